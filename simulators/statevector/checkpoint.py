@@ -30,7 +30,7 @@ from simulators.statevector import checkpoint
 
 FORMAT = 1
 _BLOCK = 1 << 18  # amplitudes written at a time: 4 MiB in double precision
-_NEW = ".new"  # what the name of an unfinished file ends with
+_NEW = ".new"  # suffix of an unfinished file
 _NAME = "amplitudes"
 
 Amplitudes = NDArray[np.complexfloating[Any, Any]]
@@ -39,15 +39,16 @@ Amplitudes = NDArray[np.complexfloating[Any, Any]]
 class CheckpointHeader(msgspec.Struct, frozen=True):
     """Identity of the state in a checkpoint file."""
 
-    digest: str  # of all that the state goes through
-    done: int  # passes behind it
+    digest: str  # digest of the evolution
+    done: int  # finished passes
     rank: int
     ranks: int
-    positions: tuple[int, ...]  # of each wire; (): in order
+    positions: tuple[int, ...]  # position of each wire; (): in order
 
 
 def write(path: Path, mark: CheckpointHeader, amplitudes: Amplitudes) -> None:
-    """Under a temporary name first. Raises OSError, and leaves nothing of it then."""
+    """Write a file under a temporary name and rename it. Raises OSError, and then removes the
+    temporary file."""
     temporary = path.with_name(path.name + _NEW)
     try:
         _fill(temporary, mark, amplitudes)
@@ -55,7 +56,7 @@ def write(path: Path, mark: CheckpointHeader, amplitudes: Amplitudes) -> None:
         _sync(path.parent)
     except BaseException as error:
         temporary.unlink(missing_ok=True)
-        if isinstance(error, RuntimeError):  # of HDF5, which can not close what it did not write
+        if isinstance(error, RuntimeError):  # from HDF5, which cannot close an unwritten file
             raise OSError(str(error)) from error
         raise
 
@@ -74,8 +75,8 @@ def header_of(path: Path) -> CheckpointHeader | None:
 
 
 def read(path: Path, mark: CheckpointHeader, into: Amplitudes) -> bool:
-    """Fill `into` with what was written under that mark; False if the file is not, or damaged:
-    then there may be anything in it."""
+    """Fill `into` from a file with that header; False if the header differs or the file is damaged:
+    then `into` is undefined."""
     import h5py
 
     try:
@@ -119,10 +120,10 @@ def _sync(path: Path) -> None:
         os.close(descriptor)
 
 
-_SHARE = 20  # a twentieth of the time goes into writing, at most
-_NAMED = 16  # characters of a digest that stand in a name
-_HALF = 2  # of the room there is stays for others
-_WORDS = 200  # characters of what an error says
+_SHARE = 20  # at most a twentieth of the time is spent on writing
+_NAMED = 16  # characters of a digest in a file name
+_HALF = 2  # part of the free space that stays free
+_WORDS = 200  # characters of an error message
 
 
 class RankContext(msgspec.Struct, frozen=True):
@@ -130,7 +131,7 @@ class RankContext(msgspec.Struct, frozen=True):
 
     rank: int = 0
     ranks: int = 1
-    least: Callable[[int], int] = int  # the least of what all ranks say
+    least: Callable[[int], int] = int  # minimum over all ranks
 
 
 class Evolution(msgspec.Struct, frozen=True):
@@ -150,10 +151,10 @@ class Checkpointer:
         self._every_s = every_s
         self._place = place or RankContext()
         self._way = Evolution("", 0)
-        self._done = self._before = 0  # passes; those that an earlier attempt did
+        self._done = self._before = 0  # passes; passes of an earlier attempt
         self._turn = 0
         self._next_s = time.monotonic() + every_s
-        self._begun = self._missed = ""  # words for the result
+        self._begun = self._missed = ""  # remarks for the result
 
     @classmethod
     def of(cls, options: RunOptions, place: RankContext | None = None) -> Checkpointer:
@@ -173,25 +174,25 @@ class Checkpointer:
         value: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        """The run has come to an end: nothing of it is needed any more."""
+        """Remove the checkpoints at the end of the run."""
         self._forget(f"{self._place.rank}.*")
         if self._folder is not None:
-            with suppress(OSError):  # other ranks have theirs in it, or it has never been there
+            with suppress(OSError):  # other ranks have files in it, or it was never made
                 self._folder.rmdir()
 
     def annotate(self, result: EngineResult) -> EngineResult:
-        """A result that says where this attempt began, if another was before it, and what could
-        not be kept."""
+        """Add remarks to a result: the start of this attempt, if there was an earlier one, and
+        failed checkpoints."""
         remark = ", ".join(word for word in (result.remark, self._begun, self._missed) if word)
         return result if remark == result.remark else msgspec.structs.replace(result, remark=remark)
 
     @property
     def is_kept(self) -> bool:
-        """Is anything to be written or read?"""
+        """True if checkpoints are to be written or read."""
         return self._folder is not None and self._done < self._way.passes
 
     def begin(self, way: Evolution | None) -> None:
-        """A state sets out; None: on a way that is not kept."""
+        """Begin the evolution of a state; None: without checkpoints."""
         new = way or Evolution("", 0)
         if self._way.digest not in ("", new.digest):
             self._forget(f"{self._place.rank}.{self._way.digest[:_NAMED]}.*")
@@ -199,8 +200,8 @@ class Checkpointer:
         self._done = self._before = 0
 
     def restore(self, amplitudes: Amplitudes) -> tuple[int, ...] | None:
-        """Fill in what an earlier attempt has left: where its wires stand. None: there is nothing;
-        the amplitudes are as they were."""
+        """Restore the amplitudes of an earlier attempt; return the positions of its wires. None:
+        there is no checkpoint, and the amplitudes are unchanged."""
         if not self.is_kept:
             return None
         least = self._place.least
@@ -220,20 +221,20 @@ class Checkpointer:
         return mark.positions
 
     def skip_done(self, passes: int) -> int:
-        """Number of the next sweeps that an earlier attempt has done."""
+        """Number of the next sweeps that an earlier attempt has done, which are skipped."""
         result = min(passes, max(0, self._before - self._done))
         self._done += result
         return result
 
     def sweep_done(self, amplitudes: Amplitudes, positions: Sequence[int] = ()) -> None:
-        """One more pass is done; all that is so far is kept if it is time."""
+        """Count a finished sweep, and write a checkpoint if it is time."""
         kept = self.is_kept
         self._done += 1
         if kept and not self._place.least(int(time.monotonic() < self._next_s)):
             self._keep(amplitudes, positions)
 
     def _keep(self, amplitudes: Amplitudes, positions: Sequence[int]) -> None:
-        """Write what all ranks have, or nothing: then what was written before stays."""
+        """Write a checkpoint in all ranks, or in none: then the previous one stays."""
         begin_s = time.monotonic()
         place, path = self._place, self._path(self._turn)
         mark = CheckpointHeader(
@@ -255,8 +256,8 @@ class Checkpointer:
         self._next_s = end_s + max(self._every_s, _SHARE * (end_s - begin_s))
 
     def _no_room(self, size_bytes: int) -> str:
-        """Why the parts of all ranks can not be written: they stand in one file system, and take
-        no more than half of what is left in it. "": they can."""
+        """Reason why the parts of all ranks cannot be written; "" if they can. All are in one file
+        system, and take at most half of its free space."""
         assert self._folder is not None
         need = self._place.ranks * size_bytes
         try:
@@ -269,7 +270,8 @@ class Checkpointer:
         return f"{need / 2**30:.3g} GiB to write, and {free / 2**30:.3g} GiB free"
 
     def _miss(self, why: str) -> None:
-        """The run goes on; who waits for it, and the worker's log, are told once."""
+        """Note a failed checkpoint; the run goes on. The first failure is reported in the result
+        and in the worker's log."""
         message = f"not kept at sweep {self._done}: {why or 'by another rank'}"
         if not self._missed and why:
             warnings.warn(message, RuntimeWarning, stacklevel=2)
@@ -282,7 +284,7 @@ class Checkpointer:
                     path.unlink(missing_ok=True)
 
     def _left(self) -> Iterable[tuple[int, CheckpointHeader]]:
-        """What there is of this very evolution."""
+        """Checkpoints of this evolution."""
         place = self._place
         for turn in (0, 1):
             mark = checkpoint.header_of(self._path(turn))
@@ -299,7 +301,7 @@ class Checkpointer:
 
 
 def _unwritten(path: Path, mark: CheckpointHeader, amplitudes: Amplitudes) -> str:
-    """Why a file could not be written; "": it is."""
+    """Write a file; return the reason if that failed, else ""."""
     try:
         checkpoint.write(path, mark, amplitudes)
     except OSError as error:

@@ -45,7 +45,7 @@ class CombinedRun(FinalState):
         key: SeedKey,
         options: RunOptions,
     ) -> None:
-        """`params`: of the whole circuit, with all slots filled."""
+        """Set up. `params`: of the whole circuit, with all slots filled."""
         self.num_qubits = circuit.num_qubits
         self._states = states
         self._circuit = circuit
@@ -59,7 +59,7 @@ class CombinedRun(FinalState):
         self._remarks: dict[str, None] = {}
 
     def result(self) -> BindingResult:
-        """All outputs of the request. Raises Unsupported for those that do not exist."""
+        """Compute all outputs of the request. Raises Unsupported for undefined outputs."""
         circuit, request = self._circuit, self._request
         check_outputs(CARD, request, circuit.clbits_data != b"")
         return collect(self, MeasurementLayouts.of(circuit), request, self._key)
@@ -91,7 +91,7 @@ class CombinedRun(FinalState):
 
     @cached_property
     def _joint(self) -> _Joint:
-        """All outputs, of one pass over the components: each is evolved once."""
+        """All outputs, from one pass over the components: each is evolved once."""
         request = self._request
         asked = request.outputs
         group = range(min(self._group, 0 if SAMPLED.isdisjoint(asked) else request.shots))
@@ -109,7 +109,8 @@ class CombinedRun(FinalState):
         return _Joint(records, distribution, means)
 
     def _runs(self) -> Iterator[tuple[ComponentRun, PauliStrings]]:
-        """A run of each component, and the Pauli strings on its qubits; one state is held."""
+        """Run of each component, with the Pauli strings on its qubits; one state is held at a
+        time."""
         for piece in self._pieces:
             assert piece.part is not None
             width = piece.circuit.num_qubits
@@ -126,7 +127,7 @@ class CombinedRun(FinalState):
             yield run, pauli_sums.terms(request.observables, width)
 
     def _product(self, left: Distribution, right: Distribution) -> Distribution:
-        """The joint distribution of independent records."""
+        """Joint distribution of independent records."""
         if not self._states.is_root:
             return left
         if len(left[0]) * len(right[0]) > MAX_ROWS:

@@ -1,10 +1,10 @@
 """Statevector engine: chooses the path of a run.
 
 Counts of a small static circuit take one compiled call (`small.counts`). Sweeps of such a circuit,
-its probabilities and expectation values take another (`small.batch`). All else goes through a state
-in memory (`execute`), and mid-circuit operations through `dynamic`. All paths but the first are
-imported at first use: a first small circuit does not wait for them. Over MPI ranks (`comm`) wide
-circuits use a distributed state; narrow ones run in the root rank.
+its probabilities and expectation values take another (`small.batch`). Other runs use a state in
+memory (`execute`), and mid-circuit operations use `dynamic`. All paths but the first are imported
+at first use: a first small circuit does not wait for them. Over MPI ranks (`comm`) wide circuits
+use a distributed state; narrow ones run in the root rank.
 """
 
 from __future__ import annotations
@@ -54,19 +54,19 @@ if TYPE_CHECKING:
 CARD = builtin_card("statevector")
 _COUNTS = ("counts",)
 _BATCHED = {"counts", "memory", "probabilities", "expectation"}
-_QUICK_BYTES = 2**16  # of a list of operations: far from any limit of steps
+_QUICK_BYTES = 2**16  # size of a list of operations far below any limit of steps
 _WARM = ("counts", "probabilities", "expectation")
 _ZZ = PauliSum(("ZZ",), np.ones(1))
 _WIDTHS = tuple(outcome_width(bits) for bits in range(65))
 
 
 class StatevectorEngine:
-    """All amplitudes in memory. `small=False` forces the dense path, for tests.
+    """Engine with all amplitudes in memory. `small=False` forces the dense path, for tests.
 
     `comm`: an mpi4py communicator whose ranks hold the amplitudes together. Then `run` is called in
     all of them with the same arguments; the first gets the result, the others None, and errors of
-    one are raised in all. Each rank may be asked to stop: all do. `RunOptions.threads` and
-    `memory_bytes` are a rank's. Once all is done, `close` is called in all of them.
+    one are raised in all. A stop of any rank stops all. `RunOptions.threads` and `memory_bytes` are
+    a rank's. At the end `close` is called in all of them.
     """
 
     name = "statevector"
@@ -74,7 +74,7 @@ class StatevectorEngine:
     def __init__(self, *, small: bool = True, comm: Any = None) -> None:
         self._buffer = scratch()
         self._count = count.entry_point  # called for every small circuit
-        self._bytes = self._buffer.data  # cutting this is three times as fast as cutting the array
+        self._bytes = self._buffer.data  # slicing this is three times as fast as slicing the array
         self._batch: Batch | None = None
         self._merged: MergedEvolution | None = None
         self._small = SMALL_QUBITS if small else -1
@@ -86,7 +86,7 @@ class StatevectorEngine:
             self._group = Communicator(comm)
 
     def close(self) -> None:
-        """Give the communicators back, where there are any."""
+        """Free the communicators, if any."""
         if self._group is not None:
             self._group.close()
             self._group = None
@@ -97,7 +97,7 @@ class StatevectorEngine:
         return None if self._group is None else self._group.traffic
 
     def worth_caching(self, circuit: Circuit) -> bool:
-        """False for small circuits without blocks, which are run without a plan."""
+        """Return False for small circuits without blocks, which are run without a plan."""
         return circuit.num_qubits > self._small or circuit.conditions_data != b""
 
     def plan(self, circuit: Circuit, noise: NoiseProgram | None, options: RunOptions) -> Plan:
@@ -124,7 +124,7 @@ class StatevectorEngine:
         options: RunOptions,
         control: RunControl,
     ) -> EngineResult:
-        """See `engine.Engine`; over ranks, the result is that of the first alone."""
+        """Run as `engine.Engine`; over ranks, only the first returns a result."""
         check_run(circuit, options)
         bindings = request.bindings
         number = 1 if bindings is None and not circuit.num_slots else num_bindings(circuit, request)
@@ -161,7 +161,7 @@ class StatevectorEngine:
         control: RunControl,
         number: int,
     ) -> EngineResult:
-        """All rows of a circuit in parts."""
+        """Run all rows of a circuit in parts."""
         if self._group is not None:
             raise Unsupported(
                 "a circuit in parts, over several ranks", hint="ranks=1: in one process"
@@ -181,7 +181,7 @@ class StatevectorEngine:
         options: RunOptions,
         control: RunControl,
     ) -> EngineResult:
-        """All rows of a circuit with noise: trajectories."""
+        """Run all rows of a circuit with noise by trajectories."""
         part = plan.part(circuit, request)
         width = part.part.circuit.num_qubits
         check_width(CARD, width)
@@ -206,7 +206,7 @@ class StatevectorEngine:
         return result  # type: ignore[no-any-return]  # None in all ranks but the first
 
     def _alone(self, job: RequestExecution) -> EngineResult:
-        """All rows, in this process."""
+        """Run all rows in this process."""
         if len(job.pieces) == 1 and job.circuit.num_qubits <= self._small:
             result = self._compiled(job.circuit, job.request, job.number, job.control)
             if result is not None:
@@ -216,7 +216,8 @@ class StatevectorEngine:
     def _compiled(
         self, circuit: Circuit, request: Request, number: int, control: RunControl
     ) -> EngineResult | None:
-        """One compiled call; None if the circuit or the request needs the general path."""
+        """Run all rows in one compiled call; None if the circuit or the request needs the general
+        path."""
         outputs = request.outputs
         if circuit.num_clbits > MAX_CLBITS or (
             request.shots < 1 and not SAMPLED.isdisjoint(outputs)
@@ -315,10 +316,8 @@ class StatevectorEngine:
         return self._merged.run_single(circuit, params, self._buffer, control)
 
     def warm_up(self) -> None:
-        """Run a small circuit, and circuits through each further path whose kernels are loaded.
-
-        Each rank may do so when it likes: none waits for another.
-        """
+        """Run a small circuit, and circuits on each further path whose kernels are loaded. Ranks
+        call it independently: none waits for another."""
         alone = StatevectorEngine() if self._group is not None else self
         _run(alone, bell(), _COUNTS)
         if _are_loaded("wide"):
@@ -336,7 +335,7 @@ def _are_loaded(group: KernelGroup) -> bool:
 
 
 def _in_states(job: RequestExecution) -> EngineResult:
-    """All rows through the general path, in this process."""
+    """Run all rows on the general path, in this process."""
     from simulators.statevector.backend.local import LocalBackend
     from simulators.statevector.checkpoint import Checkpointer
 

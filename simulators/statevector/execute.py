@@ -33,7 +33,7 @@ from simulators.statevector.program import Program
 CARD = builtin_card("statevector")
 SHOTS_AT_ONCE = 1 << 20
 _OF_CLBITS = {"counts", "memory", "probabilities"}
-_WORDS_AT_ONCE = 1 << 22  # of all records of a group: 32 MiB
+_WORDS_AT_ONCE = 1 << 22  # words of all records of a group: 32 MiB
 
 
 def shots_at_once(circuit: Circuit) -> int:
@@ -43,7 +43,7 @@ def shots_at_once(circuit: Circuit) -> int:
 
 class ComponentRun(FinalState):
     """Final state of one component for one binding: one state, or the branches of a dynamic
-    circuit. It is evolved once for all outputs, where that changes none of them."""
+    circuit. It is evolved once for all outputs if that changes none of them."""
 
     def __init__(
         self,
@@ -64,12 +64,12 @@ class ComponentRun(FinalState):
         self._key = key
         self._options = options
         self._words = num_words(circuit.num_clbits)
-        self._final: dict[bool, Branches] = {}  # of schedules without branching
+        self._final: dict[bool, Branches] = {}  # final branches of programs without branching
         self._peak = 1
         self._gradients: GradientFunction | None = None
 
     def result(self) -> BindingResult:
-        """Everything the request asks for; refuses what makes no sense, by name."""
+        """Compute all outputs of the request; refuses undefined outputs by name."""
         asked, request = self._request.outputs, self._request
         layout = self._schedule(False).layout
         collapses = "statevector" in asked and self._schedule(True).layout.branching
@@ -84,12 +84,12 @@ class ComponentRun(FinalState):
         return collect(self, MeasurementLayouts(layout, seen), request, self._key)
 
     def _check(self, request: Request, layout: MeasurementLayout, *, collapses: bool) -> None:
-        """Raises Unsupported for what has no answer."""
+        """Raise Unsupported for undefined outputs."""
         check_outputs(CARD, request, layout.measures, collapses=collapses)
 
     def _schedule(self, keep: bool) -> Program:
-        """With `keep`, that of a state that is looked at. Where nothing branches, and it is looked
-        at, all outputs are those of one state."""
+        """Program for outputs of clbits, or (`keep`) of the final state. Without branching, and if
+        an output needs the state, all outputs use that of one state."""
         plain = self._schedules.of(self._circuit, keep=False)
         if not keep and set(self._request.outputs) <= _OF_CLBITS:
             return plain
@@ -99,12 +99,12 @@ class ComponentRun(FinalState):
         return plain if plain.full else seen
 
     def _state(self, keep: bool) -> StateHandle:
-        """The final state of a schedule without branching, evolved once."""
+        """Final state of a program without branching, evolved once."""
         final = self._final_branch(keep)
         return final.ensemble.state(int(final.states[0]))
 
     def _final_branch(self, keep: bool) -> Branches:
-        """The same as a branch."""
+        """Final state of a program without branching, as a branch."""
         plan = self._schedule(keep)
         shared = keep and plan is not self._schedule(False)
         if shared not in self._final:
@@ -112,7 +112,7 @@ class ComponentRun(FinalState):
             walk = self._walk(plan, ensemble)
             self._states.add_sweeps(walk.passes)
             options = self._options
-            # Its digest, files looked for and passes one by one would cost a short run a third.
+            # Digest, file search and single passes would cost a short run a third of its time.
             kept = options.checkpoint_dir and walk.may_last(options.checkpoint_every_s)
             start = self._start(ensemble, np.ones(1), walk.way() if kept else None)
             self._final[shared] = walk.start(start)
@@ -123,15 +123,15 @@ class ComponentRun(FinalState):
         return self._states.ensemble(self.num_qubits, self._options, branching=branching)
 
     def _start(self, ensemble: Ensemble, tags: Tags, way: Evolution | None = None) -> Branches:
-        """The branch that all rows begin in."""
+        """Branch with all rows at the start."""
         return Branches.single(ensemble, self._first(ensemble, way), self._records(tags.size), tags)
 
     def _first(self, ensemble: Ensemble, way: Evolution | None) -> int:
-        """The state that all rows begin with."""
+        """Initial state of all rows."""
         return ensemble.zero(way)
 
     def _records(self, rows: int) -> NDArray[np.uint64]:
-        """What they have in their clbits then."""
+        """Initial clbits of the rows."""
         return np.zeros((rows, self._words), np.uint64)
 
     def _walk(self, plan: Program, ensemble: Ensemble) -> Interpreter:
@@ -154,7 +154,7 @@ class ComponentRun(FinalState):
     def _groups(self, keep: bool, shots: range) -> Iterator[Branches]:
         """Final branches of these shots, a group of shots at a time.
 
-        A group that would need more states than there may be is halved and begun again: a shot's
+        A group that would need more states than the limit is halved and run again: a shot's
         outcomes depend on its number alone. One shot needs one state.
         """
         plan = self._schedule(keep)
@@ -165,7 +165,7 @@ class ComponentRun(FinalState):
         ensemble: Ensemble
         if plan.layout.branching:
             ensemble = self._ensemble(plan)
-            walk = self._walk(plan, ensemble)  # it computes all numbers of a binding
+            walk = self._walk(plan, ensemble)  # computes all coefficients of a binding
         while stack:
             first, last = stack.pop()
             tags = np.arange(first, last)
@@ -217,7 +217,7 @@ class ComponentRun(FinalState):
         return self._states.gather_statevector(self._state(True))
 
     def records(self, shots: range) -> NDArray[np.uint64]:
-        """The classical records of these shots, in their order; of the first process alone."""
+        """Classical records of these shots, in order; in the first process only."""
         entry = np.zeros((len(shots), self._words), np.uint64)
         schedule = self._schedule(False)
         for branches in self._groups(False, shots):
@@ -245,7 +245,7 @@ class ComponentRun(FinalState):
 
     @property
     def remark(self) -> str:  # type: ignore[override]  # grows as branches do
-        """Number of branches, where the circuit branches."""
+        """Number of branches, if the circuit branches."""
         if not self._schedule(False).layout.branching:
             return ""
         return f"{self._peak} branch{'es' if self._peak > 1 else ''}"

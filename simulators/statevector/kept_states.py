@@ -1,6 +1,6 @@
-"""States kept between the runs of a circuit's parts: bounded in bytes and in time.
+"""Cache of states between the runs of a circuit's parts: bounded in bytes and in time.
 
-Whatever is dropped is computed again by the run that needs it, to the same bits.
+A dropped state is computed again by the run that needs it, to the same bits.
 """
 
 from __future__ import annotations
@@ -19,16 +19,16 @@ from simulators.catalog.costs import FREE_STATES_BYTES
 
 
 class KeptState(msgspec.Struct, frozen=True, eq=False):
-    """The state after a part; nobody changes it."""
+    """State after a part; immutable."""
 
-    state: Any  # as its backend holds it
+    state: Any  # handle of its backend
     record: NDArray[np.uint64]  # [words]: the clbits
     size_bytes: int
     until_s: float = 0.0
 
 
 class KeptStates:
-    """States by what they are the result of, the least recently used dropped first."""
+    """Cache of states by digest of their history; the least recently used is dropped first."""
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
@@ -40,7 +40,7 @@ class KeptStates:
         return len(self._kept)
 
     def find(self, key: bytes) -> KeptState | None:
-        """The state of that key, if it is kept."""
+        """Cached state of that key, or None."""
         self.expire()
         kept = self._kept.get(key)
         if kept is not None:
@@ -48,7 +48,7 @@ class KeptStates:
         return kept
 
     def keep(self, key: bytes, kept: KeptState, keep_s: float) -> None:
-        """Keep a state for so many seconds, if there is room for it."""
+        """Cache a state for `keep_s` seconds, if there is room for it."""
         self._drop(key)
         if keep_s <= 0.0 or kept.size_bytes > self._bound_bytes:
             return
@@ -57,12 +57,12 @@ class KeptStates:
         self._shrink()
 
     def limit(self, bound_bytes: int) -> None:
-        """Keep no more than that from now on, or FREE_STATES_BYTES."""
+        """Set the limit in bytes, at least FREE_STATES_BYTES."""
         self._bound_bytes = max(FREE_STATES_BYTES, bound_bytes)
         self._shrink()
 
     def expire(self) -> float:
-        """Drop the states whose time is over; seconds until the next one's is (inf: none)."""
+        """Drop the expired states; return the seconds until the next expiry (inf: none)."""
         now_s = self._clock()
         for key in [key for key, kept in self._kept.items() if kept.until_s <= now_s]:
             self._drop(key)

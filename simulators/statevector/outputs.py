@@ -1,6 +1,6 @@
 """Outputs of final states: counts, exact distributions, expectation values.
 
-Over MPI ranks the root rank alone holds the results; the others take part in the sums.
+Over MPI ranks only the root rank holds the results; the others take part in the sums.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from simulators.statevector.program import Program
 def sample(
     program: Program, key: tuple[int, int], branches: Branches, *, ordered: bool
 ) -> NDArray[np.uint64]:
-    """The records of all shots after the final measurements; not `ordered` in any order."""
+    """Records of all shots after the final measurements; in any order unless `ordered`."""
     records = branches.records.copy()
     source = program.layout.source
     if (source >= 0).any():
@@ -92,7 +92,7 @@ def add_signs(
     strings: list[tuple[int, int]],
     into: NDArray[np.float64],
 ) -> None:
-    """into[t] += the sum over the branches' shots of string t's sampled values, +1 or -1."""
+    """Add to into[t] the sum over the branches' shots of string t's sampled values, +1 or -1."""
     ensemble = branches.ensemble
     for state, _, tags in branches.each():
         values = ensemble.states.expectations(ensemble.state(state), strings)

@@ -1,10 +1,10 @@
-"""Circuits in parts: leading operations run once, and what follows them for each shot.
+"""Circuits in parts: leading operations run once, and the operations after them for each shot.
 
 A part is one trajectory: its measurements and resets have the random numbers of shot 0 of binding
-0, by their numbers in the circuit, so the state and the clbits it leaves are a function of
-operations, seed and precision. They are kept under a digest of these, and computed again where they
-are not kept. Each part is planned by itself, and nothing of a state but its amplitudes is carried
-from one part to the next, so a run has the same bits whatever was kept.
+0, by their numbers in the circuit, so the resulting state and clbits are a function of operations,
+seed and precision. They are cached under a digest of these, and computed again on a cache miss.
+Each part is planned by itself, and only the amplitudes of a state are carried from one part to the
+next, so a run has the same bits with any cache contents.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ CARD = builtin_card("statevector")
 
 
 class RestPrograms(ProgramCache):
-    """Schedules of what follows the parts."""
+    """Programs of the operations after the parts."""
 
     def __init__(self, circuit: Circuit, first: int, precision: str) -> None:
         super().__init__(precision)
@@ -62,10 +62,11 @@ class RestPrograms(ProgramCache):
 
 
 class PartsPlan:
-    """Schedules of the parts of a structure and of what follows, made when first needed."""
+    """Programs of the parts of a structure and of the operations after them, made when first
+    needed."""
 
     def __init__(self, circuit: Circuit, parts: CircuitParts, precision: str) -> None:
-        """Raises BadCircuit for parts that the circuit cannot be divided into."""
+        """Set up. Raises BadCircuit for parts that the circuit cannot be divided into."""
         check_width(CARD, circuit.num_qubits)
         if problem := parts_problem(circuit, parts.ends):
             raise BadCircuit(problem)
@@ -76,12 +77,12 @@ class PartsPlan:
 
     @property
     def memory_bytes(self) -> int:
-        """Bytes of its schedules; those that are not made yet are taken to be as large."""
+        """Bytes of its programs; those that are not made yet count as equally large."""
         built = sum(program.memory_bytes for program in self._once.values())
         return self.rest.memory_bytes + built
 
     def once(self, circuit: Circuit, number: int, part: Circuit) -> Program:
-        """The schedule of a part."""
+        """Program of a part."""
         if number not in self._once:
             first = self.ends[number]
             self._once[number] = build_program(
@@ -95,7 +96,7 @@ class PartsPlan:
 
 
 class _PartsRun:
-    """The parts of one circuit, for one seed."""
+    """Run of the parts of one circuit, for one seed."""
 
     def __init__(
         self,
@@ -117,10 +118,10 @@ class _PartsRun:
         ends = plan.ends
         self._parts = [sliced(circuit, *span) for span in itertools.pairwise(ends)]
         self._keys = self._digests()
-        self.cached = 0  # so many parts were kept
+        self.cached = 0  # number of parts from the cache
 
     def _digests(self) -> list[bytes]:
-        """What each part's end is kept under."""
+        """Cache keys of the ends of the parts."""
         result = hashlib.blake2b(digest_size=16)
         head = (self._circuit.num_qubits, self._options.precision, self._seed)
         result.update(repr(head).encode())
@@ -133,7 +134,7 @@ class _PartsRun:
         return keys
 
     def end(self) -> KeptState:
-        """The state and the clbits after the last part."""
+        """State and clbits after the last part."""
         last = None
         for number in reversed(range(len(self._parts))):
             last = self._kept.find(self._keys[number])
@@ -149,7 +150,7 @@ class _PartsRun:
         return last
 
     def _after(self, number: int, before: KeptState | None) -> KeptState:
-        """The end of a part, from that of the part before it."""
+        """End of a part, from that of the part before it."""
         part, width = self._parts[number], self._circuit.num_qubits
         program = self._plan.once(self._circuit, number, part)
         ensemble = self._states.ensemble(width, self._options, branching=False)
@@ -160,12 +161,13 @@ class _PartsRun:
         shot = np.zeros(1, np.int64)
         branches = walk.start(Branches.single(ensemble, state, record[None, :], shot))
         result = cast(State, ensemble.state(int(branches.states[0])))
-        result.changed()  # what else is known of it is not known of a copy
+        result.changed()  # cached facts do not apply to a copy
         size = state_bytes(width, self._options.precision)
         return KeptState(result, branches.records[0].copy(), size)
 
     def _compare(self, number: int, record: NDArray[np.uint64]) -> None:
-        """The outcomes of a part with those that it had before, where these are known."""
+        """Compare the outcomes of a part with earlier ones, if these are given. Raises
+        OtherOutcome."""
         for outcome in self._asked.outcomes[number : number + 1]:
             if record.astype("<u8").tobytes()[: len(outcome)] == outcome:
                 continue
@@ -176,7 +178,7 @@ class _PartsRun:
 
 
 def record_of(before: KeptState | None, circuit: Circuit) -> NDArray[np.uint64]:
-    """A copy of the clbits after a part, uint64 [num_words]; all 0 before the first."""
+    """Copy of the clbits after a part, uint64 [num_words]; all 0 before the first."""
     result = np.zeros(num_words(circuit.num_clbits), np.uint64)
     if before is not None:
         result[: before.record.size] = before.record
@@ -184,7 +186,7 @@ def record_of(before: KeptState | None, circuit: Circuit) -> NDArray[np.uint64]:
 
 
 class _Continuation(ComponentRun):
-    """What follows the parts, for one binding."""
+    """Run of the operations after the parts, for one binding."""
 
     def __init__(
         self,
@@ -207,7 +209,7 @@ class _Continuation(ComponentRun):
         return np.repeat(record_of(self._begin, self._circuit)[None, :], rows, axis=0)
 
     def _check(self, request: Request, layout: MeasurementLayout, *, collapses: bool) -> None:
-        """The state after the parts is pure, whatever they measured."""
+        """Check outputs; the state after the parts is pure, also if they measure."""
         others = tuple(output for output in request.outputs if output != "statevector")
         check_outputs(CARD, msgspec.structs.replace(request, outputs=others), layout.measures)
         if "statevector" in request.outputs:
@@ -224,7 +226,7 @@ def run_parts(
     number: int,
     kept: KeptStates,
 ) -> EngineResult:
-    """All rows of a circuit in parts. Raises EngineError's children."""
+    """Run all rows of a circuit in parts. Raises subclasses of EngineError."""
     options = msgspec.structs.replace(options, checkpoint_dir="")
     assert options.parts is not None
     run = _PartsRun(states, plan, circuit, request.seed, options, options.parts, kept)

@@ -1,4 +1,4 @@
-"""Execution plan of the general path, cached by structure. Importing it loads no planner."""
+"""Execution plan of the general path, cached by structure. The import loads no planner."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from simulators.engine import PauliSum, Request
 if TYPE_CHECKING:
     from simulators.statevector.program import Program
 
-_KEPT = 4  # reductions of one circuit, the oldest forgotten
+_KEPT = 4  # cached reductions of one circuit, the oldest evicted
 
 
 class ProgramCache:
-    """The schedules of one structure, or of a part of one, made when first needed."""
+    """Programs of one structure, or of a part of one, made when first needed."""
 
     def __init__(
         self,
@@ -29,7 +29,7 @@ class ProgramCache:
         apart: bool = False,
         tile_wires: int = 0,
     ) -> None:
-        """`apart`: it is one of several parts; `tile_wires`: see `planner.tile_width`."""
+        """Set up. `apart`: the part is one of several; `tile_wires`: see `planner.tile_width`."""
         self._precision = precision
         self._tile_wires = tile_wires
         self._part = part
@@ -38,11 +38,11 @@ class ProgramCache:
 
     @property
     def memory_bytes(self) -> int:
-        """Bytes of its schedules: of both, though the second is made when it is needed."""
+        """Bytes of its two programs, though the second is made when it is needed."""
         return 2 * max((item.memory_bytes for item in self._made.values()), default=0)
 
     def of(self, circuit: Circuit, *, keep: bool) -> Program:
-        """The program of the structure; see `program.build_program`."""
+        """Program of the structure; see `program.build_program`."""
         if keep not in self._made:
             from simulators.statevector.program import build_program  # small circuits do without
 
@@ -67,7 +67,7 @@ class ComponentPlan(msgspec.Struct, frozen=True, eq=False):
     part: Subcircuit | None = None
 
     def request(self, request: Request, num_qubits: int) -> Request:
-        """What is asked of it, where that is asked of a circuit of so many qubits."""
+        """Convert a request for the whole circuit to one for this component."""
         if self.part is None:
             return request
         if "expectation" not in request.outputs:
@@ -80,10 +80,11 @@ class ComponentPlan(msgspec.Struct, frozen=True, eq=False):
 
 
 class ExecutionPlan:
-    """The plan of the general path: what is run of circuits of one structure, for what is asked."""
+    """Plan of the general path: the components of circuits of one structure, by requested
+    outputs."""
 
     def __init__(self, precision: str = "double", tile_wires: int = 0) -> None:
-        """`tile_wires`: see `planner.tile_width`."""
+        """Set up. `tile_wires`: see `planner.tile_width`."""
         self._precision = precision
         self._tile_wires = tile_wires
         self._whole = ProgramCache(precision, tile_wires=tile_wires)
@@ -91,7 +92,7 @@ class ExecutionPlan:
 
     @property
     def memory_bytes(self) -> int:
-        """Bytes of its parts and their schedules, of one way of asking."""
+        """Bytes of the parts and programs for one kind of request."""
         built = [
             sum(part.memory_bytes + each.memory_bytes for part, each in own)
             for own in self._made.values()
@@ -99,7 +100,7 @@ class ExecutionPlan:
         return max([self._whole.memory_bytes, *built])
 
     def as_one_component(self, circuit: Circuit) -> tuple[ComponentPlan, ...]:
-        """The circuit as it is."""
+        """Whole circuit as one component."""
         return (ComponentPlan(circuit, self._whole),)
 
     def components(self, circuit: Circuit, request: Request) -> tuple[ComponentPlan, ...]:
@@ -108,8 +109,8 @@ class ExecutionPlan:
         return self._of(circuit, output_support(request.outputs, labels, circuit))
 
     def prepare(self, circuit: Circuit, most_qubits: int) -> None:
-        """Make the schedules for counts, of what has no more qubits than that. What is small, and
-        all that is left, mostly needs none."""
+        """Make the programs for counts of components of at most `most_qubits` qubits. A small
+        single component of a reduced circuit mostly needs none."""
         pieces = self._of(circuit, output_support(("counts",), (), circuit))
         least = SMALL_QUBITS if len(pieces) == 1 and pieces[0].part is not None else -1
         for piece in pieces:

@@ -47,7 +47,7 @@ from simulators.statevector.planning.planner import (
 
 
 class Gates(msgspec.Struct, frozen=True, eq=False):
-    """Gates without anything between them; `number` counts the stretches of a schedule."""
+    """Consecutive gates; `number` is the index of the segment in a program."""
 
     number: int
     passes: GateList | SegmentPlan
@@ -60,41 +60,41 @@ class Unitary(msgspec.Struct, frozen=True, eq=False):
 
 
 class Measure(msgspec.Struct, frozen=True):
-    """A measurement that cannot wait for the end."""
+    """Measurement that is not deferred to the end."""
 
-    op: int  # its number in the circuit: part of the random key
+    op: int  # number in the circuit: part of the random key
     qubit: int
     clbit: int
     clear: bool  # the qubit is not used again, and may be put back to |0>
 
 
 class Reset(msgspec.Struct, frozen=True):
-    """A reset that changes something."""
+    """Reset with an effect."""
 
     op: int
     qubit: int
 
 
 class Noise(msgspec.Struct, frozen=True, eq=False):
-    """A channel as its normal form without the unitary part: an error by chance, Paulis first; the
-    last one, where there are Kraus operators, is one of these, drawn from the state."""
+    """Channel as its normal form without the unitary part: a random error, Paulis first; if there
+    are Kraus operators, the last error is one of these, drawn from the state."""
 
-    number: int  # of its location: part of the random key
+    number: int  # number of its location: part of the random key
     qubits: tuple[int, ...]
-    probability: float  # of any error
+    probability: float  # probability of any error
     edges: NDArray[np.float64]  # cumulative probabilities of the errors, to 1.0
     paulis: tuple[Dense, ...]
     kraus: NDArray[np.complex128]  # [operators, 2^q, 2^q]; none: all errors are Paulis
 
 
 class Store(msgspec.Struct, frozen=True, eq=False):
-    """A value to be stored in clbits or a variable."""
+    """Assignment of a value to clbits or a variable."""
 
     expression: Expression
 
 
 class If(msgspec.Struct, frozen=True, eq=False):
-    """Two blocks and what decides between them."""
+    """Two blocks with a condition."""
 
     condition: Expression
     then: tuple[Instruction, ...]
@@ -102,33 +102,33 @@ class If(msgspec.Struct, frozen=True, eq=False):
 
 
 class Switch(msgspec.Struct, frozen=True, eq=False):
-    """Blocks, and which of them a value means; any other value the last block."""
+    """Blocks with the values that select them; any other value selects the last block."""
 
     target: Expression
-    chosen: dict[int, int]  # number of the block
+    chosen: dict[int, int]  # index of the block by value
     blocks: tuple[tuple[Instruction, ...], ...]
 
 
 class While(msgspec.Struct, frozen=True, eq=False):
-    """A block that is repeated as long as the condition holds."""
+    """Block that is repeated while the condition holds."""
 
     condition: Expression
     body: tuple[Instruction, ...]
 
 
 class For(msgspec.Struct, frozen=True, eq=False):
-    """A block that is repeated so many times."""
+    """Block that is repeated a fixed number of times."""
 
     count: int
     body: tuple[Instruction, ...]
 
 
 class Break(msgspec.Struct, frozen=True):
-    """The end of the innermost loop."""
+    """End of the innermost loop."""
 
 
 class Continue(msgspec.Struct, frozen=True):
-    """The end of this pass of the innermost loop."""
+    """End of this pass of the innermost loop."""
 
 
 Instruction = (
@@ -139,8 +139,8 @@ Instruction = (
 class Program(msgspec.Struct, frozen=True, eq=False):
     """Instructions of a circuit, and its measurements.
 
-    Unless it is `full`, phases that no measurement sees have been left out. `draw`: which random
-    numbers sample the final measurements.
+    Unless it is `full`, phases that affect no measurement are left out. `draw`: number of the draw
+    that samples the final measurements.
     """
 
     items: tuple[Instruction, ...]
@@ -169,9 +169,10 @@ def build_program(
     noise: Mapping[int, Sequence[Instruction]] | None = None,
     tile_wires: int = 0,
 ) -> Program:
-    """The schedule of a circuit. `keep`: its final state is looked at, not its clbits alone.
-    `numbers`: of its operations, where it is a part of a circuit; `apart`: one of several.
-    `layout`: where it is another than the circuit's own; `noise`: by the operation it follows.
+    """Build the program of a circuit. `keep`: outputs need the final state, not the clbits alone.
+
+    `operations`: numbers of its operations in the whole circuit, if it is a part; `apart`: it is
+    one of several parts. `layout`: replaces the circuit's own; `noise`: by preceding operation.
     `tile_wires`: see `planner.tile_width`.
     """
     layout = layout or measurement_layout(circuit, keep=keep)
@@ -185,7 +186,7 @@ def build_program(
     if large:
         marks &= (codes != UNITARY) | (rows[:, 1] > MOST_QUBITS)
     full = keep or not large or bool(marks.any()) or bool(noise)
-    # All qubits count, measured or not: the outcomes of a draw stand in the order of all of them.
+    # All qubits count, measured or not: the outcomes of a draw are ordered by all of them.
     goal = SegmentContext(measured=-1 if full else (1 << circuit.num_qubits) - 1)
     width = tile_width(circuit.num_qubits, precision, tile_wires) if large else 0
     op_ids = np.arange(circuit.ops.size) if operations is None else operations
@@ -202,7 +203,7 @@ def build_program(
 
 
 class _Block:
-    """A block that is open: what is around it, and what came before in the same one."""
+    """Open block: its surrounding items, and its earlier branches."""
 
     __slots__ = ("code", "done", "expression", "labels", "outer")
 
@@ -211,11 +212,11 @@ class _Block:
         self.expression = expression
         self.outer = outer
         self.done: list[tuple[Instruction, ...]] = []  # `then`; the cases
-        self.labels: list[tuple[int, ...] | None] = []  # of each case; None: default
+        self.labels: list[tuple[int, ...] | None] = []  # labels of each case; None: default
 
 
 class _Builder:
-    """Reads the operations once."""
+    """Builder that reads the operations once."""
 
     def __init__(
         self,
@@ -228,8 +229,8 @@ class _Builder:
         op_ids: NDArray[np.int64],
         zero: bool,
     ) -> None:
-        """`width`: wires of the tiles of a large state; 0: it is small. `op_ids`: those by which
-        operations take their random numbers. `zero`: it begins with |0...0>."""
+        """Set up. `width`: wires of the tiles of a large state; 0: it is small. `op_ids`: numbers
+        of the operations for their random numbers. `zero`: the state begins as |0...0>."""
         self.items: list[Instruction] = []
         self.stretches: list[GateList | SegmentPlan] = []
         self.matrices: dict[int, NDArray[np.float64]] = {}  # by row of the table
@@ -245,7 +246,7 @@ class _Builder:
         self._open: list[_Block] = []
 
     def build(self, marks: list[int], noise: Mapping[int, Sequence[Instruction]]) -> None:
-        """`marks`: the operations that end a stretch of gates."""
+        """Build the items. `marks`: the operations that end a segment of gates."""
         first = 0
         self.items += noise.get(-1, ())
         marked = set(marks)
@@ -313,7 +314,7 @@ class _Builder:
         self.items.append(Unitary(place(self.matrices[row], qubits)))
 
     def _next(self, code: int) -> None:
-        """The next block of an `if` or a `switch` begins."""
+        """Begin the next block of an `if` or a `switch`."""
         block = self._open[-1]
         if code == ELSE or block.labels:
             block.done.append(tuple(self.items))

@@ -1,4 +1,4 @@
-"""Rows of a request through the general path, on any backend of states."""
+"""Rows of a request on the general path, on any backend of states."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ class RequestExecution(msgspec.Struct, frozen=True, eq=False):
         control: RunControl,
         number: int,
     ) -> RequestExecution:
-        """The run of what the outputs depend on; a small circuit is run as a whole."""
+        """Execution of the support of the outputs; a small circuit is run as a whole."""
         if circuit.num_qubits <= SMALL_QUBITS:
             pieces = plan.as_one_component(circuit)
         else:
@@ -55,7 +55,7 @@ class RequestExecution(msgspec.Struct, frozen=True, eq=False):
 
 
 def run_rows(states: StateBackend, job: RequestExecution) -> EngineResult:
-    """Row after row, through the general path."""
+    """Run row after row on the general path."""
     from simulators.statevector.combine import CombinedRun  # small circuits do without
     from simulators.statevector.execute import ComponentRun
 

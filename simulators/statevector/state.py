@@ -1,9 +1,9 @@
-"""A statevector in memory, its allocation, and per-thread scratch memory.
+"""Statevector in memory, its allocation, and per-thread scratch memory.
 
 The state is one complex array, aligned to cache lines and in huge pages where available; kernels
 see it as real numbers. No second array of its size is made. Mapping memory takes longer than a few
-sweeps, so the memory of a released state is reused for the next one of the same size. At most 1 /
-(32 * cores) of the physical memory is kept by a process.
+sweeps, so the memory of a released state is reused for the next one of the same size. A process
+keeps at most 1 / (32 * cores) of the physical memory.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from simulators.errors import OutOfMemory
 from simulators.statevector.planning.tables import LANES as ROW
 
 PHYSICAL_BYTES = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-_MAPPED = 1 << 22  # bytes: from here on the system is asked, and gives pages when they are touched
+_MAPPED = 1 << 22  # bytes: larger arrays are mapped, and get pages when they are touched
 _KEPT_BYTES = PHYSICAL_BYTES // (32 * (os.cpu_count() or 1))
 _kept: list[mmap.mmap] = []
 
@@ -35,14 +35,14 @@ _kept: list[mmap.mmap] = []
 def room(count: int, dtype: DTypeLike) -> tuple[NDArray[Any], bool]:
     """Allocate `count` numbers; returns them, and whether all are 0. Raises MemoryError.
 
-    New memory is not touched here: each page comes to be near the thread that first works on it.
+    New memory is not touched here: each page is placed near the thread that first uses it.
     """
     size = count * np.dtype(dtype).itemsize
     if size < _MAPPED:
         return aligned(size).view(dtype), True
     entry = next((block for block in _kept if len(block) == size), None)
     if entry is not None:
-        with contextlib.suppress(ValueError):  # another thread has just taken it
+        with contextlib.suppress(ValueError):  # another thread has taken it
             _kept.remove(entry)
             return _numbers(entry, dtype), False
     release()
@@ -51,7 +51,7 @@ def room(count: int, dtype: DTypeLike) -> tuple[NDArray[Any], bool]:
     except (OSError, OverflowError, ValueError) as error:
         raise MemoryError(f"no memory for {size} bytes") from error
     if hasattr(mmap, "MADV_HUGEPAGE"):
-        with contextlib.suppress(OSError):  # a system without them
+        with contextlib.suppress(OSError):  # a system without huge pages
             new.madvise(mmap.MADV_HUGEPAGE)
     return _numbers(new, dtype), True
 
@@ -65,17 +65,17 @@ def zeros(count: int, dtype: DTypeLike) -> NDArray[Any]:
 
 
 def like(array: NDArray[Any]) -> NDArray[Any]:
-    """Room for as many numbers as these, which may be anything. Raises MemoryError."""
+    """Allocate as many numbers as `array` has, with undefined values. Raises MemoryError."""
     return room(array.size, array.dtype)[0]
 
 
 def release() -> None:
-    """Give back what is kept."""
+    """Free the kept memory."""
     _kept.clear()
 
 
 def _numbers(block: mmap.mmap, dtype: DTypeLike) -> NDArray[Any]:
-    """The block as an array; it is kept once nobody has the array or a view of it."""
+    """Block as an array; it is kept for reuse once the array and its views are gone."""
     entry = np.frombuffer(block, dtype)
     if len(block) <= _KEPT_BYTES:
         weakref.finalize(entry, _keep, block).atexit = False
@@ -87,8 +87,8 @@ def _keep(block: mmap.mmap) -> None:
         _kept.append(block)
 
 
-BLOCK_QUBITS = 12  # sums run over blocks of so many of the lowest qubits, each on its own
-_GRAIN = 1 << 20  # amplitudes a thread takes at a time: some 10 ms, so that a stop is soon heard
+BLOCK_QUBITS = 12  # sums run over separate blocks of this number of lowest qubits
+_GRAIN = 1 << 20  # amplitudes of a thread's share: some 10 ms, for quick stops
 _ALONE = 1 << 15  # smaller states are not worth a second thread
 _NO_REALS = np.empty(0)
 _NO_SINGLES = np.empty(0, np.float32)
@@ -97,7 +97,7 @@ _0, _1 = np.uint64(0), np.uint64(1)
 
 @device_function
 def load(reals, singles, start, count, re, im, at):  # type: ignore[no-untyped-def]
-    """re, im[at + k] = amplitude start + k, for k < count."""
+    """Load amplitude start + k into re, im[at + k], for k < count."""
     if reals.size:
         for k in range(count):
             re[at + k] = reals[2 * (start + k)]
@@ -110,7 +110,7 @@ def load(reals, singles, start, count, re, im, at):  # type: ignore[no-untyped-d
 
 @device_function
 def store(reals, singles, start, count, re, im, at):  # type: ignore[no-untyped-def]
-    """The inverse of `load`."""
+    """Store amplitudes; the inverse of `load`."""
     if reals.size:
         for k in range(count):
             reals[2 * (start + k)] = re[at + k]
@@ -123,7 +123,7 @@ def store(reals, singles, start, count, re, im, at):  # type: ignore[no-untyped-
 
 @device_function
 def spread(number, mask):  # type: ignore[no-untyped-def]
-    """The lowest bits of `number` moved to the positions of `mask`."""
+    """Move the lowest bits of `number` to the positions of `mask`."""
     result = _0
     while mask:
         low = mask & (~mask + _1)
@@ -148,7 +148,7 @@ def _too_large(num_qubits: int, need: int) -> OutOfMemory:
 
 
 def out_of_memory(num_bytes: int) -> OutOfMemory:
-    """Error for one more state of so many bytes."""
+    """Error for one more state of this size."""
     return OutOfMemory(
         f"no memory for another state of {num_bytes / 2**30:.2f} GiB",
         hint="give RunOptions.memory_bytes, so that the shots run in groups that fit",
@@ -156,21 +156,22 @@ def out_of_memory(num_bytes: int) -> OutOfMemory:
 
 
 class State:
-    """2**n amplitudes; complex128 or complex64."""
+    """State of 2**n amplitudes; complex128 or complex64."""
 
     __slots__ = ("_amplitudes", "_dirty", "live", "norms", "num_qubits")
 
     def __init__(self, amplitudes: NDArray[np.complexfloating], *, dirty: bool = False) -> None:
-        """`dirty`: |0...0> is meant, but what lies behind the first row may be anything."""
+        """Wrap an array. `dirty`: the state is |0...0>, but elements after the first row are
+        undefined."""
         self._amplitudes = amplitudes
         self._dirty = dirty
         self.num_qubits = amplitudes.size.bit_length() - 1
-        self.live = -1  # wires that may be 1 where an amplitude is not 0, as a mask
-        self.norms: NDArray[np.float64] | None = None  # of its rows, where they are known
+        self.live = -1  # mask of the wires that may be 1 in an amplitude that is not 0
+        self.norms: NDArray[np.float64] | None = None  # norms of its rows, if known
 
     @property
     def amplitudes(self) -> NDArray[np.complexfloating]:
-        """All of them."""
+        """All amplitudes, all written."""
         if self._dirty:
             self._amplitudes[ROW:] = 0.0
             self._dirty = False
@@ -178,42 +179,39 @@ class State:
 
     @property
     def reals(self) -> NDArray[np.float64]:
-        """The amplitudes as real numbers in double precision; none if they are not."""
+        """Amplitudes as real numbers in double precision; empty if the state is single."""
         entry = self.amplitudes
         return entry.view(np.float64) if entry.dtype == np.complex128 else _NO_REALS
 
     @property
     def singles(self) -> NDArray[np.float32]:
-        """The same in single precision."""
+        """Amplitudes as real numbers in single precision; empty if the state is double."""
         entry = self.amplitudes
         return entry.view(np.float32) if entry.dtype == np.complex64 else _NO_SINGLES
 
     def overwritten(self) -> NDArray[np.complexfloating]:
-        """The amplitudes, for one who writes all and reads none before but the first row."""
+        """Amplitudes for a caller that writes all and before reads at most the first row."""
         self._dirty = False
         return self._amplitudes
 
     def changed(self) -> None:
         """Drop cached norms and live masks; call it before threads change amplitudes."""
-        _ = self.amplitudes  # no thread shall write zeros where another has been
+        _ = self.amplitudes  # zeros are written before threads work on the state
         self.live = -1
         self.norms = None
 
     @property
     def basis_indices(self) -> NDArray[np.int64]:
-        """Positions of its blocks of 2**BLOCK_QUBITS amplitudes in the full state: int64
-        [blocks].
-
-        A state that is not larger is one block.
-        """
+        """Positions of its blocks of 2**BLOCK_QUBITS amplitudes in the full state: int64 [blocks].
+        A smaller state is one block."""
         return _in_order(1 << max(0, self.num_qubits - BLOCK_QUBITS))
 
     @classmethod
     def zero(cls, num_qubits: int, options: RunOptions) -> State:
-        """The state |0...0>. Raises OutOfMemory."""
+        """Allocate the state |0...0>. Raises OutOfMemory."""
         dtype = np.complex128 if options.precision == "double" else np.complex64
         need = state_bytes(num_qubits, options.precision)
-        if need > PHYSICAL_BYTES:  # some systems promise more than they have, and kill later
+        if need > PHYSICAL_BYTES:  # some systems overcommit, and kill the process later
             raise _too_large(num_qubits, need)
         try:
             amplitudes, clean = room(1 << num_qubits, dtype)
@@ -227,7 +225,7 @@ class State:
 
 
 class BlockExecutor:
-    """Runs passes over states; holds the scratch of each thread of a crew."""
+    """Runs passes over states; holds the scratch of each thread of a pool."""
 
     def __init__(self, crew: ThreadPool, control: RunControl) -> None:
         self.crew = crew
@@ -238,14 +236,14 @@ class BlockExecutor:
         self._rooms: dict[tuple[int, str, int], NDArray[Any]] = {}
 
     def scratch(self, number: int, size: int) -> NDArray[np.float64]:
-        """float64 [size], for thread `number` alone."""
+        """Scratch float64 [size], for thread `number` alone."""
         entry = self._scratch.get((number, size))
         if entry is None:
             entry = self._scratch[number, size] = np.empty(size)
         return entry
 
     def aligned_scratch(self, number: int, dtype: str, size: int) -> NDArray[Any]:
-        """The same of any type, at the begin of a cache line."""
+        """Scratch of any type, aligned to a cache line."""
         entry = self._rooms.get((number, dtype, size))
         if entry is None:
             entry = self._rooms[number, dtype, size] = zeros(size, dtype)

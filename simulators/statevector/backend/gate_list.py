@@ -34,7 +34,7 @@ from simulators.statevector.checkpoint import arrays_of
 from simulators.statevector.small.gate_kernels import COUNTS, apply, place
 from simulators.statevector.state import BlockExecutor, State, load, spread, store
 
-_WINDOW = 1000  # steps left behind before a pass is closed: keeps planning linear
+_WINDOW = 1000  # skipped steps before a pass is closed: keeps planning linear
 _0 = np.uint64(0)
 _1 = np.uint64(1)
 
@@ -43,7 +43,7 @@ _1 = np.uint64(1)
 def place_all(  # type: ignore[no-untyped-def]
     rows, ops, qubits, params, first, last, at_qubit, at_param, ints, floats
 ):
-    """The steps of operations first .. last - 1, one after the other; returns how many."""
+    """Write the steps of operations first .. last - 1 in order; returns their number."""
     row = first - first
     for k in range(first, last):
         op = ops[k]
@@ -58,7 +58,7 @@ def place_all(  # type: ignore[no-untyped-def]
 
 @device_function
 def compress(word, tile):  # type: ignore[no-untyped-def]
-    """The bits of `word` at the positions of `tile`, moved together."""
+    """Bits of `word` at the positions of `tile`, packed together."""
     result = _0
     at = _0
     while tile:
@@ -81,10 +81,10 @@ def _count(word):  # type: ignore[no-untyped-def]
 
 @kernel(WORDS2, INT, INT, WORD, I64, I64, WORDS2, WORDS2, returns=INT, group="deferred")
 def arrange(ints, n, room, low, next_, starts, tiles, placed):  # type: ignore[no-untyped-def]
-    """Divide steps into passes; returns how many.
+    """Divide steps into passes; returns the number of passes.
 
     Pass p is rows starts[p] .. starts[p + 1] - 1 of `placed` (int columns above; STEP is the row of
-    `ints` it came from), with the qubits tiles[p, 0]. `next_`: scratch, int64 [steps + 1].
+    `ints` of its origin), with the qubits tiles[p, 0]. `next_`: scratch, int64 [steps + 1].
     """
     steps = ints.shape[0]
     everything = (_1 << np.uint64(n)) - _1
@@ -94,7 +94,7 @@ def arrange(ints, n, room, low, next_, starts, tiles, placed):  # type: ignore[n
     passes = 0
     while next_[0] < steps:
         tile = low & everything
-        moved = seen = _0  # qubits on which a step left behind moves amplitude; acts at all
+        moved = seen = _0  # qubits of skipped steps: moved along; acted on
         left = 0
         before = -1
         k = next_[0]
@@ -141,8 +141,8 @@ def sweep_kernel(  # type: ignore[no-untyped-def]
 ):
     """Apply steps first_step .. last_step - 1 of a pass to tiles first .. last - 1.
 
-    `scratch`: float64 [2 * tile size], and 2 * LANES at least; the control flag is looked at before
-    each step.
+    `scratch`: float64 [2 * tile size], at least 2 * LANES; the control flag is read before each
+    step.
     """
     room = scratch.size // 2
     re, im = scratch[:room], scratch[room:]
@@ -174,18 +174,18 @@ def sweep_kernel(  # type: ignore[no-untyped-def]
 
 
 TILE_QUBITS = 13  # 2**13 amplitudes in double are 128 kB: second cache
-LOW_QUBITS = 5  # always in the tile, so that memory is touched in stretches of 512 bytes
+LOW_QUBITS = 5  # always in the tile, so that memory accesses are 512 consecutive bytes
 
 # Columns of a placed step.
 KIND, MASK, ZERO, ONE, OUTER, VALUE, STEP = range(7)
 
 
 class GateList(msgspec.Struct, frozen=True, eq=False):
-    """The steps of a stretch of operations, in passes; numbers (`floats`) come with a binding."""
+    """Steps of a range of operations, in passes; a binding supplies the numbers (`floats`)."""
 
     first: int  # operations first .. last - 1
     last: int
-    at_qubit: int  # where their qubits and parameters begin
+    at_qubit: int  # index of their first qubit and parameter
     at_param: int
     steps: int
     starts: NDArray[np.int64]  # [passes + 1]: rows of `placed`
@@ -196,7 +196,7 @@ class GateList(msgspec.Struct, frozen=True, eq=False):
 
     @property
     def operations(self) -> int:
-        """Operations of the circuit in it."""
+        """Number of the circuit's operations in it."""
         return self.last - self.first
 
     @property
@@ -240,7 +240,8 @@ def _place(
 def plan_gate_list(
     circuit: Circuit, first: int, last: int, at_qubit: int, at_param: int
 ) -> GateList:
-    """Passes of the gates among operations first .. last - 1; other operations do nothing."""
+    """Plan the passes of the gates among operations first .. last - 1; other operations have no
+    effect."""
 
     rows = circuit.table.rows
     steps = int(COUNTS[rows[circuit.ops[first:last], 0]].sum())

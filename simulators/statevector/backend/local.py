@@ -38,14 +38,14 @@ from simulators.statevector.tiles import driver
 
 
 class LocalBackend:
-    """States of this process alone."""
+    """Backend for states of this process alone."""
 
     is_root = True
 
     def __init__(
         self, crew: ThreadPool, control: RunControl, journey: Checkpointer | None = None
     ) -> None:
-        """`journey`: what is kept of a long run."""
+        """Set up. `journey`: checkpoints of a long run."""
         self.sweeper = BlockExecutor(crew, control)
         self.check = control.check
         self.add_sweeps = control.add_sweeps
@@ -56,7 +56,8 @@ class LocalBackend:
         return self
 
     def max_live_states(self, num_qubits: int, options: RunOptions) -> int:
-        """A quarter of the machine's memory, if no other amount is given."""
+        """Number of states that fit into the given memory, by default a quarter of the
+        machine's."""
         room = options.memory_bytes or PHYSICAL_BYTES // 4
         return max(1, room // state_bytes(num_qubits, options.precision))
 
@@ -85,7 +86,7 @@ class LocalBackend:
             raise out_of_memory(state.amplitudes.nbytes) from error
 
     def ensemble(self, num_qubits: int, options: RunOptions, *, branching: bool) -> Ensemble:
-        """Narrow states of many branches are rows of one array."""
+        """Make an ensemble: narrow states of many branches are rows of one array."""
         if not branching or num_qubits > MOST_QUBITS:
             return SeparateStates(self, num_qubits, options)
         max_states = min(options.max_branches, self.max_live_states(num_qubits, options))
@@ -99,7 +100,7 @@ class LocalBackend:
             self.apply_sweeps(state, cast("SegmentPlan", segment).sweeps, floats)
 
     def apply_sweeps(self, state: State, passes: SweepTable, floats: NDArray[np.float64]) -> None:
-        """Apply all sweeps of a table that an earlier attempt of the run has not done."""
+        """Apply the sweeps of a table that no earlier attempt of the run has done."""
         end, journey = len(passes.live), self._journey
         begin = journey.skip_done(end)
         step = 1 if journey.is_kept else max(1, end)

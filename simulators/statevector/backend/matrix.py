@@ -13,15 +13,15 @@ from numpy.typing import NDArray
 from simulators.compiler.kernel import I64, INT, REALS, SINGLES, kernel
 from simulators.statevector.state import BlockExecutor, State
 
-_LOOKS = 1 << 12  # numbers of a matrix that are worked through between two looks at the control
+_LOOKS = 1 << 12  # matrix elements that are processed between two reads of the control flag
 
 
 @kernel(REALS, SINGLES, I64, I64, REALS, INT, INT, I64, REALS, group="deferred")
 def multiply_kernel(  # type: ignore[no-untyped-def]
     reals, singles, wires, offsets, columns, first, last, control, scratch
 ):
-    """Units first .. last - 1. `wires`: ascending; `columns`: the matrix column by column, real
-    and imaginary parts of each column one after the other; `scratch`: float64 [4 * 2**k]."""
+    """Multiply units first .. last - 1. `wires`: ascending; `columns`: the matrix column by column,
+    real and imaginary parts of each column one after the other; `scratch`: float64 [4 * 2**k]."""
     size = offsets.size
     re, im = scratch[:size], scratch[size : 2 * size]
     out_re, out_im = scratch[2 * size : 3 * size], scratch[3 * size :]
@@ -58,22 +58,23 @@ def multiply_kernel(  # type: ignore[no-untyped-def]
 
 
 class Dense(msgspec.Struct, frozen=True, eq=False):
-    """A matrix placed on qubits."""
+    """Matrix placed on qubits."""
 
     wires: NDArray[np.int64]  # ascending
-    offsets: NDArray[np.int64]  # [2**k]: of each basis state of the qubits, in the matrix's order
+    offsets: NDArray[np.int64]  # [2**k]: of each basis state of the qubits, in matrix order
     columns: NDArray[np.float64]  # [2 * 4**k]; may be shared
 
 
 def by_columns(matrix: bytes, num_qubits: int) -> NDArray[np.float64]:
-    """`Dense.columns` of a matrix: complex128 [2**num_qubits, 2**num_qubits], row by row."""
+    """Convert a matrix to `Dense.columns`: complex128 [2**num_qubits, 2**num_qubits], row by
+    row."""
     size = 1 << num_qubits
     rows = np.frombuffer(matrix, np.complex128).reshape(size, size)
     return np.ascontiguousarray(np.stack((rows.real.T, rows.imag.T), axis=1)).ravel()
 
 
 def place(columns: NDArray[np.float64], qubits: list[int]) -> Dense:
-    """A matrix on these qubits: bit j of its indices is qubits[j]."""
+    """Place a matrix on these qubits: bit j of its indices is qubits[j]."""
     index = np.arange(1 << len(qubits))
     offsets = np.zeros(index.size, np.int64)
     for bit, qubit in enumerate(qubits):
@@ -82,7 +83,7 @@ def place(columns: NDArray[np.float64], qubits: list[int]) -> Dense:
 
 
 def multiply(sweeper: BlockExecutor, state: State, dense: Dense) -> None:
-    """Apply the matrix to a state. Ends early if the control says so; the next look raises."""
+    """Apply the matrix to a state. Ends early if the control flag is set; the next check raises."""
 
     unit = dense.wires.size
 

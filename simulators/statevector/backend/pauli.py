@@ -49,13 +49,13 @@ _LOW = np.uint64(LANES - 1)
 
 @inline_function
 def parity_sign(word):  # type: ignore[no-untyped-def]
-    """1.0, or -1.0 if the word has an odd number of ones."""
+    """Sign of a word: 1.0, or -1.0 if it has an odd number of ones."""
     return 1.0 - 2.0 * np.float64(odd(word))
 
 
 @inline_function
 def xor_lanes(value, by_1, by_2, by_4):  # type: ignore[no-untyped-def]
-    """Lane k becomes lane k ^ gap; `by_1`, `by_2`, `by_4`: all lanes if the gap has that bit."""
+    """Move lane k to lane k ^ gap; `by_1`, `by_2`, `by_4`: all lanes if the gap has that bit."""
     value = choose(by_1, exchange_1(value), value)
     value = choose(by_2, exchange_2(value), value)
     return choose(by_4, exchange_4(value), value)
@@ -63,7 +63,8 @@ def xor_lanes(value, by_1, by_2, by_4):  # type: ignore[no-untyped-def]
 
 @device_function
 def walsh(values, end):  # type: ignore[no-untyped-def]
-    """values[z] becomes the sum of all values with the signs of z; end: a power of 2, >= LANES."""
+    """Replace values[z] by the sum of all values with the signs of z; end: a power of 2, >=
+    LANES."""
     none = splat(0.0)
     by_1, by_2, by_4 = where(_1, _1), where(_2, _2), where(_4, _4)
     at = _0
@@ -89,7 +90,7 @@ def walsh(values, end):  # type: ignore[no-untyped-def]
 
 @device_function
 def signed_sum(values, end, z, eight):  # type: ignore[no-untyped-def]
-    """The sum of values[: end] with the signs of z; `eight`: scratch of LANES."""
+    """Sum of values[: end] with the signs of z; `eight`: scratch of LANES."""
     high = z & ~_LOW
     left = splat(0.0)
     right = splat(0.0)
@@ -109,7 +110,7 @@ def signed_sum(values, end, z, eight):  # type: ignore[no-untyped-def]
 
 @device_function
 def add_signs(values, end, z, weight, eight):  # type: ignore[no-untyped-def]
-    """values[: end] += weight times the signs of z."""
+    """Add weight times the signs of z to values[: end]."""
     high = z & ~_LOW
     for lane in range(LANES):
         eight[lane] = parity_sign(np.uint64(lane) & z)
@@ -131,10 +132,8 @@ def clear(values, end):  # type: ignore[no-untyped-def]
 
 @device_function
 def _products(first, at, second, at2, end, inner, need, even, odd):  # type: ignore[no-untyped-def]
-    """even[j] + i odd[j] = conj(a[j ^ inner]) b[j], for j < end; `need`: EVEN, ODD.
-
-    a, b: the amplitudes from first[at] and second[at2] on, in memory.
-    """
+    """Set even[j] + i odd[j] = conj(a[j ^ inner]) b[j], for j < end; `need`: EVEN, ODD. a, b: the
+    amplitudes from first[at] and second[at2] on, in memory."""
     low = inner & _LOW
     by_1, by_2, by_4 = where(_0, ~low & _1), where(_0, ~low & _2), where(_0, ~low & _4)
     j = _0
@@ -159,11 +158,11 @@ def string_sums_kernel(  # type: ignore[no-untyped-def]
     reals, singles, reals2, singles2, offsets, size, flip, x, zs, parts, need, all_, first, last,
     scratch, sums,
 ):  # fmt: skip
-    """sums[block, t] for the strings (x, zs[t]); parts[t]: factors of the products' re and im.
+    """Fill sums[block, t] for the strings (x, zs[t]); parts[t]: factors of the products' re and im.
 
-    Block b stands at offsets[b] in the whole state; its partner is block b ^ flip of the second.
-    `size`: of a block, LANES at least. `need`: EVEN, ODD: which parts there are strings for;
-    `all_`: all signs of these are found at once.
+    Block b is at offsets[b] in the whole state; its partner is block b ^ flip of the second.
+    `size`: of a block, at least LANES. `need`: EVEN, ODD: parts that strings need; `all_`: parts
+    for which all signs are computed at once.
     """
     even, odd, eight = scratch[:size], scratch[size : 2 * size], scratch[2 * size :]
     end = np.uint64(size)
@@ -190,22 +189,22 @@ def string_sums_kernel(  # type: ignore[no-untyped-def]
             sums[block, t] = parity_sign(partner & zs[t]) * sum_
 
 
-EVEN, ODD = 1, 2  # number of Y: a string looks at the products' real parts, or the imaginary ones
+EVEN, ODD = 1, 2  # parity of the number of Y: a string needs the products' real or imaginary parts
 
 
 class PauliGroup(msgspec.Struct, frozen=True, eq=False):
     """Strings that flip the same qubits."""
 
     x: int
-    members: list[int]  # their numbers
+    members: list[int]  # indices of the strings
     zs: NDArray[np.uint64]
     parts: NDArray[np.float64]  # [strings, 2]
-    need: int  # EVEN, ODD: parts of the products that it has strings for
-    all_signs: int  # those that it has many for
+    need: int  # EVEN, ODD: parts of the products that its strings need
+    all_signs: int  # parts that many of its strings need
 
 
 def pauli_groups(strings: list[tuple[int, int]]) -> list[PauliGroup]:
-    """All strings, by what they flip."""
+    """Group strings by the qubits that they flip."""
     entries: dict[int, list[int]] = {}
     for number, (x, _) in enumerate(strings):
         entries.setdefault(x, []).append(number)
@@ -222,7 +221,7 @@ def _group(x: int, members: list[int], strings: list[tuple[int, int]]) -> PauliG
 
 
 def padded(state: State) -> State:
-    """The state; one of less than LANES amplitudes with zeros behind them."""
+    """State padded with zeros to at least LANES amplitudes."""
     missing = LANES - state.amplitudes.size
     return State(np.pad(state.amplitudes, (0, missing))) if missing > 0 else state
 

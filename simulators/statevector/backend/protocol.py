@@ -1,9 +1,9 @@
 """Backend protocol: all operations on a whole state, in one process or over MPI ranks.
 
-The interpreter and the outputs are written against `StateBackend` alone: a state and a compiled
-gate segment are opaque to them, so a backend may hold both on any machine. Numbers that decide the
-control flow have the same bits in each rank. Block sums are added in the order of the blocks, so
-they have the same bits for any number of threads and ranks.
+The interpreter and the outputs use `StateBackend` alone: a state and a compiled gate segment are
+opaque to them, so a backend may hold both on any machine. Numbers that determine the control flow
+have the same bits in each rank. Block sums are added in the order of the blocks, so they have the
+same bits for any number of threads and ranks.
 """
 
 from __future__ import annotations
@@ -23,9 +23,9 @@ from simulators.statevector.checkpoint import Evolution
 
 Amplitudes = NDArray[np.complexfloating[Any, Any]]
 Numbers = NDArray[np.int64]
-StateHandle = Any  # one state: its backend alone knows where and how the amplitudes are stored
-# Gradient of each observable by each slot, float64 [observables, slots], from the final state; with
-# True the state is needed afterwards.
+StateHandle = Any  # one state; opaque to all but its backend
+# Gradient of each observable by each slot, float64 [observables, slots], from the final state;
+# True: the state is needed afterwards.
 GradientFunction = Callable[[StateHandle, bool], NDArray[np.float64]]
 
 
@@ -49,7 +49,7 @@ class CompiledSegment(Protocol):
         """Bytes of its arrays."""
 
     def arrays(self) -> list[NDArray[Any]]:
-        """All that identifies the segment, for the digest of a checkpoint."""
+        """Arrays that identify the segment, for the digest of a checkpoint."""
 
     def floats(self, circuit: Circuit, params: NDArray[np.float64]) -> NDArray[np.float64]:
         """Coefficients for these parameters, the argument of `StateBackend.apply`."""
@@ -63,13 +63,13 @@ class StateBackend(Protocol):
 
     @property
     def is_root(self) -> bool:
-        """Whether this process reports: of several, one."""
+        """True in the one process that reports results."""
 
     def check(self) -> None:
-        """Raise Stopped if someone asked for it."""
+        """Raise Stopped if the run was asked to stop."""
 
     def for_width(self, num_qubits: int) -> StateBackend:
-        """The states that so wide ones are among: each process has narrow ones of its own."""
+        """Backend for states of this width: each process has its own narrow states."""
 
     def max_live_states(self, num_qubits: int, options: RunOptions) -> int:
         """Largest number of states that memory allows a dynamic circuit to hold at once."""
@@ -80,14 +80,14 @@ class StateBackend(Protocol):
     def zero_state(
         self, num_qubits: int, options: RunOptions, way: Evolution | None = None
     ) -> StateHandle:
-        """The state |0...0>. `way`: what it goes through, if it may be kept on it; it is then as
-        far as an earlier attempt has come, and what this has applied is not applied again."""
+        """Prepare |0...0>. `way`: its evolution, if checkpoints are allowed; the state is then as
+        far as an earlier attempt has come, and the sweeps of that attempt are skipped."""
 
     def copy(self, state: StateHandle) -> StateHandle:
-        """A second state, equal to this one."""
+        """Copy of a state."""
 
     def empty_like(self, state: StateHandle) -> StateHandle:
-        """Room for a second state."""
+        """Memory for a second state."""
 
     def ensemble(self, num_qubits: int, options: RunOptions, *, branching: bool) -> Ensemble:
         """An empty ensemble of states; `branching`: it will hold many."""
@@ -109,7 +109,7 @@ class StateBackend(Protocol):
         qubit: int = 0,
         turn: complex = 1.0,
     ) -> NDArray[np.float64]:
-        """The two sums of each block of the whole state: float64 [blocks, 2].
+        """Two sums of each block of the whole state: float64 [blocks, 2].
 
         `what`: one of the constants of `reductions`.
         """
@@ -124,7 +124,7 @@ class StateBackend(Protocol):
         factor: float,
         move: bool,
     ) -> None:
-        """`into` becomes the part of `state` with that outcome, times `factor`."""
+        """Set `into` to the part of `state` with that outcome, times `factor`."""
 
     def locate_samples(
         self,
@@ -140,54 +140,52 @@ class StateBackend(Protocol):
     ) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
         """Exact distribution of these qubits: values (bit k is wires[k]) and probabilities.
 
-        The probabilities add up to the state's norm; values of no weight are left out. Nothing
-        where this is not the first.
+        The probabilities add up to the state's norm; values without weight are omitted. Empty in
+        ranks other than the root.
         """
 
     def expectations(
         self, state: StateHandle, strings: list[tuple[int, int]]
     ) -> NDArray[np.float64]:
-        """<state|P|state> of each string (x, z): float64 [strings]."""
+        """Expectation values <state|P|state> of each string (x, z): float64 [strings]."""
 
     def gather_statevector(self, state: StateHandle) -> Amplitudes | None:
-        """All amplitudes, qubit 0 the lowest index bit; None where this is not the first."""
+        """All amplitudes, qubit 0 the lowest index bit; None in ranks other than the root."""
 
     def plan_gradients(
         self, circuit: Circuit, params: NDArray[np.float64], observables: tuple[PauliSum, ...]
     ) -> GradientFunction:
         """Prepare the reverse pass, and add its sweeps to the run's total.
 
-        Raises Unsupported where the backend has no gradients.
+        Raises Unsupported if the backend has no gradients.
         """
 
 
 class Ensemble(Protocol):
-    """States of all branches of a dynamic circuit, by number.
-
-    Every method may raise Stopped and OutOfMemory.
-    """
+    """States of all branches of a dynamic circuit, by number. Every method may raise Stopped and
+    OutOfMemory."""
 
     @property
     def states(self) -> StateBackend:
         """Backend of the states."""
 
     def clear(self) -> None:
-        """Forget all states."""
+        """Remove all states."""
 
     def zero(self, way: Evolution | None = None) -> int:
-        """A new state |0...0>; `way`: see `StateBackend.zero_state`."""
+        """Make a state |0...0>; `way`: see `StateBackend.zero_state`."""
 
     def copied(self, ordinals: Numbers) -> Numbers:
-        """New states, equal to these."""
+        """Make copies of these states."""
 
     def copy_of(self, state: StateHandle) -> int:
-        """A new state, equal to one of the same backend that is in no ensemble, or another."""
+        """Copy a state of the same backend that is in no ensemble, or in another one."""
 
     def blank(self, ordinals: Numbers) -> Numbers:
-        """Room for as many new states, which may hold anything."""
+        """Make as many new states, with undefined amplitudes."""
 
     def release(self, ordinals: Numbers) -> None:
-        """Give the room of these states to later ones."""
+        """Free these states for later ones."""
 
     def apply(
         self, ordinals: Numbers, segment: CompiledSegment, floats: NDArray[np.float64]
@@ -210,7 +208,7 @@ class Ensemble(Protocol):
         factors: NDArray[np.float64],
         move: bool,
     ) -> None:
-        """State into[k] becomes the part of state ordinals[k] with that outcome, times factors[k].
+        """Set state into[k] to the part of state ordinals[k] with that outcome, times factors[k].
 
         `move`: the qubit ends in |0>.
         """
@@ -232,17 +230,18 @@ class Ensemble(Protocol):
         draw: int,
         ordered: bool,
     ) -> Numbers:
-        """Basis state that each shot finds, shot k in state ordinals[branch_of[k]]: int64 [shots].
+        """Sampled basis state of each shot, shot k from state ordinals[branch_of[k]]: int64
+        [shots].
 
-        Without `ordered`, where there is one state, in any order. See `sample`.
+        Without `ordered`, and with one state, the results are in any order. See `sample`.
         """
 
     def state(self, number: int) -> StateHandle:
-        """The state of that number."""
+        """State with that number."""
 
 
 def total(sums: NDArray[np.float64]) -> tuple[float, float]:
-    """Both columns summed in order of blocks."""
+    """Sum of both columns in the order of the blocks."""
     if len(sums) == 1:
         return float(sums[0, 0]), float(sums[0, 1])
     ends = np.cumsum(sums, axis=0)[-1]
@@ -252,7 +251,8 @@ def total(sums: NDArray[np.float64]) -> tuple[float, float]:
 def equal_up_to_phase(
     states: StateBackend, left: StateHandle, right: StateHandle, tolerance: float
 ) -> bool:
-    """Whether the states are equal up to a global phase: |left - phase * right| <= tolerance."""
+    """Return whether the states are equal up to a global phase: |left - phase * right| <=
+    tolerance."""
     x, y = total(states.block_sums(OVERLAP, right, left))
     size = abs(complex(x, y))
     if size < 0.5:
@@ -270,10 +270,10 @@ def sample(
     draw: int = 0,
     ordered: bool = True,
 ) -> NDArray[np.int64]:
-    """The basis state each of these shots (ascending numbers) finds, by that draw; not `ordered` as
-    they are, if it need not be, but ascending.
+    """Sample the basis state of each of these shots (ascending numbers) with that draw; without
+    `ordered` the results may be ascending.
 
-    The one form of inverse sampling (see `small`): with t = u * total, the outcome is the first
+    All inverse sampling has this form (see `small`): with t = u * total, the outcome is the first
     index whose cumulative probability is greater than t; cumulative sums are those of the blocks
     before, in order, plus the running sum in the block. `key`: seed and binding.
     """
@@ -281,7 +281,7 @@ def sample(
     draws = np.empty(shots.size)
     uniforms(*key, draw, shots, draws)
     draws *= ends[-1]
-    np.minimum(draws, np.nextafter(ends[-1], 0.0), out=draws)  # rounding never leads beyond
+    np.minimum(draws, np.nextafter(ends[-1], 0.0), out=draws)  # despite rounding, below the end
     order = np.argsort(draws, kind="stable") if ordered else None
     draws = np.sort(draws) if order is None else draws[order]
     edges = np.concatenate(([0.0], ends[:-1]))

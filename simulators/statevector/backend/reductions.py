@@ -38,10 +38,9 @@ def reduce_kernel(  # type: ignore[no-untyped-def]
 ):  # fmt: skip
     """Fill rows first .. last - 1 of `sums`; `scratch`: float64 [4 * block].
 
-    `places`: where each block stands in the whole state.
-
-    NORM: (sum |a|^2, 0). ODDS: the same for the qubit 0, and 1. OVERLAP: <a|b>. DISTANCE:
-    (sum |a - turn b|^2, 0). SKETCH: the overlap of a fixed pseudo-random vector with a.
+    `places`: index of each block in the whole state. NORM: (sum |a|^2, 0). ODDS: sums of |a|^2 for
+    the qubit values 0 and 1. OVERLAP: <a|b>. DISTANCE: (sum |a - turn b|^2, 0). SKETCH: the overlap
+    of a fixed pseudo-random vector with a.
     """
     size = scratch.size // 4
     re, im = scratch[:size], scratch[size : 2 * size]
@@ -89,7 +88,8 @@ def reduce_kernel(  # type: ignore[no-untyped-def]
 def project_kernel(  # type: ignore[no-untyped-def]
     reals, singles, reals2, singles2, qubit, outcome, factor, move, first, last
 ):
-    """Pairs first .. last - 1: into the second state, the part with the outcome times `factor`.
+    """Project pairs first .. last - 1: write the part with the outcome times `factor` into the
+    second state.
 
     `move`: the qubit ends in |0>, else in the outcome. Both states may be the same one.
     """
@@ -110,7 +110,7 @@ def project_kernel(  # type: ignore[no-untyped-def]
             singles2[kept], singles2[kept + 1] = x, y
 
 
-# What `reduce` sums, two numbers a block.
+# Sums of the reduction kernel, two numbers a block.
 NORM, QUBIT_WEIGHTS, FINGERPRINT, OVERLAP, DISTANCE = range(5)
 
 
@@ -123,7 +123,7 @@ def block_sums(
     qubit: int = 0,
     turn: complex = 1.0,
 ) -> NDArray[np.float64]:
-    """The two sums of each block: float64 [blocks, 2]."""
+    """Two sums of each block: float64 [blocks, 2]."""
     if what == NORM and state.num_qubits > BLOCK_QUBITS:
         return norm_sums(sweeper, state)
     if what == QUBIT_WEIGHTS and state.num_qubits > BLOCK_QUBITS and qubit >= LANE_WIRES:
@@ -166,7 +166,7 @@ def project(
     factor: float,
     move: bool,
 ) -> None:
-    """`into` becomes the part of `state` with that outcome, times `factor`; see `kernels.sums`."""
+    """Set `into` to the part of `state` with that outcome, times `factor`; see `project_kernel`."""
 
     into.changed()
 
@@ -187,7 +187,7 @@ def project(
     sweeper.parallel_for(state.num_qubits, 1, work)
 
 
-_ROWS = 1 << (BLOCK_QUBITS - LANE_WIRES)  # of a block
+_ROWS = 1 << (BLOCK_QUBITS - LANE_WIRES)  # rows of a block
 
 
 def _reals(state: State) -> NDArray[np.floating]:
@@ -209,7 +209,7 @@ def row_norms(sweeper: BlockExecutor, state: State) -> NDArray[np.float64]:
 
 
 def norm_sums(sweeper: BlockExecutor, state: State) -> NDArray[np.float64]:
-    """The norm of each block, and 0: float64 [blocks, 2]. Raises Stopped."""
+    """Norm of each block, and 0: float64 [blocks, 2]. Raises Stopped."""
     weights = row_norms(sweeper, state)
     sums = np.empty((1 << (state.num_qubits - BLOCK_QUBITS), 2))
 
@@ -221,8 +221,8 @@ def norm_sums(sweeper: BlockExecutor, state: State) -> NDArray[np.float64]:
 
 
 def qubit_sums(sweeper: BlockExecutor, state: State, qubit: int) -> NDArray[np.float64]:
-    """The norm of each block where a qubit is 0, and where it is 1: float64 [blocks, 2]. The qubit
-    chooses rows, not lanes. Raises Stopped."""
+    """Norm of each block where a qubit is 0, and where it is 1: float64 [blocks, 2]. The qubit is a
+    bit of the row number. Raises Stopped."""
     weights, places = row_norms(sweeper, state), state.basis_indices
     sums = np.empty((1 << (state.num_qubits - BLOCK_QUBITS), 2))
 

@@ -15,10 +15,8 @@ from simulators.statevector.state import BLOCK_QUBITS, BlockExecutor, State, loa
 
 @kernel(REALS, SINGLES, I64, INT, INT, REALS, I64, REALS, I64, REALS, group="deferred")
 def locate_kernel(reals, singles, places, first, last, edges, begins, draws, indices, scratch):  # type: ignore[no-untyped-def]
-    """Indices of the ascending `draws`: those of block b are begins[b] .. begins[b + 1] - 1.
-
-    `places`: which block of the whole state each block is.
-    """
+    """Fill the basis states of the ascending `draws`: those of block b are begins[b] .. begins[b +
+    1] - 1. `places`: index of each block in the whole state."""
     size = scratch.size // 2
     re, im = scratch[:size], scratch[size:]
     zero = np.int64(0)
@@ -38,10 +36,8 @@ def locate_kernel(reals, singles, places, first, last, edges, begins, draws, ind
 
 @kernel(REALS, SINGLES, I64, INT, INT, I64, I64, REALS, REALS, group="deferred")
 def accumulate_kernel(reals, singles, places, first, last, wires, within, table, scratch):  # type: ignore[no-untyped-def]
-    """table[j] += the probabilities of blocks first .. last - 1; bit k of j is qubit wires[k].
-
-    `within`: what the bits of an amplitude's number in its block are in j.
-    """
+    """Add the probabilities of blocks first .. last - 1 to table[j]; bit k of j is qubit wires[k].
+    `within`: contribution to j of each bit of an amplitude's index in its block."""
     size = scratch.size // 2
     re, im = scratch[:size], scratch[size:]
     zero = np.int64(0)
@@ -55,7 +51,7 @@ def accumulate_kernel(reals, singles, places, first, last, wires, within, table,
             table[high | within[k]] += re[k] * re[k] + im[k] * im[k]
 
 
-# Probabilities below these are rounding noise of amplitudes that are zero, and are left out.
+# Smaller probabilities are rounding noise of amplitudes that are zero, and are dropped.
 ROUNDING_FLOOR = {"double": 1e-24, "single": 1e-14}
 
 
@@ -67,10 +63,10 @@ def locate_samples(
     draws: NDArray[np.float64],
     indices: NDArray[np.int64],
 ) -> None:
-    """indices[s] = the basis state of draws[s], of those draws that fall into this state's blocks.
+    """Fill indices[s] with the basis state of draws[s], for the draws in this state's blocks.
 
-    edges: float64 [blocks of the whole state], the sum of all before; draws begins[b] ..
-    begins[b + 1] - 1 fall into block b.
+    edges: float64 [blocks of the whole state], the sum of all before; draws begins[b] .. begins[b +
+    1] - 1 fall into block b.
     """
     if state.num_qubits > BLOCK_QUBITS:
         reductions.locate_in_rows(sweeper, state, edges, begins, draws, indices)
@@ -100,7 +96,7 @@ def locate_samples(
 def accumulate(
     sweeper: BlockExecutor, state: State, wires: NDArray[np.int64], table: NDArray[np.float64]
 ) -> None:
-    """table[j] += the probability that the qubits `wires` are j (bit k is wires[k])."""
+    """Add the probability that the qubits `wires` are j to table[j] (bit k is wires[k])."""
 
     unit = min(BLOCK_QUBITS, state.num_qubits)
     scratch = sweeper.scratch(0, 2 << unit)
@@ -122,7 +118,7 @@ def accumulate(
 def nonzero_outcomes(
     table: NDArray[np.float64], state: State
 ) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
-    """Values that are no rounding noise of the state's amplitudes, and their probabilities."""
+    """Values above the rounding noise of the state's amplitudes, and their probabilities."""
     precision = "double" if state.amplitudes.dtype == np.complex128 else "single"
     values = np.flatnonzero(table > ROUNDING_FLOOR[precision])
     return values, table[values]

@@ -1,6 +1,6 @@
 """Backend for states distributed over MPI ranks: each rank holds an equal slice.
 
-A global qubit (a bit of the rank's number) is exchanged with a local one that is not needed soon,
+A global qubit (a bit of the rank number) is exchanged with a local one that is not needed soon,
 when a gate moves amplitude along it; phases and controls act on global qubits in place. Block sums
 are broadcast, so all ranks decide alike. Kernels are those of one process, on the slice.
 """
@@ -49,19 +49,19 @@ class DistributedBackend:
         neighbours: int,
         journey: Checkpointer | None = None,
     ) -> None:
-        """`neighbours`: ranks of this run on this machine, this one included. `journey`: what is
-        kept of it."""
+        """Set up. `neighbours`: ranks of this run on this machine, this one included. `journey`:
+        checkpoints of the run."""
         self.is_root = meeting.rank == 0
         self.add_sweeps = local.add_sweeps
         self._meeting = meeting
         self._local = local
         self._sweeper = local.sweeper
         self._neighbours = neighbours
-        self._divided = meeting.size.bit_length() - 1  # qubits that stand in the rank's number
+        self._divided = meeting.size.bit_length() - 1  # qubits that are bits of the rank number
         self._trader: Exchange | None = None
         self._pass: DistributedExecutor | None = None
         self._journey = journey or Checkpointer()
-        self._others: dict[int, DistributedBackend] = {}  # of other widths than the first one
+        self._others: dict[int, DistributedBackend] = {}  # for widths other than the first
 
     @property
     def traffic(self) -> CommStats:
@@ -82,7 +82,7 @@ class DistributedBackend:
         return self._others[num_qubits]
 
     def check(self) -> None:
-        """See `StateBackend`: what one rank is asked for, all do."""
+        """Check for a stop as `StateBackend.check`: a stop in one rank stops all."""
         self._meeting.meet()
 
     def max_live_states(self, num_qubits: int, options: RunOptions) -> int:
@@ -190,7 +190,7 @@ class DistributedBackend:
         result, all_ = np.zeros(draws.size, np.int64), np.empty(draws.size, np.int64)
         sampling.locate_samples(self._sweeper, share, edges, begins, draws, result)
         self._meeting.meet()
-        self._meeting.comm.Reduce(result, all_, MPI.SUM, 0)  # each draw is found by one rank
+        self._meeting.comm.Reduce(result, all_, MPI.SUM, 0)  # each draw is located by one rank
         return all_ if self.is_root else result
 
     def distribution(
@@ -234,7 +234,7 @@ class DistributedBackend:
         blocks = self._exchange.chunk >> BLOCK_QUBITS
         beyond = flip & ~(blocks - 1)
         for first in range(0, places.size, blocks):
-            other = first ^ beyond  # what the partner needs now, and has for this rank
+            other = first ^ beyond  # block that the partner needs, and block that it sends
             lent = self._exchange.sendrecv_block(_blocks(share, other, blocks), partner)
             own = State(_blocks(share, first, blocks))
             part = slice(first, first + blocks)
@@ -266,7 +266,7 @@ class DistributedBackend:
             self._swap(share, remote, local)
 
     def _settled(self, state: State) -> StateSlice:
-        """The share, its blocks whole."""
+        """Slice of the state, after its blocks were made whole."""
         share = cast("StateSlice", state)
         for a, b in share.layout.settling():
             self._swap(share, a, b)
@@ -277,7 +277,7 @@ class DistributedBackend:
             self._swap(share, a, b)
 
     def _swap(self, share: StateSlice, a: int, b: int) -> None:
-        """The qubits at two positions change places, wherever these are."""
+        """Exchange the qubits at two positions, local or global."""
         share.changed()
         layout = share.layout
         low, high = sorted((a, b))
@@ -292,7 +292,7 @@ class DistributedBackend:
         layout.swap(a, b)
 
     def _shared(self, share: StateSlice, mine: NDArray[np.float64]) -> NDArray[np.float64]:
-        """The sums of all ranks' blocks, in the order of the blocks, in each rank."""
+        """Sums of all ranks' blocks, in the order of the blocks, in each rank."""
         meeting = self._meeting
         result = np.empty((meeting.size, *mine.shape))
         order = np.concatenate([share.layout.basis_indices(rank) for rank in range(meeting.size)])

@@ -1,6 +1,6 @@
 """Communicators of one engine: the ranks that a circuit uses.
 
-A circuit runs on the largest power of two of ranks that leaves each a tile of the state at least;
+A circuit runs on the largest power of two of ranks that leaves each at least a tile of the state;
 the others sleep meanwhile. A narrow circuit runs in the root rank alone.
 """
 
@@ -28,7 +28,7 @@ DeviceStates = Callable[[ErrorAgreement], StateBackend]
 
 
 class Communicator:
-    """All ranks of a communicator, which is copied: its other users are not disturbed."""
+    """All ranks of a communicator, which is duplicated: its other users are not affected."""
 
     def __init__(self, comm: Any) -> None:
         self._comm = comm.Dup()
@@ -36,10 +36,10 @@ class Communicator:
         near = self._comm.Split_type(MPI.COMM_TYPE_SHARED)
         self.neighbours = int(near.Get_size())  # ranks of this machine
         near.Free()
-        self.traffic = CommStats()  # of the last run, in this rank
+        self.traffic = CommStats()  # exchanges of the last run, in this rank
 
     def close(self) -> None:
-        """Give the communicators back. All ranks call it."""
+        """Free the communicators. All ranks call it."""
         for part in self._parts.values():
             if part != MPI.COMM_NULL:
                 part.Free()
@@ -55,10 +55,11 @@ class Communicator:
         work: Work,
         device_states: DeviceStates | None = None,
     ) -> EngineResult | None:
-        """The result in the first rank, None in the others. Errors are raised in all alike.
+        """Run in the ranks that the circuit uses: the result in the first rank, None in the others.
+        Errors are raised in all alike.
 
-        `alone`: the run of one rank; `work`: that of several, over states that they share;
-        `device_states`: those in the memory of other devices.
+        `alone`: the run of one rank; `work`: the run of several, over states that they share;
+        `device_states`: states in the memory of other devices.
         """
         everyone = ErrorAgreement(self._comm, control)
         count = ranks_used(num_qubits, everyone.size)
@@ -94,8 +95,8 @@ class Communicator:
     def run_shares(
         self, fits: bool, control: RunControl, work: Callable[[ErrorAgreement], EngineResult]
     ) -> tuple[bool, EngineResult | None]:
-        """Run the work that all ranks divide among them, if it fits into each: (whether it does,
-        the result in the first rank). Errors are raised in all alike."""
+        """Run work that all ranks divide among them, if it fits into each: (whether it fits, the
+        result in the first rank). Errors are raised in all alike."""
         everyone = ErrorAgreement(self._comm, control)
         if not everyone.run_collective(lambda: everyone.allreduce_min(int(fits))):
             return False, None

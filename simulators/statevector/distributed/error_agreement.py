@@ -18,7 +18,7 @@ from simulators.control import RunControl
 from simulators.errors import EngineError, OutOfMemory, Stopped
 
 _TEXT_BYTES = 4096
-_NAPS_S = (50e-6, 2e-3)  # between two looks of a rank that has nothing to do
+_NAPS_S = (50e-6, 2e-3)  # waits between two polls of an idle rank
 _KINDS = {
     kind.code: kind for kind in vars(errors).values()
     if isinstance(kind, type) and issubclass(kind, EngineError)
@@ -28,7 +28,7 @@ Found = TypeVar("Found")
 
 
 class ErrorAgreement:
-    """The ranks of one communicator, during one run."""
+    """Ranks of one communicator, during one run."""
 
     def __init__(self, comm: Any, control: RunControl) -> None:
         self.comm = comm
@@ -38,21 +38,22 @@ class ErrorAgreement:
         self._mine = np.zeros(2, np.int64)
         self._all = np.zeros(2, np.int64)
         self._agreed: BaseException | None = None
-        self.waited_cpu_s = 0.0  # at meetings
+        self.waited_cpu_s = 0.0  # CPU time of MPI in the collective checks
 
     def meet(self) -> None:
-        """Raise what any rank failed with, or Stopped if any was asked to stop; in all alike."""
+        """Raise the error of any rank, or Stopped if any was asked to stop; in all ranks alike. A
+        collective call."""
         self._meet(None)
 
     def allreduce_min(self, value: int) -> int:
-        """The least of what all ranks say; a meeting too."""
+        """Minimum of a value over all ranks, after `meet`."""
         self.meet()
         result = np.array([value], np.int64)
         self.comm.Allreduce(MPI.IN_PLACE, result, MPI.MIN)
         return int(result[0])
 
     def run_collective(self, work: Callable[[], Found]) -> Found:
-        """Do the work that all do, to the end of which none may come alone."""
+        """Do work of all ranks, and agree at its end on an error of any rank."""
         try:
             result = work()
         except Exception as error:
@@ -63,7 +64,7 @@ class ErrorAgreement:
         return result
 
     def wait(self) -> None:
-        """A meeting for a rank that has had nothing to do: it sleeps until the others come."""
+        """Take part in `meet` as an idle rank: sleep until the others call it."""
         self._mine[:] = 0
         request = self.comm.Iallreduce(self._mine, self._all, MPI.MAX)
         nap_s, longest_s = _NAPS_S
@@ -73,7 +74,7 @@ class ErrorAgreement:
         self._conclude(None)
 
     def run_subset(self, work: Callable[[], Found]) -> Found:
-        """Do what only some do, and meet those that `wait` for it."""
+        """Do work of some ranks, and then meet those that `wait`."""
         failure: Exception | None = None
         try:
             result = work()

@@ -19,14 +19,14 @@ from simulators.statevector.distributed.error_agreement import ErrorAgreement
 from simulators.statevector.distributed.remap_schedule import Pair
 from simulators.statevector.state import BLOCK_QUBITS, State
 
-_MOST = 1 << 16  # amplitudes of a buffer: 1 MiB in double precision
+_MOST = 1 << 16  # largest buffer in amplitudes: 1 MiB in double precision
 _BUFFERS = 4
 
 Part = NDArray[np.complexfloating[Any, Any]]
 
 
 class Exchange:
-    """The buffers, and what goes through them."""
+    """Buffers and statistics of the exchanges."""
 
     def __init__(
         self, meeting: ErrorAgreement, num_local: int, dtype: np.dtype[np.complexfloating]
@@ -40,21 +40,21 @@ class Exchange:
         self._in = (room[2 * size : 3 * size], room[3 * size : 4 * size])
         self._size = size
         self.sent_bytes = 0
-        self.seconds = 0.0  # in exchanges, waiting for the partner included
-        self.waited_cpu_s = 0.0  # of it, what MPI used
+        self.seconds = 0.0  # time of exchanges, waiting for the partner included
+        self.waited_cpu_s = 0.0  # CPU time of MPI in them
 
     @property
     def chunk(self) -> int:
-        """Amplitudes that `lend` takes, at most."""
+        """Largest number of amplitudes of `sendrecv_block`."""
         return self._room.size
 
     def exchange_qubits(
         self, state: State, pairs: Sequence[Pair], alive: int = -1, alive_ranks: int = -1
     ) -> None:
-        """Each pair is a bit of the rank's number, counted from 0, and a local position.
+        """Exchange pairs of a bit of the rank number, counted from 0, and a local position.
 
-        `alive`, `alive_ranks`: the local positions and the bits of the rank's number that may be 1
-        where an amplitude is not 0.
+        `alive`, `alive_ranks`: the local positions and the bits of the rank number that may be 1 in
+        an amplitude that is not 0.
         """
         begin_s = time.perf_counter()
         self._meeting.meet()
@@ -63,7 +63,7 @@ class Exchange:
         idle_here = sum((~alive >> position & 1) << k for k, (_, position) in enumerate(pairs))
         idle_there = sum((~alive_ranks >> bit & 1) << k for k, (bit, _) in enumerate(pairs))
         among = sum(1 << bit for bit, _ in pairs)
-        empty = rank & ~among & ~alive_ranks  # this rank and all it would trade with hold nothing
+        empty = rank & ~among & ~alive_ranks  # this rank and its partners hold only zeros
         for change in range(1, 1 if empty else 1 << len(pairs)):
             other = own ^ change
             sends = not (own & idle_there or other & idle_here)
@@ -76,12 +76,12 @@ class Exchange:
         self.seconds += time.perf_counter() - begin_s
 
     def swap(self, state: State, bit: int, position: int) -> None:
-        """Bit `bit` of the rank's number and a local position change places."""
+        """Exchange bit `bit` of the rank number and a local position."""
         self.exchange_qubits(state, ((bit, position),))
 
     def _trade(self, parts: Iterator[Part], partner: int, *, sends: bool, gets: bool) -> None:
-        """These parts of the state for what the partner sends: packing the next one while one is
-        on its way. What lies together is sent from where it is."""
+        """Send these parts of the state for those of the partner: the next part is packed while one
+        is in transit. Contiguous parts are sent in place."""
         comm = self._meeting.comm
         waiting: list[tuple[Part, int, Any, Any]] = []
         for number, part in enumerate(parts):
@@ -115,7 +115,7 @@ class Exchange:
             part[...] = self._in[slot][: part.size].reshape(part.shape)
 
     def sendrecv_block(self, part: Part, partner: int) -> State:
-        """Block of the partner in return for `part`. Valid until the next call."""
+        """Exchange `part` for the partner's block. Valid until the next call."""
         into = self._room[: part.size]
         self._meeting.meet()
         self._meeting.comm.Sendrecv(part, partner, recvbuf=into, source=partner)
@@ -124,8 +124,8 @@ class Exchange:
 
 
 def pieces(amplitudes: Part, values: dict[int, int], alive: int, limit: int) -> Iterator[Part]:
-    """The amplitudes whose index has these bits (position -> bit) and no other bit that is not
-    `alive`: views, at most `limit` amplitudes each, in the same order of the rest of the index."""
+    """Amplitudes whose index has these bits (position -> bit) and no other bit that is not `alive`:
+    views of at most `limit` amplitudes each, in the same order of the rest of the index."""
     num = amplitudes.size.bit_length() - 1
     fixed = {position: 0 for position in range(num) if not alive >> position & 1} | values
     shape: list[int] = []
@@ -149,7 +149,7 @@ def pieces(amplitudes: Part, values: dict[int, int], alive: int, limit: int) -> 
 
 
 def _cut(view: Part, limit: int) -> Iterator[Part]:
-    """Along the first axes, as far as needed."""
+    """Split a view along the first axes into parts of at most `limit` amplitudes."""
     inner = 1
     axis = view.ndim
     while axis and inner * view.shape[axis - 1] <= limit:

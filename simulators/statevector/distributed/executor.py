@@ -22,14 +22,14 @@ from simulators.statevector.planning.tables import SweepTable
 from simulators.statevector.state import BlockExecutor
 from simulators.statevector.tiles import driver
 
-_NEVER = np.uint64(1 << 63)  # a bit that no amplitude's index has
+_NEVER = np.uint64(1 << 63)  # bit that no amplitude's index has
 
 
 def local_table(plan: SweepTable, leg: RemapStage, num_local: int, rank: int) -> SweepTable:
-    """Passes leg.first .. leg.last - 1, over the share of one rank.
+    """Passes leg.first .. leg.last - 1, over the slice of one rank.
 
-    Conditions on the rank's number are decided here: an operation that has one that does not hold
-    gets another that never does, and so does a term.
+    Conditions on the rank number are resolved here: an operation or term whose condition does not
+    hold gets a condition that never holds.
     """
     positions = leg.positions
     below = np.uint64((1 << num_local) - 1)
@@ -46,7 +46,7 @@ def local_table(plan: SweepTable, leg: RemapStage, num_local: int, rank: int) ->
     masks = permuted(terms[:, s.MASK], positions)
     terms[:, s.MASK] = np.where((~number & masks & ~below) != 0, _NEVER, masks & below)
     live = permuted(plan.live[leg.first : leg.last], positions)
-    absent = (number & ~live) != 0  # all this rank has is 0 in such a pass
+    absent = (number & ~live) != 0  # the slice of this rank is 0 in such a pass
     wires = plan.places[leg.first : leg.last, : plan.width].astype(np.int64)
     return msgspec.structs.replace(
         plan,
@@ -60,7 +60,7 @@ def local_table(plan: SweepTable, leg: RemapStage, num_local: int, rank: int) ->
 
 
 def later(plan: SweepTable, first: int) -> SweepTable:
-    """The passes from that one on."""
+    """Passes from `first` on."""
     if not first:
         return plan
     return msgspec.structs.replace(
@@ -76,22 +76,22 @@ def permuted(masks: NDArray[np.uint64], positions: Sequence[int]) -> NDArray[np.
     return result
 
 
-_UNHEARD = 1 << 24  # amplitudes that go through passes between two meetings
+_UNHEARD = 1 << 24  # amplitudes processed between two collective checks
 
 
 class CommStats(msgspec.Struct, frozen=True):
-    """Statistics of one rank's exchanges in one run; CPU times are MPI's own alone."""
+    """Statistics of one rank's exchanges in one run; CPU times are those of MPI only."""
 
     passes: int = 0
     exchanges: int = 0
-    planned_bytes: int = 0  # to be sent for passes, by the rank that sends most
+    planned_bytes: int = 0  # planned for passes, by the rank that sends most
     planned_bytes_of_all: int = 0
-    sent_bytes: int = 0  # for passes, by this rank
+    sent_bytes: int = 0  # sent for passes, by this rank
     exchange_s: float = 0.0
     waited_cpu_s: float = 0.0
 
     def plus(self, other: CommStats, at_meetings_s: float) -> CommStats:
-        """Of both; the time at meetings is in each of them."""
+        """Sum of both; the time of collective checks, which both contain, is `at_meetings_s`."""
         return CommStats(
             self.passes + other.passes,
             self.exchanges + other.exchanges,
@@ -126,7 +126,7 @@ class DistributedExecutor:
         return msgspec.structs.replace(self._traffic, waited_cpu_s=waited_s)
 
     def __call__(self, share: StateSlice, plan: SweepTable, floats: NDArray[np.float64]) -> None:
-        """All passes that an earlier attempt has not done, leg by leg."""
+        """Apply the passes that no earlier attempt has done, leg by leg."""
         skipped = self._journey.skip_done(len(plan.live))
         self._sweeper.passed(skipped)
         if skipped == len(plan.live):
@@ -136,7 +136,7 @@ class DistributedExecutor:
         result = plan_communication(plan, layout.positions, layout.num_local, fresh=share.fresh)
         everything = (1 << plan.num_wires) - 1
         if share.fresh and not self._journey.is_kept and int(plan.live[-1]) == everything:
-            share.overwritten()  # what is not live is neither read nor sent before it is written
+            share.overwritten()  # other amplitudes are written before they are read or sent
         share.fresh = False
         before_bytes, before_s = self._exchange.sent_bytes, self._exchange.seconds
         for leg in result.stages:
@@ -155,7 +155,7 @@ class DistributedExecutor:
         )
 
     def _trade(self, share: StateSlice, leg: RemapStage) -> None:
-        """From the layout before a leg to its own."""
+        """Exchange qubits from the previous layout to that of a leg."""
         layout, local = share.layout, share.layout.num_local
         if leg.pairs:
             alive = before(leg, leg.alive)
@@ -170,7 +170,7 @@ class DistributedExecutor:
     def _sweep(
         self, share: StateSlice, part: SweepTable, floats: NDArray[np.float64], *, is_last: bool
     ) -> None:
-        """The passes of a leg; between two of them a rank hears what became of the others."""
+        """Apply the passes of a leg, with collective checks between them."""
         end, journey = len(part.live), self._journey
         step = 1 if journey.is_kept else max(1, _UNHEARD >> share.num_qubits)
         for begin in range(0, end, step):

@@ -14,11 +14,11 @@ from simulators.statevector.distributed.error_agreement import ErrorAgreement
 from simulators.statevector.distributed.qubit_layout import Layout, StateSlice
 from simulators.statevector.state import BLOCK_QUBITS, PHYSICAL_BYTES, BlockExecutor
 
-_MOST = 1 << 18  # numbers that go in one message
+_MOST = 1 << 18  # numbers of one message
 
 
 def gathered(meeting: ErrorAgreement, share: StateSlice) -> Amplitudes | None:
-    """All amplitudes in the first rank; blocks must be whole. Raises OutOfMemory."""
+    """Gather all amplitudes in the first rank; blocks must be whole. Raises OutOfMemory."""
     rows = share.amplitudes.reshape(-1, 1 << BLOCK_QUBITS)
     step = _MOST >> BLOCK_QUBITS
     result: Amplitudes | None = None
@@ -55,7 +55,7 @@ def _room(meeting: ErrorAgreement, share: StateSlice) -> Amplitudes:
 def distribution(
     meeting: ErrorAgreement, sweeper: BlockExecutor, share: StateSlice, wires: NDArray[np.int64]
 ) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
-    """See `StateBackend.distribution`."""
+    """Exact distribution, see `StateBackend.distribution`."""
     mine = np.zeros(1 << len(local_wires(share, wires)))
     sampling.accumulate(sweeper, share, wires[local_wires(share, wires)], mine)
     table = whole_distribution(meeting, share, wires, mine)
@@ -63,7 +63,7 @@ def distribution(
 
 
 class Slice(Protocol):
-    """A rank's slice, as far as tables go."""
+    """Rank's slice of a state."""
 
     layout: Layout
 
@@ -75,7 +75,7 @@ class Slice(Protocol):
 def whole_distribution(
     meeting: ErrorAgreement, share: Slice, wires: NDArray[np.int64], mine: NDArray[np.float64]
 ) -> NDArray[np.float64]:
-    """Probability of each value of these qubits, in the first rank: float64 [2**qubits]; nothing in
+    """Probability of each value of these qubits, in the first rank: float64 [2**qubits]; empty in
     the others. `mine`: of a rank's slice, for the local ones of the qubits."""
     local = local_wires(share, wires)
     table = np.zeros(1 << wires.size if meeting.rank == 0 else 0)
@@ -97,13 +97,13 @@ def whole_distribution(
 
 
 def local_wires(share: Slice, wires: NDArray[np.int64]) -> list[int]:
-    """Numbers of the wires that are local."""
+    """Indices of the wires that are local."""
     positions = share.layout.positions
     return [k for k, wire in enumerate(wires.tolist()) if positions[wire] < share.num_qubits]
 
 
 def _constant(share: Slice, wires: NDArray[np.int64], rank: int) -> int:
-    """The bits of a value that are the rank's number."""
+    """Bits of a value that are given by the rank number."""
     result = 0
     for k, wire in enumerate(wires.tolist()):
         bit = share.layout.positions[wire] - share.num_qubits
@@ -113,7 +113,7 @@ def _constant(share: Slice, wires: NDArray[np.int64], rank: int) -> int:
 
 
 def _spread(values: NDArray[np.int64], places: list[int]) -> NDArray[np.int64]:
-    """Bit k of each value moved to places[k]."""
+    """Move bit k of each value to places[k]."""
     result = np.zeros_like(values)
     for k, place in enumerate(places):
         result |= (values >> k & 1) << place

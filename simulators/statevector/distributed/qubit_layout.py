@@ -1,7 +1,7 @@
 """Qubit layout of a distributed state, and a rank's slice of it.
 
 Position p < num_local is bit p of an amplitude's index in a rank; higher positions are the bits of
-the rank's number. The layout is pure: it names the positions to exchange, and others move
+the rank number. The layout is pure: it names the positions to exchange; the executor moves the
 amplitudes.
 """
 
@@ -22,7 +22,7 @@ from simulators.statevector.state import BLOCK_QUBITS, PHYSICAL_BYTES, BlockExec
 
 
 class Layout:
-    """A permutation of qubits; the same in every rank at any moment."""
+    """Permutation of qubits; the same in every rank at any time."""
 
     __slots__ = ("num_local", "positions", "qubits")
 
@@ -32,31 +32,31 @@ class Layout:
         self.qubits = list(range(num_qubits))  # at each position
 
     def copy(self) -> Layout:
-        """Another one, equal to this."""
+        """Independent copy."""
         result = Layout(0, self.num_local)
         result.positions, result.qubits = self.positions.copy(), self.qubits.copy()
         return result
 
     def become(self, positions: Sequence[int]) -> None:
-        """The wires stand there now."""
+        """Set the position of each wire."""
         self.positions = list(positions)
         for qubit, position in enumerate(positions):
             self.qubits[position] = qubit
 
     def swap(self, a: int, b: int) -> None:
-        """The qubits at two positions have changed places."""
+        """Note that the qubits at two positions were exchanged."""
         qubits = self.qubits
         qubits[a], qubits[b] = qubits[b], qubits[a]
         self.positions[qubits[a]], self.positions[qubits[b]] = a, b
 
     def placed(self, mask: int) -> int:
-        """A mask of qubits as a mask of positions."""
+        """Convert a mask of qubits to a mask of positions."""
         return sum(1 << self.positions[qubit] for qubit in bits(mask))
 
     def basis_indices(self, rank: int) -> NDArray[np.int64]:
         """Positions of a rank's blocks in the full state: int64 [blocks].
 
-        Right only where the lowest BLOCK_QUBITS qubits stand at their own positions.
+        Valid only if the lowest BLOCK_QUBITS qubits are at their own positions.
         """
         result = np.zeros(1 << (self.num_local - BLOCK_QUBITS), np.int64)
         blocks = np.arange(result.size)
@@ -69,27 +69,27 @@ class Layout:
         return result
 
     def exchanges(self, wanted: int) -> list[tuple[int, int]]:
-        """Pairs (position in the rank's number, local position) that bring all `wanted` home. Who
-        leaves stands above the blocks if at all possible."""
+        """Pairs (position in the rank number, local position) that make all `wanted` qubits local.
+        The evicted qubits are above the blocks if possible."""
         abroad = [p for q in bits(wanted) if (p := self.positions[q]) >= self.num_local]
         free = [p for p in range(self.num_local) if not wanted >> self.qubits[p] & 1]
         return list(zip(abroad, reversed(free), strict=False))
 
     def settling(self) -> Iterator[tuple[int, int]]:
-        """Pairs of positions to be swapped, one after the other, so that blocks are whole."""
+        """Pairs of positions to swap one after the other, so that blocks are whole."""
         for qubit in range(BLOCK_QUBITS):
             if self.positions[qubit] != qubit:
                 yield self.positions[qubit], qubit
 
     def aligning(self, like: Layout) -> Iterator[tuple[int, int]]:
-        """Pairs of positions to be swapped, one after the other, to become equal to `like`."""
+        """Pairs of positions to swap one after the other, so that the layout equals `like`."""
         for position, qubit in enumerate(like.qubits):
             if self.positions[qubit] != position:
                 yield self.positions[qubit], position
 
 
 def bits(mask: int) -> Iterator[int]:
-    """The numbers of the bits that are set, ascending."""
+    """Indices of the set bits, ascending."""
     while mask:
         low = mask & -mask
         yield low.bit_length() - 1
@@ -97,7 +97,7 @@ def bits(mask: int) -> Iterator[int]:
 
 
 class StateSlice(State):
-    """2**num_local amplitudes; `num_qubits` counts those of the share alone."""
+    """Slice of 2**num_local amplitudes; `num_qubits` is that of the slice."""
 
     __slots__ = ("fresh", "layout", "rank")
 
@@ -112,27 +112,27 @@ class StateSlice(State):
         super().__init__(amplitudes, dirty=dirty)
         self.layout = layout
         self.rank = rank
-        self.fresh = False  # |0...0>, wherever its wires stand
+        self.fresh = False  # |0...0>, in any qubit layout
 
     @property
     def dtype(self) -> np.dtype[np.complexfloating]:
-        """Of its amplitudes, which may not be there yet."""
+        """Type of its amplitudes, which may not be written yet."""
         return self._amplitudes.dtype
 
     def begin(self) -> None:
-        """Its first amplitude is that of |0...0>."""
+        """Set the amplitude of |0...0>, the first of this slice, to 1."""
         self._amplitudes[0] = 1.0
 
     @property
     def basis_indices(self) -> NDArray[np.int64]:
-        """See `State.numbers`; blocks must be whole."""
+        """Positions of blocks, see `State.basis_indices`; blocks must be whole."""
         return self.layout.basis_indices(self.rank)
 
     @classmethod
     def empty_handed(
         cls, layout: Layout, rank: int, neighbours: int, options: RunOptions
     ) -> StateSlice:
-        """Amplitudes that are all 0. Raises OutOfMemory.
+        """Allocate amplitudes that are all 0. Raises OutOfMemory.
 
         `neighbours`: ranks on this machine, this one included.
         """
@@ -159,7 +159,7 @@ def _too_large(num_qubits: int, ranks_log2: int, need: int, neighbours: int) -> 
 
 @kernel(REALS, SINGLES, INT, INT, INT, INT, group="distributed")
 def _swap(reals, singles, low, high, first, last):  # type: ignore[no-untyped-def]
-    """Bits low < high of all indices change places; quadruples first .. last - 1 of amplitudes."""
+    """Exchange bits low < high of all indices; quadruples first .. last - 1 of amplitudes."""
     below, between = (np.int64(1) << low) - 1, (np.int64(1) << (high - 1)) - 1
     for number in range(first, last):
         base = ((number & ~below) << 1) | (number & below)
@@ -174,7 +174,7 @@ def _swap(reals, singles, low, high, first, last):  # type: ignore[no-untyped-de
 
 
 def swap_local(sweeper: BlockExecutor, state: State, a: int, b: int) -> None:
-    """Two positions of each rank change places."""
+    """Exchange two local positions in each rank."""
     low, high = sorted((a, b))
 
     def work(first: int, last: int, _number: int) -> None:

@@ -17,10 +17,10 @@ from simulators.trajectories.error_patterns import SortedPatterns
 
 
 class RankWalks:
-    """See `Walks`; the counters are those of this rank."""
+    """`Walks` over ranks; the counters are those of this rank."""
 
     def __init__(self, walks: Walks, done: NDArray[np.int64], agreement: ErrorAgreement) -> None:
-        """`done`: see `Tree.shared_before`."""
+        """Set up. `done`: see `Tree.shared_before`."""
         self._walks = walks
         self._done = done
         self._agreement = agreement
@@ -74,7 +74,7 @@ class RankWalks:
         return result
 
     def _mine(self, rows: SortedPatterns) -> SortedPatterns:
-        """The rows of this rank."""
+        """Rows of this rank."""
         rank, size = self._agreement.rank, self._agreement.size
         cuts = rank_cuts(rows, self._done, size)
         own = rows.order[cuts[rank] : cuts[rank + 1]]

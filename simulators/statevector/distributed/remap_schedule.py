@@ -2,7 +2,7 @@
 
 Each sweep needs its tile's qubits local. Belady's rule picks the local qubit to evict: the one
 whose next use is farthest. SIMD lanes are never evicted. Qubits still in |0> cost nothing to move,
-so the first layout is free and early remaps are small. Pure: others move the amplitudes.
+so the first layout is free and early remaps are small. Pure: the executor moves the amplitudes.
 """
 
 from __future__ import annotations
@@ -16,23 +16,23 @@ from simulators.statevector.distributed.qubit_layout import bits
 from simulators.statevector.planning.tables import LANE_WIRES, SweepTable
 from simulators.statevector.state import BLOCK_QUBITS
 
-_MOST_EXTRA = 6  # wires that are brought home before they are wanted, at most
+_MOST_EXTRA = 6  # largest number of wires that are made local before they are needed
 
-Pair = tuple[int, int]  # a position in the rank's number, and a local one
+Pair = tuple[int, int]  # a position in the rank number, and a local one
 
 
 class RemapStage(msgspec.Struct, frozen=True):
-    """Passes first .. last - 1, in one layout, and what changes places before them."""
+    """Passes first .. last - 1 in one layout, and the exchanges before them."""
 
     first: int
     last: int
-    positions: tuple[int, ...]  # of each wire
-    pairs: tuple[Pair, ...]  # exchanged at once
-    alive: int  # wires that may be 1 where an amplitude is not 0, before the exchange
+    positions: tuple[int, ...]  # position of each wire
+    pairs: tuple[Pair, ...]  # pairs that are exchanged together
+    alive: int  # before the exchange: wires that may be 1 in an amplitude that is not 0
 
 
 class CommSchedule(msgspec.Struct, frozen=True):
-    """The legs of a sequence of passes, and what they cost: amplitudes."""
+    """Legs of a sequence of passes, and their cost in amplitudes."""
 
     num_local: int
     stages: tuple[RemapStage, ...]
@@ -50,7 +50,8 @@ class CommSchedule(msgspec.Struct, frozen=True):
 def plan_communication(
     plan: SweepTable, positions: Sequence[int], num_local: int, *, fresh: bool
 ) -> CommSchedule:
-    """The best of some ways. `fresh`: the state is |0...0>; `positions`: where wires stand now."""
+    """Best of several schedules. `fresh`: the state is |0...0>; `positions`: present position of
+    each wire."""
     places = plan.places[:, : plan.width].tolist()
     tiles = [sum(1 << wire for wire in row) for row in places]
     lives = plan.live.tolist()
@@ -64,7 +65,7 @@ def plan_communication(
 
 
 class _Candidate:
-    """One way through the passes."""
+    """One schedule of the passes."""
 
     def __init__(
         self,
@@ -89,8 +90,8 @@ class _Candidate:
                 self._uses[wire].append(number)
 
     def find(self, extra: int, *, eager: bool) -> CommSchedule:
-        """`extra`: how many more are brought home with one that must be. `eager`: ranks that have
-        nothing yet get their part as soon as there is one."""
+        """Compute the schedule. `extra`: number of further wires that are made local with a
+        required one. `eager`: ranks without amplitudes get their part as soon as there is one."""
         legs: list[RemapStage] = []
         visited = sent = sent_by_all = 0
         for number, tile in enumerate(self._tiles):
@@ -112,7 +113,8 @@ class _Candidate:
         return CommSchedule(self._num_local, tuple(legs), visited, sent, sent_by_all)
 
     def _relabel(self, number: int, tile: int) -> bool:
-        """Wires that have never been 1 change places for nothing: those abroad are wanted last."""
+        """Relabel wires that have never been 1, which costs nothing: the last needed ones become
+        global."""
         idle = [w for w in self._abroad() if not self._alive >> w & 1]
         never = ~self._alive & -(1 << BLOCK_QUBITS)
         free = [w for w in self._leaving(number, tile) if never >> w & 1]
@@ -122,7 +124,7 @@ class _Candidate:
         return bool(pairs)
 
     def _demanded(self, number: int, tile: int, extra: int) -> tuple[Pair, ...]:
-        """Exchanges that a sweep needs, and those worth doing with them."""
+        """Exchanges that a sweep needs, and further ones that are worth doing with them."""
         abroad = self._abroad()
         wanted = sum(tile >> wire & 1 for wire in abroad)
         if not wanted:
@@ -130,7 +132,7 @@ class _Candidate:
         return self._better(number, tile, abroad, self._leaving(number, tile), wanted + extra)
 
     def _shared_out(self, number: int, tile: int) -> tuple[Pair, ...]:
-        """Bits of the rank's number that have never been 1, for wires that have."""
+        """Exchanges of bits of the rank number that have never been 1 for wires that have."""
         idle = [w for w in self._abroad() if not self._alive >> w & 1]
         alive = self._alive & -(1 << BLOCK_QUBITS)
         busy = [w for w in self._leaving(number, tile) if alive >> w & 1]
@@ -141,7 +143,8 @@ class _Candidate:
     def _better(
         self, number: int, tile: int, coming: Iterable[int], leaving: Sequence[int], max_pairs: int
     ) -> tuple[Pair, ...]:
-        """At most so many of `coming`, the next wanted first, for those that are wanted later."""
+        """At most `max_pairs` of `coming`, the next needed first, for wires that are needed
+        later."""
         results = []
         order = sorted(coming, key=lambda wire: (self._next(wire, number), wire))
         for a, b in zip(order[:max_pairs], leaving, strict=False):
@@ -151,7 +154,7 @@ class _Candidate:
         return tuple(results)
 
     def _leaving(self, number: int, tile: int) -> list[int]:
-        """Local wires that the tile does without, who should leave first."""
+        """Local wires that the tile does not need, in the order of eviction."""
         free = [
             wire
             for wire in self._wires[: self._num_local]
@@ -170,7 +173,7 @@ class _Candidate:
         return self._wires[self._num_local :]
 
     def _next(self, wire: int, number: int) -> int:
-        """The pass that wants it next, this one or a later."""
+        """Next pass that needs a wire, from this one on."""
         uses = self._uses[wire]
         at = bisect_left(uses, number)
         return uses[at] if at < len(uses) else len(self._tiles)
@@ -189,7 +192,7 @@ def communication_volume(
 ) -> tuple[int, int]:
     """Amplitudes that an exchange sends: by the rank that sends most, and by all together.
 
-    `wires`: at each position, before it. A rank sends the parts that may hold anything but 0.
+    `wires`: at each position, before it. A rank sends the parts that may be nonzero.
     """
     if not pairs:
         return 0, 0
@@ -212,7 +215,7 @@ def communication_volume(
 
 
 def before(leg: RemapStage, wires: int) -> int:
-    """A mask of wires as a mask of positions, as they are before the leg's exchange."""
+    """Convert a mask of wires to a mask of positions before the leg's exchange."""
     result = sum(1 << leg.positions[wire] for wire in bits(wires))
     for remote, local in leg.pairs:
         if (result >> remote ^ result >> local) & 1:

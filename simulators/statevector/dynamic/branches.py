@@ -21,17 +21,17 @@ from simulators.execution.sampling import tally
 from simulators.statevector.backend.protocol import Ensemble, Numbers
 from simulators.statevector.program import Measure, Reset
 
-# What a pass of a loop counts as, beside what happens in it: a pass takes some 100 us or more,
-# however small the state, and a `while` that never ends should be told so after seconds.
+# Cost of a loop pass in operations, in addition to its body: a pass takes some 100 us or more for
+# any state, and a `while` that never ends should be reported after seconds.
 WHILE_STEPS = 1000
 FOR_STEPS = 200
 
 
 class Budget:
-    """Counts the states and operations of one run, those of all branches together."""
+    """Counter of the states and operations of one run, over all branches."""
 
     def __init__(self, max_states: int, options: RunOptions) -> None:
-        """`max_states`: how many states fit into the memory there is."""
+        """Set up. `max_states`: number of states that fit into memory."""
         self.peak = 1  # most states held at once
         self.steps = 0
         self._live = 1
@@ -40,11 +40,11 @@ class Budget:
         self._bound = "max_branches" if options.max_branches <= max_states else "what memory holds"
 
     def begin(self) -> None:
-        """One state again; the steps go on."""
+        """Reset to one state; the operations stay counted."""
         self._live = 1
 
     def step(self, steps: int) -> None:
-        """Raises TooManySteps."""
+        """Count operations. Raises TooManySteps."""
         self.steps += steps
         if self.steps > self._max_steps:
             raise TooManySteps(
@@ -76,7 +76,7 @@ Tags = NDArray[Any]  # int64 shot numbers; or float64 weights
 
 
 class Branches:
-    """Some branches of one run. Every branch has a row at least.
+    """Some branches of one run. Every branch has at least one row.
 
     `states`: number of each branch's state in the ensemble, int64 [branches]. `branch_of`: branch
     of each row, as an index into `states`, int64 [rows]. `records`: uint64 [rows, words]. `tags`:
@@ -103,12 +103,12 @@ class Branches:
     def single(
         cls, ensemble: Ensemble, state: int, records: NDArray[np.uint64], tags: Tags
     ) -> Branches:
-        """One branch with all these rows."""
+        """Make one branch with all these rows."""
         return cls(ensemble, np.array([state]), np.zeros(len(records), np.int64), records, tags)
 
     @classmethod
     def joined(cls, parts: Sequence[Branches]) -> Branches:
-        """All branches of these parts, at least one, which share an ensemble."""
+        """Join the branches of these parts, at least one, which share an ensemble."""
         parts = [part for part in parts if len(part)] or list(parts[:1])
         if len(parts) == 1:
             return parts[0]
@@ -126,11 +126,11 @@ class Branches:
 
     @property
     def exact(self) -> bool:
-        """Whether the rows carry weights, not shots."""
+        """True if the rows carry weights, not shots."""
         return self.shots_or_weights.dtype == np.float64
 
     def none(self) -> Branches:
-        """No branches, of the same ensemble."""
+        """Empty branches of the same ensemble."""
         return Branches(
             self.ensemble,
             self.states[:0],
@@ -140,7 +140,7 @@ class Branches:
         )
 
     def each(self) -> Iterator[tuple[int, NDArray[np.uint64], Tags]]:
-        """State, records and tags of one branch after the other."""
+        """Yield state, records and tags of each branch."""
         if len(self) == 1:
             yield int(self.states[0]), self.records, self.shots_or_weights
             return
@@ -150,10 +150,8 @@ class Branches:
             yield state, self.records[rows], self.shots_or_weights[rows]
 
     def merged(self, into: Numbers) -> Branches:
-        """The same with branch k in branch into[k], which stays itself.
-
-        Rows with weights and equal records become one.
-        """
+        """Merge branch k into branch into[k], which keeps its state. Rows with weights and equal
+        records are joined."""
         stays = into == np.arange(into.size)
         number = np.cumsum(stays) - 1
         result = Branches(
@@ -176,12 +174,12 @@ class Branches:
         self.branch_of = np.ascontiguousarray(keys[:, -1]).view(np.int64)
 
     def widen(self, num_words: int) -> None:
-        """Give the records room for variables, all 0."""
+        """Add words for variables to the records, all 0."""
         more = np.zeros((len(self.records), num_words - self.records.shape[1]), np.uint64)
         self.records = np.concatenate((self.records, more), axis=1)
 
     def narrow(self, num_words: int) -> None:
-        """Forget the variables."""
+        """Remove the variables."""
         self.records = np.ascontiguousarray(self.records[:, :num_words])
         self.tally()
 
@@ -189,7 +187,7 @@ class Branches:
 TOLERANCE = {"double": 1e-10, "single": 1e-5}
 MAX_ROWS = 1 << 22  # classical records of an exact run
 
-_SKETCHES = {"double": 1e-6, "single": 1e-3}  # states this far apart in their sketch are not equal
+_SKETCHES = {"double": 1e-6, "single": 1e-3}  # states whose sketches differ by more are not equal
 
 
 class BranchMerger:
@@ -218,11 +216,11 @@ class BranchMerger:
         return branches
 
 
-CERTAIN = {"double": 1e-15, "single": 1e-9}  # an outcome less probable than this never happens
+CERTAIN = {"double": 1e-15, "single": 1e-9}  # less probable outcomes never occur
 
 
 class Projector:
-    """Splits branches; `key` is (seed, binding)."""
+    """Measurement of branches; `key` is (seed, binding)."""
 
     def __init__(self, budget: Budget, key: tuple[int, int], precision: str) -> None:
         self._budget = budget
@@ -230,7 +228,7 @@ class Projector:
         self._certain = CERTAIN[precision]
 
     def split(self, item: Measure | Reset, branches: Branches, draw: int) -> Branches:
-        """The branches of outcome 1, then those of outcome 0, as far as they have rows."""
+        """Branches of outcome 1, then those of outcome 0, if they have rows."""
         odds = branches.ensemble.odds(branches.states, item.qubit)
         if branches.exact:
             rows, outcomes, tags = self._weighted(branches, odds)
@@ -247,7 +245,7 @@ class Projector:
             column = records[:, item.clbit >> 6]
             column &= ~bit
             column |= outcomes.view(np.uint8) * bit
-        # Branches after it: outcome 1 of all that have it, then outcome 0.
+        # Resulting branches: outcome 1 of all that have it, then outcome 0.
         size = len(branches)
         cell = branch_of + np.where(outcomes, 0, size)
         present = np.bincount(cell, minlength=2 * size) > 0
@@ -264,7 +262,7 @@ class Projector:
         ones: Numbers,
         zeros: Numbers,
     ) -> Numbers:
-        """The states of these branches with outcome 1 and of those with outcome 0."""
+        """States of these branches with outcome 1 and of those with outcome 0."""
         ensemble, states = branches.ensemble, branches.states
         move = isinstance(item, Reset) or item.clear
         both = np.zeros(len(branches), bool)
@@ -275,7 +273,7 @@ class Projector:
             self._budget.grow(int(both.sum()))
             into[both] = ensemble.blank(states[ones][both])
         for outcome, which, target in ((1, ones, into), (0, zeros, states[zeros])):
-            if outcome == 0:  # a qubit that is 0 already stays as it is
+            if outcome == 0:  # a qubit in 0 is unchanged
                 changes = odds[which, 1] > 0.0
                 which, target = which[changes], target[changes]
             if which.size:
@@ -292,7 +290,7 @@ class Projector:
     def _weighted(
         self, branches: Branches, odds: NDArray[np.float64]
     ) -> tuple[Numbers, NDArray[np.bool_], NDArray[np.float64]]:
-        """Rows of an exact run, whether they find 1, and their weights."""
+        """Rows of an exact run, their outcomes (True: 1), and their weights."""
         sums = odds.sum(axis=1, keepdims=True)
         shares = np.where(odds > self._certain * sums, odds / sums, 0.0)[branches.branch_of]
         ones, zeros = np.flatnonzero(shares[:, 1]), np.flatnonzero(shares[:, 0])
@@ -305,7 +303,7 @@ class Projector:
         )
 
     def _drawn(self, branches: Branches, odds: NDArray[np.float64], draw: int) -> NDArray[np.bool_]:
-        """Outcome of each shot: whether it finds 1."""
+        """Outcome of each shot, bool: True for 1."""
         draws = np.empty(branches.shots_or_weights.size)
         uniforms(*self._key, draw, branches.shots_or_weights, draws)
         sums = odds.sum(axis=1)

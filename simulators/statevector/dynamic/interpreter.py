@@ -1,8 +1,8 @@
 """Interpreter of dynamic circuits: measurements split branches, equal states are merged.
 
 The number of states is that of distinct states, not of histories. All branches execute a block
-together, iteration by iteration, so the iteration counts of the open loops are one list for all of
-them, and an operation is a few calls whatever the number of branches.
+together, iteration by iteration, so one list of iteration counts of the open loops serves all of
+them, and an operation is a few calls for any number of branches.
 """
 
 from __future__ import annotations
@@ -42,14 +42,14 @@ from simulators.statevector.program import (
     While,
 )
 
-# In an exact run a loop forgets records of less weight: what would leave it later is not seen in
-# any result, and a loop that ends with certainty only in the limit ends.
+# In an exact run a loop drops records of smaller weight: their later contributions are not visible
+# in any result, and a loop whose end is certain only in the limit ends.
 LEAST_WEIGHT = 1e-15
-_SLOWEST_S = 20e-9  # one operation on one amplitude takes longer nowhere
+_SLOWEST_S = 20e-9  # longest time of an operation on an amplitude, on any machine
 
 
 class _Loop:
-    """A loop that is open: passes behind it, and the branches that left this pass early."""
+    """Open loop: number of finished passes, and the branches that left the current pass early."""
 
     __slots__ = ("broken", "continued", "passes")
 
@@ -60,7 +60,7 @@ class _Loop:
 
 
 class Interpreter:
-    """One way through a schedule, of some shots of one binding, or exactly."""
+    """One execution of a program, for some shots of one binding, or exactly."""
 
     def __init__(
         self,
@@ -72,7 +72,7 @@ class Interpreter:
         options: RunOptions,
         readout: Readout | None = None,
     ) -> None:
-        """`key`: (seed, binding); `readout`: error of measurements that are not final."""
+        """Set up. `key`: (seed, binding); `readout`: error of measurements that are not final."""
         self._ensemble = ensemble
         self._schedule = schedule
         self._options = options
@@ -90,17 +90,17 @@ class Interpreter:
 
     @property
     def peak(self) -> int:
-        """The most states held at once."""
+        """Largest number of states held at once."""
         return self._budget.peak
 
     @property
     def passes(self) -> int:
-        """Passes over a large state, where nothing branches."""
+        """Passes over a large state, without branching."""
         swept = sum(segment.num_sweeps for segment in self._schedule.stretches)
         return swept + sum(isinstance(item, Unitary) for item in self._schedule.items)
 
     def may_last(self, seconds: float) -> bool:
-        """Could so long a time go by, on the slowest machine, before it has come to its end?"""
+        """Return whether the run could take this time on the slowest machine."""
         steps = sum(segment.num_steps for segment in self._schedule.stretches)
         steps += sum(
             1 << item.dense.wires.size for item in self._schedule.items if isinstance(item, Unitary)
@@ -108,7 +108,7 @@ class Interpreter:
         return (steps << self._num_qubits) * _SLOWEST_S >= seconds
 
     def way(self) -> Evolution:
-        """Evolution of a state, where nothing branches."""
+        """Evolution of a state, without branching."""
         schedule, options = self._schedule, self._options
         arrays = [array for segment in schedule.stretches for array in segment.arrays()]
         where = [item.dense.wires for item in schedule.items if isinstance(item, Unitary)]
@@ -122,7 +122,7 @@ class Interpreter:
         return Evolution(result, self.passes)
 
     def start(self, branches: Branches) -> Branches:
-        """Run the whole schedule from one branch. Raises TooManyBranches, TooManySteps, Stopped."""
+        """Run the whole program from one branch. Raises TooManyBranches, TooManySteps, Stopped."""
         self._budget.begin()
         self._loops.clear()
         variables = self._all_words > self._words
@@ -134,7 +134,7 @@ class Interpreter:
         return branches
 
     def _run(self, items: tuple[Instruction, ...], branches: Branches) -> Branches:
-        """The branches that come to the end of a block."""
+        """Run a block; returns the branches that reach its end."""
         for item in items:
             self._ensemble.states.check()
             if not len(branches):
@@ -208,7 +208,7 @@ class Interpreter:
     def _parted(
         self, chosen: NDArray[np.integer | np.bool_], branches: Branches, count: int
     ) -> list[Branches]:
-        """The branches by what their rows are to do: chosen[row], 0 .. count - 1."""
+        """Divide the branches by the next action of their rows: chosen[row], 0 .. count - 1."""
         size = len(branches)
         cell = chosen * size + branches.branch_of
         present = (np.bincount(cell, minlength=count * size) > 0).reshape(count, size)
@@ -218,7 +218,7 @@ class Interpreter:
             for part in parts:
                 result[part] = branches
             return result
-        # The first part that a branch takes part in gets its state, the others copies.
+        # The first part with rows of a branch gets its state, the other parts get copies.
         states = np.tile(branches.states, (count, 1))
         copies = present & (np.cumsum(present, axis=0) > 1)
         if copies.any():
@@ -237,7 +237,7 @@ class Interpreter:
         return result
 
     def _heavy(self, branches: Branches) -> Branches:
-        """The branches without the records of an exact run that nobody would miss."""
+        """Drop the records of an exact run with negligible weight."""
         if (
             not branches.exact
             or not len(branches)

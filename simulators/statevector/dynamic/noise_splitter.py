@@ -1,7 +1,8 @@
-"""Noise of dynamic circuits: a location splits the shots of a branch as a hidden measurement does.
+"""Noise of dynamic circuits: a location splits the shots of a branch like a hidden measurement.
 
-Whether a shot has an error, and which, are draws of the location and the shot, whatever the state;
-the Kraus operator of a channel's rest is drawn from the reduced density matrix of its qubits.
+Whether a shot has an error, and which one, are draws of the location and the shot, independent of
+the state; the Kraus operator of a channel's rest is drawn from the reduced density matrix of its
+qubits.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ READOUT_DRAW = 2**59  # number of the draw of the readout error at operation 0
 def _uniforms(
     key: tuple[int, int], number: int, passes: Sequence[int], shots: NDArray[np.int64]
 ) -> NDArray[np.float64]:
-    """The draw `number` of these shots; another one in each later pass of a loop."""
+    """Uniforms of the draw `number` of these shots; different in each later pass of a loop."""
     result = np.empty(shots.size)
     uniforms(*key, draw_number(number - 1, passes), shots, result)
     return result
@@ -36,7 +37,7 @@ def reduced_density(
     states: StateBackend, state: StateHandle, qubits: tuple[int, ...]
 ) -> NDArray[np.complex128]:
     """Density matrix of one or two qubits of a state, [2^q, 2^q]; qubits[0] is bit 0 of an index.
-    From the expectation values of their Paulis, which any backend has."""
+    It is computed from the expectation values of their Paulis, which any backend has."""
     strings = []
     for index in range(4 ** len(qubits)):
         letters = [index >> 2 * j & 3 for j in range(len(qubits))]
@@ -49,14 +50,14 @@ def reduced_density(
 
 
 class NoiseSplitter:
-    """Splits branches by errors; `key` is (seed, binding)."""
+    """Errors of branches; `key` is (seed, binding)."""
 
     def __init__(self, budget: Budget, key: tuple[int, int]) -> None:
         self._budget = budget
         self._key = key
 
     def split(self, item: Noise, branches: Branches, passes: Sequence[int]) -> Branches:
-        """The branches with every error that a shot of them has. Raises TooManyBranches."""
+        """Branches with the errors of their shots applied. Raises TooManyBranches."""
         shots = branches.shots_or_weights.astype(np.int64, copy=False)
         number = pattern_sampling.FIRST_DRAW + 2 * item.number
         hit = np.flatnonzero(_uniforms(self._key, number, passes, shots) < item.probability)
@@ -91,8 +92,8 @@ class NoiseSplitter:
     def _apply(
         self, item: Noise, branches: Branches, kinds: Numbers, odds: NDArray[np.float64]
     ) -> Branches:
-        """Kind k of error on the rows with kinds[row] == k: the first kind that a branch has takes
-        its state over, the others get copies."""
+        """Apply error kinds[row] to each row: the first kind of a branch takes its state over, the
+        others get copies."""
         ensemble, size = branches.ensemble, len(branches)
         count = 1 + len(item.paulis) + len(item.kraus)
         cell = kinds * size + branches.branch_of
@@ -132,7 +133,7 @@ class RecordedReadout:
         self._key = key
 
     def flip(self, item: Measure, branches: Branches, passes: Sequence[int]) -> None:
-        """Flip the recorded bit of each shot by chance."""
+        """Flip the recorded bit of each shot with its probability."""
         at = item.qubit if self._readout.p01.size > 1 else 0
         p01, p10 = float(self._readout.p01[at]), float(self._readout.p10[at])
         if not (p01 or p10):

@@ -45,8 +45,8 @@ def _put(reals, singles, at, x, y):  # type: ignore[no-untyped-def]
 def apply_steps(  # type: ignore[no-untyped-def]
     reals, singles, n, ordinals, placed, floats, first, last, control, scratch
 ):
-    """Apply steps (see `passes`) to each state. `scratch`: float64 [2 * 2**n], 2 * LANES at least;
-    the control flag is looked at before each step."""
+    """Apply steps (see `gate_list`) to each state. `scratch`: float64 [2 * 2**n], at least 2 *
+    LANES; the control flag is read before each step."""
     room = scratch.size // 2
     re, im = scratch[:room], scratch[room:]
     size = np.int64(1) << n
@@ -69,7 +69,7 @@ def apply_steps(  # type: ignore[no-untyped-def]
 def multiply(  # type: ignore[no-untyped-def]
     reals, singles, n, ordinals, wires, offsets, columns, first, last, control, scratch
 ):
-    """Apply a matrix (see `dense`) to each state. `scratch`: float64 [4 * 2**wires]."""
+    """Apply a matrix (see `matrix.Dense`) to each state. `scratch`: float64 [4 * 2**wires]."""
     size = offsets.size
     re, im = scratch[:size], scratch[size : 2 * size]
     out_re, out_im = scratch[2 * size : 3 * size], scratch[3 * size :]
@@ -100,7 +100,7 @@ def multiply(  # type: ignore[no-untyped-def]
 
 @kernel(REALS, SINGLES, INT, I64, INT, INT, INT, REALS2, group="deferred")
 def qubit_weights(reals, singles, n, ordinals, qubit, first, last, weights):  # type: ignore[no-untyped-def]
-    """weights[k] = weights of the qubit's outcomes 0 and 1 in state k."""
+    """Fill weights[k] with the weights of the qubit's outcomes 0 and 1 in state k."""
     for state in range(first, last):
         start = ordinals[state] << n
         x = y = 0.0
@@ -119,10 +119,8 @@ def qubit_weights(reals, singles, n, ordinals, qubit, first, last, weights):  # 
 def project(  # type: ignore[no-untyped-def]
     reals, singles, n, ordinals, into, qubit, outcome, factors, move, first, last
 ):
-    """State into[k] = the part of state k with the outcome times factors[k]; may be the same one.
-
-    `move`: the qubit ends in |0>, else in the outcome.
-    """
+    """Set state into[k] to the part of state k with the outcome, times factors[k]; both may be the
+    same. `move`: the qubit ends in |0>, else in the outcome."""
     low = (np.int64(1) << qubit) - 1
     target = 0 if move else outcome
     for state in range(first, last):
@@ -136,7 +134,8 @@ def project(  # type: ignore[no-untyped-def]
 
 @kernel(REALS, SINGLES, INT, I64, INT, INT, REALS, group="deferred")
 def fingerprints(reals, singles, n, ordinals, first, last, sketches):  # type: ignore[no-untyped-def]
-    """sketches[k] = squared overlap of state k with a fixed pseudo-random vector, as in `sums`."""
+    """Fill sketches[k] with the squared overlap of state k with a fixed pseudo-random vector, as in
+    `reductions`."""
     for state in range(first, last):
         start = ordinals[state] << n
         x = y = 0.0
@@ -153,7 +152,8 @@ def fingerprints(reals, singles, n, ordinals, first, last, sketches):  # type: i
 
 @device_function
 def _same(reals, singles, size, left, right, tolerance):  # type: ignore[no-untyped-def]
-    """Whether |left - phase * right| <= tolerance for some phase, as in `numbers.same`."""
+    """Return whether |left - phase * right| <= tolerance for some phase, as
+    `protocol.equal_up_to_phase`."""
     x = y = 0.0
     for k in range(size):
         a, b = _amplitude(reals, singles, right + k)
@@ -179,8 +179,8 @@ def _same(reals, singles, size, left, right, tolerance):  # type: ignore[no-unty
 def equals(  # type: ignore[no-untyped-def]
     reals, singles, n, ordinals, order, sketches_, near, tolerance, control, kept, into
 ):
-    """into[k] = the state that stands for state k; see `Ensemble.equals`. `order`: by sketches_;
-    `kept`: int64 [states]."""
+    """Fill into[k] with the state that represents state k; see `Ensemble.equals`. `order`: by
+    sketches_; `kept`: int64 [states]."""
     size = np.int64(1) << n
     count = 0
     for k in range(order.size):
@@ -204,8 +204,8 @@ def equals(  # type: ignore[no-untyped-def]
 def locate(  # type: ignore[no-untyped-def]
     reals, singles, n, ordinals, order, begins, draws, first, last, cumulative, indices
 ):
-    """indices[s] = the basis state of draws[s], for the draws order[begins[k] : begins[k + 1]] of
-    state k; see `numbers.sample`. `cumulative`: float64 [2**n]."""
+    """Fill indices[s] with the basis state of draws[s], for the draws order[begins[k] : begins[k +
+    1]] of state k; see `protocol.sample`. `cumulative`: float64 [2**n]."""
     size = np.int64(1) << n
     for state in range(first, last):
         if begins[state] == begins[state + 1]:

@@ -1,8 +1,8 @@
 """Narrow states of many branches as rows of one array: one kernel call for many states.
 
 Branches of a small dynamic circuit are many and cheap, so the cost of calls would dominate. Each
-state goes through the same operations in the same order as a separate state, so results have the
-same bits. Memory for the granted number of states is mapped at once; pages appear when written.
+state undergoes the same operations in the same order as a separate state, so results have the same
+bits. Memory for the granted number of states is mapped at once; pages appear when written.
 """
 
 from __future__ import annotations
@@ -27,14 +27,14 @@ from simulators.statevector.dynamic import stacked_kernels as kernels
 from simulators.statevector.state import BlockExecutor, State, out_of_memory, room
 
 MOST_QUBITS = 12  # a state is one block of sums, and one tile
-_FIRST = 16  # states there is room for at first
-_GRAIN = 1 << 20  # amplitudes between two looks at the control, and for a thread at a time
-_COPIED = 1 << 16  # amplitudes at a time
-_ALONE = 1 << 15  # fewer are not worth a second thread
+_FIRST = 16  # initial capacity in states
+_GRAIN = 1 << 20  # amplitudes between two reads of the control flag, and of a thread's share
+_COPIED = 1 << 16  # amplitudes copied at a time
+_ALONE = 1 << 15  # fewer amplitudes are not worth a second thread
 
 
 class StackedStates:
-    """An `Ensemble` of at most MOST_QUBITS qubits; see the module."""
+    """An `Ensemble` of at most MOST_QUBITS qubits, as rows of one array."""
 
     def __init__(
         self,
@@ -44,7 +44,7 @@ class StackedStates:
         precision: str,
         max_states: int,
     ) -> None:
-        """`max_states`: the bound of `branches.Budget`."""
+        """Set up. `max_states`: the bound of `branches.Budget`."""
         self.states = states
         self._sweeper = sweeper
         self._num_qubits = num_qubits
@@ -74,7 +74,7 @@ class StackedStates:
         return number
 
     def _new(self, count: int) -> Numbers:
-        """Numbers of states that there is room for."""
+        """Numbers of free rows."""
         while len(self._free) < count:
             first = self._numbered
             if first == self._rows:
@@ -86,7 +86,7 @@ class StackedStates:
         return result
 
     def _widen(self) -> None:
-        """From the few states that most runs come to, to room for as many as there may be."""
+        """Grow from the initial capacity, which most runs do not exceed, to the largest one."""
         try:
             if self._rows >= self._most:
                 raise MemoryError(f"{self._most} states are the most there may be")
@@ -112,7 +112,7 @@ class StackedStates:
         return result
 
     def copy_of(self, state: StateHandle) -> int:
-        """See `Ensemble`; of a state of the process."""
+        """Copy a state of the process, see `Ensemble`."""
         number = int(self._new(1)[0])
         self._row(number)[:] = state.amplitudes
         return number
@@ -131,7 +131,7 @@ class StackedStates:
         return state.reals, state.singles
 
     def _over(self, count: int, work: Callable[[int, int, int], object]) -> None:
-        """Call work(first, last, thread) over so many states."""
+        """Call work(first, last, thread) over `count` states."""
         grain = max(1, _GRAIN >> self._num_qubits)
         crew = self._sweeper.crew
         if crew.size > 1 and count << self._num_qubits > _ALONE:
@@ -143,7 +143,7 @@ class StackedStates:
     ) -> None:
         """See `Ensemble`."""
         assert isinstance(segment, GateList)
-        assert segment.tiles.size == 1  # which has all qubits
+        assert segment.tiles.size == 1  # the tile has all qubits
         reals, singles = self._parts()
         size = max(2 << self._num_qubits, 2 * LANES)
 
@@ -265,7 +265,7 @@ class StackedStates:
         draw: int,
         ordered: bool,
     ) -> Numbers:
-        """See `Ensemble`; in the order of the shots, `ordered` or not."""
+        """Sample as `Ensemble.sample`, always in the order of the shots."""
         del ordered
         reals, singles = self._parts()
         draws, result = np.empty(shots.size), np.empty(shots.size, np.int64)

@@ -55,8 +55,8 @@ Matrix = NDArray[np.complex128]
 
 
 def weights(piece: TwoLevelFactor, params: tuple[float, ...], which: int) -> NDArray[np.float64]:
-    """Weights of the four sums for parameter number `which` of the operation; all 0 if it has
-    no part."""
+    """Weights of the four sums for parameter number `which` of the operation; all 0 if the piece
+    does not depend on it."""
     if piece.source == FIXED:
         return np.zeros(4)
     if piece.source == P_GATE:
@@ -92,8 +92,8 @@ def _derivative(piece: TwoLevelFactor, params: tuple[float, ...], which: int) ->
     return turn * np.array(by[names[which]]).reshape(2, 2)
 
 
-GROUPS = 256  # of tiles, each summed on its own
-_ADJOINT = np.array([0, 1, 4, 5, 2, 3, 6, 7])  # where the numbers of a matrix come from
+GROUPS = 256  # groups of tiles with separate sums
+_ADJOINT = np.array([0, 1, 4, 5, 2, 3, 6, 7])  # source of each number of the adjoint matrix
 _CONJUGATE = np.array([1.0, -1.0] * 4)
 _BY_CODE: dict[int, Gate] = {gate.code: gate for gate in GATES.values()}
 
@@ -101,7 +101,7 @@ Weights = NDArray[np.float64]
 
 
 class ReverseSegment(msgspec.Struct, frozen=True, eq=False):
-    """The steps of a stretch of gates backwards, in passes; and what its derivatives are made of.
+    """Steps of a range of gates backwards, in passes, and the terms of its derivatives.
 
     shares[k] is (pass, column, slot, weights): of the sums in that column of that pass.
     """
@@ -116,24 +116,23 @@ class ReverseSegment(msgspec.Struct, frozen=True, eq=False):
 
 
 class AdjointPlan(msgspec.Struct, frozen=True, eq=False):
-    """A circuit without branching, with its parameters, from its end to its begin."""
+    """Reverse pass of a circuit without branching, with its parameters."""
 
     parts: list[ReverseSegment | Dense]
     num_slots: int
 
     @property
     def passes(self) -> int:
-        """Over both states, for one observable, which is applied in one more."""
+        """Passes over both states for one observable, with one more for its application."""
         return 1 + sum(1 if isinstance(part, Dense) else len(part.tiles) for part in self.parts)
 
 
 def plan_adjoint(
     circuit: Circuit, params: NDArray[np.float64], tile_qubits: int = 0
 ) -> AdjointPlan:
-    """The way back; measurements at the end and other operations that do nothing are left out.
-
-    `tile_qubits`: of a backend whose tiles are smaller than the processor's; 0: the processor's.
-    """
+    """Plan the reverse pass; measurements at the end and other operations without effect are left
+    out. `tile_qubits`: of a backend whose tiles are smaller than the processor's; 0: the
+    processor's."""
     rows = circuit.table.rows
     codes = rows[circuit.ops, 0]
     qubits = np.concatenate(([0], np.cumsum(rows[circuit.ops, 1])))
@@ -157,10 +156,10 @@ def gradient(
     other: State,
     observable: PauliSum,
 ) -> NDArray[np.float64]:
-    """The derivatives of the observable's expectation value by each slot: float64 [slots].
+    """Derivatives of the observable's expectation value by each slot: float64 [slots].
 
-    `state`: the final one; it is taken back to the begin. `other`: room for a second. Raises
-    Stopped.
+    `state`: the final one; it is evolved back to the beginning. `other`: memory for a second state.
+    Raises Stopped.
     """
     result = np.zeros(way.num_slots)
     strings = pauli_sums.terms((observable,), state.num_qubits)
@@ -182,7 +181,7 @@ def gradient(
 def _taken_back(
     sweeper: BlockExecutor, part: ReverseSegment, number: int, state: State, other: State
 ) -> NDArray[np.float64]:
-    """One pass over both states; the sums of its columns: float64 [columns, 4]."""
+    """Run one pass over both states; returns the sums of its columns: float64 [columns, 4]."""
     unit = min(TILE_QUBITS, state.num_qubits)
     tiles = 1 << (state.num_qubits - unit)
     groups = min(GROUPS, tiles)
@@ -216,7 +215,7 @@ def _taken_back(
 
 
 def _free(circuit: Circuit, places: NDArray[np.int64]) -> dict[int, list[tuple[int, int]]]:
-    """Free parameters of each operation: (which of its parameters, slot)."""
+    """Free parameters of each operation: (index among its parameters, slot)."""
     entries: dict[int, list[tuple[int, int]]] = {}
     positions = circuit.slots[0::2]
     ops = np.searchsorted(places[:-1], positions, side="right") - 1
@@ -237,7 +236,8 @@ def _stretch(
     free: dict[int, list[tuple[int, int]]],
     tile_qubits: int,
 ) -> ReverseSegment:
-    """Operations first .. last - 1; `qubits`, `places`: where those of each begin."""
+    """Reverse segment of operations first .. last - 1; `qubits`, `places`: indices of their first
+    qubits and parameters."""
     rows = circuit.table.rows
     codes = rows[circuit.ops[first:last], 0]
     begins = np.concatenate(([0], np.cumsum(COUNTS[codes])))
@@ -292,7 +292,7 @@ def _arranged(
 
 
 def _inverse(circuit: Circuit, op: int, at_qubit: int) -> Dense:
-    """The inverse of a matrix, on its qubits."""
+    """Inverse of a matrix, on its qubits."""
     row = int(circuit.ops[op])
     width = int(circuit.table.rows[row, 1])
     matrix = np.frombuffer(circuit.matrices[int(circuit.table.matrix[row])], np.complex128)

@@ -37,10 +37,8 @@ _LOW = np.uint64(LANES - 1)
 
 @device_function
 def _add(re, im, second, at, even, odd, need, end, inner):  # type: ignore[no-untyped-def]
-    """(re, im)[j ^ inner] += (even[j] + i odd[j]) b[j], for j < end.
-
-    b: the amplitudes from second[at] on, in memory; `need`: EVEN, ODD: which factors are not 0.
-    """
+    """Add (even[j] + i odd[j]) b[j] to (re, im)[j ^ inner], for j < end. b: the amplitudes from
+    second[at] on, in memory; `need`: EVEN, ODD: factors that are not 0."""
     low = inner & _LOW
     by_1, by_2, by_4 = where(_0, ~low & _1), where(_0, ~low & _2), where(_0, ~low & _4)
     x = splat(0.0)
@@ -63,7 +61,7 @@ def _add(re, im, second, at, even, odd, need, end, inner):  # type: ignore[no-un
 
 @device_function
 def _put(array, at, re, im, end):  # type: ignore[no-untyped-def]
-    """Amplitudes from array[at] on."""
+    """Store amplitudes from array[at] on."""
     j = _0
     while j < end:
         store_both(array, at + _2 * j, take(re, j), take(im, j))
@@ -72,7 +70,8 @@ def _put(array, at, re, im, end):  # type: ignore[no-untyped-def]
 
 @device_function
 def _scaled(partner, low, zs, factors, part_, use_walsh, even, end, eight):  # type: ignore[no-untyped-def]
-    """even[j] = the sum of the strings' factors with their signs; `part_`: 0 real, 1 imaginary."""
+    """Set even[j] to the sum of the strings' factors with their signs; `part_`: 0 real, 1
+    imaginary."""
     clear(even, end)
     for t in range(zs.size):
         weight = parity_sign(partner & zs[t]) * factors[t, part_]
@@ -103,10 +102,10 @@ def _scaled(partner, low, zs, factors, part_, use_walsh, even, end, eight):  # t
 def _apply(  # type: ignore[no-untyped-def]
     reals, singles, reals2, singles2, size, xs, starts, needs, zs, factors, first, last, scratch
 ):
-    """Blocks first .. last - 1 of the first state become those of the sum applied to the second.
+    """Set blocks first .. last - 1 of the first state to the sum applied to the second.
 
-    Strings starts[g] .. starts[g + 1] - 1 flip xs[g]; factors[t]: (re, im) of string t's;
-    needs[g]: EVEN, ODD: which of these are not 0.
+    Strings starts[g] .. starts[g + 1] - 1 flip xs[g]; factors[t]: (re, im) of string t's factor;
+    needs[g]: EVEN, ODD: parts that are not 0.
     """
     re, im = scratch[:size], scratch[size : 2 * size]
     even, odd = scratch[2 * size : 3 * size], scratch[3 * size : 4 * size]
@@ -143,7 +142,7 @@ def apply(
     strings: list[tuple[int, int]],
     coefficients: NDArray[np.float64],
 ) -> None:
-    """`into` becomes the sum of coefficients[t] times string t, applied to the state."""
+    """Set `into` to the sum of coefficients[t] times string t, applied to the state."""
     groups = pauli.pauli_groups(strings)
     order = [t for group in groups for t in group.members]
     sizes = [len(group.members) for group in groups]

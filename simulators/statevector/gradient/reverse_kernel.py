@@ -37,7 +37,7 @@ _LOW = np.uint64(LANES - 1)
 
 @device_function
 def _take(array, start, count, re, im, at):  # type: ignore[no-untyped-def]
-    """As `state.load`, LANES amplitudes or more."""
+    """Load as `state.load`, at least LANES amplitudes."""
     k = _0
     while k < np.uint64(count):
         place = np.uint64(2 * start) + _2 * k
@@ -48,7 +48,7 @@ def _take(array, start, count, re, im, at):  # type: ignore[no-untyped-def]
 
 @device_function
 def _put(array, start, count, re, im, at):  # type: ignore[no-untyped-def]
-    """The inverse of `_take`."""
+    """Store the amplitudes; the inverse of `_take`."""
     k = _0
     while k < np.uint64(count):
         place = np.uint64(at) + k
@@ -58,7 +58,7 @@ def _put(array, start, count, re, im, at):  # type: ignore[no-untyped-def]
 
 @device_function
 def _total(value, eight):  # type: ignore[no-untyped-def]
-    """The sum of a vector's lanes."""
+    """Sum of a vector's lanes."""
     put(eight, _0, value)
     total = 0.0
     for lane in range(LANES):
@@ -68,7 +68,7 @@ def _total(value, eight):  # type: ignore[no-untyped-def]
 
 @inline_function
 def _times(a, b, c, d, m0, m1, m2, m3, m4, m5, m6, m7):  # type: ignore[no-untyped-def]
-    """The 2x2 matrix times (a + ib, c + id)."""
+    """Product of the 2x2 matrix and (a + ib, c + id)."""
     return (
         m0 * a - m1 * b + m2 * c - m3 * d,
         m0 * b + m1 * a + m2 * d + m3 * c,
@@ -79,7 +79,8 @@ def _times(a, b, c, d, m0, m1, m2, m3, m4, m5, m6, m7):  # type: ignore[no-untyp
 
 @device_function
 def _across(re, im, re2, im2, end, kind, mask, zero_bits, one_bits, m, eight, into):  # type: ignore[no-untyped-def]
-    """Weigh a step whose mask has none of the lowest bits, and take it back on both; m: its row."""
+    """Compute the sums of a step whose mask has none of the lowest bits, and apply its inverse to
+    both states; m: its row."""
     m0, m1, m2, m3 = splat(m[0]), splat(m[1]), splat(m[2]), splat(m[3])
     m4, m5, m6, m7 = splat(m[4]), splat(m[5]), splat(m[6]), splat(m[7])
     run = mask & (~mask + _1) if mask else end
@@ -99,7 +100,7 @@ def _across(re, im, re2, im2, end, kind, mask, zero_bits, one_bits, m, eight, in
                 put(re2, k, e * m0 - f * m1)
                 put(im2, k, e * m1 + f * m0)
                 k += _LANES
-        elif kind == REAL:  # a turn about Y: the other sums do not count
+        elif kind == REAL:  # a rotation about Y: the other sums have no weight
             while k < stop:
                 j = k + gap
                 a, b, c, d = take(re, k), take(im, k), take(re, j), take(im, j)
@@ -144,7 +145,7 @@ def _across(re, im, re2, im2, end, kind, mask, zero_bits, one_bits, m, eight, in
 
 @device_function
 def _within(re, im, re2, im2, end, kind, mask, zero_bits, one_bits, eight, into):  # type: ignore[no-untyped-def]
-    """Weigh a step whose mask chooses among the lanes of a vector."""
+    """Compute the sums of a step whose mask selects among the lanes of a vector."""
     low, gap = mask & _LOW, (zero_bits ^ one_bits) & _LOW
     first, second = where(low, zero_bits & _LOW), where(low, one_bits & _LOW)
     by_1, by_2, by_4 = where(_0, ~gap & _1), where(_0, ~gap & _2), where(_0, ~gap & _4)
@@ -182,9 +183,10 @@ def apply_inverse(  # type: ignore[no-untyped-def]
     reals, singles, reals2, singles2, n, tile, placed, columns, first_step, last_step, floats,
     tiles, first, last, control, scratch, sums,
 ):  # fmt: skip
-    """Steps first_step .. last_step - 1 of a pass on both states; groups first .. last - 1.
+    """Apply the inverses of steps first_step .. last_step - 1 of a pass to both states; groups
+    first .. last - 1.
 
-    A group is so many `tiles`; columns[s]: where in sums[group] the four sums of a step go, or -1.
+    A group is `tiles` tiles; columns[s]: column in sums[group] of the four sums of a step, or -1.
     `scratch`: float64 [4 * max(tile size, LANES) + LANES].
     """
     room = (scratch.size - LANES) // 4

@@ -1,4 +1,4 @@
-"""Plan of a circuit with noise: its active part, its errors, and how it is run."""
+"""Plan of a circuit with noise: its active part, its errors, and the method of its run."""
 
 from __future__ import annotations
 
@@ -35,15 +35,15 @@ if TYPE_CHECKING:
     from simulators.statevector.distributed.error_agreement import ErrorAgreement
 
 CARD = builtin_card("statevector")
-FRAMES_FROM = 8  # qubits: in narrower states a run costs less than finding its class
-_LOCATION_BYTES, _OP_BYTES = 1100, 200  # of a plan, about: a pair has 15 errors
-_DRAW_PASSES = 0.2  # of a wide circuit: a draw adds two passes to about ten
-_STATES_OF_A_RANK = 4  # with fewer, beginnings are run again and again
-_KEPT = 4  # parts of one circuit, the oldest forgotten
+FRAMES_FROM = 8  # qubits: for narrower states a run costs less than the search for its class
+_LOCATION_BYTES, _OP_BYTES = 1100, 200  # approximate bytes of a plan: a pair has 15 errors
+_DRAW_PASSES = 0.2  # for a wide circuit: a draw adds two passes to about ten
+_STATES_OF_A_RANK = 4  # with fewer states, prefixes are run again and again
+_KEPT = 4  # cached parts of one circuit, the oldest evicted
 
 
 class NoisyPart:
-    """The part of a circuit that some outputs depend on, with its noise."""
+    """Part of a circuit that some outputs depend on, with its noise."""
 
     def __init__(
         self,
@@ -54,8 +54,8 @@ class NoisyPart:
         keep: bool,
         tile_wires: int,
     ) -> None:
-        """`small`: see `StatevectorEngine`; `keep`: the final state is looked at; `tile_wires`: see
-        `TrajectorySampler`."""
+        """Set up. `small`: see `StatevectorEngine`; `keep`: an output needs the final state;
+        `tile_wires`: see `TrajectorySampler`."""
         self.part = part
         self.noise = noise
         self._precision = options.precision
@@ -92,7 +92,7 @@ class NoisyPart:
         ranks: ErrorAgreement | None = None,
         states: TrajectoryStates | None = None,
     ) -> EngineResult:
-        """All rows, in this process, or by ranks that call this together. `states`: of another
+        """Run all rows in this process, or in ranks that call this together. `states`: of another
         device."""
         from simulators.statevector.backend.local import LocalBackend
 
@@ -124,9 +124,9 @@ class NoisyPart:
             return EngineResult.joined(results)
 
     def fits(self, memory_bytes: int, neighbours: int) -> bool:
-        """Whether error patterns are drawn, and a rank has room for a few states.
+        """Return whether error patterns can be drawn and a rank has memory for a few states.
 
-        `memory_bytes`: of a rank; 0: a quarter of the machine is for so many neighbours.
+        `memory_bytes`: of a rank; 0: the ranks of a machine share a quarter of its memory.
         """
         if self._sampler is None:
             return False
@@ -137,7 +137,7 @@ class NoisyPart:
     def branched(
         self, states: StateBackend, circuit: Circuit, request: Request, options: RunOptions
     ) -> EngineResult:
-        """All rows, by splitting branches."""
+        """Run all rows by splitting branches."""
         own = self._request(request, circuit.num_qubits)
         results: list[BindingResult] = []
         for row in range(_rows(request)):
@@ -161,7 +161,7 @@ class NoisyPart:
         return bind(circuit, request, row)[self.part.params]
 
     def _request(self, request: Request, num_qubits: int) -> Request:
-        """What is asked of this part, where that is asked of a circuit of so many qubits."""
+        """Convert a request for the whole circuit to one for this part."""
         sums = tuple(
             PauliSum(self.part.labels(item.labels, num_qubits), item.coefficients)
             for item in request.observables
@@ -174,7 +174,7 @@ def _rows(request: Request) -> int:
 
 
 class NoisyPlan:
-    """The plan of one structure with its noise: a part for each way of asking."""
+    """Plan of one structure with its noise: a part for each kind of request."""
 
     is_noisy = True
 
@@ -187,8 +187,8 @@ class NoisyPlan:
         small: bool,
         tile_wires: int = 0,
     ) -> None:
-        """`small`, `tile_wires`: see `NoisyPart`."""
-        # Of one way of asking; known before there is one, since a cache asks once.
+        """Set up. `small`, `tile_wires`: see `NoisyPart`."""
+        # Estimate for one kind of request; set at once, since a cache reads it once.
         self.memory_bytes = _LOCATION_BYTES * len(noise.locations) + _OP_BYTES * circuit.ops.size
         self._noise = noise
         self._options = options
@@ -197,7 +197,8 @@ class NoisyPlan:
         self._made: dict[tuple[OutputSupport | None, bool], NoisyPart] = {}
 
     def part(self, circuit: Circuit, request: Request) -> NoisyPart:
-        """What is run for a request. Raises Unsupported for what trajectories cannot give."""
+        """Part that is run for a request. Raises Unsupported for outputs that trajectories cannot
+        give."""
         measures = bool(circuit.clbits_data)
         check_outputs(CARD, request, measures)
         refuse_outputs(request)

@@ -17,16 +17,16 @@ from simulators.trajectories.locations import Forms, Term, compose
 
 
 class NoisyPrograms(ProgramCache):
-    """The programs of one structure with its noise, made when first needed."""
+    """Programs of one structure with its noise, made when first needed."""
 
     def __init__(
         self, noise: NoiseProgram, precision: str, op_ids: NDArray[np.int64] | None = None
     ) -> None:
-        """`op_ids`: of the operations in the whole circuit."""
+        """Set up. `op_ids`: numbers of the operations in the whole circuit."""
         super().__init__(precision)
         self._numbers = op_ids
         self._noise = noise
-        self.readout = noise.readout  # of measurements that are not terminal
+        self.readout = noise.readout  # readout error of measurements that are not terminal
 
     def of(self, circuit: Circuit, *, keep: bool) -> Program:
         """See `plan.ProgramCache`."""

@@ -33,7 +33,7 @@ from simulators.trajectories.pattern_sampling import (
 
 
 class PatternRun(FinalState):
-    """Trajectories of a circuit that measures at its end alone."""
+    """Trajectories of a circuit that measures at its end only."""
 
     def __init__(
         self,
@@ -44,7 +44,8 @@ class PatternRun(FinalState):
         num_qubits: int,
         rules: FrameRules | None,
     ) -> None:
-        """`rules`: patterns with the same state but for Paulis are run once by them."""
+        """Set up. `rules`: patterns whose final states differ by a Pauli only are run once by these
+        rules; None: each is run."""
         self.num_qubits = num_qubits
         self._rules = rules
         self._sampler = sampler
@@ -58,7 +59,7 @@ class PatternRun(FinalState):
         yield from shot_blocks(self._errors, shots)
 
     def sample(self, shots: int, key: SeedKey) -> Iterator[Batch]:
-        """See `FinalState`; shots in ascending order."""
+        """Sample as `FinalState.sample`; shots in ascending order."""
         places, before = self._sampler.places, self._sampler.operations_before
         for first, last in self._blocks(shots, key):
             if self._rules is None:
@@ -78,7 +79,7 @@ class PatternRun(FinalState):
     def estimates(
         self, strings: PauliStrings, request: Request, key: SeedKey
     ) -> tuple[tuple[float, float], ...]:
-        """See `FinalState`: means over trajectories."""
+        """Estimates as `FinalState.estimates`: means over trajectories."""
         del strings
         observables = Observables.of(request.observables, self.num_qubits)
         moments = Moments(observables.count)
@@ -109,11 +110,11 @@ class BranchRun(ComponentRun):
         op_ids: NDArray[np.int64],
     ) -> None:
         super().__init__(states, circuit, programs, params, request, key, options)
-        self._numbers = op_ids  # of the operations, in the whole circuit
+        self._numbers = op_ids  # numbers of the operations in the whole circuit
         self._recorded = programs.readout
 
     def result(self) -> BindingResult:
-        """Everything the request asks for."""
+        """Compute all outputs of the request."""
         layouts = MeasurementLayouts(self._layout(False), self._layout(True))
         readout = ReadoutStage.of(layouts.clbits, self._recorded, self._numbers)
         return collect(self, layouts, self._request, self._key, readout)
@@ -136,7 +137,7 @@ class BranchRun(ComponentRun):
         )
 
     def sample(self, shots: int, key: SeedKey) -> Iterator[Batch]:
-        """See `FinalState`; shots in ascending order."""
+        """Sample as `FinalState.sample`; shots in ascending order."""
         program = self._schedule(False)
         for branches in self._groups(False, range(shots)):
             records = outputs.sample(program, key, branches, ordered=True)
@@ -146,7 +147,7 @@ class BranchRun(ComponentRun):
     def estimates(
         self, strings: PauliStrings, request: Request, key: SeedKey
     ) -> tuple[tuple[float, float], ...]:
-        """See `FinalState`: means over trajectories."""
+        """Estimates as `FinalState.estimates`: means over trajectories."""
         del key
         owners = np.repeat(
             np.arange(len(request.observables)), [len(item.labels) for item in request.observables]

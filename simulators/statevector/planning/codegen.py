@@ -112,7 +112,7 @@ def _map(piece, inputs, notes, out, done):  # type: ignore[no-untyped-def]
 
 @device_function
 def _local(mask, wires, num_wires):  # type: ignore[no-untyped-def]
-    """A set of wires by their numbers in a block."""
+    """Convert a set of wires to their indices in a block."""
     result = 0
     for k in range(num_wires):
         if mask >> wires[k] & 1:
@@ -132,7 +132,7 @@ def _part(entry_row, mask, zero, gap, part_rows, done):  # type: ignore[no-untyp
 
 @device_function
 def _dense(b, inputs, notes, out, done):  # type: ignore[no-untyped-def]
-    """A block's matrices, one for each value of the wires it looks at without condition."""
+    """Write a block's matrices, one for each value of its unconditional diagonal wires."""
     blocks, elements, pieces = inputs[BLOCKS], inputs[ELEMENTS], inputs[PIECES]
     recipes, built = out[RECIPES], out[PARTS]
     starts, members, place, wires = notes[STARTS], notes[MEMBERS], notes[STANDS], notes[SPARE]
@@ -169,7 +169,7 @@ def _dense(b, inputs, notes, out, done):  # type: ignore[no-untyped-def]
                 continue
             mask = _local(pieces[p, P_MASK], wires, num_wires)
             zero_bits, one_bits = pieces[p, P_ZERO], pieces[p, P_ONE]
-            if pieces[p, P_PARITY]:  # as two: with one of the wires, or with none and both
+            if pieces[p, P_PARITY]:  # as two parts: one of the wires, and none or both
                 one_bits = pieces[p, P_MASK] & ~zero_bits
                 _part(
                     pieces[p, P_NUMBERS], mask, _local(one_bits, wires, num_wires), 0, built, done
@@ -206,10 +206,8 @@ def _dense(b, inputs, notes, out, done):  # type: ignore[no-untyped-def]
 
 @device_function
 def _bring(block, width, size, inputs, notes, out, done):  # type: ignore[no-untyped-def]
-    """Swap lanes until all wires of a block are on row bits.
-
-    Who goes to the lanes is used again last in this pass.
-    """
+    """Swap lanes until all wires of a block are on row bits. The wires that become lanes are those
+    with the latest next use in this pass."""
     blocks = inputs[BLOCKS]
     after, taken, wire_at, place, uses = (
         notes[ORDER], notes[TAKEN], notes[HERE], notes[STANDS], notes[SPARE],
@@ -245,7 +243,7 @@ def _bring(block, width, size, inputs, notes, out, done):  # type: ignore[no-unt
 
 @device_function
 def write(size, width, inputs, notes, out, done):  # type: ignore[no-untyped-def]
-    """The operations of the blocks that the pass has taken, so many."""
+    """Write the operations of the `size` blocks of the pass."""
     blocks = inputs[BLOCKS]
     after, taken = notes[ORDER], notes[TAKEN]
     for k in range(size + 1):
@@ -289,13 +287,13 @@ def write(size, width, inputs, notes, out, done):  # type: ignore[no-untyped-def
 
 @device_function
 def restore(width, notes, out, done):  # type: ignore[no-untyped-def]
-    """Bring every wire of a tile back to its place."""
+    """Move every wire of a tile back to its place."""
     home, wire_at, place = notes[HOME], notes[HERE], notes[STANDS]
     for lane in range(LANE_WIRES):
         wire = home[lane]
         if wire_at[lane] == wire:
             continue
-        if place[wire] < LANE_WIRES:  # by way of a row bit
+        if place[wire] < LANE_WIRES:  # through a row bit
             _swap_lane(place[wire], 0, notes, out, done)
         _swap_lane(lane, place[wire] - LANE_WIRES, notes, out, done)
     for row in range(width - LANE_WIRES):

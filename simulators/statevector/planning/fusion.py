@@ -9,9 +9,8 @@ from __future__ import annotations
 from simulators.compiler.bit_ops import count
 from simulators.compiler.kernel import I64, INT, INTS2, device_function, kernel
 
-# Columns of an element, and of a block of them; masks of wires. An element does nothing but where
-# all wires under CONDITION have their VALUE. The rest is the planner's own: see `lower`.
-# TURNED: see `turns`; 0 unless it is.
+# Columns of an element, and of a block of them; masks of wires. An element acts only if all wires
+# under CONDITION have their VALUE. The other columns belong to the planner: see `lowering`.
 (
     KIND,
     TARGET_MASK,
@@ -27,18 +26,18 @@ from simulators.compiler.kernel import I64, INT, INTS2, device_function, kernel
 COLUMNS = 10
 DIAGONAL, PERMUTING, DENSE = range(3)
 
-MOST_WIRES = 3  # of a matrix of several elements
+MOST_WIRES = 3  # wires of a matrix of several elements
 
-# What an operation on all amplitudes costs, next to loading and storing them: SWEEP.
+# Costs of an operation on all amplitudes, relative to loading and storing them: SWEEP.
 SWEEP = 15.0
-ONE_WIRE = 2.1  # a complex matrix on one wire; twice that for each more, half if it is real
+ONE_WIRE = 2.1  # complex matrix on one wire; doubled for each further wire, halved if real
 PERMUTATION = 0.1
 LANE_SWAP = 1.2
-DIAGONALS = 3.6  # all diagonal elements that can be gathered
-A_DIAGONAL = 0.3  # what one more costs
-_SAVED = 0.05  # less is not worth it
-_ONE_MORE = 0.2  # what an operation costs beside its arithmetic
-_MOST_NEAR = 4  # blocks an element may join
+DIAGONALS = 3.6  # all diagonal elements that can be merged
+A_DIAGONAL = 0.3  # each further diagonal element
+_SAVED = 0.05  # smaller savings are ignored
+_ONE_MORE = 0.2  # overhead of an operation
+_MOST_NEAR = 4  # largest number of blocks that an element may join
 
 
 @device_function
@@ -54,8 +53,8 @@ def cost(kind, moves, condition, reals):  # type: ignore[no-untyped-def]
 
 @device_function
 def _is_open(b, blocks, touched, mover):  # type: ignore[no-untyped-def]
-    """Can the block wait until now? `touched`, `mover`: of each wire, the last block that touches
-    it, and that moves amplitude along it."""
+    """Return whether the block can be delayed until now. `touched`, `mover`: for each wire, the
+    last block that touches it, and the last that moves amplitude along it."""
     moves = blocks[b, TARGET_MASK]
     rest = moves | blocks[b, DIAGONAL_MASK]
     wire = 0
@@ -69,7 +68,7 @@ def _is_open(b, blocks, touched, mover):  # type: ignore[no-untyped-def]
 
 @device_function
 def _near(mask, moves, into, touched, mover, near):  # type: ignore[no-untyped-def]
-    """Blocks next to an element, and the last that it cannot come before."""
+    """Blocks next to an element, and the last block that it must follow."""
     result = 0
     last = -1
     wire = 0
@@ -90,8 +89,8 @@ def _near(mask, moves, into, touched, mover, near):  # type: ignore[no-untyped-d
 
 @device_function
 def _try(e, chosen, num_near, last, elements, blocks, touched, mover, near, joined):  # type: ignore[no-untyped-def]
-    """Saving of joining these blocks, and the block that takes them; `joined`: the block that
-    would result."""
+    """Saving from joining these blocks, and the block that takes them; `joined`: the resulting
+    block."""
     moves, mask = elements[e, TARGET_MASK], elements[e, TARGET_MASK] | elements[e, DIAGONAL_MASK]
     widest = 0 if elements[e, KIND] == DIAGONAL else mask
     spanned = mask if elements[e, KIND] == DENSE else 0
@@ -143,7 +142,7 @@ def _try(e, chosen, num_near, last, elements, blocks, touched, mover, near, join
 
 @device_function
 def _numbered(size, blocks, into, block_of, new_ids):  # type: ignore[no-untyped-def]
-    """Blocks that are left, moved together; where each element is now."""
+    """Compact the remaining blocks, and update the block of each element."""
     kept = 0
     for b in range(size):
         new_ids[b] = kept
@@ -161,11 +160,9 @@ def _numbered(size, blocks, into, block_of, new_ids):  # type: ignore[no-untyped
 
 @kernel(INTS2, INT, INTS2, I64, INTS2, returns=INT, group="wide")
 def fuse(elements, size, blocks, block_of, scratch):  # type: ignore[no-untyped-def]
-    """Divide elements into blocks, which stand in an order in which they may be applied; returns
-    how many. block_of[element]; members of a block act in the order of the elements.
-
-    `scratch`: int64 [5, elements + 64].
-    """
+    """Divide elements into blocks, in an order in which they may be applied; returns the number of
+    blocks. block_of[element]; members of a block act in the order of the elements. `scratch`: int64
+    [5, elements + 64]."""
     into, touched, mover = scratch[0], scratch[1], scratch[2]
     near, joined = scratch[3][:_MOST_NEAR], scratch[4][:COLUMNS]
     for wire in range(64):
@@ -176,7 +173,7 @@ def fuse(elements, size, blocks, block_of, scratch):  # type: ignore[no-untyped-
             blocks[e, c] = elements[e, c]
         moves = elements[e, TARGET_MASK]
         mask = moves | elements[e, DIAGONAL_MASK]
-        target, best = e, e - e  # no literal 0: another type would be compiled for it
+        target, best = e, e - e  # no literal 0: numba would specialise for another type
         if count(mask) <= MOST_WIRES:
             result, last = _near(mask, moves, into, touched, mover, near)
             top = _SAVED

@@ -47,11 +47,11 @@ from simulators.statevector.planning.real_rotations import (
 )
 from simulators.statevector.small.gate_kernels import COUNTS, masks
 
-# Rows of numbers that are always the same; those of operations come after them.
+# Rows of constant numbers; those of operations follow them.
 HADAMARD, MINUS, EXCHANGE = range(3)
 FIXED_ROWS = 3
 
-MOST_QUBITS = 3  # of an element that is kept whole
+MOST_QUBITS = 3  # qubits of an element that is not split
 
 _SWAP_GATE = GATES["swap"].code
 _PIECES = [piece for gate in GATES.values() for piece in gate.pieces]
@@ -63,7 +63,7 @@ def _is_real(piece: TwoLevelFactor) -> bool:
 
 
 _FIRST = np.cumsum(COUNTS) - COUNTS
-# Of each piece, by code: are its numbers real for all parameters?
+# By piece and code: True if its numbers are real for all parameters.
 _REAL_PIECES = np.zeros((FIRST_GATE + len(GATES), int(COUNTS.max())), np.int64)
 for _code in range(FIRST_GATE, len(_REAL_PIECES)):
     for _k in range(COUNTS[_code]):
@@ -72,7 +72,7 @@ for _code in range(FIRST_GATE, len(_REAL_PIECES)):
 
 @device_function
 def _put(elements, at, kind, pieces, first, last, reals):  # type: ignore[no-untyped-def]
-    """One element of these pieces."""
+    """Write one element of these pieces."""
     moves = mask = ones = 0
     all_mask = all_ones = -1
     for p in range(first, last):
@@ -98,7 +98,7 @@ def _put(elements, at, kind, pieces, first, last, reals):  # type: ignore[no-unt
 
 @device_function
 def _flip(elements, at, pieces, piece, mask, target):  # type: ignore[no-untyped-def]
-    """A NOT under more conditions than rows can have: a phase between two Hadamards."""
+    """Write a NOT with more controls than rows can have: a phase between two Hadamards."""
     for k in range(3):
         middle = k == 1
         pieces[piece + k, P_MASK] = mask if middle else target
@@ -117,11 +117,11 @@ def lower(  # type: ignore[no-untyped-def]
     rows, ops, qubits, matrix, offsets, first, last, at_qubit, wires, room, scratch, pieces,
     elements, done,
 ):  # fmt: skip
-    """The elements of operations first .. last - 1. `done`: how many, and how many pieces.
+    """Write the elements of operations first .. last - 1. `done`: numbers of elements and pieces.
 
-    `matrix`: of each row of the table, the number of its matrix; offsets[number]: where it begins
-    among the constants, as -1 - 2 * place - (1 if it is real), or 0: not taken here. `wires`: where
-    each qubit stands, which is all that SWAP changes. `room`: rows of a tile have so many bits.
+    `matrix`: for each row of the table, the number of its matrix; offsets[number]: its start among
+    the constants, as -1 - 2 * place - (1 if it is real), or 0: not lowered here. `wires`: the wire
+    of each qubit, which SWAP exchanges without operations. `room`: number of row bits of a tile.
     `scratch`: uint64 [pieces of a gate, 4].
     """
     at = piece = 0
@@ -194,7 +194,7 @@ def lower(  # type: ignore[no-untyped-def]
 
 @kernel(I64, INTS2, INTS2, I64, group="wide")
 def settle(wires, pieces, elements, done):  # type: ignore[no-untyped-def]
-    """More elements, which bring each qubit to its own wire; `wires` and `done` as for `lower`."""
+    """Append elements that bring each qubit to its own wire; `wires` and `done` as for `lower`."""
     for qubit in range(wires.size):
         wire = wires[qubit]
         if wire == qubit:
@@ -214,10 +214,11 @@ def settle(wires, pieces, elements, done):  # type: ignore[no-untyped-def]
 
 @kernel(INTS2, INT, INT, returns=INT, group="wide")
 def reach(elements, size, measured):  # type: ignore[no-untyped-def]
-    """Drop the elements that change no outcome of the wires `measured`; returns how many stay.
+    """Drop the elements that change no outcome of the wires `measured`; returns the number of
+    remaining ones.
 
-    An element can wait for the end if later ones that matter share no wire with it, or share it
-    only diagonally; there it is seen if it moves amplitude along a wire that matters.
+    An element can be delayed to the end if later relevant elements share no wire with it, or share
+    it only diagonally; at the end it is relevant if it moves amplitude along a relevant wire.
     """
     matters, moved = measured, 0
     kept = size

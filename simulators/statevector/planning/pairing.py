@@ -1,4 +1,4 @@
-"""Pairing of real one-qubit matrices: their Kronecker product costs less than both apart.
+"""Pairing of real one-qubit matrices: their Kronecker product costs less than both separately.
 
 This does not hold for complex matrices. A tile must hold both qubits, so pairs are made last.
 """
@@ -31,20 +31,20 @@ from simulators.statevector.planning.tables import (
     C,
 )
 
-_FAR = 12  # operations: so far on a partner is looked for
+_FAR = 12  # operations within which a partner is searched for
 _NONE = -1
 _R1, _R2 = REAL + 1, REAL + 2
 
 
 @device_function
 def _is_free(ops, o):  # type: ignore[no-untyped-def]
-    """A real matrix of one wire, everywhere."""
+    """Return whether the operation is a real matrix of one wire, without conditions."""
     return ops[o, KIND] == _R1 and ops[o, ROW_MASK] == 0 and ops[o, OUTER_MASK] == 0
 
 
 @device_function
 def _bits(ops, o):  # type: ignore[no-untyped-def]
-    """The row bits that an operation has to do with; all of a PHASE."""
+    """Row bits that an operation acts on; all of a PHASE."""
     kind = ops[o, KIND]
     if kind == PHASE:
         return -1
@@ -63,8 +63,8 @@ def _bits(ops, o):  # type: ignore[no-untyped-def]
 
 @device_function
 def _partner(ops, o, last):  # type: ignore[no-untyped-def]
-    """The next free one that operation o can be joined with, or none; and whether o goes there:
-    what is between may have to do with one of the two."""
+    """Next free operation that o can be joined with, or none; and whether o moves to its place:
+    operations between them may act on one of the two bits."""
     mine = ops[o, A]
     between = np.int64(0)
     for other in range(o + 1, min(last, o + 1 + _FAR)):
@@ -80,7 +80,7 @@ def _partner(ops, o, last):  # type: ignore[no-untyped-def]
 
 @device_function
 def pair(first, out, done):  # type: ignore[no-untyped-def]
-    """Operations from `first` on, with pairs made."""
+    """Make pairs among the operations from `first` on."""
     ops, recipes = out[OPS], out[RECIPES]
     last = done[OPS]
     o = first

@@ -54,7 +54,7 @@ from simulators.statevector.planning.tables import (
 )
 from simulators.statevector.small.gate_kernels import matrices
 
-_SIDE = 8  # of the largest matrix of a block
+_SIDE = 8  # side of the largest matrix of a block
 _R = 0.5**0.5
 
 # Scratch: accumulators and a column of factors for GATHER; two matrices for BLOCK.
@@ -65,7 +65,7 @@ _SECOND = 2 * _SIDE * _SIDE
 
 @kernel(NAMES, U16, F64, INT, INT, INT, REALS2, group="wide")
 def pieces_of(rows, ops, params, first, last, at_param, entries):  # type: ignore[no-untyped-def]
-    """The numbers of all pieces of operations first .. last - 1, and those always the same."""
+    """Write the numbers of all pieces of operations first .. last - 1, and the constant ones."""
     for k in range(8):
         entries[HADAMARD, k] = entries[MINUS, k] = entries[EXCHANGE, k] = 0.0
     for k in range(0, 8, 2):
@@ -144,7 +144,7 @@ def _given(parts, row, size, constants, work):  # type: ignore[no-untyped-def]
 
 @device_function
 def _product(recipes, r, size, parts, entries, constants, work):  # type: ignore[no-untyped-def]
-    """The matrix of all parts, in `work`."""
+    """Write the product of all parts to `work`."""
     for k in range(2 * size * size):
         work[k] = 0.0
     for k in range(size):
@@ -176,7 +176,7 @@ def _block(recipes, r, parts, entries, constants, work, floats):  # type: ignore
 
 @device_function
 def _turn(recipes, r, parts, entries, constants, work, floats):  # type: ignore[no-untyped-def]
-    """U = diag(a, b) [[c, -s], [s, c]] diag(1, d); rows of numbers: d, a, b."""
+    """Factor U = diag(a, b) [[c, -s], [s, c]] diag(1, d); rows of numbers: d, a, b."""
     _product(recipes, r, np.int64(2), parts, entries, constants, work)
     at, row = recipes[r, WHERE], recipes[r, DERIVED]
     c, s = math.hypot(work[0], work[1]), math.hypot(work[4], work[5])
@@ -200,7 +200,7 @@ def _turn(recipes, r, parts, entries, constants, work, floats):  # type: ignore[
 
 @device_function
 def _multiply(into, to, x, y):  # type: ignore[no-untyped-def]
-    """into[to], a complex number, times x + iy."""
+    """Multiply into[to], a complex number, by x + iy."""
     u, v = into[to], into[to + 1]
     into[to] = u * x - v * y
     into[to + 1] = u * y + v * x
@@ -208,7 +208,7 @@ def _multiply(into, to, x, y):  # type: ignore[no-untyped-def]
 
 @device_function
 def _collect(parts, first, last, num_targets, entries, work):  # type: ignore[no-untyped-def]
-    """The accumulators of all targets."""
+    """Compute the accumulators of all targets."""
     for k in range(num_targets):
         work[2 * k] = 1.0
         work[2 * k + 1] = 0.0
@@ -227,7 +227,7 @@ def _collect(parts, first, last, num_targets, entries, work):  # type: ignore[no
 
 @device_function
 def _doubled(into, at, size, x, y):  # type: ignore[no-untyped-def]
-    """The next `size` complex numbers: those before, times x + iy."""
+    """Write the next `size` complex numbers: the previous ones times x + iy."""
     for k in range(at, at + 2 * size, 2):
         u, v = into[k], into[k + 1]
         into[k + 2 * size] = u * x - v * y
@@ -236,7 +236,7 @@ def _doubled(into, at, size, x, y):  # type: ignore[no-untyped-def]
 
 @device_function
 def _table(first, bits, work, into, at):  # type: ignore[no-untyped-def]
-    """into[at ..]: of each value of `bits` places from `first` on, the factors of places and
+    """Fill into[at ..]: for each value of `bits` places from `first` on, the factors of places and
     pairs; into[at] is given."""
     column = _COLUMN
     for j in range(bits):
@@ -263,7 +263,7 @@ def _gather(recipes, r, parts, entries, work, floats):  # type: ignore[no-untype
     at += 2 << height
     column = _COLUMN
     tables = 1 << count(crossed)
-    own = column + 4 * LANES  # beyond what `_table` works in
+    own = column + 4 * LANES  # after the scratch of `_table`
     work[own] = 1.0
     work[own + 1] = 0.0
     _table(0, LANE_WIRES, work, work, own)
@@ -321,7 +321,7 @@ def _both(recipes, r, floats):  # type: ignore[no-untyped-def]
 
 @kernel(INTS2, INTS2, REALS2, F64, REALS, REALS, group="wide")
 def fill(recipes, parts, entries, constants, work, floats):  # type: ignore[no-untyped-def]
-    """All numbers of a table. `entries`: of the pieces; `work`: float64 [SCRATCH]."""
+    """Compute all numbers of a table. `entries`: of the pieces; `work`: float64 [SCRATCH]."""
     for r in range(recipes.shape[0]):
         if recipes[r, HOW] == REAL_ROTATION_RULE:
             _turn(recipes, r, parts, entries, constants, work, floats)

@@ -1,9 +1,8 @@
 """Merging of diagonal gates into PHASE operations.
 
 A gate on at most two qubits becomes four factors: of all amplitudes, of those where one qubit is 1,
-where the other is, and where both are. The tables that a factor goes to depend on whether its
-qubits are lanes, rows or outside the tile. A gate on more qubits is an operation of its own, with
-controls.
+where the other is, and where both are. The table of a factor depends on whether its qubits are
+lanes, rows or outside the tile. A gate on more qubits is an operation of its own, with controls.
 """
 
 from __future__ import annotations
@@ -78,7 +77,7 @@ _NONE = -1
 
 @device_function
 def _lone(mask, value, number, width, notes, out, done):  # type: ignore[no-untyped-def]
-    """A phase of all amplitudes whose wires under `mask` have their `value`."""
+    """Write a phase of all amplitudes whose wires under `mask` have their `value`."""
     at = new_op(out, done, PHASE_OP)
     ops, recipes = out[OPS], out[RECIPES]
     rows, lanes, outside = parts(mask, notes)
@@ -104,7 +103,7 @@ def _lone(mask, value, number, width, notes, out, done):  # type: ignore[no-unty
 
 @device_function
 def _term(mask, where, first, out, done):  # type: ignore[no-untyped-def]
-    """The target of the term with this mask and place; a new one if there is none."""
+    """Target of the term with this mask and place; a new one if there is none."""
     terms = out[TERM_ROWS]
     for t in range(first, done[TERM_ROWS]):
         if terms[t, MASK] == mask and terms[t, PLACE] == where:
@@ -118,7 +117,7 @@ def _term(mask, where, first, out, done):  # type: ignore[no-untyped-def]
 
 @device_function
 def _target(wire_a, wire_b, fixed, first, notes, out, done):  # type: ignore[no-untyped-def]
-    """Where the factor of amplitudes goes that have wire `wire_a`, and `wire_b` if it is one, at 1.
+    """Target of the factor of amplitudes with 1 at `wire_a`, and at `wire_b` if it is given.
 
     `fixed`: a wire that is 1 wherever the operation acts.
     """
@@ -147,7 +146,7 @@ def _target(wire_a, wire_b, fixed, first, notes, out, done):  # type: ignore[no-
 
 @device_function
 def _crossing(mask, fixed, notes):  # type: ignore[no-untyped-def]
-    """The row bit of a pair of a row and a lane, as a mask; 0 if the wires are no such pair."""
+    """Row bit of a pair of a row and a lane, as a mask; 0 if the wires are no such pair."""
     rows, lanes, _ = parts(mask, notes)
     if fixed >= 0 and mask >> fixed & 1:
         return 0
@@ -156,7 +155,7 @@ def _crossing(mask, fixed, notes):  # type: ignore[no-untyped-def]
 
 @device_function
 def _always(b, inputs, notes):  # type: ignore[no-untyped-def]
-    """Wires on row bits that are 1 wherever the block does anything."""
+    """Wires on row bits that are 1 wherever the block acts."""
     blocks, place = inputs[BLOCKS], notes[STANDS]
     result = 0
     rest = blocks[b, CONTROL_MASK] & blocks[b, CONTROL_VALUE]
@@ -170,7 +169,7 @@ def _always(b, inputs, notes):  # type: ignore[no-untyped-def]
 
 @device_function
 def _acts(pieces, p, ones):  # type: ignore[no-untyped-def]
-    """1 if the piece acts where these of its wires are 1, else 0."""
+    """Return 1 if the piece acts where these of its wires are 1, else 0."""
     result = ones & pieces[p, P_MASK]
     if pieces[p, P_PARITY]:
         return int(count(result) & 1 == int(pieces[p, P_ZERO] != 0))
@@ -179,7 +178,7 @@ def _acts(pieces, p, ones):  # type: ignore[no-untyped-def]
 
 @device_function
 def _write(b, fixed, first, inputs, notes, out, done):  # type: ignore[no-untyped-def]
-    """The parts of one block of a PHASE."""
+    """Write the parts of one block of a PHASE."""
     elements, pieces, built = inputs[ELEMENTS], inputs[PIECES], out[PARTS]
     starts, members = notes[STARTS], notes[MEMBERS]
     wire_a = wire_b = _NONE
@@ -216,7 +215,7 @@ def _write(b, fixed, first, inputs, notes, out, done):  # type: ignore[no-untype
 
 @device_function
 def merge_diagonals(size, pivot, width, inputs, notes, out, done):  # type: ignore[no-untyped-def]
-    """Take the diagonal blocks that may come now off the list; at least one can."""
+    """Take the diagonal blocks that are ready off the list, at least one, and merge them."""
     blocks, elements = inputs[BLOCKS], inputs[ELEMENTS]
     after, taken, chosen = notes[ORDER], notes[TAKEN], notes[SPARE]
     moved = crossed = result = 0

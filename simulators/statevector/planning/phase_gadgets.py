@@ -21,7 +21,7 @@ from simulators.statevector.planning.fusion import (
 )
 from simulators.statevector.planning.real_rotations import P_MASK, P_PARITY
 
-_MOST_APART = 256  # elements between the two, at most
+_MOST_APART = 256  # largest number of elements between the two CX
 
 
 @device_function
@@ -33,9 +33,9 @@ def _is_cx(elements, e):  # type: ignore[no-untyped-def]
 
 @kernel(INTS2, INT, INTS2, I64, I64, returns=INT, group="wide")
 def merge_phase_gadgets(elements, size, pieces, opened, moved):  # type: ignore[no-untyped-def]
-    """Take such CX away; returns how many elements stay. `opened`, `moved`: scratch, int64 [64]:
-    of each wire, the CX on it since which there were only phases on it alone, and the last element
-    that moves amplitude along it."""
+    """Remove such CX; returns the number of remaining elements. `opened`, `moved`: scratch, int64
+    [64]: for each wire, the CX on it after which only phases on it alone followed, and the last
+    element that moves amplitude along it."""
     for wire in range(64):
         opened[wire] = moved[wire] = -1
     for e in range(size):

@@ -1,10 +1,9 @@
 """Planner of one gate segment of a wide state, in two parts.
 
 `fuse_segment` lowers and fuses gates, for any machine. `tile_program` divides the fused gates into
-sweeps over tiles: a sweep table for the CPU kernels, and the rules of its coefficients.
-
-The plan depends on the structure and the tile width alone, never on parameters, threads or ranks.
-It is made once, and each binding only computes its coefficients.
+sweeps over tiles: a sweep table for the CPU kernels, and the rules of its coefficients. The plan
+depends on the structure and the tile width alone, never on parameters, threads or ranks. It is made
+once, and each binding only computes its coefficients.
 """
 
 from __future__ import annotations
@@ -47,25 +46,24 @@ from simulators.statevector.small.gate_kernels import COUNTS, MAX_PIECES
 
 WIDTHS = {"double": 14, "single": 15}  # wires of a tile, at most: 256 kB
 LEAST_WIDTH = LANE_WIRES + 4  # a gate with three conditions fits
-_ROWS = 6  # of a table for each block: most have fewer
+_ROWS = 6  # rows of a table for each block: most need fewer
 
-# Weights by which passes are chosen: what a block's being done is worth, and a seed.
+# Weights for the choice of passes: value of a finished block, and a seed.
 _WAYS = ((0.5, 0), (0.2, 0), (1.0, 0), (2.0, 0), (0.5, 1), (0.5, 2))
-_WORTH = 0.01  # of a run's time may go into other ways, as far as both can be told beforehand
-_UNIT_S = 1e-10  # of an amplitude, for what is a unit of cost
-_PASS_S, _BLOCK_S = 50e-6, 3e-6  # what planning takes
+_WORTH = 0.01  # share of a run's estimated time for the search of other divisions
+_UNIT_S = 1e-10  # time of an amplitude for a unit of cost
+_PASS_S, _BLOCK_S = 50e-6, 3e-6  # time of planning
 
 
 def tile_width(num_qubits: int, precision: str, max_width: int = 0) -> int:
     """Wires of a tile: a small state has a few tiles, so that threads and ranks can share it.
-
     `max_width`: of a backend whose tiles are smaller than the processor's; 0: the processor's."""
     return min(max_width or WIDTHS[precision], max(LEAST_WIDTH, num_qubits - 4))
 
 
 class OperationRange(msgspec.Struct, frozen=True):
-    """Range of a circuit's operations: first .. last - 1, and where their qubits and parameters
-    begin."""
+    """Range of a circuit's operations: first .. last - 1, and the indices of their first qubit and
+    parameter."""
 
     first: int
     last: int
@@ -74,10 +72,10 @@ class OperationRange(msgspec.Struct, frozen=True):
 
 
 class SegmentContext(msgspec.Struct, frozen=True):
-    """Knowledge of the state before and after the segment.
+    """Facts about the state before and after the segment.
 
-    `zero`: it begins as |0...0>. `measured`: what is seen in the end is outcomes of these qubits
-    alone, as a mask; -1: everything may be.
+    `zero`: it begins as |0...0>. `measured`: mask of the qubits whose outcomes are the only
+    outputs; -1: all outputs are possible.
     """
 
     zero: bool = False
@@ -110,7 +108,7 @@ class SegmentPlan(msgspec.Struct, frozen=True, eq=False):
 
     @property
     def operations(self) -> int:
-        """Operations of the circuit in it."""
+        """Number of the circuit's operations in it."""
         return self.where.last - self.where.first
 
     @property
@@ -122,7 +120,7 @@ class SegmentPlan(msgspec.Struct, frozen=True, eq=False):
         return own + sum(array.nbytes for array in arrays)
 
     def floats(self, circuit: Circuit, params: NDArray[np.float64]) -> NDArray[np.float64]:
-        """The numbers of the table, for these parameters."""
+        """Coefficients of the table for these parameters."""
         where = self.where
         entries = np.empty((self.num_pieces, 8))
         parameter_binding.pieces_of(
@@ -143,18 +141,18 @@ class SegmentPlan(msgspec.Struct, frozen=True, eq=False):
 
 
 class _Draft(msgspec.Struct, frozen=True, eq=False):
-    """Lowered gates of a segment, in blocks once they are fused; see `tables` for the arrays."""
+    """Lowered gates of a segment, in blocks after fusion; see `tables` for the arrays."""
 
     values: NDArray[np.int64]
     block_of: NDArray[np.int64]  # of each element
     blocks: int
     elements: int
     pieces: int
-    rows: int  # of numbers of pieces
+    rows: int  # rows of numbers of pieces
 
 
 class FusedSegment(msgspec.Struct, frozen=True, eq=False):
-    """Fused gates of a segment: what any backend makes its own program of."""
+    """Fused gates of a segment, from which any backend makes its program."""
 
     where: OperationRange
     context: SegmentContext
@@ -166,9 +164,9 @@ class FusedSegment(msgspec.Struct, frozen=True, eq=False):
 def plan_segment(
     circuit: Circuit, where: OperationRange, context: SegmentContext, width: int
 ) -> SegmentPlan:
-    """The plan of the gates among these operations; other operations do nothing.
+    """Plan the gates among these operations; other operations have no effect.
 
-    `width`: wires of a tile, LEAST_WIDTH at least.
+    `width`: wires of a tile, at least LEAST_WIDTH.
     """
     return tile_program(fuse_segment(circuit, where, context, width - LANE_WIRES), width)
 
@@ -187,7 +185,7 @@ def fuse_segment(
 
 
 def tile_program(segment: FusedSegment, width: int) -> SegmentPlan:
-    """The sweeps of a fused segment over tiles of `width` wires, for the CPU kernels."""
+    """Sweeps of a fused segment over tiles of `width` wires, for the CPU kernels."""
     draft, num_qubits = segment.gates, segment.num_qubits
     result = _divided(draft, segment.context, width, num_qubits)
     recipe_rows = result.out[RECIPES, : result.done[RECIPES], : tables.RULE_COLUMNS]
@@ -205,10 +203,10 @@ def tile_program(segment: FusedSegment, width: int) -> SegmentPlan:
 def _lowered(
     circuit: Circuit, where: OperationRange, ends: SegmentContext, max_permuted: int
 ) -> tuple[_Draft, NDArray[np.float64]]:
-    """Elements, and matrices that are given.
+    """Elements, and matrices of the circuit.
 
-    SWAPs only rename wires: |0...0> may begin with its qubits in such an order that in the end
-    each is where it should be; any other state is put in order at the end.
+    SWAPs only rename wires: |0...0> may begin with permuted qubits, so that at the end each is at
+    its own wire; any other state is reordered at the end.
     """
     rows = circuit.table.rows
     codes = rows[circuit.ops[where.first : where.last], 0]
@@ -254,7 +252,7 @@ def _lowered(
 
 
 def _fused(draft: _Draft, ends: SegmentContext) -> _Draft:
-    """The same with its blocks."""
+    """Draft with its blocks."""
     values, block_of, size = draft.values, draft.block_of, draft.elements
     fused = np.empty((size, ELEMENT_COLUMNS), np.int64)
     num_blocks = fuse(values[ELEMENTS], size, fused, block_of, np.empty((5, size + 64), np.int64))
@@ -279,7 +277,7 @@ def _fused(draft: _Draft, ends: SegmentContext) -> _Draft:
 
 
 class _Division(msgspec.Struct, frozen=True, eq=False):
-    """One way to divide a stretch into passes."""
+    """One division of a segment into passes."""
 
     starts: NDArray[np.int64]
     places: NDArray[np.int64]
@@ -291,7 +289,7 @@ class _Division(msgspec.Struct, frozen=True, eq=False):
 
 
 def _divided(draft: _Draft, ends: SegmentContext, width: int, n: int) -> _Division:
-    """The cheapest of some ways; the more is to do, the more ways are tried."""
+    """Cheapest of several divisions; more are tried for longer segments."""
     fused_blocks = draft.blocks
     work = np.empty(fused_blocks)
     notes = np.empty((NOTES, max(fused_blocks, draft.elements, MOST_TERMS) + 64), np.int64)
@@ -327,7 +325,7 @@ def _one_way(
     done = np.empty(COUNTERS, np.int64)
     room = max(_ROWS * num_blocks + 256, 2 * draft.pieces)
     passes = -1
-    while passes < 0:  # more operations than most stretches have: once more with more room
+    while passes < 0:  # more operations than usual: repeat with more room
         out = np.empty((TABLES, room, OP_COLUMNS), np.int64)
         room *= 2
         passes = tile_selection.partition_into_sweeps(
@@ -363,7 +361,7 @@ def _table(division: _Division, width: int, n: int) -> SweepTable:
 
 
 def _given(circuit: Circuit, used: int) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
-    """Where each matrix of the circuit begins among constants (see `lower`), and these."""
+    """Start of each matrix of the circuit among constants (see `lower`), and the constants."""
     if not used:
         return np.zeros(1, np.int64), np.empty(0)
     offsets = np.zeros(len(circuit.matrices), np.int64)

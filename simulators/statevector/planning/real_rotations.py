@@ -1,8 +1,8 @@
 """Factoring of one-qubit unitaries into real rotations and phases.
 
 U = diag(a, b) R diag(1, d) with R real (ZYZ decomposition). Real arithmetic costs half of complex
-arithmetic; the phases cost nothing where a neighbouring diagonal gate absorbs them, before the
-first gate on |0>, or after the last gate.
+arithmetic; the phases cost nothing if a neighbouring diagonal gate absorbs them, before the first
+gate on |0>, or after the last gate.
 """
 
 from __future__ import annotations
@@ -24,14 +24,14 @@ from simulators.statevector.planning.fusion import (
     TARGET_MASK,
 )
 
-# Columns of a piece; NUMBERS: the row of its numbers. PARITY: see `parities`; of a phase of two
-# wires that is meant for those of one parity, that of ZERO.
+# Columns of a piece; NUMBERS: the row of its numbers. PARITY: see `phase_gadgets`; for a phase of
+# two wires that acts on one parity, that of ZERO.
 P_MASK, P_ZERO, P_ONE, P_NUMBERS, P_PARITY = range(5)
 
-# Rows of numbers of a turned matrix, from its own on: d, a, b.
+# Rows of numbers of a factored matrix, from its own on: d, a, b.
 ROWS = 3
 
-_NOTHING, _PHASES, _OTHER = range(3)  # what is next to a block on a wire
+_NOTHING, _PHASES, _OTHER = range(3)  # neighbour of a block on a wire
 
 
 @device_function
@@ -47,11 +47,11 @@ def _can_turn(blocks, b):  # type: ignore[no-untyped-def]
 
 @device_function
 def _note(blocks, b, beside):  # type: ignore[no-untyped-def]
-    """What those next to block b will find on its wires."""
+    """Record block b as the neighbour of later blocks on its wires."""
     mask = blocks[b, TARGET_MASK] | blocks[b, DIAGONAL_MASK]
     kind = _PHASES if blocks[b, KIND] == DIAGONAL else _OTHER
     if kind == _PHASES and _one_wire(mask):
-        return  # goes along with whatever comes
+        return  # merges with any neighbour
     wire = 0
     while mask >> wire:
         if mask >> wire & 1:
@@ -69,7 +69,7 @@ def _wire(blocks, b):  # type: ignore[no-untyped-def]
 
 @device_function
 def _phase(blocks, at, elements, size, pieces, piece, last, bit):  # type: ignore[no-untyped-def]
-    """A diagonal block on one wire, of these pieces."""
+    """Write a diagonal block on one wire, of these pieces."""
     for c in range(COLUMNS):
         elements[size, c] = 0
     elements[size, KIND] = DIAGONAL
@@ -90,11 +90,11 @@ def factor_real_rotations(  # type: ignore[no-untyped-def]
     blocks, num_blocks, block_of, elements, size, pieces, piece, number, zero, unseen, into, sides,
     beside, sizes,
 ):  # fmt: skip
-    """The blocks with phases of their own, in `into`; elements and pieces are added for these.
+    """Write the blocks with separate phases to `into`; elements and pieces are appended for these.
 
-    `number`: the first row of numbers that is free. `zero`, `unseen`: the stretch begins as |0>,
-    its last phases are not seen. `sides`: scratch, int64 [blocks]; `beside`: int64 [64]. `sizes`:
-    how many blocks, elements, pieces and rows of numbers there are then.
+    `number`: the first free row of numbers. `zero`, `unseen`: the segment begins as |0>, its last
+    phases have no effect. `sides`: scratch, int64 [blocks]; `beside`: int64 [64]. `sizes`:
+    resulting numbers of blocks, elements, pieces and rows of numbers.
     """
     for w in range(64):
         beside[w] = _NOTHING

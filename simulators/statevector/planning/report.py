@@ -35,21 +35,21 @@ _NAMES = {
 
 
 class SweepReport(msgspec.Struct, frozen=True):
-    """One pass."""
+    """Report of one pass."""
 
-    wires: tuple[int, ...]  # of its tile, those above the lanes
-    operations: tuple[tuple[str, int], ...]  # how many of each kind
-    amplitudes: int  # that it visits
-    work: float  # what its operations cost a state that is visited as a whole; SWEEP is once
+    wires: tuple[int, ...]  # wires of its tile above the lanes
+    operations: tuple[tuple[str, int], ...]  # number of each kind
+    amplitudes: int  # visited amplitudes
+    work: float  # cost of its operations on a full state; SWEEP is one visit
 
     @property
     def text(self) -> str:
-        """Its operations in words."""
+        """List its operations as text."""
         return ", ".join(f"{count} {name}" for name, count in self.operations)
 
 
 def describe_sweeps(plan: SweepTable) -> tuple[SweepReport, ...]:
-    """All passes of a table."""
+    """Report of each pass of a table."""
     results = []
     for number in range(len(plan.live)):
         places = plan.places[number, : plan.width].tolist()

@@ -67,8 +67,8 @@ from simulators.compiler.kernel import device_function
 
 LANE_WIRES = 5
 LANES = 1 << LANE_WIRES
-MOST_CROSS = 3  # row bits under CROSS, at most
-MOST_WIDTH = 16  # wires of a tile, at most
+MOST_CROSS = 3  # largest number of row bits under CROSS
+MOST_WIDTH = 16  # largest number of wires of a tile
 
 # Columns of an operation.
 (
@@ -84,17 +84,17 @@ REAL = 3  # 4, 5, 6
 PERMUTE_ROWS = 7
 PHASE = 8
 
-# Columns of a term, and what its place may be beside a place of the tile.
+# Columns of a term, and its place if that is no place of the tile.
 MASK, PLACE = range(2)
 SCALAR = 255
 
 
 class SweepTable(msgspec.Struct, frozen=True, eq=False):
-    """Passes, for one structure; the numbers (`floats`) come with a binding.
+    """Passes for one structure; a binding supplies the numbers (`floats`).
 
-    Pass p does operations starts[p] .. starts[p + 1] - 1 in the tiles of the wires
-    places[p, :width], those above the lanes in any order. Only wires under live[p] may be 1 where
-    an amplitude is not 0 before the pass, or become so by it: all other tiles stay untouched.
+    Pass p applies operations starts[p] .. starts[p + 1] - 1 in the tiles of the wires places[p,
+    :width], those above the lanes in any order. Only wires under live[p] may be 1 in an amplitude
+    that is not 0 before or after the pass: all other tiles are not visited.
     """
 
     num_wires: int
@@ -107,24 +107,24 @@ class SweepTable(msgspec.Struct, frozen=True, eq=False):
     num_floats: int
 
 
-# The tables of `out`, and what `done` counts: numbers too.
+# Tables of `out`, and counters of `done`, which also counts the numbers.
 OPS, TERM_ROWS, RECIPES, PARTS, FLOATS = range(5)
 COUNTERS = 5
 TABLES = 4
 
 BLOCKS, ELEMENTS, PIECES = range(3)  # of `given`
 
-# Of `notes`. MEMBERS[STARTS[b]] .. are the elements of block b; AFTER[k + 1] follows k in the list
-# of blocks that no pass has yet; TAKEN, ORDER: those of this pass, and the same sort of list of
-# them. HERE[place] is the wire there, HOME[place] at the begin of the pass; STANDS[wire] is its
-# place, or -1 - its number outside the tile.
+# Lists of `notes`. MEMBERS[STARTS[b]] .. are the elements of block b; AFTER[k + 1] follows k in the
+# list of blocks that no pass has yet; TAKEN, ORDER: the blocks of this pass, and the same kind of
+# list of them. HERE[place] is the wire at a place, HOME[place] the one at the beginning of the
+# pass; STANDS[wire] is its place, or -1 - its number outside the tile.
 STARTS, MEMBERS, AFTER, TAKEN, ORDER, HERE, HOME, STANDS, SPARE = range(9)
 NOTES = 9
 
 
 @device_function
 def new_op(out, done, kind):  # type: ignore[no-untyped-def]
-    """A new operation, all 0 but its kind."""
+    """Append an operation, all 0 but its kind."""
     ops = out[OPS]
     at = done[OPS]
     done[OPS] += 1
@@ -134,10 +134,10 @@ def new_op(out, done, kind):  # type: ignore[no-untyped-def]
     return at
 
 
-HOW, FROM, TO, WHERE = range(4)  # of any recipe: what, its parts, where its numbers begin
+HOW, FROM, TO, WHERE = range(4)  # columns of a rule: kind, its parts, start of its numbers
 BLOCK, DIAGONAL_RULE, UNIFORM_PHASE, REAL_ROTATION_RULE, KRONECKER_PAIR = range(5)
-MOVED, FREE, REAL_NUMBERS = range(4, 7)  # of a BLOCK
-DERIVED = FREE  # of a TURN
+MOVED, FREE, REAL_NUMBERS = range(4, 7)  # columns of a BLOCK
+DERIVED = FREE  # column of a REAL_ROTATION_RULE
 CROSSED, HEIGHT, NUM_TERMS = range(4, 7)  # of a GATHER; HEIGHT: bits of a row's number
 LANES_MASK, LANES_VALUE = 4, 6  # of a LONE; HEIGHT as above
 RULE_COLUMNS = 7
@@ -148,13 +148,13 @@ EXPONENTS, TARGETS = 1, 5
 PART_COLUMNS = 9
 
 PAIRS = 1 + MOST_WIDTH
-FIRST_TARGET = PAIRS + MOST_WIDTH * MOST_WIDTH  # of terms
-MOST_TERMS = 512  # of one PHASE
+FIRST_TARGET = PAIRS + MOST_WIDTH * MOST_WIDTH  # of the terms
+MOST_TERMS = 512  # terms of one PHASE
 
 
 @device_function
 def enter(tile, num_wires, places, at, notes):  # type: ignore[no-untyped-def]
-    """Begin a pass: its wires into places[at], the lowest first; who is where."""
+    """Begin a pass: write its wires to places[at], the lowest first, and the place of each wire."""
     wire_at, home, place = notes[HERE], notes[HOME], notes[STANDS]
     inside = 0
     for wire in range(num_wires):
@@ -170,7 +170,7 @@ def enter(tile, num_wires, places, at, notes):  # type: ignore[no-untyped-def]
 
 @device_function
 def parts(mask, notes):  # type: ignore[no-untyped-def]
-    """A set of wires as (row bits, lane bits, wires outside)."""
+    """Divide a set of wires into (row bits, lane bits, wires outside)."""
     place = notes[STANDS]
     rows = lanes = outside = 0
     while mask:
@@ -187,7 +187,7 @@ def parts(mask, notes):  # type: ignore[no-untyped-def]
 
 @device_function
 def exchange(lane, row, notes):  # type: ignore[no-untyped-def]
-    """What SWAP_LANE does."""
+    """Update the notes for a SWAP_LANE_ROW."""
     wire_at, place = notes[HERE], notes[STANDS]
     lane_wire, row_wire = wire_at[lane], wire_at[LANE_WIRES + row]
     wire_at[lane], wire_at[LANE_WIRES + row] = row_wire, lane_wire

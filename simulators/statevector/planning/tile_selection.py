@@ -46,16 +46,16 @@ from simulators.statevector.planning.tables import (
 from simulators.statevector.planning.tables import KIND as OP_KIND
 from simulators.statevector.planning.tables import REAL as REAL_OP
 
-_START = 3e4  # amplitudes that are swept in the time in which a pass is planned and begun
-_WINDOW = 1000  # blocks left behind before no more are looked at: keeps planning linear
+_START = 3e4  # amplitudes that are swept in the time to plan and begin a pass
+_WINDOW = 1000  # skipped blocks before the search ends: keeps planning linear
 
 
 @device_function
 def scan(blocks, work, after, size, tile, everything, candidates):  # type: ignore[no-untyped-def]
-    """The work that a pass with this tile would take, and how many ways there are to widen it.
+    """Work of a pass with this tile, and the number of ways to widen it.
 
-    `after`: a list of the blocks not yet taken, after[k + 1] follows k. `candidates`: what blocks
-    that could be taken lack.
+    `after`: a list of the remaining blocks, after[k + 1] follows k. `candidates`: wires that are
+    missing for blocks that could be taken.
     """
     moved = seen = left = result = 0
     total = 0.0
@@ -84,7 +84,7 @@ def scan(blocks, work, after, size, tile, everything, candidates):  # type: igno
 
 @device_function
 def _worth(total, wires, width):  # type: ignore[no-untyped-def]
-    """Work done for what the pass costs; `wires`: those along which something is not 0."""
+    """Work per cost of the pass; `wires`: wires along which the state is not 0."""
     amplitudes = 2.0 ** max(wires, width)
     return total / ((SWEEP + total) * amplitudes + SWEEP * _START)
 
@@ -93,7 +93,7 @@ def _worth(total, wires, width):  # type: ignore[no-untyped-def]
 def choose(  # type: ignore[no-untyped-def]
     blocks, work, after, size, lanes, width, live, num_wires, candidates, spare
 ):
-    """The tile of the next pass: `lanes`, and what work is gained by; not filled up."""
+    """Tile of the next pass: `lanes`, and the wires that gain work; not filled up."""
     everything = (1 << num_wires) - 1
     tile = best = lanes
     total, result = scan(blocks, work, after, size, tile, everything, candidates)
@@ -126,7 +126,7 @@ def choose(  # type: ignore[no-untyped-def]
 
 @device_function
 def take(blocks, size, tile, everything, notes):  # type: ignore[no-untyped-def]
-    """Take what a pass with this tile does, in order, off the list; returns how many blocks."""
+    """Take the blocks of a pass with this tile off the list, in order; returns their number."""
     after, taken = notes[AFTER], notes[TAKEN]
     moved = seen = left = result = 0
     before = -1
@@ -149,7 +149,7 @@ def take(blocks, size, tile, everything, notes):  # type: ignore[no-untyped-def]
 
 @device_function
 def filled(tile, live, width, num_wires):  # type: ignore[no-untyped-def]
-    """The tile with so many wires: the lowest that are live first."""
+    """Fill up the tile to `width` wires: the lowest live ones first."""
     for round_ in range(2):
         for wire in range(num_wires):
             bit = 1 << wire
@@ -158,13 +158,13 @@ def filled(tile, live, width, num_wires):  # type: ignore[no-untyped-def]
     return tile
 
 
-_CANDIDATES = 16  # ways in which a tile may grow that are looked at
-_MOST_OPS = 12  # of one block, and half of what brings lanes back
+_CANDIDATES = 16  # candidate extensions of a tile
+_MOST_OPS = 12  # operations of one block, and half of those that restore lanes
 
 
 @kernel(I64, INT, INT, I64, I64, group="wide")
 def sorted_members(block_of, size, blocks, starts, members):  # type: ignore[no-untyped-def]
-    """members[starts[b] : starts[b + 1]]: the elements of each block, in order."""
+    """Fill members[starts[b] : starts[b + 1]] with the elements of each block, in order."""
     for b in range(blocks + 1):
         starts[b] = 0
     for e in range(size):
@@ -186,11 +186,11 @@ def sorted_members(block_of, size, blocks, starts, members):  # type: ignore[no-
 def partition_into_sweeps(  # type: ignore[no-untyped-def]
     inputs, size, notes, work, num_wires, width, live, starts, places, lives, out, done
 ):
-    """Write the table of all passes of so many blocks; returns how many passes, or -1: `out` has
-    too few rows.
+    """Write the table of all passes of `size` blocks; returns the number of passes, or -1: `out`
+    has too few rows.
 
-    `inputs`, `notes`, `out`, `done`: see `written`. `live`: wires along which something is not 0 at
-    the begin. `starts`, `places`, `lives`: see `sweeps`.
+    `inputs`, `notes`, `out`, `done`: see `tables`. `live`: wires along which the state is not 0 at
+    the beginning. `starts`, `places`, `lives`: see `SweepTable`.
     """
     blocks, after = inputs[BLOCKS], notes[AFTER]
     candidates, spare = notes[SPARE][:_CANDIDATES], notes[SPARE][:0]
@@ -222,8 +222,8 @@ def partition_into_sweeps(  # type: ignore[no-untyped-def]
 
 @kernel(INTS2, INT, REAL, INT, REALS, group="wide")
 def block_weights(blocks, size, done, seed, work):  # type: ignore[no-untyped-def]
-    """Cost of each block, and `done` for its being done; up to a third off, unless `seed` is 0:
-    other weights lead to other plans."""
+    """Cost of each block, plus `done` for its completion; reduced by up to a third, unless `seed`
+    is 0: other weights lead to other plans."""
     word = seed
     for b in range(size):
         kind = blocks[b, KIND]
@@ -237,7 +237,7 @@ def block_weights(blocks, size, done, seed, work):  # type: ignore[no-untyped-de
 
 @device_function
 def _price(ops, o):  # type: ignore[no-untyped-def]
-    """Cost of one operation on a state that is visited in full."""
+    """Cost of one operation on a full state."""
     kind = ops[o, OP_KIND]
     if kind == SWAP_LANE_ROW:
         return LANE_SWAP

@@ -56,11 +56,12 @@ from simulators.statevector.small.sampling_kernels import (
 COUNTS, PROBABILITIES, EXPECTATION, MEMORY = 1, 2, 4, 8  # outputs, as a mask
 
 _MATRIX = 8 * LANES  # float64 of one step's matrices
-_NOISE = 1e-24  # a probability below is rounding of an amplitude that is zero, and is left out
+_NOISE = 1e-24  # smaller probabilities are rounding of amplitudes that are zero, and are dropped
 _3 = np.uint64(3)  # bits of a lane's number
 _8, _16, _24, _32, _40, _48, _56 = (np.uint64(8 * k) for k in range(1, 8))
 
-# The buffer: bytes at which its parts begin; the states come last, as long as the circuit is wide.
+# Byte offsets of the parts of the buffer; the states are last, since their size depends on the
+# circuit.
 _TABLE = 0
 _COUNTS = _TABLE + 2 * CELLS_ROOM
 _SPREAD = _COUNTS + 8 * SIZE
@@ -72,7 +73,7 @@ _ONE = _STEPS + 8 * 4 * MAX_PIECES
 _EIGHT = _ONE + 8 * 8 * MAX_PIECES
 _OWN = _EIGHT + 8 * _MATRIX * MAX_PIECES
 _STATES = _OWN + 64
-_APART = 8 * 40  # bytes between states, lest they meet in the cache
+_APART = 8 * 40  # bytes between states, against cache conflicts
 _BYTES = _STATES + 3 * (8 * LANES * SIZE + _APART)
 
 
@@ -134,7 +135,7 @@ def _evolve(  # type: ignore[no-untyped-def]
 
 @device_function
 def _mean(size, x, z, u, v, re, im, odds, means, at):  # type: ignore[no-untyped-def]
-    """means[at : at + 8] = the expectation values of the string (x, z); u, v: see `pauli`."""
+    """Fill means[at : at + 8] with expectation values of the string (x, z); u, v: see `pauli`."""
     sum_ = splat(0.0)
     for k in range(np.uint64(size)):
         j = k ^ x
@@ -149,7 +150,7 @@ def _mean(size, x, z, u, v, re, im, odds, means, at):  # type: ignore[no-untyped
 
 @device_function
 def _estimates(means, lane, coefficients, ends, shots, seed, binding, control, into):  # type: ignore[no-untyped-def]
-    """Value and standard error of each observable; ends[o]: its first string (and the last end)."""
+    """Compute value and standard error of each observable; ends[o], ends[o + 1]: its strings."""
     for o in range(ends.size - 1):
         value = 0.0
         square = 0.0
@@ -168,7 +169,8 @@ def _estimates(means, lane, coefficients, ends, shots, seed, binding, control, i
 
 @device_function
 def _distribution(size, bits, maps, odds, table, width, outcomes, values):  # type: ignore[no-untyped-def]
-    """The exact distribution of the measured bits, packed as counts are; returns how many."""
+    """Write the exact distribution of the measured bits, packed like counts; returns the number of
+    outcomes."""
     marginalize(size, bits, maps, odds, table)
     total = 0.0
     for j in range(1 << bits):
@@ -192,19 +194,20 @@ def run(  # type: ignore[no-untyped-def]
     strings, factors, coefficients, ends, means,
     outcomes, values, distinct, likely, odds, possible, estimates, memory, evolved,
 ):  # fmt: skip
-    """All rows of `bindings`, the first of which has number `binding`; 0, or why not: see `small`.
+    """Run all rows of `bindings`, the first of which has number `binding`; returns 0, or a negative
+    code: see `counts.count`.
 
-    slot_of: of each parameter its slot, or -1; empty if all are fixed. strings: (x, z) of each,
+    slot_of: for each parameter its slot, or -1; empty if all are fixed. strings: (x, z) of each,
     factors: (u, v) of `pauli`, ends: the first string of each observable, and the last one's end.
-    Into: distinct[r] outcomes and values of row r (COUNTS), possible[r] of `likely` and `odds`
-    (PROBABILITIES), one row's after another's; estimates[r, o]: value, standard error
-    (EXPECTATION); `memory`: ceil(num_clbits / 8) bytes a shot, and 7 more at its end (MEMORY).
-    `evolved`: the states of all rows, up to eight, are in the buffer already.
+    Outputs: distinct[r] outcomes and values of row r (COUNTS), possible[r] of `likely` and `odds`
+    (PROBABILITIES), row after row; estimates[r, o]: value, standard error (EXPECTATION); `memory`:
+    ceil(num_clbits / 8) bytes a shot, and 7 more at its end (MEMORY). `evolved`: the states of all
+    rows, up to eight, are already in the buffer.
     """
     size = 1 << n
     source = as_numbers(buffer, _SOURCE, num_clbits)
     measured, cleared, fits = scan(rows, ops, qubits, clbits, source)
-    if not fits:  # and not all was seen
+    if not fits:  # the scan ended early
         return ELSEWHERE
     if outputs & EXPECTATION:
         for t in range(len(strings)):
@@ -280,7 +283,7 @@ def run(  # type: ignore[no-untyped-def]
 
 
 def scratch() -> NDArray[np.uint8]:
-    """The buffer that `run` works in; to be used by one thread at a time."""
+    """Allocate the buffer for `run`; one thread at a time may use it."""
     return aligned(_BYTES)
 
 
@@ -291,7 +294,7 @@ OUTPUTS = {
     "memory": MEMORY,
 }
 
-_ROOM = 1 << 16  # outcomes found in one call of the kernel; more rows go in several
+_ROOM = 1 << 16  # outcomes of one call of the kernel; more rows need several calls
 _NO_BINDINGS = np.empty((1, 0))
 _NO_SLOTS = np.empty(0, np.int32)
 
@@ -300,7 +303,7 @@ _NONE = ObservableArrays((), 0)
 
 
 class Batch:
-    """Room for the kernel, made once; used by one thread at a time."""
+    """Buffers of the kernel, allocated once; used by one thread at a time."""
 
     def __init__(self) -> None:
         self._buffer = scratch()
@@ -312,7 +315,7 @@ class Batch:
         self._merged = MergedEvolution()
 
     def run(self, circuit: Circuit, request: Request, control: RunControl) -> EngineResult | int:
-        """All rows; ELSEWHERE, NOTHING or STOPPED as `small.count` says.
+        """Run all rows; returns ELSEWHERE, NOTHING or STOPPED as `counts.count`.
 
         For outputs that are in OUTPUTS, at most SMALL_QUBITS qubits and MAX_CLBITS clbits.
         """

@@ -1,7 +1,7 @@
 """Counts of a small static circuit in one compiled call: evolve, sample, pack.
 
-For at most SMALL_QUBITS qubits and 64 clbits; a circuit with mid-circuit operations is handed back.
-No plan and no threads; all scratch memory is one buffer, allocated once.
+For at most SMALL_QUBITS qubits and 64 clbits; a circuit with mid-circuit operations is not run
+here. No plan and no threads; all scratch memory is one buffer, allocated once.
 """
 
 from __future__ import annotations
@@ -40,8 +40,8 @@ SIZE = 1 << SMALL_QUBITS
 _ID = GATES["id"].code
 _1 = np.uint64(1)
 
-# The buffer: bytes at which its parts begin.
-_GAP = 320  # between states, lest they meet in the cache
+# Byte offsets of the parts of the buffer.
+_GAP = 320  # bytes between states, against cache conflicts
 RE = 0
 IM = RE + 8 * SIZE + _GAP
 _COUNTS = IM + 8 * SIZE + _GAP
@@ -58,9 +58,10 @@ _BYTES = VALUES + 4 * (SIZE + 1)
 
 @device_function
 def scan(rows, ops, qubits, clbits, source):  # type: ignore[no-untyped-def]
-    """(qubits measured, qubits reset to an end, whether it all can be done here), as masks.
+    """Return masks of measured qubits and of qubits reset at the end, and whether this path can run
+    the circuit.
 
-    Fills source[clbit] = qubit, or -1. A reset of a qubit that nothing has touched does nothing.
+    Fills source[clbit] = qubit, or -1. A reset of an unused qubit has no effect.
     """
     for k in range(source.size):
         source[k] = -1
@@ -99,7 +100,7 @@ def _evolve(rows, ops, qubits, params, size, control, re, im, steps, floats):  #
         re[k] = 0.0
         im[k] = 0.0
     re[0] = 1.0
-    start = np.int64(0)  # typed: a literal would compile what it is passed to a second time
+    start = np.int64(0)  # int64 variable, not a literal: numba would specialise the callee again
     q = p = start
     for k in range(ops.size):
         if control[0]:
@@ -124,13 +125,13 @@ def count(  # type: ignore[no-untyped-def]
     buffer, rows, ops_data, qubits_data, clbits_data, params_data, control,
     n, num_clbits, width, shots, seed, binding, evolved,
 ):  # fmt: skip
-    """`count(buffer, rows, ops_data ...)`: the data are a `Circuit`'s, with all slots filled.
+    """Count shots: `count(buffer, rows, ops_data ...)`; the data are a `Circuit`'s, with all slots
+    filled.
 
-    Fill the buffer's OUTCOMES (rows of `width` bytes, ascending) and VALUES (uint32); returns
-    how many there are, or < 0. `evolved`: the state is in the buffer already, from RE and IM on.
-
-    ELSEWHERE: the circuit branches, or has what this path has not; STOPPED: the control flag;
-    NOTHING: no measurement.
+    Fills the buffer's OUTCOMES (rows of `width` bytes, ascending) and VALUES (uint32); returns
+    their number, or a negative code. `evolved`: the state is already in the buffer, from RE and IM
+    on. ELSEWHERE: the circuit branches, or needs another path; STOPPED: the control flag; NOTHING:
+    no measurement.
     """
     size = 1 << n
     ops = read_short(ops_data, 0, len(ops_data) // 2)
@@ -166,5 +167,5 @@ def count(  # type: ignore[no-untyped-def]
 
 
 def scratch() -> NDArray[np.uint8]:
-    """The buffer that `count` works in; to be used by one thread at a time."""
+    """Allocate the buffer for `count`; one thread at a time may use it."""
     return aligned(_BYTES)

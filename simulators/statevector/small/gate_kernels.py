@@ -49,12 +49,12 @@ from simulators.compiler.simd import (
 
 _0, _1, _2, _4 = np.uint64(0), np.uint64(1), np.uint64(2), np.uint64(4)
 _LANES = np.uint64(LANES)
-_LOW = np.uint64(LANES - 1)  # the bits of an index that are a lane's number
+_LOW = np.uint64(LANES - 1)  # bits of an index that are the lane number
 
 
 @inline_function
 def multiply(a, b, c, d, m0, m1, m2, m3, m4, m5, m6, m7):  # type: ignore[no-untyped-def]
-    """The 2x2 matrix times (a + ib, c + id): of numbers or of vectors."""
+    """Product of the 2x2 matrix and (a + ib, c + id): of numbers or of vectors."""
     return (
         m0 * a - m1 * b + m2 * c - m3 * d,
         m0 * b + m1 * a + m2 * d + m3 * c,
@@ -65,7 +65,7 @@ def multiply(a, b, c, d, m0, m1, m2, m3, m4, m5, m6, m7):  # type: ignore[no-unt
 
 @inline_function
 def _partner(value, by_1, by_2, by_4):  # type: ignore[no-untyped-def]
-    """Lane k becomes lane k ^ gap; `by_1`, `by_2`, `by_4`: all lanes if the gap has that bit."""
+    """Move lane k to lane k ^ gap; `by_1`, `by_2`, `by_4`: all lanes if the gap has that bit."""
     value = choose(by_1, exchange_1(value), value)
     value = choose(by_2, exchange_2(value), value)
     return choose(by_4, exchange_4(value), value)
@@ -75,7 +75,8 @@ def _partner(value, by_1, by_2, by_4):  # type: ignore[no-untyped-def]
 def _exchanged(  # type: ignore[no-untyped-def]
     re, im, base, end, high, rest, start, kind, first, second, gap, m0, m1, m2, m3
 ):
-    """A step whose pairs lie within one vector: lane k, the first or second of a pair, k ^ gap."""
+    """Apply a step whose pairs lie within one vector: lane k, the first or second of a pair, and k
+    ^ gap."""
     by_1, by_2, by_4 = where(_0, ~gap & _1), where(_0, ~gap & _2), where(_0, ~gap & _4)
     while base < end:
         i = base | start
@@ -92,7 +93,7 @@ def _exchanged(  # type: ignore[no-untyped-def]
 
 
 def _on_lane_bit(lower: Any, upper: Any) -> Any:
-    """A function for steps whose pairs differ in one lane bit alone, for all lanes alike."""
+    """Make a function for steps whose pairs differ in one lane bit, for all lanes alike."""
 
     @inline_function
     def apply(re, im, base, end, high, rest, start, kind, second, m0, m1, m2, m3):  # type: ignore[no-untyped-def]
@@ -117,10 +118,10 @@ _on_4 = _on_lane_bit(lower_4, upper_4)
 
 @device_function
 def within(re, im, end, kind, mask, zero_bits, one_bits, m0, m1, m2, m3, m4, m5, m6, m7):  # type: ignore[no-untyped-def]
-    """A step whose mask has lowest bits: it chooses among the lanes of a vector.
+    """Apply a step whose mask has lowest bits: it selects among the lanes of a vector.
 
-    A lane that is the first of its pair finds the second in the partner's lane, and conversely.
-    Lanes without a partner are multiplied by 1.
+    The first lane of a pair finds the second in the partner's lane, and conversely. Lanes without a
+    partner are multiplied by 1.
     """
     low, gap = mask & _LOW, (zero_bits ^ one_bits) & _LOW
     first, second = where(low, zero_bits & _LOW), where(low, one_bits & _LOW)
@@ -192,10 +193,8 @@ def within(re, im, end, kind, mask, zero_bits, one_bits, m0, m1, m2, m3, m4, m5,
 
 @inline_function
 def across(re, im, end, kind, mask, zero_bits, one_bits, m0, m1, m2, m3, m4, m5, m6, m7):  # type: ignore[no-untyped-def]
-    """A step whose mask has none of the lowest bits: all lanes of a vector fare alike.
-
-    m0 .. m7: the matrix, as vectors; lanes may have matrices of their own.
-    """
+    """Apply a step whose mask has none of the lowest bits: all lanes of a vector are treated alike.
+    m0 .. m7: the matrix, as vectors; lanes may have different matrices."""
     run = mask & (~mask + _1) if mask else end
     rest = ~mask
     gap = one_bits - zero_bits
@@ -241,8 +240,8 @@ def across(re, im, end, kind, mask, zero_bits, one_bits, m0, m1, m2, m3, m4, m5,
 def apply(re, im, size, kind, mask, zero_bits, one_bits, floats, row):  # type: ignore[no-untyped-def]
     """Apply one step to the first `size` amplitudes; all its bits lie within them.
 
-    The arrays have room for one vector at least. What lies beyond `size` there may be anything:
-    it changes, and nothing else changes by it.
+    The arrays hold at least one vector. Elements beyond `size` may be undefined: they change, and
+    affect no other element.
     """
     end = max(np.uint64(size), _LANES)
     m0, m1 = splat(floats[row, 0]), splat(floats[row, 1])
@@ -263,7 +262,7 @@ _COUNTS = [0] * FIRST_GATE + [len(gate.pieces) for gate in GATES.values()]
 
 COUNTS = np.array(_COUNTS, np.int64)  # pieces of each code
 
-# Two tables side by side: of a code, its first piece and their number; of a piece, its patterns.
+# Two tables in one: by code, its first piece and their number; by piece, its patterns.
 _TABLE = np.zeros((max(len(_COUNTS), len(_PIECES)), 8), np.int64)
 _TABLE[: len(_COUNTS), 0] = np.cumsum(COUNTS) - COUNTS
 _TABLE[: len(_COUNTS), 1] = COUNTS
@@ -325,10 +324,10 @@ def _matrix(source, c, s, params, at, floats, row):  # type: ignore[no-untyped-d
 @inline_function
 def matrices(code, params, at_param, floats, row):  # type: ignore[no-untyped-def]
     """Write the numbers of one operation's steps from `row` on; returns the row after them."""
-    table = _TABLE  # named once: every mention of a constant array is compiled anew
+    table = _TABLE  # named once: each use of a constant array is compiled again
     values = _NUMBERS
     first = table[code, 0]
-    previous = 0.0  # the last angle, its cosine and sine: pieces of an operation differ in its sign
+    previous = 0.0  # last angle, its cosine and sine: pieces of an operation differ in its sign
     c = 1.0
     s = 0.0
     for piece in range(first, first + table[code, 1]):

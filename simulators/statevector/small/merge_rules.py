@@ -1,9 +1,8 @@
-"""Which gates of a small circuit are multiplied into one matrix.
+"""Choice of the gates of a small circuit that are multiplied into one matrix.
 
 A run is a sequence of two-qubit gates on one pair of qubits, with no other gate on several qubits
-between them on either. A run is merged where one 4x4 matrix costs less than its gates one by one,
-with the one-qubit matrices pending before them. The choice depends on the circuit's structure
-alone.
+between them on either. A run is merged if one 4x4 matrix costs less than its gates one by one, with
+the one-qubit matrices pending before them. The choice depends on the circuit's structure alone.
 """
 
 from __future__ import annotations
@@ -13,18 +12,19 @@ import numpy as np
 from simulators.circuit.gates import COMPLEX, FIRST_GATE, GATES, PERMUTATION, PHASE, REAL
 from simulators.compiler.kernel import device_function, inline_function
 
-MIN_QUBITS = 8  # below, an operation on the state costs as little as one on a matrix
-MIN_OPERATIONS = 128  # below, there is little to merge
-MAX_RUNS = 4096  # that are judged; those after them are merged
+MIN_QUBITS = 8  # with fewer, an operation on the state costs as little as one on a matrix
+MIN_OPERATIONS = 128  # with fewer, there is little to merge
+MAX_RUNS = 4096  # runs that are compared; later ones are merged
 
-# What a pending matrix is; the larger holds the smaller, but REAL_ONE and a DIAGONAL_ONE: COMPLEX.
+# Kinds of a pending matrix; the larger includes the smaller, except REAL_ONE and DIAGONAL_ONE,
+# which join to COMPLEX.
 IDENTITY, DIAGONAL, REAL_MATRIX, COMPLEX_MATRIX = range(4)
 
 # Time for each amplitude, in units of a complex product.
-_OVERHEAD = 0.6  # of an operation on all amplitudes
+_OVERHEAD = 0.6  # overhead of an operation on all amplitudes
 _ONE_QUBIT = np.array([0.0, 1.0, 1.5, 2.6])
 PAIR_COST = 3.9
-_WORK = {PHASE: 1.0, PERMUTATION: 0.5, REAL: 1.0, COMPLEX: 2.0}  # on what a factor acts on
+_WORK = {PHASE: 1.0, PERMUTATION: 0.5, REAL: 1.0, COMPLEX: 2.0}  # per affected amplitude
 
 
 def _matrix_kind(name: str) -> int:
@@ -64,7 +64,7 @@ for _name, _gate in GATES.items():
 
 @inline_function
 def joined(left, right):  # type: ignore[no-untyped-def]
-    """The kind of the product of two matrices of these kinds."""
+    """Kind of the product of two matrices of these kinds."""
     if left == right or right == IDENTITY:
         return left
     return right if left == IDENTITY else np.int64(COMPLEX_MATRIX)
@@ -72,10 +72,8 @@ def joined(left, right):  # type: ignore[no-untyped-def]
 
 @device_function
 def choose_runs(rows, ops, qubits, n, costs, kind_of, partner, run_of):  # type: ignore[no-untyped-def]
-    """costs[r] = cost of run r gate by gate, with the matrices pending before and within it.
-
-    `kind_of`, `partner`, `run_of`: scratch, int64 [n].
-    """
+    """Fill costs[r] with the cost of run r gate by gate, with the matrices pending before and
+    within it. `kind_of`, `partner`, `run_of`: scratch, int64 [n]."""
     kinds, gate_costs, moves, ones = KINDS, _COSTS, MOVES, _ONE_QUBIT
     for q in range(n):
         kind_of[q], partner[q] = IDENTITY, -1
@@ -115,5 +113,5 @@ def choose_runs(rows, ops, qubits, n, costs, kind_of, partner, run_of):  # type:
 
 
 def is_merged(num_qubits: int, num_operations: int) -> bool:
-    """Whether gates of such a circuit are merged at all."""
+    """Return whether the gates of a circuit of this size are merged at all."""
     return num_qubits >= MIN_QUBITS and num_operations >= MIN_OPERATIONS

@@ -1,12 +1,12 @@
 """Evolution of a small state with neighbouring gates multiplied into one matrix.
 
 Gates on one qubit are multiplied into that qubit's pending 2x2 matrix, which commutes with
-operations that are diagonal on the qubit if it is diagonal too. `merge_rules` says which gates on
-two qubits are multiplied into a 4x4 matrix; all others are applied one by one.
+operations that are diagonal on the qubit if it is diagonal too. `merge_rules` chooses the gates on
+two qubits that are multiplied into a 4x4 matrix; all others are applied one by one.
 
-Matrices are made by the same steps as states, as blocks of 2 or 4 rows. What is merged depends on
-the circuit's structure alone, never on parameters or on how many bindings run together; each
-amplitude has the same bits for one binding and for eight in the lanes of a vector.
+Matrices are computed by the same steps as states, as blocks of 2 or 4 rows. The merging depends on
+the circuit's structure alone, never on parameters or on the number of bindings that run together;
+each amplitude has the same bits for one binding and for eight in the lanes of a vector.
 """
 
 from __future__ import annotations
@@ -53,8 +53,8 @@ from simulators.statevector.small.small_matrices import absorb, load_numbers, re
 NOT_EVOLVED, EVOLVED = 0, 1
 _NO_SLOTS, _NO_BINDINGS = np.empty(0, np.int32), np.empty((1, 0))
 
-# The buffer: bytes at which its parts begin.
-_PENDING_FLOATS = 4 * LANES  # of a pending matrix, its real or its imaginary parts
+# Byte offsets of the parts of the buffer.
+_PENDING_FLOATS = 4 * LANES  # floats of the real or the imaginary parts of a pending matrix
 _PENDINGS_FLOATS, _PAIRS_FLOATS = _PENDING_FLOATS * SMALL_QUBITS, PAIR_FLOATS * SMALL_QUBITS
 _MOST_STEPS = MAX_PIECES + 2
 _STEP_WORDS, _EIGHT_FLOATS = 4 * _MOST_STEPS, 8 * LANES * _MOST_STEPS
@@ -83,13 +83,13 @@ class _Work(NamedTuple):
     """Scratch memory of one evolution, and the size of the state."""
 
     buffer: Any
-    shift: Any  # 3 if there are eight states, whose amplitudes lie side by side, else 0
+    shift: Any  # 3 for eight states, whose amplitudes are interleaved, else 0
     end: Any  # floats of the real, or the imaginary, parts
 
 
 @device_function
 def _pending_steps(w, q):  # type: ignore[no-untyped-def]
-    """The pending matrix of a qubit as steps from MAX_PIECES on; returns how many."""
+    """Write the pending matrix of a qubit as steps from MAX_PIECES on; returns their number."""
     steps = as_words(w.buffer, _STEPS, _STEP_WORDS).reshape(_MOST_STEPS, 4)
     eight = as_reals(w.buffer, _EIGHT, _EIGHT_FLOATS)
     kind_of = as_numbers(w.buffer, _KIND_OF, SMALL_QUBITS)
@@ -149,7 +149,7 @@ def _apply_steps(w, re, im, first, pieces):  # type: ignore[no-untyped-def]
 
 @device_function
 def _is_one_matrix(w, q):  # type: ignore[no-untyped-def]
-    """Whether the run that qubit q is in is applied as one matrix."""
+    """Return whether the run of qubit q is applied as one matrix."""
     run_of = as_numbers(w.buffer, _RUN_OF, SMALL_QUBITS)
     costs = as_reals(w.buffer, _RUN_COSTS, MAX_RUNS)
     return run_of[q] >= MAX_RUNS or costs[run_of[q]] > PAIR_COST
@@ -211,7 +211,7 @@ def _apply_run(w, first, second, re, im):  # type: ignore[no-untyped-def]
 
 @device_function
 def _end_run(w, q, re, im):  # type: ignore[no-untyped-def]
-    """End the run that qubit q is in, if there is one."""
+    """End the run of qubit q, if there is one."""
     partner = as_numbers(w.buffer, _PARTNER, SMALL_QUBITS)
     other = partner[q]
     if other >= 0:
@@ -231,10 +231,8 @@ def _apply_pending(w, q, re, im):  # type: ignore[no-untyped-def]
 
 @device_function
 def _begin_pair(w, a, b, runs, code, re, im):  # type: ignore[no-untyped-def]
-    """Before a gate on two qubits: the run it is in, and the matrices pending on its qubits.
-
-    Returns whether it is merged, and how many runs there are.
-    """
+    """Prepare a gate on two qubits: its run, and the matrices pending on its qubits. Returns
+    whether it is merged, and the number of runs."""
     kind_of = as_numbers(w.buffer, _KIND_OF, SMALL_QUBITS)
     partner = as_numbers(w.buffer, _PARTNER, SMALL_QUBITS)
     run_of = as_numbers(w.buffer, _RUN_OF, SMALL_QUBITS)
@@ -265,7 +263,7 @@ def _begin_pair(w, a, b, runs, code, re, im):  # type: ignore[no-untyped-def]
 
 @device_function
 def _finish(w, n, phases, re, im):  # type: ignore[no-untyped-def]
-    """End all runs, and apply what is pending."""
+    """End all runs, and apply the pending matrices."""
     kind_of = as_numbers(w.buffer, _KIND_OF, SMALL_QUBITS)
     partner = as_numbers(w.buffer, _PARTNER, SMALL_QUBITS)
     least = IDENTITY if phases else DIAGONAL
@@ -290,15 +288,15 @@ def evolve(  # type: ignore[no-untyped-def]
     scratch, states, at_re, at_im, rows, ops, qubits, clbits, params, slot_of, bindings, control,
     n, num_clbits, shift, phases,
 ):  # fmt: skip
-    """Apply all gates of a circuit to |0...0> of n qubits: EVOLVED, STOPPED, or NOT_EVOLVED if it
-    has mid-circuit operations.
+    """Apply all gates of a circuit to |0...0> of n qubits; returns EVOLVED, STOPPED, or NOT_EVOLVED
+    if it has mid-circuit operations.
 
     shift 0: one state, with the parameters `params`; 3: eight states, that of lane v with row v (or
     the last) of `bindings`; `slot_of`: see `batch.run`. `states`: bytes; real parts are from at_re
     on, imaginary ones from at_im. Without `phases` the amplitudes' last phases are left out.
     `scratch`: SCRATCH_BYTES.
     """
-    start = np.int64(0)  # typed: a literal would compile what it is passed to a second time
+    start = np.int64(0)  # int64 variable, not a literal: numba would specialise the callee again
     source = as_numbers(scratch, _SOURCE, num_clbits)
     _, _, fits = scan(rows, ops, qubits, clbits, source)
     if not fits:
@@ -356,7 +354,7 @@ def evolve(  # type: ignore[no-untyped-def]
 
 
 class MergedEvolution:
-    """Scratch memory of `evolve`, made once; used by one thread at a time."""
+    """Scratch memory of `evolve`, allocated once; used by one thread at a time."""
 
     def __init__(self) -> None:
         self._scratch = aligned(SCRATCH_BYTES)
@@ -381,8 +379,8 @@ class MergedEvolution:
         phases: bool,
         control: RunControl,
     ) -> int:
-        """Evolve the states of up to eight rows of bindings. `states`: a buffer, and the bytes at
-        which real and imaginary parts begin."""
+        """Evolve the states of up to eight rows of bindings. `states`: a buffer, and the byte
+        offsets of real and imaginary parts."""
         result: int = evolve(
             self._scratch, *states, circuit.table.rows, circuit.ops, circuit.qubits,
             circuit.clbits, circuit.params, slot_of, bindings, control.flag,

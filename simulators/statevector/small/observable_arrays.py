@@ -1,4 +1,4 @@
-"""Observables of a request as the flat arrays that compiled code reads."""
+"""Observables of a request as flat arrays for compiled code."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from simulators.execution import pauli_sums
 
 
 class ObservableArrays:
-    """The strings of a list of observables as the kernel reads them."""
+    """Strings of a list of observables in the form of the kernel."""
 
     def __init__(self, observables: tuple[PauliSum, ...], num_qubits: int) -> None:
         terms = pauli_sums.terms(observables, num_qubits)

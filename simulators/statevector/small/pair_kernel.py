@@ -30,7 +30,7 @@ from simulators.compiler.simd import (
     where,
 )
 
-PAIR_FLOATS = 16 * LANES  # of the real, or the imaginary, parts of a matrix of vectors
+PAIR_FLOATS = 16 * LANES  # floats of the real, or the imaginary, parts of a matrix of vectors
 
 _0, _1, _2, _4 = np.uint64(0), np.uint64(1), np.uint64(2), np.uint64(4)
 _LANES, _3 = np.uint64(LANES), np.uint64(3)
@@ -40,7 +40,7 @@ _C1, _C2, _C3 = np.uint64(LANES), np.uint64(2 * LANES), np.uint64(3 * LANES)
 
 @inline_function
 def _row(m_re, m_im, at, a, b, c, d, e, f, g, h):  # type: ignore[no-untyped-def]
-    """One row of the matrix, from `at` on, times (a + ib, c + id, e + if, g + ih)."""
+    """Product of one row of the matrix, from `at` on, and (a + ib, c + id, e + if, g + ih)."""
     u, v = load(m_re, at), load(m_im, at)
     p, q = u * a, u * b
     p, q = subtract_product(v, b, p), add_product(v, a, q)
@@ -58,10 +58,10 @@ def _row(m_re, m_im, at, a, b, c, d, e, f, g, h):  # type: ignore[no-untyped-def
 
 @device_function
 def apply_pair(re, im, end, low, high, m_re, m_im, at):  # type: ignore[no-untyped-def]
-    """Both bits, `low` < `high` as masks, select vectors: LANES at least.
+    """Apply a matrix whose two bits, `low` < `high` as masks, select vectors: at least LANES.
 
-    The matrix: PAIR_FLOATS floats of m_re and of m_im from `at` on; element (r, c) is the vector
-    at + LANES * (4 * r + c), whose lanes belong to the lanes of the state.
+    The matrix: PAIR_FLOATS floats of m_re and of m_im from `at` on; element (r, c) is the vector at
+    + LANES * (4 * r + c), whose lanes belong to the lanes of the state.
     """
     mask = low | high
     rest = ~mask
@@ -90,7 +90,7 @@ def apply_pair(re, im, end, low, high, m_re, m_im, at):  # type: ignore[no-untyp
 
 
 def _in_one_lane_bit(lower: Any, upper: Any) -> Any:
-    """A function for a matrix on a lane bit and on a bit that selects vectors."""
+    """Make a function for a matrix on a lane bit and on a bit that selects vectors."""
 
     @inline_function
     def apply(re, im, end, high, m_re, m_im):  # type: ignore[no-untyped-def]
@@ -112,7 +112,7 @@ def _in_one_lane_bit(lower: Any, upper: Any) -> Any:
 
 
 def _in_two_lane_bits(lower: Any, upper: Any, lower_high: Any, upper_high: Any) -> Any:
-    """A function for a matrix on two lane bits."""
+    """Make a function for a matrix on two lane bits."""
 
     @inline_function
     def apply(re, im, end, m_re, m_im):  # type: ignore[no-untyped-def]
@@ -139,8 +139,8 @@ _in_2_4 = _in_two_lane_bits(lower_2, upper_2, lower_4, upper_4)
 
 @device_function
 def _spread(m_re, m_im, at, low, high, work_re, work_im):  # type: ignore[no-untyped-def]
-    """Of each row of the matrix that a vector's lanes need, and each column, a vector."""
-    chosen, upper = where(low, low), where(high, high)  # high is no lane: `upper` is not used
+    """Write a vector for each column of each matrix row that a vector's lanes need."""
+    chosen, upper = where(low, low), where(high, high)  # `upper` is unused if high is no lane bit
     both = high < _LANES
     for r in range(_1 if both else _2):
         for c in range(np.uint64(4)):
@@ -158,7 +158,8 @@ def _spread(m_re, m_im, at, low, high, work_re, work_im):  # type: ignore[no-unt
 
 @device_function
 def apply_pair_in_lanes(re, im, end, low, high, m_re, m_im, at, work_re, work_im):  # type: ignore[no-untyped-def]
-    """The same where bit `low`, and perhaps `high`, selects the lane of a vector.
+    """Apply a matrix as `apply_pair`, if bit `low`, and perhaps `high`, selects the lane of a
+    vector.
 
     The matrix: element (r, c) is m_re[at + LANES * r + c]. `work_re`, `work_im`: scratch, of
     PAIR_FLOATS floats each.

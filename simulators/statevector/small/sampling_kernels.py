@@ -18,10 +18,10 @@ CELL_BITS = 12
 CELLS = 1 << CELL_BITS
 CELLS_ROOM = CELLS + SHORTS  # whole vectors are written
 MAPS = 256 + 24
-APART = 4  # tallies side by side: so many shots in a row may find the same outcome without waiting
+APART = 4  # separate tallies: consecutive shots with the same outcome do not wait for each other
 
 _DIRTY = np.uint64(1 << 15)  # a cell in which an outcome ends
-_ROOM = 1e-15  # a cell's border lies so near its place, relatively
+_ROOM = 1e-15  # relative tolerance of a cell's border
 _FEW = 256
 _FINE = np.uint64(4)
 _SHIFT = np.uint64(64 - CELL_BITS)
@@ -33,11 +33,10 @@ _LOW = np.uint64(63)
 
 @device_function
 def _build_guide_table(edges, shift, cumulative, table):  # type: ignore[no-untyped-def]
-    """table[cell] = the group of 2**shift outcomes that its first draw finds, and perhaps _DIRTY.
+    """Fill table[cell] with the group of 2**shift outcomes of its first draw, and perhaps _DIRTY.
 
-    There are `edges` groups; the last one's end is the total. Nothing here asks whether there is
-    anything to write: a branch that cannot be foretold costs more. What stands at `next_` or behind
-    it is not final yet.
+    There are `edges` groups; the last one's end is the total. The loop has no conditional writes: a
+    mispredicted branch costs more. Entries at `next_` or after it are not final yet.
     """
     scale = np.float64(CELLS) / cumulative[(edges << shift) - _1]
     next_ = _0
@@ -52,7 +51,7 @@ def _build_guide_table(edges, shift, cumulative, table):  # type: ignore[no-unty
             at += np.uint64(SHORTS)
         next_ = max(next_, low)
         table[next_] = group | _DIRTY
-        table[max(next_, high - _1)] = group | _DIRTY  # high is low + 1, or seldom low + 2
+        table[max(next_, high - _1)] = group | _DIRTY  # high is low + 1, rarely low + 2
         next_ = max(next_, high)
     while next_ < CELLS:
         fill_short(table, next_, edges - _1)
@@ -61,7 +60,7 @@ def _build_guide_table(edges, shift, cumulative, table):  # type: ignore[no-unty
 
 @inline_function
 def _sample_direct(word, last, total, cumulative, table):  # type: ignore[no-untyped-def]
-    """The outcome of one shot, where each outcome has its cells."""
+    """Outcome of one shot, if each outcome has its cells."""
     entry = np.uint64(table[word >> _SHIFT])
     if entry & _DIRTY:
         t = uniform(word) * total
@@ -73,7 +72,7 @@ def _sample_direct(word, last, total, cumulative, table):  # type: ignore[no-unt
 
 @inline_function
 def _sample_grouped(word, last, total, cumulative, table):  # type: ignore[no-untyped-def]
-    """The same, where each 16 outcomes have their cells."""
+    """Outcome of one shot, if each group of 16 outcomes has its cells."""
     group = np.uint64(table[word >> _SHIFT])
     t = uniform(word) * total
     if group & _DIRTY:
@@ -87,8 +86,8 @@ def _sample_grouped(word, last, total, cumulative, table):  # type: ignore[no-un
 
 @device_function
 def sample(size, cumulative, table, shots, seed, binding, counts, control):  # type: ignore[no-untyped-def]
-    """counts[k] = how many of the shots find outcome k < size (draw 0 of each); of some of them
-    only where the control flag is raised meanwhile.
+    """Fill counts[k] with the number of shots with outcome k < size (draw 0 of each); incomplete if
+    the control flag is set meanwhile.
 
     `table`: uint16 [CELLS_ROOM]; `counts`: int64 [max(size, APART * 256)].
     """
@@ -140,9 +139,10 @@ def sample(size, cumulative, table, shots, seed, binding, counts, control):  # t
 
 @device_function
 def record(size, cumulative, table, shots, seed, binding, maps, width, into, control):  # type: ignore[no-untyped-def]
-    """The clbits of each shot, in order: `width` bytes each of `into`, and up to 7 beyond the last.
+    """Write the clbits of each shot, in order: `width` bytes each of `into`, and up to 7 beyond the
+    last.
 
-    `table`: as `sample` left it; `maps`: see `readout_map`. The shots are those of `sample`.
+    `table`: from `sample`; `maps`: see `readout_map`. The shots are those of `sample`.
     """
     last = np.uint64(size) - _1
     total = cumulative[last]
@@ -163,13 +163,14 @@ def record(size, cumulative, table, shots, seed, binding, maps, width, into, con
 
 @device_function
 def readout_map(n, source, clbits, maps):  # type: ignore[no-untyped-def]
-    """Map from measured qubits to clbits: (measured qubits, whether they are 0, 1 .. n - 1).
+    """Make the map from measured qubits to clbits; returns (number of measured qubits, whether they
+    are 0, 1 .. n - 1).
 
-    `source`: int64, clbit -> qubit or -1, `clbits` of them. Measured qubits are put in the order of
-    the highest clbit each writes, so that outcomes ascend. `maps`: uint64 [MAPS]; four tables for
+    `source`: int64, clbit -> qubit or -1, `clbits` of them. Measured qubits are ordered by the
+    highest clbit that each writes, so that outcomes ascend. `maps`: uint64 [MAPS]; four tables for
     six bits each: of a basis state to the measured qubits' bits, and of those to the clbits.
     """
-    at_qubit = maps[256:]  # by qubit: its place among the measured ones, plus 1; then, its clbits
+    at_qubit = maps[256:]  # by qubit: its index among the measured ones, plus 1; then its clbits
     for q in range(2 * n):
         at_qubit[q] = _0
     bits = 0
@@ -188,7 +189,7 @@ def readout_map(n, source, clbits, maps):  # type: ignore[no-untyped-def]
             plain = plain and place == q
             maps[64 * (q // 6) + (1 << (q % 6))] = _1 << np.uint64(place)
             maps[128 + 64 * (place // 6) + (1 << (place % 6))] = at_qubit[n + q]
-    zero = np.int64(0)  # typed: a literal would compile what it is passed to a second time
+    zero = np.int64(0)  # int64 variable, not a literal: numba would specialise the callee again
     _complete(maps, zero, n)
     _complete(maps, zero + 128, np.int64(bits))
     return bits, plain
@@ -196,7 +197,7 @@ def readout_map(n, source, clbits, maps):  # type: ignore[no-untyped-def]
 
 @device_function
 def _complete(maps, first, bits):  # type: ignore[no-untyped-def]
-    """Two tables whose entries of one bit are there, of six bits each, `bits` in all."""
+    """Complete two tables from their entries of one bit, of six bits each, `bits` in all."""
     for table in range(2):
         at = first + 64 * table
         maps[at] = _0
@@ -206,7 +207,7 @@ def _complete(maps, first, bits):  # type: ignore[no-untyped-def]
 
 @device_function
 def marginalize(size, bits, maps, weights, into):  # type: ignore[no-untyped-def]
-    """into[j] = the sum of the weights of all basis states whose measured bits are j."""
+    """Fill into[j] with the sum of the weights of all basis states whose measured bits are j."""
     for j in range(1 << bits):
         into[j] = 0
     for i in range(size):
@@ -215,7 +216,7 @@ def marginalize(size, bits, maps, weights, into):  # type: ignore[no-untyped-def
 
 @device_function
 def gather(bits, maps, counts, width, outcomes, values):  # type: ignore[no-untyped-def]
-    """Pack what was counted at all, ascending; returns how many.
+    """Pack the nonzero counts, ascending; returns their number.
 
     Writes up to 8 bytes beyond the last of `outcomes`, and one number beyond the last of `values`.
     """

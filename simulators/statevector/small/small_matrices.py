@@ -24,8 +24,8 @@ _LOW, _LANES = np.uint64(LANES - 1), np.uint64(LANES)
 def load_numbers(  # type: ignore[no-untyped-def]
     code, num_params, at, pieces, params, slot_of, bindings, first, entries, own, eight
 ):
-    """The matrices of one operation's pieces into `eight`: of each element a vector, whose lane v
-    has the value of row first + v (or the last) of `bindings`."""
+    """Load the matrices of one operation's pieces into `eight`: for each element a vector, whose
+    lane v has the value of row first + v (or the last) of `bindings`."""
     start = np.int64(0)
     free = False
     if slot_of.size:
@@ -49,8 +49,8 @@ def load_numbers(  # type: ignore[no-untyped-def]
 
 @device_function
 def reset(re, im, at, side, columns):  # type: ignore[no-untyped-def]
-    """The identity, with `side` rows, from `at` on. columns: vectors of a row; 1: its lanes are the
-    columns."""
+    """Write the identity, with `side` rows, from `at` on. columns: vectors of a row; 1: its lanes
+    are the columns."""
     none, ones = splat(0.0), splat(1.0)
     for r in range(np.uint64(side)):
         for c in range(np.uint64(columns)):

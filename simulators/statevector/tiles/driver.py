@@ -24,15 +24,16 @@ from simulators.statevector.tiles.sweep_kernel import (
 from simulators.statevector.tiles.tile_ops import PHASES
 
 _ALONE = 1 << 16  # states with fewer amplitudes are not worth a second thread
-_AT_ONCE = 1 << 23  # amplitudes that go through passes between two looks at the control
-_MOST_PASSES = 256  # in one call
+_AT_ONCE = 1 << 23  # amplitudes processed between two reads of the control flag
+_MOST_PASSES = 256  # passes of one call
 _FIRST_CACHE = Path("/sys/devices/system/cpu/cpu0/cache/index0/size")
 _NO_NORMS = np.empty(0)
 
 
 @functools.lru_cache(maxsize=2)
 def _strip(itemsize: int) -> int:
-    """2**so many rows are two thirds of the first cache, at most. No bit depends on it."""
+    """Number of row bits of a strip: 2**n rows take at most two thirds of the first cache. Results
+    do not depend on it."""
     try:
         size = int(_FIRST_CACHE.read_text().strip().removesuffix("K")) << 10
     except (OSError, ValueError):
@@ -41,7 +42,7 @@ def _strip(itemsize: int) -> int:
 
 
 class TileKernels(NamedTuple):
-    """The kernels of one precision."""
+    """Kernels of one precision."""
 
     sweep: Kernel
     row_norms: Kernel
@@ -70,18 +71,18 @@ def apply(
     high: int = 0,
     norms: bool = True,
 ) -> None:
-    """Passes first .. last - 1, by default all. Raises Stopped.
+    """Apply passes first .. last - 1, by default all. Raises Stopped.
 
-    `high`: the bits of all indices that stand in the number of a rank. `norms`: the last pass finds
-    the norms of the state's rows, on which sampling stands.
+    `high`: the bits of all indices that are given by the rank number. `norms`: the last pass
+    computes the norms of the state's rows, which sampling uses.
     """
     end = len(plan.starts) - 1 if last is None else last
     if first >= end:
         return
     alive = state.live
     all_wires = (1 << state.num_qubits) - 1 | high
-    full = int(plan.live[end - 1]) & all_wires == all_wires  # the last pass goes through all tiles
-    # Where it does, all passes together write all amplitudes before they read them.
+    full = int(plan.live[end - 1]) & all_wires == all_wires  # the last pass visits all tiles
+    # If it does, the passes together write all amplitudes before they read them.
     all_written = full and first == 0 and end == len(plan.starts) - 1
     amplitudes = state.overwritten() if all_written else state.amplitudes
     state.changed()
@@ -102,7 +103,7 @@ def apply(
 
 
 class _Call:
-    """A kernel and what all calls of it have in common."""
+    """Kernel with the common arguments of its calls."""
 
     def __init__(
         self,
@@ -128,14 +129,14 @@ class _Call:
             rounded,
         )
         self._high = high
-        self._type = "float64" if is_double else "float32"  # a dtype takes long to say
+        self._type = "float64" if is_double else "float32"  # the conversion of a dtype is slow
         self._rows = 1 << (plan.width - LANE_WIRES)
         tiles = 1 << (num_qubits - plan.width)
         self._most = _strip(reals.itemsize)
         self._threads = min(sweeper.crew.size, tiles) if 1 << num_qubits >= _ALONE else 1
 
     def __call__(self, first: int, last: int, initial: int, norms: NDArray[np.float64]) -> None:
-        """Passes first .. last - 1. Raises Stopped."""
+        """Run passes first .. last - 1. Raises Stopped."""
         sweeper, rows, threads = self._sweeper, self._rows, self._threads
         marks = np.zeros((last - first) * (threads + 1), np.int64)
 

@@ -34,7 +34,7 @@ def number(value: int) -> Any:
 
 
 class Emitter:
-    """Writes one kernel's instructions, for arrays of the numbers that `like` has."""
+    """Emitter of one kernel's instructions, for arrays with the element type of `like`."""
 
     def __init__(self, context: Any, builder: Any, like: Any) -> None:
         self.context, self.builder = context, builder
@@ -42,7 +42,7 @@ class Emitter:
         self.element = ir.FloatType() if single else ir.DoubleType()
         self._bits = 32 if single else 64
         self.count = 8 * VECTOR_BYTES // self._bits
-        self.summed = 8 * _WIDE_BYTES // self._bits  # lanes that are summed together
+        self.summed = 8 * _WIDE_BYTES // self._bits  # lanes of a wide sum
         self.per_row = LANES // self.count
         self.kind = ir.VectorType(self.element, self.count)
 
@@ -51,44 +51,44 @@ class Emitter:
         return cgutils.create_struct_proxy(array_type)(self.context, self.builder, array).data
 
     def at(self, data: Any, index: Any, more: int = 0) -> Any:
-        """The address of a vector."""
+        """Address of a vector."""
         place = self.builder.add(index, number(more)) if more else index
         return self.builder.bitcast(self.builder.gep(data, [place]), self.kind.as_pointer())
 
     def load(self, pointer: Any, *, aligned: bool = True) -> Any:
-        """A vector from there."""
+        """Load a vector."""
         return self.builder.load(pointer, align=VECTOR_BYTES if aligned else self._bits // 8)
 
     def store(self, value: Any, pointer: Any, *, aligned: bool = True) -> None:
-        """A vector to there."""
+        """Store a vector."""
         self.builder.store(value, pointer, align=VECTOR_BYTES if aligned else self._bits // 8)
 
     def scalar(self, data: Any, index: Any, more: int = 0) -> Any:
-        """One number."""
+        """Load one number."""
         place = self.builder.add(index, number(more)) if more else index
         return self.builder.load(self.builder.gep(data, [place]))
 
     def splat(self, value: Any) -> Any:
-        """The same number in all lanes."""
+        """Vector with the same number in all lanes."""
         none = ir.Constant(self.kind, ir.Undefined)
         vector = self.builder.insert_element(none, value, ir.Constant(_I32, 0))
         return self.shuffled(vector, none, [0] * self.count)
 
     def shuffled(self, a: Any, b: Any, order: Sequence[int]) -> Any:
-        """Lane k is lane order[k] of both, put one behind the other."""
+        """Vector whose lane k is lane order[k] of both vectors, concatenated."""
         lanes = ir.Constant(ir.VectorType(_I32, len(order)), list(order))
         return self.builder.shuffle_vector(a, b, lanes)
 
     def negative(self, value: Any) -> Any:
-        """-value; no instruction where an fma takes it."""
+        """Return -value; no instruction if an fma absorbs it."""
         return self.builder.fneg(value)
 
     def product(self, a: Any, b: Any) -> Any:
-        """a * b."""
+        """Return a * b."""
         return self.builder.fmul(a, b)
 
     def fma(self, a: Any, b: Any, c: Any) -> Any:
-        """a * b + three, rounded once."""
+        """Return a * b + c, rounded once."""
         kind = a.type
         bits = 64 if isinstance(kind.element, ir.DoubleType) else 32
         name = f"llvm.fma.v{kind.count}f{bits}"
@@ -97,12 +97,12 @@ class Emitter:
         return self.builder.call(function, [a, b, c])
 
     def times(self, x: Any, y: Any, u: Any, v: Any) -> tuple[Any, Any]:
-        """(x + iy) * (u + iv)."""
+        """Return (x + iy) * (u + iv)."""
         re = self.fma(self.negative(y), v, self.product(x, u))
         return re, self.fma(x, v, self.product(y, u))
 
     def sum(self, value: Any) -> Any:
-        """All lanes of a vector of float64, added in pairs."""
+        """Sum of all lanes of a vector of float64, added in pairs."""
         size = value.type.count
         while size > 1:
             size //= 2
@@ -112,7 +112,7 @@ class Emitter:
         return self.builder.extract_element(value, ir.Constant(_I32, 0))
 
     def joined(self, values: Sequence[Any]) -> list[Any]:
-        """Vectors of `summed` lanes, of the lanes of these one after the other."""
+        """Vectors of `summed` lanes, with the lanes of these vectors in order."""
         results = list(values)
         while results[0].type.count < self.summed:
             lanes = range(2 * results[0].type.count)
@@ -121,13 +121,13 @@ class Emitter:
         return results
 
     def wide(self, value: Any) -> Any:
-        """A vector's numbers as float64."""
+        """Convert a vector's numbers to float64."""
         if self._bits == 64:
             return value
         return self.builder.fpext(value, ir.VectorType(ir.DoubleType(), value.type.count))
 
     def prefetch(self, pointer: Any) -> None:
-        """Have a cache line come near; a hint."""
+        """Prefetch a cache line; a hint."""
         byte = ir.IntType(8).as_pointer()
         shape = ir.FunctionType(ir.VoidType(), [byte, _I32, _I32, _I32])
         function = cgutils.get_or_insert_function(self.builder.module, shape, "llvm.prefetch.p0")
@@ -135,6 +135,6 @@ class Emitter:
         self.builder.call(function, [self.builder.bitcast(pointer, byte), *hints])
 
     def each(self, count: Any, body: Callable[[Any], None]) -> None:
-        """body(where it begins) for so many vectors, as a loop."""
+        """Call body(start) for `count` vectors, as a loop."""
         with cgutils.for_range(self.builder, count) as loop:
             body(self.builder.mul(loop.index, number(self.count)))

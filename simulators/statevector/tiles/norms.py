@@ -15,14 +15,14 @@ from simulators.statevector.tiles import row_ops as rows
 
 @device_function
 def fill(amplitudes, first, last, norms):  # type: ignore[no-untyped-def]
-    """norms[r] = the sum of the squares of row r, for rows first .. last - 1."""
+    """Fill norms[r] with the sum of the squares of row r, for rows first .. last - 1."""
     for row in range(first, last):
         norms[row] = rows.norm_stored(amplitudes, 2 * LANES * row)
 
 
 @kernel(REALS, INT, INT, INT, REALS2, group="wide")
 def add_up(norms, rows_each, first, last, sums):  # type: ignore[no-untyped-def]
-    """sums[b, 0] = the sum of the norms of block b, for blocks first .. last - 1."""
+    """Fill sums[b, 0] with the sum of the norms of block b, for blocks first .. last - 1."""
     for block in range(first, last):
         result = 0.0
         for row in range(block * rows_each, (block + 1) * rows_each):
@@ -39,10 +39,11 @@ def _square(amplitudes, at):  # type: ignore[no-untyped-def]
 
 @device_function
 def locate(amplitudes, norms, rows_each, places, first, last, edges, begins, draws, indices):  # type: ignore[no-untyped-def]
-    """indices[s] = where draws[s] falls, of ascending draws of blocks first .. last - 1: block b
-    of the whole state has begins[b] .. begins[b + 1] - 1 of them, and begins at edges[b].
+    """Fill indices[s] with the basis state of draws[s], for ascending draws of blocks first .. last
+    - 1: block b of the whole state has draws begins[b] .. begins[b + 1] - 1, and begins at
+    edges[b].
 
-    Where rounding leaves a draw beyond the end of its row it takes the last lane that is not 0.
+    A draw that rounding moves beyond the end of its row takes the last lane that is not 0.
     """
     for block in range(first, last):
         number = places[block]
@@ -81,8 +82,8 @@ def locate(amplitudes, norms, rows_each, places, first, last, edges, begins, dra
 
 @kernel(REALS, INT, I64, INT, INT, INT, REALS2, group="wide")
 def part_up(norms, rows_each, places, bit, first, last, sums):  # type: ignore[no-untyped-def]
-    """sums[b] = the sums of the norms of block b's rows that have a 0 and that have a 1 at `bit` of
-    their number in the whole state; places[b] is the block's there."""
+    """Fill sums[b] with the sums of the norms of block b's rows that have a 0 and that have a 1 at
+    `bit` of their number in the whole state; places[b]: index of the block there."""
     for block in range(first, last):
         zeros = ones = 0.0
         for k in range(rows_each):

@@ -23,12 +23,12 @@ from simulators.statevector.planning.tables import (
 )
 from simulators.statevector.tiles import row_ops as rows
 
-_TABLE = 2 * LANES  # numbers of a lanes' table
-_SCALAR = MOST_WIDTH  # where the products of terms without a place stand
-NOTES = 3  # words of one operation
-PRODUCTS = 2 * (MOST_WIDTH + 1)  # float64: of all places
-FACTORS = (_TABLE << MOST_CROSS) + _TABLE + 2  # numbers beside two for each row
-_FEW = 3  # bits of a row whose numbers fill no vector
+_TABLE = 2 * LANES  # numbers of a table of lanes
+_SCALAR = MOST_WIDTH  # index of the products of terms without a place
+NOTES = 3  # words for one operation
+PRODUCTS = 2 * (MOST_WIDTH + 1)  # float64: products of all places
+FACTORS = (_TABLE << MOST_CROSS) + _TABLE + 2  # numbers in addition to two for each row
+_FEW = 3  # with fewer row bits, the numbers fill no vector
 
 
 @device_function
@@ -46,10 +46,8 @@ def spread(number, mask):  # type: ignore[no-untyped-def]
 
 @device_function
 def _products(terms, first, count, floats, at, base, fixed, value, into):  # type: ignore[no-untyped-def]
-    """Multiply the terms that count in this tile, by place; returns the places, as a mask.
-
-    Row bits under `fixed` have their `value` in all rows concerned, so their terms have no place.
-    """
+    """Multiply the terms that apply in this tile, by place; returns the mask of the places. Row
+    bits under `fixed` have their `value` in all affected rows, so their terms have no place."""
     for place in range(MOST_WIDTH + 1):
         into[2 * place] = 1.0
         into[2 * place + 1] = 0.0
@@ -75,7 +73,8 @@ def _products(terms, first, count, floats, at, base, fixed, value, into):  # typ
 
 @device_function
 def _double(into, at, size, products, place):  # type: ignore[no-untyped-def]
-    """into[size .. 2 * size - 1] = into[0 .. size - 1] times the product of a place, by pairs."""
+    """Set into[size .. 2 * size - 1] to into[0 .. size - 1] times the product of a place, by
+    pairs."""
     u, v = products[2 * place], products[2 * place + 1]
     for k in range(at, at + 2 * size, 2):
         x, y = into[k], into[k + 1]
@@ -85,7 +84,8 @@ def _double(into, at, size, products, place):  # type: ignore[no-untyped-def]
 
 @device_function
 def _row_factors(rounded, at, height, products, touched, factors):  # type: ignore[no-untyped-def]
-    """factors[0 ..] = the table at rounded[at], of 2**height rows, times what the terms say."""
+    """Set factors[0 ..] to the table at rounded[at], of 2**height rows, times the products of the
+    terms."""
     factors[0] = products[2 * _SCALAR]
     factors[1] = products[2 * _SCALAR + 1]
     if not touched & (((1 << height) - 1) << LANE_WIRES) and height >= _FEW:
@@ -112,7 +112,7 @@ def _row_factors(rounded, at, height, products, touched, factors):  # type: igno
 
 @device_function
 def _lane_factors(rounded, at, num_tables, products, factors, to):  # type: ignore[no-untyped-def]
-    """factors[to ..] = the lanes' tables at rounded[at], times what the terms say."""
+    """Set factors[to ..] to the lanes' tables at rounded[at], times the products of the terms."""
     own = to + _TABLE * num_tables  # pairs, one table's
     factors[own] = 1.0
     factors[own + 1] = 0.0
@@ -137,11 +137,11 @@ def _is_one(table, at):  # type: ignore[no-untyped-def]
 
 @device_function
 def prepare(ops, o, height, terms, floats, rounded, base, factors, products, notes):  # type: ignore[no-untyped-def]
-    """Make ready operation o, a PHASE, for one tile of 2**height rows.
+    """Prepare operation o, a PHASE, for one tile of 2**height rows.
 
     `floats` are the numbers in double precision, `rounded` in the tile's own. `factors`: scratch of
-    that, FACTORS and two for each row; `products`: float64 [PRODUCTS]. notes[0], notes[1]: whether
-    the factors of rows, and of lanes, are there; notes[2]: the lanes' tables that are all 1.
+    that type, FACTORS and two for each row; `products`: float64 [PRODUCTS]. notes[0], notes[1]:
+    whether there are factors of rows, and of lanes; notes[2]: the lanes' tables that are all 1.
     """
     at = ops[o, AT]
     num_tables = 1 << bit_ops.count(ops[o, CROSS])
@@ -167,7 +167,7 @@ def prepare(ops, o, height, terms, floats, rounded, base, factors, products, not
 
 @device_function
 def turn(tile, order, height, ops, o, strip, at, rounded, factors, notes):  # type: ignore[no-untyped-def]
-    """Operation o, made ready, on the rows at | some of the bits `strip`."""
+    """Apply the prepared operation o to the rows at | some of the bits `strip`."""
     mask, value, cross = ops[o, ROW_MASK], ops[o, ROW_VALUE], ops[o, CROSS]
     begin = ops[o, AT]
     by, first = rounded, begin

@@ -16,13 +16,13 @@ from simulators.statevector.planning.tables import LANE_WIRES, LANES
 from simulators.statevector.tiles.emitter import Emitter, number
 
 _INT = types.int64
-_AT_ONCE = 4  # rows of a matrix whose sums are in registers together
-_HELD = 16  # numbers of a matrix that are in registers for a whole row
+_AT_ONCE = 4  # matrix rows whose sums are in registers together
+_HELD = 16  # matrix elements that stay in registers for a whole row
 
 
 @intrinsic  # type: ignore[untyped-decorator]
 def load_row(_context: Any, amplitudes: Any, _start: Any, tile: Any, _row: Any) -> Any:
-    """The row = LANES complex numbers, of which the first's real part is amplitudes[start]."""
+    """Load a row of LANES complex numbers; the first real part is amplitudes[start]."""
 
     def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
         to = Emitter(context, builder, tile)
@@ -46,7 +46,7 @@ def _apart(to: Emitter, source: Any, start: Any, v: int) -> tuple[Any, Any]:
 
 @intrinsic  # type: ignore[untyped-decorator]
 def store_row(_context: Any, amplitudes: Any, _start: Any, tile: Any, _row: Any) -> Any:
-    """The inverse of `load_row`."""
+    """Store a row; the inverse of `load_row`."""
 
     def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
         to = Emitter(context, builder, tile)
@@ -66,7 +66,7 @@ def store_row(_context: Any, amplitudes: Any, _start: Any, tile: Any, _row: Any)
 
 @intrinsic  # type: ignore[untyped-decorator]
 def prefetch_row(_context: Any, amplitudes: Any, _start: Any) -> Any:
-    """Have a row come into the cache that will be loaded soon."""
+    """Prefetch a row into the cache."""
 
     def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
         to = Emitter(context, builder, amplitudes)
@@ -79,7 +79,7 @@ def prefetch_row(_context: Any, amplitudes: Any, _start: Any) -> Any:
 
 @intrinsic  # type: ignore[untyped-decorator]
 def clear_row(_context: Any, tile: Any, _row: Any) -> Any:
-    """The row = 0."""
+    """Set a row to 0."""
 
     def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
         to = Emitter(context, builder, tile)
@@ -92,7 +92,7 @@ def clear_row(_context: Any, tile: Any, _row: Any) -> Any:
 
 
 def _norm(to: Emitter, parts: list[tuple[Any, Any]]) -> Any:
-    """The sum of squares of a row's vectors, in float64."""
+    """Sum of squares of a row's vectors, in float64."""
     sums: list[Any] = [None, None]
     for pair in zip(*(to.joined(each) for each in zip(*parts, strict=True)), strict=True):
         for k, value in enumerate(pair):
@@ -104,7 +104,7 @@ def _norm(to: Emitter, parts: list[tuple[Any, Any]]) -> Any:
 
 @intrinsic  # type: ignore[untyped-decorator]
 def norm_row(_context: Any, tile: Any, _row: Any) -> Any:
-    """The sum of a row's squares: float64."""
+    """Sum of a row's squares: float64."""
 
     def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
         to = Emitter(context, builder, tile)
@@ -118,7 +118,7 @@ def norm_row(_context: Any, tile: Any, _row: Any) -> Any:
 
 @intrinsic  # type: ignore[untyped-decorator]
 def norm_stored(_context: Any, amplitudes: Any, _start: Any) -> Any:
-    """The very number that `norm_row` gives, of a row in memory."""
+    """Sum of the squares of a row in memory, with the same bits as `norm_row`."""
 
     def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
         to = Emitter(context, builder, amplitudes)
@@ -130,7 +130,7 @@ def norm_stored(_context: Any, amplitudes: Any, _start: Any) -> Any:
 
 @intrinsic  # type: ignore[untyped-decorator]
 def swap_lane(_context: Any, tile: Any, _row: Any, _other: Any, _lane: Any) -> Any:
-    """Lanes that have this bit, of a row, change places with those of the other that have not."""
+    """Exchange the lanes of a row that have this bit with those of the other row that have not."""
 
     def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
         to = Emitter(context, builder, tile)
@@ -152,7 +152,7 @@ def swap_lane(_context: Any, tile: Any, _row: Any, _other: Any, _lane: Any) -> A
 
 def _swap(to: Emitter, data: Any, row: Any, other: Any, lane: int, part: int) -> None:
     bit = 1 << lane
-    if bit >= to.count:  # whole vectors
+    if bit >= to.count:  # exchange of whole vectors
         for at in (at for at in range(0, LANES, to.count) if not at & bit):
             first, second = to.at(data, row, part + at + bit), to.at(data, other, part + at)
             x, y = to.load(first), to.load(second)
@@ -198,7 +198,7 @@ def _dense(width: int, *, real: bool) -> Any:
 
 
 class _Entries:
-    """A matrix' numbers in all lanes: few of them are loaded once, many where they are needed."""
+    """Elements of a matrix in all lanes: a few are loaded once, many where they are needed."""
 
     def __init__(self, to: Emitter, matrix: Any, at: Any, size: int, real: bool) -> None:
         self._to, self._matrix, self._at = to, matrix, at
@@ -207,7 +207,7 @@ class _Entries:
         self._held = [self._load(k) for k in range(count)] if count <= _HELD else []
 
     def part(self, place: int, part: int) -> Any:
-        """The real (0) or imaginary (1) part of one."""
+        """Real (0) or imaginary (1) part of one element."""
         at = self.parts * place + part
         return self._held[at] if self._held else self._load(at)
 
@@ -216,7 +216,7 @@ class _Entries:
 
 
 def _multiply(to: Emitter, data: Any, starts: list[Any], v: Any, entries: _Entries) -> None:
-    """One vector of each row; sums of a few rows of the matrix grow side by side."""
+    """Multiply one vector of each row; sums of a few matrix rows are computed together."""
     begins = [to.builder.add(start, v) for start in starts]
     re = [to.at(data, begin) for begin in begins]
     im = [to.at(data, begin, LANES) for begin in begins]
@@ -249,7 +249,7 @@ real_1, real_2, real_3 = (_dense(width, real=True) for width in (1, 2, 3))
 
 @intrinsic  # type: ignore[untyped-decorator]
 def scale_row(_context: Any, tile: Any, _row: Any, factors: Any, _at: Any) -> Any:
-    """The row *= the complex number at factors[at]."""
+    """Multiply the row by the complex number at factors[at]."""
 
     def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
         to = Emitter(context, builder, tile)
@@ -269,8 +269,8 @@ def scale_row(_context: Any, tile: Any, _row: Any, factors: Any, _at: Any) -> An
 def scale_row_by_lane(
     _context: Any, tile: Any, _row: Any, factors: Any, _at: Any, table: Any, _start: Any
 ) -> Any:
-    """The same, and each lane *= its own number: LANES real parts from table[start], then LANES
-    imaginary ones."""
+    """Multiply the row as `scale_row`, and each lane by its own number: LANES real parts from
+    table[start], then LANES imaginary ones."""
 
     def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
         to = Emitter(context, builder, tile)
@@ -290,7 +290,8 @@ def scale_row_by_lane(
 
 
 def _pairs(to: Emitter, x: Any, re: Any, im: Any) -> Any:
-    """Complex numbers (re, im, re, im, ...) times others, of which each stands in two lanes."""
+    """Product of complex numbers (re, im, re, im, ...) and others, each of which is in two
+    lanes."""
     none = ir.Constant(to.kind, ir.Undefined)
     swapped = to.shuffled(x, none, [k ^ 1 for k in range(to.count)])
     sign = ir.Constant(to.kind, [1.0 if k & 1 else -1.0 for k in range(to.count)])
@@ -308,8 +309,8 @@ def complex_scale(
     _second: Any,
     _count: Any,
 ) -> Any:
-    """into[to + k] = values[first + k] * scalars[second], for `count` numbers: complex ones
-    in pairs (re, im), whole vectors of them."""
+    """Set into[to + k] = values[first + k] * scalars[second], for `count` numbers: complex ones in
+    pairs (re, im), in whole vectors."""
 
     def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
         to = Emitter(context, builder, into)
@@ -331,7 +332,7 @@ def complex_scale(
 def complex_multiply(
     _context: Any, into: Any, _to: Any, values: Any, _first: Any, _count: Any
 ) -> Any:
-    """into[to + k] *= values[first + k], as `scale_pairs`."""
+    """Multiply into[to + k] by values[first + k], in the form of `complex_scale`."""
 
     def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
         to = Emitter(context, builder, into)

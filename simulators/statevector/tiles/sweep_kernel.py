@@ -13,7 +13,7 @@ from simulators.statevector.tiles.work_sharing import fetch_add, load_acquire, s
 
 @device_function
 def _arrange(places, p, width, offsets, tile_rows):  # type: ignore[no-untyped-def]
-    """The rows of a pass's tiles in the order of memory; returns the tile's wires, as a mask."""
+    """Order the rows of a pass's tiles by memory; returns the mask of the tile's wires."""
     inside = 0
     for j in range(width):
         inside |= 1 << places[p, j]
@@ -34,13 +34,13 @@ def run(  # type: ignore[no-untyped-def]
     amplitudes, n, width, starts, places, live, ops, terms, floats, rounded, first, last, high,
     alive, limit, me, threads, marks, control, scratch, int_scratch, products, norms,
 ):  # fmt: skip
-    """Passes first .. last - 1, as far as other threads do not do them; 0, or 1 if stopped.
+    """Run passes first .. last - 1, shared with other threads; returns 0, or 1 if stopped.
 
-    Each of `threads` threads calls this with its number `me`, scratch, words and products of its
-    own, and the same of all else; it returns when all is done. Control flag and `marks`: int64,
-    marks [(last - first) * (threads + 1)] and 0 at the begin. `alive`: wires that may be 1 where an
-    amplitude is not 0. `limit`: see `tile.operate`. `high`: added to every base. norms: float64
-    [2**(n - LANE_WIRES)], written by the last pass; or empty.
+    Each of `threads` threads calls this with its number `me`, its own scratch, words and products,
+    and the same other arguments; it returns when all passes are done. Control flag and `marks`:
+    int64, marks [(last - first) * (threads + 1)], initially 0. `alive`: wires that may be 1 in an
+    amplitude that is not 0. `limit`: see `tile_ops.operate`. `high`: added to every base. norms:
+    float64 [2**(n - LANE_WIRES)], written by the last pass; or empty.
     """
     height = width - LANE_WIRES
     size = 1 << height
@@ -59,7 +59,7 @@ def run(  # type: ignore[no-untyped-def]
         if high & ~live[p]:
             tiles = 0
         filled = norms if p == last - 1 else none
-        all_tiles = filled.size > 0 or live[p] & ~alive != 0  # new amplitudes are to be written
+        all_tiles = filled.size > 0 or live[p] & ~alive != 0  # new amplitudes must be written
         mark = (p - first) * (threads + 1)
         done = 0
         for turn in range(threads):
@@ -106,13 +106,13 @@ def run_double(  # type: ignore[no-untyped-def]
 
 @kernel(REALS, INT, INT, REALS, group="wide")
 def fill_double(amplitudes, first, last, norms):  # type: ignore[no-untyped-def]
-    """Norms of the rows of a state in double precision, see `rownorms.fill`."""
+    """Norms of the rows of a state in double precision, see `norms.fill`."""
     fill(amplitudes, first, last, norms)
 
 
 @kernel(REALS, REALS, INT, I64, INT, INT, REALS, I64, REALS, I64, group="wide")
 def locate_double(amplitudes, norms, rows_each, places, first, last, edges, begins, draws, indices):  # type: ignore[no-untyped-def]
-    """Basis states of sorted draws in double precision, see `rownorms.locate`."""
+    """Basis states of sorted draws in double precision, see `norms.locate`."""
     locate(amplitudes, norms, rows_each, places, first, last, edges, begins, draws, indices)
 
 
@@ -133,11 +133,11 @@ def run_single(  # type: ignore[no-untyped-def]
 
 @kernel(SINGLES, INT, INT, REALS, group="deferred")
 def fill_single(amplitudes, first, last, norms):  # type: ignore[no-untyped-def]
-    """Norms of the rows of a state in single precision, see `rownorms.fill`."""
+    """Norms of the rows of a state in single precision, see `norms.fill`."""
     fill(amplitudes, first, last, norms)
 
 
 @kernel(SINGLES, REALS, INT, I64, INT, INT, REALS, I64, REALS, I64, group="deferred")
 def locate_single(amplitudes, norms, rows_each, places, first, last, edges, begins, draws, indices):  # type: ignore[no-untyped-def]
-    """Basis states of sorted draws in single precision, see `rownorms.locate`."""
+    """Basis states of sorted draws in single precision, see `norms.locate`."""
     locate(amplitudes, norms, rows_each, places, first, last, edges, begins, draws, indices)

@@ -26,8 +26,8 @@ from simulators.statevector.tiles import row_ops as rows
 from simulators.statevector.tiles.phase_ops import NOTES, prepare, turn
 
 ROW = 2 * LANES  # numbers of a row
-PHASES = 4  # operations of that kind that are made ready together
-_AHEAD = 12  # rows: so far ahead memory is asked for what will be loaded
+PHASES = 4  # operations of that kind that are prepared together
+_AHEAD = 12  # prefetch distance in rows
 _D1, _D2, _D3, _R1, _R2 = DENSE + 1, DENSE + 2, DENSE + 3, REAL + 1, REAL + 2
 
 
@@ -38,7 +38,7 @@ def _fits(ops, o, base):  # type: ignore[no-untyped-def]
 
 @device_function
 def concerned(ops, first, last, base):  # type: ignore[no-untyped-def]
-    """Whether any operation changes the tile: swaps of lanes alone cancel."""
+    """Return whether any operation changes the tile: lane swaps alone cancel."""
     o = first
     while o < last and (ops[o, KIND] == SWAP_LANE_ROW or not _fits(ops, o, base)):
         o += 1
@@ -47,10 +47,8 @@ def concerned(ops, first, last, base):  # type: ignore[no-untyped-def]
 
 @device_function
 def load(amplitudes, base, offsets, tile_rows, alive, tile, order):  # type: ignore[no-untyped-def]
-    """The tile's rows, in the order of memory; those that must be 0 are not looked at.
-
-    offsets: of each row, from the base; tile_rows: which row of the tile it is.
-    """
+    """Load the tile's rows, in the order of memory; rows that must be 0 are not read. offsets: of
+    each row, from the base; tile_rows: index of each row in the tile."""
     last = offsets.size - 1
     for k in range(offsets.size):
         number = tile_rows[k]
@@ -65,7 +63,8 @@ def load(amplitudes, base, offsets, tile_rows, alive, tile, order):  # type: ign
 
 @device_function
 def store(amplitudes, base, offsets, tile_rows, tile, order, norms):  # type: ignore[no-untyped-def]
-    """The inverse of `load`; and the norm of each row, where `norms` has room for them."""
+    """Store the rows, the inverse of `load`; and write the norm of each row, if `norms` is not
+    empty."""
     last = offsets.size - 1
     for k in range(offsets.size):
         at = base | offsets[k]
@@ -102,7 +101,7 @@ def _map(order, free, value, other):  # type: ignore[no-untyped-def]
 
 @device_function
 def _multiply(tile, order, kind, free, value, a, b, c, rounded, at):  # type: ignore[no-untyped-def]
-    """A matrix on row bits a, b, c, in all rows value | some of `free`."""
+    """Apply a matrix on row bits a, b, c to all rows value | some of `free`."""
     rest = free - free
     while True:
         row = rest | value
@@ -125,7 +124,7 @@ def _multiply(tile, order, kind, free, value, a, b, c, rounded, at):  # type: ig
 
 @device_function
 def _moves(ops, o):  # type: ignore[no-untyped-def]
-    """The row bits of which an operation needs both values at once."""
+    """Row bits of which an operation needs both values at once."""
     kind = ops[o, KIND]
     if kind == PHASE:
         return kind - kind
@@ -143,7 +142,7 @@ def _moves(ops, o):  # type: ignore[no-untyped-def]
 
 @device_function
 def _filled(strip, full, limit):  # type: ignore[no-untyped-def]
-    """The strip with more of the lowest row bits, `limit` in all; the whole tile if it has more."""
+    """Extend the strip by the lowest row bits to `limit` in all; the whole tile if it has more."""
     result = count(strip)
     if result > limit:
         return full
@@ -157,7 +156,7 @@ def _filled(strip, full, limit):  # type: ignore[no-untyped-def]
 
 @device_function
 def _act(tile, order, height, ops, o, strip, at, rounded, factors, notes):  # type: ignore[no-untyped-def]
-    """Operation o on the rows at | some of the bits `strip`."""
+    """Apply operation o to the rows at | some of the bits `strip`."""
     kind = ops[o, KIND]
     mask, value = ops[o, ROW_MASK], ops[o, ROW_VALUE]
     if kind == SWAP_LANE_ROW:
@@ -180,10 +179,10 @@ def operate(  # type: ignore[no-untyped-def]
     tile, order, height, limit, ops, first, last, terms, floats, rounded, base, factors, products,
     notes,
 ):  # fmt: skip
-    """Operations first .. last - 1 on a tile of 2**height rows that has been loaded.
+    """Apply operations first .. last - 1 to a loaded tile of 2**height rows.
 
-    Operations that follow one another go together over strips of 2**most rows, which stay in the
-    first cache. `factors` and `notes`: room for PHASES operations.
+    Consecutive operations are applied together to strips of 2**limit rows, which stay in the first
+    cache. `factors` and `notes`: room for PHASES operations.
     """
     full = (1 << height) - 1
     room = factors.size // PHASES

@@ -17,7 +17,7 @@ from numba.extending import intrinsic
 
 from simulators.compiler.kernel import inline_function
 
-_SPINS = 4096  # looks at another thread's work before the processor is offered to others
+_SPINS = 4096  # polls before the processor is yielded to other threads
 _X86 = platform.machine() in ("x86_64", "AMD64")
 
 
@@ -28,7 +28,7 @@ def _pointer(context: Any, builder: Any, kind: Any, array: Any, index: Any) -> A
 
 @intrinsic  # type: ignore[untyped-decorator]
 def fetch_add(_context: Any, marks: Any, _index: Any, _value: Any) -> Any:
-    """marks[index] += value, in one piece; what was there before."""
+    """Add value to marks[index] atomically; returns the previous value."""
 
     def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
         pointer = _pointer(context, builder, signature.args[0], args[0], args[1])
@@ -39,7 +39,7 @@ def fetch_add(_context: Any, marks: Any, _index: Any, _value: Any) -> Any:
 
 @intrinsic  # type: ignore[untyped-decorator]
 def load_acquire(_context: Any, marks: Any, _index: Any) -> Any:
-    """marks[index], and all that was written before it was."""
+    """Load marks[index] with acquire semantics."""
 
     def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
         pointer = _pointer(context, builder, signature.args[0], args[0], args[1])
@@ -50,7 +50,7 @@ def load_acquire(_context: Any, marks: Any, _index: Any) -> Any:
 
 @intrinsic  # type: ignore[untyped-decorator]
 def _pause(_context: Any) -> Any:
-    """A moment in which the other thread of a core may work, where there is a word for it."""
+    """Pause instruction for the other hardware thread of a core, if the processor has one."""
 
     def codegen(context: Any, builder: Any, _given: Any, _args: Any) -> Any:
         if _X86:
@@ -64,7 +64,7 @@ def _pause(_context: Any) -> Any:
 
 @intrinsic  # type: ignore[untyped-decorator]
 def _offer(_context: Any) -> Any:
-    """Let another thread have the processor."""
+    """Yield the processor to another thread."""
 
     def codegen(context: Any, builder: Any, _given: Any, _args: Any) -> Any:
         shape = ir.FunctionType(ir.IntType(32), [])
@@ -77,7 +77,7 @@ def _offer(_context: Any) -> Any:
 
 @inline_function
 def spin_wait(marks, index, value, control):  # type: ignore[no-untyped-def]
-    """Until marks[index] has come to `value`; False if the control flag was raised meanwhile."""
+    """Wait until marks[index] has reached `value`; False if the control flag was set meanwhile."""
     spins = 0
     while load_acquire(marks, index) < value:
         if load_acquire(control, 0):

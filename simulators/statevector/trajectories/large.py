@@ -26,11 +26,11 @@ from simulators.trajectories.error_patterns import SortedPatterns
 from simulators.trajectories.noise_table import QUBITS
 from simulators.trajectories.tree_walk import Advance, Draws, Tree, walk
 
-_MOST_FLOATS = 1 << 23  # numbers of segments without inserts that are kept
+_MOST_FLOATS = 1 << 23  # cached coefficients of segments without inserts
 
 
 class Observation(msgspec.Struct, frozen=True, eq=False):
-    """Pauli strings (x, z), and what takes their values in the state of some rows."""
+    """Pauli strings (x, z), and the receiver of their values in the state of some rows."""
 
     strings: list[tuple[int, int]]
     observe: Callable[[NDArray[np.int64], NDArray[np.float64]], None]
@@ -42,7 +42,7 @@ class RowShare(msgspec.Struct, frozen=True, eq=False):
     low: int
     high: int
     final_x: NDArray[np.int64]  # see `small_kernel.run`
-    outcomes: NDArray[np.int64]  # basis states
+    outcomes: NDArray[np.int64]  # outcomes as basis states
 
 
 class LargeSampler:
@@ -77,7 +77,7 @@ class LargeSampler:
 
     @property
     def most_held(self) -> int:
-        """States there were at once."""
+        """Largest number of states held at once."""
         return len(self._held)
 
     def run(
@@ -89,8 +89,8 @@ class LargeSampler:
         cap: int,
         observation: Observation | None = None,
     ) -> None:
-        """Basis states of some rows; what is observed, instead. Raises
-        Stopped and OutOfMemory."""
+        """Compute the basis states of some rows, or the values of the observation. Raises Stopped
+        and OutOfMemory."""
         self._params = params[self._pieces.params_order]
         self._numbers.clear()
         self._room = _MOST_FLOATS
@@ -132,7 +132,7 @@ class LargeSampler:
             self._range(state, first, last, members)
 
     def _range(self, state: StateHandle, begin: int, end: int, members: list[Given]) -> None:
-        """Operations begin .. end - 1 with these matrices among them."""
+        """Apply operations begin .. end - 1 with these matrices among them."""
         wide = self._pieces.wide(begin) if begin < end else None
         if wide is not None:  # alone in its segment
             if members:

@@ -36,7 +36,7 @@ from simulators.trajectories.noise_table import (
 )
 
 _STOPS = -1  # image of a Pauli that does not pass a gate
-_ANGLES = (0.73129, 1.21473, -0.41977, 2.05511)  # of gates whose angles are not known
+_ANGLES = (0.73129, 1.21473, -0.41977, 2.05511)  # angles for gates with unknown angles
 _SAME = 1e-9
 _FIRST, _SECOND, _KIND = range(3)  # columns of `steps`
 _M0, _M1 = np.uint64(0xBF58476D1CE4E5B9), np.uint64(0x94D049BB133111EB)
@@ -45,7 +45,7 @@ _S30, _S27, _S31 = np.uint64(30), np.uint64(27), np.uint64(31)
 
 
 class FrameRules(msgspec.Struct, frozen=True, eq=False):
-    """How Paulis pass the operations of one circuit."""
+    """Rules by which Paulis pass the operations of one circuit."""
 
     steps: NDArray[np.int64]  # [operations, 3]: qubits (-1: none), row of `images`
     images: NDArray[np.int64]  # [kinds, 16]: image of each Pauli, or _STOPS
@@ -53,7 +53,7 @@ class FrameRules(msgspec.Struct, frozen=True, eq=False):
 
     @classmethod
     def of(cls, circuit: Circuit) -> FrameRules:
-        """Rules that hold whatever the parameters of the circuit are."""
+        """Rules that hold for all parameters of the circuit."""
         table = circuit.table
         images = np.full((len(table.names), 16), _STOPS)
         for row, (code, width, _, params) in enumerate(table.rows.tolist()):
@@ -89,7 +89,7 @@ class FrameRules(msgspec.Struct, frozen=True, eq=False):
 
 @functools.lru_cache(maxsize=1024)
 def _images(data: bytes, width: int) -> NDArray[np.int64]:
-    """The Pauli that each one becomes by a gate, up to its sign; int64 [4^width]."""
+    """Image of each Pauli under a gate, up to its sign; int64 [4^width]."""
     matrix = np.frombuffer(data, np.complex128).reshape(1 << width, 1 << width)
     basis = paulis(width)
     moved = matrix @ basis @ matrix.conj().T
@@ -127,11 +127,11 @@ def classify(  # type: ignore[no-untyped-def]
     ends, entries, table, steps, images, touched, hashes, frames, leaders, slot_hash, slot_row,
     slot_best, alone,
 ):  # fmt: skip
-    """frames[row]: bits that the errors of a row invert at the end; leaders[row]: the row that is
-    run for its class, -1: none, the circuit without errors.
+    """Fill frames[row], the bits that the errors of a row invert at the end, and leaders[row], the
+    row that is run for its class; -1: none, the circuit without errors.
 
-    Rows have inserts in the order they act. slot_*: scratch of a power of two, > rows. alone
-    [inserts]: -1; then the first row that has this insert alone.
+    Rows have inserts in order of action. slot_*: scratch of a power of two, > rows. alone
+    [inserts]: -1; then the first row that has only this insert.
     """
     rows, total = ends.size - 1, steps.shape[0]
     for row in range(rows):
@@ -153,7 +153,7 @@ def classify(  # type: ignore[no-untyped-def]
                 if at >= stop:
                     break
                 q0, q1, kind = steps[at, 0], steps[at, 1], steps[at, 2]
-                if kind < 0:  # wide: all that could meet it stays before it
+                if kind < 0:  # wide gate: entries that could meet it stop before it
                     bits = x | z
                     while bits:
                         qubit = np.int64(0)
@@ -168,7 +168,7 @@ def classify(  # type: ignore[no-untyped-def]
                     second = np.int64(0) if q1 < 0 else _letter(x, z, q1)
                     if first | second:
                         if images[kind, 4 * second + first] < 0:
-                            # One of both may pass alone.
+                            # One of the two may pass alone.
                             keep_first = first > 0 and images[kind, first] >= 0
                             keep_second = second > 0 and images[kind, 4 * second] >= 0
                             if not keep_first or keep_second:
@@ -227,7 +227,7 @@ def classify(  # type: ignore[no-untyped-def]
 
 @kernel(I64, I64, I64, I64, I64, I64, group="trajectories")
 def _replace(ends, entries, leaders, places, new_ends, new_entries):  # type: ignore[no-untyped-def]
-    """Each row gets the places of its leader, ascending."""
+    """Replace the places of each row by those of its leader, ascending."""
     for row in range(leaders.size):
         leader = leaders[row]
         size = np.int64(0) if leader < 0 else ends[leader + 1] - ends[leader]
@@ -242,9 +242,9 @@ def _replace(ends, entries, leaders, places, new_ends, new_entries):  # type: ig
 
 
 class Carried(msgspec.Struct, frozen=True, eq=False):
-    """Patterns that are run, and what makes a shot's outcome of a class's."""
+    """Patterns that are run, and the conversion of a class's outcome to a shot's."""
 
-    patterns: ErrorPatterns  # of places
+    patterns: ErrorPatterns  # patterns of places
     final_x: NDArray[np.int64]  # [rows]: bits that the pattern that is run inverts
     frames: NDArray[np.int64]  # [rows]: bits that the shot's own errors invert
 
@@ -252,7 +252,7 @@ class Carried(msgspec.Struct, frozen=True, eq=False):
 def carry(
     patterns: ErrorPatterns, table: NoiseTable, rules: FrameRules, places: NDArray[np.int64]
 ) -> Carried:
-    """`patterns`: of inserts in the order they act, which are those of the table."""
+    """Classify patterns. `patterns`: of inserts in order of action, which is that of the table."""
     rows = patterns.count
     slots = 1 << max(4, (2 * rows).bit_length())
     hashes, frames = np.empty(rows, np.uint64), np.empty(rows, np.int64)

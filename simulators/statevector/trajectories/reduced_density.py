@@ -12,19 +12,20 @@ from simulators.compiler.kernel import INT, REALS, REALS2, SINGLES, device_funct
 from simulators.compiler.simd import LANES, exchange_1, load, splat, store
 from simulators.statevector.state import BlockExecutor, State
 
-_BLOCK = 12  # 2**so many groups of amplitudes
+_BLOCK = 12  # log2 of the groups of amplitudes in a block
 
 
 @device_function
 def _apart(number, bit):  # type: ignore[no-untyped-def]
-    """The number with a 0 put in at a bit."""
+    """Insert a 0 at a bit of the number."""
     low = (np.int64(1) << bit) - 1
     return (number & ~low) << 1 | number & low
 
 
 @device_function
 def _sum(amplitudes, first, second, low, high, into):  # type: ignore[no-untyped-def]
-    """Groups low .. high - 1: all amplitudes that differ in these qubits alone; second < 0: one."""
+    """Sum groups low .. high - 1: the amplitudes that differ in these qubits only; second < 0: one
+    qubit."""
     side = 2 if second < 0 else 4
     for g in range(low, high):
         if second < 0:
@@ -47,7 +48,7 @@ def _sum(amplitudes, first, second, low, high, into):  # type: ignore[no-untyped
 
 @device_function
 def _add_lanes(total, cross, into, at, lanes):  # type: ignore[no-untyped-def]
-    """Add an entry whose parts lie in lanes: re + re and im + im; im - re, one after the other."""
+    """Add an entry whose parts are in lanes: re + re and im + im; im - re, one after the other."""
     store(lanes, np.uint64(0), total)
     for k in range(LANES):
         into[at] += lanes[k]
@@ -58,7 +59,7 @@ def _add_lanes(total, cross, into, at, lanes):  # type: ignore[no-untyped-def]
 
 @device_function
 def _sum_one(amplitudes, first, low, high, into, lanes):  # type: ignore[no-untyped-def]
-    """`_sum` of one qubit above the second one, four groups at a time."""
+    """Compute `_sum` for one qubit above qubit 1, four groups at a time."""
     step = np.uint64(2) << np.uint64(first)
     d0 = d1 = c1 = x1 = splat(0.0)
     none = splat(0.0)
@@ -74,7 +75,7 @@ def _sum_one(amplitudes, first, low, high, into, lanes):  # type: ignore[no-unty
 
 @device_function
 def _sum_pair(amplitudes, first, second, low, high, into, lanes):  # type: ignore[no-untyped-def]
-    """`_sum` of two qubits above the second one, four groups at a time."""
+    """Compute `_sum` for two qubits above qubit 1, four groups at a time."""
     stride_a, stride_b = np.uint64(2) << np.uint64(first), np.uint64(2) << np.uint64(second)
     d0 = d1 = d2 = d3 = none = splat(0.0)
     c10 = c20 = c21 = c30 = c31 = c32 = splat(0.0)
@@ -103,7 +104,7 @@ def _sum_pair(amplitudes, first, second, low, high, into, lanes):  # type: ignor
 
 @device_function
 def _sum_any(amplitudes, first, second, low, high, into, lanes):  # type: ignore[no-untyped-def]
-    """`_sum`, by vectors where groups that follow one another lie together."""
+    """Compute `_sum`, by vectors if consecutive groups are contiguous."""
     least = first if second < 0 else min(first, second)
     if least < 2 or (high - low) % 4:
         _sum(amplitudes, first, second, low, high, into)
@@ -115,7 +116,7 @@ def _sum_any(amplitudes, first, second, low, high, into, lanes):  # type: ignore
 
 @kernel(REALS, SINGLES, INT, INT, INT, INT, INT, REALS2, REALS, group="trajectories")
 def _blocks(reals, singles, first, second, size, low, high, sums, lanes):  # type: ignore[no-untyped-def]
-    """Blocks low .. high - 1 of `size` groups: the lower half of each one's matrix."""
+    """Sum blocks low .. high - 1 of `size` groups: the lower half of each one's matrix."""
     for block in range(low, high):
         begin, end = block * size, (block + 1) * size
         if reals.size:
@@ -127,8 +128,8 @@ def _blocks(reals, singles, first, second, size, low, high, sums, lanes):  # typ
 def reduced(
     sweeper: BlockExecutor, state: State, qubits: tuple[int, ...]
 ) -> NDArray[np.complex128]:
-    """The density matrix [2, 2] or [4, 4]; qubits[0] is bit 0 of an index. Its trace is the
-    state's norm. Raises Stopped."""
+    """Density matrix [2, 2] or [4, 4]; qubits[0] is bit 0 of an index. Its trace is the state's
+    norm. Raises Stopped."""
     groups = state.num_qubits - len(qubits)
     unit = min(_BLOCK, groups)
     side = 1 << len(qubits)

@@ -31,8 +31,8 @@ from simulators.trajectories.error_patterns import ErrorPatterns, sort
 from simulators.trajectories.noise_table import AFTER_OP, MOST_QUBITS, NoiseTable, check, too_wide
 from simulators.trajectories.tree_walk import Tree
 
-_SPARE = 4  # of memory: a quarter is for states
-_UNTILED_QUBITS = 8  # at most: the planner of passes over tiles expects more
+_SPARE = 4  # share of memory: a quarter is for states
+_UNTILED_QUBITS = 8  # largest width without tiles: the planner of passes needs more qubits
 
 
 class Outcomes(msgspec.Struct, frozen=True, eq=False):
@@ -40,18 +40,18 @@ class Outcomes(msgspec.Struct, frozen=True, eq=False):
 
     indices: NDArray[np.int64]  # [bindings, instances]: basis states, all qubits measured
     source: NDArray[np.int64]  # [num_clbits]: the qubit that each clbit reads, or -1
-    operations: int  # of the circuit, done for all distinct beginnings together
-    least: int  # those that can't be done without; channels not parted
-    states: int  # held at once, by one thread
-    passes: int  # over large states
+    operations: int  # operations executed for all distinct prefixes together
+    least: int  # operations that cannot be avoided; channels do not divide rows
+    states: int  # states held at once by one thread
+    passes: int  # passes over large states
 
     def records(self, binding: int = 0) -> NDArray[np.uint64]:
-        """The classical bits of each instance: see `sampling`."""
+        """Classical bits of each instance: see `sampling`."""
         return gather(self.indices[binding], self.source)
 
 
 class TrajectorySampler:
-    """A circuit and what may be inserted into it: planned once, run as often as needed.
+    """Circuit with its possible inserts: planned once, run many times.
 
     `small=False` forces the passes over tiles, for tests, from 9 qubits on.
     """
@@ -66,9 +66,9 @@ class TrajectorySampler:
         checked: bool = False,
         tile_wires: int = 0,
     ) -> None:
-        """`checked`: the inserts fit, as those of `locations.locate` do. `tile_wires`: of a wide
-        circuit's passes; 0: as many as a processor's caches hold. Raises Unsupported and
-        BadCircuit."""
+        """Set up. `checked`: the inserts are known to fit, as those of `locations.locate`.
+        `tile_wires`: of a wide circuit's passes; 0: fitted to a processor's caches. Raises
+        Unsupported and BadCircuit."""
         check_threads(options)
         roles = np.empty(circuit.ops.size, np.int64)
         if circuit.conditions_data or has_mid_circuit_ops(circuit, roles, keep=False):
@@ -98,11 +98,11 @@ class TrajectorySampler:
             self._pieces = Pieces(circuit, self._segments.order, width)
             at = self._segments.place_at
             self._tree = Tree.of(inserts, at, self._segments.floor, self._segments.ceil)
-        self.places = self._tree.places  # of each insert: its number in the order they act
+        self.places = self._tree.places  # number of each insert in order of action
 
     @property
     def table(self) -> NoiseTable:
-        """What may be inserted."""
+        """Table of the possible inserts."""
         return self._inserts
 
     @property
@@ -127,8 +127,8 @@ class TrajectorySampler:
         control: RunControl | None = None,
     ) -> Outcomes:
         """Outcomes of all instances, for each row of `bindings`; instance 0 is shot `first`, row 0
-        is number `binding`. `most_states`: held at once by a thread, at most (0: as memory allows).
-        Raises Stopped and OutOfMemory."""
+        is number `binding`. `most_states`: limit of the states held at once by a thread (0: as
+        memory allows). Raises Stopped and OutOfMemory."""
         rows = sort(patterns, self.places)
         params = self._params(bindings)
         control = control or RunControl()
@@ -144,7 +144,7 @@ class TrajectorySampler:
         return Outcomes(result, self.source, walk.operations, walk.least, walk.states, walk.passes)
 
     def forget_segments(self) -> None:
-        """Give back the memory of the plans of segments, which the next run makes again."""
+        """Free the plans of segments, which the next run makes again."""
         if not self._small:
             self._pieces.forget()
 
@@ -157,9 +157,9 @@ class TrajectorySampler:
         memory_bytes: int = 0,
         states: TrajectoryStates | None = None,
     ) -> Walks:
-        """Walks of this circuit, which share states and plans. `most_states`: of a thread, at
-        most; 0: as many as fit into `memory_bytes` (0: a quarter of the machine's). `states`: of
-        a wide circuit, for a crew of one thread; None: in this process."""
+        """Walks of this circuit, which share states and plans. `most_states`: limit of a thread; 0:
+        as many as fit into `memory_bytes` (0: a quarter of the machine's). `states`: of a wide
+        circuit, for a pool of one thread; None: in this process."""
         if self._small:
             tree = self._tree
             noise = self._inserts, tree.insert_of, tree.place_at

@@ -1,9 +1,9 @@
 """Segments of a wide circuit: ranges of operations of about one sweep, planned once.
 
-A sweep changes its tile's qubits alone, so a segment takes all operations that move amplitude along
-these, past others that wait. Operations that share a qubit never change their order, and neither do
-errors and operations. The matrix of an error is a coefficient, not part of a plan: all Paulis at
-one location share a plan, with Y as a real matrix (its phase cannot be observed).
+A sweep changes only its tile's qubits, so a segment takes all operations that move amplitude along
+these, also past others that wait. Operations that share a qubit never change their order, and
+neither do errors and operations. The matrix of an error is a coefficient, not part of a plan: all
+Paulis at one location share a plan, with Y as a real matrix (its phase cannot be observed).
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ from simulators.trajectories.noise_table import (
     NoiseTable,
 )
 
-_MOST_BYTES = 1 << 26  # of plans that are kept
+_MOST_BYTES = 1 << 26  # cached plans
 
 _PAULIS = {
     (1, 0): np.array([[0, 1], [1, 0]], np.complex128),
@@ -44,7 +44,7 @@ _PAULIS = {
 
 
 class Given(msgspec.Struct, frozen=True, eq=False):
-    """A matrix that an insert puts at a position."""
+    """Matrix of an insert at a position."""
 
     position: int
     qubits: tuple[int, ...]
@@ -53,7 +53,7 @@ class Given(msgspec.Struct, frozen=True, eq=False):
 
 
 def insert_matrices(inserts: NoiseTable, insert: int, choice: int, position: int) -> list[Given]:
-    """The matrices of an insert, with this operator of its set."""
+    """Matrices of an insert, with this operator of its set."""
     _, which, x, z, first, second = inserts.table[insert].tolist()
     if which == PAULI:
         bits = [q for q in range((x | z).bit_length()) if (x | z) >> q & 1]
@@ -66,7 +66,7 @@ def insert_matrices(inserts: NoiseTable, insert: int, choice: int, position: int
 
 
 class Piece(msgspec.Struct, frozen=True, eq=False):
-    """A range as a circuit of its own, and its plan."""
+    """Range as a circuit of its own, and its plan."""
 
     circuit: Circuit
     stretch: SegmentPlan
@@ -76,11 +76,11 @@ class Piece(msgspec.Struct, frozen=True, eq=False):
 
     @property
     def memory_bytes(self) -> int:
-        """Bytes of its arrays, about."""
+        """Approximate bytes of its arrays."""
         return self.stretch.memory_bytes + 4 * self.circuit.ops.nbytes + self.constants.nbytes
 
     def floats(self, params: NDArray[np.float64], members: list[Given]) -> NDArray[np.float64]:
-        """The numbers of its table; `params`: of all operations, in their order."""
+        """Coefficients of its table; `params`: of all operations, in their order."""
         stretch = self.stretch
         if members:
             matrices = [np.ascontiguousarray(m.matrix).view(np.float64).ravel() for m in members]
@@ -113,16 +113,16 @@ class Pieces:
         self._own = [np.frombuffer(data, np.complex128) for data in circuit.matrices]
         self._kept: OrderedDict[tuple[object, ...], Piece] = OrderedDict()
         self._bytes = 0
-        self._lock = threading.Lock()  # threads with rows of their own share the plans
-        self.plan_count = 0  # plans, those given up too
+        self._lock = threading.Lock()  # threads with separate rows share the plans
+        self.plan_count = 0  # plans made, evicted ones included
 
     def forget(self) -> None:
-        """Keep no plan."""
+        """Remove all plans."""
         self._kept.clear()
         self._bytes = 0
 
     def wide(self, position: int) -> Dense | None:
-        """The operation at a position, where it is a matrix too large for a plan."""
+        """Operation at a position, if it is a matrix too large for a plan; else None."""
         row = int(self._ops[position])
         code, width, _, _ = self._circuit.table.rows[row].tolist()
         if code != UNITARY or width <= MOST_QUBITS:
@@ -131,8 +131,8 @@ class Pieces:
         return place(by_columns(data, width), self._qubits[position].tolist())
 
     def planned(self, begin: int, end: int, members: list[Given], *, zero: bool) -> Piece:
-        """Operations begin .. end - 1 with these matrices among them, of a state that is |0...0>,
-        or any."""
+        """Plan operations begin .. end - 1 with these matrices among them, for a state that is
+        |0...0>, or any."""
         key = (begin, end, zero, *[(m.position, m.qubits, m.real) for m in members])
         with self._lock:
             piece = self._kept.get(key)
@@ -159,7 +159,7 @@ class Pieces:
         if results is None:
             table = self._circuit.table
             arities = table.rows[:, 1:].tolist() + [[width, 0, 0] for width, _ in kinds]
-            # Of its structure a plan sees alone whether it is real.
+            # A plan depends only on whether the matrix is real.
             units = [
                 (np.eye(1 << width, dtype=np.complex128) * (1 if real else 1j)).tobytes()
                 for width, real in kinds
@@ -177,7 +177,7 @@ class Pieces:
         ops: list[NDArray[np.uint16]] = []
         qubits: list[NDArray[np.uint16]] = []
         at = begin
-        row = len(circuit.table.names)  # of the first member
+        row = len(circuit.table.names)  # row of the first member
         for number, member in enumerate(members):
             ops += [self._ops[at : member.position], np.array([row + number], np.uint16)]
             qubits += [self._wires_of(at, member.position), np.array(member.qubits, np.uint16)]
@@ -205,7 +205,8 @@ class Pieces:
 
 
 class Segments(msgspec.Struct, frozen=True, eq=False):
-    """Operations in the order they are done, and where segments begin. Positions count these."""
+    """Operations in execution order, and the bounds of segments. Positions are indices into this
+    order."""
 
     order: NDArray[np.int64]  # operations of the circuit
     bounds: NDArray[np.int64]  # [segments + 1] positions
@@ -213,7 +214,7 @@ class Segments(msgspec.Struct, frozen=True, eq=False):
 
     @property
     def floor(self) -> NDArray[np.int64]:
-        """Begin of the segment of each position; the end is one of its own."""
+        """Begin of the segment of each position; the end is a segment of its own."""
         return self.bounds[self._number]
 
     @property
@@ -228,7 +229,7 @@ class Segments(msgspec.Struct, frozen=True, eq=False):
 
 
 class _Site(msgspec.Struct, frozen=True):
-    """An operation, or a place of inserts that must hold qubits together."""
+    """Operation, or a place of inserts that need qubits together."""
 
     operation: int  # -1: none
     wires: int
@@ -238,7 +239,7 @@ class _Site(msgspec.Struct, frozen=True):
 
 
 def divide(circuit: Circuit, inserts: NoiseTable, width: int) -> Segments:
-    """`width`: wires of a tile."""
+    """Divide a circuit into segments. `width`: wires of a tile."""
     sites, behind = _sites(circuit, inserts)
     order: list[int] = []
     bounds = [0]
@@ -271,8 +272,8 @@ def divide(circuit: Circuit, inserts: NoiseTable, width: int) -> Segments:
 
 
 def _sites(circuit: Circuit, inserts: NoiseTable) -> tuple[list[_Site], dict[int, int]]:
-    """Operations in order. Behind one whose inserts touch qubits that it does not is a place that
-    holds all of these together, and where it stands is to be found out."""
+    """Operations in order. If the inserts after an operation touch further qubits, a place follows
+    that needs all of these together; its position is computed later."""
     rows = circuit.table.rows[circuit.ops]
     begins = np.cumsum(rows[:, 1]) - rows[:, 1]
     touched: dict[int, int] = {}
@@ -315,9 +316,10 @@ def ranges(
     positions: list[int],
     drawn: list[bool],
 ) -> list[tuple[int, int, int, int]]:
-    """(first, last, low, high): operations first .. last - 1 are done in one go, with inserts
-    low .. high - 1 among them. These are the same for a row however much of it is done at once:
-    they end with segments, and before a channel. `positions`, `drawn`: of each insert."""
+    """Ranges (first, last, low, high): operations first .. last - 1 are executed together, with
+    inserts low .. high - 1 among them. The ranges of a row do not depend on how much of it is
+    executed at once: they end with segments, and before a channel. `positions`, `drawn`: of each
+    insert."""
     results: list[tuple[int, int, int, int]] = []
     at, low = begin, 0
     for k, position in enumerate(positions):

@@ -39,21 +39,19 @@ from simulators.trajectories.noise_table import (
 )
 from simulators.trajectories.prefix_tree import ADVANCE, CALL, CHOOSE_KRAUS, SAMPLE
 
-MOST_DENSE = 10  # qubits of a matrix
+MOST_DENSE = 10  # largest number of qubits of a matrix
 WORK = 4 << MOST_DENSE
 STOPPED = -1
 
-# Of an operation: where its steps begin; a matrix: where it begins, its qubits (else -1).
+# For each operation: first of its steps; for a matrix: its start, its number of qubits (else -1).
 STEP, DENSE, AT_QUBIT, WIDTH = range(4)
 _1 = np.uint64(1)
 
 
 @kernel(NAMES, U16, U16, F64, I64, INTS2, WORDS2, REALS2, returns=INT, group="trajectories")
 def lay(rows, ops, qubits, params, matrix_at, laid, steps, floats):  # type: ignore[no-untyped-def]
-    """The steps of all operations: laid[k], and the end in its last row; returns how many.
-
-    matrix_at: of each row of the table, where its matrix begins among the given ones.
-    """
+    """Write the steps of all operations: laid[k], and the end in its last row; returns their
+    number. matrix_at: for each row of the table, the start of its matrix among the given ones."""
     row = np.int64(0)
     q = p = np.int64(0)
     for k in range(ops.size):
@@ -72,7 +70,7 @@ def lay(rows, ops, qubits, params, matrix_at, laid, steps, floats):  # type: ign
 
 @device_function
 def _dense(re, im, size, wires, at, width, matrices, first, work):  # type: ignore[no-untyped-def]
-    """The matrix at `first` on qubits wires[at : at + width]."""
+    """Apply the matrix at `first` to qubits wires[at : at + width]."""
     side = 1 << width
     mask = np.int64(0)
     for j in range(width):
@@ -100,13 +98,13 @@ def _dense(re, im, size, wires, at, width, matrices, first, work):  # type: igno
 
 @device_function
 def _step(re, im, size, kind, mask, zero_bits, one_bits, floats, row):  # type: ignore[no-untyped-def]
-    """One step: here all that need it find it, compiled once."""
+    """Apply one step; a separate function, so that it is compiled once."""
     apply(re, im, size, kind, mask, zero_bits, one_bits, floats, row)
 
 
 @device_function
 def _insert(re, im, size, table, insert, choice, sets, matrices, gate, pair, work):  # type: ignore[no-untyped-def]
-    """One insert; `gate`: float64 [1, 8]."""
+    """Apply one insert; `gate`: float64 [1, 8]."""
     which = table[insert, SET]
     if which == PAULI:
         x, z = table[insert, X], table[insert, Z]
@@ -138,7 +136,7 @@ def _insert(re, im, size, table, insert, choice, sets, matrices, gate, pair, wor
 def advance(  # type: ignore[no-untyped-def]
     re, im, size, begin, end, laid, steps, floats, wires, custom, work
 ):
-    """Operations begin .. end - 1."""
+    """Apply operations begin .. end - 1."""
     for k in range(begin, end):
         if laid[k, DENSE] >= 0:
             _dense(
@@ -150,7 +148,7 @@ def advance(  # type: ignore[no-untyped-def]
 
 @device_function
 def reduced(re, im, size, first, second, rho):  # type: ignore[no-untyped-def]
-    """The density matrix of one or two (second >= 0) qubits, row by row, (re, im)."""
+    """Density matrix of one or two (second >= 0) qubits, row by row, (re, im)."""
     width = 1 if second < 0 else 2
     side = 1 << width
     mask = 1 << first
@@ -175,7 +173,7 @@ def reduced(re, im, size, first, second, rho):  # type: ignore[no-untyped-def]
 
 @device_function
 def weigh(rho, which, sets, effects, odds):  # type: ignore[no-untyped-def]
-    """odds[c] = the trace of each operator's effect with rho; returns how many there are."""
+    """Fill odds[c] with the trace of each operator's effect with rho; returns their number."""
     size = 1 << sets[which, QUBITS]
     at = sets[which, FIRST]
     for c in range(sets[which, COUNT]):
@@ -191,9 +189,9 @@ def weigh(rho, which, sets, effects, odds):  # type: ignore[no-untyped-def]
 
 @device_function
 def sample(re, im, size, order, low, high, first, seed, binding, frame, sums, indices):  # type: ignore[no-untyped-def]
-    """indices[row] = basis state of each row order[low : high], by draw 0 of its shot: the first
-    whose cumulative probability is greater than u times the total. Amplitude k is that of basis
-    state k ^ frame."""
+    """Fill indices[row] with the basis state of each row order[low : high], by draw 0 of its shot:
+    the first whose cumulative probability is greater than u times the total. Amplitude k is that of
+    basis state k ^ frame."""
     total = 0.0
     for k in range(size):
         i = k ^ frame
@@ -214,7 +212,7 @@ def sample(re, im, size, order, low, high, first, seed, binding, frame, sums, in
 
 @device_function
 def _odd(bits):  # type: ignore[no-untyped-def]
-    """Whether an odd number of bits is set."""
+    """Return whether an odd number of bits is set."""
     bits ^= bits >> 8
     bits ^= bits >> 4
     bits ^= bits >> 2
@@ -224,8 +222,8 @@ def _odd(bits):  # type: ignore[no-untyped-def]
 
 @device_function
 def evaluate(re, im, size, strings, coefficients, values):  # type: ignore[no-untyped-def]
-    """values[o] = the expectation value of each observable in a state of any norm. strings: X mask,
-    Z mask and observable of each Pauli string, int64 [strings, 3]."""
+    """Fill values[o] with the expectation value of each observable in a state of any norm. strings:
+    X mask, Z mask and observable of each Pauli string, int64 [strings, 3]."""
     total = 0.0
     for k in range(size):
         total += re[k] * re[k] + im[k] * im[k]
@@ -260,13 +258,13 @@ def run(  # type: ignore[no-untyped-def]
     first, seed, binding, control, states, work, gate, room, indices, strings, coefficients, values,
     stat,
 ):  # fmt: skip
-    """Rows order[low : high]; indices[row]: basis states. Returns 0 or STOPPED.
+    """Run rows order[low : high] and fill indices[row] with basis states. Returns 0 or STOPPED.
 
-    final_x[row]: mask of qubits whose bit is read inverted (see `sample`). values[row]: those of
-    the observables, instead of a basis state, where there are any (see `evaluate`).
-    same[position] = position. states: float64 [2 * cap, 2**n and a vector], each state's parts one
-    after the other; work: float64 [WORK + 2**n]; room: int64 [rows + CALL + 2]. stat: operations
-    done, and how many states were held at once.
+    final_x[row]: mask of qubits whose bit is read inverted (see `sample`). values[row]: values of
+    the observables, in place of a basis state, if there are any (see `evaluate`). same[position] =
+    position. states: float64 [2 * cap, 2**n and a vector], each state's parts one after the other;
+    work: float64 [WORK + 2**n]; room: int64 [rows + CALL + 2]. stat: executed operations, and the
+    largest number of states held at once.
     """
     size = 1 << n
     call, pair, moved = room[:CALL], room[CALL : CALL + 2], room[CALL + 2 :]

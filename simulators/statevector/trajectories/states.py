@@ -1,4 +1,4 @@
-"""States that a walk of trajectories advances: a protocol, and its states in this process."""
+"""States of a walk of trajectories: a protocol, and its implementation in this process."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ from simulators.statevector.state import BlockExecutor, State
 from simulators.statevector.tiles import driver
 from simulators.statevector.trajectories.reduced_density import reduced
 
-SCRATCH_STATES = 1  # that states of another device may hold beside those of a walk
-_BLOCK = 12  # 2**so many groups of amplitudes
+SCRATCH_STATES = 1  # additional states that another device may hold
+_BLOCK = 12  # log2 of the groups of amplitudes in a block
 
 
 class TrajectoryStates(Protocol):
@@ -27,7 +27,7 @@ class TrajectoryStates(Protocol):
 
     @property
     def backend(self) -> StateBackend:
-        """All other operations on such states."""
+        """Backend for all other operations on these states."""
 
     def zero(self, state: StateHandle | None, num_qubits: int, options: RunOptions) -> StateHandle:
         """The state |0...0>, in the memory of `state` if given."""
@@ -36,7 +36,7 @@ class TrajectoryStates(Protocol):
         """A state equal to `source`, in the memory of `target` if given."""
 
     def is_zero(self, state: StateHandle) -> bool:
-        """Whether nothing was applied since `zero`."""
+        """Return whether no operation was applied since `zero`."""
 
     def sweep(
         self, state: StateHandle, segment: SegmentPlan, floats: NDArray[np.float64], *, last: bool
@@ -49,11 +49,11 @@ class TrajectoryStates(Protocol):
     def sample(
         self, state: StateHandle, frame: int, key: tuple[int, int], shots: NDArray[np.int64]
     ) -> NDArray[np.int64]:
-        """As `protocol.sample`, where amplitude k is that of basis state k ^ frame."""
+        """Sample as `protocol.sample`, where amplitude k is that of basis state k ^ frame."""
 
 
 class LocalTrajectoryStates:
-    """See `TrajectoryStates`; in the memory of this process."""
+    """`TrajectoryStates` in the memory of this process."""
 
     def __init__(self, backend: LocalBackend) -> None:
         self.backend = backend
@@ -78,13 +78,13 @@ class LocalTrajectoryStates:
         return target
 
     def is_zero(self, state: State) -> bool:
-        """See `TrajectoryStates`; a factor aside."""
+        """Return the predicate of `TrajectoryStates`, up to a factor."""
         return state.live == 0
 
     def sweep(
         self, state: State, segment: SegmentPlan, floats: NDArray[np.float64], *, last: bool
     ) -> None:
-        """See `TrajectoryStates`; norms of rows are kept at the end."""
+        """Apply a segment as `TrajectoryStates.sweep`; norms of rows are kept at the end."""
         driver.apply(self.backend.sweeper, state, segment.sweeps, floats, norms=last)
 
     def reduced(self, state: State, qubits: tuple[int, ...]) -> NDArray[np.complex128]:
@@ -117,7 +117,7 @@ def _framed_sums(reals, singles, frame, size, low, high, sums):  # type: ignore[
 
 @kernel(REALS, SINGLES, INT, INT, INT, INT, REALS, I64, REALS, I64, group="trajectories")
 def _framed_locate(reals, singles, frame, size, low, high, edges, begins, draws, indices):  # type: ignore[no-untyped-def]
-    """indices[s] = the basis state of each of the ascending draws, those of block b being
+    """Fill indices[s] with the basis state of each of the ascending draws, those of block b being
     begins[b] .. begins[b + 1] - 1; edges[b]: the sum of all blocks before."""
     for block in range(low, high):
         last = (block + 1) * size - 1
@@ -142,7 +142,8 @@ def sample_framed(
     key: tuple[int, int],
     shots: NDArray[np.int64],
 ) -> NDArray[np.int64]:
-    """As `protocol.sample`, where amplitude k is that of basis state k ^ frame. Raises Stopped."""
+    """Sample as `protocol.sample`, where amplitude k is that of basis state k ^ frame. Raises
+    Stopped."""
     unit = min(_BLOCK, state.num_qubits)
     sums = np.empty(1 << (state.num_qubits - unit))
 

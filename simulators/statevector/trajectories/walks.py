@@ -1,8 +1,8 @@
 """Walks through sorted rows: of a small circuit in compiled code, of a large one over its states.
 
-The rows of a small circuit are cut into contiguous ranges of about the same work, which threads
-take from a shared queue; each range repeats the operations before its first error, so there are no
-more of them than a small share of the work allows. A large state is shared by all threads.
+The rows of a small circuit are divided into contiguous ranges of about the same work, which threads
+take from a shared queue; each range repeats the operations before its first error, so the number of
+ranges is limited by a small share of the work. A large state is shared by all threads.
 """
 
 from __future__ import annotations
@@ -29,18 +29,18 @@ from simulators.trajectories.error_patterns import SortedPatterns, row_work
 from simulators.trajectories.noise_table import NoiseTable
 from simulators.trajectories.tree_walk import Draws, Tree
 
-_MOST_STATES = 64  # of a small circuit and a thread, at most
-_RANGES = 8  # of rows, a thread
+_MOST_STATES = 64  # limit of a thread, for a small circuit
+_RANGES = 8  # ranges of rows of a thread
 _REPEATED = 0.02  # share of the work that ranges may repeat
 
-_STATES_A_THREAD = 2  # of a wide circuit, at least, where threads have rows of their own
+_STATES_A_THREAD = 2  # least states of a wide circuit if threads have separate rows
 
 _NO_VALUES = np.zeros((0, 0))
 OpenSampler = Callable[[ThreadPool], LargeSampler]
 
 
 class Observables(msgspec.Struct, frozen=True, eq=False):
-    """Pauli sums as kernels read them."""
+    """Pauli sums in the form of the kernels."""
 
     strings: NDArray[np.int64]  # [strings, 3]: X mask, Z mask, number of the observable
     coefficients: NDArray[np.float64]  # [strings]
@@ -48,7 +48,7 @@ class Observables(msgspec.Struct, frozen=True, eq=False):
 
     @classmethod
     def of(cls, sums: tuple[PauliSum, ...], num_qubits: int) -> Observables:
-        """Raises Unsupported for strings that do not fit."""
+        """Convert Pauli sums. Raises Unsupported for strings that do not fit."""
         masks = pauli_sums.terms(sums, num_qubits)
         owners = np.repeat(np.arange(len(sums)), [len(item.labels) for item in sums])
         strings = np.array([(x, z, o) for (x, z), o in zip(masks, owners.tolist(), strict=True)])
@@ -64,27 +64,27 @@ class Walks(Protocol):
 
     @property
     def operations(self) -> int:
-        """Operations of the circuit, done for all distinct beginnings together."""
+        """Operations of the circuit, executed for all distinct prefixes together."""
 
     @property
     def least(self) -> int:
-        """Operations that cannot be done without; channels not parted."""
+        """Operations that cannot be avoided; channels do not divide rows."""
 
     @property
     def states(self) -> int:
-        """States held at once, by one thread."""
+        """States held at once by one thread."""
 
     @property
     def passes(self) -> int:
         """Passes over large states."""
 
     def bind(self, params: NDArray[np.float64], key: tuple[int, int]) -> None:
-        """Walk with these parameters, and this seed and binding, from now on."""
+        """Set the parameters, seed and binding of later walks."""
 
     def indices(
         self, rows: SortedPatterns, first: int, final_x: NDArray[np.int64] | None = None
     ) -> NDArray[np.int64]:
-        """Basis state that each row of `order` finds; row 0 is shot `first`. final_x[row]: qubits
+        """Sampled basis state of each row of `order`; row 0 is shot `first`. final_x[row]: qubits
         whose bit is inverted before it is sampled. Raises Stopped and OutOfMemory."""
 
     def values(
@@ -95,7 +95,7 @@ class Walks(Protocol):
 
 
 class SmallWalks:
-    """See `Walks`; the compiled walk, and room for it."""
+    """`Walks` by the compiled walk, with its buffers."""
 
     passes = 0
 
@@ -169,7 +169,7 @@ class SmallWalks:
         observables: Observables,
         values: NDArray[np.float64],
     ) -> None:
-        """All rows, in ranges that threads share. Raises Stopped."""
+        """Run all rows, in ranges that threads share. Raises Stopped."""
         circuit = self._circuit
         size = max(1 << circuit.num_qubits, LANES)
         cuts, least = cut_rows(rows, self._place_at, self._crew.size)
@@ -208,16 +208,16 @@ class SmallWalks:
 
 
 class LargeWalks:
-    """See `Walks`; states in memory, advanced by sweeps.
+    """`Walks` with states in memory, advanced by sweeps.
 
-    Where the patterns are many circuits of work, threads take ranges of rows, each with states of
-    its own; else all threads share each sweep.
+    If the patterns are many circuits of work, threads take ranges of rows, each with states of its
+    own; else all threads share each sweep.
     """
 
     def __init__(
         self, open_sampler: OpenSampler, tree: Tree, crew: ThreadPool, control: RunControl, cap: int
     ) -> None:
-        """`cap`: states that fit into memory."""
+        """Set up. `cap`: number of states that fit into memory."""
         self._open = open_sampler
         self._tree = tree
         self._crew = crew
@@ -306,7 +306,7 @@ class LargeWalks:
         return result
 
     def _sampler(self, thread: int, *, shared: bool) -> LargeSampler:
-        """The sampler of a thread; `shared`: that of all threads together."""
+        """Sampler of a thread; `shared`: that of all threads together."""
         number = -1 if shared else thread
         if number not in self._samplers:
             crew = self._crew if shared else ThreadPool(1, self._control)
@@ -317,24 +317,24 @@ class LargeWalks:
 def cut_rows(
     rows: SortedPatterns, done: NDArray[np.int64], threads: int, *, most_repeated: bool = False
 ) -> tuple[NDArray[np.int64], int]:
-    """Where ranges of rows of about the same work begin and end, and the operations of all distinct
-    rows. Ranges repeat what comes before their first error.
+    """Bounds of ranges of rows of about the same work, and the operations of all distinct rows. A
+    range repeats the operations before its first error.
 
-    `done`: see `row_work`. `most_repeated`: one range where that would be more than `_REPEATED`;
-    else each thread has one at least.
+    `done`: see `row_work`. `most_repeated`: one range if more than `_REPEATED` of the work would be
+    repeated; else each thread has at least one.
     """
     sums = np.cumsum(row_work(rows, done))
     least, full = int(sums[-1]), max(1, int(done[-1]))
     ranges = min(_RANGES * threads, int(_REPEATED * least / full))
     if threads == 1 or (most_repeated and ranges < threads):
         return np.array([0, sums.size]), least
-    ranges -= ranges % threads  # as many for each: they are about the same work
+    ranges -= ranges % threads  # equal numbers for each thread: ranges are about the same work
     return _cuts(sums, max(threads, ranges)), least
 
 
 def rank_cuts(rows: SortedPatterns, done: NDArray[np.int64], ranks: int) -> NDArray[np.int64]:
-    """Where the rows of each rank begin and end; only some have any where all of them would repeat
-    more than a small share of the work."""
+    """Bounds of the rows of each rank; only some ranks have rows if all of them would repeat more
+    than a small share of the work."""
     sums = np.cumsum(row_work(rows, done))
     useful = int(_REPEATED * sums[-1] / max(1, int(done[-1])))
     result = _cuts(sums, min(ranks, max(1, useful)))
