@@ -1,4 +1,5 @@
 """Noise of devices: calibration snapshots, channels and noise models.
 
-Gates are named, qubits are numbered, and nothing here knows a circuit. Everything is pure.
+Gates are identified by name and qubits by number; no module here imports the circuit
+representation. All functions are pure.
 """

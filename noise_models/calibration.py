@@ -1,8 +1,8 @@
-"""Values of a calibration: one device at one time, as it was measured.
+"""Measured values of a calibration: one device at one time.
 
-Units stand in the field names. A value of None was not measured. Limits that physics sets
-(T2 <= 2 T1, the largest error of a depolarizing channel) never change a stored value:
-`snapshot.clamps` lists where they act, and a noise model applies them.
+Field names end in their units. None: the value was not measured. Physical limits (T2 <= 2 T1, the
+largest error of a depolarizing channel) never change a stored value: `snapshot.clamps` lists the
+values beyond a limit, and a noise model applies the limit.
 """
 
 from __future__ import annotations
@@ -14,8 +14,8 @@ from typing import Literal
 import msgspec
 
 FORMAT = 1
-# Time before a shot where a calibration states none: the default `rep_delay` of IBM Quantum's
-# processors, the reset of IonQ's Aria, the interval between shots of QuEra's Aquila.
+# Time before a shot if a calibration has none: the default `rep_delay` of IBM Quantum's processors,
+# the reset of IonQ's Aria, the interval between shots of QuEra's Aquila.
 RESET_NS = {"superconducting": 250e3, "trapped-ion": 20e3, "neutral-atom": 200e6}
 Technology = Literal["superconducting", "trapped-ion", "neutral-atom", "simulator", ""]
 
@@ -45,14 +45,15 @@ class QubitCalibration(msgspec.Struct, frozen=True, omit_defaults=True, forbid_u
 
     @property
     def t2_limited_us(self) -> float | None:
-        """T2, at most 2 T1."""
+        """T2 limited to 2 T1; None: not measured."""
         if self.t2_us is None or self.t1_us is None:
             return self.t2_us
         return min(self.t2_us, 2.0 * self.t1_us)
 
     @property
     def confusion(self) -> tuple[float, float] | None:
-        """(p01, p10); both are `readout_error` where only that is known."""
+        """(p01, p10); both are `readout_error` if only that was measured. None: nothing was
+        measured."""
         if self.p01 is None and self.p10 is None:
             return None if self.readout_error is None else (self.readout_error,) * 2
         rest = self.readout_error if self.readout_error is not None else 0.0
@@ -67,7 +68,8 @@ def _other(mean: float, first: float | None) -> float:
 
 
 class PauliRotation(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """exp(-i angle P / 2) for a Pauli P; the first letter of `pauli` acts on the first qubit."""
+    """Rotation exp(-i angle P / 2) about a Pauli P; the first letter of `pauli` acts on the first
+    qubit."""
 
     pauli: str
     angle_rad: float
@@ -76,22 +78,22 @@ class PauliRotation(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 class GateCalibration(msgspec.Struct, frozen=True, omit_defaults=True, forbid_unknown_fields=True):
     """Measured properties of one gate on one ordered set of qubits.
 
-    `qubits=()`: on every set of qubits that has no entry of its own.
+    `qubits=()`: the entry holds for every set of qubits that has no entry of its own.
     """
 
     name: str
     qubits: tuple[int, ...] = ()
     error: float | None = None  # average gate infidelity; 1.0 marks a gate that does not work
     duration_ns: float | None = None
-    over_rotation_rad: float | None = None  # coherent excess of the gate's rotation angle
-    rotations: tuple[PauliRotation, ...] = ()  # other coherent errors, after it in this order
+    over_rotation_rad: float | None = None  # coherent error of the gate's rotation angle
+    rotations: tuple[PauliRotation, ...] = ()  # after the over-rotation, in this order
 
 
 class ZZCoupling(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Static ZZ interaction of two qubits.
 
-    `rate_khz` is (E11 - E10 - E01 + E00) / h: the shift of one qubit's frequency when the other is
-    excited. H / h = rate / 4 ZZ besides one-qubit terms. (Krantz et al., arXiv 1904.06560, IV.E.)
+    `rate_khz` is (E11 - E10 - E01 + E00) / h: the shift of one qubit's frequency if the other is
+    excited. H / h = rate / 4 ZZ plus one-qubit terms. (Krantz et al., arXiv 1904.06560, IV.E.)
     """
 
     qubits: tuple[int, int]
@@ -116,7 +118,7 @@ class CalibrationSnapshot(
     tag_field="kind",
     tag="snapshot",
 ):
-    """One device at one time. Canonical JSON is its stored form: `dump` and `load`."""
+    """Calibration of one device at one time; `dump` and `load` convert it to canonical JSON."""
 
     name: str
     num_qubits: int
@@ -126,9 +128,9 @@ class CalibrationSnapshot(
     version: str = ""
     calibrated: str = ""  # ISO 8601; "": not known
     dt_ns: float = 0.0  # resolution of the device's clock; 0.0: not known
-    max_shots: int = 0  # of one circuit; 0: not known
-    dynamic: bool = False  # measurements, resets and conditions inside a circuit
-    feed_forward_ns: float = 0.0  # from a measurement's end to the gate that depends on it
+    max_shots: int = 0  # largest number of shots of one circuit; 0: not known
+    dynamic: bool = False  # measurements, resets and conditions inside a circuit are possible
+    feed_forward_ns: float = 0.0  # time from the end of a measurement to a gate that depends on it
     all_to_all: bool = False  # every pair is coupled; `coupling` is empty
     native_gates: tuple[NativeGate, ...] = ()
     coupling: tuple[tuple[int, int], ...] = ()  # pairs in the direction of their gates
@@ -136,16 +138,19 @@ class CalibrationSnapshot(
     gates: tuple[GateCalibration, ...] = ()
     zz: tuple[ZZCoupling, ...] = ()
     correlated_readout: tuple[CorrelatedReadout, ...] = ()
-    dates: dict[str, str] = {}  # of values older or newer than `calibrated`: field -> ISO 8601
+    dates: dict[str, str] = {}  # dates of values not measured at `calibrated`: field -> ISO 8601
     source_format: str = ""  # name of the importer
     source_digest: str = ""  # SHA-256 of the imported files, hexadecimal
-    coordinates: tuple[tuple[float, float], ...] = ()  # in a drawing: x right, y down; or none
-    rep_delay_ns: float = 0.0  # between two shots, for the reset of the qubits; 0.0: not known
-    overhead_ns: float = 0.0  # of a circuit, once, for loading and control; 0.0: not known
+    coordinates: tuple[tuple[float, float], ...] = ()  # in a drawing: x right, y down; (): none
+    rep_delay_ns: float = 0.0  # time between two shots, for the reset of the qubits; 0.0: not known
+    overhead_ns: float = 0.0  # time per circuit for loading and control; 0.0: not known
 
     def reset_ns(self, qubits: Iterable[int]) -> float:
-        """Time before a shot for the reset of these qubits: `rep_delay_ns`, else the longest of
-        their calibrated resets, else that of RESET_NS for the technology."""
+        """Return the time before a shot for the reset of these qubits.
+
+        It is `rep_delay_ns`, else the longest calibrated reset of the qubits, else the value of
+        RESET_NS for the technology.
+        """
         if self.rep_delay_ns:
             return self.rep_delay_ns
         calibrated = [

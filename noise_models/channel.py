@@ -1,10 +1,9 @@
 """Quantum channels on one and two qubits.
 
-A channel is held as its Pauli transfer matrix: R[i, j] = tr(P_i E(P_j)) / 2^n, float64 [4^n, 4^n],
-with the Paulis in the order I, X, Y, Z. Index 4 * b + a of two qubits is Pauli a on the first
-qubit and b on the second; in matrices the first qubit is bit 0 of an index.
-
-Source: Greenbaum, Introduction to quantum gate set tomography (arXiv 1509.02921), section 2.
+A channel is stored as its Pauli transfer matrix: R[i, j] = tr(P_i E(P_j)) / 2^n, float64 [4^n,
+4^n], with the Paulis in the order I, X, Y, Z. Index 4 * b + a of two qubits is Pauli a on the first
+qubit and b on the second; in matrices the first qubit is bit 0 of an index. Source: Greenbaum,
+Introduction to quantum gate set tomography (arXiv 1509.02921), section 2.
 """
 
 from __future__ import annotations
@@ -19,9 +18,9 @@ from numpy.typing import NDArray
 
 from noise_models.errors import NoiseError
 
-TOLERANCE = 1e-9  # of a given channel's complete positivity and trace
-_EXACT = 1e-14  # deviation of sum K^+ K from the identity that is rounding
-_NEGLIGIBLE = 1e-15  # weight of a Kraus operator
+TOLERANCE = 1e-9  # largest deviation of an input from complete positivity and unit trace
+_EXACT = 1e-14  # deviation of sum K^+ K from the identity that counts as rounding
+_NEGLIGIBLE = 1e-15  # Kraus operators of smaller weight are dropped
 
 _SINGLE = np.array(
     [[[1, 0], [0, 1]], [[0, 1], [1, 0]], [[0, -1j], [1j, 0]], [[1, 0], [0, -1]]], np.complex128
@@ -30,7 +29,7 @@ _SINGLE = np.array(
 
 @functools.cache
 def paulis(num_qubits: int) -> NDArray[np.complex128]:
-    """Pauli matrices, complex128 [4^n, 2^n, 2^n]."""
+    """Return the Pauli matrices, complex128 [4^n, 2^n, 2^n]."""
     if num_qubits == 1:
         return _SINGLE
     results = [np.kron(second, first) for second in _SINGLE for first in _SINGLE]
@@ -38,26 +37,27 @@ def paulis(num_qubits: int) -> NDArray[np.complex128]:
 
 
 def pauli_number(name: str) -> int:
-    """Place in `paulis` of a Pauli such as `ZX`, whose first letter acts on the first qubit."""
+    """Return the index in `paulis` of a Pauli such as `ZX`, whose first letter acts on the first
+    qubit."""
     return sum("IXYZ".index(letter) << 2 * place for place, letter in enumerate(name))
 
 
 class Channel(msgspec.Struct, frozen=True, eq=False):
-    """A channel as its Pauli transfer matrix."""
+    """Quantum channel as its Pauli transfer matrix."""
 
     ptm: NDArray[np.float64]
 
     @property
     def num_qubits(self) -> int:
-        """1 or 2."""
+        """Number of qubits: 1 or 2."""
         return 1 if len(self.ptm) == 4 else 2
 
     def then(self, other: Channel) -> Channel:
-        """This channel, followed by another one on the same qubits."""
+        """Return the composition of this channel and then `other`, on the same qubits."""
         return Channel(other.ptm @ self.ptm)
 
     def reversed(self) -> Channel:
-        """The same channel of two qubits with their order exchanged."""
+        """Return this channel of two qubits with their order exchanged."""
         size = np.arange(16)
         order = (size & 3) << 2 | size >> 2
         return Channel(np.ascontiguousarray(self.ptm[np.ix_(order, order)]))
@@ -75,7 +75,7 @@ class Channel(msgspec.Struct, frozen=True, eq=False):
         return np.asarray(result.reshape(size, size) / size, np.complex128)
 
     def kraus(self) -> NDArray[np.complex128]:
-        """Kraus operators, the weightiest first: complex128 [k, 2^n, 2^n]."""
+        """Return the Kraus operators in order of descending weight: complex128 [k, 2^n, 2^n]."""
         side = 1 << self.num_qubits
         weights, vectors = np.linalg.eigh(self.choi)
         order = [k for k in np.argsort(weights)[::-1] if weights[k] > _NEGLIGIBLE]
@@ -94,12 +94,12 @@ class Channel(msgspec.Struct, frozen=True, eq=False):
 
     @property
     def is_identity(self) -> bool:
-        """Does it change nothing, to rounding?"""
+        """True if this is the identity channel, up to rounding."""
         return bool(np.abs(self.ptm - np.eye(len(self.ptm))).max() < 1e-15)
 
     @property
     def is_pauli(self) -> bool:
-        """Is it a mixture of Pauli operators?"""
+        """True if this channel is a mixture of Pauli operators."""
         off = self.ptm - np.diag(np.diag(self.ptm))
         return bool(np.abs(off).max() < 1e-12)
 
@@ -109,7 +109,7 @@ class Channel(msgspec.Struct, frozen=True, eq=False):
         return np.asarray(_signs(self.num_qubits) @ np.diag(self.ptm) / len(self.ptm))
 
     def twirled(self) -> Channel:
-        """Its Pauli twirl: the diagonal of its Pauli transfer matrix."""
+        """Return the Pauli twirl of this channel: the diagonal of its Pauli transfer matrix."""
         return Channel(np.diag(np.diag(self.ptm)))
 
     @property
@@ -121,7 +121,7 @@ class Channel(msgspec.Struct, frozen=True, eq=False):
 
 @functools.cache
 def _signs(num_qubits: int) -> NDArray[np.float64]:
-    """+1 where two Paulis commute, -1 where they do not: float64 [4^n, 4^n]."""
+    """Return +1 where two Paulis commute, -1 where they anticommute: float64 [4^n, 4^n]."""
     index = np.arange(4)
     commute = (index[:, None] == 0) | (index == 0) | (index[:, None] == index)
     single = np.where(commute, 1.0, -1.0)
@@ -129,12 +129,12 @@ def _signs(num_qubits: int) -> NDArray[np.float64]:
 
 
 def identity(num_qubits: int) -> Channel:
-    """The channel that changes nothing."""
+    """Return the identity channel."""
     return Channel(np.eye(4**num_qubits))
 
 
 def from_kraus(operators: Sequence[NDArray[np.complex128]]) -> Channel:
-    """The channel of Kraus operators on one or two qubits. Raises NoiseError.
+    """Build the channel of Kraus operators on one or two qubits. Raises NoiseError.
 
     Operators that preserve the trace to 1e-9 are multiplied by (sum K^+ K)^(-1/2).
     """
@@ -163,19 +163,20 @@ def from_kraus(operators: Sequence[NDArray[np.complex128]]) -> Channel:
 
 
 def from_unitary(matrix: NDArray[np.complex128]) -> Channel:
-    """The channel of one unitary. Raises NoiseError."""
+    """Build the channel of one unitary. Raises NoiseError."""
     return from_kraus([matrix])
 
 
 def controlled_phase(angle_rad: float) -> Channel:
-    """The channel of diag(1, 1, 1, exp(i angle)), which is A + B cos(angle) + C sin(angle)."""
+    """Build the channel of diag(1, 1, 1, exp(i angle)), which is A + B cos(angle) + C
+    sin(angle)."""
     constant, cosine, sine = _controlled_phase()
     return Channel(constant + math.cos(angle_rad) * cosine + math.sin(angle_rad) * sine)
 
 
 @functools.cache
 def _controlled_phase() -> tuple[NDArray[np.float64], ...]:
-    """A, B and C of `controlled_phase`: float64 [16, 16]."""
+    """Return the matrices A, B and C of `controlled_phase`: float64 [16, 16]."""
     at_pi, at_half = (
         from_unitary(np.diag([1.0, 1.0, 1.0, np.exp(1j * angle)])).ptm
         for angle in (math.pi, math.pi / 2)
@@ -185,7 +186,7 @@ def _controlled_phase() -> tuple[NDArray[np.float64], ...]:
 
 
 def from_paulis(probabilities: NDArray[np.float64]) -> Channel:
-    """Mixture of Paulis with these probabilities, float64 [4^n]. Raises NoiseError."""
+    """Build a mixture of Paulis with these probabilities, float64 [4^n]. Raises NoiseError."""
     inputs = np.asarray(probabilities, np.float64)
     if (
         inputs.shape not in ((4,), (16,))
@@ -199,7 +200,10 @@ def from_paulis(probabilities: NDArray[np.float64]) -> Channel:
 
 
 def depolarizing(parameter: float, num_qubits: int) -> Channel:
-    """rho -> (1 - p) rho + p I / 2^n, 0 <= p <= 4^n / (4^n - 1)."""
+    """Build the depolarizing channel rho -> (1 - p) rho + p I / 2^n, 0 <= p <= 4^n / (4^n - 1).
+
+    Raises NoiseError for other p.
+    """
     size = 4**num_qubits
     if not 0.0 <= parameter <= size / (size - 1):
         raise NoiseError(
@@ -212,9 +216,10 @@ def depolarizing(parameter: float, num_qubits: int) -> Channel:
 
 
 def relaxation(duration_ns: float, t1_us: float, t2_us: float, excited: float = 0.0) -> Channel:
-    """Thermal relaxation over a time; `excited`: population of |1> in equilibrium.
+    """Build thermal relaxation over a time; `excited`: population of |1> in equilibrium.
 
-    T1 or T2 may be infinite. T2 <= 2 T1. (Krantz et al., arXiv 1904.06560, section III.B.)
+    T1 or T2 may be infinite; T2 <= 2 T1. Raises NoiseError for other values. (Krantz et al., arXiv
+    1904.06560, section III.B.)
     """
     if not (duration_ns >= 0.0 and t1_us > 0.0 and t2_us > 0.0 and 0.0 <= excited <= 1.0):
         raise NoiseError(
@@ -232,5 +237,5 @@ def relaxation(duration_ns: float, t1_us: float, t2_us: float, excited: float = 
 
 
 def tensor(first: Channel, second: Channel) -> Channel:
-    """One channel on each of two qubits."""
+    """Return the tensor product of two one-qubit channels."""
     return Channel(np.asarray(np.kron(second.ptm, first.ptm), np.float64))

@@ -20,7 +20,7 @@ _DEFAULT = NoiseOptions()
 
 
 def load(data: bytes) -> Document:
-    """Document from its JSON, or from that of an Aer noise model (see `custom.load`).
+    """Read a document from its JSON, or from the JSON of an Aer noise model (see `custom.load`).
 
     Raises SnapshotError, which names the field.
     """
@@ -28,7 +28,7 @@ def load(data: bytes) -> Document:
 
 
 def from_values(values: Any) -> Document:
-    """Document from parsed JSON. Raises SnapshotError."""
+    """Build a document from parsed JSON. Raises SnapshotError."""
     kind = values.get("kind") if isinstance(values, dict) else None
     if kind == "snapshot":
         return snapshot.from_values(values)
@@ -42,19 +42,20 @@ def from_values(values: Any) -> Document:
 
 
 def dump(document: Document) -> bytes:
-    """Canonical JSON of a document: equal documents, equal bytes. Raises SnapshotError."""
+    """Return the canonical JSON of a document: equal documents, equal bytes. Raises
+    SnapshotError."""
     if isinstance(document, CustomModel):
         return custom.dump(document)
     return snapshot.dump(document)
 
 
 def digest(data: bytes) -> bytes:
-    """SHA-256 of canonical JSON, 32 bytes: names the document."""
+    """Return the SHA-256 of canonical JSON, 32 bytes; it identifies the document."""
     return hashlib.sha256(data).digest()
 
 
 def model(document: Document, options: NoiseOptions = _DEFAULT) -> NoiseModel:
-    """Noise model of a document with these options. Raises NoiseError."""
+    """Build the noise model of a document with these options. Raises NoiseError."""
     if isinstance(document, CustomModel):
         return ChannelModel(document, options)
     return build(document, options)

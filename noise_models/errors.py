@@ -4,7 +4,7 @@ from __future__ import annotations
 
 
 class NoiseError(ValueError):
-    """A channel, noise model or calibration that is wrong; `hint` says what would be right."""
+    """Invalid channel, noise model or calibration; `hint` says what is valid."""
 
     code = "noise"
 
@@ -15,7 +15,7 @@ class NoiseError(ValueError):
 
 
 class SnapshotError(NoiseError):
-    """Calibration data that cannot be read; `field` names the place, as `qubits[3].T1`."""
+    """Invalid calibration data; `field` names the place, such as `qubits[3].T1`."""
 
     code = "calibration"
 

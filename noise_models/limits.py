@@ -8,14 +8,17 @@ from noise_models.build.device_model import DeviceModel
 from noise_models.build.gate_noise import largest_parameter
 from noise_models.model import NoiseModel
 
-_Values = Iterable[tuple[str, float]]  # of each place: its name, the value without the factor
+_Values = Iterable[tuple[str, float]]  # (place, value / limit), without the factor
 
 
 def limited(model: NoiseModel) -> tuple[str, ...]:
-    """Texts of the components whose factor takes a calibrated value above its physical limit, which
-    the model then has in its place; of the whole device, whatever a circuit uses."""
+    """Return one text for each component whose factor scales a value above its physical limit.
+
+    The model uses the limit for such a value. All qubits and gates of the device count, not only
+    those that a circuit uses.
+    """
     if not isinstance(model, DeviceModel):
-        return ()  # given channels have no such factors
+        return ()  # a custom model has no such factors
     results = [
         _text(component, model.options.factor(component), values)
         for component, values in _components(model)
@@ -29,7 +32,7 @@ def limited(model: NoiseModel) -> tuple[str, ...]:
 
 
 def _components(model: DeviceModel) -> Iterable[tuple[str, _Values]]:
-    """Components with their values as parts of the largest one that there is."""
+    """Iterate over the components with their values relative to the largest physical value."""
     qubits = list(enumerate(model.snapshot.qubits))
     yield "gate.depolarizing", _parameters(model)
     yield "qubit.thermal", ((f"qubit {k}", each.excited or 0.0) for k, each in qubits)
@@ -42,7 +45,7 @@ def _components(model: DeviceModel) -> Iterable[tuple[str, _Values]]:
 
 
 def _parameters(model: DeviceModel) -> _Values:
-    """Depolarizing parameters of the gates."""
+    """Iterate over the depolarizing parameters of the gates, relative to the largest one."""
     sizes = {gate.name: gate.num_qubits for gate in model.snapshot.native_gates}
     factor = model.options.factor("gate.depolarizing")
     for gate in model.snapshot.gates:
@@ -50,7 +53,7 @@ def _parameters(model: DeviceModel) -> _Values:
         side, error = 1 << size, gate.error or 0.0
         if size not in (1, 2) or not 0.0 < error < side / (side + 1):
             continue  # no error, or a gate that does not work
-        # The parameter is at most error d / (d - 1), which costs nothing to know.
+        # Cheap upper bound: the parameter is at most error d / (d - 1).
         if error * side / (side - 1) * factor <= largest_parameter(size):
             continue
         qubits = gate.qubits or tuple(range(size))
@@ -59,7 +62,7 @@ def _parameters(model: DeviceModel) -> _Values:
 
 
 def _text(component: str, factor: float, values: _Values) -> str:
-    """ "" where all values stay within the limit."""
+    """Return the text for a component; "" if all scaled values are within the limit."""
     above = [place for place, value in values if value * factor > 1.0 + 1e-12]
     if not above:
         return ""

@@ -11,27 +11,30 @@ from noise_models.readout import Readout
 
 
 class LocatedChannel(msgspec.Struct, frozen=True, eq=False):
-    """A channel on one or two qubits; the first one is bit 0 of its matrices."""
+    """Channel on one or two qubits; the first one is bit 0 of its matrices."""
 
     qubits: tuple[int, ...]
     channel: Channel
 
 
 class NoiseModel(Protocol):
-    """Noise of one device, with its options applied. Methods are cheap for what was asked before:
-    channels are made for the qubits and gates that a circuit uses, never for a whole device."""
+    """Noise of one device, with its options applied.
+
+    A channel is computed at its first use for the qubits and gates of a circuit, never for a whole
+    device; later calls with the same arguments are cheap.
+    """
 
     @property
     def digest(self) -> bytes:
-        """Names the model: equal digests, equal channels. 32 bytes."""
+        """Identifier of the model, 32 bytes: models with equal digests have equal channels."""
 
     @property
     def num_qubits(self) -> int:
-        """Qubits of the device; 0: any number."""
+        """Number of qubits of the device; 0: any number."""
 
     @property
     def has_idle_noise(self) -> bool:
-        """Do idle times matter, so that a circuit has to be scheduled?"""
+        """True if idle times matter, so that a circuit has to be scheduled."""
 
     @property
     def dt_ns(self) -> float:
@@ -42,32 +45,36 @@ class NoiseModel(Protocol):
         """Latency from the end of a measurement to the start of a block that depends on it."""
 
     def after_gate(self, name: str, qubits: tuple[int, ...]) -> tuple[LocatedChannel, ...]:
-        """Channels after a gate, in the order they act; on its qubits or on their neighbours.
+        """Return the channels after a gate in the order they act, on its qubits or their
+        neighbours.
 
-        `measure`: of the qubit's state after a measurement that is not terminal."""
+        `measure`: channels on the qubit's state after a measurement that is not terminal.
+        """
 
     def idle(self, qubit: int, duration_ns: float) -> Channel | None:
-        """Channel of an idle time."""
+        """Return the channel of an idle time; None: no noise."""
 
     @property
     def crosstalk_pairs(self) -> tuple[tuple[int, int], ...]:
         """Pairs of qubits with a static ZZ interaction, the smaller number first."""
 
     def crosstalk(self, pair: tuple[int, int], duration_ns: float) -> Channel | None:
-        """Channel of the ZZ interaction of one of `crosstalk_pairs` over a time.
+        """Return the channel of the ZZ interaction of one of `crosstalk_pairs` over a time.
 
-        It is diag(1, 1, 1, e^{-i angle}): nothing happens while one of the qubits is in |0>.
+        The channel is diag(1, 1, 1, e^{-i angle}): the identity while one of the qubits is in |0>.
         """
 
     def preparation(self, qubit: int) -> Channel | None:
-        """Channel on |0> at the beginning of a circuit."""
+        """Return the channel on |0> at the beginning of a circuit."""
 
     def after_reset(self, qubit: int) -> Channel | None:
-        """Channel after a reset to |0>."""
+        """Return the channel after a reset to |0>."""
 
     def readout(self) -> Readout | None:
-        """Readout error of all qubits of the device; None: none. Of a device with any number of
-        qubits, arrays of length 1 hold for each of them."""
+        """Return the readout error of all qubits of the device; None: no error.
+
+        For a device with any number of qubits, arrays of length 1 hold for each qubit.
+        """
 
     def duration_ns(self, name: str, qubits: tuple[int, ...]) -> float:
-        """Duration of a gate, `measure` or `reset`; 0.0 where it takes no time or is not known."""
+        """Return the duration of a gate, `measure` or `reset`; 0.0: no time, or not known."""

@@ -1,15 +1,15 @@
 """Normal form of a channel for trajectories: a unitary, then a mixture of Paulis and a rest.
 
 E(rho) = sum_i p_i P_i V P_i + w R(V) with V = U rho U^+, sum_i p_i + w = 1 and R a channel. The
-term that acts is drawn independently of the state, so trajectories draw it before they run; the
-Kraus operator of R alone is drawn from the state. The unitary is multiplied into a gate.
+term that acts is drawn independently of the state, so trajectories draw it before they run; only
+the Kraus operator of R is drawn from the state. The unitary is multiplied into a gate.
 
 With the process matrix chi of E after U^-1 in the Pauli basis, chi - diag(p) must stay positive
-semidefinite. The identity has the largest weight that it can have, p_0 = 1 / (chi^-1)_00 (Horn and
-Johnson, Matrix Analysis, theorem 7.7.7). The sum of the other weights is then as large as it can
-be: minimum trace factor analysis (Bentler, Woodward, Psychometrika 45, 1980), solved per block of
-chi, in closed form for two Paulis and with a logarithmic barrier for more (Boyd, Vandenberghe,
-Convex Optimization, chapter 11).
+semidefinite. The identity has the largest possible weight, p_0 = 1 / (chi^-1)_00 (Horn and Johnson,
+Matrix Analysis, theorem 7.7.7). The sum of the other weights is then the largest possible: minimum
+trace factor analysis (Bentler, Woodward, Psychometrika 45, 1980), solved per block of chi, in
+closed form for two Paulis and with a logarithmic barrier for more (Boyd, Vandenberghe, Convex
+Optimization, chapter 11).
 """
 
 from __future__ import annotations
@@ -22,19 +22,19 @@ from numpy.typing import NDArray
 
 from noise_models.channel import Channel, from_kraus, from_paulis, from_unitary, paulis
 
-_ROUNDING = 1e-15  # of entries of a process matrix
-_LEAST = 1e-13  # smaller weights are none
-_SAME = 1e-13  # largest deviation from the identity of a unitary that is left out
-_SUPPORT = 1e-24  # squared component of a null vector that is none
-_GAP = 1e-4  # of a sum of weights to the largest one, relative
-_TIE = 1e-6  # pivots that are equal up to rounding, relative
+_ROUNDING = 1e-15  # rounding error of the entries of a process matrix
+_LEAST = 1e-13  # smaller weights count as 0
+_SAME = 1e-13  # a unitary with a smaller deviation from the identity is omitted
+_SUPPORT = 1e-24  # smaller squared components of a null vector count as 0
+_GAP = 1e-4  # relative gap between a sum of weights and the largest one
+_TIE = 1e-6  # relative difference of pivots that counts as rounding
 
 _Chi = NDArray[np.complex128]
 _Weights = NDArray[np.float64]
 
 
 class NormalForm(msgspec.Struct, frozen=True, eq=False):
-    """A channel as a unitary, which acts first, and a mixture of Paulis and another channel."""
+    """Channel as a unitary, which acts first, and a mixture of Paulis and another channel R."""
 
     unitary: NDArray[np.complex128] | None  # [2^n, 2^n]; None: the identity
     probabilities: _Weights  # [4^n] of the Paulis, in the order of `channel`
@@ -43,12 +43,12 @@ class NormalForm(msgspec.Struct, frozen=True, eq=False):
 
     @property
     def error_probability(self) -> float:
-        """Probability of any term but the identity."""
+        """Probability that a term other than the identity acts."""
         return max(0.0, 1.0 - float(self.probabilities[0]))
 
     @property
     def leading_probability(self) -> float:
-        """Probability of the term that is the likeliest in the maximally mixed state."""
+        """Probability of the likeliest term in the maximally mixed state."""
         result = float(self.probabilities.max())
         if len(self.rest):
             squares = np.square(np.abs(self.rest)).sum(axis=(1, 2)) / self.rest.shape[1]
@@ -57,7 +57,7 @@ class NormalForm(msgspec.Struct, frozen=True, eq=False):
 
     @property
     def channel(self) -> Channel:
-        """The channel of which this is the form."""
+        """Return the channel with this normal form."""
         size = len(self.probabilities)
         result = np.zeros((size, size))
         if self.rest_weight < 1.0:
@@ -69,9 +69,10 @@ class NormalForm(msgspec.Struct, frozen=True, eq=False):
 
 
 def normal_form(channel: Channel) -> NormalForm:
-    """Normal form of a channel on one or two qubits; computed once for equal channels.
+    """Return the normal form of a channel on one or two qubits; equal channels are computed once.
 
-    The unitary is the one nearest to the leading Kraus operator, if it makes the identity heavier.
+    The unitary is the one nearest to the leading Kraus operator, if it increases the weight of the
+    identity; otherwise there is none.
     """
     return _cached(channel.ptm.shape[0], channel.ptm.tobytes())
 
@@ -97,10 +98,10 @@ def _cached(size: int, values: bytes) -> NormalForm:
 
 
 def norm_based_form(channel: Channel) -> NormalForm:
-    """The same unitary, and all else as R: nothing is drawn independently of the state.
+    """Return the form with the same unitary and all else in R: no term is independent of the state.
 
-    Where `normal_form` leaves the identity little weight, the first Kraus operator of this form may
-    have far more: trajectories without a jump stay together.
+    If `normal_form` gives the identity little weight, the first Kraus operator of this form may
+    have far more: trajectories without a jump then share their state.
     """
     return _norm_based(channel.ptm.shape[0], channel.ptm.tobytes())
 
@@ -115,7 +116,7 @@ def _norm_based(size: int, values: bytes) -> NormalForm:
 
 
 def _process_matrix(channel: Channel) -> _Chi:
-    """chi of E(rho) = sum_ij chi_ij P_i rho P_j, [4^n, 4^n], of trace 1."""
+    """Return chi of E(rho) = sum_ij chi_ij P_i rho P_j, [4^n, 4^n], of trace 1."""
     side = 1 << channel.num_qubits
     # Columns: the Choi vector of each Pauli, of norm 1; index 2^n * input + output.
     vectors = paulis(channel.num_qubits).transpose(0, 2, 1).reshape(side * side, -1).T
@@ -123,28 +124,28 @@ def _process_matrix(channel: Channel) -> _Chi:
 
 
 def _split(chi: _Chi, unitary: NDArray[np.complex128] | None) -> NormalForm:
-    """Pauli weights of a channel and the Kraus operators of the rest."""
+    """Split a channel into Pauli weights and the Kraus operators of the rest."""
     return _rest_of(chi, pauli_weights(chi), unitary)
 
 
 def _rest_of(chi: _Chi, weights: _Weights, unitary: NDArray[np.complex128] | None) -> NormalForm:
-    """The form with these Pauli weights."""
+    """Return the normal form with these Pauli weights."""
     basis = paulis(1 if len(chi) == 4 else 2)
     rest = 1.0 - float(weights.sum())
     if rest < _LEAST:
         none = np.zeros((0, *basis.shape[1:]), np.complex128)
         return NormalForm(unitary, weights / weights.sum(), none, 0.0)
     operators = np.tensordot(_factors(chi - np.diag(weights)), basis, (0, 0))
-    # Rounding is divided by a rest that may be small: restore sum K^+ K = 1.
+    # Division by a small rest magnifies rounding: restore sum K^+ K = 1.
     values, kets = np.linalg.eigh((operators.conj().transpose(0, 2, 1) @ operators).sum(axis=0))
     inverse_root = (kets / np.sqrt(values)) @ kets.conj().T
     return NormalForm(unitary, weights, np.ascontiguousarray(operators @ inverse_root), rest)
 
 
 def _factors(matrix: _Chi) -> NDArray[np.complex128]:
-    """L with L L^+ = a positive semidefinite matrix, by Cholesky with pivots: [n, rank].
+    """Return L with L L^+ = a positive semidefinite matrix, by pivoted Cholesky: [n, rank].
 
-    The first of equal pivots is taken, so that rounding does not choose among decompositions.
+    The first of equal pivots is used, so that rounding does not select the decomposition.
     """
     left = matrix.copy()
     columns = []
@@ -161,13 +162,13 @@ def _factors(matrix: _Chi) -> NDArray[np.complex128]:
 
 
 def identity_weight(chi: _Chi) -> float:
-    """Largest p_0 with chi - p_0 e_0 e_0^+ >= 0."""
+    """Return the largest p_0 with chi - p_0 e_0 e_0^+ >= 0."""
     values, kets = np.linalg.eigh(chi)
     return 1.0 / float((np.abs(kets[0]) ** 2 / np.maximum(values, 1e-17)).sum())
 
 
 def pauli_weights(chi: _Chi) -> _Weights:
-    """Weights p >= 0 with chi - diag(p) >= 0: the largest p_0, then the largest sum."""
+    """Return weights p >= 0 with chi - diag(p) >= 0: the largest p_0, then the largest sum."""
     result = np.zeros(len(chi))
     left = chi.copy()
     first = _blocks(chi)[0]
@@ -187,7 +188,7 @@ def pauli_weights(chi: _Chi) -> _Weights:
 
 
 def _blocks(matrix: _Chi) -> list[NDArray[np.intp]]:
-    """Indices of each diagonal block, sorted; the block of index 0 is the first."""
+    """Return the indices of each diagonal block, sorted; the block of index 0 is the first."""
     linked = np.abs(matrix) > _ROUNDING
     np.fill_diagonal(linked, True)
     left = np.ones(len(matrix), np.bool_)
@@ -205,11 +206,10 @@ def _blocks(matrix: _Chi) -> list[NDArray[np.intp]]:
 
 
 def _regular_parts(matrix: _Chi, is_open: NDArray[np.bool_]) -> list[tuple[NDArray[np.intp], _Chi]]:
-    """Blocks (indices, positive definite matrix) of the problem to maximize the sum of d over the
-    open indices, d >= 0, with matrix - diag(d) >= 0.
+    """Return blocks (indices, positive definite matrix) of the maximization over the open indices.
 
-    An index in the support of a null vector has d = 0 too. For the others the Schur complement
-    counts.
+    The problem is to maximize the sum of d >= 0 with matrix - diag(d) >= 0. An index in the support
+    of a null vector has d = 0 too. The other indices have the Schur complement as their matrix.
     """
     values, kets = np.linalg.eigh(matrix)
     null = kets[:, values < 10.0 * _ROUNDING]
@@ -226,8 +226,11 @@ def _regular_parts(matrix: _Chi, is_open: NDArray[np.bool_]) -> list[tuple[NDArr
 
 
 def _largest_pairs(matrices: _Chi) -> _Weights:
-    """Largest d of matrices [k, n, n] with n = 1 or 2: what stays, x y >= |c|^2, has the least
-    sum."""
+    """Return the largest d of matrices [k, n, n] with n = 1 or 2.
+
+    The rest (x, y) of the diagonal has x y >= |c|^2 for the off-diagonal c, and the least sum x +
+    y.
+    """
     diagonal = matrices.diagonal(axis1=1, axis2=2).real
     if matrices.shape[1] == 1:
         return diagonal
@@ -238,10 +241,11 @@ def _largest_pairs(matrices: _Chi) -> _Weights:
 
 
 def _barrier(matrices: _Chi) -> _Weights:
-    """Largest d of matrices [k, n, n], by Newton's method on a logarithmic barrier: [k, n].
+    """Return the largest d of matrices [k, n, n], by Newton's method on a logarithmic barrier: [k,
+    n].
 
-    It maximizes sum d / t + log det(M - diag(d)) + sum log d for t -> 0; the sum of d is then less
-    than its largest value by at most 2 n t.
+    The method maximizes sum d / t + log det(M - diag(d)) + sum log d for t -> 0; the sum of d is
+    then at most 2 n t below its largest value.
     """
     size = matrices.shape[1]
     diagonal = matrices.diagonal(axis1=1, axis2=2).real
@@ -264,7 +268,7 @@ def _barrier(matrices: _Chi) -> _Weights:
             decrement = np.sqrt((gradient * step).sum(axis=1))[:, None]
             result = result + step / (
                 1.0 + decrement
-            )  # stays inside: the barrier is self-concordant
+            )  # feasible, since the barrier is self-concordant
             if decrement.max() < 0.3:
                 break
     return np.asarray(result * scale)

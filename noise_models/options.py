@@ -24,7 +24,7 @@ COMPONENTS = (
     "qubit.correlated_readout",  # confusion of qubits that are read together
 )
 GROUPS = ("all", "gate", "qubit")
-# Values that replace those of every qubit, gate or pair: name -> largest value allowed.
+# Values that replace the measured ones of every qubit, gate or pair: name -> largest value.
 VALUES = {
     "gate.error_1q": 1.0,
     "gate.error_2q": 1.0,
@@ -45,15 +45,15 @@ _IDLE = "recipe.idle"
 
 
 class NoiseOptions(msgspec.Struct, frozen=True):
-    """Choices that turn a calibration snapshot into a noise model.
+    """Options that turn a calibration snapshot into a noise model.
 
-    A factor of `gate` multiplies all components whose names begin with `gate.`; that of `all`,
-    every component; factors multiply. Tuples are sorted, and a factor of 1 is left out: equal
-    options have equal fields.
+    The factor of `gate` multiplies all components whose names begin with `gate.`; the factor of
+    `all` multiplies every component. Factors of one component are multiplied together. Tuples are
+    sorted, and a factor of 1 is omitted: equal options have equal fields.
     """
 
     recipe: str = "simenv"
-    idle: bool = True  # noise of idle time, by a schedule of the circuit
+    idle: bool = True  # noise of idle time, from a schedule of the circuit
     factors: tuple[tuple[str, float], ...] = ()
     values: tuple[tuple[str, float], ...] = ()
 
@@ -61,9 +61,9 @@ class NoiseOptions(msgspec.Struct, frozen=True):
     def parse(
         value: str | Mapping[str, object] | Iterable[tuple[object, ...]],
     ) -> NoiseOptions:
-        """Options from `"on"`, `"off"`, a recipe's name, a mapping, or the pairs of `wire`.
+        """Parse options from `"on"`, `"off"`, a recipe's name, a mapping, or the pairs of `wire`.
 
-        A mapping has names of `COMPONENTS`, `GROUPS` or `VALUES`, besides `recipe` and `idle`.
+        A mapping has names of `COMPONENTS`, `GROUPS` or `VALUES`, and also `recipe` and `idle`.
         Raises NoiseError.
         """
         if isinstance(value, str):
@@ -77,7 +77,7 @@ class NoiseOptions(msgspec.Struct, frozen=True):
         return _parsed(pairs)
 
     def wire(self) -> tuple[tuple[str, float], ...]:
-        """Canonical pairs, sorted by name; `parse` returns equal options for them."""
+        """Return canonical pairs, sorted by name; `parse` converts them to equal options."""
         results = [*self.factors, *self.values]
         if self.recipe != "simenv":
             results.append((_RECIPE + self.recipe, 1.0))
@@ -86,11 +86,12 @@ class NoiseOptions(msgspec.Struct, frozen=True):
         return tuple(sorted(results))
 
     def factor(self, component: str) -> float:
-        """Factor of one component: the product over its name and the groups that contain it."""
+        """Return the factor of one component: the product over its name and the groups that contain
+        it."""
         return _factor(self.factors, component)
 
     def replaced(self, name: str) -> float | None:
-        """Value that replaces the measured ones; None: they stay."""
+        """Return the value that replaces the measured ones; None: the measured ones are used."""
         return dict(self.values).get(name)
 
 

@@ -10,7 +10,8 @@ from noise_models.errors import NoiseError
 
 
 class ReadoutGroup(msgspec.Struct, frozen=True, eq=False):
-    """Correlated readout of a few qubits; replaces their own error where all are measured."""
+    """Correlated readout of a few qubits; it replaces their own errors if all of them are
+    measured."""
 
     qubits: tuple[int, ...]
     confusion: NDArray[np.float64]  # [2^k, 2^k]: row read, column true; qubits[0] is bit 0
@@ -30,12 +31,14 @@ class Readout(msgspec.Struct, frozen=True, eq=False):
 
     @property
     def is_exact(self) -> bool:
-        """Is every outcome read as it is?"""
+        """True if there is no readout error."""
         return not (self.p01.any() or self.p10.any() or self.groups)
 
     def of(self, qubits: NDArray[np.int64]) -> Readout:
-        """That of some qubits, renumbered in the given order. A group stays if all of it is
-        there."""
+        """Return the readout of some qubits, renumbered in the given order.
+
+        A group is kept if all of its qubits are among them.
+        """
         new = {int(q): k for k, q in enumerate(qubits.tolist())}
         groups = tuple(
             ReadoutGroup(tuple(new[q] for q in group.qubits), group.confusion)

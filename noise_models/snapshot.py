@@ -1,6 +1,6 @@
-"""Calibration snapshots as canonical JSON, read strictly: an error names the field.
+"""Conversion of calibration snapshots to and from canonical JSON, with strict reading.
 
-The stored form is `dump(snapshot)`; its SHA-256 names the snapshot.
+An error names its field. The stored form is `dump(snapshot)`; its SHA-256 identifies the snapshot.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ __all__ = [
 
 
 def dump(snapshot: CalibrationSnapshot) -> bytes:
-    """Canonical JSON of a snapshot that was checked: equal snapshots, equal bytes.
+    """Check a snapshot and return its canonical JSON: equal snapshots, equal bytes.
 
     Raises SnapshotError.
     """
@@ -52,12 +52,12 @@ def dump(snapshot: CalibrationSnapshot) -> bytes:
 
 
 def load(data: bytes) -> CalibrationSnapshot:
-    """Snapshot from its JSON. Raises SnapshotError, which names the field."""
+    """Read a snapshot from its JSON. Raises SnapshotError, which names the field."""
     return from_values(strict_json.parse(data))
 
 
 def from_values(values: Any) -> CalibrationSnapshot:
-    """Snapshot from parsed JSON: types, then ranges. Raises SnapshotError."""
+    """Build a snapshot from parsed JSON: checks types, then ranges. Raises SnapshotError."""
     if not isinstance(values, dict) or values.get("kind") != "snapshot":
         raise SnapshotError(
             "kind",

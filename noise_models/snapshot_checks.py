@@ -1,7 +1,7 @@
 """Ranges and consistency of a calibration snapshot.
 
-`check` refuses what no device can have; `clamps` lists the measured values that a noise model
-limits, because they contradict the physics of the model.
+`check` rejects values that no device can have; `clamps` lists the measured values that a noise
+model limits, because they contradict the model's physics.
 """
 
 from __future__ import annotations
@@ -75,10 +75,11 @@ def check(snapshot: CalibrationSnapshot) -> None:
 
 
 def clamps(snapshot: CalibrationSnapshot) -> tuple[tuple[str, str], ...]:
-    """(field, what a noise model uses instead) of each value that it limits.
+    """Return (field, replacement in a noise model) of each value that a noise model limits.
 
-    T2 above 2 T1; an error that is 1, which marks a gate that does not work, or beyond what a
-    depolarizing channel can have: d / (d + 1) with d = 2^n, as average gate infidelity.
+    These are T2 above 2 T1, an error of 1, which marks a gate that does not work, and an error
+    beyond the largest of a depolarizing channel: d / (d + 1) with d = 2^n, as average gate
+    infidelity.
     """
     results = []
     for index, qubit in enumerate(snapshot.qubits):

@@ -1,4 +1,4 @@
-"""JSON of calibration data from outside, parsed with limits and without silent losses."""
+"""Strict parser for JSON of calibration data: sizes are limited, and no value is lost silently."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import msgspec
 
 from noise_models.errors import SnapshotError
 
-MAX_BYTES = 64 << 20  # of one file; a device of 156 qubits takes 0.6 MiB
+MAX_BYTES = 64 << 20  # size of one file; a device of 156 qubits takes 0.6 MiB
 _SHOWN_CHARS = 60
 _SURROGATE = re.compile(r"\\u[dD][89a-fA-F]")
 _AT = re.compile(r" - at `(?:key in )?\$\.?(.*)`$", re.DOTALL)
@@ -19,12 +19,12 @@ _UNNAMED = re.compile(r"field `(.*)`", re.DOTALL)
 
 
 def parse(data: bytes, name: str = "document") -> Any:
-    """Values of a JSON document in UTF-8.
+    """Parse a JSON document in UTF-8.
 
-    NaN and infinite numbers are passed on, so that a later check can name the field that holds
-    them. Raises SnapshotError for anything else that JSON forbids, for a key that an object has
-    twice, for nesting beyond the parser's limit and for more than 64 MiB. `name` is the field
-    that the error names.
+    NaN and infinite numbers are accepted, so that a later check can name their field. Raises
+    SnapshotError for anything else that JSON forbids, for a key that an object has twice, for
+    nesting beyond the parser's limit and for more than 64 MiB. `name` is the field that the error
+    names.
     """
     if len(data) > MAX_BYTES:
         raise SnapshotError(
@@ -58,7 +58,7 @@ def parse(data: bytes, name: str = "document") -> Any:
 
 
 def _check_texts(tree: Any, name: str) -> None:
-    """Raise SnapshotError where a text has half of a surrogate pair, which is no character."""
+    """Raise SnapshotError for a text with an unpaired surrogate, which is no character."""
     stack = [("", tree)]
     while stack:
         field, value = stack.pop()
@@ -84,7 +84,7 @@ def _object(pairs: list[tuple[str, Any]], name: str) -> dict[str, Any]:
 
 
 def shown(value: object) -> str:
-    """A value from outside for an error message: printable ASCII, cut to 60 characters."""
+    """Return a value from outside for an error message: printable ASCII, cut to 60 characters."""
     if isinstance(value, list | tuple | dict):
         return f"a {'mapping' if isinstance(value, dict) else 'list'} of {len(value)}"
     if isinstance(value, int) and not isinstance(value, bool) and abs(value) >= 1 << 63:
@@ -94,7 +94,7 @@ def shown(value: object) -> str:
 
 
 def type_error(error: msgspec.ValidationError) -> SnapshotError:
-    """Error of msgspec with the path of its field in front."""
+    """Convert an error of msgspec to a SnapshotError with the path of its field."""
     text = str(error)
     at = _AT.search(text)
     field = at.group(1) if at else ""

@@ -13,7 +13,7 @@ from noise_models.options import NoiseOptions
 from noise_models.snapshot import CalibrationSnapshot, GateCalibration, QubitCalibration, ZZCoupling
 
 _DEFAULT = NoiseOptions()
-# Components and values that Aer's recipe does not have.
+# Components and values that Aer's recipe lacks.
 _NOT_AER = (
     "gate.coherent",
     "gate.crosstalk",
@@ -30,10 +30,11 @@ _NOT_AER = (
 
 
 def build(snapshot: CalibrationSnapshot, options: NoiseOptions = _DEFAULT) -> DeviceModel:
-    """Noise model of a snapshot. Raises NoiseError for options that it cannot honour.
+    """Build the noise model of a snapshot. Raises NoiseError for options that the recipe cannot
+    apply.
 
-    Recipe `simenv`: every component that the snapshot has. Recipes `aer` and `aer-properties`:
-    Qiskit Aer's device model.
+    Recipe `simenv` uses every component that the snapshot has. Recipes `aer` and `aer-properties`
+    follow Qiskit Aer's device model.
     """
     if options.values:
         snapshot = _replaced(snapshot, dict(options.values))
@@ -49,7 +50,7 @@ def build(snapshot: CalibrationSnapshot, options: NoiseOptions = _DEFAULT) -> De
 
 
 def _replaced(snapshot: CalibrationSnapshot, values: dict[str, float]) -> CalibrationSnapshot:
-    """The snapshot with some values the same for all qubits, gates or pairs."""
+    """Return the snapshot with the given values set for all qubits, gates or pairs."""
     change = msgspec.structs.replace
     of_qubits = {
         name.removeprefix("qubit."): value
@@ -77,7 +78,7 @@ _OF_GATES = ("gate.error_1q", "gate.error_2q", "gate.over_rotation_rad")
 
 
 def _coupled(snapshot: CalibrationSnapshot, rate_khz: float) -> tuple[ZZCoupling, ...]:
-    """The same ZZ interaction of every coupled pair."""
+    """Return the same ZZ interaction for every coupled pair."""
     pairs = {(min(pair), max(pair)) for pair in snapshot.coupling}
     if snapshot.all_to_all:
         pairs |= set(itertools.combinations(range(snapshot.num_qubits), 2))
@@ -88,7 +89,7 @@ def _replaced_gate(
     gate: GateCalibration, sizes: dict[str, int], values: dict[str, float]
 ) -> GateCalibration:
     if not gate.error and not gate.duration_ns:
-        return gate  # done by a change of the frame: no noise
+        return gate  # a virtual gate (change of frame): no noise
     size = len(gate.qubits) or sizes.get(gate.name, 0)
     changes = {
         field: values[name]

@@ -1,9 +1,9 @@
 """Noise model of Qiskit Aer's `NoiseModel.from_backend`, value by value (qiskit-aer 0.18).
 
-The recipe has depolarizing noise and then relaxation after every gate, and readout errors. It
-lacks coherent errors, crosstalk, thermal population, preparation and reset errors; a reset relaxes
-for its duration; a gate on its calibrated qubits in another order is free of noise. Idle noise is
-that of Aer's RelaxationNoisePass on the delays of a scheduled circuit.
+The recipe has depolarizing noise and then relaxation after every gate, and readout errors. It has
+no coherent errors, crosstalk, thermal population, preparation errors or reset errors. A reset
+relaxes its qubit for its duration. A calibrated gate with its qubits in another order has no noise.
+Idle noise is that of Aer's RelaxationNoisePass on the delays of a scheduled circuit.
 """
 
 from __future__ import annotations
@@ -32,12 +32,12 @@ class AerModel(DeviceModel):
         return self._relax(qubit, duration * self.options.factor("qubit.relaxation"))
 
     def calibration(self, name: str, qubits: tuple[int, ...]) -> GateCalibration | None:
-        """That of the qubits, or of the gate on all qubits."""
+        """Return the calibration of the gate on these qubits, or else of the gate on all qubits."""
         return self._gates.get((name, qubits)) or self._gates.get((name, ()))
 
 
 def _reduced(snapshot: CalibrationSnapshot, symmetric: bool) -> CalibrationSnapshot:
-    """The snapshot without what Aer does not read."""
+    """Remove the values that Aer does not read from a snapshot."""
     change = msgspec.structs.replace
     return change(
         snapshot,

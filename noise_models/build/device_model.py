@@ -17,15 +17,15 @@ from noise_models.options import NoiseOptions
 from noise_models.readout import Readout, ReadoutGroup
 from noise_models.snapshot import CalibrationSnapshot, GateCalibration, QubitCalibration
 
-_VERSION = b"simenv noise 1"  # of the recipes; a change gives every model a new digest
-_MOST_CROSSTALK = 4096  # channels of a pair and a time that are held: 2 KiB each
+_VERSION = b"simenv noise 1"  # version of the recipes, part of every digest
+_MOST_CROSSTALK = 4096  # cached channels, one for each pair and duration: 2 KiB each
 _Gates = dict[tuple[str, tuple[int, ...]], GateCalibration]
 
 
 class DeviceModel:
     """Noise of a device by the recipe `simenv`; see `NoiseModel` for the methods.
 
-    Channels are computed when they are asked for the first time.
+    Each channel is computed at its first use and cached.
     """
 
     def __init__(self, snapshot: CalibrationSnapshot, options: NoiseOptions) -> None:
@@ -61,13 +61,13 @@ class DeviceModel:
 
     @property
     def has_idle_noise(self) -> bool:
-        """Does a qubit relax, or interact with a neighbour, while it waits?"""
+        """True if a qubit relaxes, or interacts with a neighbour, during idle time."""
         relaxes = any(_relaxes(qubit) for qubit in self.snapshot.qubits)
         waits = relaxes and self.options.factor("qubit.idle") > 0.0
         return self.options.idle and (waits or bool(self.crosstalk_pairs))
 
     def after_gate(self, name: str, qubits: tuple[int, ...]) -> tuple[LocatedChannel, ...]:
-        """Over-rotation, depolarizing rest and relaxation of a gate, composed."""
+        """Return the composition of over-rotation, depolarizing rest and relaxation of a gate."""
         key = (name, qubits)
         result = self._after.get(key)
         if result is None:
@@ -75,7 +75,7 @@ class DeviceModel:
         return result
 
     def idle(self, qubit: int, duration_ns: float) -> Channel | None:
-        """Relaxation of a qubit that waits."""
+        """Return the relaxation of an idle qubit; None: no noise."""
         key = (qubit, duration_ns)
         if key not in self._idle:
             factor = self.options.factor("qubit.idle")
@@ -83,8 +83,11 @@ class DeviceModel:
         return self._idle[key]
 
     def crosstalk(self, pair: tuple[int, int], duration_ns: float) -> Channel | None:
-        """diag(1, 1, 1, exp(-2 pi i rate t)): the ZZ interaction in the frame in which a qubit's
-        frequency is that with its neighbours in |0>."""
+        """Return the channel of diag(1, 1, 1, exp(-2 pi i rate t)).
+
+        This is the ZZ interaction in the frame in which a qubit's frequency is its frequency with
+        all neighbours in |0>.
+        """
         key = (*pair, duration_ns)
         result = self._crosstalk.get(key)
         if result is None:
@@ -97,33 +100,33 @@ class DeviceModel:
         return result
 
     def preparation(self, qubit: int) -> Channel | None:
-        """X with the probability of |1> at the start of a circuit.
+        """Return an X error with the probability of |1> at the start of a circuit.
 
-        It is the thermal population where no preparation error was measured.
+        The probability is the thermal population if no preparation error was measured.
         """
         return _flip(self.preparation_error(qubit) * self.options.factor("qubit.preparation"))
 
     def preparation_error(self, qubit: int) -> float:
-        """Probability of |1> at the start, before the factor of `qubit.preparation`."""
+        """Return the probability of |1> at the start, before the factor of `qubit.preparation`."""
         calibration = self._qubits[qubit]
         if calibration.preparation_error is not None:
             return calibration.preparation_error
         return self._excited(calibration)
 
     def after_reset(self, qubit: int) -> Channel | None:
-        """X with the probability of |1> after a reset."""
+        """Return an X error with the probability of |1> after a reset."""
         error = self._qubits[qubit].reset_error or 0.0
         return _flip(error * self.options.factor("qubit.reset"))
 
     def readout(self) -> Readout | None:
-        """Confusion of all qubits; groups of qubits as far as they were measured."""
+        """Return the confusion of all qubits, and of each group with measured correlations."""
         if not self._readout_made:
             self._readout = self._compute_readout()
             self._readout_made = True
         return self._readout
 
     def duration_ns(self, name: str, qubits: tuple[int, ...]) -> float:
-        """Calibrated duration of a gate, `measure` or `reset`."""
+        """Return the calibrated duration of a gate, `measure` or `reset`."""
         gate = self.calibration(name, qubits)
         if gate is not None and gate.duration_ns is not None:
             return gate.duration_ns
@@ -134,7 +137,8 @@ class DeviceModel:
         return 0.0
 
     def calibration(self, name: str, qubits: tuple[int, ...]) -> GateCalibration | None:
-        """That of the qubits, of their reverse, or of the gate on all qubits."""
+        """Return a gate's calibration: of these qubits, of their reverse, or of the gate on all
+        qubits."""
         gates = self._gates
         return gates.get((name, qubits)) or gates.get((name, qubits[::-1])) or gates.get((name, ()))
 
@@ -148,7 +152,10 @@ class DeviceModel:
         return located(qubits, self._gate_channel(gate, qubits))
 
     def _gate_channel(self, gate: GateCalibration, qubits: tuple[int, ...]) -> Channel | None:
-        """The rest of the error follows from the measured values; then every part is scaled."""
+        """Compose the channel of a gate.
+
+        The depolarizing rest follows from the measured values; the factors then scale each part.
+        """
         size, factor = len(qubits), self.options.factor
         duration = gate.duration_ns or 0.0
         coherent, full = self._measured(gate, qubits)
@@ -163,19 +170,23 @@ class DeviceModel:
         return product(coherent, depolarizing, full)
 
     def rest(self, gate: GateCalibration, qubits: tuple[int, ...]) -> float:
-        """Depolarizing parameter of what is left of a gate's measured error, before the factor of
-        `gate.depolarizing`."""
+        """Return the depolarizing parameter of the rest of a gate's measured error.
+
+        The rest is the error that coherent error and relaxation do not explain, before the factor
+        of `gate.depolarizing`.
+        """
         return _rest(gate, len(qubits), product(*self._measured(gate, qubits)))
 
     def _measured(
         self, gate: GateCalibration, qubits: tuple[int, ...]
     ) -> tuple[Channel | None, Channel | None]:
-        """Coherent error and relaxation of a gate as they were measured."""
+        """Return the coherent error and the relaxation of a gate from the measured values (no
+        factors)."""
         coherent = gate_noise.coherent_error(gate, len(qubits))
         return coherent, self._relax_all(qubits, gate.duration_ns or 0.0)
 
     def _relax_all(self, qubits: tuple[int, ...], duration_ns: float) -> Channel | None:
-        """Relaxation of each qubit; None: none."""
+        """Return the relaxation of all qubits of a gate; None: no relaxation."""
         results = [self._relax(qubit, duration_ns) for qubit in qubits]
         if all(each is None for each in results):
             return None
@@ -208,7 +219,7 @@ def _relaxes(calibration: QubitCalibration) -> bool:
 
 
 def _rest(gate: GateCalibration, size: int, other: Channel | None) -> float:
-    """Depolarizing parameter beside the `other` part of a gate's measured error."""
+    """Return the depolarizing parameter of a gate's error without its `other` part."""
     infidelity = 0.0 if other is None else other.infidelity
     return gate_noise.depolarizing_rest(gate.error or 0.0, infidelity, size)
 
@@ -220,7 +231,7 @@ def located(qubits: tuple[int, ...], channel: Channel | None) -> tuple[LocatedCh
 
 
 def product(*channels: Channel | None) -> Channel | None:
-    """Channels one after another; None does nothing."""
+    """Compose channels in the given order; None is the identity."""
     result: Channel | None = None
     for each in channels:
         if each is not None:
@@ -236,7 +247,7 @@ def _flip(probability: float) -> Channel | None:
 
 
 def _independent(flips: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Confusion matrix of qubits that are read independently; the first one is bit 0."""
+    """Return the confusion matrix of qubits that are read independently; the first one is bit 0."""
     result = np.ones((1, 1))
     for p01, p10 in flips:
         result = np.kron(np.array([[1.0 - p01, p10], [p01, 1.0 - p10]]), result)
@@ -248,9 +259,10 @@ def scaled_readout(
     together: Sequence[tuple[tuple[int, ...], NDArray[np.float64]]],
     options: NoiseOptions,
 ) -> Readout | None:
-    """Readout of measured p01 and p10, [qubits, 2], and of groups of qubits (numbers, confusion).
+    """Build the readout from measured flips and groups, with the factors of the options.
 
-    A factor of `qubit.correlated_readout` below 1 mixes the confusion of a group with that of
+    `measured`: p01 and p10, [qubits, 2]. `together`: (qubit numbers, confusion) of each group. A
+    factor of `qubit.correlated_readout` below 1 mixes the confusion of a group with that of
     independent qubits.
     """
     factor = options.factor("qubit.readout")
@@ -266,7 +278,7 @@ def scaled_readout(
 
 
 def scaled_confusion(confusion: NDArray[np.float64], factor: float) -> NDArray[np.float64]:
-    """1 + factor (C - 1), with the sum of the wrong outcomes of a column limited to 1."""
+    """Return 1 + factor (C - 1), with the sum of the wrong outcomes of each column limited to 1."""
     wrong = confusion * factor
     np.fill_diagonal(wrong, 0.0)
     total = wrong.sum(axis=0)

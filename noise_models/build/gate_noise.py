@@ -35,17 +35,17 @@ _PAIRS = {
 
 @functools.lru_cache(maxsize=256)
 def _generator(name: str, num_qubits: int) -> NDArray[np.complex128]:
-    """Hermitian generator of a gate's rotation with tr H^2 = 2^n."""
+    """Return the Hermitian generator H of a gate's rotation, with tr H^2 = 2^n."""
     indices = _AXES.get(name, (_X,)) if num_qubits == 1 else _PAIRS.get(name, (_ZZ,))
     result = sum(paulis(num_qubits)[number] for number in indices)
     return np.asarray(result / math.sqrt(len(indices)))
 
 
 def over_rotation(name: str, num_qubits: int, angle_rad: float) -> Channel:
-    """exp(-i angle H / 2) for the generator H of a gate's rotation.
+    """Return the channel of exp(-i angle H / 2) for the generator H of a gate's rotation.
 
-    Control and drive (Z and X) of cx and ecr are its first and second qubit. Where the axis depends
-    on the gate's parameters, it is X (one qubit) or ZZ.
+    For cx and ecr, control (Z) is the first and drive (X) the second qubit. The axis is X (one
+    qubit) or ZZ (two qubits) if it depends on the gate's parameters.
     """
     values, vectors = np.linalg.eigh(_generator(name, num_qubits))
     phases = np.exp(-0.5j * angle_rad * values)
@@ -53,7 +53,8 @@ def over_rotation(name: str, num_qubits: int, angle_rad: float) -> Channel:
 
 
 def coherent_error(gate: GateCalibration, num_qubits: int, factor: float = 1.0) -> Channel | None:
-    """Over-rotation and then the other rotations of a gate, all angles multiplied; None: none."""
+    """Return the over-rotation and then the other rotations of a gate, all angles multiplied by
+    `factor`; None: no coherent error."""
     result: Channel | None = None
     if gate.over_rotation_rad and factor:
         result = over_rotation(gate.name, num_qubits, gate.over_rotation_rad * factor)
@@ -64,7 +65,8 @@ def coherent_error(gate: GateCalibration, num_qubits: int, factor: float = 1.0) 
 
 
 def pauli_rotation(name: str, angle_rad: float) -> Channel:
-    """exp(-i angle P / 2); the first letter of the Pauli acts on the first qubit."""
+    """Return the channel of exp(-i angle P / 2); the first letter of the Pauli acts on the first
+    qubit."""
     size = len(name)
     half = 0.5 * angle_rad
     pauli = paulis(size)[pauli_number(name)]
@@ -73,10 +75,10 @@ def pauli_rotation(name: str, angle_rad: float) -> Channel:
 
 
 def depolarizing_rest(error: float, infidelity: float, num_qubits: int) -> float:
-    """Depolarizing parameter p that raises an infidelity to the measured error; 0 where it is
-    above.
+    """Return the depolarizing parameter p that raises an infidelity to the measured error.
 
-    The error is at most d / (d + 1), that of the least average fidelity.
+    p is 0 if the infidelity is not below the error. The error is limited to d / (d + 1), the
+    infidelity of the lowest possible average fidelity.
     """
     side = 1 << num_qubits
     error = min(error, side / (side + 1))
@@ -87,13 +89,13 @@ def depolarizing_rest(error: float, infidelity: float, num_qubits: int) -> float
 
 
 def largest_parameter(num_qubits: int) -> float:
-    """Largest depolarizing parameter of a completely positive map: 4^n / (4^n - 1)."""
+    """Return the largest depolarizing parameter of a completely positive map: 4^n / (4^n - 1)."""
     size = 1 << 2 * num_qubits
     return size / (size - 1)
 
 
 def depolarize(parameter: float, num_qubits: int) -> Channel | None:
-    """Depolarizing channel with its parameter limited; None for 0."""
+    """Return the depolarizing channel, its parameter limited to the largest one; None for 0."""
     if parameter <= 0.0:
         return None
     return depolarizing(min(parameter, largest_parameter(num_qubits)), num_qubits)

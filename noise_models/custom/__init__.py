@@ -37,7 +37,8 @@ __all__ = [
 
 
 def load(data: bytes) -> CustomModel:
-    """Model from its JSON, or from that of Aer's `NoiseModel.to_dict(serializable=True)`.
+    """Read a model from its JSON, or from the JSON of Aer's
+    `NoiseModel.to_dict(serializable=True)`.
 
     Raises SnapshotError, which names the field.
     """
@@ -45,7 +46,7 @@ def load(data: bytes) -> CustomModel:
 
 
 def from_values(values: Any) -> CustomModel:
-    """Model from parsed JSON. Raises SnapshotError."""
+    """Build a model from parsed JSON. Raises SnapshotError."""
     if isinstance(values, dict) and "kind" not in values and "errors" in values:
         return from_aer(values)
     if not isinstance(values, dict) or values.get("kind") != "channels":
@@ -61,6 +62,6 @@ def from_values(values: Any) -> CustomModel:
 
 
 def dump(model: CustomModel) -> bytes:
-    """Canonical JSON of a model that was checked. Raises SnapshotError."""
+    """Check a model and return its canonical JSON. Raises SnapshotError."""
     check(model)
     return msgspec.json.encode(model, order="deterministic")

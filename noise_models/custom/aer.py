@@ -63,7 +63,7 @@ class _Model(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 def from_aer(values: Any) -> CustomModel:
-    """Custom model of Aer's dictionary. Raises SnapshotError, which names the field."""
+    """Convert Aer's dictionary to a custom model. Raises SnapshotError, which names the field."""
     try:
         inputs = msgspec.convert(values, _Model)
     except msgspec.ValidationError as error:
@@ -101,7 +101,7 @@ def from_aer(values: Any) -> CustomModel:
 
 
 def _quantum(error: _Error, field: str) -> list[ChannelEntry]:
-    """Entries of a mixture of circuits."""
+    """Return the channel entries of a mixture of circuits."""
     weights = [_probability(each, f"{field}.probabilities") for each in error.probabilities]
     if len(weights) != len(error.instructions) or abs(sum(weights) - 1.0) > 1e-9:
         raise SnapshotError(
@@ -135,7 +135,7 @@ def _probability(value: Any, field: str) -> float:
 
 
 def _channel(instruction: _Instruction, field: str) -> Channel:
-    """Channel of one instruction on its qubits."""
+    """Return the channel of one instruction on its qubits."""
     name, params = instruction.name, instruction.params
     if name in _UNITARIES:
         return from_unitary(np.array(_UNITARIES[name], np.complex128))
@@ -155,7 +155,7 @@ def _channel(instruction: _Instruction, field: str) -> Channel:
 
 
 def _pauli(name: str, field: str) -> Channel:
-    """Channel of a Pauli; the last letter acts on the first qubit."""
+    """Return the channel of a Pauli; the last letter acts on the first qubit."""
     if len(name) not in (1, 2) or any(each not in "IXYZ" for each in name):
         raise SnapshotError(f"{field}.params", strict_json.shown(name), hint="as X or XI")
     weights = np.zeros(4 ** len(name))
@@ -171,7 +171,7 @@ def _array(value: Any, field: str) -> NDArray[np.complex128]:
 
 
 def _embedded(channel: Channel, instruction: _Instruction, size: int, field: str) -> Channel:
-    """A channel of some qubits as one of the error's qubits."""
+    """Extend a channel of some qubits to all qubits of the error."""
     qubits = instruction.qubits
     if len(qubits) != channel.num_qubits or len(set(qubits)) != len(qubits) or min(qubits) < 0:
         raise SnapshotError(
@@ -183,7 +183,7 @@ def _embedded(channel: Channel, instruction: _Instruction, size: int, field: str
 
 
 def _entry_fields(channel: Channel) -> dict[str, Any]:
-    """The field of a channel: Pauli probabilities, or Kraus operators."""
+    """Return the entry field that holds a channel: Pauli probabilities, or Kraus operators."""
     if channel.is_pauli:
         weights = np.maximum(channel.pauli_probabilities, 0.0)
         size = channel.num_qubits
@@ -200,7 +200,7 @@ def _entry_fields(channel: Channel) -> dict[str, Any]:
 
 
 def _readout(error: _Error, field: str) -> list[ReadoutEntry]:
-    """Entries of a readout error; Aer's rows are the true outcomes."""
+    """Return the entries of a readout error; Aer's rows are the true outcomes."""
     if set(error.operations) != {"measure"}:
         raise SnapshotError(f"{field}.operations", str(error.operations)[:60], hint="measure")
     try:

@@ -25,12 +25,12 @@ FIELDS = ("kraus", "paulis", "unitary", "depolarizing", "relaxation")
 
 
 def given_fields(entry: ChannelEntry) -> list[str]:
-    """Names of the fields that give the channel; one in a valid entry."""
+    """Return the names of the fields that give the channel; a valid entry has one."""
     return [name for name in FIELDS if getattr(entry, name) not in ((), {}, None)]
 
 
 def entry_channel(entry: ChannelEntry, num_qubits: int, duration_ns: float) -> Channel:
-    """Channel of an entry on 1 or 2 qubits. Raises NoiseError."""
+    """Build the channel of an entry on 1 or 2 qubits. Raises NoiseError."""
     fields = given_fields(entry)
     if len(fields) != 1:
         result = " and ".join(fields) if fields else "none"
@@ -55,7 +55,7 @@ def entry_channel(entry: ChannelEntry, num_qubits: int, duration_ns: float) -> C
 
 
 def channel_size(entry: ChannelEntry) -> int:
-    """Number of qubits of an entry's channel; 0: it fits any. Raises NoiseError."""
+    """Return the number of qubits of an entry's channel; 0: any number. Raises NoiseError."""
     if entry.paulis:
         return len(next(iter(entry.paulis)))
     values = entry.unitary or (entry.kraus[0] if entry.kraus else ())
@@ -63,14 +63,14 @@ def channel_size(entry: ChannelEntry) -> int:
 
 
 def relaxed(times: RelaxationTimes, duration_ns: float) -> Channel:
-    """Relaxation over a time. Raises NoiseError."""
+    """Build the relaxation over a duration. Raises NoiseError."""
     t1_us = math.inf if times.t1_us is None else times.t1_us
     t2_us = min(math.inf if times.t2_us is None else times.t2_us, 2.0 * t1_us)
     return relaxation(duration_ns, t1_us, t2_us, times.excited) if duration_ns else identity(1)
 
 
 def matrix(rows: Matrix) -> NDArray[np.complex128]:
-    """Array of a matrix in rows. Raises NoiseError."""
+    """Convert a matrix in rows to an array. Raises NoiseError."""
     if any(len(row) != len(rows) for row in rows):
         raise NoiseError("a matrix that is not square", hint="give 2x2 or 4x4 matrices")
     return np.array(

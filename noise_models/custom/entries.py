@@ -1,6 +1,6 @@
-"""Custom noise model as a document: channels per gate, given by the user.
+"""Custom noise model as a document: channels per gate, defined by the user.
 
-Matrices are lists of rows; an entry is a number, or [real, imaginary]. Bit 0 of an index is the
+Matrices are lists of rows; an element is a number, or [real, imaginary]. Bit 0 of an index is the
 first qubit that a matrix acts on.
 """
 
@@ -13,7 +13,7 @@ import msgspec
 from noise_models.calibration import ZZCoupling
 
 FORMAT = 1
-PREPARATION = "preparation"  # in place of a gate: at the start of a circuit
+PREPARATION = "preparation"  # as the name of a gate: channels at the start of a circuit
 
 Number = float | tuple[float, float]
 Matrix = tuple[tuple[Number, ...], ...]
@@ -34,12 +34,13 @@ class RelaxationTimes(_Entry, frozen=True):
 
 
 class ChannelEntry(_Entry, frozen=True):
-    """A channel after a gate, a `reset`, or at `preparation`; one of the last five fields gives it.
+    """Channel after a gate, after a `reset`, or at `preparation`; one of the last five fields gives
+    it.
 
-    `qubits=()`: on all qubits that have no entry of their own for the gate. Entries of one gate on
-    the same qubits act one after another. `operands`: the operands of the gate that the channel
-    acts on, (0, 1) or (1,); (): all, in their order. `device_qubits`: it acts on these qubits of
-    the device instead, as on a neighbour.
+    `qubits=()`: the entry holds for all qubits that have no entry of their own for the gate.
+    Entries of one gate on the same qubits act one after another. `operands`: the operands of the
+    gate that the channel acts on, (0, 1) or (1,); (): all, in their order. `device_qubits`: the
+    channel acts on these qubits of the device instead, such as a neighbour.
     """
 
     gate: str
@@ -50,20 +51,20 @@ class ChannelEntry(_Entry, frozen=True):
     paulis: dict[str, float] = {}  # "XI": probability; the last letter acts on the first qubit
     unitary: Matrix = ()
     depolarizing: float | None = None  # parameter p of (1 - p) rho + p 1 / 2^n
-    relaxation: RelaxationTimes | None = None  # of each qubit over the duration of the gate
+    relaxation: RelaxationTimes | None = None  # of each qubit, for the duration of the gate
 
 
 class IdleEntry(RelaxationTimes, frozen=True):
-    """Relaxation of a qubit that waits; `qubits=()`: of all others."""
+    """Relaxation of an idle qubit; `qubits=()`: of all qubits without an entry of their own."""
 
     qubits: tuple[int, ...] = ()
 
 
 class ReadoutEntry(_Entry, frozen=True):
-    """Readout error of each of some qubits, or of qubits that are read together.
+    """Readout error of single qubits, or of qubits that are read together.
 
     `confusion`: [2^k][2^k], row read, column true; it replaces p01 and p10. `qubits=()`: one entry
-    for all others.
+    for all qubits without an entry of their own.
     """
 
     qubits: tuple[int, ...] = ()
@@ -73,7 +74,8 @@ class ReadoutEntry(_Entry, frozen=True):
 
 
 class DurationEntry(_Entry, frozen=True):
-    """Duration of a gate, `measure` or `reset`; `qubits=()`: on all others."""
+    """Duration of a gate, `measure` or `reset`; `qubits=()`: on all qubits without an entry of
+    their own."""
 
     gate: str
     duration_ns: float
@@ -81,7 +83,7 @@ class DurationEntry(_Entry, frozen=True):
 
 
 class CustomModel(_Entry, frozen=True, tag_field="kind", tag="channels"):
-    """Noise of a device that a user describes; `load` and `dump` convert it to JSON."""
+    """Noise of a device as described by a user; `load` and `dump` convert it to JSON."""
 
     name: str
     num_qubits: int = 0  # 0: any number

@@ -1,4 +1,4 @@
-"""Noise model of the channels that a user gives."""
+"""Noise model of channels that the user defines."""
 
 from __future__ import annotations
 
@@ -32,13 +32,14 @@ _Key = tuple[str, tuple[int, ...]]
 class ChannelModel:
     """Noise of a custom model; see `NoiseModel` for the methods.
 
-    Factors of `gate`, `qubit.preparation` and `qubit.reset` are probabilities that the given
-    channels act, 0 to 1; those of `qubit.idle`, `qubit.thermal`, `gate.crosstalk` and
+    Factors of `gate`, `qubit.preparation` and `qubit.reset` are probabilities, 0 to 1, that a
+    channel of the document acts. Factors of `qubit.idle`, `qubit.thermal`, `gate.crosstalk` and
     `qubit.readout` scale rates and probabilities.
     """
 
     def __init__(self, document: CustomModel, options: NoiseOptions) -> None:
-        """Raises NoiseError for options that channels do not have."""
+        """Check the options. Raises NoiseError for options that a model of channels cannot
+        apply."""
         _check_options(options)
         self.document = document
         self.options = options
@@ -77,23 +78,24 @@ class ChannelModel:
 
     @property
     def has_idle_noise(self) -> bool:
-        """Do qubits relax, or interact with neighbours, while they wait?"""
+        """True if qubits relax, or interact with neighbours, during idle time."""
         relaxes = any(_relaxes(each) for each in self.document.idle)
         waits = relaxes and self.options.factor("qubit.idle") > 0.0
         return self.options.idle and (waits or bool(self.crosstalk_pairs))
 
     def after_gate(self, name: str, qubits: tuple[int, ...]) -> tuple[LocatedChannel, ...]:
-        """The given channels: those of the qubits, or else those of the gate on all qubits."""
+        """Return the document's channels for a gate on these qubits, or else for the gate on all
+        qubits."""
         key = (name, qubits)
         result = self._after.get(key)
         if result is None:
-            entries = () if name == PREPARATION else self._found(name, qubits)
+            entries = () if name == PREPARATION else self._matching_entries(name, qubits)
             built = [self._located(entry, qubits, "gate") for entry in entries]
             result = self._after[key] = tuple(each for part in built for each in part)
         return result
 
     def idle(self, qubit: int, duration_ns: float) -> Channel | None:
-        """Relaxation of a qubit that waits."""
+        """Return the relaxation of an idle qubit; None: no noise."""
         key = (qubit, duration_ns)
         if key not in self._idle:
             times = self._times.get(qubit) or self._times.get(None)
@@ -103,36 +105,38 @@ class ChannelModel:
         return self._idle[key]
 
     def crosstalk(self, pair: tuple[int, int], duration_ns: float) -> Channel | None:
-        """diag(1, 1, 1, exp(-2 pi i rate t))."""
+        """Return the channel of diag(1, 1, 1, exp(-2 pi i rate t))."""
         angle = 2e-6 * math.pi * self._zz_khz.get(pair, 0.0) * duration_ns
         return from_unitary(np.diag([1.0, 1.0, 1.0, np.exp(-1j * angle)])) if angle else None
 
     def preparation(self, qubit: int) -> Channel | None:
-        """Channel on |0> at the start."""
+        """Return the channel on |0> at the start of a circuit."""
         return self._single(PREPARATION, qubit, "qubit.preparation")
 
     def after_reset(self, qubit: int) -> Channel | None:
-        """Channel after a reset."""
+        """Return the channel after a reset."""
         return self._single("reset", qubit, "qubit.reset")
 
     def readout(self) -> Readout | None:
-        """Confusion of all qubits; arrays of length 1 where the model has any number of qubits."""
+        """Return the confusion of all qubits; arrays have length 1 for a model with any number of
+        qubits."""
         if self._readout is None:
             self._readout = (self._compute_readout(),)
         return self._readout[0]
 
     def duration_ns(self, name: str, qubits: tuple[int, ...]) -> float:
-        """The given duration: that of the qubits, or else that of the gate on all qubits."""
+        """Return the document's duration for a gate on these qubits, or else for the gate on all
+        qubits."""
         result = self._durations.get((name, qubits))
         return self._durations.get((name, ()), 0.0) if result is None else result
 
-    def _found(self, name: str, qubits: tuple[int, ...]) -> list[ChannelEntry]:
+    def _matching_entries(self, name: str, qubits: tuple[int, ...]) -> list[ChannelEntry]:
         return self._entries.get((name, qubits)) or self._entries.get((name, ())) or []
 
     def _single(self, name: str, qubit: int, component: str) -> Channel | None:
         located = [
             each
-            for entry in self._found(name, (qubit,))
+            for entry in self._matching_entries(name, (qubit,))
             for each in self._located(entry, (qubit,), component)
         ]
         return product(*(each.channel for each in located))
@@ -140,7 +144,7 @@ class ChannelModel:
     def _located(
         self, entry: ChannelEntry, qubits: tuple[int, ...], component: str
     ) -> tuple[LocatedChannel, ...]:
-        """An entry's channel on the qubits of a gate. Raises NoiseError for one that misfits."""
+        """Return an entry's channel on the qubits of a gate. Raises NoiseError for a wrong size."""
         acts = entry.device_qubits or tuple(
             qubits[k] for k in entry.operands or range(len(qubits)) if k < len(qubits)
         )
@@ -160,7 +164,7 @@ class ChannelModel:
         return located(acts, built)
 
     def _heated(self, times: RelaxationTimes) -> RelaxationTimes:
-        """Relaxation times with the factor of the thermal population applied."""
+        """Return relaxation times with the factor of the thermal population applied."""
         excited = min(times.excited * self.options.factor("qubit.thermal"), 1.0)
         return RelaxationTimes(t1_us=times.t1_us, t2_us=times.t2_us, excited=excited)
 
@@ -186,7 +190,7 @@ def _relaxes(times: RelaxationTimes) -> bool:
 
 
 def _check_options(options: NoiseOptions) -> None:
-    """Raise NoiseError for options that have no meaning for given channels."""
+    """Raise NoiseError for options that a model of channels cannot apply."""
     if options.recipe != "simenv":
         raise NoiseError(
             f"recipe {options.recipe} of a custom noise model",

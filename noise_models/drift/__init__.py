@@ -1,8 +1,8 @@
-"""Drift of a device: which calibration snapshot is its noise at each time.
+"""Drift of a device: the calibration snapshot that gives its noise at each time.
 
-Either dated snapshots are replayed (`Replay`), or the values of one snapshot take a seeded random
+Either dated snapshots are replayed (`Replay`), or the values of one snapshot follow a seeded random
 walk (`RandomWalk`). Both are pure functions of the device's time in seconds. Reason: frequencies of
-hardware are over-dispersed compared with shot noise (arXiv 2407.03970).
+outcomes on hardware are over-dispersed compared with shot noise (arXiv 2407.03970).
 """
 
 from __future__ import annotations
@@ -17,18 +17,20 @@ __all__ = ["Drift", "RandomWalk", "Replay", "moment_s"]
 
 
 class Drift(Protocol):
-    """Snapshots in their order, each in force until the next one. Times are those of the device,
-    in seconds since 1970."""
+    """Sequence of snapshots, each in force until the next one.
+
+    Times are the device's, in seconds since 1970.
+    """
 
     @property
     def origin_s(self) -> float:
-        """When snapshot 0 comes into force."""
+        """Start time of snapshot 0."""
 
     def step(self, device_s: float) -> int:
-        """The number of the snapshot in force at a time; 0 before `origin_s` as well."""
+        """Return the number of the snapshot in force at a time; 0 also before `origin_s`."""
 
     def begin_s(self, step: int) -> float:
-        """When a snapshot comes into force; infinite for one that never does."""
+        """Return the start time of a snapshot; infinite for a number beyond the last one."""
 
     def snapshot(self, step: int) -> CalibrationSnapshot:
-        """The snapshot of that number."""
+        """Return the snapshot with this number."""

@@ -21,20 +21,26 @@ from numpy.typing import NDArray
 from noise_models.calibration import CalibrationSnapshot, GateCalibration, QubitCalibration
 from noise_models.drift.replay import moment_s
 
-CORRELATION = 0.8  # a: of neighbouring steps
+CORRELATION = 0.8  # correlation a of neighbouring steps
 TERMS = 64  # 0.8^64 is below 1e-6
-_MOST = 0.5  # of an error or a probability
+_MOST = 0.5  # largest value of a drifted error or probability
 _TIMES = ("t1_us", "t2_us")
 _ERRORS = ("p01", "p10", "readout_error", "excited", "reset_error", "preparation_error")
 
 
 class RandomWalk:
-    """Relaxation times and errors of `base` drift; durations, gates and couplings do not. An error
-    of 1, which marks a gate that does not work, stays."""
+    """Random walk of the relaxation times and errors of `base`.
+
+    Durations, gates and couplings do not drift. An error of 1, which marks a gate that does not
+    work, stays 1.
+    """
 
     def __init__(self, base: CalibrationSnapshot, seed: int, every_s: float, spread: float) -> None:
-        """`every_s`: the device's time between two steps. `spread`: s, the relative standard
-        deviation of each value. Raises ValueError."""
+        """Start a walk at `base`.
+
+        `every_s`: the device's time between two steps. `spread`: s, the relative standard deviation
+        of each value. Raises ValueError.
+        """
         if seed < 0 or not (0 < every_s < math.inf) or not 0 <= spread <= 2:
             raise ValueError(f"random walk: seed={seed}, every_s={every_s}, spread={spread}")
         self._base, self._seed = base, seed
@@ -46,15 +52,15 @@ class RandomWalk:
         self._draws = lru_cache(2 * TERMS)(self._draw)
 
     def step(self, device_s: float) -> int:
-        """The number of steps that were taken until a time."""
+        """Return the number of steps taken until a time."""
         return max(0, math.floor((device_s - self.origin_s) / self._every_s))
 
     def begin_s(self, step: int) -> float:
-        """When a step is taken."""
+        """Return the time of a step."""
         return self.origin_s + step * self._every_s
 
     def snapshot(self, step: int) -> CalibrationSnapshot:
-        """The noise after a step; step 0 is `base`."""
+        """Return the snapshot after a step; step 0 is `base`."""
         if step == 0:
             return self._base
         factors = iter(np.exp(self._spread * self._logarithm(step)).tolist())
@@ -63,7 +69,7 @@ class RandomWalk:
         return msgspec.structs.replace(self._base, qubits=qubits, gates=gates)
 
     def _logarithm(self, step: int) -> NDArray[np.float64]:
-        """x_k of every value, in units of s; 0 at step 0."""
+        """Return x_k of every value, in units of s; 0 at step 0."""
         result = np.zeros(self._size)
         for age in range(min(step, TERMS)):
             result += CORRELATION**age * self._draws(step - age)

@@ -13,17 +13,21 @@ from noise_models.errors import SnapshotError
 
 
 def moment_s(text: str) -> float:
-    """Seconds since 1970 of an ISO 8601 time, in UTC where it names no zone. Raises ValueError."""
+    """Return the seconds since 1970 of an ISO 8601 time; UTC without a zone. Raises ValueError."""
     result = datetime.fromisoformat(text)
     return (result if result.tzinfo else result.replace(tzinfo=UTC)).timestamp()
 
 
 class Replay:
-    """Each snapshot is in force from its `calibrated` time to that of the next."""
+    """Replay of dated snapshots: each is in force from its `calibrated` time to that of the
+    next."""
 
     def __init__(self, snapshots: Sequence[CalibrationSnapshot]) -> None:
-        """In any order. Raises SnapshotError for none, for one without a date, for two of one
-        time, and for devices of different sizes."""
+        """Sort the snapshots, given in any order, by date.
+
+        Raises SnapshotError for no snapshot, for one without a date, for two with the same date,
+        and for devices of different sizes.
+        """
         if not snapshots:
             raise SnapshotError("calibrated", "no dated snapshots", hint="one or more files")
         dated = []
@@ -52,17 +56,17 @@ class Replay:
 
     @property
     def origin_s(self) -> float:
-        """The date of the first snapshot."""
+        """Date of the first snapshot."""
         return self._times_s[0]
 
     def step(self, device_s: float) -> int:
-        """The number of the snapshot in force at a time."""
+        """Return the number of the snapshot in force at a time."""
         return max(0, bisect_right(self._times_s, device_s) - 1)
 
     def begin_s(self, step: int) -> float:
-        """The date of a snapshot; infinite beyond the last one."""
+        """Return the date of a snapshot; infinite beyond the last one."""
         return self._times_s[step] if step < len(self._times_s) else math.inf
 
     def snapshot(self, step: int) -> CalibrationSnapshot:
-        """The snapshot of that number."""
+        """Return the snapshot with this number."""
         return self._snapshots[step]

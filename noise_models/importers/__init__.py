@@ -29,19 +29,22 @@ __all__ = ["REGISTRY", "ImportReport", "Importer", "ReportLine", "import_snapsho
 
 
 class Importer(Protocol):
-    """One format of calibration data."""
+    """Importer of one format of calibration data."""
 
     NAME: str
     TITLE: str
 
     def recognizes(self, source: Source) -> bool:
-        """Are these files of this format?"""
+        """Return whether the files have this format."""
 
     def read(self, source: Source, name: str) -> tuple[CalibrationSnapshot, ImportReport]:
-        """Snapshot of the files; `name` "" takes that of the source. Raises SnapshotError."""
+        """Convert the files to a snapshot and a report. Raises SnapshotError.
+
+        `name`: of the device; "" takes the name that the files give.
+        """
 
 
-# In the order of detection: formats with an explicit mark first.
+# Order of detection: formats with an explicit mark come first.
 REGISTRY: dict[str, Importer] = {
     importer.NAME: importer
     for importer in (
@@ -62,7 +65,7 @@ REGISTRY: dict[str, Importer] = {
 def import_snapshot(
     files: Mapping[str, bytes], source_format: str = "auto", name: str = ""
 ) -> tuple[CalibrationSnapshot, ImportReport]:
-    """Snapshot of calibration files, by their names, with a report of their fields.
+    """Convert calibration files, by their names, to a snapshot and a report of their fields.
 
     `source_format`: a key of REGISTRY, or "auto" to detect it. `name`: of the device; "" takes the
     name that the files give. Raises SnapshotError, which names the field.

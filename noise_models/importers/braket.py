@@ -1,7 +1,7 @@
 """Importer of Amazon Braket's standardized gate-model properties.
 
-The document is the device's properties with `standardized`, or that section itself: values of
-qubits "0", "1", ... and of pairs "0-1", or of the whole device.
+The document is the device's properties with a section `standardized`, or that section alone: values
+of qubits "0", "1", ... and of pairs "0-1", or of the whole device.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ _READOUT = {"READOUT_ERROR_0_TO_1": "p01", "READOUT_ERROR_1_TO_0": "p10"}
 
 
 def recognizes(source: Source) -> bool:
-    """A document with oneQubitProperties, itself or in `standardized`."""
+    """Return whether a document, or its section `standardized`, has oneQubitProperties."""
     return any(_section(value) is not None for _, value in source.objects())
 
 
@@ -42,9 +42,9 @@ def _section(document: dict[str, Any]) -> dict[str, Any] | None:
 
 
 def read(source: Source, name: str) -> tuple[CalibrationSnapshot, ImportReport]:
-    """Snapshot of the properties. Raises SnapshotError.
+    """Convert the properties to a snapshot. Raises SnapshotError.
 
-    Numbers of qubits are kept as they are: a number that is not listed has no calibration data.
+    Qubit numbers are kept: a number that is not listed has no calibration data.
     """
     documents = source.objects()
     if len(documents) != 1 or source.tables:
@@ -121,7 +121,7 @@ def _time_ns(entry: Any, at: str) -> float:
 
 
 def _fidelities(entries: Any, at: str) -> list[tuple[str, str, dict[str, Any], float]]:
-    """(place, type, entry, value) of a list of fidelities."""
+    """Return (place, type, entry, value) of each fidelity in a list."""
     results = []
     for place, entry in values.items(entries, at):
         each = values.mapping(entry, place)
@@ -196,7 +196,7 @@ def _direction(direction: Any, at: str, ends: tuple[int, int]) -> tuple[int, int
 
 
 def _whole(builder: SnapshotBuilder, section: dict[str, Any]) -> None:
-    """Values of the whole device stand for each qubit that has none of its own."""
+    """Apply values of the whole device to each qubit that has none of its own."""
     times = {"T1": "t1_us", "T2": "t2_us", "readoutDuration": "readout_ns"}
     common: list[tuple[str, str, float]] = []
     for key, target in times.items():

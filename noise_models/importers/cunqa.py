@@ -30,7 +30,7 @@ _DURATIONS = ("gateduration(s)", "duration(s)")
 
 
 def recognizes(source: Source) -> bool:
-    """A document with Qubits named q[0], q[1], ..."""
+    """Return whether a document has Qubits named q[0], q[1], ..."""
     return any(
         isinstance(value.get("Qubits"), dict) and "Q1Gates" in value
         for _, value in source.objects()
@@ -38,7 +38,7 @@ def recognizes(source: Source) -> bool:
 
 
 def read(source: Source, name: str) -> tuple[CalibrationSnapshot, ImportReport]:
-    """Snapshot of the noise properties. Raises SnapshotError."""
+    """Convert the noise properties to a snapshot. Raises SnapshotError."""
     documents = source.objects()
     if len(documents) != 1 or source.tables:
         raise SnapshotError("files", "noise properties are one JSON file")

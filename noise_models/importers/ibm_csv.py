@@ -1,7 +1,7 @@
-"""Importer of calibration tables that IBM Quantum offers for download as CSV.
+"""Importer of the calibration tables (CSV) that IBM Quantum offers for download.
 
-One row for each qubit. Cells of two-qubit columns hold several entries, `1_0:0.0137;1_2:0.0099`
-with both qubits or `0:0.0137;2:0.0099` with the partner of the row's qubit.
+A row holds one qubit. Cells of two-qubit columns hold several entries: `1_0:0.0137;1_2:0.0099` with
+both qubits, or `0:0.0137;2:0.0099` with the partner of the row's qubit.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from noise_models.importers.reading.source import Source, Table
 NAME = "ibm-csv"
 TITLE = "IBM Quantum calibration table (CSV)"
 
-_GATES = {  # before " error" in a header
+_GATES = {  # the part of a header before " error"
     "id": "id",
     "z-axis rotation (rz)": "rz",
     "rz": "rz",
@@ -34,7 +34,7 @@ _GATES = {  # before " error" in a header
     "cz": "cz",
     "rzz": "rzz",
 }
-_FRACTIONAL = ("rx", "rzz")  # measured beside the basis gates, and no part of them
+_FRACTIONAL = ("rx", "rzz")  # measured in addition to the basis gates, and not among them
 _PROBABILITIES = {
     "readout assignment error": "readout_error",
     "prob meas0 prep1": "p10",
@@ -52,12 +52,13 @@ _ONE_QUBIT_TIME = "single-qubit gate length"
 
 
 def recognizes(source: Source) -> bool:
-    """A table with a column Qubit."""
+    """Return whether a table has a column Qubit."""
     return any("qubit" in map(str.lower, table.columns) for table in source.tables.values())
 
 
 def read(source: Source, name: str) -> tuple[CalibrationSnapshot, ImportReport]:
-    """Snapshot of the table. Raises SnapshotError, as `row 7: T1 (us)`."""
+    """Convert the table to a snapshot. Raises SnapshotError with a place such as `row 7: T1
+    (us)`."""
     if len(source.tables) != 1 or source.documents:
         raise SnapshotError("files", "a calibration table is one CSV file")
     file, table = next(iter(source.tables.items()))
@@ -87,7 +88,7 @@ def _number_of(cell: str, row: int) -> int:
 
 
 def _cells(table: Table, column: str, row_qubits: list[int]) -> Iterator[tuple[int, str, str]]:
-    """(qubit, place, text) of each cell that is not empty."""
+    """Iterate over (qubit, place, text) of the cells that are not empty."""
     for index, (qubit, row) in enumerate(zip(row_qubits, table.rows, strict=True)):
         cell = row.get(column, "")
         if cell and cell.lower() not in ("n/a", "null", "none", "-"):
@@ -132,7 +133,8 @@ def _each(
 
 
 def _entries(qubit: int, place: str, cell: str) -> Iterator[tuple[tuple[int, ...], float]]:
-    """(qubits, value) of a cell: one number of the row's qubit, or `a_b:value` or `b:value`."""
+    """Iterate over (qubits, value) of a cell: one number of the row's qubit, `a_b:value` or
+    `b:value`."""
     if ":" not in cell:
         yield (qubit,), values.parsed_number(cell, place)
         return
@@ -162,7 +164,7 @@ def _gate(
 def _duration(
     builder: SnapshotBuilder, qubits: tuple[int, ...], value_ns: float, place: str
 ) -> None:
-    """The time of all gates on these qubits; rz is a frame change and takes none."""
+    """Set the duration of all gates on these qubits; rz is a change of frame and takes no time."""
     gates = [gate for gate, others in builder.gate_keys if others == qubits]
     for gate in gates:
         _gate(builder, gate, qubits, "duration_ns", 0.0 if gate == "rz" else value_ns, place)
@@ -171,7 +173,10 @@ def _duration(
 
 
 def _is_duration(column: str) -> bool:
-    """Durations of gates are read after all errors: they apply to the gates that these name."""
+    """Return whether a column holds durations of gates.
+
+    They are read after all errors, since they apply to the gates that the error columns name.
+    """
     return column.lower().startswith((_ONE_QUBIT_TIME, *_TWO_QUBIT_TIME))
 
 
@@ -183,7 +188,7 @@ _ARITY = {**dict.fromkeys(("id", "rz", "sx", "x", "rx"), 1)} | dict.fromkeys(
 def _broken(
     builder: SnapshotBuilder, table: Table, columns: dict[str, str], row_qubits: list[int]
 ) -> None:
-    """Gates of qubits that are not operational get the error 1."""
+    """Set the error 1 for gates of qubits that are not operational."""
     if "operational" not in columns:
         return
     for qubit, row in zip(row_qubits, table.rows, strict=True):

@@ -1,7 +1,7 @@
 """Importer of IBM BackendProperties JSON with the backend's configuration.
 
-Two documents in any order: properties (`qubits`, `gates`) and, optionally, configuration
-(`coupling_map`, `basis_gates`, `dt`).
+The files are one or two documents in any order: properties (`qubits`, `gates`) and, optionally,
+configuration (`coupling_map`, `basis_gates`, `dt`).
 """
 
 from __future__ import annotations
@@ -25,13 +25,13 @@ _PROBABILITIES = {
     "prob_meas0_prep1": "p10",
     "prob_meas1_prep0": "p01",
 }
-# A device that resets or branches measures inside a circuit.
+# Supported instructions that imply measurements inside a circuit.
 _DYNAMIC = frozenset(("if_else", "while_loop", "for_loop", "switch_case", "reset"))
-_LEAST_DT_NS = 1e-6  # a dt below it is given in seconds: configurations have it in ns
+_LEAST_DT_NS = 1e-6  # a smaller dt is in seconds; configurations have it in ns
 
 
 def recognizes(source: Source) -> bool:
-    """A document whose `qubits` are lists of named values with units."""
+    """Return whether the `qubits` of a document are lists of named values with units."""
     return any(_is_properties(value) for _, value in source.objects())
 
 
@@ -41,7 +41,8 @@ def _is_properties(document: dict[str, Any]) -> bool:
 
 
 def read(source: Source, name: str) -> tuple[CalibrationSnapshot, ImportReport]:
-    """Snapshot of the properties, completed from the configuration. Raises SnapshotError."""
+    """Convert the properties to a snapshot, with fields from the configuration. Raises
+    SnapshotError."""
     properties, configuration = _documents(source)
     qubits = list(values.items(properties.get("qubits"), "qubits"))
     builder = SnapshotBuilder(NAME, len(qubits), "qubits")
@@ -132,7 +133,8 @@ def _qubit(builder: SnapshotBuilder, index: int, field: str, entries: object) ->
 def _other_of_qubit(
     builder: SnapshotBuilder, index: int, name: str, entry: dict[str, Any], at: str
 ) -> None:
-    """A value that has no field; a qubit that is not operational is clamped, not passed over."""
+    """Report a value that no field stores: clamped for a qubit that is not operational, else
+    ignored."""
     if name == "operational" and not values.number(entry.get("value"), at):
         builder.recorder.clamped(at, f"qubit {index} does not work; its values are kept as given")
     else:
@@ -187,7 +189,7 @@ def _instruction(
     value: float,
     at: str,
 ) -> None:
-    """Duration of a measurement or reset; their errors are those of the qubits."""
+    """Set the duration of a measurement or reset; their errors are values of the qubits."""
     fields = {"reset": "reset_ns", "measure": "readout_ns"}
     if target == "duration_ns" and name in fields and len(qubits) == 1:
         if not builder.has_qubit(qubits[0], fields[name]):
@@ -292,7 +294,7 @@ def _place(pair: object, place: str) -> tuple[float, float]:
 
 
 def _general(builder: SnapshotBuilder, general: object) -> None:
-    """Static ZZ rates: `zz_<i><j>`, whose digits are split so that the pair is coupled."""
+    """Read static ZZ rates `zz_<i><j>`; the digits are split so that the pair is coupled."""
     entries = [(at, *_named(each, at)) for at, each in values.items(general, "general")]
     rates = [(at, name, result) for at, name, result in entries if name.startswith("zz_")]
     for _, name, _ in entries:
@@ -313,7 +315,7 @@ def _general(builder: SnapshotBuilder, general: object) -> None:
 
 
 def _pair(builder: SnapshotBuilder, digits: str) -> tuple[int, int] | None:
-    """The coupled pair whose numbers, one after the other, are these digits."""
+    """Return the coupled pair whose two numbers, concatenated, are these digits."""
     if not (digits.isascii() and digits.isdigit() and len(digits) <= 10):
         return None
     results = {

@@ -1,4 +1,4 @@
-"""Importer of IQM quality metric sets: observations with names as `metrics.rb.prx.*.QB1.fidelity`.
+"""Importer of IQM quality metric sets: observations named like `metrics.rb.prx.*.QB1.fidelity`.
 
 Names are `metrics.METHOD.GATE.IMPLEMENTATION.LOCUS.METRIC` and
 `characterization.model.COMPONENT.QUANTITY`, with suffixes after a colon. Times are in seconds.
@@ -22,22 +22,23 @@ NAME = "iqm"
 TITLE = "IQM quality metric set (JSON observations)"
 
 _COMPONENT = re.compile(r"QB(\d{1,6})", re.ASCII)
-_CHARACTERIZATION = {  # per quantity: field, rank; the first of several quantities counts
+_CHARACTERIZATION = {  # quantity: (field, rank); the lowest rank of a field is used
     "t1_time": ("t1_us", 0),
     "t2_echo_time": ("t2_us", 0),
     "t2_time": ("t2_us", 1),
 }
 _READOUT = {"error_0_to_1": "p01", "error_1_to_0": "p10", "fidelity": "readout_error"}
-_RANK_METHOD = {"irb": 0, "rb": 1}  # interleaved benchmarking is of the gate itself
+_RANK_METHOD = {"irb": 0, "rb": 1}  # interleaved benchmarking measures the gate itself
 
 
 def recognizes(source: Source) -> bool:
-    """A list of observations, or a mapping `metrics` of their names."""
+    """Return whether a document has a list of observations, or a mapping `metrics` of their
+    names."""
     return any(_observations(value) is not None for value in source.documents.values())
 
 
 def _observations(document: Any) -> list[tuple[str, str, Any, dict[str, Any]]] | None:
-    """(place, name, value, entry) of all observations; None: none are there."""
+    """Return (place, name, value, entry) of all observations; None: the document has none."""
     if isinstance(document, dict) and isinstance(document.get("metrics"), dict):
         entries = [
             (f"metrics[{shown(name)}]", name, entry) for name, entry in document["metrics"].items()
@@ -61,7 +62,7 @@ def _observations(document: Any) -> list[tuple[str, str, Any, dict[str, Any]]] |
 
 
 def read(source: Source, name: str) -> tuple[CalibrationSnapshot, ImportReport]:
-    """Snapshot of one quality metric set. Raises SnapshotError."""
+    """Convert one quality metric set to a snapshot. Raises SnapshotError."""
     if len(source.documents) != 1 or source.tables:
         raise SnapshotError("files", "a quality metric set is one JSON file")
     document = next(iter(source.documents.values()))
@@ -103,7 +104,7 @@ def _choose(
     value: Any,
     entry: dict[str, Any],
 ) -> None:
-    """Keep the best observation of each figure: by its method, then by the order of names."""
+    """Keep the best observation of each value: by its method, then by the order of names."""
     at = f"{place}.value"
     path, _, suffixes = name.partition(":")
     parts = path.split(".")
@@ -146,7 +147,7 @@ def _choose(
 
 
 def _index(digits: str, place: str) -> int:
-    """QB1 is qubit 0."""
+    """Return the number of a qubit: QB1 is qubit 0."""
     number = int(digits) - 1
     if number < 0:
         raise SnapshotError(place, "qubit QB0", hint="components begin at QB1")
@@ -154,7 +155,7 @@ def _index(digits: str, place: str) -> int:
 
 
 def _number(value: Any, at: str) -> float:
-    """A number, which some exports write as text."""
+    """Return a number; some exports write it as text."""
     return values.parsed_number(value, at) if isinstance(value, str) else values.number(value, at)
 
 

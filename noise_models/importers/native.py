@@ -1,4 +1,4 @@
-"""Importer of snapshots in their own form, as `noise_models.snapshot.dump` writes them."""
+"""Importer of snapshots in the JSON that `noise_models.snapshot.dump` writes."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ TITLE = "simenv calibration snapshot (JSON)"
 
 
 def recognizes(source: Source) -> bool:
-    """One document of kind "snapshot"."""
+    """Return whether a document has the kind "snapshot"."""
     return any(value.get("kind") == "snapshot" for _, value in source.objects())
 
 
 def read(source: Source, name: str) -> tuple[CalibrationSnapshot, ImportReport]:
-    """The snapshot itself, renamed where a name is given."""
+    """Read the snapshot; `name` "" keeps its name. Raises SnapshotError."""
     if len(source.documents) != 1 or source.tables:
         raise SnapshotError("files", "a snapshot is one JSON file", hint="give that file alone")
     result = from_values(next(iter(source.documents.values())))

@@ -31,7 +31,7 @@ _KNOWN = {
 
 
 def recognizes(source: Source) -> bool:
-    """A document with numQubits, and operations as a list."""
+    """Return whether a document has numQubits, and operations as a list."""
     return any(
         "numQubits" in value and isinstance(value.get("operations"), list)
         for _, value in source.objects()
@@ -39,7 +39,7 @@ def recognizes(source: Source) -> bool:
 
 
 def read(source: Source, name: str) -> tuple[CalibrationSnapshot, ImportReport]:
-    """Snapshot of the description. Raises SnapshotError."""
+    """Convert the description to a snapshot. Raises SnapshotError."""
     documents = source.objects()
     if len(documents) != 1 or source.tables:
         raise SnapshotError("files", "a QDMI device description is one JSON file")
@@ -68,7 +68,7 @@ def read(source: Source, name: str) -> tuple[CalibrationSnapshot, ImportReport]:
 
 
 def _duration_factor(builder: SnapshotBuilder, document: dict[str, Any]) -> float:
-    """Nanoseconds of one step of the description."""
+    """Return the nanoseconds of one unit of duration in the description."""
     if document.get("durationUnit") is None:
         builder.recorder.defaulted("durationUnit", "ns")
         return 1.0
@@ -139,7 +139,7 @@ def _operation(builder: SnapshotBuilder, place: str, record: dict[str, Any], fac
 
 
 def _figures(at: str, record: dict[str, Any], factor: float) -> tuple[float | None, float | None]:
-    """(error, duration in ns) of an operation; None where it is not given."""
+    """Return (error, duration in ns) of an operation; None: the value is missing."""
     error = duration_ns = None
     if record.get("fidelity") is not None:
         error = values.infidelity(record["fidelity"], f"{at}.fidelity")
@@ -156,7 +156,7 @@ def _instruction(
     sites: list[tuple[str, tuple[int, ...], dict[str, Any]]],
     factor: float,
 ) -> None:
-    """Measurement or reset: values of the qubits."""
+    """Store the values of a measurement or reset as values of the qubits."""
     targets = ("readout_error", "readout_ns") if name == "measure" else ("reset_error", "reset_ns")
     for at, qubits, each in [*sites, (place, tuple(range(builder.num_qubits)), record)]:
         figures = _figures(at, {**record, **each}, factor)

@@ -1,7 +1,7 @@
 """Importer of qhw records: `qhw-calibration-v1`, with the device and coupling records.
 
-The calibration record holds measured values in an extension: `qubit_metrics`, `gate_metrics` and
-their units. `qhw-device-v1` adds native gates, `qhw-coupling-v1` the coupled pairs.
+An extension of the calibration record holds the measured values: `qubit_metrics`, `gate_metrics`
+and their units. `qhw-device-v1` adds native gates, `qhw-coupling-v1` the coupled pairs.
 """
 
 from __future__ import annotations
@@ -27,12 +27,12 @@ _HEAD = ("provider", "version", "technology")
 
 
 def recognizes(source: Source) -> bool:
-    """A record whose schema is one of the three."""
+    """Return whether a record has one of the three schemas."""
     return any(value.get("schema") in _SCHEMAS for _, value in source.objects())
 
 
 def read(source: Source, name: str) -> tuple[CalibrationSnapshot, ImportReport]:
-    """Snapshot of the records of one device. Raises SnapshotError."""
+    """Convert the records of one device to a snapshot. Raises SnapshotError."""
     records: dict[str, dict[str, Any]] = {}
     for file, value in source.objects():
         schema = value.get("schema")

@@ -34,12 +34,12 @@ _TEXTS = ("provider", "version", "technology", "calibrated")
 
 
 def recognizes(source: Source) -> bool:
-    """A document of kind "qiskit-target"."""
+    """Return whether a document has the kind "qiskit-target"."""
     return any(value.get("kind") == "qiskit-target" for _, value in source.objects())
 
 
 def read(source: Source, name: str) -> tuple[CalibrationSnapshot, ImportReport]:
-    """Snapshot of the Target. Raises SnapshotError."""
+    """Convert the Target to a snapshot. Raises SnapshotError."""
     documents = source.objects()
     if len(documents) != 1 or source.tables:
         raise SnapshotError("files", "a Target is one JSON file", hint="give that file alone")
@@ -89,7 +89,7 @@ _KNOWN = {
 
 
 def _operations(builder: SnapshotBuilder, document: dict[str, Any]) -> bool:
-    """All operations; True where a two-qubit gate is on every pair."""
+    """Read all operations; returns True if a two-qubit gate acts on every pair."""
     everywhere = False
     dynamic = False
     for place, entry in values.items(document.get("operations"), "operations"):
@@ -136,7 +136,7 @@ def _operations(builder: SnapshotBuilder, document: dict[str, Any]) -> bool:
 def _instruction(
     builder: SnapshotBuilder, gate: str, qubits: tuple[int, ...], key: str, value: Any, at: str
 ) -> None:
-    """Error and duration of a measurement or reset become values of the qubits."""
+    """Store error and duration of a measurement or reset as values of the qubits."""
     target = _INSTRUCTION_VALUES.get((gate, key))
     if target is None:
         builder.recorder.ignored(f"operations[0].{key}", f"of {shown(gate)[1:-1]}: not a gate")

@@ -1,8 +1,8 @@
 """Importer of trapped-ion emulator parameters: a few probabilities for a device of equal ions.
 
 Names are those of Quantinuum's emulators (`p1`, `p2`, `p_meas`, `p_init`, crosstalk and dephasing
-rates) and of its machine descriptions (`noise_specs`); times may be added by this importer's own
-names `t1_s`, `t2_s`, `duration_1q_s`, `duration_2q_s`, `measure_s`, `reset_s`.
+rates) and of its machine descriptions (`noise_specs`). This importer defines additional names for
+times: `t1_s`, `t2_s`, `duration_1q_s`, `duration_2q_s`, `measure_s`, `reset_s`.
 """
 
 from __future__ import annotations
@@ -41,12 +41,12 @@ _IGNORED = {
 
 
 def recognizes(source: Source) -> bool:
-    """A document with p1 or p2, itself or in a section of parameters."""
+    """Return whether a document, or one of its sections of parameters, has p1 or p2."""
     return any({"p1", "p2"} & _flat(value).keys() for _, value in source.objects())
 
 
 def _flat(document: dict[str, Any]) -> dict[str, tuple[str, Any]]:
-    """(place, value) of each parameter, with the sections and groups in them unfolded."""
+    """Return (place, value) of each parameter; sections and groups are flattened."""
     entries: dict[str, tuple[str, Any]] = {}
     for key, value in document.items():
         if key in _SECTIONS and isinstance(value, dict):
@@ -72,10 +72,10 @@ def _key(key: str) -> str:
 
 
 def read(source: Source, name: str) -> tuple[CalibrationSnapshot, ImportReport]:
-    """Snapshot of an all-to-all device whose qubits are all alike. Raises SnapshotError.
+    """Build the snapshot of an all-to-all device with equal qubits. Raises SnapshotError.
 
-    p1 and p2 are probabilities of an error; the average gate infidelity is p d / (d + 1) with
-    d = 2 and 4.
+    p1 and p2 are probabilities of an error; the average gate infidelity is p d / (d + 1) with d = 2
+    and 4.
     """
     documents = source.objects()
     if len(documents) != 1 or source.tables:
@@ -121,7 +121,7 @@ def read(source: Source, name: str) -> tuple[CalibrationSnapshot, ImportReport]:
 
 
 def _qubits(builder: SnapshotBuilder, entries: dict[str, tuple[str, Any]]) -> set[str]:
-    """Values that all qubits share; returns the keys that were read."""
+    """Set the values that all qubits share; returns the keys that were read."""
     shared: dict[str, tuple[str, float]] = {}
     if "p_meas" in entries:
         at, value = entries["p_meas"]
@@ -147,7 +147,7 @@ def _qubits(builder: SnapshotBuilder, entries: dict[str, tuple[str, Any]]) -> se
                 values.number(entries[key][1], entries[key][0]) * factor,
             )
     if "linear_dephasing_rate" in entries:
-        # Probability of Z after a time t: rate t here, (1 - exp(-t / T2)) / 2 of dephasing.
+        # Probability of Z after a time t: rate t here; (1 - exp(-t / T2)) / 2 for dephasing.
         at, value = entries["linear_dephasing_rate"]
         rate = values.number(value, at)
         if rate < 0.0:

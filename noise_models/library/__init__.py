@@ -1,7 +1,7 @@
-"""Devices by name: profiles that come with the package, and those of qiskit-ibm-runtime.
+"""Library of devices by name: bundled profiles, and the devices of qiskit-ibm-runtime.
 
-Figures of the bundled profiles are plausible medians and spreads of present machines of each
-technology, drawn once with a fixed seed; no machine has been measured for them.
+Values of the bundled profiles are plausible medians and spreads of present machines of each
+technology, drawn once with a fixed seed. They are not measurements of a machine.
 """
 
 from __future__ import annotations
@@ -18,17 +18,17 @@ _FOLDER = Path(__file__).parent / "profiles"
 
 
 def names() -> tuple[str, ...]:
-    """Names that `load` takes: the bundled ones, then those of qiskit-ibm-runtime."""
+    """Return the names that `load` accepts: the bundled ones, then those of qiskit-ibm-runtime."""
     return (*BUNDLED, *installed.names())
 
 
 def resolve(name: str) -> str:
-    """The name in `names` that a name stands for, as `fez` for `fake_fez`; "": it is unknown."""
+    """Return the entry of `names` for a name such as `fez` (`fake_fez`); "": unknown."""
     return name if name in BUNDLED else installed.canonical(name)
 
 
 def load(name: str) -> CalibrationSnapshot:
-    """Snapshot of a device by its name. Raises SnapshotError."""
+    """Load the snapshot of a device by its name. Raises SnapshotError."""
     resolved = resolve(name)
     if resolved in BUNDLED:
         return snapshots.load((_FOLDER / f"{resolved}.json").read_bytes())

@@ -1,4 +1,4 @@
-"""Calibration data that an installed qiskit-ibm-runtime brings along.
+"""Calibration data of an installed qiskit-ibm-runtime.
 
 Only its JSON files are read; neither it nor Qiskit is imported.
 """
@@ -16,7 +16,7 @@ _PREFIXES = ("fake_", "fake", "ibmq_", "ibm_")
 
 
 def names() -> tuple[str, ...]:
-    """Names of the devices, sorted; () where the package is not installed."""
+    """Return the sorted names of the devices; () if the package is not installed."""
     folder = _folder()
     if folder is None:
         return ()
@@ -24,8 +24,8 @@ def names() -> tuple[str, ...]:
 
 
 def canonical(name: str) -> str:
-    """The folder's name of `fake_fez`, `FakeFez`, `FakeLimaV2` or `ibm_fez`; "" for an unknown
-    one."""
+    """Return the folder's name for `fake_fez`, `FakeFez`, `FakeLimaV2` or `ibm_fez`; "":
+    unknown."""
     folder = _folder()
     lower = name.lower()
     if folder is None or not lower.isidentifier():
@@ -38,7 +38,7 @@ def canonical(name: str) -> str:
 
 
 def read(name: str) -> tuple[CalibrationSnapshot, ImportReport]:
-    """Snapshot of a device by a name that `names` lists. Raises SnapshotError, OSError."""
+    """Read the snapshot of a device that `names` lists. Raises SnapshotError, OSError."""
     folder = _folder()
     assert folder is not None
     files = {path.name: path.read_bytes() for path in _files(folder / name)}
@@ -46,7 +46,7 @@ def read(name: str) -> tuple[CalibrationSnapshot, ImportReport]:
 
 
 def _folder() -> Path | None:
-    """Folder with one folder of files for each device."""
+    """Return the folder that has one folder of files for each device; None: not installed."""
     try:
         result = importlib.util.find_spec(PACKAGE)
     except ValueError:  # a module without a specification is not the package
@@ -58,6 +58,6 @@ def _folder() -> Path | None:
 
 
 def _files(folder: Path) -> tuple[Path, ...]:
-    """Properties and configuration of one device; () where either is missing."""
+    """Return the properties and configuration files of one device; () if either is missing."""
     pair = (folder / f"props_{folder.name}.json", folder / f"conf_{folder.name}.json")
     return pair if all(path.is_file() for path in pair) else ()

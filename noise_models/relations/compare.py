@@ -20,17 +20,17 @@ _IDLE_NS = 1000.0
 
 
 class Difference(msgspec.Struct, frozen=True):
-    """One place of two noise models.
+    """Difference of two noise models at one place.
 
     `kind`: gate, idle, preparation, reset or readout. Infidelities are average gate infidelities;
-    those of a readout are the mean of p01 and p10. `distance`: half the trace norm of the
-    difference of the Choi states, 0 to 1; of a readout the larger difference of p01 and p10. Half
-    the diamond distance lies between it and 2^n times it (Watrous, The Theory of Quantum
+    for a readout, the mean of p01 and p10. `distance`: half the trace norm of the difference of the
+    Choi states, 0 to 1; for a readout, the larger difference of p01 and p10. Half the diamond
+    distance lies between `distance` and 2^n times `distance` (Watrous, The Theory of Quantum
     Information, chapter 3).
     """
 
     kind: str
-    name: str  # of a gate; "" for the other kinds
+    name: str  # name of a gate; "" for the other kinds
     qubits: tuple[int, ...]
     first_infidelity: float
     second_infidelity: float
@@ -38,7 +38,7 @@ class Difference(msgspec.Struct, frozen=True):
 
 
 def distance(first: Channel, second: Channel) -> float:
-    """Half the trace norm of the difference of two Choi states: 0 to 1."""
+    """Return half the trace norm of the difference of two Choi states: 0 to 1."""
     return float(np.abs(np.linalg.eigvalsh(first.choi - second.choi)).sum() / 2.0)
 
 
@@ -47,10 +47,10 @@ def compare(
     second: Document,
     options: tuple[NoiseOptions, NoiseOptions] = (_DEFAULT, _DEFAULT),
 ) -> tuple[Difference, ...]:
-    """Differences of the models of two documents, the largest distance first.
+    """Return the differences of the models of two documents, the largest distance first.
 
-    Places: gates on the qubits that either document names, and each qubit of the smaller device:
-    1 us of idle time, preparation, reset and readout. Raises NoiseError.
+    Places are the gates on the qubits that either document names, and each qubit of the smaller
+    device (1 us of idle time, preparation, reset and readout). Raises NoiseError.
     """
     models = (model(first, options[0]), model(second, options[1]))
     sizes = [each.num_qubits for each in models if each.num_qubits]
@@ -67,7 +67,8 @@ def compare(
 
 
 def _gates(document: Document) -> Iterable[tuple[str, tuple[int, ...]]]:
-    """Gates with their qubits; a gate on all qubits stands on the first ones."""
+    """Iterate over the gates with their qubits; a gate on all qubits is placed on the first
+    ones."""
     if isinstance(document, CalibrationSnapshot):
         sizes = {gate.name: gate.num_qubits for gate in document.native_gates}
         for gate in document.gates:
@@ -80,7 +81,7 @@ def _gates(document: Document) -> Iterable[tuple[str, tuple[int, ...]]]:
 
 
 def _after_gate(noise: NoiseModel, name: str, qubits: tuple[int, ...]) -> Channel:
-    """Composed channel of a gate on its own qubits; what acts on neighbours is left out."""
+    """Compose the channels of a gate on its own qubits; channels on neighbours are omitted."""
     result = identity(len(qubits))
     for located in noise.after_gate(name, qubits):
         channel = located.channel
@@ -96,7 +97,7 @@ def _after_gate(noise: NoiseModel, name: str, qubits: tuple[int, ...]) -> Channe
 
 
 def _of_qubit(models: tuple[NoiseModel, NoiseModel], qubit: int) -> list[Difference]:
-    """Rows of one qubit."""
+    """Return the differences of one qubit."""
     first, second = models
     none = identity(1)
     rows = [
@@ -115,7 +116,7 @@ def _of_qubit(models: tuple[NoiseModel, NoiseModel], qubit: int) -> list[Differe
 
 
 def _flips(noise: NoiseModel, qubit: int) -> NDArray[np.float64]:
-    """p01 and p10 of a qubit that is read alone."""
+    """Return p01 and p10 of a qubit that is read alone."""
     readout = noise.readout()
     if readout is None:
         return np.zeros(2)

@@ -14,9 +14,9 @@ from noise_models.readout import Readout, ReadoutGroup
 
 
 def compose(first: NoiseModel, second: NoiseModel) -> NoiseModel:
-    """The noise of both: at each place the channels of the first model act first.
+    """Compose two noise models: at each place the channels of the first model act first.
 
-    Durations, `dt_ns` and the feed-forward latency are those of the first model where it has them.
+    Durations, `dt_ns` and the feed-forward latency are those of the first model if it has them.
     Raises NoiseError for models of different numbers of qubits.
     """
     sizes = {first.num_qubits, second.num_qubits} - {0}
@@ -29,7 +29,7 @@ def compose(first: NoiseModel, second: NoiseModel) -> NoiseModel:
 
 
 class _Composition:
-    """Two noise models; see `NoiseModel` for the methods."""
+    """Composition of two noise models; see `NoiseModel` for the methods."""
 
     def __init__(self, first: NoiseModel, second: NoiseModel) -> None:
         self._first, self._second = first, second
@@ -45,7 +45,7 @@ class _Composition:
         self._readout: tuple[Readout | None] | None = None
 
     def after_gate(self, name: str, qubits: tuple[int, ...]) -> tuple[LocatedChannel, ...]:
-        """Channels of the first model, then those of the second."""
+        """Return the channels of the first model, then those of the second."""
         key = (name, qubits)
         if key not in self._after:
             first, second = self._first, self._second
@@ -53,7 +53,7 @@ class _Composition:
         return self._after[key]
 
     def idle(self, qubit: int, duration_ns: float) -> Channel | None:
-        """Both channels of an idle time; a model without idle noise has none."""
+        """Compose the channels of an idle time; a model without idle noise has none."""
         key = (qubit, duration_ns)
         if key not in self._idle:
             results = [
@@ -64,7 +64,7 @@ class _Composition:
         return self._idle[key]
 
     def crosstalk(self, pair: tuple[int, int], duration_ns: float) -> Channel | None:
-        """Both interactions of a pair."""
+        """Compose the two interactions of a pair."""
         results = [
             model.crosstalk(pair, duration_ns) if pair in model.crosstalk_pairs else None
             for model in (self._first, self._second)
@@ -72,21 +72,21 @@ class _Composition:
         return _both(results[0], results[1])
 
     def preparation(self, qubit: int) -> Channel | None:
-        """Both channels at the start of a circuit."""
+        """Compose the two channels at the start of a circuit."""
         return _both(self._first.preparation(qubit), self._second.preparation(qubit))
 
     def after_reset(self, qubit: int) -> Channel | None:
-        """Both channels after a reset."""
+        """Compose the two channels after a reset."""
         return _both(self._first.after_reset(qubit), self._second.after_reset(qubit))
 
     def readout(self) -> Readout | None:
-        """The second confusion of what the first one reads. Raises NoiseError."""
+        """Apply the second confusion to the outcomes of the first. Raises NoiseError."""
         if self._readout is None:
             self._readout = (_read_again(self._first.readout(), self._second.readout()),)
         return self._readout[0]
 
     def duration_ns(self, name: str, qubits: tuple[int, ...]) -> float:
-        """Duration of the first model, or else of the second."""
+        """Return the duration of the first model, or else of the second."""
         return self._first.duration_ns(name, qubits) or self._second.duration_ns(name, qubits)
 
 
@@ -97,7 +97,7 @@ def _both(first: Channel | None, second: Channel | None) -> Channel | None:
 
 
 def _read_again(first: Readout | None, second: Readout | None) -> Readout | None:
-    """Confusion of the first readout, then of the second."""
+    """Compose two readouts: the confusion of the first, then of the second. Raises NoiseError."""
     if first is None or second is None:
         return first or second
     groups: dict[tuple[int, ...], NDArray[np.float64]] = {}
@@ -109,8 +109,8 @@ def _read_again(first: Readout | None, second: Readout | None) -> Readout | None
 
 
 def _confusion(readout: Readout, qubits: tuple[int, ...]) -> NDArray[np.float64]:
-    """Confusion matrix of some qubits. Raises NoiseError where groups overlap without being
-    equal."""
+    """Return the confusion matrix of some qubits. Raises NoiseError if groups overlap but
+    differ."""
     for group in readout.groups:
         if group.qubits == qubits:
             return group.confusion

@@ -1,1 +1,1 @@
-"""Parts that importers share: files, strict values, the snapshot under construction, the report."""
+"""Shared parts of the importers: files, strict values, the builder of the snapshot, the report."""

@@ -1,4 +1,4 @@
-"""Snapshot under construction: values are set once each, with their place in the source."""
+"""Builder of a snapshot: each value is set once, with its place in the source."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from noise_models.strict_json import shown
 
 
 class SnapshotBuilder:
-    """Collects the values of one device. Raises SnapshotError with the place in the source."""
+    """Builder of the snapshot of one device. Raises SnapshotError with the place in the source."""
 
     def __init__(self, source_format: str, num_qubits: int, field: str) -> None:
         if not 1 <= num_qubits <= MAX_QUBITS:
@@ -39,7 +39,7 @@ class SnapshotBuilder:
         self._gate_dates: dict[tuple[str, tuple[int, ...]], dict[str, str]] = {}
 
     def set_qubit(self, qubit: int, name: str, value: float, field: str) -> None:
-        """A value of one qubit."""
+        """Set a value of one qubit. Raises SnapshotError if it was set before."""
         self.check_qubits((qubit,), field)
         if name in self._qubits[qubit]:
             raise SnapshotError(
@@ -49,11 +49,11 @@ class SnapshotBuilder:
         self.recorder.used(field, f"qubits[*].{name}")
 
     def has_qubit(self, qubit: int, name: str) -> bool:
-        """Has this value of a qubit been set?"""
+        """Return whether this value of a qubit was set."""
         return name in self._qubits[qubit]
 
     def add_gate(self, name: str, qubits: tuple[int, ...], field: str) -> None:
-        """A gate on these qubits, () for all. Raises SnapshotError where it was added before."""
+        """Add a gate on these qubits, () for all. Raises SnapshotError if it was added before."""
         self.check_qubits(qubits, field)
         if (name, qubits) in self._gates:
             raise SnapshotError(
@@ -66,7 +66,8 @@ class SnapshotBuilder:
     def set_gate(
         self, name: str, qubits: tuple[int, ...], key: str, value: float, field: str
     ) -> None:
-        """A value of a gate; the gate is added where it is new."""
+        """Set a value of a gate, and add the gate if it is new. Raises SnapshotError if it was set
+        before."""
         if (name, qubits) not in self._gates:
             self.add_gate(name, qubits, field)
         values = self._gates[name, qubits]
@@ -80,20 +81,20 @@ class SnapshotBuilder:
         self.recorder.used(field, f"gates[*].{key}")
 
     def gate_value(self, name: str, qubits: tuple[int, ...], key: str) -> float | None:
-        """A value of a gate that was set; None: it was not."""
+        """Return a value of a gate; None: it was not set."""
         return self._gates.get((name, qubits), {}).get(key)
 
     def replace_error(self, name: str, qubits: tuple[int, ...], error: float) -> None:
-        """Set the error of a gate that may have one already."""
+        """Set the error of a gate, which may have one already."""
         self._gates.setdefault((name, qubits), {})["error"] = error
 
     @property
     def gate_keys(self) -> tuple[tuple[str, tuple[int, ...]], ...]:
-        """(name, qubits) of all gates so far."""
+        """(name, qubits) of all gates added so far."""
         return tuple(self._gates)
 
     def set_zz(self, pair: tuple[int, int], rate_khz: float, field: str) -> None:
-        """A static ZZ rate of two qubits."""
+        """Set the static ZZ rate of two qubits. Raises SnapshotError if it was set before."""
         self.check_qubits(pair, field)
         ordered = (min(pair), max(pair))
         if ordered in self._zz:
@@ -102,12 +103,12 @@ class SnapshotBuilder:
         self.recorder.used(field, "zz[*].rate_khz")
 
     def couple(self, pair: tuple[int, int], field: str) -> None:
-        """A pair in the direction of its gates."""
+        """Add a coupled pair in the direction of its gates."""
         self.check_qubits(pair, field)
         self.coupling[pair] = None
 
     def add_native(self, name: str, num_qubits: int, num_params: int | None, field: str) -> None:
-        """A native gate. Parameters that the source does not state are those of Qiskit's gate."""
+        """Add a native gate; `num_params` None: the number of parameters of Qiskit's gate."""
         if num_params is None:
             shape = SHAPES.get(name)
             num_params = shape[1] if shape is not None and shape[0] == num_qubits else 0
@@ -120,11 +121,11 @@ class SnapshotBuilder:
         self.natives[name] = NativeGate(name, num_qubits, num_params)
 
     def date_qubit(self, qubit: int, name: str, when: str) -> None:
-        """When a value of a qubit was measured."""
+        """Set the date of a qubit's value."""
         self._dates[f"qubits[{qubit}].{name}"] = when
 
     def date_gate(self, name: str, qubits: tuple[int, ...], key: str, when: str) -> None:
-        """When a value of a gate was measured."""
+        """Set the date of a gate's value."""
         self._gate_dates.setdefault((name, qubits), {})[key] = when
 
     def check_qubits(self, qubits: tuple[int, ...], field: str) -> None:
@@ -140,7 +141,7 @@ class SnapshotBuilder:
             raise SnapshotError(field, f"a qubit twice in {list(qubits)}")
 
     def finish(self, name: str, digest: str) -> tuple[CalibrationSnapshot, ImportReport]:
-        """The snapshot, checked, with the report. Raises SnapshotError."""
+        """Build and check the snapshot, and return it with the report. Raises SnapshotError."""
         if not name:
             name = self.source_format
             self.recorder.defaulted("name", name)
@@ -171,7 +172,7 @@ class SnapshotBuilder:
         return result, self.recorder.report(self.source_format)
 
     def _complete_natives(self) -> None:
-        """Without a list of native gates, all gates that were measured are native."""
+        """Make all measured gates native if the source has no list of native gates."""
         if self.natives:
             return
         for gate, qubits in self._gates:
@@ -184,7 +185,7 @@ class SnapshotBuilder:
             self.recorder.defaulted("native_gates[*]", "rz: a frame change without error and time")
 
     def _mirror(self) -> None:
-        """A symmetric gate that is given for one order of its qubits has the other one as well."""
+        """Copy each symmetric gate that has one order of its qubits to the other order."""
         for gate, qubits in self.gate_keys:
             if gate in SYMMETRIC and len(qubits) == 2 and (gate, qubits[::-1]) not in self._gates:
                 self._gates[gate, qubits[::-1]] = dict(self._gates[gate, qubits])
@@ -195,7 +196,7 @@ class SnapshotBuilder:
                 )
 
     def _default_fields(self, measured: bool) -> None:
-        """Report what the source did not say and what stands for it."""
+        """Report each field that the source lacks, with the default that replaces it."""
         said = self.recorder.defaulted
         for field, note in _UNKNOWN.items():
             if not self.values.get(field):
@@ -219,7 +220,8 @@ class SnapshotBuilder:
                 said("gates", f"{gate} has neither error nor duration")
 
     def _all_dates(self) -> dict[str, str]:
-        """Dates that differ from that of the snapshot; of a gate one where its values agree."""
+        """Return the dates that differ from the snapshot's; one for a gate if all its values
+        agree."""
         calibrated = self.values.get("calibrated", "")
         entries = {field: when for field, when in self._dates.items() if when != calibrated}
         for index, key in enumerate(self._gates):

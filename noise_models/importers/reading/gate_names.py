@@ -1,4 +1,4 @@
-"""Names and shapes of gates: those of Qiskit, and what other vendors call them."""
+"""Names and shapes of gates: Qiskit's names, and their aliases in files of other vendors."""
 
 from __future__ import annotations
 
@@ -55,6 +55,6 @@ _ALIASES = {
 
 
 def qiskit_name(name: str) -> str:
-    """Qiskit's name of a gate; a name that no table has is returned in lower case."""
+    """Return Qiskit's name of a gate, or the name in lower case if no table has it."""
     lower = name.strip().lower()
     return lower if lower in SHAPES else _ALIASES.get(lower, lower)

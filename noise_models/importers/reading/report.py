@@ -1,4 +1,4 @@
-"""Report of an import: what of the source was used, ignored, defaulted or clamped."""
+"""Report of an import: the fields of the source that were used, ignored, defaulted or clamped."""
 
 from __future__ import annotations
 
@@ -6,20 +6,20 @@ import re
 
 import msgspec
 
-# [3], .0-1 and "row 7" of a place in the source.
+# Indices in a place in the source: [3], .0-1 and "row 7".
 _INDEX = re.compile(r"\[\d+\]|(?<=\.)\d+(-\d+)?(?=[.\[]|$)|(?<=^row )\d+")
 
 
 class ReportLine(msgspec.Struct, frozen=True):
-    """One kind of field of the source, or one value that is limited."""
+    """Line for one kind of field of the source, or for one clamped value."""
 
-    field: str  # with [*] for each index
-    note: str  # where it went, or why not
+    field: str  # [*] replaces each index
+    note: str  # field of the snapshot that stores the value, or the reason why none does
     count: int = 1
 
 
 class ImportReport(msgspec.Struct, frozen=True):
-    """What became of the fields of the imported files.
+    """Report on the fields of the imported files.
 
     `clamped` names values that are stored as measured and limited when a noise model is built.
     """
@@ -32,7 +32,7 @@ class ImportReport(msgspec.Struct, frozen=True):
 
 
 class Recorder:
-    """Counts fields by their pattern while a source is read."""
+    """Counter of fields by their pattern while a source is read."""
 
     def __init__(self) -> None:
         self._used: dict[tuple[str, str], int] = {}
@@ -41,23 +41,24 @@ class Recorder:
         self._clamped: list[ReportLine] = []
 
     def used(self, field: str, note: str) -> None:
-        """The value of a field went into the snapshot; `note` says where."""
+        """Count a field whose value is stored in the snapshot; `note` names the snapshot's
+        field."""
         _count(self._used, field, note)
 
     def ignored(self, field: str, note: str) -> None:
-        """A field was passed over; `note` says why."""
+        """Count a field that is not stored; `note` gives the reason."""
         _count(self._ignored, field, note)
 
     def defaulted(self, field: str, note: str) -> None:
-        """A field of the snapshot was not given; `note` says what stands for it."""
+        """Count a missing field of the snapshot; `note` gives the default."""
         _count(self._defaulted, field, note)
 
     def clamped(self, field: str, note: str) -> None:
-        """A value that a noise model limits, or that was corrected."""
+        """Add a value that a noise model limits, or that was corrected."""
         self._clamped.append(ReportLine(field, note))
 
     def report(self, name: str) -> ImportReport:
-        """All of it, in the order in which fields were met first."""
+        """Return the report; fields are in the order of their first use."""
         return ImportReport(
             name,
             _lines(self._used),

@@ -19,7 +19,7 @@ MAX_ROWS = 100_000
 
 @dataclass(frozen=True, slots=True)
 class Table:
-    """Rows of a CSV file, by the names of their columns without spaces at the ends."""
+    """Rows of a CSV file; column names have no spaces at their ends."""
 
     columns: tuple[str, ...]
     rows: tuple[dict[str, str], ...]
@@ -27,14 +27,14 @@ class Table:
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """The parsed files by their names."""
+    """Parsed files of one import, by name."""
 
     documents: dict[str, Any]  # JSON
     tables: dict[str, Table]  # CSV
     digest: str  # SHA-256 of names and contents, hexadecimal
 
     def objects(self) -> list[tuple[str, dict[str, Any]]]:
-        """(file name, value) of each document that is a JSON object."""
+        """Return (file name, value) of each document that is a JSON object."""
         return [(name, value) for name, value in self.documents.items() if isinstance(value, dict)]
 
 

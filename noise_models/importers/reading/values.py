@@ -1,4 +1,4 @@
-"""Values of calibration files, read strictly: each error names its place in the source."""
+"""Strict conversion of values in calibration files: each error names its place in the source."""
 
 from __future__ import annotations
 
@@ -23,28 +23,28 @@ _MAX_TEXT = 10_000
 
 
 def mapping(value: object, field: str) -> dict[str, Any]:
-    """A JSON object. Raises SnapshotError."""
+    """Return a JSON object. Raises SnapshotError."""
     if not isinstance(value, dict):
         raise SnapshotError(field, f"{shown(value)} is not an object")
     return value
 
 
 def items(value: object, field: str) -> Iterator[tuple[str, Any]]:
-    """Entries of a JSON array with the place of each. Raises SnapshotError."""
+    """Return the entries of a JSON array with the place of each. Raises SnapshotError."""
     if not isinstance(value, list):
         raise SnapshotError(field, f"{shown(value)} is not a list")
     return ((f"{field}[{index}]", each) for index, each in enumerate(value))
 
 
 def text(value: object, field: str) -> str:
-    """A string. Raises SnapshotError."""
+    """Return a string. Raises SnapshotError."""
     if not isinstance(value, str) or len(value) > _MAX_TEXT:
         raise SnapshotError(field, f"{shown(value)} is not a text")
     return value
 
 
 def number(value: object, field: str) -> float:
-    """A finite number. Raises SnapshotError."""
+    """Return a finite number. Raises SnapshotError."""
     if isinstance(value, bool) or not isinstance(value, int | float):
         raise SnapshotError(field, f"{shown(value)} is not a number")
     try:
@@ -57,7 +57,7 @@ def number(value: object, field: str) -> float:
 
 
 def integer(value: object, field: str) -> int:
-    """A whole number of at most 64 bits. Raises SnapshotError."""
+    """Return a whole number of at most 64 bits. Raises SnapshotError."""
     if isinstance(value, float) and value.is_integer():
         value = int(value)
     if isinstance(value, bool) or not isinstance(value, int) or abs(value) >= 1 << 63:
@@ -66,7 +66,7 @@ def integer(value: object, field: str) -> int:
 
 
 def parsed_number(value: str, field: str) -> float:
-    """A finite number from text. Raises SnapshotError."""
+    """Parse a finite number from text. Raises SnapshotError."""
     try:
         return number(float(value), field)
     except ValueError as error:
@@ -76,7 +76,7 @@ def parsed_number(value: str, field: str) -> float:
 
 
 def qubit_index(value: object, field: str) -> int:
-    """Number of a qubit, given as a number or as digits. Raises SnapshotError."""
+    """Return the number of a qubit from a number or from digits. Raises SnapshotError."""
     if isinstance(value, str) and value.isascii() and value.isdigit() and len(value) <= 9:
         value = int(value)
     result = integer(value, field)
@@ -86,7 +86,7 @@ def qubit_index(value: object, field: str) -> int:
 
 
 def probability(value: object, field: str) -> float:
-    """A number from 0 to 1. Raises SnapshotError."""
+    """Return a number from 0 to 1. Raises SnapshotError."""
     result = number(value, field)
     if not 0.0 <= result <= 1.0:
         raise SnapshotError(field, f"{shown(value)} is not a probability", hint="0 to 1")
@@ -94,17 +94,17 @@ def probability(value: object, field: str) -> float:
 
 
 def infidelity(value: object, field: str) -> float:
-    """1 - F of a fidelity F, to 15 digits. Raises SnapshotError."""
+    """Return 1 - F for a fidelity F, rounded to 15 digits. Raises SnapshotError."""
     return round(1.0 - probability(value, field), 15)
 
 
 def time_factor(unit: object, field: str) -> float:
-    """Nanoseconds of a unit of time. Raises SnapshotError."""
+    """Return the nanoseconds of a unit of time. Raises SnapshotError."""
     return _factor(unit, field, NS_PER_UNIT)
 
 
 def frequency_factor(unit: object, field: str) -> float:
-    """Gigahertz of a unit of frequency. Raises SnapshotError."""
+    """Return the gigahertz of a unit of frequency. Raises SnapshotError."""
     return _factor(unit, field, GHZ_PER_UNIT)
 
 
@@ -118,5 +118,5 @@ def _factor(unit: object, field: str, factors: dict[str, float]) -> float:
 
 
 def scaled(value: float, factor: float) -> float:
-    """value * factor, without the last-digit error that a division avoids (1e-3 is 1 / 1e3)."""
+    """Return value * factor; a factor such as 1e-3 divides by 1e3, which rounds once only."""
     return value * factor if factor >= 1.0 else value / round(1.0 / factor)
