@@ -37,9 +37,10 @@ class Cutting:
 
     `observables`: one or several Pauli strings, qubit 0 rightmost. `labels`: one letter for each
     qubit; gates between qubits of different letters are cut. `max_qubits`, in place of labels: the
-    width of each part; qiskit-addon-cutting then finds gates and wires to cut. `devices`: the
-    device of each part, by letter or, without labels, by position; None: the stream places them.
-    `samples`: number of samples of the quasi-probability sum; None: all its terms.
+    width of each part; qiskit-addon-cutting then finds gates and wires to cut. `devices` or
+    `pools`: the device or pool of each part, by letter or, without labels, by position; None: the
+    stream places them. `samples`: number of samples of the quasi-probability sum; None: all its
+    terms.
     """
 
     def __init__(
@@ -49,6 +50,7 @@ class Cutting:
         labels: str | None = None,
         max_qubits: int | None = None,
         devices: Mapping[str, str] | Sequence[str] | None = None,
+        pools: Mapping[str, str] | Sequence[str] | None = None,
         samples: int | None = None,
         seed: int = 0,
     ) -> None:
@@ -56,10 +58,14 @@ class Cutting:
             raise OptionError("Cutting needs either labels or max_qubits", hint='labels="AABB"')
         self._observables = [observables] if isinstance(observables, str) else list(observables)
         self._labels, self._max_qubits = labels, max_qubits
-        self._devices, self._samples, self._seed = devices, samples, seed
-        if devices is not None and isinstance(devices, Mapping) == (labels is None):
+        if devices is not None and pools is not None:
+            raise OptionError("devices and pools of Cutting", hint="give one of the two")
+        self._places = devices if pools is None else pools
+        self._field = "device" if pools is None else "pool"
+        self._samples, self._seed = samples, seed
+        if self._places is not None and isinstance(self._places, Mapping) == (labels is None):
             raise OptionError(
-                "devices of Cutting",
+                f"{self._field}s of Cutting",
                 hint="a mapping from letters with labels, a list without",
             )
 
@@ -89,9 +95,9 @@ class Cutting:
             num_samples=np.inf if self._samples is None else self._samples,
         )
         labels = list(experiments)
-        places = self._places(labels)
+        places = self._placed(labels)
         parts = [
-            CircuitPart(each, {"outputs": ("counts",)}, places[label])
+            CircuitPart(each, {"outputs": ("counts",)}, **places[label])
             for label in labels
             for each in experiments[label]
         ]
@@ -114,21 +120,23 @@ class Cutting:
         cut = addon.cut_wires(marked)
         return cut, addon.expand_observables(observables, circuit, cut)
 
-    def _places(self, labels: Sequence[Hashable]) -> dict[Hashable, str | None]:
-        """Return the device of each part."""
-        devices = self._devices
-        if devices is None:
-            return dict.fromkeys(labels)
-        if not isinstance(devices, Mapping):
-            if len(devices) < len(labels):
+    def _placed(self, labels: Sequence[Hashable]) -> dict[Hashable, dict[str, str]]:
+        """Return the device or pool of each part, as an argument of CircuitPart."""
+        places, where = self._places, self._field
+        if places is None:
+            return {label: {} for label in labels}
+        if not isinstance(places, Mapping):
+            if len(places) < len(labels):
                 raise OptionError(
-                    f"{len(labels)} parts for {len(devices)} devices", hint="name one for each part"
+                    f"{len(labels)} parts for {len(places)} {where}s", hint="name one for each part"
                 )
-            return dict(zip(labels, devices, strict=False))
+            return {label: {where: place} for label, place in zip(labels, places, strict=False)}
         for label in labels:
-            if label not in devices:
-                raise OptionError(f"no device for part {label!r}", hint="devices={'A': ..., ...}")
-        return {label: devices[str(label)] for label in labels}
+            if label not in places:
+                raise OptionError(
+                    f"no {where} for part {label!r}", hint=f"{where}s={{'A': ..., ...}}"
+                )
+        return {label: {where: places[str(label)]} for label in labels}
 
 
 def _addon() -> Any:

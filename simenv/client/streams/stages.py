@@ -7,7 +7,7 @@ which makes several circuits of one and combines their results.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Protocol, runtime_checkable
 
 from simenv.client.results.result import Result
@@ -17,11 +17,12 @@ from simenv.errors import OptionError, ProgramError, SimenvError
 @dataclass(frozen=True, slots=True)
 class CircuitPart:
     """One part of a split circuit. `options`: of its submission, in addition to those of the
-    stream; `device`: its device; None: the stream places it."""
+    stream; `device` or `pool`: its device or pool; None: the stream places it."""
 
     circuit: Any
     options: Mapping[str, Any] = field(default_factory=dict)
     device: str | None = None
+    pool: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,7 +75,7 @@ class Pipeline:
             changed = part.circuit
             for stage in self._after:
                 changed = _applied(stage, changed)
-            parts.append(CircuitPart(changed, part.options, part.device))
+            parts.append(replace(part, circuit=changed))
         return SplitCircuit(parts, result.combine)
 
 

@@ -11,9 +11,10 @@ from typing import Any, Unpack
 from simenv.client.client import Client
 from simenv.client.streams.delivery import DeliverySequence, GroupState, Order
 from simenv.client.streams.queues import StreamCompletions, StreamEvents
-from simenv.client.streams.stages import Pipeline
+from simenv.client.streams.stages import CircuitPart, Pipeline
 from simenv.client.streams.stream_task import StreamTask
-from simenv.client.submission.options import SubmitOptions
+from simenv.client.submission.arguments import checked_key
+from simenv.client.submission.options import SubmitOptions, item_seeds
 from simenv.client.tasks.task import Task
 from simenv.errors import OptionError, ServiceLostError, SimenvError
 
@@ -113,9 +114,10 @@ class Stream:
             if self._closed:
                 raise OptionError("the stream is closed", hint="open another one")
             try:
-                for part in split.parts:
-                    own = {**merged, **part.options}
-                    target = self._place(part.device, own)
+                for part, own in zip(
+                    split.parts, _options_of_parts(merged, split.parts), strict=True
+                ):
+                    target = self._place(part, own)
                     tasks.append(self._client.post(part.circuit, **own))
                     targets.append(target)
                     self._count_in_flight(target, 1)
@@ -139,10 +141,10 @@ class Stream:
             if task.settled() is not None:
                 task.cancel()
 
-    def _place(self, device: str | None, options: dict[str, Any]) -> str:
+    def _place(self, part: CircuitPart, options: dict[str, Any]) -> str:
         """Set the target of a circuit in its options and return it; "": the environment chooses."""
-        if device is not None:
-            options["device"] = device
+        if part.device is not None or part.pool is not None:
+            options["device"], options["pool"] = part.device, part.pool
         explicit = options.get("device") or options.get("pool")
         if explicit:
             return str(explicit)
@@ -251,6 +253,24 @@ class Stream:
                 self._events[k] = (queue, since)
         for queue, _ in self._events:
             queue.wake()
+
+
+def _options_of_parts(
+    options: dict[str, Any], parts: Sequence[CircuitPart]
+) -> list[dict[str, Any]]:
+    """Return the options of the submission of each part. One seed or idempotency key for several
+    parts becomes one for each, as in a batch: equal seeds would correlate the parts, whose results
+    are multiplied. Raises OptionError."""
+    key, seed = options.get("idempotency_key"), options.get("seed")
+    if len(parts) == 1 or (key is None and seed is None):
+        return [{**options, **part.options} for part in parts]
+    derived: list[dict[str, Any]] = [{} for _ in parts]
+    if key is not None:
+        checked_key(key)
+        derived = [{"idempotency_key": f"{key}/{number}"} for number in range(len(parts))]
+    for own, drawn in zip(derived, item_seeds(seed, len(parts), key), strict=True):
+        own["seed"] = drawn
+    return [{**options, **own, **part.options} for own, part in zip(derived, parts, strict=True)]
 
 
 class StreamGroup:

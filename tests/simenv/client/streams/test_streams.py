@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
+from live import environment
 from qiskit import QuantumCircuit
 from qiskit.circuit.library import HGate
 from qiskit.quantum_info import SparsePauliOp, Statevector
@@ -200,6 +201,41 @@ def test_split_circuits_are_one_completion(env: simenv.Client) -> None:
         Stream(env, pipeline=[Halves(), Halves()])
 
 
+class Twins:
+    """Splits a circuit into two runs of it."""
+
+    def split(self, circuit: Any) -> SplitCircuit:
+        return SplitCircuit([CircuitPart(circuit), CircuitPart(circuit)], list)
+
+
+def coins() -> QuantumCircuit:
+    circuit = QuantumCircuit(8)
+    circuit.h(range(8))
+    circuit.measure_all()
+    return circuit
+
+
+@pytest.mark.parametrize("options", [{"seed": 5}, {"idempotency_key": "coins"}])
+def test_parts_of_a_circuit_have_independent_random_numbers_and_a_repeat_has_the_same(
+    env: simenv.Client, options: dict[str, Any]
+) -> None:
+    with Stream(env, pipeline=[Twins()], shots=64, **options) as stream:
+        made = [stream.submit(coins()) for _ in range(2)]
+    (one, other), again = (task.result(WAIT_S) for task in made)
+    assert one.seed != other.seed
+    assert one.counts != other.counts
+    assert [each.counts for each in again] == [one.counts, other.counts]
+    same_tasks = made[0].tasks[0].id == made[1].tasks[0].id
+    assert same_tasks == ("idempotency_key" in options)
+    assert one.task != other.task
+
+
+def test_stage_may_give_its_parts_seeds_of_their_own(env: simenv.Client) -> None:
+    with Stream(env, pipeline=[Halves()], seed=9) as stream:
+        made = stream.submit(bell())
+    assert [task.result(WAIT_S).seed for task in made.tasks] == [1, 2]
+
+
 class HalfRefused:
     """Splits a circuit into two runs, of which the second is refused at once."""
 
@@ -249,6 +285,33 @@ def test_circuit_cut_over_a_mesh_has_the_values_of_the_whole(
     if where == "labels":
         assert {part.device for part in result.parts} == {"ideal"}
         assert max(part.num_qubits for part in result.parts) >= 2
+
+
+def test_parts_of_a_cut_circuit_go_to_the_pools_named_for_them() -> None:
+    pytest.importorskip("qiskit_addon_cutting")
+    circuit = QuantumCircuit(4)
+    circuit.h(range(4))
+    for qubit in range(3):
+        circuit.cx(qubit, qubit + 1)
+    pools = [{"name": "east", "min": 1, "max": 1}, {"name": "west", "min": 1, "max": 1}]
+    with environment(pools=pools) as live, live.client() as client:
+        for labels, places in (("AABB", {"A": "east", "B": "west"}), (None, ["east", "west"])):
+            width = {"labels": labels} if labels else {"max_qubits": 2}
+            cutting = Cutting(["ZZII", "IIXX"], pools=places, **width)
+            with Stream(client, pipeline=[cutting], shots=1_000) as stream:
+                made = stream.submit(circuit)
+                values = made.result(WAIT_S).expectations
+            assert values[1] == pytest.approx(1.0, abs=0.5)
+            assert {result.worker.partition("-")[0] for result in made.result().parts} == {
+                "east",
+                "west",
+            }
+    with pytest.raises(OptionError, match="no pool for part 'B'"):
+        Cutting("ZZII", labels="AABB", pools={"A": "east"}).split(circuit)
+    with pytest.raises(OptionError, match="2 parts for 1 pools"):
+        Cutting("ZZII", max_qubits=2, pools=["east"]).split(circuit)
+    with pytest.raises(OptionError, match="devices and pools of Cutting"):
+        Cutting("ZZII", max_qubits=2, pools=["east"], devices=["fez"])
 
 
 def test_queue_waits_no_longer_than_asked_and_ends_with_its_streams(env: simenv.Client) -> None:
