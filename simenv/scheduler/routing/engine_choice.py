@@ -59,9 +59,13 @@ def route(
 
     Preferences among pools are handled by `preferences`.
     """
-    noisy = _noisy_route(profile, terms, pools, limits)
-    if noisy is not None:
-        return noisy
+    result = (
+        _first_route(profile, terms, pools, limits)
+        if profile.noise is None
+        else _noisy_route(profile, terms, pools, limits)
+    )
+    if result is not None:
+        return result
     considered = consider(profile, terms, pools, limits, snapshot)
     chosen = considered[0]
     if chosen.route is not None:
@@ -72,6 +76,23 @@ def route(
         others = [f"{candidate.engine}: {candidate.text}" for candidate in considered[1:]]
         error.hint = "; ".join([error.hint, *others]) if error.hint else "; ".join(others)
     raise error
+
+
+def _first_route(
+    profile: Profile, terms: TaskOptions, pools: tuple[PoolSpec, ...], limits: ClusterLimits
+) -> Route | None:
+    """The route that `consider` has for a circuit without noise, where no pool and no engine is
+    asked for: that of the first engine in the order of preference that can run it, so the others
+    are not looked at. None for others, and where no engine can run it."""
+    if terms.engine != AUTO or terms.pool:
+        return None
+    _check_options(terms)
+    allowed = _pools(terms, pools)
+    for card in _automatic_cards(profile, terms, allowed):
+        result = candidate(card, allowed, profile, terms, limits, AUTO).route
+        if result is not None:
+            return result
+    return None
 
 
 def _noisy_route(

@@ -8,6 +8,7 @@ started is repeated by its requester until its result has been taken.
 from __future__ import annotations
 
 import threading
+from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Protocol
 
@@ -92,22 +93,27 @@ class Examining:
 
     def look(
         self,
-        key: object,
+        key: Callable[[], object],
         packed: bytes,
         terms: TaskOptions,
         owner: str,
         device: DeviceChecks | None = None,
     ) -> Looked:
         """Check and profile a program of this owner. Raises SimenvError if it is not admissible,
-        Later while the check continues in the thread. `key` identifies the check."""
-        future = self._begun.get((owner, key))
+        Later while the check continues in the thread. `key()` identifies the check; it is called
+        only if checks continue in the thread or this one will."""
+        is_short = not _takes_long(packed, terms) and (device is None or device.is_loaded)
+        if is_short and not self._begun:
+            return look(packed, terms, device)
+        place = owner, key()
+        future = self._begun.get(place)
         if future is None:
-            if not _takes_long(packed, terms) and (device is None or device.is_loaded):
+            if is_short:
                 return look(packed, terms, device)
-            future = self._begun[owner, key] = _THREAD.submit(owner, packed, terms, device)
+            future = self._begun[place] = _THREAD.submit(owner, packed, terms, device)
         if not future.done():
             raise Later(future)
-        del self._begun[owner, key]
+        del self._begun[place]
         return future.result()
 
 

@@ -60,6 +60,7 @@ class AdmissionController:
         self._programs: dict[
             tuple[bytes, bytes], AdmittedProgram
         ] = {}  # programs that are not in `_structures`, by digest and options
+        self._digested_sizes: set[int] = set()  # bytes of programs that have a known digest
         self._checked_terms: set[bytes] = set()  # digests of valid options
         self._terms: TaskOptions | None = None  # the last valid options
         self._terms_digest = b""  # their digest
@@ -204,25 +205,35 @@ class AdmissionController:
         self, spec: TaskSpec, terms: TaskOptions, pending: PendingSubmit, terms_digest: bytes
     ) -> AdmittedProgram:
         """Return the admission of a program that the structure cache does not contain."""
-        key = (digest(spec.program), terms_digest)
-        admitted = self._programs.get(key)
-        if admitted is None:
-            if pending.rejected_programs and key[0] in pending.rejected_programs:
-                raise pending.rejected_programs[key[0]].with_traceback(None)
-            self._opened_bytes += len(spec.program)
-            try:
-                admitted = self._open(spec, terms, key, pending.owner)
-            except SimenvError as error:
-                pending.rejected_programs[key[0]] = error
-                raise
-        return admitted
+        packed = spec.program
+        if len(packed) in self._digested_sizes:  # else it was not seen: no digest is needed
+            name = digest(packed)
+            admitted = self._programs.get((name, terms_digest))
+            if admitted is not None:
+                return admitted
+            if name in pending.rejected_programs:
+                raise pending.rejected_programs[name].with_traceback(None)
+        self._opened_bytes += len(packed)
+        try:
+            return self._open(spec, terms, terms_digest, pending.owner)
+        except SimenvError as error:
+            pending.rejected_programs[digest(packed)] = error
+            self._note_size(packed)
+            raise
+
+    def _note_size(self, packed: bytes) -> None:
+        if len(self._digested_sizes) >= MAX_ENTRIES:
+            self._digested_sizes.clear()
+        self._digested_sizes.add(len(packed))
 
     def _open(
-        self, spec: TaskSpec, terms: TaskOptions, key: tuple[bytes, bytes], owner: str
+        self, spec: TaskSpec, terms: TaskOptions, terms_digest: bytes, owner: str
     ) -> AdmittedProgram:
         packed = spec.program
         device = None if self._devices is None else self._devices.context(terms)
-        program, profile = self._examining.look(key, packed, terms, owner, device)
+        program, profile = self._examining.look(
+            lambda: (digest(packed), terms_digest), packed, terms, owner, device
+        )
         profile = with_shots(profile, spec.shots)
         self._opened_bytes += EXAMINED_BYTES + 8 * len(program.ops)
         route = live_routing.route(profile, terms, self._pools, self._capacity, self._snapshot)
@@ -233,12 +244,13 @@ class AdmissionController:
         is_cached = (
             _UNKEPT_NAMES.isdisjoint(program.names)
             and not engine_choice.depends_on_parameter_values(profile, terms)
-            and self._structures.keep(packed, program, key[1], admitted)
+            and self._structures.keep(packed, program, terms_digest, admitted)
         )
         if not is_cached:
             if len(self._programs) >= MAX_ENTRIES:
                 self._programs.clear()
-            self._programs[key] = admitted
+            self._programs[digest(packed), terms_digest] = admitted
+            self._note_size(packed)
         return admitted
 
 

@@ -69,6 +69,7 @@ class PendingSubmit(msgspec.Struct):
 
 MAX_KEY_CHARS = 256
 RECENT_KEYS = 50_000  # automatic keys: a client repeats them only while it waits for the answer
+OWN_KEY = "~"  # begins keys that clients make, one a message: its content is not compared
 RETRY_AFTER_S = 1.0
 MAX_WAITING_BYTES = 256 * 2**20  # for admission, of the environment's own user
 MAX_OWNER_BYTES = 32 * 2**20  # of the owner of a key
@@ -197,10 +198,12 @@ class SubmitQueue:
         """Give the tasks to the scheduler and to the journal's next commit, or return refusals."""
         message = pending.message
         count = len(message.tasks)
-        content = digest(codec.encode((_asked(pending), message.tasks)))
+        has_own_key = message.key.startswith(OWN_KEY)
+        content = b"" if has_own_key else digest(codec.encode((_asked(pending), message.tasks)))
         entry = self._idempotency_entry(pending.owner, message.key, message.offset)
         if entry is not None:
-            if entry.digest != content and entry.digest not in _earlier_formats(pending):
+            is_same = has_own_key or entry.digest == content
+            if not is_same and entry.digest not in _earlier_formats(pending):
                 text = f"the key {message.key!r} was used before with other content"
                 return [refusal(KeyConflictError(text, hint="choose another key"))]
             return Accepted(message.request, entry.first, entry.count, repeated=True)
@@ -277,7 +280,7 @@ class SubmitQueue:
         if entry is not None and not self._is_retained(entry):
             self.forget(owner, key, offset)
             entry = None
-        if entry is None and not key.startswith("~"):
+        if entry is None and not key.startswith(OWN_KEY):
             stored = self._journal.records.accepted_by_key(owner, key, offset)
             entry = None if stored is None else IdempotencyEntry(*stored)
         return entry

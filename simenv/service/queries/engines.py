@@ -56,7 +56,7 @@ def explain(
             device = devices.context(terms)
         calls.check_owner(terms, owner)
         rules.check_terms(terms)
-        _, result = _EXAMINING.look(id(message), message.program, terms, owner, device)
+        _, result = _EXAMINING.look(lambda: id(message), message.program, terms, owner, device)
         result = with_shots(result, message.shots)
         considered = live_routing.consider(result, terms, pools, present, seen)
         considered += _only_named(result, terms, pools, present, seen)

@@ -102,6 +102,8 @@ def _look(rows, kinds, ops, qubits, params, slots, num_qubits, bits, features): 
                         features[_OPEN] = 1
                         slot += 2
                         continue
+                    if features[_BETWEEN]:
+                        continue
                     count = np.round(params[j] / unit)
                     gap = abs(params[j] - count * unit)
                     if gap > min(_MOST_OFF, _TOLERANCE * max(1.0, abs(count))):
@@ -186,19 +188,7 @@ def non_clifford_gates(circuit: Circuit) -> int:
 def profile(circuit: Circuit, outputs: tuple[str, ...] = (), labels: Iterable[str] = ()) -> Profile:
     """Profile of an admissible circuit. `outputs`: requested outputs, with the `labels` of all
     Pauli strings; without outputs the light cone is not computed."""
-    result = np.empty(circuit.table.found_size, np.int64)
-    operations.check_operations(
-        circuit.table.rows,
-        circuit.ops,
-        circuit.qubits,
-        circuit.clbits,
-        circuit.params,
-        circuit.slots,
-        circuit.num_slots,
-        circuit.num_qubits,
-        circuit.num_clbits,
-        result,
-    )
+    _, result = operations.checked(circuit)
     more = traits(circuit)
     branching = has_mid_circuit_ops(circuit, np.empty(circuit.ops.size, np.int64))
     return Profile(

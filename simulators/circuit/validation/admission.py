@@ -68,19 +68,7 @@ def validation_error(circuit: Circuit) -> str:
     text = circuit.fault or circuit.table.problem or _sizes(circuit)
     if text:
         return text
-    result = np.empty(circuit.table.found_size, np.int64)
-    fault = operations.check_operations(
-        circuit.table.rows,
-        circuit.ops,
-        circuit.qubits,
-        circuit.clbits,
-        circuit.params,
-        circuit.slots,
-        circuit.num_slots,
-        circuit.num_qubits,
-        circuit.num_clbits,
-        result,
-    )
+    fault, result = operations.checked(circuit)
     if fault != operations.SOUND:
         return _where(circuit, result) + _TEXTS[fault].format(result[operations.DETAIL])
     text = _matrices(circuit)
@@ -88,7 +76,7 @@ def validation_error(circuit: Circuit) -> str:
         return text
     if not result[operations.OWNERS] and not circuit.conditions.size:
         return ""
-    return _expressions(circuit, int(result[operations.OWNERS]), result)
+    return _expressions(circuit, int(result[operations.OWNERS]))
 
 
 def _sizes(circuit: Circuit) -> str:
@@ -175,7 +163,8 @@ def _where(circuit: Circuit, report: NDArray[np.int64]) -> str:
     return f"operation {at} ({name}): "
 
 
-def _expressions(circuit: Circuit, owners: int, report: NDArray[np.int64]) -> str:
+def _expressions(circuit: Circuit, owners: int) -> str:
+    report = np.empty(circuit.table.found_size, np.int64)
     sizes = np.array([size for _, size in circuit.registers], np.int64)
     widths = np.array(circuit.variables, np.int64)
     shapes = np.empty(2 * (circuit.conditions.size // 3), np.int64)

@@ -6,6 +6,7 @@ Any bytes may be given; no array element is read before its index was checked.
 from __future__ import annotations
 
 import numpy as np
+from numpy.typing import NDArray
 
 from simulators.circuit.gates import (
     BREAK,
@@ -26,7 +27,7 @@ from simulators.circuit.gates import (
     UNITARY,
     WHILE,
 )
-from simulators.circuit.ir import FINDINGS, FOUND, MAX_NESTING
+from simulators.circuit.ir import FINDINGS, FOUND, MAX_NESTING, Circuit
 from simulators.compiler.kernel import F64, I32, I64, INT, NAMES, U16, device_function, kernel
 
 # Findings; SOUND or the first fault.
@@ -194,3 +195,25 @@ def check_operations(  # type: ignore[no-untyped-def]
     if p != params.size:
         return LONG_PARAMS
     return _slots(slots, num_slots, params.size, report)
+
+
+def checked(circuit: Circuit) -> tuple[int, NDArray[np.int64]]:
+    """SOUND or the first fault, and the findings: int64 [FINDINGS]. Looked for once in a circuit,
+    which never changes, and kept in it."""
+    kept: tuple[int, NDArray[np.int64]] | None = circuit.__dict__.get("_checked")
+    if kept is None:
+        report = np.empty(circuit.table.found_size, np.int64)
+        fault = check_operations(
+            circuit.table.rows,
+            circuit.ops,
+            circuit.qubits,
+            circuit.clbits,
+            circuit.params,
+            circuit.slots,
+            circuit.num_slots,
+            circuit.num_qubits,
+            circuit.num_clbits,
+            report,
+        )
+        kept = circuit.__dict__["_checked"] = fault, report[:FINDINGS].copy()
+    return kept

@@ -51,6 +51,16 @@ def test_submission_key_with_other_content_is_refused(bench: ServiceHarness) -> 
     assert refused.refusals[0].code == "key_conflict"
 
 
+def test_message_under_key_of_client_itself_is_known_by_its_key_alone(
+    bench: ServiceHarness,
+) -> None:
+    first = bench.submit(spec(seed=1), key="~one of a kind")
+    assert isinstance(first, m.Accepted)
+    again = bench.submit(spec(seed=2), key="~one of a kind")
+    assert again == m.Accepted(5, first.first, 1, repeated=True)
+    assert len(bench.state.tasks) == 1
+
+
 def test_submission_key_of_user_is_known_after_restart(bench: ServiceHarness) -> None:
     first = bench.submit(spec(seed=1), key="mine")
     bench.restart()

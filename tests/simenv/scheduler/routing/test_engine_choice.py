@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import msgspec
 import numpy as np
 import pytest
@@ -96,6 +98,22 @@ def test_auto_chooses_expected_engine_and_states_reason(
     assert found.engine == engine
     assert found.reason.startswith("auto: ")
     assert words in found.reason
+    considered = engine_choice.consider(choice_profile(circuit), TaskOptions(), POOLS, LIMITS)
+    assert found == considered[0].route
+
+
+def test_engines_behind_first_able_one_are_not_considered(monkeypatch: pytest.MonkeyPatch) -> None:
+    names: list[str] = []
+    actual = engine_choice.candidate
+
+    def noted(card: catalog.EngineCard, *args: Any) -> engine_choice.EngineCandidate:
+        names.append(card.name)
+        return actual(card, *args)
+
+    monkeypatch.setattr(engine_choice, "candidate", noted)
+    assert routed(measured(chain(5))).engine == "statevector"
+    assert names[-1] == "statevector"
+    assert "mps" not in names
 
 
 def test_auto_chooses_mps_when_statevector_exceeds_memory() -> None:

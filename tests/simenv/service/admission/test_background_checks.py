@@ -195,13 +195,14 @@ def noted(*args):
 background_checks.look = noted
 examining = Examining()
 narrow, wide = program(2).packed(), program(18).packed()
-examining.look(1, narrow, TaskOptions(), "")
+examining.look(lambda: 1, narrow, TaskOptions(), "")
 try:
-    examining.look(2, wide, TaskOptions(), "")  # its kernels may be loaded already when it asks
+    # Its kernels may be loaded already when it asks.
+    examining.look(lambda: 2, wide, TaskOptions(), "")
 except Later as later:
     later.future.result(120)
-    assert examining.look(2, wide, TaskOptions(), "")[0].num_qubits == 18
-assert examining.look(3, wide, TaskOptions(), "")[0].num_qubits == 18
+    assert examining.look(lambda: 2, wide, TaskOptions(), "")[0].num_qubits == 18
+assert examining.look(lambda: 3, wide, TaskOptions(), "")[0].num_qubits == 18
 print(*places)
 """
 
@@ -221,15 +222,15 @@ def test_few_qubits_of_a_wide_device_are_examined_at_once() -> None:
     assert qubits_of(on_device.packed()) == (127, 3)
     examining = Examining()
     background_checks.look(program(18).packed(), TaskOptions())  # by now its kernels are loaded
-    assert examining.look(0, on_device.packed(), TaskOptions(), "")[1].num_qubits == 127
+    assert examining.look(lambda: 0, on_device.packed(), TaskOptions(), "")[1].num_qubits == 127
 
 
 def test_wide_program_is_tried_in_background_where_auto_chooses() -> None:
     wide, examining = program(25).packed(), Examining()
     with contextlib.suppress(Later):
-        examining.look(0, wide, TaskOptions(engine="mps"), "")
+        examining.look(lambda: 0, wide, TaskOptions(engine="mps"), "")
     background_checks.look(wide, TaskOptions(engine="mps"))  # by now its kernels are loaded
     with pytest.raises(Later) as later:
-        examining.look(1, wide, TaskOptions(), "")
+        examining.look(lambda: 1, wide, TaskOptions(), "")
     assert later.value.future.result(120)[1].num_qubits == 25
-    assert examining.look(2, wide, TaskOptions(engine="mps"), "")[1].trial is None
+    assert examining.look(lambda: 2, wide, TaskOptions(engine="mps"), "")[1].trial is None

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 from arrays import Arrays
@@ -9,10 +11,12 @@ from hypothesis import given, settings
 from random_circuits import unitary_circuits
 from reference import final_state
 
-from simulators.circuit.analysis.profiler import non_clifford_gates, traits
+from simulators.circuit.analysis.profiler import non_clifford_gates, profile, traits
 from simulators.circuit.analysis.qubit_order import gate_pairs
 from simulators.circuit.gates import ANY, GATES
 from simulators.circuit.ir import Circuit
+from simulators.circuit.validation import operations
+from simulators.circuit.validation.admission import validation_error
 
 
 def rank_bits(circuit: Circuit) -> float:
@@ -88,6 +92,27 @@ def test_angle_is_clifford_only_within_rounding_of_quarter_turn(offset: float) -
         near = abs(offset) < min(9e-10, 1e-12 * max(1, abs(turns)))
         assert traits(circuit).clifford == near
         assert traits(circuit).by_angles
+
+
+def test_operations_are_checked_once_for_validity_and_profile(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    calls = []
+    check = operations.check_operations
+
+    def noted(*args: Any) -> int:
+        calls.append(args)
+        return int(check(*args))
+
+    monkeypatch.setattr(operations, "check_operations", noted)
+    sound = Arrays(2, 0).add("cx", [0, 1]).circuit()
+    assert validation_error(sound) == ""
+    assert profile(sound).gates_2q == 1
+    assert len(calls) == 1
+    wrong = Arrays(2, 0).add("cx", [1, 1]).circuit()
+    for _ in range(2):
+        assert validation_error(wrong) == "operation 0 (cx): the same qubit twice"
+    assert len(calls) == 2
 
 
 def test_free_parameters_leave_clifford_property_undecided() -> None:
