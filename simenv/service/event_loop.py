@@ -150,7 +150,7 @@ class EventLoop:
         self._assign(time.monotonic_ns())
         self._commit()
         self._answer()
-        idle = not (arrived or self.submit_queue.busy or self.query_queue.busy)
+        idle = not (self.submit_queue.end_pass() or arrived or self.query_queue.busy)
         self.store_error = self._upkeep.run(self.store_error, idle=idle)
         self.pass_times.had_messages = not idle
 

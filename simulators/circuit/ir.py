@@ -55,16 +55,21 @@ def _build(names: tuple[str, ...], arities: bytes) -> Table:
     if len(arities) != 6 * len(names):
         text = f"{len(names)} operation names with {len(arities)} bytes of arities, not 6 each"
         return Table(names, np.zeros((0, 4), np.int64), np.zeros(0, np.int64), text, FOUND)
-    rows = np.empty((len(names), 4), np.int64)
-    rows[:, 1:] = np.frombuffer(arities, np.uint16).reshape(-1, 3)
-    problem = ""
-    for row, name in zip(rows, names, strict=True):
-        row[0], fault = _resolve(name, int(row[1]), int(row[2]), int(row[3]))
+    counts = memoryview(arities).cast("H").tolist()
+    flat: list[int] = []  # lists first: of a few rows, calls of numpy take longer than all else
+    matrix: list[int] = []
+    problem, matrices, widest = "", 0, 0
+    for at, name in enumerate(names):
+        qubits, clbits, params = counts[3 * at : 3 * at + 3]
+        code, fault = _resolve(name, qubits, clbits, params)
         problem = problem or fault
-    widest = int(rows[:, 1].max(initial=0))
-    own = rows[:, 0] == UNITARY
-    matrix = np.where(own, np.cumsum(own) - 1, -1)
-    return Table(names, rows, matrix, problem, FOUND_WIDE if widest > 8 else FOUND)
+        flat += (code, qubits, clbits, params)
+        matrix.append(matrices if code == UNITARY else -1)
+        matrices += code == UNITARY
+        widest = max(widest, qubits)
+    rows = np.array(flat, np.int64).reshape(-1, 4)
+    found_size = FOUND_WIDE if widest > 8 else FOUND
+    return Table(names, rows, np.array(matrix, np.int64), problem, found_size)
 
 
 def _resolve(name: str, qubits: int, clbits: int, params: int) -> tuple[int, str]:

@@ -12,7 +12,7 @@ from collections.abc import Callable
 import msgspec
 
 from simenv.errors import InfeasibleError, SimenvError
-from simenv.model import PoolSpec, TaskOptions, TaskSpec, digest
+from simenv.model import PoolSpec, Program, TaskOptions, TaskSpec, digest
 from simenv.scheduler.routing import engine_choice, live_routing
 from simenv.scheduler.routing.capacity import Capacity
 from simenv.scheduler.routing.engine_support import EMPTY_SNAPSHOT, RoutingSnapshot
@@ -61,6 +61,8 @@ class AdmissionController:
             tuple[bytes, bytes], AdmittedProgram
         ] = {}  # programs that are not in `_structures`, by digest and options
         self._digested_sizes: set[int] = set()  # bytes of programs that have a known digest
+        # The program examined last, while neither cache has it.
+        self._newest: tuple[bytes, Program, bytes, AdmittedProgram] | None = None
         self._checked_terms: set[bytes] = set()  # digests of valid options
         self._terms: TaskOptions | None = None  # the last valid options
         self._terms_digest = b""  # their digest
@@ -104,6 +106,7 @@ class AdmissionController:
 
     def _admit(self, pending: PendingSubmit, stop: int) -> None:
         """Admit the next task, and the similar tasks that follow it before `stop`."""
+        self.remember_newest()
         index, terms, tasks = pending.next, pending.message.terms, pending.message.tasks
         spec, terms_digest = tasks[index], pending.terms_digest
         if terms.snapshot:  # engines for noise are chosen by the shots too
@@ -138,6 +141,7 @@ class AdmissionController:
 
     def _clear(self) -> None:
         """Drop cached programs, whose routes depend on the former state of pools and nodes."""
+        self._newest = None
         self._programs.clear()
         self._structures = StructureCache()
 
@@ -241,17 +245,29 @@ class AdmissionController:
         admitted = rules.admitted_by_route(
             program, profile, route, 0 if device is None else device.max_shots
         )
-        is_cached = (
-            _UNKEPT_NAMES.isdisjoint(program.names)
-            and not engine_choice.depends_on_parameter_values(profile, terms)
-            and self._structures.keep(packed, program, terms_digest, admitted)
-        )
-        if not is_cached:
-            if len(self._programs) >= MAX_ENTRIES:
-                self._programs.clear()
-            self._programs[digest(packed), terms_digest] = admitted
-            self._note_size(packed)
+        if _UNKEPT_NAMES.isdisjoint(
+            program.names
+        ) and not engine_choice.depends_on_parameter_values(profile, terms):
+            self._newest = packed, program, terms_digest, admitted
+        else:
+            self._remember(packed, terms_digest, admitted)
         return admitted
+
+    def remember_newest(self) -> None:
+        """Store the structure of the program examined last. Called before the next program is
+        looked up and, so that no task waits for it, after the tasks of a pass were sent."""
+        if self._newest is not None:
+            packed, program, terms_digest, admitted = self._newest
+            self._newest = None
+            if not self._structures.keep(packed, program, terms_digest, admitted):
+                self._remember(packed, terms_digest, admitted)
+
+    def _remember(self, packed: bytes, terms_digest: bytes, admitted: AdmittedProgram) -> None:
+        """Store a program that cannot be recognised by its structure."""
+        if len(self._programs) >= MAX_ENTRIES:
+            self._programs.clear()
+        self._programs[digest(packed), terms_digest] = admitted
+        self._note_size(packed)
 
 
 def _rounded(shots: int) -> int:

@@ -84,6 +84,9 @@ class TaskAdmission(Protocol):
     def admit_some(self, pending: PendingSubmit, deadline_ns: int) -> bool:
         """Check tasks until the deadline. Return whether all tasks of the Submit were checked."""
 
+    def remember_newest(self) -> None:
+        """Store the structure of the program examined last."""
+
 
 class IdempotencyEntry(msgspec.Struct, frozen=True, gc=False):
     """Tasks and content that were accepted with an idempotency key."""
@@ -132,6 +135,12 @@ class SubmitQueue:
     def busy(self) -> bool:
         """True if Submits wait for admission and can be processed now."""
         return bool(self.pending_bytes) and self.admission is not None and not self.parked
+
+    def end_pass(self) -> bool:
+        """Do the work of a pass that no task waits for. Return `busy`."""
+        if self.admission is not None:
+            self.admission.remember_newest()
+        return self.busy
 
     @property
     def parked(self) -> bool:

@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import math
+from pathlib import Path
+from typing import Any
 
 import msgspec
 import numpy as np
 import pytest
-from service import program, spec
+from service import ServiceHarness, program, spec
 
 from simenv.model import Program, TaskSpec, Workload
 from simenv.scheduler.core.types import Route
+from simenv.service.admission import background_checks
 from simenv.service.admission.rules import AdmittedProgram
 from simenv.service.admission.structure_cache import LOOKED_BYTES, PLACES, StructureCache
+from simenv.wire.messages import client as m
 
 MARK = b"terms"
 KNOWN = AdmittedProgram(
@@ -137,3 +141,27 @@ def _padded(k: int, more: int = 0) -> Program:
     """Angles begin 8 bytes later for each k; the length stays."""
     qubits, slots = bytes(32 + 8 * k + more), bytes(232 - 8 * k)
     return msgspec.structs.replace(program(), qubits=qubits, slots=slots)
+
+
+def test_structure_is_examined_once_in_one_message_and_in_later_ones(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    looks: list[bytes] = []
+    look = background_checks.look
+
+    def noted(packed: bytes, *others: Any) -> background_checks.Looked:
+        looks.append(packed)
+        return look(packed, *others)
+
+    monkeypatch.setattr(background_checks, "look", noted)
+    bench = ServiceHarness(tmp_path)
+    angles = [spec(seed=k, program=program(2, 0.1 * k).packed()) for k in range(1, 4)]
+    assert isinstance(bench.submit(*angles), m.Accepted)
+    assert isinstance(bench.submit(spec(program=program(2, 0.7).packed())), m.Accepted)
+    assert looks == [angles[0].program]
+    arities = np.array([[1, 0, 0], [1, 1, 0]], np.uint16).tobytes()
+    plain = msgspec.structs.replace(program(2), names=("h", "measure"), arities=arities, params=b"")
+    without_angles = spec(program=plain.packed())
+    for _ in range(2):
+        assert isinstance(bench.submit(without_angles, without_angles), m.Accepted)
+    assert looks == [angles[0].program, without_angles.program]
