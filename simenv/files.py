@@ -49,8 +49,8 @@ def kernel_folder(path: Path) -> Path:
     try:
         return private_folder(path, "SIMENV_KERNELS")
     except ConfigError as error:
-        way = f"rm -r {path}, kernels are compiled again" if path.is_dir() else error.hint
-        raise ConfigError(error.message, hint=way) from error
+        hint = f"rm -r {path}, kernels are compiled again" if path.is_dir() else error.hint
+        raise ConfigError(error.message, hint=hint) from error
 
 
 def check_private(path: Path, setting: str = "SIMENV_HOME") -> None:
@@ -58,11 +58,11 @@ def check_private(path: Path, setting: str = "SIMENV_HOME") -> None:
     it or a folder above it; see `weakness`."""
     result = weakness(path)
     if result is not None:
-        level, why = result
-        mend = f"chmod go-w {level}, or " if "written" in why else ""
+        level, reason = result
+        remedy = f"chmod go-w {level}, or " if "written" in reason else ""
         raise ConfigError(
-            f"{level} {why}" + ("" if level == path else f", and {path} is reached through it"),
-            hint=f"{mend}set {setting} to a folder of your own",
+            f"{level} {reason}" + ("" if level == path else f", and {path} is reached through it"),
+            hint=f"{remedy}set {setting} to a folder of your own",
         )
 
 
@@ -83,9 +83,9 @@ def weakness(path: Path) -> tuple[Path, str] | None:
                 info = level.lstat()
             except OSError as error:
                 return level, f"cannot be looked at: {error.strerror}"
-            why = _why_unsafe(info, is_leaf=is_leaf)
-            if why:
-                return level, why
+            reason = _unsafe_reason(info, is_leaf=is_leaf)
+            if reason:
+                return level, reason
             if stat.S_ISLNK(info.st_mode):
                 links += 1
                 if links > MAX_LINKS:
@@ -99,8 +99,8 @@ def weakness(path: Path) -> tuple[Path, str] | None:
 def create_private(path: Path, data: bytes, *, sync: bool = True) -> None:
     """Create a new file of mode 0600. Raises OSError (also if the file exists), and ConfigError if
     the file system has no modes. A partly written file is removed."""
-    with _created(path, 0o600, sync=sync) as out:
-        out.write(data)
+    with _created(path, 0o600, sync=sync) as file:
+        file.write(data)
 
 
 def write_atomic(path: Path, data: bytes, *, sync: bool = False) -> None:
@@ -109,8 +109,8 @@ def write_atomic(path: Path, data: bytes, *, sync: bool = False) -> None:
     `sync`: the new content survives a power failure once this returns. Raises like
     `create_private`.
     """
-    with replacing(path, sync=sync) as out:
-        out.write(data)
+    with replacing(path, sync=sync) as file:
+        file.write(data)
     if sync:
         sync_folder(path.parent)
 
@@ -124,8 +124,8 @@ def replacing(path: Path, *, mode: int = 0o600, sync: bool = False) -> Iterator[
     and the temporary file is removed. Raises like `create_private`.
     """
     temporary = path.with_name(f".{path.name}.{os.getpid()}.{secrets.token_hex(4)}.new")
-    with _created(temporary, mode, sync=sync) as out:
-        yield out
+    with _created(temporary, mode, sync=sync) as file:
+        yield file
     try:
         temporary.replace(path)
     except OSError:
@@ -139,16 +139,16 @@ def _created(path: Path, mode: int, *, sync: bool) -> Iterator[BinaryIO]:
     flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
     descriptor = os.open(path, flags, mode)
     try:
-        with os.fdopen(descriptor, "wb") as out:
-            if mode == 0o600 and os.fstat(out.fileno()).st_mode & 0o077:
+        with os.fdopen(descriptor, "wb") as file:
+            if mode == 0o600 and os.fstat(file.fileno()).st_mode & 0o077:
                 raise ConfigError(
                     f"{path} would be readable by others: its file system has no file modes",
                     hint="choose a folder on a local disk",
                 )
-            yield out
-            out.flush()
+            yield file
+            file.flush()
             if sync:
-                os.fsync(out.fileno())
+                os.fsync(file.fileno())
     except BaseException:
         path.unlink(missing_ok=True)
         raise
@@ -163,7 +163,7 @@ def sync_folder(folder: Path) -> None:
         os.close(descriptor)
 
 
-def _why_unsafe(info: os.stat_result, *, is_leaf: bool) -> str:
+def _unsafe_reason(info: os.stat_result, *, is_leaf: bool) -> str:
     """Return the reason why other users control this level of a path, or "".
 
     `is_leaf`: this level is the folder itself, for which the conditions are stricter: it must
@@ -171,7 +171,7 @@ def _why_unsafe(info: os.stat_result, *, is_leaf: bool) -> str:
     """
     is_link = stat.S_ISLNK(info.st_mode)
     may_be_roots = is_link or not is_leaf
-    if not _is_ours(info.st_uid) and not (may_be_roots and _is_roots(info.st_uid)):
+    if not _is_current_user(info.st_uid) and not (may_be_roots and _is_roots(info.st_uid)):
         return f"belongs to user {info.st_uid}"
     if is_link:
         return ""
@@ -183,7 +183,7 @@ def _why_unsafe(info: os.stat_result, *, is_leaf: bool) -> str:
     return ""
 
 
-def _is_ours(uid: int) -> bool:
+def _is_current_user(uid: int) -> bool:
     return uid == os.geteuid()
 
 

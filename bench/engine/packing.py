@@ -34,7 +34,7 @@ from qiskit import QuantumCircuit
 from simenv.client.circuits import load, native
 load(QuantumCircuit(1))
 begin = time.thread_time()
-assert native.CHOICE.prepare(), native.CHOICE.why_not
+assert native.CHOICE.prepare(), native.CHOICE.build_error
 print(time.thread_time() - begin)
 """
 OPTIONS = (Option("--rounds", type=int, default=30, quick=5),)
@@ -45,9 +45,9 @@ def run(options: Namespace) -> Report:
     report = Report("packing", "pack: from a QuantumCircuit to a task's bytes, us an operation")
     compiled, walked = native.EncoderSelector(), native.EncoderSelector()
     if not compiled.prepare():
-        report.not_measured("compiled_34_us", "compiled", compiled.why_not)
+        report.not_measured("compiled_34_us", "compiled", compiled.build_error)
         return report
-    walked.why_not = "this one is to walk"
+    walked.build_error = "this one is to walk"
 
     def packed(choice: native.EncoderSelector) -> Callable[[QuantumCircuit], Any]:
         def run(source: QuantumCircuit) -> Any:

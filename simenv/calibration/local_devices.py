@@ -32,7 +32,7 @@ class LocalDocuments:
         """Body of a document; b"" if it is unknown."""
         return self._bodies.get(digest, b"")
 
-    def keep(self, digest: str, body: bytes, owner: str = "") -> None:  # noqa: ARG002 - one user
+    def add(self, digest: str, body: bytes, owner: str = "") -> None:  # noqa: ARG002 - one user
         """Store a document."""
         self._bodies[digest] = body
 
@@ -56,7 +56,7 @@ class LocalDevices:
     def store(self, document: bytes) -> str:
         """Store a noise document; return its digest in hexadecimal. Raises OptionError."""
         result = self._registry.check(document).result()
-        self._documents.keep(result.digest, result.body)
+        self._documents.add(result.digest, result.body)
         return result.digest
 
     def resolved(self, terms: TaskOptions) -> tuple[TaskOptions, DeviceContext | None]:

@@ -19,7 +19,7 @@ from simenv.client.connection.task_handle import Submission
 from simenv.client.environment import Environment
 from simenv.client.results import notebook
 from simenv.client.results.result import Result
-from simenv.client.submission.arguments import checked_whole
+from simenv.client.submission.arguments import checked_integer
 from simenv.client.submission.explain import explain
 from simenv.client.submission.fresh import renewable
 from simenv.client.submission.options import (
@@ -51,9 +51,13 @@ class Client(Environment):
     """The client of one environment, from `simenv.connect` or `simenv.local`; a context manager."""
 
     def __init__(
-        self, where: address.Address, timeout_s: float = LOST_S, *, as_client: bool = False
+        self,
+        service_address: address.Address,
+        timeout_s: float = LOST_S,
+        *,
+        as_client: bool = False,
     ) -> None:
-        super().__init__(where, timeout_s, as_client=as_client)
+        super().__init__(service_address, timeout_s, as_client=as_client)
         self._posted = InflightWindow()
         self._read_up_to = max(0, self._session.channel.newest_completion)  # the unnamed cursor
         self._qpm: QPM | None = None
@@ -309,7 +313,7 @@ class Client(Environment):
             return self._session.request(
                 m.Acked, partial(m.Ack, cursor=checked_cursor(cursor), seq=seq)
             ).seq
-        self._read_up_to = checked_whole("seq", seq, 0, MAX_SEQ)
+        self._read_up_to = checked_integer("seq", seq, 0, MAX_SEQ)
         return self._read_up_to
 
     @property
@@ -396,5 +400,5 @@ def connect(
     """
     if role not in (None, "client"):
         raise OptionError(f"role={role!r:.80}", hint="'client', or None for the role of the key")
-    where = address.find(name, Path(service) if service is not None else None)
-    return Client(where, timeout_s, as_client=role is not None)
+    service_address = address.find(name, Path(service) if service is not None else None)
+    return Client(service_address, timeout_s, as_client=role is not None)

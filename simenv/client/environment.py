@@ -22,10 +22,10 @@ from simenv.client.policies import PolicySettings
 from simenv.client.reservations import (
     LeaseRenewer,
     Reservation,
-    asked,
     checked_reservation,
-    decided,
     listed,
+    request_decision,
+    reservation_request,
 )
 from simenv.client.results import notebook
 from simenv.client.tasks.parts import KEEP_S, PartOptions, PartTask, submit_part
@@ -70,10 +70,10 @@ class Environment:
     """Queries and administration of one environment. Thread-safe."""
 
     def __init__(
-        self, where: Address, timeout_s: float = LOST_S, *, as_client: bool = False
+        self, address: Address, timeout_s: float = LOST_S, *, as_client: bool = False
     ) -> None:
-        self._where = where
-        self._session = ServiceSession(where, timeout_s, as_client=as_client)
+        self._address = address
+        self._session = ServiceSession(address, timeout_s, as_client=as_client)
         self._devices = SubmitDevices(ServiceDevices(self._session))
         self._renewer = LeaseRenewer()
         self.history = TaskHistory(self._session)  # tasks and events in the journal
@@ -86,7 +86,7 @@ class Environment:
     @property
     def service(self) -> str:
         """Path of the connection file: the value of SIMENV_SERVICE for other processes."""
-        return str(self._where.path)
+        return str(self._address.path)
 
     @property
     def session(self) -> ServiceSession:
@@ -155,11 +155,11 @@ class Environment:
         """
         from simenv.client.calls.transpile import transpile
 
-        several = isinstance(circuits, list | tuple)
+        is_sequence = isinstance(circuits, list | tuple)
         info = self._devices.info(device)
-        asked = list(circuits) if several else [circuits]
-        result = transpile(self._session, info, asked, level, seed, options)
-        return result if several else result[0]
+        batch = list(circuits) if is_sequence else [circuits]
+        result = transpile(self._session, info, batch, level, seed, options)
+        return result if is_sequence else result[0]
 
     def submit_part(
         self, circuit: Any, *, keep_s: float = KEEP_S, **options: Unpack[PartOptions]
@@ -182,7 +182,7 @@ class Environment:
         """
         from simenv.client.calls.functions import FunctionExecutor
 
-        return FunctionExecutor(self._session, isinstance(self._where, KeyFileAddress), options)
+        return FunctionExecutor(self._session, isinstance(self._address, KeyFileAddress), options)
 
     def call(self, function: Callable[..., Any], /, *args: Any, **kwargs: Any) -> CallTask:
         """Call a function in a worker; return a future of its return value. See `functions`."""
@@ -226,8 +226,8 @@ class Environment:
         settings = dict(values or {})
         for key, value in settings.items():
             check_value(key, value)
-        ask = partial(SetLimits, owner=owner, values=settings, reset=reset)
-        result = self._session.request(OwnerReports, ask).owners
+        request = partial(SetLimits, owner=owner, values=settings, reset=reset)
+        result = self._session.request(OwnerReports, request).owners
         return next(report for report in result if report.owner == owner)
 
     # --- reservations --------------------------------------------------------------------------
@@ -262,8 +262,8 @@ class Environment:
         request is rejected, OptionError, TimedOutError.
         """
         sizes = (count, qubits, depth, gates_1q, gates_2q, measurements, shots)
-        ask = asked(pool, for_s, workers, bound_s, sizes)
-        number = decided(self._session, ask, timeout_s).reservation
+        request = reservation_request(pool, for_s, workers, bound_s, sizes)
+        number = request_decision(self._session, request, timeout_s).reservation
         return Reservation(self._session, self._renewer, listed(self._session, number)[0], for_s)
 
     def reservations(self) -> list[ReservationInfo]:
@@ -320,8 +320,8 @@ class Environment:
                 f"scale({pool!r}): min_workers={low}, max_workers={high}",
                 hint="0 <= min_workers <= max_workers, 1 <= max_workers",
             )
-        ask = partial(Scale, pool=pool, least=low, most=high, force=force)
-        done = self._session.request(Pools, ask)
+        request = partial(Scale, pool=pool, least=low, most=high, force=force)
+        done = self._session.request(Pools, request)
         return next(each for each in done.pools if each.name == pool)
 
     def drain(self, node: str, reason: str) -> NodeInfo:
@@ -330,8 +330,8 @@ class Environment:
         The node stays drained until `undrain`, also over restarts of the service. Raises
         OptionError, NotFoundError, NotAllowedError.
         """
-        ask = partial(DrainNode, node=node, reason=_reason(reason))
-        return _by_name(self._session.request(Pools, ask))[node]
+        request = partial(DrainNode, node=node, reason=_reason(reason))
+        return _by_name(self._session.request(Pools, request))[node]
 
     def undrain(self, name: str) -> NodeInfo | PoolInfo:
         """Use a drained or lost node again, or a quarantined pool, whose workers failed. Raises
@@ -387,11 +387,11 @@ def _reason(reason: object) -> str:
     return reason
 
 
-def _count(what: str, value: SupportsIndex) -> int:
+def _count(name: str, value: SupportsIndex) -> int:
     try:
         count = operator.index(value)
     except TypeError:
         count = -1
     if isinstance(value, bool) or not 0 <= count <= MAX_WORKERS:
-        raise OptionError(f"{what}={value!r:.80}", hint=f"a whole number from 0 to {MAX_WORKERS}")
+        raise OptionError(f"{name}={value!r:.80}", hint=f"a whole number from 0 to {MAX_WORKERS}")
     return count

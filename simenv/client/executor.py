@@ -22,7 +22,7 @@ class SimenvExecutor(TaskExecutor[Task]):
 
     def __init__(self, client: Client | None = None, **options: Unpack[SubmitOptions]) -> None:
         super().__init__()
-        self._own = client is None
+        self._owns_client = client is None
         self.client = connect() if client is None else client
         self._options = options
 
@@ -66,7 +66,7 @@ class SimenvExecutor(TaskExecutor[Task]):
     def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
         """Shut down like `concurrent.futures.Executor.shutdown`; tasks go on in the environment."""
         super().shutdown(wait, cancel_futures=cancel_futures)
-        if self._own and (wait or not self._unfinished()):
+        if self._owns_client and (wait or not self._unfinished()):
             self.client.close()
 
     def _cancel(self, tasks: Sequence[Task]) -> object:

@@ -55,7 +55,7 @@ class TaskHistory:
         """
         after = 0
         while True:
-            ask = partial(
+            request = partial(
                 GetHistory,
                 after=after,
                 limit=PAGE_ROWS,
@@ -64,7 +64,7 @@ class TaskHistory:
                 structure=structure,
                 states=tuple(states),
             )
-            page = self._session.request(History, ask)
+            page = self._session.request(History, request)
             for row in page.rows:
                 if not states or row.state in states:
                     yield row
@@ -86,7 +86,7 @@ class TaskHistory:
         rows: list[LogRow] = []
         before, complete = NEWEST, False
         while len(rows) < limit and not complete:
-            ask = partial(
+            request = partial(
                 GetHistory,
                 limit=min(PAGE_ROWS, limit - len(rows)),
                 since_s=since_s,
@@ -95,7 +95,7 @@ class TaskHistory:
                 before=before,
                 states=tuple(states),
             )
-            page = self._session.request(History, ask)
+            page = self._session.request(History, request)
             if not page.newest_first:
                 return list(deque(self.tasks(since_s, run_name, states, structure), maxlen=limit))
             rows += page.rows
@@ -108,8 +108,8 @@ class TaskHistory:
         A binding such as `t-8k2f.17` has no row of its own; the row of its task is returned.
         """
         number = number_of(task)
-        ask = partial(GetHistory, after=number - 1, limit=1, structure=True)
-        result = self._session.request(History, ask).rows if number else []
+        request = partial(GetHistory, after=number - 1, limit=1, structure=True)
+        result = self._session.request(History, request).rows if number else []
         if not result or task_number(result[0].id) != number:
             raise NotFoundError(
                 f"no task {task_name(number)} here", hint="simenv history lists them"

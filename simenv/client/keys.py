@@ -19,7 +19,7 @@ from simenv.config import EnvironmentPaths
 from simenv.errors import ConfigError, NoServiceError, OptionError
 from simenv.model import OwnerReport
 from simenv.wire import keyfiles
-from simenv.wire.auth import PERSON_ROLES
+from simenv.wire.auth import USER_ROLES
 from simenv.wire.keyfiles import KEYS_FORMAT, UserKeyFile
 from simenv.wire.messages.admin import (
     AddKey,
@@ -66,10 +66,10 @@ class ServiceKeyStore:
     def add(self, name: str, role: str) -> UserKeyFile:
         _check(name, role)
         channel = self._session.channel
-        person = _new_key_file(channel.name, *channel.address.door(), name, role)
-        key = person.public_key
+        user_key = _new_key_file(channel.name, *channel.address.remote_endpoint(), name, role)
+        key = user_key.public_key
         self._session.request(Keys, partial(AddKey, name=name, role=role, public_key=key))
-        return person
+        return user_key
 
     def listed(self) -> list[KeyInfo]:
         return self._session.request(Keys, GetKeys).keys
@@ -84,43 +84,45 @@ class ServiceKeyStore:
 class OfflineKeyStore:
     """Keys in the files of an environment that is down."""
 
-    def __init__(self, where: EnvironmentPaths, name: str) -> None:
-        self._where = where
+    def __init__(self, paths: EnvironmentPaths, name: str) -> None:
+        self._paths = paths
         self._name = name
 
     def add(self, name: str, role: str) -> UserKeyFile:
         _check(name, role)
-        where = self._where
-        door = keyfiles.server_file(where.server_key) if where.server_key.exists() else None
-        address, server_key = (door.address, door.public_key) if door is not None else ("", "")
-        person = _new_key_file(self._name, address, server_key, name, role)
-        info = KeyInfo(name, role, person.public_key, time.time())
-        with keyfiles.changing(where.keys):
-            keyfiles.write_keys(where.keys, keyfiles.added(self.listed(), info))
-        return person
+        paths = self._paths
+        server = keyfiles.server_file(paths.server_key) if paths.server_key.exists() else None
+        address, server_key = (
+            (server.address, server.public_key) if server is not None else ("", "")
+        )
+        user_key = _new_key_file(self._name, address, server_key, name, role)
+        info = KeyInfo(name, role, user_key.public_key, time.time())
+        with keyfiles.changing(paths.keys):
+            keyfiles.write_keys(paths.keys, keyfiles.added(self.listed(), info))
+        return user_key
 
     def listed(self) -> list[KeyInfo]:
-        return keyfiles.read_keys(self._where.keys)
+        return keyfiles.read_keys(self._paths.keys)
 
     def reports(self) -> dict[str, OwnerReport]:
         return {}
 
     def revoke(self, name: str) -> None:
-        with keyfiles.changing(self._where.keys):
-            keyfiles.write_keys(self._where.keys, keyfiles.removed(self.listed(), name))
+        with keyfiles.changing(self._paths.keys):
+            keyfiles.write_keys(self._paths.keys, keyfiles.removed(self.listed(), name))
 
 
 def offline_key_store(name: str | None, service: Path | None) -> OfflineKeyStore | None:
     """Return the key store of an environment that is on this machine and certainly down; else
     None."""
-    where = find(name, service)
-    if not isinstance(where, FileAddress):
+    address = find(name, service)
+    if not isinstance(address, FileAddress):
         return None
     with suppress(NoServiceError):
-        if not ended(read(where.path)):
+        if not ended(read(address.path)):
             return None
-    home = where.path.parent
-    if where.path.name != "connection.json" or not home.is_dir():
+    home = address.path.parent
+    if address.path.name != "connection.json" or not home.is_dir():
         return None
     return OfflineKeyStore(EnvironmentPaths(home, home), home.name)
 
@@ -129,22 +131,24 @@ def issue_key(store: KeyStore, name: str, role: str, file: Path) -> UserKeyFile:
     """Add a key and write the key file of its owner with mode 0600. If the file cannot be written,
     the key is revoked again."""
     if file.exists() or file.is_symlink():
-        loose = file.exists() and file.stat().st_mode & 0o077
-        problem = "is there already" + (" and can be opened by others" if loose else "")
+        is_readable_by_others = file.exists() and file.stat().st_mode & 0o077
+        problem = "is there already" + (
+            " and can be opened by others" if is_readable_by_others else ""
+        )
         raise ConfigError(f"{file} {problem}", hint="remove it, or name another file")
-    person = store.add(name, role)
+    user_key = store.add(name, role)
     try:
-        keyfiles.create_private(file, person)
+        keyfiles.create_private(file, user_key)
     except BaseException:
         store.revoke(name)
         raise
-    return person
+    return user_key
 
 
 def _check(name: str, role: str) -> None:
     config.check_name(name, "key")
-    if role not in PERSON_ROLES:
-        raise OptionError(f"role {role!r:.80} is not known", hint=" or ".join(PERSON_ROLES))
+    if role not in USER_ROLES:
+        raise OptionError(f"role {role!r:.80} is not known", hint=" or ".join(USER_ROLES))
 
 
 def _new_key_file(env: str, address: str, server_key: str, name: str, role: str) -> UserKeyFile:

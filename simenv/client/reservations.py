@@ -21,8 +21,8 @@ from simenv.client.submission.arguments import (
     APP,
     MAX_RESERVATION,
     MAX_WORKERS,
+    checked_integer,
     checked_seconds,
-    checked_whole,
 )
 from simenv.config import application
 from simenv.errors import NotReservedError, SimenvError, TimedOutError
@@ -40,10 +40,10 @@ from simenv.wire.messages.reservations import (
 if TYPE_CHECKING:
     from simenv.client.connection.session import ServiceSession
 
-LEAST_S = 0.001
-LOOK_S = 0.25  # longest pause before a delayed request is repeated
+MIN_LEASE_S = 0.001
+POLL_S = 0.25  # longest pause before a delayed request is repeated
 MAX_REASON_CHARS = 500
-MOST = 2**62  # upper bound of each field of a workload
+MAX_WORKLOAD_FIELD = 2**62  # upper bound of each field of a workload
 
 
 class Reservation:
@@ -55,19 +55,19 @@ class Reservation:
         self.for_s = for_s  # seconds from a renewal to the expiry
         self._session = session
         self._renewer = renewer
-        self._made = info
+        self._info = info
         self._pid = os.getpid()
 
     @property
     def id(self) -> int:
         """Number of the reservation; `submit(..., reservation=...)` accepts it in any process of
         its owner."""
-        return self._made.id
+        return self._info.id
 
     @property
     def pool(self) -> str:
         """The reserved pool; "": all pools."""
-        return self._made.device
+        return self._info.device
 
     def info(self) -> ReservationInfo:
         """Return its present state. Raises NotReservedError when the service has removed it."""
@@ -122,11 +122,11 @@ class Reservation:
 def ended(session: ServiceSession, number: int, reason: str, *, cancel: bool) -> list[str]:
     """End a reservation; return the ids of its tasks that have not ended."""
     short_reason = reason[:MAX_REASON_CHARS]
-    ask = partial(Release, reservation=number, reason=short_reason, cancel=cancel)
-    return [task_name(task) for task in session.request(Released, ask).running]
+    request = partial(Release, reservation=number, reason=short_reason, cancel=cancel)
+    return [task_name(task) for task in session.request(Released, request).running]
 
 
-def asked(
+def reservation_request(
     pool: str | None,
     for_s: float,
     workers: SupportsIndex,
@@ -136,7 +136,10 @@ def asked(
     """Return the request of `reserve`; its request id makes a repeat idempotent. `sizes`: the
     fields of a Workload, in order. Raises OptionError."""
     fields = zip(Workload.__struct_fields__, sizes, strict=True)
-    counts = [checked_whole(name, value, int(name == "count"), MOST) for name, value in fields]
+    counts = [
+        checked_integer(name, value, int(name == "count"), MAX_WORKLOAD_FIELD)
+        for name, value in fields
+    ]
     app = application()
     ttl_ns = _nanoseconds("for_s", for_s)
     return ReservationRequest(
@@ -145,30 +148,32 @@ def asked(
         ttl_ns=ttl_ns,
         walltime_ns=ttl_ns,
         workload=Workload(*counts),
-        workers=checked_whole("workers", workers, 0, MAX_WORKERS),
+        workers=checked_integer("workers", workers, 0, MAX_WORKERS),
         bound_ns=0 if bound_s is None else _nanoseconds("bound_s", bound_s),
         metadata=((APP, app),) if app else (),
     )
 
 
-def decided(session: ServiceSession, ask: ReservationRequest, timeout_s: float | None) -> Decision:
+def request_decision(
+    session: ServiceSession, request: ReservationRequest, timeout_s: float | None
+) -> Decision:
     """Send the request until it is accepted; a delayed request is repeated. `timeout_s` None: no
     limit. Raises NotReservedError when it is rejected, TimedOutError."""
     end_s = None if timeout_s is None else monotonic() + timeout_s
     waiting = Event()
     while True:
-        decision = session.request(DecisionReply, partial(Reserve, ask=ask)).decision
+        decision = session.request(DecisionReply, partial(Reserve, ask=request)).decision
         if decision.status == "accepted":
             return decision
         if decision.status != "delayed":
             raise NotReservedError(f"{decision.message} (reason {decision.code})")
-        left_s = LOOK_S if end_s is None else end_s - monotonic()
+        left_s = POLL_S if end_s is None else end_s - monotonic()
         if left_s <= 0:
             raise TimedOutError(
                 f"nothing could be reserved within {timeout_s:g} s: {decision.message}",
                 hint="a longer timeout; client.reservations() shows what is reserved",
             )
-        waiting.wait(min(LOOK_S, left_s, decision.retry_after_ns / 1e9))
+        waiting.wait(min(POLL_S, left_s, decision.retry_after_ns / 1e9))
 
 
 def listed(session: ServiceSession, number: int = 0) -> list[ReservationInfo]:
@@ -178,15 +183,15 @@ def listed(session: ServiceSession, number: int = 0) -> list[ReservationInfo]:
 
 def checked_reservation(number: SupportsIndex) -> int:
     """Check the number of a reservation. Raises OptionError."""
-    return checked_whole("reservation", number, 1, MAX_RESERVATION)
+    return checked_integer("reservation", number, 1, MAX_RESERVATION)
 
 
-def _nanoseconds(what: str, seconds: float) -> int:
-    return round(checked_seconds(what, seconds) * 1e9)
+def _nanoseconds(name: str, seconds: float) -> int:
+    return round(checked_seconds(name, seconds) * 1e9)
 
 
-PART = 3  # a reservation is renewed after for_s / PART
-AGAIN_S = 1.0  # longest pause after a failed renewal
+RENEWALS_PER_LEASE = 3  # a reservation is renewed after for_s / RENEWALS_PER_LEASE
+MAX_RETRY_S = 1.0  # longest pause after a failed renewal
 
 
 class LeaseRenewer:
@@ -198,7 +203,7 @@ class LeaseRenewer:
     def _begin(self) -> None:
         self._pid = os.getpid()
         self._changed = threading.Condition()
-        self._due: dict[Reservation, float] = {}  # monotonic time of the next renewal
+        self._next_renewal_s: dict[Reservation, float] = {}  # monotonic time of the next renewal
         self._thread: threading.Thread | None = None
         self._stopped = False
 
@@ -207,7 +212,7 @@ class LeaseRenewer:
         if os.getpid() != self._pid:
             self._begin()
         with self._changed:
-            self._due[reservation] = monotonic() + reservation.for_s / PART
+            self._next_renewal_s[reservation] = monotonic() + reservation.for_s / RENEWALS_PER_LEASE
             if self._thread is None:
                 self._thread = threading.Thread(target=self._run, name="simenv-renew", daemon=True)
                 self._thread.start()
@@ -218,7 +223,7 @@ class LeaseRenewer:
         if os.getpid() != self._pid:
             self._begin()
         with self._changed:
-            self._due.pop(reservation, None)
+            self._next_renewal_s.pop(reservation, None)
 
     def stop(self) -> None:
         """Renew nothing more; the reservations expire."""
@@ -238,7 +243,7 @@ class LeaseRenewer:
         while True:
             with self._changed:
                 while not self._stopped:
-                    first_s = min(self._due.values(), default=None)
+                    first_s = min(self._next_renewal_s.values(), default=None)
                     wait_s = None if first_s is None else first_s - monotonic()
                     if wait_s is not None and wait_s <= 0:
                         break
@@ -246,19 +251,23 @@ class LeaseRenewer:
                 if self._stopped:
                     return
                 now_s = monotonic()
-                ready = [reservation for reservation, due_s in self._due.items() if due_s <= now_s]
+                ready = [
+                    reservation
+                    for reservation, next_s in self._next_renewal_s.items()
+                    if next_s <= now_s
+                ]
             for reservation in ready:
                 self._renew(reservation)
 
     def _renew(self, reservation: Reservation) -> None:
-        next_s = reservation.for_s / PART
+        next_s = reservation.for_s / RENEWALS_PER_LEASE
         try:
             reservation.renew()
         except NotReservedError:
             self.drop(reservation)  # it is over: a submit with it raises NotReservedError
             return
         except SimenvError:
-            next_s = min(AGAIN_S, next_s)
+            next_s = min(MAX_RETRY_S, next_s)
         with self._changed:
-            if reservation in self._due:
-                self._due[reservation] = monotonic() + next_s
+            if reservation in self._next_renewal_s:
+                self._next_renewal_s[reservation] = monotonic() + next_s

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from simenv.config.load import convert, import_folders, kept, load, read, write
+from simenv.config.load import convert, import_folders, last_config, load, read, write
 from simenv.config.model import (
     CONFIG_FORMAT,
     EVERYWHERE,
@@ -58,9 +58,9 @@ __all__ = [
     "import_folders",
     "interpreter",
     "is_any_address",
-    "kept",
     "kernel_cache",
     "kernel_folder",
+    "last_config",
     "launch_agent",
     "listen_parts",
     "load",

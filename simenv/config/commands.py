@@ -14,12 +14,12 @@ _MAX_CHARS = 2_048
 _EXAMPLE = "command = 'nwq_qasm -q {circuit} --shots {shots}'"
 
 
-def check_command(command: str, what: str) -> None:
+def check_command(command: str, subject: str) -> None:
     """Check a command. Raises ConfigError if it cannot be split into words, lacks a required
     placeholder or has an unknown one."""
     problem = _problem(command)
     if problem:
-        raise ConfigError(f"{what}: command = {command[:120]!r} {problem}", hint=_EXAMPLE)
+        raise ConfigError(f"{subject}: command = {command[:120]!r} {problem}", hint=_EXAMPLE)
 
 
 def _problem(command: str) -> str:

@@ -25,7 +25,7 @@ from simenv.files import write_atomic
 
 _ANEW = "simenv up --config FILE"
 # Settings of one start, not of the environment.
-_NEVER_KEPT = ("name", "resume", "force_lock", "lifeline", "faults", "format")
+_NOT_RESTORED = ("name", "resume", "force_lock", "lifeline", "faults", "format")
 _SIZES = ("memory_bytes", "memory_per_slot", "max_queued_bytes")
 
 
@@ -36,17 +36,17 @@ def load(
 ) -> Config:
     """Merge defaults, then `file`, then `options`.
 
-    Without `file`: the result of `kept`, then SIMENV_HOME/<name>/simenv.toml if `kept` is empty or
-    the file is newer than the last start, then `options`.
+    Without `file`: the result of `last_config`, then SIMENV_HOME/<name>/simenv.toml if that is
+    empty or the file is newer than the last start, then `options`.
     """
     name = check_name(str(options.get("name", "default")))
     source, last, settings = "options", dict[str, object](), dict[str, object]()
     path = file
     if path is None:
-        last = kept(name, environ, resume=bool(options.get("resume")))
-        own = home_root(environ) / name / "simenv.toml"
-        if own.exists() and not (last and _older(own, own.with_name("config.json"))):
-            path = own
+        last = last_config(name, environ, resume=bool(options.get("resume")))
+        own_file = home_root(environ) / name / "simenv.toml"
+        if own_file.exists() and not (last and _older(own_file, own_file.with_name("config.json"))):
+            path = own_file
     if path is not None:
         source, settings = str(path), _toml(path)
     merged = _merged(last, settings, options)
@@ -84,7 +84,7 @@ def _table(launcher: object) -> dict[str, object]:
     return dict(launcher) if isinstance(launcher, Mapping) else {"use": launcher}
 
 
-def kept(
+def last_config(
     name: str, environ: Mapping[str, str] | None = None, resume: bool = False
 ) -> dict[str, object]:
     """Return the settings of the environment's last start; {} if there was none or if its journal
@@ -96,11 +96,11 @@ def kept(
     if not path.exists():
         return {}
     last = read(path)
-    where = places(last, environ)
-    if not resume and not where.journal.exists() and not where.copy.exists():
+    paths = places(last, environ)
+    if not resume and not paths.journal.exists() and not paths.copy.exists():
         return {}
     values = msgspec.structs.asdict(last)
-    return {key: value for key, value in values.items() if key not in _NEVER_KEPT}
+    return {key: value for key, value in values.items() if key not in _NOT_RESTORED}
 
 
 def convert(values: Mapping[str, object], source: str = "options") -> Config:
@@ -128,8 +128,8 @@ def _plain(values: Mapping[str, object], source: str) -> dict[str, Any]:
     pools = plain.get("pools")
     if isinstance(pools, list | tuple):
         plain["pools"] = [
-            pool_of(pool, f"{source}: pools[{place}]") if isinstance(pool, Mapping) else pool
-            for place, pool in enumerate(pools)
+            pool_of(pool, f"{source}: pools[{number}]") if isinstance(pool, Mapping) else pool
+            for number, pool in enumerate(pools)
         ]
     if "limits" in plain:
         plain["limits"] = limits_of(plain["limits"], source)

@@ -106,31 +106,32 @@ _FIGURES = {"": (), "unlimited": (), "credit": ("credits",), "rate": ("rate", "s
 def check_policies(name: str, policies: Policies, pools: Iterable[str], source: str) -> None:
     """Check the policies of one pool. Raises ConfigError, which names the key, the value and the
     allowed values."""
-    what = f"{source}: policies.{name[:64]}"
+    subject = f"{source}: policies.{name[:64]}"
     pool_names = (ALL, *pools)
     if name not in pool_names:
-        raise ConfigError(f"{what}: there is no such pool", hint=nearest(name, pool_names))
+        raise ConfigError(f"{subject}: there is no such pool", hint=nearest(name, pool_names))
     if policies.queue and policies.queue not in QUEUE_POLICIES:
-        raise _unknown(f"{what}: queue", policies.queue, QUEUE_POLICIES)
+        raise _unknown(f"{subject}: queue", policies.queue, QUEUE_POLICIES)
     if policies.keys and policies.queue != "ordered":
-        raise ConfigError(f"{what}: keys go with queue = 'ordered' alone", hint="leave keys out")
+        raise ConfigError(f"{subject}: keys go with queue = 'ordered' alone", hint="leave keys out")
     for key in policies.keys:
         if key not in QUEUE_KEYS:
-            raise _unknown(f"{what}: keys", key, QUEUE_KEYS)
+            raise _unknown(f"{subject}: keys", key, QUEUE_KEYS)
     if policies.admission and policies.admission not in ADMISSION_POLICIES:
-        raise _unknown(f"{what}: admission", policies.admission, ADMISSION_POLICIES)
+        raise _unknown(f"{subject}: admission", policies.admission, ADMISSION_POLICIES)
     for figure in ("credits", "rate", "span_s"):
         value = getattr(policies, figure)
         belongs = figure in _FIGURES[policies.admission]
         if value < 0 or bool(value) != belongs:
             raise ConfigError(
-                f"{what}: {figure} = {value} with admission = {policies.admission or 'not set'!r}",
+                f"{subject}: {figure} = {value} with admission ="
+                f" {policies.admission or 'not set'!r}",
                 hint="credit needs credits; rate needs rate and span_s; unlimited takes no figures",
             )
 
 
-def _unknown(what: str, value: str, choices: tuple[str, ...]) -> ConfigError:
-    return ConfigError(f"{what} = {value[:64]!r} is not known", hint=nearest(value, choices))
+def _unknown(subject: str, value: str, choices: tuple[str, ...]) -> ConfigError:
+    return ConfigError(f"{subject} = {value[:64]!r} is not known", hint=nearest(value, choices))
 
 
 EVERYWHERE = "everywhere"  # the word for all interfaces
@@ -233,9 +234,9 @@ def _check_launching(config: Config, source: str) -> None:
             hint=nearest(launcher.use, LAUNCHERS),
         )
     for key in ("launcher.agent", "launcher.interface", "hostfile"):
-        word = attrgetter(key)(config)
-        if not word.isprintable() or len(word) > MAX_LINE_CHARS:
-            raise ConfigError(f"{source}: {key} = {word[:80]!r} is not one line of text")
+        text = attrgetter(key)(config)
+        if not text.isprintable() or len(text) > MAX_LINE_CHARS:
+            raise ConfigError(f"{source}: {key} = {text[:80]!r} is not one line of text")
     if config.hosts and config.hostfile:
         raise ConfigError(
             f"{source}: hosts cannot be combined with hostfile", hint="give one of them"

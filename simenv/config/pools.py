@@ -38,10 +38,10 @@ def pool_text(text: str) -> PoolSpec:
     """Parse `NAME:engine=E,workers=N`. Raises ConfigError."""
     name, _, rest = text.partition(":")
     settings: dict[str, object] = {"name": name}
-    for word in rest.split(",") if rest else ():
-        key, equals, value = word.partition("=")
+    for part in rest.split(",") if rest else ():
+        key, equals, value = part.partition("=")
         if not equals or key == "name":
-            raise ConfigError(f"--pool {text[:80]!r}: {word!r} is not understood", hint=_EXAMPLE)
+            raise ConfigError(f"--pool {text[:80]!r}: {part!r} is not understood", hint=_EXAMPLE)
         if key in settings:
             raise ConfigError(f"--pool {text[:80]!r}: {key} is given twice")
         settings[key] = value
@@ -88,77 +88,79 @@ def pool_of(table: Mapping[str, object], source: str) -> PoolSpec:
 def check_pool(pool: PoolSpec, source: str) -> None:
     """Check a pool by itself. Raises ConfigError if no environment can have such a pool."""
     check_name(pool.name, "pool")
-    what = f"{source}: pool {pool.name!r}"
-    if taken := _ON_DEMAND.match(pool.name):
+    subject = f"{source}: pool {pool.name!r}"
+    if match := _ON_DEMAND.match(pool.name):
         raise ConfigError(
-            f"{what} has a name of the form that gangs have",
-            hint=f"{taken[1]}-x, or another name that does not end in .x and a number",
+            f"{subject} has a name of the form that gangs have",
+            hint=f"{match[1]}-x, or another name that does not end in .x and a number",
         )
     if not 0 <= pool.min <= pool.max <= MAX_WORKERS or pool.max < 1:
         raise ConfigError(
-            f"{what} wants min={pool.min}, max={pool.max} workers",
+            f"{subject} wants min={pool.min}, max={pool.max} workers",
             hint=f"0 <= min <= max, 1 <= max <= {MAX_WORKERS}",
         )
     if not 0 <= pool.idle_s <= MAX_IDLE_S:
-        raise ConfigError(f"{what}: idle_s = {pool.idle_s} is outside 0 .. {MAX_IDLE_S}")
+        raise ConfigError(f"{subject}: idle_s = {pool.idle_s} is outside 0 .. {MAX_IDLE_S}")
     if not 1 <= pool.ranks <= MAX_RANKS:
-        raise ConfigError(f"{what}: ranks = {pool.ranks} is outside 1 .. {MAX_RANKS}")
-    size(pool.memory_bytes, f"{what}: memory")
-    _check_provider(pool, what)
-    _check_program(pool, what)
+        raise ConfigError(f"{subject}: ranks = {pool.ranks} is outside 1 .. {MAX_RANKS}")
+    size(pool.memory_bytes, f"{subject}: memory")
+    _check_provider(pool, subject)
+    _check_program(pool, subject)
     if pool.device:
-        check_name(pool.device, f"{what}: device")
+        check_name(pool.device, f"{subject}: device")
     if (pool.pace or pool.drift) and not pool.device:
         raise ConfigError(
-            f"{what}: {'pace' if pool.pace else 'drift'} without a device",
+            f"{subject}: {'pace' if pool.pace else 'drift'} without a device",
             hint="NAME:device=DEVICE,pace=true,drift=replay",
         )
     if pool.drift:
-        drift_of(pool.drift, what)
+        drift_of(pool.drift, subject)
     for pattern in pool.nodes.split(",") if pool.nodes else ():
         if not _PATTERN.match(pattern):
             raise ConfigError(
-                f"{what}: nodes = {pattern[:80]!r} is not a node's name or a pattern of them",
+                f"{subject}: nodes = {pattern[:80]!r} is not a node's name or a pattern of them",
                 hint="* and ? stand for what differs; several are joined by +: gpu*+node7",
             )
 
 
-def _check_provider(pool: PoolSpec, what: str) -> None:
+def _check_provider(pool: PoolSpec, subject: str) -> None:
     """Check `provider`. One worker of one rank holds a machine for the whole life of its pool."""
     example = "NAME:engine=hardware,provider=MODULE:FACTORY"
     if pool.provider and pool.device:
-        raise ConfigError(f"{what} has a provider and a device", hint=f"a machine's is {example}")
+        raise ConfigError(
+            f"{subject} has a provider and a device", hint=f"a machine's is {example}"
+        )
     if (pool.engine == MACHINE) != bool(pool.provider):
         lacks = "no provider" if pool.engine == MACHINE else f"engine={pool.engine} with a provider"
-        raise ConfigError(f"{what} has {lacks}", hint=f"a machine's pool is {example}")
+        raise ConfigError(f"{subject} has {lacks}", hint=f"a machine's pool is {example}")
     if not pool.provider:
         return
     if not _PROVIDER.match(pool.provider) or len(pool.provider) > _PROVIDER_CHARS:
         raise ConfigError(
-            f"{what}: provider = {pool.provider[:80]!r} is no MODULE:FACTORY",
+            f"{subject}: provider = {pool.provider[:80]!r} is no MODULE:FACTORY",
             hint="a module found from here or on PYTHONPATH, and a function in it that takes no"
             " arguments and returns a BackendV2 of Qiskit",
         )
     if (pool.min, pool.max, pool.ranks) != (1, 1, 1):
         raise ConfigError(
-            f"{what} wants {pool.min} to {pool.max} workers of {pool.ranks} ranks",
+            f"{subject} wants {pool.min} to {pool.max} workers of {pool.ranks} ranks",
             hint="a machine is held by one worker of one rank: leave workers and ranks out",
         )
 
 
-def _check_program(pool: PoolSpec, what: str) -> None:
+def _check_program(pool: PoolSpec, subject: str) -> None:
     """Check `command`. Workers of one rank start the program, which starts ranks of its own."""
     example = "NAME:engine=external,command=PROGRAM {circuit} {shots}"
     if (pool.engine == EXTERNAL) != bool(pool.command):
         lacks = "no command" if pool.engine == EXTERNAL else f"engine={pool.engine} with a command"
-        raise ConfigError(f"{what} has {lacks}", hint=f"an external simulator's is {example}")
+        raise ConfigError(f"{subject} has {lacks}", hint=f"an external simulator's is {example}")
     if not pool.command:
         return
-    check_command(pool.command, what)
+    check_command(pool.command, subject)
     if pool.ranks != 1 or pool.device:
-        wrong = f"device={pool.device}" if pool.device else f"ranks={pool.ranks}"
+        conflict = f"device={pool.device}" if pool.device else f"ranks={pool.ranks}"
         raise ConfigError(
-            f"{what} has a command and {wrong}",
+            f"{subject} has a command and {conflict}",
             hint="a program starts its own ranks: 'mpirun -n {ranks} PROGRAM ...', and has no noise"
             " of a device",
         )

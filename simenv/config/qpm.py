@@ -38,34 +38,34 @@ def read(environ: Mapping[str, str] | None = None) -> QPMConfig:
     environ = os.environ if environ is None else environ
     pool = environ.get("SIMENV_QPM_POOL", "")
     token = environ.get("SIMENV_QPM_TOKEN_FILE", "")
-    wanted = _one_of(environ, "SIMENV_QPM_RESERVATIONS", ("required", "optional"))
+    reservations = _choice(environ, "SIMENV_QPM_RESERVATIONS", ("required", "optional"))
     return QPMConfig(
-        private=_truth(environ, "SIMENV_QPM_PRIVATE"),
+        private=_boolean(environ, "SIMENV_QPM_PRIVATE"),
         service_named=bool(environ.get("SIMENV_SERVICE")),
         pool=check_name(pool, "SIMENV_QPM_POOL: a pool's") if pool else "",
-        role=_one_of(environ, "SIMENV_QPM_ROLE", ("client", "admin")) or "client",
-        types=_whole(environ, "SIMENV_QPM_TYPE", 0, 1, 31),
-        reservations_required=wanted != "optional",
+        role=_choice(environ, "SIMENV_QPM_ROLE", ("client", "admin")) or "client",
+        types=_integer(environ, "SIMENV_QPM_TYPE", 0, 1, 31),
+        reservations_required=reservations != "optional",
         token_file=Path(token).expanduser() if token else None,
-        statevector_qubits=_whole(
+        statevector_qubits=_integer(
             environ, "SIMENV_QPM_STATEVECTOR_QUBITS", STATEVECTOR_QUBITS, 0, _MOST_STATEVECTOR
         ),
     )
 
 
-def _truth(environ: Mapping[str, str], name: str) -> bool | None:
-    word = _one_of(environ, name, (*_YES, *_NO))
-    return None if not word else word in _YES
+def _boolean(environ: Mapping[str, str], name: str) -> bool | None:
+    text = _choice(environ, name, (*_YES, *_NO))
+    return None if not text else text in _YES
 
 
-def _one_of(environ: Mapping[str, str], name: str, choices: tuple[str, ...]) -> str:
-    word = environ.get(name, "").lower()
-    if word and word not in choices:
-        raise ConfigError(f"{name}={word[:80]!r}", hint=f"one of: {', '.join(choices)}")
-    return word
+def _choice(environ: Mapping[str, str], name: str, choices: tuple[str, ...]) -> str:
+    text = environ.get(name, "").lower()
+    if text and text not in choices:
+        raise ConfigError(f"{name}={text[:80]!r}", hint=f"one of: {', '.join(choices)}")
+    return text
 
 
-def _whole(environ: Mapping[str, str], name: str, default: int, low: int, high: int) -> int:
+def _integer(environ: Mapping[str, str], name: str, default: int, low: int, high: int) -> int:
     text = environ.get(name, "")
     if not text:
         return default

@@ -29,40 +29,40 @@ def limits_of(raw: object, source: str) -> Limits:
     admin = _of_role(table.get("admin", {}), UNLIMITED, f"{source}: limits.admin")
     keys: dict[str, dict[str, int]] = {}
     for name, each in _table(table.get("keys", {}), f"{source}: limits.keys").items():
-        what = f"{source}: limits.keys.{check_name(name, 'key')}"
-        keys[name] = limit_values(each, what)
-        _merged(client, keys[name], what)
+        subject = f"{source}: limits.keys.{check_name(name, 'key')}"
+        keys[name] = limit_values(each, subject)
+        _merged(client, keys[name], subject)
     return Limits(client, admin, keys)
 
 
-def limit_values(raw: object, what: str) -> dict[str, int]:
+def limit_values(raw: object, subject: str) -> dict[str, int]:
     """Parse a table of limits by name; sizes may have units. Raises ConfigError."""
     entries: dict[str, int] = {}
-    for key, value in _table(raw, what).items():
+    for key, value in _table(raw, subject).items():
         if key in _BYTES:
-            value = size(value, f"{what}: {key}")
+            value = size(value, f"{subject}: {key}")
         if isinstance(value, bool) or not isinstance(value, int):
-            raise ConfigError(f"{what}: {key} = {str(value)[:80]!r} is not a whole number")
+            raise ConfigError(f"{subject}: {key} = {str(value)[:80]!r} is not a whole number")
         entries[key] = value
     return entries
 
 
-def _of_role(raw: object, base: OwnerLimits, what: str) -> OwnerLimits:
+def _of_role(raw: object, base: OwnerLimits, subject: str) -> OwnerLimits:
     if isinstance(raw, OwnerLimits):
         return raw
-    return _merged(base, limit_values(raw, what), what)
+    return _merged(base, limit_values(raw, subject), subject)
 
 
-def _merged(base: OwnerLimits, values: Mapping[str, int], what: str) -> OwnerLimits:
+def _merged(base: OwnerLimits, values: Mapping[str, int], subject: str) -> OwnerLimits:
     try:
         return merged(base, values)
     except OptionError as error:
-        raise ConfigError(f"{what}: {error.message}", hint=error.hint) from error
+        raise ConfigError(f"{subject}: {error.message}", hint=error.hint) from error
 
 
-def _table(raw: object, what: str) -> dict[str, object]:
+def _table(raw: object, subject: str) -> dict[str, object]:
     if isinstance(raw, msgspec.Struct):
         return msgspec.structs.asdict(raw)
     if not isinstance(raw, Mapping):
-        raise ConfigError(f"{what} = {str(raw)[:80]!r} is not a table", hint=f"[{what}]")
+        raise ConfigError(f"{subject} = {str(raw)[:80]!r} is not a table", hint=f"[{subject}]")
     return dict(raw)

@@ -17,12 +17,12 @@ Text = Annotated[str, msgspec.Meta(max_length=16_384)]
 FEW = msgspec.Meta(max_length=256)  # length of lists of names: outputs, options, preferences
 
 
-def check_printable(what: str, text: str) -> None:
+def check_printable(name: str, text: str) -> None:
     """Check a text that other users read. Raises OptionError for control characters, which a
     terminal or a log would obey."""
     if not text.isprintable():
-        shown = text.encode("unicode_escape").decode()[:80]
+        escaped = text.encode("unicode_escape").decode()[:80]
         raise OptionError(
-            f"{what} '{shown}' has characters that cannot be printed",
+            f"{name} '{escaped}' has characters that cannot be printed",
             hint="letters, digits, spaces and signs, in any script; no line ends, no escapes",
         )

@@ -28,15 +28,15 @@ from simenv.process import freeze_gc
 from simenv.scheduler.views.infos import pool_infos
 from simenv.service.bootstrap import RunningService, build_service
 from simenv.service.event_loop import EventLoop
-from simenv.service.queries.devices import seen
+from simenv.service.queries.devices import routing_snapshot
 from simenv.service.support.log_format import Lines
 from simenv.service.warmup import Warmup, admission
-from simenv.service.workers.processes import compile_beside
+from simenv.service.workers.processes import start_compilers
 
 log = logging.getLogger("simenv.service")
 
-LIFELINE_LOOK_S = 0.25
-STARTING_LOOK_S = 0.01  # poll interval at the start: the loading thread does not wake the loop
+LIFELINE_POLL_S = 0.25
+STARTING_POLL_S = 0.01  # poll interval at the start: the loading thread does not wake the loop
 
 
 def main() -> int:
@@ -115,14 +115,14 @@ def _run(
         os.set_blocking(lifeline_fd, False)
     loop.run_once(0.0)  # starts the workers, which load their modules meanwhile
     start = Startup(environment, compiler_launcher, ready_fd)
-    next_look = 0.0
+    next_poll_s = 0.0
     while not loop.stopped:
-        loop.run_once(None if start.reported_ready else STARTING_LOOK_S)
+        loop.run_once(None if start.reported_ready else STARTING_POLL_S)
         signals.handle(loop)
         start.advance()
-        if lifeline_fd < 0 or time.monotonic() < next_look:
+        if lifeline_fd < 0 or time.monotonic() < next_poll_s:
             continue
-        next_look = time.monotonic() + LIFELINE_LOOK_S
+        next_poll_s = time.monotonic() + LIFELINE_POLL_S
         if _is_cut(lifeline_fd):
             log.info("the starter is gone")
             loop.drain(now=True)
@@ -144,23 +144,23 @@ class Startup:
         self._ready_fd = ready_fd
         self._kernels = configs.kernel_folder(os.environ)
         self._loading: Warmup | None = Warmup(self._kernels)
-        self._helped = False
+        self._compilers_started = False
         self._reported = ""
 
     def advance(self) -> None:
         """Do the next steps; called between two passes of the loop."""
         if self._loading is not None:
             over = self._loading.over()
-            if self._loading.cold and not self._helped:
-                self._helped = True
-                self._help(starting=True)
+            if self._loading.cold and not self._compilers_started:
+                self._compilers_started = True
+                self._start_compilers(starting=True)
             if over:
                 self._loaded()
                 self._loading = None
-                if self._helped:
-                    self._help(starting=False)
+                if self._compilers_started:
+                    self._start_compilers(starting=False)
         if self._loading is None and not self.reported_ready:
-            self.reported_ready = _tell_when_ready(self._environment, self._ready_fd)
+            self.reported_ready = _report_readiness(self._environment, self._ready_fd)
             if self.reported_ready:
                 self._environment.loop.pass_times.restart()
         if not self.reported_ready:
@@ -169,19 +169,19 @@ class Startup:
     def _report(self) -> None:
         """Send the progress of the start to the starter, if it has changed."""
         pools = self._environment.loop.state.pools.values()
-        wanted = sum(pool.spec.min for pool in pools)
+        target = sum(pool.spec.min for pool in pools)
         ready = sum(info.workers for info in pool_infos(self._environment.loop.state))
-        text = f"{ready} of {wanted} workers ready"
-        if self._helped:
+        text = f"{ready} of {target} workers ready"
+        if self._compilers_started:
             text += "; compiling kernels, once on this machine"
         if text != self._reported:
             self._reported = text
             _report(self._ready_fd, text)
 
-    def _help(self, *, starting: bool) -> None:
+    def _start_compilers(self, *, starting: bool) -> None:
         home = self._environment.paths.home
         try:
-            compile_beside(
+            start_compilers(
                 self._compiler_launcher, self._kernels, home, os.environ, starting=starting
             )
         except LaunchError as error:
@@ -189,15 +189,17 @@ class Startup:
 
     def _loaded(self) -> None:
         loop = self._environment.loop
-        look = partial(seen, loop.state, loop.devices)
+        snapshot = partial(routing_snapshot, loop.state, loop.devices)
         present = loop.state.capacity
-        loop.submit_queue.admission = admission(loop.config, present, look, loop.devices.emulated)
+        loop.submit_queue.admission = admission(
+            loop.config, present, snapshot, loop.devices.emulated
+        )
         loop.query_queue.resume()
         freeze_gc()
         gc.set_threshold(100_000, 50, 1000)
 
 
-def _tell_when_ready(environment: RunningService, ready_fd: int) -> bool:
+def _report_readiness(environment: RunningService, ready_fd: int) -> bool:
     """Tell the starter when the service is ready or its start has failed. Returns whether it did.
 
     The service is ready when every pool has its smallest number of workers, or all that can be
@@ -222,9 +224,9 @@ def _tell_when_ready(environment: RunningService, ready_fd: int) -> bool:
             )
             environment.loop.drain(now=True)
             return True
-        lacks_room = bool(info.reason) and not (is_coming or failing)
-        enough = info.workers >= pool.spec.min or (is_late and info.workers > 0)
-        ready = ready and (enough or lacks_room)
+        lacks_resources = bool(info.reason) and not (is_coming or failing)
+        has_enough = info.workers >= pool.spec.min or (is_late and info.workers > 0)
+        ready = ready and (has_enough or lacks_resources)
     if ready:
         _send_message(ready_fd, StartupMessage(ready=True))
     return ready

@@ -44,7 +44,7 @@ from simenv.service.results.completions import Completions
 from simenv.service.support import fault_injection
 from simenv.service.support.ownership import ConnectionFileLease, take_lock
 from simenv.service.warmup import load_noise_checks
-from simenv.service.workers.endpoints import WorkerEndpoint, open_door, own_door
+from simenv.service.workers.endpoints import WorkerEndpoint, open_listener, owner_endpoint_of
 from simenv.service.workers.processes import WorkerProcesses
 from simenv.service.workers.resources import allocate, check_time_left, limits_of
 from simenv.wire.keyfiles import ServerFile
@@ -129,11 +129,11 @@ def build_service(config: Config, home: Path, environ: Mapping[str, str]) -> Run
             paths, sockets, results, limits.nodes, config.launcher.interface, journal.epoch
         )
         on_leave.callback(worker_endpoint.leave)
-        remote, server_file, own = None, None, worker_endpoint.own
+        remote, server_file, owner_endpoint = None, None, worker_endpoint.owner_endpoint
         if config.listen:
-            remote, server_file = open_door(config.listen, paths.server_key, node)
-            own = own_door(server_file)
-        listener = ZmqListener(sockets, remote, worker_endpoint.door)
+            remote, server_file = open_listener(config.listen, paths.server_key, node)
+            owner_endpoint = owner_endpoint_of(server_file)
+        listener = ZmqListener(sockets, remote, worker_endpoint.listener)
         on_failure.callback(listener.close)
         kernels = configs.kernel_folder(environ)
         backup = None if config.lifeline else JournalBackup(paths.journal, paths.copy)
@@ -150,7 +150,11 @@ def build_service(config: Config, home: Path, environ: Mapping[str, str]) -> Run
             ),
             WalCheckpointer(paths.journal),
             backup,
-            KeyCommands(paths.keys, listener, own.public if own and server_file else ""),
+            KeyCommands(
+                paths.keys,
+                listener,
+                owner_endpoint.public if owner_endpoint and server_file else "",
+            ),
             ResultRequests(config, journal, scheduler, completions, results),
             lease,
             RuntimeFacts(
@@ -167,7 +171,9 @@ def build_service(config: Config, home: Path, environ: Mapping[str, str]) -> Run
         loop = EventLoop(parts)
         loop.pool_commands.restore()
         _start_threads(loop, on_failure)
-        lease.announce(_connection_file(config, sockets, node, journal.epoch, server_file, own))
+        lease.announce(
+            _connection_file(config, sockets, node, journal.epoch, server_file, owner_endpoint)
+        )
         on_leave.callback(lease.leave)
         record_event = loop.executor.record_event
         record_event(
@@ -279,8 +285,8 @@ def _connection_file(
     sockets: Path,
     node: str,
     epoch: int,
-    door: ServerFile | None,
-    own: OwnerEndpoint | None,
+    server: ServerFile | None,
+    owner_endpoint: OwnerEndpoint | None,
 ) -> ConnectionFile:
     return ConnectionFile(
         CONNECTION_FORMAT,
@@ -290,8 +296,8 @@ def _connection_file(
         node,
         epoch,
         str(sockets),
-        door.address if door is not None else "",
-        door.public_key if door is not None else "",
-        own,
+        server.address if server is not None else "",
+        server.public_key if server is not None else "",
+        owner_endpoint,
         start_ticks(),
     )

@@ -40,7 +40,7 @@ from simenv.service.support.loop_times import PassTimes
 from simenv.service.support.ownership import ConnectionFileLease
 from simenv.service.support.upkeep import Upkeep
 from simenv.service.workers.action_executor import ActionExecutor
-from simenv.service.workers.process_events import WorkerNews
+from simenv.service.workers.process_events import WorkerEventReporter
 from simenv.service.workers.processes import WorkerProcesses
 from simenv.service.workers.worker_keys import check_worker
 from simenv.wire import codec
@@ -100,14 +100,14 @@ class EventLoop:
         self.checkpointer = parts.checkpointer
         self.backup = parts.backup
         self._lease = parts.lease
-        self.pool_commands = PoolCommands(config, scheduler, journal, workers.look)
+        self.pool_commands = PoolCommands(config, scheduler, journal, workers.recheck_node)
         self.query_handlers = handlers = QueryHandlers(self)
         self.query_queue = QueryQueue(
             handlers.answer,
             result_requests.requeue_damaged,
             partial(listener.send, PeerKind.CLIENT),
             handlers.is_ready,
-            handlers.has_room,
+            handlers.can_answer,
         )
         self._decode = Decoding().of
         self.started_ns = time.monotonic_ns()
@@ -117,7 +117,9 @@ class EventLoop:
             result_requests.file_worker.remove,
             devices.drifting,
         )
-        self._worker_news = WorkerNews(scheduler, workers, result_requests.file_worker, executor)
+        self._worker_events = WorkerEventReporter(
+            scheduler, workers, result_requests.file_worker, executor
+        )
         self.audit = audit = AuditLog(executor, listener.origin)
         self.reservation_commands = ReservationCommands(scheduler, journal, executor, audit)
         self.owners = Owners(config.limits, scheduler, journal, result_requests.bytes_of)
@@ -200,11 +202,11 @@ class EventLoop:
                 return
 
     def _admit(self, deadline_ns: int) -> None:
-        for pending, taken in self.submit_queue.process(deadline_ns):
-            if isinstance(taken, m.Accepted):
-                self._accepts.append((pending, taken))
+        for pending, answer in self.submit_queue.process(deadline_ns):
+            if isinstance(answer, m.Accepted):
+                self._accepts.append((pending, answer))
             else:
-                refused = m.Refused(pending.message.request, taken)
+                refused = m.Refused(pending.message.request, answer)
                 self._answers.append((pending.peer, codec.encode(refused)))
         if self.state.lacks_workers:
             self._next_tick_ns = 0
@@ -277,7 +279,7 @@ class EventLoop:
             after = self._answers if type(message) is RevokeKey else self.executor.outbox
             after.append((peer, codec.encode(answer)))
         elif isinstance(message, RESERVATION_CHANGES):
-            self.reservation_commands.take(peer, identity, message, self.store_error)
+            self.reservation_commands.apply(peer, identity, message, self.store_error)
         else:
             if isinstance(message, m.Ack):
                 newest = self.query_handlers.newest(identity.scope)
@@ -298,8 +300,8 @@ class EventLoop:
         check_worker(identity, message)
         if type(message) is m.Heartbeat:
             alive, actions = False, list[Action]()
-            ours = message.epoch == self.state.epoch
-            if ours and self.workers.beats(message.name, message.start, peer):
+            is_current = message.epoch == self.state.epoch
+            if is_current and self.workers.beats(message.name, message.start, peer):
                 beat = WorkerHeartbeat(
                     message.name, message.start, message.task, message.attempt, message.rss_bytes,
                     (message.passes_done, message.passes), message.waiting, message.compiling,
@@ -314,13 +316,13 @@ class EventLoop:
         elif type(message) is m.Join:
             self._join(peer, message, now_ns)
         elif type(message) is DeviceDescribed:
-            self.executor.execute(self.devices.take(self.scheduler, message))
+            self.executor.execute(self.devices.update(self.scheduler, message))
 
     def _join(self, peer: bytes, message: m.Join, now_ns: int) -> None:
         name, start = message.name, message.start
-        ours = message.epoch == self.state.epoch and self.workers.joined(name, start, peer)
+        is_current = message.epoch == self.state.epoch and self.workers.joined(name, start, peer)
         joined = name, start, message.node, message.pid, now_ns
-        if ours and self.scheduler.worker_joined(*joined)[0]:
+        if is_current and self.scheduler.worker_joined(*joined)[0]:
             ranks = f", {message.ranks} ranks" if message.ranks > 1 else ""
             self.executor.record_event(
                 "worker.ready", name, f"pid {message.pid} on {message.node}{ranks}"
@@ -333,7 +335,7 @@ class EventLoop:
     # --- decisions carried out -----------------------------------------------------------------
 
     def _tick(self, now_ns: int) -> None:
-        self._worker_news.take(now_ns)
+        self._worker_events.report(now_ns)
         self.executor.execute(self.scheduler.tick(now_ns))
         self.executor.execute(self.scheduler.wall_clock_tick(time.time_ns()))
         drifted, next_s = self.devices.drifted(time.time_ns(), self.scheduler)
@@ -378,7 +380,7 @@ class EventLoop:
         actions = self.scheduler.begin_drain(self.config.name)
         self.executor.execute(actions)
         if actions and self.backup is not None:
-            self.backup.soon()
+            self.backup.request_copy()
         self._next_tick_ns = 0
 
     def _check_drain(self, now_ns: int) -> None:

@@ -67,14 +67,14 @@ class Warmup:
 def admission(
     config: Config,
     capacity: Callable[[], Capacity],
-    look: Callable[[], RoutingSnapshot],
+    snapshot: Callable[[], RoutingSnapshot],
     devices: EmulatedDevices | None,
 ) -> AdmissionController:
-    """Create the admission controller, after all is loaded. `capacity`, `look` (take_snapshot),
+    """Create the admission controller, after all is loaded. `capacity`, `snapshot` (take_snapshot),
     `devices`: as for `AdmissionController`."""
     from simenv.service.admission.controller import AdmissionController
 
-    return AdmissionController(config.pools, capacity, look, devices)
+    return AdmissionController(config.pools, capacity, snapshot, devices)
 
 
 def load_noise_checks() -> None:

@@ -54,17 +54,17 @@ def skeleton(fields: Mapping[str, Field], attributes: Mapping[str, str | int | f
     ) as file:
         for key, value in attributes.items():
             file.attrs[key] = value
-        offsets = {name: _make_room(file, name, field) for name, field in fields.items()}
+        offsets = {name: _allocate(file, name, field) for name, field in fields.items()}
     return Skeleton(tuple(sorted(memory.pieces.items())), offsets, memory.size_bytes)
 
 
-def _make_room(file: Any, name: str, field: Field) -> int:
+def _allocate(file: Any, name: str, field: Field) -> int:
     from h5py import h5d, h5p, h5s, h5t
 
-    wanted = h5p.create(h5p.DATASET_CREATE)
-    wanted.set_layout(h5d.CONTIGUOUS)
-    wanted.set_alloc_time(h5d.ALLOC_TIME_EARLY)
-    wanted.set_fill_time(h5d.FILL_TIME_NEVER)
+    properties = h5p.create(h5p.DATASET_CREATE)
+    properties.set_layout(h5d.CONTIGUOUS)
+    properties.set_alloc_time(h5d.ALLOC_TIME_EARLY)
+    properties.set_fill_time(h5d.FILL_TIME_NEVER)
     folder, _, leaf = name.rpartition("/")
     group = file.require_group(folder) if folder else file
     built = h5d.create(
@@ -72,7 +72,7 @@ def _make_room(file: Any, name: str, field: Field) -> int:
         leaf.encode(),
         h5t.py_create(field.dtype, logical=True),
         h5s.create_simple(field.shape),
-        wanted,
+        properties,
     )
     for key, value in field.attributes.items():
         group[leaf].attrs[key] = value
@@ -86,22 +86,22 @@ class _MemoryFile(io.RawIOBase):
     def __init__(self) -> None:
         self.pieces: dict[int, bytes] = {}
         self.size_bytes = 0
-        self._place = 0
+        self._position = 0
 
     def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
-        base = {io.SEEK_SET: 0, io.SEEK_CUR: self._place, io.SEEK_END: self.size_bytes}[whence]
-        self._place = base + offset
-        return self._place
+        base = {io.SEEK_SET: 0, io.SEEK_CUR: self._position, io.SEEK_END: self.size_bytes}[whence]
+        self._position = base + offset
+        return self._position
 
     def write(self, data: Any, /) -> int:
         piece = bytes(data)
-        self.pieces[self._place] = piece
-        self._place += len(piece)
-        self.size_bytes = max(self.size_bytes, self._place)
+        self.pieces[self._position] = piece
+        self._position += len(piece)
+        self.size_bytes = max(self.size_bytes, self._position)
         return len(piece)
 
     def truncate(self, size: int | None = None) -> int:
-        self.size_bytes = self._place if size is None else size
+        self.size_bytes = self._position if size is None else size
         return self.size_bytes
 
 

@@ -15,7 +15,7 @@ from simenv.errors import StoreError
 from simenv.model import ResultFile, StoredArray
 
 BLOCK_BYTES = 4 * 2**20
-KEPT = "kept"  # folder of the checkpoints of long runs, with one folder for each task
+CHECKPOINTS = "kept"  # folder of the checkpoints of long runs, with one folder for each task
 
 
 def below(root: Path, name: str) -> Path:
@@ -66,13 +66,13 @@ def mapped(descriptor: int, array: StoredArray) -> memoryview:
         if not array.size_bytes:
             return memoryview(b"")
         page = array.offset - array.offset % mmap.ALLOCATIONGRANULARITY
-        held = mmap.mmap(descriptor, end - page, access=mmap.ACCESS_READ, offset=page)
+        mapping = mmap.mmap(descriptor, end - page, access=mmap.ACCESS_READ, offset=page)
         result = checksum(descriptor, array.offset, array.size_bytes)
     except OSError as error:
         raise StoreError(f"{array.field} cannot be read: {error.strerror}") from error
     if result != array.checksum:
         raise StoreError(f"{array.field} is damaged: its checksum does not fit")
-    return memoryview(held)[array.offset - page :]
+    return memoryview(mapping)[array.offset - page :]
 
 
 def checksum(descriptor: int, offset: int, size_bytes: int, crc: int = 0) -> int:
@@ -95,8 +95,8 @@ def blocks(descriptor: int, offset: int, size_bytes: int) -> Iterator[bytes]:
 
 def gaps(stored: ResultFile) -> Iterator[tuple[int, int]]:
     """Yield (start, end) of each byte range outside the arrays."""
-    place = 0
+    position = 0
     for array in stored.arrays:
-        yield place, array.offset
-        place = array.offset + array.size_bytes
-    yield place, stored.size_bytes
+        yield position, array.offset
+        position = array.offset + array.size_bytes
+    yield position, stored.size_bytes

@@ -22,7 +22,7 @@ class Role(enum.StrEnum):
     ADMIN = "admin"  # sees and controls all of the environment
 
 
-PERSON_ROLES = (Role.CLIENT, Role.ADMIN)  # of keys that users get; no user gets a worker's key
+USER_ROLES = (Role.CLIENT, Role.ADMIN)  # of keys that users get; no user gets a worker's key
 
 
 class Identity(msgspec.Struct, frozen=True):

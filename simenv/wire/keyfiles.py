@@ -24,13 +24,13 @@ import zmq
 
 from simenv import files
 from simenv.errors import ConfigError, KeyConflictError, NotFoundError, OptionError
-from simenv.wire.auth import PERSON_ROLES, Identity, Role
+from simenv.wire.auth import USER_ROLES, Identity, Role
 from simenv.wire.messages.admin import KeyInfo
 
 KEYS_FORMAT = 1
 MAX_KEYS = 1_000
 MAX_FILE_BYTES = 2**20
-LOCK_LOOK_S = 0.005  # between two attempts to take a lock that another process holds
+LOCK_POLL_S = 0.005  # between two attempts to take a lock that another process holds
 _FULL = (errno.ENOSPC, errno.EDQUOT)
 
 T = TypeVar("T", bound=msgspec.Struct)
@@ -128,9 +128,9 @@ def write_keys(path: Path, keys: list[KeyInfo]) -> None:
 def added(keys: Sequence[KeyInfo], key: KeyInfo) -> list[KeyInfo]:
     """Return the list with one more key. Raises KeyConflictError if the name or the key is in use,
     OptionError for a role that users cannot have or a full list."""
-    if key.role not in PERSON_ROLES:
+    if key.role not in USER_ROLES:
         raise OptionError(
-            f"a key cannot have the role {key.role!r:.80}", hint=" or ".join(PERSON_ROLES)
+            f"a key cannot have the role {key.role!r:.80}", hint=" or ".join(USER_ROLES)
         )
     if len(keys) >= MAX_KEYS:
         raise OptionError(f"there are {len(keys)} keys, which is the limit", hint="revoke some")
@@ -149,35 +149,33 @@ def added(keys: Sequence[KeyInfo], key: KeyInfo) -> list[KeyInfo]:
 
 def removed(keys: Sequence[KeyInfo], name: str) -> list[KeyInfo]:
     """Return the list without the key of that name. Raises NotFoundError if it has none."""
-    kept = [key for key in keys if key.name != name]
-    if len(kept) == len(keys):
+    remaining = [key for key in keys if key.name != name]
+    if len(remaining) == len(keys):
         names = ", ".join(key.name for key in keys[:10]) or "none"
         raise NotFoundError(f"no key named {name[:80]!r}", hint=f"there are: {names}")
-    return kept
+    return remaining
 
 
 def identities(keys: Sequence[KeyInfo]) -> Mapping[str, Identity]:
-    """Return owner and role by public key. Keys with other roles than PERSON_ROLES are left out:
+    """Return owner and role by public key. Keys with other roles than USER_ROLES are left out:
     they are not accepted."""
     return {
-        key.public_key: Identity(key.name, Role(key.role))
-        for key in keys
-        if key.role in PERSON_ROLES
+        key.public_key: Identity(key.name, Role(key.role)) for key in keys if key.role in USER_ROLES
     }
 
 
 @contextlib.contextmanager
-def changing(path: Path, patience_s: float = math.inf) -> Iterator[None]:
+def changing(path: Path, timeout_s: float = math.inf) -> Iterator[None]:
     """Hold the lock of a list of keys for one change: to read the list and to replace it.
 
     The lock is a file of its own, because the list itself is replaced. Raises ConfigError if the
-    lock file cannot be created, or if another process has held the lock for `patience_s`.
+    lock file cannot be created, or if another process has held the lock for `timeout_s`.
     """
     lock = path.with_name(path.name + ".lock")
     try:
         descriptor = os.open(lock, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
         try:
-            _lock(descriptor, lock, patience_s)
+            _lock(descriptor, lock, timeout_s)
             yield
         finally:
             os.close(descriptor)
@@ -185,21 +183,21 @@ def changing(path: Path, patience_s: float = math.inf) -> Iterator[None]:
         raise ConfigError(f"cannot lock {lock}: {error.strerror}") from error
 
 
-def _lock(descriptor: int, path: Path, patience_s: float) -> None:
-    if math.isinf(patience_s):
+def _lock(descriptor: int, path: Path, timeout_s: float) -> None:
+    if math.isinf(timeout_s):
         fcntl.flock(descriptor, fcntl.LOCK_EX)
         return
-    deadline_s = time.monotonic() + patience_s
+    deadline_s = time.monotonic() + timeout_s
     while True:
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
             if time.monotonic() >= deadline_s:
                 raise ConfigError(
-                    f"another process has held {path} for {patience_s} s",
+                    f"another process has held {path} for {timeout_s} s",
                     hint="end that process (`fuser` names it), or try again",
                 ) from error
-            time.sleep(LOCK_LOOK_S)
+            time.sleep(LOCK_POLL_S)
         else:
             return
 
@@ -225,10 +223,10 @@ def _overwrite_in_place(path: Path, content: msgspec.Struct) -> bool:
     try:
         descriptor = os.open(path, os.O_WRONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
         try:
-            room = os.fstat(descriptor).st_size
-            if len(body) > room:
+            size_bytes = os.fstat(descriptor).st_size
+            if len(body) > size_bytes:
                 return False
-            full = os.pwrite(descriptor, body.ljust(room), 0) == room
+            full = os.pwrite(descriptor, body.ljust(size_bytes), 0) == size_bytes
             os.fsync(descriptor)
         finally:
             os.close(descriptor)

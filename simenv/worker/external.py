@@ -24,7 +24,7 @@ from simulators.errors import BadAnswer, MachineFailed, MachineRefused
 from simulators.external.counts import MAX_BYTES
 from simulators.external.engine import ProgramCall
 
-_FIRST_NAP_S, _LONGEST_NAP_S = 1e-3, 0.05
+_FIRST_PAUSE_S, _LONGEST_PAUSE_S = 1e-3, 0.05
 _END_S = 5.0  # for a killed process to be gone
 _STDERR_CHARS = 2_000  # of stderr in a failure's message; the worker's log has more
 _LOGGED_BYTES = 64 * 2**10
@@ -40,12 +40,12 @@ class ExternalProgram:
         files that a killed worker of the same name has left in it are removed."""
         shutil.rmtree(scratch, ignore_errors=True)
         self._scratch = scratch
-        self._words = shlex.split(command)
-        self.name = Path(self._words[0]).name
+        self._template = shlex.split(command)
+        self.name = Path(self._template[0]).name
 
     def output(self, call: ProgramCall, control: RunControl) -> str:
         """See `simulators.external.engine.Program`."""
-        program = self._words[0]
+        program = self._template[0]
         if shutil.which(program) is None:
             raise MachineRefused(
                 f"the program {program[:200]!r} is not on this node ({os.uname().nodename})",
@@ -61,7 +61,7 @@ class ExternalProgram:
 
     def _argv(self, circuit: Path, call: ProgramCall) -> list[str]:
         values = {"circuit": str(circuit), "shots": call.shots, "seed": call.seed}
-        return [word.format(**values, ranks=call.ranks) for word in self._words]
+        return [part.format(**values, ranks=call.ranks) for part in self._template]
 
     def _run(
         self,
@@ -86,23 +86,24 @@ class ExternalProgram:
             code = self._end(process, out, control)
         finally:
             _kill(process)
-            said = _tail(err)
-            if said:
-                log_line(f"{self.name}: {said}")
+            stderr_text = _tail(err)
+            if stderr_text:
+                log_line(f"{self.name}: {stderr_text}")
         if code:
-            how = f"exit code {code}" if code > 0 else f"signal {-code}"
+            cause = f"exit code {code}" if code > 0 else f"signal {-code}"
             raise MachineFailed(
-                f"the program {self.name} ended with {how}: {said[-_STDERR_CHARS:] or 'no message'}"
+                f"the program {self.name} ended with {cause}: "
+                f"{stderr_text[-_STDERR_CHARS:] or 'no message'}"
             )
 
     def _end(self, process: subprocess.Popen[bytes], out: IO[bytes], control: RunControl) -> int:
-        nap_s = _FIRST_NAP_S
+        pause_s = _FIRST_PAUSE_S
         while (code := process.poll()) is None:
             control.check()
             if os.fstat(out.fileno()).st_size > MAX_BYTES:
                 raise BadAnswer(f"the program {self.name} printed more than {MAX_BYTES} bytes")
-            time.sleep(nap_s)
-            nap_s = min(2 * nap_s, _LONGEST_NAP_S)
+            time.sleep(pause_s)
+            pause_s = min(2 * pause_s, _LONGEST_PAUSE_S)
         return code
 
 

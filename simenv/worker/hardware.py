@@ -37,7 +37,7 @@ class HardwareSession:
         """Create the session of a provider's machine; see `create_engine`."""
         return cls(create_engine(provider, folders), worker.rpartition("-")[0])
 
-    def news(self) -> DeviceInfo | None:
+    def changed_info(self) -> DeviceInfo | None:
         """Return the description of the machine at first and after each change of its Target; else
         None. Raises ConfigError if the first description fails."""
         try:

@@ -29,7 +29,7 @@ from simenv.worker.process import exit_process, log_line
 from simenv.worker.runner import Runner
 from simulators.compiler.kernel_time import busy_ns
 
-STOPS_KEPT = 4_096
+MAX_STOPS = 4_096
 
 
 class RunningTask:
@@ -74,7 +74,7 @@ class RunningTask:
                 self._runner.stop_reason = reason
                 self._runner.control.stop()
             else:
-                if len(self._stops) >= STOPS_KEPT:  # they came too late: their tasks have ended
+                if len(self._stops) >= MAX_STOPS:  # they came too late: their tasks have ended
                     self._stops.clear()
                 self._stops[task, attempt] = reason
 
@@ -82,7 +82,8 @@ class RunningTask:
 BEAT_S = 1.0
 IDLE_BEATS = 7.5  # heartbeats of an idle worker in one lease; BEAT_S remains the shortest interval
 COMPILING_NS = 300_000_000  # loading a kernel from disk takes less
-ASLEEP = 0.5  # part of the lease: after a longer pause of this thread the process was stopped
+# Part of the lease: after a longer pause of this thread the process was stopped.
+SUSPENDED_PART = 0.5
 END_S = 2.0  # for several ranks to end together, if the first is not busy
 
 
@@ -135,7 +136,7 @@ class HeartbeatThread:
                 )  # fmt: skip
                 self._connection.send(codec.encode(beat))
             body = self._connection.receive(max(0.0, next_beat - time.monotonic()))
-            if time.monotonic() - now > self._lease_s * ASLEEP:
+            if time.monotonic() - now > self._lease_s * SUSPENDED_PART:
                 received = time.monotonic()  # this thread did not run in the meantime, so it could
                 # not receive an answer: the lease begins anew
             if body is not None:

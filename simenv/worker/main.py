@@ -27,7 +27,8 @@ from simulators import catalog, registry
 from simulators.compiler import warmup
 from simulators.engine import Engine, EngineContext
 
-SILENCE_PART = 3  # a rank that is silent for 1 / SILENCE_PART of the lease is lost: 5 s of 15
+# A rank that is silent for this part of the lease is lost: 5 s of 15.
+SILENCE_LIMITS_PER_LEASE = 3
 
 
 def main() -> int:
@@ -45,14 +46,14 @@ def main() -> int:
         if arguments.ranks > 1:
             return _run_rank(arguments, service, parent)
         runner = Runner(_result_writer(arguments, service), checkpoints=_checkpoints(arguments))
-        held = None
+        hardware = None
         if arguments.provider:
-            held = HardwareSession.of(arguments.provider, arguments.import_from, arguments.name)
-            runner.hold(held.engine)
-            on_exit(held.engine.machine.abandon)
+            hardware = HardwareSession.of(arguments.provider, arguments.import_from, arguments.name)
+            runner.hold(hardware.engine)
+            on_exit(hardware.engine.machine.abandon)
         if arguments.command:
             runner.hold(_external(arguments))
-        session = Session(service, arguments.name, arguments.start, runner, held=held)
+        session = Session(service, arguments.name, arguments.start, runner, hardware=hardware)
         _load(arguments, runner)
         return _serve(arguments, session, parent)
     except mpi.NoMpi as error:
@@ -71,8 +72,8 @@ def _run_rank(arguments: argparse.Namespace, service: WorkerBootstrap, parent: i
     runner = Runner(result_writer, comm, _checkpoints(arguments))
     _load(arguments, runner)
     result = sockets.connect(comm, service)
-    others = (0,) if comm.rank else tuple(range(1, comm.size))
-    monitor = RankMonitor(result.watch, others, arguments.lease_s / SILENCE_PART)
+    other_ranks = (0,) if comm.rank else tuple(range(1, comm.size))
+    monitor = RankMonitor(result.watch, other_ranks, arguments.lease_s / SILENCE_LIMITS_PER_LEASE)
     monitor.start()
     if comm.rank:
         freeze_gc()

@@ -110,8 +110,8 @@ class Noise:
             circuit = Circuit.from_program(program)
             model = self._attachment(terms).model.digest
             noise = self._programs.get((program.structure, model))
-            known_ns = -1.0 if noise is None else noise.duration_ns
-            shot_ns = self._shots_ns[key] = times.shot_ns(circuit, duration_ns=known_ns)
+            noise_ns = -1.0 if noise is None else noise.duration_ns
+            shot_ns = self._shots_ns[key] = times.shot_ns(circuit, duration_ns=noise_ns)
             if len(self._shots_ns) > MAX_PROGRAMS:
                 self._shots_ns.popitem(last=False)
         count = assigned.count

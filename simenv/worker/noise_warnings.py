@@ -22,7 +22,9 @@ def unused_channels(
     has = {entry.gate for entry in document.channels}
     if not acts:
         gates = sorted(set(program.names) - NO_GATES)
-        channels = dict.fromkeys(_place(entry.gate, entry.qubits) for entry in document.channels)
+        channels = dict.fromkeys(
+            _gate_text(entry.gate, entry.qubits) for entry in document.channels
+        )
         results.append(
             f"the noise model does not act on this circuit, which ran without noise: channels of"
             f" {_listed(channels)}; the circuit has {_listed(gates)}"
@@ -37,7 +39,7 @@ def unused_channels(
     return tuple(results)
 
 
-def _place(gate: str, qubits: tuple[int, ...]) -> str:
+def _gate_text(gate: str, qubits: tuple[int, ...]) -> str:
     return f"{gate} on {', '.join(map(str, qubits))}" if qubits else gate
 
 

@@ -15,10 +15,10 @@ LAST_S = 3.0  # limit of each exit call; a launcher that ends all workers waits 
 _last: list[Callable[[], None]] = []
 
 
-def exit_process(code: int, why: str) -> NoReturn:
+def exit_process(code: int, reason: str) -> NoReturn:
     """End the process now, after a last line in its log and the calls of `on_exit`. All state of a
     worker is stored elsewhere, so it may end at any time."""
-    log_line(f"leaving: {why}")
+    log_line(f"leaving: {reason}")
     for call in _last:
         thread = threading.Thread(target=call, name="leaving", daemon=True)
         thread.start()

@@ -18,7 +18,7 @@ from simenv._version import __version__
 from simenv.errors import StoreError
 from simenv.model import Program, ResultFile, TaskOptions, task_name
 from simenv.store import hdf5_layout, writer
-from simenv.store.reader import KEPT
+from simenv.store.reader import CHECKPOINTS
 from simenv.wire.messages.client import AssignChunk, AssignedTask
 from simenv.wire.transport.worker_endpoint import TOKEN
 from simulators.engine import RunOptions
@@ -189,7 +189,7 @@ class RunCheckpoints(msgspec.Struct, frozen=True):
     @classmethod
     def below(cls, results: Path, every_s: float) -> RunCheckpoints:
         """Return checkpoints in a folder below that of the results, which all ranks see."""
-        return cls(results / KEPT, every_s)
+        return cls(results / CHECKPOINTS, every_s)
 
     def run_options(self, options: RunOptions, num_qubits: int, task: int) -> RunOptions:
         """Return the options of a run, with the checkpoint folder of its task if it may be long."""

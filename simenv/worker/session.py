@@ -51,23 +51,23 @@ class Session:
         start: int,
         runner: Runner,
         leader: Leader | None = None,
-        held: HardwareSession | None = None,
+        hardware: HardwareSession | None = None,
     ) -> None:
-        """`leader`: controls the other ranks; None: there are none. `held`: the worker's machine;
-        None: it has none."""
+        """`leader`: controls the other ranks; None: there are none. `hardware`: the worker's
+        machine; None: it has none."""
         self._name = name
         self._start = start
         self._epoch = service.epoch
         self._runner = runner
         self._leader = leader
-        self._held = held
+        self._hardware = hardware
         self._ending = False
         self._call: Callable[[], None] = _no_idle_work
         self._poll_timeout_s = FOREVER_S
         self._current = RunningTask(runner)
         nodes = (os.uname().nodename,) if leader is None else leader.nodes
-        where = ",".join(dict.fromkeys(nodes))
-        self._origin = Origin(name, where, os.getpid(), __version__, len(nodes))
+        node_names = ",".join(dict.fromkeys(nodes))
+        self._origin = Origin(name, node_names, os.getpid(), __version__, len(nodes))
         # Unique, also if another worker was started by mistake or is left from an earlier service.
         identity = f"{name}.{start}.{secrets.token_hex(4)}"
         self._work = connect(service, identity.encode())
@@ -88,7 +88,7 @@ class Session:
 
     def _describe(self) -> None:
         """Send the description of the machine, if there is one and it is new or has changed."""
-        device = None if self._held is None else self._held.news()
+        device = None if self._hardware is None else self._hardware.changed_info()
         if device is not None:
             self._runner.forget_plans()
             output = DeviceDescribed(self._name, self._epoch, self._start, device)
@@ -123,11 +123,11 @@ class Session:
             exit_process(0, message.reason)
         if isinstance(message, NoiseDocument):
             if self._leader is not None:
-                self._leader.hand_on(body)
+                self._leader.forward(body)
             self._runner.receive_noise(message)
         elif isinstance(message, AssignChunk):
             if self._leader is not None:
-                self._leader.hand_on(body)
+                self._leader.forward(body)
             self._run(message, time.perf_counter_ns())
             self._describe()
         return True
@@ -147,7 +147,7 @@ class Session:
         runner.limit_states(chunk.kept_bytes)
         results: list[AttemptResult] = []
         mark_ns = arrived_ns
-        for place, assigned in enumerate(chunk.tasks):
+        for index, assigned in enumerate(chunk.tasks):
             reason = current.begin(assigned.task, assigned.attempt)
             if reason:
                 results.append(_skipped(assigned.task, assigned.attempt, reason))
@@ -155,7 +155,7 @@ class Session:
             if chunk.announce:
                 self._work.send(codec.encode(Started(assigned.task, assigned.attempt)))
             if self._leader is not None:
-                self._leader.begin(place)
+                self._leader.begin(index)
             results.append(runner.run(assigned, terms[assigned.terms], chunk, arrived_ns))
             now_ns = time.perf_counter_ns()
             if now_ns - mark_ns > FLUSH_NS:

@@ -17,7 +17,7 @@ from live import PATIENCE_S, Live, environment
 from simenv import config
 from simenv.client.client import Client
 from simenv.client.tasks.task import Task
-from simenv.store.reader import KEPT
+from simenv.store.reader import CHECKPOINTS
 
 pytestmark = pytest.mark.usefixtures("no_leaks")
 
@@ -27,7 +27,9 @@ POOLS = [{"name": "pair", "engine": "statevector", "min": 1, "max": 1, "ranks": 
 def kept(live: Live, task: Task) -> list[str]:
     """What there is of it on disk, without what is being written."""
     told = config.read(live.home / "config.json")
-    return sorted(p.name for p in (config.places(told).results / KEPT / task.id).glob("*.h5"))
+    return sorted(
+        p.name for p in (config.places(told).results / CHECKPOINTS / task.id).glob("*.h5")
+    )
 
 
 def under_way(env: Client, live: Live, task: Task, files: int) -> int:

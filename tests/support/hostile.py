@@ -32,7 +32,7 @@ from simenv.wire.keyfiles import UserKeyFile
 from simenv.wire.messages import client as m
 from simenv.wire.messages.queries import CHUNK_BYTES, FetchResult, GetSpec
 from simenv.wire.messages.reservations import DecisionReply, Reserve
-from simenv.wire.transport.connection_limiter import MAX_STRANGERS
+from simenv.wire.transport.connection_limiter import MAX_UNAUTHENTICATED
 
 SEALED_BYTES = 4_096  # below the limit of a message by so much
 PREPARED_S = 300.0
@@ -223,7 +223,7 @@ def many_connections(person: UserKeyFile, seconds: float, _: Prey) -> Counter[st
     while they are new, however slow their handshakes: of these, too many for one key are told."""
     hello = codec.encode(m.Hello(m.PROTOCOL, "0.1.0", "~hostile"))
     bodies = [hello, codec.encode(m.Ping(2)), codec.encode(m.GetQueue(3, done=True, limit=10_000))]
-    with connections(person, MAX_STRANGERS - 100) as sockets:
+    with connections(person, MAX_UNAUTHENTICATED - 100) as sockets:
         codes = flood(sockets, bodies, seconds / 2, reads=True)
     with connections(person, 1_000) as sockets:
         flood(sockets, bodies, seconds / 2, reads=False)

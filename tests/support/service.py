@@ -22,7 +22,7 @@ from simenv.service.control.results import ResultRequests
 from simenv.service.event_loop import EventLoop, ServiceParts
 from simenv.service.journal.background import WalCheckpointer
 from simenv.service.journal.writer import Journal
-from simenv.service.queries.devices import DeviceRecords, seen
+from simenv.service.queries.devices import DeviceRecords, routing_snapshot
 from simenv.service.queries.service_view import RuntimeFacts
 from simenv.service.recovery.damaged_results import drop_damaged_records
 from simenv.service.recovery.replay import replay
@@ -140,7 +140,7 @@ class ServiceHarness:
         self.state = self.scheduler.state
         devices = DeviceRecords(config.pools)
         admission = AdmissionController(
-            config.pools, self.state.capacity, partial(seen, self.state, devices)
+            config.pools, self.state.capacity, partial(routing_snapshot, self.state, devices)
         )
         completions = Completions(self.journal, Origin("service", NODE, os.getpid(), "test"))
         submit_queue = SubmitQueue(

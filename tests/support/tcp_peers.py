@@ -114,7 +114,7 @@ class ListenerThread:
 def way_becomes(connection: CurveConnection, way: HandshakeState) -> bool:
     """Wait until the last attempt to connect has come to this."""
     deadline = time.monotonic() + PATIENCE_S
-    while connection.way() is not way:
+    while connection.handshake_state() is not way:
         if time.monotonic() > deadline:
             return False
         connection.receive(0.02)

@@ -116,7 +116,7 @@ def up(
     if workers:
         args["pools"] = [PoolSpec(min=workers, max=workers)]
     options = {key: value for key, value in args.items() if value is not None}
-    kept = {} if file is not None else config.kept(common.environment, resume=restore)
+    kept = {} if file is not None else config.last_config(common.environment, resume=restore)
     begun = time.monotonic()
     with StartLine(sys.stderr) as line:
         report = line.report if line.visible else _Notes().report

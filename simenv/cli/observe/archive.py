@@ -78,10 +78,10 @@ class ArchiveAddress:
     def refusal(self) -> SimenvError | None:
         return None
 
-    def fate(self) -> tuple[str, str]:
+    def diagnose(self) -> tuple[str, str]:
         return "the service is down", "start it: simenv up --restore"
 
-    def door(self) -> tuple[str, str]:
+    def remote_endpoint(self) -> tuple[str, str]:
         return "", ""
 
 

@@ -63,7 +63,7 @@ class DetectionResult:
     @property
     def logical_errors(self) -> int:
         """Number of shots in which the decoder predicted an observable wrongly."""
-        self._need_decoder()
+        self._require_decoder()
         return self._answer.errors
 
     @property
@@ -74,7 +74,7 @@ class DetectionResult:
     @property
     def observable_errors(self) -> NDArray[np.int64]:
         """int64 [observables]: shots in which the observable was predicted wrongly."""
-        self._need_decoder()
+        self._require_decoder()
         return _numbers(self._answer.observable_errors)
 
     @property
@@ -107,7 +107,7 @@ class DetectionResult:
     @property
     def predictions(self) -> NDArray[np.uint8]:
         """Observable flips that the decoder predicts, packed like `observable_flips`."""
-        self._need_decoder()
+        self._require_decoder()
         return self._rows(self._answer.predictions, self.num_observables)
 
     def __repr__(self) -> str:
@@ -117,7 +117,7 @@ class DetectionResult:
             f" observables, {self.shots} shots{errors}>"
         )
 
-    def _need_decoder(self) -> None:
+    def _require_decoder(self) -> None:
         if not self.decoder:
             raise OptionError("the samples were not decoded", hint='decoder="pymatching"')
 

@@ -118,8 +118,8 @@ def _pack(
             f"function {name} with its arguments cannot be pickled: {error}",
             hint="give files and connections by name, and open them in the function",
         ) from error
-    shown = "".join(char if char.isprintable() else "?" for char in name)
-    return codec.encode(FunctionCall(CALL_FORMAT, PYTHON, shown[:MAX_NAME_CHARS], pickled))
+    printable = "".join(char if char.isprintable() else "?" for char in name)
+    return codec.encode(FunctionCall(CALL_FORMAT, PYTHON, printable[:MAX_NAME_CHARS], pickled))
 
 
 def _read(packed: bytes) -> Any:

@@ -8,7 +8,7 @@ from typing import Any, SupportsIndex
 
 from simenv.client.calls.tasks import CallOptions, CallTask, decode_answer, send_calls
 from simenv.client.connection.session import ServiceSession
-from simenv.client.submission.arguments import checked_whole
+from simenv.client.submission.arguments import checked_integer
 from simenv.errors import OptionError, ProgramError, TaskFailedError
 from simenv.model.calls import (
     AS_SUBMITTED,
@@ -40,24 +40,24 @@ def transpile(
     qiskit_runtime.qiskit()
     from qiskit.qpy import common
 
-    rules = AS_SUBMITTED if level is None else checked_whole("level", level, 0, 3)
-    seed = checked_whole("seed", seed, 0, MAX_SEED)
+    rules = AS_SUBMITTED if level is None else checked_integer("level", level, 0, 3)
+    seed = checked_integer("seed", seed, 0, MAX_SEED)
     device = codec.encode(info)
     for number, circuit in enumerate(circuits):
         _check_circuit(circuit, number)
     calls = (
         codec.encode(
-            TranspileCall(CALL_FORMAT, device, rules, seed, common.QPY_VERSION, first, some)
+            TranspileCall(CALL_FORMAT, device, rules, seed, common.QPY_VERSION, first, chunk)
         )
-        for first, some in _chunks(map(_pack, circuits, itertools.count()))
+        for first, chunk in _chunks(map(_pack, circuits, itertools.count()))
     )
     # An idempotency key covers one message, so all tasks must be in it.
     first_count = None if options.get("idempotency_key") is not None else FIRST_TASKS
     tasks: list[CallTask] = []
     try:
         for count in (first_count, None):
-            wave = list(itertools.islice(calls, count))
-            tasks += send_calls(session, TRANSPILER, wave, _read, options, seed)
+            batch = list(itertools.islice(calls, count))
+            tasks += send_calls(session, TRANSPILER, batch, _read, options, seed)
         return [circuit for task in tasks for circuit in task.result()]
     except BaseException as error:
         session.cancel([task.handle.number for task in tasks if not task.handle.over])

@@ -27,7 +27,7 @@ from simenv.model import Program
 from simenv.transpiler import qpy
 from simenv.transpiler.qiskit_runtime import is_circuit
 
-_WANTED = (
+_HINT = (
     "a circuit is a QuantumCircuit, a cirq.Circuit, OpenQASM or QIR text, the path of a file (QPY "
     "too), or a Program"
 )
@@ -81,9 +81,9 @@ def _from_file(path: str | bytes) -> PackedCircuit:
                 raise too_large(max(os.fstat(file.fileno()).st_size, len(data)), name)
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or str(error)
-        shown = name if len(name) <= 100 else name[:100] + "..."
+        short_name = name if len(name) <= 100 else name[:100] + "..."
         raise ProgramError(
-            f"{shown!r} cannot be read: {reason}",
+            f"{short_name!r} cannot be read: {reason}",
             hint="text, as opposed to a path, has a newline or ';' in it",
         ) from error
     if data.startswith(qpy.MAGIC):
@@ -122,8 +122,10 @@ def _from_source(source: SourceText) -> PackedCircuit:
         return _encode_natively(circuit) or _loaded(packer.run(), circuit)
     except SimenvError as error:
         if packer.at >= 0:
-            where = read.position(packer.at) if read else qasm2.position(source, packer.at)
-            relocate(error, source.name, *where)
+            line_and_column = (
+                read.position(packer.at) if read else qasm2.position(source, packer.at)
+            )
+            relocate(error, source.name, *line_and_column)
         raise
 
 
@@ -164,11 +166,11 @@ def _refuse_size(packed: bytes) -> NoReturn:
 
 def _refuse(circuit: Any) -> NoReturn:
     kind = type(circuit).__name__
-    hint = _WANTED
+    hint = _HINT
     if isinstance(circuit, bytes | bytearray | memoryview):
-        hint = "decode it first: " + _WANTED
+        hint = "decode it first: " + _HINT
     elif is_stim(circuit):
-        hint = "a circuit of stim goes to `submit` or `run`, one by one; " + _WANTED
+        hint = "a circuit of stim goes to `submit` or `run`, one by one; " + _HINT
     elif isinstance(circuit, list | tuple | Mapping):
-        hint = "several circuits go to submit_many; " + _WANTED
+        hint = "several circuits go to submit_many; " + _HINT
     raise ProgramError(f"a {kind} is no circuit", hint=hint)

@@ -60,7 +60,7 @@ _FLAT = (
     (MAX_OPERATIONS, 2),
     (4 * MAX_OPERATIONS, 8),
 )
-_TAIL_BYTES = sum(room * width for room, width in _FLAT) + 32
+_TAIL_BYTES = sum(capacity * width for capacity, width in _FLAT) + 32
 _COLUMNS = ((_ROWS, _ROW_BYTES), *_FLAT, (_SHAPE_BYTES, 1), (_TAIL_BYTES, 1))
 _TAIL_FIELDS = ("ops", "qubits", "clbits", "params")  # fields of a Program in _FLAT
 _SHAPES = 256  # cached shapes
@@ -72,36 +72,36 @@ Walk = Callable[[Any, float, int], int]
 class Scratch:
     """Buffers for the columns of one circuit. The system allocates pages when they are written."""
 
-    __slots__ = ("_area", "_starts", "_words", "address")
+    __slots__ = ("_area", "_fields", "_starts", "address")
 
     def __init__(self) -> None:
-        sizes = [room * width for room, width in _COLUMNS]
+        sizes = [capacity * width for capacity, width in _COLUMNS]
         sizes += [2 * (MAX_CLBITS + 1), 4 * (MAX_CLBITS + 1)]
         starts = [mmap.PAGESIZE * k for k in _pages(sizes)]
         flags = mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS  # private: a forked child has its own
         self._area = mmap.mmap(-1, starts[-1], flags=flags)
         base = ctypes.addressof(ctypes.c_char.from_buffer(self._area))
         fields: list[int] = []
-        for start, (room, _) in zip(starts, _COLUMNS, strict=False):
-            fields += (base + start, room, 0)
-        self._words = array("q", [*fields, *(base + start for start in starts[7:9])])
+        for start, (capacity, _) in zip(starts, _COLUMNS, strict=False):
+            fields += (base + start, capacity, 0)
+        self._fields = array("q", [*fields, *(base + start for start in starts[7:9])])
         self._starts = starts[5], starts[6]
-        self.address = self._words.buffer_info()[0]
+        self.address = self._fields.buffer_info()[0]
 
     def operations(self) -> int:
         """Return the number of operations that were written."""
-        return self._words[5]
+        return self._fields[5]
 
     def written(self) -> tuple[bytes, bytes]:
         """Return the columns that the code wrote: shape and tail."""
-        area, fields = self._area, self._words
+        area, fields = self._area, self._fields
         shape, tail = self._starts
         return area[shape : shape + fields[17]], area[tail : tail + fields[20]]
 
 
 class ProgramShape(NamedTuple):
     """Data that circuits share which differ only in their flat arrays: the bytes of a Program's
-    wire form before (`head`) and after (`foot`) these arrays."""
+    wire form before (`head`) and after (`suffix`) these arrays."""
 
     head: bytes
     foot: bytes
@@ -137,8 +137,8 @@ class NativePacker:
             return None
         key, tail = result
         shape = self._shapes.get(key) or self._shape(key)
-        head, foot, num_qubits, measures = shape
-        return PackedCircuit(b"".join((head, tail, foot)), num_qubits, measures)
+        head, suffix, num_qubits, measures = shape
+        return PackedCircuit(b"".join((head, tail, suffix)), num_qubits, measures)
 
     def _shape(self, key: bytes) -> ProgramShape:
         shape = shape_of(key)
@@ -157,9 +157,9 @@ def shape_of(key: bytes) -> ProgramShape:
         end = key.index(0, at + 8)
         registers.append((key[at + 8 : end].decode(), *struct.unpack_from("<q", key, at)))
         at = end + 1
-    loose = num_clbits - sum(size for _, size in registers)
-    if loose:
-        registers.append(("", loose))
+    unregistered = num_clbits - sum(size for _, size in registers)
+    if unregistered:
+        registers.append(("", unregistered))
     rows = [key[k : k + _ROW_BYTES] for k in range(at, len(key), _ROW_BYTES)]
     names = tuple([row[:16].rstrip(b"\0").decode() for row in rows])
     arities = b"".join([row[16:22] for row in rows])
@@ -170,24 +170,24 @@ def shape_of(key: bytes) -> ProgramShape:
     first = fields.index(_TAIL_FIELDS[0])
     last = first + len(_TAIL_FIELDS)
     encode = msgspec.msgpack.encode
-    foot = b"".join([encode(getattr(blank, field)) for field in fields[last:]])
+    suffix = b"".join([encode(getattr(blank, field)) for field in fields[last:]])
     tail = encode(b"") * len(_TAIL_FIELDS)
     return ProgramShape(
-        blank.packed().removesuffix(tail + foot), foot, num_qubits, "measure" in names
+        blank.packed().removesuffix(tail + suffix), suffix, num_qubits, "measure" in names
     )
 
 
 class EncoderSelector:
     """Choice between the encoder in Python and the compiled one, for one process."""
 
-    __slots__ = ("_building", "_left", "_starting", "_thread", "packer", "why_not")
+    __slots__ = ("_building", "_left", "_starting", "_thread", "build_error", "packer")
 
     def __init__(self) -> None:
         self._left = WALKED_FIRST
         self._starting, self._building = Lock(), Lock()
         self._thread: Timer | None = None  # the compilation
         self.packer: NativePacker | None = None
-        self.why_not = ""  # reason why there will never be a packer
+        self.build_error = ""  # reason why there will never be a packer
 
     def loaded(self, circuit: Any) -> PackedCircuit | None:
         """Return the program of a QuantumCircuit; None: use the encoder in Python."""
@@ -203,7 +203,7 @@ class EncoderSelector:
     def _begin(self) -> None:
         """Start the compilation in a thread, after a delay."""
         with self._starting:
-            if self._thread is None and not self.why_not:
+            if self._thread is None and not self.build_error:
                 timer = Timer(_DELAY_S, self.prepare)
                 timer.daemon = True
                 timer.start()
@@ -223,11 +223,11 @@ class EncoderSelector:
 
     def prepare(self) -> bool:
         """Compile now, unless a compilation is running; return whether there is a packer."""
-        if self.packer is None and not self.why_not and self._building.acquire(blocking=False):
+        if self.packer is None and not self.build_error and self._building.acquire(blocking=False):
             try:
                 self.packer = build()
             except (ImportError, AttributeError, OSError, RuntimeError) as error:
-                self.why_not = str(error) or type(error).__name__
+                self.build_error = str(error) or type(error).__name__
             finally:
                 self._building.release()
         return self.packer is not None

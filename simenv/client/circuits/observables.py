@@ -12,7 +12,7 @@ from simenv.errors import OptionError
 from simenv.model import Observable
 
 _NOISE = 1e-12  # tolerated imaginary part, from rounding
-_WANTED = (
+_HINT = (
     'an observable is "ZZI:0.5,XXI:0.25", a mapping of labels to coefficients, a Pauli or a '
     "SparsePauliOp; several go in a list"
 )
@@ -27,7 +27,7 @@ def load_observables(value: Any, num_qubits: int) -> tuple[Observable, ...]:
     """
     if isinstance(value, list | tuple):
         if not value:
-            raise OptionError("an empty list of observables", hint=_WANTED)
+            raise OptionError("an empty list of observables", hint=_HINT)
         return tuple(_observable(item, num_qubits) for item in value)
     return (_observable(value, num_qubits),)
 
@@ -35,7 +35,7 @@ def load_observables(value: Any, num_qubits: int) -> tuple[Observable, ...]:
 def _observable(value: Any, num_qubits: int) -> Observable:
     terms = list(_terms(value))
     if not terms:
-        raise OptionError("an observable without terms", hint=_WANTED)
+        raise OptionError("an observable without terms", hint=_HINT)
     labels: list[str] = []
     coefficients: list[float] = []
     for label, coefficient in terms:
@@ -56,7 +56,7 @@ def _terms(value: Any) -> Iterable[tuple[Any, Any]]:
             return [(value[:].to_label().lstrip("+-i"), (-1j) ** int(value.phase))]
         if isinstance(value, SparsePauliOp):
             return zip(value.paulis.to_labels(), value.coeffs.tolist(), strict=True)
-    raise OptionError(f"a {type(value).__name__} is no observable", hint=_WANTED)
+    raise OptionError(f"a {type(value).__name__} is no observable", hint=_HINT)
 
 
 def _term(text: str) -> tuple[str, float]:
@@ -68,15 +68,13 @@ def _term(text: str) -> tuple[str, float]:
     except ValueError as error:
         raise OptionError(
             f"the coefficient {coefficient.strip()!r} of {label.strip()!r} is no real number",
-            hint=_WANTED,
+            hint=_HINT,
         ) from error
 
 
 def _checked_label(label: Any, num_qubits: int) -> str:
     if not isinstance(label, str) or not label or label.strip("IXYZ"):
-        raise OptionError(
-            f"the label {str(label)[:80]!r} is not made of I, X, Y and Z", hint=_WANTED
-        )
+        raise OptionError(f"the label {str(label)[:80]!r} is not made of I, X, Y and Z", hint=_HINT)
     if len(label) != num_qubits:
         raise OptionError(
             f"the observable {label[:80]!r} has {len(label)} qubits, the circuit {num_qubits}",

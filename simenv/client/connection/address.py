@@ -17,7 +17,7 @@ import msgspec
 
 from simenv import config, files
 from simenv.client.connection.local_process import SERVICE, last_lines, runs
-from simenv.client.connection.remote_address import KeyFileAddress, found_out, is_personal
+from simenv.client.connection.remote_address import KeyFileAddress, describe_handshake, is_personal
 from simenv.config import ConnectionFile
 from simenv.errors import KeyRefusedError, NoServiceError, SimenvError
 from simenv.text import elapsed
@@ -46,10 +46,10 @@ class Address(Protocol):
     def refusal(self) -> SimenvError | None:
         """Return the error with which this client is certainly refused, or None."""
 
-    def fate(self) -> tuple[str, str]:
+    def diagnose(self) -> tuple[str, str]:
         """Return what is known about a silent service, and a hint."""
 
-    def door(self) -> tuple[str, str]:
+    def remote_endpoint(self) -> tuple[str, str]:
         """Return the TCP address for other machines and the public key of the service; else ""."""
 
 
@@ -68,7 +68,9 @@ class FileAddress:
         self.name = file.name
         if ended(file):
             self._file = file
-            raise NoServiceError(f"no service {file.name!r}: {self.fate()[0]}", hint=self.fate()[1])
+            raise NoServiceError(
+                f"no service {file.name!r}: {self.diagnose()[0]}", hint=self.diagnose()[1]
+            )
         connection = self._connected(file, identity)
         self._file = file
         return connection
@@ -106,18 +108,18 @@ class FileAddress:
 
     def refusal(self) -> SimenvError | None:
         tcp = self._tcp
-        if tcp is None or tcp.way() is not HandshakeState.REFUSED or self.moved():
+        if tcp is None or tcp.handshake_state() is not HandshakeState.REFUSED or self.moved():
             return None
         return KeyRefusedError(
             f"the service at {tcp.address} does not know the key in {self.path}",
             hint="the file is not the one it wrote; simenv up names it as key",
         )
 
-    def door(self) -> tuple[str, str]:
+    def remote_endpoint(self) -> tuple[str, str]:
         file = self._file or read(self.path)
         return file.address, file.server_key
 
-    def fate(self) -> tuple[str, str]:
+    def diagnose(self) -> tuple[str, str]:
         log = self.path.with_name("service.log")
         hint = (
             f"see {log}{_last_log_line(log)}; start again: simenv up{_option(self.name)} --restore"
@@ -127,7 +129,8 @@ class FileAddress:
             return "it has never answered", hint
         state = "has ended" if ended(file) else "does not answer"
         if self._tcp is not None and not ended(file):
-            state = f"is out of reach: {found_out(self._tcp.way(), self._tcp.address)}"
+            reason = describe_handshake(self._tcp.handshake_state(), self._tcp.address)
+            state = f"is out of reach: {reason}"
         try:
             age = f"; last sign of life {elapsed(time.time() - self.path.stat().st_mtime)} ago"
         except OSError:

@@ -46,7 +46,7 @@ class AsyncioBridge:
         """Initialize the state; also called in a forked child, where the thread does not exist."""
         self._thread: threading.Thread | None = None
         self._waiting: dict[Waiter, TaskHandle] = {}
-        self._due: deque[Callable[[], object]] = deque()  # callbacks of tasks that have ended
+        self._callbacks: deque[Callable[[], object]] = deque()  # of tasks that have ended
         self._requested_s = 0.0  # monotonic time of the last request or end of an awaited task
 
     def future(self, handle: TaskHandle) -> asyncio.Future[None]:
@@ -83,15 +83,17 @@ class AsyncioBridge:
         channel = self._session.channel
         while True:
             with channel.lock:
-                channel.changed.wait_for(lambda: self._waiting or self._due or channel.closed)
+                channel.changed.wait_for(lambda: self._waiting or self._callbacks or channel.closed)
             try:
-                channel.wait(lambda: bool(self._due) or not self._waiting, repeat=self._repeat)
+                channel.wait(
+                    lambda: bool(self._callbacks) or not self._waiting, repeat=self._repeat
+                )
             except SimenvError as error:
                 with channel.lock:
                     for waiter in list(self._waiting):
                         self._wake(waiter, error)
-            while self._due:
-                _call(self._due.popleft())
+            while self._callbacks:
+                _call(self._callbacks.popleft())
             if channel.closed:
                 return
 
@@ -105,11 +107,11 @@ class AsyncioBridge:
             return
         self._requested_s = monotonic()
         if callable(waiter):
-            self._due.append(waiter)
+            self._callbacks.append(waiter)
             self._session.channel.changed.notify_all()
             return
         try:
-            waiter.get_loop().call_soon_threadsafe(_settle, waiter, error)
+            waiter.get_loop().call_soon_threadsafe(_resolve, waiter, error)
         except RuntimeError:
             return  # the loop was closed: no coroutine awaits the task any more
 
@@ -118,7 +120,7 @@ class AsyncioBridge:
             self._waiting.pop(future, None)
 
 
-def _settle(future: asyncio.Future[None], error: SimenvError | None) -> None:
+def _resolve(future: asyncio.Future[None], error: SimenvError | None) -> None:
     if future.done():
         return
     if error is None:

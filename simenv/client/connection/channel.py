@@ -29,7 +29,7 @@ from simenv.wire.auth import CLIENT_ROUTE
 from simenv.wire.messages import client as m
 from simenv.wire.transport.zmq_transport import Connection, check_size
 
-Take = Callable[[Any], None]
+Handler = Callable[[Any], None]
 
 
 class ServiceChannel:
@@ -45,7 +45,7 @@ class ServiceChannel:
     def __init__(
         self,
         address: Address,
-        handlers: Mapping[type, Take],
+        handlers: Mapping[type, Handler],
         renew: Callable[[], None],
         forked: Callable[[], None],
         *,
@@ -54,7 +54,7 @@ class ServiceChannel:
         """`as_client`: use the rights of the role client, whatever role the key has."""
         self._route = CLIENT_ROUTE.decode() if as_client else "~"
         self.address, self._renew, self._forked = address, renew, forked
-        self._handlers: dict[type, Take] = {
+        self._handlers: dict[type, Handler] = {
             m.Welcome: self._welcome,
             m.Pong: self._pong,
             **handlers,
@@ -83,7 +83,7 @@ class ServiceChannel:
         self._outbox: deque[bytes] = deque()
         self._broken: SimenvError | None = None
         self._renewing = False
-        self._silence = Liveness(self.address)
+        self._liveness = Liveness(self.address)
 
     def start(self, timeout_s: float = liveness.LOST_S) -> None:
         """Connect to the service. Raises NoServiceError, KeyRefusedError, VersionMismatchError."""
@@ -103,7 +103,7 @@ class ServiceChannel:
         while not self.wait(lambda: self.epoch != 0, min(left_s, liveness.QUIET_S)):
             left_s -= liveness.QUIET_S
             if left_s <= 0:
-                raise self._silence.verdict(self.name, ever=False)
+                raise self._liveness.lost_error(self.name, was_connected=False)
 
     def enter(self) -> None:
         """Reconnect in a forked child. Every public method of a session calls it first."""
@@ -160,8 +160,8 @@ class ServiceChannel:
                     if repeat is not None:
                         repeat(now)
                     limit = liveness.QUIET_S
-                    if self._silence.lasts(now):
-                        limit = liveness.LOOK_S
+                    if self._liveness.lasts(now):
+                        limit = liveness.POLL_S
                         connection = self._check_liveness(now, start, leading)
                     if end - now < limit:
                         limit = end - now
@@ -179,7 +179,7 @@ class ServiceChannel:
         finally:
             self._resign(me)
 
-    def glance(self, *, strict: bool = False) -> None:
+    def poll(self, *, strict: bool = False) -> None:
         """Handle messages that have arrived, unless another thread is reading; never waits. A
         silent service is looked for and pinged, as in `wait`. `strict`: raise ServiceLostError if
         it has not answered a Ping for LOST_S."""
@@ -192,11 +192,11 @@ class ServiceChannel:
                 pass
             with self.lock:
                 now = monotonic()
-                if self._silence.lasts(now):
+                if self._liveness.lasts(now):
                     if leading:
-                        self._look_for(now)
-                    if strict and self._silence.is_unanswered(now):
-                        raise self._silence.verdict(self.name, ever=self.epoch != 0)
+                        self._check_address(now)
+                    if strict and self._liveness.is_unanswered(now):
+                        raise self._liveness.lost_error(self.name, was_connected=self.epoch != 0)
         finally:
             self._resign(me)
 
@@ -247,7 +247,7 @@ class ServiceChannel:
             return False
         message = codec.to_client(body)
         with self.lock:
-            self._silence.end()
+            self._liveness.end()
             self._handlers[type(message)](message)
             if self._followers:
                 self.changed.notify_all()
@@ -263,16 +263,16 @@ class ServiceChannel:
     def _check_liveness(self, now: float, start: float, leading: bool) -> Connection:
         """Look for a silent service and ping it; return the present connection. Raises
         ServiceLostError or NoServiceError if the silence is final."""
-        if self._silence.is_final(now, start):
-            raise self._silence.verdict(self.name, ever=self.epoch != 0)
+        if self._liveness.is_final(now, start):
+            raise self._liveness.lost_error(self.name, was_connected=self.epoch != 0)
         if leading:
-            self._look_for(now)
+            self._check_address(now)
         return self._open()
 
-    def _look_for(self, now: float) -> None:
-        if self._silence.has_moved(now):
+    def _check_address(self, now: float) -> None:
+        if self._liveness.has_moved(now):
             self._reopen()
-        if self._silence.ask(now):
+        if self._liveness.is_ping_due(now):
             self.send(m.Ping(0))
 
     def _reopen(self) -> None:

@@ -8,7 +8,7 @@ from simenv.client.connection.address import Address
 from simenv.errors import NoServiceError, ServiceLostError, SimenvError
 
 QUIET_S = 1.0  # silence after which the service is pinged
-LOOK_S = 0.25  # interval in which a silent service's connection file is read again
+POLL_S = 0.25  # interval in which a silent service's connection file is read again
 LOST_S = 5.0
 STOPPED_S = 2.0  # a longer gap between two readings of the clock: this process was stopped
 
@@ -18,32 +18,32 @@ class Liveness:
 
     def __init__(self, address: Address) -> None:
         self._address = address
-        self._heard_s = self._pinged_s = self._looked_s = monotonic()
+        self._last_message_s = self._pinged_s = self._looked_s = monotonic()
         self._unanswered_s: float | None = None  # time of the first Ping since the last message
 
     def end(self) -> None:
         """Record that a message has arrived."""
-        self._heard_s = monotonic()
+        self._last_message_s = monotonic()
         self._unanswered_s = None
 
     def lasts(self, now: float) -> bool:
         """Return whether no message has arrived for QUIET_S."""
-        return now - self._heard_s >= QUIET_S
+        return now - self._last_message_s >= QUIET_S
 
     def is_final(self, now: float, start: float) -> bool:
         """Return whether a thread that waits since `start` must give up: no message for LOST_S, or
         the service certainly refuses this client."""
-        silent = now - max(self._heard_s, start) >= LOST_S
-        return silent or self._address.refusal() is not None
+        is_silent = now - max(self._last_message_s, start) >= LOST_S
+        return is_silent or self._address.refusal() is not None
 
     def has_moved(self, now: float) -> bool:
-        """Return whether the service listens elsewhere now; checked every LOOK_S, else False."""
-        if now - self._looked_s < LOOK_S:
+        """Return whether the service listens elsewhere now; checked every POLL_S, else False."""
+        if now - self._looked_s < POLL_S:
             return False
         self._looked_s = now
         return self._address.moved()
 
-    def ask(self, now: float) -> bool:
+    def is_ping_due(self, now: float) -> bool:
         """Return whether a Ping is due, one every QUIET_S, and record its time."""
         if now - self._pinged_s < QUIET_S:
             return False
@@ -56,20 +56,20 @@ class Liveness:
         """Return whether a Ping has had no answer for LOST_S, or the service certainly refuses this
         client; for callers that poll and never wait."""
         requested_s = self._unanswered_s
-        silent = requested_s is not None and now - requested_s >= LOST_S
-        return silent or self._address.refusal() is not None
+        is_silent = requested_s is not None and now - requested_s >= LOST_S
+        return is_silent or self._address.refusal() is not None
 
-    def verdict(self, name: str, ever: bool) -> SimenvError:
-        """Return the error to raise for a lost service; `ever`: it has answered before."""
+    def lost_error(self, name: str, was_connected: bool) -> SimenvError:
+        """Return the error to raise for a lost service; `was_connected`: it has answered before."""
         refusal = self._address.refusal()
         if refusal is not None:
             return refusal
-        what, hint = self._address.fate()
-        if not ever:
-            return NoServiceError(f"no service answers for {name!r}: {what}", hint=hint)
-        silent_s = monotonic() - self._heard_s
+        reason, hint = self._address.diagnose()
+        if not was_connected:
+            return NoServiceError(f"no service answers for {name!r}: {reason}", hint=hint)
+        silent_s = monotonic() - self._last_message_s
         return ServiceLostError(
-            f"service {name!r} has said nothing for {silent_s:.1f} s: {what}",
+            f"service {name!r} has said nothing for {silent_s:.1f} s: {reason}",
             hint=hint,
             last_seen_s=silent_s,
         )

@@ -20,7 +20,7 @@ from simenv.model import task_name
 if TYPE_CHECKING:
     from simenv.wire.messages.client import Accepted, Completed, Completion
 
-EARLY_KEPT = 16_384  # results beyond it are dropped, and requested later by WatchResults
+MAX_EARLY = 16_384  # results beyond it are dropped, and requested later by WatchResults
 
 
 class PendingTasks:
@@ -66,16 +66,16 @@ class PendingTasks:
             handle = pop(completion.task, None)
             if handle is not None:
                 handle.end(completion, ending)
-            elif self.unanswered and len(self._early) < EARLY_KEPT:
+            elif self.unanswered and len(self._early) < MAX_EARLY:
                 self._early[completion.task] = (completion, ending)
 
-    def unknown(self, task_numbers: list[int], gone: list[int]) -> None:
-        """End tasks that the service does not know; it has removed those in `gone`."""
+    def unknown(self, task_numbers: list[int], pruned: list[int]) -> None:
+        """End tasks that the service does not know; it has removed those in `pruned`."""
         for number in task_numbers:
             handle = self.tasks.pop(number, None)
             if handle is None:
                 continue
-            if number in gone:
+            if number in pruned:
                 message = f"what task {task_name(number)} found is no longer kept"
                 hint = "submit it again; history.keep_days and results.keep_gib say what is kept"
             else:
@@ -104,27 +104,27 @@ class WatchQueue:
         self._pending = pending
         self._send = send
         self._open: dict[int, None] = {}
-        self._on_its_way: list[int] = []
+        self._in_transit: list[int] = []
         self._missed: set[int] = set()  # overdue: a result that arrives now had been lost before
         self._sent_s = -REPEAT_S
 
     def add(self, task_numbers: Iterable[int], *, missed: bool = False) -> None:
         """Request the results of these tasks, at once or after the answer to the present request.
         `missed`: the results are overdue."""
-        asked = dict.fromkeys(task_numbers)
-        self._open.update(asked)
+        numbers_requested = dict.fromkeys(task_numbers)
+        self._open.update(numbers_requested)
         if missed:
-            self._missed.update(asked)
+            self._missed.update(numbers_requested)
         if monotonic() - self._sent_s >= REPEAT_S:
             self._next()
 
     def answered(self) -> None:
         """Handle the answer to the last request, which comes after its results."""
         pending = self._pending.tasks
-        lost = any(n in self._missed and n not in pending for n in self._on_its_way)
-        self._missed.difference_update(self._on_its_way)
+        is_lost = any(n in self._missed and n not in pending for n in self._in_transit)
+        self._missed.difference_update(self._in_transit)
         self._sent_s = -REPEAT_S
-        if lost:
+        if is_lost:
             self._open.update(dict.fromkeys(pending))
         self._next()
 
@@ -140,7 +140,7 @@ class WatchQueue:
             number, _ = self._open.popitem()
             if number in self._pending.tasks:
                 part.append(number)
-        self._on_its_way = part
+        self._in_transit = part
         if part:
             self._sent_s = monotonic()
             self._send(part)

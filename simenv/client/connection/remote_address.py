@@ -13,7 +13,7 @@ from simenv.wire.keyfiles import UserKeyFile, read_private
 from simenv.wire.transport.tcp_client import CurveConnection, HandshakeState
 from simenv.wire.transport.zmq_transport import Connection
 
-SURE_HANG_UPS = 2  # a single one may come from a service that is ending
+MIN_HANG_UPS = 2  # a single one may come from a service that is ending
 
 
 class KeyFileAddress:
@@ -27,13 +27,13 @@ class KeyFileAddress:
 
     def open(self, identity: bytes) -> Connection:
         """Return a new connection. Raises ConfigError if the file cannot be used; other faults are
-        reported by `refusal` and `fate`."""
+        reported by `refusal` and `diagnose`."""
         file = read_private(self.path, UserKeyFile)
         connection = CurveConnection(file.address, file.server_key, file.keys, identity)
         self.name, self._file, self._connection = file.name, file, connection
         return connection
 
-    def door(self) -> tuple[str, str]:
+    def remote_endpoint(self) -> tuple[str, str]:
         """Return address and public key of the service."""
         file = self._file or read_private(self.path, UserKeyFile)
         return file.address, file.server_key
@@ -49,15 +49,15 @@ class KeyFileAddress:
         connection, file = self._connection, self._file
         if connection is None or file is None:
             return None
-        way = connection.way()
-        if way is HandshakeState.REFUSED:
+        state = connection.handshake_state()
+        if state is HandshakeState.REFUSED:
             return KeyRefusedError(
                 f"the service at {file.address} does not know the key in {self.path} "
                 f"({file.owner!r}): it was revoked, or is for another environment",
                 hint="ask an administrator of the environment for a new key file "
                 f"(made there by: simenv keys add {file.owner} --role {file.role})",
             )
-        if way is HandshakeState.BROKEN_OFF and connection.hang_ups >= SURE_HANG_UPS:
+        if state is HandshakeState.ABORTED and connection.hang_ups >= MIN_HANG_UPS:
             return KeyRefusedError(
                 f"{file.address} breaks off the handshake: its server key is not the one in "
                 f"{self.path}, or it is no simenv service",
@@ -66,24 +66,24 @@ class KeyFileAddress:
             )
         return None
 
-    def fate(self) -> tuple[str, str]:
+    def diagnose(self) -> tuple[str, str]:
         file = self._file
         if file is None or self._connection is None:
             return "it has never answered", ""
-        reason = found_out(self._connection.way(), file.address)
+        reason = describe_handshake(self._connection.handshake_state(), file.address)
         return reason, f"ask where it runs: simenv status --name {file.name}"
 
 
-def found_out(way: HandshakeState, address: str) -> str:
+def describe_handshake(state: HandshakeState, address: str) -> str:
     """Describe the state of the last attempt to connect to an address."""
     return {
         HandshakeState.UNKNOWN: f"{address} does not answer",
         HandshakeState.NOBODY: f"nothing listens at {address}",
         HandshakeState.CONNECTED: f"{address} does not end its handshake",
-        HandshakeState.BROKEN_OFF: f"{address} broke off the handshake",
+        HandshakeState.ABORTED: f"{address} broke off the handshake",
         HandshakeState.REFUSED: f"{address} refused the key",
         HandshakeState.OPEN: f"the connection to {address} stands, and it is silent",
-    }[way]
+    }[state]
 
 
 def is_personal(path: Path) -> bool:

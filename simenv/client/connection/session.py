@@ -18,7 +18,7 @@ import msgspec
 
 from simenv.client.connection.address import Address
 from simenv.client.connection.asyncio_bridge import AsyncioBridge
-from simenv.client.connection.channel import ServiceChannel, Take
+from simenv.client.connection.channel import Handler, ServiceChannel
 from simenv.client.connection.liveness import LOST_S
 from simenv.client.connection.pending_tasks import PendingTasks, WatchQueue
 from simenv.client.connection.requests import (
@@ -58,7 +58,7 @@ class ServiceSession:
     ) -> None:
         self.bridge = AsyncioBridge(self)
         self._reset()
-        handlers: dict[type, Take] = dict.fromkeys(ANSWERS, self._answer)
+        handlers: dict[type, Handler] = dict.fromkeys(ANSWERS, self._answer)
         handlers |= {
             m.Completed: self._completed,
             m.Accepted: self._accepted,
@@ -231,7 +231,7 @@ class ServiceSession:
     def poll_submit(self, request: PendingRequest) -> None:
         """Handle messages that have arrived, perhaps the answer to a Submit; never waits."""
         self._resume(request)
-        self.channel.glance()
+        self.channel.poll()
 
     def _resume(self, request: PendingRequest) -> None:
         """Send a Submit again if its request is no longer pending. Its idempotency key is the same,
@@ -246,8 +246,8 @@ class ServiceSession:
             request.number = self._numbers
             self._requests[request.number] = request
             self._pending.unanswered += 1
-            again = msgspec.structs.replace(submit, request=request.number, spent=Spent())
-            request.body = self.channel.send(again)
+            repeated = msgspec.structs.replace(submit, request=request.number, spent=Spent())
+            request.body = self.channel.send(repeated)
 
     def abandon(self, request: PendingRequest) -> None:
         """Stop waiting for the answer to a Submit. Idempotent."""
@@ -263,7 +263,7 @@ class ServiceSession:
         """Wait for the end of one task; False after `timeout_s`."""
         if self.channel.is_forked or self._pending.tasks.get(handle.number) is not handle:
             self.subscribe([handle])
-        return self.channel.wait(handle.has_ended, timeout_s, partial(self._ask_again, handle))
+        return self.channel.wait(handle.has_ended, timeout_s, partial(self._repeat_request, handle))
 
     def future(self, handle: TaskHandle) -> asyncio.Future[None]:
         """Return a future of the running loop that is done when the task has ended."""
@@ -276,7 +276,7 @@ class ServiceSession:
     def poll(self, handle: TaskHandle) -> None:
         """Handle messages that have arrived; never waits."""
         self.subscribe([handle])
-        self.channel.glance()
+        self.channel.poll()
 
     def gather(
         self, handles: Collection[TaskHandle], ended_tasks: EndedTasks | None = None
@@ -310,9 +310,9 @@ class ServiceSession:
         """Register handles for the ends of their tasks, which any client may have submitted."""
         self.channel.enter()
         with self.channel.lock:
-            asked = [e.number for e in handles if not e.over and self._pending.expect(e)]
-            if asked:
-                self._watches.add(asked)
+            unanswered = [e.number for e in handles if not e.over and self._pending.expect(e)]
+            if unanswered:
+                self._watches.add(unanswered)
 
     def handle_for(self, number: int, submission: Submission) -> TaskHandle:
         """Return the present handle of a task, or a new one."""
@@ -324,7 +324,7 @@ class ServiceSession:
         """Request the overdue results of these tasks. The caller holds the lock."""
         self._watches.add(task_numbers, missed=True)
 
-    def _ask_again(self, handle: TaskHandle, now: float) -> None:
+    def _repeat_request(self, handle: TaskHandle, now: float) -> None:
         if not handle.requested_s:
             handle.requested_s = now
         elif now - handle.requested_s >= REPEAT_S:

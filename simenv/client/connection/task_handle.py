@@ -196,24 +196,24 @@ class TaskHandle(msgspec.Struct, eq=False, weakref=True):
             return completion
         return self._rerun("its checksum does not fit")
 
-    def _rerun(self, why: str) -> Completion:
+    def _rerun(self, reason: str) -> Completion:
         """Have the service repair the result. Raises StoreError if it is still damaged."""
 
-        fresh = rerun_damaged(self.session, self)
-        completion = fresh._completion
+        rerun = rerun_damaged(self.session, self)
+        completion = rerun._completion
         if completion is None or zlib.crc32(completion.payload) != completion.checksum:
-            raise fresh._error or failed(self.id, why)
-        self._completion, self._ending, self._provenance = completion, fresh._ending, None
+            raise rerun._error or failed(self.id, reason)
+        self._completion, self._ending, self._provenance = completion, rerun._ending, None
         return completion
 
-    def _rerun_file(self, why: str) -> ResultFile:
-        completion = self._rerun(why)
+    def _rerun_file(self, reason: str) -> ResultFile:
+        completion = self._rerun(reason)
         error = self._failure(completion)
         if error is not None:
             raise error
         file = codec.result_data(completion.payload).file
         if file is None:
-            raise failed(self.id, why)
+            raise failed(self.id, reason)
         return file
 
     def provenance(self) -> Provenance:
@@ -285,16 +285,16 @@ class EndedTasks:
     requested_s: float
 
 
-def rerun_damaged(session: TaskSource, broken: TaskHandle) -> TaskHandle:
+def rerun_damaged(session: TaskSource, damaged: TaskHandle) -> TaskHandle:
     """Have the service check a task's result; return a handle with the intact or the new result.
 
     Waits for the end of the task. Raises NotFoundError if the service has removed it.
     """
-    if session.verify(broken.number) in ("unknown", "removed"):
+    if session.verify(damaged.number) in ("unknown", "removed"):
         raise NotFoundError(
-            f"the result of task {broken.id} is no longer kept",
+            f"the result of task {damaged.id} is no longer kept",
             hint="submit it again with its seed; results.keep_gib limits the stored results",
         )
-    fresh = TaskHandle(session, broken.number, broken.submission)
-    session.wait_ended(fresh, None)
-    return fresh
+    rerun = TaskHandle(session, damaged.number, damaged.submission)
+    session.wait_ended(rerun, None)
+    return rerun

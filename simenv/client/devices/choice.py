@@ -120,10 +120,10 @@ class SubmitDevices:
             return self._info(device)
         if not (pool or prefer):
             return None
-        pools = self._known_pools()
+        pools = self._cached_pools()
         emulated = [each for each in pools.values() if each.kind is DeviceKind.EMULATED]
-        for word in (pool, *prefer):
-            results = [each for each in emulated if each.name == word or word in EMULATORS]
+        for name in (pool, *prefer):
+            results = [each for each in emulated if each.name == name or name in EMULATORS]
             if results:
                 return results[0]
         return None
@@ -134,7 +134,7 @@ class SubmitDevices:
             cached = self._infos[name] = (monotonic(), self._source.device(name))
         return cached[1]
 
-    def _known_pools(self) -> Mapping[str, DeviceInfo]:
+    def _cached_pools(self) -> Mapping[str, DeviceInfo]:
         cached = self._pools
         if cached is None or monotonic() - cached[0] > POOLS_S:
             cached = self._pools = (monotonic(), self._source.devices())
@@ -164,9 +164,9 @@ def _without_device(checked: CheckedOptions) -> CheckedOptions:
     )
     for name, value in asked:
         if value:
-            where = f"pool {task.pool!r} holds none" if task.pool else "none is named"
+            reason = f"pool {task.pool!r} holds none" if task.pool else "none is named"
             raise NoDeviceError(
-                f"{name} needs an emulated device, and {where}",
+                f"{name} needs an emulated device, and {reason}",
                 hint=f"device='NAME' or the pool of a device; or leave {name} out",
             )
     return checked

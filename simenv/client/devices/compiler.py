@@ -60,8 +60,8 @@ class CompiledCircuit(msgspec.Struct, frozen=True):
 
 def _moved(label: str, places: list[int], num_qubits: int) -> str:
     result = ["I"] * num_qubits
-    for letter, place in zip(reversed(label), places, strict=True):
-        result[num_qubits - 1 - place] = letter
+    for letter, position in zip(reversed(label), places, strict=True):
+        result[num_qubits - 1 - position] = letter
     return "".join(result)
 
 
@@ -114,23 +114,23 @@ class Compiler:
         device, "always" any, "never" none. `mapping`: the device's qubit of each qubit of the
         circuit at its beginning; (): any. Raises ProgramError, OptionError."""
         wide = self._info.num_qubits
-        written, place = loaded, b""
+        written, packed_mapping = loaded, b""
         if mapping:
             written = self._mapped(loaded, mapping)
-            place = np.array(mapping, np.uint16).tobytes()
-        own = CompiledCircuit(written, (place, place), "", wide)
+            packed_mapping = np.array(mapping, np.uint16).tobytes()
+        compiled = CompiledCircuit(written, (packed_mapping, packed_mapping), "", wide)
         if mode == "never" or (mode != "always" and self._native.fits(written.program)):
-            return own
+            return compiled
         # The service refuses a circuit that no compilation can make fit, and names the operation.
         if self._native.is_refused(written.program):
-            return own
+            return compiled
         structure, values = opened(loaded.program)
         try:
-            result = self._structure(structure, place, mapping)
+            result = self._structure(structure, packed_mapping, mapping)
         except ProgramError:
             if self._info.dynamic or "reset" not in loaded.program.names:
                 raise
-            return own
+            return compiled
         if values.size:
             packed = load(closed(result.circuit, values, self._transpiler.merging))
         else:
@@ -143,10 +143,10 @@ class Compiler:
         return CompiledCircuit(packed, result.layouts, self.name, wide, tuple(sorted(replaced)))
 
     def _structure(
-        self, structure: Program, place: bytes, mapping: tuple[int, ...]
+        self, structure: Program, packed_mapping: bytes, mapping: tuple[int, ...]
     ) -> _CompiledStructure:
         """Return the compiled structure from the cache, or compile it. Raises ProgramError."""
-        key = structure.packed() + place
+        key = structure.packed() + packed_mapping
         result = self._structures.get(key)
         if result is None:
             result = self._structures[key] = self._transpiled(structure, mapping)
@@ -184,14 +184,14 @@ class Compilers:
     """Cache of compilers, by device and calibration. Not thread-safe."""
 
     def __init__(self) -> None:
-        self._known: OrderedDict[tuple[str, str], Compiler] = OrderedDict()
+        self._cache: OrderedDict[tuple[str, str], Compiler] = OrderedDict()
 
     def of(self, info: DeviceInfo) -> Compiler:
         """Return the compiler for a device with its present calibration."""
         key = (info.name, info.calibration_id)
-        result = self._known.get(key)
+        result = self._cache.get(key)
         if result is None:
-            result = self._known[key] = Compiler(info)
-            if len(self._known) > MAX_TARGETS:
-                self._known.popitem(last=False)
+            result = self._cache[key] = Compiler(info)
+            if len(self._cache) > MAX_TARGETS:
+                self._cache.popitem(last=False)
         return result

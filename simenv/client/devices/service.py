@@ -17,8 +17,8 @@ class ServiceDevices:
 
     def device(self, name: str) -> DeviceInfo:
         """Return an emulated device, or that of a pool. Raises NotFoundError, OptionError."""
-        ask = partial(GetDevices, name=name)
-        return self._session.request(Devices, ask).devices[0]
+        request = partial(GetDevices, name=name)
+        return self._session.request(Devices, request).devices[0]
 
     def devices(self) -> dict[str, DeviceInfo]:
         """Return the pools as devices, by name."""

@@ -25,10 +25,10 @@ from simenv.config.environ import SERVICE_NAMES, SERVICE_PREFIXES
 from simenv.config.startup import StartupMessage
 from simenv.errors import SimenvError, StartFailedError, by_code
 
-OURS, WORKER = b"simenv.", b"simenv.worker"  # in command lines of processes of simenv
+COMMAND_PREFIX, WORKER = b"simenv.", b"simenv.worker"  # in command lines of processes of simenv
 PROGRESS_S = 0.5  # interval of progress reports of a start
 GRACE_S = 30.0  # added to start_timeout_s: the service itself gives up first, with a reason
-LOOK_S = 0.01
+POLL_S = 0.01
 QUOTED_LINES = 5
 Progress = Callable[[str, float], object]
 
@@ -43,7 +43,7 @@ class Service:
 
 def start(
     settings: Config,
-    where: EnvironmentPaths,
+    paths: EnvironmentPaths,
     *,
     private: bool,
     meanwhile: Callable[[], object] = lambda: None,
@@ -56,9 +56,9 @@ def start(
     start. Raises StartFailedError or the service's error. If the service refused its settings,
     folders that were created for it are removed; after a failed start they stay, for the logs.
     """
-    built = [folder for folder in {where.home, where.state} if not folder.exists()]
+    built = [folder for folder in {paths.home, paths.state} if not folder.exists()]
     try:
-        return _start(settings, where, private, meanwhile, progress)
+        return _start(settings, paths, private, meanwhile, progress)
     except SimenvError as error:
         if not isinstance(error, StartFailedError):
             for folder in built:
@@ -68,25 +68,25 @@ def start(
 
 def _start(
     settings: Config,
-    where: EnvironmentPaths,
+    paths: EnvironmentPaths,
     private: bool,
     meanwhile: Callable[[], object],
     progress: Progress | None,
 ) -> Service:
-    for folder in (where.home, where.state):
+    for folder in (paths.home, paths.state):
         files.private_folder(folder)
-    config.write(settings, where.config)
+    config.write(settings, paths.config)
     ready, args = os.pipe()
     line, lifeline = os.pipe() if private else (-1, -1)
     try:
-        process = _spawn(where, args, line)
+        process = _spawn(paths, args, line)
     except BaseException:
         _close(ready, args, line, lifeline)
         raise
     _close(args, line)
     try:
         meanwhile()
-        _await(ready, process, where, settings.start_timeout_s + GRACE_S, progress)
+        _await(ready, process, paths, settings.start_timeout_s + GRACE_S, progress)
     except BaseException:
         _close(lifeline)
         if not private:  # without a lifeline it does not end by itself
@@ -107,13 +107,13 @@ def environment(environ: Mapping[str, str]) -> dict[str, str]:
     }
 
 
-def end(process: subprocess.Popen[bytes], patience_s: float = 10.0) -> None:
+def end(process: subprocess.Popen[bytes], timeout_s: float = 10.0) -> None:
     """Wait for the end of a child process; SIGTERM, then SIGKILL, if it does not end by itself."""
-    for ask in (None, process.terminate, process.kill):
-        if ask is not None:
-            ask()
+    for stop in (None, process.terminate, process.kill):
+        if stop is not None:
+            stop()
         try:
-            _wait(process, patience_s if ask is None else 5.0)
+            _wait(process, timeout_s if stop is None else 5.0)
         except subprocess.TimeoutExpired:
             continue
         return
@@ -134,24 +134,24 @@ def _wait(process: subprocess.Popen[bytes], timeout_s: float) -> None:
     process.wait(timeout_s)
 
 
-def force(pid: int, patience_s: float, start_ticks: str = "") -> None:
-    """End a service on this node that does not answer: SIGTERM, then SIGKILL after `patience_s`."""
+def force(pid: int, timeout_s: float, start_ticks: str = "") -> None:
+    """End a service on this node that does not answer: SIGTERM, then SIGKILL after `timeout_s`."""
     for number in (signal.SIGTERM, signal.SIGKILL):
         if not runs(pid, SERVICE, start_ticks=start_ticks):
             return
         os.kill(pid, number)
-        if not gone([pid], patience_s):
+        if not wait_for_exit([pid], timeout_s):
             return
 
 
-def gone(pids: Iterable[int], timeout_s: float) -> list[int]:
+def wait_for_exit(pids: Iterable[int], timeout_s: float) -> list[int]:
     """Wait until none of these pids is a process of simenv; return those left after `timeout_s`."""
     deadline = time.monotonic() + timeout_s
-    while left := [pid for pid in pids if runs(pid, OURS, ending=True)]:
+    while remaining := [pid for pid in pids if runs(pid, COMMAND_PREFIX, ending=True)]:
         if time.monotonic() >= deadline:
             break
-        time.sleep(LOOK_S)
-    return left
+        time.sleep(POLL_S)
+    return remaining
 
 
 def workers(home: Path) -> list[int]:
@@ -175,20 +175,20 @@ def clear(sockets: Path, connection: Path) -> None:
         shutil.rmtree(sockets, ignore_errors=True)
 
 
-def _spawn(where: EnvironmentPaths, ready_fd: int, line: int) -> subprocess.Popen[bytes]:
-    argv = [config.interpreter(), "-P", "-m", "simenv.service", str(where.config)]
+def _spawn(paths: EnvironmentPaths, ready_fd: int, line: int) -> subprocess.Popen[bytes]:
+    argv = [config.interpreter(), "-P", "-m", "simenv.service", str(paths.config)]
     argv += ["--ready-fd", str(ready_fd)]
     if line >= 0:
         argv += ["--lifeline-fd", str(line)]
     flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW | os.O_CLOEXEC
-    log = os.open(where.log, flags, 0o600)
+    log = os.open(paths.log, flags, 0o600)
     try:
         return subprocess.Popen(
             argv,
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=log,
-            cwd=where.home,
+            cwd=paths.home,
             env=environment(os.environ),
             pass_fds=[descriptor for descriptor in (ready_fd, line) if descriptor >= 0],
             start_new_session=True,  # Ctrl-C in the starter's terminal is not meant for it
@@ -203,24 +203,24 @@ def _spawn(where: EnvironmentPaths, ready_fd: int, line: int) -> subprocess.Pope
 def _await(
     ready: int,
     process: subprocess.Popen[bytes],
-    where: EnvironmentPaths,
+    paths: EnvironmentPaths,
     timeout_s: float,
     progress: Progress | None = None,
 ) -> None:
     begun = time.monotonic()
-    heard, stage = b"", "the service's process"
+    received, stage = b"", "the service's process"
     while True:
-        line, newline, rest = heard.partition(b"\n")
+        line, newline, following_bytes = received.partition(b"\n")
         if newline:
-            readiness = _readiness(line, process, where)
+            readiness = _readiness(line, process, paths)
             if not readiness.progress:
                 break
-            heard, stage = rest, readiness.progress
+            received, stage = following_bytes, readiness.progress
             continue
         now_s = time.monotonic() - begun
         if now_s >= timeout_s:
             raise StartFailedError(
-                f"the service did not become ready within {timeout_s:g} s", hint=_quote(where)
+                f"the service did not become ready within {timeout_s:g} s", hint=_quote(paths)
             )
         if progress is not None:
             progress(stage, now_s)
@@ -228,16 +228,16 @@ def _await(
         if select.select([ready], [], [], wait_s)[0]:
             more = os.read(ready, 65_536)
             if not more:
-                readiness = _readiness(heard, process, where)
+                readiness = _readiness(received, process, paths)
                 break
-            heard += more
-    trouble = readiness.error
-    if trouble is not None:
-        raise by_code(trouble.code)(trouble.message, hint=trouble.hint)
+            received += more
+    error = readiness.error
+    if error is not None:
+        raise by_code(error.code)(error.message, hint=error.hint)
 
 
 def _readiness(
-    line: bytes, process: subprocess.Popen[bytes], where: EnvironmentPaths
+    line: bytes, process: subprocess.Popen[bytes], paths: EnvironmentPaths
 ) -> StartupMessage:
     """Decode a line of the service. Raises StartFailedError if it is not a StartupMessage."""
     try:
@@ -246,13 +246,13 @@ def _readiness(
         code = process.wait(5.0) if not line else None
         cause = f"ended with exit code {code}" if code is not None else f"said {line[:80]!r}"
         raise StartFailedError(
-            f"the service {cause} before it was ready", hint=_quote(where)
+            f"the service {cause} before it was ready", hint=_quote(paths)
         ) from error
 
 
-def _quote(where: EnvironmentPaths) -> str:
-    lines = "\n  ".join(last_lines(where.log, QUOTED_LINES))
-    return f"the end of {where.log}:\n  {lines}" if lines else f"{where.log} is empty"
+def _quote(paths: EnvironmentPaths) -> str:
+    lines = "\n  ".join(last_lines(paths.log, QUOTED_LINES))
+    return f"the end of {paths.log}:\n  {lines}" if lines else f"{paths.log} is empty"
 
 
 def _close(*descriptors: int) -> None:

@@ -51,18 +51,18 @@ def local(workers: int = 2, slots: int | None = None, **settings: Any) -> Client
     args: dict[str, Any] = {"name": "local", "durability": "process", "pools": (pool,)}
     args |= {"slots": slots or 0, "import_from": config.import_folders()}
     chosen = config.convert({**args, **settings}, source="simenv.local")
-    chosen, where, built = _private(chosen)
+    chosen, paths, built = _private(chosen)
     try:
         with StartLine(sys.stderr) as line:
             report = line.report if line.visible else None
-            process = launch.start(chosen, where, private=True, meanwhile=_load, progress=report)
+            process = launch.start(chosen, paths, private=True, meanwhile=_load, progress=report)
     except BaseException:
         for folder in built:
             shutil.rmtree(folder, ignore_errors=True)
         raise
     from simenv.client.environments.local_client import LocalClient, PrivateService
 
-    service = PrivateService(process, where.connection, built)
+    service = PrivateService(process, paths.connection, built)
     try:
         return LocalClient(service)
     except BaseException:

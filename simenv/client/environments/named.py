@@ -34,7 +34,7 @@ from simenv.errors import (
 if TYPE_CHECKING:
     import psutil
 
-LOOK_S = 0.01
+POLL_S = 0.01
 
 
 def descendants(pid: int) -> set[psutil.Process]:
@@ -52,7 +52,7 @@ def still_running(processes: Collection[psutil.Process], timeout_s: float) -> li
     while running := [each for each in processes if _runs(each)]:
         if monotonic() >= deadline:
             break
-        sleep(LOOK_S)
+        sleep(POLL_S)
     return running
 
 
@@ -76,7 +76,7 @@ def _runs(process: psutil.Process) -> bool:
 
 ANSWER_S = 5.0
 FORCE_S = 10.0  # from SIGTERM to SIGKILL
-GONE_S = 30.0  # a remote service that has not touched its connection file (every 5 s) is gone
+LOST_AFTER_S = 30.0  # a remote service that has not touched its connection file (every 5 s) is gone
 WORKERS_S = 5.0  # time in which workers end by themselves after their service
 _started: list[subprocess.Popen[bytes]] = []  # children, referenced so that they are reaped
 
@@ -110,12 +110,12 @@ def up(
     is up already, ConfigError, StartFailedError.
     """
     chosen = config.load({**options, "resume": resume, "force_lock": force_lock}, file)
-    where = config.places(chosen)
+    paths = config.places(chosen)
     with suppress(NoServiceError):
-        _remove_stale_files(read(where.connection), where.connection, force_lock)
+        _remove_stale_files(read(paths.connection), paths.connection, force_lock)
     _started[:] = [child for child in _started if child.poll() is None]
-    _started.append(launch.start(chosen, where, private=False, progress=progress).process)
-    return read(where.connection)
+    _started.append(launch.start(chosen, paths, private=False, progress=progress).process)
+    return read(paths.connection)
 
 
 def _remove_stale_files(file: ConnectionFile, path: Path, force: bool) -> None:
@@ -128,17 +128,18 @@ def _remove_stale_files(file: ConnectionFile, path: Path, force: bool) -> None:
             )
         launch.clear(Path(file.sockets), path)
         return
-    age_s = _silence_s(path)
-    if age_s < GONE_S and not force:
+    age_s = _age_s(path)
+    if age_s < LOST_AFTER_S and not force:
+        wait_s = LOST_AFTER_S - age_s
         raise InsufficientError(
             f"environment {file.name!r} is up on {file.node}: process {file.pid}, last sign of "
             f"life {age_s:.0f} s ago",
-            hint=f"if it is gone for sure: simenv up --force-lock, or wait {GONE_S - age_s:.0f} s",
+            hint=f"if it is gone for sure: simenv up --force-lock, or wait {wait_s:.0f} s",
         )
     path.unlink(missing_ok=True)
 
 
-def _silence_s(path: Path) -> float:
+def _age_s(path: Path) -> float:
     """Return the seconds since a file was touched, by the clock of its file system."""
     with tempfile.NamedTemporaryFile(dir=path.parent, prefix=".now-") as now:
         return max(0.0, os.fstat(now.fileno()).st_mtime - path.stat().st_mtime)
@@ -153,23 +154,23 @@ def down(
     gets SIGTERM, then SIGKILL. Raises NoServiceError if there is none.
     """
     begun = monotonic()
-    where = find(name, Path(service) if service is not None else None)
-    if isinstance(where, KeyFileAddress):
-        return _down_remote(where, now, begun)
-    path = where.path
+    address = find(name, Path(service) if service is not None else None)
+    if isinstance(address, KeyFileAddress):
+        return _down_remote(address, now, begun)
+    path = address.path
     file = read(path)
     is_local = file.node == os.uname().nodename
     workers = launch.workers(path.parent) if is_local else []
     below = descendants(file.pid) if is_local and not ended(file) else set()
-    asked = None if ended(file) else _ask(path, now)
-    queued, patience_s, nodes = asked or (0, 0.0, ())
-    forced = asked is None
+    answer = None if ended(file) else _request_shutdown(path, now)
+    queued, end_timeout_s, nodes = answer or (0, 0.0, ())
+    forced = answer is None
     if is_local:
-        if forced or launch.gone([file.pid], patience_s):
+        if forced or launch.wait_for_exit([file.pid], end_timeout_s):
             forced = True
             launch.force(file.pid, FORCE_S, file.start_ticks)
         _clear(file, workers, below, path)
-    elif forced or not _wait_for_removal(path, patience_s):
+    elif forced or not _wait_for_removal(path, end_timeout_s):
         raise NoServiceError(
             f"the service of {file.name!r} on {file.node} does not answer",
             hint=f"it can only be ended there: process {file.pid}",
@@ -177,15 +178,15 @@ def down(
     return ShutdownReport(file.name, file.pid, queued, monotonic() - begun, forced, nodes)
 
 
-def _down_remote(where: KeyFileAddress, now: bool, begun: float) -> ShutdownReport:
+def _down_remote(address: KeyFileAddress, now: bool, begun: float) -> ShutdownReport:
     """End an environment on another machine with an admin's key; wait until it does not answer."""
-    with Client(where, ANSWER_S) as client:
+    with Client(address, ANSWER_S) as client:
         info = client.status()
         stopping = client.shutdown(now, ANSWER_S)
         try:
             while True:
                 client.status()
-                sleep(launch.LOOK_S)
+                sleep(launch.POLL_S)
         except (NoServiceError, TimedOutError):
             queued = stopping.queued + (stopping.running if now else 0)
             nodes = tuple(node.name for node in info.nodes)
@@ -205,18 +206,18 @@ def _clear(
         else:
             child.poll()
     pids = [file.pid, *workers, *launch.workers(path.parent)]  # those begun while it ended
-    launch.kill(launch.gone(pids, WORKERS_S))
+    launch.kill(launch.wait_for_exit(pids, WORKERS_S))
     kill(still_running(below, WORKERS_S))  # daemons and helpers of launchers
-    left = [
-        *launch.gone(pids, WORKERS_S),
+    remaining = [
+        *launch.wait_for_exit(pids, WORKERS_S),
         *(each.pid for each in still_running(below, WORKERS_S)),
     ]
-    if left:
-        raise SimenvError(f"processes of {file.name!r} are left: {left}", hint="kill them")
+    if remaining:
+        raise SimenvError(f"processes of {file.name!r} are left: {remaining}", hint="kill them")
     launch.clear(sockets, path)
 
 
-def _ask(path: Path, now: bool) -> tuple[int, float, tuple[str, ...]] | None:
+def _request_shutdown(path: Path, now: bool) -> tuple[int, float, tuple[str, ...]] | None:
     """Ask the service to end; return (tasks that stay queued, seconds that it may take, its nodes),
     or None if it does not answer."""
     try:
@@ -237,5 +238,5 @@ def _ask(path: Path, now: bool) -> tuple[int, float, tuple[str, ...]] | None:
 def _wait_for_removal(path: Path, timeout_s: float) -> bool:
     deadline = monotonic() + timeout_s
     while path.exists() and monotonic() < deadline:
-        sleep(launch.LOOK_S)
+        sleep(launch.POLL_S)
     return not path.exists()

@@ -10,7 +10,7 @@ from simenv.errors import OptionError
 from simenv.model import decode_program
 
 if TYPE_CHECKING:
-    from simenv.client.results.notebook import ShownResult
+    from simenv.client.results.notebook import ResultLike
     from simenv.model import TaskSpec
 
 MAX_DRAWN_QUBITS = 20  # a larger drawing is unreadable
@@ -45,7 +45,7 @@ def circuit_html(spec: TaskSpec) -> str:
     return f'<details><summary>circuit</summary><pre style="{style}">{escape(text)}</pre></details>'
 
 
-def histogram(result: ShownResult, axes: Any) -> Any:
+def histogram(result: ResultLike, axes: Any) -> Any:
     """Draw the counts, or the exact probabilities, of a result; see `Result.plot`."""
     try:
         from matplotlib import pyplot

@@ -163,8 +163,8 @@ def _npz(result: Exported, decoded: DecodedResult, row: int, path: Path) -> None
     import numpy as np
 
     text = msgspec.json.encode(metadata(result, decoded)).decode()
-    with replacing(path, mode=0o666, sync=True) as out:
-        np.savez(out, metadata=np.array(text), **contents(decoded, row))  # type: ignore[arg-type]
+    with replacing(path, mode=0o666, sync=True) as file:
+        np.savez(file, metadata=np.array(text), **contents(decoded, row))  # type: ignore[arg-type]
 
 
 def _json(result: Exported, decoded: DecodedResult, row: int, path: Path) -> None:
@@ -176,5 +176,5 @@ def _json(result: Exported, decoded: DecodedResult, row: int, path: Path) -> Non
     settings = result.to_dict()
     if settings["statevector"] is not None:  # to_dict gives a reference to a file for large ones
         settings["statevector"] = [[a.real, a.imag] for a in decoded.statevector(row).tolist()]
-    with replacing(path, mode=0o666, sync=True) as out:
-        out.write(msgspec.json.format(msgspec.json.encode(settings)) + b"\n")
+    with replacing(path, mode=0o666, sync=True) as file:
+        file.write(msgspec.json.format(msgspec.json.encode(settings)) + b"\n")

@@ -104,20 +104,20 @@ class LargeArrays:
     def _fetch(self, array: StoredArray) -> memoryview:
         """Fetch an array into a temporary file, so that it takes disk and not memory."""
         with tempfile.TemporaryFile() as copy:
-            place, end = array.offset, array.offset + array.size_bytes
-            while place < end:
-                size_bytes = min(CHUNK_BYTES, end - place)
-                data = self._source.fetch_chunk(self._task, self._file.name, place, size_bytes)
+            offset, end = array.offset, array.offset + array.size_bytes
+            while offset < end:
+                size_bytes = min(CHUNK_BYTES, end - offset)
+                data = self._source.fetch_chunk(self._task, self._file.name, offset, size_bytes)
                 if not data:
                     raise StoreError(f"{self._file.name} ends too early")
-                os.pwrite(copy.fileno(), data, place)
-                place += len(data)
+                os.pwrite(copy.fileno(), data, offset)
+                offset += len(data)
             return reader.mapped(copy.fileno(), array)
 
 
-def failed(task: str, why: str) -> SimenvError:
+def failed(task: str, reason: str) -> SimenvError:
     """Return the error for a result that is still damaged after its task has run again."""
     return StoreError(
-        f"the result of task {task} is damaged: {why}",
+        f"the result of task {task} is damaged: {reason}",
         hint="submit it again with its seed; if that happens again, look at disk and memory",
     )

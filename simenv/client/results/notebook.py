@@ -18,7 +18,7 @@ MAX_VALUES = 16  # expectation values shown
 BAR_PX = 240
 
 
-class ShownResult(Protocol):
+class ResultLike(Protocol):
     """Attributes of a result that are displayed; see `Result`."""
 
     @property
@@ -57,15 +57,15 @@ class ShownResult(Protocol):
 def client_text(info: ServiceInfo) -> str:
     """Return a line about an environment, for terminals."""
     up = sum(pool.workers for pool in info.pools)
-    wanted = sum(pool.target for pool in info.pools)
+    target = sum(pool.target for pool in info.pools)
     pools = f"{len(info.pools)} pool{'s' if len(info.pools) != 1 else ''}"
     return (
-        f"<simenv {info.name}@{info.node} | {pools}, {up}/{wanted} workers up | "
+        f"<simenv {info.name}@{info.node} | {pools}, {up}/{target} workers up | "
         f"{info.queued} waiting>"
     )
 
 
-def result_html(result: ShownResult) -> str:
+def result_html(result: ResultLike) -> str:
     """Return HTML of a result: provenance, then a histogram of counts or a table of values."""
     shots = f"{result.shots} shots" if result.shots else "exact"
     facts = [
@@ -120,8 +120,8 @@ def _pool(pool: PoolInfo) -> tuple[str, ...]:
     return (pool.name, pool.engine, workers, busy, waiting, state)
 
 
-def _heading(title: str, remark: str) -> str:
-    return f"<div><b>{escape(title)}</b> {escape(remark)}</div>"
+def _heading(title: str, note: str) -> str:
+    return f"<div><b>{escape(title)}</b> {escape(note)}</div>"
 
 
 def _pairs(pairs: Sequence[tuple[str, str]]) -> str:

@@ -31,19 +31,19 @@ class Result:
     Raises OptionError when an output is read that was not requested in `outputs`.
     """
 
-    __slots__ = ("_counts", "_data", "_decoded", "_known", "_probabilities", "_row")
+    __slots__ = ("_counts", "_data", "_decoded", "_probabilities", "_provenance_source", "_row")
 
     def __init__(self, decoded: DecodedResult, provenance: ProvenanceSource, row: int = 0) -> None:
         self._decoded = decoded
         self._data = decoded.data
         self._row = row
-        self._known = provenance
+        self._provenance_source = provenance
         self._counts: dict[str, int] | None = None
         self._probabilities: dict[str, float] | None = None
 
     @property
     def _provenance(self) -> Provenance:
-        return self._known.provenance()
+        return self._provenance_source.provenance()
 
     @property
     def counts(self) -> dict[str, int]:
@@ -52,7 +52,7 @@ class Result:
         if result is None:
             data, decoded = self._data, self._decoded
             if not data.counts:
-                self._need(decoded.has("counts"), "counts")
+                self._require(decoded.has("counts"), "counts")
             rows, packed_counts = decoded.counts(self._row)
             result = bitstrings.counts(rows, data.outcome_width, packed_counts, data.registers)
             self._counts = result
@@ -66,7 +66,7 @@ class Result:
         """
         if self._probabilities is None:
             data = self._data
-            self._need(self._decoded.has("probabilities"), "probabilities")
+            self._require(self._decoded.has("probabilities"), "probabilities")
             rows, values = self._decoded.probabilities(self._row)
             registers = data.registers or (("", data.num_qubits),)
             self._probabilities = bitstrings.probabilities(
@@ -77,7 +77,7 @@ class Result:
     @property
     def statevector(self) -> NDArray[np.complexfloating[Any, Any]]:
         """complex128 (complex64 in single precision) [2**num_qubits]; qubit 0: lowest index bit."""
-        self._need(self._decoded.has("statevector"), "statevector")
+        self._require(self._decoded.has("statevector"), "statevector")
         return self._decoded.statevector(self._row)
 
     @property
@@ -93,19 +93,19 @@ class Result:
     @property
     def expectations(self) -> tuple[float, ...]:
         """Expectation value of each observable, in order."""
-        self._need(self._decoded.has("expectations"), "expectation")
+        self._require(self._decoded.has("expectations"), "expectation")
         return tuple(self._decoded.estimates(self._row)[0::2])
 
     @property
     def std_errors(self) -> tuple[float, ...]:
         """Standard error of each expectation value; 0.0 if it is exact."""
-        self._need(self._decoded.has("expectations"), "expectation")
+        self._require(self._decoded.has("expectations"), "expectation")
         return tuple(self._decoded.estimates(self._row)[1::2])
 
     @property
     def gradients(self) -> NDArray[np.float64]:
         """float64 [observables, parameters]: derivatives by each of `circuit.parameters`."""
-        self._need(self._decoded.has("gradients"), "gradient")
+        self._require(self._decoded.has("gradients"), "gradient")
         return self._decoded.gradients(self._row)
 
     @property
@@ -123,13 +123,13 @@ class Result:
     def outcomes(self) -> NDArray[np.unsignedinteger[Any]]:
         """Distinct outcomes, ascending: uint8/16/32/64 [k], or uint8 [k, width] beyond 64 clbits.
         Clbit 0 is bit 0; in wide rows bit 0 of byte 0."""
-        self._need(self._decoded.has("counts"), "counts")
+        self._require(self._decoded.has("counts"), "counts")
         return hdf5_layout.outcomes(self._decoded.counts(self._row)[0], self._data.outcome_width)
 
     @property
     def outcome_counts(self) -> NDArray[np.uint32]:
         """uint32 [k]: number of shots of each of `outcomes`."""
-        self._need(self._decoded.has("counts"), "counts")
+        self._require(self._decoded.has("counts"), "counts")
         return hdf5_layout.array_of(self._decoded.counts(self._row)[1], "<u4")
 
     @property
@@ -138,7 +138,7 @@ class Result:
         byte c // 8; `registers` follow one another from clbit 0."""
         import numpy as np
 
-        self._need(self._decoded.has("memory"), "memory")
+        self._require(self._decoded.has("memory"), "memory")
         packed = np.frombuffer(self._decoded.memory(self._row), np.uint8)
         return packed.reshape(self._data.shots, -1)
 
@@ -372,8 +372,8 @@ class Result:
         """HTML for notebooks: provenance, and a histogram or a table of values."""
         return notebook.result_html(self)
 
-    def _need(self, there: bool, output: str) -> None:
-        if not there:
+    def _require(self, has_output: bool, output: str) -> None:
+        if not has_output:
             hints = {
                 "expectation": "observables=...",
                 "gradient": 'observables=..., outputs=("expectation", "gradient"), shots=None',

@@ -78,7 +78,7 @@ class Cutting:
 
         observables = PauliList(self._observables)
         if self._labels is None:
-            circuit, observables = self._with_found_cuts(circuit, observables)
+            circuit, observables = self._with_automatic_cuts(circuit, observables)
         problem = addon.partition_problem(
             circuit=circuit, partition_labels=self._labels, observables=observables
         )
@@ -105,7 +105,7 @@ class Cutting:
         combine = partial(_combined, sizes, coefficients, problem.subobservables, overhead)
         return SplitCircuit(parts, combine)
 
-    def _with_found_cuts(self, circuit: Any, observables: Any) -> tuple[Any, Any]:
+    def _with_automatic_cuts(self, circuit: Any, observables: Any) -> tuple[Any, Any]:
         addon = _addon()
         from qiskit_addon_cutting.automated_cut_finding import (
             DeviceConstraints,

@@ -57,8 +57,8 @@ class Pipeline:
                     )
                 self._split = stage
                 continue
-            stages_there = self._before if self._split is None else self._after
-            stages_there.append(_function_of(stage))
+            stage_list = self._before if self._split is None else self._after
+            stage_list.append(_function_of(stage))
 
     def apply(self, circuit: Any) -> SplitCircuit:
         """Run the stages on a circuit. An exception of a stage is raised as ProgramError with the

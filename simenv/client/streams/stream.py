@@ -114,11 +114,11 @@ class Stream:
             if self._closed:
                 raise OptionError("the stream is closed", hint="open another one")
             try:
-                for part, own in zip(
+                for part, circuit_options in zip(
                     split.parts, _options_of_parts(merged, split.parts), strict=True
                 ):
-                    target = self._place(part, own)
-                    tasks.append(self._client.post(part.circuit, **own))
+                    target = self._set_target(part, circuit_options)
+                    tasks.append(self._client.post(part.circuit, **circuit_options))
                     targets.append(target)
                     self._count_in_flight(target, 1)
             except SimenvError:  # one part was refused: cancel the others
@@ -141,7 +141,7 @@ class Stream:
             if task.settled() is not None:
                 task.cancel()
 
-    def _place(self, part: CircuitPart, options: dict[str, Any]) -> str:
+    def _set_target(self, part: CircuitPart, options: dict[str, Any]) -> str:
         """Set the target of a circuit in its options and return it; "": the environment chooses."""
         if part.device is not None or part.pool is not None:
             options["device"], options["pool"] = part.device, part.pool
@@ -189,8 +189,8 @@ class Stream:
     def resume(self) -> None:
         """Wait again for tasks without news after the service was lost."""
         with self._lock:
-            lost, self._lost = self._lost, []
-        for task, built, target in lost:
+            waiting, self._lost = self._lost, []
+        for task, built, target in waiting:
             self._watch(task, built, target)
 
     def _deliver(self, tasks: Iterable[StreamTask]) -> None:

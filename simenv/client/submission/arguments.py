@@ -26,7 +26,7 @@ def checked_key(key: object) -> str:
     return key
 
 
-def checked_whole(what: str, value: SupportsIndex, low: int, high: int, more: str = "") -> int:
+def checked_integer(name: str, value: SupportsIndex, low: int, high: int, more: str = "") -> int:
     """Check a whole number and its range. `more`: added to the hint. Raises OptionError."""
     if type(value) is int and low <= value <= high:
         return value
@@ -36,13 +36,13 @@ def checked_whole(what: str, value: SupportsIndex, low: int, high: int, more: st
         number = low - 1
     if isinstance(value, bool) or not low <= number <= high:
         hint = f"a whole number from {low} to {high}" + (f"; {more}" if more else "")
-        raise OptionError(f"{what}={value!r:.80}", hint=hint)
+        raise OptionError(f"{name}={value!r:.80}", hint=hint)
     return number
 
 
-def checked_seconds(what: str, value: object) -> float:
+def checked_seconds(name: str, value: object) -> float:
     """Check a time in seconds. Raises OptionError."""
     number = isinstance(value, int | float) and not isinstance(value, bool)
     if not number or not 0 < value <= MAX_SECONDS:  # type: ignore[operator]
-        raise OptionError(f"{what}={value!r:.80}", hint=f"seconds, above 0, up to {MAX_SECONDS:g}")
+        raise OptionError(f"{name}={value!r:.80}", hint=f"seconds, above 0, up to {MAX_SECONDS:g}")
     return float(value)  # type: ignore[arg-type]

@@ -44,10 +44,10 @@ class FreshTask(Task):
 
     __slots__ = ("_again", "_left", "_lock")
 
-    def __init__(self, handle: TaskHandle, again: Callable[[TaskHandle], TaskHandle]) -> None:
-        """`again`: submits the next attempt of a stale task; raises SimenvError."""
+    def __init__(self, handle: TaskHandle, resubmit: Callable[[TaskHandle], TaskHandle]) -> None:
+        """`resubmit`: submits the next attempt of a stale task; raises SimenvError."""
         super().__init__(handle)
-        self._again = again
+        self._resubmit = resubmit
         self._left = MAX_ATTEMPTS - 1
         self._lock = threading.Lock()
         self.session.call(handle, self.done)
@@ -120,7 +120,7 @@ class FreshTask(Task):
                 return False
             self._left -= 1
             try:
-                self._handle = self._again(handle)
+                self._handle = self._resubmit(handle)
             except SimenvError as failed:
                 self._handle = TaskHandle(handle.session, handle.number, handle.submission)
                 self._handle.lose(failed)
@@ -142,10 +142,10 @@ def renewable(
         return task
     loaded, key = load(circuit), options.get("idempotency_key")
 
-    def again(stale: TaskHandle) -> TaskHandle:
+    def resubmit(stale: TaskHandle) -> TaskHandle:
         devices.forget()
         next_key = None if key is None else f"{stale.id}/{key}"[:MAX_KEY_CHARS]
         prepared = prepare_one(loaded, {**options, "seed": seed}, devices)
         return send(session, prepared, next_key)[0].handle
 
-    return FreshTask(task.handle, again)
+    return FreshTask(task.handle, resubmit)

@@ -20,7 +20,7 @@ from simenv.client.submission.arguments import (
     MAX_PREFERRED,
     MAX_RESERVATION,
     MAX_SEED,
-    checked_whole,
+    checked_integer,
 )
 from simenv.client.submission.parents import Parents, checked_parents
 from simenv.config import NAME_RULE, application
@@ -241,7 +241,7 @@ def _checked(*values: Any) -> CheckedOptions:
         engine=_name("engine", inputs["engine"]),
         precision=precision,
         pool=_name("pool", pool) if pool else "",
-        priority=checked_whole("priority", inputs["priority"], -1_000_000, 1_000_000),
+        priority=checked_integer("priority", inputs["priority"], -1_000_000, 1_000_000),
         queue_timeout_s=_timeout("queue_timeout_s", inputs["queue_timeout_s"]),
         run_timeout_s=_timeout("run_timeout_s", inputs["run_timeout_s"]),
         name=_name("name", name) if name else "",
@@ -249,29 +249,29 @@ def _checked(*values: Any) -> CheckedOptions:
         ranks=_ranks(inputs["ranks"]),
         reservation=0
         if reservation is None
-        else checked_whole("reservation", reservation, 1, MAX_RESERVATION),
+        else checked_integer("reservation", reservation, 1, MAX_RESERVATION),
         prefer=_preferred(inputs["prefer"], pool, device),
         device=_name("device", device) if device else "",
         noise=() if noise == "on" or document else noise,
         stale=REFUSE if mode == "fresh" else "",
     )
     mapping = tuple(
-        checked_whole("qubit_mapping", qubit, 0, MAX_QUBITS)
+        checked_integer("qubit_mapping", qubit, 0, MAX_QUBITS)
         for qubit in inputs["qubit_mapping"] or ()
     )
     if len(set(mapping)) < len(mapping):
         raise OptionError(f"qubit_mapping={mapping!r:.80}", hint="each qubit of the device once")
-    place = bool(task.device or task.pool or task.prefer)
-    if not place and task.noise == OFF:
+    is_placed = bool(task.device or task.pool or task.prefer)
+    if not is_placed and task.noise == OFF:
         task = msgspec.structs.replace(task, noise=())
-    named = place or bool(document or task.noise or mapping) or mode != "auto"
+    named = is_placed or bool(document or task.noise or mapping) or mode != "auto"
     return CheckedOptions(shots, task, document, mode, mapping, named)
 
 
 def checked_seed(seed: Seed | None, idempotency_key: str | None) -> int:
     """Check the given seed, or draw one; a seed drawn for an idempotency key is always the same."""
     if seed is not None:
-        return checked_whole("seed", seed, 0, MAX_SEED)
+        return checked_integer("seed", seed, 0, MAX_SEED)
     if idempotency_key is not None:
         return _hash(idempotency_key.encode())
     return _cut(os.urandom(8))
@@ -279,7 +279,7 @@ def checked_seed(seed: Seed | None, idempotency_key: str | None) -> int:
 
 def checked_binding(binding_index: SupportsIndex) -> int:
     """Check the index of a binding in its sweep. Raises OptionError."""
-    return checked_whole("binding_index", binding_index, 0, MAX_BINDING)
+    return checked_integer("binding_index", binding_index, 0, MAX_BINDING)
 
 
 def item_seeds(seed: Seeds, count: int, idempotency_key: str | None) -> list[int]:
@@ -299,12 +299,12 @@ def item_seeds(seed: Seeds, count: int, idempotency_key: str | None) -> list[int
 def sweep_seeds(seed: Seeds, count: int, idempotency_key: str | None) -> list[int]:
     """Return one seed for each binding of a sweep: those given, or one for all. Bindings with one
     seed differ in their index, which is a part of the random key."""
-    if one_seed(seed):
+    if is_single_seed(seed):
         return [checked_seed(seed, idempotency_key)] * count
     return _seed_list(seed, count)
 
 
-def one_seed(seed: Seeds) -> TypeGuard[Seed | None]:
+def is_single_seed(seed: Seeds) -> TypeGuard[Seed | None]:
     """Return whether one seed is given for all tasks."""
     return not (isinstance(seed, Sequence) or hasattr(seed, "__len__"))
 
@@ -312,7 +312,7 @@ def one_seed(seed: Seeds) -> TypeGuard[Seed | None]:
 def _seed_list(seeds: Any, count: int) -> list[int]:
     if len(seeds) != count:
         raise OptionError(f"{len(seeds)} seeds for {count} tasks", hint="one each, or one for all")
-    return [checked_whole(f"seed[{k}]", seed, 0, MAX_SEED) for k, seed in enumerate(seeds)]
+    return [checked_integer(f"seed[{k}]", seed, 0, MAX_SEED) for k, seed in enumerate(seeds)]
 
 
 def _hash(data: bytes) -> int:
@@ -329,12 +329,12 @@ def _shots(shots: SupportsIndex | float | None) -> int:
         return 0
     if isinstance(shots, float) and shots.is_integer():
         shots = int(shots)
-    return checked_whole("shots", shots, 0, MAX_SHOTS, "None or 0: exact")  # type: ignore[arg-type]
+    return checked_integer("shots", shots, 0, MAX_SHOTS, "None or 0: exact")  # type: ignore[arg-type]
 
 
 def _ranks(ranks: SupportsIndex | None) -> int:
     """Check the ranks: a power of two, because the state is divided in halves."""
-    count = 0 if ranks is None else checked_whole("ranks", ranks, 1, MAX_RANKS, "None: as needed")
+    count = 0 if ranks is None else checked_integer("ranks", ranks, 1, MAX_RANKS, "None: as needed")
     if count & (count - 1):
         raise OptionError(
             f"ranks={count}", hint=f"a power of two, such as {1 << count.bit_length()}"
@@ -358,11 +358,11 @@ def _preferred(
     return tuple(dict.fromkeys(_name("prefer", name) for name in names))
 
 
-def _timeout(what: str, value: object) -> float:
+def _timeout(name: str, value: object) -> float:
     if value is None:
         return 0.0
     if not isinstance(value, int | float) or not 0 < value < math.inf:
-        raise OptionError(f"{what}={value!r}", hint="seconds, above 0; None: no limit")
+        raise OptionError(f"{name}={value!r}", hint="seconds, above 0; None: no limit")
     return float(value)
 
 
@@ -378,9 +378,9 @@ def _engine_options(settings: Mapping[str, Any]) -> EngineOptions:
     return tuple(sorted((str(name), value) for name, value in settings.items()))
 
 
-def _name(what: str, value: object) -> str:
+def _name(name: str, value: object) -> str:
     if not isinstance(value, str) or not NAME_RULE.match(value):
-        raise OptionError(f"{what}={str(value)[:80]!r}", hint="a-z, then up to 63 of a-z 0-9 _ . -")
+        raise OptionError(f"{name}={str(value)[:80]!r}", hint="a-z, then up to 63 of a-z 0-9 _ . -")
     return value
 
 

@@ -25,8 +25,8 @@ from simenv.client.submission.options import (
     checked_binding,
     checked_options,
     checked_seed,
+    is_single_seed,
     item_seeds,
-    one_seed,
     sweep_seeds,
 )
 from simenv.client.submission.sweep_size import bindings_per_task
@@ -64,7 +64,7 @@ def prepare_one(
         checked, loaded, layouts, terms = _on_device(loaded, options, checked, devices)
     else:
         terms = terms_of(loaded, options.get("observables"), checked)
-    row = _one_row(loaded, values)
+    row = _single_row(loaded, values)
     terms = with_chain(terms, loaded, values)
     spec = TaskSpec(
         loaded.packed,
@@ -107,7 +107,7 @@ def prepare_many(
     """Check and pack several circuits, a sweep or several sweeps; see `Client.submit_many`."""
     shots: Any = options.get("shots", DEFAULT_SHOTS)
     if isinstance(work, list) and work and all(map(_is_sweep, work)):
-        return _several_sweeps(work, shots, options, devices)
+        return _prepare_sweeps(work, shots, options, devices)
     if isinstance(shots, Sequence):
         raise OptionError(
             f"shots={shots!r:.80}", hint="one number; several go with a list of sweeps, one each"
@@ -121,7 +121,7 @@ def prepare_many(
             f"submit_many wants several circuits, got one {type(work).__name__}",
             hint="submit(circuit); or submit_many((circuit, parameter_values)) for a sweep",
         )
-    return _several(list(work), options, checked, devices)
+    return _prepare_batch(list(work), options, checked, devices)
 
 
 def prepare_question(
@@ -173,7 +173,7 @@ def _sweep(
     seeds = sweep_seeds(seed, len(rows), options.get("idempotency_key"))
     packed, shots, total = loaded.packed, checked.shots, len(rows)
     each = 1
-    if one_seed(seed) and rows.shape[1]:
+    if is_single_seed(seed) and rows.shape[1]:
         each = bindings_per_task(loaded.program, terms, shots, total)
     return PreparedSubmit(
         terms,
@@ -192,7 +192,7 @@ def _sweep(
     )
 
 
-def _several_sweeps(
+def _prepare_sweeps(
     sweeps: Sequence[tuple[Any, Any]],
     shots: Any,
     options: BatchOptions,
@@ -212,9 +212,9 @@ def _several_sweeps(
     parts: list[PreparedSubmit] = []
     errors: list[SimenvError] = []
     for index, (circuit, values) in enumerate(sweeps):
-        own: BatchOptions = {**options, "seed": seeds[index], "shots": each[index]}
+        sweep_options: BatchOptions = {**options, "seed": seeds[index], "shots": each[index]}
         try:
-            parts.append(_sweep(circuit, values, own, _checked(own), devices))
+            parts.append(_sweep(circuit, values, sweep_options, _checked(sweep_options), devices))
             if parts[-1].terms != parts[0].terms:
                 raise OptionError(
                     "sweeps of one call share observables, device and outputs, and these differ"
@@ -228,18 +228,18 @@ def _several_sweeps(
     return PreparedSubmit(parts[0].terms, [spec for part in parts for spec in part.specs])
 
 
-def _several(
+def _prepare_batch(
     circuits: Sequence[Any],
     options: BatchOptions,
     checked: CheckedOptions,
     devices: SubmitDevices | None,
 ) -> PreparedSubmit:
     """Prepare one task for each circuit. Raises BatchRefusedError, which names every bad one."""
-    seen: dict[int, int] = {}  # first index of each object: repeated circuits are packed once
+    first_index: dict[int, int] = {}  # by object: repeated circuits are packed once
     errors: list[SimenvError] = []
     programs: list[PackedCircuit] = []
     for index, circuit in enumerate(circuits):
-        first = seen.setdefault(id(circuit), index)
+        first = first_index.setdefault(id(circuit), index)
         if first != index and not errors:
             programs.append(programs[first])
             continue
@@ -256,7 +256,7 @@ def _several(
         return PreparedSubmit(checked.task_options(True, None), [])
     terms, layouts = None, [_AS_WRITTEN] * len(programs)
     if checked.named and not errors:
-        terms, programs, layouts = _several_on_device(programs, options, checked, devices, errors)
+        terms, programs, layouts = _compile_batch(programs, options, checked, devices, errors)
     elif not errors:
         terms = common_terms(programs, options.get("observables"), checked, errors)
     if terms is None or errors:
@@ -272,7 +272,7 @@ def _several(
     )
 
 
-def _several_on_device(
+def _compile_batch(
     programs: list[PackedCircuit],
     options: BatchOptions,
     checked: CheckedOptions,
@@ -328,7 +328,7 @@ def _is_sweep(work: Any) -> bool:
     return isinstance(values, Mapping | list | tuple) or hasattr(values, "__array__")
 
 
-def _one_row(loaded: PackedCircuit, parameter_values: Any) -> bytes:
+def _single_row(loaded: PackedCircuit, parameter_values: Any) -> bytes:
     """Return the values of all slots of the single binding, as they are sent."""
     if parameter_values is None:
         if loaded.parameters:

@@ -1,6 +1,6 @@
 """Sending of prepared tasks in messages of bounded size; a call is accepted or refused as a whole.
 
-`post` returns tasks that are not accepted yet. Invariant: at most STILL_UNANSWERED of them wait for
+`post` returns tasks that are not accepted yet. Invariant: at most MAX_UNANSWERED of them wait for
 their answer at once; the next `post` waits for the oldest one, which limits the rate of the caller.
 """
 
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from simenv.client.connection.session import ServiceSession
     from simenv.errors import SimenvError
 
-STILL_UNANSWERED = 512
+MAX_UNANSWERED = 512
 
 
 class PostedTask(Task):
@@ -128,11 +128,11 @@ class InflightWindow:
         self._open: deque[PostedTask] = deque()
 
     def add(self, task: PostedTask) -> None:
-        """Add a task; wait for the oldest one if STILL_UNANSWERED are exceeded."""
+        """Add a task; wait for the oldest one if MAX_UNANSWERED are exceeded."""
         oldest = None
         with self._lock:
             self._open.append(task)
-            if len(self._open) > STILL_UNANSWERED:
+            if len(self._open) > MAX_UNANSWERED:
                 oldest = self._open.popleft()
         if oldest is not None:
             oldest.settled()
@@ -230,8 +230,8 @@ def chunks(specs: list[TaskSpec]) -> Iterator[list[TaskSpec]]:
     ends = [*accumulate([len(s.program) + len(s.bindings) + SPEC_BYTES for s in specs], initial=0)]
     first = 0
     while first < len(specs):
-        room = ends[first] + CLIENT_MESSAGE_BYTES
-        last = min(bisect_right(ends, room) - 1, first + CLIENT_MESSAGE_TASKS)
+        end_byte = ends[first] + CLIENT_MESSAGE_BYTES
+        last = min(bisect_right(ends, end_byte) - 1, first + CLIENT_MESSAGE_TASKS)
         last = max(last, first + 1)
         yield specs[first:last]
         first = last
@@ -242,11 +242,11 @@ def _refused(
 ) -> SimenvError:
     if order.single:
         received.errors[0].index = -1
-    firsts = [0, *accumulate(spec.count for spec in order.specs)]  # the caller counts bindings
+    offsets = [0, *accumulate(spec.count for spec in order.specs)]  # the caller counts bindings
     refused = sum(order.specs[e.index].count for e in received.errors if e.index >= 0)
     for each in received.errors:
-        each.index = firsts[each.index] if each.index >= 0 else -1
-    error = refusals.error_of_batch(received.errors, firsts[-1], refused)
+        each.index = offsets[each.index] if each.index >= 0 else -1
+    error = refusals.error_of_batch(received.errors, offsets[-1], refused)
     if received.fresh:
         session.cancel([handle.number for handle in received.fresh])
         if key is not None:

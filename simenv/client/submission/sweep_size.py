@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from simenv.model import MAX_BINDINGS, Program, TaskOptions
 
-LEAST_US = 300.0  # least work of a task, if the sweep has so much
-MOST_US = 100_000.0  # most work of a task: workers share a sweep evenly, and a cancel acts soon
+MIN_TASK_US = 300.0  # least work of a task, if the sweep has so much
+MAX_TASK_US = 100_000.0  # most work of a task: workers share a sweep evenly, and a cancel acts soon
 FEW = 64  # least bindings of a task, unless the circuit is slow
 PARTS = 16  # tasks of a sweep: some for each of several workers
 RESULT_BYTES = 16 * 2**20  # most bytes of one task's result
@@ -20,8 +20,8 @@ def bindings_per_task(program: Program, terms: TaskOptions, shots: int, total: i
     cost_us = _cost_us(program, shots)
     largest = min(MAX_BINDINGS, RESULT_BYTES // _row_bytes(program, terms, shots))
     row_bytes = 8 * max(1, program.num_slots)
-    largest = min(largest, int(MOST_US / cost_us), BINDINGS_BYTES // row_bytes)
-    least = max(FEW, -(-LEAST_US // cost_us)) if cost_us * FEW < MOST_US / 10 else 1
+    largest = min(largest, int(MAX_TASK_US / cost_us), BINDINGS_BYTES // row_bytes)
+    least = max(FEW, -(-MIN_TASK_US // cost_us)) if cost_us * FEW < MAX_TASK_US / 10 else 1
     rows = max(1, min(largest, max(int(least), -(-total // PARTS))))
     if not rows < total <= rows * PARTS:
         return rows

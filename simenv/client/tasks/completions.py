@@ -26,8 +26,8 @@ if TYPE_CHECKING:
     from simenv.client.results.result import Result
 
 PAGE = 1_000
-LOOK_S = 0.02  # first pause between two polls; doubled up to LOOK_MAX_S
-LOOK_MAX_S = 0.5
+POLL_S = 0.02  # first pause between two polls; doubled up to MAX_POLL_S
+MAX_POLL_S = 0.5
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,42 +67,42 @@ class CompletionIterator:
         self._follow = follow
 
     def __iter__(self) -> Iterator[Completion]:
-        pause_s = LOOK_S
+        pause_s = POLL_S
         while True:
             page = self._page()
             if page:
-                pause_s = LOOK_S
-                yield from self._each(page)
+                pause_s = POLL_S
+                yield from self._yield_page(page)
             elif self._is_over():
                 return
             else:
                 time.sleep(pause_s)
-                pause_s = min(2 * pause_s, LOOK_MAX_S)
+                pause_s = min(2 * pause_s, MAX_POLL_S)
 
     async def __aiter__(self) -> AsyncIterator[Completion]:
         import asyncio
 
-        pause_s = LOOK_S
+        pause_s = POLL_S
         while True:
             page = await asyncio.to_thread(self._page)
             if page:
-                pause_s = LOOK_S
-                for completion in self._each(page):
+                pause_s = POLL_S
+                for completion in self._yield_page(page):
                     yield completion
             elif await asyncio.to_thread(self._is_over):
                 return
             else:
                 await asyncio.sleep(pause_s)
-                pause_s = min(2 * pause_s, LOOK_MAX_S)
+                pause_s = min(2 * pause_s, MAX_POLL_S)
 
-    def _each(self, page: list[Completion]) -> Iterator[Completion]:
+    def _yield_page(self, page: list[Completion]) -> Iterator[Completion]:
         for completion in page:
             self._since = completion.seq
             yield completion
 
     def _page(self) -> list[Completion]:
-        ask = partial(m.GetCompletions, since=self._since, limit=PAGE)
-        groups = self._session.request(m.CompletionPage, ask).groups
+        request = partial(m.GetCompletions, since=self._since, limit=PAGE)
+        groups = self._session.request(m.CompletionPage, request).groups
         return [entry for group in groups for entry in self._unpack(group)]
 
     def _unpack(self, group: m.Completed) -> Iterator[Completion]:

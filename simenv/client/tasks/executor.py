@@ -12,15 +12,15 @@ from typing import Any, Generic, TypeVar
 
 from simenv.client.tasks.task import Task
 
-SomeTask = TypeVar("SomeTask", bound=Task)
+TaskT = TypeVar("TaskT", bound=Task)
 
 
-class TaskExecutor(Executor, Generic[SomeTask]):
+class TaskExecutor(Executor, Generic[TaskT]):
     """Executor that holds weak references to its tasks. Thread-safe."""
 
     def __init__(self) -> None:
         self._closed = False
-        self._tasks: weakref.WeakSet[SomeTask] = weakref.WeakSet()
+        self._tasks: weakref.WeakSet[TaskT] = weakref.WeakSet()
         self._lock = threading.Lock()  # guards `_tasks`
 
     def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
@@ -35,22 +35,22 @@ class TaskExecutor(Executor, Generic[SomeTask]):
                 task.wait()
 
     @abstractmethod
-    def _cancel(self, tasks: Sequence[SomeTask]) -> object:
+    def _cancel(self, tasks: Sequence[TaskT]) -> object:
         """Cancel tasks, in one message."""
 
     def _check_open(self) -> None:
         if self._closed:
             raise RuntimeError("cannot schedule new futures after shutdown")
 
-    def _remember(self, tasks: Iterable[SomeTask]) -> None:
+    def _remember(self, tasks: Iterable[TaskT]) -> None:
         with self._lock:
             self._tasks.update(tasks)
 
-    def _unfinished(self) -> list[SomeTask]:
+    def _unfinished(self) -> list[TaskT]:
         with self._lock:
             return [task for task in self._tasks if not task.done()]
 
-    def _in_order(self, tasks: list[SomeTask], deadline: float | None) -> Iterator[Any]:
+    def _in_order(self, tasks: list[TaskT], deadline: float | None) -> Iterator[Any]:
         """Iterate over the results of the tasks; each task is dropped after its result. Tasks that
         are left when the iteration ends early are cancelled. Raises TimedOutError at the deadline,
         and the error of a task."""

@@ -61,15 +61,15 @@ class TaskFuture(ResultFuture):
 
     def set_running_or_notify_cancel(self) -> NoReturn:
         """Raise OptionError: only the service sets the state of a task."""
-        raise _not_ours()
+        raise _read_only_error()
 
     def set_result(self, result: object) -> NoReturn:  # noqa: ARG002
         """Raise OptionError: only the service sets the result of a task."""
-        raise _not_ours()
+        raise _read_only_error()
 
     def set_exception(self, exception: BaseException | None) -> NoReturn:  # noqa: ARG002
         """Raise OptionError: only the service ends a task."""
-        raise _not_ours()
+        raise _read_only_error()
 
     # --- read by concurrent.futures ---------------------------------------------------------------
 
@@ -125,5 +125,5 @@ def _notify(task: TaskFuture) -> None:
         waiters_state.condition.notify_all()
 
 
-def _not_ours() -> OptionError:
+def _read_only_error() -> OptionError:
     return OptionError("the end of a task comes from the service", hint="task.cancel() asks for it")

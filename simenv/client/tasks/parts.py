@@ -105,13 +105,13 @@ class PartTask(Task):
         """
         _refuse(options, _OF_ALL_PARTS)
         parts = self._parts
-        own: PartOptions = {**_inherited(parts.options), **options}  # type: ignore[typeddict-item]
+        part_options: PartOptions = {**_inherited(parts.options), **options}  # type: ignore[typeddict-item]
         sequence = msgspec.structs.replace(
             parts,
             circuit=_joined(parts.circuit, circuit),
             outcomes=self._outcomes(),
             keep_s=parts.keep_s if keep_s is None else checked_keep(keep_s),
-            options=own,
+            options=part_options,
         )
         return _send_part(self.session, sequence, self.result().worker)
 
@@ -127,9 +127,9 @@ class PartTask(Task):
         """
         _refuse(options, (*_OF_ALL_PARTS, *_WITHOUT_PARTS))
         parts = self._parts
-        asked: SubmitOptions = {**_inherited(parts.options), **options}  # type: ignore[typeddict-item]
+        run_options: SubmitOptions = {**_inherited(parts.options), **options}  # type: ignore[typeddict-item]
         terms = TaskParts(parts.ends, parts.keep_s, self._outcomes(), self.result().worker)
-        return _send(self.session, _joined(parts.circuit, circuit), asked, parts.seed, terms)
+        return _send(self.session, _joined(parts.circuit, circuit), run_options, parts.seed, terms)
 
     def run(self, circuit: Any, **options: Unpack[SubmitOptions]) -> Result:
         """Submit a circuit with `submit` and wait for its result."""
@@ -138,8 +138,8 @@ class PartTask(Task):
     def _outcomes(self) -> tuple[bytes, ...]:
         """Wait for this part; return the clbits after each part."""
         result = self.result()
-        own = result.memory.tobytes() if self._parts.circuit.measures else b""
-        return (*self._parts.outcomes, own)
+        outcome_bits = result.memory.tobytes() if self._parts.circuit.measures else b""
+        return (*self._parts.outcomes, outcome_bits)
 
 
 def submit_part(
@@ -170,11 +170,11 @@ def _send_part(session: Any, parts: PartSequence, worker: str) -> PartTask:
     if len(ends) > MAX_PARTS:
         raise LimitExceededError(f"{len(ends)} parts of one circuit; the limit is {MAX_PARTS}")
     circuit = msgspec.structs.replace(parts.circuit, measures="measure" in program.names)
-    asked: dict[str, Any] = {"outputs": "memory", "shots": 1}
+    requested: dict[str, Any] = {"outputs": "memory", "shots": 1}
     if not circuit.measures:  # every task has an output: the norm
-        asked = {"observables": "I" * circuit.num_qubits, "shots": None}
+        requested = {"observables": "I" * circuit.num_qubits, "shots": None}
     terms = TaskParts(ends, parts.keep_s, parts.outcomes, worker)
-    task = _send(session, circuit, {**parts.options, **asked}, parts.seed, terms)
+    task = _send(session, circuit, {**parts.options, **requested}, parts.seed, terms)
     return PartTask(task.handle, msgspec.structs.replace(parts, circuit=circuit, ends=ends))
 
 

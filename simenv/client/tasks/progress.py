@@ -38,7 +38,7 @@ class ProgressLine:
     def __init__(self, stream: TextIO | None) -> None:
         """`stream`: None if the process has none."""
         self._stream = stream or StringIO()
-        self._shown = ""
+        self._last_text = ""
         self._notebook = type(stream).__module__.startswith("ipykernel.")
 
     @property
@@ -50,20 +50,20 @@ class ProgressLine:
         """Replace the line; cut to the terminal's width, since a wrapped line cannot be removed."""
         if steps is not None and steps.text:
             text = f"{steps.text} | {text}" if text else steps.text
-        if text == self._shown or not self.visible:
+        if text == self._last_text or not self.visible:
             return
         if not self._notebook:
             text = text[: max(1, shutil.get_terminal_size().columns - 1)]
         self._stream.write(f"\r{text}{self._erasure(len(text))}")
         self._stream.flush()
-        self._shown = text
+        self._last_text = text
 
     def clear(self) -> None:
         """Remove the line before the caller prints something. Idempotent."""
-        if self._shown:
+        if self._last_text:
             self._stream.write("\r" + self._erasure(0) + ("\r" if self._notebook else ""))
             self._stream.flush()
-            self._shown = ""
+            self._last_text = ""
 
     def finish(self, text: str) -> None:
         """Write a last line, which stays."""
@@ -75,7 +75,7 @@ class ProgressLine:
     def _erasure(self, length: int) -> str:
         """Return the characters that erase the former text behind `length` characters of the new
         one."""
-        return " " * (len(self._shown) - length) if self._notebook else "\x1b[K"
+        return " " * (len(self._last_text) - length) if self._notebook else "\x1b[K"
 
     def __enter__(self) -> Self:
         return self

@@ -159,7 +159,7 @@ class Task(TaskFuture):
         with progress_line(progress, sys.stderr) as line:
             while not self.session.wait_ended(handle, step_s(deadline)):
                 if deadline is not None and time.monotonic() >= deadline:
-                    raise self._late(timeout_s)
+                    raise self._timeout_error(timeout_s)
                 infos = self.session.task_infos([handle.number])
                 line.show(describe(infos, self.id), sweeps(infos))
         return handle.final_state
@@ -188,9 +188,11 @@ class Task(TaskFuture):
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, Task):
             return NotImplemented
-        mine, others = self.handle, other.handle
-        same = mine.number == others.number and mine.session is others.session
-        return same and self.row == other.row
+        handle, other_handle = self.handle, other.handle
+        is_same_task = (
+            handle.number == other_handle.number and handle.session is other_handle.session
+        )
+        return is_same_task and self.row == other.row
 
     def __hash__(self) -> int:
         return hash((self.handle.number, self.row))
@@ -235,10 +237,10 @@ class Task(TaskFuture):
         """Wait for the end. Raises TimedOutError."""
         handle = self.handle
         if not handle.over and not handle.session.wait_ended(handle, timeout_s):
-            raise self._late(timeout_s)
+            raise self._timeout_error(timeout_s)
         return handle
 
-    def _late(self, timeout_s: float | None) -> TimedOutError:
+    def _timeout_error(self, timeout_s: float | None) -> TimedOutError:
         return TimedOutError(
             f"task {self.id} has no result after {timeout_s or 0.0:g} s",
             hint="the task goes on: wait again, or cancel it",
@@ -280,11 +282,13 @@ def as_completed(
         raise OptionError(
             f"as_completed got tasks of {len(links)} clients", hint="call it once for each client"
         )
-    shown = progress_line(progress, sys.stderr if progress else None)
-    return chain(refused, _each(waiting, timeout_s, shown))
+    line = progress_line(progress, sys.stderr if progress else None)
+    return chain(refused, _in_completion_order(waiting, timeout_s, line))
 
 
-def _each(waiting: Waiting, timeout_s: float | None, line: ProgressLine) -> Iterator[Task]:
+def _in_completion_order(
+    waiting: Waiting, timeout_s: float | None, line: ProgressLine
+) -> Iterator[Task]:
     if not waiting:
         return
     begun = time.monotonic()
@@ -298,14 +302,14 @@ def _each(waiting: Waiting, timeout_s: float | None, line: ProgressLine) -> Iter
         while waiting:
             if ended_tasks.ended:
                 line.clear()  # the caller may print
-                together = waiting.pop(ended_tasks.ended.popleft())
-                again = [task for task in together if not task.done()]  # submitted again
-                if again:
-                    together = [task for task in together if task not in again]
-                    waiting.update((task.handle, [task]) for task in again)
-                    session.gather([task.handle for task in again], ended_tasks)
-                ended += len(together)
-                yield from together
+                ended_now = waiting.pop(ended_tasks.ended.popleft())
+                resubmitted = [task for task in ended_now if not task.done()]  # submitted again
+                if resubmitted:
+                    ended_now = [task for task in ended_now if task not in resubmitted]
+                    waiting.update((task.handle, [task]) for task in resubmitted)
+                    session.gather([task.handle for task in resubmitted], ended_tasks)
+                ended += len(ended_now)
+                yield from ended_now
                 continue
             if progress:
                 line.show("", ended_steps(ended, total))

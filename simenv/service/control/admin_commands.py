@@ -79,7 +79,7 @@ class PoolCommands:
         now_ns = time.monotonic_ns()
         match message:
             case Scale():
-                forced = self._check_room(message)
+                forced = self._check_capacity(message)
                 actions = self._scheduler.scale(
                     message.pool, message.least, message.most, overcommit=forced
                 )
@@ -105,17 +105,17 @@ class PoolCommands:
                 configured_max,
             ):
                 # A size that was forced then does not fit: it is forced again.
-                fitting = room_for(configured, self._state.limits, upper)
+                fitting = workers_that_fit(configured, self._state.limits, upper)
                 self._scheduler.scale(name, lower, upper, overcommit=fitting < upper)
                 log.info("pool %s is scaled to %d to %d workers", name, lower, upper)
-        applied = self._journal.records.policies_told()
+        applied = self._journal.records.applied_policies()
         self._journal.put(policies.apply(self._config, self._scheduler, applied), forced=False)
         for name, reason in self._journal.records.drained():
             with suppress(NotFoundError):  # a node of another allocation
                 self._scheduler.drain_node(name, reason, now_ns)
                 log.info("node %s is drained: %s", name, reason)
 
-    def _check_room(self, message: Scale) -> bool:
+    def _check_capacity(self, message: Scale) -> bool:
         """Return whether the requested size exceeds the nodes and is forced. Raises
         LimitExceededError if it exceeds them and is not forced, OptionError for hardware."""
         spec = self._configured.get(message.pool)
@@ -129,64 +129,68 @@ class PoolCommands:
         others = [
             p.spec for name, p in self._state.pools.items() if name != message.pool and not p.base
         ]
-        return self._is_too_much(spec, message, others)
+        return self._is_forced(spec, message, others)
 
-    def _is_too_much(self, spec: PoolSpec, message: Scale, others: list[PoolSpec]) -> bool:
+    def _is_forced(self, spec: PoolSpec, message: Scale, others: list[PoolSpec]) -> bool:
         limits = self._state.limits
-        fitting = room_for(spec, limits, message.most)
-        always = min(fitting, room_beside(spec, others, limits, message.least))
-        if fitting >= message.most and always >= message.least:
+        fitting = workers_that_fit(spec, limits, message.most)
+        minimum_fit = min(fitting, workers_that_fit_besides(spec, others, limits, message.least))
+        if fitting >= message.most and minimum_fit >= message.least:
             return False
         if message.force and can_place(spec, limits):
             return True
-        others_count = fitting >= message.most
-        wanted, available = (message.least, always) if others_count else (message.most, fitting)
-        suffix = " beside those of the other pools" if others_count else ""
+        limited_by_others = fitting >= message.most
+        wanted, available = (
+            (message.least, minimum_fit) if limited_by_others else (message.most, fitting)
+        )
+        suffix = " beside those of the other pools" if limited_by_others else ""
         raise LimitExceededError(
-            f"pool {spec.name!r}: {wanted} workers{_each(spec)} do not fit, {available} do"
-            f"{suffix}: {capacity_text(spec, limits, available, everywhere=others_count)}",
+            f"pool {spec.name!r}: {wanted} workers{_worker_text(spec)} do not fit, {available} do"
+            f"{suffix}: {capacity_text(spec, limits, available, all_nodes=limited_by_others)}",
             hint=f"simenv scale {spec.name} {available} at most; --force starts them all the same",
         )
 
 
 def can_place(spec: PoolSpec, limits: ClusterLimits) -> bool:
     """Return whether one worker of the pool can be placed on empty nodes."""
-    need = _need(spec)
-    return isinstance(place(need, [NodeResources.of(node) for node in nodes_of(limits)]), Placement)
+    request = _worker_request(spec)
+    return isinstance(
+        place(request, [NodeResources.of(node) for node in nodes_of(limits)]), Placement
+    )
 
 
-def room_for(spec: PoolSpec, limits: ClusterLimits, wanted: int) -> int:
+def workers_that_fit(spec: PoolSpec, limits: ClusterLimits, wanted: int) -> int:
     """Return the number of workers, at most `wanted`, that fit on otherwise empty nodes. Its bounds
     are the memory that they reserve, if any, and the nodes' limits of resident workers."""
-    need = _need(spec)
+    request = _worker_request(spec)
     if not can_place(spec, limits):
         return 0
     if not (limits.overcommit or spec.provider):
         wanted = min(wanted, max_residents(spec, limits) // spec.ranks)
-    if not (spec.memory_bytes or need.gpus):
+    if not (spec.memory_bytes or request.gpus):
         return wanted
-    rooms = [NodeResources.of(node) for node in nodes_of(limits)]
+    free_resources = [NodeResources.of(node) for node in nodes_of(limits)]
     count = 0
     while count < wanted:
-        placement = place(need, rooms)
+        placement = place(request, free_resources)
         if not isinstance(placement, Placement):
             break
-        rooms = list(allocate(need, placement, rooms))
+        free_resources = list(allocate(request, placement, free_resources))
         count += 1
     return count
 
 
-def room_beside(
+def workers_that_fit_besides(
     spec: PoolSpec, others: Sequence[PoolSpec], limits: ClusterLimits, wanted: int
 ) -> int:
     """Return the number of workers, at most `wanted`, that fit besides the smallest number of
     workers of the pools `others`."""
     if limits.overcommit or spec.provider:
         return wanted
-    taken = sum(other.min * other.ranks for other in others if not other.provider)
-    everywhere = PoolSpec("all", memory_bytes=spec.memory_bytes)
-    left = max_residents(everywhere, limits) - taken
-    return min(wanted, max(0, left) // spec.ranks)
+    used_slots = sum(other.min * other.ranks for other in others if not other.provider)
+    all_nodes = PoolSpec("all", memory_bytes=spec.memory_bytes)
+    free_slots = max_residents(all_nodes, limits) - used_slots
+    return min(wanted, max(0, free_slots) // spec.ranks)
 
 
 def max_residents(spec: PoolSpec, limits: ClusterLimits) -> int:
@@ -196,14 +200,14 @@ def max_residents(spec: PoolSpec, limits: ClusterLimits) -> int:
 
 
 def capacity_text(
-    spec: PoolSpec, limits: ClusterLimits, fit: int, *, everywhere: bool = False
+    spec: PoolSpec, limits: ClusterLimits, fit: int, *, all_nodes: bool = False
 ) -> str:
     """Explain why at most `fit` workers can be resident: "2 slots x 32 ranks of workers (64), and
-    18.8 GiB of memory for 128.0 MiB a rank (150)". `everywhere`: count the ranks on all nodes,
+    18.8 GiB of memory for 128.0 MiB a rank (150)". `all_nodes`: count the ranks on all nodes,
     without the memory that they reserve."""
     available = list(nodes_of(limits))
     each = min(spec.memory_bytes or WORKER_BYTES, WORKER_BYTES)  # as in `nodes.most_resident`
-    if not everywhere:
+    if not all_nodes:
         available = [node for node in available if matches(spec.nodes, NodeResources.of(node))]
         if fit < max_residents(spec, limits) // spec.ranks:  # the reserved memory is the limit
             each = spec.memory_bytes or each
@@ -224,7 +228,7 @@ _NO_GPU = "ask the site for GPUs (in Slurm: --gpus-per-node=1), or engine=statev
 
 def check_pools(pools: tuple[PoolSpec, ...], limits: ClusterLimits) -> None:
     """Check that all pools fit on the nodes. Raises ConfigError if one of them never can."""
-    rooms = [NodeResources.of(node) for node in nodes_of(limits)]
+    free_resources = [NodeResources.of(node) for node in nodes_of(limits)]
     for spec in pools:
         if rank_gpus(spec) and spec.ranks > 1:
             raise ConfigError(
@@ -238,39 +242,39 @@ def check_pools(pools: tuple[PoolSpec, ...], limits: ClusterLimits) -> None:
                 f"{limits.max_ranks} can be had ({limits.launcher})",
                 hint=f"{INSTALL_COMMAND} brings an MPI; `simenv doctor` tells more",
             )
-        need = _need(spec)
-        placement = place(need, rooms)
+        request = _worker_request(spec)
+        placement = place(request, free_resources)
         if isinstance(placement, Infeasible):
             raise ConfigError(
                 f"pool {spec.name!r} could never have a worker: {placement.message}",
                 hint=_NO_GPU if placement.resource == "gpus" else _TOO_LARGE,
             )
         others = [other for other in pools if other is not spec]
-        fitting = room_for(spec, limits, spec.min)
-        available = room_beside(spec, others, limits, fitting)
+        fitting = workers_that_fit(spec, limits, spec.min)
+        available = workers_that_fit_besides(spec, others, limits, fitting)
         wanted, suffix = spec.min, " beside those of the other pools" if available < fitting else ""
         checked_spec = spec
         if available >= spec.min:  # workers above the minimum may wait for memory to reserve
             wanted, suffix = spec.max, ""
             checked_spec = msgspec.structs.replace(spec, memory_bytes=0)
-            available = room_for(checked_spec, limits, spec.max)
+            available = workers_that_fit(checked_spec, limits, spec.max)
         if available < wanted:
             raise ConfigError(
-                f"pool {spec.name!r}: {wanted} workers{_each(spec)} do not fit, {available} do"
-                f"{suffix}: "
-                f"{capacity_text(checked_spec, limits, available, everywhere=bool(suffix))}",
+                f"pool {spec.name!r}: {wanted} workers{_worker_text(spec)} do not fit, "
+                f"{available} do{suffix}: "
+                f"{capacity_text(checked_spec, limits, available, all_nodes=bool(suffix))}",
                 hint=f"workers={available}; --overcommit starts more than fit",
             )
 
 
-def _need(spec: PoolSpec) -> ResourceRequest:
+def _worker_request(spec: PoolSpec) -> ResourceRequest:
     """Return the resources of one worker of the pool."""
     return ResourceRequest(
         spec.ranks, memory_bytes=spec.memory_bytes, gpus=rank_gpus(spec), nodes=spec.nodes
     )
 
 
-def _each(spec: PoolSpec) -> str:
+def _worker_text(spec: PoolSpec) -> str:
     memory = f" of {size(spec.memory_bytes)}" if spec.memory_bytes else ""
     return f" of {spec.ranks} ranks{memory}" if spec.ranks > 1 else memory
 
@@ -291,11 +295,11 @@ def _hint(error: ConfigError) -> str:
 class KeyCommands:
     """Changes of the accepted keys, which are stored in one file. Used from the loop's thread."""
 
-    def __init__(self, path: Path, listener: Listener, own: str = "") -> None:
-        """`own`: the public key of the environment's own user, which is not in the file."""
+    def __init__(self, path: Path, listener: Listener, own_key: str = "") -> None:
+        """`own_key`: the public key of the environment's own user, which is not in the file."""
         self._path = path
         self._listener = listener
-        self._own = {own: LOCAL} if own else {}
+        self._own_identity = {own_key: LOCAL} if own_key else {}
         if path.exists():  # create the lock file now, because a full disk may prevent it later
             with suppress(ConfigError), changing(path, LOCK_PATIENCE_S):
                 pass
@@ -362,4 +366,4 @@ class KeyCommands:
         return [key for key in read_keys(self._path) if key.name not in self._unwritten]
 
     def _admit(self) -> None:
-        self._listener.admit({**identities(self._keys), **self._own}, REVOKED_NOTICE)
+        self._listener.admit({**identities(self._keys), **self._own_identity}, REVOKED_NOTICE)

@@ -117,10 +117,10 @@ class Administration:
         state, now_ns = self._state, time.monotonic_ns()
         actions: list[Action] = []
         for reservation in [o for o in state.reservations.live.values() if o.grant.owner == owner]:
-            why = f"the key {owner!r} was revoked"
-            how = ReservationState.RELEASED
+            reason = f"the key {owner!r} was revoked"
+            final_state = ReservationState.RELEASED
             actions += self._scheduler.close_reservation(
-                reservation, how, why, time.time_ns(), now_ns
+                reservation, final_state, reason, time.time_ns(), now_ns
             )
         self._executor.execute(actions)
 
@@ -129,15 +129,15 @@ class Administration:
         if identity.scope:
             return
         result = (self._state.tasks.get(number) for number in tasks)
-        others: dict[str, list[int]] = {}
+        tasks_by_owner: dict[str, list[int]] = {}
         for record in result:
             if record is not None and record.batch.owner != identity.owner:
-                others.setdefault(record.batch.owner, []).append(record.number)
-        for owner, task_numbers in others.items():
-            shown = ", ".join(map(task_name, task_numbers[:SHOWN_TASKS]))
+                tasks_by_owner.setdefault(record.batch.owner, []).append(record.number)
+        for owner, task_numbers in tasks_by_owner.items():
+            names = ", ".join(map(task_name, task_numbers[:SHOWN_TASKS]))
             more = (
                 f" and {len(task_numbers) - SHOWN_TASKS} more"
                 if len(task_numbers) > SHOWN_TASKS
                 else ""
             )
-            self._audit.write(identity, "cancel", owner or "own user", f"tasks {shown}{more}")
+            self._audit.write(identity, "cancel", owner or "own user", f"tasks {names}{more}")

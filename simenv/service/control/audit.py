@@ -25,9 +25,9 @@ class AuditLog:
         self._executor = executor
         self._origin = origin
 
-    def write(self, identity: Identity, kind: str, subject: str, what: str) -> None:
+    def write(self, identity: Identity, kind: str, subject: str, detail: str) -> None:
         """Add an entry of the kind `audit.KIND`."""
         name = f"{identity.owner} ({identity.role})" if identity.owner else OWN_USER
         self._executor.record_event(
-            f"audit.{kind}", subject, f"{what}; by {name} from {self._origin()}", AUDIT
+            f"audit.{kind}", subject, f"{detail}; by {name} from {self._origin()}", AUDIT
         )

@@ -76,7 +76,7 @@ class ReservationCommands:
         self._journal = journal
         self._executor = executor
 
-    def take(self, peer: bytes, identity: Identity, message: Change, store_error: str) -> None:
+    def apply(self, peer: bytes, identity: Identity, message: Change, store_error: str) -> None:
         """Apply the change. Its answer is sent after the commit that stores it. `store_error`: the
         reason why nothing can be stored now, or "". Raises SimenvError."""
         if store_error:
@@ -142,10 +142,10 @@ class ReservationCommands:
                     message.timeout_s,
                 )
                 changed, _ = scheduler.set_device_state(*arguments, time.time_ns())
-                kind, what = _STEERED[message.verb], message.reason
+                kind, detail = _STEERED[message.verb], message.reason
             case SetDispatch():
                 changed, _ = scheduler.set_max_inflight(message.device, message.max_inflight)
-                kind, what = (
+                kind, detail = (
                     "device.bounded",
                     f"{message.max_inflight or 'any number of'} tasks at once",
                 )
@@ -153,10 +153,10 @@ class ReservationCommands:
                 changed, _ = scheduler.set_queue_policy(
                     message.device, message.policy, message.options
                 )
-                kind, what = "device.ordered", message.policy
+                kind, detail = "device.ordered", message.policy
         if changed:
-            self._executor.record_event(kind, message.device or "all", what)
-            self._audit.write(identity, kind, message.device or "all", what)
+            self._executor.record_event(kind, message.device or "all", detail)
+            self._audit.write(identity, kind, message.device or "all", detail)
         return self._target(message, changed)
 
     def _calibrate(self, identity: Identity, message: SteerTarget) -> m.ToClient:
@@ -182,19 +182,19 @@ class ReservationCommands:
             self._audit.write(
                 identity, "reservation.release", str(reservation.grant.id), f"of {owner}"
             )
-        how = ReservationState.CANCELLED if message.cancel else ReservationState.RELEASED
+        final_state = ReservationState.CANCELLED if message.cancel else ReservationState.RELEASED
         now_ns = time.monotonic_ns()
         actions = self._scheduler.close_reservation(
-            reservation, how, message.reason, time.time_ns(), now_ns
+            reservation, final_state, message.reason, time.time_ns(), now_ns
         )
         self._executor.execute(actions)
         running = running_tasks(self._state, reservation)
         return Released(message.request, reservation_info(self._state, reservation), running)
 
-    def _note(self, identity: Identity, changed: bool, device: str, what: str) -> None:
+    def _note(self, identity: Identity, changed: bool, device: str, detail: str) -> None:
         if changed:
-            self._audit.write(identity, "device.changed", device or "all", what)
-            self._executor.record_event("device.changed", device or "all", what)
+            self._audit.write(identity, "device.changed", device or "all", detail)
+            self._executor.record_event("device.changed", device or "all", detail)
 
     # --- queries --------------------------------------------------------------------------------
 
@@ -215,8 +215,8 @@ class ReservationCommands:
         else:
             selected = list(self._ledger.of(identity.scope))
         infos, counted = [], running_counts(self._state)
-        for place, reservation in enumerate(selected):
-            if not place % RESERVATIONS_PER_STEP:
+        for index, reservation in enumerate(selected):
+            if not index % RESERVATIONS_PER_STEP:
                 yield None
             infos.append(reservation_info(self._state, reservation, counted))
         yield codec.encode(Reservations(message.request, infos))

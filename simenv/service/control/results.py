@@ -76,7 +76,7 @@ class ResultRequests:
         self._record_event: EventRecorder = _log_event
         self._send: SendAnswer = _discard_answer
         self._has_requeued = False
-        self._next_look_ns = 0
+        self._next_poll_ns = 0
         self._reading: dict[str, int] = {}  # bytes that are being read, by owner
 
     def listen(self, record_event: EventRecorder, send: SendAnswer) -> None:
@@ -96,20 +96,20 @@ class ResultRequests:
 
     @property
     def is_urgent(self) -> bool:
-        """True if the loop should call `settle` soon: a client waits, or a task has just been
-        queued again. Reading it clears the latter."""
+        """True if the loop should call `process_completed` soon: a client waits, or a task has
+        just been queued again. Reading it clears the latter."""
         has_requeued, self._has_requeued = self._has_requeued, False
         return has_requeued or self.file_worker.busy or self._retention.is_urgent
 
-    def settle(self, now_ns: int, *, idle: bool) -> None:
+    def process_completed(self, now_ns: int, *, idle: bool) -> None:
         """Handle the completed jobs of the threads, and do a slice of retention.
 
         Raises JournalError.
         """
-        self.file_worker.settle()
-        if now_ns >= self._next_look_ns:
-            self._next_look_ns = now_ns + CHECKPOINT_SCAN_NS
-            self.file_worker.kept(self._remove_orphans)
+        self.file_worker.run_callbacks()
+        if now_ns >= self._next_poll_ns:
+            self._next_poll_ns = now_ns + CHECKPOINT_SCAN_NS
+            self.file_worker.list_checkpoints(self._remove_orphans)
         if idle or self._retention.is_urgent:
             self._retention.work(self._record_event)
 
@@ -137,11 +137,11 @@ class ResultRequests:
         """Return the error if no Submit of an owner is accepted because the disk is full."""
         if not (owner or self.reserve.spent):
             return None
-        return self.reserve.why_refused(owner, self.bytes_of(owner))
+        return self.reserve.refusal(owner, self.bytes_of(owner))
 
     # --- requests -------------------------------------------------------------------------------
 
-    def room(self, owner: str) -> bool:
+    def can_read(self, owner: str) -> bool:
         """Return whether more bytes may be read for this owner now."""
         return self._reading.get(owner, 0) < READING_BYTES
 
@@ -171,18 +171,18 @@ class ResultRequests:
         def finish(sweep: Sweep | JournalError) -> None:
             if isinstance(sweep, JournalError):
                 return self._refuse(peer, message.request, sweep)
-            left = self._retention.kept()
+            left = self._retention.stored_data()
             if not message.dry:
                 self._record_event("history.removed", "gc", removal_text(sweep.freed))
             answer = GarbageCollected(message.request, sweep.freed, left)
 
             def removed(_: object) -> None:
-                self.reserve.look_again()
+                self.reserve.invalidate()
                 self._answer(peer, answer)
 
             return self.file_worker.after(removed)
 
-        self._retention.ask(message.older_s, message.dry, finish)
+        self._retention.request_sweep(message.older_s, message.dry, finish)
 
     def _fetch(self, peer: bytes, identity: Identity, message: FetchResult) -> None:
         entry = self._journal.records.file_of(message.file)
@@ -217,7 +217,7 @@ class ResultRequests:
             return self._answer(peer, VerifyReply(message.request, "unknown"))
         completed, completion = result
         if zlib.crc32(completion.payload) != completion.checksum:
-            self._run_again(completed.first_seq, completion, "its payload is damaged")
+            self._rerun(completed.first_seq, completion, "its payload is damaged")
             return self._answer(peer, VerifyReply(message.request, "again"))
         file = None
         if m.STATES[completion.state] is TaskState.DONE:
@@ -227,18 +227,18 @@ class ResultRequests:
         if self._journal.records.file_of(file.name) == (message.task, 0):
             return self._answer(peer, VerifyReply(message.request, "removed"))
 
-        def finish(wrong: object) -> None:
+        def finish(damage: object) -> None:
             self._count(identity.owner, -_CHECK_BYTES)
-            word = "intact"
-            if wrong:
-                word = "again"
+            outcome = "intact"
+            if damage:
+                outcome = "again"
                 try:
-                    if self._is_still(message.task, completed.first_seq):
-                        self._run_again(completed.first_seq, completion, str(wrong))
+                    if self._is_current(message.task, completed.first_seq):
+                        self._rerun(completed.first_seq, completion, str(damage))
                         self.file_worker.remove([file.name])
                 except SimenvError as error:
                     return self._refuse(peer, message.request, error)
-            return self._answer(peer, VerifyReply(message.request, word))
+            return self._answer(peer, VerifyReply(message.request, outcome))
 
         self._count(identity.owner, _CHECK_BYTES)
         self.file_worker.check(file, finish)
@@ -254,7 +254,7 @@ class ResultRequests:
     def _may_see(self, task: int, scope: str) -> bool:
         return not scope or self._journal.records.owner_of(task) == scope
 
-    def _is_still(self, task: int, seq: int) -> bool:
+    def _is_current(self, task: int, seq: int) -> bool:
         """Return whether the result is still that of the task, which has not run again since."""
         if task in self._state.tasks:
             return False
@@ -263,11 +263,11 @@ class ResultRequests:
 
     # --- damaged results ------------------------------------------------------------------------
 
-    def _run_again(self, seq: int, completion: m.Completion, why: str) -> None:
+    def _rerun(self, seq: int, completion: m.Completion, reason: str) -> None:
         self._repair.task(seq, completion)
         self._has_requeued = True
         name = task_name(completion.task)
-        self._record_event("result.damaged", name, f"{why}; attempt {completion.attempts + 1}")
+        self._record_event("result.damaged", name, f"{reason}; attempt {completion.attempts + 1}")
 
     def requeue_damaged(self, error: DamagedRecord) -> None:
         """Queue all tasks of a damaged journal record again."""

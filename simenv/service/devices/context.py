@@ -86,9 +86,9 @@ class DeviceContext:
             problem, hint = device_check.refusal(circuit, profile, limits)
             if problem:
                 raise InfeasibleError(problem, hint=hint)
-        wrong = self._too_wide(circuit)
-        if wrong is not None:
-            raise wrong
+        error = self._too_wide(circuit)
+        if error is not None:
+            raise error
         try:
             with self._lock:
                 program = self._attachment.attach(circuit)

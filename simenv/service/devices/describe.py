@@ -23,17 +23,29 @@ def device_info(name: str, snapshot: CalibrationSnapshot, digest: str) -> Device
     An operation without qubits applies to every set of qubits without an operation of its own.
     """
     operations = [
-        OperationInfo(gate.name, gate.qubits, _known(gate.error), _known(gate.duration_ns))
+        OperationInfo(
+            gate.name,
+            gate.qubits,
+            _value_or_unknown(gate.error),
+            _value_or_unknown(gate.duration_ns),
+        )
         for gate in snapshot.gates
     ]
     measured = {each.name for each in operations}
     for number, qubit in enumerate(snapshot.qubits):
         if "measure" not in measured:
             error = _readout_error(qubit)
-            operations.append(OperationInfo("measure", (number,), error, _known(qubit.readout_ns)))
+            operations.append(
+                OperationInfo("measure", (number,), error, _value_or_unknown(qubit.readout_ns))
+            )
         if snapshot.dynamic and "reset" not in measured:
             operations.append(
-                OperationInfo("reset", (number,), _known(qubit.reset_error), _known(qubit.reset_ns))
+                OperationInfo(
+                    "reset",
+                    (number,),
+                    _value_or_unknown(qubit.reset_error),
+                    _value_or_unknown(qubit.reset_ns),
+                )
             )
     return DeviceInfo(
         name=name,
@@ -62,20 +74,20 @@ def device_info(name: str, snapshot: CalibrationSnapshot, digest: str) -> Device
 
 def _qubit_info(qubit: QubitCalibration) -> QubitInfo:
     return QubitInfo(
-        t1_us=_known(qubit.t1_us),
-        t2_us=_known(qubit.t2_us),
-        frequency_ghz=_known(qubit.frequency_ghz),
+        t1_us=_value_or_unknown(qubit.t1_us),
+        t2_us=_value_or_unknown(qubit.t2_us),
+        frequency_ghz=_value_or_unknown(qubit.frequency_ghz),
         readout_error=_readout_error(qubit),
-        readout_ns=_known(qubit.readout_ns),
+        readout_ns=_value_or_unknown(qubit.readout_ns),
     )
 
 
 def _readout_error(qubit: QubitCalibration) -> float:
     """Return the readout error, or the mean of p01 and p10 if only these were measured."""
     if qubit.readout_error is not None or qubit.p01 is None or qubit.p10 is None:
-        return _known(qubit.readout_error)
+        return _value_or_unknown(qubit.readout_error)
     return (qubit.p01 + qubit.p10) / 2.0
 
 
-def _known(value: float | None) -> float:
+def _value_or_unknown(value: float | None) -> float:
     return UNKNOWN if value is None else value

@@ -42,7 +42,7 @@ class NoiseDocuments:
         row = self._rows.get(digest)
         return b"" if row is None else row.body
 
-    def keep(self, digest: str, body: bytes, owner: str = "") -> None:
+    def add(self, digest: str, body: bytes, owner: str = "") -> None:
         """Store a document with the next commit. Raises LimitExceededError if the document is too
         large, or if unfinished tasks name too many documents of the owner."""
         if digest in self._rows:
@@ -51,29 +51,29 @@ class NoiseDocuments:
             raise LimitExceededError(
                 f"a noise document of {size(len(body))}; {size(MAX_DOCUMENT_BYTES)} are the limit"
             )
-        self._make_room(owner, len(body))
+        self._evict(owner, len(body))
         row = StoredDocument(digest, owner, time.time(), body)
         self._rows[digest] = row
         self._journal.put([noise_tables.insert(row)], forced=True)
 
-    def _make_room(self, owner: str, size_bytes: int) -> None:
+    def _evict(self, owner: str, size_bytes: int) -> None:
         """Remove the owner's oldest documents that no unfinished task names."""
-        own = [row for row in self._rows.values() if row.owner == owner]
-        held_bytes = sum(len(row.body) for row in own)
+        own_rows = [row for row in self._rows.values() if row.owner == owner]
+        held_bytes = sum(len(row.body) for row in own_rows)
         used: set[str] | None = None
-        for row in own:
-            if len(own) < MAX_DOCUMENTS and held_bytes + size_bytes <= MAX_OWNER_BYTES:
+        for row in own_rows:
+            if len(own_rows) < MAX_DOCUMENTS and held_bytes + size_bytes <= MAX_OWNER_BYTES:
                 return
             used = self._in_use() if used is None else used
             if row.digest not in used:
-                own = [each for each in own if each is not row]
+                own_rows = [each for each in own_rows if each is not row]
                 held_bytes -= len(row.body)
                 del self._rows[row.digest]
                 self._journal.put([noise_tables.delete(row.digest)], forced=False)
-        if len(own) >= MAX_DOCUMENTS or held_bytes + size_bytes > MAX_OWNER_BYTES:
+        if len(own_rows) >= MAX_DOCUMENTS or held_bytes + size_bytes > MAX_OWNER_BYTES:
             raise LimitExceededError(
-                f"{len(own)} noise documents with {size(held_bytes)} are in use; the limits are"
-                f" {MAX_DOCUMENTS} and {size(MAX_OWNER_BYTES)}",
+                f"{len(own_rows)} noise documents with {size(held_bytes)} are in use; the limits"
+                f" are {MAX_DOCUMENTS} and {size(MAX_OWNER_BYTES)}",
                 hint="wait for tasks to end, or use fewer noise models",
             )
 
@@ -94,11 +94,11 @@ class SentDocuments:
         sent_start, sent = self._sent.get(worker, (start, set()))
         if sent_start != start:
             sent = set()
-        wanted = dict.fromkeys(needed)
-        new = [digest for digest in wanted if digest not in sent]
+        needed_digests = dict.fromkeys(needed)
+        new = [digest for digest in needed_digests if digest not in sent]
         alone = bool(new) and len(sent) + len(new) > MAX_SENT
         if alone:
-            sent, new = set(), list(wanted)
+            sent, new = set(), list(needed_digests)
         sent.update(new)
         self._sent[worker] = (start, sent)
         return new, alone

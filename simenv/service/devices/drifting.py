@@ -38,8 +38,8 @@ if TYPE_CHECKING:
 
 CALIBRATION, FLUCTUATION, OUTAGE = "calibration-update", "noise-fluctuation", "outage"
 MAX_EVENTS = 1_000  # of one pool in one pass; only the last ones are recorded
-MAX_KNOWN = 64  # snapshots in memory, of one pool
-FIRST_LOOK_NS = 20_000_000
+MAX_SNAPSHOTS = 64  # snapshots in memory, of one pool
+FIRST_POLL_NS = 20_000_000
 NEVER_NS = 2**63 - 1
 MAX_BODIES = 256
 MAX_STARTS = 100_000
@@ -49,25 +49,25 @@ class DriftingDevice:
     """The drifting device of one pool."""
 
     def __init__(
-        self, pool: PoolSpec, state: DriftState, drift_future: Future[Drift], seen_ns: int
+        self, pool: PoolSpec, state: DriftState, drift_future: Future[Drift], reported_ns: int
     ) -> None:
-        """`seen_ns`: only later changes are reported."""
+        """`reported_ns`: only later changes are reported."""
         self.pool = pool.name
         self.device = pool.device
         self.state = state
         self.spec: DriftSpec = drift_of(pool.drift, pool.name)
-        self._made = drift_future
-        self._known: dict[int, EmulatedDevice] = {}
-        self._seen_ns = seen_ns  # time up to which changes were reported
+        self._drift_future = drift_future
+        self._device_of_step: dict[int, EmulatedDevice] = {}
+        self._reported_ns = reported_ns  # time up to which changes were reported
 
     @property
     def is_ready(self) -> bool:
         """True if its snapshots have been read."""
-        return self._made.done() and self._made.exception() is None
+        return self._drift_future.done() and self._drift_future.exception() is None
 
     @property
     def built(self) -> Future[Drift]:
-        return self._made
+        return self._drift_future
 
     def noise(self, wall_ns: int) -> EmulatedDevice:
         """Return the snapshot that is the noise at a time."""
@@ -94,7 +94,7 @@ class DriftingDevice:
 
     def changes(self, wall_ns: int) -> Iterator[RecordEvent]:
         """Yield the events since the last call."""
-        since_ns, self._seen_ns = self._seen_ns, wall_ns
+        since_ns, self._reported_ns = self._reported_ns, wall_ns
         drift = self._drift
         first = drift.step(self._device_s(since_ns)) + 1
         last = drift.step(self._device_s(wall_ns))
@@ -125,7 +125,7 @@ class DriftingDevice:
 
     @property
     def _drift(self) -> Drift:
-        return self._made.result()
+        return self._drift_future.result()
 
     def _device_s(self, wall_ns: int) -> float:
         """Convert a wall-clock time to the device's time, in seconds since 1970."""
@@ -149,17 +149,17 @@ class DriftingDevice:
     def _published_step(self, wall_ns: int) -> int:
         if self.spec.kind == "replay":
             return self._drift.step(self._device_s(wall_ns))
-        place = bisect_right(self.state.calibrated_ns, wall_ns)
-        if not place:
+        index = bisect_right(self.state.calibrated_ns, wall_ns)
+        if not index:
             return 0
-        return self._drift.step(self._device_s(self.state.calibrated_ns[place - 1]))
+        return self._drift.step(self._device_s(self.state.calibrated_ns[index - 1]))
 
     def _at(self, step: int) -> EmulatedDevice:
-        result = self._known.get(step)
+        result = self._device_of_step.get(step)
         if result is None:
-            if len(self._known) >= MAX_KNOWN:
-                del self._known[next(iter(self._known))]
-            result = self._known[step] = emulated(self.device, self._drift.snapshot(step))
+            if len(self._device_of_step) >= MAX_SNAPSHOTS:
+                del self._device_of_step[next(iter(self._device_of_step))]
+            result = self._device_of_step[step] = emulated(self.device, self._drift.snapshot(step))
         return result
 
     def _event(self, kind: str, device: EmulatedDevice, wall_ns: int) -> RecordEvent:
@@ -238,7 +238,7 @@ class DriftingDevices:
     def next_ns(self, wall_ns: int) -> int:
         """Return the time of the next change of any device."""
         times = [
-            device.next_ns(wall_ns) if device.is_ready else wall_ns + FIRST_LOOK_NS
+            device.next_ns(wall_ns) if device.is_ready else wall_ns + FIRST_POLL_NS
             for device in self.all.values()
         ]
         return min(times, default=NEVER_NS)

@@ -19,18 +19,18 @@ from simenv.model.devices import CalibrationSource
 
 
 @contextmanager
-def reported(what: str) -> Iterator[None]:
-    """Raise errors of `noise_models` as OptionError with a message that begins with `what`."""
+def reported(subject: str) -> Iterator[None]:
+    """Raise errors of `noise_models` as OptionError with a message that begins with `subject`."""
     try:
         yield
     except NoiseError as error:
-        raise OptionError(f"{what}: {error.message}", hint=error.hint) from error
+        raise OptionError(f"{subject}: {error.message}", hint=error.hint) from error
 
 
-def read(body: bytes, what: str) -> tuple[Document, bytes, str]:
+def read(body: bytes, subject: str) -> tuple[Document, bytes, str]:
     """Decode a document. Returns it, its canonical bytes and their digest in hexadecimal. Raises
     OptionError."""
-    with reported(what):
+    with reported(subject):
         result = document.load(body)
         canonical = document.dump(result)
         return result, canonical, document.digest(canonical).hex()

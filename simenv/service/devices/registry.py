@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from simenv.config.drift import DriftSpec
 
 MAX_FILE_BYTES = 16 * 2**20
-MAX_KNOWN = 4_096  # names
+MAX_CACHED = 4_096  # names
 FAILURE_S = 5.0
 _SHOWN = 12  # names in a message
 Version = tuple[int, int]  # of a file: modification time in ns, size; (0, 0): the library's
@@ -64,20 +64,20 @@ class DeviceRegistry:
         self._folder = folder
         self._preload = preload
         self._thread = ThreadPoolExecutor(1, "devices")
-        self._known: dict[str, _Loaded] = {}
+        self._cache: dict[str, _Loaded] = {}
         self._documents: dict[str, Future[EmulatedDevice]] = {}
 
     def get(self, name: str) -> Future[EmulatedDevice]:
         """Return the device with its present calibration. The Future raises NotFoundError or
         OptionError."""
         version = self._version(name)
-        cached = self._known.get(name)
+        cached = self._cache.get(name)
         if cached is not None and cached.version == version and not cached.is_over():
             return cached.future
-        if len(self._known) >= MAX_KNOWN:
-            self._known.clear()
+        if len(self._cache) >= MAX_CACHED:
+            self._cache.clear()
         future = self._thread.submit(_load, self._folder, name, from_file=version != (0, 0))
-        self._known[name] = _Loaded(version, future, monotonic() + FAILURE_S)
+        self._cache[name] = _Loaded(version, future, monotonic() + FAILURE_S)
         if self._preload is not None:
             self._thread.submit(self._preload)
             self._preload = None

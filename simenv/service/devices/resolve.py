@@ -26,7 +26,7 @@ class Documents(Protocol):
 
     def __contains__(self, digest: str) -> bool: ...
     def body(self, digest: str) -> bytes: ...
-    def keep(self, digest: str, body: bytes, owner: str = "") -> None: ...
+    def add(self, digest: str, body: bytes, owner: str = "") -> None: ...
 
 
 MAX_CONTEXTS = 256
@@ -93,7 +93,7 @@ class EmulatedDevices:
         digest = terms.snapshot
         if result is not None and digest in ("", result.digest):
             digest = result.digest
-            self.documents.keep(digest, result.body, "")
+            self.documents.add(digest, result.body, "")
         elif digest not in self.documents:
             raise OptionError(
                 f"there is no noise document {digest[:16]!r} here",
@@ -146,13 +146,13 @@ class EmulatedDevices:
         differ."""
         if terms.prefer and not terms.device:
             return self._preferred(terms.prefer)
-        held = self._by_pool.get(terms.pool, "")
-        if held and terms.device not in ("", held, terms.pool):
+        device = self._by_pool.get(terms.pool, "")
+        if device and terms.device not in ("", device, terms.pool):
             raise OptionError(
-                f"pool {terms.pool!r} holds device {held!r}, not {terms.device[:64]!r}",
+                f"pool {terms.pool!r} holds device {device!r}, not {terms.device[:64]!r}",
                 hint="leave out one of pool and device",
             )
-        return held or terms.device
+        return device or terms.device
 
     def _preferred(self, preferences: tuple[str, ...]) -> str:
         """Return the device of the first pool that matches a preference; "" if none does."""
@@ -162,9 +162,9 @@ class EmulatedDevices:
                     return device
         return ""
 
-    def _is_ideal(self, word: str) -> bool:
+    def _is_ideal(self, name: str) -> bool:
         """Return whether a preference can match a device that is not emulated."""
-        return word not in EMULATORS and word not in self._by_pool
+        return name not in EMULATORS and name not in self._by_pool
 
     def info(self, name: str) -> DeviceInfo:
         """Return a device with its present calibration. Raises NotFoundError, OptionError,
@@ -178,7 +178,7 @@ class EmulatedDevices:
         assert result is not None  # the registry contains devices only
         return result
 
-    def held_by(self, pool: str) -> str:
+    def device_in(self, pool: str) -> str:
         """Return the device of a pool; "" if it has none."""
         return self._by_pool.get(pool, "")
 

@@ -17,7 +17,8 @@ from pathlib import Path
 from simenv.service.support import fault_injection
 
 EVERY_S = 60.0
-REST = 20  # shortest pause before the next copy, in times of the duration of the last one
+# Shortest pause before the next copy, in times of the duration of the last one.
+MIN_PAUSE_RATIO = 20
 STEP_PAGES = 256  # read in one step: 1 MiB
 PAUSE_S = 0.005  # after each step: 200 MB/s at most, so that the disk can serve others too
 
@@ -38,7 +39,7 @@ class JournalBackup:
     def start(self) -> None:
         self._thread.start()
 
-    def soon(self) -> None:
+    def request_copy(self) -> None:
         """Make a copy now; called when the service may end soon."""
         self._wake.set()
 
@@ -52,7 +53,7 @@ class JournalBackup:
     def _run(self) -> None:
         db = sqlite3.connect(self._journal, isolation_level=None)
         db.execute("pragma busy_timeout=1000")
-        seen, wait_s, last = -1, self._every_s, False
+        copied_version, wait_s, last = -1, self._every_s, False
         while not last:
             self._wake.wait(wait_s)
             self._wake.clear()
@@ -60,13 +61,13 @@ class JournalBackup:
             begun = time.monotonic()
             try:
                 version = db.execute("pragma data_version").fetchone()[0]
-                if version != seen:
+                if version != copied_version:
                     self.copy(db)
-                    seen = version
+                    copied_version = version
                 self.error = ""
             except (sqlite3.Error, OSError) as error:
                 self.error = f"the journal could not be copied to {self._copy}: {error}"
-            wait_s = max(self._every_s, REST * (time.monotonic() - begun))
+            wait_s = max(self._every_s, MIN_PAUSE_RATIO * (time.monotonic() - begun))
         db.close()
 
     def copy(self, db: sqlite3.Connection) -> None:
@@ -114,7 +115,7 @@ def copy_into(db: sqlite3.Connection, path: Path, pause: object = None) -> None:
 
 EVERY_BYTES = 16 * 2**20  # written since the last one
 RESTART_BYTES = 2**30  # a larger WAL is truncated, though that delays the loop
-LOOK_S = 0.5
+POLL_S = 0.5
 
 
 class WalCheckpointer:
@@ -140,11 +141,11 @@ class WalCheckpointer:
     def _run(self) -> None:
         db = sqlite3.connect(self._journal, isolation_level=None)
         db.execute("pragma busy_timeout=20")
-        while not self._stop.wait(LOOK_S):
-            self.look(db)
+        while not self._stop.wait(POLL_S):
+            self.checkpoint_if_due(db)
         db.close()
 
-    def look(self, db: sqlite3.Connection) -> None:
+    def checkpoint_if_due(self, db: sqlite3.Connection) -> None:
         """Make a checkpoint if one is due. `db`: a connection of this thread's own."""
         written = self.written_bytes
         if written - self._folded < EVERY_BYTES:
@@ -153,8 +154,8 @@ class WalCheckpointer:
             fault_injection.hit("checkpoint.before")
             # Only a passive checkpoint does not take the loop's write lock; the next commit after
             # it writes from the beginning of the WAL.
-            how = "truncate" if self._wal.stat().st_size > RESTART_BYTES else "passive"
-            db.execute(f"pragma wal_checkpoint({how})").fetchone()
+            mode = "truncate" if self._wal.stat().st_size > RESTART_BYTES else "passive"
+            db.execute(f"pragma wal_checkpoint({mode})").fetchone()
             self._folded = written
             fault_injection.hit("checkpoint.after")
             self.error = ""

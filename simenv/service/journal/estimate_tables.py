@@ -31,8 +31,8 @@ def read(records: Records) -> dict[tuple[str, int], LearnedEstimate]:
     results = {}
     for kind, width, factor, deviation, count in records.rows("select * from estimate"):
         figures = (factor, deviation, count)
-        sound = isinstance(kind, str) and isinstance(width, int)
-        if not sound or not all(isinstance(each, int | float) and each >= 0 for each in figures):
+        is_valid = isinstance(kind, str) and isinstance(width, int)
+        if not is_valid or not all(isinstance(each, int | float) and each >= 0 for each in figures):
             raise JournalError(
                 f"an estimate in the journal cannot be read: {kind!r}, {width!r}", hint=WAY_OUT
             )

@@ -20,11 +20,11 @@ from simenv.wire import codec
 from simenv.wire.messages.client import STATES, Completed
 from simenv.wire.messages.queries import RetainedData
 
-MOST_RECORDS = 25  # in one transaction
-MOST_BYTES = 2**20
-MOST_TASKS = 100
-MOST_FILES = 20
-LOOK_FILES = 200  # examined in one query for the files of one owner
+MAX_RECORDS = 25  # in one transaction
+MAX_BYTES = 2**20
+MAX_TASKS = 100
+MAX_FILES = 20
+FILES_PER_QUERY = 200  # examined in one query for the files of one owner
 ATTEMPT_ROWS = 200
 
 
@@ -68,7 +68,7 @@ class JournalPruner:
 
     # --- sizes ----------------------------------------------------------------------------------
 
-    def bytes_kept(self) -> int:
+    def total_bytes(self) -> int:
         """Bytes of result files, and used bytes of the journal's file."""
         return self._number("select sum(bytes) from file") + self.journal_bytes()
 
@@ -77,13 +77,13 @@ class JournalPruner:
         pages = self._number("pragma page_count") - self._number("pragma freelist_count")
         return pages * self._number("pragma page_size")
 
-    def is_due(self, before_s: float, most_bytes: int) -> bool:
-        """Return whether the oldest record ended before `before_s`, or more than `most_bytes` are
+    def is_due(self, before_s: float, max_bytes: int) -> bool:
+        """Return whether the oldest record ended before `before_s`, or more than `max_bytes` are
         stored."""
         oldest = self._rows("select at from finished order by seq limit 1")
-        return bool(oldest) and (oldest[0][0] < before_s or self.bytes_kept() > most_bytes)
+        return bool(oldest) and (oldest[0][0] < before_s or self.total_bytes() > max_bytes)
 
-    def kept(self) -> RetainedData:
+    def stored_data(self) -> RetainedData:
         """Return the present amounts of stored data."""
         tasks = self._number("select count(*) from result")
         files = self._rows("select count(*), sum(bytes) from file where bytes > 0")[0]
@@ -95,7 +95,7 @@ class JournalPruner:
 
     # --- the oldest -----------------------------------------------------------------------------
 
-    def kept_by_owner(self) -> dict[str, int]:
+    def bytes_by_owner(self) -> dict[str, int]:
         """Bytes of submits and results by owner, in files and rows of the journal."""
         return {owner: size for owner, size in self._journal.kept_bytes.items() if size > 0}
 
@@ -110,10 +110,10 @@ class JournalPruner:
             " order by seq limit ?"
         )
         results: list[OldFile] = []
-        rows = self._rows(query, after_seq, LOOK_FILES)
+        rows = self._rows(query, after_seq, FILES_PER_QUERY)
         for name, task, seq, size, whose in rows:
             if (whose or "") == owner:
-                if wanted_bytes <= 0 or len(results) == MOST_FILES:
+                if wanted_bytes <= 0 or len(results) == MAX_FILES:
                     return results, after_seq
                 results.append(OldFile(name, task, seq, size, owner))
                 wanted_bytes -= size
@@ -124,8 +124,8 @@ class JournalPruner:
         """Return some of the oldest records above a completion number that ended before
         `before_s`; at most those of one transaction."""
         query = "select seq, count, at, length(body), owner from finished where seq > ?"
-        rows = self._rows(f"{query} order by seq limit ?", after_seq, MOST_RECORDS)
-        return self._some(row for row in rows if row[2] < before_s)
+        rows = self._rows(f"{query} order by seq limit ?", after_seq, MAX_RECORDS)
+        return self._first_records(row for row in rows if row[2] < before_s)
 
     def oldest_of(self, owner: str, wanted_bytes: int, after_seq: int) -> list[Old]:
         """Return the oldest records of an owner above a completion number, up to `wanted_bytes` or
@@ -134,20 +134,20 @@ class JournalPruner:
         indexed = " and owner <> ''" if owner else ""
         query += f"{indexed} and seq > ? order by seq limit ?"
         results: list[Old] = []
-        for record in self._some(self._rows(query, owner, after_seq, MOST_RECORDS)):
+        for record in self._first_records(self._rows(query, owner, after_seq, MAX_RECORDS)):
             if wanted_bytes <= 0:
                 break
             results.append(record)
             wanted_bytes -= record.body_bytes + record.file_bytes
         return results
 
-    def _some(self, rows: Iterable[tuple[Any, ...]]) -> list[Old]:
+    def _first_records(self, rows: Iterable[tuple[Any, ...]]) -> list[Old]:
         """Return the first records of these rows, as many as fit into one transaction."""
         results: list[Old] = []
-        taken = tasks = 0
+        total_bytes = tasks = 0
         for seq, count, at, size, owner in rows:
-            taken, tasks = taken + size, tasks + count
-            if results and (taken > MOST_BYTES or tasks > MOST_TASKS):
+            total_bytes, tasks = total_bytes + size, tasks + count
+            if results and (total_bytes > MAX_BYTES or tasks > MAX_TASKS):
                 break
             results.append(self._opened(seq, count, at, size, owner))
         return results
@@ -174,8 +174,8 @@ class JournalPruner:
         files = self._rows(query, *between)
         names = tuple(name for name, _ in files)
         size_of_files = sum(size for _, size in files)
-        kept = (tuple(states), tuple(tasks), names, size_of_files)
-        return Old(seq, count, at, size, *kept, owner)
+        fields = (tuple(states), tuple(tasks), names, size_of_files)
+        return Old(seq, count, at, size, *fields, owner)
 
     def measure(self, old: Old) -> RetainedData:
         """Return the amounts of data that the removal of a record frees."""
@@ -201,13 +201,13 @@ class JournalPruner:
         that is not stored."""
         reader = self._journal.records
         last_seq, next_task = reader.last_seq(), reader.next_task()
-        gone: dict[str, int] = {}
+        removed: dict[str, int] = {}
         submits: list[tuple[str, int]] = []  # owner and bytes of each removed Submit
         for record in records:
             for state in record.states:
-                gone[state] = gone.get(state, 0) + 1
+                removed[state] = removed.get(state, 0) + 1
         counters = {LAST_SEQ: last_seq, NEXT_TASK: next_task}
-        counters |= {GONE + state: reader.meta(GONE + state) + n for state, n in gone.items()}
+        counters |= {GONE + state: reader.meta(GONE + state) + n for state, n in removed.items()}
         tasks = [task for record in records for task in record.tasks]
         with self._journal.transaction("NORMAL") as db:
             db.executemany("insert or replace into meta values(?,?)", list(counters.items()))
@@ -219,8 +219,8 @@ class JournalPruner:
                 db.execute("delete from file where seq between ? and ?", between)
             db.executemany("delete from result where task = ?", [(task,) for task in tasks])
             for first, count in self._submits_of(tasks):
-                kept = "select 1 from result where task >= ? and task < ? limit 1"
-                if db.execute(kept, (first, first + count)).fetchone() is None:
+                used = "select 1 from result where task >= ? and task < ? limit 1"
+                if db.execute(used, (first, first + count)).fetchone() is None:
                     query = "select owner, length(body) from accepted where first = ?"
                     submits += db.execute(query, (first,)).fetchall()
                     db.execute("delete from accepted where first = ?", (first,))

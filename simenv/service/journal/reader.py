@@ -47,7 +47,7 @@ APP_MESSAGES = 20_000  # searched for the last run of an application: some milli
 LAST_SEQ, NEXT_TASK, GONE = "last_seq", "next_task", "gone "
 WAY_OUT = "move it away; then simenv up --restore continues with its copy, if there is one"
 AUDIT = "@audit"  # the owner of events of the audit log: no key has that name
-UNHAPPY = (TaskState.FAILED, TaskState.CANCELLED, TaskState.EXPIRED)
+UNSUCCESSFUL = (TaskState.FAILED, TaskState.CANCELLED, TaskState.EXPIRED)
 
 
 class DamagedRecord(JournalError):
@@ -108,19 +108,19 @@ class Records:
     def _row(self, query: str, *values: object) -> tuple[Any, ...] | None:
         return next(self.rows(query, *values), None)
 
-    def _one(self, query: str, *values: object) -> int | None:
+    def _scalar(self, query: str, *values: object) -> int | None:
         row = self._row(query, *values)
         return None if row is None else row[0]
 
     def meta(self, key: str) -> int:
-        return self._one("select value from meta where key = ?", key) or 0
+        return self._scalar("select value from meta where key = ?", key) or 0
 
     def accepted(self) -> Iterator[AcceptedRow]:
         for row in self.rows("select * from accepted order by first"):
             yield self._accepted_row(row)
 
     def count_accepted(self) -> int:
-        return self._one("select count(*) from accepted") or 0
+        return self._scalar("select count(*) from accepted") or 0
 
     def indexed_tasks(self) -> Iterator[int]:
         return (row[0] for row in self.rows("select task from result"))
@@ -187,13 +187,13 @@ class Records:
         """Yield (first_seq, packed Completed) in order. Raises DamagedRecord at a damaged one."""
         query = "select seq, body, crc from finished where seq > ? order by seq"
         for row in self.rows(query, after_seq):
-            yield row[0], self._intact(*row)
+            yield row[0], self._verified_body(*row)
 
     def finished_at(self, first_seq: int) -> tuple[bytes, str] | None:
         """Return the packed Completed whose completions are numbered from `first_seq`, and its
         owner; None if there is none."""
         result = self._row("select seq, body, crc, owner from finished where seq = ?", first_seq)
-        return None if result is None else (self._intact(*result[:3]), result[3])
+        return None if result is None else (self._verified_body(*result[:3]), result[3])
 
     def finished_after(self, seq: int, owner: str = "") -> bytes | None:
         """Return the packed Completed with the first completion numbered above `seq`; `owner`: of
@@ -205,7 +205,7 @@ class Records:
             f" and seq >= coalesce(({inside}), 0) order by seq limit 1"
         )
         row = self._row(query, seq, owner)
-        return None if row is None else self._intact(*row)
+        return None if row is None else self._verified_body(*row)
 
     def finished_before(self, seq: int, owner: str = "") -> tuple[int, bytes] | None:
         """Return (first_seq, packed Completed) of the newest message that begins below `seq`;
@@ -213,17 +213,17 @@ class Records:
         of_owner = "owner = ?2 and owner <> ''" if owner else "?2 = ''"
         query = f"select seq, body, crc from finished where {of_owner} and seq < ?1"
         row = self._row(f"{query} order by seq desc limit 1", seq, owner)
-        return None if row is None else (row[0], self._intact(*row))
+        return None if row is None else (row[0], self._verified_body(*row))
 
     def newest_of(self, owner: str) -> int:
         """Return the number of an owner's newest completion; 0 if there is none."""
         query = "select seq + count - 1 from finished where owner = ? and owner <> ''"
-        return self._one(f"{query} order by seq desc limit 1", owner) or 0
+        return self._scalar(f"{query} order by seq desc limit 1", owner) or 0
 
     def count_of(self, owner: str) -> int:
         """Return the number of completions of an owner."""
         query = "select sum(count) from finished where owner = ? and owner <> ''"
-        return self._one(query, owner) or 0
+        return self._scalar(query, owner) or 0
 
     def ended(self) -> dict[TaskState, int]:
         """Return the number of ended tasks by state, since the environment was created."""
@@ -238,22 +238,24 @@ class Records:
         """Return the number of completions of one record, by state."""
         return self._ended("where seq = ?", first_seq)
 
-    def _ended(self, where: str, *values: int) -> dict[TaskState, int]:
+    def _ended(self, condition: str, *values: int) -> dict[TaskState, int]:
         query = "select sum(count), sum(failed), sum(cancelled), sum(expired) from finished "
-        total, *others = (number or 0 for number in self._row(query + where, *values) or (0,) * 4)
-        counts = dict(zip(UNHAPPY, others, strict=True))
-        counts[TaskState.DONE] = total - sum(others)
+        total, *unsuccessful = (
+            number or 0 for number in self._row(query + condition, *values) or (0,) * 4
+        )
+        counts = dict(zip(UNSUCCESSFUL, unsuccessful, strict=True))
+        counts[TaskState.DONE] = total - sum(unsuccessful)
         return counts
 
     def last_seq(self) -> int:
         """Return the number of the newest completion, also if it has been removed."""
         query = "select seq + count - 1 from finished order by seq desc limit 1"
-        return max(self._one(query) or 0, self.meta(LAST_SEQ))
+        return max(self._scalar(query) or 0, self.meta(LAST_SEQ))
 
     def next_task(self) -> int:
         """Return the first task id that was never used."""
         query = "select first + count from accepted order by first desc limit 1"
-        return max(self._one(query) or 1, self.meta(NEXT_TASK))
+        return max(self._scalar(query) or 1, self.meta(NEXT_TASK))
 
     def replaced(self) -> Iterator[int]:
         """Yield the numbers of completions that are no longer the end of their task, because it
@@ -274,11 +276,11 @@ class Records:
 
     def seq_of(self, task: int) -> int | None:
         """Return the `first_seq` of the Completed with a task's end; None if it is not indexed."""
-        return self._one("select seq from result where task = ?", task)
+        return self._scalar("select seq from result where task = ?", task)
 
     def count_at(self, first_seq: int) -> int:
         """Return the number of completions of a record; 0 if there is no such record."""
-        return self._one("select count from finished where seq = ?", first_seq) or 0
+        return self._scalar("select count from finished where seq = ?", first_seq) or 0
 
     def tasks_at(self, first_seq: int) -> Iterator[int]:
         """Yield the indexed tasks whose end is in one record."""
@@ -290,7 +292,7 @@ class Records:
         return self.meta("indexed")
 
     def sent(self) -> array[int]:
-        """Return the task numbers of all attempts sent since the last `settle_sent`."""
+        """Return the task numbers of all attempts sent since the last `replace_sent`."""
         task_numbers = array("q")
         for first, count in self.rows("select first, sent from accepted where sent > 0"):
             task_numbers.extend(range(first, first + count))
@@ -308,7 +310,7 @@ class Records:
         rows = self.rows(query, since, limit, owner)
         return [msgspec.msgpack.decode(row[0], type=Event) for row in rows]
 
-    def kept_by_owner(self) -> dict[str, int]:
+    def bytes_by_owner(self) -> dict[str, int]:
         """Return the bytes of the submits, completions and result files of each owner."""
         entries: dict[str, int] = {}
         owner_of = (
@@ -324,16 +326,16 @@ class Records:
         return entries
 
     def last_event(self) -> int:
-        return self._one("select max(seq) from event") or 0
+        return self._scalar("select max(seq) from event") or 0
 
     def cursor_at(self, owner: str, name: str) -> int:
-        return self._one("select seq from cursor where owner = ? and name = ?", owner, name) or 0
+        return self._scalar("select seq from cursor where owner = ? and name = ?", owner, name) or 0
 
     def cursors_of(self, owner: str) -> int:
-        return self._one("select count(*) from cursor where owner = ?", owner) or 0
+        return self._scalar("select count(*) from cursor where owner = ?", owner) or 0
 
     def slowest_cursor(self) -> int | None:
-        return self._one("select min(seq) from cursor")
+        return self._scalar("select min(seq) from cursor")
 
     def scaled(self) -> Iterator[tuple[str, int, int, int, int]]:
         """Yield the pools that administrators have scaled: name, smallest and largest number of
@@ -345,7 +347,7 @@ class Records:
         """Yield the nodes that administrators have drained, with the reasons."""
         return ((row[0], row[1]) for row in self.rows("select * from drained order by node"))
 
-    def policies_told(self) -> dict[str, bytes]:
+    def applied_policies(self) -> dict[str, bytes]:
         """Return the packed policies of the configuration that was applied last, by pool."""
         return {row[0]: row[1] for row in self.rows("select pool, body from policy_told")}
 
@@ -355,7 +357,7 @@ class Records:
             raise self._damaged()
         return row
 
-    def _intact(self, seq: int, body: bytes, crc: int) -> bytes:
+    def _verified_body(self, seq: int, body: bytes, crc: int) -> bytes:
         if zlib.crc32(body) != crc:
             raise DamagedRecord(f"{self._damaged().message} (completion {seq})", seq)
         return body

@@ -28,7 +28,7 @@ from simenv.service.journal import (
     quota_tables,
     scheduler_tables,
 )
-from simenv.service.journal.reader import UNHAPPY, WAY_OUT, AcceptedRow, Records, checksum
+from simenv.service.journal.reader import UNSUCCESSFUL, WAY_OUT, AcceptedRow, Records, checksum
 from simenv.service.support import fault_injection
 
 JOURNAL_FORMAT = 2
@@ -86,7 +86,7 @@ class Journal:
             ) from error
         self.records = Records(self._db, path)
         self.epoch = self._next_epoch()
-        self.kept_bytes = self.records.kept_by_owner()  # with pending rows
+        self.kept_bytes = self.records.bytes_by_owner()  # with pending rows
         self.written_bytes = 0  # since the start, approximately; decides when a checkpoint is due
         self.unsynced = False
         self._accepted: list[AcceptedRow] = []
@@ -166,11 +166,11 @@ class Journal:
         `repeatable`: the engine returns the same results again. Other results, and ends other than
         DONE, force the commit to disk.
         """
-        unhappy = [states.count(state) for state in UNHAPPY]
+        unsuccessful = [states.count(state) for state in UNSUCCESSFUL]
         crc, now_s = zlib.crc32(body), time.time()
         self.kept_bytes[owner] = self.kept_bytes.get(owner, 0) + len(body)
-        self._finished.append((first_seq, len(states), *unhappy, now_s, body, crc, owner))
-        self._force = self._force or any(unhappy) or not repeatable
+        self._finished.append((first_seq, len(states), *unsuccessful, now_s, body, crc, owner))
+        self._force = self._force or any(unsuccessful) or not repeatable
         self.pending = True
 
     def file(self, name: str, task: int, seq: int, size_bytes: int, owner: str = "") -> None:
@@ -189,10 +189,16 @@ class Journal:
         self._force = self.pending = True
 
     def scaled(
-        self, pool: str, min_workers: int, max_workers: int, told_least: int, told_most: int
+        self,
+        pool: str,
+        min_workers: int,
+        max_workers: int,
+        configured_min: int,
+        configured_max: int,
     ) -> None:
-        """Record the size of a pool. `told_least`, `told_most`: its size in the configuration."""
-        row = (pool, min_workers, max_workers, told_least, told_most)
+        """Record the size of a pool. `configured_min`, `configured_max`: its size in the
+        configuration."""
+        row = (pool, min_workers, max_workers, configured_min, configured_max)
         self._set("insert or replace into pool values(?,?,?,?,?)", row)
 
     def drained(self, node: str, reason: str) -> None:
@@ -224,7 +230,7 @@ class Journal:
         return None if stored is None else stored[0]
 
     @property
-    def owes_ends(self) -> bool:
+    def has_pending_ends(self) -> bool:
         """True if ends of tasks wait for the next commit."""
         return bool(self._finished)
 
@@ -316,7 +322,7 @@ class Journal:
             self._db.executemany("insert or replace into result values(?,?)", pairs)
             self._db.execute("insert or replace into meta values('indexed', ?)", (up_to,))
 
-    def settle_sent(self, task_numbers: array[int]) -> None:
+    def replace_sent(self, task_numbers: array[int]) -> None:
         """Replace the recorded attempts; called at start, with those of unfinished tasks."""
         with self.transaction("NORMAL"):
             self._db.execute("delete from sent")

@@ -54,7 +54,7 @@ class DeviceRecords:
         self._descriptions[pool] = msgspec.structs.replace(info, name=pool)
         return True
 
-    def take(self, scheduler: Scheduler, message: DeviceDescribed) -> list[Action]:
+    def update(self, scheduler: Scheduler, message: DeviceDescribed) -> list[Action]:
         """Take the description of a machine from its worker; returns the scheduler's actions."""
         described = message.name, message.epoch, message.start, message.device
         pool, actions = scheduler.device_described(*described)
@@ -109,7 +109,7 @@ def _undescribed(pool: str) -> DeviceInfo:
     return DeviceInfo(pool, DeviceKind.HARDWARE, "", "", "", "", 0, 0, (), all_to_all=False)
 
 
-def seen(state: SchedulerState, devices: DeviceRecords) -> RoutingSnapshot:
+def routing_snapshot(state: SchedulerState, devices: DeviceRecords) -> RoutingSnapshot:
     """Return the present state of pools and machines for routing."""
     return RoutingSnapshot(devices.infos, closed_pools(state))
 
@@ -148,6 +148,6 @@ def store_noise(
     while not checked.done():
         yield checked
     result = checked.result()
-    emulated.documents.keep(result.digest, result.body, owner)
+    emulated.documents.add(result.digest, result.body, owner)
     journal.commit()
     yield codec.encode(NoiseStored(message.request, result.digest))

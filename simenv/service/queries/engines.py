@@ -43,7 +43,7 @@ def explain(
     owner: str,
     pools: tuple[PoolSpec, ...],
     present: Capacity,
-    seen: RoutingSnapshot,
+    snapshot: RoutingSnapshot,
     devices: EmulatedDevices | None = None,
     estimator: Estimator | None = None,
 ) -> Explained | Refused | Future[Any]:
@@ -58,8 +58,8 @@ def explain(
         rules.check_terms(terms)
         _, result = _EXAMINING.look(lambda: id(message), message.program, terms, owner, device)
         result = with_shots(result, message.shots)
-        considered = live_routing.consider(result, terms, pools, present, seen)
-        considered += _only_named(result, terms, pools, present, seen)
+        considered = live_routing.consider(result, terms, pools, present, snapshot)
+        considered += _only_named(result, terms, pools, present, snapshot)
     except (Later, Waiting) as later:
         return later.future
     except SimenvError as error:
@@ -83,7 +83,7 @@ def _only_named(
     terms: TaskOptions,
     pools: tuple[PoolSpec, ...],
     present: Capacity,
-    seen: RoutingSnapshot,
+    snapshot: RoutingSnapshot,
 ) -> list[EngineCandidate]:
     """Return the candidates that `auto` does not consider for this program, and that some pool
     runs."""
@@ -98,7 +98,7 @@ def _only_named(
         if any(name not in {option.name for option in card.options} for name, _ in terms.options):
             continue
         named = msgspec.structs.replace(terms, engine=card.name)
-        results += live_routing.consider(profile, named, pools, present, seen)
+        results += live_routing.consider(profile, named, pools, present, snapshot)
     return results
 
 
@@ -127,17 +127,17 @@ def _choice(
         by = "another pool is preferred"
     elif not card.automatic:
         by = "auto never takes it"
-    why = candidate.text if first else f"able, but {by}"
+    reason = candidate.text if first else f"able, but {by}"
     device_us = device_ns(route, message.shots, max(1, message.count)) / 1e3
     if device_us:
-        why += f"; {device_us / 1e6:.3g} s on the device"
+        reason += f"; {device_us / 1e6:.3g} s on the device"
     if route.paced:
         micros = max(micros, device_us)
     return Choice(
         engine=candidate.engine,
         chosen=first,
         able=True,
-        why=why,
+        why=reason,
         hint="" if first else f"engine={candidate.engine!r} asks for it",
         pool=route.pool,
         memory_bytes=route.memory_bytes,

@@ -20,7 +20,7 @@ from simenv.scheduler.routing import ranks
 from simenv.scheduler.views.forecast import Forecast
 from simenv.scheduler.views.infos import node_infos, pool_infos
 from simenv.service.queries import task_views
-from simenv.service.queries.devices import described, seen, store_noise
+from simenv.service.queries.devices import described, routing_snapshot, store_noise
 from simenv.service.queries.history import Log
 from simenv.service.queries.query_queue import ReplySteps
 from simenv.service.queries.service_view import ServiceView
@@ -49,7 +49,7 @@ PAGE_BYTES = 4 * 2**20  # of completions, unless one alone is larger
 PAGE_NS = 2_000_000  # for a page of history: less than a slice of the loop
 MOST_EVENTS = 1_000
 OTHER_USERS_NS = 60 * 10**9  # age at which the list of other users is read again from /proc
-LOOK_TASKS = 16  # entries of an answer between two checks of the clock
+TASKS_PER_CLOCK_CHECK = 16  # entries of an answer between two checks of the clock
 
 
 class Cancelling(m.Cancel, frozen=True):
@@ -75,9 +75,9 @@ class QueryHandlers:
             message, Explain | GetEngines
         )
 
-    def has_room(self, peer: bytes, identity: Identity) -> bool:
+    def can_answer(self, peer: bytes, identity: Identity) -> bool:
         """Return whether an answer can be sent to a connection, and files be read for its owner."""
-        return self._service.listener.room(peer) and self._service.result_requests.room(
+        return self._service.listener.can_send(peer) and self._service.result_requests.can_read(
             identity.owner
         )
 
@@ -127,7 +127,7 @@ class QueryHandlers:
                 owner,
                 service.config.pools,
                 now,
-                seen(service.state, service.devices),
+                routing_snapshot(service.state, service.devices),
                 service.devices.emulated,
                 service.state.estimator,
             )
@@ -201,32 +201,32 @@ class QueryHandlers:
         for number in message.tasks:
             yield None
             record = state.tasks.get(number)
-            place = None
+            first_seq = None
             if record is None:
-                place = completions.place(number)
+                first_seq = completions.first_seq_of(number)
             elif scope in ("", record.batch.owner):
                 completions.watch(number, peer)
                 continue
-            if place is None:
+            if first_seq is None:
                 unknown.append(number)
             else:
-                ended.setdefault(place, []).append(number)
-        for place, task_numbers in ended.items():
+                ended.setdefault(first_seq, []).append(number)
+        for first_seq, task_numbers in ended.items():
             yield None
-            result = completions.ends(place, set(task_numbers), scope)
+            result = completions.ends(first_seq, set(task_numbers), scope)
             yield from map(codec.encode, result)
-            there = {completion.task for group in result for completion in group.results}
+            ended_numbers = {completion.task for group in result for completion in group.results}
             # Clients repeat the query for ends that are not committed yet or were withdrawn.
             unknown += [
                 number
                 for number in task_numbers
-                if number not in there and number not in state.tasks
+                if number not in ended_numbers and number not in state.tasks
                 if completions.is_stored(number)
             ]
-        gone = [number for number in unknown if self._is_gone(number, scope)]
-        yield codec.encode(m.UnknownTasks(message.request, unknown, gone))
+        pruned = [number for number in unknown if self._is_pruned(number, scope)]
+        yield codec.encode(m.UnknownTasks(message.request, unknown, pruned))
 
-    def _is_gone(self, number: int, scope: str) -> bool:
+    def _is_pruned(self, number: int, scope: str) -> bool:
         """Return whether an id was used, is visible in `scope`, and its end is no longer kept."""
         if not 0 < number < self._service.state.next_task:
             return False
@@ -235,11 +235,11 @@ class QueryHandlers:
 
     def _queue(self, scope: str, message: m.GetQueue) -> ReplySteps:
         limit = min(message.limit, task_views.MAX_LISTED)
-        shown: list[TaskInfo] = []
+        infos: list[TaskInfo] = []
         if message.done:
             for info in self._final_tasks.newest(limit, scope):
                 if info is not None:
-                    shown.append(info)
+                    infos.append(info)
                 yield None
             total = self._service.completions.newest
             if scope:
@@ -247,15 +247,15 @@ class QueryHandlers:
         else:
             total, listed = task_views.listed(self._service.state, scope, limit)
             forecast = Forecast(self._service.state, time.monotonic_ns(), limit)
-            for count, (record, place) in enumerate(listed):
+            for count, (record, turn) in enumerate(listed):
                 if record.phase != Phase.FINAL:
                     now_ns = time.monotonic_ns()
-                    shown.append(
-                        task_views.task_view(self._service.state, record, now_ns, place, forecast)
+                    infos.append(
+                        task_views.task_view(self._service.state, record, now_ns, turn, forecast)
                     )
-                if not count % LOOK_TASKS:
+                if not count % TASKS_PER_CLOCK_CHECK:
                     yield None
-        yield codec.encode(m.Queue(message.request, total, shown))
+        yield codec.encode(m.Queue(message.request, total, infos))
 
     def _tasks(self, scope: str, message: m.GetTasks) -> ReplySteps:
         infos = []
@@ -279,8 +279,8 @@ class QueryHandlers:
     def _page(self, scope: str, message: m.GetCompletions) -> ReplySteps:
         """Answer GetCompletions; records are read one by one, since all may exceed a page."""
         groups: list[m.Completed] = []
-        since, size, taken = message.since, 0, 0
-        while taken < message.limit and len(groups) < COMPLETION_GROUPS:
+        since, size, count = message.since, 0, 0
+        while count < message.limit and len(groups) < COMPLETION_GROUPS:
             yield None
             body = self._service.journal.records.finished_after(since, scope)
             if body is None or (groups and size + len(body) > PAGE_BYTES):
@@ -288,10 +288,10 @@ class QueryHandlers:
             group = codec.to_client(body)
             assert isinstance(group, m.Completed)
             since = group.first_seq + len(group.results) - 1
-            standing = self._service.completions.standing(group)
-            groups += standing
-            taken += sum(len(each.results) for each in standing)
-            size += len(body) if standing else 0
+            remaining = self._service.completions.without_withdrawn(group)
+            groups += remaining
+            count += sum(len(each.results) for each in remaining)
+            size += len(body) if remaining else 0
         yield codec.encode(m.CompletionPage(message.request, groups, self.newest(scope)))
 
     def newest(self, scope: str) -> int:
@@ -305,10 +305,11 @@ class QueryHandlers:
     def cancel(self, message: Cancelling, scope: str) -> list[Action]:
         """Cancel unfinished tasks; returns the actions. Tasks out of scope count as unknown."""
         tasks = self._service.state.tasks
-        seen = [r for r in map(tasks.get, message.tasks) if r is not None]
-        mine = {r.number for r in seen if scope in ("", r.batch.owner)}
+        records = [r for r in map(tasks.get, message.tasks) if r is not None]
+        own_numbers = {r.number for r in records if scope in ("", r.batch.owner)}
         text, actions = self._service.scheduler.cancel(
-            [number if number in mine else 0 for number in message.tasks], time.monotonic_ns()
+            [number if number in own_numbers else 0 for number in message.tasks],
+            time.monotonic_ns(),
         )
         message.words.extend(text)
         return actions
@@ -316,13 +317,13 @@ class QueryHandlers:
     def _cancelled(self, peer: bytes, scope: str, message: Cancelling) -> ReplySteps:
         """Answer a Cancel after the commit, with ended tasks looked up in the journal."""
         service = self._service
-        absent = [place for place, word in enumerate(message.words) if word == "unknown"]
-        for count, place in enumerate(absent, 1):
-            number = message.tasks[place]
-            ended = service.completions.place(number) is not None
+        absent = [index for index, outcome in enumerate(message.words) if outcome == "unknown"]
+        for count, index in enumerate(absent, 1):
+            number = message.tasks[index]
+            ended = service.completions.first_seq_of(number) is not None
             if ended and scope in ("", service.journal.records.owner_of(number)):
-                message.words[place] = "final"
-            if not count % LOOK_TASKS:
+                message.words[index] = "final"
+            if not count % TASKS_PER_CLOCK_CHECK:
                 yield None
         answer = codec.encode(m.Cancelled(message.request, message.words))
         if service.journal.pending:  # a commit has failed: answer when it is stored
@@ -346,13 +347,13 @@ class QueryHandlers:
         slowest = service.journal.records.slowest_cursor()
         pools, nodes = pool_infos(state, now_ns), node_infos(state)
         present = state.capacity().limits
-        trouble = [
+        problems = [
             service.store_error,
             service.checkpointer.error,
             service.backup.error if service.backup else "",
         ]
-        trouble.append(task_views.ending(state.limits.end_ns, now_ns))
-        trouble.append(task_views.exposed(service.facts.exposure, self._users_of_node(now_ns)))
+        problems.append(task_views.ending(state.limits.end_ns, now_ns))
+        problems.append(task_views.exposed(service.facts.exposure, self._users_of_node(now_ns)))
         return ServiceInfo(
             name=service.config.name,
             version=__version__,
@@ -378,7 +379,7 @@ class QueryHandlers:
             rss_bytes=resident_bytes(),
             loop_lag_p99_ms=service.pass_times.p99_ms(),
             pools=tuple(pools),
-            warnings=task_views.warnings(pools, nodes, trouble),
+            warnings=task_views.warnings(pools, nodes, problems),
             resumed=service.facts.resumed,
             launcher=service.facts.launcher,
             allocation=service.facts.allocation,

@@ -31,8 +31,8 @@ from simenv.wire.messages.client import STATES, Completed, Submit
 from simenv.wire.messages.queries import GetHistory, GetSpec, History, LogRow, Spent, Submitted
 
 PAGE_ROWS = 1_000
-MESSAGES_KEPT = 64  # cached records of ended tasks; neighbouring tasks share them
-STRUCTURES_KEPT = 10_000
+MAX_CACHED_RECORDS = 64  # cached records of ended tasks; neighbouring tasks share them
+MAX_STRUCTURES = 10_000
 _NOTHING = Spent()
 
 
@@ -67,7 +67,7 @@ class Log:
         self._state = state
         self._source: StoredSubmit | None = None
         self._ends: dict[int, End] = {}  # of the tasks in cached records
-        self._kept: OrderedDict[int, list[int]] = OrderedDict()  # cached record -> its tasks
+        self._cached_ends: OrderedDict[int, list[int]] = OrderedDict()  # cached record -> its tasks
         self._walked = 0  # last task of the last page
         self._structures: dict[bytes, str] = {}
 
@@ -82,7 +82,7 @@ class Log:
         )
         if last != self._walked:  # not the next page: cached ends may have been withdrawn since
             self._ends.clear()
-            self._kept.clear()
+            self._cached_ends.clear()
         limit = min(max(1, message.limit), PAGE_ROWS)
         rows: list[LogRow] = []
         complete = False
@@ -112,35 +112,35 @@ class Log:
             return None
         if scope not in ("", source.row.owner):
             return None
-        place = message.task - source.row.first
-        route = source.routes[place]
+        index = message.task - source.row.first
+        route = source.routes[index]
         terms = msgspec.structs.replace(source.submit.terms, engine=route.engine)
         return Submitted(
-            message.request, terms, source.submit.tasks[place], route.reason, source.row.at
+            message.request, terms, source.submit.tasks[index], route.reason, source.row.at
         )
 
     def _after(self, task: int, app: str) -> StoredSubmit | None:
         """Return the decoded Submit with the first task above `task`; the last one is cached."""
-        kept = self._source
+        cached = self._source
         if (
-            kept is not None
-            and kept.row.first <= task + 1 < kept.row.first + kept.row.count
-            and app in ("", kept.row.app)
+            cached is not None
+            and cached.row.first <= task + 1 < cached.row.first + cached.row.count
+            and app in ("", cached.row.app)
         ):
-            return kept
+            return cached
         row = self._journal.records.accepted_after(task, app)
         return None if row is None else self._opened(row)
 
     def _below(self, task: int, message: GetHistory) -> StoredSubmit | None:
         """Return the decoded Submit with the last task below `task`, of the requested run and time;
         the last one is cached."""
-        kept = self._source
+        cached = self._source
         if (
-            kept is not None
-            and kept.row.first < task <= kept.row.first + kept.row.count
-            and message.app in ("", kept.row.app)
+            cached is not None
+            and cached.row.first < task <= cached.row.first + cached.row.count
+            and message.app in ("", cached.row.app)
         ):
-            return kept if kept.row.at >= message.since_s else None
+            return cached if cached.row.at >= message.since_s else None
         row = self._journal.records.accepted_before(task, message.app)
         return None if row is None or row.at < message.since_s else self._opened(row)
 
@@ -167,8 +167,8 @@ class Log:
 
     def _row(self, source: StoredSubmit, task: int, structure: bool) -> LogRow | None:
         """Return the row of a task; None if the journal no longer keeps its end."""
-        place = task - source.row.first
-        spec, terms, route = source.submit.tasks[place], source.submit.terms, source.routes[place]
+        index = task - source.row.first
+        spec, terms, route = source.submit.tasks[index], source.submit.terms, source.routes[index]
         end = self._end(task)
         if end is None:
             return None
@@ -201,7 +201,7 @@ class Log:
             reason=end.reason,
             ranks=end.ranks,
             owner=source.row.owner,
-            spent=_NOTHING if place else source.submit.spent,
+            spent=_NOTHING if index else source.submit.spent,
         )
 
     def _end(self, task: int) -> End | None:
@@ -210,19 +210,19 @@ class Log:
             return self._unfinished_end(record)
         end = self._ends.get(task)
         if end is None:
-            place = self._completions.place(task)
-            if place is not None:
-                self._keep(place)
+            first_seq = self._completions.first_seq_of(task)
+            if first_seq is not None:
+                self._cache_ends(first_seq)
                 end = self._ends.get(task)
         return end
 
-    def _keep(self, place: int) -> None:
+    def _cache_ends(self, first_seq: int) -> None:
         """Cache the ends of one record; the oldest cached record is dropped."""
-        ends = self._open(place)
+        ends = self._open(first_seq)
         self._ends.update(ends)
-        self._kept[place] = list(ends)
-        if len(self._kept) > MESSAGES_KEPT:
-            for task in self._kept.popitem(last=False)[1]:
+        self._cached_ends[first_seq] = list(ends)
+        if len(self._cached_ends) > MAX_CACHED_RECORDS:
+            for task in self._cached_ends.popitem(last=False)[1]:
                 self._ends.pop(task, None)
 
     def _unfinished_end(self, record: TaskRecord) -> End:
@@ -233,9 +233,9 @@ class Log:
         timing = Timing((until_ns - record.batch.accepted_ns) // 1000, 0, 0)
         return End(info.state, info.attempt, 0, timing, info.worker, "", info.reason)
 
-    def _open(self, place: int) -> dict[int, End]:
+    def _open(self, first_seq: int) -> dict[int, End]:
         """Return the ends in one stored record, by task."""
-        stored = self._journal.records.finished_at(place)
+        stored = self._journal.records.finished_at(first_seq)
         if stored is None:
             return {}
         completed = codec.to_client(stored[0])
@@ -263,7 +263,7 @@ class Log:
         key = digest(spec.program)
         result = self._structures.get(key)
         if result is None:
-            if len(self._structures) >= STRUCTURES_KEPT:
+            if len(self._structures) >= MAX_STRUCTURES:
                 self._structures.clear()
             result = self._structures[key] = decode_program(spec.program).structure.hex()
         return result

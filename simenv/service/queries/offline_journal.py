@@ -85,8 +85,8 @@ class Archive:
         self._journal = StoredJournal(self.path)
         records = self._journal.records
         self._epoch = max(1, records.meta("epoch"))
-        here_origin = Origin("", self._node, os.getpid(), __version__)
-        self._completions = Completions(self._journal, here_origin)
+        origin = Origin("", self._node, os.getpid(), __version__)
+        self._completions = Completions(self._journal, origin)
         self._final_tasks = task_views.FinalTasks(self._journal, self._completions)
         empty = SchedulerState((), ClusterLimits(1, 0, 1, 1, 1, 1), self._epoch)
         self._log = StoredLog(self._journal, self._completions, empty)
@@ -135,8 +135,8 @@ class Archive:
     def _watch(self, message: m.WatchResults) -> Iterator[m.ToClient]:
         unknown = []
         for number in message.tasks:
-            place = self._completions.place(number)
-            result = [] if place is None else self._completions.ends(place, {number})
+            first_seq = self._completions.first_seq_of(number)
+            result = [] if first_seq is None else self._completions.ends(first_seq, {number})
             yield from result
             if result:
                 continue
@@ -144,8 +144,8 @@ class Archive:
                 yield _refused(0, f"task {task_name(number)} has not ended, and {DOWN}")
                 return
             unknown.append(number)
-        gone = [number for number in unknown if 0 < number < self._journal.records.next_task()]
-        yield m.UnknownTasks(message.request, unknown, gone)
+        pruned = [number for number in unknown if 0 < number < self._journal.records.next_task()]
+        yield m.UnknownTasks(message.request, unknown, pruned)
 
     def _task(self, number: int) -> TaskInfo | None:
         return self._final_tasks.task(number, "") or self._final_tasks.waiting(number, DOWN)
@@ -153,8 +153,8 @@ class Archive:
     def _queue(self, message: m.GetQueue) -> m.Queue:
         limit = min(message.limit, task_views.MAX_LISTED)
         if message.done:
-            shown = [info for info in self._final_tasks.newest(limit, "") if info is not None]
-            return m.Queue(message.request, self._completions.newest, shown)
+            infos = [info for info in self._final_tasks.newest(limit, "") if info is not None]
+            return m.Queue(message.request, self._completions.newest, infos)
         final = final_tasks(self._journal, self._journal.records.next_task())
         total = 0
         waiting: list[int] = []

@@ -58,22 +58,22 @@ class QueryQueue:
         on_damaged_record: Callable[[DamagedRecord], None],
         send: Callable[[bytes, bytes], object],
         is_ready: Callable[[m.FromClient], bool] = lambda _: True,
-        has_room: Callable[[bytes, Identity], bool] = lambda *_: True,
+        can_answer: Callable[[bytes, Identity], bool] = lambda *_: True,
     ) -> None:
         """`is_ready`: returns whether a query can be answered yet; else it waits for `resume`.
-        `has_room`: returns whether an answer can be sent to a connection now."""
+        `can_answer`: returns whether an answer can be sent to a connection now."""
         self._is_ready = is_ready
-        self._has_room = has_room
-        self._early: dict[bytes, list[PendingQuery]] = {}  # queries that wait for `resume`
+        self._can_answer = can_answer
+        self._deferred: dict[bytes, list[PendingQuery]] = {}  # queries that wait for `resume`
         self._answer = answer
         self._on_damaged_record = on_damaged_record
         self._send = send
         self._waiting: FairQueue[PendingQuery] = FairQueue()
         # Queries of connections without room, or whose first query waits for the other thread.
-        self._held: dict[bytes, tuple[str, deque[PendingQuery]]] = {}
+        self._blocked: dict[bytes, tuple[str, deque[PendingQuery]]] = {}
         self._parked: set[bytes] = set()  # connections whose first query waits for the thread
         self.pending_bytes: dict[str, int] = {}  # by owner; empty: no query waits
-        self._next_look_ns = 0
+        self._next_poll_ns = 0
 
     @property
     def busy(self) -> bool:
@@ -83,7 +83,7 @@ class QueryQueue:
     @property
     def holds(self) -> bool:
         """True if queries wait whose connections do not read their answers."""
-        return bool(self._held)
+        return bool(self._blocked)
 
     @property
     def parked(self) -> bool:
@@ -102,9 +102,9 @@ class QueryQueue:
                     self._send(peer, step)
             return
         owner, size = identity.owner, size_bytes + QUERY_BYTES
-        held = self._held.get(peer)
-        count = self._waiting.of(owner, peer) + (0 if held is None else len(held[1]))
-        count += len(self._early.get(peer, ()))
+        blocked = self._blocked.get(peer)
+        count = self._waiting.of(owner, peer) + (0 if blocked is None else len(blocked[1]))
+        count += len(self._deferred.get(peer, ()))
         if count >= MAX_QUERIES_PER_CONNECTION:
             raise QueueFullError(
                 f"{count} queries of this connection wait for an answer; "
@@ -123,20 +123,20 @@ class QueryQueue:
         self.pending_bytes[owner] = waiting + size
         query = PendingQuery(identity, message, size)
         if not self._is_ready(message):
-            self._early.setdefault(peer, []).append(query)
-        elif held is not None:
-            held[1].append(query)
+            self._deferred.setdefault(peer, []).append(query)
+        elif blocked is not None:
+            blocked[1].append(query)
         else:
             self._waiting.put(owner, peer, query)
 
     def resume(self) -> None:
         """Queue the queries that were not ready when they arrived."""
-        early, self._early = self._early, {}
-        for peer, queries in early.items():
-            held = self._held.get(peer)
+        deferred, self._deferred = self._deferred, {}
+        for peer, queries in deferred.items():
+            blocked = self._blocked.get(peer)
             for query in queries:
-                if held is not None:
-                    held[1].append(query)
+                if blocked is not None:
+                    blocked[1].append(query)
                 else:
                     self._waiting.put(query.identity.owner, peer, query)
 
@@ -145,7 +145,7 @@ class QueryQueue:
         self._release_connections()
         while self._waiting:
             owner, peer, query = self._waiting.first()
-            if not self._has_room(peer, query.identity):
+            if not self._can_answer(peer, query.identity):
                 self._hold_connection(owner, peer)
                 continue
             turn_ns = min(deadline_ns, time.monotonic_ns() + TURN_NS)
@@ -162,33 +162,33 @@ class QueryQueue:
 
     def _hold_connection(self, owner: str, peer: bytes) -> None:
         """Hold the connection whose turn it is, until it is released."""
-        held = self._held.setdefault(peer, (owner, deque()))
-        held[1].extend(self._waiting.remove_connection())
+        blocked = self._blocked.setdefault(peer, (owner, deque()))
+        blocked[1].extend(self._waiting.remove_connection())
 
     def _release_connections(self) -> None:
         """Release held connections that read again or whose check has ended."""
         for peer in list(self._parked):
-            owner, items = self._held[peer]
+            owner, items = self._blocked[peer]
             future = items[0].background_check
             if future is None or future.done():
                 items[0].background_check = None
                 self._parked.remove(peer)
-                del self._held[peer]
+                del self._blocked[peer]
                 self._waiting.restore_connection(owner, peer, items)
         now_ns = time.monotonic_ns()
-        if not self._held or now_ns < self._next_look_ns:
+        if not self._blocked or now_ns < self._next_poll_ns:
             return
-        self._next_look_ns = now_ns + RECHECK_NS
-        for peer, (owner, items) in list(self._held.items()):
-            if peer not in self._parked and self._has_room(peer, items[0].identity):
-                del self._held[peer]
+        self._next_poll_ns = now_ns + RECHECK_NS
+        for peer, (owner, items) in list(self._blocked.items()):
+            if peer not in self._parked and self._can_answer(peer, items[0].identity):
+                del self._blocked[peer]
                 self._waiting.restore_connection(owner, peer, items)
 
     def _forget(self, query: PendingQuery) -> None:
         owner = query.identity.owner
-        left = self.pending_bytes[owner] - query.size_bytes
-        if left:
-            self.pending_bytes[owner] = left
+        remaining = self.pending_bytes[owner] - query.size_bytes
+        if remaining:
+            self.pending_bytes[owner] = remaining
         else:
             del self.pending_bytes[owner]
 
@@ -204,7 +204,7 @@ class QueryQueue:
                         return False
                     if answer is not None:
                         self._send(peer, answer)
-                        if not self._has_room(peer, query.identity):
+                        if not self._can_answer(peer, query.identity):
                             return False
                     if time.monotonic_ns() >= deadline_ns:
                         return False

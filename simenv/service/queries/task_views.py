@@ -27,7 +27,7 @@ from simenv.wire import codec
 from simenv.wire.messages.client import STATES, Completed, Completion, Failure, Submit
 
 MAX_LISTED = 10_000
-SOON_S = 900.0  # before the end of the allocation: `simenv status` shows a warning
+END_WARNING_S = 900.0  # before the end of the allocation: `simenv status` shows a warning
 
 
 def listed(
@@ -39,18 +39,20 @@ def listed(
     `scope`: the only owner whose tasks may be seen, see Identity. Such a listing has no turns,
     because they would require a search through the whole queue.
     """
-    held = [r for w in state.workers.values() for r in w.held.values()]
-    held += [state.tasks[number] for number in state.paced.held]
-    held = [r for r in held if scope in ("", r.batch.owner)]
-    held.sort(key=lambda r: (-r.phase, r.number))
-    results = [(record, 0) for record in held[:limit]]
-    left = limit - len(results)
+    running = [r for w in state.workers.values() for r in w.held.values()]
+    running += [state.tasks[number] for number in state.paced.held]
+    running = [r for r in running if scope in ("", r.batch.owner)]
+    running.sort(key=lambda r: (-r.phase, r.number))
+    results = [(record, 0) for record in running[:limit]]
+    remaining = limit - len(results)
     if scope:
-        mine = state.tasks_by_owner.of(scope)
-        waiting = (r for r in mine if r.phase in UNSENT)
-        return len(mine), results + [(record, 0) for record in itertools.islice(waiting, left)]
+        own_tasks = state.tasks_by_owner.of(scope)
+        waiting = (r for r in own_tasks if r.phase in UNSENT)
+        return len(own_tasks), results + [
+            (record, 0) for record in itertools.islice(waiting, remaining)
+        ]
     queued = itertools.chain.from_iterable(pool.queue for pool in state.pools.values())
-    turns = enumerate(itertools.islice(queued, left), 1)
+    turns = enumerate(itertools.islice(queued, remaining), 1)
     results += [(record, turn) for turn, record in turns]
     results += _parked(state, limit - len(results))
     return len(state.tasks), results + _dependent(state, limit - len(results))
@@ -62,8 +64,8 @@ def _parked(state: SchedulerState, limit: int) -> list[tuple[TaskRecord, int]]:
         enumerate(reservation.parked.values(), 1)
         for reservation in state.reservations.live.values()
     )
-    shown = itertools.islice(itertools.chain.from_iterable(each), limit)
-    return [(record, turn) for turn, (record, _) in shown]
+    first = itertools.islice(itertools.chain.from_iterable(each), limit)
+    return [(record, turn) for turn, (record, _) in first]
 
 
 def _dependent(state: SchedulerState, limit: int) -> list[tuple[TaskRecord, int]]:
@@ -76,10 +78,10 @@ def task_view(
     state: SchedulerState,
     record: TaskRecord,
     now_ns: int,
-    place: int = 0,
+    turn: int = 0,
     forecast: Forecast | None = None,
 ) -> TaskInfo:
-    """Return the view of one unfinished task. `place`: its turn in the queue; 0: not known."""
+    """Return the view of one unfinished task. `turn`: its turn in the queue; 0: not known."""
     running = record.phase in RUNS
     worker = state.workers.get(record.worker)
     settings, done, passes = worker.passes if worker is not None else (0, 0, 0)
@@ -95,28 +97,28 @@ def task_view(
         num_qubits=record.route.num_qubits,
         shots=record.spec.shots,
         worker=record.worker,
-        reason=_why(state, record, now_ns, place),
+        reason=_reason(state, record, now_ns, turn),
         owner=record.batch.owner,
         wait_us=forecast.task_us(record) if forecast is not None else -1.0,
-        parked=place or _place(state, record) if record.phase == Phase.PARKED else 0,
+        parked=turn or _reservation_turn(state, record) if record.phase == Phase.PARKED else 0,
         reservation=record.batch.terms.reservation,
         passes_done=done,
         passes=passes,
     )
 
 
-def _place(state: SchedulerState, record: TaskRecord) -> int:
+def _reservation_turn(state: SchedulerState, record: TaskRecord) -> int:
     """Return the turn of a task among those that wait for units of its reservation."""
     return list(state.reservations.by_task[record.number].parked).index(record.number) + 1
 
 
-def _why(state: SchedulerState, record: TaskRecord, now_ns: int, place: int) -> str:
-    why = pending_reason(state, record, now_ns)
+def _reason(state: SchedulerState, record: TaskRecord, now_ns: int, turn: int) -> str:
+    reason = pending_reason(state, record, now_ns)
     if record.stopping or record.phase not in UNSENT:
-        return why
-    if place:
-        why += f", {_ordinal(place)} in line"
-    return f"{why}; attempt {record.attempts + 1}" if record.attempts else why
+        return reason
+    if turn:
+        reason += f", {_ordinal(turn)} in line"
+    return f"{reason}; attempt {record.attempts + 1}" if record.attempts else reason
 
 
 def _ordinal(number: int) -> str:
@@ -153,9 +155,9 @@ def workers_view(
     return workers, pool_infos(state, now_ns)
 
 
-def warnings(pools: list[PoolInfo], nodes: list[NodeInfo], trouble: list[str]) -> tuple[str, ...]:
+def warnings(pools: list[PoolInfo], nodes: list[NodeInfo], problems: list[str]) -> tuple[str, ...]:
     """Return the warnings of `simenv status`: troubles, unusable nodes and pools."""
-    lines = [text for text in trouble if text]
+    lines = [text for text in problems if text]
     lines += [f"node {node.name} is {node.state}: {node.reason}" for node in nodes if node.reason]
     for info in pools:
         if info.state in ("degraded", "quarantined"):
@@ -166,7 +168,7 @@ def warnings(pools: list[PoolInfo], nodes: list[NodeInfo], trouble: list[str]) -
 def ending(end_ns: int, now_ns: int) -> str:
     """Return a warning that the allocation ends soon, or "". `end_ns` 0: it never ends."""
     left_s = (end_ns - now_ns) / 1e9
-    if not end_ns or left_s > SOON_S:
+    if not end_ns or left_s > END_WARNING_S:
         return ""
     left = f"{left_s / 60:.0f} min" if left_s > 120 else f"{max(0.0, left_s):.0f} s"
     return f"the allocation ends in {left}: what cannot end before then waits for the next start"
@@ -204,7 +206,7 @@ class FinalTasks:
             below, completed = result[0], codec.to_client(result[1])
             assert isinstance(completed, Completed)
             yield None
-            for group in reversed(self._completions.standing(completed)):
+            for group in reversed(self._completions.without_withdrawn(completed)):
                 for completion in reversed(group.results[-left:]):
                     left -= 1
                     yield self._view(completed, completion)
@@ -267,5 +269,5 @@ class FinalTasks:
             assert isinstance(submit, Submit)
             self._last = (row, submit, unpack_routes(row.routes))
         row, submit, routes = self._last
-        place = task - row.first
-        return submit.terms, submit.tasks[place].shots, routes[place], row.owner
+        index = task - row.first
+        return submit.terms, submit.tasks[index].shots, routes[index], row.owner

@@ -15,7 +15,7 @@ from simenv.model import task_name
 from simenv.scheduler.scheduler import Scheduler
 from simenv.service.journal.reader import LAST_SEQ, DamagedRecord
 from simenv.service.journal.writer import Journal
-from simenv.service.recovery.replay import SURELY, Part, parts, queue
+from simenv.service.recovery.replay import MIN_ATTEMPTS, Part, parts, queue
 from simenv.service.results.completions import Completions
 from simenv.service.support import fault_injection
 from simenv.wire.messages.client import STATES, Completion
@@ -55,7 +55,7 @@ class ResultRepair:
         if self._completions.unindexed:
             raise JournalError("ends of tasks wait to be stored", hint="free space on its disk")
         tasks = list(self._journal.records.tasks_at(first_seq))
-        waiting = [part for number in tasks for part in self._parts(number, SURELY)]
+        waiting = [part for number in tasks for part in self._parts(number, MIN_ATTEMPTS)]
         counts = self._journal.records.ended_in(first_seq)
         fault_injection.hit("reopen.before")
         drop(self._journal, first_seq, tasks)
@@ -82,7 +82,7 @@ def drop(journal: Journal, first_seq: int, tasks: list[int]) -> None:
         db.execute("delete from result where seq = ?", (first_seq,))
         db.execute("delete from file where seq >= ? and seq < ?", (first_seq, first_seq + count))
         if tasks:
-            sent = array("q", tasks * SURELY)
+            sent = array("q", tasks * MIN_ATTEMPTS)
             db.execute("insert into sent(tasks) values(?)", (sent.tobytes(),))
 
 

@@ -37,7 +37,7 @@ def choose_journal(paths: EnvironmentPaths, resume: bool) -> str:
     Returns a description of the chosen journal, or "" for a start without `resume`. Raises
     NotFoundError, ConfigError, JournalError.
     """
-    copy = _standing_copy(paths.copy)
+    copy = _read_copy_header(paths.copy)
     if copy is None:
         if paths.journal.exists():
             return f"from the live journal {paths.journal}" if resume else ""
@@ -47,7 +47,7 @@ def choose_journal(paths: EnvironmentPaths, resume: bool) -> str:
                 hint="simenv up starts a new one",
             )
         return ""
-    live = standing(paths.journal)
+    live = read_header(paths.journal)
     if live is not None and live.epoch >= copy.epoch:
         return f"from the live journal {paths.journal}" if resume else ""
     old = f"its copy {paths.copy} is {duration(copy.age_s)} old"
@@ -55,8 +55,8 @@ def choose_journal(paths: EnvironmentPaths, resume: bool) -> str:
         raise ConfigError(
             f"there is no live journal {paths.journal}, and {old}"
             if live is None
-            else f"the live journal {paths.journal} is of start {live.epoch}, and {old}, of start "
-            f"{copy.epoch}: the environment has run elsewhere since",
+            else f"the live journal {paths.journal} is of start {live.epoch}, and {old}, of "
+            f"start {copy.epoch}: the environment has run elsewhere since",
             hint=f"simenv up --restore uses the copy; to start empty, remove {paths.copy}",
         )
     if live is not None:
@@ -65,16 +65,16 @@ def choose_journal(paths: EnvironmentPaths, resume: bool) -> str:
     return f"from the copy {paths.copy}, {duration(copy.age_s)} old"
 
 
-def _standing_copy(path: Path) -> JournalHeader | None:
+def _read_copy_header(path: Path) -> JournalHeader | None:
     """Read the header of a copy; None if there is none, or if it cannot be read."""
     try:
-        return standing(path)
+        return read_header(path)
     except JournalError as error:
         log.warning("%s", error.message)
         return None
 
 
-def standing(path: Path) -> JournalHeader | None:
+def read_header(path: Path) -> JournalHeader | None:
     """Read the header of a journal; None if there is no such file. Raises JournalError if the file
     is not a journal."""
     if not path.exists():

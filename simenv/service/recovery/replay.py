@@ -61,16 +61,18 @@ def replay(
     attempts = _attempts(journal, final)
     queued = 0
     rows = journal.records.count_accepted()
-    for place, row in enumerate(journal.records.accepted()):
-        if rows - place <= RECENT_KEYS:
-            what = IdempotencyEntry(row.first, row.count, row.digest)
-            submit_queue.remember(row.owner, row.key, row.offset, what)
+    for number, row in enumerate(journal.records.accepted()):
+        if rows - number <= RECENT_KEYS:
+            entry = IdempotencyEntry(row.first, row.count, row.digest)
+            submit_queue.remember(row.owner, row.key, row.offset, entry)
         span = final[row.first : row.first + row.count]
         if 0 not in span:
             continue
         age_ns = max(0, round((time.time() - row.at) * 1e9))
-        tried = attempts[row.first : row.first + row.count]
-        waiting = parts(scheduler.state, row, span, tried, time.monotonic_ns() - age_ns, units)
+        task_attempts = attempts[row.first : row.first + row.count]
+        waiting = parts(
+            scheduler.state, row, span, task_attempts, time.monotonic_ns() - age_ns, units
+        )
         queued += queue(scheduler, waiting, completions)
     scheduler.set_clock(time.time_ns(), time.monotonic_ns())
     scheduler.restore_paced(read_paced(journal.records))
@@ -105,20 +107,22 @@ def parts(
     routes = [state.reroute(route) for route in unpack_routes(row.routes)]
     share_bytes = bytes_per_task(row.body, row.count)
     results = []
-    place = 0
-    while (place := span.find(0, place)) >= 0:
-        end = span.find(1, place)
+    position = 0
+    while (position := span.find(0, position)) >= 0:
+        end = span.find(1, position)
         end = len(span) if end < 0 else end
-        first = row.first + place
+        first = row.first + position
         batch = SubmitBatch(
             b"", terms, row.key, row.offset, first, accepted_ns, share_bytes, row.owner
         )
-        counts = list(attempts[place:end])
-        takes = None
+        counts = list(attempts[position:end])
+        held_units = None
         if units and terms.reservation:
-            takes = [units.get(task, _FREE)[1] for task in range(first, row.first + end)]
-        results.append(Part(batch, submit.tasks[place:end], routes[place:end], counts, takes))
-        place = end
+            held_units = [units.get(task, _FREE)[1] for task in range(first, row.first + end)]
+        results.append(
+            Part(batch, submit.tasks[position:end], routes[position:end], counts, held_units)
+        )
+        position = end
     return results
 
 
@@ -164,13 +168,13 @@ def _check_task_number(task: int, total: int) -> int:
 def _attempts(journal: Journal, final: bytearray) -> array[int]:
     """Count the attempts of each unfinished task; the journal keeps the records of these only."""
     counts = array("H", bytes(2 * len(final)))
-    kept = array("q")
+    sent = array("q")
     for task in journal.records.sent():
         if task < len(final) and not final[task]:
             counts[task] += 1
-            kept.append(task)
-    journal.settle_sent(kept)
+            sent.append(task)
+    journal.replace_sent(sent)
     return counts
 
 
-SURELY = 1  # attempts of a task whose record cannot be read
+MIN_ATTEMPTS = 1  # attempts of a task whose record cannot be read

@@ -35,8 +35,8 @@ from simulators import catalog
 _Shares = dict[tuple[bytes, str], list[Completion]]  # by (peer, owner)
 INDEX_SLICE = 2_000  # pairs written in one idle moment
 _STATE_INDEX = {state: index for index, state in enumerate(STATES)}
-MAX_FRESH = 20_000
-WATCHERS_KEPT = 8  # of a task; waiting clients repeat their request every few seconds
+MAX_UNINDEXED = 20_000
+MAX_WATCHERS = 8  # of a task; waiting clients repeat their request every few seconds
 MAX_CAUSE_CHARS = 1_000  # of the message of a failed parent
 _STOPPED = (TaskState.CANCELLED, TaskState.EXPIRED)  # FAILED keeps the engine's own message
 
@@ -55,9 +55,9 @@ class Completions:
 
     def __init__(self, journal: Journal, origin: Origin) -> None:
         self._journal = journal
-        self._here = origin  # of ends that no worker caused
+        self._origin = origin  # of ends that no worker caused
         self.next_seq = journal.records.last_seq() + 1
-        self._fresh: dict[int, int] = {}  # task -> first_seq, not yet indexed
+        self._unindexed: dict[int, int] = {}  # task -> first_seq, not yet indexed
         self._watchers: dict[int, list[bytes]] = {}
         self._replaced = set(journal.records.replaced())
         for first_seq, body in journal.records.finished(journal.records.indexed()):
@@ -65,16 +65,16 @@ class Completions:
             assert isinstance(completed, Completed)
             for seq, completion in enumerate(completed.results, first_seq):
                 if seq not in self._replaced:
-                    self._fresh[completion.task] = first_seq
+                    self._unindexed[completion.task] = first_seq
 
     @property
     def unindexed(self) -> bool:
-        return bool(self._fresh)
+        return bool(self._unindexed)
 
     @property
-    def crowded(self) -> bool:
+    def is_backlogged(self) -> bool:
         """True if so many entries wait that the index must be written before the loop is idle."""
-        return len(self._fresh) > MAX_FRESH
+        return len(self._unindexed) > MAX_UNINDEXED
 
     @property
     def newest(self) -> int:
@@ -87,7 +87,7 @@ class Completions:
         by_client: _Shares = {}
         files: dict[int, AttemptResult] = {}
         results, last = done.results, None
-        mine: list[Completion] = []
+        group: list[Completion] = []
         for ending in endings:
             result, record = results[ending.index], ending.record
             payload, checksum = result.payload, result.checksum
@@ -98,15 +98,15 @@ class Completions:
                 files[result.task] = result
             if record.batch is not last:
                 last = record.batch
-                mine = by_client.setdefault((last.client, last.owner), [])
+                group = by_client.setdefault((last.client, last.owner), [])
             attempts, slots = record.attempts, ending.slots
             number, state = record.number, result.state
-            mine.append(
+            group.append(
                 Completion(number, state, attempts, slots, payload, checksum, ending.timing)
             )
         return self._store(by_client, done.origin, done.engine, done.route, files)
 
-    def from_here(self, endings: list[TaskEnded]) -> list[tuple[bytes, bytes]]:
+    def without_result(self, endings: list[TaskEnded]) -> list[tuple[bytes, bytes]]:
         """Journal ends without a worker's result: cancelled, expired, poison. Returns (peer,
         message) to send after the commit."""
         groups: dict[tuple[str, str], _Shares] = {}
@@ -130,26 +130,26 @@ class Completions:
                 ending.timing,
             )
             by_client.setdefault((record.batch.client, record.batch.owner), []).append(completion)
-        out = []
+        messages = []
         for (engine, reason), by_client in groups.items():
-            out += self._store(by_client, self._here, engine, reason)
-        return out
+            messages += self._store(by_client, self._origin, engine, reason)
+        return messages
 
     def watch(self, task: int, peer: bytes) -> None:
         """Send the end of a task to `peer` too."""
         peers = self._watchers.setdefault(task, [])
         if peer not in peers:
-            del peers[: max(0, len(peers) - WATCHERS_KEPT + 1)]
+            del peers[: max(0, len(peers) - MAX_WATCHERS + 1)]
             peers.append(peer)
 
-    def place(self, task: int) -> int | None:
+    def first_seq_of(self, task: int) -> int | None:
         """Return the `first_seq` of the Completed with the end of a task; None if there is none."""
-        return self._fresh.get(task) or self._journal.records.seq_of(task)
+        return self._unindexed.get(task) or self._journal.records.seq_of(task)
 
     def find(self, task: int, scope: str = "") -> tuple[Completed, Completion] | None:
         """Return the stored end of a task; None if there is none in `scope` (see Identity)."""
-        place = self.place(task)
-        entry = None if place is None else self._journal.records.finished_at(place)
+        first_seq = self.first_seq_of(task)
+        entry = None if first_seq is None else self._journal.records.finished_at(first_seq)
         if entry is None or scope not in ("", entry[1]):
             return None
         completed = codec.to_client(entry[0])
@@ -162,14 +162,14 @@ class Completions:
     def end_of(self, task: int, owner: str | None = None) -> TaskEnd | None:
         """Return the end of a task, also if it is not committed yet. None: the task has not ended,
         is not of `owner` (None: of any owner), or its end is no longer kept or cannot be read."""
-        place = self.place(task)
-        if place is None or owner not in (None, self._journal.records.owner_of(task)):
+        first_seq = self.first_seq_of(task)
+        if first_seq is None or owner not in (None, self._journal.records.owner_of(task)):
             return None
-        counts = self._journal.records.ended_in(place)
+        counts = self._journal.records.ended_in(first_seq)
         if 0 < counts[TaskState.DONE] == sum(counts.values()):
             return TaskEnd(TaskState.DONE)
         try:
-            stored = self._journal.finished_at(place)
+            stored = self._journal.finished_at(first_seq)
         except DamagedRecord:
             return None
         if stored is None:
@@ -185,10 +185,10 @@ class Completions:
                 return TaskEnd(state, failure.reason, failure.message, failure.hint)
         return None
 
-    def ends(self, place: int, tasks: Collection[int], scope: str = "") -> list[Completed]:
-        """Return the stored ends of these tasks in the record at `place`, in runs of neighbours.
-        Ends that are out of `scope`, withdrawn or no longer kept are left out."""
-        stored = self._journal.records.finished_at(place)
+    def ends(self, first_seq: int, tasks: Collection[int], scope: str = "") -> list[Completed]:
+        """Return the stored ends of these tasks in the record at `first_seq`, in runs of
+        neighbours. Ends that are out of `scope`, withdrawn or no longer kept are left out."""
+        stored = self._journal.records.finished_at(first_seq)
         if stored is None or scope not in ("", stored[1]):
             return []
         completed = codec.to_client(stored[0])
@@ -208,15 +208,15 @@ class Completions:
 
     def is_stored(self, task: int) -> bool:
         """Return whether the end of a task is committed to the journal."""
-        place = self._fresh.get(task)
-        return place is None or self._journal.records.count_at(place) > 0
+        first_seq = self._unindexed.get(task)
+        return first_seq is None or self._journal.records.count_at(first_seq) > 0
 
     def withdraw(self, task: int, seq: int) -> None:
         """Withdraw a completion by its number, because its task runs again."""
-        self._fresh.pop(task, None)
+        self._unindexed.pop(task, None)
         self._replaced.add(seq)
 
-    def standing(self, completed: Completed) -> list[Completed]:
+    def without_withdrawn(self, completed: Completed) -> list[Completed]:
         """Return a message without its withdrawn completions, split at the gaps."""
         seqs = range(completed.first_seq, completed.first_seq + len(completed.results))
         if self._replaced.isdisjoint(seqs):
@@ -229,23 +229,25 @@ class Completions:
 
     def index_all(self) -> None:
         """Write all pending entries of the index. Raises JournalError."""
-        while self.index_some():
+        while self.index_slice():
             pass
 
-    def index_some(self) -> bool:
+    def index_slice(self) -> bool:
         """Write a slice of the index. Returns True if there is more to do.
 
         While an end is not committed, nothing is written: after a crash the index would contain an
         end that does not exist, and its task would be lost. Raises JournalError.
         """
-        if not self._fresh or self._journal.owes_ends:
+        if not self._unindexed or self._journal.has_pending_ends:
             return False
-        pairs = list(itertools.islice(self._fresh.items(), INDEX_SLICE))
-        following = next(itertools.islice(self._fresh.values(), len(pairs), None), pairs[-1][1] + 1)
-        self._journal.index(pairs, up_to=following - 1)
+        pairs = list(itertools.islice(self._unindexed.items(), INDEX_SLICE))
+        next_seq = next(
+            itertools.islice(self._unindexed.values(), len(pairs), None), pairs[-1][1] + 1
+        )
+        self._journal.index(pairs, up_to=next_seq - 1)
         for task, _ in pairs:  # after the write: if it fails, the same entries are tried again
-            del self._fresh[task]
-        return bool(self._fresh)
+            del self._unindexed[task]
+        return bool(self._unindexed)
 
     def _store(
         self,
@@ -255,7 +257,7 @@ class Completions:
         route: str,
         files: Mapping[int, AttemptResult] = MappingProxyType({}),
     ) -> list[tuple[bytes, bytes]]:
-        out = []
+        messages = []
         for (client, owner), completions in by_client.items():
             first = self.next_seq
             self.next_seq += len(completions)
@@ -263,7 +265,7 @@ class Completions:
             body = codec.encode(completed)
             states = [STATES[completion.state] for completion in completions]
             self._journal.finish(first, states, body, owner, repeatable=_is_repeatable(engine))
-            self._fresh.update(dict.fromkeys([c.task for c in completions], first))
+            self._unindexed.update(dict.fromkeys([c.task for c in completions], first))
             for seq, completion in enumerate(completions if files or self._watchers else (), first):
                 if completion.task in files:
                     file = files[completion.task]
@@ -271,10 +273,10 @@ class Completions:
                     self._journal.file(file.file, completion.task, seq, size, owner)
                 for peer in self._watchers.pop(completion.task, ()) if self._watchers else ():
                     if peer != client:
-                        out.append((peer, codec.encode(only(completed, completion, seq))))
+                        messages.append((peer, codec.encode(only(completed, completion, seq))))
             if client:
-                out.append((client, body))
-        return out
+                messages.append((client, body))
+        return messages
 
 
 def _is_repeatable(engine: str) -> bool:
@@ -320,11 +322,11 @@ def _end_message(ending: TaskEnded) -> tuple[str, str]:
         message = f"it waited longer than its queue_timeout_s of {terms.queue_timeout_s:g} s"
         return message, "a longer queue_timeout_s, or submit again later"
     if ending.reason == "run_timeout":
-        most_s = ending.run_limit_s or terms.run_timeout_s
-        if terms.run_timeout_s and terms.run_timeout_s <= most_s:
+        limit_s = ending.run_limit_s or terms.run_timeout_s
+        if terms.run_timeout_s and terms.run_timeout_s <= limit_s:
             message = f"it ran longer than its run_timeout_s of {terms.run_timeout_s:g} s"
             return message, "a longer run_timeout_s, or fewer shots or bindings a task"
-        message = f"it ran longer than the limit of its owner, {most_s:g} s (max_run_s)"
+        message = f"it ran longer than the limit of its owner, {limit_s:g} s (max_run_s)"
         return message, "fewer shots or bindings a task, or ask an admin to raise the limit"
     return ending.reason, ending.hint
 

@@ -20,9 +20,9 @@ from simenv.text import size
 
 GIB = 2**30
 SHARE = 0.05  # of the disk
-LEAST_BYTES = GIB
+MIN_BYTES = GIB
 SMALL_BYTES = 256 * 2**20  # of results that every owner may keep below the reserve
-LOOK_S = 0.25
+POLL_S = 0.25
 SPARE_BYTES = 4 * 2**20
 SPARE_NAME = "journal.spare"
 
@@ -42,13 +42,13 @@ class DiskReserve:
         self._keep_free_gib = keep_free_gib
         self._measure = measure or disk_of
         self._reclaimable = folder / SPARE_NAME
-        self._next_look_s = 0.0
+        self._next_poll_s = 0.0
         self._free = self._reserve = 0
         self.spent = False  # the spare file does not exist
 
     def start(self) -> None:
         """Create the spare file if there is space for it."""
-        self._make_spare()
+        self._create_spare_file()
 
     def stop(self) -> None:
         """Remove the spare file: only a running service needs it."""
@@ -57,12 +57,12 @@ class DiskReserve:
 
     def lacking_bytes(self) -> int:
         """Return the bytes by which the free space is below the reserve; 0: it is not."""
-        self._look()
+        self._update()
         return max(0, self._reserve - self._free)
 
-    def look_again(self) -> None:
+    def invalidate(self) -> None:
         """Measure the disk again at the next use, because the free space has changed."""
-        self._next_look_s = 0.0
+        self._next_poll_s = 0.0
 
     def release(self) -> bool:
         """Remove the spare file, because the disk is full. Returns False if it was removed
@@ -77,11 +77,11 @@ class DiskReserve:
     def restore(self) -> None:
         """Create the spare file again when there is free space for twice its size."""
         if self.spent:
-            self._look()
+            self._update()
             if self._free > 2 * SPARE_BYTES:
-                self._make_spare()
+                self._create_spare_file()
 
-    def why_refused(self, owner: str, kept_bytes: int) -> InsufficientError | None:
+    def refusal(self, owner: str, kept_bytes: int) -> InsufficientError | None:
         """Return the error if no Submit is accepted of an owner who stores `kept_bytes` of results;
         else None. `owner` "": the environment's own user."""
         if self.spent:
@@ -100,16 +100,16 @@ class DiskReserve:
             hint="an admin removes old results: simenv prune --older-than 1d; or frees space",
         )
 
-    def _look(self) -> None:
+    def _update(self) -> None:
         now_s = time.monotonic()
-        if now_s >= self._next_look_s:
-            self._next_look_s = now_s + LOOK_S
+        if now_s >= self._next_poll_s:
+            self._next_poll_s = now_s + POLL_S
             total, self._free = self._measure(self._folder)
             self._reserve = round(self._keep_free_gib * GIB)
             if self._keep_free_gib < 0:
-                self._reserve = max(round(SHARE * total), LEAST_BYTES)
+                self._reserve = max(round(SHARE * total), MIN_BYTES)
 
-    def _make_spare(self) -> None:
+    def _create_spare_file(self) -> None:
         flags = os.O_WRONLY | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
         try:
             descriptor = os.open(self._reclaimable, flags, 0o600)

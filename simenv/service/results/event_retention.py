@@ -14,10 +14,10 @@ from simenv.model import Event
 from simenv.service.journal.reader import AUDIT
 from simenv.service.journal.writer import Journal
 
-EVENTS_KEPT = 200_000  # of the environment
-OWNER_EVENTS_KEPT = 10_000  # of one key's owner
-OWNERS_EVENTS_KEPT = 200_000  # of all keys' owners together, in equal parts
-AUDIT_KEPT = 10_000  # entries of the audit log, however old
+MAX_EVENTS = 200_000  # of the environment
+MAX_OWNER_EVENTS = 10_000  # of one key's owner
+MAX_OWNERS_EVENTS = 200_000  # of all keys' owners together, in equal parts
+MAX_AUDIT_EVENTS = 10_000  # entries of the audit log, however old
 EVENTS_A_STEP = 500
 
 _OWNERS = """
@@ -35,7 +35,7 @@ class OldEvents:
         self._journal = journal
         self._remaining_owners: list[str] = []  # owners to examine in this walk
         self._before_s = 0.0
-        self._share = OWNER_EVENTS_KEPT
+        self._share = MAX_OWNER_EVENTS
 
     def begin(self, before_s: float) -> None:
         """Begin a walk over all owners, unless one is in progress. `before_s`: remove events before
@@ -45,36 +45,36 @@ class OldEvents:
         self._before_s = before_s
         self._remaining_owners = [row[0] for row in self._journal.records.rows(_OWNERS)]
         owners = sum(owner not in ("", AUDIT) for owner in self._remaining_owners)
-        self._share = min(OWNER_EVENTS_KEPT, OWNERS_EVENTS_KEPT // max(1, owners))
+        self._share = min(MAX_OWNER_EVENTS, MAX_OWNERS_EVENTS // max(1, owners))
 
     def step(self) -> bool:
         """Remove some events. Returns True if there are more to examine. Raises JournalError."""
         if not self._remaining_owners:
             return False
         owner = self._remaining_owners[-1]
-        gone = self._removable(owner)
-        if gone:
+        removable = self._removable(owner)
+        if removable:
             with self._journal.transaction("NORMAL") as db:
                 query = "delete from event where owner = ? and seq <= ?"
-                db.execute(query, (owner, gone[-1]))
-        if len(gone) < EVENTS_A_STEP:
+                db.execute(query, (owner, removable[-1]))
+        if len(removable) < EVENTS_A_STEP:
             self._remaining_owners.pop()
         return bool(self._remaining_owners)
 
     def _removable(self, owner: str) -> list[int]:
         """Return some of the oldest events of an owner that are too many or too old."""
         rows = self._journal.records.rows
-        max_events = {"": EVENTS_KEPT, AUDIT: AUDIT_KEPT}.get(owner, self._share)
+        max_events = {"": MAX_EVENTS, AUDIT: MAX_AUDIT_EVENTS}.get(owner, self._share)
         newest = self._journal.records.last_event()
         query = "select seq from event where owner = ? order by seq desc limit 1 offset ?"
         too_many = max((row[0] for row in rows(query, owner, max_events)), default=0)
         query = "select seq, body from event where owner = ? order by seq limit ?"
-        gone: list[int] = []
+        removable: list[int] = []
         for seq, body in rows(query, owner, EVENTS_A_STEP):
             if (seq > too_many and (owner == AUDIT or not self._is_old(body))) or seq == newest:
                 break
-            gone.append(seq)
-        return gone
+            removable.append(seq)
+        return removable
 
     def _is_old(self, body: bytes) -> bool:
         return msgspec.msgpack.decode(body, type=Event).time_s < self._before_s

@@ -21,7 +21,7 @@ from simenv.store.writer import UNFINISHED
 
 Outcome = object
 Job = Callable[[], Outcome]
-Then = Callable[[Outcome], None]
+Callback = Callable[[Outcome], None]
 
 
 class FileWorker:
@@ -29,9 +29,9 @@ class FileWorker:
 
     def __init__(self, root: Path) -> None:
         self._root = root
-        self._short: queue.SimpleQueue[tuple[Job, Then] | None] = queue.SimpleQueue()
-        self._long: queue.SimpleQueue[tuple[Job, Then] | None] = queue.SimpleQueue()
-        self._over: deque[tuple[Then, Outcome]] = deque()
+        self._short: queue.SimpleQueue[tuple[Job, Callback] | None] = queue.SimpleQueue()
+        self._long: queue.SimpleQueue[tuple[Job, Callback] | None] = queue.SimpleQueue()
+        self._over: deque[tuple[Callback, Outcome]] = deque()
         self._open = 0  # jobs whose outcome the loop has not handled yet
         self._threads = [
             threading.Thread(target=self._run, args=(jobs,), name=name, daemon=True)
@@ -57,28 +57,30 @@ class FileWorker:
         """True if a job with a callback has not been handled yet."""
         return self._open > 0
 
-    def settle(self) -> None:
+    def run_callbacks(self) -> None:
         """Call the callbacks of completed jobs; called by the loop."""
         while self._over:
-            then, outcome = self._over.popleft()
+            callback, outcome = self._over.popleft()
             self._open -= 1
-            then(outcome)
+            callback(outcome)
 
-    def read(self, name: str, offset: int, size_bytes: int, then: Callable[[object], None]) -> None:
-        """Read a part of a file; `then` gets the bytes, or a StoreError."""
-        self._do(self._short, lambda: _part(self._root, name, offset, size_bytes), then)
+    def read(
+        self, name: str, offset: int, size_bytes: int, callback: Callable[[object], None]
+    ) -> None:
+        """Read a part of a file; `callback` gets the bytes, or a StoreError."""
+        self._do(self._short, lambda: _part(self._root, name, offset, size_bytes), callback)
 
-    def check(self, stored: ResultFile, then: Callable[[object], None]) -> None:
-        """Check a whole file; `then` gets its defect, or ""."""
-        self._do(self._long, lambda: _damage(self._root, stored), then)
+    def check(self, stored: ResultFile, callback: Callable[[object], None]) -> None:
+        """Check a whole file; `callback` gets its defect, or ""."""
+        self._do(self._long, lambda: _damage(self._root, stored), callback)
 
     def remove(self, names: list[str]) -> None:
         """Remove files; missing ones are ignored."""
         self._short.put((lambda: _remove(self._root, names), _no_callback))
 
-    def after(self, then: Callable[[object], None]) -> None:
-        """Call `then` when all files of earlier calls of `remove` are removed."""
-        self._do(self._short, lambda: None, then)
+    def after(self, callback: Callable[[object], None]) -> None:
+        """Call `callback` when all files of earlier calls of `remove` are removed."""
+        self._do(self._short, lambda: None, callback)
 
     def sweep(self, referenced: set[str], epoch_fence: int) -> None:
         """Remove unfinished and unreferenced files of earlier starts; called at a start.
@@ -87,9 +89,9 @@ class FileWorker:
         """
         self._long.put((lambda: _sweep(self._root, referenced, epoch_fence), _no_callback))
 
-    def kept(self, then: Callable[[object], None]) -> None:
-        """List checkpoints; `then` gets a dict of task names and bytes."""
-        self._do(self._short, lambda: _checkpoint_sizes(self._root), then)
+    def list_checkpoints(self, callback: Callable[[object], None]) -> None:
+        """List checkpoints; `callback` gets a dict of task names and bytes."""
+        self._do(self._short, lambda: _checkpoint_sizes(self._root), callback)
 
     def forget(self, tasks: list[str]) -> None:
         """Remove the checkpoints of these tasks."""
@@ -99,19 +101,21 @@ class FileWorker:
         """Remove the unfinished files of a worker that has ended; `mark`: its name and start."""
         self._long.put((lambda: _remove(self._root, _marked(self._root, mark)), _no_callback))
 
-    def _do(self, jobs: queue.SimpleQueue[tuple[Job, Then] | None], job: Job, then: Then) -> None:
+    def _do(
+        self, jobs: queue.SimpleQueue[tuple[Job, Callback] | None], job: Job, callback: Callback
+    ) -> None:
         self._open += 1
-        jobs.put((job, then))
+        jobs.put((job, callback))
 
-    def _run(self, jobs: queue.SimpleQueue[tuple[Job, Then] | None]) -> None:
+    def _run(self, jobs: queue.SimpleQueue[tuple[Job, Callback] | None]) -> None:
         while (entry := jobs.get()) is not None:
-            job, then = entry
+            job, callback = entry
             try:
                 outcome = job()
             except (OSError, ValueError) as error:  # an invalid name, or a lost disk
                 outcome = StoreError(f"a file of results: {error}")
-            if then is not _no_callback:
-                self._over.append((then, outcome))
+            if callback is not _no_callback:
+                self._over.append((callback, outcome))
 
 
 def _no_callback(_outcome: Outcome) -> None:
@@ -150,14 +154,14 @@ def _sweep(root: Path, referenced: set[str], epoch_fence: int) -> None:
     for path in _files(root):
         name = str(path.relative_to(root))
         fence = fence_of(path.name)
-        is_known = name in referenced and not name.endswith(UNFINISHED)
-        if 0 <= fence < epoch_fence and not is_known:
+        is_referenced = name in referenced and not name.endswith(UNFINISHED)
+        if 0 <= fence < epoch_fence and not is_referenced:
             _remove(root, [name])
 
 
 def _checkpoint_sizes(root: Path) -> dict[str, int]:
     """Return the bytes of checkpoints by the name of the task."""
-    folder = root / reader.KEPT
+    folder = root / reader.CHECKPOINTS
     names = sorted(os.listdir(folder)) if folder.is_dir() else []
     return {name: _size(folder / name) for name in names}
 
@@ -172,7 +176,7 @@ def _size(folder: Path) -> int:
 
 def _remove_checkpoints(root: Path, tasks: list[str]) -> None:
     for task in tasks:
-        shutil.rmtree(reader.below(root / reader.KEPT, task), ignore_errors=True)
+        shutil.rmtree(reader.below(root / reader.CHECKPOINTS, task), ignore_errors=True)
 
 
 def _marked(root: Path, mark: str) -> list[str]:

@@ -28,18 +28,18 @@ class HeldResults:
         if not held or len(endings) == len(message.results):
             return set()
         ended = {ending.index for ending in endings}
-        places = {
-            place
-            for place, result in enumerate(message.results)
-            if place not in ended
+        indices = {
+            index
+            for index, result in enumerate(message.results)
+            if index not in ended
             and result.task in held
             and self._state.tasks[result.task].fence == result.attempt
             and result.task not in self._held
         }
-        for place in places:
-            result = message.results[place]
+        for index in indices:
+            result = message.results[index]
             self._held[result.task] = msgspec.structs.replace(message, results=[result])
-        return places
+        return indices
 
     def take(self, ending: TaskEnded) -> AttemptResults:
         """Remove and return the result of a task that has ended."""

@@ -32,8 +32,8 @@ from simenv.wire.messages.queries import RetainedData
 
 GIB = 2**30
 DAY_S = 86_400.0
-LOOK_S = 30.0  # between two checks of the limits
-LOW_LOOK_S = 1.0  # between them while the disk is below its reserve
+POLL_S = 30.0  # between two checks of the limits
+LOW_POLL_S = 1.0  # between them while the disk is below its reserve
 PATIENCE_S = 5.0  # until a requested sweep fails that the journal cannot store
 SLICE_NS = 2_000_000
 VACUUM_PAGES = 32  # given back to the file system in one slice: 128 KiB
@@ -42,93 +42,98 @@ SPARE_PAGES = 1_024  # left in the file for the next rows
 
 class RetentionLimits(msgspec.Struct, frozen=True):
     """Limits of one sweep. `before_s`: tasks that ended before this time of day are removed.
-    `most_bytes`: of files and journal together. `owner_bytes`: of single owners. `lacking_bytes`:
-    below the reserve of the disk."""
+    `max_total_bytes`: of files and journal together. `owner_bytes`: of single owners.
+    `lacking_bytes`: below the reserve of the disk."""
 
     before_s: float
-    most_bytes: int
+    max_total_bytes: int
     owner_bytes: dict[str, int] = {}
     lacking_bytes: int = 0
 
 
 class Sweep:
-    """One removal of old data. `dry`: only count. `beside`: bytes of checkpoints of unfinished
+    """One removal of old data. `dry_run`: only count. `beside`: bytes of checkpoints of unfinished
     tasks by owner, which are counted and not removed."""
 
     def __init__(
         self,
         old: JournalPruner,
         limits: RetentionLimits,
-        dry: bool,
+        dry_run: bool,
         remove: Callable[[list[str]], None],
-        beside: dict[str, int] | None = None,
+        checkpoints: dict[str, int] | None = None,
     ) -> None:
         self._old = old
         self._limits = limits
-        self._dry = dry
+        self._dry_run = dry_run
         self._remove = remove
         self._after = 0  # last examined record of those that are too old
         self._after_of: dict[str, int] = {}
         self._after_file: dict[str, int] = {}
-        self._checkpoints = {} if beside is None else beside
-        self._total = old.bytes_kept() + sum(self._checkpoints.values())
+        self._checkpoints = {} if checkpoints is None else checkpoints
+        self._total = old.total_bytes() + sum(self._checkpoints.values())
         self._lacking = limits.lacking_bytes
-        self._kept = self._by_owner()
+        self._owner_bytes = self._by_owner()
         self._empty: set[str] = set()  # owners without data left to remove
         self.freed = RetainedData()
         self.done = False
 
     def _by_owner(self) -> dict[str, int]:
-        kept = self._old.kept_by_owner()
+        sizes = self._old.bytes_by_owner()
         for owner, size in self._checkpoints.items():
-            kept[owner] = kept.get(owner, 0) + size
-        return kept
+            sizes[owner] = sizes.get(owner, 0) + size
+        return sizes
 
     def step(self, deadline_ns: int) -> None:
         """Continue until the deadline; `done` is set at the end. Raises JournalError."""
         while not self.done and time.monotonic_ns() < deadline_ns:
-            self.done = not (self._take_too_old() or self._take_too_much())
+            self.done = not (self._remove_expired() or self._remove_excess())
 
-    def _take_too_old(self) -> bool:
+    def _remove_expired(self) -> bool:
         records = self._old.too_old(self._after, self._limits.before_s)
         if records:
-            self._take(records)
+            self._remove_records(records)
             self._after = records[-1].first_seq
         return bool(records)
 
-    def _take_too_much(self) -> bool:
+    def _remove_excess(self) -> bool:
         result = self._next_excess()
         if result is None:
             return False
-        owner, wanted = result
-        if not (self._take_files(owner, wanted) or self._take_records(owner, wanted)):
+        owner, excess_bytes = result
+        if not (
+            self._remove_oldest_files(owner, excess_bytes)
+            or self._remove_oldest_records(owner, excess_bytes)
+        ):
             self._empty.add(owner)
         return True
 
     def _next_excess(self) -> tuple[str, int] | None:
         """Return the owner whose data must be reduced, and by how many bytes; None: no owner's."""
-        kept = {owner: size for owner, size in self._kept.items() if owner not in self._empty}
+        sizes = {
+            owner: size for owner, size in self._owner_bytes.items() if owner not in self._empty
+        }
         for owner, max_bytes in self._limits.owner_bytes.items():
-            if kept.get(owner, 0) > max_bytes:
-                return owner, kept[owner] - max_bytes
-        largest = max(kept, key=kept.__getitem__, default=None)
-        if largest is not None and self._total > self._limits.most_bytes:
-            return largest, self._total - self._limits.most_bytes
+            if sizes.get(owner, 0) > max_bytes:
+                return owner, sizes[owner] - max_bytes
+        largest = max(sizes, key=sizes.__getitem__, default=None)
+        if largest is not None and self._total > self._limits.max_total_bytes:
+            return largest, self._total - self._limits.max_total_bytes
         if self._lacking > 0:
-            others = {owner: size for owner, size in kept.items() if owner and size > SMALL_BYTES}
-            if others:
-                largest = max(others, key=others.__getitem__)
-                return largest, min(self._lacking, others[largest] - SMALL_BYTES)
+            large = {owner: size for owner, size in sizes.items() if owner and size > SMALL_BYTES}
+            if large:
+                largest = max(large, key=large.__getitem__)
+                return largest, min(self._lacking, large[largest] - SMALL_BYTES)
         return None
 
-    def _take_files(self, owner: str, wanted_bytes: int) -> bool:
+    def _remove_oldest_files(self, owner: str, wanted_bytes: int) -> bool:
         """Remove the oldest files of an owner; the history of their tasks stays. Returns whether
         there may be more."""
         after = self._after_file.get(owner, 0)
         if after < 0:
             return False
         files, looked = self._old.oldest_files(owner, wanted_bytes, after)
-        if files and not self._dry:
+        if files and not self._dry_run:
             self._remove([file.name for file in files])
             self._old.forget_files(files)
         self._after_file[owner] = looked or -1
@@ -136,37 +141,37 @@ class Sweep:
         self._count(owner, RetainedData(files=len(files), file_bytes=size))
         return bool(looked)
 
-    def _take_records(self, owner: str, wanted_bytes: int) -> bool:
+    def _remove_oldest_records(self, owner: str, wanted_bytes: int) -> bool:
         records = self._old.oldest_of(owner, wanted_bytes, self._after_of.get(owner, 0))
         if records:
-            self._take(records)
+            self._remove_records(records)
             self._after_of[owner] = records[-1].first_seq
         return bool(records)
 
-    def _take(self, records: list[Old]) -> None:
-        gone = [(record.owner, self._old.measure(record)) for record in records]
+    def _remove_records(self, records: list[Old]) -> None:
+        removed = [(record.owner, self._old.measure(record)) for record in records]
         before = self._old.journal_bytes()
-        if not self._dry:
+        if not self._dry_run:
             fault_injection.hit("gc.before")
             self._remove([name for record in records for name in record.files])
             self._old.forget(records)
             fault_injection.hit("gc.after")
-        for owner, kept in gone:
-            self._count(owner, kept)
-        if not self._dry:  # their Submits were removed too, and only whole pages become free
-            self._total += sum(kept.journal_bytes for _, kept in gone)
+        for owner, data in removed:
+            self._count(owner, data)
+        if not self._dry_run:  # their Submits were removed too, and only whole pages become free
+            self._total += sum(data.journal_bytes for _, data in removed)
             self._total -= before - self._old.journal_bytes()
-            self._kept = self._by_owner()
+            self._owner_bytes = self._by_owner()
 
-    def _count(self, owner: str, gone: RetainedData) -> None:
-        size = gone.journal_bytes + gone.file_bytes
+    def _count(self, owner: str, removed: RetainedData) -> None:
+        size = removed.journal_bytes + removed.file_bytes
         self._total -= size
-        self._lacking -= gone.file_bytes  # rows leave their pages in the journal's file
-        self._kept[owner] = self._kept.get(owner, 0) - size
-        self.freed = add(self.freed, gone)
+        self._lacking -= removed.file_bytes  # rows leave their pages in the journal's file
+        self._owner_bytes[owner] = self._owner_bytes.get(owner, 0) - size
+        self.freed = add(self.freed, removed)
 
 
-Then = Callable[[Sweep | JournalError], None]
+Callback = Callable[[Sweep | JournalError], None]
 
 
 class Retention:
@@ -191,10 +196,10 @@ class Retention:
         self._remove = remove
         self.checkpoint_bytes: dict[str, int] = {}  # of unfinished tasks, by owner
         self._sweep: Sweep | None = None
-        self._over: Then = _no_callback
-        self._waiting: list[tuple[float, bool, Then]] = []
+        self._over: Callback = _no_callback
+        self._waiting: list[tuple[float, bool, Callback]] = []
         self._failed_ns = 0  # begin of the failures to store a sweep; 0: the last one was stored
-        self._look_at_ns = 0
+        self._next_poll_ns = 0
         self._vacuuming = self._forgetting = False
 
     @property
@@ -202,17 +207,17 @@ class Retention:
         """True if a client waits for a sweep."""
         return bool(self._waiting) or self._over is not _no_callback
 
-    def ask(self, older_s: float, dry: bool, then: Then) -> None:
-        """Request a sweep; `then` gets it when it is done, or the JournalError. `older_s` < 0: by
-        the configured limits."""
-        self._waiting.append((older_s, dry, then))
+    def request_sweep(self, older_s: float, dry_run: bool, callback: Callback) -> None:
+        """Request a sweep; `callback` gets it when it is done, or the JournalError. `older_s` < 0:
+        by the configured limits."""
+        self._waiting.append((older_s, dry_run, callback))
 
     def work(self, note: Callable[[str, str, str], None]) -> None:
         """Run one slice. `note` records events: (kind, subject, message). Raises JournalError."""
         if self._completions.unindexed:
             return  # a sweep needs the complete index
         if self._sweep is None and not self._begin():
-            self._tidy()
+            self._clean_up()
             return
         sweep = self._sweep
         assert sweep is not None
@@ -223,67 +228,72 @@ class Retention:
         except JournalError as error:
             self._failed_ns = self._failed_ns or now_ns
             if now_ns - self._failed_ns > PATIENCE_S * 1e9:  # removed files did not free enough
-                self._sweep, then, self._over, self._failed_ns = None, self._over, _no_callback, 0
-                then(error)
+                self._sweep, callback, self._over, self._failed_ns = (
+                    None,
+                    self._over,
+                    _no_callback,
+                    0,
+                )
+                callback(error)
             raise
         if not sweep.done:
             return
-        self._sweep, then, self._over = None, self._over, _no_callback
+        self._sweep, callback, self._over = None, self._over, _no_callback
         if sweep.freed.tasks or sweep.freed.files:
             self._vacuuming = True
-            if then is _no_callback:
+            if callback is _no_callback:
                 note("history.removed", self._config.name, removal_text(sweep.freed))
-        then(sweep)
+        callback(sweep)
 
-    def kept(self) -> RetainedData:
+    def stored_data(self) -> RetainedData:
         """Return the present amounts of stored data."""
-        return self._old.kept()
+        return self._old.stored_data()
 
     def _begin(self) -> bool:
         now_ns = time.monotonic_ns()
         if self._waiting:
-            older_s, dry, self._over = self._waiting.pop(0)
+            older_s, dry_run, self._over = self._waiting.pop(0)
             limits = self._limits()
             if older_s >= 0:
                 limits = msgspec.structs.replace(limits, before_s=time.time() - older_s)
-            self._sweep = self._new(limits, dry)
+            self._sweep = self._new(limits, dry_run)
             return True
-        if now_ns < self._look_at_ns:
+        if now_ns < self._next_poll_ns:
             return False
         limits = self._limits()
-        self._look_at_ns = now_ns + round((LOW_LOOK_S if limits.lacking_bytes else LOOK_S) * 1e9)
+        self._next_poll_ns = now_ns + round((LOW_POLL_S if limits.lacking_bytes else POLL_S) * 1e9)
         self._forgetting = True
         self._events.begin(limits.before_s)
         if not self._is_due(limits):
             return False
-        self._sweep = self._new(limits, dry=False)
+        self._sweep = self._new(limits, dry_run=False)
         return True
 
-    def _new(self, limits: RetentionLimits, dry: bool) -> Sweep:
-        return Sweep(self._old, limits, dry, self._remove, self.checkpoint_bytes)
+    def _new(self, limits: RetentionLimits, dry_run: bool) -> Sweep:
+        return Sweep(self._old, limits, dry_run, self._remove, self.checkpoint_bytes)
 
     def _is_due(self, limits: RetentionLimits) -> bool:
-        beside = sum(self.checkpoint_bytes.values())
-        if self._old.is_due(limits.before_s, limits.most_bytes - beside):
+        checkpoint_bytes = sum(self.checkpoint_bytes.values())
+        if self._old.is_due(limits.before_s, limits.max_total_bytes - checkpoint_bytes):
             return True
-        kept = self._old.kept_by_owner()
-        if any(kept.get(owner, 0) > max_bytes for owner, max_bytes in limits.owner_bytes.items()):
+        sizes = self._old.bytes_by_owner()
+        if any(sizes.get(owner, 0) > max_bytes for owner, max_bytes in limits.owner_bytes.items()):
             return True
-        others = any(owner and size > SMALL_BYTES for owner, size in kept.items())
-        return limits.lacking_bytes > 0 and others
+        has_large_owner = any(owner and size > SMALL_BYTES for owner, size in sizes.items())
+        return limits.lacking_bytes > 0 and has_large_owner
 
     def _limits(self) -> RetentionLimits:
         config = self._config
         before_s = time.time() - DAY_S * config.history.keep_days
         quotas = self._state.quotas
-        kept = self._old.kept_by_owner()
+        sizes = self._old.bytes_by_owner()
         owners = {
-            owner: max_bytes for owner in kept if (max_bytes := quotas.of(owner).max_kept_bytes)
+            owner: max_bytes for owner in sizes if (max_bytes := quotas.of(owner).max_kept_bytes)
         }
         lacking = self._reserve.lacking_bytes()
         return RetentionLimits(before_s, round(GIB * config.results.keep_gib), owners, lacking)
 
-    def _tidy(self) -> None:
+    def _clean_up(self) -> None:
         """Run one slice of the work that follows sweeps: free pages, old events and attempts."""
         if self._vacuuming:
             self._vacuuming = self._old.vacuum(VACUUM_PAGES, SPARE_PAGES)
@@ -299,7 +309,7 @@ def add(first: RetainedData, second: RetainedData) -> RetainedData:
         first.file_bytes + second.file_bytes,
         first.journal_bytes + second.journal_bytes,
         first.unread + second.unread,
-        min((kept.oldest_s for kept in (first, second) if kept.oldest_s), default=0.0),
+        min((data.oldest_s for data in (first, second) if data.oldest_s), default=0.0),
     )
 
 

@@ -44,8 +44,8 @@ def install(text: str) -> None:
     """Activate the plan in the configuration. Raises ConfigError for an entry of another form."""
     _plan.clear()
     _hits.clear()
-    for word in filter(None, text.split(",")):
-        parts = word.split(":")
+    for part in filter(None, text.split(",")):
+        parts = part.split(":")
         if (
             len(parts) != 3
             or parts[0] not in POINTS
@@ -53,7 +53,7 @@ def install(text: str) -> None:
             or parts[2] not in ACTIONS
         ):
             raise ConfigError(
-                f"faults: {word!r} is not point:nth:what",
+                f"faults: {part!r} is not point:nth:what",
                 hint=f"points: {', '.join(POINTS)}; what: {', '.join(ACTIONS)}",
             )
         _plan[parts[0], int(parts[1])] = parts[2]
@@ -65,8 +65,8 @@ def hit(point: str) -> None:
     if not _plan:
         return
     _hits[point] += 1
-    what = _plan.get((point, _hits[point]))
-    if what == "kill":
+    action = _plan.get((point, _hits[point]))
+    if action == "kill":
         os.kill(os.getpid(), signal.SIGKILL)
-    if what == "error":
+    if action == "error":
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), point)

@@ -45,10 +45,10 @@ class Upkeep:
         if due:
             self._next_ns = now_ns + UPKEEP_PERIOD_NS
         try:
-            if due or self._completions.crowded:
-                self._completions.index_some()  # first, because retention needs the index
-            self._result_requests.settle(now_ns, idle=due)
-            self._keep_estimates(now_ns)
+            if due or self._completions.is_backlogged:
+                self._completions.index_slice()  # first, because retention needs the index
+            self._result_requests.process_completed(now_ns, idle=due)
+            self._store_estimates(now_ns)
             if self._journal.unsynced or self._unsynced_ns:
                 self._sync(now_ns)
             if store_error and due and not self._journal.pending:
@@ -58,7 +58,7 @@ class Upkeep:
             store_error = error.message
         return store_error
 
-    def _keep_estimates(self, now_ns: int) -> None:
+    def _store_estimates(self, now_ns: int) -> None:
         """Put changed estimates into the next commit, every ESTIMATES_NS."""
         if self._estimator.changed and now_ns >= self._estimates_ns:
             self._estimates_ns = now_ns + ESTIMATES_NS

@@ -87,8 +87,8 @@ class ActionExecutor:
                 if needed:
                     self._send_documents(action.worker, peer, needed)
                 if not self._listener.send(PeerKind.WORKER, peer, body):
-                    why, now_ns = "it cannot be reached", time.monotonic_ns()
-                    self.execute(self._scheduler.worker_unusable(action.worker, why, now_ns))
+                    reason, now_ns = "it cannot be reached", time.monotonic_ns()
+                    self.execute(self._scheduler.worker_unusable(action.worker, reason, now_ns))
             elif type(action) is TaskEnded:
                 ended.append(action)
             elif type(action) is RecordEvent:
@@ -110,7 +110,7 @@ class ActionExecutor:
                 self.record_event("worker.killed", action.worker, action.reason)
                 self._workers.kill(action.worker)
         if ended:
-            self.outbox += self._completions.from_here(self._released(ended))
+            self.outbox += self._completions.without_result(self._released(ended))
 
     def finish(self, message: m.AttemptResults, ended: list[TaskEnded]) -> set[int]:
         """Store the results of tasks that a worker's message ended. Returns the indices of the
@@ -121,19 +121,19 @@ class ActionExecutor:
 
     def _released(self, ended: list[TaskEnded]) -> list[TaskEnded]:
         """Store the results of ended tasks whose result was held. Returns the other ends."""
-        others = []
+        other_ends = []
         for ending in ended:
             if ending.index != HELD_RESULT:
-                others.append(ending)
+                other_ends.append(ending)
                 continue
             message = self._held_results.take(ending)
             if ending.state is TaskState.DONE:
                 results = [msgspec.structs.replace(ending, index=0)]
                 self.outbox += self._completions.from_worker(message, results)
                 continue
-            others.append(ending)
+            other_ends.append(ending)
             self._remove_files([result.file for result in message.results if result.file])
-        return others
+        return other_ends
 
     def record_event(self, kind: str, subject: str, message: str, owner: str = "") -> None:
         """Record an event in the journal and in the service's log. `owner`: as in RecordEvent; "":
@@ -145,13 +145,13 @@ class ActionExecutor:
         log.info("%s %s %s", kind, subject, message)
 
     def _start(self, action: StartWorker) -> None:
-        trouble = self._workers.start(action, self._state.pools[action.pool].spec)
-        if trouble:
+        error = self._workers.start(action, self._state.pools[action.pool].spec)
+        if error:
             now_ns = time.monotonic_ns()
-            self.execute(self._scheduler.worker_lost(action.worker, action.start, trouble, now_ns))
+            self.execute(self._scheduler.worker_lost(action.worker, action.start, error, now_ns))
         else:
             self.record_event(
-                "worker.started", action.worker, f"pool {action.pool}{_where(action)}"
+                "worker.started", action.worker, f"pool {action.pool}{_node_text(action)}"
             )
 
     def _emulates(self, pool: str, terms: TaskOptions) -> bool:
@@ -183,7 +183,7 @@ class ActionExecutor:
         )
 
 
-def _where(action: StartWorker) -> str:
+def _node_text(action: StartWorker) -> str:
     """Return the nodes of a worker: " on node1 (2 ranks), node2 (2 ranks)"; "" for one rank on the
     service's own node."""
     message = [f"{share.node} ({share.ranks} ranks)" for share in action.shares if share.node]
@@ -211,24 +211,24 @@ def packed(
     table: dict[tuple[int, str, str], int] = {}
     terms: list[TaskOptions] = []
     tasks = []
-    last, place = None, 0
+    last, index = None, 0
     for record in send.records:
         spec, batch = record.spec, record.batch
         if batch is not last or batch.terms.snapshot:
-            last, own = batch, batch.terms
-            if own.snapshot:
-                has_noise = emulates(record.route.pool, own)
-                own = in_force(record) if has_noise else ideal(own)
-            place = table.setdefault((id(batch), own.snapshot, own.stale), len(terms))
-            if place == len(terms):
-                terms.append(own)
-                if own.snapshot:
-                    needed.append(own.snapshot)
+            last, options = batch, batch.terms
+            if options.snapshot:
+                has_noise = emulates(record.route.pool, options)
+                options = in_force(record) if has_noise else ideal(options)
+            index = table.setdefault((id(batch), options.snapshot, options.stale), len(terms))
+            if index == len(terms):
+                terms.append(options)
+                if options.snapshot:
+                    needed.append(options.snapshot)
         tasks.append(
             AssignedTask(
                 record.number,
                 record.fence,
-                place,
+                index,
                 spec.program,
                 spec.shots,
                 spec.seed,

@@ -45,7 +45,7 @@ _REJECTION_LOG = RateLimitedLog(logging.getLogger("simenv.service"))
 DESCRIPTORS = 8_192  # more than `ConnectionLimiter` allows to clients
 
 
-def open_door(listen: str, path: Path, node: str) -> tuple[TcpListener, ServerFile]:
+def open_listener(listen: str, path: Path, node: str) -> tuple[TcpListener, ServerFile]:
     """Bind the listener for remote clients, with the keys in `path`, which the first call creates.
 
     Port 0 takes the port of the last start if it is free, so that the key files of users stay
@@ -54,29 +54,31 @@ def open_door(listen: str, path: Path, node: str) -> tuple[TcpListener, ServerFi
     host, port = listen_parts(listen)
     settings = server_file(path)
     address = resolved(host)
-    more_descriptors()
-    door = None
+    raise_descriptor_limit()
+    listener = None
     last = settings.address.rpartition(":")[2]
     if not port and last.isdecimal():
         with suppress(ConfigError):
-            door = TcpListener(address, int(last), settings.keys, _REJECTION_LOG.warning)
-    if door is None:
-        door = TcpListener(address, port, settings.keys, _REJECTION_LOG.warning)
-    shown = node if host == EVERYWHERE else address
-    shown = f"[{shown}]" if ":" in shown else shown
-    own = KeyPair(settings.own_public, settings.own_secret) if settings.own_public else new_pair()
+            listener = TcpListener(address, int(last), settings.keys, _REJECTION_LOG.warning)
+    if listener is None:
+        listener = TcpListener(address, port, settings.keys, _REJECTION_LOG.warning)
+    url_host = node if host == EVERYWHERE else address
+    url_host = f"[{url_host}]" if ":" in url_host else url_host
+    owner_keys = (
+        KeyPair(settings.own_public, settings.own_secret) if settings.own_public else new_pair()
+    )
     now = msgspec.structs.replace(
         settings,
-        address=f"tcp://{shown}:{door.port}",
-        own_public=own.public,
-        own_secret=own.secret,
+        address=f"tcp://{url_host}:{listener.port}",
+        own_public=owner_keys.public,
+        own_secret=owner_keys.secret,
     )
     if now != settings:
         write_private(path, now)
-    return door, now
+    return listener, now
 
 
-def own_door(server: ServerFile) -> OwnerEndpoint:
+def owner_endpoint_of(server: ServerFile) -> OwnerEndpoint:
     """Return the address and keys of the environment's own user for other machines. The key pair
     survives restarts, so that connections can resume."""
     return OwnerEndpoint(server.address, server.public_key, server.own_public, server.own_secret)
@@ -115,20 +117,20 @@ def _lookup(host: str, setting: str) -> str:
     return str(result[0][4][0])
 
 
-def more_descriptors() -> None:
+def raise_descriptor_limit() -> None:
     """Raise the soft limit of descriptors, of which each connection needs one; the default is often
     meant for interactive programs."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    wanted = DESCRIPTORS if hard == resource.RLIM_INFINITY else min(DESCRIPTORS, hard)
-    if soft != resource.RLIM_INFINITY and soft < wanted:
-        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
+    limit = DESCRIPTORS if hard == resource.RLIM_INFINITY else min(DESCRIPTORS, hard)
+    if soft != resource.RLIM_INFINITY and soft < limit:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (limit, hard))
 
 
 _DISCARD_PORT = 9  # unused: the connect of a datagram socket sends nothing, it finds the route
 WORKERS = ListenerOptions(
     prefix=b"node/",
-    max_known=16_384,  # two connections a worker, and those of the environment's own user
-    max_of_one_key=16_384,
+    max_authenticated=16_384,  # two connections a worker, and those of the environment's own user
+    max_per_key=16_384,
     message_bytes=MAX_MESSAGE_BYTES,
     queued_messages=2_000,
     turn_bytes=0,
@@ -153,8 +155,9 @@ class WorkerEndpoint:
     ) -> None:
         """Write the file and bind the listener. `results`: a token is written there, by which a
         worker can check that it sees the same folder. Raises ConfigError."""
-        self.door: TcpListener | None = None
-        self.own: OwnerEndpoint | None = None  # for the own user's clients on the other nodes
+        self.listener: TcpListener | None = None
+        # For clients of the own user on the other nodes.
+        self.owner_endpoint: OwnerEndpoint | None = None
         self._path = paths.joining
         token = secrets.token_hex(16)
         try:
@@ -162,17 +165,19 @@ class WorkerEndpoint:
         except OSError as error:
             raise ConfigError(f"cannot write {results / TOKEN}: {error.strerror}") from error
         hostname = os.uname().nodename
-        others = [node.name for node in nodes if not is_this_node(node.name)]
+        other_nodes = [node.name for node in nodes if not is_this_node(node.name)]
         settings = WorkerBootstrap(KEYS_FORMAT, hostname, str(sockets), token, epoch=epoch)
-        if others:
-            server, own = new_pair(), new_pair()
-            host = address_for(others[0], interface)
-            more_descriptors()
-            self.door = TcpListener(host, 0, server, _REJECTION_LOG.warning, WORKERS)
-            self.door.admit({own.public: LOCAL}, b"")
-            shown = f"[{host}]" if ":" in host else host
-            address = f"tcp://{shown}:{self.door.port}"
-            self.own = OwnerEndpoint(address, server.public, own.public, own.secret)
+        if other_nodes:
+            server, owner_keys = new_pair(), new_pair()
+            host = address_for(other_nodes[0], interface)
+            raise_descriptor_limit()
+            self.listener = TcpListener(host, 0, server, _REJECTION_LOG.warning, WORKERS)
+            self.listener.admit({owner_keys.public: LOCAL}, b"")
+            url_host = f"[{host}]" if ":" in host else host
+            address = f"tcp://{url_host}:{self.listener.port}"
+            self.owner_endpoint = OwnerEndpoint(
+                address, server.public, owner_keys.public, owner_keys.secret
+            )
             settings = WorkerBootstrap(
                 KEYS_FORMAT,
                 hostname,
@@ -185,7 +190,7 @@ class WorkerEndpoint:
         self.address = settings.address
         self._token = token
         write_private(self._path, settings)
-        self.worker_keys = WorkerKeys(self._path, self.door)
+        self.worker_keys = WorkerKeys(self._path, self.listener)
 
     def leave(self) -> None:
         """Remove the file and the workers' keys, unless the file is another service's. The listener
@@ -221,11 +226,11 @@ def address_for(other: str, interface: str) -> str:
 def _route_address(other: str) -> str:
     """Return the source address of the route to another node. Raises ConfigError."""
     try:
-        family, kind, _, _, where = socket.getaddrinfo(
+        family, kind, _, _, target = socket.getaddrinfo(
             other, _DISCARD_PORT, type=socket.SOCK_DGRAM
         )[0]
         with socket.socket(family, kind) as probe:
-            probe.connect(where)
+            probe.connect(target)
             return str(probe.getsockname()[0])
     except socket.gaierror as error:
         raise ConfigError(

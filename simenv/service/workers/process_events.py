@@ -9,45 +9,48 @@ from simenv.service.workers.action_executor import ActionExecutor
 from simenv.service.workers.processes import WorkerProcesses
 from simenv.wire.messages import client as m
 
-BLAMELESS = (m.EXIT_LEASE, m.EXIT_ORPHAN)  # not EXIT_RANK: the task may have killed the rank
-LAST_WORDS = 300  # characters of a log's last line that become a reason
+# Not EXIT_RANK: the task may have killed the rank.
+INFRASTRUCTURE_EXITS = (m.EXIT_LEASE, m.EXIT_ORPHAN)
+LOG_LINE_CHARS = 300  # characters of a log's last line that become a reason
 
 
-class WorkerNews:
+class WorkerEventReporter:
     """Source of events of processes and nodes for the scheduler. Used from the loop's thread."""
 
     def __init__(
         self,
         scheduler: Scheduler,
         workers: WorkerProcesses,
-        beside: FileWorker,
+        file_worker: FileWorker,
         executor: ActionExecutor,
     ) -> None:
         self._scheduler = scheduler
         self._workers = workers
-        self._beside = beside
+        self._file_worker = file_worker
         self._executor = executor
 
-    def take(self, now_ns: int) -> None:
+    def report(self, now_ns: int) -> None:
         """Report the events since the last tick to the scheduler, and execute its actions."""
-        self._take_exits(now_ns)
-        for news in self._workers.news():
-            if news.kind == "node.lost":
-                actions = self._scheduler.node_lost(news.subject, news.message, now_ns)
+        self._report_exits(now_ns)
+        for event in self._workers.launcher_events():
+            if event.kind == "node.lost":
+                actions = self._scheduler.node_lost(event.subject, event.message, now_ns)
                 self._executor.execute(actions)
-            elif news.kind == "node.back":
-                self._executor.execute(self._scheduler.node_back(news.subject))
+            elif event.kind == "node.back":
+                self._executor.execute(self._scheduler.node_back(event.subject))
             else:
-                self._executor.record_event(news.kind, news.subject, news.message)
+                self._executor.record_event(event.kind, event.subject, event.message)
 
-    def _take_exits(self, now_ns: int) -> None:
+    def _report_exits(self, now_ns: int) -> None:
         for end in self._workers.exited():
-            self._beside.unfinished(f"{end.name}.{end.start}")
+            self._file_worker.unfinished(f"{end.name}.{end.start}")
             tail = self._workers.log_tail(end.name) if end.code else ""
-            blame = end.code not in BLAMELESS and not end.infrastructure_failure
+            blame = end.code not in INFRASTRUCTURE_EXITS and not end.infrastructure_failure
             worker, message = self._scheduler.state.workers.get(end.name), end.reason
             if tail and worker is not None and worker.state is WorkerState.STARTING:
-                message += f": {tail.splitlines()[-1][:LAST_WORDS]}"  # the only trace of the cause
+                message += (
+                    f": {tail.splitlines()[-1][:LOG_LINE_CHARS]}"  # the only trace of the cause
+                )
             actions = self._scheduler.worker_lost(
                 end.name, end.start, message, now_ns, tail, blame=blame
             )

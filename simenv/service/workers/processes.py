@@ -25,7 +25,7 @@ from simenv.service.workers.worker_keys import WorkerKeys
 
 LOG_TAIL_BYTES = 2_000
 LOG_MAX_BYTES = 8 * 2**20
-MOST_HELPERS = 4  # more compiling processes would wait for one another
+MAX_COMPILERS = 4  # more compiling processes would wait for one another
 MACHINE_GRACE_S = 5.0  # for a worker to cancel the job of its machine
 
 
@@ -156,11 +156,11 @@ class WorkerProcesses:
                 self._forget(end.name)
         return ends
 
-    def news(self) -> list[LauncherEvent]:
+    def launcher_events(self) -> list[LauncherEvent]:
         """Return the launcher's events since the last call."""
         return self._launcher.poll_events()
 
-    def look(self, node: str) -> bool:
+    def recheck_node(self, node: str) -> bool:
         """Return whether a lost node can be used again, as `Launcher.recheck_node`."""
         return self._launcher.recheck_node(node)
 
@@ -200,11 +200,11 @@ def gpu_environ(gpus: tuple[str, ...]) -> tuple[tuple[str, str], ...]:
 def helpers(cores: int, *, starting: bool) -> range:
     """Return the numbers of the processes that compile kernels besides the service and its worker.
     `starting`: those to start while these two compile too, on a core each; else the others."""
-    early = min(MOST_HELPERS, max(0, cores - 2))
-    return range(early) if starting else range(early, min(MOST_HELPERS, cores))
+    early = min(MAX_COMPILERS, max(0, cores - 2))
+    return range(early) if starting else range(early, min(MAX_COMPILERS, cores))
 
 
-def compile_beside(
+def start_compilers(
     launcher: Launcher, kernels: Path, home: Path, environ: Mapping[str, str], *, starting: bool
 ) -> None:
     """Start the processes that compile kernels; see `helpers`. Raises LaunchError."""

@@ -28,34 +28,34 @@ REVOKED_NOTICE = codec.encode(m.StopWorker("this start of the worker has ended")
 class WorkerKeys:
     """Keys of the workers on other nodes. Used from the loop's thread."""
 
-    def __init__(self, service: Path, door: TcpListener | None) -> None:
+    def __init__(self, service: Path, listener: TcpListener | None) -> None:
         """`service`: the path of `worker.json`; the keys are in a folder next to it, from which
-        those of an earlier service are removed. `door`: the workers' listener; None if all workers
-        are on the service's node: then there are no keys. Raises ConfigError."""
+        those of an earlier service are removed. `listener`: the workers' listener; None if all
+        workers are on the service's node: then there are no keys. Raises ConfigError."""
         self._service = service
-        self._door = door
+        self._listener = listener
         self._public: dict[tuple[str, int], str] = {}
         self.remove_all()
-        if door is not None:
+        if listener is not None:
             files.private_folder(worker_endpoint.keys_folder(service))
 
     def make(self, worker: str, start: int) -> None:
         """Create and accept the key of a start of a worker, before that start. Raises
         ConfigError."""
-        if self._door is None:
+        if self._listener is None:
             return
         pair = new_pair()
         path = worker_endpoint.key_path(self._service, worker, start)
         path.unlink(missing_ok=True)
         create_private(path, WorkerKey(KEYS_FORMAT, worker, start, pair.public, pair.secret))
         self._public[worker, start] = pair.public
-        self._door.let_in(pair.public, Identity(worker, Role.WORKER))
+        self._listener.admit_key(pair.public, Identity(worker, Role.WORKER))
 
     def remove(self, worker: str, start: int) -> None:
         """Revoke the key of a start of a worker, which has ended or failed."""
         public = self._public.pop((worker, start), None)
-        if public is not None and self._door is not None:
-            self._door.shut_out(public, REVOKED_NOTICE)
+        if public is not None and self._listener is not None:
+            self._listener.revoke_key(public, REVOKED_NOTICE)
             with suppress(OSError):
                 worker_endpoint.key_path(self._service, worker, start).unlink(missing_ok=True)
 

@@ -21,7 +21,7 @@ from simenv.model.reservations import (
 from simenv.wire.messages.common import Number
 
 Name = Annotated[str, msgspec.Meta(max_length=255)]
-Words = Annotated[str, msgspec.Meta(max_length=500)]
+ReasonText = Annotated[str, msgspec.Meta(max_length=500)]
 
 
 class Reserve(msgspec.Struct, frozen=True, array_like=True, tag=30):
@@ -46,7 +46,7 @@ class Release(msgspec.Struct, frozen=True, array_like=True, tag=32):
 
     request: Number
     reservation: Number
-    reason: Words = ""
+    reason: ReasonText = ""
     cancel: bool = False
 
 
@@ -101,7 +101,7 @@ class SteerTarget(msgspec.Struct, frozen=True, array_like=True, tag=39):
     request: Number
     device: Name
     verb: Name
-    reason: Words = ""
+    reason: ReasonText = ""
     mode: Name = ""
     timeout_s: float = 0.0
 

@@ -8,42 +8,47 @@ a few milliseconds to authenticate. Source: MaxStartups of OpenSSH.
 
 from __future__ import annotations
 
-MAX_STRANGERS = 512
-MAX_KNOWN = 1_024
-MAX_OF_ONE_KEY = 256
+MAX_UNAUTHENTICATED = 512
+MAX_AUTHENTICATED = 1_024
+MAX_PER_KEY = 256
 
 
 class ConnectionLimiter:
     """Connections by descriptor. Used from one thread."""
 
-    def __init__(self, max_known: int = MAX_KNOWN, max_of_one_key: int = MAX_OF_ONE_KEY) -> None:
-        self._max_known, self._max_of_one_key = max_known, max_of_one_key
+    def __init__(
+        self, max_authenticated: int = MAX_AUTHENTICATED, max_per_key: int = MAX_PER_KEY
+    ) -> None:
+        self._max_authenticated, self._max_per_key = max_authenticated, max_per_key
         self._unauthenticated: dict[int, None] = {}  # in order of arrival
-        self._known: dict[int, str] = {}  # authenticated connections with their keys
+        self._authenticated: dict[int, str] = {}  # authenticated connections with their keys
         self._of_key: dict[str, int] = {}
 
     def __len__(self) -> int:
-        return len(self._unauthenticated) + len(self._known)
+        return len(self._unauthenticated) + len(self._authenticated)
 
     def accepted(self, fd: int) -> int | None:
         """Add a new connection. Returns the connection to close if there are too many, or None."""
-        self.gone(fd)
+        self.remove(fd)
         self._unauthenticated[fd] = None
-        if len(self._unauthenticated) <= MAX_STRANGERS:
+        if len(self._unauthenticated) <= MAX_UNAUTHENTICATED:
             return None
         oldest = next(iter(self._unauthenticated))
         del self._unauthenticated[oldest]
         return oldest
 
-    def spoke(self, fd: int, key: str) -> bool:
+    def authenticate(self, fd: int, key: str) -> bool:
         """Record the first message of a connection. Returns False if there are too many, so that
         this connection must be closed."""
-        if self._known.get(fd) == key:
+        if self._authenticated.get(fd) == key:
             return True
-        self.gone(fd)
-        if len(self._known) >= self._max_known or self._of_key.get(key, 0) >= self._max_of_one_key:
+        self.remove(fd)
+        if (
+            len(self._authenticated) >= self._max_authenticated
+            or self._of_key.get(key, 0) >= self._max_per_key
+        ):
             return False
-        self._known[fd] = key
+        self._authenticated[fd] = key
         self._of_key[key] = self._of_key.get(key, 0) + 1
         return True
 
@@ -51,10 +56,10 @@ class ConnectionLimiter:
         """Return whether an authenticated connection has this key."""
         return key in self._of_key
 
-    def gone(self, fd: int) -> None:
+    def remove(self, fd: int) -> None:
         """Remove a connection from the counts."""
         self._unauthenticated.pop(fd, None)
-        key = self._known.pop(fd, None)
+        key = self._authenticated.pop(fd, None)
         if key is not None:
             self._of_key[key] -= 1
             if not self._of_key[key]:

@@ -24,31 +24,31 @@ class MemoryListener:
         self._next = 0
         self._open = True
 
-    def connect(self, door: PeerKind, identity: bytes, key: str = "") -> MemoryConnection:
+    def connect(self, peer_kind: PeerKind, identity: bytes, key: str = "") -> MemoryConnection:
         """Connect a new peer, whose messages carry `identity`. With a `key` it is a remote client.
         Raises KeyRefusedError if the key is not accepted."""
         with self._changed:
-            sender = LOCAL_WORKER if door is PeerKind.WORKER else LOCAL
+            sender = LOCAL_WORKER if peer_kind is PeerKind.WORKER else LOCAL
             if key:
                 if key not in self._keys:
                     raise KeyRefusedError("the service does not know this key")
-                sender, door = self._keys[key], PeerKind.CLIENT
-            connection = MemoryConnection(self, door, identity, sender, key)
-            self._peers[door, identity] = connection
+                sender, peer_kind = self._keys[key], PeerKind.CLIENT
+            connection = MemoryConnection(self, peer_kind, identity, sender, key)
+            self._peers[peer_kind, identity] = connection
         return connection
 
     def admit(self, keys: Mapping[str, Identity], revocation_notice: bytes) -> None:
         keys = {key: identity for key, identity in keys.items() if identity.role is not Role.WORKER}
         with self._changed:
             self._keys = keys
-            for place, connection in list(self._peers.items()):
+            for key, connection in list(self._peers.items()):
                 if connection.key and keys.get(connection.key) != connection.sender:
                     connection.deliver(revocation_notice)
-                    del self._peers[place]
-                    inbox = self._inbox[place[0]]
-                    kept = [entry for entry in inbox if entry[0] != place[1]]
+                    del self._peers[key]
+                    inbox = self._inbox[key[0]]
+                    remaining = [entry for entry in inbox if entry[0] != key[1]]
                     inbox.clear()
-                    inbox.extend(kept)
+                    inbox.extend(remaining)
 
     def wait(self, timeout_s: float) -> bool:
         with self._changed:
@@ -66,13 +66,13 @@ class MemoryListener:
     def origin(self) -> str:
         return "this process"
 
-    def send(self, door: PeerKind, peer: bytes, body: bytes) -> bool:
-        connection = self._peers.get((door, peer))
+    def send(self, peer_kind: PeerKind, peer: bytes, body: bytes) -> bool:
+        connection = self._peers.get((peer_kind, peer))
         return connection is not None and connection.deliver(body)
 
-    def room(self, peer: bytes) -> bool:
+    def can_send(self, peer: bytes) -> bool:
         connection = self._peers.get((PeerKind.CLIENT, peer))
-        return connection is None or connection.room
+        return connection is None or connection.can_send
 
     def message_bytes(self, peer: bytes) -> int:
         connection = self._peers.get((PeerKind.CLIENT, peer))
@@ -83,21 +83,21 @@ class MemoryListener:
             self._open = False
             self._peers.clear()
 
-    def accept(self, door: PeerKind, identity: bytes, body: bytes, sender: Identity) -> None:
+    def accept(self, peer_kind: PeerKind, identity: bytes, body: bytes, sender: Identity) -> None:
         """Take one message from a connection, which calls this; messages of a peer that was cut off
         are dropped. Raises NoServiceError after `close`."""
         with self._changed:
             if not self._open:
                 raise NoServiceError("the service is shutting down")
-            if (door, identity) not in self._peers:
+            if (peer_kind, identity) not in self._peers:
                 return
-            self._inbox[door].append((identity, body, sender))
+            self._inbox[peer_kind].append((identity, body, sender))
             self._changed.notify_all()
 
-    def forget(self, door: PeerKind, identity: bytes) -> None:
+    def forget(self, peer_kind: PeerKind, identity: bytes) -> None:
         """Remove a peer; its connection calls this when it closes."""
         with self._changed:
-            self._peers.pop((door, identity), None)
+            self._peers.pop((peer_kind, identity), None)
 
 
 class MemoryConnection:
@@ -106,16 +106,21 @@ class MemoryConnection:
     message_bytes = MAX_MESSAGE_BYTES
 
     def __init__(
-        self, doors: MemoryListener, door: PeerKind, identity: bytes, sender: Identity, key: str
+        self,
+        listener: MemoryListener,
+        peer_kind: PeerKind,
+        identity: bytes,
+        sender: Identity,
+        key: str,
     ) -> None:
-        self._doors, self._peer_kind, self._identity = doors, door, identity
+        self._listener, self._peer_kind, self._identity = listener, peer_kind, identity
         self.sender, self.key = sender, key
         self._inbox = Inbox()
         self.receive, self.wake = self._inbox.receive, self._inbox.wake
 
     def send(self, body: bytes) -> None:
         check_size(body, self.message_bytes)
-        self._doors.accept(self._peer_kind, self._identity, body, self.sender)
+        self._listener.accept(self._peer_kind, self._identity, body, self.sender)
 
     def deliver(self, body: bytes) -> bool:
         """Take one message from the listener, which calls this; False if this end reads too
@@ -126,9 +131,9 @@ class MemoryConnection:
         return True
 
     @property
-    def room(self) -> bool:
+    def can_send(self) -> bool:
         """True if this end reads fast enough for another message."""
         return len(self._inbox) < SEND_QUEUE_MESSAGES // 2
 
     def close(self) -> None:
-        self._doors.forget(self._peer_kind, self._identity)
+        self._listener.forget(self._peer_kind, self._identity)

@@ -4,7 +4,7 @@ libzmq counts messages, not bytes, and does not report how many it holds; but it
 release of a buffer that it did not copy. So the last message of every `mark_bytes` for a peer is
 sent without a copy, as a mark: the queue is in order, so the release of the mark shows that all
 messages before it have left too.
-Invariant: at most the bound and one message wait for a peer; a peer with `room` gets the next
+Invariant: at most the bound and one message wait for a peer; a peer with `can_send` gets the next
 message, however large; sending never blocks, and an error of a socket loses one peer.
 """
 
@@ -19,9 +19,9 @@ import msgspec
 import zmq
 
 MESSAGE_BYTES = 128  # memory of a queued message besides its body
-STUCK_S = 10.0  # a peer whose full queue does not move for this time is cut off
-LINES_KEPT = 10_000  # peers for which bytes of unmarked messages are counted
-LINES_SETTLED = 1_000  # peers with marked messages; above it, empty queues are removed
+STALL_S = 10.0  # a peer whose full queue does not move for this time is cut off
+MAX_UNMARKED = 10_000  # peers for which bytes of unmarked messages are counted
+MIN_MAX_LINES = 1_000  # peers with marked messages; above it, empty queues are removed
 _NOBLOCK = int(zmq.NOBLOCK)
 _NOBLOCK_MORE = int(zmq.NOBLOCK) | int(zmq.SNDMORE)
 
@@ -36,8 +36,8 @@ class Bounds(msgspec.Struct, frozen=True):
 
 # A local client is the environment's own user. A remote one shares the service's memory with other
 # owners.
-NEAR = Bounds(peer_bytes=256 * 2**20, owner_bytes=2**40, mark_bytes=2**20)
-FAR = Bounds(peer_bytes=32 * 2**20, owner_bytes=128 * 2**20, mark_bytes=2**16)
+LOCAL_BOUNDS = Bounds(peer_bytes=256 * 2**20, owner_bytes=2**40, mark_bytes=2**20)
+REMOTE_BOUNDS = Bounds(peer_bytes=32 * 2**20, owner_bytes=128 * 2**20, mark_bytes=2**16)
 
 
 class _Tracked(Protocol):
@@ -69,9 +69,9 @@ class Outgoing:
         self._mark_bytes = bounds.mark_bytes if bounds is not None else 0
         self._unmarked: dict[bytes, int] = {}
         self._lines: dict[bytes, _Line] = {}
-        self._gone: list[_Line] = []  # of closed connections whose buffers libzmq still holds
+        self._closed_lines: list[_Line] = []  # whose buffers libzmq still holds
         self._of_owner: dict[str, int] = {}
-        self._settle_at = LINES_SETTLED  # number of lines at which settled ones are removed
+        self._max_lines = MIN_MAX_LINES  # number of lines at which empty ones are removed
 
     def send(self, peer: bytes, body: bytes, owner: str = "") -> bool:
         """Send one message to a peer. Returns False if the peer is gone, or if too many bytes wait
@@ -80,7 +80,7 @@ class Outgoing:
             size = self._unmarked.get(peer, 0) + len(body) + MESSAGE_BYTES
             if size >= self._mark_bytes:
                 return self._send_marked(peer, body, size, owner)
-            if len(self._unmarked) >= LINES_KEPT and peer not in self._unmarked:
+            if len(self._unmarked) >= MAX_UNMARKED and peer not in self._unmarked:
                 self._unmarked.clear()
             self._unmarked[peer] = size
         send = self._send
@@ -96,11 +96,11 @@ class Outgoing:
             return self._abort_message()
         return True
 
-    def room(self, peer: bytes, owner: str = "") -> bool:
+    def can_send(self, peer: bytes, owner: str = "") -> bool:
         """Return whether `send` accepts a message of any size for the peer now."""
         line = self._lines.get(peer)
         if line is not None:
-            self._settle(line)
+            self._subtract_released(line)
             if not self._fits(line, self._peer_bytes):
                 line.full = True
                 return False
@@ -111,40 +111,40 @@ class Outgoing:
         self._unmarked.pop(peer, None)
         line = self._lines.pop(peer, None)
         if line is not None and line.marks:
-            self._gone.append(line)
+            self._closed_lines.append(line)
 
     @property
     def waits(self) -> bool:
         """True if marked messages wait for a peer."""
         return bool(self._lines)
 
-    def stuck(self) -> list[bytes]:
-        """Return the peers whose queues are full and have not moved for STUCK_S."""
-        limit_s = time.monotonic() - STUCK_S
-        self._remove_settled()
+    def stalled(self) -> list[bytes]:
+        """Return the peers whose queues are full and have not moved for STALL_S."""
+        limit_s = time.monotonic() - STALL_S
+        self._remove_empty_lines()
         lines = self._lines.items()
         results = [peer for peer, line in lines if line.full and line.moved_s < limit_s]
-        for line in self._gone:
-            self._settle(line)
-        self._gone = [line for line in self._gone if line.marks]
+        for line in self._closed_lines:
+            self._subtract_released(line)
+        self._closed_lines = [line for line in self._closed_lines if line.marks]
         return results
 
-    def _remove_settled(self) -> None:
+    def _remove_empty_lines(self) -> None:
         """Remove the queues of peers that have read everything or are gone."""
         for peer, line in list(self._lines.items()):
-            self._settle(line)
+            self._subtract_released(line)
             if not line.marks:
                 del self._lines[peer]
 
     def _send_marked(self, peer: bytes, body: bytes, size: int, owner: str) -> bool:
         line = self._lines.get(peer)
         if line is None:
-            if len(self._lines) >= self._settle_at:
-                self._remove_settled()
-                self._settle_at = max(LINES_SETTLED, 2 * len(self._lines))
+            if len(self._lines) >= self._max_lines:
+                self._remove_empty_lines()
+                self._max_lines = max(MIN_MAX_LINES, 2 * len(self._lines))
             line = _Line(owner, deque(), moved_s=time.monotonic())
         else:
-            self._settle(line)
+            self._subtract_released(line)
         if not (self._fits(line, size) and self._owner_fits(owner, size)):
             line.full = True
             return False
@@ -180,11 +180,11 @@ class Outgoing:
         size = min(size, self._owner_bytes // 2)
         if self._of_owner.get(owner, 0) + size <= self._owner_bytes:
             return True
-        for line in (*self._lines.values(), *self._gone):
-            self._settle(line)
+        for line in (*self._lines.values(), *self._closed_lines):
+            self._subtract_released(line)
         return self._of_owner.get(owner, 0) + size <= self._owner_bytes
 
-    def _settle(self, line: _Line) -> None:
+    def _subtract_released(self, line: _Line) -> None:
         """Subtract the bytes of released marks from those that wait."""
         marks, size = line.marks, 0
         while marks and marks[0][0].done:
@@ -192,8 +192,8 @@ class Outgoing:
         if size:
             line.waiting -= size
             line.moved_s, line.full = time.monotonic(), False
-            left = self._of_owner.get(line.owner, 0) - size
-            if left > 0:
-                self._of_owner[line.owner] = left
+            remaining = self._of_owner.get(line.owner, 0) - size
+            if remaining > 0:
+                self._of_owner[line.owner] = remaining
             else:
                 self._of_owner.pop(line.owner, None)

@@ -19,9 +19,9 @@ import msgspec
 
 ALL_BYTES = 384 * 2**20
 KEY_BYTES = 128 * 2**20
-STRANGERS_BYTES = 32 * 2**20  # of unauthenticated connections: a handshake is below 2 KiB
-LOOK_S, HURRY_S = 0.1, 0.02
-_HURRY_BYTES = 16 * 2**20
+UNAUTHENTICATED_BYTES = 32 * 2**20  # of unauthenticated connections: a handshake is below 2 KiB
+POLL_S, FAST_CHECK_S = 0.1, 0.02
+_FAST_CHECK_BYTES = 16 * 2**20
 _INFO_BYTES, _RECEIVED_AT = 192, 128  # tcpi_bytes_received of struct tcp_info (Linux 4.1)
 _SHORT_FRAME = 255
 _SEALED_BYTES = 33  # CurveZMQ: "MESSAGE", nonce, code of authentication, flags
@@ -31,7 +31,7 @@ class _Flow(msgspec.Struct, eq=False):
     """Key of one connection, and the bytes that the service has read from it."""
 
     key: str = ""  # "": not authenticated yet
-    taken: int = 0
+    read_bytes: int = 0
 
 
 class ReadAhead:
@@ -57,20 +57,20 @@ class ReadAhead:
             self._thread.start()
         self._changed.set()
 
-    def spoke(self, fd: int, key: str) -> None:
+    def set_key(self, fd: int, key: str) -> None:
         """Set the key of a connection, which its first message contains."""
         flow = self._flows.get(fd)
         if flow is not None:
             flow.key = key
 
-    def took(self, fd: int, size: int) -> None:
+    def count_read(self, fd: int, size: int) -> None:
         """Count a frame of `size` bytes that the service has read from a connection."""
         flow = self._flows.get(fd)
         if flow is not None:
             sealed = size + _SEALED_BYTES
-            flow.taken += sealed + (9 if sealed > _SHORT_FRAME else 2)
+            flow.read_bytes += sealed + (9 if sealed > _SHORT_FRAME else 2)
 
-    def gone(self, fd: int) -> None:
+    def remove(self, fd: int) -> None:
         """Remove a connection that has ended."""
         self._flows.pop(fd, None)
 
@@ -80,31 +80,33 @@ class ReadAhead:
         if self._thread is not None:
             self._thread.join()
 
-    def look(self) -> int:
+    def close_excess(self) -> int:
         """Close the connections above the bounds; returns the unread bytes of the others."""
-        held: dict[int, int] = {}  # in order of arrival
+        unread: dict[int, int] = {}  # in order of arrival
         of_key: dict[str, list[int]] = {}
         # A copy in one step: the event loop adds connections meanwhile.
         for fd, flow in self._flows.copy().items():
-            size = _received(fd) - flow.taken
+            size = _received(fd) - flow.read_bytes
             if size > 0:
-                held[fd] = size
+                unread[fd] = size
                 of_key.setdefault(flow.key, []).append(fd)
         for key, fds in of_key.items():
             if key:  # close the newest first, so that earlier requests can complete
-                self._cut_above(KEY_BYTES, fds[::-1], held)
+                self._cut_above(KEY_BYTES, fds[::-1], unread)
             else:
-                self._cut_above(STRANGERS_BYTES, sorted(fds, key=held.__getitem__)[::-1], held)
-        self._cut_above(ALL_BYTES, sorted(held, key=held.__getitem__)[::-1], held)
-        return sum(held.values())
+                self._cut_above(
+                    UNAUTHENTICATED_BYTES, sorted(fds, key=unread.__getitem__)[::-1], unread
+                )
+        self._cut_above(ALL_BYTES, sorted(unread, key=unread.__getitem__)[::-1], unread)
+        return sum(unread.values())
 
-    def _cut_above(self, limit: int, fds: list[int], held: dict[int, int]) -> None:
+    def _cut_above(self, limit: int, fds: list[int], unread: dict[int, int]) -> None:
         """Close connections, in order, until the rest together hold at most `limit` bytes."""
-        total = sum(held[fd] for fd in fds)
+        total = sum(unread[fd] for fd in fds)
         for fd in fds:
             if total <= limit:
                 return
-            size = held.pop(fd)
+            size = unread.pop(fd)
             total -= size
             self._cut(fd)
             self._on_rejection(f"a connection was cut off, {size} bytes of which waited to be read")
@@ -115,8 +117,8 @@ class ReadAhead:
                 self._changed.wait()
                 self._changed.clear()
                 continue
-            hurried = self.look() > _HURRY_BYTES
-            self._changed.wait(HURRY_S if hurried else LOOK_S)
+            is_loaded = self.close_excess() > _FAST_CHECK_BYTES
+            self._changed.wait(FAST_CHECK_S if is_loaded else POLL_S)
             self._changed.clear()
 
 

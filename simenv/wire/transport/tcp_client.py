@@ -27,18 +27,18 @@ class HandshakeState(enum.Enum):
     UNKNOWN = enum.auto()  # no answer to the first packet yet
     NOBODY = enum.auto()  # nothing listens at the address
     CONNECTED = enum.auto()  # the handshake has not ended
-    BROKEN_OFF = enum.auto()  # the service closed the connection during the handshake
+    ABORTED = enum.auto()  # the service closed the connection during the handshake
     REFUSED = enum.auto()  # the service has the expected key, and does not accept ours
     OPEN = enum.auto()
 
 
-_MEANS = {
+_STATE_OF_EVENT = {
     int(zmq.EVENT_CLOSED): HandshakeState.NOBODY,
     int(zmq.EVENT_CONNECTED): HandshakeState.CONNECTED,
     int(zmq.EVENT_HANDSHAKE_SUCCEEDED): HandshakeState.OPEN,
     int(zmq.EVENT_HANDSHAKE_FAILED_AUTH): HandshakeState.REFUSED,
-    int(zmq.EVENT_HANDSHAKE_FAILED_NO_DETAIL): HandshakeState.BROKEN_OFF,
-    int(zmq.EVENT_HANDSHAKE_FAILED_PROTOCOL): HandshakeState.BROKEN_OFF,
+    int(zmq.EVENT_HANDSHAKE_FAILED_NO_DETAIL): HandshakeState.ABORTED,
+    int(zmq.EVENT_HANDSHAKE_FAILED_PROTOCOL): HandshakeState.ABORTED,
 }
 
 
@@ -50,7 +50,7 @@ class CurveConnection(ZmqConnection):
         self.address = address
         self._server_key = server_key
         self._keys = keys
-        self._way = HandshakeState.UNKNOWN
+        self._handshake_state = HandshakeState.UNKNOWN
         self.hang_ups = 0  # consecutive handshakes that the service broke off
         self._open(address, identity, None)
 
@@ -65,24 +65,24 @@ class CurveConnection(ZmqConnection):
         self._monitor.set(zmq.RCVHWM, 0)  # a full queue would stop the I/O thread
         self._monitor.connect("inproc://way")
 
-    def way(self) -> HandshakeState:
+    def handshake_state(self) -> HandshakeState:
         """Return the state of the last attempt. Called by the thread that receives."""
         while not self._socket.closed and readable(self._monitor):
             event = self._monitor.recv_multipart(int(zmq.NOBLOCK))[0]
-            result = _MEANS[int.from_bytes(event[:2], "little")]
-            if result is HandshakeState.BROKEN_OFF:
+            result = _STATE_OF_EVENT[int.from_bytes(event[:2], "little")]
+            if result is HandshakeState.ABORTED:
                 self.hang_ups += 1
             elif result is not HandshakeState.CONNECTED:
                 self.hang_ups = 0
             # After a refusal or a broken handshake the next attempt begins with CONNECTED, which
             # must not hide that outcome: it stays until the new attempt ends.
-            if result is not HandshakeState.CONNECTED or self._way in (
+            if result is not HandshakeState.CONNECTED or self._handshake_state in (
                 HandshakeState.UNKNOWN,
                 HandshakeState.NOBODY,
                 HandshakeState.OPEN,
             ):
-                self._way = result
-        return self._way
+                self._handshake_state = result
+        return self._handshake_state
 
     def close(self) -> None:
         if not self._socket.closed:

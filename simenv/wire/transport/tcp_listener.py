@@ -29,8 +29,12 @@ from simenv.wire import codec
 from simenv.wire.auth import Identity, Role
 from simenv.wire.keyfiles import KeyPair
 from simenv.wire.messages.client import FAR_MESSAGE_BYTES, Refusal, Refused
-from simenv.wire.transport.connection_limiter import MAX_KNOWN, MAX_OF_ONE_KEY, ConnectionLimiter
-from simenv.wire.transport.outgoing import FAR, Bounds, Outgoing
+from simenv.wire.transport.connection_limiter import (
+    MAX_AUTHENTICATED,
+    MAX_PER_KEY,
+    ConnectionLimiter,
+)
+from simenv.wire.transport.outgoing import REMOTE_BOUNDS, Bounds, Outgoing
 from simenv.wire.transport.readahead import ReadAhead
 from simenv.wire.transport.zmq_transport import CLIENT_KEEPALIVE, Keepalive, PeerKind, readable
 
@@ -39,7 +43,7 @@ BACKLOG = 512
 SEND_QUEUE_MESSAGES = 2_000
 ZAP_A_PASS = 32
 EVENTS_A_PASS = 256
-FAREWELL_S = 1.0  # between the last message to a peer and the end of its connection
+LINGER_S = 1.0  # between the last message to a peer and the end of its connection
 SEALED_BYTES = 64  # most bytes that encryption adds to a message
 _DOMAIN = b"simenv"
 _ZAP = "inproc://zeromq.zap.01"  # address of the authentication handler, RFC 27
@@ -51,14 +55,15 @@ class ListenerOptions(msgspec.Struct, frozen=True):
     """Options of one remote listener; the defaults are for clients."""
 
     prefix: bytes = b"far/"  # of the names of its peers
-    max_known: int = MAX_KNOWN  # connections
-    max_of_one_key: int = MAX_OF_ONE_KEY
+    max_authenticated: int = MAX_AUTHENTICATED  # connections
+    max_per_key: int = MAX_PER_KEY
     message_bytes: int = FAR_MESSAGE_BYTES  # of one message; a peer that sends more is cut off
     queued_messages: int = 4  # read ahead for each; the rest waits in its TCP connection
     # Bytes to read from one connection before the next one's turn, so that no large message delays
     # the small ones of others. 0: chosen by the kernel.
     turn_bytes: int = 2**17
-    bounds: Bounds | None = FAR  # of the bytes that wait for a peer; None: peers are trusted
+    # Of the bytes that wait for a peer; None: peers are trusted.
+    bounds: Bounds | None = REMOTE_BOUNDS
     handover: bool = False  # a new connection takes over the routing id of an old one
     workers: bool = False  # accept keys of the role worker
     keepalive: Keepalive = CLIENT_KEEPALIVE
@@ -90,7 +95,7 @@ class TcpListener:
     ) -> None:
         self._context = zmq.Context(io_threads=1)
         self._options = options
-        self._limiter = ConnectionLimiter(options.max_known, options.max_of_one_key)
+        self._limiter = ConnectionLimiter(options.max_authenticated, options.max_per_key)
         self._admitted: dict[str, Identity] = {}
         self._peers: dict[bytes, _Peer] = {}
         self._by_fd: dict[int, set[bytes]] = {}
@@ -98,7 +103,7 @@ class TcpListener:
         self._leaving: list[tuple[float, int]] = []  # a heap: (time to cut, descriptor)
         self._on_rejection = on_rejection
         self._frame: zmq.Frame | None = None  # the last one received
-        self._crowded = _crowded(options.max_of_one_key)
+        self._limit_refusal = limit_refusal(options.max_per_key)
         self._read_ahead = ReadAhead(self._cut, on_rejection) if options.bounds else None
         try:
             self._zap = self._context.socket(zmq.REP)
@@ -132,12 +137,12 @@ class TcpListener:
         self._monitor = self._context.socket(zmq.PAIR)
         self._monitor.set(zmq.RCVHWM, 0)  # a full queue would stop the I/O thread
         self._monitor.connect("inproc://door")
-        shown = f"tcp://[{host}]:{port}" if ":" in host else f"tcp://{host}:{port}"
+        url = f"tcp://[{host}]:{port}" if ":" in host else f"tcp://{host}:{port}"
         try:
-            router.bind(shown.replace(f":{port}", ":*") if not port else shown)
+            router.bind(url.replace(f":{port}", ":*") if not port else url)
         except zmq.ZMQError as error:
             raise ConfigError(
-                f"cannot listen on {shown}: {error.strerror}",
+                f"cannot listen on {url}: {error.strerror}",
                 hint="an address of this machine, and a port that is free; port 0 takes any",
             ) from error
         return router
@@ -163,11 +168,11 @@ class TcpListener:
             if keys.get(peer.key) != before.get(peer.key):
                 self._dismiss(name, peer, revocation_notice)
 
-    def let_in(self, key: str, identity: Identity) -> None:
+    def admit_key(self, key: str, identity: Identity) -> None:
         """Accept one more key; the others stay as they are."""
         self._admitted[key] = identity
 
-    def shut_out(self, key: str, revocation_notice: bytes) -> None:
+    def revoke_key(self, key: str, revocation_notice: bytes) -> None:
         """Revoke one key; its peers get `revocation_notice` and are cut off."""
         self._admitted.pop(key, None)
         if self._limiter.has(key):
@@ -178,7 +183,7 @@ class TcpListener:
     def _dismiss(self, name: bytes, peer: _Peer, revocation_notice: bytes) -> None:
         self._outgoing.send(peer.route, revocation_notice, peer.owner)
         self._forget(name, peer)
-        heappush(self._leaving, (time.monotonic() + FAREWELL_S, peer.fd))
+        heappush(self._leaving, (time.monotonic() + LINGER_S, peer.fd))
 
     def process_events(self) -> None:
         self._read_connection_events()
@@ -186,11 +191,11 @@ class TcpListener:
             if not readable(self._zap):
                 break
             self._answer_zap(self._zap.recv_multipart(_NOBLOCK))
-        for route in self._outgoing.stuck():
-            self._drop_stuck_peer(route)
+        for route in self._outgoing.stalled():
+            self._drop_stalled_peer(route)
         self._cut_leaving()
 
-    def _drop_stuck_peer(self, route: bytes) -> None:
+    def _drop_stalled_peer(self, route: bytes) -> None:
         """Cut off a client that does not read its answers."""
         for peer in self._peers.values():
             if peer.route == route:
@@ -205,8 +210,8 @@ class TcpListener:
             key = z85.encode(frames[6]).decode()
         is_admitted = key in self._admitted
         if not is_admitted:
-            place = frames[3].decode(errors="replace") if len(frames) > 3 else "somewhere"
-            self._on_rejection(f"a key that is not known was refused, from {place}")
+            sender = frames[3].decode(errors="replace") if len(frames) > 3 else "somewhere"
+            self._on_rejection(f"a key that is not known was refused, from {sender}")
         code, text, user = (b"200", b"", key) if is_admitted else (b"400", b"unknown key", "")
         request = frames[1] if len(frames) > 1 else b""
         self._zap.send_multipart((b"1.0", request, code, text, user.encode(), b""), _NOBLOCK)
@@ -228,9 +233,9 @@ class TcpListener:
                     self._cut(too_many)
             elif kind == _DISCONNECTED:
                 self._forget_descriptor(fd)
-                self._limiter.gone(fd)
+                self._limiter.remove(fd)
                 if self._read_ahead is not None:
-                    self._read_ahead.gone(fd)
+                    self._read_ahead.remove(fd)
 
     def _forget_descriptor(self, fd: int) -> None:
         """Forget the peers of a descriptor, whose connection has ended."""
@@ -280,7 +285,7 @@ class TcpListener:
         key = str(frame.get("User-Id"))
         fd = int(frame.get("__fd"))
         if self._read_ahead is not None:
-            self._read_ahead.took(fd, size)
+            self._read_ahead.count_read(fd, size)
         identity = self._admitted.get(key)
         if identity is None:
             heappush(self._leaving, (0.0, fd))
@@ -310,15 +315,15 @@ class TcpListener:
         """Register the sender of the first message of a connection, after all earlier events of its
         descriptor. Returns False if the connection is one too many."""
         self._read_connection_events(limit=1_000_000)
-        if not self._limiter.spoke(peer.fd, peer.key):
+        if not self._limiter.authenticate(peer.fd, peer.key):
             if peer.fd not in self._rejected:
                 self._rejected.add(peer.fd)
-                self._outgoing.send(peer.route, self._crowded)
+                self._outgoing.send(peer.route, self._limit_refusal)
                 self._outgoing.drop(peer.route)
-                heappush(self._leaving, (time.monotonic() + FAREWELL_S, peer.fd))
+                heappush(self._leaving, (time.monotonic() + LINGER_S, peer.fd))
             return False
         if self._read_ahead is not None:
-            self._read_ahead.spoke(peer.fd, peer.key)
+            self._read_ahead.set_key(peer.fd, peer.key)
         old = self._peers.get(name)
         if old is not None:
             self._forget(name, old)
@@ -344,10 +349,10 @@ class TcpListener:
         entry = self._peers.get(peer)
         return entry is not None and self._outgoing.send(entry.route, body, entry.owner)
 
-    def room(self, peer: bytes) -> bool:
+    def can_send(self, peer: bytes) -> bool:
         """Return whether another answer can be sent to the peer now."""
         entry = self._peers.get(peer)
-        return entry is None or self._outgoing.room(entry.route, entry.owner)
+        return entry is None or self._outgoing.can_send(entry.route, entry.owner)
 
     def close(self) -> None:
         if self._read_ahead is not None:
@@ -358,7 +363,7 @@ class TcpListener:
         self._context.term()
 
 
-def _crowded(limit: int) -> bytes:
+def limit_refusal(limit: int) -> bytes:
     """Refusal for a connection above the limit of its key, sent before it is cut off."""
     message = f"{limit} connections with this key are the limit, or there are too many in total"
     hint = "close some, or share one connection between threads"

@@ -26,14 +26,14 @@ from zmq.backend import zmq_poll
 from simenv.errors import LimitExceededError, NoServiceError, ProtocolError
 from simenv.wire.auth import LOCAL, LOCAL_WORKER, Identity
 from simenv.wire.messages.client import MAX_MESSAGE_BYTES
-from simenv.wire.transport.outgoing import NEAR, Outgoing
+from simenv.wire.transport.outgoing import LOCAL_BOUNDS, Outgoing
 
 SEND_QUEUE_MESSAGES = 2_000  # further messages to a peer that does not read are dropped
 SOCKET_PATH_BYTES = 107  # sun_path less its NUL
 # Plain numbers: an operation on the library's enumerations takes longer than the system calls.
 _POLLIN = int(zmq.POLLIN)
 _NOBLOCK = int(zmq.NOBLOCK)
-_FAR = 2  # turn of the first remote listener, after the two local sockets
+_FIRST_REMOTE = 2  # turn of the first remote listener, after the two local sockets
 
 
 class PeerKind(enum.IntEnum):
@@ -43,7 +43,7 @@ class PeerKind(enum.IntEnum):
     WORKER = 1
 
 
-_DOORS = tuple(PeerKind)
+_PEER_KINDS = tuple(PeerKind)
 
 
 class Listener(Protocol):
@@ -59,10 +59,10 @@ class Listener(Protocol):
     def origin(self) -> str:
         """Return the origin of the last received message, as text for the audit log."""
 
-    def send(self, door: PeerKind, peer: bytes, body: bytes) -> bool:
+    def send(self, peer_kind: PeerKind, peer: bytes, body: bytes) -> bool:
         """Send one message; False if the peer is gone or its queue is full. Never blocks."""
 
-    def room(self, peer: bytes) -> bool:
+    def can_send(self, peer: bytes) -> bool:
         """Return whether an answer can be sent to this client now; True if it is gone."""
 
     def message_bytes(self, peer: bytes) -> int:
@@ -132,7 +132,7 @@ class RemoteListener(Protocol):
 
     def origin(self) -> str: ...
 
-    def room(self, peer: bytes) -> bool: ...
+    def can_send(self, peer: bytes) -> bool: ...
 
     @property
     def message_bytes(self) -> int: ...
@@ -156,19 +156,19 @@ class ZmqListener:
     ) -> None:
         self._context = zmq.Context(io_threads=1)
         self._clients = remote
-        self._remote = tuple(door for door in (remote, workers) if door is not None)
+        self._remote = tuple(listener for listener in (remote, workers) if listener is not None)
         self._sockets = tuple(self._bind(folder / name) for name in ("client.sock", "worker.sock"))
-        routers = [door.sockets[0] for door in self._remote]
-        self._talking = len(self._sockets) + len(routers)  # turns below it receive messages
-        others = [socket for door in self._remote for socket in door.sockets[1:]]
-        watched = (*self._sockets, *routers, *others)
+        routers = [listener.sockets[0] for listener in self._remote]
+        self._receiving_turns = len(self._sockets) + len(routers)  # turns below it receive messages
+        monitors = [socket for listener in self._remote for socket in listener.sockets[1:]]
+        watched = (*self._sockets, *routers, *monitors)
         self._watched = [(socket, _POLLIN) for socket in watched]
-        self._turn: dict[Any, int] = {socket: place for place, socket in enumerate(watched)}
+        self._turn: dict[Any, int] = {socket: turn for turn, socket in enumerate(watched)}
         self._ready: list[int] = []
         self._last = 0
         self._frame: zmq.Frame | None = None  # the last one from a local socket
-        clients, workers_here = self._sockets
-        self._senders = (Outgoing(clients, NEAR), Outgoing(workers_here, None))
+        clients, local_workers = self._sockets
+        self._senders = (Outgoing(clients, LOCAL_BOUNDS), Outgoing(local_workers, None))
 
     def _bind(self, path: Path) -> zmq.Socket[bytes]:
         socket = self._context.socket(zmq.ROUTER)
@@ -188,13 +188,13 @@ class ZmqListener:
             last = self._last
             ready.sort(key=lambda turn: turn <= last)  # those after the last one first
         if self._remote:
-            talking = self._talking
-            if (ready and max(ready) >= talking) or any(
-                door.has_pending_events for door in self._remote
+            receiving_turns = self._receiving_turns
+            if (ready and max(ready) >= receiving_turns) or any(
+                listener.has_pending_events for listener in self._remote
             ):
-                for door in self._remote:
-                    door.process_events()
-                ready = [turn for turn in ready if turn < talking]
+                for listener in self._remote:
+                    listener.process_events()
+                ready = [turn for turn in ready if turn < receiving_turns]
         self._ready = ready
         return bool(ready)
 
@@ -202,10 +202,10 @@ class ZmqListener:
         # Poll, then read: an exception in each pass without messages would cost more than the rest.
         while self._ready or self.wait(0.0):
             turn = self._last = self._ready.pop(0)
-            if turn < _FAR:
-                return self._receive(_DOORS[turn])
+            if turn < _FIRST_REMOTE:
+                return self._receive(_PEER_KINDS[turn])
             self._frame = None
-            received = self._remote[turn - _FAR].receive()
+            received = self._remote[turn - _FIRST_REMOTE].receive()
             if received is not None:
                 return received
         return None
@@ -213,14 +213,16 @@ class ZmqListener:
     def origin(self) -> str:
         if self._frame is None:
             return (
-                self._remote[self._last - _FAR].origin() if self._last >= _FAR else "this process"
+                self._remote[self._last - _FIRST_REMOTE].origin()
+                if self._last >= _FIRST_REMOTE
+                else "this process"
             )
         # For a Unix socket libzmq reports ":UID:GID:PID" of the process at the other end.
         message = str(self._frame.get("Peer-Address")).split(":")
         return f"process {message[-1]} of uid {message[1]}" if len(message) == 4 else "this machine"
 
-    def _receive(self, door: PeerKind) -> tuple[PeerKind, bytes, bytes, Identity]:
-        socket = self._sockets[door]
+    def _receive(self, peer_kind: PeerKind) -> tuple[PeerKind, bytes, bytes, Identity]:
+        socket = self._sockets[peer_kind]
         peer = socket.recv(_NOBLOCK)
         frame = socket.recv(_NOBLOCK, copy=False)  # a frame knows whether it is the last
         self._frame = frame
@@ -228,19 +230,19 @@ class ZmqListener:
         if frame.more:
             socket.recv_multipart()
             body = b""  # not of the protocol: refused by every decoder
-        return door, peer, body, LOCAL_WORKER if door else LOCAL
+        return peer_kind, peer, body, LOCAL_WORKER if peer_kind else LOCAL
 
-    def send(self, door: PeerKind, peer: bytes, body: bytes) -> bool:
+    def send(self, peer_kind: PeerKind, peer: bytes, body: bytes) -> bool:
         for remote in self._remote:
             if remote.holds(peer):
                 return remote.send(peer, body)
-        return self._senders[door].send(peer, body)
+        return self._senders[peer_kind].send(peer, body)
 
-    def room(self, peer: bytes) -> bool:
+    def can_send(self, peer: bytes) -> bool:
         for remote in self._remote:
             if remote.holds(peer):
-                return remote.room(peer)
-        return self._senders[PeerKind.CLIENT].room(peer)
+                return remote.can_send(peer)
+        return self._senders[PeerKind.CLIENT].can_send(peer)
 
     def message_bytes(self, peer: bytes) -> int:
         return next(

@@ -28,20 +28,20 @@ from simulators.control import RunControl
 from simulators.errors import Unsupported
 from simulators.stabilizer.detectors import SAMPLER, MatchingDecoder, sampled
 
-MAX_KEPT = 8
-MAX_KEPT_TEXT = 2**20  # characters of a cached circuit: its matching graph may be large
+MAX_CACHED = 8
+MAX_CACHED_TEXT = 2**20  # characters of a cached circuit: its matching graph may be large
 _TEXT = 300  # characters of stim's own message
-_WARM = "X_ERROR(0.5) 0\nM 0\nDETECTOR rec[-1]\nOBSERVABLE_INCLUDE(0) rec[-1]"
+_WARM_UP_CIRCUIT = "X_ERROR(0.5) 0\nM 0\nDETECTOR rec[-1]\nOBSERVABLE_INCLUDE(0) rec[-1]"
 Prepared = tuple[stim.Circuit, MatchingDecoder | None]
 
 
 class DetectorEngine:
-    """Engine that samples circuits. It caches the last MAX_KEPT circuits with their decoders."""
+    """Engine that samples circuits. It caches the last MAX_CACHED circuits with their decoders."""
 
     name = DETECTORS
 
     def __init__(self) -> None:
-        self._known: OrderedDict[tuple[object, ...], Prepared] = OrderedDict()
+        self._cache: OrderedDict[tuple[object, ...], Prepared] = OrderedDict()
 
     def call(self, call: Call, assigned: AssignedTask, control: RunControl) -> bytes:
         """See `CallEngine`. Raises ProgramError for a text that stim cannot parse, or for sizes
@@ -74,23 +74,23 @@ class DetectorEngine:
     def warm_up(self) -> None:
         """Load the decoder, if there is one."""
         try:
-            decoder = MatchingDecoder(stim.Circuit(_WARM))
+            decoder = MatchingDecoder(stim.Circuit(_WARM_UP_CIRCUIT))
         except Unsupported:
             return
         decoder.predictions(np.zeros((1, 1), np.uint8), RunControl())
 
     def _prepared(self, call: DetectionCall) -> Prepared:
         key = call.circuit, call.decoder, call.sizes  # the sizes of cached circuits were checked
-        prepared = self._known.get(key)
+        prepared = self._cache.get(key)
         if prepared is not None:
-            self._known.move_to_end(key)
+            self._cache.move_to_end(key)
             return prepared
         circuit = _read(call)
         prepared = circuit, MatchingDecoder(circuit) if call.decoder else None
-        if len(call.circuit) <= MAX_KEPT_TEXT:
-            self._known[key] = prepared
-            if len(self._known) > MAX_KEPT:
-                self._known.popitem(last=False)
+        if len(call.circuit) <= MAX_CACHED_TEXT:
+            self._cache[key] = prepared
+            if len(self._cache) > MAX_CACHED:
+                self._cache.popitem(last=False)
         return prepared
 
 

@@ -30,7 +30,7 @@ from simenv.worker.calls.engine import CallFailed
 from simulators.control import RunControl
 from simulators.errors import Stopped, Unsupported
 
-LOOK_S = 0.05  # between two checks of the flag of the control
+POLL_S = 0.05  # between two checks of the flag of the control
 TRACE_CHARS = 1_500  # of the end of a traceback
 VALUE_CHARS = 300  # of the error's own text
 
@@ -63,7 +63,7 @@ class FunctionEngine:
             )
         control.check()
         try:
-            with self._interruption.following(control):
+            with self._interruption.interrupted_by(control):
                 answer = _call_function(call)
         except Interrupted as error:
             raise Stopped("the function was stopped") from error
@@ -135,14 +135,14 @@ class _Interruption:
             raise Interrupted
 
     @contextmanager
-    def following(self, control: RunControl) -> Iterator[None]:
+    def interrupted_by(self, control: RunControl) -> Iterator[None]:
         """Raise Interrupted in the main thread when the control is asked to stop."""
         over = threading.Event()
         main = threading.main_thread().ident
         assert main is not None
 
         def watch() -> None:
-            while not over.wait(LOOK_S):
+            while not over.wait(POLL_S):
                 if control.flag[0]:
                     signal.pthread_kill(main, signal.SIGUSR1)
 

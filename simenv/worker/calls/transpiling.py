@@ -37,7 +37,7 @@ class TranspilerEngine:
     name = TRANSPILER
 
     def __init__(self) -> None:
-        self._known: OrderedDict[tuple[bytes, int, int], Transpiler] = OrderedDict()
+        self._cache: OrderedDict[tuple[bytes, int, int], Transpiler] = OrderedDict()
 
     def call(self, call: Call, assigned: AssignedTask, control: RunControl) -> bytes:
         """See `CallEngine`. Raises ProgramError, which names a circuit that cannot be read or
@@ -64,16 +64,16 @@ class TranspilerEngine:
 
     def _transpiler(self, call: TranspileCall) -> Transpiler:
         key = call.device, call.level, call.seed
-        result = self._known.get(key)
+        result = self._cache.get(key)
         if result is None:
             try:
                 info = msgspec.msgpack.decode(call.device, type=DeviceInfo)
             except (msgspec.MsgspecError, UnicodeDecodeError) as error:
                 raise ProgramError(f"the device cannot be read: {error}") from error
             level = LEVEL if call.level == AS_SUBMITTED else call.level
-            result = self._known[key] = Transpiler(info, level, call.seed)
-            if len(self._known) > MAX_TRANSPILERS:
-                self._known.popitem(last=False)
+            result = self._cache[key] = Transpiler(info, level, call.seed)
+            if len(self._cache) > MAX_TRANSPILERS:
+                self._cache.popitem(last=False)
         else:
-            self._known.move_to_end(key)
+            self._cache.move_to_end(key)
         return result

@@ -29,27 +29,27 @@ from simenv.worker.runner import Runner
 BEATS = 3  # heartbeats within the time after which a rank is lost
 GRACE_S = 2.5  # time within which all ranks that share an error report it
 TRACE_CHARS = 4_000
-_LOOK_S = 0.5
+_POLL_S = 0.5
 _BEAT, _FAILED = b"b", b"f"
 
 
 class RankMonitor:
     """Thread for heartbeats and error reports between the ranks, which owns the socket for them.
-    The main thread of the first rank calls `agree`."""
+    The main thread of the first rank calls `await_agreement`."""
 
     def __init__(
-        self, socket: zmq.Socket[bytes], others: tuple[int, ...], silence_s: float
+        self, socket: zmq.Socket[bytes], other_ranks: tuple[int, ...], silence_limit_s: float
     ) -> None:
-        """`others`: the ranks whose heartbeats this rank receives: rank 0 for the other ranks, all
-        others for rank 0."""
+        """`other_ranks`: the ranks whose heartbeats this rank receives: rank 0 for the other ranks,
+        all others for rank 0."""
         self._socket = socket
-        self._others = others
-        self._silence_s = silence_s
+        self._other_ranks = other_ranks
+        self._silence_limit_s = silence_limit_s
         self._parent = os.getppid()
         self._change = threading.Condition()
         self._failed: dict[int, dict[int, str]] = {}  # errors by number of the task and rank
         self._since: dict[int, float] = {}  # time of the first report, by number of the task
-        self._agreeing = 0  # the task that this rank failed with too
+        self._failed_task = 0  # the task that this rank failed with too
         self._rss_bytes: dict[int, int] = {}
         self._thread = threading.Thread(target=self._run, name="ranks", daemon=True)
 
@@ -61,32 +61,32 @@ class RankMonitor:
         """Resident bytes of the other ranks, as they reported last."""
         return sum(list(self._rss_bytes.values()))
 
-    def agree(self, number: int, error: Exception) -> None:
+    def await_agreement(self, number: int, error: Exception) -> None:
         """Wait for errors of all other ranks with the same task, after this rank failed with it;
         end the process if one of them does not fail."""
         with self._change:
-            self._agreeing = number
+            self._failed_task = number
             if self._change.wait_for(lambda: self._all_failed(number), GRACE_S):
                 self._since.pop(number, None)
                 self._failed.pop(number, None)
-                self._agreeing = 0
+                self._failed_task = 0
                 return
-        self._end_alone(number, {0: _trace_end(error)})
+        self._exit_on_disagreement(number, {0: _trace_end(error)})
 
     def _all_failed(self, number: int) -> bool:
-        return len(self._failed.get(number, ())) == len(self._others)
+        return len(self._failed.get(number, ())) == len(self._other_ranks)
 
     def _run(self) -> None:
-        received = dict.fromkeys(self._others, time.monotonic())
-        pause_s = self._silence_s / BEATS
+        received = dict.fromkeys(self._other_ranks, time.monotonic())
+        pause_s = self._silence_limit_s / BEATS
         next_beat = 0.0
         while True:
             now = time.monotonic()
             if now >= next_beat:
                 next_beat = now + pause_s
                 self._send(_BEAT + resident_bytes().to_bytes(8, "little"))
-            patience_s = min(_LOOK_S, next_beat - now) if self._since else next_beat - now
-            if self._socket.poll(max(0, math.ceil(1000 * patience_s))):
+            timeout_s = min(_POLL_S, next_beat - now) if self._since else next_beat - now
+            if self._socket.poll(max(0, math.ceil(1000 * timeout_s))):
                 rank, body = self._receive()
                 received[rank] = now = time.monotonic()
                 self._record_message(rank, body)
@@ -98,7 +98,7 @@ class RankMonitor:
         if self._socket.type == zmq.DEALER:
             self._socket.send(body)
             return
-        for rank in self._others:
+        for rank in self._other_ranks:
             self._socket.send_multipart((b"%d" % rank, body))
 
     def _receive(self) -> tuple[int, bytes]:
@@ -120,20 +120,21 @@ class RankMonitor:
     def _check_ranks(self, received: dict[int, float]) -> None:
         now = time.monotonic()
         for rank, moment in received.items():
-            if now - moment > self._silence_s:
-                exit_process(EXIT_RANK, f"no word from rank {rank} for {self._silence_s:g} s")
+            if now - moment > self._silence_limit_s:
+                exit_process(EXIT_RANK, f"no word from rank {rank} for {self._silence_limit_s:g} s")
         if os.getppid() != self._parent:
             exit_process(EXIT_ORPHAN, "what started this process is gone")
         for number, since in self._since.copy().items():
-            if now - since > GRACE_S and number != self._agreeing:
-                self._end_alone(number, {})
+            if now - since > GRACE_S and number != self._failed_task:
+                self._exit_on_disagreement(number, {})
 
-    def _end_alone(self, number: int, own: dict[int, str]) -> NoReturn:
-        errors = {**own, **self._failed.get(number, {})}
-        for rank, why in sorted(errors.items()):
-            log_line(f"rank {rank}: {why}")
+    def _exit_on_disagreement(self, number: int, own_errors: dict[int, str]) -> NoReturn:
+        errors = {**own_errors, **self._failed.get(number, {})}
+        for rank, text in sorted(errors.items()):
+            log_line(f"rank {rank}: {text}")
         exit_process(
-            EXIT_RANK, f"only {len(errors)} of {len(self._others) + 1} ranks failed with a task"
+            EXIT_RANK,
+            f"only {len(errors)} of {len(self._other_ranks) + 1} ranks failed with a task",
         )
 
 
@@ -163,19 +164,19 @@ class Leader:
         """Resident memory of all ranks."""
         return resident_bytes() + self._monitor.rss_bytes
 
-    def hand_on(self, chunk: bytes) -> None:
+    def forward(self, chunk: bytes) -> None:
         """Forward a packed chunk, whose tasks begin from now on, or a noise document for it."""
         self._send_to_followers(_CHUNK, chunk)
 
-    def begin(self, place: int) -> None:
-        """Let all other ranks run the task at index `place` of the chunk."""
+    def begin(self, index: int) -> None:
+        """Let all other ranks run the task at index `index` of the chunk."""
         self._number += 1
-        self._send_to_followers(_TASK, place.to_bytes(8, "little"))
+        self._send_to_followers(_TASK, index.to_bytes(8, "little"))
 
     def failed(self, error: Exception) -> None:
         """Handle an error of this rank in the task that began last. Returns if all ranks failed, so
         that the error is the task's; else ends the process."""
-        self._monitor.agree(self._number, error)
+        self._monitor.await_agreement(self._number, error)
 
     def end(self) -> None:
         """End all ranks, which must be idle."""
@@ -215,10 +216,10 @@ class Follower:
                 mpi.end()
                 return
 
-    def _run(self, place: int) -> None:
+    def _run(self, index: int) -> None:
         assert self._chunk is not None
         self._number += 1
-        assigned = self._chunk.tasks[place]
+        assigned = self._chunk.tasks[index]
         try:
             self._runner.follow(assigned, self._chunk.terms[assigned.terms], self._chunk)
         except Exception as error:  # noqa: BLE001  # the first rank must get every error

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 PATIENCE_S = 10.0  # for the other ranks to end after this one has failed
 _SIZES = ("OMPI_COMM_WORLD_SIZE", "PMI_SIZE", "SLURM_STEP_NUM_TASKS")
-_NAPS_S = (100e-6, 5e-3)
+_PAUSES_S = (100e-6, 5e-3)
 _PIECE_BYTES = 2**30
 
 
@@ -67,7 +67,7 @@ class MpiRun:
         import numpy as np
 
         size = np.array([-1 if data is None else len(data)], np.int64)
-        self._nap_through(self.comm.Ibcast(size, 0))
+        self._poll_until_done(self.comm.Ibcast(size, 0))
         if size[0] < 0:
             return None
         buffer = np.frombuffer(data, np.uint8) if data is not None else np.empty(size[0], np.uint8)
@@ -75,19 +75,19 @@ class MpiRun:
             self.comm.Bcast(buffer[at : at + _PIECE_BYTES], 0)
         return data if data is not None else buffer.tobytes()
 
-    def gather_ranks(self, own: RankInfo) -> list[RankInfo]:
+    def gather_ranks(self, own_info: RankInfo) -> list[RankInfo]:
         """Return the RankInfo of all ranks, by rank, in each of them."""
         if self.comm is None:
-            return [own]
+            return [own_info]
         import numpy as np
 
-        packed = msgspec.msgpack.encode(own)
+        packed = msgspec.msgpack.encode(own_info)
         sizes = np.empty(self.size, np.int64)
         self.comm.Allgather(np.array([len(packed)], np.int64), sizes)
         longest = int(sizes.max())
         all_ = np.empty((self.size, longest), np.uint8)
-        mine = np.frombuffer(packed.ljust(longest, b"\0"), np.uint8)
-        self.comm.Allgather(mine, all_)
+        padded = np.frombuffer(packed.ljust(longest, b"\0"), np.uint8)
+        self.comm.Allgather(padded, all_)
         return [
             msgspec.msgpack.decode(row[:size].tobytes(), type=RankInfo)
             for row, size in zip(all_, sizes.tolist(), strict=True)
@@ -101,20 +101,20 @@ class MpiRun:
         """
         if self.comm is None or self._ending is None:
             return
-        if not self._nap_through(self._ending.Ibarrier(), PATIENCE_S if failure else None):
+        if not self._poll_until_done(self._ending.Ibarrier(), PATIENCE_S if failure else None):
             log_line(f"rank {self.rank} of {self.size} failed alone, so all are ended: {failure}")
             self.comm.Abort(code)
         mpi.end()
 
-    def _nap_through(self, request: Any, patience_s: float | None = None) -> bool:
-        """Poll a request until it is done. Returns False after `patience_s`; None: no limit."""
-        until_s = None if patience_s is None else time.monotonic() + patience_s
-        nap_s, longest_s = _NAPS_S
+    def _poll_until_done(self, request: Any, timeout_s: float | None = None) -> bool:
+        """Poll a request until it is done. Returns False after `timeout_s`; None: no limit."""
+        until_s = None if timeout_s is None else time.monotonic() + timeout_s
+        pause_s, longest_s = _PAUSES_S
         while not request.Test():
             if until_s is not None and time.monotonic() > until_s:
                 return False
-            time.sleep(nap_s)
-            nap_s = min(2 * nap_s, longest_s)
+            time.sleep(pause_s)
+            pause_s = min(2 * pause_s, longest_s)
         return True
 
 

@@ -50,19 +50,21 @@ def connect(comm: MPI.Intracomm, service: WorkerBootstrap) -> RankSockets:
     address = LOOPBACK if len(set(nodes)) == 1 else own_address(service)
     context: zmq.Context[zmq.Socket[bytes]] = zmq.Context(io_threads=1)
     keys = _shared_keys(comm)
-    own = _socket(context, zmq.PULL if rank else zmq.ROUTER, keys)
-    own.set(zmq.CURVE_SERVER, 1)
-    port = own.bind_to_random_port(f"tcp://{address}")
-    shown = f"[{address}]" if ":" in address else address
-    doors = _all_gather(comm, f"tcp://{shown}:{port}")
+    own_socket = _socket(context, zmq.PULL if rank else zmq.ROUTER, keys)
+    own_socket.set(zmq.CURVE_SERVER, 1)
+    port = own_socket.bind_to_random_port(f"tcp://{address}")
+    url_host = f"[{address}]" if ":" in address else address
+    addresses = _all_gather(comm, f"tcp://{url_host}:{port}")
     if not rank:
-        work = tuple(_connected(context, zmq.PUSH, keys, door) for door in doors[1:])
-        return RankSockets(rank, nodes, work, own, None)
+        work = tuple(
+            _connected(context, zmq.PUSH, keys, rank_address) for rank_address in addresses[1:]
+        )
+        return RankSockets(rank, nodes, work, own_socket, None)
     monitor, reports = (
-        _connected(context, zmq.DEALER, keys, doors[0], name)
+        _connected(context, zmq.DEALER, keys, addresses[0], name)
         for name in (b"%d" % rank, b"%d!" % rank)
     )
-    return RankSockets(rank, nodes, (own,), monitor, reports)
+    return RankSockets(rank, nodes, (own_socket,), monitor, reports)
 
 
 def _shared_keys(comm: MPI.Intracomm) -> KeyPair:
@@ -75,16 +77,16 @@ def _shared_keys(comm: MPI.Intracomm) -> KeyPair:
     return KeyPair(both[:_KEY_BYTES].decode(), both[_KEY_BYTES:].decode())
 
 
-def _all_gather(comm: MPI.Intracomm, word: str) -> tuple[str, ...]:
+def _all_gather(comm: MPI.Intracomm, text: str) -> tuple[str, ...]:
     """Return the texts of all ranks, by rank; each at most _CARD_BYTES when packed."""
-    card = msgspec.msgpack.encode(word)
+    card = msgspec.msgpack.encode(text)
     result = bytearray(_CARD_BYTES * comm.size)
     comm.Allgather(card.ljust(_CARD_BYTES, b"\0"), result)
     cards = [result[at : at + _CARD_BYTES] for at in range(0, len(result), _CARD_BYTES)]
-    return tuple(_word(bytes(card)) for card in cards)
+    return tuple(_unpad(bytes(card)) for card in cards)
 
 
-def _word(card: bytes) -> str:
+def _unpad(card: bytes) -> str:
     length = card.rstrip(b"\0")
     return msgspec.msgpack.decode(length, type=str)
 
@@ -100,9 +102,11 @@ def own_address(service: WorkerBootstrap) -> str:
         )
     host = host.removeprefix("[").removesuffix("]")
     try:
-        family, kind, _, _, where = sockets.getaddrinfo(host, int(port), type=sockets.SOCK_DGRAM)[0]
+        family, kind, _, _, target = sockets.getaddrinfo(host, int(port), type=sockets.SOCK_DGRAM)[
+            0
+        ]
         with sockets.socket(family, kind) as probe:
-            probe.connect(where)  # sends nothing: the kernel chooses the route
+            probe.connect(target)  # sends nothing: the kernel chooses the route
             return str(probe.getsockname()[0])
     except OSError as error:
         raise NoServiceError(

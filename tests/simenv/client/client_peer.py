@@ -94,10 +94,10 @@ class Peer:
     def refusal(self) -> SimenvError | None:
         return None
 
-    def door(self) -> tuple[str, str]:
+    def remote_endpoint(self) -> tuple[str, str]:
         return "", ""
 
-    def fate(self) -> tuple[str, str]:
+    def diagnose(self) -> tuple[str, str]:
         return "process 4711 on here has ended", "see service.log; simenv up --restore"
 
     # --- what a test does with it -------------------------------------------------------------

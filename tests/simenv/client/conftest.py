@@ -33,7 +33,7 @@ def link(peer: Peer) -> Iterator[ServiceSession]:
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     """Seconds of patience become hundredths."""
     monkeypatch.setattr(liveness, "QUIET_S", 0.02)
-    monkeypatch.setattr(liveness, "LOOK_S", 0.01)
+    monkeypatch.setattr(liveness, "POLL_S", 0.01)
     monkeypatch.setattr(liveness, "LOST_S", 1.0)
     for module in ("session", "pending_tasks", "asyncio_bridge"):
         monkeypatch.setattr(f"simenv.client.connection.{module}.REPEAT_S", 0.05)

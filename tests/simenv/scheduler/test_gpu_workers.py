@@ -15,7 +15,7 @@ from simenv.scheduler.core.gpus import rank_gpus, with_workers_of_gpus
 from simenv.scheduler.core.types import ClusterLimits, Route
 from simenv.scheduler.routing.engine_choice import consider, route
 from simenv.scheduler.views.infos import pool_infos
-from simenv.service.control.admin_commands import check_pools, room_for
+from simenv.service.control.admin_commands import check_pools, workers_that_fit
 from simenv.service.workers.processes import gpu_environ
 from simulators.catalog import cards
 from simulators.circuit.analysis.profile import Profile
@@ -107,7 +107,7 @@ def test_pool_of_gpus_on_nodes_without_any_is_refused_with_a_way_out() -> None:
         check_pools((pool(1),), gpu_cluster(0))
     assert "--gpus-per-node=1" in caught.value.hint
     check_pools((pool(2),), gpu_cluster(2))
-    assert room_for(pool(3), gpu_cluster(2), 3) == 2
+    assert workers_that_fit(pool(3), gpu_cluster(2), 3) == 2
 
 
 def test_worker_of_several_ranks_on_gpus_is_refused() -> None:

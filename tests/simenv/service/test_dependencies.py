@@ -196,6 +196,6 @@ def test_submit_in_the_pass_in_which_its_parent_fails_is_refused(bench: ServiceH
     ended = bench.scheduler.tasks_finished("main-0", [result], 1, 0)
     results = m.AttemptResults(Origin("main-0", "node", 1, "t"), "statevector", "test", 1, [result])
     bench.loop.executor.finish(results, ended)
-    assert bench.journal.owes_ends
+    assert bench.journal.has_pending_ends
     error = refused(bench, parent)
     assert "t-1 has ended as FAILED: boom" in error.message

@@ -227,7 +227,7 @@ def test_results_are_found_by_id_before_and_after_indexing(bench: ServiceHarness
         answers = completions(bench.say(m.WatchResults(1, [3, 17])))
         assert [c.task for c in answers] == [3, 17]
         while bench.loop.completions.unindexed:
-            bench.loop.completions.index_some()
+            bench.loop.completions.index_slice()
     bench.restart()
     assert [c.task for c in completions(bench.say(m.WatchResults(1, [3, 17])))] == [3, 17]
 

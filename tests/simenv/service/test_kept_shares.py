@@ -163,7 +163,7 @@ def test_audit_entries_are_kept_when_other_events_are_removed(
 ) -> None:
     before = [e for e in events(office) if e.is_of(["audit"])]
     assert before
-    monkeypatch.setattr(event_retention, "EVENTS_KEPT", 0)
+    monkeypatch.setattr(event_retention, "MAX_EVENTS", 0)
     swept_events(office, time.time() + 1)
     left = events(office)
     assert [e for e in left if e.is_of(["audit"])] == before
@@ -173,7 +173,7 @@ def test_audit_entries_are_kept_when_other_events_are_removed(
 def test_the_audit_log_is_bounded(
     office: ReservationHarness, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(event_retention, "AUDIT_KEPT", 3)
+    monkeypatch.setattr(event_retention, "MAX_AUDIT_EVENTS", 3)
     for number in range(6):
         office.get(OwnerReports, SetLimits(1, "ana", {"max_priority": number}), office.ops)
     swept_events(office)
@@ -188,14 +188,14 @@ def test_events_caused_by_a_client_are_bounded_and_evict_no_others(
 ) -> None:
     """While nothing else is removed: no task has ended yet."""
     others = [e for e in events(office) if not e.is_of(["reservation"])]
-    monkeypatch.setattr(event_retention, "OWNER_EVENTS_KEPT", 5)
+    monkeypatch.setattr(event_retention, "MAX_OWNER_EVENTS", 5)
     for _ in range(10):
         made = office.reserve(peer=office.ana)
         office.say(Release(1, made.reservation), office.ana)
     office.reserve(peer=office.ben)
     assert len([e for e in events(office) if e.is_of(["reservation"])]) > 15
     retention = office.loop.result_requests._retention
-    retention._look_at_ns = 0
+    retention._next_poll_ns = 0
     office.loop.run_once(timeout_s=0.0)
     while retention._forgetting:
         office.loop.run_once(timeout_s=0.0)
@@ -208,7 +208,7 @@ def test_events_caused_by_a_client_are_bounded_and_evict_no_others(
 def test_all_owners_events_share_one_bound(
     office: ReservationHarness, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(event_retention, "OWNERS_EVENTS_KEPT", 6)
+    monkeypatch.setattr(event_retention, "MAX_OWNERS_EVENTS", 6)
     for peer in (office.ana, office.ben):
         for _ in range(5):
             made = office.reserve(peer=peer)
@@ -252,18 +252,18 @@ def test_the_reserve_is_a_twentieth_of_the_disk_and_at_least_a_gib(
 
 def test_owner_with_large_use_is_refused_first_below_disk_reserve() -> None:
     low = reserve(4.0)
-    assert low.why_refused("", 10 * GIB) is None
-    assert low.why_refused("ben", SMALL_BYTES) is None
-    found = low.why_refused("ana", 2 * GIB)
+    assert low.refusal("", 10 * GIB) is None
+    assert low.refusal("ben", SMALL_BYTES) is None
+    found = low.refusal("ana", 2 * GIB)
     assert found is not None
     assert "4.0 GiB" in found.message
     assert "5.0 GiB" in found.message
     assert "'ana' keeps 2.0 GiB" in found.message
     assert "simenv prune" in found.hint
-    assert reserve(1.0).why_refused("ben", 0) is not None
-    assert reserve(1.0).why_refused("", 0) is None
-    assert reserve(6.0).why_refused("ana", 90 * GIB) is None
-    assert reserve(1.0, kept_free=0.0).why_refused("ana", GIB) is None
+    assert reserve(1.0).refusal("ben", 0) is not None
+    assert reserve(1.0).refusal("", 0) is None
+    assert reserve(6.0).refusal("ana", 90 * GIB) is None
+    assert reserve(1.0, kept_free=0.0).refusal("ana", GIB) is None
 
 
 def test_checkpoints_count_as_results_of_their_owner(office: ReservationHarness) -> None:
@@ -273,7 +273,7 @@ def test_checkpoints_count_as_results_of_their_owner(office: ReservationHarness)
     folder = office.loop.result_requests.root / "kept" / task_name(number)
     folder.mkdir(parents=True)
     (folder / "rank0").write_bytes(bytes(70_000))
-    office.loop.result_requests._next_look_ns = 0
+    office.loop.result_requests._next_poll_ns = 0
     for _ in range(2_000):
         office.loop.run_once(timeout_s=0.002)
         if kept(office)["ana"] == 70_000 + submitted:

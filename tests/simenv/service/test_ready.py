@@ -33,7 +33,7 @@ class Starter:
 
     def hears(self) -> StartupMessage | None:
         """What it is told now; None: nothing yet."""
-        told = main._tell_when_ready(self._environment, self._write)
+        told = main._report_readiness(self._environment, self._write)
         if not told:
             return None
         found = os.read(self._read, 65_536)

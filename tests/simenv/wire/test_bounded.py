@@ -67,7 +67,7 @@ def deaf(
 def waiting(house: ListenerThread, owner: str) -> int:
     """Bytes that are known to wait for an owner."""
     out = house.far._outgoing
-    out.stuck()  # takes off what has gone out
+    out.stalled()  # takes off what has gone out
     return out._of_owner.get(owner, 0)
 
 
@@ -105,11 +105,11 @@ def test_connections_of_one_owner_share_one_send_limit_and_others_have_theirs(
         for _ in range(30):
             house.do(partial(house.listener.send, PeerKind.CLIENT, peer, bytes(MIB)))
     assert 16 * MIB < house.do(lambda: waiting(house, "ana")) <= 33 * MIB  # type: ignore[operator]
-    assert not house.do(partial(house.listener.room, peers[0]))
+    assert not house.do(partial(house.listener.can_send, peers[0]))
     ben = house.connect("ben", b"good")
     ben.send(b"and I")
     peer = house.of(b"and I")[1]
-    assert house.do(partial(house.listener.room, peer))
+    assert house.do(partial(house.listener.can_send, peer))
     assert house.do(partial(house.listener.send, PeerKind.CLIENT, peer, bytes(MIB)))
     assert ben.receive(PATIENCE_S) == bytes(MIB)
 
@@ -120,13 +120,13 @@ def test_send_capacity_returns_when_client_reads(
     monkeypatch.setattr(house.far._outgoing, "_peer_bytes", 4 * MIB)
     peer = deaf(house, context, "ana", b"slow")
     sent = 0
-    while house.do(partial(house.listener.room, peer)):
+    while house.do(partial(house.listener.can_send, peer)):
         assert house.do(partial(house.listener.send, PeerKind.CLIENT, peer, bytes(MIB)))
         sent += 1
         assert sent < 200
     for _ in range(sent):
         assert house.kept[0].recv() == bytes(MIB)
-    until(lambda: house.do(partial(house.listener.room, peer)))
+    until(lambda: house.do(partial(house.listener.can_send, peer)))
 
 
 def test_client_whose_send_queue_stays_full_is_disconnected(
@@ -135,7 +135,7 @@ def test_client_whose_send_queue_stays_full_is_disconnected(
     monkeypatch.setattr(outgoing, "STUCK_S", 0.2)
     monkeypatch.setattr(house.far._outgoing, "_peer_bytes", 4 * MIB)
     peer = deaf(house, context, "ana", b"deaf")
-    while house.do(partial(house.listener.room, peer)):
+    while house.do(partial(house.listener.can_send, peer)):
         house.do(partial(house.listener.send, PeerKind.CLIENT, peer, bytes(MIB)))
     until(lambda: any("reads nothing" in words for words in house.complaints))
     until(lambda: not house.do(lambda: waiting(house, "ana")))
@@ -211,7 +211,7 @@ def test_message_of_exactly_the_remote_size_limit_is_delivered(house: ListenerTh
 
 
 def test_connection_beyond_limit_of_key_is_refused_with_reason(tmp_path: Path) -> None:
-    house = ListenerThread(tmp_path, tcp_listener.ListenerOptions(max_of_one_key=2))
+    house = ListenerThread(tmp_path, tcp_listener.ListenerOptions(max_per_key=2))
     for number in range(2):
         house.connect("ana", b"%d" % number).send(b"in %d" % number)
         house.of(b"in %d" % number)
@@ -276,15 +276,15 @@ def test_newest_connection_of_key_or_largest_of_all_is_disconnected_at_read_ahea
             while left:
                 left -= len(far.recv(left))
             thread.join()
-        assert ahead.look() == 501_000
+        assert ahead.close_excess() == 501_000
         monkeypatch.setattr(readahead, bound, 400_000)
         sizes = [1_000, 300_000, 200_000]
-        assert ahead.look() == 501_000 - sizes[goes]
+        assert ahead.close_excess() == 501_000 - sizes[goes]
         assert cut == [pairs[goes][1].fileno()]
-        ahead.took(pairs[1][1].fileno(), 300_000)  # the service has taken it
-        assert ahead.look() == 201_000
+        ahead.count_read(pairs[1][1].fileno(), 300_000)  # the service has taken it
+        assert ahead.close_excess() == 201_000
         assert len(cut) == 1
         for pair in pairs:
             for one in pair:
                 one.close()
-    assert ahead.look() == 0
+    assert ahead.close_excess() == 0

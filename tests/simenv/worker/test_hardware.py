@@ -50,19 +50,19 @@ def test_import_path_of_user_does_not_shadow_installed_modules(tmp_path: Path) -
 
 def test_device_description_is_reported_once_per_change() -> None:
     held = HardwareSession.of("machines:noisy", "", "my-qpu-0")
-    first = held.news()
+    first = held.changed_info()
     assert first is not None
     assert (first.name, first.kind, first.model) == (
         "my-qpu", DeviceKind.HARDWARE, "generic_backend_5q"
     )  # fmt: skip
     assert (first.num_qubits, first.directed, len(first.coupling)) == (5, False, 8)
     assert len(first.qubits) == 5
-    assert held.news() is None
+    assert held.changed_info() is None
     held.engine.backend._target = machines.ideal().target
-    second = held.news()
+    second = held.changed_info()
     assert second is not None
     assert second.all_to_all
-    assert held.news() is None
+    assert held.changed_info() is None
 
 
 def test_failing_hardware_warmup_raises_config_error_with_its_cause(

@@ -148,7 +148,7 @@ def _columns_of(key: Any, value: Any) -> list[tuple[str, NDArray[np.float64]]]:
     return [(name, values)]
 
 
-def _floats(value: Any, what: str) -> NDArray[np.float64]:
+def _floats(value: Any, name: str) -> NDArray[np.float64]:
     import numpy as np
 
     try:
@@ -159,7 +159,7 @@ def _floats(value: Any, what: str) -> NDArray[np.float64]:
         return np.ascontiguousarray(array, np.float64).reshape(array.shape)
     except (TypeError, ValueError, OverflowError) as error:
         raise OptionError(
-            f"{what}: not an array of real numbers ({error})", hint="complex values are not carried"
+            f"{name}: not an array of real numbers ({error})", hint="complex values are not carried"
         ) from error
 
 
@@ -177,7 +177,7 @@ def _evaluated(
             hint="give the gate the parameter (Gate.params), so that it can be bound",
         )
     result = _as_sum(expression, table, used, columns)
-    return _one_by_one(expression, table, used, columns) if result is None else result
+    return _evaluate_rows(expression, table, used, columns) if result is None else result
 
 
 def _as_sum(
@@ -203,7 +203,7 @@ def _as_sum(
     return result
 
 
-def _one_by_one(
+def _evaluate_rows(
     expression: Any, table: NDArray[np.float64], used: list[Any], columns: dict[Any, int]
 ) -> NDArray[np.float64]:
     import numpy as np
@@ -236,8 +236,8 @@ def _refuse_unknown(name: str, names: list[str]) -> NoReturn:
 
 
 def _listed(names: list[str]) -> str:
-    shown = ", ".join(map(repr, names[:_SHOWN]))
-    return shown if len(names) <= _SHOWN else f"{shown} and {len(names) - _SHOWN} more"
+    listed = ", ".join(map(repr, names[:_SHOWN]))
+    return listed if len(names) <= _SHOWN else f"{listed} and {len(names) - _SHOWN} more"
 
 
 def chain(slots: ParameterSlots, parameter_values: Any) -> Chain | None:

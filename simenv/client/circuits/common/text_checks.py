@@ -92,7 +92,7 @@ def too_large(size_bytes: int, name: str) -> LimitExceededError:
     )
 
 
-def place(name: str, line: int, column: int) -> str:
+def location(name: str, line: int, column: int) -> str:
     """Return the prefix of a message about one place in a text."""
     return f"{name}:{line}:{column}: " if name else f"line {line}, column {column}: "
 
@@ -100,22 +100,22 @@ def place(name: str, line: int, column: int) -> str:
 def refuse(name: str, text: str, offset: int, message: str, *, hint: str = "") -> NoReturn:
     """Raise ProgramError at a place in the text."""
     line, column = _position(text, offset)
-    raise ProgramError(place(name, line, column) + message, hint=hint, line=line, column=column)
+    raise ProgramError(location(name, line, column) + message, hint=hint, line=line, column=column)
 
 
 def relocate(error: SimenvError, name: str, line: int, column: int) -> SimenvError:
     """Add the place in the text to an error; return the same object."""
-    error.message = place(name, line, column) + error.message
+    error.message = location(name, line, column) + error.message
     error.args = (error.message,)
     if isinstance(error, ProgramError):
         error.line, error.column = line, column
     return error
 
 
-def too_many_operands(where: str = "") -> LimitExceededError:
+def too_many_operands(prefix: str = "") -> LimitExceededError:
     """Return the error for a circuit whose operations name too many qubits."""
     return LimitExceededError(
-        f"{where}the operations name more than {MAX_OPERANDS} qubits in all",
+        f"{prefix}the operations name more than {MAX_OPERANDS} qubits in all",
         hint="split the circuit; barriers on all qubits are the usual cause",
     )
 
@@ -132,7 +132,7 @@ def _check_characters(text: str, name: str) -> None:
     except UnicodeEncodeError as error:
         line, column = _position(text, error.start)
         raise ProgramError(
-            place(name, line, column) + "a lone surrogate, which is no character",
+            location(name, line, column) + "a lone surrogate, which is no character",
             hint="OpenQASM is UTF-8 text",
             line=line,
             column=column,
@@ -226,12 +226,12 @@ def _check_registers(source: SourceText) -> None:
         digits = match.group(2).replace("_", "").lstrip("0") or "0"
         totals[kind] += int(digits[:9])
         if len(digits) > 9 or totals[kind] > limits[kind]:
-            where = place(source.name, *source.position(match.start()))
+            prefix = location(source.name, *source.position(match.start()))
             settings = digits[:9] + "..." if len(digits) > 9 else str(totals[kind])
-            raise too_many_bits(kind, settings, limits[kind], where)
+            raise too_many_bits(kind, settings, limits[kind], prefix)
         if number == MAX_CLBITS:
             raise LimitExceededError(
-                f"{place(source.name, *source.position(match.start()))}"
+                f"{location(source.name, *source.position(match.start()))}"
                 f"more than {MAX_CLBITS} registers",
                 hint="join them",
             )
@@ -254,7 +254,7 @@ def _check_numbers(source: SourceText) -> None:
     match = next(islice(_DEFINITION.finditer(text), MAX_DEFINITIONS, None), None)
     if match:
         raise LimitExceededError(
-            f"{place(source.name, *source.position(match.start()))}"
+            f"{location(source.name, *source.position(match.start()))}"
             f"more than {MAX_DEFINITIONS} gate definitions",
             hint="give the circuit as a QuantumCircuit",
         )

@@ -183,14 +183,14 @@ class ExpressionReader:
 
     def _store(self, tokens: list[tuple[int, int, int]]) -> tuple[Any, Any]:
         token, operand, width = tokens.pop()
-        place = {
+        reference = {
             Token.SET_CLBIT: Token.CLBIT,
             Token.SET_REGISTER: Token.REGISTER,
             Token.SET_VARIABLE: Token.VARIABLE,
         }.get(Token(token))
-        if place is None:
+        if reference is None:
             raise ValueError("nothing is stored")
-        return self._value([(place, operand, width)]), self._value(tokens)
+        return self._value([(reference, operand, width)]), self._value(tokens)
 
     def _push(self, stack: list[Any], token: Token, operand: int, width: int) -> None:
         from qiskit.circuit.classical import expr, types

@@ -174,7 +174,7 @@ def _instruction(operation: DecodedOperation, values: list[Any]) -> Any:
         "reset": classes.Reset,
         "barrier": lambda: classes.Barrier(width),
         "delay": lambda duration: classes.Delay(duration, unit="ns"),
-        "delay_dt": lambda duration: classes.Delay(_whole(duration), unit="dt"),
+        "delay_dt": lambda duration: classes.Delay(_as_int(duration), unit="dt"),
         "mcx": lambda: classes.MCXGate(width - 1),
         "mcphase": lambda angle: classes.MCPhaseGate(angle, width - 1),
         "unitary": lambda: classes.UnitaryGate(_matrix(operation)),
@@ -195,7 +195,7 @@ def _matrix(operation: DecodedOperation) -> Any:
     return np.frombuffer(operation.matrix, "<c16").reshape(size, size)
 
 
-def _whole(duration: Any) -> Any:
+def _as_int(duration: Any) -> Any:
     return int(duration) if isinstance(duration, float) else duration
 
 

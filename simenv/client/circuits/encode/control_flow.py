@@ -155,7 +155,7 @@ class BlockWriter:
         number = self._expressions.new(width)
         self._assign(number, width, 0)
         self._repeat(count)
-        self._expressions.look(number, width)
+        self._expressions.read_target(number, width)
         self._tape.marker("switch")
         for k, value in enumerate(indices):
             self._expressions.constants((k,), width)

@@ -100,7 +100,7 @@ class CircuitEncoder:
                     continue
                 if not depth:
                     self.at = at
-                self._other(item, qubit_of, clbit_of, depth)
+                self._encode_other(item, qubit_of, clbit_of, depth)
                 continue
             row = plain.get(name)
             if row is None:
@@ -119,14 +119,16 @@ class CircuitEncoder:
         params = len(item.params)
         return self._tape.row(item.name, len(item.qubits), 0, params), params
 
-    def _other(self, item: Any, qubit_of: BitNumber, clbit_of: BitNumber, depth: int) -> None:
+    def _encode_other(
+        self, item: Any, qubit_of: BitNumber, clbit_of: BitNumber, depth: int
+    ) -> None:
         operation = item.operation
         if type(operation) is names().UnitaryGate:  # often many in one circuit
             self._unitary(operation, item, qubit_of)
             return
-        name = _carried_name(operation)
+        name = _program_name(operation)
         if name:
-            self._carried(name, operation, item, qubit_of, clbit_of)
+            self._encode_named(name, operation, item, qubit_of, clbit_of)
         elif isinstance(operation, names().ControlFlowOp) or is_jump(operation):
             self._flow().write(operation, item, qubit_of, clbit_of, depth)
         elif isinstance(operation, names().Store):
@@ -167,7 +169,7 @@ class CircuitEncoder:
         self._tape.ops.append(self._tape.unitary(data, width))
         self._tape.qubits.extend(map(qubit_of, item.qubits))
 
-    def _carried(
+    def _encode_named(
         self, name: str, operation: Any, item: Any, qubit_of: BitNumber, clbit_of: BitNumber
     ) -> None:
         tape = self._tape
@@ -217,7 +219,7 @@ class CircuitEncoder:
             tape.ops.append(tape.row("global_phase", 0, 0, 1))
             tape.params.append(number)
 
-    def _number(self, value: Any, what: str) -> float:
+    def _number(self, value: Any, name: str) -> float:
         """Return a finite float; 0.0 for an expression, which gets a slot."""
         if isinstance(value, names().ParameterExpression):
             if value.parameters:
@@ -228,11 +230,11 @@ class CircuitEncoder:
             number = float(value)
         except (TypeError, ValueError, OverflowError) as error:
             raise ProgramError(
-                f"the {what} is {str(value)[:60]}, which is no real number", hint="give a float"
+                f"the {name} is {str(value)[:60]}, which is no real number", hint="give a float"
             ) from error
         if number - number:
             raise ProgramError(
-                f"the {what} is {number}", hint="angles and durations must be finite numbers"
+                f"the {name} is {number}", hint="angles and durations must be finite numbers"
             )
         return number
 
@@ -254,7 +256,7 @@ def pack(circuit: Any) -> Packed:
         raise
 
 
-def _carried_name(operation: Any) -> str:
+def _program_name(operation: Any) -> str:
     """Return the Program's name of an operation that is no standard gate; "" if there is none."""
     classes = names()
     name: str = operation.name
@@ -286,7 +288,7 @@ def _is_plain(item: Any) -> bool:
     operation = item.operation
     if isinstance(operation, names().Store | names().UnitaryGate) or is_jump(operation):
         return True
-    return bool(_carried_name(operation))
+    return bool(_program_name(operation))
 
 
 def _delay(operation: Any) -> tuple[str, Any]:

@@ -17,7 +17,7 @@ from simenv.transpiler.qiskit_runtime import names
 ClbitNumber = Callable[[Any], int]
 Registers = dict[tuple[int, ...], int]  # numbers of registers by their clbits
 
-_WAY_OUT = "expressions may use clbits, registers, and Bool and Uint variables"
+_HINT = "expressions may use clbits, registers, and Bool and Uint variables"
 
 
 class ExpressionWriter:
@@ -78,18 +78,18 @@ class ExpressionWriter:
         tape.token(Token.SET_VARIABLE, variable, width)
         self._end()
 
-    def look(self, variable: int, width: int) -> None:
+    def read_target(self, variable: int, width: int) -> None:
         """Write a variable as the target of a `switch`."""
         self._tape.token(Token.VARIABLE, variable, width)
         self._end()
 
-    def store(self, place: Any, value: Any, clbit_of: ClbitNumber) -> None:
+    def store(self, target: Any, value: Any, clbit_of: ClbitNumber) -> None:
         """Write the expression of a `store` of Qiskit."""
-        if type(place).__name__ == "Index":
-            self._store_bit(place, value, clbit_of)
+        if type(target).__name__ == "Index":
+            self._store_bit(target, value, clbit_of)
         else:
             self._expression(value, clbit_of)
-            self._set(place, clbit_of)
+            self._set(target, clbit_of)
         self._end()
 
     def variable(self, variable: Any) -> tuple[int, int]:
@@ -122,24 +122,24 @@ class ExpressionWriter:
         self._tape.token(Token.END)
         self._tape.check()
 
-    def _set(self, place: Any, clbit_of: ClbitNumber) -> None:
-        """Write the token that stores into `place`, a Var of Qiskit."""
+    def _set(self, target: Any, clbit_of: ClbitNumber) -> None:
+        """Write the token that stores into `target`, a Var of Qiskit."""
         tape = self._tape
-        where = place.var
-        if isinstance(where, names().Clbit):
-            tape.token(Token.SET_CLBIT, clbit_of(where))
-        elif isinstance(where, names().ClassicalRegister):
-            number = self._registers.get(tuple(map(clbit_of, where)))
+        register = target.var
+        if isinstance(register, names().Clbit):
+            tape.token(Token.SET_CLBIT, clbit_of(register))
+        elif isinstance(register, names().ClassicalRegister):
+            number = self._registers.get(tuple(map(clbit_of, register)))
             if number is None:
-                _refuse(f"a store into {where.name!r}, which is part of other registers,")
-            tape.token(Token.SET_REGISTER, number, len(where))
+                _refuse(f"a store into {register.name!r}, which is part of other registers,")
+            tape.token(Token.SET_REGISTER, number, len(register))
         else:
-            number, width = self.variable(place)
+            number, width = self.variable(target)
             tape.token(Token.SET_VARIABLE, number, width)
 
-    def _store_bit(self, place: Any, value: Any, clbit_of: ClbitNumber) -> None:
+    def _store_bit(self, element: Any, value: Any, clbit_of: ClbitNumber) -> None:
         """Write the store of a Bool into one bit: target & ~(1 << index) | value << index."""
-        tape, target, index = self._tape, place.target, place.index
+        tape, target, index = self._tape, element.target, element.index
         if type(target).__name__ != "Var":
             _refuse("a store into a bit of a bit")
         register, number = target.var, getattr(index, "value", None)
@@ -189,11 +189,11 @@ class ExpressionWriter:
         if number is not None:
             tape.token(Token.REGISTER, number, width)
             return
-        for place, bit in enumerate(bits):
+        for position, bit in enumerate(bits):
             tape.token(Token.CLBIT, bit)
             tape.token(Token.CAST, 0, width)
-            if place:
-                tape.value(place, width.bit_length())
+            if position:
+                tape.value(position, width.bit_length())
                 tape.token(Token.SHIFT_LEFT, 0, width)
                 tape.token(Token.BIT_OR, 0, width)
 
@@ -226,24 +226,24 @@ class ExpressionWriter:
             _refuse(f"an expression of kind {kind!r}")
 
     def _read(self, node: Any, clbit_of: ClbitNumber) -> None:
-        where = node.var
-        if isinstance(where, names().Clbit):
-            self._tape.token(Token.CLBIT, clbit_of(where))
-        elif isinstance(where, names().ClassicalRegister):
-            bits = tuple(map(clbit_of, where))
+        register = node.var
+        if isinstance(register, names().Clbit):
+            self._tape.token(Token.CLBIT, clbit_of(register))
+        elif isinstance(register, names().ClassicalRegister):
+            bits = tuple(map(clbit_of, register))
             if not bits:
-                _refuse(f"the empty register {where.name!r}")
+                _refuse(f"the empty register {register.name!r}")
             self._register(bits)
         else:
             self._tape.token(Token.VARIABLE, *self.variable(node))
 
 
-def _width(kind: Any, what: str = "a value") -> int:
+def _width(kind: Any, subject: str = "a value") -> int:
     name = type(kind).__name__
     if name == "Bool":
         return 0
     if name != "Uint":
-        _refuse(f"{what} of type {name}")
+        _refuse(f"{subject} of type {name}")
     return int(kind.width)
 
 
@@ -254,5 +254,5 @@ def _token(op: Any) -> Token:
     return token
 
 
-def _refuse(what: str) -> NoReturn:
-    raise ProgramError(f"{what} is not carried", hint=_WAY_OUT)
+def _refuse(subject: str) -> NoReturn:
+    raise ProgramError(f"{subject} is not carried", hint=_HINT)

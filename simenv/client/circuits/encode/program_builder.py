@@ -201,7 +201,7 @@ def layout(circuit: Any) -> ProgramLayout:
     if len(registers) == 1 and registers[0].size == num_clbits and _in_order(registers[0]):
         register = (registers[0].name, num_clbits)
         return ProgramLayout(num_qubits, num_clbits, (register,), _numbers(data.qubits), _OWN_INDEX)
-    sizes, clbit_of = _several(registers, data.clbits)
+    sizes, clbit_of = _joined_registers(registers, data.clbits)
     return ProgramLayout(num_qubits, num_clbits, sizes, _numbers(data.qubits), clbit_of)
 
 
@@ -218,7 +218,7 @@ def _in_order(bits: Any) -> bool:
         return False
 
 
-def _several(registers: Any, clbits: Any) -> tuple[tuple[tuple[str, int], ...], BitNumber]:
+def _joined_registers(registers: Any, clbits: Any) -> tuple[tuple[tuple[str, int], ...], BitNumber]:
     indices: dict[Any, int] = {}
     for register in registers:
         for bit in register:
@@ -226,11 +226,11 @@ def _several(registers: Any, clbits: Any) -> tuple[tuple[tuple[str, int], ...], 
                 _refuse_shared(registers, register, bit)
             indices[bit] = len(indices)
     sizes = tuple((register.name, register.size) for register in registers)
-    loose = [bit for bit in clbits if bit not in indices]
-    for bit in loose:
+    unregistered = [bit for bit in clbits if bit not in indices]
+    for bit in unregistered:
         indices[bit] = len(indices)
-    if loose:
-        sizes += (("", len(loose)),)
+    if unregistered:
+        sizes += (("", len(unregistered)),)
     return sizes, indices.__getitem__
 
 

@@ -21,7 +21,7 @@ from simenv.client.circuits.common.text_checks import (
     MAX_OPERATIONS,
     SourceText,
     label,
-    place,
+    location,
     too_many_operands,
     too_many_operations,
 )
@@ -31,12 +31,12 @@ from simenv.transpiler import qiskit_runtime
 # Possessive quantifiers and an alternative that always matches: no text makes this quadratic.
 _ENDS = re.compile(r";[\s;{}]*+")
 _STATEMENT = re.compile(r"[\s;{}]*+(gate\b[^;{}]*+\{[^{}]*+\}|[^;{}]*+(?:[;{}]|\Z))")
-_WORD = re.compile(r"[A-Za-z_]\w*")
+_KEYWORD = re.compile(r"[A-Za-z_]\w*")
 _CONDITION = re.compile(r"if\s*\([^)]*\)\s*")
 _OPERAND = re.compile(r"[A-Za-z_]\w*\s*(\[)?")
 _NAME = re.compile(r"([A-Za-z_]\w*+)\s*+([,;-]?)")  # and what may follow a register
 _REGISTER = re.compile(r"\b[qc]reg\s+(\w+)\s*\[\s*(\d{1,9})\s*\]")
-_SILENT = frozenset(("OPENQASM", "include", "qreg", "creg", "gate", "opaque", ""))
+_IGNORED = frozenset(("OPENQASM", "include", "qreg", "creg", "gate", "opaque", ""))
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,18 +79,18 @@ def check_volume(source: SourceText) -> None:
         operations += statement.operations
         operands += statement.operands
         if operations > MAX_OPERATIONS or operands > MAX_OPERANDS:
-            where = place(source.name, *source.position(statement.start))
+            prefix = location(source.name, *source.position(statement.start))
             if operations > MAX_OPERATIONS:
-                raise too_many_operations(where)
-            raise too_many_operands(where)
+                raise too_many_operations(prefix)
+            raise too_many_operands(prefix)
 
 
 def statement_of(source: SourceText, instruction: int) -> int:
     """Return the offset of the statement that made the n-th instruction of the circuit."""
-    seen = 0
+    operations = 0
     for statement in statements(source.text):
-        seen += statement.operations
-        if seen > instruction:
+        operations += statement.operations
+        if operations > instruction:
             return statement.start
     return 0
 
@@ -99,17 +99,17 @@ def _volume(statement: str, sizes: dict[str, int]) -> tuple[int, int]:
     condition = _CONDITION.match(statement)
     if condition:
         statement = statement[condition.end() :]
-    word = _WORD.match(statement)
-    if word is None or word.group() in _SILENT:
+    keyword = _KEYWORD.match(statement)
+    if keyword is None or keyword.group() in _IGNORED:
         return 0, 0
-    begin = word.end()
-    if word.group() not in ("measure", "barrier", "reset"):
+    begin = keyword.end()
+    if keyword.group() not in ("measure", "barrier", "reset"):
         begin = max(begin, statement.rfind(")") + 1)
     widths = [
         1 if match.group(1) else sizes.get(match.group().rstrip(), 1)
         for match in _OPERAND.finditer(statement, begin)
     ]
-    if word.group() == "barrier":
+    if keyword.group() == "barrier":
         return 1, sum(widths)
     operations = max(widths, default=1)
     return operations, operations * max(len(widths), 1)
@@ -174,10 +174,10 @@ def _refusal(source: SourceText, error: BaseException) -> ProgramError:
     if result:
         line, column = int(result.group(1)), int(result.group(2)) + 1
         return ProgramError(
-            place(source.name, line, column) + result.group(3), line=line, column=column
+            location(source.name, line, column) + result.group(3), line=line, column=column
         )
     line, column = source.position(_first_failing(source.text))
-    return ProgramError(place(source.name, line, column) + text, line=line, column=column)
+    return ProgramError(location(source.name, line, column) + text, line=line, column=column)
 
 
 def _first_failing(text: str) -> int:

@@ -35,9 +35,11 @@ _SHAPES = {
     (4, 0): ("rc3x", "c3x", "c3sqrtx"),
     (5, 0): ("c4x",),
 }
-_CARRIED = {"rc3x": "rcccx", "c3x": "mcx", "c3sqrtx": "c3sx", "c4x": "mcx"}  # other names
+_PROGRAM_NAMES = {"rc3x": "rcccx", "c3x": "mcx", "c3sqrtx": "c3sx", "c4x": "mcx"}  # other names
 _GATES = {
-    name: (_CARRIED.get(name, name), *shape) for shape, names in _SHAPES.items() for name in names
+    name: (_PROGRAM_NAMES.get(name, name), *shape)
+    for shape, names in _SHAPES.items()
+    for name in names
 }
 # Names that no register of plain text has: keywords, and gates that are not above.
 _RESERVED = frozenset(
@@ -79,7 +81,7 @@ def read(text: str) -> Program | None:
     reader = _Reader()
     try:
         for statement in statements[1:-1]:
-            reader.take(statement.strip(_SPACE))
+            reader.add_statement(statement.strip(_SPACE))
         return reader.program()
     except (_NotPlain, SimenvError):
         return None
@@ -93,7 +95,7 @@ class _Reader:
         self._qubits: Registers = {}
         self._clbits: Registers = {}
         self._cached_operands: dict[str, Sequence[int]] = {}  # of gates, by their text
-        self._others: dict[str, Callable[[str], None]] = {
+        self._statements: dict[str, Callable[[str], None]] = {
             "qreg": lambda rest: self._register(self._qubits, rest),
             "creg": lambda rest: self._register(self._clbits, rest),
             "measure": self._measure,
@@ -101,16 +103,16 @@ class _Reader:
             "barrier": self._barrier,
         }
 
-    def take(self, statement: str) -> None:
+    def add_statement(self, statement: str) -> None:
         result = _STATEMENT.fullmatch(statement)
         if result is None:
             raise _NotPlain
-        word, angles, rest = result.groups()
-        gate = _GATES.get(word)
+        name, angles, rest = result.groups()
+        gate = _GATES.get(name)
         if gate is not None:
             self._gate(gate, angles, rest)
-        elif angles is None and word in self._others:
-            self._others[word](rest)
+        elif angles is None and name in self._statements:
+            self._statements[name](rest)
         else:
             raise _NotPlain
         if len(self._tape.qubits) > MAX_BITS:
@@ -125,15 +127,17 @@ class _Reader:
     def _register(self, registers: Registers, rest: str) -> None:
         result = _OPERAND.fullmatch(rest)
         name = "" if result is None else result[1]
-        taken = name in self._qubits or name in self._clbits or name in _GATES or name in _RESERVED
+        is_declared = (
+            name in self._qubits or name in self._clbits or name in _GATES or name in _RESERVED
+        )
         size = 0 if result is None or result[2] is None else int(result[2])
-        if taken or not size:
+        if is_declared or not size:
             raise _NotPlain
         registers[name] = _end(registers), size
 
     def _gate(self, gate: tuple[str, int, int], angles: str | None, rest: str) -> None:
         name, width, params = gate
-        values = [_angle(word) for word in angles.split(",")] if angles is not None else []
+        values = [_angle(text) for text in angles.split(",")] if angles is not None else []
         if len(values) != params:
             raise _NotPlain
         operands = self._gate_operands(rest)
@@ -156,7 +160,7 @@ class _Reader:
         """Return the cached `_operands` of a gate: the same text always means the same bits."""
         cached = self._cached_operands
         try:
-            return [cached[word] for word in rest.split(",")]
+            return [cached[operand] for operand in rest.split(",")]
         except KeyError:
             operands = _operands(self._qubits, rest)
             cached.update(zip(rest.split(","), operands, strict=True))
@@ -198,8 +202,8 @@ def _end(registers: Registers) -> int:
 def _operands(registers: Registers, text: str) -> list[Sequence[int]]:
     """Return the bits of each operand: one bit, or all bits of a register."""
     results: list[Sequence[int]] = []
-    for word in text.split(","):
-        operand = _OPERAND.fullmatch(word.strip(_SPACE))
+    for item in text.split(","):
+        operand = _OPERAND.fullmatch(item.strip(_SPACE))
         if operand is None:
             raise _NotPlain
         name, index = operand.groups()
@@ -217,16 +221,16 @@ def _angle(text: str) -> float:
     """Evaluate [-] FACTOR (* or / FACTOR)... from the left, in float64 as the parser does."""
     text = text.strip(_SPACE)
     is_negative = text.startswith("-")
-    place, before, value = int(is_negative), "", 1.0
-    while place < len(text) or not before:
-        result = _FACTOR.match(text, place)
+    position, before, value = int(is_negative), "", 1.0
+    while position < len(text) or not before:
+        result = _FACTOR.match(text, position)
         if result is None:
             raise _NotPlain
         factor = math.pi if result[1] else float(result[0].rstrip(_SPACE + "*/"))
         if before == "/" and not factor:
             raise _NotPlain
         value = factor if not before else value * factor if before == "*" else value / factor
-        place, before = result.end(), result[2] or "."
+        position, before = result.end(), result[2] or "."
     if before != "." or not math.isfinite(value):
         raise _NotPlain
     return -value if is_negative else value

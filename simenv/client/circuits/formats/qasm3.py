@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING, Any
 
-from simenv.client.circuits.common.text_checks import SourceText, label, place, too_many_bits
+from simenv.client.circuits.common.text_checks import SourceText, label, location, too_many_bits
 from simenv.errors import LimitExceededError, ProgramError, SimenvError
 from simenv.model import MAX_QUBITS
 from simenv.transpiler import qiskit_runtime
@@ -60,7 +60,7 @@ def _tree(source: SourceText) -> Any:
             self, _parser: Any, _symbol: Any, line: int, column: int, message: str, _error: Any
         ) -> None:
             settings = message if len(message) <= _SHOWN else message[:_SHOWN] + "..."
-            text = place(source.name, line, column + 1) + settings
+            text = location(source.name, line, column + 1) + settings
             raise ProgramError(text, line=line, column=column + 1)
 
     lexer = openqasm.qasm3Lexer(openqasm.InputStream(source.text))
@@ -75,7 +75,7 @@ def _tree(source: SourceText) -> Any:
         line, column = (int(result.group(1)), int(result.group(2)) + 1) if result else (1, 1)
         text = result.group(3) if result else str(error)
         raise ProgramError(
-            place(source.name, line, column) + text, line=line, column=column
+            location(source.name, line, column) + text, line=line, column=column
         ) from error
 
 
@@ -83,5 +83,5 @@ def _check_physical(source: SourceText) -> None:
     for match in _PHYSICAL.finditer(source.text):
         digits = match.group(1)
         if len(digits) > 9 or int(digits) >= MAX_QUBITS:
-            where = place(source.name, *source.position(match.start()))
-            raise too_many_bits("qubits", int(digits[:9]) + 1, MAX_QUBITS, where)
+            prefix = location(source.name, *source.position(match.start()))
+            raise too_many_bits("qubits", int(digits[:9]) + 1, MAX_QUBITS, prefix)

@@ -71,18 +71,21 @@ class FlowVisitor(ConvertVisitor):  # type: ignore[misc]
         return self.generic_visit(node, context)
 
     def visit_ConstantDeclaration(self, node: Any, context: State) -> State:  # noqa: N802
-        name, wanted = node.identifier.name, node.type
+        name, declared_type = node.identifier.name, node.type
         value: Any
-        if isinstance(wanted, ast.IntType | ast.UintType):
-            value, kind = self._whole(node.init_expression, context), importer_types.Int(const=True)
-        elif isinstance(wanted, ast.FloatType | ast.AngleType):
+        if isinstance(declared_type, ast.IntType | ast.UintType):
+            value, kind = (
+                self._constant_int(node.init_expression, context),
+                importer_types.Int(const=True),
+            )
+        elif isinstance(declared_type, ast.FloatType | ast.AngleType):
             value = float(self._resolve_constant_float(node.init_expression, context))
             kind = importer_types.Float(const=True)
-        elif isinstance(wanted, ast.BoolType):
+        elif isinstance(declared_type, ast.BoolType):
             value = bool(self._resolve_generic(node.init_expression, context, strict=True)[0])
             kind = importer_types.Bool(const=True)
         else:
-            raise ProgramError(f"a constant of type {_type_name(wanted)!r} is not carried")
+            raise ProgramError(f"a constant of type {_type_name(declared_type)!r} is not carried")
         context.symbol_table.insert(Symbol(name, value, kind, context.scope, node))
         return context
 
@@ -111,15 +114,15 @@ class FlowVisitor(ConvertVisitor):  # type: ignore[misc]
         bare = copy.copy(node)
         bare.init_expression = None
         context = super().visit_ClassicalDeclaration(bare, context)
-        place = expr.lift(context.symbol_table.get(node.identifier.name, node).data)
-        context.circuit.store(place, as_type(assigned(first, context), place.type, first))
+        variable = expr.lift(context.symbol_table.get(node.identifier.name, node).data)
+        context.circuit.store(variable, as_type(assigned(first, context), variable.type, first))
         return context
 
     def _variable(self, node: Any, context: State) -> State:
         kind: Any = types.Bool()
         if isinstance(node.type, ast.UintType):
             size = node.type.size
-            width = _UINT_BITS if size is None else self._whole(size, context)
+            width = _UINT_BITS if size is None else self._constant_int(size, context)
             if not 0 < width <= MAX_CLBITS:
                 raise ProgramError(f"a uint of {width} bits; 1 to {MAX_CLBITS} are carried")
             kind = types.Uint(width)
@@ -134,36 +137,36 @@ class FlowVisitor(ConvertVisitor):  # type: ignore[misc]
         return context
 
     def visit_ClassicalAssignment(self, node: Any, context: State) -> State:  # noqa: N802
-        place = self._place(node.lvalue, context)
+        target = self._lvalue(node.lvalue, context)
         value = node.rvalue
         if node.op.name != "=":
             value = ast.BinaryExpression(ast.BinaryOperator[node.op.name[:-1]], node.lvalue, value)
             value.lhs = _as_expression(node.lvalue)
             value.span = value.lhs.span = node.span
-        context.circuit.store(place, as_type(assigned(value, context), place.type, node))
+        context.circuit.store(target, as_type(assigned(value, context), target.type, node))
         return context
 
-    def _place(self, node: Any, context: State) -> Any:
+    def _lvalue(self, node: Any, context: State) -> Any:
         name = node.name.name if isinstance(node, ast.IndexedIdentifier) else node.name
         symbol = context.symbol_table.get(name, node)
         data = getattr(symbol, "data", None)
         if not isinstance(data, expr.Var | Clbit | ClassicalRegister):
             raise ProgramError(f"{name!r} is no variable and no bit, so nothing is stored in it")
-        place = expr.lift(data)
+        variable = expr.lift(data)
         if isinstance(node, ast.Identifier):
-            return place
+            return variable
         indices = node.indices
         if len(indices) != 1 or not isinstance(indices[0], list) or len(indices[0]) != 1:
             raise ProgramError("an assignment to several bits picked by index is not carried")
         index = assigned(indices[0][0], context)
         if isinstance(index, int):
-            width = getattr(place.type, "width", 0)
+            width = getattr(variable.type, "width", 0)
             index += width if index < 0 else 0
             if not 0 <= index < width:
                 raise ProgramError(f"index {index} is out of range for {name!r} of {width} bits")
             if isinstance(data, ClassicalRegister):
                 return expr.lift(data[index])
-        return expr.index(place, index)
+        return expr.index(variable, index)
 
     def visit_SwitchStatement(self, node: Any, context: State) -> State:  # noqa: N802
         target = read(node.target, context)
@@ -171,7 +174,7 @@ class FlowVisitor(ConvertVisitor):  # type: ignore[misc]
             raise ProgramError("a 'switch' on a constant", hint="write the case alone")
         with context.circuit.switch(target) as case:
             for labels, block in node.cases:
-                values = [self._whole(label, context) for label in labels]
+                values = [self._constant_int(label, context) for label in labels]
                 with case(*values):
                     self._statements(block.statements, context)
             if node.default is not None:
@@ -209,7 +212,7 @@ class FlowVisitor(ConvertVisitor):  # type: ignore[misc]
         if not isinstance(node.type, ast.IntType | ast.UintType):
             raise ProgramError(f"a loop variable of type {_type_name(node.type)!r} is not carried")
         if isinstance(declared, ast.DiscreteSet):
-            return [self._whole(value, context) for value in declared.values]
+            return [self._constant_int(value, context) for value in declared.values]
         if not isinstance(declared, ast.RangeDefinition):
             raise ProgramError(
                 "a loop over the elements of a register or an array is not carried",
@@ -217,14 +220,16 @@ class FlowVisitor(ConvertVisitor):  # type: ignore[misc]
             )
         if declared.start is None or declared.end is None:
             raise ProgramError("a loop over a range needs its start and its end")
-        start, end = (self._whole(value, context) for value in (declared.start, declared.end))
-        step = 1 if declared.step is None else self._whole(declared.step, context)
+        start, end = (
+            self._constant_int(value, context) for value in (declared.start, declared.end)
+        )
+        step = 1 if declared.step is None else self._constant_int(declared.step, context)
         if not step:
             raise ProgramError("a range with step 0")
         entry = range(start, end + (1 if step > 0 else -1), step)
         if (end - start) // step >= 1 << 62:
             raise LimitExceededError(
-                f"{self.counter.place(node)}a loop of more than 2**62 passes",
+                f"{self.counter.location(node)}a loop of more than 2**62 passes",
                 hint="use fewer passes",
             )
         return entry
@@ -244,15 +249,15 @@ class FlowVisitor(ConvertVisitor):  # type: ignore[misc]
         self._passes += passes
         self._written += passes * self.counter.cost(node.block)
         if self._written > MAX_OPERATIONS:
-            raise too_many_operations(self.counter.place(node))
+            raise too_many_operations(self.counter.location(node))
         if self._passes > _MAX_PASSES:
             raise LimitExceededError(
-                f"{self.counter.place(node)}loops of more than {_MAX_PASSES} passes in all that"
+                f"{self.counter.location(node)}loops of more than {_MAX_PASSES} passes in all that"
                 " must be written out",
                 hint="a loop whose variable is not used in its body is carried as a loop",
             )
 
-    def _whole(self, node: Any, context: State) -> int:
+    def _constant_int(self, node: Any, context: State) -> int:
         value, kind = self._resolve_generic(node, context, strict=True)
         if not is_constant(kind) or isinstance(value, float):
             raise ProgramError("a constant integer is wanted here")

@@ -19,7 +19,7 @@ from qiskit.circuit import Gate
 from qiskit_qasm3_import.exceptions import ConversionError
 from qiskit_qasm3_import.state import State
 
-from simenv.client.circuits.common.text_checks import SourceText, place, relocate, too_many_bits
+from simenv.client.circuits.common.text_checks import SourceText, location, relocate, too_many_bits
 from simenv.client.circuits.formats.qasm3_control_flow import FlowVisitor
 from simenv.client.circuits.formats.qasm3_size import check_volume
 from simenv.client.circuits.formats.qasm3_values import Resolver, condition
@@ -122,7 +122,9 @@ class _Converter(FlowVisitor):
         if result:
             text = result.group(3)
             line, column = int(result.group(1)), self._column(result)
-        return ProgramError(place(self._source.name, line, column) + text, line=line, column=column)
+        return ProgramError(
+            location(self._source.name, line, column) + text, line=line, column=column
+        )
 
     def _column(self, match: re.Match[str]) -> int:
         """Return the column of a message, which counts from the begin of its line or of the whole
@@ -154,8 +156,8 @@ class _Converter(FlowVisitor):
     ) -> None:
         bits = 1 if size is None else int(self._resolve_constant_int(size, context))
         if have + bits > limit:
-            where = place(self._source.name, *_start(node))
-            raise too_many_bits(kind, have + bits, limit, where)
+            prefix = location(self._source.name, *_start(node))
+            raise too_many_bits(kind, have + bits, limit, prefix)
 
     def visit_QuantumGateDefinition(self, node: Any, context: Any) -> Any:  # noqa: N802
         context = super().visit_QuantumGateDefinition(node, context)
@@ -170,11 +172,11 @@ class _Converter(FlowVisitor):
         for modifier in node.modifiers:
             self._check_modifier(modifier, len(node.qubits), context)
         gate = context.symbol_table.get(node.name.name, node)
-        wanted = getattr(gate.type, "n_classical", None) if gate else None
-        wanted = len(wanted) if isinstance(wanted, list) else wanted
-        if wanted is not None and wanted != len(node.arguments):
+        parameters = getattr(gate.type, "n_classical", None) if gate else None
+        count = len(parameters) if isinstance(parameters, list) else parameters
+        if count is not None and count != len(node.arguments):
             raise ProgramError(
-                f"{node.name.name!r} takes {wanted} parameters, but got {len(node.arguments)}"
+                f"{node.name.name!r} takes {count} parameters, but got {len(node.arguments)}"
             )
         return super().visit_QuantumGate(node, context)
 

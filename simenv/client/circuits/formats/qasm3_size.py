@@ -14,7 +14,7 @@ from simenv.client.circuits.common.text_checks import (
     MAX_OPERANDS,
     MAX_OPERATIONS,
     SourceText,
-    place,
+    location,
     too_many_operands,
     too_many_operations,
 )
@@ -113,13 +113,13 @@ class Counter:
         if self._operands > MAX_OPERANDS:
             raise self._located(node, too_many_operands)
 
-    def place(self, node: Any) -> str:
+    def location(self, node: Any) -> str:
         """Return the prefix of a message about this node."""
         line, column = (node.span.start_line, node.span.start_column + 1) if node.span else (1, 1)
-        return place(self._source.name, line, column)
+        return location(self._source.name, line, column)
 
     def _located(self, node: Any, refusal: Any) -> LimitExceededError:
-        refused: LimitExceededError = refusal(self.place(node))
+        refused: LimitExceededError = refusal(self.location(node))
         return refused
 
     def _width(self, node: Any) -> int:
@@ -129,13 +129,13 @@ class Counter:
         if isinstance(node, ast.Concatenation):
             return self._width(node.lhs) + self._width(node.rhs)
         if isinstance(node, ast.IndexExpression):
-            return 1 if _is_one(node.index) else self._width(node.collection)
+            return 1 if _selects_one_bit(node.index) else self._width(node.collection)
         if isinstance(node, ast.IndexedIdentifier):
-            return 1 if any(map(_is_one, node.indices)) else self._width(node.name)
+            return 1 if any(map(_selects_one_bit, node.indices)) else self._width(node.name)
         return MAX_QUBITS
 
 
-def _is_one(index: Any) -> bool:
+def _selects_one_bit(index: Any) -> bool:
     """Return whether an index selects one bit."""
     return (
         isinstance(index, list)

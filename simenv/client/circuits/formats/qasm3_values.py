@@ -212,9 +212,9 @@ def _matched(value: Any, other: Any) -> Any:
     to the width of a larger number."""
     if isinstance(value, int) and value in (0, 1) and isinstance(other.type, types.Bool):
         return expr.Value(bool(value), types.Bool())
-    wanted = other.bit_length() if isinstance(other, int) else 0
-    if wanted and isinstance(value.type, types.Uint) and value.type.width < wanted:
-        return expr.cast(value, types.Uint(wanted))
+    bits = other.bit_length() if isinstance(other, int) else 0
+    if bits and isinstance(value.type, types.Uint) and value.type.width < bits:
+        return expr.cast(value, types.Uint(bits))
     return value
 
 

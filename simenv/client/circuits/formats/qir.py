@@ -26,7 +26,7 @@ _GATES = {  # name between __quantum__qis__ and __body: gate of OpenQASM 2, angl
     "reset": ("reset", 0, 1),
 }
 _ADJOINTS = {"s": ("sdg", 0, 1), "t": ("tdg", 0, 1)}
-_SILENT = ("initialize", "result_record_output", "array_record_output", "tuple_record_output")
+_IGNORED = ("initialize", "result_record_output", "array_record_output", "tuple_record_output")
 _RESULT_BITS = 65_535
 
 
@@ -82,23 +82,23 @@ def to_qasm(module: Any) -> str:
 
 def _statements(function: Any, pyqir: Any, qubits: int, results: int) -> Iterator[str]:
     blocks = function.basic_blocks
-    seen: set[str] = set()
+    visited: set[str] = set()
     block = blocks[0] if blocks else None
     while block is not None:
-        if block.name in seen:
+        if block.name in visited:
             raise ProgramError("the QIR has a loop", hint=_UNROLL)
-        seen.add(block.name)
+        visited.add(block.name)
         terminator = block.terminator
         for instruction in block.instructions:
             if isinstance(instruction, pyqir.Call):
                 yield _statement(instruction, pyqir, qubits, results)
             elif instruction.opcode not in (pyqir.Opcode.BR, pyqir.Opcode.RET):
-                word = str(instruction.opcode).rpartition(".")[2].lower()
-                raise ProgramError(f"the QIR has the instruction {word}", hint=_UNROLL)
-        following = terminator.successors if terminator is not None else []
-        if len(following) > 1:
+                opcode = str(instruction.opcode).rpartition(".")[2].lower()
+                raise ProgramError(f"the QIR has the instruction {opcode}", hint=_UNROLL)
+        successors = terminator.successors if terminator is not None else []
+        if len(successors) > 1:
             raise ProgramError("the QIR branches on a value", hint=_UNROLL)
-        block = following[0] if following else None
+        block = successors[0] if successors else None
 
 
 _UNROLL = "the base profile has calls only: unroll loops, or write the circuit in OpenQASM 3"
@@ -107,7 +107,7 @@ _UNROLL = "the base profile has calls only: unroll loops, or write the circuit i
 def _statement(call: Any, pyqir: Any, qubits: int, results: int) -> str:
     name = call.callee.name
     short = name.removeprefix("__quantum__qis__").removeprefix("__quantum__rt__")
-    if name.startswith("__quantum__rt__") and short in _SILENT:
+    if name.startswith("__quantum__rt__") and short in _IGNORED:
         return ""
     if short in ("mz__body", "m__body"):
         qubit, result = (
@@ -128,16 +128,16 @@ def _statement(call: Any, pyqir: Any, qubits: int, results: int) -> str:
     return f"{gate_name}{f'({values[0]!r})' if values else ''} {','.join(targets)};"
 
 
-def _angle(call: Any, place: int, pyqir: Any) -> float:
-    value = call.args[place]
+def _angle(call: Any, index: int, pyqir: Any) -> float:
+    value = call.args[index]
     if not isinstance(value, pyqir.FloatConstant):
         raise ProgramError(f"the QIR calls {call.callee.name} with an angle that is computed")
     return float(value.value)
 
 
-def _number(call: Any, place: int, pyqir: Any, bound: int) -> int:
+def _number(call: Any, index: int, pyqir: Any, bound: int) -> int:
     """Return the number of a static qubit or result."""
-    number = pyqir.ptr_id(call.args[place]) if place < len(call.args) else None
+    number = pyqir.ptr_id(call.args[index]) if index < len(call.args) else None
     if number is None:
         raise ProgramError(
             f"the QIR calls {call.callee.name} with a qubit or result that is not static",

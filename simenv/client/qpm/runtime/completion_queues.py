@@ -196,7 +196,7 @@ class CircuitRegistry:
             self._session.subscribe(
                 [task.handle for run in self.unfinished() for task in run.tasks]
             )
-        channel.glance(strict=True)
+        channel.poll(strict=True)
         now = monotonic()
         with channel.lock:
             self.ask_again(now)

@@ -214,7 +214,7 @@ def test_unsupported_qiskit_or_missing_compiler_falls_back_to_python_encoder(
         monkeypatch.setitem(sys.modules, "llvmlite.binding", None)
     choice = native.EncoderSelector()
     assert not choice.prepare()
-    assert choice.why_not
+    assert choice.build_error
     assert choice.loaded(ladder(10, 200)) is None
     monkeypatch.setattr(native, "CHOICE", choice)
     assert load(ladder(3)).program == pack(ladder(3)).program

@@ -164,8 +164,8 @@ def test_service_on_another_node_is_connected_through_owner_endpoint(tmp_path: P
     try:
         assert isinstance(connection, CurveConnection)
         assert not where.moved()
-        assert "out of reach: " in where.fate()[0]
-        assert "tcp://127.0.0.1:9" in where.fate()[0]
+        assert "out of reach: " in where.diagnose()[0]
+        assert "tcp://127.0.0.1:9" in where.diagnose()[0]
         write(where.path, node="elsewhere", own=OWN)
         assert where.moved()
     finally:

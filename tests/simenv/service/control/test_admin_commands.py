@@ -15,7 +15,7 @@ from simenv.errors import ConfigError, SimenvError
 from simenv.model import NodeInfo, PoolInfo, PoolSpec
 from simenv.scheduler.core.types import ClusterLimits
 from simenv.scheduler.state.pools import Worker
-from simenv.service.control.admin_commands import check_pools, room_for
+from simenv.service.control.admin_commands import check_pools, workers_that_fit
 from simenv.wire import codec
 from simenv.wire.auth import Identity, Role
 from simenv.wire.messages import client as m
@@ -174,7 +174,7 @@ def test_workers_of_several_ranks_may_exceed_slots_up_to_memory_limit() -> None:
     check_pools((PoolSpec("p", min=8, max=8, ranks=2, memory_bytes=each),), TWO)
     with pytest.raises(ConfigError, match=r"9 workers of 2 ranks .* 8 do"):
         check_pools((PoolSpec("p", min=9, max=9, ranks=2, memory_bytes=each),), TWO)
-    assert room_for(PoolSpec("p", ranks=2), TWO, 100) == 8
+    assert workers_that_fit(PoolSpec("p", ranks=2), TWO, 100) == 8
     more = msgspec.structs.replace(TWO, max_ranks=8)
     with pytest.raises(ConfigError, match="never have a worker"):
         check_pools((PoolSpec("p", ranks=5),), more)
@@ -182,15 +182,17 @@ def test_workers_of_several_ranks_may_exceed_slots_up_to_memory_limit() -> None:
 
 def test_resident_workers_are_bounded_by_slots_and_by_memory() -> None:
     """Four slots take 4 x 32 workers, and 2 GiB hold 16 idle ones of 128 MiB."""
-    assert room_for(PoolSpec("p"), TWO, 100) == 16
-    assert room_for(PoolSpec("p", nodes="n9"), TWO, 100) == 0
-    assert room_for(PoolSpec("p", nodes="n1"), TWO, 100) == 8
-    assert room_for(PoolSpec("p", memory_bytes=GIB // 2), TWO, 100) == 4
+    assert workers_that_fit(PoolSpec("p"), TWO, 100) == 16
+    assert workers_that_fit(PoolSpec("p", nodes="n9"), TWO, 100) == 0
+    assert workers_that_fit(PoolSpec("p", nodes="n1"), TWO, 100) == 8
+    assert workers_that_fit(PoolSpec("p", memory_bytes=GIB // 2), TWO, 100) == 4
     roomy = tuple(Node(name, 2, 64 * GIB) for name in ("n1", "n2"))
-    assert room_for(PoolSpec("p"), msgspec.structs.replace(TWO, nodes=roomy), 999) == 128
+    assert workers_that_fit(PoolSpec("p"), msgspec.structs.replace(TWO, nodes=roomy), 999) == 128
     tiny = tuple(Node(name, 2, 2**20) for name in ("n1", "n2"))
-    assert room_for(PoolSpec("p"), msgspec.structs.replace(TWO, nodes=tiny), 999) == 4
-    assert room_for(PoolSpec("p"), msgspec.structs.replace(TWO, overcommit=True), 999) == 999
+    assert workers_that_fit(PoolSpec("p"), msgspec.structs.replace(TWO, nodes=tiny), 999) == 4
+    assert (
+        workers_that_fit(PoolSpec("p"), msgspec.structs.replace(TWO, overcommit=True), 999) == 999
+    )
 
 
 def test_scale_above_capacity_is_refused_with_slots_and_memory(bench: ServiceHarness) -> None:

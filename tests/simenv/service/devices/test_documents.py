@@ -23,7 +23,7 @@ def journal(tmp_path: Path) -> Iterator[Journal]:
 
 def test_document_is_read_again_after_restart(tmp_path: Path) -> None:
     first = Journal(tmp_path / "journal.db", "process")
-    NoiseDocuments(first, set).keep("aa", b"body", "ana")
+    NoiseDocuments(first, set).add("aa", b"body", "ana")
     first.close()
     second = Journal(tmp_path / "journal.db", "process")
     kept = NoiseDocuments(second, set)
@@ -38,9 +38,9 @@ def test_oldest_unused_document_of_owner_gives_way(
 ) -> None:
     monkeypatch.setattr(documents, "MAX_DOCUMENTS", 2)
     kept = NoiseDocuments(journal, lambda: {"a0"})
-    kept.keep("z0", b"other", "ben")
+    kept.add("z0", b"other", "ben")
     for name in ("a0", "a1", "a2"):
-        kept.keep(name, b"body", "ana")
+        kept.add(name, b"body", "ana")
     assert [name for name in ("a0", "a1", "a2", "z0") if name in kept] == ["a0", "a2", "z0"]
 
 
@@ -49,10 +49,10 @@ def test_owner_with_documents_in_use_only_is_refused_more(
 ) -> None:
     monkeypatch.setattr(documents, "MAX_OWNER_BYTES", 10)
     kept = NoiseDocuments(journal, lambda: {"a0"})
-    kept.keep("a0", b"8 bytes.", "ana")
-    kept.keep("a0", b"8 bytes.", "ana")
+    kept.add("a0", b"8 bytes.", "ana")
+    kept.add("a0", b"8 bytes.", "ana")
     with pytest.raises(LimitExceededError, match="in use"):
-        kept.keep("a1", b"8 bytes.", "ana")
+        kept.add("a1", b"8 bytes.", "ana")
     assert "a1" not in kept
 
 

@@ -16,7 +16,7 @@ from simenv.model import TaskState
 from simenv.service.journal import background
 from simenv.service.journal.background import JournalBackup
 from simenv.service.journal.writer import Journal
-from simenv.service.recovery.journal_choice import choose_journal, standing
+from simenv.service.recovery.journal_choice import choose_journal, read_header
 from simenv.service.support import fault_injection
 from simenv.service.support.ownership import take_lock
 
@@ -120,7 +120,7 @@ def test_unchanged_journal_is_copied_once(
     monkeypatch.setattr(background, "copy_into", copy_into)
     backup = JournalBackup(paths.journal, paths.copy)
     backup.start()
-    backup.soon()
+    backup.request_copy()
     assert done.wait(20)
     backup.stop()
     assert backup.copies == 1
@@ -195,7 +195,7 @@ def test_damaged_journal_is_refused_even_with_backup(
     with pytest.raises(JournalError, match="cannot be read") as caught:
         choose_journal(paths, resume=True)
     assert "--restore" in caught.value.hint
-    assert standing(paths.copy) is not None
+    assert read_header(paths.copy) is not None
 
 
 # --- the lock -----------------------------------------------------------------------------------

@@ -33,8 +33,8 @@ class Rig:
             self.journal.commit()
         self.checkpointer.written_bytes = self.journal.written_bytes
 
-    def look(self) -> None:
-        self.checkpointer.look(self.db)
+    def checkpoint_if_due(self) -> None:
+        self.checkpointer.checkpoint_if_due(self.db)
         assert self.checkpointer.error == ""
 
 
@@ -45,28 +45,28 @@ def rig(tmp_path: Path) -> Rig:
 
 def test_wal_is_checkpointed_and_reused(rig: Rig) -> None:
     rig.write()
-    rig.look()
+    rig.checkpoint_if_due()
     assert rig.path.stat().st_size > EVERY_BYTES
     for _ in range(3):
         rig.write()
-        rig.look()
+        rig.checkpoint_if_due()
     assert rig.wal.stat().st_size < 1.5 * EVERY_BYTES
 
 
 def test_a_checkpoint_takes_no_write_lock(rig: Rig) -> None:
     rig.write()
-    rig.look()
+    rig.checkpoint_if_due()
     assert rig.words == ["pragma wal_checkpoint(passive)"]
 
 
 def test_small_wal_is_not_checkpointed(rig: Rig) -> None:
     rig.write(EVERY_BYTES // 2)
-    rig.look()
+    rig.checkpoint_if_due()
     assert rig.words == []
 
 
 def test_wal_beyond_its_limit_is_truncated(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(background, "RESTART_BYTES", EVERY_BYTES // 2)
     rig.write()
-    rig.look()
+    rig.checkpoint_if_due()
     assert rig.wal.stat().st_size == 0

@@ -171,7 +171,7 @@ def test_a_connection_that_does_not_read_gets_no_more_answers_until_it_does(
     heard: list[int] = []
     while len(heard) < 30:
         heard += [answer.request for answer in bench.heard() if isinstance(answer, m.Acked)]
-        bench.loop.query_queue._next_look_ns = 0
+        bench.loop.query_queue._next_poll_ns = 0
         bench.step()
     assert heard == list(range(1, 31))
     assert not bench.loop.query_queue.holds
@@ -200,7 +200,7 @@ def test_resumed_queries_follow_held_queries_of_their_connection() -> None:
     ready[0] = True
     table.resume()
     table.process(time.monotonic_ns() + 10**9)
-    room[0], table._next_look_ns = True, 0
+    room[0], table._next_poll_ns = True, 0
     table.process(time.monotonic_ns() + 10**9)
     assert said == [1, 3, 2]
     assert not table.holds

@@ -240,7 +240,7 @@ def test_reopening_that_cannot_be_stored_changes_nothing(bench: ServiceHarness) 
     assert found is not None
     bench.journal._db.execute("pragma query_only=on")
     with pytest.raises(JournalError):
-        bench.loop.result_requests._run_again(1, found[1], "test")
+        bench.loop.result_requests._rerun(1, found[1], "test")
     bench.journal._db.execute("pragma query_only=off")
     assert seqs(bench) == [(1, 1)]
     assert 1 not in bench.state.tasks

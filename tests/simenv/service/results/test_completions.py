@@ -28,11 +28,11 @@ def test_index_that_could_not_be_written_is_written_later(tmp_path: Path) -> Non
     found = Completions(bench.journal, origin)
     bench.journal._db.execute("pragma query_only=on")
     with pytest.raises(JournalError):
-        found.index_some()
+        found.index_slice()
     bench.journal._db.execute("pragma query_only=off")
     assert found.unindexed
     assert found.find(1) is not None
-    found.index_some()
+    found.index_slice()
     assert not found.unindexed
     assert sorted(bench.journal.records.indexed_tasks()) == [1, 2]
 
@@ -52,7 +52,7 @@ def test_engine_error_during_cancel_keeps_its_message(tmp_path: Path) -> None:
 def test_index_and_sync_are_written_while_event_loop_is_busy(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(completions, "MAX_FRESH", 10)
+    monkeypatch.setattr(completions, "MAX_UNINDEXED", 10)
     monkeypatch.setattr(upkeep, "SYNC_DELAY_S", 0.0)
     bench = ServiceHarness(tmp_path)
     bench.join()

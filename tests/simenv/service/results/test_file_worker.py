@@ -9,7 +9,7 @@ from service import ServiceHarness, spec
 
 from simenv.model import task_name
 from simenv.service.results.file_worker import FileWorker, fence_of
-from simenv.store.reader import KEPT
+from simenv.store.reader import CHECKPOINTS
 from simenv.wire.messages import client as m
 
 WAIT_S = 60.0
@@ -53,7 +53,7 @@ def test_checkpoints_are_removed_when_their_task_has_ended(tmp_path: Path) -> No
     accepted = bench.submit(spec())
     assert isinstance(accepted, m.Accepted)
     root = bench.loop.result_requests.root
-    over, live = (root / KEPT / task_name(accepted.first + k) for k in (1, 0))
+    over, live = (root / CHECKPOINTS / task_name(accepted.first + k) for k in (1, 0))
     for folder in (over, live):
         folder.mkdir(parents=True)
         (folder / "0.0.h5").write_bytes(b"part")

@@ -180,8 +180,8 @@ def test_old_tasks_are_removed_without_a_request(
 ) -> None:
     ended(bench)
     aged_priority(bench, range(1, 4), days=31)
-    monkeypatch.setattr(retention, "LOOK_S", 0.0)
-    bench.loop.result_requests._retention._look_at_ns = 0
+    monkeypatch.setattr(retention, "POLL_S", 0.0)
+    bench.loop.result_requests._retention._next_poll_ns = 0
     for _ in range(50):
         bench.loop.run_once(timeout_s=0.0)
     assert numbers(bench) == list(range(4, 11))
@@ -267,7 +267,7 @@ def test_old_records_are_removed_under_continuous_client_requests(bench: Service
     """The loop is never idle: a message has come in each of its passes."""
     ended(bench)
     aged_priority(bench, range(1, 11), days=1e4)
-    bench.loop.result_requests._retention._look_at_ns = 0
+    bench.loop.result_requests._retention._next_poll_ns = 0
     passes = 0
     while list(bench.journal.records.rows("select seq from finished")):
         bench.peer.send(codec.encode(m.Ping(passes)))

@@ -48,24 +48,27 @@ def test_environment_of_one_node_opens_no_port_and_creates_no_keys(
     before = listening()
     meeting = meet(paths, HERE)
     file = worker_endpoint.read(paths.joining)
-    assert (meeting.door, meeting.own, meeting.address) == (None, None, "")
+    assert (meeting.listener, meeting.owner_endpoint, meeting.address) == (None, None, "")
     assert (file.address, file.secret_key, file.epoch) == ("", "", 3)
     assert listening() == before
 
 
 def test_worker_listener_of_several_nodes_binds_one_address(paths: EnvironmentPaths) -> None:
     meeting = meet(paths, HERE, OTHER, interface="127.0.0.1")
-    assert meeting.door is not None
+    assert meeting.listener is not None
     try:
         found = [
             each.laddr.ip
             for each in psutil.Process().net_connections("tcp")
-            if each.status == psutil.CONN_LISTEN and each.laddr.port == meeting.door.port
+            if each.status == psutil.CONN_LISTEN and each.laddr.port == meeting.listener.port
         ]
         assert found == ["127.0.0.1"]
-        assert worker_endpoint.read(paths.joining).address == f"tcp://127.0.0.1:{meeting.door.port}"
+        assert (
+            worker_endpoint.read(paths.joining).address
+            == f"tcp://127.0.0.1:{meeting.listener.port}"
+        )
     finally:
-        meeting.door.close()
+        meeting.listener.close()
 
 
 def test_each_service_start_has_its_own_keys(paths: EnvironmentPaths) -> None:
@@ -73,10 +76,10 @@ def test_each_service_start_has_its_own_keys(paths: EnvironmentPaths) -> None:
     for _ in range(2):
         meeting = meet(paths, HERE, OTHER, interface="127.0.0.1")
         file = worker_endpoint.read(paths.joining)
-        assert meeting.door is not None
-        assert meeting.own is not None
-        meeting.door.close()
-        keys += [file.server_key, meeting.own.public]
+        assert meeting.listener is not None
+        assert meeting.owner_endpoint is not None
+        meeting.listener.close()
+        keys += [file.server_key, meeting.owner_endpoint.public]
         assert (file.public_key, file.secret_key) == ("", "")  # a worker's own is elsewhere
     assert len(set(keys)) == 4
 

@@ -11,7 +11,7 @@ import pytest
 from simenv.config import convert, listen_parts
 from simenv.errors import ConfigError
 from simenv.service.workers import endpoints
-from simenv.service.workers.endpoints import open_door, resolved
+from simenv.service.workers.endpoints import open_listener, resolved
 
 
 @pytest.mark.parametrize(
@@ -64,10 +64,10 @@ def test_listen_host_is_resolved_from_interface_or_host_name() -> None:
 
 def test_port_and_keys_are_the_same_after_restart(tmp_path: Path) -> None:
     path = tmp_path / "server-key.json"
-    door, told = open_door("tcp://lo:0", path, "node")
+    door, told = open_listener("tcp://lo:0", path, "node")
     door.close()
     assert told.address == f"tcp://127.0.0.1:{door.port}"
-    again, same = open_door("tcp://lo:0", path, "node")
+    again, same = open_listener("tcp://lo:0", path, "node")
     again.close()
     assert same == told
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
@@ -75,13 +75,13 @@ def test_port_and_keys_are_the_same_after_restart(tmp_path: Path) -> None:
 
 def test_port_that_is_in_use_is_replaced_unless_configured(tmp_path: Path) -> None:
     path = tmp_path / "server-key.json"
-    door, told = open_door("tcp://127.0.0.1:0", path, "node")
+    door, told = open_listener("tcp://127.0.0.1:0", path, "node")
     door.close()
     with socket.create_server(("127.0.0.1", door.port)):
-        other, now = open_door("tcp://127.0.0.1:0", path, "node")
+        other, now = open_listener("tcp://127.0.0.1:0", path, "node")
         other.close()
         with pytest.raises(ConfigError, match=f":{door.port}"):
-            open_door(told.address, path, "node")
+            open_listener(told.address, path, "node")
     assert now.address != told.address
     assert now.public_key == told.public_key
 
@@ -98,5 +98,5 @@ def test_everywhere_binds_all_interfaces_and_publishes_node_name(
             bound.append(host)
 
     monkeypatch.setattr(endpoints, "TcpListener", Noted)
-    _, told = open_door("tcp://everywhere:7000", tmp_path / "server-key.json", "node-7")
+    _, told = open_listener("tcp://everywhere:7000", tmp_path / "server-key.json", "node-7")
     assert (bound, told.address) == (["0.0.0.0"], "tcp://node-7:7000")

@@ -13,11 +13,11 @@ import zmq
 from tcp_peers import PATIENCE_S, ListenerThread, Wiretap, is_closed, plain_dealer, way_becomes
 
 from simenv.errors import ConfigError
-from simenv.service.workers.endpoints import more_descriptors
+from simenv.service.workers.endpoints import raise_descriptor_limit
 from simenv.wire.auth import LOCAL, Identity, Role
 from simenv.wire.keyfiles import new_pair
 from simenv.wire.transport import tcp_listener
-from simenv.wire.transport.connection_limiter import MAX_STRANGERS
+from simenv.wire.transport.connection_limiter import MAX_UNAUTHENTICATED
 from simenv.wire.transport.tcp_client import CurveConnection, HandshakeState
 from simenv.wire.transport.tcp_listener import TcpListener
 from simenv.wire.transport.zmq_transport import PeerKind, ZmqConnection
@@ -101,7 +101,7 @@ def test_unknown_key_is_refused(house: ListenerThread) -> None:
 def test_client_does_not_connect_to_server_with_another_key(house: ListenerThread) -> None:
     lost = house.connect("ana", server=new_pair().public)
     lost.send(b"a secret for somebody else")
-    assert way_becomes(lost, HandshakeState.BROKEN_OFF)
+    assert way_becomes(lost, HandshakeState.ABORTED)
     assert still_serves(house)
     assert len(house.heard) == 1
 
@@ -185,9 +185,9 @@ def test_random_bytes_instead_of_handshake_do_not_disturb_listener(house: Listen
 
 
 def test_silent_unauthenticated_peers_do_not_block_clients(patient: ListenerThread) -> None:
-    more_descriptors()
+    raise_descriptor_limit()
     with ExitStack() as stack:
-        crowd = [stack.enter_context(patient.raw()) for _ in range(MAX_STRANGERS + 40)]
+        crowd = [stack.enter_context(patient.raw()) for _ in range(MAX_UNAUTHENTICATED + 40)]
         assert still_serves(patient)
         assert is_closed(crowd[0])
 

@@ -116,7 +116,7 @@ def test_transpilers_are_kept_by_device_level_and_seed(monkeypatch: pytest.Monke
         device = codec.encode(chain(name))
         call = TranspileCall(CALL_FORMAT, device, level, 7, 99, 0, files)
         answers.append(engine.call(call, TRUSTED, control))
-        assert len(engine._known) <= 2
+        assert len(engine._cache) <= 2
     assert answers[0] == answers[1] == answers[2] == answers[4]
     assert control.passes == (10, 10)
     control.stop()
