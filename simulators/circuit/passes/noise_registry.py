@@ -60,16 +60,19 @@ class _TimedChannels:
         result, missing = np.empty((2, owners.size), np.int64)
         times = times_ns.view(np.int64)
         while count := find_timed(self.keys, owners, times, result, missing):
-            places = missing[:count]
-            pairs = dict.fromkeys(
-                zip(owners[places].tolist(), times_ns[places].tolist(), strict=True)
-            )
-            rows = np.empty((len(pairs), 3), np.int64)
-            rows[:, 0] = [owner for owner, _ in pairs]
-            rows[:, 1] = np.array([time for _, time in pairs]).view(np.int64)
-            rows[:, 2] = [self._make(*pair) for pair in pairs]
-            self._add(rows)
+            self.learn(owners[missing[:count]], times_ns[missing[:count]])
         return result
+
+    def learn(self, owners: NDArray[np.int64], times_ns: NDArray[np.float64]) -> None:
+        """Make the channels of owners over times that have none."""
+        pairs = dict.fromkeys(zip(owners.tolist(), times_ns.tolist(), strict=True))
+        if not pairs:
+            return
+        rows = np.empty((len(pairs), 3), np.int64)
+        rows[:, 0] = [owner for owner, _ in pairs]
+        rows[:, 1] = np.array([time for _, time in pairs]).view(np.int64)
+        rows[:, 2] = [self._make(*pair) for pair in pairs]
+        self._add(rows)
 
     def _add(self, rows: NDArray[np.int64]) -> None:
         self._count += len(rows)
@@ -188,6 +191,10 @@ class NoiseRegistry:
         """Number of the channel of each idle time; -1: none."""
         return self._idle.channel_ids(qubits, times_ns)
 
+    def learn_idle(self, qubits: NDArray[np.int64], times_ns: NDArray[np.float64]) -> None:
+        """Make the channels of idle times that `idle_keys` lacks."""
+        self._idle.learn(qubits, times_ns)
+
     @property
     def known_preparations(self) -> NDArray[np.int64]:
         """Number of the preparation channel of each qubit; UNSEEN: not requested yet."""
@@ -224,6 +231,10 @@ class NoiseRegistry:
     ) -> NDArray[np.int64]:
         """Number of the channel of each interaction time of coupled pairs; -1: none."""
         return self._crosstalk.channel_ids(pairs, times_ns)
+
+    def learn_crosstalk(self, pairs: NDArray[np.int64], times_ns: NDArray[np.float64]) -> None:
+        """Make the channels of interaction times that `pair_keys` lacks."""
+        self._crosstalk.learn(pairs, times_ns)
 
     def alone(self, channel: Channel, idler: int) -> int:
         """Number of the channel by which a two-qubit channel acts on one qubit while the other,

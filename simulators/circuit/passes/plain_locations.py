@@ -1,7 +1,8 @@
 """Noise locations of a circuit without blocks and delays, in one kernel call.
 
-The steps are those of `attach_noise`, on entries that earlier circuits made. The kernel gives up if
-an entry is missing, or if an operation has channels on qubits other than its own.
+The steps are those of `attach_noise`, on the entries of the registry. The kernel reports those that
+are missing, and is called again when they are made. Where an operation has channels on other qubits
+than its own, it gives up.
 """
 
 from __future__ import annotations
@@ -36,8 +37,10 @@ from simulators.compiler.kernel import (
     kernel,
 )
 
-_MAX_OPERATIONS = 4_096  # largest circuit whose scratch arrays are kept
-_CHANNELS_EACH = 4  # reserved channels of one operation
+_MAX_OPERATIONS = 4_096  # of a circuit whose scratch arrays are kept
+_CHANNELS_EACH = 4  # of an operation, for which there is room
+_GIVEN_UP, _DONE, _LACKING = range(3)  # how a call of the kernel ends
+_GATE, _PREPARATION, _IDLE, _PAIR = range(4)  # kinds of entries that it lacks
 
 
 class PlainLocations(msgspec.Struct, frozen=True, eq=False):
@@ -64,10 +67,28 @@ class PlainLocator:
         self, circuit: Circuit, method: Method, misread: NDArray[np.uint8]
     ) -> PlainLocations | None:
         """Locations of an admissible circuit without blocks and delays, for a model with idle
-        noise; None if the kernel gave up. `misread` [qubits]: 1 for a readout error."""
-        registry, size = self._registry, circuit.ops.size
-        if size > _MAX_OPERATIONS:
+        noise; None where the kernel gave up. `misread` [qubits]: 1 for a readout error."""
+        ending = _GIVEN_UP if circuit.ops.size > _MAX_OPERATIONS else _LACKING
+        while ending == _LACKING:
+            ending, used = self._call(circuit, method, misread)
+            if ending == _LACKING:
+                self._learn(circuit, self._rows[1, : self._found[0]])
+        if ending == _GIVEN_UP:
             return None
+        count, channels, measured, wrong = self._found.tolist()
+        return PlainLocations(
+            self._rows[1, :count].copy(),
+            used[:channels],
+            float(self._total[0]),
+            measured > 0,
+            wrong > 0,
+        )
+
+    def _call(
+        self, circuit: Circuit, method: Method, misread: NDArray[np.uint8]
+    ) -> tuple[int, NDArray[np.int64]]:
+        """How the kernel ends, and its `used`."""
+        registry, size = self._registry, circuit.ops.size
         pairs = registry.coupled(circuit.num_qubits)
         wires, qubits = circuit.qubits.size, circuit.num_qubits
         pieces = wires * pairs.max_degree + len(pairs.ends)
@@ -79,7 +100,7 @@ class PlainLocator:
         if room > self._rows.shape[1]:
             self._rows = np.empty((2, 2 * room, 4), np.int64)
         used = np.empty(registry.marks.size, np.int64)
-        located = _plain_locations(
+        ending: int = _plain_locations(
             circuit.table.rows, circuit.ops, circuit.qubits, circuit.clbits, circuit.conditions,
             register_starts(circuit), registry.gates(circuit.table.names), registry.keys,
             registry.entries, registry.durations_ns, registry.begins, registry.lengths,
@@ -88,16 +109,32 @@ class PlainLocator:
             int(method == "alap"), pieces, self._scratch, *self._rows, used, self._found,
             self._total,
         )  # fmt: skip
-        if not located:
-            return None
-        count, channels, measured, wrong = self._found.tolist()
-        return PlainLocations(
-            self._rows[1, :count].copy(),
-            used[:channels],
-            float(self._total[0]),
-            measured > 0,
-            wrong > 0,
-        )
+        return ending, used
+
+    def _learn(self, circuit: Circuit, lacking: NDArray[np.int64]) -> None:
+        """Make entries of the registry: rows of kind, operation or qubit or pair, and the bits of
+        a time."""
+        registry = self._registry
+        kinds, owners = lacking[:, 0], lacking[:, 1]
+        arity = circuit.table.rows[:, 1][circuit.ops]
+        ends = arity.cumsum()
+        gates: set[tuple[str, tuple[int, ...]]] = set()
+        for k in owners[kinds == _GATE].tolist():
+            qubits = circuit.qubits[ends[k] - arity[k] : ends[k]].tolist()
+            gates.add((circuit.table.names[circuit.ops[k]], tuple(qubits)))
+        for name, wires in gates:
+            registry.learn(name, wires)
+        registry.preparations(owners[kinds == _PREPARATION])
+        times = np.ascontiguousarray(lacking[:, 2]).view(np.float64)
+        registry.learn_idle(owners[kinds == _IDLE], times[kinds == _IDLE])
+        registry.learn_crosstalk(owners[kinds == _PAIR], times[kinds == _PAIR])
+
+
+@device_function
+def _note(lacking, count, kind, owner, time):  # type: ignore[no-untyped-def]
+    """Write a row; returns how many there are."""
+    lacking[count, 0], lacking[count, 1], lacking[count, 2] = kind, owner, time
+    return count + 1
 
 
 @device_function
@@ -120,8 +157,9 @@ def _plain_locations(  # type: ignore[no-untyped-def]
     entry_rows, preparations, idle_keys, pair_keys, ends, pair_begins, mine, marks, misread,
     num_clbits, late, pieces, scratch, locations, ordered, used, totals, total,
 ):  # fmt: skip
-    """Fill `ordered`, `used`, `totals` (numbers of locations, channels, measurements and misread
-    measurements) and `total`; returns 0 if an entry is missing, else 1.
+    """_DONE: `ordered`, `used`, `totals` (how many there are of locations, channels, measurements
+    and misread measurements) and `total` are filled. _LACKING: `ordered` has rows for `_learn`, as
+    many as totals[0] says. _GIVEN_UP: the circuit is another than those of the module.
 
     `keys` .. `pair_keys`: of the registry; `ends` .. `mine`: its coupled pairs. `pieces`: most
     interaction times. `locations`: rows before they are ordered; `scratch`: bytes.
@@ -183,14 +221,19 @@ def _plain_locations(  # type: ignore[no-untyped-def]
         codes, first, wires, ops, gates, roles, keys, entries, times, begins, lengths, entry_rows,
         durations, touched, locations, missing, irregular, totals,
     )  # fmt: skip
-    if totals[1] or totals[2] or totals[0] > _CHANNELS_EACH * size:
-        return 0
-    count = totals[0]
+    if totals[2] or totals[0] > _CHANNELS_EACH * size:
+        return _GIVEN_UP
+    count, lacking = totals[0], np.int64(0)
+    for k in range(totals[1]):
+        lacking = _note(ordered, lacking, _GATE, missing[k], 0)
     for q in range(num_qubits):
-        if touched[q]:
-            if q >= preparations.size or preparations[q] == UNSEEN:
-                return 0
+        if touched[q] and (q >= preparations.size or preparations[q] == UNSEEN):
+            lacking = _note(ordered, lacking, _PREPARATION, q, 0)
+        elif touched[q]:
             count = _append(locations, count, -1, preparations[q], q, -1)
+    if totals[1]:  # without their durations there are no times
+        totals[0] = lacking
+        return _LACKING
     measured = wrong = 0
     for k in range(size):
         final[k] = roles[k] == TERMINAL
@@ -203,8 +246,9 @@ def _plain_locations(  # type: ignore[no-untyped-def]
     for k in range(number):
         slot = timed_slot(idle_keys, waiting[k], idle_bits[k])
         if idle_keys[slot, 0] == EMPTY:
-            return 0
-        count = _append(locations, count, after[k], idle_keys[slot, 2], waiting[k], -1)
+            lacking = _note(ordered, lacking, _IDLE, waiting[k], idle_bits[k])
+        else:
+            count = _append(locations, count, after[k], idle_keys[slot, 2], waiting[k], -1)
     if ends.shape[0]:
         active[:] = 0
         since[:] = np.inf
@@ -216,10 +260,14 @@ def _plain_locations(  # type: ignore[no-untyped-def]
             pair = piece_pair[k]
             slot = timed_slot(pair_keys, pair, piece_bits[k])
             if pair_keys[slot, 0] == EMPTY:
-                return 0
+                lacking = _note(ordered, lacking, _PAIR, pair, piece_bits[k])
+                continue
             channel = pair_keys[slot, 2]
             count = _append(locations, count, piece_after[k], channel, ends[pair, 0], ends[pair, 1])
+    if lacking:
+        totals[0] = lacking
+        return _LACKING
     first_of[:] = 0
     totals[1] = order_by_operation(locations[:count], first_of, marks, used, ordered[:count])
     totals[0], totals[2], totals[3] = count, measured, wrong
-    return 1
+    return _DONE

@@ -188,7 +188,7 @@ def test_a_kept_attachment_gives_the_programs_of_a_new_one(
 
 
 @pytest.mark.parametrize("method", ["alap", "asap"])
-def test_circuits_of_known_channels_are_attached_in_one_pass_with_equal_results(
+def test_plain_circuits_are_attached_in_one_pass_with_equal_results(
     monkeypatch: pytest.MonkeyPatch, method: attachment.Method
 ) -> None:
     model = DeviceModel(
@@ -204,8 +204,7 @@ def test_circuits_of_known_channels_are_attached_in_one_pass_with_equal_results(
     monkeypatch.setattr(attachment.PlainLocator, "locate", recorded)
     for _ in range(60):
         circuit = random_circuit(rng, int(rng.integers(3, 10)), plain=True).circuit()
-        kept.attach(circuit, method)  # learns its channels
-        found = kept.attach(circuit, method)
+        found = kept.attach(circuit, method)  # its first look: the kernel lacks channels
         with monkeypatch.context() as patch:
             patch.setattr(attachment.PlainLocator, "locate", lambda *_: None)
             expected = kept.attach(circuit, method)
@@ -215,7 +214,7 @@ def test_circuits_of_known_channels_are_attached_in_one_pass_with_equal_results(
         assert found.duration_ns == expected.duration_ns
         np.testing.assert_array_equal(found.locations, expected.locations)
         assert (found.readout is None) == (expected.readout is None)
-    assert sum(seen) >= 60  # the first look may lack channels
+    assert all(seen)
 
 
 def test_correlated_readout_alone_is_kept_where_its_qubits_are_measured() -> None:
