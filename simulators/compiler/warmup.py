@@ -47,6 +47,7 @@ _MODULES: dict[Group, tuple[str, ...]] = {
         "simulators.execution.readout",
         "simulators.densitymatrix.evolution",
         "simulators.densitymatrix.fusion",
+        "simulators.densitymatrix.plain_counts",
         "simulators.densitymatrix.plain_part",
         "simulators.densitymatrix.program",
         "simulators.densitymatrix.state",

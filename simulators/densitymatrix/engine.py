@@ -33,6 +33,7 @@ from simulators.circuit.passes.noisy_components import split
 from simulators.circuit.passes.noisy_cone import active_part
 from simulators.control import RunControl, ThreadPool
 from simulators.densitymatrix.execute import Branches, ExactEvolution
+from simulators.densitymatrix.plain_counts import fits, plain_counts
 from simulators.densitymatrix.plain_part import PlainPart, plain_part
 from simulators.densitymatrix.program import Program, build_program
 from simulators.densitymatrix.state import CombinedState, MixedState
@@ -48,7 +49,7 @@ from simulators.execution.requests import (
     check_width,
     num_bindings,
 )
-from simulators.results import EngineResult
+from simulators.results import BindingResult, EngineResult
 
 CARD = builtin_card("densitymatrix")
 _NO_NOISE = NoiseProgram(b"", frozenset(), np.zeros((0, 4), np.int64))
@@ -210,6 +211,8 @@ class DensityMatrixEngine:
         pauli_sums.terms(request.observables, circuit.num_qubits)
         part = plan.part(circuit, request)
         check_width(CARD, part.width)
+        if isinstance(part, PlainPart) and fits(part, request.outputs):
+            return EngineResult.joined(_counted(part, circuit, request, number, control))
         own = part.request(request, circuit.num_qubits)
         rows = []
         with ThreadPool(options.threads, control) as pool:
@@ -234,6 +237,17 @@ class DensityMatrixEngine:
             plan = self.plan(circuit, None, options)
             request = Request(16, 1, ("counts", "probabilities", "expectation"), (_ZZ,))
             self.run(plan, circuit, request, options, RunControl())
+
+
+def _counted(
+    part: PlainPart, circuit: Circuit, request: Request, number: int, control: RunControl
+) -> list[BindingResult]:
+    """Counts of each binding."""
+    results = []
+    for row in range(number):
+        key = request.seed, request.binding + row
+        results.append(plain_counts(part, bind(circuit, request, row), request.shots, key, control))
+    return results
 
 
 def _state(

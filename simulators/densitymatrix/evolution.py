@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from simulators.compiler.kernel import I64, INT, REALS, kernel
+from simulators.compiler.kernel import I64, INT, REALS, device_function, kernel
 from simulators.compiler.simd import load, splat, store
 from simulators.densitymatrix.fusion import BLOCK
 
@@ -21,8 +21,8 @@ _1, _2, _3, _4, _5, _6, _7, _8, _9, _10, _11, _12, _13, _14, _15 = (
 _NARROW = 2  # blocks whose lower digit is below this have strides shorter than a vector
 
 
-@kernel(REALS, INT, I64, I64, REALS, INT, INT, INT, INT, REALS, I64, group="noise")
-def apply_blocks(v, n, low, high, mats, block, end, first, last, scratch, control):  # type: ignore[no-untyped-def]
+@device_function
+def multiply_blocks(v, n, low, high, mats, block, end, first, last, scratch, control):  # type: ignore[no-untyped-def]
     """Multiply `v` [4^n] by blocks `block` .. `end` - 1, on tiles `first` .. `last` - 1 of each.
 
     A tile is eight entries of each of the 16; `tiles` is their number. The control flag is read
@@ -138,15 +138,20 @@ def apply_blocks(v, n, low, high, mats, block, end, first, last, scratch, contro
                         v[at] = scratch[16 * LANES + c * LANES + lane]
 
 
+@kernel(REALS, INT, I64, I64, REALS, INT, INT, INT, INT, REALS, I64, group="noise")
+def apply_blocks(v, n, low, high, mats, block, end, first, last, scratch, control):  # type: ignore[no-untyped-def]
+    """See `multiply_blocks`."""
+    multiply_blocks(v, n, low, high, mats, block, end, first, last, scratch, control)
+
+
 def tiles(num_qubits: int) -> int:
     """Number of tiles of a block."""
     return max(1, (1 << 2 * num_qubits) // (16 * LANES))
 
 
-@kernel(REALS, INT, INT, REALS, group="noise")
-def populations(v, n, start, out):  # type: ignore[no-untyped-def]
-    """Fill out[x] = <x|rho|x> for the 2^n basis states; with `start`: set v = |0...0><0...0|
-    instead."""
+@device_function
+def basis_populations(v, n, start, out):  # type: ignore[no-untyped-def]
+    """out[x] = <x|rho|x> for the 2^n basis states; with `start`: v = |0...0><0...0| instead."""
     size = np.int64(1) << n
     for x in range(size):
         at = np.int64(0)
@@ -165,3 +170,9 @@ def populations(v, n, start, out):  # type: ignore[no-untyped-def]
                 a, b = out[k], out[k + step]
                 out[k] = 0.5 * (a + b)
                 out[k + step] = 0.5 * (a - b)
+
+
+@kernel(REALS, INT, INT, REALS, group="noise")
+def populations(v, n, start, out):  # type: ignore[no-untyped-def]
+    """See `basis_populations`."""
+    basis_populations(v, n, start, out)

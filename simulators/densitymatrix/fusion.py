@@ -31,7 +31,7 @@ TABLE, CODE, PARAM, Q0, Q1 = range(5)
 COMPUTED, FIXED = -1, -2
 # A block is [16, 16]: row 4 b + a of its qubits a < b.
 
-_COMPLEX = types.complex128[::1]
+COMPLEX = types.complex128[::1]
 _8 = np.uint64(8)
 
 # P[r, r ^ _FLIP[k]] = _PHASE[k, r] are the only entries of the Pauli matrix k of two qubits that
@@ -161,11 +161,8 @@ def _clear(pending, qubit):  # type: ignore[no-untyped-def]
         pending[16 * qubit + k] = 1.0 if k % 5 == 0 else 0.0
 
 
-@kernel(
-    INTS2, F64, REALS, REALS, INT, I64, I64, REALS, I64, REALS, REALS, REALS, _COMPLEX,
-    returns=INT, group="noise",
-)  # fmt: skip
-def fuse(  # type: ignore[no-untyped-def]
+@device_function
+def fuse_items(  # type: ignore[no-untyped-def]
     items, params, gates, channels, n, low, high, mats, last, pending, work, out, matrix
 ):
     """Write blocks (qubits low < high, matrices `mats`) of items; returns their number.
@@ -243,6 +240,19 @@ def fuse(  # type: ignore[no-untyped-def]
         _begin(mats, count * BLOCK, pending, low[count], high[count])
         count += 1
     return count
+
+
+@kernel(
+    INTS2, F64, REALS, REALS, INT, I64, I64, REALS, I64, REALS, REALS, REALS, COMPLEX,
+    returns=INT, group="noise",
+)  # fmt: skip
+def fuse(  # type: ignore[no-untyped-def]
+    items, params, gates, channels, n, low, high, mats, last, pending, work, out, matrix
+):
+    """See `fuse_items`."""
+    return fuse_items(
+        items, params, gates, channels, n, low, high, mats, last, pending, work, out, matrix
+    )
 
 
 class Blocks:

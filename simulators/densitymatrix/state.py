@@ -9,7 +9,15 @@ from numpy.typing import NDArray
 
 from simulators.circuit.analysis.measurements import MeasurementLayout
 from simulators.circuit.ir import num_words
-from simulators.compiler.kernel import I64, INT, REALS, WORD, WORDS2, kernel
+from simulators.compiler.kernel import (
+    I64,
+    INT,
+    REALS,
+    WORD,
+    WORDS2,
+    device_function,
+    kernel,
+)
 from simulators.densitymatrix.execute import Branches, distribution
 from simulators.execution import sampling
 from simulators.execution.outputs import Batch, FinalState, PauliStrings, SeedKey
@@ -57,8 +65,7 @@ class MixedState(FinalState):
         """Sample as `FinalState.sample`, in the order of the shots. `draw`: draw number."""
         records, odds = self._joint()
         edges = np.empty(odds.size)
-        size = max(1 << 10, 1 << (8 * odds.size - 1).bit_length())
-        cells = np.empty(size + 1, np.int64)
+        cells = np.empty(num_cells(odds.size) + 1, np.int64)
         _cumulate(np.ascontiguousarray(odds).reshape(-1), edges, cells)
         outcomes = np.empty((odds.size, records.shape[1]), np.uint64)
         _outcome_records(self.num_qubits, records, self._layout.source, outcomes)
@@ -117,8 +124,13 @@ class CombinedState(FinalState):
             yield records, None
 
 
-@kernel(REALS, REALS, I64, group="noise")
-def _cumulate(odds, edges, cells):  # type: ignore[no-untyped-def]
+def num_cells(outcomes: int) -> int:
+    """Number of equal parts in which draws of so many outcomes are looked up: see `cumulate`."""
+    return max(1 << 10, 1 << (8 * outcomes - 1).bit_length())
+
+
+@device_function
+def cumulate(odds, edges, cells):  # type: ignore[no-untyped-def]
     """Fill `edges` [outcomes], the cumulative sums, and `cells` [cells + 1]: the first outcome
     whose edge is above the lower bound of each of equal parts, whose number is a power of two.
 
@@ -138,11 +150,17 @@ def _cumulate(odds, edges, cells):  # type: ignore[no-untyped-def]
         cells[cell] = outcome
 
 
-@kernel(INT, WORDS2, I64, WORDS2, group="noise")
-def _outcome_records(num_qubits, records, source, outcomes):  # type: ignore[no-untyped-def]
-    """Fill `outcomes` [outcomes, words]: outcome k is basis state k mod 2^num_qubits of branch k //
-    2^num_qubits, with the record of the branch except for the clbits that read a qubit at the end;
-    clbit c reads qubit `source[c]`."""
+@kernel(REALS, REALS, I64, group="noise")
+def _cumulate(odds, edges, cells):  # type: ignore[no-untyped-def]
+    """See `cumulate`."""
+    cumulate(odds, edges, cells)
+
+
+@device_function
+def write_outcomes(num_qubits, records, source, outcomes):  # type: ignore[no-untyped-def]
+    """Fill `outcomes` [outcomes, words]: outcome k is basis state k mod 2^num_qubits of branch
+    k // 2^num_qubits, with the record of the branch but for the clbits that a qubit is read into at
+    the end; clbit c reads qubit `source[c]`."""
     for outcome in range(outcomes.shape[0]):
         branch = outcome >> num_qubits
         for word in range(outcomes.shape[1]):
@@ -154,8 +172,14 @@ def _outcome_records(num_qubits, records, source, outcomes):  # type: ignore[no-
                 outcomes[outcome, clbit >> 6] = outcomes[outcome, clbit >> 6] & mask | bit
 
 
-@kernel(REALS, I64, WORDS2, WORD, WORD, WORD, INT, WORDS2, group="noise")
-def _sample(edges, cells, outcomes, seed, binding, draw, first, records):  # type: ignore[no-untyped-def]
+@kernel(INT, WORDS2, I64, WORDS2, group="noise")
+def _outcome_records(num_qubits, records, source, outcomes):  # type: ignore[no-untyped-def]
+    """See `write_outcomes`."""
+    write_outcomes(num_qubits, records, source, outcomes)
+
+
+@device_function
+def draw_records(edges, cells, outcomes, seed, binding, draw, first, records):  # type: ignore[no-untyped-def]
     """Fill `records` [shots, words] with the records of the shots from `first` on."""
     total = edges[edges.size - 1]
     last = np.int64(edges.size - 1)
@@ -175,6 +199,12 @@ def _sample(edges, cells, outcomes, seed, binding, draw, first, records):  # typ
             outcome += 1
         for word in range(records.shape[1]):
             records[row, word] = outcomes[outcome, word]
+
+
+@kernel(REALS, I64, WORDS2, WORD, WORD, WORD, INT, WORDS2, group="noise")
+def _sample(edges, cells, outcomes, seed, binding, draw, first, records):  # type: ignore[no-untyped-def]
+    """See `draw_records`."""
+    draw_records(edges, cells, outcomes, seed, binding, draw, first, records)
 
 
 _DIGITS = {(0, 0): 0, (1, 0): 1, (1, 1): 2, (0, 1): 3}

@@ -50,8 +50,7 @@ _3 = np.uint64(3)
 
 @device_function
 def _flip_bit(records, start, seed, binding, draw, clbit, p01, p10, bound, scale):  # type: ignore[no-untyped-def]
-    """Flip one independent bit, as `_flip`. The acceptance, which is hard to predict, is no
-    branch."""
+    """`flip_records` of one bit. What is rarely predicted, the acceptance, is no branch."""
     end = start + records.shape[0]
     word, shift = clbit >> 6, np.uint64(clbit & 63)
     for b in range(start // _BLOCK, (end + _BLOCK - 1) // _BLOCK):
@@ -78,8 +77,8 @@ def _flip_bit(records, start, seed, binding, draw, clbit, p01, p10, bound, scale
                 records[shot - start, word] = record ^ np.uint64(flips) << shift
 
 
-@kernel(WORDS2, INT, WORD, WORD, U64, I64, I64, I64, REALS, REALS, group="noise")
-def _flip(  # type: ignore[no-untyped-def]
+@device_function
+def flip_records(  # type: ignore[no-untyped-def]
     records, start, seed, binding, draws, begins, clbits, table_begins, tables, bounds
 ):
     """Flip bits of `records` [n, words] of the shots from `start` on, in place.
@@ -137,12 +136,20 @@ def _flip(  # type: ignore[no-untyped-def]
                         break
 
 
+@kernel(WORDS2, INT, WORD, WORD, U64, I64, I64, I64, REALS, REALS, group="noise")
+def _flip(  # type: ignore[no-untyped-def]
+    records, start, seed, binding, draws, begins, clbits, table_begins, tables, bounds
+):
+    """See `flip_records`."""
+    flip_records(records, start, seed, binding, draws, begins, clbits, table_begins, tables, bounds)
+
+
 # Draw number, clbits, confusion, and the table of `_cumulated`.
 _Group = tuple[int, list[int], NDArray[np.float64], NDArray[np.float64]]
 
 
 class ReadoutStage(msgspec.Struct, frozen=True, eq=False):
-    """Readout error at the terminal measurements of one circuit; see `_flip` for the arrays."""
+    """Readout error at the terminal measurements of one circuit; its arrays: `flip_records`."""
 
     draws: NDArray[np.uint64]  # [groups]
     begins: NDArray[np.int64]  # [groups + 1]
@@ -281,8 +288,8 @@ class ReadoutStage(msgspec.Struct, frozen=True, eq=False):
 def _single_bits(  # type: ignore[no-untyped-def]
     source, operations, grouped, p01, p10, draws, clbits, tables, bounds
 ):
-    """Fill arrays of the clbits with an independent error; returns their number. `tables` [clbits,
-    4]: zeros, see `_flip`."""
+    """Fill arrays of the clbits that have an error of their own; returns how many there are.
+    `tables` [clbits, 4]: zeros, see `flip_records`."""
     count = 0
     for clbit in range(source.size):
         qubit = source[clbit]

@@ -12,8 +12,10 @@ from simulators.circuit.ir import Circuit
 from simulators.circuit.passes.attach_noise import attach_noise
 from simulators.control import RunControl
 from simulators.densitymatrix import engine
-from simulators.densitymatrix.plain_part import plain_part
+from simulators.densitymatrix.plain_counts import fits
+from simulators.densitymatrix.plain_part import PlainPart, plain_part
 from simulators.engine import Request, RunOptions
+from simulators.errors import Stopped
 from simulators.results import BindingResult
 
 ENGINE = engine.DensityMatrixEngine()
@@ -51,11 +53,11 @@ def random_circuit(rng: np.random.Generator, qubits: int) -> Arrays:
     return result
 
 
-def run(circuit: Circuit, model: DeviceModel, *outputs: str) -> BindingResult:
+def run(circuit: Circuit, model: DeviceModel, *outputs: str, shots: int = 3_000) -> BindingResult:
     options = RunOptions()
     noise = attach_noise(circuit, model)
     plan = ENGINE.plan(circuit, noise, options)
-    request = Request(3_000, 7, outputs)
+    request = Request(shots, 7, outputs)
     return ENGINE.run(plan, circuit, request, options, RunControl()).row(0)
 
 
@@ -75,6 +77,47 @@ def test_counts_and_memory_equal_those_of_the_single_passes(
             patch.setattr(engine, "plain_part", lambda *_: None)
             assert run(circuit, model, "counts", "memory") == found
     assert taken >= 6
+
+
+@pytest.mark.parametrize("shots", [1, 3_000, 70_000])
+def test_counts_of_few_qubits_are_those_of_the_kernels_one_by_one(
+    monkeypatch: pytest.MonkeyPatch, shots: int
+) -> None:
+    rng = np.random.default_rng(shots)
+    for values in MODELS:
+        circuit = random_circuit(rng, 4).circuit()
+        model = DeviceModel(5, **values)  # type: ignore[arg-type]
+        found = run(circuit, model, "counts", shots=shots)
+        with monkeypatch.context() as patch:
+            patch.setattr(engine, "fits", lambda *_: False)
+            assert run(circuit, model, "counts", shots=shots) == found
+
+
+def test_a_part_of_many_qubits_or_clbits_is_not_counted_in_one_call() -> None:
+    def part(qubits: int, clbits: int) -> PlainPart:
+        arrays = Arrays(qubits, clbits).add("h", [0])
+        for qubit in range(qubits - 1):
+            arrays.add("cx", [qubit, qubit + 1])
+        for qubit in range(qubits):
+            arrays.add("measure", [qubit], [qubit])
+        circuit = arrays.circuit()
+        result = plain_part(circuit, attach_noise(circuit, DeviceModel(qubits)), ("counts",))
+        assert result is not None
+        return result
+
+    assert fits(part(8, 12), ("counts",))
+    assert not fits(part(9, 12), ("counts",))
+    assert not fits(part(8, 13), ("counts",))
+    assert not fits(part(8, 12), ("counts", "memory"))
+
+
+def test_a_stopped_run_has_no_counts() -> None:
+    circuit = random_circuit(np.random.default_rng(1), 4).circuit()
+    plan = ENGINE.plan(circuit, attach_noise(circuit, DeviceModel(4)), RunOptions())
+    control = RunControl()
+    control.stop()
+    with pytest.raises(Stopped):
+        ENGINE.run(plan, circuit, Request(100, 7, ("counts",)), RunOptions(), control)
 
 
 def bell() -> Arrays:
