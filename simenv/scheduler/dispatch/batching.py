@@ -16,13 +16,18 @@ from simenv.scheduler.state.pools import Pool, Worker
 from simenv.scheduler.state.state import SchedulerState
 
 CHUNK_US = 1_500.0
-MEDIUM_US = 500.0  # from here on few tasks share a chunk,
-MEDIUM_CHUNK_US = 3_000.0  # which has more work; the worker returns a part of the results early
+MEDIUM_US = 500.0  # from here on a task is so long that few share a chunk:
+MEDIUM_CHUNK_US = 5_000.0  # those have more work, and its worker returns a part of it on the way
 CHUNK_TASKS = 128
-CHUNK_BYTES = 8 * 2**20  # of programs and bindings, so that a chunk fits into a message
-ALONE_US = 1_000.0
-PAUSE_NS = 2_000_000  # longest pause between two chunks of a worker that counts as work
-ANNOUNCE_US = 2_000.0  # from here on a worker sends Started before it runs the task
+CHUNK_BYTES = 8 * 2**20  # of programs and bindings: no chunk may pass what a message can carry
+ALONE_US = 2_500.0
+PAUSE_NS = 2_000_000  # between two chunks of a worker for which others wait
+ANNOUNCE_US = 2_000.0  # from here a worker says Started before it runs
+
+
+def ahead_us(cost_us: float) -> float:
+    """Work that a worker may hold, of tasks of that cost, when it is sent the next chunk."""
+    return CHUNK_US if cost_us < MEDIUM_US else MEDIUM_CHUNK_US / 2
 
 
 def build_chunk(

@@ -19,7 +19,13 @@ from simenv.scheduler.dispatch import (
     kept_states,
     resizing,
 )
-from simenv.scheduler.dispatch.batching import CHUNK_BYTES, CHUNK_TASKS, CHUNK_US, build_chunk
+from simenv.scheduler.dispatch.batching import (
+    CHUNK_BYTES,
+    CHUNK_TASKS,
+    CHUNK_US,
+    ahead_us,
+    build_chunk,
+)
 from simenv.scheduler.queueing.queue import LONG_US
 from simenv.scheduler.state import owner_usage
 from simenv.scheduler.state.devices import refresh_room
@@ -264,14 +270,15 @@ def _prefetch_chunk(
             or worker.slots > 1
             or worker.granted_slots  # it runs a wide task, whose slots will be returned
             or worker.held_us > PREFETCH_MAX_US
-            or (worker.held_us > CHUNK_US and len(worker.held) > 1)
-            or worker.host.free_slots < worker.host.claimed_slots  # a gang waits for its slot
+            or worker.host.free_slots < worker.host.claimed_slots  # its slot is waited for
             or now_ns - worker.working_since_ns > PREFETCH_LATE_NS
         ):
             continue
         first = next(iter(worker.held.values()))
         if first.incident:
             continue  # a suspect travels alone
+        if worker.held_us > ahead_us(first.cost_us) and len(worker.held) > 1:
+            continue
         if best is None or worker.held_us < best.held_us:
             best = worker
     if best is None:

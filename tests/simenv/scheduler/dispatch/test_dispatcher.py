@@ -55,19 +55,27 @@ def test_few_tasks_are_split_evenly_among_workers() -> None:
     assert sorted(len(send.records) for send in machine.assign()) == [5, 5]
 
 
-def test_tasks_of_half_a_millisecond_share_chunks_of_three_milliseconds() -> None:
+def test_tasks_of_half_a_millisecond_share_chunks_of_five_milliseconds() -> None:
     machine = CheckedScheduler(workers=1)
-    machine.submit(12, cost=700.0)
+    machine.submit(20, cost=700.0)
     sends = machine.assign()
-    assert [len(send.records) for send in sends] == [4]
+    assert [len(send.records) for send in sends] == [7]
     assert not sends[0].announce
-    machine.finish(sends[0].records[:2])
-    assert [len(send.records) for send in machine.assign()] == [4]
+    machine.finish(sends[0].records[:3])
+    assert not machine.assign()
+    machine.finish(sends[0].records[3:4])
+    assert [len(send.records) for send in machine.assign()] == [7]
 
 
-def test_task_above_one_millisecond_is_sent_in_its_own_chunk() -> None:
+def test_tasks_of_two_milliseconds_travel_in_pairs() -> None:
     machine = CheckedScheduler(workers=1)
-    machine.submit(3, cost=1_200.0)
+    machine.submit(6, cost=2_000.0)
+    assert [len(send.records) for send in machine.assign()] == [2]
+
+
+def test_task_above_half_a_chunk_is_sent_in_its_own_chunk() -> None:
+    machine = CheckedScheduler(workers=1)
+    machine.submit(3, cost=2_600.0)
     assert [len(send.records) for send in machine.assign()] == [1, 1]
 
 

@@ -11,7 +11,7 @@ from simenv.scheduler.core.types import SubmitBatch, TaskRecord
 from simenv.scheduler.events import devices
 from simenv.scheduler.invariants import check
 
-ALONE_US = 1_500.0  # such a task travels alone
+ALONE_US = 2_500.0  # such a task travels alone
 
 
 def submit(
