@@ -84,13 +84,22 @@ class DeviceRegistry:
         return future
 
     def document(self, digest: str, body: bytes) -> Future[EmulatedDevice]:
-        """Parse a stored document. The Future raises OptionError."""
-        future = self._documents.get(digest)
+        """A document that was stored. The Future raises OptionError."""
+        future = self._documents.get(digest) or self._device_of(digest)
         if future is None:
             if len(self._documents) >= 256:
                 self._documents.clear()
             future = self._documents[digest] = self._thread.submit(_parsed, body, "")
         return future
+
+    def _device_of(self, digest: str) -> Future[EmulatedDevice] | None:
+        """The device that was read and has this document; None where there is none."""
+        for loaded in self._known.values():
+            future = loaded.future
+            is_read = future.done() and not future.cancelled() and future.exception() is None
+            if is_read and future.result().digest == digest:
+                return future
+        return None
 
     def drift(self, name: str, spec: DriftSpec, folder: Path) -> Future[Drift]:
         """Read the drift of a device. The Future raises NotFoundError, OptionError."""
