@@ -6,6 +6,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 import msgspec
+import numpy as np
+from numpy.typing import NDArray
 
 from simulators.catalog import DEFAULT_ENGINE, SMALL_QUBITS, card, trial_operations
 from simulators.catalog.preference import (
@@ -20,11 +22,13 @@ from simulators.circuit.ir import Circuit
 
 
 def choice_profile(
-    circuit: Circuit, outputs: tuple[str, ...] = (), labels: Iterable[str] = ()
+    circuit: Circuit,
+    outputs: tuple[str, ...] = (),
+    labels: Iterable[str] = (),
+    counted: NDArray[np.int64] | None = None,
 ) -> Profile:
-    """Profile as `profiler.profile`, with a trial. A trial may take a second, so no thread that
-    others wait for may call this."""
-    result = profile(circuit, outputs, labels)
+    """As `profiler.profile`. A trial may take a second, so it is not made where others wait."""
+    result = profile(circuit, outputs, labels, counted)
     dense = card(DEFAULT_ENGINE)
     if dense is None or result.num_qubits <= SMALL_QUBITS:
         return result

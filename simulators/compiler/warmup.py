@@ -31,6 +31,7 @@ _MODULES: dict[Group, tuple[str, ...]] = {
     "light_cone": (
         "simulators.circuit.passes.light_cone",
         "simulators.circuit.passes.components",
+        "simulators.circuit.analysis.cone_size",
     ),
     "wide": (*_GENERAL, f"{_STATEVECTOR}.small.merged_evolution"),
     "deferred": (*_GENERAL, f"{_STATEVECTOR}.small.batch"),

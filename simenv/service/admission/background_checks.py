@@ -23,10 +23,10 @@ from simenv.service.admission import calls, parts, rules
 from simenv.service.support.fair_queue import FairQueue
 from simulators.catalog import DENSE_QUBITS, SMALL_QUBITS
 from simulators.chain.choice_profile import choice_profile
+from simulators.circuit.analysis import cone_size
 from simulators.circuit.analysis.profile import Profile
 from simulators.circuit.analysis.profiler import non_clifford_gates, profile
 from simulators.circuit.ir import Circuit
-from simulators.circuit.passes import light_cone
 from simulators.circuit.validation import admission
 
 BESIDE_BYTES = 2**18  # packed programs of this size or more are checked in the thread
@@ -123,13 +123,13 @@ def _takes_long(packed: bytes, terms: TaskOptions) -> bool:
     engine."""
     if len(packed) >= BESIDE_BYTES or is_call(terms):
         return len(packed) >= BESIDE_BYTES
-    if light_cone.is_loaded() and terms.engine != AUTO:
+    if cone_size.is_loaded() and terms.engine != AUTO:
         return False
     try:
         declared, used = qubits_of(packed)
     except (msgspec.MsgspecError, TypeError):
-        return False  # the check raises the error
-    if not light_cone.is_loaded():
+        return False  # the look says what is wrong
+    if not cone_size.is_loaded():
         return declared > SMALL_QUBITS
     return declared > DENSE_QUBITS and used > SMALL_QUBITS
 
@@ -141,11 +141,11 @@ def look(packed: bytes, terms: TaskOptions, device: DeviceChecks | None = None) 
         return calls.examined(packed, terms)
     program = open_program(packed)
     circuit = Circuit.from_program(program)
-    wrong = admission.validation_error(circuit)
+    wrong, counted = admission.validated(circuit)
     if wrong:
         raise ProgramError(f"the program is not valid: {wrong}")
     looked = choice_profile if terms.engine == AUTO else profile
-    result = looked(circuit, terms.outputs, rules.labels(terms))
+    result = looked(circuit, terms.outputs, rules.labels(terms), counted)
     if not result.may_be_clifford and terms.engine != AUTO and takes_clifford_alone(terms.engine):
         result = msgspec.structs.replace(result, non_clifford=non_clifford_gates(circuit))
     if terms.parts is not None:

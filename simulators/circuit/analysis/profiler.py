@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from simulators.catalog import DENSE_QUBITS, LIGHT_BITS, SMALL_QUBITS
+from simulators.circuit.analysis.cone_size import cone_size
 from simulators.circuit.analysis.interaction_width import contraction_width
 from simulators.circuit.analysis.measurements import has_mid_circuit_ops
 from simulators.circuit.analysis.profile import Kept, Profile
@@ -185,10 +186,16 @@ def non_clifford_gates(circuit: Circuit) -> int:
     return int(np.count_nonzero(kinds == _NEVER) + np.unique(owner[between]).size)
 
 
-def profile(circuit: Circuit, outputs: tuple[str, ...] = (), labels: Iterable[str] = ()) -> Profile:
-    """Profile of an admissible circuit. `outputs`: requested outputs, with the `labels` of all
-    Pauli strings; without outputs the light cone is not computed."""
-    _, result = operations.checked(circuit)
+def profile(
+    circuit: Circuit,
+    outputs: tuple[str, ...] = (),
+    labels: Iterable[str] = (),
+    counted: NDArray[np.int64] | None = None,
+) -> Profile:
+    """The profile of an admissible circuit. `outputs`: what is asked of it, `labels` are those of
+    all Pauli strings; without any, what is left of it is not looked for. `counted`: what
+    `operations.counted` found, where it was asked before."""
+    result = operations.counted(circuit)[1] if counted is None else counted
     more = traits(circuit)
     branching = has_mid_circuit_ops(circuit, np.empty(circuit.ops.size, np.int64))
     return Profile(
@@ -221,7 +228,12 @@ def profile(circuit: Circuit, outputs: tuple[str, ...] = (), labels: Iterable[st
 
 
 def _kept(circuit: Circuit, outputs: tuple[str, ...], labels: Iterable[str]) -> Kept | None:
-    result = partition(circuit, output_support(outputs, labels, circuit))
+    support = output_support(outputs, labels, circuit)
+    if support is not None and support.clbits and not support.levels:
+        kept, several = cone_size(circuit)
+        if not several:
+            return kept
+    result = partition(circuit, support)
     if not result.parts:
         return None
     rows = circuit.table.rows

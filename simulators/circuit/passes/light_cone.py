@@ -133,8 +133,8 @@ def gate_levels(kind, qubits, first, count, levels):  # type: ignore[no-untyped-
     return False
 
 
-@kernel(NAMES, NAMES, U16, U16, U16, INT, INT, INT, U8, U8, U8, U8, returns=INT, group="light_cone")
-def _light_cone_kernel(  # type: ignore[no-untyped-def]
+@device_function
+def walk_cone(  # type: ignore[no-untyped-def]
     rows, kinds, ops, qubits, clbits, bits_seen, blocks, phases, levels, turned, written, kept
 ):
     """Fill `kept` [operations]; returns the number of dropped operations with an effect. Without
@@ -186,6 +186,16 @@ def _light_cone_kernel(  # type: ignore[no-untyped-def]
     return gone
 
 
+@kernel(NAMES, NAMES, U16, U16, U16, INT, INT, INT, U8, U8, U8, U8, returns=INT, group="light_cone")
+def _light_cone_kernel(  # type: ignore[no-untyped-def]
+    rows, kinds, ops, qubits, clbits, bits_seen, blocks, phases, levels, turned, written, kept
+):
+    """See `walk_cone`."""
+    return walk_cone(
+        rows, kinds, ops, qubits, clbits, bits_seen, blocks, phases, levels, turned, written, kept
+    )
+
+
 @device_function
 def root_of(parent, node):  # type: ignore[no-untyped-def]
     while parent[node] != node:
@@ -199,8 +209,8 @@ def join(parent, a, b):  # type: ignore[no-untyped-def]
     parent[root_of(parent, a)] = root_of(parent, b)
 
 
-@kernel(NAMES, U16, U16, U16, I32, I64, INT, INT, U8, U8, I64, returns=INT, group="light_cone")
-def _components_kernel(  # type: ignore[no-untyped-def]
+@device_function
+def walk_components(  # type: ignore[no-untyped-def]
     rows, ops, qubits, clbits, tokens, starts, first_bit, first_op, kept, needed, parent
 ):
     """Fill parent[node]: one node of its component; returns 1 if needed qubits have several
@@ -253,6 +263,16 @@ def _components_kernel(  # type: ignore[no-untyped-def]
             elif parent[q] != first:
                 several = 1
     return several
+
+
+@kernel(NAMES, U16, U16, U16, I32, I64, INT, INT, U8, U8, I64, returns=INT, group="light_cone")
+def _components_kernel(  # type: ignore[no-untyped-def]
+    rows, ops, qubits, clbits, tokens, starts, first_bit, first_op, kept, needed, parent
+):
+    """See `walk_components`."""
+    return walk_components(
+        rows, ops, qubits, clbits, tokens, starts, first_bit, first_op, kept, needed, parent
+    )
 
 
 def light_cone(circuit: Circuit, clbits: bool, levels: bytes) -> tuple[NDArray[np.bool_], int]:
@@ -316,3 +336,9 @@ def is_loaded() -> bool:
     """Return whether the kernels of this module are loaded. Until then the first call loads them,
     which takes seconds if they must be compiled."""
     return _light_cone_kernel.is_loaded and _components_kernel.is_loaded
+
+
+def load() -> None:
+    """Load the kernels of this module."""
+    _light_cone_kernel.load()
+    _components_kernel.load()

@@ -6,10 +6,12 @@ because this check did.
 
 from __future__ import annotations
 
+import functools
+
 import numpy as np
 from numpy.typing import NDArray
 
-from simulators.circuit.ir import MAX_CLBITS, MAX_NESTING, MAX_QUBITS, Circuit
+from simulators.circuit.ir import MAX_CLBITS, MAX_NESTING, MAX_QUBITS, Circuit, Table
 from simulators.circuit.validation import expressions, operations
 
 MAX_SLOTS = 2**20
@@ -64,19 +66,23 @@ _TEXTS = {
 
 
 def validation_error(circuit: Circuit) -> str:
-    """Reason why no engine can run the circuit; "" if it is valid."""
+    """Why the circuit cannot be run by any engine; "" if it can."""
+    return validated(circuit)[0]
+
+
+def validated(circuit: Circuit) -> tuple[str, NDArray[np.int64] | None]:
+    """As `validation_error`; and of a circuit that can be run, what `operations.counted` found."""
     text = circuit.fault or circuit.table.problem or _sizes(circuit)
     if text:
-        return text
-    fault, result = operations.checked(circuit)
+        return text, None
+    fault, found = operations.counted(circuit)
     if fault != operations.SOUND:
-        return _where(circuit, result) + _TEXTS[fault].format(result[operations.DETAIL])
+        return _where(circuit, found) + _TEXTS[fault].format(found[operations.DETAIL]), None
+    owners = int(found[operations.OWNERS])
     text = _matrices(circuit)
-    if text:
-        return text
-    if not result[operations.OWNERS] and not circuit.conditions.size:
-        return ""
-    return _expressions(circuit, int(result[operations.OWNERS]))
+    if not text and (owners or circuit.conditions_data):
+        text = _expressions(circuit, owners, found.copy())
+    return text, found
 
 
 def _sizes(circuit: Circuit) -> str:
@@ -112,8 +118,15 @@ def _variables(circuit: Circuit) -> str:
     return ""
 
 
+@functools.lru_cache(maxsize=1024)
+def _widths(table: Table) -> list[int]:
+    """Qubits of each row that stands for a matrix."""
+    widths: list[int] = table.rows[table.matrix >= 0, 1].tolist()
+    return widths
+
+
 def _matrices(circuit: Circuit) -> str:
-    wanted = circuit.table.rows[circuit.table.matrix >= 0, 1].tolist()
+    wanted = _widths(circuit.table)
     if not wanted and not circuit.matrices:
         return ""
     if len(wanted) != len(circuit.matrices):
