@@ -17,7 +17,7 @@ from simenv.scheduler.routing.engine_support import (
 )
 from simenv.scheduler.routing.ranks import RankFit
 from simulators import catalog
-from simulators.catalog import EngineCard
+from simulators.catalog import CostQuery, EngineCard
 from simulators.circuit.analysis.profile import Profile
 
 AUTO = "auto"
@@ -160,15 +160,42 @@ def route_on(
     reason: str,
 ) -> Route:
     noise = profile.noise
-    query = cost_query(card, terms, ranks=fit.used)
-    query = msgspec.structs.replace(query, bandwidth=fit.bandwidth)
-    if noise is not None and noise.kinds:  # cost is not linear: use the shots of its tasks
-        query = msgspec.structs.replace(query, shots=noise.shots)
-        start_s = many_s = card.costs.seconds(profile, query, 1)
-    else:
-        start_s = card.costs.seconds(profile, query, 1)
-        query = msgspec.structs.replace(query, shots=SHOTS_PROBE)
-        many_s = card.costs.seconds(profile, query, 1)
+    if noise is not None and noise.kinds:  # not linear: of so many shots as its tasks have
+        query = query_on(card, fit, terms, noise.shots)
+        return placed_route(card, fit, profile, limits, reason, time_us(card, profile, query))
+    start_s = card.costs.seconds(profile, query_on(card, fit, terms), 1)
+    many_s = card.costs.seconds(profile, query_on(card, fit, terms, SHOTS_PROBE), 1)
+    shot_us = two_digits((many_s - start_s) * 1e6 / SHOTS_PROBE)
+    return placed_route(card, fit, profile, limits, reason, two_digits(start_s * 1e6), shot_us)
+
+
+def query_on(card: EngineCard, fit: RankFit, terms: TaskOptions, shots: int = 0) -> CostQuery:
+    """The query for the cost of so many shots on these ranks."""
+    query = cost_query(card, terms, shots, fit.used)
+    return msgspec.structs.replace(query, bandwidth=fit.bandwidth)
+
+
+def time_us(card: EngineCard, profile: Profile, query: CostQuery) -> float:
+    """Expected time on one slot."""
+    return two_digits(card.costs.seconds(profile, query, 1) * 1e6)
+
+
+def two_digits(value: float) -> float:
+    """All that an estimate is worth; so programs of one kind share a route."""
+    return float(f"{value:.2g}")
+
+
+def placed_route(
+    card: EngineCard,
+    fit: RankFit,
+    profile: Profile,
+    limits: ClusterLimits,
+    reason: str,
+    evolve_us: float,
+    shot_us: float = 0.0,
+) -> Route:
+    """The route with these times on one slot."""
+    noise = profile.noise
     narrow = profile.num_qubits <= catalog.SMALL_QUBITS
     alone = narrow or not card.threads or fit.ranks > 1
     return Route(
@@ -177,9 +204,8 @@ def route_on(
         pool=fit.pool,
         num_qubits=profile.num_qubits,
         memory_bytes=fit.memory_bytes,
-        # Estimates are good to two digits; rounding lets programs of one kind share a route.
-        evolve_us=float(f"{start_s * 1e6:.2g}"),
-        shot_us=float(f"{(many_s - start_s) * 1e6 / SHOTS_PROBE:.2g}"),
+        evolve_us=evolve_us,
+        shot_us=shot_us,
         max_slots=1 if alone else max(node.slots for node in nodes_of(limits)),
         ranks=fit.ranks,
         device_shot_ns=0.0 if noise is None else noise.device_shot_ns,

@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import functools
 import math
+from collections.abc import Iterable
+from operator import itemgetter
 
 import msgspec
 
@@ -21,8 +23,10 @@ from simenv.scheduler.routing.candidates import (
     candidate,
     describe_pool,
     judged,
-    route_on,
+    placed_route,
+    query_on,
     runs,
+    time_us,
 )
 from simenv.scheduler.routing.engine_support import (
     EMPTY_SNAPSHOT,
@@ -33,7 +37,7 @@ from simenv.scheduler.routing.engine_support import (
 from simenv.scheduler.routing.ranks import RankFit
 from simenv.text import size
 from simulators import catalog
-from simulators.catalog import EngineCard
+from simulators.catalog import CostQuery, EngineCard
 from simulators.circuit.analysis.profile import Profile
 
 __all__ = [
@@ -112,15 +116,16 @@ def _noisy_route(
     )  # fmt: skip
     shape = msgspec.structs.replace(profile, noise=noise)
     asked = terms.precision, terms.outputs, terms.options, terms.ranks, terms.device
-    candidates = []
-    for card, fit, reason in _runnable(shape, asked, pools, limits):
+    costs = []
+    for place, (card, fit, reason, query) in enumerate(_runnable(shape, asked, pools, limits)):
         effective = card.effective_profile(profile, terms.outputs)
-        chosen = route_on(card, fit, effective, terms, limits, reason)
-        candidates.append(EngineCandidate(card.name, chosen, None, reason))
-    if not candidates:
+        costs.append((time_us(card, effective, query), place, card, fit, effective, reason))
+    if not costs:
         return None
-    candidates.sort(key=_expected_us)
-    return _with_costs(candidates).route
+    costs.sort(key=itemgetter(0, 1))
+    evolve_us, _, card, fit, effective, reason = costs[0]
+    times = _noisy_times((each[2].name, each[0]) for each in costs)
+    return placed_route(card, fit, effective, limits, f"{reason}; {times}", evolve_us)
 
 
 _Asked = tuple[str, tuple[str, ...], tuple[tuple[str, float], ...], int, str]
@@ -129,12 +134,10 @@ _Asked = tuple[str, tuple[str, ...], tuple[tuple[str, float], ...], int, str]
 @functools.lru_cache(maxsize=4096)
 def _runnable(
     shape: Profile, asked: _Asked, pools: tuple[PoolSpec, ...], limits: ClusterLimits
-) -> tuple[tuple[EngineCard, RankFit, str], ...]:
-    """Return the engines of `auto` that can run circuits with noise of this shape, in their order.
-
-    Each comes with its ranks and its reason. `asked`: precision, outputs, options, ranks and device
-    of the terms.
-    """
+) -> tuple[tuple[EngineCard, RankFit, str, CostQuery], ...]:
+    """The engines of `auto` that can run circuits with noise of this shape, in their order, with
+    ranks, reasons and the queries for their costs. `asked`: precision, outputs, options, ranks and
+    device of the terms."""
     precision, outputs, options, number, device = asked
     terms = TaskOptions(
         precision=precision, outputs=outputs, options=options, ranks=number, device=device
@@ -144,7 +147,12 @@ def _runnable(
         (card, judged(card, _pools(terms, pools), shape, terms, limits, AUTO))
         for card in _automatic_cards(shape, terms, _pools(terms, pools))
     )
-    return tuple((card, fit, text) for card, (fit, text) in results if isinstance(fit, RankFit))
+    shots = 0 if shape.noise is None else shape.noise.shots
+    return tuple(
+        (card, fit, text, query_on(card, fit, terms, shots))
+        for card, (fit, text) in results
+        if isinstance(fit, RankFit)
+    )
 
 
 def _automatic_cards(
@@ -206,6 +214,7 @@ def _expected_us(candidate: EngineCandidate) -> float:
     return 0.0 if candidate.route is None else candidate.route.evolve_us
 
 
+@functools.lru_cache(maxsize=4096)
 def _about(value: float) -> float:
     """Return the nearest of 1, 2 and 5 times a power of ten.
 
@@ -216,18 +225,20 @@ def _about(value: float) -> float:
     return unit * min((1.0, 2.0, 5.0, 10.0), key=lambda step: abs(math.log(value / unit / step)))
 
 
+def _noisy_times(times_us: Iterable[tuple[str, float]]) -> str:
+    """Expected times of engines, in words."""
+    texts = [f"{name} {_about(us * 1e-3):g} ms" for name, us in times_us]
+    return f"expected time with noise: {', '.join(texts)}"
+
+
 def _with_costs(candidates: list[EngineCandidate]) -> EngineCandidate:
     """Return the first candidate; its reason lists the expected times of all that can run the
     circuit."""
     chosen = candidates[0]
     if chosen.route is None:
         return chosen
-    times = ", ".join(
-        f"{each.engine} {_about(each.route.evolve_us * 1e-3):g} ms"
-        for each in candidates
-        if each.route
-    )
-    reason = f"{chosen.text}; expected time with noise: {times}"
+    times = _noisy_times((each.engine, each.route.evolve_us) for each in candidates if each.route)
+    reason = f"{chosen.text}; {times}"
     route = msgspec.structs.replace(chosen.route, reason=reason)
     return msgspec.structs.replace(chosen, route=route, text=reason)
 
