@@ -25,7 +25,16 @@ from simulators.circuit.device_check import DeviceLimits
 from simulators.circuit.ir import Circuit
 from simulators.circuit.passes.attach_noise import NoiseAttachment
 from simulators.circuit.passes.durations import ShotTimes
+from simulators.compiler.kernel import kernels
 from simulators.errors import EngineError
+
+
+def _compile_others() -> None:
+    """Compile the kernels that a first circuit did without, where they are not on disk: in the
+    loop's thread that would keep everybody waiting."""
+    for each in kernels("attachment"):
+        if not each.is_stored:
+            each.load()
 
 
 class DeviceContext:
@@ -101,7 +110,9 @@ class DeviceContext:
                 )
         except (EngineError, NoiseError) as error:
             raise InfeasibleError(f"noise: {error}", hint=getattr(error, "hint", "")) from error
-        self.is_loaded = True
+        if not self.is_loaded:
+            _compile_others()
+            self.is_loaded = True
         return noise
 
     def _too_wide(self, circuit: Circuit) -> SimenvError | None:
