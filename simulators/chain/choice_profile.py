@@ -6,8 +6,6 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 import msgspec
-import numpy as np
-from numpy.typing import NDArray
 
 from simulators.catalog import DEFAULT_ENGINE, SMALL_QUBITS, card, trial_operations
 from simulators.catalog.preference import (
@@ -22,13 +20,11 @@ from simulators.circuit.ir import Circuit
 
 
 def choice_profile(
-    circuit: Circuit,
-    outputs: tuple[str, ...] = (),
-    labels: Iterable[str] = (),
-    counted: NDArray[np.int64] | None = None,
+    circuit: Circuit, outputs: tuple[str, ...] = (), labels: Iterable[str] = ()
 ) -> Profile:
-    """As `profiler.profile`. A trial may take a second, so it is not made where others wait."""
-    result = profile(circuit, outputs, labels, counted)
+    """Profile as `profiler.profile`, with a trial. A trial may take a second, so no thread that
+    others wait for may call this."""
+    result = profile(circuit, outputs, labels)
     dense = card(DEFAULT_ENGINE)
     if dense is None or result.num_qubits <= SMALL_QUBITS:
         return result

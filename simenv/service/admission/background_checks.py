@@ -128,7 +128,7 @@ def _takes_long(packed: bytes, terms: TaskOptions) -> bool:
     try:
         declared, used = qubits_of(packed)
     except (msgspec.MsgspecError, TypeError):
-        return False  # the look says what is wrong
+        return False  # the check raises the error
     if not cone_size.is_loaded():
         return declared > SMALL_QUBITS
     return declared > DENSE_QUBITS and used > SMALL_QUBITS
@@ -141,11 +141,11 @@ def look(packed: bytes, terms: TaskOptions, device: DeviceChecks | None = None) 
         return calls.examined(packed, terms)
     program = open_program(packed)
     circuit = Circuit.from_program(program)
-    wrong, counted = admission.validated(circuit)
+    wrong = admission.validation_error(circuit)
     if wrong:
         raise ProgramError(f"the program is not valid: {wrong}")
     looked = choice_profile if terms.engine == AUTO else profile
-    result = looked(circuit, terms.outputs, rules.labels(terms), counted)
+    result = looked(circuit, terms.outputs, rules.labels(terms))
     if not result.may_be_clifford and terms.engine != AUTO and takes_clifford_alone(terms.engine):
         result = msgspec.structs.replace(result, non_clifford=non_clifford_gates(circuit))
     if terms.parts is not None:

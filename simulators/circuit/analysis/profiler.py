@@ -186,16 +186,10 @@ def non_clifford_gates(circuit: Circuit) -> int:
     return int(np.count_nonzero(kinds == _NEVER) + np.unique(owner[between]).size)
 
 
-def profile(
-    circuit: Circuit,
-    outputs: tuple[str, ...] = (),
-    labels: Iterable[str] = (),
-    counted: NDArray[np.int64] | None = None,
-) -> Profile:
-    """The profile of an admissible circuit. `outputs`: what is asked of it, `labels` are those of
-    all Pauli strings; without any, what is left of it is not looked for. `counted`: what
-    `operations.counted` found, where it was asked before."""
-    result = operations.counted(circuit)[1] if counted is None else counted
+def profile(circuit: Circuit, outputs: tuple[str, ...] = (), labels: Iterable[str] = ()) -> Profile:
+    """Profile of an admissible circuit. `outputs`: requested outputs, with the `labels` of all
+    Pauli strings; without outputs the light cone is not computed."""
+    _, result = operations.checked(circuit)
     more = traits(circuit)
     branching = has_mid_circuit_ops(circuit, np.empty(circuit.ops.size, np.int64))
     return Profile(

@@ -66,23 +66,19 @@ _TEXTS = {
 
 
 def validation_error(circuit: Circuit) -> str:
-    """Why the circuit cannot be run by any engine; "" if it can."""
-    return validated(circuit)[0]
-
-
-def validated(circuit: Circuit) -> tuple[str, NDArray[np.int64] | None]:
-    """As `validation_error`; and of a circuit that can be run, what `operations.counted` found."""
+    """Reason why no engine can run the circuit; "" if it is valid."""
     text = circuit.fault or circuit.table.problem or _sizes(circuit)
     if text:
-        return text, None
-    fault, found = operations.counted(circuit)
+        return text
+    fault, result = operations.checked(circuit)
     if fault != operations.SOUND:
-        return _where(circuit, found) + _TEXTS[fault].format(found[operations.DETAIL]), None
-    owners = int(found[operations.OWNERS])
+        return _where(circuit, result) + _TEXTS[fault].format(result[operations.DETAIL])
     text = _matrices(circuit)
-    if not text and (owners or circuit.conditions_data):
-        text = _expressions(circuit, owners, found.copy())
-    return text, found
+    if text:
+        return text
+    if not result[operations.OWNERS] and not circuit.conditions.size:
+        return ""
+    return _expressions(circuit, int(result[operations.OWNERS]))
 
 
 def _sizes(circuit: Circuit) -> str:
@@ -119,14 +115,13 @@ def _variables(circuit: Circuit) -> str:
 
 
 @functools.lru_cache(maxsize=1024)
-def _widths(table: Table) -> list[int]:
+def _matrix_widths(table: Table) -> tuple[int, ...]:
     """Qubits of each row that stands for a matrix."""
-    widths: list[int] = table.rows[table.matrix >= 0, 1].tolist()
-    return widths
+    return tuple(table.rows[table.matrix >= 0, 1].tolist())
 
 
 def _matrices(circuit: Circuit) -> str:
-    wanted = _widths(circuit.table)
+    wanted = _matrix_widths(circuit.table)
     if not wanted and not circuit.matrices:
         return ""
     if len(wanted) != len(circuit.matrices):

@@ -197,11 +197,23 @@ def check_operations(  # type: ignore[no-untyped-def]
     return _slots(slots, num_slots, params.size, report)
 
 
-def counted(circuit: Circuit) -> tuple[int, NDArray[np.int64]]:
-    """The first fault of a circuit's operations, and what `check_operations` reports."""
-    report = np.empty(circuit.table.found_size, np.int64)
-    fault: int = check_operations(
-        circuit.table.rows, circuit.ops, circuit.qubits, circuit.clbits, circuit.params,
-        circuit.slots, circuit.num_slots, circuit.num_qubits, circuit.num_clbits, report,
-    )  # fmt: skip
-    return fault, report
+def checked(circuit: Circuit) -> tuple[int, NDArray[np.int64]]:
+    """SOUND or the first fault, and the findings: int64 [FINDINGS]. Looked for once in a circuit,
+    which never changes, and kept in it."""
+    kept: tuple[int, NDArray[np.int64]] | None = circuit.__dict__.get("_checked")
+    if kept is None:
+        report = np.empty(circuit.table.found_size, np.int64)
+        fault = check_operations(
+            circuit.table.rows,
+            circuit.ops,
+            circuit.qubits,
+            circuit.clbits,
+            circuit.params,
+            circuit.slots,
+            circuit.num_slots,
+            circuit.num_qubits,
+            circuit.num_clbits,
+            report,
+        )
+        kept = circuit.__dict__["_checked"] = fault, report[:FINDINGS].copy()
+    return kept
