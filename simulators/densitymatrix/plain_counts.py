@@ -36,9 +36,10 @@ from simulators.results import BindingResult
 _MAX_QUBITS = 8  # of wider states, threads share the work
 _MAX_CLBITS = 12  # whose outcomes are counted in a table
 _SHOTS_AT_ONCE = 1 << 16  # those of one block of `flip_records`
-_EXACT = ReadoutStage(
-    np.zeros(0, np.uint64), *np.zeros((3, 0), np.int64), np.zeros(0), np.zeros(0)
-)  # no readout error
+_NONE = np.zeros(0, np.int64)
+_EXACT = ReadoutStage(  # no readout error
+    np.zeros(0, np.uint64), _NONE, _NONE, _NONE, np.zeros(0), np.zeros(0)
+)
 
 
 def fits(part: PlainPart, outputs: tuple[str, ...]) -> bool:

@@ -84,7 +84,7 @@ class DeviceRegistry:
         return future
 
     def document(self, digest: str, body: bytes) -> Future[EmulatedDevice]:
-        """A document that was stored. The Future raises OptionError."""
+        """Read a stored document. The Future raises OptionError."""
         future = self._documents.get(digest) or self._device_of(digest)
         if future is None:
             if len(self._documents) >= 256:
@@ -93,8 +93,8 @@ class DeviceRegistry:
         return future
 
     def _device_of(self, digest: str) -> Future[EmulatedDevice] | None:
-        """The device that was read and has this document; None where there is none."""
-        for loaded in self._known.values():
+        """Return the device that was read and has this document; None if there is none."""
+        for loaded in self._cache.values():
             future = loaded.future
             is_read = future.done() and not future.cancelled() and future.exception() is None
             if is_read and future.result().digest == digest:
