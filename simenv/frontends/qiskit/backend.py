@@ -22,6 +22,7 @@ from simenv.client.reservations import Reservation
 from simenv.client.submission.batch import BatchItem, submit_batch
 from simenv.client.submission.options import BatchOptions, item_seeds
 from simenv.client.tasks.task import Task
+from simenv.frontends.qiskit.conversion import disjoint
 from simenv.frontends.qiskit.errors import refusals
 from simenv.frontends.qiskit.job import SimenvJob
 from simenv.frontends.qiskit.selection import selected
@@ -214,7 +215,7 @@ class SimenvBackend(BackendV2):  # type: ignore[misc]  # qiskit is untyped
             seeds = item_seeds(chosen.pop("seed"), len(circuits), None)
             items = [
                 BatchItem(
-                    circuit,
+                    disjoint(circuit),
                     self.submit_options(outputs=outputs, seed=seed, name=_name(job_id), **chosen),
                     rows,
                 )

@@ -1,7 +1,8 @@
 """Conversion of results to Qiskit's forms: counts and memory in hexadecimal, and packed registers.
 
 simenv orders clbits by registers, with loose clbits last; Qiskit's hexadecimal outcomes have the
-order of `circuit.clbits`. A BitArray is big-endian, simenv's memory little-endian.
+order of `circuit.clbits`. A circuit whose registers share bits is sent with one register, in that
+order. A BitArray is big-endian, simenv's memory little-endian.
 """
 
 from __future__ import annotations
@@ -57,6 +58,8 @@ def experiment(circuit: QuantumCircuit, result: Result) -> ExperimentResult:
 
 def _order(circuit: QuantumCircuit) -> NDArray[np.int64] | None:
     """Index in `circuit.clbits` of each clbit of simenv's order; None if both orders are equal."""
+    if share_bits(circuit):
+        return None
     places = [circuit.find_bit(bit).index for register in circuit.cregs for bit in register]
     loose = sorted(set(range(circuit.num_clbits)) - set(places))
     order = np.array(places + loose, np.int64)
@@ -74,6 +77,12 @@ def _hexadecimal(packed: Bits, order: NDArray[np.int64] | None) -> Iterable[str]
     return [
         hex(int.from_bytes(data[at : at + width], "little")) for at in range(0, len(data), width)
     ]
+
+
+def disjoint(circuit: QuantumCircuit) -> QuantumCircuit:
+    """The circuit, or a copy with one register if its registers share bits, which simenv has no
+    layout for."""
+    return in_one_register(circuit) if share_bits(circuit) else circuit
 
 
 def in_one_register(circuit: QuantumCircuit) -> QuantumCircuit:

@@ -21,7 +21,7 @@ from simenv.client.submission.options import item_seeds
 from simenv.client.tasks.task import Task
 from simenv.frontends.qiskit.backend import SimenvBackend
 from simenv.frontends.qiskit.conversion import (
-    in_one_register,
+    disjoint,
     register_bits,
     scattered_bits,
     share_bits,
@@ -84,7 +84,7 @@ class SimenvSampler(BaseSamplerV2):  # type: ignore[misc]  # qiskit is untyped
         job_id = str(uuid.uuid4())
         with refusals():
             seeds = item_seeds(self.seed, len(read), None)
-            circuits = [_disjoint(pub.circuit) for pub in read]
+            circuits = [disjoint(pub.circuit) for pub in read]
             sampled = [
                 number for number, pub in enumerate(read) if _is_sampled(pub, circuits[number])
             ]
@@ -113,12 +113,6 @@ class SimenvSampler(BaseSamplerV2):  # type: ignore[misc]  # qiskit is untyped
 
         every = [task for each in tasks for task in each]
         return SimenvPrimitiveJob(job_id, self._backend.client, every, collect)
-
-
-def _disjoint(circuit: QuantumCircuit) -> QuantumCircuit:
-    """The circuit, or a copy with one register if its registers share bits, which simenv has no
-    layout for."""
-    return in_one_register(circuit) if share_bits(circuit) else circuit
 
 
 def _is_sampled(pub: SamplerPub, circuit: QuantumCircuit) -> bool:

@@ -101,6 +101,30 @@ def test_memory_and_registers_of_result(ideal: SimenvBackend) -> None:
     assert "memory" not in ideal.run(ghz(2), shots=100).result().data()
 
 
+def test_registers_that_share_bits_give_what_aer_gives(ideal: SimenvBackend) -> None:
+    aer = pytest.importorskip("qiskit_aer")
+    every, loose = ClassicalRegister(3, "every"), Clbit()
+    odd = ClassicalRegister(name="odd", bits=[Clbit(), every[2]])
+    circuit = QuantumCircuit(QuantumRegister(4, "q"), [loose], every, odd)
+    x = Parameter("x")
+    circuit.rx(x, 0)
+    circuit.x(3)
+    circuit.measure(range(3), every)
+    circuit.measure(3, odd[0])
+    with circuit.if_test((odd, 1)):
+        circuit.x(1)
+    circuit.measure(1, loose)
+    binds = {x: [0.0, np.pi]}
+    found = ideal.run(circuit, parameter_binds=binds, shots=4, memory=True).result()
+    whole = aer.AerSimulator().run(circuit, parameter_binds=[binds], shots=4, memory=True).result()
+    for ours, theirs in zip(found.results, whole.results, strict=True):
+        assert ours.data.to_dict() == theirs.data.to_dict()
+        assert {name: ours.header[name] for name in ("creg_sizes", "memory_slots")} == {
+            name: theirs.header[name] for name in ("creg_sizes", "memory_slots")
+        }
+    assert found.get_counts() == whole.get_counts()
+
+
 def test_parameter_binds_give_an_entry_for_each_set(ideal: SimenvBackend) -> None:
     x, y = Parameter("x"), Parameter("y")
     circuit = QuantumCircuit(2)
