@@ -50,6 +50,7 @@ class PreparedSubmit(msgspec.Struct, frozen=True):
     terms: TaskOptions
     specs: list[TaskSpec]
     single: bool = False  # errors are about the call, not about one of several items
+    sweep_of: tuple[int, ...] = ()  # sweep of each spec, where the items of the call are sweeps
 
 
 def prepare_one(
@@ -225,7 +226,11 @@ def _prepare_sweeps(
             errors.append(of_item(error, index))
     if errors:
         raise error_of_batch(errors, len(sweeps))
-    return PreparedSubmit(parts[0].terms, [spec for part in parts for spec in part.specs])
+    return PreparedSubmit(
+        parts[0].terms,
+        [spec for part in parts for spec in part.specs],
+        sweep_of=tuple(index for index, part in enumerate(parts) for _ in part.specs),
+    )
 
 
 def _prepare_batch(

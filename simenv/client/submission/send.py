@@ -242,11 +242,16 @@ def _refused(
 ) -> SimenvError:
     if order.single:
         received.errors[0].index = -1
-    offsets = [0, *accumulate(spec.count for spec in order.specs)]  # the caller counts bindings
-    refused = sum(order.specs[e.index].count for e in received.errors if e.index >= 0)
+    about = [each.index for each in received.errors if each.index >= 0]
+    if order.sweep_of:
+        items, count = order.sweep_of, order.sweep_of[-1] + 1
+        refused = len({items[index] for index in about})
+    else:  # the caller counts bindings
+        items = (0, *accumulate(spec.count for spec in order.specs))
+        count, refused = items[-1], sum(order.specs[index].count for index in about)
     for each in received.errors:
-        each.index = offsets[each.index] if each.index >= 0 else -1
-    error = refusals.error_of_batch(received.errors, offsets[-1], refused)
+        each.index = items[each.index] if each.index >= 0 else -1
+    error = refusals.error_of_batch(received.errors, count, refused)
     if received.fresh:
         session.cancel([handle.number for handle in received.fresh])
         if key is not None:

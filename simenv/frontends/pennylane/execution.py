@@ -53,14 +53,18 @@ class BatchExecutor:
     def execute(self, tapes: Sequence[Any]) -> tuple[Any, ...]:
         """Run tapes; one result each. Raises SimenvError."""
         batch, plans = SweepBatch(), _Plans()
-        runs = [self._prepared(tape, batch, plans) for tape in tapes]
+        runs = []
+        for batch.tape, tape in enumerate(tapes):
+            runs.append(self._prepared(tape, batch, plans))
         self._run(batch)
         return tuple([run.result() for run in runs])
 
     def derivatives(self, tapes: Sequence[Any]) -> tuple[tuple[Any, ...], tuple[Any, ...]]:
         """Results and Jacobians of tapes that only have expectation values of Pauli sums."""
         batch, plans = SweepBatch(), _Plans()
-        runs = [self._differentiated(tape, batch, plans) for tape in tapes]
+        runs = []
+        for batch.tape, tape in enumerate(tapes):
+            runs.append(self._differentiated(tape, batch, plans))
         self._run(batch)
         return tuple(run.values() for run in runs), tuple(run.jacobian() for run in runs)
 

@@ -1,12 +1,14 @@
 """Sweeps of programs for a batch of tapes, sent in as few messages as their outputs allow.
 
 Tapes of one program and one number of shots are rows of one sweep; sweeps of one kind are one
-message. Invariant: all messages are sent before the first wait for a result.
+message. Invariants: all messages are sent before the first wait for a result; if one is refused or
+a task fails, the unfinished tasks of the batch are cancelled.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from itertools import islice
 from typing import Any
@@ -17,12 +19,13 @@ from numpy.typing import NDArray
 from simenv.client.client import Client
 from simenv.client.results.result import Result
 from simenv.client.tasks.task import Task
-from simenv.errors import BatchRefusedError
+from simenv.errors import BatchRefusedError, SimenvError
 from simenv.frontends.pennylane.measurements import Labels
 from simenv.frontends.pennylane.outcomes import OutcomeTable
 from simenv.frontends.pennylane.programs import TapeProgram
 
 SHARED_OBSERVABLES = 16  # up to this total, one message computes all observables for all tapes
+NAMED_TAPES = 8  # in an error about several
 
 COUNTS, MEMORY = ("counts",), ("memory",)
 PROBABILITIES, STATE = ("probabilities",), ("statevector",)
@@ -58,6 +61,7 @@ class _Sweep:
     shots: int | None
     rows: list[NDArray[np.float64]] = field(default_factory=list)
     runs: list[tuple[Run, int]] = field(default_factory=list)
+    tapes: list[int] = field(default_factory=list)  # the tape of each run
 
     def work(self) -> tuple[Any, NDArray[np.float64]]:
         """Program and slot values for the client's submission."""
@@ -65,9 +69,10 @@ class _Sweep:
 
 
 class SweepBatch:
-    """Sweeps of one batch of tapes."""
+    """Sweeps of one batch of tapes. `tape`: number of the tape whose rows are added."""
 
     def __init__(self) -> None:
+        self.tape = 0
         self._sweeps: dict[tuple[Any, ...], _Sweep] = {}
         self._sent: list[tuple[list[_Sweep], list[Task]]] = []
 
@@ -89,6 +94,7 @@ class SweepBatch:
         run = Run(observables)
         sweep.rows.append(values)
         sweep.runs.append((run, len(values)))
+        sweep.tapes.append(self.tape)
         return run
 
     def run(
@@ -100,7 +106,44 @@ class SweepBatch:
         apart: bool = False,
     ) -> None:
         """Send all sweeps, then wait for all. `apart`: each sweep with observables is a separate
-        message, since its compilation may choose other qubits of a device."""
+        message, since its compilation may choose other qubits of a device. Raises SimenvError,
+        which names the tape of a refusal or a failure."""
+        try:
+            self._send(client, options, next_seed, apart)
+            for sweeps, tasks in self._sent:
+                results = iter(tasks)
+                for sweep in sweeps:
+                    for (run, count), tape in zip(sweep.runs, sweep.tapes, strict=True):
+                        run.results = self._awaited(list(islice(results, count)), tape)
+        except BaseException:
+            sent = {task.handle.number: task for _, each in self._sent for task in each}
+            with suppress(SimenvError):
+                client.cancel([task for task in sent.values() if not task.done()])
+            raise
+
+    def _awaited(self, tasks: list[Task], tape: int) -> list[Result]:
+        try:
+            return [task.result() for task in tasks]
+        except SimenvError as error:
+            self._name(error, [tape])
+            raise
+
+    def _name(self, error: SimenvError, tapes: list[int]) -> None:
+        """Add the numbers of the tapes to an error, if the batch has several tapes."""
+        if not self.tape:
+            return
+        shown_tapes = ", ".join(map(str, tapes[:NAMED_TAPES]))
+        more = len(tapes) - NAMED_TAPES
+        text = f"tape{'s' * (len(tapes) > 1)} {shown_tapes}" + f" and {more} more" * (more > 0)
+        error.message, error.index = f"{text}: {error.message}", tapes[0]
+
+    def _send(
+        self,
+        client: Client,
+        options: Mapping[str, Any],
+        next_seed: Callable[[], int],
+        apart: bool,
+    ) -> None:
         for (outputs, observables), sweeps in self._messages(apart):
             exact = outputs not in (COUNTS, MEMORY)
             asked: dict[str, Any] = dict(options)
@@ -115,12 +158,10 @@ class SweepBatch:
                     **asked,
                 )
             except BatchRefusedError as error:  # its items are sweeps, unknown to the caller
-                raise error.errors[0] from error
+                first = error.errors[0]
+                self._name(first, list(dict.fromkeys(sweeps[first.index].tapes)))
+                raise first from error
             self._sent.append((sweeps, tasks))
-        for sweeps, tasks in self._sent:
-            results = iter([task.result() for task in tasks])
-            for run, count in (each for sweep in sweeps for each in sweep.runs):
-                run.results = list(islice(results, count))
 
     def _messages(
         self, apart: bool

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from simenv.errors import NoServiceError, OptionError, ProgramError
+from simenv.errors import InfeasibleError, NoServiceError, OptionError, ProgramError
 
 qml = pytest.importorskip("pennylane")
 
@@ -103,6 +103,35 @@ def test_angle_that_is_no_finite_number_is_refused(device: Any) -> None:
 
     with pytest.raises(OptionError, match="nan"):
         qml.QNode(circuit, device(1))(float("nan"))
+
+
+def long_tape() -> Any:
+    """Minutes, if nobody cancels it."""
+    wires = range(23)
+    layer = [*(qml.RX(0.1 + wire, wire) for wire in wires), *(qml.CNOT([w, w + 1]) for w in wires)]
+    return qml.tape.QuantumScript(layer * 500, [qml.counts()], shots=10)
+
+
+def wide_tape(shots: int | None = None) -> Any:
+    """No machine holds its state."""
+    chain = [qml.Hadamard(0), *(qml.CNOT([wire, wire + 1]) for wire in range(45))]
+    measured = qml.counts() if shots else qml.expval(qml.Z(45))
+    return qml.tape.QuantumScript(chain, [measured], shots=shots)
+
+
+@pytest.mark.parametrize("shots", [None, 20])  # in a message of its own, and in the same one
+def test_refused_tape_of_a_batch_is_named_and_the_others_are_cancelled(
+    shots: int | None, device: Any, client: Any
+) -> None:
+    for completion in client.completions():
+        client.ack(completion.seq)
+    with pytest.raises(InfeasibleError, match=r"^tape 1: .*46 qubits"):
+        device(engine="statevector").execute([long_tape(), wide_tape(shots)])
+    ends = [completion.state for completion in client.completions()]
+    assert set(ends) <= {"CANCELLED"}
+    assert client.queue()[0] == 0
+    with pytest.raises(InfeasibleError, match=r"^this program needs"):  # of one there is no doubt
+        device(engine="statevector").execute([wide_tape(shots)])
 
 
 def test_condition_on_too_many_outcomes_is_refused(device: Any) -> None:
