@@ -212,7 +212,10 @@ class Machine:
         try:
             return getattr(result, what)(place)
         except Exception as error:  # as above
-            raise self._bad(f"no {label} of circuit {place}: {_words(error)}") from error
+            bad = self._bad(f"no {label} of circuit {place}: {_words(error)}")
+            if what == "get_memory":
+                bad.hint = "counts do without the order of the shots: ask for outputs='counts'"
+            raise bad from error
 
     def _counted(self, result: Any, place: int, num_clbits: int, shots: int) -> Counter[int]:
         """Checked counts of one circuit."""

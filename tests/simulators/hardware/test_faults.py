@@ -64,8 +64,9 @@ def test_provider_fault_raises_typed_error_with_hint(
     ],
 )
 def test_missing_memory_of_shots_raises_bad_answer(fault: str, words: str) -> None:
-    with pytest.raises(BadAnswer, match=words):
+    with pytest.raises(BadAnswer, match=words) as caught:
         run_of(fault, outputs=("memory",))
+    assert ("outputs='counts'" in caught.value.hint) == words.startswith("no memory")
 
 
 def test_stopped_job_is_cancelled() -> None:
