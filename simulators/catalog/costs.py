@@ -119,7 +119,7 @@ class StatevectorCost(msgspec.Struct, frozen=True):
         """Memory of the states, or of a rank's shares, and of buffers that every state needs."""
         share = state_bytes(profile.num_qubits, ask.precision) // ask.ranks
         branched = profile.mid_circuit or profile.noise is not None
-        states = branches if branched else self.copies
+        states = (branches if branched else self.copies) + profile.in_parts
         held = self.base_bytes + states * share
         if self.passes and profile.num_qubits > SMALL_QUBITS:
             held += states * norm_bytes(profile.num_qubits) // ask.ranks
@@ -152,8 +152,10 @@ class StatevectorCost(msgspec.Struct, frozen=True):
         if profile.mid_circuit and self.shot_s:
             return self.call_s + max(1, ask.shots) * (self.shot_s + sweep / threads)
         work = self.call_s + sweep / threads + ask.shots * _SHOT_S
+        steps = profile.measurements + profile.resets + profile.conditions
+        if profile.in_parts:  # those of the parts, once
+            work += steps * _BRANCH_OP_S
         if profile.mid_circuit:
-            steps = profile.measurements + profile.resets + profile.conditions
             work *= _LIVE_BRANCHES / 2
             work += steps * (_BRANCH_OP_S * _LIVE_BRANCHES + ask.shots * 20 * _SHOT_S)
         return work

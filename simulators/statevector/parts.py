@@ -217,6 +217,14 @@ class _Continuation(ComponentRun):
             refuse_statevector(bool((codes == MEASURE).any()), collapses)
 
 
+def _beside(start: KeptState, options: RunOptions) -> RunOptions:
+    """The options of what follows: its states share their memory with the one they begin with."""
+    if not options.memory_bytes:
+        return options
+    left_bytes = max(1, options.memory_bytes - start.size_bytes)
+    return msgspec.structs.replace(options, memory_bytes=left_bytes)
+
+
 def run_parts(
     states: StateBackend,
     plan: PartsPlan,
@@ -231,6 +239,7 @@ def run_parts(
     assert options.parts is not None
     run = _PartsRun(states, plan, circuit, request.seed, options, options.parts, kept)
     start = run.end()
+    options = _beside(start, options)
     first, last = plan.ends[-1], circuit.ops.size
     rest, span = sliced(circuit, first, last), parameter_range(circuit, first, last)
     results = [

@@ -11,6 +11,7 @@ import pytest
 from circuits import layered
 from live import PATIENCE_S, Live, environment
 from qiskit import ClassicalRegister, QuantumCircuit, QuantumRegister
+from qiskit.circuit.classical import expr, types
 
 from simenv.client.client import Client
 from simenv.client.submission.prepare import PreparedSubmit, prepare_one
@@ -152,6 +153,50 @@ def test_failed_parts_say_so(env: Client) -> None:
     task = send_with(env, prepared, TaskParts((len(first().data),), 0.0, (other,)))
     with pytest.raises(TaskFailedError, match="found other outcomes") as caught:
         task.result(PATIENCE_S)
+def test_part_without_operations_changes_nothing(env: Client) -> None:
+    whole = env.submit_part(first(), seed=6)
+    part = env.submit_part(QuantumCircuit(QUBITS), seed=6)
+    assert part.measured == {}
+    part = part.submit_part(QuantumCircuit(QUBITS)).submit_part(first())
+    assert part.measured == whole.measured
+    nothing = part.submit_part(QuantumCircuit(QUBITS))
+    assert nothing.measured == whole.measured
+    counts = [each.run(last(), shots=300).counts for each in (whole, nothing)]
+    assert counts[0] == counts[1]
+
+
+def test_part_that_stores_bits_is_refused_before_any_part_has_measured(env: Client) -> None:
+    storing = QuantumCircuit(QUBITS, BITS)
+    storing.store(BITS, expr.lift(2, types.Uint(2)))
+    with pytest.raises(ProgramError, match="stores classical bits, and measures nothing"):
+        env.submit_part(storing)
+    with pytest.raises(ProgramError, match="stores classical bits, and measures nothing"):
+        env.submit_part(QuantumCircuit(QUBITS)).submit_part(storing)
+    part = env.submit_part(last(), seed=1).submit_part(storing)
+    assert part.measured["c"] == "10"
+    then = QuantumCircuit(QUBITS, BITS)
+    with then.if_test((BITS, 2)):
+        then.measure(0, BITS[0])
+    assert part.submit_part(then).measured["c"][0] == "1"
+    variable = QuantumCircuit(QUBITS)
+    variable.add_var("own", expr.lift(1, types.Uint(2)))
+    assert env.submit_part(variable).measured == {}
+
+
+def test_variables_of_a_part_are_its_own_and_registers_are_of_all(env: Client) -> None:
+    one = QuantumCircuit(QUBITS, BITS)
+    own = one.add_var("own", expr.lift(2, types.Uint(2)))
+    one.measure(0, BITS[0])
+    one.store(BITS, own)
+    part = env.submit_part(one)
+    two = QuantumCircuit(QUBITS, BITS)
+    other = expr.Var.new("own", types.Uint(2))
+    two.add_uninitialized_var(other)
+    two.store(other, expr.bit_or(BITS, expr.lift(1, types.Uint(2))))
+    two.store(BITS, other)
+    assert part.submit_part(two).measured["c"] == "11"
+
+
     assert caught.value.reason == "other_outcome"
 
 
@@ -208,8 +253,9 @@ def test_circuits_that_cannot_go_on_are_refused(env: Client) -> None:
 @pytest.mark.parametrize(
     ("ends", "terms", "error", "text"),
     [
-        ((0,), {}, ProgramError, "each has one at least"),
-        ((99,), {}, ProgramError, "each has one at least"),
+        ((), {}, ProgramError, "they do not follow each other"),
+        ((3, 2), {}, ProgramError, "they do not follow each other"),
+        ((99,), {}, ProgramError, "they do not follow each other"),
         ((3,), {"ranks": 2}, OptionError, "over ranks = 2"),
         ((3,), {"engine": "aer"}, InfeasibleError, "keeps no state"),
     ],

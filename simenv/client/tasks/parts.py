@@ -12,7 +12,7 @@ from typing import Any, SupportsIndex, TypedDict, Unpack
 import msgspec
 
 from simenv.client.circuits import PackedCircuit, load
-from simenv.client.circuits.encode.joined import joined
+from simenv.client.circuits.encode.joined import joined, stores_bits
 from simenv.client.connection.session import ServiceSession
 from simenv.client.connection.task_handle import TaskHandle
 from simenv.client.results.result import Result
@@ -26,7 +26,7 @@ from simenv.client.submission.parents import Parents
 from simenv.client.submission.prepare import prepare_one
 from simenv.client.submission.send import send
 from simenv.client.tasks.task import Task
-from simenv.errors import LimitExceededError, OptionError
+from simenv.errors import LimitExceededError, OptionError, ProgramError
 from simenv.model import MAX_KEEP_S, TaskParts
 from simenv.model.task import MAX_PARTS
 
@@ -170,6 +170,11 @@ def _send_part(session: Any, parts: PartSequence, worker: str) -> PartTask:
     if len(ends) > MAX_PARTS:
         raise LimitExceededError(f"{len(ends)} parts of one circuit; the limit is {MAX_PARTS}")
     circuit = msgspec.structs.replace(parts.circuit, measures="measure" in program.names)
+    if not circuit.measures and stores_bits(program):
+        raise ProgramError(
+            "a part stores classical bits, and measures nothing; nor did a part before",
+            hint="bits are read where a part has measured: store them in that part or a later one",
+        )
     requested: dict[str, Any] = {"outputs": "memory", "shots": 1}
     if not circuit.measures:  # every task has an output: the norm
         requested = {"observables": "I" * circuit.num_qubits, "shots": None}

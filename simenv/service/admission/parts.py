@@ -7,6 +7,7 @@ import msgspec
 from simenv.errors import OptionError, ProgramError
 from simenv.model import MAX_KEEP_S, TaskOptions, TaskParts
 from simenv.service.admission import rules
+from simulators.circuit.analysis.measurements import rest_layout
 from simulators.circuit.analysis.profile import Profile
 from simulators.circuit.analysis.profiler import profile
 from simulators.circuit.ir import Circuit
@@ -35,11 +36,14 @@ def check_terms(terms: TaskOptions) -> None:
 
 
 def examined(circuit: Circuit, parts: TaskParts, terms: TaskOptions, full: Profile) -> Profile:
-    """Return the profile for the routing of a circuit in parts: that of a circuit that branches,
-    with all of its qubits in memory. Raises ProgramError if the circuit cannot be divided so,
-    OptionError for outputs that the operations after the parts do not have."""
+    """The profile by which a circuit in parts is routed: all its qubits are held at once, in the
+    state that the parts leave and in those of what follows, which alone may branch. Raises
+    ProgramError for parts that it cannot be divided into, OptionError for outputs that what follows
+    them does not have."""
     if problem := parts_problem(circuit, parts.ends):
         raise ProgramError(f"the program is not valid: {problem}")
-    rest = sliced(circuit, parts.ends[-1], circuit.ops.size)
+    last = parts.ends[-1]
+    rest = sliced(circuit, last, circuit.ops.size)
     rules.check_final_state(terms, rest, profile(rest, terms.outputs, rules.labels(terms)))
-    return msgspec.structs.replace(full, mid_circuit=True, kept=None)
+    branches = rest_layout(circuit, last, rest, keep=True).branching
+    return msgspec.structs.replace(full, mid_circuit=branches, in_parts=True, kept=None)

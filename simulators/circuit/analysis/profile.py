@@ -87,6 +87,8 @@ class Profile(msgspec.Struct, frozen=True):
     kept: Kept | None = None  # None: the whole circuit
     trial: ChainTrial | None = None  # set if `bond_bits` is not decisive
     noise: NoiseProfile | None = None
+    # Leading parts are run once; one more state is held than what follows them needs: theirs.
+    in_parts: bool = False
 
     @property
     def used_qubits(self) -> int:

@@ -86,9 +86,9 @@ def parts_problem(circuit: Circuit, ends: tuple[int, ...]) -> str:
     """Reason why the leading operations cannot be divided at `ends`; "" if they can. See
     `CircuitParts`."""
     size = circuit.ops.size
-    if not ends or any(a >= b for a, b in zip((0, *ends), (*ends, size + 1), strict=True)):
-        return f"parts that end before operations {ends}, of {size}: each has one at least"
-    open_blocks = depths(circuit)[np.array(ends) - 1]
+    if not ends or any(a > b for a, b in zip((0, *ends), (*ends, size), strict=True)):
+        return f"parts that end before operations {ends}, of {size}: they do not follow each other"
+    open_blocks = np.concatenate(([0], depths(circuit)))[np.array(ends)]
     if open_blocks.any():
         return f"a part ends inside a block, before operation {ends[int(open_blocks.argmax())]}"
     if (circuit.slots[0::2] < parameter_range(circuit, 0, ends[-1]).stop).any():

@@ -20,7 +20,7 @@ from simenv.model import Program
 from simulators.circuit.ir import Circuit
 from simulators.control import RunControl
 from simulators.engine import CircuitParts, PauliSum, Request, RunOptions
-from simulators.errors import BadCircuit, OtherOutcome, Unsupported
+from simulators.errors import BadCircuit, OtherOutcome, TooManyBranches, Unsupported
 from simulators.results import EngineResult
 from simulators.statevector.engine import StatevectorEngine
 from simulators.statevector.kept_states import KeptState, KeptStates
@@ -268,13 +268,62 @@ def test_other_outcomes_than_before_are_refused() -> None:
             fresh.run(plan, part, request, options, RunControl())
 
 
+@pytest.mark.parametrize("num_qubits", WIDTHS)
+def test_empty_parts_change_nothing(num_qubits: int) -> None:
+    empty = QuantumCircuit(QuantumRegister(num_qubits, "q"))
+    last = turning(num_qubits)
+    last.measure_all()
+    full = [measuring(num_qubits), last]
+    for seed in range(3):
+        expected = run(StatevectorEngine(), *chained(full), seed, 200)
+        circuit, ends = chained([empty, full[0], empty, empty, last])
+        assert ends[0] == 0
+        assert ends[1:] == (ends[1],) * 3
+        engine = StatevectorEngine()
+        for remark in ("0 of 4", "4 of 4"):
+            result = run(engine, circuit, ends, seed, 200)
+            assert result.remark.startswith(remark)
+            assert (result.outcomes, result.counts) == (expected.outcomes, expected.counts)
+    whole, nothing = chained([empty, empty])
+    zero = run(StatevectorEngine(), whole, nothing, 1, outputs=("statevector",)).statevector
+    assert zero is not None
+    assert zero[0, 0] == 1.0
+
+
+def splitting(branches: int) -> QuantumCircuit:
+    """Measures qubits that are used again: so many distinct states, a power of two, at once."""
+    circuit = QuantumCircuit(QuantumRegister(3, "q"), ClassicalRegister(2, "s"))
+    for qubit in range(branches.bit_length() - 1):
+        circuit.h(qubit)
+        circuit.measure(qubit, qubit)
+        circuit.ry(0.3 + qubit, qubit)
+    return circuit
+
+
+@pytest.mark.parametrize("num_states", [2, 3, 4, 5])
+def test_states_of_branches_share_their_memory_with_the_one_they_begin_with(
+    num_states: int,
+) -> None:
+    engine = StatevectorEngine()
+    circuit, ends = chained([turning(3), splitting(4)])
+    options = RunOptions(parts=CircuitParts(ends), memory_bytes=num_states * 16 * 8)
+    plan = engine.plan(circuit, None, options)
+    request = Request(0, 1, ("probabilities",))
+    if num_states == 5:  # four, and that of the part
+        result = engine.run(plan, circuit, request, options, RunControl())
+        assert np.frombuffer(result.probabilities).sum() == pytest.approx(1.0)
+        return
+    with pytest.raises(TooManyBranches, match=f"more than {num_states - 1} distinct states"):
+        engine.run(plan, circuit, request, options, RunControl())
+
+
 def test_parts_that_cannot_be_are_refused() -> None:
     engine = StatevectorEngine()
     first, then = with_feed_forward()
     circuit, (end,) = chained([first, then])
     for ends, text in (
-        ((end, end), "end before operations"),
-        ((0,), "end before operations"),
+        ((end, end - 1), "end before operations"),
+        ((-1,), "end before operations"),
         ((circuit.ops.size + 1,), "end before operations"),
         ((end + 1,), "inside a block"),
     ):
