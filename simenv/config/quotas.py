@@ -12,7 +12,7 @@ from simenv.errors import ConfigError, OptionError
 from simenv.model import CLIENT_LIMITS, UNLIMITED, OwnerLimits
 from simenv.model.owners import merged
 
-_BYTES = ("max_queued_bytes", "max_kept_bytes")
+_BYTES = ("max_queued_bytes", "max_kept_bytes", "max_state_bytes")
 _TABLES = ("client", "admin", "keys")
 
 

@@ -27,6 +27,7 @@ class OwnerLimits(msgspec.Struct, frozen=True):
     max_priority: int = 1_000_000  # of a task
     max_run_s: int = 0  # of one task, also without run_timeout_s
     max_messages_per_s: int = 0  # of all connections; twice as many in a burst
+    max_state_bytes: int = 0  # of states that workers keep between parts of circuits
 
 
 class OwnerUse(msgspec.Struct, frozen=True):
@@ -38,6 +39,7 @@ class OwnerUse(msgspec.Struct, frozen=True):
     kept_bytes: int = 0
     reservations: int = 0
     reserved_workers: int = 0
+    state_bytes: int = 0
 
 
 class OwnerReport(msgspec.Struct, frozen=True):

@@ -339,6 +339,7 @@ class Scheduler:
         actions += nodes.detect_silent_nodes(state, now_ns)
         if not state.draining:
             actions += resizing.return_slots(state, now_ns)
+            actions += kept_states.reclaim(state)
             actions += autoscaler.resize(state, now_ns)
         return actions
 

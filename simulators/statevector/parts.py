@@ -218,7 +218,7 @@ class _Continuation(ComponentRun):
 
 
 def _beside(start: KeptState, options: RunOptions) -> RunOptions:
-    """The options of what follows: its states share their memory with the one they begin with."""
+    """Return the options of the rest, whose states share their memory with the initial one."""
     if not options.memory_bytes:
         return options
     left_bytes = max(1, options.memory_bytes - start.size_bytes)

@@ -121,6 +121,27 @@ def test_state_is_kept_no_longer_than_asked(env: Client) -> None:
     assert again.remark == "0 of 1 parts from the state kept"
 
 
+def test_waiting_task_gets_the_memory_of_a_kept_state(env: Client) -> None:
+    """Of 1 GiB, a state of 23 qubits keeps 128 MiB; the other task is granted more than is left."""
+    wide = QuantumCircuit(QuantumRegister(23, "w"), ClassicalRegister(1, "b"))
+    wide.h(0)
+    wide.measure(0, 0)
+    large = QuantumCircuit(24)
+    large.h(0)
+    with environment(pools=POOLS[:1], memory_bytes=2**30) as other, other.client() as client:
+        part = client.submit_part(wide, seed=2, keep_s=600.0)
+        then = QuantumCircuit(wide.qregs[0])
+        asked = {"observables": "Z" + "I" * 22, "shots": None}
+        assert part.run(then, **asked).remark.startswith("1 of 1")
+        task = client.submit(large, outputs="probabilities", shots=None, engine="statevector")
+        assert task.result(PATIENCE_S).probabilities == pytest.approx(
+            {"0" * 24: 0.5, "0" * 23 + "1": 0.5}
+        )
+        again = part.run(then, **asked)
+        assert again.remark.startswith("0 of 1")
+        assert again.expectations == (1.0,)
+
+
 def test_parts_without_measurement_prepare_a_state_once(env: Client) -> None:
     prepared = QuantumCircuit(QUBITS)
     prepared.ry(1.1, 2)
@@ -131,28 +152,6 @@ def test_parts_without_measurement_prepare_a_state_once(env: Client) -> None:
     assert set(part.run(last(), shots=100).counts) <= {"000", "100"}
 
 
-def test_service_restart_between_parts_changes_nothing(live: Live, env: Client) -> None:
-    undisturbed = env.submit_part(first(), seed=21)
-    expected = undisturbed.run(last(), shots=400).counts
-    with environment(pools=POOLS[:1]) as other, other.client() as client:
-        part = client.submit_part(first(), seed=21)
-        assert part.measured == undisturbed.measured
-        pid = other.service().pid
-        other.kill_service()
-        other.wait_dead(pid)
-        other.up()
-        result = part.submit(last(), shots=400).result(PATIENCE_S)
-        assert result.counts == expected
-        assert result.remark == "0 of 1 parts from the state kept"
-
-
-def test_failed_parts_say_so(env: Client) -> None:
-    good = env.submit_part(first(), seed=1)
-    prepared = prepare_one(first(), {"seed": 1, "ranks": 1})
-    other = bytes([good.result().memory[0, 0] ^ 1])
-    task = send_with(env, prepared, TaskParts((len(first().data),), 0.0, (other,)))
-    with pytest.raises(TaskFailedError, match="found other outcomes") as caught:
-        task.result(PATIENCE_S)
 def test_part_without_operations_changes_nothing(env: Client) -> None:
     whole = env.submit_part(first(), seed=6)
     part = env.submit_part(QuantumCircuit(QUBITS), seed=6)
@@ -197,6 +196,28 @@ def test_variables_of_a_part_are_its_own_and_registers_are_of_all(env: Client) -
     assert part.submit_part(two).measured["c"] == "11"
 
 
+def test_service_restart_between_parts_changes_nothing(live: Live, env: Client) -> None:
+    undisturbed = env.submit_part(first(), seed=21)
+    expected = undisturbed.run(last(), shots=400).counts
+    with environment(pools=POOLS[:1]) as other, other.client() as client:
+        part = client.submit_part(first(), seed=21)
+        assert part.measured == undisturbed.measured
+        pid = other.service().pid
+        other.kill_service()
+        other.wait_dead(pid)
+        other.up()
+        result = part.submit(last(), shots=400).result(PATIENCE_S)
+        assert result.counts == expected
+        assert result.remark == "0 of 1 parts from the state kept"
+
+
+def test_failed_parts_say_so(env: Client) -> None:
+    good = env.submit_part(first(), seed=1)
+    prepared = prepare_one(first(), {"seed": 1, "ranks": 1})
+    other = bytes([good.result().memory[0, 0] ^ 1])
+    task = send_with(env, prepared, TaskParts((len(first().data),), 0.0, (other,)))
+    with pytest.raises(TaskFailedError, match="found other outcomes") as caught:
+        task.result(PATIENCE_S)
     assert caught.value.reason == "other_outcome"
 
 

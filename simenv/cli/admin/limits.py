@@ -26,6 +26,7 @@ _USED_BY = {
     "max_kept_bytes": "kept_bytes",
     "max_reservations": "reservations",
     "max_reserved_percent": "reserved_workers",
+    "max_state_bytes": "state_bytes",
 }
 
 

@@ -73,6 +73,12 @@ class StartWorker(msgspec.Struct, frozen=True):
     gpus: tuple[str, ...] = ()  # as in `Node.gpu_names`; only for a worker of one rank
 
 
+class DropKeptStates(msgspec.Struct, frozen=True):
+    """Tell an idle worker to drop the states that it keeps between tasks by a grant of memory."""
+
+    worker: str
+
+
 class RetireWorker(msgspec.Struct, frozen=True):
     """Ask an idle worker to end."""
 
@@ -105,6 +111,7 @@ Action = (
     | StopAttempt
     | SetThreads
     | StartWorker
+    | DropKeptStates
     | RetireWorker
     | KillWorker
     | RecordEvent

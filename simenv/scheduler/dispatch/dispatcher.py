@@ -107,10 +107,11 @@ def _to_all_dedicated(state: SchedulerState, assignments: list[AssignTasks], now
             if not worker.reservation_id:
                 continue
             reservations[worker.reservation_id] = None
-            if worker.state == WorkerState.IDLE and _may_send(state, pool):
+            while worker.state == WorkerState.IDLE and _may_send(state, pool):
                 assignment = _to_dedicated(state, pool, worker, now_ns)
-                if assignment is not None:
-                    assignments.append(assignment)
+                if assignment is None:
+                    break
+                assignments.append(assignment)
         for reservation in reservations if not pool.is_exclusive else ():
             while _may_send(state, pool):
                 assignment = _prefetch_chunk(state, pool, now_ns, reservation)
@@ -122,11 +123,17 @@ def _to_all_dedicated(state: SchedulerState, assignments: list[AssignTasks], now
 def _to_dedicated(
     state: SchedulerState, pool: Pool, worker: Worker, now_ns: int
 ) -> AssignTasks | None:
-    """Assign a task to an idle dedicated worker; a large task gets free slots in addition."""
-    reservation, host = worker.reservation_id, worker.host
+    """Assign a task to an idle dedicated worker, or to another worker of the reservation that keeps
+    the state from which the task continues; a large task gets free slots in addition."""
+    reservation = worker.reservation_id
     record = pool.queue.head(True, reservation)
     if state.limits.end_ns:
         record = _in_time(state, pool, record, now_ns, reservation)
+    if record is not None and record.batch.terms.parts is not None:
+        preferred = kept_states.keeper(pool, record, reservation)
+        if preferred is not None and record.route.memory_bytes <= memory_for(preferred, record):
+            worker = preferred
+    host = worker.host
     if record is None or record.route.memory_bytes > memory_for(worker, record):
         return None
     if record.cost_us >= PARALLEL_FROM_US and not pool.is_exclusive:

@@ -15,7 +15,7 @@ from simenv.model import WorkerState
 from simenv.scheduler.core.actions import Action, StartWorker
 from simenv.scheduler.core.gpus import rank_gpus
 from simenv.scheduler.core.types import START_NS, slot_memory
-from simenv.scheduler.dispatch import dedicated_workers, gang_scheduling
+from simenv.scheduler.dispatch import dedicated_workers, gang_scheduling, kept_states
 from simenv.scheduler.dispatch.gang_scheduling import LAST_SLOTS
 from simenv.scheduler.scaling import relocation
 from simenv.scheduler.state.nodes import NodeState, most_resident, occupy
@@ -216,7 +216,8 @@ def _reclaim_memory(
     reclaimable = _reclaimable(state, pool, now_ns)
 
     def freed(host: NodeState) -> int:
-        return sum(n * w.reserved for w in reclaimable for h, n in w.places if h is host)
+        reserved = sum(n * w.reserved for w in reclaimable for h, n in w.places if h is host)
+        return reserved + kept_states.idle_bytes(state, host)
 
     def held(host: NodeState) -> int:
         return gang_scheduling.long_memory(state, host)
@@ -244,6 +245,7 @@ def _reclaim_memory(
             host.backfill_memory += ranks * need.memory_bytes
         else:
             host.claimed_memory += ranks * need.memory_bytes
+        actions += kept_states.drop(state, host, ranks * need.memory_bytes - host.free_memory)
         for worker in reclaimable:
             if any(h is host for h, _ in worker.places):
                 why = f"its node's memory is needed by pool {pool.spec.name}"

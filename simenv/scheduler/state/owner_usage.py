@@ -21,6 +21,7 @@ def of_owner(state: SchedulerState, owner: str, kept_bytes: int = 0) -> OwnerUse
         of_queue(state, owner),
         running_slots=running_slots(state).get(owner, 0),
         kept_bytes=kept_bytes,
+        state_bytes=state_bytes(state, owner),
         reservations=len(live),
         reserved_workers=sum(reservation.grant.ask.workers for reservation in live),
     )
@@ -42,6 +43,11 @@ def running_slots(state: SchedulerState) -> dict[str, int]:
             owner = next(iter(worker.held.values())).batch.owner
             slots[owner] = slots.get(owner, 0) + worker.slots
     return slots
+
+
+def state_bytes(state: SchedulerState, owner: str) -> int:
+    """Return the memory granted to states between the parts of an owner's circuits."""
+    return sum(w.kept_bytes for w in state.workers.values() if w.kept_owner == owner)
 
 
 def slots_left(state: SchedulerState, owner: str) -> int:

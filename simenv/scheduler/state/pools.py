@@ -96,6 +96,7 @@ class Worker(msgspec.Struct, eq=False):
     resized: bool = False  # its task ran on different numbers of slots
     memory_bytes: int = 0  # granted beyond what it reserves
     kept_bytes: int = 0  # granted to states that it keeps between tasks
+    kept_owner: str = ""  # owner of the newest of these states
     kept_s: float = 0.0  # lifetime of a kept state after the end of its task
     kept_until_ns: int = 0  # end of that grant; 0: no grant, or the task has not ended
     rss_bytes: int = 0

@@ -300,13 +300,18 @@ class SchedulerState:
         host.free_memory += worker.memory_bytes
         worker.slots, worker.memory_bytes = retained, 0
 
+    def release_kept_states(self, worker: Worker) -> None:
+        """Free the memory granted to states that a worker keeps between tasks."""
+        worker.host.free_memory += worker.kept_bytes
+        worker.kept_bytes = worker.kept_until_ns = 0
+        worker.kept_owner, worker.kept_s = "", 0.0
+
     def remove_worker(self, worker: Worker) -> None:
         """Remove a worker that is gone and free all its resources."""
         del self.workers[worker.name]
         del self.pools[worker.pool].workers[worker.name]
         worker.held, worker.reservation_id = {}, 0
         self.release_resources(worker)
-        worker.host.free_memory += worker.kept_bytes
-        worker.kept_bytes = worker.kept_until_ns = 0
+        self.release_kept_states(worker)
         vacate(worker.places, worker.reserved, bool(self.pools[worker.pool].base))
         worker.host.return_gpus(worker.gpus)

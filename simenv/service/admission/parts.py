@@ -36,10 +36,10 @@ def check_terms(terms: TaskOptions) -> None:
 
 
 def examined(circuit: Circuit, parts: TaskParts, terms: TaskOptions, full: Profile) -> Profile:
-    """The profile by which a circuit in parts is routed: all its qubits are held at once, in the
-    state that the parts leave and in those of what follows, which alone may branch. Raises
-    ProgramError for parts that it cannot be divided into, OptionError for outputs that what follows
-    them does not have."""
+    """Return the profile for the routing of a circuit in parts: with all of its qubits in memory,
+    in the state that the parts leave and in those of the operations after them, which alone may
+    branch. Raises ProgramError if the circuit cannot be divided so, OptionError for outputs that
+    the operations after the parts do not have."""
     if problem := parts_problem(circuit, parts.ends):
         raise ProgramError(f"the program is not valid: {problem}")
     last = parts.ends[-1]

@@ -17,6 +17,7 @@ from simenv.scheduler.core.actions import (
     Action,
     AssignTasks,
     DropHeldResult,
+    DropKeptStates,
     KillWorker,
     RecordEvent,
     RetireWorker,
@@ -40,6 +41,8 @@ from simenv.wire.messages.client import AssignChunk, AssignedTask
 from simenv.wire.transport.zmq_transport import Listener, PeerKind
 
 log = logging.getLogger("simenv.service")
+# Grants no memory to kept states, so that the worker drops those that it has by a grant.
+WITHOUT_TASKS = codec.encode(AssignChunk(1, 0, False, "", "", [], []))
 
 
 def _remove_nothing(_names: list[str]) -> None:
@@ -103,6 +106,10 @@ class ActionExecutor:
             elif type(action) is SetThreads:
                 threads = m.SetTaskThreads(action.task, action.fence, action.slots)
                 self._send_control(action.worker, threads)
+            elif type(action) is DropKeptStates:
+                self._listener.send(
+                    PeerKind.WORKER, self._workers.work_peer(action.worker), WITHOUT_TASKS
+                )
             elif type(action) is RetireWorker:
                 self.record_event("worker.retired", action.worker, action.reason)
                 self._send_control(action.worker, m.StopWorker(action.reason))

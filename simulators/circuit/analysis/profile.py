@@ -87,7 +87,7 @@ class Profile(msgspec.Struct, frozen=True):
     kept: Kept | None = None  # None: the whole circuit
     trial: ChainTrial | None = None  # set if `bond_bits` is not decisive
     noise: NoiseProfile | None = None
-    # Leading parts are run once; one more state is held than what follows them needs: theirs.
+    # The leading parts run once; their final state is in memory besides those of the rest.
     in_parts: bool = False
 
     @property

@@ -119,6 +119,7 @@ class CheckedScheduler:
         program: bytes = b"program",
         share_bytes: int = 0,
         along: Route | None = None,
+        owner: str = "",
         **terms: object,
     ) -> list[int]:
         batch = SubmitBatch(
@@ -129,6 +130,7 @@ class CheckedScheduler:
             self.state.next_task,
             self.now_ns,  # type: ignore[arg-type]
             share_bytes,
+            owner,
         )
         routes = [along or route(cost)] * count
         specs = [TaskSpec(program, 100, seed) for seed in range(count)]

@@ -61,7 +61,7 @@ def joined(first: Program, then: Program) -> Program:
 
 
 def stores_bits(program: Program) -> bool:
-    """Does a program store a value into a classical bit or a register?"""
+    """Return whether a program stores a value into a classical bit or a register."""
     stored = (Token.SET_CLBIT, Token.SET_REGISTER)
     return any(token in stored for token, _, _ in _TOKEN.iter_unpack(program.conditions))
 
