@@ -64,3 +64,8 @@ def worker_environ(environ: Mapping[str, str]) -> tuple[tuple[str, str], ...]:
         and not (is_rank and key.startswith(MPI_PREFIXES))
     }
     return tuple({**QUIET, **inherited}.items())
+
+
+def gpu_environ(gpu: str) -> tuple[tuple[str, str], ...]:
+    """Return the variables that make one GPU, by UUID or number, the only one that CUDA sees."""
+    return ("CUDA_DEVICE_ORDER", "PCI_BUS_ID"), ("CUDA_VISIBLE_DEVICES", gpu)

@@ -8,6 +8,7 @@ from simenv.model import WorkerState
 from simenv.scheduler.core.types import RUNS, Phase, TaskRecord
 from simenv.scheduler.reservations import policies
 from simenv.scheduler.reservations.reservation import ReservationEntry
+from simenv.scheduler.state.nodes import gpus_by_host
 from simenv.scheduler.state.pools import REQUESTED
 from simenv.scheduler.state.state import SchedulerState
 
@@ -221,7 +222,13 @@ def _nodes(state: SchedulerState) -> None:
             assert count <= host.node.slots, f"{worker.name} could never run on {name}"
         memory[worker.host.node.name] += worker.memory_bytes + worker.kept_bytes
     for host in hosts.values():
-        taken = [gpu for w in state.workers.values() if w.host is host for gpu in w.gpus]
+        taken = [
+            gpu
+            for worker in state.workers.values()
+            for place, gpus in gpus_by_host(worker.places, worker.gpus)
+            if place is host
+            for gpu in gpus
+        ]
         assert sorted([*taken, *host.free_gpus]) == sorted(host.node.gpu_names), (
             f"GPUs of {host.node.name} are counted wrongly"
         )

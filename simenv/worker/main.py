@@ -66,6 +66,8 @@ def main() -> int:
 
 def _run_rank(arguments: argparse.Namespace, service: WorkerBootstrap, parent: int) -> int:
     begin = time.monotonic()
+    if arguments.gpus:  # before MPI, which may begin CUDA
+        _take_gpu(arguments.gpus.split(","), mpi.rank_from_environ(os.environ))
     comm = mpi.begin(arguments.ranks)
     log_line(f"MPI ready in {time.monotonic() - begin:.2f} s")
     result_writer = None if comm.rank else _result_writer(arguments, service)
@@ -84,6 +86,14 @@ def _run_rank(arguments: argparse.Namespace, service: WorkerBootstrap, parent: i
     return _serve(
         arguments, Session(service, arguments.name, arguments.start, runner, leader), parent
     )
+
+
+def _take_gpu(gpus: list[str], rank: int) -> None:
+    """Make this rank's GPU visible to it alone, of those that the service granted all ranks."""
+    from simenv.config.environ import gpu_environ
+
+    os.environ.update(gpu_environ(gpus[rank]))
+    log_line(f"rank {rank} has GPU {gpus[rank]}")
 
 
 def _external(arguments: argparse.Namespace) -> Engine:
@@ -173,6 +183,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--import-from", default="", help="folders of that module")
     parser.add_argument("--command", default="", help="of an external simulator")
     parser.add_argument("--ranks", type=int, default=1)
+    parser.add_argument("--gpus", default="", help="of each of several ranks, joined by commas")
     parser.add_argument("--lease-s", type=float, default=15.0)
     parser.add_argument("--kernels", type=Path, required=True)
     parser.add_argument("--results", type=Path, required=True)

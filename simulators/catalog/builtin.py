@@ -169,6 +169,7 @@ CARDS: tuple[EngineCard, ...] = (
         needs=("numba", "cupy"),
         install="pip install 'simenv[gpu-cu13]'",  # gpu-cu12 for a driver older than 580
         summary="all amplitudes on one GPU; batches of bindings in one launch",
+        ranks=True,
         costs=GpuCost(),
         auto_rank=preference.gpu_rank,
         noise=_ALL_NOISE,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import msgspec
 
 from simulators.catalog.costs import (
+    RANK_BYTES,
     SMALL_QUBITS,
     CostQuery,
     StatevectorCost,
@@ -21,7 +22,10 @@ _TWO_STATES = 2  # for a gradient of one observable, and for a walk through traj
 _HOST = StatevectorCost(passes=True)
 RESERVED_BYTES = 3 * 2**29  # of the device's memory: context, tables and results
 BANDWIDTH = 4.9e12  # bytes a second to and from memory, of an H200
-_COPIED = 0.87  # part of it that a copy reaches: 4.3e12 of an H200
+STAGED_BYTES = 2**26  # largest message from the GPU of one rank to that of another
+_STAGED_S = 4e-11  # one byte sent and one received, through the memory of the host
+_EXCHANGE_GATES = 100  # gates between two exchanges of one qubit
+_COPIED = 0.87  # part of the bandwidth that a copy reaches: 4.3e12 of an H200
 
 
 def widest_state(memory_bytes: int, precision: str) -> int:
@@ -31,8 +35,8 @@ def widest_state(memory_bytes: int, precision: str) -> int:
 
 
 class GpuCost(msgspec.Struct, frozen=True):
-    """Cost of all amplitudes in the memory of a GPU: `device_bytes` there, the other bytes on its
-    host.
+    """Cost of all amplitudes in the memory of a GPU, or of one GPU for each rank: `device_bytes`
+    there, the other bytes on its host.
 
     The seconds are computed from plans and the bandwidth of the device's memory, as its driver
     states it (an H200's by default); they are not measured.
@@ -53,6 +57,8 @@ class GpuCost(msgspec.Struct, frozen=True):
             need += 3 * state_bytes(profile.num_qubits, ask.precision)
         if "probabilities" in ask.outputs:
             need += _PROBABILITY_BYTES << profile.num_qubits
+        if ask.ranks > 1:
+            need += RANK_BYTES + 2 * STAGED_BYTES
         return need
 
     def least_memory_bytes(self, profile: Profile, ask: CostQuery) -> int:
@@ -71,18 +77,21 @@ class GpuCost(msgspec.Struct, frozen=True):
             sweeps *= 3.0
         if profile.mid_circuit:
             sweeps *= _LIVE_BRANCHES
-        moved = 2.0 * state_bytes(profile.num_qubits, ask.precision)
+        moved = 2.0 * state_bytes(profile.num_qubits, ask.precision) / ask.ranks
         sweep_s = moved / (_COPIED * (ask.bandwidth or BANDWIDTH))
         if noise is not None and noise.kinds - {"readout"}:
             drawn = 1.0 + noise.drawn_weight / max(1.0, noise.error_weight)
             walked = sweeps * drawn * trajectory_work(noise, ask.shots)
             planned_s = self.location_s * noise.locations
             return planned_s + walked * (self.walk_s + sweep_s) + ask.shots * self.noisy_shot_s
-        return self.call_s + sweeps * (self.launch_s + sweep_s) + ask.shots * _SHOT_S
+        divided = ask.ranks.bit_length() - 1
+        exchanges_s = divided * (1 + gates // _EXCHANGE_GATES) * moved / 4 * _STAGED_S
+        return self.call_s + sweeps * (self.launch_s + sweep_s) + exchanges_s + ask.shots * _SHOT_S
 
     def device_bytes(self, profile: Profile, ask: CostQuery) -> int:
-        """Minimum memory of the device for states held at once: a dynamic circuit runs with one."""
+        """Minimum memory of the device of each rank for states held at once: a dynamic circuit runs
+        with one."""
         states = 1
         if "gradient" in ask.outputs or profile.noise is not None:
             states = _TWO_STATES
-        return states * state_bytes(profile.num_qubits, ask.precision)
+        return states * state_bytes(profile.num_qubits, ask.precision) // ask.ranks

@@ -55,7 +55,8 @@ class GpuEngine:
     name = "gpu"
 
     def __init__(self, device: Device | None = None, *, comm: Any = None) -> None:
-        """Open the device. Raises UnknownEngine with the reason if no GPU can be used."""
+        """Open the device. Raises UnknownEngine with the reason if no GPU can be used, or if two
+        ranks have the same one."""
         if device is None:
             from simulators.gpu.devices.cupy_device import open_device  # the only import of cupy
 
@@ -65,8 +66,10 @@ class GpuEngine:
         self._programs = ProgramStore(device)
         self._group: Communicator | None = None
         if comm is not None and comm.Get_size() > 1:
+            from simulators.gpu.distributed.own_devices import check_devices
             from simulators.statevector.distributed.communicator import Communicator
 
+            check_devices(comm, device.location)
             self._group = Communicator(comm)
 
     def close(self) -> None:

@@ -65,6 +65,7 @@ class HostDevice:
     are counted."""
 
     name = "host"
+    location = ""  # one for each process
 
     def __init__(
         self,

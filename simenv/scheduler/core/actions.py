@@ -70,7 +70,7 @@ class StartWorker(msgspec.Struct, frozen=True):
     worker: str
     start: int = 0
     shares: tuple[Share, ...] = ()  # (): one rank on the service's own node
-    gpus: tuple[str, ...] = ()  # as in `Node.gpu_names`; only for a worker of one rank
+    gpus: tuple[str, ...] = ()  # as in `Node.gpu_names`; one for each rank, in their order
 
 
 class DropKeptStates(msgspec.Struct, frozen=True):

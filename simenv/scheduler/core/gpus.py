@@ -1,7 +1,8 @@
-"""GPUs of workers: GPUs of each rank, and `workers=auto`, which is one worker for each GPU."""
+"""GPUs of workers: one for each rank, and `workers=auto`, as many workers as have GPUs."""
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable
 
 import msgspec
@@ -20,7 +21,8 @@ def rank_gpus(spec: PoolSpec) -> int:
 
 
 def with_workers_of_gpus(pools: Iterable[PoolSpec], nodes: Iterable[Node]) -> tuple[PoolSpec, ...]:
-    """Return the pools, where `workers=auto` is replaced by one worker for each GPU of its nodes.
+    """Return the pools, where `workers=auto` is replaced by one worker for each GPU of its nodes,
+    or for as many GPUs as a worker has ranks.
 
     Raises ConfigError for `workers=auto` of an engine without GPUs.
     """
@@ -34,7 +36,16 @@ def with_workers_of_gpus(pools: Iterable[PoolSpec], nodes: Iterable[Node]) -> tu
                     f" {spec.engine!r} uses none",
                     hint="workers=N, or engine=gpu",
                 )
-            count = max(1, sum(room.gpus_total for room in rooms if matches(spec.nodes, room)))
+            usable = [room for room in rooms if matches(spec.nodes, room)]
+            count = max(1, _workers_on(usable, spec.ranks))
             spec = msgspec.structs.replace(spec, min=count, max=count)
         results.append(spec)
     return tuple(results)
+
+
+def _workers_on(rooms: list[NodeResources], ranks: int) -> int:
+    """Return the number of workers whose ranks have a GPU each: they stay in a block of nodes."""
+    gpus: Counter[int] = Counter()
+    for room in rooms:
+        gpus[room.block] += room.gpus_total
+    return sum(count // ranks for count in gpus.values())

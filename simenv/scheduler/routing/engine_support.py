@@ -58,6 +58,11 @@ def cost_query(card: EngineCard, terms: TaskOptions, shots: int = 0, ranks: int 
     return CostQuery(terms.precision, terms.outputs, shots, bond, ranks)
 
 
+def power(ranks: int) -> int:
+    """The largest power of two that is not greater; 0 for 0."""
+    return 1 << (ranks.bit_length() - 1) if ranks else 0
+
+
 def expected_truncation(card: EngineCard, profile: Profile, terms: TaskOptions) -> float:
     """Return the largest weight of the state that a run may cut off; 0.0: none, -1.0: unknown."""
     if not any(option.name == "cutoff" for option in card.options):

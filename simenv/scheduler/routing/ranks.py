@@ -17,11 +17,12 @@ from launcher.placement import NodeResources, Placement, ResourceRequest, matche
 from simenv.errors import InfeasibleError, SimenvError
 from simenv.model import PoolSpec, TaskOptions
 from simenv.scheduler.core.types import ClusterLimits, Route, gang_name, nodes_of, slot_memory
-from simenv.scheduler.routing.engine_support import ELSEWHERE, cost_query
+from simenv.scheduler.routing.engine_support import ELSEWHERE, cost_query, power
 from simenv.scheduler.routing.gpu_memory import (
     device_refusal,
     device_text,
     smallest_gpu,
+    too_few_gpus,
     widest_on_gpus,
 )
 from simenv.text import size
@@ -55,6 +56,8 @@ def fit(
         )
     if card.gpus and (refused := device_refusal(card, profile, terms, pool, limits)):
         return refused
+    if card.gpus and pool.ranks == 1 and terms.ranks > 1:
+        return too_few_gpus(card, profile, terms, pool, limits)
     several = pool.ranks > 1 or terms.ranks > 1
     if several and not card.ranks:
         subject = f"workers of pool {pool.name!r} have" if pool.ranks > 1 else "it was asked for"
@@ -68,7 +71,7 @@ def fit(
         placed = _alone(card, profile, terms, pool, limits)
         if placed is not None:
             return placed
-    if card.ranks and terms.ranks != 1:
+    if card.ranks and terms.ranks != 1 and not card.gpus:
         return _on_demand(card, profile, terms, pool, limits)
     return _too_wide(card, profile, terms, pool, limits)
 
@@ -86,7 +89,7 @@ def _alone(
     need = min(max_bytes, card.costs.memory_bytes(profile, query))
     if gpu is None:
         return RankFit(pool.name, 1, need)
-    text = device_text(card, profile, terms, gpu)
+    text = device_text(card, profile, terms, pool, gpu)
     return RankFit(pool.name, 1, need, text=text, bandwidth=gpu.bandwidth)
 
 
@@ -105,7 +108,12 @@ def _in_gang(
     if _min_bytes(card, profile, terms, used) > max_bytes or profile.num_qubits > card.max_qubits:
         return _too_wide(card, profile, terms, pool, limits)
     need = min(max_bytes, card.costs.memory_bytes(profile, cost_query(card, terms, ranks=used)))
-    return RankFit(pool.name, pool.ranks, need, used=used, text=_ranks_text(used, pool.ranks, need))
+    text, bandwidth = _ranks_text(used, pool.ranks, need), 0.0
+    gpu = smallest_gpu(pool, limits) if card.gpus else None
+    if gpu is not None:
+        text = f"{text}; {device_text(card, profile, terms, pool, gpu)}"
+        bandwidth = gpu.bandwidth
+    return RankFit(pool.name, pool.ranks, need, used=used, text=text, bandwidth=bandwidth)
 
 
 def _on_demand(
@@ -139,11 +147,6 @@ def _ranks_text(used: int, of: int, rank_bytes: int) -> str:
     if used < of:
         return f"{used} of {of} ranks used: a power of two"
     return f"over {used} ranks of {size(rank_bytes)}"
-
-
-def power(ranks: int) -> int:
-    """Return the largest power of two that is not greater; 0 for 0."""
-    return 1 << (ranks.bit_length() - 1) if ranks else 0
 
 
 @functools.lru_cache(maxsize=1024)

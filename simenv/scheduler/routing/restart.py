@@ -6,9 +6,11 @@ import msgspec
 
 from simenv.errors import ConfigError
 from simenv.model import PoolSpec
+from simenv.scheduler.core.gpus import rank_gpus
 from simenv.scheduler.core.types import ClusterLimits, Route, base_of, gang_name
 from simenv.scheduler.routing import ranks as sizing
 from simenv.scheduler.routing.engine_choice import runs
+from simenv.scheduler.routing.engine_support import power
 from simenv.text import size
 from simulators import catalog
 
@@ -28,7 +30,7 @@ def reroute_after_restart(
     for pool in (*own_pools, *usable):
         name = _place_in(pool, route, limits)
         if name:
-            ranks = route.ranks if name == pool.name else sizing.power(route.ranks)
+            ranks = route.ranks if name == pool.name else power(route.ranks)
             return msgspec.structs.replace(route, pool=name, ranks=ranks, paced=pool.pace)
     if not own_pools and not usable:
         raise ConfigError(
@@ -59,6 +61,8 @@ def _place_in(pool: PoolSpec, route: Route, limits: ClusterLimits) -> str:
     if pool.ranks > 1:
         max_ranks = pool.memory_bytes or sizing.slot_bytes(pool, limits, pool.ranks)
         return pool.name if pool.ranks == route.ranks and route.memory_bytes <= max_ranks else ""
-    ranks = sizing.power(route.ranks)
+    if rank_gpus(pool):
+        return ""  # no worker on demand has GPUs
+    ranks = power(route.ranks)
     max_pool_ranks = min(limits.max_ranks, sizing.most_ranks(pool, limits, route.memory_bytes))
     return gang_name(pool.name, ranks) if ranks <= max_pool_ranks else ""

@@ -18,7 +18,7 @@ from simenv.scheduler.core.types import START_NS, slot_memory
 from simenv.scheduler.dispatch import dedicated_workers, gang_scheduling, kept_states
 from simenv.scheduler.dispatch.gang_scheduling import LAST_SLOTS
 from simenv.scheduler.scaling import relocation
-from simenv.scheduler.state.nodes import NodeState, most_resident, occupy
+from simenv.scheduler.state.nodes import NodeState, most_resident, occupy, take_gpus
 from simenv.scheduler.state.pools import Pool, Worker
 from simenv.scheduler.state.state import SchedulerState
 
@@ -154,7 +154,7 @@ def _start(
         places[0][0],
         ranks=pool.spec.ranks,
         reserved=rank_bytes,
-        gpus=places[0][0].take_gpus(rank_gpus(pool.spec)),
+        gpus=take_gpus(places, rank_gpus(pool.spec)),
         restarts=restarts,
     )
     state.next_start += 1

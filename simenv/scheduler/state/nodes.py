@@ -9,7 +9,8 @@ slots meanwhile (backfill).
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from itertools import islice
 
 import msgspec
 
@@ -77,17 +78,30 @@ class NodeState(msgspec.Struct, eq=False):
         )
 
     def take_gpus(self, count: int) -> tuple[str, ...]:
-        """Grant the first free GPUs to a worker, as long as it lives."""
+        """Grant the first free GPUs to ranks of a worker, as long as it lives."""
         taken, self.free_gpus = self.free_gpus[:count], self.free_gpus[count:]
         return tuple(taken)
 
-    def return_gpus(self, gpus: tuple[str, ...]) -> None:
+    def return_gpus(self, gpus: Iterable[str]) -> None:
         """Free the GPUs of a worker that is gone, in the node's order."""
         free = {*self.free_gpus, *gpus}
         self.free_gpus = [name for name in self.node.gpu_names if name in free]
 
 
 Places = tuple[tuple[NodeState, int], ...]  # hosts with the number of a worker's ranks
+
+
+def take_gpus(places: Places, each: int) -> tuple[str, ...]:
+    """Grant `each` free GPUs of its host to each rank of a new worker, in their order."""
+    return tuple(gpu for host, ranks in places for gpu in host.take_gpus(ranks * each))
+
+
+def gpus_by_host(places: Places, gpus: tuple[str, ...]) -> Iterator[tuple[NodeState, list[str]]]:
+    """Yield the hosts of a worker with its GPUs there, which `take_gpus` has granted."""
+    each = len(gpus) // sum(ranks for _, ranks in places)
+    rest = iter(gpus)
+    for host, ranks in places:
+        yield host, list(islice(rest, ranks * each))
 
 
 class NodeTable:

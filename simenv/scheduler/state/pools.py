@@ -87,7 +87,7 @@ class Worker(msgspec.Struct, eq=False):
     host: NodeState  # of rank 0
     ranks: int = 1
     reserved: int = 0  # memory of each rank, as long as it lives
-    gpus: tuple[str, ...] = ()  # GPUs of its host that it has as long as it lives
+    gpus: tuple[str, ...] = ()  # GPUs of its ranks, in their order, as long as it lives
     restarts: int = 0
     node: str = ""  # as the worker reported it
     pid: int = 0

@@ -29,7 +29,7 @@ from simenv.scheduler.state import crashes
 from simenv.scheduler.state.dependencies import Dependencies
 from simenv.scheduler.state.device_controls import DeviceControls
 from simenv.scheduler.state.indexes import HARDWARE_GRACE_NS, STOP_GRACE_NS, Deadlines, TasksByOwner
-from simenv.scheduler.state.nodes import NodeTable, vacate
+from simenv.scheduler.state.nodes import NodeTable, gpus_by_host, vacate
 from simenv.scheduler.state.owner_quotas import Quotas
 from simenv.scheduler.state.paced import LOOKAHEAD_NS, PacedDevice, PacedDevices
 from simenv.scheduler.state.pools import DedicatedWorkers, Pool, Worker, gang_spec
@@ -314,4 +314,5 @@ class SchedulerState:
         self.release_resources(worker)
         self.release_kept_states(worker)
         vacate(worker.places, worker.reserved, bool(self.pools[worker.pool].base))
-        worker.host.return_gpus(worker.gpus)
+        for place, gpus in gpus_by_host(worker.places, worker.gpus):
+            place.return_gpus(gpus)

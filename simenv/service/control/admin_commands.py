@@ -230,12 +230,6 @@ def check_pools(pools: tuple[PoolSpec, ...], limits: ClusterLimits) -> None:
     """Check that all pools fit on the nodes. Raises ConfigError if one of them never can."""
     free_resources = [NodeResources.of(node) for node in nodes_of(limits)]
     for spec in pools:
-        if rank_gpus(spec) and spec.ranks > 1:
-            raise ConfigError(
-                f"pool {spec.name!r} wants {spec.ranks} ranks a worker; a worker of engine"
-                f" {spec.engine!r} has one, and one GPU",
-                hint="leave ranks out: workers=auto is one worker for each GPU",
-            )
         if spec.ranks > limits.max_ranks:
             raise ConfigError(
                 f"pool {spec.name!r} wants {spec.ranks} ranks a worker; "

@@ -16,7 +16,7 @@ import msgspec
 
 from launcher.base import Command, Exit, Launcher, LauncherEvent, LaunchError
 from simenv.config import Config, EnvironmentPaths
-from simenv.config.environ import worker_environ
+from simenv.config.environ import gpu_environ, worker_environ
 from simenv.errors import ConfigError
 from simenv.model import PoolSpec
 from simenv.model.calls import FUNCTIONS
@@ -83,6 +83,7 @@ class WorkerProcesses:
             *("--start", str(action.start)),
             *("--engine", pool.engine),
             *("--ranks", str(ranks)),
+            *(("--gpus", ",".join(action.gpus)) if action.gpus and ranks > 1 else ()),
             *("--log", str(log)),
             *("--parent", "0"),
             *(("--provider", pool.provider) if pool.provider else ()),
@@ -92,7 +93,7 @@ class WorkerProcesses:
         command = Command(
             action.worker,
             argv,
-            (*self._environ, *gpu_environ(action.gpus)),
+            (*self._environ, *(gpu_environ(action.gpus[0]) if action.gpus and ranks == 1 else ())),
             log,
             self._paths.home,
             action.start,
@@ -188,13 +189,6 @@ class WorkerProcesses:
 
     def _log(self, name: str) -> Path:
         return self._paths.logs / f"{name}.log"
-
-
-def gpu_environ(gpus: tuple[str, ...]) -> tuple[tuple[str, str], ...]:
-    """Return the variables that make only its own GPUs visible to a worker."""
-    if not gpus:
-        return ()
-    return ("CUDA_DEVICE_ORDER", "PCI_BUS_ID"), ("CUDA_VISIBLE_DEVICES", ",".join(gpus))
 
 
 def helpers(cores: int, *, starting: bool) -> range:

@@ -5,6 +5,7 @@ No arithmetic of cupy's arrays is used, so only the kernels of this package are 
 
 from __future__ import annotations
 
+import os
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -39,6 +40,9 @@ class CupyDevice:
             text = str(device.compute_capability)
             self.capability = (int(text[:-1]), int(text[-1]))
             self.name = str(runtime.getDeviceProperties(0)["name"].decode())
+            # Instances of one GPU (MIG) have one address and are visible by different names.
+            visible = os.environ.get("CUDA_VISIBLE_DEVICES", "").partition(",")[0]
+            self.location = f"{runtime.deviceGetPCIBusId(0)} {visible}"
         self._folder = folder or warmup.prepared_folder()
         if self._folder is None:
             self._temporary = tempfile.TemporaryDirectory(prefix="simenv-gpu-")

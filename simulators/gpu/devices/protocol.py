@@ -34,6 +34,10 @@ class Device(Protocol):
         """Model of the device."""
 
     @property
+    def location(self) -> str:
+        """Which GPU of its machine it is; "": one that no other process has."""
+
+    @property
     def free_bytes(self) -> int:
         """Memory that can be allocated now, in bytes."""
 

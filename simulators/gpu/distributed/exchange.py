@@ -14,13 +14,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from simulators.catalog import state_bytes
+from simulators.catalog.gpu_costs import STAGED_BYTES
 from simulators.gpu.devices.protocol import COMPLEX, Buffer
 from simulators.gpu.sweeps import DeviceState
 from simulators.statevector.distributed.error_agreement import ErrorAgreement
 from simulators.statevector.distributed.qubit_layout import Layout
 from simulators.statevector.distributed.remap_schedule import Pair
 
-_MOST_BYTES = 1 << 26  # largest message
 _TAG_ROOM = 8  # parts of an exchange may overtake one another: their tags differ
 
 
@@ -85,7 +85,7 @@ class DeviceExchange:
         """Allocate buffers for a part on the device and on the host."""
         state.settle()
         size = state_bytes(0, state.precision)
-        step = min(1 << (state.num_qubits - mask.bit_count()), _MOST_BYTES // size)
+        step = min(1 << (state.num_qubits - mask.bit_count()), STAGED_BYTES // size)
         if self._received.size != step or self._received.dtype != COMPLEX[state.precision]:
             self._received = np.empty(step, COMPLEX[state.precision])
             self._packed = state.device.empty(step, COMPLEX[state.precision])

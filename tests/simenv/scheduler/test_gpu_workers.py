@@ -8,6 +8,7 @@ from arrays import Arrays
 from checked_scheduler import CheckedScheduler, cluster
 
 from launcher.base import Gpu, Node
+from simenv.config.environ import gpu_environ
 from simenv.errors import ConfigError, InfeasibleError
 from simenv.model import PoolSpec, TaskOptions
 from simenv.scheduler.core.actions import StartWorker
@@ -16,7 +17,6 @@ from simenv.scheduler.core.types import ClusterLimits, Route
 from simenv.scheduler.routing.engine_choice import consider, route
 from simenv.scheduler.views.infos import pool_infos
 from simenv.service.control.admin_commands import check_pools, workers_that_fit
-from simenv.service.workers.processes import gpu_environ
 from simulators.catalog import cards
 from simulators.circuit.analysis.profile import Profile
 from simulators.circuit.analysis.profiler import profile
@@ -110,17 +110,39 @@ def test_pool_of_gpus_on_nodes_without_any_is_refused_with_a_way_out() -> None:
     assert workers_that_fit(pool(3), gpu_cluster(2), 3) == 2
 
 
-def test_worker_of_several_ranks_on_gpus_is_refused() -> None:
-    with pytest.raises(ConfigError, match="has one, and one GPU"):
-        check_pools((pool(1, ranks=2),), gpu_cluster(2))
+def test_worker_of_several_ranks_needs_a_gpu_for_each() -> None:
+    check_pools((pool(1, ranks=2),), gpu_cluster(2))
+    check_pools((pool(1, ranks=2),), gpu_cluster(1, 1))
+    with pytest.raises(ConfigError, match="2 ranks of 1 slot, 1 GPU each; its nodes hold 1"):
+        check_pools((pool(1, ranks=2),), gpu_cluster(1))
+    with pytest.raises(ConfigError, match="2 workers of 2 ranks do not fit, 1 do"):
+        check_pools((pool(2, ranks=2),), gpu_cluster(3))
+
+
+def test_each_rank_gets_a_gpu_of_its_own_and_all_are_freed_with_their_worker() -> None:
+    limits = gpu_cluster(2, 1, uuids=UUIDS)
+    machine = CheckedScheduler(limits=limits, specs=(pool(1, ranks=3),))
+    assert starts(machine) == {"g-0": ("GPU-aaaa", "GPU-bbbb", "0")}
+    hosts = machine.state.nodes.hosts
+    assert [hosts[name].free_gpus for name in ("n1", "n2")] == [[], []]
+    machine.lose("g-0")
+    assert [hosts[name].free_gpus for name in ("n1", "n2")] == [list(UUIDS), ["0"]]
+    machine.tick(60.0)
+    assert machine.state.workers["g-0"].gpus == ("GPU-aaaa", "GPU-bbbb", "0")
+
+
+def test_workers_auto_of_several_ranks_is_as_many_as_their_gpus_suffice_for() -> None:
+    for gpus, ranks, workers in (((4,), 2, 2), ((3, 2), 2, 2), ((1,), 2, 1), ((8,), 3, 2)):
+        spec = pool(1, auto_workers=True, ranks=ranks)
+        (found,) = with_workers_of_gpus((spec,), gpu_cluster(*gpus).nodes)
+        assert (found.min, found.max) == (workers, workers), (gpus, ranks)
 
 
 def test_worker_is_shown_its_own_gpu_alone() -> None:
-    assert dict(gpu_environ(("GPU-bbbb",))) == {
+    assert dict(gpu_environ("GPU-bbbb")) == {
         "CUDA_VISIBLE_DEVICES": "GPU-bbbb",
         "CUDA_DEVICE_ORDER": "PCI_BUS_ID",
     }
-    assert gpu_environ(()) == ()
 
 
 H200 = Gpu("GPU-aaaa", "NVIDIA H200", 143771 * 2**20, (9, 0), 4.9e12)
@@ -131,7 +153,7 @@ def with_gpus(*gpus: Gpu) -> ClusterLimits:
     """One node with these."""
     plain = cluster(4)
     node = plain.nodes[0]
-    new = Node(node.name, node.slots, node.memory_bytes, len(gpus), gpu_details=gpus)
+    new = Node(node.name, node.slots, 8 * node.memory_bytes, len(gpus), gpu_details=gpus)
     return msgspec.structs.replace(plain, nodes=(new,))
 
 
@@ -175,6 +197,53 @@ def test_state_that_no_gpu_of_the_pool_holds_is_refused_with_what_fits() -> None
     with pytest.raises(InfeasibleError, match="35 qubits in single") as caught:
         chosen(35, with_gpus(H200), engine="gpu", precision="single")
     assert "engine='statevector'" in caught.value.hint
+
+
+def test_larger_state_fits_the_gpus_of_several_ranks() -> None:
+    """Two hold one qubit more, in each precision, and a worker of three uses two."""
+    limits = with_gpus(H200, H200, H200)
+    for ranks in (2, 3):
+        pools = (PoolSpec("main"), pool(1, ranks=ranks))
+        found = route(wide(34), TaskOptions(engine="gpu"), pools, limits)
+        assert (found.pool, found.ranks, found.max_slots) == ("g", ranks, 1)
+        assert "128.0 GiB of 138.9 GiB on NVIDIA H200" in found.reason
+        terms = TaskOptions(engine="gpu", precision="single")
+        assert route(wide(35), terms, pools, limits).ranks == ranks
+        with pytest.raises(InfeasibleError, match=r"256\.0 GiB on each of 2 GPUs") as caught:
+            route(wide(35), TaskOptions(engine="gpu"), pools, limits)
+        assert "the widest that fits has 34 qubits, 35 in single" in caught.value.hint
+        assert "ranks=4" not in caught.value.hint, "there are three GPUs"
+    (info,) = pool_infos(CheckedScheduler(limits=limits, specs=(pool(1, ranks=2),)).state)
+    assert info.max_qubits == 34
+
+
+def test_refusal_names_a_pool_of_two_gpus_only_where_there_could_be_one() -> None:
+    two = "or a pool with ranks=2 on two GPUs: NAME:engine=gpu,ranks=2"
+    terms = {"engine": "gpu", "precision": "single"}
+    cases = (
+        (with_gpus(H200, H200), 35, True),
+        (with_gpus(H200), 35, False),
+        (msgspec.structs.replace(with_gpus(H200, H200), max_ranks=1), 35, False),
+        (with_gpus(H200, H200), 36, False),
+    )
+    for limits, n, is_named in cases:
+        with pytest.raises(InfeasibleError, match=f"{n} qubits in single") as caught:
+            chosen(n, limits, **terms)
+        assert (two in caught.value.hint) == is_named, (n, caught.value.hint)
+    with pytest.raises(InfeasibleError, match="2 ranks were asked for") as caught:
+        chosen(20, with_gpus(H200, H200), engine="gpu", ranks=2)
+    assert caught.value.hint == two.removeprefix("or ").replace("a pool", "start a pool")
+    with pytest.raises(InfeasibleError, match="2 ranks were asked for") as caught:
+        chosen(20, with_gpus(H200), engine="gpu", ranks=2)
+    assert "ranks=2" not in caught.value.hint
+
+
+def test_gradient_over_ranks_is_refused_at_submission() -> None:
+    terms = TaskOptions(engine="gpu", outputs=("gradient",))
+    pools, limits = (pool(1, ranks=2),), with_gpus(H200, H200)
+    with pytest.raises(InfeasibleError, match="no gradients over ranks"):
+        route(wide(20), terms, pools, limits)
+    assert route(wide(12), terms, pools, limits).engine == "gpu", "narrow: on the first GPU"
 
 
 def test_smallest_gpu_of_a_pools_nodes_is_the_limit() -> None:

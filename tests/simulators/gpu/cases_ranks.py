@@ -17,7 +17,7 @@ from simulators.circuit.ir import Circuit
 from simulators.circuit.noise import NoiseProgram
 from simulators.control import RunControl
 from simulators.engine import PauliSum, Request, RunOptions
-from simulators.errors import EngineError, OutOfMemory, Unsupported
+from simulators.errors import EngineError, OutOfMemory, UnknownEngine, Unsupported
 from simulators.gpu.engine import GpuEngine
 from simulators.results import EngineResult
 from simulators.statevector.engine import StatevectorEngine
@@ -150,6 +150,28 @@ def case_slice_that_does_not_fit_is_refused_in_all_ranks(comm: Any) -> None:
         refused = "qubits" in error.message
     assert refused
     engine.close()
+
+
+class PlacedDevice(HostDevice):
+    """On a machine's GPU of this address."""
+
+    def __init__(self, location: str) -> None:
+        super().__init__()
+        self.location = location
+
+
+def case_ranks_that_share_a_gpu_are_refused_in_all_of_them(comm: Any) -> None:
+    """By address and name: instances of a partitioned GPU differ in their names alone."""
+    rank = comm.Get_rank()
+    for own in (f"0000:{rank:02x}:00.0 0", f"0000:01:00.0 MIG-{rank}"):
+        GpuEngine(PlacedDevice(own), comm=comm).close()
+    refusal = ""
+    try:
+        GpuEngine(PlacedDevice(f"0000:{max(1, rank):02x}:00.0 GPU-aaaa"), comm=comm)
+    except UnknownEngine as error:
+        refusal = error.message
+    assert "ranks 0 and 1 have the same GPU" in refusal
+    assert "0000:01:00.0 GPU-aaaa" in refusal
 
 
 def case_gradients_are_refused_with_a_way_out(comm: Any) -> None:

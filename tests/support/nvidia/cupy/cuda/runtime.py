@@ -36,5 +36,12 @@ def getDeviceProperties(number: int) -> dict[str, bytes]:  # noqa: N802  # CUDA'
     return {"name": described()[1].encode()}
 
 
+def deviceGetPCIBusId(number: int) -> str:  # noqa: N802  # CUDA's name
+    """The place of the GPU in the list of all."""
+    assert number == 0
+    uuids = [each.split(",")[0] for each in GPUS.split(";")]
+    return f"0000:{uuids.index(described()[0]):02x}:00.0"
+
+
 def deviceSynchronize() -> None:  # noqa: N802  # CUDA's name
     """Launches have ended when they return."""

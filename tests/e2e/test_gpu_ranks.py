@@ -1,0 +1,128 @@
+"""A pool of `engine=gpu,ranks=2`: its worker's ranks are real, and have a GPU each.
+
+The machine is that of `nvidia_site`, with GPUs so small that a state of 17 qubits needs two.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import psutil
+import pytest
+from nvidia_site import machine
+from qiskit import QuantumCircuit
+from ranked import mpirun
+
+from simenv.client.client import Client, connect
+
+SMALL = "NVIDIA H200,1537,99"  # beside what is kept of its memory, a state of 16 qubits
+GPUS = f"GPU-aaaa,{SMALL};GPU-bbbb,{SMALL}"
+POOLS = ("--pool", "main:workers=1", "--pool", "g:engine=gpu,ranks=2,workers=auto")
+PATIENCE_S = 240.0
+
+pytestmark = pytest.mark.skipif(mpirun() is None, reason="there is no mpirun")
+
+
+def circuit(n: int, layers: int) -> QuantumCircuit:
+    """Rotations and entangling gates on a ring."""
+    result = QuantumCircuit(n, n)
+    for layer in range(layers):
+        for qubit in range(n):
+            result.u(0.3 + qubit, 0.7 * layer, 1.1, qubit)
+        for qubit in range(n):
+            result.cx(qubit, (qubit + 1 + layer % 5) % n)
+    result.measure(range(n), range(n))
+    return result
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("site")
+
+
+@pytest.fixture(scope="module")
+def site(folder: Path) -> Iterator[Client]:
+    programs = mpirun()
+    assert programs is not None
+    variables = {"PATH": os.pathsep.join([str(programs.parent), os.environ["PATH"]])}
+    if programs.parent == Path(sys.prefix) / "bin":  # as pip installs it
+        variables |= {f"{name}_PREFIX": sys.prefix for name in ("OPAL", "PMIX", "PRTE")}
+    with machine(folder, GPUS, variables=variables) as simenv:
+        found = simenv("up", *POOLS, "--slots", "4")
+        assert found.returncode == 0, found.stderr
+        with connect(service=folder / "home" / "default" / "connection.json") as client:
+            wait_for_workers(client)
+            yield client
+
+
+def wait_for_workers(site: Client) -> None:
+    deadline = time.monotonic() + PATIENCE_S
+    while not [each for each in site.workers() if each.pool == "g" and each.state == "IDLE"]:
+        assert time.monotonic() < deadline, [site.pools(), site.events()]
+        time.sleep(0.05)
+
+
+def ranks_of(folder: Path) -> dict[int, psutil.Process]:
+    """The processes of worker g-0, by rank."""
+    found = {}
+    for process in psutil.process_iter():
+        try:
+            words = process.cmdline()
+            if "simenv.worker" in words and "g-0" in words and str(folder) in " ".join(words):
+                environ = process.environ()
+                if "PMIX_RANK" in environ:
+                    found[int(environ["PMIX_RANK"])] = process
+        except (psutil.NoSuchProcess, psutil.AccessDenied):
+            continue
+    return found
+
+
+def logged(folder: Path) -> str:
+    logs = sorted((folder / "home").rglob("g-0*.log"))
+    return "\n".join(log.read_text(errors="replace") for log in logs)
+
+
+def test_each_rank_has_a_gpu_of_its_own(site: Client, folder: Path) -> None:
+    (worker,) = [each for each in site.workers() if each.pool == "g"]
+    assert worker.ranks == 2
+    assert site.pools()["g"].max_qubits == 17, "one more than a GPU holds"
+    text = logged(folder)
+    assert "rank 0 has GPU GPU-aaaa" in text
+    assert "rank 1 has GPU GPU-bbbb" in text
+
+
+@pytest.mark.parametrize("n", [5, 14, 17])
+def test_counts_are_those_of_the_processor(site: Client, n: int) -> None:
+    found, expected = (
+        site.submit(circuit(n, 3), shots=2000, seed=5, engine=engine).result(PATIENCE_S)
+        for engine in ("gpu", "statevector")
+    )
+    assert (found.engine, found.ranks) == ("gpu", 2)
+    assert found.counts == expected.counts
+
+
+def test_state_larger_than_both_gpus_is_refused_at_submission(site: Client) -> None:
+    with pytest.raises(Exception, match=r"need 2\.0 MiB on each of 2 GPUs") as caught:
+        site.submit(circuit(18, 2), shots=1, engine="gpu")
+    assert "ranks=4" not in str(caught.value)
+
+
+def test_task_of_a_killed_rank_runs_again_to_the_same_counts(site: Client, folder: Path) -> None:
+    long = circuit(17, 12)
+    expected = site.submit(long, shots=1000, seed=11, engine="statevector").result(PATIENCE_S)
+    task = site.submit(long, shots=1000, seed=11, engine="gpu")
+    deadline = time.monotonic() + PATIENCE_S
+    while not [each for each in site.workers() if each.pool == "g" and each.task]:
+        assert not task.done(), "it ended before it was seen"
+        assert time.monotonic() < deadline
+        time.sleep(0.002)
+    os.kill(ranks_of(folder)[1].pid, signal.SIGKILL)
+    result = task.result(timeout_s=PATIENCE_S)
+    assert (result.attempts, result.ranks) == (2, 2)
+    assert result.counts == expected.counts
+    assert logged(folder).count("has GPU GPU-bbbb") == 2
