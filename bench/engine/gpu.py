@@ -2,8 +2,9 @@
 
 The ceiling is measured first: a copy within the device's memory. Times are of the gates alone, from
 |0...0>: the median of five runs after a first one, without planning. Goals are those of an H200;
-whether another GPU meets them depends on its bandwidth. `--host` is a dry run by g++ on the
-processor, without verdicts.
+whether another GPU meets them depends on its bandwidth. cuStateVec and qsim's CUDA backend run in
+the same process, if they are installed. `--host` is a dry run by g++ on the processor, without
+verdicts.
 
     python -m bench run gpu [--host]
 """
@@ -23,6 +24,7 @@ from bench.circuits import measured, wide_circuit
 from bench.harness.kernels import load_kernels
 from bench.harness.options import Option
 from bench.harness.report import Report
+from bench.peers.on_gpu import Peers, compare
 from simenv.cli.bench.circuits import built, gates
 from simenv.client.circuits import load
 from simenv.model import decode_program
@@ -50,6 +52,8 @@ BATCH = (12, 10_000)  # qubits, bindings
 BATCH_GATES, SHOTS = 30, 1_024
 HOST_WIDTHS, HOST_COPIED, HOST_BATCH = (13,), 1 << 16, (8, 4)
 SHARE_KINDS, SHARE_WIDTH = ("qft", "ansatz"), 28
+PEER_WIDTH = 28
+PEER_KEYS = ("qft_custatevec", "volume_custatevec", "qsim_cuda")
 GOALS = {("qft", 30): "qft_30_s", ("volume", 30): "volume_30_s"}
 
 
@@ -60,7 +64,7 @@ def run(options: Namespace) -> Report:
     _kernels(report, ARCHITECTURES[1:2] if options.host else ARCHITECTURES)
     reason = refusal(find_gpu())
     if reason is not None and not options.host:
-        for key in ("bandwidth_share", *GOALS.values(), "bindings_12"):
+        for key in ("bandwidth_share", *GOALS.values(), "bindings_12", *PEER_KEYS):
             report.not_measured(key, key, f"{reason[0]}; --host is a dry run")
         return report
     bench = _Bench(_device(host=options.host), options.rounds)
@@ -70,6 +74,10 @@ def run(options: Namespace) -> Report:
         for kind in KINDS:
             for precision in ("double", "single"):
                 _wide(bench, report, options.host, (kind, n, precision), copy_rate)
+    if not options.host:
+        peers = Peers(bench.device, 1, bench.seconds)
+        seconds = lambda kind, n, precision: bench.gate_seconds(kind, n, precision)[0]  # noqa: E731
+        compare(report, peers, PEER_WIDTH, seconds, bench.run_seconds)
     n, rows = HOST_BATCH if options.host else BATCH
     rate = rows / bench.batch_seconds(n, rows)
     print(f"{n} qubits, {BATCH_GATES} gates, {SHOTS} shots: {rate:,.0f} bindings/s")
@@ -137,7 +145,8 @@ class _Bench:
         self._ledger = MemoryLedger(device.free_bytes, device.name)
         self._programs = ProgramStore(device)
 
-    def _seconds(self, work: Callable[[], object]) -> float:
+    def seconds(self, work: Callable[[], object]) -> float:
+        """Return the median of some calls after a first one, including all launches."""
         wait = getattr(self.device, "synchronize", lambda: None)
         results = []
         for _ in range(self._rounds + 1):
@@ -150,7 +159,7 @@ class _Bench:
     def copy_rate(self, count: int) -> float:
         """Return the bytes per second of a copy, read and written."""
         original, target = (self.device.empty(count, np.complex128) for _ in range(2))
-        return 32 * count / self._seconds(lambda: self.device.copy(original, target))
+        return 32 * count / self.seconds(lambda: self.device.copy(original, target))
 
     def gate_seconds(self, kind: str, n: int, precision: str) -> tuple[float, float, float]:
         """Return the seconds of all gates and of planning, and the bytes that sweeps read and
@@ -176,7 +185,17 @@ class _Bench:
 
         size = 16 if precision == "double" else 8
         amplitudes = sum(1 << (each.tile_bits + program.width) for each in program.passes)
-        return self._seconds(work), planned_s, 2.0 * size * amplitudes
+        return self.seconds(work), planned_s, 2.0 * size * amplitudes
+
+    def run_seconds(self, kind: str, n: int) -> float:
+        """Return the seconds of a run with counts in single precision, without planning."""
+        packed = load(measured(n, wide_circuit(kind, n, 1))).packed
+        circuit = Circuit.from_program(decode_program(packed))
+        options = RunOptions(precision="single")
+        engine = GpuEngine(self.device)
+        plan = engine.plan(circuit, None, options)
+        request = Request(SHOTS, 1)
+        return self.seconds(lambda: engine.run(plan, circuit, request, options, RunControl()))
 
     def batch_seconds(self, n: int, rows: int) -> float:
         """Return the seconds of many bindings of one circuit, including their counts."""
@@ -186,4 +205,4 @@ class _Bench:
         engine = GpuEngine(self.device)
         plan = engine.plan(circuit, None, RunOptions())
         request = Request(SHOTS, 1, bindings=np.zeros((rows, circuit.num_slots)))
-        return self._seconds(lambda: engine.run(plan, circuit, request, RunOptions(), RunControl()))
+        return self.seconds(lambda: engine.run(plan, circuit, request, RunOptions(), RunControl()))

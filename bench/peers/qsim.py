@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import collections
+import importlib.util
 from typing import Any
 
 import numpy as np
@@ -10,13 +11,25 @@ import numpy as np
 from bench.peers.base import ECR, SHOTS, Counts, Gate
 
 
-class Qsim:
-    """Peer (bench.peers.base) of qsim; gates are fused to at most `fused` qubits."""
+def has_cuda() -> bool:
+    """Return whether qsim is installed with its CUDA backend, which no wheel on PyPI has."""
+    if importlib.util.find_spec("qsimcirq") is None:
+        return False
+    import qsimcirq
 
-    def __init__(self, threads: int, fused: int) -> None:
+    return getattr(qsimcirq, "qsim_gpu", None) is not None
+
+
+class Qsim:
+    """Peer (bench.peers.base) of qsim; gates are fused to at most `fused` qubits. `use_gpu`: run
+    on the GPU; requires `has_cuda`."""
+
+    def __init__(self, threads: int, fused: int, *, use_gpu: bool = False) -> None:
         import qsimcirq
 
-        options = qsimcirq.QSimOptions(max_fused_gate_size=fused, cpu_threads=threads)
+        options = qsimcirq.QSimOptions(
+            max_fused_gate_size=fused, cpu_threads=threads, use_gpu=use_gpu
+        )
         # The simulator caches its own form of the last circuit, so runs do not convert it again.
         self._simulator = qsimcirq.QSimSimulator(options, circuit_memoization_size=1)
 
