@@ -102,11 +102,11 @@ def place(
         return Infeasible(*_shortage(request, [_when_empty(node) for node in matching], nodes))
     usable = [node for node in matching if node.usable]
     if not usable:
-        message = _with_unusable("no node that could hold it is", matching)
+        message = _with_unusable_nodes("no node that could hold it is", matching)
         return Insufficient("nodes", 1, 0, message)
     if _max_ranks(request, usable) < request.ranks:
         resource, requested, limit, message = _shortage(request, usable, nodes)
-        return Insufficient(resource, requested, limit, _with_unusable(message, matching))
+        return Insufficient(resource, requested, limit, _with_unusable_nodes(message, matching))
     if request.ranks == 1:
         return Placement((Share(_least_loaded(request, usable).name, 1),))
     return Placement(_pack(request, usable))
@@ -179,8 +179,8 @@ def _load(node: NodeResources) -> float:
 def _least_loaded(request: ResourceRequest, nodes: list[NodeResources]) -> NodeResources:
     """Return the node with the fewest ranks per slot, including this one; ties go to the most free
     memory."""
-    able = [node for node in nodes if capacity(request, node)]
-    return min(able, key=lambda node: (_load(node), -node.memory_bytes))
+    fitting = [node for node in nodes if capacity(request, node)]
+    return min(fitting, key=lambda node: (_load(node), -node.memory_bytes))
 
 
 def _pack(request: ResourceRequest, nodes: list[NodeResources]) -> tuple[Share, ...]:
@@ -202,8 +202,8 @@ def _fewest_nodes(request: ResourceRequest, block: list[NodeResources]) -> list[
         held += capacity(request, by_size[count])
         count += 1
     even = -(-request.ranks // count)
-    able = sorted((node for node in block if capacity(request, node) >= even), key=_load)
-    return able[:count] if len(able) >= count else by_size[:count]
+    fitting = sorted((node for node in block if capacity(request, node) >= even), key=_load)
+    return fitting[:count] if len(fitting) >= count else by_size[:count]
 
 
 def _balance(request: ResourceRequest, nodes: list[NodeResources]) -> tuple[Share, ...]:
@@ -241,12 +241,14 @@ def _shortage(
             return resource, requested, limit, message
     limit = _max_ranks(request, nodes)
     blocks = len({node.block for node in nodes})
-    where = f"the largest of {blocks} blocks of nodes holds" if blocks > 1 else "its nodes hold"
-    message = f"{request.ranks} ranks of {_format_rank(request)} each; {where} {limit}"
+    description = (
+        f"the largest of {blocks} blocks of nodes holds" if blocks > 1 else "its nodes hold"
+    )
+    message = f"{request.ranks} ranks of {_format_rank(request)} each; {description} {limit}"
     return "ranks", request.ranks, limit, message
 
 
-def _with_unusable(message: str, matching: list[NodeResources]) -> str:
+def _with_unusable_nodes(message: str, matching: list[NodeResources]) -> str:
     unusable = [
         f"{node.name} ({node.reason or 'not usable'})" for node in matching if not node.usable
     ]

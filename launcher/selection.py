@@ -70,9 +70,9 @@ def select_launcher(
         raise LaunchError(f"launcher {name!r} is not known: one of {', '.join(LAUNCHERS)}")
     if name == "local":
         return LocalLauncher(agent)
-    wanted = ("prte", "mpirun") if name == "auto" else (name,)
+    names = ("prte", "mpirun") if name == "auto" else (name,)
     failed: list[str] = []
-    for candidate in _candidates(wanted, environ, folder, agent, prefix):
+    for candidate in _candidates(names, environ, folder, agent, prefix):
         if isinstance(candidate, ProbeResult):
             failed.append(f"{candidate.launcher}: {candidate.detail}")
             continue
@@ -163,7 +163,7 @@ def _probe(candidate: LauncherCandidate, environ: Mapping[str, str], folder: Pat
 
 
 def _candidates(
-    wanted: tuple[str, ...],
+    names: tuple[str, ...],
     environ: Mapping[str, str],
     folder: Path,
     agent: str,
@@ -171,11 +171,11 @@ def _candidates(
 ) -> Iterator[LauncherCandidate | ProbeResult]:
     """Yield installed launchers, the best first, and a ProbeResult for each that is missing."""
     if not mpi4py_version():
-        yield ProbeResult(wanted[0], "", "", False, "mpi4py is not installed")
+        yield ProbeResult(names[0], "", "", False, "mpi4py is not installed")
         return
-    if "prte" in wanted:
+    if "prte" in names:
         yield _prte(environ, folder, agent, prefix)
-    if "mpirun" in wanted:
+    if "mpirun" in names:
         mpiruns = mpirun.find(environ, prefix)
         if not mpiruns:
             yield ProbeResult("mpirun", "", "", False, "no supported mpirun on PATH")

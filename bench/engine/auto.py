@@ -82,11 +82,11 @@ def run(options: Namespace) -> Report:
             outcomes.append(_relative_time(name, load(circuit).packed, engines))
     finally:
         engines.close()
-    judged = [outcome for outcome in outcomes if outcome is not None]
-    good = sum(outcome <= 1.0 for outcome in judged)
-    failed = sum(outcome == float("inf") for outcome in judged)
-    share = good / len(judged)
-    report.at_least("share", share, f"chosen within 2 x of the best, of {len(judged)} circuits")
+    evaluated = [outcome for outcome in outcomes if outcome is not None]
+    good = sum(outcome <= 1.0 for outcome in evaluated)
+    failed = sum(outcome == float("inf") for outcome in evaluated)
+    share = good / len(evaluated)
+    report.at_least("share", share, f"chosen within 2 x of the best, of {len(evaluated)} circuits")
     report.at_most("failed", failed, "chosen engines that failed or ran out of memory, or refusals")
     return report
 
@@ -136,8 +136,8 @@ def _candidates(packed: bytes, engine: str = "auto") -> list[engine_choice.Engin
     circuit = Circuit.from_program(decode_program(packed))
     limits = ClusterLimits(1, psutil.virtual_memory().available * 3 // 4, 10**6, 2**34, 1, 1)
     terms = TaskOptions(engine=engine)
-    looked = choice_profile if engine == engine_choice.AUTO else profile
-    result = looked(circuit, terms.outputs)
+    profiler = choice_profile if engine == engine_choice.AUTO else profile
+    result = profiler(circuit, terms.outputs)
     return engine_choice.consider(result, terms, (PoolSpec("main"),), limits)
 
 

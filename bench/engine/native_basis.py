@@ -72,7 +72,7 @@ def run(options: Namespace) -> Report:
                 result = _measure(peers, circuit, options)
                 for name, ratio in _ratios(circuit, result).items():
                     ratios.setdefault(name, []).append(ratio)
-            _judge(report, width, ratios, path=not options.cpu)
+            _report_ratios(report, width, ratios, path=not options.cpu)
     finally:
         for peer in peers:
             peer.close()
@@ -167,17 +167,19 @@ def _ratios(circuit: NativeCircuit, times: Times) -> Times:
     return ratios
 
 
-def _judge(report: Report, width: int, ratios: dict[str, list[float]], *, path: bool) -> None:
+def _report_ratios(
+    report: Report, width: int, ratios: dict[str, list[float]], *, path: bool
+) -> None:
     goal = "narrow_of_best" if width <= NARROW else "wide_of_best"
     if width > WIDE:
         goal = "wider_of_best"
-    judged = "path" if path else "engine"
+    label = "path" if path else "engine"
     for name, each in ratios.items():
         median, worst = statistics.median(each), max(each)
         what = name.removesuffix(CONVERTED)
         peer = "the best peer" + ", its conversion timed" * (what != name)
         where = f"{width} qubits {what}, of {peer} (worst {worst:.2f})"
-        if name.startswith(judged) and what == name:
+        if name.startswith(label) and what == name:
             report.at_most(goal, median, where)
         else:
             print(f"       {where}: {median:.3g}")

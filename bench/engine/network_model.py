@@ -27,7 +27,7 @@ MOST = 10  # log2 of the largest number of nodes
 CIRCUITS = ("qft", "ansatz", "volume")
 BYTES = 16  # bytes of an amplitude
 CHUNK_BYTES = 2**20  # bytes of a message
-MEETINGS_A_PASS = 1
+SYNCHRONIZATIONS_PER_PASS = 1
 
 
 class Network(msgspec.Struct, frozen=True):
@@ -89,12 +89,12 @@ def guess(plan: SweepTable, power: int, network: Network, amplitude_s: float) ->
     )
     sent = result.sent * BYTES
     messages = math.ceil(sent / CHUNK_BYTES)
-    meetings = MEETINGS_A_PASS * len(plan.live) * 2 * power
+    synchronizations = SYNCHRONIZATIONS_PER_PASS * len(plan.live) * 2 * power
     return Guess(
         nodes,
         result.visited * amplitude_s,
         sent / network.bandwidth,
-        (messages + meetings) * network.latency_s,
+        (messages + synchronizations) * network.latency_s,
     )
 
 

@@ -50,38 +50,38 @@ def run(options: Namespace) -> Report:
         "aer": AerObservables,
         "lightning": LightningObservables,
     }
-    ways = [IsolatedPeer(name, make, threads=options.threads) for name, make in makers.items()]
+    peers = [IsolatedPeer(name, make, threads=options.threads) for name, make in makers.items()]
     times: dict[tuple[str, str], list[float]] = {}
     for turn in range(options.rounds + 1):
         for what in ("values", "gradient"):
             entries = {}
-            for way in ways:
-                if way.problem or not way.prepare(options.qubits, [(what, options.seed + turn)]):
-                    print(f"left out: {way.name}: {way.problem}")
+            for peer in peers:
+                if peer.problem or not peer.prepare(options.qubits, [(what, options.seed + turn)]):
+                    print(f"left out: {peer.name}: {peer.problem}")
                     continue
-                if what == "gradient" and way.name == "aer":
+                if what == "gradient" and peer.name == "aer":
                     continue  # Aer has no adjoint gradient
-                took = way.times(1, 300.0, cpu=options.cpu)
+                took = peer.times(1, 300.0, cpu=options.cpu)
                 if turn:  # turn 0 loads and compiles
-                    times.setdefault((what, way.name), []).extend(took)
-                values = way.call("last")
+                    times.setdefault((what, peer.name), []).extend(took)
+                values = peer.call("last")
                 if values is None:
-                    print(f"left out from here: {way.name}: {way.problem}")
+                    print(f"left out from here: {peer.name}: {peer.problem}")
                     continue
-                entries[way.name] = np.array(values)
+                entries[peer.name] = np.array(values)
             for name, values in entries.items():
                 assert np.abs(values - entries.get("ours", values)).max() < 1e-9, (
                     f"{what}: {name} differs"
                 )
-    for way in ways:
-        way.close()
+    for peer in peers:
+        peer.close()
     best = {key: statistics.median(each) for key, each in times.items()}
     print("\n".join(f"{what} {name}: {each:.4f}" for (what, name), each in best.items()))
     ours = best["values", "ours"]
-    peers = [v for (what, name), v in best.items() if what == "values" and name != "ours"]
+    peer_s = [v for (what, name), v in best.items() if what == "values" and name != "ours"]
     label = f"{STRINGS} strings, of the best"
-    if peers:
-        report.at_most("strings_of_best", ours / min(peers), label)
+    if peer_s:
+        report.at_most("strings_of_best", ours / min(peer_s), label)
     else:
         report.not_measured("strings_of_best", label, "no peer ran to its end")
     if ("gradient", "lightning") in best:

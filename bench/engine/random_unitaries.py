@@ -48,7 +48,7 @@ def run(options: Namespace) -> Report:
         options.threads = 1
     title = f"random pairs: {options.layers} layers, {options.threads} threads, seed {options.seed}"
     report = Report("random_unitaries", f"{title}, ms")
-    ways = [
+    peers = [
         IsolatedPeer(
             "ours", UnitaryTask if options.cpu else UnitaryEnvironment, threads=options.threads
         ),
@@ -56,36 +56,36 @@ def run(options: Namespace) -> Report:
         IsolatedPeer("qsim 2", QsimUnitaries, 2, threads=options.threads),
         IsolatedPeer("qsim 3", QsimUnitaries, 3, threads=options.threads),
     ]
-    for way in ways:
-        if way.problem:
-            print(f"left out: {way.name}: {way.problem}")
+    for peer in peers:
+        if peer.problem:
+            print(f"left out: {peer.name}: {peer.problem}")
     for num_qubits in map(int, options.qubits.split(",")):
         times: dict[str, list[float]] = {}
         for turn in range(options.rounds + 1):
             circuit = random_pairs(num_qubits, options.layers, options.seed + turn)
             means: dict[str, Any] = {}
-            for way in ways:
-                if way.problem or not way.prepare(num_qubits, [circuit]):
+            for peer in peers:
+                if peer.problem or not peer.prepare(num_qubits, [circuit]):
                     continue
-                result = way.times(1, 300.0, cpu=options.cpu)
+                result = peer.times(1, 300.0, cpu=options.cpu)
                 if turn:  # turn 0 loads kernels
-                    times.setdefault(way.name, []).extend(result)
+                    times.setdefault(peer.name, []).extend(result)
                 else:
-                    means[way.name] = np.array(way.correlations())
+                    means[peer.name] = np.array(peer.correlations())
             for name, each in means.items():
                 off = np.abs(each - means["ours"]).max()
                 assert off < 6 * (2 / SHOTS) ** 0.5, f"{name} ran another circuit: {off:.2f}"
         medians = {name: 1e3 * statistics.median(each) for name, each in times.items()}
         shown = ", ".join(f"{name} {each:.1f}" for name, each in medians.items())
         print(f"{num_qubits} qubits: {shown}")
-        peers = [each for name, each in medians.items() if name != "ours"]
-        where = f"{num_qubits} qubits, of the best peer"
-        if peers:
-            report.at_most("of_best", medians["ours"] / min(peers), where)
+        peer_ms = [each for name, each in medians.items() if name != "ours"]
+        label = f"{num_qubits} qubits, of the best peer"
+        if peer_ms:
+            report.at_most("of_best", medians["ours"] / min(peer_ms), label)
         else:
-            report.not_measured("of_best", where, "no peer ran")
-    for way in ways:
-        way.close()
+            report.not_measured("of_best", label, "no peer ran")
+    for peer in peers:
+        peer.close()
     return report
 
 

@@ -78,15 +78,16 @@ def run(options: Namespace) -> Report:
                 _chain(report, case, 1 if case.long else options.rounds)
     _qaoa(report, options.rounds, options.seed)
     if not options.no_ranks:
-        solo, shared = over_ranks(1), over_ranks(RANKS)
-        if abs(solo.value - shared.value) > 1e-10:
-            raise SystemExit(f"{RANKS} ranks find {shared.value}, one finds {solo.value}")
+        one_rank, shared = over_ranks(1), over_ranks(RANKS)
+        if abs(one_rank.value - shared.value) > 1e-10:
+            raise SystemExit(f"{RANKS} ranks find {shared.value}, one finds {one_rank.value}")
         cpu_s = sum(shared.cpu_s)
         print(
-            f"contraction, width {solo.remark}: {solo.cpu_s[0]:.2f} s; {RANKS} ranks: {cpu_s:.2f} s"
+            f"contraction, width {one_rank.remark}: {one_rank.cpu_s[0]:.2f} s; "
+            f"{RANKS} ranks: {cpu_s:.2f} s"
         )
         label = f"{RANKS} ranks, {shared.remark}"
-        report.at_most("slices_cpu", cpu_s / solo.cpu_s[0], label)
+        report.at_most("slices_cpu", cpu_s / one_rank.cpu_s[0], label)
         idle = 100.0 * (1.0 - min(shared.cpu_s) / max(shared.cpu_s))
         report.at_most("slices_idle_percent", idle, label)
     return report
@@ -152,7 +153,7 @@ def _chain(report: Report, case: Case, rounds: int) -> None:
     worker = WorkerTask(1, engine="mps", shots=SHOTS, options=settings)
     circuit = measured(case.num_qubits, case.gates)
     packed = load(circuit).packed
-    ours, theirs = _in_turns(
+    ours, theirs = _alternate(
         rounds, lambda: worker.run(packed), lambda: _check_success(aer.run(circuit, shots=SHOTS))
     )
     print(f"{case.name}: ours {ours:.4f}, Aer {theirs:.4f}")
@@ -182,7 +183,7 @@ def _chain(report: Report, case: Case, rounds: int) -> None:
     def aer_values() -> None:
         entries["aer"] = _check_success(aer.run(asked, shots=1))
 
-    ours, theirs = _in_turns(rounds, our_values, aer_values)
+    ours, theirs = _alternate(rounds, our_values, aer_values)
     values = np.frombuffer(entries["ours"].expectations).reshape(-1, 2)[:, 0]
     data = entries["aer"].data(0)
     off = max(abs(data[str(k)] - value) for k, value in enumerate(values.tolist()))
@@ -239,7 +240,7 @@ def _qaoa(report: Report, rounds: int, seed: int) -> None:
         off = max(abs(value - expected) for value, expected in zip(values, theirs(), strict=True))
         if off > 1e-8:
             raise SystemExit(f"{name}: values differ from quimb's by {off}")
-        our_s, their_s = _in_turns(rounds, ours, theirs)
+        our_s, their_s = _alternate(rounds, ours, theirs)
         print(f"{name}: values: ours {our_s:.4f}, quimb {their_s:.4f}")
         report.at_most("qaoa_of_quimb", our_s / their_s, f"{name}: values, share of quimb")
 
@@ -250,7 +251,7 @@ def _circuit(circuit: QuantumCircuit) -> Circuit:
     return Circuit.from_program(decode_program(load(circuit).packed))
 
 
-def _in_turns(
+def _alternate(
     rounds: int, ours: Callable[[], object], theirs: Callable[[], object]
 ) -> tuple[float, float]:
     """Return the median CPU seconds of both calls, after one call of ours that loads kernels."""

@@ -39,8 +39,8 @@ def run(options: Namespace) -> Report:
     load_kernels()
     clock = clock_of(cpu=options.threads == 1)  # the machine may be busy
     width = options.width or WIDTHS[options.precision]
-    with ThreadPool(options.threads, RunControl()) as crew:
-        calls = dict(_calls(crew, options.qubits, width, options.precision))
+    with ThreadPool(options.threads, RunControl()) as pool:
+        calls = dict(_calls(pool, options.qubits, width, options.precision))
         times: dict[str, list[float]] = {name: [] for name in calls}
         for call in calls.values():
             call()
@@ -64,7 +64,7 @@ _WHOLE = ("memory", "pass, low wires", "pass, high wires", "pass with norms")
 
 
 def _calls(
-    crew: ThreadPool, num_qubits: int, width: int, precision: str
+    pool: ThreadPool, num_qubits: int, width: int, precision: str
 ) -> Iterator[tuple[str, Callable[[], None]]]:
     from simulators.statevector.planning import tables as s
     from simulators.statevector.planning.tables import LANE_WIRES, LANES, SweepTable
@@ -75,7 +75,7 @@ def _calls(
     state = State(zeros(1 << num_qubits, dtype))
     state.amplitudes[:] = 2.0 ** (-num_qubits / 2)
     reals = state.reals if state.reals.size else state.singles
-    sweeper = BlockExecutor(crew, RunControl())
+    sweeper = BlockExecutor(pool, RunControl())
     height = width - LANE_WIRES
     low = [*range(width)]
     high = [*range(LANE_WIRES), *range(num_qubits - height, num_qubits)]
@@ -107,7 +107,7 @@ def _calls(
         return lambda: driver.apply(sweeper, state, plan, floats, norms=norms)
 
     def memory_alone() -> None:
-        parts = np.array_split(reals, crew.size)
+        parts = np.array_split(reals, pool.size)
         threads = [threading.Thread(target=np.negative, args=(part, part)) for part in parts]
         for thread in threads:
             thread.start()

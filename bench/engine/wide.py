@@ -64,26 +64,26 @@ def run(options: Namespace) -> Report:
     clock = "CPU s" if options.cpu else "s"
     what = f"engines: {options.threads} threads, seed {options.seed}, medians of {rounds}, {clock}"
     report = Report("wide", what)
-    ways = _ways(options.threads, options.without.split(","))
+    peers = _peers(options.threads, options.without.split(","))
     memory = IsolatedPeer("memory", Bandwidth, threads=options.threads)
     try:
         for width in map(int, options.qubits.split(",")):
             for name in options.circuits.split(","):
                 num_rounds = 1 if width >= ONCE else rounds
-                result, speeds = _case(ways, memory, name, width, num_rounds, options)
+                result, speeds = _case(peers, memory, name, width, num_rounds, options)
                 best = _print_medians(name, width, result)
-                _judge(report, name, width, best)
+                _report_ratios(report, name, width, best)
                 if name in SWEPT and width in (24, ONCE):
-                    _report_sweeps(report, ways, name, width, best, statistics.median(speeds))
+                    _report_sweeps(report, peers, name, width, best, statistics.median(speeds))
     finally:
-        for each in (*ways, memory):
+        for each in (*peers, memory):
             each.close()
     return report
 
 
-def _ways(threads: int, without: Sequence[str]) -> list[IsolatedPeer]:
+def _peers(threads: int, without: Sequence[str]) -> list[IsolatedPeer]:
     """Start all peers that are installed; print those left out."""
-    made_of: list[tuple[str, Any, tuple[Any, ...], int]] = [
+    definitions: list[tuple[str, Any, tuple[Any, ...], int]] = [
         ("ours f64", WorkerTask, ("double",), threads),
         ("ours f32", WorkerTask, ("single",), threads),
         (AUTO, WorkerTask, ("double", "stabilizer"), threads),
@@ -102,69 +102,74 @@ def _ways(threads: int, without: Sequence[str]) -> list[IsolatedPeer]:
         ("qsim f32 fused 3, 1 thread", Qsim, (3,), 1),
         ("qsim f32 fused 4, 1 thread", Qsim, (4,), 1),
     ]
-    ways = []
-    for name, make, values, number in made_of:
+    peers = []
+    for name, make, values, number in definitions:
         if name.split()[0] in without or (threads == 1 and "1 thread" in name):
             continue
-        way = IsolatedPeer(name, make, *values, threads=number)
-        if way.problem:
-            print(f"left out: {name}: {way.problem}")
-            way.close()
+        peer = IsolatedPeer(name, make, *values, threads=number)
+        if peer.problem:
+            print(f"left out: {name}: {peer.problem}")
+            peer.close()
         else:
-            ways.append(way)
-    return ways
+            peers.append(peer)
+    return peers
 
 
 def _case(
-    ways: list[IsolatedPeer], memory: IsolatedPeer, name: str, width: int, rounds: int, options: Any
+    peers: list[IsolatedPeer],
+    memory: IsolatedPeer,
+    name: str,
+    width: int,
+    rounds: int,
+    options: Any,
 ) -> tuple[Times, list[float]]:
     """Return the seconds of each variant in each round, and the memory's bytes per second."""
     small = width <= SMALL
     times: Times = {}
     speeds: list[float] = []
-    chosen = ways
+    chosen = peers
     for turn in range(rounds):
         seeds = [options.seed + 1_000 * turn + k for k in range(SMALL_CIRCUITS if small else 1)]
         circuits = [wide_circuit(name, width, seed) for seed in seeds]
         means: dict[str, Any] = {}
-        for way in chosen:
-            spent = sum(times.get(way.name, ()))
-            if way.problem or (not way.name.startswith("ours") and spent > options.budget):
+        for peer in chosen:
+            spent = sum(times.get(peer.name, ()))
+            if peer.problem or (not peer.name.startswith("ours") and spent > options.budget):
                 continue
-            if way.name == AUTO and (small or name not in CLIFFORD):
+            if peer.name == AUTO and (small or name not in CLIFFORD):
                 continue
-            if not way.prepare(width, circuits):
-                _say(way)
+            if not peer.prepare(width, circuits):
+                _print_problem(peer)
                 continue
             if not turn:
-                way.times(1, options.cap)  # load and allocate
-            result = way.times(SMALL_CALLS if small else 1, options.cap, cpu=options.cpu)
+                peer.times(1, options.cap)  # load and allocate
+            result = peer.times(SMALL_CALLS if small else 1, options.cap, cpu=options.cpu)
             if not result:
-                _say(way)
+                _print_problem(peer)
                 continue
-            times.setdefault(way.name, []).append(statistics.median(result))
-            if way.name.startswith("ours"):
-                kept = way.times(
+            times.setdefault(peer.name, []).append(statistics.median(result))
+            if peer.name.startswith("ours"):
+                kept = peer.times(
                     SMALL_CALLS if small else 1, options.cap, "run_planned", cpu=options.cpu
                 )
-                times.setdefault(f"{way.name} planned", []).append(statistics.median(kept))
+                times.setdefault(f"{peer.name} planned", []).append(statistics.median(kept))
             if not turn:
-                means[way.name] = way.correlations()
+                means[peer.name] = peer.correlations()
         if not turn:
             _same_circuits(means)
-            chosen = _fastest(ways, times)
+            chosen = _fastest(peers, times)
         speeds.append(memory.call("bytes_per_second", options.cpu))
     return times, speeds
 
 
-def _fastest(ways: list[IsolatedPeer], times: Times) -> list[IsolatedPeer]:
+def _fastest(peers: list[IsolatedPeer], times: Times) -> list[IsolatedPeer]:
     """Return the fastest variant so far of each library and precision."""
     best: dict[str, IsolatedPeer] = {}
-    for way in ways:
-        if way.name in times:
-            kind = _kind(way.name)
-            if kind not in best or times[way.name] < times[best[kind].name]:
-                best[kind] = way
+    for peer in peers:
+        if peer.name in times:
+            kind = _kind(peer.name)
+            if kind not in best or times[peer.name] < times[best[kind].name]:
+                best[kind] = peer
     return list(best.values())
 
 
@@ -185,17 +190,17 @@ def _print_medians(name: str, width: int, times: Times) -> dict[str, float]:
     """Print and return the medians of our variants and of each library's best one."""
     best: dict[str, float] = {}
     cells: dict[str, str] = {}
-    for way, result in sorted(times.items()):
+    for peer, result in sorted(times.items()):
         median = statistics.median(result)
-        kind = way if way.startswith("ours") else _kind(way)
+        kind = peer if peer.startswith("ours") else _kind(peer)
         if median <= best.get(kind, np.inf):
             best[kind] = median
-            cells[kind] = f"{way} {1e3 * median:.3g} ({len(result)})"
+            cells[kind] = f"{peer} {1e3 * median:.3g} ({len(result)})"
     print(f"{width} qubits {name}, ms (rounds): {', '.join(cells.values())}", flush=True)
     return best
 
 
-def _judge(report: Report, name: str, width: int, best: dict[str, float]) -> None:
+def _report_ratios(report: Report, name: str, width: int, best: dict[str, float]) -> None:
     """Report all goals of this width."""
     where = f"{width} qubits {name}"
     double, single = best["ours f64"], best["ours f32"]
@@ -203,43 +208,45 @@ def _judge(report: Report, name: str, width: int, best: dict[str, float]) -> Non
         where = f"{where} (by the stabilizer engine, as auto has it)"
         double = single = best[AUTO]
 
-    def against(goal: str, ours: float, peer: str) -> None:
+    def compare_with(goal: str, ours: float, peer: str) -> None:
         if peer in best:
             report.at_most(goal, ours / best[peer], f"{where}, of {peer}")
         else:
             report.not_measured(goal, f"{where}, of {peer}", "nothing of it ran to its end")
 
     if width <= SMALL:
-        against("aer_small", double, "aer f64")
-        against("qulacs_small", double, "qulacs f64")
+        compare_with("aer_small", double, "aer f64")
+        compare_with("qulacs_small", double, "qulacs f64")
     elif width == 16:
         for precision, ours in (("f64", double), ("f32", single)):
             peers = {k: v for k, v in best.items() if k.endswith(precision) and "ours" not in k}
-            against("best_16", ours, min(peers, key=lambda each: peers[each], default=precision))
+            compare_with(
+                "best_16", ours, min(peers, key=lambda each: peers[each], default=precision)
+            )
     elif width in (20, 24):
-        against(f"aer_{width}", double, "aer f64")
-        against(f"qsim_{width}", single, "qsim f32")
+        compare_with(f"aer_{width}", double, "aer f64")
+        compare_with(f"qsim_{width}", single, "qsim f32")
         if width == 24:
-            against("qsim_qft_double" if name == "qft" else "qsim_double", double, "qsim f32")
+            compare_with("qsim_qft_double" if name == "qft" else "qsim_double", double, "qsim f32")
 
 
 def _report_sweeps(
-    report: Report, ways: list[IsolatedPeer], name: str, width: int, best: Any, speed: float
+    report: Report, peers: list[IsolatedPeer], name: str, width: int, best: Any, speed: float
 ) -> None:
     """Report the bytes of our sweeps relative to the bytes that memory moves in the same time."""
-    for way in ways:
-        if not way.name.startswith("ours f") or way.problem:
+    for peer in peers:
+        if not peer.name.startswith("ours f") or peer.problem:
             continue
-        result = way.call("swept")
+        result = peer.call("swept")
         if result is None:
-            _say(way)
+            _print_problem(peer)
             continue
         number, moved = result
-        share = 100 * moved / speed / best[f"{way.name} planned"]
+        share = 100 * moved / speed / best[f"{peer.name} planned"]
         label = f"{number} passes, {moved / 2**30:.2f} GiB; memory {speed / 1e9:.1f} GB/s"
-        print(f"{width} qubits {name} {way.name}: {label}")
-        report.at_least("sweep_percent", share, f"{width} qubits {name} {way.name}, % of memory")
+        print(f"{width} qubits {name} {peer.name}: {label}")
+        report.at_least("sweep_percent", share, f"{width} qubits {name} {peer.name}, % of memory")
 
 
-def _say(way: IsolatedPeer) -> None:
-    print(f"left out from here: {way.name}: {way.problem}")
+def _print_problem(peer: IsolatedPeer) -> None:
+    print(f"left out from here: {peer.name}: {peer.problem}")

@@ -139,17 +139,17 @@ class SampledDevice:
         entries: Counts = {}
         for circuit in circuits:
             for point in circuit.points:
-                odds = self._odds(point)
-                tally = self._rng.multinomial(circuit.shots, odds)
+                probabilities = self._probabilities(point)
+                counts = self._rng.multinomial(circuit.shots, probabilities)
                 add(
                     entries,
                     (point,),
-                    np.arange(odds.size, dtype=np.uint64),
-                    tally.astype(np.uint32),
+                    np.arange(probabilities.size, dtype=np.uint64),
+                    counts.astype(np.uint32),
                 )
         return entries
 
-    def _odds(self, point: Point) -> NDArray[np.float64]:
+    def _probabilities(self, point: Point) -> NDArray[np.float64]:
         """Return the probabilities of all outcomes; bit 0 is the first qubit."""
         name, q = point.experiment, point.qubits[0]
         if len(point.qubits) == 2:
@@ -202,9 +202,9 @@ class SampledDevice:
             local = 1e-3 * point.x
             decay = local + point.gates * -math.log1p(-scale * self.pair[q])
         decay *= math.exp(_SCATTER * self._rng.standard_normal())
-        odds = np.full(size, (1.0 - 0.96 * math.exp(-decay)) / size)
-        odds[point.arm] += 0.96 * math.exp(-decay)
-        return odds
+        probabilities = np.full(size, (1.0 - 0.96 * math.exp(-decay)) / size)
+        probabilities[point.arm] += 0.96 * math.exp(-decay)
+        return probabilities
 
 
 def coverage(devices: int, confidence: float, first_seed: int = 0) -> tuple[float, float, int]:
@@ -214,16 +214,16 @@ def coverage(devices: int, confidence: float, first_seed: int = 0) -> tuple[floa
     devices whose simultaneous 99 % intervals all contain it, and the number of intervals.
     """
     z = simultaneous_z(1, confidence)
-    inside, total, together = 0, 0, 0
+    covered_count, total, joint_count = 0, 0, 0
     for number in range(devices):
         device = SampledDevice(first_seed + number)
         pairs = [(each, device.truth(each)) for each in device.measured()]
         counted = [(each, truth) for each, truth in pairs if truth is not None]
-        inside += sum(_holds(each, truth, z) for each, truth in counted)
+        covered_count += sum(_holds(each, truth, z) for each, truth in counted)
         total += len(counted)
         joint = simultaneous_z(len(counted))
-        together += all(_holds(each, truth, joint) for each, truth in counted)
-    return inside / total, together / devices, total
+        joint_count += all(_holds(each, truth, joint) for each, truth in counted)
+    return covered_count / total, joint_count / devices, total
 
 
 def _holds(estimate: Estimate, truth: float, z: float) -> bool:

@@ -43,7 +43,7 @@ NODES = "node1:2,node2:2,node3:2"
 SLOT = ("--memory-per-slot", "512MiB")
 SMALL = (12, 40)  # qubits, layers: the widest circuits that count as small; a few ms each
 GANG_QUBITS = 26
-BESIDE, EVERY_S = 200, 0.025
+SMALL_CALLS_DURING, EVERY_S = 200, 0.025
 MIXED, GANGS = 1_000, 2
 LOOK_S = 0.02
 TASK_S = 600.0
@@ -84,38 +84,41 @@ def _throughput(report: Report, cluster: Cluster) -> None:
     circuits = _small(120, 1)
     rates: dict[tuple[str, int], float] = {}
     print(f"{'nodes':>7s}{'workers':>9s}{'circuits/s':>12s}")
-    for where, counts in (("node1:2", (1, 2)), (NODES, (3, 6))):
+    for node_slots, counts in (("node1:2", (1, 2)), (NODES, (3, 6))):
         for workers in counts:
-            with _up(cluster, where, workers) as client:
+            with _cluster_client(cluster, node_slots, workers) as client:
                 _all(client, circuits[: 2 * workers])
                 begin = time.perf_counter()
                 _all(client, circuits)
-                rates[where, workers] = len(circuits) / (time.perf_counter() - begin)
-            print(f"{where.count(':'):7d}{workers:9d}{rates[where, workers]:12.1f}")
+                rates[node_slots, workers] = len(circuits) / (time.perf_counter() - begin)
+            print(f"{node_slots.count(':'):7d}{workers:9d}{rates[node_slots, workers]:12.1f}")
     print()
     share = 100 * rates[NODES, 6] / rates["node1:2", 2]
     report.at_least("six_of_two_percent", share, "6 workers on 3 nodes, of 2 on one, %")
 
 
 def _gang(report: Report, cluster: Cluster) -> None:
-    with _up(cluster, "node3:2", 2) as client:
-        alone = _p95(_timed_small_circuits(client))
-    with _up(cluster, NODES, 6, *SLOT) as client:
+    with _cluster_client(cluster, "node3:2", 2) as client:
+        without_load = _p95(_timed_small_circuits(client))
+    with _cluster_client(cluster, NODES, 6, *SLOT) as client:
         gang = client.submit(_wide(1), shots=100, seed=1, engine="statevector")
         busy = _p95(_timed_small_circuits(client))
         result = gang.result(TASK_S)
     assert result.ranks == 4, f"{result.ranks} ranks"
     waited = result.timing.queued_s + result.timing.sent_s
     print(
-        f"small circuits, p95: {1e3 * alone:.0f} ms on 2 slots, {1e3 * busy:.0f} ms with the gang"
+        f"small circuits, p95: {1e3 * without_load:.0f} ms on 2 slots, "
+        f"{1e3 * busy:.0f} ms with the gang"
     )
     report.at_most("gang_start_s", waited, "26 qubits on 4 ranks, submit to running, s")
-    report.at_most("gang_beside", busy / alone, "p95 of small circuits beside a gang, of without")
+    report.at_most(
+        "gang_beside", busy / without_load, "p95 of small circuits beside a gang, of without"
+    )
 
 
 def _timed_small_circuits(client: Client) -> list[Result]:
     """Submit small circuits at fixed intervals without waiting; return their results."""
-    circuits = _small(BESIDE, 2)
+    circuits = _small(SMALL_CALLS_DURING, 2)
     _all(client, circuits[:4])
     tasks = []
     begin = time.monotonic()
@@ -135,7 +138,7 @@ def _p95(results: list[Result]) -> float:
 def _mixed(report: Report, cluster: Cluster) -> None:
     circuits = _small(MIXED, 3)
     used = []
-    with _up(cluster, NODES, 6, *SLOT) as client:
+    with _cluster_client(cluster, NODES, 6, *SLOT) as client:
         gangs = [
             client.submit(_wide(k), shots=100, seed=k, engine="statevector") for k in range(GANGS)
         ]
@@ -161,16 +164,16 @@ def _crash(cluster: Cluster, nodes_per_dvm: int) -> int:
     """Return the workers lost when a node dies under load; print the fate of the tasks."""
     settings = cluster.folder / "simenv.toml"
     settings.write_text(f'[launcher]\nuse = "prte"\nnodes_per_dvm = {nodes_per_dvm}\n')
-    with _up(cluster, NODES, 6, "--config", str(settings)) as client:
+    with _cluster_client(cluster, NODES, 6, "--config", str(settings)) as client:
         tasks = client.submit_many(_small(400, 4), shots=100, seed=1)
         wait_for("all workers run", lambda: all(worker.task for worker in client.workers()))
-        seen = max(event.seq for event in client.events())
+        last_event = max(event.seq for event in client.events())
         begin = time.monotonic()
         cluster.crash("node3")
         for task in tasks:
             task.result(TASK_S)
         took = time.monotonic() - begin
-        count = Counter(event.kind for event in client.events(since=seen))
+        count = Counter(event.kind for event in client.events(since=last_event))
     cluster.boot("node3")
     name = "one DVM a node" if nodes_per_dvm else "one DVM"
     workers, requeued = count["worker.lost"], count["task.requeued"]
@@ -179,9 +182,9 @@ def _crash(cluster: Cluster, nodes_per_dvm: int) -> int:
 
 
 @contextmanager
-def _up(cluster: Cluster, where: str, workers: int, *args: str) -> Iterator[Client]:
+def _cluster_client(cluster: Cluster, hosts: str, workers: int, *args: str) -> Iterator[Client]:
     """Run an environment of small workers on these nodes; yield a client when all are ready."""
-    options = ("--hosts", where, "--pool", f"main:workers={workers}", *args)
+    options = ("--hosts", hosts, "--pool", f"main:workers={workers}", *args)
     with environment(cluster, *options) as up, up.client() as client:
         wait_for("workers", lambda: client.pools()["main"].workers == workers, 120.0)
         yield client

@@ -41,11 +41,11 @@ OPTIONS = (
 def run(options: Namespace) -> Report:
     """Run the benchmark."""
     report = Report("emulated_device", f"{DEVICE}: {QUBITS} qubits, {SHOTS:,} shots, 2 workers")
-    colds, cached, rates, peers = [], [], [], []
+    first_times, cached, rates, peers = [], [], [], []
     for number in range(options.rounds):
         with simenv.local(workers=2) as client:
             client.run(_one_gate(), shots=16)  # load kernels and Qiskit
-            colds.append(_timed_s(client))
+            first_times.append(_timed_s(client))
             cached += [_timed_s(client) for _ in range(SINGLE)]
             path, pairs = _five_qubits(client)
             rng = np.random.default_rng(1_000 + number)
@@ -58,7 +58,7 @@ def run(options: Namespace) -> Report:
     print(f"simenv {statistics.median(rates):8.0f} circuits/s")
     if peers:
         print(f"Aer, density matrix {statistics.median(peers):8.0f} circuits/s\n")
-    report.at_most("cold_ms", 1e3 * statistics.median(colds), "one gate, first sight, ms")
+    report.at_most("cold_ms", 1e3 * statistics.median(first_times), "one gate, first sight, ms")
     report.at_most("cached_ms", 1e3 * statistics.median(cached), "one gate, all cached, ms")
     report.at_most("target_s", _target_s(), f"Target of {QUBITS} qubits, s")
     report.at_least("flood_per_s", statistics.median(rates), "different 5-qubit circuits a second")
@@ -129,7 +129,7 @@ def _aer_rate(circuits: list[QuantumCircuit]) -> float:
         method="density_matrix", noise_model=NoiseModel.from_backend(backend),
         max_parallel_experiments=2, max_parallel_threads=2,
     )  # fmt: skip
-    narrow = [_on_five(circuit) for circuit in circuits]
+    narrow = [_on_five_qubits(circuit) for circuit in circuits]
     simulator.run(narrow[:2], shots=SHOTS).result().get_counts(0)
     begin = time.perf_counter()
     result = simulator.run(narrow, shots=SHOTS).result()
@@ -138,7 +138,7 @@ def _aer_rate(circuits: list[QuantumCircuit]) -> float:
     return len(narrow) / (time.perf_counter() - begin)
 
 
-def _on_five(circuit: QuantumCircuit) -> QuantumCircuit:
+def _on_five_qubits(circuit: QuantumCircuit) -> QuantumCircuit:
     """Return the circuit without its idle qubits.
 
     Aer would otherwise simulate the idle qubits. The remaining qubits get the noise of other qubits

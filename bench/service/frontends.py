@@ -76,18 +76,18 @@ def _estimator(report: Report, client: Client, backend: SimenvBackend, rounds: i
     values = rng.uniform(0, 2 * np.pi, (SETS, circuit.num_parameters))
     pub = (circuit, observables, values)
     ours = SimenvEstimator(backend)
-    ways: dict[str, Callable[[], Any]] = {"simenv": lambda: ours.run([pub]).result()}
+    methods: dict[str, Callable[[], Any]] = {"simenv": lambda: ours.run([pub]).result()}
     if installed("qiskit_aer"):
         from qiskit_aer.primitives import EstimatorV2
 
-        ways["aer"] = lambda: EstimatorV2().run([pub]).result()
+        methods["aer"] = lambda: EstimatorV2().run([pub]).result()
     with _count_messages(client) as messages:
-        reference = ways["simenv"]()[0].data.evs
+        reference = methods["simenv"]()[0].data.evs
     report.at_most("messages", len(messages), "messages with tasks of an estimator's PUB")
     times: Timed = {}
     for _ in range(min(rounds, 3)):  # Aer takes seconds
-        _round(ways, times)
-    entries = {name: way()[0].data.evs for name, way in ways.items()}
+        _round(methods, times)
+    entries = {name: method()[0].data.evs for name, method in methods.items()}
     for name, each in entries.items():
         assert np.allclose(each, reference, atol=1e-9), name
     few = (circuit, observables, values[:4])  # it evolves each pair separately
@@ -130,7 +130,7 @@ def _sampler(report: Report, client: Client, backend: SimenvBackend, rounds: int
         for task in tasks:
             _ = task.result().memory
 
-    ways: dict[str, Callable[[], Any]] = {
+    methods: dict[str, Callable[[], Any]] = {
         "plain client": plain,
         "simenv": lambda: ours.run(circuits).result(),
         "StatevectorSampler": lambda: (
@@ -140,12 +140,12 @@ def _sampler(report: Report, client: Client, backend: SimenvBackend, rounds: int
     if installed("qiskit_aer"):
         from qiskit_aer.primitives import SamplerV2
 
-        ways["aer"] = lambda: SamplerV2(default_shots=SHOTS).run(circuits).result()
+        methods["aer"] = lambda: SamplerV2(default_shots=SHOTS).run(circuits).result()
     times: Timed = {}
-    for way in ways.values():
-        way()
+    for method in methods.values():
+        method()
     for _ in range(rounds):
-        _round(ways, times)
+        _round(methods, times)
     _print(f"sampler, {PUBS} PUBs of 8 qubits, {SHOTS} shots", times)
     gaps = np.subtract(times["simenv"], times["plain client"])
     report.at_most(
@@ -183,12 +183,12 @@ def _variational(report: Report, backend: SimenvBackend, rounds: int) -> None:
         result = estimator.run([(circuit, observable, row) for row in bindings]).result()
         return np.array([float(pub.data.evs) for pub in result])
 
-    ways = {"one PUB": single, "a PUB for each": each}
+    methods = {"one PUB": single, "a PUB for each": each}
     times: Timed = {}
     for number in range(rounds + 1):
         angles = rng.uniform(0, 3, 3)
-        for name, way in ways.items():
-            seconds = _step(way, angles)
+        for name, method in methods.items():
+            seconds = _step(method, angles)
             if number:
                 times.setdefault(name, []).append(seconds)
     _print("a gradient step of 480 circuits through SimenvEstimator", times)
@@ -204,10 +204,10 @@ def _step(means: Callable[[Array], Array], angles: Array) -> float:
     return (time.perf_counter() - begin) * CIRCUITS / len(bindings)
 
 
-def _round(ways: dict[str, Callable[[], Any]], times: Timed) -> None:
-    for name, way in ways.items():
+def _round(methods: dict[str, Callable[[], Any]], times: Timed) -> None:
+    for name, method in methods.items():
         begin = time.perf_counter()
-        way()
+        method()
         times.setdefault(name, []).append(time.perf_counter() - begin)
 
 

@@ -29,7 +29,7 @@ from simenv.client.client import Client
 from simenv.client.keys import issue_key
 from simenv.wire.keyfiles import UserKeyFile, read_private
 
-KNOCKERS = 4
+NUM_ATTACKERS = 4
 AT_ONCE = 16
 GIVE_UP_S = 120.0
 OPTIONS = (
@@ -42,32 +42,32 @@ def run(options: Namespace) -> Report:
     """Run the benchmark."""
     report = Report("handshake_flood", f"{options.handshakes} handshakes with unknown keys")
     with (
-        simenv.local(workers=1, listen="tcp://127.0.0.1:0") as near,
+        simenv.local(workers=1, listen="tcp://127.0.0.1:0") as local_client,
         tempfile.TemporaryDirectory() as folder,
     ):
         file = Path(folder) / "good.simenv"
-        issue_key(near.keys, "good", "client", file)
-        person = read_private(file, UserKeyFile)
-        with simenv.connect(service=file) as far:
-            clients = {"socket": near, "tcp": far}
-            quiet = {
+        issue_key(local_client.keys, "good", "client", file)
+        user_key = read_private(file, UserKeyFile)
+        with simenv.connect(service=file) as tcp_client:
+            clients = {"socket": local_client, "tcp": tcp_client}
+            calls_before = {
                 name: RepeatedCall(_question(client), 0.002) for name, client in clients.items()
             }
             time.sleep(2.0)  # the same without the flood
-            before = {name: asking.end() for name, asking in quiet.items()}
-            loud = {
+            before = {name: call.end() for name, call in calls_before.items()}
+            calls_during = {
                 name: RepeatedCall(_question(client), 0.002) for name, client in clients.items()
             }
             connects, took_s = _connect_during_flood(
-                person, file, options.handshakes, options.a_minute
+                user_key, file, options.handshakes, options.a_minute
             )
-            after = {name: asking.end() for name, asking in loud.items()}
+            after = {name: call.end() for name, call in calls_during.items()}
     rate = options.handshakes / took_s
     print(f"{options.handshakes} refused in {took_s:.1f} s: {rate:.0f} a second")
     for name in before:
         print(f"{name:8s}quiet {_line(before[name])}\n{'':8s}loud  {_line(after[name])}")
-    worst = max(max(times) for times in after.values()) * 1e3
-    report.at_most("worst_ms", worst, "longest answer to a good client, ms")
+    longest_ms = max(max(times) for times in after.values()) * 1e3
+    report.at_most("worst_ms", longest_ms, "longest answer to a good client, ms")
     report.at_most("connect_ms", float(np.percentile(connects, 99)) * 1e3, "new client, p99, ms")
     return report
 
@@ -77,27 +77,27 @@ def _question(client: Client) -> Callable[[], object]:
 
 
 def _connect_during_flood(
-    person: UserKeyFile, file: Path, handshakes: int, a_minute: int
+    user_key: UserKeyFile, file: Path, handshakes: int, a_minute: int
 ) -> tuple[list[float], float]:
     """Connect good clients during the flood; return the seconds of each, and of the whole flood."""
     methods = multiprocessing.get_context("spawn")
-    ready = methods.Barrier(KNOCKERS + 1)
-    share = -(-handshakes // KNOCKERS)
-    pause_s = 60.0 * KNOCKERS / a_minute if a_minute else 0.0
-    args = (person.address, person.server_key, share, pause_s, ready)
-    knockers = [methods.Process(target=_handshakes, args=args) for _ in range(KNOCKERS)]
-    for knocker in knockers:
-        knocker.start()
+    ready = methods.Barrier(NUM_ATTACKERS + 1)
+    share = -(-handshakes // NUM_ATTACKERS)
+    pause_s = 60.0 * NUM_ATTACKERS / a_minute if a_minute else 0.0
+    args = (user_key.address, user_key.server_key, share, pause_s, ready)
+    attackers = [methods.Process(target=_handshakes, args=args) for _ in range(NUM_ATTACKERS)]
+    for attacker in attackers:
+        attacker.start()
     ready.wait(GIVE_UP_S)
     begin = time.perf_counter()
     connects = []
-    while any(knocker.is_alive() for knocker in knockers):
-        mark = time.perf_counter()
+    while any(attacker.is_alive() for attacker in attackers):
+        start_s = time.perf_counter()
         with simenv.connect(service=file):
-            connects.append(time.perf_counter() - mark)
+            connects.append(time.perf_counter() - start_s)
         time.sleep(0.02)
-    for knocker in knockers:
-        knocker.join()
+    for attacker in attackers:
+        attacker.join()
     return connects, time.perf_counter() - begin
 
 

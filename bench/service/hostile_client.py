@@ -98,41 +98,46 @@ def measured(name: str, seconds: float, folder: Path) -> AttackResult:
         if small is not None:
             disk = stack.enter_context(small)
             options = {"state_dir": str(disk), "results": {"keep_free_gib": 0.2}}
-        near = stack.enter_context(simenv.local(workers=1, listen="tcp://127.0.0.1:0", **options))
-        service = psutil.Process(read(Path(near.service)).pid)
-        good, bad = folder / f"good-{name}", folder / f"bad-{name}"
-        issue_key(near.keys, "good", "client", good)
-        issue_key(near.keys, "bad", "client", bad)
-        with simenv.connect(service=bad) as victim:
-            prey = prepare(victim)
+        local_client = stack.enter_context(
+            simenv.local(workers=1, listen="tcp://127.0.0.1:0", **options)
+        )
+        service = psutil.Process(read(Path(local_client.service)).pid)
+        good_key, hostile_key = folder / f"good-{name}", folder / f"bad-{name}"
+        issue_key(local_client.keys, "good", "client", good_key)
+        issue_key(local_client.keys, "bad", "client", hostile_key)
+        with simenv.connect(service=hostile_key) as hostile_client:
+            targets = prepare(hostile_client)
         methods = multiprocessing.get_context("spawn")
         results: Queue[Counter[str]] = methods.Queue()
-        person = read_private(bad, UserKeyFile)
-        attack = methods.Process(target=_attack, args=(name, person, seconds, prey, results))
-        with simenv.connect(service=good) as far:
+        user_key = read_private(hostile_key, UserKeyFile)
+        attack = methods.Process(target=_attack, args=(name, user_key, seconds, targets, results))
+        with simenv.connect(service=good_key) as tcp_client:
             peaks = [0]
             memory = RepeatedCall(partial(_note_peak, service, peaks), LOOK_S)
-            askers = [RepeatedCall(_asking(each), PAUSE_S, (SimenvError,)) for each in (near, far)]
+            calls = [
+                RepeatedCall(_repeated_query(each), PAUSE_S, (SimenvError,))
+                for each in (local_client, tcp_client)
+            ]
             attack.start()
             attack.join(seconds * HEIGHT)
             begin = time.monotonic()
-            near.keys.revoke("bad")
+            local_client.keys.revoke("bad")
             revoke_s = time.monotonic() - begin
             codes = results.get(timeout=60 + 2 * seconds)
             attack.join()
-            times = [asker.end() for asker in askers]
+            times = [call.end() for call in calls]
             memory.end()
-        lives = service.is_running() and bool(near.status())
+        lives = service.is_running() and bool(local_client.status())
     return AttackResult(peaks[0] / 2**30, *times, revoke_s, lives, codes)
 
 
 def _attack(
-    name: str, person: UserKeyFile, seconds: float, prey: Prey, results: Queue[Counter[str]]
+    name: str, user_key: UserKeyFile, seconds: float, targets: Prey, results: Queue[Counter[str]]
 ) -> None:
-    results.put(ATTACKS[name](person, seconds, prey))
+    results.put(ATTACKS[name](user_key, seconds, targets))
 
 
-def _asking(client: Client) -> Callable[[], object]:
+def _repeated_query(client: Client) -> Callable[[], object]:
     return lambda: client.cancel(["t-0"])
 
 

@@ -68,7 +68,7 @@ OPTIONS = (
 def run(options: Namespace) -> Report:
     """Run the benchmark."""
     if options.tcp:
-        return _far(options.rounds, options.circuits)
+        return _tcp_latency(options.rounds, options.circuits)
     report = Report("latency", "latency: 4 qubits, 26 gates + 4 measurements, 1,024 shots")
     series = {name: Series() for name in (*LEVELS, "aer", "4 hops", "fsync")}
     seeds = iter(range(10**9))
@@ -107,19 +107,19 @@ def run(options: Namespace) -> Report:
     return report
 
 
-def _far(rounds: int, circuits: int) -> Report:
+def _tcp_latency(rounds: int, circuits: int) -> Report:
     report = Report("latency_tcp", "latency: what TCP with CURVE adds to one submit-to-counts")
     series = {"ipc": Series(), "tcp": Series()}
     seeds = iter(range(10**9))
     with contextlib.ExitStack() as stack:
-        near = stack.enter_context(
+        local_client = stack.enter_context(
             simenv.local(workers=2, durability="process", listen="tcp://127.0.0.1:0")
         )
         file = Path(stack.enter_context(tempfile.TemporaryDirectory())) / "bench.simenv"
-        issue_key(near.keys, "bench", "client", file)
-        far = stack.enter_context(simenv.connect(service=file))
+        issue_key(local_client.keys, "bench", "client", file)
+        tcp_client = stack.enter_context(simenv.connect(service=file))
         for _ in range(rounds + 1):
-            for name, client in (("ipc", near), ("tcp", far)):
+            for name, client in (("ipc", local_client), ("tcp", tcp_client)):
                 built = [four_qubit_circuit(next(seeds)) for _ in range(circuits)]
                 _measure(client, built, series[name], next(seeds))
     for entry in series.values():

@@ -34,8 +34,8 @@ def run(options: Namespace) -> Report:
         client.run(_small(), shots=100)
         time.sleep(2 * APART_S)  # a recent short task keeps a slot free
         alone_s, _ = _wide_s(client, 0)
-        beside_s, waited_s = _wide_s(client, pairs)
-    print(f"wide circuit alone {alone_s:.1f} s, with {2 * pairs} small ones {beside_s:.1f} s")
+        concurrent_s, waited_s = _wide_s(client, pairs)
+    print(f"wide circuit alone {alone_s:.1f} s, with {2 * pairs} small ones {concurrent_s:.1f} s")
     report.at_most("wait_s", waited_s, "small circuit, submit to counts, longest, s")
     return report
 

@@ -239,17 +239,17 @@ class App:
         text = (self.logs / "out").read_text(errors="replace")
         return [json.loads(line[4:]) for line in text.splitlines() if line.startswith("@@@ ")]
 
-    def said(self, word: str, timeout_s: float = APP_S) -> dict[str, Any]:
+    def wait_for_line(self, kind: str, timeout_s: float = APP_S) -> dict[str, Any]:
         """Wait for the first line of that kind. Raises RuntimeError if none comes."""
         end = time.monotonic() + timeout_s
         while time.monotonic() < end:
             for line in self.lines():
-                if line["kind"] == word:
+                if line["kind"] == kind:
                     return line
             if self.child.poll() is not None:
                 break
             time.sleep(0.02)
-        raise RuntimeError(f"it never said {word!r}; see {self.logs}")
+        raise RuntimeError(f"it never said {kind!r}; see {self.logs}")
 
     def end(self, timeout_s: float = APP_S) -> list[dict[str, Any]]:
         try:
@@ -297,12 +297,12 @@ def killed(host: Host, report: Report, _: int) -> None:
     The application makes no call but its polls.
     """
     app = host.start(APPS / "polling.py", "12")
-    app.said("submitted")
+    app.wait_for_line("submitted")
     host.kill_environment()
-    app.said("not-ready", 30)
+    app.wait_for_line("not-ready", 30)
     host.simenv("up", "--restore")
     back = time.monotonic()
-    app.said("result", 60)
+    app.wait_for_line("result", 60)
     heard_s = time.monotonic() - back
     end = next(line for line in app.end() if line["kind"] == "end")
     report.at_most("killed_heard_s", heard_s, "first result after the service is back, s")
@@ -315,10 +315,10 @@ def stopped(host: Host, report: Report, _: int) -> None:
     Another client is served meanwhile. It is connected before: QFw's resource manager asks every
     client at each lookup, and would wait for the stopped one itself.
     """
-    other = host.start(APPS / "beside.py")
-    other.said("connected")
+    other = host.start(APPS / "second_client.py")
+    other.wait_for_line("connected")
     app = host.start(APPS / "stopping.py", "3")
-    app.said("submitted")
+    app.wait_for_line("submitted")
     app.child.send_signal(signal.SIGSTOP)
     end = time.monotonic() + APP_S  # kernels of this width may have to be compiled first
     while json.loads(host.simenv("--json", "status"))["done"] < 3:
@@ -329,10 +329,10 @@ def stopped(host: Host, report: Report, _: int) -> None:
         waits = [line["seconds"] for line in other.end(60) if line["kind"] == "result"]
     finally:
         app.child.send_signal(signal.SIGCONT)
-    got = sum(line["all"] for line in app.end() if line["kind"] == "result")
+    received = sum(line["all"] for line in app.end() if line["kind"] == "result")
     worst_s = max(waits) if len(waits) == 10 else float("inf")
     report.at_most("stopped_worst_s", worst_s, "another client beside a stopped one, slowest, s")
-    report.at_most("stopped_lost", 3 - got, "events the stopped one never got")
+    report.at_most("stopped_lost", 3 - received, "events the stopped one never got")
 
 
 def rows(host: Host, report: Report, _: int) -> None:

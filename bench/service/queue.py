@@ -90,9 +90,9 @@ def _ten_thousand(client: Client, report: Report) -> None:
         label = f"`simenv {verb}` as typed, median of 5, the process's start included"
         report.at_most("typed_ms", _typed_ms(verb), label)
     report.at_most("memory_mb", full_mb - empty_mb, "service memory above empty, MB")
-    accepts = _accepts_of_another(client)
+    accepts = _accepts_of_second_client(client)
     blocker.cancel()
-    running = _accepts_of_another(client)
+    running = _accepts_of_second_client(client)
     for label, result in (("waiting", accepts), ("being worked off", running)):
         p50 = statistics.median(result)
         report.at_most("accept_p50_ms", p50, f"another client's accept, queue {label}, p50 ms")
@@ -119,8 +119,8 @@ def _million(client: Client, report: Report) -> None:
         time.sleep(0.01)
     pool = {"name": "main", "min": 1, "max": 1}
     named.up({"name": NAME, "pools": [pool], "slots": 1})
-    with connect(NAME) as again:
-        result = again.status()
+    with connect(NAME) as second_client:
+        result = second_client.status()
         assert result.queued + result.running == MILLION + 1, f"{result.queued} queued"
         log = Path(config.home_root() / NAME / "service.log").read_text()
         replays = [line for line in log.splitlines() if "replayed:" in line]
@@ -141,11 +141,11 @@ def _long(num_qubits: int, layers: int) -> QuantumCircuit:
     return built
 
 
-def _slowest_ms(ask: Callable[[], object]) -> float:
+def _slowest_ms(call: Callable[[], object]) -> float:
     slowest = 0.0
     for _ in range(20):
         begin = time.perf_counter()
-        ask()
+        call()
         slowest = max(slowest, time.perf_counter() - begin)
     return 1e3 * slowest
 
@@ -166,7 +166,7 @@ def _typed_ms(verb: str) -> float:
     return 1e3 * statistics.median(times)
 
 
-def _accepts_of_another(client: Client) -> list[float]:
+def _accepts_of_second_client(client: Client) -> list[float]:
     """Return the milliseconds of 200 accepts by a second client."""
     done = load(four_qubit_circuit(1))
     times = []

@@ -43,30 +43,32 @@ def run(options: Namespace) -> Report:
             while client.status().queued < WAITING // 2:
                 stop.wait(0.05)
             plain = [_wait_s(client, seed, None) for seed in range(options.without)]
-            with client.reserve("main", workers=1, count=options.circuits, timeout_s=30.0) as mine:
-                bound_s = mine.info().bound_ns / 1e9
+            with client.reserve(
+                "main", workers=1, count=options.circuits, timeout_s=30.0
+            ) as reservation:
+                bound_s = reservation.info().bound_ns / 1e9
                 seeds = range(1_000, 1_000 + options.circuits)
-                ours = [_wait_s(client, seed, mine.id) for seed in seeds]
+                reserved_waits = [_wait_s(client, seed, reservation.id) for seed in seeds]
         finally:
             stop.set()
             flood.join()
             client.cancel(info.id for info in client.queue(limit=10_000)[1])
-    for name, waits in (("without", plain), ("reserved", ours)):
+    for name, waits in (("without", plain), ("reserved", reserved_waits)):
         p50, p99 = (np.percentile(waits, q) * 1e3 for q in (50, 99))
         print(f"{name:9} p50 {p50:9.2f} ms   p99 {p99:9.2f} ms   most {max(waits) * 1e3:9.2f} ms")
     print(f"promised  {bound_s * 1e3:.0f} ms\n")
-    share = float(np.percentile(ours, 99)) / bound_s
+    share = float(np.percentile(reserved_waits, 99)) / bound_s
     report.at_most("p99_of_bound", share, "p99 of acceptance to begin, of the promised bound")
     return report
 
 
 def _flood(client: Client, stop: threading.Event) -> None:
     work = [shapes.layered(qubits, 30, BATCH, qubits) for qubits in (4, 6, 8, 10)]
-    turn = 0
+    number = 0
     while not stop.is_set():
         if client.status().queued < WAITING:
-            client.submit_many(work[turn % len(work)], shots=SHOTS, seed=turn)
-            turn += 1
+            client.submit_many(work[number % len(work)], shots=SHOTS, seed=number)
+            number += 1
         else:
             stop.wait(0.02)
 

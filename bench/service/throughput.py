@@ -52,7 +52,7 @@ def run(options: Namespace) -> Report:
             for num_qubits, operations, number in KINDS:
                 _circuits(client, num_qubits, operations, number, next(seeds), rates, cpu)
                 _peers(num_qubits, operations, next(seeds), rates)
-            _alone(client, next(seeds), rates)
+            _single_tasks(client, next(seeds), rates)
             for num_qubits, parameters, operations, number in SWEEPS:
                 _sweep(client, num_qubits, parameters, operations, number, next(seeds), rates)
             _loop(client, next(seeds), rates)
@@ -123,7 +123,7 @@ def _peers(num_qubits: int, operations: int, seed: int, rates: Rates) -> None:
         rates.setdefault(f"{name} {num_qubits}", []).append(len(entry) / seconds)
 
 
-def _alone(client: Client, seed: int, rates: Rates) -> None:
+def _single_tasks(client: Client, seed: int, rates: Rates) -> None:
     """Measure one message per circuit, sent without waiting for results."""
     circuits = shapes.layered(4, 30, ALONE, seed)
     begin = time.perf_counter()

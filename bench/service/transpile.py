@@ -28,7 +28,7 @@ from bench.harness.report import Report
 
 CIRCUITS, DEVICE, LEVEL = 200, "sherbrooke", 2
 OPTIONS = (Option("--rounds", type=int, default=5, quick=2),)
-Ways = dict[str, Callable[[], list[Any]]]
+Methods = dict[str, Callable[[], list[Any]]]
 
 
 def run(options: Namespace) -> Report:
@@ -39,16 +39,18 @@ def run(options: Namespace) -> Report:
     cpus: dict[str, list[float]] = {}
     with simenv.local(workers=2, durability="accepted") as client:
         workers = [psutil.Process(each.pid) for each in client.workers()]
-        ways = _ways(client, circuits)
+        methods = _methods(client, circuits)
         for _ in range(2):  # the first call of each worker loads Qiskit
             client.transpile(circuits[:32], DEVICE, level=LEVEL)
         for _ in range(options.rounds):
             entries = {
-                name: _timed(call, name, workers, walls, cpus) for name, call in ways.items()
+                name: _timed(call, name, workers, walls, cpus) for name, call in methods.items()
             }
-            assert same(entries["qiskit"], entries["workers"]), "circuits differ"
-            assert same(entries["submit, here"], entries["submit, workers"]), "circuits differ"
-    for name in ways:
+            assert equal_results(entries["qiskit"], entries["workers"]), "circuits differ"
+            assert equal_results(entries["submit, here"], entries["submit, workers"]), (
+                "circuits differ"
+            )
+    for name in methods:
         wall, cpu = statistics.median(walls[name]), statistics.median(cpus[name])
         print(f"{name:18}{wall:8.3f} s wall{cpu:8.3f} s CPU")
     print()
@@ -58,7 +60,7 @@ def run(options: Namespace) -> Report:
     return report
 
 
-def _ways(client: simenv.Client, circuits: list[Any]) -> Ways:
+def _methods(client: simenv.Client, circuits: list[Any]) -> Methods:
     from qiskit import transpile
 
     from simenv.transpiler.target import target_of
@@ -87,17 +89,17 @@ def _timed(
     walls: dict[str, list[float]],
     cpus: dict[str, list[float]],
 ) -> list[Any]:
-    own, others, begin = time.process_time(), _cpu_s(workers), time.perf_counter()
+    own, cpu_before_s, begin = time.process_time(), _cpu_s(workers), time.perf_counter()
     result = call()
     walls.setdefault(name, []).append(time.perf_counter() - begin)
-    busiest = float(max(np.subtract(_cpu_s(workers), others)))
+    busiest = float(max(np.subtract(_cpu_s(workers), cpu_before_s)))
     cpus.setdefault(name, []).append(time.process_time() - own + busiest)
     return result
 
 
-def _share(times: dict[str, list[float]], some: str, others: str) -> float:
+def _share(times: dict[str, list[float]], first: str, second: str) -> float:
     """Return the median ratio over rounds: a slow machine slows both times of a round."""
-    return statistics.median(np.divide(times[some], times[others]))
+    return statistics.median(np.divide(times[first], times[second]))
 
 
 def layered(number: int) -> Any:
@@ -117,13 +119,13 @@ def layered(number: int) -> Any:
     return circuit
 
 
-def same(some: list[Any], others: list[Any]) -> bool:
+def equal_results(first: list[Any], second: list[Any]) -> bool:
     """Return whether the circuits and their layouts are equal."""
-    return len(some) == len(others) and all(
+    return len(first) == len(second) and all(
         left == right
         and left.layout.final_index_layout() == right.layout.final_index_layout()
         and left.layout.initial_index_layout() == right.layout.initial_index_layout()
-        for left, right in zip(some, others, strict=True)
+        for left, right in zip(first, second, strict=True)
     )
 
 

@@ -30,7 +30,7 @@ from simenv.client.tasks.task import Task
 
 SHOTS = 1_024
 AT_ONCE_S = 0.005
-ASKED = 6  # tasks of each submission whose forecast is queried
+QUERIED = 6  # tasks of each submission whose forecast is queried
 KINDS = ("flood", "wide", "sweep")
 SHARES = (0.45, 0.35, 0.2)
 GAP_S = 0.55  # mean seconds between two submissions at a load of 1
@@ -63,7 +63,7 @@ def run(options: Namespace) -> Report:
     with simenv.local(workers=2) as client:
         _warm(client, np.random.default_rng(options.seed + 1_000))
         entry = list(_play(client, rng, options.seconds, options.load))
-        share = _judge(entry, options.each)
+        share = _accuracy(entry, options.each)
     report.at_least("share_percent", 100 * share, "forecasts within a factor of two, percent")
     return report
 
@@ -86,9 +86,9 @@ def _play(client: Client, rng: Any, seconds: float, load: float) -> Iterator[For
         when += rng.exponential(GAP_S / load)
         time.sleep(max(0.0, begin + when - time.monotonic()))
         tasks = client.submit_many(work, shots=SHOTS, seed=built, priority=priority)
-        places = np.unique(np.linspace(0, len(tasks) - 1, ASKED).astype(int))
-        asked = [tasks[place] for place in places]
-        for task, info in zip(asked, client.tasks(asked), strict=True):
+        places = np.unique(np.linspace(0, len(tasks) - 1, QUERIED).astype(int))
+        queried = [tasks[place] for place in places]
+        for task, info in zip(queried, client.tasks(queried), strict=True):
             if info.wait_us >= 0:
                 yield Forecast(kind, task, info.time_s + info.wait_us / 1e6, priority)
 
@@ -103,7 +103,7 @@ def _work(kind: str, rng: Any, seed: int) -> Any:
     return (circuit, rng.uniform(0, 6, (int(rng.integers(50, 1_500)), 16)))
 
 
-def _judge(forecasts: list[Forecast], each: bool) -> float:
+def _accuracy(forecasts: list[Forecast], each: bool) -> float:
     """Return the share of right forecasts; print the numbers by kind."""
     right: dict[str, list[bool]] = defaultdict(list)
     at_once = 0

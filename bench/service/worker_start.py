@@ -33,7 +33,7 @@ from simenv.model import PoolSpec, WorkerInfo
 LAUNCHERS = ("local", "mpirun", "prte")
 IDLE_S = 1.0  # idle seconds after which the worker ends; the next round starts another
 STAGES = ("decision", "spawn", "imports", "mpi", "kernels", "join", "run")
-NOTED = {"mpi": r"MPI ready in ([\d.]+)", "kernels": r"kernels ready in ([\d.]+)"}
+LOG_PATTERNS = {"mpi": r"MPI ready in ([\d.]+)", "kernels": r"kernels ready in ([\d.]+)"}
 AGE = r"([\d.]+) s after the start"
 WORKERS = 20
 IDLE_WORKERS, IDLE_RANKS, WATCH_S = 8, 2, 20.0
@@ -64,7 +64,7 @@ def run(options: Namespace) -> Report:
     if "prte 2 ranks" in totals:
         label = "2-rank worker through PRTE, start to first result, s"
         report.at_most("first_result_s", totals["prte 2 ranks"], label)
-        report.at_most("many_s", _many(), f"{WORKERS} workers up through PRTE, s")
+        report.at_most("many_s", _start_many(), f"{WORKERS} workers up through PRTE, s")
         label = f"{IDLE_WORKERS} idle workers, {IDLE_WORKERS * IDLE_RANKS} ranks, of a core, %"
         report.at_most("idle_percent", _idle(), label)
     return report
@@ -78,7 +78,7 @@ def _starts(launcher: str, ranks: int, rounds: int, name: str) -> float:
     stages: dict[str, list[float]] = {stage: [] for stage in STAGES}
     with simenv.local(pools=(pool,), launcher={"use": launcher}) as client:
         for number, circuit in enumerate(circuits):
-            seen = max((event.seq for event in client.events()), default=0)
+            last_event = max((event.seq for event in client.events()), default=0)
             begin_s, begin = time.time(), time.perf_counter()
             result = client.run(circuit, shots=100, seed=number)
             total = time.perf_counter() - begin
@@ -86,7 +86,7 @@ def _starts(launcher: str, ranks: int, rounds: int, name: str) -> float:
             if number:  # the first start may also start a DVM
                 totals.append(total)
                 (worker,) = client.workers()
-                for stage, seconds in _stages(client, seen, begin_s, total, worker).items():
+                for stage, seconds in _stages(client, last_event, begin_s, total, worker).items():
                     stages[stage].append(seconds)
             _until(lambda: not client.workers())
     middle = statistics.median(totals)
@@ -96,20 +96,20 @@ def _starts(launcher: str, ranks: int, rounds: int, name: str) -> float:
 
 
 def _stages(
-    client: Client, seen: int, begin_s: float, total: float, worker: WorkerInfo
+    client: Client, last_event: int, begin_s: float, total: float, worker: WorkerInfo
 ) -> dict[str, float]:
     """Return the seconds of each stage of one start, from service events and the worker's log."""
-    times = {event.kind: event.time_s for event in client.events(since=seen)}
+    times = {event.kind: event.time_s for event in client.events(since=last_event)}
     text = (Path(client.service).with_name("logs") / f"{worker.name}.log").read_text()
-    noted = {stage: _last(pattern, text) for stage, pattern in NOTED.items()}
+    logged = {stage: _last(pattern, text) for stage, pattern in LOG_PATTERNS.items()}
     age = _last(AGE, text)  # age of the worker's process when the kernels were ready
-    born_s = psutil.Process(worker.pid).create_time()
+    process_start_s = psutil.Process(worker.pid).create_time()
     return {
         "decision": times["worker.started"] - begin_s,
-        "spawn": born_s - times["worker.started"],
-        "imports": age - sum(noted.values()),
-        **noted,
-        "join": times["worker.ready"] - born_s - age,
+        "spawn": process_start_s - times["worker.started"],
+        "imports": age - sum(logged.values()),
+        **logged,
+        "join": times["worker.ready"] - process_start_s - age,
         "run": begin_s + total - times["worker.ready"],
     }
 
@@ -125,7 +125,7 @@ def _median(seconds: list[float]) -> str:
     return f"{statistics.median(seconds):.3f}" if seconds else "-"
 
 
-def _many() -> float:
+def _start_many() -> float:
     """Return the seconds from `up` until all workers are ready."""
     pool = PoolSpec("main", "statevector", WORKERS, WORKERS)
     begin = time.perf_counter()

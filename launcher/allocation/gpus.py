@@ -51,11 +51,11 @@ def granted(uuids: list[str], visible: str | None) -> tuple[str, ...]:
     if visible is None:
         return tuple(uuids)
     chosen: list[str] = []
-    for word in (part.strip() for part in visible.split(",")):
-        if word.isdigit() and int(word) < len(uuids):
-            results = [uuids[int(word)]]
+    for item in (part.strip() for part in visible.split(",")):
+        if item.isdigit() and int(item) < len(uuids):
+            results = [uuids[int(item)]]
         else:
-            results = [uuid for uuid in uuids if word[:4] in _KINDS and uuid.startswith(word)]
+            results = [uuid for uuid in uuids if item[:4] in _KINDS and uuid.startswith(item)]
         if len(results) != 1 or results[0] in chosen:
             break
         chosen += results

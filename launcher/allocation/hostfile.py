@@ -60,19 +60,19 @@ def read_hostfile(path: Path) -> Allocation:
     return Allocation(_nodes(slots), f"hostfile {path}")
 
 
-def _entry(fields: list[str], where: str) -> tuple[str, int]:
+def _entry(fields: list[str], location: str) -> tuple[str, int]:
     """Return the host of a line and its slots; 0 if the line has no number."""
     name, separator, count = fields[0].partition(":")
-    check_host_name(name, where, " ".join(fields))
+    check_host_name(name, location, " ".join(fields))
     for field in fields[1:]:
         key, _, value = field.partition("=")
         if key not in _KEYS:
-            raise AllocationError(f"{where}: {field[:80]!r} is not known", _FILE_HINT)
+            raise AllocationError(f"{location}: {field[:80]!r} is not known", _FILE_HINT)
         if key == "slots":
             separator, count = "=", value
     number = parse_uint(count or "0", MAX_SLOTS)
     if number is None or (separator and not number):
-        raise AllocationError(f"{where}: {count[:80]!r} is not a number of slots", _FILE_HINT)
+        raise AllocationError(f"{location}: {count[:80]!r} is not a number of slots", _FILE_HINT)
     return name, number
 
 

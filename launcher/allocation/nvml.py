@@ -55,10 +55,10 @@ def nvml_gpus(library: str = LIBRARY) -> tuple[Gpu, ...]:
 def _parts(functions: Any, device: ctypes.c_void_p) -> Iterator[Gpu]:
     """Yield the GPU of a handle, or its instances."""
     capability = _numbers(functions, "nvmlDeviceGetCudaComputeCapability", device)
-    board = replace(_gpu(functions, device), capability=capability)
-    board = replace(board, bandwidth=_bandwidth(functions, device))
+    gpu = replace(_gpu(functions, device), capability=capability)
+    gpu = replace(gpu, bandwidth=_bandwidth(functions, device))
     if _numbers(functions, "nvmlDeviceGetMigMode", device)[0] != _MIG_ENABLED:
-        yield board
+        yield gpu
         return
     max_parts = ctypes.c_uint()
     _call(functions, "nvmlDeviceGetMaxMigDeviceCount", device, ctypes.byref(max_parts))
@@ -66,8 +66,8 @@ def _parts(functions: Any, device: ctypes.c_void_p) -> Iterator[Gpu]:
         with suppress(NvmlError):  # no instance has this number
             part = _handle(functions, "nvmlDeviceGetMigDeviceHandleByIndex", device, number)
             instance = _gpu(functions, part)
-            share = instance.memory_bytes / max(1, board.memory_bytes)
-            yield replace(instance, capability=capability, bandwidth=share * board.bandwidth)
+            share = instance.memory_bytes / max(1, gpu.memory_bytes)
+            yield replace(instance, capability=capability, bandwidth=share * gpu.bandwidth)
 
 
 def _gpu(functions: Any, device: ctypes.c_void_p) -> Gpu:

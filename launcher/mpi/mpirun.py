@@ -130,10 +130,10 @@ def _paths(environ: Mapping[str, str], prefix: str) -> Iterator[Path]:
     seen = set()
     for folder in (str(Path(prefix) / "bin"), environ.get("PATH", os.defpath)):
         for name in NAMES:
-            where = shutil.which(name, path=folder)
-            if where is not None and (real := os.path.realpath(where)) not in seen:
+            executable = shutil.which(name, path=folder)
+            if executable is not None and (real := os.path.realpath(executable)) not in seen:
                 seen.add(real)
-                yield Path(where)
+                yield Path(executable)
 
 
 def _translate_mpirun_exit(log: Path, offset: int, code: int) -> tuple[int, str, bool]:

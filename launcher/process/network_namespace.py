@@ -23,8 +23,8 @@ CHECK_TIMEOUT_S = 10.0
 PSEC = "PMIX_MCA_psec"  # the components that authenticate a client
 MUNGE_SOCKET = Path("/run/munge/munge.socket.2")  # munged(8)
 _MUNGE_COMPONENT = b"mca_psec_munge_component"
-# Smaller ids are system accounts (login.defs(5), UID_MIN); the ids of NOBODY stand for no user.
-FIRST_USER, NOBODY = 1000, (65_534, 65_535, 4_294_967_294)
+# Smaller ids are system accounts (login.defs(5), UID_MIN); NO_USER_IDS stand for no user.
+FIRST_USER, NO_USER_IDS = 1000, (65_534, 65_535, 4_294_967_294)
 
 
 @functools.cache
@@ -112,7 +112,7 @@ def other_users() -> tuple[int, ...]:
         except OSError:  # the process has ended
             continue
     own = {os.getuid(), os.geteuid()}
-    return tuple(sorted(uid for uid in users - own if uid >= FIRST_USER and uid not in NOBODY))
+    return tuple(sorted(uid for uid in users - own if uid >= FIRST_USER and uid not in NO_USER_IDS))
 
 
 def _enter(namespace: Path) -> None:

@@ -180,9 +180,9 @@ class DvmSupervisor:
                 probe, self._probe = self._probe, None
                 self._evaluate(probe, now)
         elif now >= self._next_probe:
-            sought = [name for name in self.lost_nodes if name not in self._tested]
-            if sought:
-                self._start_probe(sought, now)
+            untested = [name for name in self.lost_nodes if name not in self._tested]
+            if untested:
+                self._start_probe(untested, now)
 
     def _evaluate(self, probe: NodeProbe, now: float) -> None:
         self._next_probe = now + NODE_PROBE_INTERVAL_S

@@ -85,10 +85,10 @@ def _from_wheel(prefix: Path) -> Prte | str | None:
 
 
 def _from_site(environ: Mapping[str, str]) -> Prte | str:
-    where = shutil.which("prte", path=environ.get("PATH", os.defpath))
-    if where is None:
+    executable = shutil.which("prte", path=environ.get("PATH", os.defpath))
+    if executable is None:
         return "none on PATH"
-    program = Path(where)
+    program = Path(executable)
     library = _linked_library(program)
     if library is None:
         return f"{program}: the libpmix that belongs to it was not found"

@@ -19,7 +19,8 @@ class JobTracker:
     """Namespaces of jobs that are known to run."""
 
     def __init__(self) -> None:
-        self._missed: dict[str, int] = {}  # jobs known to run: number of lists without the job
+        # Jobs known to run: number of lists without the job.
+        self._missing_lists: dict[str, int] = {}
         self._unknown: dict[str, int] = {}  # unknown jobs: number of lists with the job
         self._early_ends: dict[str, HelperResponse] = {}  # ends of jobs that are unknown, or over
 
@@ -28,12 +29,12 @@ class JobTracker:
         end = self._early_ends.pop(namespace, None)
         if end is not None:
             return [end]
-        self._missed[namespace] = 0
+        self._missing_lists[namespace] = 0
         return []
 
     def ended(self, end: HelperResponse) -> list[HelperResponse]:
         """Record the event of an end; return it once for each known job."""
-        if self._missed.pop(end.namespace, None) is not None:
+        if self._missing_lists.pop(end.namespace, None) is not None:
             return [end]
         self._early_ends[end.namespace] = end
         while len(self._early_ends) > _MAX_EARLY_ENDS:
@@ -49,17 +50,17 @@ class JobTracker:
         No job counts as orphaned while spawns are `pending`.
         """
         live = set(namespaces)
-        self._missed = {n: 0 if n in live else k + 1 for n, k in self._missed.items()}
-        over = [name for name, missed in self._missed.items() if missed >= CONFIRMATIONS]
+        self._missing_lists = {n: 0 if n in live else k + 1 for n, k in self._missing_lists.items()}
+        over = [name for name, count in self._missing_lists.items() if count >= CONFIRMATIONS]
         for name in over:
-            del self._missed[name]
-        jobs = [name for name in namespaces if "@" in name and name not in self._missed]
+            del self._missing_lists[name]
+        jobs = [name for name in namespaces if "@" in name and name not in self._missing_lists]
         self._unknown = {
             name: self._unknown.get(name, 0) + 1
             for name in jobs
             if not pending and name not in self._early_ends
         }
-        orphaned = [name for name, seen in self._unknown.items() if seen >= CONFIRMATIONS]
+        orphaned = [name for name, count in self._unknown.items() if count >= CONFIRMATIONS]
         ends = [
             HelperResponse("ended", namespace=name, code=1, message=UNKNOWN_END) for name in over
         ]

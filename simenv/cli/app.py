@@ -17,7 +17,7 @@ import typer
 import typer.core
 
 from simenv._version import __version__
-from simenv.cli.errors import guarded
+from simenv.cli.errors import run_guarded
 from simenv.cli.options import VALUED, Settings, hoist
 from simenv.cli.output import terminal
 
@@ -105,7 +105,7 @@ def application(*names: str) -> typer.Typer:
     return app
 
 
-def _certain_command(hoisted: Sequence[str]) -> tuple[str, ...]:
+def _command_of_line(hoisted: Sequence[str]) -> tuple[str, ...]:
     """Return the command of a line, if it is certain before typer parses the line."""
     tokens = iter(hoisted)
     for token in tokens:
@@ -139,14 +139,14 @@ def common(
 
 def run(arguments: Sequence[str]) -> int:
     """Run one command line; return the exit code."""
-    common_words = arguments[: arguments.index("--")] if "--" in arguments else arguments
+    common_tokens = arguments[: arguments.index("--")] if "--" in arguments else arguments
 
     def call() -> object:
         argv = hoist(arguments)
-        command = typer.main.get_command(application(*_certain_command(argv)))
+        command = typer.main.get_command(application(*_command_of_line(argv)))
         return command.main(argv, prog_name="simenv", standalone_mode=False)
 
-    return guarded(call, as_json="--json" in common_words, debug="--debug" in common_words)
+    return run_guarded(call, as_json="--json" in common_tokens, debug="--debug" in common_tokens)
 
 
 def main() -> None:

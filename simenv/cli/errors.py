@@ -24,7 +24,7 @@ INTERRUPTED = 130
 _UsageError: type[Exception] = typer.BadParameter.__mro__[1]
 
 
-def guarded(call: Callable[[], object], as_json: bool, debug: bool) -> int:
+def run_guarded(call: Callable[[], object], as_json: bool, debug: bool) -> int:
     """Run `call` and return the exit code; an error is shown before."""
     try:
         code = call()
@@ -50,11 +50,11 @@ def guarded(call: Callable[[], object], as_json: bool, debug: bool) -> int:
     except Exception as error:  # noqa: BLE001 - the outermost handler
         if debug:
             traceback.print_exc()
-        what = f"{type(error).__name__}: {error}"
+        description = f"{type(error).__name__}: {error}"
         hint = (
             "" if isinstance(error, OSError) else "this is a fault of simenv; --debug shows where"
         )
-        show_error(errors.SimenvError(what, hint=hint), as_json)
+        show_error(errors.SimenvError(description, hint=hint), as_json)
         return 1
     return code if isinstance(code, int) else 0
 
@@ -85,8 +85,8 @@ def show_error(error: errors.SimenvError, as_json: bool = False) -> None:
     terminal.note(
         f"{terminal.paint('error', sys.stderr)}: {terminal.clean(error.message, keep=chr(10))}"
     )
-    for where in getattr(error, "__notes__", ()):
-        terminal.note(f"  {terminal.clean(where)}")
+    for note in getattr(error, "__notes__", ()):
+        terminal.note(f"  {terminal.clean(note)}")
     if error.hint:
         hint = terminal.clean(error.hint, keep="\n").replace("\n", "\n  ")
         terminal.note(f"  {hint}")
@@ -122,19 +122,22 @@ _ARGUMENT = re.compile(
 )
 
 
-def spoken(text: str) -> str:
+def translate_to_options(text: str) -> str:
     """Return the text with arguments of `Client.submit` replaced by options of `simenv submit`."""
-    for phrase, replacement in _PHRASES:
-        text = phrase.sub(replacement, text)
+    for pattern, replacement in _PHRASES:
+        text = pattern.sub(replacement, text)
     result = _ARGUMENT.match(text)
     return f"--{_NAMES.get(result[1], result[1])} {result[2]}" if result else text
 
 
 @contextmanager
-def spoken_errors() -> Iterator[None]:
-    """Reword errors raised inside for the command line; see `spoken`."""
+def errors_for_command_line() -> Iterator[None]:
+    """Reword errors raised inside for the command line; see `translate_to_options`."""
     try:
         yield
     except SimenvError as error:
-        error.message, error.hint = spoken(error.message), spoken(error.hint)
+        error.message, error.hint = (
+            translate_to_options(error.message),
+            translate_to_options(error.hint),
+        )
         raise

@@ -216,20 +216,20 @@ class _Table:
     def _print_aligned(self, lines: list[list[str]]) -> None:
         for cells in lines:
             self._widths[:] = map(max, self._widths, map(len, cells))
-        room, columns = terminal.width(), self._columns
+        width, columns = terminal.width(), self._columns
         if self._shown is None:
             self._shown = list(range(len(columns)))
-            if room and not self._style.columns:
+            if width and not self._style.columns:
                 optional = [column.optional for column in columns]
-                self._shown = layout.fitting(self._widths, optional, room, GAP)
+                self._shown = layout.fitting(self._widths, optional, width, GAP)
             self.hidden = [each for k, each in enumerate(columns) if k not in self._shown]
         *before, last = self._shown
         start = sum(self._widths[k] + GAP for k in before)
         for cells in lines:
             parts = [self._cell(cells[k], k) for k in before]
             text = [cells[last]]
-            if room and start + len(cells[last]) > room:
-                text = layout.wrap(cells[last], max(room - start, layout.LEAST_TEXT))
+            if width and start + len(cells[last]) > width:
+                text = layout.wrap(cells[last], max(width - start, layout.LEAST_TEXT))
             parts.append(self._cell(text[0], last))
             terminal.line((" " * GAP).join(parts).rstrip())
             for more in text[1:]:

@@ -79,23 +79,27 @@ def seconds(value: float | None) -> float | None:
 
 def hoist(arguments: Sequence[str]) -> list[str]:
     """Return the line with the common options in front; words after `--` stay as they are."""
-    front: list[str] = []
-    rest: list[str] = []
+    leading: list[str] = []
+    remaining: list[str] = []
     tokens = iter(arguments)
     for token in tokens:
         if token == "--":
-            rest += [token, *tokens]
-        elif rest[:2] == _NAMED_THERE and token.startswith("--name"):
-            rest.append(token)  # the device's name
+            remaining += [token, *tokens]
+        elif remaining[:2] == _NAMED_THERE and token.startswith("--name"):
+            remaining.append(token)  # the device's name
         elif token in FLAGS or token.startswith(tuple(f"{option}=" for option in VALUED)):
-            front.append(token)
+            leading.append(token)
         elif token in VALUED:
             value = next(tokens, "--")
             if value.startswith("-"):
                 raise OptionError(f"{token} has no value", hint=f"{token} VALUE, or {token}=VALUE")
-            front += [token, value]
+            leading += [token, value]
         else:
-            rest.append(token)
-    if rest[:1] == ["exec"] and len(rest) > 1 and not {"--", "-h", "--help"} & set(rest):
+            remaining.append(token)
+    if (
+        remaining[:1] == ["exec"]
+        and len(remaining) > 1
+        and not {"--", "-h", "--help"} & set(remaining)
+    ):
         raise OptionError("simenv exec: the command must follow --", hint="simenv exec -- CMD ARGS")
-    return front + rest
+    return leading + remaining

@@ -34,14 +34,14 @@ def opened(program: Program) -> tuple[Program, NDArray[np.float64]]:
     rotates = np.array([name in ROTATIONS for name in program.names])
     counts = np.frombuffer(program.arities, np.uint16)[2::3]
     ops = np.frombuffer(program.ops, np.uint16)
-    places = np.flatnonzero(np.repeat(rotates[ops], counts[ops]) & _is_generic(params))
-    if not 0 < places.size <= MOST_ANGLES:
+    indices = np.flatnonzero(np.repeat(rotates[ops], counts[ops]) & _is_generic(params))
+    if not 0 < indices.size <= MOST_ANGLES:
         return program, none
-    angles = params[places]
-    params[places] = 0.0
-    slots = np.column_stack((places, np.arange(places.size))).astype(np.int32)
+    angles = params[indices]
+    params[indices] = 0.0
+    slots = np.column_stack((indices, np.arange(indices.size))).astype(np.int32)
     changed = msgspec.structs.replace(
-        program, params=params.tobytes(), num_slots=places.size, slots=slots.tobytes()
+        program, params=params.tobytes(), num_slots=indices.size, slots=slots.tobytes()
     )
     return changed, angles
 

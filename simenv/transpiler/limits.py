@@ -14,17 +14,17 @@ def label(name: str) -> str:
     return f"{name}: " if name else ""
 
 
-def too_many_bits(kind: str, count: int | str, limit: int, where: str = "") -> LimitExceededError:
+def too_many_bits(kind: str, count: int | str, limit: int, prefix: str = "") -> LimitExceededError:
     """Return the refusal of a circuit by its width."""
     return LimitExceededError(
-        f"{where}{count} {kind}; a program holds at most {limit}",
+        f"{prefix}{count} {kind}; a program holds at most {limit}",
         hint="no simulator here is wider; check the sizes of the registers",
     )
 
 
-def too_many_operations(where: str = "") -> LimitExceededError:
+def too_many_operations(prefix: str = "") -> LimitExceededError:
     """Return the refusal of a circuit by its length."""
     return LimitExceededError(
-        f"{where}more than {MAX_OPERATIONS} operations once every gate definition is expanded",
+        f"{prefix}more than {MAX_OPERATIONS} operations once every gate definition is expanded",
         hint="split the circuit; look for gates that call one another many times",
     )

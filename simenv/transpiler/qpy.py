@@ -62,7 +62,7 @@ def parse(data: bytes, name: str = "", *, trusted: bool = True) -> Any:
     return circuit
 
 
-def written(circuit: Any, newest: int = 255) -> bytes:
+def write_qpy(circuit: Any, newest: int = 255) -> bytes:
     """Return a QuantumCircuit as a QPY file of version `newest`, or of this Qiskit's newest if that
     is older.
 

@@ -47,25 +47,25 @@ class Confined:
         the limits or gets no turn within QUEUE_SECONDS, ConfigError if there is no Python
         interpreter for it.
         """
-        where = f"{name}: " if name else ""
+        prefix = f"{name}: " if name else ""
         if not self._lock.acquire(timeout=QUEUE_SECONDS):
             raise LimitExceededError(
-                f"{where}another QPY file is being read, and has been for {QUEUE_SECONDS:g} s",
+                f"{prefix}another QPY file is being read, and has been for {QUEUE_SECONDS:g} s",
                 hint="send it again, or OpenQASM",
             )
         try:
-            verdict, reason = self._judge(data)
+            verdict, reason = self._check(data)
         finally:
             self._lock.release()
         if verdict == _SOUND:
             return
         if verdict == _WRONG:
             raise ProgramError(
-                f"{where}the QPY file cannot be read: {reason}",
+                f"{prefix}the QPY file cannot be read: {reason}",
                 hint="write it anew with qiskit.qpy.dump, or send OpenQASM",
             )
         raise LimitExceededError(
-            f"{where}reading the QPY file of {len(data)} bytes takes more than "
+            f"{prefix}reading the QPY file of {len(data)} bytes takes more than "
             f"{MEMORY_BYTES >> 20} MiB or {SECONDS:g} s",
             hint="a smaller circuit, or OpenQASM",
         )
@@ -96,7 +96,7 @@ class Confined:
                 )
         return self._process
 
-    def _judge(self, data: bytes) -> tuple[bytes, str]:
+    def _check(self, data: bytes) -> tuple[bytes, str]:
         """Return the verdict, and Qiskit's message if it refuses the file.
 
         The verdict is b"" if the process ended or took too long. The process is ended if its answer

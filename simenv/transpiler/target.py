@@ -36,7 +36,7 @@ def target_of(info: DeviceInfo) -> Any:
     figures: dict[str, dict[tuple[int, ...], Any]] = defaultdict(dict)
     for each in info.operations:
         figures[each.name][each.qubits] = InstructionProperties(
-            duration=_known(each.duration_ns * 1e-9), error=_known(each.error)
+            duration=_none_if_nan(each.duration_ns * 1e-9), error=_none_if_nan(each.error)
         )
     pairs = info.coupling
     if info.all_to_all:
@@ -53,21 +53,21 @@ def target_of(info: DeviceInfo) -> Any:
             )
         settings = figures[gate.name]
         default = settings.get(())
-        places = singles if gate.qubits == 1 else pairs if gate.qubits == 2 else []
-        if not places:  # a gate on more qubits: on each tuple with a calibration
-            places = [each for each in settings if each]
+        qubit_tuples = singles if gate.qubits == 1 else pairs if gate.qubits == 2 else []
+        if not qubit_tuples:  # a gate on more qubits: on each tuple with a calibration
+            qubit_tuples = [each for each in settings if each]
         properties = {
-            place: settings.get(place, default)
-            for place in places
-            if not _broken(settings.get(place))
+            qubits: settings.get(qubits, default)
+            for qubits in qubit_tuples
+            if not _broken(settings.get(qubits))
         }
         target.add_instruction(standard, properties)
     measured = figures["measure"]
-    target.add_instruction(Measure(), {place: measured.get(place) for place in singles})
+    target.add_instruction(Measure(), {qubits: measured.get(qubits) for qubits in singles})
     target.add_instruction(Delay(Parameter("t")), dict.fromkeys(singles))
     if info.dynamic:
         reset = figures["reset"]
-        target.add_instruction(Reset(), {place: reset.get(place) for place in singles})
+        target.add_instruction(Reset(), {qubits: reset.get(qubits) for qubits in singles})
         for kind, name in zip(
             (IfElseOp, WhileLoopOp, ForLoopOp, SwitchCaseOp), _CONTROL_FLOW, strict=True
         ):
@@ -75,7 +75,7 @@ def target_of(info: DeviceInfo) -> Any:
     return target
 
 
-def _known(value: float) -> float | None:
+def _none_if_nan(value: float) -> float | None:
     return None if math.isnan(value) else value
 
 

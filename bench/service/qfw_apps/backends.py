@@ -7,9 +7,9 @@ import os
 import sys
 import threading
 
+from drill_output import print_record
 from qfw_qiskit import QFwBackend
 from qiskit import QuantumCircuit
-from said import say
 
 import simenv.frontends.qfw.client  # noqa: F401 - locks DEFw's sending
 
@@ -23,9 +23,9 @@ def work(backend: QFwBackend, bits: str, count: int) -> None:
     try:
         result = backend.run([circuit] * count, shots=10).result()
         own = sum(result.get_counts(k) == {bits: 10} for k in range(len(result.results)))
-        say("own", bits=bits, own=own, all=len(result.results))
+        print_record("own", bits=bits, own=own, all=len(result.results))
     except Exception as error:  # noqa: BLE001 - the drill counts the results it gets
-        say("failed", bits=bits, why=f"{type(error).__name__}: {error}")
+        print_record("failed", bits=bits, why=f"{type(error).__name__}: {error}")
 
 
 backends = [(QFwBackend(), bits) for bits in sys.argv[2:]]

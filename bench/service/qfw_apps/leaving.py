@@ -3,9 +3,9 @@
 import os
 import time
 
+from drill_output import print_record
 from qfw_qiskit import QFwBackend
 from qiskit import QuantumCircuit
-from said import say
 
 import simenv.frontends.qfw.client  # noqa: F401 - locks DEFw's sending
 
@@ -17,5 +17,5 @@ circuit.measure_all()
 backend = QFwBackend()
 begin = time.monotonic()
 counts = backend.run(circuit, shots=1024).result().get_counts()
-say("result", seconds=time.monotonic() - begin, counts=counts)
+print_record("result", seconds=time.monotonic() - begin, counts=counts)
 os._exit(0)

@@ -9,8 +9,8 @@ import time
 
 from api_qpm import QPM  # noqa: F401 - known to DEFw's lookup
 from defw_exception import DEFwInProgress, DEFwNotReady
+from drill_output import print_record
 from qfw_qiskit.qfw_lookup_service import get_qpm
-from said import say
 
 import simenv.frontends.qfw.client  # noqa: F401 - locks DEFw's sending
 
@@ -25,7 +25,7 @@ CIRCUIT = (
 qpm = get_qpm()
 info = {"qasm": CIRCUIT, "num_qubits": WIDE, "num_shots": 100, "compiler": "staq"}
 cids = [qpm.async_run(info) for _ in range(int(sys.argv[1]))]
-say("submitted", cids=len(cids))
+print_record("submitted", cids=len(cids))
 half = set(cids[: len(cids) // 2])
 left, not_ready = set(cids), 0
 end = time.monotonic() + 200
@@ -38,10 +38,10 @@ while left and time.monotonic() < end:
         except DEFwNotReady:
             not_ready += 1
             if not_ready == 1:
-                say("not-ready")
+                print_record("not-ready")
             break
         left.discard(record["cid"])
-        say("result", rc=record["rc"], left=len(left))
+        print_record("result", rc=record["rc"], left=len(left))
     time.sleep(0.2)
-say("end", left=len(left), not_ready=not_ready)
+print_record("end", left=len(left), not_ready=not_ready)
 os._exit(0)

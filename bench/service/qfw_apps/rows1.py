@@ -4,10 +4,10 @@ import time
 from collections.abc import Callable
 
 from defw_exception import DEFwExecutionError, DEFwInProgress
+from drill_output import run_rows
 from qfw_qiskit import QFwBackend, QFwBackendCapability, QFwBackendType
 from qfw_qiskit.qfw_lookup_service import get_qpm
 from qiskit import QuantumCircuit
-from said import run_rows
 
 import simenv.frontends.qfw.client  # noqa: F401 - locks DEFw's sending
 

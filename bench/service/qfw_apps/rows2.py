@@ -8,7 +8,7 @@ from defw import me
 from defw_app_util import defw_connect_service_by_name, defw_get_directory_service
 from defw_event_baseapi import BaseEventAPI
 from defw_exception import DEFwExecutionError
-from said import run_rows
+from drill_output import run_rows
 
 import simenv.frontends.qfw.client  # noqa: F401 - locks DEFw's sending
 

@@ -6,9 +6,9 @@ stopping.py COUNT
 import os
 import sys
 
+from drill_output import print_record
 from qfw_qiskit import QFwBackend
 from qiskit import QuantumCircuit
-from said import say
 
 import simenv.frontends.qfw.client  # noqa: F401 - locks DEFw's sending
 
@@ -20,6 +20,6 @@ for _ in range(4):
         circuit.cx(qubit, qubit + 1)
 circuit.measure(range(18), range(18))
 job = QFwBackend().run([circuit] * int(sys.argv[1]), shots=10)
-say("submitted")
-say("result", all=len(job.result().results))
+print_record("submitted")
+print_record("result", all=len(job.result().results))
 os._exit(0)

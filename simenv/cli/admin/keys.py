@@ -81,16 +81,16 @@ def add(
             return
         from simenv.client.keys import issue_key
 
-        person = issue_key(kept, name, role, path)
-    shown = path.absolute()
+        user_key = issue_key(kept, name, role, path)
+    absolute = path.absolute()
     if options.settings_of(context).as_json:
         terminal.json_line(
-            {"name": name, "role": role, "file": str(shown), "address": person.address}
+            {"name": name, "role": role, "file": str(absolute), "address": user_key.address}
         )
         return
-    terminal.line(f"key   {name}, role {role}, for {person.address}")
-    terminal.line(f"file  {shown} (0600: it holds the secret key)")
-    terminal.line(f"use   simenv --service {path} status, or export SIMENV_SERVICE={shown}")
+    terminal.line(f"key   {name}, role {role}, for {user_key.address}")
+    terminal.line(f"file  {absolute} (0600: it holds the secret key)")
+    terminal.line(f"use   simenv --service {path} status, or export SIMENV_SERVICE={absolute}")
 
 
 @keys.command("list")
@@ -121,10 +121,10 @@ def _default_file(context: typer.Context, name: str) -> Path:
     A secret key must not be written into an arbitrary working directory.
     """
     common = options.settings_of(context)
-    where = address.find(common.name, common.service)
-    if isinstance(where, KeyFileAddress) or not where.path.parent.is_dir():
+    location = address.find(common.name, common.service)
+    if isinstance(location, KeyFileAddress) or not location.path.parent.is_dir():
         return Path(f"{name}.simenv")
-    return files.private_folder(where.path.with_name("keys")) / f"{name}.simenv"
+    return files.private_folder(location.path.with_name("keys")) / f"{name}.simenv"
 
 
 def _rows(kept: KeyStore) -> list[KeyRow]:
@@ -141,8 +141,8 @@ def _limit_text(key: KeyRow, name: str) -> str:
     if key.limits is None:
         return "?"
     value: int = getattr(key.limits, name)
-    shown = terminal.size(value) if name == "max_kept_bytes" else str(value)
-    return shown if value else "none"
+    text = terminal.size(value) if name == "max_kept_bytes" else str(value)
+    return text if value else "none"
 
 
 @contextmanager

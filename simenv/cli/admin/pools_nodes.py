@@ -81,14 +81,14 @@ def _print_state(now: NodeInfo | PoolInfo, as_json: bool) -> None:
         _print_pool(now)
     else:
         why = f" ({now.reason})" if now.reason else ""
-        there = terminal.counted(now.workers, "worker")
-        terminal.line(f"node {now.name} is {now.state}{terminal.clean(why)}; {there} there")
+        workers = terminal.counted(now.workers, "worker")
+        terminal.line(f"node {now.name} is {now.state}{terminal.clean(why)}; {workers} there")
 
 
 def _print_pool(pool: PoolInfo) -> None:
-    wanted = str(pool.least) if pool.least == pool.most else f"{pool.least} to {pool.most}"
+    size_range = str(pool.least) if pool.least == pool.most else f"{pool.least} to {pool.most}"
     why = f" ({pool.reason})" if pool.reason else ""
     terminal.line(
-        f"pool {pool.name} is {pool.state}{terminal.clean(why)}: {pool.workers} ready of {wanted} "
-        "workers wanted"
+        f"pool {pool.name} is {pool.state}{terminal.clean(why)}: {pool.workers} ready of "
+        f"{size_range} workers wanted"
     )

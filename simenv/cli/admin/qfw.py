@@ -89,11 +89,11 @@ def uninstall(context: typer.Context, folder: Folder = None) -> None:
     """Remove from QFw what `install` added."""
     from simenv.frontends.qfw import installing
 
-    gone = [str(path) for path in installing.uninstall(_folder(folder))]
+    removed = [str(path) for path in installing.uninstall(_folder(folder))]
     if options.settings_of(context).as_json:
-        terminal.json_line({"gone": gone})
+        terminal.json_line({"gone": removed})
     else:
-        terminal.line("\n".join(gone) or "simenv is not installed there")
+        terminal.line("\n".join(removed) or "simenv is not installed there")
 
 
 @qfw.command()

@@ -167,8 +167,10 @@ def _open_target(
         provider, device = machine_of
         pool = _machine(provider) if target == "hardware" else {"name": MACHINE, "device": device}
         with _private(pools=[pool], listen=LOCALLY) as client:
-            open_qpm, open_strange = partial(_qpm, client), partial(_other_owner, client)
-            yield Objects(target, partial(open_qpm, pool=MACHINE), partial(open_strange, MACHINE))
+            open_qpm, open_other_owner = partial(_qpm, client), partial(_other_owner, client)
+            yield Objects(
+                target, partial(open_qpm, pool=MACHINE), partial(open_other_owner, MACHINE)
+            )
     elif target == "defw":
         _needs_yaml()
         from simenv.cli.admin.qpm_environment import Restartable

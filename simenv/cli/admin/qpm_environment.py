@@ -21,7 +21,7 @@ class Restartable:
 
     def __init__(self) -> None:
         self._home = Path(tempfile.mkdtemp(prefix="simenv-local-"))
-        self._places = EnvironmentPaths(self._home, self._home)
+        self._paths = EnvironmentPaths(self._home, self._home)
         settings = {"name": "local", "durability": "process", "pools": (PoolSpec(min=1, max=1),)}
         self._config = config.convert(settings, source="simenv qpm check")
         self._lifeline = -1
@@ -30,7 +30,7 @@ class Restartable:
     @property
     def service(self) -> Path:
         """The connection file of the service."""
-        return self._places.connection
+        return self._paths.connection
 
     def begin(self) -> None:
         """Kill the service with SIGKILL."""
@@ -62,7 +62,7 @@ class Restartable:
             os.close(lifeline)
 
     def _start(self) -> None:
-        self._service = launch.start(self._config, self._places, private=True)
+        self._service = launch.start(self._config, self._paths, private=True)
         self._lifeline = self._service.lifeline
         self._sockets = self._socket_folder()
 

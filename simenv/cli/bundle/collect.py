@@ -46,21 +46,21 @@ def collect(client: Client, task: Task, path: Path) -> None:
     """Wait for the task's end, and write its bundle."""
     error = task.exception()
     row = client.history.task(task)
-    asked = client.history.submitted(task)
-    if is_call(asked.terms):
+    submitted = client.history.submitted(task)
+    if is_call(submitted.terms):
         raise OptionError(
-            f"task {task.id} is a call of engine {asked.terms.engine}: bundles are of circuits",
+            f"task {task.id} is a call of engine {submitted.terms.engine}: bundles are of circuits",
             hint="call the function again",
         )
-    if task.row is not None and asked.spec.count > 1:
-        asked = one_row(asked, task.row)
+    if task.row is not None and submitted.spec.count > 1:
+        submitted = one_row(submitted, task.row)
     files = {
-        container.MANIFEST: _manifest(client, task, row, asked, error),
-        container.PROGRAM: asked.spec.program,
-        **_readable_program(asked.spec),
+        container.MANIFEST: _manifest(client, task, row, submitted, error),
+        container.PROGRAM: submitted.spec.program,
+        **_readable_program(submitted.spec),
     }
-    if asked.spec.bindings:
-        files[container.BINDINGS] = _npy(asked.spec)
+    if submitted.spec.bindings:
+        files[container.BINDINGS] = _npy(submitted.spec)
     if error is None:
         files["result.json"] = _result_json(task)
     log = getattr(error, "log", "") or _log(client, row)
@@ -81,14 +81,14 @@ def load(path: Path) -> Submitted:
 
 
 def _manifest(
-    client: Client, task: Task, row: LogRow, asked: Submitted, error: SimenvError | None
+    client: Client, task: Task, row: LogRow, submitted: Submitted, error: SimenvError | None
 ) -> bytes:
     failure = None
     if error is not None:
         reason, host = getattr(error, "reason", ""), getattr(error, "host", "")
         failure = Failed(error.code, reason, error.message, error.hint, host)
     lost = tuple(each.reason for each in lost_attempts(client, row))
-    settings = manifest(asked, row, task.id, failure, _versions(client), lost)
+    settings = manifest(submitted, row, task.id, failure, _versions(client), lost)
     return msgspec.json.format(msgspec.json.encode(settings)) + b"\n"
 
 

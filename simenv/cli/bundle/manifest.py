@@ -101,7 +101,7 @@ class Manifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 def manifest(
-    asked: Submitted,
+    submitted: Submitted,
     row: LogRow,
     task: str,
     failure: Failed | None,
@@ -110,7 +110,7 @@ def manifest(
 ) -> Manifest:
     """Return the manifest of an ended task. `task`: its id as the user gave it, which may be one
     binding's."""
-    terms, spec = asked.terms, asked.spec
+    terms, spec = submitted.terms, submitted.spec
     return Manifest(
         format=FORMAT,
         task=task,
@@ -122,7 +122,7 @@ def manifest(
         outputs=terms.outputs,
         observables=tuple(_readable(each) for each in terms.observables),
         engine=terms.engine,
-        route=asked.route,
+        route=submitted.route,
         precision=terms.precision,
         pool=terms.pool,
         priority=terms.priority,
@@ -130,7 +130,7 @@ def manifest(
         run_timeout_s=terms.run_timeout_s,
         bindings=spec.count,
         binding=spec.binding,
-        submitted_s=asked.at_s,
+        submitted_s=submitted.at_s,
         attempts=row.attempts,
         worker=row.worker,
         node=row.node,
@@ -143,9 +143,9 @@ def manifest(
     )
 
 
-def one_row(asked: Submitted, row: int) -> Submitted:
+def one_row(submitted: Submitted, row: int) -> Submitted:
     """Return the same submission with one of its bindings."""
-    spec = asked.spec
+    spec = submitted.spec
     size = len(spec.bindings) // spec.count
     part = msgspec.structs.replace(
         spec,
@@ -153,7 +153,7 @@ def one_row(asked: Submitted, row: int) -> Submitted:
         binding=spec.binding + row,
         count=1,
     )
-    return msgspec.structs.replace(asked, spec=part)
+    return msgspec.structs.replace(submitted, spec=part)
 
 
 def read(text: bytes, where: str) -> Manifest:

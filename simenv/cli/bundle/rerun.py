@@ -28,16 +28,16 @@ def rerun(
                 f"--{name.replace('_', '-')} cannot be combined with a bundle, which sets it",
                 hint=f"simenv submit {path} --wait",
             )
-    asked = load(path)
+    bundle = load(path)
     with contextlib.ExitStack() as stack:
         client = private.client_of(common, stack)
-        alone = client is None
+        is_private = client is None
         if client is None:
             client = stack.enter_context(private.started(workers=1))
-        tasks = client.history.resubmit(asked)
-        if wait or alone:
+        tasks = client.history.resubmit(bundle)
+        if wait or is_private:
             full = tasks[0] if len(tasks) == 1 else client.task(tasks[0].handle.id)
-            present(client, full, common.as_json, timeout, alone=alone)
+            present(client, full, common.as_json, timeout, is_private=is_private)
         elif common.as_json:
             terminal.json_line({"task": tasks[0].handle.id})
         else:

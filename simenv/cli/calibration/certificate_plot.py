@@ -16,7 +16,7 @@ from matplotlib.figure import Figure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
 
 from simenv.calibration.certify.compare import ClaimComparison, ClaimVerdict
-from simenv.cli.calibration.certificate_view import TITLES, place_of
+from simenv.cli.calibration.certificate_view import TITLES, qubits_label
 
 if TYPE_CHECKING:
     from simenv.calibration.certify.certificate import Certificate
@@ -45,9 +45,9 @@ def draw(certificate: Certificate, path: Path) -> None:
     )
     axes = figure.subplots(rows, 2, width_ratios=(1, 4), squeeze=False)
     for (left, right), quantity in zip(axes, quantities, strict=False):
-        mine = [each for each in compared if each.quantity == quantity and _finite(each)]
-        _parity(left, quantity, mine)
-        _deviations(right, quantity, mine)
+        claims = [each for each in compared if each.quantity == quantity and _finite(each)]
+        _parity(left, quantity, claims)
+        _deviations(right, quantity, claims)
     verdict = "certified" if certificate.passed else "not certified"
     figure.suptitle(
         f"{certificate.device}: {verdict}; {certificate.confidence:.0%} simultaneous intervals,"
@@ -63,8 +63,8 @@ def _finite(each: ClaimComparison) -> bool:
     return math.isfinite(each.high) and each.bound > 0.0
 
 
-def _colours(mine: Sequence[ClaimComparison]) -> list[str]:
-    return [_COLOURS.get(each.verdict, _GOOD) for each in mine]
+def _colours(claims: Sequence[ClaimComparison]) -> list[str]:
+    return [_COLOURS.get(each.verdict, _GOOD) for each in claims]
 
 
 def _bars(axis: Any, x: Any, y: Any, low: Any, high: Any, colours: Sequence[str]) -> None:
@@ -72,11 +72,11 @@ def _bars(axis: Any, x: Any, y: Any, low: Any, high: Any, colours: Sequence[str]
     axis.scatter(x, y, c=colours, s=14, zorder=3)
 
 
-def _parity(axis: Any, quantity: str, mine: Sequence[ClaimComparison]) -> None:
-    claimed = np.array([each.claimed for each in mine], np.float64)
-    recovered = np.array([each.recovered for each in mine])
-    low, high = np.array([(each.low, each.high) for each in mine]).T
-    _bars(axis, claimed, recovered, low, high, _colours(mine))
+def _parity(axis: Any, quantity: str, claims: Sequence[ClaimComparison]) -> None:
+    claimed = np.array([each.claimed for each in claims], np.float64)
+    recovered = np.array([each.recovered for each in claims])
+    low, high = np.array([(each.low, each.high) for each in claims]).T
+    _bars(axis, claimed, recovered, low, high, _colours(claims))
     ends = np.array([min(claimed.min(), low.min()), max(claimed.max(), high.max())])
     margin = 0.05 * float(np.ptp(ends)) or 0.05 * abs(float(ends[0])) or 1.0
     ends = ends + np.array([-margin, margin])
@@ -93,31 +93,33 @@ def _parity(axis: Any, quantity: str, mine: Sequence[ClaimComparison]) -> None:
     axis.yaxis.get_offset_text().set_fontsize(7)
 
 
-def _deviations(axis: Any, quantity: str, mine: Sequence[ClaimComparison]) -> None:
+def _deviations(axis: Any, quantity: str, claims: Sequence[ClaimComparison]) -> None:
     """Draw the deviations in units of their bounds."""
-    mine = sorted(mine, key=lambda each: each.qubits)
-    x = np.arange(len(mine))
-    y = np.array([each.relative_deviation for each in mine])
-    claimed = [each.claimed or 0.0 for each in mine]
-    low = np.array([(each.low - c) / each.bound for each, c in zip(mine, claimed, strict=True)])
-    high = np.array([(each.high - c) / each.bound for each, c in zip(mine, claimed, strict=True)])
+    claims = sorted(claims, key=lambda each: each.qubits)
+    x = np.arange(len(claims))
+    y = np.array([each.relative_deviation for each in claims])
+    claimed = [each.claimed or 0.0 for each in claims]
+    low = np.array([(each.low - c) / each.bound for each, c in zip(claims, claimed, strict=True)])
+    high = np.array([(each.high - c) / each.bound for each, c in zip(claims, claimed, strict=True)])
     limit = min(max(_RANGE, 1.1 * float(np.abs([low, high]).max())), _MOST_RANGE)
     axis.axhspan(-1.0, 1.0, color=_BAND, zorder=0)
     axis.axhline(0.0, color=_INK, lw=0.8, ls=":", zorder=1)
     shown = np.clip(y, -0.97 * limit, 0.97 * limit)
-    _bars(axis, x, shown, np.clip(low, -limit, limit), np.clip(high, -limit, limit), _colours(mine))
+    _bars(
+        axis, x, shown, np.clip(low, -limit, limit), np.clip(high, -limit, limit), _colours(claims)
+    )
     axis.set_ylim(-limit, limit)
-    axis.set_xlim(-0.7, len(mine) - 0.3)
-    step = max(1, -(-len(mine) // _MOST_LABELS))
-    axis.set_xticks(x[::step], [place_of(each) for each in mine[::step]], fontsize=7)
+    axis.set_xlim(-0.7, len(claims) - 0.3)
+    step = max(1, -(-len(claims) // _MOST_LABELS))
+    axis.set_xticks(x[::step], [qubits_label(each) for each in claims[::step]], fontsize=7)
     axis.tick_params(labelsize=7, colors=_INK)
     axis.set_ylabel("deviation / bound", fontsize=8, color=_INK)
     axis.set_title(TITLES.get(quantity, quantity), fontsize=9, color=_INK, loc="left", pad=3)
-    for k, each in enumerate(mine):
+    for k, each in enumerate(claims):
         if each.verdict is ClaimVerdict.OUTSIDE:
             below = shown[k] > 0.0
             axis.annotate(
-                place_of(each),
+                qubits_label(each),
                 (k, shown[k]),
                 (5, -3 if below else 3),
                 textcoords="offset points",

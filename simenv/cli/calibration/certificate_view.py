@@ -92,10 +92,10 @@ def show(report: Certificate, *, every: bool) -> None:
 def name_of(each: ClaimComparison) -> str:
     """Return qubit or pair and quantity, such as `pair 3-5: two-qubit gate error`."""
     kind = "qubit" if len(each.qubits) == 1 else "pair"
-    return f"{kind} {place_of(each)}: {TITLES.get(each.quantity, each.quantity)}"
+    return f"{kind} {qubits_label(each)}: {TITLES.get(each.quantity, each.quantity)}"
 
 
-def place_of(each: ClaimComparison) -> str:
+def qubits_label(each: ClaimComparison) -> str:
     """Return the qubits of a comparison, such as `3-5`."""
     return "-".join(map(str, each.qubits))
 
@@ -121,7 +121,7 @@ def _row(each: ClaimComparison) -> tuple[str, ...]:
     quantity = each.quantity
     return (
         TITLES.get(quantity, quantity),
-        place_of(each),
+        qubits_label(each),
         "-" if each.claimed is None else value(quantity, each.claimed),
         value(quantity, each.recovered),
         value(quantity, each.low),
@@ -134,17 +134,17 @@ def _row(each: ClaimComparison) -> tuple[str, ...]:
 def _summary(comparisons: Sequence[ClaimComparison]) -> list[tuple[str, ...]]:
     rows = []
     for quantity in dict.fromkeys(each.quantity for each in comparisons):
-        mine = [each for each in comparisons if each.quantity == quantity]
-        claimed = [each for each in mine if each.claimed is not None]
-        middle = sorted(each.recovered for each in mine)[len(mine) // 2]
-        cells = [TITLES.get(quantity, quantity), str(len(mine)), value(quantity, middle)]
+        claims = [each for each in comparisons if each.quantity == quantity]
+        claimed = [each for each in claims if each.claimed is not None]
+        middle = sorted(each.recovered for each in claims)[len(claims) // 2]
+        cells = [TITLES.get(quantity, quantity), str(len(claims)), value(quantity, middle)]
         if claimed:
             worst = max(claimed, key=lambda each: abs(each.relative_deviation))
             width = max((each.high - each.low) / 2.0 / (each.bound or 1.0) for each in claimed)
             verdicts = dict.fromkeys(str(each.verdict) for each in claimed)
             cells += [
                 f"{worst.relative_deviation:+.2f}",
-                place_of(worst),
+                qubits_label(worst),
                 value(quantity, worst.bound),
                 "infinite" if math.isinf(width) else f"{width:.2f}",
                 ", ".join(verdicts),

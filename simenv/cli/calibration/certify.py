@@ -12,7 +12,7 @@ import typer
 from simenv import config
 from simenv.cli import options
 from simenv.cli.devices import stored
-from simenv.cli.errors import spoken_errors
+from simenv.cli.errors import errors_for_command_line
 from simenv.cli.output import pictures, terminal
 from simenv.errors import NotFoundError, OptionError
 
@@ -50,7 +50,7 @@ def certify(
     common = options.settings_of(context)
     if out:
         config.check_name(out, "device")
-    with spoken_errors(), contextlib.ExitStack() as stack:
+    with errors_for_command_line(), contextlib.ExitStack() as stack:
         from simenv.calibration.certify import certificate
         from simenv.calibration.experiments.procedure import Effort
         from simenv.cli.calibration import certificate_view as view
@@ -104,8 +104,8 @@ def _save(
 
     built = recovered(claimed, certificate.measured, time.time(), name)
     path, replaced = stored.save(name, snapshot.dump(built))
-    word = "replaced" if replaced else "saved"
-    terminal.note(f"{word} device {name}, the recovered snapshot of {info.name}: {path}")
+    action = "replaced" if replaced else "saved"
+    terminal.note(f"{action} device {name}, the recovered snapshot of {info.name}: {path}")
 
 
 def _qubits(text: str) -> list[int] | None:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from simenv.cli.errors import spoken_errors
+from simenv.cli.errors import errors_for_command_line
 from simenv.cli.listing import Column, Style, listing
 from simenv.cli.output import pictures, terminal
 from simenv.cli.tasks.circuit_input import noise_of, read_circuit
@@ -24,7 +24,7 @@ def show(
     file: str, device: str, noise: str, compiled: str, plot: Path | None, *, as_json: bool
 ) -> None:
     """Compute the ledger in this process and show it. Raises SimenvError."""
-    with spoken_errors():
+    with errors_for_command_line():
         if plot is not None:
             pictures.require_matplotlib("--plot")
         from simenv.calibration.ledger.circuits import circuit_ledger

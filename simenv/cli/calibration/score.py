@@ -95,10 +95,10 @@ def _show(scores: Score, values: list[dict[str, object]]) -> None:
     from simenv.calibration.report.tables import HEADER, cells
 
     terminal.table([tuple(word.upper() for word in HEADER), *cells(values)])
-    how: dict[str, int] = {}
+    methods: dict[str, int] = {}
     for each in scores.rows:
-        how[each.how] = how.get(each.how, 0) + 1
-    settings = ", ".join(f"{count} {name}" for name, count in sorted(how.items()))
+        methods[each.how] = methods.get(each.how, 0) + 1
+    settings = ", ".join(f"{count} {name}" for name, count in sorted(methods.items()))
     terminal.line(f"distributions: {settings or 'none'}")
     if scores.not_judged:
         terminal.line(f"not judged, too wide: {terminal.counted(scores.not_judged, 'run')}")

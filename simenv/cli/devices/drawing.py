@@ -54,20 +54,20 @@ def draw(snapshot: CalibrationSnapshot) -> Drawing | None:
     """Return the drawing; None for a device that is too large."""
     if snapshot.num_qubits > _MAX_QUBITS:
         return None
-    places = _cells(lattice.positions(snapshot), snapshot.num_qubits)
-    if places is None:
+    cells = _cells(lattice.positions(snapshot), snapshot.num_qubits)
+    if cells is None:
         return None
     digits = len(str(snapshot.num_qubits - 1))
-    columns = int(places[:, 0].max()) + digits
-    canvas = _Canvas(int(places[:, 1].max()) + 1, columns)
-    centres = places + np.array([(digits - 1) // 2, 0])
+    columns = int(cells[:, 0].max()) + digits
+    canvas = _Canvas(int(cells[:, 1].max()) + 1, columns)
+    centres = cells + np.array([(digits - 1) // 2, 0])
     errors = summary.pair_errors(snapshot)
     edges = sorted({(min(pair), max(pair)) for pair in snapshot.coupling})
     result = levels({k: errors[pair] for k, pair in enumerate(edges) if pair in errors})
     for k, (a, b) in enumerate(edges):
         canvas.join(centres[a], centres[b], result.get(k, -1))
     qubits = levels(summary.readout_errors(snapshot))
-    for qubit, (x, y) in enumerate(places.tolist()):
+    for qubit, (x, y) in enumerate(cells.tolist()):
         canvas.put(x, y, str(qubit).rjust(digits), qubits.get(qubit, -1))
     return Drawing(canvas.lines(), columns)
 
@@ -84,12 +84,12 @@ def _cells(positions: NDArray[np.float64], count: int) -> NDArray[np.int64] | No
         result = np.stack([across, down], axis=1)
         if across.max() + digits > _MAX_COLUMNS:
             return None
-        taken: dict[tuple[int, int], None] = {}
+        used_cells: dict[tuple[int, int], None] = {}
         free = True
         for x, y in result.tolist():
             cells = [(x + k, y) for k in range(-1, digits)]
-            free = free and taken.keys().isdisjoint(cells)
-            taken |= dict.fromkeys(cells[1:])
+            free = free and used_cells.keys().isdisjoint(cells)
+            used_cells |= dict.fromkeys(cells[1:])
         if free:
             return result
     return None
@@ -159,8 +159,8 @@ def legend(snapshot: CalibrationSnapshot) -> list[list[tuple[str, int]]]:
 def show(snapshot: CalibrationSnapshot) -> None:
     """Print the drawing with its legend, or the reason why there is none."""
     result = draw(snapshot)
-    room = terminal.width()
-    if result is None or (room and result.width > room):
+    width = terminal.width()
+    if result is None or (width and result.width > width):
         needed = f"{result.width} columns" if result else "more room than a terminal has"
         terminal.note(f"the lattice is not drawn, it needs {needed}; --plot FILE.png draws it")
         return

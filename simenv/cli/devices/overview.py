@@ -90,7 +90,9 @@ def columns(overview: Overview) -> Sequence[Column[DeviceInfo]]:
         Column("2Q_ERROR", lambda device: _error(_pair_error(device)), right=True),
         Column("READOUT", lambda device: _error(_readout(device)), right=True, optional=1),
         Column("T1_US", lambda device: _short(_t1_us(device)), right=True, optional=2),
-        Column("CALIBRATED", lambda device: formats.shown(device.calibrated_s)[:10], optional=5),
+        Column(
+            "CALIBRATED", lambda device: formats.format_time(device.calibrated_s)[:10], optional=5
+        ),
         Column("MODEL", lambda device: device.model or "-", optional=8),
         Column("PROVIDER", lambda device: device.provider or "-", optional=7),
         Column("TECHNOLOGY", lambda device: device.technology or "-", optional=6),

@@ -32,12 +32,12 @@ def draw(name: str, snapshot: CalibrationSnapshot, path: Path) -> None:
     lacks."""
     count = snapshot.num_qubits
     ring = snapshot.all_to_all
-    places = lattice.circle(count) if ring else lattice.positions(snapshot)
+    positions = lattice.circle(count) if ring else lattice.positions(snapshot)
     errors = summary.pair_errors(snapshot)
     edges = sorted({(min(pair), max(pair)) for pair in snapshot.coupling} | errors.keys())
     if ring and count * (count - 1) // 2 <= _MAX_EDGES:
         edges = [(a, b) for a in range(count) for b in range(a + 1, count)]
-    span = np.maximum(np.ptp(places, axis=0), 1.0)
+    span = np.maximum(np.ptp(positions, axis=0), 1.0)
     width = float(np.clip(span[0] * 0.62 + 3.4, 7.0, 16.0))
     height = float(np.clip(span[1] / span[0] * (width - 3.0) + 1.2, 3.6, 12.0))
     layout = ConstrainedLayoutEngine(h_pad=0.1, w_pad=0.1)  # inches
@@ -45,8 +45,8 @@ def draw(name: str, snapshot: CalibrationSnapshot, path: Path) -> None:
     axis = figure.subplots()
     unit = min((width - 3.0) / (span[0] + 1.0), (height - 1.2) / (span[1] + 1.0)) * 72  # points
     diameter = float(np.clip(unit * 0.62, 4.0, 30.0))
-    _edges(figure, axis, places, edges, errors, diameter)
-    _qubits(figure, axis, places, summary.readout_errors(snapshot), diameter)
+    _edges(figure, axis, positions, edges, errors, diameter)
+    _qubits(figure, axis, positions, summary.readout_errors(snapshot), diameter)
     axis.set_aspect("equal")
     axis.invert_yaxis()
     axis.margins(0.06)
@@ -58,7 +58,7 @@ def draw(name: str, snapshot: CalibrationSnapshot, path: Path) -> None:
 def _edges(
     figure: Figure,
     axis: Any,
-    places: Any,
+    positions: Any,
     edges: list[tuple[int, int]],
     errors: dict[tuple[int, int], float],
     diameter: float,
@@ -70,13 +70,15 @@ def _edges(
     wide = max(diameter * 0.22, 1.2)
     for kind, colour, style in (("plain", UNMEASURED, "-"), ("broken", BROKEN, (0, (1, 0.8)))):
         if kinds[kind]:
-            lines = [places[list(edge)] for edge in kinds[kind]]
-            thin = wide / 2 if kind == "broken" else wide if len(lines) < 300 else 0.4
-            axis.add_collection(LineCollection(lines, colors=colour, ls=style, lw=thin, zorder=1))
+            lines = [positions[list(edge)] for edge in kinds[kind]]
+            line_width = wide / 2 if kind == "broken" else wide if len(lines) < 300 else 0.4
+            axis.add_collection(
+                LineCollection(lines, colors=colour, ls=style, lw=line_width, zorder=1)
+            )
     if kinds["measured"]:
         values = np.maximum([errors[edge] for edge in kinds["measured"]], _LEAST_ERROR)
         coloured = LineCollection(
-            [places[list(edge)] for edge in kinds["measured"]],
+            [positions[list(edge)] for edge in kinds["measured"]],
             cmap=_EDGES,
             norm=_norm(values),
             lw=wide,
@@ -88,18 +90,18 @@ def _edges(
 
 
 def _qubits(
-    figure: Figure, axis: Any, places: Any, readout: dict[int, float], diameter: float
+    figure: Figure, axis: Any, positions: Any, readout: dict[int, float], diameter: float
 ) -> None:
-    unknown = [qubit for qubit in range(len(places)) if qubit not in readout]
+    unknown = [qubit for qubit in range(len(positions)) if qubit not in readout]
     if unknown:
-        axis.scatter(*places[unknown].T, s=diameter**2, c=UNMEASURED, edgecolors=INK, lw=0.6)
+        axis.scatter(*positions[unknown].T, s=diameter**2, c=UNMEASURED, edgecolors=INK, lw=0.6)
     dark: set[int] = set()
     if readout:
         measured = sorted(readout)
         values = np.maximum([readout[qubit] for qubit in measured], _LEAST_ERROR)
         norm = _norm(values)
         points = axis.scatter(
-            *places[measured].T,
+            *positions[measured].T,
             s=diameter**2,
             c=values,
             cmap=_QUBITS,
@@ -111,7 +113,7 @@ def _qubits(
         dark = {q for q, v in zip(measured, values, strict=True) if norm(v) > 0.45}
         figure.colorbar(points, ax=axis, label="readout error", shrink=0.8, pad=0.01)
     if diameter >= 9.0:
-        for qubit, (x, y) in enumerate(places):
+        for qubit, (x, y) in enumerate(positions):
             colour = "white" if qubit in dark else INK
             size = min(diameter * 0.42, 9.0)
             axis.text(x, y, str(qubit), color=colour, size=size, ha="center", va="center", zorder=3)
@@ -126,9 +128,11 @@ def _title(name: str, snapshot: CalibrationSnapshot, errors: dict[tuple[int, int
     parts = [f"{name}: {snapshot.num_qubits} qubits"]
     if snapshot.calibrated:
         parts.append(snapshot.calibrated[:10])
-    two = {gate.name for gate in snapshot.native_gates if gate.num_qubits == 2}
+    two_qubit_gates = {gate.name for gate in snapshot.native_gates if gate.num_qubits == 2}
     pairs = list(errors.values()) or [
-        gate.error for gate in snapshot.gates if gate.name in two and gate.error is not None
+        gate.error
+        for gate in snapshot.gates
+        if gate.name in two_qubit_gates and gate.error is not None
     ]
     if pairs:
         parts.append(f"median two-qubit error {statistics.median(pairs):.2g}")

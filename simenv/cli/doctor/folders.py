@@ -22,9 +22,9 @@ LONGEST_SOCKET = 107  # bytes of a path in sockaddr_un
 def home() -> Iterator[DoctorFinding]:
     """Check that the journal is on a local file system with free space."""
     root = config.home_root()
-    there = next(path for path in (root, *root.parents) if path.exists())
-    kind = filesystems.kind_of(there)
-    free = shutil.disk_usage(there).free
+    existing = next(path for path in (root, *root.parents) if path.exists())
+    kind = filesystems.kind_of(existing)
+    free = shutil.disk_usage(existing).free
     if filesystems.is_network(kind):
         live = config.places(config.Config()).state
         if live.is_relative_to(root):
@@ -38,7 +38,7 @@ def home() -> Iterator[DoctorFinding]:
             )
     elif free < LEAST_FREE_BYTES:
         yield DoctorFinding(
-            "warn", "state", f"{root} has {terminal.size(free)} left", f"df -h {there}"
+            "warn", "state", f"{root} has {terminal.size(free)} left", f"df -h {existing}"
         )
     else:
         yield DoctorFinding("ok", "state", f"{root} on {kind or 'an unknown file system'}")
@@ -51,9 +51,9 @@ def kernels() -> Iterator[DoctorFinding]:
     if not kept:
         yield DoctorFinding("ok", "kernels", f"none in {folder}: the first start compiles them")
         return
-    taken = sum(path.stat().st_size for path in kept)
+    kept_bytes = sum(path.stat().st_size for path in kept)
     versions = [path for path in folder.iterdir() if path.is_dir()]
-    detail = f"{terminal.size(taken)} for {len(versions)} version(s) in {folder}"
+    detail = f"{terminal.size(kept_bytes)} for {len(versions)} version(s) in {folder}"
     if len(versions) > 8:
         yield DoctorFinding("warn", "kernels", detail, f"rm -r {folder}")
     else:

@@ -25,23 +25,25 @@ CORE = ("numpy", "numba", "pyzmq", "msgspec", "qiskit")
 
 def names() -> Iterator[DoctorFinding]:
     """Check that no other file takes the place of one of our packages."""
-    house = Path(simenv.__file__).parents[1]
-    wrong = []
+    root = Path(simenv.__file__).parents[1]
+    problems = []
     for name in PACKAGES:
         spec = importlib.util.find_spec(name)
-        if spec is None or spec.origin is None or Path(spec.origin).parents[1] != house:
-            wrong.append(f"{name} is {spec.origin if spec else 'nowhere'}")
-    if wrong:
+        if spec is None or spec.origin is None or Path(spec.origin).parents[1] != root:
+            problems.append(f"{name} is {spec.origin if spec else 'nowhere'}")
+    if problems:
         yield DoctorFinding(
-            "fail", "names", "; ".join(wrong), "pip install --force-reinstall simenv"
+            "fail", "names", "; ".join(problems), "pip install --force-reinstall simenv"
         )
         return
-    for near in (Path.cwd() / "simenv.py", Path.cwd() / "simenv" / "__init__.py"):
-        if near.exists() and near.parent != house / "simenv":
-            detail = f"a program started in {Path.cwd()} would import {near}"
-            yield DoctorFinding("warn", "names", detail, f"mv {near} {near.with_stem('my_simenv')}")
+    for candidate in (Path.cwd() / "simenv.py", Path.cwd() / "simenv" / "__init__.py"):
+        if candidate.exists() and candidate.parent != root / "simenv":
+            detail = f"a program started in {Path.cwd()} would import {candidate}"
+            yield DoctorFinding(
+                "warn", "names", detail, f"mv {candidate} {candidate.with_stem('my_simenv')}"
+            )
             return
-    yield DoctorFinding("ok", "names", f"{', '.join(PACKAGES)} of {house}")
+    yield DoctorFinding("ok", "names", f"{', '.join(PACKAGES)} of {root}")
 
 
 def versions() -> Iterator[DoctorFinding]:

@@ -69,8 +69,8 @@ def launchers() -> Iterator[DoctorFinding]:
     """Start two ranks by each launcher; report the MPI to which mpi4py is bound."""
     folder = Path(tempfile.mkdtemp(prefix="simenv-doctor-"))
     try:
-        seen = dict(worker_environ(os.environ))
-        outcomes = selection.probe_all(os.environ, folder, worker_environ=seen)
+        environ = dict(worker_environ(os.environ))
+        outcomes = selection.probe_all(os.environ, folder, worker_environ=environ)
         working = [outcome for outcome in outcomes if outcome.works]
         for outcome in outcomes:
             name = " ".join(
@@ -85,7 +85,9 @@ def launchers() -> Iterator[DoctorFinding]:
                 yield DoctorFinding(
                     "warn", "launcher", f"{name}: {outcome.detail}", selection.INSTALL_COMMAND
                 )
-        works, mpi_detail = (True, working[0].detail) if working else probe.probe_single_rank(seen)
+        works, mpi_detail = (
+            (True, working[0].detail) if working else probe.probe_single_rank(environ)
+        )
     finally:
         shutil.rmtree(folder)
     if works:

@@ -19,10 +19,10 @@ LEAST_FREE_BYTES = 2**30
 def cores() -> Iterator[DoctorFinding]:
     """Compare the usable cores (affinity and cgroup quota) with those of the machine and its
     load."""
-    node, there = this_node(), os.cpu_count() or 1
-    detail = f"{node.slots} of {there} cores are usable"
+    node, num_cpus = this_node(), os.cpu_count() or 1
+    detail = f"{node.slots} of {num_cpus} cores are usable"
     load = os.getloadavg()[0]
-    if load > there:
+    if load > num_cpus:
         detail += f", but {load:.1f} threads want to run"
         yield DoctorFinding("warn", "cores", detail, "top -o %CPU")
     else:

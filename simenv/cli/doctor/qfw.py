@@ -23,55 +23,57 @@ ASK_S = 20.0
 def findings(root: Path, environ: Mapping[str, str]) -> Iterator[DoctorFinding]:
     """Yield the findings; the check stops if the folder is no QFw."""
     try:
-        places = installing.layout(root)
+        paths = installing.layout(root)
     except ConfigError as error:
         yield DoctorFinding("fail", "QFw", error.message, error.hint)
         return
-    yield DoctorFinding("ok", "QFw", str(places.root))
+    yield DoctorFinding("ok", "QFw", str(paths.root))
     yield _package()
-    yield _link(places)
-    yield _activation(places)
-    yield _program(places, environ)
+    yield _link(paths)
+    yield _activation(paths)
+    yield _program(paths, environ)
     yield _yaml()
-    yield from _environment_findings(places, environ)
+    yield from _environment_findings(paths, environ)
 
 
-def _install(places: QfwLayout) -> str:
-    return f"simenv qfw install {places.root}"
+def _install(paths: QfwLayout) -> str:
+    return f"simenv qfw install {paths.root}"
 
 
 def _package() -> DoctorFinding:
-    where = installing.package()
+    package_folder = installing.package()
     if installing.is_editable():
-        message = f"{where} is an editable installation or a checkout: DEFw cannot import it"
+        message = (
+            f"{package_folder} is an editable installation or a checkout: DEFw cannot import it"
+        )
         return DoctorFinding("fail", "package", message, "pip install simenv  # without -e")
-    return DoctorFinding("ok", "package", f"simenv in {where}")
+    return DoctorFinding("ok", "package", f"simenv in {package_folder}")
 
 
-def _link(places: QfwLayout) -> DoctorFinding:
-    link = places.link
+def _link(paths: QfwLayout) -> DoctorFinding:
+    link = paths.link
     if not link.is_dir():
-        return DoctorFinding("fail", "service", f"{link} is not there", _install(places))
+        return DoctorFinding("fail", "service", f"{link} is not there", _install(paths))
     if link.resolve() != (SERVICES / installing.MODULE).resolve():
         message = f"{link} belongs to another installation: {link.resolve()}"
-        return DoctorFinding("fail", "service", message, _install(places))
+        return DoctorFinding("fail", "service", message, _install(paths))
     return DoctorFinding("ok", "service", str(link))
 
 
-def _activation(places: QfwLayout) -> DoctorFinding:
-    if not installing.is_sourced(places) or not places.variables.exists():
+def _activation(paths: QfwLayout) -> DoctorFinding:
+    if not installing.is_sourced(paths) or not paths.variables.exists():
         message = (
             "qfw_activate does not set simenv's variables, and QFw activates anew on each node"
         )
-        return DoctorFinding("fail", "activation", message, _install(places))
-    return DoctorFinding("ok", "activation", str(places.variables))
+        return DoctorFinding("fail", "activation", message, _install(paths))
+    return DoctorFinding("ok", "activation", str(paths.variables))
 
 
-def _program(places: QfwLayout, environ: Mapping[str, str]) -> DoctorFinding:
+def _program(paths: QfwLayout, environ: Mapping[str, str]) -> DoctorFinding:
     """Check that DEFw's embedded Python has the version of this one, for which simenv is
     installed."""
-    program = Path(environ.get("DEFW_PATH") or places.root / "DEFw") / "src" / "defwp"
-    ours = platform.python_version()
+    program = Path(environ.get("DEFW_PATH") or paths.root / "DEFw") / "src" / "defwp"
+    own_version = platform.python_version()
     if not program.exists():
         return DoctorFinding("fail", "DEFw", f"{program} is not there", "./qfw_build.sh --defw")
     libraries = f"{program.parent}:{sysconfig.get_config_var('LIBDIR')}"
@@ -85,13 +87,16 @@ def _program(places: QfwLayout, environ: Mapping[str, str]) -> DoctorFinding:
         return DoctorFinding(
             "fail", "DEFw", f"{program} does not run: {error}", "./qfw_build.sh --defw"
         )
-    theirs = done.stdout.strip().splitlines()[-1:] or [done.stderr.strip()[:120] or "nothing"]
-    if theirs[0] != ours:
-        message = f"{program} has Python {theirs[0]}, simenv is installed for {ours} ({sys.prefix})"
+    qfw_version = done.stdout.strip().splitlines()[-1:] or [done.stderr.strip()[:120] or "nothing"]
+    if qfw_version[0] != own_version:
+        message = (
+            f"{program} has Python {qfw_version[0]}, simenv is installed for {own_version} "
+            f"({sys.prefix})"
+        )
         return DoctorFinding(
             "fail", "DEFw", message, "install simenv in the environment DEFw was built in"
         )
-    return DoctorFinding("ok", "DEFw", f"{program}, Python {theirs[0]}")
+    return DoctorFinding("ok", "DEFw", f"{program}, Python {qfw_version[0]}")
 
 
 def _yaml() -> DoctorFinding:
@@ -100,12 +105,12 @@ def _yaml() -> DoctorFinding:
     return DoctorFinding("ok", "PyYAML", "is there")
 
 
-def _environment_findings(places: QfwLayout, environ: Mapping[str, str]) -> Iterator[DoctorFinding]:
+def _environment_findings(paths: QfwLayout, environ: Mapping[str, str]) -> Iterator[DoctorFinding]:
     """Check the settings that the service will read, and whether its environment is up."""
     service_env = dict(environ)  # `install` would write these settings
-    if places.variables.exists():  # the service reads that file, not this shell's variables
+    if paths.variables.exists():  # the service reads that file, not this shell's variables
         service_env = {k: v for k, v in environ.items() if not k.startswith("SIMENV_")}
-        service_env |= _read_variables(places.variables)
+        service_env |= _read_variables(paths.variables)
     try:
         settings = qpm.read(service_env)
     except ConfigError as error:
@@ -117,7 +122,7 @@ def _environment_findings(places: QfwLayout, environ: Mapping[str, str]) -> Iter
     yield DoctorFinding("ok", "variables", ", ".join(shown) or "none: the environment `default`")
     if settings.token_file is not None:
         message = "SIMENV_QPM_TOKEN_FILE: calls of revision 1 carry no token, so all are refused"
-        yield DoctorFinding("fail", "token", message, _install(places))
+        yield DoctorFinding("fail", "token", message, _install(paths))
     if settings.private:
         yield DoctorFinding("ok", "environment", "a private one is started with the service")
         return

@@ -25,7 +25,15 @@ from simenv.model import Event, ServiceInfo
 from simenv.text import elapsed
 
 # Events of the environment itself, without those of its tasks and workers.
-TOLD = ("node.*", "dvm.*", "launcher.*", "pool.*", "allocation.*", "worker.lost", "journal.damaged")
+STATUS_EVENTS = (
+    "node.*",
+    "dvm.*",
+    "launcher.*",
+    "pool.*",
+    "allocation.*",
+    "worker.lost",
+    "journal.damaged",
+)
 AT_THE_START = ("allocation.found", "launcher.chosen", "dvm.started")  # events of every start
 SHOWN_EVENTS = 5
 INDENT = 9  # column of a line's text, after its keyword
@@ -172,11 +180,13 @@ def _down(name: str | None, service: Path | None, now: bool, as_json: bool) -> N
         return
     stay = "task stays" if stopped.queued == 1 else "tasks stay"
     kept = f", {terminal.number(stopped.queued)} {stay} queued" if stopped.queued else ""
-    how = "ended by force" if stopped.forced else "down"
+    manner = "ended by force" if stopped.forced else "down"
     nodes = stopped.nodes
-    where = "here" if stopped.forced or not nodes else f"on {terminal.counted(len(nodes), 'node')}"
+    location = (
+        "here" if stopped.forced or not nodes else f"on {terminal.counted(len(nodes), 'node')}"
+    )
     terminal.line(
-        f"{stopped.name} {how} in {stopped.seconds:.1f} s: 0 processes left {where}{kept}"
+        f"{stopped.name} {manner} in {stopped.seconds:.1f} s: 0 processes left {location}{kept}"
     )
     if stopped.forced:
         terminal.note("its workers on other nodes, if any, end when their leases expire")
@@ -188,13 +198,13 @@ def status(context: typer.Context, watch: Watch = 0.0) -> None:
     with common.connect() as client:
         while True:
             info = client.status()
-            happened = recent_events(client.history.latest(TOLD), info)
+            events = recent_events(client.history.latest(STATUS_EVENTS), info)
             if watch and sys.stdout.isatty():
                 terminal.clear()
             if common.as_json:
                 terminal.json_line(info)
             else:
-                for text in lines(info, happened):
+                for text in lines(info, events):
                     terminal.fitted(text, INDENT)
             if not watch:
                 return
@@ -219,8 +229,8 @@ def logs(
     if worker is not None:
         path = connection.with_name("logs") / f"{config.check_name(worker, 'worker')}.log"
     if not path.exists():
-        there = sorted(each.stem for each in connection.with_name("logs").glob("*.log"))
-        hint = f"workers with a log: {', '.join(there)}" if there else "simenv up makes them"
+        logs = sorted(each.stem for each in connection.with_name("logs").glob("*.log"))
+        hint = f"workers with a log: {', '.join(logs)}" if logs else "simenv up makes them"
         raise NotFoundError(f"no log {path}", hint=hint)
 
     def show(text: str) -> None:

@@ -129,11 +129,11 @@ def up(
     _print_start(info, result, time.monotonic() - begun)
     path = config.places(config.Config(name=common.environment)).connection
     now = msgspec.structs.asdict(config.read(path.with_name("config.json")))
-    again = _reused_settings(
+    reused = _reused_settings(
         {key: kept[key] for key in kept if key not in options and kept[key] == now[key]}
     )
-    if again:
-        terminal.line(f"reused   {again}, from the last start")
+    if reused:
+        terminal.line(f"reused   {reused}, from the last start")
     if info.resumed:
         terminal.line(f"journal  {info.resumed}")
     if info.queued:
@@ -159,10 +159,10 @@ def _print_start(info: ServiceInfo, file: ConnectionFile, ready_s: float) -> Non
     )
     if info.launcher:
         terminal.line(f"launcher {terminal.clean(info.launcher)}")
-    where = status.machines(info)
-    if where:
+    location = status.machines(info)
+    if location:
         source = f"   {terminal.clean(info.allocation)}" if info.allocation else ""
-        terminal.line(f"nodes    {where}{source}")
+        terminal.line(f"nodes    {location}{source}")
     terminal.line(f"pools    {status.pools(info)}   ready in {ready_s:.1f} s")
     if file.address:
         terminal.line(f"listens  {file.address}   simenv keys add NAME adds a user")

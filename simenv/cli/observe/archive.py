@@ -32,10 +32,10 @@ def open_archive(name: str | None, service: Path | None, reason: NoServiceError)
     Raises `reason` if the service may be up elsewhere, or if there is no journal here; JournalError
     if the journal cannot be read.
     """
-    where = address.find(name, service)
-    if isinstance(where, KeyFileAddress) or not _is_down(where):
+    location = address.find(name, service)
+    if isinstance(location, KeyFileAddress) or not _is_down(location):
         raise reason
-    home = where.path.parent
+    home = location.path.parent
     try:
         settings = config.read(home / "config.json")
     except ConfigError:
@@ -48,18 +48,18 @@ def open_archive(name: str | None, service: Path | None, reason: NoServiceError)
         raise reason from None
     age = elapsed(time.time() - archive.path.stat().st_mtime)
     terminal.note(f"no service is up: read from {archive.path}, last written {age} ago")
-    return Client(ArchiveAddress(where.path, archive))
+    return Client(ArchiveAddress(location.path, archive))
 
 
-def _is_down(where: address.FileAddress) -> bool:
+def _is_down(location: address.FileAddress) -> bool:
     """Return whether it is certain that no service writes this journal.
 
     A connection file of another node means that a service may be up there.
     """
     try:
-        return address.ended(address.read(where.path))
+        return address.ended(address.read(location.path))
     except NoServiceError:
-        return not where.path.exists()
+        return not location.path.exists()
 
 
 class ArchiveAddress:

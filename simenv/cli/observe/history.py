@@ -30,7 +30,7 @@ RunName = Annotated[
 
 _HISTORY: tuple[Column[LogRow], ...] = (
     Column("TASK", lambda row: row.id),
-    Column("SUBMITTED", lambda row: formats.shown(row.submitted_s)),
+    Column("SUBMITTED", lambda row: formats.format_time(row.submitted_s)),
     Column(
         "QUEUED_MS",
         lambda row: _ms(row.timing.queued_us + row.timing.sent_us),
@@ -38,7 +38,7 @@ _HISTORY: tuple[Column[LogRow], ...] = (
         optional=4,
     ),
     Column("RUN_MS", lambda row: _ms(row.timing.run_us), right=True),
-    Column("RETURNED", lambda row: formats.shown(row.ended_s), optional=9),
+    Column("RETURNED", lambda row: formats.format_time(row.ended_s), optional=9),
     Column("ENGINE", lambda row: row.engine),
     Column("QUBITS", lambda row: str(row.num_qubits), right=True),
     Column("SHOTS", lambda row: str(row.shots), right=True),
@@ -53,7 +53,7 @@ _HISTORY: tuple[Column[LogRow], ...] = (
 )
 _EVENTS: tuple[Column[Event], ...] = (
     Column("SEQ", lambda event: str(event.seq), right=True, width=5),
-    Column("TIME", lambda event: formats.shown(event.time_s)),
+    Column("TIME", lambda event: formats.format_time(event.time_s)),
     Column("KIND", lambda event: event.kind, width=14),
     Column("SUBJECT", lambda event: event.subject or "-", width=8),
     Column("MESSAGE", lambda event: event.message),

@@ -116,8 +116,8 @@ def workers(
     pool: Annotated[str, typer.Option(help="Only workers of this pool.")] = "",
 ) -> Iterable[WorkerInfo]:
     """List workers with their state and load."""
-    if pool and pool not in (there := client.pools()):
-        raise NotFoundError(f"no pool {pool!r} here", hint=f"there are: {', '.join(there)}")
+    if pool and pool not in (pools := client.pools()):
+        raise NotFoundError(f"no pool {pool!r} here", hint=f"there are: {', '.join(pools)}")
     return (worker for worker in client.workers() if pool in ("", worker.pool))
 
 

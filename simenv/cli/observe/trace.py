@@ -120,9 +120,10 @@ def _show(row: LogRow, task_trace: Trace, task: str) -> None:
     line(f"ENGINE   {row.engine}: {terminal.clean(task_trace.route)}")
     where = f"{row.worker} on {row.node}, ranks {row.ranks}, slots {row.slots}"
     line(f"WHERE    {where if row.worker else 'not assigned to a worker'}")
-    times = f"submitted {formats.shown(row.submitted_s)}, ended {formats.shown(row.ended_s)}"
+    submitted, ended = formats.format_time(row.submitted_s), formats.format_time(row.ended_s)
+    times = f"submitted {submitted}, ended {ended}"
     line(f"TIMES    {times}, attempt {row.attempts}" + (f", run {row.app}" if row.app else ""))
     for lost in task_trace.lost:
-        line(f"LOST     {formats.shown(lost.time_s)}  {terminal.clean(lost.reason)}")
+        line(f"LOST     {formats.format_time(lost.time_s)}  {terminal.clean(lost.reason)}")
     terminal.line()
     listing(_STAGES, Style(False), lambda: task_trace.stages)

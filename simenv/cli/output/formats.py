@@ -75,7 +75,7 @@ def since(text: str) -> float:
         raise typer.BadParameter(f"{text!r} is no time: {hint}") from error
 
 
-def shown(time_s: float) -> str:
+def format_time(time_s: float) -> str:
     """Format a time as ISO 8601 in local time, to the millisecond; "-" for 0.0."""
     if not time_s:
         return "-"

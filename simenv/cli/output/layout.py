@@ -22,20 +22,20 @@ def wrap(text: str, width: int, indent: int = 0) -> list[str]:
     lines: list[str] = []
     line, gap = "", ""
     for piece in _PIECES.findall(text):
-        room = max(width - (indent if lines else 0), LEAST_TEXT)
+        limit = max(width - (indent if lines else 0), LEAST_TEXT)
         if piece.isspace():
             gap = piece
             continue
-        if line and len(line) + len(gap) + len(piece) > room:
+        if line and len(line) + len(gap) + len(piece) > limit:
             lines.append(line)
             line, gap = "", ""
-            room = max(width - indent, LEAST_TEXT)
+            limit = max(width - indent, LEAST_TEXT)
         line += gap + piece
         gap = ""
-        while len(line) > room:
-            lines.append(line[:room])
-            line = line[room:]
-            room = max(width - indent, LEAST_TEXT)
+        while len(line) > limit:
+            lines.append(line[:limit])
+            line = line[limit:]
+            limit = max(width - indent, LEAST_TEXT)
     lines.append(line)
     return [lines[0], *(" " * indent + each for each in lines[1:])]
 

@@ -40,7 +40,7 @@ class ReaderGone(Exception):
 def line(text: str = "") -> None:
     """Print one line of the answer."""
     try:
-        sys.stdout.write(_harmless(text) + "\n")
+        sys.stdout.write(_escape_controls(text) + "\n")
     except BrokenPipeError as error:
         raise ReaderGone from error
 
@@ -75,7 +75,7 @@ def abandon() -> None:
 def note(text: str) -> None:
     """Print one line on stderr: progress, warnings, errors."""
     flush()
-    sys.stderr.write(_harmless(text) + "\n")
+    sys.stderr.write(_escape_controls(text) + "\n")
     sys.stderr.flush()
 
 
@@ -124,7 +124,7 @@ def clean(text: str, keep: str = "") -> str:
     )
 
 
-def _harmless(text: str) -> str:
+def _escape_controls(text: str) -> str:
     """Return a line with its colours, line ends and tabs, and with all other controls escaped."""
     if text.isprintable():
         return text
@@ -163,9 +163,9 @@ def number(value: int) -> str:
     return f"{value:,}".replace(",", " ")
 
 
-def counted(value: int, thing: str) -> str:
+def counted(value: int, noun: str) -> str:
     """Format a count with its noun: 1 qubit, 2 qubits."""
-    return f"{number(value)} {thing}{'' if value == 1 else 's'}"
+    return f"{number(value)} {noun}{'' if value == 1 else 's'}"
 
 
 def bars(shares: Mapping[str, float], texts: Mapping[str, str], limit: int = 32) -> None:

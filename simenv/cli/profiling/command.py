@@ -121,7 +121,7 @@ def _show(report: ProfileReport) -> None:
 
 def _begin_text(run: RunProfile) -> str:
     """Return the begin of the run and its age, as text."""
-    return f"started {formats.shown(run.begun_s)}, {elapsed(time.time() - run.begun_s)} ago"
+    return f"started {formats.format_time(run.begun_s)}, {elapsed(time.time() - run.begun_s)} ago"
 
 
 def _counts(run: RunProfile) -> str:

@@ -55,8 +55,8 @@ def findings(profile: RunProfile) -> list[PerfFinding]:
         f"{_seconds(profile.wall_s)} ({MEANING[largest.name]})",
     )
     rules = (
-        _bindings, _one_by_one, _slots, _start, _plans, _idle, _application, _packing, _late,
-        _failures,
+        _bindings, _single_submissions, _slots, _start, _plans, _idle, _application, _packing,
+        _late, _failures,
     )  # fmt: skip
     results = [finding for rule in rules if (finding := rule(profile)) is not None]
     return [first, *sorted(results, key=lambda finding: -finding.share)]
@@ -75,7 +75,7 @@ def _bindings(p: RunProfile) -> PerfFinding | None:
     )
 
 
-def _one_by_one(p: RunProfile) -> PerfFinding | None:
+def _single_submissions(p: RunProfile) -> PerfFinding | None:
     """Report circuits that are sent one by one."""
     if p.tasks < HABIT or p.alone < MOSTLY or p.overhead < WORTH:
         return None

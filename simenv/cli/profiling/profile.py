@@ -158,18 +158,18 @@ class _Spans:
 
 def _stages(spans: Sequence[_Spans], wall_s: float) -> tuple[ProfileStage, ...]:
     """Return the stages: nested spans in, the time that each adds to those before it out."""
-    way = [(each.queue[1], each.inside[1]) for each in spans]
-    growing = (
+    returning = [(each.queue[1], each.inside[1]) for each in spans]
+    nested = (
         [each.engine for each in spans],
         [each.planned for each in spans],
         [each.unpacked for each in spans],
         [each.ran for each in spans],
-        way,
+        returning,
         [each.inside for each in spans],
     )
-    covered = [_length(merged(each)) for each in growing]
-    walls = [now - before for before, now in zip([0.0, *covered], covered, strict=False)]
-    walls.append(wall_s - covered[-1])
+    lengths = [_length(merged(each)) for each in nested]
+    walls = [now - before for before, now in zip([0.0, *lengths], lengths, strict=False)]
+    walls.append(wall_s - lengths[-1])
     timings = [each.row.timing for each in spans]
     task_us = {
         ENGINE: sum(t.engine_us for t in timings),
@@ -191,11 +191,11 @@ def _stages(spans: Sequence[_Spans], wall_s: float) -> tuple[ProfileStage, ...]:
 def _steps(spans: Sequence[_Spans], inside: Sequence[Span]) -> list[list[_Spans]]:
     """Return the tasks of each interval of `inside`."""
     steps: list[list[_Spans]] = [[] for _ in inside]
-    place = 0
+    position = 0
     for each in sorted(spans, key=lambda spans: spans.inside[0]):
-        while each.inside[0] > inside[place][1]:
-            place += 1
-        steps[place].append(each)
+        while each.inside[0] > inside[position][1]:
+            position += 1
+        steps[position].append(each)
     return steps
 
 

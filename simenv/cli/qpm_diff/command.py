@@ -45,7 +45,7 @@ def table(comparison: Comparison, *, everything: bool, stream: Any) -> None:
             grid.add_row(
                 Text(str(row.finding), _COLOURS[row.finding]),
                 str(row.aspect),
-                Text(_short(_what(row))),
+                Text(_short(_row_label(row))),
                 Text(_short(row.first)),
                 Text(_short(row.second)),
             )
@@ -74,15 +74,16 @@ def plain(comparison: Comparison) -> dict[str, Any]:
     }
 
 
-def _what(row: Row) -> str:
-    far = row.distance
-    if far is None:
+def _row_label(row: Row) -> str:
+    distance = row.distance
+    if distance is None:
         return row.what
     return (
-        f"{row.what}: total variation {far.total_variation:.4f}"
-        f" (shot noise {far.noise_total_variation:.4f}, at most {far.most_total_variation:.4f}),"
-        f" Hellinger {far.hellinger:.4f}"
-        f" (shot noise {far.noise_hellinger:.4f}, at most {far.most_hellinger:.4f})"
+        f"{row.what}: total variation {distance.total_variation:.4f}"
+        f" (shot noise {distance.noise_total_variation:.4f}, at most"
+        f" {distance.most_total_variation:.4f}),"
+        f" Hellinger {distance.hellinger:.4f}"
+        f" (shot noise {distance.noise_hellinger:.4f}, at most {distance.most_hellinger:.4f})"
     )
 
 
@@ -126,10 +127,10 @@ def diff(
     common = options.settings_of(context)
     sources = read(files)
     with common.connect() as watch:
-        there = watch.pools()
+        pools = watch.pools()
         for pool in (pool1, pool2):
-            if pool not in there:
-                raise NotFoundError(f"there is no pool {pool!r}", hint=f"pools: {', '.join(there)}")
+            if pool not in pools:
+                raise NotFoundError(f"there is no pool {pool!r}", hint=f"pools: {', '.join(pools)}")
         seen = []
         for pool in (pool1, pool2):
             with common.connect() as own:  # a connection, and so a QPM, for each pool
@@ -152,7 +153,7 @@ def read(files: Sequence[Path]) -> list[CircuitSource]:
     """Read the circuits, named by their files. Raises NotFoundError, ProgramError."""
     from simenv.cli.qpm_diff.values import CircuitSource
 
-    results = [path for file in files for path in _inside(file)]
+    results = [path for file in files for path in _circuit_files(file)]
     names = [path.name for path in results]
     return [
         CircuitSource(path.name if names.count(path.name) == 1 else str(path), *_text(path))
@@ -160,7 +161,7 @@ def read(files: Sequence[Path]) -> list[CircuitSource]:
     ]
 
 
-def _inside(file: Path) -> list[Path]:
+def _circuit_files(file: Path) -> list[Path]:
     if not file.is_dir():
         return [file]
     result = sorted(file.glob("*.qasm"))

@@ -15,8 +15,8 @@ from simenv.cli.qpm_diff.values import (
     Difference,
     Distance,
     Observed,
-    Ran,
     Row,
+    RunOutcome,
 )
 
 NONE = "-"
@@ -39,10 +39,10 @@ def compare(first: Observed, second: Observed, bound: float | None = None) -> Co
 
 
 def _calls(first: Observed, second: Observed) -> Iterator[Row]:
-    theirs = {answer.call: answer for answer in second.answers}
-    ours = {answer.call: answer for answer in first.answers}
-    for call in {**ours, **theirs}:
-        yield _call(call, ours.get(call), theirs.get(call))
+    second_outcomes = {answer.call: answer for answer in second.answers}
+    first_outcomes = {answer.call: answer for answer in first.answers}
+    for call in {**first_outcomes, **second_outcomes}:
+        yield _call(call, first_outcomes.get(call), second_outcomes.get(call))
 
 
 def _call(call: str, first: CallOutcome | None, second: CallOutcome | None) -> Row:
@@ -50,15 +50,15 @@ def _call(call: str, first: CallOutcome | None, second: CallOutcome | None) -> R
         return Row(
             Aspect.CALL, call, _outcome_text(first), _outcome_text(second), Difference.BEHAVIOUR
         )
-    apart = values.unlike(first.shape, second.shape)
-    if apart:
+    differences = values.differing_paths(first.shape, second.shape)
+    if differences:
         return Row(
             Aspect.CALL,
             call,
-            _paths([(path, first_kind) for path, first_kind, _ in apart]),
-            _paths([(path, second_kind) for path, _, second_kind in apart]),
+            _paths([(path, first_kind) for path, first_kind, _ in differences]),
+            _paths([(path, second_kind) for path, _, second_kind in differences]),
             Difference.FACT
-            if call in DESCRIBING and values.is_missing(apart)
+            if call in DESCRIBING and values.is_missing(differences)
             else Difference.BEHAVIOUR,
         )
     return Row(Aspect.CALL, call, first.outcome, second.outcome, Difference.SAME)
@@ -76,12 +76,12 @@ def _paths(differences: list[tuple[str, str]]) -> str:
     return ", ".join(parts) + (f" and {more} more" if more > 0 else "")
 
 
-def _runs(first: Observed, second: Observed) -> Iterator[tuple[Ran, Ran]]:
+def _runs(first: Observed, second: Observed) -> Iterator[tuple[RunOutcome, RunOutcome]]:
     """Return the pairs of runs: both pools ran the same circuits in the same order."""
     return iter(zip(first.runs, second.runs, strict=True))
 
 
-def _run_rows(first: Ran, second: Ran, bound: float | None) -> Iterator[Row]:
+def _run_rows(first: RunOutcome, second: RunOutcome, bound: float | None) -> Iterator[Row]:
     name = first.circuit
     yield _states(first, second)
     alike = first.reached == second.reached
@@ -103,25 +103,25 @@ def _run_rows(first: Ran, second: Ran, bound: float | None) -> Iterator[Row]:
         yield Row(Aspect.ROUTE, f"{name}: {what}", left or NONE, right or NONE, finding)
 
 
-def _states(first: Ran, second: Ran) -> Row:
+def _states(first: RunOutcome, second: RunOutcome) -> Row:
     """Return the row of outcomes, with the observed states; a short run may not be seen as
     running."""
     same = first.outcome == second.outcome
     return Row(
         Aspect.STATES,
         first.circuit,
-        _states_text(first, with_words=not same),
-        _states_text(second, with_words=not same),
+        _states_text(first, with_message=not same),
+        _states_text(second, with_message=not same),
         Difference.SAME if same else Difference.BEHAVIOUR,
     )
 
 
-def _states_text(ran: Ran, with_words: bool) -> str:
-    way = " > ".join(ran.states) or ran.outcome
-    return f"{way}: {ran.words}" if with_words and ran.words else way
+def _states_text(run: RunOutcome, with_message: bool) -> str:
+    way = " > ".join(run.states) or run.outcome
+    return f"{way}: {run.words}" if with_message and run.words else way
 
 
-def _counts(first: Ran, second: Ran, bound: float | None) -> Row:
+def _counts(first: RunOutcome, second: RunOutcome, bound: float | None) -> Row:
     from simenv.cli.qpm_diff.distances import distance
 
     result = distance(first.counts, second.counts)
@@ -135,7 +135,9 @@ def _counts(first: Ran, second: Ran, bound: float | None) -> Row:
     )
 
 
-def _finding(first: Ran, second: Ran, distance: Distance, bound: float | None) -> Difference:
+def _finding(
+    first: RunOutcome, second: RunOutcome, distance: Distance, bound: float | None
+) -> Difference:
     if first.counts == second.counts:
         return Difference.SAME
     if distance.is_noise:
@@ -145,8 +147,8 @@ def _finding(first: Ran, second: Ran, distance: Distance, bound: float | None) -
     return Difference.COUNTS
 
 
-def _shots(ran: Ran) -> str:
-    return f"{sum(ran.counts.values())} shots, {len(ran.counts)} outcomes"
+def _shots(run: RunOutcome) -> str:
+    return f"{sum(run.counts.values())} shots, {len(run.counts)} outcomes"
 
 
 def _facts(first: Observed, second: Observed) -> Iterator[Row]:

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from simenv.cli.qpm_diff import probes, values
-from simenv.cli.qpm_diff.values import CallOutcome, CircuitSource, Observed, Ran
+from simenv.cli.qpm_diff.values import CallOutcome, CircuitSource, Observed, RunOutcome
 from simenv.errors import SimenvError, TimedOutError
 from simenv.model.devices import DeviceInfo
 from simenv.qpm.errors import ExecutionError, QPMError
@@ -103,11 +103,11 @@ def observed(
     after `patience_s`; it is cancelled.
     """
     qpm = client.qpm_with(pool=pool)
-    runs: list[Ran] = []
+    runs: list[RunOutcome] = []
     answers: list[CallOutcome] = []
     for number, source in enumerate(sources):
         announce(source.name)
-        life = Life(qpm, watch, patience_s)
+        life = CircuitRun(qpm, watch, patience_s)
         runs.append(life.run(source.name, request(source, shots, seed)))
         if number == 0:
             answers += life.answers  # the answers are the same for the other circuits
@@ -126,7 +126,7 @@ def request(source: CircuitSource, shots: int, seed: int) -> Plain:
     return {**circuit, "num_shots": shots, "seed": seed}
 
 
-class Life:
+class CircuitRun:
     """One circuit from `async_run` to `delete_circuit`; `answers`: outcomes of all calls."""
 
     def __init__(self, qpm: Any, watch: Client, patience_s: float) -> None:
@@ -135,14 +135,14 @@ class Life:
         self._poll_timeout_s = patience_s
         self.answers: list[CallOutcome] = []
 
-    def run(self, name: str, info: Plain) -> Ran:
+    def run(self, name: str, info: Plain) -> RunOutcome:
         """Run the circuit. Refusals of the QPM are recorded, never raised."""
         qpm = self._qpm
-        taken = self._call("async_run", lambda: qpm.async_run(info))
-        if taken is None:
-            return Ran(name, self.answers[-1].outcome, words=self.answers[-1].words)
-        cid, number = taken["cid"], taken["qtask_id"]
-        states, last = self._follow_states(cid, taken)
+        envelope = self._call("async_run", lambda: qpm.async_run(info))
+        if envelope is None:
+            return RunOutcome(name, self.answers[-1].outcome, words=self.answers[-1].words)
+        cid, number = envelope["cid"], envelope["qtask_id"]
+        states, last = self._follow_states(cid, envelope)
         self._call("peek_cq", lambda: qpm.peek_cq(cid))
         record = self._call("read_cq", lambda: qpm.read_cq(cid)) or {}
         self._call("read_cq again", lambda: qpm.read_cq(cid))
@@ -153,7 +153,7 @@ class Life:
         self._call("delete_circuit", lambda: qpm.delete_circuit(cid))
         counts = (record.get("result") or {}).get("counts") or {}
         outcome = str(record.get("outcome", last.get("outcome", "")))
-        ran = Ran(
+        run = RunOutcome(
             name,
             outcome,
             states=states,
@@ -162,11 +162,11 @@ class Life:
             form=values.form(counts),
             words=str(record.get("message") or last.get("error") or ""),
         )
-        return self._with_route(ran, taken.get("scheduler_task_id"))
+        return self._with_route(run, envelope.get("scheduler_task_id"))
 
-    def _follow_states(self, cid: str, taken: Plain) -> tuple[tuple[str, ...], Plain]:
+    def _follow_states(self, cid: str, submitted: Plain) -> tuple[tuple[str, ...], Plain]:
         """Return the states in which the circuit was observed, and its last envelope."""
-        states, task = [str(taken["lifecycle_state"])], taken.get("scheduler_task_id")
+        states, task = [str(submitted["lifecycle_state"])], submitted.get("scheduler_task_id")
         deadline_s = monotonic() + self._poll_timeout_s
         while True:
             envelope: Plain = self._qpm.task_status(cid)
@@ -174,7 +174,7 @@ class Life:
             if state != states[-1]:
                 states.append(state)
             if state in _OVER:
-                self._add_answer("task_status", envelope)
+                self._add_outcome("task_status", envelope)
                 return tuple(states), envelope
             if monotonic() >= deadline_s:
                 self._qpm.cancel_task(cid)
@@ -187,28 +187,28 @@ class Life:
                 with suppress(TimedOutError):
                     self._watch.task(task).wait(timeout_s=LOOK_S)
 
-    def _with_route(self, ran: Ran, task: str | None) -> Ran:
+    def _with_route(self, run: RunOutcome, task: str | None) -> RunOutcome:
         """Return the run with the engine, the route and the remark of its result."""
         if not task:
-            return ran
+            return run
         try:
             result = self._watch.task(task).result(self._poll_timeout_s)  # it has ended
         except SimenvError as error:
-            return msgspec.structs.replace(ran, words=ran.words or str(error))
+            return msgspec.structs.replace(run, words=run.words or str(error))
         return msgspec.structs.replace(
-            ran, engine=result.engine, route=result.engine_reason, remark=result.remark
+            run, engine=result.engine, route=result.engine_reason, remark=result.remark
         )
 
     def _call(self, name: str, call: Callable[[], Any]) -> Plain | None:
-        answer, entry = asked(f"a circuit's {name}", call)
+        answer, entry = call_outcome(f"a circuit's {name}", call)
         self.answers.append(answer)
         return entry if isinstance(entry, dict) else None
 
-    def _add_answer(self, name: str, envelope: Plain) -> None:
-        self.answers.append(_answer(f"a circuit's {name}", envelope))
+    def _add_outcome(self, name: str, envelope: Plain) -> None:
+        self.answers.append(_outcome_of(f"a circuit's {name}", envelope))
 
 
-def asked(name: str, call: Callable[[], Any]) -> tuple[CallOutcome, Any]:
+def call_outcome(name: str, call: Callable[[], Any]) -> tuple[CallOutcome, Any]:
     """Return the outcome of a call and its return value; None if it raised."""
     try:
         entry = call()
@@ -221,14 +221,14 @@ def asked(name: str, call: Callable[[], Any]) -> tuple[CallOutcome, Any]:
         return CallOutcome(
             name, f"{type(error).__name__} (not of the contract)", words=str(error)
         ), None
-    return _answer(name, entry), entry
+    return _outcome_of(name, entry), entry
 
 
 def _call_all(calls: Iterable[probes.Probe]) -> list[CallOutcome]:
-    return [asked(name, call)[0] for name, call in calls]
+    return [call_outcome(name, call)[0] for name, call in calls]
 
 
-def _answer(name: str, answer: Any) -> CallOutcome:
+def _outcome_of(name: str, answer: Any) -> CallOutcome:
     plain = msgspec.to_builtins(answer)
     outcome = plain.get("outcome", RETURNED) if isinstance(plain, dict) else RETURNED
     message = plain.get("message") or plain.get("error") if isinstance(plain, dict) else ""

@@ -10,7 +10,7 @@ from functools import partial
 from typing import Any
 
 FEW_SHOTS = 16
-NOBODY = "00000000-0000-4000-8000-000000000000"
+UNKNOWN_ID = "00000000-0000-4000-8000-000000000000"
 FAR = 2**40  # a number that no task and no reservation has
 Probe = tuple[str, Callable[[], Any]]
 
@@ -35,17 +35,17 @@ def revision2(qpm: Any, info: dict[str, Any], pool: str) -> Iterator[Probe]:
     yield "sync_run", partial(qpm.sync_run, few)
     yield "sync_run(timeout=-1)", partial(qpm.sync_run, few, timeout=-1)
     yield "sync_run(reservation_id=none of mine)", partial(qpm.sync_run, few, FAR)
-    yield from _mistaken("sync_run", qpm.sync_run, few)
-    yield from _mistaken("async_run", qpm.async_run, few)
+    yield from _invalid_calls("sync_run", qpm.sync_run, few)
+    yield from _invalid_calls("async_run", qpm.async_run, few)
     for call in (qpm.read_cq, qpm.peek_cq, qpm.task_status, qpm.cancel_task, qpm.delete_circuit):
-        yield f"{call.__name__}(unknown)", partial(call, NOBODY)
+        yield f"{call.__name__}(unknown)", partial(call, UNKNOWN_ID)
         yield f"{call.__name__}(cid=7)", partial(call, 7)
     yield "read_cq() of nothing", qpm.read_cq
     for call in (qpm.get_task_timing, qpm.get_task_metadata):
         yield f"{call.__name__}(unknown)", partial(call, task_id=FAR)
         yield f"{call.__name__}(task_id=text)", partial(call, task_id="one")
     yield from _telemetry(qpm, pool)
-    yield from _managing(qpm)
+    yield from _management_probes(qpm)
     for call in (qpm.query, qpm.test, qpm.is_ready, qpm.get_service_status):
         yield call.__name__, call
 
@@ -54,22 +54,22 @@ def revision1(qpm: Any, info: dict[str, Any]) -> Iterator[Probe]:
     """Yield the probes of revision 1, the single class; their names begin with `r1.`."""
     few = {**info, "num_shots": FEW_SHOTS}
     yield "r1.sync_run", partial(qpm.sync_run, few)
-    yield from _mistaken("r1.sync_run", qpm.sync_run, few)
-    yield "r1.read_cq(unknown)", partial(qpm.read_cq, NOBODY)
+    yield from _invalid_calls("r1.sync_run", qpm.sync_run, few)
+    yield "r1.read_cq(unknown)", partial(qpm.read_cq, UNKNOWN_ID)
     yield "r1.peek_cq(cid=7)", partial(qpm.peek_cq, 7)
-    yield "r1.delete_circuit(unknown)", partial(qpm.delete_circuit, NOBODY)
+    yield "r1.delete_circuit(unknown)", partial(qpm.delete_circuit, UNKNOWN_ID)
     for call in (qpm.query, qpm.test, qpm.is_ready):
         yield f"r1.{call.__name__}", call
 
 
-def _mistaken(name: str, call: Callable[[Any], Any], sound: dict[str, Any]) -> Iterator[Probe]:
+def _invalid_calls(name: str, call: Callable[[Any], Any], valid: dict[str, Any]) -> Iterator[Probe]:
     yield f"{name}(info=[])", partial(call, [])
     for what, changes in _MISTAKES:
-        bad = {key: value for key, value in {**sound, **changes}.items() if value is not ...}
-        yield f"{name}({what})", partial(call, bad)
+        invalid = {key: value for key, value in {**valid, **changes}.items() if value is not ...}
+        yield f"{name}({what})", partial(call, invalid)
 
 
-def _managing(qpm: Any) -> Iterator[Probe]:
+def _management_probes(qpm: Any) -> Iterator[Probe]:
     """Yield queries only: none of them reserves anything or changes the pool's settings."""
     for call in (
         qpm.get_scheduler_status, qpm.get_scheduler_policy, qpm.get_scheduler_queue_state,

@@ -36,7 +36,7 @@ class CallOutcome(msgspec.Struct, frozen=True):
     words: str = ""
 
 
-class Ran(msgspec.Struct, frozen=True):
+class RunOutcome(msgspec.Struct, frozen=True):
     """Run of one circuit.
 
     - `states`: observed states of its envelope, which depend on the moments of observation
@@ -62,7 +62,7 @@ class Observed(msgspec.Struct, frozen=True):
 
     pool: str
     answers: tuple[CallOutcome, ...]
-    runs: tuple[Ran, ...]
+    runs: tuple[RunOutcome, ...]
     facts: dict[str, str]
 
 
@@ -151,26 +151,28 @@ def shape(value: Any) -> dict[str, str]:
     return entries
 
 
-def unlike(first: Mapping[str, str], second: Mapping[str, str]) -> list[tuple[str, str, str]]:
+def differing_paths(
+    first: Mapping[str, str], second: Mapping[str, str]
+) -> list[tuple[str, str, str]]:
     """Return (path, first type, second type) for each difference on which a caller's code would
     fail.
 
     A null stands for "unknown" and fits every type; an empty list fits any list.
     """
-    apart = []
+    differences = []
     for path in sorted({*first, *second}):
         left, right = first.get(path), second.get(path)
         if left == right or NOTHING in (left, right):
             continue
         if (left is None and _covered(path, first)) or (right is None and _covered(path, second)):
             continue
-        apart.append((path, left or ABSENT, right or ABSENT))
-    return apart
+        differences.append((path, left or ABSENT, right or ABSENT))
+    return differences
 
 
-def is_missing(apart: list[tuple[str, str, str]]) -> bool:
+def is_missing(differences: list[tuple[str, str, str]]) -> bool:
     """Return whether every difference is a field that one side lacks."""
-    return all(ABSENT in (left, right) for _, left, right in apart)
+    return all(ABSENT in (left, right) for _, left, right in differences)
 
 
 def form(outcomes: Mapping[str, int]) -> str:
@@ -198,12 +200,12 @@ def _enter(kinds: dict[str, str], path: str, value: Any) -> None:
         kinds[path] = NOTHING if value is None else type(value).__name__
 
 
-def _covered(path: str, there: Mapping[str, str]) -> bool:
+def _covered(path: str, shape: Mapping[str, str]) -> bool:
     """Return whether a value above the path is null, or is an empty list."""
     for end in range(len(path) - 1, 0, -1):
         if path[end] not in ".[":
             continue
-        above = there.get(path[:end])
+        above = shape.get(path[:end])
         if above is not None:
             return above == NOTHING or (above == "list" and path[end] == "[")
     return False

@@ -43,7 +43,7 @@ class Precision(StrEnum):
 # Options that are the same in every command about a circuit.
 
 
-def _whole(text: str | int) -> int:
+def _parse_count(text: str | int) -> int:
     """Parse a number of shots, such as 1024 or 1e6."""
     try:
         number = float(text)
@@ -57,7 +57,7 @@ def _whole(text: str | int) -> int:
 Shots = Annotated[
     int,
     typer.Option(
-        parser=_whole, metavar="N", help="Number of shots; 0: exact results without sampling."
+        parser=_parse_count, metavar="N", help="Number of shots; 0: exact results without sampling."
     ),
 ]
 Seed = Annotated[int | None, typer.Option(min=0, help="Seed; the same seed gives the same counts.")]
@@ -114,7 +114,7 @@ Ranks = Annotated[
 ]
 
 
-def loaded_beside(
+def client_and_circuit(
     common: Settings, file: str, stack: contextlib.ExitStack
 ) -> tuple[Client, bool, PackedCircuit]:
     """Return a client, whether its environment is a private one, and the circuit.
@@ -140,7 +140,7 @@ def read_circuit(file: str) -> PackedCircuit:
     try:
         return load(source)
     except ProgramError as error:
-        _say_where(error, file, source)
+        _add_location(error, file, source)
         raise
 
 
@@ -154,7 +154,7 @@ def _read(file: str) -> str | Path:
         raise ProgramError(f"stdin is not UTF-8: {error.reason} at byte {error.start}") from error
 
 
-def _say_where(error: ProgramError, file: str, source: str | Path) -> None:
+def _add_location(error: ProgramError, file: str, source: str | Path) -> None:
     """Add the place and the line of text to an error that has a line number."""
     if not error.line:
         return

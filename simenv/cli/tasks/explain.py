@@ -10,7 +10,7 @@ import typer
 
 from simenv.cli import options
 from simenv.cli.calibration import error_ledger
-from simenv.cli.errors import spoken, spoken_errors
+from simenv.cli.errors import errors_for_command_line, translate_to_options
 from simenv.cli.listing import Column, Style, keyed, listing
 from simenv.cli.output import terminal
 from simenv.cli.tasks import explain_plan
@@ -26,7 +26,7 @@ from simenv.cli.tasks.circuit_input import (
     Prefer,
     Ranks,
     Shots,
-    loaded_beside,
+    client_and_circuit,
     noise_of,
     preferred,
     settings_of,
@@ -108,22 +108,22 @@ def explain(
     if plot is not None and not ledger:
         raise OptionError("--plot without --ledger", hint="--ledger draws; --plan lists sweeps")
     if ledger:
-        with spoken_errors():
+        with errors_for_command_line():
             _refuse_others(context, "--ledger", ("device", "noise", "compiled"))
             if not device:
                 raise OptionError("--ledger without --device", hint="--device NAME")
             error_ledger.show(file, device, noise, compiled.value, plot, as_json=common.as_json)
         return
     if plan:
-        with spoken_errors():
+        with errors_for_command_line():
             _refuse_others(context, "--plan", ("observable", "output", "precision"))
             wanted = tuple(each.value for each in output or ())
             explain_plan.show(
                 file, precision.value, wanted, observable or [], as_json=common.as_json
             )
         return
-    with spoken_errors(), contextlib.ExitStack() as stack:
-        client, _, loaded = loaded_beside(common, file, stack)
+    with errors_for_command_line(), contextlib.ExitStack() as stack:
+        client, _, loaded = client_and_circuit(common, file, stack)
         with answer_progress():
             result = client.explain(
                 loaded.program,
@@ -160,7 +160,7 @@ def explain(
         terminal.note("this request would be refused; possible changes:")
     for each in result.engines:
         if each.hint and not each.able:
-            terminal.note(f"{each.engine}: {spoken(each.hint)}")
+            terminal.note(f"{each.engine}: {translate_to_options(each.hint)}")
 
 
 def _refuse_others(context: typer.Context, mode: str, own: tuple[str, ...]) -> None:

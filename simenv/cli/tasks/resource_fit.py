@@ -38,12 +38,12 @@ class Fitting(msgspec.Struct, frozen=True):
     memory_bytes: int  # most bytes of states in each rank
 
 
-def fitting(profile: Profile, terms: TaskOptions, seats: Sequence[RankInfo]) -> Fitting:
+def fitting(profile: Profile, terms: TaskOptions, rank_infos: Sequence[RankInfo]) -> Fitting:
     """Return the engine, and the threads and memory of each rank.
 
     Raises InfeasibleError with the figures, OptionError.
     """
-    memory = sum({seat.node: seat.memory_bytes for seat in seats}.values())
+    memory = sum({rank_info.node: rank_info.memory_bytes for rank_info in rank_infos}.values())
     pools = (PoolSpec(engine="any" if terms.engine == engine_choice.AUTO else terms.engine),)
     try:
         result = engine_choice.route(profile, terms, pools, _limits(memory))
@@ -52,12 +52,12 @@ def fitting(profile: Profile, terms: TaskOptions, seats: Sequence[RankInfo]) -> 
     card = catalog.card(result.engine)
     assert card is not None
     profile = card.effective_profile(profile, terms.outputs)
-    ranks = ranks_used(profile.num_qubits, len(seats)) if card.ranks else 1
-    used = seats[:ranks]
+    ranks = ranks_used(profile.num_qubits, len(rank_infos)) if card.ranks else 1
+    used = rank_infos[:ranks]
     share = min(_shares(used).values())
-    need = card.costs.least_memory_bytes(profile, cost_query(card, terms, ranks=ranks))
-    if need > share:
-        raise _too_wide(card, profile, terms, used, need)
+    required_bytes = card.costs.least_memory_bytes(profile, cost_query(card, terms, ranks=ranks))
+    if required_bytes > share:
+        raise _too_wide_error(card, profile, terms, used, required_bytes)
     return Fitting(result.engine, result.reason, ranks, _threads(used), share - BASE_BYTES)
 
 
@@ -67,60 +67,73 @@ def _limits(memory_bytes: int) -> ClusterLimits:
     return ClusterLimits(1, memory_bytes, 1, 1, _HOUR_NS, _HOUR_NS)
 
 
-def _shares(seats: Sequence[RankInfo]) -> dict[str, int]:
+def _shares(rank_infos: Sequence[RankInfo]) -> dict[str, int]:
     """Return the bytes that a rank on each node may hold."""
-    count = Counter(seat.node for seat in seats)
-    return {seat.node: seat.memory_bytes // count[seat.node] for seat in seats}
+    count = Counter(rank_info.node for rank_info in rank_infos)
+    return {
+        rank_info.node: rank_info.memory_bytes // count[rank_info.node] for rank_info in rank_infos
+    }
 
 
-def _threads(seats: Sequence[RankInfo]) -> int:
+def _threads(rank_infos: Sequence[RankInfo]) -> int:
     """Return the threads of each rank, the same for all: its part of the usable cores of its
     node."""
-    count = Counter(seat.node for seat in seats)
+    count = Counter(rank_info.node for rank_info in rank_infos)
     cores: dict[str, set[int]] = {}
-    for seat in seats:
-        cores.setdefault(seat.node, set()).update(seat.cores)
-    least = min(_slots(seat, cores[seat.node]) // count[seat.node] for seat in seats)
+    for rank_info in rank_infos:
+        cores.setdefault(rank_info.node, set()).update(rank_info.cores)
+    least = min(
+        _slots(rank_info, cores[rank_info.node]) // count[rank_info.node]
+        for rank_info in rank_infos
+    )
     return max(1, least)
 
 
-def _slots(seat: RankInfo, cores: set[int]) -> int:
+def _slots(rank_info: RankInfo, cores: set[int]) -> int:
     """Return the usable slots of a rank's node.
 
     Its ranks may be bound to different cores (`cores`: all of them) and share a quota of time.
     """
-    return len(cores) if seat.slots >= len(seat.cores) else min(len(cores), seat.slots)
-
-
-def _too_wide(
-    card: EngineCard, profile: Profile, terms: TaskOptions, seats: Sequence[RankInfo], need: int
-) -> InfeasibleError:
-    count = Counter(seat.node for seat in seats)
-    shares = _shares(seats)
-    node = min(shares, key=lambda name: shares[name])
-    there = shares[node] * count[node]
-    what = f"{profile.num_qubits} qubits, {terms.precision} precision"
-    each = "in each of its ranks" if len(seats) > 1 else "in one process"
-    text = (
-        f"this program needs {engine_choice.size(need)} {each} ({what}),"
-        f" {engine_choice.size(need * count[node])} on node {node};"
-        f" that has {engine_choice.size(there)} for {count[node]}"
+    return (
+        len(cores) if rank_info.slots >= len(rank_info.cores) else min(len(cores), rank_info.slots)
     )
-    return InfeasibleError(text, hint=_way_out(card, profile, terms, len(seats), shares[node]))
 
 
-def _way_out(card: EngineCard, profile: Profile, terms: TaskOptions, ranks: int, share: int) -> str:
-    more = 2 * ranks
-    while card.ranks and more <= ranks_used(profile.num_qubits, 2**20):
-        need = card.costs.least_memory_bytes(profile, cost_query(card, terms, ranks=more))
-        if need <= share:
+def _too_wide_error(
+    card: EngineCard,
+    profile: Profile,
+    terms: TaskOptions,
+    rank_infos: Sequence[RankInfo],
+    required_bytes: int,
+) -> InfeasibleError:
+    count = Counter(rank_info.node for rank_info in rank_infos)
+    shares = _shares(rank_infos)
+    node = min(shares, key=lambda name: shares[name])
+    node_bytes = shares[node] * count[node]
+    what = f"{profile.num_qubits} qubits, {terms.precision} precision"
+    each = "in each of its ranks" if len(rank_infos) > 1 else "in one process"
+    text = (
+        f"this program needs {engine_choice.size(required_bytes)} {each} ({what}),"
+        f" {engine_choice.size(required_bytes * count[node])} on node {node};"
+        f" that has {engine_choice.size(node_bytes)} for {count[node]}"
+    )
+    return InfeasibleError(text, hint=_remedy(card, profile, terms, len(rank_infos), shares[node]))
+
+
+def _remedy(card: EngineCard, profile: Profile, terms: TaskOptions, ranks: int, share: int) -> str:
+    num_ranks = 2 * ranks
+    while card.ranks and num_ranks <= ranks_used(profile.num_qubits, 2**20):
+        required_bytes = card.costs.least_memory_bytes(
+            profile, cost_query(card, terms, ranks=num_ranks)
+        )
+        if required_bytes <= share:
             return (
-                f"with as much memory for each, {more} ranks hold it, {engine_choice.size(need)} "
-                f"each: mpirun -n {more} over more nodes"
+                f"with as much memory for each, {num_ranks} ranks hold it, "
+                f"{engine_choice.size(required_bytes)} each: mpirun -n {num_ranks} over more nodes"
             )
-        more *= 2
+        num_ranks *= 2
     single = msgspec.structs.replace(terms, precision="single")
-    need = card.costs.least_memory_bytes(profile, cost_query(card, single, ranks=ranks))
-    if terms.precision == "double" and need <= share:
+    required_bytes = card.costs.least_memory_bytes(profile, cost_query(card, single, ranks=ranks))
+    if terms.precision == "double" and required_bytes <= share:
         return "it fits with --precision single"
     return "fewer outputs or fewer qubits: a whole statevector must fit into the first rank"

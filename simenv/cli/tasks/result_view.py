@@ -42,13 +42,13 @@ def present(
     as_json: bool,
     timeout: float | None,
     save: Path | None = None,
-    alone: bool = False,
+    is_private: bool = False,
 ) -> None:
     """Wait for the end and show the result; exit code 1 if the task did not end as DONE.
 
-    `alone`: the environment exists for this call only.
+    `is_private`: the environment exists for this call only.
     """
-    _wait(task, timeout, alone)
+    _wait(task, timeout, is_private)
     try:
         result = task.results(0.0)
     except (TaskFailedError, TaskCancelledError, TaskExpiredError) as error:
@@ -65,10 +65,10 @@ def present(
     observables: Sequence[Observable] = ()
     if result[0].has("expectations") and not as_json:
         observables = client.history.submitted(task).terms.observables
-    shown(result, as_json, save, observables)
+    print_results(result, as_json, save, observables)
 
 
-def shown(
+def print_results(
     results: list[Result],
     as_json: bool,
     save: Path | None = None,
@@ -120,17 +120,17 @@ def label(observable: Observable) -> str:
     return text if len(text) <= LABEL_CHARS else text[: LABEL_CHARS - 3] + "..."
 
 
-def _wait(task: Task, timeout: float | None, alone: bool) -> None:
+def _wait(task: Task, timeout: float | None, is_private: bool) -> None:
     try:
         task.wait(progress=sys.stderr.isatty(), timeout_s=timeout)
     except KeyboardInterrupt:
-        if not alone:
+        if not is_private:
             terminal.note(
                 f"{task.id} continues: simenv result {task.id}, or simenv cancel {task.id}"
             )
         raise
     except TimedOutError as error:
-        if alone:
+        if is_private:
             error.hint = "it ended with its private environment; simenv up keeps one"
         raise
 

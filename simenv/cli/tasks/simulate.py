@@ -16,7 +16,7 @@ import typer
 
 from simenv._version import __version__
 from simenv.cli import options
-from simenv.cli.errors import spoken_errors
+from simenv.cli.errors import errors_for_command_line
 from simenv.cli.tasks.circuit_input import (
     Amplitudes,
     Compile,
@@ -35,7 +35,7 @@ from simenv.cli.tasks.circuit_input import (
     read_circuit,
     settings_of,
 )
-from simenv.cli.tasks.result_view import shown
+from simenv.cli.tasks.result_view import print_results
 from simenv.cli.tasks.waiting import kernel_progress
 from simenv.errors import InfeasibleError, ProgramError, TaskFailedError
 from simenv.model import Observable, Origin, TaskState, decode_program
@@ -92,7 +92,7 @@ def simulate(
 
     local = LocalDevices()
 
-    def asked() -> PreparedSubmit:
+    def prepare() -> PreparedSubmit:
         from simenv.client.devices.choice import SubmitDevices
         from simenv.client.submission.prepare import prepare_one
 
@@ -117,15 +117,15 @@ def simulate(
         observables.extend(order.terms.observables)
         return order
 
-    with spoken_errors():
+    with errors_for_command_line():
         try:
             with kernel_progress():
-                result = _run_leading_rank(world, asked, begin_s, local)
+                result = _run_leading_rank(world, prepare, begin_s, local)
         except BaseException as error:
             world.end(str(error) or type(error).__name__, getattr(error, "exit_code", _FAILED))
             raise
     world.end()
-    shown([result], common.as_json, save, observables)
+    print_results([result], common.as_json, save, observables)
 
 
 def _begin_mpi() -> MpiRun:
@@ -149,7 +149,7 @@ def _begin_mpi() -> MpiRun:
 
 
 def _run_leading_rank(
-    world: MpiRun, asked: Callable[[], PreparedSubmit], begin_s: float, local: LocalDevices
+    world: MpiRun, prepare: Callable[[], PreparedSubmit], begin_s: float, local: LocalDevices
 ) -> Result:
     """Run the first rank: assign the task to all ranks and return the result."""
     from simenv.client.results.decoded import DecodedResult, Provenance, Stages
@@ -159,9 +159,9 @@ def _run_leading_rank(
     from simenv.wire.messages.client import STATES
     from simenv.worker.ranks import mpirun
 
-    seats = world.gather_ranks(_own_rank())
+    ranks = world.gather_ranks(_own_rank())
     try:
-        chunk, plan = _chunk(asked(), seats, local)
+        chunk, plan = _chunk(prepare(), ranks, local)
     except BaseException:
         world.broadcast(None)
         raise
@@ -174,7 +174,7 @@ def _run_leading_rank(
     sheet = DecodedResult.read(finished.payload, TASK)
     run_s, total_s = 1e-6 * finished.run_us, time.perf_counter() - begin_s
     stages = Stages(0.0, 0.0, 0.0, run_s, max(0.0, total_s - run_s), total_s)
-    origin = Origin(TASK, seats[0].node, os.getpid(), __version__, plan.ranks)
+    origin = Origin(TASK, ranks[0].node, os.getpid(), __version__, plan.ranks)
     slots = plan.ranks * plan.threads
     result = Provenance(TASK, "", plan.engine, plan.reason, origin, slots, 1, stages)
     return Result(sheet, result)
@@ -205,7 +205,7 @@ def _own_rank() -> RankInfo:
 
 
 def _chunk(
-    order: PreparedSubmit, seats: Sequence[RankInfo], local: LocalDevices
+    order: PreparedSubmit, ranks: Sequence[RankInfo], local: LocalDevices
 ) -> tuple[AssignChunk, Fitting]:
     """Return the assignment that is sent to all ranks, and its fit into them.
 
@@ -230,11 +230,11 @@ def _chunk(
     if text := validation_error(circuit):
         raise ProgramError(text)
     labels = [label for observable in terms.observables for label in observable.labels]
-    looked = choice_profile if terms.engine == "auto" else profile
-    sizes = looked(circuit, terms.outputs, labels)
+    profiler = choice_profile if terms.engine == "auto" else profile
+    sizes = profiler(circuit, terms.outputs, labels)
     if device is not None:
         sizes = with_shots(device.examined(circuit, sizes), spec.shots)
-    plan = fitting(sizes, terms, seats)
+    plan = fitting(sizes, terms, ranks)
     assigned = AssignedTask(
         1,
         1,

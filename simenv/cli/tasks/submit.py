@@ -10,7 +10,7 @@ import typer
 
 from simenv.cli import options
 from simenv.cli.bundle.container import is_bundle
-from simenv.cli.errors import spoken_errors
+from simenv.cli.errors import errors_for_command_line
 from simenv.cli.output import terminal
 from simenv.cli.tasks.circuit_input import (
     Amplitudes,
@@ -29,7 +29,7 @@ from simenv.cli.tasks.circuit_input import (
     Seed,
     Shots,
     bindings_of,
-    loaded_beside,
+    client_and_circuit,
     noise_of,
     preferred,
     settings_of,
@@ -86,8 +86,8 @@ def submit(
         rerun(context, common, Path(file), wait, timeout)
         return
     values = bindings_of(param or [])
-    with spoken_errors(), contextlib.ExitStack() as stack:
-        client, alone, loaded = loaded_beside(common, file, stack)
+    with errors_for_command_line(), contextlib.ExitStack() as stack:
+        client, is_private, loaded = client_and_circuit(common, file, stack)
         with answer_progress():
             task = client.submit(
                 loaded.program,
@@ -111,8 +111,8 @@ def submit(
                 after=after or None,
                 name=task_name,
             )
-        if wait or alone:
-            present(client, task, common.as_json, timeout, alone=alone)
+        if wait or is_private:
+            present(client, task, common.as_json, timeout, is_private=is_private)
         elif common.as_json:
             terminal.json_line({"task": task.id})
         else:

@@ -76,7 +76,7 @@ def _check_circuit(circuit: Any, number: int) -> None:
 
 def _pack(circuit: Any, number: int) -> bytes:
     try:
-        return qpy.written(circuit)
+        return qpy.write_qpy(circuit)
     except Exception as error:  # QPY raises any type for an operation that it cannot store
         raise ProgramError(
             f"circuit {number} cannot be written as QPY: {error}",

@@ -53,7 +53,7 @@ class TranspilerEngine:
             name = f"circuit {call.first + number}"
             circuit = qpy.parse(packed, name, trusted=assigned.trusted)
             try:
-                compiled.append(qpy.written(compile_one(circuit), call.qpy))
+                compiled.append(qpy.write_qpy(compile_one(circuit), call.qpy))
             except ProgramError as error:
                 raise ProgramError(f"{name}: {error.message}", hint=error.hint) from error
             control.sweeps_done()

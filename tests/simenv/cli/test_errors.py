@@ -11,7 +11,7 @@ import pytest
 
 from simenv import errors
 from simenv.cli.app import run
-from simenv.cli.errors import guarded
+from simenv.cli.errors import run_guarded
 
 
 def failing(error: Exception) -> None:
@@ -35,14 +35,14 @@ def failing(error: Exception) -> None:
 def test_each_error_has_its_exit_code_and_no_traceback(
     error: Exception, code: int, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert guarded(lambda: failing(error), as_json=False, debug=False) == code
+    assert run_guarded(lambda: failing(error), as_json=False, debug=False) == code
     assert "Traceback" not in capsys.readouterr().err
 
 
 def test_error_shows_message_location_and_hint(capsys: pytest.CaptureFixture[str]) -> None:
     error = errors.ProgramError("unknown gate 'foo'", hint="define it", line=3, column=1)
     error.add_note("at bad.qasm:3:1   foo q[0];")
-    assert guarded(lambda: failing(error), as_json=True, debug=False) == 2
+    assert run_guarded(lambda: failing(error), as_json=True, debug=False) == 2
     shown = capsys.readouterr()
     assert shown.err.splitlines() == [
         "error: unknown gate 'foo'",
@@ -56,18 +56,22 @@ def test_error_shows_message_location_and_hint(capsys: pytest.CaptureFixture[str
 def test_control_characters_in_error_message_are_escaped(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    guarded(lambda: failing(errors.NotFoundError("no \x1b[31mpool")), as_json=False, debug=False)
+    run_guarded(
+        lambda: failing(errors.NotFoundError("no \x1b[31mpool")), as_json=False, debug=False
+    )
     assert capsys.readouterr().err == "error: no \\x1b[31mpool\n"
 
 
 def test_debug_shows_traceback(capsys: pytest.CaptureFixture[str]) -> None:
-    guarded(lambda: failing(errors.NotFoundError("none")), as_json=False, debug=True)
+    run_guarded(lambda: failing(errors.NotFoundError("none")), as_json=False, debug=True)
     assert "Traceback" in capsys.readouterr().err
 
 
 def test_error_of_batch_names_index_of_each_bad_item(capsys: pytest.CaptureFixture[str]) -> None:
     item = errors.ProgramError("bad", index=3)
-    guarded(lambda: failing(errors.BatchRefusedError("1 of 5", (item,))), as_json=True, debug=False)
+    run_guarded(
+        lambda: failing(errors.BatchRefusedError("1 of 5", (item,))), as_json=True, debug=False
+    )
     told = json.loads(capsys.readouterr().out)["error"]
     assert [each["index"] for each in told["errors"]] == [3]
 

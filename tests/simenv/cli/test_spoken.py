@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from simenv.cli.errors import spoken, spoken_errors
+from simenv.cli.errors import errors_for_command_line, translate_to_options
 from simenv.errors import OptionError
 
 
@@ -33,11 +33,11 @@ from simenv.errors import OptionError
     ],
 )
 def test_python_arguments_in_messages_become_command_line_options(python: str, typed: str) -> None:
-    assert spoken(python) == typed
+    assert translate_to_options(python) == typed
 
 
 def test_translated_error_keeps_its_type_and_index() -> None:
-    with pytest.raises(OptionError) as caught, spoken_errors():
+    with pytest.raises(OptionError) as caught, errors_for_command_line():
         raise OptionError("shots=0", hint="shots=None is exact", index=3)
     assert (caught.value.message, caught.value.hint) == ("--shots 0", "--shots 0 is exact")
     assert caught.value.index == 3

@@ -8,7 +8,7 @@ from datetime import datetime
 import pytest
 import typer
 
-from simenv.cli.output.formats import shown, since
+from simenv.cli.output.formats import format_time, since
 
 
 @pytest.mark.parametrize(
@@ -26,8 +26,8 @@ def test_time_of_day_and_iso_time_are_read_as_timestamps() -> None:
     local = datetime(2026, 1, 31, 12, 0).astimezone().timestamp()
     assert since("2026-01-31T12:00") == local
     assert since("2026-01-31T12:00:00+00:00") == 1_769_860_800
-    assert since(shown(local)) == local
-    assert shown(0.0) == "-"
+    assert since(format_time(local)) == local
+    assert format_time(0.0) == "-"
 
 
 @pytest.mark.parametrize("text", ["h", "1x", "-1h", "25:00", "12:61", "soon", "1h 30m", "\uff19h"])

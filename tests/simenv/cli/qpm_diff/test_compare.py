@@ -6,9 +6,9 @@ import msgspec
 import pytest
 
 from simenv.cli.qpm_diff.compare import compare
-from simenv.cli.qpm_diff.values import Aspect, CallOutcome, Difference, Observed, Ran
+from simenv.cli.qpm_diff.values import Aspect, CallOutcome, Difference, Observed, RunOutcome
 
-RAN = Ran(
+RAN = RunOutcome(
     "bell.qasm",
     "COMPLETED",
     states=("queued", "completed"),
@@ -27,7 +27,7 @@ def other(**changes: object) -> Observed:
     return msgspec.structs.replace(SEEN, pool="b", **changes)
 
 
-def ran(**changes: object) -> tuple[Ran, ...]:
+def ran(**changes: object) -> tuple[RunOutcome, ...]:
     return (msgspec.structs.replace(RAN, **changes),)
 
 

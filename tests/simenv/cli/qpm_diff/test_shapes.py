@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from simenv.cli.qpm_diff.values import form, shape, unlike
+from simenv.cli.qpm_diff.values import differing_paths, form, shape
 
 
 def test_shape_ignores_outcome_keys_of_counts() -> None:
@@ -13,26 +13,28 @@ def test_shape_ignores_outcome_keys_of_counts() -> None:
 
 def test_missing_field_is_found_in_both_directions() -> None:
     one, other = shape({"cid": "a", "times": {"end": 1.0}}), shape({"cid": "b", "times": {}})
-    assert unlike(one, other) == [("times.end", "float", "-")]
-    assert unlike(other, one) == [("times.end", "-", "float")]
+    assert differing_paths(one, other) == [("times.end", "float", "-")]
+    assert differing_paths(other, one) == [("times.end", "-", "float")]
 
 
 def test_different_field_types_are_found() -> None:
-    assert unlike(shape({"id": 1}), shape({"id": "1"})) == [("id", "int", "str")]
-    assert unlike(shape({"ok": True}), shape({"ok": 1})) == [("ok", "bool", "int")]
+    assert differing_paths(shape({"id": 1}), shape({"id": "1"})) == [("id", "int", "str")]
+    assert differing_paths(shape({"ok": True}), shape({"ok": 1})) == [("ok", "bool", "int")]
 
 
 def test_null_and_empty_list_match_any_type() -> None:
-    assert unlike(shape({"error": None}), shape({"error": "why"})) == []
-    assert unlike(shape({"set": None}), shape({"set": {"id": "x"}})) == []
-    assert unlike(shape({"edges": []}), shape({"edges": [[0, 1]]})) == []
-    assert unlike(shape({"edges": ["0"]}), shape({"edges": [0]})) == [("edges[]", "str", "int")]
+    assert differing_paths(shape({"error": None}), shape({"error": "why"})) == []
+    assert differing_paths(shape({"set": None}), shape({"set": {"id": "x"}})) == []
+    assert differing_paths(shape({"edges": []}), shape({"edges": [[0, 1]]})) == []
+    assert differing_paths(shape({"edges": ["0"]}), shape({"edges": [0]})) == [
+        ("edges[]", "str", "int")
+    ]
 
 
 def test_extensions_and_wait_estimates_are_not_compared() -> None:
     one = {"state": "queued", "wait_estimate": {"available": False}, "extensions": {"a": 1}}
     other = {"state": "queued", "extensions": {"b": {"c": 2}}}
-    assert unlike(shape(one), shape(other)) == []
+    assert differing_paths(shape(one), shape(other)) == []
 
 
 def test_form_names_width_of_each_register() -> None:

@@ -4,9 +4,9 @@ import os
 import time
 from pathlib import Path
 
+from drill_output import print_record
 from qfw_qiskit import QFwBackend
 from qiskit import QuantumCircuit
-from said import say
 
 import simenv.frontends.qfw.client  # noqa: F401 - locks DEFw's sending
 
@@ -15,11 +15,11 @@ circuit.h(0)
 circuit.cx(0, 1)
 circuit.measure_all()
 backend = QFwBackend()
-say("connected")
+print_record("connected")
 while not Path("go").exists():
     time.sleep(0.05)
 for _ in range(10):
     begin = time.monotonic()
     backend.run(circuit, shots=100).result()
-    say("result", seconds=time.monotonic() - begin)
+    print_record("result", seconds=time.monotonic() - begin)
 os._exit(0)

@@ -7,9 +7,9 @@ from collections.abc import Callable, Iterable
 from typing import Any, NoReturn
 
 
-def say(kind: str, **more: Any) -> None:
+def print_record(kind: str, **fields: Any) -> None:
     """Print one line that the drill reads."""
-    print("@@@ " + json.dumps({"kind": kind, **more}), flush=True)
+    print("@@@ " + json.dumps({"kind": kind, **fields}), flush=True)
     sys.stdout.flush()
 
 
@@ -21,7 +21,7 @@ def run_rows(rows: Iterable[Callable[[], None]]) -> NoReturn:
     for row in rows:
         try:
             row()
-            say("row", name=row.__name__, why="")
+            print_record("row", name=row.__name__, why="")
         except BaseException as error:  # noqa: BLE001 - a row that fails says why
-            say("row", name=row.__name__, why=f"{type(error).__name__}: {error}"[:300])
+            print_record("row", name=row.__name__, why=f"{type(error).__name__}: {error}"[:300])
     os._exit(0)
