@@ -41,7 +41,7 @@ LONG = (
     "tests/simenv/cli/test_qpm_diff.py",
     "tests/simenv/cli/environment/test_status.py",
     "tests/launcher/mpi/test_mpirun.py",
-    "tests/house/test_imports.py",
+    "tests/project_rules/test_imports.py",
     "tests/simenv/client/circuits/test_hostile_text.py",
     "tests/simenv/client/environments/test_named.py",
     "tests/compatibility/test_counts.py",

@@ -43,8 +43,8 @@ class ListenerThread:
         self._changed = threading.Condition()
         self._ending = False
         self._opened: list[Connection] = []
-        self.kept: list[zmq.Socket[bytes]] = []  # of clients that are closed with the house
-        self._thread = threading.Thread(target=self._serve, name="far house")
+        self.kept: list[zmq.Socket[bytes]] = []  # of clients that are closed with the listener
+        self._thread = threading.Thread(target=self._serve, name="tcp listener")
         self._thread.start()
 
     @property

@@ -1,4 +1,4 @@
-"""The distribution says what it is and asks for what it uses, no more and no less."""
+"""Metadata of the distribution: its version, and exactly the dependencies that it imports."""
 
 from __future__ import annotations
 

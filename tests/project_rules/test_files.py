@@ -1,4 +1,4 @@
-"""Rules about files that no linter knows."""
+"""Rules about files that no linter checks."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The import contracts hold, and they speak of every room there is."""
+"""Import contracts: they hold, and they cover every module of each package."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ OUR_PROCESSES = {
 }  # the rest may run in a user's process
 
 
-def rooms(package: str) -> set[str]:
+def modules_of(package: str) -> set[str]:
     """Modules and folders with code directly inside `package`."""
     folder = ROOT / package
     return {
@@ -53,18 +53,18 @@ def test_each_package_has_contracts_is_shipped_and_type_checked() -> None:
 
 
 def test_each_subpackage_of_simenv_has_a_layer() -> None:
-    floors = CONTRACTS["floors inside simenv"]["layers"]
-    assert {name.strip() for floor in floors for name in floor.split("|")} == rooms("simenv")
+    layers = CONTRACTS["layers inside simenv"]["layers"]
+    assert {name.strip() for layer in layers for name in layer.split("|")} == modules_of("simenv")
 
 
 def test_each_user_process_module_may_not_import_generic_packages() -> None:
     contract = CONTRACTS["a user's process never loads the generic names"]
-    expected = {f"simenv.{room}" for room in rooms("simenv") - OUR_PROCESSES}
+    expected = {f"simenv.{module}" for module in modules_of("simenv") - OUR_PROCESSES}
     assert set(contract["source_modules"]) == expected
 
 
 def test_purity_contract_covers_all_pure_modules() -> None:
-    contract = CONTRACTS["what decides is pure"]
+    contract = CONTRACTS["pure modules"]
     pure = {
         "launcher.placement", "noise_models",
         "simenv.scheduler", "simulators.catalog", "simulators.circuit",

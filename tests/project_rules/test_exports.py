@@ -1,4 +1,4 @@
-"""The public names: adding or dropping one is a visible act."""
+"""Public names: an added or removed name shows in review."""
 
 from __future__ import annotations
 

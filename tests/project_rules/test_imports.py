@@ -1,4 +1,4 @@
-"""What a process loads: a user's `import simenv`, and a command that must answer at once."""
+"""Modules loaded by `import simenv`, and by commands that must answer at once."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The borders of the scheduler: it is pure, and only its own modules change its state."""
+"""Purity of the scheduler, whose state only its own modules change."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Imports inside a package go one way: no circle, type-only and local imports included."""
+"""Import cycles inside a package are not allowed, type-only and local imports included."""
 
 from __future__ import annotations
 
