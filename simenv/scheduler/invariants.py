@@ -100,11 +100,11 @@ def _check_units(reservation: ReservationEntry) -> None:
 def _check_devices(state: SchedulerState) -> None:
     ledger = state.reservations
     for device, terms in ledger.devices.items():
-        taken = ledger.taken(device)
+        reserved = ledger.reserved(device)
         if terms.policy.name == "credit":
-            assert taken.credits <= policies.credit_capacity(terms), f"{device!r}: credits leak"
+            assert reserved.credits <= policies.credit_capacity(terms), f"{device!r}: credits leak"
         if terms.policy.name == "rate":
-            assert taken.rate <= policies.rate_capacity(terms), f"{device!r}: rate leaks"
+            assert reserved.rate <= policies.rate_capacity(terms), f"{device!r}: rate leaks"
 
 
 def check(state: SchedulerState) -> None:
@@ -206,10 +206,10 @@ def _nodes(state: SchedulerState) -> None:
     slots, memory, reserved, ranks, ganged = (dict.fromkeys(hosts, 0) for _ in range(5))
     on_demand = dict.fromkeys(hosts, 0)
     for worker in state.workers.values():
-        assert sum(n for _, n in worker.places) == worker.ranks, f"{worker.name} lacks ranks"
-        assert [s.node for s in worker.shares] == [h.node.name for h, _ in worker.places]
+        assert sum(n for _, n in worker.host_ranks) == worker.ranks, f"{worker.name} lacks ranks"
+        assert [s.node for s in worker.shares] == [h.node.name for h, _ in worker.host_ranks]
         assert worker.slots in (0, worker.ranks) or worker.ranks == 1, "a part of a gang's slots"
-        for host, count in worker.places:
+        for host, count in worker.host_ranks:
             name = host.node.name
             assert hosts.get(name) is host, f"{worker.name} is on an unknown node {name!r}"
             assert not host.lost, f"{worker.name} is on a lost node"

@@ -148,15 +148,15 @@ class Scheduler:
         """Record that a worker is alive; return False for an unknown worker."""
         return workers.heartbeat_received(self.state, beat, now_ns)
 
-    def worker_unusable(self, name: str, why: str, now_ns: int) -> list[Action]:
+    def worker_unusable(self, name: str, reason: str, now_ns: int) -> list[Action]:
         """Kill a worker; its tasks are queued again and none of them is charged."""
-        return workers.worker_unusable(self.state, name, why, now_ns)
+        return workers.worker_unusable(self.state, name, reason, now_ns)
 
     def worker_lost(
-        self, name: str, start: int, why: str, now_ns: int, log: str = "", *, blame: bool = True
+        self, name: str, start: int, reason: str, now_ns: int, log: str = "", *, blame: bool = True
     ) -> list[Action]:
         """Handle the end of a worker's processes; `blame`: a task or the pool may be the cause."""
-        return workers.worker_lost(self.state, name, start, why, now_ns, log, blame=blame)
+        return workers.worker_lost(self.state, name, start, reason, now_ns, log, blame=blame)
 
     # --- pools and nodes -----------------------------------------------------------------------
 
@@ -176,17 +176,17 @@ class Scheduler:
         """
         return nodes.drain(self.state, name, reason, now_ns)
 
-    def resume(self, name: str, sought: bool = False) -> list[Action]:
+    def resume(self, name: str, is_probed: bool = False) -> list[Action]:
         """Use a drained or lost node, or a quarantined pool, again. Raises NotFoundError.
 
-        `sought`: the launcher still looks for the node, so the node stays lost until it is reported
-        back.
+        `is_probed`: the launcher still looks for the node, so the node stays lost until it is
+        reported back.
         """
-        return nodes.resume(self.state, name, sought)
+        return nodes.resume(self.state, name, is_probed)
 
-    def node_lost(self, name: str, why: str, now_ns: int) -> list[Action]:
+    def node_lost(self, name: str, reason: str, now_ns: int) -> list[Action]:
         """Declare a node and its workers lost; nothing is placed there until it is back."""
-        return nodes.lost(self.state, name, why, now_ns)
+        return nodes.lost(self.state, name, reason, now_ns)
 
     def node_back(self, name: str) -> list[Action]:
         """Use a lost node again; one that was drained before stays drained."""
@@ -255,10 +255,10 @@ class Scheduler:
     # --- reservations and owners ---------------------------------------------------------------
 
     def reserve(
-        self, ask: ReservationRequest, owner: str, wall_ns: int, *, dry: bool = False
+        self, request: ReservationRequest, owner: str, wall_ns: int, *, dry: bool = False
     ) -> tuple[Decision, list[Action]]:
         """Decide on a request; an accepted request becomes a reservation at once, unless `dry`."""
-        return reservations.reserve(self.state, ask, owner, wall_ns, dry=dry)
+        return reservations.reserve(self.state, request, owner, wall_ns, dry=dry)
 
     def renew_reservation(
         self, number: int, scope: str, owner: str, ttl_ns: int, wall_ns: int
@@ -273,15 +273,15 @@ class Scheduler:
     def close_reservation(
         self,
         reservation: ReservationEntry,
-        how: ReservationState,
-        why: str,
+        end_state: ReservationState,
+        reason: str,
         wall_ns: int,
         now_ns: int,
     ) -> list[Action]:
-        """End a reservation and its tasks that were never assigned; if `how` is CANCELLED, ask the
-        others to stop."""
+        """End a reservation and its tasks that were never assigned; if `end_state` is CANCELLED,
+        ask the others to stop."""
         state = self.state
-        actions = reservations.close(state, reservation, how, why, wall_ns, now_ns)
+        actions = reservations.close(state, reservation, end_state, reason, wall_ns, now_ns)
         return actions + reservations.cancel_parked(state, now_ns)
 
     def set_owner_limits(

@@ -77,14 +77,14 @@ class Estimator:
         model = _model_us(route, spec)
         width = _width(route)
         factor = max(1, run_us) * max(1, slots) / max(0.1, model)
-        seen = factor
+        observed = factor
         low, high = HARDWARE_BOUNDS if route.engine == HARDWARE else FACTOR_BOUNDS
         factors = self._factors(route)
         old = factors[width]
         if route.engine != HARDWARE:  # the first run of a kind may include compilation
             factor = min(factor, MAX_DEVIATION * old)
         factors[width] = min(high, max(low, old + LEARNING_RATE * (factor - old)))
-        self._note((_kind(route), width), factors[width], abs(math.log(seen / old)))
+        self._note((_kind(route), width), factors[width], abs(math.log(observed / old)))
 
     def _note(self, key: tuple[str, int], factor: float, off: float) -> None:
         learned = self._known.get(key)
@@ -132,13 +132,13 @@ def expected_ns(route: Route, spec: TaskSpec) -> int:
     return device_ns(route, spec.shots, spec.count)
 
 
-def slots_for(cost_us: float, max_slots: int, free: int, waiting: int, takers: int) -> int:
+def slots_for(cost_us: float, max_slots: int, free: int, waiting: int, num_workers: int) -> int:
     """Return the number of slots for a task about to start: all free ones, or its share if others
     wait.
 
-    `waiting` includes this task. `takers`: workers that could take a task now or soon.
+    `waiting` includes this task. `num_workers`: workers that could take a task now or soon.
     """
     if cost_us < PARALLEL_FROM_US or max_slots <= 1:
         return 1
-    share = free // max(1, min(waiting, takers))
+    share = free // max(1, min(waiting, num_workers))
     return max(1, min(max_slots, share))

@@ -26,7 +26,7 @@ def with_workers_of_gpus(pools: Iterable[PoolSpec], nodes: Iterable[Node]) -> tu
 
     Raises ConfigError for `workers=auto` of an engine without GPUs.
     """
-    rooms = [NodeResources.of(node) for node in nodes]
+    resources = [NodeResources.of(node) for node in nodes]
     results = []
     for spec in pools:
         if spec.auto_workers:

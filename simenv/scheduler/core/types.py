@@ -144,7 +144,7 @@ class TaskRecord(msgspec.Struct, gc=False, eq=False):
 def timing_of(record: TaskRecord, result: AttemptResult, now_ns: int) -> Timing:
     """Return the duration of each stage of a task whose result arrived now."""
     start_us, run_us, sent_ns = result.start_us, result.run_us, record.sent_ns
-    ways_us = (now_ns - sent_ns) // 1000 - start_us - run_us - result.compile_us
+    transfer_us = (now_ns - sent_ns) // 1000 - start_us - run_us - result.compile_us
     return Timing(
         (sent_ns - record.batch.accepted_ns) // 1000,
         start_us,
@@ -153,7 +153,7 @@ def timing_of(record: TaskRecord, result: AttemptResult, now_ns: int) -> Timing:
         result.plan_us,
         result.engine_us,
         result.encode_us,
-        ways_us if ways_us > 0 else 0,
+        transfer_us if transfer_us > 0 else 0,
         result.compile_us,
         result.device_ns,
     )

@@ -53,13 +53,13 @@ def build_chunk(
     chunk = [head]
     total_us = head.cost_us
     memory = head.route.memory_bytes
-    alone = exclusive or (pool.spec.pace and bool(pool.spec.drift))
-    if head.cost_us < ALONE_US and not (head.incident or alone):
+    is_single = exclusive or (pool.spec.pace and bool(pool.spec.drift))
+    if head.cost_us < ALONE_US and not (head.incident or is_single):
         share = -(-(len(queue) + 1) // sharers)
-        count = min(CHUNK_TASKS, share, state.controls.room(pool))
+        count = min(CHUNK_TASKS, share, state.controls.assignable_tasks(pool))
         total_us, memory = _add_similar_tasks(queue, chunk, count, max_bytes, reservation)
     if state.controls.is_restricting:
-        state.controls.took(pool, len(chunk))
+        state.controls.count_assigned(pool, len(chunk))
     if memory > granted:
         worker.memory_bytes += memory - granted
         host.free_memory -= memory - granted
@@ -121,7 +121,10 @@ def _add_similar_tasks(
             if (
                 total_us + record.cost_us > max_us
                 or record.incident
-                or (record.route is not route and not _same_kind(record.route, route, max_bytes))
+                or (
+                    record.route is not route
+                    and not _can_share_chunk(record.route, route, max_bytes)
+                )
                 or size > CHUNK_BYTES
             ):
                 ends = True
@@ -131,11 +134,11 @@ def _add_similar_tasks(
                 memory = max(memory, route.memory_bytes)
             total_us += record.cost_us
             chunk.append(lane.popleft())
-        queue.took(chunk[-1], len(chunk) - old_count, total_us - old_us)
+        queue.remove_taken(chunk[-1], len(chunk) - old_count, total_us - old_us)
     return total_us, memory
 
 
-def _same_kind(route: Route, other: Route, max_bytes: int) -> bool:
+def _can_share_chunk(route: Route, other: Route, max_bytes: int) -> bool:
     """Return whether tasks of these routes may share a chunk for a worker with `max_bytes`."""
     return (
         route.engine == other.engine

@@ -22,16 +22,16 @@ if TYPE_CHECKING:
 SOON_US = 50_000.0  # a busy worker that is expected to be free sooner can be dedicated now
 MIN_WAIT_NS = 20_000_000
 MAX_REQUEST_NS = 5_000_000_000  # longest time that workers are held for a repeated request
-ASK_AGAIN_NS = 2_000_000_000  # added to the time that the decision states
+RETRY_MARGIN_NS = 2_000_000_000  # added to the time that the decision states
 
 
 def begin(state: SchedulerState, reservation: ReservationEntry) -> None:
     """Note the workers of a new reservation and give it lanes of its own; `settle` finds the
     workers."""
-    ask = reservation.grant.ask
-    pool = _pool_of(state, ask)
-    if ask.workers and pool is not None:
-        state.dedicated.all[reservation.grant.id] = DedicatedWorker(pool.spec.name, ask.workers)
+    request = reservation.grant.ask
+    pool = _pool_of(state, request)
+    if request.workers and pool is not None:
+        state.dedicated.all[reservation.grant.id] = DedicatedWorker(pool.spec.name, request.workers)
         state.dedicated.requests.pop(pool.spec.name, None)
         for worker in _workers_of(pool, REQUESTED):
             release(state, worker)
@@ -49,15 +49,15 @@ def end(state: SchedulerState, number: int) -> None:
 
 
 def remember_request(
-    state: SchedulerState, ask: ReservationRequest, wait_ns: int, wall_ns: int
+    state: SchedulerState, request: ReservationRequest, wait_ns: int, wall_ns: int
 ) -> None:
     """Hold the requested workers, as soon as they are available, for a repetition of the
     request."""
-    pool = _pool_of(state, ask)
-    if pool is not None and ask.workers:
-        until_ns = wall_ns + min(wait_ns, MAX_REQUEST_NS) + ASK_AGAIN_NS
+    pool = _pool_of(state, request)
+    if pool is not None and request.workers:
+        until_ns = wall_ns + min(wait_ns, MAX_REQUEST_NS) + RETRY_MARGIN_NS
         state.dedicated.requests[pool.spec.name] = DedicatedWorker(
-            pool.spec.name, ask.workers, until_ns
+            pool.spec.name, request.workers, until_ns
         )
 
 
@@ -169,20 +169,20 @@ def _available_workers(pool: Pool) -> list[Worker]:
 # --- availability -------------------------------------------------------------------------------
 
 
-def veto(state: SchedulerState, ask: ReservationRequest) -> PolicyVerdict | None:
+def veto(state: SchedulerState, request: ReservationRequest) -> PolicyVerdict | None:
     """Return why the requested workers cannot be dedicated now, or None if they can. Changes
     nothing."""
-    pool = _pool_of(state, ask)
+    pool = _pool_of(state, request)
     if pool is None:
-        message = f"workers = {ask.workers}: name their pool with device="
+        message = f"workers = {request.workers}: name their pool with device="
         return PolicyVerdict(REJECTED, AdmissionReason.UNSUPPORTED, message)
-    name, spec, requested = pool.spec.name, pool.spec, ask.workers
+    name, spec, requested = pool.spec.name, pool.spec, request.workers
     if spec.ranks > 1:
         message = (
             f"workers of pool {name} have {spec.ranks} ranks: only those of one can be reserved"
         )
         return PolicyVerdict(REJECTED, AdmissionReason.UNSUPPORTED, message)
-    max_workers, reserved = capacity_of(state, ask)
+    max_workers, reserved = capacity_of(state, request)
     if requested > max_workers:
         message = (
             f"workers = {requested}: pool {name} has at most {max_workers} that can be reserved"
@@ -198,9 +198,9 @@ def veto(state: SchedulerState, ask: ReservationRequest) -> PolicyVerdict | None
 
 def _not_now(state: SchedulerState, pool: Pool, requested: int) -> PolicyVerdict | None:
     claimed = lacking(state, pool)
-    request = state.dedicated.requests.get(pool.spec.name)
-    if request is not None:  # workers held for this request are available to it
-        claimed -= max(0, request.workers - len(_workers_of(pool, REQUESTED)))
+    repeated = state.dedicated.requests.get(pool.spec.name)
+    if repeated is not None:  # workers held for this request are available to it
+        claimed -= max(0, repeated.workers - len(_workers_of(pool, REQUESTED)))
     available = _workers_of(pool, REQUESTED) + _available_workers(pool)
     waits_us = sorted(worker.held_us for worker in available)[claimed:]
     if len(waits_us) >= requested and waits_us[requested - 1] <= SOON_US:
@@ -215,15 +215,15 @@ def _not_now(state: SchedulerState, pool: Pool, requested: int) -> PolicyVerdict
     )
 
 
-def pool_name(state: SchedulerState, ask: ReservationRequest) -> str:
+def pool_name(state: SchedulerState, request: ReservationRequest) -> str:
     """Return the pool of the requested workers; "" if there is none."""
-    pool = _pool_of(state, ask)
+    pool = _pool_of(state, request)
     return "" if pool is None else pool.spec.name
 
 
-def capacity_of(state: SchedulerState, ask: ReservationRequest) -> tuple[int, int]:
+def capacity_of(state: SchedulerState, request: ReservationRequest) -> tuple[int, int]:
     """Return how many workers of the pool can be dedicated, and how many are reserved."""
-    pool = _pool_of(state, ask)
+    pool = _pool_of(state, request)
     if pool is None:
         return 0, 0
     slots = sum(host.node.slots for host in state.nodes.hosts.values())
@@ -232,9 +232,9 @@ def capacity_of(state: SchedulerState, ask: ReservationRequest) -> tuple[int, in
     return max_workers, sum(each.workers for each in dedicated if each.pool == pool.spec.name)
 
 
-def _pool_of(state: SchedulerState, ask: ReservationRequest) -> Pool | None:
+def _pool_of(state: SchedulerState, request: ReservationRequest) -> Pool | None:
     """Return the pool of a request; for the device "" only if the environment has one pool."""
     pools = [pool for pool in state.pools.values() if not pool.base]
-    if not ask.device and len(pools) == 1:
+    if not request.device and len(pools) == 1:
         return pools[0]
-    return next((pool for pool in pools if pool.spec.name == ask.device), None)
+    return next((pool for pool in pools if pool.spec.name == request.device), None)

@@ -28,7 +28,7 @@ from simenv.scheduler.dispatch.batching import (
 )
 from simenv.scheduler.queueing.queue import LONG_US
 from simenv.scheduler.state import owner_usage
-from simenv.scheduler.state.devices import refresh_room
+from simenv.scheduler.state.devices import refresh_assignable_tasks
 from simenv.scheduler.state.nodes import NodeState
 from simenv.scheduler.state.pools import Pool, Worker, memory_for
 from simenv.scheduler.state.state import SchedulerState
@@ -47,7 +47,7 @@ def assign(state: SchedulerState, now_ns: int) -> list[AssignTasks]:
         state.quotas.changed = False
         owner_usage.refresh_held_back(state)
     if state.controls.is_restricting:
-        refresh_room(state)
+        refresh_assignable_tasks(state)
     if state.dedicated:
         dedicated_workers.settle(state, now_ns)
         _to_all_dedicated(state, assignments, now_ns)
@@ -62,7 +62,7 @@ def assign(state: SchedulerState, now_ns: int) -> list[AssignTasks]:
                 break
             assignments.append(assignment)
     if len(waiting) > 1:
-        _in_turns(state, waiting, assignments, now_ns)
+        _assign_round_robin(state, waiting, assignments, now_ns)
     elif waiting:
         pool = waiting[0]
         while _may_send(state, pool):
@@ -76,7 +76,9 @@ def assign(state: SchedulerState, now_ns: int) -> list[AssignTasks]:
 def _may_send(state: SchedulerState, pool: Pool) -> bool:
     """Return whether a task waits in the pool and the controls, outages and clock of its device let
     it start."""
-    if not len(pool.queue) or (state.controls.is_restricting and state.controls.room(pool) <= 0):
+    if not len(pool.queue) or (
+        state.controls.is_restricting and state.controls.assignable_tasks(pool) <= 0
+    ):
         return False
     if pool.device in state.outages:
         return False
@@ -89,7 +91,7 @@ def _next_assignment(state: SchedulerState, pool: Pool, now_ns: int) -> AssignTa
 
 def _with_slot(state: SchedulerState, pool: Pool, now_ns: int) -> AssignTasks | None:
     """Assign a chunk to an idle worker with a slot; the slot may be taken back from a wide task."""
-    worker, idle = _roomiest(pool)
+    worker, idle = _worker_with_most_slots(pool)
     if worker is not None:
         allow_long = pool.spec.pace or _may_be_long(state, pool, worker.host, now_ns)
         return _to_idle(state, pool, worker, idle, now_ns, allow_long=allow_long)
@@ -154,13 +156,13 @@ def _to_hardware(state: SchedulerState, pool: Pool, now_ns: int) -> AssignTasks 
     for worker in pool.idle():
         record = pool.queue.head()
         if state.limits.end_ns:
-            record = _in_time(state, pool, record, now_ns)
+            record = _postpone_late(state, pool, record, now_ns)
         if record is not None and record.route.memory_bytes <= memory_for(worker, record):
             return build_chunk(state, pool, worker, record, 1, now_ns)
     return None
 
 
-def _in_turns(
+def _assign_round_robin(
     state: SchedulerState, waiting: list[Pool], assignments: list[AssignTasks], now_ns: int
 ) -> None:
     """Assign tasks of several pools: to idle workers first, in the pool with the fewest slots.
@@ -171,14 +173,14 @@ def _in_turns(
     slots_of_pools = [_slots_granted(pool) for pool in waiting]
     candidates = list(range(len(waiting)))
     while candidates:
-        turn = min(candidates, key=slots_of_pools.__getitem__)
-        pool = waiting[turn]
+        index = min(candidates, key=slots_of_pools.__getitem__)
+        pool = waiting[index]
         assignment = _with_slot(state, pool, now_ns) if _may_send(state, pool) else None
         if assignment is None:
-            candidates.remove(turn)
+            candidates.remove(index)
         else:
             assignments.append(assignment)
-            slots_of_pools[turn] += assignment.slots
+            slots_of_pools[index] += assignment.slots
     if not any(_may_send(state, pool) for pool in waiting):
         return
     fair_share = sum(h.node.slots for h in state.nodes.up()) / len(waiting)
@@ -200,7 +202,9 @@ def _slots_granted(pool: Pool) -> int:
     return sum(worker.slots for worker in pool.workers.values())
 
 
-def _roomiest(pool: Pool, record: TaskRecord | None = None) -> tuple[Worker | None, int]:
+def _worker_with_most_slots(
+    pool: Pool, record: TaskRecord | None = None
+) -> tuple[Worker | None, int]:
     """Return the idle worker on the node with the most free slots, and the number of idle workers
     that could get a slot.
 
@@ -229,14 +233,14 @@ def _to_idle(
     host = worker.host
     record = pool.queue.head(allow_long)
     if state.limits.end_ns:
-        record = _in_time(state, pool, record, now_ns)
+        record = _postpone_late(state, pool, record, now_ns)
     if record is None:
         return None
     if record.batch.terms.parts is not None:
-        worker = kept_states.keeper(pool, record) or worker
+        worker = kept_states.worker_with_states(pool, record) or worker
         host = worker.host
     if record.route.memory_bytes > memory_for(worker, record):
-        other, _ = _roomiest(pool, record)
+        other, _ = _worker_with_most_slots(pool, record)
         if other is None:
             return None
         worker, host = other, other.host
@@ -292,7 +296,7 @@ def _prefetch_chunk(
         return None
     record = pool.queue.head(False, reservation)
     if state.limits.end_ns:
-        record = _in_time(state, pool, record, now_ns, reservation)
+        record = _postpone_late(state, pool, record, now_ns, reservation)
     if record is None or record.incident or record.cost_us > PREFETCH_MAX_US:
         return None
     host = best.host
@@ -302,7 +306,7 @@ def _prefetch_chunk(
     return build_chunk(state, pool, best, record, live, now_ns, reservation)
 
 
-def _in_time(
+def _postpone_late(
     state: SchedulerState, pool: Pool, record: TaskRecord | None, now_ns: int, reservation: int = 0
 ) -> TaskRecord | None:
     """Return this task or the next that ends before the allocation does; set tasks that do not

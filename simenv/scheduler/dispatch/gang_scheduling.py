@@ -44,7 +44,7 @@ def _note_head(
 ) -> bool:
     """Note the sort key of the first task that waits in a pool; return False if no task can
     start."""
-    if state.controls.is_restricting and not state.controls.room(pool):
+    if state.controls.is_restricting and not state.controls.assignable_tasks(pool):
         return False
     if pool.device in state.outages:
         return False
@@ -71,7 +71,7 @@ def _next_assignment(state: SchedulerState, pool: Pool, now_ns: int) -> AssignTa
         return None
     if not _has_memory(state, worker, record, now_ns):
         return None
-    for host, ranks in worker.places:
+    for host, ranks in worker.host_ranks:
         host.free_slots -= ranks
     worker.slots = worker.ranks
     return build_chunk(state, pool, worker, record, 1, now_ns)
@@ -85,7 +85,7 @@ def _may_claim(state: SchedulerState, worker: Worker) -> bool:
     """
     return not any(
         claimed(host) or host.node.slots - _reserved_slots(state, host) < ranks
-        for host, ranks in worker.places
+        for host, ranks in worker.host_ranks
     )
 
 
@@ -96,9 +96,9 @@ def _reserved_slots(state: SchedulerState, host: NodeState) -> int:
 
 def _claim(state: SchedulerState, worker: Worker) -> None:
     waits_long = any(
-        host.node.slots - long_slots(state, host) < ranks for host, ranks in worker.places
+        host.node.slots - long_slots(state, host) < ranks for host, ranks in worker.host_ranks
     )
-    for host, ranks in worker.places:
+    for host, ranks in worker.host_ranks:
         if waits_long:
             host.backfill_slots += ranks
         else:
@@ -111,7 +111,7 @@ def long_slots(state: SchedulerState, host: NodeState) -> int:
         w.slots if w.ranks == 1 else n
         for w in state.workers.values()
         if w.slots and w.held_us > LONG_US
-        for h, n in w.places
+        for h, n in w.host_ranks
         if h is host
     )
 
@@ -129,7 +129,7 @@ def claimed(host: NodeState) -> int:
 
 def missing(worker: Worker) -> int:
     """Return how many slots the worker lacks on its nodes, besides the claims of others."""
-    return sum(max(0, ranks - h.free_slots + claimed(h)) for h, ranks in worker.places)
+    return sum(max(0, ranks - h.free_slots + claimed(h)) for h, ranks in worker.host_ranks)
 
 
 def may_use_last_slots(state: SchedulerState, ranks: int, record: TaskRecord, now_ns: int) -> bool:
@@ -158,11 +158,11 @@ def _has_memory(state: SchedulerState, worker: Worker, record: TaskRecord, now_n
         return True
     if any(
         n * missing_bytes > h.free_memory - h.claimed_memory - h.backfill_memory
-        for h, n in worker.places
+        for h, n in worker.host_ranks
     ):
         state.begin_retirement(worker, "its pool needs one with more memory", now_ns)
         return False
-    reserve(worker.places, missing_bytes)
+    reserve(worker.host_ranks, missing_bytes)
     worker.reserved += missing_bytes
     return True
 

@@ -32,8 +32,8 @@ def grant(state: SchedulerState, worker: Worker, record: TaskRecord) -> None:
     parts = record.batch.terms.parts
     if parts is None or not parts.keep_s:
         return
-    need = state_bytes(record.route.num_qubits, record.batch.terms.precision)
-    if need <= FREE_STATES_BYTES:
+    state_memory_bytes = state_bytes(record.route.num_qubits, record.batch.terms.precision)
+    if state_memory_bytes <= FREE_STATES_BYTES:
         return
     host, more = worker.host, max(0, need - worker.kept_bytes)
     if _exceeds_limit(state, worker, record.batch.owner, worker.kept_bytes + more):
@@ -42,7 +42,7 @@ def grant(state: SchedulerState, worker: Worker, record: TaskRecord) -> None:
         return
     granted = sum(other.kept_bytes for other in state.workers.values() if other.host is host)
     free = host.free_memory - host.claimed_memory
-    if more > free or granted + more > host.node.memory_bytes // NODE_SHARE:
+    if missing_bytes > free or granted + missing_bytes > host.node.memory_bytes // NODE_SHARE:
         return
     host.free_memory -= more
     worker.kept_bytes += more

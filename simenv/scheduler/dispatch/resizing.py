@@ -23,7 +23,7 @@ def note_grant(state: SchedulerState, worker: Worker, record: TaskRecord) -> Non
     card = catalog.card(record.route.engine)
     if worker.slots > 1 and card is not None and card.resizable:
         worker.granted_slots = worker.slots
-        state.wide[worker.name] = worker
+        state.multi_slot_workers[worker.name] = worker
 
 
 def take_back(state: SchedulerState, pool: Pool, now_ns: int) -> Worker | None:
@@ -32,7 +32,7 @@ def take_back(state: SchedulerState, pool: Pool, now_ns: int) -> Worker | None:
 
     Return None if no slot can be freed or no task needs one.
     """
-    if not state.wide:
+    if not state.multi_slot_workers:
         return None
     record = pool.queue.head(False)
     if record is None or record.cost_us > LONG_US:
@@ -42,17 +42,17 @@ def take_back(state: SchedulerState, pool: Pool, now_ns: int) -> Worker | None:
         for worker in pool.idle()
         if worker.host.free_slots <= 0 and record.route.memory_bytes <= memory_for(worker, record)
     ]
-    for worker in state.wide.values():
+    for worker in state.multi_slot_workers.values():
         host, running = worker.host, _running(worker)
         if running is None or worker.slots < 2 or host.claimed_slots:
             continue
-        taker = next((candidate for candidate in idle if candidate.host is host), None)
-        if taker is not None:
+        idle_worker = next((candidate for candidate in idle if candidate.host is host), None)
+        if idle_worker is not None:
             worker.slots -= 1
             host.free_slots += 1
-            state.taken_ns = now_ns
+            state.slot_taken_ns = now_ns
             state.deferred_actions.append(_set_threads(worker, running))
-            return taker
+            return idle_worker
     return None
 
 
@@ -62,10 +62,10 @@ def return_slots(state: SchedulerState, now_ns: int) -> list[Action]:
     While short tasks arrive, one slot stays free on each node.
     """
     actions: list[Action] = []
-    if not state.wide or now_ns - state.taken_ns < RECENT_NS:
+    if not state.multi_slot_workers or now_ns - state.slot_taken_ns < RECENT_NS:
         return actions
     retained = now_ns - state.last_short_ns < RECENT_NS
-    for worker in state.wide.values():
+    for worker in state.multi_slot_workers.values():
         host, running = worker.host, _running(worker)
         spare = host.free_slots - host.claimed_slots - host.backfill_slots - retained
         count = min(spare, worker.granted_slots - worker.slots)

@@ -16,7 +16,7 @@ from simenv.scheduler.state.nodes import NodeState
 from simenv.scheduler.state.pools import Worker
 from simenv.scheduler.state.state import SchedulerState
 
-_SOUGHT = "; it is looked for"
+_PROBED = "; it is looked for"
 MAX_CHECKED = 10_000  # waiting tasks checked when a node is lost; takes 10 ms of the event loop
 
 
@@ -56,13 +56,13 @@ def drain(state: SchedulerState, name: str, reason: str, now_ns: int) -> list[Ac
     actions: list[Action] = [RecordEvent("node.drained", name, host.drained)]
     for worker in _workers_on(state, host):
         actions += state.retire(worker, f"node {name} is drained", now_ns)
-    return actions + stranded(state)
+    return actions + record_unplaceable(state)
 
 
-def resume(state: SchedulerState, name: str, sought: bool = False) -> list[Action]:
+def resume(state: SchedulerState, name: str, is_probed: bool = False) -> list[Action]:
     """Use a drained or lost node, or a quarantined pool, again.
 
-    `sought`: the launcher cannot start anything on the node and still looks for it, so the node
+    `is_probed`: the launcher cannot start anything on the node and still looks for it, so the node
     stays lost until it is back.
     """
     pool = state.pools.get(name)
@@ -73,19 +73,19 @@ def resume(state: SchedulerState, name: str, sought: bool = False) -> list[Actio
     host.drained = ""
     state.nodes.version += 1
     host.avoid_until_ns = 0
-    if sought:
-        host.lost = (host.lost or "lost").removesuffix(_SOUGHT) + _SOUGHT
+    if is_probed:
+        host.lost = (host.lost or "lost").removesuffix(_PROBED) + _PROBED
         return [RecordEvent("node.resumed", name, f"once it is back ({host.lost})")]
     host.lost = ""
     return [RecordEvent("node.resumed", name, "workers may be placed there again")]
 
 
-def lost(state: SchedulerState, name: str, why: str, now_ns: int) -> list[Action]:
+def lost(state: SchedulerState, name: str, reason: str, now_ns: int) -> list[Action]:
     """Declare a node and its workers lost; neither their pools nor their tasks are charged."""
     host = state.nodes.hosts.get(name)
     if host is None or host.lost:
         return []
-    host.lost = why or "lost"
+    host.lost = reason or "lost"
     state.nodes.version += 1
     actions: list[Action] = [RecordEvent("node.lost", name, host.lost)]
     for worker in _workers_on(state, host):
@@ -95,7 +95,7 @@ def lost(state: SchedulerState, name: str, why: str, now_ns: int) -> list[Action
         )
         pool = state.pools[worker.pool]
         pool.next_start_ns = pool.pauses = 0  # other nodes are sound
-    return actions + stranded(state)
+    return actions + record_unplaceable(state)
 
 
 def back(state: SchedulerState, name: str) -> list[Action]:
@@ -117,8 +117,8 @@ def detect_silent_nodes(state: SchedulerState, now_ns: int) -> list[Action]:
         ready = [w for w in on_node if w.state in (WorkerState.IDLE, WorkerState.BUSY)]
         silent = [w for w in ready if now_ns - w.heard_ns > state.limits.silent_ns]
         if len(silent) > 1 and len(silent) == len(ready):
-            why = f"all its {len(silent)} workers are silent"
-            actions += lost(state, host.node.name, why, now_ns)
+            reason = f"all its {len(silent)} workers are silent"
+            actions += lost(state, host.node.name, reason, now_ns)
     return actions + workers.expire_silent_workers(state, now_ns)
 
 
@@ -138,10 +138,10 @@ def _host(state: SchedulerState, name: str) -> NodeState:
 
 
 def _workers_on(state: SchedulerState, host: NodeState) -> list[Worker]:
-    return [w for w in state.workers.values() if any(h is host for h, _ in w.places)]
+    return [w for w in state.workers.values() if any(h is host for h, _ in w.host_ranks)]
 
 
-def stranded(state: SchedulerState) -> list[RecordEvent]:
+def record_unplaceable(state: SchedulerState) -> list[RecordEvent]:
     """Return an event for each pool with waiting tasks that fit no node now.
 
     Called when a node was lost or drained. Only the first MAX_CHECKED unfinished tasks are checked.
@@ -154,16 +154,16 @@ def stranded(state: SchedulerState) -> list[RecordEvent]:
     for record in itertools.islice(state.tasks.values(), MAX_CHECKED):
         if record.phase != Phase.WAITING:
             continue
-        why = by_route.get(record.route)
-        if why is None:
-            why = by_route[record.route] = state.unplaceable_reason(record.route)
-        if why:
+        reason = by_route.get(record.route)
+        if reason is None:
+            reason = by_route[record.route] = state.unplaceable_reason(record.route)
+        if reason:
             counts[record.route.pool] += 1
-            reasons.setdefault(record.route.pool, why)
-    more = " or more" if len(state.tasks) > MAX_CHECKED else ""
+            reasons.setdefault(record.route.pool, reason)
+    suffix = " or more" if len(state.tasks) > MAX_CHECKED else ""
     return [
         RecordEvent(
-            "task.unplaceable", pool, f"{count}{more} waiting tasks fit no node: {reasons[pool]}"
+            "task.unplaceable", pool, f"{count}{suffix} waiting tasks fit no node: {reasons[pool]}"
         )
         for pool, count in counts.items()
     ]

@@ -36,27 +36,32 @@ _ENDINGS = {
 
 
 def reserve(
-    state: SchedulerState, ask: ReservationRequest, owner: str, wall_ns: int, *, dry: bool = False
+    state: SchedulerState,
+    request: ReservationRequest,
+    owner: str,
+    wall_ns: int,
+    *,
+    dry: bool = False,
 ) -> tuple[Decision, list[Action]]:
     """Decide on a request; an accepted request becomes a reservation at once, unless `dry`."""
     actions = [] if dry else expire(state, wall_ns)  # expired ones must not cause refusals
-    invalid = admission.validate_request(ask)
+    invalid = admission.validate_request(request)
     if invalid is not None:
         return invalid, actions
     ledger = state.reservations
-    veto = owner_veto(state, ask, owner) or availability_veto(state, ask)
-    decision, grant = admission.decide(ledger, ask, owner, wall_ns, veto)
+    veto = owner_veto(state, request, owner) or availability_veto(state, request)
+    decision, grant = admission.decide(ledger, request, owner, wall_ns, veto)
     if dry:
         return decision, actions
     if grant is not None:
         ledger.add(grant, wall_ns)
         reservation = ledger.all[grant.id]
         dedicated_workers.begin(state, reservation)
-        note = f"of {ask.device or 'all pools'}, {decision.units} units"
+        note = f"of {request.device or 'all pools'}, {decision.units} units"
         audience = event_audience(reservation)
         actions.append(RecordEvent("reservation.made", str(grant.id), note, audience))
     elif (decision.code, decision.status) == (AdmissionReason.DEVICE_UNAVAILABLE, DELAYED):
-        dedicated_workers.remember_request(state, ask, decision.retry_after_ns, wall_ns)
+        dedicated_workers.remember_request(state, request, decision.retry_after_ns, wall_ns)
     return decision, actions
 
 
@@ -102,8 +107,8 @@ def release_parked(state: SchedulerState, now_ns: int) -> list[Action]:
         reservation = ledger.all.get(number)
         if reservation is None or reservation.is_over:
             continue
-        ready, hopeless = reservation.release_parked(left)
-        left -= len(ready) + len(hopeless)
+        ready, infeasible = reservation.release_parked(left)
+        left -= len(ready) + len(infeasible)
         if left <= 0 and reservation.parked:
             ledger.freed[number] = None
         for record in ready:
@@ -111,7 +116,7 @@ def release_parked(state: SchedulerState, now_ns: int) -> list[Action]:
                 record.phase = Phase.DEPENDENT
             else:
                 state.pool_of(record.route).queue.append([record])
-        for record in hopeless:
+        for record in infeasible:
             refusal = reservation.can_never_fit(reservation.parked[record.number][1])
             message = f"{refusal[1]} ({reason_text(refusal[0])})" if refusal is not None else ""
             failed, reason = TaskState.FAILED, "reservation"
@@ -122,20 +127,20 @@ def release_parked(state: SchedulerState, now_ns: int) -> list[Action]:
 def close(
     state: SchedulerState,
     reservation: ReservationEntry,
-    how: ReservationState,
-    why: str,
+    end_state: ReservationState,
+    reason: str,
     wall_ns: int,
     now_ns: int,
 ) -> list[Action]:
     """End a reservation. `cancel_parked` ends those of its tasks that were never assigned.
 
-    If `how` is CANCELLED, the other tasks are asked to stop, also if the reservation was over
+    If `end_state` is CANCELLED, the other tasks are asked to stop, also if the reservation was over
     already.
     """
     actions: list[Action] = []
     ledger, number = state.reservations, reservation.grant.id
     if not reservation.is_over:
-        ledger.close(reservation, how, why, wall_ns)
+        ledger.close(reservation, end_state, reason, wall_ns)
         held = (state.tasks[task] for task in reservation.holds)
         unsent = (Phase.WAITING, Phase.DEPENDENT)
         waiting = [r for r in held if r.phase in unsent and not r.attempts]
@@ -146,9 +151,9 @@ def close(
         dedicated_workers.end(state, number)
         if reservation.parked:
             ledger.emptying[number] = None
-        note, audience = why or f"it {_ENDINGS[how]}", event_audience(reservation)
-        actions.append(RecordEvent(f"reservation.{how}", str(number), note, audience))
-    if how is ReservationState.CANCELLED:
+        note, audience = reason or f"it {_ENDINGS[end_state]}", event_audience(reservation)
+        actions.append(RecordEvent(f"reservation.{end_state}", str(number), note, audience))
+    if end_state is ReservationState.CANCELLED:
         actions += cancel(state, list(reservation.holds), now_ns)[1]
     return actions
 

@@ -108,10 +108,10 @@ def _hold_units(
     if reservation is None:
         return
     parked = False
-    for number, taken in enumerate(units, batch.first):
-        if taken >= 0:
-            parked |= not reservation.take(tasks[number], taken)
-            ledger.took(number, reservation, taken)
+    for number, units_taken in enumerate(units, batch.first):
+        if units_taken >= 0:
+            parked |= not reservation.take(tasks[number], units_taken)
+            ledger.record_units(number, reservation, units_taken)
     if parked:
         for pool, records in list(by_pool.items()):
             by_pool[pool] = [r for r in records if r.phase == Phase.WAITING]

@@ -54,8 +54,8 @@ def task_started(
         if batch.owner:
             limit_s = run_limit_s(state.quotas.of(batch.owner), batch.terms)
         if limit_s:
-            when = now_ns + round(limit_s * 1e9)
-            state.deadlines.run_until(when, task, fence)
+            next_ns = now_ns + round(limit_s * 1e9)
+            state.deadlines.run_until(next_ns, task, fence)
         if record.stopping:
             state.deadlines.stop_by(now_ns, task, fence, state.grace_ns(record))
     return []
@@ -104,19 +104,19 @@ def _not_skipped(
     return state.kill(worker, "did not stop a task that has ended")
 
 
-def worker_unusable(state: SchedulerState, name: str, why: str, now_ns: int) -> list[Action]:
+def worker_unusable(state: SchedulerState, name: str, reason: str, now_ns: int) -> list[Action]:
     """Kill a worker; its tasks are queued again and none of them is charged."""
     worker = state.workers.get(name)
     if worker is None:
         return []
-    return [*state.kill(worker, why), *declare_worker_lost(state, worker, why, now_ns)]
+    return [*state.kill(worker, reason), *declare_worker_lost(state, worker, reason, now_ns)]
 
 
 def worker_lost(
     state: SchedulerState,
     name: str,
     start: int,
-    why: str,
+    reason: str,
     now_ns: int,
     log: str = "",
     *,
@@ -128,7 +128,7 @@ def worker_lost(
         if state.unreaped_workers.get(name) == start:
             del state.unreaped_workers[name]
         return []
-    actions = declare_worker_lost(state, worker, why, now_ns, log, blame=blame)
+    actions = declare_worker_lost(state, worker, reason, now_ns, log, blame=blame)
     del state.unreaped_workers[name]
     return actions
 
@@ -136,7 +136,7 @@ def worker_lost(
 def declare_worker_lost(
     state: SchedulerState,
     worker: Worker,
-    why: str,
+    reason: str,
     now_ns: int,
     log: str = "",
     *,
@@ -148,18 +148,18 @@ def declare_worker_lost(
     state.remove_worker(worker)
     state.unreaped_workers[worker.name] = worker.start
     if worker.state == WorkerState.STARTING:
-        for host, _ in worker.places:
+        for host, _ in worker.host_ranks:
             host.avoid_until_ns = now_ns + AVOID_NS
     retired = worker.state == WorkerState.DRAINING and not held
     worker.state = WorkerState.GONE if retired else WorkerState.LOST
     if retired:
         return []
-    actions: list[Action] = [RecordEvent("worker.lost", worker.name, why)]
+    actions: list[Action] = [RecordEvent("worker.lost", worker.name, reason)]
     if held:
         charged = blame and not worker.killed
-        actions += _lose(state, worker, held, why, log, charged, now_ns)
+        actions += _lose(state, worker, held, reason, log, charged, now_ns)
     elif blame:
-        actions.append(pool.record_failure(why, now_ns))
+        actions.append(pool.record_failure(reason, now_ns))
     else:
         pool.back_off(now_ns)
     return actions
@@ -169,7 +169,7 @@ def _lose(
     state: SchedulerState,
     worker: Worker,
     held: list[TaskRecord],
-    why: str,
+    reason: str,
     log: str,
     charged: bool,
     now_ns: int,
@@ -178,7 +178,7 @@ def _lose(
 
     Tasks that end spend units of their reservation for the time that they ran.
     """
-    verdict = crashes.attribute_crash(held, why, log, worker.node, charged)
+    verdict = crashes.attribute_crash(held, reason, log, worker.node, charged)
     state.incidents.record(verdict)
     actions: list[Action] = []
     requeued = []
@@ -198,7 +198,7 @@ def _lose(
     for record in held:
         if record.phase == Phase.WAITING:
             requeued.append(record)
-            note = f"attempt {record.attempts + 1} ({worker.name} was lost: {why})"
+            note = f"attempt {record.attempts + 1} ({worker.name} was lost: {reason})"
             actions.append(RecordEvent("task.requeued", task_name(record.number), note))
     state.lost_attempts += len(held)
     pool = state.pools[worker.pool]
@@ -224,7 +224,7 @@ def expire_silent_workers(state: SchedulerState, now_ns: int) -> list[Action]:
             limit = max(limit, HARDWARE_SILENT_NS)
         if now_ns - worker.heard_ns > limit:
             problem = "not ready" if starting else "silent"
-            why = f"{problem} for {(now_ns - worker.heard_ns) / 1e9:.1f} s"
-            actions.append(KillWorker(worker.name, why, worker.start))
-            actions += declare_worker_lost(state, worker, why, now_ns)
+            reason = f"{problem} for {(now_ns - worker.heard_ns) / 1e9:.1f} s"
+            actions.append(KillWorker(worker.name, reason, worker.start))
+            actions += declare_worker_lost(state, worker, reason, now_ns)
     return actions

@@ -18,41 +18,41 @@ from simenv.scheduler.queueing.policies import aged_priority
 OWN_USER = ""
 
 
-class Turns:
+class FairShares:
     """Work of each owner that was assigned while others waited, in microseconds of expected
     work."""
 
     def __init__(self) -> None:
-        self._had_us: dict[str, float] = {}
+        self._received_us: dict[str, float] = {}
 
-    def arrives(self, owner: str, waiting: Iterable[str]) -> None:
+    def add_owner(self, owner: str, waiting: Iterable[str]) -> None:
         """Note that an owner with no waiting tasks has some now; figures that no longer matter are
         removed."""
-        waiting_us = {each: self._had_us.get(each, 0.0) for each in waiting if each != owner}
+        waiting_us = {each: self._received_us.get(each, 0.0) for each in waiting if each != owner}
         min_us = min(waiting_us.values(), default=0.0)
-        self._had_us = {
-            **{each: us for each, us in self._had_us.items() if us > min_us},
+        self._received_us = {
+            **{each: us for each, us in self._received_us.items() if us > min_us},
             **waiting_us,
-            owner: max(min_us, self._had_us.get(owner, 0.0)),
+            owner: max(min_us, self._received_us.get(owner, 0.0)),
         }
 
-    def took(self, owner: str, cost_us: float) -> None:
+    def charge(self, owner: str, cost_us: float) -> None:
         """Count work of an owner that was assigned while others waited."""
-        self._had_us[owner] = self._had_us.get(owner, 0.0) + cost_us
+        self._received_us[owner] = self._received_us.get(owner, 0.0) + cost_us
 
     def choose(self, heads: Mapping[str, TaskRecord]) -> TaskRecord:
         """Return the next of these tasks, which are the first of each owner."""
-        return choose(heads, self._had_us)
+        return choose(heads, self._received_us)
 
     def merged(self, queues: Mapping[str, Iterator[TaskRecord]]) -> Iterator[TaskRecord]:
         """Yield the tasks of all owners in the order in which they would be assigned one by one."""
-        had_us = dict(self._had_us)
+        received_us = dict(self._received_us)
         heads = {owner: head for owner, each in queues.items() if (head := next(each, None))}
         while heads:
-            record = choose(heads, had_us)
+            record = choose(heads, received_us)
             owner = record.batch.owner
             yield record
-            had_us[owner] = had_us.get(owner, 0.0) + record.cost_us
+            received_us[owner] = received_us.get(owner, 0.0) + record.cost_us
             following = next(queues[owner], None)
             if following is None:
                 del heads[owner]
@@ -60,7 +60,7 @@ class Turns:
                 heads[owner] = following
 
 
-def choose(heads: Mapping[str, TaskRecord], had_us: Mapping[str, float]) -> TaskRecord:
+def choose(heads: Mapping[str, TaskRecord], received_us: Mapping[str, float]) -> TaskRecord:
     """Return the next of these tasks: the own user's if its priority says so, else that of the
     owner with the least work; between equals, the one submitted first."""
     own = heads.get(OWN_USER)
@@ -72,4 +72,6 @@ def choose(heads: Mapping[str, TaskRecord], had_us: Mapping[str, float]) -> Task
             return own
         if priority < 0 and aged_priority(own)[0] > oldest_ns:
             heads = others
-    return min(heads.values(), key=lambda head: (had_us.get(head.batch.owner, 0.0), head.number))
+    return min(
+        heads.values(), key=lambda head: (received_us.get(head.batch.owner, 0.0), head.number)
+    )

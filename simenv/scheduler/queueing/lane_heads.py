@@ -24,25 +24,27 @@ class _Heap:
 
     def __init__(self) -> None:
         self._entries: list[tuple[int, int, int]] = []  # (aged, number, priority)
-        self.of: dict[int, TaskRecord] = {}
+        self.by_priority: dict[int, TaskRecord] = {}
 
     def set(self, priority: int, head: TaskRecord | None) -> None:
-        current = self.of.get(priority)
+        current = self.by_priority.get(priority)
         if current is head:
             return
         if head is None:
-            del self.of[priority]
+            del self.by_priority[priority]
             return
-        self.of[priority] = head
+        self.by_priority[priority] = head
         heapq.heappush(self._entries, (*aged_priority(head), priority))
-        if len(self._entries) > 2 * len(self.of) + _SLACK:
-            self._entries = [(*aged_priority(each), priority) for priority, each in self.of.items()]
+        if len(self._entries) > 2 * len(self.by_priority) + _SLACK:
+            self._entries = [
+                (*aged_priority(each), priority) for priority, each in self.by_priority.items()
+            ]
             heapq.heapify(self._entries)
 
     def first(self) -> TaskRecord | None:
         while self._entries:
             _, number, priority = self._entries[0]
-            head = self.of.get(priority)
+            head = self.by_priority.get(priority)
             if head is not None and head.number == number:
                 return head
             heapq.heappop(self._entries)
@@ -87,16 +89,18 @@ class LaneHeads:
                         continue
                     heap = heaps[owner] = _Heap()
                 heap.set(priority, head)
-                if not heap.of:
+                if not heap.by_priority:
                     del heaps[owner]
             if lanes is not None and not lanes.any():
                 del lanes_of[key]
         self.changed.clear()
 
-    def of_each(self, allow_long: bool, without: Collection[str] = ()) -> dict[str, TaskRecord]:
-        """Return the first task of each owner that is not in `without`."""
+    def first_by_owner(
+        self, allow_long: bool, excluded: Collection[str] = ()
+    ) -> dict[str, TaskRecord]:
+        """Return the first task of each owner that is not in `excluded`."""
         heaps = self._all if allow_long else self._short
-        firsts = {owner: heap.first() for owner, heap in heaps.items() if owner not in without}
+        firsts = {owner: heap.first() for owner, heap in heaps.items() if owner not in excluded}
         return {owner: first for owner, first in firsts.items() if first is not None}
 
     def short_of(self, owner: str) -> TaskRecord | None:
@@ -104,7 +108,7 @@ class LaneHeads:
         heap = self._short.get(owner)
         return None if heap is None else heap.first()
 
-    def rival_of(self, owner: str) -> TaskRecord | None:
+    def competing_head(self, owner: str) -> TaskRecord | None:
         """Return the first short task of an owner in other lanes than that of `short_of`."""
         heap = self._short.get(owner)
         return None if heap is None else heap.second()

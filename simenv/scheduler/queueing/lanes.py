@@ -145,7 +145,7 @@ def work_before_new(order: QueuePolicy, all_lanes: Mapping[LaneKey, Lanes], now_
     """Return the work ahead of a task of priority 0 that an owner with no waiting tasks submits
     now."""
     if order.policy == "round_robin":
-        return _sum([_turns(lanes, 1) for lanes in all_lanes.values()])
+        return _sum([_work_of_tasks(lanes, 1) for lanes in all_lanes.values()])
     if order.policy != "priority" or len(all_lanes) == 1:
         return _sum([lanes.part(_ALL) for lanes in all_lanes.values()])
     owners = {key[0] for key in all_lanes}
@@ -160,8 +160,10 @@ def work_before_task(
     """Return the work ahead of a waiting task."""
     own_lanes = all_lanes[order.lane_key(record)]
     if order.policy == "round_robin":
-        turn = 1 + round(_share(own_lanes, record) * own_lanes.size())
-        others = [_turns(lanes, turn) for lanes in all_lanes.values() if lanes is not own_lanes]
+        count = 1 + round(_share(own_lanes, record) * own_lanes.size())
+        others = [
+            _work_of_tasks(lanes, count) for lanes in all_lanes.values() if lanes is not own_lanes
+        ]
         return _sum([work_before_in_lanes(own_lanes, record), *others])
     if order.policy != "priority":
         before = record.batch.accepted_ns
@@ -212,7 +214,7 @@ def _at_most(lanes: Lanes, work_us: float) -> Backlog:
     return lanes.part(min(_ALL, work_us / total_us) if total_us > 0 else _ALL)
 
 
-def _turns(lanes: Lanes, count: int) -> Backlog:
+def _work_of_tasks(lanes: Lanes, count: int) -> Backlog:
     """Return the work of `count` tasks of a lane."""
     return lanes.part(min(_ALL, count / max(1, lanes.size())))
 

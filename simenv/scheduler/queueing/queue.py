@@ -14,7 +14,7 @@ from collections.abc import Collection, Iterable, Iterator
 from itertools import chain, islice, zip_longest
 
 from simenv.scheduler.core.types import WAITING, TaskRecord
-from simenv.scheduler.queueing.fairness import Turns
+from simenv.scheduler.queueing.fairness import FairShares
 from simenv.scheduler.queueing.lane_heads import LaneHeads
 from simenv.scheduler.queueing.lanes import (
     LONG_US,
@@ -49,7 +49,7 @@ class PoolQueue:
         self._plain = order == PRIORITY  # cached comparison: read often, nearly always True
         self._lanes: dict[LaneKey, Lanes] = {}  # round_robin: in order of turns
         self._heads = LaneHeads()  # first tasks of several lanes, for policy priority
-        self._turns = Turns()
+        self._fair_shares = FairShares()
         self.held_back: Collection[str] = ()  # owners who have reached their limit of slots
         self._dedicated: dict[int, Lanes] = {}  # by reservation
         self.count = 0  # live entries
@@ -67,9 +67,9 @@ class PoolQueue:
 
     def append(self, records: list[TaskRecord]) -> None:
         """Add newly accepted tasks of one message, in order."""
-        lanes, large_us, total_us = self._of(records[0]), 0.0, 0.0
+        lanes, large_us, total_us = self._lanes_of(records[0]), 0.0, 0.0
         if len(self._lanes) > 1 and not lanes.any():
-            self._arrives(records[0].batch.owner)
+            self._add_owner(records[0].batch.owner)
         suspects, short, long = lanes.suspects, lanes.short, lanes.long
         for record in records:
             cost_us = record.cost_us
@@ -89,15 +89,15 @@ class PoolQueue:
             batch = record.batch
             self._heads.changed.add((batch.owner, batch.terms.priority))
 
-    def _arrives(self, owner: str) -> None:
+    def _add_owner(self, owner: str) -> None:
         waiting = {key[0] for key, lanes in self._lanes.items() if lanes.any()}
         if owner not in waiting:
-            self._turns.arrives(owner, waiting)
+            self._fair_shares.add_owner(owner, waiting)
 
     def requeue_front(self, records: list[TaskRecord]) -> None:
         """Put the tasks of a lost worker at the front, in their old order."""
         for record in reversed(records):
-            lanes = self._of(record)
+            lanes = self._lanes_of(record)
             lanes.lane_of(record).appendleft(record)
             lanes.count_in(record.cost_us)
             self._changed(record)
@@ -116,8 +116,8 @@ class PoolQueue:
             lanes = self._dedicated.get(reservation)
             return None if lanes is None else lanes.head(allow_long)
         if len(self._lanes) == 1:
-            ((key, only),) = self._lanes.items()
-            head = None if key[0] in self.held_back else only.head(allow_long)
+            ((key, lanes),) = self._lanes.items()
+            head = None if key[0] in self.held_back else lanes.head(allow_long)
         else:
             head = self._first(allow_long)
         return self._or_dedicated(head, allow_long) if self._dedicated else head
@@ -136,9 +136,9 @@ class PoolQueue:
         """Return the next task of the shared lanes, if there are several lanes."""
         if self._plain:
             self._heads.refresh(self._lanes)
-            by_owner = self._heads.of_each(allow_long, self.held_back)
+            by_owner = self._heads.first_by_owner(allow_long, self.held_back)
             if len(by_owner) > 1:
-                return self._turns.choose(by_owner)
+                return self._fair_shares.choose(by_owner)
             return next(iter(by_owner.values()), None)
         heads, empty = list[TaskRecord](), []
         for key, lanes in self._lanes.items():
@@ -157,20 +157,20 @@ class PoolQueue:
     def pop(self, record: TaskRecord) -> None:
         """Remove the task that `head` returned. Its lane is searched, as it may no longer be a
         suspect."""
-        lanes = self._of(record)
-        _lane_led_by(lanes, record).popleft()
+        lanes = self._lanes_of(record)
+        _lane_with_head(lanes, record).popleft()
         self.count -= 1
         lanes.count_in(-record.cost_us)
         if len(self._lanes) > 1:
             self._changed(record)
-            self._turn(record, record.cost_us)
+            self._charge_turn(record, record.cost_us)
 
     def upcoming(self, reservation: int = 0, owner: str = "") -> tuple[Lane, int]:
         """Return the lane whose first task is the next one that is not long, and how many of its
         entries precede those of other lanes.
 
         The count is 0 if there is no such task. `owner`: owner of the chunk that is being built.
-        The caller reports to `took` the tasks that it takes.
+        The caller reports to `remove_taken` the tasks that it takes.
         """
         if reservation or len(self._lanes) <= 1 or not self._plain:
             record = self.head(False, reservation)
@@ -179,7 +179,7 @@ class PoolQueue:
             record = self._heads.short_of(owner)
         if record is None:
             return deque(), 0
-        lanes = self._of(record)
+        lanes = self._lanes_of(record)
         if lanes.suspects:
             return (lanes.suspects if lanes.suspects[0] is record else lanes.short), 1
         if reservation or len(self._lanes) <= 1:
@@ -192,10 +192,10 @@ class PoolQueue:
         if self.order.policy == "round_robin" or isinstance(lanes.short, SortedLane):
             return 1
         key = aged_priority if self._plain else self.order.sort_key
-        rivals = self._rivals(lanes, head)
-        if not rivals:
+        competitors = self._competing_heads(lanes, head)
+        if not competitors:
             return len(lanes.short)
-        min_key, count = min(map(key, rivals)), 0
+        min_key, count = min(map(key, competitors)), 0
         max_count = min(_MAX_RUN, len(lanes.short))
         if key(lanes.short[max_count - 1]) < min_key:  # the entries before it precede them too
             return max_count
@@ -205,12 +205,12 @@ class PoolQueue:
             count += 1
         return count
 
-    def _rivals(self, lanes: Lanes, head: TaskRecord) -> list[TaskRecord]:
+    def _competing_heads(self, lanes: Lanes, head: TaskRecord) -> list[TaskRecord]:
         """Return the tasks of other lanes that could precede later tasks of the lane with first
         task `head`."""
         if self._plain:  # owners take turns by chunk; an owner's tasks are ordered one by one
-            rival = self._heads.rival_of(head.batch.owner)
-            return [] if rival is None else [rival]
+            competitor = self._heads.competing_head(head.batch.owner)
+            return [] if competitor is None else [competitor]
         others = (
             other.head(False)
             for key, other in self._lanes.items()
@@ -218,20 +218,20 @@ class PoolQueue:
         )
         return [record for record in others if record is not None]
 
-    def took(self, last: TaskRecord, count: int, cost_us: float) -> None:
+    def remove_taken(self, last: TaskRecord, count: int, cost_us: float) -> None:
         """Count waiting tasks that were taken from a lane; `last` is one of them, `cost_us` their
         work."""
         if not count:
             return
         self.count -= count
-        self._of(last).small_us -= cost_us
+        self._lanes_of(last).small_us -= cost_us
         self._changed(last)
         if len(self._lanes) > 1:
-            self._turn(last, cost_us)
+            self._charge_turn(last, cost_us)
 
-    def _turn(self, record: TaskRecord, cost_us: float) -> None:
+    def _charge_turn(self, record: TaskRecord, cost_us: float) -> None:
         """Record that the lane of this task had its turn."""
-        self._turns.took(record.batch.owner, cost_us)
+        self._fair_shares.charge(record.batch.owner, cost_us)
         if self.order.policy == "round_robin":
             key = self.order.lane_key(record)
             lanes = self._lanes.pop(key, None)
@@ -241,15 +241,15 @@ class PoolQueue:
     def postpone(self, record: TaskRecord) -> None:
         """Set aside the task that `head` returned, because it would not end before the allocation
         does."""
-        lanes = self._of(record)
-        lanes.late.append(_lane_led_by(lanes, record).popleft())
+        lanes = self._lanes_of(record)
+        lanes.late.append(_lane_with_head(lanes, record).popleft())
         self._changed(record)
 
     def drop(self, record: TaskRecord) -> None:
         """Remove a waiting task that became final; its entry is skipped when it comes up."""
         self.count -= 1
         self._stale += 1
-        self._of(record).count_in(-record.cost_us)
+        self._lanes_of(record).count_in(-record.cost_us)
         self._changed(record)
         if self._stale > self.count + MAX_STALE:
             self._sweep()
@@ -304,7 +304,7 @@ class PoolQueue:
         self._heads = LaneHeads()
         self._dedicated = {number: Lanes(self.order) for number in reservations}
         for record in waiting:
-            lanes = self._of(record)
+            lanes = self._lanes_of(record)
             lanes.lane_of(record).append(record)
             lanes.count_in(record.cost_us)
 
@@ -328,11 +328,11 @@ class PoolQueue:
             rounds = chain.from_iterable(zip_longest(*tried))
             yield from (record for record in rounds if record is not None)
         elif self.order.policy == "priority":
-            of_each: dict[str, list[Iterator[TaskRecord]]] = {}
+            iterators: dict[str, list[Iterator[TaskRecord]]] = {}
             for key, lane in zip(self._lanes, tried, strict=True):
-                of_each.setdefault(key[0], []).append(lane)
-            yield from self._turns.merged(
-                {owner: heapq.merge(*each, key=aged_priority) for owner, each in of_each.items()}
+                iterators.setdefault(key[0], []).append(lane)
+            yield from self._fair_shares.merged(
+                {owner: heapq.merge(*each, key=aged_priority) for owner, each in iterators.items()}
             )
         else:
             yield from heapq.merge(*tried, key=self.order.sort_key)
@@ -340,13 +340,13 @@ class PoolQueue:
     @property
     def is_line(self) -> bool:
         """True if a new task of priority 0 certainly goes behind all others."""
-        alone = len(self._lanes) <= 1 and self.order.policy == "priority"
-        return self.order.policy == "fifo" or (alone and not any(key[1] for key in self._lanes))
+        is_single = len(self._lanes) <= 1 and self.order.policy == "priority"
+        return self.order.policy == "fifo" or (is_single and not any(key[1] for key in self._lanes))
 
     def is_late(self, record: TaskRecord) -> bool:
         """Return whether the task is set aside because it would not end before the allocation
         does."""
-        late = self._of(record).late
+        late = self._lanes_of(record).late
         return bool(late) and record in late
 
     def dedicated_to(self, record: TaskRecord) -> int:
@@ -361,13 +361,13 @@ class PoolQueue:
     def work_before(self, record: TaskRecord) -> Backlog:
         """Return an estimate of the work ahead of a waiting task, in constant time."""
         if self.dedicated_to(record):
-            return work_before_in_lanes(self._of(record), record)
+            return work_before_in_lanes(self._lanes_of(record), record)
         return work_before_task(self.order, self._lanes, record)
 
     def _all(self) -> list[Lanes]:
         return [*self._lanes.values(), *self._dedicated.values()]
 
-    def _of(self, record: TaskRecord) -> Lanes:
+    def _lanes_of(self, record: TaskRecord) -> Lanes:
         if self._dedicated:
             lanes = self._dedicated.get(record.batch.terms.reservation)
             if lanes is not None:
@@ -382,7 +382,7 @@ class PoolQueue:
         return lanes
 
 
-def _lane_led_by(lanes: Lanes, record: TaskRecord) -> Lane:
+def _lane_with_head(lanes: Lanes, record: TaskRecord) -> Lane:
     for lane in (lanes.suspects, lanes.short, lanes.long):
         if lane and lane[0] is record:
             return lane

@@ -20,21 +20,21 @@ from simenv.scheduler.reservations.policies import (
     DeviceTerms,
     PolicyVerdict,
     bound_of,
-    check_ask,
+    check_request,
 )
 from simenv.scheduler.reservations.reservation import Grant, ReservationEntry
 
 MAX_PER_OWNER = 1_000  # live reservations at a time
 MAX_LIVE = 4_096
-ASK_AGAIN_NS = 10**9  # if the waiting time is unknown
+RETRY_NS = 10**9  # if the waiting time is unknown
 
 Decided = tuple[Decision, Grant | None]
 
 
-def validate_request(ask: ReservationRequest) -> Decision | None:
+def validate_request(request: ReservationRequest) -> Decision | None:
     """Return None if the values of a request are valid, else its rejection."""
     try:
-        check_ask(ask)
+        check_request(request)
     except OptionError as error:
         return _rejected(AdmissionReason.INVALID_REQUEST, f"{error.message}; {error.hint}")
     return None
@@ -42,34 +42,34 @@ def validate_request(ask: ReservationRequest) -> Decision | None:
 
 def decide(
     ledger: ReservationLedger,
-    ask: ReservationRequest,
+    request: ReservationRequest,
     owner: str,
     wall_ns: int,
     veto: PolicyVerdict | None,
 ) -> Decided:
     """Return the decision on a valid request. `veto`: refusal by its device or its owner's
     limits."""
-    existing = ledger.asked_before(owner, ask.request_id, wall_ns)
+    existing = ledger.find_repeated(owner, request.request_id, wall_ns)
     if existing is not None:
-        return _repeated(existing, ask), None
-    terms = ledger.terms(ask.device)
-    cost = ledger.estimate(ask.device, terms, ask.workload)
+        return _repeated(existing, request), None
+    terms = ledger.terms(request.device)
+    cost = ledger.estimate(request.device, terms, request.workload)
     verdict = veto or _fixed_limits(ledger, cost, owner)
-    takes, span_ns, device = PolicyVerdict(), 0, ask.device
+    capacity, span_ns, device = PolicyVerdict(), 0, request.device
     if verdict is None:
-        verdicts = [(terms, policies.judge(cost, ask, terms, ledger.taken(device)))]
-        if ask.device:  # the terms of all devices together hold for each device
-            verdicts.append(_judge_all_devices(ledger, cost, ask, terms.unit_ns))
-        takes, span_ns = _combined(verdicts, cost, ask)
+        verdicts = [(terms, policies.evaluate(cost, request, terms, ledger.reserved(device)))]
+        if request.device:  # the terms of all devices together hold for each device
+            verdicts.append(_evaluate_all_devices(ledger, cost, request, terms.unit_ns))
+        capacity, span_ns = _combined(verdicts, cost, request)
         verdict = min((verdict for _, verdict in verdicts), key=_severity)
         device = device if verdict is verdicts[0][1] else ""
     if verdict.status == ACCEPTED:
         one_ns = terms.unit_ns
-        granted = (takes.credits, takes.rate, span_ns, bound_of(ask))
-        grant = Grant(ledger.next_id, owner, ask, wall_ns, one_ns, cost.total_ns, *granted)
-        return _decision(verdict, cost, takes, wall_ns, 0, grant), grant
+        granted = (capacity.credits, capacity.rate, span_ns, bound_of(request))
+        grant = Grant(ledger.next_id, owner, request, wall_ns, one_ns, cost.total_ns, *granted)
+        return _decision(verdict, cost, capacity, wall_ns, 0, grant), grant
     wait_ns = _until_free(ledger, device, verdict, wall_ns) if verdict.status == DELAYED else 0
-    return _decision(verdict, cost, takes, wall_ns, wait_ns, None), None
+    return _decision(verdict, cost, capacity, wall_ns, wait_ns, None), None
 
 
 def _fixed_limits(
@@ -89,45 +89,47 @@ def _fixed_limits(
     return None
 
 
-def _judge_all_devices(
-    ledger: ReservationLedger, cost: CostEstimate, ask: ReservationRequest, one_ns: int
+def _evaluate_all_devices(
+    ledger: ReservationLedger, cost: CostEstimate, request: ReservationRequest, one_ns: int
 ) -> tuple[DeviceTerms, PolicyVerdict]:
-    """Return the terms and the verdict of all devices together, judged in their unit.
+    """Return the terms and the verdict of all devices together, in their unit.
 
     The figures of the verdict are converted to units of `one_ns`, except `missing`.
     """
     terms = ledger.terms("")
-    theirs_ns = terms.unit_ns
-    estimate = CostEstimate(cost.total_ns, policies.units_of(cost.total_ns, theirs_ns))
-    verdicts = policies.judge(estimate, ask, terms, ledger.taken(""))
-    if theirs_ns == one_ns:
+    device_unit_ns = terms.unit_ns
+    estimate = CostEstimate(cost.total_ns, policies.units_of(cost.total_ns, device_unit_ns))
+    verdicts = policies.evaluate(estimate, request, terms, ledger.reserved(""))
+    if device_unit_ns == one_ns:
         return terms, verdicts
     return terms, msgspec.structs.replace(
         verdicts,
         credits=verdicts.credits and cost.units,
-        rate=verdicts.rate and _rate(cost, ask, policies.span_ns(terms)),
-        available=verdicts.available * theirs_ns // one_ns,
+        rate=verdicts.rate and _rate(cost, request, policies.span_ns(terms)),
+        available=verdicts.available * device_unit_ns // one_ns,
     )
 
 
 def _combined(
-    judged: list[tuple[DeviceTerms, PolicyVerdict]], cost: CostEstimate, ask: ReservationRequest
+    device_verdicts: list[tuple[DeviceTerms, PolicyVerdict]],
+    cost: CostEstimate,
+    request: ReservationRequest,
 ) -> tuple[PolicyVerdict, int]:
     """Return the capacity that would be taken of each device, and the time span of its rate in
     ns."""
-    verdicts = [verdict for _, verdict in judged]
+    verdicts = [verdict for _, verdict in device_verdicts]
     limits = [v.available for v in verdicts if v.credits or v.rate]
-    spans = [policies.span_ns(terms) for terms, verdict in judged if verdict.rate]
-    takes = PolicyVerdict(
+    spans = [policies.span_ns(terms) for terms, verdict in device_verdicts if verdict.rate]
+    capacity = PolicyVerdict(
         credits=max(v.credits for v in verdicts),
-        rate=_rate(cost, ask, max(spans)) if spans else 0,
+        rate=_rate(cost, request, max(spans)) if spans else 0,
         available=min(limits, default=0),
     )
-    return takes, max(spans, default=0)
+    return capacity, max(spans, default=0)
 
 
-def _rate(cost: CostEstimate, ask: ReservationRequest, span_ns: int) -> int:
-    return policies.rate_of(cost.units, span_ns, policies.budget_ns(ask))
+def _rate(cost: CostEstimate, request: ReservationRequest, span_ns: int) -> int:
+    return policies.rate_of(cost.units, span_ns, policies.budget_ns(request))
 
 
 def _severity(verdict: PolicyVerdict) -> int:
@@ -142,7 +144,7 @@ def _until_free(
     scale = policies.scale(ledger.terms(device))
     missing = verdict.missing
     if not missing:
-        return verdict.wait_ns or ASK_AGAIN_NS
+        return verdict.wait_ns or RETRY_NS
     estimate = [
         reservation
         for reservation in ledger.live.values()
@@ -151,28 +153,28 @@ def _until_free(
     for reservation in sorted(
         estimate or ledger.live.values(), key=lambda reservation: reservation.expires_ns
     ):
-        of_credit, of_rate = reservation.taken(device, scale)
+        credit, rate = reservation.reserved(device, scale)
         freed = {
-            AdmissionReason.INSUFFICIENT_CREDITS: of_credit,
-            AdmissionReason.INSUFFICIENT_RATE: of_rate,
+            AdmissionReason.INSUFFICIENT_CREDITS: credit,
+            AdmissionReason.INSUFFICIENT_RATE: rate,
         }
         missing -= freed.get(AdmissionReason(verdict.code), 1)
         if missing <= 0:
             return max(1, reservation.expires_ns - wall_ns)
-    return ASK_AGAIN_NS
+    return RETRY_NS
 
 
-def _repeated(reservation: ReservationEntry, ask: ReservationRequest) -> Decision:
+def _repeated(reservation: ReservationEntry, request: ReservationRequest) -> Decision:
     """Return the answer to a request that a live reservation was made for."""
     grant = reservation.grant
-    if grant.ask != ask:
+    if grant.ask != request:
         message = (
-            f"reservation {grant.id} was made for request {ask.request_id!r} with other values"
+            f"reservation {grant.id} was made for request {request.request_id!r} with other values"
         )
         return _rejected(AdmissionReason.EXISTS, message)
     cost = CostEstimate(grant.total_ns, policies.units_of(grant.total_ns, grant.one_ns))
-    takes = PolicyVerdict(credits=grant.credits, rate=grant.rate)
-    return _decision(PolicyVerdict(), cost, takes, grant.created_ns, 0, grant)
+    capacity = PolicyVerdict(credits=grant.credits, rate=grant.rate)
+    return _decision(PolicyVerdict(), cost, capacity, grant.created_ns, 0, grant)
 
 
 def _rejected(code: AdmissionReason, message: str) -> Decision:
@@ -182,7 +184,7 @@ def _rejected(code: AdmissionReason, message: str) -> Decision:
 def _decision(
     verdict: PolicyVerdict,
     cost: CostEstimate,
-    takes: PolicyVerdict,
+    capacity: PolicyVerdict,
     wall_ns: int,
     wait_ns: int,
     grant: Grant | None,
@@ -195,9 +197,9 @@ def _decision(
         message=verdict.message or "accepted",
         reservation=grant.id if grant is not None else 0,
         units=min(cost.units, MOST),
-        credits_required=min(max(verdict.credits, takes.credits), MOST),
-        rate_required=min(max(verdict.rate, takes.rate), MOST),
-        capacity_available=verdict.available if grant is None else takes.available,
+        credits_required=min(max(verdict.credits, capacity.credits), MOST),
+        rate_required=min(max(verdict.rate, capacity.rate), MOST),
+        capacity_available=verdict.available if grant is None else capacity.available,
         estimated_total_ns=min(cost.total_ns, MOST),
         estimated_start_ns=begin_ns,
         estimated_finish_ns=min(begin_ns + cost.total_ns, 2 * MOST),

@@ -53,10 +53,10 @@ class DeviceTimes:
             return None if info is None else hardware_ns(info, work)
         card = engine_of(pool)
         ranks = ranks_used(min(work.qubits, MAX_MODEL_QUBITS), pool.ranks)
-        ask = CostQuery(shots=work.shots, ranks=ranks)
+        query = CostQuery(shots=work.shots, ranks=ranks)
         profile = profile_of(work)
         factor = self._estimator.factor(card.name, pool.ranks, profile.num_qubits)
-        return work.count * max(1, math.ceil(card.costs.seconds(profile, ask, 1) * factor * 1e9))
+        return work.count * max(1, math.ceil(card.costs.seconds(profile, query, 1) * factor * 1e9))
 
     def task_ns(self, route: Route, spec: TaskSpec, work: Workload) -> int | None:
         """Return the time in ns of a task whose program has been routed. `work`: its sizes."""

@@ -42,13 +42,13 @@ class StoredReservations(msgspec.Struct, frozen=True):
 
 
 class Changes(msgspec.Struct):
-    """Changes that are not stored yet. `asked`: a client waits until they are stored."""
+    """Changes that are not stored yet. `urgent`: a client waits until they are stored."""
 
     reservations: dict[int, None] = msgspec.field(default_factory=dict)
     forgotten: list[int] = msgspec.field(default_factory=list)
     devices: dict[str, None] = msgspec.field(default_factory=dict)
     units: dict[int, tuple[int, int] | None] = msgspec.field(default_factory=dict)
-    asked: bool = False
+    urgent: bool = False
 
     def __bool__(self) -> bool:
         return bool(self.reservations or self.forgotten or self.devices or self.units)
@@ -148,27 +148,27 @@ class ReservationLedger:
 
     def _set(self, device: str, terms: DeviceTerms) -> bool:
         policy = terms.policy
-        taken = self._taken(device, policies.scale(terms))
-        for name, reserved, capacity in (
-            ("credit", taken.credits, policies.credit_capacity),
-            ("rate", taken.rate, policies.rate_capacity),
+        reserved = self._reserved(device, policies.scale(terms))
+        for name, amount, capacity in (
+            ("credit", reserved.credits, policies.credit_capacity),
+            ("rate", reserved.rate, policies.rate_capacity),
         ):
-            if policy.name == name and reserved > capacity(terms):
+            if policy.name == name and amount > capacity(terms):
                 raise InsufficientError(
-                    f"live reservations have {reserved} units of {name}; there would be "
+                    f"live reservations have {amount} units of {name}; there would be "
                     f"{capacity(terms)}",
                     hint="release them first, or wait until they expire",
                 )
         self.devices[device] = terms
         self.changes.devices[device] = None
-        self.changes.asked = True
+        self.changes.urgent = True
         return True
 
-    def taken(self, device: str) -> ReservedCapacity:
+    def reserved(self, device: str) -> ReservedCapacity:
         """Return the capacity that reservations have of a device; of all devices for ""."""
-        return self._taken(device, policies.scale(self.terms(device)))
+        return self._reserved(device, policies.scale(self.terms(device)))
 
-    def _taken(self, device: str, scale: UnitScale) -> ReservedCapacity:
+    def _reserved(self, device: str, scale: UnitScale) -> ReservedCapacity:
         """Return the reserved capacity in this scale.
 
         Reservations of the device itself count in the units of their grant.
@@ -179,7 +179,7 @@ class ReservationLedger:
             if device in ("", reservation.grant.ask.device)
             and (reservation.holds or not reservation.is_over)
         ]
-        parts = [reservation.taken(device, scale) for reservation in reservations]
+        parts = [reservation.reserved(device, scale) for reservation in reservations]
         live = sum(not reservation.is_over for reservation in reservations)
         return ReservedCapacity(
             sum(part[0] for part in parts), sum(part[1] for part in parts), live
@@ -189,12 +189,12 @@ class ReservationLedger:
 
     def add(self, grant: Grant, wall_ns: int) -> None:
         """Add a granted reservation."""
-        ask = grant.ask
-        ttl_ns = ask.ttl_ns or self.terms(ask.device).profile.default_ttl_ns
+        request = grant.ask
+        ttl_ns = request.ttl_ns or self.terms(request.device).profile.default_ttl_ns
         self.restore(grant, Progress(ReservationState.ACTIVE, wall_ns + ttl_ns))
-        self._changed(grant.id, asked=True)
+        self._changed(grant.id, urgent=True)
 
-    def asked_before(self, owner: str, request_id: str, wall_ns: int) -> ReservationEntry | None:
+    def find_repeated(self, owner: str, request_id: str, wall_ns: int) -> ReservationEntry | None:
         """Return the live reservation made for this request of its owner; None if there is none.
 
         An expired reservation does not count, even if it is not closed yet.
@@ -237,14 +237,14 @@ class ReservationLedger:
             raise OptionError(f"ttl_ns = {ttl_ns}", hint=f"0 to {MAX_TTL_NS} ns")
         reservation.expires_ns = wall_ns + ttl_ns
         self._next_ns = min(self._next_ns, reservation.expires_ns)
-        self._changed(number, asked=True)
+        self._changed(number, urgent=True)
         return reservation
 
     def default_ttl_ns(self, reservation: ReservationEntry) -> int:
         """Return the duration of a renewal that names none: the original duration of the
         reservation."""
-        ask = reservation.grant.ask
-        return ask.ttl_ns or self.terms(ask.device).profile.default_ttl_ns
+        request = reservation.grant.ask
+        return request.ttl_ns or self.terms(request.device).profile.default_ttl_ns
 
     def _check_live(self, reservation: ReservationEntry, wall_ns: int) -> None:
         if reservation.is_over or wall_ns >= reservation.expires_ns:
@@ -264,7 +264,7 @@ class ReservationLedger:
         if self._requests.get(request) == reservation.grant.id:
             del self._requests[request]
         self._next_ns = min(self._next_ns, wall_ns + RETAINED_NS)
-        self._changed(reservation.grant.id, asked=True)
+        self._changed(reservation.grant.id, urgent=True)
 
     # --- expiry ---------------------------------------------------------------------------------
 
@@ -277,10 +277,10 @@ class ReservationLedger:
         ]
         over = [o for o in self.all.values() if o.is_over and not (o.holds or o.parked)]
         excess = len(over) - MAX_OVER
-        for place, reservation in enumerate(
+        for position, reservation in enumerate(
             sorted(over, key=lambda reservation: reservation.over_ns)
         ):
-            if place < excess or wall_ns >= reservation.over_ns + RETAINED_NS:
+            if position < excess or wall_ns >= reservation.over_ns + RETAINED_NS:
                 del self.all[reservation.grant.id]
                 self.changes.reservations.pop(reservation.grant.id, None)
                 self.changes.forgotten.append(reservation.grant.id)
@@ -312,7 +312,7 @@ class ReservationLedger:
         if reservation.is_over and not (reservation.holds or reservation.parked):
             self._next_ns = min(self._next_ns, reservation.over_ns + RETAINED_NS)
 
-    def took(self, task: int, reservation: ReservationEntry, units: int) -> None:
+    def record_units(self, task: int, reservation: ReservationEntry, units: int) -> None:
         """Record that a task holds units, or is parked."""
         self.by_task[task] = reservation
         if reservation.is_over and reservation.parked:
@@ -341,7 +341,7 @@ class ReservationLedger:
             number for number, reservation in self.live.items() if reservation.parked
         )
 
-    def of(self, scope: str) -> Iterator[ReservationEntry]:
+    def visible_to(self, scope: str) -> Iterator[ReservationEntry]:
         """Return an iterator over the reservations that a scope may see, oldest first."""
         return (
             reservation
@@ -354,9 +354,9 @@ class ReservationLedger:
         changes, self.changes = self.changes, Changes()
         return changes
 
-    def _changed(self, number: int, asked: bool = False) -> None:
+    def _changed(self, number: int, urgent: bool = False) -> None:
         self.changes.reservations[number] = None
-        self.changes.asked = self.changes.asked or asked
+        self.changes.urgent = self.changes.urgent or urgent
 
 
 _DEFAULT = DeviceTerms()

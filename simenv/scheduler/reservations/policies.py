@@ -26,10 +26,10 @@ from simenv.model.bounds import check_printable
 BOUND_NS = 100_000_000  # default bound of reservations with workers
 
 
-def bound_of(ask: ReservationRequest) -> int:
+def bound_of(request: ReservationRequest) -> int:
     """Return the time within which tasks start while fewer of them run than the reservation has
     workers."""
-    return ask.bound_ns or (BOUND_NS if ask.workers else 0)
+    return request.bound_ns or (BOUND_NS if request.workers else 0)
 
 
 ACCEPTED, DELAYED, REJECTED = "accepted", "delayed", "rejected"
@@ -93,15 +93,15 @@ def circuits_ns(work: Workload, profile: DeviceProfile) -> int:
 
     Gates and measurements count for each shot; transfer, compilation and overheads once a circuit.
     """
-    ones, twos, measured = work.gates_1q, work.gates_2q, work.measurements
+    gates_1q, gates_2q, measured = work.gates_1q, work.gates_2q, work.measurements
     shot_ns = (
-        ones * profile.one_q_gate_ns
-        + twos * profile.two_q_gate_ns
+        gates_1q * profile.one_q_gate_ns
+        + gates_2q * profile.two_q_gate_ns
         + measured * profile.measurement_ns
     )
     transfer_ns = (
-        ones * profile.one_q_transfer_ns
-        + twos * profile.two_q_transfer_ns
+        gates_1q * profile.one_q_transfer_ns
+        + gates_2q * profile.two_q_transfer_ns
         + measured * profile.measurement_transfer_ns
     )
     overhead_ns = profile.compile_ns + profile.control_overhead_ns + profile.provider_overhead_ns
@@ -142,10 +142,14 @@ def scale(terms: DeviceTerms) -> UnitScale:
     return UnitScale(terms.unit_ns, span_ns(terms))
 
 
-def budget_ns(ask: ReservationRequest) -> int:
+def budget_ns(request: ReservationRequest) -> int:
     """Return the time in ns for quantum work within the requested walltime; 0: none was
     requested."""
-    return ask.walltime_ns - ask.classical_ns - ask.overhead_ns if ask.walltime_ns else 0
+    return (
+        request.walltime_ns - request.classical_ns - request.overhead_ns
+        if request.walltime_ns
+        else 0
+    )
 
 
 def rate_of(units: int, time_span_ns: int, budget: int) -> int:
@@ -154,81 +158,84 @@ def rate_of(units: int, time_span_ns: int, budget: int) -> int:
 
 
 def unlimited(
-    _cost: CostEstimate, _ask: ReservationRequest, _of: DeviceTerms, _taken: ReservedCapacity
+    _cost: CostEstimate,
+    _request: ReservationRequest,
+    _terms: DeviceTerms,
+    _reserved: ReservedCapacity,
 ) -> PolicyVerdict:
     """Policy `unlimited`: accept every request."""
     return PolicyVerdict()
 
 
 def credit(
-    cost: CostEstimate, _ask: ReservationRequest, terms: DeviceTerms, taken: ReservedCapacity
+    cost: CostEstimate, _request: ReservationRequest, terms: DeviceTerms, reserved: ReservedCapacity
 ) -> PolicyVerdict:
     """Policy `credit`: take as many credits as units from a fixed number."""
     total = credit_capacity(terms)
     return _measured(
-        cost.units, total, taken.credits, "credits", AdmissionReason.INSUFFICIENT_CREDITS
+        cost.units, total, reserved.credits, "credits", AdmissionReason.INSUFFICIENT_CREDITS
     )
 
 
 def rate(
-    cost: CostEstimate, ask: ReservationRequest, terms: DeviceTerms, taken: ReservedCapacity
+    cost: CostEstimate, request: ReservationRequest, terms: DeviceTerms, reserved: ReservedCapacity
 ) -> PolicyVerdict:
     """Policy `rate`: take units of each time span, so that all are done within the walltime."""
-    budget = budget_ns(ask)
+    budget = budget_ns(request)
     total = rate_capacity(terms)
     if budget <= 0:
         message = (
-            f"a walltime of {ask.walltime_ns} ns leaves no time for quantum work; a device with "
-            "a rate needs walltime_ns above classical_ns + overhead_ns"
+            f"a walltime of {request.walltime_ns} ns leaves no time for quantum work; a device "
+            "with a rate needs walltime_ns above classical_ns + overhead_ns"
         )
-        available = max(0, total - taken.rate)
+        available = max(0, total - reserved.rate)
         return PolicyVerdict(
             REJECTED, AdmissionReason.WALLTIME_INFEASIBLE, message, available=available
         )
     needed = rate_of(cost.units, span_ns(terms), budget)
     return _measured(
-        needed, total, taken.rate, "units a time span", AdmissionReason.INSUFFICIENT_RATE
+        needed, total, reserved.rate, "units a time span", AdmissionReason.INSUFFICIENT_RATE
     )
 
 
 def _measured(
-    needed: int, total: int, taken: int, what: str, short: AdmissionReason
+    needed: int, total: int, reserved: int, figure: str, short: AdmissionReason
 ) -> PolicyVerdict:
     """Return the verdict on a need of a limited capacity."""
-    free = max(0, total - taken)
-    takes = (needed, 0) if short is AdmissionReason.INSUFFICIENT_CREDITS else (0, needed)
+    free = max(0, total - reserved)
+    amounts = (needed, 0) if short is AdmissionReason.INSUFFICIENT_CREDITS else (0, needed)
     if needed > total:
-        message = f"{needed} {what} are needed; the device has {total} in all"
-        return PolicyVerdict(REJECTED, AdmissionReason.TOO_LARGE, message, *takes, free)
+        message = f"{needed} {figure} are needed; the device has {total} in all"
+        return PolicyVerdict(REJECTED, AdmissionReason.TOO_LARGE, message, *amounts, free)
     if needed > free:
-        message = f"{needed} {what} are needed, {free} of {total} are free"
-        return PolicyVerdict(DELAYED, short, message, *takes, free, needed - free)
-    return PolicyVerdict(ACCEPTED, AdmissionReason.ACCEPTED, "", *takes, free)
+        message = f"{needed} {figure} are needed, {free} of {total} are free"
+        return PolicyVerdict(DELAYED, short, message, *amounts, free, needed - free)
+    return PolicyVerdict(ACCEPTED, AdmissionReason.ACCEPTED, "", *amounts, free)
 
 
 Policy = Callable[[CostEstimate, ReservationRequest, DeviceTerms, ReservedCapacity], PolicyVerdict]
 POLICIES: dict[str, Policy] = {"unlimited": unlimited, "credit": credit, "rate": rate}
 
 
-def judge(
-    cost: CostEstimate, ask: ReservationRequest, terms: DeviceTerms, taken: ReservedCapacity
+def evaluate(
+    cost: CostEstimate, request: ReservationRequest, terms: DeviceTerms, reserved: ReservedCapacity
 ) -> PolicyVerdict:
     """Return the verdict of one device on one valid request."""
-    profile, work = terms.profile, ask.workload
-    for what, asked, maximum in (
+    profile, work = terms.profile, request.workload
+    for figure, requested, maximum in (
         ("qubits", work.qubits, profile.max_qubits),
         ("shots", work.shots, profile.max_shots),
     ):
-        if maximum and asked > maximum:
-            message = f"{asked} {what} are asked for; the device has at most {maximum}"
+        if maximum and requested > maximum:
+            message = f"{requested} {figure} are asked for; the device has at most {maximum}"
             return PolicyVerdict(REJECTED, AdmissionReason.TOO_LARGE, message)
-    if ask.walltime_ns and budget_ns(ask) <= 0:
-        message = f"classical_ns + overhead_ns take all of the walltime of {ask.walltime_ns} ns"
+    if request.walltime_ns and budget_ns(request) <= 0:
+        message = f"classical_ns + overhead_ns take all of the walltime of {request.walltime_ns} ns"
         return PolicyVerdict(REJECTED, AdmissionReason.WALLTIME_INFEASIBLE, message)
-    if profile.concurrent_jobs and taken.reservations >= profile.concurrent_jobs:
-        message = f"the device has {taken.reservations} reservations, which is its maximum"
+    if profile.concurrent_jobs and reserved.reservations >= profile.concurrent_jobs:
+        message = f"the device has {reserved.reservations} reservations, which is its maximum"
         return PolicyVerdict(DELAYED, AdmissionReason.OVER_LIMIT, message, missing=1)
-    return POLICIES[terms.policy.name](cost, ask, terms, taken)
+    return POLICIES[terms.policy.name](cost, request, terms, reserved)
 
 
 MOST = 2**62  # bound of any figure, given or derived
@@ -246,18 +253,18 @@ def check_profile(device: str, profile: DeviceProfile) -> None:
     for name in profile.__struct_fields__:
         value = getattr(profile, name)
         if isinstance(value, int):
-            _whole(f"{_of(device)}: {name}", value)
-    _short(f"{_of(device)}: external_device_id", profile.external_device_id)
+            _check_figure(f"{_device_label(device)}: {name}", value)
+    _check_text(f"{_device_label(device)}: external_device_id", profile.external_device_id)
     if profile.default_ttl_ns < 1 or profile.default_ttl_ns > MAX_TTL_NS:
         raise OptionError(
-            f"{_of(device)}: default_ttl_ns = {profile.default_ttl_ns}",
+            f"{_device_label(device)}: default_ttl_ns = {profile.default_ttl_ns}",
             hint=f"1 to {MAX_TTL_NS} ns",
         )
-    _check_workload(f"{_of(device)}: baseline", profile.baseline)
+    _check_workload(f"{_device_label(device)}: baseline", profile.baseline)
     one_ns = unit_ns(profile)
     if not 0 < one_ns <= MOST:
         raise OptionError(
-            f"{_of(device)}: its baseline circuit would take {one_ns} ns",
+            f"{_device_label(device)}: its baseline circuit would take {one_ns} ns",
             hint=f"times and counts that give 1 to {MOST} ns",
         )
 
@@ -266,27 +273,27 @@ def check_policy(device: str, policy: AdmissionPolicy, profile: DeviceProfile) -
     """Raise OptionError if the policy is unknown, or its capacity or time span is not set."""
     if policy.name not in POLICIES:
         raise OptionError(
-            f"{_of(device)}: admission policy {policy.name[:64]!r} is not known",
+            f"{_device_label(device)}: admission policy {policy.name[:64]!r} is not known",
             hint=f"one of: {', '.join(POLICIES)}",
         )
     values = ("total_credits", "device_rate", "time_span_ns")
     for name in values:
-        _whole(f"{_of(device)}: {name}", getattr(policy, name))
-    goes = {"credit": values[:1], "rate": values[1:], "unlimited": ()}[policy.name]
+        _check_figure(f"{_device_label(device)}: {name}", getattr(policy, name))
+    allowed = {"credit": values[:1], "rate": values[1:], "unlimited": ()}[policy.name]
     for name in values:
-        if getattr(policy, name) and name not in goes:
+        if getattr(policy, name) and name not in allowed:
             raise OptionError(
-                f"{_of(device)}: {name} = {getattr(policy, name)} does not go with the policy "
-                f"{policy.name}",
-                hint=f"it takes {' and '.join(goes) or 'no figures'}",
+                f"{_device_label(device)}: {name} = {getattr(policy, name)} does not go with the "
+                f"policy {policy.name}",
+                hint=f"it takes {' and '.join(allowed) or 'no figures'}",
             )
     terms = DeviceTerms(profile, policy=policy)
     if policy.name == "credit" and credit_capacity(terms) < 1:
-        message = f"{_of(device)}: no credits are set"
+        message = f"{_device_label(device)}: no credits are set"
         raise OptionError(message, hint="total_credits above 0, here or in the profile")
     if policy.name == "rate" and (rate_capacity(terms) < 1 or span_ns(terms) < 1):
         raise OptionError(
-            f"{_of(device)}: a rate needs units and a time",
+            f"{_device_label(device)}: a rate needs units and a time",
             hint="device_rate and time_span_ns above 0, here or in the profile",
         )
 
@@ -296,48 +303,48 @@ def with_baseline(profile: DeviceProfile, baseline: Workload) -> DeviceProfile:
     return msgspec.structs.replace(profile, baseline=baseline)
 
 
-def check_ask(ask: ReservationRequest) -> None:
+def check_request(request: ReservationRequest) -> None:
     """Raise OptionError for a value that is invalid for every device."""
     for name in ("request_id", "device", "scope", "user", "job"):
-        _short(name, getattr(ask, name))
-    if ask.workload_kind not in KINDS:
+        _check_text(name, getattr(request, name))
+    if request.workload_kind not in KINDS:
         raise OptionError(
-            f"workload_kind {ask.workload_kind[:64]!r} is not known", hint="quantum or hybrid"
+            f"workload_kind {request.workload_kind[:64]!r} is not known", hint="quantum or hybrid"
         )
     for name in ("ttl_ns", "walltime_ns", "classical_ns", "overhead_ns", "bound_ns"):
-        value = getattr(ask, name)
+        value = getattr(request, name)
         if not 0 <= value <= MAX_TTL_NS:
             raise OptionError(f"{name} = {value}", hint=f"0 to {MAX_TTL_NS} ns")
-    if not 0 <= ask.workers <= MAX_KEPT_WORKERS:
-        raise OptionError(f"workers = {ask.workers}", hint=f"0 to {MAX_KEPT_WORKERS}")
-    _check_workload("workload", ask.workload)
-    size = sum(len(key.encode()) + len(value.encode()) for key, value in ask.metadata)
-    if len(ask.metadata) > MAX_METADATA or size > MAX_METADATA_BYTES:
+    if not 0 <= request.workers <= MAX_KEPT_WORKERS:
+        raise OptionError(f"workers = {request.workers}", hint=f"0 to {MAX_KEPT_WORKERS}")
+    _check_workload("workload", request.workload)
+    size = sum(len(key.encode()) + len(value.encode()) for key, value in request.metadata)
+    if len(request.metadata) > MAX_METADATA or size > MAX_METADATA_BYTES:
         raise OptionError(
-            f"{len(ask.metadata)} entries of metadata with {size} bytes",
+            f"{len(request.metadata)} entries of metadata with {size} bytes",
             hint=f"at most {MAX_METADATA} with {MAX_METADATA_BYTES}",
         )
 
 
-def _check_workload(what: str, work: Workload) -> None:
+def _check_workload(label: str, work: Workload) -> None:
     if not 1 <= work.count <= MOST:
-        raise OptionError(f"{what}: count = {work.count}", hint=f"1 to {MOST}")
+        raise OptionError(f"{label}: count = {work.count}", hint=f"1 to {MOST}")
     for name in BASELINE_FIELDS:
-        _whole(f"{what}: {name}", getattr(work, name))
+        _check_figure(f"{label}: {name}", getattr(work, name))
 
 
-def _whole(what: str, value: int) -> None:
+def _check_figure(label: str, value: int) -> None:
     if not 0 <= value <= MOST:
-        raise OptionError(f"{what} = {value}", hint=f"0 to {MOST}")
+        raise OptionError(f"{label} = {value}", hint=f"0 to {MOST}")
 
 
-def _short(what: str, text: str) -> None:
+def _check_text(label: str, text: str) -> None:
     if len(text) > MAX_NAME_CHARS:
         raise OptionError(
-            f"{what} has {len(text)} characters", hint=f"at most {MAX_NAME_CHARS} of them"
+            f"{label} has {len(text)} characters", hint=f"at most {MAX_NAME_CHARS} of them"
         )
-    check_printable(what, text)
+    check_printable(label, text)
 
 
-def _of(device: str) -> str:
+def _device_label(device: str) -> str:
     return f"device {device[:64]!r}" if device else "the environment"

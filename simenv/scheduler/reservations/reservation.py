@@ -179,10 +179,10 @@ class ReservationEntry:
         At most `max_count` tasks are checked.
         """
         ready: list[TaskRecord] = []
-        hopeless: list[TaskRecord] = []
+        infeasible: list[TaskRecord] = []
         for number, (record, units) in itertools.islice(self.parked.items(), max_count):
             if self.can_never_fit(units) is not None:
-                hopeless.append(record)  # it leaves `parked` when it is ended
+                infeasible.append(record)  # it leaves `parked` when it is ended
                 continue
             if 0 <= self.units < self.spent + self.held + units:
                 break
@@ -192,7 +192,7 @@ class ReservationEntry:
         for record in ready:
             del self.parked[record.number]
             self.parked_in[record.route.pool] -= 1
-        return ready, hopeless
+        return ready, infeasible
 
     def park_for_cancellation(self, waiting: list[TaskRecord]) -> None:
         """Park tasks of a closed reservation that hold units and have not started, to be ended."""
@@ -210,7 +210,7 @@ class ReservationEntry:
 
     # --- figures ------------------------------------------------------------------------------
 
-    def taken(self, device: str, scale: UnitScale) -> tuple[int, int]:
+    def reserved(self, device: str, scale: UnitScale) -> tuple[int, int]:
         """Return the credits and the rate that it has of a device with that scale.
 
         Once the reservation is over, only the units of tasks that still run count. For its own
@@ -225,8 +225,8 @@ class ReservationEntry:
         units = units_of(total_ns, one_ns)
         return units if grant.credits else 0, self._rate(units, scale.span_ns)
 
-    def shown(self, units: int, device: str, scale: UnitScale) -> HeldCapacity:
-        """Return a number of its units as capacity of a device; see `taken`."""
+    def held_capacity(self, units: int, device: str, scale: UnitScale) -> HeldCapacity:
+        """Return a number of its units as capacity of a device; see `reserved`."""
         device_units = units and units_of(units * self.grant.one_ns, self._unit_ns(device, scale))
         return HeldCapacity(
             device_units,
@@ -246,17 +246,17 @@ class ReservationEntry:
     def info(self, running: int, kept: int = 0) -> ReservationInfo:
         """Return the reservation as clients see it; `running`: tasks with a worker, `kept`:
         dedicated workers."""
-        grant, ask = self.grant, self.grant.ask
+        grant, request = self.grant, self.grant.ask
         consumed = self.spent + self.held
         return ReservationInfo(
             id=grant.id,
-            request_id=ask.request_id,
-            device=ask.device,
-            scope=ask.scope,
+            request_id=request.request_id,
+            device=request.device,
+            scope=request.scope,
             owner=grant.owner,
-            user=ask.user,
-            job=ask.job,
-            workload_kind=ask.workload_kind,
+            user=request.user,
+            job=request.job,
+            workload_kind=request.workload_kind,
             state=self.state,
             created_ns=grant.created_ns,
             expires_ns=self.expires_ns,
@@ -265,21 +265,21 @@ class ReservationEntry:
             credits_held=self.held if grant.credits else 0,
             rate_reserved=grant.rate,
             rate_consumed=self._rate(consumed, grant.span_ns),
-            quantum_budget_ns=max(0, budget_ns(ask)),
+            quantum_budget_ns=max(0, budget_ns(request)),
             estimated_total_ns=grant.total_ns,
             actual_total_ns=self.actual_ns,
-            workers=ask.workers,
+            workers=request.workers,
             workers_kept=kept,
             bound_ns=grant.bound_ns,
             parked=len(self.parked),
             waiting=len(self.holds) - running,
             running=running,
-            metadata=ask.metadata,
+            metadata=request.metadata,
         )
 
 
 def units_for(
-    under: ReservationEntry,
+    reservation: ReservationEntry,
     work: Workload,
     terms: DeviceTerms,
     modelled_ns: int | None = None,
@@ -298,4 +298,4 @@ def units_for(
     total_ns = circuits_ns(work, profile) if modelled_ns is None else modelled_ns
     if total_ns > MOST:
         return 0, f"it would take {total_ns} ns; the most is {MOST}"
-    return units_of(total_ns, under.grant.one_ns), ""
+    return units_of(total_ns, reservation.grant.one_ns), ""

@@ -50,7 +50,7 @@ def _against_auto(card: EngineCard, profile: Profile) -> str:
     return "" if card.auto_objection is None else card.auto_objection(profile)
 
 
-def _why(card: EngineCard, profile: Profile, total_qubits: int) -> str:
+def _preference_reason(card: EngineCard, profile: Profile, total_qubits: int) -> str:
     """Return why `auto` chooses this engine; `total_qubits`: width before the program's
     reduction."""
     width = f"{profile.num_qubits} qubits"
@@ -73,7 +73,7 @@ def candidate(
     snapshot: RoutingSnapshot = EMPTY_SNAPSHOT,
 ) -> EngineCandidate:
     """Return the route on one engine, or the objection to it."""
-    fit, reason = judged(card, candidates, profile, terms, limits, chosen_by, snapshot)
+    fit, reason = check_candidates(card, candidates, profile, terms, limits, chosen_by, snapshot)
     if not isinstance(fit, RankFit):
         return EngineCandidate(card.name, None, fit, _short(card, fit))
     profile = card.effective_profile(profile, terms.outputs)
@@ -82,7 +82,7 @@ def candidate(
     )
 
 
-def judged(
+def check_candidates(
     card: EngineCard,
     candidates: tuple[PoolSpec, ...],
     profile: Profile,
@@ -109,7 +109,11 @@ def judged(
     if error is not None or fit is None:
         assert error is not None
         return error, ""
-    reason = _why(card, profile, total_qubits) if chosen_by == AUTO else f"asked for {card.name}"
+    reason = (
+        _preference_reason(card, profile, total_qubits)
+        if chosen_by == AUTO
+        else f"asked for {card.name}"
+    )
     if card.is_device:
         reason = f"asked for {describe_pool(fit.pool, snapshot)}"
     if fit.text:
@@ -197,7 +201,7 @@ def placed_route(
     """The route with these times on one slot."""
     noise = profile.noise
     narrow = profile.num_qubits <= catalog.SMALL_QUBITS
-    alone = narrow or not card.threads or fit.ranks > 1
+    is_single_slot = narrow or not card.threads or fit.ranks > 1
     return Route(
         engine=card.name,
         reason=reason,

@@ -21,6 +21,7 @@ from simenv.scheduler.routing.candidates import (
     AUTO,
     EngineCandidate,
     candidate,
+    check_candidates,
     describe_pool,
     judged,
     placed_route,
@@ -128,7 +129,7 @@ def _noisy_route(
     return placed_route(card, fit, effective, limits, f"{reason}; {times}", evolve_us)
 
 
-_Asked = tuple[str, tuple[str, ...], tuple[tuple[str, float], ...], int, str]
+_RequestKey = tuple[str, tuple[str, ...], tuple[tuple[str, float], ...], int, str]
 
 
 @functools.lru_cache(maxsize=4096)
@@ -144,7 +145,7 @@ def _runnable(
     )
     _check_options(terms)
     results = (
-        (card, judged(card, _pools(terms, pools), shape, terms, limits, AUTO))
+        (card, check_candidates(card, _pools(terms, pools), shape, terms, limits, AUTO))
         for card in _automatic_cards(shape, terms, _pools(terms, pools))
     )
     shots = 0 if shape.noise is None else shape.noise.shots

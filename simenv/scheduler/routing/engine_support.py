@@ -72,9 +72,9 @@ def expected_truncation(card: EngineCard, profile: Profile, terms: TaskOptions) 
         card.value(settings, name) for name in ("bond", "cutoff", "tolerance")
     )
     tried = profile.trial is not None and profile.trial.done
-    grown = profile.trial.expected_bond if tried and profile.trial is not None else 0
+    expected_bond = profile.trial.expected_bond if tried and profile.trial is not None else 0
     bounded = 0 <= profile.bond_bits < int(bond).bit_length()
-    if bounded or 0 < grown <= bond:
+    if bounded or 0 < expected_bond <= bond:
         splits = (profile.gates_2q + profile.gates_many) * max(1, 2 * profile.longest - 1)
         return min(cutoff * splits, tolerance)
     return tolerance if tolerance < 1.0 else -1.0
@@ -165,9 +165,9 @@ class RoutingSnapshot(msgspec.Struct, frozen=True):
         """Return the hardware of a pool; None if it has none or has not described it yet."""
         return next((device for device in self.devices if device.name == pool), None)
 
-    def why_closed(self, pool: str) -> str:
+    def closed_reason(self, pool: str) -> str:
         """Return why the pool accepts no programs; "" if it does."""
-        return next((why for name, why in self.closed if name == pool), "")
+        return next((reason for name, reason in self.closed if name == pool), "")
 
 
 EMPTY_SNAPSHOT = RoutingSnapshot()
@@ -180,7 +180,7 @@ def holds_hardware(pool: PoolSpec) -> bool:
     return card is not None and card.is_device
 
 
-def only_calls(pool: PoolSpec) -> bool:
+def runs_only_calls(pool: PoolSpec) -> bool:
     """Return whether the pool calls functions and runs no circuits."""
     card = catalog.card(pool.engine)
     return card is not None and card.calls

@@ -87,7 +87,7 @@ def widest_on_gpus(card: EngineCard, pool: PoolSpec, limits: ClusterLimits) -> i
     return min(card.max_qubits, widest_state(gpu.memory_bytes, "double") + divided)
 
 
-def _room(gpu: Gpu) -> int:
+def _usable_bytes(gpu: Gpu) -> int:
     return max(0, gpu.memory_bytes - RESERVED_BYTES)
 
 
@@ -107,7 +107,7 @@ def _way_out(
     assert gpu is not None
     widths = {}
     for precision in ("double", "single"):
-        asked = msgspec.structs.replace(terms, precision=precision)
+        requested = msgspec.structs.replace(terms, precision=precision)
         widths[precision] = next(
             width
             for width in range(profile.num_qubits, -1, -1)

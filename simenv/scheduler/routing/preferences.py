@@ -69,8 +69,8 @@ def consider(
     if first.route is None:
         return others
     reason = _fallback_reason(skipped, first.route)
-    taken = msgspec.structs.replace(first.route, reason=reason)
-    return [msgspec.structs.replace(first, route=taken, text=reason), *others[1:]]
+    fallback = msgspec.structs.replace(first.route, reason=reason)
+    return [msgspec.structs.replace(first, route=fallback, text=reason), *others[1:]]
 
 
 def _preferred(
@@ -85,7 +85,7 @@ def _preferred(
         raise OptionError(
             f"prefer cannot be combined with pool {terms.pool[:64]!r}", hint="use one of them"
         )
-    _check_words(terms.prefer, pools)
+    _check_preferences(terms.prefer, pools)
     skipped: list[str] = []
     for word in terms.prefer:
         matching = [pool for pool in pools if pool.name == word]
@@ -94,24 +94,26 @@ def _preferred(
             skipped.append(f"{word}: no such pool")  # a known kind without a pool here
         for pool in matching:
             named = msgspec.structs.replace(_without_preference(terms), pool=pool.name)
-            why = snapshot.why_closed(pool.name)
-            if why:
-                skipped.append(f"{word}: pool {pool.name} is {why}")
+            reason = snapshot.closed_reason(pool.name)
+            if reason:
+                skipped.append(f"{word}: pool {pool.name} is {reason}")
                 continue
-            mine = profile
+            pool_profile = profile
             if pool.device:
                 named = msgspec.structs.replace(
                     named, device=terms.device, noise=terms.noise, snapshot=terms.snapshot
                 )
-                why = _not_emulated(pool, profile, terms)
-                if why:
-                    skipped.append(f"{word}: pool {pool.name}: {why}")
+                reason = _not_emulated(pool, profile, terms)
+                if reason:
+                    skipped.append(f"{word}: pool {pool.name}: {reason}")
                     continue
             elif profile.noise is not None:
-                mine = msgspec.structs.replace(profile, noise=None)
-            candidate = engine_choice.consider(mine, named, pools, limits, snapshot)[0]
+                pool_profile = msgspec.structs.replace(profile, noise=None)
+            candidate = engine_choice.consider(pool_profile, named, pools, limits, snapshot)[0]
             if candidate.route is not None:
-                return _taken(word, pool, candidate, candidate.route, skipped, snapshot), skipped
+                return _with_preference(
+                    word, pool, candidate, candidate.route, skipped, snapshot
+                ), skipped
             skipped.append(f"{word}: pool {pool.name}: {candidate.text}")
     return None, skipped
 
@@ -125,7 +127,7 @@ def _check_noise(terms: TaskOptions, skipped: list[str]) -> None:
         )
 
 
-def _check_words(preferences: tuple[str, ...], pools: tuple[PoolSpec, ...]) -> None:
+def _check_preferences(preferences: tuple[str, ...], pools: tuple[PoolSpec, ...]) -> None:
     """Raise OptionError for a word that is neither a pool nor a kind of device."""
     names = [pool.name for pool in pools]
     choices = f"pools here: {', '.join(names)}; kinds: hardware, emulator, simulator"
@@ -138,20 +140,20 @@ def _check_words(preferences: tuple[str, ...], pools: tuple[PoolSpec, ...]) -> N
         raise OptionError(message, hint=f"{suggestion}{choices}")
 
 
-def _taken(
+def _with_preference(
     word: str,
     pool: PoolSpec,
     candidate: EngineCandidate,
-    taken_route: Route,
+    route: Route,
     skipped: list[str],
     snapshot: RoutingSnapshot,
 ) -> EngineCandidate:
     text = f"preferred {word}: {engine_choice.describe_pool(pool.name, snapshot)}"
     if kind_of(pool) is not DeviceKind.HARDWARE:
-        text += f"; {taken_route.reason}"
+        text += f"; {route.reason}"
     reason = "; ".join([*skipped, text])
     return EngineCandidate(
-        candidate.engine, msgspec.structs.replace(taken_route, reason=reason), None, reason
+        candidate.engine, msgspec.structs.replace(route, reason=reason), None, reason
     )
 
 

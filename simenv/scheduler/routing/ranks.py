@@ -68,15 +68,15 @@ def fit(
     if pool.ranks > 1:
         return _in_gang(card, profile, terms, pool, limits)
     if not several:
-        placed = _alone(card, profile, terms, pool, limits)
+        placed = _on_one_rank(card, profile, terms, pool, limits)
         if placed is not None:
             return placed
     if card.ranks and terms.ranks != 1 and not card.gpus:
         return _on_demand(card, profile, terms, pool, limits)
-    return _too_wide(card, profile, terms, pool, limits)
+    return _too_wide_error(card, profile, terms, pool, limits)
 
 
-def _alone(
+def _on_one_rank(
     card: EngineCard, profile: Profile, terms: TaskOptions, pool: PoolSpec, limits: ClusterLimits
 ) -> RankFit | None:
     """Return the fit on one rank; None if one rank cannot hold the program."""
@@ -86,7 +86,7 @@ def _alone(
     if card.costs.least_memory_bytes(profile, query) > max_bytes:
         return None
     gpu = smallest_gpu(pool, limits) if card.gpus else None
-    need = min(max_bytes, card.costs.memory_bytes(profile, query))
+    rank_bytes = min(max_bytes, card.costs.memory_bytes(profile, query))
     if gpu is None:
         return RankFit(pool.name, 1, need)
     text = device_text(card, profile, terms, pool, gpu)
@@ -124,28 +124,28 @@ def _on_demand(
     requested = power(terms.ranks)
     max_ranks = min(limits.max_ranks, most_ranks(pool, limits))
     if requested > max_ranks:
-        return _too_many(terms.ranks, pool, limits)
+        return _too_many_ranks_error(terms.ranks, pool, limits)
     ranks = requested or 2
     while ranks <= max_ranks and profile.num_qubits <= card.max_qubits:
         bound = slot_bytes(pool, limits, ranks)
         if _min_bytes(card, profile, terms, ranks) <= bound:
             query = cost_query(card, terms, ranks=ranks)
-            need = min(bound, card.costs.memory_bytes(profile, query))
-            text = _ranks_text(ranks, max(ranks, terms.ranks), need)
-            return RankFit(gang_name(pool.name, ranks), ranks, need, True, ranks, text)
+            rank_bytes = min(bound, card.costs.memory_bytes(profile, query))
+            text = _ranks_text(ranks, max(ranks, terms.ranks), rank_bytes)
+            return RankFit(gang_name(pool.name, ranks), ranks, rank_bytes, True, ranks, text)
         if requested:
             break
         ranks *= 2
-    return _too_wide(card, profile, terms, pool, limits)
+    return _too_wide_error(card, profile, terms, pool, limits)
 
 
 def _min_bytes(card: EngineCard, profile: Profile, terms: TaskOptions, ranks: int) -> int:
     return card.costs.least_memory_bytes(profile, cost_query(card, terms, ranks=ranks))
 
 
-def _ranks_text(used: int, of: int, rank_bytes: int) -> str:
-    if used < of:
-        return f"{used} of {of} ranks used: a power of two"
+def _ranks_text(used: int, total_ranks: int, rank_bytes: int) -> str:
+    if used < total_ranks:
+        return f"{used} of {total_ranks} ranks used: a power of two"
     return f"over {used} ranks of {size(rank_bytes)}"
 
 
@@ -188,16 +188,16 @@ def most_ranks_of_all(limits: ClusterLimits) -> int:
 
 def nodes_for(route: Route, limits: ClusterLimits) -> int:
     """Return how many nodes a worker for the route would use on an empty cluster."""
-    rooms = [
+    resources = [
         NodeResources.of(node)
         for node in nodes_of(limits)
         if slot_memory(node, limits) >= route.memory_bytes or route.ranks == 1
     ]
-    placed = place(ResourceRequest(route.ranks, memory_bytes=route.memory_bytes), rooms)
+    placed = place(ResourceRequest(route.ranks, memory_bytes=route.memory_bytes), resources)
     return len(placed.shares) if isinstance(placed, Placement) else 1
 
 
-def _too_many(ranks: int, pool: PoolSpec, limits: ClusterLimits) -> InfeasibleError:
+def _too_many_ranks_error(ranks: int, pool: PoolSpec, limits: ClusterLimits) -> InfeasibleError:
     if limits.max_ranks == 1:
         return InfeasibleError(
             f"{ranks} ranks were asked for, and a worker here has one: there is no MPI",
@@ -211,34 +211,38 @@ def _too_many(ranks: int, pool: PoolSpec, limits: ClusterLimits) -> InfeasibleEr
     )
 
 
-def _too_wide(
+def _too_wide_error(
     card: EngineCard, profile: Profile, terms: TaskOptions, pool: PoolSpec, limits: ClusterLimits
 ) -> InfeasibleError:
     """Return the error with the figure that is too large, its limit, and the widest circuit within
     it."""
-    one_rank = _min_bytes(card, profile, terms, 1)
-    needs = f"{size(one_rank)} ({profile.num_qubits} qubits, {terms.precision} precision)"
+    one_rank_memory = _min_bytes(card, profile, terms, 1)
+    required_text = (
+        f"{size(one_rank_memory)} ({profile.num_qubits} qubits, {terms.precision} precision)"
+    )
     limit = f"a worker here has {size(one_rank_bytes(pool, limits))}"
     if card.clifford or card.dense_qubits:
-        return InfeasibleError(f"engine {card.name!r} needs {needs}; {limit}", hint=ELSEWHERE)
+        return InfeasibleError(
+            f"engine {card.name!r} needs {required_text}; {limit}", hint=ELSEWHERE
+        )
     max_ranks = power(min(limits.max_ranks, most_ranks(pool, limits)))
     if card.ranks and pool.ranks > 1:
         used, bound = power(pool.ranks), pool.memory_bytes or slot_bytes(pool, limits, pool.ranks)
-        limit = _divided(used, _min_bytes(card, profile, terms, used), bound)
+        limit = _memory_limit_text(used, _min_bytes(card, profile, terms, used), bound)
     elif card.ranks and terms.ranks != 1 and max_ranks > 1:
         used = power(terms.ranks) or max_ranks
-        limit = _divided(
+        limit = _memory_limit_text(
             used, _min_bytes(card, profile, terms, used), slot_bytes(pool, limits, used)
         )
-    hint = _way_out(card, profile, terms, pool, limits)
-    return InfeasibleError(f"this program needs {needs}; {limit}", hint=hint)
+    hint = _remedy(card, profile, terms, pool, limits)
+    return InfeasibleError(f"this program needs {required_text}; {limit}", hint=hint)
 
 
-def _divided(ranks: int, need: int, bound: int) -> str:
-    return f"over {ranks} ranks {size(need)} each, and a rank here has {size(bound)}"
+def _memory_limit_text(ranks: int, rank_bytes: int, bound: int) -> str:
+    return f"over {ranks} ranks {size(rank_bytes)} each, and a rank here has {size(bound)}"
 
 
-def _way_out(
+def _remedy(
     card: EngineCard, profile: Profile, terms: TaskOptions, pool: PoolSpec, limits: ClusterLimits
 ) -> str:
     kind = "dynamic program" if profile.mid_circuit else "program"
@@ -262,7 +266,7 @@ def _can_fit(
     card: EngineCard, profile: Profile, terms: TaskOptions, pool: PoolSpec, limits: ClusterLimits
 ) -> bool:
     """Return whether `fit` would find ranks, without its texts."""
-    if pool.ranks == 1 and terms.ranks <= 1 and _alone(card, profile, terms, pool, limits):
+    if pool.ranks == 1 and terms.ranks <= 1 and _on_one_rank(card, profile, terms, pool, limits):
         return True
     if not card.ranks or terms.ranks == 1 or profile.num_qubits > card.max_qubits:
         return False

@@ -45,23 +45,23 @@ def grow(state: SchedulerState, pool: Pool, now_ns: int) -> list[Action]:
     actions: list[Action] = []
     missing = pool.target(dedicated_workers.lacking(state, pool)) - pool.live()
     controls = state.controls
-    if controls.is_restricting and controls.is_shut(pool.device):  # more would be idle
+    if controls.is_restricting and controls.starts_nothing(pool.device):  # more would be idle
         missing = pool.spec.min - pool.live()
     if missing > 0 and _should_wait(state, pool, now_ns):
         return []
     for _ in range(min(missing, _may_start(state, pool))):
         rank_bytes = rank_memory(pool)
-        need = ResourceRequest(
+        request = ResourceRequest(
             pool.spec.ranks,
             memory_bytes=rank_bytes,
             gpus=rank_gpus(pool.spec),
             nodes=pool.spec.nodes,
         )
-        placement = _find_placement(state, pool, need, now_ns)
+        placement = _find_placement(state, pool, request, now_ns)
         if not isinstance(placement, Placement):
             pool.shortage = placement.message
             if len(pool.queue) and not pool.live():
-                actions += _reclaim_memory(state, pool, need, now_ns)
+                actions += _reclaim_memory(state, pool, request, now_ns)
             break
         actions.append(_start(state, pool, placement, rank_bytes, now_ns))
     if len(pool.queue) and not actions:
@@ -82,11 +82,11 @@ def _may_start(state: SchedulerState, pool: Pool) -> int:
         for worker in state.workers.values()
         if worker.state == WorkerState.STARTING and not state.pools[worker.pool].is_exclusive
     )
-    at_a_time = max(1, sum(host.node.slots for host in state.nodes.up()))
-    allowed = (at_a_time - starting) // pool.spec.ranks
+    max_starts = max(1, sum(host.node.slots for host in state.nodes.up()))
+    allowed = (max_starts - starting) // pool.spec.ranks
     if not starting:
         allowed = max(1, allowed)
-    if not pool.live() and starting < FIRST_STARTS * at_a_time:
+    if not pool.live() and starting < FIRST_STARTS * max_starts:
         allowed = max(1, allowed)
     return max(0, min(allowed, state.starts_left))
 
@@ -121,7 +121,7 @@ def _relocate(state: SchedulerState, pool: Pool, now_ns: int) -> list[Action]:
         return relocation.evict_idle(state, pool, now_ns)
     placement = place(
         ResourceRequest(gpus=rank_gpus(pool.spec)),
-        [host.room(host.free_memory, host.node.slots) for host in hosts],
+        [host.available_resources(host.free_memory, host.node.slots) for host in hosts],
     )
     return [_start(state, pool, placement, 0, now_ns)] if isinstance(placement, Placement) else []
 
@@ -140,8 +140,8 @@ def _start(
     name = _free_name(state, pool)
     restarts = pool.starts.get(name, 0)
     pool.starts[name] = restarts + 1
-    places = state.nodes.places(placement.shares)
-    occupy(places, rank_bytes, bool(pool.base))
+    host_ranks = state.nodes.host_ranks(placement.shares)
+    occupy(host_ranks, rank_bytes, bool(pool.base))
     worker = Worker(
         name,
         pool.spec.name,
@@ -150,8 +150,8 @@ def _start(
         now_ns,
         state.next_start,
         placement.shares,
-        places,
-        places[0][0],
+        host_ranks,
+        host_ranks[0][0],
         ranks=pool.spec.ranks,
         reserved=rank_bytes,
         gpus=take_gpus(places, rank_gpus(pool.spec)),
@@ -173,7 +173,7 @@ def _free_name(state: SchedulerState, pool: Pool) -> str:
 def _find_placement(
     state: SchedulerState,
     pool: Pool,
-    need: ResourceRequest,
+    request: ResourceRequest,
     now_ns: int,
     memory: Callable[[NodeState], int] = lambda host: host.free_memory,
     on_demand: Callable[[NodeState], int] = lambda host: host.on_demand,
@@ -187,30 +187,32 @@ def _find_placement(
     if pool.live() and not (pool.base or pool.overcommit or state.limits.overcommit):
         resident = sum(host.ranks for host in hosts)
         any_up = any(host.is_up for host in hosts)
-        hosts = [host for host in hosts if host.ranks < most_resident(host.node, need.memory_bytes)]
+        hosts = [
+            host for host in hosts if host.ranks < most_resident(host.node, request.memory_bytes)
+        ]
         if any_up and not any(host.is_up for host in hosts):
             message = f"its nodes hold no more than the {resident} ranks of workers that they have"
             return Insufficient("workers", resident + 1, resident, message)
     if pool.base:  # a rank is one slot and its memory
-        hosts = [h for h in hosts if need.memory_bytes <= slot_memory(h.node, state.limits)]
+        hosts = [h for h in hosts if request.memory_bytes <= slot_memory(h.node, state.limits)]
     workers_on = Counter(w.host.node.name for w in pool.workers.values())
-    rooms = {
-        h.node.name: h.room(
+    available = {
+        h.node.name: h.available_resources(
             memory(h) - h.claimed_memory - h.backfill_memory,
             h.node.slots - on_demand(h) if pool.base else h.node.slots,
             workers_on.get(h.node.name, 0),
         )
         for h in hosts
     }
-    preferred = [rooms[h.node.name] for h in hosts if h.avoid_until_ns <= now_ns]
-    placement = place(need, preferred)
+    preferred = [available[h.node.name] for h in hosts if h.avoid_until_ns <= now_ns]
+    placement = place(request, preferred)
     if not isinstance(placement, Placement) and len(preferred) < len(hosts):
-        placement = place(need, list(rooms.values()))
+        placement = place(request, list(available.values()))
     return placement
 
 
 def _reclaim_memory(
-    state: SchedulerState, pool: Pool, need: ResourceRequest, now_ns: int
+    state: SchedulerState, pool: Pool, request: ResourceRequest, now_ns: int
 ) -> list[Action]:
     """Retire idle workers on memory that this pool's task needs; claim memory that is in use."""
     reclaimable = _reclaimable(state, pool, now_ns)
@@ -223,8 +225,10 @@ def _reclaim_memory(
         return gang_scheduling.long_memory(state, host)
 
     def on_demand(host: NodeState) -> int:
-        made_on_demand = [w for w in reclaimable if state.pools[w.pool].base]
-        return host.on_demand - sum(n for w in made_on_demand for h, n in w.places if h is host)
+        on_demand_workers = [w for w in reclaimable if state.pools[w.pool].base]
+        return host.on_demand - sum(
+            n for w in on_demand_workers for h, n in w.host_ranks if h is host
+        )
 
     for step, memory in enumerate(
         (
@@ -233,23 +237,23 @@ def _reclaim_memory(
             lambda host: host.free_memory + freed(host) + host.granted,
         )
     ):
-        placement = _find_placement(state, pool, need, now_ns, memory, on_demand)
+        placement = _find_placement(state, pool, request, now_ns, memory, on_demand)
         if isinstance(placement, Placement):
             waits_long = step == 2
             break
     else:
         return []
     actions: list[Action] = []
-    for host, ranks in state.nodes.places(placement.shares):
+    for host, ranks in state.nodes.host_ranks(placement.shares):
         if waits_long:
-            host.backfill_memory += ranks * need.memory_bytes
+            host.backfill_memory += ranks * request.memory_bytes
         else:
             host.claimed_memory += ranks * need.memory_bytes
         actions += kept_states.drop(state, host, ranks * need.memory_bytes - host.free_memory)
         for worker in reclaimable:
-            if any(h is host for h, _ in worker.places):
-                why = f"its node's memory is needed by pool {pool.spec.name}"
-                actions += state.retire(worker, why, now_ns)
+            if any(h is host for h, _ in worker.host_ranks):
+                reason = f"its node's memory is needed by pool {pool.spec.name}"
+                actions += state.retire(worker, reason, now_ns)
     return actions
 
 
@@ -294,7 +298,7 @@ def shrink(state: SchedulerState, pool: Pool, now_ns: int) -> list[Action]:
         else:
             continue
         live -= 1
-    given_up = pool.is_quarantined or now_ns < pool.next_start_ns
-    if pool.base and not (pool.workers or len(pool.queue) or given_up):
+    is_paused = pool.is_quarantined or now_ns < pool.next_start_ns
+    if pool.base and not (pool.workers or len(pool.queue) or is_paused):
         state.close_pool(pool)
     return actions

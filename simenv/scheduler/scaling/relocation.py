@@ -81,19 +81,22 @@ def memory_for_head(
     head = pool.queue.head()
     if head is None:
         return []
-    need = head.route.memory_bytes
+    required_bytes = head.route.memory_bytes
     hosts = {w.host.node.name: w.host for w in pool.workers.values() if w.is_live}
-    lacking = [host for host in hosts.values() if need > host.free_memory - _claimed(host, head)]
+    lacking = [
+        host for host in hosts.values() if required_bytes > host.free_memory - _claimed(host, head)
+    ]
     urgent = len(lacking) == len(hosts)
     for host in lacking:
         evictable = [
             w
             for w in reclaimable
-            if (urgent or now_ns - w.since_ns > PATIENCE_NS) and any(h is host for h, _ in w.places)
+            if (urgent or now_ns - w.since_ns > PATIENCE_NS)
+            and any(h is host for h, _ in w.host_ranks)
         ]
-        freed = sum(n * w.reserved for w in evictable for h, n in w.places if h is host)
+        freed = sum(n * w.reserved for w in evictable for h, n in w.host_ranks if h is host)
         has_slot = host.free_slots > host.claimed_slots
-        if has_slot and need <= host.free_memory - _claimed(host, head) + freed:
-            why = f"its node's memory is needed by pool {pool.spec.name}"
-            return [action for w in evictable for action in state.retire(w, why, now_ns)]
+        if has_slot and required_bytes <= host.free_memory - _claimed(host, head) + freed:
+            reason = f"its node's memory is needed by pool {pool.spec.name}"
+            return [action for w in evictable for action in state.retire(w, reason, now_ns)]
     return []

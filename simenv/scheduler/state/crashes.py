@@ -22,7 +22,7 @@ class CrashVerdict(msgspec.Struct, frozen=True):
     suspects."""
 
     endings: list[TaskEnded]
-    guilty: TaskRecord | None
+    charged_task: TaskRecord | None
     suspects: list[TaskRecord]
 
 
@@ -40,19 +40,19 @@ class CrashIncidents:
 
     def record(self, verdict: CrashVerdict) -> None:
         """Record a verdict: mark new suspects, clear those of an incident whose cause is found."""
-        if verdict.guilty is not None:
-            for record in self._open.pop(verdict.guilty.incident, ()):
+        if verdict.charged_task is not None:
+            for record in self._open.pop(verdict.charged_task.incident, ()):
                 record.incident = 0
         group = verdict.suspects
-        if verdict.guilty is not None and verdict.guilty.deaths < POISON_DEATHS:
-            group = [verdict.guilty]
+        if verdict.charged_task is not None and verdict.charged_task.deaths < POISON_DEATHS:
+            group = [verdict.charged_task]
         if group:
             self._last += 1
             self._open[self._last] = list(group)
             for record in group:
                 record.incident = self._last
 
-    def cleared(self, record: TaskRecord) -> None:
+    def clear_suspect(self, record: TaskRecord) -> None:
         """Clear a suspect that finished normally."""
         group = self._open.get(record.incident)
         if group is not None and record in group:
@@ -62,7 +62,7 @@ class CrashIncidents:
 
 
 def attribute_crash(
-    held: list[TaskRecord], why: str, log: str, host: str, charged: bool
+    held: list[TaskRecord], reason: str, log: str, host: str, charged: bool
 ) -> CrashVerdict:
     """Return the verdict on a crashed worker that held these tasks, in their order.
 
@@ -78,11 +78,11 @@ def attribute_crash(
     if len(held) == 1:
         running = remaining
     if len(running) == 1:
-        guilty = running[0]
-        guilty.deaths += 1
-        if guilty.deaths >= POISON_DEATHS:
-            endings.append(_poison(guilty, why, log, host))
-        return CrashVerdict(endings, guilty, [])
+        charged_task = running[0]
+        charged_task.deaths += 1
+        if charged_task.deaths >= POISON_DEATHS:
+            endings.append(_poison(charged_task, reason, log, host))
+        return CrashVerdict(endings, charged_task, [])
     return CrashVerdict(endings, None, remaining)
 
 
@@ -93,14 +93,14 @@ def _stopped(record: TaskRecord, host: str) -> TaskEnded:
     )
 
 
-def _poison(record: TaskRecord, why: str, log: str, host: str) -> TaskEnded:
+def _poison(record: TaskRecord, reason: str, log: str, host: str) -> TaskEnded:
     return TaskEnded(
         record,
         TaskState.FAILED,
         1,
         Timing((record.sent_ns - record.batch.accepted_ns) // 1000, 0, 0),
         reason="poison",
-        message=f"{record.deaths} workers died running this task; the last: {why}",
+        message=f"{record.deaths} workers died running this task; the last: {reason}",
         hint="check the machine with `simenv doctor`; the result has the last lines of the log",
         host=host,
         log=log,

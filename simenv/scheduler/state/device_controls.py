@@ -42,7 +42,7 @@ class DeviceControls:
         self.changes: dict[str, None] = {}  # devices whose controls are not stored yet
         self.is_restricting = False
         self.wall_ns = 0  # of the last tick
-        self._room: dict[str, int] = {}  # tasks that may still be assigned, by device
+        self._assignable_tasks: dict[str, int] = {}  # tasks that may still be assigned, by device
 
     def of(self, device: str) -> DeviceControl:
         """Return the controls of a device."""
@@ -58,7 +58,7 @@ class DeviceControls:
         changes, self.changes = self.changes, {}
         return {device: self.of(device) for device in changes}
 
-    def why_closed(self, device: str, *, starts: bool = True) -> str:
+    def closed_state(self, device: str, *, starts: bool = True) -> str:
         """Return the state that keeps a device from accepting tasks, or (`starts`) from starting
         them; "" if none."""
         for name in (device, ""):
@@ -76,29 +76,34 @@ class DeviceControls:
 
     # --- while tasks are assigned ---------------------------------------------------------------
 
-    def is_shut(self, device: str) -> bool:
+    def starts_nothing(self, device: str) -> bool:
         """Return whether the device starts no task, however few its workers hold."""
-        return any(self._is_shut(name) for name in (device, ""))
+        return any(self._starts_nothing(name) for name in (device, ""))
 
-    def _is_shut(self, device: str) -> bool:
+    def _starts_nothing(self, device: str) -> bool:
         control = self.of(device)
         end_ns = control.started_ns + control.timeout_s * 1e9
         late = control.timeout_s and self.wall_ns > end_ns
         return control.state == PAUSED or (control.state == DRAINING and bool(late))
 
-    def set_room(self, room: Mapping[str, int]) -> None:
+    def set_assignable_tasks(self, assignable_tasks: Mapping[str, int]) -> None:
         """Set how many tasks may be assigned now, by device; 0 for a device that is shut."""
-        self._room = {name: 0 if self._is_shut(name) else n for name, n in room.items()}
+        self._assignable_tasks = {
+            name: 0 if self._starts_nothing(name) else n for name, n in assignable_tasks.items()
+        }
 
-    def room(self, pool: Pool) -> int:
+    def assignable_tasks(self, pool: Pool) -> int:
         """Return how many tasks of this pool may be assigned now."""
         if not self.is_restricting:
             return UNLIMITED
-        room = self._room
-        return max(0, min(room.get(pool.device, UNLIMITED), room.get("", UNLIMITED)))
+        assignable_tasks = self._assignable_tasks
+        return max(
+            0,
+            min(assignable_tasks.get(pool.device, UNLIMITED), assignable_tasks.get("", UNLIMITED)),
+        )
 
-    def took(self, pool: Pool, count: int) -> None:
+    def count_assigned(self, pool: Pool, count: int) -> None:
         """Count tasks of this pool that were assigned."""
         for device in (pool.device, ""):
-            if device in self._room:
-                self._room[device] -= count
+            if device in self._assignable_tasks:
+                self._assignable_tasks[device] -= count

@@ -30,9 +30,9 @@ def inflight_limit(state: SchedulerState, device: str) -> int:
     return min((n for n in (state.controls.of(device).max_inflight, depth) if n), default=0)
 
 
-def refresh_room(state: SchedulerState) -> None:
+def refresh_assignable_tasks(state: SchedulerState) -> None:
     """Recompute how many tasks may be assigned to the workers of each device."""
-    state.controls.set_room(
+    state.controls.set_assignable_tasks(
         {
             device: limit - sum(inflight(state, device)) if limit else UNLIMITED
             for device in {*state.controls.all, *state.reservations.devices}

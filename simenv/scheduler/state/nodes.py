@@ -57,7 +57,7 @@ class NodeState(msgspec.Struct, eq=False):
         """Memory in bytes that running tasks have beyond the reservations of their workers."""
         return self.node.memory_bytes - self.reserved - self.free_memory
 
-    def room(self, memory_bytes: int, slots: int, own: int = 0) -> NodeResources:
+    def available_resources(self, memory_bytes: int, slots: int, own: int = 0) -> NodeResources:
         """Return the node as placement sees it, with this memory and these slots available.
 
         Placement spreads a pool by its own workers (`own`) and by gangs, which will need slots;
@@ -88,7 +88,7 @@ class NodeState(msgspec.Struct, eq=False):
         self.free_gpus = [name for name in self.node.gpu_names if name in free]
 
 
-Places = tuple[tuple[NodeState, int], ...]  # hosts with the number of a worker's ranks
+HostRanks = tuple[tuple[NodeState, int], ...]  # hosts with the number of a worker's ranks
 
 
 def take_gpus(places: Places, each: int) -> tuple[str, ...]:
@@ -127,7 +127,7 @@ class NodeTable:
     def up(self) -> list[NodeState]:
         return [host for host in self.hosts.values() if host.is_up]
 
-    def places(self, shares: Iterable[Share]) -> Places:
+    def host_ranks(self, shares: Iterable[Share]) -> HostRanks:
         return tuple((self.hosts[share.node], share.ranks) for share in shares)
 
     def forget_claims(self) -> None:
@@ -152,28 +152,28 @@ def most_resident(node: Node, rank_bytes: int = 0) -> int:
     return max(node.slots, min(WORKERS_PER_SLOT * node.slots, by_memory))
 
 
-def occupy(places: Places, rank_bytes: int, on_demand: bool) -> None:
+def occupy(host_ranks: HostRanks, rank_bytes: int, on_demand: bool) -> None:
     """Place a worker; `rank_bytes` are reserved for each of its ranks."""
-    _count(places, 1, on_demand)
-    reserve(places, rank_bytes)
+    _count(host_ranks, 1, on_demand)
+    reserve(host_ranks, rank_bytes)
 
 
-def vacate(places: Places, rank_bytes: int, on_demand: bool) -> None:
+def vacate(host_ranks: HostRanks, rank_bytes: int, on_demand: bool) -> None:
     """Remove a worker that `occupy` placed."""
-    _count(places, -1, on_demand)
-    reserve(places, -rank_bytes)
+    _count(host_ranks, -1, on_demand)
+    reserve(host_ranks, -rank_bytes)
 
 
-def _count(places: Places, sign: int, on_demand: bool) -> None:
-    several = sum(ranks for _, ranks in places) > 1
-    for host, ranks in places:
+def _count(host_ranks: HostRanks, sign: int, on_demand: bool) -> None:
+    several = sum(ranks for _, ranks in host_ranks) > 1
+    for host, ranks in host_ranks:
         host.ranks += sign * ranks
         host.ganged += sign * ranks * several
         host.on_demand += sign * ranks * on_demand
 
 
-def reserve(places: Places, rank_bytes: int) -> None:
+def reserve(host_ranks: HostRanks, rank_bytes: int) -> None:
     """Reserve more memory for each rank of a worker."""
-    for host, ranks in places:
+    for host, ranks in host_ranks:
         host.free_memory -= ranks * rank_bytes
         host.reserved += ranks * rank_bytes

@@ -113,7 +113,7 @@ def check_renewal(limits: OwnerLimits, owner: str, ttl_ns: int) -> None:
     """Raise LimitExceededError if a renewal would last longer than the owner's limit."""
     if limits.max_reservation_s and ttl_ns > limits.max_reservation_s * NS:
         raise LimitExceededError(
-            _too_long(limits, owner, ttl_ns),
+            _duration_error(limits, owner, ttl_ns),
             hint=f"renew it again before it expires; {raise_limit('max_reservation_s', owner)}",
         )
 
@@ -137,7 +137,7 @@ def veto(
     """
     if limits.max_reservation_s and ttl_ns > limits.max_reservation_s * NS:
         hint = f"ask for less, and renew it; {raise_limit('max_reservation_s', owner)}"
-        return _rejected(f"{_too_long(limits, owner, ttl_ns)}; {hint}")
+        return _rejected(f"{_duration_error(limits, owner, ttl_ns)}; {hint}")
     if limits.max_reservations and use.reservations >= limits.max_reservations:
         return _rejected(
             f"{owner!r} has {use.reservations} live reservations; the limit is "
@@ -163,7 +163,7 @@ def veto(
     return None
 
 
-def _too_long(limits: OwnerLimits, owner: str, ttl_ns: int) -> str:
+def _duration_error(limits: OwnerLimits, owner: str, ttl_ns: int) -> str:
     return (
         f"ttl = {ttl_ns / NS:g} s is above the limit of {limits.max_reservation_s} s for "
         f"{owner!r} (max_reservation_s)"

@@ -15,7 +15,7 @@ from simenv.model import PoolSpec, WorkerState
 from simenv.scheduler.core.actions import RecordEvent
 from simenv.scheduler.core.types import ClusterLimits, TaskRecord, gang_name, nodes_of
 from simenv.scheduler.queueing.queue import LONG_US, PoolQueue
-from simenv.scheduler.state.nodes import NodeState, Places
+from simenv.scheduler.state.nodes import HostRanks, NodeState
 
 
 def gang_spec(base: PoolSpec, ranks: int, limits: ClusterLimits) -> PoolSpec:
@@ -83,7 +83,7 @@ class Worker(msgspec.Struct, eq=False):
     heard_ns: int
     start: int
     shares: tuple[Share, ...]
-    places: Places
+    host_ranks: HostRanks
     host: NodeState  # of rank 0
     ranks: int = 1
     reserved: int = 0  # memory of each rank, as long as it lives
@@ -218,12 +218,12 @@ class Pool:
             return max(spec.min, live, min(spec.max, live + lacking - starting))
         if waiting and not (live and live - self.kept()):
             return min(spec.max, max(live + 1, spec.min))
-        if waiting and live < spec.max and not (spec.pace or self._has_room()):
+        if waiting and live < spec.max and not (spec.pace or self._has_free_slots()):
             useful = int(self.queue.backlog_us // GROW_BACKLOG_US)
             return max(spec.min, live, min(useful, 2 * live, spec.max))
         return max(spec.min, live)
 
-    def _has_room(self) -> bool:
+    def _has_free_slots(self) -> bool:
         """Return whether a worker is starting, or an idle one could start a task now."""
         return any(
             w.state == WorkerState.STARTING
@@ -241,19 +241,19 @@ class Pool:
         """Forget earlier failures, because a worker did its work."""
         self.failures, self.reason, self.next_start_ns = 0, "", 0
 
-    def record_failure(self, why: str, now_ns: int) -> RecordEvent:
+    def record_failure(self, reason: str, now_ns: int) -> RecordEvent:
         """Record the loss of a worker for which no task is to blame; delay or stop further
         starts."""
         self.failures += 1
         wait_ns = min(BACKOFF_MAX_NS, BACKOFF_FIRST_NS << (self.failures - 1))
         self.next_start_ns = now_ns + wait_ns
-        self.reason = why
+        self.reason = reason
         if self.is_quarantined:
             return RecordEvent(
-                "pool.quarantined", self.spec.name, f"{self.failures} failures in a row; {why}"
+                "pool.quarantined", self.spec.name, f"{self.failures} failures in a row; {reason}"
             )
         return RecordEvent(
-            "pool.backoff", self.spec.name, f"next try in {wait_ns / 1e9:.0f} s; {why}"
+            "pool.backoff", self.spec.name, f"next try in {wait_ns / 1e9:.0f} s; {reason}"
         )
 
     def back_off(self, now_ns: int) -> None:

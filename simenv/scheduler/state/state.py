@@ -64,7 +64,8 @@ class SchedulerState:
         self.pools: dict[str, Pool] = {}
         self.gangs: list[Pool] = []  # pools whose workers have several ranks
         self.workers: dict[str, Worker] = {}
-        self.wide: dict[str, Worker] = {}  # workers whose task may give slots back, see `resizing`
+        # Workers whose task may give slots back, see `resizing`.
+        self.multi_slot_workers: dict[str, Worker] = {}
         self.unreaped_workers: dict[str, int] = {}  # start of lost workers that may still run
         self.nodes = NodeTable(limits)
         self._capacity: tuple[int, Capacity] | None = None  # with the version of `nodes`
@@ -75,7 +76,7 @@ class SchedulerState:
         self.ended = dict.fromkeys(TaskState, 0)
         self.lost_attempts = 0
         self.last_short_ns = -(10**18)  # last submission of a short task
-        self.taken_ns = -(10**18)  # time when a running task last lost a slot to a short one
+        self.slot_taken_ns = -(10**18)  # time when a running task last lost a slot to a short one
         self.gang_ended_ns = -(10**18)  # time when a task of several ranks last released its slots
         self.draining = False
         self.incidents = crashes.CrashIncidents()
@@ -234,7 +235,7 @@ class SchedulerState:
         """Remove a task from the indexes by owner, crash incident and reservation."""
         self.tasks_by_owner.drop(record)
         if record.incident:
-            self.incidents.cleared(record)
+            self.incidents.clear_suspect(record)
         if self.reservations.by_task:
             self.reservations.settle(record.number, 0)  # tasks that ran have been settled before
 
@@ -258,21 +259,21 @@ class SchedulerState:
             if worker.leaving:
                 self.begin_retirement(worker, worker.leaving, now_ns)
 
-    def begin_retirement(self, worker: Worker, why: str, now_ns: int) -> None:
+    def begin_retirement(self, worker: Worker, reason: str, now_ns: int) -> None:
         """Stop assigning tasks to this idle worker; the next tick returns its RetireWorker."""
-        worker.leaving = why
+        worker.leaving = reason
         self.release_from_reservation(worker)
         worker.state, worker.since_ns = WorkerState.DRAINING, now_ns
-        self.deferred_actions.append(RetireWorker(worker.name, why, worker.start))
+        self.deferred_actions.append(RetireWorker(worker.name, reason, worker.start))
 
-    def kill(self, worker: Worker, why: str) -> list[Action]:
+    def kill(self, worker: Worker, reason: str) -> list[Action]:
         """End a worker's processes; no task is charged with its loss."""
-        worker.killed = why
-        return [KillWorker(worker.name, why, worker.start)]
+        worker.killed = reason
+        return [KillWorker(worker.name, reason, worker.start)]
 
-    def retire(self, worker: Worker, why: str, now_ns: int) -> list[Action]:
+    def retire(self, worker: Worker, reason: str, now_ns: int) -> list[Action]:
         """Assign nothing more to a worker; it ends when it holds no task, at once if it is idle."""
-        worker.leaving = worker.leaving or why
+        worker.leaving = worker.leaving or reason
         self.release_from_reservation(worker)
         if worker.state != WorkerState.IDLE:
             return []
@@ -290,13 +291,13 @@ class SchedulerState:
         host, retained = worker.host, 0
         if worker.granted_slots:
             worker.granted_slots, worker.resized = 0, False
-            self.wide.pop(worker.name, None)
+            self.multi_slot_workers.pop(worker.name, None)
         if worker.ranks == 1:
             retained = min(worker.slots, 1) if worker.reservation_id else 0
             host.free_slots += worker.slots - retained
         elif worker.slots:
-            for place, ranks in worker.places:
-                place.free_slots += ranks
+            for host, ranks in worker.host_ranks:
+                host.free_slots += ranks
         host.free_memory += worker.memory_bytes
         worker.slots, worker.memory_bytes = retained, 0
 

@@ -23,45 +23,47 @@ def draining_refusal(state: SchedulerState, routes: list[Route]) -> str:
     if state.controls.is_restricting:
         for name in {route.pool for route in routes}:
             device = base_of(name) or name
-            if state.controls.why_closed(device, starts=False):
+            if state.controls.closed_state(device, starts=False):
                 draining = state.controls.of(device).state == DRAINING
-                what = f"pool {device}" if draining else "the environment"
-                return f"{what} is draining and accepts nothing new"
+                subject = f"pool {device}" if draining else "the environment"
+                return f"{subject} is draining and accepts nothing new"
     return ""
 
 
-def availability_veto(state: SchedulerState, ask: ReservationRequest) -> PolicyVerdict | None:
+def availability_veto(state: SchedulerState, request: ReservationRequest) -> PolicyVerdict | None:
     """Return why a valid request cannot be accepted, whatever credits or rate remain; None if it
     can."""
-    pool = state.pools.get(ask.device)
-    if ask.device and (pool is None or pool.base):
+    pool = state.pools.get(request.device)
+    if request.device and (pool is None or pool.base):
         names = ", ".join(name for name, each in state.pools.items() if not each.base)
-        message = f"there is no device {ask.device[:64]!r}; pools: {names}"
+        message = f"there is no device {request.device[:64]!r}; pools: {names}"
         return PolicyVerdict(REJECTED, AdmissionReason.DEVICE_NOT_FOUND, message)
     if pool is not None and pool.is_quarantined:
         message = f"pool {pool.spec.name} is quarantined: {pool.reason}"
         return PolicyVerdict(DELAYED, AdmissionReason.DEVICE_UNAVAILABLE, message)
-    if state.controls.why_closed(ask.device, starts=False):
-        message = f"{ask.device or 'the environment'} is draining and accepts nothing new"
+    if state.controls.closed_state(request.device, starts=False):
+        message = f"{request.device or 'the environment'} is draining and accepts nothing new"
         return PolicyVerdict(DELAYED, AdmissionReason.DEVICE_UNAVAILABLE, message)
-    if ask.bound_ns and not ask.workers:
+    if request.bound_ns and not request.workers:
         message = "a bound on the begin of tasks needs workers of one's own: ask for workers=1"
         return PolicyVerdict(REJECTED, AdmissionReason.UNSUPPORTED, message)
-    if ask.bound_ns and ask.bound_ns < MIN_BOUND_NS:
-        message = f"bound_ns = {ask.bound_ns} cannot be promised: {MIN_BOUND_NS} is the least"
+    if request.bound_ns and request.bound_ns < MIN_BOUND_NS:
+        message = f"bound_ns = {request.bound_ns} cannot be promised: {MIN_BOUND_NS} is the least"
         return PolicyVerdict(REJECTED, AdmissionReason.UNSUPPORTED, message)
-    return dedicated_workers.veto(state, ask) if ask.workers else None
+    return dedicated_workers.veto(state, request) if request.workers else None
 
 
-def owner_veto(state: SchedulerState, ask: ReservationRequest, owner: str) -> PolicyVerdict | None:
+def owner_veto(
+    state: SchedulerState, request: ReservationRequest, owner: str
+) -> PolicyVerdict | None:
     """Return the verdict of the owner's limit that a reservation would pass; None if there is
     none."""
     if not owner:
         return None
     limits, use = state.quotas.of(owner), owner_usage.of_owner(state, owner)
-    ttl_ns = ask.ttl_ns or state.reservations.terms(ask.device).profile.default_ttl_ns
-    pool = dedicated_workers.pool_name(state, ask)
-    pool_workers, reserved = dedicated_workers.capacity_of(state, ask)
+    ttl_ns = request.ttl_ns or state.reservations.terms(request.device).profile.default_ttl_ns
+    pool = dedicated_workers.pool_name(state, request)
+    pool_workers, reserved = dedicated_workers.capacity_of(state, request)
     dedicated = state.dedicated.all
     own = sum(
         dedicated[number].workers
@@ -69,7 +71,7 @@ def owner_veto(state: SchedulerState, ask: ReservationRequest, owner: str) -> Po
         if reservation.grant.owner == owner and number in dedicated
         if dedicated[number].pool == pool
     )
-    workers = ask.workers if pool else 0  # `availability_veto` rejects an unknown pool
+    workers = request.workers if pool else 0  # `availability_veto` rejects an unknown pool
     return owner_quotas.veto(limits, owner, use, workers, ttl_ns, pool_workers, reserved, own)
 
 

@@ -26,7 +26,7 @@ MIN_START_US = 50_000.0
 MIN_US = 0.1
 
 
-class Front(msgspec.Struct, frozen=True):
+class PoolAvailability(msgspec.Struct, frozen=True):
     """First tasks of a queue: the time at which each starts, and at which each slot is free after
     them."""
 
@@ -41,15 +41,15 @@ class Forecast:
         self._state = state
         self._now_ns = now_ns
         self._exact = min(MAX_EXACT, max(EXACT, count))
-        self._fronts: dict[str, Front] = {}
+        self._availabilities: dict[str, PoolAvailability] = {}
         self._lanes: dict[tuple[str, int], list[float]] = {}
         self._costs: dict[tuple[int, int, int], float] = {}
 
     def pool_us(self, pool: Pool) -> float:
         """Return the time until a task of priority 0 that is accepted now would start."""
         if len(pool.queue) <= EXACT and pool.queue.is_line and _starts_tasks(self._state, pool):
-            front = self._front(pool)
-            return min(front.free_us, default=UNKNOWN)
+            availability = self._availability(pool)
+            return min(availability.free_us, default=UNKNOWN)
         return self._wait_us(pool, 0, pool.queue.work_before_new(self._now_ns))
 
     def task_us(self, record: TaskRecord) -> float:
@@ -67,24 +67,24 @@ class Forecast:
         if pool.queue.is_late(record) or not _starts_tasks(self._state, pool):
             return UNKNOWN
         reservation = pool.queue.dedicated_to(record)
-        begins_us = None if reservation else self._front(pool).begins_us.get(record.number)
+        begins_us = None if reservation else self._availability(pool).begins_us.get(record.number)
         if begins_us is not None:
             return begins_us
         return self._wait_us(pool, reservation, pool.queue.work_before(record))
 
-    def _front(self, pool: Pool) -> Front:
+    def _availability(self, pool: Pool) -> PoolAvailability:
         """Place the first tasks of the pool's queue, each on the slot that is free first."""
-        front = self._fronts.get(pool.spec.name)
-        if front is None:
+        availability = self._availabilities.get(pool.spec.name)
+        if availability is None:
             free_us = list(self._slots_us(pool, 0))
             begins_us: dict[int, float] = {}
             if free_us:
                 for record in islice(pool.queue.shared(), self._exact):
                     begin_us = begins_us[record.number] = free_us[0]
-                    heapreplace(free_us, begin_us + self._takes_us(pool, record))
-            front = Front(begins_us, free_us)
-            self._fronts[pool.spec.name] = front
-        return front
+                    heapreplace(free_us, begin_us + self._duration_us(pool, record))
+            availability = PoolAvailability(begins_us, free_us)
+            self._availabilities[pool.spec.name] = availability
+        return availability
 
     def _sent_us(self, pool: Pool, record: TaskRecord) -> float:
         """Return the time until a task that its worker holds starts."""
@@ -93,10 +93,10 @@ class Forecast:
         for number, other in worker.held.items():
             if number == record.number:
                 break
-            ahead_us += self._takes_us(pool, other)
+            ahead_us += self._duration_us(pool, other)
         return max(0.0, ahead_us / speedup_slots(worker) - self._since_us(worker))
 
-    def _takes_us(self, pool: Pool, record: TaskRecord) -> float:
+    def _duration_us(self, pool: Pool, record: TaskRecord) -> float:
         """Return the expected time that a worker needs for a task on one slot."""
         cost_us = self._cost_us(record)
         return cost_us / (pool.small if cost_us <= SMALL_US else pool.large).speed
@@ -150,7 +150,8 @@ class Forecast:
         starts_us: list[float] = []
         slots = 0
         soonest = min(
-            (self._left_us(pool, w) for w in self._state.workers.values() if w.held), default=0.0
+            (self._remaining_us(pool, w) for w in self._state.workers.values() if w.held),
+            default=0.0,
         )
         for host in {
             worker.host.node.name: worker.host for worker in pool.workers.values()
@@ -166,7 +167,7 @@ class Forecast:
                 age_us = (self._now_ns - worker.since_ns) / 1e3
                 starts_us.append(max(MIN_START_US, START_NS / 1e3 - age_us))
             elif worker.held:
-                starts_us.append(self._left_us(pool, worker))
+                starts_us.append(self._remaining_us(pool, worker))
             elif worker.state == WorkerState.IDLE:
                 host = worker.host
                 free = (
@@ -193,20 +194,24 @@ class Forecast:
         for worker in pool.workers.values():
             if worker.leaving:
                 continue
-            lacks_slots = not worker.held and any(host.free_slots < n for host, n in worker.places)
-            hosts = [host for host, _ in worker.places]
+            lacks_slots = not worker.held and any(
+                host.free_slots < n for host, n in worker.host_ranks
+            )
+            hosts = [host for host, _ in worker.host_ranks]
             others = [w for w in self._state.workers.values() if w.held and w.host in hosts]
             if lacks_slots or worker.held:
                 held = [worker] if worker.held else others
                 pools = self._state.pools
-                starts_us.append(max((self._left_us(pools[w.pool], w) for w in held), default=0.0))
+                starts_us.append(
+                    max((self._remaining_us(pools[w.pool], w) for w in held), default=0.0)
+                )
             else:
                 starts_us.append(START_NS / 1e3 if worker.state == WorkerState.STARTING else 0.0)
         return sorted(starts_us) or [START_NS / 1e3]
 
-    def _left_us(self, pool: Pool, worker: Worker) -> float:
+    def _remaining_us(self, pool: Pool, worker: Worker) -> float:
         """Return the time until a worker has completed the tasks that it holds."""
-        took_us = sum(self._takes_us(pool, record) for record in worker.held.values())
+        took_us = sum(self._duration_us(pool, record) for record in worker.held.values())
         return max(0.0, took_us / speedup_slots(worker) - self._since_us(worker))
 
     def _since_us(self, worker: Worker) -> float:
@@ -230,4 +235,4 @@ def _starts_tasks(state: SchedulerState, pool: Pool) -> bool:
     an outage."""
     if state.draining or pool.is_quarantined or not (pool.spec.max or pool.workers):
         return False
-    return not (state.controls.is_shut(pool.device) or pool.device in state.outages)
+    return not (state.controls.starts_nothing(pool.device) or pool.device in state.outages)

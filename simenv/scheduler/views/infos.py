@@ -36,9 +36,9 @@ def closed_pools(state: SchedulerState) -> tuple[tuple[str, str], ...]:
     closed = []
     for pool in state.pools.values():
         info = pool_info(state, pool)
-        why = state.controls.why_closed(pool.device)
-        if why or info.state != "up":
-            closed.append((info.name, why or info.state))
+        reason = state.controls.closed_state(pool.device)
+        if reason or info.state != "up":
+            closed.append((info.name, reason or info.state))
     return tuple(closed)
 
 
@@ -112,7 +112,7 @@ def pool_info(state: SchedulerState, pool: Pool) -> PoolInfo:
         least=spec.min,
         most=spec.max,
         max_qubits=pool.hardware_qubits or ranks.widest_of(spec, state.capacity().limits),
-        nodes=tuple(dict.fromkeys(h.node.name for w in workers for h, _ in w.places)),
+        nodes=tuple(dict.fromkeys(h.node.name for w in workers for h, _ in w.host_ranks)),
         on_demand=bool(pool.base),
         kept=pool.kept(),
     )
@@ -134,7 +134,7 @@ def node_info(state: SchedulerState, host: NodeState) -> NodeInfo:
         slots_granted=node.slots - host.free_slots,
         memory_bytes=node.memory_bytes,
         memory_granted=node.memory_bytes - host.free_memory,
-        workers=sum(any(h is host for h, _ in w.places) for w in state.workers.values()),
+        workers=sum(any(h is host for h, _ in w.host_ranks) for w in state.workers.values()),
         ranks=host.ranks,
         gpus=node.gpus,
         features=node.features,
@@ -158,12 +158,16 @@ def device_usage(state: SchedulerState, device: str) -> tuple[int, HeldCapacity,
                     number = reservation.grant.id
                     assigned[number] = assigned.get(number, 0) + reservation.holds.get(task, 0)
     scale = policies.scale(ledger.terms(device))
-    in_flight = _sum(r.shown(assigned.get(r.grant.id, 0), device, scale) for r in reservations)
-    held = _sum(r.shown(r.held - assigned.get(r.grant.id, 0), device, scale) for r in reservations)
+    in_flight = _total_capacity(
+        r.held_capacity(assigned.get(r.grant.id, 0), device, scale) for r in reservations
+    )
+    held = _total_capacity(
+        r.held_capacity(r.held - assigned.get(r.grant.id, 0), device, scale) for r in reservations
+    )
     return sum(not r.is_over for r in reservations), held, in_flight
 
 
-def _sum(parts: Iterable[HeldCapacity]) -> HeldCapacity:
+def _total_capacity(parts: Iterable[HeldCapacity]) -> HeldCapacity:
     units = price = rate = 0
     for part in parts:
         units, price, rate = units + part.units, price + part.credits, rate + part.rate

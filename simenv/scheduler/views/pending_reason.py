@@ -94,7 +94,7 @@ def _held_back(state: SchedulerState, pool: Pool) -> str:
         if control.state == PAUSED:
             name, note = f"pool {device}" if device else "everything", f": {control.reason}"
             return f"{name} is paused{note if control.reason else ''}"
-    if state.controls.room(pool):
+    if state.controls.assignable_tasks(pool):
         return ""
     return f"pool {pool.device} has reached its limit of tasks in flight"
 
@@ -128,8 +128,8 @@ def _gang_reason(state: SchedulerState, record: TaskRecord, idle: list[Worker], 
     if not gang_scheduling.may_use_last_slots(state, worker.ranks, record, now_ns):
         return LAST_SLOTS
     if _missing_slots(worker):
-        free = sum(min(ranks, host.free_slots) for host, ranks in worker.places)
-        nodes = len(worker.places)
+        free = sum(min(ranks, host.free_slots) for host, ranks in worker.host_ranks)
+        nodes = len(worker.host_ranks)
         where = f" on {nodes} nodes" if nodes > 1 else ""
         verb = "is" if free == 1 else "are"
         return f"waiting for {worker.ranks} slots{where}: {free} {verb} free"
@@ -141,7 +141,7 @@ def _gang_reason(state: SchedulerState, record: TaskRecord, idle: list[Worker], 
 def _missing_slots(worker: Worker) -> int:
     """Return the slots that its nodes do not have free, whoever claims them: it may be this task
     itself."""
-    return sum(max(0, ranks - host.free_slots) for host, ranks in worker.places)
+    return sum(max(0, ranks - host.free_slots) for host, ranks in worker.host_ranks)
 
 
 def _single_rank_reason(record: TaskRecord, idle: list[Worker]) -> str:

@@ -213,7 +213,7 @@ class ReservationCommands:
         if message.reservation:
             selected = [self._ledger.find(message.reservation, identity.scope)]
         else:
-            selected = list(self._ledger.of(identity.scope))
+            selected = list(self._ledger.visible_to(identity.scope))
         infos, counted = [], running_counts(self._state)
         for index, reservation in enumerate(selected):
             if not index % RESERVATIONS_PER_STEP:
@@ -232,7 +232,7 @@ class ReservationCommands:
         """Put changes of reservations, device controls and paced runs into the next commit."""
         if self._ledger.changes:
             changes = self._ledger.take_changes()
-            self._journal.put(reservation_statements(self._ledger, changes), forced=changes.asked)
+            self._journal.put(reservation_statements(self._ledger, changes), forced=changes.urgent)
         if self._state.controls.changes:
             changed = self._state.controls.take_changes()
             self._journal.put(scheduler_tables.control_statements(changed), forced=True)

@@ -51,7 +51,7 @@ def reservation_statements(ledger: ReservationLedger, changes: Changes) -> list[
             results.append(("insert or replace into units values(?,?,?)", (task, *held)))
     for number in changes.forgotten:
         results.append(("delete from reservation where id = ?", (number,)))
-    if changes.asked:
+    if changes.urgent:
         results.append(("insert or replace into meta values(?,?)", (NEXT_ID, ledger.next_id)))
     return results
 

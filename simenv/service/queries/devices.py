@@ -15,7 +15,7 @@ from simenv.model import PoolSpec
 from simenv.model.devices import DeviceInfo, DeviceKind
 from simenv.scheduler.core.actions import Action
 from simenv.scheduler.core.types import ClusterLimits
-from simenv.scheduler.routing.engine_support import RoutingSnapshot, only_calls
+from simenv.scheduler.routing.engine_support import RoutingSnapshot, runs_only_calls
 from simenv.scheduler.scheduler import Scheduler
 from simenv.scheduler.state.state import SchedulerState
 from simenv.scheduler.views.infos import closed_pools
@@ -84,7 +84,7 @@ class DeviceRecords:
     def all(self, limits: ClusterLimits) -> list[DeviceInfo]:
         """Return the devices of all configured pools that run circuits, in order. Raises Waiting
         while an emulated device is being read, NotFoundError and OptionError if it cannot be."""
-        return [self._device(pool, limits) for pool in self._pools if not only_calls(pool)]
+        return [self._device(pool, limits) for pool in self._pools if not runs_only_calls(pool)]
 
     def _device(self, pool: PoolSpec, limits: ClusterLimits) -> DeviceInfo:
         description = self._descriptions.get(pool.name)

@@ -85,8 +85,8 @@ def test_reservation_of_another_owner_looks_like_unknown_reservation(host: Claim
                 ask(asked)
             words.append(str(caught.value).replace(str(asked), "N"))
     assert there == never
-    assert list(ledger.of("eve")) == []
-    assert [one.grant.id for one in ledger.of("")] == [number]
+    assert list(ledger.visible_to("eve")) == []
+    assert [one.grant.id for one in ledger.visible_to("")] == [number]
 
 
 def test_repeated_request_id_returns_same_reservation(host: Claimant) -> None:
@@ -120,7 +120,7 @@ def test_rates_of_different_time_spans_are_converted_before_addition() -> None:
     found = host.reserve(60, walltime_ns=60 * SECOND)  # one a second
     assert (found.status, found.rate_required) == ("accepted", 3_600)
     ledger = host.state.reservations
-    assert (ledger.taken("main").rate, ledger.taken("").rate) == (1, 3_600)
+    assert (ledger.reserved("main").rate, ledger.reserved("").rate) == (1, 3_600)
     more = host.reserve(9 * 60, walltime_ns=60 * SECOND)
     assert more.status == "accepted", more.message
     assert host.reserve(60, walltime_ns=60 * SECOND).code == AdmissionReason.INSUFFICIENT_RATE
@@ -131,7 +131,7 @@ def test_rates_of_different_time_spans_are_converted_before_addition() -> None:
         narrower = AdmissionPolicy("rate", device_rate=rate, time_span_ns=SECOND // 2)
         with pytest.raises(InsufficientError) if rate == 5 else nullcontext():
             ledger.set_policy("main", narrower, -1)
-        assert ledger.taken("main").rate == taken
+        assert ledger.reserved("main").rate == taken
 
 
 def test_retry_time_accounts_for_reservations_of_other_pools(host: Claimant) -> None:

@@ -219,6 +219,6 @@ def test_reservation_units_add_up_after_ten_thousand_random_events(
     walk.host.keep(walk.host.scheduler.cancel(list(walk.host.state.tasks), walk.host.now_ns)[1])
     walk.host.settle()
     assert not walk.host.state.tasks
-    assert walk.host.state.reservations.taken("").credits == 0
-    assert walk.host.state.reservations.taken("").rate == 0
+    assert walk.host.state.reservations.reserved("").credits == 0
+    assert walk.host.state.reservations.reserved("").rate == 0
     assert not walk.host.rows.execute("select * from units").fetchall()

@@ -85,7 +85,7 @@ def test_resized_run_does_not_change_cost_estimate() -> None:
     machine.assign()
     machine.finish([record])
     assert machine.state.estimator.cost_us(record.route, record.spec) == before
-    assert machine.state.wide == {}
+    assert machine.state.multi_slot_workers == {}
 
 
 def test_wide_task_regains_all_but_one_slot_while_few_short_tasks_come() -> None:

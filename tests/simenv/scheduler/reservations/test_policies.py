@@ -18,9 +18,9 @@ from simenv.scheduler.reservations.policies import (
     CostEstimate,
     DeviceTerms,
     ReservedCapacity,
-    check_ask,
     check_policy,
     check_profile,
+    check_request,
 )
 
 SECOND = 10**9
@@ -91,7 +91,7 @@ def test_rate_capacity_is_configured_or_derived_from_time_span_rounded_up() -> N
 
 
 def test_unlimited_policy_accepts_whatever_is_reserved() -> None:
-    found = policies.judge(
+    found = policies.evaluate(
         CostEstimate(1, 10**9), ask(), terms("unlimited"), ReservedCapacity(10**9, 10**9, 10**9)
     )
     assert (found.status, found.code, found.credits, found.rate) == ("accepted", 1, 0, 0)
@@ -111,7 +111,7 @@ def test_credit_policy_accepts_delays_or_rejects_at_its_boundaries(
     units: int, taken: int, status: str, code: AdmissionReason, available: int
 ) -> None:
     of = terms("credit", total_credits=10)
-    found = policies.judge(CostEstimate(1, units), ask(), of, ReservedCapacity(taken, 0, 1))
+    found = policies.evaluate(CostEstimate(1, units), ask(), of, ReservedCapacity(taken, 0, 1))
     assert (found.status, found.code, found.available) == (status, code, available)
     assert found.credits == units
 
@@ -131,7 +131,7 @@ def test_rate_policy_accepts_delays_or_rejects_at_its_boundaries(
     of = terms("rate", device_rate=10, time_span_ns=SECOND)
     asked = ask(walltime_ns=100 * SECOND, classical_ns=30 * SECOND, overhead_ns=10 * SECOND)
     assert policies.budget_ns(asked) == 60 * SECOND
-    found = policies.judge(CostEstimate(1, units), asked, of, ReservedCapacity(0, taken, 1))
+    found = policies.evaluate(CostEstimate(1, units), asked, of, ReservedCapacity(0, taken, 1))
     assert (found.status, found.code, found.rate) == (status, code, needed)
 
 
@@ -140,13 +140,13 @@ def test_a_walltime_without_quantum_time_is_infeasible(overhead_ns: int) -> None
     asked = ask(walltime_ns=100 * SECOND, classical_ns=30 * SECOND, overhead_ns=overhead_ns)
     of_rate = terms("rate", device_rate=10, time_span_ns=SECOND)
     for of in (of_rate, terms("unlimited"), terms("credit", total_credits=9)):
-        found = policies.judge(CostEstimate(1, 1), asked, of, ReservedCapacity())
+        found = policies.evaluate(CostEstimate(1, 1), asked, of, ReservedCapacity())
         assert (found.status, found.code) == ("rejected", AdmissionReason.WALLTIME_INFEASIBLE)
 
 
 def test_a_rate_without_a_walltime_is_infeasible() -> None:
     of_rate = terms("rate", device_rate=10, time_span_ns=SECOND)
-    found = policies.judge(CostEstimate(1, 1), ask(), of_rate, ReservedCapacity())
+    found = policies.evaluate(CostEstimate(1, 1), ask(), of_rate, ReservedCapacity())
     assert (found.status, found.code) == ("rejected", AdmissionReason.WALLTIME_INFEASIBLE)
 
 
@@ -155,14 +155,14 @@ def test_profile_limits_on_qubits_shots_and_reservations_are_enforced() -> None:
     of = DeviceTerms(profile)
     wide, long = ask(workload=Workload(qubits=6)), ask(workload=Workload(shots=101))
     assert (
-        policies.judge(CostEstimate(1, 1), wide, of, ReservedCapacity()).code
+        policies.evaluate(CostEstimate(1, 1), wide, of, ReservedCapacity()).code
         == AdmissionReason.TOO_LARGE
     )
     assert (
-        policies.judge(CostEstimate(1, 1), long, of, ReservedCapacity()).code
+        policies.evaluate(CostEstimate(1, 1), long, of, ReservedCapacity()).code
         == AdmissionReason.TOO_LARGE
     )
-    crowded = policies.judge(CostEstimate(1, 1), ask(), of, ReservedCapacity(reservations=2))
+    crowded = policies.evaluate(CostEstimate(1, 1), ask(), of, ReservedCapacity(reservations=2))
     assert (crowded.status, crowded.code) == ("delayed", AdmissionReason.OVER_LIMIT)
 
 
@@ -178,7 +178,7 @@ def test_profile_with_out_of_range_number_is_refused(field: str, value: int) -> 
 def test_workload_with_out_of_range_number_is_refused(field: str, value: int) -> None:
     wrong = msgspec.structs.replace(Workload(), **{field: value})
     with pytest.raises(OptionError, match=f"{field} = {value}"):
-        check_ask(ask(workload=wrong))
+        check_request(ask(workload=wrong))
     with pytest.raises(OptionError, match=f"{field} = {value}"):
         check_profile("", msgspec.structs.replace(PROFILE, baseline=wrong))
 
@@ -189,19 +189,19 @@ def test_workload_with_out_of_range_number_is_refused(field: str, value: int) ->
 )
 def test_reservation_request_with_out_of_range_number_is_refused(field: str, value: int) -> None:
     with pytest.raises(OptionError, match=f"{field} = {value}"):
-        check_ask(ask(**{field: value}))
+        check_request(ask(**{field: value}))
 
 
 def test_reservation_request_with_oversized_or_unknown_text_is_refused() -> None:
     for field in ("request_id", "device", "scope", "user", "job"):
         with pytest.raises(OptionError, match=f"{field} has 256 characters"):
-            check_ask(ask(**{field: "x" * 256}))
+            check_request(ask(**{field: "x" * 256}))
     with pytest.raises(OptionError, match="metadata"):
-        check_ask(ask(metadata=(("k", "v" * 20_000),)))
+        check_request(ask(metadata=(("k", "v" * 20_000),)))
     with pytest.raises(OptionError, match="metadata"):
-        check_ask(ask(metadata=tuple((str(k), "") for k in range(65))))
+        check_request(ask(metadata=tuple((str(k), "") for k in range(65))))
     with pytest.raises(OptionError, match="workload_kind"):
-        check_ask(ask(workload_kind="classical"))
+        check_request(ask(workload_kind="classical"))
 
 
 def test_a_baseline_that_takes_no_time_is_refused() -> None:

@@ -52,8 +52,8 @@ def test_credits_in_different_units_are_converted_before_addition() -> None:
     decision = host.reserve(35)
     assert decision.status == "accepted"
     assert (decision.credits_required, decision.capacity_available) == (35, 100)
-    assert host.state.reservations.taken("").credits == 4  # of 3.5
-    assert host.state.reservations.taken("main").credits == 35
+    assert host.state.reservations.reserved("").credits == 4  # of 3.5
+    assert host.state.reservations.reserved("main").credits == 35
     refused = host.reserve(61)
     assert (refused.status, refused.credits_required, refused.capacity_available) == (
         "delayed", 61, 60,
@@ -74,7 +74,7 @@ def test_rates_in_different_units_are_converted_before_addition() -> None:
     walltime_ns = 2 * 10**9
     first = host.reserve(50, walltime_ns=walltime_ns)
     assert first.rate_required == 25
-    taken = host.state.reservations.taken
+    taken = host.state.reservations.reserved
     assert (taken("main").rate, taken("").rate) == (25, 3)  # of 2.5
     assert host.ledger[first.reservation].units == 50
     refused = host.reserve(150, walltime_ns=walltime_ns)
