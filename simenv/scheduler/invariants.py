@@ -222,14 +222,14 @@ def _nodes(state: SchedulerState) -> None:
             assert count <= host.node.slots, f"{worker.name} could never run on {name}"
         memory[worker.host.node.name] += worker.memory_bytes + worker.kept_bytes
     for host in hosts.values():
-        taken = [
+        assigned_gpus = [
             gpu
             for worker in state.workers.values()
-            for place, gpus in gpus_by_host(worker.places, worker.gpus)
+            for place, gpus in gpus_by_host(worker.host_ranks, worker.gpus)
             if place is host
             for gpu in gpus
         ]
-        assert sorted([*taken, *host.free_gpus]) == sorted(host.node.gpu_names), (
+        assert sorted([*assigned_gpus, *host.free_gpus]) == sorted(host.node.gpu_names), (
             f"GPUs of {host.node.name} are counted wrongly"
         )
     for name, host in hosts.items():

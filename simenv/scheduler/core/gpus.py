@@ -36,7 +36,7 @@ def with_workers_of_gpus(pools: Iterable[PoolSpec], nodes: Iterable[Node]) -> tu
                     f" {spec.engine!r} uses none",
                     hint="workers=N, or engine=gpu",
                 )
-            usable = [room for room in rooms if matches(spec.nodes, room)]
+            usable = [node for node in resources if matches(spec.nodes, node)]
             count = max(1, _workers_on(usable, spec.ranks))
             spec = msgspec.structs.replace(spec, min=count, max=count)
         results.append(spec)

@@ -130,9 +130,9 @@ def _to_dedicated(
     reservation = worker.reservation_id
     record = pool.queue.head(True, reservation)
     if state.limits.end_ns:
-        record = _in_time(state, pool, record, now_ns, reservation)
+        record = _postpone_late(state, pool, record, now_ns, reservation)
     if record is not None and record.batch.terms.parts is not None:
-        preferred = kept_states.keeper(pool, record, reservation)
+        preferred = kept_states.worker_with_states(pool, record, reservation)
         if preferred is not None and record.route.memory_bytes <= memory_for(preferred, record):
             worker = preferred
     host = worker.host

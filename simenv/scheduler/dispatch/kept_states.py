@@ -35,8 +35,8 @@ def grant(state: SchedulerState, worker: Worker, record: TaskRecord) -> None:
     state_memory_bytes = state_bytes(record.route.num_qubits, record.batch.terms.precision)
     if state_memory_bytes <= FREE_STATES_BYTES:
         return
-    host, more = worker.host, max(0, need - worker.kept_bytes)
-    if _exceeds_limit(state, worker, record.batch.owner, worker.kept_bytes + more):
+    host, missing_bytes = worker.host, max(0, state_memory_bytes - worker.kept_bytes)
+    if _exceeds_limit(state, worker, record.batch.owner, worker.kept_bytes + missing_bytes):
         if not worker.held:  # its state must not use the grant of another owner
             state.release_kept_states(worker)
         return
@@ -44,8 +44,8 @@ def grant(state: SchedulerState, worker: Worker, record: TaskRecord) -> None:
     free = host.free_memory - host.claimed_memory
     if missing_bytes > free or granted + missing_bytes > host.node.memory_bytes // NODE_SHARE:
         return
-    host.free_memory -= more
-    worker.kept_bytes += more
+    host.free_memory -= missing_bytes
+    worker.kept_bytes += missing_bytes
     worker.kept_owner = record.batch.owner
     worker.kept_s, worker.kept_until_ns = max(worker.kept_s, parts.keep_s), 0
 
@@ -83,7 +83,7 @@ def reclaim(state: SchedulerState) -> list[Action]:
         for reservation, workers in _ready_workers(pool).items():
             head = pool.queue.head(True, reservation)
             if head is not None:
-                actions += _make_room(state, workers, head)
+                actions += _free_memory_for(state, workers, head)
     return actions
 
 
@@ -101,7 +101,9 @@ def _has_slot(worker: Worker) -> bool:
     return bool(worker.reservation_id) or worker.host.free_slots > worker.host.claimed_slots
 
 
-def _make_room(state: SchedulerState, workers: list[Worker], head: TaskRecord) -> list[Action]:
+def _free_memory_for(
+    state: SchedulerState, workers: list[Worker], head: TaskRecord
+) -> list[Action]:
     """Drop states on the node that lacks the least memory for the task."""
     lacking = {
         worker.host.node.name: (head.route.memory_bytes - memory_for(worker, head), worker.host)
@@ -117,7 +119,7 @@ def _make_room(state: SchedulerState, workers: list[Worker], head: TaskRecord) -
 
 def idle_bytes(state: SchedulerState, host: NodeState) -> int:
     """Return the memory of a node that is granted to states of idle workers."""
-    return sum(worker.kept_bytes for worker in _idle_keepers(state, host))
+    return sum(worker.kept_bytes for worker in _idle_workers_with_states(state, host))
 
 
 def drop(
@@ -128,7 +130,7 @@ def drop(
     parts = None if head is None else head.batch.terms.parts
     own = "" if parts is None else parts.worker
     actions: list[Action] = []
-    keepers = _idle_keepers(state, host)
+    keepers = _idle_workers_with_states(state, host)
     for worker in sorted(keepers, key=lambda w: (w.name == own, w.kept_until_ns)):
         if need_bytes <= 0:
             break
@@ -138,13 +140,13 @@ def drop(
     return actions
 
 
-def _idle_keepers(state: SchedulerState, host: NodeState) -> Iterator[Worker]:
+def _idle_workers_with_states(state: SchedulerState, host: NodeState) -> Iterator[Worker]:
     for worker in state.workers.values():
         if worker.kept_bytes and worker.host is host and worker.state == WorkerState.IDLE:
             yield worker
 
 
-def keeper(pool: Pool, record: TaskRecord, reservation: int = 0) -> Worker | None:
+def worker_with_states(pool: Pool, record: TaskRecord, reservation: int = 0) -> Worker | None:
     """Return the idle worker with a free slot that may have the state from which a task continues;
     None if there is none. `reservation`: of the workers that may run the task; 0: of none."""
     parts = record.batch.terms.parts

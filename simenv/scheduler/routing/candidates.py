@@ -210,7 +210,7 @@ def placed_route(
         memory_bytes=fit.memory_bytes,
         evolve_us=evolve_us,
         shot_us=shot_us,
-        max_slots=1 if alone else max(node.slots for node in nodes_of(limits)),
+        max_slots=1 if is_single_slot else max(node.slots for node in nodes_of(limits)),
         ranks=fit.ranks,
         device_shot_ns=0.0 if noise is None else noise.device_shot_ns,
         device_overhead_ns=0.0 if noise is None else noise.device_overhead_ns,

@@ -23,7 +23,6 @@ from simenv.scheduler.routing.candidates import (
     candidate,
     check_candidates,
     describe_pool,
-    judged,
     placed_route,
     query_on,
     runs,
@@ -87,7 +86,7 @@ def _first_route(
     profile: Profile, terms: TaskOptions, pools: tuple[PoolSpec, ...], limits: ClusterLimits
 ) -> Route | None:
     """The route that `consider` has for a circuit without noise, where no pool and no engine is
-    asked for: that of the first engine in the order of preference that can run it, so the others
+    request_key for: that of the first engine in the order of preference that can run it, so the others
     are not looked at. None for others, and where no engine can run it."""
     if terms.engine != AUTO or terms.pool:
         return None
@@ -116,9 +115,11 @@ def _noisy_route(
         device_shot_ns=0.0, device_overhead_ns=0.0,
     )  # fmt: skip
     shape = msgspec.structs.replace(profile, noise=noise)
-    asked = terms.precision, terms.outputs, terms.options, terms.ranks, terms.device
+    request_key = terms.precision, terms.outputs, terms.options, terms.ranks, terms.device
     costs = []
-    for place, (card, fit, reason, query) in enumerate(_runnable(shape, asked, pools, limits)):
+    for place, (card, fit, reason, query) in enumerate(
+        _runnable(shape, request_key, pools, limits)
+    ):
         effective = card.effective_profile(profile, terms.outputs)
         costs.append((time_us(card, effective, query), place, card, fit, effective, reason))
     if not costs:
@@ -134,12 +135,12 @@ _RequestKey = tuple[str, tuple[str, ...], tuple[tuple[str, float], ...], int, st
 
 @functools.lru_cache(maxsize=4096)
 def _runnable(
-    shape: Profile, asked: _Asked, pools: tuple[PoolSpec, ...], limits: ClusterLimits
+    shape: Profile, request_key: _RequestKey, pools: tuple[PoolSpec, ...], limits: ClusterLimits
 ) -> tuple[tuple[EngineCard, RankFit, str, CostQuery], ...]:
     """The engines of `auto` that can run circuits with noise of this shape, in their order, with
-    ranks, reasons and the queries for their costs. `asked`: precision, outputs, options, ranks and
+    ranks, reasons and the queries for their costs. `request_key`: precision, outputs, options, ranks and
     device of the terms."""
-    precision, outputs, options, number, device = asked
+    precision, outputs, options, number, device = request_key
     terms = TaskOptions(
         precision=precision, outputs=outputs, options=options, ranks=number, device=device
     )

@@ -47,13 +47,13 @@ def device_refusal(
     gpu = smallest_gpu(pool, limits) if isinstance(card.costs, GpuCost) else None
     if gpu is None or _fits(card, profile, terms, gpu, used):
         return None
-    need = size(_device_bytes(card, profile, terms, used))
+    required_bytes = size(_device_bytes(card, profile, terms, used))
     place = "a GPU" if used == 1 else f"each of {used} GPUs"
     return InfeasibleError(
-        f"{profile.num_qubits} qubits in {terms.precision} precision need {need} on {place}; "
-        f"the smallest of pool {pool.name!r}, {gpu.model or gpu.uuid}, has {size(_room(gpu))} for"
+        f"{profile.num_qubits} qubits in {terms.precision} precision need {required_bytes} on {place}; "
+        f"the smallest of pool {pool.name!r}, {gpu.model or gpu.uuid}, has {size(_usable_bytes(gpu))} for"
         " states",
-        hint=_way_out(card, profile, terms, pool, limits),
+        hint=_remedy(card, profile, terms, pool, limits),
     )
 
 
@@ -73,8 +73,8 @@ def device_text(
     card: EngineCard, profile: Profile, terms: TaskOptions, pool: PoolSpec, gpu: Gpu
 ) -> str:
     """Return the memory that states take on a GPU, as text for the reason of a route."""
-    need = size(_device_bytes(card, profile, terms, power(pool.ranks)))
-    return f"{need} of {size(_room(gpu))} on {gpu.model or gpu.uuid}"
+    required_bytes = size(_device_bytes(card, profile, terms, power(pool.ranks)))
+    return f"{required_bytes} of {size(_usable_bytes(gpu))} on {gpu.model or gpu.uuid}"
 
 
 def widest_on_gpus(card: EngineCard, pool: PoolSpec, limits: ClusterLimits) -> int:
@@ -97,10 +97,10 @@ def _device_bytes(card: EngineCard, profile: Profile, terms: TaskOptions, ranks:
 
 
 def _fits(card: EngineCard, profile: Profile, terms: TaskOptions, gpu: Gpu, ranks: int) -> bool:
-    return _device_bytes(card, profile, terms, ranks) <= _room(gpu)
+    return _device_bytes(card, profile, terms, ranks) <= _usable_bytes(gpu)
 
 
-def _way_out(
+def _remedy(
     card: EngineCard, profile: Profile, terms: TaskOptions, pool: PoolSpec, limits: ClusterLimits
 ) -> str:
     gpu = smallest_gpu(pool, limits)
@@ -111,7 +111,8 @@ def _way_out(
         widths[precision] = next(
             width
             for width in range(profile.num_qubits, -1, -1)
-            if not width or _fits(card, _narrowed(profile, width), asked, gpu, power(pool.ranks))
+            if not width
+            or _fits(card, _narrowed(profile, width), requested, gpu, power(pool.ranks))
         )
     hint = f"the widest that fits has {widths['double']} qubits, {widths['single']} in single"
     if terms.precision == "double" and widths["single"] == profile.num_qubits:

@@ -88,9 +88,9 @@ def _on_one_rank(
     gpu = smallest_gpu(pool, limits) if card.gpus else None
     rank_bytes = min(max_bytes, card.costs.memory_bytes(profile, query))
     if gpu is None:
-        return RankFit(pool.name, 1, need)
+        return RankFit(pool.name, 1, rank_bytes)
     text = device_text(card, profile, terms, pool, gpu)
-    return RankFit(pool.name, 1, need, text=text, bandwidth=gpu.bandwidth)
+    return RankFit(pool.name, 1, rank_bytes, text=text, bandwidth=gpu.bandwidth)
 
 
 def _in_gang(
@@ -106,14 +106,16 @@ def _in_gang(
         )
     max_bytes = pool.memory_bytes or slot_bytes(pool, limits, pool.ranks)
     if _min_bytes(card, profile, terms, used) > max_bytes or profile.num_qubits > card.max_qubits:
-        return _too_wide(card, profile, terms, pool, limits)
-    need = min(max_bytes, card.costs.memory_bytes(profile, cost_query(card, terms, ranks=used)))
-    text, bandwidth = _ranks_text(used, pool.ranks, need), 0.0
+        return _too_wide_error(card, profile, terms, pool, limits)
+    rank_bytes = min(
+        max_bytes, card.costs.memory_bytes(profile, cost_query(card, terms, ranks=used))
+    )
+    text, bandwidth = _ranks_text(used, pool.ranks, rank_bytes), 0.0
     gpu = smallest_gpu(pool, limits) if card.gpus else None
     if gpu is not None:
         text = f"{text}; {device_text(card, profile, terms, pool, gpu)}"
         bandwidth = gpu.bandwidth
-    return RankFit(pool.name, pool.ranks, need, used=used, text=text, bandwidth=bandwidth)
+    return RankFit(pool.name, pool.ranks, rank_bytes, used=used, text=text, bandwidth=bandwidth)
 
 
 def _on_demand(

@@ -154,7 +154,7 @@ def _start(
         host_ranks[0][0],
         ranks=pool.spec.ranks,
         reserved=rank_bytes,
-        gpus=take_gpus(places, rank_gpus(pool.spec)),
+        gpus=take_gpus(host_ranks, rank_gpus(pool.spec)),
         restarts=restarts,
     )
     state.next_start += 1
@@ -218,7 +218,7 @@ def _reclaim_memory(
     reclaimable = _reclaimable(state, pool, now_ns)
 
     def freed(host: NodeState) -> int:
-        reserved = sum(n * w.reserved for w in reclaimable for h, n in w.places if h is host)
+        reserved = sum(n * w.reserved for w in reclaimable for h, n in w.host_ranks if h is host)
         return reserved + kept_states.idle_bytes(state, host)
 
     def held(host: NodeState) -> int:
@@ -248,8 +248,8 @@ def _reclaim_memory(
         if waits_long:
             host.backfill_memory += ranks * request.memory_bytes
         else:
-            host.claimed_memory += ranks * need.memory_bytes
-        actions += kept_states.drop(state, host, ranks * need.memory_bytes - host.free_memory)
+            host.claimed_memory += ranks * request.memory_bytes
+        actions += kept_states.drop(state, host, ranks * request.memory_bytes - host.free_memory)
         for worker in reclaimable:
             if any(h is host for h, _ in worker.host_ranks):
                 reason = f"its node's memory is needed by pool {pool.spec.name}"

@@ -79,8 +79,8 @@ class NodeState(msgspec.Struct, eq=False):
 
     def take_gpus(self, count: int) -> tuple[str, ...]:
         """Grant the first free GPUs to ranks of a worker, as long as it lives."""
-        taken, self.free_gpus = self.free_gpus[:count], self.free_gpus[count:]
-        return tuple(taken)
+        granted_gpus, self.free_gpus = self.free_gpus[:count], self.free_gpus[count:]
+        return tuple(granted_gpus)
 
     def return_gpus(self, gpus: Iterable[str]) -> None:
         """Free the GPUs of a worker that is gone, in the node's order."""
@@ -91,16 +91,18 @@ class NodeState(msgspec.Struct, eq=False):
 HostRanks = tuple[tuple[NodeState, int], ...]  # hosts with the number of a worker's ranks
 
 
-def take_gpus(places: Places, each: int) -> tuple[str, ...]:
+def take_gpus(host_ranks: HostRanks, each: int) -> tuple[str, ...]:
     """Grant `each` free GPUs of its host to each rank of a new worker, in their order."""
-    return tuple(gpu for host, ranks in places for gpu in host.take_gpus(ranks * each))
+    return tuple(gpu for host, ranks in host_ranks for gpu in host.take_gpus(ranks * each))
 
 
-def gpus_by_host(places: Places, gpus: tuple[str, ...]) -> Iterator[tuple[NodeState, list[str]]]:
+def gpus_by_host(
+    host_ranks: HostRanks, gpus: tuple[str, ...]
+) -> Iterator[tuple[NodeState, list[str]]]:
     """Yield the hosts of a worker with its GPUs there, which `take_gpus` has granted."""
-    each = len(gpus) // sum(ranks for _, ranks in places)
+    each = len(gpus) // sum(ranks for _, ranks in host_ranks)
     rest = iter(gpus)
-    for host, ranks in places:
+    for host, ranks in host_ranks:
         yield host, list(islice(rest, ranks * each))
 
 

@@ -314,6 +314,6 @@ class SchedulerState:
         worker.held, worker.reservation_id = {}, 0
         self.release_resources(worker)
         self.release_kept_states(worker)
-        vacate(worker.places, worker.reserved, bool(self.pools[worker.pool].base))
-        for place, gpus in gpus_by_host(worker.places, worker.gpus):
+        vacate(worker.host_ranks, worker.reserved, bool(self.pools[worker.pool].base))
+        for place, gpus in gpus_by_host(worker.host_ranks, worker.gpus):
             place.return_gpus(gpus)
