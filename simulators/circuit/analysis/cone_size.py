@@ -31,11 +31,11 @@ def cone_size(circuit: Circuit) -> tuple[Kept | None, bool]:
         circuit.conditions, register_starts(circuit), int(bool(circuit.conditions_data)), wires,
         bits, np.empty(room, np.uint8), totals,
     )  # fmt: skip
-    gone, several, needed, *numbers = totals.tolist()
+    gone, several, needed, *counts = totals.tolist()
     if several or (needed == wires and not gone):
         return None, bool(several)
     width = max(1, needed)
-    return Kept(width, width, *numbers), False
+    return Kept(width, width, *counts), False
 
 
 def is_loaded() -> bool:
