@@ -105,7 +105,7 @@ class CuStateVec:
 
     @property
     def version(self) -> str:
-        """As "1.15.0"."""
+        """Version of the library, for example "1.15.0"."""
         number = self._library.custatevecGetVersion()
         return f"{number // 10000}.{number // 100 % 100}.{number % 100}"
 
@@ -160,7 +160,7 @@ def zero_state(device: Device, num_qubits: int, precision: str) -> Buffer:
 
 
 def address(buffer: Buffer) -> int:
-    """Where a buffer is in the memory of its device."""
+    """Return the address of a buffer in the memory of its device."""
     if isinstance(buffer, np.ndarray):
         return int(buffer.ctypes.data)
     return int(buffer.data.ptr)

@@ -194,9 +194,9 @@ def trajectory_work(noise: NoiseProfile, shots: int) -> float:
     weight = noise.error_weight
     none = math.exp(-weight)
     alternatives = 3.0 * (noise.locations - noise.pair_locations) + 15.0 * noise.pair_locations
-    odds = weight / alternatives
-    singles = -alternatives * math.expm1(-shots * none * odds)
-    doubles = -0.5 * alternatives**2 * math.expm1(-shots * none * odds * odds)
+    probs = weight / alternatives
+    singles = -alternatives * math.expm1(-shots * none * probs)
+    doubles = -0.5 * alternatives**2 * math.expm1(-shots * none * probs * probs)
     more = shots * max(0.0, 1.0 - none * (1.0 + weight + 0.5 * weight**2))
     return float(min(shots, 1.0 + singles / 2 + doubles / 3 + more / 4))
 

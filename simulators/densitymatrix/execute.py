@@ -171,13 +171,13 @@ class Distribution(msgspec.Struct, frozen=True, eq=False):
     """Probabilities of all basis states in all branches."""
 
     records: tuple[int, ...]  # ascending
-    odds: NDArray[np.float64]  # [records, 2^n]
+    probs: NDArray[np.float64]  # [records, 2^n]
 
 
 def distribution(branches: Branches, num_qubits: int) -> Distribution:
     """Populations of each branch; rounding errors below 0 are set to 0."""
     records = tuple(sorted(branches))
-    odds = np.empty((len(records), 1 << num_qubits))
-    for row, record in zip(odds, records, strict=True):
+    probs = np.empty((len(records), 1 << num_qubits))
+    for row, record in zip(probs, records, strict=True):
         populations(branches[record], num_qubits, 0, row)
-    return Distribution(records, np.maximum(odds, 0.0, out=odds))
+    return Distribution(records, np.maximum(probs, 0.0, out=probs))

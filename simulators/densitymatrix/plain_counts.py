@@ -43,7 +43,7 @@ _EXACT = ReadoutStage(  # no readout error
 
 
 def fits(part: PlainPart, outputs: tuple[str, ...]) -> bool:
-    """Can `plain_counts` give these outputs of a part?"""
+    """Return whether `plain_counts` can give these outputs of a part."""
     few = part.num_qubits <= _MAX_QUBITS and part.layouts.clbits.source.size <= _MAX_CLBITS
     return few and outputs == ("counts",)
 
@@ -109,7 +109,7 @@ def _count(  # type: ignore[no-untyped-def]
     at += 8 * SCRATCH
     state = as_reals(scratch, at, np.int64(1) << 2 * width)
     at += 8 * (np.int64(1) << 2 * width)
-    odds = as_reals(scratch, at, np.int64(1) << width)
+    probs = as_reals(scratch, at, np.int64(1) << width)
     at += 8 * (np.int64(1) << width)
     edges = as_reals(scratch, at, np.int64(1) << num_qubits)
     at += 8 * (np.int64(1) << width)
@@ -125,10 +125,10 @@ def _count(  # type: ignore[no-untyped-def]
     multiply_blocks(state, width, low, high, mats, 0, number, 0, num_tiles, lanes, control)
     if control[0]:
         return 0
-    basis_populations(state, width, 0, odds)
-    for k in range(odds.size):
-        odds[k] = max(odds[k], 0.0)
-    cumulate(odds[: edges.size], edges, cells)
+    basis_populations(state, width, 0, probs)
+    for k in range(probs.size):
+        probs[k] = max(probs[k], 0.0)
+    cumulate(probs[: edges.size], edges, cells)
     records[0, 0] = 0
     write_outcomes(num_qubits, records[:1], source, outcomes)
     for first in range(0, shots, records.shape[0]):

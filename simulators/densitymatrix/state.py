@@ -59,15 +59,15 @@ class MixedState(FinalState):
         size = 8 * num_words(self._layout.source.size)
         data = b"".join(record.to_bytes(size, "little") for record in result.records)
         records = np.array(np.frombuffer(data, "<u8")).reshape(len(result.records), -1)
-        return records, result.odds[:, : 1 << self.num_qubits]
+        return records, result.probs[:, : 1 << self.num_qubits]
 
     def sample(self, shots: int, key: SeedKey, draw: int = 0) -> Iterator[Batch]:
         """Sample as `FinalState.sample`, in the order of the shots. `draw`: draw number."""
-        records, odds = self._joint()
-        edges = np.empty(odds.size)
-        cells = np.empty(num_cells(odds.size) + 1, np.int64)
-        _cumulate(np.ascontiguousarray(odds).reshape(-1), edges, cells)
-        outcomes = np.empty((odds.size, records.shape[1]), np.uint64)
+        records, probs = self._joint()
+        edges = np.empty(probs.size)
+        cells = np.empty(num_cells(probs.size) + 1, np.int64)
+        _cumulate(np.ascontiguousarray(probs).reshape(-1), edges, cells)
+        outcomes = np.empty((probs.size, records.shape[1]), np.uint64)
         _outcome_records(self.num_qubits, records, self._layout.source, outcomes)
         for first in range(0, shots, _SHOTS_AT_ONCE):
             result = np.empty((min(_SHOTS_AT_ONCE, shots - first), records.shape[1]), np.uint64)
@@ -76,10 +76,10 @@ class MixedState(FinalState):
 
     def probabilities(self) -> Distribution:
         """See `FinalState`."""
-        records, odds = self._joint()
-        odds = odds / odds.sum()
-        row, index = np.nonzero(odds > _LEAST)
-        weights = odds[row, index]
+        records, probs = self._joint()
+        probs = probs / probs.sum()
+        row, index = np.nonzero(probs > _LEAST)
+        weights = probs[row, index]
         if not self._layout.measures:
             return index.astype(np.uint64).reshape(-1, 1), weights
         result = records[row]
@@ -130,17 +130,17 @@ def num_cells(outcomes: int) -> int:
 
 
 @device_function
-def cumulate(odds, edges, cells):  # type: ignore[no-untyped-def]
+def cumulate(probs, edges, cells):  # type: ignore[no-untyped-def]
     """Fill `edges` [outcomes], the cumulative sums, and `cells` [cells + 1]: the first outcome
     whose edge is above the lower bound of each of equal parts, whose number is a power of two.
 
     A draw is looked up by its part, and searched for from there (Chen and Asau, 1974).
     """
     total = 0.0
-    for k in range(odds.size):
-        total += odds[k]
+    for k in range(probs.size):
+        total += probs[k]
         edges[k] = total
-    last = odds.size - 1
+    last = probs.size - 1
     outcome = 0
     scale = 1.0 / (cells.size - 1)
     for cell in range(cells.size):
@@ -151,9 +151,9 @@ def cumulate(odds, edges, cells):  # type: ignore[no-untyped-def]
 
 
 @kernel(REALS, REALS, I64, group="noise")
-def _cumulate(odds, edges, cells):  # type: ignore[no-untyped-def]
+def _cumulate(probs, edges, cells):  # type: ignore[no-untyped-def]
     """See `cumulate`."""
-    cumulate(odds, edges, cells)
+    cumulate(probs, edges, cells)
 
 
 @device_function

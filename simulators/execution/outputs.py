@@ -169,10 +169,10 @@ def collect(
         distribution = state.probabilities()
         if readout is not None:
             distribution = readout.confuse(distribution)
-        records, odds = distribution
+        records, probs = distribution
         num_bits = layout.source.size if layout.measures else state.num_qubits
         values, value_width = pack(records, num_bits)
-        probabilities = odds.tobytes()
+        probabilities = probs.tobytes()
     amplitudes = state.statevector() if "statevector" in outputs else None
     gradients = state.gradients() if "gradient" in outputs else None
     return BindingResult(

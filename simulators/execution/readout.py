@@ -252,7 +252,7 @@ class ReadoutStage(msgspec.Struct, frozen=True, eq=False):
 
     def confuse(self, distribution: Distribution) -> Distribution:
         """Distribution of the recorded outcomes. Raises Unsupported for more bits than MAX_BITS."""
-        records, odds = distribution
+        records, probs = distribution
         bits = self.clbits
         if bits.size > MAX_BITS:
             raise Unsupported(
@@ -267,7 +267,7 @@ class ReadoutStage(msgspec.Struct, frozen=True, eq=False):
             index |= (records[:, word] >> shift & _1).astype(np.int64) << number
         others, row = np.unique(records & ~mask, axis=0, return_inverse=True)
         table = np.zeros((len(others), 1 << bits.size))
-        np.add.at(table, (row.reshape(-1), index), odds)
+        np.add.at(table, (row.reshape(-1), index), probs)
         high = 0
         for confusion in self.confusions:
             size = len(confusion)

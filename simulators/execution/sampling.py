@@ -252,10 +252,10 @@ def sample(
 def distribution(state: State, source: NDArray[np.int64] | None) -> Distribution:
     """Exact distribution of these bits; of all qubits if `source` is None."""
     num_qubits = state.size.bit_length() - 1
-    odds = odds_of(state)
-    odds /= odds.sum()
+    probs = odds_of(state)
+    probs /= probs.sum()
     wires = np.arange(num_qubits) if source is None else np.unique(source[source >= 0])
-    table = odds.reshape((2,) * num_qubits)
+    table = probs.reshape((2,) * num_qubits)
     away = tuple(num_qubits - 1 - q for q in range(num_qubits) if q not in set(wires.tolist()))
     table = table.sum(axis=away).reshape(-1)
     values = np.flatnonzero(table > _NOISE[state.dtype.name])

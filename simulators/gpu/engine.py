@@ -123,7 +123,7 @@ class GpuEngine:
             control,
             lambda: self._alone(job),
             lambda states: run_rows(states, job),
-            lambda meeting: self._distributed(meeting, control),
+            lambda agreement: self._distributed(agreement, control),
         )
         return result  # type: ignore[return-value]  # None in all ranks but the first
 
@@ -160,14 +160,14 @@ class GpuEngine:
             control,
             local,
             lambda states: part.branched(states, circuit, request, options),
-            lambda meeting: self._distributed(meeting, control),
+            lambda agreement: self._distributed(agreement, control),
         )
         return result  # type: ignore[return-value]  # None in all ranks but the first
 
-    def _distributed(self, meeting: ErrorAgreement, control: RunControl) -> StateBackend:
+    def _distributed(self, agreement: ErrorAgreement, control: RunControl) -> StateBackend:
         from simulators.gpu.distributed.backend import DistributedDeviceBackend
 
-        return DistributedDeviceBackend(meeting, self._backend(control))
+        return DistributedDeviceBackend(agreement, self._backend(control))
 
     def _backend(self, control: RunControl) -> DeviceBackend:
         return DeviceBackend(self._device, self.ledger, self._programs, control)

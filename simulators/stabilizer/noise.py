@@ -37,12 +37,12 @@ def noise_lines(circuit: Circuit, noise: NoiseProgram) -> dict[int, list[str]]:
 
 def _text(channel: Channel) -> str:
     """Name and arguments of the instruction; "" for a channel without errors."""
-    odds = np.maximum(channel.pauli_probabilities, 0.0)
-    odds = np.where(odds < _LEAST, 0.0, odds)[1:]
-    if not odds.any():
+    probs = np.maximum(channel.pauli_probabilities, 0.0)
+    probs = np.where(probs < _LEAST, 0.0, probs)[1:]
+    if not probs.any():
         return ""
-    odds *= min(1.0, 1.0 / odds.sum())
-    return f"PAULI_CHANNEL_{channel.num_qubits}({', '.join(map(repr, odds.tolist()))})"
+    probs *= min(1.0, 1.0 / probs.sum())
+    return f"PAULI_CHANNEL_{channel.num_qubits}({', '.join(map(repr, probs.tolist()))})"
 
 
 def recorded_flip(noise: NoiseProgram, qubit: int, *, twirl: bool) -> float:

@@ -136,9 +136,9 @@ class CombinedRun(FinalState):
                 hint="ask for counts with shots instead of exact probabilities",
             )
         records = (left[0][:, None] | right[0][None, :]).reshape(-1, self._words)
-        odds = np.outer(left[1], right[1]).ravel()
-        likely = odds > ROUNDING_FLOOR[self._options.precision]
-        return tally(records[likely], odds[likely])
+        probs = np.outer(left[1], right[1]).ravel()
+        likely = probs > ROUNDING_FLOOR[self._options.precision]
+        return tally(records[likely], probs[likely])
 
 
 class _Joint(NamedTuple):

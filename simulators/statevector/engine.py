@@ -169,8 +169,8 @@ class StatevectorEngine:
         from simulators.statevector.backend.local import LocalBackend
         from simulators.statevector.parts import run_parts
 
-        with ThreadPool(options.threads, control) as crew:
-            states = LocalBackend(crew, control)
+        with ThreadPool(options.threads, control) as thread_pool:
+            states = LocalBackend(thread_pool, control)
             return run_parts(states, plan, circuit, request, options, number, self.kept_states)
 
     def _noisy(
@@ -340,11 +340,11 @@ def _in_states(job: RequestExecution) -> EngineResult:
     from simulators.statevector.checkpoint import Checkpointer
 
     with (
-        ThreadPool(job.options.threads, job.control) as crew,
-        Checkpointer.of(job.options) as journey,
+        ThreadPool(job.options.threads, job.control) as thread_pool,
+        Checkpointer.of(job.options) as checkpointer,
     ):
-        states = LocalBackend(crew, job.control, journey)
-        return journey.annotate(run_rows(states, job))
+        states = LocalBackend(thread_pool, job.control, checkpointer)
+        return checkpointer.annotate(run_rows(states, job))
 
 
 def _run(

@@ -44,7 +44,7 @@ def over_clbits(program: Program, branches: Branches) -> Distribution:
     total: Distribution = branches.records[:0], np.zeros(0)
     states = branches.ensemble.states
     for state, records, tags in branches.each():
-        values, odds = states.distribution(branches.ensemble.state(state), wires)
+        values, probs = states.distribution(branches.ensemble.state(state), wires)
         if values.size * tags.size > MAX_ROWS:
             raise TooManyBranches(
                 f"more than {MAX_ROWS} distinct classical records",
@@ -54,7 +54,7 @@ def over_clbits(program: Program, branches: Branches) -> Distribution:
             continue
         records = np.repeat(records, values.size, axis=0)
         write(records, np.tile(values, tags.size), source)
-        result = tally(records, np.outer(tags, odds / odds.sum()).ravel())
+        result = tally(records, np.outer(tags, probs / probs.sum()).ravel())
         if len(total[0]):
             result = tally(*(np.concatenate(pair) for pair in zip(total, result, strict=True)))
         total = result
@@ -66,13 +66,13 @@ def over_qubits(branches: Branches, num_qubits: int) -> Distribution:
     wires = np.arange(num_qubits)
     ensemble, states = branches.ensemble, branches.ensemble.states
     if len(branches) == 1:
-        values, odds = states.distribution(ensemble.state(int(branches.states[0])), wires)
-        return values.astype(np.uint64).reshape(-1, 1), odds / odds.sum()
+        values, probs = states.distribution(ensemble.state(int(branches.states[0])), wires)
+        return values.astype(np.uint64).reshape(-1, 1), probs / probs.sum()
     table = np.zeros(1 << num_qubits if states.is_root else 0)
     for state, _, tags in branches.each():
-        values, odds = states.distribution(ensemble.state(state), wires)
+        values, probs = states.distribution(ensemble.state(state), wires)
         if states.is_root:
-            table[values] += odds / odds.sum() * tags.sum()
+            table[values] += probs / probs.sum() * tags.sum()
     values = np.flatnonzero(table)
     return values.astype(np.uint64).reshape(-1, 1), table[values]
 

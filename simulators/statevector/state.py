@@ -227,8 +227,8 @@ class State:
 class BlockExecutor:
     """Runs passes over states; holds the scratch of each thread of a pool."""
 
-    def __init__(self, crew: ThreadPool, control: RunControl) -> None:
-        self.crew = crew
+    def __init__(self, thread_pool: ThreadPool, control: RunControl) -> None:
+        self.thread_pool = thread_pool
         self.check = control.check
         self.flag = control.flag
         self.passed = control.sweeps_done
@@ -254,5 +254,5 @@ class BlockExecutor:
         total = 1 << (num_qubits - unit)
         grain = max(1, _GRAIN >> unit) if (1 << num_qubits) > _ALONE else total
         if total > grain:
-            grain = min(grain, max(1, total // (4 * self.crew.size)))
-        self.crew.run(work, total, grain)
+            grain = min(grain, max(1, total // (4 * self.thread_pool.size)))
+        self.thread_pool.run(work, total, grain)

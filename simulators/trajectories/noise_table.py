@@ -37,7 +37,7 @@ class Operators(msgspec.Struct, frozen=True, eq=False):
     matrices: NDArray[np.float64]  # those of drawn sets divided by their largest singular values
     effects: NDArray[np.float64]  # K^+ K of each operator, not scaled
 
-    def odds(self, which: int, rho: NDArray[np.complex128]) -> NDArray[np.float64]:
+    def probs(self, which: int, rho: NDArray[np.complex128]) -> NDArray[np.float64]:
         """Probability of each operator of a set if its qubits have this density matrix."""
         at, width, count = self.sets[which].tolist()
         effects = self.effects[at : at + count * (2 << 2 * width)].view(np.complex128)

@@ -172,7 +172,7 @@ def number_of(seed, binding, draw, shot):  # type: ignore[no-untyped-def]
 
 @device_function
 def choose(  # type: ignore[no-untyped-def]
-    odds, choices, order, low, high, begins, depth, chosen, location, first, seed, binding, work
+    probs, choices, order, low, high, begins, depth, chosen, location, first, seed, binding, work
 ):
     """Draw one of `choices` operators for each row order[low : high], with unnormalised `odds`, and
     group rows with the same operator, in stable order. `location`: draw number; `first`: the shot
@@ -180,7 +180,7 @@ def choose(  # type: ignore[no-untyped-def]
     draw = np.uint64(FIRST_DRAW) + np.uint64(location)
     total = 0.0
     for c in range(choices):
-        total += odds[c]
+        total += probs[c]
     for k in range(low, high):
         row = order[k]
         at = begins[row] + depth
@@ -188,9 +188,9 @@ def choose(  # type: ignore[no-untyped-def]
         last = c = 0
         edge = 0.0
         for c in range(choices):  # never one of zero weight, despite rounding
-            if odds[c] > 0.0:
+            if probs[c] > 0.0:
                 last = c
-                edge += odds[c]
+                edge += probs[c]
                 if edge > t:
                     break
         chosen[at] = last

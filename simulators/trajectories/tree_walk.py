@@ -77,7 +77,7 @@ class NodeStates(Protocol):
     def advance(self, step: Advance) -> None:
         """Evolve a state from operation to operation. Raises Stopped and OutOfMemory."""
 
-    def odds(self, level: int, insert: int) -> NDArray[np.float64]:
+    def probs(self, level: int, insert: int) -> NDArray[np.float64]:
         """Unnormalised weight of each operator of a channel in a state."""
 
     def finish(self, level: int, rows: NDArray[np.int64]) -> None:
@@ -94,11 +94,11 @@ class Draws(msgspec.Struct, frozen=True):
 
 @kernel(REALS, I64, INT, INT, I64, INT, I64, INT, INT, WORD, WORD, I64, group="trajectories")
 def _choose(  # type: ignore[no-untyped-def]
-    odds, order, low, high, begins, depth, chosen, location, first, seed, binding, work
+    probs, order, low, high, begins, depth, chosen, location, first, seed, binding, work
 ):
     """Compiled `prefix_tree.choose`, for callers in Python."""
     prefix_tree.choose(
-        odds, odds.size, order, low, high, begins, depth, chosen, location, first, seed, binding,
+        probs, probs.size, order, low, high, begins, depth, chosen, location, first, seed, binding,
         work,
     )  # fmt: skip
 
@@ -139,7 +139,7 @@ def walk(
         elif what == CHOOSE_KRAUS:
             insert = int(tree.insert_of[entries[begins[order[first_row]] + first]])
             _choose(
-                states.odds(target, insert), order, first_row, last_row, begins, first, chosen,
+                states.probs(target, insert), order, first_row, last_row, begins, first, chosen,
                 int(locations[insert]), draws.first, draws.seed, draws.binding, room,
             )  # fmt: skip
         elif what == SAMPLE:

@@ -8,6 +8,8 @@ import functools
 from collections.abc import Iterator
 from pathlib import Path
 
+import pytest
+
 ROOT = Path(__file__).parents[2]
 PACKAGES = ("launcher", "simenv", "simulators")
 MAX_MODULES = 12  # of one folder
@@ -84,6 +86,11 @@ VAGUE = frozenset(  # say what the value is: result, args, built, cache, local, 
         "numbers",
     ]
 )
+PRONOUNS = {  # a docstring that begins with one does not say what it is about
+    *("Are", "As", "By", "Can", "Does", "For", "From", "Has", "How", "If", "In", "Is", "It", "Its"),
+    *("Of", "Once", "Only", "Says", "So", "That", "Their", "Them", "Then", "There", "They"),
+    *("Those", "To", "Was", "What", "When", "Where", "Whether", "Which", "Who", "Whose", "Why"),
+}
 VAGUE_FIELDS = {  # of stored and sent values, whose names are frozen, and a module of Python
     "most": "workers of a pool",
     "words": "m.Cancelled, PerfFinding, and answers that `qpm diff` prints",
@@ -226,3 +233,16 @@ def test_sql_is_in_the_journal_package_alone() -> None:
         if not path.is_relative_to("simenv/service/journal") and has_sql(tree)
     }
     assert found == SQL_OUTSIDE, "take a module off the list when its SQL has moved; add none"
+
+
+@pytest.mark.parametrize("package", [*PACKAGES, "noise_models", "bench"])
+def test_docstrings_begin_with_an_imperative_or_a_noun(package: str) -> None:
+    begins = [
+        f"{path.relative_to(ROOT)}: {text.splitlines()[0]}"
+        for path in sorted((ROOT / package).rglob("*.py"))
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, ast.FunctionDef | ast.ClassDef | ast.Module)
+        and (text := ast.get_docstring(node))
+        and text.split()[0].rstrip(",.:;") in PRONOUNS
+    ]
+    assert begins == []

@@ -14,17 +14,17 @@ from simulators.errors import Stopped
 @pytest.mark.parametrize(("total", "grain"), [(1, 1), (10, 3), (10, 100), (1000, 1)])
 def test_each_range_is_processed_exactly_once(threads: int, total: int, grain: int) -> None:
     done: list[int] = []
-    with ThreadPool(threads, RunControl()) as crew:
+    with ThreadPool(threads, RunControl()) as thread_pool:
         for _ in range(3):
-            crew.run(lambda first, last, _: done.extend(range(first, last)), total, grain)
+            thread_pool.run(lambda first, last, _: done.extend(range(first, last)), total, grain)
     assert sorted(done) == sorted(list(range(total)) * 3)
 
 
 def test_threads_end_with_their_pool() -> None:
     before = threading.active_count()
-    meeting = threading.Barrier(3, timeout=30)
-    with ThreadPool(3, RunControl()) as crew:
-        crew.run(lambda *_: meeting.wait(), 3, 1)  # passes only if three threads come
+    agreement = threading.Barrier(3, timeout=30)
+    with ThreadPool(3, RunControl()) as thread_pool:
+        thread_pool.run(lambda *_: agreement.wait(), 3, 1)  # passes only if three threads come
         assert threading.active_count() == before + 2
     assert threading.active_count() == before
 
@@ -35,8 +35,8 @@ def test_exception_in_thread_is_raised_in_caller(bad: int) -> None:
         if first == bad:
             raise ZeroDivisionError
 
-    with ThreadPool(2, RunControl()) as crew, pytest.raises(ZeroDivisionError):
-        crew.run(work, 100, 1)
+    with ThreadPool(2, RunControl()) as thread_pool, pytest.raises(ZeroDivisionError):
+        thread_pool.run(work, 100, 1)
 
 
 def test_stop_is_honoured_between_chunks() -> None:
@@ -47,41 +47,41 @@ def test_stop_is_honoured_between_chunks() -> None:
         done.append(first)
         control.stop()
 
-    with ThreadPool(2, control) as crew, pytest.raises(Stopped):
-        crew.run(work, 10_000, 1)
+    with ThreadPool(2, control) as thread_pool, pytest.raises(Stopped):
+        thread_pool.run(work, 10_000, 1)
     assert len(done) <= 2
 
 
 @pytest.mark.parametrize("threads", [1, 2])
 def test_stop_in_last_chunk_raises_stopped(threads: int) -> None:
     control = RunControl()
-    with ThreadPool(threads, control) as crew, pytest.raises(Stopped):
-        crew.run(lambda *_: control.stop(), threads, 1)
+    with ThreadPool(threads, control) as thread_pool, pytest.raises(Stopped):
+        thread_pool.run(lambda *_: control.stop(), threads, 1)
 
 
 def test_threads_have_distinct_numbers() -> None:
-    meeting = threading.Barrier(4, timeout=30)
+    agreement = threading.Barrier(4, timeout=30)
     numbers: list[int] = []
 
     def work(_first: int, _last: int, number: int) -> None:
-        meeting.wait()
+        agreement.wait()
         numbers.append(number)
 
-    with ThreadPool(4, RunControl()) as crew:
-        crew.run(work, 4, 1)
+    with ThreadPool(4, RunControl()) as thread_pool:
+        thread_pool.run(work, 4, 1)
     assert sorted(numbers) == [0, 1, 2, 3]
 
 
 def test_pool_uses_no_more_threads_than_control_allows() -> None:
     control = RunControl()
     numbers: set[int] = set()
-    with ThreadPool(4, control) as crew:
+    with ThreadPool(4, control) as thread_pool:
         control.threads = 1
-        crew.run(lambda _first, _last, number: numbers.add(number), 100, 1)
+        thread_pool.run(lambda _first, _last, number: numbers.add(number), 100, 1)
         assert numbers == {0}
         control.threads = 3
-        meeting = threading.Barrier(3, timeout=30)
-        crew.run(lambda *_: meeting.wait(), 3, 1)
+        agreement = threading.Barrier(3, timeout=30)
+        thread_pool.run(lambda *_: agreement.wait(), 3, 1)
         control.clear()
-        meeting = threading.Barrier(4, timeout=30)
-        crew.run(lambda *_: meeting.wait(), 4, 1)
+        agreement = threading.Barrier(4, timeout=30)
+        thread_pool.run(lambda *_: agreement.wait(), 4, 1)

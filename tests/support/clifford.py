@@ -31,9 +31,9 @@ def odds_of(found: BindingResult) -> dict[int, float]:
     return dict(zip(keys, np.frombuffer(found.probabilities).tolist(), strict=True))
 
 
-def assert_alike(seen: dict[int, int], odds: dict[int, float], shots: int) -> None:
+def assert_alike(seen: dict[int, int], probs: dict[int, float], shots: int) -> None:
     assert sum(seen.values()) == shots
-    assert set(seen) <= set(odds)
-    for key, p in odds.items():
+    assert set(seen) <= set(probs)
+    for key, p in probs.items():
         sigma = np.sqrt(shots * p * (1 - p))
         assert abs(seen.get(key, 0) - shots * p) <= 5 * sigma + 1

@@ -66,7 +66,7 @@ class Exact:
         zero[0] = 1.0
         self.records = self._block(0, len(self.rows), self._noise(-1, {0: zero}))
         self.rho = sum(self.records.values()).reshape(2**self.n, 2**self.n).T
-        self.odds = {bits: self._trace(rho) for bits, rho in self.records.items()}
+        self.probs = {bits: self._trace(rho) for bits, rho in self.records.items()}
         for group in () if noise.readout is None else noise.readout.groups:
             self._confuse(group.qubits, group.confusion)
 
@@ -142,10 +142,10 @@ class Exact:
             flip = 0.0
             if readout is not None and not grouped:
                 flip = float((readout.p10 if outcome else readout.p01)[qubit])
-            for read, odds in ((outcome, 1.0 - flip), (1 - outcome, flip)):
+            for read, probs in ((outcome, 1.0 - flip), (1 - outcome, flip)):
                 for bits, rho in states.items():
                     new = bits & ~(1 << clbit) | read << clbit
-                    part = odds * self._map([projector], row.qubits, rho)
+                    part = probs * self._map([projector], row.qubits, rho)
                     found[new] = found[new] + part if new in found else part
         return found
 
@@ -154,14 +154,14 @@ class Exact:
         clbit = {row.qubits[0]: row.clbits[0] for row in self.rows if row.name == "measure"}
         places = [clbit[q] for q in qubits]
         found: dict[int, float] = {}
-        for bits, odds in self.odds.items():
+        for bits, probs in self.probs.items():
             true = sum((bits >> place & 1) << j for j, place in enumerate(places))
             for read in range(len(confusion)):
                 new = bits
                 for j, place in enumerate(places):
                     new = new & ~(1 << place) | (read >> j & 1) << place
-                found[new] = found.get(new, 0.0) + odds * float(confusion[read, true])
-        self.odds = found
+                found[new] = found.get(new, 0.0) + probs * float(confusion[read, true])
+        self.probs = found
 
 
 def _joined(one: dict[int, Matrix], two: dict[int, Matrix]) -> dict[int, Matrix]:
@@ -171,10 +171,10 @@ def _joined(one: dict[int, Matrix], two: dict[int, Matrix]) -> dict[int, Matrix]
     return found
 
 
-def p_value(odds: dict[int, float], counts: dict[int, int]) -> float:
+def p_value(probs: dict[int, float], counts: dict[int, int]) -> float:
     """Pearson's chi-square test of counts; outcomes that are hardly expected count as one."""
     shots = sum(counts.values())
-    expected = {bits: shots * p for bits, p in odds.items()}
+    expected = {bits: shots * p for bits, p in probs.items()}
     assert all(expected.get(bits, 0.0) > 1e-9 for bits in counts), "an impossible outcome"
     rare = {bits for bits, value in expected.items() if value < _LEAST}
     pairs = [(counts.get(b, 0), e) for b, e in expected.items() if b not in rare]

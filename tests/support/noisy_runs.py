@@ -77,5 +77,5 @@ def run_branched(
     """The same by splitting branches."""
     options, request, control = RunOptions(), Request(shots, seed), RunControl()
     part = StatevectorEngine().plan(circuit, noise, options).part(circuit, request)
-    with ThreadPool(1, control) as crew:
-        return part.branched(LocalBackend(crew, control), circuit, request, options)
+    with ThreadPool(1, control) as thread_pool:
+        return part.branched(LocalBackend(thread_pool, control), circuit, request, options)

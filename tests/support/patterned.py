@@ -106,7 +106,7 @@ def run_alone(circuit: Circuit, key: tuple[int, int], shot: int, precision: str 
     found = simulate(circuit, outputs=("statevector",), seed=key[0], precision=precision)
     assert found.statevector is not None
     control = RunControl()
-    with ThreadPool(1, control) as crew:
-        states = LocalBackend(crew, control)
+    with ThreadPool(1, control) as thread_pool:
+        states = LocalBackend(thread_pool, control)
         state = State(found.statevector[0].copy())
         return int(protocol.sample(states, state, key, np.array([shot]))[0])

@@ -175,8 +175,8 @@ def agree(num_wires: int, width: int, seed: int, dtype: str, *, fresh: bool, thr
         begin = np.zeros(1 << num_wires, np.complex128)
         begin[0] = 1.0
     state = state_of(begin.astype(dtype), fresh=fresh)
-    with ThreadPool(threads, RunControl()) as crew:
-        driver.apply(BlockExecutor(crew, RunControl()), state, plan, floats)
+    with ThreadPool(threads, RunControl()) as thread_pool:
+        driver.apply(BlockExecutor(thread_pool, RunControl()), state, plan, floats)
     expected = plainly(plan, floats, begin)
     gap = np.abs(state.amplitudes - expected).max()
     assert gap < TOLERANCE[dtype], f"seed {seed}: {gap}"
@@ -196,8 +196,8 @@ def agree_in_halves(num_wires: int, width: int, seed: int, dtype: str) -> None:
     local = msgspec.structs.replace(plan, num_wires=num_wires)
     for rank, half in enumerate(begin.astype(dtype).reshape(2, -1)):
         state = state_of(half)
-        with ThreadPool(1, RunControl()) as crew:
-            sweeper = BlockExecutor(crew, RunControl())
+        with ThreadPool(1, RunControl()) as thread_pool:
+            sweeper = BlockExecutor(thread_pool, RunControl())
             driver.apply(sweeper, state, local, floats, high=rank << num_wires)
         assert np.abs(state.amplitudes - expected[rank]).max() < TOLERANCE[dtype], seed
 

@@ -262,8 +262,8 @@ class Reference:
     def _collapse(self, k: int, state: NDArray[np.complex128], shots: NDArray[np.int64]) -> list:
         qubit = self.rows[k].qubits[0]
         ones = (np.arange(state.size) >> qubit & 1).astype(bool)
-        odds = np.abs(state) ** 2
-        zero = self.draws(1 + k)[shots] * odds.sum() < odds[~ones].sum()
+        probs = np.abs(state) ** 2
+        zero = self.draws(1 + k)[shots] * probs.sum() < probs[~ones].sum()
         found = []
         for outcome, mine in ((0, zero), (1, ~zero)):
             if mine.any():

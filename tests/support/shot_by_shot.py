@@ -177,9 +177,9 @@ class _Shot:
             return
         qubit = row.qubits[0]
         ones = (np.arange(self.state.size) >> qubit & 1).astype(bool)
-        odds = np.abs(self.state) ** 2
+        probs = np.abs(self.state) ** 2
         draw = program.draw(draw_of(k, [passes for _, passes in self.loops]), self.shot)
-        outcome = int(draw * odds.sum() >= odds[~ones].sum())
+        outcome = int(draw * probs.sum() >= probs[~ones].sum())
         self.state = np.where(ones == bool(outcome), self.state, 0)
         self.state /= np.linalg.norm(self.state)
         if row.name == "reset":

@@ -98,8 +98,8 @@ def strings(circuit: Circuit, many: int, seed: int) -> tuple[PauliSum, ...]:
 def untouched(circuit: Circuit, request: Request) -> BindingResult:
     """All of the circuit, run as it is."""
     control, options = RunControl(), RunOptions()
-    with ThreadPool(1, control) as crew:
-        states = LocalBackend(crew, control)
+    with ThreadPool(1, control) as thread_pool:
+        states = LocalBackend(thread_pool, control)
         key = (request.seed, request.binding)
         made = ComponentRun(states, circuit, ProgramCache(), circuit.params, request, key, options)
         return made.result()

@@ -107,7 +107,7 @@ def observed(
     answers: list[CallOutcome] = []
     for number, source in enumerate(sources):
         announce(source.name)
-        life = CircuitRun(qpm, watch, patience_s)
+        life = ObservedRun(qpm, watch, patience_s)
         runs.append(life.run(source.name, request(source, shots, seed)))
         if number == 0:
             answers += life.answers  # the answers are the same for the other circuits
@@ -126,7 +126,7 @@ def request(source: CircuitSource, shots: int, seed: int) -> Plain:
     return {**circuit, "num_shots": shots, "seed": seed}
 
 
-class CircuitRun:
+class ObservedRun:
     """One circuit from `async_run` to `delete_circuit`; `answers`: outcomes of all calls."""
 
     def __init__(self, qpm: Any, watch: Client, patience_s: float) -> None:

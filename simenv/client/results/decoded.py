@@ -98,10 +98,10 @@ class DecodedResult:
 
     def _cut(self, data: ResultData, task: object) -> None:
         """Find the parts of the rows. Raises ProtocolError if their lengths do not agree."""
-        outcomes, counts, possible, odds, state, estimates, slopes, memory, _ = _sizes(data)
+        outcomes, counts, possible, probs, state, estimates, slopes, memory, _ = _sizes(data)
         self._ends = _ends(outcomes, data.outcome_width, counts, 4, data.rows, data.count, task)
         self._probability_ends = _ends(
-            possible, data.probability_width, odds, 8, data.probability_rows, data.count, task
+            possible, data.probability_width, probs, 8, data.probability_rows, data.count, task
         )
         if slopes and (not estimates or slopes % (estimates // 2)):  # float64 for each value
             raise ProtocolError(
@@ -208,13 +208,13 @@ class DecodedResult:
             return bytes(packed[row * size : (row + 1) * size])
 
         outcomes, counts = self.counts(row)
-        possible, odds = self.probabilities(row)
+        possible, probs = self.probabilities(row)
         return msgspec.structs.replace(
             data,
             outcomes=bytes(outcomes),
             counts=bytes(counts),
             probability_outcomes=bytes(possible),
-            probabilities=bytes(odds),
+            probabilities=bytes(probs),
             statevector=part("statevector"),
             expectations=part("expectations"),
             gradients=part("gradients"),

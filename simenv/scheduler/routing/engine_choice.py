@@ -85,9 +85,9 @@ def route(
 def _first_route(
     profile: Profile, terms: TaskOptions, pools: tuple[PoolSpec, ...], limits: ClusterLimits
 ) -> Route | None:
-    """The route that `consider` has for a circuit without noise, where no pool and no engine is
-    request_key for: that of the first engine in the order of preference that can run it, so the others
-    are not looked at. None for others, and where no engine can run it."""
+    """Return the route of `consider` for a circuit without noise if no pool and no engine was
+    requested: that of the first engine in the order of preference that can run it, so that the
+    others are not examined. None for other circuits, and if no engine can run it."""
     if terms.engine != AUTO or terms.pool:
         return None
     _check_options(terms)
@@ -137,9 +137,9 @@ _RequestKey = tuple[str, tuple[str, ...], tuple[tuple[str, float], ...], int, st
 def _runnable(
     shape: Profile, request_key: _RequestKey, pools: tuple[PoolSpec, ...], limits: ClusterLimits
 ) -> tuple[tuple[EngineCard, RankFit, str, CostQuery], ...]:
-    """The engines of `auto` that can run circuits with noise of this shape, in their order, with
-    ranks, reasons and the queries for their costs. `request_key`: precision, outputs, options, ranks and
-    device of the terms."""
+    """Return the engines of `auto` that can run circuits with noise of this shape, in their order,
+    with ranks, reasons and the queries for their costs. `request_key`: precision, outputs, options,
+    ranks and device of the terms."""
     precision, outputs, options, number, device = request_key
     terms = TaskOptions(
         precision=precision, outputs=outputs, options=options, ranks=number, device=device

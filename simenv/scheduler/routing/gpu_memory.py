@@ -50,9 +50,9 @@ def device_refusal(
     required_bytes = size(_device_bytes(card, profile, terms, used))
     place = "a GPU" if used == 1 else f"each of {used} GPUs"
     return InfeasibleError(
-        f"{profile.num_qubits} qubits in {terms.precision} precision need {required_bytes} on {place}; "
-        f"the smallest of pool {pool.name!r}, {gpu.model or gpu.uuid}, has {size(_usable_bytes(gpu))} for"
-        " states",
+        f"{profile.num_qubits} qubits in {terms.precision} precision need {required_bytes} on "
+        f"{place}; the smallest of pool {pool.name!r}, {gpu.model or gpu.uuid}, has "
+        f"{size(_usable_bytes(gpu))} for states",
         hint=_remedy(card, profile, terms, pool, limits),
     )
 

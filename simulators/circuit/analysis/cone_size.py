@@ -19,17 +19,17 @@ _GONE, _SEVERAL, _NEEDED, _OPERATIONS, _ONE, _TWO, _MANY = range(7)  # of `total
 
 
 def cone_size(circuit: Circuit) -> tuple[Kept | None, bool]:
-    """What is kept of an admissible circuit whose clbits are seen, None for all of it; and whether
-    it has several parts, of which this says nothing."""
-    if not light_cone.is_loaded():  # who may wait does so now, not the first circuit of many parts
+    """Return the size of the light cone of all clbits, None if it is the whole circuit; and whether
+    an admissible circuit has several independent parts, which are not measured."""
+    if not light_cone.is_loaded():  # load now, not at the first circuit of several parts
         light_cone.load()
     wires, bits, size = circuit.num_qubits, circuit.num_clbits, circuit.ops.size
     totals = np.empty(7, np.int64)
-    room = 8 * (wires + bits + 1 + size) + 3 * wires + bits + size
+    num_bytes = 8 * (wires + bits + 1 + size) + 3 * wires + bits + size
     _measure_cone(
         circuit.table.rows, GATE_KINDS, circuit.ops, circuit.qubits, circuit.clbits,
         circuit.conditions, register_starts(circuit), int(bool(circuit.conditions_data)), wires,
-        bits, np.empty(room, np.uint8), totals,
+        bits, np.empty(num_bytes, np.uint8), totals,
     )  # fmt: skip
     gone, several, needed, *counts = totals.tolist()
     if several or (needed == wires and not gone):
@@ -39,8 +39,10 @@ def cone_size(circuit: Circuit) -> tuple[Kept | None, bool]:
 
 
 def is_loaded() -> bool:
-    """Whether the kernels that wide circuits are profiled with are loaded. Until then the first
-    call loads them: seconds where they must be compiled."""
+    """Return whether the kernels that profile wide circuits are loaded.
+
+    The first call of `cone_size` loads them, which takes seconds if they must be compiled.
+    """
     return _measure_cone.is_loaded and light_cone.is_loaded()
 
 

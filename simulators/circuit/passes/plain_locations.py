@@ -87,7 +87,7 @@ class PlainLocator:
     def _call(
         self, circuit: Circuit, method: Method, misread: NDArray[np.uint8]
     ) -> tuple[int, NDArray[np.int64]]:
-        """How the kernel ends, and its `used`."""
+        """Call the kernel; return its end code and the channels that it used."""
         registry, size = self._registry, circuit.ops.size
         pairs = registry.coupled(circuit.num_qubits)
         wires, qubits = circuit.qubits.size, circuit.num_qubits

@@ -35,7 +35,7 @@ class Device(Protocol):
 
     @property
     def location(self) -> str:
-        """Which GPU of its machine it is; "": one that no other process has."""
+        """Identity of the GPU in its machine; "" if no other process can have it."""
 
     @property
     def free_bytes(self) -> int:

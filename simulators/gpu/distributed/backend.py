@@ -49,29 +49,29 @@ _TO_Z = {0: _H, 1: _H @ np.diag([1, -1j])}  # rotations of X and of Y into Z
 class DistributedDeviceBackend:
     """A `StateBackend` whose states are `DeviceSlice`s."""
 
-    def __init__(self, meeting: ErrorAgreement, local: DeviceBackend) -> None:
+    def __init__(self, agreement: ErrorAgreement, local: DeviceBackend) -> None:
         """Set up. `local`: backend of this rank's GPU."""
-        self.is_root = meeting.rank == 0
+        self.is_root = agreement.rank == 0
         self.add_sweeps = local.add_sweeps
-        self._meeting = meeting
+        self._agreement = agreement
         self._local = local
-        self._divided = meeting.size.bit_length() - 1  # qubits that are bits of the rank number
-        self._exchange = DeviceExchange(meeting)
-        self._programs = RankPrograms(meeting.rank)
+        self._divided = agreement.size.bit_length() - 1  # qubits that are bits of the rank number
+        self._exchange = DeviceExchange(agreement)
+        self._programs = RankPrograms(agreement.rank)
 
     def for_width(self, num_qubits: int) -> StateBackend:
         """See `StateBackend`."""
-        is_narrow = ranks_used(num_qubits, self._meeting.size) < self._meeting.size
+        is_narrow = ranks_used(num_qubits, self._agreement.size) < self._agreement.size
         return self._local if is_narrow else self
 
     def check(self) -> None:
         """Check for a stop as `StateBackend.check`: a stop in one rank stops all."""
-        self._meeting.meet()
+        self._agreement.meet()
 
     def max_live_states(self, num_qubits: int, options: RunOptions) -> int:
         """Number of states that fit into the GPU with the least memory."""
         mine = self._local.max_live_states(num_qubits - self._divided, options)
-        return max(1, self._meeting.allreduce_min(mine))
+        return max(1, self._agreement.allreduce_min(mine))
 
     def zero_state(
         self, num_qubits: int, options: RunOptions, way: Evolution | None = None
@@ -83,21 +83,21 @@ class DistributedDeviceBackend:
         state.settle()
         if not self.is_root:  # another rank holds the amplitude 1
             self._local.project(state, state, qubit=0, outcome=0, factor=0.0, move=False)
-        self._meeting.meet()
-        share = DeviceSlice(state, layout, self._meeting.rank)
+        self._agreement.meet()
+        share = DeviceSlice(state, layout, self._agreement.rank)
         share.fresh = True
         return share
 
     def copy(self, state: DeviceSlice) -> DeviceSlice:
         """See `StateBackend`."""
         result = DeviceSlice(self._local.copy(state.state), state.layout.copy(), state.rank)
-        self._meeting.meet()
+        self._agreement.meet()
         return result
 
     def empty_like(self, state: DeviceSlice) -> DeviceSlice:
         """See `StateBackend`."""
         result = DeviceSlice(self._local.empty_like(state.state), state.layout.copy(), state.rank)
-        self._meeting.meet()
+        self._agreement.meet()
         return result
 
     def ensemble(self, num_qubits: int, options: RunOptions, *, branching: bool) -> Ensemble:  # noqa: ARG002  # see `StateBackend`
@@ -113,13 +113,13 @@ class DistributedDeviceBackend:
             plan.sweeps, layout.positions, layout.num_local, fresh=state.fresh
         )
         state.fresh = False
-        for leg in communication.stages:
-            self._meeting.meet()
-            pairs = [(remote - layout.num_local, local) for remote, local in leg.pairs]
+        for stage in communication.stages:
+            self._agreement.meet()
+            pairs = [(remote - layout.num_local, local) for remote, local in stage.pairs]
             self._exchange.exchange_qubits(state, pairs)
-            layout.become(leg.positions)
+            layout.become(stage.positions)
             state.state.settle()
-            program = self._programs.of(state, plan, leg)
+            program = self._programs.of(state, plan, stage)
             apply_program(state.state, program, floats, self._local.pass_done)
 
     def multiply(self, state: DeviceSlice, matrix: Dense) -> None:
@@ -130,7 +130,7 @@ class DistributedDeviceBackend:
         self._bring(state, sum(1 << qubit for qubit in qubits))
         positions = [state.layout.positions[qubit] for qubit in qubits]
         self._local.multiply(state.state, place(matrix.columns, positions))
-        self._meeting.meet()
+        self._agreement.meet()
 
     def block_sums(
         self,
@@ -197,8 +197,9 @@ class DistributedDeviceBackend:
         result, everything = np.zeros(draws.size, np.int64), np.empty(draws.size, np.int64)
         inside = (1 << BLOCK_QUBITS) - 1
         result[mine] = block_ids[located >> BLOCK_QUBITS] << BLOCK_QUBITS | located & inside
-        self._meeting.meet()
-        self._meeting.comm.Reduce(result, everything, MPI.SUM, 0)  # one rank contributes each value
+        self._agreement.meet()
+        # One rank contributes each value.
+        self._agreement.comm.Reduce(result, everything, MPI.SUM, 0)
         return everything if self.is_root else result
 
     def distribution(
@@ -208,7 +209,7 @@ class DistributedDeviceBackend:
         local = wires[gather.local_wires(state, wires)].tolist()
         positions = np.array([state.layout.positions[wire] for wire in local], np.int64)
         mine = np.ascontiguousarray(reductions.outcome_weights(state.state, positions))
-        table = gather.whole_distribution(self._meeting, state, wires, mine)
+        table = gather.whole_distribution(self._agreement, state, wires, mine)
         values = np.flatnonzero(table > ROUNDING_FLOOR[state.state.precision])
         return values, table[values]
 
@@ -226,7 +227,7 @@ class DistributedDeviceBackend:
         """See `StateBackend`."""
         self._settle(state)
         amplitudes = self._local.gather_statevector(state.state)
-        return gather.gathered(self._meeting, StateSlice(amplitudes, state.layout, state.rank))
+        return gather.gathered(self._agreement, StateSlice(amplitudes, state.layout, state.rank))
 
     def plan_gradients(
         self, circuit: Circuit, params: NDArray[np.float64], observables: tuple[PauliSum, ...]
@@ -298,11 +299,11 @@ class DistributedDeviceBackend:
 
     def _shared(self, state: DeviceSlice, mine: NDArray[np.float64]) -> NDArray[np.float64]:
         """Sums of all ranks' blocks, in the order of the blocks, in each rank."""
-        meeting = self._meeting
-        result = np.empty((meeting.size, *mine.shape))
-        order = np.concatenate([state.layout.basis_indices(rank) for rank in range(meeting.size)])
+        agreement = self._agreement
+        result = np.empty((agreement.size, *mine.shape))
+        order = np.concatenate([state.layout.basis_indices(rank) for rank in range(agreement.size)])
         placed = np.empty((order.size, *mine.shape[1:]))
-        meeting.meet()
-        meeting.comm.Allgather(np.ascontiguousarray(mine), result)
+        agreement.meet()
+        agreement.comm.Allgather(np.ascontiguousarray(mine), result)
         placed[order] = result.reshape(placed.shape)
         return placed

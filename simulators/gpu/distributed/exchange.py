@@ -55,8 +55,8 @@ class ExchangeStats(msgspec.Struct, frozen=True):
 class DeviceExchange:
     """Exchanges of one run; `stats` counts them."""
 
-    def __init__(self, meeting: ErrorAgreement) -> None:
-        self._meeting = meeting
+    def __init__(self, agreement: ErrorAgreement) -> None:
+        self._agreement = agreement
         self.stats = ExchangeStats()
         self._received = np.empty(0, np.complex128)
         self._packed: Buffer = None
@@ -68,7 +68,7 @@ class DeviceExchange:
         begin_s = time.perf_counter()
         mask = sum(1 << position for _, position in pairs)
         self._prepare(share.state, mask)  # operations that may fail come before the ranks meet
-        self._meeting.meet()
+        self._agreement.meet()
         rank, sent = share.rank, 0
         own = sum((rank >> bit & 1) << k for k, (bit, _) in enumerate(pairs))
         for change in range(1, 1 << len(pairs)):
@@ -96,7 +96,7 @@ class DeviceExchange:
         device, precision = state.device, state.precision
         count = 1 << (state.num_qubits - mask.bit_count())
         packed, received = self._packed, self._received
-        buffer, comm, step = state.buffer, self._meeting.comm, received.size
+        buffer, comm, step = state.buffer, self._agreement.comm, received.size
         for number, first in enumerate(range(0, count, step)):
             where = (np.uint64(first), np.uint64(step), np.uint64(mask), np.uint64(value))
             state.launch("pack", step, buffer, packed, *where)

@@ -19,15 +19,15 @@ class RankPrograms:
         self._rank = rank
         self._made: dict[tuple[object, ...], tuple[SegmentPlan, UploadedProgram]] = {}
 
-    def of(self, share: DeviceSlice, segment: SegmentPlan, leg: RemapStage) -> UploadedProgram:
+    def of(self, share: DeviceSlice, segment: SegmentPlan, stage: RemapStage) -> UploadedProgram:
         """Program of a leg's passes, made at the first need. Raises OutOfMemory."""
         state = share.state
-        key = (id(segment), state.precision, leg.first, leg.last, leg.positions)
+        key = (id(segment), state.precision, stage.first, stage.last, stage.positions)
         entry = self._made.get(key)
         if entry is None:  # the cache entry holds the segment, so its id is not used again
             while len(self._made) >= _MOST:
                 del self._made[next(iter(self._made))]
-            table = local_table(segment.sweeps, leg, share.num_qubits, self._rank)
+            table = local_table(segment.sweeps, stage, share.num_qubits, self._rank)
             program = upload_program(state.device, encode_sweeps(table, state.precision))
             entry = self._made[key] = (segment, program)
         return entry[1]

@@ -43,13 +43,13 @@ class LocalBackend:
     is_root = True
 
     def __init__(
-        self, crew: ThreadPool, control: RunControl, journey: Checkpointer | None = None
+        self, thread_pool: ThreadPool, control: RunControl, checkpointer: Checkpointer | None = None
     ) -> None:
-        """Set up. `journey`: checkpoints of a long run."""
-        self.sweeper = BlockExecutor(crew, control)
+        """Set up. `checkpointer`: checkpoints of a long run."""
+        self.sweeper = BlockExecutor(thread_pool, control)
         self.check = control.check
         self.add_sweeps = control.add_sweeps
-        self._journey = journey or Checkpointer()
+        self._checkpointer = checkpointer or Checkpointer()
 
     def for_width(self, _num_qubits: int) -> LocalBackend:
         """See `StateBackend`."""
@@ -66,8 +66,8 @@ class LocalBackend:
     ) -> State:
         """See `StateBackend`."""
         state = State.zero(num_qubits, options)
-        self._journey.begin(way)
-        if self._journey.is_kept and self._journey.restore(state.amplitudes) is not None:
+        self._checkpointer.begin(way)
+        if self._checkpointer.is_kept and self._checkpointer.restore(state.amplitudes) is not None:
             state.changed()
         return state
 
@@ -101,26 +101,26 @@ class LocalBackend:
 
     def apply_sweeps(self, state: State, passes: SweepTable, floats: NDArray[np.float64]) -> None:
         """Apply the sweeps of a table that no earlier attempt of the run has done."""
-        end, journey = len(passes.live), self._journey
-        begin = journey.skip_done(end)
-        step = 1 if journey.is_kept else max(1, end)
+        end, checkpointer = len(passes.live), self._checkpointer
+        begin = checkpointer.skip_done(end)
+        step = 1 if checkpointer.is_kept else max(1, end)
         self.sweeper.passed(begin)
         for first in range(begin, end, step):
             last = min(first + step, end)
             norms = last == end
             driver.apply(self.sweeper, state, passes, floats, first=first, last=last, norms=norms)
-            if journey.is_kept:
-                journey.sweep_done(state.amplitudes)
+            if checkpointer.is_kept:
+                checkpointer.sweep_done(state.amplitudes)
 
     def multiply(self, state: State, matrix: Dense) -> None:
         """See `StateBackend`."""
         self.sweeper.passed(1)
-        if self._journey.skip_done(1):
+        if self._checkpointer.skip_done(1):
             return
         state.changed()
         multiply(self.sweeper, state, matrix)
         self.check()
-        self._journey.sweep_done(state.amplitudes)
+        self._checkpointer.sweep_done(state.amplitudes)
 
     def block_sums(
         self,

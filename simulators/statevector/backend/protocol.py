@@ -195,7 +195,7 @@ class Ensemble(Protocol):
     def multiply(self, ordinals: Numbers, matrix: Dense) -> None:
         """Apply a matrix to each of these states."""
 
-    def odds(self, ordinals: Numbers, qubit: int) -> NDArray[np.float64]:
+    def probs(self, ordinals: Numbers, qubit: int) -> NDArray[np.float64]:
         """Weights of the outcomes 0 and 1 of a qubit: float64 [states, 2]."""
 
     def project(

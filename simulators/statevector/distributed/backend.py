@@ -44,23 +44,23 @@ class DistributedBackend:
 
     def __init__(
         self,
-        meeting: ErrorAgreement,
+        agreement: ErrorAgreement,
         local: LocalBackend,
         neighbours: int,
-        journey: Checkpointer | None = None,
+        checkpointer: Checkpointer | None = None,
     ) -> None:
-        """Set up. `neighbours`: ranks of this run on this machine, this one included. `journey`:
+        """Set up. `neighbours`: ranks of this run on this machine with this one. `checkpointer`:
         checkpoints of the run."""
-        self.is_root = meeting.rank == 0
+        self.is_root = agreement.rank == 0
         self.add_sweeps = local.add_sweeps
-        self._meeting = meeting
+        self._agreement = agreement
         self._local = local
         self._sweeper = local.sweeper
         self._neighbours = neighbours
-        self._divided = meeting.size.bit_length() - 1  # qubits that are bits of the rank number
-        self._trader: Exchange | None = None
+        self._divided = agreement.size.bit_length() - 1  # qubits that are bits of the rank number
+        self._opened_exchange: Exchange | None = None
         self._pass: DistributedExecutor | None = None
-        self._journey = journey or Checkpointer()
+        self._checkpointer = checkpointer or Checkpointer()
         self._others: dict[int, DistributedBackend] = {}  # for widths other than the first
 
     @property
@@ -68,47 +68,47 @@ class DistributedBackend:
         """Statistics of the exchanges so far."""
         result = self._passing.traffic if self._pass is not None else CommStats()
         for other in self._others.values():
-            result = result.plus(other.traffic, self._meeting.waited_cpu_s)
+            result = result.plus(other.traffic, self._agreement.waited_cpu_s)
         return result
 
     def for_width(self, num_qubits: int) -> StateBackend:
         """See `StateBackend`."""
-        if ranks_used(num_qubits, self._meeting.size) < self._meeting.size:
+        if ranks_used(num_qubits, self._agreement.size) < self._agreement.size:
             return self._local
         if num_qubits not in self._others:
             self._others[num_qubits] = DistributedBackend(
-                self._meeting, self._local, self._neighbours, self._journey
+                self._agreement, self._local, self._neighbours, self._checkpointer
             )
         return self._others[num_qubits]
 
     def check(self) -> None:
         """Check for a stop as `StateBackend.check`: a stop in one rank stops all."""
-        self._meeting.meet()
+        self._agreement.meet()
 
     def max_live_states(self, num_qubits: int, options: RunOptions) -> int:
         """Number of states that fit into the rank with the least memory."""
         room = options.memory_bytes or PHYSICAL_BYTES // (4 * self._neighbours)
         share = state_bytes(num_qubits - self._divided, options.precision)
-        return max(1, self._meeting.allreduce_min(room // share))
+        return max(1, self._agreement.allreduce_min(room // share))
 
     def zero_state(
         self, num_qubits: int, options: RunOptions, way: Evolution | None = None
     ) -> State:
         """See `StateBackend`."""
         layout = Layout(num_qubits, num_qubits - self._divided)
-        share = StateSlice.empty_handed(layout, self._meeting.rank, self._neighbours, options)
-        if self._trader is None:
-            self._trader = Exchange(self._meeting, layout.num_local, share.dtype)
+        share = StateSlice.empty_handed(layout, self._agreement.rank, self._neighbours, options)
+        if self._opened_exchange is None:
+            self._opened_exchange = Exchange(self._agreement, layout.num_local, share.dtype)
             self._pass = DistributedExecutor(
-                self._meeting, self._trader, self._sweeper, self._journey
+                self._agreement, self._opened_exchange, self._sweeper, self._checkpointer
             )
         if self.is_root:
             share.begin()
-        self._meeting.meet()
-        self._journey.begin(way)
+        self._agreement.meet()
+        self._checkpointer.begin(way)
         positions = None
-        if self._journey.is_kept:
-            positions = self._journey.restore(share.amplitudes)
+        if self._checkpointer.is_kept:
+            positions = self._checkpointer.restore(share.amplitudes)
         share.fresh = positions is None
         layout.become(positions or layout.positions)
         return share
@@ -132,7 +132,7 @@ class DistributedBackend:
     def multiply(self, state: State, matrix: Dense) -> None:
         """See `StateBackend`."""
         share = cast("StateSlice", state)
-        if self._journey.skip_done(1):
+        if self._checkpointer.skip_done(1):
             self._sweeper.passed(1)
             return
         share.fresh = False
@@ -140,8 +140,8 @@ class DistributedBackend:
         self._bring(share, sum(1 << qubit for qubit in qubits))
         positions = [share.layout.positions[qubit] for qubit in qubits]
         self._local.multiply(share, place(matrix.columns, positions))
-        self._meeting.meet()
-        self._journey.sweep_done(share.amplitudes, share.layout.positions)
+        self._agreement.meet()
+        self._checkpointer.sweep_done(share.amplitudes, share.layout.positions)
 
     def block_sums(
         self,
@@ -189,15 +189,15 @@ class DistributedBackend:
         share = self._settled(state)
         result, all_ = np.zeros(draws.size, np.int64), np.empty(draws.size, np.int64)
         sampling.locate_samples(self._sweeper, share, edges, begins, draws, result)
-        self._meeting.meet()
-        self._meeting.comm.Reduce(result, all_, MPI.SUM, 0)  # each draw is located by one rank
+        self._agreement.meet()
+        self._agreement.comm.Reduce(result, all_, MPI.SUM, 0)  # each draw is located by one rank
         return all_ if self.is_root else result
 
     def distribution(
         self, state: State, wires: NDArray[np.int64]
     ) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
         """See `StateBackend`."""
-        return distribution(self._meeting, self._sweeper, self._settled(state), wires)
+        return distribution(self._agreement, self._sweeper, self._settled(state), wires)
 
     def expectations(self, state: State, strings: list[tuple[int, int]]) -> NDArray[np.float64]:
         """See `StateBackend`."""
@@ -210,7 +210,7 @@ class DistributedBackend:
 
     def gather_statevector(self, state: State) -> Amplitudes | None:
         """See `StateBackend`."""
-        return gathered(self._meeting, self._settled(state))
+        return gathered(self._agreement, self._settled(state))
 
     def plan_gradients(
         self, circuit: Circuit, params: NDArray[np.float64], observables: tuple[PauliSum, ...]
@@ -244,15 +244,15 @@ class DistributedBackend:
         return sums
 
     def _like(self, state: State, second: State) -> StateSlice:
-        self._meeting.meet()
+        self._agreement.meet()
         share = cast("StateSlice", state)
         return StateSlice(second.amplitudes, share.layout.copy(), share.rank)
 
     @property
     def _exchange(self) -> Exchange:
-        if self._trader is None:
+        if self._opened_exchange is None:
             raise AssertionError("there is no state yet")
-        return self._trader
+        return self._opened_exchange
 
     @property
     def _passing(self) -> DistributedExecutor:
@@ -293,12 +293,12 @@ class DistributedBackend:
 
     def _shared(self, share: StateSlice, mine: NDArray[np.float64]) -> NDArray[np.float64]:
         """Sums of all ranks' blocks, in the order of the blocks, in each rank."""
-        meeting = self._meeting
-        result = np.empty((meeting.size, *mine.shape))
-        order = np.concatenate([share.layout.basis_indices(rank) for rank in range(meeting.size)])
+        agreement = self._agreement
+        result = np.empty((agreement.size, *mine.shape))
+        order = np.concatenate([share.layout.basis_indices(rank) for rank in range(agreement.size)])
         placed = np.empty((order.size, *mine.shape[1:]))
-        meeting.meet()
-        meeting.comm.Allgather(mine, result)
+        agreement.meet()
+        agreement.comm.Allgather(mine, result)
         placed[order] = result.reshape(placed.shape)
         return placed
 

@@ -67,27 +67,27 @@ class Communicator:
         if part == MPI.COMM_NULL:
             everyone.wait()
             return None
-        meeting = ErrorAgreement(part, control)
+        agreement = ErrorAgreement(part, control)
         neighbours = min(self.neighbours, count)
 
         def together() -> EngineResult:
             if count == 1:
                 return alone()
             if device_states is not None:
-                return work(device_states(meeting))
-            with ThreadPool(options.threads, control) as crew:
-                local = LocalBackend(crew, control)
-                place = RankContext(meeting.rank, meeting.size, meeting.allreduce_min)
-                with Checkpointer.of(options, place) as journey:
-                    states = DistributedBackend(meeting, local, neighbours, journey)
-                    result = journey.annotate(work(states))
+                return work(device_states(agreement))
+            with ThreadPool(options.threads, control) as thread_pool:
+                local = LocalBackend(thread_pool, control)
+                place = RankContext(agreement.rank, agreement.size, agreement.allreduce_min)
+                with Checkpointer.of(options, place) as checkpointer:
+                    states = DistributedBackend(agreement, local, neighbours, checkpointer)
+                    result = checkpointer.annotate(work(states))
                 self.traffic = states.traffic
                 return result
 
         if count == everyone.size:
-            result = meeting.run_collective(together)
+            result = agreement.run_collective(together)
         else:
-            result = everyone.run_subset(lambda: meeting.run_collective(together))
+            result = everyone.run_subset(lambda: agreement.run_collective(together))
         if everyone.rank:
             return None
         return _remarked(result, count, everyone.size)

@@ -29,9 +29,9 @@ class Exchange:
     """Buffers and statistics of the exchanges."""
 
     def __init__(
-        self, meeting: ErrorAgreement, num_local: int, dtype: np.dtype[np.complexfloating]
+        self, agreement: ErrorAgreement, num_local: int, dtype: np.dtype[np.complexfloating]
     ) -> None:
-        self._meeting = meeting
+        self._agreement = agreement
         share = (1 << num_local) // EXCHANGE_PART
         size = min(_MOST, share // _BUFFERS)
         room = np.empty(max(_BUFFERS * size, 1 << BLOCK_QUBITS), dtype)
@@ -57,8 +57,8 @@ class Exchange:
         an amplitude that is not 0.
         """
         begin_s = time.perf_counter()
-        self._meeting.meet()
-        rank = self._meeting.rank
+        self._agreement.meet()
+        rank = self._agreement.rank
         own = sum((rank >> bit & 1) << k for k, (bit, _) in enumerate(pairs))
         idle_here = sum((~alive >> position & 1) << k for k, (_, position) in enumerate(pairs))
         idle_there = sum((~alive_ranks >> bit & 1) << k for k, (bit, _) in enumerate(pairs))
@@ -82,7 +82,7 @@ class Exchange:
     def _trade(self, parts: Iterator[Part], partner: int, *, sends: bool, gets: bool) -> None:
         """Send these parts of the state for those of the partner: the next part is packed while one
         is in transit. Contiguous parts are sent in place."""
-        comm = self._meeting.comm
+        comm = self._agreement.comm
         waiting: list[tuple[Part, int, Any, Any]] = []
         for number, part in enumerate(parts):
             slot = number & 1
@@ -117,8 +117,8 @@ class Exchange:
     def sendrecv_block(self, part: Part, partner: int) -> State:
         """Exchange `part` for the partner's block. Valid until the next call."""
         into = self._room[: part.size]
-        self._meeting.meet()
-        self._meeting.comm.Sendrecv(part, partner, recvbuf=into, source=partner)
+        self._agreement.meet()
+        self._agreement.comm.Sendrecv(part, partner, recvbuf=into, source=partner)
         self.sent_bytes += part.nbytes
         return State(into)
 

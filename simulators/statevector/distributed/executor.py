@@ -25,16 +25,16 @@ from simulators.statevector.tiles import driver
 _NEVER = np.uint64(1 << 63)  # bit that no amplitude's index has
 
 
-def local_table(plan: SweepTable, leg: RemapStage, num_local: int, rank: int) -> SweepTable:
+def local_table(plan: SweepTable, stage: RemapStage, num_local: int, rank: int) -> SweepTable:
     """Passes leg.first .. leg.last - 1, over the slice of one rank.
 
     Conditions on the rank number are resolved here: an operation or term whose condition does not
     hold gets a condition that never holds.
     """
-    positions = leg.positions
+    positions = stage.positions
     below = np.uint64((1 << num_local) - 1)
     number = np.uint64(rank << num_local)
-    starts = plan.starts[leg.first : leg.last + 1]
+    starts = plan.starts[stage.first : stage.last + 1]
     ops = plan.ops[starts[0] : starts[-1]].copy()
     masks = permuted(ops[:, s.OUTER_MASK], positions)
     values = permuted(ops[:, s.OUTER_VALUE], positions)
@@ -45,9 +45,9 @@ def local_table(plan: SweepTable, leg: RemapStage, num_local: int, rank: int) ->
     terms = plan.terms.copy()
     masks = permuted(terms[:, s.MASK], positions)
     terms[:, s.MASK] = np.where((~number & masks & ~below) != 0, _NEVER, masks & below)
-    live = permuted(plan.live[leg.first : leg.last], positions)
+    live = permuted(plan.live[stage.first : stage.last], positions)
     absent = (number & ~live) != 0  # the slice of this rank is 0 in such a pass
-    wires = plan.places[leg.first : leg.last, : plan.width].astype(np.int64)
+    wires = plan.places[stage.first : stage.last, : plan.width].astype(np.int64)
     return msgspec.structs.replace(
         plan,
         num_wires=num_local,
@@ -108,26 +108,26 @@ class DistributedExecutor:
 
     def __init__(
         self,
-        meeting: ErrorAgreement,
+        agreement: ErrorAgreement,
         exchange: Exchange,
         sweeper: BlockExecutor,
-        journey: Checkpointer,
+        checkpointer: Checkpointer,
     ) -> None:
-        self._meeting = meeting
+        self._agreement = agreement
         self._exchange = exchange
         self._sweeper = sweeper
-        self._journey = journey
+        self._checkpointer = checkpointer
         self._traffic = CommStats()
 
     @property
     def traffic(self) -> CommStats:
         """Statistics of the exchanges so far."""
-        waited_s = self._meeting.waited_cpu_s + self._exchange.waited_cpu_s
+        waited_s = self._agreement.waited_cpu_s + self._exchange.waited_cpu_s
         return msgspec.structs.replace(self._traffic, waited_cpu_s=waited_s)
 
     def __call__(self, share: StateSlice, plan: SweepTable, floats: NDArray[np.float64]) -> None:
         """Apply the passes that no earlier attempt has done, leg by leg."""
-        skipped = self._journey.skip_done(len(plan.live))
+        skipped = self._checkpointer.skip_done(len(plan.live))
         self._sweeper.passed(skipped)
         if skipped == len(plan.live):
             return
@@ -135,35 +135,35 @@ class DistributedExecutor:
         layout = share.layout
         result = plan_communication(plan, layout.positions, layout.num_local, fresh=share.fresh)
         everything = (1 << plan.num_wires) - 1
-        if share.fresh and not self._journey.is_kept and int(plan.live[-1]) == everything:
+        if share.fresh and not self._checkpointer.is_kept and int(plan.live[-1]) == everything:
             share.overwritten()  # other amplitudes are written before they are read or sent
         share.fresh = False
         before_bytes, before_s = self._exchange.sent_bytes, self._exchange.seconds
-        for leg in result.stages:
-            self._meeting.meet()
-            self._trade(share, leg)
-            part = local_table(plan, leg, layout.num_local, share.rank)
-            self._sweep(share, part, floats, is_last=leg is result.stages[-1])
+        for stage in result.stages:
+            self._agreement.meet()
+            self._trade(share, stage)
+            part = local_table(plan, stage, layout.num_local, share.rank)
+            self._sweep(share, part, floats, is_last=stage is result.stages[-1])
         settings, size = self._traffic, share.amplitudes.itemsize
         self._traffic = CommStats(
             settings.passes + len(plan.live),
-            settings.exchanges + sum(bool(leg.pairs) for leg in result.stages),
+            settings.exchanges + sum(bool(stage.pairs) for stage in result.stages),
             settings.planned_bytes + result.sent * size,
             settings.planned_bytes_of_all + result.sent_by_all * size,
             settings.sent_bytes + self._exchange.sent_bytes - before_bytes,
             settings.exchange_s + self._exchange.seconds - before_s,
         )
 
-    def _trade(self, share: StateSlice, leg: RemapStage) -> None:
+    def _trade(self, share: StateSlice, stage: RemapStage) -> None:
         """Exchange qubits from the previous layout to that of a leg."""
         layout, local = share.layout, share.layout.num_local
-        if leg.pairs:
-            alive = before(leg, leg.alive)
-            pairs = [(remote - local, position) for remote, position in leg.pairs]
+        if stage.pairs:
+            alive = before(stage, stage.alive)
+            pairs = [(remote - local, position) for remote, position in stage.pairs]
             self._exchange.exchange_qubits(share, pairs, alive & ((1 << local) - 1), alive >> local)
-        layout.become(leg.positions)
+        layout.become(stage.positions)
         share.changed()
-        alive = layout.placed(leg.alive)
+        alive = layout.placed(stage.alive)
         holds = not share.rank & ~(alive >> local)
         share.live = alive & ((1 << local) - 1) if holds else 0
 
@@ -171,13 +171,13 @@ class DistributedExecutor:
         self, share: StateSlice, part: SweepTable, floats: NDArray[np.float64], *, is_last: bool
     ) -> None:
         """Apply the passes of a leg, with collective checks between them."""
-        end, journey = len(part.live), self._journey
-        step = 1 if journey.is_kept else max(1, _UNHEARD >> share.num_qubits)
+        end, checkpointer = len(part.live), self._checkpointer
+        step = 1 if checkpointer.is_kept else max(1, _UNHEARD >> share.num_qubits)
         for begin in range(0, end, step):
             if begin:
-                self._meeting.meet()
+                self._agreement.meet()
             stop = min(begin + step, end)
             norms = is_last and stop == end
             driver.apply(self._sweeper, share, part, floats, first=begin, last=stop, norms=norms)
-            if journey.is_kept:
-                journey.sweep_done(share.amplitudes, share.layout.positions)
+            if checkpointer.is_kept:
+                checkpointer.sweep_done(share.amplitudes, share.layout.positions)

@@ -17,48 +17,48 @@ from simulators.statevector.state import BLOCK_QUBITS, PHYSICAL_BYTES, BlockExec
 _MOST = 1 << 18  # numbers of one message
 
 
-def gathered(meeting: ErrorAgreement, share: StateSlice) -> Amplitudes | None:
+def gathered(agreement: ErrorAgreement, share: StateSlice) -> Amplitudes | None:
     """Gather all amplitudes in the first rank; blocks must be whole. Raises OutOfMemory."""
     rows = share.amplitudes.reshape(-1, 1 << BLOCK_QUBITS)
     step = _MOST >> BLOCK_QUBITS
     result: Amplitudes | None = None
-    if meeting.rank == 0:
-        result = _room(meeting, share).reshape(-1, 1 << BLOCK_QUBITS)
+    if agreement.rank == 0:
+        result = _room(agreement, share).reshape(-1, 1 << BLOCK_QUBITS)
         buffer = np.empty_like(rows[:step])
-        orders = [share.layout.basis_indices(rank) for rank in range(meeting.size)]
+        orders = [share.layout.basis_indices(rank) for rank in range(agreement.size)]
         result[orders[0]] = rows
-    meeting.meet()
+    agreement.meet()
     if result is None:
         for at in range(0, len(rows), step):
-            meeting.comm.Send(rows[at : at + step], 0)
+            agreement.comm.Send(rows[at : at + step], 0)
         return None
-    for rank in range(1, meeting.size):
+    for rank in range(1, agreement.size):
         for at in range(0, len(rows), step):
             part = buffer[: min(step, len(rows) - at)]
-            meeting.comm.Recv(part, rank)
+            agreement.comm.Recv(part, rank)
             result[orders[rank][at : at + step]] = part
     return result.reshape(-1)
 
 
-def _room(meeting: ErrorAgreement, share: StateSlice) -> Amplitudes:
-    need = share.amplitudes.nbytes * meeting.size
+def _room(agreement: ErrorAgreement, share: StateSlice) -> Amplitudes:
+    need = share.amplitudes.nbytes * agreement.size
     hint = "ask for counts, probabilities of few qubits, or expectation values"
     text = f"the whole statevector of {need / 2**30:,.1f} GiB does not fit into the first rank"
     if need + share.amplitudes.nbytes > PHYSICAL_BYTES:
         raise OutOfMemory(f"{text}; it has {PHYSICAL_BYTES / 2**30:,.1f} GiB", hint=hint)
     try:
-        return np.empty(share.amplitudes.size * meeting.size, share.amplitudes.dtype)
+        return np.empty(share.amplitudes.size * agreement.size, share.amplitudes.dtype)
     except MemoryError as error:
         raise OutOfMemory(text, hint=hint) from error
 
 
 def distribution(
-    meeting: ErrorAgreement, sweeper: BlockExecutor, share: StateSlice, wires: NDArray[np.int64]
+    agreement: ErrorAgreement, sweeper: BlockExecutor, share: StateSlice, wires: NDArray[np.int64]
 ) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
     """Exact distribution, see `StateBackend.distribution`."""
     mine = np.zeros(1 << len(local_wires(share, wires)))
     sampling.accumulate(sweeper, share, wires[local_wires(share, wires)], mine)
-    table = whole_distribution(meeting, share, wires, mine)
+    table = whole_distribution(agreement, share, wires, mine)
     return sampling.nonzero_outcomes(table, share)
 
 
@@ -73,23 +73,23 @@ class Slice(Protocol):
 
 
 def whole_distribution(
-    meeting: ErrorAgreement, share: Slice, wires: NDArray[np.int64], mine: NDArray[np.float64]
+    agreement: ErrorAgreement, share: Slice, wires: NDArray[np.int64], mine: NDArray[np.float64]
 ) -> NDArray[np.float64]:
     """Probability of each value of these qubits, in the first rank: float64 [2**qubits]; empty in
     the others. `mine`: of a rank's slice, for the local ones of the qubits."""
     local = local_wires(share, wires)
-    table = np.zeros(1 << wires.size if meeting.rank == 0 else 0)
+    table = np.zeros(1 << wires.size if agreement.rank == 0 else 0)
     buffer = np.empty(min(_MOST, mine.size))
     places = np.arange(buffer.size)
-    meeting.meet()
+    agreement.meet()
     for at in range(0, mine.size, buffer.size):
         part = mine[at : at + buffer.size]
-        if meeting.rank:
-            meeting.comm.Send(part, 0)
+        if agreement.rank:
+            agreement.comm.Send(part, 0)
             continue
-        for rank in range(meeting.size):
+        for rank in range(agreement.size):
             if rank:
-                meeting.comm.Recv(buffer, rank)
+                agreement.comm.Recv(buffer, rank)
                 part = buffer
             base = _constant(share, wires, rank)
             table[base | _spread(places + at, local)] += part

@@ -214,10 +214,10 @@ def communication_volume(
     return max_sent << part, all_ << (part + others)
 
 
-def before(leg: RemapStage, wires: int) -> int:
+def before(stage: RemapStage, wires: int) -> int:
     """Convert a mask of wires to a mask of positions before the leg's exchange."""
-    result = sum(1 << leg.positions[wire] for wire in bits(wires))
-    for remote, local in leg.pairs:
+    result = sum(1 << stage.positions[wire] for wire in bits(wires))
+    for remote, local in stage.pairs:
         if (result >> remote ^ result >> local) & 1:
             result ^= 1 << remote | 1 << local
     return result

@@ -229,12 +229,12 @@ class Projector:
 
     def split(self, item: Measure | Reset, branches: Branches, draw: int) -> Branches:
         """Branches of outcome 1, then those of outcome 0, if they have rows."""
-        odds = branches.ensemble.odds(branches.states, item.qubit)
+        probs = branches.ensemble.probs(branches.states, item.qubit)
         if branches.exact:
-            rows, outcomes, tags = self._weighted(branches, odds)
+            rows, outcomes, tags = self._weighted(branches, probs)
             branch_of, records = branches.branch_of[rows], branches.records[rows]
         else:
-            outcomes = self._drawn(branches, odds, draw)
+            outcomes = self._drawn(branches, probs, draw)
             branch_of, records, tags = (
                 branches.branch_of,
                 branches.records,
@@ -251,14 +251,14 @@ class Projector:
         present = np.bincount(cell, minlength=2 * size) > 0
         number = np.cumsum(present) - 1
         ones, zeros = np.flatnonzero(present[:size]), np.flatnonzero(present[size:])
-        states = self._project(item, branches, odds, ones, zeros)
+        states = self._project(item, branches, probs, ones, zeros)
         return Branches(branches.ensemble, states, number[cell], records, tags)
 
     def _project(
         self,
         item: Measure | Reset,
         branches: Branches,
-        odds: NDArray[np.float64],
+        probs: NDArray[np.float64],
         ones: Numbers,
         zeros: Numbers,
     ) -> Numbers:
@@ -274,7 +274,7 @@ class Projector:
             into[both] = ensemble.blank(states[ones][both])
         for outcome, which, target in ((1, ones, into), (0, zeros, states[zeros])):
             if outcome == 0:  # a qubit in 0 is unchanged
-                changes = odds[which, 1] > 0.0
+                changes = probs[which, 1] > 0.0
                 which, target = which[changes], target[changes]
             if which.size:
                 ensemble.project(
@@ -282,17 +282,17 @@ class Projector:
                     target,
                     qubit=item.qubit,
                     outcome=outcome,
-                    factors=1.0 / np.sqrt(odds[which, outcome]),
+                    factors=1.0 / np.sqrt(probs[which, outcome]),
                     move=move,
                 )
         return np.concatenate((into, states[zeros]))
 
     def _weighted(
-        self, branches: Branches, odds: NDArray[np.float64]
+        self, branches: Branches, probs: NDArray[np.float64]
     ) -> tuple[Numbers, NDArray[np.bool_], NDArray[np.float64]]:
         """Rows of an exact run, their outcomes (True: 1), and their weights."""
-        sums = odds.sum(axis=1, keepdims=True)
-        shares = np.where(odds > self._certain * sums, odds / sums, 0.0)[branches.branch_of]
+        sums = probs.sum(axis=1, keepdims=True)
+        shares = np.where(probs > self._certain * sums, probs / sums, 0.0)[branches.branch_of]
         ones, zeros = np.flatnonzero(shares[:, 1]), np.flatnonzero(shares[:, 0])
         rows = np.concatenate((ones, zeros))
         outcomes = np.arange(rows.size) < ones.size
@@ -302,13 +302,15 @@ class Projector:
             branches.shots_or_weights[rows] * shares[rows, outcomes.view(np.uint8)],
         )
 
-    def _drawn(self, branches: Branches, odds: NDArray[np.float64], draw: int) -> NDArray[np.bool_]:
+    def _drawn(
+        self, branches: Branches, probs: NDArray[np.float64], draw: int
+    ) -> NDArray[np.bool_]:
         """Outcome of each shot, bool: True for 1."""
         draws = np.empty(branches.shots_or_weights.size)
         uniforms(*self._key, draw, branches.shots_or_weights, draws)
-        sums = odds.sum(axis=1)
-        limits = odds[:, 0].copy()  # a draw is less than the sum
-        limits[odds[:, 1] <= self._certain * sums] = np.inf
-        limits[odds[:, 0] <= self._certain * sums] = -np.inf
+        sums = probs.sum(axis=1)
+        limits = probs[:, 0].copy()  # a draw is less than the sum
+        limits[probs[:, 1] <= self._certain * sums] = np.inf
+        limits[probs[:, 0] <= self._certain * sums] = -np.inf
         result: NDArray[np.bool_] = draws * sums[branches.branch_of] >= limits[branches.branch_of]
         return result

@@ -74,7 +74,7 @@ class SeparateStates:
         for number in ordinals.tolist():
             self.states.multiply(self._held[number], matrix)
 
-    def odds(self, ordinals: Numbers, qubit: int) -> NDArray[np.float64]:
+    def probs(self, ordinals: Numbers, qubit: int) -> NDArray[np.float64]:
         """See `Ensemble`."""
         result = np.empty((ordinals.size, 2))
         for k, number in enumerate(ordinals.tolist()):

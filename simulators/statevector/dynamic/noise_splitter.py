@@ -67,16 +67,16 @@ class NoiseSplitter:
         error = np.searchsorted(item.edges, choice, side="right")
         kinds = np.zeros(shots.size, np.int64)  # 0: none, then the Paulis, then the operators
         kinds[hit] = 1 + error
-        odds = np.zeros((0, 0))
+        probs = np.zeros((0, 0))
         if len(item.kraus):
             rest = hit[error == len(item.paulis)]
-            odds = self._odds(item, branches, rest)
+            probs = self._odds(item, branches, rest)
             number = prefix_tree.FIRST_DRAW + item.number
             draws = _uniforms(self._key, number, passes, shots[rest])
-            sums = np.cumsum(odds, axis=1)[branches.branch_of[rest]]
+            sums = np.cumsum(probs, axis=1)[branches.branch_of[rest]]
             operator = (sums <= draws[:, None] * sums[:, -1:]).sum(axis=1)
             kinds[rest] += np.minimum(operator, len(item.kraus) - 1)
-        return self._apply(item, branches, kinds, odds)
+        return self._apply(item, branches, kinds, probs)
 
     def _odds(self, item: Noise, branches: Branches, rows: Numbers) -> NDArray[np.float64]:
         """Probability of each Kraus operator in the state of each branch that needs it."""
@@ -90,7 +90,7 @@ class NoiseSplitter:
         return result
 
     def _apply(
-        self, item: Noise, branches: Branches, kinds: Numbers, odds: NDArray[np.float64]
+        self, item: Noise, branches: Branches, kinds: Numbers, probs: NDArray[np.float64]
     ) -> Branches:
         """Apply error kinds[row] to each row: the first kind of a branch takes its state over, the
         others get copies."""
@@ -110,7 +110,7 @@ class NoiseSplitter:
                 continue
             operator = kind - len(item.paulis)
             for branch in branch_ids.tolist():
-                matrix = item.kraus[operator] / np.sqrt(odds[branch, operator])
+                matrix = item.kraus[operator] / np.sqrt(probs[branch, operator])
                 columns = by_columns(matrix.tobytes(), len(item.qubits))
                 dense = place(columns, list(item.qubits))
                 ensemble.multiply(states[kind + 1, branch : branch + 1], dense)

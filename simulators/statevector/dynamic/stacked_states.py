@@ -133,10 +133,10 @@ class StackedStates:
     def _over(self, count: int, work: Callable[[int, int, int], object]) -> None:
         """Call work(first, last, thread) over `count` states."""
         grain = max(1, _GRAIN >> self._num_qubits)
-        crew = self._sweeper.crew
-        if crew.size > 1 and count << self._num_qubits > _ALONE:
-            grain = min(grain, max(1, count // (4 * crew.size)))
-        crew.run(work, count, grain)
+        thread_pool = self._sweeper.thread_pool
+        if thread_pool.size > 1 and count << self._num_qubits > _ALONE:
+            grain = min(grain, max(1, count // (4 * thread_pool.size)))
+        thread_pool.run(work, count, grain)
 
     def apply(
         self, ordinals: Numbers, segment: CompiledSegment, floats: NDArray[np.float64]
@@ -185,7 +185,7 @@ class StackedStates:
 
         self._over(ordinals.size, work)
 
-    def odds(self, ordinals: Numbers, qubit: int) -> NDArray[np.float64]:
+    def probs(self, ordinals: Numbers, qubit: int) -> NDArray[np.float64]:
         """See `Ensemble`."""
         reals, singles = self._parts()
         result = np.empty((ordinals.size, 2))

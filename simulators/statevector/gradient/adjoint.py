@@ -209,7 +209,7 @@ def _taken_back(
             sums,
         )
 
-    sweeper.crew.run(work, groups, max(1, groups // (4 * sweeper.crew.size)))
+    sweeper.thread_pool.run(work, groups, max(1, groups // (4 * sweeper.thread_pool.size)))
     sweeper.passed(1)
     return np.cumsum(sums, axis=0)[-1]  # type: ignore[no-any-return]
 

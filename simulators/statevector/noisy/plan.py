@@ -96,9 +96,9 @@ class NoisyPart:
         device."""
         from simulators.statevector.backend.local import LocalBackend
 
-        with ThreadPool(1 if states else options.threads, control) as crew:
+        with ThreadPool(1 if states else options.threads, control) as thread_pool:
             if self._sampler is None or self.located is None:
-                backend = states.backend if states else LocalBackend(crew, control)
+                backend = states.backend if states else LocalBackend(thread_pool, control)
                 return self.branched(backend, circuit, request, options)
             own = self._request(request, circuit.num_qubits)
             memory_bytes, max_states = options.memory_bytes, 0
@@ -106,7 +106,7 @@ class NoisyPart:
                 width = self.part.circuit.num_qubits
                 max_states = max(1, states.backend.max_live_states(width, options) - SCRATCH_STATES)
             walks = self._sampler.open(
-                crew, control, max_states, memory_bytes=memory_bytes, states=states
+                thread_pool, control, max_states, memory_bytes=memory_bytes, states=states
             )
             if ranks is not None:
                 from simulators.statevector.distributed.rank_walks import RankWalks

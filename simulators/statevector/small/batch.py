@@ -134,7 +134,7 @@ def _evolve(  # type: ignore[no-untyped-def]
 
 
 @device_function
-def _mean(size, x, z, u, v, re, im, odds, means, at):  # type: ignore[no-untyped-def]
+def _mean(size, x, z, u, v, re, im, probs, means, at):  # type: ignore[no-untyped-def]
     """Fill means[at : at + 8] with expectation values of the string (x, z); u, v: see `pauli`."""
     sum_ = splat(0.0)
     for k in range(np.uint64(size)):
@@ -144,7 +144,7 @@ def _mean(size, x, z, u, v, re, im, odds, means, at):  # type: ignore[no-untyped
             a, b, c, d = load(re, k << _3), load(im, k << _3), load(re, j << _3), load(im, j << _3)
             sum_ = sum_ + sign * (splat(u) * (a * c + b * d) + splat(v) * (a * d - b * c))
         else:
-            sum_ = sum_ + sign * load(odds, k << _3)
+            sum_ = sum_ + sign * load(probs, k << _3)
     store(means, at, sum_)
 
 
@@ -168,10 +168,10 @@ def _estimates(means, lane, coefficients, ends, shots, seed, binding, control, i
 
 
 @device_function
-def _distribution(size, bits, maps, odds, table, width, outcomes, values):  # type: ignore[no-untyped-def]
+def _distribution(size, bits, maps, probs, table, width, outcomes, values):  # type: ignore[no-untyped-def]
     """Write the exact distribution of the measured bits, packed like counts; returns the number of
     outcomes."""
-    marginalize(size, bits, maps, odds, table)
+    marginalize(size, bits, maps, probs, table)
     total = 0.0
     for j in range(1 << bits):
         if table[j] > _NOISE:
@@ -192,7 +192,7 @@ def run(  # type: ignore[no-untyped-def]
     buffer, rows, ops, qubits, clbits, params, slot_of, bindings, control,
     n, num_clbits, width, wide, shots, seed, binding, outputs,
     strings, factors, coefficients, ends, means,
-    outcomes, values, distinct, likely, odds, possible, estimates, memory, evolved,
+    outcomes, values, distinct, likely, probs, possible, estimates, memory, evolved,
 ):  # fmt: skip
     """Run all rows of `bindings`, the first of which has number `binding`; returns 0, or a negative
     code: see `counts.count`.
@@ -254,7 +254,7 @@ def run(  # type: ignore[no-untyped-def]
                 edges[k] = weights[LANES * k + lane]
             if outputs & PROBABILITIES:
                 num_outcomes = _distribution(
-                    size, bits, maps, edges, exact, wide, likely[at_odds * wide :], odds[at_odds:]
+                    size, bits, maps, edges, exact, wide, likely[at_odds * wide :], probs[at_odds:]
                 )
                 possible[r] = num_outcomes
                 at_odds += num_outcomes
@@ -368,7 +368,7 @@ class Batch:
                 parts[3].append(self._likely[: num_outcomes * wide].tobytes())
                 parts[4].append(self._odds[:num_outcomes].tobytes())
                 parts[5].append(possible[:count].tobytes())
-        outcomes, values, sizes, likely, odds, possibles = (b"".join(part) for part in parts)
+        outcomes, values, sizes, likely, probs, possibles = (b"".join(part) for part in parts)
         return EngineResult(
             count=total,
             outcome_width=width if outputs & COUNTS else 0,
@@ -377,7 +377,7 @@ class Batch:
             rows=sizes if total > 1 else b"",
             probability_outcomes=likely,
             probability_width=wide if outputs & PROBABILITIES else 0,
-            probabilities=odds,
+            probabilities=probs,
             probability_rows=possibles if total > 1 else b"",
             expectations=estimates.tobytes(),
             memory=memory[: total * row_bytes].tobytes(),

@@ -133,7 +133,7 @@ class _Call:
         self._rows = 1 << (plan.width - LANE_WIRES)
         tiles = 1 << (num_qubits - plan.width)
         self._most = _strip(reals.itemsize)
-        self._threads = min(sweeper.crew.size, tiles) if 1 << num_qubits >= _ALONE else 1
+        self._threads = min(sweeper.thread_pool.size, tiles) if 1 << num_qubits >= _ALONE else 1
 
     def __call__(self, first: int, last: int, initial: int, norms: NDArray[np.float64]) -> None:
         """Run passes first .. last - 1. Raises Stopped."""
@@ -150,4 +150,4 @@ class _Call:
                 sweeper.flag, scratch, int_scratch, products, norms,
             )  # fmt: skip
 
-        sweeper.crew.run(work, threads, 1)
+        sweeper.thread_pool.run(work, threads, 1)

@@ -162,9 +162,9 @@ class LargeSampler:
                 self._numbers[key] = result
         return result
 
-    def odds(self, level: int, insert: int) -> NDArray[np.float64]:
+    def probs(self, level: int, insert: int) -> NDArray[np.float64]:
         """See `tree_walk.NodeStates`."""
         _, which, _, _, first, second = self._inserts.table[insert].tolist()
         operators = self._inserts.operators
         qubits = (first, second)[: int(operators.sets[which, QUBITS])]
-        return operators.odds(which, self._states.reduced(self._held[level], qubits))
+        return operators.probs(which, self._states.reduced(self._held[level], qubits))

@@ -135,9 +135,9 @@ class TrajectorySampler:
         result = np.zeros((len(params), patterns.count), np.int64)
         if not patterns.count:
             return Outcomes(result, self.source, 0, 0, 0, 0)
-        with ThreadPool(self._options.threads, control) as crew:
+        with ThreadPool(self._options.threads, control) as thread_pool:
             memory = self._options.memory_bytes
-            walk = self.open(crew, control, most_states, memory_bytes=memory)
+            walk = self.open(thread_pool, control, most_states, memory_bytes=memory)
             for k, row in enumerate(params):
                 walk.bind(row, (seed, binding + k))
                 result[k] = walk.indices(rows, first)
@@ -150,7 +150,7 @@ class TrajectorySampler:
 
     def open(
         self,
-        crew: ThreadPool,
+        thread_pool: ThreadPool,
         control: RunControl,
         most_states: int = 0,
         *,
@@ -163,7 +163,7 @@ class TrajectorySampler:
         if self._small:
             tree = self._tree
             noise = self._inserts, tree.insert_of, tree.place_at
-            return SmallWalks(self._circuit, *noise, crew, control, most_states)
+            return SmallWalks(self._circuit, *noise, thread_pool, control, most_states)
         width = self._circuit.num_qubits
 
         def open_sampler(own: ThreadPool) -> LargeSampler:
@@ -172,7 +172,7 @@ class TrajectorySampler:
 
         room = memory_bytes or PHYSICAL_BYTES // _SPARE
         cap = most_states or max(1, room // state_bytes(width, self._options.precision))
-        return LargeWalks(open_sampler, self._tree, crew, control, cap)
+        return LargeWalks(open_sampler, self._tree, thread_pool, control, cap)
 
     def _params(self, bindings: NDArray[np.float64] | None) -> NDArray[np.float64]:
         """The circuit's parameters in each binding."""

@@ -172,7 +172,7 @@ def reduced(re, im, size, first, second, rho):  # type: ignore[no-untyped-def]
 
 
 @device_function
-def weigh(rho, which, sets, effects, odds):  # type: ignore[no-untyped-def]
+def weigh(rho, which, sets, effects, probs):  # type: ignore[no-untyped-def]
     """Fill odds[c] with the trace of each operator's effect with rho; returns their number."""
     size = 1 << sets[which, QUBITS]
     at = sets[which, FIRST]
@@ -182,7 +182,7 @@ def weigh(rho, which, sets, effects, odds):  # type: ignore[no-untyped-def]
             for b in range(size):
                 e, r = 2 * (size * a + b), 2 * (size * b + a)
                 result += effects[at + e] * rho[r] - effects[at + e + 1] * rho[r + 1]
-        odds[c] = max(0.0, result)
+        probs[c] = max(0.0, result)
         at += 2 * size * size
     return sets[which, COUNT]
 
@@ -268,7 +268,7 @@ def run(  # type: ignore[no-untyped-def]
     """
     size = 1 << n
     call, pair, moved = room[:CALL], room[CALL : CALL + 2], room[CALL + 2 :]
-    rho, odds, sums = work[:32], work[32:], work[WORK:]
+    rho, probs, sums = work[:32], work[32:], work[WORK:]
     top = prefix_tree.begin(frames, low, high)
     while True:
         if control[0]:
@@ -301,9 +301,9 @@ def run(  # type: ignore[no-untyped-def]
             depth = call[prefix_tree.FIRST]
             insert = insert_of[entries[begins[order[call[prefix_tree.LOW]]] + depth]]
             reduced(re, im, size, table[insert, Q0], table[insert, Q1], rho)
-            choices = weigh(rho, table[insert, SET], sets, effects, odds)
+            choices = weigh(rho, table[insert, SET], sets, effects, probs)
             prefix_tree.choose(
-                odds, choices, order, call[prefix_tree.LOW], call[prefix_tree.HIGH], begins, depth,
+                probs, choices, order, call[prefix_tree.LOW], call[prefix_tree.HIGH], begins, depth,
                 chosen, locations[insert], first, seed, binding, moved,
             )  # fmt: skip
         elif call[prefix_tree.WHAT] == SAMPLE:

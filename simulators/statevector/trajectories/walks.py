@@ -105,7 +105,7 @@ class SmallWalks:
         inserts: NoiseTable,
         insert_of: NDArray[np.int64],
         place_at: NDArray[np.int64],
-        crew: ThreadPool,
+        thread_pool: ThreadPool,
         control: RunControl,
         most_states: int,
     ) -> None:
@@ -113,7 +113,7 @@ class SmallWalks:
         self._inserts = inserts
         self._insert_of = insert_of
         self._place_at = place_at
-        self._crew = crew
+        self._thread_pool = thread_pool
         self._control = control
         self._cap = most_states or _MOST_STATES
         codes = circuit.table.rows[circuit.ops, 0]
@@ -172,7 +172,7 @@ class SmallWalks:
         """Run all rows, in ranges that threads share. Raises Stopped."""
         circuit = self._circuit
         size = max(1 << circuit.num_qubits, LANES)
-        cuts, least = cut_rows(rows, self._place_at, self._crew.size)
+        cuts, least = cut_rows(rows, self._place_at, self._thread_pool.size)
         stat = np.zeros((cuts.size - 1, 2), np.int64)
         order, chosen = rows.order.copy(), np.zeros_like(rows.entries)
         operators, locations = self._inserts.operators, self._inserts.draw_locations
@@ -200,7 +200,7 @@ class SmallWalks:
                         "the run was stopped", hint="whoever stopped it can submit it again"
                     )
 
-        self._crew.run(work, cuts.size - 1, 1)
+        self._thread_pool.run(work, cuts.size - 1, 1)
         self.range_operations = stat[:, 0].tolist()
         self.operations += sum(self.range_operations)
         self.states = max(self.states, int(stat[:, 1].max()))
@@ -215,12 +215,17 @@ class LargeWalks:
     """
 
     def __init__(
-        self, open_sampler: OpenSampler, tree: Tree, crew: ThreadPool, control: RunControl, cap: int
+        self,
+        open_sampler: OpenSampler,
+        tree: Tree,
+        thread_pool: ThreadPool,
+        control: RunControl,
+        cap: int,
     ) -> None:
         """Set up. `cap`: number of states that fit into memory."""
         self._open = open_sampler
         self._tree = tree
-        self._crew = crew
+        self._thread_pool = thread_pool
         self._control = control
         self._cap = cap
         self._samplers: dict[int, LargeSampler] = {}
@@ -280,9 +285,11 @@ class LargeWalks:
         final_x: NDArray[np.int64],
         observation: Observation | None = None,
     ) -> NDArray[np.int64]:
-        cuts, _ = cut_rows(rows, self._tree.shared_before, self._crew.size, most_repeated=True)
+        cuts, _ = cut_rows(
+            rows, self._tree.shared_before, self._thread_pool.size, most_repeated=True
+        )
         self.least += int(row_work(rows, self._tree.place_at).sum())
-        threads = min(self._crew.size, cuts.size - 1)
+        threads = min(self._thread_pool.size, cuts.size - 1)
         if self._cap < _STATES_A_THREAD * threads:
             cuts, threads = cuts[[0, -1]], 1
         cap = min(self._cap // threads, 2 * rows.deepest + 1)
@@ -301,7 +308,7 @@ class LargeWalks:
         if threads == 1:
             work(0, 1, 0)
         else:
-            self._crew.run(work, cuts.size - 1, 1)
+            self._thread_pool.run(work, cuts.size - 1, 1)
         self.range_operations = done.tolist()
         return result
 
@@ -309,8 +316,8 @@ class LargeWalks:
         """Sampler of a thread; `shared`: that of all threads together."""
         number = -1 if shared else thread
         if number not in self._samplers:
-            crew = self._crew if shared else ThreadPool(1, self._control)
-            self._samplers[number] = self._open(crew)
+            thread_pool = self._thread_pool if shared else ThreadPool(1, self._control)
+            self._samplers[number] = self._open(thread_pool)
         return self._samplers[number]
 
 

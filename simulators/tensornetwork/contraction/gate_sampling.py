@@ -73,9 +73,9 @@ def _redraw(
     packed = np.packbits(bits[:, columns], axis=1)
     rows, inverse = _distinct(packed)
     amplitudes = _amplitudes(nodes, opened, fixed, bits[rows], contractor)
-    odds = np.square(amplitudes.real, dtype=np.float64)
-    odds += np.square(amplitudes.imag, dtype=np.float64)
-    edges = np.cumsum(odds, axis=1)
+    probs = np.square(amplitudes.real, dtype=np.float64)
+    probs += np.square(amplitudes.imag, dtype=np.float64)
+    edges = np.cumsum(probs, axis=1)
     edges /= edges[:, -1:]
     outcome = (draws[:, None] >= edges[inverse, :-1]).sum(axis=1)
     for place, qubit in enumerate(qubits):  # the first qubit is the highest bit of an outcome

@@ -127,15 +127,15 @@ class Histories:
         occurs."""
         (qubit,) = operation.qubits
         history.node.fusion.flush((qubit,))
-        odds = history.node.chain.reduced((qubit,)).diagonal().real
-        odds = odds / odds.sum()
-        possible = odds > self._certain
-        shares = np.where(possible, odds, 0.0) * history.weight
+        probs = history.node.chain.reduced((qubit,)).diagonal().real
+        probs = probs / probs.sum()
+        possible = probs > self._certain
+        shares = np.where(possible, probs, 0.0) * history.weight
         parts = [history.shots, history.shots]
         if key is not None:
             draws = np.empty(history.shots.size)
             uniforms(*key, 1 + operation.place, history.shots, draws)
-            ones = draws >= odds[0] if possible.all() else np.full(draws.size, possible[1])
+            ones = draws >= probs[0] if possible.all() else np.full(draws.size, possible[1])
             parts = [history.shots[~ones], history.shots[ones]]
             possible = np.array([part.size > 0 for part in parts])
         outcomes = np.flatnonzero(possible).tolist()
@@ -148,19 +148,19 @@ class Histories:
                 float(shares[outcome]),
                 history.at,
             )
-            _collapse(operation, other, outcome, odds[outcome])
+            _collapse(operation, other, outcome, probs[outcome])
             results.append(other)
         first = outcomes[0]
         history.shots, history.weight = parts[first], float(shares[first])
-        _collapse(operation, history, first, odds[first])
+        _collapse(operation, history, first, probs[first])
         return results
 
 
-def _collapse(operation: Operation, history: OutcomeHistory, outcome: int, odds: float) -> None:
+def _collapse(operation: Operation, history: OutcomeHistory, outcome: int, probs: float) -> None:
     """Project onto an outcome and record it; a reset sets the qubit to 0 and records nothing."""
     resets = operation.code == RESET
     gate = np.zeros((2, 2), complex)
-    gate[0 if resets else outcome, outcome] = 1.0 / np.sqrt(odds)
+    gate[0 if resets else outcome, outcome] = 1.0 / np.sqrt(probs)
     chain = history.node.chain
     chain.apply(operation.qubits, gate, unitary=False)
     if not resets:

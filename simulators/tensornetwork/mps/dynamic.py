@@ -83,16 +83,16 @@ class DynamicMpsState(FinalState):
         histories = self._histories(layout)
         self.truncation = 0.0
         source = layout.source if layout.measures else None
-        records, odds = [], []
+        records, probs = [], []
         for history in histories.exact(self._empty):
             state = history.node.state()
             self._note(state, history.weight)
             result, shares = distribution(state.state(), source)
             before = _without(history.record, layout)
             records.append(result | before if source is not None else result)
-            odds.append(history.weight * shares)
+            probs.append(history.weight * shares)
         self._close(histories)
-        return tally(np.concatenate(records), np.concatenate(odds))
+        return tally(np.concatenate(records), np.concatenate(probs))
 
     def expectations(self, strings: PauliStrings) -> NDArray[np.float64]:
         """See `FinalState`."""

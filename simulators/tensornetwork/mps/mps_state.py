@@ -63,9 +63,9 @@ class MatrixProductState(msgspec.Struct, frozen=True, eq=False):
                 low, weight = np.zeros(len(vectors)), np.ones(len(vectors))
             left, _, right = tensor.shape
             both = (vectors @ tensor.reshape(left, 2 * right)).reshape(-1, 2, right)
-            odds = _norms(both)
-            total = odds[:, 0] + odds[:, 1]
-            share = weight * (odds[:, 0] / total)
+            probs = _norms(both)
+            total = probs[:, 0] + probs[:, 1]
+            share = weight * (probs[:, 0] / total)
             edge = low + share
             bit = draws >= edge[group]
             bits[site] = bit
@@ -77,7 +77,7 @@ class MatrixProductState(msgspec.Struct, frozen=True, eq=False):
             kept = np.flatnonzero(present)
             parent = kept >> 1
             vectors = both.reshape(-1, right)[kept]
-            vectors *= (1.0 / np.sqrt(odds.reshape(-1)[kept]))[:, None].astype(draws.dtype)
+            vectors *= (1.0 / np.sqrt(probs.reshape(-1)[kept]))[:, None].astype(draws.dtype)
             is_one = (kept & 1).astype(bool)
             above = (low + weight)[parent]
             low = np.where(is_one, edge[parent], low[parent])

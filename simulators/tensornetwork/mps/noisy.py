@@ -158,14 +158,14 @@ class _Nodes:
         node.chain.apply(qubits, members[choice], unitary=False)
         node.chain.normalise()
 
-    def odds(self, level: int, insert: int) -> NDArray[np.float64]:
+    def probs(self, level: int, insert: int) -> NDArray[np.float64]:
         """Probabilities of the operators, see `tree_walk.NodeStates`. The state itself is not
         changed: rows without this insert continue from it."""
         _, which, _, _, first, second = self._table.table[insert].tolist()
         qubits = (first,) if second < 0 else (first, second)
         node = self._held[level].copy()
         node.fusion.flush(qubits)
-        return self._table.operators.odds(which, node.chain.reduced(qubits))
+        return self._table.operators.probs(which, node.chain.reduced(qubits))
 
     def finish(self, level: int, rows: NDArray[np.int64]) -> None:
         """See `tree_walk.NodeStates`."""

@@ -74,4 +74,4 @@ def test_each_engine_takes_a_kind_of_noise_or_refuses_it_by_name(
             simulate(circuit, shots=SHOTS, seed=5, engine=card.name, noise=noise)
         return
     found = simulate(circuit, shots=SHOTS, seed=5, engine=card.name, noise=noise)
-    assert p_value(Exact(circuit, noise).odds, counts_of(found)) > 1e-3
+    assert p_value(Exact(circuit, noise).probs, counts_of(found)) > 1e-3

@@ -126,10 +126,10 @@ def for_aer(circuit: Circuit, idle: Schedule | None) -> QuantumCircuit:
     return found
 
 
-def read(odds: np.ndarray, circuit: Circuit, given: AerNoise) -> np.ndarray:
+def read(probs: np.ndarray, circuit: Circuit, given: AerNoise) -> np.ndarray:
     """What is read with Aer's readout errors."""
     wires = [row.qubits[0] for row in operations(circuit, circuit.params) if row.name == "measure"]
-    table = odds.reshape((2,) * len(wires))
+    table = probs.reshape((2,) * len(wires))
     for clbit, qubit in enumerate(wires):
         error = given._local_readout_errors.get((qubit,))
         if error is not None:
@@ -143,11 +143,11 @@ def ours(circuit: Circuit, model: NoiseModel) -> np.ndarray:
     plan = ENGINE.plan(circuit, attach_noise(circuit, model), options)
     request = Request(0, 0, ("probabilities",))
     found = ENGINE.run(plan, circuit, request, options, RunControl()).row(0)
-    odds = np.zeros(1 << circuit.num_clbits)
-    odds[unpack(found.probability_outcomes, found.probability_width)] = np.frombuffer(
+    probs = np.zeros(1 << circuit.num_clbits)
+    probs[unpack(found.probability_outcomes, found.probability_width)] = np.frombuffer(
         found.probabilities
     )
-    return odds
+    return probs
 
 
 @pytest.mark.parametrize("idle", [False, True])

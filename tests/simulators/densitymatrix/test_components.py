@@ -75,14 +75,14 @@ def test_each_pair_of_a_wide_circuit_has_its_own_distribution() -> None:
             plan, alone, Request(shots=0, seed=1, outputs=("probabilities",)), RunOptions(),
             RunControl(),
         ).row(0)  # fmt: skip
-        odds = np.zeros(4)
+        probs = np.zeros(4)
         values = np.frombuffer(exact.probabilities)
-        odds[np.frombuffer(exact.probability_outcomes, np.uint8)] = values
+        probs[np.frombuffer(exact.probability_outcomes, np.uint8)] = values
         mine = np.zeros(4)
         for outcome, count in found.items():
             a, b = outcome >> (QUBITS - 1 - pair) & 1, outcome >> pair & 1
             mine[a | b << 1] += count
-        assert (np.abs(mine - SHOTS * odds) < 5.0 * np.sqrt(SHOTS * odds + 1.0)).all()
+        assert (np.abs(mine - SHOTS * probs) < 5.0 * np.sqrt(SHOTS * probs + 1.0)).all()
 
 
 def test_different_pairs_are_independent() -> None:
@@ -121,7 +121,7 @@ def test_joint_distribution_of_two_parts_is_exact() -> None:
         arrays.add("measure", [qubit], [qubit])
     circuit = arrays.circuit()
     noise = attach_noise(circuit, DeviceModel(number, gate_error=0.05, readout=(0.05, 0.1)))
-    expected = Exact(circuit, noise).odds
+    expected = Exact(circuit, noise).probs
     found = seen(circuit, noise)
     for outcome, p in expected.items():
         assert abs(found.get(outcome, 0) - SHOTS * p) < 5.0 * np.sqrt(SHOTS * p + 1.0)

@@ -44,7 +44,7 @@ def run(
     return ENGINE.run(plan, circuit, given, options, RunControl()).row(0)
 
 
-def odds(circuit: Circuit, noise: NoiseProgram | None) -> dict[int, float]:
+def probs(circuit: Circuit, noise: NoiseProgram | None) -> dict[int, float]:
     found = run(circuit, noise, outputs=("probabilities",))
     values = np.frombuffer(found.probabilities).tolist()
     return dict(
@@ -107,7 +107,7 @@ def test_distribution_equals_numpy_reference(number: int, n: int, is_dynamic: bo
         pytest.skip("the reference has correlated readout at the end alone")
     circuit = dynamic(n, number) if is_dynamic else measured(gates(n, 10 * n + number))
     noise = attach_noise(circuit, DeviceModel(n, **MODELS[number]))  # type: ignore[arg-type]
-    found, expected = odds(circuit, noise), Exact(circuit, noise).odds
+    found, expected = probs(circuit, noise), Exact(circuit, noise).probs
     for outcome in {*found, *expected}:
         assert found.get(outcome, 0.0) == pytest.approx(expected.get(outcome, 0.0), abs=1e-12)
 
@@ -115,7 +115,7 @@ def test_distribution_equals_numpy_reference(number: int, n: int, is_dynamic: bo
 def test_counts_follow_the_distribution_with_readout_error() -> None:
     circuit = measured(gates(4, 3))
     noise = attach_noise(circuit, DeviceModel(4, readout=(0.05, 0.1), gate_error=0.02))
-    expected = odds(circuit, noise)
+    expected = probs(circuit, noise)
     seen = counts_of(run(circuit, noise, shots=100_000))
     for outcome, p in expected.items():
         assert abs(seen.get(outcome, 0) - 1e5 * p) < 5 * np.sqrt(1e5 * p + 1)
@@ -124,7 +124,7 @@ def test_counts_follow_the_distribution_with_readout_error() -> None:
 def test_counts_have_the_bits_of_a_record_that_is_certain() -> None:
     arrays = Arrays(1, 2).add("x", [0]).add("measure", [0], [0])
     circuit = arrays.add("x", [0]).add("measure", [0], [1]).circuit()
-    assert odds(circuit, None) == {1: 1.0}
+    assert probs(circuit, None) == {1: 1.0}
     assert counts_of(run(circuit, None, shots=16)) == {1: 16}
 
 
@@ -147,7 +147,7 @@ def test_expectation_values_are_exact_and_without_readout_error() -> None:
 def test_without_noise_it_is_the_pure_state() -> None:
     circuit = gates(4, 5).circuit()
     expected = np.abs(final_state(circuit)) ** 2
-    found = odds(circuit, None)
+    found = probs(circuit, None)
     assert np.allclose([found.get(k, 0.0) for k in range(16)], expected, atol=1e-12)
 
 
@@ -182,7 +182,7 @@ def test_counts_are_equal_for_one_and_two_threads_on_many_qubits() -> None:
 def test_one_gate_on_127_qubits_needs_one_qubit() -> None:
     circuit = Arrays(127, 1).add("x", [99]).add("measure", [99], [0]).circuit()
     noise = attach_noise(circuit, DeviceModel(127, readout=(0.0, 0.25)))
-    found = odds(circuit, noise)
+    found = probs(circuit, noise)
     assert set(found) == {0, 1}
     assert found[0] == pytest.approx(0.25, abs=0.01)
 

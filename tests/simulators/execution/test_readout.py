@@ -46,9 +46,9 @@ def test_flips_have_the_probabilities_of_the_confusion(grouped: bool) -> None:
         records = np.full((SHOTS, 1), true, np.uint64)
         found.flip(records, 0, (7, true))
         counts = np.bincount(records[:, 0].astype(int), minlength=8)
-        values, odds = found.confuse((np.array([[true]], np.uint64), np.ones(1)))
+        values, probs = found.confuse((np.array([[true]], np.uint64), np.ones(1)))
         expected = np.zeros(8)
-        expected[values[:, 0].astype(int)] = odds
+        expected[values[:, 0].astype(int)] = probs
         assert abs(expected.sum() - 1.0) < 1e-12
         spread = np.sqrt(SHOTS * expected * (1 - expected)) + 1e-9
         assert (np.abs(counts - SHOTS * expected) < 5 * spread + 1e-6).all()
@@ -57,8 +57,8 @@ def test_flips_have_the_probabilities_of_the_confusion(grouped: bool) -> None:
 def test_exact_confusion_is_that_of_each_bit_and_of_the_group() -> None:
     group = correlated()
     found = stage([0.02, 0.3, 0.0], [0.1, 0.0, 1.0], (group,))
-    values, odds = found.confuse((np.array([[0b001]], np.uint64), np.ones(1)))
-    table = dict(zip(values[:, 0].tolist(), odds.tolist(), strict=True))
+    values, probs = found.confuse((np.array([[0b001]], np.uint64), np.ones(1)))
+    table = dict(zip(values[:, 0].tolist(), probs.tolist(), strict=True))
     for read in range(8):
         pair = (read >> 2 & 1) | (read & 1) << 1
         single = 0.3 if read >> 1 & 1 else 0.7
@@ -96,8 +96,8 @@ def test_bits_beyond_the_first_word_flip() -> None:
     records = np.zeros((5, 3), np.uint64)
     found.flip(records, 0, (1, 0))
     assert records.tolist() == [[0, 0, 2]] * 5
-    values, odds = found.confuse((np.array([[8, 0, 0]], np.uint64), np.ones(1)))
-    assert (values.tolist(), odds.tolist()) == ([[8, 0, 2]], [1.0])
+    values, probs = found.confuse((np.array([[8, 0, 0]], np.uint64), np.ones(1)))
+    assert (values.tolist(), probs.tolist()) == ([[8, 0, 2]], [1.0])
 
 
 def test_a_group_counts_where_all_its_qubits_are_measured_once() -> None:

@@ -74,7 +74,7 @@ def test_pauli_noise_has_the_exact_distribution(dynamic: bool) -> None:
     flips = np.array([0.02, 0.0, 0.05, 0.01])
     readout = Readout(flips, flips if dynamic else flips[::-1].copy())
     noise = _noise(circuit, ONE, PAIR, readout)
-    assert p_value(Exact(circuit, noise).odds, counts_of(_run(circuit, noise))) > LEAST_P
+    assert p_value(Exact(circuit, noise).probs, counts_of(_run(circuit, noise))) > LEAST_P
 
 
 def test_correlated_readout_has_the_exact_distribution() -> None:
@@ -84,7 +84,7 @@ def test_correlated_readout_has_the_exact_distribution() -> None:
     )
     readout = Readout(np.full(4, 0.03), np.full(4, 0.05), (ReadoutGroup((2, 0), confusion),))
     noise = _noise(circuit, ONE, PAIR, readout)
-    assert p_value(Exact(circuit, noise).odds, counts_of(_run(circuit, noise))) > LEAST_P
+    assert p_value(Exact(circuit, noise).probs, counts_of(_run(circuit, noise))) > LEAST_P
 
 
 def test_other_noise_is_twirled_on_request_and_the_result_says_so() -> None:
@@ -97,7 +97,7 @@ def test_other_noise_is_twirled_on_request_and_the_result_says_so() -> None:
     found = _run(circuit, noise, TWIRL)
     twirled = tuple(channel.twirled() for channel in noise.channels)
     exact = Exact(circuit, msgspec.structs.replace(noise, channels=twirled, known_facts=None))
-    assert p_value(exact.odds, counts_of(found)) > LEAST_P
+    assert p_value(exact.probs, counts_of(found)) > LEAST_P
     assert found.remark == "noise twirled to Paulis"
 
 

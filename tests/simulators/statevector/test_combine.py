@@ -35,12 +35,12 @@ def test_counts_of_components_match_exact_distribution(dynamic: bool) -> None:
     shots = 20_000
     for seed in range(12):
         circuit = sparse(14, 25, seed, dynamic=dynamic)
-        odds = distribution(untouched(circuit, Request(0, 0, ("probabilities",))))
+        probs = distribution(untouched(circuit, Request(0, 0, ("probabilities",))))
         with narrow_parts(3 if seed % 2 else 12):
             seen = counts_of(simulate(circuit, shots=shots, seed=seed).row(0))
         assert sum(seen.values()) == shots
-        for key in odds.keys() | seen.keys():
-            p = odds.get(key, 0.0)
+        for key in probs.keys() | seen.keys():
+            p = probs.get(key, 0.0)
             sigma = np.sqrt(shots * p * (1 - p)) + 1e-9
             assert abs(seen.get(key, 0) - shots * p) <= 5 * sigma + 1
 
@@ -123,8 +123,8 @@ def test_free_parameters_are_bound_to_their_components() -> None:
             circuit, shots=0, outputs=outputs[1:], bindings=values[row : row + 1], observables=sums
         ).row(0)
         assert abs(exact.expectations[0][0] - one * two) < 1e-12
-        odds = distribution(exact)
-        ones = sum(p for key, p in odds.items() if key >> 1 & 1)
+        probs = distribution(exact)
+        ones = sum(p for key, p in probs.items() if key >> 1 & 1)
         assert abs(ones - (1 - two) / 2) < 1e-12
         again = simulate(
             circuit, shots=200, seed=3, outputs=outputs, bindings=values[row : row + 1],

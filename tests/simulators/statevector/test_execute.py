@@ -84,8 +84,8 @@ def test_states_are_equal_up_to_phase_within_tolerance() -> None:
     step -= one * np.vdot(one, step)
     step /= np.linalg.norm(step)
     control = RunControl()
-    with ThreadPool(1, control) as crew:
-        states = LocalBackend(crew, control)
+    with ThreadPool(1, control) as thread_pool:
+        states = LocalBackend(thread_pool, control)
         for distance, equal in ((0.0, True), (0.5e-10, True), (2e-10, False), (1.0, False)):
             other = (one + distance * step) * np.exp(2.1j)
             assert protocol.equal_up_to_phase(states, State(one), State(other), 1e-10) == equal

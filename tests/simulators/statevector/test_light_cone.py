@@ -116,11 +116,11 @@ def test_circuit_of_500_qubits_with_narrow_light_cone_runs() -> None:
         near = ladder(5, [2])
         angles = circuit.params.reshape(3, n)[:, 18:23]
         near = msgspec.structs.replace(near, params_data=np.ascontiguousarray(angles).tobytes())
-        odds = distribution(simulate(near, shots=0, outputs=("probabilities",)).row(0))
+        probs = distribution(simulate(near, shots=0, outputs=("probabilities",)).row(0))
         found = distribution(simulate(circuit, shots=0, outputs=("probabilities",)).row(0))
-        assert found == pytest.approx(odds, abs=1e-12)
+        assert found == pytest.approx(probs, abs=1e-12)
         counts = counts_of(simulate(circuit, shots=100_000, seed=2).row(0))
-        assert abs(counts[1] - 100_000 * odds[1]) < 5 * np.sqrt(100_000 * odds[1] * odds[0])
+        assert abs(counts[1] - 100_000 * probs[1]) < 5 * np.sqrt(100_000 * probs[1] * probs[0])
 
 
 def test_circuit_with_too_wide_light_cone_is_refused() -> None:

@@ -131,12 +131,12 @@ def test_outcomes_of_seeds_have_their_probabilities() -> None:
     engine = StatevectorEngine()
     part = Circuit.from_program(program(measuring(3)))
     exact = run(engine, part, (), 0, outputs=("probabilities",))
-    odds = np.frombuffer(exact.probabilities)
+    probs = np.frombuffer(exact.probabilities)
     seeds = 1_500
     found = np.zeros(4)
     for seed in range(seeds):
         found[_outcome(engine, 3, seed)] += 1
-    chi = float(((found - seeds * odds) ** 2 / (seeds * odds)).sum())
+    chi = float(((found - seeds * probs) ** 2 / (seeds * probs)).sum())
     assert chi < 21.1  # 3 degrees of freedom: 1 in 10,000
 
 
@@ -170,13 +170,13 @@ def test_shots_of_parts_are_those_of_one_dynamic_circuit() -> None:
     circuit, ends = chained([first, then])
     exact = run(engine, circuit, (), 0, outputs=("probabilities",))
     outcomes = exact.probability_outcomes
-    odds = dict(zip(outcomes, np.frombuffer(exact.probabilities), strict=True))
-    found: dict[int, int] = dict.fromkeys(odds, 0)
+    probs = dict(zip(outcomes, np.frombuffer(exact.probabilities), strict=True))
+    found: dict[int, int] = dict.fromkeys(probs, 0)
     seeds = 1_200
     for seed in range(seeds):
         (outcome,) = counts(run(engine, circuit, ends, seed, 1))
         found[outcome] += 1
-    likely = {key: p for key, p in odds.items() if p * seeds > 5}
+    likely = {key: p for key, p in probs.items() if p * seeds > 5}
     chi = sum((found[key] - seeds * p) ** 2 / (seeds * p) for key, p in likely.items())
     degrees = len(likely)
     assert degrees > 8
@@ -188,13 +188,13 @@ def test_shots_after_a_part_have_the_distribution_of_its_outcome() -> None:
     circuit, ends = chained([*with_feed_forward()])
     for seed in range(6):
         exact = run(engine, circuit, ends, seed, outputs=("probabilities",))
-        odds = dict(
+        probs = dict(
             zip(exact.probability_outcomes, np.frombuffer(exact.probabilities), strict=True)
         )
         found = counts(run(engine, circuit, ends, seed, 4_000))
-        assert len({outcome & 3 for outcome in odds}) == 1
-        chi = sum((found.get(k, 0) - 4_000 * p) ** 2 / (4_000 * p) for k, p in odds.items())
-        assert chi < len(odds) + 5 * math.sqrt(2 * len(odds))
+        assert len({outcome & 3 for outcome in probs}) == 1
+        chi = sum((found.get(k, 0) - 4_000 * p) ** 2 / (4_000 * p) for k, p in probs.items())
+        assert chi < len(probs) + 5 * math.sqrt(2 * len(probs))
 
 
 @pytest.mark.parametrize("precision", ["double", "single"])

@@ -22,8 +22,8 @@ def random_state(num_qubits: int, seed: int) -> np.ndarray:
 def found(state: np.ndarray, labels: list[str], threads: int = 1) -> np.ndarray:
     control = RunControl()
     strings = [pauli_sums.masks(label, len(labels[0])) for label in labels]
-    with ThreadPool(threads, control) as crew:
-        return LocalBackend(crew, control).expectations(State(state), strings)
+    with ThreadPool(threads, control) as thread_pool:
+        return LocalBackend(thread_pool, control).expectations(State(state), strings)
 
 
 @pytest.mark.parametrize("num_qubits", [1, 2, 3, 4, 6, 12, 14])

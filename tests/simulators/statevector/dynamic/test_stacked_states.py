@@ -42,7 +42,7 @@ def separately(circuit: Circuit, shots: int, *outputs: str, **options: object) -
         return run(circuit, shots, *outputs, **options)
 
 
-def odds(found: BindingResult) -> dict[int, float]:
+def probs(found: BindingResult) -> dict[int, float]:
     values = unpack(found.probability_outcomes, found.probability_width)
     return dict(zip(values, np.frombuffer(found.probabilities).tolist(), strict=True))
 
@@ -70,13 +70,13 @@ def split(angles: list[float], *, final: bool = True) -> Circuit:
 def test_stacked_and_separate_states_give_equal_counts_and_probabilities(circuit: Circuit) -> None:
     try:
         whole = run(circuit, 40, max_steps=200_000)
-        exact = odds(run(circuit, 0, "probabilities", max_steps=200_000))
+        exact = probs(run(circuit, 0, "probabilities", max_steps=200_000))
     except TooManySteps:
         assume(False)
     apart = separately(circuit, 40)
     assert counts_of(whole) == counts_of(apart)
     assert whole.remark == apart.remark
-    others = odds(separately(circuit, 0, "probabilities"))
+    others = probs(separately(circuit, 0, "probabilities"))
     for value in exact.keys() | others.keys():
         assert exact.get(value, 0.0) == pytest.approx(others.get(value, 0.0), abs=1e-12)
 
@@ -103,7 +103,7 @@ def test_number_of_kernel_calls_is_independent_of_number_of_branches(
     monkeypatch.setattr(
         ThreadPool,
         "run",
-        lambda crew, work, *range_: calls.append(1) or original(crew, work, *range_),
+        lambda thread_pool, work, *range_: calls.append(1) or original(thread_pool, work, *range_),
     )
     made = {}
     for angles in ([1.1] * 3 + [0.0] * 5, [1.1] * 8):

@@ -21,8 +21,8 @@ def test_counts_match_exact_distribution(ratio: float, angle: float) -> None:
     circuit = layers(4, 3, random).circuit()
     noise = program([*device_noise(circuit, ratio, angle), (-1, (2,), depolarizing(0.1, 1))])
     exact = Exact(circuit, noise)
-    assert p_value(exact.odds, counts_of(run(circuit, noise, 200_000))) > LEAST_P
-    assert p_value(exact.odds, counts_of(run_branched(circuit, noise, 5_000))) > LEAST_P
+    assert p_value(exact.probs, counts_of(run(circuit, noise, 200_000))) > LEAST_P
+    assert p_value(exact.probs, counts_of(run_branched(circuit, noise, 5_000))) > LEAST_P
 
 
 def test_norm_based_channels_have_the_exact_distribution() -> None:
@@ -35,7 +35,7 @@ def test_norm_based_channels_have_the_exact_distribution() -> None:
     located = locate(circuit, noise)
     assert located is not None
     assert (located.errors.probabilities == 1.0).any()
-    assert p_value(Exact(circuit, noise).odds, counts_of(run(circuit, noise, 100_000))) > LEAST_P
+    assert p_value(Exact(circuit, noise).probs, counts_of(run(circuit, noise, 100_000))) > LEAST_P
 
 
 def test_counts_do_not_depend_on_number_of_threads() -> None:
@@ -62,7 +62,7 @@ def test_a_million_shots_match_exact_distribution(seed: int, ratio: float, angle
     )
     noise = program(device_noise(circuit, ratio, angle), readout)
     counts = counts_of(run(circuit, noise, 1_000_000, seed=seed))
-    assert p_value(Exact(circuit, noise).odds, counts) > LEAST_P
+    assert p_value(Exact(circuit, noise).probs, counts) > LEAST_P
 
 
 @pytest.mark.parametrize("num_qubits", [2, 8, 9])

@@ -74,7 +74,7 @@ def test_counts_of_dynamic_circuit_match_exact_distribution(name: str, ratio: fl
     circuit = CIRCUITS[name]().circuit()
     noise = _noise(circuit, ratio)
     counts = counts_of(run(circuit, noise, SHOTS, seed=int(10 * ratio)))
-    assert p_value(Exact(circuit, noise).odds, counts) > LEAST_P
+    assert p_value(Exact(circuit, noise).probs, counts) > LEAST_P
 
 
 def test_shots_are_independent_of_the_number_of_states_held() -> None:

@@ -25,8 +25,8 @@ def test_readout_error_at_the_end_has_the_exact_distribution(
     circuit = layers(4, 2, np.random.default_rng(3)).circuit()
     noise = program(device_noise(circuit, 1.5), Readout(P01, P10, groups))
     exact = Exact(circuit, noise)
-    assert p_value(exact.odds, counts_of(run(circuit, noise, 100_000))) > LEAST_P
-    assert p_value(exact.odds, counts_of(run_branched(circuit, noise, 10_000))) > LEAST_P
+    assert p_value(exact.probs, counts_of(run(circuit, noise, 100_000))) > LEAST_P
+    assert p_value(exact.probs, counts_of(run_branched(circuit, noise, 10_000))) > LEAST_P
 
 
 def test_recorded_bit_of_mid_circuit_measurement_flips_and_the_state_does_not() -> None:
@@ -35,7 +35,7 @@ def test_recorded_bit_of_mid_circuit_measurement_flips_and_the_state_does_not() 
     circuit = arrays.add("end").add("measure", [0], [1]).add("measure", [1], [2]).circuit()
     noise = program(device_noise(circuit, 1.0), Readout(P01 + 0.1, P10 + 0.1))
     counts = counts_of(run(circuit, noise, 20_000))
-    assert p_value(Exact(circuit, noise).odds, counts) > LEAST_P
+    assert p_value(Exact(circuit, noise).probs, counts) > LEAST_P
 
 
 def test_channel_on_a_measured_qubit_and_another_one_acts_after_the_measurement() -> None:
@@ -48,4 +48,4 @@ def test_channel_on_a_measured_qubit_and_another_one_acts_after_the_measurement(
     pair = from_unitary(turn.astype(complex)).then(depolarizing(0.1, 2))
     noise = program([(2, (0, 1), pair)], Readout(P01[:2] + 0.1, P10[:2]))
     counts = counts_of(run(circuit, noise, 20_000))
-    assert p_value(Exact(circuit, noise).odds, counts) > LEAST_P
+    assert p_value(Exact(circuit, noise).probs, counts) > LEAST_P

@@ -50,14 +50,14 @@ def entangled(num_qubits: int) -> Arrays:
 def test_samples_match_exact_distribution_and_are_equal_for_2_threads() -> None:
     """A hundred thousand shots against the exact distribution, at five sigma."""
     arrays = entangled(LEAST)
-    odds = np.abs(one_by_one(arrays.circuit(), zero(LEAST))) ** 2
+    probs = np.abs(one_by_one(arrays.circuit(), zero(LEAST))) ** 2
     for q in range(LEAST):
         arrays.add("measure", [q], [LEAST - 1 - q])
     shots = 100_000
     found = counts_of(simulate(arrays.circuit(), shots=shots, seed=5).row(0))
     for q in range(LEAST):
         ones = sum(many for value, many in found.items() if value >> (LEAST - 1 - q) & 1)
-        p = odds[np.arange(odds.size) >> q & 1 == 1].sum()
+        p = probs[np.arange(probs.size) >> q & 1 == 1].sum()
         assert abs(ones - shots * p) < 5 * np.sqrt(shots * p * (1 - p))
     exact = simulate(arrays.circuit(), shots=0, outputs=("probabilities",)).row(0)
     assert abs(np.frombuffer(exact.probabilities).sum() - 1) < 1e-12

@@ -54,7 +54,7 @@ def start(num_qubits: int, zero: bool) -> State:
     return state
 
 
-def odds(state: State, qubits: list[int]) -> NDArray[np.float64]:
+def probs(state: State, qubits: list[int]) -> NDArray[np.float64]:
     """Probabilities of these qubits' outcomes."""
     n = state.size.bit_length() - 1
     table = (np.abs(state) ** 2).reshape((2,) * n)
@@ -94,8 +94,8 @@ def test_omitted_operations_do_not_change_measured_probabilities(
     state = start(circuit.num_qubits, True)
     mask = sum(1 << qubit for qubit in measured)
     made = planned(circuit, SegmentContext(zero=True, measured=mask))
-    found = odds(carried_out(made, circuit, state), sorted(measured))
-    expected = odds(one_by_one(circuit, state), sorted(measured))
+    found = probs(carried_out(made, circuit, state), sorted(measured))
+    expected = probs(one_by_one(circuit, state), sorted(measured))
     np.testing.assert_allclose(found, expected, atol=1e-12)
 
 

@@ -34,10 +34,10 @@ def test_stop_is_honoured_by_sweep_driver() -> None:
     table.fill(4, 4, fresh=False)
     plan, floats = table.plan()
     state = state_of(random_state(16, 1))
-    with ThreadPool(2, control) as crew:
+    with ThreadPool(2, control) as thread_pool:
         control.stop()
         with pytest.raises(Stopped):
-            driver.apply(BlockExecutor(crew, control), state, plan, floats)
+            driver.apply(BlockExecutor(thread_pool, control), state, plan, floats)
 
 
 @pytest.mark.parametrize("dtype", ["complex128", "complex64"])
@@ -45,8 +45,8 @@ def test_samples_are_equal_with_stored_or_recomputed_norms(dtype: str) -> None:
     """By the last pass, or afterwards; and they are those of the distribution."""
     state = agree(16, 10, 2, dtype, fresh=False, threads=2)
     shots = np.arange(5000)
-    with ThreadPool(2, RunControl()) as crew:
-        states = LocalBackend(crew, RunControl())
+    with ThreadPool(2, RunControl()) as thread_pool:
+        states = LocalBackend(thread_pool, RunControl())
         found = protocol.sample(states, state, (4, 0), shots)
         inexact = state_of(state.amplitudes)
         np.testing.assert_array_equal(found, protocol.sample(states, inexact, (4, 0), shots))
@@ -61,8 +61,10 @@ def test_outcomes_of_zero_probability_are_not_drawn() -> None:
     amplitudes = np.zeros(1 << 14, np.complex128)
     amplitudes[[5, 40, 4095, 9000]] = 0.5
     state = state_of(amplitudes)
-    with ThreadPool(1, RunControl()) as crew:
-        found = protocol.sample(LocalBackend(crew, RunControl()), state, (1, 0), np.arange(2000))
+    with ThreadPool(1, RunControl()) as thread_pool:
+        found = protocol.sample(
+            LocalBackend(thread_pool, RunControl()), state, (1, 0), np.arange(2000)
+        )
     values, counts = np.unique(found, return_counts=True)
     assert values.tolist() == [5, 40, 4095, 9000]
     assert counts.min() > 400
@@ -88,8 +90,8 @@ def test_reused_memory_does_not_affect_new_state(
             block[:] = left
             del block
             state = State.zero(19, options)
-            with ThreadPool(2, RunControl()) as crew:
-                driver.apply(BlockExecutor(crew, RunControl()), state, plan, floats)
+            with ThreadPool(2, RunControl()) as thread_pool:
+                driver.apply(BlockExecutor(thread_pool, RunControl()), state, plan, floats)
             found.append(state)
         np.testing.assert_array_equal(found[0].amplitudes, found[1].amplitudes)
         np.testing.assert_array_equal(found[0].norms, found[1].norms)

@@ -27,9 +27,11 @@ def test_kraus_probabilities_from_reduced_density_equal_norms(
     found = []
     for threads in (1, 3):
         control = RunControl()
-        with ThreadPool(threads, control) as crew:
-            found.append(reduced(BlockExecutor(crew, control), State(amplitudes.copy()), qubits))
+        with ThreadPool(threads, control) as thread_pool:
+            found.append(
+                reduced(BlockExecutor(thread_pool, control), State(amplitudes.copy()), qubits)
+            )
     np.testing.assert_array_equal(*found)
     state = amplitudes.astype(complex)
     norms = [np.linalg.norm(reference.apply(state, one, qubits)) ** 2 for one in given]
-    np.testing.assert_allclose(sets.odds(1, found[0]), norms, atol=1e-12)
+    np.testing.assert_allclose(sets.probs(1, found[0]), norms, atol=1e-12)

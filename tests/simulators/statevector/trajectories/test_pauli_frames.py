@@ -60,7 +60,7 @@ def test_carried_errors_have_the_exact_distribution(
     whole = run(circuit, noise, 100_000)
     monkeypatch.setattr(plan, "FRAMES_FROM", 0)
     found = run(circuit, noise, 100_000)
-    assert p_value(Exact(circuit, noise).odds, counts_of(found)) > LEAST_P
+    assert p_value(Exact(circuit, noise).probs, counts_of(found)) > LEAST_P
     patterns = [int(result.remark.split()[0]) for result in (whole, found)]
     assert patterns[1] < 0.8 * patterns[0]
 

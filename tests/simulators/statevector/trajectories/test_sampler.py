@@ -128,8 +128,8 @@ def test_trajectory_distribution_matches_density_matrix() -> None:
     found = TrajectorySampler(circuit, inserts, RunOptions()).run(patterns, seed=1)
     order = sorted(members, key=lambda m: int(inserts.table[m, 0]))
     counts = np.bincount(found.indices[0], minlength=16)
-    odds = _mixed(circuit, inserts, sets, order)
-    assert chisquare(counts, shots * odds).pvalue > 1e-3
+    probs = _mixed(circuit, inserts, sets, order)
+    assert chisquare(counts, shots * probs).pvalue > 1e-3
 
 
 @pytest.mark.parametrize(("seed", "small"), [(1, True), (2, True), (3, True), (4, False)])
@@ -147,11 +147,11 @@ def test_kraus_channel_distribution_matches_density_matrix(seed: int, small: boo
     order = sorted(members, key=lambda m: int(inserts.table[m, 0]))
     exact = _mixed(circuit, inserts, sets, order)
     kept = 5  # qubits that are compared
-    odds = exact.reshape(-1, 1 << kept).sum(axis=0)
+    probs = exact.reshape(-1, 1 << kept).sum(axis=0)
     counts = np.bincount(found.indices[0] & ((1 << kept) - 1), minlength=1 << kept)
-    likely = odds * shots > 5
-    rest = [counts[~likely].sum()], [odds[~likely].sum() * shots]
-    seen = np.append(counts[likely], rest[0]), np.append(odds[likely] * shots, rest[1])
+    likely = probs * shots > 5
+    rest = [counts[~likely].sum()], [probs[~likely].sum() * shots]
+    seen = np.append(counts[likely], rest[0]), np.append(probs[likely] * shots, rest[1])
     used = seen[1] > 1e-9
     assert chisquare(seen[0][used], seen[1][used] * seen[0].sum() / seen[1].sum()).pvalue > 1e-3
 

@@ -88,11 +88,11 @@ def expected_circuits(errors: ErrorTable, shots: int) -> float:
     for at, rate in zip(errors.begins.tolist(), rates.tolist(), strict=True):
         end = at + int(np.argmax(errors.edges[at:] == 1.0)) + 1
         shares += (rate * np.diff(errors.edges[at:end], prepend=0.0)).tolist()
-    odds = np.array(shares)
+    probs = np.array(shares)
     weight = float(-np.log1p(-errors.probabilities).sum())
     none = math.exp(-weight)
-    ones = -np.expm1(-shots * none * odds).sum()
-    twos = -np.expm1(-shots * none * np.outer(odds, odds)).sum() / 2
+    ones = -np.expm1(-shots * none * probs).sum()
+    twos = -np.expm1(-shots * none * np.outer(probs, probs)).sum() / 2
     more = shots * (1.0 - none * (1.0 + weight + weight**2 / 2))
     return float(1.0 + ones / 2 + twos / 3 + more / 4)
 
@@ -107,8 +107,8 @@ def test_work_is_that_of_the_cost_model_and_few_states_are_held(
     small = num_qubits <= SMALL_QUBITS
     rows = _rows(sampler, located.errors, shots) if small else _classes(sampler, located, shots)
     control = RunControl()
-    with ThreadPool(1, control) as crew:
-        walks = sampler.open(crew, control)
+    with ThreadPool(1, control) as thread_pool:
+        walks = sampler.open(thread_pool, control)
         walks.bind(located.circuit.params, KEY)
         walks.indices(rows, 0)
     circuits = walks.operations / located.circuit.ops.size
@@ -125,13 +125,13 @@ def test_ranges_of_rows_repeat_little_and_balance_eight_threads(small: bool) -> 
     control = RunControl()
     sampler = TrajectorySampler(located.circuit, located.table, RunOptions(threads=8), small=small)
     rows = _rows(sampler, located.errors, 20_000 if small else 3_000)
-    with ThreadPool(8, control) as crew:
-        walks = sampler.open(crew, control)
+    with ThreadPool(8, control) as thread_pool:
+        walks = sampler.open(thread_pool, control)
         assert isinstance(walks, SmallWalks | LargeWalks)
         walks.bind(located.circuit.params, KEY)
         walks.indices(rows, 0)
-    with ThreadPool(1, control) as crew:
-        alone = sampler.open(crew, control)
+    with ThreadPool(1, control) as thread_pool:
+        alone = sampler.open(thread_pool, control)
         alone.bind(located.circuit.params, KEY)
         alone.indices(rows, 0)
     assert walks.operations <= 1.02 * alone.operations
@@ -151,12 +151,12 @@ def test_shares_of_eight_ranks_repeat_little_and_are_balanced(small: bool) -> No
     rows = _rows(sampler, located.errors, 20_000 if small else 3_000)
     cuts = rank_cuts(rows, sampler.shared_before, 8)
     operations, found = [], np.zeros(rows.begins.size, np.int64)
-    with ThreadPool(1, control) as crew:
-        whole = sampler.open(crew, control)
+    with ThreadPool(1, control) as thread_pool:
+        whole = sampler.open(thread_pool, control)
         whole.bind(located.circuit.params, KEY)
         expected = whole.indices(rows, 0)
         for begin, end in itertools.pairwise(cuts.tolist()):
-            walks = sampler.open(crew, control)
+            walks = sampler.open(thread_pool, control)
             walks.bind(located.circuit.params, KEY)
             share = msgspec.structs.replace(rows, order=rows.order[begin:end].copy())
             found += walks.indices(share, 0)
@@ -174,8 +174,8 @@ def test_few_patterns_stay_in_one_rank_and_one_range() -> None:
     sampler = TrajectorySampler(located.circuit, located.table, options, small=False)
     rows = _rows(sampler, located.errors, 50)
     control = RunControl()
-    with ThreadPool(8, control) as crew:
-        walks = sampler.open(crew, control)
+    with ThreadPool(8, control) as thread_pool:
+        walks = sampler.open(thread_pool, control)
         assert isinstance(walks, LargeWalks)
         walks.bind(located.circuit.params, KEY)
         walks.indices(rows, 0)
@@ -197,8 +197,8 @@ def test_norm_based_form_shares_more_under_strong_damping(small: bool) -> None:
         sampler = TrajectorySampler(located.circuit, located.table, RunOptions(), small=small)
         rows = _rows(sampler, located.errors, shots)
         control = RunControl()
-        with ThreadPool(1, control) as crew:
-            walks = sampler.open(crew, control)
+        with ThreadPool(1, control) as thread_pool:
+            walks = sampler.open(thread_pool, control)
             walks.bind(located.circuit.params, KEY)
             walks.indices(rows, 0)
         done.append(walks.operations)
@@ -221,8 +221,8 @@ def test_wide_and_small_states_find_the_same_outcomes(precision: str) -> None:
         )
         rows = _rows(sampler, located.errors, 2_000)
         control = RunControl()
-        with ThreadPool(1, control) as crew:
-            walks = sampler.open(crew, control)
+        with ThreadPool(1, control) as thread_pool:
+            walks = sampler.open(thread_pool, control)
             walks.bind(located.circuit.params, KEY)
             found.append(walks.indices(rows, 0))
     assert np.mean(found[0] == found[1]) >= 0.999

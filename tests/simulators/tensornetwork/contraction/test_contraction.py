@@ -117,10 +117,10 @@ def test_samples_follow_the_distribution(seed: int) -> None:
     circuit, shots = measured(mixed(5, seed)), 20_000
     exact = simulate(circuit, shots=0, outputs=("probabilities",)).row(0)
     outcomes = np.frombuffer(exact.probability_outcomes, np.uint8).tolist()
-    odds = dict(zip(outcomes, np.frombuffer(exact.probabilities).tolist(), strict=True))
+    probs = dict(zip(outcomes, np.frombuffer(exact.probabilities).tolist(), strict=True))
     counts = counts_of(run(circuit, Request(shots, 7 + seed)))
-    assert set(counts) <= set(odds)
-    for outcome, p in odds.items():
+    assert set(counts) <= set(probs)
+    for outcome, p in probs.items():
         assert abs(counts.get(outcome, 0) - shots * p) <= 5 * np.sqrt(shots * p * (1 - p)) + 1
 
 

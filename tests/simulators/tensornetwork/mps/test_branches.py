@@ -67,8 +67,8 @@ def test_counts_memory_and_exact_results_match_the_statevector_engine() -> None:
     ours = simulate(circuit, engine="mps", **exact)  # type: ignore[call-overload]
     theirs = simulate(circuit, engine="statevector", **exact)  # type: ignore[call-overload]
     assert ours.probability_outcomes == theirs.probability_outcomes
-    odds = [np.frombuffer(each.probabilities) for each in (ours, theirs)]
-    assert np.abs(odds[0] - odds[1]).max() < 1e-10
+    probs = [np.frombuffer(each.probabilities) for each in (ours, theirs)]
+    assert np.abs(probs[0] - probs[1]).max() < 1e-10
     means = [np.frombuffer(each.expectations) for each in (ours, theirs)]
     assert np.abs(means[0] - means[1]).max() < 1e-10
 

@@ -48,7 +48,7 @@ def _case(ratio: float, angle: float, seed: int = 0) -> tuple[Circuit, NoiseProg
 def test_counts_match_exact_distribution(ratio: float, angle: float) -> None:
     circuit, noise = _case(ratio, angle)
     found = _run(circuit, noise, 5_000)
-    assert p_value(Exact(circuit, noise).odds, counts_of(found)) > LEAST_P
+    assert p_value(Exact(circuit, noise).probs, counts_of(found)) > LEAST_P
     assert "error patterns" in found.remark
 
 
@@ -75,8 +75,8 @@ def test_a_million_shots_match_the_density_matrix(ratio: float) -> None:
         circuit, shots=0, engine="densitymatrix", noise=noise, outputs=("probabilities",)
     )
     values = np.frombuffer(exact.probability_outcomes, np.uint8).tolist()
-    odds = dict(zip(values, np.frombuffer(exact.probabilities).tolist(), strict=True))
-    assert p_value(odds, counts_of(_run(circuit, noise, 1_000_000))) > LEAST_P
+    probs = dict(zip(values, np.frombuffer(exact.probabilities).tolist(), strict=True))
+    assert p_value(probs, counts_of(_run(circuit, noise, 1_000_000))) > LEAST_P
 
 
 def test_outcomes_are_those_of_the_statevector_engine_for_a_seed() -> None:
