@@ -134,7 +134,7 @@ def test_owner_of_a_key_transpiles_too(env: Client, tmp_path: Path) -> None:
 
 def bomb() -> bytes:
     """A file whose header claims more instructions than there may be."""
-    packed = bytearray(qpy.written(layered(1)))
+    packed = bytearray(qpy.write_qpy(layered(1)))
     at = packed.index(b"layered1")
     packed[at - 20 : at - 12] = (2**40).to_bytes(8, "big")
     return bytes(packed)

@@ -110,7 +110,7 @@ def bell() -> QuantumCircuit:
 def test_transpilers_are_kept_by_device_level_and_seed(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(transpiling, "MAX_TRANSPILERS", 2)
     engine, control = TranspilerEngine(), RunControl()
-    files = (qpy.written(bell()), qpy.written(bell()))
+    files = (qpy.write_qpy(bell()), qpy.write_qpy(bell()))
     answers = []
     for name, level in (("a", 1), ("a", 1), ("b", 1), ("a", 2), ("a", 1)):
         device = codec.encode(chain(name))
@@ -127,7 +127,7 @@ def test_transpilers_are_kept_by_device_level_and_seed(monkeypatch: pytest.Monke
 def test_circuit_that_does_not_fit_is_named_by_its_callers_number() -> None:
     call = TranspileCall(
         CALL_FORMAT, codec.encode(chain()), 1, 7, 99, 8,
-        (qpy.written(bell()), qpy.written(QuantumCircuit(4))),
+        (qpy.write_qpy(bell()), qpy.write_qpy(QuantumCircuit(4))),
     )  # fmt: skip
     with pytest.raises(ProgramError, match="circuit 9: the circuit has 4 qubits; device chain"):
         TranspilerEngine().call(call, TRUSTED, RunControl())
