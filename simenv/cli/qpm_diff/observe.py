@@ -107,10 +107,10 @@ def observed(
     answers: list[CallOutcome] = []
     for number, source in enumerate(sources):
         announce(source.name)
-        life = ObservedRun(qpm, watch, patience_s)
-        runs.append(life.run(source.name, request(source, shots, seed)))
+        lifecycle = CircuitLifecycle(qpm, watch, patience_s)
+        runs.append(lifecycle.run(source.name, request(source, shots, seed)))
         if number == 0:
-            answers += life.answers  # the answers are the same for the other circuits
+            answers += lifecycle.answers  # the answers are the same for the other circuits
     info = request(sources[0], shots, seed)
     answers += _call_all(probes.revision2(qpm, info, pool))
     answers += _call_all(probes.revision1(qpm.revision1, info))
@@ -126,7 +126,7 @@ def request(source: CircuitSource, shots: int, seed: int) -> Plain:
     return {**circuit, "num_shots": shots, "seed": seed}
 
 
-class ObservedRun:
+class CircuitLifecycle:
     """One circuit from `async_run` to `delete_circuit`; `answers`: outcomes of all calls."""
 
     def __init__(self, qpm: Any, watch: Client, patience_s: float) -> None:

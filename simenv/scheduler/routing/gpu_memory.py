@@ -47,11 +47,11 @@ def device_refusal(
     gpu = smallest_gpu(pool, limits) if isinstance(card.costs, GpuCost) else None
     if gpu is None or _fits(card, profile, terms, gpu, used):
         return None
-    required_bytes = size(_device_bytes(card, profile, terms, used))
+    memory = size(_device_bytes(card, profile, terms, used))
     place = "a GPU" if used == 1 else f"each of {used} GPUs"
     return InfeasibleError(
-        f"{profile.num_qubits} qubits in {terms.precision} precision need {required_bytes} on "
-        f"{place}; the smallest of pool {pool.name!r}, {gpu.model or gpu.uuid}, has "
+        f"{profile.num_qubits} qubits in {terms.precision} precision need {memory} on {place}; "
+        f"the smallest of pool {pool.name!r}, {gpu.model or gpu.uuid}, has "
         f"{size(_usable_bytes(gpu))} for states",
         hint=_remedy(card, profile, terms, pool, limits),
     )
@@ -73,8 +73,8 @@ def device_text(
     card: EngineCard, profile: Profile, terms: TaskOptions, pool: PoolSpec, gpu: Gpu
 ) -> str:
     """Return the memory that states take on a GPU, as text for the reason of a route."""
-    required_bytes = size(_device_bytes(card, profile, terms, power(pool.ranks)))
-    return f"{required_bytes} of {size(_usable_bytes(gpu))} on {gpu.model or gpu.uuid}"
+    memory = size(_device_bytes(card, profile, terms, power(pool.ranks)))
+    return f"{memory} of {size(_usable_bytes(gpu))} on {gpu.model or gpu.uuid}"
 
 
 def widest_on_gpus(card: EngineCard, pool: PoolSpec, limits: ClusterLimits) -> int:
