@@ -143,11 +143,11 @@ class HeartbeatThread:
                 received = time.monotonic()
                 self._handle(body)
             if os.getppid() != self._parent:
-                exit_process(EXIT_ORPHAN, "what started this process is gone")
+                exit_process(EXIT_ORPHAN, "the process that started this one has ended")
             if time.monotonic() > self._last_s:
                 exit_process(0, "on request, while busy")
             if time.monotonic() - received > self._lease_s:
-                exit_process(EXIT_LEASE, f"no word from the service for {self._lease_s:g} s")
+                exit_process(EXIT_LEASE, f"no message from the service for {self._lease_s:g} s")
 
     def _handle(self, body: bytes) -> None:
         message = codec.to_worker(body)

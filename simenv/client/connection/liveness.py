@@ -69,7 +69,7 @@ class Liveness:
             return NoServiceError(f"no service answers for {name!r}: {reason}", hint=hint)
         silent_s = monotonic() - self._last_message_s
         return ServiceLostError(
-            f"service {name!r} has said nothing for {silent_s:.1f} s: {reason}",
+            f"service {name!r} has not answered for {silent_s:.1f} s: {reason}",
             hint=hint,
             last_seen_s=silent_s,
         )

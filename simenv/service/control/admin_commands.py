@@ -345,8 +345,8 @@ class KeyCommands:
             if name not in self._unwritten:
                 raise
             return ConfigError(
-                f"key {name!r} is shut out until the service ends; after that it would be let in "
-                f"again: {error.message}",
+                f"key {name!r} is revoked until the service ends; after that it would be "
+                f"accepted again: {error.message}",
                 hint=f"{_hint(error)}, then again: simenv keys revoke {name}",
             )
         self._keys = keys

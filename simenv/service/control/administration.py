@@ -105,7 +105,7 @@ class Administration:
         failed = self._key_commands.revoke(message.name)
         self._owners.refresh(self._key_commands.keys)
         self._end_reservations(message.name)
-        text = "shut out" if failed is None else f"shut out, but {failed.message}"
+        text = "revoked" if failed is None else f"revoked, but {failed.message}"
         self._audit.write(identity, "keys.revoke", message.name, text)
         if failed is not None:
             raise failed

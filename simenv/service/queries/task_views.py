@@ -156,7 +156,7 @@ def workers_view(
 
 
 def warnings(pools: list[PoolInfo], nodes: list[NodeInfo], problems: list[str]) -> tuple[str, ...]:
-    """Return the warnings of `simenv status`: troubles, unusable nodes and pools."""
+    """Return the warnings of `simenv status`: problems, unusable nodes and pools."""
     lines = [text for text in problems if text]
     lines += [f"node {node.name} is {node.state}: {node.reason}" for node in nodes if node.reason]
     for info in pools:

@@ -1,7 +1,7 @@
 """Choose the connections of a remote listener to close, so that no client can use up all of them.
 
 Pure: events in, descriptors to close out. A connection is unauthenticated from its acceptance
-until its first message, which requires an accepted key. Invariant: the newest MAX_STRANGERS
+until its first message, which requires an accepted key. Invariant: the newest MAX_UNAUTHENTICATED
 unauthenticated connections stay, so that a flood of silent ones cannot exclude a client that needs
 a few milliseconds to authenticate. Source: MaxStartups of OpenSSH.
 """

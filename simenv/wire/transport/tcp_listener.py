@@ -133,10 +133,10 @@ class TcpListener:
         self._options.keepalive.set_on(router)
         router.set(zmq.IPV6, int(":" in host))
         router.set(zmq.ROUTER_HANDOVER, int(self._options.handover))
-        router.monitor("inproc://door", _ACCEPTED | _DISCONNECTED)
+        router.monitor("inproc://monitor", _ACCEPTED | _DISCONNECTED)
         self._monitor = self._context.socket(zmq.PAIR)
         self._monitor.set(zmq.RCVHWM, 0)  # a full queue would stop the I/O thread
-        self._monitor.connect("inproc://door")
+        self._monitor.connect("inproc://monitor")
         url = f"tcp://[{host}]:{port}" if ":" in host else f"tcp://{host}:{port}"
         try:
             router.bind(url.replace(f":{port}", ":*") if not port else url)
@@ -210,7 +210,7 @@ class TcpListener:
             key = z85.encode(frames[6]).decode()
         is_admitted = key in self._admitted
         if not is_admitted:
-            sender = frames[3].decode(errors="replace") if len(frames) > 3 else "somewhere"
+            sender = frames[3].decode(errors="replace") if len(frames) > 3 else "an unknown address"
             self._on_rejection(f"a key that is not known was refused, from {sender}")
         code, text, user = (b"200", b"", key) if is_admitted else (b"400", b"unknown key", "")
         request = frames[1] if len(frames) > 1 else b""

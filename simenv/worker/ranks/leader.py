@@ -121,9 +121,11 @@ class RankMonitor:
         now = time.monotonic()
         for rank, moment in received.items():
             if now - moment > self._silence_limit_s:
-                exit_process(EXIT_RANK, f"no word from rank {rank} for {self._silence_limit_s:g} s")
+                exit_process(
+                    EXIT_RANK, f"no message from rank {rank} for {self._silence_limit_s:g} s"
+                )
         if os.getppid() != self._parent:
-            exit_process(EXIT_ORPHAN, "what started this process is gone")
+            exit_process(EXIT_ORPHAN, "the process that started this one has ended")
         for number, since in self._since.copy().items():
             if now - since > GRACE_S and number != self._failed_task:
                 self._exit_on_disagreement(number, {})

@@ -132,7 +132,7 @@ def test_send_capacity_returns_when_client_reads(
 def test_client_whose_send_queue_stays_full_is_disconnected(
     house: ListenerThread, context: zmq.Context[zmq.Socket[bytes]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(outgoing, "STUCK_S", 0.2)
+    monkeypatch.setattr(outgoing, "STALL_S", 0.2)
     monkeypatch.setattr(house.far._outgoing, "_peer_bytes", 4 * MIB)
     peer = deaf(house, context, "ana", b"deaf")
     while house.do(partial(house.listener.can_send, peer)):
@@ -172,7 +172,7 @@ def test_failed_send_returns_false_and_socket_stays_usable(
 def test_records_of_disconnected_peers_are_bounded(
     context: zmq.Context[zmq.Socket[bytes]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(outgoing, "LINES_KEPT", 10)
+    monkeypatch.setattr(outgoing, "MAX_UNMARKED", 10)
     with context.socket(zmq.ROUTER) as router:  # which drops what is for nobody
         out = Outgoing(router, Bounds(MIB, MIB, 1_000))
         for number in range(100):
@@ -193,7 +193,7 @@ def test_unreachable_peer_is_not_recorded(
 def test_records_of_peers_that_have_read_everything_are_bounded(
     context: zmq.Context[zmq.Socket[bytes]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(outgoing, "LINES_SETTLED", 10)
+    monkeypatch.setattr(outgoing, "MIN_MAX_LINES", 10)
     with context.socket(zmq.ROUTER) as router:
         out = Outgoing(router, Bounds(MIB, MIB, 1_000))
         for number in range(100):
@@ -241,7 +241,7 @@ def test_unauthenticated_peer_that_sends_too_many_bytes_is_disconnected(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(tcp_listener, "HANDSHAKE_MS", 600_000)
-    monkeypatch.setattr(readahead, "STRANGERS_BYTES", MIB)
+    monkeypatch.setattr(readahead, "UNAUTHENTICATED_BYTES", MIB)
     house = ListenerThread(tmp_path)
     with house.raw(greeting(7 * MIB)) as raw:
         with suppress(OSError):
@@ -255,7 +255,7 @@ def test_unauthenticated_peer_that_sends_too_many_bytes_is_disconnected(
 
 @pytest.mark.parametrize(
     ("bound", "key", "goes"),
-    [("KEY_BYTES", "key", 2), ("STRANGERS_BYTES", "", 1), ("ALL_BYTES", "key", 1)],
+    [("KEY_BYTES", "key", 2), ("UNAUTHENTICATED_BYTES", "", 1), ("ALL_BYTES", "key", 1)],
 )
 def test_newest_connection_of_key_or_largest_of_all_is_disconnected_at_read_ahead_limit(
     monkeypatch: pytest.MonkeyPatch, bound: str, key: str, goes: int

@@ -30,7 +30,7 @@ def entries(office: ReservationHarness) -> list[Event]:
     ("question", "kind", "subject", "what"),
     [
         (AddKey(1, "eve", "client", "x" * 40), "keys.add", "eve", "role client"),
-        (RevokeKey(1, "ben"), "keys.revoke", "ben", "shut out"),
+        (RevokeKey(1, "ben"), "keys.revoke", "ben", "revoked"),
         (SetLimits(1, "ana", {"max_priority": 5}), "limits.set", "ana", "max_priority = 5"),
         (Scale(1, "main", 1, 2), "scale", "main", "1 to 2 workers"),
         (DrainNode(1, "", "repair"), "drain", "", "repair"),

@@ -235,7 +235,7 @@ def test_silent_rank_ends_the_other_ranks(victim: int) -> None:
         ranks[victim].send_signal(signal.SIGSTOP)
         assert psutil.wait_procs([ranks[1 - victim]], END_S)[1] == []
         log = worker.folder / (f"{NAME}.log" if victim else f"{NAME}.r1.log")
-        assert f"no word from rank {victim} for 6 s" in log.read_text()
+        assert f"no message from rank {victim} for 6 s" in log.read_text()
         gone(worker, ranks)
 
 
