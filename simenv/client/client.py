@@ -51,13 +51,9 @@ class Client(Environment):
     """The client of one environment, from `simenv.connect` or `simenv.local`; a context manager."""
 
     def __init__(
-        self,
-        service_address: address.Address,
-        timeout_s: float = LOST_S,
-        *,
-        as_client: bool = False,
+        self, endpoint: address.Address, timeout_s: float = LOST_S, *, as_client: bool = False
     ) -> None:
-        super().__init__(service_address, timeout_s, as_client=as_client)
+        super().__init__(endpoint, timeout_s, as_client=as_client)
         self._posted = InflightWindow()
         self._read_up_to = max(0, self._session.channel.newest_completion)  # the unnamed cursor
         self._qpm: QPM | None = None
@@ -400,5 +396,5 @@ def connect(
     """
     if role not in (None, "client"):
         raise OptionError(f"role={role!r:.80}", hint="'client', or None for the role of the key")
-    service_address = address.find(name, Path(service) if service is not None else None)
-    return Client(service_address, timeout_s, as_client=role is not None)
+    endpoint = address.find(name, Path(service) if service is not None else None)
+    return Client(endpoint, timeout_s, as_client=role is not None)

@@ -40,7 +40,7 @@ from simenv.service.support.loop_times import PassTimes
 from simenv.service.support.ownership import ConnectionFileLease
 from simenv.service.support.upkeep import Upkeep
 from simenv.service.workers.action_executor import ActionExecutor
-from simenv.service.workers.process_events import WorkerEventReporter
+from simenv.service.workers.process_events import WorkerEvents
 from simenv.service.workers.processes import WorkerProcesses
 from simenv.service.workers.worker_keys import check_worker
 from simenv.wire import codec
@@ -117,9 +117,7 @@ class EventLoop:
             result_requests.file_worker.remove,
             devices.drifting,
         )
-        self._worker_events = WorkerEventReporter(
-            scheduler, workers, result_requests.file_worker, executor
-        )
+        self._events = WorkerEvents(scheduler, workers, result_requests.file_worker, executor)
         self.audit = audit = AuditLog(executor, listener.origin)
         self.reservation_commands = ReservationCommands(scheduler, journal, executor, audit)
         self.owners = Owners(config.limits, scheduler, journal, result_requests.bytes_of)
@@ -335,7 +333,7 @@ class EventLoop:
     # --- decisions carried out -----------------------------------------------------------------
 
     def _tick(self, now_ns: int) -> None:
-        self._worker_events.report(now_ns)
+        self._events.report(now_ns)
         self.executor.execute(self.scheduler.tick(now_ns))
         self.executor.execute(self.scheduler.wall_clock_tick(time.time_ns()))
         drifted, next_s = self.devices.drifted(time.time_ns(), self.scheduler)

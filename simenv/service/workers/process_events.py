@@ -14,7 +14,7 @@ INFRASTRUCTURE_EXITS = (m.EXIT_LEASE, m.EXIT_ORPHAN)
 LOG_LINE_CHARS = 300  # characters of a log's last line that become a reason
 
 
-class WorkerEventReporter:
+class WorkerEvents:
     """Source of events of processes and nodes for the scheduler. Used from the loop's thread."""
 
     def __init__(
