@@ -4,7 +4,8 @@ Folds never share a circuit body, nor (where there are enough of them) a set of 
 contiguous in the number of two-qubit gates, so that a fold is predicted from shorter or longer
 circuits. A candidate is fitted by one Gauss-Newton step from the fit of all observations, with the
 fold left out of the normal equations, and judged by its exact distributions on the fold: by the
-larger one of two ratios, of its mean and of its median loss to those of the unchanged snapshot.
+mean Hellinger distance, as a ratio to that of the unchanged snapshot. (The mean loss, its square,
+follows the few circuits that are predicted worst; the median loss does not see what they gain.)
 Where runs lie in several date windows, candidates are compared with pooled factors of each window;
 then the best one without, and with factors of each qubit in each window.
 Candidates with angles must have a mean loss that is lower by more than one standard error than
@@ -47,7 +48,7 @@ class CandidateScore(msgspec.Struct, frozen=True):
     windows: Prior | None  # prior of the factors of each date window; None: no windows
     mean_loss: float
     median_loss: float
-    ratio: float  # larger one of the ratios of mean and median loss to the snapshot's
+    ratio: float  # of the mean Hellinger distances of the fit and of the snapshot
 
 
 def folds_of(observations: Sequence[FittedCircuit], qubits: Sequence[object]) -> NDArray[np.int64]:
@@ -155,7 +156,7 @@ def score_of(
 ) -> CandidateScore:
     """Score of a candidate; `snapshot`: losses of the unchanged calibration."""
     mean, median = float(losses.mean()), float(np.median(losses))
-    ratio = max(mean / float(snapshot.mean()), median / float(np.median(snapshot)))
+    ratio = float(np.sqrt(losses).mean() / np.sqrt(snapshot).mean())
     return CandidateScore(prior, windows, mean, median, ratio)
 
 

@@ -17,7 +17,7 @@ from simenv.calibration.fit.attempt import fit, problem_of
 from simenv.calibration.fit.calibrate import FittedDevice, calibrate
 from simenv.calibration.fit.observations import GROUP_BITS
 from simenv.calibration.fit.prior import Prior
-from simenv.calibration.fit.select import MANY_BODIES
+from simenv.calibration.fit.select import MANY_BODIES, score_of
 from simenv.calibration.fit.windows import window_starts
 from simenv.calibration.score.ideal import IdealDistributions
 from simenv.calibration.score.predict import Predictor
@@ -134,6 +134,17 @@ def test_readout_that_drifts_is_fitted_by_date() -> None:
     for each, level in zip(made.series, levels, strict=True):
         assert each.qubits[0].p01 == pytest.approx(level, rel=0.3)
     assert made.series[1].calibrated.startswith("2024-10-14")
+
+
+def test_what_few_circuits_gain_counts_as_what_the_typical_one_does() -> None:
+    """Four circuits of ten, whose date differs, gain half of their loss; the others lose 5 %."""
+    snapshot = np.array([0.01] * 6 + [0.1] * 4)
+    dated = score_of(Prior(0.3), np.array([0.0105] * 6 + [0.05] * 4), snapshot, Prior(0.3))
+    undated = score_of(Prior(0.3), np.array([0.0095] * 6 + [0.1] * 4), snapshot)
+    one_bad = score_of(Prior(0.3), np.array([0.04] * 9 + [0.0]), np.array([0.01] * 9 + [0.4]))
+    assert dated.ratio < undated.ratio < 1.0
+    assert one_bad.mean_loss < 0.049  # the mean loss of the snapshot
+    assert one_bad.ratio > 1.0
 
 
 def line(snapshot: CalibrationSnapshot, size: int) -> tuple[int, ...]:
