@@ -69,7 +69,7 @@ def test_counts_are_equal_for_device_pool_preference_and_simulate(
 
 def test_preference_beside_a_device_is_refused(env: Client) -> None:
     for prefer in ("simulator", ["main"], "emulator"):
-        with pytest.raises(OptionError, match="prefer beside device="):
+        with pytest.raises(OptionError, match="prefer cannot be combined with device="):
             env.run(ghz(), device=DEVICE, prefer=prefer)
 
 

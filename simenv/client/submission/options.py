@@ -349,10 +349,13 @@ def _preferred(
     names = (prefer,) if isinstance(prefer, str) else prefer or ()
     if names and device:
         raise OptionError(
-            f"prefer beside device={device!r:.80}", hint="device= leaves no choice of devices"
+            f"prefer cannot be combined with device={device!r:.80}",
+            hint="device= leaves no choice of devices",
         )
     if names and pool:
-        raise OptionError(f"prefer beside pool={pool!r:.80}", hint="pool= leaves no choice")
+        raise OptionError(
+            f"prefer cannot be combined with pool={pool!r:.80}", hint="pool= leaves no choice"
+        )
     if len(names) > MAX_PREFERRED:
         raise OptionError(f"prefer names {len(names)} pools", hint=f"at most {MAX_PREFERRED}")
     return tuple(dict.fromkeys(_name("prefer", name) for name in names))

@@ -58,7 +58,7 @@ class EmulatedDevices:
         LimitExceededError, Waiting."""
         if terms.prefer and terms.device:
             raise OptionError(
-                f"prefer beside device {terms.device!r}",
+                f"prefer cannot be combined with device {terms.device!r}",
                 hint="a device leaves no choice of devices",
             )
         device = self._device_of(terms)

@@ -65,7 +65,7 @@ def test_key_file_of_another_user_is_refused(
     path = tmp_path / "ana"
     keyfiles.create_private(path, person())
     monkeypatch.setattr("os.getuid", lambda: 4711)
-    with pytest.raises(ConfigError, match="someone else"):
+    with pytest.raises(ConfigError, match="belongs to another user"):
         keyfiles.read_private(path, UserKeyFile)
 
 
