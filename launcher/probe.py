@@ -103,7 +103,7 @@ def _wait(launcher: Launcher, deadline: float) -> Exit | None:
     while time.monotonic() < deadline:
         if exits := launcher.poll_exits():
             return exits[0]
-        time.sleep(_POLL_S)
+        time.sleep(_POLL_S)  # a launcher is only polled
     return None
 
 

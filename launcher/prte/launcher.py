@@ -154,7 +154,7 @@ class PrteLauncher:
         while time.monotonic() < deadline:
             if all(supervisor.has_ended() for supervisor in self._supervisors):
                 break
-            time.sleep(_POLL_S)
+            time.sleep(_POLL_S)  # supervisors are only polled
         for supervisor in self._supervisors:
             supervisor.remove()
         self._jobs.clear()

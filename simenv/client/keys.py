@@ -139,7 +139,7 @@ def issue_key(store: KeyStore, name: str, role: str, file: Path) -> UserKeyFile:
     user_key = store.add(name, role)
     try:
         keyfiles.create_private(file, user_key)
-    except BaseException:
+    except BaseException:  # also an interrupt: no key without its file
         store.revoke(name)
         raise
     return user_key

@@ -61,14 +61,14 @@ def plain_counts(
     readout = _EXACT if part.readout is None else part.readout
     width, outcomes = max(MIN_QUBITS, part.num_qubits), 1 << part.num_qubits
     blocks, cells = len(items) + width, num_cells(outcomes) + 1
-    room = blocks * (BLOCK + 2) + 18 * width + 2 * BLOCK + SCRATCH + (1 << 2 * width)
-    room += 2 * (1 << width) + cells
+    num_reals = blocks * (BLOCK + 2) + 18 * width + 2 * BLOCK + SCRATCH + (1 << 2 * width)
+    num_reals += 2 * (1 << width) + cells
     values, tallies = np.empty(1 << source.size, np.int64), np.zeros(1 << source.size, np.uint32)
     count = _count(
         items, params, fixed_gates().blocks.reshape(-1), part.facts.all_matrices.reshape(-1),
         width, part.num_qubits, cells, tiles(width), source, readout.draws, readout.begins,
         readout.clbits, readout.table_begins, readout.tables, readout.bounds, *key, shots,
-        np.empty(32, np.complex128), np.empty(8 * room, np.uint8),
+        np.empty(32, np.complex128), np.empty(8 * num_reals, np.uint8),
         np.empty((outcomes, 1), np.uint64), np.empty((min(shots, _SHOTS_AT_ONCE), 1), np.uint64),
         values, tallies, control.flag,
     )  # fmt: skip

@@ -14,8 +14,7 @@ from pathlib import Path
 
 import psutil
 import pytest
-from nvidia_site import machine
-from qiskit import QuantumCircuit
+from nvidia_site import machine, ring_circuit
 from ranked import mpirun
 
 from simenv.client.client import Client, connect
@@ -26,18 +25,6 @@ POOLS = ("--pool", "main:workers=1", "--pool", "g:engine=gpu,ranks=2,workers=aut
 PATIENCE_S = 240.0
 
 pytestmark = pytest.mark.skipif(mpirun() is None, reason="there is no mpirun")
-
-
-def circuit(n: int, layers: int) -> QuantumCircuit:
-    """Rotations and entangling gates on a ring."""
-    result = QuantumCircuit(n, n)
-    for layer in range(layers):
-        for qubit in range(n):
-            result.u(0.3 + qubit, 0.7 * layer, 1.1, qubit)
-        for qubit in range(n):
-            result.cx(qubit, (qubit + 1 + layer % 5) % n)
-    result.measure(range(n), range(n))
-    return result
 
 
 @pytest.fixture(scope="module")
@@ -99,7 +86,7 @@ def test_each_rank_has_a_gpu_of_its_own(site: Client, folder: Path) -> None:
 @pytest.mark.parametrize("n", [5, 14, 17])
 def test_counts_are_those_of_the_processor(site: Client, n: int) -> None:
     found, expected = (
-        site.submit(circuit(n, 3), shots=2000, seed=5, engine=engine).result(PATIENCE_S)
+        site.submit(ring_circuit(n, 3), shots=2000, seed=5, engine=engine).result(PATIENCE_S)
         for engine in ("gpu", "statevector")
     )
     assert (found.engine, found.ranks) == ("gpu", 2)
@@ -108,12 +95,12 @@ def test_counts_are_those_of_the_processor(site: Client, n: int) -> None:
 
 def test_state_larger_than_both_gpus_is_refused_at_submission(site: Client) -> None:
     with pytest.raises(Exception, match=r"need 2\.0 MiB on each of 2 GPUs") as caught:
-        site.submit(circuit(18, 2), shots=1, engine="gpu")
+        site.submit(ring_circuit(18, 2), shots=1, engine="gpu")
     assert "ranks=4" not in str(caught.value)
 
 
 def test_task_of_a_killed_rank_runs_again_to_the_same_counts(site: Client, folder: Path) -> None:
-    long = circuit(17, 12)
+    long = ring_circuit(17, 12)
     expected = site.submit(long, shots=1000, seed=11, engine="statevector").result(PATIENCE_S)
     task = site.submit(long, shots=1000, seed=11, engine="gpu")
     deadline = time.monotonic() + PATIENCE_S

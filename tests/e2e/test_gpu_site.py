@@ -16,26 +16,13 @@ from pathlib import Path
 import psutil
 import pytest
 from bare import Simenv
-from nvidia_site import MODEL, machine
-from qiskit import QuantumCircuit
+from nvidia_site import MODEL, machine, ring_circuit
 
 from simenv.client.client import Client, connect
 
 GPUS = f"GPU-aaaa,{MODEL};GPU-bbbb,{MODEL}"
 POOLS = ("--pool", "main:workers=1", "--pool", "g:engine=gpu,workers=auto")
 PATIENCE_S = 120.0
-
-
-def circuit(n: int, layers: int) -> QuantumCircuit:
-    """Rotations and entangling gates on a ring and beyond it."""
-    result = QuantumCircuit(n, n)
-    for layer in range(layers):
-        for qubit in range(n):
-            result.u(0.3 + qubit, 0.7 * layer, 1.1, qubit)
-        for qubit in range(n):
-            result.cx(qubit, (qubit + 1 + layer % 5) % n)
-    result.measure(range(n), range(n))
-    return result
 
 
 @pytest.fixture(scope="module")
@@ -80,7 +67,7 @@ def test_each_gpu_has_a_worker_that_is_shown_no_other(site: Client) -> None:
 @pytest.mark.parametrize("n", [5, 13])
 def test_counts_are_those_of_the_processor(site: Client, n: int) -> None:
     found, expected = (
-        site.submit(circuit(n, 3), shots=2000, seed=5, engine=engine).result(PATIENCE_S)
+        site.submit(ring_circuit(n, 3), shots=2000, seed=5, engine=engine).result(PATIENCE_S)
         for engine in ("gpu", "statevector")
     )
     assert found.engine == "gpu"
@@ -89,12 +76,12 @@ def test_counts_are_those_of_the_processor(site: Client, n: int) -> None:
 
 def test_state_larger_than_a_gpu_is_refused_at_submission(site: Client) -> None:
     with pytest.raises(Exception, match="34 qubits in double precision need 256") as caught:
-        site.submit(circuit(34, 17), shots=1, engine="gpu")
+        site.submit(ring_circuit(34, 17), shots=1, engine="gpu")
     assert "this one fits with precision='single'" in str(caught.value)
 
 
 def test_task_of_a_killed_worker_runs_again_to_the_same_counts(site: Client) -> None:
-    long = circuit(16, 24)
+    long = ring_circuit(16, 24)
     expected = site.submit(long, shots=1000, seed=11, engine="gpu").result(PATIENCE_S)
     task = site.submit(long, shots=1000, seed=11, engine="gpu")
     deadline = time.monotonic() + PATIENCE_S

@@ -16,6 +16,7 @@ from pathlib import Path
 import pytest
 from bare import Simenv, command_line
 from host_device import build_library
+from qiskit import QuantumCircuit
 
 from simulators.gpu.devices.compile import MODULES, source_digest
 
@@ -95,3 +96,15 @@ def place_machine_code(kernels: Path, capability: str = "99") -> None:
     place.mkdir(parents=True, exist_ok=True)
     for module in MODULES:
         (place / f"{module}.cubin").write_bytes(b"\x7fELF for no processor")
+
+
+def ring_circuit(n: int, layers: int) -> QuantumCircuit:
+    """Rotations and entangling gates on a ring and beyond it."""
+    result = QuantumCircuit(n, n)
+    for layer in range(layers):
+        for qubit in range(n):
+            result.u(0.3 + qubit, 0.7 * layer, 1.1, qubit)
+        for qubit in range(n):
+            result.cx(qubit, (qubit + 1 + layer % 5) % n)
+    result.measure(range(n), range(n))
+    return result

@@ -56,7 +56,7 @@ def _agent(others: list[str]) -> Iterator[DoctorFinding]:
         return
     node_probe = NodeProbe(others, os.environ, agent, time.monotonic())
     while not node_probe.poll(time.monotonic()):
-        time.sleep(_LOOK_S)
+        time.sleep(_LOOK_S)  # probes are only polled
     for node, why in node_probe.unreachable.items():
         yield DoctorFinding(
             "fail", "agent", f"{program} does not reach {node}: {why}", f"{program} {node} true"

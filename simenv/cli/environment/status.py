@@ -250,4 +250,4 @@ def logs(
             if more:
                 show(more.decode(errors="replace").rstrip("\n"))
             else:
-                time.sleep(_FOLLOW_S)
+                time.sleep(_FOLLOW_S)  # a file announces no new lines

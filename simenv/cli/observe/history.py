@@ -144,7 +144,7 @@ def _event_blocks(client: Client, since: int, kinds: Sequence[str] | None) -> It
             if kinds is None or event.is_of(kinds):
                 block.append(event)
         yield block
-        time.sleep(FOLLOW_S)
+        time.sleep(FOLLOW_S)  # the journal is only queried
 
 
 def _ms(time_us: int) -> str:

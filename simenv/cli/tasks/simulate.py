@@ -162,7 +162,7 @@ def _run_leading_rank(
     ranks = world.gather_ranks(_own_rank())
     try:
         chunk, plan = _chunk(prepare(), ranks, local)
-    except BaseException:
+    except BaseException:  # also an interrupt: the other ranks wait for the broadcast
         world.broadcast(None)
         raise
     document = local.document(chunk.terms[0])

@@ -91,7 +91,7 @@ class ServiceChannel:
             with self.lock:
                 self._connect(self.address.open(self.client.encode()))
             self._await_welcome(timeout_s)
-        except BaseException:
+        except BaseException:  # also an interrupt: the socket is closed
             if self._connection is not None:
                 self._connection.close()
             raise

@@ -214,7 +214,7 @@ class ServiceSession:
                 self._wait(request, timeout_s)
         except TimedOutError:
             raise  # the request stays pending
-        except BaseException:
+        except BaseException:  # also an interrupt: nobody will read the answer
             self.abandon(request)
             raise
         finally:

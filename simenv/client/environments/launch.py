@@ -80,14 +80,14 @@ def _start(
     line, lifeline = os.pipe() if private else (-1, -1)
     try:
         process = _spawn(paths, args, line)
-    except BaseException:
+    except BaseException:  # also an interrupt: no descriptor stays open
         _close(ready, args, line, lifeline)
         raise
     _close(args, line)
     try:
         meanwhile()
         _await(ready, process, paths, settings.start_timeout_s + GRACE_S, progress)
-    except BaseException:
+    except BaseException:  # also an interrupt: no service stays behind
         _close(lifeline)
         if not private:  # without a lifeline it does not end by itself
             process.terminate()
@@ -150,7 +150,7 @@ def wait_for_exit(pids: Iterable[int], timeout_s: float) -> list[int]:
     while remaining := [pid for pid in pids if runs(pid, COMMAND_PREFIX, ending=True)]:
         if time.monotonic() >= deadline:
             break
-        time.sleep(POLL_S)
+        time.sleep(POLL_S)  # not our children: nothing to wait on
     return remaining
 
 

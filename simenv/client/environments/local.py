@@ -56,7 +56,7 @@ def local(workers: int = 2, slots: int | None = None, **settings: Any) -> Client
         with StartLine(sys.stderr) as line:
             report = line.report if line.visible else None
             process = launch.start(chosen, paths, private=True, meanwhile=_load, progress=report)
-    except BaseException:
+    except BaseException:  # also an interrupt: no folder stays behind
         for folder in built:
             shutil.rmtree(folder, ignore_errors=True)
         raise
@@ -65,7 +65,7 @@ def local(workers: int = 2, slots: int | None = None, **settings: Any) -> Client
     service = PrivateService(process, paths.connection, built)
     try:
         return LocalClient(service)
-    except BaseException:
+    except BaseException:  # also an interrupt: no service stays behind
         service.end()
         raise
 

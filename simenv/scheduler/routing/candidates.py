@@ -174,18 +174,18 @@ def route_on(
 
 
 def query_on(card: EngineCard, fit: RankFit, terms: TaskOptions, shots: int = 0) -> CostQuery:
-    """The query for the cost of so many shots on these ranks."""
+    """Return the query for the cost of `shots` shots on the ranks of a fit."""
     query = cost_query(card, terms, shots, fit.used)
     return msgspec.structs.replace(query, bandwidth=fit.bandwidth)
 
 
 def time_us(card: EngineCard, profile: Profile, query: CostQuery) -> float:
-    """Expected time on one slot."""
+    """Return the expected time on one slot, in microseconds."""
     return two_digits(card.costs.seconds(profile, query, 1) * 1e6)
 
 
 def two_digits(value: float) -> float:
-    """All that an estimate is worth; so programs of one kind share a route."""
+    """Return an estimate rounded to two digits, so that programs of one kind share a route."""
     return float(f"{value:.2g}")
 
 
@@ -198,7 +198,7 @@ def placed_route(
     evolve_us: float,
     shot_us: float = 0.0,
 ) -> Route:
-    """The route with these times on one slot."""
+    """Return the route with these times on one slot, in microseconds."""
     noise = profile.noise
     narrow = profile.num_qubits <= catalog.SMALL_QUBITS
     is_single_slot = narrow or not card.threads or fit.ranks > 1

@@ -228,7 +228,7 @@ def _about(value: float) -> float:
 
 
 def _noisy_times(times_us: Iterable[tuple[str, float]]) -> str:
-    """Expected times of engines, in words."""
+    """Return the expected times of engines as text, from microseconds."""
     texts = [f"{name} {_about(us * 1e-3):g} ms" for name, us in times_us]
     return f"expected time with noise: {', '.join(texts)}"
 
