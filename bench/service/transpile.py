@@ -1,22 +1,27 @@
 """Transpilation of 200 circuits for a device of 127 qubits: two workers compared with one process.
 
 The circuits are different ones of 8 to 16 qubits. `qiskit` is `qiskit.transpile` in one process at
-its default level; `workers` is `Client.transpile` at the same level by two workers, including QPY
-in both directions. `submit, here` and `submit, workers` are the same by the rules of `submit`,
-without a goal: they compile faster, and QPY weighs more. Rounds alternate; figures are medians of
-the rounds' ratios, of wall time and of CPU time. The CPU time is that of the client plus that of
-the busier worker, as if they did not overlap: on a busy machine it says more. Circuits must be
-equal, layouts included.
+its default level; `processes` is half of the circuits in each of two processes of one thread, made
+and left there: what two cores of this machine give at best; `workers` is `Client.transpile` at the
+same level by two workers, including QPY in both directions. `submit, here` and `submit, workers`
+are the same by the rules of `submit`, without a goal: they compile faster, and QPY weighs more.
+Rounds alternate; figures are medians of the rounds' ratios, of wall time and of CPU time. The CPU
+time is that of the client plus that of the busiest worker or process, as if they did not overlap:
+on a busy machine it says more. Circuits must be equal, layouts included.
 
     python -m bench run transpile [--rounds 5]
 """
 
 from __future__ import annotations
 
+import os
 import statistics
 import time
 from argparse import Namespace
 from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor
+from functools import partial
+from multiprocessing import get_context
 from typing import Any
 
 import numpy as np
@@ -27,8 +32,9 @@ from bench.harness.options import Option
 from bench.harness.report import Report
 
 CIRCUITS, DEVICE, LEVEL = 200, "sherbrooke", 2
+_targets: list[Any] = []  # the target of this process
 OPTIONS = (Option("--rounds", type=int, default=5, quick=2),)
-Methods = dict[str, Callable[[], list[Any]]]
+Methods = dict[str, Callable[[list[Any]], list[Any]]]
 
 
 def run(options: Namespace) -> Report:
@@ -37,14 +43,20 @@ def run(options: Namespace) -> Report:
     circuits = [layered(number) for number in range(CIRCUITS)]
     walls: dict[str, list[float]] = {}
     cpus: dict[str, list[float]] = {}
-    with simenv.local(workers=2, durability="accepted") as client:
-        workers = [psutil.Process(each.pid) for each in client.workers()]
-        methods = _methods(client, circuits)
-        for _ in range(2):  # the first call of each worker loads Qiskit
+    with (
+        simenv.local(workers=2, durability="accepted") as client,
+        _processes(client.device(DEVICE)) as processes,
+    ):
+        methods = _methods(client, processes)
+        for _ in range(2):  # the first call of each worker and process loads Qiskit
             client.transpile(circuits[:32], DEVICE, level=LEVEL)
+            methods["processes"](circuits)
+        workers = [psutil.Process(each.pid) for each in client.workers()]
+        workers += psutil.Process().children()
         for _ in range(options.rounds):
             entries = {
-                name: _timed(call, name, workers, walls, cpus) for name, call in methods.items()
+                name: _timed(partial(call, circuits), name, workers, walls, cpus)
+                for name, call in methods.items()
             }
             assert equal_results(entries["qiskit"], entries["workers"]), "circuits differ"
             assert equal_results(entries["submit, here"], entries["submit, workers"]), (
@@ -54,32 +66,65 @@ def run(options: Namespace) -> Report:
         wall, cpu = statistics.median(walls[name]), statistics.median(cpus[name])
         print(f"{name:18}{wall:8.3f} s wall{cpu:8.3f} s CPU")
     print()
+    processes_share = _share(walls, "processes", "qiskit")
+    print(f"two processes, relative to one: {processes_share:.3f} of the wall time\n")
     report.at_least("identical", 1, "all circuits and layouts equal to those of one process")
     report.at_most("wall_share", _share(walls, "workers", "qiskit"), "wall time")
     report.at_most("cpu_share", _share(cpus, "workers", "qiskit"), "CPU time")
     return report
 
 
-def _methods(client: simenv.Client, circuits: list[Any]) -> Methods:
-    from qiskit import transpile
-
-    from simenv.transpiler.target import target_of
-    from simenv.transpiler.transpiler import SEED, Transpiler
+def _methods(client: simenv.Client, processes: ProcessPoolExecutor) -> Methods:
+    from simenv.transpiler.transpiler import Transpiler
 
     info = client.device(DEVICE)
-    local, target = Transpiler(info), target_of(info)
+    local = Transpiler(info)
+    _load_target(info)
+
     return {
-        "qiskit": lambda: transpile(
-            circuits,
-            target=target,
-            optimization_level=LEVEL,
-            seed_transpiler=SEED,
-            num_processes=1,
-        ),
-        "workers": lambda: client.transpile(circuits, DEVICE, level=LEVEL),
-        "submit, here": lambda: [local.transpiled(each) for each in circuits],
-        "submit, workers": lambda: client.transpile(circuits, DEVICE),
+        "qiskit": _transpile,
+        "processes": lambda _: list(processes.map(_transpile_half, range(2))),
+        "workers": lambda circuits: client.transpile(circuits, DEVICE, level=LEVEL),
+        "submit, here": lambda circuits: [local.transpiled(each) for each in circuits],
+        "submit, workers": lambda circuits: client.transpile(circuits, DEVICE),
     }
+
+
+def _processes(info: Any) -> ProcessPoolExecutor:
+    return ProcessPoolExecutor(
+        2, get_context("spawn"), initializer=_start_process, initargs=(info,)
+    )
+
+
+def _start_process(info: Any) -> None:
+    """Load the target; each process has one core, so that it needs one thread."""
+    os.environ["RAYON_NUM_THREADS"] = "1"
+    _load_target(info)
+
+
+def _load_target(info: Any) -> None:
+    from simenv.transpiler.target import target_of
+
+    _targets.append(target_of(info))
+
+
+def _transpile_half(half: int) -> None:
+    _transpile([layered(number) for number in range(half, CIRCUITS, 2)])
+
+
+def _transpile(circuits: list[Any]) -> Any:
+    """Return the circuits for the target of this process."""
+    from qiskit import transpile
+
+    from simenv.transpiler.limits import SEED
+
+    return transpile(
+        circuits,
+        target=_targets[-1],
+        optimization_level=LEVEL,
+        seed_transpiler=SEED,
+        num_processes=1,
+    )
 
 
 def _timed(
@@ -99,7 +144,7 @@ def _timed(
 
 def _share(times: dict[str, list[float]], first: str, second: str) -> float:
     """Return the median ratio over rounds: a slow machine slows both times of a round."""
-    return statistics.median(np.divide(times[first], times[second]))
+    return float(np.median(np.divide(times[first], times[second])))
 
 
 def layered(number: int) -> Any:

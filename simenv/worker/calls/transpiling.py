@@ -6,6 +6,7 @@ the owner of a key is first parsed in a separate process: see `simenv.transpiler
 
 from __future__ import annotations
 
+import os
 from collections import OrderedDict
 
 import msgspec
@@ -37,6 +38,8 @@ class TranspilerEngine:
     name = TRANSPILER
 
     def __init__(self) -> None:
+        # Qiskit would start a thread for each core of the node in every worker.
+        os.environ.setdefault("RAYON_NUM_THREADS", "1")
         self._cache: OrderedDict[tuple[bytes, int, int], Transpiler] = OrderedDict()
 
     def call(self, call: Call, assigned: AssignedTask, control: RunControl) -> bytes:

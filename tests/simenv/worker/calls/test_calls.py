@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 import threading
 import time
 
@@ -122,6 +125,36 @@ def test_transpilers_are_kept_by_device_level_and_seed(monkeypatch: pytest.Monke
     control.stop()
     with pytest.raises(Stopped):
         engine.call(call, TRUSTED, control)
+
+
+COUNT_THREADS = """
+import sys, psutil, cloudpickle
+from simenv.worker.calls.transpiling import TranspilerEngine
+from simulators.control import RunControl
+before = psutil.Process().num_threads()
+TranspilerEngine().call(*cloudpickle.load(sys.stdin.buffer), RunControl())
+print(psutil.Process().num_threads() - before)
+"""
+
+
+def threads_of_a_compilation(setting: dict[str, str]) -> int:
+    files = (qpy.write_qpy(bell()),)
+    call = TranspileCall(CALL_FORMAT, codec.encode(chain()), 2, 7, 99, 0, files)
+    unset = {key: value for key, value in os.environ.items() if key != "RAYON_NUM_THREADS"}
+    process = subprocess.run(
+        [sys.executable, "-c", COUNT_THREADS],
+        input=cloudpickle.dumps((call, TRUSTED)),
+        env=unset | setting,
+        stdout=subprocess.PIPE,
+        check=True,
+    )
+    return int(process.stdout)
+
+
+def test_transpiler_runs_on_one_thread_unless_set_otherwise() -> None:
+    one = threads_of_a_compilation({"RAYON_NUM_THREADS": "1"})
+    assert threads_of_a_compilation({}) == one
+    assert threads_of_a_compilation({"RAYON_NUM_THREADS": "3"}) == one + 2
 
 
 def test_circuit_that_does_not_fit_is_named_by_its_callers_number() -> None:
