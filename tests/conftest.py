@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import shutil
 import sys
@@ -56,6 +57,18 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: object) -> object:
     config.pluginmanager.register(AtOnce(config))
     config.option.loadscopereorder = False  # the order is ours
     return Spread(config, log)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_collection() -> Iterator[None]:
+    """Collect without the garbage collector, and keep what was collected from it: it would go
+    through millions of objects that live to the end, again and again."""
+    gc.disable()
+    try:
+        return (yield)
+    finally:
+        gc.enable()
+        gc.freeze()
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:

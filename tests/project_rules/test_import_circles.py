@@ -6,6 +6,7 @@ import ast
 from pathlib import Path
 
 import pytest
+from source_trees import parsed
 
 ROOT = Path(__file__).parents[2]
 PACKAGES = (
@@ -41,7 +42,7 @@ def imports(package: str) -> dict[str, set[str]]:
     found: dict[str, set[str]] = {}
     for name, path in known.items():
         targets = found[name] = set()
-        for node in ast.walk(ast.parse(path.read_text())):
+        for node in ast.walk(parsed(path)):
             if isinstance(node, ast.ImportFrom) and node.module is not None:
                 for alias in node.names:
                     full = f"{node.module}.{alias.name}"

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import ast
+import functools
 import re
 import subprocess
 import sys
 import tomllib
 from importlib import metadata
 from pathlib import Path
+
+from source_trees import parsed
 
 import simenv
 
@@ -29,12 +32,13 @@ def module(requirement: str) -> str:
     return MODULES.get(name, name.replace("-", "_"))
 
 
+@functools.cache
 def imported() -> set[str]:
     """Top-level names of everything the packages import, wherever in a file it stands."""
     names: set[str] = set()
     for package in PACKAGES:
         for path in (ROOT / package).rglob("*.py"):
-            for node in ast.walk(ast.parse(path.read_text())):
+            for node in ast.walk(parsed(path)):
                 if isinstance(node, ast.Import):
                     names |= {alias.name.split(".")[0] for alias in node.names}
                 elif isinstance(node, ast.ImportFrom) and node.module and not node.level:

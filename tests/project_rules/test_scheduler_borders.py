@@ -8,6 +8,7 @@ import typing
 from pathlib import Path
 
 import pytest
+from source_trees import parsed
 
 from simenv.scheduler.core.actions import Action
 from simenv.scheduler.scheduler import Scheduler
@@ -56,7 +57,7 @@ def test_the_service_never_assigns_to_the_schedulers_state() -> None:
     found = {
         f"{path.relative_to(ROOT)}:{line}"
         for path in (ROOT / "service").rglob("*.py")
-        for line in writes_to_state(ast.parse(path.read_text()))
+        for line in writes_to_state(parsed(path))
     }
     assert not found, f"these belong into an event of `Scheduler`: {sorted(found)}"
 
@@ -100,7 +101,7 @@ def test_modules_of_the_scheduler_have_no_io() -> None:
     found = {}
     for path in (ROOT / "scheduler").rglob("*.py"):
         names: set[str] = set()
-        for node in ast.walk(ast.parse(path.read_text())):
+        for node in ast.walk(parsed(path)):
             if isinstance(node, ast.Import):
                 names |= {alias.name.partition(".")[0] for alias in node.names}
             elif isinstance(node, ast.ImportFrom):

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from source_trees import parsed
 
 ROOT = Path(__file__).parents[2]
 PACKAGES = ("launcher", "simenv", "simulators")
@@ -145,7 +146,7 @@ _STATEMENTS = ("insert into", "insert or ", "delete from", "create table")
 def trees() -> dict[Path, ast.Module]:
     """The modules of the product."""
     return {
-        path.relative_to(ROOT): ast.parse(path.read_text())
+        path.relative_to(ROOT): parsed(path)
         for package in PACKAGES
         for path in sorted((ROOT / package).rglob("*.py"))
     }
@@ -163,21 +164,26 @@ def identifiers(tree: ast.Module) -> Iterator[tuple[str, int]]:
             yield node.arg, node.lineno
 
 
-def test_no_identifier_is_a_banned_word() -> None:
-    found = [
-        f"{path}:{line}: {name}"
-        for path, tree in trees().items()
-        for name, line in identifiers(tree)
-        if name in BANNED
+@functools.cache
+def watched() -> list[tuple[Path, str, int]]:
+    """Identifiers that are banned or vague, each with its module and line."""
+    return [
+        (path, name, line)
+        for path, module in trees().items()
+        for name, line in identifiers(module)
+        if name in BANNED or name in VAGUE
     ]
+
+
+def test_no_identifier_is_a_banned_word() -> None:
+    found = [f"{path}:{line}: {name}" for path, name, line in watched() if name in BANNED]
     assert found == []
 
 
 def test_no_identifier_is_vague() -> None:
     found = [
         f"{path}:{line}: {name}"
-        for path, tree in trees().items()
-        for name, line in identifiers(tree)
+        for path, name, line in watched()
         if name in VAGUE and not (path in VAGUE_MODULES and name in VAGUE_FIELDS)
     ]
     assert found == []
@@ -240,7 +246,7 @@ def test_docstrings_begin_with_an_imperative_or_a_noun(package: str) -> None:
     begins = [
         f"{path.relative_to(ROOT)}: {text.splitlines()[0]}"
         for path in sorted((ROOT / package).rglob("*.py"))
-        for node in ast.walk(ast.parse(path.read_text()))
+        for node in ast.walk(parsed(path))
         if isinstance(node, ast.FunctionDef | ast.ClassDef | ast.Module)
         and (text := ast.get_docstring(node))
         and text.split()[0].rstrip(",.:;") in PRONOUNS

@@ -10,8 +10,9 @@ from __future__ import annotations
 import pytest
 from xdist.scheduler import LoadScopeScheduling
 
-# They use what a machine has once, or so much of it that two of them would be in each other's way.
-TOGETHER = ("tests/cluster/",)
+# The first use what a machine has once, or so much of it that two of them would be in each other's
+# way. The others share the syntax trees of all modules.
+TOGETHER = ("tests/cluster/", "tests/project_rules/")
 # What takes long on two quiet cores, the longest first.
 LONG = (
     "tests/cluster/",  # minutes: deaths that somebody must notice
