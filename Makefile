@@ -1,7 +1,7 @@
 # make demo | test | lint | docs | qpi | slow | gpu | clean. Each sets up .venv first; the second time that is instant.
 PYTHON_BIN := .venv/bin
-# Tests mostly wait: one process more than a small machine has cores.
-TEST_PROCESSES ?= 3
+# Tests mostly wait: two processes more than a small machine has cores.
+TEST_PROCESSES ?= 4
 
 .PHONY: demo test lint docs qpi slow gpu clean
 .DEFAULT_GOAL := demo

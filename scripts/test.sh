@@ -12,7 +12,7 @@ failed=".pytest_cache/v/cache/lastfailed"
 few=8
 
 rm -f "$failed"
-"$python" -m pytest -n "${TEST_PROCESSES:-3}" -m "not slow and not gpu" --durations=20 "$@"
+"$python" -m pytest -n "${TEST_PROCESSES:-4}" -m "not slow and not gpu" --durations=20 "$@"
 code=$?
 [ "$code" -eq 1 ] && [ -f "$failed" ] || exit "$code" # 1: some failed; no other end is tried again
 

@@ -9,6 +9,7 @@ import subprocess
 from pathlib import Path
 
 from source_trees import parsed
+from spread import LONG
 
 ROOT = Path(__file__).parents[2]
 WALL = 400
@@ -75,6 +76,10 @@ def test_files_contain_no_open_todos_or_machine_specific_paths() -> None:
         if path.suffix in {".py", ".md", ".toml", ".sh", ".cff", ""} and path.name != "LICENSE":
             found = UNWANTED.search(path.read_text())
             assert found is None, f"{name(path)}: {found.group() if found else ''}"
+
+
+def test_files_whose_tests_begin_first_exist() -> None:
+    assert [path for path in LONG if not (ROOT / path).exists()] == []
 
 
 def test_scripts_are_executable() -> None:
