@@ -37,7 +37,7 @@ def _json(lines: list[str]) -> list[tuple[str, int]]:
     last = next((line for line in reversed(lines) if line.strip()), "")
     try:
         result = json.loads(last, object_pairs_hook=list)  # keeps repeated names
-    except ValueError:
+    except (ValueError, RecursionError):  # the latter: arrays in thousands of arrays
         result = None
     if not isinstance(result, list) or not last.lstrip().startswith("{"):
         shown = f"its last line is {last[:_SHOWN]!r}" if last else "it printed nothing"

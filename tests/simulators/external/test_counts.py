@@ -45,6 +45,8 @@ def test_all_counts_are_read_in_either_form(counts: dict[int, int]) -> None:
         ('{"01": 5, "01": 5}', "twice"),
         ('"01" : 5\n"0 1" : 5\n', "twice"),
         ('{"01": 4', "printed no counts"),
+        ('{"01":' + "[" * 100_000, "printed no counts"),
+        ('{"01": ' + "9" * 5_000 + "}", "printed no counts"),
     ],
 )
 def test_anything_else_is_refused_with_its_fault(text: str, fault: str) -> None:
