@@ -1,16 +1,122 @@
-"""Protocols of the bindings of revision 2 and of the class of revision 1.
+"""Methods of the contract by binding, with argument order and defaults.
 
-Every argument but `info` has a default, so that one object serves callers of either revision. All
-methods are thread-safe and may block. They return plain data, see `envelopes` and `telemetry`, and
-raise the errors of `errors`. A QPM without a token of its own ignores the argument `token`. The
-bindings that manage a QPM are in `management`.
+Every argument of revision 2 but `info`, `cid` and those of an event registration has a default. All
+methods are thread-safe and may block. They return plain data, see `envelopes`, `telemetry`,
+`admission` and `scheduler`, and raise the errors of `errors`. A QPM without a token of its own
+ignores the argument `token`. `lib`: a pool; None: the whole environment. `device_id`: a device's
+name or number; None: the target as a whole.
 """
 
 from __future__ import annotations
 
+import inspect
+from collections.abc import Mapping
 from typing import Any, Protocol
 
-Plain = dict[str, Any]
+Device = str | int
+NEEDED = inspect.Parameter.empty
+Arguments = tuple[tuple[str, object], ...]
+
+TOKEN: Arguments = (("token", None),)
+_RUN: Arguments = (
+    ("info", NEEDED), ("reservation_id", None), ("token", None), ("timeout", None),
+    ("cancel_on_timeout", False),
+)  # fmt: skip
+_POLL: Arguments = (("cid", None), ("reservation_id", None), ("token", None))
+_ASK: Arguments = (("token", None), ("reservation_id", None), ("task_id", None))
+_DEVICE: Arguments = (("token", None), ("device_id", None))
+_LIB: Arguments = (("lib", None), ("token", None))
+_CALIBRATION: Arguments = (("calibration_set_id", None), *_LIB)
+_END: Arguments = (("token", None), ("reservation_id", None), ("reason", None))
+
+REVISION2: Mapping[str, Mapping[str, Arguments]] = {
+    "execution": {
+        "sync_run": _RUN,
+        "async_run": _RUN,
+        "read_cq": _POLL,
+        "peek_cq": _POLL,
+        "task_status": (*_POLL, ("qtask_id", None)),
+        "cancel_task": (*_POLL, ("reason", None), ("qtask_id", None)),
+        "get_task_timing": _ASK,
+        "get_task_metadata": _ASK,
+        "register_event_notification": (
+            ("ep", NEEDED),
+            ("evtype", NEEDED),
+            ("class_id", NEEDED),
+            ("token", None),
+            ("reservation_id", None),
+            ("filters", None),
+        ),
+        "delete_circuit": (("cid", NEEDED), ("reservation_id", None), ("token", None)),
+    },
+    "admission": {
+        "evaluate": (*TOKEN, ("request", None)),
+        "reserve": (*TOKEN, ("request", None)),
+        "renew": (*TOKEN, ("reservation_id", None), ("request", None)),
+        "release": _END,
+        "cancel": _END,
+        "get_reservation": (*TOKEN, ("reservation_id", None)),
+        "list_reservations": (*TOKEN, ("filters", None)),
+    },
+    "admission-policy": {
+        "configure_device_profile": (*_DEVICE, ("profile", None)),
+        "get_device_profile": _DEVICE,
+        "set_admission_policy": (*_DEVICE, ("configuration", None)),
+        "get_admission_policy": _DEVICE,
+    },
+    "scheduler": {
+        "get_scheduler_status": _DEVICE,
+        "get_scheduler_policy": _DEVICE,
+        "configure_scheduler_policy": (*_DEVICE, ("configuration", None)),
+        "pause_execution_target": (*_DEVICE, ("reason", None)),
+        "resume_execution_target": (*_DEVICE, ("reason", None)),
+        "drain_execution_target": (*_DEVICE, ("mode", "graceful"), ("timeout_s", None)),
+        "configure_dispatch_limits": (*_DEVICE, ("limits", None)),
+        "get_scheduler_queue_state": (*_DEVICE, ("include_restricted", False)),
+    },
+    "telemetry": {
+        "get_backend_info": _LIB,
+        "get_device_info": _LIB,
+        "get_dynamic_backend_info": _CALIBRATION,
+        "get_calibration_snapshot": _CALIBRATION,
+        "get_coupling_graph": _CALIBRATION,
+        "get_telemetry_access_model": TOKEN,
+        "get_capacity_snapshot": (*_DEVICE, ("scope_id", None), ("access_class", None)),
+        "get_queue_metrics": (*_DEVICE, ("access_class", None)),
+        "get_service_lifecycle_telemetry": (*TOKEN, ("access_class", None)),
+    },
+    "control": {
+        "test": TOKEN,
+        "is_ready": TOKEN,
+        "get_service_status": TOKEN,
+        "reconcile_runtime_state": (*TOKEN, ("reason", None)),
+        "shutdown": (*TOKEN, ("mode", "graceful"), ("timeout_s", None), ("reason", None)),
+    },
+}
+REVISION1: Mapping[str, Arguments] = {
+    "query": (),
+    "reserve": (("svc", NEEDED), ("client_ep", NEEDED)),
+    "release": (("services", None),),
+    "test": (),
+    "is_ready": (),
+    "sync_run": (("info", NEEDED),),
+    "async_run": (("info", NEEDED),),
+    "read_cq": (("cid", None),),
+    "peek_cq": (("cid", None),),
+    "delete_circuit": (("cid", NEEDED),),
+    "register_event_notification": (("ep", NEEDED), ("evtype", NEEDED), ("class_id", NEEDED)),
+    "shutdown": (),
+}
+# Methods of simenv that the contract does not require.
+EXTENSIONS: Mapping[str, Mapping[str, Arguments]] = {
+    "telemetry": {
+        "capability_map": TOKEN,
+        "list_scheduler_allocations": (*TOKEN, ("filters", None)),
+    },
+    "control": {"get_service_summary": TOKEN},
+    "scheduler": {"calibrate_execution_target": (*_DEVICE, ("reason", None))},
+}
+EXTENSIONS1: Mapping[str, Arguments] = {"expire": ()}
 
 
 class EventEndpoint(Protocol):
@@ -21,196 +127,17 @@ class EventEndpoint(Protocol):
         ...
 
 
-class Execution(Protocol):
-    """Binding `execution` of revision 2."""
-
-    def sync_run(
-        self,
-        info: Plain,
-        reservation_id: int | None = None,
-        token: str | None = None,
-        timeout: float | None = None,
-        cancel_on_timeout: bool = False,
-    ) -> Plain: ...
-
-    def async_run(
-        self,
-        info: Plain,
-        reservation_id: int | None = None,
-        token: str | None = None,
-        timeout: float | None = None,
-        cancel_on_timeout: bool = False,
-    ) -> Plain: ...
-
-    def read_cq(
-        self,
-        cid: str | None = None,
-        reservation_id: int | None = None,
-        token: str | None = None,
-    ) -> Plain: ...
-
-    def peek_cq(
-        self,
-        cid: str | None = None,
-        reservation_id: int | None = None,
-        token: str | None = None,
-    ) -> Plain: ...
-
-    def task_status(
-        self,
-        cid: str | None = None,
-        reservation_id: int | None = None,
-        token: str | None = None,
-        qtask_id: int | None = None,
-    ) -> Plain: ...
-
-    def cancel_task(
-        self,
-        cid: str | None = None,
-        reservation_id: int | None = None,
-        token: str | None = None,
-        reason: str | None = None,
-        qtask_id: int | None = None,
-    ) -> Plain: ...
-
-    def get_task_timing(
-        self,
-        token: str | None = None,
-        reservation_id: int | None = None,
-        task_id: int | None = None,
-    ) -> Plain: ...
-
-    def get_task_metadata(
-        self,
-        token: str | None = None,
-        reservation_id: int | None = None,
-        task_id: int | None = None,
-    ) -> Plain: ...
-
-    def register_event_notification(
-        self,
-        ep: EventEndpoint,
-        evtype: int | str,
-        class_id: str,
-        token: str | None = None,
-        reservation_id: int | None = None,
-        filters: Plain | None = None,
-    ) -> Plain: ...
-
-    def delete_circuit(
-        self, cid: str, reservation_id: int | None = None, token: str | None = None
-    ) -> Plain | None: ...
+def revision2_methods() -> dict[str, Arguments]:
+    """Methods of simenv in revision 2: those of all bindings, and the extensions."""
+    return {
+        name: arguments
+        for methods in (*REVISION2.values(), *EXTENSIONS.values())
+        for name, arguments in methods.items()
+    }
 
 
-class Telemetry(Protocol):
-    """Binding `telemetry` of revision 2. `lib`: a pool; None: the whole environment."""
-
-    def get_backend_info(self, lib: str | None = None, token: str | None = None) -> Plain: ...
-
-    def get_device_info(self, lib: str | None = None, token: str | None = None) -> Plain: ...
-
-    def get_dynamic_backend_info(
-        self,
-        calibration_set_id: str | None = None,
-        lib: str | None = None,
-        token: str | None = None,
-    ) -> Plain: ...
-
-    def get_calibration_snapshot(
-        self,
-        calibration_set_id: str | None = None,
-        lib: str | None = None,
-        token: str | None = None,
-    ) -> Plain: ...
-
-    def get_coupling_graph(
-        self,
-        calibration_set_id: str | None = None,
-        lib: str | None = None,
-        token: str | None = None,
-    ) -> Plain: ...
-
-    def capability_map(self, token: str | None = None) -> dict[str, list[str]]: ...
-
-    def list_scheduler_allocations(
-        self, token: str | None = None, filters: Plain | None = None
-    ) -> list[Plain]: ...
-
-    def get_telemetry_access_model(self, token: str | None = None) -> Plain: ...
-
-    def get_capacity_snapshot(
-        self,
-        token: str | None = None,
-        device_id: str | None = None,
-        scope_id: str | None = None,
-        access_class: str | None = None,
-    ) -> Plain: ...
-
-    def get_queue_metrics(
-        self,
-        token: str | None = None,
-        device_id: str | None = None,
-        access_class: str | None = None,
-    ) -> Plain: ...
-
-    def get_service_lifecycle_telemetry(
-        self, token: str | None = None, access_class: str | None = None
-    ) -> Plain: ...
-
-
-class Control(Protocol):
-    """Binding `control` of revision 2."""
-
-    def test(self, token: str | None = None) -> Plain: ...
-
-    def is_ready(self, token: str | None = None) -> Plain: ...
-
-    def get_service_status(self, token: str | None = None) -> Plain: ...
-
-    def get_service_summary(self, token: str | None = None) -> Plain: ...
-
-    def reconcile_runtime_state(
-        self, token: str | None = None, reason: str | None = None
-    ) -> Plain: ...
-
-    def shutdown(
-        self,
-        token: str | None = None,
-        mode: str = "graceful",
-        timeout_s: float | None = None,
-        reason: str | None = None,
-    ) -> Plain: ...
-
-
-class SingleClass(Protocol):
-    """Class of revision 1."""
-
-    def query(self) -> Any: ...
-
-    def reserve(self, svc: Any, client_ep: Any, *args: Any, **kwargs: Any) -> None: ...
-
-    def release(self, services: Any = None) -> None: ...
-
-    def test(self) -> str: ...
-
-    def is_ready(self) -> bool: ...
-
-    def sync_run(self, info: Plain) -> Plain: ...
-
-    def async_run(self, info: Plain) -> str: ...
-
-    def read_cq(self, cid: str | None = None) -> Plain: ...
-
-    def peek_cq(self, cid: str | None = None) -> Plain: ...
-
-    def delete_circuit(self, cid: str) -> None: ...
-
-    def register_event_notification(
-        self, ep: EventEndpoint, evtype: int | str, class_id: str
-    ) -> None: ...
-
-    def expire(self) -> bool:
-        """Return whether an idle session has no open circuit and no unread completion, and so has
-        ended."""
-
-    def shutdown(self) -> None: ...
+def method_signature(arguments: Arguments) -> inspect.Signature:
+    """Signature of a method with these arguments, with self."""
+    kind = inspect.Parameter.POSITIONAL_OR_KEYWORD
+    parameters = [inspect.Parameter(name, kind, default=value) for name, value in arguments]
+    return inspect.Signature([inspect.Parameter("self", kind), *parameters])

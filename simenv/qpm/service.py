@@ -75,3 +75,34 @@ class ServiceRecord(msgspec.Struct, frozen=True):
     qpm_capabilities: int
     max_capacity: int
     properties: dict[str, Any] | None = None
+
+
+def service_properties(
+    record: ServiceRecord, device: str, target: str, width: int, service_id: str = ""
+) -> dict[str, Any]:
+    """Properties of a record in revision 2: identity, width, kinds and bindings.
+
+    `device`, `target`: ids; `width`: qubits; `service_id` "": the id of the device's QPM.
+    """
+    home = {"service_module": record.module_name, "service_class": record.class_name}
+    bindings = [{**msgspec.to_builtins(binding), **home} for binding in BINDINGS]
+    default = {key: value for key, value in bindings[0].items() if key != "version"}
+    return {
+        "service_type": SERVICE_TYPE,
+        "service_id": service_id or f"qpm:{PROVIDER}:{device}",
+        "provider": PROVIDER,
+        "device_id": device,
+        "target_id": target,
+        "num_qubits": width,
+        "qpm_type": record.qpm_type,
+        "qpm_capabilities": record.qpm_capabilities,
+        "simulator": bool(record.qpm_type & QPMType.SIMULATOR),
+        "hardware": bool(record.qpm_type & QPMType.HARDWARE),
+        "selector": {
+            "name": device,
+            "resources": list(dict.fromkeys([device, target, f"{PROVIDER.upper()}-{width}q"])),
+            "aliases": [PROVIDER, SERVICE_NAME],
+        },
+        "api_bindings": bindings,
+        **default,
+    }

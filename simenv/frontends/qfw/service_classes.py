@@ -6,16 +6,20 @@ the connection to the environment.
 
 from __future__ import annotations
 
-import functools
-import inspect
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, TypeVar
 
 from simenv.frontends.qfw import defw, plugin, service_record
 from simenv.frontends.qfw.errors import carried
 from simenv.frontends.qfw.sessions import QfwSession
-from simenv.qpm import bindings, management
+from simenv.qpm.bindings import (
+    EXTENSIONS1,
+    REVISION1,
+    Arguments,
+    method_signature,
+    revision2_methods,
+)
 from simenv.qpm.envelopes import plain
 from simenv.qpm.errors import ExecutionError, NotReadyError
 from simenv.qpm.states import ServiceState
@@ -37,32 +41,32 @@ def instance_mode() -> str:
     return "per_connection" if defw.revision() == 1 else "singleton"
 
 
-def forwarding(*protocols: type) -> Callable[[T], T]:
-    """Decorator that adds every method of these Protocols that the class lacks."""
+def forwarding(methods: Mapping[str, Arguments]) -> Callable[[T], T]:
+    """Decorator that adds each of these methods that the class lacks."""
 
     def registered(kind: T) -> T:
-        for protocol in protocols:
-            for name, wanted in vars(protocol).items():
-                if not hasattr(kind, name) and inspect.isfunction(wanted):
-                    setattr(kind, name, carried(_forward(name, wanted)))
+        for name, arguments in methods.items():
+            if not hasattr(kind, name):
+                setattr(kind, name, carried(_forward(name, arguments)))
         return kind
 
     return registered
 
 
-def _forward(name: str, wanted: Callable[..., Any]) -> Callable[..., Any]:
-    signature = inspect.signature(wanted)
+def _forward(name: str, arguments: Arguments) -> Callable[..., Any]:
+    signature = method_signature(arguments)
 
-    @functools.wraps(wanted)
     def call(self: Served, *args: Any, **named: Any) -> Any:
         try:
             bound = signature.bind(self, *args, **named)
         except TypeError as error:
             raise ExecutionError(f"{name}: {error}", hint=f"{name}{signature}") from error
-        arguments = dict(list(bound.arguments.items())[1:])
+        values = dict(list(bound.arguments.items())[1:])
         deployed = plugin.the_plugin().deployed
-        return getattr(self._qpm(), name)(**service_record.own_words(arguments, deployed))
+        return getattr(self._qpm(), name)(**service_record.own_words(values, deployed))
 
+    call.__name__ = call.__qualname__ = name
+    call.__signature__ = signature  # type: ignore[attr-defined]
     return call
 
 
@@ -83,7 +87,7 @@ class Served:
         raise NotReadyError("of neither revision")
 
 
-@forwarding(bindings.SingleClass)
+@forwarding({**REVISION1, **EXTENSIONS1})
 class Single(Served):
     """Class of revision 1: one object for each client connection, with its own session."""
 
@@ -129,10 +133,7 @@ class Single(Served):
         mine.sessions.sweep()
 
 
-@forwarding(
-    bindings.Execution, bindings.Telemetry, bindings.Control,
-    management.Admission, management.AdmissionPolicyProtocol, management.SchedulerProtocol,
-)  # fmt: skip
+@forwarding(revision2_methods())
 class Bound(Served):
     """Class of revision 2: all bindings in one object."""
 

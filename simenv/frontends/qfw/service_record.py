@@ -9,16 +9,15 @@ import msgspec
 from simenv.config.qpm import QPMConfig
 from simenv.frontends.qfw.deployment import Deployment
 from simenv.qpm.service import (
-    BINDINGS,
     COMMON_TYPES,
     PROVIDER,
     SERVICE_NAME,
-    SERVICE_TYPE,
     STAND_INS,
     UNLIMITED,
     QPMCapability,
     QPMType,
     ServiceRecord,
+    service_properties,
 )
 
 _NAMING = ("device_id", "target_device_id", "lib")
@@ -100,29 +99,10 @@ def _properties(
     device = deployed.device_id or str(reported.get("device_id", config.pool or PROVIDER))
     target = deployed.target_id or device
     width = int(reported.get("num_qubits", 0))
-    home = {"service_module": record.module_name, "service_class": record.class_name}
-    bindings = [{**msgspec.to_builtins(binding), **home} for binding in BINDINGS]
-    default = {key: value for key, value in bindings[0].items() if key != "version"}
     return {
         "max_shots": 0,
         **reported,
-        "service_type": SERVICE_TYPE,
-        "service_id": deployed.service_id or f"qpm:{PROVIDER}:{device}",
-        "provider": PROVIDER,
-        "device_id": device,
-        "target_id": target,
-        "num_qubits": width,
-        "qpm_type": record.qpm_type,
-        "qpm_capabilities": record.qpm_capabilities,
-        "simulator": bool(record.qpm_type & QPMType.SIMULATOR),
-        "hardware": bool(record.qpm_type & QPMType.HARDWARE),
-        "selector": {
-            "name": device,
-            "resources": list(dict.fromkeys([device, target, f"{PROVIDER.upper()}-{width}q"])),
-            "aliases": [PROVIDER, SERVICE_NAME],
-        },
-        "api_bindings": bindings,
-        **default,
+        **service_properties(record, device, target, width, deployed.service_id),
         "controller": reported.get("controller", {}),
     }
 

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 import tempfile
 import time
 from pathlib import Path
 from typing import Any
 
-from simenv.qpm_check.contract import signatures
+from simenv.qpm.bindings import NEEDED, REVISION1, REVISION2, Arguments
+from simenv.qpm.service import BINDINGS
 from simenv.qpm_check.contract.outcomes import Broken, expect, shown
 from simenv.qpm_check.contract.plain_data import impurities
 from simenv.qpm_check.fake_defw.directory import KEYS
-from simenv.qpm_check.harness.check import BOTH, Irrelevant, Need, expect_equal, row
+from simenv.qpm_check.harness.check import BOTH, Check, Irrelevant, Need, expect_equal, row
 from simenv.qpm_check.harness.session import CheckSession
 from simenv.qpm_check.harness.shapes import has
 
@@ -100,10 +102,12 @@ def bindings(session: CheckSession) -> None:
              "service_module": str, "service_class": str, "version": int},
         )  # fmt: skip
         offered[entry["binding_name"]] = entry
-    for name, client in signatures.CLIENTS.items():
+    for binding in BINDINGS:
+        name = binding.binding_name
         if name not in offered:
             raise Broken(f"no binding {name!r}; there are: {', '.join(offered)}")
         entry = offered[name]
+        client = (binding.client_module, binding.client_class)
         expect_equal(f"client of {name}", (entry["client_module"], entry["client_class"]), client)
         home = (entry["service_module"], entry["service_class"])
         expect_equal(f"service class of {name}", home, tuple(card.home))
@@ -115,8 +119,8 @@ def default_binding(session: CheckSession) -> None:
     card = session.subject.card()
     expected = {
         "binding_name": "execution",
-        "client_module": signatures.CLIENTS["execution"][0],
-        "client_class": signatures.CLIENTS["execution"][1],
+        "client_module": BINDINGS[0].client_module,
+        "client_class": BINDINGS[0].client_class,
         "service_module": card.home[0],
         "service_class": card.home[1],
     }
@@ -167,7 +171,7 @@ def resolve(session: CheckSession) -> None:
         {"selector_name": selector["name"]}, {"properties": {"provider": reported["provider"]}},
         {"qpm_type": reported["qpm_type"], "qpm_capabilities": reported["qpm_capabilities"]},
     ):  # fmt: skip
-        for binding in signatures.CLIENTS:
+        for binding in REVISION2:
             result = _control(session).host("resolve", {**expected, "binding_name": binding})
             expect(len(result) == 1, f"{expected} finds {len(result)} entries of {binding}")
 
@@ -211,7 +215,7 @@ def _methods(session: CheckSession, expected: Any) -> None:
     reported = [
         text
         for name, arguments in expected.items()
-        for text in signatures.misfits(name, there.get(name), arguments)
+        for text in _misfits(name, there.get(name), arguments)
     ]
     expect(not reported, "; ".join(reported[:5]))
 
@@ -219,41 +223,60 @@ def _methods(session: CheckSession, expected: Any) -> None:
 @row("methods.single", "the one class of revision 1 has its methods", revisions=(1,))
 def of_single(session: CheckSession) -> None:
     there = session.subject.signatures()
-    expected = {**signatures.REVISION1}
+    expected = {**REVISION1}
     for name in ("reserve", "release"):  # revision 2 has these names too, with other arguments
         expect(name in there, f"there is no method {name}")
         expected.pop(name)
     _methods(session, expected)
 
 
-@row("methods.execution", "execution has its methods and arguments")
-def of_execution(session: CheckSession) -> None:
-    _methods(session, signatures.REVISION2["execution"])
+def _of_binding(binding: str) -> Check:
+    @row(f"methods.{binding}", f"{binding} has its methods and arguments")
+    def check(session: CheckSession) -> None:
+        _methods(session, REVISION2[binding])
+
+    return check
 
 
-@row("methods.admission", "admission has its methods and arguments")
-def of_admission(session: CheckSession) -> None:
-    _methods(session, signatures.REVISION2["admission"])
+of_execution, of_admission, of_policy, of_scheduler, of_telemetry, of_control = map(
+    _of_binding, REVISION2
+)
 
 
-@row("methods.admission-policy", "admission-policy has its methods and arguments")
-def of_policy(session: CheckSession) -> None:
-    _methods(session, signatures.REVISION2["admission-policy"])
-
-
-@row("methods.scheduler", "scheduler has its methods and arguments")
-def of_scheduler(session: CheckSession) -> None:
-    _methods(session, signatures.REVISION2["scheduler"])
-
-
-@row("methods.telemetry", "telemetry has its methods and arguments")
-def of_telemetry(session: CheckSession) -> None:
-    _methods(session, signatures.REVISION2["telemetry"])
-
-
-@row("methods.control", "control has its methods and arguments")
-def of_control(session: CheckSession) -> None:
-    _methods(session, signatures.REVISION2["control"])
+def _misfits(method: str, signature: inspect.Signature | None, wanted: Arguments) -> list[str]:
+    """Reasons why a host's call would not match the signature; the `reserve` of the two revisions
+    differs in names only."""
+    if signature is None:
+        return [f"there is no method {method}"]
+    names = list(signature.parameters)
+    takes_any = any(p.kind is p.VAR_POSITIONAL for p in signature.parameters.values())
+    takes_named = any(p.kind is p.VAR_KEYWORD for p in signature.parameters.values())
+    settings = []
+    for place, (name, default) in enumerate(wanted):
+        parameter = signature.parameters.get(name)
+        if parameter is None:
+            if not (takes_any and takes_named):
+                settings.append(f"{method} has no argument {name!r}")
+            continue
+        by_name_only = parameter.kind is parameter.KEYWORD_ONLY
+        if not by_name_only and names.index(name) != place:
+            settings.append(
+                f"{method}: {name!r} is argument {names.index(name) + 1}, not {place + 1}"
+            )
+        if default is not NEEDED and parameter.default is NEEDED:
+            settings.append(f"{method}: {name!r} must be given, but a host may leave it out")
+        elif default is not NEEDED and parameter.default != default:
+            settings.append(
+                f"{method}: {name!r} is {parameter.default!r} by default, not {default!r}"
+            )
+    wanted_names = {name for name, _ in wanted}
+    settings += [
+        f"{method} needs an argument {name!r} that no host gives"
+        for name, parameter in signature.parameters.items()
+        if name not in wanted_names and parameter.default is NEEDED
+        and parameter.kind not in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD)
+    ]  # fmt: skip
+    return settings
 
 
 def _control(session: CheckSession) -> Any:

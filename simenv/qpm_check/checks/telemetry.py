@@ -5,8 +5,8 @@ from __future__ import annotations
 import time
 from typing import Any
 
+from simenv.qpm.bindings import REVISION2
 from simenv.qpm_check.contract.outcomes import expect, shown
-from simenv.qpm_check.contract.signatures import REVISION2
 from simenv.qpm_check.harness import shapes
 from simenv.qpm_check.harness.check import Irrelevant, expect_equal, row
 from simenv.qpm_check.harness.session import CheckSession

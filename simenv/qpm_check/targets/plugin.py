@@ -18,9 +18,9 @@ from typing import Any
 import msgspec
 
 from simenv.errors import SimenvError
+from simenv.qpm.bindings import REVISION2
 from simenv.qpm_check import RPC_TIMEOUT_S
 from simenv.qpm_check.contract.outcomes import Broken
-from simenv.qpm_check.contract.signatures import binding_of
 from simenv.qpm_check.fake_defw.facts import PluginFacts
 from simenv.qpm_check.targets.target import Card, NothingToCheckError, Outage, Sink, named
 
@@ -244,6 +244,9 @@ class _Link:
         self.connection.die()
 
 
+_BINDING_OF = {method: name for name, methods in REVISION2.items() for method in methods}
+
+
 class _Methods:
     """Methods by name: each is a call to the host, with the target's token unless one is given."""
 
@@ -258,7 +261,7 @@ class _Methods:
 
 
 def _call(proxy: Any, method: str, more: Mapping[str, str], *args: Any, **named_ones: Any) -> Any:
-    return proxy.call(binding_of(method), method, args, {**more, **named_ones})
+    return proxy.call(_BINDING_OF.get(method, ""), method, args, {**more, **named_ones})
 
 
 def _is_ready(link: _Link, revision: int) -> bool:

@@ -12,12 +12,16 @@ from simenv.client.qpm.bindings import admission, execution, policy, revision1, 
 from simenv.client.qpm.bindings.control import ControlBinding
 from simenv.client.qpm.provider import QPM
 from simenv.model import FINAL_STATES, ReservationState, TaskInfo, TaskState
-from simenv.qpm import bindings, errors, management
+from simenv.qpm import bindings, errors
 from simenv.qpm.admission import STATE_CODES, reason_text
 from simenv.qpm.service import BINDINGS
 from simenv.qpm.states import OUTCOMES, STATE_MAP, Lifecycle, Outcome, under_way
 
 DOCS = Path(__file__).parents[3] / "docs" / "guides" / "qpm.md"
+
+
+def methods(binding: str) -> dict[str, bindings.Arguments]:
+    return {**bindings.REVISION2[binding], **bindings.EXTENSIONS.get(binding, {})}
 
 
 def test_each_task_state_has_lifecycle_outcome_and_consistent_rc() -> None:
@@ -62,23 +66,25 @@ def test_all_six_bindings_are_offered() -> None:
 
 
 @pytest.mark.parametrize(
-    ("promise", "kept"),
+    ("promise", "binding"),
     [
-        (bindings.Execution, execution.ExecutionBinding),
-        (management.Admission, admission.AdmissionBinding),
-        (management.AdmissionPolicyProtocol, policy.PolicyBinding),
-        (management.SchedulerProtocol, scheduler.SchedulerBinding),
-        (bindings.Telemetry, telemetry.TelemetryBinding),
-        (bindings.Control, ControlBinding),
-        (bindings.SingleClass, revision1.SingleQPM),
+        (methods("execution"), execution.ExecutionBinding),
+        (methods("admission"), admission.AdmissionBinding),
+        (methods("admission-policy"), policy.PolicyBinding),
+        (methods("scheduler"), scheduler.SchedulerBinding),
+        (methods("telemetry"), telemetry.TelemetryBinding),
+        (methods("control"), ControlBinding),
+        ({**bindings.REVISION1, **bindings.EXTENSIONS1}, revision1.SingleQPM),
     ],
 )
-def test_bindings_have_methods_and_parameters_of_contract(promise: type, kept: type) -> None:
-    names = [name for name in vars(promise) if not name.startswith("_")]
-    assert names == [name for name in vars(kept) if not name.startswith("_")]
-    for name in names:
-        promised = inspect.signature(getattr(promise, name)).parameters
-        assert list(inspect.signature(getattr(kept, name)).parameters) == list(promised)
+def test_bindings_have_methods_parameters_and_defaults_of_contract(
+    promise: dict[str, bindings.Arguments], binding: type
+) -> None:
+    assert set(promise) == {name for name in vars(binding) if not name.startswith("_")}
+    for name, arguments in promise.items():
+        _, *parameters = inspect.signature(getattr(binding, name)).parameters.values()
+        named = [p for p in parameters if p.kind is p.POSITIONAL_OR_KEYWORD]
+        assert tuple((p.name, p.default) for p in named) == arguments, name
 
 
 def test_method_names_are_unique_across_bindings() -> None:

@@ -14,8 +14,8 @@ from simenv.client.qpm.requests import arguments, policy_tables
 from simenv.client.qpm.runtime.calls import TokenGuard, asked
 from simenv.client.qpm.runtime.identity import Targets
 from simenv.qpm.admission import Policy, ProfileRecord
+from simenv.qpm.bindings import Device
 from simenv.qpm.envelopes import plain
-from simenv.qpm.management import Device
 from simenv.wire.messages.reservations import (
     GetPolicy,
     GetProfile,

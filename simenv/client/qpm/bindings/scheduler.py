@@ -19,8 +19,8 @@ from simenv.client.qpm.runtime.completion_queues import CircuitRegistry
 from simenv.client.qpm.runtime.identity import Targets
 from simenv.errors import SimenvError
 from simenv.model import FINAL_STATES, TargetInfo, TaskInfo, task_number
+from simenv.qpm.bindings import Device
 from simenv.qpm.envelopes import StatusEnvelope, plain, status, wait
-from simenv.qpm.management import Device
 from simenv.qpm.scheduler import (
     DispatchLimits,
     QueueState,

@@ -20,9 +20,9 @@ from simenv.client.qpm.runtime.calls import Audit, TokenGuard, asked
 from simenv.client.qpm.runtime.identity import WHOLE, QPMIdentity, Targets, pools_of
 from simenv.model import MAX_SHOTS, AdmissionPolicy, ReservationRequest, TargetInfo
 from simenv.model.devices import DeviceInfo, DeviceKind
+from simenv.qpm.bindings import Device
 from simenv.qpm.envelopes import plain
 from simenv.qpm.errors import UnknownObjectError
-from simenv.qpm.management import Device
 from simenv.qpm.service import PROVIDER
 from simenv.qpm.telemetry import LifecycleTelemetry, Visibility
 from simenv.wire.messages import client as m

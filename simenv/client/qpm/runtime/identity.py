@@ -27,14 +27,12 @@ from simenv.model import MAX_SHOTS, DeviceProfile, EngineInfo, PoolInfo, Service
 from simenv.model.devices import DeviceInfo, DeviceKind
 from simenv.qpm.errors import NotReadyError, UnknownObjectError
 from simenv.qpm.service import (
-    BINDINGS,
-    PROVIDER,
     SERVICE_NAME,
-    SERVICE_TYPE,
     UNLIMITED,
     QPMCapability,
     QPMType,
     ServiceRecord,
+    service_properties,
 )
 from simenv.wire.messages import client as m
 from simenv.wire.messages.queries import Devices, Engines, GetDevices, GetEngines
@@ -136,18 +134,28 @@ class QPMIdentity:
         info = self.status()
         main = self.device_info(self.device)
         types, capabilities = self._bits(main, info)
-        properties = None
         if not with_properties:  # revision 1 does not define this bit
             capabilities &= ~QPMCapability.SUPERCONDUCTING
-        else:
-            properties = self._properties(info, main, types, capabilities, kind)
         summary = f"simenv environment {info.name} on {info.node}"
         if self.device:
             summary = f"pool {self.device} of {summary}"
-        return ServiceRecord(
+        record = ServiceRecord(
             SERVICE_NAME, summary, kind.__name__, kind.__module__, int(types), int(capabilities),
-            UNLIMITED, properties,
+            UNLIMITED,
         )  # fmt: skip
+        if not with_properties:
+            return record
+        properties = {
+            **service_properties(record, self.target_id, self.target_id, main.num_qubits),
+            "max_shots": main.max_shots or MAX_SHOTS,
+            "controller": {
+                "version": info.version,
+                "node": info.node,
+                "pools": self._answering(main, info),
+            },
+            "circuit_formats": devices.formats(main),
+        }
+        return msgspec.structs.replace(record, properties=properties)
 
     def _bits(self, main: DeviceInfo, info: ServiceInfo) -> tuple[QPMType, QPMCapability]:
         if main.kind is not DeviceKind.IDEAL:  # no amplitudes: its state is mixed
@@ -171,45 +179,6 @@ class QPMIdentity:
                     if pool.name not in names:
                         names.append(pool.name)
         return entries
-
-    def _properties(
-        self,
-        info: ServiceInfo,
-        main: DeviceInfo,
-        types: QPMType,
-        capabilities: QPMCapability,
-        kind: type,
-    ) -> dict[str, Any]:
-        name, width = self.target_id, main.num_qubits
-        home = {"service_module": kind.__module__, "service_class": kind.__name__}
-        bindings = [{**msgspec.to_builtins(binding), **home} for binding in BINDINGS]
-        default = {key: value for key, value in bindings[0].items() if key != "version"}
-        return {
-            "service_type": SERVICE_TYPE,
-            "service_id": f"qpm:{PROVIDER}:{name}",
-            "provider": PROVIDER,
-            "device_id": name,
-            "target_id": name,
-            "num_qubits": width,
-            "max_shots": main.max_shots or MAX_SHOTS,
-            "qpm_type": int(types),
-            "qpm_capabilities": int(capabilities),
-            "simulator": bool(types & QPMType.SIMULATOR),
-            "hardware": bool(types & QPMType.HARDWARE),
-            "selector": {
-                "name": name,
-                "resources": [name, f"{PROVIDER.upper()}-{width}q"],
-                "aliases": [PROVIDER, SERVICE_NAME],
-            },
-            "api_bindings": bindings,
-            **default,
-            "controller": {
-                "version": info.version,
-                "node": info.node,
-                "pools": self._answering(main, info),
-            },
-            "circuit_formats": devices.formats(main),
-        }
 
 
 _AMPLITUDE_QUBITS = 64  # an engine for more qubits does not hold all amplitudes

@@ -8,7 +8,7 @@ from hosts import Endpoint, completion, info, until
 
 import simenv
 from simenv.client.keys import issue_key
-from simenv.qpm.bindings import Control, Telemetry
+from simenv.qpm.bindings import EXTENSIONS, REVISION2
 
 
 def test_client_key_over_tcp_may_make_every_call_of_contract(tmp_path: Path) -> None:
@@ -22,9 +22,9 @@ def test_client_key_over_tcp_may_make_every_call_of_contract(tmp_path: Path) -> 
             cid = qpm.async_run(info())["cid"]
             assert endpoint.get().payload["cid"] == cid
             assert completion(qpm, cid)["rc"] == 0
-            for binding in (Telemetry, Control):
-                for name in vars(binding):
-                    if not name.startswith("_") and name != "reconcile_runtime_state":
+            for binding in ("telemetry", "control"):
+                for name in (*EXTENSIONS[binding], *REVISION2[binding]):
+                    if name != "reconcile_runtime_state":
                         assert getattr(qpm, name)()
             until(lambda: qpm.get_service_status()["state"] == "stopped")
         assert env.submit(info()["qasm"]).result(60).shots == 1024

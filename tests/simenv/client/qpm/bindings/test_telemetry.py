@@ -11,7 +11,7 @@ import simenv
 from simenv.client.qpm.bindings.telemetry import TelemetryBinding
 from simenv.client.qpm.provider import QPM
 from simenv.model.devices import DeviceKind
-from simenv.qpm.bindings import Telemetry
+from simenv.qpm.bindings import EXTENSIONS, REVISION2
 from simenv.qpm.errors import UnknownObjectError
 
 BLOCK = {"qtask_count", "estimated_ns", "baseline_units", "credits", "rate_units"}
@@ -19,7 +19,7 @@ BLOCK = {"qtask_count", "estimated_ns", "baseline_units", "credits", "rate_units
 
 @pytest.mark.parametrize(
     "call",
-    [name for name in vars(Telemetry) if name.startswith(("get_", "capability", "list_"))],
+    [*REVISION2["telemetry"], *EXTENSIONS["telemetry"]],
 )
 def test_telemetry_answers_are_json_and_supported(qpm: QPM, call: str) -> None:
     answer = getattr(qpm, call)(token="any")
