@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import math
-from collections.abc import Sequence
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Sequence
+from typing import Any, ClassVar
 
 import msgspec
 import numpy as np
@@ -17,57 +20,48 @@ from noise_models.options import NoiseOptions
 from noise_models.readout import Readout, ReadoutGroup
 from noise_models.snapshot import CalibrationSnapshot, GateCalibration, QubitCalibration
 
-_VERSION = b"simenv noise 1"  # version of the recipes, part of every digest
 _MOST_CROSSTALK = 4096  # cached channels, one for each pair and duration: 2 KiB each
 _Gates = dict[tuple[str, tuple[int, ...]], GateCalibration]
 
 
-class DeviceModel:
-    """Noise of a device by the recipe `simenv`; see `NoiseModel` for the methods.
+class DocumentModel(ABC):
+    """Model of a document under noise options; see `NoiseModel` for the methods.
 
     Each channel is computed at its first use and cached.
     """
 
-    def __init__(self, snapshot: CalibrationSnapshot, options: NoiseOptions) -> None:
-        self.snapshot = snapshot
+    VERSION: ClassVar[bytes]  # version of the construction, part of every digest
+
+    def __init__(self, document: Any, options: NoiseOptions, relaxes: Iterable[bool]) -> None:
+        """Set the common values. `document`: snapshot, or document of channels; `relaxes`: whether
+        a qubit relaxes during idle time, for each."""
         self.options = options
-        self.num_qubits = snapshot.num_qubits
-        self.dt_ns = snapshot.dt_ns
-        self.feed_forward_ns = snapshot.feed_forward_ns
-        missing = snapshot.num_qubits - len(snapshot.qubits)
-        self._qubits = snapshot.qubits + (QubitCalibration(),) * missing
-        self._gates: _Gates = {(gate.name, gate.qubits): gate for gate in snapshot.gates}
+        self.num_qubits = document.num_qubits
+        self.dt_ns = document.dt_ns
+        self.feed_forward_ns = document.feed_forward_ns
+        self._document = document
         self._after: dict[tuple[str, tuple[int, ...]], tuple[LocatedChannel, ...]] = {}
         self._idle: dict[tuple[int, float], Channel | None] = {}
         self._crosstalk: dict[tuple[int, int, float], Channel] = {}
-        self._readout: Readout | None = None
-        self._readout_made = False
-        self._digest = b""
         rate = options.factor("gate.crosstalk") if options.idle else 0.0
         self._zz_khz = {
             (min(zz.qubits), max(zz.qubits)): zz.rate_khz * rate
-            for zz in snapshot.zz
+            for zz in document.zz
             if zz.rate_khz * rate != 0.0
         }
         self.crosstalk_pairs = tuple(sorted(self._zz_khz))
+        waits = any(relaxes) and options.factor("qubit.idle") > 0.0
+        # True if a qubit relaxes, or interacts with a neighbour, during idle time.
+        self.has_idle_noise = options.idle and (waits or bool(self.crosstalk_pairs))
 
-    @property
+    @functools.cached_property
     def digest(self) -> bytes:
-        """SHA-256 of the snapshot, the options and the version of the recipes."""
-        if not self._digest:
-            options = msgspec.json.encode(self.options.wire())
-            self._digest = hashlib.sha256(_VERSION + self.snapshot.digest + options).digest()
-        return self._digest
-
-    @property
-    def has_idle_noise(self) -> bool:
-        """True if a qubit relaxes, or interacts with a neighbour, during idle time."""
-        relaxes = any(_relaxes(qubit) for qubit in self.snapshot.qubits)
-        waits = relaxes and self.options.factor("qubit.idle") > 0.0
-        return self.options.idle and (waits or bool(self.crosstalk_pairs))
+        """SHA-256 of the document, the options and the version of the construction."""
+        options = msgspec.json.encode(self.options.wire())
+        return hashlib.sha256(self.VERSION + self._document.digest + options).digest()
 
     def after_gate(self, name: str, qubits: tuple[int, ...]) -> tuple[LocatedChannel, ...]:
-        """Return the composition of over-rotation, depolarizing rest and relaxation of a gate."""
+        """Return the channels after a gate on these qubits, in the order they act."""
         key = (name, qubits)
         result = self._after.get(key)
         if result is None:
@@ -78,8 +72,8 @@ class DeviceModel:
         """Return the relaxation of an idle qubit; None: no noise."""
         key = (qubit, duration_ns)
         if key not in self._idle:
-            factor = self.options.factor("qubit.idle")
-            self._idle[key] = self._relax(qubit, duration_ns * factor)
+            scaled_ns = duration_ns * self.options.factor("qubit.idle")
+            self._idle[key] = self._relax(qubit, scaled_ns)
         return self._idle[key]
 
     def crosstalk(self, pair: tuple[int, int], duration_ns: float) -> Channel | None:
@@ -98,6 +92,36 @@ class DeviceModel:
                 self._crosstalk.clear()
             result = self._crosstalk[key] = controlled_phase(-angle)
         return result
+
+    def readout(self) -> Readout | None:
+        """Return the confusion of all qubits, and of each group with correlations."""
+        return self._cached_readout
+
+    @functools.cached_property
+    def _cached_readout(self) -> Readout | None:
+        return self._compute_readout()
+
+    @abstractmethod
+    def _compute(self, name: str, qubits: tuple[int, ...]) -> tuple[LocatedChannel, ...]: ...
+
+    @abstractmethod
+    def _relax(self, qubit: int, duration_ns: float) -> Channel | None: ...
+
+    @abstractmethod
+    def _compute_readout(self) -> Readout | None: ...
+
+
+class DeviceModel(DocumentModel):
+    """Noise of a device by the recipe `simenv`; see `NoiseModel` for the methods."""
+
+    VERSION = b"simenv noise 1"
+
+    def __init__(self, snapshot: CalibrationSnapshot, options: NoiseOptions) -> None:
+        super().__init__(snapshot, options, map(_relaxes, snapshot.qubits))
+        self.snapshot = snapshot
+        missing = snapshot.num_qubits - len(snapshot.qubits)
+        self._qubits = snapshot.qubits + (QubitCalibration(),) * missing
+        self._gates: _Gates = {(gate.name, gate.qubits): gate for gate in snapshot.gates}
 
     def preparation(self, qubit: int) -> Channel | None:
         """Return an X error with the probability of |1> at the start of a circuit.
@@ -118,13 +142,6 @@ class DeviceModel:
         error = self._qubits[qubit].reset_error or 0.0
         return _flip(error * self.options.factor("qubit.reset"))
 
-    def readout(self) -> Readout | None:
-        """Return the confusion of all qubits, and of each group with measured correlations."""
-        if not self._readout_made:
-            self._readout = self._compute_readout()
-            self._readout_made = True
-        return self._readout
-
     def duration_ns(self, name: str, qubits: tuple[int, ...]) -> float:
         """Return the calibrated duration of a gate, `measure` or `reset`."""
         gate = self.calibration(name, qubits)
@@ -143,6 +160,7 @@ class DeviceModel:
         return gates.get((name, qubits)) or gates.get((name, qubits[::-1])) or gates.get((name, ()))
 
     def _compute(self, name: str, qubits: tuple[int, ...]) -> tuple[LocatedChannel, ...]:
+        """Return the composition of over-rotation, depolarizing rest and relaxation of a gate."""
         gate = self.calibration(name, qubits)
         if gate is None or len(qubits) > 2 or name in ("measure", "reset", "delay"):
             return ()

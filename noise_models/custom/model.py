@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import hashlib
-import math
-
 import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from noise_models.build.device_model import located, product, scaled_readout
-from noise_models.channel import Channel, from_unitary
+from noise_models.build.device_model import DocumentModel, located, product, scaled_readout
+from noise_models.channel import Channel
 from noise_models.custom.channels import channel_size, entry_channel, relaxed
 from noise_models.custom.entries import (
     PREPARATION,
@@ -24,12 +21,11 @@ from noise_models.model import LocatedChannel
 from noise_models.options import NoiseOptions
 from noise_models.readout import Readout
 
-_VERSION = b"simenv channels 1"
 _UNUSED = ("gate.depolarizing", "gate.coherent", "qubit.relaxation")
 _Key = tuple[str, tuple[int, ...]]
 
 
-class ChannelModel:
+class ChannelModel(DocumentModel):
     """Noise of a custom model; see `NoiseModel` for the methods.
 
     Factors of `gate`, `qubit.preparation` and `qubit.reset` are probabilities, 0 to 1, that a
@@ -37,15 +33,14 @@ class ChannelModel:
     `qubit.readout` scale rates and probabilities.
     """
 
+    VERSION = b"simenv channels 1"
+
     def __init__(self, document: CustomModel, options: NoiseOptions) -> None:
         """Check the options. Raises NoiseError for options that a model of channels cannot
         apply."""
         _check_options(options)
+        super().__init__(document, options, map(_relaxes, document.idle))
         self.document = document
-        self.options = options
-        self.num_qubits = document.num_qubits
-        self.dt_ns = document.dt_ns
-        self.feed_forward_ns = document.feed_forward_ns
         self._entries: dict[_Key, list[ChannelEntry]] = {}
         for entry in document.channels:
             self._entries.setdefault((entry.gate, entry.qubits), []).append(entry)
@@ -56,58 +51,6 @@ class ChannelModel:
         for waiting in document.idle:
             for qubit in waiting.qubits or (None,):
                 self._times[qubit] = waiting
-        self._after: dict[_Key, tuple[LocatedChannel, ...]] = {}
-        self._idle: dict[tuple[int, float], Channel | None] = {}
-        self._readout: tuple[Readout | None] | None = None
-        self._digest = b""
-        rate = options.factor("gate.crosstalk") if options.idle else 0.0
-        self._zz_khz = {
-            (min(zz.qubits), max(zz.qubits)): zz.rate_khz * rate
-            for zz in document.zz
-            if zz.rate_khz * rate != 0.0
-        }
-        self.crosstalk_pairs = tuple(sorted(self._zz_khz))
-
-    @property
-    def digest(self) -> bytes:
-        """SHA-256 of the document and the options."""
-        if not self._digest:
-            options = msgspec.json.encode(self.options.wire())
-            self._digest = hashlib.sha256(_VERSION + self.document.digest + options).digest()
-        return self._digest
-
-    @property
-    def has_idle_noise(self) -> bool:
-        """True if qubits relax, or interact with neighbours, during idle time."""
-        relaxes = any(_relaxes(each) for each in self.document.idle)
-        waits = relaxes and self.options.factor("qubit.idle") > 0.0
-        return self.options.idle and (waits or bool(self.crosstalk_pairs))
-
-    def after_gate(self, name: str, qubits: tuple[int, ...]) -> tuple[LocatedChannel, ...]:
-        """Return the document's channels for a gate on these qubits, or else for the gate on all
-        qubits."""
-        key = (name, qubits)
-        result = self._after.get(key)
-        if result is None:
-            entries = () if name == PREPARATION else self._matching_entries(name, qubits)
-            built = [self._located(entry, qubits, "gate") for entry in entries]
-            result = self._after[key] = tuple(each for part in built for each in part)
-        return result
-
-    def idle(self, qubit: int, duration_ns: float) -> Channel | None:
-        """Return the relaxation of an idle qubit; None: no noise."""
-        key = (qubit, duration_ns)
-        if key not in self._idle:
-            times = self._times.get(qubit) or self._times.get(None)
-            time = duration_ns * self.options.factor("qubit.idle")
-            waits = times is not None and _relaxes(times) and time > 0.0
-            self._idle[key] = relaxed(self._heated(times), time) if times and waits else None
-        return self._idle[key]
-
-    def crosstalk(self, pair: tuple[int, int], duration_ns: float) -> Channel | None:
-        """Return the channel of diag(1, 1, 1, exp(-2 pi i rate t))."""
-        angle = 2e-6 * math.pi * self._zz_khz.get(pair, 0.0) * duration_ns
-        return from_unitary(np.diag([1.0, 1.0, 1.0, np.exp(-1j * angle)])) if angle else None
 
     def preparation(self, qubit: int) -> Channel | None:
         """Return the channel on |0> at the start of a circuit."""
@@ -117,18 +60,24 @@ class ChannelModel:
         """Return the channel after a reset."""
         return self._single("reset", qubit, "qubit.reset")
 
-    def readout(self) -> Readout | None:
-        """Return the confusion of all qubits; arrays have length 1 for a model with any number of
-        qubits."""
-        if self._readout is None:
-            self._readout = (self._compute_readout(),)
-        return self._readout[0]
-
     def duration_ns(self, name: str, qubits: tuple[int, ...]) -> float:
         """Return the document's duration for a gate on these qubits, or else for the gate on all
         qubits."""
         result = self._durations.get((name, qubits))
         return self._durations.get((name, ()), 0.0) if result is None else result
+
+    def _compute(self, name: str, qubits: tuple[int, ...]) -> tuple[LocatedChannel, ...]:
+        """Return the document's channels for a gate on these qubits, or else for the gate on all
+        qubits."""
+        entries = () if name == PREPARATION else self._matching_entries(name, qubits)
+        built = [self._located(entry, qubits, "gate") for entry in entries]
+        return tuple(each for part in built for each in part)
+
+    def _relax(self, qubit: int, duration_ns: float) -> Channel | None:
+        times = self._times.get(qubit) or self._times.get(None)
+        if times is None or not _relaxes(times) or duration_ns <= 0.0:
+            return None
+        return relaxed(self._heated(times), duration_ns)
 
     def _matching_entries(self, name: str, qubits: tuple[int, ...]) -> list[ChannelEntry]:
         return self._entries.get((name, qubits)) or self._entries.get((name, ())) or []
@@ -169,6 +118,7 @@ class ChannelModel:
         return RelaxationTimes(t1_us=times.t1_us, t2_us=times.t2_us, excited=excited)
 
     def _compute_readout(self) -> Readout | None:
+        """Return the confusion; arrays have length 1 for a model with any number of qubits."""
         measured = np.zeros((max(self.num_qubits, 1), 2))
         together: list[tuple[tuple[int, ...], NDArray[np.float64]]] = []
         # The entry of all qubits first.

@@ -1,6 +1,6 @@
 """Importers of calibration files: each turns the files of one vendor into a snapshot.
 
-An importer is a module with NAME, TITLE, `recognizes` and `read`; `REGISTRY` lists them.
+An importer is a module with NAME, `recognizes` and `read`; `REGISTRY` lists them.
 """
 
 from __future__ import annotations
@@ -32,7 +32,6 @@ class Importer(Protocol):
     """Importer of one format of calibration data."""
 
     NAME: str
-    TITLE: str
 
     def recognizes(self, source: Source) -> bool:
         """Return whether the files have this format."""

@@ -16,9 +16,9 @@ from noise_models.importers.reading.builder import SnapshotBuilder
 from noise_models.importers.reading.gate_names import SHAPES, qiskit_name
 from noise_models.importers.reading.report import ImportReport
 from noise_models.importers.reading.source import Source
+from noise_models.importers.reading.values import key_text
 
 NAME = "braket"
-TITLE = "Amazon Braket standardized device properties (JSON)"
 
 _PAIR = re.compile(r"(\d{1,6})-(\d{1,6})", re.ASCII)
 _RANK = {  # of one-qubit gate fidelities: simultaneous benchmarking is closer to a circuit
@@ -46,15 +46,12 @@ def read(source: Source, name: str) -> tuple[CalibrationSnapshot, ImportReport]:
 
     Qubit numbers are kept: a number that is not listed has no calibration data.
     """
-    documents = source.objects()
-    if len(documents) != 1 or source.tables:
-        raise SnapshotError("files", "device properties are one JSON file")
-    document = documents[0][1]
+    document = source.only_object("device properties are one JSON file")
     section = _section(document)
     if section is None:
         raise SnapshotError("oneQubitProperties", "missing")
     ones = values.mapping(section["oneQubitProperties"], "oneQubitProperties")
-    index_of = {key: values.qubit_index(key, f"oneQubitProperties.{_key(key)}") for key in ones}
+    index_of = {key: values.qubit_index(key, f"oneQubitProperties.{key_text(key)}") for key in ones}
     paradigm = values.mapping(document.get("paradigm", {}), "paradigm")
     count = max(index_of.values(), default=-1) + 1
     if paradigm.get("qubitCount") is not None and not index_of:
@@ -62,14 +59,11 @@ def read(source: Source, name: str) -> tuple[CalibrationSnapshot, ImportReport]:
     builder = SnapshotBuilder(NAME, count, "oneQubitProperties")
     if len(index_of) < count:
         builder.recorder.defaulted("qubits", "a qubit that is not listed has no calibration data")
-    when = section.get("updatedAt")
-    if when:
-        builder.values["calibrated"] = values.text(when, "updatedAt")
-        builder.recorder.used("updatedAt", "calibrated")
+    builder.copy(section.get("updatedAt"), "calibrated", "updatedAt")
     natives = _natives(paradigm)
     single = [gate for gate in natives if SHAPES.get(gate, (0,))[0] == 1]
     for key, entry in ones.items():
-        at = f"oneQubitProperties.{_key(key)}"
+        at = f"oneQubitProperties.{key_text(key)}"
         _qubit(builder, index_of[key], at, values.mapping(entry, at), single)
     _pairs(builder, section)
     _whole(builder, section)
@@ -77,16 +71,12 @@ def read(source: Source, name: str) -> tuple[CalibrationSnapshot, ImportReport]:
     service = values.mapping(document.get("service", {}), "service")
     shots = service.get("shotsRange")
     if isinstance(shots, list) and len(shots) == 2:
-        builder.values["max_shots"] = values.integer(shots[1], "service.shotsRange[1]")
-        builder.recorder.used("service.shotsRange[1]", "max_shots")
-    for key in sorted(section.keys() - _KNOWN):
-        builder.recorder.ignored(_key(key), "not used by the noise model")
+        builder.copy(shots[1], "max_shots", "service.shotsRange[1]", values.integer)
+    builder.ignore_others(section, _KNOWN)
     header = values.mapping(document.get("braketSchemaHeader", {}), "braketSchemaHeader")
     vendor = str(header.get("name", "")).split(".")
     inputs = vendor[2] if len(vendor) > 3 and vendor[2].isidentifier() else ""
-    if inputs:
-        builder.values["provider"] = inputs
-        builder.recorder.used("braketSchemaHeader.name", "provider")
+    builder.copy(inputs, "provider", "braketSchemaHeader.name")
     return builder.finish(name, source.digest)
 
 
@@ -103,10 +93,6 @@ _KNOWN = {
     "twoQubitGateDuration",
     "twoQubitGateFidelity",
 }
-
-
-def _key(key: str) -> str:
-    return ascii(key)[1:-1][:40]
 
 
 def _natives(paradigm: dict[str, Any]) -> list[str]:
@@ -165,7 +151,7 @@ def _pairs(builder: SnapshotBuilder, section: dict[str, Any]) -> None:
     pairs = values.mapping(section.get("twoQubitProperties") or {}, "twoQubitProperties")
     for key, entry in pairs.items():
         named = _PAIR.fullmatch(key)
-        at = f"twoQubitProperties.{_key(key)}"
+        at = f"twoQubitProperties.{key_text(key)}"
         if named is None:
             raise SnapshotError(at, "not a pair", hint="as 0-1")
         result = values.mapping(entry, at)
@@ -240,7 +226,7 @@ def _paradigm(builder: SnapshotBuilder, paradigm: dict[str, Any], natives: list[
             builder.recorder.used("paradigm.nativeGateSet", "native_gates[*]")
         else:
             builder.recorder.ignored(
-                f"paradigm.nativeGateSet.{_key(gate)}", "Qiskit has no gate of this name"
+                f"paradigm.nativeGateSet.{key_text(gate)}", "Qiskit has no gate of this name"
             )
     for gate, arity in measured.items():
         if gate not in builder.natives:
@@ -258,7 +244,7 @@ def _paradigm(builder: SnapshotBuilder, paradigm: dict[str, Any], natives: list[
         connectivity.get("connectivityGraph", {}), "paradigm.connectivity.connectivityGraph"
     )
     for key, others in graph.items():
-        at = f"paradigm.connectivity.connectivityGraph.{_key(key)}"
+        at = f"paradigm.connectivity.connectivityGraph.{key_text(key)}"
         first = values.qubit_index(key, at)
         for place, other in values.items(others, at):
             builder.couple((first, values.qubit_index(other, place)), place)

@@ -12,10 +12,10 @@ from noise_models.importers.reading.builder import SnapshotBuilder
 from noise_models.importers.reading.gate_names import qiskit_name
 from noise_models.importers.reading.report import ImportReport
 from noise_models.importers.reading.source import Source
+from noise_models.importers.reading.values import key_text
 from noise_models.strict_json import shown
 
 NAME = "cunqa"
-TITLE = "CUNQA noise properties (JSON)"
 
 _QUBIT = re.compile(r"q\[(\d{1,6})\]", re.ASCII)
 _PAIR = re.compile(r"(\d{1,6})-(\d{1,6})", re.ASCII)
@@ -39,12 +39,9 @@ def recognizes(source: Source) -> bool:
 
 def read(source: Source, name: str) -> tuple[CalibrationSnapshot, ImportReport]:
     """Convert the noise properties to a snapshot. Raises SnapshotError."""
-    documents = source.objects()
-    if len(documents) != 1 or source.tables:
-        raise SnapshotError("files", "noise properties are one JSON file")
-    document = documents[0][1]
+    document = source.only_object("noise properties are one JSON file")
     qubits = values.mapping(document.get("Qubits"), "Qubits")
-    index_of = {key: _number(key, f"Qubits.{_key(key)}") for key in qubits}
+    index_of = {key: _number(key, f"Qubits.{key_text(key)}") for key in qubits}
     builder = SnapshotBuilder(NAME, max(index_of.values(), default=-1) + 1, "Qubits")
     if len(index_of) < builder.num_qubits:
         builder.recorder.defaulted("qubits", "a qubit that is not listed has no calibration data")
@@ -53,13 +50,12 @@ def read(source: Source, name: str) -> tuple[CalibrationSnapshot, ImportReport]:
     for key, entry in qubits.items():
         _qubit(builder, index_of[key], f"Qubits.q[{index_of[key]}]", entry)
     for key, entry in values.mapping(document.get("Q1Gates"), "Q1Gates").items():
-        qubit = _number(key, f"Q1Gates.{_key(key)}")
+        qubit = _number(key, f"Q1Gates.{key_text(key)}")
         at = f"Q1Gates.q[{qubit}]"
         for gate, result in values.mapping(entry, at).items():
-            _gate(builder, gate, (qubit,), f"{at}.{_key(gate)}", result)
+            _gate(builder, gate, (qubit,), f"{at}.{key_text(gate)}", result)
     _pairs(builder, document)
-    for key in sorted(document.keys() - {"Qubits", "Q1Gates", "Q2Gates(RB)", "Q2Gates (RB)"}):
-        builder.recorder.ignored(_key(key), "not used by the noise model")
+    builder.ignore_others(document, {"Qubits", "Q1Gates", "Q2Gates(RB)", "Q2Gates (RB)"})
     return builder.finish(name, source.digest)
 
 
@@ -68,10 +64,10 @@ def _pairs(builder: SnapshotBuilder, document: dict[str, Any]) -> None:
     for key, entry in values.mapping(document.get(section, {}), section).items():
         result = _PAIR.fullmatch(key)
         if result is None:
-            raise SnapshotError(f"{section}.{_key(key)}", "not a pair", hint="as 0-1")
+            raise SnapshotError(f"{section}.{key_text(key)}", "not a pair", hint="as 0-1")
         place = f"{section}.{key}"
         for gate, inputs in values.mapping(entry, place).items():
-            at = f"{place}.{_key(gate)}"
+            at = f"{place}.{key_text(gate)}"
             ends = values.mapping(inputs, at)
             first = values.qubit_index(ends.get("Control", int(result[1])), f"{at}.Control")
             second = values.qubit_index(ends.get("Target", int(result[2])), f"{at}.Target")
@@ -79,10 +75,6 @@ def _pairs(builder: SnapshotBuilder, document: dict[str, Any]) -> None:
                 raise SnapshotError(f"{at}.Control", f"qubits {first} and {second} in {key}")
             _gate(builder, gate, (first, second), at, inputs)
             builder.couple((first, second), at)
-
-
-def _key(key: str) -> str:
-    return ascii(key)[1:-1][:40]
 
 
 def _number(key: str, field: str) -> int:
@@ -95,7 +87,7 @@ def _number(key: str, field: str) -> int:
 def _qubit(builder: SnapshotBuilder, qubit: int, place: str, entry: Any) -> None:
     for key, value in values.mapping(entry, place).items():
         plain = "".join(key.split()).lower()
-        at = f"{place}.{_key(key)}"
+        at = f"{place}.{key_text(key)}"
         if plain in _QUBIT_VALUES:
             target, factor = _QUBIT_VALUES[plain]
             builder.set_qubit(qubit, target, values.number(value, at) * factor, at)
@@ -112,7 +104,7 @@ def _gate(
     builder.add_gate(name, qubits, place)
     for key, value in values.mapping(entry, place).items():
         plain = "".join(key.split()).lower()
-        at = f"{place}.{_key(key)}"
+        at = f"{place}.{key_text(key)}"
         if plain in _DURATIONS:
             duration_ns = values.number(value, at) * 1e9
             builder.set_gate(name, qubits, "duration_ns", duration_ns, at)

@@ -17,7 +17,6 @@ from noise_models.importers.reading.report import ImportReport
 from noise_models.importers.reading.source import Source, Table
 
 NAME = "ibm-csv"
-TITLE = "IBM Quantum calibration table (CSV)"
 
 _GATES = {  # the part of a header before " error"
     "id": "id",

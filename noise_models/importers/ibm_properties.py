@@ -17,7 +17,6 @@ from noise_models.importers.reading.source import Source
 from noise_models.strict_json import shown
 
 NAME = "ibm-properties"
-TITLE = "IBM BackendProperties JSON (props_*.json), with conf_*.json"
 
 _TIMES_US = {"T1": "t1_us", "T2": "t2_us"}
 _PROBABILITIES = {
@@ -47,14 +46,8 @@ def read(source: Source, name: str) -> tuple[CalibrationSnapshot, ImportReport]:
     qubits = list(values.items(properties.get("qubits"), "qubits"))
     builder = SnapshotBuilder(NAME, len(qubits), "qubits")
     builder.values.update(provider="IBM", technology="superconducting")
-    when = properties.get("last_update_date")
-    if when is not None:
-        builder.values["calibrated"] = values.text(when, "last_update_date")
-        builder.recorder.used("last_update_date", "calibrated")
-    version = properties.get("backend_version")
-    if version is not None:
-        builder.values["version"] = values.text(version, "backend_version")
-        builder.recorder.used("backend_version", "version")
+    builder.copy(properties.get("last_update_date"), "calibrated", "last_update_date")
+    builder.copy(properties.get("backend_version"), "version", "backend_version")
     for index, (field, entries) in enumerate(qubits):
         _qubit(builder, index, field, entries)
     for field, entry in values.items(properties.get("gates", []), "gates"):
@@ -63,14 +56,11 @@ def read(source: Source, name: str) -> tuple[CalibrationSnapshot, ImportReport]:
         _configure(builder, configuration)
     else:
         builder.recorder.defaulted("coupling", "the pairs of two-qubit gates: no configuration")
-        for gate, qubits_of_gate in builder.gate_keys:
-            if len(qubits_of_gate) == 2:
-                builder.couple((qubits_of_gate[0], qubits_of_gate[1]), gate)
+        builder.couple_gates()
     general = properties.get("general")
     if general is not None:
         _general(builder, general)
-    for key in sorted(properties.keys() - _KNOWN):
-        builder.recorder.ignored(shown(key)[1:-1], "not used by the noise model")
+    builder.ignore_others(properties, _KNOWN)
     inputs = properties.get("backend_name") or configuration.get("backend_name") or ""
     return builder.finish(name or values.text(inputs, "backend_name"), source.digest)
 
@@ -215,12 +205,7 @@ def _configure(builder: SnapshotBuilder, configuration: dict[str, Any]) -> None:
         )
     used = builder.recorder.used
     if configuration.get("coupling_map") is not None:
-        for place, pair in values.items(configuration["coupling_map"], "coupling_map"):
-            ends = [values.qubit_index(each, at) for at, each in values.items(pair, place)]
-            if len(ends) != 2:
-                raise SnapshotError(place, f"{len(ends)} qubits", hint="a pair")
-            builder.couple((ends[0], ends[1]), place)
-            used(place, "coupling[*]")
+        builder.couple_pairs(configuration["coupling_map"], "coupling_map")
     params = {
         gate.get("name"): gate.get("parameters")
         for _, gate in values.items(configuration.get("gates", []), "conf.gates")
@@ -251,9 +236,7 @@ def _configure(builder: SnapshotBuilder, configuration: dict[str, Any]) -> None:
         delay_us = values.number(configuration["default_rep_delay"], "default_rep_delay")
         builder.values["rep_delay_ns"] = values.scaled(delay_us, 1e3)
         used("default_rep_delay", "rep_delay_ns")
-    if configuration.get("max_shots") is not None:
-        builder.values["max_shots"] = values.integer(configuration["max_shots"], "max_shots")
-        used("max_shots", "max_shots")
+    builder.copy(configuration.get("max_shots"), "max_shots", "max_shots", values.integer)
     if configuration.get("coords") is not None:
         builder.values["coordinates"] = tuple(
             _place(pair, place) for place, pair in values.items(configuration["coords"], "coords")
@@ -268,8 +251,7 @@ def _configure(builder: SnapshotBuilder, configuration: dict[str, Any]) -> None:
         }
         builder.values["dynamic"] = builder.values.get("dynamic", False) or bool(named & _DYNAMIC)
         used("supported_instructions", "dynamic")
-    for key in sorted(configuration.keys() - _CONFIGURED):
-        builder.recorder.ignored(f"conf.{shown(key)[1:-1]}", "not used by the noise model")
+    builder.ignore_others(configuration, _CONFIGURED, "conf.")
 
 
 _CONFIGURED = {

@@ -19,7 +19,6 @@ from noise_models.importers.reading.source import Source
 from noise_models.strict_json import shown
 
 NAME = "iqm"
-TITLE = "IQM quality metric set (JSON observations)"
 
 _COMPONENT = re.compile(r"QB(\d{1,6})", re.ASCII)
 _CHARACTERIZATION = {  # quantity: (field, rank); the lowest rank of a field is used
@@ -73,9 +72,7 @@ def read(source: Source, name: str) -> tuple[CalibrationSnapshot, ImportReport]:
     builder = SnapshotBuilder(NAME, max(places, default=0), "observations")
     builder.values.update(provider="IQM", technology="superconducting")
     when = document.get("end_timestamp") or document.get("quality_metric_set_end_timestamp")
-    if when:
-        builder.values["calibrated"] = values.text(when, "end_timestamp")
-        builder.recorder.used("end_timestamp", "calibrated")
+    builder.copy(when, "calibrated", "end_timestamp")
     chosen: dict[tuple[Any, ...], tuple[tuple[int, str], str, float]] = {}
     for place, each, value, entry in observations:
         _choose(builder, chosen, place, each, value, entry)

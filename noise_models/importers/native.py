@@ -11,7 +11,6 @@ from noise_models.importers.reading.source import Source
 from noise_models.snapshot import clamps, from_values
 
 NAME = "simenv"
-TITLE = "simenv calibration snapshot (JSON)"
 
 
 def recognizes(source: Source) -> bool:

@@ -17,7 +17,6 @@ from noise_models.importers.reading.source import Source
 from noise_models.strict_json import shown
 
 NAME = "qdmi"
-TITLE = "QDMI device description (JSON of MQT Core)"
 
 _KNOWN = {
     "schema-version",
@@ -40,10 +39,7 @@ def recognizes(source: Source) -> bool:
 
 def read(source: Source, name: str) -> tuple[CalibrationSnapshot, ImportReport]:
     """Convert the description to a snapshot. Raises SnapshotError."""
-    documents = source.objects()
-    if len(documents) != 1 or source.tables:
-        raise SnapshotError("files", "a QDMI device description is one JSON file")
-    document = documents[0][1]
+    document = source.only_object("a QDMI device description is one JSON file")
     version = document.get("schema-version", 1)
     if version != 1 or isinstance(version, bool):
         raise SnapshotError("schema-version", f"{shown(version)} is not supported", hint="1")
@@ -53,16 +49,10 @@ def read(source: Source, name: str) -> tuple[CalibrationSnapshot, ImportReport]:
     builder.recorder.defaulted("technology", "superconducting")
     factor = _duration_factor(builder, document)
     _sites(builder, document, factor)
-    for place, pair in values.items(document.get("couplings", []), "couplings"):
-        ends = [values.qubit_index(each, at) for at, each in values.items(pair, place)]
-        if len(ends) != 2:
-            raise SnapshotError(place, f"{len(ends)} qubits", hint="a pair")
-        builder.couple((ends[0], ends[1]), place)
-        builder.recorder.used(place, "coupling[*]")
+    builder.couple_pairs(document.get("couplings", []), "couplings")
     for place, entry in values.items(document.get("operations"), "operations"):
         _operation(builder, place, values.mapping(entry, place), factor)
-    for key in sorted(document.keys() - _KNOWN):
-        builder.recorder.ignored(shown(key)[1:-1], "not used by the noise model")
+    builder.ignore_others(document, _KNOWN)
     inputs = values.text(document.get("name", ""), "name")
     return builder.finish(name or inputs, source.digest)
 
@@ -99,8 +89,7 @@ def _sites(builder: SnapshotBuilder, document: dict[str, Any], factor: float) ->
             if value is not None:
                 number = values.scaled(values.number(value, at) * factor, 1e-3)
                 builder.set_qubit(qubit, f"{key}_us", number, at)
-        for key in sorted(result.keys() - {"qubit", "t1", "t2"}):
-            builder.recorder.ignored(f"{place}.{shown(key)[1:-1]}", "not used by the noise model")
+        builder.ignore_others(result, {"qubit", "t1", "t2"}, f"{place}.")
 
 
 def _operation(builder: SnapshotBuilder, place: str, record: dict[str, Any], factor: float) -> None:

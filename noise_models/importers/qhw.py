@@ -18,7 +18,6 @@ from noise_models.importers.reading.source import Source
 from noise_models.strict_json import shown
 
 NAME = "qhw"
-TITLE = "qhw-calibration-v1 record, with qhw-device-v1 and qhw-coupling-v1"
 
 _SCHEMAS = ("qhw-calibration-v1", "qhw-device-v1", "qhw-coupling-v1")
 _TIMES = {"t1": "t1_us", "t2": "t2_us", "readout_duration": "readout_ns"}
@@ -49,16 +48,11 @@ def read(source: Source, name: str) -> tuple[CalibrationSnapshot, ImportReport]:
     metrics = [each for each in extensions.values() if isinstance(each, dict)]
     builder = SnapshotBuilder(NAME, _num_qubits(head, metrics), "device.num_qubits")
     for key in _HEAD:
-        inputs = main.get(key) if key == "provider" else head.get(key)
-        if inputs:
-            builder.values[key] = values.text(inputs, key)
-            builder.recorder.used(f"device.{key}" if key != "provider" else key, key)
+        of_main = key == "provider"
+        inputs = (main if of_main else head).get(key)
+        builder.copy(inputs, key, key if of_main else f"device.{key}")
     calibration = values.mapping(main.get("calibration", {}), "calibration")
-    if calibration.get("timestamp"):
-        builder.values["calibrated"] = values.text(
-            calibration["timestamp"], "calibration.timestamp"
-        )
-        builder.recorder.used("calibration.timestamp", "calibrated")
+    builder.copy(calibration.get("timestamp"), "calibrated", "calibration.timestamp")
     for key in sorted(calibration.keys() - {"timestamp"}):
         builder.recorder.ignored(f"calibration.{shown(key)[1:-1]}", "a summary")
     for extension, each in extensions.items():
@@ -112,8 +106,7 @@ def _metrics(builder: SnapshotBuilder, extension: str, metrics: Any) -> None:
                 builder.recorder.ignored(at, "not used by the noise model")
     for place, entry in values.items(metrics.get("gate_metrics", []), "gate_metrics"):
         _gate(builder, place, values.mapping(entry, place), factor)
-    for key in sorted(metrics.keys() - _KNOWN):
-        builder.recorder.ignored(f"{extension}.{shown(key)[1:-1]}", "not used by the noise model")
+    builder.ignore_others(metrics, _KNOWN, f"{extension}.")
 
 
 _KNOWN = {"qubit_metrics", "gate_metrics", "duration_unit", "frequency_unit"}
@@ -134,8 +127,8 @@ def _gate(builder: SnapshotBuilder, place: str, record: dict[str, Any], factor: 
     if record.get("duration") is not None:
         inputs = values.number(record["duration"], f"{place}.duration")
         duration_ns = values.scaled(inputs, factor)
-    for key in sorted(record.keys() - {"operation", "locus", "error", "fidelity", "duration"}):
-        builder.recorder.ignored(f"{place}.{shown(key)[1:-1]}", "not used by the noise model")
+    known = {"operation", "locus", "error", "fidelity", "duration"}
+    builder.ignore_others(record, known, f"{place}.")
     if name in ("measure", "reset"):
         targets = (
             ("readout_error", "readout_ns") if name == "measure" else ("reset_error", "reset_ns")
@@ -160,9 +153,7 @@ def _device(builder: SnapshotBuilder, record: dict[str, Any]) -> None:
         shape = SHAPES.get(gate)
         builder.add_native(gate, arity.get(gate, shape[0] if shape else 1), None, place)
         builder.recorder.used(place, "native_gates[*]")
-    if metadata.get("max_shots") is not None:
-        builder.values["max_shots"] = values.integer(metadata["max_shots"], "metadata.max_shots")
-        builder.recorder.used("metadata.max_shots", "max_shots")
+    builder.copy(metadata.get("max_shots"), "max_shots", "metadata.max_shots", values.integer)
     if metadata.get("dynamic_circuits") is True:
         builder.values["dynamic"] = True
         builder.recorder.used("metadata.dynamic_circuits", "dynamic")
@@ -172,19 +163,10 @@ def _coupling(builder: SnapshotBuilder, record: dict[str, Any]) -> None:
     coupling = values.mapping(record.get("coupling", {}), "coupling")
     if not coupling:
         builder.recorder.defaulted("coupling", "the pairs of two-qubit gates: no coupling record")
-        for gate, qubits in builder.gate_keys:
-            if len(qubits) == 2:
-                builder.couple((qubits[0], qubits[1]), gate)
+        builder.couple_gates()
         return
     directed = coupling.get("directed") is True
-    for place, pair in values.items(coupling.get("edges", []), "coupling.edges"):
-        ends = [values.qubit_index(each, at) for at, each in values.items(pair, place)]
-        if len(ends) != 2:
-            raise SnapshotError(place, f"{len(ends)} qubits", hint="a pair")
-        builder.couple((ends[0], ends[1]), place)
-        if not directed:
-            builder.couple((ends[1], ends[0]), place)
-        builder.recorder.used(place, "coupling[*]")
+    builder.couple_pairs(coupling.get("edges", []), "coupling.edges", directed=directed)
     count = builder.num_qubits
     if len(builder.coupling) == count * (count - 1) and count > 1:
         builder.values["all_to_all"] = True

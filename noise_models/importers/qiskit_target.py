@@ -16,7 +16,6 @@ from noise_models.importers.reading.source import Source
 from noise_models.strict_json import shown
 
 NAME = "qiskit-target"
-TITLE = "Qiskit Target, as `simenv devices import --backend` reads it"
 
 _CONTROL_FLOW = frozenset(("if_else", "while_loop", "for_loop", "switch_case", "reset"))
 _QUBIT_VALUES = {
@@ -40,22 +39,15 @@ def recognizes(source: Source) -> bool:
 
 def read(source: Source, name: str) -> tuple[CalibrationSnapshot, ImportReport]:
     """Convert the Target to a snapshot. Raises SnapshotError."""
-    documents = source.objects()
-    if len(documents) != 1 or source.tables:
-        raise SnapshotError("files", "a Target is one JSON file", hint="give that file alone")
-    document = documents[0][1]
+    document = source.only_object("a Target is one JSON file", "give that file alone")
     count = values.integer(document.get("num_qubits"), "num_qubits")
     builder = SnapshotBuilder(NAME, count, "num_qubits")
     for key in _TEXTS:
-        if document.get(key):
-            builder.values[key] = values.text(document[key], key)
-            builder.recorder.used(key, key)
+        builder.copy(document.get(key), key, key)
     if document.get("dt_s") is not None:
         builder.values["dt_ns"] = values.number(document["dt_s"], "dt_s") * 1e9
         builder.recorder.used("dt_s", "dt_ns")
-    if document.get("max_shots"):
-        builder.values["max_shots"] = values.integer(document["max_shots"], "max_shots")
-        builder.recorder.used("max_shots", "max_shots")
+    builder.copy(document.get("max_shots") or None, "max_shots", "max_shots", values.integer)
     for index, (place, entry) in enumerate(values.items(document.get("qubits", []), "qubits")):
         for key, value in values.mapping(entry, place).items():
             if value is None:
@@ -69,8 +61,7 @@ def read(source: Source, name: str) -> tuple[CalibrationSnapshot, ImportReport]:
     everywhere = _operations(builder, document)
     if everywhere or count == 1 or (count > 1 and len(builder.coupling) == count * (count - 1)):
         builder.values["all_to_all"] = True
-    for key in sorted(document.keys() - _KNOWN):
-        builder.recorder.ignored(shown(key)[1:-1], "not used by the noise model")
+    builder.ignore_others(document, _KNOWN)
     inputs = values.text(document.get("name", ""), "name")
     return builder.finish(name or inputs, source.digest)
 

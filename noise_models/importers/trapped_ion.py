@@ -15,10 +15,10 @@ from noise_models.importers.reading import values
 from noise_models.importers.reading.builder import SnapshotBuilder
 from noise_models.importers.reading.report import ImportReport
 from noise_models.importers.reading.source import Source
+from noise_models.importers.reading.values import key_text
 from noise_models.strict_json import shown
 
 NAME = "trapped-ion"
-TITLE = "trapped-ion emulator parameters (JSON: p1, p2, p_meas, p_init, ...)"
 
 DEFAULT_QUBITS = 32
 _DEFAULT_TIMES_NS = {"duration_1q_s": 10_000.0, "duration_2q_s": 200_000.0}
@@ -53,11 +53,16 @@ def _flat(document: dict[str, Any]) -> dict[str, tuple[str, Any]]:
             for name, each in value.items():
                 if isinstance(each, dict):
                     for inner, entry in each.items():
-                        _put(entries, inner, f"{key}.{_key(name)}.{_key(inner)}", entry)
+                        _put(
+                            entries,
+                            inner,
+                            f"{key}.{key_text(name)}.{key_text(inner)}",
+                            entry,
+                        )
                 else:
-                    _put(entries, name, f"{key}.{_key(name)}", each)
+                    _put(entries, name, f"{key}.{key_text(name)}", each)
         else:
-            _put(entries, key, _key(key), value)
+            _put(entries, key, key_text(key), value)
     return entries
 
 
@@ -67,20 +72,13 @@ def _put(entries: dict[str, tuple[str, Any]], name: str, place: str, value: Any)
     entries[name] = (place, value)
 
 
-def _key(key: str) -> str:
-    return ascii(key)[1:-1][:40]
-
-
 def read(source: Source, name: str) -> tuple[CalibrationSnapshot, ImportReport]:
     """Build the snapshot of an all-to-all device with equal qubits. Raises SnapshotError.
 
     p1 and p2 are probabilities of an error; the average gate infidelity is p d / (d + 1) with d = 2
     and 4.
     """
-    documents = source.objects()
-    if len(documents) != 1 or source.tables:
-        raise SnapshotError("files", "emulator parameters are one JSON file")
-    inputs = _flat(documents[0][1])
+    inputs = _flat(source.only_object("emulator parameters are one JSON file"))
     count = [key for key in _COUNTS if key in inputs and not isinstance(inputs[key][1], list)]
     num_qubits = DEFAULT_QUBITS
     if count:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Collection, Mapping
 from typing import Any
 
 from noise_models.calibration import (
@@ -14,6 +15,7 @@ from noise_models.calibration import (
 from noise_models.errors import SnapshotError
 from noise_models.importers.reading.gate_names import SHAPES, SYMMETRIC
 from noise_models.importers.reading.report import ImportReport, Recorder
+from noise_models.importers.reading.values import items, qubit_index, text
 from noise_models.snapshot_checks import MAX_QUBITS, check, clamps
 from noise_models.strict_json import shown
 
@@ -106,6 +108,41 @@ class SnapshotBuilder:
         """Add a coupled pair in the direction of its gates."""
         self.check_qubits(pair, field)
         self.coupling[pair] = None
+
+    def couple_pairs(self, pairs: object, field: str, *, directed: bool = True) -> None:
+        """Add a list of coupled pairs, as the source has it. Raises SnapshotError."""
+        for place, pair in items(pairs, field):
+            ends = [qubit_index(each, at) for at, each in items(pair, place)]
+            if len(ends) != 2:
+                raise SnapshotError(place, f"{len(ends)} qubits", hint="a pair")
+            for first, second in (ends,) if directed else (ends, ends[::-1]):
+                self.couple((first, second), place)
+            self.recorder.used(place, "coupling[*]")
+
+    def couple_gates(self) -> None:
+        """Couple the pairs of all two-qubit gates."""
+        for gate, qubits in self._gates:
+            if len(qubits) == 2:
+                self.couple((qubits[0], qubits[1]), gate)
+
+    def copy(
+        self,
+        value: object,
+        target: str,
+        field: str,
+        read: Callable[[object, str], object] = text,
+    ) -> None:
+        """Store a value of the source in a field of the snapshot, unless the source lacks it."""
+        if value is not None and value != "":
+            self.values[target] = read(value, field)
+            self.recorder.used(field, target)
+
+    def ignore_others(
+        self, document: Mapping[str, Any], known: Collection[str], prefix: str = ""
+    ) -> None:
+        """Report the keys of an object that are not known."""
+        for key in sorted(document.keys() - set(known)):
+            self.recorder.ignored(f"{prefix}{shown(key)[1:-1]}", "not used by the noise model")
 
     def add_native(self, name: str, num_qubits: int, num_params: int | None, field: str) -> None:
         """Add a native gate; `num_params` None: the number of parameters of Qiskit's gate."""

@@ -37,6 +37,14 @@ class Source:
         """Return (file name, value) of each document that is a JSON object."""
         return [(name, value) for name, value in self.documents.items() if isinstance(value, dict)]
 
+    def only_object(self, message: str, hint: str = "") -> dict[str, Any]:
+        """Return the JSON object of an import of one file. Raises SnapshotError with the message
+        if there are other files."""
+        documents = self.objects()
+        if len(documents) != 1 or self.tables:
+            raise SnapshotError("files", message, hint=hint)
+        return documents[0][1]
+
 
 def parse(files: Mapping[str, bytes]) -> Source:
     """Parse files. Raises SnapshotError, whose field is the name of the file."""

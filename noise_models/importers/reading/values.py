@@ -22,6 +22,12 @@ GHZ_PER_UNIT = {"hz": 1e-9, "khz": 1e-6, "mhz": 1e-3, "ghz": 1.0}
 _MAX_TEXT = 10_000
 
 
+def key_text(key: str) -> str:
+    """Return a key from outside as part of the name of a place: printable ASCII, cut to 40
+    characters."""
+    return ascii(key)[1:-1][:40]
+
+
 def mapping(value: object, field: str) -> dict[str, Any]:
     """Return a JSON object. Raises SnapshotError."""
     if not isinstance(value, dict):
