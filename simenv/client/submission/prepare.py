@@ -59,12 +59,7 @@ def prepare_one(
     """Check and pack one task; see `Client.submit`. `devices` None: no emulated devices."""
     checked = _checked(options)
     values = options.get("parameter_values")
-    loaded = load(circuit)
-    layouts = _AS_WRITTEN
-    if checked.named:
-        checked, loaded, layouts, terms = _on_device(loaded, options, checked, devices)
-    else:
-        terms = terms_of(loaded, options.get("observables"), checked)
+    checked, loaded, layouts, terms = _loaded(circuit, options, checked, devices)
     row = _single_row(loaded, values)
     terms = with_chain(terms, loaded, values)
     spec = TaskSpec(
@@ -79,16 +74,16 @@ def prepare_one(
     return PreparedSubmit(terms, [spec], single=True)
 
 
-def _on_device(
-    loaded: PackedCircuit,
+def _loaded(
+    circuit: Any,
     options: SubmitOptions | BatchOptions,
     checked: CheckedOptions,
     devices: SubmitDevices | None,
 ) -> tuple[CheckedOptions, PackedCircuit, tuple[bytes, bytes], TaskOptions]:
-    """Compile the circuit for the device of its options, if they have one. Return the new options,
-    the circuit, its layouts, and the options that are sent. Raises SimenvError."""
-    compiled = None
-    if devices is not None:
+    """Pack the circuit, compiled for the device of its options if they have one. Return the new
+    options, the circuit, its layouts, and the options that are sent. Raises SimenvError."""
+    loaded, compiled = load(circuit), None
+    if checked.named and devices is not None:
         checked, compiled = devices.prepared(checked, loaded)
     terms = terms_of(loaded, options.get("observables"), checked)
     if compiled is None:
@@ -131,11 +126,7 @@ def prepare_question(
     """Return the content of an Explain request: the circuit, its parameters bound or not, the
     options, shots and the number of bindings."""
     checked = _checked(options)
-    loaded = load(circuit)
-    if checked.named:
-        checked, loaded, _, terms = _on_device(loaded, options, checked, devices)
-    else:
-        terms = terms_of(loaded, options.get("observables"), checked)
+    checked, loaded, _, terms = _loaded(circuit, options, checked, devices)
     values = options.get("parameter_values")
     count = 1 if values is None else len(loaded.bind(values))
     return loaded, terms, checked.shots, count
@@ -162,12 +153,7 @@ def _sweep(
     devices: SubmitDevices | None,
 ) -> PreparedSubmit:
     """Prepare a sweep: one binding for each set of parameter values, sent as few tasks."""
-    loaded = load(circuit)
-    layouts = _AS_WRITTEN
-    if checked.named:
-        checked, loaded, layouts, terms = _on_device(loaded, options, checked, devices)
-    else:
-        terms = terms_of(loaded, options.get("observables"), checked)
+    checked, loaded, layouts, terms = _loaded(circuit, options, checked, devices)
     rows = loaded.bind(values)
     terms = with_chain(terms, loaded, values)
     seed = options.get("seed")

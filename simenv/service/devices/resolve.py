@@ -178,10 +178,6 @@ class EmulatedDevices:
         assert result is not None  # the registry contains devices only
         return result
 
-    def device_in(self, pool: str) -> str:
-        """Return the device of a pool; "" if it has none."""
-        return self._by_pool.get(pool, "")
-
 
 def _accepted(device: DriftingDevice) -> EmulatedDevice:
     """Return the first snapshot, with which all tasks are accepted. The snapshot at the start of a

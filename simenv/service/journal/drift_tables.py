@@ -7,8 +7,7 @@ from typing import Any
 
 import msgspec
 
-from simenv.errors import JournalError
-from simenv.service.journal.reader import WAY_OUT, Records
+from simenv.service.journal.reader import Records
 
 SCHEMA = "create table if not exists drift(pool text primary key, body blob) without rowid;"
 Statement = tuple[str, tuple[Any, ...]]
@@ -36,10 +35,5 @@ def statements(changes: Mapping[str, DriftState]) -> list[Statement]:
 
 def read(records: Records) -> dict[str, DriftState]:
     """Read the stored states, by pool. Raises JournalError."""
-    try:
-        rows = records.rows("select pool, body from drift")
-        return {pool: _STATE.decode(body) for pool, body in rows}
-    except msgspec.MsgspecError as error:
-        raise JournalError(
-            f"the drift of a device in the journal cannot be read: {error}", hint=WAY_OUT
-        ) from error
+    query = "select pool, body from drift"
+    return dict(records.decoded(query, _STATE, "the drift of a device"))

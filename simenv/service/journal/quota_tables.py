@@ -9,8 +9,7 @@ from typing import Any
 
 import msgspec
 
-from simenv.errors import JournalError
-from simenv.service.journal.reader import WAY_OUT, Records
+from simenv.service.journal.reader import Records
 
 SCHEMA = """
 create table if not exists owner_limits(owner text primary key, body blob) without rowid;
@@ -29,10 +28,5 @@ def statement(owner: str, values: dict[str, int]) -> Statement:
 
 def restore(records: Records) -> dict[str, dict[str, int]]:
     """Read the limits that were set, by owner. Raises JournalError if a row cannot be read."""
-    try:
-        rows = records.rows("select owner, body from owner_limits")
-        return {owner: _VALUES.decode(body) for owner, body in rows}
-    except msgspec.MsgspecError as error:
-        raise JournalError(
-            f"an owner's limits in the journal cannot be read: {error}", hint=WAY_OUT
-        ) from error
+    query = "select owner, body from owner_limits"
+    return dict(records.decoded(query, _VALUES, "an owner's limits"))

@@ -11,7 +11,7 @@ import zlib
 from array import array
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import msgspec
 
@@ -56,6 +56,9 @@ class DamagedRecord(JournalError):
     def __init__(self, message: str, first_seq: int) -> None:
         super().__init__(message, hint="their tasks run again; check the disk")
         self.first_seq = first_seq
+
+
+Value = TypeVar("Value")
 
 
 class AcceptedRow(msgspec.Struct, frozen=True):
@@ -103,6 +106,18 @@ class Records:
             raise JournalError(
                 f"the journal {self._path} cannot be read: {error}",
                 hint=WAY_OUT,
+            ) from error
+
+    def decoded(
+        self, query: str, decoder: msgspec.msgpack.Decoder[Value], subject: str
+    ) -> list[tuple[Any, Value]]:
+        """Read rows of a key and a msgpack body. Raises JournalError about `subject` if a body
+        cannot be decoded."""
+        try:
+            return [(key, decoder.decode(body)) for key, body in self.rows(query)]
+        except msgspec.MsgspecError as error:
+            raise JournalError(
+                f"{subject} in the journal cannot be read: {error}", hint=WAY_OUT
             ) from error
 
     def _row(self, query: str, *values: object) -> tuple[Any, ...] | None:

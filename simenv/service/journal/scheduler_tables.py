@@ -14,13 +14,12 @@ from typing import Any
 
 import msgspec
 
-from simenv.errors import JournalError
 from simenv.scheduler.reservations.ledger import Changes, ReservationLedger, StoredReservations
 from simenv.scheduler.reservations.policies import DeviceTerms
 from simenv.scheduler.reservations.reservation import Grant, Progress
 from simenv.scheduler.state.device_controls import DeviceControl
 from simenv.scheduler.state.paced import StoredRun
-from simenv.service.journal.reader import WAY_OUT, Records
+from simenv.service.journal.reader import Records
 
 RESERVATION_SCHEMA = """
 create table if not exists reservation(id integer primary key, body blob);
@@ -61,19 +60,10 @@ def read_reservations(
 ) -> tuple[StoredReservations, dict[int, tuple[int, int]]]:
     """Read the stored reservations and devices, and the reservation and units of each unfinished
     task with a reservation. Raises JournalError if a row cannot be read."""
-    try:
-        devices = {
-            name: _DEVICE.decode(body)
-            for name, body in records.rows("select name, body from device")
-        }
-        reservations = [
-            _RESERVATION.decode(body)
-            for _, body in records.rows("select id, body from reservation order by id")
-        ]
-    except msgspec.MsgspecError as error:
-        raise JournalError(
-            f"a reservation in the journal cannot be read: {error}", hint=WAY_OUT
-        ) from error
+    subject = "a reservation"
+    devices = dict(records.decoded("select name, body from device", _DEVICE, subject))
+    query = "select id, body from reservation order by id"
+    reservations = [pair for _, pair in records.decoded(query, _RESERVATION, subject)]
     rows = records.rows("select task, reservation, units from units")
     units = {task: (reservation, count) for task, reservation, count in rows}
     return StoredReservations(devices, reservations, records.meta(NEXT_ID)), units
@@ -95,15 +85,8 @@ def control_statements(changes: Mapping[str, DeviceControl]) -> list[Statement]:
 
 def read_controls(records: Records) -> dict[str, DeviceControl]:
     """Read the stored controls of devices. Raises JournalError if a row cannot be read."""
-    try:
-        return {
-            device: _CONTROL.decode(body)
-            for device, body in records.rows("select device, body from steered")
-        }
-    except msgspec.MsgspecError as error:
-        raise JournalError(
-            f"a device's steering in the journal cannot be read: {error}", hint=WAY_OUT
-        ) from error
+    query = "select device, body from steered"
+    return dict(records.decoded(query, _CONTROL, "a device's steering"))
 
 
 PACED_SCHEMA = (
