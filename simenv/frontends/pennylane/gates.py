@@ -16,6 +16,7 @@ from simenv.model import MAX_UNITARY_QUBITS
 FIXED = -1  # source of an angle that is constant
 SMALL_MATRIX_WIRES = 3  # wider operators without parameters are decomposed, not written as matrices
 PREPARED_WIRES = 6  # wider states are not prepared by one matrix
+PREPARATIONS = ("StatePrep", "AmplitudeEmbedding")
 
 
 class Step(NamedTuple):
@@ -163,7 +164,7 @@ def matrix_wires(op: Any) -> int:
     """Largest width at which an operator that is no gate is written as a matrix."""
     if op.name in ("QubitUnitary", "ControlledQubitUnitary"):
         return MAX_UNITARY_QUBITS
-    if op.name in ("StatePrep", "AmplitudeEmbedding"):
+    if op.name in PREPARATIONS:
         return PREPARED_WIRES
     if op.num_params or not op.has_matrix:
         return MAX_UNITARY_QUBITS if op.has_matrix and not op.has_decomposition else 0

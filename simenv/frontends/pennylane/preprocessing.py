@@ -18,7 +18,7 @@ from pennylane.exceptions import DeviceError
 from pennylane.measurements import ExpectationMP, SampleMeasurement, StateMeasurement
 from pennylane.transforms import broadcast_expand, defer_measurements
 
-from simenv.frontends.pennylane.gates import GATES, is_carried, is_gate
+from simenv.frontends.pennylane.gates import GATES, PREPARATIONS, is_carried, is_gate
 from simenv.frontends.pennylane.measurements import SHADOWS, is_sampled
 from simenv.frontends.pennylane.pauli_sums import words_of
 
@@ -48,6 +48,28 @@ def differentiable(op: Any) -> bool:
     if not carried_deferred(op):
         return False
     return is_gate(op) or not any(qml.math.requires_grad(value) for value in op.data)
+
+
+@qml.transform  # type: ignore[untyped-decorator]
+def expand_late_preparations(tape: Any) -> Batch:
+    """Decompose each preparation of a state but one at the start of the tape.
+
+    On qubits that are not in |0> the unitary matters, not only the state that it prepares: it is
+    that of PennyLane's decomposition, whose inverse `Adjoint(StatePrep)` is.
+    """
+    if not any(map(_prepares, tape.operations[1:])):
+        return (tape,), null_postprocessing
+    return decompose(  # type: ignore[no-any-return]
+        tape,
+        stopping_condition=lambda op: carried(op) and not _prepares(op),
+        target_gates=set(GATES) | {MID_MEASURE},
+        name=NAME,
+    )
+
+
+def _prepares(op: Any) -> bool:
+    name: str = op.name
+    return name.removeprefix("Conditional(").removesuffix(")") in PREPARATIONS
 
 
 @qml.transform  # type: ignore[untyped-decorator]
@@ -102,6 +124,7 @@ def pipeline(wires: Any, *, deferred: bool, adjoint: bool, ideal: bool) -> qml.C
         target_gates=set(GATES) | {MID_MEASURE},
         name=NAME,
     )
+    program.add_transform(expand_late_preparations)
     program.add_transform(device_resolve_dynamic_wires, wires=wires, allow_resets=not deferred)
     program.add_transform(validate_device_wires, wires, name=NAME)
     program.add_transform(

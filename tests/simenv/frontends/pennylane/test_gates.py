@@ -127,3 +127,41 @@ def test_operator_without_a_decomposition_is_refused_by_name(device: Any) -> Non
 
     with pytest.raises(qml.exceptions.DeviceError, match="BitFlip"):
         circuit()
+
+
+def prepared_late() -> None:
+    qml.RX(0.4, 0)
+    qml.RY(0.9, 1)
+    qml.StatePrep(np.array([1, 1j, 0, -1]) / np.sqrt(3), [0, 2])
+
+
+def embedded_late() -> None:
+    qml.RX(0.4, 0)
+    qml.AmplitudeEmbedding(np.arange(1.0, 9.0), [0, 1, 2], normalize=True)
+
+
+def prepared_conditionally() -> None:
+    qml.Hadamard(2)
+    qml.RX(0.4, 1)
+    measured = qml.measure(2)
+    qml.cond(measured, qml.StatePrep)(np.array([1, 1j]) / np.sqrt(2), [1])
+
+
+def block_encoded() -> None:
+    """`StatePrep`, selected unitaries, `Adjoint(StatePrep)`: inverse of one another."""
+    qml.RX(0.4, 0)
+    qml.PrepSelPrep(qml.dot([0.3, 0.1], [qml.X(1), qml.Z(2)]), [0])
+    qml.RX(0.7, 1)
+
+
+@pytest.mark.parametrize(
+    "circuit", [prepared_late, embedded_late, prepared_conditionally, block_encoded]
+)
+def test_preparation_on_qubits_that_are_not_zero(device: Any, circuit: Any) -> None:
+    def probabilities() -> Any:
+        circuit()
+        return qml.probs(wires=[0, 1, 2])
+
+    own = qml.QNode(probabilities, device(wires=3))()
+    reference = qml.QNode(probabilities, qml.device("default.qubit", wires=4))()  # defers to one
+    np.testing.assert_allclose(own, reference, atol=1e-12)
