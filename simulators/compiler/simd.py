@@ -125,6 +125,41 @@ def store(_context: Any, array: Any, _index: Any, _value: Any) -> Any:
     return types.void(array, types.uint64, VECTOR), codegen
 
 
+_HALF = ir.VectorType(_F64, LANES // 2)
+
+
+@intrinsic  # type: ignore[untyped-decorator]
+def load_halves(_context: Any, array: Any, _low: Any, _high: Any) -> Any:
+    """array[low : low + 4] and array[high : high + 4] of float64."""
+
+    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        halves = []
+        for index in args[1:]:
+            pointer = _address(context, builder, signature.args[0], args[0], index, _HALF)
+            halves.append(builder.load(pointer, align=8))
+        lanes = [ir.Constant(_I32, k) for k in range(LANES)]
+        return builder.shuffle_vector(*halves, ir.Constant(ir.VectorType(_I32, LANES), lanes))
+
+    return VECTOR(array, types.uint64, types.uint64), codegen
+
+
+@intrinsic  # type: ignore[untyped-decorator]
+def store_halves(_context: Any, array: Any, _low: Any, _high: Any, _value: Any) -> Any:
+    """array[low : low + 4], array[high : high + 4] = halves of the value."""
+
+    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        for half, index in enumerate(args[1:3]):
+            begin = half * LANES // 2
+            order = [ir.Constant(_I32, begin + k) for k in range(LANES // 2)]
+            lanes = ir.Constant(ir.VectorType(_I32, LANES // 2), order)
+            part = builder.shuffle_vector(args[3], ir.Constant(_VECTOR, ir.Undefined), lanes)
+            pointer = _address(context, builder, signature.args[0], args[0], index, _HALF)
+            builder.store(part, pointer, align=8)
+        return context.get_dummy_value()
+
+    return types.void(array, types.uint64, types.uint64, VECTOR), codegen
+
+
 @intrinsic  # type: ignore[untyped-decorator]
 def fill_short(_context: Any, array: Any, _index: Any, _value: Any) -> Any:
     """array[index : index + SHORTS] of uint16 = value."""
