@@ -26,6 +26,7 @@ from simulators.circuit.gates import (
     WHILE,
 )
 from simulators.circuit.ir import Circuit, Table
+from simulators.compiler.kernel import I64, INT, NAMES, U8, U16, kernel
 
 # Operations of every device that are no gates.
 ALWAYS = frozenset({"measure", "barrier", "delay", "delay_dt", "global_phase"})
@@ -95,7 +96,7 @@ def refusal(circuit: Circuit, profile: Profile, device: DeviceLimits) -> tuple[s
 
 
 @functools.lru_cache(maxsize=1024)
-def _gate_rows(table: Table, device: DeviceLimits) -> tuple[tuple[int, ...], NDArray[np.bool_]]:
+def _gate_rows(table: Table, device: DeviceLimits) -> tuple[tuple[int, ...], NDArray[np.uint8]]:
     """Rows of a table that a device does not execute, and a mask [rows] of its two-qubit gates."""
     foreign = []
     for row, name in enumerate(table.names):
@@ -103,7 +104,7 @@ def _gate_rows(table: Table, device: DeviceLimits) -> tuple[tuple[int, ...], NDA
             continue
         if device.gates.get(name) != int(table.rows[row, 1]):
             foreign.append(row)
-    pairs = np.array([device.gates.get(name) == 2 for name in table.names], np.bool_)
+    pairs = np.array([device.gates.get(name) == 2 for name in table.names], np.uint8)
     return tuple(foreign), pairs
 
 
@@ -137,21 +138,15 @@ def _end(codes: NDArray[Any], first: int) -> int:
 def _uncoupled(circuit: Circuit, device: DeviceLimits) -> tuple[str, str]:
     """Refusal for the first gate on two qubits that are not coupled in that order."""
     _, pairs = _gate_rows(circuit.table, device)
-    places = pairs[circuit.ops].nonzero()[0]
-    if not len(places):
+    operation = _first_uncoupled(
+        circuit.table.rows, circuit.ops, circuit.qubits, pairs, device.coupling, device.num_qubits
+    )
+    if operation < 0:
         return "", ""
-    arity = circuit.table.rows[:, 1][circuit.ops]
-    starts = (arity.cumsum() - arity)[places]
-    first = circuit.qubits[starts].astype(np.int64)
-    second = circuit.qubits[starts + 1].astype(np.int64)
-    coupled = _are_coupled(first * device.num_qubits + second, device)
-    if coupled.all():
-        return "", ""
-    wrong = np.flatnonzero(~coupled)
-    operation = int(places[wrong[0]])
-    a, b = int(first[wrong[0]]), int(second[wrong[0]])
+    start = int(circuit.table.rows[:, 1][circuit.ops[:operation]].sum())
+    a, b = circuit.qubits[start : start + 2].tolist()
     name = circuit.table.names[int(circuit.ops[operation])]
-    backwards = bool(_are_coupled(np.array([b * device.num_qubits + a]), device)[0])
+    backwards = bool((device.coupling == b * device.num_qubits + a).any())
     order = " in this order" if backwards else ""
     return (
         f"operation {operation} ({name} on qubits {a}, {b}): device {device.name} does not couple"
@@ -160,12 +155,26 @@ def _uncoupled(circuit: Circuit, device: DeviceLimits) -> tuple[str, str]:
     )
 
 
-def _are_coupled(codes: NDArray[np.int64], device: DeviceLimits) -> NDArray[np.bool_]:
-    if not device.coupling.size:
-        return np.zeros(codes.size, np.bool_)
-    places = device.coupling.searchsorted(codes)
-    result: NDArray[np.bool_] = device.coupling.take(places, mode="clip") == codes
-    return result
+@kernel(NAMES, U16, U16, U8, I64, INT, returns=INT, group="attachment")
+def _first_uncoupled(rows, ops, qubits, pairs, coupling, num_qubits):  # type: ignore[no-untyped-def]
+    """Return the first operation on two qubits that are not coupled in that order; -1: none.
+    `pairs`: 1 for each row of a two-qubit gate; `coupling`: see `DeviceLimits`."""
+    at = 0
+    for k in range(ops.size):
+        op = ops[k]
+        if pairs[op]:
+            code = np.int64(qubits[at]) * num_qubits + np.int64(qubits[at + 1])
+            low, high = 0, coupling.size
+            while low < high:
+                middle = (low + high) >> 1
+                if coupling[middle] < code:
+                    low = middle + 1
+                else:
+                    high = middle
+            if low == coupling.size or coupling[low] != code:
+                return k
+        at += rows[op, 1]
+    return -1
 
 
 def _qubits(circuit: Circuit, operation: int, last: int | None = None) -> str:
