@@ -192,29 +192,20 @@ class ReadoutStage(msgspec.Struct, frozen=True, eq=False):
             layout.source, operations, grouped, readout.p01, readout.p10, draws, clbits, tables,
             bounds,
         )  # fmt: skip
-        draws, clbits, tables, bounds = (
-            draws[:count],
-            clbits[:count],
-            tables[:count],
-            bounds[:count],
-        )
-        if (draws[1:] < draws[:-1]).any():
-            order = np.argsort(draws)
-            draws, clbits = draws[order], clbits[order]
-            tables, bounds = tables[order], bounds[order]
         if groups:
-            rows = zip(draws.tolist(), clbits.tolist(), _confusions(tables), strict=True)
+            confusions = _confusions(tables[:count])
+            rows = zip(draws[:count].tolist(), clbits.tolist(), confusions, strict=True)
             groups += [(draw, [clbit], each, _cumulated(each)) for draw, clbit, each in rows]
             return cls._packed(groups)
         if not count:
             return None
         return cls(
-            (draws + FIRST_DRAW).view(np.uint64),
+            (draws[:count] + FIRST_DRAW).view(np.uint64),
             np.arange(count + 1),
-            clbits,
+            clbits[:count],
             np.arange(0, 4 * count, 4),
-            tables.reshape(-1),
-            bounds,
+            tables[:count].reshape(-1),
+            bounds[:count],
         )
 
     @classmethod
@@ -288,16 +279,21 @@ class ReadoutStage(msgspec.Struct, frozen=True, eq=False):
 def _single_bits(  # type: ignore[no-untyped-def]
     source, operations, grouped, p01, p10, draws, clbits, tables, bounds
 ):
-    """Fill arrays of the clbits that have an error of their own; returns how many there are.
-    `tables` [clbits, 4]: zeros, see `flip_records`."""
+    """Fill arrays of the clbits that have an error of their own, in the order of their operations;
+    returns how many there are. `tables` [clbits, 4]: zeros, see `flip_records`."""
     count = 0
     for clbit in range(source.size):
         qubit = source[clbit]
         if qubit < 0 or grouped[clbit] or not (p01[qubit] > 0.0 or p10[qubit] > 0.0):
             continue
-        draws[count], clbits[count] = operations[clbit], clbit
-        tables[count, 1], tables[count, 3] = p01[qubit], p10[qubit]
-        bounds[count] = max(p01[qubit], p10[qubit])
+        at = count
+        while at > 0 and draws[at - 1] > operations[clbit]:
+            draws[at], clbits[at], bounds[at] = draws[at - 1], clbits[at - 1], bounds[at - 1]
+            tables[at, 1], tables[at, 3] = tables[at - 1, 1], tables[at - 1, 3]
+            at -= 1
+        draws[at], clbits[at] = operations[clbit], clbit
+        tables[at, 1], tables[at, 3] = p01[qubit], p10[qubit]
+        bounds[at] = max(p01[qubit], p10[qubit])
         count += 1
     return count
 
