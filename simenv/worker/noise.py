@@ -92,14 +92,15 @@ class Noise:
             terms.stale == STALE,
         )
 
-    def device_ns(self, program: Program, assigned: AssignedTask, terms: TaskOptions) -> int:
+    def device_ns(
+        self, program: Program, circuit: Circuit, assigned: AssignedTask, terms: TaskOptions
+    ) -> int:
         """Time of a task on its device in ns; 0 without a device, for exact results, and for a
         noise document that is not a calibration."""
         times = self._shot_times(terms)
         if times is None or not assigned.shots:
             return 0
         if not _DELAYS.isdisjoint(program.names):
-            circuit = Circuit.from_program(program)
             values = np.frombuffer(assigned.bindings, np.float64).reshape(assigned.count, -1)
             rows = values if program.num_slots else [None] * assigned.count
             total_ns = sum(times.shot_ns(circuit, row) for row in rows)
@@ -107,7 +108,6 @@ class Noise:
         key = (program.structure, terms.snapshot)
         shot_ns = self._shots_ns.get(key)
         if shot_ns is None:
-            circuit = Circuit.from_program(program)
             model = self._attachment(terms).model.digest
             noise = self._programs.get((program.structure, model))
             noise_ns = -1.0 if noise is None else noise.duration_ns
@@ -137,7 +137,6 @@ class Noise:
     ) -> tuple[str, ...]:
         """Return warnings about requested noise that does not act as its numbers say."""
         from noise_models.custom import CustomModel
-        from noise_models.limits import limited
 
         if isinstance(document, CustomModel):
             circuit = Circuit.from_program(program)
@@ -148,6 +147,8 @@ class Noise:
         key = (terms.snapshot, terms.noise)
         result = self._limited.get(key)
         if result is None:
+            from noise_models.limits import limited
+
             if len(self._limited) >= MAX_MODELS:
                 self._limited.clear()
             result = self._limited[key] = limited(self._attachment(terms).model)

@@ -215,7 +215,7 @@ class Runner:
                 hint="submit it again: it is compiled anew; with compile='auto' it runs and its"
                 " result says so",
             )
-        program, result = self._compute(assigned, terms, chunk)
+        program, circuit, result = self._compute(assigned, terms, chunk)
         assert result is not None
         file = None
         if self._result_writer is not None:
@@ -223,7 +223,7 @@ class Runner:
         device, device_ns = None, 0
         if terms.snapshot:
             device = self._noise.record(program, assigned, terms)
-            device_ns = self._noise.device_ns(program, assigned, terms)
+            device_ns = self._noise.device_ns(program, circuit, assigned, terms)
         return pack(program, assigned, terms, result, file, device), file, device_ns
 
     def _failed(self, error: Exception) -> tuple[int, bytes]:
@@ -247,7 +247,7 @@ class Runner:
 
     def _compute(
         self, assigned: AssignedTask, terms: TaskOptions, chunk: AssignChunk
-    ) -> tuple[Program, EngineResult | None]:
+    ) -> tuple[Program, Circuit, EngineResult | None]:
         try:
             program = decode_program(assigned.program)
             circuit = Circuit.from_program(program)
@@ -263,9 +263,9 @@ class Runner:
                 )
                 if entry is not None:
                     mark(working_ns())
-                    return program, entry
+                    return program, circuit, entry
                 self._marks.pop()
-            return program, self._planned(program, circuit, assigned, context)
+            return program, circuit, self._planned(program, circuit, assigned, context)
         except Exception as error:
             if self.on_engine_error is not None:
                 self.on_engine_error(error)

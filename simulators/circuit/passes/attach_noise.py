@@ -8,6 +8,7 @@ that stays in |0>. Qubit q of the circuit is qubit q of the device.
 
 from __future__ import annotations
 
+import functools
 import hashlib
 
 import numpy as np
@@ -18,7 +19,7 @@ from noise_models.readout import Readout
 from simulators.catalog import NoiseKind
 from simulators.circuit.analysis.measurements import TERMINAL, has_mid_circuit_ops
 from simulators.circuit.gates import DELAY, DELAY_DT, MEASURE
-from simulators.circuit.ir import Circuit
+from simulators.circuit.ir import Circuit, Table
 from simulators.circuit.noise import NoiseProgram
 from simulators.circuit.operands import Operands
 from simulators.circuit.passes.crosstalk import interaction_times
@@ -282,11 +283,17 @@ class _CircuitNoise:
 def _digest(circuit: Circuit, model: NoiseModel, method: Method, delays: bytes) -> bytes:
     """Digest of everything that determines the locations: circuit, delays, model and method."""
     digest = hashlib.blake2b(model.digest, digest_size=32)
-    digest.update(f"{method} {circuit.num_qubits} {circuit.table.names}".encode())
-    for data in (circuit.table.rows.tobytes(), circuit.ops_data, circuit.qubits_data):
+    digest.update(f"{method} {circuit.num_qubits} ".encode())
+    for data in (_table_data(circuit.table), circuit.ops_data, circuit.qubits_data):
         digest.update(data)
     digest.update(circuit.clbits_data + circuit.conditions_data + delays)
     return digest.digest()
+
+
+@functools.lru_cache(maxsize=256)
+def _table_data(table: Table) -> bytes:
+    """Names and rows of a table."""
+    return str(table.names).encode() + table.rows.tobytes()
 
 
 def _assembled(
