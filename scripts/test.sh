@@ -11,6 +11,9 @@ python=".venv/bin/python"
 failed=".pytest_cache/v/cache/lastfailed"
 few=8
 
+# Kept bytecode: each process would otherwise rewrite the assertions of all tests anew.
+unset PYTHONDONTWRITEBYTECODE
+
 rm -f "$failed"
 "$python" -m pytest -n "${TEST_PROCESSES:-4}" -m "not slow and not gpu" --durations=20 "$@"
 code=$?
