@@ -27,7 +27,7 @@ OTHERS = (
     "reservation",
 )  # not on a task's way: drills of their own
 POINTS = [point for point in fault_injection.POINTS if point.partition(".")[0] not in OTHERS]
-KILLS = 20
+KILLS = [8, pytest.param(20, marks=pytest.mark.slow)]
 LONGER = 10  # circuits of some hundredths of a second; a kill meets one of them on its way
 
 
@@ -69,8 +69,9 @@ def test_accepted_tasks_end_once_after_service_kill_at_each_fault_point(
 
 
 @pytest.mark.timeout(600)  # minutes where others use the machine too
-def test_accepted_tasks_end_once_after_twenty_service_kills_under_load(
-    circuits: list[object], oracle: dict[int, dict[str, int]]
+@pytest.mark.parametrize("kills", KILLS)
+def test_accepted_tasks_end_once_after_service_kills_under_load(
+    kills: int, circuits: list[object], oracle: dict[int, dict[str, int]]
 ) -> None:
     chance = random.Random(20)
     live = Live()
@@ -78,7 +79,7 @@ def test_accepted_tasks_end_once_after_twenty_service_kills_under_load(
     ledger = Ledger(oracle)
     try:
         with resurrected(live) as deaths, live.client() as env:
-            while len(deaths) < KILLS:
+            while len(deaths) < kills:
                 before = len(deaths)
                 seeds = [chance.randrange(len(circuits) - LONGER) for _ in range(390)]
                 seeds += range(len(circuits) - LONGER, len(circuits))
