@@ -16,6 +16,7 @@ from pathlib import Path
 import msgspec
 
 from launcher.base import Command, Exit, Launcher, LaunchError, Share
+from launcher.process import output
 from launcher.process.children import describe_exit
 
 TIMEOUT_S = 10.0
@@ -77,25 +78,16 @@ def probe_single_rank(environ: Mapping[str, str], timeout_s: float = TIMEOUT_S) 
     """
     argv = (sys.executable, "-P", "-m", "launcher.probe_rank")
     try:
-        done = subprocess.run(
-            argv,
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            env=dict(environ),
-            timeout=timeout_s,
-            check=False,
-        )
+        code, text = output.run(argv, environ, timeout_s)
     except subprocess.TimeoutExpired:
         return False, f"an MPI process does not start within {timeout_s:g} s"
-    text = done.stdout.decode("utf-8", "replace")
     reports = [report for report in map(_parse_report, text.splitlines()) if report]
     if reports and "library" in reports[0]:
         return True, _library(reports)
     if reports and "error" in reports[0]:
         return False, str(reports[0]["error"])
     return False, ": ".join(
-        (f"an MPI process ended with {describe_exit(done.returncode)}", *_first_line(text))
+        (f"an MPI process ended with {describe_exit(code)}", *_first_line(text))
     )
 
 

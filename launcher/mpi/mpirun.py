@@ -23,7 +23,7 @@ from launcher.base import Command, LaunchError
 from launcher.mpi import mpirun_options
 from launcher.mpi.mpirun_options import Mpirun
 from launcher.process import agent as agents
-from launcher.process import die_with_parent, network_namespace
+from launcher.process import die_with_parent, network_namespace, output
 from launcher.process.children import SubprocessLauncher, describe_exit
 
 NAMES = ("mpirun", "mpiexec", "mpiexec.hydra")
@@ -107,18 +107,10 @@ def find(environ: Mapping[str, str], prefix: str = sys.prefix) -> list[Mpirun]:
 def identify(path: Path, environ: Mapping[str, str], prefix: str = sys.prefix) -> Mpirun | None:
     """Identify a program by its `--version`; None if it is no supported mpirun."""
     try:
-        done = subprocess.run(
-            [str(path), "--version"],
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            env=dict(environ),
-            timeout=VERSION_TIMEOUT_S,
-            check=False,
-        )
+        _, text = output.run([str(path), "--version"], environ, VERSION_TIMEOUT_S)
     except (OSError, subprocess.TimeoutExpired):
         return None
-    version = mpirun_options.parse_version(done.stdout.decode("utf-8", "replace"))
+    version = mpirun_options.parse_version(text)
     if version is None:
         return None
     installed_by_pip = path.parent == Path(prefix) / "bin"

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from launcher.base import YIELD_WHEN_IDLE
+from launcher.process import output
 
 MIN_MAJOR_VERSION = 3
 _VERSION = re.compile(r"PRRTE\D*(\d+)((?:\.\w+)*)")
@@ -105,10 +106,10 @@ def _linked_library(program: Path) -> Path | None:
 
 
 def _with_version(prte: Prte) -> Prte | str:
-    output = _output([str(prte.program), "--version"], prte.environ(os.environ))
-    version = _VERSION.search(output)
+    text = _output([str(prte.program), "--version"], prte.environ(os.environ))
+    version = _VERSION.search(text)
     if version is None:
-        return f"{prte.program} --version prints no version: {output.strip()[:200] or 'nothing'}"
+        return f"{prte.program} --version prints no version: {text.strip()[:200] or 'nothing'}"
     if int(version[1]) < MIN_MAJOR_VERSION:
         return (
             f"{prte.program} is PRRTE {version[1]}{version[2]}: at least {MIN_MAJOR_VERSION} is"
@@ -119,15 +120,6 @@ def _with_version(prte: Prte) -> Prte | str:
 
 def _output(argv: list[str], environ: Mapping[str, str]) -> str:
     try:
-        done = subprocess.run(
-            argv,
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            env=environ,
-            timeout=_COMMAND_TIMEOUT_S,
-            check=False,
-        )
+        return output.run(argv, environ, _COMMAND_TIMEOUT_S)[1]
     except (OSError, subprocess.TimeoutExpired) as error:
         return str(error)
-    return done.stdout.decode("utf-8", "replace")
