@@ -264,10 +264,14 @@ class SimenvBackend(BackendV2):  # type: ignore[misc]  # qiskit is untyped
             entries.pop("noise")
         return entries  # type: ignore[return-value]
 
-    def run_options(self) -> dict[str, Any]:
-        """Options of `run` that primitives share: all but shots, seeds and memory."""
+    def primitive_options(self, options: Mapping[str, Any]) -> dict[str, Any]:
+        """Options of `run` that primitives share (all but shots, seeds and memory), with the given
+        ones in place of the backend's. Raises TypeError for others."""
         own = ("shots", "seed", "seed_simulator", "memory")
-        return {name: value for name, value in self.options.items() if name not in own}
+        shared = {name: value for name, value in self.options.items() if name not in own}
+        if unknown := sorted(options.keys() - shared.keys()):
+            raise TypeError(f"no option {', '.join(unknown)}; there are {', '.join(shared)}")
+        return {**shared, **options}
 
     def _chosen(self, options: Mapping[str, Any]) -> dict[str, Any]:
         defaults = dict(self.options.items())

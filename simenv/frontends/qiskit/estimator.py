@@ -65,10 +65,7 @@ class SimenvEstimator(BaseEstimatorV2):  # type: ignore[misc]  # qiskit is untyp
         (of amplitudes), compile, priority and run_timeout_s, as for `SimenvBackend.run`; the
         backend's by default. Raises TypeError for others."""
         self._backend = backend_of(mode)
-        shared = self._backend.run_options()
-        if unknown := sorted(options.keys() - shared.keys()):
-            raise TypeError(f"no option {', '.join(unknown)}; there are {', '.join(shared)}")
-        self._options = {**shared, **options}
+        self._options = self._backend.primitive_options(options)
         if default_precision is None:
             default_precision = DEVICE_PRECISION if self._backend.is_emulated else 0.0
         self.default_precision = default_precision

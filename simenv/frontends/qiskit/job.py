@@ -13,13 +13,13 @@ from simenv._version import __version__
 from simenv.client.tasks.task import Task
 from simenv.frontends.qiskit.conversion import experiment
 from simenv.frontends.qiskit.errors import failures
-from simenv.frontends.qiskit.progress import TaskGroup
+from simenv.frontends.qiskit.progress import TaskGroup, TaskGroupJob
 
 if TYPE_CHECKING:
     from qiskit.providers import BackendV2
 
 
-class SimenvJob(JobV1):  # type: ignore[misc]  # qiskit is untyped
+class SimenvJob(TaskGroupJob, JobV1):  # type: ignore[misc]  # qiskit is untyped
     """Job of tasks that the environment has accepted; they go on when this process ends."""
 
     _async = True
@@ -48,14 +48,6 @@ class SimenvJob(JobV1):  # type: ignore[misc]  # qiskit is untyped
 
     def submit(self) -> None:
         """Do nothing: a job is accepted when `SimenvBackend.run` returns."""
-
-    def status(self) -> JobStatus:
-        """State of all circuits together: QUEUED, RUNNING, DONE, CANCELLED or ERROR."""
-        return self._group.status()
-
-    def cancel(self) -> bool:
-        """Cancel the unfinished tasks; False if all had ended."""
-        return self._group.cancel()
 
     def wait_for_final_state(
         self,
@@ -90,11 +82,3 @@ class SimenvJob(JobV1):  # type: ignore[misc]  # qiskit is untyped
                 time_taken=self.usage()["run_s"],
             )
         return self._result
-
-    def error_message(self) -> str | None:
-        """Error of the first circuit that failed."""
-        return self._group.error()
-
-    def usage(self) -> dict[str, float]:
-        """Seconds: queued_s, run_s, device_s (by the device's calibration), total_s."""
-        return self._group.usage()

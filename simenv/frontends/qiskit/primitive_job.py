@@ -12,10 +12,13 @@ from qiskit.providers.jobstatus import JOB_FINAL_STATES
 from simenv.client.client import Client
 from simenv.client.tasks.task import Task
 from simenv.frontends.qiskit.errors import failures
-from simenv.frontends.qiskit.progress import TaskGroup
+from simenv.frontends.qiskit.progress import TaskGroup, TaskGroupJob
 
 
-class SimenvPrimitiveJob(BasePrimitiveJob[PrimitiveResult[Any], JobStatus]):  # type: ignore[misc]
+class SimenvPrimitiveJob(
+    TaskGroupJob,
+    BasePrimitiveJob[PrimitiveResult[Any], JobStatus],  # type: ignore[misc]
+):
     """Job of tasks that the environment has accepted; they go on when this process ends."""
 
     def __init__(
@@ -51,10 +54,6 @@ class SimenvPrimitiveJob(BasePrimitiveJob[PrimitiveResult[Any], JobStatus]):  # 
         with failures():
             self._group.wait(timeout)
 
-    def status(self) -> JobStatus:
-        """State of all PUBs together: QUEUED, RUNNING, DONE, CANCELLED or ERROR."""
-        return self._group.status()
-
     def done(self) -> bool:
         """Return whether the job has a result."""
         return self.status() is JobStatus.DONE
@@ -70,15 +69,3 @@ class SimenvPrimitiveJob(BasePrimitiveJob[PrimitiveResult[Any], JobStatus]):  # 
     def in_final_state(self) -> bool:
         """Return whether all PUBs have ended, in any state."""
         return self.status() in JOB_FINAL_STATES
-
-    def cancel(self) -> bool:
-        """Cancel the unfinished tasks; False if all had ended."""
-        return self._group.cancel()
-
-    def error_message(self) -> str | None:
-        """Error of the first PUB that failed."""
-        return self._group.error()
-
-    def usage(self) -> dict[str, float]:
-        """Seconds: queued_s, run_s, device_s (by the device's calibration), total_s."""
-        return self._group.usage()

@@ -74,5 +74,27 @@ class TaskGroup:
         }
 
 
+class TaskGroupJob:
+    """Methods that the jobs of the backend and of the primitives share. `_group`: their tasks."""
+
+    _group: TaskGroup
+
+    def status(self) -> JobStatus:
+        """State of all tasks together: QUEUED, RUNNING, DONE, CANCELLED or ERROR."""
+        return self._group.status()
+
+    def cancel(self) -> bool:
+        """Cancel the unfinished tasks; False if all had ended."""
+        return self._group.cancel()
+
+    def error_message(self) -> str | None:
+        """Error of the first task that failed."""
+        return self._group.error()
+
+    def usage(self) -> dict[str, float]:
+        """Seconds: queued_s, run_s, device_s (by the device's calibration), total_s."""
+        return self._group.usage()
+
+
 def _is_done(task: Task) -> bool:
     return task.done() and task.handle.final_state is TaskState.DONE

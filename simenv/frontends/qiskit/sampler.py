@@ -51,10 +51,7 @@ class SimenvSampler(BaseSamplerV2):  # type: ignore[misc]  # qiskit is untyped
         and run_timeout_s, as for `SimenvBackend.run`; the backend's by default. Raises TypeError
         for others."""
         self._backend = backend_of(mode)
-        shared = self._backend.run_options()
-        if unknown := sorted(options.keys() - shared.keys()):
-            raise TypeError(f"no option {', '.join(unknown)}; there are {', '.join(shared)}")
-        self._options = {**shared, **options}
+        self._options = self._backend.primitive_options(options)
         self.default_shots = self._backend.options.shots if default_shots is None else default_shots
         self.seed = self._backend.default_seed if seed is None else seed
 
