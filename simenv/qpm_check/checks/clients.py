@@ -105,7 +105,7 @@ def _has_ended(session: CheckSession, client: CheckedClient, cid: str) -> bool:
 
 def _listening(session: CheckSession) -> EventListener:
     listener = session.listener()
-    listener.register(EVENT, **(session.reservation_kwargs if session.revision == 2 else {}))
+    listener.register(EVENT, **session.reservation_kwargs)
     return listener
 
 

@@ -86,7 +86,7 @@ def in_order(session: CheckSession) -> None:
 @row("crowd.dead-waiting", "a client that dies while it waits does not hold up the pool",
      revisions=BOTH, needs=(Need.TRANSPORT,))  # fmt: skip
 def dead_waiting(session: CheckSession) -> None:
-    more = session.reservation_kwargs if session.revision == 2 else {}
+    more = session.reservation_kwargs
     for _ in range(3):
         other = session.connect()
         info = session.info(session.long, num_shots=session.long_shots)
@@ -104,7 +104,7 @@ def dead_waiting(session: CheckSession) -> None:
 @row("crowd.dead-listening", "a client that dies with a registration does not block others",
      revisions=BOTH, needs=(Need.TRANSPORT,), alone=True)  # fmt: skip
 def dead_listening(session: CheckSession) -> None:
-    more = session.reservation_kwargs if session.revision == 2 else {}
+    more = session.reservation_kwargs
     dead, alive = session.listener(), session.listener()
     for listener in (alive, dead):
         listener.register(EVENT, **more)
@@ -123,7 +123,7 @@ def dead_listening(session: CheckSession) -> None:
      revisions=BOTH, needs=(Need.TRANSPORT,), alone=True)  # fmt: skip
 def send_lock(session: CheckSession) -> None:
     subject: Any = session.subject
-    more = session.reservation_kwargs if session.revision == 2 else {}
+    more = session.reservation_kwargs
     listener = session.listener()
     listener.register(EVENT, **more)
     subject.control.host("pause", 0.002)
@@ -140,7 +140,7 @@ def send_lock(session: CheckSession) -> None:
 @row("transport.errors", "errors arrive by their own class, not as a traceback",
      revisions=BOTH, needs=(Need.TRANSPORT,))  # fmt: skip
 def errors(session: CheckSession) -> None:
-    more = session.reservation_kwargs if session.revision == 2 else {}
+    more = session.reservation_kwargs
     session.expect_refusal(
         "sync_run", lambda: session.q.sync_run(session.info(circuits.UNREADABLE), **more)
     )
@@ -149,7 +149,7 @@ def errors(session: CheckSession) -> None:
 @row("transport.error-stack", "an error does not carry the stack of what caused it",
      revisions=BOTH, needs=(Need.TRANSPORT,))  # fmt: skip
 def error_stack(session: CheckSession) -> None:
-    more = session.reservation_kwargs if session.revision == 2 else {}
+    more = session.reservation_kwargs
     strange = {"format": "quil-9", "data": "X 0"}
     wrong: tuple[dict[str, Any], ...] = ({"num_shots": "many"}, {"circuit": strange})
     for info in (
@@ -222,7 +222,7 @@ def _gave(record: dict[str, Any], key: str) -> None:
 
 def _again(session: CheckSession, cid: str) -> Any:
     answer = session.answers("read_cq", lambda: session.q.read_cq(
-        cid, **(session.reservation_kwargs if session.revision == 2 else {})))  # fmt: skip
+        cid, **session.reservation_kwargs))  # fmt: skip
     return answer if isinstance(answer, dict) and answer.get("completion_ready", True) else None
 
 

@@ -96,17 +96,10 @@ def queued(session: CheckSession) -> None:
 
 @row("execution.retained", "what has ended can be asked for until it is read")
 def retained(session: CheckSession) -> None:
-    envelope = session.q.async_run(session.info(), **session.reservation_kwargs)
-    number = envelope["qtask_id"]
-    session.until(
-        lambda: session.status(envelope["cid"])["lifecycle_state"] == "completed", "completed"
-    )
+    envelope = session.completed()
     for _ in range(2):
-        shapes.stands(
-            "task_status",
-            session.q.task_status(qtask_id=number, **session.reservation_kwargs),
-            "completed",
-        )
+        answer = session.q.task_status(qtask_id=envelope["qtask_id"], **session.reservation_kwargs)
+        shapes.stands("task_status", answer, "completed")
     session.completion(envelope["cid"])
 
 
@@ -193,7 +186,7 @@ def cancel_running(session: CheckSession) -> None:
 @row("execution.cancel-completed", "cancel_task of what is done: COMPLETED, already-completed")
 def cancel_completed(session: CheckSession) -> None:
     cid = session.submit()
-    session.until(lambda: session.status(cid)["lifecycle_state"] == "completed", "completed")
+    session.await_state(cid, "completed")
     answer = session.q.cancel_task(cid, **session.reservation_kwargs)
     shapes.outcome("cancel_task", answer, "COMPLETED", "already-completed")
     expect_equal("rc of what was done before", session.completion(cid)["rc"], 0)
@@ -203,7 +196,7 @@ def cancel_completed(session: CheckSession) -> None:
 def cancel_cancelled(session: CheckSession) -> None:
     cid = session.waiting()
     session.q.cancel_task(cid, **session.reservation_kwargs)
-    session.until(lambda: session.status(cid)["lifecycle_state"] == "cancelled", "cancelled")
+    session.await_state(cid, "cancelled")
     answer = session.q.cancel_task(cid, **session.reservation_kwargs)
     shapes.outcome("cancel_task", answer, "CANCELLED", "already-cancelled")
 
@@ -267,10 +260,7 @@ def scope(session: CheckSession) -> None:
 
 @row("execution.timing", "get_task_timing: the seven times of a qtask")
 def timing(session: CheckSession) -> None:
-    envelope = session.q.async_run(session.info(), **session.reservation_kwargs)
-    session.until(
-        lambda: session.status(envelope["cid"])["lifecycle_state"] == "completed", "completed"
-    )
+    envelope = session.completed()
     answer = session.q.get_task_timing(task_id=envelope["qtask_id"], **session.reservation_kwargs)
     result = shapes.has(
         "get_task_timing", answer, {"task_id": int, "lifecycle_state": str, "timing": dict}
@@ -282,10 +272,7 @@ def timing(session: CheckSession) -> None:
 
 @row("execution.metadata", "get_task_metadata: an envelope with provider_metadata")
 def metadata(session: CheckSession) -> None:
-    envelope = session.q.async_run(session.info(), **session.reservation_kwargs)
-    session.until(
-        lambda: session.status(envelope["cid"])["lifecycle_state"] == "completed", "completed"
-    )
+    envelope = session.completed()
     answer = session.q.get_task_metadata(task_id=envelope["qtask_id"], **session.reservation_kwargs)
     result = shapes.envelope("get_task_metadata", answer)
     shapes.has("get_task_metadata", result, {"task_id": int, "provider_metadata": dict})

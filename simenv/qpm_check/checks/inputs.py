@@ -68,11 +68,10 @@ def info(session: CheckSession) -> None:
 
         _answered(f"async_run with {what}", call, wrong)
         if taken:
-            _delete(session, taken[0])
+            session.q.delete_circuit(taken[0], **session.reservation_kwargs)
     for wrong_info in WRONG[:-4]:
-        _answered(
-            f"async_run({shown(wrong_info)})", lambda value: _submit(session, value), wrong_info
-        )
+        submit = partial(_submit, session)
+        _answered(f"async_run({shown(wrong_info)})", submit, wrong_info)
     _still_well(session)
 
 
@@ -202,10 +201,4 @@ def _of_task(method: Call, under: dict[str, Any], task_id: Any) -> None:
 
 
 def _submit(session: CheckSession, circuit_info: Any) -> None:
-    session.q.async_run(
-        circuit_info, **(session.reservation_kwargs if session.revision == 2 else {})
-    )
-
-
-def _delete(session: CheckSession, cid: str) -> None:
-    session.q.delete_circuit(cid, **(session.reservation_kwargs if session.revision == 2 else {}))
+    session.q.async_run(circuit_info, **session.reservation_kwargs)

@@ -156,7 +156,7 @@ def opens(session: CheckSession) -> None:
 @row("load.uninitialize", "uninitialize() ends what was begun and raises nothing",
      revisions=BOTH, needs=_PACKAGE, alone=True)  # fmt: skip
 def uninitialize(session: CheckSession) -> None:
-    facts, control = _loaded(session), _control(session)
+    facts, control = _loaded(session), session.control
     expect(facts["has_uninitialize"], "there is no function uninitialize")
     session.run()
     error = control.host("uninitialize")
@@ -200,7 +200,7 @@ def start_false_anywhere(session: CheckSession) -> None:
 
 @row("load.lookups", "50 look-ups leave nothing behind", revisions=BOTH, needs=_PACKAGE)
 def lookups(session: CheckSession) -> None:
-    control = _control(session)
+    control = session.control
     before = control.host("left")
     for _ in range(50):
         control.host("query")
@@ -216,9 +216,9 @@ def lookups(session: CheckSession) -> None:
      revisions=BOTH, needs=(Need.TRANSPORT,))  # fmt: skip
 def clients(session: CheckSession) -> None:
     session.run()
-    control = _control(session)
+    control = session.control
     before = control.host("left")
-    more = session.reservation_kwargs if session.revision == 2 else {}
+    more = session.reservation_kwargs
     for number in range(30):
         listener = session.listener()
         listener.register(EVENT, **more)
@@ -259,11 +259,6 @@ def _started(session: CheckSession) -> dict[str, Any]:
     facts = _loaded(session)
     expect(not facts["start_false_error"], _last(facts["start_false_error"]))
     return facts
-
-
-def _control(session: CheckSession) -> Any:
-    subject: Any = session.subject
-    return subject.control
 
 
 def _last(text: str) -> str:

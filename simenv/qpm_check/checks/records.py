@@ -204,9 +204,7 @@ def _vector(session: CheckSession) -> dict[str, Any]:
 
 def _peek(session: CheckSession, cid: str) -> dict[str, Any] | None:
     try:
-        entries: dict[str, Any] = session.q.peek_cq(
-            cid, **(session.reservation_kwargs if session.revision == 2 else {})
-        )
+        entries: dict[str, Any] = session.q.peek_cq(cid, **session.reservation_kwargs)
     except Exception as error:
         if named(error) != "DEFwInProgress":
             raise

@@ -133,9 +133,9 @@ def default_binding(session: CheckSession) -> None:
 def lookup(session: CheckSession) -> None:
     card = session.subject.card()
     for types, capabilities in ((-1, -1), (card.types, card.capabilities)):
-        result = _control(session).host("lookup", types, capabilities)
+        result = session.control.host("lookup", types, capabilities)
         expect(result, f"type {types} with capabilities {capabilities} does not find it")
-    expect(not _control(session).host("lookup", 1 << 20, -1), "it matches bits it does not have")
+    expect(not session.control.host("lookup", 1 << 20, -1), "it matches bits it does not have")
 
 
 @row("query.examples", "a simulator is found by a host's examples: as QB, TNQVM or NWQSIM",
@@ -144,13 +144,13 @@ def examples(session: CheckSession) -> None:
     types = session.subject.card().types
     if not types & SIMULATOR:
         raise Irrelevant("it is no simulator")
-    results = [name for name, bit in EXAMPLES.items() if _control(session).host("lookup", bit, -1)]
+    results = [name for name, bit in EXAMPLES.items() if session.control.host("lookup", bit, -1)]
     expect(results, f"type bits {types}: no example finds it, they ask for {EXAMPLES}")
 
 
 @row("register.directory", "it registers itself, with all a directory asks", needs=_TRANSPORT)
 def directory(session: CheckSession) -> None:
-    records = _control(session).host("registered")
+    records = session.control.host("registered")
     expect(len(records) == 1, f"{len(records)} registrations")
     for key in KEYS:
         expect(key in records[0], f"the registration has no {key!r}")
@@ -172,7 +172,7 @@ def resolve(session: CheckSession) -> None:
         {"qpm_type": reported["qpm_type"], "qpm_capabilities": reported["qpm_capabilities"]},
     ):  # fmt: skip
         for binding in REVISION2:
-            result = _control(session).host("resolve", {**expected, "binding_name": binding})
+            result = session.control.host("resolve", {**expected, "binding_name": binding})
             expect(len(result) == 1, f"{expected} finds {len(result)} entries of {binding}")
 
 
@@ -180,7 +180,7 @@ def resolve(session: CheckSession) -> None:
     "register.again", "it registers again when the directory was lost", needs=_TRANSPORT, alone=True
 )
 def again(session: CheckSession) -> None:
-    control = _control(session)
+    control = session.control
     control.host("lose_directory", 1.0)
     session.until(lambda: control.host("registered"), "a registration with the new one", AGAIN_S)
 
@@ -277,8 +277,3 @@ def _misfits(method: str, signature: inspect.Signature | None, wanted: Arguments
         and parameter.kind not in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD)
     ]  # fmt: skip
     return settings
-
-
-def _control(session: CheckSession) -> Any:
-    subject: Any = session.subject
-    return subject.control

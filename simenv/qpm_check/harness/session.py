@@ -72,6 +72,12 @@ class CheckSession:
             self._q = self.connect()
         return self._q
 
+    @property
+    def control(self) -> Any:
+        """Control connection to the DEFw double; targets with a transport only."""
+        subject: Any = self.subject
+        return subject.control
+
     # --- clients ------------------------------------------------------------------------------
 
     def connect(self) -> CheckedClient:
@@ -132,8 +138,10 @@ class CheckSession:
 
     @property
     def reservation_kwargs(self) -> Plain:
-        """Keyword arguments with the shared reservation."""
-        return {} if self.reservation is None else {"reservation_id": self.reservation}
+        """Keyword arguments with the shared reservation; none in revision 1."""
+        if self.revision == 1 or self.reservation is None:
+            return {}
+        return {"reservation_id": self.reservation}
 
     # --- circuits -----------------------------------------------------------------------------
 
@@ -224,6 +232,16 @@ class CheckSession:
     def status(self, cid: str) -> Plain:
         result: Plain = self.q.task_status(cid, **self.reservation_kwargs)
         return result
+
+    def await_state(self, cid: str, state: str) -> None:
+        """Wait until a circuit is in this state."""
+        self.until(lambda: self.status(cid)["lifecycle_state"] == state, state)
+
+    def completed(self) -> Plain:
+        """Run a circuit to its end and return the envelope of `async_run`."""
+        envelope: Plain = self.q.async_run(self.info(), **self.reservation_kwargs)
+        self.await_state(envelope["cid"], "completed")
+        return envelope
 
     # --- long circuits ------------------------------------------------------------------------
 
