@@ -10,10 +10,45 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from simulators.compiler.kernel import I64, INT, REALS, SINGLES, kernel
+from simulators.compiler.kernel import I64, INT, REALS, SINGLES, inline_function, kernel
 from simulators.statevector.state import BlockExecutor, State
 
 _LOOKS = 1 << 12  # matrix elements that are processed between two reads of the control flag
+
+
+@inline_function
+def multiply_unit(reals, singles, unit, first, wires, offsets, columns, scratch):  # type: ignore[no-untyped-def]
+    """Multiply a unit of the state whose amplitude 0 is at `first`; see `multiply_kernel`."""
+    size = offsets.size
+    re, im = scratch[:size], scratch[size : 2 * size]
+    out_re, out_im = scratch[2 * size : 3 * size], scratch[3 * size :]
+    base = unit
+    for w in range(wires.size):
+        low = (np.int64(1) << wires[w]) - 1
+        base = ((base & ~low) << 1) | (base & low)
+    base += first
+    for j in range(size):
+        at = 2 * (base + offsets[j])
+        if reals.size:
+            re[j], im[j] = reals[at], reals[at + 1]
+        else:
+            re[j], im[j] = singles[at], singles[at + 1]
+        out_re[j] = out_im[j] = 0.0
+    for j in range(size):
+        x, y = re[j], im[j]
+        if x == 0.0 and y == 0.0:
+            continue
+        start = 2 * size * j
+        for i in range(size):
+            u, v = columns[start + i], columns[start + size + i]
+            out_re[i] += u * x - v * y
+            out_im[i] += u * y + v * x
+    for j in range(size):
+        at = 2 * (base + offsets[j])
+        if reals.size:
+            reals[at], reals[at + 1] = out_re[j], out_im[j]
+        else:
+            singles[at], singles[at + 1] = out_re[j], out_im[j]
 
 
 @kernel(REALS, SINGLES, I64, I64, REALS, INT, INT, I64, REALS, group="deferred")
@@ -22,39 +57,12 @@ def multiply_kernel(  # type: ignore[no-untyped-def]
 ):
     """Multiply units first .. last - 1. `wires`: ascending; `columns`: the matrix column by column,
     real and imaginary parts of each column one after the other; `scratch`: float64 [4 * 2**k]."""
-    size = offsets.size
-    re, im = scratch[:size], scratch[size : 2 * size]
-    out_re, out_im = scratch[2 * size : 3 * size], scratch[3 * size :]
-    looks = max(1, _LOOKS // (size * size))
+    zero = np.int64(0)
+    looks = max(1, _LOOKS // (offsets.size * offsets.size))
     for unit in range(first, last):
         if (unit - first) % looks == 0 and control[0]:
             return
-        base = unit
-        for w in range(wires.size):
-            low = (np.int64(1) << wires[w]) - 1
-            base = ((base & ~low) << 1) | (base & low)
-        for j in range(size):
-            at = 2 * (base + offsets[j])
-            if reals.size:
-                re[j], im[j] = reals[at], reals[at + 1]
-            else:
-                re[j], im[j] = singles[at], singles[at + 1]
-            out_re[j] = out_im[j] = 0.0
-        for j in range(size):
-            x, y = re[j], im[j]
-            if x == 0.0 and y == 0.0:
-                continue
-            start = 2 * size * j
-            for i in range(size):
-                u, v = columns[start + i], columns[start + size + i]
-                out_re[i] += u * x - v * y
-                out_im[i] += u * y + v * x
-        for j in range(size):
-            at = 2 * (base + offsets[j])
-            if reals.size:
-                reals[at], reals[at + 1] = out_re[j], out_im[j]
-            else:
-                singles[at], singles[at + 1] = out_re[j], out_im[j]
+        multiply_unit(reals, singles, unit, zero, wires, offsets, columns, scratch)
 
 
 class Dense(msgspec.Struct, frozen=True, eq=False):

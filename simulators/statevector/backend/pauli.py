@@ -38,6 +38,7 @@ from simulators.compiler.simd import (
     store,
     where,
 )
+from simulators.statevector.small.gate_kernels import xor_lanes
 from simulators.statevector.state import BLOCK_QUBITS, BlockExecutor, State
 
 MANY = 8
@@ -51,14 +52,6 @@ _LOW = np.uint64(LANES - 1)
 def parity_sign(word):  # type: ignore[no-untyped-def]
     """Sign of a word: 1.0, or -1.0 if it has an odd number of ones."""
     return 1.0 - 2.0 * np.float64(odd(word))
-
-
-@inline_function
-def xor_lanes(value, by_1, by_2, by_4):  # type: ignore[no-untyped-def]
-    """Move lane k to lane k ^ gap; `by_1`, `by_2`, `by_4`: all lanes if the gap has that bit."""
-    value = choose(by_1, exchange_1(value), value)
-    value = choose(by_2, exchange_2(value), value)
-    return choose(by_4, exchange_4(value), value)
 
 
 @device_function

@@ -8,6 +8,7 @@ same bits for any number of threads and ranks.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from typing import Any, Protocol
 
@@ -270,14 +271,32 @@ def sample(
     draw: int = 0,
     ordered: bool = True,
 ) -> NDArray[np.int64]:
+    """Sample the basis state of each of these shots; see `sample_blocks`."""
+    sums = states.block_sums(NORM, state)[:, 0]
+    locate = functools.partial(states.locate_samples, state)
+    return sample_blocks(sums, key, shots, locate, draw=draw, ordered=ordered)
+
+
+def sample_blocks(
+    sums: NDArray[np.float64],
+    key: tuple[int, int],
+    shots: NDArray[np.int64],
+    locate: Callable[
+        [NDArray[np.float64], NDArray[np.int64], NDArray[np.float64]], NDArray[np.int64]
+    ],
+    *,
+    draw: int = 0,
+    ordered: bool = True,
+) -> NDArray[np.int64]:
     """Sample the basis state of each of these shots (ascending numbers) with that draw; without
-    `ordered` the results may be ascending.
+    `ordered` the results may be ascending. `sums`: norms of the blocks; `locate`: as
+    `StateBackend.locate_samples`.
 
     All inverse sampling has this form (see `small`): with t = u * total, the outcome is the first
     index whose cumulative probability is greater than t; cumulative sums are those of the blocks
     before, in order, plus the running sum in the block. `key`: seed and binding.
     """
-    ends = np.cumsum(states.block_sums(NORM, state)[:, 0])
+    ends = np.cumsum(sums)
     draws = np.empty(shots.size)
     uniforms(*key, draw, shots, draws)
     draws *= ends[-1]
@@ -287,7 +306,7 @@ def sample(
     edges = np.concatenate(([0.0], ends[:-1]))
     begins = np.zeros(ends.size + 1, np.int64)
     begins[1:] = np.searchsorted(draws, ends, side="left")
-    result = states.locate_samples(state, edges, begins, draws)
+    result = locate(edges, begins, draws)
     if order is None:
         return result
     indices = np.empty(shots.size, np.int64)

@@ -21,6 +21,7 @@ from simulators.compiler.kernel import (
     kernel,
 )
 from simulators.statevector.backend.gate_list import KIND, MASK, ONE, STEP, ZERO
+from simulators.statevector.backend.matrix import multiply_unit
 from simulators.statevector.small.gate_kernels import apply
 from simulators.statevector.state import load, store
 
@@ -70,32 +71,12 @@ def multiply(  # type: ignore[no-untyped-def]
     reals, singles, n, ordinals, wires, offsets, columns, first, last, control, scratch
 ):
     """Apply a matrix (see `matrix.Dense`) to each state. `scratch`: float64 [4 * 2**wires]."""
-    size = offsets.size
-    re, im = scratch[:size], scratch[size : 2 * size]
-    out_re, out_im = scratch[2 * size : 3 * size], scratch[3 * size :]
     for state in range(first, last):
-        for unit in range((np.int64(1) << n) // size):
+        for unit in range((np.int64(1) << n) // offsets.size):
             if control[0]:
                 return
-            base = unit
-            for w in range(wires.size):
-                low = (np.int64(1) << wires[w]) - 1
-                base = ((base & ~low) << 1) | (base & low)
-            base += ordinals[state] << n
-            for j in range(size):
-                re[j], im[j] = _amplitude(reals, singles, base + offsets[j])
-                out_re[j] = out_im[j] = 0.0
-            for j in range(size):
-                x, y = re[j], im[j]
-                if x == 0.0 and y == 0.0:
-                    continue
-                start = 2 * size * j
-                for i in range(size):
-                    u, v = columns[start + i], columns[start + size + i]
-                    out_re[i] += u * x - v * y
-                    out_im[i] += u * y + v * x
-            for j in range(size):
-                _put(reals, singles, base + offsets[j], out_re[j], out_im[j])
+            start = ordinals[state] << n
+            multiply_unit(reals, singles, unit, start, wires, offsets, columns, scratch)
 
 
 @kernel(REALS, SINGLES, INT, I64, INT, INT, INT, REALS2, group="deferred")

@@ -26,8 +26,8 @@ from simulators.statevector.backend.pauli import (
     clear,
     parity_sign,
     walsh,
-    xor_lanes,
 )
+from simulators.statevector.small.gate_kernels import xor_lanes
 from simulators.statevector.state import BLOCK_QUBITS, BlockExecutor, State
 
 _0, _1, _2, _4 = np.uint64(0), np.uint64(1), np.uint64(2), np.uint64(4)

@@ -20,14 +20,13 @@ from simulators.compiler.kernel import (
     WORD,
     WORDS2,
     device_function,
-    inline_function,
     kernel,
 )
 from simulators.compiler.simd import LANES, choose, imags_of, reals_of, splat, store_both, where
 from simulators.compiler.simd import load as take
 from simulators.compiler.simd import store as put
-from simulators.statevector.backend.pauli import clear, xor_lanes
-from simulators.statevector.small.gate_kernels import apply
+from simulators.statevector.backend.pauli import clear
+from simulators.statevector.small.gate_kernels import apply, multiply, xor_lanes
 from simulators.statevector.state import load, spread, store
 
 _0, _1, _2, _4 = np.uint64(0), np.uint64(1), np.uint64(2), np.uint64(4)
@@ -64,17 +63,6 @@ def _total(value, eight):  # type: ignore[no-untyped-def]
     for lane in range(LANES):
         total += eight[lane]
     return total
-
-
-@inline_function
-def _times(a, b, c, d, m0, m1, m2, m3, m4, m5, m6, m7):  # type: ignore[no-untyped-def]
-    """Product of the 2x2 matrix and (a + ib, c + id)."""
-    return (
-        m0 * a - m1 * b + m2 * c - m3 * d,
-        m0 * b + m1 * a + m2 * d + m3 * c,
-        m4 * a - m5 * b + m6 * c - m7 * d,
-        m4 * b + m5 * a + m6 * d + m7 * c,
-    )
 
 
 @device_function
@@ -124,12 +112,12 @@ def _across(re, im, re2, im2, end, kind, mask, zero_bits, one_bits, m, eight, in
                 q = q + (g * d - h * c)
                 r = r + ((e * d - f * c) + (g * b - h * a))
                 s = s + ((e * c + f * d) - (g * a + h * b))
-                w, x, y, z = _times(a, b, c, d, m0, m1, m2, m3, m4, m5, m6, m7)
+                w, x, y, z = multiply(a, b, c, d, m0, m1, m2, m3, m4, m5, m6, m7)
                 put(re, k, w)
                 put(im, k, x)
                 put(re, j, y)
                 put(im, j, z)
-                w, x, y, z = _times(e, f, g, h, m0, m1, m2, m3, m4, m5, m6, m7)
+                w, x, y, z = multiply(e, f, g, h, m0, m1, m2, m3, m4, m5, m6, m7)
                 put(re2, k, w)
                 put(im2, k, x)
                 put(re2, j, y)

@@ -39,7 +39,7 @@ from simulators.execution.rng import count_below
 from simulators.execution.sampling import shot_bytes
 from simulators.results import EngineResult
 from simulators.statevector.small.counts import ELSEWHERE, MAX_CLBITS, NOTHING, SIZE, STOPPED, scan
-from simulators.statevector.small.gate_kernels import MAX_PIECES, across, masks, matrices
+from simulators.statevector.small.gate_kernels import MAX_PIECES, across, masks
 from simulators.statevector.small.merge_rules import is_merged
 from simulators.statevector.small.merged_evolution import MergedEvolution
 from simulators.statevector.small.observable_arrays import ObservableArrays
@@ -52,6 +52,7 @@ from simulators.statevector.small.sampling_kernels import (
     record,
     sample,
 )
+from simulators.statevector.small.small_matrices import load_numbers
 
 COUNTS, PROBABILITIES, EXPECTATION, MEMORY = 1, 2, 4, 8  # outputs, as a mask
 
@@ -101,26 +102,12 @@ def _evolve(  # type: ignore[no-untyped-def]
         op = ops[k]
         code, count, num_params = rows[op, 0], rows[op, 1], rows[op, 3]
         if code >= FIRST_GATE:
-            free = False
-            if slot_of.size:
-                for j in range(p, p + num_params):
-                    free = free or slot_of[j] >= 0
             pieces = masks(code, qubits, q, count, steps, start)
-            for v in range(LANES if free else 1):
-                for j in range(num_params):
-                    own[j] = params[p + j]
-                    if free and slot_of[p + j] >= 0:
-                        own[j] = bindings[min(first + v, len(bindings) - 1), slot_of[p + j]]
-                matrices(code, own, start, entries, start)
-                if free:
-                    for s in range(pieces):
-                        for e in range(8):
-                            eight[_MATRIX * s + LANES * e + v] = entries[s, e]
+            load_numbers(
+                code, num_params, p, pieces, params, slot_of, bindings, first, entries, own, eight
+            )
             for s in range(pieces):
                 m = np.uint64(_MATRIX * s)
-                if not free:
-                    for e in range(8):
-                        store(eight, m + np.uint64(LANES * e), splat(entries[s, e]))
                 mask, zero, other = steps[s, 1] << _3, steps[s, 2] << _3, steps[s, 3] << _3
                 across(
                     re, im, end, steps[s, 0], mask, zero, other,

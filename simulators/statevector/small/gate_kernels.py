@@ -64,7 +64,7 @@ def multiply(a, b, c, d, m0, m1, m2, m3, m4, m5, m6, m7):  # type: ignore[no-unt
 
 
 @inline_function
-def _partner(value, by_1, by_2, by_4):  # type: ignore[no-untyped-def]
+def xor_lanes(value, by_1, by_2, by_4):  # type: ignore[no-untyped-def]
     """Move lane k to lane k ^ gap; `by_1`, `by_2`, `by_4`: all lanes if the gap has that bit."""
     value = choose(by_1, exchange_1(value), value)
     value = choose(by_2, exchange_2(value), value)
@@ -81,7 +81,7 @@ def _exchanged(  # type: ignore[no-untyped-def]
     while base < end:
         i = base | start
         x, y = load(re, i), load(im, i)
-        p, q = _partner(x, by_1, by_2, by_4), _partner(y, by_1, by_2, by_4)
+        p, q = xor_lanes(x, by_1, by_2, by_4), xor_lanes(y, by_1, by_2, by_4)
         if kind != PERMUTATION:
             a, b = choose(second, p, x), choose(second, q, y)
             c, d = choose(second, x, p), choose(second, y, q)
@@ -177,8 +177,8 @@ def within(re, im, end, kind, mask, zero_bits, one_bits, m0, m1, m2, m3, m4, m5,
         while base < end:
             i, j = base | start, base | other
             a, b, c, d = load(re, i), load(im, i), load(re, j), load(im, j)
-            e, f = _partner(c, by_1, by_2, by_4), _partner(d, by_1, by_2, by_4)
-            g, h = _partner(a, by_1, by_2, by_4), _partner(b, by_1, by_2, by_4)
+            e, f = xor_lanes(c, by_1, by_2, by_4), xor_lanes(d, by_1, by_2, by_4)
+            g, h = xor_lanes(a, by_1, by_2, by_4), xor_lanes(b, by_1, by_2, by_4)
             if kind == PERMUTATION:
                 p, q, r, s = e, f, g, h
             else:

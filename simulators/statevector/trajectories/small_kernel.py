@@ -24,6 +24,7 @@ from simulators.compiler.kernel import (
     device_function,
     kernel,
 )
+from simulators.compiler.simd import odd
 from simulators.statevector.small.gate_kernels import apply, place
 from simulators.trajectories import prefix_tree
 from simulators.trajectories.noise_table import (
@@ -211,16 +212,6 @@ def sample(re, im, size, order, low, high, first, seed, binding, frame, sums, in
 
 
 @device_function
-def _odd(bits):  # type: ignore[no-untyped-def]
-    """Return whether an odd number of bits is set."""
-    bits ^= bits >> 8
-    bits ^= bits >> 4
-    bits ^= bits >> 2
-    bits ^= bits >> 1
-    return bits & 1
-
-
-@device_function
 def evaluate(re, im, size, strings, coefficients, values):  # type: ignore[no-untyped-def]
     """Fill values[o] with the expectation value of each observable in a state of any norm. strings:
     X mask, Z mask and observable of each Pauli string, int64 [strings, 3]."""
@@ -234,7 +225,7 @@ def evaluate(re, im, size, strings, coefficients, values):  # type: ignore[no-un
         same = cross = 0.0
         for k in range(size):
             i = k ^ x
-            sign = 1.0 - 2.0 * _odd(i & z)
+            sign = 1.0 - 2.0 * odd(np.uint64(i & z))
             same += sign * (re[k] * re[i] + im[k] * im[i])
             cross += sign * (re[k] * im[i] - im[k] * re[i])
         turns = np.int64(0)

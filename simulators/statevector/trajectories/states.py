@@ -9,7 +9,6 @@ from numpy.typing import NDArray
 
 from simulators.compiler.kernel import I64, INT, REALS, SINGLES, kernel
 from simulators.engine import RunOptions
-from simulators.execution.rng import uniforms
 from simulators.statevector.backend import protocol
 from simulators.statevector.backend.local import LocalBackend
 from simulators.statevector.backend.protocol import StateBackend, StateHandle
@@ -151,23 +150,19 @@ def sample_framed(
         _framed_sums(state.reals, state.singles, frame, 1 << unit, first, last, sums)
 
     sweeper.parallel_for(state.num_qubits, unit, add)
-    ends = np.cumsum(sums)
-    draws = np.empty(shots.size)
-    uniforms(*key, 0, shots, draws)
-    draws = np.minimum(draws * ends[-1], np.nextafter(ends[-1], 0.0))
-    order = np.argsort(draws, kind="stable")
-    draws = draws[order]
-    begins = np.zeros(ends.size + 1, np.int64)
-    begins[1:] = np.searchsorted(draws, ends, side="left")
-    edges = np.concatenate(([0.0], ends[:-1]))
-    result = np.empty(shots.size, np.int64)
 
-    def find(first: int, last: int, _thread: int) -> None:
-        _framed_locate(
-            state.reals, state.singles, frame, 1 << unit, first, last, edges, begins, draws, result
-        )
+    def locate(
+        edges: NDArray[np.float64], begins: NDArray[np.int64], draws: NDArray[np.float64]
+    ) -> NDArray[np.int64]:
+        result = np.empty(draws.size, np.int64)
 
-    sweeper.parallel_for(state.num_qubits, unit, find)
-    indices = np.empty(shots.size, np.int64)
-    indices[order] = result
-    return indices
+        def find(first: int, last: int, _thread: int) -> None:
+            _framed_locate(
+                state.reals, state.singles, frame, 1 << unit, first, last, edges, begins, draws,
+                result,
+            )  # fmt: skip
+
+        sweeper.parallel_for(state.num_qubits, unit, find)
+        return result
+
+    return protocol.sample_blocks(sums, key, shots, locate)
