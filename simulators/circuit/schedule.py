@@ -103,12 +103,9 @@ def _place_items(  # type: ignore[no-untyped-def]
     return total
 
 
-@kernel(I64, I64, REALS, I64, INT, INT, REALS, REALS, REALS, I64, returns=REAL, group="attachment")
-def _schedule_items(  # type: ignore[no-untyped-def]
-    first, wires, duration, kind, late, active, start, idle, end, used
-):
-    """Compiled `_place_items`."""
-    return _place_items(first, wires, duration, kind, late, active, start, idle, end, used)
+_schedule_items = kernel(
+    I64, I64, REALS, I64, INT, INT, REALS, REALS, REALS, I64, returns=REAL, group="attachment"
+)(_place_items)
 
 
 @device_function
@@ -140,17 +137,10 @@ def schedule_operations(  # type: ignore[no-untyped-def]
     return count
 
 
-@kernel(
+_schedule_plain = kernel(
     I64, I64, I64, U8, REALS, INT, REALS, REALS, I64, I64, I64, REALS, REALS, returns=INT,
     group="attachment",
-)  # fmt: skip
-def _schedule_plain(  # type: ignore[no-untyped-def]
-    codes, first, wires, final, duration, late, start, end, used, after, qubit, idle, total
-):
-    """Compiled `schedule_operations`."""
-    return schedule_operations(
-        codes, first, wires, final, duration, late, start, end, used, after, qubit, idle, total
-    )
+)(schedule_operations)  # fmt: skip
 
 
 def schedule(

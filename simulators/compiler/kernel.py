@@ -226,9 +226,12 @@ class Kernel:
 
     __slots__ = ("_dispatcher", "_lock", "_signature", "group", "name", "py_func")
 
-    def __init__(self, function: Callable[..., Any], signature: Any, group: Group) -> None:
+    def __init__(
+        self, function: Callable[..., Any], signature: Any, group: Group, precision: str
+    ) -> None:
         self.py_func = function
-        self.name = f"{function.__module__}.{function.__qualname__}"
+        suffix = f"_{precision}" if precision else ""
+        self.name = f"{function.__module__}.{function.__qualname__}{suffix}"
         self.group: Group = group
         self._signature = signature
         self._dispatcher: Any = None
@@ -313,12 +316,17 @@ def kernels(*groups: Group) -> tuple[Kernel, ...]:
 
 
 def kernel(
-    *signature: Any, group: Group, returns: Any = types.void
+    *signature: Any, group: Group, returns: Any = types.void, precision: str = ""
 ) -> Callable[[Callable[..., Any]], Kernel]:
-    """Register a function as a kernel for exactly these argument types, callable from Python."""
+    """Register a function as a kernel for exactly these argument types, callable from Python.
+
+    The function may be a `device_function`, which other kernels call. `precision`: part of the
+    name, for a function with a kernel for each precision.
+    """
 
     def registered(function: Callable[..., Any]) -> Kernel:
-        built = Kernel(function, returns(*signature), group)
+        python_function = getattr(function, "py_func", function)
+        built = Kernel(python_function, returns(*signature), group, precision)
         _kernels[built.name] = built
         return built
 

@@ -166,10 +166,9 @@ def _multiply_tiles(v, low, high, mats, base, first, last, groups):  # type: ign
             store_halves(v, at, at + h, (s0 + s1) + (s2 + s3))
 
 
-@kernel(REALS, INT, I64, I64, REALS, INT, INT, INT, INT, REALS, I64, group="noise")
-def apply_blocks(v, n, low, high, mats, block, end, first, last, scratch, control):  # type: ignore[no-untyped-def]
-    """See `multiply_blocks`."""
-    multiply_blocks(v, n, low, high, mats, block, end, first, last, scratch, control)
+apply_blocks = kernel(REALS, INT, I64, I64, REALS, INT, INT, INT, INT, REALS, I64, group="noise")(
+    multiply_blocks
+)
 
 
 def tiles(num_qubits: int) -> int:
@@ -200,7 +199,4 @@ def basis_populations(v, n, start, out):  # type: ignore[no-untyped-def]
                 out[k + step] = 0.5 * (a - b)
 
 
-@kernel(REALS, INT, INT, REALS, group="noise")
-def populations(v, n, start, out):  # type: ignore[no-untyped-def]
-    """See `basis_populations`."""
-    basis_populations(v, n, start, out)
+populations = kernel(REALS, INT, INT, REALS, group="noise")(basis_populations)

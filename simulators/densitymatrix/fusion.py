@@ -242,17 +242,10 @@ def fuse_items(  # type: ignore[no-untyped-def]
     return count
 
 
-@kernel(
+fuse = kernel(
     INTS2, F64, REALS, REALS, INT, I64, I64, REALS, I64, REALS, REALS, REALS, COMPLEX,
     returns=INT, group="noise",
-)  # fmt: skip
-def fuse(  # type: ignore[no-untyped-def]
-    items, params, gates, channels, n, low, high, mats, last, pending, work, out, matrix
-):
-    """See `fuse_items`."""
-    return fuse_items(
-        items, params, gates, channels, n, low, high, mats, last, pending, work, out, matrix
-    )
+)(fuse_items)  # fmt: skip
 
 
 class Blocks:

@@ -150,10 +150,7 @@ def cumulate(probs, edges, cells):  # type: ignore[no-untyped-def]
         cells[cell] = outcome
 
 
-@kernel(REALS, REALS, I64, group="noise")
-def _cumulate(probs, edges, cells):  # type: ignore[no-untyped-def]
-    """See `cumulate`."""
-    cumulate(probs, edges, cells)
+_cumulate = kernel(REALS, REALS, I64, group="noise")(cumulate)
 
 
 @device_function
@@ -172,10 +169,7 @@ def write_outcomes(num_qubits, records, source, outcomes):  # type: ignore[no-un
                 outcomes[outcome, clbit >> 6] = outcomes[outcome, clbit >> 6] & mask | bit
 
 
-@kernel(INT, WORDS2, I64, WORDS2, group="noise")
-def _outcome_records(num_qubits, records, source, outcomes):  # type: ignore[no-untyped-def]
-    """See `write_outcomes`."""
-    write_outcomes(num_qubits, records, source, outcomes)
+_outcome_records = kernel(INT, WORDS2, I64, WORDS2, group="noise")(write_outcomes)
 
 
 @device_function
@@ -201,10 +195,7 @@ def draw_records(edges, cells, outcomes, seed, binding, draw, first, records):  
             records[row, word] = outcomes[outcome, word]
 
 
-@kernel(REALS, I64, WORDS2, WORD, WORD, WORD, INT, WORDS2, group="noise")
-def _sample(edges, cells, outcomes, seed, binding, draw, first, records):  # type: ignore[no-untyped-def]
-    """See `draw_records`."""
-    draw_records(edges, cells, outcomes, seed, binding, draw, first, records)
+_sample = kernel(REALS, I64, WORDS2, WORD, WORD, WORD, INT, WORDS2, group="noise")(draw_records)
 
 
 _DIGITS = {(0, 0): 0, (1, 0): 1, (1, 1): 2, (0, 1): 3}

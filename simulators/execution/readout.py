@@ -136,12 +136,9 @@ def flip_records(  # type: ignore[no-untyped-def]
                         break
 
 
-@kernel(WORDS2, INT, WORD, WORD, U64, I64, I64, I64, REALS, REALS, group="noise")
-def _flip(  # type: ignore[no-untyped-def]
-    records, start, seed, binding, draws, begins, clbits, table_begins, tables, bounds
-):
-    """See `flip_records`."""
-    flip_records(records, start, seed, binding, draws, begins, clbits, table_begins, tables, bounds)
+_flip = kernel(WORDS2, INT, WORD, WORD, U64, I64, I64, I64, REALS, REALS, group="noise")(
+    flip_records
+)
 
 
 # Draw number, clbits, confusion, and the table of `_cumulated`.

@@ -203,19 +203,9 @@ def choose(  # type: ignore[no-untyped-def]
                 at += 1
 
 
-@kernel(INTS2, INT, INT, returns=INT, group="trajectories")
-def start(frames, low, high):  # type: ignore[no-untyped-def]
-    """Compiled `begin`, for callers in Python."""
-    return begin(frames, low, high)
+start = kernel(INTS2, INT, INT, returns=INT, group="trajectories")(begin)  # for callers in Python
 
 
-@kernel(
-    INTS2, INT, INT, I64, I64, I64, I64, I64, I64, I64, I64, I64, returns=INT, group="trajectories",
-)  # fmt: skip
-def next_call(  # type: ignore[no-untyped-def]
-    frames, top, cap, order, begins, entries, chosen, place_at, drawn, floor, ceil, call
-):
-    """Compiled `next_action`, for callers in Python."""
-    return next_action(
-        frames, top, cap, order, begins, entries, chosen, place_at, drawn, floor, ceil, call
-    )
+next_call = kernel(
+    INTS2, INT, INT, I64, I64, I64, I64, I64, I64, I64, I64, I64, returns=INT, group="trajectories"
+)(next_action)

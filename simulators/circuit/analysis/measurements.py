@@ -145,12 +145,9 @@ def classify(  # type: ignore[no-untyped-def]
     return branching
 
 
-@kernel(NAMES, U16, U16, U16, I32, I64, U8, U8, INT, I64, returns=INT, group="admission")
-def classify_measurements(  # type: ignore[no-untyped-def]
-    rows, ops, qubits, clbits, tokens, starts, used, blocked, keep, roles
-):
-    """Compiled `classify`."""
-    return classify(rows, ops, qubits, clbits, tokens, starts, used, blocked, keep, roles)
+classify_measurements = kernel(
+    NAMES, U16, U16, U16, I32, I64, U8, U8, INT, I64, returns=INT, group="admission"
+)(classify)
 
 
 @kernel(NAMES, U16, U16, U16, I64, I64, I64, returns=INT, group="admission")

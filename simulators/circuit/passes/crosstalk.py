@@ -118,19 +118,10 @@ def interaction_pieces(  # type: ignore[no-untyped-def]
     return count
 
 
-@kernel(
+_pieces = kernel(
     I64, I64, I64, I64, REALS, REALS, REAL, INTS2, I64, I64, I64, REALS, I64, I64, REALS,
     returns=INT, group="attachment",
-)  # fmt: skip
-def _pieces(  # type: ignore[no-untyped-def]
-    codes, diagonal, first, wires, start, length, total, pairs, begins, mine, active, since, after,
-    which, time,
-):  # fmt: skip
-    """Compiled `interaction_pieces`."""
-    return interaction_pieces(
-        codes, diagonal, first, wires, start, length, total, pairs, begins, mine, active, since,
-        after, which, time,
-    )  # fmt: skip
+)(interaction_pieces)  # fmt: skip
 
 
 class CoupledPairs(msgspec.Struct, frozen=True, eq=False):

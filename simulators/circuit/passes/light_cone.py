@@ -186,14 +186,9 @@ def walk_cone(  # type: ignore[no-untyped-def]
     return gone
 
 
-@kernel(NAMES, NAMES, U16, U16, U16, INT, INT, INT, U8, U8, U8, U8, returns=INT, group="light_cone")
-def _light_cone_kernel(  # type: ignore[no-untyped-def]
-    rows, kinds, ops, qubits, clbits, bits_seen, blocks, phases, levels, turned, written, kept
-):
-    """See `walk_cone`."""
-    return walk_cone(
-        rows, kinds, ops, qubits, clbits, bits_seen, blocks, phases, levels, turned, written, kept
-    )
+_light_cone_kernel = kernel(
+    NAMES, NAMES, U16, U16, U16, INT, INT, INT, U8, U8, U8, U8, returns=INT, group="light_cone"
+)(walk_cone)
 
 
 @device_function
@@ -265,14 +260,9 @@ def walk_components(  # type: ignore[no-untyped-def]
     return several
 
 
-@kernel(NAMES, U16, U16, U16, I32, I64, INT, INT, U8, U8, I64, returns=INT, group="light_cone")
-def _components_kernel(  # type: ignore[no-untyped-def]
-    rows, ops, qubits, clbits, tokens, starts, first_bit, first_op, kept, needed, parent
-):
-    """See `walk_components`."""
-    return walk_components(
-        rows, ops, qubits, clbits, tokens, starts, first_bit, first_op, kept, needed, parent
-    )
+_components_kernel = kernel(
+    NAMES, U16, U16, U16, I32, I64, INT, INT, U8, U8, I64, returns=INT, group="light_cone"
+)(walk_components)
 
 
 def light_cone(circuit: Circuit, clbits: bool, levels: bytes) -> tuple[NDArray[np.bool_], int]:

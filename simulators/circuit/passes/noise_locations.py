@@ -92,19 +92,10 @@ def locate_operations(  # type: ignore[no-untyped-def]
     totals[0], totals[1], totals[2] = written, absent, other
 
 
-@kernel(
+locate = kernel(
     I64, I64, I64, U16, I64, I64, I64, I64, REALS, I64, I64, INTS2, REALS, U8, INTS2, I64, I64, I64,
     group="attachment",
-)  # fmt: skip
-def locate(  # type: ignore[no-untyped-def]
-    codes, first, wires, ops, gates, roles, keys, entries, times, begins, lengths, rows, durations,
-    touched, locations, missing, irregular, counts,
-):  # fmt: skip
-    """Compiled `locate_operations`."""
-    locate_operations(
-        codes, first, wires, ops, gates, roles, keys, entries, times, begins, lengths, rows,
-        durations, touched, locations, missing, irregular, counts,
-    )  # fmt: skip
+)(locate_operations)  # fmt: skip
 
 
 @kernel(I64, I64, I64, I64, INTS2, INT, returns=INT, group="attachment")
@@ -151,10 +142,9 @@ def order_by_operation(locations, begins, marks, used, ordered):  # type: ignore
     return count
 
 
-@kernel(INTS2, I64, I64, I64, INTS2, returns=INT, group="attachment")
-def order_locations(locations, begins, marks, used, ordered):  # type: ignore[no-untyped-def]
-    """Compiled `order_by_operation`."""
-    return order_by_operation(locations, begins, marks, used, ordered)
+order_locations = kernel(INTS2, I64, I64, I64, INTS2, returns=INT, group="attachment")(
+    order_by_operation
+)
 
 
 @device_function

@@ -71,10 +71,7 @@ def connect(rows, ops, qubits, kept, locations, parent):  # type: ignore[no-unty
         parent[q] = root_of(parent, q)
 
 
-@kernel(NAMES, U16, U16, U8, INTS2, I64, group="attachment")
-def _connect(rows, ops, qubits, kept, locations, parent):  # type: ignore[no-untyped-def]
-    """Compiled `connect`."""
-    connect(rows, ops, qubits, kept, locations, parent)
+_connect = kernel(NAMES, U16, U16, U8, INTS2, I64, group="attachment")(connect)
 
 
 def split(part: Subcircuit, noise: NoiseProgram) -> tuple[tuple[Subcircuit, NoiseProgram], ...]:

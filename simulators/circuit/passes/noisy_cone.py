@@ -115,16 +115,9 @@ def noisy_cone(  # type: ignore[no-untyped-def]
                 needed[qubits[j]] = 1
 
 
-@kernel(NAMES, NAMES, U16, U16, U16, INT, INT, INTS2, U8, U8, U8, U8, U8, U8, group="attachment")
-def _noisy_cone_kernel(  # type: ignore[no-untyped-def]
-    rows, kinds, ops, qubits, clbits, bits_seen, blocks, places, traits, levels, written, kept,
-    acting, needed,
-):  # fmt: skip
-    """Compiled `noisy_cone`."""
-    noisy_cone(
-        rows, kinds, ops, qubits, clbits, bits_seen, blocks, places, traits, levels, written, kept,
-        acting, needed,
-    )  # fmt: skip
+_noisy_cone_kernel = kernel(
+    NAMES, NAMES, U16, U16, U16, INT, INT, INTS2, U8, U8, U8, U8, U8, U8, group="attachment"
+)(noisy_cone)
 
 
 class ActiveSupport(msgspec.Struct, frozen=True, eq=False):

@@ -89,55 +89,19 @@ def run(  # type: ignore[no-untyped-def]
     return 0
 
 
-@kernel(
+run_double = kernel(
     REALS, INT, INT, I64, INTS2, I64, INTS2, INTS2, REALS, REALS, INT, INT, INT, INT, INT, INT, INT,
-    I64, I64, REALS, I64, REALS, REALS, returns=INT, group="wide",
-)  # fmt: skip
-def run_double(  # type: ignore[no-untyped-def]
-    amplitudes, n, width, starts, places, live, ops, terms, floats, rounded, first, last, high,
-    alive, limit, me, threads, marks, control, scratch, int_scratch, products, norms,
-):  # fmt: skip
-    """Sweep a state in double precision, see `run`."""
-    return run(
-        amplitudes, n, width, starts, places, live, ops, terms, floats, rounded, first, last, high,
-        alive, limit, me, threads, marks, control, scratch, int_scratch, products, norms,
-    )  # fmt: skip
-
-
-@kernel(REALS, INT, INT, REALS, group="wide")
-def fill_double(amplitudes, first, last, norms):  # type: ignore[no-untyped-def]
-    """Norms of the rows of a state in double precision, see `norms.fill`."""
-    fill(amplitudes, first, last, norms)
-
-
-@kernel(REALS, REALS, INT, I64, INT, INT, REALS, I64, REALS, I64, group="wide")
-def locate_double(amplitudes, norms, rows_each, places, first, last, edges, begins, draws, indices):  # type: ignore[no-untyped-def]
-    """Basis states of sorted draws in double precision, see `norms.locate`."""
-    locate(amplitudes, norms, rows_each, places, first, last, edges, begins, draws, indices)
-
-
-@kernel(
+    I64, I64, REALS, I64, REALS, REALS, returns=INT, group="wide", precision="double",
+)(run)  # fmt: skip
+fill_double = kernel(REALS, INT, INT, REALS, group="wide", precision="double")(fill)
+locate_double = kernel(
+    REALS, REALS, INT, I64, INT, INT, REALS, I64, REALS, I64, group="wide", precision="double"
+)(locate)
+run_single = kernel(
     SINGLES, INT, INT, I64, INTS2, I64, INTS2, INTS2, REALS, SINGLES, INT, INT, INT, INT, INT, INT,
-    INT, I64, I64, SINGLES, I64, REALS, REALS, returns=INT, group="deferred",
-)  # fmt: skip
-def run_single(  # type: ignore[no-untyped-def]
-    amplitudes, n, width, starts, places, live, ops, terms, floats, rounded, first, last, high,
-    alive, limit, me, threads, marks, control, scratch, int_scratch, products, norms,
-):  # fmt: skip
-    """Sweep a state in single precision, see `run`."""
-    return run(
-        amplitudes, n, width, starts, places, live, ops, terms, floats, rounded, first, last, high,
-        alive, limit, me, threads, marks, control, scratch, int_scratch, products, norms,
-    )  # fmt: skip
-
-
-@kernel(SINGLES, INT, INT, REALS, group="deferred")
-def fill_single(amplitudes, first, last, norms):  # type: ignore[no-untyped-def]
-    """Norms of the rows of a state in single precision, see `norms.fill`."""
-    fill(amplitudes, first, last, norms)
-
-
-@kernel(SINGLES, REALS, INT, I64, INT, INT, REALS, I64, REALS, I64, group="deferred")
-def locate_single(amplitudes, norms, rows_each, places, first, last, edges, begins, draws, indices):  # type: ignore[no-untyped-def]
-    """Basis states of sorted draws in single precision, see `norms.locate`."""
-    locate(amplitudes, norms, rows_each, places, first, last, edges, begins, draws, indices)
+    INT, I64, I64, SINGLES, I64, REALS, REALS, returns=INT, group="deferred", precision="single",
+)(run)  # fmt: skip
+fill_single = kernel(SINGLES, INT, INT, REALS, group="deferred", precision="single")(fill)
+locate_single = kernel(
+    SINGLES, REALS, INT, I64, INT, INT, REALS, I64, REALS, I64, group="deferred", precision="single"
+)(locate)
