@@ -38,6 +38,7 @@ VALUES = {
     "qubit.preparation_error": 1.0,
     "qubit.reset_error": 1.0,
 }
+LARGEST_FACTOR = 1e9  # so that products of three factors and any calibrated value are finite
 _POSITIVE = ("qubit.t1_us", "qubit.t2_us")
 RECIPES = ("simenv", "aer", "aer-properties")
 _RECIPE = "recipe."
@@ -126,7 +127,7 @@ def _parsed(items: list[tuple[str, object]]) -> NoiseOptions:
         elif name in ("idle", _IDLE):
             idle = _switch(name, value)
         elif name in COMPONENTS or name in GROUPS:
-            factors[name] = _number(name, value, math.inf)
+            factors[name] = _number(name, value, LARGEST_FACTOR)
         elif name in VALUES:
             values[name] = _number(name, value, VALUES[name])
             if name in _POSITIVE and not values[name] > 0.0:

@@ -16,6 +16,7 @@ import msgspec
 from simenv.model.views import GateInfo
 
 UNKNOWN = math.nan
+LONGEST_NS = 10**18  # time of a task on its device, 31.7 years; messages carry 64-bit integers
 
 
 @functools.lru_cache(maxsize=64)
@@ -33,9 +34,10 @@ def device_time_ns(shots: int, circuits: int, overhead_ns: float, shot_ns: float
     """Time of a device for circuits with `shots` shots each: circuits overhead_ns + shots shot_ns.
 
     `shot_ns` is the sum of the times of one shot of each circuit. 0 for exact results (no shots),
-    which no device gives.
+    which no device gives. Longer times than `LONGEST_NS` are limited to it; tasks whose time is
+    known at their acceptance are refused then.
     """
-    return round(circuits * overhead_ns + shots * shot_ns) if shots else 0
+    return round(min(circuits * overhead_ns + shots * shot_ns, LONGEST_NS)) if shots else 0
 
 
 class DeviceKind(enum.StrEnum):

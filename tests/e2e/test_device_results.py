@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 from emulated import DEVICE, far, ghz
@@ -12,7 +13,7 @@ from shell import Shell
 from noise_models import document, library
 from simenv import config
 from simenv.client.client import Client
-from simenv.errors import InfeasibleError
+from simenv.errors import InfeasibleError, SimenvError
 
 
 def test_initial_and_final_layout_are_those_of_the_transpiled_circuit(env: Client) -> None:
@@ -116,3 +117,24 @@ def test_names_of_devices_have_their_sources(env: Client) -> None:
     assert list(found) == sorted(found)
     assert not {"main", "lattice", "qpu"} & set(found), "pools are listed by devices()"
     assert "listed" not in env.device_names()
+
+
+@pytest.mark.parametrize(
+    ("noise", "seconds", "shots", "text"),
+    [
+        ({"all": 1e308}, 1e-6, 10, "all = 1e.308"),
+        ("on", 1e12, 10, "a delay of 1e.12 s"),
+        ("off", 1e12, 10, "a delay of 1e.12 s"),
+        ("on", 999.0, 100_000, "32 years"),
+    ],
+)
+def test_extreme_numbers_are_refused_at_submit_and_nothing_stops(
+    env: Client, noise: Any, seconds: float, shots: int, text: str
+) -> None:
+    circuit = QuantumCircuit(1, 1)
+    for _ in range(1000):
+        circuit.delay(seconds, 0, unit="s")
+    circuit.measure(0, 0)
+    with pytest.raises(SimenvError, match=text):
+        env.submit(circuit, device=DEVICE, noise=noise, shots=shots)
+    assert env.run(ghz(), device=DEVICE, shots=10).counts

@@ -60,6 +60,7 @@ def test_wire_form_is_canonical(
         ({"gate": float("nan")}, "gate"),
         ({"gate": float("inf")}, "gate"),
         ({"gate": 10**400}, "gate"),
+        ({"all": 1e308}, "a number from 0 to 1e+09"),
         ({"gate": "0.5"}, "gate"),
         ({"gate": True}, "gate"),
         ({"qubit.idle": False}, "qubit.idle"),

@@ -6,6 +6,7 @@ The service knows the names of components, and refuses unknown ones.
 from __future__ import annotations
 
 import math
+import sys
 from collections.abc import Mapping
 from typing import Any
 
@@ -47,7 +48,7 @@ def factors_of(noise: Any) -> NoiseFactors:
             raise OptionError(f"noise: component {name!r:.80}", hint=_HINT)
         number = isinstance(value, int | float)
         number = number and (name in _SWITCHES or not isinstance(value, bool))
-        if not number or not math.isfinite(value):
+        if not number or not abs(value) < math.inf or abs(value) > sys.float_info.max:
             raise OptionError(f"noise: {name} = {value!r:.80}", hint="a finite number, 0 or more")
         entries[_IDLE if name == "idle" else name] = float(value)
     return tuple(sorted(entries.items()))
@@ -64,11 +65,25 @@ def document_of(noise: Any) -> bytes:
     if is_aer_model(noise):
         return aer_document(noise)
     if isinstance(noise, Mapping) and ("kind" in noise or "errors" in noise):
+        _check_numbers(noise, "")
         return msgspec.json.encode(noise, order="deterministic")
     config = getattr(noise, "__struct_config__", None)
     if config is not None and config.tag_field == "kind":  # of the package noise_models
         return msgspec.json.encode(noise, order="deterministic")
     return b""
+
+
+def _check_numbers(tree: Any, place: str) -> None:
+    """Raise OptionError for a NaN in a document: JSON would turn it into null, a value that was not
+    measured."""
+    if isinstance(tree, float) and math.isnan(tree):
+        raise OptionError(f"noise: {place} = nan", hint="a number, or None where it is not known")
+    if isinstance(tree, Mapping):
+        for name, value in tree.items():
+            _check_numbers(value, f"{place}.{name}".lstrip("."))
+    elif isinstance(tree, list | tuple):
+        for k, value in enumerate(tree):
+            _check_numbers(value, f"{place}[{k}]")
 
 
 def _short(value: Any) -> str:

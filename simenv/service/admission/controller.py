@@ -6,6 +6,7 @@ is accepted after a check of its angles (see `structure_cache`). Refused tasks a
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Callable
 
@@ -13,6 +14,8 @@ import msgspec
 
 from simenv.errors import InfeasibleError, SimenvError
 from simenv.model import PoolSpec, Program, TaskOptions, TaskSpec, digest
+from simenv.model.devices import LONGEST_NS
+from simenv.scheduler.core.cost_estimator import device_ns
 from simenv.scheduler.routing import engine_choice, live_routing
 from simenv.scheduler.routing.capacity import Capacity
 from simenv.scheduler.routing.engine_support import EMPTY_SNAPSHOT, RoutingSnapshot
@@ -25,6 +28,8 @@ from simenv.service.admission.submissions import PendingSubmit
 from simenv.service.devices.resolve import EmulatedDevices, Waiting
 from simenv.wire.refusals import refusal
 from simulators.circuit.analysis.profile import Profile
+
+log = logging.getLogger("simenv.service")
 
 MAX_ENTRIES = 100_000  # of each cache; full ones are emptied
 TASKS_PER_CLOCK_CHECK = (
@@ -124,6 +129,13 @@ class AdmissionController:
             pending.next = index + 1
             pending.refusals.append(refusal(error, index))
             return
+        except (Later, Waiting):
+            raise
+        except Exception as error:
+            log.exception("program.check_failed %s", pending.owner)
+            pending.next = index + 1
+            pending.refusals.append(refusal(_internal(error), index))
+            return
         pending.next = index + 1
         if cached is not None and not is_large and pending.next < stop:
             pending.next = self._structures.same_structure_run(tasks, index, stop)
@@ -201,6 +213,12 @@ class AdmissionController:
                 f"an exact result of the paced device {terms.device}: a machine samples",
                 hint="shots=1024, or pool='NAME' of a pool that is not paced",
             )
+        if device_ns(admitted.route, spec.shots, spec.count) >= LONGEST_NS:
+            raise InfeasibleError(
+                f"the task would take more than {LONGEST_NS / 3.156e16:.0f} years on device"
+                f" {terms.device}",
+                hint="shorter delays, fewer shots or fewer bindings",
+            )
         if kind != self._checked or not rules.is_keyed(spec):
             rules.check_task(spec, terms, admitted)
             self._checked = kind
@@ -268,6 +286,14 @@ class AdmissionController:
             self._programs.clear()
         self._programs[digest(packed), terms_digest] = admitted
         self._note_size(packed)
+
+
+def _internal(error: Exception) -> SimenvError:
+    """Return the refusal of a program whose check failed by an error of the service itself."""
+    return SimenvError(
+        f"the service failed to check the program ({type(error).__name__}: {error})",
+        hint="service.log of the environment has the traceback; please report it",
+    )
 
 
 def _rounded(shots: int) -> int:

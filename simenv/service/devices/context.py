@@ -109,7 +109,7 @@ class DeviceContext:
                     device_overhead_ns=self._times.overhead_ns,
                 )
         except (EngineError, NoiseError) as error:
-            raise InfeasibleError(f"noise: {error}", hint=getattr(error, "hint", "")) from error
+            raise InfeasibleError(f"noise: {error.message}", hint=error.hint) from error
         if not self.is_loaded:
             _compile_others()
             self.is_loaded = True

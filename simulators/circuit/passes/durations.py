@@ -22,7 +22,9 @@ from simulators.circuit.gates import BARRIER, DELAY, DELAY_DT, MEASURE
 from simulators.circuit.ir import Circuit
 from simulators.circuit.operands import Operands
 from simulators.circuit.schedule import schedule
-from simulators.errors import Unsupported
+from simulators.errors import BadCircuit, Unsupported
+
+LONGEST_DELAY_NS = 1e12  # 17 minutes, the limit of a calibrated duration too
 
 
 class Durations(Protocol):
@@ -37,7 +39,7 @@ def delays_ns(
     circuit: Circuit, model: Durations, values: NDArray[np.float64] | None = None
 ) -> NDArray[np.float64]:
     """Duration of each delay, in the order of the circuit. `values` [slots]: of free parameters.
-    Raises Unsupported for a delay of unknown duration."""
+    Raises Unsupported for a delay of unknown duration, BadCircuit for one that is too long."""
     codes = circuit.table.rows[circuit.ops, 0]
     places = np.flatnonzero((codes == DELAY) | (codes == DELAY_DT))
     counts = circuit.table.rows[circuit.ops, 3]
@@ -59,6 +61,12 @@ def delays_ns(
                 hint="give the delay in seconds",
             )
         durations[ticks] *= model.dt_ns
+    longest_ns = durations.max(initial=0.0)
+    if longest_ns > LONGEST_DELAY_NS:
+        raise BadCircuit(
+            f"a delay of {1e-9 * longest_ns:.6g} s on a device",
+            hint=f"at most {1e-9 * LONGEST_DELAY_NS:g} s",
+        )
     return durations
 
 

@@ -265,3 +265,19 @@ def test_reservation_text_with_control_characters_is_refused(tmp_path: Path) -> 
     (refused,) = bench.say(Release(1, 1, "gone\nforged"))
     assert isinstance(refused, m.Refused)
     assert refused.refusals[0].code == "option"
+
+
+def test_failed_check_of_one_program_refuses_it_and_the_service_goes_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bench = ServiceHarness(tmp_path)
+
+    def fail(*_: object) -> None:
+        raise ValueError("math domain error")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(background_checks, "look", fail)
+        refused = bench.submit(spec())
+    assert isinstance(refused, m.Refused)
+    assert "failed to check the program (ValueError: math domain" in refused.refusals[0].message
+    assert bench.submit(spec(), key="other") == m.Accepted(5, 1, 1)

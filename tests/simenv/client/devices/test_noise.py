@@ -24,6 +24,7 @@ def test_factors_are_read_back_as_the_same_options(noise: Any) -> None:
     [
         *(3, ["gate"], {"gate": "much"}, {"gate": float("nan")}, {3: 1}, ""),
         *({"gate": True}, {"gate.depolarizing": False}, {"qubit.t1_us": True}),
+        {"gate": 10**400},
     ],
 )
 def test_what_is_no_noise_is_refused(noise: Any) -> None:
@@ -36,3 +37,9 @@ def test_document_is_told_from_factors() -> None:
     assert document_of({"kind": "channels", "name": "mine"}) == b'{"kind":"channels","name":"mine"}'
     assert document_of(b"{}") == b"{}"
     assert document_of({"gate": 1}) == b""
+
+
+def test_nan_in_a_document_is_refused_since_null_would_mean_not_measured() -> None:
+    relaxation = {"t1_us": float("nan"), "t2_us": 1.0}
+    with pytest.raises(OptionError, match=r"channels\[0\].relaxation.t1_us = nan"):
+        document_of({"kind": "channels", "channels": [{"gate": "cx", "relaxation": relaxation}]})
