@@ -12,7 +12,8 @@ _Values = Iterable[tuple[str, float]]  # (place, value / limit), without the fac
 
 
 def limited(model: NoiseModel) -> tuple[str, ...]:
-    """Return one text for each component whose factor scales a value above its physical limit.
+    """Return one text for each component whose factor scales a value above its physical limit, and
+    one for replaced times with T2 > 2 T1.
 
     The model uses the limit for such a value. All qubits and gates of the device count, not only
     those that a circuit uses.
@@ -28,7 +29,22 @@ def limited(model: NoiseModel) -> tuple[str, ...]:
         factor = model.options.factor("qubit.correlated_readout")
         if factor > 1.0:
             results.append(f"qubit.correlated_readout * {factor:g} acts as 1: as it was measured")
+    results.append(_dephasing_limit(model))
     return tuple(text for text in results if text)
+
+
+def _dephasing_limit(model: DeviceModel) -> str:
+    """Return the text for replaced times with T2 > 2 T1; "" if there are none."""
+    names = [name for name, _ in model.options.values if name in ("qubit.t1_us", "qubit.t2_us")]
+    above = [
+        k
+        for k, each in enumerate(model.snapshot.qubits)
+        if each.t1_us and each.t2_us and each.t2_us > 2.0 * each.t1_us * (1.0 + 1e-12)
+    ]
+    if not names or not above:
+        return ""
+    more = f" and {len(above) - 1} more" if len(above) > 1 else ""
+    return f"{' and '.join(names)}: T2 is above 2 T1 for qubit {above[0]}{more}; 2 T1 acts there"
 
 
 def _components(model: DeviceModel) -> Iterable[tuple[str, _Values]]:

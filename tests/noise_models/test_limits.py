@@ -63,6 +63,13 @@ def test_component_whose_factor_is_limited_is_named_with_its_place(
     assert place in text
 
 
+def test_replaced_times_with_t2_above_its_limit_are_named() -> None:
+    (text,) = texts(qubit_t2_us=201.0)
+    assert text == "qubit.t2_us: T2 is above 2 T1 for qubit 0 and 1 more; 2 T1 acts there"
+    assert len(texts(qubit_t1_us=39.0)) == 1
+    assert texts(qubit_t2_us=200.0) == texts(qubit_t1_us=40.0) == ()
+
+
 def test_factors_within_limits_have_no_text() -> None:
     assert texts() == ()
     assert (
