@@ -27,14 +27,14 @@ class SimenvExecutor(TaskExecutor[Task]):
         self._options = options
 
     def submit(  # type: ignore[override]
-        self, circuit: Any, /, **options: Unpack[SubmitOptions]
+        self, circuit: Any, /, *arguments: Any, **options: Unpack[SubmitOptions]
     ) -> Task:
         """Submit a circuit; options as in `Client.submit` override those of the executor.
 
         Raises OptionError for a function, since an environment runs circuits; RuntimeError after
         `shutdown`; else like `Client.submit`.
         """
-        self._check(circuit)
+        self._check(circuit, arguments)
         merged: Any = {**self._options, **options}
         task = self.client.submit(circuit, **merged)
         self._remember([task])
@@ -44,7 +44,7 @@ class SimenvExecutor(TaskExecutor[Task]):
         self,
         circuits: Iterable[Any],
         /,
-        *,
+        *arguments: Any,
         timeout: float | None = None,
         **options: Unpack[SubmitOptions],
     ) -> Iterator[Result]:
@@ -54,6 +54,7 @@ class SimenvExecutor(TaskExecutor[Task]):
         that failed. Tasks that are left when it ends early are cancelled. Raises like
         `Client.submit_many`.
         """
+        self._check(circuits, arguments)
         circuits = list(circuits)
         for circuit in circuits:
             self._check(circuit)
@@ -72,7 +73,8 @@ class SimenvExecutor(TaskExecutor[Task]):
     def _cancel(self, tasks: Sequence[Task]) -> object:
         return self.client.cancel(tasks)
 
-    def _check(self, circuit: object) -> None:
+    def _check(self, circuit: object, arguments: tuple[object, ...] = ()) -> None:
+        """Raise OptionError for what is a function, and its arguments."""
         self._check_open()
         if callable(circuit):
             name = getattr(circuit, "__name__", type(circuit).__name__)
@@ -80,4 +82,9 @@ class SimenvExecutor(TaskExecutor[Task]):
                 f"{name} is a function: this executor runs circuits",
                 hint="give a QuantumCircuit, OpenQASM text or a file; functions run in"
                 " the executor that client.functions() returns",
+            )
+        if arguments:
+            raise OptionError(
+                f"{len(arguments)} arguments after the circuits",
+                hint="submit takes one circuit, map one list of circuits, and options by name",
             )

@@ -173,4 +173,4 @@ def _refuse(circuit: Any) -> NoReturn:
         hint = "a circuit of stim goes to `submit` or `run`, one by one; " + _HINT
     elif isinstance(circuit, list | tuple | Mapping):
         hint = "several circuits go to submit_many; " + _HINT
-    raise ProgramError(f"a {kind} is no circuit", hint=hint)
+    raise ProgramError(f"an object of type {kind} is no circuit", hint=hint)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import uuid
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from typing import Any
 
@@ -37,11 +37,11 @@ IDEAL_NAME = "simenv"
 class SimenvBackend(BackendV2):  # type: ignore[misc]  # qiskit is untyped
     """Runs circuits as tasks of an environment. Thread-safe, as its client is.
 
-    Options of `run`, with their defaults: `shots` (1024), `seed` (None: one is drawn; also as
-    `seed_simulator`), `memory` (False), `noise` ("on"; see `Client.submit`), `precision`
-    ("double"), `compile` ("auto": a circuit that does not fit the device is compiled, once a
-    structure), `priority` (0; higher runs first), `run_timeout_s` (None; seconds after which a
-    circuit ends as expired).
+    Options of `run`, with their defaults: `shots` (1024; None: the default), `seed` (None: one is
+    drawn; also as `seed_simulator`), `memory` (False), `noise` ("on"; see `Client.submit`),
+    `precision` ("double"), `compile` ("auto": a circuit that does not fit the device is compiled,
+    once a structure), `priority` (0; higher runs first), `run_timeout_s` (None; seconds after which
+    a circuit ends as expired).
     """
 
     def __init__(
@@ -200,8 +200,8 @@ class SimenvBackend(BackendV2):  # type: ignore[misc]  # qiskit is untyped
         values that do not match, QiskitError for a circuit that the environment does not run. No
         circuit is accepted then.
         """
-        several = not isinstance(run_input, QuantumCircuit)
-        circuits = list(run_input) if several else [run_input]
+        several = isinstance(run_input, Iterable) and not isinstance(run_input, QuantumCircuit)
+        circuits: list[Any] = list(run_input) if several else [run_input]
         for circuit in circuits:
             if not isinstance(circuit, QuantumCircuit):
                 raise TypeError(f"run() got a {type(circuit).__name__}, and takes QuantumCircuits")
@@ -287,6 +287,10 @@ class SimenvBackend(BackendV2):  # type: ignore[misc]  # qiskit is untyped
         if len(set(named)) > 1:
             raise ValueError(f"seed={named[0]!r} and seed_simulator={named[1]!r}: give one")
         chosen["seed"] = named[0] if named else self.default_seed
+        if chosen["shots"] is None:  # as for Aer's backends
+            chosen["shots"] = defaults["shots"] or SHOTS
+        elif chosen["shots"] == 0:
+            raise ValueError("shots=0: run() takes 1 or more; SimenvEstimator gives exact values")
         return chosen
 
     @property

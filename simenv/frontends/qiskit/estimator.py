@@ -31,9 +31,11 @@ from simenv.frontends.qiskit.primitive_job import SimenvPrimitiveJob
 from simenv.frontends.qiskit.pub_plan import PubPlan, plan_of
 from simenv.frontends.qiskit.sampler import pub_values
 from simenv.frontends.qiskit.session import SimenvBatch, SimenvSession, backend_of
+from simenv.model import MAX_SHOTS
 from simenv.model.devices import DeviceKind
 
 DEVICE_PRECISION = 0.015625  # 4,096 shots, as Qiskit's BackendEstimatorV2
+FINEST_PRECISION = MAX_SHOTS**-0.5
 
 
 class _Group(NamedTuple):
@@ -81,12 +83,14 @@ class SimenvEstimator(BaseEstimatorV2):  # type: ignore[misc]  # qiskit is untyp
     ) -> BasePrimitiveJob[PrimitiveResult[PubResult], Any]:
         """Submit PUBs. `precision`: of PUBs without one.
 
-        Raises ValueError and TypeError for an argument that is no PUB, QiskitError for a circuit
-        that the environment does not run. No PUB is accepted then. On a machine, the job's `result`
+        Raises ValueError and TypeError for an argument that is no PUB or a precision beyond the
+        limits, QiskitError for a circuit that the environment does not run. No PUB is accepted
+        then. On a machine, the job's `result`
         raises that error.
         """
         default = self.default_precision if precision is None else precision
         read = [EstimatorPub.coerce(pub, default) for pub in pubs]
+        shots = [shots_of(pub.precision) for pub in read]
         if self._backend.info.kind is DeviceKind.HARDWARE:
             return self._measured(read)
         job_id = str(uuid.uuid4())
@@ -102,7 +106,7 @@ class SimenvEstimator(BaseEstimatorV2):  # type: ignore[misc]  # qiskit is untyp
                 for group_number, group in enumerate(plan.groups):
                     rows = None if values is None else values[group.rows]
                     options = self._backend.submit_options(
-                        shots=shots_of(pub.precision) or None,
+                        shots=shots[number] or None,
                         seed=own[group_number],
                         outputs=("expectation",),
                         observables=[plan.observables[k] for k in group.observables],
@@ -141,8 +145,18 @@ class SimenvEstimator(BaseEstimatorV2):  # type: ignore[misc]  # qiskit is untyp
 
 
 def shots_of(precision: float) -> int:
-    """Shots of each Pauli string for a target precision; 0: exact."""
-    return math.ceil(1.0 / precision**2) if precision else 0
+    """Shots of each Pauli string for a target precision; 0: exact. Raises ValueError for a
+    precision that is not finite, or needs more shots than a task has."""
+    if not precision:
+        return 0
+    if not math.isfinite(precision):
+        raise ValueError(f"precision={precision}: a finite number of at least 0; 0 is exact")
+    if precision < FINEST_PRECISION:
+        raise ValueError(
+            f"precision={precision:g} needs more than {MAX_SHOTS} shots of each Pauli string, the"
+            f" limit: a precision of at least {FINEST_PRECISION:.2g}, or 0, which is exact"
+        )
+    return math.ceil(1.0 / precision**2)
 
 
 def _pub_result(pub: EstimatorPub, plan: PubPlan, groups: Sequence[_Group]) -> PubResult:

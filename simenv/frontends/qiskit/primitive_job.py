@@ -33,6 +33,7 @@ class SimenvPrimitiveJob(
         self._group = TaskGroup(client, self._tasks)
         self._collect = collect
         self._result: PrimitiveResult[Any] | None = None
+        self._usage: dict[str, float] | None = None  # of a job that was pickled
         super().__init__(job_id, tasks=self._group.ids)
 
     @property
@@ -69,3 +70,14 @@ class SimenvPrimitiveJob(
     def in_final_state(self) -> bool:
         """Return whether all PUBs have ended, in any state."""
         return self.status() in JOB_FINAL_STATES
+
+    def usage(self) -> dict[str, float]:
+        """Seconds: queued_s, run_s, device_s (by the device's calibration), total_s."""
+        return super().usage() if self._usage is None else self._usage
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Wait for the result, as Qiskit's PrimitiveJob does: it is pickled without the tasks and
+        their connection. Raises like `result`."""
+        self.result()
+        ended = {"_tasks": [], "_group": TaskGroup(None, []), "_collect": None}
+        return {**self.__dict__, **ended, "_usage": self.usage()}

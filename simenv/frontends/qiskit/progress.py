@@ -15,7 +15,8 @@ from simenv.model import FINAL_STATES, TaskState
 class TaskGroup:
     """Tasks of one client with a common state."""
 
-    def __init__(self, client: Client, tasks: Sequence[Task]) -> None:
+    def __init__(self, client: Client | None, tasks: Sequence[Task]) -> None:
+        """Make a group. `client`: None only for no tasks, whose state is DONE."""
         first: dict[int, Task] = {}
         for task in tasks:
             first.setdefault(task.handle.number, task)
@@ -32,7 +33,7 @@ class TaskGroup:
         if one failed or expired, CANCELLED if one was cancelled, DONE."""
         waiting = [task for task in self._each if not task.done()]
         states = {task.state for task in self._each if task.done()}
-        if waiting:
+        if waiting and self._client is not None:
             entries = {info.id: info.state for info in self._client.tasks(waiting)}
             states |= {entries.get(task.handle.id, TaskState.QUEUED) for task in waiting}
         if states <= {TaskState.QUEUED} and states:
@@ -51,6 +52,8 @@ class TaskGroup:
 
     def cancel(self) -> bool:
         """Cancel all tasks; False if all had ended."""
+        if self._client is None:
+            return False
         outcomes = self._client.cancel(self._each)
         return any(outcome in ("cancelled", "cancelling") for outcome in outcomes)
 

@@ -19,7 +19,7 @@ from simenv.client.circuits import load
 from simenv.client.submission.batch import BatchItem
 from simenv.client.submission.options import item_seeds
 from simenv.client.tasks.task import Task
-from simenv.frontends.qiskit.backend import SimenvBackend
+from simenv.frontends.qiskit.backend import SHOTS, SimenvBackend
 from simenv.frontends.qiskit.conversion import (
     disjoint,
     register_bits,
@@ -52,7 +52,9 @@ class SimenvSampler(BaseSamplerV2):  # type: ignore[misc]  # qiskit is untyped
         for others."""
         self._backend = backend_of(mode)
         self._options = self._backend.primitive_options(options)
-        self.default_shots = self._backend.options.shots if default_shots is None else default_shots
+        if default_shots is None:
+            default_shots = self._backend.options.shots or SHOTS
+        self.default_shots = default_shots
         self.seed = self._backend.default_seed if seed is None else seed
 
     @property

@@ -72,6 +72,12 @@ def test_functions_are_refused_by_name(env: simenv.Client) -> None:
         SimenvExecutor(env).submit(in_process)
     with pytest.raises(OptionError, match="is a function"):
         SimenvExecutor(env).map([in_process])
+    with pytest.raises(OptionError, match="pow is a function: this executor runs circuits"):
+        SimenvExecutor(env).submit(pow, 2, 3)
+    with pytest.raises(OptionError, match="in_process is a function"):
+        SimenvExecutor(env).map(in_process, [1, 2])
+    with pytest.raises(OptionError, match="1 arguments after the circuits"):
+        SimenvExecutor(env).map([LONG], [LONG])
 
 
 def in_process() -> None: ...

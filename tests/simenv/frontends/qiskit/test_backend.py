@@ -158,6 +158,9 @@ def test_options_have_defaults_and_unknown_ones_are_refused(env: simenv.Client) 
         backend.run(ghz(2), seed=4, seed_simulator=3)
     with pytest.raises(ValueError, match="shots"):
         backend.run(ghz(2), shots=-3)
+    with pytest.raises(ValueError, match=r"shots=0: run\(\) takes 1 or more"):
+        backend.run(ghz(2), shots=0)
+    assert sum(backend.run(ghz(2), shots=None).result().get_counts().values()) == 30
 
 
 def test_faults_are_raised_before_submission(env: simenv.Client, ideal: SimenvBackend) -> None:
@@ -167,6 +170,8 @@ def test_faults_are_raised_before_submission(env: simenv.Client, ideal: SimenvBa
     free.measure_all()
     with pytest.raises(TypeError, match="QuantumCircuits"):
         ideal.run(["OPENQASM 3;"])  # type: ignore[list-item]
+    with pytest.raises(TypeError, match="got a int, and takes QuantumCircuits"):
+        ideal.run(3)  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="parameter_binds"):
         ideal.run(free)
     with pytest.raises(ValueError, match="its parameters are x"):

@@ -354,6 +354,26 @@ def test_error_after_submission_is_a_job_error_with_its_reason(ideal: SimenvBack
     assert isinstance(caught.value.__cause__, SimenvError)
 
 
+@pytest.mark.parametrize("make", [SimenvSampler, SimenvEstimator])
+def test_job_is_pickled_with_its_result_as_that_of_qiskit(ideal: SimenvBackend, make: Any) -> None:
+    job = make(ideal).run([flipped() if make is SimenvSampler else (turned(False), "Z", 0)])
+    copied = pickle.loads(pickle.dumps(job))  # noqa: S301 - of this test
+    field = "meas" if make is SimenvSampler else "evs"
+    assert copied.result()[0].data[field] == job.result()[0].data[field]
+    assert copied.job_id() == job.job_id()
+    assert copied.status() is JobStatus.DONE
+    assert copied.usage() == job.usage()
+    assert not copied.cancel()
+
+
+@pytest.mark.parametrize("precision", [float("nan"), float("inf"), 1e-9, 1e-200])
+def test_precision_beyond_limits_is_refused_by_its_value(
+    ideal: SimenvBackend, precision: float
+) -> None:
+    with pytest.raises(ValueError, match=f"precision={precision:g}"):
+        SimenvEstimator(ideal).run([(turned(False), "Z", 0)], precision=precision)
+
+
 def test_session_closes_once_and_an_error_inside_it_cancels_its_jobs(ideal: SimenvBackend) -> None:
     with SimenvSession(ideal) as session:
         sampler, estimator = SimenvSampler(session), SimenvEstimator(session)
