@@ -95,9 +95,9 @@ class DeviceContext:
             problem, hint = device_check.refusal(circuit, profile, limits)
             if problem:
                 raise InfeasibleError(problem, hint=hint)
-        error = self._too_wide(circuit)
-        if error is not None:
-            raise error
+        too_wide = self._too_wide(circuit)
+        if too_wide is not None:
+            raise too_wide
         try:
             with self._lock:
                 program = self._attachment.attach(circuit)
