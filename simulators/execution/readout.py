@@ -191,7 +191,7 @@ class ReadoutStage(msgspec.Struct, frozen=True, eq=False):
         )  # fmt: skip
         if groups:
             confusions = _confusions(tables[:count])
-            rows = zip(draws[:count].tolist(), clbits.tolist(), confusions, strict=True)
+            rows = zip(draws[:count].tolist(), clbits[:count].tolist(), confusions, strict=True)
             groups += [(draw, [clbit], each, _cumulated(each)) for draw, clbit, each in rows]
             return cls._packed(groups)
         if not count:
