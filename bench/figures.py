@@ -99,9 +99,9 @@ def _row(text: str, unit: str, result: Result) -> str:
 
 def _machines(groups: dict[tuple[str, str], list[Result]]) -> Iterator[str]:
     """Yield a table of the commits that were measured, with their machines."""
-    seen = {
+    table = {
         (each.commit, each.machine, each.cores): None for group in groups.values() for each in group
     }
     yield "| commit | machine | cores |\n|---|---|---|"
-    for commit, machine, cores in seen:
+    for commit, machine, cores in table:
         yield f"| `{commit}` | {machine} | {cores} |"

@@ -55,11 +55,11 @@ def main(path: Path, shots: int, points: int) -> None:
             rates = [rate for name, d, rate in results if (name, d) == (code, distance)]
             errors = np.array([results[code, distance, rate].logical_errors for rate in rates])
             deviation = np.sqrt(errors * (1 - errors / shots)) / shots
-            seen = errors > 0  # what was not seen in so few shots has no place on a log scale
+            value = errors > 0  # what was not seen in so few shots has no place on a log scale
             axis.errorbar(
-                np.array(rates)[seen],
-                errors[seen] / shots,
-                deviation[seen],
+                np.array(rates)[value],
+                errors[value] / shots,
+                deviation[value],
                 marker="o",
                 markersize=4,
                 capsize=2,

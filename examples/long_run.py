@@ -36,12 +36,12 @@ def main() -> None:
     parser.add_argument("--qubits", type=int, default=20)
     parser.add_argument("--layers", type=int, default=100)
     parser.add_argument("--seed", type=int, default=5)
-    asked = parser.parse_args()
-    circuit = random_circuit(asked.qubits, asked.layers, asked.seed)
+    args = parser.parse_args()
+    circuit = random_circuit(args.qubits, args.layers, args.seed)
     # Under `simenv exec` there is an environment for us; else we bring our own.
     with simenv.connect() if "SIMENV_SERVICE" in os.environ else simenv.local(workers=1) as client:
         task = client.submit(circuit, shots=None, outputs=("statevector",), name="random")
-        print(f"{task.id}: {circuit.size():,} gates on {asked.qubits} qubits")
+        print(f"{task.id}: {circuit.size():,} gates on {args.qubits} qubits")
         task.wait(progress=True)
         result = task.result()
         probabilities = np.abs(result.statevector) ** 2

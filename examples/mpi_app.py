@@ -50,11 +50,11 @@ def main() -> None:
         circuits = [kicked(angle) for angle in angles[rank::ranks]]
         tasks = client.submit_many(circuits, shots=SHOTS, seed=rank)
         points = np.array([magnetisation(task.result().counts) for task in tasks])
-        mine = np.array([task.id for task in tasks], dtype="S16")
+        array = np.array([task.id for task in tasks], dtype="S16")
 
     ids = np.empty((ranks, CIRCUITS), dtype="S16") if rank == 0 else None
     curve = np.empty((ranks, CIRCUITS)) if rank == 0 else None
-    world.Gather([mine, MPI.CHAR], [ids, MPI.CHAR] if rank == 0 else None)
+    world.Gather([array, MPI.CHAR], [ids, MPI.CHAR] if rank == 0 else None)
     world.Gather(points, curve)
     if rank == 0:
         distinct = len(np.unique(ids))

@@ -58,13 +58,13 @@ def shown(client: simenv.Client) -> None:
 
 # %% All that the environment has completed, in order, until nothing is left
 async def completed(client: simenv.Client) -> None:
-    seen = 0
+    value = 0
     async for completion in client.completions():
         if completion.error is None:
             completion.result()
         client.ack(completion.seq)  # read safely: the next iteration starts behind it
-        seen += 1
-    print(f"{seen} completions read and acknowledged")
+        value += 1
+    print(f"{value} completions read and acknowledged")
 
 
 # %% A deadline of one's own: the task goes on, or is cancelled

@@ -236,7 +236,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description="Patterns of hybrid applications, and their use.")
     parser.add_argument("--only", choices=list(PATTERNS), nargs="+", default=list(PATTERNS))
     parser.add_argument("--json", type=Path, help="also write the figures into this file")
-    asked = parser.parse_args()
+    args = parser.parse_args()
     uses = []
     # Under `simenv exec` there is an environment for us; else we bring our own.
     with simenv.connect() if "SIMENV_SERVICE" in os.environ else simenv.local(workers=2) as client:
@@ -244,7 +244,7 @@ def main() -> None:
             time.sleep(0.1)
         columns = ("pattern", "tasks", "circuits", "wall s", "busy", "wait ms", "longest ms", "own")
         print(("{:<10}" + "{:>11}" * 7).format(*columns))
-        for pattern in asked.only:
+        for pattern in args.only:
             use = use_of(client, pattern)
             uses.append(use)
             print(
@@ -254,8 +254,8 @@ def main() -> None:
                 f"   {use.answer}, error {use.error:.1e}"
             )
     print(f"\nbusy: of the time of {uses[0].workers} workers; own: no task in the environment")
-    if asked.json is not None:
-        asked.json.write_text(json.dumps([asdict(use) for use in uses], indent=2) + "\n")
+    if args.json is not None:
+        args.json.write_text(json.dumps([asdict(use) for use in uses], indent=2) + "\n")
 
 
 if __name__ == "__main__":

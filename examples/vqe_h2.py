@@ -198,21 +198,21 @@ def main() -> None:
     parser.add_argument("--shots", type=int, default=100_000)
     parser.add_argument("--stages", nargs="+", choices=STAGES, default=list(STAGES))
     parser.add_argument("--device", default="superconducting-lattice")
-    asked = parser.parse_args()
+    args = parser.parse_args()
     exact = float(np.linalg.eigvalsh(HAMILTONIAN.to_matrix())[0]) + REPULSION
     # Under `simenv exec` there is an environment for us; else we bring our own.
     with simenv.connect() if "SIMENV_SERVICE" in os.environ else simenv.local(workers=2) as client:
-        if "ideal" in asked.stages:
-            for shots in (None, asked.shots):
-                ideal(client, asked.steps, shots, exact)
-        angle = descend(client, asked.steps, None, seed=3)[-1]
-        if "noisy" in asked.stages:
-            noisy(client, angle, asked.device, asked.shots, exact)
-        if "mitigated" in asked.stages:
+        if "ideal" in args.stages:
+            for shots in (None, args.shots):
+                ideal(client, args.steps, shots, exact)
+        angle = descend(client, args.steps, None, seed=3)[-1]
+        if "noisy" in args.stages:
+            noisy(client, angle, args.device, args.shots, exact)
+        if "mitigated" in args.stages:
             if importlib.util.find_spec("mitiq") is None:
                 print("mitigated: skipped, mitiq is not installed (pip install mitiq)")
             else:
-                mitigated(client, angle, asked.device, asked.shots, exact)
+                mitigated(client, angle, args.device, args.shots, exact)
 
 
 if __name__ == "__main__":

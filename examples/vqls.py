@@ -222,14 +222,14 @@ def main() -> None:
     parser.add_argument("--way", choices=("sweep", "each"), default="sweep")
     parser.add_argument("--steps", type=int, default=0, help="0: 30 of the gradient, 80 of COBYLA")
     parser.add_argument("--shots", type=int, default=8192)
-    asked = parser.parse_args()
+    args = parser.parse_args()
     # Under `simenv exec` there is an environment for us; else we bring our own.
     with simenv.connect() if "SIMENV_SERVICE" in os.environ else simenv.local(workers=2) as client:
-        solver = Solver(client, asked.way, asked.shots, seed=11)
-        if asked.form == "gradient":
-            angles = solver.descend(asked.steps or 30)
+        solver = Solver(client, args.way, args.shots, seed=11)
+        if args.form == "gradient":
+            angles = solver.descend(args.steps or 30)
         else:
-            angles = solver.cobyla(asked.steps or 80)
+            angles = solver.cobyla(args.steps or 80)
     print("step   cost")
     for step in range(0, len(solver.costs), max(1, len(solver.costs) // 10)):
         print(f"{step:4d}  {solver.costs[step]:6.4f}")
@@ -243,7 +243,7 @@ def main() -> None:
     each = solver.circuits // len(solver.seconds)
     print(
         f"{len(solver.seconds)} steps of {each} circuits, sent "
-        f"{'as one sweep' if asked.way == 'sweep' else 'one by one'}: "
+        f"{'as one sweep' if args.way == 'sweep' else 'one by one'}: "
         f"{1e3 * steady[len(steady) // 2]:.1f} ms a step"
     )
 

@@ -194,17 +194,17 @@ def main() -> int:
     parser = argparse.ArgumentParser(description="One linear system through each interface.")
     parser.add_argument("--ways", nargs="+", choices=list(WAYS), default=list(WAYS))
     parser.add_argument("--steps", type=int, default=10)
-    asked = parser.parse_args()
+    args = parser.parse_args()
     costs: dict[str, float] = {}
     # Under `simenv exec` there is an environment for us; else we bring our own.
     with simenv.connect() if "SIMENV_SERVICE" in os.environ else simenv.local(workers=2) as client:
         print(f"{'way':<18}{'steps':>6}{'ms a step':>11}{'first cost':>12}{'last cost':>16}")
-        for name in asked.ways:
+        for name in args.ways:
             way = WAYS[name]
             if missing := [each for each in way.packages if find_spec(each) is None]:
                 print(f"{name:<18}left out: {', '.join(missing)} is not installed ({way.hint})")
                 continue
-            steps = asked.steps if way.exact else min(asked.steps, SHOT_STEPS)
+            steps = args.steps if way.exact else min(args.steps, SHOT_STEPS)
             step = way.step(client)
             if way.exact:
                 step(np.array(vqls.START))  # the first one loads and compiles
@@ -221,7 +221,7 @@ def main() -> int:
     if len(costs) < 2:
         return 0
     spread = max(costs.values()) - min(costs.values())
-    print(f"\nexact costs after {asked.steps} steps agree to {spread:.1e}")
+    print(f"\nexact costs after {args.steps} steps agree to {spread:.1e}")
     return int(spread > 1e-9)
 
 

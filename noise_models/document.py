@@ -36,7 +36,7 @@ def from_values(values: Any) -> Document:
         return custom.from_values(values)
     raise SnapshotError(
         "kind",
-        f"{strict_json.shown(kind)} is no kind of noise document",
+        f"{strict_json.short_repr(kind)} is no kind of noise document",
         hint="snapshot (calibration data) or channels (a custom noise model)",
     )
 

@@ -68,7 +68,7 @@ def from_values(values: Any) -> CalibrationSnapshot:
     if values.get("format", FORMAT) != FORMAT:
         raise SnapshotError(
             "format",
-            f"{strict_json.shown(values['format'])} is not supported",
+            f"{strict_json.short_repr(values['format'])} is not supported",
             hint=f"this version reads format {FORMAT}",
         )
     try:

@@ -18,7 +18,7 @@ from noise_models.calibration import (
     QubitCalibration,
 )
 from noise_models.errors import SnapshotError
-from noise_models.strict_json import shown
+from noise_models.strict_json import short_repr
 
 MAX_QUBITS = 10_000
 MAX_GATES = 2_000_000
@@ -236,30 +236,30 @@ def _dates(snapshot: CalibrationSnapshot) -> None:
     for name, when in snapshot.dates.items():
         if not _FIELD.fullmatch(name):
             raise SnapshotError(
-                f"dates[{shown(name)}]", "not the name of a field", hint="as qubits[3].t1_us"
+                f"dates[{short_repr(name)}]", "not the name of a field", hint="as qubits[3].t1_us"
             )
         if when not in checked:
-            _date(f"dates[{shown(name)}]", when)
+            _date(f"dates[{short_repr(name)}]", when)
             checked.add(when)
 
 
 def _text(field: str, value: str) -> None:
     if len(value) > MAX_NAME_CHARS or not value.isprintable():
         raise SnapshotError(
-            field, shown(value), hint=f"printable text of at most {MAX_NAME_CHARS} characters"
+            field, short_repr(value), hint=f"printable text of at most {MAX_NAME_CHARS} characters"
         )
 
 
 def _gate_name(field: str, name: str) -> None:
     if not _GATE_NAME.fullmatch(name):
         raise SnapshotError(
-            field, f"the gate name {shown(name)}", hint="letters, digits and underscores"
+            field, f"the gate name {short_repr(name)}", hint="letters, digits and underscores"
         )
 
 
 def _count(field: str, value: int, low: int, high: int) -> None:
     if not low <= value <= high:
-        raise SnapshotError(field, shown(value), hint=f"{low} to {high}")
+        raise SnapshotError(field, short_repr(value), hint=f"{low} to {high}")
 
 
 def _range(field: str, value: float, low: float, high: float) -> None:
@@ -272,7 +272,7 @@ def _qubits(field: str, qubits: Iterable[int], num_qubits: int) -> None:
     for qubit in inputs:
         if not 0 <= qubit < num_qubits:
             raise SnapshotError(
-                field, f"qubit {shown(qubit)} is out of range", hint=f"0 to {num_qubits - 1}"
+                field, f"qubit {short_repr(qubit)} is out of range", hint=f"0 to {num_qubits - 1}"
             )
     if len(set(inputs)) < len(inputs):
         raise SnapshotError(field, f"a qubit twice in {list(inputs)}", hint="name each qubit once")
@@ -289,5 +289,5 @@ def _date(field: str, value: str) -> None:
         datetime.fromisoformat(value)
     except ValueError:
         raise SnapshotError(
-            field, f"{shown(value)} is not a date", hint="ISO 8601, as 2025-02-26T06:56:41Z"
+            field, f"{short_repr(value)} is not a date", hint="ISO 8601, as 2025-02-26T06:56:41Z"
         ) from None

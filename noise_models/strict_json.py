@@ -64,12 +64,12 @@ def _check_texts(tree: Any, name: str) -> None:
         field, value = stack.pop()
         if isinstance(value, dict):
             stack += [(field, key) for key in value]
-            stack += [(f"{field}.{shown(key)[1:-1]}", each) for key, each in value.items()]
+            stack += [(f"{field}.{short_repr(key)[1:-1]}", each) for key, each in value.items()]
         elif isinstance(value, list):
             stack += [(f"{field}[{index}]", each) for index, each in enumerate(value)]
         elif isinstance(value, str) and any("\ud800" <= char <= "\udfff" for char in value):
             raise SnapshotError(
-                field.removeprefix(".") or name, f"{shown(value)} is not a text of Unicode"
+                field.removeprefix(".") or name, f"{short_repr(value)} is not a text of Unicode"
             )
 
 
@@ -78,12 +78,12 @@ def _object(pairs: list[tuple[str, Any]], name: str) -> dict[str, Any]:
     if len(result) < len(pairs):
         twice = Counter(key for key, _ in pairs).most_common(1)[0][0]
         raise SnapshotError(
-            name, f"an object has the key {shown(twice)} twice", hint="remove one of the two"
+            name, f"an object has the key {short_repr(twice)} twice", hint="remove one of the two"
         )
     return result
 
 
-def shown(value: object) -> str:
+def short_repr(value: object) -> str:
     """Return a value from outside for an error message: printable ASCII, cut to 60 characters."""
     if isinstance(value, list | tuple | dict):
         return f"a {'mapping' if isinstance(value, dict) else 'list'} of {len(value)}"

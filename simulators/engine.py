@@ -121,7 +121,7 @@ class Engine(Protocol):
 
 
 @runtime_checkable
-class Shared(Protocol):
+class DistributedEngine(Protocol):
     """Engine over MPI ranks: `run` returns a result in the root rank and None in the others,
     and raises the same error in all ranks."""
 
@@ -140,7 +140,7 @@ class StateCache(Protocol):
 
 
 @runtime_checkable
-class KeepsStates(Protocol):
+class PartsEngine(Protocol):
     """Engine that runs `CircuitParts`; its card states it too."""
 
     kept_states: StateCache

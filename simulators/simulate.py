@@ -13,7 +13,7 @@ from simulators.circuit.ir import Circuit
 from simulators.circuit.noise import NoiseProgram
 from simulators.circuit.validation.admission import validation_error
 from simulators.control import RunControl
-from simulators.engine import EngineContext, PauliSum, Request, RunOptions, Shared
+from simulators.engine import DistributedEngine, EngineContext, PauliSum, Request, RunOptions
 from simulators.errors import BadCircuit
 from simulators.results import BindingResult, EngineResult
 
@@ -96,7 +96,7 @@ def simulate(
         plan = runner.plan(circuit, noise, options)
         return runner.run(plan, circuit, request, options, control or RunControl())
     finally:
-        if isinstance(runner, Shared):
+        if isinstance(runner, DistributedEngine):
             runner.close()
 
 

@@ -96,8 +96,8 @@ def nothing_outlives_a_failure(request: pytest.FixtureRequest) -> Iterator[None]
 
 def _is_ours(process: psutil.Process) -> bool:
     """Was it started by our tests, or by what these started?"""
-    told = process.environ()
-    return any(told.get(name) == os.environ[name] for name in ("SIMENV_HOME", "TMPDIR"))
+    result = process.environ()
+    return any(result.get(name) == os.environ[name] for name in ("SIMENV_HOME", "TMPDIR"))
 
 
 @pytest.fixture

@@ -103,22 +103,22 @@ def _relative_time(name: str, packed: bytes, engines: _Engines) -> float | None:
         again = (timed_s(lambda: _candidates(packed), time.process_time) for _ in range(RUNS - 1))
         took = min(took, *again)
     chosen = "" if candidates[0].route is None else candidates[0].engine
-    ours = engines.seconds(chosen, packed, MOST_S) if chosen else None
-    if ours is None:
+    result = engines.seconds(chosen, packed, MOST_S) if chosen else None
+    if result is None:
         problem = "" if not chosen else engines.problem
         others = _others(packed, chosen, engines, REFUSED_LIMIT_S)
         best = min(others, key=others.__getitem__, default="")
-        shown = f"{best:14}{others[best]:10.4f}  <- worse" if best else "(none)"
-        print(f"{name:24}{chosen or '(refused)':14}{'-':>10}{took:10.4f}  {shown} {problem[:90]}")
+        text = f"{best:14}{others[best]:10.4f}  <- worse" if best else "(none)"
+        print(f"{name:24}{chosen or '(refused)':14}{'-':>10}{took:10.4f}  {text} {problem[:90]}")
         return float("inf") if best or (problem and TYPED not in problem) else None
-    others = _others(packed, chosen, engines, max(LEAST_LIMIT_S, 3 * ours))
+    others = _others(packed, chosen, engines, max(LEAST_LIMIT_S, 3 * result))
     best = min(others, key=others.__getitem__, default="")
-    shown = f"{best:14}{others[best]:10.4f}" if best else "(none)"
-    least = min(ours, others[best]) if best else ours
+    text = f"{best:14}{others[best]:10.4f}" if best else "(none)"
+    least = min(result, others[best]) if best else result
     allowed = max(FACTOR * least, least + SLACK_S)
-    mark = "" if ours + took <= allowed else "  <- worse"
-    print(f"{name:24}{chosen:14}{ours:10.4f}{took:10.4f}  {shown}{mark}", flush=True)
-    return (ours + took) / allowed
+    mark = "" if result + took <= allowed else "  <- worse"
+    print(f"{name:24}{chosen:14}{result:10.4f}{took:10.4f}  {text}{mark}", flush=True)
+    return (result + took) / allowed
 
 
 def _others(packed: bytes, chosen: str, engines: _Engines, limit_s: float) -> dict[str, float]:

@@ -107,8 +107,8 @@ def _measure(report: Report) -> float:
     others = [walls[name, count] for name in CIRCUITS for count in RANKS]
     off = max(abs(run.sent_bytes - run.planned_bytes) for run in others)
     report.at_most("ranks_off_bytes", off, "bytes sent that the plan did not predict, at most")
-    seen = walls["ansatz", 2]
-    return seen.cpu_s / (seen.passes << STRONG)
+    item = walls["ansatz", 2]
+    return item.cpu_s / (item.passes << STRONG)
 
 
 def _head() -> None:

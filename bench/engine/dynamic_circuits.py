@@ -51,27 +51,27 @@ OPTIONS = (
 def run(options: Namespace) -> Report:
     """Run the benchmark."""
     clock = clock_of(cpu=options.cpu)
-    ours = WorkerTask(1, shots=SHOTS, all_kernels=True)
+    worker_task = WorkerTask(1, shots=SHOTS, all_kernels=True)
     label = f"dynamic circuits with many branches: {SHOTS} shots, seed {options.seed}, ms"
     report = Report("dynamic_circuits", label)
-    ours.run(load(random_circuit(2, options.seed - 1)).packed)  # load the kernels
+    worker_task.run(load(random_circuit(2, options.seed - 1)).packed)  # load the kernels
     aer = aer_peer.simulator() if installed("qiskit_aer") else None
     for width in WIDTHS:
         times: list[float] = []
-        theirs: list[float] = []
+        entries: list[float] = []
         branches: list[int] = []
         for number in range(options.circuits):
             circuit = random_circuit(width, options.seed + 100 * width + number)
             packed = load(circuit).packed
             took: tuple[list[float], list[float]] = [], []
             for _ in range(options.rounds):
-                took[0].append(timed_s(lambda packed=packed: ours.run(packed), clock))
+                took[0].append(timed_s(lambda packed=packed: worker_task.run(packed), clock))
                 if aer is not None:
                     took[1].append(timed_s(lambda circuit=circuit: _count(aer, circuit), clock))
             times.append(statistics.median(took[0]))
-            theirs.append(statistics.median(took[1]) if took[1] else float("nan"))
-            branches.append(ours.branches())
-        print(f"{width} qubits, branches {branches}: {_ms_text(times)}; Aer {_ms_text(theirs)}")
+            entries.append(statistics.median(took[1]) if took[1] else float("nan"))
+            branches.append(worker_task.branches())
+        print(f"{width} qubits, branches {branches}: {_ms_text(times)}; Aer {_ms_text(entries)}")
         report.at_most("circuit_ms", 1e3 * max(times), f"{width} qubits, slowest circuit")
     for path in sorted(options.files.iterdir()) if options.files else ():
         try:
@@ -80,9 +80,10 @@ def run(options: Namespace) -> Report:
             print(f"left out: {path.name}: {error}")
             continue
         results = [
-            timed_s(lambda packed=packed: ours.run(packed), clock) for _ in range(options.rounds)
+            timed_s(lambda packed=packed: worker_task.run(packed), clock)
+            for _ in range(options.rounds)
         ]
-        label = f"{path.name}, {ours.branches()} branches"
+        label = f"{path.name}, {worker_task.branches()} branches"
         report.at_most("circuit_ms", 1e3 * statistics.median(results), label)
     return report
 

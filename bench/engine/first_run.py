@@ -91,7 +91,7 @@ def _engine(
     terms = TaskOptions(precision=precision)
     first: list[float] = []
     again: list[float] = []
-    theirs: list[float] = []
+    entries: list[float] = []
     for gate_list in circuits:
         packed = load(measured(num_qubits, gate_list)).packed
 
@@ -103,10 +103,10 @@ def _engine(
         first.append(timed_s(lambda run=run: run(1), clock))
         again.append(timed_s(lambda run=run: run(2), clock))
         if peer is not None:
-            theirs.append(timed_s(peer(num_qubits, gate_list), clock))
+            entries.append(timed_s(peer(num_qubits, gate_list), clock))
     cold, warm = (1e3 * statistics.median(each[1:]) for each in (first, again))
     label = f"{num_qubits} qubits, {gates} gates, {kind}, {precision}"
-    other = f", qulacs {1e3 * statistics.median(theirs[1:]):.2f}" if theirs else ""
+    other = f", qulacs {1e3 * statistics.median(entries[1:]):.2f}" if entries else ""
     print(f"{label}: first {cold:.2f}, again {warm:.2f}{other}")
     report.at_most("of_again", cold / warm, f"{label}, first of again")
 

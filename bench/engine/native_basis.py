@@ -149,19 +149,21 @@ def _ratios(circuit: NativeCircuit, times: Times) -> Times:
     ratios: Times = {}
     cells = []
     for precision in PRECISIONS:
-        ours = {k: v for k, v in times.items() if precision in k and k.endswith(("first", "again"))}
-        others = {k: v for k, v in times.items() if precision in k and k not in ours}
+        table = {
+            k: v for k, v in times.items() if precision in k and k.endswith(("first", "again"))
+        }
+        others = {k: v for k, v in times.items() if precision in k and k not in table}
         peers = {name: v for name, v in others.items() if not name.endswith(CONVERTED)}
-        cells += [f"{name} {1e3 * seconds:.2f}" for name, seconds in ours.items()]
+        cells += [f"{name} {1e3 * seconds:.2f}" for name, seconds in table.items()]
         if not peers:
             continue
         best = min(peers, key=lambda name: peers[name])
         cells.append(f"{best} {1e3 * peers[best]:.2f}")
-        ratios.update({name: seconds / peers[best] for name, seconds in ours.items()})
+        ratios.update({name: seconds / peers[best] for name, seconds in table.items()})
         converted = min(v for name, v in others.items() if name.endswith(CONVERTED))
         path = f"path {precision} first"
-        if path in ours:
-            ratios[path + CONVERTED] = ours[path] / converted
+        if path in table:
+            ratios[path + CONVERTED] = table[path] / converted
     what = f"{circuit.num_qubits} qubits {circuit.kind} {circuit.basis} {circuit.level}"
     print(f"{what}, {len(circuit.gates)} gates: {', '.join(cells)}", flush=True)
     return ratios

@@ -154,7 +154,7 @@ def with_split(data: CountsData, split: dict[str, Any]) -> CountsData:
 
 def _fit_notes(fitted: FittedDevice) -> list[str]:
     """Return sentences that describe a fit."""
-    held = fitted.held_out
+    held_out = fitted.held_out
     results = [
         f"Base: {fitted.base}. Prior: {fitted.prior.text}. Share of the way from the snapshot:"
         f" {fitted.share:g}."
@@ -162,12 +162,12 @@ def _fit_notes(fitted: FittedDevice) -> list[str]:
         f" with {len(fitted.columns)} unknowns and {max(len(fitted.windows), 1)} date windows."
     ]
     results += [f"{rows} training runs: {text}." for text, rows in fitted.observed.left_out]
-    if held is not None:
+    if held_out is not None:
         results.append(
-            f"Cross-validation inside the training part: gain of mean HF {held.mean:+.5f}, at least"
-            f" {held.low:+.5f}; median HF {held.fitted_median:.4f}"
-            f" (snapshot {held.snapshot_median:.4f}), mean {held.fitted_mean:.4f}"
-            f" ({held.snapshot_mean:.4f})."
+            f"Cross-validation inside the training part: gain of mean HF {held_out.mean:+.5f},"
+            f" at least {held_out.low:+.5f}; median HF {held_out.fitted_median:.4f}"
+            f" (snapshot {held_out.snapshot_median:.4f}), mean {held_out.fitted_mean:.4f}"
+            f" ({held_out.snapshot_mean:.4f})."
         )
     return results
 

@@ -94,26 +94,26 @@ class _Case:
 
 
 def _line(case: _Case, worst: dict[str, float], *, aer: bool) -> None:
-    ours, engine = _ours(case)
-    theirs = _aer_seconds(case) if aer else {}
-    shown = "".join(f"{theirs.get(key, float('nan')):10.3g}" for key in ("density", "vector", "br"))
+    value, engine = _ours(case)
+    result = _aer_seconds(case) if aer else {}
+    text = "".join(f"{result.get(key, float('nan')):10.3g}" for key in ("density", "vector", "br"))
     noise = "relax" if case.relax else "dep"
     start = f"{case.name:10}{case.num_qubits:5} {noise:6}{case.shots:8}"
-    print(f"{start}{ours:10.4g}  {engine:14}{shown}", flush=True)
+    print(f"{start}{value:10.4g}  {engine:14}{text}", flush=True)
 
     def note(key: str, seconds: float | None) -> None:
-        if seconds is not None and ours == ours:
-            worst[key] = min(worst.get(key, np.inf), seconds / ours)
+        if seconds is not None and value == value:
+            worst[key] = min(worst.get(key, np.inf), seconds / value)
 
     kind = noise + "_times"
-    if case.num_qubits <= DENSITY_QUBITS and theirs:
+    if case.num_qubits <= DENSITY_QUBITS and result:
         size = {1_000: "1k", 100_000: "100k"}.get(case.shots)
         if size is not None:
-            note(f"small_{size}_times", min(theirs.values()))
+            note(f"small_{size}_times", min(result.values()))
     elif case.num_qubits in (16, 20):
-        note(f"branching_{kind}", theirs.get("br"))
+        note(f"branching_{kind}", result.get("br"))
     if case.num_qubits == 20 and case.shots == 1_000:
-        note(f"vector_1k_{kind}", theirs.get("vector"))
+        note(f"vector_1k_{kind}", result.get("vector"))
 
 
 def _ours(case: _Case) -> tuple[float, str]:

@@ -77,11 +77,11 @@ def run(options: Namespace) -> Report:
         peer.close()
     best = {key: statistics.median(each) for key, each in times.items()}
     print("\n".join(f"{what} {name}: {each:.4f}" for (what, name), each in best.items()))
-    ours = best["values", "ours"]
+    item = best["values", "ours"]
     peer_s = [v for (what, name), v in best.items() if what == "values" and name != "ours"]
     label = f"{STRINGS} strings, of the best"
     if peer_s:
-        report.at_most("strings_of_best", ours / min(peer_s), label)
+        report.at_most("strings_of_best", item / min(peer_s), label)
     else:
         report.not_measured("strings_of_best", label, "no peer ran to its end")
     if ("gradient", "lightning") in best:

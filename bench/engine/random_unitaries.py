@@ -76,8 +76,8 @@ def run(options: Namespace) -> Report:
                 off = np.abs(each - means["ours"]).max()
                 assert off < 6 * (2 / SHOTS) ** 0.5, f"{name} ran another circuit: {off:.2f}"
         medians = {name: 1e3 * statistics.median(each) for name, each in times.items()}
-        shown = ", ".join(f"{name} {each:.1f}" for name, each in medians.items())
-        print(f"{num_qubits} qubits: {shown}")
+        text = ", ".join(f"{name} {each:.1f}" for name, each in medians.items())
+        print(f"{num_qubits} qubits: {text}")
         peer_ms = [each for name, each in medians.items() if name != "ours"]
         label = f"{num_qubits} qubits, of the best peer"
         if peer_ms:

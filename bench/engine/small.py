@@ -58,13 +58,13 @@ def run(options: Namespace) -> Report:
     for num_qubits in WIDTHS:
         calls = {"ours": _ours(runner, num_qubits), **_peers(num_qubits)}
         times = {name: statistics.median(result) for name, result in _rounds(calls, options.rounds)}
-        ours = times["ours"]
+        item = times["ours"]
         print(f"{num_qubits:2d} qubits: " + ", ".join(f"{k} {v:.1f}" for k, v in times.items()))
-        report.at_most(f"us_{num_qubits}", ours, f"{num_qubits} qubits")
+        report.at_most(f"us_{num_qubits}", item, f"{num_qubits} qubits")
         for goal, name in (("of_qulacs", "qulacs"), ("of_aer", "Aer")) if num_qubits <= 10 else ():
             peer = [us for key, us in times.items() if key.startswith(name.lower())]
             if peer:
-                report.at_most(goal, ours / min(peer), f"{num_qubits} qubits of {name}")
+                report.at_most(goal, item / min(peer), f"{num_qubits} qubits of {name}")
             else:
                 report.not_measured(
                     goal, f"{num_qubits} qubits of {name}", f"{name} is not installed"
@@ -123,14 +123,14 @@ def _qulacs(num_qubits: int, gate_lists: list[list[Gate]]) -> Callable[[], objec
     import qulacs
 
     seeds = itertools.count(1)
-    theirs = itertools.cycle(
+    result = itertools.cycle(
         [qulacs_peer.single_angle_circuit(num_qubits, gates) for gates in gate_lists]
     )
     state = qulacs.QuantumState(num_qubits)
 
     def with_qulacs() -> object:
         state.set_zero_state()
-        next(theirs).update_quantum_state(state)
+        next(result).update_quantum_state(state)
         return state.sampling(SHOTS, next(seeds))
 
     return with_qulacs

@@ -153,11 +153,11 @@ def _chain(report: Report, case: Case, rounds: int) -> None:
     worker = WorkerTask(1, engine="mps", shots=SHOTS, options=settings)
     circuit = measured(case.num_qubits, case.gates)
     packed = load(circuit).packed
-    ours, theirs = _alternate(
+    actual, item = _alternate(
         rounds, lambda: worker.run(packed), lambda: _check_success(aer.run(circuit, shots=SHOTS))
     )
-    print(f"{case.name}: ours {ours:.4f}, Aer {theirs:.4f}")
-    report.at_most("shots_of_aer", ours / theirs, f"{case.name}: 1,000 shots, share of Aer")
+    print(f"{case.name}: ours {actual:.4f}, Aer {item:.4f}")
+    report.at_most("shots_of_aer", actual / item, f"{case.name}: 1,000 shots, share of Aer")
     if case.long:
         return  # Aer's values would take two hours
     bare = QuantumCircuit(case.num_qubits)
@@ -167,9 +167,9 @@ def _chain(report: Report, case: Case, rounds: int) -> None:
     places = np.linspace(0, case.num_qubits - 2, PAIRS).astype(int).tolist()
     labels = ["".join("Z" if q in (k, k + 1) else "I" for q in reversed(range(case.num_qubits)))
               for k in places]  # fmt: skip
-    asked = bare.copy()
+    result = bare.copy()
     for k, place in enumerate(places):
-        asked.save_expectation_value(SparsePauliOp("ZZ"), [place, place + 1], label=str(k))
+        result.save_expectation_value(SparsePauliOp("ZZ"), [place, place + 1], label=str(k))
     plain = _circuit(bare)
     observables = tuple(PauliSum((label,), np.ones(1)) for label in labels)
     entries: dict[str, Any] = {}
@@ -181,13 +181,13 @@ def _chain(report: Report, case: Case, rounds: int) -> None:
         )  # fmt: skip
 
     def aer_values() -> None:
-        entries["aer"] = _check_success(aer.run(asked, shots=1))
+        entries["aer"] = _check_success(aer.run(result, shots=1))
 
-    ours, theirs = _alternate(rounds, our_values, aer_values)
+    actual, item = _alternate(rounds, our_values, aer_values)
     values = np.frombuffer(entries["ours"].expectations).reshape(-1, 2)[:, 0]
     data = entries["aer"].data(0)
     off = max(abs(data[str(k)] - value) for k, value in enumerate(values.tolist()))
-    print(f"{case.name}: {PAIRS} values: ours {ours:.4f}, Aer {theirs:.4f}")
+    print(f"{case.name}: {PAIRS} values: ours {actual:.4f}, Aer {item:.4f}")
     report.at_most("value_error", off, f"{case.name}: values, from Aer's")
 
 

@@ -53,9 +53,9 @@ def run(options: Namespace) -> Report:
     size = (32 if options.precision == "double" else 16) << options.qubits  # bytes read and written
     size_words = f"{options.qubits} qubits, {options.precision}"
     print(f"{size_words}, width {width}, {options.threads} threads, ms")
-    for name, taken in entries.items():
-        ms = taken if name in _WHOLE else (taken - entries["pass, low wires"]) / COPIES
-        rate = f"{size / taken / 1e6:8.1f} GB/s" if name in _WHOLE else ""
+    for name, value in entries.items():
+        ms = value if name in _WHOLE else (value - entries["pass, low wires"]) / COPIES
+        rate = f"{size / value / 1e6:8.1f} GB/s" if name in _WHOLE else ""
         print(f"{name:24}{ms:9.2f}{rate}")
     return report
 

@@ -75,15 +75,15 @@ def _line(name: str, num_qubits: int, options: Namespace, clock: Callable[[], fl
         times.append(clock() - begin)
     begin = clock()
     result = TrajectorySampler(circuit, inserts, run_options).run(patterns, seed=1)
-    taken = clock() - begin
+    outcome = clock() - begin
     single_s = statistics.median(times)
     work = result.operations / (options.instances * circuit.ops.size)
     rows = np.split(patterns.entries, patterns.ends[1:-1])
     distinct = len({row.tobytes() for row in rows})
     return (
         f"{name:10}{num_qubits:5}{circuit.ops.size:8}{distinct:9}"
-        f"{1e3 * taken / options.instances:11.4f}{1e3 * single_s:10.3f}"
-        f"{1 - taken / (options.instances * single_s):12.2%}{1 - work:12.2%}"
+        f"{1e3 * outcome / options.instances:11.4f}{1e3 * single_s:10.3f}"
+        f"{1 - outcome / (options.instances * single_s):12.2%}{1 - work:12.2%}"
         f"{result.operations / max(1, result.least):12.3f}{result.states:8}{result.passes:8}"
     )
 

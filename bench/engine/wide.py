@@ -149,10 +149,10 @@ def _case(
                 continue
             times.setdefault(peer.name, []).append(statistics.median(result))
             if peer.name.startswith("ours"):
-                kept = peer.times(
+                outcome = peer.times(
                     SMALL_CALLS if small else 1, options.cap, "run_planned", cpu=options.cpu
                 )
-                times.setdefault(f"{peer.name} planned", []).append(statistics.median(kept))
+                times.setdefault(f"{peer.name} planned", []).append(statistics.median(outcome))
             if not turn:
                 means[peer.name] = peer.correlations()
         if not turn:

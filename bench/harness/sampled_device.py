@@ -24,9 +24,9 @@ from simenv.calibration.experiments.plans import (
     Planner,
     TestLayout,
 )
-from simenv.calibration.experiments.procedure import Effort, Procedure, choose
+from simenv.calibration.experiments.procedure import ExperimentShots, Procedure, choose
 from simenv.calibration.experiments.programs import CircuitPiece
-from simenv.calibration.experiments.runner import Counts, PlannedCircuit, Point, add
+from simenv.calibration.experiments.runner import Counts, ExperimentSetting, PlannedCircuit, add
 from simenv.model.devices import DeviceInfo, DeviceKind
 from simenv.model.program import Program
 from simenv.model.views import GateInfo
@@ -75,16 +75,18 @@ class PointPlanner(Planner):
 
     def _sequence(
         self, name: str, place: tuple[int, ...], length: int, number: int
-    ) -> tuple[Point, CircuitPiece]:
+    ) -> tuple[ExperimentSetting, CircuitPiece]:
         gates = _random_gates(self._seed, name, place, length, number)
         if name == IRB2:
             gates += length
         if name == IRB1:
             gates = length
         flips = number % (1 << len(place))
-        return Point(name, place, float(length), flips, number, float(gates)), _NOTHING
+        return ExperimentSetting(name, place, float(length), flips, number, float(gates)), _NOTHING
 
-    def _circuit(self, pieces: Sequence[tuple[Point, CircuitPiece]], shots: int) -> PlannedCircuit:
+    def _circuit(
+        self, pieces: Sequence[tuple[ExperimentSetting, CircuitPiece]], shots: int
+    ) -> PlannedCircuit:
         return PlannedCircuit(_NO_PROGRAM, shots, tuple(point for point, _ in pieces))
 
 
@@ -131,7 +133,7 @@ class SampledDevice:
         info = chain(self.qubits)
         tested = choose(info, None)
         planner = PointPlanner(tested, self._seed)
-        procedure = Procedure(info, tested, self, self._seed, Effort(), planner=planner)
+        procedure = Procedure(info, tested, self, self._seed, ExperimentShots(), planner=planner)
         return procedure.run().estimates
 
     def run(self, circuits: Sequence[PlannedCircuit]) -> Counts:
@@ -149,7 +151,7 @@ class SampledDevice:
                 )
         return entries
 
-    def _probabilities(self, point: Point) -> NDArray[np.float64]:
+    def _probabilities(self, point: ExperimentSetting) -> NDArray[np.float64]:
         """Return the probabilities of all outcomes; bit 0 is the first qubit."""
         name, q = point.experiment, point.qubits[0]
         if len(point.qubits) == 2:
@@ -176,7 +178,7 @@ class SampledDevice:
         read = (1.0 - p1) * p01 + p1 * (1.0 - p10)
         return np.array([1.0 - read, read])
 
-    def _conditional(self, point: Point) -> NDArray[np.float64]:
+    def _conditional(self, point: ExperimentSetting) -> NDArray[np.float64]:
         q = point.qubits[0]
         excited = point.arm >= 4
         turn = 2e-6 * math.pi * self.detuning_khz[q] * point.x
@@ -188,7 +190,7 @@ class SampledDevice:
         second = np.array([1.0 - stays, stays])
         return np.outer(second, first).ravel()
 
-    def _survival(self, point: Point, size: int) -> NDArray[np.float64]:
+    def _survival(self, point: ExperimentSetting, size: int) -> NDArray[np.float64]:
         """Return the probabilities after the decay by the gates of a point, with random scatter."""
         q = point.qubits[0]
         scale = size / (size - 1.0)

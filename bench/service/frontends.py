@@ -75,8 +75,8 @@ def _estimator(report: Report, client: Client, backend: SimenvBackend, rounds: i
     observables = [[each] for each in sums]
     values = rng.uniform(0, 2 * np.pi, (SETS, circuit.num_parameters))
     pub = (circuit, observables, values)
-    ours = SimenvEstimator(backend)
-    methods: dict[str, Callable[[], Any]] = {"simenv": lambda: ours.run([pub]).result()}
+    simenv_estimator = SimenvEstimator(backend)
+    methods: dict[str, Callable[[], Any]] = {"simenv": lambda: simenv_estimator.run([pub]).result()}
     if installed("qiskit_aer"):
         from qiskit_aer.primitives import EstimatorV2
 
@@ -123,7 +123,7 @@ def _count_messages(client: Client) -> Iterator[list[int]]:
 
 def _sampler(report: Report, client: Client, backend: SimenvBackend, rounds: int) -> None:
     circuits = [_random(k) for k in range(PUBS)]
-    ours = SimenvSampler(backend, default_shots=SHOTS)
+    simenv_sampler = SimenvSampler(backend, default_shots=SHOTS)
 
     def plain() -> None:
         tasks = client.submit_many(circuits, shots=SHOTS, outputs=("memory",))
@@ -132,7 +132,7 @@ def _sampler(report: Report, client: Client, backend: SimenvBackend, rounds: int
 
     methods: dict[str, Callable[[], Any]] = {
         "plain client": plain,
-        "simenv": lambda: ours.run(circuits).result(),
+        "simenv": lambda: simenv_sampler.run(circuits).result(),
         "StatevectorSampler": lambda: (
             StatevectorSampler(default_shots=SHOTS).run(circuits).result()
         ),

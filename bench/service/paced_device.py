@@ -187,12 +187,12 @@ def _drift(report: Report, year: list[CalibrationSnapshot], days_per_s: float) -
     due = np.clip(np.floor((begun - origin_s) * days_per_s), 0, len(year) - 1)
     expected = np.array([_length_ns(SHOTS, RESET_NS + day) for day in days]) * 1e-9
     wrong = int((due != days).sum() + (np.abs(length / expected - 1.0) > 1e-9).sum())
-    seen = len(set(days.tolist()))
-    print(f"{len(results):,} tasks, {seen} snapshots seen\n")
+    count = len(set(days.tolist()))
+    print(f"{len(results):,} tasks, {count} snapshots seen\n")
     report.at_most(
         "wrong_snapshots", wrong, "results that name another snapshot than that in force"
     )
-    report.at_least("seen_share", seen / len(year), "share of the snapshots that results name")
+    report.at_least("seen_share", count / len(year), "share of the snapshots that results name")
     for key, times in (("python", arrivals), ("qpm", qpm.arrivals)):
         late_ms = [
             1e3 * (arrived_s - origin_s - digests[digest] / days_per_s)

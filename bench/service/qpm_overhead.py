@@ -65,8 +65,8 @@ def run(options: Namespace) -> Report:
     print(f"load {os.getloadavg()[0]:.1f}\n")
     for revision in (1, 2):
         shares = [
-            ours - null
-            for ours, null in zip(p50s[f"defw {revision}"], p50s[f"null {revision}"], strict=True)
+            value - null
+            for value, null in zip(p50s[f"defw {revision}"], p50s[f"null {revision}"], strict=True)
         ]
         label = f"revision {revision}: our share above a plugin that does nothing, p50, ms"
         report.at_most("share_p50_ms", statistics.median(shares), label)
@@ -85,12 +85,12 @@ def _interfaces(stack: contextlib.ExitStack) -> dict[str, Interface]:
         "qpm 2": lambda seed: _counts(client.qpm.sync_run(_info(seed))),
         "cli": lambda seed: _command_line(client, path, seed),
     }
-    ours = {"SIMENV_SERVICE": client.service, "SIMENV_QPM_RESERVATIONS": "optional"}
+    table = {"SIMENV_SERVICE": client.service, "SIMENV_QPM_RESERVATIONS": "optional"}
     folders = {"defw": _plugin_folder(), "null": NULL_PLUGIN}
     for revision in (1, 2):
         for name, plugin in folders.items():
             call = stack.enter_context(
-                _open_plugin(plugin, revision, ours if name == "defw" else {})
+                _open_plugin(plugin, revision, table if name == "defw" else {})
             )
             interfaces[f"{name} {revision}"] = call
     return interfaces

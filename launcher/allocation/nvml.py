@@ -54,10 +54,10 @@ def nvml_gpus(library: str = LIBRARY) -> tuple[Gpu, ...]:
 
 def _parts(functions: Any, device: ctypes.c_void_p) -> Iterator[Gpu]:
     """Yield the GPU of a handle, or its instances."""
-    capability = _numbers(functions, "nvmlDeviceGetCudaComputeCapability", device)
+    capability = _query_pair(functions, "nvmlDeviceGetCudaComputeCapability", device)
     gpu = replace(_gpu(functions, device), capability=capability)
     gpu = replace(gpu, bandwidth=_bandwidth(functions, device))
-    if _numbers(functions, "nvmlDeviceGetMigMode", device)[0] != _MIG_ENABLED:
+    if _query_pair(functions, "nvmlDeviceGetMigMode", device)[0] != _MIG_ENABLED:
         yield gpu
         return
     max_parts = ctypes.c_uint()
@@ -95,7 +95,7 @@ def _bandwidth(functions: Any, device: ctypes.c_void_p) -> float:
     return _TRANSFERS * megahertz.value * 1e6 * bits.value / 8
 
 
-def _numbers(functions: Any, name: str, device: ctypes.c_void_p) -> tuple[int, int]:
+def _query_pair(functions: Any, name: str, device: ctypes.c_void_p) -> tuple[int, int]:
     """Return two numbers that a function writes; zeros if it fails."""
     first, second = ctypes.c_int(), ctypes.c_int()
     try:

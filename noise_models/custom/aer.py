@@ -78,7 +78,9 @@ def from_aer(values: Any) -> CustomModel:
             elif each.type == "roerror":
                 readout += _readout(each, field)
             else:
-                raise SnapshotError(f"{field}.type", strict_json.shown(each.type), hint="qerror")
+                raise SnapshotError(
+                    f"{field}.type", strict_json.short_repr(each.type), hint="qerror"
+                )
         except NoiseError as problem:
             if isinstance(problem, SnapshotError):
                 raise
@@ -130,7 +132,7 @@ def _quantum(error: _Error, field: str) -> list[ChannelEntry]:
 
 def _probability(value: Any, field: str) -> float:
     if not isinstance(value, (int, float)) or not 0.0 <= value <= 1.0 + 1e-9:
-        raise SnapshotError(field, strict_json.shown(value), hint="a number from 0 to 1")
+        raise SnapshotError(field, strict_json.short_repr(value), hint="a number from 0 to 1")
     return float(value)
 
 
@@ -149,7 +151,7 @@ def _channel(instruction: _Instruction, field: str) -> Channel:
         return from_kraus([_array(each, field) for each in params])
     raise SnapshotError(
         f"{field}.name",
-        strict_json.shown(name),
+        strict_json.short_repr(name),
         hint=f"kraus, unitary, pauli, reset, {', '.join(_UNITARIES)}",
     )
 
@@ -157,7 +159,7 @@ def _channel(instruction: _Instruction, field: str) -> Channel:
 def _pauli(name: str, field: str) -> Channel:
     """Return the channel of a Pauli; the last letter acts on the first qubit."""
     if len(name) not in (1, 2) or any(each not in "IXYZ" for each in name):
-        raise SnapshotError(f"{field}.params", strict_json.shown(name), hint="as X or XI")
+        raise SnapshotError(f"{field}.params", strict_json.short_repr(name), hint="as X or XI")
     weights = np.zeros(4 ** len(name))
     weights[sum("IXYZ".index(each) * 4**k for k, each in enumerate(reversed(name)))] = 1.0
     return from_paulis(weights)

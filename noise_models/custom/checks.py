@@ -18,7 +18,7 @@ from noise_models.custom.entries import (
     RelaxationTimes,
 )
 from noise_models.errors import NoiseError, SnapshotError
-from noise_models.strict_json import shown
+from noise_models.strict_json import short_repr
 
 MAX_QUBITS = 10_000
 MAX_ENTRIES = 1_000_000
@@ -33,9 +33,9 @@ def check(model: CustomModel) -> None:
     if model.format != FORMAT:
         raise SnapshotError("format", f"{model.format} is not supported", hint=f"it is {FORMAT}")
     if not (0 < len(model.name) <= 100 and model.name.isprintable()):
-        raise SnapshotError("name", shown(model.name), hint="1 to 100 printable characters")
+        raise SnapshotError("name", short_repr(model.name), hint="1 to 100 printable characters")
     if not 0 <= model.num_qubits <= MAX_QUBITS:
-        raise SnapshotError("num_qubits", shown(model.num_qubits), hint=f"0 to {MAX_QUBITS}")
+        raise SnapshotError("num_qubits", short_repr(model.num_qubits), hint=f"0 to {MAX_QUBITS}")
     _number("dt_ns", model.dt_ns, _MAX_NS)
     _number("feed_forward_ns", model.feed_forward_ns, _MAX_NS)
     for field in ("channels", "idle", "readout", "durations", "zz"):
@@ -66,7 +66,9 @@ def check(model: CustomModel) -> None:
     for index, zz in enumerate(model.zz):
         _qubits(f"zz[{index}].qubits", zz.qubits, model.num_qubits)
         if not abs(zz.rate_khz) <= 1e6:
-            raise SnapshotError(f"zz[{index}].rate_khz", shown(zz.rate_khz), hint="at most 1e6")
+            raise SnapshotError(
+                f"zz[{index}].rate_khz", short_repr(zz.rate_khz), hint="at most 1e6"
+            )
 
 
 def _channel(field: str, entry: ChannelEntry, num_qubits: int) -> None:
@@ -130,18 +132,18 @@ def _times(field: str, times: RelaxationTimes) -> None:
     for name in ("t1_us", "t2_us"):
         value = getattr(times, name)
         if value is not None and not 0.0 < value <= 1e15:
-            raise SnapshotError(f"{field}.{name}", shown(value), hint="a time > 0, or null")
+            raise SnapshotError(f"{field}.{name}", short_repr(value), hint="a time > 0, or null")
     _number(f"{field}.excited", times.excited, 1.0)
 
 
 def _number(field: str, value: float, largest: float) -> None:
     if not (math.isfinite(value) and 0.0 <= value <= largest):
-        raise SnapshotError(field, shown(value), hint=f"a number from 0 to {largest:g}")
+        raise SnapshotError(field, short_repr(value), hint=f"a number from 0 to {largest:g}")
 
 
 def _gate(field: str, name: str) -> None:
     if not _NAME.fullmatch(name):
-        raise SnapshotError(field, shown(name), hint="a gate's name as Qiskit has it")
+        raise SnapshotError(field, short_repr(name), hint="a gate's name as Qiskit has it")
 
 
 def _qubits(field: str, qubits: tuple[int, ...], num_qubits: int) -> None:

@@ -66,7 +66,7 @@ def read(source: Source, name: str) -> tuple[CalibrationSnapshot, ImportReport]:
         at = f"oneQubitProperties.{key_text(key)}"
         _qubit(builder, index_of[key], at, values.mapping(entry, at), single)
     _pairs(builder, section)
-    _whole(builder, section)
+    _apply_device_values(builder, section)
     _paradigm(builder, paradigm, natives)
     service = values.mapping(document.get("service", {}), "service")
     shots = service.get("shotsRange")
@@ -181,7 +181,7 @@ def _direction(direction: Any, at: str, ends: tuple[int, int]) -> tuple[int, int
     return control, target
 
 
-def _whole(builder: SnapshotBuilder, section: dict[str, Any]) -> None:
+def _apply_device_values(builder: SnapshotBuilder, section: dict[str, Any]) -> None:
     """Apply values of the whole device to each qubit that has none of its own."""
     times = {"T1": "t1_us", "T2": "t2_us", "readoutDuration": "readout_ns"}
     common: list[tuple[str, str, float]] = []

@@ -13,7 +13,7 @@ from noise_models.importers.reading.gate_names import qiskit_name
 from noise_models.importers.reading.report import ImportReport
 from noise_models.importers.reading.source import Source
 from noise_models.importers.reading.values import key_text
-from noise_models.strict_json import shown
+from noise_models.strict_json import short_repr
 
 NAME = "cunqa"
 
@@ -80,7 +80,7 @@ def _pairs(builder: SnapshotBuilder, document: dict[str, Any]) -> None:
 def _number(key: str, field: str) -> int:
     result = _QUBIT.fullmatch(key)
     if result is None:
-        raise SnapshotError(field, f"{shown(key)} is not a qubit", hint="as q[3]")
+        raise SnapshotError(field, f"{short_repr(key)} is not a qubit", hint="as q[3]")
     return int(result[1])
 
 

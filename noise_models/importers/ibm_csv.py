@@ -14,7 +14,7 @@ from noise_models.errors import SnapshotError
 from noise_models.importers.reading import values
 from noise_models.importers.reading.builder import SnapshotBuilder
 from noise_models.importers.reading.report import ImportReport
-from noise_models.importers.reading.source import Source, Table
+from noise_models.importers.reading.source import CsvTable, Source
 
 NAME = "ibm-csv"
 
@@ -86,7 +86,7 @@ def _number_of(cell: str, row: int) -> int:
     return values.qubit_index(cell.removeprefix("Q").removeprefix("q"), f"row {row + 2}: Qubit")
 
 
-def _cells(table: Table, column: str, row_qubits: list[int]) -> Iterator[tuple[int, str, str]]:
+def _cells(table: CsvTable, column: str, row_qubits: list[int]) -> Iterator[tuple[int, str, str]]:
     """Iterate over (qubit, place, text) of the cells that are not empty."""
     for index, (qubit, row) in enumerate(zip(row_qubits, table.rows, strict=True)):
         cell = row.get(column, "")
@@ -94,7 +94,7 @@ def _cells(table: Table, column: str, row_qubits: list[int]) -> Iterator[tuple[i
             yield qubit, f"row {index + 2}: {column}", cell
 
 
-def _column(builder: SnapshotBuilder, table: Table, column: str, row_qubits: list[int]) -> None:
+def _column(builder: SnapshotBuilder, table: CsvTable, column: str, row_qubits: list[int]) -> None:
     lower = column.lower()
     result = _UNIT.fullmatch(lower)
     stem, unit = (result[1], result[2]) if result else (lower, "")
@@ -185,7 +185,7 @@ _ARITY = {**dict.fromkeys(("id", "rz", "sx", "x", "rx"), 1)} | dict.fromkeys(
 
 
 def _broken(
-    builder: SnapshotBuilder, table: Table, columns: dict[str, str], row_qubits: list[int]
+    builder: SnapshotBuilder, table: CsvTable, columns: dict[str, str], row_qubits: list[int]
 ) -> None:
     """Set the error 1 for gates of qubits that are not operational."""
     if "operational" not in columns:

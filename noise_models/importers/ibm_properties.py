@@ -14,7 +14,7 @@ from noise_models.importers.reading import values
 from noise_models.importers.reading.builder import SnapshotBuilder
 from noise_models.importers.reading.report import ImportReport
 from noise_models.importers.reading.source import Source
-from noise_models.strict_json import shown
+from noise_models.strict_json import short_repr
 
 NAME = "ibm-properties"
 
@@ -192,7 +192,7 @@ def _instruction(
 
 def _no_unit(entry: dict[str, Any], at: str) -> None:
     if entry.get("unit") not in ("", None):
-        raise SnapshotError(f"{at}.unit", f"{shown(entry['unit'])} of a probability")
+        raise SnapshotError(f"{at}.unit", f"{short_repr(entry['unit'])} of a probability")
 
 
 def _configure(builder: SnapshotBuilder, configuration: dict[str, Any]) -> None:

@@ -16,7 +16,7 @@ from noise_models.importers.reading.builder import SnapshotBuilder
 from noise_models.importers.reading.gate_names import qiskit_name
 from noise_models.importers.reading.report import ImportReport
 from noise_models.importers.reading.source import Source
-from noise_models.strict_json import shown
+from noise_models.strict_json import short_repr
 
 NAME = "iqm"
 
@@ -40,7 +40,8 @@ def _observations(document: Any) -> list[tuple[str, str, Any, dict[str, Any]]] |
     """Return (place, name, value, entry) of all observations; None: the document has none."""
     if isinstance(document, dict) and isinstance(document.get("metrics"), dict):
         entries = [
-            (f"metrics[{shown(name)}]", name, entry) for name, entry in document["metrics"].items()
+            (f"metrics[{short_repr(name)}]", name, entry)
+            for name, entry in document["metrics"].items()
         ]
     elif isinstance(document, dict) and isinstance(document.get("observations"), list):
         entries = [
@@ -68,7 +69,7 @@ def read(source: Source, name: str) -> tuple[CalibrationSnapshot, ImportReport]:
     observations = _observations(document)
     if observations is None:
         raise SnapshotError("observations", "missing", hint="a list with dut_field and value")
-    places = {number for _, each, _, _ in observations for number in _numbers(each)}
+    places = {number for _, each, _, _ in observations for number in _qubit_numbers(each)}
     builder = SnapshotBuilder(NAME, max(places, default=0), "observations")
     builder.values.update(provider="IQM", technology="superconducting")
     when = document.get("end_timestamp") or document.get("quality_metric_set_end_timestamp")
@@ -89,7 +90,7 @@ def read(source: Source, name: str) -> tuple[CalibrationSnapshot, ImportReport]:
     return builder.finish(name or values.text(label, "dut_label"), source.digest)
 
 
-def _numbers(name: str) -> list[int]:
+def _qubit_numbers(name: str) -> list[int]:
     return [int(each) for each in _COMPONENT.findall(name)]
 
 
@@ -118,7 +119,7 @@ def _choose(
             target = ("qubit", _index(qubit[1], place), field)
             number = _number(value, at) * 1e6
             if entry.get("unit") not in (None, "", "s"):
-                raise SnapshotError(f"{place}.unit", f"{shown(entry['unit'])}", hint="s")
+                raise SnapshotError(f"{place}.unit", f"{short_repr(entry['unit'])}", hint="s")
     elif len(parts) == 6 and parts[0] == "metrics":
         _, method, gate, _, locus, metric = parts
         qubits = [_COMPONENT.fullmatch(each) for each in locus.split("__")]

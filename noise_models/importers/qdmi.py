@@ -14,7 +14,7 @@ from noise_models.importers.reading.builder import SnapshotBuilder
 from noise_models.importers.reading.gate_names import qiskit_name
 from noise_models.importers.reading.report import ImportReport
 from noise_models.importers.reading.source import Source
-from noise_models.strict_json import shown
+from noise_models.strict_json import short_repr
 
 NAME = "qdmi"
 
@@ -42,7 +42,7 @@ def read(source: Source, name: str) -> tuple[CalibrationSnapshot, ImportReport]:
     document = source.only_object("a QDMI device description is one JSON file")
     version = document.get("schema-version", 1)
     if version != 1 or isinstance(version, bool):
-        raise SnapshotError("schema-version", f"{shown(version)} is not supported", hint="1")
+        raise SnapshotError("schema-version", f"{short_repr(version)} is not supported", hint="1")
     count = values.integer(document.get("numQubits"), "numQubits")
     builder = SnapshotBuilder(NAME, count, "numQubits")
     builder.values["technology"] = "superconducting"
@@ -106,7 +106,7 @@ def _operation(builder: SnapshotBuilder, place: str, record: dict[str, Any], fac
             for where, qubit in values.items(each.get("sites"), f"{at}.sites")
         )
         if len(qubits) != arity:
-            raise SnapshotError(f"{at}.sites", f"{len(qubits)} qubits of {shown(inputs)}")
+            raise SnapshotError(f"{at}.sites", f"{len(qubits)} qubits of {short_repr(inputs)}")
         sites.append((at, qubits, each))
     if name in ("measure", "reset"):
         _instruction(builder, name, place, record, sites, factor)

@@ -15,7 +15,7 @@ from noise_models.importers.reading.builder import SnapshotBuilder
 from noise_models.importers.reading.gate_names import SHAPES
 from noise_models.importers.reading.report import ImportReport
 from noise_models.importers.reading.source import Source
-from noise_models.strict_json import shown
+from noise_models.strict_json import short_repr
 
 NAME = "qhw"
 
@@ -36,7 +36,7 @@ def read(source: Source, name: str) -> tuple[CalibrationSnapshot, ImportReport]:
     for file, value in source.objects():
         schema = value.get("schema")
         if schema not in _SCHEMAS:
-            raise SnapshotError(f"{file}: schema", f"{shown(schema)} is not read")
+            raise SnapshotError(f"{file}: schema", f"{short_repr(schema)} is not read")
         if schema in records:
             raise SnapshotError(f"{file}: schema", f"{schema} a second time")
         records[schema] = value
@@ -54,9 +54,9 @@ def read(source: Source, name: str) -> tuple[CalibrationSnapshot, ImportReport]:
     calibration = values.mapping(main.get("calibration", {}), "calibration")
     builder.copy(calibration.get("timestamp"), "calibrated", "calibration.timestamp")
     for key in sorted(calibration.keys() - {"timestamp"}):
-        builder.recorder.ignored(f"calibration.{shown(key)[1:-1]}", "a summary")
+        builder.recorder.ignored(f"calibration.{short_repr(key)[1:-1]}", "a summary")
     for extension, each in extensions.items():
-        _metrics(builder, f"extensions.{shown(extension)[1:-1]}", each)
+        _metrics(builder, f"extensions.{short_repr(extension)[1:-1]}", each)
     _device(builder, records.get("qhw-device-v1", {}))
     _coupling(builder, records.get("qhw-coupling-v1", {}))
     inputs = head.get("name") or head.get("id") or ""
@@ -89,7 +89,7 @@ def _metrics(builder: SnapshotBuilder, extension: str, metrics: Any) -> None:
         each = values.mapping(entry, place)
         qubit = values.qubit_index(each.get("qubit"), f"{place}.qubit")
         for key, value in each.items():
-            at = f"{place}.{shown(key)[1:-1]}"
+            at = f"{place}.{short_repr(key)[1:-1]}"
             if key in _TIMES:
                 target = _TIMES[key]
                 scale = factor / 1e3 if target.endswith("_us") else factor

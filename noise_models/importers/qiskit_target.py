@@ -13,7 +13,7 @@ from noise_models.importers.reading import values
 from noise_models.importers.reading.builder import SnapshotBuilder
 from noise_models.importers.reading.report import ImportReport
 from noise_models.importers.reading.source import Source
-from noise_models.strict_json import shown
+from noise_models.strict_json import short_repr
 
 NAME = "qiskit-target"
 
@@ -98,7 +98,7 @@ def _operations(builder: SnapshotBuilder, document: dict[str, Any]) -> bool:
         figures = [key for key in ("error", "duration_s") if result.get(key) is not None]
         is_gate = result.get("gate")
         if not isinstance(is_gate, bool):
-            raise SnapshotError(f"{place}.gate", f"{shown(is_gate)} is neither true nor false")
+            raise SnapshotError(f"{place}.gate", f"{short_repr(is_gate)} is neither true nor false")
         params = values.integer(result.get("num_params", 0), f"{place}.num_params")
         if not is_gate:
             for key in figures:
@@ -130,7 +130,7 @@ def _instruction(
     """Store error and duration of a measurement or reset as values of the qubits."""
     target = _INSTRUCTION_VALUES.get((gate, key))
     if target is None:
-        builder.recorder.ignored(f"operations[0].{key}", f"of {shown(gate)[1:-1]}: not a gate")
+        builder.recorder.ignored(f"operations[0].{key}", f"of {short_repr(gate)[1:-1]}: not a gate")
         return
     number = values.number(value, at) * (1e9 if key == "duration_s" else 1.0)
     for qubit in qubits or range(builder.num_qubits):

@@ -16,7 +16,7 @@ from noise_models.importers.reading.builder import SnapshotBuilder
 from noise_models.importers.reading.report import ImportReport
 from noise_models.importers.reading.source import Source
 from noise_models.importers.reading.values import key_text
-from noise_models.strict_json import shown
+from noise_models.strict_json import short_repr
 
 NAME = "trapped-ion"
 
@@ -68,7 +68,9 @@ def _flat(document: dict[str, Any]) -> dict[str, tuple[str, Any]]:
 
 def _put(entries: dict[str, tuple[str, Any]], name: str, place: str, value: Any) -> None:
     if name in entries:
-        raise SnapshotError(place, f"{shown(name)} a second time", hint="remove one of the two")
+        raise SnapshotError(
+            place, f"{short_repr(name)} a second time", hint="remove one of the two"
+        )
     entries[name] = (place, value)
 
 

@@ -10,7 +10,7 @@ from simenv.config import devices_folder
 from simenv.model import TaskOptions
 from simenv.model.devices import DeviceInfo
 from simenv.service.devices.registry import DeviceRegistry
-from simenv.service.devices.resolve import EmulatedDevices, Waiting
+from simenv.service.devices.resolve import DocumentPending, EmulatedDevices
 from simenv.wire.messages.worker import NoiseDocument
 
 if TYPE_CHECKING:
@@ -77,5 +77,5 @@ def _awaited(ask: Callable[[], T]) -> T:
     while True:
         try:
             return ask()
-        except Waiting as waiting:
+        except DocumentPending as waiting:
             wait([waiting.future])

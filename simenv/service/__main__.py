@@ -29,7 +29,7 @@ from simenv.scheduler.views.infos import pool_infos
 from simenv.service.bootstrap import RunningService, build_service
 from simenv.service.event_loop import EventLoop
 from simenv.service.queries.devices import routing_snapshot
-from simenv.service.support.log_format import Lines
+from simenv.service.support.log_format import LogFormatter
 from simenv.service.warmup import Warmup, admission
 from simenv.service.workers.processes import start_compilers
 
@@ -43,7 +43,7 @@ def main() -> int:
     arguments = _arguments()
     home = arguments.config.parent
     handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(Lines("%(asctime)s %(levelname)s %(message)s"))
+    handler.setFormatter(LogFormatter("%(asctime)s %(levelname)s %(message)s"))
     logging.basicConfig(level=logging.INFO, handlers=[handler])
     try:
         _report(arguments.ready_fd, "looking for a launcher that works here")

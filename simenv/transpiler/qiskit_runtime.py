@@ -17,7 +17,7 @@ from typing import Any
 
 
 @dataclass(frozen=True, slots=True)
-class Names:
+class QiskitClasses:
     """Classes of Qiskit, under their names in Qiskit."""
 
     QuantumCircuit: Any
@@ -47,13 +47,13 @@ class Names:
 
 
 @cache
-def names() -> Names:
+def names() -> QiskitClasses:
     """Import the classes. ImportError does not occur: Qiskit is a dependency of this
     distribution."""
     from qiskit import circuit
     from qiskit.circuit.library import C4XGate, MCPhaseGate, MCXGate, UnitaryGate
 
-    return Names(
+    return QiskitClasses(
         QuantumCircuit=circuit.QuantumCircuit,
         ClassicalRegister=circuit.ClassicalRegister,
         Clbit=circuit.Clbit,

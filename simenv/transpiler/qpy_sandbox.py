@@ -32,7 +32,7 @@ _READY, _SOUND, _WRONG = b"r", b"s", b"w"
 _MOST_WORDS = 500
 
 
-class Confined:
+class SandboxProcess:
     """Sandbox process. Thread-safe; one file at a time. A forked child starts its own process."""
 
     def __init__(self) -> None:
@@ -152,7 +152,7 @@ class Confined:
                     pipe.close()
 
 
-CONFINED = Confined()
+CONFINED = SandboxProcess()
 
 
 def main() -> int:

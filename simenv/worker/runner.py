@@ -58,7 +58,7 @@ from simulators.engine import (
     Engine,
     EngineContext,
     FastCounts,
-    KeepsStates,
+    PartsEngine,
     PauliSum,
     Request,
     RunOptions,
@@ -149,7 +149,7 @@ class Runner:
         self._engines[engine.name] = engine
         if isinstance(engine, FastCounts):  # this test is too slow for each chunk
             self._with_fast_counts.add(engine.name)
-        if isinstance(engine, KeepsStates):
+        if isinstance(engine, PartsEngine):
             self._kept_states.append(engine.kept_states)
         self._context = None
 

@@ -98,7 +98,7 @@ class StatevectorCost(msgspec.Struct, frozen=True):
 
     def memory_bytes(self, profile: Profile, ask: CostQuery) -> int:
         """Memory of its states, of the largest output, and a base amount."""
-        need = self._held(profile, ask, self.branches)
+        need = self._state_memory(profile, ask, self.branches)
         if self.passes and profile.num_qubits > SMALL_QUBITS:
             need += _MANY_BYTES * profile.gates_many
         if "statevector" in ask.outputs:  # as bytes, and packed; the whole of it, in rank 0
@@ -110,12 +110,12 @@ class StatevectorCost(msgspec.Struct, frozen=True):
     def least_memory_bytes(self, profile: Profile, ask: CostQuery) -> int:
         """Minimum memory. A dynamic circuit needs two states, its shots in groups; over ranks, a
         requested statevector must fit into rank 0."""
-        need = self._held(profile, ask, 2) + _way_back(profile, ask)
+        need = self._state_memory(profile, ask, 2) + _way_back(profile, ask)
         if ask.ranks > 1 and "statevector" in ask.outputs:
             need += state_bytes(profile.num_qubits, ask.precision)
         return need
 
-    def _held(self, profile: Profile, ask: CostQuery, branches: int) -> int:
+    def _state_memory(self, profile: Profile, ask: CostQuery, branches: int) -> int:
         """Memory of the states, or of a rank's shares, and of buffers that every state needs."""
         share = state_bytes(profile.num_qubits, ask.precision) // ask.ranks
         branched = profile.mid_circuit or profile.noise is not None

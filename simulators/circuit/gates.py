@@ -83,7 +83,7 @@ def _turn(scale: float, targets: int = 1, pattern: int = -1) -> TwoLevelFactor:
     return TwoLevelFactor(targets, mask, pattern, pattern, PHASE, P_GATE, scale)
 
 
-def _one(kind: int, *matrix: complex) -> TwoLevelFactor:
+def _one_qubit_factor(kind: int, *matrix: complex) -> TwoLevelFactor:
     a, b, c, d = matrix
     return TwoLevelFactor(1, 1, 0, 1, kind, matrix=(a, b, c, d))
 
@@ -104,9 +104,9 @@ def _pair(
     )
 
 
-_X = _one(PERMUTATION, 0, 1, 1, 0)
-_Y = _one(COMPLEX, 0, -1j, 1j, 0)
-_H = _one(REAL, _R, _R, _R, -_R)
+_X = _one_qubit_factor(PERMUTATION, 0, 1, 1, 0)
+_Y = _one_qubit_factor(COMPLEX, 0, -1j, 1j, 0)
+_H = _one_qubit_factor(REAL, _R, _R, _R, -_R)
 _RX = TwoLevelFactor(1, 1, 0, 1, COMPLEX, ROTATION)
 _RY = TwoLevelFactor(1, 1, 0, 1, REAL, RY)
 _RZ = (_turn(-0.5, 1, 0), _turn(0.5, 1, 1))
@@ -124,8 +124,8 @@ _GATES: dict[str, tuple[int, int, bool, int, tuple[TwoLevelFactor, ...]]] = {
     "sdg": (1, 0, True, 0, (_phase(-1j),)),
     "t": (1, 0, False, 0, (_phase(_T),)),
     "tdg": (1, 0, False, 0, (_phase(_T.conjugate()),)),
-    "sx": (1, 0, True, 0, (_one(COMPLEX, *_SX),)),
-    "sxdg": (1, 0, True, 0, (_one(COMPLEX, *_SXDG),)),
+    "sx": (1, 0, True, 0, (_one_qubit_factor(COMPLEX, *_SX),)),
+    "sxdg": (1, 0, True, 0, (_one_qubit_factor(COMPLEX, *_SXDG),)),
     "p": (1, 1, False, 0, (_turn(1.0),)),
     "u1": (1, 1, False, 0, (_turn(1.0),)),
     "r": (1, 2, False, 0, (TwoLevelFactor(1, 1, 0, 1, COMPLEX, XY_ROTATION),)),
@@ -142,7 +142,7 @@ _GATES: dict[str, tuple[int, int, bool, int, tuple[TwoLevelFactor, ...]]] = {
     "ch": (2, 0, False, 1, (_H,)),
     "cs": (2, 0, False, 1, (_phase(1j),)),
     "csdg": (2, 0, False, 1, (_phase(-1j),)),
-    "csx": (2, 0, False, 1, (_one(COMPLEX, *_SX),)),
+    "csx": (2, 0, False, 1, (_one_qubit_factor(COMPLEX, *_SX),)),
     "cp": (2, 1, False, 1, (_turn(1.0),)),
     "cu1": (2, 1, False, 1, (_turn(1.0),)),
     "crx": (2, 1, False, 1, (_RX,)),
@@ -180,7 +180,7 @@ _GATES: dict[str, tuple[int, int, bool, int, tuple[TwoLevelFactor, ...]]] = {
         _phase(-1, 3, 0b101),
         _pair(0b011, 0b111, COMPLEX, (0, -1j, 1j, 0), targets=3),
     )),
-    "c3sx": (4, 0, False, 3, (_one(COMPLEX, *_SX),)),
+    "c3sx": (4, 0, False, 3, (_one_qubit_factor(COMPLEX, *_SX),)),
     "rcccx": (4, 0, False, 0, (
         _phase(1j, 4, 0b0011),
         _phase(-1j, 4, 0b1011),

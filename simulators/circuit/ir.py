@@ -99,7 +99,7 @@ MAX_CLBITS = 65_535
 _NO_STARTS: NDArray[np.int64] = np.zeros(0, np.int64)
 
 
-class _View:
+class _ArrayField:
     """Descriptor: a field of bytes as an array, made at the first access and kept in the circuit. A
     process that handles thousands of circuits a second and reads only bytes makes no arrays."""
 
@@ -166,12 +166,12 @@ class Circuit(msgspec.Struct, frozen=True, eq=False, dict=True):
             """Flat triples: token, operand, width."""
 
     else:
-        ops = _View("ops_data", np.uint16)
-        qubits = _View("qubits_data", np.uint16)
-        clbits = _View("clbits_data", np.uint16)
-        params = _View("params_data", np.float64)
-        slots = _View("slots_data", np.int32)
-        conditions = _View("conditions_data", np.int32)
+        ops = _ArrayField("ops_data", np.uint16)
+        qubits = _ArrayField("qubits_data", np.uint16)
+        clbits = _ArrayField("clbits_data", np.uint16)
+        params = _ArrayField("params_data", np.float64)
+        slots = _ArrayField("slots_data", np.int32)
+        conditions = _ArrayField("conditions_data", np.int32)
 
     @classmethod
     def from_program(cls, program: msgspec.Struct) -> Circuit:

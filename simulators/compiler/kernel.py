@@ -33,7 +33,7 @@ from numba.core.compiler import Compiler
 _DONE = b"+"
 
 
-class Busy(Exception):
+class KernelLocked(Exception):
     """Another process does the work at this time."""
 
 
@@ -50,7 +50,7 @@ def run_once(path: Path, *, wait: bool = True) -> Iterator[None]:
             try:
                 fcntl.flock(lock, fcntl.LOCK_EX if wait else fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
-                raise Busy from None
+                raise KernelLocked from None
             except OSError:  # a file system without locks
                 pass
         yield
@@ -280,7 +280,7 @@ class Kernel:
             try:
                 with booked(), run_once(self._mark(), wait=wait), _compiling, _undisturbed():
                     self._dispatcher = self._loaded()
-            except Busy:
+            except KernelLocked:
                 return False
         return True
 

@@ -38,7 +38,7 @@ _STEPS = (
 )
 
 
-class _ToLink(JITCodeLibrary):  # type: ignore[misc]
+class _LinkedLibrary(JITCodeLibrary):  # type: ignore[misc]
     """Library of a device function: optimised and compiled to machine code only with its
     callers."""
 
@@ -51,7 +51,7 @@ class _ToLink(JITCodeLibrary):  # type: ignore[misc]
         self._finalized = True
 
 
-class _Alone(JITCodeLibrary):  # type: ignore[misc]
+class _KernelLibrary(JITCodeLibrary):  # type: ignore[misc]
     """Library of a kernel. No other library links it: the bitcode of its stored form only names the
     functions, because numba reads the names there."""
 
@@ -64,26 +64,26 @@ class _Alone(JITCodeLibrary):  # type: ignore[misc]
 
 
 @register_pass(mutates_CFG=True, analysis_only=False)
-class _AsKernel(typed_passes.NativeLowering):  # type: ignore[misc]
+class _KernelLowering(typed_passes.NativeLowering):  # type: ignore[misc]
     """Lowering of a function that Python calls."""
 
     _name = "lowering_of_a_kernel"
 
     def run_pass(self, state: Any) -> bool:
-        state.library = _Alone(state.targetctx.codegen(), state.func_id.func_qualname)
+        state.library = _KernelLibrary(state.targetctx.codegen(), state.func_id.func_qualname)
         state.library.enable_object_caching()
         lowered: bool = super().run_pass(state)
         return lowered
 
 
 @register_pass(mutates_CFG=True, analysis_only=False)
-class _AsPart(typed_passes.NativeLowering):  # type: ignore[misc]
+class _PartLowering(typed_passes.NativeLowering):  # type: ignore[misc]
     """Lowering of a function that only compiled functions call."""
 
     _name = "lowering_of_a_part"
 
     def run_pass(self, state: Any) -> bool:
-        library = _ToLink(state.targetctx.codegen(), state.func_id.func_qualname)
+        library = _LinkedLibrary(state.targetctx.codegen(), state.func_id.func_qualname)
         library.enable_object_caching()
         state.library = library
         state.flags.no_compile = True
@@ -102,7 +102,7 @@ class _AsPart(typed_passes.NativeLowering):  # type: ignore[misc]
 class _Compiler(CompilerBase):  # type: ignore[misc]
     def define_pipelines(self) -> list[Any]:
         steps = PassManager("kernels")
-        lowering = _AsPart if self.state.flags.no_cpython_wrapper else _AsKernel
+        lowering = _PartLowering if self.state.flags.no_cpython_wrapper else _KernelLowering
         for step in (*_STEPS, lowering, typed_passes.NoPythonBackend):
             steps.add_pass(step, step.__name__)
         steps.finalize()

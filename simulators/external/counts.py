@@ -23,7 +23,9 @@ def parse(text: str, num_clbits: int, shots: int) -> dict[int, int]:
     """Counts by outcome, clbit 0 in bit 0. Raises BadAnswer with the first fault."""
     lines = text.splitlines()
     pairs = [result.groups() for line in lines if (result := _LINE.match(line))]
-    counts = _numbers([(bits, int(count)) for bits, count in pairs] or _json(lines), num_clbits)
+    counts = _outcome_counts(
+        [(bits, int(count)) for bits, count in pairs] or _json(lines), num_clbits
+    )
     total = sum(counts.values())
     if total != shots:
         raise BadAnswer(
@@ -45,7 +47,7 @@ def _json(lines: list[str]) -> list[tuple[str, int]]:
     return result
 
 
-def _numbers(pairs: Iterable[tuple[str, object]], num_clbits: int) -> dict[int, int]:
+def _outcome_counts(pairs: Iterable[tuple[str, object]], num_clbits: int) -> dict[int, int]:
     counts: dict[int, int] = {}
     for text, count in pairs:
         bits = text.replace(" ", "")

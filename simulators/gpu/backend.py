@@ -19,7 +19,7 @@ from simulators.gpu.programs import ProgramStore
 from simulators.gpu.small_states import apply_gate_list
 from simulators.gpu.sweeps import DeviceState, apply_program
 from simulators.statevector.backend.gate_list import GateList
-from simulators.statevector.backend.matrix import Dense
+from simulators.statevector.backend.matrix import PlacedMatrix
 from simulators.statevector.backend.protocol import (
     Amplitudes,
     CompiledSegment,
@@ -105,7 +105,7 @@ class DeviceBackend:
         program = self._programs.sweeps(cast("SegmentPlan", segment), state.precision)
         apply_program(state, program, floats, self.pass_done)
 
-    def multiply(self, state: DeviceState, matrix: Dense) -> None:
+    def multiply(self, state: DeviceState, matrix: PlacedMatrix) -> None:
         """See `StateBackend`."""
         self.check()
         multiply(state, matrix)
@@ -207,7 +207,7 @@ class DeviceBackend:
         self.check()
 
 
-def multiply(state: DeviceState, matrix: Dense) -> None:
+def multiply(state: DeviceState, matrix: PlacedMatrix) -> None:
     """Apply a matrix to a state. Raises Unsupported for more than MAX_MATRIX_QUBITS qubits."""
     qubits = matrix.wires.size
     if qubits > MAX_MATRIX_QUBITS:

@@ -122,7 +122,7 @@ def _expectations(context: BatchContext, job: RequestExecution, program: Program
         for row in rows:
             state = _EvaluatedState(circuit.num_qubits, means[row - rows.start])
             key = (request.seed, request.binding + row)
-            results.append(collect(state, layouts, _one(request), key))
+            results.append(collect(state, layouts, _without_bindings(request), key))
     return EngineResult.joined(results)
 
 
@@ -138,7 +138,7 @@ class _EvaluatedState(FinalState):
         return self._means
 
 
-def _one(request: Request) -> Request:
+def _without_bindings(request: Request) -> Request:
     return msgspec.structs.replace(request, bindings=None)
 
 

@@ -80,7 +80,7 @@ def encode_sweeps(plan: SweepTable, precision: str) -> SweepProgram:
         precision,
         plan.width,
         tuple(_pass_program(plan, number, each, low) for number, each in enumerate(stages)),
-        _taken(plan, stages),
+        _matrix_positions(plan, stages),
         plan.terms.ravel() if plan.terms.size else np.zeros(2, np.uint64),
     )
 
@@ -139,7 +139,7 @@ def _operation_words(op: TileOperation, registers: tuple[int, ...]) -> list[int]
     return [kind, *head, tables.terms << 32, tables.first_term | LANE_WIRES << 32, *tables.columns]
 
 
-def _taken(plan: SweepTable, passes: list[tuple[Stage, ...]]) -> NDArray[np.int64]:
+def _matrix_positions(plan: SweepTable, passes: list[tuple[Stage, ...]]) -> NDArray[np.int64]:
     """Positions of the numbers: in a matrix index the lowest register comes first."""
     result = np.arange(max(2, plan.num_floats + plan.num_floats % 2))
     for stage in (stage for stages in passes for stage in stages):

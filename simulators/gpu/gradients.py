@@ -17,7 +17,7 @@ from simulators.engine import PauliSum
 from simulators.execution import pauli_sums
 from simulators.gpu.sweeps import DeviceState
 from simulators.statevector.backend.gate_list import KIND, ONE, OUTER, STEP, VALUE
-from simulators.statevector.backend.matrix import Dense
+from simulators.statevector.backend.matrix import PlacedMatrix
 from simulators.statevector.gradient.adjoint import ReverseSegment, plan_adjoint
 
 _TILE_QUBITS = 11
@@ -36,7 +36,7 @@ class DeviceAdjoint:
         circuit: Circuit,
         params: NDArray[np.float64],
         pass_done: Callable[[], None],
-        multiply: Callable[[DeviceState, Dense], None],
+        multiply: Callable[[DeviceState, PlacedMatrix], None],
     ) -> None:
         """Set up. `pass_done` is called after each launch, and may raise."""
         self._plan = plan_adjoint(circuit, params, _TILE_QUBITS)
@@ -60,7 +60,7 @@ class DeviceAdjoint:
         _apply_observable(state, other, observable)
         self._pass_done()
         for part in self._plan.parts:
-            if isinstance(part, Dense):
+            if isinstance(part, PlacedMatrix):
                 self._multiply(state, part)
                 self._multiply(other, part)
                 self._pass_done()

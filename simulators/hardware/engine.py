@@ -31,7 +31,7 @@ from simulators.execution.sampling import records_of
 from simulators.hardware import transpile
 from simulators.hardware.jobs import Machine
 from simulators.hardware.target import TargetFigures, figures
-from simulators.hardware.transpile import Fitted
+from simulators.hardware.transpile import TranspiledStructure
 from simulators.results import EngineResult
 
 CARD = builtin_card("hardware")
@@ -88,7 +88,7 @@ class HardwareEngine:
         control: RunControl,
     ) -> EngineResult:
         """See `Engine`; errors of the device are MachineRefused, MachineFailed, BadAnswer."""
-        if not isinstance(plan, Fitted):
+        if not isinstance(plan, TranspiledStructure):
             raise TypeError(f"a plan of {type(plan).__name__}, not of this engine")
         check_run(circuit, options)
         number = num_bindings(circuit, request)
@@ -97,7 +97,7 @@ class HardwareEngine:
         control.check()
         if plan.target is not self.target:  # a new calibration, or other failed qubits
             plan = self.plan(circuit, None, options)
-            assert isinstance(plan, Fitted)
+            assert isinstance(plan, TranspiledStructure)
         circuits = [
             transpile.bound(plan, circuit, bind(circuit, request, row), self.backend)
             for row in range(number)
@@ -118,7 +118,7 @@ class HardwareEngine:
         layouts = MeasurementLayouts(plan.ending, plan.ending)
         return EngineResult.joined([collect(state, layouts, request, key) for state in states])
 
-    def _remark(self, plan: Fitted, circuits: int, shots: int) -> str:
+    def _remark(self, plan: TranspiledStructure, circuits: int, shots: int) -> str:
         text = self.machine.name
         if plan.transpiled:
             text += f": transpiled (level {transpile.LEVEL}, seed {transpile.SEED})"

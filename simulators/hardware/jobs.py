@@ -124,7 +124,7 @@ class Machine:
             job = self._job = self.backend.run(asked, shots=shots, **options)
         except Exception as error:  # a machine may raise anything
             raise MachineRefused(
-                f"machine {self.name!r} did not take the job: {_words(error)}",
+                f"machine {self.name!r} did not take the job: {_error_text(error)}",
                 hint="message of the provider; nothing was run",
             ) from error
         finally:
@@ -174,7 +174,7 @@ class Machine:
             job.cancel()
         except Exception as error:  # as above; the run is stopped anyway
             raise Stopped(
-                f"stopped; machine {self.name!r} did not cancel {_job(job)}: {_words(error)}",
+                f"stopped; machine {self.name!r} did not cancel {_job(job)}: {_error_text(error)}",
                 hint="it may still run there",
             ) from error
         raise Stopped(
@@ -191,7 +191,7 @@ class Machine:
     def failed(self, action: str, error: Exception) -> MachineFailed:
         """Convert a provider's error."""
         return MachineFailed(
-            f"machine {self.name!r} {action}: {_words(error)}",
+            f"machine {self.name!r} {action}: {_error_text(error)}",
             hint="message of the provider; submit it again, or ask for a simulator",
         )
 
@@ -201,7 +201,9 @@ class Machine:
             failed = getattr(result, "success", True) is False
             status = str(getattr(result, "status", "")) if failed else ""
         except Exception as error:  # as above
-            raise self._bad(f"a result that does not say its state: {_words(error)}") from error
+            raise self._bad(
+                f"a result that does not say its state: {_error_text(error)}"
+            ) from error
         if failed:
             raise MachineFailed(
                 f"machine {self.name!r} says that the run failed: {status[:_MESSAGE_CHARS]}",
@@ -212,7 +214,7 @@ class Machine:
         try:
             return getattr(result, what)(place)
         except Exception as error:  # as above
-            bad = self._bad(f"no {label} of circuit {place}: {_words(error)}")
+            bad = self._bad(f"no {label} of circuit {place}: {_error_text(error)}")
             if what == "get_memory":
                 bad.hint = "counts do without the order of the shots: ask for outputs='counts'"
             raise bad from error
@@ -297,6 +299,6 @@ def _why(job: Any) -> str:
     return f": {said}"[:_MESSAGE_CHARS] if said else ""
 
 
-def _words(error: Exception) -> str:
+def _error_text(error: Exception) -> str:
     message = str(getattr(error, "message", "") or error)
     return f"{type(error).__name__}: {message}"[:_MESSAGE_CHARS]

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 
-class Sampled:
+class SamplerAdapter:
     """Backend over a sampler. `backend`: describes the machine; `sampler`: runs the circuits."""
 
     def __init__(self, backend: Any, sampler: Any) -> None:

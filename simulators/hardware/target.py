@@ -72,7 +72,7 @@ class TargetFigures:
 
 
 @dataclass(frozen=True, slots=True)
-class Description:
+class MachineDescription:
     """Machine: its Target, and the other facts of its backend."""
 
     model: str  # name of the machine
@@ -85,10 +85,10 @@ class Description:
     target: TargetFigures
 
 
-def describe(backend: Any, target: Target) -> Description:
+def describe(backend: Any, target: Target) -> MachineDescription:
     """Description of a Qiskit BackendV2 from its Target."""
     calibration_id, calibrated_s = _calibration(backend)
-    return Description(
+    return MachineDescription(
         model=_word(getattr(backend, "name", "")) or type(backend).__name__,
         provider=_provider(backend),
         version=_word(getattr(backend, "backend_version", "")),

@@ -33,7 +33,7 @@ _BYTES_AN_OPERATION = 500  # of a cached Qiskit circuit
 
 
 @dataclass(frozen=True, slots=True)
-class Fitted:
+class TranspiledStructure:
     """Plan: a structure transpiled for the machine, with all its parameters free.
 
     `full_circuit` None: the result depends on the parameters (durations, or angles that the machine
@@ -83,10 +83,12 @@ def is_dynamic(target: Target) -> bool:
     return not {"reset", "if_else"}.isdisjoint(target.operation_names)
 
 
-def fitted(circuit: Circuit, ending: MeasurementLayout, backend: Any, target: Target) -> Fitted:
+def fitted(
+    circuit: Circuit, ending: MeasurementLayout, backend: Any, target: Target
+) -> TranspiledStructure:
     """Plan for a structure. Raises Unsupported if the transpiler fails."""
     if has_durations(circuit):
-        return Fitted(target, ending, None, (), False)
+        return TranspiledStructure(target, ending, None, (), False)
     parameters = [Parameter(f"p{k}") for k in range(circuit.params.size)]
     values = np.empty(len(parameters), object)
     values[:] = parameters
@@ -95,12 +97,12 @@ def fitted(circuit: Circuit, ending: MeasurementLayout, backend: Any, target: Ta
     except Unsupported:
         if not parameters:
             raise
-        return Fitted(target, ending, None, (), False)
-    return Fitted(target, ending, full, tuple(parameters), transpiled)
+        return TranspiledStructure(target, ending, None, (), False)
+    return TranspiledStructure(target, ending, full, tuple(parameters), transpiled)
 
 
 def bound(
-    plan: Fitted, circuit: Circuit, params: NDArray[np.float64], backend: Any
+    plan: TranspiledStructure, circuit: Circuit, params: NDArray[np.float64], backend: Any
 ) -> QuantumCircuit:
     """Circuit to run for one binding."""
     if plan.full_circuit is None:

@@ -39,7 +39,7 @@ _PAULIS = frozenset("XYZ")
 _MOST_READ = 10  # largest number of clbits of one condition
 
 
-class Converted(msgspec.Struct, frozen=True, eq=False):
+class StimCircuit(msgspec.Struct, frozen=True, eq=False):
     """Circuit for stim, and the source of each clbit's value."""
 
     circuit: stim.Circuit
@@ -61,7 +61,7 @@ def convert(
     *,
     deferred: bool = False,
     noise: NoiseLines | None = None,
-) -> Converted:
+) -> StimCircuit:
     """Convert the circuit with `params`. Raises Unsupported for operations that are not Clifford.
 
     `noise`: for the recorded form.
@@ -144,7 +144,7 @@ class _Writer:
         append, write = self._lines.append, form.format
         return lambda qubits: append(write(*qubits))
 
-    def done(self) -> Converted:
+    def done(self) -> StimCircuit:
         """Finish the circuit with its terminal measurements."""
         source = np.full(self._circuit.num_clbits, -1, np.int64)
         for clbit, at in self._value.items():
@@ -153,12 +153,12 @@ class _Writer:
         if self._deferred:
             source[last] = self._final[last]
             self._lines.append(f"I {self._qubits - 1}" if self._qubits else "")
-            return Converted(stim.Circuit("\n".join(self._lines)), source, False)
+            return StimCircuit(stim.Circuit("\n".join(self._lines)), source, False)
         if last.size:
             self._lines.append(f"M {' '.join(map(str, self._final[last].tolist()))}")
         source[last] = self._records + np.arange(last.size)
         identical = not self._records and last.size == source.size
-        return Converted(stim.Circuit("\n".join(self._lines)), source, identical)
+        return StimCircuit(stim.Circuit("\n".join(self._lines)), source, identical)
 
     def _instructions(self, operation: Operation) -> tuple[Instruction, ...]:
         turns: tuple[int, ...] = ()

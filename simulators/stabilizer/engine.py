@@ -33,7 +33,7 @@ from simulators.execution.rng import BLOCK_SHOTS, blocks
 from simulators.execution.sampling import Distribution, select, select_bits, tally
 from simulators.results import EngineResult
 from simulators.stabilizer import exact
-from simulators.stabilizer.convert import Converted, NoiseLines, convert
+from simulators.stabilizer.convert import NoiseLines, StimCircuit, convert
 from simulators.stabilizer.noise import noise_lines, recorded_flip
 
 CARD = builtin_card("stabilizer")
@@ -146,7 +146,7 @@ class _StabilizerState(FinalState):
         self._params = params
         self._control = control
 
-    def _deferred(self, layout: MeasurementLayout) -> Converted:
+    def _deferred(self, layout: MeasurementLayout) -> StimCircuit:
         return convert(self._circuit, self._params, layout, deferred=True)
 
     def sample(self, shots: int, key: SeedKey) -> Iterator[Batch]:

@@ -205,7 +205,7 @@ class Checkpointer:
         if not self.is_kept:
             return None
         least = self._place.least
-        entries = {mark.done: (turn, mark) for turn, mark in self._left()}
+        entries = {mark.done: (turn, mark) for turn, mark in self._own_checkpoints()}
         done = least(max(entries, default=0))
         if not least(int(done in entries)):
             return None
@@ -283,7 +283,7 @@ class Checkpointer:
                 with suppress(OSError):
                     path.unlink(missing_ok=True)
 
-    def _left(self) -> Iterable[tuple[int, CheckpointHeader]]:
+    def _own_checkpoints(self) -> Iterable[tuple[int, CheckpointHeader]]:
         """Checkpoints of this evolution."""
         place = self._place
         for turn in (0, 1):

@@ -217,7 +217,7 @@ class _Continuation(ComponentRun):
             refuse_statevector(bool((codes == MEASURE).any()), collapses)
 
 
-def _beside(start: KeptState, options: RunOptions) -> RunOptions:
+def _rest_options(start: KeptState, options: RunOptions) -> RunOptions:
     """Return the options of the rest, whose states share their memory with the initial one."""
     if not options.memory_bytes:
         return options
@@ -239,7 +239,7 @@ def run_parts(
     assert options.parts is not None
     run = _PartsRun(states, plan, circuit, request.seed, options, options.parts, kept)
     start = run.end()
-    options = _beside(start, options)
+    options = _rest_options(start, options)
     first, last = plan.ends[-1], circuit.ops.size
     rest, span = sliced(circuit, first, last), parameter_range(circuit, first, last)
     results = [

@@ -35,7 +35,7 @@ from simulators.circuit.gates import (
 )
 from simulators.circuit.ir import Circuit
 from simulators.statevector.backend.gate_list import GateList, plan_gate_list
-from simulators.statevector.backend.matrix import Dense, by_columns, place
+from simulators.statevector.backend.matrix import PlacedMatrix, by_columns, place
 from simulators.statevector.planning.lowering import MOST_QUBITS
 from simulators.statevector.planning.planner import (
     OperationRange,
@@ -56,7 +56,7 @@ class Gates(msgspec.Struct, frozen=True, eq=False):
 class Unitary(msgspec.Struct, frozen=True, eq=False):
     """A matrix on some qubits."""
 
-    dense: Dense
+    dense: PlacedMatrix
 
 
 class Measure(msgspec.Struct, frozen=True):
@@ -83,7 +83,7 @@ class Noise(msgspec.Struct, frozen=True, eq=False):
     qubits: tuple[int, ...]
     probability: float  # probability of any error
     edges: NDArray[np.float64]  # cumulative probabilities of the errors, to 1.0
-    paulis: tuple[Dense, ...]
+    paulis: tuple[PlacedMatrix, ...]
     kraus: NDArray[np.complex128]  # [operators, 2^q, 2^q]; none: all errors are Paulis
 
 

@@ -21,7 +21,7 @@ from numpy.typing import DTypeLike, NDArray
 from simulators.catalog import state_bytes
 from simulators.compiler.arrays import aligned
 from simulators.compiler.kernel import device_function
-from simulators.control import RunControl, ThreadPool, Work
+from simulators.control import RunControl, SamplerPayload, ThreadPool
 from simulators.engine import RunOptions
 from simulators.errors import OutOfMemory
 from simulators.statevector.planning.tables import LANES as ROW
@@ -44,7 +44,7 @@ def room(count: int, dtype: DTypeLike) -> tuple[NDArray[Any], bool]:
     if entry is not None:
         with contextlib.suppress(ValueError):  # another thread has taken it
             _kept.remove(entry)
-            return _numbers(entry, dtype), False
+            return _as_array(entry, dtype), False
     release()
     try:
         new = mmap.mmap(-1, size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
@@ -53,7 +53,7 @@ def room(count: int, dtype: DTypeLike) -> tuple[NDArray[Any], bool]:
     if hasattr(mmap, "MADV_HUGEPAGE"):
         with contextlib.suppress(OSError):  # a system without huge pages
             new.madvise(mmap.MADV_HUGEPAGE)
-    return _numbers(new, dtype), True
+    return _as_array(new, dtype), True
 
 
 def zeros(count: int, dtype: DTypeLike) -> NDArray[Any]:
@@ -74,7 +74,7 @@ def release() -> None:
     _kept.clear()
 
 
-def _numbers(block: mmap.mmap, dtype: DTypeLike) -> NDArray[Any]:
+def _as_array(block: mmap.mmap, dtype: DTypeLike) -> NDArray[Any]:
     """Block as an array; it is kept for reuse once the array and its views are gone."""
     entry = np.frombuffer(block, dtype)
     if len(block) <= _KEPT_BYTES:
@@ -249,7 +249,7 @@ class BlockExecutor:
             entry = self._rooms[number, dtype, size] = zeros(size, dtype)
         return entry
 
-    def parallel_for(self, num_qubits: int, unit: int, work: Work) -> None:
+    def parallel_for(self, num_qubits: int, unit: int, work: SamplerPayload) -> None:
         """Call work(first, last, thread) over the state's units of 2**unit amplitudes."""
         total = 1 << (num_qubits - unit)
         grain = max(1, _GRAIN >> unit) if (1 << num_qubits) > _ALONE else total

@@ -53,7 +53,7 @@ class NoisyCircuit(msgspec.Struct, frozen=True, eq=False):
         return float(-np.log(kept).sum())
 
 
-class Term:
+class ComposedChannels:
     """Composed channels at one location."""
 
     __slots__ = ("after", "number", "parts", "qubits")
@@ -75,7 +75,7 @@ class Term:
         self.parts.append((channel, how))
 
 
-class Forms:
+class NormalForms:
     """Normal forms of composed channels, each made once."""
 
     def __init__(self, channels: tuple[Channel, ...]) -> None:
@@ -87,17 +87,17 @@ class Forms:
         """Normal form of these channels one after the other."""
         result = self._made.get(parts)
         if result is None:
-            result = self._made[parts] = normal_form(self._whole(parts, num_qubits))
+            result = self._made[parts] = normal_form(self._compose(parts, num_qubits))
         return result
 
     def drawn(self, parts: tuple[tuple[int, int], ...], num_qubits: int) -> NormalForm:
         """Norm-based form of these channels."""
         result = self._drawn.get(parts)
         if result is None:
-            result = self._drawn[parts] = norm_based_form(self._whole(parts, num_qubits))
+            result = self._drawn[parts] = norm_based_form(self._compose(parts, num_qubits))
         return result
 
-    def _whole(self, parts: tuple[tuple[int, int], ...], num_qubits: int) -> Channel:
+    def _compose(self, parts: tuple[tuple[int, int], ...], num_qubits: int) -> Channel:
         full = identity(num_qubits)
         for channel, how in parts:
             full = full.then(self._placed(self._channels[channel], how))
@@ -125,14 +125,18 @@ def locate(
     terms = _terms(circuit, noise)
     if terms is None:
         return None
-    forms = Forms(noise.channels)
+    forms = NormalForms(noise.channels)
     built = [forms.of(tuple(t.parts), len(t.qubits)) for t in terms]
     built = walked_forms(terms, built, forms, circuit.ops.size, draw_cost)
     return build(circuit, terms, built, local=local)
 
 
 def walked_forms(
-    terms: list[Term], base_forms: list[NormalForm], forms: Forms, operations: int, draw_cost: float
+    terms: list[ComposedChannels],
+    base_forms: list[NormalForm],
+    forms: NormalForms,
+    operations: int,
+    draw_cost: float,
 ) -> list[NormalForm]:
     """Forms for the walk of trajectories: norm-based ones at locations whose identity has little
     weight, if these cost less.
@@ -157,7 +161,7 @@ def walked_forms(
     return drawn if cost(drawn) < cost(base_forms) else base_forms
 
 
-def _terms(circuit: Circuit, noise: NoiseProgram) -> list[Term] | None:
+def _terms(circuit: Circuit, noise: NoiseProgram) -> list[ComposedChannels] | None:
     """Composed channels by the operation they follow."""
     codes = circuit.table.rows[circuit.ops]
     begins = np.cumsum(codes[:, 1]) - codes[:, 1]
@@ -165,8 +169,8 @@ def _terms(circuit: Circuit, noise: NoiseProgram) -> list[Term] | None:
     done = 0
     ended, begun = set[int](), set[int]()
     resets = _resets(kinds, counts, wires)
-    open_: dict[int, Term] = {}  # by qubit, if no operation came after it
-    results: list[Term] = []
+    open_: dict[int, ComposedChannels] = {}  # by qubit, if no operation came after it
+    results: list[ComposedChannels] = []
     for number, (after, channel, first, second) in enumerate(noise.locations.tolist()):
         while done <= after:
             kind, at = kinds[done], int(begins[done])
@@ -189,10 +193,10 @@ def _terms(circuit: Circuit, noise: NoiseProgram) -> list[Term] | None:
     return [term for term in results if term.parts]
 
 
-def compose(noise: NoiseProgram) -> list[Term]:
+def compose(noise: NoiseProgram) -> list[ComposedChannels]:
     """Compose channels that follow the same operation, independent of the circuit."""
-    open_: dict[int, Term] = {}
-    results: list[Term] = []
+    open_: dict[int, ComposedChannels] = {}
+    results: list[ComposedChannels] = []
     last_after = -2
     for number, (after, channel, first, second) in enumerate(noise.locations.tolist()):
         if after != last_after:
@@ -217,14 +221,18 @@ def _resets(kinds: list[int], counts: list[int], wires: list[int]) -> set[int]:
 
 
 def _joined(
-    number: int, after: int, qubits: tuple[int, ...], open_: dict[int, Term], terms: list[Term]
-) -> Term:
+    number: int,
+    after: int,
+    qubits: tuple[int, ...],
+    open_: dict[int, ComposedChannels],
+    terms: list[ComposedChannels],
+) -> ComposedChannels:
     """Term to which a channel on these qubits is added."""
     before = [open_.get(q) for q in qubits]
     first = before[0]
     if first is not None and set(qubits) <= set(first.qubits) and before[-1] is first:
         return first
-    term = Term(number, after, qubits)
+    term = ComposedChannels(number, after, qubits)
     if len(qubits) == 2:
         for q, each in zip(qubits, before, strict=True):
             if each is not None and len(each.qubits) == 1:  # it may act here as well
@@ -239,7 +247,7 @@ def _joined(
 
 
 def build(
-    circuit: Circuit, terms: list[Term], forms: list[NormalForm], *, local: bool = False
+    circuit: Circuit, terms: list[ComposedChannels], forms: list[NormalForm], *, local: bool = False
 ) -> NoisyCircuit:
     """Errors of these forms, and the circuit with their unitary parts; see `locate`."""
     unitaries = [
@@ -304,7 +312,7 @@ def _weights(forms: list[NormalForm]) -> NDArray[np.float64]:
     return result
 
 
-def _lines(terms: list[Term]) -> NDArray[np.int64]:
+def _lines(terms: list[ComposedChannels]) -> NDArray[np.int64]:
     """Operation, qubits (-1: none) and number of each term: int64 [terms, 4]."""
     rows = [
         (term.after, term.qubits[0], term.qubits[1] if len(term.qubits) > 1 else -1, term.number)

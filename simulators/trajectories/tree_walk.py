@@ -84,7 +84,7 @@ class NodeStates(Protocol):
         """Take the final state of these rows, which ascend."""
 
 
-class Draws(msgspec.Struct, frozen=True):
+class RandomDraws(msgspec.Struct, frozen=True):
     """Keys of the random draws: row 0 is shot `first`."""
 
     seed: int
@@ -107,7 +107,7 @@ def walk(
     tree: Tree,
     rows: SortedPatterns,
     states: NodeStates,
-    draws: Draws,
+    draws: RandomDraws,
     cap: int,
     low: int = 0,
     high: int = -1,

@@ -63,7 +63,7 @@ def parity_program(
         )
     place = {clbit: program.measured[k] for k, clbit in enumerate(program.clbits)}
     measured = tuple(place[clbit] for clbit in chosen)
-    back = _Backwards(program.num_qubits, measured, table)
+    back = _BackwardPropagation(program.num_qubits, measured, table)
     for qubit, chain in enumerate(program.final):
         back.chain(chain, (qubit,))
     for step in reversed(program.steps):
@@ -73,7 +73,7 @@ def parity_program(
     return ParityProgram(program.qubits, measured, chosen, back.means(), back.uses)
 
 
-class _Backwards:
+class _BackwardPropagation:
     """Pauli strings of all sets of bits, from the end of a circuit to its beginning."""
 
     def __init__(self, num_qubits: int, measured: Sequence[int], table: ConstantTable) -> None:

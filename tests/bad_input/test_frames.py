@@ -131,12 +131,12 @@ def test_mutated_frames_end_or_swell_the_service(bench: ServiceHarness, role: st
     if key:
         bench.say(AddKey(1, "mallory", role, key))
     bench.join()
-    door = PeerKind.WORKER if role == "worker" else PeerKind.CLIENT
-    good = [codec.encode(one) for one in (GOOD_WORKER if role == "worker" else GOOD_CLIENT)]
+    peer_kind = PeerKind.WORKER if role == "worker" else PeerKind.CLIENT
+    good = [codec.encode(each) for each in (GOOD_WORKER if role == "worker" else GOOD_CLIENT)]
     rng = random.Random(f"frames of a {role}")
     process = psutil.Process()
     rounds = FRAMES // 3 // A_ROUND
-    mallory = bench.listener.connect(door, b"mallory", key)
+    mallory = bench.listener.connect(peer_kind, b"mallory", key)
     for turn in range(rounds):
         if turn == rounds // 4:  # caches and pools have their size
             before = process.memory_info().rss

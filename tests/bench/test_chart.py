@@ -31,9 +31,9 @@ def test_bars_are_medians_of_the_speed_ups_with_their_range(tmp_path: Path) -> N
 
 
 def test_missing_figure_is_refused_with_the_command_that_measures_it(tmp_path: Path) -> None:
-    found = [one for one in measured(tmp_path, {}) if one.benchmark != "observables"]
+    entries = [each for each in measured(tmp_path, {}) if each.benchmark != "observables"]
     with pytest.raises(SystemExit, match="python -m bench run observables --json FILE"):
-        chart.speed_ups(found)
+        chart.speed_ups(entries)
 
 
 def test_chart_is_byte_identical_for_equal_figures_measured_later(tmp_path: Path) -> None:

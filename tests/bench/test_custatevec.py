@@ -73,9 +73,11 @@ def test_prototypes_are_those_that_c_declares(path: Path) -> None:
     for name, (result, parameters) in custatevec.PROTOTYPES.items():
         match = re.search(rf"((?:const )?\w+\*?)\s+{name}\(([^)]*)\)\s*[;{{]", text)
         assert match is not None, name
-        declared = [re.sub(r"\w+$", "", one.strip()) for one in match[2].split(",") if one.strip()]
+        declared = [
+            re.sub(r"\w+$", "", each.strip()) for each in match[2].split(",") if each.strip()
+        ]
         assert c_type(match[1]) is result, name
-        assert [c_type(one) for one in declared] == list(parameters), name
+        assert [c_type(each) for each in declared] == list(parameters), name
 
 
 @pytest.mark.parametrize("path", headers(), ids=lambda path: path.name)
@@ -133,11 +135,11 @@ def test_fusion_makes_fewer_and_wider_matrices() -> None:
     counts = {width: len(fused(gates, width)) for width in (2, 3, 5)}
     assert counts[5] < counts[3] < counts[2] < len(gates)
     for width in counts:
-        assert max(len(one.targets) for one in fused(gates, width)) == width
-        for one in fused(gates, width):
-            size = 1 << len(one.targets)
-            assert one.matrix.shape == (size, size)
-            assert np.allclose(one.matrix @ one.matrix.conj().T, np.eye(size))
+        assert max(len(each.targets) for each in fused(gates, width)) == width
+        for each in fused(gates, width):
+            size = 1 << len(each.targets)
+            assert each.matrix.shape == (size, size)
+            assert np.allclose(each.matrix @ each.matrix.conj().T, np.eye(size))
 
 
 def test_failed_call_is_reported_with_the_librarys_words(library: ctypes.CDLL) -> None:

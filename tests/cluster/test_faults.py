@@ -139,10 +139,10 @@ def lost(drill: Drill, node: str) -> None:
     """Events and status say that the node is lost, and why."""
     (event,) = drill.told("node.lost")
     assert event.subject == node
-    found = drill.env.nodes()[node]
-    assert found.state == "lost"
-    assert found.reason
-    assert found.reason in drill.up.simenv("status").stdout
+    item = drill.env.nodes()[node]
+    assert item.state == "lost"
+    assert item.reason
+    assert item.reason in drill.up.simenv("status").stdout
     assert all(worker.node != node for worker in drill.env.workers())
 
 

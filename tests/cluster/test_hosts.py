@@ -62,8 +62,8 @@ def test_hosts_have_shared_memory_of_their_own(three: Cluster) -> None:
 
 
 def test_agent_runs_the_command_on_its_host(three: Cluster) -> None:
-    said = three.run("node1", [three.agent, "node2", "hostname;", "exit", "3"], check=False)
-    assert (said.stdout, said.returncode) == ("node2\n", 3)
+    result = three.run("node1", [three.agent, "node2", "hostname;", "exit", "3"], check=False)
+    assert (result.stdout, result.returncode) == ("node2\n", 3)
 
 
 def test_unplugged_host_is_unreachable(three: Cluster, echo: subprocess.Popen[str]) -> None:
@@ -140,7 +140,7 @@ with hosts(2) as cluster:
         pytest.skip(f"nobody may not read {SUPPORT}")
     with tempfile.TemporaryDirectory(dir="/tmp") as folder:
         os.chown(folder, 65534, 65534)
-        said = subprocess.run(
+        process = subprocess.run(
             [*nobody, sys.executable, "-"],
             input=script,
             env={**os.environ, "TMPDIR": folder},
@@ -148,4 +148,4 @@ with hosts(2) as cluster:
             text=True,
             check=False,
         )
-    assert said.stdout == "node2\n255\n", said.stderr
+    assert process.stdout == "node2\n255\n", process.stderr

@@ -58,8 +58,8 @@ def told(
     """The line the service on a host reads."""
     environ = {**mpi.environ, "MARK": "a 'b' $c"}
     agent = str(three.agent)
-    words = [mpi.mpirun.path, environ, str(folder), agent, RANK + then, list(shares)]
-    return json.dumps(words) + "\n"
+    entries = [mpi.mpirun.path, environ, str(folder), agent, RANK + then, list(shares)]
+    return json.dumps(entries) + "\n"
 
 
 def until(
@@ -74,12 +74,12 @@ def until(
 
 def ranks(three: Cluster) -> list[psutil.Process]:
     """The ranks on all hosts, and every mpirun and shell that has their program on its line."""
-    found = []
-    for process in (one for host in three.hosts for one in three.processes(host)):
+    entries = []
+    for process in (each for host in three.hosts for each in three.processes(host)):
         with suppress(psutil.Error):  # gone meanwhile
             if "allreduce" in " ".join(process.cmdline()):
-                found.append(process)
-    return found
+                entries.append(process)
+    return entries
 
 
 def test_ranks_keep_the_order_of_their_shares(
@@ -88,9 +88,9 @@ def test_ranks_keep_the_order_of_their_shares(
     line = told(mpi, three, tmp_path, "", ("node2", 1), ("node1", 2), ("node3", 1))
     done = three.run("node1", [sys.executable, "-P", "-c", SERVICE], mpi.environ, stdin=line)
     log = (tmp_path / "w.log").read_text()
-    said = sorted(json.loads(one) for one in log.splitlines() if one.endswith("]"))
+    ordered = sorted(json.loads(each) for each in log.splitlines() if each.endswith("]"))
     hosts = ["node2", "node1", "node1", "node3"]
-    assert said == [[rank, 6, host, "a 'b' $c"] for rank, host in enumerate(hosts)], log
+    assert ordered == [[rank, 6, host, "a 'b' $c"] for rank, host in enumerate(hosts)], log
     assert done.stdout == "exit 0\n"
 
 
@@ -100,8 +100,8 @@ def test_all_remote_ranks_end_after_death_of_rank_daemon_or_service(
 ) -> None:
     line = told(mpi, three, tmp_path, "time.sleep(300)", ("node1", 1), ("node2", 1))
     log = tmp_path / "w.log"
-    words = [sys.executable, "-P", "-c", SERVICE]
-    service = three.popen("node1", words, mpi.environ, stdin=PIPE, stdout=PIPE)
+    command = [sys.executable, "-P", "-c", SERVICE]
+    service = three.popen("node1", command, mpi.environ, stdin=PIPE, stdout=PIPE)
     try:
         assert service.stdin is not None
         service.stdin.write(line)
@@ -109,18 +109,18 @@ def test_all_remote_ranks_end_after_death_of_rank_daemon_or_service(
         until(lambda: log.exists() and log.read_text().count('"node') == 2, log)
         assert len(ranks(three)) >= 2
         if death == "rank":
-            next(one for one in ranks(three) if one in three.processes("node2")).kill()
+            next(each for each in ranks(three) if each in three.processes("node2")).kill()
         elif death == "daemon":
-            for one in three.processes("node2"):  # one of the drill before may still be leaving
+            for each in three.processes("node2"):  # one of the drill before may still be leaving
                 with suppress(psutil.Error):
-                    if one.name() in DAEMONS:
-                        one.kill()
+                    if each.name() in DAEMONS:
+                        each.kill()
         elif death == "kill":
             service.stdin.write("kill\n")
             service.stdin.flush()
         else:
             service.kill()
-        until(lambda: not ranks(three), log, lambda: [one.cmdline() for one in ranks(three)])
+        until(lambda: not ranks(three), log, lambda: [each.cmdline() for each in ranks(three)])
         if death == "daemon" and mpi.mpirun.family.is_open_mpi:
             assert service.stdout is not None
             assert "without its daemon on node2" in service.stdout.readline(), log.read_text()

@@ -32,18 +32,18 @@ def test_gangs_of_mpirun_give_the_same_counts_and_restart(three: Cluster) -> Non
         assert "local+mpirun: " in up.simenv("status").stdout
         with up.client() as client:
             wait_for("all workers are there", lambda: len(idle(client)) == 4)
-            one = client.run(layered(8, 3, 1), shots=200, seed=5, pool="sv")
+            result = client.run(layered(8, 3, 1), shots=200, seed=5, pool="sv")
             four = client.run(layered(8, 3, 1), shots=200, seed=5, pool="big")
-            assert (one.ranks, four.ranks) == (1, 4)
-            assert one.counts == four.counts
+            assert (result.ranks, four.ranks) == (1, 4)
+            assert result.counts == four.counts
             kill_one(up, client, "big-0", 3)
             again = client.run(layered(8, 3, 1), shots=200, seed=5, pool="big")
-            assert again.counts == one.counts
+            assert again.counts == result.counts
 
 
 def test_plain_processes_run_on_all_nodes_and_restart(three: Cluster) -> None:
-    words = ("--launcher", "local", "--hosts", HOSTS, *SMALL)
-    with environment(three, *words) as up, up.client() as client:
+    entries = ("--launcher", "local", "--hosts", HOSTS, *SMALL)
+    with environment(three, *entries) as up, up.client() as client:
         wait_for("all workers are there", lambda: len(idle(client)) == 3)
         assert sorted(idle(client).values()) == ["node1", "node2", "node3"]
         far = next(name for name, node in idle(client).items() if node == "node3")

@@ -35,35 +35,35 @@ raise SystemExit(9)
 
 @pytest.fixture(scope="module")
 def up(three: Cluster) -> Iterator[Environment]:
-    with environment(three, "--hosts", "node1:1,node2:1", "--pool", "main:workers=2") as made:
-        yield made
+    with environment(three, "--hosts", "node1:1,node2:1", "--pool", "main:workers=2") as result:
+        yield result
 
 
 def elsewhere(up: Environment, *argv: str | Path, check: bool = True) -> CompletedProcess[str]:
     """Run a command on node3, from where the service's sockets are not seen."""
     sockets = address.read(up.home / "connection.json").sockets
-    words = ["unshare", "--mount", "sh", "-c", HIDDEN, sockets, *argv]
-    return up.cluster.run("node3", words, check=check)
+    command = ["unshare", "--mount", "sh", "-c", HIDDEN, sockets, *argv]
+    return up.cluster.run("node3", command, check=check)
 
 
 def test_application_on_another_node_can_connect(up: Environment) -> None:
     """Under `simenv exec`; a large result travels, and the exit code is the application's."""
-    words = [SIMENV, "--name", up.name, "exec", "--", sys.executable, "-c", APP]
-    done = elsewhere(up, *words, check=False)
+    command = [SIMENV, "--name", up.name, "exec", "--", sys.executable, "-c", APP]
+    done = elsewhere(up, *command, check=False)
     assert done.returncode == 9, done.stderr
     assert done.stdout == f"node3 {up.name} 100 131072 1.0\n"
 
 
 def test_client_on_another_node_can_scale(up: Environment) -> None:
-    words = [SIMENV, "--name", up.name, "scale", "main", "--max", "4", "--json"]
-    assert json.loads(elsewhere(up, *words).stdout)["most"] == 4
+    command = [SIMENV, "--name", up.name, "scale", "main", "--max", "4", "--json"]
+    assert json.loads(elsewhere(up, *command).stdout)["most"] == 4
 
 
 def test_client_on_another_node_can_end_the_environment(three: Cluster) -> None:
-    with environment(three, "--hosts", "node1:1,node2:1") as made:
-        done = elsewhere(made, SIMENV, "--name", made.name, "down")
+    with environment(three, "--hosts", "node1:1,node2:1") as result:
+        done = elsewhere(result, SIMENV, "--name", result.name, "down")
         assert "0 processes left on 2 nodes" in done.stdout
-        made.simenv("up", "--restore")
+        result.simenv("up", "--restore")
 
 
 def test_example_pbs_script_runs_on_two_nodes(three: Cluster, tmp_path: Path) -> None:
@@ -77,8 +77,8 @@ def test_example_pbs_script_runs_on_two_nodes(three: Cluster, tmp_path: Path) ->
         "SIMENV_HOME": str(tmp_path / "home"),
         "PATH": f"{SIMENV.parent}:{os.environ['PATH']}",
     }
-    said = three.run("node1", ["bash", script], environ, timeout_s=240.0).stdout
-    assert "node[1-2]" in said
-    assert "PBS job 7.server" in said
-    assert said.count("  cos ") == 25
-    assert said.rstrip().endswith("0 processes left on 2 nodes")
+    output = three.run("node1", ["bash", script], environ, timeout_s=240.0).stdout
+    assert "node[1-2]" in output
+    assert "PBS job 7.server" in output
+    assert output.count("  cos ") == 25
+    assert output.rstrip().endswith("0 processes left on 2 nodes")

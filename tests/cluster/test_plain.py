@@ -52,12 +52,12 @@ def until(look: Callable[[], bool]) -> None:
 
 
 def ranks(three: Cluster) -> list[psutil.Process]:
-    found = []
+    entries = []
     for process in three.processes("node2"):
         with suppress(psutil.Error):
             if "MARK" in " ".join(process.cmdline()):
-                found.append(process)
-    return found
+                entries.append(process)
+    return entries
 
 
 def test_remote_worker_has_its_folder_and_environment(three: Cluster, tmp_path: Path) -> None:
@@ -82,8 +82,8 @@ def test_remote_worker_ends_when_killed_or_when_service_dies(
     death: str, three: Cluster, tmp_path: Path
 ) -> None:
     log = tmp_path / "w.log"
-    words = [sys.executable, "-P", "-c", SERVICE]
-    service = three.popen("node1", words, stdin=PIPE, stdout=PIPE)
+    command = [sys.executable, "-P", "-c", SERVICE]
+    service = three.popen("node1", command, stdin=PIPE, stdout=PIPE)
     try:
         assert service.stdin is not None
         service.stdin.write(told(three, tmp_path, "node2", "time.sleep(300)"))

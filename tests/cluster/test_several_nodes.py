@@ -39,9 +39,9 @@ WINDOWS = 6  # what was done just before may have its after-effects
 
 @pytest.fixture(scope="module")
 def up(three: Cluster) -> Iterator[Environment]:
-    words = [word for pool in POOLS for word in ("--pool", pool)]
-    with environment(three, "--hosts", HOSTS, *words) as made:
-        yield made
+    entries = [word for pool in POOLS for word in ("--pool", pool)]
+    with environment(three, "--hosts", HOSTS, *entries) as result:
+        yield result
 
 
 @pytest.fixture(scope="module")
@@ -83,8 +83,8 @@ def test_worker_on_another_node_uses_tcp(up: Environment, env: Client) -> None:
     for worker in env.workers():
         if worker.pool == "sv" and worker.node != HEAD:
             ask = ["ss", "--no-header", "--tcp", "--processes", "state", "established"]
-            said = up.cluster.run(worker.node, [*ask, "dst", address]).stdout
-            assert f"pid={worker.pid}," in said, worker
+            output = up.cluster.run(worker.node, [*ask, "dst", address]).stdout
+            assert f"pid={worker.pid}," in output, worker
 
 
 def test_pools_of_three_engines_run_side_by_side(env: Client) -> None:
@@ -138,12 +138,12 @@ def test_four_ranks_over_nodes_give_the_same_counts(up: Environment, env: Client
         if rank in up.cluster.processes(name)
     }
     assert len(hosts) >= 2
-    one = env.run(circuit, shots=5000, seed=3, pool="sv")
+    result = env.run(circuit, shots=5000, seed=3, pool="sv")
     four = env.run(circuit, shots=5000, seed=3, pool="big")
     assert four.worker.startswith("big")
-    assert four.counts == one.counts
-    one, four = (env.run(bare, outputs=("statevector",), pool=pool) for pool in ("sv", "big"))
-    assert np.abs(one.statevector - four.statevector).max() <= 1e-10
+    assert four.counts == result.counts
+    result, four = (env.run(bare, outputs=("statevector",), pool=pool) for pool in ("sv", "big"))
+    assert np.abs(result.statevector - four.statevector).max() <= 1e-10
 
 
 def test_status_lists_every_node(up: Environment, env: Client) -> None:
@@ -163,8 +163,8 @@ with simenv.connect({up.name!r}) as env:
                      'measure q -> c;', shots=10, pool="sv")
     print(result.counts, flush=True)
 """
-    said = up.cluster.run("node2", [sys.executable, "-c", script])
-    assert said.stdout == "{'1': 10}\n"
+    result = up.cluster.run("node2", [sys.executable, "-c", script])
+    assert result.stdout == "{'1': 10}\n"
 
 
 def test_idle_ranks_use_less_than_1_percent_of_a_core(up: Environment, env: Client) -> None:

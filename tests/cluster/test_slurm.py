@@ -11,13 +11,13 @@ PIPE = subprocess.PIPE
 
 
 def test_step_runs_on_a_compute_node(four: Cluster) -> None:
-    said = four.run(LOGIN, ["srun", "--nodes=3", "--ntasks=3", "hostname"])
-    assert sorted(said.stdout.split()) == ["node1", "node2", "node3"]
+    result = four.run(LOGIN, ["srun", "--nodes=3", "--ntasks=3", "hostname"])
+    assert sorted(result.stdout.split()) == ["node1", "node2", "node3"]
 
 
 def test_het_job_gets_the_nodes_of_all_components(four: Cluster) -> None:
-    words = ["srun", "-N2", "-n2", "hostname", ":", "-p", "quantum", "--gres=qc:QC:1", "hostname"]
-    assert sorted(four.run(LOGIN, words).stdout.split()) == ["node1", "node2", "node4"]
+    command = ["srun", "-N2", "-n2", "hostname", ":", "-p", "quantum", "--gres=qc:QC:1", "hostname"]
+    assert sorted(four.run(LOGIN, command).stdout.split()) == ["node1", "node2", "node4"]
 
 
 def test_qpu_gres_is_allocated_to_one_job_at_a_time(four: Cluster) -> None:

@@ -67,8 +67,8 @@ def home(four: Cluster, tmp_path: Path) -> Iterator[Path]:
 
 def ours(cluster: Cluster) -> list[psutil.Process]:
     """Processes of simenv and what it starts, on any host."""
-    found = [process for name in cluster.hosts for process in cluster.processes(name)]
-    return [process for process in found if OURS & set(words_of(process)[:6])]
+    entries = [process for name in cluster.hosts for process in cluster.processes(name)]
+    return [process for process in entries if OURS & set(words_of(process)[:6])]
 
 
 class Job:
@@ -110,9 +110,9 @@ class Job:
 
     def objects(self) -> list[Any]:
         """What its tasks printed."""
-        found = [json.loads(line) for line in self.said() if line.startswith("{")]
-        assert found, "\n".join(self.said())
-        return found
+        entries = [json.loads(line) for line in self.said() if line.startswith("{")]
+        assert entries, "\n".join(self.said())
+        return entries
 
 
 def script(folder: Path, up: str, srun: str = "", between: str = "", head: str = "") -> Path:
@@ -138,10 +138,10 @@ def test_slurm_job_uses_its_own_nodes(four: Cluster, home: Path, tmp_path: Path)
     assert connection["node"] == "node1"
     job.says("down")
     assert not ours(four), "simenv down leaves processes"
-    for found in job.objects():
-        assert found["nodes"] == found["ran"] == ["node1", "node2", "node3"]
-        assert f"Slurm job {job.number}" in found["allocation"]
-    assert sorted(found["host"] for found in job.objects()) == ["node1", "node2", "node3"]
+    for each in job.objects():
+        assert each["nodes"] == each["ran"] == ["node1", "node2", "node3"]
+        assert f"Slurm job {job.number}" in each["allocation"]
+    assert sorted(each["host"] for each in job.objects()) == ["node1", "node2", "node3"]
     finish(tmp_path)
     assert job.code() == EXIT_CODE
 
@@ -153,9 +153,9 @@ def test_het_job_uses_all_components(four: Cluster, home: Path, tmp_path: Path) 
     job = Job(four, tmp_path, path)
     job.says("down")
     assert not ours(four), "simenv down leaves processes"
-    for found in job.objects():
-        assert found["nodes"] == found["ran"] == ["node1", "node2", "node4"]
-    assert sorted(found["host"] for found in job.objects()) == ["node1", "node2"]
+    for each in job.objects():
+        assert each["nodes"] == each["ran"] == ["node1", "node2", "node4"]
+    assert sorted(each["host"] for each in job.objects()) == ["node1", "node2"]
     finish(tmp_path)
     assert job.code() == EXIT_CODE
 
@@ -167,7 +167,7 @@ def test_example_batch_scripts_end_with_exit_code_of_application(
     job = Job(four, tmp_path, EXAMPLES / "slurm" / f"{name}.sh", "python", tmp_path / "app.py")
     assert job.code() == EXIT_CODE, "\n".join(job.said())
     if name == "het":
-        assert all(found["ran"] == ["node4"] for found in job.objects())
+        assert all(each["ran"] == ["node4"] for each in job.objects())
     else:
         assert len(job.objects()) == 2
     wait_for("nothing is left", lambda: not ours(four))
@@ -179,10 +179,10 @@ def test_client_on_login_node_connects_to_environment_of_job(
     path = script(tmp_path, "--pool main:workers=2", between=f"read < {tmp_path}/fifo")
     job = Job(four, tmp_path, "--nodes=2", "--ntasks-per-node=1", path)
     job.says("up")
-    words = ["simenv", "submit", EXAMPLES / "bell.qasm", "--shots", "100", "--wait", "--json"]
-    found = json.loads(four.run(LOGIN, words).stdout.splitlines()[-1])
-    assert found["state"] == "DONE"
-    assert sum(found["counts"].values()) == 100
+    command = ["simenv", "submit", EXAMPLES / "bell.qasm", "--shots", "100", "--wait", "--json"]
+    document = json.loads(four.run(LOGIN, command).stdout.splitlines()[-1])
+    assert document["state"] == "DONE"
+    assert sum(document["counts"].values()) == 100
     finish(tmp_path)
     job.says("down")
     finish(tmp_path)
@@ -199,7 +199,7 @@ def test_cancelled_job_ends_its_environment(
     job.says("sleeping")
     four.run(LOGIN, ["scancel", *how, job.number])
     wait_for("the job's end", job.ended)
-    said = "\n".join(job.said())
-    assert not (home / "default" / "connection.json").exists(), said
-    assert "0 processes left" in said
+    text = "\n".join(job.said())
+    assert not (home / "default" / "connection.json").exists(), text
+    assert "0 processes left" in text
     wait_for("nothing is left", lambda: not ours(four))

@@ -26,8 +26,8 @@ def _hold(comm: Any, table: str, circuits: dict[str, Circuit]) -> None:
     shared = {name: each for name, each in circuits.items() if each.num_qubits >= width(comm)}
     assert shared
     for name, circuit in shared.items():
-        found = run(circuit, Request(frozen.SHOTS, frozen.SEED), RunOptions(threads=1))
-        same = found is None or frozen.digest([counts_of(found.row(0))]) == expected[name]
+        result = run(circuit, Request(frozen.SHOTS, frozen.SEED), RunOptions(threads=1))
+        same = result is None or frozen.digest([counts_of(result.row(0))]) == expected[name]
         assert agree(comm, same), name
 
 
@@ -49,8 +49,8 @@ def case_values(comm: Any) -> None:
         frozen.observables(15),
         frozen.angles(circuit, 2),
     )
-    found = run(circuit, request)
-    values = [] if found is None else frozen.rounded(found.row(1).expectations)
+    result = run(circuit, request)
+    values = [] if result is None else frozen.rounded(result.row(1).expectations)
     same = not values or np.allclose(
         values, expected["expectations"], rtol=0, atol=frozen.TOLERANCE
     )

@@ -47,19 +47,21 @@ Values = dict[str, Any]
 
 
 def digest(counts: Iterable[dict[int, int]]) -> str:
-    text = json.dumps([sorted((f"{key:x}", many) for key, many in each.items()) for each in counts])
+    text = json.dumps(
+        [sorted((f"{key:x}", value) for key, value in each.items()) for each in counts]
+    )
     return hashlib.sha256(text.encode()).hexdigest()
 
 
 def static(run: Runner) -> Values:
-    found = {}
+    mapping = {}
     for name, circuit in STATIC.items():
         if circuit.num_qubits <= FITTING.get(run.name, 64):
-            found[name] = digest([counts_of(run(circuit, shots=SHOTS, seed=SEED, threads=2))])
-    found["a large seed"] = digest(
+            mapping[name] = digest([counts_of(run(circuit, shots=SHOTS, seed=SEED, threads=2))])
+    mapping["a large seed"] = digest(
         [counts_of(run(STATIC["random, 4 qubits"], shots=SHOTS, seed=LARGE_SEED, binding=3))]
     )
-    return found
+    return mapping
 
 
 def single(run: Runner) -> Values:
@@ -79,24 +81,24 @@ def dynamic(run: Runner) -> Values:
 
 def sweeps(run: Runner) -> Values:
     """Rows that travel together; `binding` is the number of the first."""
-    found = {}
+    mapping = {}
     for qubits, layers, rows in ((1, 1, 30), (4, 2, 12), (6, 1, 5)):
         circuit = with_parameters(qubits, layers)
         bindings = angles(circuit, rows)
         results = run.all(circuit, bindings=bindings, shots=200, seed=SEED, binding=10)
-        found[f"{rows} rows of {qubits} qubits"] = digest(map(counts_of, results))
-    return found
+        mapping[f"{rows} rows of {qubits} qubits"] = digest(map(counts_of, results))
+    return mapping
 
 
 def stabilizer(run: Runner) -> Values:
     """Exact odds, powers of two."""
-    found = {}
+    mapping = {}
     for name, circuit in CLIFFORD.items():
         if circuit.num_qubits <= FEW_QUBITS:
             exact = run(circuit, outputs=("probabilities",))
             text = exact.probability_outcomes.hex() + exact.probabilities.hex()
-            found[name] = hashlib.sha256(text.encode()).hexdigest()
-    return found
+            mapping[name] = hashlib.sha256(text.encode()).hexdigest()
+    return mapping
 
 
 def stim_counts(run: Runner) -> Values:
@@ -115,8 +117,8 @@ def stim_draws() -> str:
 
 
 def angles(circuit: Circuit, rows: int) -> np.ndarray:
-    numbers = Numbers(rows)
-    return np.array([[numbers.angle() for _ in range(circuit.num_slots)] for _ in range(rows)])
+    outcome = Numbers(rows)
+    return np.array([[outcome.angle() for _ in range(circuit.num_slots)] for _ in range(rows)])
 
 
 def observables(qubits: int) -> tuple[PauliSum, ...]:
@@ -135,32 +137,32 @@ def rounded(values: Any) -> list[float]:
 
 def values(run: Runner) -> Values:
     """Expectation values and gradients of two rows; expectation values of 500 shots."""
-    found: Values = {}
+    outcome: Values = {}
     for qubits, layers in ((2, 1), (5, 2), (15, 1)):
         circuit = with_parameters(qubits, layers, measured=False)
-        asked = {"observables": observables(qubits), "bindings": angles(circuit, 2)}
+        mapping = {"observables": observables(qubits), "bindings": angles(circuit, 2)}
         outputs = ("expectation", "gradient") if run.name == "statevector" else ("expectation",)
         for name, shots, wanted in (("exact", 0, outputs), ("500 shots", 500, outputs[:1])):
-            for row, result in enumerate(run.all(circuit, shots=shots, outputs=wanted, **asked)):
-                told = {"expectations": rounded(result.expectations)}
+            for row, result in enumerate(run.all(circuit, shots=shots, outputs=wanted, **mapping)):
+                actual = {"expectations": rounded(result.expectations)}
                 if "gradient" in wanted:
-                    told["gradients"] = rounded(result.gradients)
-                found[f"{qubits} qubits, {name}, row {row}"] = told
-    return found
+                    actual["gradients"] = rounded(result.gradients)
+                outcome[f"{qubits} qubits, {name}, row {row}"] = actual
+    return outcome
 
 
 def amplitudes(run: Runner) -> Values:
     """Real and imaginary parts of final states; means of Z after branches."""
-    found = {}
+    mapping = {}
     for name, circuit in STATES.items():
         state = run(circuit, outputs=("statevector",)).statevector
         assert state is not None
-        found[name] = {"amplitudes": rounded([state.real, state.imag])}
+        mapping[name] = {"amplitudes": rounded([state.real, state.imag])}
     for name, circuit in UNMEASURED.items():
-        asked = (PauliSum(("Z" * circuit.num_qubits,), np.ones(1)),)
-        result = run(circuit, outputs=("expectation",), observables=asked)
-        found[name] = {"expectations": rounded(result.expectations)}
-    return found
+        entries = (PauliSum(("Z" * circuit.num_qubits,), np.ones(1)),)
+        result = run(circuit, outputs=("expectation",), observables=entries)
+        mapping[name] = {"expectations": rounded(result.expectations)}
+    return mapping
 
 
 TABLES: dict[str, tuple[Callable[[Runner], Values], tuple[str, ...]]] = {
@@ -174,8 +176,8 @@ CASES = [(table, engine) for table, (_, engines) in TABLES.items() for engine in
 
 
 def stored(table: str) -> Values:
-    found: Values = json.loads(FILE.read_text())[table]
-    return found
+    item: Values = json.loads(FILE.read_text())[table]
+    return item
 
 
 def runner(name: str) -> Runner:
@@ -187,10 +189,10 @@ def runner(name: str) -> Runner:
 @pytest.mark.parametrize(("table", "engine"), CASES)
 def test_counts_of_fixed_seeds_equal_stored_hashes(table: str, engine: str) -> None:
     compute, engines = TABLES[table]
-    found, expected = compute(runner(engine)), stored(table)
-    assert found == {name: expected.get(name) for name in found}
+    result, expected = compute(runner(engine)), stored(table)
+    assert result == {name: expected.get(name) for name in result}
     if engine == engines[0]:
-        assert set(found) == set(expected)
+        assert set(result) == set(expected)
 
 
 def test_stabilizer_counts_equal_stored_hashes_for_same_stim_version() -> None:
@@ -212,9 +214,9 @@ def test_final_states_equal_stored_amplitudes() -> None:
 
 def assert_close(found: Values, expected: Values) -> None:
     assert set(found) == set(expected)
-    for name, told in found.items():
-        for what, numbers in told.items():
-            np.testing.assert_allclose(numbers, expected[name][what], rtol=0, atol=TOLERANCE)
+    for name, result in found.items():
+        for what, value in result.items():
+            np.testing.assert_allclose(value, expected[name][what], rtol=0, atol=TOLERANCE)
 
 
 @pytest.mark.skipif(
@@ -223,20 +225,20 @@ def assert_close(found: Values, expected: Values) -> None:
 @pytest.mark.parametrize("ranks", [2, 4])
 def test_stored_counts_and_values_are_reproduced_on_2_and_4_ranks(ranks: int) -> None:
     cases = ["case_static_circuits", "case_circuits_with_branches", "case_values"]
-    found = outcomes([Path(__file__).with_name("cases_counts.py")], ranks, cases)
-    assert found == dict.fromkeys(cases, "")
+    result = outcomes([Path(__file__).with_name("cases_counts.py")], ranks, cases)
+    assert result == dict.fromkeys(cases, "")
 
 
 def write() -> None:
-    told = {
+    mapping = {
         table: compute(Runner(engines[0]))
         for table, (compute, engines) in TABLES.items()
         if present(engines[0])
     }
-    told["counts of the stabilizer engine"] = {stim_draws(): stim_counts(Runner("stabilizer"))}
-    told["expectation values and gradients"] = values(Runner("statevector"))
-    told["final states"] = amplitudes(Runner("statevector"))
-    FILE.write_text(json.dumps(told, indent=1) + "\n")
+    mapping["counts of the stabilizer engine"] = {stim_draws(): stim_counts(Runner("stabilizer"))}
+    mapping["expectation values and gradients"] = values(Runner("statevector"))
+    mapping["final states"] = amplitudes(Runner("statevector"))
+    FILE.write_text(json.dumps(mapping, indent=1) + "\n")
 
 
 if __name__ == "__main__" and sys.argv[1:] == ["--write"]:

@@ -107,17 +107,17 @@ def shell(
     def call(*line: str) -> Answer:
         capfd.readouterr()
         code = run(["--name", environment.name, *line, "--json"])
-        shown = capfd.readouterr()
-        return Answer(code, shown.out, shown.err)
+        output = capfd.readouterr()
+        return Answer(code, output.out, output.err)
 
     return call
 
 
 def shape_of(values: list[Any], names: dict[str, str]) -> Shape:
-    found: dict[str, list[Any]] = {}
+    table: dict[str, list[Any]] = {}
     for value in values:
-        _visit(value, "", names, found)
-    return {place: _described(seen) for place, seen in sorted(found.items())}
+        _visit(value, "", names, table)
+    return {place: _described(result) for place, result in sorted(table.items())}
 
 
 def _visit(value: Any, place: str, names: dict[str, str], found: dict[str, list[Any]]) -> None:
@@ -139,8 +139,8 @@ def _described(seen: list[Any]) -> dict[str, list[str]]:
 
 
 def _shape(types: set[str], always: set[str], keys: set[str]) -> dict[str, list[str]]:
-    told = {"types": types, "always": always, "sometimes": keys - always}
-    return {name: sorted(found) for name, found in told.items() if found}
+    table = {"types": types, "always": always, "sometimes": keys - always}
+    return {name: sorted(value) for name, value in table.items() if value}
 
 
 def _type(value: Any) -> str:
@@ -150,13 +150,13 @@ def _type(value: Any) -> str:
 
 def joined(one: Shape, other: Shape) -> Shape:
     """Both may be seen."""
-    found = dict(one)
-    for place, told in other.items():
-        known = found.get(place, told)
-        always = {*known.get("always", ())} & {*told.get("always", ())}
-        keys = {key for each in (known, told) for kind in KEYS for key in each.get(kind, ())}
-        found[place] = _shape({*known["types"], *told["types"]}, always, keys)
-    return found
+    table = dict(one)
+    for place, value in other.items():
+        result = table.get(place, value)
+        always = {*result.get("always", ())} & {*value.get("always", ())}
+        keys = {key for each in (result, value) for kind in KEYS for key in each.get(kind, ())}
+        table[place] = _shape({*result["types"], *value["types"]}, always, keys)
+    return table
 
 
 @pytest.mark.parametrize("name", COMMANDS)
@@ -164,14 +164,14 @@ def test_json_output_of_each_command_keeps_stored_keys_and_types(
     shell: Shell, words: dict[str, str], name: str
 ) -> None:
     line = [words.get(word, word) for word in COMMANDS[name].split()]
-    told = shell(*line)
-    assert told.out, told.err
-    found = shape_of(told.objects, {words["NODE"]: "NODE", platform.node(): "NODE"})
+    outcome = shell(*line)
+    assert outcome.out, outcome.err
+    result = shape_of(outcome.objects, {words["NODE"]: "NODE", platform.node(): "NODE"})
     every = json.loads(FILE.read_text())
     if os.environ.get("SIMENV_WRITE_GOLDEN"):
-        every[name] = joined(every.get(name, found), found)
+        every[name] = joined(every.get(name, result), result)
         FILE.write_text(json.dumps(every, indent=1, sort_keys=True) + "\n")
-    assert joined(every[name], found) == every[name]
+    assert joined(every[name], result) == every[name]
 
 
 def test_each_stored_shape_has_its_command() -> None:

@@ -48,8 +48,8 @@ ARRAYS = [(group, name) for group, name in CASES if group in PACKED]
 
 
 def stored(group: str) -> dict[str, Any]:
-    found: dict[str, Any] = json.loads((FOLDER / f"{group}.json").read_text())
-    return found
+    table: dict[str, Any] = json.loads((FOLDER / f"{group}.json").read_text())
+    return table
 
 
 def field_names(kind: Any) -> list[str]:
@@ -64,11 +64,11 @@ def entry(group: str, name: str) -> dict[str, Any]:
     if group in TEXTS:
         return {"bytes": msgspec.json.encode(value).decode()}
     packed = msgspec.msgpack.encode(value)
-    told: dict[str, Any] = {
+    table: dict[str, Any] = {
         "bytes": packed.hex(),
         "value": readable(msgspec.msgpack.decode(packed)),
     }
-    return {**told, "fields": fields} if (fields := field_names(kind)) else told
+    return {**table, "fields": fields} if (fields := field_names(kind)) else table
 
 
 def readable(value: Any) -> Any:
@@ -82,10 +82,10 @@ def readable(value: Any) -> Any:
 
 @pytest.mark.parametrize(("group", "name"), CASES)
 def test_example_is_encoded_to_stored_bytes(group: str, name: str) -> None:
-    found, expected = entry(group, name), stored(group)[name]
+    result, expected = entry(group, name), stored(group)[name]
     if group in PACKED:
-        assert found["value"] == expected["value"]
-    assert found["bytes"] == expected["bytes"]
+        assert result["value"] == expected["value"]
+    assert result["bytes"] == expected["bytes"]
 
 
 @pytest.mark.parametrize(("group", "name"), CASES)
@@ -99,21 +99,21 @@ def test_stored_bytes_are_decoded_to_example(group: str, name: str) -> None:
 
 @pytest.mark.parametrize(
     ("group", "name"),
-    [(group, name) for group, told in stored("previous").items() for name in told],
+    [(group, name) for group, item in stored("previous").items() for name in item],
 )
 def test_bytes_before_fields_were_added_are_decoded_with_their_values(
     group: str, name: str
 ) -> None:
     """previous.json has the examples of types as they were before they got more fields."""
-    kind, told = TYPES[group][name], stored("previous")[group][name]
+    kind, item = TYPES[group][name], stored("previous")[group][name]
     if group in TEXTS:
-        value = msgspec.json.decode(told["bytes"], type=kind)
-        found = msgspec.json.decode(msgspec.json.encode(value))
-        assert extends(found, msgspec.json.decode(told["bytes"]))
+        value = msgspec.json.decode(item["bytes"], type=kind)
+        decoded = msgspec.json.decode(msgspec.json.encode(value))
+        assert extends(decoded, msgspec.json.decode(item["bytes"]))
     else:
-        value = msgspec.msgpack.decode(bytes.fromhex(told["bytes"]), type=kind)
-        found = readable(msgspec.msgpack.decode(msgspec.msgpack.encode(value)))
-        assert extends(found, told["value"])
+        value = msgspec.msgpack.decode(bytes.fromhex(item["bytes"]), type=kind)
+        decoded = readable(msgspec.msgpack.decode(msgspec.msgpack.encode(value)))
+        assert extends(decoded, item["value"])
 
 
 def extends(found: Any, before: Any) -> bool:
@@ -129,10 +129,10 @@ def extends(found: Any, before: Any) -> bool:
 @pytest.mark.parametrize(("group", "name"), ARRAYS)
 def test_fields_of_array_like_structs_keep_their_positions(group: str, name: str) -> None:
     """A field may get another name; one that has the name of another's place was moved."""
-    found, expected = field_names(TYPES[group][name]), stored(group)[name].get("fields", [])
-    assert len(found) == len(expected)
+    result, expected = field_names(TYPES[group][name]), stored(group)[name].get("fields", [])
+    assert len(result) == len(expected)
     for place, word in enumerate(expected):
-        assert word not in found or found.index(word) == place
+        assert word not in result or result.index(word) == place
 
 
 @pytest.mark.parametrize("group", TYPES)
@@ -149,7 +149,7 @@ def test_each_struct_nested_in_message_has_stored_example() -> None:
 def constants() -> dict[str, Any]:
     """Values and names that others have written down, but for fields."""
     kinds = [*MESSAGES.values(), *(kind for group in TYPES.values() for kind in group.values())]
-    found = {json.dumps(values): values for kind in kinds for values in enumerations(kind)}
+    table = {json.dumps(values): values for kind in kinds for values in enumerations(kind)}
     classes = {errors.SimenvError, *_below(errors.SimenvError)}
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "journal.db"
@@ -166,7 +166,7 @@ def constants() -> dict[str, Any]:
         }
         db.close()
     return {
-        "values of enumerations": [found[key] for key in sorted(found)],
+        "values of enumerations": [table[key] for key in sorted(table)],
         "codes of errors": sorted(
             {
                 f"{each.code}: exit {each.exit_code}" + (", retryable" if each.retryable else "")
@@ -201,8 +201,8 @@ def test_public_names_and_constants_equal_stored_values(what: str) -> None:
 
 def write() -> None:
     content = {group: {name: entry(group, name) for name in TYPES[group]} for group in TYPES}
-    for name, told in {**content, "constants": constants()}.items():
-        (FOLDER / f"{name}.json").write_text(json.dumps(told, indent=1, sort_keys=True) + "\n")
+    for name, value in {**content, "constants": constants()}.items():
+        (FOLDER / f"{name}.json").write_text(json.dumps(value, indent=1, sort_keys=True) + "\n")
 
 
 if __name__ == "__main__" and sys.argv[1:] == ["--write"]:

@@ -71,10 +71,10 @@ def test_counts_of_ended_tasks_are_read(resumed: Resumed, name: str) -> None:
 
 
 def test_amplitudes_of_an_ended_task_are_read(resumed: Resumed) -> None:
-    found = resumed.task("amplitudes").result(timeout_s=PATIENCE_S).statevector
+    statevector = resumed.task("amplitudes").result(timeout_s=PATIENCE_S).statevector
     expected = np.zeros(8)
     expected[[0, 7]] = np.sqrt(0.5)
-    np.testing.assert_allclose(np.asarray(found), expected, atol=1e-12)
+    np.testing.assert_allclose(np.asarray(statevector), expected, atol=1e-12)
 
 
 @pytest.mark.parametrize(
@@ -99,9 +99,9 @@ def test_ids_and_numbers_of_events_continue(resumed: Resumed) -> None:
     assert int(str(task.id).removeprefix("t-"), 36) == last + 1
     task.result(timeout_s=PATIENCE_S)
     kinds = [event.kind for event in resumed.client.history.events()]
-    known = resumed.before["events"]
-    assert kinds[: len(known)] == known
-    assert kinds[len(known)] == "service.started"
+    events = resumed.before["events"]
+    assert kinds[: len(events)] == events
+    assert kinds[len(events)] == "service.started"
 
 
 def test_idempotency_key_returns_existing_task(resumed: Resumed) -> None:
@@ -115,8 +115,8 @@ def test_history_has_row_for_each_task(resumed: Resumed) -> None:
 
 
 def test_cursor_continues_after_last_acknowledged_completion(resumed: Resumed) -> None:
-    found = islice(resumed.client.completions(cursor="reader"), 1)
-    assert [each.seq for each in found] == [4]
+    result = islice(resumed.client.completions(cursor="reader"), 1)
+    assert [each.seq for each in result] == [4]
 
 
 def test_reservation_credits_and_pool_policies_are_restored(resumed: Resumed) -> None:

@@ -50,11 +50,11 @@ drawn_run = _fixture(_has_amplitudes)  # counts of static circuits follow the se
 @pytest.fixture(scope="session")
 def runner_of() -> object:
     """An engine by its name; the test is skipped where what it needs is missing."""
-    made: dict[str, object] = {}
+    table: dict[str, object] = {}
 
     def of(name: str) -> object:
-        if name not in made:
-            made[name] = _runner(name)
-        return made[name]
+        if name not in table:
+            table[name] = _runner(name)
+        return table[name]
 
     return of

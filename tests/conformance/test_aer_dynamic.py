@@ -31,8 +31,8 @@ def test_aer_counts_of_dynamic_circuits_match_exact_distribution(
     runner_of: Callable[[str], Runner], circuit: Circuit
 ) -> None:
     try:
-        seen = counts_of(runner_of("aer")(circuit, shots=SHOTS, seed=4))
+        result = counts_of(runner_of("aer")(circuit, shots=SHOTS, seed=4))
     except Unsupported:  # what it refuses by name
         assume(False)
     odds = odds_of(runner_of("statevector")(circuit, outputs=("probabilities",)))
-    assert_alike(seen, odds, SHOTS)
+    assert_alike(result, odds, SHOTS)

@@ -32,17 +32,17 @@ def test_clifford_distribution_and_counts_match_dense_reference(
     measured = clifford(5, 40, seed, 70)
     for qubit, clbit in ((4, 3), (0, 69), (2, 0), (1, 65)):
         measured.add("measure", [qubit], [clbit])
-    found = every_run(
+    result = every_run(
         measured.circuit(), shots=3000, seed=seed, outputs=("counts", "probabilities")
     )
-    assert found.outcome_width == outcome_width(70)
+    assert result.outcome_width == outcome_width(70)
     exact: dict[int, float] = {}
     for index, p in enumerate(expected.tolist()):
         key = (index >> 4 & 1) << 3 | (index & 1) << 69 | (index >> 2 & 1) | (index >> 1 & 1) << 65
         exact[key] = exact.get(key, 0.0) + p
     exact = {key: p for key, p in exact.items() if p > 1e-9}
-    assert odds_of(found) == pytest.approx(exact, abs=1e-9)
-    assert_alike(counts_of(found), exact, 3000)
+    assert odds_of(result) == pytest.approx(exact, abs=1e-9)
+    assert_alike(counts_of(result), exact, 3000)
 
 
 @pytest.mark.parametrize("seed", range(4))
@@ -51,9 +51,9 @@ def test_clifford_expectation_values_match_dense_reference(every_run: Runner, se
     circuit = clifford(4, 30, seed).circuit()
     labels = (*("".join(rng.choice(list("IXYZ"), 4)) for _ in range(60)), "IIII")
     items = tuple(PauliSum((label,), np.ones(1)) for label in labels)
-    found = every_run(circuit, outputs=("expectation",), observables=items).expectations
+    expectations = every_run(circuit, outputs=("expectation",), observables=items).expectations
     state = Statevector(final_state(circuit))
-    for label, (value, error) in zip(labels, found, strict=True):
+    for label, (value, error) in zip(labels, expectations, strict=True):
         exact = state.expectation_value(SparsePauliOp(label)).real
         assert value == pytest.approx(exact, abs=every_run.near(1e-9))
         assert error == 0.0
@@ -95,14 +95,14 @@ def test_split_sweep_gives_same_counts_as_whole_sweep(every_run: Runner) -> None
     for q in range(3):
         arrays.add("measure", [q], [q])
     values = np.array([[0, 1], [1, 2], [2, 0], [3, 1], [1, 1]]) * np.pi / 2
-    whole = every_run.all(arrays.circuit(), shots=500, bindings=values, binding=10)
+    result = every_run.all(arrays.circuit(), shots=500, bindings=values, binding=10)
     parts = (
         *every_run.all(arrays.circuit(), shots=500, bindings=values[:2], binding=10),
         *every_run.all(arrays.circuit(), shots=500, bindings=values[2:], binding=12),
     )
-    assert [counts_of(one) for one in whole] == [counts_of(one) for one in parts]
-    assert set(counts_of(whole[2])) == {4}
-    assert len({tuple(counts_of(one).items()) for one in whole}) == 5
+    assert [counts_of(each) for each in result] == [counts_of(each) for each in parts]
+    assert set(counts_of(result[2])) == {4}
+    assert len({tuple(counts_of(each).items()) for each in result}) == 5
 
 
 def test_angle_within_rounding_of_quarter_turn_is_accepted_by_every_engine(
@@ -128,8 +128,8 @@ def test_counts_and_expectation_values_of_300_qubits_are_correct(
     runner_of: Callable[[str], Runner], engine: str
 ) -> None:
     run = runner_of(engine)
-    seen = counts_of(run(wide(), shots=3000))
-    assert_alike(seen, {0: 0.5, 2**300 - 1: 0.5}, 3000)
+    result = counts_of(run(wide(), shots=3000))
+    assert_alike(result, {0: 0.5, 2**300 - 1: 0.5}, 3000)
     pairs = PauliSum(("Z" + "I" * 298 + "Z", "Z" + "I" * 299), np.ones(2))
     ((value, _),) = run(wide(), outputs=("expectation",), observables=(pairs,)).expectations
     assert value == pytest.approx(1.0, abs=1e-6)
@@ -147,18 +147,18 @@ def test_mps_result_reports_bond_and_truncation(
         for q in range(layer % 2, 9, 2):
             arrays.add("cz", [q, q + 1])
     circuit = arrays.circuit()
-    found = runner_of("mps")(circuit, outputs=("statevector",), settings=(("bond", bond),))
-    assert found.statevector is not None
-    fidelity = abs(np.vdot(found.statevector, final_state(circuit))) ** 2
+    result = runner_of("mps")(circuit, outputs=("statevector",), settings=(("bond", bond),))
+    assert result.statevector is not None
+    fidelity = abs(np.vdot(result.statevector, final_state(circuit))) ** 2
     if bond == 16:
-        assert found.truncation < 1e-6
+        assert result.truncation < 1e-6
         assert fidelity == pytest.approx(1.0, abs=1e-6)
     else:
-        assert found.truncation > 0.1
+        assert result.truncation > 0.1
         assert fidelity < 0.9
-    assert found.remark == f"bond {bond}"
+    assert result.remark == f"bond {bond}"
 
 
 def test_bell_counts_match_on_every_engine(any_run: Runner) -> None:
-    found = any_run(bell(), shots=1000, seed=5)
-    assert_alike(counts_of(found), {0: 0.5, 3: 0.5}, 1000)
+    result = any_run(bell(), shots=1000, seed=5)
+    assert_alike(counts_of(result), {0: 0.5, 3: 0.5}, 1000)

@@ -46,9 +46,9 @@ def test_gate_profiled_as_clifford_is_simulated_correctly_at_quarter_turns(
         tried += 1
         labels = tuple("".join(rng.choice(list("IXYZ"), 4)) for _ in range(20))
         items = tuple(PauliSum((label,), np.ones(1)) for label in labels)
-        found = run(circuit, outputs=("expectation",), observables=items).expectations
+        expectations = run(circuit, outputs=("expectation",), observables=items).expectations
         state = Statevector(final_state(circuit))
-        for label, (value, _) in zip(labels, found, strict=True):
+        for label, (value, _) in zip(labels, expectations, strict=True):
             exact = state.expectation_value(SparsePauliOp(label)).real
             assert value == pytest.approx(exact, abs=1e-9)
     assert tried
@@ -68,10 +68,10 @@ def test_angle_off_quarter_turn_is_refused_by_stabilizer_engine(
 ) -> None:
     gate = GATES[name]
     circuit = Arrays(2, 1).add(name, range(gate.qubits), (), [angle] * gate.params)
-    found = circuit.add("measure", [0], [0]).circuit()
-    assert not profile(found).clifford
+    result = circuit.add("measure", [0], [0]).circuit()
+    assert not profile(result).clifford
     with pytest.raises(Unsupported, match="no multiple"):
-        runner_of("stabilizer")(found, shots=10)
+        runner_of("stabilizer")(result, shots=10)
 
 
 @pytest.mark.parametrize("off", [0.0, 1e-13, 1e-9, 1e-6, 1e-3])
@@ -103,8 +103,8 @@ def test_feed_forward_and_teleportation_counts_are_correct(
     teleported.begin((tk.CLBIT, 1, 0)).add("x", [2]).add("end")
     teleported.begin((tk.CLBIT, 0, 0)).add("z", [2]).add("end")
     teleported.add("sdg", [2]).add("h", [2]).add("measure", [2], [2])
-    seen = counts_of(run(teleported.circuit(), shots=4000))
-    assert_alike(seen, dict.fromkeys(range(4), 0.25), 4000)
+    result = counts_of(run(teleported.circuit(), shots=4000))
+    assert_alike(result, dict.fromkeys(range(4), 0.25), 4000)
 
 
 def test_parity_conditions_and_else_blocks_match_statevector(

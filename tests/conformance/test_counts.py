@@ -22,18 +22,18 @@ from simulators.simulate import counts_of
 )
 def test_counts_of_static_circuits_equal_reference(drawn_run: Runner, n: int, clbits: int) -> None:
     circuit = random_static(n, 40, n, clbits)
-    found = drawn_run(circuit, shots=3000, seed=2**64 - 5, binding=3)
-    assert counts_of(found) == Reference(circuit, 2**64 - 5, 3, 3000).counts()
-    keys = unpack(found.outcomes, found.outcome_width)
+    result = drawn_run(circuit, shots=3000, seed=2**64 - 5, binding=3)
+    assert counts_of(result) == Reference(circuit, 2**64 - 5, 3, 3000).counts()
+    keys = unpack(result.outcomes, result.outcome_width)
     assert keys == sorted(set(keys))
-    assert found.outcome_width == outcome_width(clbits)
+    assert result.outcome_width == outcome_width(clbits)
 
 
 @QUIET
 @given(circuit=dynamic_circuits())
 def test_counts_of_dynamic_circuits_equal_reference(run: Runner, circuit: Circuit) -> None:
-    found = run(circuit, shots=200, seed=1, binding=2)
-    assert counts_of(found) == Reference(circuit, 1, 2, 200).counts()
+    result = run(circuit, shots=200, seed=1, binding=2)
+    assert counts_of(result) == Reference(circuit, 1, 2, 200).counts()
 
 
 @settings(QUIET, max_examples=50)
@@ -46,11 +46,11 @@ def test_exact_distribution_of_dynamic_circuit_matches_sampled_reference(
     odds = dict(zip(keys, np.frombuffer(exact.probabilities), strict=True))
     assert sum(odds.values()) == pytest.approx(1.0, abs=1e-12)
     shots = 4000
-    seen = Reference(circuit, 3, 0, shots).counts()
-    assert set(seen) <= set(odds)
+    counts = Reference(circuit, 3, 0, shots).counts()
+    assert set(counts) <= set(odds)
     for key, p in odds.items():
         sigma = np.sqrt(shots * p * (1 - p)) + 1e-9
-        assert abs(seen.get(key, 0) - shots * p) <= 5 * sigma + 1
+        assert abs(counts.get(key, 0) - shots * p) <= 5 * sigma + 1
 
 
 def test_counts_equal_reference_on_both_sides_of_small_circuit_limit(drawn_run: Runner) -> None:
@@ -63,15 +63,15 @@ def test_counts_equal_reference_on_both_sides_of_small_circuit_limit(drawn_run: 
 @pytest.mark.parametrize("threads", [1, 2, 3])
 def test_counts_are_equal_for_1_2_3_threads(dense_run: Runner, threads: int) -> None:
     circuit = random_static(17, 60, 1, 17)
-    found = dense_run(circuit, shots=5000, seed=5, threads=threads)
+    result = dense_run(circuit, shots=5000, seed=5, threads=threads)
     alone = dense_run(circuit, shots=5000, seed=5, threads=1)
-    assert (found.outcomes, found.counts) == (alone.outcomes, alone.counts)
+    assert (result.outcomes, result.counts) == (alone.outcomes, alone.counts)
 
 
 def test_counts_of_fewer_shots_are_subset_of_counts_of_more(run: Runner) -> None:
     circuit = feed_forward()
-    few, many = counts_of(run(circuit, shots=100)), counts_of(run(circuit, shots=1000))
-    assert all(few[key] <= many[key] for key in few)
+    few, result = counts_of(run(circuit, shots=100)), counts_of(run(circuit, shots=1000))
+    assert all(few[key] <= result[key] for key in few)
 
 
 def test_each_binding_has_counts_of_its_bound_circuit(drawn_run: Runner) -> None:
@@ -84,8 +84,8 @@ def test_each_binding_has_counts_of_its_bound_circuit(drawn_run: Runner) -> None
     for q in range(3):
         arrays.add("measure", [q], [q])
     values = np.array([[0.3, 1.2], [2.0, -0.4], [0.0, 3.0]])
-    found = drawn_run.all(arrays.circuit(), shots=500, bindings=values, binding=10)
-    for row, result in enumerate(found):
+    outcome = drawn_run.all(arrays.circuit(), shots=500, bindings=values, binding=10)
+    for row, result in enumerate(outcome):
         bound = Arrays(3, 3).add("rx", [0], (), [values[row, 1]])
         bound.add("ry", [1], (), [values[row, 0]])
         bound.add("cu", [0, 2], (), [0.1, 0.2, 0.3, values[row, 1]])
@@ -100,9 +100,9 @@ def test_each_binding_has_counts_of_its_bound_circuit(drawn_run: Runner) -> None
 def test_bell_outcomes_are_equally_likely(run: Runner) -> None:
     shots = 100_000
     for circuit in (bell(), feed_forward()):
-        found = counts_of(run(circuit, shots=shots))
-        assert set(found) == {0, 3}
-        assert abs(found[0] - shots / 2) < 5 * np.sqrt(shots / 4)
+        result = counts_of(run(circuit, shots=shots))
+        assert set(result) == {0, 3}
+        assert abs(result[0] - shots / 2) < 5 * np.sqrt(shots / 4)
 
 
 def test_conditions_on_300_bit_register_are_evaluated_exactly(run: Runner) -> None:
@@ -131,9 +131,9 @@ def test_result_of_sweep_row_equals_result_of_row_alone(drawn_run: Runner, rows:
     circuit = arrays.circuit()
     values = np.random.default_rng(rows).choice([0.0, 0.7, np.pi], (rows, 3))
     keywords: dict[str, object] = {"shots": 64, "seed": 2**63 + 1}
-    found = drawn_run.all(circuit, bindings=values, binding=2**40, **keywords)  # type: ignore[arg-type]
-    assert len(found) == rows
+    result = drawn_run.all(circuit, bindings=values, binding=2**40, **keywords)  # type: ignore[arg-type]
+    assert len(result) == rows
     for k in sorted({0, rows // 2, rows - 1}):
         alone = drawn_run(circuit, bindings=values[k : k + 1], binding=2**40 + k, **keywords)
-        assert alone == found[k]
-    assert all(sum(counts_of(row).values()) == 64 for row in found)
+        assert alone == result[k]
+    assert all(sum(counts_of(row).values()) == 64 for row in result)

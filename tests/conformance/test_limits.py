@@ -136,10 +136,10 @@ def test_less_than_one_thread_is_refused(any_run: Runner, threads: int) -> None:
 
 def test_observable_with_x_on_measured_qubit_is_refused(every_run: Runner) -> None:
     circuit = Arrays(2, 1).add("h", [0]).add("h", [1]).add("measure", [1], [0]).circuit()
-    found = every_run(
+    result = every_run(
         circuit, outputs=("expectation",), observables=(PauliSum(("ZX",), np.ones(1)),)
     )
-    assert found.expectations[0] == pytest.approx((0.0, 0.0), abs=1e-14)
+    assert result.expectations[0] == pytest.approx((0.0, 0.0), abs=1e-14)
     with pytest.raises(Unsupported, match="measures at its end") as caught:
         every_run(circuit, outputs=("expectation",), observables=(PauliSum(("XI",), np.ones(1)),))
     assert "remove" in caught.value.hint
@@ -190,9 +190,9 @@ def test_equal_branch_states_are_merged(run: Runner) -> None:
         arrays.add("h", [0]).add("cx", [0, 1]).add("measure", [1], [clbit])
         arrays.add("reset", [0]).add("reset", [1])
     arrays.add("h", [0]).add("measure", [0], [0])
-    found = run(arrays.circuit(), shots=2000)
-    assert int(found.remark.split()[0]) <= 4
-    assert len(counts_of(found)) > 1900
+    result = run(arrays.circuit(), shots=2000)
+    assert int(result.remark.split()[0]) <= 4
+    assert len(counts_of(result)) > 1900
 
 
 @pytest.mark.parametrize("width", [3, 14])
@@ -220,14 +220,14 @@ def test_stopped_run_returns_complete_statevector_or_none(run: Runner, width: in
     for k in range(20_000):
         arrays.add("rx", [k % width], (), [np.pi / 4])
     circuit = arrays.circuit()
-    whole = run(circuit, outputs=("statevector",)).statevector
+    outcome = run(circuit, outputs=("statevector",)).statevector
     for delay_s in (0.0, 0.001, 0.01, 0.05, 0.2):
         control = RunControl()
         stopper = threading.Timer(delay_s, control.stop)
         stopper.start()
         with suppress(Stopped):
-            found = run(circuit, outputs=("statevector",), control=control).statevector
-            assert np.array_equal(found, whole)
+            statevector = run(circuit, outputs=("statevector",), control=control).statevector
+            assert np.array_equal(statevector, outcome)
         stopper.join()
 
 
@@ -246,17 +246,17 @@ def test_stop_requested_before_dynamic_run_is_honoured(run: Runner) -> None:
 
 
 def test_circuit_without_qubits_has_state_and_probability_1(state_run: Runner) -> None:
-    found = state_run(Arrays(0, 0).circuit(), outputs=("probabilities", "statevector"))
-    assert found.statevector is not None
-    assert found.statevector.tolist() == [1.0]
-    assert np.frombuffer(found.probabilities).tolist() == [1.0]
+    result = state_run(Arrays(0, 0).circuit(), outputs=("probabilities", "statevector"))
+    assert result.statevector is not None
+    assert result.statevector.tolist() == [1.0]
+    assert np.frombuffer(result.probabilities).tolist() == [1.0]
 
 
 def test_global_phase_of_circuit_without_qubits_is_preserved(state_run: Runner) -> None:
     circuit = Arrays(0, 0).add("global_phase", (), (), [0.3]).circuit()
-    found = state_run(circuit, outputs=("statevector",))
-    assert found.statevector is not None
-    assert found.statevector.tolist() == pytest.approx([np.exp(0.3j)])
+    result = state_run(circuit, outputs=("statevector",))
+    assert result.statevector is not None
+    assert result.statevector.tolist() == pytest.approx([np.exp(0.3j)])
 
 
 def test_mcx_on_14_qubits_runs_or_is_refused_by_name(any_run: Runner) -> None:

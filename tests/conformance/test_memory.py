@@ -48,37 +48,37 @@ def pairs(count: int) -> Circuit:
 )
 def test_memory_of_static_circuits_equals_reference(drawn_run: Runner, n: int, clbits: int) -> None:
     circuit = random_static(n, 40, n, clbits)
-    found = drawn_run(circuit, shots=1003, seed=2**64 - 5, binding=3, outputs=("memory",))
-    assert records(found, circuit) == Reference(circuit, 2**64 - 5, 3, 1003).memory()
-    assert not found.counts
+    result = drawn_run(circuit, shots=1003, seed=2**64 - 5, binding=3, outputs=("memory",))
+    assert records(result, circuit) == Reference(circuit, 2**64 - 5, 3, 1003).memory()
+    assert not result.counts
 
 
 @QUIET
 @given(circuit=dynamic_circuits())
 def test_memory_of_dynamic_circuits_equals_reference(run: Runner, circuit: Circuit) -> None:
-    found = run(circuit, shots=200, seed=1, binding=2, outputs=("memory",))
-    assert records(found, circuit) == Reference(circuit, 1, 2, 200).memory()
+    result = run(circuit, shots=200, seed=1, binding=2, outputs=("memory",))
+    assert records(result, circuit) == Reference(circuit, 1, 2, 200).memory()
 
 
 def test_memory_beside_counts_has_the_same_shots(every_run: Runner) -> None:
     for circuit in (bell(), *([feed_forward()] if every_run.card.dynamic else [])):
-        found = every_run(circuit, shots=3000, outputs=BOTH)
+        result = every_run(circuit, shots=3000, outputs=BOTH)
         alone = every_run(circuit, shots=3000)
-        assert (found.outcomes, found.counts) == (alone.outcomes, alone.counts)
-        assert Counter(records(found, circuit)) == counts_of(found)
+        assert (result.outcomes, result.counts) == (alone.outcomes, alone.counts)
+        assert Counter(records(result, circuit)) == counts_of(result)
 
 
 def test_memory_of_fewer_shots_is_prefix_of_memory_of_more(every_run: Runner) -> None:
     circuit = bell()
-    few, many = (every_run(circuit, shots=k, outputs=("memory",)).memory for k in (100, 2500))
-    assert many[:100] == few
+    few, value = (every_run(circuit, shots=k, outputs=("memory",)).memory for k in (100, 2500))
+    assert value[:100] == few
 
 
 def test_independent_components_are_paired_shot_by_shot(every_run: Runner) -> None:
     circuit = pairs(8)  # wider than the path for small circuits
-    found = records(every_run(circuit, shots=2000, outputs=BOTH), circuit)
-    assert all(record & 255 == record >> 8 for record in found)
-    assert len(set(found)) > 200  # of 256, if the pairs are independent
+    result = records(every_run(circuit, shots=2000, outputs=BOTH), circuit)
+    assert all(record & 255 == record >> 8 for record in result)
+    assert len(set(result)) > 200  # of 256, if the pairs are independent
 
 
 @pytest.mark.parametrize("rows", [1, 9, 20])
@@ -90,8 +90,8 @@ def test_memory_of_sweep_row_equals_memory_of_row_alone(drawn_run: Runner, rows:
         arrays.add("measure", [q], [10 - q])
     values = np.linspace(0.0, 3.0, rows).reshape(-1, 1)
     circuit = arrays.circuit()
-    found = drawn_run.all(circuit, shots=77, bindings=values, binding=4, outputs=BOTH)
-    for row, result in enumerate(found):
+    outcome = drawn_run.all(circuit, shots=77, bindings=values, binding=4, outputs=BOTH)
+    for row, result in enumerate(outcome):
         (alone,) = drawn_run.all(
             circuit, shots=77, bindings=values[row : row + 1], binding=4 + row, outputs=BOTH
         )
@@ -101,11 +101,11 @@ def test_memory_of_sweep_row_equals_memory_of_row_alone(drawn_run: Runner, rows:
 
 def test_memory_is_equal_for_1_2_3_threads(dense_run: Runner) -> None:
     circuit = random_static(17, 60, 1, 17)
-    found = [
+    entries = [
         dense_run(circuit, shots=500, threads=threads, outputs=("memory",)).memory
         for threads in (1, 2, 3)
     ]
-    assert found[0] == found[1] == found[2]
+    assert entries[0] == entries[1] == entries[2]
 
 
 def noisy(circuit: Circuit) -> NoiseProgram:

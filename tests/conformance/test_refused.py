@@ -59,8 +59,8 @@ REFUSED: dict[str, tuple[str, Circuit, tuple[str, ...], str]] = {
 def test_unsupported_feature_is_refused_by_name_with_hint(
     runner_of: Callable[[str], Runner], what: str
 ) -> None:
-    engine, circuit, outputs, words = REFUSED[what]
+    engine, circuit, outputs, value = REFUSED[what]
     shots = 10 if outputs == ("counts",) else 0
-    with pytest.raises(Unsupported, match=words) as caught:
+    with pytest.raises(Unsupported, match=value) as caught:
         runner_of(engine)(circuit, shots=shots, outputs=outputs)
     assert caught.value.hint

@@ -46,12 +46,12 @@ def test_each_gate_matches_its_matrix(state_run: Runner, name: str) -> None:
             arrays = spread(Arrays(6, 0))
             before = final_state(arrays.circuit())
             arrays.add(name, wires, (), params)
-            found = state_run(arrays.circuit(), outputs=("statevector",)).statevector
+            statevector = state_run(arrays.circuit(), outputs=("statevector",)).statevector
             if width:
                 expected = Statevector(before).evolve(matrix(name, params, width), wires).data
             else:
                 expected = before * np.exp(1j * params[0])
-            np.testing.assert_allclose(found, expected, atol=state_run.near(1e-13))
+            np.testing.assert_allclose(statevector, expected, atol=state_run.near(1e-13))
 
 
 @QUIET
@@ -59,8 +59,8 @@ def test_each_gate_matches_its_matrix(state_run: Runner, name: str) -> None:
 def test_final_state_of_random_circuit_matches_dense_reference(
     state_run: Runner, circuit: Circuit
 ) -> None:
-    found = state_run(circuit, outputs=("statevector",)).statevector
-    np.testing.assert_allclose(found, final_state(circuit), atol=state_run.near(1e-12))
+    statevector = state_run(circuit, outputs=("statevector",)).statevector
+    np.testing.assert_allclose(statevector, final_state(circuit), atol=state_run.near(1e-12))
 
 
 @pytest.mark.parametrize("threads", [1, 3])
@@ -80,20 +80,20 @@ def test_final_state_of_16_qubits_matches_reference_in_each_precision(
         with pytest.raises(Unsupported, match="has none such"):
             dense_run(circuit, outputs=("statevector",), precision=precision)
         return
-    found = dense_run(circuit, outputs=("statevector",), precision=precision, threads=threads)
-    assert found.statevector is not None
-    assert found.statevector.dtype == (np.complex128 if precision == "double" else np.complex64)
-    np.testing.assert_allclose(found.statevector, final_state(circuit), atol=PRECISIONS[precision])
+    result = dense_run(circuit, outputs=("statevector",), precision=precision, threads=threads)
+    assert result.statevector is not None
+    assert result.statevector.dtype == (np.complex128 if precision == "double" else np.complex64)
+    np.testing.assert_allclose(result.statevector, final_state(circuit), atol=PRECISIONS[precision])
 
 
 @QUIET
 @given(circuit=unitary_circuits())
 def test_qubit_probabilities_match_dense_reference(state_run: Runner, circuit: Circuit) -> None:
-    found = state_run(circuit, outputs=("probabilities",))
+    result = state_run(circuit, outputs=("probabilities",))
     expected = np.abs(final_state(circuit)) ** 2
-    indices = unpack(found.probability_outcomes, found.probability_width)
+    indices = unpack(result.probability_outcomes, result.probability_width)
     odds = np.zeros(expected.size)
-    odds[indices] = np.frombuffer(found.probabilities)
+    odds[indices] = np.frombuffer(result.probabilities)
     np.testing.assert_allclose(odds, expected, atol=state_run.near(1e-12))
     assert indices == sorted(set(indices))
     assert sum(odds) == pytest.approx(1.0, abs=1e-14)
@@ -106,9 +106,11 @@ def test_expectation_values_match_dense_reference(state_run: Runner, width: int)
     labels = (*("".join(rng.choice(list("IXYZ"), width)) for _ in range(20)), "I" * width)
     weights = rng.normal(size=21)
     observables = (PauliSum(labels, weights), PauliSum(labels[:1], np.ones(1)))
-    found = state_run(circuit, outputs=("expectation",), observables=observables).expectations
+    expectations = state_run(
+        circuit, outputs=("expectation",), observables=observables
+    ).expectations
     state = Statevector(final_state(circuit))
-    for (value, error), item in zip(found, observables, strict=True):
+    for (value, error), item in zip(expectations, observables, strict=True):
         operator = SparsePauliOp(list(item.labels), item.coefficients)
         assert value == pytest.approx(
             state.expectation_value(operator).real, abs=state_run.near(1e-12)
@@ -130,28 +132,28 @@ def test_sampled_term_uses_documented_philox_draws(state_run: Runner) -> None:
     arrays = Arrays(1, 0).add("ry", [0], (), [1.0])
     observables = (PauliSum(("I", "Z"), np.ones(2)), PauliSum(("X",), np.ones(1)))
     keywords = {"outputs": ("expectation",), "observables": observables}
-    found = state_run(arrays.circuit(), shots=999, seed=11, binding=4, **keywords)
+    result = state_run(arrays.circuit(), shots=999, seed=11, binding=4, **keywords)
     means = []
     for term, exact in ((1, np.cos(1.0)), (2, np.sin(1.0))):
         bits = np.random.Philox(key=[11, 4], counter=[0, 2**32 + term, 0, 0])
         up = np.random.Generator(bits).random(999) < (1 + exact) / 2
         means.append(2 * up.mean() - 1)
-    assert found.expectations[0][0] == pytest.approx(1 + means[0], abs=state_run.near(1e-12))
-    assert found.expectations[1][0] == pytest.approx(means[1], abs=state_run.near(1e-12))
+    assert result.expectations[0][0] == pytest.approx(1 + means[0], abs=state_run.near(1e-12))
+    assert result.expectations[1][0] == pytest.approx(means[1], abs=state_run.near(1e-12))
 
 
 def test_clbit_probabilities_match_dense_reference(state_run: Runner) -> None:
     arrays = spread(Arrays(4, 70, [("a", 67), ("b", 3)]))
     arrays.add("measure", [2], [69]).add("measure", [0], [1]).add("measure", [3], [66])
-    found = state_run(arrays.circuit(), outputs=("probabilities",))
+    result = state_run(arrays.circuit(), outputs=("probabilities",))
     odds = np.abs(final_state(spread(Arrays(4, 0)).circuit())) ** 2
     expected: dict[int, float] = {}
     for index, value in enumerate(odds):
         key = (index >> 2 & 1) << 69 | (index & 1) << 1 | (index >> 3 & 1) << 66
         expected[key] = expected.get(key, 0.0) + value
-    assert found.probability_width == 9
-    keys = unpack(found.probability_outcomes, 9)
+    assert result.probability_width == 9
+    keys = unpack(result.probability_outcomes, 9)
     assert keys == sorted(expected)
     np.testing.assert_allclose(
-        np.frombuffer(found.probabilities), [expected[k] for k in keys], atol=1e-13
+        np.frombuffer(result.probabilities), [expected[k] for k in keys], atol=1e-13
     )

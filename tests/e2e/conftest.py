@@ -14,8 +14,8 @@ from simenv.client.client import Client
 
 @pytest.fixture(scope="module")
 def up() -> Iterator[live.Live]:
-    with environment() as found:
-        yield found
+    with environment() as result:
+        yield result
 
 
 @pytest.fixture(scope="module")

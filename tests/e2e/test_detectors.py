@@ -40,8 +40,8 @@ PATIENCE_S = 120.0
 
 @pytest.fixture(scope="module")
 def live() -> Iterator[Live]:
-    with environment(listen="tcp://127.0.0.1:0") as found:
-        yield found
+    with environment(listen="tcp://127.0.0.1:0") as result:
+        yield result
 
 
 @pytest.fixture(scope="module")
@@ -63,22 +63,22 @@ def code(distance: int = 3, rate: float = 0.01, rounds: int = 0) -> stim.Circuit
 def test_samples_are_decoded_where_they_are(env: Client) -> None:
     circuit = code()
     task = env.submit(circuit, shots=20_000, seed=5, decoder="pymatching", name="memory")
-    found: Any = task.result(PATIENCE_S)
-    here = sampled(circuit, MatchingDecoder(circuit), 20_000, 5, RunControl())
-    assert found.logical_errors == here.errors > 0
-    assert found.logical_error_rate == here.errors / 20_000
-    assert found.observable_errors.tolist() == here.observable_errors.tolist()
-    assert np.array_equal(found.detection_counts, here.detections)
-    assert np.array_equal(found.detection_rates, here.detections / 20_000)
-    assert found.flip_rates.tolist() == [here.flips[0] / 20_000]
-    assert (found.shots, found.seed, found.num_detectors) == (20_000, 5, circuit.num_detectors)
-    assert found.sampler.startswith("stim ")
-    assert found.decoder.startswith("pymatching ")
-    assert "logical errors" in repr(found)
+    result: Any = task.result(PATIENCE_S)
+    outcome = sampled(circuit, MatchingDecoder(circuit), 20_000, 5, RunControl())
+    assert result.logical_errors == outcome.errors > 0
+    assert result.logical_error_rate == outcome.errors / 20_000
+    assert result.observable_errors.tolist() == outcome.observable_errors.tolist()
+    assert np.array_equal(result.detection_counts, outcome.detections)
+    assert np.array_equal(result.detection_rates, outcome.detections / 20_000)
+    assert result.flip_rates.tolist() == [outcome.flips[0] / 20_000]
+    assert (result.shots, result.seed, result.num_detectors) == (20_000, 5, circuit.num_detectors)
+    assert result.sampler.startswith("stim ")
+    assert result.decoder.startswith("pymatching ")
+    assert "logical errors" in repr(result)
     with pytest.raises(OptionError, match="bits of each shot"):
-        _ = found.detection_events
+        _ = result.detection_events
     value = env.task(task.id).result(PATIENCE_S).value
-    assert simenv.DetectionResult(value).logical_errors == here.errors
+    assert simenv.DetectionResult(value).logical_errors == outcome.errors
     assert task.details.engine == DETECTORS  # type: ignore[attr-defined]
     assert task.details.shots == 20_000  # type: ignore[attr-defined]
     assert task.name == "memory"
@@ -86,15 +86,15 @@ def test_samples_are_decoded_where_they_are(env: Client) -> None:
 
 def test_bits_of_each_shot_come_back_where_they_are_asked_for(env: Client) -> None:
     circuit = code()
-    found: Any = env.run(circuit, shots=300_000, seed=5, outputs="memory", engine=DETECTORS)
-    here = sampled(circuit, None, 300_000, 5, RunControl(), keep=True)
-    assert np.array_equal(found.detection_events, here.events)
-    assert np.array_equal(found.observable_flips, here.observable_flips)
+    result: Any = env.run(circuit, shots=300_000, seed=5, outputs="memory", engine=DETECTORS)
+    outcome = sampled(circuit, None, 300_000, 5, RunControl(), keep=True)
+    assert np.array_equal(result.detection_events, outcome.events)
+    assert np.array_equal(result.observable_flips, outcome.observable_flips)
     for name in ("logical_errors", "predictions", "observable_errors"):
         with pytest.raises(OptionError, match="not decoded"):
-            getattr(found, name)
+            getattr(result, name)
     few: Any = env.run(circuit, shots=10, seed=5, outputs="memory", decoder="pymatching")
-    assert np.array_equal(few.detection_events, here.events[:10])
+    assert np.array_equal(few.detection_events, outcome.events[:10])
     assert few.predictions.shape == (10, 1)
 
 
@@ -103,9 +103,9 @@ def test_thousands_of_qubits_and_a_million_shots_stay_within_blocks(env: Client)
         "repetition_code:memory", distance=1_001, rounds=20, after_clifford_depolarization=1e-3
     )
     assert circuit.num_qubits == 2_001
-    found: Any = env.run(circuit, shots=2_000, seed=1)
-    assert found.detection_rates.shape == (20_000 + 1_000,)
-    assert 0 < found.detection_rates.mean() < 0.02
+    result: Any = env.run(circuit, shots=2_000, seed=1)
+    assert result.detection_rates.shape == (20_000 + 1_000,)
+    assert 0 < result.detection_rates.mean() < 0.02
     worker = env.workers()[0]
     before = _peak_bytes(worker.pid)
     env.run(code(), shots=1_000_000, seed=1)
@@ -201,11 +201,11 @@ def test_killed_worker_leaves_the_same_answer() -> None:
             time.sleep(0.01)
         time.sleep(0.3)
         os.kill(client.workers()[0].pid, signal.SIGKILL)
-        found: Any = task.result(PATIENCE_S)
+        result: Any = task.result(PATIENCE_S)
         assert task.details.attempts == 2  # type: ignore[attr-defined]
-    here = sampled(circuit, MatchingDecoder(circuit), shots, 11, RunControl())
-    assert found.logical_errors == here.errors
-    assert np.array_equal(found.detection_counts, here.detections)
+    outcome = sampled(circuit, MatchingDecoder(circuit), shots, 11, RunControl())
+    assert result.logical_errors == outcome.errors
+    assert np.array_equal(result.detection_counts, outcome.detections)
 
 
 def test_decoding_is_cancelled_between_blocks(env: Client) -> None:

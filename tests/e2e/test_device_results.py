@@ -18,12 +18,14 @@ from simenv.errors import InfeasibleError, SimenvError
 
 def test_initial_and_final_layout_are_those_of_the_transpiled_circuit(env: Client) -> None:
     compiled = env.transpile(far(), DEVICE)
-    found = env.run(far(), device=DEVICE, observables="ZZZZ", shots=None, noise="off")
-    assert found.initial_layout == tuple(compiled.layout.initial_index_layout(filter_ancillas=True))
-    assert found.layout == tuple(compiled.layout.final_index_layout(filter_ancillas=True))
-    assert found.initial_layout != found.layout, "no swaps were needed: a weak test"
+    result = env.run(far(), device=DEVICE, observables="ZZZZ", shots=None, noise="off")
+    assert result.initial_layout == tuple(
+        compiled.layout.initial_index_layout(filter_ancillas=True)
+    )
+    assert result.layout == tuple(compiled.layout.final_index_layout(filter_ancillas=True))
+    assert result.initial_layout != result.layout, "no swaps were needed: a weak test"
     several = env.submit_many([far()], device=DEVICE, observables="ZZZZ", shots=None, noise="off")
-    assert several[0].result().initial_layout == found.initial_layout
+    assert several[0].result().initial_layout == result.initial_layout
 
 
 def test_single_precision_of_density_matrix_is_refused_and_auto_honours_it(env: Client) -> None:
@@ -31,14 +33,14 @@ def test_single_precision_of_density_matrix_is_refused_and_auto_honours_it(env: 
         env.submit(ghz(), device=DEVICE, engine="densitymatrix", precision="single")
     with pytest.raises(InfeasibleError, match="exact"):
         env.submit(ghz(), device=DEVICE, outputs="probabilities", shots=None, precision="single")
-    found = env.run(ghz(), device=DEVICE, precision="single", shots=500)
-    assert (found.engine, found.precision) == ("statevector", "single")
+    result = env.run(ghz(), device=DEVICE, precision="single", shots=500)
+    assert (result.engine, result.precision) == ("statevector", "single")
 
 
 def test_preference_with_another_word_takes_what_its_device_does_not(env: Client) -> None:
-    found = env.run(ghz(), prefer=["emulator", "main"], compile="never", shots=500, seed=3)
-    assert found.device is None
-    assert "does not take the circuit" in found.engine_reason
+    result = env.run(ghz(), prefer=["emulator", "main"], compile="never", shots=500, seed=3)
+    assert result.device is None
+    assert "does not take the circuit" in result.engine_reason
 
 
 def test_noise_model_of_replaced_gates_is_named_in_result(env: Client) -> None:
@@ -55,10 +57,10 @@ def test_noise_model_of_replaced_gates_is_named_in_result(env: Client) -> None:
     native = QuantumCircuit(1, 1)
     native.x(0)
     native.measure(0, 0)
-    found = env.run(native, noise=model, shots=500)
-    assert "ran without noise" in found.warnings[0]
-    assert found.counts == {"1": 500}
-    assert "warning: the noise model does not act" in repr(found)
+    result = env.run(native, noise=model, shots=500)
+    assert "ran without noise" in result.warnings[0]
+    assert result.counts == {"1": 500}
+    assert "warning: the noise model does not act" in repr(result)
 
 
 def test_limited_factor_is_named_in_result_and_by_command(
@@ -70,10 +72,10 @@ def test_limited_factor_is_named_in_result_and_by_command(
     path.write_text(qasm2.dumps(ghz()))
     line = (str(path), "--device", DEVICE, "--noise", "gate.depolarizing=1e9")
     for command in (("submit", *line, "--wait"), ("simulate", *line)):
-        told = shell(*command)
-        assert told.code == 0
-        assert f"warning: {text}" in " ".join(told.err.split())
-        assert "3 qubits" in told.err
+        result = shell(*command)
+        assert result.code == 0
+        assert f"warning: {text}" in " ".join(result.err.split())
+        assert "3 qubits" in result.err
 
 
 def test_condition_on_device_without_dynamic_circuits_is_refused_with_its_qubits(
@@ -99,10 +101,10 @@ def test_condition_on_device_without_dynamic_circuits_is_refused_with_its_qubits
 def test_estimate_on_device_is_that_of_the_qubits_that_are_used(env: Client) -> None:
     alone = env.explain(ghz(), observables="ZZZ", shots=1000)
     for noise in ("on", "off"):
-        found = env.explain(ghz(), device=DEVICE, observables="ZZZ", shots=1000, noise=noise)
-        assert found.sizes.num_qubits == alone.sizes.num_qubits == 3
-        assert "of 27 qubits" not in found.engines[0].why
-        assert found.engines[0].memory_bytes < 100 * 2**20
+        explanation = env.explain(ghz(), device=DEVICE, observables="ZZZ", shots=1000, noise=noise)
+        assert explanation.sizes.num_qubits == alone.sizes.num_qubits == 3
+        assert "of 27 qubits" not in explanation.engines[0].why
+        assert explanation.engines[0].memory_bytes < 100 * 2**20
 
 
 def test_names_of_devices_have_their_sources(env: Client) -> None:
@@ -110,12 +112,14 @@ def test_names_of_devices_have_their_sources(env: Client) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / "listed.json"
     path.write_bytes(document.dump(library.load(DEVICE)))
-    found = env.device_names()
+    device_names = env.device_names()
     path.unlink()
-    assert found["listed"] == "imported"
-    assert {name for name, source in found.items() if source == "bundled"} == set(library.BUNDLED)
-    assert list(found) == sorted(found)
-    assert not {"main", "lattice", "qpu"} & set(found), "pools are listed by devices()"
+    assert device_names["listed"] == "imported"
+    assert {name for name, source in device_names.items() if source == "bundled"} == set(
+        library.BUNDLED
+    )
+    assert list(device_names) == sorted(device_names)
+    assert not {"main", "lattice", "qpu"} & set(device_names), "pools are listed by devices()"
     assert "listed" not in env.device_names()
 
 

@@ -23,7 +23,7 @@ ELSEWHERE = ("qfw.md", "qpm.md")
 
 def blocks(page: Path, language: str) -> list[str]:
     """Return the code blocks of a page in one language, `""` for those without."""
-    return [body for found, body in FENCED.findall(page.read_text()) if found == language]
+    return [body for value, body in FENCED.findall(page.read_text()) if value == language]
 
 
 def shell_lines(page: Path) -> list[str]:

@@ -73,8 +73,8 @@ def up() -> Iterator[live.Live]:
     (folder / "dated.json").write_bytes(dump(BASE))
     for day, each in enumerate(YEAR):
         (dated / f"{day}.json").write_bytes(dump(each))
-    with live.environment(pools=POOLS, slots=2, overcommit=True) as found:
-        yield found
+    with live.environment(pools=POOLS, slots=2, overcommit=True) as result:
+        yield result
 
 
 @pytest.fixture(scope="module")
@@ -90,18 +90,18 @@ def test_replay_of_a_year_binds_each_result_to_the_snapshot_at_its_start(env: Cl
     while time.monotonic() < until:
         tasks.append(env.submit(flip(), pool="year", shots=50, compile="never"))
         time.sleep(0.02)
-    found = [task.result() for task in tasks]
+    entries = [task.result() for task in tasks]
     updates = [
         (event.message.split()[0], event.time_s)
         for event in env.events(kinds=["calibration-update"])
         if event.subject == "year"
     ]
-    days = [DIGESTS.index(each.snapshot or "") for each in found]
+    days = [DIGESTS.index(each.snapshot or "") for each in entries]
     assert days == sorted(days)
     assert len(set(days)) > 40
     # Each result names one snapshot whose time holds its begin on the device.
-    begun_s = _origin_s(found, days)
-    for result, day in zip(found, days, strict=True):
+    begun_s = _origin_s(entries, days)
+    for result, day in zip(entries, days, strict=True):
         assert in_force(FACTOR * (result.timing.begun_s - begun_s)) == day
         assert result.timing.device_s == pytest.approx(
             1e-9 * (50_000 + 50 * (4_000 + day + 40 + 1_000)), rel=1e-12
@@ -129,19 +129,19 @@ def _origin_s(found: list, days: list[int]) -> float:  # type: ignore[type-arg]
 
 def test_walk_changes_the_noise_and_publishes_it_when_asked(env: Client) -> None:
     walk = RandomWalk(BASE, 7, 1.0, 0.2)
-    known = {document.digest(dump(walk.snapshot(k))).hex(): k for k in range(400)}
+    table = {document.digest(dump(walk.snapshot(k))).hex(): k for k in range(400)}
     first = env.run(flip(), pool="walk", shots=50)
     time.sleep(2.5)
     second = env.run(flip(), pool="walk", shots=50)
-    steps = [known[each.snapshot or ""] for each in (first, second)]
+    steps = [table[each.snapshot or ""] for each in (first, second)]
     assert steps[1] >= steps[0] + 3
     assert env.device("walk").calibration_id == document.digest(dump(BASE)).hex()
-    told = env.qpm_with(pool="walk").calibrate_execution_target()
-    assert told["status"] == "calibrating"
+    result = env.qpm_with(pool="walk").calibrate_execution_target()
+    assert result["status"] == "calibrating"
     events = [e for e in env.events() if e.subject == "walk" and e.kind == "calibration-update"]
-    assert known[events[-1].message.split()[0]] > steps[1] - 1
+    assert table[events[-1].message.split()[0]] > steps[1] - 1
     fluctuations = [e for e in env.events(kinds=["noise-fluctuation"]) if e.subject == "walk"]
-    assert [known[e.message.split()[0]] for e in fluctuations] == list(
+    assert [table[e.message.split()[0]] for e in fluctuations] == list(
         range(1, len(fluctuations) + 1)
     )
 
@@ -172,19 +172,19 @@ def test_device_events_reach_the_queues_of_hosts_within_a_second(
 
 
 def test_command_line_shows_events_within_a_second(up: live.Live) -> None:
-    words = ["-m", "simenv", "--name", up.name, "--json", "events", "--follow"]
-    command = [sys.executable, *words, "--kind", "noise-fluctuation"]
+    outcome = ["-m", "simenv", "--name", up.name, "--json", "events", "--follow"]
+    command = [sys.executable, *outcome, "--kind", "noise-fluctuation"]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
         try:
-            begun_s, seen = time.time(), 0
-            while seen < 5:
+            begun_s, value = time.time(), 0
+            while value < 5:
                 event = json.loads(process.stdout.readline())
                 arrived_s = time.time()
                 assert event["kind"] == "noise-fluctuation"
                 if event["time_s"] > begun_s + 3.0:  # not those of before it was started
                     assert arrived_s - event["time_s"] < 1.0
-                    seen += 1
+                    value += 1
         finally:
             process.terminate()
 
@@ -234,12 +234,12 @@ def attempts(env: Client, name: str) -> list[TaskInfo]:
 
 def test_stale_task_is_submitted_again_for_whoever_waits_in_whatever_way(env: Client) -> None:
     task = stale(env, name="again")
-    found = task.result(timeout_s=30)
-    assert not found.calibration_stale
-    assert (found.seed, found.timing.total_s > 0.0) == (5, True)
+    result = task.result(timeout_s=30)
+    assert not result.calibration_stale
+    assert (result.seed, result.timing.total_s > 0.0) == (5, True)
     states = [each.state for each in attempts(env, "again")]
     assert (states[0], states[-1]) == ("DONE", "FAILED")
-    assert task.id == found.task
+    assert task.id == result.task
     assert task.state == "DONE"
     (yielded,) = as_completed([stale(env)], timeout_s=30)
     assert not yielded.result(0.0).calibration_stale
@@ -314,11 +314,11 @@ def test_task_that_an_outage_interrupts_is_run_again_after_it() -> None:
         (task,) = [each for each in tasks if each.id == event.subject]
         assert event.message == "attempt 2 (outage of device brief)"
         assert task.state == "QUEUED"
-        found = task.result(timeout_s=30)
+        result = task.result(timeout_s=30)
         client.cancel(tasks)
-        assert found.attempts == 2
-        assert found.timing.begun_s >= event.time_s + 0.45
-        assert found.timing.device_s == pytest.approx(length_s)
+        assert result.attempts == 2
+        assert result.timing.begun_s >= event.time_s + 0.45
+        assert result.timing.device_s == pytest.approx(length_s)
         before = [t.result().timing for t in tasks[: tasks.index(task)]]
         assert all(each.begun_s + each.device_s <= event.time_s + 0.1 for each in before)
     (folder / "brief.json").unlink()

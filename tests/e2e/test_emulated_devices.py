@@ -29,24 +29,24 @@ THETA = Parameter("theta")
 
 
 def test_result_names_device_snapshot_layout_and_native_gates(env: Client) -> None:
-    found = env.run(ghz(), device=DEVICE, shots=2000, seed=3)
-    assert found.device == DEVICE
-    assert found.snapshot == document.digest(document.dump(library.load(DEVICE))).hex()
-    assert found.compiled is not None
-    assert found.compiled.startswith("qiskit")
-    assert found.layout is not None
-    assert len(set(found.layout)) == 3
-    assert found.num_qubits == 3
-    assert found.gates is not None
-    assert set(found.gates) <= {"cz", "rz", "sx", "x", "id"}
-    assert found.warnings == ()
-    assert set(found.counts) > {"000", "111"}, "noise leaves more than two outcomes"
-    told = found.to_dict()
-    assert told["device"] == DEVICE
-    assert told["layout"] == list(found.layout)
-    assert told["initial_layout"] == list(found.initial_layout or ())
-    assert told["gates"] == found.gates
-    assert told["warnings"] == []
+    result = env.run(ghz(), device=DEVICE, shots=2000, seed=3)
+    assert result.device == DEVICE
+    assert result.snapshot == document.digest(document.dump(library.load(DEVICE))).hex()
+    assert result.compiled is not None
+    assert result.compiled.startswith("qiskit")
+    assert result.layout is not None
+    assert len(set(result.layout)) == 3
+    assert result.num_qubits == 3
+    assert result.gates is not None
+    assert set(result.gates) <= {"cz", "rz", "sx", "x", "id"}
+    assert result.warnings == ()
+    assert set(result.counts) > {"000", "111"}, "noise leaves more than two outcomes"
+    outcome = result.to_dict()
+    assert outcome["device"] == DEVICE
+    assert outcome["layout"] == list(result.layout)
+    assert outcome["initial_layout"] == list(result.initial_layout or ())
+    assert outcome["gates"] == result.gates
+    assert outcome["warnings"] == []
 
 
 def test_counts_are_equal_for_device_pool_preference_and_simulate(
@@ -88,18 +88,18 @@ def test_pool_of_device_takes_no_other_task_and_preference_for_simulator_is_idea
 
 @pytest.mark.parametrize("noise", ["off", {"all": 0}])
 def test_noise_of_zero_gives_ideal_counts(env: Client, noise: Any) -> None:
-    found = env.run(ghz(), device=DEVICE, noise=noise, shots=500, seed=3)
-    assert found.counts == env.run(ghz(), shots=500, seed=3).counts
-    assert found.noise == {"all": 0.0}
+    result = env.run(ghz(), device=DEVICE, noise=noise, shots=500, seed=3)
+    assert result.counts == env.run(ghz(), shots=500, seed=3).counts
+    assert result.noise == {"all": 0.0}
 
 
 def test_observables_follow_qubits_through_swaps(env: Client) -> None:
-    asked = ["IIIZ", "IZII", "ZIIX", "YZXI"]
-    expected = env.run(far(), observables=asked, shots=None)
-    found = env.run(far(), device=DEVICE, noise="off", observables=asked, shots=None)
-    assert found.layout is not None
-    assert np.allclose(found.expectations, expected.expectations, atol=1e-9)
-    noisy = env.run(far(), device=DEVICE, observables=asked, shots=20_000, seed=1)
+    entries = ["IIIZ", "IZII", "ZIIX", "YZXI"]
+    expected = env.run(far(), observables=entries, shots=None)
+    result = env.run(far(), device=DEVICE, noise="off", observables=entries, shots=None)
+    assert result.layout is not None
+    assert np.allclose(result.expectations, expected.expectations, atol=1e-9)
+    noisy = env.run(far(), device=DEVICE, observables=entries, shots=20_000, seed=1)
     assert 0.0 < np.abs(np.subtract(noisy.expectations, expected.expectations)).max() < 0.2
     assert min(noisy.std_errors) > 0.0
 
@@ -126,17 +126,17 @@ def test_verbatim_circuit_runs_on_its_own_qubits(env: Client) -> None:
     circuit.sx(4)
     circuit.x(7)
     circuit.measure([4, 7], [0, 1])
-    found = env.run(circuit, device=DEVICE, compile="never", shots=500)
-    assert (found.compiled, found.layout) == (None, None)
-    assert found.gates == {"sx": 1, "x": 1}
+    result = env.run(circuit, device=DEVICE, compile="never", shots=500)
+    assert (result.compiled, result.layout) == (None, None)
+    assert result.gates == {"sx": 1, "x": 1}
     fitting = env.run(circuit, device=DEVICE, shots=500)
     assert fitting.compiled is None
     assert env.run(circuit, device=DEVICE, compile="always", shots=500).compiled is not None
 
 
 def test_mapping_places_circuit_on_named_qubits(env: Client) -> None:
-    found = env.run(ghz(), device=DEVICE, qubit_mapping=[2, 1, 0], shots=500)
-    assert (found.initial_layout, found.layout) == ((2, 1, 0), (2, 1, 0))
+    result = env.run(ghz(), device=DEVICE, qubit_mapping=[2, 1, 0], shots=500)
+    assert (result.initial_layout, result.layout) == ((2, 1, 0), (2, 1, 0))
     native = QuantumCircuit(1, 1)
     native.x(0)
     native.measure(0, 0)
@@ -217,10 +217,10 @@ def test_custom_noise_model_replaces_calibration(env: Client) -> None:
     }
     circuit = QuantumCircuit(1, 1)
     circuit.measure(0, 0)
-    found = env.run(circuit, noise=flips, shots=100)
-    assert found.counts == {"1": 100}
-    assert found.device is None
-    assert found.snapshot is not None
+    result = env.run(circuit, noise=flips, shots=100)
+    assert result.counts == {"1": 100}
+    assert result.device is None
+    assert result.snapshot is not None
     for wrong in ({**flips, "loudness": 3}, b"{", {"kind": "nothing"}):
         with pytest.raises(OptionError, match=r"loudness|JSON|nothing"):
             env.submit(circuit, noise=wrong)
@@ -236,11 +236,11 @@ def test_noise_model_of_aer_is_taken(env: Client) -> None:
 
 
 def test_pool_is_described_as_emulated_device(env: Client) -> None:
-    found = env.devices()
-    assert found["lattice"].kind is DeviceKind.EMULATED
-    assert found["lattice"].model == DEVICE
-    assert found["main"].kind is DeviceKind.IDEAL
-    assert env.device(DEVICE).num_qubits == found["lattice"].num_qubits
+    devices = env.devices()
+    assert devices["lattice"].kind is DeviceKind.EMULATED
+    assert devices["lattice"].model == DEVICE
+    assert devices["main"].kind is DeviceKind.IDEAL
+    assert env.device(DEVICE).num_qubits == devices["lattice"].num_qubits
     compiled = env.transpile([ghz()], "lattice")[0]
     assert set(compiled.count_ops()) <= {"rz", "sx", "x", "cz", "measure", "barrier"}
 
@@ -263,9 +263,9 @@ def test_command_line_option_without_effect_is_refused_by_name(
 ) -> None:
     path = tmp_path / "ghz.qasm"
     path.write_text(qasm2.dumps(ghz()))
-    told = shell(command, str(path), *options)
-    assert told.code != 0
-    assert words in told.err
+    result = shell(command, str(path), *options)
+    assert result.code != 0
+    assert words in result.err
 
 
 def test_queued_tasks_keep_their_calibration_over_crash_of_service() -> None:
@@ -274,17 +274,17 @@ def test_queued_tasks_keep_their_calibration_over_crash_of_service() -> None:
     path = folder / "kept.json"
     path.write_bytes(document.dump(library.load(DEVICE)))
     crashing = {"pools": [{"name": "main", "min": 0, "max": 1}]}
-    with live.environment(**crashing) as found:
-        with found.client() as client:
+    with live.environment(**crashing) as outcome:
+        with outcome.client() as client:
             before = client.device("kept").calibration_id
-            pid = found.service().pid
+            pid = outcome.service().pid
             tasks = client.submit_many([ghz()] * 40, device="kept", shots=50, seed=1)
             names = [str(task.id) for task in tasks]
-        found.kill_service()
-        found.wait_dead(pid)
+        outcome.kill_service()
+        outcome.wait_dead(pid)
         path.write_bytes(document.dump(library.load("trapped-ions")))
-        found.up()
-        with found.client() as client:
+        outcome.up()
+        with outcome.client() as client:
             results = [client.task(name).result(timeout_s=live.PATIENCE_S) for name in names]
             after = client.device("kept").calibration_id
     path.unlink()

@@ -76,10 +76,10 @@ def test_host_option_that_needs_device_is_refused_by_name(
 def until(ask: Callable[[], Any]) -> Any:
     """The first answer that is something."""
     deadline = time.monotonic() + live.PATIENCE_S
-    while not (found := ask()):
+    while not (answer := ask()):
         assert time.monotonic() < deadline
         time.sleep(0.01)
-    return found
+    return answer
 
 
 def completed(qpm: Any, revision: int, info: dict[str, Any], *, queued: bool) -> dict[str, Any]:
@@ -94,7 +94,7 @@ def completed(qpm: Any, revision: int, info: dict[str, Any], *, queued: bool) ->
     if queued:
         accepted = qpm.async_run(info)
         record = until(
-            lambda: (found := qpm.read_cq(accepted["cid"]))["completion_ready"] and found
+            lambda: (result := qpm.read_cq(accepted["cid"]))["completion_ready"] and result
         )
     return record
 
@@ -111,16 +111,16 @@ def _read(qpm: Any, cid: str) -> Any:
 def test_record_of_host_has_device_snapshot_layouts_and_gates(
     env: Client, revision: int, queued: bool
 ) -> None:
-    found = completed(env.qpm_with(pool="lattice"), revision, request(), queued=queued)
+    result = completed(env.qpm_with(pool="lattice"), revision, request(), queued=queued)
     same = env.run(ghz(2), pool="lattice", shots=500, seed=3)
-    told = found["metadata"]
-    assert told["device"] == DEVICE
-    assert told["snapshot"] == same.snapshot
-    assert tuple(told["layout"]) == same.layout
-    assert tuple(told["initial_layout"]) == same.initial_layout
-    assert told["gates"] == same.gates
-    assert "warnings" not in told
-    json.dumps(told)
+    metadata = result["metadata"]
+    assert metadata["device"] == DEVICE
+    assert metadata["snapshot"] == same.snapshot
+    assert tuple(metadata["layout"]) == same.layout
+    assert tuple(metadata["initial_layout"]) == same.initial_layout
+    assert metadata["gates"] == same.gates
+    assert "warnings" not in metadata
+    json.dumps(metadata)
     assert "metadata" not in completed(env.qpm_with(pool="main"), revision, request(), queued=False)
 
 
@@ -133,10 +133,10 @@ def test_task_metadata_of_host_has_device_before_and_after_completion_is_read(
     for read in (False, True):
         if read:
             qpm.read_cq(accepted["cid"])
-        told = qpm.get_task_metadata(task_id=accepted["qtask_id"])["provider_metadata"]
-        assert told["device"] == DEVICE
-        assert told["gates"]
-        assert "loudness" in told["warnings"][0]
+        provider_metadata = qpm.get_task_metadata(task_id=accepted["qtask_id"])["provider_metadata"]
+        assert provider_metadata["device"] == DEVICE
+        assert provider_metadata["gates"]
+        assert "loudness" in provider_metadata["warnings"][0]
 
 
 @pytest.mark.parametrize("queued", [False, True])
@@ -145,8 +145,8 @@ def test_field_of_host_that_changes_nothing_is_named_in_record(
     env: Client, revision: int, queued: bool
 ) -> None:
     info = request(loudness=3, method="density_matrix", compiler="staq", owner="me")
-    found = completed(env.qpm_with(pool="main"), revision, info, queued=queued)
-    hint, unknown = found["metadata"]["warnings"]
+    result = completed(env.qpm_with(pool="main"), revision, info, queued=queued)
+    hint, unknown = result["metadata"]["warnings"]
     assert "method" in hint
     assert unknown.endswith("loudness")
 
@@ -193,28 +193,28 @@ def test_qrmi_runs_on_device_and_refuses_unsupported_options(up: live.Live) -> N
         return Payload(json.dumps({"pubs": [[text, None, 300]], "version": 2, **more}), "sampler")
 
     def ones(**more: Any) -> int:
-        found = resource.task_result(resource.task_start(payload(**more)))
-        samples = json.loads(found.value)["results"][0]["data"]["c"]["samples"]
+        result = resource.task_result(resource.task_start(payload(**more)))
+        samples = json.loads(result.value)["results"][0]["data"]["c"]["samples"]
         return sum(int(sample, 16) for sample in samples)
 
     try:
         assert json.loads(resource.target().value)["kind"] == "emulated"
         unused = {"kind": "channels", "name": "h", "channels": [{"gate": "h", "depolarizing": 0.1}]}
-        found = resource.task_result(
+        result = resource.task_result(
             resource.task_start(payload(options={"simenv": {"noise": unused}}))
         )
-        told = json.loads(found.value)["results"][0]["metadata"]
-        assert (told["shots"], told["device"]) == (300, DEVICE)
-        assert told["gates"] == {"x": 1}
-        assert "channels of h" in told["warnings"][0]
+        metadata = json.loads(result.value)["results"][0]["metadata"]
+        assert (metadata["shots"], metadata["device"]) == (300, DEVICE)
+        assert metadata["gates"] == {"x": 1}
+        assert "channels of h" in metadata["warnings"][0]
         assert ones(options={"simenv": {"noise": "off"}}) == 300
         assert ones() < 300
-        for wrong, words in (
+        for wrong, value in (
             ({"options": {"twirling": {"enable_gates": True}}}, "twirling"),
             ({"options": {"simenv": {"loudness": 3}}}, "loudness"),
             ({"loudness": 3}, "loudness"),
         ):
-            with pytest.raises(OptionError, match=words):
+            with pytest.raises(OptionError, match=value):
                 resource.task_start(payload(**wrong))
         assert ones(options={"twirling": {"enable_gates": False}, "default_shots": 10}) > 0
     finally:

@@ -34,22 +34,22 @@ TYPED_S = 30.0  # it is a few on a quiet machine; a client that nobody answers w
 
 @pytest.fixture(scope="module")
 def env() -> Iterator[Client]:
-    with simenv.local(workers=2, listen="tcp://127.0.0.1:0") as made:
-        yield made
+    with simenv.local(workers=2, listen="tcp://127.0.0.1:0") as result:
+        yield result
 
 
 @pytest.fixture
 def key_file(env: Client, tmp_path: Path) -> Iterator[Callable[..., Path]]:
-    made: list[str] = []
+    lines: list[str] = []
 
     def make(name: str, role: str = "client") -> Path:
         file = tmp_path / f"{name}.simenv"
         issue_key(env.keys, name, role, file)
-        made.append(name)
+        lines.append(name)
         return file
 
     yield make
-    for name in made:
+    for name in lines:
         if name in {key.name for key in env.keys.listed()}:
             env.keys.revoke(name)
 
@@ -65,9 +65,9 @@ def refused(file: Path) -> SimenvError:
 
 def altered(file: Path, **changes: str) -> Path:
     """The same file with something else in it."""
-    person = msgspec.structs.replace(read_private(file, UserKeyFile), **changes)
+    changed = msgspec.structs.replace(read_private(file, UserKeyFile), **changes)
     other = file.with_suffix(".other")
-    keys.keyfiles.write_private(other, person)
+    keys.keyfiles.write_private(other, changed)
     return other
 
 
@@ -75,24 +75,24 @@ def test_counts_over_tcp_equal_counts_of_local_environment(
     env: Client, key_file: Callable[..., Path]
 ) -> None:
     with simenv.connect(service=key_file("ana")) as far:
-        here = [task.result().counts for task in env.submit_many([BELL] * 5, seed=11)]
-        there = [task.result().counts for task in far.submit_many([BELL] * 5, seed=11)]
+        entries = [task.result().counts for task in env.submit_many([BELL] * 5, seed=11)]
+        items = [task.result().counts for task in far.submit_many([BELL] * 5, seed=11)]
     with simenv.local(workers=1) as other:
         alone = [task.result().counts for task in other.submit_many([BELL] * 5, seed=11)]
-    assert here == there == alone
+    assert entries == items == alone
 
 
 def test_client_role_sees_and_cancels_only_its_own_tasks(
     env: Client, key_file: Callable[..., Path]
 ) -> None:
-    ours = env.submit(BELL)
+    outcome = env.submit(BELL)
     with simenv.connect(service=key_file("ana")) as ana:
         hers = ana.submit(BELL, idempotency_key="run-1")
         hers.result()
         assert {task.owner for task in ana.queue(done=True)[1]} == {"ana"}
-        assert ana.cancel([ours]) == ["unknown"]
+        assert ana.cancel([outcome]) == ["unknown"]
         with pytest.raises(NotFoundError):
-            ana.task(ours.id)
+            ana.task(outcome.id)
         for steer in (ana.shutdown, ana.keys.listed, lambda: ana.keys.revoke("ana")):
             with pytest.raises(NotAllowedError, match="role client"):
                 steer()
@@ -152,10 +152,10 @@ def test_large_result_over_tcp_is_identical_to_local_result(
     qubits = 17  # 2 MiB of amplitudes: in a file beside the journal
     text = f'OPENQASM 2.0; include "qelib1.inc"; qreg q[{qubits}]; '
     text += " ".join(f"ry(0.{k + 1}) q[{k}]; rz(0.3) q[{k}];" for k in range(qubits))
-    here = env.run(text, shots=None, outputs=("statevector",)).statevector
+    statevector = env.run(text, shots=None, outputs=("statevector",)).statevector
     with simenv.connect(service=key_file("ana")) as ana:
-        there = ana.run(text, shots=None, outputs=("statevector",)).statevector
-    assert there.tobytes() == here.tobytes()
+        outcome = ana.run(text, shots=None, outputs=("statevector",)).statevector
+    assert outcome.tobytes() == statevector.tobytes()
 
 
 def test_forked_child_and_parent_can_both_use_connected_client(
@@ -180,8 +180,8 @@ def test_wrong_client_key_server_key_or_address_is_refused_in_time(
 ) -> None:
     file = key_file("ana")
     pair = new_pair()
-    stranger = altered(file, public_key=pair.public, secret_key=pair.secret)
-    assert isinstance(refused(stranger), KeyRefusedError)
+    result = altered(file, public_key=pair.public, secret_key=pair.secret)
+    assert isinstance(refused(result), KeyRefusedError)
     assert isinstance(refused(altered(file, server_key=new_pair().public)), KeyRefusedError)
     with pytest.raises(NoServiceError, match="nothing listens"):
         simenv.connect(service=altered(file, address="tcp://127.0.0.1:9"), timeout_s=1.5)

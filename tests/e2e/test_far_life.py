@@ -60,22 +60,22 @@ def test_lines_of_the_sharing_guide_work_over_tcp(
     lines = text.split("```")[1].strip().splitlines()
     monkeypatch.chdir(tmp_path)
     (tmp_path / "examples").symlink_to(ROOT / "examples")
-    said = {}
+    table = {}
     for line in lines:
-        program, *words = shlex.split(line, comments=True)
+        program, *value = shlex.split(line, comments=True)
         assert program == ".venv/bin/simenv"
-        assert run(words) == 0, line
-        said[words[0]] = capsys.readouterr().out
-    assert "ana" in said["queue"]
-    assert "0 processes left" in said["down"]
+        assert run(value) == 0, line
+        table[value[0]] = capsys.readouterr().out
+    assert "ana" in table["queue"]
+    assert "0 processes left" in table["down"]
 
 
 def test_keys_add_without_listener_is_refused(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     with environment() as live:
-        told = ["keys", "add", "ana", "--out", str(tmp_path / "ana"), "--name", live.name]
-        assert run(told) == 2
+        command = ["keys", "add", "ana", "--out", str(tmp_path / "ana"), "--name", live.name]
+        assert run(command) == 2
         assert "simenv up --listen" in capsys.readouterr().err
         live.down()
     assert not (tmp_path / "ana").exists()
@@ -88,14 +88,14 @@ def test_secret_key_is_printed_only_for_out_dash(
     assert run(["keys", "add", "ana", "--out", str(file), "--json", "--name", named.name]) == 0
     secret = read_private(file, UserKeyFile).secret_key
     assert run(["keys", "list", "--json", "--name", named.name]) == 0
-    shown = capsys.readouterr()
-    assert secret not in shown.out + shown.err
+    output = capsys.readouterr()
+    assert secret not in output.out + output.err
     assert secret.encode() not in b"".join(
         path.read_bytes() for path in named.home.rglob("*") if path.is_file()
     )
     assert run(["keys", "add", "eva", "--out", "-", "--name", named.name]) == 0
-    person = msgspec.json.decode(capsys.readouterr().out, type=UserKeyFile)
+    decoded = msgspec.json.decode(capsys.readouterr().out, type=UserKeyFile)
     file = tmp_path / "eva"
-    create_private(file, person)
+    create_private(file, decoded)
     with simenv.connect(service=file) as eva:
         assert eva.status().name == named.name

@@ -48,8 +48,8 @@ PATIENCE_S = 120.0
 
 @pytest.fixture(scope="module")
 def live() -> Iterator[Live]:
-    with environment(pools=POOLS, listen="tcp://127.0.0.1:0") as found:
-        yield found
+    with environment(pools=POOLS, listen="tcp://127.0.0.1:0") as result:
+        yield result
 
 
 @pytest.fixture(scope="module")
@@ -256,7 +256,7 @@ def test_environment_without_the_pool_calls_nothing() -> None:
         with pytest.raises(InfeasibleError, match="no pool here runs engine 'functions'") as caught:
             env.call(pow, 2, 3)
         assert "start a pool with engine=functions" in caught.value.hint
-    for pool, words in (
+    for pool, value in (
         ({"engine": "function"}, "'function' is not known"),
         (
             {"engine": "functions", "ranks": 2},
@@ -264,7 +264,7 @@ def test_environment_without_the_pool_calls_nothing() -> None:
         ),
         ({"engine": "functions", "device": "fez"}, "has device fez, and its engine"),
     ):
-        with pytest.raises(ConfigError, match=words):
+        with pytest.raises(ConfigError, match=value):
             Live(pools=[{"name": "f", **pool}]).up()
 
 
@@ -272,7 +272,7 @@ def test_malformed_calls_are_refused_by_name(env: Client) -> None:
     call = FunctionCall(CALL_FORMAT, "2.7", "pow", b"")
     good = TaskOptions(outputs=(VALUE,), engine=FUNCTIONS)
     replace = msgspec.structs.replace
-    for packed, terms, words in (
+    for packed, terms, value in (
         (b"\xc1", good, "the call cannot be read"),
         (codec.encode(replace(call, format=9)), good, "has format 9"),
         (codec.encode(replace(call, name="a\nb")), good, "cannot be printed"),
@@ -281,7 +281,7 @@ def test_malformed_calls_are_refused_by_name(env: Client) -> None:
         (codec.encode(call), replace(good, prefer=("main",)), "a call has no prefer"),
     ):
         order = PreparedSubmit(terms, [TaskSpec(packed, 0, 0)], single=True)
-        with pytest.raises(SimenvError, match=words):
+        with pytest.raises(SimenvError, match=value):
             send(env.session, order, None)
     order = PreparedSubmit(good, [TaskSpec(codec.encode(call), 0, 0)], single=True)
     with pytest.raises(TaskFailedError, match=r"was pickled by Python 2.7; this worker has 3"):
@@ -324,17 +324,17 @@ def test_bundle_of_somebody_else_calls_no_function(
     call.wait()
     assert victim.exists()
     victim.unlink()
-    asked = env.history.submitted(call)
+    result = env.history.submitted(call)
     with pytest.raises(OptionError, match="a call of engine functions is not submitted again"):
-        env.history.resubmit(asked)
+        env.history.resubmit(result)
     for file in (tmp_path / "bundle").rglob("*"):
         if file.suffix == ".json":
             manifest = msgspec.json.decode(file.read_bytes())
             if "terms" in manifest:
-                manifest["terms"] = msgspec.to_builtins(asked.terms)
+                manifest["terms"] = msgspec.to_builtins(result.terms)
                 file.write_bytes(msgspec.json.encode(manifest))
         elif file.name.startswith("program") and file.suffix not in (".qasm", ".qpy"):
-            file.write_bytes(asked.spec.program)
+            file.write_bytes(result.spec.program)
     answer = shell("submit", str(tmp_path / "bundle"), "--wait")
     assert answer.code != 0
     assert not victim.exists()

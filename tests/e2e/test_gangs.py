@@ -34,19 +34,19 @@ def test_circuit_too_large_for_one_rank_runs_on_two_with_same_counts() -> None:
                 pytest.skip(env.status().launcher)
             task = env.submit(wide(), shots=500, seed=4, engine="statevector")
             assert env.run(bell(), shots=10, seed=1).ranks == 1
-            found = task.result(RESULT_S)
-            assert found.ranks == 2
-            assert found.worker == "main.x2-0"
-            assert found.node == env.status().node
-            assert "over 2 ranks" in found.engine_reason
+            result = task.result(RESULT_S)
+            assert result.ranks == 2
+            assert result.worker == "main.x2-0"
+            assert result.node == env.status().node
+            assert "over 2 ranks" in result.engine_reason
             gang = env.pools()["main.x2"]
             assert (gang.on_demand, gang.ranks, gang.workers) == (True, 2, 1)
             (node,) = env.status().nodes
             assert node.memory_granted > 0  # kept warm, and its memory with it
-            assert env.run(wide(), shots=500, seed=4).counts == found.counts
+            assert env.run(wide(), shots=500, seed=4).counts == result.counts
             assert {worker.restarts for worker in env.workers()} == {0}
     finally:
         live.down()
     with simenv.local(workers=1, launcher={"use": "local"}) as env:
         alone = env.run(wide(), shots=500, seed=4)
-        assert (alone.ranks, alone.counts) == (1, found.counts)
+        assert (alone.ranks, alone.counts) == (1, result.counts)

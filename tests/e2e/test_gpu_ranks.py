@@ -40,8 +40,8 @@ def site(folder: Path) -> Iterator[Client]:
     if programs.parent == Path(sys.prefix) / "bin":  # as pip installs it
         variables |= {f"{name}_PREFIX": sys.prefix for name in ("OPAL", "PMIX", "PRTE")}
     with machine(folder, GPUS, variables=variables) as simenv:
-        found = simenv("up", *POOLS, "--slots", "4")
-        assert found.returncode == 0, found.stderr
+        result = simenv("up", *POOLS, "--slots", "4")
+        assert result.returncode == 0, result.stderr
         with connect(service=folder / "home" / "default" / "connection.json") as client:
             wait_for_workers(client)
             yield client
@@ -56,17 +56,17 @@ def wait_for_workers(site: Client) -> None:
 
 def ranks_of(folder: Path) -> dict[int, psutil.Process]:
     """The processes of worker g-0, by rank."""
-    found = {}
+    table = {}
     for process in psutil.process_iter():
         try:
-            words = process.cmdline()
-            if "simenv.worker" in words and "g-0" in words and str(folder) in " ".join(words):
+            result = process.cmdline()
+            if "simenv.worker" in result and "g-0" in result and str(folder) in " ".join(result):
                 environ = process.environ()
                 if "PMIX_RANK" in environ:
-                    found[int(environ["PMIX_RANK"])] = process
+                    table[int(environ["PMIX_RANK"])] = process
         except (psutil.NoSuchProcess, psutil.AccessDenied):
             continue
-    return found
+    return table
 
 
 def logged(folder: Path) -> str:
@@ -85,12 +85,12 @@ def test_each_rank_has_a_gpu_of_its_own(site: Client, folder: Path) -> None:
 
 @pytest.mark.parametrize("n", [5, 14, 17])
 def test_counts_are_those_of_the_processor(site: Client, n: int) -> None:
-    found, expected = (
+    value, expected = (
         site.submit(ring_circuit(n, 3), shots=2000, seed=5, engine=engine).result(PATIENCE_S)
         for engine in ("gpu", "statevector")
     )
-    assert (found.engine, found.ranks) == ("gpu", 2)
-    assert found.counts == expected.counts
+    assert (value.engine, value.ranks) == ("gpu", 2)
+    assert value.counts == expected.counts
 
 
 def test_state_larger_than_both_gpus_is_refused_at_submission(site: Client) -> None:

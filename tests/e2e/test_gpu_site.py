@@ -38,15 +38,17 @@ def simenv(folder: Path) -> Iterator[Simenv]:
 
 @pytest.fixture(scope="module")
 def site(folder: Path, simenv: Simenv) -> Iterator[Client]:
-    found = simenv("up", *POOLS)
-    assert found.returncode == 0, found.stderr
+    result = simenv("up", *POOLS)
+    assert result.returncode == 0, result.stderr
     with connect(service=folder / "home" / "default" / "connection.json") as client:
         yield client
 
 
 def test_doctor_lists_each_gpu_with_what_fits(simenv: Simenv) -> None:
-    found = [json.loads(line) for line in simenv("doctor", "--json").stdout.splitlines()]
-    details = [one["detail"] for one in found if one["what"] == "gpu" and one["level"] == "ok"]
+    entries = [json.loads(line) for line in simenv("doctor", "--json").stdout.splitlines()]
+    details = [
+        each["detail"] for each in entries if each["what"] == "gpu" and each["level"] == "ok"
+    ]
     assert details == [
         f"{uuid}: NVIDIA H200, 140.4 GiB, sm_99: circuits up to 33 qubits, 34 in single precision"
         for uuid in ("GPU-aaaa", "GPU-bbbb")
@@ -54,11 +56,11 @@ def test_doctor_lists_each_gpu_with_what_fits(simenv: Simenv) -> None:
 
 
 def test_each_gpu_has_a_worker_that_is_shown_no_other(site: Client) -> None:
-    shown = {
+    table = {
         worker.name: psutil.Process(worker.pid).environ().get("CUDA_VISIBLE_DEVICES")
         for worker in site.workers()
     }
-    assert shown == {"main-0": None, "g-0": "GPU-aaaa", "g-1": "GPU-bbbb"}
+    assert table == {"main-0": None, "g-0": "GPU-aaaa", "g-1": "GPU-bbbb"}
     pool = site.pools()["g"]
     assert (pool.max_qubits, pool.most) == (33, 2)
     assert [node.gpus for node in site.nodes().values()] == [2]
@@ -66,12 +68,12 @@ def test_each_gpu_has_a_worker_that_is_shown_no_other(site: Client) -> None:
 
 @pytest.mark.parametrize("n", [5, 13])
 def test_counts_are_those_of_the_processor(site: Client, n: int) -> None:
-    found, expected = (
+    value, expected = (
         site.submit(ring_circuit(n, 3), shots=2000, seed=5, engine=engine).result(PATIENCE_S)
         for engine in ("gpu", "statevector")
     )
-    assert found.engine == "gpu"
-    assert found.counts == expected.counts
+    assert value.engine == "gpu"
+    assert value.counts == expected.counts
 
 
 def test_state_larger_than_a_gpu_is_refused_at_submission(site: Client) -> None:
@@ -114,8 +116,8 @@ def test_gpu_that_cannot_be_used_is_refused_with_the_reason(case: str, tmp_path:
     site, variables, message = REFUSALS[case]
     with machine(tmp_path, **site, variables=variables) as simenv:  # type: ignore[arg-type]
         (tmp_path / "c.qasm").write_text("OPENQASM 3.0; qubit[1] q; bit[1] c; c = measure q;")
-        found = simenv("simulate", "c.qasm", "--engine", "gpu", "--json")
-        assert found.returncode != 0
-        error = json.loads(found.stdout.splitlines()[-1])["error"]
+        result = simenv("simulate", "c.qasm", "--engine", "gpu", "--json")
+        assert result.returncode != 0
+        error = json.loads(result.stdout.splitlines()[-1])["error"]
         assert message in error["message"], error
         assert error["hint"]

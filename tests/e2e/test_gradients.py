@@ -28,10 +28,10 @@ def env() -> Iterator[simenv.Client]:
 
 def circuit() -> QuantumCircuit:
     """<ZI> = cos(2a + b) and <IX> = sin(a): each parameter in an expression."""
-    made = QuantumCircuit(2)
-    made.ry(A, 0)
-    made.ry(2 * A + B, 1)
-    return made
+    quantum_circuit = QuantumCircuit(2)
+    quantum_circuit.ry(A, 0)
+    quantum_circuit.ry(2 * A + B, 1)
+    return quantum_circuit
 
 
 def slopes(a: float, b: float) -> list[list[float]]:
@@ -45,17 +45,17 @@ def test_gradients_follow_order_of_parameters_and_can_be_saved_and_reread(
     task = env.submit(
         circuit(), parameter_values=values, observables=["ZI", "IX"], outputs=BOTH, shots=None
     )
-    found = task.result()
-    np.testing.assert_allclose(found.gradients, slopes(0.3, 0.7), atol=1e-14)
-    np.testing.assert_allclose(found.expectations, [math.cos(1.3), math.sin(0.3)], atol=1e-14)
-    assert found.to_dict()["gradients"] == found.gradients.tolist()
-    found.save(tmp_path / "found.npz")
+    result = task.result()
+    np.testing.assert_allclose(result.gradients, slopes(0.3, 0.7), atol=1e-14)
+    np.testing.assert_allclose(result.expectations, [math.cos(1.3), math.sin(0.3)], atol=1e-14)
+    assert result.to_dict()["gradients"] == result.gradients.tolist()
+    result.save(tmp_path / "found.npz")
     with np.load(tmp_path / "found.npz") as saved:
-        np.testing.assert_array_equal(saved["gradients"], found.gradients)
+        np.testing.assert_array_equal(saved["gradients"], result.gradients)
     again = env.task(task.id).result()  # by its id alone, the circuit forgotten
-    np.testing.assert_array_equal(again.gradients, found.gradients)
+    np.testing.assert_array_equal(again.gradients, result.gradients)
     with pytest.raises(OptionError, match="2 observables"):
-        _ = found.gradient
+        _ = result.gradient
 
 
 def test_each_sweep_task_has_gradients_of_its_binding(env: simenv.Client, tmp_path: Path) -> None:
@@ -71,12 +71,12 @@ def test_each_sweep_task_has_gradients_of_its_binding(env: simenv.Client, tmp_pa
 
 
 def test_gradient_of_weighted_pauli_sum_is_one_vector(env: simenv.Client) -> None:
-    found = env.run(
+    result = env.run(
         circuit(), parameter_values=[0.3, 0.7], observables={"ZI": 2.0, "IX": -1.0}, outputs=BOTH,
         shots=None,
     )  # fmt: skip
     both = np.array(slopes(0.3, 0.7))
-    np.testing.assert_allclose(found.gradient, 2 * both[0] - both[1], atol=1e-14)
+    np.testing.assert_allclose(result.gradient, 2 * both[0] - both[1], atol=1e-14)
 
 
 @pytest.mark.parametrize(
@@ -91,7 +91,7 @@ def test_gradient_of_weighted_pauli_sum_is_one_vector(env: simenv.Client) -> Non
 def test_gradient_with_unsupported_options_is_refused(
     env: simenv.Client, wishes: dict[str, object], words: str
 ) -> None:
-    asked = {
+    table = {
         "parameter_values": [0.1, 0.2],
         "observables": "ZZ",
         "outputs": BOTH,
@@ -99,7 +99,7 @@ def test_gradient_with_unsupported_options_is_refused(
         **wishes,
     }
     with pytest.raises(simenv.errors.SimenvError, match=words):
-        env.submit(circuit(), **asked)  # type: ignore[arg-type]
+        env.submit(circuit(), **table)  # type: ignore[arg-type]
 
 
 def test_gradient_without_parameters_or_through_measurement_is_refused(env: simenv.Client) -> None:

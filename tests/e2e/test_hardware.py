@@ -68,19 +68,19 @@ def env() -> Iterator[Client]:
 
 
 def test_hardware_pool_returns_counts_route_and_remark(env: Client) -> None:
-    found = env.run(bell(), pool="qpu", shots=1000)
-    assert set(found.counts) == {"00", "11"}
-    assert sum(found.counts.values()) == 1000
-    assert found.engine == "hardware"
-    assert found.engine_reason == "asked for pool qpu (generic_backend_5q)"
-    assert found.remark.startswith("generic_backend_5q: transpiled (level 1")
+    result = env.run(bell(), pool="qpu", shots=1000)
+    assert set(result.counts) == {"00", "11"}
+    assert sum(result.counts.values()) == 1000
+    assert result.engine == "hardware"
+    assert result.engine_reason == "asked for pool qpu (generic_backend_5q)"
+    assert result.remark.startswith("generic_backend_5q: transpiled (level 1")
 
 
 def test_sampler_of_qiskit_runs_on_hardware_and_the_memory_is_that_of_the_counts(
     env: Client,
 ) -> None:
-    found = env.run(bell(), pool="qpu", shots=300, outputs=("counts", "memory"))
-    assert Counter(found.memory_strings()) == found.counts
+    result = env.run(bell(), pool="qpu", shots=300, outputs=("counts", "memory"))
+    assert Counter(result.memory_strings()) == result.counts
     sampler = SimenvSampler(SimenvBackend("qpu", env))
     (pub,) = sampler.run([bell()], shots=200).result()
     counts = pub.data.c.get_counts()
@@ -126,9 +126,9 @@ def test_circuit_wider_than_hardware_is_refused(env: Client) -> None:
 
 
 def test_preference_uses_first_feasible_pool_and_route_explains_skipped_ones(env: Client) -> None:
-    found = env.run(bell(), prefer=["gone", "qpu"])
-    assert found.engine == "hardware"
-    assert found.engine_reason == (
+    result = env.run(bell(), prefer=["gone", "qpu"])
+    assert result.engine == "hardware"
+    assert result.engine_reason == (
         f"gone: pool gone is {state_of(env, 'gone')}; preferred qpu: pool qpu (generic_backend_5q)"
     )
     assert env.explain(bell(), prefer="hardware").engines[0].pool == "qpu"
@@ -149,9 +149,9 @@ def state_of(env: Client, pool: str) -> str:
 def test_unavailable_provider_degrades_only_its_pool_and_reason_is_reported(env: Client) -> None:
     pools = {each.name: each for each in env.status().pools}
     assert pools["gone"].state in ("degraded", "quarantined")
-    words = "provider machines:absent: ConnectionError: the machine room is locked"
-    assert words in pools["gone"].reason
-    assert any(words in warning for warning in env.status().warnings)
+    text = "provider machines:absent: ConnectionError: the machine room is locked"
+    assert text in pools["gone"].reason
+    assert any(text in warning for warning in env.status().warnings)
     assert {pools[name].state for name in ("main", "qpu")} == {"up"}
     assert (pools["qpu"].max_qubits, pools["gone"].max_qubits) == (5, 0)
 
@@ -260,13 +260,15 @@ def test_task_that_kills_hardware_worker_fails_as_poison(env: Client) -> None:
 
 def test_qpm_requests_honour_prefer_and_refuse_invalid_values(env: Client) -> None:
     text = dumps(bell())
-    for words in ("hardware,simulator", ["gone", "qpu"]):
-        info = {"qasm": text, "num_shots": 50, "prefer": words}
+    for each in ("hardware,simulator", ["gone", "qpu"]):
+        info = {"qasm": text, "num_shots": 50, "prefer": each}
         ended = env.qpm.sync_run(info)
         assert sum(ended["result"]["result"]["counts"].values()) == 50
-        known = env.qpm.get_task_metadata(task_id=ended["qtask_id"])["provider_metadata"]
-        assert known["engine"] == "hardware"
-        assert known["route"].endswith("pool qpu (generic_backend_5q)")
+        provider_metadata = env.qpm.get_task_metadata(task_id=ended["qtask_id"])[
+            "provider_metadata"
+        ]
+        assert provider_metadata["engine"] == "hardware"
+        assert provider_metadata["route"].endswith("pool qpu (generic_backend_5q)")
     for wrong in (7, ["a b"], "x" * 5000, ["q"] * 17):
         with pytest.raises(ExecutionError, match="prefer="):
             env.qpm.sync_run({"qasm": text, "num_shots": 50, "prefer": wrong})

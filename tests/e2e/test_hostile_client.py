@@ -30,8 +30,8 @@ MIB = 2**20
 
 @pytest.fixture(scope="module")
 def env() -> Iterator[Client]:
-    with simenv.local(workers=1, listen="tcp://127.0.0.1:0") as made:
-        yield made
+    with simenv.local(workers=1, listen="tcp://127.0.0.1:0") as result:
+        yield result
 
 
 @pytest.fixture(scope="module")
@@ -87,10 +87,10 @@ def test_key_can_be_revoked_while_its_connections_flood_service(
     """While as many connections as it may have ask without end."""
     file = tmp_path / "mallory"
     create_private(file, prey[1])
-    asked = [codec.encode(m.GetQueue(3, done=True, limit=10_000))]
+    entries = [codec.encode(m.GetQueue(3, done=True, limit=10_000))]
     with connections(prey[1], 250) as sockets:
         attack = threading.Thread(
-            target=flood, args=(sockets, asked, SECONDS), kwargs={"reads": False}
+            target=flood, args=(sockets, entries, SECONDS), kwargs={"reads": False}
         )
         attack.start()
         env.keys.revoke("mallory")
@@ -114,8 +114,8 @@ def test_client_that_fills_disk_is_refused_and_revoke_and_gc_still_work(
     ):
         for name in ("mallory", "ben"):
             keys.issue_key(env.keys, name, "client", tmp_path / name)
-        person = read_private(tmp_path / "mallory", UserKeyFile)
-        codes = fills_disk(person, SECONDS, Prey(0, 0, "", b""))
+        private = read_private(tmp_path / "mallory", UserKeyFile)
+        codes = fills_disk(private, SECONDS, Prey(0, 0, "", b""))
         assert codes
         assert set(codes) <= {"insufficient", "journal"}
         assert env.status().name

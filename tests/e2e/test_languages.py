@@ -23,8 +23,8 @@ SHOTS = 50
 
 @pytest.fixture(scope="module")
 def live() -> Iterator[Live]:
-    with environment() as made:
-        yield made
+    with environment() as result:
+        yield result
 
 
 def submitted(live: Live, path: Path) -> dict[str, int]:

@@ -91,9 +91,9 @@ def test_client_without_access_to_result_file_fetches_same_arrays(
     connection = files(env)[0].parents[2] / "connection.json"
     with Client(FileAddress(connection)) as far:
         far._session.channel.results = None
-        found = far.task(task.id).result()
-        np.testing.assert_array_equal(found.statevector, vector)
-        found.save(tmp_path / "far.h5")
+        result = far.task(task.id).result()
+        np.testing.assert_array_equal(result.statevector, vector)
+        result.save(tmp_path / "far.h5")
     with h5py.File(tmp_path / "far.h5") as file:
         np.testing.assert_array_equal(file["statevector"][()], vector)
 
@@ -102,11 +102,11 @@ def test_counts_with_many_outcomes_are_read_from_file(env: Client) -> None:
     gates = " ".join(f"h q[{k}];" for k in range(20))
     text = f"{HEAD}qreg q[20]; creg c[20]; {gates} measure q -> c;"
     task = env.submit(text, shots=400_000, seed=7)
-    found = task.result(timeout_s=60)
-    assert found.outcomes.dtype == np.uint32
-    assert int(found.outcome_counts.sum()) == 400_000
-    assert not found.outcomes.flags.owndata
-    assert len(found.counts) == len(found.outcomes) > 200_000
+    result = task.result(timeout_s=60)
+    assert result.outcomes.dtype == np.uint32
+    assert int(result.outcome_counts.sum()) == 400_000
+    assert not result.outcomes.flags.owndata
+    assert len(result.counts) == len(result.outcomes) > 200_000
 
 
 def test_removed_result_is_reported_as_no_longer_retained(env: Client) -> None:

@@ -118,8 +118,8 @@ def test_queued_tasks_run_after_sigterm_and_restart() -> None:
         live.wait_dead(pid)
     live.up()
     with live.client() as env:
-        found = [env.task(task.id).result(timeout_s=60) for task in tasks]
-        assert [sum(result.counts.values()) for result in found] == [10] * 40
+        entries = [env.task(task.id).result(timeout_s=60) for task in tasks]
+        assert [sum(result.counts.values()) for result in entries] == [10] * 40
     live.down()
 
 
@@ -146,8 +146,8 @@ def test_queued_tasks_of_removed_pool_run_in_other_pool() -> None:
     with live.client() as env:
         for task in ahead:
             env.task(task.id).cancel()
-        found = [env.task(task.id).result(timeout_s=60) for task in tasks]
-    assert [sum(result.counts.values()) for result in found] == [10] * 20
+        entries = [env.task(task.id).result(timeout_s=60) for task in tasks]
+    assert [sum(result.counts.values()) for result in entries] == [10] * 20
     live.down()
 
 

@@ -35,8 +35,8 @@ def test_counts_of_two_ranks_with_site_mpi_equal_counts_of_one(name: str, tmp_pa
     (tmp_path / "it.qasm").write_text(PROGRAM)
 
     def counts(*words: str) -> dict[str, int]:
-        told = ("submit", "it.qasm", "--shots", "500", "--seed", "3", "--wait", "--json", *words)
-        done = simenv(*told)
+        entries = ("submit", "it.qasm", "--shots", "500", "--seed", "3", "--wait", "--json", *words)
+        done = simenv(*entries)
         assert done.returncode == 0, done.stderr
         answer = json.loads(done.stdout.splitlines()[-1])
         assert answer["ranks"] == (2 if words else 1)

@@ -33,10 +33,10 @@ def environment() -> Iterator[live.Live]:
 def seen_elsewhere(environment: live.Live, folder: Path, **changes: object) -> Path:
     """The connection file as another machine reads it."""
     path = folder / "connection.json"
-    told = named.read(environment.home / "connection.json")
-    there = msgspec.structs.replace(told, node="elsewhere", sockets="/nowhere", **changes)
+    result = named.read(environment.home / "connection.json")
+    changed = msgspec.structs.replace(result, node="elsewhere", sockets="/nowhere", **changes)
     path.touch(0o600)
-    path.write_bytes(msgspec.json.encode(there))
+    path.write_bytes(msgspec.json.encode(changed))
     return path
 
 
@@ -45,9 +45,9 @@ def test_owner_on_other_machine_connects_with_connection_file_and_has_all_rights
     environment: live.Live, tmp_path: Path
 ) -> None:
     """She may do everything, and sees what she submitted on the service's machine."""
-    there = seen_elsewhere(environment, tmp_path)
-    with environment.client() as here, simenv.connect(service=there) as far:
-        task = here.submit(BELL + "measure q->c;", seed=5)
+    outcome = seen_elsewhere(environment, tmp_path)
+    with environment.client() as result, simenv.connect(service=outcome) as far:
+        task = result.submit(BELL + "measure q->c;", seed=5)
         assert far.task(task.id).result().counts == task.result().counts
         wide = far.run(WIDE, outputs=("statevector",), shots=None)  # travels as a file
         assert np.vdot(wide.statevector, wide.statevector).real == pytest.approx(1.0)
@@ -55,14 +55,14 @@ def test_owner_on_other_machine_connects_with_connection_file_and_has_all_rights
         assert far.scale("main", 1).least == 1
         assert [info.owner for info in far.tasks([task, wide.task])] == ["", ""]
         far.shutdown(now=True)
-    environment.wait_dead(named.read(there).pid)
+    environment.wait_dead(named.read(outcome).pid)
 
 
 def test_connected_owner_on_other_machine_continues_after_service_restart(
     environment: live.Live, tmp_path: Path
 ) -> None:
-    there = seen_elsewhere(environment, tmp_path)
-    with simenv.connect(service=there) as far:
+    result = seen_elsewhere(environment, tmp_path)
+    with simenv.connect(service=result) as far:
         first = far.run(BELL + "measure q->c;", seed=5)
         named.down(environment.name)
         environment.up()
@@ -74,14 +74,14 @@ def test_stale_key_in_connection_file_is_refused(environment: live.Live, tmp_pat
     assert own is not None
     pair = new_pair()
     stale = OwnerEndpoint(own.address, own.server_key, pair.public, pair.secret)
-    there = seen_elsewhere(environment, tmp_path, own=stale)
+    result = seen_elsewhere(environment, tmp_path, own=stale)
     with pytest.raises(KeyRefusedError, match="does not know the key in"):
-        simenv.connect(service=there)
+        simenv.connect(service=result)
 
 
 def test_connecting_from_other_machine_without_listener_is_refused(tmp_path: Path) -> None:
     with live.environment() as up:
-        there = seen_elsewhere(up, tmp_path)
-        assert msgspec.json.decode(there.read_bytes(), type=ConnectionFile).own is None
+        result = seen_elsewhere(up, tmp_path)
+        assert msgspec.json.decode(result.read_bytes(), type=ConnectionFile).own is None
         with pytest.raises(NoServiceError, match="listens for no other machine"):
-            simenv.connect(service=there)
+            simenv.connect(service=result)

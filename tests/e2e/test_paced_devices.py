@@ -31,8 +31,8 @@ def up() -> Iterator[live.Live]:
     folder = config.devices_folder()
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "chip.json").write_bytes(dump(CHIP))
-    with live.environment(pools=POOLS) as found:
-        yield found
+    with live.environment(pools=POOLS) as result:
+        yield result
     (folder / "chip.json").unlink()
 
 
@@ -47,15 +47,15 @@ def task_ns(shots: int) -> int:
 
 
 def test_device_time_is_shots_of_reset_and_schedule_and_the_overhead(env: Client) -> None:
-    found = env.run(flip(), device="chip", shots=300, pool="main")
-    assert found.device_time_s == pytest.approx(task_ns(300) * 1e-9, rel=1e-12)
-    assert found.timing.begun_s == 0.0
+    result = env.run(flip(), device="chip", shots=300, pool="main")
+    assert result.device_time_s == pytest.approx(task_ns(300) * 1e-9, rel=1e-12)
+    assert result.timing.begun_s == 0.0
     assert env.run(flip(), shots=300, pool="main").device_time_s is None
 
 
 def test_noise_options_do_not_change_the_device_time(env: Client) -> None:
-    found = env.run(flip(), device="chip", shots=300, pool="main", noise="off")
-    assert found.device_time_s == pytest.approx(task_ns(300) * 1e-9, rel=1e-12)
+    result = env.run(flip(), device="chip", shots=300, pool="main", noise="off")
+    assert result.device_time_s == pytest.approx(task_ns(300) * 1e-9, rel=1e-12)
 
 
 def test_feed_forward_latency_is_part_of_the_device_time(env: Client) -> None:
@@ -65,9 +65,9 @@ def test_feed_forward_latency_is_part_of_the_device_time(env: Client) -> None:
     with circuit.if_test((circuit.clbits[0], 1)):
         circuit.x(1)
     circuit.measure(1, 1)
-    found = env.run(circuit, device="chip", shots=10, pool="main")
+    result = env.run(circuit, device="chip", shots=10, pool="main")
     shot_ns = 4_000 + 40 + 1_000 + 700 + 40 + 1_000
-    assert found.device_time_s == pytest.approx((50_000 + 10 * shot_ns) * 1e-9, rel=1e-12)
+    assert result.device_time_s == pytest.approx((50_000 + 10 * shot_ns) * 1e-9, rel=1e-12)
 
 
 @pytest.mark.parametrize("latency_us", [0.0, 50.0])
@@ -84,11 +84,11 @@ def test_a_qubit_relaxes_while_it_waits_for_feed_forward(env: Client, latency_us
     with circuit.if_test((circuit.clbits[0], 1)):
         circuit.rz(0.5, 0)
     circuit.measure(0, 1)
-    found = env.run(
+    probabilities = env.run(
         circuit, device=path.stem, pool="main", shots=None, outputs=("probabilities",)
     ).probabilities
     path.unlink()
-    assert found["11"] == pytest.approx(math.exp(-latency_us / 100.0), abs=1e-9)
+    assert probabilities["11"] == pytest.approx(math.exp(-latency_us / 100.0), abs=1e-9)
 
 
 def test_5000_tasks_on_a_paced_device_do_not_overlap(env: Client) -> None:
@@ -98,8 +98,8 @@ def test_5000_tasks_on_a_paced_device_do_not_overlap(env: Client) -> None:
         for group in range(17)
         for task in env.submit_many([flip()] * shots.count(1 + group), shots=1 + group, pool="lab")
     ]
-    found = [task.result() for task in tasks]
-    runs = sorted((r.timing.begun_s, r.timing.device_s, r.shots) for r in found)
+    entries = [task.result() for task in tasks]
+    runs = sorted((r.timing.begun_s, r.timing.device_s, r.shots) for r in entries)
     assert [round(1e9 * length) for _, length, _ in runs] == [task_ns(n) for _, _, n in runs]
     for (begin, length, _), (following, _, _) in itertools.pairwise(runs):
         assert following >= begin + length - 1e-6  # of the wall clock as a double
@@ -108,11 +108,11 @@ def test_5000_tasks_on_a_paced_device_do_not_overlap(env: Client) -> None:
 def test_paced_device_takes_the_time_of_the_machine(env: Client) -> None:
     begun = time.monotonic()
     tasks = [env.submit(flip(), pool="lab", shots=100_000) for _ in range(3)]
-    found = [task.result() for task in tasks]
+    entries = [task.result() for task in tasks]
     took = time.monotonic() - begun
     length_s = 1e-9 * task_ns(100_000)
     assert took >= 3 * length_s
-    assert [r.device_time_s for r in found] == [pytest.approx(length_s, rel=1e-12)] * 3
+    assert [r.device_time_s for r in entries] == [pytest.approx(length_s, rel=1e-12)] * 3
 
 
 def test_wait_is_forecast_by_the_clock_of_the_device(env: Client) -> None:

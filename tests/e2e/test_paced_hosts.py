@@ -36,8 +36,8 @@ def up() -> Iterator[live.Live]:
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "chip.json").write_bytes(dump(CHIP))
     pools = [{"name": "lab", "device": "chip", "pace": True, "min": 1, "max": 1}]
-    with live.environment(pools=pools) as found:
-        yield found
+    with live.environment(pools=pools) as result:
+        yield result
     (folder / "chip.json").unlink()
 
 
@@ -51,10 +51,10 @@ def env(up: live.Live) -> Iterator[Client]:
 def until(ask: Callable[[], Any]) -> Any:
     """The first answer that is something."""
     deadline = time.monotonic() + live.PATIENCE_S
-    while not (found := ask()):
+    while not (answer := ask()):
         assert time.monotonic() < deadline
         time.sleep(0.01)
-    return found
+    return answer
 
 
 def records(qpm: Any, revision: int, count: int) -> list[dict[str, Any]]:
@@ -62,7 +62,7 @@ def records(qpm: Any, revision: int, count: int) -> list[dict[str, Any]]:
     if revision == 2:
         cids = [qpm.async_run(REQUEST)["cid"] for _ in range(count)]
         return [
-            until(lambda cid=cid: (found := qpm.read_cq(cid))["completion_ready"] and found)
+            until(lambda cid=cid: (result := qpm.read_cq(cid))["completion_ready"] and result)
             for cid in cids
         ]
 
@@ -79,9 +79,9 @@ def records(qpm: Any, revision: int, count: int) -> list[dict[str, Any]]:
 @pytest.mark.parametrize("revision", [1, 2])
 def test_times_of_records_are_those_of_the_machine(env: Client, revision: int) -> None:
     begun_s = time.time()
-    found = records(env.qpm_with(pool="lab"), revision, 4)
+    result = records(env.qpm_with(pool="lab"), revision, 4)
     ended_s = time.time()
-    for record in found:
+    for record in result:
         times = [record[stage] for stage in STAGES]
         assert begun_s - CLOCK_S <= times[0]
         assert times == sorted(times)
@@ -90,7 +90,7 @@ def test_times_of_records_are_those_of_the_machine(env: Client, revision: int) -
         )
         assert record["resources_consumed_time"] == record["launch_time"] == record["exec_time"]
         assert record["metadata"]["device_time_s"] == pytest.approx(LENGTH_S, rel=1e-12)
-    runs = sorted((record["exec_time"], record["completion_time"]) for record in found)
+    runs = sorted((record["exec_time"], record["completion_time"]) for record in result)
     for (_, end_s), (following_s, _) in itertools.pairwise(runs):
         assert following_s >= end_s - CLOCK_S
     assert runs[-1][1] <= ended_s

@@ -37,8 +37,8 @@ POOLS = [
 
 @pytest.fixture(scope="module")
 def live() -> Iterator[Live]:
-    with environment(pools=POOLS) as found:
-        yield found
+    with environment(pools=POOLS) as result:
+        yield result
 
 
 @pytest.fixture(scope="module")
@@ -73,11 +73,11 @@ def last() -> QuantumCircuit:
 
 
 def test_program_decides_between_parts_and_state_stays_with_its_worker(env: Client) -> None:
-    seen = set()
+    names = set()
     for seed in range(8):
         part = env.submit_part(first(), seed=seed)
         measured = part.measured["c"]
-        seen.add(measured)
+        names.add(measured)
         result = part.run(correction(measured), observables="ZII", shots=None)
         angle = 0.7 + 0.5 * int(measured, 2)
         assert result.expectation == pytest.approx(np.cos(angle), abs=1e-12)
@@ -85,7 +85,7 @@ def test_program_decides_between_parts_and_state_stays_with_its_worker(env: Clie
         assert result.remark == "1 of 1 parts from the state kept"
         assert result.seed == seed
         assert env.submit_part(first(), seed=seed).measured == part.measured
-    assert len(seen) > 2
+    assert len(names) > 2
 
 
 def test_chain_of_parts_has_the_registers_of_all_of_them(env: Client) -> None:
@@ -131,13 +131,13 @@ def test_waiting_task_gets_the_memory_of_a_kept_state(env: Client) -> None:
     with environment(pools=POOLS[:1], memory_bytes=2**30) as other, other.client() as client:
         part = client.submit_part(wide, seed=2, keep_s=600.0)
         then = QuantumCircuit(wide.qregs[0])
-        asked = {"observables": "Z" + "I" * 22, "shots": None}
-        assert part.run(then, **asked).remark.startswith("1 of 1")
+        table = {"observables": "Z" + "I" * 22, "shots": None}
+        assert part.run(then, **table).remark.startswith("1 of 1")
         task = client.submit(large, outputs="probabilities", shots=None, engine="statevector")
         assert task.result(PATIENCE_S).probabilities == pytest.approx(
             {"0" * 24: 0.5, "0" * 23 + "1": 0.5}
         )
-        again = part.run(then, **asked)
+        again = part.run(then, **table)
         assert again.remark.startswith("0 of 1")
         assert again.expectations == (1.0,)
 
@@ -153,14 +153,14 @@ def test_parts_without_measurement_prepare_a_state_once(env: Client) -> None:
 
 
 def test_part_without_operations_changes_nothing(env: Client) -> None:
-    whole = env.submit_part(first(), seed=6)
+    result = env.submit_part(first(), seed=6)
     part = env.submit_part(QuantumCircuit(QUBITS), seed=6)
     assert part.measured == {}
     part = part.submit_part(QuantumCircuit(QUBITS)).submit_part(first())
-    assert part.measured == whole.measured
+    assert part.measured == result.measured
     nothing = part.submit_part(QuantumCircuit(QUBITS))
-    assert nothing.measured == whole.measured
-    counts = [each.run(last(), shots=300).counts for each in (whole, nothing)]
+    assert nothing.measured == result.measured
+    counts = [each.run(last(), shots=300).counts for each in (result, nothing)]
     assert counts[0] == counts[1]
 
 

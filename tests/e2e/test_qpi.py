@@ -111,8 +111,8 @@ def test_command_builds_a_library_and_prints_its_flags(service: str, tmp_path: P
     program = tmp_path / "sweep"
     run(["cc", str(ROOT / "examples" / "qpi" / "sweep.c"), *flags, "-o", str(program)])
     assert len(run([str(program)]).splitlines()) == 11
-    told = json.loads(run([*simenv_command, "--json", "flags", str(tmp_path)]))
-    assert [*told["cflags"], *told["libs"]] == flags
+    document = json.loads(run([*simenv_command, "--json", "flags", str(tmp_path)]))
+    assert [*document["cflags"], *document["libs"]] == flags
 
 
 # --- the library in this process ---------------------------------------------------------------
@@ -176,22 +176,22 @@ class Library:
     ) -> ctypes.c_void_p:
         """A job that has ended."""
         circuit = self.made("qpi_circuit_from_qasm", text.encode())
-        given = None if rows is None else rows.ctypes.data
+        value = None if rows is None else rows.ctypes.data
         count = 1 if rows is None else len(rows)
         job = self.made(
-            "qpi_submit", session, circuit, ctypes.addressof(options), given, count, 60.0
+            "qpi_submit", session, circuit, ctypes.addressof(options), value, count, 60.0
         )
         self.call("qpi_wait", job, 120.0)
         self._lib.qpi_circuit_free(circuit)
         return job
 
     def statevector(self, job: ctypes.c_void_p, row: int, qubits: int) -> np.ndarray:
-        found = np.empty(1 << qubits, np.complex128)
+        array = np.empty(1 << qubits, np.complex128)
         self.call(
-            "qpi_statevector", job, ctypes.c_size_t(row), ctypes.c_void_p(found.ctypes.data),
-            ctypes.c_size_t(len(found)),
+            "qpi_statevector", job, ctypes.c_size_t(row), ctypes.c_void_p(array.ctypes.data),
+            ctypes.c_size_t(len(array)),
         )  # fmt: skip
-        return found
+        return array
 
     def end(self, session: ctypes.c_void_p, *jobs: ctypes.c_void_p) -> None:
         for job in jobs:
@@ -227,10 +227,10 @@ def test_state_too_large_for_a_message_is_fetched_in_parts(
     for single, tolerance in ((0, 1e-12), (1, 1e-6)):
         options = qpi.options(shots=0, outputs=4, single_precision=single)
         job = qpi.run(session, text, options)
-        found = qpi.statevector(job, 0, 20)
+        result = qpi.statevector(job, 0, 20)
         with simenv.connect(service=service) as client:
             expected = client.run(text, shots=None, outputs="statevector").statevector
-        assert np.allclose(found, expected, atol=tolerance)
+        assert np.allclose(result, expected, atol=tolerance)
         qpi._lib.qpi_job_free(job)
     qpi.end(session)
 
@@ -248,7 +248,7 @@ def test_counts_of_wide_registers_equal_those_of_the_python_client(
     job = qpi.run(session, text, qpi.options(shots=500, has_seed=1, seed=11))
     with simenv.connect(service=service) as client:
         expected = client.run(text, shots=500, seed=11).counts
-    outcomes, found = ctypes.c_size_t(), {}
+    outcomes, table = ctypes.c_size_t(), {}
     qpi.call("qpi_counts_size", job, ctypes.c_size_t(0), ctypes.byref(outcomes))
     for index in range(outcomes.value):
         bits, count = ctypes.create_string_buffer(100), ctypes.c_uint64()
@@ -256,8 +256,8 @@ def test_counts_of_wide_registers_equal_those_of_the_python_client(
             "qpi_counts_entry", job, ctypes.c_size_t(0), ctypes.c_size_t(index), bits,
             ctypes.c_size_t(len(bits)), ctypes.byref(count),
         )  # fmt: skip
-        found[bits.value.decode()] = count.value
-    assert found == expected
+        table[bits.value.decode()] = count.value
+    assert table == expected
     qpi.end(session, job)
 
 

@@ -19,9 +19,9 @@ TARGETS = ("inprocess", "defw", "hardware", "emulated")
 
 def broken(captured: pytest.CaptureFixture[str]) -> dict[str, str]:
     """What failed, and why, of the object on the last line."""
-    told = json.loads(captured.readouterr().out.splitlines()[-1])
-    assert told["passed"] > 0, told
-    return {row["id"]: row["why"] for row in told["rows"] if row["state"] == "failed"}
+    document = json.loads(captured.readouterr().out.splitlines()[-1])
+    assert document["passed"] > 0, document
+    return {row["id"]: row["why"] for row in document["rows"] if row["state"] == "failed"}
 
 
 @pytest.mark.parametrize("target", TARGETS)

@@ -16,8 +16,8 @@ LIMIT_S = 240
 
 def blocks(page: str, language: str) -> list[str]:
     text = (ROOT / "docs/guides" / page).read_text(encoding="utf-8")
-    found = re.findall(rf"^( *)```{language}\n(.*?)^ *```", text, re.DOTALL | re.MULTILINE)
-    return [re.sub(rf"^{indent}", "", body, flags=re.MULTILINE) for indent, body in found]
+    matches = re.findall(rf"^( *)```{language}\n(.*?)^ *```", text, re.DOTALL | re.MULTILINE)
+    return [re.sub(rf"^{indent}", "", body, flags=re.MULTILINE) for indent, body in matches]
 
 
 @pytest.mark.parametrize("number", [0, 1])

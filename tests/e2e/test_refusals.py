@@ -21,8 +21,8 @@ REFUSE_S = 60.0  # that nothing hangs; the benchmark cold_start has the figure
 
 @pytest.fixture(scope="module")
 def live() -> Iterator[Live]:
-    with environment() as made:
-        yield made
+    with environment() as result:
+        yield result
 
 
 def submit(live: Live, text: bytes, tmp_path: Path, *options: str) -> tuple[int, str, str]:
@@ -64,11 +64,11 @@ def test_invalid_program_is_refused_with_exit_code_and_message(
 ) -> None:
     text, code, word = CASES[case]
     begin = time.monotonic()
-    found, out, err = submit(live, text, tmp_path)
+    value, out, err = submit(live, text, tmp_path)
     assert time.monotonic() - begin < REFUSE_S
     assert "Traceback" not in err
-    assert found in (2, 3)
-    assert found == code, err
+    assert value in (2, 3)
+    assert value == code, err
     assert err.startswith("error: ")
     assert word in err, err
     assert out == ""
@@ -83,9 +83,9 @@ def test_refusal_of_too_wide_circuit_names_largest_width(live: Live, tmp_path: P
 
 def test_refusal_with_json_option_is_json_object(live: Live, tmp_path: Path) -> None:
     code, out, err = submit(live, CASES["unknown gate"][0], tmp_path, "--json")
-    told = json.loads(out.splitlines()[-1])
+    document = json.loads(out.splitlines()[-1])
     assert code == 2
-    assert told["error"]["code"] == "program"
+    assert document["error"]["code"] == "program"
     assert err
 
 

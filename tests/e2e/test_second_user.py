@@ -27,12 +27,12 @@ def base() -> Iterator[Path]:
     """A folder that everybody may enter, with a home and a folder for temporary files: whatever
     keeps others out must be what simenv has made."""
     skip_without_second_user()
-    made = Path(tempfile.mkdtemp(prefix="simenv-second-", dir="/tmp"))
-    made.chmod(0o755)
-    (made / "tmp").mkdir()
-    (made / "tmp").chmod(0o1777)
-    yield made
-    shutil.rmtree(made)
+    path = Path(tempfile.mkdtemp(prefix="simenv-second-", dir="/tmp"))
+    path.chmod(0o755)
+    (path / "tmp").mkdir()
+    (path / "tmp").chmod(0o1777)
+    yield path
+    shutil.rmtree(path)
 
 
 @pytest.fixture(scope="module", params=LAUNCHERS)
@@ -50,15 +50,15 @@ def live(request: pytest.FixtureRequest, base: Path) -> Iterator[Live]:
         patch.setenv("TMPDIR", str(base / "tmp"))
         patch.setattr(tempfile, "tempdir", None)
         umask = os.umask(0o002)  # of many systems: every user has a group of the same name
-        made = Live(pools=pools, launcher={"use": launcher})
+        outcome = Live(pools=pools, launcher={"use": launcher})
         try:
-            made.up()
-            with made.client() as env:
+            outcome.up()
+            with outcome.client() as env:
                 for pool in pools:
                     env.submit(bell(), shots=10, pool=pool["name"]).result(RESULT_S)
-            yield made
+            yield outcome
         finally:
-            made.down()
+            outcome.down()
             os.umask(umask)
 
 
@@ -67,16 +67,16 @@ def listening(processes: list[psutil.Process]) -> dict[int, str]:
     inodes = {}
     for table in ("tcp", "tcp6"):
         for line in Path(f"/proc/self/net/{table}").read_text().splitlines()[1:]:
-            words = line.split()
-            if words[3] == "0A":
-                inodes[f"socket:[{words[9]}]"] = int(words[1].rpartition(":")[2], 16)
-    found = {}
+            parts = line.split()
+            if parts[3] == "0A":
+                inodes[f"socket:[{parts[9]}]"] = int(parts[1].rpartition(":")[2], 16)
+    mapping = {}
     for process in processes:
         for entry in Path(f"/proc/{process.pid}/fd").iterdir():
             port = inodes.get(os.readlink(entry))
             if port:
-                found[port] = " ".join(process.cmdline())
-    return found
+                mapping[port] = " ".join(process.cmdline())
+    return mapping
 
 
 def test_single_node_environment_listens_on_no_tcp_port(live: Live) -> None:
@@ -99,8 +99,8 @@ def test_pmix_spawns_nothing_for_another_user(live: Live, base: Path, tmp_path: 
     if live.options["launcher"] == {"use": "local"}:
         pytest.skip("plain processes speak no PMIx")
     rank = ranks_of(live, "pair-0")[0]
-    told = rank.environ()
-    uri = next(told[name] for name in sorted(told) if name.startswith("PMIX_SERVER_URI"))
+    result = rank.environ()
+    uri = next(result[name] for name in sorted(result) if name.startswith("PMIX_SERVER_URI"))
     control = attempt("pmix", uri, base / "by-owner", os.geteuid(), rank.pid)
     assert control == [str(base / "by-owner")], "the attempt itself does not work"
     assert attempt("pmix", uri, base / "by-other", os.geteuid()) == []

@@ -38,8 +38,8 @@ PATIENCE_S = 120.0
 
 @pytest.fixture(scope="module")
 def live() -> Iterator[Live]:
-    with environment(listen="tcp://127.0.0.1:0") as found:
-        yield found
+    with environment(listen="tcp://127.0.0.1:0") as result:
+        yield result
 
 
 @pytest.fixture(scope="module")
@@ -64,10 +64,10 @@ def layered(number: int, width: int = 4) -> QuantumCircuit:
 
 def assert_same(some: list[Any], others: list[Any]) -> None:
     assert some == others
-    for one, other in zip(some, others, strict=True):
-        assert (one.name, one.metadata) == (other.name, other.metadata)
-        assert one.layout.initial_index_layout() == other.layout.initial_index_layout()
-        assert one.layout.final_index_layout() == other.layout.final_index_layout()
+    for value, other in zip(some, others, strict=True):
+        assert (value.name, value.metadata) == (other.name, other.metadata)
+        assert value.layout.initial_index_layout() == other.layout.initial_index_layout()
+        assert value.layout.final_index_layout() == other.layout.final_index_layout()
 
 
 @pytest.mark.parametrize("level", [0, 1, 2, 3])
@@ -77,9 +77,9 @@ def test_circuits_are_those_of_qiskit_in_one_process(env: Client, level: int) ->
     expected = transpile(
         circuits, target=target, optimization_level=level, seed_transpiler=3, num_processes=1
     )
-    found = env.transpile(circuits, DEVICE, level=level, seed=3)
-    assert_same(found, expected)
-    assert_same(env.transpile(circuits, DEVICE, level=level, seed=3), found)
+    result = env.transpile(circuits, DEVICE, level=level, seed=3)
+    assert_same(result, expected)
+    assert_same(env.transpile(circuits, DEVICE, level=level, seed=3), result)
 
 
 def test_without_a_level_circuits_are_those_that_submit_runs(env: Client) -> None:
@@ -104,11 +104,11 @@ def test_parameters_control_flow_and_registers_survive_the_way(env: Client) -> N
     with branching.if_test((branching.clbits[0], 1)):
         branching.x(1)
     branching.measure(1, 1)
-    found, dynamic = env.transpile([free, branching], DEVICE, level=1)
-    assert set(found.parameters) == {theta}
+    value, dynamic = env.transpile([free, branching], DEVICE, level=1)
+    assert set(value.parameters) == {theta}
     assert "if_else" in dynamic.count_ops()
     target = target_of(env.device(DEVICE))
-    assert found == transpile(free, target=target, optimization_level=1, seed_transpiler=7)
+    assert value == transpile(free, target=target, optimization_level=1, seed_transpiler=7)
 
 
 def test_owner_of_a_key_transpiles_too(env: Client, tmp_path: Path) -> None:
@@ -119,13 +119,13 @@ def test_owner_of_a_key_transpiles_too(env: Client, tmp_path: Path) -> None:
         assert_same(far.transpile(circuits, DEVICE), env.transpile(circuits, DEVICE))
         call = TranspileCall(CALL_FORMAT, codec.encode(env.device(DEVICE)), 1, 7, 99, 5, (b"no",))
         terms = TaskOptions(outputs=(VALUE,), engine=TRANSPILER)
-        for changed, words in (
+        for changed, value in (
             (call, "circuit 5: .*torn"),
             (msgspec.structs.replace(call, circuits=(bomb(),)), "circuit 5: .*operations|QPY"),
             (msgspec.structs.replace(call, device=b"\x00"), "the device cannot be read"),
         ):
             order = PreparedSubmit(terms, [TaskSpec(codec.encode(changed), 0, 0)], single=True)
-            with pytest.raises(TaskFailedError, match=words) as failed:
+            with pytest.raises(TaskFailedError, match=value) as failed:
                 send(far.session, order, None)[0].result(PATIENCE_S)
             assert failed.value.reason in ("program", "engine")
     env.keys.revoke("ana")
@@ -185,6 +185,6 @@ def test_killed_worker_changes_nothing(live: Live) -> None:
         victims = [worker.pid for worker in client.workers()][:1]
         kill = threading.Timer(0.2, os.kill, (victims[0], signal.SIGKILL))
         kill.start()
-        found = client.transpile(circuits, DEVICE, level=2)
+        result = client.transpile(circuits, DEVICE, level=2)
         kill.join()
-        assert_same(found, expected)
+        assert_same(result, expected)

@@ -119,9 +119,9 @@ def test_hydrogen_is_not_found_to_chemical_accuracy(tmp_path: Path) -> None:
 
 def error_mha(text: str, stage: str) -> float:
     """What a stage on a device prints as its error."""
-    found = re.search(rf"^{stage}, .* error ([+-]\d+\.\d+) mHa", text, re.MULTILINE)
-    assert found is not None, text
-    return float(found[1])
+    match = re.search(rf"^{stage}, .* error ([+-]\d+\.\d+) mHa", text, re.MULTILINE)
+    assert match is not None, text
+    return float(match[1])
 
 
 def test_hydrogen_by_mitigation_is_not_far_from_exact(tmp_path: Path) -> None:

@@ -28,9 +28,9 @@ def test_a_script_is_no_script(script: Path) -> None:
 
 
 def test_the_configuration_is_refused(tmp_path: Path) -> None:
-    told = config.load({"name": "x"}, HPC / "simenv.toml", {"SIMENV_HOME": str(tmp_path)})
-    assert told.memory_per_slot == 2**29
-    assert [pool.name for pool in told.pools] == ["main", "clifford"]
+    document = config.load({"name": "x"}, HPC / "simenv.toml", {"SIMENV_HOME": str(tmp_path)})
+    assert document.memory_per_slot == 2**29
+    assert [pool.name for pool in document.pools] == ["main", "clifford"]
 
 
 def test_the_hostfile_is_refused() -> None:
@@ -44,10 +44,10 @@ def test_an_agent_changes_the_command(agent: str, tmp_path: Path) -> None:
     for name, text in (("ssh", SSH), ("apptainer", APPTAINER)):
         (tmp_path / name).write_text(text)
         (tmp_path / name).chmod(0o700)
-    words = ["printf", "%s.", "it's", '"quoted"', "$HOME", "a  b"]
+    entries = ["printf", "%s.", "it's", '"quoted"', "$HOME", "a  b"]
     environ = {**os.environ, "PATH": f"{tmp_path}:{os.environ['PATH']}", "SIMENV_IMAGE": "an image"}
     done = subprocess.run(
-        [HPC / agent, "node1", shlex.join(words), "&&", "echo", "done"],
+        [HPC / agent, "node1", shlex.join(entries), "&&", "echo", "done"],
         env=environ, capture_output=True, text=True, check=True,
     )  # fmt: skip
     assert done.stdout == 'it\'s."quoted".$HOME.a  b.done\n'

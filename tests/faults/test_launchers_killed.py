@@ -42,12 +42,12 @@ def live(request: pytest.FixtureRequest) -> Iterator[Live]:
         {"name": "main", "min": 1, "max": 1},
         {"name": "pair", "engine": "statevector", "min": 1, "max": 1, "ranks": 2},
     ]
-    made = Live(pools=pools, launcher={"use": request.param})
-    made.up()
+    outcome = Live(pools=pools, launcher={"use": request.param})
+    outcome.up()
     try:
-        yield made
+        yield outcome
     finally:
-        made.down()
+        outcome.down()
 
 
 @pytest.fixture(scope="module")
@@ -62,17 +62,17 @@ def test_killed_service_leaves_no_process_and_queued_tasks_run_after_restart(
     with live.client() as env:
         assert len(ranks_of(live, "pair-0")) == 2
         tasks = many(env, 6, "pair")
-        numbers = [task.id for task in tasks]
+        entries = [task.id for task in tasks]
         started = below(live.service().pid)
         live.kill_service()
     _, left = psutil.wait_procs(started, LEFT_S)
     assert not left, [process.cmdline() for process in left]
     live.up()
     with live.client() as env:
-        for number in numbers:
-            found = env.task(number).result(RESULT_S)
-            assert found.counts == oracle
-            assert found.ranks == 2
+        for number in entries:
+            result = env.task(number).result(RESULT_S)
+            assert result.counts == oracle
+            assert result.ranks == 2
 
 
 def test_killed_rank_ends_its_worker_and_tasks_run_again(
@@ -97,11 +97,11 @@ def test_workers_are_restarted_after_prte_is_killed(live: Live, oracle: dict[str
     with live.client() as env:
         tasks = many(env, 40, "pair")
         tasks += many(env, 40, "main")
-        gone = below(dvm[0].pid)
+        result = below(dvm[0].pid)
         dvm[0].kill()
         for task in tasks:
             assert task.result(RESULT_S).counts == oracle
-        _, left = psutil.wait_procs(gone, LEFT_S)
+        _, left = psutil.wait_procs(result, LEFT_S)
         assert not left, [process.cmdline() for process in left]
         kinds = {event.kind for event in env.events()}
         assert {"dvm.lost", "worker.lost", "task.requeued"} <= kinds

@@ -26,9 +26,9 @@ POOLS = [{"name": "pair", "engine": "statevector", "min": 1, "max": 1, "ranks": 
 
 def kept(live: Live, task: Task) -> list[str]:
     """What there is of it on disk, without what is being written."""
-    told = config.read(live.home / "config.json")
+    result = config.read(live.home / "config.json")
     return sorted(
-        p.name for p in (config.places(told).results / CHECKPOINTS / task.id).glob("*.h5")
+        p.name for p in (config.places(result).results / CHECKPOINTS / task.id).glob("*.h5")
     )
 
 
@@ -47,10 +47,10 @@ def under_way(env: Client, live: Live, task: Task, files: int) -> int:
 
 def begun_at(remark: str, passes: int) -> int:
     """The pass that a second attempt went on from."""
-    found = re.match(r"from sweep (\d+) of (\d+)", remark)
-    assert found, remark
-    assert int(found[2]) == passes
-    return int(found[1])
+    match = re.match(r"from sweep (\d+) of (\d+)", remark)
+    assert match, remark
+    assert int(match[2]) == passes
+    return int(match[1])
 
 
 def test_long_run_resumes_from_checkpoint_after_worker_is_killed() -> None:

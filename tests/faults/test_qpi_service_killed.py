@@ -45,8 +45,8 @@ def oracle() -> set[str]:
             tasks = env.submit_many((TURN, angles), shots=200, seed=seed)
             for row, task in enumerate(tasks):
                 counts = sorted(task.result().counts.items())
-                found = " ".join(f"{bits}={count}" for bits, count in counts)
-                lines.add(f"{seed} {row} {found}")
+                text = " ".join(f"{bits}={count}" for bits, count in counts)
+                lines.add(f"{seed} {row} {text}")
     return lines
 
 
@@ -62,9 +62,9 @@ def started(drill: Path, live: Live) -> subprocess.Popen[str]:
 
 
 def check(program: subprocess.Popen[str], live: Live, oracle: set[str]) -> None:
-    said, errors = program.communicate(timeout=280)
+    value, errors = program.communicate(timeout=280)
     assert program.returncode == 0, errors
-    rows = [line for line in said.splitlines() if line[0].isdigit()]
+    rows = [line for line in value.splitlines() if line[0].isdigit()]
     assert len(rows) == len(set(rows)) == JOBS * ROWS
     assert set(rows) == oracle
     with live.client() as client:
@@ -81,10 +81,10 @@ def test_program_gets_every_row_once_after_random_kills(drill: Path, oracle: set
             assert program.stdout is not None
             assert program.stdout.readline() == "connected\n"  # a start needs a service
             while len(deaths) < KILLS and program.poll() is None:
-                seen = len(deaths)
+                count = len(deaths)
                 time.sleep(chance.uniform(0.0, 0.1))
                 live.kill_service()
-                while len(deaths) == seen:
+                while len(deaths) == count:
                     time.sleep(0.01)
             check(program, live, oracle)
         assert deaths

@@ -78,19 +78,19 @@ def test_reservation_credits_are_spent_once_through_service_kills(
             while live.armed:
                 rounds += 1
                 assert rounds < 6 * len(POINTS), f"{live.armed} was never hit"
-                mine = env.reserve(
+                result = env.reserve(
                     "main", count=UNITS, qubits=4, measurements=4, shots=40, timeout_s=60
                 )
-                assert mine.id == rounds, "one was made twice, or an id was used twice"
+                assert result.id == rounds, "one was made twice, or an id was used twice"
                 seeds = list(range(TASKS))
-                tasks = env.submit_many(circuits, shots=200, seed=seeds, reservation=mine)
+                tasks = env.submit_many(circuits, shots=200, seed=seeds, reservation=result)
                 ledger.accepted(tasks, seeds)
                 for task in simenv.as_completed(tasks, timeout_s=60):
                     task.result()
-                info = mine.info()
+                info = result.info()
                 assert (info.credits_reserved, info.credits_consumed) == (UNITS, TASKS)
                 assert (info.credits_held, info.parked, info.waiting) == (0, 0, 0)
-                assert mine.release() == []
+                assert result.release() == []
             ledger.check(env)
             infos = env.reservations()
             assert [info.id for info in infos] == list(range(1, rounds + 1))

@@ -65,9 +65,9 @@ def _killed_half_way(home: Path, env: Client) -> tuple[list[Path], simenv.Result
             pass
         if half:
             os.kill(pids[half[0].name.split(".")[-3]], signal.SIGKILL)
-        found = task.result(timeout_s=200)
-        if found.attempts > 1:
-            return half, found, tries
+        result = task.result(timeout_s=200)
+        if result.attempts > 1:
+            return half, result, tries
     raise AssertionError("never killed half way")
 
 
@@ -76,9 +76,9 @@ def test_partial_result_file_of_killed_worker_is_removed_and_task_runs_again() -
     live.up()
     try:
         with live.client() as env:
-            half, found, tries = _killed_half_way(live.home, env)
-            assert found.attempts == 2
-            assert float((abs(found.statevector) ** 2).sum()) == pytest.approx(1.0)
+            half, value, tries = _killed_half_way(live.home, env)
+            assert value.attempts == 2
+            assert float((abs(value.statevector) ** 2).sum()) == pytest.approx(1.0)
             _await_none(live.home)
         half[0].touch()  # one that its service did not live to remove
         live.kill_service()
@@ -114,14 +114,14 @@ def test_service_killed_in_reopen_or_gc_loses_and_duplicates_nothing(point: str)
         with resurrected(live) as deaths, live.client() as env:
             task, vector = state_of(env)
             if point.startswith("gc"):
-                kept = env.submit(
+                outcome = env.submit(
                     turned(3), shots=None, outputs=("statevector",), idempotency_key="kept"
                 )
-                kept.wait()
+                outcome.wait()
                 removed = env.prune(older_than_s=0.0).freed.tasks
                 assert removed == (2 if point == "gc.before" else 0)
                 fresh = env.submit(turned(2), shots=None, outputs=("statevector",))
-                assert number(fresh) > number(kept)
+                assert number(fresh) > number(outcome)
             else:
                 for path in files(env):
                     path.unlink()
@@ -162,8 +162,10 @@ def test_resume_on_other_node_restores_tasks_from_journal_copy(tmp_path: Path) -
         with live.client() as env:
             task, vector = state_of(env)
             local_files = files(env)
-            held = [env.submit(turned(4), shots=None, outputs=("statevector",)) for _ in range(5)]
-            for each in held:
+            entries = [
+                env.submit(turned(4), shots=None, outputs=("statevector",)) for _ in range(5)
+            ]
+            for each in entries:
                 each.wait()
             env.ack(2, cursor="mine")
         named.down(live.name)
@@ -179,7 +181,7 @@ def test_resume_on_other_node_restores_tasks_from_journal_copy(tmp_path: Path) -
             np.testing.assert_array_equal(env.task(task.id).result().statevector, vector)
             assert all(path.exists() for path in local_files)
             fresh = env.submit(turned(4), shots=None, outputs=("statevector",))
-            assert number(fresh) > max(number(each) for each in held)
+            assert number(fresh) > max(number(each) for each in entries)
     finally:
         live.down()
 
@@ -188,11 +190,11 @@ def test_service_is_refused_while_another_runs_and_force_lock_replaces_it(tmp_pa
     live = Live(state_dir=str(tmp_path / "node1"))
     pid = live.up()
     connection = live.home / "connection.json"
-    told = connection.read_text()
-    here = os.uname().nodename
+    text = connection.read_text()
+    nodename = os.uname().nodename
     try:
-        connection.write_text(told.replace(f'"node":"{here}"', '"node":"elsewhere"'))
-        assert connection.read_text() != told
+        connection.write_text(text.replace(f'"node":"{nodename}"', '"node":"elsewhere"'))
+        assert connection.read_text() != text
         with pytest.raises(InsufficientError, match=rf"up on elsewhere: process {pid}") as caught:
             live.up(state_dir=str(tmp_path / "node2"))
         assert "--force-lock" in caught.value.hint

@@ -45,11 +45,11 @@ def test_counts_are_those_of_the_statevector_engine(device: Device, n: int) -> N
     engines = (GpuEngine(device), StatevectorEngine())
     plans = [engine.plan(circuit, None, RunOptions()) for engine in engines]
     for seed in range(100):
-        found, expected = (
+        value, expected = (
             engine.run(plan, circuit, Request(1000, seed), RunOptions(), RunControl())
             for engine, plan in zip(engines, plans, strict=True)
         )
-        assert found == expected, seed
+        assert value == expected, seed
 
 
 def test_state_that_does_not_fit_is_refused_before_it_is_allocated(device: Device) -> None:
@@ -100,6 +100,6 @@ def test_many_bindings_agree_with_single_ones(device: Device) -> None:
     engine = GpuEngine(device)
     plan = engine.plan(circuit, None, RunOptions())
     request = Request(200, 5, bindings=values)
-    found = engine.run(plan, circuit, request, RunOptions(), RunControl())
+    result = engine.run(plan, circuit, request, RunOptions(), RunControl())
     expected = StatevectorEngine().run(plan, circuit, request, RunOptions(), RunControl())
-    assert found == expected
+    assert result == expected

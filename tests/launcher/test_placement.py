@@ -59,10 +59,10 @@ NEEDS = st.builds(
 
 
 def matching(need: ResourceRequest, rooms: Sequence[NodeResources]) -> list[NodeResources]:
-    words = need.nodes
-    number = {"n0": "0", "n[01]*": "01", "ib,n2": "2"}.get(words, "0123" if not words else "")
-    feature = {"big": "big", "ib,n2": "ib"}.get(words)
-    return [room for room in rooms if room.name[1] in number or feature in room.features]
+    nodes = need.nodes
+    number = {"n0": "0", "n[01]*": "01", "ib,n2": "2"}.get(nodes, "0123" if not nodes else "")
+    feature = {"big": "big", "ib,n2": "ib"}.get(nodes)
+    return [each for each in rooms if each.name[1] in number or feature in each.features]
 
 
 def fits(need: ResourceRequest, ranks: int, room: NodeResources) -> bool:
@@ -75,22 +75,22 @@ def fits(need: ResourceRequest, ranks: int, room: NodeResources) -> bool:
 
 def ways(need: ResourceRequest, rooms: Sequence[NodeResources]) -> list[tuple[int, ...]]:
     """Every right way to share the ranks out, one number for each room."""
-    found = []
-    for ranks in product(*[range(min(need.ranks, room.slots) + 1) for room in rooms]):
-        blocks = {room.block for room, count in zip(rooms, ranks, strict=True) if count}
+    entries = []
+    for ranks in product(*[range(min(need.ranks, value.slots) + 1) for value in rooms]):
+        blocks = {value.block for value, count in zip(rooms, ranks, strict=True) if count}
         if (
             sum(ranks) == need.ranks
             and len(blocks) == 1
-            and all(fits(need, count, room) for room, count in zip(rooms, ranks, strict=True))
+            and all(fits(need, count, value) for value, count in zip(rooms, ranks, strict=True))
         ):
-            found.append(ranks)
-    return found
+            entries.append(ranks)
+    return entries
 
 
 def emptied(rooms: Sequence[NodeResources]) -> list[NodeResources]:
     return [
-        replace(room, memory_bytes=room.memory_total, gpus=room.gpus_total, usable=True)
-        for room in rooms
+        replace(each, memory_bytes=each.memory_total, gpus=each.gpus_total, usable=True)
+        for each in rooms
     ]
 
 
@@ -100,11 +100,11 @@ def test_placement_fits_stays_in_a_block_and_uses_the_fewest_nodes(
     need: ResourceRequest, rooms: tuple[NodeResources, ...]
 ) -> None:
     answer = place(need, rooms)
-    right = ways(need, [room for room in matching(need, rooms) if room.usable])
+    right = ways(need, [each for each in matching(need, rooms) if each.usable])
     assert isinstance(answer, Placement) == bool(right)
     if not isinstance(answer, Placement):
         return
-    by_name = {room.name: room for room in rooms}
+    by_name = {each.name: each for each in rooms}
     for share in answer.shares:
         assert share.ranks > 0
         assert fits(need, share.ranks, by_name[share.node])
@@ -134,16 +134,16 @@ def test_request_is_infeasible_exactly_if_empty_nodes_cannot_hold_it(
 def test_more_resources_never_make_placement_impossible(
     need: ResourceRequest, rooms: tuple[NodeResources, ...], which: int, what: str
 ) -> None:
-    room = rooms[which % len(rooms)]
+    item = rooms[which % len(rooms)]
     more = {
         "memory": replace(
-            room, memory_bytes=room.memory_bytes + 2, memory_total=room.memory_total + 2
+            item, memory_bytes=item.memory_bytes + 2, memory_total=item.memory_total + 2
         ),
-        "gpus": replace(room, gpus=room.gpus + 1, gpus_total=room.gpus_total + 1),
-        "slots": replace(room, slots=room.slots + 1),
-        "up": replace(room, usable=True),
+        "gpus": replace(item, gpus=item.gpus + 1, gpus_total=item.gpus_total + 1),
+        "slots": replace(item, slots=item.slots + 1),
+        "up": replace(item, usable=True),
     }[what]
-    before, after = place(need, rooms), place(need, [more if r is room else r for r in rooms])
+    before, after = place(need, rooms), place(need, [more if r is item else r for r in rooms])
     rank = (Infeasible, Insufficient, Placement).index
     assert rank(type(after)) >= rank(type(before))
 
@@ -162,11 +162,11 @@ def test_worker_of_fewer_ranks_can_be_placed_too(
 def test_max_ranks_of_worker_is_the_largest_feasible_number(
     memory_bytes: int, rooms: tuple[NodeResources, ...], nodes: str
 ) -> None:
-    most = max_ranks_of_worker(memory_bytes, rooms, nodes)
-    need = ResourceRequest(most, memory_bytes=memory_bytes, nodes=nodes)
-    if most:
+    result = max_ranks_of_worker(memory_bytes, rooms, nodes)
+    need = ResourceRequest(result, memory_bytes=memory_bytes, nodes=nodes)
+    if result:
         assert isinstance(place(need, emptied(rooms)), Placement)
-    assert isinstance(place(replace(need, ranks=most + 1), rooms), Infeasible)
+    assert isinstance(place(replace(need, ranks=result + 1), rooms), Infeasible)
 
 
 @patient
@@ -177,10 +177,10 @@ def test_workers_of_one_rank_are_spread_by_slots(slots: list[int], workers: int)
         answer = place(ResourceRequest(), rooms)
         assert isinstance(answer, Placement)
         rooms = allocate(ResourceRequest(), answer, rooms)
-    assert sum(room.ranks for room in rooms) == workers
-    for one in rooms:
+    assert sum(item.ranks for item in rooms) == workers
+    for each in rooms:
         for other in rooms:  # no rank would be better off elsewhere
-            assert not one.ranks or one.ranks / one.slots <= (other.ranks + 1) / other.slots
+            assert not each.ranks or each.ranks / each.slots <= (other.ranks + 1) / other.slots
 
 
 def test_memory_decides_between_nodes_of_equal_load() -> None:

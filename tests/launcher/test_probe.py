@@ -52,9 +52,9 @@ def test_two_ranks_in_one_comm_world_pass_probe() -> None:
     ],
 )
 def test_failed_probe_is_reported_with_reason(text: str, end: Exit | None, words: str) -> None:
-    works, told = probe.evaluate(text, end, "it", 10)
+    works, value = probe.evaluate(text, end, "it", 10)
     assert not works
-    assert words in told
+    assert words in value
 
 
 class Odd(LocalLauncher):
@@ -78,16 +78,16 @@ def hello(
 
 
 def test_probe_of_hanging_ranks_ends_at_its_timeout(tmp_path: Path) -> None:
-    made = []
+    entries = []
 
     def make() -> LocalLauncher:
-        made.append(Odd("import signal; signal.pause()"))
-        return made[-1]
+        entries.append(Odd("import signal; signal.pause()"))
+        return entries[-1]
 
     outcome = hello(make, tmp_path, 0.3)
     assert not outcome.works
     assert outcome.detail == "two ranks did not report within 0.3 s"
-    assert made[0].running() == []
+    assert entries[0].running() == []
     assert list(tmp_path.iterdir()) == []
 
 

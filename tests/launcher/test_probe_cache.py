@@ -28,8 +28,8 @@ def test_cache_file_is_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     file = tmp_path / "launchers.json"
     for key in "abcdd":
         ProbeCache(file).add(key, OUTCOME)
-    found = ProbeCache(file)
-    assert [found.get(key) is not None for key in "abcd"] == [False, True, True, True]
+    outcome = ProbeCache(file)
+    assert [outcome.get(key) is not None for key in "abcd"] == [False, True, True, True]
 
 
 @pytest.mark.parametrize("text", ["", "{", "[]", '{"format": 1}', '{"format": 99, "entries": []}'])

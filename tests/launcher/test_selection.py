@@ -28,8 +28,8 @@ def choose(
     folder = tmp_path / "run"
     folder.mkdir(mode=0o700, exist_ok=True)
     environ = {**os.environ, **more}
-    known = tmp_path / "launchers.json"
-    return selection.select_launcher(kind, allocation, environ, known, folder, prefix=prefix)
+    value = tmp_path / "launchers.json"
+    return selection.select_launcher(kind, allocation, environ, value, folder, prefix=prefix)
 
 
 def test_one_node_runs_workers_of_one_rank_without_a_dvm(tmp_path: Path) -> None:
@@ -52,19 +52,19 @@ def test_second_start_uses_the_cached_probe(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     mpis.real("openmpi5")
-    said: list[str] = []
+    lines: list[str] = []
     hello = probe.probe_launcher
 
     def counted(*told: object) -> ProbeResult:
-        said.append(str(told[0]))
+        lines.append(str(told[0]))
         return hello(*told)  # type: ignore[arg-type]
 
     monkeypatch.setattr(selection, "probe_launcher", counted)
     whys = [choose("auto", tmp_path).description for _ in range(3)]
-    assert said == ["prte"]
+    assert lines == ["prte"]
     assert len(set(whys)) == 1
     choose("auto", tmp_path, LD_LIBRARY_PATH="/another").close()
-    assert said == ["prte", "prte"]
+    assert lines == ["prte", "prte"]
 
 
 def test_plain_processes_are_chosen_where_no_mpi_is_installed(tmp_path: Path) -> None:
@@ -121,7 +121,10 @@ def test_mpich_on_path_is_found(tmp_path: Path) -> None:
 
 def test_all_candidates_are_probed(tmp_path: Path) -> None:
     mpis.real("openmpi5")
-    found = selection.probe_all(os.environ, tmp_path)
-    assert [(one.launcher, one.works) for one in found][:2] == [("prte", True), ("mpirun", True)]
-    assert all(one.detail and one.version and one.path for one in found)
+    result = selection.probe_all(os.environ, tmp_path)
+    assert [(each.launcher, each.works) for each in result][:2] == [
+        ("prte", True),
+        ("mpirun", True),
+    ]
+    assert all(each.detail and each.version and each.path for each in result)
     assert list(tmp_path.iterdir()) == []

@@ -37,7 +37,7 @@ def ptm(error: Any) -> np.ndarray:
 
 
 def check(given: AerNoise, name: str, recipe: str) -> None:
-    made = build(library.load(name), NoiseOptions.parse(recipe))
+    result = build(library.load(name), NoiseOptions.parse(recipe))
     errors = [
         (gate, qubits, error)
         for gate, by_qubits in given._local_quantum_errors.items()
@@ -47,16 +47,16 @@ def check(given: AerNoise, name: str, recipe: str) -> None:
     for gate, qubits, error in errors:
         channel: Channel | None
         if gate == "reset":
-            channel = made.after_reset(qubits[0])
+            channel = result.after_reset(qubits[0])
         else:
-            (located,) = made.after_gate(gate, qubits)
+            (located,) = result.after_gate(gate, qubits)
             assert located.qubits == qubits
             channel = located.channel
         assert channel is not None
         assert np.abs(channel.ptm - ptm(error)).max() < 1e-13
-    readout = made.readout()
+    readout = result.readout()
     assert readout is not None
-    read = np.zeros((made.num_qubits, 2))
+    read = np.zeros((result.num_qubits, 2))
     for (qubit,), error in given._local_readout_errors.items():
         read[qubit] = error.probabilities[0][1], error.probabilities[1][0]
     assert np.abs(read[:, 0] - readout.p01).max() < 1e-15
@@ -65,36 +65,36 @@ def check(given: AerNoise, name: str, recipe: str) -> None:
 
 @pytest.mark.parametrize("name", DEVICES)
 def test_recipe_aer_is_from_backend(name: str) -> None:
-    given = backend(name)
-    check(AerNoise.from_backend(given), name, "aer")
-    (relaxation,) = AerNoise.from_backend(given)._custom_noise_passes
-    made = build(library.load(name), NoiseOptions.parse("aer"))
-    assert made.has_idle_noise
-    for qubit in range(made.num_qubits):
+    result = backend(name)
+    check(AerNoise.from_backend(result), name, "aer")
+    (relaxation,) = AerNoise.from_backend(result)._custom_noise_passes
+    outcome = build(library.load(name), NoiseOptions.parse("aer"))
+    assert outcome.has_idle_noise
+    for qubit in range(outcome.num_qubits):
         delay = type(
             "Delay", (), {"name": "delay", "duration": 777.0, "unit": "ns", "num_qubits": 1}
         )
         expected = relaxation._thermal_relaxation_error(delay, [qubit])
-        channel = made.idle(qubit, 777.0)
+        channel = outcome.idle(qubit, 777.0)
         assert channel is not None
         assert np.abs(channel.ptm - ptm(expected)).max() < 1e-13
 
 
 def test_recipe_aer_properties_is_from_backend_properties() -> None:
-    given = backend("lima")
-    check(AerNoise.from_backend_properties(given.properties()), "lima", "aer-properties")
+    result = backend("lima")
+    check(AerNoise.from_backend_properties(result.properties()), "lima", "aer-properties")
 
 
 def test_recipe_has_nothing_that_aer_does_not_read() -> None:
-    made = build(transmons(), NoiseOptions.parse("aer"))
-    assert made.crosstalk_pairs == ()
-    assert made.preparation(0) is None
-    assert made.after_gate("cz", (1, 0)) == ()
-    readout = made.readout()
+    result = build(transmons(), NoiseOptions.parse("aer"))
+    assert result.crosstalk_pairs == ()
+    assert result.preparation(0) is None
+    assert result.after_gate("cz", (1, 0)) == ()
+    readout = result.readout()
     assert readout is not None
     assert readout.p01.tolist() == readout.p10.tolist() == [0.02] * 3
     assert readout.groups == ()
-    idle = made.idle(0, 100.0)
+    idle = result.idle(0, 100.0)
     assert idle is not None
     assert idle.ptm[3, 0] > 0.0
     assert np.abs((idle.ptm @ [1, 0, 0, 1]) - [1, 0, 0, 1]).max() < 1e-15  # |0> stays
@@ -111,14 +111,14 @@ def test_channels_of_all_devices_are_cptp(recipe: str) -> None:
     """Every 17th gate of each device, and its idle noise."""
     for name in (*installed.names(), *library.BUNDLED):
         snapshot = library.load(name)
-        made = build(snapshot, NoiseOptions.parse({"recipe": recipe}))
+        result = build(snapshot, NoiseOptions.parse({"recipe": recipe}))
         sizes = {gate.name: gate.num_qubits for gate in snapshot.native_gates}
         for gate in snapshot.gates[:: 17 if recipe == "simenv" else 71]:
             qubits = gate.qubits or tuple(range(sizes[gate.name]))
-            for located in made.after_gate(gate.name, qubits):
+            for located in result.after_gate(gate.name, qubits):
                 assert located.channel.cptp_error < 1e-12
                 if gate.error is not None and gate.error < 0.5:
                     assert located.channel.infidelity > gate.error - 1e-12
         for qubit in range(0, snapshot.num_qubits, 9):
-            idle = made.idle(qubit, 500.0)
+            idle = result.idle(qubit, 500.0)
             assert idle is None or idle.cptp_error < 1e-12

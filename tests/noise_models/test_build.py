@@ -27,9 +27,9 @@ def model(**options: object):  # type: ignore[no-untyped-def]
 
 def only(name: str, qubits: tuple[int, ...], **options: object) -> Channel:
     """The one channel after a gate."""
-    (found,) = model(**options).after_gate(name, qubits)
-    assert found.qubits == qubits
-    return found.channel
+    (value,) = model(**options).after_gate(name, qubits)
+    assert value.qubits == qubits
+    return value.channel
 
 
 @pytest.mark.parametrize(
@@ -37,26 +37,26 @@ def only(name: str, qubits: tuple[int, ...], **options: object) -> Channel:
 )
 def test_channel_of_a_gate_has_the_measured_infidelity(name: str, qubits: tuple[int, ...]) -> None:
     gate = next(gate for gate in SNAPSHOT.gates if (gate.name, gate.qubits) == (name, qubits))
-    made = only(name, qubits)
-    assert made.infidelity == pytest.approx(gate.error, rel=1e-12)
-    assert made.cptp_error < 1e-14
+    result = only(name, qubits)
+    assert result.infidelity == pytest.approx(gate.error, rel=1e-12)
+    assert result.cptp_error < 1e-14
 
 
 def test_relaxation_above_the_measured_error_stays() -> None:
-    made = only("cz", (1, 2))
+    result = only("cz", (1, 2))
     alone = channel.tensor(
         channel.relaxation(300.0, 80.0, 160.0, 0.02), channel.relaxation(300.0, 60.0, 30.0, 0.02)
     )
     assert alone.infidelity > 1e-3
-    assert np.abs(made.ptm - alone.ptm).max() < 1e-15
+    assert np.abs(result.ptm - alone.ptm).max() < 1e-15
 
 
 def test_error_is_limited_to_that_of_the_least_fidelity() -> None:
     gate = GateCalibration("cz", (0, 1), 1.0, 300.0)
     broken = msgspec.structs.replace(SNAPSHOT, gates=(gate,))
-    (made,) = build(broken).after_gate("cz", (0, 1))
-    assert made.channel.infidelity == pytest.approx(0.8, abs=1e-3)
-    assert made.channel.cptp_error < 1e-12
+    (value,) = build(broken).after_gate("cz", (0, 1))
+    assert value.channel.infidelity == pytest.approx(0.8, abs=1e-3)
+    assert value.channel.cptp_error < 1e-12
 
 
 def test_gate_on_reversed_qubits_has_the_reversed_channel() -> None:
@@ -64,9 +64,9 @@ def test_gate_on_reversed_qubits_has_the_reversed_channel() -> None:
 
 
 def test_gates_without_calibration_have_no_noise() -> None:
-    made = model()
-    assert made.after_gate("rz", (0,)) == made.after_gate("h", (0,)) == ()
-    assert made.after_gate("ccx", (0, 1, 2)) == made.after_gate("measure", (0,)) == ()
+    result = model()
+    assert result.after_gate("rz", (0,)) == result.after_gate("h", (0,)) == ()
+    assert result.after_gate("ccx", (0, 1, 2)) == result.after_gate("measure", (0,)) == ()
 
 
 def test_over_rotation_turns_about_the_axis_of_the_gate() -> None:
@@ -87,8 +87,8 @@ def test_components_of_a_gate_are_scaled_alone() -> None:
         only("cz", (0, 1), gate__depolarizing=0, gate__coherent=0),
     ]
     depolarizing, coherent, relaxed = parts
-    whole = coherent.then(depolarizing).then(relaxed)
-    assert np.abs(only("cz", (0, 1)).ptm - whole.ptm).max() < 1e-15
+    result = coherent.then(depolarizing).then(relaxed)
+    assert np.abs(only("cz", (0, 1)).ptm - result.ptm).max() < 1e-15
     half = only("cz", (0, 1), gate__depolarizing=0.5, gate__coherent=0, qubit__relaxation=0)
     assert half.infidelity == pytest.approx(depolarizing.infidelity / 2, rel=1e-12)
     assert (
@@ -98,10 +98,10 @@ def test_components_of_a_gate_are_scaled_alone() -> None:
 
 
 def test_idle_qubits_relax_to_thermal_equilibrium() -> None:
-    made = model().idle(1, 500.0)
-    assert made is not None
+    result = model().idle(1, 500.0)
+    assert result is not None
     expected = channel.relaxation(500.0, 80.0, 160.0, 0.02)  # T2 is limited to 2 T1
-    assert np.array_equal(made.ptm, expected.ptm)
+    assert np.array_equal(result.ptm, expected.ptm)
     cold = model(qubit__thermal=0).idle(1, 500.0)
     assert cold is not None
     assert np.array_equal(cold.ptm, channel.relaxation(500.0, 80.0, 160.0).ptm)
@@ -112,9 +112,9 @@ def test_idle_qubits_relax_to_thermal_equilibrium() -> None:
 
 
 def test_crosstalk_is_a_controlled_phase_of_the_coupling() -> None:
-    made = model()
-    assert made.crosstalk_pairs == ((0, 1),)
-    turned = made.crosstalk((0, 1), 1000.0)
+    result = model()
+    assert result.crosstalk_pairs == ((0, 1),)
+    turned = result.crosstalk((0, 1), 1000.0)
     assert turned is not None
     phase = np.exp(-2j * math.pi * 40e3 * 1e-6)
     expected = channel.from_unitary(np.diag([1.0, 1.0, 1.0, phase]))
@@ -126,9 +126,9 @@ def test_crosstalk_is_a_controlled_phase_of_the_coupling() -> None:
 
 
 def test_preparation_and_reset_leave_the_excited_state() -> None:
-    made = model(qubit__reset=2)
-    assert made.preparation(0).pauli_probabilities[1] == pytest.approx(0.004)
-    assert made.after_reset(0).pauli_probabilities[1] == pytest.approx(0.01)
+    result = model(qubit__reset=2)
+    assert result.preparation(0).pauli_probabilities[1] == pytest.approx(0.004)
+    assert result.after_reset(0).pauli_probabilities[1] == pytest.approx(0.01)
     assert model(qubit__preparation=0).preparation(0) is None
     assert model(qubit__reset=0).after_reset(0) is None
 
@@ -142,22 +142,22 @@ def test_qubits_without_preparation_error_start_in_equilibrium() -> None:
 
 
 def test_readout_is_asymmetric_and_scaled() -> None:
-    made = model().readout()
-    assert made is not None
-    assert made.p01.tolist() == [0.01] * 3
-    assert made.p10.tolist() == [0.03] * 3
-    (group,) = made.groups
+    result = model().readout()
+    assert result is not None
+    assert result.p01.tolist() == [0.01] * 3
+    assert result.p10.tolist() == [0.03] * 3
+    (group,) = result.groups
     assert np.allclose(group.confusion, SNAPSHOT.correlated_readout[0].confusion, atol=1e-15)
     twice = model(qubit__readout=2, qubit__correlated_readout=0).readout()
     assert twice is not None
     assert np.allclose(twice.p10, 0.06)
     assert twice.groups == ()
     assert model(qubit__readout=0).readout() is None
-    most = model(qubit__readout=100).readout()
-    assert most is not None
-    assert most.p10.max() == 1.0
-    assert np.allclose(most.groups[0].confusion.sum(axis=0), 1.0)
-    assert most.groups[0].confusion.min() >= 0.0
+    outcome = model(qubit__readout=100).readout()
+    assert outcome is not None
+    assert outcome.p10.max() == 1.0
+    assert np.allclose(outcome.groups[0].confusion.sum(axis=0), 1.0)
+    assert outcome.groups[0].confusion.min() >= 0.0
 
 
 def test_half_of_the_correlation_is_between_both_confusions() -> None:
@@ -169,31 +169,36 @@ def test_half_of_the_correlation_is_between_both_confusions() -> None:
 
 
 def test_values_replace_those_of_every_qubit() -> None:
-    made = model(qubit__t1_us=50, qubit__t2_us=70, qubit__excited=0)
-    assert np.array_equal(made.idle(2, 100.0).ptm, channel.relaxation(100.0, 50.0, 70.0).ptm)
-    made = model(gate__error_2q=0.03, gate__over_rotation_rad=0, gate__zz_khz=7)
-    assert made.after_gate("cz", (1, 2))[0].channel.infidelity == pytest.approx(0.03)
-    assert made.after_gate("sx", (1,))[0].channel.infidelity == pytest.approx(8e-4)
-    assert made.after_gate("rz", (1,)) == ()
+    result = model(qubit__t1_us=50, qubit__t2_us=70, qubit__excited=0)
+    assert np.array_equal(result.idle(2, 100.0).ptm, channel.relaxation(100.0, 50.0, 70.0).ptm)
+    result = model(gate__error_2q=0.03, gate__over_rotation_rad=0, gate__zz_khz=7)
+    assert result.after_gate("cz", (1, 2))[0].channel.infidelity == pytest.approx(0.03)
+    assert result.after_gate("sx", (1,))[0].channel.infidelity == pytest.approx(8e-4)
+    assert result.after_gate("rz", (1,)) == ()
     assert model(qubit__p01=0.2).readout().p01.tolist() == [0.2] * 3
 
 
 def test_durations_are_those_of_the_snapshot() -> None:
-    made = model()
-    assert made.duration_ns("cz", (0, 1)) == made.duration_ns("cz", (1, 0)) == 300.0
-    assert made.duration_ns("measure", (1,)) == 800.0
-    assert made.duration_ns("reset", (1,)) == 900.0
-    assert made.duration_ns("h", (1,)) == 0.0
+    result = model()
+    assert result.duration_ns("cz", (0, 1)) == result.duration_ns("cz", (1, 0)) == 300.0
+    assert result.duration_ns("measure", (1,)) == 800.0
+    assert result.duration_ns("reset", (1,)) == 900.0
+    assert result.duration_ns("h", (1,)) == 0.0
 
 
 def test_noise_off_has_no_channels() -> None:
-    made = build(SNAPSHOT, NoiseOptions.parse("off"))
-    assert made.readout() is None
-    assert not made.has_idle_noise
+    result = build(SNAPSHOT, NoiseOptions.parse("off"))
+    assert result.readout() is None
+    assert not result.has_idle_noise
     for qubit in range(3):
-        assert made.preparation(qubit) is made.after_reset(qubit) is made.idle(qubit, 9.0) is None
+        assert (
+            result.preparation(qubit)
+            is result.after_reset(qubit)
+            is result.idle(qubit, 9.0)
+            is None
+        )
     for gate in SNAPSHOT.gates:
-        assert made.after_gate(gate.name, gate.qubits) == ()
+        assert result.after_gate(gate.name, gate.qubits) == ()
 
 
 def test_digest_names_snapshot_and_options() -> None:
@@ -207,9 +212,9 @@ def test_digest_names_snapshot_and_options() -> None:
 
 
 def test_replaced_interaction_holds_for_every_coupled_pair() -> None:
-    made = model(gate__zz_khz=7)
-    assert made.crosstalk_pairs == ((0, 1), (1, 2))
-    turned = made.crosstalk((1, 2), 100.0)
+    result = model(gate__zz_khz=7)
+    assert result.crosstalk_pairs == ((0, 1), (1, 2))
+    turned = result.crosstalk((1, 2), 100.0)
     expected = np.diag([1.0, 1.0, 1.0, np.exp(-2j * math.pi * 7e3 * 1e-7)])
     assert np.abs(turned.ptm - channel.from_unitary(expected).ptm).max() < 1e-15
 
@@ -222,6 +227,6 @@ def test_replaced_value_without_a_gate_is_refused() -> None:
 
 
 def test_idle_off_needs_no_schedule() -> None:
-    made = model(idle=False)
-    assert not made.has_idle_noise
-    assert made.crosstalk_pairs == ()
+    result = model(idle=False)
+    assert not result.has_idle_noise
+    assert result.crosstalk_pairs == ()

@@ -25,27 +25,27 @@ def random_kraus(num_qubits: int, count: int, seed: int) -> list[NDArray[np.comp
 @pytest.mark.parametrize("count", [1, 3])
 def test_representations_agree_with_qiskit(num_qubits: int, count: int) -> None:
     kraus = random_kraus(num_qubits, count, 5)
-    made = channel.from_kraus(kraus)
-    assert np.abs(PTM(Kraus(kraus)).data - made.ptm).max() < 1e-14
-    assert np.abs(Choi(Kraus(kraus)).data / (1 << num_qubits) - made.choi).max() < 1e-14
-    assert made.cptp_error < 1e-14
-    again = channel.from_kraus(list(made.kraus()))
-    assert np.abs(again.ptm - made.ptm).max() < 1e-13
-    assert len(made.kraus()) == count
+    result = channel.from_kraus(kraus)
+    assert np.abs(PTM(Kraus(kraus)).data - result.ptm).max() < 1e-14
+    assert np.abs(Choi(Kraus(kraus)).data / (1 << num_qubits) - result.choi).max() < 1e-14
+    assert result.cptp_error < 1e-14
+    again = channel.from_kraus(list(result.kraus()))
+    assert np.abs(again.ptm - result.ptm).max() < 1e-13
+    assert len(result.kraus()) == count
 
 
 def test_reversed_exchanges_the_qubits() -> None:
     one, two = (channel.from_kraus(random_kraus(1, 2, seed)) for seed in (1, 2))
-    made = channel.tensor(one, two).reversed()
-    assert np.abs(made.ptm - channel.tensor(two, one).ptm).max() < 1e-15
+    result = channel.tensor(one, two).reversed()
+    assert np.abs(result.ptm - channel.tensor(two, one).ptm).max() < 1e-15
 
 
 def test_pauli_probabilities_invert_from_paulis() -> None:
     for size in (4, 16):
-        given = np.random.default_rng(size).dirichlet(np.ones(size))
-        made = channel.from_paulis(given)
-        assert made.is_pauli
-        assert np.abs(made.pauli_probabilities - given).max() < 1e-15
+        result = np.random.default_rng(size).dirichlet(np.ones(size))
+        outcome = channel.from_paulis(result)
+        assert outcome.is_pauli
+        assert np.abs(outcome.pauli_probabilities - result).max() < 1e-15
 
 
 def test_controlled_phase_is_the_channel_of_its_unitary() -> None:
@@ -55,8 +55,8 @@ def test_controlled_phase_is_the_channel_of_its_unitary() -> None:
 
 
 def test_relaxation_reaches_thermal_equilibrium() -> None:
-    made = channel.relaxation(1e9, 100.0, 150.0, 0.1)
-    assert np.allclose(made.ptm @ [1.0, 0.3, 0.2, 0.5], [1.0, 0.0, 0.0, 0.8], atol=1e-12)
+    result = channel.relaxation(1e9, 100.0, 150.0, 0.1)
+    assert np.allclose(result.ptm @ [1.0, 0.3, 0.2, 0.5], [1.0, 0.0, 0.0, 0.8], atol=1e-12)
     short = channel.relaxation(300.0, 100.0, 150.0)
     assert short.cptp_error < 1e-15
     assert not short.is_pauli

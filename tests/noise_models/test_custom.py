@@ -46,9 +46,9 @@ DOCUMENT = {
 
 
 def model(document: object = DOCUMENT, **options: object) -> ChannelModel:
-    found = custom.load(json.dumps(document).encode())
+    outcome = custom.load(json.dumps(document).encode())
     named = {name.replace("__", "."): value for name, value in options.items()}
-    return ChannelModel(found, NoiseOptions.parse(named))
+    return ChannelModel(outcome, NoiseOptions.parse(named))
 
 
 def same(made: Channel | None, expected: Channel) -> bool:
@@ -56,14 +56,14 @@ def same(made: Channel | None, expected: Channel) -> bool:
 
 
 def test_channels_of_a_gate_are_those_of_its_qubits_or_of_all() -> None:
-    made = model()
-    (first,) = made.after_gate("sx", (0,))
+    result = model()
+    (first,) = result.after_gate("sx", (0,))
     assert same(first.channel, channel.depolarizing(0.01, 1))
-    second = made.after_gate("sx", (2,))
+    second = result.after_gate("sx", (2,))
     assert [each.qubits for each in second] == [(2,), (2,)]
     assert same(second[0].channel, channel.from_kraus([np.array(k) for k in DAMPED]))
     assert same(second[1].channel, channel.from_paulis(np.array([0.9, 0.0, 0.1, 0.0])))
-    assert made.after_gate("h", (0,)) == made.after_gate("preparation", (0,)) == ()
+    assert result.after_gate("h", (0,)) == result.after_gate("preparation", (0,)) == ()
 
 
 def test_channels_act_on_operands_or_device_qubits() -> None:
@@ -80,20 +80,20 @@ def test_channels_act_on_operands_or_device_qubits() -> None:
 
 
 def test_idle_preparation_reset_readout_and_crosstalk_are_given() -> None:
-    made = model()
-    assert same(made.idle(0, 90.0), channel.relaxation(90.0, 50.0, 70.0, 0.1))
-    assert made.idle(1, 90.0) is None
-    assert made.has_idle_noise
-    assert same(made.preparation(0), channel.from_paulis(np.array([0.97, 0.03, 0.0, 0.0])))
-    assert made.preparation(1) is None
-    assert same(made.after_reset(1), channel.from_paulis(np.array([0.98, 0.02, 0.0, 0.0])))
-    readout = made.readout()
+    result = model()
+    assert same(result.idle(0, 90.0), channel.relaxation(90.0, 50.0, 70.0, 0.1))
+    assert result.idle(1, 90.0) is None
+    assert result.has_idle_noise
+    assert same(result.preparation(0), channel.from_paulis(np.array([0.97, 0.03, 0.0, 0.0])))
+    assert result.preparation(1) is None
+    assert same(result.after_reset(1), channel.from_paulis(np.array([0.98, 0.02, 0.0, 0.0])))
+    readout = result.readout()
     assert readout is not None
     assert readout.p01.tolist() == [0.01, 0.1, 0.01]
     assert readout.p10.tolist() == [0.02, 0.0, 0.02]
     assert readout.groups[0].confusion[0].tolist() == [0.0, 1.0, 0.0, 0.0]
-    assert made.crosstalk_pairs == ((0, 1),)
-    assert made.duration_ns("cx", (0, 1)) == 300.0
+    assert result.crosstalk_pairs == ((0, 1),)
+    assert result.duration_ns("cx", (0, 1)) == 300.0
 
 
 def test_factors_scale_the_given_noise() -> None:
@@ -121,9 +121,9 @@ def test_options_without_meaning_are_refused_by_name(options: dict[str, object])
 
 
 def test_model_is_exported_and_read_back() -> None:
-    found = custom.from_values(DOCUMENT)
-    data = custom.dump(found)
-    assert custom.load(data) == found
+    result = custom.from_values(DOCUMENT)
+    data = custom.dump(result)
+    assert custom.load(data) == result
     assert custom.dump(custom.load(data)) == data
     assert json.loads(data)["kind"] == "channels"
 
@@ -167,63 +167,64 @@ def test_wrong_documents_are_refused_by_field(change: dict[str, object], field: 
 
 
 def test_channel_of_the_wrong_size_for_its_gate_is_refused() -> None:
-    found = model({**DOCUMENT, "channels": [{"gate": "cx", "kraus": DAMPED}]})
+    result = model({**DOCUMENT, "channels": [{"gate": "cx", "kraus": DAMPED}]})
     with pytest.raises(NoiseError):
-        found.after_gate("cx", (0, 1))
+        result.after_gate("cx", (0, 1))
 
 
 def test_nearly_trace_preserving_kraus_operators_are_corrected() -> None:
     entry = ChannelEntry(gate="x", kraus=(((1.0 + 1e-10, 0.0), (0.0, 1.0)),))
-    found = ChannelModel(CustomModel(name="near", channels=(entry,)), NoiseOptions())
+    channel_model = ChannelModel(CustomModel(name="near", channels=(entry,)), NoiseOptions())
     assert channel.from_kraus([np.diag([1.0 + 1e-10, 1.0])]).cptp_error < 1e-15
-    assert found.after_gate("x", (0,)) == ()
+    assert channel_model.after_gate("x", (0,)) == ()
 
 
 def aer_model() -> aer.NoiseModel:
     """An Aer model with errors of every kind of instruction."""
-    found = aer.NoiseModel()
-    found.add_all_qubit_quantum_error(aer.depolarizing_error(0.1, 1), ["sx", "x"])
+    noise_model = aer.NoiseModel()
+    noise_model.add_all_qubit_quantum_error(aer.depolarizing_error(0.1, 1), ["sx", "x"])
     relaxed = aer.thermal_relaxation_error(50, 70, 1)
     reset = aer.thermal_relaxation_error(50, 30, 1, 0.1)
-    found.add_quantum_error(relaxed.expand(reset), "cx", [0, 1])
-    found.add_quantum_error(
+    noise_model.add_quantum_error(relaxed.expand(reset), "cx", [0, 1])
+    noise_model.add_quantum_error(
         aer.depolarizing_error(0.05, 2).compose(reset.tensor(relaxed)), "cx", [1, 2]
     )
-    found.add_quantum_error(aer.kraus_error([np.array(k) for k in DAMPED]), "id", [1])
+    noise_model.add_quantum_error(aer.kraus_error([np.array(k) for k in DAMPED]), "id", [1])
     mixed = aer.kraus_error(random_kraus(2, 3, 4))
-    found.add_quantum_error(mixed, "cz", [1, 0])
-    found.add_quantum_error(aer.coherent_unitary_error(np.diag([1, 1, 1, 1j])), "cz", [0, 2])
-    found.add_quantum_error(aer.pauli_error([("XZ", 0.2), ("IY", 0.8)]), "ecr", [2, 0])
-    found.add_quantum_error(aer.reset_error(0.1, 0.05), "reset", [0])
-    found.add_all_qubit_readout_error([[0.99, 0.01], [0.02, 0.98]])
-    found.add_readout_error([[0.9, 0.1], [0.2, 0.8]], [2])
-    return found
+    noise_model.add_quantum_error(mixed, "cz", [1, 0])
+    noise_model.add_quantum_error(aer.coherent_unitary_error(np.diag([1, 1, 1, 1j])), "cz", [0, 2])
+    noise_model.add_quantum_error(aer.pauli_error([("XZ", 0.2), ("IY", 0.8)]), "ecr", [2, 0])
+    noise_model.add_quantum_error(aer.reset_error(0.1, 0.05), "reset", [0])
+    noise_model.add_all_qubit_readout_error([[0.99, 0.01], [0.02, 0.98]])
+    noise_model.add_readout_error([[0.9, 0.1], [0.2, 0.8]], [2])
+    return noise_model
 
 
 def test_channels_of_an_aer_model_are_its_errors() -> None:
-    given = aer_model()
-    values = json.dumps(given.to_dict(serializable=True)).encode()
+    result = aer_model()
+    values = json.dumps(result.to_dict(serializable=True)).encode()
     document = custom.load(values)
-    made = ChannelModel(document, NoiseOptions())
+    channel_model = ChannelModel(document, NoiseOptions())
     count = 0
-    for name, by_qubits in given._local_quantum_errors.items():
+    for name, by_qubits in result._local_quantum_errors.items():
         for qubits, error in by_qubits.items():
             expected = PTM(error).data.real
             if name == "reset":
-                assert np.abs(made.after_reset(qubits[0]).ptm - expected).max() < 1e-14  # type: ignore[union-attr]
+                assert np.abs(channel_model.after_reset(qubits[0]).ptm - expected).max() < 1e-14  # type: ignore[union-attr]
             else:
-                (found,) = made.after_gate(name, qubits)
-                assert found.qubits == qubits
-                assert np.abs(found.channel.ptm - expected).max() < 1e-14
-                assert found.channel.cptp_error < 1e-14
+                (value,) = channel_model.after_gate(name, qubits)
+                assert value.qubits == qubits
+                assert np.abs(value.channel.ptm - expected).max() < 1e-14
+                assert value.channel.cptp_error < 1e-14
             count += 1
     assert count == 7
     for name in ("sx", "x"):
-        error = given._default_quantum_errors[name]
+        error = result._default_quantum_errors[name]
         assert (
-            np.abs(made.after_gate(name, (1,))[0].channel.ptm - PTM(error).data.real).max() < 1e-14
+            np.abs(channel_model.after_gate(name, (1,))[0].channel.ptm - PTM(error).data.real).max()
+            < 1e-14
         )
-    readout = made.readout()
+    readout = channel_model.readout()
     assert readout is not None
     assert readout.p01.tolist() == [0.01, 0.01, 0.1]
     assert readout.p10.tolist() == [0.02, 0.02, 0.2]
@@ -232,9 +233,9 @@ def test_channels_of_an_aer_model_are_its_errors() -> None:
 
 def test_correlated_readout_of_aer_has_true_outcomes_in_rows() -> None:
     rows = np.random.default_rng(2).dirichlet(np.ones(4), size=4)
-    given = aer.NoiseModel()
-    given.add_readout_error(rows.tolist(), [0, 1])
-    document = custom.from_values(given.to_dict(serializable=True))
+    noise_model = aer.NoiseModel()
+    noise_model.add_readout_error(rows.tolist(), [0, 1])
+    document = custom.from_values(noise_model.to_dict(serializable=True))
     (group,) = ChannelModel(document, NoiseOptions()).readout().groups  # type: ignore[union-attr]
     assert np.abs(group.confusion - rows.T).max() < 1e-15
 
@@ -256,9 +257,9 @@ def test_correlated_readout_of_aer_has_true_outcomes_in_rows() -> None:
 def test_wrong_aer_models_are_refused_by_field(
     path: tuple[object, ...], value: object, field: str
 ) -> None:
-    given = aer.NoiseModel()
-    given.add_quantum_error(aer.kraus_error([np.array(k) for k in DAMPED]), "x", [0])
-    values = given.to_dict(serializable=True)
+    noise_model = aer.NoiseModel()
+    noise_model.add_quantum_error(aer.kraus_error([np.array(k) for k in DAMPED]), "x", [0])
+    values = noise_model.to_dict(serializable=True)
     at = values["errors"][0]
     for step in path[:-1]:
         at = at[step]
@@ -269,12 +270,12 @@ def test_wrong_aer_models_are_refused_by_field(
 
 
 def test_struct_api_and_json_describe_one_model() -> None:
-    made = CustomModel(
+    custom_model = CustomModel(
         name="api",
         num_qubits=2,
         channels=(ChannelEntry(gate="cx", depolarizing=0.1),),
         idle=(IdleEntry(t1_us=20.0),),
         readout=(ReadoutEntry(p01=0.1),),
     )
-    assert custom.load(custom.dump(made)) == made
-    assert msgspec.structs.replace(made, name="other").digest != made.digest
+    assert custom.load(custom.dump(custom_model)) == custom_model
+    assert msgspec.structs.replace(custom_model, name="other").digest != custom_model.digest

@@ -31,10 +31,10 @@ def test_models_are_those_of_the_document() -> None:
 
 
 def test_aer_models_are_documents() -> None:
-    given = aer.NoiseModel()
-    given.add_all_qubit_quantum_error(aer.depolarizing_error(0.1, 1), "x")
-    found = document.load(json.dumps(given.to_dict(serializable=True)).encode())
-    assert document.model(found).after_gate("x", (5,))
+    noise_model = aer.NoiseModel()
+    noise_model.add_all_qubit_quantum_error(aer.depolarizing_error(0.1, 1), "x")
+    outcome = document.load(json.dumps(noise_model.to_dict(serializable=True)).encode())
+    assert document.model(outcome).after_gate("x", (5,))
 
 
 @pytest.mark.parametrize("data", [b"{}", b"[]", b'{"kind": "x"}', b"1", b"{", b"\xff"])

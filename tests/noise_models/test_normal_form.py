@@ -81,12 +81,12 @@ def test_relaxation_reassembles(ratio: float, excited: float, rate: float) -> No
 def test_identity_has_its_largest_weight(ratio: float, error: float) -> None:
     """Depolarizing noise 3e-3 and relaxation of both qubits over 300 ns, T1 = 100 us; the largest
     weight is 1 / <<1|C^-1|1>> of the Choi matrix."""
-    one = channel.relaxation(300.0, 100.0, 100.0 * ratio)
-    made = channel.depolarizing(3e-3, 2).then(channel.tensor(one, one))
-    form = checked(made)
+    outcome = channel.relaxation(300.0, 100.0, 100.0 * ratio)
+    result = channel.depolarizing(3e-3, 2).then(channel.tensor(outcome, outcome))
+    form = checked(result)
     assert form.error_probability == pytest.approx(error, abs=5e-5)
     ket = np.eye(4).reshape(-1) / 2.0
-    largest = 1.0 / float((ket @ np.linalg.solve(made.choi, ket)).real)
+    largest = 1.0 / float((ket @ np.linalg.solve(result.choi, ket)).real)
     assert form.probabilities[0] == pytest.approx(largest, abs=1e-9)
 
 
@@ -123,11 +123,11 @@ def test_coherent_part_is_taken_out_as_the_unitary(generator: int) -> None:
 
 def test_pauli_part_is_as_heavy_as_it_can_be() -> None:
     """Weak duality: sum d <= tr(M Y) for every Y >= 0 with a diagonal of at least 1."""
-    one = channel.relaxation(300.0, 100.0, 150.0)
-    made = channel.depolarizing(3e-3, 2).then(channel.tensor(one, one))
-    form = checked(made)
+    outcome = channel.relaxation(300.0, 100.0, 150.0)
+    result = channel.depolarizing(3e-3, 2).then(channel.tensor(outcome, outcome))
+    form = checked(result)
     basis = channel.paulis(2).transpose(0, 2, 1).reshape(16, 16).T
-    chi = basis.conj().T @ made.choi @ basis / 4.0
+    chi = basis.conj().T @ result.choi @ basis / 4.0
     weights = form.probabilities
     chosen = np.flatnonzero(weights[1:] > 0.0) + 1
     assert len(chosen) == 12  # all outside the block of the identity
@@ -146,12 +146,12 @@ def test_equal_channels_have_one_normal_form() -> None:
 
 
 def test_ties_of_the_rest_are_decomposed_alike_in_spite_of_rounding() -> None:
-    one = channel.relaxation(300.0, 100.0, 100.0)
-    made = channel.depolarizing(3e-3, 2).then(channel.tensor(one, one))
+    outcome = channel.relaxation(300.0, 100.0, 100.0)
+    result = channel.depolarizing(3e-3, 2).then(channel.tensor(outcome, outcome))
     noise = 1e-17 * np.random.default_rng(1).normal(size=(16, 16))
     noise[0] = 0.0
-    first = normal_form.normal_form(made)
-    second = normal_form.normal_form(Channel(made.ptm + noise))
+    first = normal_form.normal_form(result)
+    second = normal_form.normal_form(Channel(result.ptm + noise))
     assert first.rest.shape == second.rest.shape
     assert np.abs(first.rest - second.rest).max() < 1e-6
 

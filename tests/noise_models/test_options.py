@@ -84,5 +84,5 @@ def test_wrong_options_are_refused_by_name(value: object, text: str) -> None:
 
 def test_options_travel_in_any_order() -> None:
     pairs = [("gate", 0.5), ("qubit", 2.0), ("recipe.aer", 1.0)]
-    made = {NoiseOptions.parse(each).wire() for each in itertools.permutations(pairs)}
-    assert len(made) == 1
+    names = {NoiseOptions.parse(each).wire() for each in itertools.permutations(pairs)}
+    assert len(names) == 1

@@ -30,10 +30,10 @@ SECOND = document.model(EXTRA)
 
 
 def acting(model: NoiseModel) -> Channel:
-    found = channel.identity(2)
+    result = channel.identity(2)
     for located in model.after_gate("cz", (0, 1)):
-        found = found.then(located.channel)
-    return found
+        result = result.then(located.channel)
+    return result
 
 
 def test_channels_of_the_second_model_follow_those_of_the_first() -> None:
@@ -104,8 +104,8 @@ def test_comparison_names_the_changed_places() -> None:
 
 def test_distance_of_pauli_mixtures_is_the_total_variation() -> None:
     weights = np.random.default_rng(1).dirichlet(np.ones(16), size=2)
-    made = distance(channel.from_paulis(weights[0]), channel.from_paulis(weights[1]))
-    assert made == pytest.approx(np.abs(weights[0] - weights[1]).sum() / 2.0)
+    result = distance(channel.from_paulis(weights[0]), channel.from_paulis(weights[1]))
+    assert result == pytest.approx(np.abs(weights[0] - weights[1]).sum() / 2.0)
     assert distance(channel.identity(1), channel.from_paulis(np.array([0, 1.0, 0, 0]))) == 1.0
 
 

@@ -48,23 +48,23 @@ def small(**changes: Any) -> snapshot.CalibrationSnapshot:
 
 
 def values(given: snapshot.CalibrationSnapshot) -> dict[str, Any]:
-    found = json.loads(snapshot.dump(given))
-    assert isinstance(found, dict)
-    return found
+    document = json.loads(snapshot.dump(given))
+    assert isinstance(document, dict)
+    return document
 
 
 def test_dump_and_load_return_the_same_snapshot_and_bytes() -> None:
-    given = small()
-    data = snapshot.dump(given)
-    assert snapshot.load(data) == given
+    result = small()
+    data = snapshot.dump(result)
+    assert snapshot.load(data) == result
     assert snapshot.dump(snapshot.load(data)) == data
-    assert given.digest == hashlib.sha256(data).digest()
+    assert result.digest == hashlib.sha256(data).digest()
 
 
 def test_layout_of_json_does_not_change_the_digest() -> None:
-    given = small()
-    turned = dict(reversed(values(given).items()))
-    assert snapshot.load(json.dumps(turned, indent=3).encode()).digest == given.digest
+    result = small()
+    turned = dict(reversed(values(result).items()))
+    assert snapshot.load(json.dumps(turned, indent=3).encode()).digest == result.digest
 
 
 @pytest.mark.parametrize(
@@ -156,10 +156,10 @@ def test_t2_above_2_t1_is_stored_as_measured_and_reported_as_a_clamp() -> None:
         snapshot.QubitCalibration(t1_us=50.0, t2_us=130.0),
         snapshot.QubitCalibration(t1_us=50.0, t2_us=100.0),
     )
-    given = snapshot.load(snapshot.dump(small(qubits=qubits)))
-    assert given.qubits[0].t2_us == 130.0
-    assert given.qubits[0].t2_limited_us == 100.0
-    assert [field for field, _ in snapshot.clamps(given)] == ["qubits[0].t2_us"]
+    document = snapshot.load(snapshot.dump(small(qubits=qubits)))
+    assert document.qubits[0].t2_us == 130.0
+    assert document.qubits[0].t2_limited_us == 100.0
+    assert [field for field, _ in snapshot.clamps(document)] == ["qubits[0].t2_us"]
 
 
 def test_the_error_of_a_gate_that_does_not_work_is_reported_as_a_clamp() -> None:
@@ -168,8 +168,8 @@ def test_the_error_of_a_gate_that_does_not_work_is_reported_as_a_clamp() -> None
         snapshot.GateCalibration("cz", (1, 0), 0.8),
         snapshot.GateCalibration("sx", (0,), 0.7),
     )
-    found = snapshot.clamps(small(gates=gates))
-    assert [field for field, _ in found] == ["gates[0].error", "gates[2].error"]
+    result = snapshot.clamps(small(gates=gates))
+    assert [field for field, _ in result] == ["gates[0].error", "gates[2].error"]
 
 
 def test_confusion_keeps_its_asymmetry_and_completes_a_missing_half() -> None:
@@ -183,12 +183,12 @@ def test_confusion_keeps_its_asymmetry_and_completes_a_missing_half() -> None:
 
 @pytest.mark.parametrize("name", library.BUNDLED)
 def test_bundled_profiles_load_without_clamps(name: str) -> None:
-    found = library.load(name)
-    assert found.name == name
-    assert snapshot.clamps(found) == ()
-    assert found.all_to_all is not bool(found.coupling)
-    native = {gate.name for gate in found.native_gates}
-    assert {gate.name for gate in found.gates} <= native
+    document = library.load(name)
+    assert document.name == name
+    assert snapshot.clamps(document) == ()
+    assert document.all_to_all is not bool(document.coupling)
+    native = {gate.name for gate in document.native_gates}
+    assert {gate.name for gate in document.gates} <= native
 
 
 def test_library_refuses_an_unknown_name_with_the_known_ones() -> None:

@@ -74,8 +74,8 @@ def test_no_program_is_started_through_a_shell() -> None:
 def test_files_contain_no_open_todos_or_machine_specific_paths() -> None:
     for path in FILES:
         if path.suffix in {".py", ".md", ".toml", ".sh", ".cff", ""} and path.name != "LICENSE":
-            found = UNWANTED.search(path.read_text())
-            assert found is None, f"{name(path)}: {found.group() if found else ''}"
+            match = UNWANTED.search(path.read_text())
+            assert match is None, f"{name(path)}: {match.group() if match else ''}"
 
 
 def test_files_whose_tests_begin_first_exist() -> None:

@@ -38,19 +38,19 @@ def modules(package: str) -> dict[str, Path]:
 
 def imports(package: str) -> dict[str, set[str]]:
     """The modules of the package that each of its modules imports, anywhere in its text."""
-    known = modules(package)
-    found: dict[str, set[str]] = {}
-    for name, path in known.items():
-        targets = found[name] = set()
+    result = modules(package)
+    table: dict[str, set[str]] = {}
+    for name, path in result.items():
+        targets = table[name] = set()
         for node in ast.walk(parsed(path)):
             if isinstance(node, ast.ImportFrom) and node.module is not None:
                 for alias in node.names:
                     full = f"{node.module}.{alias.name}"
-                    targets.add(full if full in known else node.module)
+                    targets.add(full if full in result else node.module)
             elif isinstance(node, ast.Import):
                 targets.update(alias.name for alias in node.names)
-        targets &= set(known) - {name}
-    return found
+        targets &= set(result) - {name}
+    return table
 
 
 @pytest.mark.parametrize("package", PACKAGES)

@@ -31,11 +31,11 @@ def entries(lock: Path) -> list[tuple[Requirement, int]]:
 
 def pinned(lock: Path) -> dict[str, Version]:
     """Version by canonical name of what a lock file installs on this machine."""
-    here = default_environment()
+    result = default_environment()
     return {
         canonicalize_name(requirement.name): Version(str(requirement.specifier).removeprefix("=="))
         for requirement, _ in entries(lock)
-        if requirement.marker is None or requirement.marker.evaluate(dict(here))
+        if requirement.marker is None or requirement.marker.evaluate(dict(result))
     }
 
 

@@ -53,11 +53,11 @@ def test_readme_is_short() -> None:
 
 
 def test_files_that_the_commands_write_are_ignored_by_git() -> None:
-    words = [command.split() for page in PAGES for command in commands(page)]
+    entries = [command.split() for page in PAGES for command in commands(page)]
     options = ("--out", "--bundle", "--save")
     written = [
         after
-        for line in words
+        for line in entries
         for before, after in itertools.pairwise(line)
         if before in options and "." in after
     ]

@@ -54,12 +54,12 @@ def writes_to_state(tree: ast.AST) -> list[int]:
 
 
 def test_the_service_never_assigns_to_the_schedulers_state() -> None:
-    found = {
+    names = {
         f"{path.relative_to(ROOT)}:{line}"
         for path in (ROOT / "service").rglob("*.py")
         for line in writes_to_state(parsed(path))
     }
-    assert not found, f"these belong into an event of `Scheduler`: {sorted(found)}"
+    assert not names, f"these belong into an event of `Scheduler`: {sorted(names)}"
 
 
 @pytest.mark.parametrize(
@@ -98,7 +98,7 @@ def test_every_event_returns_actions(method: str) -> None:
 
 
 def test_modules_of_the_scheduler_have_no_io() -> None:
-    found = {}
+    table = {}
     for path in (ROOT / "scheduler").rglob("*.py"):
         names: set[str] = set()
         for node in ast.walk(parsed(path)):
@@ -107,5 +107,5 @@ def test_modules_of_the_scheduler_have_no_io() -> None:
             elif isinstance(node, ast.ImportFrom):
                 names.add((node.module or "").partition(".")[0])
         if names & IMPURE:
-            found[str(path.relative_to(ROOT))] = sorted(names & IMPURE)
-    assert not found
+            table[str(path.relative_to(ROOT))] = sorted(names & IMPURE)
+    assert not table

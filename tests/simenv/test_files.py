@@ -31,36 +31,36 @@ def mode_of(path: Path) -> int:
 
 @pytest.mark.usefixtures("loose_umask")
 def test_created_folders_are_private_at_every_level(tmp_path: Path) -> None:
-    made = files.private_folder(tmp_path / "a" / "b" / "c")
-    assert [mode_of(level) for level in (made, *made.parents[:2])] == [0o700] * 3
+    result = files.private_folder(tmp_path / "a" / "b" / "c")
+    assert [mode_of(level) for level in (result, *result.parents[:2])] == [0o700] * 3
 
 
 def test_folder_not_writable_by_others_is_accepted(tmp_path: Path) -> None:
-    made = tmp_path / "home"
-    made.mkdir(mode=0o755)
-    assert files.private_folder(made) == made
-    assert files.weakness(made) is None
+    value = tmp_path / "home"
+    value.mkdir(mode=0o755)
+    assert files.private_folder(value) == value
+    assert files.weakness(value) is None
 
 
 @pytest.mark.parametrize("mode", [0o770, 0o702, 0o777, 0o1777])
 def test_folder_writable_by_others_is_refused(tmp_path: Path, mode: int) -> None:
-    made = tmp_path / "home"
-    made.mkdir()
-    made.chmod(mode)
+    value = tmp_path / "home"
+    value.mkdir()
+    value.chmod(mode)
     with pytest.raises(ConfigError, match="can be written by others") as caught:
-        files.private_folder(made)
-    assert caught.value.hint.startswith(f"chmod go-w {made}")
+        files.private_folder(value)
+    assert caught.value.hint.startswith(f"chmod go-w {value}")
 
 
 def test_parent_writable_by_others_is_refused_unless_sticky(tmp_path: Path) -> None:
-    made = tmp_path / "shared" / "home"
-    files.private_folder(made)
-    made.parent.chmod(0o777)
-    found = files.weakness(made)
-    assert found is not None
-    assert found[0] == made.parent
-    made.parent.chmod(0o1777)
-    assert files.weakness(made) is None
+    value = tmp_path / "shared" / "home"
+    files.private_folder(value)
+    value.parent.chmod(0o777)
+    result = files.weakness(value)
+    assert result is not None
+    assert result[0] == value.parent
+    value.parent.chmod(0o1777)
+    assert files.weakness(value) is None
 
 
 def test_own_symbolic_link_is_followed_and_its_target_is_checked(tmp_path: Path) -> None:
@@ -73,9 +73,9 @@ def test_own_symbolic_link_is_followed_and_its_target_is_checked(tmp_path: Path)
     assert files.weakness(link) == (real, "can be written by others (mode 0777)")
     loop = tmp_path / "loop"
     loop.symlink_to("loop")
-    found = files.weakness(loop)
-    assert found is not None
-    assert "symbolic links" in found[1]
+    result = files.weakness(loop)
+    assert result is not None
+    assert "symbolic links" in result[1]
 
 
 @pytest.mark.parametrize("what", ["folder", "link", "parent"])

@@ -61,24 +61,24 @@ def test_stop_in_last_chunk_raises_stopped(threads: int) -> None:
 
 def test_threads_have_distinct_numbers() -> None:
     agreement = threading.Barrier(4, timeout=30)
-    numbers: list[int] = []
+    entries: list[int] = []
 
     def work(_first: int, _last: int, number: int) -> None:
         agreement.wait()
-        numbers.append(number)
+        entries.append(number)
 
     with ThreadPool(4, RunControl()) as thread_pool:
         thread_pool.run(work, 4, 1)
-    assert sorted(numbers) == [0, 1, 2, 3]
+    assert sorted(entries) == [0, 1, 2, 3]
 
 
 def test_pool_uses_no_more_threads_than_control_allows() -> None:
     control = RunControl()
-    numbers: set[int] = set()
+    names: set[int] = set()
     with ThreadPool(4, control) as thread_pool:
         control.threads = 1
-        thread_pool.run(lambda _first, _last, number: numbers.add(number), 100, 1)
-        assert numbers == {0}
+        thread_pool.run(lambda _first, _last, number: names.add(number), 100, 1)
+        assert names == {0}
         control.threads = 3
         agreement = threading.Barrier(3, timeout=30)
         thread_pool.run(lambda *_: agreement.wait(), 3, 1)

@@ -31,11 +31,11 @@ _ROOT = Path(__file__).parents[2]
 
 def cases_of(paths: Iterable[Path]) -> dict[str, Callable[[object], None]]:
     """The cases of modules by name, in order."""
-    found = {}
+    table = {}
     for path in paths:
         cases = vars(_loaded(path))
-        found.update({name: cases[name] for name in cases if name.startswith("case_")})
-    return dict(sorted(found.items()))
+        table.update({name: cases[name] for name in cases if name.startswith("case_")})
+    return dict(sorted(table.items()))
 
 
 def outcomes(
@@ -69,13 +69,13 @@ def outcomes(
             text=True,
         )
         try:
-            said, _ = process.communicate(timeout=WAIT_S)
+            value, _ = process.communicate(timeout=WAIT_S)
         except subprocess.TimeoutExpired:
             process.terminate()  # which ends the ranks too
-            said, _ = process.communicate()
-        assert process.returncode == 0, said
-        found: dict[str, str] = json.loads(report.read_text())
-        return found
+            value, _ = process.communicate()
+        assert process.returncode == 0, value
+        table: dict[str, str] = json.loads(report.read_text())
+        return table
 
 
 def given() -> list[Circuit]:
@@ -129,7 +129,7 @@ def _rank(paths: Sequence[Path], report: Path, names: Sequence[str]) -> None:
     from mpi4py import MPI
 
     world = MPI.COMM_WORLD
-    found = {}
+    table = {}
     cases = cases_of(paths)
     for name, case in ((name, cases[name]) for name in names):
         text = ""
@@ -139,13 +139,13 @@ def _rank(paths: Sequence[Path], report: Path, names: Sequence[str]) -> None:
             text = f"rank {world.rank}:\n{traceback.format_exc()}"
             sys.stderr.write(f"{name}: {text}\n")  # seen where the others wait for ever
             sys.stderr.flush()
-        mine, all_ = np.zeros(_TEXT_BYTES, np.uint8), np.zeros((world.size, _TEXT_BYTES), np.uint8)
+        array, all_ = np.zeros(_TEXT_BYTES, np.uint8), np.zeros((world.size, _TEXT_BYTES), np.uint8)
         packed = text.encode()[-_TEXT_BYTES:]
-        mine[: len(packed)] = np.frombuffer(packed, np.uint8)
-        world.Allgather(mine, all_)
-        found[name] = all_.tobytes().replace(b"\0", b"").decode(errors="replace")
+        array[: len(packed)] = np.frombuffer(packed, np.uint8)
+        world.Allgather(array, all_)
+        table[name] = all_.tobytes().replace(b"\0", b"").decode(errors="replace")
     if world.rank == 0:
-        report.write_text(json.dumps(found))
+        report.write_text(json.dumps(table))
 
 
 if __name__ == "__main__":

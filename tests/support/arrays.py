@@ -134,9 +134,9 @@ def from_qiskit(circuit: QuantumCircuit) -> Circuit:
     arrays = Arrays(
         circuit.num_qubits, circuit.num_clbits, registers + [("", len(loose))] * bool(loose)
     )
-    numbers = {bit: k for k, bit in enumerate([b for r in circuit.cregs for b in r] + loose)}
+    table = {bit: k for k, bit in enumerate([b for r in circuit.cregs for b in r] + loose)}
     walk = _Walk(circuit, arrays)
-    walk.walk(circuit, list(range(circuit.num_qubits)), numbers)
+    walk.walk(circuit, list(range(circuit.num_qubits)), table)
     return arrays.circuit()
 
 

@@ -15,8 +15,8 @@ def command_line(folder: Path, environ: Mapping[str, str]) -> Simenv:
     """`simenv` run in `folder` by an interpreter made there; `environ` is all it gets."""
     venv.create(folder / "venv", symlinks=True)
     packages = next((folder / "venv" / "lib").glob("python*/site-packages"))
-    found = [path for path in site.getsitepackages() if Path(path).is_dir()]
-    lines = "".join(f"import site; site.addsitedir({path!r})\n" for path in found)
+    entries = [path for path in site.getsitepackages() if Path(path).is_dir()]
+    lines = "".join(f"import site; site.addsitedir({path!r})\n" for path in entries)
     (packages / "all.pth").write_text(lines)
     program = "from simenv.cli.entry import main; main()"
 

@@ -59,9 +59,9 @@ def alone(circuit: Circuit, request: Request, options: RunOptions = DOUBLE) -> E
 
 def agree(comm: Any, truth: bool) -> bool:
     """What the first rank found, in all."""
-    found = np.array([truth], np.int64)
-    comm.Bcast(found, 0)
-    return bool(found[0])
+    array = np.array([truth], np.int64)
+    comm.Bcast(array, 0)
+    return bool(array[0])
 
 
 def equal(
@@ -69,14 +69,14 @@ def equal(
 ) -> EngineResult | None:
     """Run both ways; all arrays are the same bits. The result, in the first rank."""
     assert validation_error(circuit) == ""
-    found = run(circuit, request, options)
-    assert (found is None) == (comm.rank > 0)
+    result = run(circuit, request, options)
+    assert (result is None) == (comm.rank > 0)
     same = True
-    if found is not None:
-        one = alone(circuit, request, options)
-        same = alike(found, one)
+    if result is not None:
+        outcome = alone(circuit, request, options)
+        same = alike(result, outcome)
     assert agree(comm, same)
-    return found
+    return result
 
 
 def alike(found: EngineResult, one: EngineResult) -> bool:

@@ -105,11 +105,11 @@ class Cluster:
 
     def programs(self, name: str) -> list[tuple[str, psutil.Process]]:
         """What runs on a host with the names of the programs, without what ends meanwhile."""
-        found = []
+        entries = []
         for process in self.processes(name):
             with suppress(psutil.NoSuchProcess):
-                found.append((process.name(), process))
-        return found
+                entries.append((process.name(), process))
+        return entries
 
     def popen(
         self,
@@ -120,10 +120,10 @@ class Cluster:
     ) -> subprocess.Popen[str]:
         """Start a command on a host; it ends with the cluster. Its environment is this process's,
         the cluster's `environ` and `env`."""
-        words = [*entry(self.hosts[name].pid), *map(str, argv)]
+        entries = [*entry(self.hosts[name].pid), *map(str, argv)]
         environ = {**os.environ, **self.environ, **(env or {})}
         environ.pop("HOSTNAME", None)
-        process = subprocess.Popen(words, env=environ, text=True, **options)  # type: ignore[call-overload]
+        process = subprocess.Popen(entries, env=environ, text=True, **options)  # type: ignore[call-overload]
         self._started.append(process)
         return process  # type: ignore[no-any-return]
 
@@ -147,9 +147,11 @@ class Cluster:
                 process.kill()
                 out, err = process.communicate()
                 raise AssertionError(f"{argv} takes > {timeout_s} s:\n{out}\n{err}") from None
-        said = subprocess.CompletedProcess(list(argv), process.returncode, out, err)
-        assert not check or said.returncode == 0, f"{argv}: exit {said.returncode}\n{out}\n{err}"
-        return said
+        outcome = subprocess.CompletedProcess(list(argv), process.returncode, out, err)
+        assert not check or outcome.returncode == 0, (
+            f"{argv}: exit {outcome.returncode}\n{out}\n{err}"
+        )
+        return outcome
 
     @property
     def _table(self) -> Path:
@@ -183,18 +185,18 @@ def unavailable() -> str:
     missing = [tool for tool in TOOLS if shutil.which(tool) is None]
     if missing:
         return f"no {', '.join(missing)} here (Debian packages iproute2 and util-linux)"
-    words = ["unshare", "--net", "--uts", "--mount"]
-    words += [] if os.geteuid() == 0 else ["--user", "--map-root-user"]
-    done = subprocess.run([*words, "true"], capture_output=True, text=True, check=False)
+    command = ["unshare", "--net", "--uts", "--mount"]
+    command += [] if os.geteuid() == 0 else ["--user", "--map-root-user"]
+    done = subprocess.run([*command, "true"], capture_output=True, text=True, check=False)
     return f"namespaces are not allowed here: {done.stderr.strip()}" if done.returncode else ""
 
 
 def end_leftovers() -> None:
     """End what a killed run left: processes that see a host table of ours whose owner is dead."""
-    here = network_of("self")
+    result = network_of("self")
     for pid in psutil.pids():
         with suppress(OSError, ValueError, psutil.Error):
-            if network_of(pid) in ("", here):
+            if network_of(pid) in ("", result):
                 continue
             mark = Path(f"/proc/{pid}/root/etc/hosts").read_text().partition("\n")[0]
             if mark.startswith(MARK) and not _alive(mark):

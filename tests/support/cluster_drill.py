@@ -87,12 +87,12 @@ class Drill:
         return self._busy("sv", lambda worker: worker.node != HEAD)[0]
 
     def _busy(self, pool: str, fits: Callable[[WorkerInfo], bool]) -> list[WorkerInfo]:
-        found: list[WorkerInfo] = []
+        entries: list[WorkerInfo] = []
 
         def look() -> bool:
             workers = (worker for worker in self.env.workers() if worker.pool == pool)
-            found[:] = [worker for worker in workers if worker.task and fits(worker)]
-            return bool(found)
+            entries[:] = [worker for worker in workers if worker.task and fits(worker)]
+            return bool(entries)
 
         try:
             wait_for(f"workers of {pool} are busy", look)
@@ -102,7 +102,7 @@ class Drill:
             raise
         self._seen = max(event.seq for event in self.env.events())
         self._broken_s = time.monotonic()
-        return found
+        return entries
 
     def survived(self, doomed: Iterable[psutil.Process]) -> None:
         """The fault took running tasks along, they run again soon enough, everything ends once,
@@ -141,8 +141,8 @@ class Drill:
 
     def homes(self, pool: str) -> set[str]:
         """Nodes of a pool's workers that are ready, with nothing to do."""
-        workers = (one for one in self.env.workers() if one.pool == pool)
-        return {one.node for one in workers if one.state is WorkerState.IDLE}
+        workers = (each for each in self.env.workers() if each.pool == pool)
+        return {each.node for each in workers if each.state is WorkerState.IDLE}
 
     def told(self, *kinds: str) -> list[Event]:
         """Events since `busy`."""

@@ -61,8 +61,8 @@ class Environment:
         """Processes on a host (on all) whose command line holds `word` as a program, module or
         file."""
         names = [host] if host else list(self.cluster.hosts)
-        found = [process for name in names for process in self.cluster.processes(name)]
-        return [process for process in found if word in words_of(process)]
+        entries = [process for name in names for process in self.cluster.processes(name)]
+        return [process for process in entries if word in words_of(process)]
 
     def ranks(self, worker: str) -> list[psutil.Process]:
         """All processes of a worker, rank 0 first where it was started first."""
@@ -72,16 +72,16 @@ class Environment:
 def words_of(process: psutil.Process) -> list[str]:
     """Its command line; and of each word the file's name, and the module's last one."""
     try:
-        words = process.cmdline()
+        result = process.cmdline()
     except psutil.Error:
         return []
-    plain = [word.rpartition("/")[2].removesuffix(".py") for word in words]
-    return [*words, *plain, *(word.rpartition(".")[2] for word in plain)]
+    plain = [word.rpartition("/")[2].removesuffix(".py") for word in result]
+    return [*result, *plain, *(word.rpartition(".")[2] for word in plain)]
 
 
 def _after(process: psutil.Process, option: str) -> str:
-    words = words_of(process)
-    return words[words.index(option) + 1] if option in words else ""
+    result = words_of(process)
+    return result[result.index(option) + 1] if option in result else ""
 
 
 def wait_for(what: str, ready: Callable[[], object], timeout_s: float = PATIENCE_S) -> float:
@@ -97,20 +97,20 @@ def wait_for(what: str, ready: Callable[[], object], timeout_s: float = PATIENCE
 def environment(cluster: Cluster, *words: str) -> Iterator[Environment]:
     """`simenv up WORDS` on node1; `down`, whatever happened, at the end. Leaves no process."""
     before = {process for name in cluster.hosts for process in cluster.processes(name)}
-    made = Environment(cluster, f"c{uuid.uuid4().hex[:8]}")
+    outcome = Environment(cluster, f"c{uuid.uuid4().hex[:8]}")
     try:
-        made.simenv("up", *words)
-        yield made
-        made.simenv("down", "--now")
+        outcome.simenv("up", *words)
+        yield outcome
+        outcome.simenv("down", "--now")
         wait_for("nothing is left", lambda: not left(cluster, before))
     except BaseException as error:
-        error.add_note(made.logged())
+        error.add_note(outcome.logged())
         raise
     finally:
         for process in left(cluster, before):
             with suppress(psutil.NoSuchProcess):
                 process.kill()
-        shutil.rmtree(made.home, ignore_errors=True)
+        shutil.rmtree(outcome.home, ignore_errors=True)
 
 
 def left(cluster: Cluster, before: set[psutil.Process]) -> list[psutil.Process]:
@@ -121,12 +121,12 @@ def left(cluster: Cluster, before: set[psutil.Process]) -> list[psutil.Process]:
 
 def orphans(cluster: Cluster) -> list[psutil.Process]:
     """Ranks below no daemon and no service: nobody would end them."""
-    found = []
+    entries = []
     for name in cluster.hosts:
         for process in cluster.processes(name):
             if WORKER in words_of(process):
                 with suppress(psutil.NoSuchProcess):
                     above = [word for each in process.parents() for word in words_of(each)]
                     if not {"prte", "prted", "mpirun", SERVICE} & set(above):
-                        found.append(process)
-    return found
+                        entries.append(process)
+    return entries

@@ -36,10 +36,10 @@ def network_of(pid: int | str) -> str:
 def entry(pid: int) -> list[str]:
     """The words that run a command where process `pid` is. Needs no right beyond those that made
     it: the user namespace is entered too, if there is one between."""
-    words = ["nsenter", "-t", str(pid), "--net", "--uts", "--mount"]
+    command = ["nsenter", "-t", str(pid), "--net", "--uts", "--mount"]
     if os.readlink("/proc/self/ns/user") != os.readlink(f"/proc/{pid}/ns/user"):
-        words += ["--user", "--preserve-credentials"]
-    return [*words, "--"]
+        command += ["--user", "--preserve-credentials"]
+    return [*command, "--"]
 
 
 def hold(before: Sequence[str], hosts: Path, name: str) -> subprocess.Popen[str]:
@@ -56,9 +56,9 @@ def hold(before: Sequence[str], hosts: Path, name: str) -> subprocess.Popen[str]
     assert holder.stdout is not None
     assert holder.stderr is not None
     if holder.stdout.readline() != "ready\n":
-        words = holder.stderr.read().strip()
+        text = holder.stderr.read().strip()
         close(holder)
-        raise NoCluster(f"host {name} cannot be made: {words}")
+        raise NoCluster(f"host {name} cannot be made: {text}")
     return holder
 
 
@@ -115,22 +115,22 @@ class Host:
         """End everything there, none seeing another go."""
         if self.holder is None:
             return
-        found = self.processes()
-        while found:
+        processes = self.processes()
+        while processes:
             for act in (psutil.Process.suspend, psutil.Process.kill):
-                for process in found:
+                for process in processes:
                     with suppress(psutil.NoSuchProcess):
                         act(process)
-            found = self.processes()  # zombies have no namespaces
+            processes = self.processes()  # zombies have no namespaces
         close(self.holder)
         self.holder = None
 
 
 def inside(namespace: str) -> list[psutil.Process]:
     """Every process of one network namespace."""
-    found = []
+    entries = []
     for pid in psutil.pids():
         if namespace and network_of(pid) == namespace:
             with suppress(psutil.NoSuchProcess):
-                found.append(psutil.Process(pid))
-    return found
+                entries.append(psutil.Process(pid))
+    return entries

@@ -138,6 +138,6 @@ def _wait(folder: Path, ready: Callable[[], bool]) -> None:
     deadline = time.monotonic() + START_S
     while not ready():
         if time.monotonic() > deadline:
-            said = "\n".join(path.read_text()[-2000:] for path in sorted(folder.glob("*.log")))
-            raise NoCluster(f"Slurm is not ready after {START_S:.0f} s:\n{said}")
+            text = "\n".join(path.read_text()[-2000:] for path in sorted(folder.glob("*.log")))
+            raise NoCluster(f"Slurm is not ready after {START_S:.0f} s:\n{text}")
         time.sleep(0.02)

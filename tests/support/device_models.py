@@ -75,17 +75,17 @@ class DeviceModel:
         time = self.duration_ns(name, qubits)
         if not time or len(qubits) > 2 or name == "measure":
             return ()
-        found = self._relaxation(qubits[0], time)
+        result = self._relaxation(qubits[0], time)
         if len(qubits) == 2:
-            found = channels.tensor(found, self._relaxation(qubits[1], time))
+            result = channels.tensor(result, self._relaxation(qubits[1], time))
         if self._over_rotation:
             cos, sin = np.cos(self._over_rotation / 2), np.sin(self._over_rotation / 2)
             turn = channels.from_unitary(np.array([[cos, -1j * sin], [-1j * sin, cos]]))
             if len(qubits) == 2:
                 turn = channels.tensor(turn, channels.identity(1))
-            found = turn.then(found)
+            result = turn.then(result)
         error = channels.depolarizing(self._gate_error, len(qubits))
-        return (LocatedChannel(qubits, found.then(error)),)
+        return (LocatedChannel(qubits, result.then(error)),)
 
     def _relaxation(self, qubit: int, time_ns: float) -> Channel:
         t1 = 100.0 + 10.0 * qubit

@@ -24,8 +24,8 @@ def environment() -> Iterator[live.Live]:
     """The environment, with the provider of its hardware pool on the path."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("PYTHONPATH", SUPPORT)
-        with live.environment(pools=POOLS) as found:
-            yield found
+        with live.environment(pools=POOLS) as result:
+            yield result
 
 
 def ghz(qubits: int = 3) -> QuantumCircuit:

@@ -90,8 +90,8 @@ class Runner:
         chosen = RunOptions(**options)  # type: ignore[arg-type]
         request = Request(shots, seed, outputs, observables, bindings, binding)  # type: ignore[arg-type]
         plan = self.engine.plan(circuit, None, chosen)
-        found = self.engine.run(plan, circuit, request, chosen, control or RunControl())
-        return tuple(found.row(k) for k in range(found.count))
+        result = self.engine.run(plan, circuit, request, chosen, control or RunControl())
+        return tuple(result.row(k) for k in range(result.count))
 
     def __call__(self, circuit: Circuit, **keywords: object) -> BindingResult:
         return self.all(circuit, **keywords)[0]  # type: ignore[arg-type]

@@ -23,16 +23,16 @@ def example(kind: Any) -> Any:
 
 def structs(kind: Any) -> dict[type[msgspec.Struct], None]:
     """All structs that values of this type hold, itself included, in their order."""
-    found: dict[type[msgspec.Struct], None] = {}
-    _collect(introspect.type_info(kind), found, {})
-    return found
+    table: dict[type[msgspec.Struct], None] = {}
+    _collect(introspect.type_info(kind), table, {})
+    return table
 
 
 def enumerations(kind: Any) -> list[list[Any]]:
     """The values of each enumeration and literal that values of this type hold."""
-    found: dict[tuple[Any, ...], None] = {}
-    _collect(introspect.type_info(kind), {}, found)
-    return [list(values) for values in found]
+    table: dict[tuple[Any, ...], None] = {}
+    _collect(introspect.type_info(kind), {}, table)
+    return [list(values) for values in table]
 
 
 def _value(kind: introspect.Type, numbers: Iterator[int], default: Any) -> Any:

@@ -35,11 +35,11 @@ def compiler() -> FortranCompiler:
         if os.environ.get("CI") == "true":
             pytest.fail(why)
         pytest.skip(why)
-    found = next(FOLDER.glob("usr/bin/gfortran-*"))
+    item = next(FOLDER.glob("usr/bin/gfortran-*"))
     libraries = next(FOLDER.glob("usr/lib/*/libgfortran.so.*")).parent
     # It looks for the parts that it shares with gcc below its own folder; they are the machine's.
     gcc = next(FOLDER.glob("usr/lib/gcc/*/*/f951")).parent.relative_to(FOLDER)
     return FortranCompiler(
-        (str(found), "-fno-use-linker-plugin", f"-B/{gcc}"),
+        (str(item), "-fno-use-linker-plugin", f"-B/{gcc}"),
         {**os.environ, "LD_LIBRARY_PATH": str(libraries)},
     )

@@ -19,13 +19,13 @@ from simulators.circuit.gates import GATES
 from simulators.circuit.ir import Circuit
 
 PROGRAMS = Path(__file__).parents[1] / "golden"
-Names = tuple[str, ...]
-GATE_NAMES: Names = (
+QiskitClasses = tuple[str, ...]
+GATE_NAMES: QiskitClasses = (
     *("h", "x", "y", "z", "s", "sdg", "t", "tdg", "sx", "rx", "ry", "rz", "p", "u", "cx", "cy"),
     *("cz", "ch", "cp", "crx", "cry", "crz", "csx", "cu", "swap", "iswap", "ecr", "dcx", "rxx"),
     *("ryy", "rzz", "rzx", "xx_plus_yy", "ccx", "ccz", "cswap", "rccx"),
 )
-CLIFFORD_NAMES: Names = (
+CLIFFORD_NAMES: QiskitClasses = (
     *("cx", "cy", "cz", "dcx", "ecr", "h", "iswap", "s", "sdg", "swap", "sx", "x", "y"),
 )
 
@@ -47,7 +47,7 @@ class Numbers:
         return sorted(range(items), key=keys.__getitem__)
 
 
-def _gates(arrays: Arrays, numbers: Numbers, count: int, names: Names) -> None:
+def _gates(arrays: Arrays, numbers: Numbers, count: int, names: QiskitClasses) -> None:
     fitting = [name for name in names if GATES[name].qubits <= arrays.num_qubits]
     for _ in range(count):
         gate = GATES[fitting[numbers.below(len(fitting))]]
@@ -55,28 +55,30 @@ def _gates(arrays: Arrays, numbers: Numbers, count: int, names: Names) -> None:
         arrays.add(gate.name, qubits, (), [numbers.angle() for _ in range(gate.params)])
 
 
-def random_static(qubits: int, gates: int, seed: int, names: Names = GATE_NAMES) -> Circuit:
+def random_static(qubits: int, gates: int, seed: int, names: QiskitClasses = GATE_NAMES) -> Circuit:
     """All qubits measured at the end, in another order."""
-    numbers = Numbers(seed)
+    outcome = Numbers(seed)
     arrays = Arrays(qubits, qubits)
-    _gates(arrays, numbers, gates, names)
-    for qubit, clbit in enumerate(numbers.order(qubits)):
+    _gates(arrays, outcome, gates, names)
+    for qubit, clbit in enumerate(outcome.order(qubits)):
         arrays.add("measure", [qubit], [clbit])
     return arrays.circuit()
 
 
-def random_dynamic(qubits: int, rounds: int, seed: int, names: Names = GATE_NAMES) -> Circuit:
+def random_dynamic(
+    qubits: int, rounds: int, seed: int, names: QiskitClasses = GATE_NAMES
+) -> Circuit:
     """Gates between measurements, resets and gates that depend on what was measured."""
-    numbers = Numbers(seed)
+    outcome = Numbers(seed)
     arrays = Arrays(qubits, qubits)
     for _ in range(rounds):
-        _gates(arrays, numbers, 2 * qubits, names)
-        first, second, third = (*numbers.order(qubits), 0)[:3]
+        _gates(arrays, outcome, 2 * qubits, names)
+        first, second, third = (*outcome.order(qubits), 0)[:3]
         arrays.add("measure", [first], [second])
         arrays.begin((tk.CLBIT, second, 0)).add("x", [third]).add("h", [first]).add("end")
-        if numbers.below(2):
+        if outcome.below(2):
             arrays.add("reset", [first])
-    _gates(arrays, numbers, qubits, names)
+    _gates(arrays, outcome, qubits, names)
     for qubit in range(qubits):
         arrays.add("measure", [qubit], [qubit])
     return arrays.circuit()
@@ -97,12 +99,12 @@ def repeated(qubits: int, count: int) -> Circuit:
 
 def apart(blocks: int, seed: int) -> Circuit:
     """Parts of three qubits that nothing connects, and gates that no measurement sees."""
-    numbers = Numbers(seed)
+    outcome = Numbers(seed)
     arrays = Arrays(3 * blocks, 2 * blocks)
     for block in range(blocks):
         own = range(3 * block, 3 * block + 3)
         for first, second in ((0, 1), (1, 2), (2, 0)):
-            arrays.add("ry", [own[first]], (), [numbers.angle()])
+            arrays.add("ry", [own[first]], (), [outcome.angle()])
             arrays.add("cx", [own[first], own[second]])
         for k in range(2):
             arrays.add("measure", [own[k]], [2 * block + k])

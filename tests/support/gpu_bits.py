@@ -31,14 +31,14 @@ def circuit_results(device: Device, n: int, precision: str) -> tuple[EngineResul
     engine, options = GpuEngine(device), RunOptions(precision=precision)
     sums = (PauliSum(("XYZ" + "I" * (n - 4) + "Y", "Z" * n), np.array([0.3, 1.0])),)
     exact = ("expectation", "gradient", "statevector", "probabilities")
-    found = []
+    entries = []
     for outputs, shots, rows in ((("counts",), 1000, 4), (exact, 0, 1)):
-        made = circuit(n, measured=shots > 0)
-        values = np.random.default_rng(n).uniform(-3, 3, (rows, made.num_slots))
+        result = circuit(n, measured=shots > 0)
+        values = np.random.default_rng(n).uniform(-3, 3, (rows, result.num_slots))
         request = Request(shots, 7, outputs, sums, values)
-        plan = engine.plan(made, None, options)
-        found.append(engine.run(plan, made, request, options, RunControl()))
-    return tuple(found)
+        plan = engine.plan(result, None, options)
+        entries.append(engine.run(plan, result, request, options, RunControl()))
+    return tuple(entries)
 
 
 def same(one: EngineResult, two: EngineResult) -> bool:

@@ -88,15 +88,15 @@ def circuits(device: HostDevice) -> bool:
             (Request(0, 3, outputs, sums), False),
             (Request(0, 3, ("expectation",), sums), False),
         ):
-            made = circuit(n, measured=measured)
+            result = circuit(n, measured=measured)
             rows = 1 if "gradient" in request.outputs else 2
-            values = np.random.default_rng(n).uniform(-3, 3, (rows, made.num_slots))
-            asked = Request(request.shots, 3, request.outputs, request.observables, values)
-            found = []
+            values = np.random.default_rng(n).uniform(-3, 3, (rows, result.num_slots))
+            outcome = Request(request.shots, 3, request.outputs, request.observables, values)
+            entries = []
             for engine in (GpuEngine(device), StatevectorEngine()):
-                plan = engine.plan(made, None, RunOptions())
-                found.append(engine.run(plan, made, asked, RunOptions(), RunControl()))
-            if not agree(*found):
+                plan = engine.plan(result, None, RunOptions())
+                entries.append(engine.run(plan, result, outcome, RunOptions(), RunControl()))
+            if not agree(*entries):
                 return False
     return True
 

@@ -40,9 +40,9 @@ def build_library(*flags: str, kernels: Path = KERNELS, optimize: str = "-O2") -
         temporary = target.with_suffix(f".{id(command)}.new")
         include = [f"-I{kernels}", f"-I{SUPPORT}", "-o", str(temporary)]
         main = str(SUPPORT / "cuda_host_main.cpp")
-        found = subprocess.run([*command, *include, main], capture_output=True, text=True)
-        if found.returncode:
-            raise RuntimeError(found.stderr)
+        process = subprocess.run([*command, *include, main], capture_output=True, text=True)
+        if process.returncode:
+            raise RuntimeError(process.stderr)
         temporary.replace(target)
     return target
 
@@ -84,15 +84,15 @@ class HostDevice:
     def empty(self, count: int, dtype: DTypeLike) -> NDArray[Any]:
         """See `Device`; every byte is 255, and of NaN every number."""
         size = count * np.dtype(dtype).itemsize
-        room = np.full(size + _ALIGNMENT, 0xFF, np.uint8)
-        begin = -room.ctypes.data % _ALIGNMENT
-        return room[begin : begin + size].view(dtype)
+        result = np.full(size + _ALIGNMENT, 0xFF, np.uint8)
+        begin = -result.ctypes.data % _ALIGNMENT
+        return result[begin : begin + size].view(dtype)
 
     def upload(self, array: NDArray[Any]) -> NDArray[Any]:
         """See `Device`."""
-        found = self.empty(array.size, array.dtype)
-        found[...] = array.ravel()
-        return found
+        outcome = self.empty(array.size, array.dtype)
+        outcome[...] = array.ravel()
+        return outcome
 
     def download(self, buffer: NDArray[Any]) -> NDArray[Any]:
         """See `Device`."""
@@ -123,10 +123,10 @@ class HostDevice:
 
     def tally(self) -> dict[str, Requests]:
         """Accesses since the last call, by kind."""
-        room = np.zeros(12, np.uint64)
-        self._library.read_tally(ctypes.c_void_p(room.ctypes.data))
+        array = np.zeros(12, np.uint64)
+        self._library.read_tally(ctypes.c_void_p(array.ctypes.data))
         names = ("global load", "global store", "shared load", "shared store")
-        return {name: Requests(*room[k::4].tolist()) for k, name in enumerate(names)}
+        return {name: Requests(*array[k::4].tolist()) for k, name in enumerate(names)}
 
 
 def _argument(value: Any) -> Any:

@@ -97,7 +97,7 @@ def connections(
     it is asked to."""
     context: zmq.Context[zmq.Socket[bytes]] = zmq.Context(io_threads=1)
     context.set(zmq.MAX_SOCKETS, 2 * count + 16)
-    made = []
+    entries = []
     for number in range(count):
         socket = context.socket(zmq.DEALER)
         socket.set(zmq.CURVE_SERVERKEY, person.server_key.encode())
@@ -108,9 +108,9 @@ def connections(
         socket.set(zmq.RCVHWM, read_ahead)
         socket.set(zmq.SNDHWM, 8)
         socket.connect(person.address)
-        made.append(socket)
+        entries.append(socket)
     try:
-        yield made
+        yield entries
     finally:
         context.destroy(linger=0)
 
@@ -170,14 +170,14 @@ def answers(socket: zmq.Socket[bytes]) -> Counter[str]:
 def never_reads(person: UserKeyFile, seconds: float, prey: Prey) -> Counter[str]:
     """Asks for megabytes in questions of a few bytes, and reads nothing."""
     fetch = partial(FetchResult, task=prey.result_task, file=prey.result_file)
-    asked = [
+    entries = [
         codec.encode(fetch(1, offset=0, size_bytes=CHUNK_BYTES)),
         codec.encode(GetSpec(2, prey.large_spec)),
         codec.encode(m.GetCompletions(3)),
         codec.encode(m.WatchResults(4, [prey.large_spec, prey.result_task] * 500)),
     ]
     with connections(person, 16, read_ahead=1) as sockets:
-        flood(sockets, asked, seconds, reads=False)
+        flood(sockets, entries, seconds, reads=False)
         codes: Counter[str] = Counter()
         end = time.monotonic() + 5.0
         while not codes and time.monotonic() < end:  # what was refused before it was cut off

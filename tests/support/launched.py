@@ -17,8 +17,8 @@ LAUNCHERS = ("prte", "mpirun")
 def missing(launcher: str) -> str:
     """What there is not of a launcher here; "" if it is all there."""
     if launcher == "prte":
-        found = installation.find(os.environ)
-        return found if isinstance(found, str) else ""
+        result = installation.find(os.environ)
+        return result if isinstance(result, str) else ""
     return "" if mpirun.find(os.environ) else "no mpirun is here"
 
 
@@ -30,9 +30,9 @@ def below(pid: int) -> list[psutil.Process]:
 
 def ranks_of(live: Live, worker: str) -> list[psutil.Process]:
     """A worker's processes, but for what started them."""
-    found = []
+    entries = []
     for process in below(live.service().pid):
         with suppress(psutil.Error):  # others end meanwhile
             if process.name().startswith("python") and worker in process.cmdline():
-                found.append(process)
-    return found
+                entries.append(process)
+    return entries

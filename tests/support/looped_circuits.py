@@ -109,17 +109,17 @@ class _Maker:
     def uint(self) -> tuple[Token, ...]:
         """A Uint of _WIDTH bits."""
         arrays, draw = self.arrays, self.draw
-        found: list[tuple[Token, ...]] = [(self.number(draw(st.integers(0, 9))),)]
+        entries: list[tuple[Token, ...]] = [(self.number(draw(st.integers(0, 9))),)]
         for number, width in enumerate(arrays.variables):
             cast = () if width == _WIDTH else ((tk.CAST, 0, _WIDTH),)
-            found.append(((tk.VARIABLE, number, width), *cast))
+            entries.append(((tk.VARIABLE, number, width), *cast))
         for number, (_, width) in enumerate(arrays.registers):
             cast = () if width == _WIDTH else ((tk.CAST, 0, _WIDTH),)
-            found.append(((tk.REGISTER, number, width), *cast))
-        one = draw(st.sampled_from(found))
+            entries.append(((tk.REGISTER, number, width), *cast))
+        result = draw(st.sampled_from(entries))
         if draw(st.booleans()):
-            return one
-        return (*one, *draw(st.sampled_from(found)), (draw(_ARITHMETIC), 0, _WIDTH))
+            return result
+        return (*result, *draw(st.sampled_from(entries)), (draw(_ARITHMETIC), 0, _WIDTH))
 
     def boolean(self) -> tuple[Token, ...]:
         arrays, draw = self.arrays, self.draw

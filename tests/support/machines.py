@@ -173,9 +173,9 @@ class Odd:
 
     def get_counts(self, place: int) -> Any:
         """Of no circuit that there was."""
-        found: dict[str, Any] = {
+        table: dict[str, Any] = {
             "wide": {"1" * 40: 10},
             "other words": {"up": 10},
             "half a count": {"0" * QUBITS["half a count"]: 9.5},
         }
-        return found.get(self._fault)
+        return table.get(self._fault)

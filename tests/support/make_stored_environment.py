@@ -87,7 +87,7 @@ def main(archive: str) -> None:
             "amplitudes": client.submit(ghz(3, False), shots=None, outputs=("statevector",)),
             "keyed": client.submit(ghz(2), shots=100, seed=9, idempotency_key="once"),
         }
-        found = {name: task.result(timeout_s=60) for name, task in tasks.items()}
+        table = {name: task.result(timeout_s=60) for name, task in tasks.items()}
         tasks["failed"] = client.submit(failing, engine="fault", shots=1)
         tasks["failed"].wait(timeout_s=60)
         client.ack(3, "reader")
@@ -103,9 +103,9 @@ def main(archive: str) -> None:
         tasks["cancelled"] = client.submit(ghz(4), shots=10, seed=2)
         client.cancel([tasks["cancelled"]])
         tasks["cancelled"].wait(timeout_s=60)
-        told = {
+        mapping = {
             "tasks": {name: str(task.id) for name, task in tasks.items()},
-            "counts": {name: dict(each.counts) for name, each in found.items() if each.shots},
+            "counts": {name: dict(each.counts) for name, each in table.items() if each.shots},
             "events": [event.kind for event in client.events()],
         }
         below = psutil.Process(pid).children(recursive=True)
@@ -118,7 +118,7 @@ def main(archive: str) -> None:
     config = json.loads((folder / "config.json").read_text())
     config["import_from"] = []
     (folder / "config.json").write_text(json.dumps(config))
-    (folder / "expected.json").write_text(json.dumps(told, indent=1))
+    (folder / "expected.json").write_text(json.dumps(mapping, indent=1))
     with tarfile.open(archive, "w:xz") as out:
         for path in sorted(folder.rglob("*")):
             inside = path.relative_to(folder)

@@ -36,10 +36,10 @@ def real(name: str) -> RealMpi:
     """One of NAMES; skips the test where it cannot be had."""
     environ = {key: value for key, value in os.environ.items() if not key.startswith("OMPI_")}
     if name == "openmpi5":
-        found = [one for one in mpirun.find(environ) if one.family is MpiFamily.OPEN_MPI_5]
-        if not found:
+        entries = [each for each in mpirun.find(environ) if each.family is MpiFamily.OPEN_MPI_5]
+        if not entries:
             _lacking("neither pip's Open MPI nor one on PATH is version 5")
-        return RealMpi(found[0], environ, "Open MPI v5")
+        return RealMpi(entries[0], environ, "Open MPI v5")
     if name == "openmpi4":
         return _openmpi4(environ)
     folder = _brought(name)
@@ -78,9 +78,9 @@ def _brought(name: str) -> Path:
 
 
 def _looked_at(path: Path, environ: dict[str, str]) -> Mpirun:
-    found = mpirun.identify(path, environ)
-    assert found is not None, f"{path} is none we know"
-    return found
+    result = mpirun.identify(path, environ)
+    assert result is not None, f"{path} is none we know"
+    return result
 
 
 def _lacking(reason: str) -> None:

@@ -35,5 +35,5 @@ class MultiUserHarness(ServiceHarness):
     def order(self, peer: MemoryConnection, key: str = "~k", count: int = 1, seed: int = 1) -> int:
         """Submit; the number of the first task, 0 if it was refused."""
         answers = self.say(m.Submit(5, key, 0, TaskOptions(), [spec(seed)] * count), peer)
-        found = next(a for a in answers if isinstance(a, m.Accepted | m.Refused))
-        return found.first if isinstance(found, m.Accepted) else 0
+        item = next(a for a in answers if isinstance(a, m.Accepted | m.Refused))
+        return item.first if isinstance(item, m.Accepted) else 0

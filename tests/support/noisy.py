@@ -27,7 +27,7 @@ def program(located: Sequence[Located], readout: Readout | None = None) -> Noise
     channels: list[Channel] = []
     rows = []
     for after, qubits, channel in sorted(located, key=lambda item: item[0]):
-        number = next((k for k, known in enumerate(channels) if known is channel), len(channels))
+        number = next((k for k, value in enumerate(channels) if value is channel), len(channels))
         if number == len(channels):
             channels.append(channel)
         rows.append((after, number, qubits[0], qubits[1] if len(qubits) > 1 else -1))
@@ -102,12 +102,12 @@ class Exact:
             if row.name == "if":
                 middle, end = self._end(k)
                 tokens = self.expressions[self.expression_of[k]]
-                held = {b: r for b, r in states.items() if evaluate(self.circuit, tokens, b)}
-                other = {b: r for b, r in states.items() if b not in held}
-                held = self._block(k + 1, middle, self._noise(k, held))
+                table = {b: r for b, r in states.items() if evaluate(self.circuit, tokens, b)}
+                other = {b: r for b, r in states.items() if b not in table}
+                table = self._block(k + 1, middle, self._noise(k, table))
                 if middle < end:
                     other = self._block(middle + 1, end, self._noise(middle, other))
-                states = _joined(held, other)
+                states = _joined(table, other)
                 k = end
             elif row.name == "for":
                 _, end = self._end(k)
@@ -133,7 +133,7 @@ class Exact:
         return {bits: self._map(gate, row.qubits, rho) for bits, rho in states.items()}
 
     def _measured(self, row: Operation, states: dict[int, Matrix]) -> dict[int, Matrix]:
-        found: dict[int, Matrix] = {}
+        table: dict[int, Matrix] = {}
         (qubit,), (clbit,) = row.qubits, row.clbits
         readout = self.noise.readout
         grouped = readout is not None and any(qubit in group.qubits for group in readout.groups)
@@ -146,29 +146,29 @@ class Exact:
                 for bits, rho in states.items():
                     new = bits & ~(1 << clbit) | read << clbit
                     part = probs * self._map([projector], row.qubits, rho)
-                    found[new] = found[new] + part if new in found else part
-        return found
+                    table[new] = table[new] + part if new in table else part
+        return table
 
     def _confuse(self, qubits: tuple[int, ...], confusion: NDArray[np.float64]) -> None:
         """Correlated readout of measurements at the end."""
         clbit = {row.qubits[0]: row.clbits[0] for row in self.rows if row.name == "measure"}
         places = [clbit[q] for q in qubits]
-        found: dict[int, float] = {}
+        table: dict[int, float] = {}
         for bits, probs in self.probs.items():
             true = sum((bits >> place & 1) << j for j, place in enumerate(places))
             for read in range(len(confusion)):
                 new = bits
                 for j, place in enumerate(places):
                     new = new & ~(1 << place) | (read >> j & 1) << place
-                found[new] = found.get(new, 0.0) + probs * float(confusion[read, true])
-        self.probs = found
+                table[new] = table.get(new, 0.0) + probs * float(confusion[read, true])
+        self.probs = table
 
 
 def _joined(one: dict[int, Matrix], two: dict[int, Matrix]) -> dict[int, Matrix]:
-    found = dict(one)
+    table = dict(one)
     for bits, rho in two.items():
-        found[bits] = found[bits] + rho if bits in found else rho
-    return found
+        table[bits] = table[bits] + rho if bits in table else rho
+    return table
 
 
 def p_value(probs: dict[int, float], counts: dict[int, int]) -> float:
@@ -181,5 +181,5 @@ def p_value(probs: dict[int, float], counts: dict[int, int]) -> float:
     left = sum(expected[b] for b in rare)
     if left:
         pairs.append((sum(counts.get(b, 0) for b in rare), left))
-    statistic = sum((seen - value) ** 2 / value for seen, value in pairs if value > 1e-9)
+    statistic = sum((result - value) ** 2 / value for result, value in pairs if value > 1e-9)
     return float(chi2.sf(statistic, max(1, len(pairs) - 1)))

@@ -38,19 +38,19 @@ def layers(num_qubits: int, count: int, random: np.random.Generator) -> Arrays:
 
 def device_noise(circuit: Circuit, ratio: float, angle: float = 0.0) -> list[Located]:
     """Depolarizing noise, relaxation and coherent errors after each gate."""
-    one = depolarizing(0.01, 1).then(relaxation(300, 10, 10 * ratio, 0.02))
+    result = depolarizing(0.01, 1).then(relaxation(300, 10, 10 * ratio, 0.02))
     slow, fast = relaxation(300, 20, 20 * ratio), relaxation(300, 10, 10 * ratio)
     pair = depolarizing(0.03, 2)
     coherent = from_unitary(np.diag([1, 1, 1, np.exp(1j * angle)]))
 
     def rule(row: Operation) -> Sequence[tuple[tuple[int, ...], Channel]]:
         if row.name == "u":
-            return [(row.qubits, one)]
+            return [(row.qubits, result)]
         if len(row.qubits) != 2:
             return []
         first, second = row.qubits
-        found = [(row.qubits, pair), ((first,), fast), ((second,), slow)]
-        return [*found, ((second, first), coherent)] if angle else found
+        entries = [(row.qubits, pair), ((first,), fast), ((second,), slow)]
+        return [*entries, ((second, first), coherent)] if angle else entries
 
     return after_gates(circuit, rule)
 

@@ -69,10 +69,10 @@ def machine(
     """`simenv` on a machine with these GPUs, driver and wheels; it is taken down at the end."""
     require_gcc()
     build_libraries(folder / "lib", gpus, cuda)
-    kept = {name: os.environ[name] for name in ("PATH", "HOME", "TMPDIR") if name in os.environ}
+    table = {name: os.environ[name] for name in ("PATH", "HOME", "TMPDIR") if name in os.environ}
     kernels = Path(os.environ["SIMENV_KERNELS"])
     environ = {
-        **kept,
+        **table,
         "SIMENV_KERNELS": str(kernels),
         "SIMENV_HOME": str(folder / "home"),
         "LD_LIBRARY_PATH": str(folder / "lib"),

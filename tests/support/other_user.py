@@ -49,8 +49,8 @@ def attempt(*words: str | Path | int) -> list[str]:
         argv, capture_output=True, text=True, timeout=PATIENCE_S, cwd="/", check=False
     )
     assert done.returncode == 0, done.stderr
-    found: list[str] = json.loads(done.stdout.splitlines()[-1])
-    return found
+    lines: list[str] = json.loads(done.stdout.splitlines()[-1])
+    return lines
 
 
 def become_other_user() -> None:
@@ -72,15 +72,15 @@ def claim(owner: int) -> None:
 
 def connected(targets: list[str]) -> list[str]:
     become_other_user()
-    found = []
+    entries = []
     for target in targets:
         local = target.startswith("/")
         with socket.socket(socket.AF_UNIX if local else socket.AF_INET) as probe:
             probe.settimeout(ANSWER_S)
             with suppress(OSError):
                 probe.connect(target if local else ("127.0.0.1", int(target)))
-                found.append(target)
-    return found
+                entries.append(target)
+    return entries
 
 
 def opened(folders: list[Path]) -> list[str]:
@@ -91,21 +91,21 @@ def opened(folders: list[Path]) -> list[str]:
         with suppress(FileNotFoundError):  # of others, who come and go
             kinds[path] = path.lstat().st_mode
     become_other_user()
-    found = []
+    entries = []
     for path, mode in kinds.items():
         with suppress(OSError):
             if stat.S_ISDIR(mode):
                 (path / "planted").symlink_to("/dev/null")
                 (path / "planted").unlink()
-                found.append(f"planted in {path}")
+                entries.append(f"planted in {path}")
             elif stat.S_ISREG(mode):
                 os.close(os.open(path, os.O_RDONLY | os.O_NONBLOCK))
-                found.append(f"read {path}")
+                entries.append(f"read {path}")
         with suppress(OSError):
             if stat.S_ISREG(mode):
                 os.close(os.open(path, os.O_WRONLY | os.O_APPEND | os.O_NONBLOCK))
-                found.append(f"written {path}")
-    return found
+                entries.append(f"written {path}")
+    return entries
 
 
 def run_through_pmix(uri: str, mark: Path, owner: int, pid: int) -> list[str]:
@@ -128,7 +128,7 @@ def run_through_pmix(uri: str, mark: Path, owner: int, pid: int) -> list[str]:
     threading.Timer(PATIENCE_S / 2, os._exit, (2,)).start()
     out = os.dup(1)
     os.dup2(2, 1)
-    found: list[str] = []
+    lines: list[str] = []
     try:
         tool = Tool(
             uri,
@@ -142,10 +142,10 @@ def run_through_pmix(uri: str, mark: Path, owner: int, pid: int) -> list[str]:
         deadline = time.monotonic() + ANSWER_S
         while not mark.exists() and time.monotonic() < deadline:
             time.sleep(0.02)
-        found += [str(mark)] if mark.exists() else []
+        lines += [str(mark)] if mark.exists() else []
     except PmixError as error:
         sys.stderr.write(f"{error}\n")
-    os.write(out, json.dumps(found).encode() + b"\n")
+    os.write(out, json.dumps(lines).encode() + b"\n")
     os._exit(0)
 
 

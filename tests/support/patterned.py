@@ -72,9 +72,9 @@ def written(
 ) -> Circuit:
     """The circuit with these inserts as gates; none of them is drawn."""
     arrays = Arrays(circuit.num_qubits, circuit.num_clbits, circuit.registers)
-    here: dict[int, list[int]] = {}
+    table: dict[int, list[int]] = {}
     for member in sorted(members):
-        here.setdefault(int(inserts.table[member, 0]), []).append(member)
+        table.setdefault(int(inserts.table[member, 0]), []).append(member)
     q = c = p = 0
     for k in range(-1, circuit.ops.size):
         if k >= 0:
@@ -89,7 +89,7 @@ def written(
                 numbers_ = circuit.params[p : p + params].tolist()
                 arrays.add(circuit.table.names[row], wires, clbits, numbers_)
             q, c, p = q + count, c + bits, p + params
-        for member in here.get(k, ()):
+        for member in table.get(k, ()):
             _, which, x, z, one, two = inserts.table[member].tolist()
             if which == PAULI:
                 for qubit in range(circuit.num_qubits):
@@ -103,10 +103,10 @@ def written(
 
 def run_alone(circuit: Circuit, key: tuple[int, int], shot: int, precision: str = "double") -> int:
     """The basis state that one shot of a circuit without measurements finds."""
-    found = simulate(circuit, outputs=("statevector",), seed=key[0], precision=precision)
-    assert found.statevector is not None
+    result = simulate(circuit, outputs=("statevector",), seed=key[0], precision=precision)
+    assert result.statevector is not None
     control = RunControl()
     with ThreadPool(1, control) as thread_pool:
         states = LocalBackend(thread_pool, control)
-        state = State(found.statevector[0].copy())
+        state = State(result.statevector[0].copy())
         return int(protocol.sample(states, state, key, np.array([shot]))[0])

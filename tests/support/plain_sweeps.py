@@ -13,10 +13,10 @@ Amplitudes = NDArray[np.complex128]
 
 def run(plan: SweepTable, floats: NDArray[np.float64], state: Amplitudes) -> Amplitudes:
     """The state after all passes."""
-    found = state.astype(np.complex128).copy()
+    result = state.astype(np.complex128).copy()
     for number in range(len(plan.starts) - 1):
-        _pass(plan, number, floats, found)
-    return found
+        _pass(plan, number, floats, result)
+    return result
 
 
 def _pass(plan: SweepTable, number: int, floats: NDArray[np.float64], state: Amplitudes) -> None:
@@ -55,9 +55,9 @@ def _apply(
         return tile
     out = tile.copy()
     if kind == s.PERMUTE_ROWS:
-        here = rows[rows & op[s.ROW_MASK] == op[s.ROW_VALUE]]
-        there = here ^ op[s.ROW_VALUE] ^ op[s.ROW_OTHER]
-        out[here], out[there] = tile[there], tile[here]
+        item = rows[rows & op[s.ROW_MASK] == op[s.ROW_VALUE]]
+        value = item ^ op[s.ROW_VALUE] ^ op[s.ROW_OTHER]
+        out[item], out[value] = tile[value], tile[item]
         return out
     fits = rows & op[s.ROW_MASK] == op[s.ROW_VALUE]
     if kind == s.PHASE:
@@ -65,11 +65,11 @@ def _apply(
         return out
     width = kind - (s.REAL if kind > s.REAL else s.DENSE)
     size = 1 << width
-    numbers = floats[op[s.AT] :]
+    entry = floats[op[s.AT] :]
     if kind > s.REAL:
-        matrix = numbers[: size * size].reshape(size, size).astype(np.complex128)
+        matrix = entry[: size * size].reshape(size, size).astype(np.complex128)
     else:
-        pairs = numbers[: 2 * size * size].reshape(size, size, 2)
+        pairs = entry[: 2 * size * size].reshape(size, size, 2)
         matrix = pairs[:, :, 0] + 1j * pairs[:, :, 1]
     bits = [op[s.A + k] for k in range(width)]
     targets = sum(1 << bit for bit in bits)
@@ -98,6 +98,6 @@ def _phases(
         mask, place = plan.terms[op[s.FIRST_TERM] + k].tolist()
         if base & mask == mask:
             value = complex(floats[at + 2 * k], floats[at + 2 * k + 1])
-            here = np.ones_like(index, bool) if place == s.SCALAR else index >> place & 1 == 1
-            factor[here] *= value
+            result = np.ones_like(index, bool) if place == s.SCALAR else index >> place & 1 == 1
+            factor[result] *= value
     return factor

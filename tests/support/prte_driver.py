@@ -38,9 +38,9 @@ TELLS = (
 
 
 def here() -> Prte:
-    found = find(os.environ)
-    assert isinstance(found, Prte), found
-    return found
+    result = find(os.environ)
+    assert isinstance(result, Prte), result
+    return result
 
 
 def shares(text: str) -> tuple[Share, ...]:
@@ -86,10 +86,10 @@ class Driver:
         """The first thing said, and not yet returned by this, of which that is true."""
         deadline = time.monotonic() + timeout_s
         while True:
-            found = next(filter(happened, self.said), None)
-            if found is not None:
-                self.said.remove(found)
-                return found
+            item = next(filter(happened, self.said), None)
+            if item is not None:
+                self.said.remove(item)
+                return item
             left_s = deadline - time.monotonic()
             assert left_s > 0, f"it did not happen; said since: {self.said}"
             self._hear(left_s)

@@ -23,8 +23,8 @@ SANITIZED = {"ASAN_OPTIONS": "abort_on_error=0:exitcode=99", "UBSAN_OPTIONS": "e
 def run(argv: list[str], **more: object) -> str:
     """Standard output of a program that succeeds."""
     done = subprocess.run(argv, capture_output=True, check=False, timeout=280, **more)  # type: ignore[call-overload]
-    told = done.stdout.decode() + done.stderr.decode()
-    assert done.returncode == 0, f"{argv[0]} ended with {done.returncode}:\n{told[-4000:]}"
+    decoded = done.stdout.decode() + done.stderr.decode()
+    assert done.returncode == 0, f"{argv[0]} ended with {done.returncode}:\n{decoded[-4000:]}"
     return str(done.stdout.decode())
 
 

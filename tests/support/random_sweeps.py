@@ -113,10 +113,10 @@ class Table:
     def map(self) -> None:
         """Some rows for others."""
         mask = self._some((1 << self.height) - 1, 0.6) or 1
-        one = self._some(mask, 0.5)
-        other = one ^ (self._some(mask, 0.5) or mask & -mask)
+        result = self._some(mask, 0.5)
+        other = result ^ (self._some(mask, 0.5) or mask & -mask)
         fields = self.conditions()
-        fields |= {"ROW_MASK": mask, "ROW_VALUE": one, "ROW_OTHER": other}
+        fields |= {"ROW_MASK": mask, "ROW_VALUE": result, "ROW_OTHER": other}
         self.op(KIND=s.PERMUTE_ROWS, **fields)
 
     def phase(self) -> None:
@@ -161,8 +161,8 @@ def state_of(amplitudes: NDArray[np.complexfloating], *, fresh: bool = False) ->
 def random_state(num_wires: int, seed: int) -> NDArray[np.complex128]:
     """Amplitudes of norm 1."""
     parts = np.random.default_rng(seed).normal(size=(2, 1 << num_wires))
-    found: NDArray[np.complex128] = parts[0] + 1j * parts[1]
-    return found / np.linalg.norm(found)
+    item: NDArray[np.complex128] = parts[0] + 1j * parts[1]
+    return item / np.linalg.norm(item)
 
 
 def agree(num_wires: int, width: int, seed: int, dtype: str, *, fresh: bool, threads: int) -> State:

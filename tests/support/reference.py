@@ -76,11 +76,11 @@ class Operation:
 
 
 def operations(circuit: Circuit) -> list[Operation]:
-    found = []
+    entries = []
     q = c = p = 0
     for op in circuit.ops.tolist():
         _, nq, nc, np_ = circuit.table.rows[op].tolist()
-        found.append(
+        entries.append(
             Operation(
                 circuit.table.names[op],
                 tuple(circuit.qubits[q : q + nq].tolist()),
@@ -89,17 +89,17 @@ def operations(circuit: Circuit) -> list[Operation]:
             )
         )
         q, c, p = q + nq, c + nc, p + np_
-    return found
+    return entries
 
 
 def expressions(circuit: Circuit) -> list[list[tuple[int, int, int]]]:
-    found: list[list[tuple[int, int, int]]] = [[]]
+    entries: list[list[tuple[int, int, int]]] = [[]]
     for row in circuit.conditions.reshape(-1, 3).tolist():
         if row[0] == tk.END:
-            found.append([])
+            entries.append([])
         else:
-            found[-1].append(tuple(row))
-    return found[:-1]
+            entries[-1].append(tuple(row))
+    return entries[:-1]
 
 
 def evaluate(
@@ -153,27 +153,27 @@ class Reference:
         return np.random.Generator(bits).random(self.shots)
 
     def _blocks(self) -> tuple[dict[int, int], dict[int, int], dict[int, int]]:
-        ends, elses, numbers, opened = {}, {}, {}, []
+        ends, elses, table, opened = {}, {}, {}, []
         for k, row in enumerate(self.rows):
             if row.name in OWNERS:
-                numbers[k] = len(numbers)
+                table[k] = len(table)
             if row.name in _BLOCKS:
                 opened.append(k)
             elif row.name == "else":
                 elses[opened[-1]] = k
             elif row.name == "end":
                 ends[opened.pop()] = k
-        return ends, elses, numbers
+        return ends, elses, table
 
     def _reads(self, k: int) -> set[int]:
         starts = np.cumsum([0] + [size for _, size in self.circuit.registers]).tolist()
-        found: set[int] = set()
+        names: set[int] = set()
         for token, operand, width in self.expressions[self.numbers[k]]:
             if token in (tk.CLBIT, tk.SET_CLBIT):
-                found.add(operand)
+                names.add(operand)
             elif token in (tk.REGISTER, tk.SET_REGISTER):
-                found |= set(range(starts[operand], starts[operand] + width))
-        return found
+                names |= set(range(starts[operand], starts[operand] + width))
+        return names
 
     def _roles(self) -> dict[int, str]:
         """Which measurements are final, which resets nobody sees, by what follows each."""
@@ -235,19 +235,19 @@ class Reference:
             row = self.rows[k]
             if row.name == "if":
                 tokens = self.expressions[self.numbers[k]]
-                taken = np.array([evaluate(self.circuit, tokens, int(b)) for b in bits], bool)
-                self._walk(k + 1, state.copy(), shots[taken], bits[taken])
-                shots, bits = shots[~taken], bits[~taken]
+                array = np.array([evaluate(self.circuit, tokens, int(b)) for b in bits], bool)
+                self._walk(k + 1, state.copy(), shots[array], bits[array])
+                shots, bits = shots[~array], bits[~array]
                 k = self.elses.get(k, self.ends[k])
             elif row.name == "else":
                 k = next(end for start, end in self.ends.items() if self.elses.get(start) == k)
             elif row.name in ("measure", "reset") and k not in self.roles:
-                for outcome, left, mine in self._collapse(k, state, shots):
-                    after = bits[mine]
+                for outcome, left, value in self._collapse(k, state, shots):
+                    after = bits[value]
                     if row.name == "measure":
                         bit = 1 << row.clbits[0]
                         after = np.array([(b & ~bit) | bit * outcome for b in after], object)
-                    self._walk(k + 1, left, shots[mine], after)
+                    self._walk(k + 1, left, shots[value], after)
                 return
             elif row.name not in _INERT | {"measure", "reset", "end"}:
                 if row.name == "global_phase":
@@ -264,15 +264,15 @@ class Reference:
         ones = (np.arange(state.size) >> qubit & 1).astype(bool)
         probs = np.abs(state) ** 2
         zero = self.draws(1 + k)[shots] * probs.sum() < probs[~ones].sum()
-        found = []
-        for outcome, mine in ((0, zero), (1, ~zero)):
-            if mine.any():
+        entries = []
+        for outcome, value in ((0, zero), (1, ~zero)):
+            if value.any():
                 left = np.where(ones == bool(outcome), state, 0)
                 left = left / np.linalg.norm(left)
                 if self.rows[k].name == "reset" and outcome:
                     left = apply(left, np.array([[0, 1], [1, 0]], complex), (qubit,))
-                found.append((outcome, left, mine))
-        return found
+                entries.append((outcome, left, value))
+        return entries
 
     def _finish(
         self, state: NDArray[np.complex128], shots: NDArray[np.int64], bits: NDArray[np.object_]

@@ -60,8 +60,8 @@ class ReservationHarness(ServiceHarness):
     def get(self, kind: type[A], question: object, peer: MemoryConnection | None = None) -> A:
         """The one answer of that kind."""
         answers = self.say(question, peer)
-        (found,) = (a for a in answers if isinstance(a, kind))
-        return found
+        (value,) = (a for a in answers if isinstance(a, kind))
+        return value
 
     def refusal(self, question: object, peer: MemoryConnection | None = None) -> m.Refusal:
         return self.get(m.Refused, question, peer).refusals[0]
@@ -90,8 +90,8 @@ class ReservationHarness(ServiceHarness):
     def digest(self) -> bytes:
         ledger = self.state.reservations
         each = [
-            (one.grant, one.progress, sorted(one.holds.items()), list(one.parked))
-            for one in ledger.all.values()
+            (item.grant, item.progress, sorted(item.holds.items()), list(item.parked))
+            for item in ledger.all.values()
         ]
-        told = (each, sorted(ledger.devices.items()), ledger.next_id, sorted(self.state.tasks))
-        return msgspec.msgpack.encode(told)
+        entries = (each, sorted(ledger.devices.items()), ledger.next_id, sorted(self.state.tasks))
+        return msgspec.msgpack.encode(entries)

@@ -13,13 +13,13 @@ from launcher import probe_cache
 from simenv.cli.bench.cases import Figure
 from simenv.cli.bundle.manifest import Manifest
 from simenv.cli.demo.loop import VariationalRun as DemoRun
-from simenv.cli.demo.performance import Act
+from simenv.cli.demo.performance import DemoRow
 from simenv.cli.doctor import finding as doctor
 from simenv.cli.observe.trace import Trace
 from simenv.cli.profiling.command import ProfileReport as PerformanceReport
 from simenv.cli.qpm_diff import values as cutover
 from simenv.cli.tasks.explain_plan import Line as PlanLine
-from simenv.cli.tasks.resource_fit import Fitting
+from simenv.cli.tasks.resource_fit import ResourceFit
 from simenv.client.environments.listing import EnvironmentInfo
 from simenv.client.policies import PoolPolicies
 from simenv.client.qpm.runtime import calls
@@ -156,12 +156,12 @@ FILES: dict[str, Any] = {
 # Objects that commands print with --json (tests/golden/listings has those of an environment).
 PRINTED: dict[str, Any] = {
     "doctor": doctor.DoctorFinding,
-    "explain of an environment": Fitting,
+    "explain of an environment": ResourceFit,
     "explain --plan": PlanLine,
     "bench": Figure,
     "perf": PerformanceReport,
     "trace": Trace,
-    "demo": Act,
+    "demo": DemoRow,
     "demo, at its end": DemoRun,
     "environments": EnvironmentInfo,
     "policy": PoolPolicies,

@@ -42,8 +42,8 @@ LIMITS = ClusterLimits(2, 2**30, 1000, 2**24, 10 * 10**9, 60 * 10**9)
 
 def program(num_qubits: int = 2, angle: float = 0.5) -> Program:
     """ry on each qubit, measured; of many qubits each bit depends on others, by a chain of cx."""
-    numbers = np.arange(num_qubits, dtype=np.uint16)
-    chain = numbers.repeat(2)[1:-1] if num_qubits > SMALL_QUBITS else numbers[:0]
+    array = np.arange(num_qubits, dtype=np.uint16)
+    chain = array.repeat(2)[1:-1] if num_qubits > SMALL_QUBITS else array[:0]
     counts = [num_qubits, chain.size // 2, num_qubits]
     return Program(
         1,
@@ -53,8 +53,8 @@ def program(num_qubits: int = 2, angle: float = 0.5) -> Program:
         ("ry", "measure", "cx")[: 2 + bool(chain.size)],
         np.array([[1, 0, 1], [1, 1, 0], [2, 0, 0]][: 2 + bool(chain.size)], np.uint16).tobytes(),
         np.repeat(np.array([0, 2, 1], np.uint16), counts).tobytes(),
-        np.concatenate([numbers, chain, numbers]).tobytes(),
-        numbers.tobytes(),
+        np.concatenate([array, chain, array]).tobytes(),
+        array.tobytes(),
         np.full(num_qubits, angle).tobytes(),
     )
 
@@ -86,8 +86,8 @@ class RecordingLauncher:
         return 0
 
     def poll_events(self) -> list[LauncherEvent]:
-        said, self.said = self.said, []
-        return said
+        value, self.said = self.said, []
+        return value
 
     def recheck_node(self, node: str) -> bool:
         return node in self.sought

@@ -36,8 +36,8 @@ def shell_of(environment: str, capfd: pytest.CaptureFixture[str]) -> Shell:
     def call(*words: str, name: str = environment) -> Answer:
         capfd.readouterr()
         code = run(["--name", name, *words])
-        shown = capfd.readouterr()
-        assert "Traceback" not in shown.err
-        return Answer(code, shown.out, shown.err)
+        output = capfd.readouterr()
+        assert "Traceback" not in output.err
+        return Answer(code, output.out, output.err)
 
     return call

@@ -62,10 +62,10 @@ class ShotByShot(Reference):
         ]
 
     def counts(self) -> dict[int, int]:
-        found: Counter[int] = Counter()
+        tally: Counter[int] = Counter()
         for shot in range(self.shots):
-            found[_Shot(self, shot).run()] += 1
-        return dict(found)
+            tally[_Shot(self, shot).run()] += 1
+        return dict(tally)
 
     def draw(self, number: int, shot: int) -> float:
         bits = np.random.Philox(key=self.key, counter=[0, number, 0, 0])

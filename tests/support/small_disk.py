@@ -31,8 +31,8 @@ def small_disk(folder: Path, size_bytes: int) -> Iterator[Path]:
 def fill(folder: Path, name: str = "filler", leave_bytes: int = 0) -> Path:
     """Take all that is free of the disk, but for `leave_bytes`."""
     path = folder / name
-    found = os.statvfs(folder)
-    free = found.f_bavail * found.f_frsize - leave_bytes
+    result = os.statvfs(folder)
+    free = result.f_bavail * result.f_frsize - leave_bytes
     with path.open("wb") as out:
         if free > 0:
             os.posix_fallocate(out.fileno(), 0, free)

@@ -31,7 +31,7 @@ def sparse(n: int, operations: int, seed: int, *, dynamic: bool = False) -> Circ
     rng = np.random.default_rng(seed)
     clbits = int(rng.integers(1, 11))
     arrays = Arrays(n, clbits)
-    words = [_DIAGONAL, _PERMUTING, sorted(GATES)]
+    entries = [_DIAGONAL, _PERMUTING, sorted(GATES)]
     for q in rng.permutation(n)[: n - 3].tolist():
         arrays.add("ry", [q], (), [float(rng.uniform(-3, 3))])
     inside = written = 0
@@ -53,7 +53,7 @@ def sparse(n: int, operations: int, seed: int, *, dynamic: bool = False) -> Circ
             inside = int(rng.integers(1, 4))
             continue
         else:
-            _gate(arrays, rng, words[int(rng.integers(3))])
+            _gate(arrays, rng, entries[int(rng.integers(3))])
         inside -= 1
         if inside == 0:
             arrays.add("end")
@@ -101,8 +101,10 @@ def untouched(circuit: Circuit, request: Request) -> BindingResult:
     with ThreadPool(1, control) as thread_pool:
         states = LocalBackend(thread_pool, control)
         key = (request.seed, request.binding)
-        made = ComponentRun(states, circuit, ProgramCache(), circuit.params, request, key, options)
-        return made.result()
+        component_run = ComponentRun(
+            states, circuit, ProgramCache(), circuit.params, request, key, options
+        )
+        return component_run.result()
 
 
 def distribution(found: BindingResult) -> dict[int, float]:

@@ -18,7 +18,7 @@ from simenv.wire.transport.zmq_transport import Connection, PeerKind, ZmqListene
 
 PATIENCE_S = 60.0
 HOST = "127.0.0.1"
-Received = tuple[PeerKind, bytes, bytes, Identity]
+SubmitAnswers = tuple[PeerKind, bytes, bytes, Identity]
 
 
 class ListenerThread:
@@ -37,7 +37,7 @@ class ListenerThread:
             self.keys["hand"].public: Identity("hand", Role.WORKER),
         }
         self.listener.admit(self.key_commands, b"")
-        self.heard: list[Received] = []
+        self.heard: list[SubmitAnswers] = []
         self.echo = False  # answer each message with itself
         self.turns: list[Callable[[], object]] = []  # to be done by the thread that serves
         self._changed = threading.Condition()
@@ -55,28 +55,28 @@ class ListenerThread:
         self, who: str | KeyPair, route: bytes = b"route", server: str | None = None
     ) -> CurveConnection:
         keys = self.keys[who] if isinstance(who, str) else who
-        made = CurveConnection(self.address, server or self.server.public, keys, route)
-        self._opened.append(made)
-        return made
+        curve_connection = CurveConnection(self.address, server or self.server.public, keys, route)
+        self._opened.append(curve_connection)
+        return curve_connection
 
     def raw(self, first: bytes = b"") -> socket.socket:
         """A bare TCP connection."""
-        made = socket.create_connection((HOST, self.far.port), timeout=PATIENCE_S)
+        connection = socket.create_connection((HOST, self.far.port), timeout=PATIENCE_S)
         if first:
-            made.sendall(first)
-        return made
+            connection.sendall(first)
+        return connection
 
-    def of(self, body: bytes) -> Received:
+    def of(self, body: bytes) -> SubmitAnswers:
         """Wait for the message with this body."""
-        found: list[Received] = []
+        entries: list[SubmitAnswers] = []
 
         def there() -> bool:
-            found[:] = [one for one in self.heard if one[2] == body]
-            return bool(found)
+            entries[:] = [each for each in self.heard if each[2] == body]
+            return bool(entries)
 
         with self._changed:
             assert self._changed.wait_for(there, PATIENCE_S), f"{body!r} never came"
-        return found[0]
+        return entries[0]
 
     def do(self, what: Callable[[], object]) -> object:
         """Have the serving thread do something; its answer."""
@@ -87,10 +87,10 @@ class ListenerThread:
         return done[0]
 
     def close(self) -> None:
-        for one in self._opened:
-            one.close()
-        for kept in self.kept:
-            kept.close(0)
+        for item in self._opened:
+            item.close()
+        for each in self.kept:
+            each.close(0)
         self._ending = True
         self._thread.join()
         self.listener.close()
@@ -176,11 +176,11 @@ def plain_dealer(
     address: str, context: zmq.Context[zmq.Socket[bytes]], mechanism: str
 ) -> zmq.Socket[bytes]:
     """A ZeroMQ client that knows nothing of keys."""
-    made = context.socket(zmq.DEALER)
-    made.set(zmq.LINGER, 0)
+    result = context.socket(zmq.DEALER)
+    result.set(zmq.LINGER, 0)
     if mechanism == "plain":
-        made.set(zmq.PLAIN_USERNAME, b"ana")
-        made.set(zmq.PLAIN_PASSWORD, b"secret")
-    made.connect(address)
-    made.send(b"hello from a stranger")
-    return made
+        result.set(zmq.PLAIN_USERNAME, b"ana")
+        result.set(zmq.PLAIN_PASSWORD, b"secret")
+    result.connect(address)
+    result.send(b"hello from a stranger")
+    return result

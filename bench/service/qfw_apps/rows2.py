@@ -76,12 +76,12 @@ def fifty_events() -> None:
     events.register_external()
     execution.register_event_notification(me.my_endpoint(), 1, events.class_id())
     cids = {execution.async_run(INFO)["cid"] for _ in range(50)}
-    seen: set[str] = set()
+    names: set[str] = set()
     end = time.monotonic() + 60
-    while seen != cids and time.monotonic() < end:
-        seen |= {event.get_event()["cid"] for event in events.get()} & cids
+    while names != cids and time.monotonic() < end:
+        names |= {event.get_event()["cid"] for event in events.get()} & cids
         time.sleep(0.05)
-    assert seen == cids, f"{len(seen)} of 50"
+    assert names == cids, f"{len(names)} of 50"
     assert all(read(cid)["cid"] == cid for cid in cids)
 
 
@@ -89,8 +89,8 @@ def status_after_reading() -> None:
     cid = execution.async_run(INFO)["cid"]
     read(cid)
     assert execution.task_status(cid)["outcome"] == "COMPLETED"
-    gone = execution.read_cq(cid)
-    assert gone["reason"] == "completion-no-longer-retained", gone
+    result = execution.read_cq(cid)
+    assert result["reason"] == "completion-no-longer-retained", result
 
 
 def late_and_cancelled() -> None:

@@ -17,7 +17,7 @@ from noise_models.importers.reading.gate_names import SHAPES, SYMMETRIC
 from noise_models.importers.reading.report import ImportReport, Recorder
 from noise_models.importers.reading.values import items, qubit_index, text
 from noise_models.snapshot_checks import MAX_QUBITS, check, clamps
-from noise_models.strict_json import shown
+from noise_models.strict_json import short_repr
 
 
 class SnapshotBuilder:
@@ -26,7 +26,7 @@ class SnapshotBuilder:
     def __init__(self, source_format: str, num_qubits: int, field: str) -> None:
         if not 1 <= num_qubits <= MAX_QUBITS:
             raise SnapshotError(
-                field, f"{shown(num_qubits)} qubits", hint=f"1 to {MAX_QUBITS} are supported"
+                field, f"{short_repr(num_qubits)} qubits", hint=f"1 to {MAX_QUBITS} are supported"
             )
         self.source_format = source_format
         self.num_qubits = num_qubits
@@ -60,7 +60,7 @@ class SnapshotBuilder:
         if (name, qubits) in self._gates:
             raise SnapshotError(
                 field,
-                f"{shown(name)} on {list(qubits)} a second time",
+                f"{short_repr(name)} on {list(qubits)} a second time",
                 hint="remove one of the two",
             )
         self._gates[name, qubits] = {}
@@ -76,7 +76,7 @@ class SnapshotBuilder:
         if key in values:
             raise SnapshotError(
                 field,
-                f"{key} of {shown(name)} on {list(qubits)} a second time",
+                f"{key} of {short_repr(name)} on {list(qubits)} a second time",
                 hint="remove one of the two",
             )
         values[key] = value
@@ -142,7 +142,7 @@ class SnapshotBuilder:
     ) -> None:
         """Report the keys of an object that are not known."""
         for key in sorted(document.keys() - set(known)):
-            self.recorder.ignored(f"{prefix}{shown(key)[1:-1]}", "not used by the noise model")
+            self.recorder.ignored(f"{prefix}{short_repr(key)[1:-1]}", "not used by the noise model")
 
     def add_native(self, name: str, num_qubits: int, num_params: int | None, field: str) -> None:
         """Add a native gate; `num_params` None: the number of parameters of Qiskit's gate."""
@@ -154,7 +154,7 @@ class SnapshotBuilder:
                     f"native_gates.{name}.num_params", "0: the gate is not one of Qiskit's"
                 )
         if name in self.natives:
-            raise SnapshotError(field, f"the native gate {shown(name)} a second time")
+            raise SnapshotError(field, f"the native gate {short_repr(name)} a second time")
         self.natives[name] = NativeGate(name, num_qubits, num_params)
 
     def date_qubit(self, qubit: int, name: str, when: str) -> None:
@@ -171,7 +171,7 @@ class SnapshotBuilder:
             if not 0 <= qubit < self.num_qubits:
                 raise SnapshotError(
                     field,
-                    f"qubit {shown(qubit)} is out of range",
+                    f"qubit {short_repr(qubit)} is out of range",
                     hint=f"0 to {self.num_qubits - 1}",
                 )
         if len(set(qubits)) < len(qubits):

@@ -18,7 +18,7 @@ MAX_ROWS = 100_000
 
 
 @dataclass(frozen=True, slots=True)
-class Table:
+class CsvTable:
     """Rows of a CSV file; column names have no spaces at their ends."""
 
     columns: tuple[str, ...]
@@ -30,7 +30,7 @@ class Source:
     """Parsed files of one import, by name."""
 
     documents: dict[str, Any]  # JSON
-    tables: dict[str, Table]  # CSV
+    tables: dict[str, CsvTable]  # CSV
     digest: str  # SHA-256 of names and contents, hexadecimal
 
     def objects(self) -> list[tuple[str, dict[str, Any]]]:
@@ -53,7 +53,7 @@ def parse(files: Mapping[str, bytes]) -> Source:
     if len(files) > MAX_FILES:
         raise SnapshotError("files", f"{len(files)} files", hint=f"at most {MAX_FILES}")
     documents: dict[str, Any] = {}
-    tables: dict[str, Table] = {}
+    tables: dict[str, CsvTable] = {}
     digest = hashlib.sha256()
     for name, data in sorted(files.items()):
         digest.update(hashlib.sha256(data).digest())
@@ -65,7 +65,7 @@ def parse(files: Mapping[str, bytes]) -> Source:
     return Source(documents, tables, digest.hexdigest())
 
 
-def _table(data: bytes, name: str) -> Table:
+def _table(data: bytes, name: str) -> CsvTable:
     if len(data) > strict_json.MAX_BYTES:
         raise SnapshotError(name, f"{len(data)} bytes", hint=f"at most {strict_json.MAX_BYTES}")
     try:
@@ -96,4 +96,4 @@ def _table(data: bytes, name: str) -> Table:
                 f"{name}: row {number}", f"{len(row)} cells in {len(columns)} columns"
             )
         results.append(dict(zip(columns, (cell.strip() for cell in row), strict=False)))
-    return Table(columns, tuple(results))
+    return CsvTable(columns, tuple(results))

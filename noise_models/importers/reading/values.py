@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from noise_models.errors import SnapshotError
-from noise_models.strict_json import shown
+from noise_models.strict_json import short_repr
 
 NS_PER_UNIT = {  # "\u00b5" is the micro sign, "\u03bc" the Greek letter
     "s": 1e9,
@@ -31,34 +31,34 @@ def key_text(key: str) -> str:
 def mapping(value: object, field: str) -> dict[str, Any]:
     """Return a JSON object. Raises SnapshotError."""
     if not isinstance(value, dict):
-        raise SnapshotError(field, f"{shown(value)} is not an object")
+        raise SnapshotError(field, f"{short_repr(value)} is not an object")
     return value
 
 
 def items(value: object, field: str) -> Iterator[tuple[str, Any]]:
     """Return the entries of a JSON array with the place of each. Raises SnapshotError."""
     if not isinstance(value, list):
-        raise SnapshotError(field, f"{shown(value)} is not a list")
+        raise SnapshotError(field, f"{short_repr(value)} is not a list")
     return ((f"{field}[{index}]", each) for index, each in enumerate(value))
 
 
 def text(value: object, field: str) -> str:
     """Return a string. Raises SnapshotError."""
     if not isinstance(value, str) or len(value) > _MAX_TEXT:
-        raise SnapshotError(field, f"{shown(value)} is not a text")
+        raise SnapshotError(field, f"{short_repr(value)} is not a text")
     return value
 
 
 def number(value: object, field: str) -> float:
     """Return a finite number. Raises SnapshotError."""
     if isinstance(value, bool) or not isinstance(value, int | float):
-        raise SnapshotError(field, f"{shown(value)} is not a number")
+        raise SnapshotError(field, f"{short_repr(value)} is not a number")
     try:
         result = float(value)
     except OverflowError:
         result = math.inf
     if not math.isfinite(result):
-        raise SnapshotError(field, f"{shown(value)} is not a finite number")
+        raise SnapshotError(field, f"{short_repr(value)} is not a finite number")
     return result
 
 
@@ -67,7 +67,7 @@ def integer(value: object, field: str) -> int:
     if isinstance(value, float) and value.is_integer():
         value = int(value)
     if isinstance(value, bool) or not isinstance(value, int) or abs(value) >= 1 << 63:
-        raise SnapshotError(field, f"{shown(value)} is not a whole number")
+        raise SnapshotError(field, f"{short_repr(value)} is not a whole number")
     return value
 
 
@@ -78,7 +78,7 @@ def parsed_number(value: str, field: str) -> float:
     except ValueError as error:
         if isinstance(error, SnapshotError):
             raise
-        raise SnapshotError(field, f"{shown(value)} is not a number") from None
+        raise SnapshotError(field, f"{short_repr(value)} is not a number") from None
 
 
 def qubit_index(value: object, field: str) -> int:
@@ -87,7 +87,7 @@ def qubit_index(value: object, field: str) -> int:
         value = int(value)
     result = integer(value, field)
     if result < 0:
-        raise SnapshotError(field, f"{shown(value)} is not the number of a qubit")
+        raise SnapshotError(field, f"{short_repr(value)} is not the number of a qubit")
     return result
 
 
@@ -95,7 +95,7 @@ def probability(value: object, field: str) -> float:
     """Return a number from 0 to 1. Raises SnapshotError."""
     result = number(value, field)
     if not 0.0 <= result <= 1.0:
-        raise SnapshotError(field, f"{shown(value)} is not a probability", hint="0 to 1")
+        raise SnapshotError(field, f"{short_repr(value)} is not a probability", hint="0 to 1")
     return result
 
 
@@ -118,7 +118,7 @@ def _factor(unit: object, field: str, factors: dict[str, float]) -> float:
     result = factors.get(unit.lower()) if isinstance(unit, str) else None
     if result is None:
         raise SnapshotError(
-            field, f"the unit {shown(unit)} is unknown", hint=f"known: {', '.join(factors)}"
+            field, f"the unit {short_repr(unit)} is unknown", hint=f"known: {', '.join(factors)}"
         )
     return result
 

@@ -13,7 +13,12 @@ from simenv.calibration.certify.claims import Claims
 from simenv.calibration.certify.compare import DEAD_ERROR, ClaimComparison, ClaimVerdict, compare
 from simenv.calibration.experiments.estimators.estimates import Estimate
 from simenv.calibration.experiments.native import native_set
-from simenv.calibration.experiments.procedure import Effort, Measured, Procedure, choose
+from simenv.calibration.experiments.procedure import (
+    ExperimentResults,
+    ExperimentShots,
+    Procedure,
+    choose,
+)
 from simenv.calibration.experiments.runner import PoolRunner
 from simenv.errors import OptionError
 from simenv.model.devices import DeviceInfo, DeviceKind
@@ -34,7 +39,7 @@ class Certificate(msgspec.Struct, frozen=True):
     circuits: int
     shots: int
     seconds: float
-    measured: Measured
+    measured: ExperimentResults
 
     @property
     def culprits(self) -> list[ClaimComparison]:
@@ -77,7 +82,7 @@ def certify(
     *,
     qubits: Sequence[int] | None = None,
     seed: int = 0,
-    effort: Effort | None = None,
+    effort: ExperimentShots | None = None,
     progress: Callable[[str], None] = lambda _: None,
 ) -> Certificate:
     """Measure a device and compare it with the claims; None: no comparison.
@@ -88,7 +93,7 @@ def certify(
     info, where = device_under_test(client, name)
     tested = choose(info, qubits)
     runner = PoolRunner(client, where, info.max_shots, seed)
-    procedure = Procedure(info, tested, runner, seed, effort or Effort(), progress)
+    procedure = Procedure(info, tested, runner, seed, effort or ExperimentShots(), progress)
     measured = procedure.run()
     comparisons = compared(info, measured, claims)
     return Certificate(
@@ -98,7 +103,7 @@ def certify(
 
 
 def compared(
-    info: DeviceInfo, measured: Measured, claims: CalibrationSnapshot | None
+    info: DeviceInfo, measured: ExperimentResults, claims: CalibrationSnapshot | None
 ) -> list[ClaimComparison]:
     """Compare all estimates with the claims, gates that do not work included."""
     estimates = [*measured.estimates, *(_dead(info, place) for place in measured.dead)]

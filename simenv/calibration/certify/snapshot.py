@@ -17,7 +17,7 @@ from noise_models.calibration import (
     ZZCoupling,
 )
 from simenv.calibration.experiments.estimators.estimates import Estimate
-from simenv.calibration.experiments.procedure import Measured
+from simenv.calibration.experiments.procedure import ExperimentResults
 from simenv.model.devices import DeviceInfo
 
 _TECHNOLOGIES: tuple[Technology, ...] = (
@@ -69,7 +69,7 @@ def published(info: DeviceInfo) -> CalibrationSnapshot:
 
 
 def recovered(
-    base: CalibrationSnapshot, measured: Measured, now_s: float, name: str
+    base: CalibrationSnapshot, measured: ExperimentResults, now_s: float, name: str
 ) -> CalibrationSnapshot:
     """Snapshot with the measured values in place of those of `base`, which supplies gates,
     couplings and durations. Values that were not measured are kept."""
@@ -109,7 +109,7 @@ def _qubits(
     return tuple(qubits)
 
 
-def _gates(base: CalibrationSnapshot, measured: Measured) -> tuple[GateCalibration, ...]:
+def _gates(base: CalibrationSnapshot, measured: ExperimentResults) -> tuple[GateCalibration, ...]:
     """Entries of measured gates; on pairs in both orders if the base has both."""
     table = {(gate.name, gate.qubits): gate for gate in base.gates}
     coupled = set(base.coupling)

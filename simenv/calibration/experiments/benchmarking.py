@@ -20,11 +20,11 @@ from simenv.calibration.experiments.clifford import (
     one_qubit_group,
 )
 from simenv.calibration.experiments.native import entangler_matrix, x_turn
-from simenv.calibration.experiments.programs import Alphabet, CircuitPiece
+from simenv.calibration.experiments.programs import CircuitPiece, NativeGateRows
 
 
 def sequence(
-    alphabet: Alphabet,
+    alphabet: NativeGateRows,
     group: CliffordGroup,
     length: int,
     flips: int,
@@ -58,7 +58,7 @@ def _after_flips(
     return group.find(compose(np.broadcast_to(group.pauli_x(flips), images.shape), images))
 
 
-def _interleaved_gate(alphabet: Alphabet, group: CliffordGroup) -> NDArray[np.uint8]:
+def _interleaved_gate(alphabet: NativeGateRows, group: CliffordGroup) -> NDArray[np.uint8]:
     entangler = alphabet.gates.entangler
     if group.num_qubits == 2 and entangler is not None:
         return conjugation(entangler_matrix(entangler))
@@ -78,7 +78,11 @@ def product(images: NDArray[np.uint8]) -> NDArray[np.uint8]:
 
 
 def simultaneous(
-    alphabet: Alphabet, group: CliffordGroup, length: int, flips: int, rng: np.random.Generator
+    alphabet: NativeGateRows,
+    group: CliffordGroup,
+    length: int,
+    flips: int,
+    rng: np.random.Generator,
 ) -> CircuitPiece:
     """One-qubit sequences on both qubits of a pair at the same time (Gambetta et al., Phys. Rev.
     Lett. 109, 240504). `group`: of two qubits, whose first 576 elements are local."""

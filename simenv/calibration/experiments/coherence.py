@@ -9,18 +9,20 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 
-from simenv.calibration.experiments.programs import Alphabet, CircuitPiece, joined
+from simenv.calibration.experiments.programs import CircuitPiece, NativeGateRows, joined
 
-Arm = Callable[[Alphabet, float, int], CircuitPiece]  # by duration in ns and number of the arm
+Arm = Callable[
+    [NativeGateRows, float, int], CircuitPiece
+]  # by duration in ns and number of the arm
 
 
-def relaxation(alphabet: Alphabet, duration_ns: float, arm: int) -> CircuitPiece:
+def relaxation(alphabet: NativeGateRows, duration_ns: float, arm: int) -> CircuitPiece:
     """Inversion recovery; arm 1 begins in |1>."""
     prepared = [alphabet.half()] if arm else []
     return joined([*prepared, alphabet.delay(duration_ns)])
 
 
-def echo(alphabet: Alphabet, duration_ns: float, arm: int) -> CircuitPiece:
+def echo(alphabet: NativeGateRows, duration_ns: float, arm: int) -> CircuitPiece:
     """Hahn echo over two halves of the duration; arms end in |0> and |1> without noise."""
     half = alphabet.delay(duration_ns / 2.0)
     return joined(
@@ -31,7 +33,7 @@ def echo(alphabet: Alphabet, duration_ns: float, arm: int) -> CircuitPiece:
     )  # fmt: skip
 
 
-def ramsey(alphabet: Alphabet, duration_ns: float, arm: int) -> CircuitPiece:
+def ramsey(alphabet: NativeGateRows, duration_ns: float, arm: int) -> CircuitPiece:
     """Ramsey sequence with the phase arm * pi / 2 before the last quarter turn."""
     return joined(
         [
@@ -41,7 +43,7 @@ def ramsey(alphabet: Alphabet, duration_ns: float, arm: int) -> CircuitPiece:
     )  # fmt: skip
 
 
-def conditional_ramsey(alphabet: Alphabet, duration_ns: float, arm: int) -> CircuitPiece:
+def conditional_ramsey(alphabet: NativeGateRows, duration_ns: float, arm: int) -> CircuitPiece:
     """Ramsey sequence on qubit 0 while qubit 1 is in |0> (arms 0-3) or |1> (arms 4-7).
 
     The difference of both frequencies is the ZZ interaction (Takita et al., Phys. Rev. Lett. 119,
@@ -57,6 +59,6 @@ def conditional_ramsey(alphabet: Alphabet, duration_ns: float, arm: int) -> Circ
     )  # fmt: skip
 
 
-def readout(alphabet: Alphabet, _duration_ns: float, arm: int) -> CircuitPiece:
+def readout(alphabet: NativeGateRows, _duration_ns: float, arm: int) -> CircuitPiece:
     """Measurement of |0>, or of |1> (arm 1)."""
     return joined([alphabet.half()] if arm else [])

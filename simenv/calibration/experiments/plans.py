@@ -15,11 +15,11 @@ from simenv.calibration.experiments.programs import (
     ENTANGLER,
     HALF,
     QUARTER,
-    Alphabet,
     CircuitPiece,
+    NativeGateRows,
     PlacedPiece,
 )
-from simenv.calibration.experiments.runner import PlannedCircuit, Point
+from simenv.calibration.experiments.runner import ExperimentSetting, PlannedCircuit
 
 Places = Sequence[tuple[int, ...]]  # qubits or pairs that are measured in one circuit
 RB1, IRB1, RB2, IRB2, SIMULTANEOUS = "rb1", "irb1", "rb2", "irb2", "simultaneous"
@@ -59,7 +59,7 @@ class Planner:
     """Planner of circuits on one device. Sequences are a function of the seed and of their
     place."""
 
-    def __init__(self, alphabet: Alphabet, tested: TestLayout, seed: int) -> None:
+    def __init__(self, alphabet: NativeGateRows, tested: TestLayout, seed: int) -> None:
         self._alphabet = alphabet
         self._tested = tested
         self._seed = seed
@@ -80,7 +80,7 @@ class Planner:
                     yield self._circuit(
                         [
                             (
-                                Point(name, place, times_ns[place][k], number),
+                                ExperimentSetting(name, place, times_ns[place][k], number),
                                 arm(self._alphabet, times_ns[place][k], number),
                             )
                             for place in places
@@ -107,7 +107,7 @@ class Planner:
 
     def _sequence(
         self, name: str, place: tuple[int, ...], length: int, number: int
-    ) -> tuple[Point, CircuitPiece]:
+    ) -> tuple[ExperimentSetting, CircuitPiece]:
         rng = np.random.default_rng([self._seed, *place, length, number])
         alphabet = self._alphabet
         flips = number % (1 << len(place))
@@ -124,7 +124,7 @@ class Planner:
             )
         row = {RB2: ENTANGLER, IRB2: ENTANGLER, IRB1: HALF}.get(name, QUARTER)
         count = np.count_nonzero(piece.rows == row) / (2 if name == SIMULTANEOUS else 1)
-        return Point(name, place, float(length), flips, number, float(count)), piece
+        return ExperimentSetting(name, place, float(length), flips, number, float(count)), piece
 
     def _sets(self, settings: Mapping[tuple[int, ...], object]) -> Iterator[Places]:
         """Sets of the places that have settings."""
@@ -135,7 +135,9 @@ class Planner:
             if mine:
                 yield mine
 
-    def _circuit(self, pieces: Sequence[tuple[Point, CircuitPiece]], shots: int) -> PlannedCircuit:
+    def _circuit(
+        self, pieces: Sequence[tuple[ExperimentSetting, CircuitPiece]], shots: int
+    ) -> PlannedCircuit:
         placed = [PlacedPiece(point.qubits, piece) for point, piece in pieces]
         program = self._alphabet.program(placed, self._tested.num_qubits)
         return PlannedCircuit(program, shots, tuple(point for point, _ in pieces))

@@ -26,9 +26,9 @@ from simenv.calibration.experiments.plans import (
     TestLayout,
     layout,
 )
-from simenv.calibration.experiments.programs import Alphabet
+from simenv.calibration.experiments.programs import NativeGateRows
 from simenv.calibration.experiments.runner import CircuitRunner, Counts, PlannedCircuit, merge
-from simenv.calibration.experiments.scouting import Scales, scout
+from simenv.calibration.experiments.scouting import RoughEstimates, scout
 from simenv.errors import OptionError
 from simenv.model.devices import DeviceInfo
 
@@ -72,7 +72,7 @@ _EXPERIMENTS = {
 }  # fmt: skip
 
 
-class Effort(msgspec.Struct, frozen=True):
+class ExperimentShots(msgspec.Struct, frozen=True):
     """Shots of a circuit of each experiment, and numbers of random sequences."""
 
     t1_shots: int = 24_000
@@ -86,7 +86,7 @@ class Effort(msgspec.Struct, frozen=True):
     shots_2q: int = 10_000
     longest_delay_ns: float = 1e10
 
-    def scaled(self, factor: float) -> Effort:
+    def scaled(self, factor: float) -> ExperimentShots:
         """Effort with the shots multiplied by `factor`, at least 100."""
         names = [name for name in self.__struct_fields__ if "shots" in name]
         return msgspec.structs.replace(
@@ -94,12 +94,12 @@ class Effort(msgspec.Struct, frozen=True):
         )
 
 
-class Measured(msgspec.Struct, frozen=True):
+class ExperimentResults(msgspec.Struct, frozen=True):
     """Result of a run of all experiments."""
 
     estimates: tuple[Estimate, ...]
     dead: tuple[tuple[int, ...], ...]  # qubits and pairs whose gates do not work
-    scales: Scales
+    scales: RoughEstimates
     counts: Counts
 
 
@@ -135,7 +135,7 @@ class Procedure:
         tested: TestLayout,
         runner: CircuitRunner,
         seed: int,
-        effort: Effort,
+        effort: ExperimentShots,
         progress: Callable[[str], None] = lambda _: None,
         planner: Planner | None = None,
     ) -> None:
@@ -144,12 +144,12 @@ class Procedure:
         if gates.entangler is None:
             tested = msgspec.structs.replace(tested, pair_sets=())
         self._tested = tested
-        self._planner = planner or Planner(Alphabet(gates), tested, seed)
+        self._planner = planner or Planner(NativeGateRows(gates), tested, seed)
         self._runner = runner
         self._effort = effort
         self._progress = progress
 
-    def run(self) -> Measured:
+    def run(self) -> ExperimentResults:
         """Find scales, measure and estimate; estimates with wide intervals are measured again with
         more shots."""
         self._progress("scales")
@@ -164,9 +164,9 @@ class Procedure:
             self._progress(f"{len(unresolved)} experiments again, with more shots")
             merge(counts, self._runner.run(list(self._again(scales, unresolved, number))))
             estimates = list(self.estimates(counts))
-        return Measured(tuple(estimates), scales.dead, scales, counts)
+        return ExperimentResults(tuple(estimates), scales.dead, scales, counts)
 
-    def circuits(self, scales: Scales) -> Iterable[PlannedCircuit]:
+    def circuits(self, scales: RoughEstimates) -> Iterable[PlannedCircuit]:
         """Circuits of all experiments at all places."""
         settings = _Settings(self._effort, scales)
         qubits = [(qubit,) for qubit in self._tested.qubits]
@@ -220,7 +220,7 @@ class Procedure:
         return entries
 
     def _again(
-        self, scales: Scales, unresolved: Mapping[str, Mapping[Place, float]], number: int
+        self, scales: RoughEstimates, unresolved: Mapping[str, Mapping[Place, float]], number: int
     ) -> Iterable[PlannedCircuit]:
         settings = _Settings(self._effort, scales)
         for name, places in unresolved.items():
@@ -248,7 +248,7 @@ class Procedure:
 class _Settings:
     """Times, lengths, shots and sequences of experiments at the scales of a device."""
 
-    def __init__(self, effort: Effort, scales: Scales) -> None:
+    def __init__(self, effort: ExperimentShots, scales: RoughEstimates) -> None:
         self._effort = effort
         self._scales = scales
 

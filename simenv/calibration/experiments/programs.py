@@ -38,7 +38,7 @@ class PlacedPiece(msgspec.Struct, frozen=True, eq=False):
     piece: CircuitPiece
 
 
-class Alphabet:
+class NativeGateRows:
     """Native gates of a device as rows of the operation table."""
 
     def __init__(self, gates: NativeSet) -> None:
@@ -61,7 +61,7 @@ class Alphabet:
             ],
             np.uint16,
         )
-        self._groups: dict[int, _Words] = {}
+        self._groups: dict[int, _CliffordWords] = {}
 
     def z(self, angle_rad: float, qubit: int = 0) -> CircuitPiece:
         """Rotation about Z."""
@@ -97,7 +97,9 @@ class Alphabet:
         key = 2 * group.num_qubits + sync
         if key not in self._groups:
             gate = ("half" if group.num_qubits == 1 else "entangler", 0, 0)
-            self._groups[key] = _Words([*group.sequences, (gate,)], self._steps(), sync=sync)
+            self._groups[key] = _CliffordWords(
+                [*group.sequences, (gate,)], self._steps(), sync=sync
+            )
         return self._groups[key].piece(elements)
 
     def _steps(self) -> dict[Step, CircuitPiece]:
@@ -149,7 +151,7 @@ def _piece(row: int, qubits: tuple[int, ...], params: tuple[float, ...]) -> Circ
 _EMPTY = CircuitPiece(np.zeros(0, np.uint16), np.zeros(0, np.int64), np.zeros(0))
 
 
-class _Words:
+class _CliffordWords:
     """Pieces of all elements of a group, concatenated for fast look-up of sequences."""
 
     def __init__(
@@ -171,9 +173,9 @@ class _Words:
                     [value for step in word for value in parts[step][number]]
                     + list(barrier[number])
                 )
-        self._rows = _Ragged(columns[0], np.dtype(np.uint16))
-        self._qubits = _Ragged(columns[1], np.dtype(np.int64))
-        self._params = _Ragged(columns[2], np.dtype(np.float64))
+        self._rows = _RaggedArrays(columns[0], np.dtype(np.uint16))
+        self._qubits = _RaggedArrays(columns[1], np.dtype(np.int64))
+        self._params = _RaggedArrays(columns[2], np.dtype(np.float64))
 
     def piece(self, elements: NDArray[np.int32]) -> CircuitPiece:
         """Pieces of these elements, one after another."""
@@ -182,7 +184,7 @@ class _Words:
         )
 
 
-class _Ragged:
+class _RaggedArrays:
     """Arrays of different lengths, stored in one."""
 
     def __init__(self, lists: Sequence[Sequence[float]], dtype: np.dtype[Any]) -> None:

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 TASKS_AT_ONCE = 200  # tasks of one submit
 
 
-class Point(msgspec.Struct, frozen=True):
+class ExperimentSetting(msgspec.Struct, frozen=True):
     """Setting of one qubit or pair in one circuit."""
 
     experiment: str
@@ -37,10 +37,12 @@ class PlannedCircuit(msgspec.Struct, frozen=True):
 
     program: Program
     shots: int
-    points: tuple[Point, ...]
+    points: tuple[ExperimentSetting, ...]
 
 
-Counts = dict[Point, NDArray[np.int64]]  # counts of outcomes [2^qubits]; bit 0 is the first qubit
+Counts = dict[
+    ExperimentSetting, NDArray[np.int64]
+]  # counts of outcomes [2^qubits]; bit 0 is the first qubit
 
 
 class CircuitRunner(Protocol):
@@ -107,7 +109,7 @@ def merge(totals: Counts, more: Counts) -> None:
 
 def add(
     totals: Counts,
-    points: Sequence[Point],
+    points: Sequence[ExperimentSetting],
     outcomes: NDArray[np.unsignedinteger[Any]],
     counts: NDArray[np.uint32],
 ) -> None:

@@ -28,7 +28,7 @@ _DEAD_RATE = 0.3  # rate of a random element above which a gate does not work
 _PREFIX = "scout-"
 
 
-class Scales(msgspec.Struct, frozen=True):
+class RoughEstimates(msgspec.Struct, frozen=True):
     """Rough values. A time above the longest delay is set to the longest delay."""
 
     t1_ns: dict[int, float]
@@ -38,7 +38,9 @@ class Scales(msgspec.Struct, frozen=True):
     dead: tuple[Place, ...]  # places where random elements leave no signal
 
 
-def scout(runner: CircuitRunner, planner: Planner, tested: TestLayout, longest_ns: float) -> Scales:
+def scout(
+    runner: CircuitRunner, planner: Planner, tested: TestLayout, longest_ns: float
+) -> RoughEstimates:
     """Run the circuits and estimate the scales."""
     count = 1 + int(np.log(longest_ns / FIRST_DELAY_NS) / np.log(DELAY_FACTOR))
     ladder = [FIRST_DELAY_NS * DELAY_FACTOR**k for k in range(count)] + [longest_ns]
@@ -54,7 +56,7 @@ def scout(runner: CircuitRunner, planner: Planner, tested: TestLayout, longest_n
         circuits += planner.sequences(RB2, dict.fromkeys(tested.pairs, LENGTHS_2Q), range(4), SHOTS)
     counts = runner.run(circuits)
     rates_1q, rates_2q = _rates(counts, RB1), _rates(counts, RB2)
-    return Scales(
+    return RoughEstimates(
         _times(counts, _PREFIX + "t1", longest_ns),
         _times(counts, _PREFIX + "echo", longest_ns),
         {place: rate for place, (rate, _) in rates_1q.items()},

@@ -201,7 +201,7 @@ def _tried(
     """Scores of all candidates, and of the chosen ones."""
     shared = np.array([each.key in reference for each in problem.observations])
     snapshot = np.array([reference.get(each.key, 0.0) for each in problem.observations])[shared]
-    near = _Starts(problem)
+    near = _StartFits(problem)
     tried: list[CandidateScore] = []
 
     def judged(prior: Prior, windows: Prior | None) -> tuple[CandidateScore, NDArray[np.float64]]:
@@ -235,7 +235,7 @@ def _ratio(pair: tuple[CandidateScore, NDArray[np.float64]]) -> float:
     return pair[0].ratio
 
 
-class _Starts:
+class _StartFits:
     """Fits of all observations, from which candidates with similar priors are fitted."""
 
     def __init__(self, problem: FitProblem) -> None:

@@ -110,7 +110,7 @@ def calibrate(
     choices = [
         choice for each in attempts for choice in _choices(each, snapshot, training, starts, note)
     ]
-    return _given(_accepted(choices), data, snapshot, name)
+    return _fitted_device(_accepted(choices), data, snapshot, name)
 
 
 def _choices(
@@ -197,7 +197,7 @@ def _accepted(choices: Sequence[_Choice]) -> _Choice:
     return msgspec.structs.replace(best, share=0.0, undated_share=0.0)
 
 
-def _given(
+def _fitted_device(
     best: _Choice, data: CountsData, snapshot: CalibrationSnapshot, name: str
 ) -> FittedDevice:
     built, solution, share = best.attempt, best.solution, best.share

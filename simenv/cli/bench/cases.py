@@ -59,7 +59,7 @@ SWEEPS = {4: (12, 25), 8: (32, 68)}  # parameters, operations
 LOOP_BINDINGS = 128
 
 
-class Size(msgspec.Struct, frozen=True):
+class CaseSize(msgspec.Struct, frozen=True):
     """Amount of work of each case."""
 
     rounds: int
@@ -71,11 +71,11 @@ class Size(msgspec.Struct, frozen=True):
     calls: int  # calls of the engine
 
 
-QUICK = Size(3, 50, {4: 400, 8: 200, 12: 50}, 150, {4: 4_000, 8: 1_500}, 10, 100)
-WHOLE = Size(7, 400, {4: 6_000, 8: 3_000, 12: 800}, 1_500, {4: 40_000, 8: 16_000}, 60, 2_000)
+QUICK = CaseSize(3, 50, {4: 400, 8: 200, 12: 50}, 150, {4: 4_000, 8: 1_500}, 10, 100)
+WHOLE = CaseSize(7, 400, {4: 6_000, 8: 3_000, 12: 800}, 1_500, {4: 40_000, 8: 16_000}, 60, 2_000)
 
 
-def latency(client: Client, size: Size) -> list[Figure]:
+def latency(client: Client, size: CaseSize) -> list[Figure]:
     """Measure the latency of circuits, each awaited before the next is submitted."""
     middle, late = [], []
     for number in range(size.rounds):
@@ -96,7 +96,7 @@ def latency(client: Client, size: Size) -> list[Figure]:
     ]
 
 
-def throughput(client: Client, size: Size, num_qubits: int) -> Figure:
+def throughput(client: Client, size: CaseSize, num_qubits: int) -> Figure:
     """Measure the rate of new circuits that are submitted in one call."""
     number = size.circuits[num_qubits]
     rates = []
@@ -110,7 +110,7 @@ def throughput(client: Client, size: Size, num_qubits: int) -> Figure:
     return figure(f"circuits {num_qubits}", rates, "1/s", CIRCUITS[num_qubits], what)
 
 
-def alone(client: Client, size: Size) -> Figure:
+def alone(client: Client, size: CaseSize) -> Figure:
     """Measure the rate of new circuits that are submitted one by one without waiting."""
     rates = []
     for k in range(size.rounds):
@@ -124,7 +124,7 @@ def alone(client: Client, size: Size) -> Figure:
     return figure("one by one", rates, "1/s", ALONE, what)
 
 
-def bindings(client: Client, size: Size, num_qubits: int) -> Figure:
+def bindings(client: Client, size: CaseSize, num_qubits: int) -> Figure:
     """Measure the rate of one circuit with many sets of angles in one call; results stay packed."""
     parameters, operations = SWEEPS[num_qubits]
     number = size.bindings[num_qubits]
@@ -140,7 +140,7 @@ def bindings(client: Client, size: Size, num_qubits: int) -> Figure:
     return figure(f"bindings {num_qubits}", rates, "1/s", BINDINGS[num_qubits], what)
 
 
-def loop(client: Client, size: Size) -> Figure:
+def loop(client: Client, size: CaseSize) -> Figure:
     """Measure repeated submissions of a set of bindings, each awaited, as an optimiser does."""
     parameters, operations = SWEEPS[4]
     circuit = ansatz(4, parameters, operations)
@@ -158,7 +158,7 @@ def loop(client: Client, size: Size) -> Figure:
     return figure("loop p50", medians, "ms", LOOP_MS, what, less=True)
 
 
-def engine_calls(size: Size) -> list[Figure]:
+def engine_calls(size: CaseSize) -> list[Figure]:
     """Measure the worker's part alone, in this process: from a program to packed counts."""
     return [
         figure(
@@ -173,7 +173,7 @@ def engine_calls(size: Size) -> list[Figure]:
     ]
 
 
-def _call_us(num_qubits: int, size: Size) -> list[float]:
+def _call_us(num_qubits: int, size: CaseSize) -> list[float]:
     from simenv import config
     from simenv.client.circuits import load
     from simenv.model import TaskOptions
@@ -208,7 +208,7 @@ def warm_up(client: Client) -> None:
             task.result()
 
 
-def cases(size: Size) -> list[Callable[[Client], list[Figure]]]:
+def cases(size: CaseSize) -> list[Callable[[Client], list[Figure]]]:
     """Return all cases that need an environment, in the order of the table."""
     results: list[Callable[[Client], list[Figure]]] = [lambda client: latency(client, size)]
     for width in CIRCUITS:

@@ -15,7 +15,7 @@ from simenv.cli.listing import Column, Columns, NoHeader, Style, following
 from simenv.cli.output import terminal
 
 if TYPE_CHECKING:
-    from simenv.cli.bench.cases import Figure, Size
+    from simenv.cli.bench.cases import CaseSize, Figure
     from simenv.client.client import Client
 
 
@@ -62,7 +62,7 @@ def bench(
         following(shown, style, figures(client, QUICK if quick else WHOLE))
 
 
-def figures(client: Client, size: Size) -> Iterator[list[Figure]]:
+def figures(client: Client, size: CaseSize) -> Iterator[list[Figure]]:
     """Yield the figures of each case when it is done."""
     from simenv.cli.bench import cases
 

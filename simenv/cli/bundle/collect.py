@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from simenv.cli.bundle import container
-from simenv.cli.bundle.manifest import Failed, Manifest, manifest, one_row, read
+from simenv.cli.bundle.manifest import BundleFailure, Manifest, manifest, one_row, read
 from simenv.cli.observe.trace import lost_attempts
 from simenv.client.connection.local_process import last_lines
 from simenv.errors import NoServiceError, OptionError, ProgramError, SimenvError
@@ -86,7 +86,7 @@ def _manifest(
     failure = None
     if error is not None:
         reason, host = getattr(error, "reason", ""), getattr(error, "host", "")
-        failure = Failed(error.code, reason, error.message, error.hint, host)
+        failure = BundleFailure(error.code, reason, error.message, error.hint, host)
     lost = tuple(each.reason for each in lost_attempts(client, row))
     settings = manifest(submitted, row, task.id, failure, _versions(client), lost)
     return msgspec.json.format(msgspec.json.encode(settings)) + b"\n"

@@ -24,7 +24,7 @@ class ReadableObservable(msgspec.Struct, frozen=True):
     coefficients: tuple[float, ...]
 
 
-class Failed(msgspec.Struct, frozen=True):
+class BundleFailure(msgspec.Struct, frozen=True):
     """Reason why there was no result."""
 
     code: str
@@ -41,7 +41,7 @@ class Manifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     task: str
     name: str
     state: str
-    failure: Failed | None
+    failure: BundleFailure | None
     shots: int  # 0: exact
     seed: int
     outputs: tuple[str, ...]
@@ -104,7 +104,7 @@ def manifest(
     submitted: Submitted,
     row: LogRow,
     task: str,
-    failure: Failed | None,
+    failure: BundleFailure | None,
     versions: dict[str, str],
     lost: tuple[str, ...],
 ) -> Manifest:

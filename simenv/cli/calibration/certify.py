@@ -52,7 +52,7 @@ def certify(
         config.check_name(out, "device")
     with errors_for_command_line(), contextlib.ExitStack() as stack:
         from simenv.calibration.certify import certificate
-        from simenv.calibration.experiments.procedure import Effort
+        from simenv.calibration.experiments.procedure import ExperimentShots
         from simenv.cli.calibration import certificate_view as view
         from simenv.cli.environment import private
 
@@ -67,7 +67,7 @@ def certify(
             claimed,
             qubits=_qubits(qubits),
             seed=seed,
-            effort=Effort().scaled(effort),
+            effort=ExperimentShots().scaled(effort),
             progress=view.progress,
         )
         if out:

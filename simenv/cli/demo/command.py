@@ -41,7 +41,7 @@ def demo(
         run = loop.minimise(client)
         comparisons = emulated.compare(client)
         noisy = loop.minimise(client, device=emulated.DEVICE)
-    columns: tuple[Column[performance.Act], ...] = (
+    columns: tuple[Column[performance.DemoRow], ...] = (
         Column("CIRCUIT", lambda act: act.circuit),
         Column("QUBITS", lambda act: str(act.qubits), right=True),
         Column("ENGINE", lambda act: act.engine),
@@ -111,7 +111,7 @@ def _count(done: int, modules: int) -> None:
 
 
 def _draw(
-    acts: list[performance.Act],
+    acts: list[performance.DemoRow],
     run: loop.VariationalRun,
     comparisons: list[emulated.EmulatedComparison],
     noisy: loop.VariationalRun,

@@ -15,7 +15,7 @@ SHOTS = 4096
 SEED = 7
 
 
-class Act(msgspec.Struct, frozen=True):
+class DemoRow(msgspec.Struct, frozen=True):
     """One row of the demo's table. `fault`: what is wrong with the counts, "" if nothing is."""
 
     circuit: str
@@ -30,7 +30,7 @@ class Act(msgspec.Struct, frozen=True):
     remark: str
 
 
-def perform(client: Client) -> list[Act]:
+def perform(client: Client) -> list[DemoRow]:
     """Run every circuit once; all are submitted before the first is awaited."""
     gallery = pieces()
     tasks = [
@@ -41,7 +41,7 @@ def perform(client: Client) -> list[Act]:
     for piece, task in zip(gallery, tasks, strict=True):
         result = task.result()
         acts.append(
-            Act(
+            DemoRow(
                 circuit=piece.circuit.name,
                 task=task.id,
                 qubits=piece.circuit.num_qubits,
@@ -57,7 +57,7 @@ def perform(client: Client) -> list[Act]:
     return acts
 
 
-def top(act: Act) -> str:
+def top(act: DemoRow) -> str:
     """Return the three most frequent outcomes and their counts."""
     top_keys = sorted(act.counts, key=lambda key: -act.counts[key])[:3]
     return "  ".join(f"{key}: {act.counts[key]}" for key in top_keys)

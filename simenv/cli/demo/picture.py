@@ -20,14 +20,14 @@ from simenv.cli.demo.algorithms.piece import ExpectedOutcomes, Parities, parity
 if TYPE_CHECKING:
     from simenv.cli.demo.emulated import EmulatedComparison
     from simenv.cli.demo.loop import VariationalRun
-    from simenv.cli.demo.performance import Act
+    from simenv.cli.demo.performance import DemoRow
 
 INK, MEASURED, THEORY, QUIET, LATER = "#22303c", "#2a7f9e", "#d1495b", "#c9d3da", "#edae49"
 MOST_BARS = 16  # most outcomes of a panel
 
 
 def draw(
-    acts: list[Act],
+    acts: list[DemoRow],
     run: VariationalRun,
     comparisons: list[EmulatedComparison],
     noisy: VariationalRun,
@@ -63,7 +63,7 @@ def draw(
     return path
 
 
-def _expected(act: Act) -> NDArray[np.float64]:
+def _expected(act: DemoRow) -> NDArray[np.float64]:
     """Return the theoretical probabilities by outcome, float64 [2^bits]."""
     answer = performance.answer(act.circuit)
     assert isinstance(answer, ExpectedOutcomes)
@@ -73,7 +73,7 @@ def _expected(act: Act) -> NDArray[np.float64]:
     return values
 
 
-def _measured(act: Act, size: int) -> NDArray[np.float64]:
+def _measured(act: DemoRow, size: int) -> NDArray[np.float64]:
     values = np.zeros(size)
     for bits, count in act.counts.items():
         values[int(bits.replace(" ", ""), 2)] += count
@@ -81,7 +81,7 @@ def _measured(act: Act, size: int) -> NDArray[np.float64]:
     return values
 
 
-def _phase(axis: Any, textbook: Act, iterative: Act) -> None:
+def _phase(axis: Any, textbook: DemoRow, iterative: DemoRow) -> None:
     theory = _expected(textbook)
     peak = int(theory.argmax())
     around = np.arange(peak - 5, peak + 7)
@@ -96,7 +96,7 @@ def _phase(axis: Any, textbook: Act, iterative: Act) -> None:
     axis.legend(frameon=False, fontsize=9)
 
 
-def _walk(axis: Any, act: Act) -> None:
+def _walk(axis: Any, act: DemoRow) -> None:
     theory = _expected(act)
     nodes = np.arange(len(theory))
     axis.bar(nodes, _measured(act, len(theory)), color=MEASURED, label="counts")
@@ -105,7 +105,7 @@ def _walk(axis: Any, act: Act) -> None:
     axis.legend(frameon=False, fontsize=9, loc="upper left")
 
 
-def _spins(axis: Any, act: Act) -> None:
+def _spins(axis: Any, act: DemoRow) -> None:
     answer = performance.answer(act.circuit)
     assert isinstance(answer, Parities)
     spins = np.arange(len(answer.values))
@@ -149,7 +149,7 @@ def _compared(axis: Any, each: EmulatedComparison) -> None:
     axis.legend(frameon=False, fontsize=9)
 
 
-def _times(axis: Any, acts: list[Act]) -> None:
+def _times(axis: Any, acts: list[DemoRow]) -> None:
     names = [act.circuit for act in acts]
     rows = np.arange(len(acts))
     axis.barh(rows, [act.total_ms for act in acts], color=QUIET, label="submit to counts")

@@ -18,7 +18,7 @@ from simenv.errors import ConfigError
 if TYPE_CHECKING:
     from qiskit.transpiler import Target
 
-    from simulators.hardware.target import Description
+    from simulators.hardware.target import MachineDescription
 
 _CHARS = 300  # of a provider's error message
 
@@ -41,7 +41,7 @@ def backend_of(provider: str) -> Any:
     return backend
 
 
-def document(description: Description, target: Target) -> bytes:
+def document(description: MachineDescription, target: Target) -> bytes:
     """Return the JSON of a backend's Target with the backend's description."""
     return msgspec.json.encode(
         {

@@ -119,7 +119,7 @@ def up(
     kept = {} if file is not None else config.last_config(common.environment, resume=restore)
     begun = time.monotonic()
     with StartLine(sys.stderr) as line:
-        report = line.report if line.visible else _Notes().report
+        report = line.report if line.visible else _StageLines().report
         result = named.up(options, file, restore, force_lock, report)
     with common.connect() as client:
         info = client.status()
@@ -140,7 +140,7 @@ def up(
         terminal.line(f"continued {terminal.counted(info.queued, 'task')}")
 
 
-class _Notes:
+class _StageLines:
     """Progress of a start without a terminal: a line for each new stage."""
 
     def __init__(self) -> None:

@@ -26,7 +26,7 @@ class TraceStage(msgspec.Struct, frozen=True):
     what: str
 
 
-class Lost(msgspec.Struct, frozen=True):
+class LostAttempt(msgspec.Struct, frozen=True):
     """Attempt that ended without a message from its worker."""
 
     event: int
@@ -40,7 +40,7 @@ class Trace(msgspec.Struct, frozen=True):
     task: object  # the row of `simenv history`
     route: str
     stages: list[TraceStage]
-    lost: list[Lost]
+    lost: list[LostAttempt]
 
 
 INDENT = 9  # column of a line's text, after its keyword
@@ -93,7 +93,7 @@ def stages(row: LogRow) -> list[TraceStage]:
     return result
 
 
-def lost_attempts(client: Client, row: LogRow) -> list[Lost]:
+def lost_attempts(client: Client, row: LogRow) -> list[LostAttempt]:
     """Return the lost attempts of a task from the event log."""
     if row.attempts < 2:
         return []
@@ -101,8 +101,8 @@ def lost_attempts(client: Client, row: LogRow) -> list[Lost]:
     return [_lost(event) for event in client.events(before, ["task.*"]) if event.subject == row.id]
 
 
-def _lost(event: Event) -> Lost:
-    return Lost(event.seq, event.time_s, event.message)
+def _lost(event: Event) -> LostAttempt:
+    return LostAttempt(event.seq, event.time_s, event.message)
 
 
 def _show(row: LogRow, task_trace: Trace, task: str) -> None:

@@ -9,14 +9,14 @@ from collections.abc import Iterator
 
 from simenv.cli.qpm_diff import values
 from simenv.cli.qpm_diff.values import (
-    Aspect,
     CallOutcome,
     Comparison,
     Difference,
-    Distance,
-    Observed,
+    PoolObservations,
     Row,
+    RowSubject,
     RunOutcome,
+    SampleDistance,
 )
 
 NONE = "-"
@@ -28,7 +28,9 @@ DESCRIBING = (
 _MOST_PATHS = 4  # most paths of a shape in one row
 
 
-def compare(first: Observed, second: Observed, bound: float | None = None) -> Comparison:
+def compare(
+    first: PoolObservations, second: PoolObservations, bound: float | None = None
+) -> Comparison:
     """Compare two pools. `bound`: total variation up to which counts may differ; None: no bound."""
     rows = (
         *_calls(first, second),
@@ -38,7 +40,7 @@ def compare(first: Observed, second: Observed, bound: float | None = None) -> Co
     return Comparison(first.pool, second.pool, tuple(rows))
 
 
-def _calls(first: Observed, second: Observed) -> Iterator[Row]:
+def _calls(first: PoolObservations, second: PoolObservations) -> Iterator[Row]:
     second_outcomes = {answer.call: answer for answer in second.answers}
     first_outcomes = {answer.call: answer for answer in first.answers}
     for call in {**first_outcomes, **second_outcomes}:
@@ -48,12 +50,12 @@ def _calls(first: Observed, second: Observed) -> Iterator[Row]:
 def _call(call: str, first: CallOutcome | None, second: CallOutcome | None) -> Row:
     if first is None or second is None or first.outcome != second.outcome:
         return Row(
-            Aspect.CALL, call, _outcome_text(first), _outcome_text(second), Difference.BEHAVIOUR
+            RowSubject.CALL, call, _outcome_text(first), _outcome_text(second), Difference.BEHAVIOUR
         )
     differences = values.differing_paths(first.shape, second.shape)
     if differences:
         return Row(
-            Aspect.CALL,
+            RowSubject.CALL,
             call,
             _paths([(path, first_kind) for path, first_kind, _ in differences]),
             _paths([(path, second_kind) for path, _, second_kind in differences]),
@@ -61,7 +63,7 @@ def _call(call: str, first: CallOutcome | None, second: CallOutcome | None) -> R
             if call in DESCRIBING and values.is_missing(differences)
             else Difference.BEHAVIOUR,
         )
-    return Row(Aspect.CALL, call, first.outcome, second.outcome, Difference.SAME)
+    return Row(RowSubject.CALL, call, first.outcome, second.outcome, Difference.SAME)
 
 
 def _outcome_text(answer: CallOutcome | None) -> str:
@@ -76,7 +78,9 @@ def _paths(differences: list[tuple[str, str]]) -> str:
     return ", ".join(parts) + (f" and {more} more" if more > 0 else "")
 
 
-def _runs(first: Observed, second: Observed) -> Iterator[tuple[RunOutcome, RunOutcome]]:
+def _runs(
+    first: PoolObservations, second: PoolObservations
+) -> Iterator[tuple[RunOutcome, RunOutcome]]:
     """Return the pairs of runs: both pools ran the same circuits in the same order."""
     return iter(zip(first.runs, second.runs, strict=True))
 
@@ -86,7 +90,7 @@ def _run_rows(first: RunOutcome, second: RunOutcome, bound: float | None) -> Ite
     yield _states(first, second)
     alike = first.reached == second.reached
     yield Row(
-        Aspect.TIMES,
+        RowSubject.TIMES,
         name,
         ", ".join(first.reached) or NONE,
         ", ".join(second.reached) or NONE,
@@ -94,13 +98,15 @@ def _run_rows(first: RunOutcome, second: RunOutcome, bound: float | None) -> Ite
     )
     if first.counts and second.counts:
         if first.form != second.form:
-            yield Row(Aspect.COUNTS, f"{name}: keys", first.form, second.form, Difference.BEHAVIOUR)
+            yield Row(
+                RowSubject.COUNTS, f"{name}: keys", first.form, second.form, Difference.BEHAVIOUR
+            )
         else:
             yield _counts(first, second, bound)
     for what in ("engine", "route", "remark"):
         left, right = getattr(first, what), getattr(second, what)
         finding = Difference.SAME if left == right else Difference.FACT
-        yield Row(Aspect.ROUTE, f"{name}: {what}", left or NONE, right or NONE, finding)
+        yield Row(RowSubject.ROUTE, f"{name}: {what}", left or NONE, right or NONE, finding)
 
 
 def _states(first: RunOutcome, second: RunOutcome) -> Row:
@@ -108,7 +114,7 @@ def _states(first: RunOutcome, second: RunOutcome) -> Row:
     running."""
     same = first.outcome == second.outcome
     return Row(
-        Aspect.STATES,
+        RowSubject.STATES,
         first.circuit,
         _states_text(first, with_message=not same),
         _states_text(second, with_message=not same),
@@ -126,7 +132,7 @@ def _counts(first: RunOutcome, second: RunOutcome, bound: float | None) -> Row:
 
     result = distance(first.counts, second.counts)
     return Row(
-        Aspect.COUNTS,
+        RowSubject.COUNTS,
         first.circuit,
         _shots(first),
         _shots(second),
@@ -136,7 +142,7 @@ def _counts(first: RunOutcome, second: RunOutcome, bound: float | None) -> Row:
 
 
 def _finding(
-    first: RunOutcome, second: RunOutcome, distance: Distance, bound: float | None
+    first: RunOutcome, second: RunOutcome, distance: SampleDistance, bound: float | None
 ) -> Difference:
     if first.counts == second.counts:
         return Difference.SAME
@@ -151,8 +157,8 @@ def _shots(run: RunOutcome) -> str:
     return f"{sum(run.counts.values())} shots, {len(run.counts)} outcomes"
 
 
-def _facts(first: Observed, second: Observed) -> Iterator[Row]:
+def _facts(first: PoolObservations, second: PoolObservations) -> Iterator[Row]:
     for name in {**first.facts, **second.facts}:
         left, right = first.facts.get(name, NONE), second.facts.get(name, NONE)
         finding = Difference.SAME if left == right else Difference.FACT
-        yield Row(Aspect.DEVICE, name, left, right, finding)
+        yield Row(RowSubject.DEVICE, name, left, right, finding)

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from simenv.cli.qpm_diff.values import Distance
+from simenv.cli.qpm_diff.values import SampleDistance
 
 ROUNDS = 200
 SIGMAS = 5.0
@@ -22,7 +22,7 @@ _SEED = 20_25  # of the random splits: the same counts give the same verdict
 Floats = NDArray[np.floating[Any]]
 
 
-def distance(first: Mapping[str, int], second: Mapping[str, int]) -> Distance:
+def distance(first: Mapping[str, int], second: Mapping[str, int]) -> SampleDistance:
     """Return the distances of two samples, each with at least one shot."""
     outcomes = sorted({*first, *second})
     first_counts = np.array([first.get(outcome, 0) for outcome in outcomes], dtype=np.int64)
@@ -34,13 +34,13 @@ def distance(first: Mapping[str, int], second: Mapping[str, int]) -> Distance:
     )
     chance_tv, chance_h = _apart(dealt, together - dealt)
     tv, hellinger = _apart(first_counts[None, :], second_counts[None, :])
-    return Distance(
+    return SampleDistance(
         float(tv[0]),
         float(hellinger[0]),
         float(chance_tv.mean()),
         float(chance_h.mean()),
-        _most(chance_tv),
-        _most(chance_h),
+        _upper_bound(chance_tv),
+        _upper_bound(chance_h),
     )
 
 
@@ -52,5 +52,5 @@ def _apart(first: NDArray[np.int64], second: NDArray[np.int64]) -> tuple[Floats,
     return 0.5 * np.abs(p - q).sum(axis=1), np.sqrt(np.clip(1.0 - overlap, 0.0, 1.0))
 
 
-def _most(chance: Floats) -> float:
+def _upper_bound(chance: Floats) -> float:
     return float(chance.mean() + SIGMAS * chance.std())

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from simenv.cli.qpm_diff import probes, values
-from simenv.cli.qpm_diff.values import CallOutcome, CircuitSource, Observed, RunOutcome
+from simenv.cli.qpm_diff.values import CallOutcome, CircuitSource, PoolObservations, RunOutcome
 from simenv.errors import SimenvError, TimedOutError
 from simenv.model.devices import DeviceInfo
 from simenv.qpm.errors import ExecutionError, QPMError
@@ -96,7 +96,7 @@ def observed(
     seed: int,
     patience_s: float,
     announce: Callable[[str], None],
-) -> Observed:
+) -> PoolObservations:
     """Observe one pool. `client` and `watch`: two clients of the environment.
 
     `announce` is called with each circuit's name. Raises TimedOutError if a circuit has no end
@@ -114,7 +114,7 @@ def observed(
     info = request(sources[0], shots, seed)
     answers += _call_all(probes.revision2(qpm, info, pool))
     answers += _call_all(probes.revision1(qpm.revision1, info))
-    return Observed(pool, tuple(answers), tuple(runs), facts(watch.devices()[pool], watch))
+    return PoolObservations(pool, tuple(answers), tuple(runs), facts(watch.devices()[pool], watch))
 
 
 def request(source: CircuitSource, shots: int, seed: int) -> Plain:

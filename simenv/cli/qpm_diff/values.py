@@ -57,7 +57,7 @@ class RunOutcome(msgspec.Struct, frozen=True):
     words: str = ""
 
 
-class Observed(msgspec.Struct, frozen=True):
+class PoolObservations(msgspec.Struct, frozen=True):
     """All observations of one pool. `facts`: description of its device, by name."""
 
     pool: str
@@ -66,7 +66,7 @@ class Observed(msgspec.Struct, frozen=True):
     facts: dict[str, str]
 
 
-class Aspect(enum.StrEnum):
+class RowSubject(enum.StrEnum):
     """Subject of a row."""
 
     CALL = "call"
@@ -88,7 +88,7 @@ class Difference(enum.StrEnum):
     BOUND = "bound"  # counts that differ more than the bound
 
 
-class Distance(msgspec.Struct, frozen=True):
+class SampleDistance(msgspec.Struct, frozen=True):
     """Distances of two samples, and those of shot noise alone: mean, and `most`, mean plus five
     standard deviations."""
 
@@ -110,12 +110,12 @@ class Distance(msgspec.Struct, frozen=True):
 class Row(msgspec.Struct, frozen=True):
     """One subject compared on both pools."""
 
-    aspect: Aspect
+    aspect: RowSubject
     what: str
     first: str
     second: str
     finding: Difference
-    distance: Distance | None = None
+    distance: SampleDistance | None = None
 
 
 class Comparison(msgspec.Struct, frozen=True):

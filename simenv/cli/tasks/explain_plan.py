@@ -87,7 +87,7 @@ def show(
         )
 
 
-class Planned(msgspec.Struct, frozen=True):
+class PlanReport(msgspec.Struct, frozen=True):
     """Result of `lines`."""
 
     lines: tuple[Line, ...]
@@ -96,7 +96,7 @@ class Planned(msgspec.Struct, frozen=True):
 
 def lines(
     program: Program, precision: str, outputs: tuple[str, ...], labels: Sequence[str]
-) -> Planned:
+) -> PlanReport:
     """Return the sweeps of all segments of gates, in order. Raises InfeasibleError if there is no
     such plan."""
     from simulators.catalog import SMALL_QUBITS, card
@@ -124,7 +124,7 @@ def lines(
     keep = not set(outputs) <= {"counts", "memory", "probabilities"}
     if not result.parts:
         every = tuple(range(circuit.num_qubits))
-        return Planned(_numbered(_circuit_lines(circuit, every, precision, keep=keep)), "")
+        return PlanReport(_numbered(_circuit_lines(circuit, every, precision, keep=keep)), "")
     built = [
         line
         for part in extract(circuit, result)
@@ -136,7 +136,7 @@ def lines(
     )
     if len(result.parts) > 1:
         left += f"; in {len(result.parts)} unconnected parts"
-    return Planned(_numbered(built), left)
+    return PlanReport(_numbered(built), left)
 
 
 def _numbered(lines: Iterable[Line]) -> tuple[Line, ...]:

@@ -28,7 +28,7 @@ _ENDLESS_BYTES = 2**62
 _HOUR_NS = 3600 * 10**9
 
 
-class Fitting(msgspec.Struct, frozen=True):
+class ResourceFit(msgspec.Struct, frozen=True):
     """Engine, ranks and threads with which the ranks run a program."""
 
     engine: str
@@ -38,7 +38,7 @@ class Fitting(msgspec.Struct, frozen=True):
     memory_bytes: int  # most bytes of states in each rank
 
 
-def fitting(profile: Profile, terms: TaskOptions, rank_infos: Sequence[RankInfo]) -> Fitting:
+def fitting(profile: Profile, terms: TaskOptions, rank_infos: Sequence[RankInfo]) -> ResourceFit:
     """Return the engine, and the threads and memory of each rank.
 
     Raises InfeasibleError with the figures, OptionError.
@@ -58,7 +58,7 @@ def fitting(profile: Profile, terms: TaskOptions, rank_infos: Sequence[RankInfo]
     required_bytes = card.costs.least_memory_bytes(profile, cost_query(card, terms, ranks=ranks))
     if required_bytes > share:
         raise _too_wide_error(card, profile, terms, used, required_bytes)
-    return Fitting(result.engine, result.reason, ranks, _threads(used), share - BASE_BYTES)
+    return ResourceFit(result.engine, result.reason, ranks, _threads(used), share - BASE_BYTES)
 
 
 def _limits(memory_bytes: int) -> ClusterLimits:

@@ -42,7 +42,7 @@ from simenv.model import Observable, Origin, TaskState, decode_program
 
 if TYPE_CHECKING:
     from simenv.calibration.local_devices import LocalDevices
-    from simenv.cli.tasks.resource_fit import Fitting
+    from simenv.cli.tasks.resource_fit import ResourceFit
     from simenv.client.results.result import Result
     from simenv.client.submission.prepare import PreparedSubmit
     from simenv.wire.messages.client import AssignChunk
@@ -206,7 +206,7 @@ def _own_rank() -> RankInfo:
 
 def _chunk(
     order: PreparedSubmit, ranks: Sequence[RankInfo], local: LocalDevices
-) -> tuple[AssignChunk, Fitting]:
+) -> tuple[AssignChunk, ResourceFit]:
     """Return the assignment that is sent to all ranks, and its fit into them.
 
     Raises ProgramError, InfeasibleError, OptionError.

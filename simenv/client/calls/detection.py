@@ -75,12 +75,12 @@ class DetectionResult:
     def observable_errors(self) -> NDArray[np.int64]:
         """int64 [observables]: shots in which the observable was predicted wrongly."""
         self._require_decoder()
-        return _numbers(self._answer.observable_errors)
+        return _unpack_numbers(self._answer.observable_errors)
 
     @property
     def detection_counts(self) -> NDArray[np.int64]:
         """int64 [detectors]: shots in which the detector fired."""
-        return _numbers(self._answer.detections)
+        return _unpack_numbers(self._answer.detections)
 
     @property
     def detection_rates(self) -> NDArray[np.float64]:
@@ -90,7 +90,7 @@ class DetectionResult:
     @property
     def flip_rates(self) -> NDArray[np.float64]:
         """float64 [observables]: fraction of the shots that flipped it, before any correction."""
-        return _numbers(self._answer.flips) / self.shots
+        return _unpack_numbers(self._answer.flips) / self.shots
 
     @property
     def detection_events(self) -> NDArray[np.uint8]:
@@ -177,7 +177,7 @@ def _is_default(value: Any, default: Any) -> bool:
     return value is default or (isinstance(value, type(default)) and bool(value == default))
 
 
-def _numbers(packed: bytes) -> NDArray[np.int64]:
+def _unpack_numbers(packed: bytes) -> NDArray[np.int64]:
     import numpy as np
 
     return np.frombuffer(packed, "<u8").astype(np.int64)

@@ -19,7 +19,7 @@ from simenv.client.circuits.common.text_checks import (
     relocate,
     too_large,
 )
-from simenv.client.circuits.encode.encoder import CircuitEncoder, Packed, pack
+from simenv.client.circuits.encode.encoder import CircuitEncoder, EncodedProgram, pack
 from simenv.client.circuits.formats import cirq_circuit, qasm2, qasm2_fast, qasm3, qir
 from simenv.client.circuits.formats.stim_circuit import is_stim
 from simenv.errors import LimitExceededError, ProgramError, SimenvError
@@ -136,7 +136,7 @@ def _encode_natively(circuit: Any) -> PackedCircuit | None:
     return loaded
 
 
-def _loaded(packed: Packed, circuit: Any) -> PackedCircuit:
+def _loaded(packed: EncodedProgram, circuit: Any) -> PackedCircuit:
     parameters = tuple(circuit.parameters) if circuit.num_parameters else ()
     return _pack_program(packed.program, parameters, packed.expressions)
 

@@ -49,7 +49,7 @@ _METADATA = (
 )
 
 
-class Exported(Protocol):
+class ExportableResult(Protocol):
     """A result to export; `Result` implements it."""
 
     @property
@@ -88,7 +88,7 @@ def _amplitudes(result: Any, decoded: DecodedResult) -> list[list[float]] | dict
     return [[float(a.real), float(a.imag)] for a in result.statevector]
 
 
-def save(result: Exported, decoded: DecodedResult, row: int, path: Path) -> None:
+def save(result: ExportableResult, decoded: DecodedResult, row: int, path: Path) -> None:
     """Write a result, row `row` of `decoded`, in the format of the suffix of `path`, atomically.
 
     Raises OptionError for another suffix or a file that cannot be written, StoreError if the arrays
@@ -109,7 +109,7 @@ def save(result: Exported, decoded: DecodedResult, row: int, path: Path) -> None
         raise OptionError(f"cannot save {path}: {error.strerror}", hint=hint) from error
 
 
-def metadata(result: Exported, decoded: DecodedResult) -> dict[str, Any]:
+def metadata(result: ExportableResult, decoded: DecodedResult) -> dict[str, Any]:
     """Return the metadata of a result as builtins, without its arrays."""
     settings = {k: v for k, v in result.to_dict(arrays=False).items() if k not in _ARRAYS}
     registers = [list(register) for register in decoded.data.registers]
@@ -147,7 +147,7 @@ def contents(decoded: DecodedResult, row: int) -> dict[str, NDArray[Any]]:
     return entries
 
 
-def _hdf5(result: Exported, decoded: DecodedResult, row: int, path: Path) -> None:
+def _hdf5(result: ExportableResult, decoded: DecodedResult, row: int, path: Path) -> None:
     from simenv.store import writer
 
     settings = metadata(result, decoded)
@@ -159,7 +159,7 @@ def _hdf5(result: Exported, decoded: DecodedResult, row: int, path: Path) -> Non
     writer.write(path, contents(decoded, row), attributes, mode=0o666)  # less the umask
 
 
-def _npz(result: Exported, decoded: DecodedResult, row: int, path: Path) -> None:
+def _npz(result: ExportableResult, decoded: DecodedResult, row: int, path: Path) -> None:
     import numpy as np
 
     text = msgspec.json.encode(metadata(result, decoded)).decode()
@@ -167,7 +167,7 @@ def _npz(result: Exported, decoded: DecodedResult, row: int, path: Path) -> None
         np.savez(file, metadata=np.array(text), **contents(decoded, row))  # type: ignore[arg-type]
 
 
-def _json(result: Exported, decoded: DecodedResult, row: int, path: Path) -> None:
+def _json(result: ExportableResult, decoded: DecodedResult, row: int, path: Path) -> None:
     if decoded.has("statevector") and result.num_qubits > JSON_AMPLITUDES.bit_length() - 1:
         raise OptionError(
             f"cannot save {path}: {2**result.num_qubits} amplitudes are too many for text",

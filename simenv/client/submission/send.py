@@ -162,7 +162,7 @@ def send(session: ServiceSession, order: PreparedSubmit, key: str | None) -> lis
     if len(order.specs) <= 1:
         return _send_one(session, order, key) if order.specs else []
     window: deque[tuple[int, PendingRequest]] = deque()
-    received = Received([], [], [])
+    received = SubmitAnswers([], [], [])
     start = 0
     try:
         for part in chunks(order.specs):
@@ -192,10 +192,10 @@ def _send_one(session: ServiceSession, order: PreparedSubmit, key: str | None) -
     if request.handles:
         return _tasks(request.handles, order.specs)
     errors = [refusals.error_at(result) for result in answer if isinstance(result, Refusal)]
-    raise _refused(session, Received([], [], errors), order, key)
+    raise _refused(session, SubmitAnswers([], [], errors), order, key)
 
 
-class Received(msgspec.Struct, frozen=True):
+class SubmitAnswers(msgspec.Struct, frozen=True):
     """Answers so far; `fresh`: the tasks that this call created."""
 
     handles: list[TaskHandle]
@@ -238,7 +238,7 @@ def chunks(specs: list[TaskSpec]) -> Iterator[list[TaskSpec]]:
 
 
 def _refused(
-    session: ServiceSession, received: Received, order: PreparedSubmit, key: str | None
+    session: ServiceSession, received: SubmitAnswers, order: PreparedSubmit, key: str | None
 ) -> SimenvError:
     if order.single:
         received.errors[0].index = -1

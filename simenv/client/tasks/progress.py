@@ -18,7 +18,7 @@ from simenv.text import elapsed
 PATIENCE_S = 1.0  # a start that takes longer shows its progress
 
 
-class Steps(NamedTuple):
+class StepProgress(NamedTuple):
     """Number of finished steps. `text`: shown by a line without a bar, if its text lacks the
     numbers."""
 
@@ -46,7 +46,7 @@ class ProgressLine:
         """True if the stream is a terminal or a notebook."""
         return self._notebook or self._stream.isatty()
 
-    def show(self, text: str, steps: Steps | None = None) -> None:
+    def show(self, text: str, steps: StepProgress | None = None) -> None:
         """Replace the line; cut to the terminal's width, since a wrapped line cannot be removed."""
         if steps is not None and steps.text:
             text = f"{steps.text} | {text}" if text else steps.text
@@ -92,14 +92,14 @@ class ProgressLine:
 class ProgressBar(ProgressLine, ABC):
     """Base class of bars of a library. The library is loaded only if the bar is visible."""
 
-    def show(self, text: str, steps: Steps | None = None) -> None:
+    def show(self, text: str, steps: StepProgress | None = None) -> None:
         """See `ProgressLine`."""
         if not self.visible:
             return
-        self.draw(text, steps or Steps(0, 1, "tasks"))
+        self.draw(text, steps or StepProgress(0, 1, "tasks"))
 
     @abstractmethod
-    def draw(self, text: str, steps: Steps) -> None:
+    def draw(self, text: str, steps: StepProgress) -> None:
         """Draw the bar, followed by a text."""
 
 
@@ -108,7 +108,7 @@ class TqdmBar(ProgressBar):
 
     _bar: Any = None
 
-    def draw(self, text: str, steps: Steps) -> None:
+    def draw(self, text: str, steps: StepProgress) -> None:
         """See `ProgressBar`."""
         if self._bar is None:
             self._bar = self._create_bar(steps.unit)
@@ -143,7 +143,7 @@ class RichBar(ProgressBar):
 
     _bar: Any = None
 
-    def draw(self, text: str, steps: Steps) -> None:
+    def draw(self, text: str, steps: StepProgress) -> None:
         """See `ProgressBar`."""
         from rich.console import Console
         from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
@@ -196,16 +196,16 @@ def passes(info: TaskInfo) -> str:
     return f"sweep {info.passes_done}{of}"
 
 
-def ended_steps(ended: int, total: int) -> Steps:
+def ended_steps(ended: int, total: int) -> StepProgress:
     """Return the steps of waiting for tasks: ended tasks of all tasks."""
-    return Steps(ended, total, "tasks", f"{ended} of {total} tasks ended")
+    return StepProgress(ended, total, "tasks", f"{ended} of {total} tasks ended")
 
 
-def sweeps(infos: Sequence[TaskInfo]) -> Steps | None:
+def sweeps(infos: Sequence[TaskInfo]) -> StepProgress | None:
     """Return the sweeps of a task over its state; None if they are not known."""
     if not infos or infos[0].passes < infos[0].passes_done:
         return None
-    return Steps(infos[0].passes_done, infos[0].passes, "sweeps")
+    return StepProgress(infos[0].passes_done, infos[0].passes, "sweeps")
 
 
 def describe(infos: Sequence[TaskInfo], task: str) -> str:

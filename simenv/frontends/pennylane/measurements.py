@@ -109,7 +109,7 @@ class _Measured:
 
 
 @dataclass(frozen=True)
-class _OfState:
+class _StateMeasurement:
     measurement: Any
     order: tuple[Any, ...]
 
@@ -225,12 +225,12 @@ class MeasurementPlanner:
         if isinstance(measurement, SampleMeasurement):
             return self._measurement(measurement)
         self._state = True
-        return _OfState(measurement, self._order)
+        return _StateMeasurement(measurement, self._order)
 
     def _expectation(self, observable: Any) -> MeasurementReader:
         if isinstance(observable, qml.SparseHamiltonian):
             self._state = True
-            return _OfState(ExpectationMP(obs=observable), self._order)
+            return _StateMeasurement(ExpectationMP(obs=observable), self._order)
         pauli_terms = words_of(observable)
         if pauli_terms is not None:
             if not self._sampled:

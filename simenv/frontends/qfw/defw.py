@@ -78,7 +78,7 @@ def error(name: str, message: str) -> BaseException | None:
 
 def capability(types: int, capabilities: int) -> Any:
     """Bits and their names in DEFw's type."""
-    return _taken("defw_agent_info", "Capability")(
+    return _import_attribute("defw_agent_info", "Capability")(
         types, capabilities, capability_names(types, capabilities)
     )
 
@@ -135,12 +135,12 @@ def give_up(gone: str) -> None:
 
 def event_queue(endpoint: Any, class_id: str) -> Any:
     """Proxy of a client's event queue."""
-    return _taken("api_events", "BaseEventAPI")(class_id=class_id, target=endpoint)
+    return _import_attribute("api_events", "BaseEventAPI")(class_id=class_id, target=endpoint)
 
 
 def event(evtype: Any, payload: Any) -> Any:
     """Make an event for a client's queue."""
-    return _taken("api_events", "Event")(evtype, payload)
+    return _import_attribute("api_events", "Event")(evtype, payload)
 
 
 def capability_names(types: int, capabilities: int) -> str:
@@ -164,5 +164,5 @@ def _of(name: str, *modules: ModuleType | None) -> Any:
     raise AttributeError(name)
 
 
-def _taken(name: str, what: str) -> Any:
+def _import_attribute(name: str, what: str) -> Any:
     return getattr(importlib.import_module(name), what)

@@ -32,7 +32,7 @@ class GivenUpError(ConfigError):
     """All attempts to start a private environment failed."""
 
 
-class Hub:
+class EnvironmentConnection:
     """Connection to the environment, made by a thread. Thread-safe."""
 
     def __init__(self, config: QPMConfig, site_config: Path | None = None) -> None:

@@ -19,7 +19,7 @@ _PARTS = ("addr", "address", "listen_port", "pid", "name", "node_name", "hostnam
 _PLAIN = (str, bytes, bool, int, float, list, tuple, dict, set)
 
 
-class Ear:
+class ClientEventQueue:
     """Event queue of one client; `put` returns when the client has the event, and raises if it
     cannot be delivered."""
 
@@ -46,14 +46,14 @@ class Ear:
             defw.give_up(self.peer)
 
 
-class Ears:
+class ClientEventQueues:
     """Event queues that are referenced elsewhere. Thread-safe."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._known: WeakValueDictionary[tuple[str, ...], Ear] = WeakValueDictionary()
+        self._known: WeakValueDictionary[tuple[str, ...], ClientEventQueue] = WeakValueDictionary()
 
-    def of(self, endpoint: Any, class_id: Any) -> Ear:
+    def of(self, endpoint: Any, class_id: Any) -> ClientEventQueue:
         """Return the queue's object. Raises ExecutionError if the arguments are no endpoint or no
         queue name."""
         if endpoint is None or isinstance(endpoint, _PLAIN):
@@ -67,6 +67,8 @@ class Ears:
         name = (class_id, *(str(getattr(endpoint, part, "")) for part in _PARTS))
         with self._lock:
             result = self._known.get(name)
-        built = Ear(endpoint, class_id) if result is None else result  # may connect to the client
+        built = (
+            ClientEventQueue(endpoint, class_id) if result is None else result
+        )  # may connect to the client
         with self._lock:
             return self._known.setdefault(name, built)

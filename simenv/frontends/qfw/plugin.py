@@ -14,8 +14,8 @@ from collections.abc import Mapping
 from simenv.config.qpm import QPMConfig, read
 from simenv.errors import ConfigError
 from simenv.frontends.qfw import defw, deployment, send_lock, service_record
-from simenv.frontends.qfw.environment import Hub
-from simenv.frontends.qfw.event_endpoints import Ears
+from simenv.frontends.qfw.environment import EnvironmentConnection
+from simenv.frontends.qfw.event_endpoints import ClientEventQueues
 from simenv.frontends.qfw.registration import LOOK_S, DirectoryRegistration, say_ready
 from simenv.frontends.qfw.sessions import Sessions
 from simenv.qpm.errors import NotReadyError, QPMError
@@ -45,9 +45,9 @@ class Plugin:
                 "served; unset it, or use a DEFw of revision 2"
             )
             log.error("%s", self.trouble)
-        self.hub = Hub(self.settings, self.deployed.site_config)
+        self.hub = EnvironmentConnection(self.settings, self.deployed.site_config)
         self.hub.why = self.trouble or self.hub.why
-        self.ears = Ears()
+        self.ears = ClientEventQueues()
         self.sessions = Sessions(self.hub)
         self.registration = DirectoryRegistration(self._to_register, self.deployed.ready_file)
         self._kind: type | None = None
@@ -80,7 +80,7 @@ class Plugin:
     def record(self, kind: type) -> ServiceRecord:
         """Service record of this class, also before the connection."""
         return service_record.completed(
-            self._known(), kind, self.settings, self.deployed, self.revision
+            self._service_record(), kind, self.settings, self.deployed, self.revision
         )
 
     def is_registered(self) -> bool:
@@ -129,7 +129,7 @@ class Plugin:
         width = (record.properties or {}).get("num_qubits", 0)
         return record if width else None  # None: a machine whose description has not arrived
 
-    def _known(self) -> ServiceRecord | None:
+    def _service_record(self) -> ServiceRecord | None:
         """Service record from the environment; the last one if the environment does not answer."""
         qpm = self.hub.qpm
         if qpm is not None:

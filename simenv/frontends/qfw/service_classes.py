@@ -32,7 +32,7 @@ Plain = dict[str, Any]
 
 def base() -> type:
     """Class of the revision that this DEFw uses."""
-    return Single if defw.revision() == 1 else Bound
+    return ServiceClassRevision1 if defw.revision() == 1 else ServiceClassRevision2
 
 
 def instance_mode() -> str:
@@ -56,7 +56,7 @@ def forwarding(methods: Mapping[str, Arguments]) -> Callable[[T], T]:
 def _forward(name: str, arguments: Arguments) -> Callable[..., Any]:
     signature = method_signature(arguments)
 
-    def call(self: Served, *args: Any, **named: Any) -> Any:
+    def call(self: ServiceClassBase, *args: Any, **named: Any) -> Any:
         try:
             bound = signature.bind(self, *args, **named)
         except TypeError as error:
@@ -70,7 +70,7 @@ def _forward(name: str, arguments: Arguments) -> Callable[..., Any]:
     return call
 
 
-class Served:
+class ServiceClassBase:
     """Common part of both revisions. `start`: False to read the service record only."""
 
     @carried
@@ -88,7 +88,7 @@ class Served:
 
 
 @forwarding({**REVISION1, **EXTENSIONS1})
-class Single(Served):
+class ServiceClassRevision1(ServiceClassBase):
     """Class of revision 1: one object for each client connection, with its own session."""
 
     @carried
@@ -99,9 +99,9 @@ class Single(Served):
             weakref.finalize(self, self._session.close).atexit = False
 
     def _qpm(self) -> Any:
-        return self._mine().qpm()
+        return self._own_session().qpm()
 
-    def _mine(self) -> QfwSession:
+    def _own_session(self) -> QfwSession:
         if self._session is None:
             raise NotReadyError("this object is for a look at the service record alone")
         return self._session
@@ -129,12 +129,12 @@ class Single(Served):
         """Register the queue to which later records are put in place of the completion queue."""
         mine = plugin.the_plugin()
         ear = mine.ears.of(ep, class_id)
-        self._mine().register(ear, evtype, class_id, REACH_S)
+        self._own_session().register(ear, evtype, class_id, REACH_S)
         mine.sessions.sweep()
 
 
 @forwarding(revision2_methods())
-class Bound(Served):
+class ServiceClassRevision2(ServiceClassBase):
     """Class of revision 2: all bindings in one object."""
 
     def _qpm(self) -> Any:

@@ -17,8 +17,8 @@ from simenv.frontends.qfw import defw
 
 if TYPE_CHECKING:
     from simenv.client.qpm.bindings.revision1 import SingleQPM
-    from simenv.frontends.qfw.environment import Hub
-    from simenv.frontends.qfw.event_endpoints import Ear
+    from simenv.frontends.qfw.environment import EnvironmentConnection
+    from simenv.frontends.qfw.event_endpoints import ClientEventQueue
 
 SWEEP_S = 5.0
 IDLE_S = 3_600.0  # without a call; the retention time of unread completions
@@ -27,12 +27,12 @@ IDLE_S = 3_600.0  # without a call; the retention time of unread completions
 class QfwSession:
     """Session of one client connection. Thread-safe."""
 
-    def __init__(self, hub: Hub) -> None:
+    def __init__(self, hub: EnvironmentConnection) -> None:
         self._hub = hub
         self._lock = threading.Lock()
         self._qpm: SingleQPM | None = None
         self._used_s = monotonic()
-        self.ear: Ear | None = None  # queue of its events
+        self.ear: ClientEventQueue | None = None  # queue of its events
 
     def qpm(self, timeout_s: float = 0.0) -> SingleQPM:
         """QPM of this session. Raises NotReadyError without a connection after `timeout_s`."""
@@ -43,7 +43,7 @@ class QfwSession:
                 self._qpm = result.connection()
             return self._qpm
 
-    def register(self, ear: Ear, evtype: Any, class_id: str, timeout_s: float) -> None:
+    def register(self, ear: ClientEventQueue, evtype: Any, class_id: str, timeout_s: float) -> None:
         """Register the client's event queue."""
         self.qpm(timeout_s).register_event_notification(ear, evtype, class_id)
         self.ear = ear
@@ -70,7 +70,7 @@ class QfwSession:
 class Sessions:
     """Sessions of this process. Thread-safe."""
 
-    def __init__(self, hub: Hub) -> None:
+    def __init__(self, hub: EnvironmentConnection) -> None:
         self._hub = hub
         self._lock = threading.Lock()
         self._known: WeakSet[QfwSession] = WeakSet()

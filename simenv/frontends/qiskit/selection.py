@@ -22,14 +22,14 @@ _TYPES = {
 }
 
 
-class Selection(NamedTuple):
+class EngineSelection(NamedTuple):
     """Options of a submit that a type and a capability stand for."""
 
     engine: str = "auto"
     kind: DeviceKind | None = None  # kind of the pool's device; None: any
 
 
-def selected(type_: str | None, capability: str | None) -> Selection:
+def selected(type_: str | None, capability: str | None) -> EngineSelection:
     """Engine and kind of device of a type and a capability. Raises ValueError for unknown words, or
     a machine with a simulator's capability."""
     kind, method = _word(type_), _word(capability)
@@ -40,7 +40,7 @@ def selected(type_: str | None, capability: str | None) -> Selection:
     if kind == "hardware" and method is not None:
         raise ValueError(f"capability={capability!r} is of simulators, and type='hardware'")
     engine = "auto" if method is None else _ENGINES[method]
-    return Selection(engine, None if kind is None else _TYPES[kind])
+    return EngineSelection(engine, None if kind is None else _TYPES[kind])
 
 
 def _word(value: str | None) -> str | None:

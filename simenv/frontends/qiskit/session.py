@@ -15,7 +15,7 @@ from simenv.frontends.qiskit.errors import refusals
 LEASE_S = 600.0  # duration of a reservation, renewed until the session is closed
 
 
-class _Reserved:
+class _ReservedBackend:
     """Backend whose circuits run under one reservation."""
 
     def __init__(
@@ -104,17 +104,17 @@ class _Reserved:
             self.cancel()
 
 
-class SimenvSession(_Reserved):
+class SimenvSession(_ReservedBackend):
     """Session for dependent jobs of one program, one after the other."""
 
 
-class SimenvBatch(_Reserved):
+class SimenvBatch(_ReservedBackend):
     """Batch of independent jobs that are submitted together."""
 
 
 def backend_of(mode: SimenvBackend | SimenvSession | SimenvBatch) -> SimenvBackend:
     """Backend of a primitive's `mode`. Raises TypeError for another object."""
-    if isinstance(mode, _Reserved):
+    if isinstance(mode, _ReservedBackend):
         return mode.reserved_backend
     if not isinstance(mode, SimenvBackend):
         raise TypeError(

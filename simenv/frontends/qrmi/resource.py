@@ -19,7 +19,7 @@ from simenv.client.client import Client
 from simenv.client.qpm.runtime.circuit_run import device_metadata
 from simenv.errors import NotFoundError, OptionError, SimenvError
 from simenv.frontends.qrmi import sampler, variables
-from simenv.frontends.qrmi.sampler import Work
+from simenv.frontends.qrmi.sampler import SamplerPayload
 from simenv.frontends.qrmi.types import NAMES, ORDER, Target, TaskResult, statuses
 
 LEASE_S = 3600.0  # duration of a reservation after its last renewal
@@ -59,7 +59,7 @@ class QuantumResource:
         self._client: Client | None = None
         self._reservation = self._settings.reservation
         self._acquired = 0  # reservation of acquire() that is not released yet; 0: none
-        self._works: dict[str, Work] = {}  # payloads of the tasks of this process
+        self._works: dict[str, SamplerPayload] = {}  # payloads of the tasks of this process
 
     def resource_id(self) -> str:
         """Name of the pool."""

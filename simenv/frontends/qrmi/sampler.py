@@ -44,7 +44,7 @@ class Pub(msgspec.Struct, frozen=True):
         return any(isinstance(row, list) for row in rows)
 
 
-class Work(msgspec.Struct, frozen=True):
+class SamplerPayload(msgspec.Struct, frozen=True):
     """Parsed payload."""
 
     pubs: tuple[Pub, ...]
@@ -52,7 +52,7 @@ class Work(msgspec.Struct, frozen=True):
     device_options: Mapping[str, Any] = {}  # noise, compile and qubit_mapping, as for a submit
 
 
-def read(payload: Any) -> Work:
+def read(payload: Any) -> SamplerPayload:
     """Parse a payload with `input` and `program_id`. Raises OptionError with the invalid value."""
     program, text = getattr(payload, "program_id", None), getattr(payload, "input", None)
     if not isinstance(text, str):
@@ -82,7 +82,7 @@ def read(payload: Any) -> Work:
             "support_qiskit needs qiskit-ibm-runtime, which is not installed",
             hint="pip install 'simenv[ibm]', or support_qiskit=false",
         )
-    return Work(read_pubs, for_qiskit, device_options)
+    return SamplerPayload(read_pubs, for_qiskit, device_options)
 
 
 def _options(payload: dict[str, Any]) -> tuple[int, dict[str, Any]]:
@@ -114,7 +114,7 @@ def _asks(value: Any) -> bool:
 
 
 def write(
-    work: Work, counts: Sequence[Sequence[Counts]], metadata: Sequence[Mapping[str, Any]]
+    work: SamplerPayload, counts: Sequence[Sequence[Counts]], metadata: Sequence[Mapping[str, Any]]
 ) -> str:
     """Write the result. `counts`: for each pub, one for each of its sets of values. `metadata`: for
     each pub, in addition to its shots."""
@@ -156,7 +156,7 @@ def _plain(registers: Registers, rows: Sequence[Counts]) -> dict[str, Any]:
 
 
 def _encoded(
-    work: Work, counts: Sequence[Sequence[Counts]], metadata: Sequence[Mapping[str, Any]]
+    work: SamplerPayload, counts: Sequence[Sequence[Counts]], metadata: Sequence[Mapping[str, Any]]
 ) -> str:
     from qiskit.primitives import BitArray, DataBin, PrimitiveResult, SamplerPubResult
     from qiskit_ibm_runtime import RuntimeEncoder

@@ -41,7 +41,7 @@ class TaskStatus(enum.Enum):
     Queued = "queued"
     Running = "running"
     Completed = "completed"
-    Failed = "failed"
+    BundleFailure = "failed"
     Cancelled = "cancelled"
 
 

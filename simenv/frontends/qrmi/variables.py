@@ -15,7 +15,7 @@ _OLD = {RESOURCES: "SLURM_JOB_QPU_RESOURCES", TYPES: "SLURM_JOB_QPU_TYPES"}
 _DELIMITER = "QRMI_LIST_DELIMITER"
 
 
-class Told(msgspec.Struct, frozen=True):
+class ResourceSettings(msgspec.Struct, frozen=True):
     """Settings of one resource, whose name is its pool's. `reservation` 0: none."""
 
     service: Path | None
@@ -34,12 +34,12 @@ def names(environ: Mapping[str, str]) -> list[str]:
     return [name for name, kind in zip(result, types, strict=True) if kind == TYPE]
 
 
-def read(environ: Mapping[str, str], resource: str) -> Told:
+def read(environ: Mapping[str, str], resource: str) -> ResourceSettings:
     """Read the settings of a resource. Raises ConfigError with the variable and its value."""
     service = environ.get(f"{resource}_QRMI_SIMENV_SERVICE", "")
     reservation = _number(environ, f"{resource}_QRMI_JOB_ACQUISITION_TOKEN")
     timeout = _number(environ, f"{resource}_QRMI_JOB_TIMEOUT_SECONDS")
-    return Told(Path(service) if service else None, reservation or 0, timeout or None)
+    return ResourceSettings(Path(service) if service else None, reservation or 0, timeout or None)
 
 
 def _listed(environ: Mapping[str, str], name: str) -> list[str]:

@@ -7,9 +7,9 @@ from functools import partial
 from typing import Any
 
 from simenv.qpm_check.checks.single import EVENT
-from simenv.qpm_check.contract.outcomes import expect, shown
+from simenv.qpm_check.contract.outcomes import expect, short_repr
 from simenv.qpm_check.harness import shapes
-from simenv.qpm_check.harness.check import Irrelevant, expect_equal, row
+from simenv.qpm_check.harness.check import CheckNotApplicable, expect_equal, row
 from simenv.qpm_check.harness.session import LENGTHENED, CheckSession
 from simenv.qpm_check.targets.target import FAMILY
 
@@ -62,7 +62,7 @@ def stands(session: CheckSession, number: int, *states: str) -> dict[str, Any]:
 
 def _listed(session: CheckSession, **filters: Any) -> list[int]:
     result = session.q.list_reservations(filters=filters or None)
-    expect(isinstance(result, list), f"list_reservations answered {shown(result)}")
+    expect(isinstance(result, list), f"list_reservations answered {short_repr(result)}")
     return [record["reservation_id"] for record in result]
 
 
@@ -98,7 +98,7 @@ def reason(session: CheckSession) -> None:
         result, rejected = decided("evaluate", answer), rejected + 1
         expect_equal(f"reason of {wrong}", result["reason"], f"reason-{result['reason_code']}")
     if not rejected:
-        raise Irrelevant("it rejects none of the requests that are wrong here")
+        raise CheckNotApplicable("it rejects none of the requests that are wrong here")
 
 
 @row("admission.ids", "reservation ids are whole numbers, 1 to 2**64-1, each given once")
@@ -107,7 +107,7 @@ def ids(session: CheckSession) -> None:
     for _ in range(4):
         answer = session.q.reserve(request={})
         number = answer.get("reservation_id")
-        expect(type(number) is int, f"a reservation id is {shown(number)}, not a whole number")
+        expect(type(number) is int, f"a reservation id is {short_repr(number)}, not a whole number")
         expect(1 <= number <= MOST_ID, f"a reservation id is {number}")
         session.q.release(reservation_id=number)
         seen.append(number)
@@ -195,7 +195,7 @@ def release_running(session: CheckSession) -> None:
         if session.wait_until_running(ask) or not session.lengthen():
             break
     answer = session.q.release(reservation_id=number)
-    expect(answer["status"] in ("accepted", "pending"), f"release answered {shown(answer)}")
+    expect(answer["status"] in ("accepted", "pending"), f"release answered {short_repr(answer)}")
     if answer["status"] == "pending":
         expect_equal("reason", answer.get("reason"), "provider-cancel-pending")
         expect_equal("pending_qtask_ids", answer.get("pending_qtask_ids"), [qtask])
@@ -213,7 +213,7 @@ def cancel(session: CheckSession) -> None:
         for _ in range(4)
     ]
     answer = session.q.cancel(reservation_id=number, reason="checked")
-    expect(answer["status"] in ("accepted", "pending"), f"cancel answered {shown(answer)}")
+    expect(answer["status"] in ("accepted", "pending"), f"cancel answered {short_repr(answer)}")
     session.until(lambda: session.q.is_ready()["active_task_count"] == 0, "the end of its tasks")
     stands(session, number, "cancelled")
     expect(bool(cids), "nothing was submitted")
@@ -241,7 +241,7 @@ def required(session: CheckSession) -> None:
     else:
         first = None
     if first is None:
-        raise Irrelevant("this QPM waives reservations")
+        raise CheckNotApplicable("this QPM waives reservations")
     session.expect_refusal("async_run", lambda: session.q.async_run(session.info()))
     session.expect_refusal("sync_run", lambda: session.q.sync_run(session.info()))
     for operation in ("read_cq", "peek_cq"):

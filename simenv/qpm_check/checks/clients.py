@@ -11,14 +11,14 @@ from typing import Any
 
 from simenv.qpm_check.checks.single import EVENT, QUIET_S
 from simenv.qpm_check.contract.outcomes import expect
-from simenv.qpm_check.harness.check import BOTH, Need, expect_equal, row
+from simenv.qpm_check.harness.check import BOTH, TargetProperty, expect_equal, row
 from simenv.qpm_check.harness.clients import CheckedClient, EventListener
 from simenv.qpm_check.harness.session import CheckSession
 
 PROMPT_S = 2.0  # limit of an event or answer that depends on no other client
 CLIENTS = 10
 EACH = 20
-_TRANSPORT = (Need.TRANSPORT,)
+_TRANSPORT = (TargetProperty.TRANSPORT,)
 
 
 @row("clients.leave-with-event", "a client that leaves when its event comes holds up no other",

@@ -5,9 +5,9 @@ from __future__ import annotations
 import time
 from typing import Any
 
-from simenv.qpm_check.contract.outcomes import expect, shown
+from simenv.qpm_check.contract.outcomes import expect, short_repr
 from simenv.qpm_check.harness import shapes
-from simenv.qpm_check.harness.check import Irrelevant, expect_equal, row
+from simenv.qpm_check.harness.check import CheckNotApplicable, expect_equal, row
 from simenv.qpm_check.harness.session import CheckSession
 
 STATES = ("running", "draining", "quiescing", "stopping", "stopped")
@@ -40,9 +40,13 @@ def status(session: CheckSession) -> None:
 @row("control.summary", "get_service_summary: a table, on hosts that ask for it")
 def summary(session: CheckSession) -> None:
     if "get_service_summary" not in session.subject.signatures():
-        raise Irrelevant("there is no get_service_summary: the newest hosts alone ask for it")
+        raise CheckNotApplicable(
+            "there is no get_service_summary: the newest hosts alone ask for it"
+        )
     result = session.q.get_service_summary()
-    expect(isinstance(result, dict) and result, f"get_service_summary answered {shown(result)}")
+    expect(
+        isinstance(result, dict) and result, f"get_service_summary answered {short_repr(result)}"
+    )
     expect_equal("state", result.get("state", "running"), "running")
 
 

@@ -9,9 +9,9 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 from simenv.qpm_check.checks.single import EVENT
-from simenv.qpm_check.contract.outcomes import Omitted, expect
+from simenv.qpm_check.contract.outcomes import CheckSkipped, expect
 from simenv.qpm_check.harness import circuits
-from simenv.qpm_check.harness.check import BOTH, Need, expect_equal, row
+from simenv.qpm_check.harness.check import BOTH, TargetProperty, expect_equal, row
 from simenv.qpm_check.harness.clients import CheckedClient, counts_of
 from simenv.qpm_check.harness.session import SHOTS, CheckSession
 
@@ -84,7 +84,7 @@ def in_order(session: CheckSession) -> None:
 
 
 @row("crowd.dead-waiting", "a client that dies while it waits does not hold up the pool",
-     revisions=BOTH, needs=(Need.TRANSPORT,))  # fmt: skip
+     revisions=BOTH, needs=(TargetProperty.TRANSPORT,))  # fmt: skip
 def dead_waiting(session: CheckSession) -> None:
     more = session.reservation_kwargs
     for _ in range(3):
@@ -102,7 +102,7 @@ def dead_waiting(session: CheckSession) -> None:
 
 
 @row("crowd.dead-listening", "a client that dies with a registration does not block others",
-     revisions=BOTH, needs=(Need.TRANSPORT,), alone=True)  # fmt: skip
+     revisions=BOTH, needs=(TargetProperty.TRANSPORT,), alone=True)  # fmt: skip
 def dead_listening(session: CheckSession) -> None:
     more = session.reservation_kwargs
     dead, alive = session.listener(), session.listener()
@@ -120,7 +120,7 @@ def dead_listening(session: CheckSession) -> None:
 
 
 @row("transport.send-lock", "no two threads send at once: the plugin's lock holds",
-     revisions=BOTH, needs=(Need.TRANSPORT,), alone=True)  # fmt: skip
+     revisions=BOTH, needs=(TargetProperty.TRANSPORT,), alone=True)  # fmt: skip
 def send_lock(session: CheckSession) -> None:
     subject: Any = session.subject
     more = session.reservation_kwargs
@@ -138,7 +138,7 @@ def send_lock(session: CheckSession) -> None:
 
 
 @row("transport.errors", "errors arrive by their own class, not as a traceback",
-     revisions=BOTH, needs=(Need.TRANSPORT,))  # fmt: skip
+     revisions=BOTH, needs=(TargetProperty.TRANSPORT,))  # fmt: skip
 def errors(session: CheckSession) -> None:
     more = session.reservation_kwargs
     session.expect_refusal(
@@ -147,7 +147,7 @@ def errors(session: CheckSession) -> None:
 
 
 @row("transport.error-stack", "an error does not carry the stack of what caused it",
-     revisions=BOTH, needs=(Need.TRANSPORT,))  # fmt: skip
+     revisions=BOTH, needs=(TargetProperty.TRANSPORT,))  # fmt: skip
 def error_stack(session: CheckSession) -> None:
     more = session.reservation_kwargs
     strange = {"format": "quil-9", "data": "X 0"}
@@ -189,7 +189,7 @@ def count(session: CheckSession) -> None:
         if answer["outcome"] == "NO_LONGER_RETAINED":
             expect_equal("retention_reason", answer.get("retention_reason"), "max-records-exceeded")
     if kept == len(cids):
-        raise Omitted(f"all of {kept} completions are kept: no limit was met")
+        raise CheckSkipped(f"all of {kept} completions are kept: no limit was met")
     expect_equal("kept and let go", kept + gone, len(cids))
 
 

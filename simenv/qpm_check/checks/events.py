@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 
 from simenv.qpm_check.checks.single import EVENT, QUIET_S
-from simenv.qpm_check.contract.outcomes import Omitted, expect
+from simenv.qpm_check.contract.outcomes import CheckSkipped, expect
 from simenv.qpm_check.harness import circuits, shapes
 from simenv.qpm_check.harness.check import expect_equal, row
 from simenv.qpm_check.harness.session import CheckSession
@@ -86,7 +86,7 @@ def filters(session: CheckSession) -> None:
         session.q.async_run(session.info(), **session.reservation_kwargs)["qtask_id"] for _ in ahead
     ]
     if qtask_ids != ahead:
-        raise Omitted(f"qtask ids cannot be foreseen here: {first}, then {qtask_ids}")
+        raise CheckSkipped(f"qtask ids cannot be foreseen here: {first}, then {qtask_ids}")
     expect_equal("pushed to the one", single.taken().payload["qtask_id"], ahead[1])
     seen = sorted(several.taken().payload["qtask_id"] for _ in range(2))
     expect_equal("pushed to the several", seen, [ahead[0], ahead[2]])

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from typing import Any
 
-from simenv.qpm_check.contract.outcomes import Omitted, expect, shown
+from simenv.qpm_check.contract.outcomes import CheckSkipped, expect, short_repr
 from simenv.qpm_check.harness import circuits, shapes
 from simenv.qpm_check.harness.check import expect_equal, row
 from simenv.qpm_check.harness.clients import counts_of
@@ -179,7 +179,7 @@ def cancel_running(session: CheckSession) -> None:
         if record["rc"] != 0 or not session.lengthen():  # it may have ended just before
             break
     if message == "COMPLETED":
-        raise Omitted("it was done before the cancel came")
+        raise CheckSkipped("it was done before the cancel came")
     _says_cancelled(record)
 
 
@@ -228,7 +228,9 @@ def bad_async(session: CheckSession) -> None:
         record = session.completion(session.submit(text))
         expect(record["rc"] != 0, "rc is 0, though nothing could be run")
         expect_equal("outcome", record.get("outcome"), "FAILED")
-        expect(isinstance(record.get("reason"), str), f"reason is {shown(record.get('reason'))}")
+        expect(
+            isinstance(record.get("reason"), str), f"reason is {short_repr(record.get('reason'))}"
+        )
         expect_equal("counts of a failure", counts_of(record), {})
 
 
@@ -285,7 +287,7 @@ def delete(session: CheckSession) -> None:
     cid = session.submit(session.long, num_shots=session.long_shots)
     for what in (cid, "no-such-circuit"):
         answer = session.q.delete_circuit(what, **session.reservation_kwargs)
-        expect(answer is None, f"delete_circuit answered {shown(answer)}, not None")
+        expect(answer is None, f"delete_circuit answered {short_repr(answer)}, not None")
     answer = session.q.read_cq(cid, **session.reservation_kwargs)
     expect(answer["completion_ready"] is False, "a deleted circuit has a completion")
 

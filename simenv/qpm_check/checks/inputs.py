@@ -7,7 +7,7 @@ from functools import partial
 from typing import Any
 
 from simenv.qpm_check.checks.policy import ONE_GATE, configuration
-from simenv.qpm_check.contract.outcomes import Broken, shown
+from simenv.qpm_check.contract.outcomes import CheckFailed, short_repr
 from simenv.qpm_check.harness import circuits
 from simenv.qpm_check.harness.check import BOTH, expect_equal, row
 from simenv.qpm_check.harness.session import SHOTS, CheckSession
@@ -28,7 +28,7 @@ def _mutations(request: dict[str, Any]) -> list[tuple[str, dict[str, Any]]]:
     for name, value in request.items():
         without = {key: item for key, item in request.items() if key != name}
         results.append((f"without {name}", without))
-        results += [(f"{name}={shown(wrong)}", {**request, name: wrong}) for wrong in WRONG]
+        results += [(f"{name}={short_repr(wrong)}", {**request, name: wrong}) for wrong in WRONG]
         if isinstance(value, dict):
             results += [
                 (f"{name}: {what}", {**request, name: inner}) for what, inner in _mutations(value)
@@ -37,14 +37,14 @@ def _mutations(request: dict[str, Any]) -> list[tuple[str, dict[str, Any]]]:
 
 
 def _answered(what: str, call: Call, value: Any, allowed: tuple[str, ...] = ()) -> bool:
-    """Return whether the call accepted the value; False: it raised a typed error. Raises Broken for
-    any other error."""
+    """Return whether the call accepted the value; False: it raised a typed error. Raises
+    CheckFailed for any other error."""
     try:
         call(value)
     except Exception as error:
         if named(error) in (*TYPED, *allowed):
             return False
-        raise Broken(f"{what} raised {named(error)}: {str(error)[-200:]}") from error
+        raise CheckFailed(f"{what} raised {named(error)}: {str(error)[-200:]}") from error
     return True
 
 
@@ -71,7 +71,7 @@ def info(session: CheckSession) -> None:
             session.q.delete_circuit(taken[0], **session.reservation_kwargs)
     for wrong_info in WRONG[:-4]:
         submit = partial(_submit, session)
-        _answered(f"async_run({shown(wrong_info)})", submit, wrong_info)
+        _answered(f"async_run({short_repr(wrong_info)})", submit, wrong_info)
     _still_well(session)
 
 
@@ -82,7 +82,7 @@ def sync(session: CheckSession) -> None:
             values = {**session.reservation_kwargs, name: wrong}
             if name == "timeout" and not isinstance(wrong, float | int):
                 values["cancel_on_timeout"] = True
-            what = f"sync_run({name}={shown(wrong)})"
+            what = f"sync_run({name}={short_repr(wrong)})"
             _answered(what, lambda more: session.q.sync_run(session.info(), **more), values)
     _still_well(session)
 
@@ -97,13 +97,13 @@ def ids(session: CheckSession) -> None:
         for wrong in WRONG:
             if name in ("read_cq", "peek_cq") and wrong is None:
                 continue
-            _answered(f"{name}({shown(wrong)})", method, wrong)
+            _answered(f"{name}({short_repr(wrong)})", method, wrong)
     if session.revision == 2:
         for name in ("get_task_timing", "get_task_metadata"):
             method = getattr(session.q, name)
             for wrong in WRONG:
                 ask = partial(_of_task, method, session.reservation_kwargs)
-                _answered(f"{name}({shown(wrong)})", ask, wrong)
+                _answered(f"{name}({short_repr(wrong)})", ask, wrong)
     _still_well(session)
 
 
@@ -181,8 +181,9 @@ def steering(session: CheckSession) -> None:
     try:
         for what, call in calls.items():
             for wrong in WRONG:
-                _answered(f"{what} = {shown(wrong)}", call, wrong, ("ValueError", "DEFwRemoteError")
-                          if what.startswith("configure_dispatch") else ())  # fmt: skip
+                remote = what.startswith("configure_dispatch")
+                also = ("ValueError", "DEFwRemoteError") if remote else ()
+                _answered(f"{what} = {short_repr(wrong)}", call, wrong, also)
             session.q.resume_execution_target()
     finally:
         session.q.configure_scheduler_policy(configuration=before)

@@ -10,9 +10,9 @@ from contextlib import suppress
 from typing import Any
 
 from simenv.qpm_check.checks.single import EVENT
-from simenv.qpm_check.contract.outcomes import Broken, Omitted, expect, shown
+from simenv.qpm_check.contract.outcomes import CheckFailed, CheckSkipped, expect, short_repr
 from simenv.qpm_check.fake_defw.loader import OURS
-from simenv.qpm_check.harness.check import BOTH, Need, expect_equal, row
+from simenv.qpm_check.harness.check import BOTH, TargetProperty, expect_equal, row
 from simenv.qpm_check.harness.session import CheckSession
 
 MOST_S = 0.001
@@ -24,7 +24,7 @@ BEGINS_S = 2.0  # a program that starts something in a foreign process has done 
 STARTS_S = 5.0
 LOOK_S = 0.05
 OWN_FILES = 4  # connections of the DEFw double
-_PACKAGE = (Need.PACKAGE,)
+_PACKAGE = (TargetProperty.PACKAGE,)
 
 
 @row(
@@ -69,9 +69,9 @@ def metadata(session: CheckSession) -> None:
     expect_equal("svc_info['name']", info.get("name"), "QPM")
     expect_equal("svc_info['module']", info.get("module"), facts["module"])
     expect(isinstance(info.get("description"), str) and info["description"],
-           f"svc_info['description'] is {shown(info.get('description'))}")  # fmt: skip
+           f"svc_info['description'] is {short_repr(info.get('description'))}")  # fmt: skip
     expect(type(info.get("version")) in (int, float),
-           f"svc_info['version'] is {shown(info.get('version'))}, not a number")  # fmt: skip
+           f"svc_info['version'] is {short_repr(info.get('version'))}, not a number")  # fmt: skip
     mode = info.get("instance_mode", "per_connection")
     expect(mode in ("per_connection", "singleton"), f"svc_info['instance_mode'] is {mode!r}")
 
@@ -171,7 +171,7 @@ def uninitialize(session: CheckSession) -> None:
         result = [f"thread {name}" for name in threads] if len(threads) > MOST_LEFT else []
         return result + [f"process {number}" for number in now["children"]]
 
-    with suppress(Broken):
+    with suppress(CheckFailed):
         session.until(lambda: not left(), "the end of what was begun", ENDS_S)
     expect(not left(), f"{ENDS_S:g} s after it there is still: {', '.join(left()[:5])}")
 
@@ -213,7 +213,7 @@ def lookups(session: CheckSession) -> None:
 
 
 @row("load.clients", "30 clients that come, listen and go leave nothing behind",
-     revisions=BOTH, needs=(Need.TRANSPORT,))  # fmt: skip
+     revisions=BOTH, needs=(TargetProperty.TRANSPORT,))  # fmt: skip
 def clients(session: CheckSession) -> None:
     session.run()
     control = session.control
@@ -251,7 +251,7 @@ def _facts(session: CheckSession) -> dict[str, Any]:
 def _loaded(session: CheckSession) -> dict[str, Any]:
     facts = _facts(session)
     if facts["import_error"]:
-        raise Omitted("it could not be imported")
+        raise CheckSkipped("it could not be imported")
     return facts
 
 

@@ -9,7 +9,7 @@ from functools import partial
 from typing import Any
 
 from simenv.qpm_check.checks.admission import decided, stands
-from simenv.qpm_check.contract.outcomes import Broken, Omitted, expect
+from simenv.qpm_check.contract.outcomes import CheckFailed, CheckSkipped, expect
 from simenv.qpm_check.harness import shapes
 from simenv.qpm_check.harness.check import expect_equal, row
 from simenv.qpm_check.harness.session import CheckSession
@@ -276,7 +276,7 @@ def delayed(session: CheckSession) -> None:
                     "rc", session.completion(cid, reservation_id=under["reservation_id"])["rc"], 0
                 )
             return
-    raise Omitted(f"{TURNS} times a long circuit was done before another could wait for it")
+    raise CheckSkipped(f"{TURNS} times a long circuit was done before another could wait for it")
 
 
 @row("credits.never", "a task its reservation can never pay is refused")
@@ -310,7 +310,7 @@ def _cost(session: CheckSession, gates: int) -> int:
         session.completion(cid, reservation_id=number)
         if held > 0:
             return held
-    raise Broken(f"{TURNS} times a long circuit held no credits of its reservation")
+    raise CheckFailed(f"{TURNS} times a long circuit held no credits of its reservation")
 
 
 def _held(session: CheckSession, gates: int) -> Any:

@@ -9,7 +9,7 @@ from typing import Any
 
 from simenv.qpm_check.contract.outcomes import expect
 from simenv.qpm_check.harness import circuits, shapes
-from simenv.qpm_check.harness.check import BOTH, Irrelevant, expect_equal, row
+from simenv.qpm_check.harness.check import BOTH, CheckNotApplicable, expect_equal, row
 from simenv.qpm_check.harness.clients import counts_of
 from simenv.qpm_check.harness.session import SHOTS, CheckSession
 from simenv.qpm_check.targets.target import named
@@ -194,7 +194,7 @@ def _text_keys(counts: dict[str, int], like: str) -> dict[str, int]:
 
 def _vector(session: CheckSession) -> dict[str, Any]:
     if not session.subject.card().capabilities & STATEVECTOR:
-        raise Irrelevant("it does not say that it has state vectors")
+        raise CheckNotApplicable("it does not say that it has state vectors")
     record = session.run(circuits.AMPLITUDES, return_statevector=True)
     result = record["result"].get("statevector")
     expect(isinstance(result, dict), "result has no 'statevector'")

@@ -8,8 +8,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from simenv.qpm_check.contract.outcomes import Broken, expect
-from simenv.qpm_check.harness.check import BOTH, Need, row
+from simenv.qpm_check.contract.outcomes import CheckFailed, expect
+from simenv.qpm_check.harness.check import BOTH, TargetProperty, row
 from simenv.qpm_check.harness.clients import CheckedClient
 from simenv.qpm_check.harness.session import CheckSession
 from simenv.qpm_check.targets.target import named
@@ -19,7 +19,7 @@ AWAY_S = 0.5
 ENDS_S = 4.0  # a circuit of about a second has ended by then
 NOTICED_S = 20.0
 CLIENTS = 3
-_NEEDS = (Need.TRANSPORT, Need.OUTAGE)
+_NEEDS = (TargetProperty.TRANSPORT, TargetProperty.OUTAGE)
 
 
 @row(
@@ -94,7 +94,9 @@ def _all_over(session: CheckSession, running: list[Poller]) -> None:
     session.until(lambda: all(poller.over for poller in running), "all records after its return")
     for poller in running:
         if poller.error is not None:
-            raise Broken(f"read_cq raised {named(poller.error)}: {poller.error}") from poller.error
+            raise CheckFailed(
+                f"read_cq raised {named(poller.error)}: {poller.error}"
+            ) from poller.error
         expect(not poller.odd, poller.odd)
         assert poller.record is not None
         expect(poller.record["rc"] == 0, f"rc of a circuit that ran again is {poller.record['rc']}")

@@ -11,10 +11,17 @@ from typing import Any
 
 from simenv.qpm.bindings import NEEDED, REVISION1, REVISION2, Arguments
 from simenv.qpm.service import BINDINGS
-from simenv.qpm_check.contract.outcomes import Broken, expect, shown
+from simenv.qpm_check.contract.outcomes import CheckFailed, expect, short_repr
 from simenv.qpm_check.contract.plain_data import impurities
 from simenv.qpm_check.fake_defw.directory import KEYS
-from simenv.qpm_check.harness.check import BOTH, Check, Irrelevant, Need, expect_equal, row
+from simenv.qpm_check.harness.check import (
+    BOTH,
+    Check,
+    CheckNotApplicable,
+    TargetProperty,
+    expect_equal,
+    row,
+)
 from simenv.qpm_check.harness.session import CheckSession
 from simenv.qpm_check.harness.shapes import has
 
@@ -23,7 +30,7 @@ EXAMPLES = {"QB": 4, "TNQVM": 8, "NWQSIM": 16}  # type bits that examples of rev
 TYPES = {1: 1 | 2 | 4 | 8 | 16, 2: 1 | 2}
 CAPABILITIES = {1: 1 | 2, 2: 1 | 2 | 4}
 AGAIN_S = 30.0
-_TRANSPORT = (Need.TRANSPORT,)
+_TRANSPORT = (TargetProperty.TRANSPORT,)
 
 
 @row("query.record", "query: one service record, by the class that answers", revisions=BOTH)
@@ -31,12 +38,14 @@ def record(session: CheckSession) -> None:
     card = session.subject.card()
     for name in ("service_name", "description"):
         value = getattr(card, name)
-        expect(isinstance(value, str) and value, f"{name} is {shown(value)}")
+        expect(isinstance(value, str) and value, f"{name} is {short_repr(value)}")
     expect_equal(
         "class_name and module_name", (card.module_name, card.class_name), tuple(card.home)
     )
     limit = card.max_capacity
-    expect(type(limit) is int and (limit == -1 or limit >= 1), f"max_capacity is {shown(limit)}")
+    expect(
+        type(limit) is int and (limit == -1 or limit >= 1), f"max_capacity is {short_repr(limit)}"
+    )
 
 
 @row("query.bits", "type and capability bits are the contract's", revisions=BOTH)
@@ -47,11 +56,14 @@ def bits(session: CheckSession) -> None:
         ("capability", card.capabilities, CAPABILITIES[session.revision]),
     ):
         expect(
-            isinstance(value, int) and not isinstance(value, bool), f"{what} bits: {shown(value)}"
+            isinstance(value, int) and not isinstance(value, bool),
+            f"{what} bits: {short_repr(value)}",
         )
         expect(value & ~valid_mask == 0, f"{what} bits {value} have some that nobody knows")
     expect(card.types & 3, f"type bits {card.types}: neither hardware (1) nor simulator (2)")
-    expect(isinstance(card.text, str) and card.text, f"their description is {shown(card.text)}")
+    expect(
+        isinstance(card.text, str) and card.text, f"their description is {short_repr(card.text)}"
+    )
 
 
 @row("query.properties", "properties: identity, widths, kinds")
@@ -105,7 +117,7 @@ def bindings(session: CheckSession) -> None:
     for binding in BINDINGS:
         name = binding.binding_name
         if name not in offered:
-            raise Broken(f"no binding {name!r}; there are: {', '.join(offered)}")
+            raise CheckFailed(f"no binding {name!r}; there are: {', '.join(offered)}")
         entry = offered[name]
         client = (binding.client_module, binding.client_class)
         expect_equal(f"client of {name}", (entry["client_module"], entry["client_class"]), client)
@@ -143,7 +155,7 @@ def lookup(session: CheckSession) -> None:
 def examples(session: CheckSession) -> None:
     types = session.subject.card().types
     if not types & SIMULATOR:
-        raise Irrelevant("it is no simulator")
+        raise CheckNotApplicable("it is no simulator")
     results = [name for name, bit in EXAMPLES.items() if session.control.host("lookup", bit, -1)]
     expect(results, f"type bits {types}: no example finds it, they ask for {EXAMPLES}")
 

@@ -6,9 +6,9 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from simenv.qpm_check.contract.outcomes import expect, shown
+from simenv.qpm_check.contract.outcomes import expect, short_repr
 from simenv.qpm_check.harness import circuits
-from simenv.qpm_check.harness.check import Need, expect_equal, row
+from simenv.qpm_check.harness.check import TargetProperty, expect_equal, row
 from simenv.qpm_check.harness.clients import counts_of
 from simenv.qpm_check.harness.session import CheckSession
 
@@ -21,7 +21,7 @@ ASKED, READY_S = 100, 0.0005  # hosts poll in a loop: calls, and limit of the fa
 @row("single.ready", "is_ready: True", revisions=R1)
 def ready(session: CheckSession) -> None:
     answer = session.q.is_ready()
-    expect(answer is True, f"is_ready answered {shown(answer)}")
+    expect(answer is True, f"is_ready answered {short_repr(answer)}")
 
 
 @row("single.ready-cost", "is_ready costs hardly more than test", revisions=R1)
@@ -42,7 +42,7 @@ def ready_cost(session: CheckSession) -> None:
 @row("single.test", "test: a text", revisions=R1)
 def test(session: CheckSession) -> None:
     answer = session.q.test()
-    expect(isinstance(answer, str), f"test answered {shown(answer)}")
+    expect(isinstance(answer, str), f"test answered {short_repr(answer)}")
 
 
 @row("single.release", "release: None, as often as it is called; circuits go on", revisions=R1)
@@ -50,14 +50,14 @@ def release(session: CheckSession) -> None:
     ways: tuple[tuple[Any, ...], ...] = ((), (None,), ([],))
     for values in ways:
         answer = session.q.release(*values)
-        expect(answer is None, f"release{values} answered {shown(answer)}")
+        expect(answer is None, f"release{values} answered {short_repr(answer)}")
     expect_equal("rc after release", session.run()["rc"], 0)
 
 
 @row("single.async", "async_run: a cid, a text, at once", revisions=R1)
 def cid(session: CheckSession) -> None:
     answer = session.q.async_run(session.info())
-    expect(type(answer) is str and answer, f"async_run answered {shown(answer)}, not a cid")
+    expect(type(answer) is str and answer, f"async_run answered {short_repr(answer)}, not a cid")
     other = session.submit()
     expect(answer != other, "two circuits have one cid")
     expect_equal("cid of the record", session.completion(answer)["cid"], answer)
@@ -114,7 +114,7 @@ def delete(session: CheckSession) -> None:
     number = session.submit(session.long, num_shots=session.long_shots)
     for what in (number, "no-such-circuit"):
         answer = session.q.delete_circuit(what)
-        expect(answer is None, f"delete_circuit answered {shown(answer)}, not None")
+        expect(answer is None, f"delete_circuit answered {short_repr(answer)}, not None")
     expect(session.poll(number) is None, "a deleted circuit has a record")
 
 
@@ -129,8 +129,10 @@ def bad_sync(session: CheckSession) -> None:
 def bad_async(session: CheckSession) -> None:
     for text in (circuits.UNREADABLE, circuits.NO_QASM):
         record = session.completion(session.submit(text))
-        expect(type(record["rc"]) is int and record["rc"] != 0, f"rc is {shown(record['rc'])}")
-        expect(isinstance(record["result"], str), f"result is {shown(record['result'])}: no text")
+        expect(type(record["rc"]) is int and record["rc"] != 0, f"rc is {short_repr(record['rc'])}")
+        expect(
+            isinstance(record["result"], str), f"result is {short_repr(record['result'])}: no text"
+        )
 
 
 @row(
@@ -142,7 +144,7 @@ def bad_async(session: CheckSession) -> None:
 def pushed(session: CheckSession) -> None:
     listener = session.listener()
     answer = listener.register(EVENT)
-    expect(answer is None, f"register_event_notification answered {shown(answer)}")
+    expect(answer is None, f"register_event_notification answered {short_repr(answer)}")
     cids = {session.submit(by=listener.q) for _ in range(8)}
     seen = [listener.taken() for _ in cids]
     expect_equal("event types", {event.evtype for event in seen}, {EVENT})
@@ -193,17 +195,17 @@ def shutdown(session: CheckSession) -> None:
     other = session.connect()
     number = session.submit(session.long, num_shots=session.long_shots)
     answer = other.shutdown()
-    expect(answer is None, f"shutdown answered {shown(answer)}")
+    expect(answer is None, f"shutdown answered {short_repr(answer)}")
     expect_equal("rc of what was under way", session.completion(number)["rc"], 0)
     expect_equal("rc of what came after", session.run()["rc"], 0)
 
 
 @row("single.reserve", "reserve takes whatever a host gives, and answers None", revisions=R1,
-     needs=(Need.TRANSPORT,))  # fmt: skip
+     needs=(TargetProperty.TRANSPORT,))  # fmt: skip
 def reserve(session: CheckSession) -> None:
     for values in (("svc", "ep"), ("svc", "ep", "more")):
         answer = session.q.reserve(*values)
-        expect(answer is None, f"reserve answered {shown(answer)}")
+        expect(answer is None, f"reserve answered {short_repr(answer)}")
 
 
 def _peek(session: CheckSession, number: str) -> Any:

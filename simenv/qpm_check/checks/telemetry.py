@@ -6,9 +6,9 @@ import time
 from typing import Any
 
 from simenv.qpm.bindings import REVISION2
-from simenv.qpm_check.contract.outcomes import expect, shown
+from simenv.qpm_check.contract.outcomes import expect, short_repr
 from simenv.qpm_check.harness import shapes
-from simenv.qpm_check.harness.check import Irrelevant, expect_equal, row
+from simenv.qpm_check.harness.check import CheckNotApplicable, expect_equal, row
 from simenv.qpm_check.harness.session import CheckSession
 from simenv.qpm_check.harness.shapes import ANY, has
 
@@ -74,22 +74,24 @@ def device(session: CheckSession) -> None:
 def capability_map(session: CheckSession) -> None:
     _of_the_newest(session, "capability_map")
     result = session.q.capability_map()
-    expect(isinstance(result, dict) and result, f"capability_map answered {shown(result)}")
+    expect(isinstance(result, dict) and result, f"capability_map answered {short_repr(result)}")
     for call, libraries in result.items():
         names = isinstance(libraries, list) and all(
             isinstance(library, str) for library in libraries
         )
-        expect(isinstance(call, str) and names, f"capability_map[{call!r}] is {shown(libraries)}")
+        expect(
+            isinstance(call, str) and names, f"capability_map[{call!r}] is {short_repr(libraries)}"
+        )
 
 
 @row("telemetry.allocations", "list_scheduler_allocations: a list, less of it with a filter")
 def allocations(session: CheckSession) -> None:
     _of_the_newest(session, "list_scheduler_allocations")
     result = session.q.list_scheduler_allocations()
-    expect(isinstance(result, list), f"list_scheduler_allocations answered {shown(result)}")
+    expect(isinstance(result, list), f"list_scheduler_allocations answered {short_repr(result)}")
     expect(
         all(isinstance(allocation, dict) for allocation in result),
-        f"an entry is no table: {shown(result)}",
+        f"an entry is no table: {short_repr(result)}",
     )
     none = session.q.list_scheduler_allocations(filters={"allocation_id": "no-such-allocation"})
     expect_equal("allocations of no such id", none, [])
@@ -97,7 +99,7 @@ def allocations(session: CheckSession) -> None:
 
 def _of_the_newest(session: CheckSession, name: str) -> None:
     if name not in session.subject.signatures():
-        raise Irrelevant(f"there is no {name}: the newest hosts alone ask for it")
+        raise CheckNotApplicable(f"there is no {name}: the newest hosts alone ask for it")
 
 
 @row("telemetry.coupling", "get_coupling_graph: qhw-coupling-v1, or couplings [[a, b]]")
@@ -161,7 +163,7 @@ def capacity(session: CheckSession) -> None:
     session.until(lambda: session.q.is_ready()["active_task_count"] == 0, "quiet")
     session.submit(session.long, num_shots=session.long_shots)
     result = has("get_capacity_snapshot", session.q.get_capacity_snapshot(), CAPACITY)
-    _seen(result, "capacity-snapshot", "manager-aggregate")
+    _check_access(result, "capacity-snapshot", "manager-aggregate")
     blocks = [has(name, result[name], BLOCK) for name in ("held_capacity", "in_flight_capacity")]
     under_way = sum(block["qtask_count"] for block in blocks)
     expect(under_way >= 1, "one circuit is under way; held and in flight are none")
@@ -174,7 +176,7 @@ def capacity(session: CheckSession) -> None:
 def queue(session: CheckSession) -> None:
     session.submit(session.long, num_shots=session.long_shots)
     result = has("get_queue_metrics", session.q.get_queue_metrics(), QUEUE)
-    _seen(result, "queue-metrics", "manager-aggregate")
+    _check_access(result, "queue-metrics", "manager-aggregate")
     for name in ("held_capacity", "in_flight_capacity"):
         has(name, result[name], BLOCK)
     has("policy_state", result["policy_state"], {"scheduler": ANY, "admission": ANY})
@@ -194,7 +196,7 @@ def lifecycle(session: CheckSession) -> None:
     session.q.reconcile_runtime_state(reason="checked")
     result = has("get_service_lifecycle_telemetry", session.q.get_service_lifecycle_telemetry(),
                 LIFECYCLE)  # fmt: skip
-    _seen(result, "service-lifecycle", "operator")
+    _check_access(result, "service-lifecycle", "operator")
     expect(bool(result["lifecycle_events"]), "a service that is up has no lifecycle event")
     for event in result["lifecycle_events"]:
         entry = has("an event", event, {"event": str, "target_id": str, "timestamp_ns": int})
@@ -219,7 +221,7 @@ def _qhw(document: Any, schema: str, more: shapes.Fields) -> None:
     has("raw", reported["raw"], {"included": bool})
 
 
-def _seen(answer: dict[str, Any], kind: str, access_class: str) -> None:
+def _check_access(answer: dict[str, Any], kind: str, access_class: str) -> None:
     reported = has(
         "telemetry", answer["telemetry"], {"object": str, "access_class": str, "enforced": bool}
     )

@@ -10,7 +10,7 @@ from functools import partial
 from typing import Any
 
 from simenv.qpm_check.contract.outcomes import expect
-from simenv.qpm_check.harness.check import Irrelevant, row
+from simenv.qpm_check.harness.check import CheckNotApplicable, row
 from simenv.qpm_check.harness.session import CheckSession
 
 EVENT = "completion"
@@ -29,7 +29,9 @@ _CALLS: dict[str, dict[str, Any]] = {
 def refused(session: CheckSession) -> None:
     right = _own_token(session)
     if not right:
-        raise Irrelevant("no token was told: this QPM asks for none, or --token-file names it")
+        raise CheckNotApplicable(
+            "no token was told: this QPM asks for none, or --token-file names it"
+        )
     calls = {**_CALLS, "async_run": {"info": session.info(), **session.reservation_kwargs}}
     for wrong in (f"{right}x", right[:-1], secrets.token_hex(8), None):
         for name, values in calls.items():

@@ -12,11 +12,11 @@ def impurities(value: Any, place: str = "answer") -> list[str]:
     """First _MOST places that are not plain data, with their types. Subclasses count as impure:
     they are sent as objects of their class."""
     results: list[str] = []
-    _look(value, place, results)
+    _find_impure(value, place, results)
     return results[:_MOST]
 
 
-def _look(value: Any, place: str, problems: list[str]) -> None:
+def _find_impure(value: Any, place: str, problems: list[str]) -> None:
     if len(problems) >= _MOST:
         return
     kind = type(value)
@@ -24,10 +24,10 @@ def _look(value: Any, place: str, problems: list[str]) -> None:
         for key, item in value.items():
             if type(key) not in _LEAVES:
                 problems.append(f"{place} has a key of type {_name(key)}")
-            _look(item, f"{place}[{key!r}]", problems)
+            _find_impure(item, f"{place}[{key!r}]", problems)
     elif kind is list:
         for number, item in enumerate(value):
-            _look(item, f"{place}[{number}]", problems)
+            _find_impure(item, f"{place}[{number}]", problems)
     elif kind not in _LEAVES:
         problems.append(f"{place} is of type {_name(value)}")
 

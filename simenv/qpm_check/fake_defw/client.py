@@ -10,7 +10,7 @@ import uuid
 from contextlib import suppress
 from typing import Any
 
-from simenv.qpm_check.contract.event_inbox import EventInbox, Pushed
+from simenv.qpm_check.contract.event_inbox import EventInbox, ReceivedEvent
 from simenv.qpm_check.fake_defw import errors
 from simenv.qpm_check.fake_defw.host import ENDPOINT
 from simenv.qpm_check.fake_defw.wire import Document, PeerGone, Sender, purified, receive
@@ -181,4 +181,4 @@ class EventQueue(EventInbox):
     mute = False
 
     def take_in(self, event: dict[str, Any]) -> bool:
-        return self.arrived(Pushed(event["evtype"], event["payload"]))
+        return self.arrived(ReceivedEvent(event["evtype"], event["payload"]))

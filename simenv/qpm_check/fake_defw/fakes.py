@@ -146,7 +146,7 @@ def get_bit_desc(types: list[Any], capabilities: list[Any]) -> str:
     return " ".join(member.name for member in (*types, *capabilities))
 
 
-class Me:
+class CurrentProcess:
     """This process, as `defw.me`."""
 
     def __init__(self, leave: Callable[[], None]) -> None:
@@ -177,7 +177,7 @@ def install(revision: int, leave: Callable[[], None]) -> ModuleType:
     )  # fmt: skip
     _module("api_events", {"BaseEventAPI": BaseEventAPI, "Event": Event})
     _module("api_qpm" if first else "api_qpm_common", enums)
-    defw = _module("defw", {"me": Me(leave)})
+    defw = _module("defw", {"me": CurrentProcess(leave)})
     defw.__spec__ = ModuleSpec("defw", None)
     defw.__spec__._initializing = True  # type: ignore[attr-defined] # as during its import
     return defw

@@ -24,7 +24,7 @@ import msgspec
 
 from simenv.qpm_check.fake_defw import errors, fakes
 from simenv.qpm_check.fake_defw.directory import Directory, is_subset
-from simenv.qpm_check.fake_defw.loader import OURS, Loaded
+from simenv.qpm_check.fake_defw.loader import OURS, LoadedPlugin
 from simenv.qpm_check.fake_defw.wire import Document, PeerGone, Sender, purified, receive
 
 ENDPOINT = "__endpoint__"  # stands for the client in an argument
@@ -98,7 +98,7 @@ class Host:
     def __init__(self, folder: Path, revision: int, rpc_timeout_s: float) -> None:
         self.revision = revision
         self._rpc_timeout_s = rpc_timeout_s
-        self._plugin = Loaded(folder)
+        self._plugin = LoadedPlugin(folder)
         self._directory = Directory()
         self._making = threading.Lock()
         self._singleton: Any = None
@@ -156,7 +156,7 @@ class Host:
 
     def _instantiate(self, peer: Peer, document: Document) -> None:  # noqa: ARG002
         """Make the object behind a new proxy: the single object, or a separate one."""
-        self._objects[document["class_id"]] = self._made(single=self._plugin.singleton)
+        self._objects[document["class_id"]] = self._create_plugin(single=self._plugin.singleton)
 
     def _destroy(self, peer: Peer, document: Document) -> None:  # noqa: ARG002
         """Delete a proxy's object. Objects of a client that leaves without this stay."""
@@ -170,7 +170,7 @@ class Host:
         named = {key: _argument(value, peer) for key, value in document["kwargs"].items()}
         return getattr(target, document["method"])(*values, **named)
 
-    def _made(self, *, single: bool) -> Any:
+    def _create_plugin(self, *, single: bool) -> Any:
         kind = self._plugin.kind
         assert kind is not None, "there is no class QPM"
         if not single:
@@ -203,7 +203,7 @@ class Host:
         """Revision 1: make the service-level reserve that precedes the connection of a client."""
         if self.revision == 1 and self._plugin.kind is not None:
             kind = self._plugin.kind
-            reserved = self._made(single=self._plugin.singleton)
+            reserved = self._create_plugin(single=self._plugin.singleton)
             try:
                 reserved.reserve(kind(start=False).query(), fakes.Endpoint(f"client{client}"))
             except Exception as error:
@@ -211,7 +211,7 @@ class Host:
 
     def host_made(self) -> None:
         """Construct the service's object, as for a client."""
-        self._made(single=self._plugin.singleton)
+        self._create_plugin(single=self._plugin.singleton)
 
     def host_lookup(self, types: int, capabilities: int) -> bool:
         """Return whether a client that requests these bits would find the service."""

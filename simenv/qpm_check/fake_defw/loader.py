@@ -28,7 +28,7 @@ OURS = "standin"  # prefix of the names of threads that are not the plugin's
 TRIES = 20
 
 
-class Loaded:
+class LoadedPlugin:
     """Plugin in this process: its class and the facts about it."""
 
     def __init__(self, folder: Path) -> None:

@@ -1,8 +1,8 @@
 """A check: one promise of the contract and the function that tests it.
 
-The function returns if the promise holds, and raises `Broken` if it does not, `Omitted` if it
-cannot be tested here, `Irrelevant` if the plugin does not make the promise. Any other exception
-counts as `Broken`: a host would have received it.
+The function returns if the promise holds, and raises `CheckFailed` if it does not, `CheckSkipped`
+if it cannot be tested here, `CheckNotApplicable` if the plugin does not make the promise. Any other
+exception counts as `CheckFailed`: a host would have received it.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from simenv.qpm_check.contract.outcomes import Broken, shown
+from simenv.qpm_check.contract.outcomes import CheckFailed, short_repr
 
 if TYPE_CHECKING:
     from simenv.qpm_check.harness.session import CheckSession
@@ -33,7 +33,7 @@ class VerdictState(enum.StrEnum):
     NOT_APPLICABLE = "not applicable"
 
 
-class Need(enum.StrEnum):
+class TargetProperty(enum.StrEnum):
     """Property of a target that a check needs."""
 
     PACKAGE = "a plugin folder"
@@ -41,7 +41,7 @@ class Need(enum.StrEnum):
     OUTAGE = "a plugin whose backend can be restarted"
 
 
-class Irrelevant(Exception):
+class CheckNotApplicable(Exception):
     """The plugin rightly lacks this behaviour; the text states the reason."""
 
 
@@ -64,7 +64,7 @@ class Check:
     id: str
     title: str
     revisions: tuple[int, ...]
-    needs: frozenset[Need]
+    needs: frozenset[TargetProperty]
     alone: bool
     opens: bool
     check: CheckFunction
@@ -80,7 +80,7 @@ def row(
     title: str,
     *,
     revisions: tuple[int, ...] = (2,),
-    needs: tuple[Need, ...] = (),
+    needs: tuple[TargetProperty, ...] = (),
     alone: bool = False,
     opens: bool = True,
 ) -> Callable[[CheckFunction], Check]:
@@ -93,6 +93,6 @@ def row(
 
 
 def expect_equal(what: str, actual: Any, expected: Any) -> None:
-    """Raise Broken if the two differ in value, or if only one is a bool."""
+    """Raise CheckFailed if the two differ in value, or if only one is a bool."""
     if actual != expected or isinstance(actual, bool) != isinstance(expected, bool):
-        raise Broken(f"{what} is {shown(actual)}, not {shown(expected)}")
+        raise CheckFailed(f"{what} is {short_repr(actual)}, not {short_repr(expected)}")

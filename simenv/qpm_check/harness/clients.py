@@ -8,10 +8,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from simenv.qpm_check.contract.event_inbox import Pushed
-from simenv.qpm_check.contract.outcomes import expect, shown
+from simenv.qpm_check.contract.event_inbox import ReceivedEvent
+from simenv.qpm_check.contract.outcomes import expect, short_repr
 from simenv.qpm_check.contract.plain_data import impurities
-from simenv.qpm_check.targets.target import ClientConnection, Sink
+from simenv.qpm_check.targets.target import ClientConnection, ClientEventSink
 
 
 class CheckedClient:
@@ -36,7 +36,7 @@ class CheckedClient:
 class EventListener:
     """A client and its event queue. `register` registers it with the QPM."""
 
-    def __init__(self, client: CheckedClient, sink: Sink, wait_s: float) -> None:
+    def __init__(self, client: CheckedClient, sink: ClientEventSink, wait_s: float) -> None:
         self.q = client
         self.sink = sink
         self._wait_s = wait_s
@@ -44,8 +44,8 @@ class EventListener:
     def register(self, evtype: Any, **more: Any) -> Any:
         return self.q.register_event_notification(self.sink.ep, evtype, self.sink.class_id, **more)
 
-    def taken(self) -> Pushed:
-        """Return the next event. Raises Broken if none comes in time."""
+    def taken(self) -> ReceivedEvent:
+        """Return the next event. Raises CheckFailed if none comes in time."""
         event = self.sink.take(self._wait_s)
         expect(event is not None, f"no event within {self._wait_s:g} s")
         assert event is not None
@@ -61,6 +61,6 @@ def counts_of(record: Any) -> dict[str, int]:
     result = record.get("result") if isinstance(record, dict) else None
     if isinstance(result, dict) and isinstance(result.get("counts"), dict):
         result = result["counts"]
-    expect(isinstance(result, dict), f"the record has no counts: {shown(record)}")
+    expect(isinstance(result, dict), f"the record has no counts: {short_repr(record)}")
     counts: dict[str, int] = result  # type: ignore[assignment]
     return counts

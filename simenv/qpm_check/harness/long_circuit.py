@@ -11,7 +11,7 @@ import math
 from collections.abc import Callable
 from typing import Any
 
-from simenv.qpm_check.contract.outcomes import Omitted
+from simenv.qpm_check.contract.outcomes import CheckSkipped
 from simenv.qpm_check.harness import circuits
 
 TryCircuit = Callable[[str, int], dict[str, Any]]  # OpenQASM 2 and shots to the record of the run
@@ -44,21 +44,21 @@ class LongCircuit:
         self._why = ""
 
     def text(self, try_circuit: TryCircuit) -> str:
-        """OpenQASM 2 text of the circuit. Raises Omitted if none was found."""
+        """OpenQASM 2 text of the circuit. Raises CheckSkipped if none was found."""
         if self._given:
             return self._given
         if self._why:
-            raise Omitted(self._why)
+            raise CheckSkipped(self._why)
         if not self._found:
             self._find(try_circuit)
-        return self._made()
+        return self._circuit()
 
     def gates(self, try_circuit: TryCircuit) -> int:
-        """Number of one-qubit gates of `text` in all shots. Raises Omitted if the author gave the
-        circuit."""
+        """Number of one-qubit gates of `text` in all shots. Raises CheckSkipped if the author
+        gave the circuit."""
         self.text(try_circuit)
         if self._given:
-            raise Omitted("the gates of the long circuit that was given are not known")
+            raise CheckSkipped("the gates of the long circuit that was given are not known")
         return circuits.one_qubit_gates(self._qubits, round(self._layers)) * self.shots
 
     def lengthen(self) -> bool:
@@ -87,7 +87,7 @@ class LongCircuit:
                     f"{ENOUGH * self._wanted_s:g} s here (the last {took_s:.2f} s): "
                     "nothing can be caught while it runs"
                 )
-                raise Omitted(self._why)
+                raise CheckSkipped(self._why)
 
     def _grow(self, layers: float, factor: float = 1.0) -> bool:
         """Choose the next circuit to try, about `factor` times as long. False if there is none."""
@@ -118,12 +118,12 @@ class LongCircuit:
         """Shortest time of AGAIN runs, s; a single run if the first was too short."""
         took_s = float("inf")
         for _ in range(AGAIN):
-            took_s = min(took_s, _seconds(try_circuit(self._made(), self.shots)))
+            took_s = min(took_s, _seconds(try_circuit(self._circuit(), self.shots)))
             if took_s < ENOUGH * self._wanted_s:
                 break
         return took_s
 
-    def _made(self) -> str:
+    def _circuit(self) -> str:
         return circuits.layered(self._qubits, round(self._layers))
 
 

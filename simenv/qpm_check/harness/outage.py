@@ -5,7 +5,7 @@ from __future__ import annotations
 import shlex
 import subprocess
 
-from simenv.qpm_check.contract.outcomes import Broken
+from simenv.qpm_check.contract.outcomes import CheckFailed
 
 LIMIT_S = 120.0
 
@@ -31,6 +31,6 @@ def _run(command: str) -> None:
             timeout=LIMIT_S, check=False,
         )  # fmt: skip
     except (OSError, ValueError, subprocess.TimeoutExpired) as error:
-        raise Broken(f"{command}: {error}") from error
+        raise CheckFailed(f"{command}: {error}") from error
     if done.returncode != 0:
-        raise Broken(f"{command}: exit code {done.returncode}: {done.stderr.strip()[-500:]}")
+        raise CheckFailed(f"{command}: exit code {done.returncode}: {done.stderr.strip()[-500:]}")

@@ -14,8 +14,14 @@ from fnmatch import fnmatchcase
 
 import msgspec
 
-from simenv.qpm_check.contract.outcomes import Broken, Omitted
-from simenv.qpm_check.harness.check import Check, Irrelevant, Need, Verdict, VerdictState
+from simenv.qpm_check.contract.outcomes import CheckFailed, CheckSkipped
+from simenv.qpm_check.harness.check import (
+    Check,
+    CheckNotApplicable,
+    TargetProperty,
+    Verdict,
+    VerdictState,
+)
 from simenv.qpm_check.harness.long_circuit import WANTED_S, LongCircuit
 from simenv.qpm_check.harness.session import WAIT_S, CheckSession
 from simenv.qpm_check.targets.target import CheckTarget, NothingToCheckError, named
@@ -121,14 +127,14 @@ class _Series:
         begun = time.monotonic()
         state, why = self._outcome(row)
         # A failed check may have blocked its clients, which could delay the next check.
-        if row.alone or (state is VerdictState.FAILED and Need.TRANSPORT in row.needs):
+        if row.alone or (state is VerdictState.FAILED and TargetProperty.TRANSPORT in row.needs):
             self._close()
         return row.verdict(self._revision, state, why, time.monotonic() - begun)
 
     def _outcome(self, row: Check) -> tuple[VerdictState, str]:
         outcome: list[tuple[VerdictState, str]] = []
         thread = threading.Thread(
-            target=lambda: outcome.append(self._shown(row)), name=f"check {row.id}", daemon=True
+            target=lambda: outcome.append(self._run_check(row)), name=f"check {row.id}", daemon=True
         )
         thread.start()
         thread.join(self._limit_s)
@@ -137,7 +143,7 @@ class _Series:
             return VerdictState.FAILED, f"it has not come to an end in {self._limit_s:g} s"
         return self._after_life(*outcome[0])
 
-    def _shown(self, row: Check) -> tuple[VerdictState, str]:
+    def _run_check(self, row: Check) -> tuple[VerdictState, str]:
         if self._closed_to_us and row.opens:
             return VerdictState.SKIPPED, self._closed_to_us
         try:
@@ -148,11 +154,11 @@ class _Series:
             return VerdictState.FAILED, f"it could not be opened: {named(error)}: {error}"
         try:
             row.check(session)
-        except Broken as broken:
+        except CheckFailed as broken:
             return VerdictState.FAILED, str(broken)
-        except Omitted as omitted:
+        except CheckSkipped as omitted:
             return VerdictState.SKIPPED, str(omitted)
-        except Irrelevant as irrelevant:
+        except CheckNotApplicable as irrelevant:
             return VerdictState.NOT_APPLICABLE, str(irrelevant)
         except Exception as error:  # noqa: BLE001 - a host would have met it
             return VerdictState.FAILED, f"{named(error)}: {error}"[-2_000:]
@@ -183,7 +189,7 @@ class _Series:
         return self._bench
 
     def _probe(self, session: CheckSession) -> None:
-        """Raise Broken if the first circuit is not answered: each check would wait in vain."""
+        """Raise CheckFailed if the first circuit is not answered: each check would wait in vain."""
 
         def ask() -> None:
             with suppress(Exception):  # an error is an answer
@@ -193,7 +199,9 @@ class _Series:
         thread.start()
         thread.join(self._probe_s)
         if thread.is_alive():
-            raise Broken(f"sync_run of a Bell pair was not answered within {self._probe_s:g} s")
+            raise CheckFailed(
+                f"sync_run of a Bell pair was not answered within {self._probe_s:g} s"
+            )
 
     def _close(self) -> None:
         stack, self._stack, self._bench = self._stack, ExitStack(), None
@@ -212,11 +220,11 @@ def _is_wanted(row: Check, only: tuple[str, ...]) -> bool:
     return not only or any(fnmatchcase(row.id, pattern) for pattern in only)
 
 
-def _has(target: CheckTarget, need: Need) -> bool:
+def _has(target: CheckTarget, need: TargetProperty) -> bool:
     return {
-        Need.PACKAGE: target.has_package,
-        Need.TRANSPORT: target.has_transport,
-        Need.OUTAGE: target.outage is not None,
+        TargetProperty.PACKAGE: target.has_package,
+        TargetProperty.TRANSPORT: target.has_transport,
+        TargetProperty.OUTAGE: target.outage is not None,
     }[need]
 
 

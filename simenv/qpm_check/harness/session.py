@@ -11,7 +11,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from typing import Any, TypeVar
 
-from simenv.qpm_check.contract.outcomes import Broken, Omitted, expect, shown
+from simenv.qpm_check.contract.outcomes import CheckFailed, CheckSkipped, expect, short_repr
 from simenv.qpm_check.harness import circuits
 from simenv.qpm_check.harness.clients import CheckedClient, EventListener, counts_of
 from simenv.qpm_check.harness.long_circuit import LongCircuit
@@ -24,7 +24,7 @@ from simenv.qpm_check.targets.target import (
 )
 
 Plain = dict[str, Any]
-Found = TypeVar("Found")
+Answer = TypeVar("Answer")
 LOOK_S = 0.005
 WAIT_S = 30.0
 AHEAD = (3, 6, 12, 24)  # numbers of long circuits to submit until one waits
@@ -94,10 +94,10 @@ class CheckSession:
         return CheckedClient(link, self._impure)
 
     def other_owner(self) -> CheckedClient:
-        """Connect a client of another owner. Raises Omitted if there are no other owners."""
+        """Connect a client of another owner. Raises CheckSkipped if there are no other owners."""
         link = self.subject.other_owner()
         if link is None:
-            raise Omitted("all clients act for one owner here")
+            raise CheckSkipped("all clients act for one owner here")
         self._links.append(link)
         return CheckedClient(link, self._impure)
 
@@ -132,7 +132,7 @@ class CheckSession:
         """Make a reservation for the check alone."""
         decision = self.q.reserve(request={"num_shots": SHOTS, **request})
         number = decision.get("reservation_id")
-        expect(type(number) is int, f"reserve answered {shown(decision)}")
+        expect(type(number) is int, f"reserve answered {short_repr(decision)}")
         self._reserved.append(number)
         return int(number)
 
@@ -165,7 +165,7 @@ class CheckSession:
             return record
         answer = self.q.sync_run(info, **self.reservation_kwargs)
         expect(isinstance(answer, dict) and isinstance(answer.get("result"), dict),
-               f"sync_run answered {shown(answer)}: no record under 'result'")  # fmt: skip
+               f"sync_run answered {short_repr(answer)}: no record under 'result'")  # fmt: skip
         result: Plain = answer["result"]
         return result
 
@@ -198,7 +198,7 @@ class CheckSession:
             named_ones = self.reservation_kwargs if under is None else under
             answer = client.async_run(info, **named_ones)
             cid = answer.get("cid") if isinstance(answer, dict) else None
-        expect(isinstance(cid, str) and cid, f"async_run answered {shown(answer)}: no cid")
+        expect(isinstance(cid, str) and cid, f"async_run answered {short_repr(answer)}: no cid")
         self._cids.append((str(cid), named_ones, client))
         return str(cid), answer
 
@@ -226,7 +226,7 @@ class CheckSession:
         answer: Plain = client.read_cq(cid, **under)
         ready = answer.get("completion_ready")
         if answer.get("outcome") in ("INVALID_RESERVATION", "NO_LONGER_RETAINED"):
-            raise Broken(f"read_cq of a task under way answered {shown(answer)}")
+            raise CheckFailed(f"read_cq of a task under way answered {short_repr(answer)}")
         return answer if ready else None
 
     def status(self, cid: str) -> Plain:
@@ -275,7 +275,7 @@ class CheckSession:
                 return cid
             if not self.lengthen():
                 break
-        raise Broken("submitted: a long circuit was completed, and never seen so before")
+        raise CheckFailed("submitted: a long circuit was completed, and never seen so before")
 
     def wait_until_running(self, status: Callable[[], Plain]) -> bool:
         """Wait until the circuit is "submitted"; False if it completed without being seen so."""
@@ -295,7 +295,7 @@ class CheckSession:
                     return cid
             if not self.lengthen():
                 break
-        raise Omitted(f"of {sum(AHEAD)} long circuits none had to wait")
+        raise CheckSkipped(f"of {sum(AHEAD)} long circuits none had to wait")
 
     def _waits(self, cid: str) -> bool:
         """Return whether the circuit still waits after LOOK_S."""
@@ -303,9 +303,9 @@ class CheckSession:
         return self.status(cid)["lifecycle_state"] in ("queued", "capacity-held", "created")
 
     def until(
-        self, ask: Callable[[], Found | None], what: str, wait_s: float | None = None
-    ) -> Found:
-        """Poll until the answer is true and return it. Raises Broken after `wait_s`."""
+        self, ask: Callable[[], Answer | None], what: str, wait_s: float | None = None
+    ) -> Answer:
+        """Poll until the answer is true and return it. Raises CheckFailed after `wait_s`."""
         wait_s = self.wait_s if wait_s is None else wait_s
         deadline = time.monotonic() + wait_s
         while not (result := ask()):
@@ -320,23 +320,25 @@ class CheckSession:
         expected = names or (REFUSED,)
         try:
             answer = call()
-        except (Broken, Omitted):
+        except (CheckFailed, CheckSkipped):
             raise
         except Exception as error:
             result = named(error)
             if result in expected:
                 return error
-            raise Broken(f"{what} raised {result}: {error}; not {' or '.join(expected)}") from error
-        raise Broken(f"{what} was not refused; it answered {shown(answer)}")
+            raise CheckFailed(
+                f"{what} raised {result}: {error}; not {' or '.join(expected)}"
+            ) from error
+        raise CheckFailed(f"{what} was not refused; it answered {short_repr(answer)}")
 
     def answers(self, what: str, call: Callable[[], Any]) -> Any:
-        """Return an answer or a typed error. Raises Broken for any other error."""
+        """Return an answer or a typed error. Raises CheckFailed for any other error."""
         try:
             return call()
         except Exception as error:
             if named(error) in FAMILY:
                 return error
-            raise Broken(f"{what} raised {named(error)}: {str(error)[-200:]}") from error
+            raise CheckFailed(f"{what} raised {named(error)}: {str(error)[-200:]}") from error
 
     # ------------------------------------------------------------------------------------------
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from simenv.qpm_check.contract.outcomes import Broken, expect, shown
+from simenv.qpm_check.contract.outcomes import CheckFailed, expect, short_repr
 
 ANY: tuple[type, ...] = ()
 Kind = type | tuple[type, ...]
@@ -78,10 +78,10 @@ MAYBE: Fields = {
 def has(what: str, answer: Any, expected: Fields, maybe: Fields | None = None) -> dict[str, Any]:
     """Return the answer, a dict with the `expected` fields; fields of `maybe` are optional."""
     if not isinstance(answer, dict):
-        raise Broken(f"{what} is {shown(answer)}, not a dict")
+        raise CheckFailed(f"{what} is {short_repr(answer)}, not a dict")
     for name, kind in expected.items():
         if name not in answer:
-            raise Broken(f"{what} has no {name!r}: {shown(sorted(answer))}")
+            raise CheckFailed(f"{what} has no {name!r}: {short_repr(sorted(answer))}")
         _is(f"{what}[{name!r}]", answer[name], kind)
     for name, kind in (maybe or {}).items():
         if name in answer:
@@ -134,9 +134,9 @@ def _is(what: str, value: Any, kind: Kind) -> None:
     if float in kinds and type(value) is int:
         return
     if isinstance(value, bool) and bool not in kinds:
-        raise Broken(f"{what} is {value!r}, a bool, not {_names(kinds)}")
+        raise CheckFailed(f"{what} is {value!r}, a bool, not {_names(kinds)}")
     if not isinstance(value, kinds):
-        raise Broken(f"{what} is {shown(value)}, not {_names(kinds)}")
+        raise CheckFailed(f"{what} is {short_repr(value)}, not {_names(kinds)}")
 
 
 def _names(kinds: tuple[type, ...]) -> str:

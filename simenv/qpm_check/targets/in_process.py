@@ -7,8 +7,8 @@ from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from typing import Any
 
-from simenv.qpm_check.contract.event_inbox import EventInbox, Pushed
-from simenv.qpm_check.targets.target import Card, Outage, Sink
+from simenv.qpm_check.contract.event_inbox import EventInbox, ReceivedEvent
+from simenv.qpm_check.targets.target import Card, ClientEventSink, Outage
 
 Open = Callable[[int], AbstractContextManager[Callable[[], Any]]]
 OpenStrange = Callable[[], AbstractContextManager[Any]]
@@ -73,7 +73,7 @@ class _Link:
     def __init__(self, qpm: Any) -> None:
         self.methods = qpm
 
-    def sink(self) -> Sink:
+    def sink(self) -> ClientEventSink:
         return _Sink()
 
     def impure(self) -> dict[str, str]:
@@ -91,7 +91,7 @@ class _Sink(EventInbox):
         self.ep = self
 
     def put(self, event: Any) -> None:
-        if not self.arrived(Pushed(event.evtype, event.payload)):
+        if not self.arrived(ReceivedEvent(event.evtype, event.payload)):
             raise ConnectionError("the client has gone")
 
 

@@ -20,9 +20,15 @@ import msgspec
 from simenv.errors import SimenvError
 from simenv.qpm.bindings import REVISION2
 from simenv.qpm_check import RPC_TIMEOUT_S
-from simenv.qpm_check.contract.outcomes import Broken
+from simenv.qpm_check.contract.outcomes import CheckFailed
 from simenv.qpm_check.fake_defw.facts import PluginFacts
-from simenv.qpm_check.targets.target import Card, NothingToCheckError, Outage, Sink, named
+from simenv.qpm_check.targets.target import (
+    Card,
+    ClientEventSink,
+    NothingToCheckError,
+    Outage,
+    named,
+)
 
 START_S = 60.0
 READY_S = 40.0  # patience of a host
@@ -103,7 +109,7 @@ class PluginTarget:
     def open(self, revision: int) -> Iterator[_Subject]:
         with self.process(revision) as control:
             if _loaded_facts(control, self.service)["import_error"]:
-                raise Broken("it could not be imported")
+                raise CheckFailed("it could not be imported")
             subject = _Subject(self, control, revision)
             try:
                 subject.await_ready()
@@ -137,7 +143,7 @@ class PluginTarget:
                 control = _connected(Connection, path, process, folder)
                 control.socket_path = str(path)
                 control.started = partial(_lines, record)
-                control.exit_reason = partial(_fate, control, process, folder)
+                control.exit_reason = partial(_exit_report, control, process, folder)
                 try:
                     yield control
                 finally:
@@ -171,7 +177,7 @@ class _Subject:
         try:
             while not _is_ready(link, self._revision):
                 if time.monotonic() > deadline:
-                    raise Broken(f"not ready within {READY_S:g} s")
+                    raise CheckFailed(f"not ready within {READY_S:g} s")
                 time.sleep(LOOK_S)
         finally:
             link.die()
@@ -226,8 +232,8 @@ class _Link:
         self._proxy = Proxy(connection, bindings=bindings)
         self.methods = _Methods(self._proxy, token)
 
-    def sink(self) -> Sink:
-        result: Sink = self.connection.sink()
+    def sink(self) -> ClientEventSink:
+        result: ClientEventSink = self.connection.sink()
         return result
 
     def impure(self) -> dict[str, str]:
@@ -327,7 +333,7 @@ def _connected(kind: Any, path: Path, process: subprocess.Popen[bytes], folder: 
     )
 
 
-def _fate(control: Any, process: subprocess.Popen[bytes], folder: Path) -> str:
+def _exit_report(control: Any, process: subprocess.Popen[bytes], folder: Path) -> str:
     """Exit status and last output of the process; "" while it lives."""
     if control.lost:  # then the process is ending, and may not have ended yet
         with suppress(subprocess.TimeoutExpired):

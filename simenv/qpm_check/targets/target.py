@@ -14,7 +14,7 @@ from typing import Any, Protocol
 import msgspec
 
 from simenv.errors import SimenvError
-from simenv.qpm_check.contract.event_inbox import Pushed
+from simenv.qpm_check.contract.event_inbox import ReceivedEvent
 
 FAMILY = frozenset(
     {
@@ -46,13 +46,13 @@ class Card(msgspec.Struct, frozen=True):
     home: tuple[str, str]  # module and name of the class that answered
 
 
-class Sink(Protocol):
+class ClientEventSink(Protocol):
     """Event queue of a client."""
 
     class_id: str
     ep: Any  # argument of register_event_notification
 
-    def take(self, timeout_s: float) -> Pushed | None:
+    def take(self, timeout_s: float) -> ReceivedEvent | None:
         """Return the next event; None after `timeout_s`."""
         ...
 
@@ -73,7 +73,7 @@ class ClientConnection(Protocol):
         """The contract's methods."""
         ...
 
-    def sink(self) -> Sink: ...
+    def sink(self) -> ClientEventSink: ...
 
     def impure(self) -> dict[str, str]:
         """Methods with answers that were not plain data before they were sent."""

@@ -41,7 +41,7 @@ class StoredReservations(msgspec.Struct, frozen=True):
     next_id: int
 
 
-class Changes(msgspec.Struct):
+class UnstoredChanges(msgspec.Struct):
     """Changes that are not stored yet. `urgent`: a client waits until they are stored."""
 
     reservations: dict[int, None] = msgspec.field(default_factory=dict)
@@ -69,7 +69,7 @@ class ReservationLedger:
         self.freed: dict[int, None] = {}  # reservations whose parked tasks may have units now
         self.emptying: dict[int, None] = {}  # closed reservations whose tasks wait to be ended
         self.times: DeviceTimes | None = None  # of devices without a profile; None: default
-        self.changes = Changes()
+        self.changes = UnstoredChanges()
         self.live: dict[int, ReservationEntry] = {}
         self._requests: dict[tuple[str, str], int] = {}  # live ones, by owner and request id
         self._next_ns = NEVER_NS  # next expiry or removal
@@ -349,9 +349,9 @@ class ReservationLedger:
             if scope in ("", reservation.grant.owner)
         )
 
-    def take_changes(self) -> Changes:
+    def take_changes(self) -> UnstoredChanges:
         """Return the changes that are not stored yet; they count as stored from now on."""
-        changes, self.changes = self.changes, Changes()
+        changes, self.changes = self.changes, UnstoredChanges()
         return changes
 
     def _changed(self, number: int, urgent: bool = False) -> None:

@@ -78,14 +78,14 @@ class FairThread:
 _THREAD = FairThread()
 
 
-class Later(Exception):
+class CheckPending(Exception):
     """A check continues in the thread: repeat the call when `future` is done."""
 
     def __init__(self, future: Future[Looked]) -> None:
         self.future = future
 
 
-class Examining:
+class RunningChecks:
     """Checks that have begun, by owner and key. Used from the loop's thread."""
 
     def __init__(self) -> None:
@@ -112,7 +112,7 @@ class Examining:
                 return look(packed, terms, device)
             future = self._begun[place] = _THREAD.submit(owner, packed, terms, device)
         if not future.done():
-            raise Later(future)
+            raise CheckPending(future)
         del self._begun[place]
         return future.result()
 

@@ -20,12 +20,12 @@ from simenv.scheduler.routing import engine_choice, live_routing
 from simenv.scheduler.routing.capacity import Capacity
 from simenv.scheduler.routing.engine_support import EMPTY_SNAPSHOT, RoutingSnapshot
 from simenv.service.admission import calls, parts, rules
-from simenv.service.admission.background_checks import Examining, Later
+from simenv.service.admission.background_checks import CheckPending, RunningChecks
 from simenv.service.admission.dependencies import check_parents
 from simenv.service.admission.rules import AdmittedProgram
 from simenv.service.admission.structure_cache import StructureCache
 from simenv.service.admission.submissions import PendingSubmit
-from simenv.service.devices.resolve import EmulatedDevices, Waiting
+from simenv.service.devices.resolve import DocumentPending, EmulatedDevices
 from simenv.wire.refusals import refusal
 from simulators.circuit.analysis.profile import Profile
 
@@ -73,7 +73,7 @@ class AdmissionController:
         self._terms_digest = b""  # their digest
         self._opened_bytes = 0  # since the last check of the clock
         self._checked: tuple[object, ...] = ()  # see `_check`
-        self._examining = Examining()
+        self._examining = RunningChecks()
 
     def admit_some(self, pending: PendingSubmit, deadline_ns: int) -> bool:
         """Admit more tasks of a Submit. Returns True when all of them were admitted or refused.
@@ -92,7 +92,7 @@ class AdmissionController:
         try:
             if not pending.terms_digest and not self._terms_are_valid(pending):
                 return True
-        except Waiting as waiting:
+        except DocumentPending as waiting:
             pending.background_check = waiting.future
             return False
         total = len(message.tasks)
@@ -102,7 +102,7 @@ class AdmissionController:
             try:
                 while pending.next < stop and self._opened_bytes <= BYTES_PER_CLOCK_CHECK:
                     self._admit(pending, stop)
-            except (Later, Waiting) as later:
+            except (CheckPending, DocumentPending) as later:
                 pending.background_check = later.future
                 return False
             if time.monotonic_ns() >= deadline_ns:
@@ -129,7 +129,7 @@ class AdmissionController:
             pending.next = index + 1
             pending.refusals.append(refusal(error, index))
             return
-        except (Later, Waiting):
+        except (CheckPending, DocumentPending):
             raise
         except Exception as error:
             log.exception("program.check_failed %s", pending.owner)

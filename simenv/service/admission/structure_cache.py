@@ -57,7 +57,7 @@ class StructureCache:
             or terms_digest != last.terms_digest
             or not (packed.startswith(last.head) and packed.endswith(last.tail))
         ):
-            last = self._look(packed, terms_digest)
+            last = self._find_path(packed, terms_digest)
             if last is None:
                 return None
         return last.admitted if _are_finite(packed, last) else None
@@ -110,7 +110,7 @@ class StructureCache:
         self._known[_key(packed, *place, terms_digest)] = admitted
         return True
 
-    def _look(self, packed: bytes, terms_digest: bytes) -> ProgramTemplate | None:
+    def _find_path(self, packed: bytes, terms_digest: bytes) -> ProgramTemplate | None:
         left = LOOKED_BYTES
         for at, end in reversed(self._paths.get(len(packed), {})):
             self.looked_bytes += len(packed)

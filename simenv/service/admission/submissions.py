@@ -208,7 +208,11 @@ class SubmitQueue:
         message = pending.message
         count = len(message.tasks)
         has_own_key = message.key.startswith(OWN_KEY)
-        content = b"" if has_own_key else digest(codec.encode((_asked(pending), message.tasks)))
+        content = (
+            b""
+            if has_own_key
+            else digest(codec.encode((_submitted_options(pending), message.tasks)))
+        )
         entry = self._idempotency_entry(pending.owner, message.key, message.offset)
         if entry is not None:
             is_same = has_own_key or entry.digest == content
@@ -343,7 +347,7 @@ class SubmitQueue:
         return None if error is None else refusal(error)
 
 
-def _asked(pending: PendingSubmit) -> TaskOptions:
+def _submitted_options(pending: PendingSubmit) -> TaskOptions:
     """Return the options as submitted, which a repeat of the Submit has too even if the device's
     calibration has changed."""
     terms = pending.message.terms.content
@@ -360,7 +364,7 @@ _OPTIONS_WITHOUT_PARTS = 23
 
 def _earlier_formats(pending: PendingSubmit) -> list[bytes]:
     """Return the digests under which earlier versions would have stored this message."""
-    terms, tasks = _asked(pending), pending.message.tasks
+    terms, tasks = _submitted_options(pending), pending.message.tasks
     if terms.parts is not None:
         return []
     fields = msgspec.structs.astuple(terms)

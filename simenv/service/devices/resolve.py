@@ -33,7 +33,7 @@ MAX_CONTEXTS = 256
 EMULATORS = ("emulator", "emulated")  # kinds of devices in `prefer`
 
 
-class Waiting(Exception):
+class DocumentPending(Exception):
     """A document is being read in another thread: repeat the call when `future` is done."""
 
     def __init__(self, future: Future[Any]) -> None:
@@ -184,17 +184,17 @@ def _accepted(device: DriftingDevice) -> EmulatedDevice:
     task replaces it, so that the documents that waiting tasks name do not multiply. Raises
     Waiting."""
     if not device.is_ready:
-        raise Waiting(device.built)
+        raise DocumentPending(device.built)
     return device.first()
 
 
 def _published(device: DriftingDevice) -> EmulatedDevice:
     if not device.is_ready:
-        raise Waiting(device.built)
+        raise DocumentPending(device.built)
     return device.published(time.time_ns())
 
 
 def _done(future: Future[EmulatedDevice]) -> EmulatedDevice:
     if not future.done():
-        raise Waiting(future)
+        raise DocumentPending(future)
     return future.result()

@@ -28,7 +28,7 @@ FILES_PER_QUERY = 200  # examined in one query for the files of one owner
 ATTEMPT_ROWS = 200
 
 
-class Old(msgspec.Struct, frozen=True):
+class EndedRecords(msgspec.Struct, frozen=True):
     """One record of ended tasks."""
 
     first_seq: int
@@ -42,7 +42,7 @@ class Old(msgspec.Struct, frozen=True):
     owner: str = ""
 
 
-class OldFile(msgspec.Struct, frozen=True):
+class ResultsFileEntry(msgspec.Struct, frozen=True):
     """One file of results."""
 
     name: str
@@ -101,7 +101,7 @@ class JournalPruner:
 
     def oldest_files(
         self, owner: str, wanted_bytes: int, after_seq: int
-    ) -> tuple[list[OldFile], int]:
+    ) -> tuple[list[ResultsFileEntry], int]:
         """Return the oldest files of an owner above a completion number, up to `wanted_bytes` or
         the size of one transaction, and the last examined number (0: there are no more)."""
         of = "(select owner from finished f where f.seq <= file.seq order by f.seq desc limit 1)"
@@ -109,31 +109,31 @@ class JournalPruner:
             f"select name, task, seq, bytes, {of} from file where seq > ? and bytes > 0"
             " order by seq limit ?"
         )
-        results: list[OldFile] = []
+        results: list[ResultsFileEntry] = []
         rows = self._rows(query, after_seq, FILES_PER_QUERY)
         for name, task, seq, size, whose in rows:
             if (whose or "") == owner:
                 if wanted_bytes <= 0 or len(results) == MAX_FILES:
                     return results, after_seq
-                results.append(OldFile(name, task, seq, size, owner))
+                results.append(ResultsFileEntry(name, task, seq, size, owner))
                 wanted_bytes -= size
             after_seq = seq
         return results, after_seq if rows else 0
 
-    def too_old(self, after_seq: int, before_s: float) -> list[Old]:
+    def too_old(self, after_seq: int, before_s: float) -> list[EndedRecords]:
         """Return some of the oldest records above a completion number that ended before
         `before_s`; at most those of one transaction."""
         query = "select seq, count, at, length(body), owner from finished where seq > ?"
         rows = self._rows(f"{query} order by seq limit ?", after_seq, MAX_RECORDS)
         return self._first_records(row for row in rows if row[2] < before_s)
 
-    def oldest_of(self, owner: str, wanted_bytes: int, after_seq: int) -> list[Old]:
+    def oldest_of(self, owner: str, wanted_bytes: int, after_seq: int) -> list[EndedRecords]:
         """Return the oldest records of an owner above a completion number, up to `wanted_bytes` or
         the size of one transaction."""
         query = "select seq, count, at, length(body), owner from finished where owner = ?"
         indexed = " and owner <> ''" if owner else ""
         query += f"{indexed} and seq > ? order by seq limit ?"
-        results: list[Old] = []
+        results: list[EndedRecords] = []
         for record in self._first_records(self._rows(query, owner, after_seq, MAX_RECORDS)):
             if wanted_bytes <= 0:
                 break
@@ -141,9 +141,9 @@ class JournalPruner:
             wanted_bytes -= record.body_bytes + record.file_bytes
         return results
 
-    def _first_records(self, rows: Iterable[tuple[Any, ...]]) -> list[Old]:
+    def _first_records(self, rows: Iterable[tuple[Any, ...]]) -> list[EndedRecords]:
         """Return the first records of these rows, as many as fit into one transaction."""
-        results: list[Old] = []
+        results: list[EndedRecords] = []
         total_bytes = tasks = 0
         for seq, count, at, size, owner in rows:
             total_bytes, tasks = total_bytes + size, tasks + count
@@ -152,7 +152,7 @@ class JournalPruner:
             results.append(self._opened(seq, count, at, size, owner))
         return results
 
-    def _opened(self, seq: int, count: int, at: float, size: int, owner: str) -> Old:
+    def _opened(self, seq: int, count: int, at: float, size: int, owner: str) -> EndedRecords:
         states, tasks = [], []
         between = (seq, seq + count - 1)
         replaced = {
@@ -175,9 +175,9 @@ class JournalPruner:
         names = tuple(name for name, _ in files)
         size_of_files = sum(size for _, size in files)
         fields = (tuple(states), tuple(tasks), names, size_of_files)
-        return Old(seq, count, at, size, *fields, owner)
+        return EndedRecords(seq, count, at, size, *fields, owner)
 
-    def measure(self, old: Old) -> RetainedData:
+    def measure(self, old: EndedRecords) -> RetainedData:
         """Return the amounts of data that the removal of a record frees."""
         query = "select max(0, min(?, ? - min(seq))) from cursor"
         unread = self._number(query, old.count, old.first_seq + old.count - 1)
@@ -187,7 +187,7 @@ class JournalPruner:
 
     # --- removal --------------------------------------------------------------------------------
 
-    def forget_files(self, files: list[OldFile]) -> None:
+    def forget_files(self, files: list[ResultsFileEntry]) -> None:
         """Mark files as removed, and with them the results of their tasks. Raises JournalError if
         that is not stored."""
         with self._journal.transaction("NORMAL") as db:
@@ -196,7 +196,7 @@ class JournalPruner:
         for file in files:
             self._journal.kept_bytes[file.owner] -= file.size_bytes
 
-    def forget(self, records: list[Old]) -> None:
+    def forget(self, records: list[EndedRecords]) -> None:
         """Remove records, and Submits whose tasks all have no record left. Raises JournalError if
         that is not stored."""
         reader = self._journal.records

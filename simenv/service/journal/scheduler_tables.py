@@ -14,7 +14,11 @@ from typing import Any
 
 import msgspec
 
-from simenv.scheduler.reservations.ledger import Changes, ReservationLedger, StoredReservations
+from simenv.scheduler.reservations.ledger import (
+    ReservationLedger,
+    StoredReservations,
+    UnstoredChanges,
+)
 from simenv.scheduler.reservations.policies import DeviceTerms
 from simenv.scheduler.reservations.reservation import Grant, Progress
 from simenv.scheduler.state.device_controls import DeviceControl
@@ -33,7 +37,7 @@ _RESERVATION = msgspec.msgpack.Decoder(tuple[Grant, Progress])
 _DEVICE = msgspec.msgpack.Decoder(DeviceTerms)
 
 
-def reservation_statements(ledger: ReservationLedger, changes: Changes) -> list[Statement]:
+def reservation_statements(ledger: ReservationLedger, changes: UnstoredChanges) -> list[Statement]:
     """Return the statements that store these changes."""
     results: list[Statement] = []
     for number in changes.reservations:

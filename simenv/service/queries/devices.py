@@ -20,7 +20,7 @@ from simenv.scheduler.scheduler import Scheduler
 from simenv.scheduler.state.state import SchedulerState
 from simenv.scheduler.views.infos import closed_pools
 from simenv.service.devices.drifting import DriftingDevices
-from simenv.service.devices.resolve import Documents, EmulatedDevices, Waiting
+from simenv.service.devices.resolve import DocumentPending, Documents, EmulatedDevices
 from simenv.service.journal.writer import Journal
 from simenv.service.queries.query_queue import ReplySteps
 from simenv.wire import codec
@@ -131,7 +131,7 @@ def described(devices: DeviceRecords, limits: ClusterLimits, message: GetDevices
     while True:
         try:
             result = [devices.named(message.name)] if message.name else devices.all(limits)
-        except Waiting as waiting:
+        except DocumentPending as waiting:
             yield waiting.future
             continue
         yield codec.encode(DevicesReply(message.request, result))

@@ -24,9 +24,9 @@ from simenv.scheduler.routing.capacity import Capacity
 from simenv.scheduler.routing.engine_choice import EngineCandidate
 from simenv.scheduler.routing.engine_support import ELSEWHERE, RoutingSnapshot, expected_truncation
 from simenv.service.admission import calls, rules
-from simenv.service.admission.background_checks import Examining, Later
+from simenv.service.admission.background_checks import CheckPending, RunningChecks
 from simenv.service.admission.controller import with_shots
-from simenv.service.devices.resolve import EmulatedDevices, Waiting
+from simenv.service.devices.resolve import DocumentPending, EmulatedDevices
 from simenv.wire.messages.client import Refused
 from simenv.wire.messages.queries import Choice, Explain, Explained, Explanation, Sizes
 from simenv.wire.refusals import refusal
@@ -35,7 +35,7 @@ from simulators.catalog import EngineCard
 from simulators.circuit.analysis.profile import Profile
 from simulators.circuit.gates import GATES
 
-_EXAMINING = Examining()
+_EXAMINING = RunningChecks()
 
 
 def explain(
@@ -60,7 +60,7 @@ def explain(
         result = with_shots(result, message.shots)
         considered = live_routing.consider(result, terms, pools, present, snapshot)
         considered += _only_named(result, terms, pools, present, snapshot)
-    except (Later, Waiting) as later:
+    except (CheckPending, DocumentPending) as later:
         return later.future
     except SimenvError as error:
         return Refused(message.request, [refusal(error)])

@@ -39,7 +39,7 @@ Units = Mapping[int, tuple[int, int]]  # reservation and units, by task
 _FREE = (0, -1)
 
 
-class Replayed(msgspec.Struct, frozen=True):
+class ReplaySummary(msgspec.Struct, frozen=True):
     """Numbers of tasks that a replay restored, and its duration."""
 
     queued: int
@@ -49,7 +49,7 @@ class Replayed(msgspec.Struct, frozen=True):
 
 def replay(
     journal: Journal, scheduler: Scheduler, submit_queue: SubmitQueue, completions: Completions
-) -> Replayed:
+) -> ReplaySummary:
     """Restore the scheduler's state from the journal. Raises JournalError or ProtocolError if a row
     is damaged, ConfigError if a task cannot run now."""
     begin = time.monotonic()
@@ -77,7 +77,7 @@ def replay(
     scheduler.set_clock(time.time_ns(), time.monotonic_ns())
     scheduler.restore_paced(read_paced(journal.records))
     scheduler.finish_restore(total)
-    return Replayed(queued, sum(final), time.monotonic() - begin)
+    return ReplaySummary(queued, sum(final), time.monotonic() - begin)
 
 
 class Part(msgspec.Struct, frozen=True):

@@ -28,7 +28,7 @@ with recursive each(owner) as (
 select owner from each where owner is not null"""
 
 
-class OldEvents:
+class EventRemoval:
     """Removal of old events. Used from the loop's thread, through the journal's own connection."""
 
     def __init__(self, journal: Journal) -> None:

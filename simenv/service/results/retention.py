@@ -22,11 +22,11 @@ import msgspec
 from simenv.config import Config
 from simenv.errors import JournalError
 from simenv.scheduler.state.state import SchedulerState
-from simenv.service.journal.pruning import JournalPruner, Old
+from simenv.service.journal.pruning import EndedRecords, JournalPruner
 from simenv.service.journal.writer import Journal
 from simenv.service.results.completions import Completions
 from simenv.service.results.disk_reserve import SMALL_BYTES, DiskReserve
-from simenv.service.results.event_retention import OldEvents
+from simenv.service.results.event_retention import EventRemoval
 from simenv.service.support import fault_injection
 from simenv.wire.messages.queries import RetainedData
 
@@ -148,7 +148,7 @@ class Sweep:
             self._after_of[owner] = records[-1].first_seq
         return bool(records)
 
-    def _remove_records(self, records: list[Old]) -> None:
+    def _remove_records(self, records: list[EndedRecords]) -> None:
         removed = [(record.owner, self._old.measure(record)) for record in records]
         before = self._old.journal_bytes()
         if not self._dry_run:
@@ -190,7 +190,7 @@ class Retention:
         self._config = config
         self._completions = completions
         self._old = JournalPruner(journal, state)
-        self._events = OldEvents(journal)
+        self._events = EventRemoval(journal)
         self._state = state
         self._reserve = reserve
         self._remove = remove

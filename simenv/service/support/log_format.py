@@ -11,7 +11,7 @@ _CONTROLS = {
 }
 
 
-class Lines(logging.Formatter):
+class LogFormatter(logging.Formatter):
     """Formatter that escapes control characters, and indents the further lines of a record by two
     spaces, so that none looks like a record of its own."""
 

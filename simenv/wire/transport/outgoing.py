@@ -26,7 +26,7 @@ _NOBLOCK = int(zmq.NOBLOCK)
 _NOBLOCK_MORE = int(zmq.NOBLOCK) | int(zmq.SNDMORE)
 
 
-class Bounds(msgspec.Struct, frozen=True):
+class SendBufferLimits(msgspec.Struct, frozen=True):
     """Bytes that may wait until their receiver reads them."""
 
     peer_bytes: int
@@ -36,11 +36,11 @@ class Bounds(msgspec.Struct, frozen=True):
 
 # A local client is the environment's own user. A remote one shares the service's memory with other
 # owners.
-LOCAL_BOUNDS = Bounds(peer_bytes=256 * 2**20, owner_bytes=2**40, mark_bytes=2**20)
-REMOTE_BOUNDS = Bounds(peer_bytes=32 * 2**20, owner_bytes=128 * 2**20, mark_bytes=2**16)
+LOCAL_BOUNDS = SendBufferLimits(peer_bytes=256 * 2**20, owner_bytes=2**40, mark_bytes=2**20)
+REMOTE_BOUNDS = SendBufferLimits(peer_bytes=32 * 2**20, owner_bytes=128 * 2**20, mark_bytes=2**16)
 
 
-class _Tracked(Protocol):
+class _TrackedBuffer(Protocol):
     """State of a buffer that libzmq uses without a copy (zmq.MessageTracker); `done`: released."""
 
     @property
@@ -51,16 +51,16 @@ class _Line(msgspec.Struct, eq=False):
     """Queue of one peer: its marks, and the bytes that wait, counted up to the last mark."""
 
     owner: str
-    marks: deque[tuple[_Tracked, int]]
+    marks: deque[tuple[_TrackedBuffer, int]]
     waiting: int = 0
     moved_s: float = 0.0  # monotonic time of the last release of a mark, or of the first message
     full: bool = False  # a message was refused since then
 
 
-class Outgoing:
+class RouterSender:
     """Sender of one ROUTER socket. Used from the loop's thread."""
 
-    def __init__(self, router: zmq.Socket[bytes], bounds: Bounds | None) -> None:
+    def __init__(self, router: zmq.Socket[bytes], bounds: SendBufferLimits | None) -> None:
         """`bounds`: None for workers, which are trusted to read all messages."""
         # The method of the base class: the library's wrapper in Python doubles the time.
         self._send: Callable[..., Any] = super(zmq.Socket, router).send

@@ -34,7 +34,7 @@ from simenv.wire.transport.connection_limiter import (
     MAX_PER_KEY,
     ConnectionLimiter,
 )
-from simenv.wire.transport.outgoing import REMOTE_BOUNDS, Bounds, Outgoing
+from simenv.wire.transport.outgoing import REMOTE_BOUNDS, RouterSender, SendBufferLimits
 from simenv.wire.transport.readahead import ReadAhead
 from simenv.wire.transport.zmq_transport import CLIENT_KEEPALIVE, Keepalive, PeerKind, readable
 
@@ -63,7 +63,7 @@ class ListenerOptions(msgspec.Struct, frozen=True):
     # the small ones of others. 0: chosen by the kernel.
     turn_bytes: int = 2**17
     # Of the bytes that wait for a peer; None: peers are trusted.
-    bounds: Bounds | None = REMOTE_BOUNDS
+    bounds: SendBufferLimits | None = REMOTE_BOUNDS
     handover: bool = False  # a new connection takes over the routing id of an old one
     workers: bool = False  # accept keys of the role worker
     keepalive: Keepalive = CLIENT_KEEPALIVE
@@ -109,7 +109,7 @@ class TcpListener:
             self._zap = self._context.socket(zmq.REP)
             self._zap.bind(_ZAP)
             self._router = self._bound(host, port, keys)
-            self._outgoing = Outgoing(self._router, options.bounds)
+            self._outgoing = RouterSender(self._router, options.bounds)
             self.port = _port(self._router)
         except BaseException:
             self._context.destroy(linger=0)

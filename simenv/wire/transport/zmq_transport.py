@@ -26,7 +26,7 @@ from zmq.backend import zmq_poll
 from simenv.errors import LimitExceededError, NoServiceError, ProtocolError
 from simenv.wire.auth import LOCAL, LOCAL_WORKER, Identity
 from simenv.wire.messages.client import MAX_MESSAGE_BYTES
-from simenv.wire.transport.outgoing import LOCAL_BOUNDS, Outgoing
+from simenv.wire.transport.outgoing import LOCAL_BOUNDS, RouterSender
 
 SEND_QUEUE_MESSAGES = 2_000  # further messages to a peer that does not read are dropped
 SOCKET_PATH_BYTES = 107  # sun_path less its NUL
@@ -168,7 +168,7 @@ class ZmqListener:
         self._last = 0
         self._frame: zmq.Frame | None = None  # the last one from a local socket
         clients, local_workers = self._sockets
-        self._senders = (Outgoing(clients, LOCAL_BOUNDS), Outgoing(local_workers, None))
+        self._senders = (RouterSender(clients, LOCAL_BOUNDS), RouterSender(local_workers, None))
 
     def _bind(self, path: Path) -> zmq.Socket[bytes]:
         socket = self._context.socket(zmq.ROUTER)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from simulators.circuit.analysis.profile import Kept
+from simulators.circuit.analysis.profile import LightConeSize
 from simulators.circuit.gates import UNITARY
 from simulators.circuit.ir import Circuit, register_starts
 from simulators.circuit.passes import light_cone
@@ -18,7 +18,7 @@ from simulators.compiler.kernel import I32, I64, INT, NAMES, U8, U16, kernel
 _GONE, _SEVERAL, _NEEDED, _OPERATIONS, _ONE, _TWO, _MANY = range(7)  # of `totals`
 
 
-def cone_size(circuit: Circuit) -> tuple[Kept | None, bool]:
+def cone_size(circuit: Circuit) -> tuple[LightConeSize | None, bool]:
     """Return the size of the light cone of all clbits, None if it is the whole circuit; and whether
     an admissible circuit has several independent parts, which are not measured."""
     if not light_cone.is_loaded():  # load now, not at the first circuit of several parts
@@ -35,7 +35,7 @@ def cone_size(circuit: Circuit) -> tuple[Kept | None, bool]:
     if several or (needed == wires and not gone):
         return None, bool(several)
     width = max(1, needed)
-    return Kept(width, width, *counts), False
+    return LightConeSize(width, width, *counts), False
 
 
 def is_loaded() -> bool:

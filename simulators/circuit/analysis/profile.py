@@ -10,7 +10,7 @@ import math
 import msgspec
 
 
-class Kept(msgspec.Struct, frozen=True):
+class LightConeSize(msgspec.Struct, frozen=True):
     """Numbers of a circuit's light cone, for engines that run only the light cone."""
 
     num_qubits: int  # sum over all its components
@@ -84,7 +84,7 @@ class Profile(msgspec.Struct, frozen=True):
     longest: int = 0
     contraction_width: int = -1  # log2 of the largest tensor of an amplitude; -1: not known
     widest: int = 2  # qubits of its widest gate, at least two
-    kept: Kept | None = None  # None: the whole circuit
+    kept: LightConeSize | None = None  # None: the whole circuit
     trial: ChainTrial | None = None  # set if `bond_bits` is not decisive
     noise: NoiseProfile | None = None
     # The leading parts run once; their final state is in memory besides those of the rest.

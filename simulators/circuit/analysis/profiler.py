@@ -20,7 +20,7 @@ from simulators.catalog import DENSE_QUBITS, LIGHT_BITS, SMALL_QUBITS
 from simulators.circuit.analysis.cone_size import cone_size
 from simulators.circuit.analysis.interaction_width import contraction_width
 from simulators.circuit.analysis.measurements import has_mid_circuit_ops
-from simulators.circuit.analysis.profile import Kept, Profile
+from simulators.circuit.analysis.profile import LightConeSize, Profile
 from simulators.circuit.analysis.qubit_order import chain_order
 from simulators.circuit.gates import ANY, FIRST_GATE, GATES, UNITARY
 from simulators.circuit.ir import Circuit
@@ -77,7 +77,7 @@ class CircuitTraits(msgspec.Struct, frozen=True):
 
 
 @kernel(NAMES, NAMES, U16, U16, F64, I32, INT, I64, I64, group="admission")
-def _look(rows, kinds, ops, qubits, params, slots, num_qubits, bits, features):  # type: ignore[no-untyped-def]
+def _count_features(rows, kinds, ops, qubits, params, slots, num_qubits, bits, features):  # type: ignore[no-untyped-def]
     """Fill `features`, by the names below; `bits`: int64 [cuts], zeros."""
     q = p = slot = steps = 0
     features[:] = 0
@@ -153,7 +153,7 @@ def traits(circuit: Circuit) -> CircuitTraits:
 def _looked(circuit: Circuit, qubits: NDArray[np.uint16]) -> list[int]:
     """Findings of `_look`; `qubits`: places in a chain of the operations' qubits."""
     result = np.empty(6, np.int64)
-    _look(
+    _count_features(
         circuit.table.rows,
         _KINDS,
         circuit.ops,
@@ -215,13 +215,15 @@ def profile(circuit: Circuit, outputs: tuple[str, ...] = (), labels: Iterable[st
         longest=more.longest,
         contraction_width=-1 if more.clifford else _width(circuit, more.bond_bits),
         widest=_widest(circuit) if result[operations.MANY_QUBIT] else 2,
-        kept=_kept(circuit, outputs, labels)
+        kept=_light_cone_size(circuit, outputs, labels)
         if circuit.num_qubits > SMALL_QUBITS and outputs
         else None,
     )
 
 
-def _kept(circuit: Circuit, outputs: tuple[str, ...], labels: Iterable[str]) -> Kept | None:
+def _light_cone_size(
+    circuit: Circuit, outputs: tuple[str, ...], labels: Iterable[str]
+) -> LightConeSize | None:
     support = output_support(outputs, labels, circuit)
     if support is not None and support.clbits and not support.levels:
         kept, several = cone_size(circuit)
@@ -236,7 +238,7 @@ def _kept(circuit: Circuit, outputs: tuple[str, ...], labels: Iterable[str]) -> 
     for number, (code, wires, _, _) in zip(counts, rows.tolist(), strict=True):
         if code >= UNITARY:
             gates[min(2, max(0, wires - 1))] += number
-    return Kept(
+    return LightConeSize(
         num_qubits=result.num_qubits,
         widest=result.widest,
         operations=sum(counts),

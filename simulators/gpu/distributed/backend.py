@@ -21,7 +21,7 @@ from simulators.gpu.backend import DeviceBackend
 from simulators.gpu.distributed.exchange import DeviceExchange, DeviceSlice
 from simulators.gpu.distributed.programs import RankPrograms
 from simulators.gpu.sweeps import apply_program
-from simulators.statevector.backend.matrix import Dense, by_columns, place
+from simulators.statevector.backend.matrix import PlacedMatrix, by_columns, place
 from simulators.statevector.backend.pauli import pauli_groups
 from simulators.statevector.backend.protocol import (
     Amplitudes,
@@ -122,7 +122,7 @@ class DistributedDeviceBackend:
             program = self._programs.of(state, plan, stage)
             apply_program(state.state, program, floats, self._local.pass_done)
 
-    def multiply(self, state: DeviceSlice, matrix: Dense) -> None:
+    def multiply(self, state: DeviceSlice, matrix: PlacedMatrix) -> None:
         """See `StateBackend`."""
         state.fresh = False
         powers = 1 << np.arange(matrix.wires.size)

@@ -13,7 +13,7 @@ from simulators.control import RunControl, ThreadPool
 from simulators.engine import PauliSum, RunOptions
 from simulators.statevector.backend import pauli, reductions, sampling
 from simulators.statevector.backend.gate_list import GateList, apply_gates
-from simulators.statevector.backend.matrix import Dense, multiply
+from simulators.statevector.backend.matrix import PlacedMatrix, multiply
 from simulators.statevector.backend.protocol import (
     Amplitudes,
     CompiledSegment,
@@ -112,7 +112,7 @@ class LocalBackend:
             if checkpointer.is_kept:
                 checkpointer.sweep_done(state.amplitudes)
 
-    def multiply(self, state: State, matrix: Dense) -> None:
+    def multiply(self, state: State, matrix: PlacedMatrix) -> None:
         """See `StateBackend`."""
         self.sweeper.passed(1)
         if self._checkpointer.skip_done(1):

@@ -65,7 +65,7 @@ def multiply_kernel(  # type: ignore[no-untyped-def]
         multiply_unit(reals, singles, unit, zero, wires, offsets, columns, scratch)
 
 
-class Dense(msgspec.Struct, frozen=True, eq=False):
+class PlacedMatrix(msgspec.Struct, frozen=True, eq=False):
     """Matrix placed on qubits."""
 
     wires: NDArray[np.int64]  # ascending
@@ -74,23 +74,23 @@ class Dense(msgspec.Struct, frozen=True, eq=False):
 
 
 def by_columns(matrix: bytes, num_qubits: int) -> NDArray[np.float64]:
-    """Convert a matrix to `Dense.columns`: complex128 [2**num_qubits, 2**num_qubits], row by
+    """Convert a matrix to `PlacedMatrix.columns`: complex128 [2**num_qubits, 2**num_qubits], row by
     row."""
     size = 1 << num_qubits
     rows = np.frombuffer(matrix, np.complex128).reshape(size, size)
     return np.ascontiguousarray(np.stack((rows.real.T, rows.imag.T), axis=1)).ravel()
 
 
-def place(columns: NDArray[np.float64], qubits: list[int]) -> Dense:
+def place(columns: NDArray[np.float64], qubits: list[int]) -> PlacedMatrix:
     """Place a matrix on these qubits: bit j of its indices is qubits[j]."""
     index = np.arange(1 << len(qubits))
     offsets = np.zeros(index.size, np.int64)
     for bit, qubit in enumerate(qubits):
         offsets |= ((index >> bit) & 1) << qubit
-    return Dense(np.array(sorted(qubits), np.int64), offsets, columns)
+    return PlacedMatrix(np.array(sorted(qubits), np.int64), offsets, columns)
 
 
-def multiply(sweeper: BlockExecutor, state: State, dense: Dense) -> None:
+def multiply(sweeper: BlockExecutor, state: State, dense: PlacedMatrix) -> None:
     """Apply the matrix to a state. Ends early if the control flag is set; the next check raises."""
 
     unit = dense.wires.size

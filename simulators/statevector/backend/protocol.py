@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from simulators.circuit.ir import Circuit
 from simulators.engine import PauliSum, RunOptions
 from simulators.execution.rng import uniforms
-from simulators.statevector.backend.matrix import Dense
+from simulators.statevector.backend.matrix import PlacedMatrix
 from simulators.statevector.backend.reductions import DISTANCE, NORM, OVERLAP
 from simulators.statevector.checkpoint import Evolution
 
@@ -98,7 +98,7 @@ class StateBackend(Protocol):
     ) -> None:
         """Apply a gate segment; `floats`: see `CompiledSegment.floats`."""
 
-    def multiply(self, state: StateHandle, dense: Dense) -> None:
+    def multiply(self, state: StateHandle, dense: PlacedMatrix) -> None:
         """Apply a matrix."""
 
     def block_sums(
@@ -193,7 +193,7 @@ class Ensemble(Protocol):
     ) -> None:
         """Apply a gate segment to each of these states."""
 
-    def multiply(self, ordinals: Numbers, matrix: Dense) -> None:
+    def multiply(self, ordinals: Numbers, matrix: PlacedMatrix) -> None:
         """Apply a matrix to each of these states."""
 
     def probs(self, ordinals: Numbers, qubit: int) -> NDArray[np.float64]:

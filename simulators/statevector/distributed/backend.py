@@ -20,7 +20,7 @@ from simulators.engine import PauliSum, RunOptions
 from simulators.errors import Unsupported
 from simulators.statevector.backend import pauli, sampling
 from simulators.statevector.backend.local import LocalBackend
-from simulators.statevector.backend.matrix import Dense, place
+from simulators.statevector.backend.matrix import PlacedMatrix, place
 from simulators.statevector.backend.protocol import (
     Amplitudes,
     CompiledSegment,
@@ -129,7 +129,7 @@ class DistributedBackend:
         """See `StateBackend`."""
         self._passing(cast("StateSlice", state), cast("SegmentPlan", segment).sweeps, floats)
 
-    def multiply(self, state: State, matrix: Dense) -> None:
+    def multiply(self, state: State, matrix: PlacedMatrix) -> None:
         """See `StateBackend`."""
         share = cast("StateSlice", state)
         if self._checkpointer.skip_done(1):
@@ -303,7 +303,7 @@ class DistributedBackend:
         return placed
 
 
-def _powers(matrix: Dense) -> NDArray[np.int64]:
+def _powers(matrix: PlacedMatrix) -> NDArray[np.int64]:
     return 1 << np.arange(matrix.wires.size)
 
 

@@ -24,7 +24,7 @@ _KINDS = {
     if isinstance(kind, type) and issubclass(kind, EngineError)
 }  # fmt: skip
 
-Found = TypeVar("Found")
+Answer = TypeVar("Answer")
 
 
 class ErrorAgreement:
@@ -52,7 +52,7 @@ class ErrorAgreement:
         self.comm.Allreduce(MPI.IN_PLACE, result, MPI.MIN)
         return int(result[0])
 
-    def run_collective(self, work: Callable[[], Found]) -> Found:
+    def run_collective(self, work: Callable[[], Answer]) -> Answer:
         """Do work of all ranks, and agree at its end on an error of any rank."""
         try:
             result = work()
@@ -73,7 +73,7 @@ class ErrorAgreement:
             nap_s = min(2 * nap_s, longest_s)
         self._conclude(None)
 
-    def run_subset(self, work: Callable[[], Found]) -> Found:
+    def run_subset(self, work: Callable[[], Answer]) -> Answer:
         """Do work of some ranks, and then meet those that `wait`."""
         failure: Exception | None = None
         try:

@@ -23,7 +23,7 @@ def gathered(agreement: ErrorAgreement, share: StateSlice) -> Amplitudes | None:
     step = _MOST >> BLOCK_QUBITS
     result: Amplitudes | None = None
     if agreement.rank == 0:
-        result = _room(agreement, share).reshape(-1, 1 << BLOCK_QUBITS)
+        result = _allocate(agreement, share).reshape(-1, 1 << BLOCK_QUBITS)
         buffer = np.empty_like(rows[:step])
         orders = [share.layout.basis_indices(rank) for rank in range(agreement.size)]
         result[orders[0]] = rows
@@ -40,7 +40,7 @@ def gathered(agreement: ErrorAgreement, share: StateSlice) -> Amplitudes | None:
     return result.reshape(-1)
 
 
-def _room(agreement: ErrorAgreement, share: StateSlice) -> Amplitudes:
+def _allocate(agreement: ErrorAgreement, share: StateSlice) -> Amplitudes:
     need = share.amplitudes.nbytes * agreement.size
     hint = "ask for counts, probabilities of few qubits, or expectation values"
     text = f"the whole statevector of {need / 2**30:,.1f} GiB does not fit into the first rank"

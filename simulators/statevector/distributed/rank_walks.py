@@ -53,7 +53,7 @@ class RankWalks:
         self, rows: SortedPatterns, first: int, final_x: NDArray[np.int64] | None = None
     ) -> NDArray[np.int64]:
         """See `Walks`; the same in all ranks."""
-        mine = self._mine(rows)
+        mine = self._own_rows(rows)
         result = np.zeros(rows.begins.size, np.int64)
         if mine.order.size:
             result = self._walks.indices(mine, first, final_x)
@@ -65,7 +65,7 @@ class RankWalks:
         self, rows: SortedPatterns, first: int, observables: Observables
     ) -> NDArray[np.float64]:
         """See `Walks`; the same in all ranks."""
-        mine = self._mine(rows)
+        mine = self._own_rows(rows)
         result = np.zeros((rows.begins.size, observables.count))
         if mine.order.size:
             result = self._walks.values(mine, first, observables)
@@ -73,7 +73,7 @@ class RankWalks:
         self._agreement.comm.Allreduce(MPI.IN_PLACE, result, MPI.SUM)
         return result
 
-    def _mine(self, rows: SortedPatterns) -> SortedPatterns:
+    def _own_rows(self, rows: SortedPatterns) -> SortedPatterns:
         """Rows of this rank."""
         rank, size = self._agreement.rank, self._agreement.size
         cuts = rank_cuts(rows, self._done, size)

@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from simulators.engine import RunOptions
-from simulators.statevector.backend.matrix import Dense
+from simulators.statevector.backend.matrix import PlacedMatrix
 from simulators.statevector.backend.protocol import (
     CompiledSegment,
     Numbers,
@@ -69,7 +69,7 @@ class SeparateStates:
         for number in ordinals.tolist():
             self.states.apply(self._held[number], segment, floats)
 
-    def multiply(self, ordinals: Numbers, matrix: Dense) -> None:
+    def multiply(self, ordinals: Numbers, matrix: PlacedMatrix) -> None:
         """See `Ensemble`."""
         for number in ordinals.tolist():
             self.states.multiply(self._held[number], matrix)

@@ -139,10 +139,10 @@ class Interpreter:
             self._ensemble.states.check()
             if not len(branches):
                 break
-            branches = self._one(item, branches)
+            branches = self._apply_item(item, branches)
         return branches
 
-    def _one(self, item: Instruction, branches: Branches) -> Branches:
+    def _apply_item(self, item: Instruction, branches: Branches) -> Branches:
         if isinstance(item, Gates):
             self._budget.step(len(branches) * item.passes.operations)
             floats = self._floats[item.number]

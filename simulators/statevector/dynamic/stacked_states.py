@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from simulators.compiler.simd import LANES
 from simulators.execution.rng import uniforms
 from simulators.statevector.backend.gate_list import GateList
-from simulators.statevector.backend.matrix import Dense
+from simulators.statevector.backend.matrix import PlacedMatrix
 from simulators.statevector.backend.protocol import (
     CompiledSegment,
     Numbers,
@@ -50,7 +50,7 @@ class StackedStates:
         self._num_qubits = num_qubits
         self._dtype = np.dtype(np.complex128 if precision == "double" else np.complex64)
         self._most = max_states
-        self._table = self._room(min(_FIRST, self._most))
+        self._table = self._allocate(min(_FIRST, self._most))
         self._numbered = self._rows
         self.clear()
 
@@ -58,7 +58,7 @@ class StackedStates:
     def _rows(self) -> int:
         return self._table.size >> self._num_qubits
 
-    def _room(self, count: int) -> NDArray[np.complexfloating]:
+    def _allocate(self, count: int) -> NDArray[np.complexfloating]:
         return room(count << self._num_qubits, self._dtype)[0]
 
     def clear(self) -> None:
@@ -90,7 +90,7 @@ class StackedStates:
         try:
             if self._rows >= self._most:
                 raise MemoryError(f"{self._most} states are the most there may be")
-            table = self._room(self._most)
+            table = self._allocate(self._most)
         except MemoryError as error:
             raise out_of_memory(self._table.nbytes) from error
         table[: self._table.size] = self._table
@@ -163,7 +163,7 @@ class StackedStates:
 
         self._over(ordinals.size, work)
 
-    def multiply(self, ordinals: Numbers, matrix: Dense) -> None:
+    def multiply(self, ordinals: Numbers, matrix: PlacedMatrix) -> None:
         """See `Ensemble`."""
         reals, singles = self._parts()
         wires = matrix.wires.size

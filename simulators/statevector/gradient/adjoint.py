@@ -45,7 +45,7 @@ from simulators.statevector.backend.gate_list import (
     arrange,
     place_all,
 )
-from simulators.statevector.backend.matrix import Dense, by_columns, multiply, place
+from simulators.statevector.backend.matrix import PlacedMatrix, by_columns, multiply, place
 from simulators.statevector.gradient import apply_observable
 from simulators.statevector.gradient.reverse_kernel import apply_inverse
 from simulators.statevector.small.gate_kernels import COUNTS
@@ -118,13 +118,15 @@ class ReverseSegment(msgspec.Struct, frozen=True, eq=False):
 class AdjointPlan(msgspec.Struct, frozen=True, eq=False):
     """Reverse pass of a circuit without branching, with its parameters."""
 
-    parts: list[ReverseSegment | Dense]
+    parts: list[ReverseSegment | PlacedMatrix]
     num_slots: int
 
     @property
     def passes(self) -> int:
         """Passes over both states for one observable, with one more for its application."""
-        return 1 + sum(1 if isinstance(part, Dense) else len(part.tiles) for part in self.parts)
+        return 1 + sum(
+            1 if isinstance(part, PlacedMatrix) else len(part.tiles) for part in self.parts
+        )
 
 
 def plan_adjoint(
@@ -138,7 +140,7 @@ def plan_adjoint(
     qubits = np.concatenate(([0], np.cumsum(rows[circuit.ops, 1])))
     places = np.concatenate(([0], np.cumsum(rows[circuit.ops, 3])))
     free = _free(circuit, places)
-    parts: list[ReverseSegment | Dense] = []
+    parts: list[ReverseSegment | PlacedMatrix] = []
     first = 0
     for k in [*np.flatnonzero(codes == UNITARY).tolist(), circuit.ops.size]:
         if COUNTS[codes[first:k]].any():
@@ -166,7 +168,7 @@ def gradient(
     apply_observable.apply(sweeper, state, other, strings, observable.coefficients)
     sweeper.passed(1)
     for part in way.parts:
-        if isinstance(part, Dense):
+        if isinstance(part, PlacedMatrix):
             multiply(sweeper, state, part)
             multiply(sweeper, other, part)
             sweeper.check()
@@ -291,7 +293,7 @@ def _arranged(
     )  # fmt: skip
 
 
-def _inverse(circuit: Circuit, op: int, at_qubit: int) -> Dense:
+def _inverse(circuit: Circuit, op: int, at_qubit: int) -> PlacedMatrix:
     """Inverse of a matrix, on its qubits."""
     row = int(circuit.ops[op])
     width = int(circuit.table.rows[row, 1])

@@ -10,10 +10,10 @@ from noise_models.normal_form import NormalForm
 from simulators.circuit.analysis.noisy_measurements import noisy_layout
 from simulators.circuit.ir import Circuit
 from simulators.circuit.noise import NoiseProgram
-from simulators.statevector.backend.matrix import Dense, by_columns, place
+from simulators.statevector.backend.matrix import PlacedMatrix, by_columns, place
 from simulators.statevector.plan import ProgramCache
 from simulators.statevector.program import Instruction, Noise, Program, Unitary, build_program
-from simulators.trajectories.locations import Forms, Term, compose
+from simulators.trajectories.locations import ComposedChannels, NormalForms, compose
 
 
 class NoisyPrograms(ProgramCache):
@@ -44,7 +44,7 @@ class NoisyPrograms(ProgramCache):
 
 def instructions(noise: NoiseProgram) -> dict[int, list[Instruction]]:
     """Channels as instructions, by the operation they follow."""
-    forms = Forms(noise.channels)
+    forms = NormalForms(noise.channels)
     entries: dict[int, list[Instruction]] = {}
     for term in compose(noise):
         form = forms.of(tuple(term.parts), len(term.qubits))
@@ -57,12 +57,12 @@ def instructions(noise: NoiseProgram) -> dict[int, list[Instruction]]:
     return {after: items for after, items in entries.items() if items}
 
 
-def _placed(matrix: NDArray[np.complex128], qubits: tuple[int, ...]) -> Dense:
+def _placed(matrix: NDArray[np.complex128], qubits: tuple[int, ...]) -> PlacedMatrix:
     data = np.ascontiguousarray(matrix, np.complex128).tobytes()
     return place(by_columns(data, len(qubits)), list(qubits))
 
 
-def _instruction(term: Term, form: NormalForm) -> Noise | None:
+def _instruction(term: ComposedChannels, form: NormalForm) -> Noise | None:
     weights = np.append(form.probabilities[1:], form.rest_weight)
     chosen = np.flatnonzero(weights)
     if not chosen.size:

@@ -111,7 +111,7 @@ def _pair(parts, row, size, entries, work):  # type: ignore[no-untyped-def]
 
 
 @device_function
-def _given(parts, row, size, constants, work):  # type: ignore[no-untyped-def]
+def _multiply_matrix(parts, row, size, constants, work):  # type: ignore[no-untyped-def]
     """Multiply a given matrix to the matrix in `work`, from the left."""
     first, wires = -1 - parts[row, NUMBERS], parts[row, PART_MASK]
     side = 1 << wires
@@ -151,7 +151,7 @@ def _product(recipes, r, size, parts, entries, constants, work):  # type: ignore
         work[2 * (size * k + k)] = 1.0
     for row in range(recipes[r, FROM], recipes[r, TO]):
         if parts[row, NUMBERS] < 0:
-            _given(parts, row, size, constants, work)
+            _multiply_matrix(parts, row, size, constants, work)
         else:
             _pair(parts, row, size, entries, work)
 
@@ -294,7 +294,7 @@ def _gather(recipes, r, parts, entries, work, floats):  # type: ignore[no-untype
 
 
 @device_function
-def _lone(recipes, r, parts, entries, floats):  # type: ignore[no-untyped-def]
+def _bind_phase(recipes, r, parts, entries, floats):  # type: ignore[no-untyped-def]
     at = recipes[r, WHERE]
     for _ in range(1 << recipes[r, HEIGHT]):
         floats[at] = 1.0
@@ -331,6 +331,6 @@ def fill(recipes, parts, entries, constants, work, floats):  # type: ignore[no-u
         elif recipes[r, HOW] == DIAGONAL_RULE:
             _gather(recipes, r, parts, entries, work, floats)
         elif recipes[r, HOW] == UNIFORM_PHASE:
-            _lone(recipes, r, parts, entries, floats)
+            _bind_phase(recipes, r, parts, entries, floats)
         elif recipes[r, HOW] == KRONECKER_PAIR:
             _both(recipes, r, floats)

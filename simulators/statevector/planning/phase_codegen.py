@@ -76,7 +76,7 @@ _NONE = -1
 
 
 @device_function
-def _lone(mask, value, number, width, notes, out, done):  # type: ignore[no-untyped-def]
+def _write_phase(mask, value, number, width, notes, out, done):  # type: ignore[no-untyped-def]
     """Write a phase of all amplitudes whose wires under `mask` have their `value`."""
     at = new_op(out, done, PHASE_OP)
     ops, recipes = out[OPS], out[RECIPES]
@@ -228,7 +228,7 @@ def merge_diagonals(size, pivot, width, inputs, notes, out, done):  # type: igno
         ready = blocks[b, KIND] == DIAGONAL and not looks & moved
         if ready and count(looks) > 2:
             p = elements[notes[MEMBERS, notes[STARTS, b]], FIRST]
-            _lone(
+            _write_phase(
                 looks, blocks[b, CONTROL_VALUE], inputs[PIECES, p, P_NUMBERS], width, notes, out,
                 done,
             )  # fmt: skip

@@ -140,7 +140,7 @@ class SegmentPlan(msgspec.Struct, frozen=True, eq=False):
         return result
 
 
-class _Draft(msgspec.Struct, frozen=True, eq=False):
+class _LoweredSegment(msgspec.Struct, frozen=True, eq=False):
     """Lowered gates of a segment, in blocks after fusion; see `tables` for the arrays."""
 
     values: NDArray[np.int64]
@@ -157,7 +157,7 @@ class FusedSegment(msgspec.Struct, frozen=True, eq=False):
     where: OperationRange
     context: SegmentContext
     num_qubits: int
-    gates: _Draft
+    gates: _LoweredSegment
     constants: NDArray[np.float64]  # matrices that are given
 
 
@@ -202,7 +202,7 @@ def tile_program(segment: FusedSegment, width: int) -> SegmentPlan:
 
 def _lowered(
     circuit: Circuit, where: OperationRange, ends: SegmentContext, max_permuted: int
-) -> tuple[_Draft, NDArray[np.float64]]:
+) -> tuple[_LoweredSegment, NDArray[np.float64]]:
     """Elements, and matrices of the circuit.
 
     SWAPs only rename wires: |0...0> may begin with permuted qubits, so that at the end each is at
@@ -212,7 +212,7 @@ def _lowered(
     codes = rows[circuit.ops[where.first : where.last], 0]
     matrices = int((codes == UNITARY).sum())
     count = int(COUNTS[codes].sum()) + matrices
-    offsets, constants = _given(circuit, matrices)
+    offsets, constants = _circuit_matrices(circuit, matrices)
     n = circuit.num_qubits
     values = np.empty((3, 6 * count + n, ELEMENT_COLUMNS), np.int64)
     elements, pieces = values[ELEMENTS], values[PIECES]
@@ -248,10 +248,12 @@ def _lowered(
     if ends.measured >= 0:
         size = lowering.reach(elements, size, ends.measured)
     block_of = np.empty(3 * size, np.int64)
-    return _Draft(values, block_of, 0, size, num_pieces, lowering.FIXED_ROWS + count), constants
+    return _LoweredSegment(
+        values, block_of, 0, size, num_pieces, lowering.FIXED_ROWS + count
+    ), constants
 
 
-def _fused(draft: _Draft, ends: SegmentContext) -> _Draft:
+def _fused(draft: _LoweredSegment, ends: SegmentContext) -> _LoweredSegment:
     """Draft with its blocks."""
     values, block_of, size = draft.values, draft.block_of, draft.elements
     fused = np.empty((size, ELEMENT_COLUMNS), np.int64)
@@ -273,10 +275,10 @@ def _fused(draft: _Draft, ends: SegmentContext) -> _Draft:
         np.empty(64, np.int64),
         result,
     )
-    return _Draft(values, block_of, *result.tolist())
+    return _LoweredSegment(values, block_of, *result.tolist())
 
 
-class _Division(msgspec.Struct, frozen=True, eq=False):
+class _PassDivision(msgspec.Struct, frozen=True, eq=False):
     """One division of a segment into passes."""
 
     starts: NDArray[np.int64]
@@ -288,7 +290,7 @@ class _Division(msgspec.Struct, frozen=True, eq=False):
     price: float
 
 
-def _divided(draft: _Draft, ends: SegmentContext, width: int, n: int) -> _Division:
+def _divided(draft: _LoweredSegment, ends: SegmentContext, width: int, n: int) -> _PassDivision:
     """Cheapest of several divisions; more are tried for longer segments."""
     fused_blocks = draft.blocks
     work = np.empty(fused_blocks)
@@ -297,7 +299,7 @@ def _divided(draft: _Draft, ends: SegmentContext, width: int, n: int) -> _Divisi
         draft.block_of, draft.elements, fused_blocks, notes[STARTS], notes[MEMBERS]
     )
 
-    def way(done: float, seed: int) -> _Division:
+    def way(done: float, seed: int) -> _PassDivision:
         tile_selection.block_weights(draft.values[BLOCKS], fused_blocks, done, seed, work)
         return _one_way(draft, ends, width, n, notes, work)
 
@@ -312,13 +314,13 @@ def _divided(draft: _Draft, ends: SegmentContext, width: int, n: int) -> _Divisi
 
 
 def _one_way(
-    draft: _Draft,
+    draft: _LoweredSegment,
     ends: SegmentContext,
     width: int,
     n: int,
     notes: NDArray[np.int64],
     work: NDArray[np.float64],
-) -> _Division:
+) -> _PassDivision:
     num_blocks = draft.blocks
     starts, live = np.empty(num_blocks + 1, np.int64), np.empty(num_blocks + 1, np.int64)
     places = np.zeros((num_blocks, MOST_WIDTH), np.int64)
@@ -343,10 +345,10 @@ def _one_way(
             done,
         )
     price = tile_selection.plan_cost(out[OPS], starts, live, places, passes, width, n)
-    return _Division(starts, places, live, out, done, passes, price)
+    return _PassDivision(starts, places, live, out, done, passes, price)
 
 
-def _table(division: _Division, width: int, n: int) -> SweepTable:
+def _table(division: _PassDivision, width: int, n: int) -> SweepTable:
     passes, out, done = division.passes, division.out, division.done
     return SweepTable(
         n,
@@ -360,7 +362,7 @@ def _table(division: _Division, width: int, n: int) -> SweepTable:
     )
 
 
-def _given(circuit: Circuit, used: int) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
+def _circuit_matrices(circuit: Circuit, used: int) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
     """Start of each matrix of the circuit among constants (see `lower`), and the constants."""
     if not used:
         return np.zeros(1, np.int64), np.empty(0)

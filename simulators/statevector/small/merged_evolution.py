@@ -79,7 +79,7 @@ _16, _24, _32, _40, _48, _56, _64 = (np.uint64(8 * k) for k in range(2, 9))
 _LOW, _LANES = np.uint64(LANES - 1), np.uint64(LANES)
 
 
-class _Work(NamedTuple):
+class _Scratch(NamedTuple):
     """Scratch memory of one evolution, and the size of the state."""
 
     buffer: Any
@@ -301,7 +301,7 @@ def evolve(  # type: ignore[no-untyped-def]
     _, _, fits = scan(rows, ops, qubits, clbits, source)
     if not fits:
         return NOT_EVOLVED
-    w = _Work(scratch, np.uint64(shift), _1 << np.uint64(n + shift))
+    w = _Scratch(scratch, np.uint64(shift), _1 << np.uint64(n + shift))
     size = np.int64(w.end)
     re, im = as_reals(states, at_re, size), as_reals(states, at_im, size)
     for k in range(size):

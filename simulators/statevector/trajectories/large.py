@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from simulators.engine import RunOptions
 from simulators.statevector.backend.protocol import StateHandle
 from simulators.statevector.trajectories.segments import (
-    Given,
+    InsertedMatrix,
     Piece,
     Pieces,
     insert_matrices,
@@ -24,7 +24,7 @@ from simulators.statevector.trajectories.segments import (
 from simulators.statevector.trajectories.states import TrajectoryStates
 from simulators.trajectories.error_patterns import SortedPatterns
 from simulators.trajectories.noise_table import QUBITS
-from simulators.trajectories.tree_walk import Advance, Draws, Tree, walk
+from simulators.trajectories.tree_walk import Advance, RandomDraws, Tree, walk
 
 _MOST_FLOATS = 1 << 23  # cached coefficients of segments without inserts
 
@@ -66,7 +66,7 @@ class LargeSampler:
         self._whole = int(tree.place_at[-1])
         self._drawn = inserts.drawn.tolist()
         self._params = np.empty(0)
-        self._draws = Draws(0, 0, 0)
+        self._draws = RandomDraws(0, 0, 0)
         self._share = RowShare(0, 0, np.zeros(0, np.int64), np.zeros(0, np.int64))
         self._observation: Observation | None = None
         self._numbers: dict[tuple[int, int, bool], NDArray[np.float64]] = {}
@@ -85,7 +85,7 @@ class LargeSampler:
         rows: SortedPatterns,
         share: RowShare,
         params: NDArray[np.float64],
-        draws: Draws,
+        draws: RandomDraws,
         cap: int,
         observation: Observation | None = None,
     ) -> None:
@@ -131,7 +131,9 @@ class LargeSampler:
             ]
             self._range(state, first, last, members)
 
-    def _range(self, state: StateHandle, begin: int, end: int, members: list[Given]) -> None:
+    def _range(
+        self, state: StateHandle, begin: int, end: int, members: list[InsertedMatrix]
+    ) -> None:
         """Apply operations begin .. end - 1 with these matrices among them."""
         wide = self._pieces.wide(begin) if begin < end else None
         if wide is not None:  # alone in its segment
@@ -149,7 +151,7 @@ class LargeSampler:
         self.passes += stretch.stretch.sweeps.live.size
 
     def _floats(
-        self, begin: int, end: int, members: list[Given], piece: Piece, zero: bool
+        self, begin: int, end: int, members: list[InsertedMatrix], piece: Piece, zero: bool
     ) -> NDArray[np.float64]:
         if members:
             return piece.floats(self._params, members)

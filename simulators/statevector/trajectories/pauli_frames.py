@@ -241,7 +241,7 @@ def _replace(ends, entries, leaders, places, new_ends, new_entries):  # type: ig
             new_entries[at + 1] = place
 
 
-class Carried(msgspec.Struct, frozen=True, eq=False):
+class FramedPatterns(msgspec.Struct, frozen=True, eq=False):
     """Patterns that are run, and the conversion of a class's outcome to a shot's."""
 
     patterns: ErrorPatterns  # patterns of places
@@ -251,7 +251,7 @@ class Carried(msgspec.Struct, frozen=True, eq=False):
 
 def carry(
     patterns: ErrorPatterns, table: NoiseTable, rules: FrameRules, places: NDArray[np.int64]
-) -> Carried:
+) -> FramedPatterns:
     """Classify patterns. `patterns`: of inserts in order of action, which is that of the table."""
     rows = patterns.count
     slots = 1 << max(4, (2 * rows).bit_length())
@@ -268,4 +268,4 @@ def carry(
     ends, entries = np.zeros(rows + 1, np.int64), np.empty(total, np.int64)
     final_x = np.where(leaders >= 0, frames[leaders], 0)
     _replace(patterns.ends, patterns.entries, leaders, places, ends, entries)
-    return Carried(ErrorPatterns(entries, ends), final_x, frames)
+    return FramedPatterns(ErrorPatterns(entries, ends), final_x, frames)

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from simulators.circuit.gates import BARRIER, DELAY, DELAY_DT, GATES, UNITARY
 from simulators.circuit.ir import Circuit
-from simulators.statevector.backend.matrix import Dense, by_columns, place
+from simulators.statevector.backend.matrix import PlacedMatrix, by_columns, place
 from simulators.statevector.planning.lowering import MOST_QUBITS
 from simulators.statevector.planning.planner import (
     OperationRange,
@@ -43,7 +43,7 @@ _PAULIS = {
 }
 
 
-class Given(msgspec.Struct, frozen=True, eq=False):
+class InsertedMatrix(msgspec.Struct, frozen=True, eq=False):
     """Matrix of an insert at a position."""
 
     position: int
@@ -52,17 +52,19 @@ class Given(msgspec.Struct, frozen=True, eq=False):
     real: bool
 
 
-def insert_matrices(inserts: NoiseTable, insert: int, choice: int, position: int) -> list[Given]:
+def insert_matrices(
+    inserts: NoiseTable, insert: int, choice: int, position: int
+) -> list[InsertedMatrix]:
     """Matrices of an insert, with this operator of its set."""
     _, which, x, z, first, second = inserts.table[insert].tolist()
     if which == PAULI:
         bits = [q for q in range((x | z).bit_length()) if (x | z) >> q & 1]
-        return [Given(position, (q,), _PAULIS[x >> q & 1, z >> q & 1], True) for q in bits]
+        return [InsertedMatrix(position, (q,), _PAULIS[x >> q & 1, z >> q & 1], True) for q in bits]
     sets, width = inserts.operators.sets, int(inserts.operators.sets[which, QUBITS])
     at = int(sets[which, FIRST]) + choice * (2 << 2 * width)
     data = inserts.operators.matrices[at : at + (2 << 2 * width)].view(np.complex128)
     matrix = data.reshape(1 << width, 1 << width)
-    return [Given(position, (first, second)[:width], matrix, not matrix.imag.any())]
+    return [InsertedMatrix(position, (first, second)[:width], matrix, not matrix.imag.any())]
 
 
 class Piece(msgspec.Struct, frozen=True, eq=False):
@@ -79,7 +81,9 @@ class Piece(msgspec.Struct, frozen=True, eq=False):
         """Approximate bytes of its arrays."""
         return self.stretch.memory_bytes + 4 * self.circuit.ops.nbytes + self.constants.nbytes
 
-    def floats(self, params: NDArray[np.float64], members: list[Given]) -> NDArray[np.float64]:
+    def floats(
+        self, params: NDArray[np.float64], members: list[InsertedMatrix]
+    ) -> NDArray[np.float64]:
         """Coefficients of its table; `params`: of all operations, in their order."""
         stretch = self.stretch
         if members:
@@ -121,7 +125,7 @@ class Pieces:
         self._kept.clear()
         self._bytes = 0
 
-    def wide(self, position: int) -> Dense | None:
+    def wide(self, position: int) -> PlacedMatrix | None:
         """Operation at a position, if it is a matrix too large for a plan; else None."""
         row = int(self._ops[position])
         code, width, _, _ = self._circuit.table.rows[row].tolist()
@@ -130,7 +134,7 @@ class Pieces:
         data = self._circuit.matrices[int(self._circuit.table.matrix[row])]
         return place(by_columns(data, width), self._qubits[position].tolist())
 
-    def planned(self, begin: int, end: int, members: list[Given], *, zero: bool) -> Piece:
+    def planned(self, begin: int, end: int, members: list[InsertedMatrix], *, zero: bool) -> Piece:
         """Plan operations begin .. end - 1 with these matrices among them, for a state that is
         |0...0>, or any."""
         key = (begin, end, zero, *[(m.position, m.qubits, m.real) for m in members])
@@ -139,7 +143,7 @@ class Pieces:
             if piece is not None:
                 self._kept.move_to_end(key)
                 return piece
-        piece = self._made(begin, end, members, zero=zero)
+        piece = self._create_piece(begin, end, members, zero=zero)
         with self._lock:
             self.plan_count += 1
             if key not in self._kept:
@@ -171,7 +175,9 @@ class Pieces:
             )
         return results
 
-    def _made(self, begin: int, end: int, members: list[Given], *, zero: bool) -> Piece:
+    def _create_piece(
+        self, begin: int, end: int, members: list[InsertedMatrix], *, zero: bool
+    ) -> Piece:
         circuit = self._circuit
         names, arities, matrices = self._table(tuple((len(m.qubits), m.real) for m in members))
         ops: list[NDArray[np.uint16]] = []

@@ -27,7 +27,7 @@ from simulators.statevector.trajectories.large import LargeSampler, Observation,
 from simulators.trajectories import prefix_tree
 from simulators.trajectories.error_patterns import SortedPatterns, row_work
 from simulators.trajectories.noise_table import NoiseTable
-from simulators.trajectories.tree_walk import Draws, Tree
+from simulators.trajectories.tree_walk import RandomDraws, Tree
 
 _MOST_STATES = 64  # limit of a thread, for a small circuit
 _RANGES = 8  # ranges of rows of a thread
@@ -294,7 +294,7 @@ class LargeWalks:
             cuts, threads = cuts[[0, -1]], 1
         cap = min(self._cap // threads, 2 * rows.deepest + 1)
         result = np.zeros(rows.begins.size, np.int64)
-        draws = Draws(*self._key, first)
+        draws = RandomDraws(*self._key, first)
         done = np.zeros(cuts.size - 1, np.int64)
 
         def work(begin: int, end: int, thread: int) -> None:

@@ -128,7 +128,7 @@ class CanonicalChain:
         block = np.matmul(matrix, block.reshape(left, 1 << count, right)).astype(block.dtype)
         for site in range(first, last):
             u, values, v = np.linalg.svd(block.reshape(left * 2, -1), full_matrices=False)
-            kept, share = self._kept(values)
+            kept, share = self._truncated_rank(values)
             self.fidelity *= share
             self.tensors[site] = np.ascontiguousarray(u[:, :kept]).reshape(left, 2, kept)
             block = values[:kept, None] * v[:kept]
@@ -136,7 +136,7 @@ class CanonicalChain:
         self.tensors[last] = block.reshape(left, 2, right)
         self._center = last
 
-    def _kept(self, values: NDArray[np.floating]) -> tuple[int, float]:
+    def _truncated_rank(self, values: NDArray[np.floating]) -> tuple[int, float]:
         """Number of singular values kept, and their share of the weight."""
         weights = np.square(values, dtype=np.float64)
         behind = np.cumsum(weights[::-1])[::-1]  # weight of each value and those after it

@@ -42,7 +42,7 @@ from simulators.trajectories.locations import NoisyCircuit, locate
 from simulators.trajectories.noise_table import AFTER_OP, FIRST, PAULI, QUBITS, NoiseTable
 from simulators.trajectories.outcomes import Moments, refuse_outputs, shot_blocks
 from simulators.trajectories.pattern_sampling import draw_patterns, sort_places
-from simulators.trajectories.tree_walk import Advance, Draws, Tree, walk
+from simulators.trajectories.tree_walk import Advance, RandomDraws, Tree, walk
 
 CARD = builtin_card("mps")
 MOST_STATES = 8  # states held at once; with more, a prefix is run again
@@ -236,7 +236,7 @@ class _Trajectories(FinalState):
             finish(batch, state)
 
         nodes = _Nodes(self._located, self._params, self._empty, self._control, note)
-        walk(tree, rows, nodes, Draws(*key, first), MOST_STATES)
+        walk(tree, rows, nodes, RandomDraws(*key, first), MOST_STATES)
         self.truncation = self._lost / self._shots
         self.remark = f"bond {nodes.bond}, {self._patterns} error patterns"
 

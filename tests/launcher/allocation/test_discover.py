@@ -27,10 +27,10 @@ def test_variables_of_a_site_give_its_nodes(site: Site, tmp_path: Path) -> None:
     if site.nodefile:
         (tmp_path / "nodes").write_text(site.nodefile)
         environ["PBS_NODEFILE"] = str(tmp_path / "nodes")
-    found = discover(environ, run_scontrol=lambda argv: site.scontrol.get(argv[2], ""), local=HERE)
-    assert found.nodes == site.nodes
-    assert found.source == site.source
-    assert found.end_s == site.end_s
+    result = discover(environ, run_scontrol=lambda argv: site.scontrol.get(argv[2], ""), local=HERE)
+    assert result.nodes == site.nodes
+    assert result.source == site.source
+    assert result.end_s == site.end_s
 
 
 def test_site_fixtures_have_unique_names_and_are_at_least_25() -> None:
@@ -51,9 +51,9 @@ def test_site_fixtures_have_unique_names_and_are_at_least_25() -> None:
 def test_hosts_option_gives_nodes_with_slots_and_memory(
     hosts: str, nodes: tuple[Node, ...]
 ) -> None:
-    found = discover(PLAIN, hosts=hosts, run_scontrol=unasked, local=HERE)
-    assert found.nodes == nodes
-    assert found.source == "--hosts, memory assumed to be as here"
+    result = discover(PLAIN, hosts=hosts, run_scontrol=unasked, local=HERE)
+    assert result.nodes == nodes
+    assert result.source == "--hosts, memory assumed to be as here"
 
 
 @pytest.mark.parametrize("hosts", ["n1:0", "n1:x", "n1:", ",", "n1:2,", "-x:1", "n1:-2", "a b:1"])
@@ -65,10 +65,10 @@ def test_invalid_hosts_are_refused(hosts: str) -> None:
 def test_hostfile_is_read_in_both_forms(tmp_path: Path) -> None:
     path = tmp_path / "hosts"
     path.write_text("# ours\nn1 slots=2 max_slots=4\nn2:3  # MPICH\nn3\nn3\n\nnode1\nn4\n")
-    found = discover({}, hostfile=str(path), run_scontrol=unasked, local=HERE)
-    slots = [(node.name, node.slots) for node in found.nodes]
+    result = discover({}, hostfile=str(path), run_scontrol=unasked, local=HERE)
+    slots = [(node.name, node.slots) for node in result.nodes]
     assert slots == [("n1", 2), ("n2", 3), ("n3", 2), ("node1", 8), ("n4", 1)]
-    assert found.source.startswith(f"hostfile {path}")
+    assert result.source.startswith(f"hostfile {path}")
 
 
 @pytest.mark.parametrize("text", ["n1 slots=x", "n1 slots=0", "n1 cpu=2", "n1:", "# none", "-o x"])
@@ -85,8 +85,8 @@ def test_hosts_come_before_hostfile_and_hostfile_before_site(tmp_path: Path) -> 
     path.write_text("filed:1")
     both = discover(PLAIN, hosts="named:1", hostfile=str(path), run_scontrol=unasked, local=HERE)
     assert [node.name for node in both.nodes] == ["named"]
-    one = discover(PLAIN, hostfile=str(path), run_scontrol=unasked, local=HERE)
-    assert [node.name for node in one.nodes] == ["filed"]
+    result = discover(PLAIN, hostfile=str(path), run_scontrol=unasked, local=HERE)
+    assert [node.name for node in result.nodes] == ["filed"]
 
 
 @pytest.mark.parametrize("hosts", ["localhost:1,node1:1", "n2:1,N2.site:1", "a.b:1,c:1,a:2"])
@@ -98,9 +98,9 @@ def test_same_host_under_two_names_is_refused(hosts: str) -> None:
 
 
 def test_memory_per_slot_overrides_the_reported_memory() -> None:
-    found = discover(PLAIN, memory_per_slot=512, run_scontrol=unasked, local=HERE)
-    assert [node.memory_bytes for node in found.nodes] == [1024, 512]
-    assert found.source == "Slurm job 1"
+    result = discover(PLAIN, memory_per_slot=512, run_scontrol=unasked, local=HERE)
+    assert [node.memory_bytes for node in result.nodes] == [1024, 512]
+    assert result.source == "Slurm job 1"
 
 
 def test_slots_option_applies_to_nodes_without_slot_count() -> None:
@@ -118,8 +118,8 @@ def test_this_node_keeps_its_memory_with_fewer_slots() -> None:
 
 
 def test_nodes_are_grouped_in_blocks_of_one_dvm() -> None:
-    found = discover({}, hosts="n[1-5]:1", nodes_per_dvm=2, run_scontrol=unasked, local=HERE)
-    assert [node.block for node in found.nodes] == [0, 0, 1, 1, 2]
+    result = discover({}, hosts="n[1-5]:1", nodes_per_dvm=2, run_scontrol=unasked, local=HERE)
+    assert [node.block for node in result.nodes] == [0, 0, 1, 1, 2]
     assert {node.block for node in discover({}, hosts="n[1-5]:1", local=HERE).nodes} == {0}
 
 
@@ -153,22 +153,22 @@ def test_out_of_range_numbers_are_refused_by_name_or_ignored(variable: str, valu
     environ = {"SLURM_JOB_ID": "7", "SLURM_JOB_NODELIST": "a", "SLURM_TASKS_PER_NODE": "1"}
     refusal = ""
     try:
-        found = discover({**environ, variable: value}, run_scontrol=unasked, local=HERE)
+        result = discover({**environ, variable: value}, run_scontrol=unasked, local=HERE)
     except AllocationError as error:
         refusal = str(error)
     if refusal:
         assert variable in refusal[:300]
     else:
-        (node,) = found.nodes
-        assert (node.slots, node.gpus, found.end_s) == (1, 0, 0.0)
+        (node,) = result.nodes
+        assert (node.slots, node.gpus, result.end_s) == (1, 0, 0.0)
 
 
 def test_out_of_range_numbers_of_scontrol_are_ignored() -> None:
     digits = "9" * 5_000
     job = f"JobId=7\n   Nodes=a CPU_IDs=0 Mem={digits} GRES=gpu:{digits}(CNT:{digits})\n"
-    told = {"job": job, "node": f"NodeName=a CPUTot={digits} RealMemory={digits}\n"}
+    table = {"job": job, "node": f"NodeName=a CPUTot={digits} RealMemory={digits}\n"}
     environ = {"SLURM_JOB_ID": "7", "SLURM_JOB_NODELIST": "a", "SLURM_TASKS_PER_NODE": "1"}
-    (node,) = discover(environ, run_scontrol=lambda argv: told[argv[2]], local=HERE).nodes
+    (node,) = discover(environ, run_scontrol=lambda argv: table[argv[2]], local=HERE).nodes
     assert (node.slots, node.gpus) == (1, 0)
 
 
@@ -209,7 +209,7 @@ def test_slurm_end_time_in_default_format_is_read_as_local_time(
     for zone, end_s in (("UTC0", 1795194000.0), ("XYZ-2", 1795186800.0)):
         monkeypatch.setitem(os.environ, "TZ", zone)
         time.tzset()
-        found = discover(PLAIN, run_scontrol=lambda _: job, local=HERE)
-        assert found.end_s == end_s
+        result = discover(PLAIN, run_scontrol=lambda _: job, local=HERE)
+        assert result.end_s == end_s
     monkeypatch.undo()
     time.tzset()

@@ -34,8 +34,8 @@ def test_gpus_are_listed_with_memory_capability_and_bandwidth(library: str) -> N
 
 def test_variable_restricts_what_nvml_lists(library: str, tmp_path: Path) -> None:
     for visible, uuids in (("", []), ("1", [SECOND]), (f"{SECOND},{FIRST}", [SECOND, FIRST])):
-        found = local_gpus({"CUDA_VISIBLE_DEVICES": visible}, tmp_path, library)
-        assert [gpu.uuid for gpu in found] == uuids
+        result = local_gpus({"CUDA_VISIBLE_DEVICES": visible}, tmp_path, library)
+        assert [gpu.uuid for gpu in result] == uuids
     assert local_gpus({}, tmp_path, library)[0] == H200
 
 
@@ -45,12 +45,12 @@ def test_partitioned_gpu_is_listed_by_its_instances(
     monkeypatch.setenv(
         "NVIDIA_GPUS", f"{FIRST},NVIDIA H200,143771,90,71885,35942;{SECOND},NVIDIA A100,40960,80"
     )
-    one, two, whole = nvml_gpus(library)
-    assert [one.uuid, two.uuid, whole.uuid] == ["MIG-01", "MIG-02", SECOND]
+    one, two, result = nvml_gpus(library)
+    assert [one.uuid, two.uuid, result.uuid] == ["MIG-01", "MIG-02", SECOND]
     assert [one.memory_bytes, two.memory_bytes] == [71885 * 2**20, 35942 * 2**20]
     assert one.bandwidth == pytest.approx(H200.bandwidth / 2, rel=1e-3)
-    (found,) = local_gpus({"CUDA_VISIBLE_DEVICES": "MIG-02"}, tmp_path, library)
-    assert found == two
+    (value,) = local_gpus({"CUDA_VISIBLE_DEVICES": "MIG-02"}, tmp_path, library)
+    assert value == two
 
 
 @pytest.mark.parametrize(

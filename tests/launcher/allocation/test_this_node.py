@@ -29,12 +29,12 @@ def write(path: Path, text: str) -> None:
 
 
 def test_slots_follow_cpu_affinity() -> None:
-    mine = os.sched_getaffinity(0)
+    result = os.sched_getaffinity(0)
     try:
-        os.sched_setaffinity(0, {min(mine)})
+        os.sched_setaffinity(0, {min(result)})
         assert this_node.this_node().slots == 1
     finally:
-        os.sched_setaffinity(0, mine)
+        os.sched_setaffinity(0, result)
 
 
 def test_cgroup_limits_bound_cores_and_memory(groups: Path) -> None:

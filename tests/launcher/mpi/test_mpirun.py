@@ -48,8 +48,8 @@ def mpi(request: pytest.FixtureRequest) -> mpis.RealMpi:
 def launcher(mpi: mpis.RealMpi, tmp_path: Path) -> Iterator[MpirunLauncher]:
     folder = tmp_path / "launcher"
     folder.mkdir(mode=0o700)
-    with closing(MpirunLauncher(mpi.mpirun, folder)) as made:
-        yield made
+    with closing(MpirunLauncher(mpi.mpirun, folder)) as result:
+        yield result
 
 
 def command(mpi: mpis.RealMpi, folder: Path, then: str, ranks: int = 2) -> Command:
@@ -94,14 +94,14 @@ def test_ranks_of_worker_share_comm_world(mpi: mpis.RealMpi, tmp_path: Path) -> 
 def test_ranks_keep_their_environment_and_exit_code(
     mpi: mpis.RealMpi, launcher: MpirunLauncher, tmp_path: Path
 ) -> None:
-    told = command(mpi, tmp_path, "MPI.Finalize(); os._exit(3)", ranks=3)
-    pid = launcher.start(told)
-    end = end_of(launcher, told.log)
+    result = command(mpi, tmp_path, "MPI.Finalize(); os._exit(3)", ranks=3)
+    pid = launcher.start(result)
+    end = end_of(launcher, result.log)
     # Hydra ends the others when the first one has, and may tell of them.
     codes = (3, 9) if mpi.library == "MPICH" else (3,)
     assert (end.name, end.pid, end.start) == ("w", pid, 5)
     assert end.code in codes
-    assert [[*fact[:2], *fact[3:]] for fact in facts(told.log)] == [
+    assert [[*fact[:2], *fact[3:]] for fact in facts(result.log)] == [
         [rank, 3, HERE, "a 'b' $c", str(tmp_path)] for rank in range(3)
     ]
 
@@ -109,13 +109,13 @@ def test_ranks_keep_their_environment_and_exit_code(
 def test_ranks_end_with_a_killed_rank(
     mpi: mpis.RealMpi, launcher: MpirunLauncher, tmp_path: Path
 ) -> None:
-    told = command(mpi, tmp_path, "time.sleep(300)")
-    launcher.start(told)
-    until(lambda: len(facts(told.log)) == 2, told.log)
-    os.kill(int(str(facts(told.log)[1][2])), signal.SIGKILL)
-    end = end_of(launcher, told.log)
+    result = command(mpi, tmp_path, "time.sleep(300)")
+    launcher.start(result)
+    until(lambda: len(facts(result.log)) == 2, result.log)
+    os.kill(int(str(facts(result.log)[1][2])), signal.SIGKILL)
+    end = end_of(launcher, result.log)
     assert end.code != 0
-    until(lambda: not alive(told.log), told.log)
+    until(lambda: not alive(result.log), result.log)
 
 
 def test_kill_ends_ranks_that_ignore_signals(
@@ -123,21 +123,21 @@ def test_kill_ends_ranks_that_ignore_signals(
 ) -> None:
     deaf = "import signal\nfor n in (1, 2, 15): signal.signal(n, signal.SIG_IGN)\n"
     unbound = "ctypes.CDLL(None).prctl(1, 0, 0, 0, 0)\n"  # not even bound to its starter
-    told = command(mpi, tmp_path, deaf + unbound + "print('deaf', flush=True); time.sleep(300)")
-    launcher.start(told)
-    until(lambda: told.log.exists() and told.log.read_text().count("deaf") == 2, told.log)
+    result = command(mpi, tmp_path, deaf + unbound + "print('deaf', flush=True); time.sleep(300)")
+    launcher.start(result)
+    until(lambda: result.log.exists() and result.log.read_text().count("deaf") == 2, result.log)
     launcher.kill("w")
-    assert end_of(launcher, told.log).reason == "signal 9 (SIGKILL)"
+    assert end_of(launcher, result.log).reason == "signal 9 (SIGKILL)"
     assert launcher.running() == []
-    until(lambda: not alive(told.log), told.log)
+    until(lambda: not alive(result.log), result.log)
 
 
 def test_close_ends_all_ranks(mpi: mpis.RealMpi, launcher: MpirunLauncher, tmp_path: Path) -> None:
-    told = command(mpi, tmp_path, "time.sleep(300)")
-    launcher.start(told)
-    until(lambda: len(facts(told.log)) == 2, told.log)
+    result = command(mpi, tmp_path, "time.sleep(300)")
+    launcher.start(result)
+    until(lambda: len(facts(result.log)) == 2, result.log)
     launcher.close()
-    until(lambda: not alive(told.log), told.log)
+    until(lambda: not alive(result.log), result.log)
 
 
 SERVICE = """
@@ -158,17 +158,19 @@ import signal; signal.pause()
 
 
 def test_ranks_end_with_a_killed_service(mpi: mpis.RealMpi, tmp_path: Path) -> None:
-    told = command(mpi, tmp_path, "time.sleep(300)")
-    words = [mpi.mpirun.path, told.argv, mpi.environ, str(tmp_path), HERE]
+    result = command(mpi, tmp_path, "time.sleep(300)")
+    entries = [mpi.mpirun.path, result.argv, mpi.environ, str(tmp_path), HERE]
     argv = [sys.executable, "-P", "-c", SERVICE]
-    with subprocess.Popen(argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as ours:
-        assert ours.stdin is not None
-        ours.stdin.write(json.dumps(words))
-        ours.stdin.close()
-        until(lambda: told.log.exists() and len(facts(told.log)) == 2, told.log)
-        below = psutil.Process(ours.pid).children(recursive=True)
+    with subprocess.Popen(
+        argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as outcome:
+        assert outcome.stdin is not None
+        outcome.stdin.write(json.dumps(entries))
+        outcome.stdin.close()
+        until(lambda: result.log.exists() and len(facts(result.log)) == 2, result.log)
+        below = psutil.Process(outcome.pid).children(recursive=True)
         assert len(below) >= 3
-        ours.kill()
+        outcome.kill()
         _, left = psutil.wait_procs(below, WAIT_S)
     assert not left, [process.cmdline() for process in left]
 
@@ -186,10 +188,10 @@ def test_lost_remote_daemon_is_infrastructure_failure(
 ) -> None:
     log = tmp_path / "w.log"
     log.write_text("Remote daemon: [x] on node n3\n" + text)
-    code, said, free = mpirun._translate_mpirun_exit(
+    code, value, free = mpirun._translate_mpirun_exit(
         log, len("Remote daemon: [x] on node n3\n"), 137
     )
-    assert (code, said[: len(words)], free) == (-9, words, infrastructure_failure)
+    assert (code, value[: len(words)], free) == (-9, words, infrastructure_failure)
 
 
 def test_program_with_unknown_version_output_is_not_taken_as_mpirun(tmp_path: Path) -> None:
@@ -198,7 +200,7 @@ def test_program_with_unknown_version_output_is_not_taken_as_mpirun(tmp_path: Pa
         (tmp_path / name).chmod(0o700)
     assert mpirun.find({"PATH": str(tmp_path)}, prefix=str(tmp_path / "none")) == []
     (tmp_path / "mpiexec").write_text("#!/bin/sh\necho 'mpirun (Open MPI) 5.0.11'\n")
-    found = mpirun.find({"PATH": str(tmp_path)}, prefix=str(tmp_path / "none"))
-    assert [(one.path, one.version, one.prefix) for one in found] == [
+    result = mpirun.find({"PATH": str(tmp_path)}, prefix=str(tmp_path / "none"))
+    assert [(each.path, each.version, each.prefix) for each in result] == [
         (str(tmp_path / "mpiexec"), "5.0.11", "")
     ]

@@ -24,11 +24,11 @@ def told(
         "w", ("python", "-m", "w"), (("PATH", "/bin"), *more), FOLDER / "log", FOLDER, 1, shares
     )
     program = Mpirun("/opt/bin/mpirun", kind, "1.2.3")
-    first, *words = mpirun_options.command_line(
+    first, *value = mpirun_options.command_line(
         program, command, "here", FOLDER, "/run/agent", isolated=isolated
     )
     assert first == "/opt/bin/mpirun"
-    return words
+    return value
 
 
 def test_open_mpi_5_command_line() -> None:
@@ -40,8 +40,8 @@ def test_open_mpi_5_command_line() -> None:
 
 
 def test_open_mpi_5_command_line_places_ranks_by_shares() -> None:
-    words = " ".join(told(MpiFamily.OPEN_MPI_5, APART, BASH_FUNCTION))
-    assert words == (
+    text = " ".join(told(MpiFamily.OPEN_MPI_5, APART, BASH_FUNCTION))
+    assert text == (
         f"--prtemca ras {mpirun_options.SITES} --prtemca prte_local_tmpdir_base {FOLDER} "
         "--prtemca plm ssh --prtemca plm_ssh_agent /run/agent "
         "--prtemca oob_tcp_keepalive_time 5 --prtemca oob_tcp_keepalive_intvl 1 "
@@ -57,8 +57,8 @@ def test_open_mpi_4_command_line() -> None:
     assert told(MpiFamily.OPEN_MPI_4, HERE)[2:6] == [
         *(mpirun_options.SITES, "--mca", "orte_tmpdir_base", str(FOLDER))
     ]
-    words = " ".join(told(MpiFamily.OPEN_MPI_4, APART))
-    assert words == (
+    text = " ".join(told(MpiFamily.OPEN_MPI_4, APART))
+    assert text == (
         f"--mca ras {mpirun_options.SITES} --mca plm rsh --mca plm_rsh_agent /run/agent "
         "--mca oob_tcp_keepalive_time 5 --mca oob_tcp_keepalive_intvl 1 "
         "--mca oob_tcp_keepalive_probes 3 "
@@ -127,8 +127,8 @@ def environment(kind: MpiFamily, **more: str) -> dict[str, str]:
 def test_open_mpi_ranks_yield_when_idle_unless_user_overrides_it() -> None:
     for kind in (MpiFamily.OPEN_MPI_4, MpiFamily.OPEN_MPI_5):
         assert environment(kind, fabric="yes")["OMPI_MCA_mpi_yield_when_idle"] == "1"
-    told = environment(MpiFamily.OPEN_MPI_5, OMPI_MCA_mpi_yield_when_idle="0")
-    assert told["OMPI_MCA_mpi_yield_when_idle"] == "0", "what a user says counts"
+    result = environment(MpiFamily.OPEN_MPI_5, OMPI_MCA_mpi_yield_when_idle="0")
+    assert result["OMPI_MCA_mpi_yield_when_idle"] == "0", "what a user says counts"
 
 
 def test_transports_are_limited_where_there_is_no_fabric() -> None:
@@ -152,15 +152,15 @@ def test_isolated_hydra_uses_the_loopback_interface() -> None:
 
 
 def test_root_and_prefix_are_set_in_the_environment() -> None:
-    asked = environment(MpiFamily.OPEN_MPI_4, root="yes", prefix="/venv", OPAL_PREFIX="/another")
-    assert asked["OMPI_ALLOW_RUN_AS_ROOT"] == asked["OMPI_ALLOW_RUN_AS_ROOT_CONFIRM"] == "1"
-    assert asked["OPAL_PREFIX"] == asked["PRTE_PREFIX"] == "/venv"
-    asked = environment(MpiFamily.OPEN_MPI_4, OPAL_PREFIX="/site")
-    assert asked["OPAL_PREFIX"] == "/site"
-    assert "OMPI_ALLOW_RUN_AS_ROOT" not in asked
+    result = environment(MpiFamily.OPEN_MPI_4, root="yes", prefix="/venv", OPAL_PREFIX="/another")
+    assert result["OMPI_ALLOW_RUN_AS_ROOT"] == result["OMPI_ALLOW_RUN_AS_ROOT_CONFIRM"] == "1"
+    assert result["OPAL_PREFIX"] == result["PRTE_PREFIX"] == "/venv"
+    result = environment(MpiFamily.OPEN_MPI_4, OPAL_PREFIX="/site")
+    assert result["OPAL_PREFIX"] == "/site"
+    assert "OMPI_ALLOW_RUN_AS_ROOT" not in result
 
 
 def test_variables_of_an_outer_mpi_job_do_not_reach_ranks() -> None:
     around = {"PMI_RANK": "3", "PMIX_NAMESPACE": "x", "OMPI_COMM_WORLD_SIZE": "4", "HYDI_X": "1"}
-    kept = {"PMIX_MCA_gds": "hash", "SLURM_JOB_ID": "17", "PATH": "/bin"}
-    assert environment(MpiFamily.MPICH, **around, **kept) == kept
+    table = {"PMIX_MCA_gds": "hash", "SLURM_JOB_ID": "17", "PATH": "/bin"}
+    assert environment(MpiFamily.MPICH, **around, **table) == table

@@ -31,20 +31,20 @@ def command(folder: Path, name: str, ranks: int) -> Command:
 def test_one_rank_workers_use_local_launcher_and_others_share_one_mpi_launcher(
     tmp_path: Path,
 ) -> None:
-    made: list[Launcher] = []
+    entries: list[Launcher] = []
 
     def make() -> Launcher:
-        made.append(Several())
-        return made[-1]
+        entries.append(Several())
+        return entries[-1]
 
     launcher = SplitLauncher(LocalLauncher(), make, "local+mpirun", "why", 8)
     try:
         launcher.start(command(tmp_path, "small", 1))
-        assert not made
+        assert not entries
         launcher.start(command(tmp_path, "large", 2))
         launcher.start(command(tmp_path, "larger", 4))
-        assert len(made) == 1
-        assert made[0].running() == ["large", "larger"]
+        assert len(entries) == 1
+        assert entries[0].running() == ["large", "larger"]
         assert sorted(launcher.running()) == ["large", "larger", "small"]
         for name in ("large", "small"):
             launcher.kill(name)

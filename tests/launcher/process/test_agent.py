@@ -83,17 +83,17 @@ def contained(command: str, tmp_path: Path) -> subprocess.Popen[str]:
 def test_files_of_a_daemon_are_removed(tmp_path: Path) -> None:
     (tmp_path / f"simenv-prted.{os.uname().nodename}.999999999").mkdir()  # of a power cut
     with contained('A=1;export A;touch $TMPDIR/x;echo "$A $TMPDIR";exit 7', tmp_path) as shell:
-        said, _ = shell.communicate(timeout=WAIT_S)
-    assert said.startswith(f"1 {tmp_path}/simenv-prted.")
+        value, _ = shell.communicate(timeout=WAIT_S)
+    assert value.startswith(f"1 {tmp_path}/simenv-prted.")
     assert shell.returncode == 7
     assert list(tmp_path.iterdir()) == []
 
 
 def test_daemon_inherits_only_named_variables(tmp_path: Path) -> None:
     with contained("env", tmp_path) as shell:
-        said, _ = shell.communicate(timeout=WAIT_S)
-    names = {line.partition("=")[0] for line in said.splitlines()}
-    assert "PMIX_MCA_a=b  'c'\n" in said
+        value, _ = shell.communicate(timeout=WAIT_S)
+    names = {line.partition("=")[0] for line in value.splitlines()}
+    assert "PMIX_MCA_a=b  'c'\n" in value
     names -= {"PMIX_MCA_a"}
     assert {"PATH", "TMPDIR"} <= names <= {*agent.INHERITED, "TMPDIR", "PWD", "_", "SHLVL"}
 
@@ -115,8 +115,8 @@ def test_daemon_folder_has_an_unpredictable_name(tmp_path: Path) -> None:
     names = set()
     for _ in range(2):
         with contained('echo "$TMPDIR $(ls -ld "$TMPDIR")"', tmp_path) as shell:
-            said, _ = shell.communicate(timeout=WAIT_S)
-        folder, mode = said.split()[:2]
+            value, _ = shell.communicate(timeout=WAIT_S)
+        folder, mode = value.split()[:2]
         assert mode == "drwx------"
         assert folder.startswith(f"{tmp_path}/simenv-prted.{os.uname().nodename}.{shell.pid}.")
         names.add(folder.rpartition(".")[2])
@@ -124,13 +124,13 @@ def test_daemon_folder_has_an_unpredictable_name(tmp_path: Path) -> None:
 
 
 def test_symlink_in_place_of_an_old_folder_is_not_followed(tmp_path: Path) -> None:
-    kept = tmp_path / "kept"
-    kept.mkdir()
-    (kept / "file").touch()
-    (tmp_path / f"simenv-prted.{os.uname().nodename}.999999999.x").symlink_to(kept)
+    value = tmp_path / "kept"
+    value.mkdir()
+    (value / "file").touch()
+    (tmp_path / f"simenv-prted.{os.uname().nodename}.999999999.x").symlink_to(value)
     with contained("true", tmp_path) as shell:
         shell.communicate(timeout=WAIT_S)
-    assert (kept / "file").exists()
+    assert (value / "file").exists()
 
 
 def test_daemon_folder_is_removed_when_its_shell_is_killed(tmp_path: Path) -> None:

@@ -30,8 +30,8 @@ STARTS = (
 
 
 def run(*argv: str, starter: int) -> subprocess.CompletedProcess[str]:
-    words = die_with_parent.command_line(starter, argv)
-    return subprocess.run(words, capture_output=True, text=True, timeout=WAIT_S, check=False)
+    result = die_with_parent.command_line(starter, argv)
+    return subprocess.run(result, capture_output=True, text=True, timeout=WAIT_S, check=False)
 
 
 def test_program_gets_its_arguments_unchanged() -> None:
@@ -71,9 +71,9 @@ def connects(port: int) -> bool:
 def test_only_isolated_program_is_unreachable_from_outside_its_namespace(isolated: bool) -> None:
     isolation_or_skip()
     argv = [sys.executable, "-I", "-S", "-c", LISTENS]
-    words = die_with_parent.command_line(os.getpid(), argv, isolated=isolated)
+    result = die_with_parent.command_line(os.getpid(), argv, isolated=isolated)
     pipe = subprocess.PIPE
-    with subprocess.Popen(words, stdin=pipe, stdout=pipe, text=True) as listener:
+    with subprocess.Popen(result, stdin=pipe, stdout=pipe, text=True) as listener:
         assert listener.stdout is not None
         port, user, group = map(int, listener.stdout.readline().split())
         assert (user, group) == (os.geteuid(), os.getegid())
@@ -109,8 +109,8 @@ def test_unprivileged_process_keeps_its_user_in_a_user_namespace() -> None:
         "argv = die_with_parent.command_line(os.getppid(), sys.argv[1:], isolated=True)\n"
         "os.execv(argv[0], argv)\n"
     )
-    words = [sys.executable, "-c", source, *argv]
-    done = subprocess.run(words, capture_output=True, text=True, timeout=WAIT_S, check=False)
+    command = [sys.executable, "-c", source, *argv]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=WAIT_S, check=False)
     uid = os.geteuid()
     assert done.stdout.split() == [str(uid), str(uid), "1", str(uid)], done.stderr
 

@@ -36,10 +36,10 @@ def test_process_gets_its_folder_environment_and_log(tmp_path: Path) -> None:
     pid = launcher.start(command(tmp_path, sys.executable, "-c", script))
     end = wait_exit(launcher)
     assert end == Exit("one", pid, 3, "exit 3")
-    words = (tmp_path / "one.log").read_text()
-    assert "'MARK'" in words
-    assert "'HOME'" not in words
-    assert str(tmp_path) in words
+    text = (tmp_path / "one.log").read_text()
+    assert "'MARK'" in text
+    assert "'HOME'" not in text
+    assert str(tmp_path) in text
     assert launcher.poll_exits() == []
 
 

@@ -41,9 +41,9 @@ def test_process_of_the_owner_can_join_the_namespace(tmp_path: Path) -> None:
     if why := network_namespace.unavailable_reason():
         pytest.skip(why)
     argv = [sys.executable, "-I", "-S", "-c", LISTENS]
-    words = die_with_parent.command_line(os.getpid(), argv, isolated=True)
+    result = die_with_parent.command_line(os.getpid(), argv, isolated=True)
     with subprocess.Popen(
-        words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        result, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
     ) as listener:
         assert listener.stdout is not None
         port = listener.stdout.readline().strip()

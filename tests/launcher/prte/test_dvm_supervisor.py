@@ -14,8 +14,8 @@ NOW = 1_000.0  # it stands still: what is planned for later never comes
 
 
 def test_recheck_finds_a_returned_node_at_once(tmp_path: Path) -> None:
-    agent, there = tmp_path / "agent", tmp_path / "there"
-    agent.write_text(f"#!/bin/sh\ntest -e {there}\n")
+    agent, value = tmp_path / "agent", tmp_path / "there"
+    agent.write_text(f"#!/bin/sh\ntest -e {value}\n")
     agent.chmod(0o700)
     site = DvmSettings(
         Prte(Path("/prte"), Path("/pmix"), (), None, "3"), dict(os.environ), str(agent)
@@ -29,7 +29,7 @@ def test_recheck_finds_a_returned_node_at_once(tmp_path: Path) -> None:
             os.sched_yield()
             block.step(NOW)
     assert "n1" in block.lost_nodes
-    there.touch()
+    value.touch()
     assert block.recheck_node("n1")
     block.step(NOW)
     while block._probe is not None:

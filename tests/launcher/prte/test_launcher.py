@@ -60,9 +60,9 @@ class Watched:
 
     @property
     def dvm(self) -> dvm.Dvm:
-        found = self.it._supervisors[0].dvm
-        assert found is not None
-        return found
+        outcome = self.it._supervisors[0].dvm
+        assert outcome is not None
+        return outcome
 
 
 @pytest.fixture
@@ -77,16 +77,16 @@ def test_spawns_beyond_the_pending_limit_wait(
     prte: Watched, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(dvm, "MAX_PENDING", 1)
-    asked = 0
+    value = 0
     for name in ("one", "two", "three"):
         prte.start(name, "")
     while prte.it.running():
         prte.until(lambda: True)
         prte.look()
         if prte.it._supervisors[0].dvm is not None:
-            asked = max(asked, len(prte.dvm._pending))
+            value = max(value, len(prte.dvm._pending))
         time.sleep(0.005)
-    assert asked == 1
+    assert value == 1
     assert {end.code for end in prte.exits.values()} == {0}
     assert len(prte.exits) == 3
 
@@ -96,20 +96,20 @@ def test_rank_inherits_only_its_commands_environment(
 ) -> None:
     monkeypatch.setenv("SECRET_OF_THE_SERVICE", "1")
     script = "import os,sys; print(sorted(os.environ)); print(os.getcwd()); sys.exit(3)"
-    told = command(prte.folder, "one", script, f"{NODE}:1", start=7)
+    result = command(prte.folder, "one", script, f"{NODE}:1", start=7)
     foreign = ("PMIX_NAMESPACE", "somebody else's")
-    prte.it.start(replace(told, environ=(*told.environ, foreign)))
+    prte.it.start(replace(result, environ=(*result.environ, foreign)))
     assert prte.end_of("one") == Exit("one", 0, 3, "exit 3", 7)
-    words = prte.log("one")
-    assert "'MARK'" in words
-    assert "SECRET" not in words
-    assert str(prte.folder) in words
+    outcome = prte.log("one")
+    assert "'MARK'" in outcome
+    assert "SECRET" not in outcome
+    assert str(prte.folder) in outcome
     assert prte.it.running() == []
 
 
 def test_ranks_of_worker_share_comm_world(prte: Watched) -> None:
-    told = command(prte.folder, "hello", "", f"{NODE}:3")
-    prte.it.start(replace(told, argv=(sys.executable, "-P", "-m", "launcher.probe_rank")))
+    result = command(prte.folder, "hello", "", f"{NODE}:3")
+    prte.it.start(replace(result, argv=(sys.executable, "-P", "-m", "launcher.probe_rank")))
     assert prte.end_of("hello").code == 0
     assert prte.log("hello").count('"size": 3') == 3
 
@@ -173,9 +173,9 @@ def test_worker_killed_before_its_start_never_starts(prte: Watched) -> None:
 def test_command_that_cannot_run_is_refused(
     prte: Watched, change: dict[str, object], words: str
 ) -> None:
-    told = command(prte.folder, "one", "", f"{NODE}:1")
+    result = command(prte.folder, "one", "", f"{NODE}:1")
     with pytest.raises(LaunchError, match=words):
-        prte.it.start(replace(told, **change))  # type: ignore[arg-type]
+        prte.it.start(replace(result, **change))  # type: ignore[arg-type]
     assert prte.it.running() == []
 
 
@@ -257,9 +257,9 @@ def test_close_ends_workers_that_ignore_sigterm(tmp_path: Path, no_leaks: None) 
 
 
 def test_prte_ends_with_a_killed_service(tmp_path: Path) -> None:
-    words = [sys.executable, str(Path(prte_driver.__file__)), str(tmp_path), "", f"{NODE}:2"]
+    entries = [sys.executable, str(Path(prte_driver.__file__)), str(tmp_path), "", f"{NODE}:2"]
     process = subprocess.Popen(
-        words,
+        entries,
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         text=True,

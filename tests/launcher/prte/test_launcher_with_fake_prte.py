@@ -66,7 +66,7 @@ def test_prte_that_never_works_is_given_up(tmp_path: Path, text: str, words: str
     exits, news, launcher = outcome(tmp_path, text)
     assert words in exits[0].reason
     assert exits[0].reason.startswith("could not be started: given up after 3 tries: ")
-    assert [one.kind for one in news] == ["dvm.lost"] * 3, news
+    assert [each.kind for each in news] == ["dvm.lost"] * 3, news
     launcher.start(command(tmp_path, "two", "", f"{NODE}:1"))
     assert [end.name for end in launcher.poll_exits()] == ["two"], "it is not tried again at once"
     launcher.close()
@@ -100,7 +100,7 @@ def test_dvm_without_an_address_is_given_up(
     monkeypatch.setattr(dvm, "START_TIMEOUT_S", 60.0)
     exits, news, launcher = outcome(tmp_path, READY + f"echo '{address}' >$uri; exec sleep 60")
     assert "the PMIx helper" in exits[0].reason
-    assert "launcher.helper" in {one.kind for one in news}
+    assert "launcher.helper" in {each.kind for each in news}
     launcher.close()
 
 
@@ -159,14 +159,14 @@ def test_missing_prte_is_explained(tmp_path: Path) -> None:
 
 
 def test_variables_of_another_mpi_are_removed() -> None:
-    given = {
+    table = {
         "PATH": "/bin",
         "PMIX_RANK": "3",
         "OMPI_COMM_WORLD_SIZE": "8",
         "PRTE_MCA_oob": "tcp",
         "OMPI_MCA_pml": "ucx",
     }
-    environ = here().environ(given)
+    environ = here().environ(table)
     assert not {"PMIX_RANK", "OMPI_COMM_WORLD_SIZE"} & set(environ)
     assert environ["PRTE_MCA_oob"] == "tcp"
     assert environ["OMPI_MCA_pml"] == "ucx", "what a user says counts"

@@ -55,14 +55,14 @@ def test_replay_refuses_what_is_no_series_of_one_device(
 
 
 def test_walk_is_a_function_of_seed_and_step_alone() -> None:
-    one, other = RandomWalk(BASE, 7, 60.0, 0.1), RandomWalk(BASE, 7, 60.0, 0.1)
+    random_walk, other = RandomWalk(BASE, 7, 60.0, 0.1), RandomWalk(BASE, 7, 60.0, 0.1)
     for step in range(20):
-        one.snapshot(step)
-    assert one.snapshot(20) == other.snapshot(20)
+        random_walk.snapshot(step)
+    assert random_walk.snapshot(20) == other.snapshot(20)
     assert other.snapshot(20) != RandomWalk(BASE, 8, 60.0, 0.1).snapshot(20)
-    assert one.snapshot(0) is BASE
-    assert one.step(one.origin_s + 121.0) == 2
-    assert one.begin_s(2) == one.origin_s + 120.0
+    assert random_walk.snapshot(0) is BASE
+    assert random_walk.step(random_walk.origin_s + 121.0) == 2
+    assert random_walk.begin_s(2) == random_walk.origin_s + 120.0
 
 
 def test_walk_has_the_stated_spread_and_correlation() -> None:
@@ -82,6 +82,6 @@ def test_every_step_is_a_valid_snapshot_and_broken_gates_stay_broken() -> None:
     base = msgspec.structs.replace(BASE, gates=gates)
     walk = RandomWalk(base, 1, 1.0, 2.0)
     for step in range(1, 30):
-        found = walk.snapshot(step)
-        check(found)
-        assert found.gates[0].error == 1.0
+        result = walk.snapshot(step)
+        check(result)
+        assert result.gates[0].error == 1.0

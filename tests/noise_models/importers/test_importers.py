@@ -28,12 +28,12 @@ def notes(lines: Any) -> dict[str, str]:
 
 @pytest.mark.parametrize("name", sorted(samples.files()))
 def test_each_format_is_detected_and_gives_a_valid_snapshot(name: str) -> None:
-    found, report = imported(name)
-    assert report.format == found.source_format == name
-    assert snapshot.load(snapshot.dump(found)) == found
-    assert len(found.source_digest) == 64
+    value, report = imported(name)
+    assert report.format == value.source_format == name
+    assert snapshot.load(snapshot.dump(value)) == value
+    assert len(value.source_digest) == 64
     assert report.used
-    assert imported(name, source_format=name)[0] == found
+    assert imported(name, source_format=name)[0] == value
     assert imported(name, name="mine")[0].name == "mine"
 
 
@@ -42,11 +42,11 @@ def test_every_registered_format_has_a_sample() -> None:
 
 
 def test_ibm_properties_keep_values_units_dates_and_the_asymmetry_of_readout() -> None:
-    found, report = imported("ibm-properties")
-    assert found.name == "ibm_sample"
-    assert found.calibrated == samples.WHEN
-    assert (found.dt_ns, found.max_shots, found.dynamic) == (4.0, 100_000, True)
-    assert found.qubits[0] == QubitCalibration(
+    value, report = imported("ibm-properties")
+    assert value.name == "ibm_sample"
+    assert value.calibrated == samples.WHEN
+    assert (value.dt_ns, value.max_shots, value.dynamic) == (4.0, 100_000, True)
+    assert value.qubits[0] == QubitCalibration(
         t1_us=100.5,
         t2_us=80.25,
         frequency_ghz=5.1,
@@ -56,13 +56,13 @@ def test_ibm_properties_keep_values_units_dates_and_the_asymmetry_of_readout() -
         readout_error=0.02,
         reset_ns=1000.0,
     )
-    assert found.qubits[2].t1_us == 90.0
-    assert gate(found, "cz", 0, 1) == GateCalibration("cz", (0, 1), 0.005, 68.0)
-    assert found.zz[0].qubits == (0, 1)
-    assert found.zz[0].rate_khz == pytest.approx(-45.0)
-    assert found.dates["qubits[0].t1_us"] == samples.EARLIER
-    assert found.dates[f"gates[{found.gates.index(gate(found, 'sx', 1))}]"] == samples.EARLIER
-    assert [each.name for each in found.native_gates] == ["cz", "rz", "sx", "x"]
+    assert value.qubits[2].t1_us == 90.0
+    assert gate(value, "cz", 0, 1) == GateCalibration("cz", (0, 1), 0.005, 68.0)
+    assert value.zz[0].qubits == (0, 1)
+    assert value.zz[0].rate_khz == pytest.approx(-45.0)
+    assert value.dates["qubits[0].t1_us"] == samples.EARLIER
+    assert value.dates[f"gates[{value.gates.index(gate(value, 'sx', 1))}]"] == samples.EARLIER
+    assert [each.name for each in value.native_gates] == ["cz", "rz", "sx", "x"]
     assert notes(report.ignored)["qubits[*].anharmonicity"]
     assert notes(report.defaulted)["qubits[*].excited"]
     assert report.clamped[0].field == "qubits[1].t2_us"
@@ -71,18 +71,18 @@ def test_ibm_properties_keep_values_units_dates_and_the_asymmetry_of_readout() -
 
 def test_ibm_properties_alone_take_the_coupling_from_the_gates() -> None:
     files = {"props_sample.json": samples.encoded(samples.ibm_properties())}
-    found, report = import_snapshot(files)
-    assert set(found.coupling) == {(0, 1), (1, 0), (1, 2), (2, 1)}
+    value, report = import_snapshot(files)
+    assert set(value.coupling) == {(0, 1), (1, 0), (1, 2), (2, 1)}
     assert notes(report.defaulted)["coupling"]
-    assert {each.name for each in found.native_gates} == {"rz", "sx", "x", "cz"}
+    assert {each.name for each in value.native_gates} == {"rz", "sx", "x", "cz"}
 
 
 def test_ibm_qubits_and_gates_that_are_not_operational_are_reported() -> None:
     properties = samples.ibm_properties()
     properties["qubits"][2].append({"name": "operational", "unit": "", "value": 0})
     properties["gates"][9]["parameters"].append({"name": "operational", "unit": "", "value": 0})
-    found, report = import_snapshot({"props.json": samples.encoded(properties)})
-    assert gate(found, "cz", 0, 1).error == 1.0
+    value, report = import_snapshot({"props.json": samples.encoded(properties)})
+    assert gate(value, "cz", 0, 1).error == 1.0
     assert {"qubits[2].operational", "gates[9].operational"} <= {
         line.field for line in report.clamped
     }
@@ -98,8 +98,8 @@ def test_ibm_zz_digits_that_fit_two_coupled_pairs_are_ignored_by_name() -> None:
     del configuration["coords"]
     configuration["coupling_map"] = [[11, 12], [1, 112]]
     files = {"p": samples.encoded(properties), "c": samples.encoded(configuration)}
-    found, report = import_snapshot(files)
-    assert found.zz == ()
+    value, report = import_snapshot(files)
+    assert value.zz == ()
     assert "several" in notes(report.ignored)["general.zz_*"]
     configuration["coupling_map"] = [[12, 11]]
     files["c"] = samples.encoded(configuration)
@@ -107,73 +107,73 @@ def test_ibm_zz_digits_that_fit_two_coupled_pairs_are_ignored_by_name() -> None:
 
 
 def test_qiskit_target_converts_seconds_and_keeps_global_gates() -> None:
-    found, _ = imported("qiskit-target")
-    assert found.coupling == ((1, 0),)
-    assert found.qubits[0].t1_us == pytest.approx(100.0)
-    assert found.qubits[0].readout_ns == pytest.approx(1000.0)
-    assert found.qubits[1].t2_us is None
-    assert gate(found, "rz").error is None
-    assert gate(found, "cx", 1, 0).duration_ns == pytest.approx(300.0)
-    assert found.dynamic
+    value, _ = imported("qiskit-target")
+    assert value.coupling == ((1, 0),)
+    assert value.qubits[0].t1_us == pytest.approx(100.0)
+    assert value.qubits[0].readout_ns == pytest.approx(1000.0)
+    assert value.qubits[1].t2_us is None
+    assert gate(value, "rz").error is None
+    assert gate(value, "cx", 1, 0).duration_ns == pytest.approx(300.0)
+    assert value.dynamic
 
 
 def test_ibm_csv_reads_both_forms_of_two_qubit_cells() -> None:
-    found, report = imported("ibm-csv")
-    assert found.name == "ibm_sample"
-    assert found.calibrated == "2026-01-02T03:04:05+00:00"
-    assert found.qubits[0].confusion == (0.01, 0.03)
-    assert gate(found, "ecr", 1, 0) == GateCalibration("ecr", (1, 0), 0.0137, 533.3)
-    assert gate(found, "rz", 0).duration_ns == 0.0
-    assert gate(found, "sx", 0).duration_ns == 60.0
-    assert gate(found, "x", 2).error == 1.0  # the qubit is not operational
-    assert "rzz" not in {each.name for each in found.native_gates}
+    value, report = imported("ibm-csv")
+    assert value.name == "ibm_sample"
+    assert value.calibrated == "2026-01-02T03:04:05+00:00"
+    assert value.qubits[0].confusion == (0.01, 0.03)
+    assert gate(value, "ecr", 1, 0) == GateCalibration("ecr", (1, 0), 0.0137, 533.3)
+    assert gate(value, "rz", 0).duration_ns == 0.0
+    assert gate(value, "sx", 0).duration_ns == 60.0
+    assert gate(value, "x", 2).error == 1.0  # the qubit is not operational
+    assert "rzz" not in {each.name for each in value.native_gates}
     assert "not operational" in report.clamped[0].note
     text = samples.IBM_CSV.replace("1_0:", "0:").replace("1_2:", "2:")
     other, _ = import_snapshot({"other.csv": text.encode()})
-    assert other.gates == found.gates
-    assert other.coupling == found.coupling == ((1, 0), (1, 2))
+    assert other.gates == value.gates
+    assert other.coupling == value.coupling == ((1, 0), (1, 2))
 
 
 def test_cunqa_turns_fidelities_into_errors_with_and_without_a_space_in_the_key() -> None:
-    found, _ = imported("cunqa")
-    assert found.qubits[0].readout_error == pytest.approx(0.187)
-    assert found.qubits[1].readout_error == pytest.approx(0.08)
-    assert found.qubits[0].t1_us == pytest.approx(41.0)
-    assert gate(found, "ecr", 1, 0).error == pytest.approx(0.034)
-    assert found.coupling == ((1, 0),)
+    value, _ = imported("cunqa")
+    assert value.qubits[0].readout_error == pytest.approx(0.187)
+    assert value.qubits[1].readout_error == pytest.approx(0.08)
+    assert value.qubits[0].t1_us == pytest.approx(41.0)
+    assert gate(value, "ecr", 1, 0).error == pytest.approx(0.034)
+    assert value.coupling == ((1, 0),)
 
 
 def test_qhw_uses_the_unit_of_its_extension_and_all_three_records() -> None:
-    found, _ = imported("qhw")
-    assert found.technology == "trapped-ion"
-    assert found.qubits[0].t1_us == pytest.approx(100.5)
-    assert found.qubits[2].readout_ns == pytest.approx(120_000.0)
-    assert gate(found, "rzz", 0, 1).error == pytest.approx(0.005)
-    assert gate(found, "r", 0).duration_ns == pytest.approx(10_000.0)
-    assert found.max_shots == 5000
-    assert (2, 1) in found.coupling
+    value, _ = imported("qhw")
+    assert value.technology == "trapped-ion"
+    assert value.qubits[0].t1_us == pytest.approx(100.5)
+    assert value.qubits[2].readout_ns == pytest.approx(120_000.0)
+    assert gate(value, "rzz", 0, 1).error == pytest.approx(0.005)
+    assert gate(value, "r", 0).duration_ns == pytest.approx(10_000.0)
+    assert value.max_shots == 5000
+    assert (2, 1) in value.coupling
     alone = {"calibration.json": samples.encoded(samples.qhw()[0])}
     assert set(import_snapshot(alone)[0].coupling) == {(0, 1), (1, 0), (1, 2), (2, 1)}
 
 
 def test_qdmi_applies_defaults_overrides_and_the_scale_of_its_unit() -> None:
-    found, _ = imported("qdmi")
-    assert [qubit.t1_us for qubit in found.qubits] == [100.0, 95.0, 100.0]
-    assert gate(found, "cz", 0, 1) == GateCalibration("cz", (0, 1), 0.01, 80.0)
-    assert gate(found, "cz", 1, 0) == GateCalibration("cz", (1, 0), 0.01, 80.0)
-    assert gate(found, "cz").duration_ns == 100.0
-    assert gate(found, "r") == GateCalibration("r", (), 0.001, 40.0)
-    assert [qubit.readout_error for qubit in found.qubits] == [0.02, 0.02, 0.03]
+    value, _ = imported("qdmi")
+    assert [qubit.t1_us for qubit in value.qubits] == [100.0, 95.0, 100.0]
+    assert gate(value, "cz", 0, 1) == GateCalibration("cz", (0, 1), 0.01, 80.0)
+    assert gate(value, "cz", 1, 0) == GateCalibration("cz", (1, 0), 0.01, 80.0)
+    assert gate(value, "cz").duration_ns == 100.0
+    assert gate(value, "r") == GateCalibration("r", (), 0.001, 40.0)
+    assert [qubit.readout_error for qubit in value.qubits] == [0.02, 0.02, 0.03]
 
 
 def test_iqm_prefers_echo_t2_and_interleaved_benchmarks_and_skips_invalid_ones() -> None:
-    found, report = imported("iqm")
-    assert found.qubits[0].t2_us == pytest.approx(15.0)
-    assert found.qubits[0].confusion == (0.02, 0.04)
-    assert found.qubits[1].t2_us is None
-    assert gate(found, "r", 1).error == pytest.approx(0.0015)
-    assert gate(found, "cz", 0, 1).error == pytest.approx(0.008)
-    assert gate(found, "cz", 1, 0).error == pytest.approx(0.008)
+    value, report = imported("iqm")
+    assert value.qubits[0].t2_us == pytest.approx(15.0)
+    assert value.qubits[0].confusion == (0.02, 0.04)
+    assert value.qubits[1].t2_us is None
+    assert gate(value, "r", 1).error == pytest.approx(0.0015)
+    assert gate(value, "cz", 0, 1).error == pytest.approx(0.008)
+    assert gate(value, "cz", 1, 0).error == pytest.approx(0.008)
     assert "marked as invalid" in {line.note for line in report.ignored}
     document = samples.iqm()
     metrics = {
@@ -181,29 +181,29 @@ def test_iqm_prefers_echo_t2_and_interleaved_benchmarks_and_skips_invalid_ones()
         for each in document["observations"][:-1]
     }
     other, _ = import_snapshot({"m.json": samples.encoded({"metrics": metrics})})
-    assert other.qubits == found.qubits
+    assert other.qubits == value.qubits
 
 
 def test_braket_prefers_simultaneous_benchmarks_and_keeps_qubit_numbers() -> None:
-    found, report = imported("braket")
-    assert found.num_qubits == 3
-    assert found.qubits[1] == QubitCalibration()
-    assert found.qubits[0].t1_us == pytest.approx(20.0)
-    assert found.qubits[0].t2_us == pytest.approx(20.0)
-    assert gate(found, "r", 2).error == pytest.approx(0.003)
-    assert gate(found, "cz", 2, 0).error == pytest.approx(0.02)
-    assert found.provider == "vendor"
+    value, report = imported("braket")
+    assert value.num_qubits == 3
+    assert value.qubits[1] == QubitCalibration()
+    assert value.qubits[0].t1_us == pytest.approx(20.0)
+    assert value.qubits[0].t2_us == pytest.approx(20.0)
+    assert gate(value, "r", 2).error == pytest.approx(0.003)
+    assert gate(value, "cz", 2, 0).error == pytest.approx(0.02)
+    assert value.provider == "vendor"
     assert "the fidelity of no single gate" in {line.note for line in report.ignored}
 
 
 def test_trapped_ion_parameters_become_an_all_to_all_device() -> None:
-    found, report = imported("trapped-ion")
-    assert found.all_to_all
-    assert gate(found, "rzz").error == pytest.approx(8e-4)  # p2 * 4 / 5
-    assert gate(found, "r").error == pytest.approx(2e-5)  # p1 * 2 / 3
-    assert found.qubits[2].confusion == (0.001, 0.003)
-    assert found.qubits[2].preparation_error == pytest.approx(4e-5)
-    assert found.qubits[0].t2_us == pytest.approx(2e6)
+    value, report = imported("trapped-ion")
+    assert value.all_to_all
+    assert gate(value, "rzz").error == pytest.approx(8e-4)  # p2 * 4 / 5
+    assert gate(value, "r").error == pytest.approx(2e-5)  # p1 * 2 / 3
+    assert value.qubits[2].confusion == (0.001, 0.003)
+    assert value.qubits[2].preparation_error == pytest.approx(4e-5)
+    assert value.qubits[0].t2_us == pytest.approx(2e6)
     assert notes(report.ignored)["p_crosstalk_meas"]
     nested = {
         "n_qubits": 20,
@@ -219,9 +219,9 @@ def test_trapped_ion_parameters_become_an_all_to_all_device() -> None:
 
 
 def test_a_snapshot_is_imported_in_its_own_form() -> None:
-    given, _ = imported("ibm-properties")
-    found, report = import_snapshot({"x.json": snapshot.dump(given)})
-    assert found == given
+    result, _ = imported("ibm-properties")
+    value, report = import_snapshot({"x.json": snapshot.dump(result)})
+    assert value == result
     assert report.format == "simenv"
     assert report.clamped[0].field == "qubits[1].t2_us"
 

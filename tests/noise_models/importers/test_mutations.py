@@ -32,30 +32,30 @@ VALUES: tuple[Any, ...] = (
 
 
 def forms() -> dict[str, dict[str, bytes]]:
-    found = samples.files()
-    found["simenv"] = {"snapshot.json": snapshot.dump(library.load("superconducting-lattice"))}
-    return found
+    files = samples.files()
+    files["simenv"] = {"snapshot.json": snapshot.dump(library.load("superconducting-lattice"))}
+    return files
 
 
 def nodes(tree: Any) -> list[tuple[Any, Any]]:
     """(container, key) of every value in a JSON tree."""
-    found: list[tuple[Any, Any]] = []
+    entries: list[tuple[Any, Any]] = []
     stack = [tree]
     while stack:
         at = stack.pop()
         keys = list(at) if isinstance(at, dict) else range(len(at))
         for key in keys:
-            found.append((at, key))
+            entries.append((at, key))
             if isinstance(at[key], dict | list):
                 stack.append(at[key])
-    return found
+    return entries
 
 
 def deep(levels: int) -> Any:
-    found: Any = 0
+    value: Any = 0
     for _ in range(levels):
-        found = [found]
-    return found
+        value = [value]
+    return value
 
 
 def mutated_tree(tree: Any, chance: random.Random) -> tuple[bytes, bool]:
@@ -124,22 +124,22 @@ def test_a_mutated_file_gives_an_error_with_its_field_or_a_valid_snapshot(form: 
             data, forbidden = mutated_tree(trees[name], chance)
         else:
             data = mutated_bytes(originals[name], chance)
-        found = outcome({**originals, name: data}, form)
-        if isinstance(found, SnapshotError):
-            assert found.field.isprintable(), seed
-            assert found.field, seed
-            assert str(found).startswith(found.field), seed
-            assert str(found).isprintable(), seed
-            assert len(str(found)) < 2_000, seed
+        result = outcome({**originals, name: data}, form)
+        if isinstance(result, SnapshotError):
+            assert result.field.isprintable(), seed
+            assert result.field, seed
+            assert str(result).startswith(result.field), seed
+            assert str(result).isprintable(), seed
+            assert len(str(result)) < 2_000, seed
             refused += 1
             continue
-        given, report = found
-        assert snapshot.load(snapshot.dump(given)) == given, seed
-        assert {field for field, _ in snapshot.clamps(given)} <= {
+        value, report = result
+        assert snapshot.load(snapshot.dump(value)) == value, seed
+        assert {field for field, _ in snapshot.clamps(value)} <= {
             line.field for line in report.clamped
         }, seed
         if forbidden:  # it may stand in a field that nothing reads, which the report then lists
             assert report.ignored, seed
-        unchanged += (given, report) == original
+        unchanged += (value, report) == original
     assert refused >= EACH // 4
     assert unchanged < EACH // 2

@@ -32,24 +32,24 @@ def test_unknown_and_unsafe_names_lead_to_none(name: str) -> None:
 
 
 def test_values_of_a_device_are_those_of_its_files() -> None:
-    found = library.load("fake_lima")
-    assert (found.name, found.num_qubits, found.provider) == ("lima", 5, "IBM")
-    assert found.qubits[0].t1_us == 59.69864328663569
-    assert found.qubits[0].confusion == (0.011800000000000033, 0.0404)
-    assert found.qubits[0].readout_ns == 5351.11111111111
-    error = {(each.name, each.qubits): each.error for each in found.gates}
+    document = library.load("fake_lima")
+    assert (document.name, document.num_qubits, document.provider) == ("lima", 5, "IBM")
+    assert document.qubits[0].t1_us == 59.69864328663569
+    assert document.qubits[0].confusion == (0.011800000000000033, 0.0404)
+    assert document.qubits[0].readout_ns == 5351.11111111111
+    error = {(each.name, each.qubits): each.error for each in document.gates}
     assert error["cx", (4, 3)] == 0.02043493012013503
-    assert found.zz[0].rate_khz == pytest.approx(-42.69674439106963)
-    assert found.calibrated == "2021-03-15T00:36:03-04:00"
+    assert document.zz[0].rate_khz == pytest.approx(-42.69674439106963)
+    assert document.calibrated == "2021-03-15T00:36:03-04:00"
 
 
 def test_every_device_is_imported() -> None:
     for name in installed.names():
-        found, report = installed.read(name)
-        assert found.num_qubits == len(found.qubits), name
-        assert found.coupling or found.num_qubits == 1, name
+        value, report = installed.read(name)
+        assert value.num_qubits == len(value.qubits), name
+        assert value.coupling or value.num_qubits == 1, name
         assert report.used, name
-        assert snapshot.load(snapshot.dump(found)) == found, name
+        assert snapshot.load(snapshot.dump(value)) == value, name
 
 
 def test_a_device_is_read_without_importing_qiskit() -> None:

@@ -49,11 +49,11 @@ def test_a_gain_needs_its_mean_and_its_median() -> None:
     runs, bodies = np.ones(5, np.int64), list("abcde")
     assert gain(before + 0.05, before, runs, bodies).is_significant
     assert not gain(before + LEAST_GAIN / 2, before, runs, bodies).is_significant
-    one = np.array([0.9, 0.899, 0.899, 0.899, 0.899])
-    found = gain(one, before, runs, bodies)
-    assert found.mean > 0.0
-    assert found.is_worse
-    assert not found.is_significant
+    array = np.array([0.9, 0.899, 0.899, 0.899, 0.899])
+    result = gain(array, before, runs, bodies)
+    assert result.mean > 0.0
+    assert result.is_worse
+    assert not result.is_significant
 
 
 def test_devices_between_two_change_by_logarithms() -> None:
@@ -75,22 +75,22 @@ def test_counts_of_the_calibrated_device_keep_its_calibration() -> None:
     texts = [random_circuit(PATH[:2], rng) for _ in range(8)]
     counts = CountsData(tuple(measured(texts, snapshot, rng, shots=1000)), "lima")
     try:
-        made = calibrate(counts, snapshot, "same")
+        result = calibrate(counts, snapshot, "same")
     except FitRefusedError:
         return
-    assert made.share == 0.0
-    assert made.snapshot.qubits == snapshot.qubits
-    assert made.snapshot.gates == snapshot.gates
-    assert made.held_out is not None
-    assert not made.held_out.is_significant
+    assert result.share == 0.0
+    assert result.snapshot.qubits == snapshot.qubits
+    assert result.snapshot.gates == snapshot.gates
+    assert result.held_out is not None
+    assert not result.held_out.is_significant
 
 
 def test_a_fit_that_is_worse_at_every_share_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     counts, snapshot = random_counts(8, 2)
-    found = itertools.cycle([0.9, *(0.89 for _ in SHARES)])
+    result = itertools.cycle([0.9, *(0.89 for _ in SHARES)])
 
     def fidelities(circuits: list[object], _: list[Predictor]) -> np.ndarray:
-        return np.full(len(circuits), next(found))
+        return np.full(len(circuits), next(result))
 
     monkeypatch.setattr(fitting, "fidelities", fidelities)
     with pytest.raises(FitRefusedError, match=r"worse than its snapshot on 8 circuits"):
@@ -106,8 +106,8 @@ def test_a_share_with_a_larger_gain_that_is_not_certain_is_not_taken(
     mixed = np.array([0.04] * 7 + [-0.15])
     gains = itertools.cycle([np.zeros(8), 0.5 * even, even, 0.5 * mixed, mixed])
     monkeypatch.setattr(fitting, "fidelities", lambda *_: 0.9 + next(gains))
-    made = calibrate(counts, snapshot, "fitted")
-    assert made.share == 0.5
-    full = np.exp(made.latent * made.widths)
-    factors = np.array([value for value, _, _ in made.factors])
+    result = calibrate(counts, snapshot, "fitted")
+    assert result.share == 0.5
+    full = np.exp(result.latent * result.widths)
+    factors = np.array([value for value, _, _ in result.factors])
     np.testing.assert_allclose(factors, np.sqrt(full))

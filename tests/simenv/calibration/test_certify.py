@@ -64,8 +64,8 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 
 @pytest.fixture(scope="module")
 def client(home: Path) -> Iterator[Client]:
-    with simenv.local(workers=2) as found:
-        yield found
+    with simenv.local(workers=2) as result:
+        yield result
 
 
 def stored(home: Path, name: str, values: CalibrationSnapshot) -> str:
@@ -79,9 +79,9 @@ def culprits(found: Certificate) -> set[tuple[str, tuple[int, ...]]]:
 
 def test_device_that_is_as_claimed_is_certified(client: Client) -> None:
     claims = library.load(CLAIMED)
-    found = certify(client, CLAIMED, claims, qubits=QUBITS, seed=1)
-    assert found.passed, (found.culprits, found.unresolved)
-    compared = {each.quantity for each in found.comparisons if each.claimed is not None}
+    result = certify(client, CLAIMED, claims, qubits=QUBITS, seed=1)
+    assert result.passed, (result.culprits, result.unresolved)
+    compared = {each.quantity for each in result.comparisons if each.claimed is not None}
     assert compared == {
         "t1_us", "t2_us", "t2_ramsey_us", "p01", "p10", "error_1q", "error_half", "error_2q",
         "zz_khz",
@@ -94,8 +94,8 @@ def test_all_culprits_are_named_and_no_others(client: Client, home: Path) -> Non
     for change in CONTROLS:
         changed = change(changed)
     name = stored(home, "changed", changed)
-    found = certify(client, name, claims, qubits=QUBITS, seed=2)
-    assert culprits(found) == set().union(*CONTROLS.values())
+    result = certify(client, name, claims, qubits=QUBITS, seed=2)
+    assert culprits(result) == set().union(*CONTROLS.values())
 
 
 @pytest.mark.slow
@@ -105,9 +105,9 @@ def test_each_negative_control_fails_alone(
 ) -> None:
     claims = library.load(CLAIMED)
     name = stored(home, change.__name__.replace("_", "-"), change(claims))
-    found = certify(client, name, claims, qubits=QUBITS, seed=3)
-    assert culprits(found) == CONTROLS[change]
-    assert not found.passed
+    result = certify(client, name, claims, qubits=QUBITS, seed=3)
+    assert culprits(result) == CONTROLS[change]
+    assert not result.passed
 
 
 @pytest.mark.slow
@@ -117,5 +117,5 @@ def test_each_negative_control_fails_alone(
 def test_other_technologies_are_certified(
     client: Client, name: str, qubits: tuple[int, ...]
 ) -> None:
-    found = certify(client, name, library.load(name), qubits=list(qubits), seed=4)
-    assert found.passed, (found.culprits, found.unresolved)
+    result = certify(client, name, library.load(name), qubits=list(qubits), seed=4)
+    assert result.passed, (result.culprits, result.unresolved)

@@ -39,10 +39,10 @@ def test_a_fitted_device_is_stored_and_scored(
 ) -> None:
     data = str(counts_file(tmp_path))
     assert run(["calibrate", data, "--device", "lima", "--out", "mine", "--json"]) == 0
-    told = json.loads(capsys.readouterr().out)
+    document = json.loads(capsys.readouterr().out)
     stored = snapshots.load((home / "devices" / "mine.json").read_bytes())
-    assert told["digest"] == stored.digest.hex()
-    assert told["circuits"] == 8
+    assert document["digest"] == stored.digest.hex()
+    assert document["circuits"] == 8
     assert (home / "devices" / "mine.h5").is_file()
     assert run(["score", data, "--device", "lima", "--device", "mine", "--json"]) == 0
     rows = [json.loads(line) for line in capsys.readouterr().out.splitlines()]

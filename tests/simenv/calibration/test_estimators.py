@@ -20,17 +20,17 @@ def test_decay_fit_finds_exact_decays_of_many_sets() -> None:
     x = np.array([[0.0, 100.0, 200.0], [1.0, 10.0, 20.0]])
     rates, sizes = np.array([0.01, 0.05]), np.array([0.9, 0.7])
     signal = sizes[:, None] * np.exp(-rates[:, None] * x)
-    found = fit_decay(x, signal, np.full(x.shape, 1e-6))
-    np.testing.assert_allclose(found.rate, rates, rtol=1e-8)
-    np.testing.assert_allclose(np.exp(found.log_amplitude), sizes, rtol=1e-8)
-    assert (found.chi_square < 1e-12).all()
+    result = fit_decay(x, signal, np.full(x.shape, 1e-6))
+    np.testing.assert_allclose(result.rate, rates, rtol=1e-8)
+    np.testing.assert_allclose(np.exp(result.log_amplitude), sizes, rtol=1e-8)
+    assert (result.chi_square < 1e-12).all()
 
 
 def test_frequency_is_found_beyond_one_turn_and_with_its_sign() -> None:
     x = np.array([1.0, 4.0, 16.0, 48.0])
     for frequency in (-0.31, 0.02, 1.1):
-        found = fit_frequency(x, np.exp(1j * frequency * x), np.full(4, 1e-4))
-        assert found.frequency == pytest.approx(frequency, abs=1e-9)
+        result = fit_frequency(x, np.exp(1j * frequency * x), np.full(4, 1e-4))
+        assert result.frequency == pytest.approx(frequency, abs=1e-9)
 
 
 def test_wilson_interval_of_no_events_has_an_upper_end() -> None:

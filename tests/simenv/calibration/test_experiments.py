@@ -11,8 +11,8 @@ from bench.harness.sampled_device import chain
 from simenv.calibration.experiments import benchmarking, clifford, native, scouting
 from simenv.calibration.experiments.batches import pair_sets, qubit_sets
 from simenv.calibration.experiments.procedure import choose
-from simenv.calibration.experiments.programs import Alphabet, PlacedPiece
-from simenv.calibration.experiments.runner import Counts, Point, add
+from simenv.calibration.experiments.programs import NativeGateRows, PlacedPiece
+from simenv.calibration.experiments.runner import Counts, ExperimentSetting, add
 from simenv.client.circuits.decode.to_qiskit import to_qiskit
 from simenv.errors import InfeasibleError, OptionError
 from simenv.model.views import GateInfo
@@ -21,9 +21,9 @@ ENTANGLERS = native._ENTANGLERS
 LATTICE = [(0, 1), (1, 2), (1, 4), (2, 3), (3, 5), (4, 7), (5, 8), (6, 7)]
 
 
-def alphabet(entangler: native.NativeOperation = ENTANGLERS[0]) -> Alphabet:
+def alphabet(entangler: native.NativeOperation = ENTANGLERS[0]) -> NativeGateRows:
     gates = native.native_set(chain())
-    return Alphabet(msgspec.structs.replace(gates, entangler=entangler))
+    return NativeGateRows(msgspec.structs.replace(gates, entangler=entangler))
 
 
 def test_one_qubit_group_has_one_quarter_turn_on_average() -> None:
@@ -91,23 +91,23 @@ def test_pairs_of_an_all_to_all_device_are_a_ring() -> None:
 
 
 def test_marginal_counts_of_wide_results() -> None:
-    points = tuple(Point("t1", (q,), 0.0) for q in range(70))
+    points = tuple(ExperimentSetting("t1", (q,), 0.0) for q in range(70))
     outcomes = np.zeros((2, 9), np.uint8)
     outcomes[1, 8] = 1 << 3  # clbit 67
-    found: Counts = {}
-    add(found, points, outcomes, np.array([30, 12], np.uint32))
-    assert found[points[67]].tolist() == [30, 12]
-    assert found[points[0]].tolist() == [42, 0]
+    table: Counts = {}
+    add(table, points, outcomes, np.array([30, 12], np.uint32))
+    assert table[points[67]].tolist() == [30, 12]
+    assert table[points[0]].tolist() == [42, 0]
 
 
 @pytest.mark.parametrize(("first", "later"), [(0.0, 0.0), (0.25, 0.0), (0.9, 0.8)])
 def test_gates_without_a_signal_do_not_work(first: float, later: float) -> None:
-    found: Counts = {}
+    table: Counts = {}
     for length, signal in ((1, first), (4, later), (16, later * later)):
         for arm in range(4):
             odds = np.full(4, (1.0 - signal) / 4.0)
             odds[arm] += signal
-            point = Point("rb2", (0, 1), float(length), arm, arm, 1.5 * length)
-            found[point] = np.round(10_000 * odds).astype(np.int64)
-    _, works = scouting._rates(found, "rb2")[0, 1]
+            point = ExperimentSetting("rb2", (0, 1), float(length), arm, arm, 1.5 * length)
+            table[point] = np.round(10_000 * odds).astype(np.int64)
+    _, works = scouting._rates(table, "rb2")[0, 1]
     assert works == (first > 0.5)

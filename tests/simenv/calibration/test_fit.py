@@ -49,21 +49,23 @@ def split(counts: CountsData) -> CountsData:
 
 def test_derivatives_of_components_are_those_of_differences(counts: CountsData) -> None:
     snapshot = library.load("lima")
-    found = Distributions(DeviceChannels(snapshot, coherent=True), DeviceCompiler(snapshot))
-    place = found.place_of(counts.records[0])
-    components = found.components([place], pooled=False)
+    distributions = Distributions(DeviceChannels(snapshot, coherent=True), DeviceCompiler(snapshot))
+    place = distributions.place_of(counts.records[0])
+    components = distributions.components([place], pooled=False)
     assert {each.kind for each in components} >= {"relaxation", "p01", "error", *ROTATIONS}
     values = np.random.default_rng(2).normal(size=len(components)) * 0.2
 
     def at(values: np.ndarray) -> np.ndarray:
-        channels = found.channels(components, values, derivatives=False)
-        return found.outcomes(place, channels).probabilities
+        channels = distributions.channels(components, values, derivatives=False)
+        return distributions.outcomes(place, channels).probabilities
 
-    made = found.outcomes(place, found.channels(components, values, derivatives=True))
-    for number, param in enumerate(made.params):
+    result = distributions.outcomes(
+        place, distributions.channels(components, values, derivatives=True)
+    )
+    for number, param in enumerate(result.params):
         step = 1e-5 * np.eye(len(components))[param]
         difference = (at(values + step) - at(values - step)) / 2e-5
-        np.testing.assert_allclose(made.jacobian[:, number], difference, atol=1e-8)
+        np.testing.assert_allclose(result.jacobian[:, number], difference, atol=1e-8)
 
 
 @pytest.mark.parametrize("name", ["lima", "trapped-ions"])
@@ -72,13 +74,13 @@ def test_a_fitted_snapshot_has_the_noise_of_its_components(counts: CountsData, n
     device = DeviceChannels(snapshot, coherent=True)
     every = all_components(device)
     values = np.random.default_rng(3).normal(size=len(every)) * 0.3
-    made = fitted_snapshot(device, every, values)
-    found = Distributions(device, DeviceCompiler(snapshot))
-    predictor = Predictor(snapshots.load(snapshots.dump(made)), compiler=found.compiler)
+    result = fitted_snapshot(device, every, values)
+    distributions = Distributions(device, DeviceCompiler(snapshot))
+    predictor = Predictor(snapshots.load(snapshots.dump(result)), compiler=distributions.compiler)
     for record in counts.records[:4]:
-        place = found.place_of(record)
-        channels = found.channels(every, values, derivatives=False)
-        expected = found.outcomes(place, channels).probabilities
+        place = distributions.place_of(record)
+        channels = distributions.channels(every, values, derivatives=False)
+        expected = distributions.outcomes(place, channels).probabilities
         prediction = predictor.prediction(record)
         assert prediction is not None
         np.testing.assert_allclose(prediction.probabilities, expected, atol=1e-10)
@@ -87,9 +89,11 @@ def test_a_fitted_snapshot_has_the_noise_of_its_components(counts: CountsData, n
 def test_components_at_zero_are_the_calibrated_device() -> None:
     snapshot = library.load("lima")
     device = DeviceChannels(snapshot)
-    made = fitted_snapshot(device, (), np.zeros(0))
+    result = fitted_snapshot(device, (), np.zeros(0))
     for qubits in ((0, 1), (1, 0), (3, 4)):
-        (one,), (other,) = (noise_model(each).after_gate("cx", qubits) for each in (snapshot, made))
+        (one,), (other,) = (
+            noise_model(each).after_gate("cx", qubits) for each in (snapshot, result)
+        )
         np.testing.assert_allclose(one.channel.ptm, other.channel.ptm, atol=1e-12)
     assert device.key_of("cx", (0, 1)) == ChannelKey("cx", (0, 1))
 
@@ -98,8 +102,8 @@ def test_a_fit_predicts_circuits_that_it_did_not_see(
     fitted: FittedDevice, counts: CountsData
 ) -> None:
     models = {"before": Predictor(library.load("lima")), "after": Predictor(fitted.snapshot)}
-    found = score(split(counts), models, IdealDistributions())
-    for part in (found.part(test=False), found.part(test=True)):
+    result = score(split(counts), models, IdealDistributions())
+    for part in (result.part(test=False), result.part(test=True)):
         before, after, limit = (part.summary(name) for name in ("before", "after", CEILING))
         assert before is not None
         assert after is not None
@@ -121,16 +125,16 @@ def test_gates_that_are_calibrated_for_all_qubits_at_once_are_fitted() -> None:
         msgspec.structs.replace(gate, error=20.0 * (gate.error or 0.0)) for gate in ions.gates
     )
     counts, snapshot = random_counts(8, 2, snapshot=msgspec.structs.replace(ions, gates=gates))
-    made = calibrate(counts, snapshot, "fitted")
-    errors = {column for column in made.columns if column.startswith("error")}
+    outcome = calibrate(counts, snapshot, "fitted")
+    errors = {column for column in outcome.columns if column.startswith("error")}
     assert {"error 1", "error 2"} <= errors
     before = {gate.name: gate.error for gate in snapshot.gates}
-    after = [gate for gate in made.snapshot.gates if gate.name == "rzz"]
+    after = [gate for gate in outcome.snapshot.gates if gate.name == "rzz"]
     assert len(after) == 32 * 31
     assert all(gate.error != before["rzz"] for gate in after)
-    models = {"before": Predictor(snapshot), "after": Predictor(made.snapshot)}
-    found = score(counts, models, IdealDistributions())
-    old, new = (found.summary(name) for name in ("before", "after"))
+    models = {"before": Predictor(snapshot), "after": Predictor(outcome.snapshot)}
+    result = score(counts, models, IdealDistributions())
+    old, new = (result.summary(name) for name in ("before", "after"))
     assert old is not None
     assert new is not None
     assert new.median.value > old.median.value
@@ -159,9 +163,9 @@ def test_a_homogeneous_device_has_equal_qubits_and_its_broken_gates() -> None:
         else gate
         for gate in snapshot.gates
     )
-    made = homogeneous(msgspec.structs.replace(snapshot, gates=gates))
-    assert len({qubit.t1_us for qubit in made.qubits}) == 1
-    errors = {gate.qubits: gate.error for gate in made.gates if gate.name == "cx"}
+    result = homogeneous(msgspec.structs.replace(snapshot, gates=gates))
+    assert len({qubit.t1_us for qubit in result.qubits}) == 1
+    errors = {gate.qubits: gate.error for gate in result.gates if gate.name == "cx"}
     assert errors[1, 2] == errors[2, 1] == 1.0
     assert len({errors[pair] for pair in ((0, 1), (1, 3), (3, 4))}) == 1
 

@@ -84,10 +84,10 @@ def test_an_angle_of_the_device_is_found(coherent: FittedDevice) -> None:
 def test_angles_that_the_device_has_not_are_not_used() -> None:
     lima = library.load("lima")
     truth = changed_qubit(lima, 0, p01=0.06, p10=0.09)
-    made = calibrate(many(truth, 6), lima, "fitted")
-    assert any(each.prior.angle for each in made.scores)  # they were tried
-    assert made.prior.angle == 0.0
-    assert not any(gate.rotations for gate in made.snapshot.gates)
+    result = calibrate(many(truth, 6), lima, "fitted")
+    assert any(each.prior.angle for each in result.scores)  # they were tried
+    assert result.prior.angle == 0.0
+    assert not any(gate.rotations for gate in result.snapshot.gates)
 
 
 def test_a_qubit_far_worse_than_its_calibration_is_found_by_heavy_tails() -> None:
@@ -99,11 +99,11 @@ def test_a_qubit_far_worse_than_its_calibration_is_found_by_heavy_tails() -> Non
     problem, _ = problem_of(lima, data, ())
     place = [(each.kind, each.qubits) for each in problem.components].index(("relaxation", (1,)))
     wanted = math.log((lima.qubits[1].t1_us or 0.0) / 15.0)
-    found = {
+    table = {
         heavy: fit(problem, Prior(0.1, 0.3, heavy=heavy)).values[place] for heavy in (False, True)
     }
-    assert abs(found[True] - wanted) < 0.25 * wanted
-    assert abs(found[True] - wanted) < abs(found[False] - wanted)
+    assert abs(table[True] - wanted) < 0.25 * wanted
+    assert abs(table[True] - wanted) < abs(table[False] - wanted)
 
 
 def dated(records: list[CountsRecord], day: float) -> list[CountsRecord]:
@@ -128,12 +128,12 @@ def test_readout_that_drifts_is_fitted_by_date() -> None:
         for qubit in PATH[:2]:
             truth = changed_qubit(truth, qubit, p01=level, p10=2.0 * level)
         rows += dated(measured(texts, truth, rng), 20_000.0 + 10.0 * number)
-    made = calibrate(CountsData(tuple(rows), "lima"), lima, "fitted")
+    result = calibrate(CountsData(tuple(rows), "lima"), lima, "fitted")
     assert window_starts(rows) == [20_000.0 * DAY_S, 20_010.0 * DAY_S]
-    assert len(made.series) == len(made.windows) == 2
-    for each, level in zip(made.series, levels, strict=True):
+    assert len(result.series) == len(result.windows) == 2
+    for each, level in zip(result.series, levels, strict=True):
         assert each.qubits[0].p01 == pytest.approx(level, rel=0.3)
-    assert made.series[1].calibrated.startswith("2024-10-14")
+    assert result.series[1].calibrated.startswith("2024-10-14")
 
 
 def test_what_few_circuits_gain_counts_as_what_the_typical_one_does() -> None:
@@ -187,16 +187,16 @@ def test_clifford_circuits_above_the_width_of_the_transfer_simulator_are_fitted(
     rows = measured(texts, truth, rng, shots=40_000)
     rows = [msgspec.structs.replace(each, is_test=k >= 6) for k, each in enumerate(rows)]
     data = CountsData(tuple(rows), lattice.name)
-    made = calibrate(data, lattice, "fitted")
-    assert made.observed.left_out == ()
-    assert len(made.observed.observations) == 2 * 6  # groups of at most GROUP_BITS clbits
-    assert all(len(each.frequencies) <= 2**GROUP_BITS for each in made.observed.observations)
-    models = {"before": Predictor(lattice), "after": Predictor(made.snapshot)}
-    found = score(data, models, IdealDistributions()).part(test=True)
-    before, after, limit = (found.summary(name) for name in ("before", "after", CEILING))
+    outcome = calibrate(data, lattice, "fitted")
+    assert outcome.observed.left_out == ()
+    assert len(outcome.observed.observations) == 2 * 6  # groups of at most GROUP_BITS clbits
+    assert all(len(each.frequencies) <= 2**GROUP_BITS for each in outcome.observed.observations)
+    models = {"before": Predictor(lattice), "after": Predictor(outcome.snapshot)}
+    result = score(data, models, IdealDistributions()).part(test=True)
+    before, after, limit = (result.summary(name) for name in ("before", "after", CEILING))
     assert before is not None
     assert after is not None
     assert limit is not None
     assert before.median.value < limit.median.value - 0.01
     assert after.median.value > limit.median.value - 0.003
-    assert {row.how for row in found.rows} == {"Pauli twirl, exact"}
+    assert {row.how for row in result.rows} == {"Pauli twirl, exact"}

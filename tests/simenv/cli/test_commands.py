@@ -24,15 +24,15 @@ WAITED = {
 
 
 def test_submit_with_wait_prints_complete_result(shell: Shell) -> None:
-    told = shell("submit", BELL, "--shots", "500", "--seed", "3", "--wait", "--json")
-    assert told.code == 0, told.err
-    found = told.object
-    assert set(found) >= WAITED
-    assert (found["state"], found["shots"], found["seed"]) == ("DONE", 500, 3)
-    assert found["device"] is None
-    assert found["snapshot"] is None
-    assert sum(found["counts"].values()) == 500
-    assert set(found["counts"]) == {"00", "11"}
+    result = shell("submit", BELL, "--shots", "500", "--seed", "3", "--wait", "--json")
+    assert result.code == 0, result.err
+    outcome = result.object
+    assert set(outcome) >= WAITED
+    assert (outcome["state"], outcome["shots"], outcome["seed"]) == ("DONE", 500, 3)
+    assert outcome["device"] is None
+    assert outcome["snapshot"] is None
+    assert sum(outcome["counts"].values()) == 500
+    assert set(outcome["counts"]) == {"00", "11"}
 
 
 def test_prefer_accepts_only_device_kinds_that_devices_lists(shell: Shell) -> None:
@@ -41,19 +41,19 @@ def test_prefer_accepts_only_device_kinds_that_devices_lists(shell: Shell) -> No
     assert kind == "simulator"
     assert shell("submit", BELL, "--prefer", kind, "--wait").code == 0
     assert shell("submit", BELL, "--prefer", f"emulator,{kind}", "--wait").code == 0
-    told = shell("submit", BELL, "--prefer", "hardwre,simulator", "--wait")
-    assert (told.code, told.out) == (2, "")
-    assert "error: --prefer 'hardwre'" in told.err
-    assert "kinds: hardware, emulator, simulator" in told.err
+    result = shell("submit", BELL, "--prefer", "hardwre,simulator", "--wait")
+    assert (result.code, result.out) == (2, "")
+    assert "error: --prefer 'hardwre'" in result.err
+    assert "kinds: hardware, emulator, simulator" in result.err
 
 
 def test_shown_result_names_task_engine_seed_and_time(shell: Shell) -> None:
-    told = shell("submit", BELL, "--shots", "500", "--seed", "3", "--wait")
-    assert [line.split()[0] for line in told.out.splitlines()] == ["00", "11"]
-    words = r"(t-\w+): statevector, 2 qubits, 500 shots, seed 3, [0-9.]+ ms on main-\d\n"
-    found = re.fullmatch(words, told.err)
-    assert found is not None, told.err
-    assert re.fullmatch(words, shell("result", found[1]).err) is not None
+    outcome = shell("submit", BELL, "--shots", "500", "--seed", "3", "--wait")
+    assert [line.split()[0] for line in outcome.out.splitlines()] == ["00", "11"]
+    text = r"(t-\w+): statevector, 2 qubits, 500 shots, seed 3, [0-9.]+ ms on main-\d\n"
+    result = re.fullmatch(text, outcome.err)
+    assert result is not None, outcome.err
+    assert re.fullmatch(text, shell("result", result[1]).err) is not None
 
 
 def test_same_seed_gives_same_counts(shell: Shell) -> None:
@@ -62,13 +62,13 @@ def test_same_seed_gives_same_counts(shell: Shell) -> None:
 
 
 def test_submit_prints_only_task_id(shell: Shell) -> None:
-    told = shell("submit", BELL)
-    assert (told.code, told.err) == (0, "")
-    task = told.out.strip()
+    outcome = shell("submit", BELL)
+    assert (outcome.code, outcome.err) == (0, "")
+    task = outcome.out.strip()
     assert task.startswith("t-")
-    shown = shell("result", task)
-    assert shown.code == 0
-    assert [line.split()[0] for line in shown.out.splitlines()] == ["00", "11"]
+    result = shell("result", task)
+    assert result.code == 0
+    assert [line.split()[0] for line in result.out.splitlines()] == ["00", "11"]
     assert shell("submit", BELL, "--json").object["task"].startswith("t-")
 
 
@@ -81,9 +81,9 @@ def test_circuit_is_read_from_stdin(shell: Shell, monkeypatch: pytest.MonkeyPatc
 
 
 def test_feed_forward_of_openqasm_3_is_executed(shell: Shell) -> None:
-    told = shell("submit", str(EXAMPLES / "teleport.qasm"), "--wait", "--json")
-    assert told.code == 0, told.err
-    assert {key[0] for key in told.object["counts"]} == {"0"}
+    result = shell("submit", str(EXAMPLES / "teleport.qasm"), "--wait", "--json")
+    assert result.code == 0, result.err
+    assert {key[0] for key in result.object["counts"]} == {"0"}
 
 
 def test_statevector_probabilities_and_expectations_are_returned(
@@ -91,15 +91,15 @@ def test_statevector_probabilities_and_expectations_are_returned(
 ) -> None:
     plain = tmp_path / "plain.qasm"
     plain.write_text('OPENQASM 2.0; include "qelib1.inc"; qreg q[2]; h q[0]; cx q[0],q[1];')
-    words = ("--shots", "0", "--output", "statevector", "--output", "probabilities")
-    found = shell("submit", str(plain), *words, "--wait", "--json").object
-    assert found["counts"] is None
-    assert found["probabilities"] == pytest.approx({"00": 0.5, "11": 0.5})
-    assert [re for re, _ in found["statevector"]] == pytest.approx([0.5**0.5, 0, 0, 0.5**0.5])
+    entries = ("--shots", "0", "--output", "statevector", "--output", "probabilities")
+    outcome = shell("submit", str(plain), *entries, "--wait", "--json").object
+    assert outcome["counts"] is None
+    assert outcome["probabilities"] == pytest.approx({"00": 0.5, "11": 0.5})
+    assert [re for re, _ in outcome["statevector"]] == pytest.approx([0.5**0.5, 0, 0, 0.5**0.5])
     exact = ("--shots", "0", "--observable", "ZZ:0.5,XX:2", "--observable", "ZI", "--wait")
-    told = shell("submit", str(plain), *exact)
-    assert told.out.splitlines() == ["ZZ:0.5,XX:2 = 2.5", "ZI = 0"]
-    assert shell("result", told.err.partition(":")[0]).out == told.out
+    result = shell("submit", str(plain), *exact)
+    assert result.out.splitlines() == ["ZZ:0.5,XX:2 = 2.5", "ZI = 0"]
+    assert shell("result", result.err.partition(":")[0]).out == result.out
     assert shell("submit", str(plain), *exact, "--json").object["expectations"] == pytest.approx(
         [2.5, 0.0]
     )
@@ -111,10 +111,10 @@ def test_parameter_is_bound_by_option_and_required(shell: Shell, tmp_path: Path)
         'OPENQASM 3.0; include "stdgates.inc"; input float theta; qubit q; bit c;'
         "rx(theta) q; c = measure q;"
     )
-    words = ("--shots", "100", "--wait", "--json")
-    turned = shell("submit", str(file), "--param", "theta=3.141592653589793", *words)
+    entries = ("--shots", "100", "--wait", "--json")
+    turned = shell("submit", str(file), "--param", "theta=3.141592653589793", *entries)
     assert turned.object["counts"] == {"1": 100}
-    unbound = shell("submit", str(file), *words)
+    unbound = shell("submit", str(file), *entries)
     assert unbound.code == 2
     assert "theta" in unbound.err
 
@@ -122,16 +122,16 @@ def test_parameter_is_bound_by_option_and_required(shell: Shell, tmp_path: Path)
 def test_syntax_error_has_file_line_and_column(shell: Shell, tmp_path: Path) -> None:
     file = tmp_path / "bad.qasm"
     file.write_text('OPENQASM 2.0;\ninclude "qelib1.inc";\nqreg q[2];\nnonsense q[0];\n')
-    told = shell("submit", str(file), "--json")
-    assert told.code == 2
-    assert f"  at {file}:4:1   nonsense q[0];" in told.err.splitlines()
-    assert told.object["error"]["line"] == 4
+    result = shell("submit", str(file), "--json")
+    assert result.code == 2
+    assert f"  at {file}:4:1   nonsense q[0];" in result.err.splitlines()
+    assert result.object["error"]["line"] == 4
 
 
 def test_missing_circuit_file_is_a_usage_error(shell: Shell, tmp_path: Path) -> None:
-    told = shell("submit", str(tmp_path / "none.qasm"))
-    assert told.code == 2
-    assert "none.qasm" in told.err
+    result = shell("submit", str(tmp_path / "none.qasm"))
+    assert result.code == 2
+    assert "none.qasm" in result.err
 
 
 def test_circuit_too_wide_for_engine_is_infeasible(shell: Shell, tmp_path: Path) -> None:
@@ -141,10 +141,10 @@ def test_circuit_too_wide_for_engine_is_infeasible(shell: Shell, tmp_path: Path)
         'OPENQASM 2.0; include "qelib1.inc"; qreg q[60]; creg c[60];'
         f" h q[0]; {chain} measure q -> c;"
     )
-    told = shell("submit", str(file), "--engine", "statevector", "--wait", "--json")
-    assert told.code == 3
-    assert told.object["error"]["code"] == "infeasible"
-    assert "60 qubits" in told.err
+    result = shell("submit", str(file), "--engine", "statevector", "--wait", "--json")
+    assert result.code == 3
+    assert result.object["error"]["code"] == "infeasible"
+    assert "60 qubits" in result.err
 
 
 def test_unknown_engine_pool_and_invalid_task_name_are_refused(shell: Shell) -> None:
@@ -168,10 +168,10 @@ def test_json_keys_are_fields_of_model(
     shell: Shell, words: tuple[str, ...], kind: type[Any]
 ) -> None:
     shell("submit", BELL, "--wait")
-    told = shell(*words, "--json")
-    assert told.code == 0, told.err
-    assert told.objects
-    assert all(tuple(one) == kind.__struct_fields__ for one in told.objects)
+    result = shell(*words, "--json")
+    assert result.code == 0, result.err
+    assert result.objects
+    assert all(tuple(each) == kind.__struct_fields__ for each in result.objects)
     plain = shell(*words)
     assert plain.code == 0
     assert plain.out
@@ -196,28 +196,28 @@ def test_unknown_tasks_pools_and_environments_end_with_their_exit_code(shell: Sh
 
 def test_cancel_of_completed_task_reports_final(shell: Shell) -> None:
     task = shell("submit", BELL, "--wait", "--json").object["task"]
-    told = shell("cancel", task, "--json")
-    assert (told.code, told.object["outcome"]) == (0, "final")
+    result = shell("cancel", task, "--json")
+    assert (result.code, result.object["outcome"]) == (0, "final")
 
 
 def test_result_is_saved_completely_as_json(shell: Shell, tmp_path: Path) -> None:
     task = shell("submit", BELL, "--seed", "5", "--wait", "--json").object["task"]
-    told = shell("result", task, "--save", str(tmp_path / "out.json"))
-    assert (told.code, told.out) == (0, "")
+    result = shell("result", task, "--save", str(tmp_path / "out.json"))
+    assert (result.code, result.out) == (0, "")
     assert json.loads((tmp_path / "out.json").read_text())["seed"] == 5
-    told = shell("result", task, "--save", str(tmp_path / "again.json"), "--json")
-    assert told.object == json.loads((tmp_path / "again.json").read_text())
-    told = shell("result", task, "--save", str(tmp_path / "none" / "out.json"))
-    assert (told.code, "cannot save" in told.err) == (2, True)
+    result = shell("result", task, "--save", str(tmp_path / "again.json"), "--json")
+    assert result.object == json.loads((tmp_path / "again.json").read_text())
+    result = shell("result", task, "--save", str(tmp_path / "none" / "out.json"))
+    assert (result.code, "cannot save" in result.err) == (2, True)
 
 
 def test_wait_timeout_names_task_that_can_still_be_cancelled(shell: Shell, tmp_path: Path) -> None:
     file = tmp_path / "wide.qasm"
     file.write_text(ENDLESS)
-    told = shell("submit", str(file), "--wait", "--timeout", "0", "--json")
-    assert told.code == 124
-    assert told.object["error"]["code"] == "timeout"
-    assert shell("cancel", told.object["error"]["task"]).code == 0
+    result = shell("submit", str(file), "--wait", "--timeout", "0", "--json")
+    assert result.code == 124
+    assert result.object["error"]["code"] == "timeout"
+    assert shell("cancel", result.object["error"]["task"]).code == 0
 
 
 @pytest.mark.parametrize(
@@ -230,10 +230,10 @@ def test_wait_timeout_names_task_that_can_still_be_cancelled(shell: Shell, tmp_p
     ],
 )
 def test_hints_name_command_line_options(shell: Shell, words: tuple[str, ...], option: str) -> None:
-    told = shell("submit", BELL, *words)
-    assert told.code == 2
-    assert option in told.err
-    assert not re.search(r"shots=|outputs=|observables=|bindings=|\bname=", told.err)
+    result = shell("submit", BELL, *words)
+    assert result.code == 2
+    assert option in result.err
+    assert not re.search(r"shots=|outputs=|observables=|bindings=|\bname=", result.err)
 
 
 def test_service_and_worker_logs_are_shown(shell: Shell) -> None:
@@ -244,6 +244,6 @@ def test_service_and_worker_logs_are_shown(shell: Shell) -> None:
 
 
 def test_second_service_of_same_name_is_refused(shell: Shell) -> None:
-    told = shell("up")
-    assert told.code == 3
-    assert "is up already" in told.err
+    result = shell("up")
+    assert result.code == 3
+    assert "is up already" in result.err

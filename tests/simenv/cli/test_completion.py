@@ -38,8 +38,8 @@ def test_short_help_option_equals_long_one(line: tuple[str, ...]) -> None:
 )
 def test_bash_completes_commands_and_options(line: str, word: str) -> None:
     index = str(len(line.split()) - 1)
-    found = typed(_SIMENV_COMPLETE="complete_bash", COMP_WORDS=line, COMP_CWORD=index)
-    assert found.split() == [word]
+    result = typed(_SIMENV_COMPLETE="complete_bash", COMP_WORDS=line, COMP_CWORD=index)
+    assert result.split() == [word]
 
 
 def test_the_completion_script_can_be_shown() -> None:

@@ -21,10 +21,10 @@ NOT_HERE = ProbeResult("mpirun", "", "", False, "none that we can speak to")
 
 def test_working_launcher_and_mpi_are_ok() -> None:
     mpis.real("openmpi5")
-    found = {finding.what: finding for finding in launchers.launchers()}
-    assert found["launcher"].level == "ok"
-    assert "two ranks saw one another in" in found["launcher"].detail
-    assert "is bound to Open MPI v5" in found["mpi"].detail
+    table = {finding.what: finding for finding in launchers.launchers()}
+    assert table["launcher"].level == "ok"
+    assert "two ranks saw one another in" in table["launcher"].detail
+    assert "is bound to Open MPI v5" in table["mpi"].detail
 
 
 def test_broken_launcher_is_a_warning_beside_working_one(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -48,12 +48,12 @@ def test_install_command_is_given_where_no_launcher_works(monkeypatch: pytest.Mo
 
 def test_single_rank_probe_names_mpi_library() -> None:
     mpi = mpis.real("openmpi5")
-    works, words = probe.probe_single_rank(mpi.environ)
-    assert works, words
-    assert words.startswith("Open MPI v5")
-    works, words = probe.probe_single_rank({**mpi.environ, "MPI4PY_LIBMPI": "/nowhere/libmpi.so"})
+    works, value = probe.probe_single_rank(mpi.environ)
+    assert works, value
+    assert value.startswith("Open MPI v5")
+    works, value = probe.probe_single_rank({**mpi.environ, "MPI4PY_LIBMPI": "/nowhere/libmpi.so"})
     assert not works
-    assert "/nowhere/libmpi.so" in words
+    assert "/nowhere/libmpi.so" in value
 
 
 @pytest.fixture

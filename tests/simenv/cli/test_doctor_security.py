@@ -33,8 +33,8 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def test_private_folders_pass(home: Path) -> None:
-    assert [one.level for one in security.folders()] == ["ok"]
-    assert [one.level for one in security.kernels()] == ["ok"]
+    assert [each.level for each in security.folders()] == ["ok"]
+    assert [each.level for each in security.kernels()] == ["ok"]
 
 
 @pytest.mark.parametrize("name", ["", "default", "default/logs", "default/results"])
@@ -42,28 +42,28 @@ def test_folder_writable_by_others_fails_with_chmod_command(home: Path, name: st
     folder = home / name
     folder.mkdir(exist_ok=True)
     folder.chmod(0o770)
-    found = next(security.folders())
-    assert (found.level, found.remedy) == ("fail", f"chmod 700 {folder}")
+    item = next(security.folders())
+    assert (item.level, item.remedy) == ("fail", f"chmod 700 {folder}")
 
 
 def test_parent_folder_writable_by_others_is_reported_once(home: Path) -> None:
     home.parent.chmod(0o777)
-    (found,) = security.folders()
-    assert found.detail == f"{home.parent} can be written by others (mode 0777)"
+    (value,) = security.folders()
+    assert value.detail == f"{home.parent} can be written by others (mode 0777)"
 
 
 def test_folder_readable_by_others_is_a_warning(home: Path) -> None:
     (home / "default").chmod(0o755)
-    (found,) = security.folders()
-    assert (found.level, found.remedy) == ("warn", f"chmod 700 {home / 'default'}")
+    (value,) = security.folders()
+    assert (value.level, value.remedy) == ("warn", f"chmod 700 {home / 'default'}")
 
 
 def test_kernels_folder_writable_by_others_fails(home: Path) -> None:
     kernels = home / "kernels"
     kernels.mkdir()
     kernels.chmod(0o775)
-    (found,) = security.kernels()
-    assert (found.level, found.remedy) == ("fail", f"rm -r {kernels}")
+    (value,) = security.kernels()
+    assert (value.level, value.remedy) == ("fail", f"rm -r {kernels}")
 
 
 @pytest.mark.parametrize("name", ["worker.json", "keys/ana.simenv"])
@@ -72,8 +72,8 @@ def test_secret_key_files_readable_by_others_fail(home: Path, name: str) -> None
     file.parent.mkdir(exist_ok=True)
     file.touch(0o600)
     file.chmod(0o644)
-    (found,) = folders.modes()
-    assert (found.level, found.remedy) == ("fail", f"chmod 600 {file}")
+    (value,) = folders.modes()
+    assert (value.level, value.remedy) == ("fail", f"chmod 600 {file}")
 
 
 def test_sockets_of_running_environment_are_checked(
@@ -81,13 +81,13 @@ def test_sockets_of_running_environment_are_checked(
 ) -> None:
     monkeypatch.setenv("SIMENV_KERNELS", KERNELS)
     with environment(launcher={"use": "local"}) as live:
-        (found,) = security.sockets()
-        assert (found.level, found.detail) == ("ok", "of 1 environment: this user's alone")
+        (value,) = security.sockets()
+        assert (value.level, value.detail) == ("ok", "of 1 environment: this user's alone")
         folder = Path(address.read(live.home / "connection.json").sockets)
         folder.chmod(0o711)
-        (found,) = security.sockets()
-        assert found.level == "fail"
-        assert f"simenv down --name {live.name}" in found.remedy
+        (value,) = security.sockets()
+        assert value.level == "fail"
+        assert f"simenv down --name {live.name}" in value.remedy
 
 
 def test_socket_folder_open_to_others_or_missing_socket_is_found(tmp_path: Path) -> None:
@@ -119,22 +119,22 @@ def test_forbidden_namespaces_are_a_warning_when_other_users_are_present(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(network_namespace, "other_users", lambda: (1000,))
-    (found,) = security.launchers()
-    assert found.level == "warn"
-    assert "not permitted" in found.detail
-    assert "1 other user here now" in found.detail
-    assert found.remedy.startswith("simenv up --launcher local")
+    (value,) = security.launchers()
+    assert value.level == "warn"
+    assert "not permitted" in value.detail
+    assert "1 other user here now" in value.detail
+    assert value.remedy.startswith("simenv up --launcher local")
     monkeypatch.setattr(network_namespace, "other_users", lambda: ())
-    (found,) = security.launchers()
-    assert found.level == "ok"
-    assert "not permitted" in found.detail
+    (value,) = security.launchers()
+    assert value.level == "ok"
+    assert "not permitted" in value.detail
 
 
 def test_working_network_isolation_is_ok() -> None:
     if why := network_namespace.unavailable_reason():
         pytest.skip(why)
-    (found,) = security.launchers()
-    assert found.level == "ok"
+    (value,) = security.launchers()
+    assert value.level == "ok"
 
 
 def test_processes_of_other_users_are_detected() -> None:

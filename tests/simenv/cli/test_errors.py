@@ -43,14 +43,14 @@ def test_error_shows_message_location_and_hint(capsys: pytest.CaptureFixture[str
     error = errors.ProgramError("unknown gate 'foo'", hint="define it", line=3, column=1)
     error.add_note("at bad.qasm:3:1   foo q[0];")
     assert run_guarded(lambda: failing(error), as_json=True, debug=False) == 2
-    shown = capsys.readouterr()
-    assert shown.err.splitlines() == [
+    output = capsys.readouterr()
+    assert output.err.splitlines() == [
         "error: unknown gate 'foo'",
         "  at bad.qasm:3:1   foo q[0];",
         "  define it",
     ]
-    told = json.loads(shown.out.splitlines()[-1])["error"]
-    assert (told["code"], told["line"], told["column"]) == ("program", 3, 1)
+    caught = json.loads(output.out.splitlines()[-1])["error"]
+    assert (caught["code"], caught["line"], caught["column"]) == ("program", 3, 1)
 
 
 def test_control_characters_in_error_message_are_escaped(
@@ -72,8 +72,8 @@ def test_error_of_batch_names_index_of_each_bad_item(capsys: pytest.CaptureFixtu
     run_guarded(
         lambda: failing(errors.BatchRefusedError("1 of 5", (item,))), as_json=True, debug=False
     )
-    told = json.loads(capsys.readouterr().out)["error"]
-    assert [each["index"] for each in told["errors"]] == [3]
+    error = json.loads(capsys.readouterr().out)["error"]
+    assert [each["index"] for each in error["errors"]] == [3]
 
 
 @pytest.mark.parametrize(

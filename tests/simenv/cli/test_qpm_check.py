@@ -16,8 +16,8 @@ from simenv.errors import StartFailedError
 
 
 def last_line(captured: pytest.CaptureFixture[str]) -> dict[str, object]:
-    found: dict[str, object] = json.loads(captured.readouterr().out.splitlines()[-1])
-    return found
+    table: dict[str, object] = json.loads(captured.readouterr().out.splitlines()[-1])
+    return table
 
 
 def test_folder_without_plugin_ends_with_exit_code_4(
@@ -46,9 +46,9 @@ def test_option_that_does_not_apply_to_target_is_refused(
     target: str, option: tuple[str, ...], goes_with: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert run(["qpm", "check", target, *option]) == 2
-    told = capsys.readouterr().err
-    assert f"{option[0]} has no effect with {target}" in told
-    assert f"use it with {goes_with}" in told
+    output = capsys.readouterr().err
+    assert f"{option[0]} has no effect with {target}" in output
+    assert f"use it with {goes_with}" in output
 
 
 def test_environment_that_fails_to_restart_is_closed_and_removed(
@@ -75,9 +75,9 @@ def test_failed_check_of_plugin_ends_with_exit_code_1_and_junit_failure(
     folder = assembled(tmp_path, "slow_start")
     line = ["qpm", "check", str(folder), "--only", "load.start-false*", "--revision", "2"]
     assert run([*line, "--json", "--junit", str(tmp_path / "out.xml")]) == 1
-    told = last_line(capsys)
-    assert told["ok"] is False
-    assert told["failed"] == 1
+    result = last_line(capsys)
+    assert result["ok"] is False
+    assert result["failed"] == 1
     suite = ET.parse(tmp_path / "out.xml").getroot()[0]
     assert suite.attrib["failures"] == "1"
     assert run(["qpm", "check", str(folder), "--only", "load.start-false-idle"]) == 0

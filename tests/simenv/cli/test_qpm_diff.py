@@ -28,17 +28,17 @@ def circuits(tmp_path: Path) -> Path:
 
 def test_hardware_pool_behaves_like_simulator_pool(shell: Shell, circuits: Path) -> None:
     answer = shell("qpm", "diff", "main", "qpu", str(circuits), "--shots", "2000", "--json")
-    told = answer.object
-    assert [row for row in told["rows"] if row["finding"] in ("behaviour", "bound")] == []
+    outcome = answer.object
+    assert [row for row in outcome["rows"] if row["finding"] in ("behaviour", "bound")] == []
     assert answer.code == 0
-    assert told["alike"]
-    ran = {row["what"] for row in told["rows"] if row["aspect"] == "states"}
+    assert outcome["alike"]
+    ran = {row["what"] for row in outcome["rows"] if row["aspect"] == "states"}
     assert ran == {"bell.qasm", "three.qasm"}
-    calls = {row["what"] for row in told["rows"] if row["aspect"] == "call"}
+    calls = {row["what"] for row in outcome["rows"] if row["aspect"] == "call"}
     assert {"a circuit's read_cq", "sync_run(num_shots=0)", "r1.sync_run"} <= calls
-    kinds = [row for row in told["rows"] if row["what"] == "kind"]
+    kinds = [row for row in outcome["rows"] if row["what"] == "kind"]
     assert [(row["first"], row["second"]) for row in kinds] == [("ideal", "hardware")]
-    far = [row["distance"] for row in told["rows"] if row["aspect"] == "counts"]
+    far = [row["distance"] for row in outcome["rows"] if row["aspect"] == "counts"]
     assert len(far) == 2
     assert all(0 < each["total_variation"] < 0.5 for each in far)
 
@@ -55,8 +55,8 @@ def test_circuit_refused_by_one_pool_is_a_difference_in_behaviour(
 
 
 def test_pool_compared_with_itself_is_same(shell: Shell, circuits: Path) -> None:
-    told = shell("qpm", "diff", "main", "main", str(circuits / "bell.qasm"), "--json").object
-    assert {row["finding"] for row in told["rows"]} == {"same"}
+    outcome = shell("qpm", "diff", "main", "main", str(circuits / "bell.qasm"), "--json").object
+    assert {row["finding"] for row in outcome["rows"]} == {"same"}
 
 
 def test_paused_pool_ends_comparison_at_timeout(

@@ -33,14 +33,14 @@ def sweep(environment: live.Live) -> str:
 
 
 def test_result_of_sweep_shows_counts_with_id_of_each_binding(shell: Shell, sweep: str) -> None:
-    told = shell("result", sweep)
-    assert told.code == 0, told.err
-    words = [line.split()[:2] for line in told.out.splitlines()]
-    assert words == [
+    result = shell("result", sweep)
+    assert result.code == 0, result.err
+    entries = [line.split()[:2] for line in result.out.splitlines()]
+    assert entries == [
         [f"{sweep}.0"], ["0", "10"], [f"{sweep}.1"], ["1", "10"], [f"{sweep}.2"], ["0", "10"],
     ]  # fmt: skip
-    found = shell("result", sweep, "--json").objects
-    assert [(one["task"], one["counts"]) for one in found] == [
+    objects = shell("result", sweep, "--json").objects
+    assert [(each["task"], each["counts"]) for each in objects] == [
         (f"{sweep}.0", {"0": 10}), (f"{sweep}.1", {"1": 10}), (f"{sweep}.2", {"0": 10}),
     ]  # fmt: skip
     assert shell("result", f"{sweep}.1").out.split()[:2] == ["1", "10"]
@@ -50,21 +50,21 @@ def test_result_of_long_sweep_shows_first_32_bindings(environment: live.Live, sh
     with simenv.connect(environment.name) as env:
         tasks = env.submit_many((PROGRAM, np.zeros((40, 1))), shots=1, seed=1)
         assert len({task.handle.id for task in tasks}) == 1
-    told = shell("result", tasks[0].handle.id)
-    assert told.code == 0
-    assert len(told.out.splitlines()) == 2 * 32
-    assert "the first 32 of 40" in told.err
+    result = shell("result", tasks[0].handle.id)
+    assert result.code == 0
+    assert len(result.out.splitlines()) == 2 * 32
+    assert "the first 32 of 40" in result.err
 
 
 def test_unknown_binding_ends_with_exit_code_4(shell: Shell, sweep: str, tmp_path: Path) -> None:
-    for words in (("result", f"{sweep}.3"), ("trace", f"{sweep}.3")):
-        told = shell(*words)
-        assert told.code == 4, words
-        assert "there is no number 3" in told.err
+    for each in (("result", f"{sweep}.3"), ("trace", f"{sweep}.3")):
+        result = shell(*each)
+        assert result.code == 4, each
+        assert "there is no number 3" in result.err
     assert shell("trace", f"{sweep}.2").out.split()[1] == f"{sweep}.2"
-    whole = shell("result", sweep, "--save", str(tmp_path / "all.h5"))
-    assert whole.code == 2
-    assert f"simenv result {sweep}.0 --save" in whole.err
+    outcome = shell("result", sweep, "--save", str(tmp_path / "all.h5"))
+    assert outcome.code == 2
+    assert f"simenv result {sweep}.0 --save" in outcome.err
     assert shell("result", f"{sweep}.1", "--save", str(tmp_path / "one.h5")).code == 0
 
 
@@ -76,7 +76,7 @@ def test_bundle_of_sweep_reproduces_counts_of_all_bindings(
     assert first.code == 0
     again = shell("submit", folder, "--wait", "--json")
     assert again.code == 0
-    assert [one["counts"] for one in again.objects] == [one["counts"] for one in first.objects]
+    assert [each["counts"] for each in again.objects] == [each["counts"] for each in first.objects]
 
 
 def test_interrupted_wait_says_that_task_goes_on(
@@ -86,9 +86,9 @@ def test_interrupted_wait_says_that_task_goes_on(
         raise KeyboardInterrupt
 
     monkeypatch.setattr(Task, "wait", interrupted)
-    told = shell("result", sweep)
-    assert told.code == 130
-    assert told.err == f"{sweep} continues: simenv result {sweep}, or simenv cancel {sweep}\n"
+    result = shell("result", sweep)
+    assert result.code == 130
+    assert result.err == f"{sweep} continues: simenv result {sweep}, or simenv cancel {sweep}\n"
 
 
 def test_no_environment_is_started_for_missing_circuit_file(

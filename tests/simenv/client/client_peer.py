@@ -131,17 +131,17 @@ class Peer:
 
     def _serve(self) -> None:
         while not self._ending:
-            doors = self.doors
-            if not doors.wait(0.02):
+            value = self.doors
+            if not value.wait(0.02):
                 continue
-            received = doors.receive()
+            received = value.receive()
             assert received is not None
             _, peer, body, _ = received
             message: m.FromClient = codec.from_client(body)
             self._peers.add(peer)
             if not self.silent:
                 for answer in self._answer(message):
-                    doors.send(PeerKind.CLIENT, peer, codec.encode(answer))
+                    value.send(PeerKind.CLIENT, peer, codec.encode(answer))
             with self._changed:
                 self.heard.append(message)
                 self._changed.notify_all()
@@ -171,9 +171,9 @@ class Peer:
 
     def take(self, message: m.Submit) -> m.Accepted:
         """Accept, or know again."""
-        known = self.accepted.get((message.key, message.offset))
-        if known is not None:
-            return m.Accepted(message.request, known.first, known.count, repeated=True)
+        outcome = self.accepted.get((message.key, message.offset))
+        if outcome is not None:
+            return m.Accepted(message.request, outcome.first, outcome.count, repeated=True)
         count = len(message.tasks)
         accepted = m.Accepted(message.request, self._next, count)
         self.accepted[message.key, message.offset] = accepted
@@ -185,9 +185,9 @@ class Peer:
         return completed(*[completion(n, self.tasks[n].seed) for n in numbers])
 
     def watched(self, message: m.WatchResults) -> list[m.ToClient]:
-        known = [number for number in message.tasks if number in self.tasks]
+        entries = [number for number in message.tasks if number in self.tasks]
         unknown = [number for number in message.tasks if number not in self.tasks]
-        return [*([self.end(known)] if known else []), m.UnknownTasks(message.request, unknown)]
+        return [*([self.end(entries)] if entries else []), m.UnknownTasks(message.request, unknown)]
 
 
 def terms() -> TaskOptions:

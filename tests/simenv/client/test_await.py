@@ -39,12 +39,12 @@ def test_fifty_tasks_are_gathered_by_one_thread(link: ServiceSession, peer: Peer
 
     async def main() -> list[int]:
         tasks = submit(link, 50)
-        found = asyncio.gather(*[seed(task) for task in tasks])
+        result = asyncio.gather(*[seed(task) for task in tasks])
         await asyncio.sleep(0)
         assert len(pumps()) == 1
         for number in reversed(range(1, 51)):
             peer.say(peer.end([number]))
-        return await found
+        return await result
 
     assert asyncio.run(main()) == list(range(50))
     link.close()
@@ -156,10 +156,10 @@ def test_as_completed_yields_tasks_in_order_of_completion(link: ServiceSession, 
     peer.finishes = False
     tasks = submit(link, 3)
     peer.say(peer.end([2]))
-    found = as_completed(tasks, timeout_s=30)
-    assert next(found) is tasks[1]
+    result = as_completed(tasks, timeout_s=30)
+    assert next(result) is tasks[1]
     peer.say(peer.end([3]), peer.end([1]))
-    assert list(found) == [tasks[2], tasks[0]]
+    assert list(result) == [tasks[2], tasks[0]]
 
 
 def test_as_completed_accepts_ended_repeated_and_no_tasks(link: ServiceSession) -> None:
@@ -175,10 +175,10 @@ def test_as_completed_raises_timed_out_error_after_timeout(
     peer.finishes = False
     tasks = submit(link, 3)
     peer.say(peer.end([1]))
-    found = as_completed(tasks, timeout_s=0.1)
-    assert next(found) is tasks[0]
+    result = as_completed(tasks, timeout_s=0.1)
+    assert next(result) is tasks[0]
     with pytest.raises(TimedOutError, match="2 of 3 tasks"):
-        next(found)
+        next(result)
 
 
 @pytest.mark.usefixtures("impatient")

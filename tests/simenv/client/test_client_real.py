@@ -171,9 +171,9 @@ def test_another_client_fetches_result_by_task_id(env: simenv.Client) -> None:
     counts = task.result(60).counts
     path = Path(env.service)
     with simenv.connect(service=path) as other:
-        found = other.task(task.id)
-        assert (found.name, found.result(60).counts) == ("found", counts)
-        assert found.state is TaskState.DONE
+        result = other.task(task.id)
+        assert (result.name, result.result(60).counts) == ("found", counts)
+        assert result.state is TaskState.DONE
         with pytest.raises(NotFoundError, match="t-zzzzz"):
             other.task("t-zzzzz")
         with pytest.raises(NotFoundError, match="nonsense"):
@@ -194,9 +194,9 @@ def test_queued_task_has_reason_and_wait_shows_progress(
 ) -> None:
     monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
     slow, waits = env.submit(ENDLESS, shots=10), env.submit(ENDLESS, shots=10)
-    total, shown = env.queue()
-    assert total == len(shown) == 2
-    assert {info.id for info in shown} == {slow.id, waits.id}
+    total, value = env.queue()
+    assert total == len(value) == 2
+    assert {info.id for info in value} == {slow.id, waits.id}
     [info] = env.tasks([waits])
     assert info.state is TaskState.QUEUED
     assert info.reason
@@ -213,8 +213,8 @@ def test_threads_share_a_client(env: simenv.Client) -> None:
         return [env.submit(BELL, seed=100 * thread + k).result(60).seed for k in range(50)]
 
     with ThreadPoolExecutor(8) as pool:
-        found = list(pool.map(work, range(8)))
-    assert found == [[100 * thread + k for k in range(50)] for thread in range(8)]
+        entries = list(pool.map(work, range(8)))
+    assert entries == [[100 * thread + k for k in range(50)] for thread in range(8)]
 
 
 def test_fifty_tasks_are_awaited_concurrently(env: simenv.Client) -> None:
@@ -243,14 +243,14 @@ def test_posted_tasks_are_available_in_forked_child(env: simenv.Client, tmp_path
     posted = [env.post(BELL, shots=64, seed=seed) for seed in range(3)]
 
     def work() -> None:
-        mine = env.submit(BELL, seed=9)
+        outcome = env.submit(BELL, seed=9)
         assert [task.result(60).seed for task in posted] == [0, 1, 2]
-        assert mine.result(60).seed == 9
-        told.write_text(" ".join(task.id for task in posted))
+        assert outcome.result(60).seed == 9
+        value.write_text(" ".join(task.id for task in posted))
 
-    told = tmp_path / "ids"
+    value = tmp_path / "ids"
     assert in_child(work) == 0
-    assert told.read_text().split() == [task.id for task in posted]
+    assert value.read_text().split() == [task.id for task in posted]
     assert [task.result(60).seed for task in posted] == [0, 1, 2]
 
 
@@ -292,11 +292,11 @@ def test_interrupt_leaves_task_and_client_usable(env: simenv.Client) -> None:
 def test_completions_are_ordered_and_continue_from_cursor(env: simenv.Client) -> None:
     tasks = env.submit_many([BELL] * 20, seed=8)
     ids = {task.id for task in tasks}
-    found = [done for done in env.completions(since=0) if done.task.id in ids]
-    assert {done.task.id for done in found} == ids
-    assert [done.seq for done in found] == sorted(done.seq for done in found)
-    assert all(done.result().counts for done in found)
-    middle = found[9].seq
+    entries = [done for done in env.completions(since=0) if done.task.id in ids]
+    assert {done.task.id for done in entries} == ids
+    assert [done.seq for done in entries] == sorted(done.seq for done in entries)
+    assert all(done.result().counts for done in entries)
+    middle = entries[9].seq
     assert env.ack(middle, cursor="reader") == middle
     rest = [done.seq for done in env.completions(cursor="reader")]
     assert rest[0] == middle + 1
@@ -308,9 +308,9 @@ def test_completions_are_iterated_asynchronously(env: simenv.Client) -> None:
     async def main() -> int:
         newest = max((done.seq for done in env.completions(since=0)), default=0)
         tasks = env.submit_many([GHZ] * 10)
-        seen = [done.task.id async for done in env.completions(since=newest)]
-        assert set(seen) == {task.id for task in tasks}
-        return len(seen)
+        entries = [done.task.id async for done in env.completions(since=newest)]
+        assert set(entries) == {task.id for task in tasks}
+        return len(entries)
 
     assert asyncio.run(main()) == 10
 
@@ -330,9 +330,9 @@ def test_status_workers_pools_and_events_describe_environment(env: simenv.Client
 
 
 def test_result_is_json_serializable(env: simenv.Client) -> None:
-    told = json.loads(json.dumps(env.run(BELL, seed=7, shots=100).to_dict()))
-    assert told["state"] == "DONE"
-    assert sum(told["counts"].values()) == 100
+    document = json.loads(json.dumps(env.run(BELL, seed=7, shots=100).to_dict()))
+    assert document["state"] == "DONE"
+    assert sum(document["counts"].values()) == 100
 
 
 def test_queries_of_environment_load_neither_numpy_nor_qiskit(env: simenv.Client) -> None:

@@ -83,9 +83,9 @@ def test_large_memory_goes_into_a_file_and_can_be_saved(env: simenv.Client, tmp_
 def test_memory_is_in_json_as_text(env: simenv.Client, tmp_path: Path) -> None:
     result = env.run(teleported(0.1), shots=5, outputs=("memory",))
     result.save(tmp_path / "found.json")
-    told = json.loads((tmp_path / "found.json").read_text())
-    assert told["memory"] == result.memory_strings()
-    assert told["counts"] is None
+    document = json.loads((tmp_path / "found.json").read_text())
+    assert document["memory"] == result.memory_strings()
+    assert document["counts"] is None
     with pytest.raises(OptionError, match="has no counts"):
         _ = result.counts
 

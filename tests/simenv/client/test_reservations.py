@@ -52,82 +52,82 @@ def until(holds: Callable[[], bool]) -> None:
 
 
 def test_with_block_renews_and_releases_its_reservation(env: Client) -> None:
-    with env.reserve("main", for_s=12.0, count=4, **UNIT) as mine:
-        first = mine.info()
-        until(lambda: mine.info().expires_ns > first.expires_ns + 10**9)
-        assert mine.info().state is ReservationState.ACTIVE
-        assert env.run(BELL, reservation=mine).shots == 1024
-        assert env.run(BELL, reservation=mine.id, pool="main").shots == 1024
-    info = mine.info()
+    with env.reserve("main", for_s=12.0, count=4, **UNIT) as result:
+        first = result.info()
+        until(lambda: result.info().expires_ns > first.expires_ns + 10**9)
+        assert result.info().state is ReservationState.ACTIVE
+        assert env.run(BELL, reservation=result).shots == 1024
+        assert env.run(BELL, reservation=result.id, pool="main").shots == 1024
+    info = result.info()
     assert (info.state, info.credits_consumed) == (ReservationState.RELEASED, 2)
-    with pytest.raises(NotReservedError, match=f"reservation {mine.id} is over"):
-        env.submit(BELL, reservation=mine)
+    with pytest.raises(NotReservedError, match=f"reservation {result.id} is over"):
+        env.submit(BELL, reservation=result)
     with pytest.raises(NotReservedError, match="is over"):
-        mine.renew()
-    assert mine.release() == []
+        result.renew()
+    assert result.release() == []
 
 
 def test_reservation_without_renewal_expires(env: Client) -> None:
-    mine = env.reserve("main", for_s=60.0, count=3, **UNIT)
-    env.run(BELL, shots=100, reservation=mine)
-    mine.renew(0.2)
-    until(lambda: mine.info().state is ReservationState.EXPIRED)
+    result = env.reserve("main", for_s=60.0, count=3, **UNIT)
+    env.run(BELL, shots=100, reservation=result)
+    result.renew(0.2)
+    until(lambda: result.info().state is ReservationState.EXPIRED)
     with pytest.raises(NotReservedError, match="is over"):
-        env.submit(BELL, reservation=mine)
+        env.submit(BELL, reservation=result)
 
 
 def test_cancelling_reservation_cancels_running_and_parked_tasks(env: Client) -> None:
-    with env.reserve("main", count=1, **UNIT) as mine:
-        first, second = env.submit_many([ENDLESS] * 2, shots=1, reservation=mine)
+    with env.reserve("main", count=1, **UNIT) as result:
+        first, second = env.submit_many([ENDLESS] * 2, shots=1, reservation=result)
         until(lambda: first.state is TaskState.RUNNING)
-        info = mine.info()
+        info = result.info()
         assert (info.running, info.parked, info.credits_held) == (1, 1, 1)
-        assert mine.cancel() == [first.id]
+        assert result.cancel() == [first.id]
         for task in (first, second):
             with pytest.raises(TaskCancelledError):
                 task.result(timeout_s=PATIENCE_S)
-    assert mine.info().credits_held == 0
+    assert result.info().credits_held == 0
 
 
 def test_forked_child_releases_only_reservation_it_entered_itself(env: Client) -> None:
-    with env.reserve("main", count=2, **UNIT) as mine:
+    with env.reserve("main", count=2, **UNIT) as result:
         child = os.fork()
         if not child:
             code = 1
             try:
-                with mine:
+                with result:
                     pass
-                mine.__exit__(None, None, None)
+                result.__exit__(None, None, None)
                 code = 0
             finally:
                 os._exit(code)
         _, status = os.waitpid(child, 0)
         assert os.waitstatus_to_exitcode(status) == 0
-        assert mine.info().state is not ReservationState.ACTIVE, "the child had entered it itself"
-    with env.reserve("main", count=2, **UNIT) as mine:
+        assert result.info().state is not ReservationState.ACTIVE, "the child had entered it itself"
+    with env.reserve("main", count=2, **UNIT) as result:
         child = os.fork()
         if not child:
             code = 1
             try:
-                mine.__exit__(None, None, None)  # as when an exception leaves the block
+                result.__exit__(None, None, None)  # as when an exception leaves the block
                 code = 0
             finally:
                 os._exit(code)
         _, status = os.waitpid(child, 0)
         assert os.waitstatus_to_exitcode(status) == 0
-        assert mine.info().state is ReservationState.ACTIVE
+        assert result.info().state is ReservationState.ACTIVE
 
 
 def test_reserve_waits_until_credits_are_free(env: Client) -> None:
     first = env.reserve("main", count=8, **UNIT)
     with pytest.raises(TimedOutError, match="3 credits are needed, 2 of 10 are free"):
         env.reserve("main", count=3, timeout_s=0, **UNIT)
-    found: list[simenv.Reservation] = []
-    waiting = threading.Thread(target=lambda: found.append(env.reserve("main", count=3, **UNIT)))
+    entries: list[simenv.Reservation] = []
+    waiting = threading.Thread(target=lambda: entries.append(env.reserve("main", count=3, **UNIT)))
     waiting.start()
     first.release()
     waiting.join(PATIENCE_S)
-    assert [one.info().state for one in found] == [ReservationState.ACTIVE]
+    assert [each.info().state for each in entries] == [ReservationState.ACTIVE]
 
 
 def test_infeasible_reservation_is_refused_at_once(env: Client) -> None:
@@ -139,10 +139,10 @@ def test_infeasible_reservation_is_refused_at_once(env: Client) -> None:
         env.reserve("nowhere")
     with pytest.raises(NotReservedError, match=r"needs workers of one's own.*reason 14"):
         env.reserve("main", bound_s=0.1)
-    mine = env.reserve("main", count=2, **UNIT)
-    assert "pool main" in env.run(BELL, reservation=mine, prefer="main").engine_reason
+    result = env.reserve("main", count=2, **UNIT)
+    assert "pool main" in env.run(BELL, reservation=result, prefer="main").engine_reason
     with pytest.raises(NotReservedError, match="has 2 units"):
-        env.submit(BELL, shots=THREE, reservation=mine)
+        env.submit(BELL, shots=THREE, reservation=result)
     with pytest.raises(NotReservedError, match="there is no reservation 999999"):
         env.submit(BELL, reservation=999_999)
     with pytest.raises(NotReservedError, match="there is no reservation 999999"):
@@ -173,17 +173,17 @@ def test_exception_of_with_block_is_raised_when_service_is_gone(
     def leave() -> None:
         with env.reserve(for_s=0.1):
             monkeypatch.setattr("simenv.client.connection.liveness.LOST_S", 0.5)
-            gone.down()
+            result.down()
             raise ZeroDivisionError
 
-    with environment() as gone, gone.client() as env, pytest.raises(ZeroDivisionError):
+    with environment() as result, result.client() as env, pytest.raises(ZeroDivisionError):
         leave()
 
 
 def test_reservation_of_another_client_can_be_used_and_released(env: Client, live: Live) -> None:
-    mine = env.reserve("main", count=2, **UNIT)
+    result = env.reserve("main", count=2, **UNIT)
     with live.client() as other:
-        theirs = other.reservation(mine.id)
-        assert other.run(BELL, reservation=theirs).shots == 1024
-        theirs.release("done")
-    assert mine.info().state is ReservationState.RELEASED
+        outcome = other.reservation(result.id)
+        assert other.run(BELL, reservation=outcome).shots == 1024
+        outcome.release("done")
+    assert result.info().state is ReservationState.RELEASED

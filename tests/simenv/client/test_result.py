@@ -36,29 +36,29 @@ def result(**changes: object) -> Result:
 
 
 def test_counts_are_computed_once() -> None:
-    found = result()
-    assert found.counts == {"00": 1000, "11": 24}
-    assert found.counts is found.counts
+    outcome = result()
+    assert outcome.counts == {"00": 1000, "11": 24}
+    assert outcome.counts is outcome.counts
 
 
 def test_outcomes_and_counts_are_available_as_arrays() -> None:
-    found = result()
-    assert found.outcomes.tolist() == [0, 3]
-    assert found.outcome_counts.tolist() == [1000, 24]
-    assert found.outcome_counts.dtype == np.uint32
+    outcome = result()
+    assert outcome.outcomes.tolist() == [0, 3]
+    assert outcome.outcome_counts.tolist() == [1000, 24]
+    assert outcome.outcome_counts.dtype == np.uint32
 
 
 def test_wide_outcomes_are_rows_of_bytes() -> None:
     row = (1 << 66 | 1).to_bytes(9, "little")
-    found = result(
+    outcome = result(
         registers=(("c", 67),), outcome_width=9, outcomes=row, counts=struct.pack("<I", 7)
     )
-    assert found.outcomes.shape == (1, 9)
-    assert found.counts == {"1" + "0" * 65 + "1": 7}
+    assert outcome.outcomes.shape == (1, 9)
+    assert outcome.counts == {"1" + "0" * 65 + "1": 7}
 
 
 def test_probabilities_of_circuit_without_measurements_are_over_qubits() -> None:
-    found = result(
+    outcome = result(
         registers=(),
         num_qubits=3,
         counts=b"",
@@ -67,17 +67,17 @@ def test_probabilities_of_circuit_without_measurements_are_over_qubits() -> None
         probability_width=1,
         probabilities=struct.pack("<2d", 0.25, 0.75),
     )
-    assert found.probabilities == {"001": 0.25, "110": 0.75}
+    assert outcome.probabilities == {"001": 0.25, "110": 0.75}
 
 
 @pytest.mark.parametrize(("dtype", "size"), [("<c16", 16), ("<c8", 8)])
 def test_statevector_has_its_precision_and_is_read_only(dtype: str, size: int) -> None:
     vector = np.array([1, 0, 0, 1j], dtype) / np.sqrt(np.array(2, dtype))
-    found = result(statevector=vector.astype(dtype).tobytes()).statevector
-    assert found.dtype.itemsize == size
-    np.testing.assert_array_equal(found, vector.astype(dtype))
+    statevector = result(statevector=vector.astype(dtype).tobytes()).statevector
+    assert statevector.dtype.itemsize == size
+    np.testing.assert_array_equal(statevector, vector.astype(dtype))
     with pytest.raises(ValueError, match="read-only"):
-        found[0] = 0
+        statevector[0] = 0
 
 
 def test_expectation_is_refused_for_several_observables() -> None:
@@ -130,17 +130,17 @@ def test_inconsistent_result_arrays_are_a_protocol_error(changes: dict[str, obje
 
 def test_json_has_every_field_and_integers_exact_as_doubles() -> None:
     vector = np.array([1, 0, 0, 1j], "<c16")
-    found = result(statevector=vector.tobytes(), expectations=struct.pack("<2d", 0.5, 0.0))
-    told = json.loads(json.dumps(found.to_dict()), parse_int=lambda text: int(float(text)))
-    assert told["counts"] == {"00": 1000, "11": 24}
-    assert told["seed"] == 2**53 - 1
-    assert told["statevector"][3] == [0.0, 1.0]
-    assert told["timing"]["run_s"] == 0.004
-    assert told["probabilities"] is None
+    outcome = result(statevector=vector.tobytes(), expectations=struct.pack("<2d", 0.5, 0.0))
+    document = json.loads(json.dumps(outcome.to_dict()), parse_int=lambda text: int(float(text)))
+    assert document["counts"] == {"00": 1000, "11": 24}
+    assert document["seed"] == 2**53 - 1
+    assert document["statevector"][3] == [0.0, 1.0]
+    assert document["timing"]["run_s"] == 0.004
+    assert document["probabilities"] is None
     assert {
         "task", "state", "counts", "shots", "seed", "engine", "route", "device", "snapshot", "node",
         "ranks", "attempts", "timing",
-    } <= set(told)  # fmt: skip
+    } <= set(document)  # fmt: skip
 
 
 def test_repr_shows_task_size_engine_and_worker() -> None:
@@ -184,16 +184,16 @@ def pickled(found: Result) -> Result:
 @pytest.mark.parametrize("duplicate", [copy.deepcopy, pickled])
 def test_pickled_result_equals_the_original(duplicate: Callable[[Result], Result]) -> None:
     for original in (everything(), result()):
-        found = duplicate(original)
-        assert found.to_dict() == original.to_dict()
-    assert found.counts == {"00": 1000, "11": 24}
+        outcome = duplicate(original)
+        assert outcome.to_dict() == original.to_dict()
+    assert outcome.counts == {"00": 1000, "11": 24}
 
 
 def test_pickled_binding_carries_no_other_binding() -> None:
     assert len(pickle.dumps(everything())) < len(pickle.dumps(everything()._decoded.data)) + 1_000
-    found = pickled(everything())
-    assert found._decoded.data.count == 1
-    assert (found.task, found.binding_index) == ("t-8k2f.1", 6)
+    outcome = pickled(everything())
+    assert outcome._decoded.data.count == 1
+    assert (outcome.task, outcome.binding_index) == ("t-8k2f.1", 6)
 
 
 def test_pickled_result_is_read_by_another_process_without_a_service() -> None:

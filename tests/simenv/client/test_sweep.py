@@ -27,13 +27,13 @@ VALUES = np.random.default_rng(5).uniform(-3, 3, (200, 6))
 
 
 def circuit(num_qubits: int = 3, layers: int = 1) -> QuantumCircuit:
-    found = QuantumCircuit(num_qubits)
+    quantum_circuit = QuantumCircuit(num_qubits)
     for _ in range(layers):
         for k, angle in enumerate(ANGLES):
-            found.ry(angle, k % num_qubits)
-            found.cx(k % num_qubits, (k + 1) % num_qubits)
-    found.measure_all()
-    return found
+            quantum_circuit.ry(angle, k % num_qubits)
+            quantum_circuit.cx(k % num_qubits, (k + 1) % num_qubits)
+    quantum_circuit.measure_all()
+    return quantum_circuit
 
 
 @pytest.fixture(scope="module")
@@ -80,26 +80,26 @@ def test_binding_is_fetched_again_by_its_id(env: simenv.Client) -> None:
     path = Path(env.service)
     with simenv.connect(service=path) as other:
         assert other.task(task.id).result(60).counts == counts
-        whole = other.task(task.id.partition(".")[0])
-        rows = whole.results(60)
+        result = other.task(task.id.partition(".")[0])
+        rows = result.results(60)
         assert rows[int(task.id.partition(".")[2])].counts == counts
         with pytest.raises(OptionError, match="carries"):
-            whole.result()
+            result.result()
         with pytest.raises(NotFoundError, match="there is no number 999"):
-            other.task(whole.id + ".999").result(60)
+            other.task(result.id + ".999").result(60)
         with pytest.raises(NotFoundError):
-            other.task(whole.id + ".x")
+            other.task(result.id + ".x")
 
 
 def test_completions_return_results_of_all_bindings_of_task(env: simenv.Client) -> None:
     since = max((c.seq for c in env.completions(follow=False)), default=0)
     tasks = env.submit_many((circuit(), VALUES), seed=6)
     expected = [task.result(60).counts for task in tasks]
-    found = {c.task.id: c.results() for c in env.completions(since=since, follow=False)}
+    table = {c.task.id: c.results() for c in env.completions(since=since, follow=False)}
     counts = [
         r.counts
-        for name in sorted(found, key=lambda n: found[n][0].binding_index)
-        for r in found[name]
+        for name in sorted(table, key=lambda n: table[n][0].binding_index)
+        for r in table[name]
     ]
     assert counts == expected
 
@@ -170,9 +170,9 @@ def test_several_sweeps_share_outputs_and_observables(env: simenv.Client) -> Non
     work = [(bare[0], VALUES[:2]), (bare[1], VALUES[2:4])]
     tasks = env.submit_many(work, shots=None, observables=["ZZI", "XIY"])
     single = env.submit_many((bare[0], VALUES[:4]), shots=None, observables=["ZZI", "XIY"])
-    found = [task.result(60).expectations for task in tasks]
+    entries = [task.result(60).expectations for task in tasks]
     wanted = [task.result(60).expectations for task in single]
-    np.testing.assert_allclose(found, wanted, atol=1e-12)
+    np.testing.assert_allclose(entries, wanted, atol=1e-12)
 
 
 def test_bad_sweep_of_several_is_named(env: simenv.Client) -> None:

@@ -67,14 +67,14 @@ def test_service_variables_include_all_worker_variables() -> None:
 
 
 def test_mpi_rank_variables_of_service_do_not_reach_worker() -> None:
-    found = inherited(**RANK, **SITE)
-    assert not [name for name in found if name.startswith(("OMPI_", "PMIX_", "PRTE_"))]
-    assert found["UCX_TLS"] == "tcp"
+    result = inherited(**RANK, **SITE)
+    assert not [name for name in result if name.startswith(("OMPI_", "PMIX_", "PRTE_"))]
+    assert result["UCX_TLS"] == "tcp"
 
 
 def test_pmi_rank_variables_of_service_do_not_reach_worker() -> None:
-    found = inherited(PMI_RANK="1", PMI_SIZE="2", PMI_FD="9", OMPI_MCA_pmix="^s1")
-    assert not [name for name in found if name.startswith(("PMI_", "OMPI_"))]
+    result = inherited(PMI_RANK="1", PMI_SIZE="2", PMI_FD="9", OMPI_MCA_pmix="^s1")
+    assert not [name for name in result if name.startswith(("PMI_", "OMPI_"))]
 
 
 def test_site_credentials_of_user_do_not_reach_worker() -> None:
@@ -82,13 +82,13 @@ def test_site_credentials_of_user_do_not_reach_worker() -> None:
 
 
 def test_slurm_job_variables_reach_worker_and_step_variables_do_not() -> None:
-    found = inherited(**JOB, **STEP)
-    assert {name for name in found if name.startswith("SLURM_")} == set(JOB)
+    result = inherited(**JOB, **STEP)
+    assert {name for name in result if name.startswith("SLURM_")} == set(JOB)
 
 
 def test_secrets_and_preloaded_libraries_do_not_reach_worker() -> None:
-    found = inherited(AWS_SECRET_ACCESS_KEY="s", LD_PRELOAD="/x.so", PYTHONPATH="/x", PATH="/bin")
-    assert set(found) == {"PATH", "OMP_WAIT_POLICY", "OPENBLAS_NUM_THREADS"}
+    result = inherited(AWS_SECRET_ACCESS_KEY="s", LD_PRELOAD="/x.so", PYTHONPATH="/x", PATH="/bin")
+    assert set(result) == {"PATH", "OMP_WAIT_POLICY", "OPENBLAS_NUM_THREADS"}
 
 
 def test_openmp_wait_policy_is_passive_unless_site_sets_it() -> None:
@@ -101,7 +101,7 @@ def test_mpi_starts_as_singleton_in_worker_environment_of_service_rank(tmp_path:
     environ = inherited(**RANK, **JOB, **STEP, PATH="/usr/bin:/bin", HOME=str(tmp_path))
     script = "from mpi4py import MPI; print('size', MPI.COMM_WORLD.size)"
     allowed = {"OMPI_ALLOW_RUN_AS_ROOT": "1", "OMPI_ALLOW_RUN_AS_ROOT_CONFIRM": "1"}
-    found = subprocess.run(
+    process = subprocess.run(
         [sys.executable, "-c", script],
         env={**environ, **allowed},
         capture_output=True,
@@ -109,6 +109,6 @@ def test_mpi_starts_as_singleton_in_worker_environment_of_service_rank(tmp_path:
         timeout=MPI_WAIT_S,
         check=False,
     )
-    if "cannot load MPI library" in found.stderr:
+    if "cannot load MPI library" in process.stderr:
         pytest.skip("there is no MPI library here")
-    assert found.stdout == "size 1\n", found.stderr
+    assert process.stdout == "size 1\n", process.stderr

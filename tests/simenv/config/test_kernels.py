@@ -30,15 +30,15 @@ def loose(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def test_service_refuses_kernel_folder_writable_by_others(tmp_path: Path, loose: Path) -> None:
     environ = {"SIMENV_HOME": str(tmp_path / "home"), "SIMENV_KERNELS": str(loose)}
-    told = convert({"memory_bytes": 2**20, "launcher": {"use": "local"}})
+    result = convert({"memory_bytes": 2**20, "launcher": {"use": "local"}})
     with pytest.raises(ConfigError, match=REFUSED):
-        build_service(told, tmp_path / "home" / "default", environ)
+        build_service(result, tmp_path / "home" / "default", environ)
 
 
 def test_worker_refuses_kernel_folder_writable_by_others(loose: Path) -> None:
-    told = argparse.Namespace(kernels=loose, engine="any", ranks=1, import_from="")
+    namespace = argparse.Namespace(kernels=loose, engine="any", ranks=1, import_from="")
     with pytest.raises(ConfigError, match=REFUSED):
-        main._load(told, None)  # type: ignore[arg-type]
+        main._load(namespace, None)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("words", [["simulate"], ["explain", "--plan"]])
@@ -57,7 +57,7 @@ def test_prepared_kernel_folders_are_private(
     monkeypatch.setattr(kernel, "_chosen", [tmp_path])
     before = kernel.numba.config.CACHE_DIR
     try:
-        made = warmup.prepare(tmp_path / "kernels")
-        assert made.stat().st_mode & 0o077 == made.parent.stat().st_mode & 0o077 == 0
+        result = warmup.prepare(tmp_path / "kernels")
+        assert result.stat().st_mode & 0o077 == result.parent.stat().st_mode & 0o077 == 0
     finally:
         kernel.numba.config.CACHE_DIR = before

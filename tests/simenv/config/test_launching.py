@@ -34,8 +34,8 @@ def test_invalid_size_is_refused(told: object) -> None:
 def test_sizes_with_units_are_read_from_config_file(tmp_path: Path) -> None:
     file = tmp_path / "simenv.toml"
     file.write_text('memory_per_slot = "512MiB"\nmemory_bytes = "3GiB"\n')
-    found = config.load({"name": NAME}, file, {"SIMENV_HOME": str(tmp_path)})
-    assert (found.memory_per_slot, found.memory_bytes) == (2**29, 3 * 2**30)
+    document = config.load({"name": NAME}, file, {"SIMENV_HOME": str(tmp_path)})
+    assert (document.memory_per_slot, document.memory_bytes) == (2**29, 3 * 2**30)
 
 
 @pytest.mark.parametrize(
@@ -70,8 +70,8 @@ def test_launcher_option_keeps_other_launcher_settings_of_config_file(tmp_path: 
     file = tmp_path / "simenv.toml"
     file.write_text('hosts = "a:1"\n[launcher]\nuse = "prte"\nnodes_per_dvm = 4\n')
     environ = {"SIMENV_HOME": str(tmp_path)}
-    found = config.load({"name": NAME, "launcher": "mpirun"}, file, environ)
-    assert found.launcher == config.Launching("mpirun", nodes_per_dvm=4)
+    document = config.load({"name": NAME, "launcher": "mpirun"}, file, environ)
+    assert document.launcher == config.Launching("mpirun", nodes_per_dvm=4)
 
 
 def test_hosts_of_last_start_are_used_unless_hosts_or_hostfile_are_given(tmp_path: Path) -> None:
@@ -81,8 +81,8 @@ def test_hosts_of_last_start_are_used_unless_hosts_or_hostfile_are_given(tmp_pat
     (folder / "journal.db").touch()
     environ = {"SIMENV_HOME": str(tmp_path)}
     assert config.load({"name": NAME}, environ=environ).hosts == "a:2,b:2"
-    found = config.load({"name": NAME, "hostfile": "/h"}, environ=environ)
-    assert (found.hosts, found.hostfile) == ("", "/h")
+    document = config.load({"name": NAME, "hostfile": "/h"}, environ=environ)
+    assert (document.hosts, document.hostfile) == ("", "/h")
     assert config.load({"name": NAME, "hosts": ""}, environ=environ).hosts == ""
 
 
@@ -95,8 +95,8 @@ def test_relative_hostfile_is_resolved_from_config_file_or_working_directory(
     monkeypatch.chdir(tmp_path)
     environ = {"SIMENV_HOME": str(tmp_path)}
     assert config.load({"name": NAME}, file, environ).hostfile == str(tmp_path / "site" / "hosts")
-    told = {"name": NAME, "hostfile": Path("mine")}
-    assert config.load(told, environ=environ).hostfile == str(tmp_path / "mine")
+    table = {"name": NAME, "hostfile": Path("mine")}
+    assert config.load(table, environ=environ).hostfile == str(tmp_path / "mine")
 
 
 def test_launch_agent_of_environment_variable_overrides_config_file() -> None:

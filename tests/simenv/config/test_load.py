@@ -22,16 +22,16 @@ def home(tmp_path: Path) -> dict[str, str]:
     folder = tmp_path / NAME
     folder.mkdir()
     pool = PoolSpec(min=2, max=2)
-    told = config.Config(name=NAME, durability="power", pools=(pool,), slots=3, faults="x:1")
-    config.write(told, folder / "config.json")
+    outcome = config.Config(name=NAME, durability="power", pools=(pool,), slots=3, faults="x:1")
+    config.write(outcome, folder / "config.json")
     (folder / "journal.db").touch()
     return {"SIMENV_HOME": str(tmp_path)}
 
 
 def test_settings_of_last_start_are_used_except_fault_injection(home: dict[str, str]) -> None:
-    found = config.load({"name": NAME, "slots": 1}, environ=home)
-    assert (found.durability, found.slots, found.pools[0].min) == ("power", 1, 2)
-    assert found.faults == ""
+    document = config.load({"name": NAME, "slots": 1}, environ=home)
+    assert (document.durability, document.slots, document.pools[0].min) == ("power", 1, 2)
+    assert document.faults == ""
 
 
 def test_settings_of_last_start_without_journal_are_used_only_with_resume(
@@ -47,8 +47,8 @@ def test_named_config_file_replaces_settings_of_last_start(
 ) -> None:
     file = tmp_path / "own.toml"
     file.write_text("silent_s = 3.0\n")
-    found = config.load({"name": NAME}, file, home)
-    assert (found.durability, found.slots, found.silent_s) == ("accepted", 0, 3.0)
+    document = config.load({"name": NAME}, file, home)
+    assert (document.durability, document.slots, document.silent_s) == ("accepted", 0, 3.0)
 
 
 @pytest.mark.parametrize(("age_s", "slots"), [(100, 3), (-100, 4)])
@@ -77,8 +77,8 @@ def test_home_folder_that_cannot_be_made_is_refused_with_hint(tmp_path: Path) ->
 def test_retention_limits_are_read_from_config_file(tmp_path: Path) -> None:
     file = tmp_path / "simenv.toml"
     file.write_text("[history]\nkeep_days = 7\n[results]\nkeep_gib = 2.5\n")
-    found = config.load({"name": NAME}, file, {"SIMENV_HOME": str(tmp_path)})
-    assert (found.history.keep_days, found.results.keep_gib) == (7.0, 2.5)
+    document = config.load({"name": NAME}, file, {"SIMENV_HOME": str(tmp_path)})
+    assert (document.history.keep_days, document.results.keep_gib) == (7.0, 2.5)
     assert (config.Config().history.keep_days, config.Config().results.keep_gib) == (30.0, 20.0)
 
 

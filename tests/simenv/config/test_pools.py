@@ -16,8 +16,8 @@ WHOLE = PoolSpec("sv", "statevector", 4, 4, 90.0, 8, 2 * 2**30, "gpu*,node7")
 
 
 def test_workers_auto_is_resolved_once_the_nodes_are_known() -> None:
-    found = config.pool_text("g:engine=gpu,workers=auto")
-    assert found == PoolSpec("g", "gpu", auto_workers=True)
+    result = config.pool_text("g:engine=gpu,workers=auto")
+    assert result == PoolSpec("g", "gpu", auto_workers=True)
 
 
 def test_pool_option_sets_all_fields() -> None:
@@ -113,10 +113,10 @@ def test_invalid_hardware_pool_option_is_refused(text: str, said: str) -> None:
 
 def test_import_path_of_first_start_is_used_by_next_start(tmp_path: Path) -> None:
     environ = {"SIMENV_HOME": str(tmp_path), "PYTHONPATH": f"/opt/lab{os.pathsep}lib"}
-    told = config.load({"name": "e", "pools": [PoolSpec("main")]}, environ=environ)
-    assert told.import_from == (os.getcwd(), "/opt/lab", os.path.abspath("lib"))
+    document = config.load({"name": "e", "pools": [PoolSpec("main")]}, environ=environ)
+    assert document.import_from == (os.getcwd(), "/opt/lab", os.path.abspath("lib"))
     folder = tmp_path / "e"
     folder.mkdir()
-    config.write(msgspec.structs.replace(told, import_from=("/there",)), folder / "config.json")
+    config.write(msgspec.structs.replace(document, import_from=("/there",)), folder / "config.json")
     (folder / "journal.db").touch()
     assert config.load({"name": "e"}, environ=environ).import_from == ("/there",)

@@ -40,18 +40,18 @@ def test_state_table_in_docs_matches_code() -> None:
     text = DOCS.read_text()
     for state, stand in STATE_MAP.items():
         lifecycle, outcome = f"`{stand.lifecycle}`", f"`{stand.outcome}`"
-        seen = "raises `DEFwInProgress`" if stand.rc is None else f"record, `rc` {stand.rc}"
+        content = "raises `DEFwInProgress`" if stand.rc is None else f"record, `rc` {stand.rc}"
         assert f"| {state} | {lifecycle} | {outcome} |" in text
         row = next(line for line in text.splitlines() if line.startswith(f"| {state} |"))
-        assert seen in row
+        assert content in row
     waiting = TaskInfo("t-1", "", "main", TaskState.QUEUED, 1, 0.0, 2, 200, "", "")
-    for words, changed in (
+    for value, changed in (
         ("QUEUED, parked", {"parked": 1}),
         ("QUEUED, with a worker", {"worker": "main-0"}),
     ):
         lifecycle = under_way(msgspec.structs.replace(waiting, **changed))
-        told = f"| {words} | `{lifecycle}` | `{OUTCOMES[lifecycle]}` | raises `DEFwInProgress` |"
-        assert told in text
+        output = f"| {value} | `{lifecycle}` | `{OUTCOMES[lifecycle]}` | raises `DEFwInProgress` |"
+        assert output in text
 
 
 def test_reservation_states_and_reasons_have_contract_codes() -> None:
@@ -88,11 +88,11 @@ def test_bindings_have_methods_parameters_and_defaults_of_contract(
 
 
 def test_method_names_are_unique_across_bindings() -> None:
-    seen: dict[str, type] = {}
+    table: dict[str, type] = {}
     for base in QPM.__bases__:
         for name in vars(base):
             if not name.startswith("__"):
-                assert seen.setdefault(name, base) is base, name
+                assert table.setdefault(name, base) is base, name
 
 
 def test_each_qpm_error_has_unique_defw_name() -> None:

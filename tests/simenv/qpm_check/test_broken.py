@@ -188,7 +188,7 @@ def test_each_defect_is_found_by_its_checks_only(
     assert set(verdicts) == set(only)
     failed = {row: v.why for row, v in verdicts.items() if v.state is VerdictState.FAILED}
     assert set(failed) == set(defect.failed), failed
-    for row, words in defect.failed.items():
-        assert words in failed[row], (row, failed[row])
+    for row, result in defect.failed.items():
+        assert result in failed[row], (row, failed[row])
     assert all(verdicts[row].state is VerdictState.PASSED for row in defect.passed), verdicts
     assert not report.ok

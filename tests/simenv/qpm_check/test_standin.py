@@ -28,45 +28,45 @@ MODULE = "services/svc_honest/__init__.py"
     ],
 )
 def test_documents_are_received_unchanged(document: dict[str, object]) -> None:
-    one, other = socket.socketpair()
-    with one, other:
-        Sender(one).send(document)
+    value, other = socket.socketpair()
+    with value, other:
+        Sender(value).send(document)
         assert receive(other) == document
 
 
 def test_stream_with_broken_framing_is_refused() -> None:
-    one, other = socket.socketpair()
-    with one, other:
+    value, other = socket.socketpair()
+    with value, other:
         header, body = pack({"a": 1})
-        one.sendall(header[4:] + header + body)
-        one.close()
+        value.sendall(header[4:] + header + body)
+        value.close()
         with pytest.raises(PeerGone, match="framing"):
             receive(other)
 
 
 def test_concurrent_sends_are_serialized_and_counted_as_collision() -> None:
-    one, other = socket.socketpair()
-    with one, other:
-        sender = Sender(one)
+    value, other = socket.socketpair()
+    with value, other:
+        sender = Sender(value)
         sender.pause_s = 0.2
         threads = [
             threading.Thread(target=sender.send, args=({"kind": "x", "n": n},)) for n in range(2)
         ]
         for thread in threads:
             thread.start()
-        found = sorted(receive(other)["n"] for _ in threads)
+        ordered = sorted(receive(other)["n"] for _ in threads)
         for thread in threads:
             thread.join()
-    assert found == [0, 1]  # the second waited, so that the stream is still one
+    assert ordered == [0, 1]  # the second waited, so that the stream is still one
     assert sender.collisions == 1
 
 
 def test_values_that_are_not_plain_are_converted_and_reported() -> None:
     numpy = pytest.importorskip("numpy")
-    value, found = purified({"counts": {"0": numpy.int64(3)}, "pair": (1, 2.5), "kind": {1}})
+    value, result = purified({"counts": {"0": numpy.int64(3)}, "pair": (1, 2.5), "kind": {1}})
     assert value == {"counts": {"0": 3}, "pair": [1, 2.5], "kind": [1]}
-    assert len(found) == 3
-    assert "numpy.int64" in found[0]
+    assert len(result) == 3
+    assert "numpy.int64" in result[0]
     assert purified({"a": [1, None, "x"]}) == ({"a": [1, None, "x"]}, [])
 
 
@@ -87,11 +87,11 @@ def test_mask_matches_if_all_its_bits_are_offered_or_it_is_minus_1() -> None:
 
 def test_directory_counts_generations_and_filters_services() -> None:
     directory = Directory()
-    told = {"service_id": "a", "api_bindings": [{"binding_name": "control"}], "qpm_type": 2}
+    table = {"service_id": "a", "api_bindings": [{"binding_name": "control"}], "qpm_type": 2}
     for generation in (1, 2):
-        directory.register_service(None, context=told)
-        found = directory.resolve_services(service_id="a", binding_name="control")
-        assert [one["generation"] for one in found] == [generation]
+        directory.register_service(None, context=table)
+        resolve_services = directory.resolve_services(service_id="a", binding_name="control")
+        assert [each["generation"] for each in resolve_services] == [generation]
     assert directory.resolve_services(binding_name="telemetry") == []
     assert directory.resolve_services(qpm_type=1) == []
     directory.deregister_service("a")
@@ -146,12 +146,12 @@ def test_module_that_imports_defw_workers_at_top_level_fails_to_load(tmp_path: P
 
 def test_clients_of_revision_1_have_separate_objects_and_queues(tmp_path: Path) -> None:
     with PluginTarget("a plugin", assembled(tmp_path)).open(1) as subject:
-        one = subject.connect()
-        other = subject.connect_same_process(one)
-        cid = one.methods.async_run(
+        client = subject.connect()
+        other = subject.connect_same_process(client)
+        cid = client.methods.async_run(
             {"qasm": "OPENQASM 2.0; qreg q[1]; creg c[1]; x q[0];", "num_shots": 1}
         )
         with pytest.raises(errors.DEFwInProgress):  # it has an object, and a queue, of its own
             other.methods.read_cq(cid)
         with pytest.raises(errors.DEFwRemoteError, match="AttributeError"):
-            one.methods.no_such_method()
+            client.methods.no_such_method()

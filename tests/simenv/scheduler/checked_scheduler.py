@@ -84,9 +84,9 @@ class CheckedScheduler:
         self.endings: list[TaskEnded] = []
         self.actions: list[Action] = []
         self.tick(0)
-        known = 0
-        while known < len(self.state.workers):  # more start when these are ready
-            known = len(self.state.workers)
+        value = 0
+        while value < len(self.state.workers):  # more start when these are ready
+            value = len(self.state.workers)
             for worker in list(self.state.workers):
                 self.join(worker)
             self.tick(0)
@@ -102,15 +102,15 @@ class CheckedScheduler:
         return self.keep(self.scheduler.tick(self.now_ns))
 
     def start_of(self, worker: str) -> int:
-        known = self.state.workers.get(worker)
-        return known.start if known is not None else 0
+        result = self.state.workers.get(worker)
+        return result.start if result is not None else 0
 
     def join(self, worker: str) -> bool:
-        known = self.scheduler.worker_joined(worker, self.start_of(worker), "node", 1, self.now_ns)[
+        item = self.scheduler.worker_joined(worker, self.start_of(worker), "node", 1, self.now_ns)[
             0
         ]
         check(self.state)
-        return known
+        return item
 
     def submit(
         self,

@@ -67,8 +67,8 @@ class Claimant(CheckedScheduler):
             "ttl_ns": 100 * SECOND,
             **ask,
         }
-        asked = ReservationRequest(**fields)  # type: ignore[arg-type]
-        decision = reservations.reserve(self.state, asked, owner, self.wall_ns)[0]
+        request = ReservationRequest(**fields)  # type: ignore[arg-type]
+        decision = reservations.reserve(self.state, request, owner, self.wall_ns)[0]
         self.settle()
         return decision
 
@@ -84,10 +84,10 @@ class Claimant(CheckedScheduler):
     ) -> list[int]:
         """Tasks of `shots` / 1,000 units each; raises NotReservedError, or the first error of
         one."""
-        one = self.state.reservations.usable(number, owner, self.wall_ns)
+        result = self.state.reservations.usable(number, owner, self.wall_ns)
         specs = [TaskSpec(b"program", shots, seed) for seed in range(count)]
         routes = [route(cost, pool=pool)] * count
-        units, errors = reservation_units(self.state, one, specs, routes, [WORK] * count)
+        units, errors = reservation_units(self.state, result, specs, routes, [WORK] * count)
         if errors:
             raise errors[0]
         first = self.state.next_task
@@ -113,8 +113,8 @@ class Claimant(CheckedScheduler):
         self.settle()
 
     def end(self, number: int, how: ReservationState = ReservationState.RELEASED) -> list[Action]:
-        one = self.ledger[number]
-        actions = reservations.close(self.state, one, how, "", self.wall_ns, self.now_ns)
+        item = self.ledger[number]
+        actions = reservations.close(self.state, item, how, "", self.wall_ns, self.now_ns)
         return self.keep(actions) + self.settle()
 
     def settle(self) -> list[Action]:
@@ -144,8 +144,8 @@ class Claimant(CheckedScheduler):
         for number, record in sorted(old.tasks.items()):
             batch = msgspec.structs.replace(record.batch, first=number)
             takes = [units[number][1]] if number in units else None
-            told = ([record.spec], [record.route], [record.attempts])
-            self.scheduler.restore_tasks(batch, *told, takes)
+            entries = ([record.spec], [record.route], [record.attempts])
+            self.scheduler.restore_tasks(batch, *entries, takes)
         self.scheduler.finish_restore(old.next_task)
         check(self.state)
         self.tick(0)
@@ -159,7 +159,7 @@ class Claimant(CheckedScheduler):
         """Of all that reservations are."""
         ledger = self.state.reservations
         each = [
-            (one.grant, one.progress, list(one.holds.items()), list(one.parked))
-            for one in ledger.all.values()
+            (item.grant, item.progress, list(item.holds.items()), list(item.parked))
+            for item in ledger.all.values()
         ]
         return msgspec.msgpack.encode((each, sorted(ledger.devices.items()), ledger.next_id))

@@ -39,21 +39,21 @@ def test_credit_limit_of_environment_is_shared_by_its_pools(host: Claimant) -> N
     host.policy("credit", device="", total_credits=12)
     assert host.reserve(8).status == "accepted"
     assert host.reserve(5, device="side").code == AdmissionReason.INSUFFICIENT_CREDITS
-    found = host.reserve(4, device="side")
-    assert (found.status, found.credits_required) == ("accepted", 4)
+    result = host.reserve(4, device="side")
+    assert (result.status, result.credits_required) == ("accepted", 4)
     assert host.reserve(1, device="").code == AdmissionReason.INSUFFICIENT_CREDITS
 
 
 def test_rate_is_shared_and_rounding_loses_no_units() -> None:
     host = Claimant()
     host.policy("rate", device_rate=10, time_span_ns=SECOND)
-    found = host.reserve(100, walltime_ns=100 * SECOND)
-    assert (found.status, found.rate_required) == ("accepted", 1)
+    result = host.reserve(100, walltime_ns=100 * SECOND)
+    assert (result.status, result.rate_required) == ("accepted", 1)
     assert host.reserve(100, walltime_ns=10 * SECOND).code == AdmissionReason.INSUFFICIENT_RATE
-    tasks = host.under(found.reservation, 100)
+    tasks = host.under(result.reservation, 100)
     assert not host.ledger[1].parked, "a hundred tasks of a unit are what it was made for"
     assert reservation_info(host.state, host.ledger[1]).rate_consumed == 1
-    host.under(found.reservation)
+    host.under(result.reservation)
     assert len(host.ledger[1].parked) == 1
     host.keep(host.scheduler.cancel(tasks[:1], host.now_ns)[1])
     host.settle()
@@ -72,8 +72,8 @@ def test_reservation_serves_only_its_pool_and_gangs_of_that_pool(host: Claimant)
 def test_reservation_of_another_owner_looks_like_unknown_reservation(host: Claimant) -> None:
     number = host.reserve(6, owner="ada").reservation
     ledger = host.state.reservations
-    there, never = [], []
-    for asked, words in ((number, there), (number + 1, never)):
+    entries, never = [], []
+    for value, result in ((number, entries), (number + 1, never)):
         for ask in (
             lambda n: ledger.find(n, "eve"),
             lambda n: ledger.usable(n, "eve", host.wall_ns),
@@ -82,11 +82,11 @@ def test_reservation_of_another_owner_looks_like_unknown_reservation(host: Claim
             lambda n: host.under(n),  # the local user sees it, and may not use it
         ):
             with pytest.raises(NotReservedError) as caught:
-                ask(asked)
-            words.append(str(caught.value).replace(str(asked), "N"))
-    assert there == never
+                ask(value)
+            result.append(str(caught.value).replace(str(value), "N"))
+    assert entries == never
     assert list(ledger.visible_to("eve")) == []
-    assert [one.grant.id for one in ledger.visible_to("")] == [number]
+    assert [each.grant.id for each in ledger.visible_to("")] == [number]
 
 
 def test_repeated_request_id_returns_same_reservation(host: Claimant) -> None:
@@ -117,21 +117,21 @@ def test_rates_of_different_time_spans_are_converted_before_addition() -> None:
     host = Claimant()
     host.policy("rate", device_rate=10, time_span_ns=SECOND)
     host.policy("rate", device="", device_rate=36_000, time_span_ns=3_600 * SECOND)
-    found = host.reserve(60, walltime_ns=60 * SECOND)  # one a second
-    assert (found.status, found.rate_required) == ("accepted", 3_600)
+    result = host.reserve(60, walltime_ns=60 * SECOND)  # one a second
+    assert (result.status, result.rate_required) == ("accepted", 3_600)
     ledger = host.state.reservations
     assert (ledger.reserved("main").rate, ledger.reserved("").rate) == (1, 3_600)
     more = host.reserve(9 * 60, walltime_ns=60 * SECOND)
     assert more.status == "accepted", more.message
     assert host.reserve(60, walltime_ns=60 * SECOND).code == AdmissionReason.INSUFFICIENT_RATE
-    host.under(found.reservation, shots=30_000)
-    told = {device: infos.target_info(host.state, device).held.rate for device in ("main", "")}
-    assert told == {"main": 1, "": 1_800}
-    for rate, taken in ((5, 10), (6, 6)):  # each is rounded up
+    host.under(result.reservation, shots=30_000)
+    table = {device: infos.target_info(host.state, device).held.rate for device in ("main", "")}
+    assert table == {"main": 1, "": 1_800}
+    for rate, value in ((5, 10), (6, 6)):  # each is rounded up
         narrower = AdmissionPolicy("rate", device_rate=rate, time_span_ns=SECOND // 2)
         with pytest.raises(InsufficientError) if rate == 5 else nullcontext():
             ledger.set_policy("main", narrower, -1)
-        assert ledger.reserved("main").rate == taken
+        assert ledger.reserved("main").rate == value
 
 
 def test_retry_time_accounts_for_reservations_of_other_pools(host: Claimant) -> None:
@@ -164,9 +164,9 @@ def test_rejected_reservation_request_changes_nothing(
     host: Claimant, asked: dict[str, object], code: AdmissionReason
 ) -> None:
     before = host.digest()
-    found = host.reserve(1, **asked)
-    assert (found.status, found.code, found.reservation) == ("rejected", code, 0)
-    assert found.message
+    result = host.reserve(1, **asked)
+    assert (result.status, result.code, result.reservation) == ("rejected", code, 0)
+    assert result.message
     assert host.digest() == before
 
 
@@ -176,8 +176,8 @@ def test_number_of_reservations_is_limited_per_owner_and_in_total(
     monkeypatch.setattr(admission, "MAX_PER_OWNER", 2)
     monkeypatch.setattr(admission, "MAX_LIVE", 3)
     assert [host.reserve(owner="ada").status for _ in range(2)] == ["accepted"] * 2
-    found = host.reserve(owner="ada")
-    assert (found.status, found.code) == ("rejected", AdmissionReason.SCOPE_LIMIT)
+    result = host.reserve(owner="ada")
+    assert (result.status, result.code) == ("rejected", AdmissionReason.SCOPE_LIMIT)
     assert host.reserve(owner="eve").status == "accepted"
     crowded = host.reserve(owner="eve")
     assert (crowded.status, crowded.code) == ("delayed", AdmissionReason.OVER_LIMIT)
@@ -242,5 +242,5 @@ def test_device_limits_apply_to_tasks_of_its_reservations(host: Claimant) -> Non
 
 def test_reservation_of_quarantined_pool_is_delayed(host: Claimant) -> None:
     host.state.pools["main"].failures = 7
-    found = host.reserve(1)
-    assert (found.status, found.code) == ("delayed", AdmissionReason.DEVICE_UNAVAILABLE)
+    result = host.reserve(1)
+    assert (result.status, result.code) == ("delayed", AdmissionReason.DEVICE_UNAVAILABLE)

@@ -80,8 +80,8 @@ class Walk(RuleBasedStateMachine):
     def finish(self, which: int, count: int) -> None:
         busy = self.workers(WorkerState.BUSY)
         if busy:
-            held = self.machine.state.workers[busy[which % len(busy)]].held
-            self.machine.finish(list(held.values())[:count])
+            value = self.machine.state.workers[busy[which % len(busy)]].held
+            self.machine.finish(list(value.values())[:count])
 
     @rule(which=PICK, blame=st.booleans())
     def lose_worker(self, which: int, blame: bool) -> None:
@@ -121,8 +121,8 @@ class Walk(RuleBasedStateMachine):
     @rule(which=PICK)
     @precondition(lambda self: self.machine.state.tasks)
     def cancel(self, which: int) -> None:
-        numbers = list(self.machine.state.tasks)
-        number = numbers[which % len(numbers)]
+        entries = list(self.machine.state.tasks)
+        number = entries[which % len(entries)]
         self.machine.keep(self.machine.scheduler.cancel([number], self.machine.now_ns)[1])
 
     @invariant()
@@ -133,8 +133,8 @@ class Walk(RuleBasedStateMachine):
         check(state)
         pool_infos(state)
         for record in list(state.tasks.values())[:20]:
-            said = pending_reason(state, record, self.machine.now_ns)
-            assert said or record.phase == Phase.RUNNING
+            result = pending_reason(state, record, self.machine.now_ns)
+            assert result or record.phase == Phase.RUNNING
 
     def teardown(self) -> None:
         """With all nodes and pools back, everything ends, once."""

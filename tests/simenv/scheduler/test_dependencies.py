@@ -119,9 +119,9 @@ def test_cancelled_child_leaves_the_table(machine: CheckedScheduler) -> None:
     (parent,) = machine.submit()
     children = machine.submit(2, after=(parent,))
     for child in children:
-        words, actions = machine.scheduler.cancel([child], machine.now_ns)
+        value, actions = machine.scheduler.cancel([child], machine.now_ns)
         machine.keep(actions)
-        assert words == ["cancelled"]
+        assert value == ["cancelled"]
     machine.finish(sent(machine))
     assert not sent(machine)
     assert is_empty(machine)

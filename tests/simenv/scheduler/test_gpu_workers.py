@@ -45,8 +45,8 @@ def pool(workers: int = 2, **fields: object) -> PoolSpec:
 
 
 def starts(machine: CheckedScheduler) -> dict[str, tuple[str, ...]]:
-    found = [action for action in machine.actions if isinstance(action, StartWorker)]
-    return {action.worker: action.gpus for action in found}
+    entries = [action for action in machine.actions if isinstance(action, StartWorker)]
+    return {action.worker: action.gpus for action in entries}
 
 
 def test_workers_of_other_engines_have_no_gpu() -> None:
@@ -88,8 +88,8 @@ def test_gpu_of_a_lost_worker_goes_to_its_successor() -> None:
 
 def test_workers_auto_is_one_worker_for_each_gpu_of_the_pools_nodes() -> None:
     nodes = gpu_cluster(2, 1, 0).nodes
-    (found,) = with_workers_of_gpus((pool(1, auto_workers=True),), nodes)
-    assert (found.min, found.max) == (3, 3)
+    (value,) = with_workers_of_gpus((pool(1, auto_workers=True),), nodes)
+    assert (value.min, value.max) == (3, 3)
     (some,) = with_workers_of_gpus((pool(1, auto_workers=True, nodes="n1"),), nodes)
     assert (some.min, some.max) == (2, 2)
     plain = PoolSpec("p", min=5, max=5)
@@ -134,8 +134,8 @@ def test_each_rank_gets_a_gpu_of_its_own_and_all_are_freed_with_their_worker() -
 def test_workers_auto_of_several_ranks_is_as_many_as_their_gpus_suffice_for() -> None:
     for gpus, ranks, workers in (((4,), 2, 2), ((3, 2), 2, 2), ((1,), 2, 1), ((8,), 3, 2)):
         spec = pool(1, auto_workers=True, ranks=ranks)
-        (found,) = with_workers_of_gpus((spec,), gpu_cluster(*gpus).nodes)
-        assert (found.min, found.max) == (workers, workers), (gpus, ranks)
+        (value,) = with_workers_of_gpus((spec,), gpu_cluster(*gpus).nodes)
+        assert (value.min, value.max) == (workers, workers), (gpus, ranks)
 
 
 def test_worker_is_shown_its_own_gpu_alone() -> None:
@@ -179,9 +179,9 @@ def test_states_are_bounded_by_the_gpu_and_not_by_the_memory_of_its_node() -> No
     """Where its memory is not known, the engine alone can refuse what its GPU does not hold."""
     for limits in (gpu_cluster(1), with_gpus(H200)):
         for terms in ({"engine": "gpu"}, {"pool": "g"}):
-            found = chosen(33, limits, **terms)
-            assert (found.engine, found.pool) == ("gpu", "g")
-            assert found.memory_bytes < 2**31
+            result = chosen(33, limits, **terms)
+            assert (result.engine, result.pool) == ("gpu", "g")
+            assert result.memory_bytes < 2**31
     assert chosen(49, gpu_cluster(1), engine="gpu").engine == "gpu"
 
 
@@ -204,9 +204,9 @@ def test_larger_state_fits_the_gpus_of_several_ranks() -> None:
     limits = with_gpus(H200, H200, H200)
     for ranks in (2, 3):
         pools = (PoolSpec("main"), pool(1, ranks=ranks))
-        found = route(wide(34), TaskOptions(engine="gpu"), pools, limits)
-        assert (found.pool, found.ranks, found.max_slots) == ("g", ranks, 1)
-        assert "128.0 GiB of 138.9 GiB on NVIDIA H200" in found.reason
+        result = route(wide(34), TaskOptions(engine="gpu"), pools, limits)
+        assert (result.pool, result.ranks, result.max_slots) == ("g", ranks, 1)
+        assert "128.0 GiB of 138.9 GiB on NVIDIA H200" in result.reason
         terms = TaskOptions(engine="gpu", precision="single")
         assert route(wide(35), terms, pools, limits).ranks == ranks
         with pytest.raises(InfeasibleError, match=r"256\.0 GiB on each of 2 GPUs") as caught:
@@ -257,8 +257,8 @@ def test_smallest_gpu_of_a_pools_nodes_is_the_limit() -> None:
 def test_gradients_hold_two_states_on_the_gpu() -> None:
     terms = TaskOptions(engine="gpu", outputs=("gradient",))
     for n, fits in ((32, True), (33, False)):
-        found = consider(wide(n), terms, (pool(1),), with_gpus(H200))[0]
-        assert (found.route is not None) == fits
+        item = consider(wide(n), terms, (pool(1),), with_gpus(H200))[0]
+        assert (item.route is not None) == fits
 
 
 def test_auto_takes_the_gpu_for_wide_circuits_and_the_processor_for_narrow_ones() -> None:
@@ -266,11 +266,11 @@ def test_auto_takes_the_gpu_for_wide_circuits_and_the_processor_for_narrow_ones(
     assert chosen(26, limits).engine == "gpu"
     assert chosen(26, limits).reason.startswith("auto: 26 qubits, all amplitudes on one GPU")
     assert chosen(18, limits).engine == "statevector"
-    found = {
+    table = {
         each.engine: each
         for each in consider(wide(18), TaskOptions(), (PoolSpec("main"), pool(1)), limits)
     }
-    assert found["gpu"].route is not None
+    assert table["gpu"].route is not None
     alone = consider(wide(26), TaskOptions(), (PoolSpec("main"),), limits)
     assert "gpu" not in {each.engine for each in alone}, "auto looks at GPUs where a pool has them"
     assert (

@@ -13,11 +13,11 @@ from simenv.worker.runner import ENDED_EARLY
 
 def test_cancel_of_a_waiting_task_ends_it_at_once() -> None:
     machine = CheckedScheduler(workers=1)
-    numbers = machine.submit(3, cost=60_000.0)
+    task = machine.submit(3, cost=60_000.0)
     machine.assign()
-    words, actions = machine.scheduler.cancel(numbers[1:2], machine.now_ns)
+    value, actions = machine.scheduler.cancel(task[1:2], machine.now_ns)
     machine.keep(actions)
-    assert words == ["cancelled"]
+    assert value == ["cancelled"]
     assert [e.state for e in machine.endings] == [TaskState.CANCELLED]
     assert len(machine.state.pools["main"].queue) == 1
 
@@ -27,8 +27,8 @@ def test_cancel_of_running_task_sends_one_stop_request_to_its_worker() -> None:
     (number,) = machine.submit(1, cost=60_000.0)
     (send,) = machine.assign()
     machine.begin(send.records[0])
-    words, actions = machine.scheduler.cancel([number, 999], machine.now_ns)
-    assert words == ["cancelling", "unknown"]
+    value, actions = machine.scheduler.cancel([number, 999], machine.now_ns)
+    assert value == ["cancelling", "unknown"]
     assert [type(action) for action in actions] == [StopAttempt]
     again, more = machine.scheduler.cancel([number], machine.now_ns)
     assert (again, more) == (["cancelling"], [])
@@ -94,9 +94,9 @@ def test_a_pool_grows_with_its_backlog_and_shrinks_when_idle() -> None:
 
 def test_withdrawn_tasks_are_removed_and_their_slots_freed() -> None:
     machine = CheckedScheduler(workers=1)
-    numbers = machine.submit(10)
+    task = machine.submit(10)
     machine.assign()
-    machine.scheduler.rollback_submit(numbers[0], len(numbers), machine.now_ns)
+    machine.scheduler.rollback_submit(task[0], len(task), machine.now_ns)
     machine.tick()
     assert machine.state.tasks == {}
     assert machine.state.free_slots == 2
@@ -119,8 +119,8 @@ def test_cancelled_tasks_do_not_stay_in_memory_behind_a_waiting_one() -> None:
     machine.submit(1, cost=60_000.0)
     machine.assign()
     machine.submit(1, cost=60_000.0)
-    numbers = machine.submit(3_000)
-    machine.keep(machine.scheduler.cancel(numbers, machine.now_ns)[1])
+    task = machine.submit(3_000)
+    machine.keep(machine.scheduler.cancel(task, machine.now_ns)[1])
     queue = machine.state.pools["main"].queue
     assert len(queue) == 1
     assert sum(len(lanes.short) for lanes in queue._lanes.values()) < 1_500

@@ -35,7 +35,7 @@ def popped(order: QueuePolicy, seed: int, priorities: tuple[int, ...]) -> list[i
     chance, queue, now_ns = random.Random(seed), PoolQueue(order), 0
     for reservation in OWN:
         queue.add_dedicated_lanes(reservation)
-    taken: list[int] = []
+    entries: list[int] = []
     for number in range(1, 600):
         now_ns += chance.randrange(40) * SECOND
         reservation, cost_us = chance.choice((0, 0, 0, *OWN)), chance.choice((1e3, 2e3, 2e6))
@@ -47,9 +47,9 @@ def popped(order: QueuePolicy, seed: int, priorities: tuple[int, ...]) -> list[i
         if head is not None and chance.random() < 0.9:
             queue.pop(head)
             head.phase = Phase.SENT
-            taken.append(head.number)
-    assert len(queue) + len(taken) == number
-    return taken
+            entries.append(head.number)
+    assert len(queue) + len(entries) == number
+    return entries
 
 
 @pytest.mark.parametrize("order", ORDERS, ids=lambda order: "-".join((order.policy, *order.keys)))

@@ -20,19 +20,19 @@ def test_every_accepted_task_ends_exactly_once_after_random_events(seed: int) ->
     machine = CheckedScheduler(min=1, max=4, idle_s=2.0)
     accepted: set[int] = set()
     for _ in range(STEPS):
-        held = [r for w in machine.state.workers.values() for r in w.held.values()]
+        entries = [r for w in machine.state.workers.values() for r in w.held.values()]
         what = chance.random()
         if what < 0.2:
             cost = chance.choice([5.0, 300.0, 3_000.0, 80_000.0, 3e6])
             terms = {"priority": chance.randrange(3), "queue_timeout_s": chance.choice([0, 0, 9])}
             accepted.update(machine.submit(chance.randrange(1, 6), cost=cost, **terms))
-        elif what < 0.55 and held:
-            worker = machine.state.workers[chance.choice(held).worker]
+        elif what < 0.55 and entries:
+            worker = machine.state.workers[chance.choice(entries).worker]
             records = list(worker.held.values())[: chance.randrange(1, 60)]
             state = chance.choice([TaskState.DONE] * 9 + [TaskState.FAILED])
             machine.finish(records, state)
-        elif what < 0.6 and held:
-            machine.begin(chance.choice(held))
+        elif what < 0.6 and entries:
+            machine.begin(chance.choice(entries))
         elif what < 0.65 and machine.state.workers:
             machine.lose(chance.choice(list(machine.state.workers)))
         elif what < 0.72 and machine.state.tasks:

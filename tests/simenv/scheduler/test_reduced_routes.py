@@ -46,20 +46,20 @@ def routed(circuit: Circuit, engine: str = "auto", outputs: tuple[str, ...] = ("
            labels: tuple[str, ...] = ()) -> Route:  # fmt: skip
     sums = (Observable(labels, b"\0" * 8 * len(labels)),) if labels else ()
     terms = TaskOptions(outputs=outputs, observables=sums, engine=engine)
-    found = profile(circuit, terms.outputs, rules.labels(terms))
-    return engine_choice.route(found, terms, (PoolSpec("main"),), LIMITS)
+    result = profile(circuit, terms.outputs, rules.labels(terms))
+    return engine_choice.route(result, terms, (PoolSpec("main"),), LIMITS)
 
 
 def test_program_is_routed_by_width_of_its_widest_independent_part() -> None:
-    whole = tangled(20, 20, 20)
+    outcome = tangled(20, 20, 20)
     apart = tangled(60, 20, 20)
-    assert profile(whole, ("counts",)).kept is None
-    alone, found = routed(whole), routed(apart)
-    assert found.engine == alone.engine == "statevector"
-    assert found.num_qubits == 20
-    assert "20 of 60 qubits at once" in found.reason
-    assert alone.memory_bytes <= found.memory_bytes < 1.5 * alone.memory_bytes
-    assert alone.evolve_us < found.evolve_us < 6 * alone.evolve_us
+    assert profile(outcome, ("counts",)).kept is None
+    alone, result = routed(outcome), routed(apart)
+    assert result.engine == alone.engine == "statevector"
+    assert result.num_qubits == 20
+    assert "20 of 60 qubits at once" in result.reason
+    assert alone.memory_bytes <= result.memory_bytes < 1.5 * alone.memory_bytes
+    assert alone.evolve_us < result.evolve_us < 6 * alone.evolve_us
     with pytest.raises(InfeasibleError, match="60 qubits"):
         routed(apart, "aer")
     wide = routed(tangled(24, 12, 2), outputs=("probabilities",))
@@ -84,16 +84,16 @@ def test_profile_of_small_program_is_not_reduced() -> None:
 
 
 def test_only_engines_that_reduce_programs_get_reduced_profile() -> None:
-    found = profile(tangled(20, 10, 1), ("counts",))
-    assert found.kept is not None
-    assert found.kept.widest == 10
-    assert found.kept.operations < found.operations
+    result = profile(tangled(20, 10, 1), ("counts",))
+    assert result.kept is not None
+    assert result.kept.widest == 10
+    assert result.kept.operations < result.operations
     aer = catalog.card("aer")
     assert aer is not None
     assert ENGINE is not None
-    assert aer.effective_profile(found, ("counts",)) is found
-    seen = ENGINE.effective_profile(found, ("counts",))
-    assert (seen.num_qubits, seen.operations) == (10, found.kept.operations)
-    gates = seen.gates_1q + seen.gates_2q + seen.gates_many
-    assert gates == seen.operations - 2
-    assert msgspec.structs.replace(seen, num_qubits=20).num_clbits == found.num_clbits
+    assert aer.effective_profile(result, ("counts",)) is result
+    outcome = ENGINE.effective_profile(result, ("counts",))
+    assert (outcome.num_qubits, outcome.operations) == (10, result.kept.operations)
+    gates = outcome.gates_1q + outcome.gates_2q + outcome.gates_many
+    assert gates == outcome.operations - 2
+    assert msgspec.structs.replace(outcome, num_qubits=20).num_clbits == result.num_clbits

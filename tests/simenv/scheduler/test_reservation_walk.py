@@ -62,8 +62,8 @@ class Walk:
         event = self.chance.choice(self.events)
         self.seen[event.__name__] += event() is not None
         self.host.settle()
-        for number, one in self.host.ledger.items():
-            assert one.spent == self.spent[number], f"reservation {number} spent otherwise"
+        for number, value in self.host.ledger.items():
+            assert value.spent == self.spent[number], f"reservation {number} spent otherwise"
 
     def some(self) -> int:
         """The number of a live reservation; 0: there is none."""
@@ -75,7 +75,7 @@ class Walk:
         device = self.chance.choice(("main", "main", "side", ""))
         owner = self.chance.choice(OWNERS)
         ttl_ns = self.chance.randint(1, 60) * SECOND
-        found = self.host.reserve(
+        result = self.host.reserve(
             units,
             owner,
             device=device,
@@ -84,17 +84,17 @@ class Walk:
             workers=self.chance.choice((0, 0, 0, 1, 2)),
         )
         self.seen["kept"] += any(w.reservation_id > 0 for w in self.host.state.workers.values())
-        return found.reservation or None
+        return result.reservation or None
 
     def submit(self) -> object:
         number = self.some()
         if not number or len(self.host.state.tasks) > MOST_TASKS:
             return None
-        one = self.host.ledger[number]
-        pool = one.grant.ask.device or self.chance.choice(("main", "side"))
+        item = self.host.ledger[number]
+        pool = item.grant.ask.device or self.chance.choice(("main", "side"))
         count, shots = self.chance.randint(1, 4), self.chance.randint(1, 9_000)
         try:
-            return self.host.under(number, count, shots, pool, one.grant.owner)
+            return self.host.under(number, count, shots, pool, item.grant.owner)
         except NotReservedError:
             return None
 
@@ -105,8 +105,8 @@ class Walk:
         busy = [w for w in self.host.state.workers.values() if w.held]
         if not busy:
             return None
-        held = list(self.chance.choice(busy).held.values())
-        done = held[: self.chance.randint(1, len(held))]
+        entries = list(self.chance.choice(busy).held.values())
+        done = entries[: self.chance.randint(1, len(entries))]
         for record in done:
             record.cost_us = float(self.chance.randint(1, 12 * UNIT_US))
             self.note(record)
@@ -116,9 +116,9 @@ class Walk:
     def note(self, record: TaskRecord) -> None:
         if not record.batch.terms.reservation:
             return
-        one = self.host.state.reservations.by_task[record.number]
-        used = max(1, -(-1_000 * round(record.cost_us) // one.grant.one_ns))
-        self.spent[one.grant.id] += min(used, one.holds[record.number])
+        item = self.host.state.reservations.by_task[record.number]
+        used = max(1, -(-1_000 * round(record.cost_us) // item.grant.one_ns))
+        self.spent[item.grant.id] += min(used, item.holds[record.number])
 
     def cancel(self) -> object:
         tasks = list(self.host.state.tasks)

@@ -35,8 +35,8 @@ def test_idle_resident_workers_take_no_slots() -> None:
 
 def test_resident_workers_with_more_ranks_than_slots_run_one_at_a_time() -> None:
     machine = CheckedScheduler(limits=cluster(2), specs=(crew("big"),))
-    numbers = machine.submit(3, along=work("big"))
-    for _ in numbers:
+    task = machine.submit(3, along=work("big"))
+    for _ in task:
         (send,) = machine.assign()
         assert machine.state.free_slots == 0
         machine.finish(send.records)
@@ -116,8 +116,8 @@ def test_younger_gang_task_does_not_take_slots_claimed_by_older_one() -> None:
     (young,) = machine.submit(1, along=work("slim"))
     assert machine.assign() == [], "two slots are free, and claimed"
     record = machine.state.tasks[young]
-    said = pending_reason(machine.state, record, machine.now_ns)
-    assert said == "free slots are kept for another task of several ranks, which came before"
+    result = pending_reason(machine.state, record, machine.now_ns)
+    assert result == "free slots are kept for another task of several ranks, which came before"
     machine.finish(running.records)
     (next_one,) = machine.assign()
     assert [r.number for r in next_one.records] == [old]
@@ -143,22 +143,22 @@ def test_tasks_of_one_two_and_four_ranks_all_make_progress_on_shared_nodes(
         crew("wide", ranks=4, count=2),
         crew("slim", ranks=2, count=4),
     )
-    there = Simulation(cluster(*slots), *specs)
-    there.run(1.0, until_idle=False)
-    begin_ns = there.now_ns
-    small = there.submit(600, cost=100_000.0)
-    slim = there.submit(12, along=work("slim", 2, 4e5))
-    broad = there.submit(4, along=work("wide", 4, 4e5))
-    there.run(400.0)
+    simulation = Simulation(cluster(*slots), *specs)
+    simulation.run(1.0, until_idle=False)
+    begin_ns = simulation.now_ns
+    small = simulation.submit(600, cost=100_000.0)
+    slim = simulation.submit(12, along=work("slim", 2, 4e5))
+    broad = simulation.submit(4, along=work("wide", 4, 4e5))
+    simulation.run(400.0)
     ended = {
-        name: [there.ended[n] for n in them]
+        name: [simulation.ended[n] for n in them]
         for name, them in {"small": small, "slim": slim, "wide": broad}.items()
     }
     last = max(ended["small"])
     assert min(ended["slim"]) < last, "those of two ranks wait for all small ones"
     assert min(ended["wide"]) < last, "those of four ranks wait for all small ones"
     assert (min(ended["small"]) - begin_ns) / SECOND < 1.0, "the small ones wait for them"
-    assert there.used >= 0.7
+    assert simulation.used >= 0.7
 
 
 def test_as_many_workers_start_at_a_time_as_there_are_slots() -> None:

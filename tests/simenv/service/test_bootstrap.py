@@ -21,9 +21,9 @@ def test_failed_start_leaves_no_socket_folder(tmp_path: Path) -> None:
     (tmp_path / "home" / "connection.json").mkdir(parents=True)  # where the file should be
     with TemporaryDirectory(prefix="s", dir="/tmp") as runtime:  # a socket's path must be short
         environ = {"XDG_RUNTIME_DIR": runtime, "SIMENV_HOME": str(tmp_path)}
-        told = convert({"memory_bytes": 2**20, "launcher": {"use": "local"}})
+        result = convert({"memory_bytes": 2**20, "launcher": {"use": "local"}})
         with pytest.raises(IsADirectoryError):
-            build_service(told, tmp_path / "home", environ)
+            build_service(result, tmp_path / "home", environ)
         assert list(Path(runtime).iterdir()) == []
         assert not (tmp_path / "home" / "worker.json").exists()
 

@@ -147,8 +147,8 @@ def test_arrays_of_too_many_bindings_are_refused(tmp_path: Path, output: str) ->
     ).packed()
     few = spec(program=names, shots=0, bindings=bytes(8 * 16), count=16)
     assert isinstance(bench.submit(few, terms=terms), m.Accepted)
-    many = spec(program=names, shots=0, bindings=bytes(8 * 17), count=17)
-    refused = bench.submit(many, terms=terms, key="~m")
+    result = spec(program=names, shots=0, bindings=bytes(8 * 17), count=17)
+    refused = bench.submit(result, terms=terms, key="~m")
     assert isinstance(refused, m.Refused)
     assert f"17 bindings of 20 qubits with {output}" in refused.refusals[0].message
 
@@ -220,9 +220,9 @@ def test_observables_count_in_memory_limit_of_queue(tmp_path: Path) -> None:
             refusals.append(answer.refusals[0])
             break
     assert [refusal.code for refusal in refusals] == ["queue_full"]
-    held = bench.state.queued_bytes
+    queued_bytes = bench.state.queued_bytes
     bench.restart()
-    assert bench.state.queued_bytes == held
+    assert bench.state.queued_bytes == queued_bytes
 
 
 def test_admission_stores_task_options_by_their_digest(tmp_path: Path) -> None:

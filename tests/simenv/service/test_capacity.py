@@ -96,9 +96,9 @@ def test_accepted_task_that_fits_no_node_any_more_is_reported_in_queue_and_event
     (queue,) = bench.say(m.GetTasks(4, [accepted.first]))
     assert "more than the nodes in use have: n2 is lost: no answer" in queue.tasks[0].reason
     (events,) = bench.say(m.GetEvents(5))
-    (told,) = [event for event in events.events if event.kind == "task.unplaceable"]
-    assert told.subject == "main"
-    assert told.message.startswith("1 waiting tasks fit no node")
+    (value,) = [event for event in events.events if event.kind == "task.unplaceable"]
+    assert value.subject == "main"
+    assert value.message.startswith("1 waiting tasks fit no node")
 
 
 def test_status_and_explain_count_only_nodes_that_are_up(bench: ServiceHarness) -> None:

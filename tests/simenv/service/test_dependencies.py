@@ -42,10 +42,10 @@ def refused(bench: ServiceHarness, *parents: int, key: str = "~r") -> m.Refusal:
 
 
 def end(bench: ServiceHarness, task: int) -> tuple[TaskState, m.Failure | None]:
-    found = bench.loop.completions.find(task)
-    assert found is not None, f"task {task} has not ended"
-    state = STATES[found[1].state]
-    return state, None if state is TaskState.DONE else codec.failure(found[1].payload)
+    result = bench.loop.completions.find(task)
+    assert result is not None, f"task {task} has not ended"
+    state = STATES[result[1].state]
+    return state, None if state is TaskState.DONE else codec.failure(result[1].payload)
 
 
 def reason(bench: ServiceHarness, task: int) -> str:
@@ -116,8 +116,8 @@ def test_unknown_tasks_and_those_of_others_are_not_found(bench: ServiceHarness) 
     assert error.message == f"after: there is no task {task_name(2**40)} of yours here (any longer)"
     assert refused(bench, -1).code == "not_found"
     for _ in ("unfinished", "done"):
-        found = refusal_of_parents(bench.state, bench.loop.completions, "somebody", [own])
-        assert isinstance(found, NotFoundError)
+        result = refusal_of_parents(bench.state, bench.loop.completions, "somebody", [own])
+        assert isinstance(result, NotFoundError)
         bench.finish(bench.assigned())
 
 

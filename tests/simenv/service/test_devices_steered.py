@@ -54,9 +54,13 @@ def test_draining_device_refuses_new_tasks_and_finishes_accepted_ones(
     office: ReservationHarness,
 ) -> None:
     assert isinstance(_submit(office), m.Accepted)
-    told = office.get(TargetReply, SteerTarget(1, "main", "drain", "", "graceful", 60.0))
-    assert (told.changed, told.info.state, told.info.drain_mode) == (True, "draining", "graceful")
-    assert told.info.drain_started_ns > 0
+    result = office.get(TargetReply, SteerTarget(1, "main", "drain", "", "graceful", 60.0))
+    assert (result.changed, result.info.state, result.info.drain_mode) == (
+        True,
+        "draining",
+        "graceful",
+    )
+    assert result.info.drain_started_ns > 0
     refused = _submit(office, "~b")
     assert isinstance(refused, m.Refused)
     assert refused.refusals[0].code == "insufficient"

@@ -164,8 +164,8 @@ def test_invalid_messages_are_refused_and_event_loop_continues(bench: ServiceHar
     bench.step()
     answers = bench.heard()
     assert [type(a) for a in answers] == [m.Refused] * 4
-    stranger = bench.listener.connect(PeerKind.WORKER, b"stranger")
-    stranger.send(b"\x00" * 100)
+    client = bench.listener.connect(PeerKind.WORKER, b"stranger")
+    client.send(b"\x00" * 100)
     assert isinstance(bench.submit(spec()), m.Accepted)
 
 
@@ -265,9 +265,9 @@ def test_invalid_task_options_are_refused(bench: ServiceHarness) -> None:
         ]
     }
     for code, terms in cases.items():
-        for one in terms:
-            refused = bench.submit(spec(), terms=one)
-            assert isinstance(refused, m.Refused), one
+        for each in terms:
+            refused = bench.submit(spec(), terms=each)
+            assert isinstance(refused, m.Refused), each
             assert refused.refusals[0].code == code
             assert refused.refusals[0].message
 

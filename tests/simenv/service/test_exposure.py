@@ -38,7 +38,7 @@ def test_lookup_of_other_users_is_repeated_only_after_an_interval(
     bench.loop.facts = facts
     for _ in range(3):
         warnings = bench.loop.query_handlers.status().warnings
-        assert any("1 other user" in words for words in warnings)
+        assert any("1 other user" in each for each in warnings)
     assert len(walks) == 1
     monkeypatch.setattr(bench.loop.query_handlers, "_next_others_ns", 0)  # a minute later
     bench.loop.query_handlers.status()

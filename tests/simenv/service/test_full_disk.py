@@ -25,14 +25,14 @@ MIB = 2**20
 @pytest.fixture
 def office(tmp_path: Path) -> Iterator[ReservationHarness]:
     with small_disk(tmp_path / "disk", 416 * MIB) as folder:
-        made = ReservationHarness(
+        harness = ReservationHarness(
             folder, results={"keep_free_gib": 1 / 1024}, durability="accepted"
         )
-        made.join()
-        made.loop.result_requests.start()
-        yield made
-        made.loop.result_requests.stop()
-        made.journal._db.close()
+        harness.join()
+        harness.loop.result_requests.start()
+        yield harness
+        harness.loop.result_requests.stop()
+        harness.journal._db.close()
 
 
 def order(office: ReservationHarness, peer: MemoryConnection, key: str) -> m.Accepted | m.Refused:
@@ -79,9 +79,9 @@ def until_trouble(office: ReservationHarness) -> m.Refusal:
 def test_submission_on_full_disk_is_refused_with_reason_and_service_answers(
     office: ReservationHarness,
 ) -> None:
-    found = until_trouble(office)
-    assert found.code in ("journal", "insufficient")
-    assert "disk" in found.message + found.hint
+    result = until_trouble(office)
+    assert result.code in ("journal", "insufficient")
+    assert "disk" in result.message + result.hint
     assert office.get(m.Status, m.GetStatus(1)).info.queued >= 0
 
 

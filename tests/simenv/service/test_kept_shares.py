@@ -31,22 +31,22 @@ def made(folder: Path, **options: object) -> ReservationHarness:
 
 @pytest.fixture
 def office(tmp_path: Path) -> Iterator[ReservationHarness]:
-    found = made(tmp_path)
-    yield found
-    found.loop.result_requests.stop()
+    result = made(tmp_path)
+    yield result
+    result.loop.result_requests.stop()
 
 
 def end(
     office: ReservationHarness, peer: MemoryConnection, count: int, size_bytes: int
 ) -> list[int]:
     """So many tasks of one client end with a result of that size, each in a message of its own."""
-    numbers = []
+    entries = []
     for seed in range(count):
         key = f"~{seed}-{size_bytes}"
         answers = office.say(m.Submit(5, key, 0, TaskOptions(), [spec(seed)]), peer)
-        numbers += [a.first for a in answers if isinstance(a, m.Accepted)]
+        entries += [a.first for a in answers if isinstance(a, m.Accepted)]
         office.finish(office.assigned(), payload=bytes(size_bytes))
-    return numbers
+    return entries
 
 
 def swept(
@@ -91,11 +91,11 @@ def test_a_dry_run_counts_and_removes_nothing(office: ReservationHarness) -> Non
 
 def test_results_of_owner_with_largest_use_are_removed_first(tmp_path: Path) -> None:
     office = made(tmp_path, results={"keep_gib": 0.001})
-    ours = end(office, office.peer, 3, 20_000)
+    result = end(office, office.peer, 3, 20_000)
     his = end(office, office.ben, 3, 20_000)
     hers = end(office, office.ana, 12, 100_000)
     swept(office)
-    assert all(has(office, number) for number in ours + his)
+    assert all(has(office, number) for number in result + his)
     assert not has(office, hers[0])
     office.loop.result_requests.stop()
 
@@ -152,7 +152,7 @@ def test_storage_use_of_owners_is_the_same_after_restart(office: ReservationHarn
 
 
 def swept_events(office: ReservationHarness, before_s: float = 0.0) -> None:
-    old = event_retention.OldEvents(office.journal)
+    old = event_retention.EventRemoval(office.journal)
     old.begin(before_s)
     while old.step():
         pass
@@ -190,8 +190,8 @@ def test_events_caused_by_a_client_are_bounded_and_evict_no_others(
     others = [e for e in events(office) if not e.is_of(["reservation"])]
     monkeypatch.setattr(event_retention, "MAX_OWNER_EVENTS", 5)
     for _ in range(10):
-        made = office.reserve(peer=office.ana)
-        office.say(Release(1, made.reservation), office.ana)
+        result = office.reserve(peer=office.ana)
+        office.say(Release(1, result.reservation), office.ana)
     office.reserve(peer=office.ben)
     assert len([e for e in events(office) if e.is_of(["reservation"])]) > 15
     retention = office.loop.result_requests._retention
@@ -211,8 +211,8 @@ def test_all_owners_events_share_one_bound(
     monkeypatch.setattr(event_retention, "MAX_OWNERS_EVENTS", 6)
     for peer in (office.ana, office.ben):
         for _ in range(5):
-            made = office.reserve(peer=peer)
-            office.say(Release(1, made.reservation), peer)
+            result = office.reserve(peer=peer)
+            office.say(Release(1, result.reservation), peer)
     swept_events(office)
     owners = [row[0] for row in office.journal.records.rows("select owner from event")]
     assert (owners.count("ana"), owners.count("ben")) == (3, 3)
@@ -254,12 +254,12 @@ def test_owner_with_large_use_is_refused_first_below_disk_reserve() -> None:
     low = reserve(4.0)
     assert low.refusal("", 10 * GIB) is None
     assert low.refusal("ben", SMALL_BYTES) is None
-    found = low.refusal("ana", 2 * GIB)
-    assert found is not None
-    assert "4.0 GiB" in found.message
-    assert "5.0 GiB" in found.message
-    assert "'ana' keeps 2.0 GiB" in found.message
-    assert "simenv prune" in found.hint
+    result = low.refusal("ana", 2 * GIB)
+    assert result is not None
+    assert "4.0 GiB" in result.message
+    assert "5.0 GiB" in result.message
+    assert "'ana' keeps 2.0 GiB" in result.message
+    assert "simenv prune" in result.hint
     assert reserve(1.0).refusal("ben", 0) is not None
     assert reserve(1.0).refusal("", 0) is None
     assert reserve(6.0).refusal("ana", 90 * GIB) is None

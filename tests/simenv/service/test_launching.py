@@ -35,16 +35,16 @@ def bench(tmp_path: Path) -> ServiceHarness:
 
 
 def events(bench: ServiceHarness, *kinds: str) -> list[tuple[str, str, str]]:
-    (found,) = bench.say(m.GetEvents(99))
-    assert isinstance(found, m.Events)
-    return [(e.kind, e.subject, e.message) for e in found.events if e.kind in kinds]
+    (value,) = bench.say(m.GetEvents(99))
+    assert isinstance(value, m.Events)
+    return [(e.kind, e.subject, e.message) for e in value.events if e.kind in kinds]
 
 
 def last(worker: MemoryConnection) -> object:
-    found = None
+    value = None
     while (body := worker.receive(0.0)) is not None:
-        found = codec.to_worker(body)
-    return found
+        value = codec.to_worker(body)
+    return value
 
 
 def is_ready(bench: ServiceHarness) -> bool:
@@ -74,8 +74,8 @@ def test_worker_command_line_names_worker_start_engine_ranks_and_service(tmp_pat
 
 def test_worker_command_line_and_environment_contain_no_key(bench: ServiceHarness) -> None:
     command = bench.paper.commands["main-0"]
-    words = " ".join([*command.argv, *(f"{k}={v}" for k, v in command.environ)])
-    assert "key" not in words.lower()
+    text = " ".join([*command.argv, *(f"{k}={v}" for k, v in command.environ)])
+    assert "key" not in text.lower()
 
 
 def test_each_start_of_worker_has_its_own_number(bench: ServiceHarness) -> None:
@@ -89,11 +89,11 @@ def test_each_start_of_worker_has_its_own_number(bench: ServiceHarness) -> None:
 
 def test_join_of_another_worker_start_is_answered_with_stop(bench: ServiceHarness) -> None:
     start = bench.paper.commands["main-0"].start
-    stranger = bench.listener.connect(PeerKind.WORKER, b"main-0.77")
+    client = bench.listener.connect(PeerKind.WORKER, b"main-0.77")
     epoch = bench.journal.epoch
-    stranger.send(codec.encode(m.Join("test", "main-0", 1, NODE, epoch, (), start + 1)))
+    client.send(codec.encode(m.Join("test", "main-0", 1, NODE, epoch, (), start + 1)))
     bench.step()
-    assert isinstance(last(stranger), m.StopWorker)
+    assert isinstance(last(client), m.StopWorker)
     assert not is_ready(bench)
 
 
@@ -283,8 +283,8 @@ def test_progress_from_heartbeat_is_shown_for_its_task_only(bench: ServiceHarnes
     control = bench.listener.connect(PeerKind.WORKER, f"main-0.{start}!".encode())
 
     def beat(task: int, *passes: int) -> list[tuple[int, int]]:
-        told = (bench.journal.epoch, task, assigned.attempt, 10, start)
-        control.send(codec.encode(m.Heartbeat("main-0", *told, *passes)))
+        entries = (bench.journal.epoch, task, assigned.attempt, 10, start)
+        control.send(codec.encode(m.Heartbeat("main-0", *entries, *passes)))
         bench.step()
         answers = bench.say(m.GetQueue(1))
         (queue,) = (each for each in answers if isinstance(each, m.Queue))

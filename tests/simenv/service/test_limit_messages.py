@@ -32,9 +32,9 @@ def test_timeout_message_names_limit_and_its_value(
     ending = TaskEnded(
         record, TaskState.EXPIRED, 1, Timing(0, 0, 0), reason=reason, run_limit_s=limit_s
     )
-    told = codec.failure(_failure(ending, "here"))
-    assert words in told.message
-    assert told.hint
+    result = codec.failure(_failure(ending, "here"))
+    assert words in result.message
+    assert result.hint
 
 
 def test_too_many_operations_error_names_number_limit_and_branches() -> None:

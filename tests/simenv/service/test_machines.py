@@ -42,9 +42,9 @@ def describe(
 def test_hardware_worker_command_line_names_its_provider_and_import_path(
     bench: ServiceHarness,
 ) -> None:
-    words = bench.paper.commands["qpu-0"].argv
-    assert words[words.index("--provider") + 1] == "lab:one"
-    assert words[words.index("--import-from") + 1] == "/here:/lib"
+    argv = bench.paper.commands["qpu-0"].argv
+    assert argv[argv.index("--provider") + 1] == "lab:one"
+    assert argv[argv.index("--import-from") + 1] == "/here:/lib"
     assert "--provider" not in bench.paper.commands["main-0"].argv
 
 
@@ -52,9 +52,9 @@ def test_program_wider_than_described_hardware_is_refused(bench: ServiceHarness)
     wide = spec(program=program(3).packed())
     assert isinstance(bench.submit(wide, key="a", terms=MACHINE), m.Accepted)
     describe(bench)
-    found = bench.submit(wide, key="b", terms=MACHINE)
-    assert isinstance(found, m.Refused)
-    assert found.refusals[0].message == "this program has 3 qubits; pool qpu (fridge) has 2"
+    task = bench.submit(wide, key="b", terms=MACHINE)
+    assert isinstance(task, m.Refused)
+    assert task.refusals[0].message == "this program has 3 qubits; pool qpu (fridge) has 2"
     assert bench.loop.devices.of("qpu") == msgspec.structs.replace(NARROW, name="qpu")
     describe(bench, msgspec.structs.replace(NARROW, num_qubits=5))
     assert isinstance(bench.submit(wide, key="c", terms=MACHINE), m.Accepted)
@@ -75,9 +75,9 @@ def test_preferred_hardware_is_skipped_while_paused(bench: ServiceHarness) -> No
     preferring = TaskOptions(prefer=("hardware",))
 
     def reason(key: str) -> str:
-        taken = bench.submit(key=key, terms=preferring)
-        assert isinstance(taken, m.Accepted)
-        return bench.state.tasks[taken.first].route.reason
+        task = bench.submit(key=key, terms=preferring)
+        assert isinstance(task, m.Accepted)
+        return bench.state.tasks[task.first].route.reason
 
     assert reason("a") == "preferred hardware: pool qpu (fridge)"
     bench.say(SteerTarget(1, "qpu", "pause"))
@@ -87,8 +87,8 @@ def test_preferred_hardware_is_skipped_while_paused(bench: ServiceHarness) -> No
 
 
 def test_scaling_hardware_pool_is_refused(bench: ServiceHarness) -> None:
-    for least, most in ((2, 2), (0, 1), (0, 0)):
-        (answer,) = bench.say(Scale(1, "qpu", least, most))
+    for least, value in ((2, 2), (0, 1), (0, 0)):
+        (answer,) = bench.say(Scale(1, "qpu", least, value))
         assert isinstance(answer, m.Refused)
         assert "holds a machine" in answer.refusals[0].message
 

@@ -37,26 +37,26 @@ def order(
 
 def refused(answer: m.ToClient, code: str) -> m.Refusal:
     assert isinstance(answer, m.Refused), answer
-    (found,) = answer.refusals
-    assert found.code == code
-    assert "simenv limits set ana" in found.hint
-    return found
+    (value,) = answer.refusals
+    assert value.code == code
+    assert "simenv limits set ana" in value.hint
+    return value
 
 
 def test_queued_tasks_of_one_owner_are_limited(office: ReservationHarness) -> None:
     limit(office, max_queued_tasks=3)
     assert isinstance(order(office, 2, "~a"), m.Accepted)
-    found = refused(order(office, 2, "~b"), "queue_full")
-    assert "has 2 unfinished tasks" in found.message
-    assert "limit of 3" in found.message
-    assert found.retry_after_s > 0
+    result = refused(order(office, 2, "~b"), "queue_full")
+    assert "has 2 unfinished tasks" in result.message
+    assert "limit of 3" in result.message
+    assert result.retry_after_s > 0
     assert isinstance(order(office, 1, "~c"), m.Accepted)
 
 
 def test_queued_bytes_of_one_owner_are_limited(office: ReservationHarness) -> None:
     limit(office, max_queued_bytes=1_000)
-    found = refused(order(office, 50), "queue_full")
-    assert "(max_queued_bytes)" in found.message
+    result = refused(order(office, 50), "queue_full")
+    assert "(max_queued_bytes)" in result.message
 
 
 def test_queue_use_of_owner_is_released_when_tasks_end(office: ReservationHarness) -> None:
@@ -72,16 +72,16 @@ def test_queue_use_of_owner_is_released_when_tasks_end(office: ReservationHarnes
 
 
 def test_a_priority_above_the_limit_is_refused(office: ReservationHarness) -> None:
-    found = refused(order(office, priority=10**6), "limit")
-    assert "priority 1000000" in found.message
-    assert "limit of 100" in found.message
+    result = refused(order(office, priority=10**6), "limit")
+    assert "priority 1000000" in result.message
+    assert "limit of 100" in result.message
     assert isinstance(order(office, priority=100), m.Accepted)
 
 
 def test_a_run_timeout_above_the_limit_is_refused(office: ReservationHarness) -> None:
-    found = refused(order(office, run_timeout_s=86_401.0), "limit")
-    assert "86401" in found.message
-    assert "limit of 86400 s" in found.message
+    result = refused(order(office, run_timeout_s=86_401.0), "limit")
+    assert "86401" in result.message
+    assert "limit of 86400 s" in result.message
 
 
 def test_a_task_without_run_timeout_gets_that_of_its_owner() -> None:
@@ -118,9 +118,9 @@ def test_reservation_longer_than_limit_of_owner_is_refused(office: ReservationHa
 
 def test_a_renewal_above_the_limit_is_refused(office: ReservationHarness) -> None:
     number = office.reserve(1, office.ana).reservation
-    found = office.refusal(Renew(4, number, 3_650 * DAY_NS), office.ana)
-    assert found.code == "limit"
-    assert "limit of 86400 s" in found.message
+    result = office.refusal(Renew(4, number, 3_650 * DAY_NS), office.ana)
+    assert result.code == "limit"
+    assert "limit of 86400 s" in result.message
     assert office.get(Reservations, Renew(4, number, DAY_NS), office.ana)
 
 
@@ -165,8 +165,8 @@ def test_too_many_messages_a_second_are_refused(office: ReservationHarness) -> N
     answers = [office.get(m.App | m.Refused, GetApp(n), office.ana) for n in range(1, 9)]  # type: ignore[arg-type]
     refusals = [a for a in answers if isinstance(a, m.Refused)]
     assert refusals
-    found = refused(refusals[0], "queue_full")
-    assert "more than 2 messages a second" in found.message
+    result = refused(refusals[0], "queue_full")
+    assert "more than 2 messages a second" in result.message
     assert refusals[0].request > 1  # the answer finds the question
     assert all(isinstance(office.say(GetApp(n))[0], m.App) for n in range(1, 9))
 
@@ -175,17 +175,17 @@ def test_limits_set_by_admin_survive_crash_until_reset(office: ReservationHarnes
     limit(office, max_queued_tasks=7)
     limit(office, max_priority=3)
     office.begin_again()
-    (mine,) = office.get(OwnerReports, GetLimits(1), office.ana).owners
-    assert (mine.limits.max_queued_tasks, mine.limits.max_priority) == (7, 3)
+    (value,) = office.get(OwnerReports, GetLimits(1), office.ana).owners
+    assert (value.limits.max_queued_tasks, value.limits.max_priority) == (7, 3)
     office.get(OwnerReports, SetLimits(1, "ana", {}, reset=True), office.ops)
     office.begin_again()
-    (mine,) = office.get(OwnerReports, GetLimits(1), office.ana).owners
-    assert mine.limits == owner_quotas.CLIENT_LIMITS
+    (value,) = office.get(OwnerReports, GetLimits(1), office.ana).owners
+    assert value.limits == owner_quotas.CLIENT_LIMITS
 
 
 def test_configured_limits_apply_by_role_and_key(tmp_path: Path) -> None:
-    told = {"client": {"max_queued_tasks": 5}, "keys": {"ben": {"max_priority": 9}}}
-    office = ReservationHarness(tmp_path, owner_limits=told)
+    table = {"client": {"max_queued_tasks": 5}, "keys": {"ben": {"max_priority": 9}}}
+    office = ReservationHarness(tmp_path, owner_limits=table)
     reports = {r.owner: r for r in office.get(OwnerReports, GetLimits(1), office.ops).owners}
     assert list(reports) == ["", "ana", "ben", "ops"]
     assert reports["ana"].limits.max_queued_tasks == 5
@@ -214,9 +214,9 @@ def test_a_client_sees_its_own_limits_and_sets_none(office: ReservationHarness) 
 def test_invalid_limit_change_is_refused(
     office: ReservationHarness, question: SetLimits, code: str, words: str
 ) -> None:
-    found = office.refusal(question, office.ops)
-    assert found.code == code
-    assert words in found.message
+    result = office.refusal(question, office.ops)
+    assert result.code == code
+    assert words in result.message
 
 
 def test_new_key_does_not_inherit_limits_of_revoked_key_of_same_name(

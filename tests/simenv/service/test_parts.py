@@ -83,6 +83,6 @@ def test_what_follows_a_part_is_charged_with_its_states_and_the_one_it_begins_wi
     end = len(part.data)
     assert states_charged(part.compose(QuantumCircuit(WIDTH, 1)), end) == 2
     for then in (measuring(), resetting()):
-        whole = part.compose(then)
-        assert states_charged(whole, len(whole.data)) == 2
-        assert states_charged(whole, end) == 9
+        result = part.compose(then)
+        assert states_charged(result, len(result.data)) == 2
+        assert states_charged(result, end) == 9

@@ -33,12 +33,12 @@ class Starter:
 
     def hears(self) -> StartupMessage | None:
         """What it is told now; None: nothing yet."""
-        told = main._report_readiness(self._environment, self._write)
-        if not told:
+        outcome = main._report_readiness(self._environment, self._write)
+        if not outcome:
             return None
-        found = os.read(self._read, 65_536)
+        result = os.read(self._read, 65_536)
         os.close(self._read)
-        return msgspec.json.decode(found, type=StartupMessage)
+        return msgspec.json.decode(result, type=StartupMessage)
 
 
 @pytest.fixture
@@ -66,10 +66,10 @@ def test_start_fails_when_no_worker_of_pool_starts(bench: ServiceHarness) -> Non
     ends(bench, "main-0")
     assert starter.hears() is None  # another one may still come
     ends(bench, "main-1", m.EXIT_MPI)
-    found = starter.hears()
-    assert found is not None
-    assert found.error is not None
-    assert "no working worker: exit 5" in found.error.message
+    hears = starter.hears()
+    assert hears is not None
+    assert hears.error is not None
+    assert "no working worker: exit 5" in hears.error.message
     assert bench.state.draining
 
 

@@ -51,16 +51,18 @@ def mixed(structure: int, seed: int) -> QuantumCircuit:
     """Random gates with angles on random qubits, from generic and special values."""
     shape, values = np.random.default_rng(structure), np.random.default_rng((structure, seed))
     circuit = QuantumCircuit(WIDTH, global_phase=0.3)
-    known = get_standard_gate_name_mapping()
+    standard_gate_name_mapping = get_standard_gate_name_mapping()
     for name in ("h", "cx", "t"):
-        circuit.append(known[name], range(known[name].num_qubits))
+        circuit.append(
+            standard_gate_name_mapping[name], range(standard_gate_name_mapping[name].num_qubits)
+        )
     for _ in range(12):
         name, size, count = GATES[int(shape.integers(len(GATES)))]
         qubits = shape.permutation(WIDTH)[:size].tolist()
         special = shape.random(count) < 0.3
         eighths = shape.integers(-8, 9, count)
         angles = np.where(special, eighths * math.pi / 4, values.uniform(-7.0, 7.0, count))
-        circuit.append(type(known[name])(*angles.tolist()), qubits)
+        circuit.append(type(standard_gate_name_mapping[name])(*angles.tolist()), qubits)
     return circuit
 
 
@@ -97,37 +99,37 @@ def final_state(compiled: CompiledCircuit) -> Statevector:
 def test_compiled_circuits_of_one_structure_prepare_their_own_states(
     device: str, structure: int
 ) -> None:
-    made = compiler(device)
+    result = compiler(device)
     native = {name for name, _, _ in NATIVE[device]} | {"global_phase"}
     for seed in range(3):
         circuit = mixed(structure, seed)
-        compiled = made.compiled(load(circuit), "always")
+        compiled = result.compiled(load(circuit), "always")
         assert np.allclose(final_state(compiled).data, Statevector(circuit).data, atol=1e-9), (
             "global phase included"
         )
         assert set(compiled.loaded.program.names) <= native
         assert not compiled.loaded.program.num_slots
-    assert len(made._structures) <= 3
+    assert len(result._structures) <= 3
 
 
 def test_rotations_of_one_structure_are_compiled_once_with_the_gates_of_the_transpiler() -> None:
-    made = compiler("lattice")
+    result = compiler("lattice")
     layouts = set()
     for seed in range(4):
         circuit = rotations(seed)
-        compiled = made.compiled(load(circuit), "auto")
+        compiled = result.compiled(load(circuit), "auto")
         layouts.add(compiled.layouts)
         assert np.allclose(final_state(compiled).data, Statevector(circuit).data, atol=1e-9)
-        numbers = made._transpiler.run(circuit)  # as Qiskit compiles it with its angles
-        assert counted(to_qiskit(compiled.loaded.program)) == counted(numbers)
-    assert len(made._structures) == len(layouts) == 1
+        outcome = result._transpiler.run(circuit)  # as Qiskit compiles it with its angles
+        assert counted(to_qiskit(compiled.loaded.program)) == counted(outcome)
+    assert len(result._structures) == len(layouts) == 1
 
 
 def test_multiples_of_a_quarter_of_pi_are_compiled_as_numbers() -> None:
-    made = compiler("lattice")
+    result = compiler("lattice")
     circuit = QuantumCircuit(1)
     circuit.rx(math.pi, 0)
-    compiled = made.compiled(load(circuit), "auto").loaded.program
+    compiled = result.compiled(load(circuit), "auto").loaded.program
     assert set(compiled.names) - {"global_phase"} == {"x"}
     assert opened(load(circuit).program)[1].size == 0
 
@@ -142,37 +144,37 @@ def test_angles_that_are_parameters_leave_free_ones_and_control_flow_alone() -> 
         branching.ry(0.3, 0)
     delayed = QuantumCircuit(1)
     delayed.delay(123.4, 0, "ns")
-    many = QuantumCircuit(1)
+    quantum_circuit = QuantumCircuit(1)
     for _ in range(MOST_ANGLES + 1):
-        many.ry(0.3, 0)
-    for circuit in (free, branching, delayed, many):
+        quantum_circuit.ry(0.3, 0)
+    for circuit in (free, branching, delayed, quantum_circuit):
         program = load(circuit).program
         assert opened(program) == (program, pytest.approx(np.zeros(0)))
-    many.data.pop()
-    assert opened(load(many).program)[1].size == MOST_ANGLES
+    quantum_circuit.data.pop()
+    assert opened(load(quantum_circuit).program)[1].size == MOST_ANGLES
 
 
 def test_transpiled_circuit_has_the_gates_of_the_one_that_is_submitted() -> None:
-    made = compiler("lattice")
+    result = compiler("lattice")
     circuit = mixed(3, 1)
-    shown = made._transpiler.transpiled(circuit)
-    compiled = to_qiskit(made.compiled(load(circuit), "auto").loaded.program)
-    assert counted(shown) == counted(compiled)
+    outcome = result._transpiler.transpiled(circuit)
+    compiled = to_qiskit(result.compiled(load(circuit), "auto").loaded.program)
+    assert counted(outcome) == counted(compiled)
     assert (
-        shown.layout.final_index_layout()
-        == made._transpiler.run(circuit).layout.final_index_layout()
+        outcome.layout.final_index_layout()
+        == result._transpiler.run(circuit).layout.final_index_layout()
     )
-    assert not shown.parameters
-    assert np.allclose(Statevector(shown).data, Statevector(compiled).data, atol=1e-9)
+    assert not outcome.parameters
+    assert np.allclose(Statevector(outcome).data, Statevector(compiled).data, atol=1e-9)
     assert circuit.count_ops() == mixed(3, 1).count_ops(), "the caller's circuit is not changed"
 
 
 def test_structure_on_other_qubits_of_the_device_is_compiled_again() -> None:
-    made = compiler("lattice")
+    result = compiler("lattice")
     circuit = QuantumCircuit(2)
     circuit.ry(0.3, 0)
     circuit.cx(0, 1)
-    first = made.compiled(load(circuit), "auto", (0, 1))
-    second = made.compiled(load(circuit), "auto", (3, 2))
+    first = result.compiled(load(circuit), "auto", (0, 1))
+    second = result.compiled(load(circuit), "auto", (3, 2))
     assert first.layouts != second.layouts
-    assert len(made._structures) == 2
+    assert len(result._structures) == 2

@@ -13,14 +13,14 @@ from qiskit import QuantumCircuit, qpy
 from simenv.client.qpm.requests import run_request
 from simenv.errors import LimitExceededError, ProgramError
 from simenv.transpiler import qpy_sandbox
-from simenv.transpiler.qpy_sandbox import Confined
+from simenv.transpiler.qpy_sandbox import SandboxProcess
 
 
 @pytest.fixture(scope="module")
-def reader() -> Iterator[Confined]:
-    made = Confined()
-    yield made
-    made.close()
+def reader() -> Iterator[SandboxProcess]:
+    sandbox_process = SandboxProcess()
+    yield sandbox_process
+    sandbox_process.close()
 
 
 def sound() -> bytes:
@@ -37,13 +37,13 @@ def sound() -> bytes:
 def greedy() -> bytes:
     """The definition within says that it has two thousand million qubits."""
     data = bytearray(sound())
-    place = [found.start() for found in re.finditer(rb"..f\0\x08\0\0\0\x01", data, re.DOTALL)][1]
+    place = [each.start() for each in re.finditer(rb"..f\0\x08\0\0\0\x01", data, re.DOTALL)][1]
     data[place + 5 : place + 9] = (2**31 - 1).to_bytes(4, "big")
     return bytes(data)
 
 
 def test_file_that_needs_gigabytes_is_refused_and_next_one_is_read(
-    reader: Confined,
+    reader: SandboxProcess,
 ) -> None:
     reader.check(sound())
     with pytest.raises((LimitExceededError, ProgramError)):
@@ -52,7 +52,7 @@ def test_file_that_needs_gigabytes_is_refused_and_next_one_is_read(
 
 
 def test_killed_or_hanging_reader_process_raises_limit_exceeded_error(
-    reader: Confined, monkeypatch: pytest.MonkeyPatch
+    reader: SandboxProcess, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     reader.check(sound())
     process = reader._process
@@ -69,7 +69,7 @@ def test_killed_or_hanging_reader_process_raises_limit_exceeded_error(
 
 
 def test_unread_reply_is_not_used_for_next_file(
-    reader: Confined, monkeypatch: pytest.MonkeyPatch
+    reader: SandboxProcess, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     reader.check(sound())
     with monkeypatch.context() as patch:
@@ -90,14 +90,14 @@ def test_unread_reply_is_not_used_for_next_file(
 
 
 def test_file_is_refused_when_reader_stays_busy(
-    reader: Confined, monkeypatch: pytest.MonkeyPatch
+    reader: SandboxProcess, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(qpy_sandbox, "QUEUE_SECONDS", 0.01)
     with reader._lock, pytest.raises(LimitExceededError, match="another QPY file is being read"):
         reader.check(sound())
 
 
-def test_file_refused_by_qiskit_is_a_program_error_with_file_name(reader: Confined) -> None:
+def test_file_refused_by_qiskit_is_a_program_error_with_file_name(reader: SandboxProcess) -> None:
     with pytest.raises(ProgramError, match=r"circuit\.data: the QPY file cannot be read"):
         reader.check(sound()[:-20], "circuit.data")
 
@@ -105,7 +105,7 @@ def test_file_refused_by_qiskit_is_a_program_error_with_file_name(reader: Confin
 def test_qpm_checks_qpy_in_confined_process_first(monkeypatch: pytest.MonkeyPatch) -> None:
     seen: list[bytes] = []
 
-    class Noted(Confined):
+    class Noted(SandboxProcess):
         def check(self, data: bytes, name: str = "") -> None:
             seen.append(data)
             raise LimitExceededError("too much")

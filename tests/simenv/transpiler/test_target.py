@@ -23,7 +23,7 @@ def test_target_has_gates_couplings_errors_and_durations_of_device() -> None:
     assert target.num_qubits == device.num_qubits
     assert {gate.name for gate in device.gates} <= set(target.operation_names)
     assert set(target["cz"]) <= set(device.coupling)
-    each = next(one for one in device.operations if one.name == "cz" and one.qubits)
+    each = next(item for item in device.operations if item.name == "cz" and item.qubits)
     assert target["cz"][each.qubits].error == each.error
     assert target["cz"][each.qubits].duration == each.duration_ns * 1e-9
 
@@ -38,10 +38,10 @@ def test_compiled_circuit_fits_and_is_kept() -> None:
     circuit.measure(range(4), range(4))
     written = load(circuit)
     assert not form.fits(written.program)
-    found = compiler.compiled(written, "auto")
-    assert form.fits(found.loaded.program)
-    assert compiler.compiled(load(circuit), "auto").loaded.packed is found.loaded.packed
-    assert compiler.compiled(found.loaded, "auto").compiler == ""
+    result = compiler.compiled(written, "auto")
+    assert form.fits(result.loaded.program)
+    assert compiler.compiled(load(circuit), "auto").loaded.packed is result.loaded.packed
+    assert compiler.compiled(result.loaded, "auto").compiler == ""
 
 
 def test_uncoupled_pair_does_not_fit_unless_all_are_coupled() -> None:

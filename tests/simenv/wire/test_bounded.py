@@ -18,7 +18,7 @@ from tcp_peers import PATIENCE_S, ListenerThread, is_closed
 from simenv.wire.codec import to_client
 from simenv.wire.messages import client as m
 from simenv.wire.transport import outgoing, readahead, tcp_listener
-from simenv.wire.transport.outgoing import Bounds, Outgoing
+from simenv.wire.transport.outgoing import RouterSender, SendBufferLimits
 from simenv.wire.transport.readahead import ReadAhead
 from simenv.wire.transport.zmq_transport import PeerKind
 
@@ -34,9 +34,9 @@ def house(tmp_path: Path) -> Iterator[ListenerThread]:
 
 @pytest.fixture
 def context() -> Iterator[zmq.Context[zmq.Socket[bytes]]]:
-    made: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
-    yield made
-    made.destroy(linger=0)
+    outcome: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
+    yield outcome
+    outcome.destroy(linger=0)
 
 
 def until(what: Callable[[], object]) -> None:
@@ -50,17 +50,17 @@ def deaf(
     house: ListenerThread, context: zmq.Context[zmq.Socket[bytes]], name: str, route: bytes
 ) -> bytes:
     """A connection whose client reads nothing; the service's name for it."""
-    made = context.socket(zmq.DEALER)
-    made.set(zmq.CURVE_SERVERKEY, house.server.public.encode())
-    made.set(zmq.CURVE_PUBLICKEY, house.keys[name].public.encode())
-    made.set(zmq.CURVE_SECRETKEY, house.keys[name].secret.encode())
-    made.set(zmq.IDENTITY, route)
-    made.set(zmq.RCVHWM, 1)
-    made.set(zmq.RECONNECT_IVL, -1)
-    made.set(zmq.LINGER, 0)
-    made.connect(house.address)
-    house.kept.append(made)
-    made.send(b"hello " + route)
+    result = context.socket(zmq.DEALER)
+    result.set(zmq.CURVE_SERVERKEY, house.server.public.encode())
+    result.set(zmq.CURVE_PUBLICKEY, house.keys[name].public.encode())
+    result.set(zmq.CURVE_SECRETKEY, house.keys[name].secret.encode())
+    result.set(zmq.IDENTITY, route)
+    result.set(zmq.RCVHWM, 1)
+    result.set(zmq.RECONNECT_IVL, -1)
+    result.set(zmq.LINGER, 0)
+    result.connect(house.address)
+    house.kept.append(result)
+    result.send(b"hello " + route)
     return house.of(b"hello " + route)[1]
 
 
@@ -137,7 +137,7 @@ def test_client_whose_send_queue_stays_full_is_disconnected(
     peer = deaf(house, context, "ana", b"deaf")
     while house.do(partial(house.listener.can_send, peer)):
         house.do(partial(house.listener.send, PeerKind.CLIENT, peer, bytes(MIB)))
-    until(lambda: any("reads nothing" in words for words in house.complaints))
+    until(lambda: any("reads nothing" in each for each in house.complaints))
     until(lambda: not house.do(lambda: waiting(house, "ana")))
 
 
@@ -152,7 +152,7 @@ def test_failed_send_returns_false_and_socket_stays_usable(
         dealer.connect(f"tcp://127.0.0.1:{port}")
         dealer.send(b"hello")
         router.recv_multipart()
-        out = Outgoing(router, Bounds(MIB, MIB, 1_000))
+        out = RouterSender(router, SendBufferLimits(MIB, MIB, 1_000))
         real, calls = out._send, []
 
         def send(*given: object, **named: object) -> object:
@@ -174,7 +174,7 @@ def test_records_of_disconnected_peers_are_bounded(
 ) -> None:
     monkeypatch.setattr(outgoing, "MAX_UNMARKED", 10)
     with context.socket(zmq.ROUTER) as router:  # which drops what is for nobody
-        out = Outgoing(router, Bounds(MIB, MIB, 1_000))
+        out = RouterSender(router, SendBufferLimits(MIB, MIB, 1_000))
         for number in range(100):
             out.send(b"%d" % number, b"x")
         assert len(out._unmarked) <= 10
@@ -185,7 +185,7 @@ def test_unreachable_peer_is_not_recorded(
 ) -> None:
     with context.socket(zmq.ROUTER) as router:
         router.set(zmq.ROUTER_MANDATORY, 1)
-        out = Outgoing(router, Bounds(MIB, MIB, 1_000))
+        out = RouterSender(router, SendBufferLimits(MIB, MIB, 1_000))
         assert not out.send(b"gone", b"x")
         assert not out._unmarked
 
@@ -195,7 +195,7 @@ def test_records_of_peers_that_have_read_everything_are_bounded(
 ) -> None:
     monkeypatch.setattr(outgoing, "MIN_MAX_LINES", 10)
     with context.socket(zmq.ROUTER) as router:
-        out = Outgoing(router, Bounds(MIB, MIB, 1_000))
+        out = RouterSender(router, SendBufferLimits(MIB, MIB, 1_000))
         for number in range(100):
             out.send(b"%d" % number, b"x" * 5_000)
             until(lambda: all(mark.done for line in out._lines.values() for mark, _ in line.marks))
@@ -247,7 +247,7 @@ def test_unauthenticated_peer_that_sends_too_many_bytes_is_disconnected(
         with suppress(OSError):
             raw.sendall(bytes(6 * MIB))
         assert is_closed(raw)
-    until(lambda: any("waited to be read" in words for words in house.complaints))
+    until(lambda: any("waited to be read" in each for each in house.complaints))
     house.connect("ana").send(b"a good one")
     house.of(b"a good one")
     house.close()
@@ -285,6 +285,6 @@ def test_newest_connection_of_key_or_largest_of_all_is_disconnected_at_read_ahea
         assert ahead.close_excess() == 201_000
         assert len(cut) == 1
         for pair in pairs:
-            for one in pair:
-                one.close()
+            for each in pair:
+                each.close()
     assert ahead.close_excess() == 0

@@ -130,27 +130,27 @@ def test_result_of_another_type_raises_protocol_error() -> None:
 def _unbounded(kind: Any, path: str, seen: set[type]) -> list[str]:
     """Sequences and strings below this type that may be of any length."""
     info = msgspec.inspect
-    found: list[str] = []
+    lines: list[str] = []
     if isinstance(kind, info.StructType):
         if kind.cls in seen:
             return []
         seen.add(kind.cls)
         for field in kind.fields:
-            found += _unbounded(field.type, f"{path}.{field.name}", seen)
-        return found
+            lines += _unbounded(field.type, f"{path}.{field.name}", seen)
+        return lines
     if isinstance(kind, info.UnionType):
-        return [one for part in kind.types for one in _unbounded(part, path, seen)]
+        return [each for part in kind.types for each in _unbounded(part, path, seen)]
     if isinstance(kind, info.TupleType):
-        return [one for part in kind.item_types for one in _unbounded(part, path, seen)]
+        return [each for part in kind.item_types for each in _unbounded(part, path, seen)]
     if isinstance(kind, info.ListType | info.VarTupleType | info.StrType | info.DictType):
         if kind.max_length is None:
-            found.append(path)
+            lines.append(path)
         if isinstance(kind, info.ListType | info.VarTupleType):
-            found += _unbounded(kind.item_type, f"{path}[]", seen)
+            lines += _unbounded(kind.item_type, f"{path}[]", seen)
         if isinstance(kind, info.DictType):
-            found += _unbounded(kind.key_type, f"{path}{{}}", seen)
-            found += _unbounded(kind.value_type, f"{path}{{}}", seen)
-    return found
+            lines += _unbounded(kind.key_type, f"{path}{{}}", seen)
+            lines += _unbounded(kind.value_type, f"{path}{{}}", seen)
+    return lines
 
 
 @pytest.mark.parametrize("message", [*get_args(m.FromClient), Program])

@@ -97,10 +97,10 @@ def test_many_client_messages_do_not_block_worker_messages(house: House) -> None
     for _ in range(100):
         client.send(b"flood")
     worker.send(b"me too")
-    doors = []
-    while PeerKind.WORKER not in doors:
-        doors.append(house.receive()[0])
-    assert doors.count(PeerKind.CLIENT) <= 100
+    entries = []
+    while PeerKind.WORKER not in entries:
+        entries.append(house.receive()[0])
+    assert entries.count(PeerKind.CLIENT) <= 100
 
 
 def test_receive_without_messages_returns_none(house: House) -> None:
@@ -144,12 +144,12 @@ def test_message_of_maximum_size_is_delivered(house: House) -> None:
 
 def test_wake_from_another_thread_ends_waiting_receive(house: House) -> None:
     client = house.connect(b"ana")
-    found: list[bytes | None] = []
-    waiting = threading.Thread(target=lambda: found.append(client.receive(2 * PATIENCE_S)))
+    entries: list[bytes | None] = []
+    waiting = threading.Thread(target=lambda: entries.append(client.receive(2 * PATIENCE_S)))
     waiting.start()
     client.wake()
     waiting.join(PATIENCE_S)
-    assert found == [None]
+    assert entries == [None]
 
 
 def test_wake_before_receive_is_not_lost(house: House) -> None:
@@ -181,9 +181,9 @@ def test_connection_can_be_closed_twice(house: House) -> None:
 
 
 def test_send_to_closed_memory_listener_raises_no_service_error() -> None:
-    doors = MemoryListener()
-    client = doors.connect(PeerKind.CLIENT, b"ana")
-    doors.close()
+    memory_listener = MemoryListener()
+    client = memory_listener.connect(PeerKind.CLIENT, b"ana")
+    memory_listener.close()
     with pytest.raises(NoServiceError):
         client.send(b"question")
 

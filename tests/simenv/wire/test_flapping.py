@@ -91,10 +91,10 @@ def answered(peer: ZmqConnection, word: bytes) -> None:
 
 @pytest.fixture
 def service(tmp_path: Path) -> Iterator[Service]:
-    made = Service(tmp_path)
-    yield made
-    made.process.kill()
-    made.process.communicate()
+    outcome = Service(tmp_path)
+    yield outcome
+    outcome.process.kill()
+    outcome.process.communicate()
 
 
 def test_service_survives_reconnecting_connections_of_same_name(service: Service) -> None:

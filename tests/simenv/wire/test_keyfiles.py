@@ -101,11 +101,11 @@ people.revoke(f"{sys.argv[2]}-3")
 
 def test_concurrent_key_changes_of_several_processes_are_all_applied(tmp_path: Path) -> None:
     server = keyfiles.server_file(tmp_path / "server-key.json")
-    told = msgspec.structs.replace(server, address="tcp://127.0.0.1:1")
-    keyfiles.write_private(tmp_path / "server-key.json", told)
+    changed = msgspec.structs.replace(server, address="tcp://127.0.0.1:1")
+    keyfiles.write_private(tmp_path / "server-key.json", changed)
     argv = (sys.executable, "-c", _ADD, str(tmp_path))
     running = [subprocess.Popen([*argv, name]) for name in ("a", "b", "c")]
-    assert [one.wait(120) for one in running] == [0, 0, 0]
+    assert [each.wait(120) for each in running] == [0, 0, 0]
     names = sorted(key.name for key in keyfiles.read_keys(tmp_path / "keys.json"))
     assert names == [f"{who}-{k}" for who in "abc" for k in range(10) if k != 3]
 
@@ -163,9 +163,9 @@ def test_duplicate_key_name_or_public_key_is_refused() -> None:
 
 
 def test_number_of_keys_is_limited() -> None:
-    many = [KeyInfo(f"k{n}", "client", f"{n:040}", 1.0) for n in range(keyfiles.MAX_KEYS)]
+    entries = [KeyInfo(f"k{n}", "client", f"{n:040}", 1.0) for n in range(keyfiles.MAX_KEYS)]
     with pytest.raises(OptionError, match=str(keyfiles.MAX_KEYS)):
-        keyfiles.added(many, ANA)
+        keyfiles.added(entries, ANA)
 
 
 def test_removing_unknown_key_raises_not_found_error() -> None:

@@ -43,26 +43,26 @@ def test_failing_provider_factory_raises_config_error_with_its_cause(
 def test_import_path_of_user_does_not_shadow_installed_modules(tmp_path: Path) -> None:
     (tmp_path / "json.py").write_text("raise SystemExit('in the way')")
     (tmp_path / "lab_of_mine.py").write_text("import json\nfrom machines import noisy as one\n")
-    held = HardwareSession.of("lab_of_mine:one", f"/nowhere:{tmp_path}", "my-qpu-0")
+    result = HardwareSession.of("lab_of_mine:one", f"/nowhere:{tmp_path}", "my-qpu-0")
     assert sys.path[-2:] == ["/nowhere", str(tmp_path)]
-    assert held.engine.backend.num_qubits == 5
+    assert result.engine.backend.num_qubits == 5
 
 
 def test_device_description_is_reported_once_per_change() -> None:
-    held = HardwareSession.of("machines:noisy", "", "my-qpu-0")
-    first = held.changed_info()
+    result = HardwareSession.of("machines:noisy", "", "my-qpu-0")
+    first = result.changed_info()
     assert first is not None
     assert (first.name, first.kind, first.model) == (
         "my-qpu", DeviceKind.HARDWARE, "generic_backend_5q"
     )  # fmt: skip
     assert (first.num_qubits, first.directed, len(first.coupling)) == (5, False, 8)
     assert len(first.qubits) == 5
-    assert held.changed_info() is None
-    held.engine.backend._target = machines.ideal().target
-    second = held.changed_info()
+    assert result.changed_info() is None
+    result.engine.backend._target = machines.ideal().target
+    second = result.changed_info()
     assert second is not None
     assert second.all_to_all
-    assert held.changed_info() is None
+    assert result.changed_info() is None
 
 
 def test_failing_hardware_warmup_raises_config_error_with_its_cause(

@@ -29,17 +29,17 @@ EPOCH = 5
 @pytest.fixture
 def doors() -> Iterator[ZmqListener]:
     with tempfile.TemporaryDirectory() as folder:
-        made = ZmqListener(Path(folder))
-        made.folder = Path(folder)  # type: ignore[attr-defined]
-        yield made
-        made.close()
+        zmq_listener = ZmqListener(Path(folder))
+        zmq_listener.folder = Path(folder)  # type: ignore[attr-defined]
+        yield zmq_listener
+        zmq_listener.close()
 
 
 @pytest.fixture
 def worker(doors: ZmqListener) -> Iterator[subprocess.Popen[bytes]]:
-    here, folder = os.uname().nodename, doors.folder  # type: ignore[attr-defined]
-    told = WorkerBootstrap(KEYS_FORMAT, here, str(folder), "token", epoch=EPOCH)
-    write_private(folder / "worker.json", told)
+    nodename, folder = os.uname().nodename, doors.folder  # type: ignore[attr-defined]
+    worker_bootstrap = WorkerBootstrap(KEYS_FORMAT, nodename, str(folder), "token", epoch=EPOCH)
+    write_private(folder / "worker.json", worker_bootstrap)
     argv = [sys.executable, "-P", "-m", "simenv.worker", "--name", "w-0", "--start", "7"]
     argv += ["--service", str(folder / "worker.json")]
     argv += ["--parent", str(os.getpid()), "--lease-s", "8"]

@@ -18,17 +18,17 @@ DEVICE = "superconducting-lattice"
 
 
 def circuit() -> QuantumCircuit:
-    found = QuantumCircuit(2, 2, global_phase=0.5)
-    found.sx(0)
-    found.cz(0, 1)
-    found.barrier()
-    found.delay(100, 1, "ns")
-    found.reset(1)
-    found.sx(1)
-    with found.if_test((found.clbits[0], 0)):
-        found.x(1)
-    found.measure([0, 1], [0, 1])
-    return found
+    quantum_circuit = QuantumCircuit(2, 2, global_phase=0.5)
+    quantum_circuit.sx(0)
+    quantum_circuit.cz(0, 1)
+    quantum_circuit.barrier()
+    quantum_circuit.delay(100, 1, "ns")
+    quantum_circuit.reset(1)
+    quantum_circuit.sx(1)
+    with quantum_circuit.if_test((quantum_circuit.clbits[0], 0)):
+        quantum_circuit.x(1)
+    quantum_circuit.measure([0, 1], [0, 1])
+    return quantum_circuit
 
 
 def recorded(body: bytes, asked: QuantumCircuit | None = None, **terms: Any) -> DeviceRecord:
@@ -55,8 +55,8 @@ def test_gates_are_counted_without_measurements_barriers_and_other_operations() 
 
 
 def test_both_layouts_are_recorded() -> None:
-    found = recorded(calibration())
-    assert (found.layout, found.initial_layout) == (b"\1\0", b"\0\0")
+    result = recorded(calibration())
+    assert (result.layout, result.initial_layout) == (b"\1\0", b"\0\0")
 
 
 def test_noise_model_that_acts_nowhere_is_named_with_its_gates_and_those_of_the_circuit() -> None:

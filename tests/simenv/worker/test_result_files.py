@@ -45,23 +45,23 @@ def test_small_result_needs_no_results_folder(tmp_path: Path) -> None:
 def test_name_of_unfinished_file_contains_its_worker(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    seen: list[str] = []
+    lines: list[str] = []
 
     def replace(path: Path, target: Path) -> Path:
-        seen.append(path.name)
+        lines.append(path.name)
         raise OSError(5, "as if the machine stopped here")
 
     monkeypatch.setattr(Path, "replace", replace)
     with pytest.raises(StoreError):
         put(ResultFileWriter(tmp_path, mark="main.x4-0.17"), LARGE)
     name = file_name(5, 65_537).rpartition("/")[2]
-    assert seen == [f".{name}.main.x4-0.17{UNFINISHED}"]
+    assert lines == [f".{name}.main.x4-0.17{UNFINISHED}"]
 
 
 def test_large_gradients_are_written_to_a_file(tmp_path: Path) -> None:
     values, slopes = np.zeros((1, 2, 2)), np.arange(2.0**18)
-    found = EngineResult(expectations=values.tobytes(), gradients=slopes.tobytes())
-    file = put(ResultFileWriter(tmp_path), found)
+    engine_result = EngineResult(expectations=values.tobytes(), gradients=slopes.tobytes())
+    file = put(ResultFileWriter(tmp_path), engine_result)
     assert isinstance(file, ResultFile)
     (array,) = file.arrays
     assert (array.field, array.size_bytes) == ("gradients", slopes.nbytes)

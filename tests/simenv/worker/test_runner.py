@@ -67,9 +67,9 @@ def test_counts_depend_on_seed_and_not_on_attempt_or_slots(runner: Runner) -> No
 
 
 def test_engine_error_gives_failed_result_with_its_message(runner: Runner) -> None:
-    found = run(runner, assigned(program(2).packed()), TaskOptions(outputs=("statevector",)))
-    assert STATES[found.state] is TaskState.FAILED
-    failure = codec.failure(found.payload)
+    result = run(runner, assigned(program(2).packed()), TaskOptions(outputs=("statevector",)))
+    assert STATES[result.state] is TaskState.FAILED
+    failure = codec.failure(result.payload)
     assert failure.reason == "engine"
     assert "measure" in failure.message
 
@@ -79,8 +79,8 @@ def test_expectation_values_are_exact_without_shots(runner: Runner) -> None:
 
     sums = (Observable(("ZI", "IZ"), np.array([1.0, 1.0]).tobytes()),)
     terms = TaskOptions(outputs=("expectation",), observables=sums)
-    found = run(runner, assigned(program(2, 0.5).packed(), shots=0), terms)
-    value, error = np.frombuffer(codec.result_data(found.payload).expectations).tolist()
+    result = run(runner, assigned(program(2, 0.5).packed(), shots=0), terms)
+    value, error = np.frombuffer(codec.result_data(result.payload).expectations).tolist()
     assert value == pytest.approx(2 * np.cos(0.5), abs=1e-12)
     assert error == 0.0
 
@@ -91,9 +91,9 @@ def test_a_running_task_stops_when_asked(runner: Runner) -> None:
     assert current.begin(1, 1) == ""
     timer = threading.Timer(0.2, current.stop, (1, 1, "cancelled"))
     timer.start()
-    found = run(runner, assigned(packed))
+    result = run(runner, assigned(packed))
     timer.join()
-    assert STATES[found.state] is TaskState.CANCELLED
+    assert STATES[result.state] is TaskState.CANCELLED
     assert current.begin(2, 1) == ""
     assert STATES[run(runner, assigned(program(2).packed(), task=2)).state] is TaskState.DONE
 
@@ -115,9 +115,9 @@ def test_plans_are_cached_by_structure_and_evicted_beyond_size_limit(runner: Run
     cache = PlanCache(bound_bytes=1)
 
     def plan(num_qubits: int, angle: float) -> object:
-        made = program(num_qubits, angle)
-        circuit = Circuit.from_program(made)
-        return cache.get(engine, made, circuit, RunOptions())
+        result = program(num_qubits, angle)
+        circuit = Circuit.from_program(result)
+        return cache.get(engine, result, circuit, RunOptions())
 
     wide = plan(14, 0.1)
     assert plan(14, 0.7) is wide  # other angles, same structure
@@ -143,10 +143,10 @@ def test_plans_of_parts_are_bounded_by_what_they_grow_to(runner: Runner) -> None
             built.h(range(4))
             built.cx([0, 1, 2], [1, 2, 3])
         built.measure(range(4), range(4))
-        made = load(built).program
-        circuit = Circuit.from_program(made)
+        outcome = load(built).program
+        circuit = Circuit.from_program(outcome)
         options = RunOptions(parts=CircuitParts((circuit.ops.size - 1,)))
-        plan = cache.get(engine, made, circuit, options)
+        plan = cache.get(engine, outcome, circuit, options)
         engine.run(plan, circuit, Request(10, 1), options, RunControl())
     *older, _ = cache._plans.values()
     assert 1 < len(older) < 59
@@ -164,13 +164,13 @@ def test_plans_with_noise_are_cached_by_its_digest_and_the_settings_of_the_engin
     from simulators.engine import RunOptions
 
     cache = PlanCache(bound_bytes=1 << 20)
-    made = program(2, 0.0)
-    circuit = Circuit.from_program(made)
+    result = program(2, 0.0)
+    circuit = Circuit.from_program(result)
 
     def plan(name: str, digest: bytes, twirl: int = 0) -> object:
         noise = NoiseProgram(digest, frozenset(), np.zeros((0, 4), np.int64))
         options = RunOptions(settings=(("twirl", twirl),) if name == "stabilizer" else ())
-        return cache.get(runner.engine(name), made, circuit, options, noise)
+        return cache.get(runner.engine(name), result, circuit, options, noise)
 
     first = plan("statevector", b"1")
     assert plan("statevector", b"1") is first
@@ -182,19 +182,23 @@ def test_rows_of_one_task_equal_results_of_single_bindings(runner: Runner) -> No
     import msgspec
     import numpy as np
 
-    made = msgspec.structs.replace(program(2, 0.0), num_slots=1, slots=np.zeros(2, "<i4").tobytes())
+    changed = msgspec.structs.replace(
+        program(2, 0.0), num_slots=1, slots=np.zeros(2, "<i4").tobytes()
+    )
     angles = np.array([0.0, 1.1, 2.2])
-    swept = assigned(made.packed(), bindings=angles.tobytes(), binding=7, count=3)
-    whole = codec.result_data(run(runner, swept).payload)
-    assert (whole.count, whole.binding, whole.seed) == (3, 7, 5)
-    ends = np.cumsum(np.frombuffer(whole.rows, np.uint32))
-    assert ends[-1] == len(whole.counts) // 4
+    swept = assigned(changed.packed(), bindings=angles.tobytes(), binding=7, count=3)
+    outcome = codec.result_data(run(runner, swept).payload)
+    assert (outcome.count, outcome.binding, outcome.seed) == (3, 7, 5)
+    ends = np.cumsum(np.frombuffer(outcome.rows, np.uint32))
+    assert ends[-1] == len(outcome.counts) // 4
     for row, end in enumerate(ends.tolist()):
-        alone = assigned(made.packed(), bindings=angles[row : row + 1].tobytes(), binding=7 + row)
-        found = codec.result_data(run(runner, alone).payload)
-        first = end - len(found.counts) // 4
-        assert whole.outcomes[first:end] == found.outcomes
-        assert whole.counts[4 * first : 4 * end] == found.counts
+        alone = assigned(
+            changed.packed(), bindings=angles[row : row + 1].tobytes(), binding=7 + row
+        )
+        result = codec.result_data(run(runner, alone).payload)
+        first = end - len(result.counts) // 4
+        assert outcome.outcomes[first:end] == result.outcomes
+        assert outcome.counts[4 * first : 4 * end] == result.counts
 
 
 def test_long_error_message_is_truncated() -> None:

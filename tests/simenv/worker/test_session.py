@@ -24,8 +24,8 @@ def test_results_too_large_for_one_message_are_sent_separately() -> None:
     half = session.ANSWER_BYTES // 2 + 1
     results = [m.AttemptResult(task, 1, 2, bytes(half), 0) for task in (1, 2)]
     bodies = session.packed(ORIGIN, CHUNK, results)
-    found = [codec.from_worker(body) for body in bodies]
-    assert [done.results for done in found if isinstance(done, m.AttemptResults)] == [
+    entries = [codec.from_worker(body) for body in bodies]
+    assert [done.results for done in entries if isinstance(done, m.AttemptResults)] == [
         results[:1],
         results[1:],
     ]

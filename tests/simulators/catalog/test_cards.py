@@ -24,10 +24,10 @@ def test_catalog_imports_neither_numpy_nor_numba() -> None:
     code = (
         "import sys, simulators.catalog; print([m for m in ('numpy', 'numba') if m in sys.modules])"
     )
-    found = subprocess.run(
+    process = subprocess.run(
         [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True
     )
-    assert found.stdout.strip() == "[]"
+    assert process.stdout.strip() == "[]"
 
 
 @pytest.mark.parametrize(

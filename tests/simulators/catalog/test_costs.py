@@ -16,9 +16,9 @@ GIB = 2**30
 
 
 def wide(num_qubits: int, *, mid_circuit: bool = False) -> Profile:
-    found = profile(feed_forward() if mid_circuit else bell())
+    result = profile(feed_forward() if mid_circuit else bell())
     sizes = {"operations": 420, "gates_1q": 100, "gates_2q": 300}
-    return msgspec.structs.replace(found, num_qubits=num_qubits, **sizes)
+    return msgspec.structs.replace(result, num_qubits=num_qubits, **sizes)
 
 
 def test_26_qubits_in_half_a_gibibyte_take_four_ranks() -> None:
@@ -30,9 +30,9 @@ def test_26_qubits_in_half_a_gibibyte_take_four_ranks() -> None:
 
 @pytest.mark.parametrize("output", ["statevector", "probabilities"])
 def test_output_of_state_size_is_not_divided_among_ranks(output: str) -> None:
-    one = COSTS.memory_bytes(wide(30), CostQuery(ranks=16))
-    whole = COSTS.memory_bytes(wide(30), CostQuery(outputs=(output,), ranks=16))
-    assert whole - one >= 2 * state_bytes(30)
+    result = COSTS.memory_bytes(wide(30), CostQuery(ranks=16))
+    outcome = COSTS.memory_bytes(wide(30), CostQuery(outputs=(output,), ranks=16))
+    assert outcome - result >= 2 * state_bytes(30)
 
 
 def test_dynamic_circuit_over_ranks_needs_memory_of_second_state() -> None:
@@ -67,15 +67,17 @@ def test_gates_of_wide_static_circuit_share_sweeps() -> None:
 
 
 def test_gradient_needs_memory_of_two_more_states() -> None:
-    plain, asked = (
+    plain, cost_query = (
         CostQuery(outputs=("expectation",)),
         CostQuery(outputs=("expectation", "gradient")),
     )
-    more = COSTS.memory_bytes(wide(26), asked) - COSTS.memory_bytes(wide(26), plain)
+    more = COSTS.memory_bytes(wide(26), cost_query) - COSTS.memory_bytes(wide(26), plain)
     assert more == 2 * state_bytes(26)
-    least = COSTS.least_memory_bytes(wide(26), asked) - COSTS.least_memory_bytes(wide(26), plain)
+    least = COSTS.least_memory_bytes(wide(26), cost_query) - COSTS.least_memory_bytes(
+        wide(26), plain
+    )
     assert least == more, "it would be admitted to a slot that cannot hold it"
-    assert COSTS.seconds(wide(26), asked, 1) > 3 * COSTS.seconds(wide(26), plain, 1)
+    assert COSTS.seconds(wide(26), cost_query, 1) > 3 * COSTS.seconds(wide(26), plain, 1)
 
 
 def test_memory_estimate_includes_norms_and_plan() -> None:
@@ -86,16 +88,16 @@ def test_memory_estimate_includes_norms_and_plan() -> None:
     )
     for costs in (COSTS.memory_bytes, COSTS.least_memory_bytes):
         narrow = msgspec.structs.replace(plain, num_qubits=12)
-        one = costs(plain, CostQuery()) - costs(narrow, CostQuery())
-        assert one >= state_bytes(24) + 2**22 - state_bytes(12)
+        result = costs(plain, CostQuery()) - costs(narrow, CostQuery())
+        assert result >= state_bytes(24) + 2**22 - state_bytes(12)
         assert 600e6 < costs(long, CostQuery()) - costs(plain, CostQuery()) < 800e6
         single = costs(plain, CostQuery("single")) - costs(narrow, CostQuery("single"))
-        assert one - single == state_bytes(23) - state_bytes(11)
+        assert result - single == state_bytes(23) - state_bytes(11)
         small = msgspec.structs.replace(narrow, operations=10**6)
         assert costs(small, CostQuery()) == costs(narrow, CostQuery())
-    many = msgspec.structs.replace(plain, gates_many=10**5)
-    assert COSTS.memory_bytes(many, CostQuery()) - COSTS.memory_bytes(plain, CostQuery()) > 800e6
-    assert COSTS.least_memory_bytes(many, CostQuery()) == COSTS.least_memory_bytes(
+    changed = msgspec.structs.replace(plain, gates_many=10**5)
+    assert COSTS.memory_bytes(changed, CostQuery()) - COSTS.memory_bytes(plain, CostQuery()) > 800e6
+    assert COSTS.least_memory_bytes(changed, CostQuery()) == COSTS.least_memory_bytes(
         plain, CostQuery()
     )
 
@@ -103,11 +105,11 @@ def test_memory_estimate_includes_norms_and_plan() -> None:
 def noisy(num_qubits: int, weight: float, shots: int) -> tuple[float, float]:
     """Expected seconds of trajectories and of a density matrix."""
     noise = NoiseProfile(frozenset({"kraus"}), 300, 200, weight, 0.1, num_qubits)
-    found = msgspec.structs.replace(wide(num_qubits), noise=noise)
+    changed = msgspec.structs.replace(wide(num_qubits), noise=noise)
     query = CostQuery(shots=shots)
     return (
-        COSTS.seconds(found, query, 1),
-        catalog.builtin_card("densitymatrix").costs.seconds(found, query, 1),
+        COSTS.seconds(changed, query, 1),
+        catalog.builtin_card("densitymatrix").costs.seconds(changed, query, 1),
     )
 
 

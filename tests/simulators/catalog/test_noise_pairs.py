@@ -41,15 +41,15 @@ def _circuit(*, dynamic: bool) -> Circuit:
 def _noise(circuit: Circuit, kind: NoiseKind) -> NoiseProgram:
     flips = np.array([0.05, 0.02, 0.1])
     if kind == "readout":
-        found = program([], Readout(flips, flips))
+        result = program([], Readout(flips, flips))
     else:
         channel = depolarizing(0.1, 1) if kind == "pauli" else relaxation(300, 2, 3)
         located = after_gates(
             circuit,
             lambda row: [((q,), channel) for q in row.qubits if row.name in ("cx", "cz", "h")],
         )
-        found = program(located)
-    return msgspec.structs.replace(found, kinds=frozenset({kind}))
+        result = program(located)
+    return msgspec.structs.replace(result, kinds=frozenset({kind}))
 
 
 @pytest.mark.parametrize("dynamic", [False, True])
@@ -73,5 +73,5 @@ def test_each_engine_takes_a_kind_of_noise_or_refuses_it_by_name(
         with pytest.raises(Unsupported, match=f"{card.name}.*before the end"):
             simulate(circuit, shots=SHOTS, seed=5, engine=card.name, noise=noise)
         return
-    found = simulate(circuit, shots=SHOTS, seed=5, engine=card.name, noise=noise)
-    assert p_value(Exact(circuit, noise).probs, counts_of(found)) > 1e-3
+    result = simulate(circuit, shots=SHOTS, seed=5, engine=card.name, noise=noise)
+    assert p_value(Exact(circuit, noise).probs, counts_of(result)) > 1e-3

@@ -81,44 +81,44 @@ def run(circuit: Circuit, **options: object) -> EngineResult:
 
 def test_trial_of_all_gates_finds_bond_of_engine() -> None:
     circuit = ising(30, 8)
-    found = chain_trial(circuit, WIDE)
-    assert found.done
-    assert found.part == 1.0
+    outcome = chain_trial(circuit, WIDE)
+    assert outcome.done
+    assert outcome.part == 1.0
     result = run(circuit, settings=(("cutoff", 1e-12),))
-    assert f"bond {found.bond}" == result.remark
-    assert profile(circuit).bond_bits >= 8 > np.log2(found.bond)
+    assert f"bond {outcome.bond}" == result.remark
+    assert profile(circuit).bond_bits >= 8 > np.log2(outcome.bond)
 
 
 def test_trial_ends_early_where_the_rest_is_like_what_was_tried() -> None:
-    found = chain_trial(ising(30, 12), EARLY)
-    assert found.done
-    assert 1 / 3 <= found.part < 0.5
-    whole = chain_trial(ising(30, 12), WIDE)
-    assert found.bond < whole.bond <= found.expected_bond
-    assert whole.operations / 2 < found.operations < 2 * whole.operations
+    result = chain_trial(ising(30, 12), EARLY)
+    assert result.done
+    assert 1 / 3 <= result.part < 0.5
+    outcome = chain_trial(ising(30, 12), WIDE)
+    assert result.bond < outcome.bond <= result.expected_bond
+    assert outcome.operations / 2 < result.operations < 2 * outcome.operations
 
 
 def test_trial_goes_on_where_the_rest_is_denser() -> None:
     few = msgspec.structs.replace(EARLY, operations=8 * 10**8)
-    found = chain_trial(knot(26, layers=4, last=30), few)
-    assert not found.done
-    assert found.part > 0.5
+    result = chain_trial(knot(26, layers=4, last=30), few)
+    assert not result.done
+    assert result.part > 0.5
 
 
 def test_trial_ends_at_its_bond() -> None:
-    found = chain_trial(knot(20), TrialLimits(10**11, 16))
-    assert not found.done
-    assert found.bond > 16
-    assert found.part < 0.5
+    result = chain_trial(knot(20), TrialLimits(10**11, 16))
+    assert not result.done
+    assert result.bond > 16
+    assert result.part < 0.5
 
 
 @pytest.mark.parametrize(
     "limits", [TrialLimits(10**8, 256), TrialLimits(10**12, 256, memory_bytes=2**14)]
 )
 def test_trial_ends_at_operations_or_bytes(limits: TrialLimits) -> None:
-    found = chain_trial(knot(20), limits)
-    assert not found.done
-    assert found.bond <= 256
+    result = chain_trial(knot(20), limits)
+    assert not result.done
+    assert result.bond <= 256
 
 
 def test_trial_of_more_gates_than_operations_applies_none() -> None:
@@ -135,8 +135,8 @@ def test_free_parameters_take_values_without_ratio() -> None:
 
 def test_trial_is_made_only_where_it_decides() -> None:
     def wanted(circuit: Circuit) -> int:
-        found = profile(circuit)
-        return trial_operations(found, found.num_qubits)
+        result = profile(circuit)
+        return trial_operations(result, result.num_qubits)
 
     assert wanted(ising(40, 10)) == 6 * 10**9
     assert 0 < wanted(ising(22, 10)) < 10**9  # a third of what all amplitudes take
@@ -148,12 +148,12 @@ def test_trial_is_made_only_where_it_decides() -> None:
 
 def test_auto_takes_the_chain_that_a_trial_showed_to_be_thin() -> None:
     for width in (24, 28, 40, 100):
-        found = engine_choice.route(
+        result = engine_choice.route(
             choice_profile(ising(width, 10), ("counts",)), TaskOptions(), POOLS, LIMITS
         )
-        assert found.engine == "mps"
-        assert "in a trial of" in found.reason
-        assert found.memory_bytes < 2**27
+        assert result.engine == "mps"
+        assert "in a trial of" in result.reason
+        assert result.memory_bytes < 2**27
 
 
 @pytest.mark.parametrize(("bond", "part"), [(257, 0.2), (200, 0.4)])
@@ -168,10 +168,10 @@ def test_auto_refuses_what_a_trial_showed_to_be_thick(bond: int, part: float) ->
 def test_auto_tries_what_nobody_knows_the_bonds_of() -> None:
     stopped = ChainTrial(bond=64, done=False, part=0.6, operations=6 * 10**9)
     unknown = msgspec.structs.replace(profile(knot(60)), trial=stopped)
-    found = engine_choice.route(unknown, TaskOptions(), POOLS, LIMITS)
-    assert found.engine == "mps"
-    assert "bonds up to 64 in a trial of 60% of its gates" in found.reason
-    assert "it fails if it has to cut off more than 1e-06" in found.reason
+    result = engine_choice.route(unknown, TaskOptions(), POOLS, LIMITS)
+    assert result.engine == "mps"
+    assert "bonds up to 64 in a trial of 60% of its gates" in result.reason
+    assert "it fails if it has to cut off more than 1e-06" in result.reason
     narrow = msgspec.structs.replace(profile(knot(26)), trial=stopped)
     assert engine_choice.route(narrow, TaskOptions(), POOLS, LIMITS).engine == "statevector"
 

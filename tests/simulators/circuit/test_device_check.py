@@ -14,13 +14,13 @@ LINE = ((0, 1), (2, 1))  # one direction each
 
 
 def device(**changes: object) -> DeviceLimits:
-    told: dict[str, object] = {
+    table: dict[str, object] = {
         "all_to_all": False,
         "dynamic": False,
         "gates": {"rz": 1, "sx": 1, "cz": 2},
         **changes,
     }
-    return DeviceLimits.of("ibis", 3, told.pop("gates"), LINE, **told)  # type: ignore[arg-type]
+    return DeviceLimits.of("ibis", 3, table.pop("gates"), LINE, **table)  # type: ignore[arg-type]
 
 
 def native() -> QuantumCircuit:
@@ -48,9 +48,9 @@ def test_native_circuit_on_coupled_qubits_is_executed() -> None:
 def test_gate_that_is_not_native_is_named_with_its_qubit() -> None:
     circuit = native()
     circuit.h(2)
-    found = problem(circuit, device(dynamic=True))
-    assert "(h on qubit 2)" in found
-    assert "native gate of device ibis" in found
+    result = problem(circuit, device(dynamic=True))
+    assert "(h on qubit 2)" in result
+    assert "native gate of device ibis" in result
 
 
 def test_native_name_on_other_number_of_qubits_is_refused() -> None:
@@ -87,8 +87,8 @@ def test_circuit_with_measurement_on_the_way_needs_dynamic_device(dynamic: bool)
         circuit.sx(0)
     circuit.reset(0)
     circuit.measure(0, 1)
-    found = problem(circuit, device(dynamic=dynamic))
-    assert ("before a circuit's end" in found) is not dynamic
+    result = problem(circuit, device(dynamic=dynamic))
+    assert ("before a circuit's end" in result) is not dynamic
 
 
 def conditional() -> QuantumCircuit:

@@ -22,15 +22,15 @@ def value(tokens: tuple[Token, ...], bits: int, constants: tuple[int, ...] = ())
     circuit = arrays.begin(*tokens).add("end").circuit()
     assert validation_error(circuit) == ""
     (condition,) = expressions_of(circuit)
-    words = [bits >> (64 * k) & (2**64 - 1) for k in range(5)]
-    (found,) = condition.truths(np.array([words], np.uint64)).tolist()
-    assert found == bool(condition.evaluate(bits))
-    return bool(found)
+    entries = [bits >> (64 * k) & (2**64 - 1) for k in range(5)]
+    (result,) = condition.truths(np.array([entries], np.uint64)).tolist()
+    assert result == bool(condition.evaluate(bits))
+    return bool(result)
 
 
 def test_token_numbers_equal_those_of_wire_format() -> None:
-    ours = {name: number for name, number in vars(tk).items() if name.isupper()}
-    assert ours == {token.name: token.value for token in WireToken}
+    table = {name: number for name, number in vars(tk).items() if name.isupper()}
+    assert table == {token.name: token.value for token in WireToken}
 
 
 @pytest.mark.parametrize(
@@ -58,8 +58,8 @@ def test_arithmetic_wraps_at_register_width(
     ],
 )  # fmt: skip
 def test_comparisons_of_registers_are_correct(token: int, truth: tuple[int, int, int]) -> None:
-    found = [value((A, B, (token, 0, 0)), left | 7 << 4) for left in (6, 7, 8)]
-    assert found == [bool(x) for x in truth]
+    entries = [value((A, B, (token, 0, 0)), left | 7 << 4) for left in (6, 7, 8)]
+    assert entries == [bool(x) for x in truth]
 
 
 @pytest.mark.parametrize("left", [0, 1])

@@ -22,9 +22,9 @@ def test_all_qiskit_standard_gates_are_known() -> None:
 
 @pytest.mark.parametrize("name", sorted(STANDARD))
 def test_gate_arity_equals_qiskit(name: str) -> None:
-    gate, theirs = GATES[name], STANDARD[name]
-    assert gate.params == theirs.num_params
-    assert gate.qubits in (theirs.num_qubits, ANY)
+    gate, item = GATES[name], STANDARD[name]
+    assert gate.params == item.num_params
+    assert gate.qubits in (item.num_qubits, ANY)
 
 
 @pytest.mark.parametrize("name", sorted(GATES))
@@ -32,9 +32,9 @@ def test_gate_matrix_equals_qiskit_and_diagonal_flag_is_correct(name: str) -> No
     gate = GATES[name]
     for width in (1, 2, 3, 5) if gate.qubits == ANY else (gate.qubits,):
         params = tuple(RNG.uniform(-6, 6, gate.params))
-        ours = unitary(name, params, width)
-        np.testing.assert_allclose(ours, matrix(name, params, width), atol=1e-12)
-        assert gate.diagonal == (np.count_nonzero(ours - np.diag(np.diag(ours))) == 0)
+        result = unitary(name, params, width)
+        np.testing.assert_allclose(result, matrix(name, params, width), atol=1e-12)
+        assert gate.diagonal == (np.count_nonzero(result - np.diag(np.diag(result))) == 0)
 
 
 @pytest.mark.parametrize("name", sorted(set(GATES) - {"global_phase"}))
@@ -54,8 +54,8 @@ def test_leading_qubits_are_controls(name: str) -> None:
     gate = GATES[name]
     width = 4 if gate.qubits == ANY else gate.qubits
     controls = width - 1 if gate.controls == ANY else gate.controls
-    ours = unitary(name, tuple(RNG.uniform(1, 2, gate.params)), width)
+    result = unitary(name, tuple(RNG.uniform(1, 2, gate.params)), width)
     for index in range(1 << width):
         if index & (1 << controls) - 1 != (1 << controls) - 1:
-            assert ours[index, index] == 1.0
-            assert np.count_nonzero(ours[index]) == 1
+            assert result[index, index] == 1.0
+            assert np.count_nonzero(result[index]) == 1

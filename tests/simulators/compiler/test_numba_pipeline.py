@@ -43,8 +43,8 @@ def _between(values, first, last):  # type: ignore[no-untyped-def]
 
 
 def _mean(values):  # type: ignore[no-untyped-def]
-    total, many = _between(values, 0, values.size)
-    return total / many
+    total, value = _between(values, 0, values.size)
+    return total / value
 
 
 def _compiled(function: Any, *signature: Any) -> Any:
@@ -53,14 +53,14 @@ def _compiled(function: Any, *signature: Any) -> Any:
 
 def test_device_functions_are_inlined_and_have_no_symbol_of_their_own() -> None:
     with numba_pipeline.undisturbed():
-        found = _compiled(_mean, I64)
-    assert found(np.array([1, 2, 6])) == 4.0
+        result = _compiled(_mean, I64)
+    assert result(np.array([1, 2, 6])) == 4.0
     engine = numba.core.registry.cpu_target.target_context.codegen()._engine
-    (kernel,) = found.overloads.values()
+    (kernel,) = result.overloads.values()
     assert engine.is_symbol_defined(kernel.fndesc.llvm_func_name)
     for each in (_inside, _between):
-        (made,) = each.overloads.values()
-        assert not engine.is_symbol_defined(made.fndesc.llvm_func_name)
+        (value,) = each.overloads.values()
+        assert not engine.is_symbol_defined(value.fndesc.llvm_func_name)
 
 
 def test_each_device_function_is_lowered_once_per_signature() -> None:
@@ -98,11 +98,11 @@ def test_cached_call_types_equal_those_of_numba(function: object, args: tuple[ob
     context.refresh()
     kind = types.Function(context.resolve_value_type(function).templates)
     first = numba_pipeline._remembered(kind, context, args, {})
-    said = numba_pipeline._asked(kind, context, args, {})
-    wanted = kind.get_impl_key(said)
+    result = numba_pipeline._asked(kind, context, args, {})
+    wanted = kind.get_impl_key(result)
     kind._impl_keys.clear()
     again = numba_pipeline._remembered(kind, context, args, {})
-    assert first == said == again
+    assert first == result == again
     assert again is first
     assert kind.get_impl_key(again) == wanted
 
@@ -125,11 +125,11 @@ def test_numba_writes_no_escape_codes_to_terminal_at_exit() -> None:
     """PRTE gives ranks a terminal as stdout, whose bytes are JSON."""
     pytest.importorskip("colorama")
     code = "import simulators; from numba.core.errors import termcolor; termcolor().errmsg('x')"
-    ours, theirs = os.openpty()
+    value, result = os.openpty()
     try:
-        subprocess.run([sys.executable, "-c", code], stdout=theirs, check=True)
-        os.write(theirs, b"end")
-        assert os.read(ours, 1_024) == b"end"
+        subprocess.run([sys.executable, "-c", code], stdout=result, check=True)
+        os.write(result, b"end")
+        assert os.read(value, 1_024) == b"end"
     finally:
-        os.close(ours)
-        os.close(theirs)
+        os.close(value)
+        os.close(result)

@@ -61,10 +61,10 @@ def test_code_is_stored_once_and_read_again(folder: Path) -> None:
 def test_damaged_code_is_compiled_again(folder: Path, damage: str) -> None:
     assert _kernel()(1) == 2
     (file,) = folder.glob("*.code")
-    whole = file.read_bytes()
-    changed = bytearray(whole)
-    changed[len(whole) // 2] ^= 1
-    damaged = {"truncated": whole[:-7], "changed": bytes(changed), "empty": b""}[damage]
+    data = file.read_bytes()
+    changed = bytearray(data)
+    changed[len(data) // 2] ^= 1
+    damaged = {"truncated": data[:-7], "changed": bytes(changed), "empty": b""}[damage]
     file.write_bytes(damaged)
     assert stored_code.read(file) is None
     assert _kernel()(1) == 2

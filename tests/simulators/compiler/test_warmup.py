@@ -66,14 +66,14 @@ print(compiled, len(os.listdir("/proc/self/task")) - threads)
 
 def test_after_warm_up_nothing_is_compiled_and_no_thread_remains() -> None:
     script = SCRIPT.format(root=str(ROOT), support=str(SUPPORT), folder=str(KERNELS))
-    found = subprocess.run(
+    process = subprocess.run(
         [sys.executable, "-P", "-W", "error", "-c", script],
         capture_output=True,
         text=True,
         check=False,
     )
-    assert found.returncode == 0, found.stderr
-    assert found.stdout.strip() == "[] 0"
+    assert process.returncode == 0, process.stderr
+    assert process.stdout.strip() == "[] 0"
 
 
 # Prints the groups of the kernels that a first wide circuit has loaded.
@@ -96,11 +96,11 @@ print(*sorted({{each.group for each in kernel.kernels(*warmup._ALL) if each.is_l
 
 def test_first_wide_circuit_loads_only_kernel_groups_it_needs() -> None:
     script = WIDE.format(root=str(ROOT), support=str(SUPPORT), folder=str(KERNELS))
-    found = subprocess.run(
+    process = subprocess.run(
         [sys.executable, "-P", "-c", script], capture_output=True, text=True, check=False
     )
-    assert found.returncode == 0, found.stderr
-    assert set(found.stdout.split()) <= {"small", "admission", "light_cone", "wide"}
+    assert process.returncode == 0, process.stderr
+    assert set(process.stdout.split()) <= {"small", "admission", "light_cone", "wide"}
 
 
 # Imports all modules and prints what was compiled or loaded.
@@ -154,8 +154,8 @@ def test_modules_of_each_kernel_group_register_all_its_kernels() -> None:
         done = subprocess.run(
             [sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT
         )
-        ours = [each.name for each in warmup.registered([group])]
-        assert done.stdout.split() == sorted(x for x in ours if x.startswith("simulators."))
+        entries = [each.name for each in warmup.registered([group])]
+        assert done.stdout.split() == sorted(x for x in entries if x.startswith("simulators."))
 
 
 # Loads a kernel when told to, and prints what it compiled.
@@ -196,10 +196,10 @@ def test_no_kernel_is_compiled_by_two_processes(tmp_path: Path) -> None:
         assert each.stdin is not None
         each.stdin.write("go\n")
         each.stdin.flush()
-    found = [json.loads(each.communicate()[0]) for each in two]
+    entries = [json.loads(each.communicate()[0]) for each in two]
     assert [each.returncode for each in two] == [0, 0]
-    assert found[0] + found[1]
-    assert not set(found[0]) & set(found[1])  # which of them compiles which is chance
+    assert entries[0] + entries[1]
+    assert not set(entries[0]) & set(entries[1])  # which of them compiles which is chance
 
 
 @pytest.fixture
@@ -314,13 +314,13 @@ def test_sources_digest_changes_with_sources(
     (tmp_path / "part" / "__init__.py").write_text("")
     (tmp_path / "part" / "e.py").write_text("one\n")
     for changed in ("a.py", "b.py", "part/e.py"):
-        one = kernel.sources_digest()
+        result = kernel.sources_digest()
         with (tmp_path / changed).open("a") as file:
             file.write("# another line\n")
-        assert kernel.sources_digest() != one, changed
-    one = kernel.sources_digest()
+        assert kernel.sources_digest() != result, changed
+    result = kernel.sources_digest()
     (tmp_path / "other.py").write_text("imports a kernel, and none imports it\n")
-    assert kernel.sources_digest() == one
+    assert kernel.sources_digest() == result
 
 
 OTHER = """
@@ -342,10 +342,10 @@ print(*found)
 def test_an_untested_numba_compiles_kernels_in_its_own_way(tmp_path: Path) -> None:
     script = OTHER.format(root=str(ROOT), folder=str(tmp_path))
     argv = [sys.executable, "-P", "-W", "error", "-c", script]
-    found = subprocess.run(argv, capture_output=True, text=True, check=False)
-    assert found.stderr == ""
-    assert all(0.0 <= float(word) < 1.0 for word in found.stdout.split())
-    assert len(found.stdout.split()) == 2
+    process = subprocess.run(argv, capture_output=True, text=True, check=False)
+    assert process.stderr == ""
+    assert all(0.0 <= float(word) < 1.0 for word in process.stdout.split())
+    assert len(process.stdout.split()) == 2
 
 
 _FIRST_WIDE = """

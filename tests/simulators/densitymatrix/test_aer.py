@@ -107,7 +107,7 @@ def scheduled(circuit: Circuit, model: NoiseModel) -> Schedule:
 def for_aer(circuit: Circuit, idle: Schedule | None) -> QuantumCircuit:
     """The circuit with its idle times as delays; probabilities of the measured qubits, without
     measurements, since readout errors act on counts alone."""
-    found = QuantumCircuit(circuit.num_qubits)
+    quantum_circuit = QuantumCircuit(circuit.num_qubits)
     waits: dict[int, list[tuple[int, float]]] = {}
     if idle is not None:
         for after, qubit, time in zip(
@@ -119,11 +119,11 @@ def for_aer(circuit: Circuit, idle: Schedule | None) -> QuantumCircuit:
         if row.name == "measure":
             measured.append(row.qubits[0])
         else:
-            getattr(found, row.name)(*row.params, *row.qubits)
+            getattr(quantum_circuit, row.name)(*row.params, *row.qubits)
         for qubit, time in waits.get(row.place, ()):
-            found.delay(time, qubit, unit="ns")
-    found.append(SaveProbabilities(len(measured)), measured)
-    return found
+            quantum_circuit.delay(time, qubit, unit="ns")
+    quantum_circuit.append(SaveProbabilities(len(measured)), measured)
+    return quantum_circuit
 
 
 def read(probs: np.ndarray, circuit: Circuit, given: AerNoise) -> np.ndarray:
@@ -142,10 +142,10 @@ def ours(circuit: Circuit, model: NoiseModel) -> np.ndarray:
     options = RunOptions()
     plan = ENGINE.plan(circuit, attach_noise(circuit, model), options)
     request = Request(0, 0, ("probabilities",))
-    found = ENGINE.run(plan, circuit, request, options, RunControl()).row(0)
+    result = ENGINE.run(plan, circuit, request, options, RunControl()).row(0)
     probs = np.zeros(1 << circuit.num_clbits)
-    probs[unpack(found.probability_outcomes, found.probability_width)] = np.frombuffer(
-        found.probabilities
+    probs[unpack(result.probability_outcomes, result.probability_width)] = np.frombuffer(
+        result.probabilities
     )
     return probs
 
@@ -154,22 +154,25 @@ def ours(circuit: Circuit, model: NoiseModel) -> np.ndarray:
 @pytest.mark.parametrize("name", DEVICES)
 def test_distribution_with_the_recipe_of_aer_equals_that_of_aer(name: str, idle: bool) -> None:
     device = library.load(name)
-    given = AerNoise.from_backend(backend(name))
+    outcome = AerNoise.from_backend(backend(name))
     model = build(device, NoiseOptions.parse({"recipe": "aer", "idle": idle}))
     random = np.random.default_rng([DEVICES.index(name), idle])
     circuits = [random_circuit(device, random) for _ in range(CIRCUITS)]
-    theirs = [for_aer(each, scheduled(each, model) if idle else None) for each in circuits]
+    entries = [for_aer(each, scheduled(each, model) if idle else None) for each in circuits]
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         simulator = AerSimulator(
-            method="density_matrix", noise_model=given, zero_threshold=1e-16, max_parallel_threads=2
+            method="density_matrix",
+            noise_model=outcome,
+            zero_threshold=1e-16,
+            max_parallel_threads=2,
         )
-        result = simulator.run(theirs).result()
+        result = simulator.run(entries).result()
     waited = 0
     for number, circuit in enumerate(circuits):
-        expected = read(result.data(number)["probabilities"], circuit, given)
+        expected = read(result.data(number)["probabilities"], circuit, outcome)
         lost = max(0.0, 1.0 - expected.sum())
         assert lost < LOST
         assert np.abs(ours(circuit, model) - expected).max() < 1e-9 + lost
-        waited += any(item.operation.name == "delay" for item in theirs[number].data)
+        waited += any(item.operation.name == "delay" for item in entries[number].data)
     assert waited > CIRCUITS // 2 if idle else waited == 0

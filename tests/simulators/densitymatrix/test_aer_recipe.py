@@ -39,23 +39,23 @@ def random_circuit(snapshot: CalibrationSnapshot, seed: int) -> tuple[list[int],
         used |= set(near[rng.integers(len(near))].qubits)
     qubits = sorted(used)
     inner = [gate for gate in pairs if used.issuperset(gate.qubits)]
-    found: list[Operation] = [("x", [qubit], []) for qubit in qubits if rng.random() < 0.5]
+    entries: list[Operation] = [("x", [qubit], []) for qubit in qubits if rng.random() < 0.5]
     for kind in rng.random(30).tolist():
         qubit = [int(rng.choice(qubits))]
         if kind < 0.4:
             gate = inner[rng.integers(len(inner))]
-            found.append((gate.name, list(gate.qubits), []))
+            entries.append((gate.name, list(gate.qubits), []))
         elif kind < 0.7:
-            found.append((["sx", "x"][rng.integers(2)], qubit, []))
+            entries.append((["sx", "x"][rng.integers(2)], qubit, []))
         elif kind < 0.9:
-            found.append(("rz", qubit, [float(rng.uniform(-3.0, 3.0))]))
+            entries.append(("rz", qubit, [float(rng.uniform(-3.0, 3.0))]))
         elif kind < 0.94:
-            found.append(("delay", qubit, [16.0 * int(rng.integers(1, 400))]))
+            entries.append(("delay", qubit, [16.0 * int(rng.integers(1, 400))]))
         elif kind < 0.97:
-            found.append(("barrier", qubits, []))
+            entries.append(("barrier", qubits, []))
         else:
-            found.append(("reset", qubit, []))
-    return qubits, found
+            entries.append(("reset", qubit, []))
+    return qubits, entries
 
 
 def aer_circuit(size: int, qubits: list[int], operations: list[Operation]) -> QuantumCircuit:
@@ -73,13 +73,13 @@ def aer_circuit(size: int, qubits: list[int], operations: list[Operation]) -> Qu
 
 def without_measurement(circuit: QuantumCircuit, qubits: list[int]) -> QuantumCircuit:
     """The used qubits' operations, with the distribution before readout saved."""
-    found = QuantumCircuit(circuit.num_qubits)
+    quantum_circuit = QuantumCircuit(circuit.num_qubits)
     for each in circuit.data:
         on = [circuit.find_bit(qubit).index for qubit in each.qubits]
         if each.operation.name != "measure" and set(on) <= set(qubits):
-            found.append(each.operation, on)
-    found.save_probabilities(qubits)
-    return found
+            quantum_circuit.append(each.operation, on)
+    quantum_circuit.save_probabilities(qubits)
+    return quantum_circuit
 
 
 def confused(values: np.ndarray, qubits: list[int], noise: AerNoise) -> np.ndarray:
@@ -99,10 +99,10 @@ def ours(size: int, qubits: list[int], operations: list[Operation], model: Any) 
     circuit, options = arrays.circuit(), RunOptions()
     plan = ENGINE.plan(circuit, attach_noise(circuit, model), options)
     request = Request(shots=0, seed=0, outputs=("probabilities",))
-    found = ENGINE.run(plan, circuit, request, options, RunControl()).row(0)
+    result = ENGINE.run(plan, circuit, request, options, RunControl()).row(0)
     values = np.zeros(1 << len(qubits))
-    outcomes = unpack(found.probability_outcomes, found.probability_width)
-    values[list(outcomes)] = np.frombuffer(found.probabilities)
+    outcomes = unpack(result.probability_outcomes, result.probability_width)
+    values[list(outcomes)] = np.frombuffer(result.probabilities)
     return values
 
 
@@ -116,8 +116,8 @@ def largest_difference(name: str, seeds: range, *, idle: bool) -> tuple[float, f
         backend = getattr(fake_provider, f"Fake{name.title()}V2")()
         noise = AerNoise.from_backend(backend)
     size = snapshot.num_qubits
-    made = [random_circuit(snapshot, seed) for seed in seeds]
-    circuits = [aer_circuit(size, *each) for each in made]
+    entries = [random_circuit(snapshot, seed) for seed in seeds]
+    circuits = [aer_circuit(size, *each) for each in entries]
     if idle:
         circuits = transpile(
             circuits,
@@ -129,17 +129,17 @@ def largest_difference(name: str, seeds: range, *, idle: bool) -> tuple[float, f
         )
     saved = [
         without_measurement(circuit, qubits)
-        for circuit, (qubits, _) in zip(circuits, made, strict=True)
+        for circuit, (qubits, _) in zip(circuits, entries, strict=True)
     ]
     simulator = AerSimulator(method="density_matrix", noise_model=noise)
     result = simulator.run(saved, shots=1).result()
     assert result.success
     largest = lacking = 0.0
-    for k, (qubits, operations) in enumerate(made):
+    for k, (qubits, operations) in enumerate(entries):
         expected = confused(np.asarray(result.data(k)["probabilities"]), qubits, noise)
-        found = ours(size, qubits, operations, model)
-        assert found.sum() == pytest.approx(1.0, abs=1e-12)
-        largest = max(largest, float(np.abs(found - expected).max()))
+        outcome = ours(size, qubits, operations, model)
+        assert outcome.sum() == pytest.approx(1.0, abs=1e-12)
+        largest = max(largest, float(np.abs(outcome - expected).max()))
         lacking = max(lacking, 1.0 - float(expected.sum()))
     return largest, lacking
 

@@ -65,7 +65,7 @@ def seen(circuit: Circuit, noise: object, shots: int = SHOTS) -> dict[int, int]:
 
 def test_each_pair_of_a_wide_circuit_has_its_own_distribution() -> None:
     circuit = parts()
-    found = seen(circuit, attach_noise(circuit, model()))
+    result = seen(circuit, attach_noise(circuit, model()))
     for pair in range(PAIRS):
         alone = one_pair(pair)
         part = DensityMatrixEngine()
@@ -78,18 +78,18 @@ def test_each_pair_of_a_wide_circuit_has_its_own_distribution() -> None:
         probs = np.zeros(4)
         values = np.frombuffer(exact.probabilities)
         probs[np.frombuffer(exact.probability_outcomes, np.uint8)] = values
-        mine = np.zeros(4)
-        for outcome, count in found.items():
+        array = np.zeros(4)
+        for outcome, count in result.items():
             a, b = outcome >> (QUBITS - 1 - pair) & 1, outcome >> pair & 1
-            mine[a | b << 1] += count
-        assert (np.abs(mine - SHOTS * probs) < 5.0 * np.sqrt(SHOTS * probs + 1.0)).all()
+            array[a | b << 1] += count
+        assert (np.abs(array - SHOTS * probs) < 5.0 * np.sqrt(SHOTS * probs + 1.0)).all()
 
 
 def test_different_pairs_are_independent() -> None:
     circuit = parts()
-    found = seen(circuit, attach_noise(circuit, model()))
-    bits = np.array([[outcome >> k & 1 for k in range(QUBITS)] for outcome in found])
-    weights = np.array(list(found.values()))
+    result = seen(circuit, attach_noise(circuit, model()))
+    bits = np.array([[outcome >> k & 1 for k in range(QUBITS)] for outcome in result])
+    weights = np.array(list(result.values()))
     centered = bits - np.average(bits, axis=0, weights=weights)
     for one, two in ((0, 1), (3, 7), (PAIRS, PAIRS + 1)):
         covariance = np.average(centered[:, one] * centered[:, two], weights=weights)
@@ -122,19 +122,19 @@ def test_joint_distribution_of_two_parts_is_exact() -> None:
     circuit = arrays.circuit()
     noise = attach_noise(circuit, DeviceModel(number, gate_error=0.05, readout=(0.05, 0.1)))
     expected = Exact(circuit, noise).probs
-    found = seen(circuit, noise)
+    result = seen(circuit, noise)
     for outcome, p in expected.items():
-        assert abs(found.get(outcome, 0) - SHOTS * p) < 5.0 * np.sqrt(SHOTS * p + 1.0)
+        assert abs(result.get(outcome, 0) - SHOTS * p) < 5.0 * np.sqrt(SHOTS * p + 1.0)
 
 
 def test_width_of_a_part_decides_what_fits() -> None:
     card = builtin_card("densitymatrix")
     circuit = parts()
     noise = noise_profile(attach_noise(circuit, model()), circuit, ("counts",))
-    known = msgspec.structs.replace(profile(circuit, ("counts",)), noise=noise)
-    assert card.effective_profile(known, ("counts",)).num_qubits == 2
-    assert card.effective_profile(known, ("counts", "probabilities")).num_qubits == QUBITS
-    assert builtin_card("statevector").effective_profile(known, ("counts",)).num_qubits == QUBITS
+    changed = msgspec.structs.replace(profile(circuit, ("counts",)), noise=noise)
+    assert card.effective_profile(changed, ("counts",)).num_qubits == 2
+    assert card.effective_profile(changed, ("counts", "probabilities")).num_qubits == QUBITS
+    assert builtin_card("statevector").effective_profile(changed, ("counts",)).num_qubits == QUBITS
 
 
 def test_exact_probabilities_of_a_wide_circuit_are_still_refused() -> None:

@@ -39,16 +39,16 @@ def run(
     circuit: Circuit, noise: NoiseProgram | None, *, threads: int = 1, **request: object
 ) -> BindingResult:
     options = RunOptions(threads=threads)
-    given = Request(**{"shots": 0, "seed": 5, **request})  # type: ignore[arg-type]
+    outcome = Request(**{"shots": 0, "seed": 5, **request})  # type: ignore[arg-type]
     plan = ENGINE.plan(circuit, noise, options)
-    return ENGINE.run(plan, circuit, given, options, RunControl()).row(0)
+    return ENGINE.run(plan, circuit, outcome, options, RunControl()).row(0)
 
 
 def probs(circuit: Circuit, noise: NoiseProgram | None) -> dict[int, float]:
-    found = run(circuit, noise, outputs=("probabilities",))
-    values = np.frombuffer(found.probabilities).tolist()
+    result = run(circuit, noise, outputs=("probabilities",))
+    values = np.frombuffer(result.probabilities).tolist()
     return dict(
-        zip(unpack(found.probability_outcomes, found.probability_width), values, strict=True)
+        zip(unpack(result.probability_outcomes, result.probability_width), values, strict=True)
     )
 
 
@@ -107,18 +107,18 @@ def test_distribution_equals_numpy_reference(number: int, n: int, is_dynamic: bo
         pytest.skip("the reference has correlated readout at the end alone")
     circuit = dynamic(n, number) if is_dynamic else measured(gates(n, 10 * n + number))
     noise = attach_noise(circuit, DeviceModel(n, **MODELS[number]))  # type: ignore[arg-type]
-    found, expected = probs(circuit, noise), Exact(circuit, noise).probs
-    for outcome in {*found, *expected}:
-        assert found.get(outcome, 0.0) == pytest.approx(expected.get(outcome, 0.0), abs=1e-12)
+    result, expected = probs(circuit, noise), Exact(circuit, noise).probs
+    for outcome in {*result, *expected}:
+        assert result.get(outcome, 0.0) == pytest.approx(expected.get(outcome, 0.0), abs=1e-12)
 
 
 def test_counts_follow_the_distribution_with_readout_error() -> None:
     circuit = measured(gates(4, 3))
     noise = attach_noise(circuit, DeviceModel(4, readout=(0.05, 0.1), gate_error=0.02))
     expected = probs(circuit, noise)
-    seen = counts_of(run(circuit, noise, shots=100_000))
+    result = counts_of(run(circuit, noise, shots=100_000))
     for outcome, p in expected.items():
-        assert abs(seen.get(outcome, 0) - 1e5 * p) < 5 * np.sqrt(1e5 * p + 1)
+        assert abs(result.get(outcome, 0) - 1e5 * p) < 5 * np.sqrt(1e5 * p + 1)
 
 
 def test_counts_have_the_bits_of_a_record_that_is_certain() -> None:
@@ -147,8 +147,8 @@ def test_expectation_values_are_exact_and_without_readout_error() -> None:
 def test_without_noise_it_is_the_pure_state() -> None:
     circuit = gates(4, 5).circuit()
     expected = np.abs(final_state(circuit)) ** 2
-    found = probs(circuit, None)
-    assert np.allclose([found.get(k, 0.0) for k in range(16)], expected, atol=1e-12)
+    result = probs(circuit, None)
+    assert np.allclose([result.get(k, 0.0) for k in range(16)], expected, atol=1e-12)
 
 
 def test_bindings_give_what_bound_circuits_give() -> None:
@@ -164,12 +164,12 @@ def test_bindings_give_what_bound_circuits_give() -> None:
     options = RunOptions()
     plan = ENGINE.plan(circuit, attach_noise(circuit, model), options)
     request = Request(500, 3, bindings=angles)
-    found = ENGINE.run(plan, circuit, request, options, RunControl())
+    result = ENGINE.run(plan, circuit, request, options, RunControl())
     for row, angle in enumerate(angles[:, 0].tolist()):
         alone = built(angle, free=False)
         plan = ENGINE.plan(alone, attach_noise(alone, model), options)
         once = ENGINE.run(plan, alone, Request(500, 3, binding=row), options, RunControl())
-        assert counts_of(found.row(row)) == counts_of(once.row(0))
+        assert counts_of(result.row(row)) == counts_of(once.row(0))
 
 
 def test_counts_are_equal_for_one_and_two_threads_on_many_qubits() -> None:
@@ -182,9 +182,9 @@ def test_counts_are_equal_for_one_and_two_threads_on_many_qubits() -> None:
 def test_one_gate_on_127_qubits_needs_one_qubit() -> None:
     circuit = Arrays(127, 1).add("x", [99]).add("measure", [99], [0]).circuit()
     noise = attach_noise(circuit, DeviceModel(127, readout=(0.0, 0.25)))
-    found = probs(circuit, noise)
-    assert set(found) == {0, 1}
-    assert found[0] == pytest.approx(0.25, abs=0.01)
+    result = probs(circuit, noise)
+    assert set(result) == {0, 1}
+    assert result[0] == pytest.approx(0.25, abs=0.01)
 
 
 def test_qubits_beyond_its_width_are_refused() -> None:
@@ -211,8 +211,8 @@ def test_equal_records_share_a_state() -> None:
     arrays = Arrays(1, 1)
     for _ in range(40):
         arrays.add("h", [0]).add("measure", [0], [0])
-    found = run(arrays.add("h", [0]).circuit(), None, shots=10)
-    assert found.remark == "2 branches"
+    result = run(arrays.add("h", [0]).circuit(), None, shots=10)
+    assert result.remark == "2 branches"
 
 
 def test_a_raised_flag_stops_the_run() -> None:
@@ -227,6 +227,6 @@ def test_a_raised_flag_stops_the_run() -> None:
 def test_a_gate_on_five_qubits_and_a_loop_are_refused() -> None:
     wide = Arrays(5, 0).add("mcx", range(5)).circuit()
     loop = Arrays(1, 0).repeat(3).add("x", [0]).add("end").circuit()
-    for circuit, words in ((wide, "at most 4"), (loop, "'for'")):
-        with pytest.raises(Unsupported, match=words):
+    for circuit, value in ((wide, "at most 4"), (loop, "'for'")):
+        with pytest.raises(Unsupported, match=value):
             ENGINE.plan(circuit, None, RunOptions())

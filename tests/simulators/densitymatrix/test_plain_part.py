@@ -66,17 +66,17 @@ def test_counts_and_memory_equal_those_of_the_single_passes(
     monkeypatch: pytest.MonkeyPatch, number: int
 ) -> None:
     rng = np.random.default_rng(number)
-    taken = 0
+    value = 0
     for _ in range(12):
         qubits = int(rng.integers(3, 6))
         circuit = random_circuit(rng, qubits).circuit()
         model = DeviceModel(5, **MODELS[number])  # type: ignore[arg-type]
-        taken += plain_part(circuit, attach_noise(circuit, model), ("counts",)) is not None
-        found = run(circuit, model, "counts", "memory")
+        value += plain_part(circuit, attach_noise(circuit, model), ("counts",)) is not None
+        result = run(circuit, model, "counts", "memory")
         with monkeypatch.context() as patch:
             patch.setattr(engine, "plain_part", lambda *_: None)
-            assert run(circuit, model, "counts", "memory") == found
-    assert taken >= 6
+            assert run(circuit, model, "counts", "memory") == result
+    assert value >= 6
 
 
 @pytest.mark.parametrize("shots", [1, 3_000, 70_000])
@@ -87,10 +87,10 @@ def test_counts_of_few_qubits_are_those_of_the_kernels_one_by_one(
     for values in MODELS:
         circuit = random_circuit(rng, 4).circuit()
         model = DeviceModel(5, **values)  # type: ignore[arg-type]
-        found = run(circuit, model, "counts", shots=shots)
+        result = run(circuit, model, "counts", shots=shots)
         with monkeypatch.context() as patch:
             patch.setattr(engine, "fits", lambda *_: False)
-            assert run(circuit, model, "counts", shots=shots) == found
+            assert run(circuit, model, "counts", shots=shots) == result
 
 
 def test_a_part_of_many_qubits_or_clbits_is_not_counted_in_one_call() -> None:

@@ -21,9 +21,9 @@ def test_select_reads_each_bit_from_its_source(num_bits: int) -> None:
     every = rng.integers(0, 2, (50, 20), dtype=np.uint8)
     packed = np.packbits(every, axis=1, bitorder="little")
     source = rng.integers(-1, 20, num_bits)
-    found = select(packed, source)
-    assert found.shape == (50, num_words(num_bits))
-    for row, wanted in zip(found, every, strict=True):
+    result = select(packed, source)
+    assert result.shape == (50, num_words(num_bits))
+    for row, wanted in zip(result, every, strict=True):
         number = int.from_bytes(row.tobytes(), "little")
         expected = sum(int(wanted[s]) << c for c, s in enumerate(source) if s >= 0)
         assert number == expected
@@ -35,18 +35,18 @@ def test_select_reads_each_bit_from_its_source(num_bits: int) -> None:
 def test_counts_are_those_of_a_dictionary(num_bits: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sampling, "_FLUSH_ROWS", 100)  # so that pieces are joined
     rng = np.random.default_rng(num_bits)
-    found, expected = Counts(num_bits), Counter[int]()
+    outcome, expected = Counts(num_bits), Counter[int]()
     for size in (0, 1, 70, 300, 50, 400):
         rows = np.zeros((size, num_words(num_bits)), np.uint64)
         rows[:, 0] = rng.integers(0, 2 if num_bits == 1 else 40, size)
         rows[:, -1] |= rng.integers(0, 2, size, np.uint64)
         integers = [int.from_bytes(row.tobytes(), "little") for row in rows]
         if size % 100:
-            found.add(rows)
+            outcome.add(rows)
         else:  # counted elsewhere
-            found.add(*outcome_records(Counter(integers), num_bits))
+            outcome.add(*outcome_records(Counter(integers), num_bits))
         expected.update(integers)
-    width, outcomes, counts = found.packed()
+    width, outcomes, counts = outcome.packed()
     assert width == outcome_width(num_bits)
     keys = unpack(outcomes, width)
     assert keys == sorted(expected)
@@ -63,10 +63,10 @@ def test_blocks_have_seeds_of_their_own_whatever_the_number_of_shots() -> None:
     assert len(seeds) == 12
     assert max(seeds) < 2**62
     few = list(blocks(1500, 7, 3, RunControl()))
-    many = list(blocks(5000, 7, 3, RunControl()))
+    entries = list(blocks(5000, 7, 3, RunControl()))
     assert [wanted for _, wanted in few] == [BLOCK_SHOTS, 1500 - BLOCK_SHOTS]
-    assert [seed for seed, _ in few] == [seed for seed, _ in many][:2]
-    assert sum(wanted for _, wanted in many) == 5000
+    assert [seed for seed, _ in few] == [seed for seed, _ in entries][:2]
+    assert sum(wanted for _, wanted in entries) == 5000
 
 
 def test_a_stop_is_noticed_between_blocks() -> None:

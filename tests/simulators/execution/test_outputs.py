@@ -36,10 +36,10 @@ class Fixed(FinalState):
 
 
 def test_batches_are_added_and_remarks_are_taken_over() -> None:
-    found = collect(Fixed(), LAYOUTS, Request(10, 1), (1, 0))
-    assert counts_of(found) == {0: 8, 3: 2}
-    assert (found.truncation, found.remark) == (0.25, "fixed")
-    assert found.probabilities == b""
+    result = collect(Fixed(), LAYOUTS, Request(10, 1), (1, 0))
+    assert counts_of(result) == {0: 8, 3: 2}
+    assert (result.truncation, result.remark) == (0.25, "fixed")
+    assert result.probabilities == b""
 
 
 def test_expectation_values_are_exact_without_shots_and_sampled_with_them() -> None:
@@ -66,12 +66,12 @@ def test_readout_error_changes_counts_of_all_batches_and_no_expectation_value() 
     readout = ReadoutStage.of(LAYOUTS.clbits, Readout(np.ones(2), np.zeros(2)))
     observables = (PauliSum(("ZZ",), np.ones(1)),)
     request = Request(10, 1, ("counts", "expectation"), observables)
-    found = collect(Fixed(), LAYOUTS, request, (1, 0), readout)
-    assert counts_of(found) == {3: 10}
-    assert found.expectations == collect(Fixed(), LAYOUTS, request, (1, 0)).expectations
+    result = collect(Fixed(), LAYOUTS, request, (1, 0), readout)
+    assert counts_of(result) == {3: 10}
+    assert result.expectations == collect(Fixed(), LAYOUTS, request, (1, 0)).expectations
 
 
 def test_outcomes_counted_by_a_device_are_packed_in_ascending_order() -> None:
-    found = collect(CountedState(CIRCUIT, {3: 4, 0: 6}, "device"), LAYOUTS, Request(10, 1), (1, 0))
-    assert (found.outcomes, found.remark) == (b"\x00\x03", "device")
-    assert np.frombuffer(found.counts, np.uint32).tolist() == [6, 4]
+    result = collect(CountedState(CIRCUIT, {3: 4, 0: 6}, "device"), LAYOUTS, Request(10, 1), (1, 0))
+    assert (result.outcomes, result.remark) == (b"\x00\x03", "device")
+    assert np.frombuffer(result.counts, np.uint32).tolist() == [6, 4]

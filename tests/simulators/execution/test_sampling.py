@@ -25,8 +25,8 @@ def test_packed_outcomes_have_documented_width_and_unpack_unchanged(bits: int, w
         [[value >> (64 * k) & (2**64 - 1) for k in range(num_words(bits))] for value in values],
         np.uint64,
     )
-    packed, found = pack(records, bits)
-    assert found == width
+    packed, result = pack(records, bits)
+    assert result == width
     assert unpack(packed, width) == values
 
 
@@ -35,12 +35,12 @@ def test_tally_sorts_and_sums_records(count: int) -> None:
     records = RNG.integers(0, 3, (1000, count)).astype(np.uint64)
     records[:, 0] += np.uint64(2**63)
     weights = RNG.random(1000)
-    found, sums = tally(records)
+    value, sums = tally(records)
     weighed, totals = tally(records, weights)
     expected: dict[int, list[float]] = {}
     for key, weight in zip(numbers(records), weights, strict=True):
         expected.setdefault(key, []).append(weight)
-    assert numbers(found) == numbers(weighed) == sorted(expected)
+    assert numbers(value) == numbers(weighed) == sorted(expected)
     assert sums.tolist() == [len(expected[key]) for key in sorted(expected)]
     np.testing.assert_allclose(totals, [sum(expected[key]) for key in sorted(expected)])
 

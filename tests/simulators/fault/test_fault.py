@@ -86,13 +86,13 @@ def test_slow_circuit_gives_same_counts_as_statevector() -> None:
     engine, options = fault.FaultEngine(), RunOptions()
     circuit = slow(0.05)
     plan = engine.plan(circuit, None, options)
-    found = engine.run(plan, circuit, Request(200, 3), options, RunControl())
+    result = engine.run(plan, circuit, Request(200, 3), options, RunControl())
     bare = Arrays(2, 2).add("h", [0]).add("cx", [0, 1]).add("measure", [0], [0])
     other, plain = StatevectorEngine(), bare.add("measure", [1], [1]).circuit()
     expected = other.run(
         other.plan(plain, None, options), plain, Request(200, 3), options, RunControl()
     )
-    assert found == expected
+    assert result == expected
 
 
 def test_slow_circuit_can_be_stopped() -> None:

@@ -39,20 +39,20 @@ def agree(comm: Any, circuit: Circuit, request: Request, noise: NoiseProgram | N
     """All ranks together have the result of one processor; the first has it, the others None."""
     device = HostDevice()
     engine = GpuEngine(device, comm=comm)
-    found = run(engine, circuit, request, noise)
+    result = run(engine, circuit, request, noise)
     engine.close()
-    assert (found is None) == (comm.Get_rank() > 0)
+    assert (result is None) == (comm.Get_rank() > 0)
     assert device.launches, "a rank without a part"
-    if found is None:
+    if result is None:
         return
-    assert f"{comm.Get_size()} ranks" in found.remark
+    assert f"{comm.Get_size()} ranks" in result.remark
     expected = run(StatevectorEngine(), circuit, request, noise)
-    assert (found.outcomes, found.counts) == (expected.outcomes, expected.counts)
+    assert (result.outcomes, result.counts) == (expected.outcomes, expected.counts)
     for name in ("probabilities", "expectations"):
-        one, two = (np.frombuffer(getattr(each, name)) for each in (found, expected))
+        one, two = (np.frombuffer(getattr(each, name)) for each in (result, expected))
         assert np.allclose(one, two, rtol=0, atol=1e-11), name
     if expected.statevector is not None:
-        assert np.allclose(found.statevector, expected.statevector, rtol=0, atol=1e-12)
+        assert np.allclose(result.statevector, expected.statevector, rtol=0, atol=1e-12)
 
 
 def case_counts_equal_those_of_one_processor(comm: Any) -> None:
@@ -62,9 +62,9 @@ def case_counts_equal_those_of_one_processor(comm: Any) -> None:
 
 def case_single_precision_samples_the_same_distribution(comm: Any) -> None:
     circuit = random_static(15, 60, 15, 15)
-    found = run(GpuEngine(HostDevice(), comm=comm), circuit, Request(500, 5), precision="single")
+    result = run(GpuEngine(HostDevice(), comm=comm), circuit, Request(500, 5), precision="single")
     if comm.Get_rank() == 0:
-        assert np.frombuffer(found.counts, np.uint32).sum() == 500
+        assert np.frombuffer(result.counts, np.uint32).sum() == 500
 
 
 def case_exact_outputs_equal_those_of_one_processor(comm: Any) -> None:
@@ -120,22 +120,22 @@ def case_error_patterns_are_divided_among_ranks(comm: Any) -> None:
     circuit = ring(13)
     noise = program([(k, (k % 13,), depolarizing(0.1, 1)) for k in range(0, 26, 2)])
     engine = GpuEngine(HostDevice(), comm=comm)
-    found = run(engine, circuit, Request(200, 9), noise)
+    result = run(engine, circuit, Request(200, 9), noise)
     engine.close()
-    if found is not None:
+    if result is not None:
         expected = run(StatevectorEngine(), circuit, Request(200, 9), noise)
-        assert (found.outcomes, found.counts) == (expected.outcomes, expected.counts)
+        assert (result.outcomes, result.counts) == (expected.outcomes, expected.counts)
 
 
 def case_noise_splits_branches_of_slices_where_few_states_fit(comm: Any) -> None:
     circuit = ring(15)
     noise = program([(3, (1,), depolarizing(0.3, 1)), (27, (13, 14), depolarizing(0.3, 2))])
     engine = GpuEngine(HostDevice(free_bytes=3 * (16 << 15)), comm=comm)
-    found = run(engine, circuit, Request(50, 9), noise)
+    result = run(engine, circuit, Request(50, 9), noise)
     engine.close()
-    if found is not None:
+    if result is not None:
         expected = run_branched(circuit, noise, 50, seed=9)
-        assert (found.outcomes, found.counts) == (expected.outcomes, expected.counts)
+        assert (result.outcomes, result.counts) == (expected.outcomes, expected.counts)
 
 
 def case_slice_that_does_not_fit_is_refused_in_all_ranks(comm: Any) -> None:

@@ -42,9 +42,9 @@ def is_noticed(library: Path, file: str, line: int) -> bool:
 
 def test_every_missing_barrier_but_a_hidden_one_is_noticed(library: Path) -> None:
     assert gpu_exercise.is_right(library)
-    found = {barrier: is_noticed(library, *barrier) for barrier in barriers()}
-    missed = [barrier for barrier, noticed in found.items() if not noticed]
-    assert len(found) >= 20
+    table = {barrier: is_noticed(library, *barrier) for barrier in barriers()}
+    missed = [barrier for barrier, noticed in table.items() if not noticed]
+    assert len(table) >= 20
     hidden = [(file, line) for file, line in missed if _HIDDEN in text_of(file, line)]
     assert missed == hidden
     assert len(hidden) <= 1

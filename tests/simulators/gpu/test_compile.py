@@ -88,9 +88,9 @@ def test_missing_compiler_is_named_where_nothing_has_been_compiled(tmp_path: Pat
 def test_kernels_of_states_are_compiled_to_machine_code_without_spills(
     capability: tuple[int, int],
 ) -> None:
-    found = nvrtc().compile("states_double", capability)
-    assert found.cubin[:4] == b"\x7fELF", "PTX is refused by older drivers"
-    kernels = usage(found.log)
+    result = nvrtc().compile("states_double", capability)
+    assert result.cubin[:4] == b"\x7fELF", "PTX is refused by older drivers"
+    kernels = usage(result.log)
     assert "small_counts" in {each.name for each in kernels}
     assert all(each.spilled_bytes == 0 for each in kernels)
 
@@ -99,22 +99,22 @@ def test_kernels_of_states_are_compiled_to_machine_code_without_spills(
 def test_all_kernels_are_within_their_budgets_of_registers_stack_and_spills() -> None:
     nvrtc()
     command = [sys.executable, str(ROOT / "scripts" / "check_kernels.py")]
-    found = subprocess.run(
+    process = subprocess.run(
         command,
         cwd=ROOT,
         env={**os.environ, "PYTHONPATH": str(ROOT)},
         capture_output=True,
         text=True,
     )
-    assert found.returncode == 0, found.stdout + found.stderr
+    assert process.returncode == 0, process.stdout + process.stderr
     for architecture in ("sm_80", "sm_90", "sm_100"):
-        assert all(f"{architecture} {module}:" in found.stdout for module in MODULES)
+        assert all(f"{architecture} {module}:" in process.stdout for module in MODULES)
 
 
 def nvrtc() -> Nvrtc:
     """The compiler; a machine without it may leave these tests out, CI may not."""
-    found = load_nvrtc()
-    if found is None:
+    outcome = load_nvrtc()
+    if outcome is None:
         assert "CI" not in os.environ, "the extra test has nvidia-cuda-nvrtc"
         pytest.skip("nvidia-cuda-nvrtc is not installed")
-    return found
+    return outcome

@@ -97,10 +97,10 @@ def test_driver_is_asked_for_its_version_and_devices(monkeypatch: pytest.MonkeyP
         opened.append(name)
         return _Driver(13000, 2)
 
-    found = find_gpu(load)
+    result = find_gpu(load)
     assert opened == ["libcuda.so.1"]
-    assert (found.has_driver, found.cuda_version, found.devices) == (True, 13000, 2)
-    assert found.visible == "GPU-1a2b"
+    assert (result.has_driver, result.cuda_version, result.devices) == (True, 13000, 2)
+    assert result.visible == "GPU-1a2b"
     without = find_gpu(lambda _name: _Driver(13000, 2, init=100))  # CUDA_ERROR_NO_DEVICE
     assert without.has_driver
     assert without.devices == 0

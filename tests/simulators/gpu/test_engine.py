@@ -81,11 +81,11 @@ def test_counts_equal_those_of_the_statevector_engine(
 ) -> None:
     circuit = random_static(n, 60, n, n)
     request = Request(5000, 2**63 + n, binding=3)
-    found = run(engine, circuit, request, precision=precision)
+    result = run(engine, circuit, request, precision=precision)
     if precision == "double":
-        assert found == run(StatevectorEngine(), circuit, request)
+        assert result == run(StatevectorEngine(), circuit, request)
     else:
-        assert sum(counts_of(found.row(0)).values()) == 5000
+        assert sum(counts_of(result.row(0)).values()) == 5000
 
 
 def test_circuit_of_permutations_alone_has_the_one_outcome_of_its_bits(engine: GpuEngine) -> None:
@@ -94,8 +94,8 @@ def test_circuit_of_permutations_alone_has_the_one_outcome_of_its_bits(engine: G
         arrays.add("cx", [q, q - 1])
     for q in range(13):
         arrays.add("measure", [q], [q])
-    found = run(engine, arrays.circuit(), Request(100, 1))
-    assert counts_of(found.row(0)) == {2**13 - 1: 100}
+    result = run(engine, arrays.circuit(), Request(100, 1))
+    assert counts_of(result.row(0)) == {2**13 - 1: 100}
 
 
 @pytest.mark.parametrize("n", [3, 8])
@@ -104,19 +104,19 @@ def test_bindings_of_a_small_circuit_are_one_launch_with_counts_of_the_statevect
 ) -> None:
     circuit = ansatz(n)
     request = Request(1000, 77, bindings=values(circuit, 9), binding=2**40)
-    found = run(engine, circuit, request)
+    result = run(engine, circuit, request)
     assert device.launches == ["small_counts"]
-    assert found == run(StatevectorEngine(), circuit, request)
+    assert result == run(StatevectorEngine(), circuit, request)
 
 
 def test_order_of_threads_changes_no_count(library: Path) -> None:
     circuit = ansatz(7)
     request = Request(1000, 77, bindings=values(circuit, 3))
-    found = [
+    entries = [
         run(GpuEngine(HostDevice(library, order=order)), circuit, request)
         for order in (BACKWARD, 12, 13)
     ]
-    assert all(each == run(StatevectorEngine(), circuit, request) for each in found)
+    assert all(each == run(StatevectorEngine(), circuit, request) for each in entries)
 
 
 @pytest.mark.parametrize("n", [4, 14])
@@ -125,14 +125,14 @@ def test_expectation_values_of_many_bindings_are_reduced_together(
 ) -> None:
     circuit = ansatz(n, measured=False)
     request = Request(0, 1, ("expectation",), strings(n, 12), values(circuit, 3))
-    found = run(engine, circuit, request)
+    result = run(engine, circuit, request)
     groups = len({label.translate(str.maketrans("IZXY", "0011")) for item in request.observables
                   for label in item.labels})  # fmt: skip
     assert sum(name.startswith("pauli_sums") for name in device.launches) == groups
     expected = run(StatevectorEngine(), circuit, request)
     for k in range(3):
         np.testing.assert_allclose(
-            found.row(k).expectations, expected.row(k).expectations, atol=1e-12
+            result.row(k).expectations, expected.row(k).expectations, atol=1e-12
         )
 
 
@@ -142,13 +142,13 @@ def test_statevector_and_probabilities_agree_with_the_statevector_engine(
 ) -> None:
     circuit = random_static(n, 50, n, 0)
     request = Request(0, 1, ("statevector", "probabilities"))
-    found, expected = run(engine, circuit, request), run(StatevectorEngine(), circuit, request)
-    assert found.statevector is not None
+    result, expected = run(engine, circuit, request), run(StatevectorEngine(), circuit, request)
+    assert result.statevector is not None
     assert expected.statevector is not None
-    assert np.abs(found.statevector - expected.statevector).max() < 1e-13
-    assert found.probability_outcomes == expected.probability_outcomes
+    assert np.abs(result.statevector - expected.statevector).max() < 1e-13
+    assert result.probability_outcomes == expected.probability_outcomes
     np.testing.assert_allclose(
-        np.frombuffer(found.probabilities), np.frombuffer(expected.probabilities), atol=1e-13
+        np.frombuffer(result.probabilities), np.frombuffer(expected.probabilities), atol=1e-13
     )
 
 
@@ -159,10 +159,10 @@ def test_probabilities_of_some_qubits_agree_with_the_statevector_engine(engine: 
     for clbit, qubit in enumerate((9, 2, 13)):
         arrays.add("measure", [qubit], [clbit])
     circuit, request = arrays.circuit(), Request(0, 1, ("probabilities",))
-    found, expected = run(engine, circuit, request), run(StatevectorEngine(), circuit, request)
-    assert found.probability_outcomes == expected.probability_outcomes
+    result, expected = run(engine, circuit, request), run(StatevectorEngine(), circuit, request)
+    assert result.probability_outcomes == expected.probability_outcomes
     np.testing.assert_allclose(
-        np.frombuffer(found.probabilities), np.frombuffer(expected.probabilities), atol=1e-13
+        np.frombuffer(result.probabilities), np.frombuffer(expected.probabilities), atol=1e-13
     )
 
 
@@ -171,9 +171,9 @@ def test_gradients_agree_with_the_statevector_engine(engine: GpuEngine, n: int) 
     circuit = ansatz(n, 1 if n > 5 else 2, measured=False)
     request = Request(0, 1, ("expectation", "gradient", "statevector"), strings(n, 5),
                       values(circuit, 1))  # fmt: skip
-    found, expected = run(engine, circuit, request), run(StatevectorEngine(), circuit, request)
+    result, expected = run(engine, circuit, request), run(StatevectorEngine(), circuit, request)
     np.testing.assert_allclose(
-        np.frombuffer(found.gradients), np.frombuffer(expected.gradients), atol=1e-12
+        np.frombuffer(result.gradients), np.frombuffer(expected.gradients), atol=1e-12
     )
 
 
@@ -181,9 +181,9 @@ def test_gradient_of_more_parameters_than_a_launch_sums_is_complete(engine: GpuE
     circuit = ansatz(4, 40, measured=False)
     assert circuit.num_slots > 256
     request = Request(0, 1, ("expectation", "gradient"), strings(4, 3), values(circuit, 1))
-    found, expected = run(engine, circuit, request), run(StatevectorEngine(), circuit, request)
+    result, expected = run(engine, circuit, request), run(StatevectorEngine(), circuit, request)
     np.testing.assert_allclose(
-        np.frombuffer(found.gradients), np.frombuffer(expected.gradients), atol=1e-11
+        np.frombuffer(result.gradients), np.frombuffer(expected.gradients), atol=1e-11
     )
 
 
@@ -200,11 +200,11 @@ def test_matrices_that_are_not_fused_agree_with_the_statevector_engine(
             arrays.add("ry", [q], (), [0.4 * q + 0.1])
         arrays.unitary(matrix, rng.permutation(n)[:qubits].tolist()).add("h", [0])
         request = Request(0, 1, ("statevector",))
-        found = run(engine, arrays.circuit(), request).statevector
+        statevector = run(engine, arrays.circuit(), request).statevector
         expected = run(StatevectorEngine(), arrays.circuit(), request).statevector
-        assert found is not None
+        assert statevector is not None
         assert expected is not None
-        assert np.abs(found - expected).max() < 1e-13
+        assert np.abs(statevector - expected).max() < 1e-13
 
 
 def test_dynamic_circuit_has_counts_of_the_statevector_engine(engine: GpuEngine) -> None:
@@ -257,10 +257,10 @@ def test_program_of_a_structure_is_uploaded_once(engine: GpuEngine) -> None:
     plan = engine.plan(circuit, None, RunOptions())
     request = Request(100, 1, bindings=values(circuit, 2))
     engine.run(plan, circuit, request, RunOptions(), RunControl())
-    made = dict(engine._programs._made)
+    table = dict(engine._programs._made)
     engine.run(plan, circuit, request, RunOptions(), RunControl())
-    assert engine._programs._made == made
-    assert len(made) == 1
+    assert engine._programs._made == table
+    assert len(table) == 1
 
 
 def test_counts_of_wide_ghz_state_are_those_of_the_statevector_engine(engine: GpuEngine) -> None:
@@ -281,10 +281,10 @@ def test_matrices_of_many_rows_are_those_of_each_row() -> None:
     segment = plan_gate_list(circuit, 0, circuit.ops.size, 0, 0)
     request = Request(1, 1, bindings=values(circuit, 5))
     rows = [bind(circuit, request, row) for row in range(5)]
-    found = gate_matrices(circuit, segment, np.stack(rows))
+    result = gate_matrices(circuit, segment, np.stack(rows))
     order = np.argsort(segment.placed[:, STEP])
     used = np.array([{PHASE: 2, PERMUTATION: 0}.get(kind, 8) for kind in segment.placed[:, KIND]])
     for row, params in enumerate(rows):
         expected = segment.floats(circuit, params)
         for step, count in enumerate(used[order].tolist()):
-            assert (found[row, step, :count] == expected[step, :count]).all()
+            assert (result[row, step, :count] == expected[step, :count]).all()

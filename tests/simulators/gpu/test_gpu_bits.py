@@ -16,14 +16,14 @@ def test_two_orders_of_threads_have_the_same_bits(library: Path, precision: str)
     assert table_bits(one, 3, precision) == table_bits(two, 3, precision)
     assert table_bits(one, 3, precision) != table_bits(two, 4, precision)
     for n in (5, 13):
-        found = circuit_results(one, n, precision)
+        result = circuit_results(one, n, precision)
         again = circuit_results(two, n, precision)
-        assert all(same(a, b) for a, b in zip(found, again, strict=True))
+        assert all(same(a, b) for a, b in zip(result, again, strict=True))
 
 
 def test_one_different_bit_is_noticed(library: Path) -> None:
-    (_, found) = circuit_results(HostDevice(library), 5, "double")
-    assert found.statevector is not None
-    changed = found.statevector.copy()
+    (_, value) = circuit_results(HostDevice(library), 5, "double")
+    assert value.statevector is not None
+    changed = value.statevector.copy()
     changed.view("uint64")[0, 0] ^= 1
-    assert not same(found, msgspec.structs.replace(found, statevector=changed))
+    assert not same(value, msgspec.structs.replace(value, statevector=changed))

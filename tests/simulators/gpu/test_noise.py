@@ -49,10 +49,10 @@ def test_counts_with_noise_are_those_of_the_statevector_engine(
     circuit = layers(n, 2, np.random.default_rng(n)).circuit()
     noise = program(device_noise(circuit, ratio, 0.1), Readout(np.full(n, 0.01), np.full(n, 0.03)))
     request = Request(SHOTS, 2**63 + n, ("counts",), binding=3)
-    found, expected = (
+    value, expected = (
         run(engine, circuit, noise, request) for engine in (GpuEngine(device), StatevectorEngine())
     )
-    assert found == expected
+    assert value == expected
     assert bool(device.launches) == (n > 12), "small circuits are walked by the processor"
 
 
@@ -71,13 +71,13 @@ def test_walk_reads_states_of_channels_and_samples_inverted_qubits_on_the_device
 def test_single_precision_moves_few_shots_only(device: HostDevice) -> None:
     circuit = layers(13, 2, np.random.default_rng(6)).circuit()
     noise = program(device_noise(circuit, 0.5))
-    found, expected = (
+    value, expected = (
         run(engine, circuit, noise, Request(SHOTS, 2, ("memory",)), precision=precision)
         for engine, precision in ((GpuEngine(device), "single"), (StatevectorEngine(), "double"))
     )
-    assert found.memory is not None
+    assert value.memory is not None
     one, two = (
-        np.frombuffer(each.memory, np.uint8).reshape(SHOTS, -1) for each in (found, expected)
+        np.frombuffer(each.memory, np.uint8).reshape(SHOTS, -1) for each in (value, expected)
     )  # type: ignore[arg-type]
     assert (one != two).any(axis=1).sum() <= 1
 
@@ -93,11 +93,11 @@ def test_expectation_values_with_noise_are_those_of_the_statevector_engine(
     noise = program([(0, (0,), depolarizing(0.2, 1)), (5, (2, 3), depolarizing(0.2, 2))])
     sums = (PauliSum(("Z" * 13, "X" + "I" * 11 + "Y"), np.array([1.0, 0.5])),)
     request = Request(SHOTS, 4, ("expectation",), sums)
-    found, expected = (
+    value, expected = (
         run(engine, circuit, noise, request) for engine in (GpuEngine(device), StatevectorEngine())
     )
     assert np.allclose(
-        np.frombuffer(found.expectations), np.frombuffer(expected.expectations), rtol=0, atol=1e-10
+        np.frombuffer(value.expectations), np.frombuffer(expected.expectations), rtol=0, atol=1e-10
     )
 
 
@@ -110,11 +110,11 @@ def test_dynamic_circuit_with_noise_splits_branches_on_the_device(device: HostDe
         arrays.add("measure", [q], [q])
     circuit = arrays.circuit()
     noise = program([(3, (1,), depolarizing(0.3, 1)), (25, (0,), depolarizing(0.3, 1))])
-    found, expected = (
+    value, expected = (
         run(engine, circuit, noise, Request(SHOTS, 9))
         for engine in (GpuEngine(device), StatevectorEngine())
     )
-    assert found == expected
+    assert value == expected
 
 
 def test_memory_for_few_states_changes_no_count(library: Path) -> None:
@@ -141,8 +141,8 @@ def test_matrix_that_is_not_fused_stands_among_errors(device: HostDevice) -> Non
         wide.add("measure", [q], [q])
     circuit = wide.circuit()
     noise = program([(k, (k % 13,), depolarizing(0.1, 1)) for k in range(27)])
-    found, expected = (
+    value, expected = (
         run(engine, circuit, noise, Request(SHOTS, 9))
         for engine in (GpuEngine(device), StatevectorEngine())
     )
-    assert found == expected
+    assert value == expected

@@ -27,10 +27,10 @@ def exercise(library: Path, **environ: str) -> subprocess.CompletedProcess[str]:
 
 def sanitizer_runtime() -> str:
     """Path of the library that has to be loaded before Python."""
-    found = subprocess.run(
+    process = subprocess.run(
         ["g++", "-print-file-name=libasan.so"], capture_output=True, text=True, check=True
     )
-    path = found.stdout.strip()
+    path = process.stdout.strip()
     if not Path(path).is_absolute():
         pytest.skip("g++ has no address sanitizer")
     return path
@@ -46,17 +46,17 @@ def sanitized(library: Path) -> subprocess.CompletedProcess[str]:
 
 
 def test_kernels_touch_no_memory_outside_and_have_defined_behaviour(library: Path) -> None:
-    found = sanitized(build_library(*SANITIZED, optimize="-O1"))
-    assert found.returncode == 0, found.stderr[-4000:]
+    result = sanitized(build_library(*SANITIZED, optimize="-O1"))
+    assert result.returncode == 0, result.stderr[-4000:]
 
 
 def test_sanitizer_finds_shared_memory_that_is_16_bytes_too_small(
     library: Path, tmp_path: Path
 ) -> None:
     short = copied(tmp_path, "small.cuh", "const u32 size = 1u << n;", "const u32 size = 2u << n;")
-    found = sanitized(build_library(*SANITIZED, kernels=short, optimize="-O1"))
-    assert found.returncode != 0
-    assert "heap-buffer-overflow" in found.stderr
+    result = sanitized(build_library(*SANITIZED, kernels=short, optimize="-O1"))
+    assert result.returncode != 0
+    assert "heap-buffer-overflow" in result.stderr
 
 
 def copied(folder: Path, name: str, old: str, new: str, count: int = 1) -> Path:

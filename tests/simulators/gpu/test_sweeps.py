@@ -33,8 +33,8 @@ def swept(
         state.buffer[:] = begin.astype(COMPLEX[precision])
     program = upload_program(device, encode_sweeps(plan, precision))
     apply_program(state, program, floats, lambda: None)
-    found: NDArray[np.complexfloating] = device.download(state.settle())
-    return found
+    result: NDArray[np.complexfloating] = device.download(state.settle())
+    return result
 
 
 @pytest.mark.parametrize("precision", ["double", "single"])
@@ -43,9 +43,9 @@ def test_random_tables_agree_with_plain_reference(library: Path, seed: int, prec
     table = Table(11, 8 + seed % 4, seed)
     table.fill(2, 10, fresh=False)
     begin = random_state(11, seed)
-    found = swept(HostDevice(library), table, begin, precision)
+    result = swept(HostDevice(library), table, begin, precision)
     expected = plainly(*table.plan(), begin)
-    assert np.abs(found - expected).max() < TOLERANCE[COMPLEX[precision].name]
+    assert np.abs(result - expected).max() < TOLERANCE[COMPLEX[precision].name]
 
 
 @pytest.mark.parametrize("seed", range(8))
@@ -54,8 +54,8 @@ def test_sweeps_from_zero_state_read_no_unwritten_amplitude(library: Path, seed:
     table.fill(3, 8, fresh=True)
     begin = np.zeros(1 << 13, complex)
     begin[0] = 1.0
-    found = swept(HostDevice(library), table, None, "double")  # what is not written is NaN
-    assert np.abs(found - plainly(*table.plan(), begin)).max() < TOLERANCE["complex128"]
+    result = swept(HostDevice(library), table, None, "double")  # what is not written is NaN
+    assert np.abs(result - plainly(*table.plan(), begin)).max() < TOLERANCE["complex128"]
 
 
 @pytest.mark.parametrize("precision", ["double", "single"])
@@ -63,11 +63,11 @@ def test_order_of_threads_changes_no_bit(library: Path, precision: str) -> None:
     table = Table(11, 9, 5)
     table.fill(3, 12, fresh=False)
     begin = random_state(11, 5)
-    found = [
+    entries = [
         swept(HostDevice(library, order=order), table, begin, precision)
         for order in (FORWARD, BACKWARD, SHUFFLED, SHUFFLED + 1)
     ]
-    assert all((each == found[0]).all() for each in found)
+    assert all((each == entries[0]).all() for each in entries)
 
 
 def test_batch_of_states_is_swept_in_one_launch_with_numbers_of_each(library: Path) -> None:
@@ -102,8 +102,8 @@ def test_warps_ask_for_no_more_memory_than_they_need(library: Path, precision: s
     """Coalescing, and bank conflicts of shared memory."""
     device = HostDevice(library, is_traced=True)
     swept(device, matrices_alone([2] * 12), random_state(12, 1), precision)
-    found = device.tally()
-    assert set(found) == {"global load", "global store", "shared load", "shared store"}
-    for kind, each in found.items():
+    result = device.tally()
+    assert set(result) == {"global load", "global store", "shared load", "shared store"}
+    for kind, each in result.items():
         assert each.requests, kind
         assert each.transactions <= 1.2 * each.fewest, kind

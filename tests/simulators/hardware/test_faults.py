@@ -86,19 +86,19 @@ def test_abandon_waits_for_pending_submission_and_cancels_job() -> None:
         left.append(was_left.wait(0.2))
 
     def leave() -> None:
-        found.abandon()
+        outcome.abandon()
         was_left.set()
 
     machine = machines.Faulty(when_asked=asked)
-    found, was_left = Machine(machine), threading.Event()
+    outcome, was_left = Machine(machine), threading.Event()
     leaver, slow = threading.Thread(target=leave), QuantumCircuit(machines.QUBITS["slow"])
     with pytest.raises(MachineFailed, match="CANCELLED"):
-        found.counts([slow], 10, (1, 0), RunControl())
+        outcome.counts([slow], 10, (1, 0), RunControl())
     leaver.join()
     assert left == [False]
     assert machine.cancelled == 1
     with pytest.raises(Stopped, match="this process ends"):
-        found.counts([slow], 10, (1, 0), RunControl())
+        outcome.counts([slow], 10, (1, 0), RunControl())
     assert len(machine.asked) == 1
 
 

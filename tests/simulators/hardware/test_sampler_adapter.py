@@ -19,7 +19,7 @@ from simulators.control import RunControl
 from simulators.engine import Request, RunOptions
 from simulators.errors import Unsupported
 from simulators.hardware.engine import HardwareEngine
-from simulators.hardware.sampler_adapter import Sampled
+from simulators.hardware.sampler_adapter import SamplerAdapter
 from simulators.results import EngineResult
 from simulators.simulate import counts_of
 
@@ -32,8 +32,8 @@ def ran(
     engine: HardwareEngine, circuit: Circuit, shots: int = SHOTS, **request: object
 ) -> EngineResult:
     plan = engine.plan(circuit, None, RunOptions())
-    asked = Request(shots, 3, **request)  # type: ignore[arg-type]
-    return engine.run(plan, circuit, asked, RunOptions(), RunControl())
+    outcome = Request(shots, 3, **request)  # type: ignore[arg-type]
+    return engine.run(plan, circuit, outcome, RunOptions(), RunControl())
 
 
 def assert_same_distribution(found: dict[int, int], expected: dict[int, int], shots: int) -> None:
@@ -67,21 +67,21 @@ def test_ideal_device_gives_reference_distribution(machine: str, seed: int) -> N
     for qubit, clbit in ((0, 4), (1, 0), (2, 3), (3, 1)):
         arrays.add("measure", [qubit], [clbit])
     circuit = arrays.circuit()
-    found = ran(HardwareEngine(getattr(machines, machine)()), circuit)
+    result = ran(HardwareEngine(getattr(machines, machine)()), circuit)
     expected = Reference(circuit, 5, 0, SHOTS).counts()
-    assert_same_distribution(counts_of(found.row(0)), expected, SHOTS)
+    assert_same_distribution(counts_of(result.row(0)), expected, SHOTS)
 
 
 @pytest.mark.parametrize("machine", ["ideal", "aer"])
 def test_counts_have_bits_at_their_clbits(machine: str) -> None:
     """Each clbit of several registers alone, one that nobody writes, and two that come twice."""
     engine = HardwareEngine(getattr(machines, machine)())
-    for one in range(4):
-        arrays = Arrays(4, 6, [("a", 1), ("b", 3), ("c", 2)]).add("x", [one])
+    for each in range(4):
+        arrays = Arrays(4, 6, [("a", 1), ("b", 3), ("c", 2)]).add("x", [each])
         for qubit, clbit in ((0, 5), (1, 2), (2, 0), (3, 4)):
             arrays.add("measure", [qubit], [clbit])
-        found = counts_of(ran(engine, arrays.circuit(), 50).row(0))
-        assert found == {1 << (5, 2, 0, 4)[one]: 50}
+        result = counts_of(ran(engine, arrays.circuit(), 50).row(0))
+        assert result == {1 << (5, 2, 0, 4)[each]: 50}
 
 
 @pytest.mark.parametrize("machine", ["ideal", "aer"])
@@ -90,8 +90,8 @@ def test_mid_circuit_measurements_reset_and_feed_forward_are_correct(machine: st
     arrays = Arrays(2, 3).add("x", [0]).add("measure", [0], [2]).add("x", [0])
     arrays.add("measure", [0], [0]).add("reset", [0]).add("x", [1]).add("measure", [1], [1])
     assert counts_of(ran(engine, arrays.circuit(), 40).row(0)) == {0b110: 40}
-    found = counts_of(ran(engine, feed_forward()).row(0))
-    assert_same_distribution(found, Reference(feed_forward(), 5, 0, SHOTS).counts(), SHOTS)
+    result = counts_of(ran(engine, feed_forward()).row(0))
+    assert_same_distribution(result, Reference(feed_forward(), 5, 0, SHOTS).counts(), SHOTS)
 
 
 def test_bindings_keep_order_and_share_jobs() -> None:
@@ -104,8 +104,8 @@ def test_bindings_keep_order_and_share_jobs() -> None:
     circuit = arrays.add("measure", [0], [0]).add("measure", [1], [1]).circuit()
     values = np.array([[0, 0], [np.pi, 0], [0, np.pi], [np.pi, np.pi], [0, np.pi]])
     ideal = HardwareEngine(machines.ideal())
-    found = ran(ideal, circuit, 30, bindings=values)
-    assert [counts_of(found.row(k)) for k in range(5)] == [
+    result = ran(ideal, circuit, 30, bindings=values)
+    assert [counts_of(result.row(k)) for k in range(5)] == [
         {0: 30}, {2: 30}, {1: 30}, {3: 30}, {1: 30}
     ]  # fmt: skip
     fixed = Arrays(2, 2).add("x", [0]).add("measure", [0], [1]).circuit()
@@ -120,22 +120,22 @@ def test_shots_above_device_limit_are_split_over_jobs() -> None:
     engine = HardwareEngine(machine)
     circuit = Arrays(2, 2).add("h", [0]).add("cx", [0, 1])
     circuit.add("measure", [0], [0]).add("measure", [1], [1])
-    found = ran(engine, circuit.circuit(), 1000)
+    result = ran(engine, circuit.circuit(), 1000)
     assert machine.asked == [(1, 400), (1, 400), (1, 200)]
-    counts = counts_of(found.row(0))
+    counts = counts_of(result.row(0))
     assert set(counts) == {0, 3}
     assert sum(counts.values()) == 1000
     assert abs(counts[0] - 500) < 5 * math.sqrt(250)
-    assert found.remark.endswith("in 3 jobs")
+    assert result.remark.endswith("in 3 jobs")
 
 
 def test_memory_of_several_jobs_has_all_shots_of_the_counts_in_order() -> None:
     machine = machines.Faulty(max_shots=40)
     circuit = Arrays(2, 9).add("h", [0]).add("cx", [0, 1])
     circuit.add("measure", [0], [0]).add("measure", [1], [8])
-    found = ran(HardwareEngine(machine), circuit.circuit(), 100, outputs=("counts", "memory"))
+    result = ran(HardwareEngine(machine), circuit.circuit(), 100, outputs=("counts", "memory"))
     assert machine.asked == [(1, 40), (1, 40), (1, 20)]
-    row = found.row(0)
+    row = result.row(0)
     shots = [int.from_bytes(row.memory[k : k + 2], "little") for k in range(0, 200, 2)]
     assert set(shots) == {0, 0b1_0000_0001}
     assert Counter(shots) == counts_of(row)
@@ -167,26 +167,26 @@ def test_fake_ibm_backend_is_accepted() -> None:
         arrays.add("cx", [q, (q + 3) % 6] if q % 2 else [0, q + 1])
     for q in range(6):
         arrays.add("measure", [q], [5 - q])
-    found = ran(engine, arrays.circuit(), 500)
-    assert sum(counts_of(found.row(0)).values()) == 500
-    assert found.remark == "fake_montreal: transpiled (level 1, seed 7)"
+    result = ran(engine, arrays.circuit(), 500)
+    assert sum(counts_of(result.row(0)).values()) == 500
+    assert result.remark == "fake_montreal: transpiled (level 1, seed 7)"
 
 
 def test_counts_from_sampler_v2_have_registers_in_order() -> None:
     from qiskit.primitives import BackendSamplerV2
 
     machine = machines.ideal()
-    engine = HardwareEngine(Sampled(machine, BackendSamplerV2(backend=machine)))
+    engine = HardwareEngine(SamplerAdapter(machine, BackendSamplerV2(backend=machine)))
     arrays = Arrays(3, 6, [("a", 1), ("b", 3), ("c", 2)]).add("x", [1])
     arrays.add("ry", [2], (), [0.0])
     arrays.free(0)
     for qubit, clbit in ((0, 0), (1, 2), (2, 5)):
         arrays.add("measure", [qubit], [clbit])
-    found = ran(engine, arrays.circuit(), 30, bindings=np.array([[0.0], [np.pi]]))
-    assert [counts_of(found.row(k)) for k in range(2)] == [{0b100: 30}, {0b100100: 30}]
+    result = ran(engine, arrays.circuit(), 30, bindings=np.array([[0.0], [np.pi]]))
+    assert [counts_of(result.row(k)) for k in range(2)] == [{0b100: 30}, {0b100100: 30}]
     recorded = ran(engine, arrays.circuit(), 30, bindings=np.array([[np.pi]]), outputs=("memory",))
     assert recorded.row(0).memory == bytes([0b100100]) * 30
-    assert found.remark.startswith("generic_backend_5q: ")
+    assert result.remark.startswith("generic_backend_5q: ")
     assert engine.machine.max_shots == 2**31 - 1
 
 
@@ -204,8 +204,8 @@ def test_circuit_is_transpiled_again_if_target_changed() -> None:
     circuit = Arrays(2, 2).add("h", [0]).add("cx", [0, 1]).add("measure", [1], [0]).circuit()
     old = engine.plan(circuit, None, RunOptions())
     machine._target = GenericBackendV2(2, basis_gates=["cz", "rx", "rz"], seed=3).target
-    found = engine.run(old, circuit, Request(100, 1), RunOptions(), RunControl())
-    assert sum(counts_of(found.row(0)).values()) == 100
+    result = engine.run(old, circuit, Request(100, 1), RunOptions(), RunControl())
+    assert sum(counts_of(result.row(0)).values()) == 100
     assert "cz" in machine.given.count_ops()
     assert "cx" not in machine.given.count_ops()
 
@@ -216,10 +216,10 @@ def test_rotations_with_numeric_angles_are_fused() -> None:
     for angle in np.linspace(0.1, 3, 10):
         arrays.add("ry", [0], (), [angle]).add("rx", [0], (), [angle])
     circuit = arrays.add("measure", [0], [0]).circuit()
-    found = ran(HardwareEngine(machine), circuit, SHOTS)
+    result = ran(HardwareEngine(machine), circuit, SHOTS)
     assert machine.given.size() <= 6  # rz, sx, rz, sx, rz, measure
     ideal = Reference(circuit, 1, 0, SHOTS).counts()
-    assert abs(counts_of(found.row(0)).get(1, 0) - ideal.get(1, 0)) < 0.1 * SHOTS
+    assert abs(counts_of(result.row(0)).get(1, 0) - ideal.get(1, 0)) < 0.1 * SHOTS
 
 
 def test_equal_target_is_not_treated_as_changed() -> None:

@@ -12,13 +12,13 @@ from qiskit.circuit.library import CXGate, RZGate, SXGate
 from qiskit.providers import QubitProperties
 from qiskit.transpiler import InstructionProperties, Target
 
-from simulators.hardware.target import Description, TargetGate, describe, figures
+from simulators.hardware.target import MachineDescription, TargetGate, describe, figures
 
 
 def lopsided() -> Target:
     """Two qubits, coupled one way, about one of which nothing is known."""
-    known = QubitProperties(t1=50e-6, t2=70e-6, frequency=5.1e9)
-    target = Target(num_qubits=2, dt=2e-9, qubit_properties=[known, QubitProperties()])
+    qubit_properties = QubitProperties(t1=50e-6, t2=70e-6, frequency=5.1e9)
+    target = Target(num_qubits=2, dt=2e-9, qubit_properties=[qubit_properties, QubitProperties()])
     angle = Parameter("angle")
     target.add_instruction(RZGate(angle), {(0,): None, (1,): None})
     target.add_instruction(SXGate(), {(0,): InstructionProperties(35e-9, 1e-4), (1,): None})
@@ -27,26 +27,26 @@ def lopsided() -> Target:
     return target
 
 
-def said(backend: Any) -> Description:
+def said(backend: Any) -> MachineDescription:
     return describe(backend, backend.target)
 
 
 def test_target_properties_are_converted_and_unknown_ones_are_nan() -> None:
-    found = figures(lopsided())
-    assert found.num_qubits == 2
-    assert found.gates == (
+    result = figures(lopsided())
+    assert result.num_qubits == 2
+    assert result.gates == (
         TargetGate("rz", 1, 1), TargetGate("sx", 1, 0), TargetGate("cx", 2, 0)
     )  # fmt: skip
-    assert (found.all_to_all, found.directed, found.coupling) == (False, True, ((1, 0),))
-    assert found.dt_ns == pytest.approx(2.0)
-    assert not found.dynamic
-    first, second = found.qubits
+    assert (result.all_to_all, result.directed, result.coupling) == (False, True, ((1, 0),))
+    assert result.dt_ns == pytest.approx(2.0)
+    assert not result.dynamic
+    first, second = result.qubits
     assert first.t1_us == pytest.approx(50)
     assert first.t2_us == pytest.approx(70)
     assert first.frequency_ghz == pytest.approx(5.1)
     assert (first.readout_error, first.readout_ns) == (0.02, pytest.approx(1000))
     assert all(math.isnan(figure) for figure in (second.t1_us, second.t2_us, second.readout_ns))
-    operations = {(each.name, each.qubits): each for each in found.operations}
+    operations = {(each.name, each.qubits): each for each in result.operations}
     assert operations["cx", (1, 0)].error == 0.01
     assert operations["cx", (1, 0)].duration_ns == pytest.approx(300)
     assert operations["measure", (0,)].duration_ns == pytest.approx(1000)
@@ -76,18 +76,18 @@ def test_coupling_is_listed_unless_all_to_all() -> None:
 
 
 def test_description_has_name_version_and_shot_limit_of_backend() -> None:
-    found = said(machines.Faulty(max_shots=4000))
-    assert (found.model, found.version, found.max_shots) == ("faulty", "7", 4000)
+    result = said(machines.Faulty(max_shots=4000))
+    assert (result.model, result.version, result.max_shots) == ("faulty", "7", 4000)
     assert said(machines.Faulty()).max_shots == 2**31 - 1
 
 
 def test_description_of_fake_ibm_backend_has_calibration_time() -> None:
     provider = pytest.importorskip("qiskit_ibm_runtime.fake_provider")
-    found = said(provider.FakeMontrealV2())
-    assert found.model == "fake_montreal"
-    assert found.target.num_qubits == 27
-    assert found.calibration_id.startswith("20")
-    assert 1.5e9 < found.calibrated_s < 2e9
-    assert all(figure.t1_us > 1 for figure in found.target.qubits)
-    errors = [each.error for each in found.target.operations if each.name == "cx"]
+    result = said(provider.FakeMontrealV2())
+    assert result.model == "fake_montreal"
+    assert result.target.num_qubits == 27
+    assert result.calibration_id.startswith("20")
+    assert 1.5e9 < result.calibrated_s < 2e9
+    assert all(figure.t1_us > 1 for figure in result.target.qubits)
+    errors = [each.error for each in result.target.operations if each.name == "cx"]
     assert 0 < min(errors) < max(errors) <= 1

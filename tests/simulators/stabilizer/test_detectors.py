@@ -26,7 +26,7 @@ def code(distance: int = 3, task: str = "surface_code:rotated_memory_z") -> stim
 @pytest.mark.parametrize("task", ["surface_code:rotated_memory_z", "repetition_code:memory"])
 def test_logical_error_rate_is_that_of_stim_and_pymatching(task: str) -> None:
     circuit, shots = code(3, task), 20_000
-    found = sampled(circuit, MatchingDecoder(circuit), shots, 7, RunControl())
+    result = sampled(circuit, MatchingDecoder(circuit), shots, 7, RunControl())
     events, flips = circuit.compile_detector_sampler(seed=1).sample(
         shots, separate_observables=True
     )
@@ -36,17 +36,17 @@ def test_logical_error_rate_is_that_of_stim_and_pymatching(task: str) -> None:
     expected = (matching.decode_batch(events) != flips).any(axis=1).mean()
     assert expected > 0
     error = np.sqrt(2 * expected / shots)
-    assert abs(found.errors / shots - expected) < 5 * error
+    assert abs(result.errors / shots - expected) < 5 * error
     rates = events.mean(axis=0)
-    assert np.all(np.abs(found.detections / shots - rates) < 5 * np.sqrt(2 * rates / shots))
-    assert abs(found.flips[0] / shots - flips.mean()) < 5 * np.sqrt(2 * flips.mean() / shots)
+    assert np.all(np.abs(result.detections / shots - rates) < 5 * np.sqrt(2 * rates / shots))
+    assert abs(result.flips[0] / shots - flips.mean()) < 5 * np.sqrt(2 * flips.mean() / shots)
 
 
 def test_bits_of_blocks_are_those_of_stim_with_their_seeds_decoded() -> None:
     circuit = code()
     size = block_shots(circuit)
     decoder = MatchingDecoder(circuit)
-    found = sampled(circuit, decoder, size + 100, 3, RunControl(), keep=True)
+    result = sampled(circuit, decoder, size + 100, 3, RunControl(), keep=True)
     expected = [
         circuit.compile_detector_sampler(seed=block_seed(3, 0, number)).sample(
             size, separate_observables=True, bit_packed=True
@@ -55,14 +55,14 @@ def test_bits_of_blocks_are_those_of_stim_with_their_seeds_decoded() -> None:
     ]
     events = np.concatenate([expected[0][0], expected[1][0][:100]])
     flips = np.concatenate([expected[0][1], expected[1][1][:100]])
-    assert np.array_equal(found.events, events)
-    assert np.array_equal(found.observable_flips, flips)
+    assert np.array_equal(result.events, events)
+    assert np.array_equal(result.observable_flips, flips)
     matching = pymatching.Matching.from_detector_error_model(
         circuit.detector_error_model(decompose_errors=True)
     )
     predicted = matching.decode_batch(events, bit_packed_shots=True, bit_packed_predictions=True)
-    assert np.array_equal(found.predictions, predicted)
-    assert found.errors == (predicted != flips).any(axis=1).sum() == found.observable_errors.sum()
+    assert np.array_equal(result.predictions, predicted)
+    assert result.errors == (predicted != flips).any(axis=1).sum() == result.observable_errors.sum()
     fewer = sampled(circuit, decoder, 50, 3, RunControl(), keep=True)
     assert np.array_equal(fewer.events, events[:50])
 
@@ -87,10 +87,10 @@ def test_several_observables_are_counted_each_and_together() -> None:
         "X_ERROR(1) 0 1\nM 0 1 2\nOBSERVABLE_INCLUDE(0) rec[-3]\nOBSERVABLE_INCLUDE(9) rec[-2]\n"
         "OBSERVABLE_INCLUDE(3) rec[-1]\n"
     )
-    found = sampled(circuit, None, 10, 1, RunControl())
-    assert found.flips.tolist() == [10, 0, 0, 0, 0, 0, 0, 0, 0, 10]
-    assert found.errors == 0
-    assert found.predictions.size == 0
+    result = sampled(circuit, None, 10, 1, RunControl())
+    assert result.flips.tolist() == [10, 0, 0, 0, 0, 0, 0, 0, 0, 10]
+    assert result.errors == 0
+    assert result.predictions.size == 0
 
 
 def test_what_cannot_be_matched_is_refused() -> None:

@@ -52,8 +52,8 @@ def _noise(circuit: Circuit, one: Channel, pair: Channel, readout: Readout | Non
         return [(row.qubits, pair if len(row.qubits) == 2 else one)] if row.qubits else []
 
     located = [item for item in after_gates(circuit, rule) if item[0] not in conditional]
-    found = program([*located, (-1, (0,), one)], readout)
-    return msgspec.structs.replace(found, kinds=found.kinds - {"kraus"})
+    result = program([*located, (-1, (0,), one)], readout)
+    return msgspec.structs.replace(result, kinds=result.kinds - {"kraus"})
 
 
 def _run(
@@ -94,11 +94,11 @@ def test_other_noise_is_twirled_on_request_and_the_result_says_so() -> None:
     noise = msgspec.structs.replace(noise, kinds=frozenset({"kraus", "pauli"}))
     with pytest.raises(Unsupported, match="no kraus noise"):
         _run(circuit, noise)
-    found = _run(circuit, noise, TWIRL)
+    result = _run(circuit, noise, TWIRL)
     twirled = tuple(channel.twirled() for channel in noise.channels)
     exact = Exact(circuit, msgspec.structs.replace(noise, channels=twirled, known_facts=None))
-    assert p_value(exact.probs, counts_of(found)) > LEAST_P
-    assert found.remark == "noise twirled to Paulis"
+    assert p_value(exact.probs, counts_of(result)) > LEAST_P
+    assert result.remark == "noise twirled to Paulis"
 
 
 def test_what_stim_does_not_have_is_refused() -> None:

@@ -49,9 +49,9 @@ def amplitudes(seed: int) -> NDArray[np.complex128]:
 
 
 def attempt(folder: Path, place: RankContext | None = None) -> Checkpointer:
-    found = Checkpointer(folder, 0.0, place)
-    found.begin(WAY)
-    return found
+    checkpointer = Checkpointer(folder, 0.0, place)
+    checkpointer.begin(WAY)
+    return checkpointer
 
 
 def kept(folder: Path) -> set[int]:
@@ -66,9 +66,9 @@ def test_failed_write_keeps_previous_checkpoint_and_no_partial_file(tmp_path: Pa
     with full(), pytest.raises(OSError, match="too large"):
         checkpoint.write(path, mark, amplitudes(2))
     assert [each.name for each in tmp_path.iterdir()] == ["a.h5"]
-    found = np.zeros_like(state)
-    assert checkpoint.read(path, mark, found)
-    assert np.array_equal(found, state)
+    result = np.zeros_like(state)
+    assert checkpoint.read(path, mark, result)
+    assert np.array_equal(result, state)
 
 
 def test_full_disk_keeps_previous_checkpoint_and_warns_once(tmp_path: Path) -> None:
@@ -82,9 +82,9 @@ def test_full_disk_keeps_previous_checkpoint_and_warns_once(tmp_path: Path) -> N
         first.sweep_done(states[3])  # one warning is enough
     assert kept(folder) == {2}
     assert "too large" in first.annotate(EngineResult()).remark
-    second, found = attempt(folder), np.zeros(SIZE, complex)
-    assert second.restore(found) is not None
-    assert np.array_equal(found, states[1])
+    second, array = attempt(folder), np.zeros(SIZE, complex)
+    assert second.restore(array) is not None
+    assert np.array_equal(array, states[1])
     first.sweep_done(states[4])
     assert kept(folder) == {2, 5}
     assert first.annotate(EngineResult()).remark == ""
@@ -96,8 +96,8 @@ def test_free_space_check_counts_slices_of_all_ranks(
 ) -> None:
     """Two ranks, and half of the room there is for others."""
     state = amplitudes(1)
-    room = SimpleNamespace(free=int(parts * state.nbytes))
-    monkeypatch.setattr(shutil, "disk_usage", lambda _path: room)
+    simple_namespace = SimpleNamespace(free=int(parts * state.nbytes))
+    monkeypatch.setattr(shutil, "disk_usage", lambda _path: simple_namespace)
     first = attempt(tmp_path / "t-5", RankContext(0, 2))
     if written:
         first.sweep_done(state)
@@ -108,15 +108,15 @@ def test_free_space_check_counts_slices_of_all_ranks(
 
 
 def test_no_rank_writes_checkpoint_if_another_lacks_space(tmp_path: Path) -> None:
-    said: list[int] = []
+    entries: list[int] = []
 
     def least(value: int) -> int:
-        said.append(value)
+        entries.append(value)
         return 0
 
     first = attempt(tmp_path / "t-5", RankContext(0, 2, least))
     first.sweep_done(amplitudes(1))
-    assert said == [0, 1]  # is it early; is there room
+    assert entries == [0, 1]  # is it early; is there room
     assert list((tmp_path / "t-5").iterdir()) == []
     assert "by another rank" in first.annotate(EngineResult()).remark
 
@@ -133,10 +133,10 @@ def test_run_completes_on_full_disk_and_keeps_previous_checkpoint(
         engine.run(plan, circuit, request, options, Tired(3))
     before = kept(tmp_path / "t-5")
     with dying(monkeypatch), full(), pytest.warns(RuntimeWarning, match="not kept at sweep"):
-        found = engine.run(plan, circuit, request, options, RunControl())
-    assert alike(found, expected)
-    assert "from sweep 3 of " in found.remark
-    assert "not kept at sweep " in found.remark
+        result = engine.run(plan, circuit, request, options, RunControl())
+    assert alike(result, expected)
+    assert "from sweep 3 of " in result.remark
+    assert "not kept at sweep " in result.remark
     assert max(kept(tmp_path / "t-5")) == max(before) == 3
     again = engine.run(plan, circuit, request, options, RunControl())
     assert alike(again, expected)

@@ -37,19 +37,19 @@ def test_counts_of_components_match_exact_distribution(dynamic: bool) -> None:
         circuit = sparse(14, 25, seed, dynamic=dynamic)
         probs = distribution(untouched(circuit, Request(0, 0, ("probabilities",))))
         with narrow_parts(3 if seed % 2 else 12):
-            seen = counts_of(simulate(circuit, shots=shots, seed=seed).row(0))
-        assert sum(seen.values()) == shots
-        for key in probs.keys() | seen.keys():
+            result = counts_of(simulate(circuit, shots=shots, seed=seed).row(0))
+        assert sum(result.values()) == shots
+        for key in probs.keys() | result.keys():
             p = probs.get(key, 0.0)
             sigma = np.sqrt(shots * p * (1 - p)) + 1e-9
-            assert abs(seen.get(key, 0) - shots * p) <= 5 * sigma + 1
+            assert abs(result.get(key, 0) - shots * p) <= 5 * sigma + 1
 
 
 def test_each_component_uses_documented_draw_number() -> None:
     """Draw 1 + k, of its first measurement k: numpy finds the same counts from the contract."""
     n, shots = 13, 500
     circuit = two_rings(n).circuit()
-    found = counts_of(simulate(circuit, shots=shots, seed=7, binding=3).row(0))
+    result = counts_of(simulate(circuit, shots=shots, seed=7, binding=3).row(0))
     records = np.zeros(shots, np.int64)
     parts = extract(circuit, partition(circuit, output_support(COUNTS, (), circuit)))
     assert [part.qubits.tolist() for part in parts] == [[*range(k, 2 * n, 2)] for k in (0, 1)]
@@ -67,8 +67,8 @@ def test_each_component_uses_documented_draw_number() -> None:
         index = np.searchsorted(edges, draws * edges[-1], side="right")
         for place, qubit in enumerate(part.qubits.tolist()):
             records |= (index >> place & 1) << (2 * n - 1 - qubit)
-    keys, many = np.unique(records, return_counts=True)
-    assert found == dict(zip(keys.tolist(), many.tolist(), strict=True))
+    keys, value = np.unique(records, return_counts=True)
+    assert result == dict(zip(keys.tolist(), value.tolist(), strict=True))
 
 
 def test_components_are_sampled_independently() -> None:
@@ -80,8 +80,8 @@ def test_components_are_sampled_independently() -> None:
         for q in range(first, first + 12):
             arrays.add("cx", [q, q + 1])
         arrays.add("measure", [first + 12], [first // 13])
-    found = counts_of(simulate(arrays.circuit(), shots=40_000, seed=1).row(0))
-    assert all(abs(found[k] - 10_000) < 5 * np.sqrt(7_500) for k in range(4))
+    result = counts_of(simulate(arrays.circuit(), shots=40_000, seed=1).row(0))
+    assert all(abs(result[k] - 10_000) < 5 * np.sqrt(7_500) for k in range(4))
 
 
 @pytest.mark.parametrize("seed", range(6))
@@ -91,13 +91,13 @@ def test_counts_of_components_are_independent_of_threads_and_shot_groups(
 ) -> None:
     circuit = two_rings(9).circuit() if seed == 5 else sparse(16, 40, seed, dynamic=seed > 2)
     monkeypatch.setattr(components, "SMALL_QUBITS", most)
-    one = simulate(circuit, shots=3000, seed=seed).row(0)
-    assert simulate(circuit, shots=3000, seed=seed, threads=3).row(0).counts == one.counts
+    result = simulate(circuit, shots=3000, seed=seed).row(0)
+    assert simulate(circuit, shots=3000, seed=seed, threads=3).row(0).counts == result.counts
     few = counts_of(simulate(circuit, shots=1000, seed=seed).row(0))
-    assert all(few[key] <= counts_of(one)[key] for key in few)
+    assert all(few[key] <= counts_of(result)[key] for key in few)
     monkeypatch.setattr(execute, "SHOTS_AT_ONCE", 640)
     again = simulate(circuit, shots=3000, seed=seed).row(0)
-    assert (again.counts, again.outcomes) == (one.counts, one.outcomes)
+    assert (again.counts, again.outcomes) == (result.counts, result.outcomes)
 
 
 def test_free_parameters_are_bound_to_their_components() -> None:
@@ -136,8 +136,8 @@ def test_free_parameters_are_bound_to_their_components() -> None:
 
 def test_too_many_combined_outcomes_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     circuit = two_rings(7).circuit()
-    found = simulate(circuit, shots=0, outputs=("probabilities",)).row(0)
-    assert len(distribution(found)) == 2**14
+    result = simulate(circuit, shots=0, outputs=("probabilities",)).row(0)
+    assert len(distribution(result)) == 2**14
     monkeypatch.setattr(combine, "MAX_ROWS", 2**13)
     with pytest.raises(TooManyBranches, match="8192 distinct"):
         simulate(circuit, shots=0, outputs=("probabilities",))
@@ -150,8 +150,8 @@ def test_sampled_expectations_of_components_equal_undivided_run() -> None:
     sums = (PauliSum(("IIIIIIIIIZIZII", "IIIIIIIIIIIIIX"), np.array([1.0, 0.7])),)
     request = Request(500, 4, ("expectation",), sums)
     circuit = arrays.circuit()
-    found = simulate(circuit, shots=500, seed=4, outputs=request.outputs, observables=sums).row(0)
-    assert found.expectations == untouched(circuit, request).expectations
+    result = simulate(circuit, shots=500, seed=4, outputs=request.outputs, observables=sums).row(0)
+    assert result.expectations == untouched(circuit, request).expectations
 
 
 def test_classical_dependencies_connect_components() -> None:
@@ -174,6 +174,6 @@ def test_classical_dependencies_connect_components() -> None:
         circuit = arrays.circuit()
         assert validation_error(circuit) == ""
         with narrow_parts(1):
-            found = simulate(circuit, shots=0, outputs=("probabilities",)).row(0)
-            assert_same_odds(found, untouched(circuit, Request(0, 0, ("probabilities",))))
-            assert len(distribution(found)) == 2
+            result = simulate(circuit, shots=0, outputs=("probabilities",)).row(0)
+            assert_same_odds(result, untouched(circuit, Request(0, 0, ("probabilities",))))
+            assert len(distribution(result)) == 2

@@ -39,8 +39,8 @@ def test_statevector_over_small_tiles_matches_reference() -> None:
     @settings(derandomize=True, deadline=None, max_examples=150)
     @given(circuit=unitary_circuits(5, 8))
     def torn(circuit: Circuit) -> None:
-        found = dense(circuit, "statevector").statevector  # type: ignore[attr-defined]
-        np.testing.assert_allclose(found, final_state(circuit), atol=1e-12)
+        statevector = dense(circuit, "statevector").statevector  # type: ignore[attr-defined]
+        np.testing.assert_allclose(statevector, final_state(circuit), atol=1e-12)
 
     torn()
 
@@ -70,34 +70,34 @@ def test_counts_are_independent_of_shots_run_at_once(monkeypatch: pytest.MonkeyP
         for q in (0, 1, 2):
             arrays.add("measure", [q], [q])
         circuit = arrays.circuit()
-        whole = dense(circuit, "counts", shots=1000)
+        result = dense(circuit, "counts", shots=1000)
         monkeypatch.setattr(execute, "SHOTS_AT_ONCE", 64)
-        assert dense(circuit, "counts", shots=1000) == whole
+        assert dense(circuit, "counts", shots=1000) == result
         monkeypatch.undo()
 
 
 def test_states_are_equal_up_to_phase_within_tolerance() -> None:
     rng = np.random.default_rng(0)
-    one = rng.normal(size=2**13) + 1j * rng.normal(size=2**13)
-    one /= np.linalg.norm(one)
-    step = rng.normal(size=one.size) + 1j * rng.normal(size=one.size)
-    step -= one * np.vdot(one, step)
+    result = rng.normal(size=2**13) + 1j * rng.normal(size=2**13)
+    result /= np.linalg.norm(result)
+    step = rng.normal(size=result.size) + 1j * rng.normal(size=result.size)
+    step -= result * np.vdot(result, step)
     step /= np.linalg.norm(step)
     control = RunControl()
     with ThreadPool(1, control) as thread_pool:
         states = LocalBackend(thread_pool, control)
         for distance, equal in ((0.0, True), (0.5e-10, True), (2e-10, False), (1.0, False)):
-            other = (one + distance * step) * np.exp(2.1j)
-            assert protocol.equal_up_to_phase(states, State(one), State(other), 1e-10) == equal
-        assert not protocol.equal_up_to_phase(states, State(one), State(step), 1e-10)
+            other = (result + distance * step) * np.exp(2.1j)
+            assert protocol.equal_up_to_phase(states, State(result), State(other), 1e-10) == equal
+        assert not protocol.equal_up_to_phase(states, State(result), State(step), 1e-10)
 
 
 def test_impossible_outcome_creates_no_branch() -> None:
     arrays = Arrays(2, 3).add("x", [0]).add("measure", [0], [0]).add("h", [1])
     arrays.add("measure", [1], [1]).add("h", [1]).add("reset", [0]).add("measure", [0], [2])
-    found = dense(arrays.circuit(), "probabilities")
-    assert unpack(found.probability_outcomes, 1) == [1, 3]  # type: ignore[attr-defined]
-    assert found.remark == "2 branches"  # type: ignore[attr-defined]
+    result = dense(arrays.circuit(), "probabilities")
+    assert unpack(result.probability_outcomes, 1) == [1, 3]  # type: ignore[attr-defined]
+    assert result.remark == "2 branches"  # type: ignore[attr-defined]
 
 
 def test_requesting_expectation_values_does_not_change_counts() -> None:

@@ -59,12 +59,12 @@ def test_light_cone_reduction_keeps_distribution_and_expectations(
     with narrow_parts(most):
         for part in extract(circuit, partition(circuit, output_support(COUNTS, (), circuit))):
             assert validation_error(part.circuit) == ""
-        found = simulate(circuit, shots=0, outputs=outputs, observables=sums).row(0)
+        result = simulate(circuit, shots=0, outputs=outputs, observables=sums).row(0)
         alone = simulate(circuit, shots=0, outputs=outputs[:1]).row(0)
         means = simulate(circuit, shots=0, outputs=outputs[1:], observables=sums).row(0)
-    assert_same_odds(found, expected)
+    assert_same_odds(result, expected)
     assert_same_odds(alone, expected)
-    np.testing.assert_allclose(found.expectations, expected.expectations, atol=1e-12)
+    np.testing.assert_allclose(result.expectations, expected.expectations, atol=1e-12)
     np.testing.assert_allclose(means.expectations, expected.expectations, atol=1e-12)
 
 
@@ -81,7 +81,9 @@ def test_light_cone_reduction_keeps_gradient() -> None:
     request = Request(0, 0, ("expectation", "gradient"), sums, values)
     engine, options = StatevectorEngine(), RunOptions()
     circuit = arrays.circuit()
-    found = engine.run(engine.plan(circuit, None, options), circuit, request, options, RunControl())
+    result = engine.run(
+        engine.plan(circuit, None, options), circuit, request, options, RunControl()
+    )
     assert (
         len(
             extract(
@@ -91,7 +93,7 @@ def test_light_cone_reduction_keeps_gradient() -> None:
         )
         == 1
     )
-    gradient = found.row(0).gradients
+    gradient = result.row(0).gradients
     assert gradient is not None
     step = 1e-5
     for slot in range(18):
@@ -117,8 +119,8 @@ def test_circuit_of_500_qubits_with_narrow_light_cone_runs() -> None:
         angles = circuit.params.reshape(3, n)[:, 18:23]
         near = msgspec.structs.replace(near, params_data=np.ascontiguousarray(angles).tobytes())
         probs = distribution(simulate(near, shots=0, outputs=("probabilities",)).row(0))
-        found = distribution(simulate(circuit, shots=0, outputs=("probabilities",)).row(0))
-        assert found == pytest.approx(probs, abs=1e-12)
+        result = distribution(simulate(circuit, shots=0, outputs=("probabilities",)).row(0))
+        assert result == pytest.approx(probs, abs=1e-12)
         counts = counts_of(simulate(circuit, shots=100_000, seed=2).row(0))
         assert abs(counts[1] - 100_000 * probs[1]) < 5 * np.sqrt(100_000 * probs[1] * probs[0])
 
@@ -169,7 +171,7 @@ def test_memory_of_plan_includes_reduced_circuit() -> None:
 
 def test_counts_of_a_small_circuit_load_no_kernel_of_wide_ones() -> None:
     """A first small circuit must not wait for those of wide ones."""
-    words = (
+    text = (
         "import sys; from pathlib import Path\n"
         "from simulators.compiler import kernel, warmup; warmup.prepare(Path(sys.argv[1]))\n"
         "from simulators.circuit.examples import bell; from simulators.simulate import simulate\n"
@@ -177,7 +179,7 @@ def test_counts_of_a_small_circuit_load_no_kernel_of_wide_ones() -> None:
         "print(*{each.group for each in kernel._kernels.values() if each.is_loaded})"
     )
     kernels = str(Path(sys.prefix) / "var" / "simenv-kernels")
-    argv = [sys.executable, "-c", words, kernels]
+    argv = [sys.executable, "-c", text, kernels]
     done = subprocess.run(argv, capture_output=True, text=True, check=True)
     assert set(done.stdout.split()) <= {"small", "admission"}
 
@@ -203,8 +205,8 @@ def test_operations_without_effect_on_outputs_are_removed() -> None:
 
 
 def test_circuits_without_removable_operations_are_not_reduced() -> None:
-    whole = two_rings(13)
-    whole.add("cx", [0, 1])
+    result = two_rings(13)
+    result.add("cx", [0, 1])
     for circuit, outputs in (
         (ladder(12, [0]), COUNTS),  # small ones are as they are
         (ladder(14, [*range(14)]), ("statevector",)),
@@ -216,7 +218,7 @@ def test_circuits_without_removable_operations_are_not_reduced() -> None:
 
 def test_phases_before_final_measurements_are_dropped_without_cutting_the_circuit() -> None:
     rng = np.random.default_rng(3)
-    made = {}
+    table = {}
     for phases in (False, True):
         arrays = Arrays(13, 13)
         for qubit in range(13):
@@ -230,8 +232,8 @@ def test_phases_before_final_measurements_are_dropped_without_cutting_the_circui
         circuit = arrays.circuit()
         assert partition(circuit, output_support(COUNTS, (), circuit)) is UNREDUCED
         (stretch,) = build_program(circuit, keep=False).stretches
-        made[phases] = len(stretch.sweeps.ops), simulate(circuit, shots=500, seed=7).row(0).counts
-    assert made[False] == made[True]
+        table[phases] = len(stretch.sweeps.ops), simulate(circuit, shots=500, seed=7).row(0).counts
+    assert table[False] == table[True]
 
 
 def test_phases_without_effect_are_removed_and_measurements_become_terminal() -> None:
@@ -263,6 +265,6 @@ def test_trajectories_without_errors_equal_simulated_counts() -> None:
         inserts = NoiseTable(np.zeros((0, COLUMNS), np.int64), operators([[np.eye(2)]]))
         patterns = ErrorPatterns(np.zeros(0, np.int64), np.zeros(301, np.int64))
         records = TrajectorySampler(each, inserts, RunOptions()).run(patterns, seed=9).records()
-        keys, many = np.unique(records[:, 0], return_counts=True)
-        found = counts_of(simulate(each, shots=300, seed=9).row(0))
-        assert found == dict(zip(keys.tolist(), many.tolist(), strict=True))
+        keys, value = np.unique(records[:, 0], return_counts=True)
+        result = counts_of(simulate(each, shots=300, seed=9).row(0))
+        assert result == dict(zip(keys.tolist(), value.tolist(), strict=True))

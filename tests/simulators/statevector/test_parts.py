@@ -35,12 +35,12 @@ def program(circuit: QuantumCircuit) -> Program:
 
 def chained(circuits: list[QuantumCircuit]) -> tuple[Circuit, tuple[int, ...]]:
     """The circuit of all of them, and where each but the last ends."""
-    whole = program(circuits[0])
-    ends = [len(whole.ops) // 2]
+    result = program(circuits[0])
+    ends = [len(result.ops) // 2]
     for circuit in circuits[1:]:
-        whole = joined(whole, program(circuit))
-        ends.append(len(whole.ops) // 2)
-    return Circuit.from_program(whole), tuple(ends[:-1])
+        result = joined(result, program(circuit))
+        ends.append(len(result.ops) // 2)
+    return Circuit.from_program(result), tuple(ends[:-1])
 
 
 def run(
@@ -56,15 +56,15 @@ def run(
     parts = CircuitParts(ends, KEEP_S) if ends else None
     options = RunOptions(precision=precision, parts=parts)
     plan = engine.plan(circuit, None, options)
-    asked = Request(shots, seed, outputs, **request)  # type: ignore[arg-type]
-    return engine.run(plan, circuit, asked, options, RunControl())
+    outcome = Request(shots, seed, outputs, **request)  # type: ignore[arg-type]
+    return engine.run(plan, circuit, outcome, options, RunControl())
 
 
 def counts(result: EngineResult) -> dict[int, int]:
     width = result.outcome_width
     rows = [result.outcomes[k : k + width] for k in range(0, len(result.outcomes), width)]
-    numbers = np.frombuffer(result.counts, np.uint32).tolist()
-    return {int.from_bytes(row, "little"): n for row, n in zip(rows, numbers, strict=True)}
+    outcome = np.frombuffer(result.counts, np.uint32).tolist()
+    return {int.from_bytes(row, "little"): n for row, n in zip(rows, outcome, strict=True)}
 
 
 def measuring(num_qubits: int) -> QuantumCircuit:
@@ -94,11 +94,11 @@ def turning(num_qubits: int) -> QuantumCircuit:
 def test_state_after_part_is_that_of_its_outcome(num_qubits: int) -> None:
     engine = StatevectorEngine()
     circuit, ends = chained([measuring(num_qubits), turning(num_qubits)])
-    seen = set()
+    names = set()
     for seed in range(12):
         state = Statevector.from_label("0" * num_qubits)
         outcome = _outcome(engine, num_qubits, seed)
-        seen.add(outcome)
+        names.add(outcome)
         for item in measuring(num_qubits).data:
             places = [item.qubits[k]._index for k in range(len(item.qubits))]
             if item.operation.name != "measure":
@@ -112,7 +112,7 @@ def test_state_after_part_is_that_of_its_outcome(num_qubits: int) -> None:
         result = run(engine, circuit, ends, seed, outputs=("statevector",))
         assert result.statevector is not None
         np.testing.assert_allclose(result.statevector[0], expected, atol=1e-12)
-    assert len(seen) > 1
+    assert len(names) > 1
 
 
 def free_angle(num_qubits: int) -> QuantumCircuit:
@@ -133,10 +133,10 @@ def test_outcomes_of_seeds_have_their_probabilities() -> None:
     exact = run(engine, part, (), 0, outputs=("probabilities",))
     probs = np.frombuffer(exact.probabilities)
     seeds = 1_500
-    found = np.zeros(4)
+    array = np.zeros(4)
     for seed in range(seeds):
-        found[_outcome(engine, 3, seed)] += 1
-    chi = float(((found - seeds * probs) ** 2 / (seeds * probs)).sum())
+        array[_outcome(engine, 3, seed)] += 1
+    chi = float(((array - seeds * probs) ** 2 / (seeds * probs)).sum())
     assert chi < 21.1  # 3 degrees of freedom: 1 in 10,000
 
 
@@ -152,9 +152,9 @@ def with_feed_forward() -> tuple[QuantumCircuit, QuantumCircuit]:
         then.h(1)
     with otherwise:
         then.ry(0.3, 1)
-    seen = then.add_var("seen", expr.lift(bits))
+    result = then.add_var("seen", expr.lift(bits))
     then.unitary(np.array([[0.6, 0.8], [0.8, -0.6]]), [2])
-    with then.switch(seen) as case:
+    with then.switch(result) as case:
         with case(1, 3):
             then.t(2)
         with case(case.DEFAULT):
@@ -171,13 +171,13 @@ def test_shots_of_parts_are_those_of_one_dynamic_circuit() -> None:
     exact = run(engine, circuit, (), 0, outputs=("probabilities",))
     outcomes = exact.probability_outcomes
     probs = dict(zip(outcomes, np.frombuffer(exact.probabilities), strict=True))
-    found: dict[int, int] = dict.fromkeys(probs, 0)
+    table: dict[int, int] = dict.fromkeys(probs, 0)
     seeds = 1_200
     for seed in range(seeds):
         (outcome,) = counts(run(engine, circuit, ends, seed, 1))
-        found[outcome] += 1
+        table[outcome] += 1
     likely = {key: p for key, p in probs.items() if p * seeds > 5}
-    chi = sum((found[key] - seeds * p) ** 2 / (seeds * p) for key, p in likely.items())
+    chi = sum((table[key] - seeds * p) ** 2 / (seeds * p) for key, p in likely.items())
     degrees = len(likely)
     assert degrees > 8
     assert chi < degrees + 5 * math.sqrt(2 * degrees)
@@ -191,9 +191,9 @@ def test_shots_after_a_part_have_the_distribution_of_its_outcome() -> None:
         probs = dict(
             zip(exact.probability_outcomes, np.frombuffer(exact.probabilities), strict=True)
         )
-        found = counts(run(engine, circuit, ends, seed, 4_000))
+        actual = counts(run(engine, circuit, ends, seed, 4_000))
         assert len({outcome & 3 for outcome in probs}) == 1
-        chi = sum((found.get(k, 0) - 4_000 * p) ** 2 / (4_000 * p) for k, p in probs.items())
+        chi = sum((actual.get(k, 0) - 4_000 * p) ** 2 / (4_000 * p) for k, p in probs.items())
         assert chi < len(probs) + 5 * math.sqrt(2 * len(probs))
 
 
@@ -210,10 +210,10 @@ def test_kept_states_change_no_bit(num_qubits: int, precision: str) -> None:
             part, own_ends = chained([*parts[:end], QuantumCircuit(*measuring(num_qubits).qregs)])
             result = run(engine, part, own_ends, seed, 1, precision=precision)
             assert result.remark.startswith(f"{end - 1} of {end}")
-        kept = run(engine, circuit, ends, seed, 500, ("counts", "memory"), precision)
+        outcome = run(engine, circuit, ends, seed, 500, ("counts", "memory"), precision)
         anew = run(fresh, circuit, ends, seed, 500, ("counts", "memory"), precision)
-        assert (kept.remark[0], anew.remark[0]) == ("3", "0")
-        assert (kept.outcomes, kept.counts, kept.memory) == (
+        assert (outcome.remark[0], anew.remark[0]) == ("3", "0")
+        assert (outcome.outcomes, outcome.counts, outcome.memory) == (
             anew.outcomes,
             anew.counts,
             anew.memory,
@@ -235,18 +235,18 @@ def test_reset_after_a_part_is_no_reset_of_an_untouched_qubit() -> None:
 
 def test_rows_of_parameters_go_on_from_one_state() -> None:
     engine = StatevectorEngine()
-    whole = joined(program(measuring(3)), program(turning(3)))
+    outcome = joined(program(measuring(3)), program(turning(3)))
     angle = program(free_angle(3))
     ends = (len(program(measuring(3)).ops) // 2,)
-    circuit = Circuit.from_program(joined(whole, angle))
+    circuit = Circuit.from_program(joined(outcome, angle))
     sums = (PauliSum(("ZII",), np.ones(1)),)
     rows = np.array([[0.0], [np.pi], [0.4]])
-    asked = {"outputs": ("expectation", "gradient"), "observables": sums, "bindings": rows}
-    result = run(engine, circuit, ends, 5, **asked)  # type: ignore[arg-type]
+    table = {"outputs": ("expectation", "gradient"), "observables": sums, "bindings": rows}
+    result = run(engine, circuit, ends, 5, **table)  # type: ignore[arg-type]
     values = np.frombuffer(result.expectations).reshape(3, 2)[:, 0]
     assert values[0] == pytest.approx(-values[1])
     steps = rows[2] + np.array([[1e-6], [-1e-6]])
-    moved = run(engine, circuit, ends, 5, **{**asked, "bindings": steps})  # type: ignore[arg-type]
+    moved = run(engine, circuit, ends, 5, **{**table, "bindings": steps})  # type: ignore[arg-type]
     up, down = np.frombuffer(moved.expectations).reshape(2, 2)[:, 0]
     assert np.frombuffer(result.gradients)[2] == pytest.approx((up - down) / 2e-6, abs=1e-6)
 
@@ -254,15 +254,15 @@ def test_rows_of_parameters_go_on_from_one_state() -> None:
 def test_other_outcomes_than_before_are_refused() -> None:
     engine = StatevectorEngine()
     part = Circuit.from_program(program(measuring(3)))
-    found = _outcome(engine, 3, 2)
+    result = _outcome(engine, 3, 2)
     for outcome in range(4):
         parts = CircuitParts((part.ops.size,), 0.0, (bytes([outcome]),))
         options = RunOptions(parts=parts)
         fresh = StatevectorEngine()
         plan = fresh.plan(part, None, options)
         request = Request(1, 2, ("memory",))
-        if outcome == found:
-            assert fresh.run(plan, part, request, options, RunControl()).memory == bytes([found])
+        if outcome == result:
+            assert fresh.run(plan, part, request, options, RunControl()).memory == bytes([result])
             continue
         with pytest.raises(OtherOutcome, match="part 0"):
             fresh.run(plan, part, request, options, RunControl())
@@ -284,8 +284,8 @@ def test_empty_parts_change_nothing(num_qubits: int) -> None:
             result = run(engine, circuit, ends, seed, 200)
             assert result.remark.startswith(remark)
             assert (result.outcomes, result.counts) == (expected.outcomes, expected.counts)
-    whole, nothing = chained([empty, empty])
-    zero = run(StatevectorEngine(), whole, nothing, 1, outputs=("statevector",)).statevector
+    value, nothing = chained([empty, empty])
+    zero = run(StatevectorEngine(), value, nothing, 1, outputs=("statevector",)).statevector
     assert zero is not None
     assert zero[0, 0] == 1.0
 
@@ -351,12 +351,12 @@ def test_programs_that_cannot_be_joined_are_refused() -> None:
 def test_joined_programs_are_those_of_composed_circuits() -> None:
     first, then = with_feed_forward()
     bits, more = first.cregs[0], then.cregs[0]
-    whole = QuantumCircuit(first.qregs[0], bits, more)
-    whole.compose(first, inplace=True)
-    whole.add_uninitialized_var(expr.Var.new("unused", types.Bool()))
-    whole.compose(then, whole.qubits, [*more, *bits], inplace=True)
+    quantum_circuit = QuantumCircuit(first.qregs[0], bits, more)
+    quantum_circuit.compose(first, inplace=True)
+    quantum_circuit.add_uninitialized_var(expr.Var.new("unused", types.Bool()))
+    quantum_circuit.compose(then, quantum_circuit.qubits, [*more, *bits], inplace=True)
     engine = StatevectorEngine()
-    composed = Circuit.from_program(program(whole))
+    composed = Circuit.from_program(program(quantum_circuit))
     circuit, _ = chained([first, then])
     assert circuit.registers == composed.registers
     exact = [run(engine, each, (), 3, 0, ("probabilities",)) for each in (circuit, composed)]

@@ -65,22 +65,22 @@ def device(seed: int) -> CalibrationSnapshot:
 def circuit(seed: int, gates: int = 40) -> Circuit:
     """Native gates on some of the qubits, both orders of a pair, some of them measured."""
     rng = np.random.default_rng(seed)
-    made = QuantumCircuit(QUBITS, 4)
+    quantum_circuit = QuantumCircuit(QUBITS, 4)
     for _ in range(gates):
         qubit = int(rng.integers(QUBITS - 1))
         kind = int(rng.integers(4))
         if kind == 0:
-            made.sx(qubit)
+            quantum_circuit.sx(qubit)
         elif kind == 1:
-            made.rz(float(rng.uniform(0, 6)), qubit)
+            quantum_circuit.rz(float(rng.uniform(0, 6)), qubit)
         elif kind == 2 and qubit:
-            made.cx(qubit - 1, qubit)
+            quantum_circuit.cx(qubit - 1, qubit)
         elif qubit:
-            made.cx(qubit, qubit - 1)
-    made.barrier()
+            quantum_circuit.cx(qubit, qubit - 1)
+    quantum_circuit.barrier()
     for clbit, qubit in ((2, 0), (0, 3), (3, 1)):
-        made.measure(qubit, clbit)
-    return from_qiskit(made)
+        quantum_circuit.measure(qubit, clbit)
+    return from_qiskit(quantum_circuit)
 
 
 def found(
@@ -94,31 +94,31 @@ def found(
         q: constant(np.array([[1 - read.p01[q], read.p10[q]], [read.p01[q], 1 - read.p10[q]]]))
         for q in program.qubits
     }
-    given = channels or [constant(channel.ptm) for channel in noise.channels]
-    return outcomes(program, ChannelSet(given, confusion, table))
+    value = channels or [constant(channel.ptm) for channel in noise.channels]
+    return outcomes(program, ChannelSet(value, confusion, table))
 
 
 @pytest.mark.parametrize("seed", range(6))
 def test_probabilities_are_those_of_the_density_matrix(seed: int) -> None:
-    one = circuit(seed)
-    noise = attach_noise(one, noise_model(device(seed)))
+    actual = circuit(seed)
+    noise = attach_noise(actual, noise_model(device(seed)))
     exact = simulate(
-        one, engine="densitymatrix", noise=noise, outputs=("probabilities",), shots=0
+        actual, engine="densitymatrix", noise=noise, outputs=("probabilities",), shots=0
     ).row(0)
     expected = np.zeros(16)
     places = np.frombuffer(exact.probability_outcomes, np.uint8)
     expected[places] = np.frombuffer(exact.probabilities, np.float64)
-    made = found(one, noise)
+    result = found(actual, noise)
     clbits = (0, 2, 3)
-    for outcome, probability in enumerate(made.probabilities):
+    for outcome, probability in enumerate(result.probabilities):
         place = sum((outcome >> k & 1) << clbit for k, clbit in enumerate(clbits))
         assert abs(expected[place] - probability) < 1e-10
-    assert made.probabilities.sum() == pytest.approx(1.0, abs=1e-12)
+    assert result.probabilities.sum() == pytest.approx(1.0, abs=1e-12)
 
 
 def test_derivatives_are_those_of_differences() -> None:
-    one = circuit(3)
-    noise = attach_noise(one, noise_model(device(3)))
+    outcome = circuit(3)
+    noise = attach_noise(outcome, noise_model(device(3)))
     rng = np.random.default_rng(0)
     slopes = [rng.normal(size=channel.ptm.shape) * 0.1 for channel in noise.channels]
     for slope in slopes:
@@ -129,50 +129,50 @@ def test_derivatives_are_those_of_differences() -> None:
             DualMatrix(np.array([channel.ptm + values[k % 3] * slope, slope]), (k % 3,))
             for k, (channel, slope) in enumerate(zip(noise.channels, slopes, strict=True))
         ]
-        return found(one, noise, channels)
+        return found(outcome, noise, channels)
 
-    made = at(np.zeros(3))
-    assert made.params == (0, 1, 2)
+    result = at(np.zeros(3))
+    assert result.params == (0, 1, 2)
     step = 1e-6
     for param in range(3):
         one_way, other = (at(sign * step * np.eye(3)[param]).probabilities for sign in (1, -1))
         difference = (one_way - other) / (2 * step)
         assert np.abs(difference).max() > 1e-3
-        np.testing.assert_allclose(made.jacobian[:, param], difference, atol=1e-7)
+        np.testing.assert_allclose(result.jacobian[:, param], difference, atol=1e-7)
 
 
 def test_products_follow_the_chain_rule() -> None:
     rng = np.random.default_rng(1)
     one = DualMatrix(rng.normal(size=(3, 4, 4)), (0, 2))
     two = DualMatrix(rng.normal(size=(3, 4, 4)), (1, 2))
-    made = one.after(two)
+    result = one.after(two)
     a, b = one.values, two.values
-    assert made.params == (0, 1, 2)
-    np.testing.assert_allclose(made.values[1], a[1] @ b[0])
-    np.testing.assert_allclose(made.values[2], a[0] @ b[1])
-    np.testing.assert_allclose(made.values[3], a[2] @ b[0] + a[0] @ b[2])
+    assert result.params == (0, 1, 2)
+    np.testing.assert_allclose(result.values[1], a[1] @ b[0])
+    np.testing.assert_allclose(result.values[2], a[0] @ b[1])
+    np.testing.assert_allclose(result.values[3], a[2] @ b[0] + a[0] @ b[2])
     high = one.tensor(two)
     np.testing.assert_allclose(high.values[3], np.kron(a[2], b[0]) + np.kron(a[0], b[2]))
 
 
 def test_what_it_cannot_run_is_refused() -> None:
-    made = QuantumCircuit(2, 2)
-    made.measure(0, 0)
-    made.x(0)
-    made.measure(0, 1)
-    one = from_qiskit(made)
-    noise = attach_noise(one, noise_model(device(0)))
+    quantum_circuit = QuantumCircuit(2, 2)
+    quantum_circuit.measure(0, 0)
+    quantum_circuit.x(0)
+    quantum_circuit.measure(0, 1)
+    result = from_qiskit(quantum_circuit)
+    noise = attach_noise(result, noise_model(device(0)))
     with pytest.raises(Unsupported, match="mid-circuit"):
-        build(one, noise, ConstantTable())
+        build(result, noise, ConstantTable())
 
 
 def test_a_state_that_is_too_large_is_refused() -> None:
-    made = QuantumCircuit(15, 1)
+    quantum_circuit = QuantumCircuit(15, 1)
     for qubit in range(14):
-        made.cx(qubit, qubit + 1)
-    made.measure(14, 0)
-    one = from_qiskit(made)
+        quantum_circuit.cx(qubit, qubit + 1)
+    quantum_circuit.measure(14, 0)
+    result = from_qiskit(quantum_circuit)
     noise = NoiseProgram(b"", frozenset(), np.zeros((0, 4), np.int64))
     table = ConstantTable()
     with pytest.raises(Unsupported, match="15 qubits"):
-        outcomes(build(one, noise, table), ChannelSet([], {}, table))
+        outcomes(build(result, noise, table), ChannelSet([], {}, table))

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from simenv.calibration.experiments.estimators.decay_fit import DecayFit, fit_decay, fit_frequency
 from simenv.calibration.experiments.estimators.estimates import Estimate
-from simenv.calibration.experiments.runner import Counts, Point
+from simenv.calibration.experiments.runner import Counts, ExperimentSetting
 
 Place = tuple[int, ...]
 Array = NDArray[np.float64]
@@ -185,9 +185,11 @@ def marginal(tally: NDArray[np.int64], qubit: int) -> NDArray[np.int64]:
     return np.asarray(table.sum(axis=0) if qubit == 0 else table.sum(axis=1))
 
 
-def points_of(counts: Counts, name: str) -> dict[Place, dict[float, list[Point]]]:
+def points_of(counts: Counts, name: str) -> dict[Place, dict[float, list[ExperimentSetting]]]:
     """Points of a benchmarking experiment by place and length, in the order of repeats."""
-    entries: dict[Place, dict[float, list[Point]]] = defaultdict(lambda: defaultdict(list))
+    entries: dict[Place, dict[float, list[ExperimentSetting]]] = defaultdict(
+        lambda: defaultdict(list)
+    )
     for point in sorted((p for p in counts if p.experiment == name), key=lambda p: p.repeat):
         entries[point.qubits][point.x].append(point)
     return entries

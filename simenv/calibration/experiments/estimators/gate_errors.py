@@ -21,10 +21,10 @@ from numpy.typing import NDArray
 from simenv.calibration.experiments.estimators.analysis import Place, marginal, points_of, survival
 from simenv.calibration.experiments.estimators.decay_fit import fit_decay
 from simenv.calibration.experiments.estimators.estimates import Estimate
-from simenv.calibration.experiments.runner import Counts, Point
+from simenv.calibration.experiments.runner import Counts, ExperimentSetting
 
 Array = NDArray[np.float64]
-Reader = Callable[[Point], tuple[float, float]]
+Reader = Callable[[ExperimentSetting], tuple[float, float]]
 _LEAST_SIGNAL = 1e-3
 
 
@@ -41,7 +41,7 @@ class Curve(msgspec.Struct, frozen=True, eq=False):
 def curves(counts: Counts, name: str, read: Reader | None = None) -> list[Curve]:
     """Mean decays of all places, with variances that contain the scatter of sequences."""
 
-    def plain(point: Point) -> tuple[float, float]:
+    def plain(point: ExperimentSetting) -> tuple[float, float]:
         return survival(counts[point], point.arm)
 
     reader = read or plain
@@ -78,7 +78,7 @@ def _rate(curve: Curve) -> float:
 
 
 def _scatter(
-    points: Sequence[Point], read: Reader, rate: float, mean_gates: float
+    points: Sequence[ExperimentSetting], read: Reader, rate: float, mean_gates: float
 ) -> tuple[float, int]:
     """Chi-square of sequences about the mean of those from one basis state, with its degrees of
     freedom; values are scaled to the mean number of gates."""
@@ -171,7 +171,7 @@ def simultaneous(counts: Counts, name: str, gate: str) -> list[Estimate]:
     estimates = []
     for qubit in range(2):
 
-        def read(point: Point, qubit: int = qubit) -> tuple[float, float]:
+        def read(point: ExperimentSetting, qubit: int = qubit) -> tuple[float, float]:
             return survival(marginal(counts[point], qubit), point.arm >> qubit & 1)
 
         result = curves(counts, name, read)

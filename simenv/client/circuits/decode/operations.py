@@ -149,7 +149,7 @@ class ExpressionReader:
 
     def integers(self) -> list[int]:
         """Read the next expression, which consists of constants."""
-        return self._next(self._numbers)
+        return self._next(self._read_constants)
 
     def store(self) -> tuple[Any, Any]:
         """Read the next expression; return the target of the store and the stored value."""
@@ -169,7 +169,7 @@ class ExpressionReader:
         except (IndexError, ValueError, TypeError) as error:
             raise ProgramError(f"an expression's tokens make none ({error})") from error
 
-    def _numbers(self, tokens: list[tuple[int, int, int]]) -> list[int]:
+    def _read_constants(self, tokens: list[tuple[int, int, int]]) -> list[int]:
         if not tokens or any(token != Token.VALUE for token, _, _ in tokens):
             raise ValueError("no constants")
         return [self._constants[operand] for _, operand, _ in tokens]

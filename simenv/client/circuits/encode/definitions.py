@@ -22,7 +22,7 @@ _READERS = ("qiskit.qasm2.", "simenv.client.circuits.")  # modules of gates that
 
 
 @dataclass(frozen=True, slots=True)
-class Body:
+class DefinitionBody:
     """A definition."""
 
     operation: Any  # referenced, so that its id, which may be the key, is not reused
@@ -32,17 +32,17 @@ class Body:
     phase: Any
 
 
-class Expander:
+class DefinitionExpander:
     """The definitions of one circuit. `is_plain`: returns whether an operation needs none."""
 
     __slots__ = ("_bodies", "_is_plain", "_sizes")
 
     def __init__(self, is_plain: Callable[[Any], bool]) -> None:
         self._is_plain = is_plain
-        self._bodies: dict[Any, Body] = {}
+        self._bodies: dict[Any, DefinitionBody] = {}
         self._sizes: dict[Any, int] = {}
 
-    def body(self, operation: Any) -> Body:
+    def body(self, operation: Any) -> DefinitionBody:
         """Return the definition of an operation. Raises ProgramError if it is opaque or its
         definition cannot be computed."""
         key = _key(operation)
@@ -50,7 +50,9 @@ class Expander:
         if body is None:
             circuit = _definition(operation)
             data = circuit._data
-            body = Body(operation, list(data), data.qubits, data.clbits, circuit.global_phase)
+            body = DefinitionBody(
+                operation, list(data), data.qubits, data.clbits, circuit.global_phase
+            )
             self._bodies[key] = body
         return body
 

@@ -21,7 +21,11 @@ from simenv.client.circuits.common.text_checks import (
     too_many_operations,
 )
 from simenv.client.circuits.encode.control_flow import BlockWriter, is_jump
-from simenv.client.circuits.encode.definitions import Body, Expander, check_depth
+from simenv.client.circuits.encode.definitions import (
+    DefinitionBody,
+    DefinitionExpander,
+    check_depth,
+)
 from simenv.client.circuits.encode.expressions import ExpressionWriter
 from simenv.client.circuits.encode.program_builder import (
     BitNumber,
@@ -36,7 +40,7 @@ from simenv.transpiler.qiskit_runtime import names
 _NS = {"s": 1e9, "ms": 1e6, "us": 1e3, "ns": 1.0, "ps": 1e-3}
 
 
-class Packed(msgspec.Struct, frozen=True):
+class EncodedProgram(msgspec.Struct, frozen=True):
     """A program, and the parameter expressions of its slots, in order."""
 
     program: Program
@@ -62,12 +66,12 @@ class CircuitEncoder:
         self._circuit = circuit
         self._tape = ProgramBuilder()
         self._plain: dict[str, tuple[int, int]] = {}
-        self._expander: Expander | None = None
+        self._expander: DefinitionExpander | None = None
         self._expanding = 0  # nesting of definitions
         self._blocks: BlockWriter | None = None
         self._layout: ProgramLayout | None = None
 
-    def run(self) -> Packed:
+    def run(self) -> EncodedProgram:
         """Encode the circuit. Raises ProgramError or LimitExceededError."""
         circuit, tape = self._circuit, self._tape
         laid = self._layout = layout(circuit)
@@ -78,7 +82,7 @@ class CircuitEncoder:
         self._walk(data, laid.qubit_of, laid.clbit_of, 0)
         tape.check()
         program = tape.program(laid.num_qubits, laid.num_clbits, laid.registers)
-        return Packed(program, tape.expressions)
+        return EncodedProgram(program, tape.expressions)
 
     def _walk(
         self, items: Iterable[Any], qubit_of: BitNumber, clbit_of: BitNumber, depth: int
@@ -195,13 +199,13 @@ class CircuitEncoder:
         self, operation: Any, item: Any, qubit_of: BitNumber, clbit_of: BitNumber, depth: int
     ) -> None:
         if self._expander is None:
-            self._expander = Expander(_is_plain)
+            self._expander = DefinitionExpander(_is_plain)
         check_depth(depth, operation.name)
         # The operations inside a definition were counted with it.
         size = 0 if self._expanding else self._expander.size(operation)
         if len(self._tape.ops) + size > MAX_OPERATIONS:
             raise too_many_operations()
-        body: Body = self._expander.body(operation)
+        body: DefinitionBody = self._expander.body(operation)
         self._phase(body.phase)
         qubits = dict(zip(body.qubits, map(qubit_of, item.qubits), strict=True))
         clbits = dict(zip(body.clbits, map(clbit_of, item.clbits), strict=True))
@@ -239,7 +243,7 @@ class CircuitEncoder:
         return number
 
 
-def pack(circuit: Any) -> Packed:
+def pack(circuit: Any) -> EncodedProgram:
     """Encode a QuantumCircuit as a Program.
 
     Raises ProgramError for an instruction that a Program cannot have, with its number, and

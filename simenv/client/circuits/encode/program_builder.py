@@ -197,15 +197,17 @@ def layout(circuit: Any) -> ProgramLayout:
         raise too_many_bits("clbits", num_clbits, MAX_CLBITS)
     registers = data.cregs
     if num_clbits == 0 and not registers:
-        return ProgramLayout(num_qubits, 0, (), _numbers(data.qubits), _OWN_INDEX)
+        return ProgramLayout(num_qubits, 0, (), _bit_numbers(data.qubits), _OWN_INDEX)
     if len(registers) == 1 and registers[0].size == num_clbits and _in_order(registers[0]):
         register = (registers[0].name, num_clbits)
-        return ProgramLayout(num_qubits, num_clbits, (register,), _numbers(data.qubits), _OWN_INDEX)
+        return ProgramLayout(
+            num_qubits, num_clbits, (register,), _bit_numbers(data.qubits), _OWN_INDEX
+        )
     sizes, clbit_of = _joined_registers(registers, data.clbits)
-    return ProgramLayout(num_qubits, num_clbits, sizes, _numbers(data.qubits), clbit_of)
+    return ProgramLayout(num_qubits, num_clbits, sizes, _bit_numbers(data.qubits), clbit_of)
 
 
-def _numbers(bits: Any) -> BitNumber:
+def _bit_numbers(bits: Any) -> BitNumber:
     if _in_order(bits):
         return _OWN_INDEX
     return {bit: number for number, bit in enumerate(bits)}.__getitem__

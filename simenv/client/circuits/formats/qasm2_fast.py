@@ -63,7 +63,7 @@ _FACTOR = re.compile(
 Registers = dict[str, tuple[int, int]]  # first bit and size
 
 
-class _NotPlain(Exception):
+class _NotPlainText(Exception):
     """The text is not plain."""
 
 
@@ -83,7 +83,7 @@ def read(text: str) -> Program | None:
         for statement in statements[1:-1]:
             reader.add_statement(statement.strip(_SPACE))
         return reader.program()
-    except (_NotPlain, SimenvError):
+    except (_NotPlainText, SimenvError):
         return None
 
 
@@ -106,7 +106,7 @@ class _Reader:
     def add_statement(self, statement: str) -> None:
         result = _STATEMENT.fullmatch(statement)
         if result is None:
-            raise _NotPlain
+            raise _NotPlainText
         name, angles, rest = result.groups()
         gate = _GATES.get(name)
         if gate is not None:
@@ -114,13 +114,13 @@ class _Reader:
         elif angles is None and name in self._statements:
             self._statements[name](rest)
         else:
-            raise _NotPlain
+            raise _NotPlainText
         if len(self._tape.qubits) > MAX_BITS:
-            raise _NotPlain
+            raise _NotPlainText
 
     def program(self) -> Program:
         if not self._qubits:
-            raise _NotPlain
+            raise _NotPlainText
         registers = tuple([(name, size) for name, (_, size) in self._clbits.items()])
         return self._tape.program(_end(self._qubits), _end(self._clbits), registers)
 
@@ -132,14 +132,14 @@ class _Reader:
         )
         size = 0 if result is None or result[2] is None else int(result[2])
         if is_declared or not size:
-            raise _NotPlain
+            raise _NotPlainText
         registers[name] = _end(registers), size
 
     def _gate(self, gate: tuple[str, int, int], angles: str | None, rest: str) -> None:
         name, width, params = gate
         values = [_angle(text) for text in angles.split(",")] if angles is not None else []
         if len(values) != params:
-            raise _NotPlain
+            raise _NotPlainText
         operands = self._gate_operands(rest)
         tape = self._tape
         if width == 1 and len(operands) == 1:
@@ -151,7 +151,7 @@ class _Reader:
             return
         qubits = [bits[0] for bits in operands if len(bits) == 1]
         if len(operands) != width or len(set(qubits)) != width:
-            raise _NotPlain  # perhaps a whole register is an operand
+            raise _NotPlainText  # perhaps a whole register is an operand
         tape.ops.append(tape.row(name, width, 0, params))
         tape.qubits += qubits
         tape.params += values
@@ -171,9 +171,9 @@ class _Reader:
         qubits = _operands(self._qubits, measured.rstrip(_SPACE))
         clbits = _operands(self._clbits, stored.lstrip(_SPACE)) if arrow else []
         if len(qubits) != 1 or len(clbits) != 1 or len(qubits[0]) != len(clbits[0]):
-            raise _NotPlain
+            raise _NotPlainText
         if type(qubits[0]) is not type(clbits[0]):  # a bit and a register, perhaps of one bit
-            raise _NotPlain
+            raise _NotPlainText
         row = self._tape.row("measure", 1, 1, 0)
         self._tape.ops += [row] * len(qubits[0])
         self._tape.qubits += qubits[0]
@@ -182,7 +182,7 @@ class _Reader:
     def _reset(self, rest: str) -> None:
         operands = _operands(self._qubits, rest)
         if len(operands) != 1:
-            raise _NotPlain
+            raise _NotPlainText
         row = self._tape.row("reset", 1, 0, 0)
         self._tape.ops += [row] * len(operands[0])
         self._tape.qubits += operands[0]
@@ -190,7 +190,7 @@ class _Reader:
     def _barrier(self, rest: str) -> None:
         qubits = [qubit for bits in _operands(self._qubits, rest) for qubit in bits]
         if len(set(qubits)) < len(qubits):
-            raise _NotPlain
+            raise _NotPlainText
         self._tape.ops.append(self._tape.row("barrier", len(qubits), 0, 0))
         self._tape.qubits += qubits
 
@@ -205,7 +205,7 @@ def _operands(registers: Registers, text: str) -> list[Sequence[int]]:
     for item in text.split(","):
         operand = _OPERAND.fullmatch(item.strip(_SPACE))
         if operand is None:
-            raise _NotPlain
+            raise _NotPlainText
         name, index = operand.groups()
         start, size = registers.get(name, (0, 0))
         if index is None and size:
@@ -213,7 +213,7 @@ def _operands(registers: Registers, text: str) -> list[Sequence[int]]:
         elif index is not None and int(index) < size:
             results.append((start + int(index),))
         else:
-            raise _NotPlain
+            raise _NotPlainText
     return results
 
 
@@ -225,12 +225,12 @@ def _angle(text: str) -> float:
     while position < len(text) or not before:
         result = _FACTOR.match(text, position)
         if result is None:
-            raise _NotPlain
+            raise _NotPlainText
         factor = math.pi if result[1] else float(result[0].rstrip(_SPACE + "*/"))
         if before == "/" and not factor:
-            raise _NotPlain
+            raise _NotPlainText
         value = factor if not before else value * factor if before == "*" else value / factor
         position, before = result.end(), result[2] or "."
     if before != "." or not math.isfinite(value):
-        raise _NotPlain
+        raise _NotPlainText
     return -value if is_negative else value

@@ -22,7 +22,13 @@ from qiskit_qasm3_import.state import LocalScope, State
 
 from simenv.client.circuits.common.text_checks import MAX_OPERATIONS, too_many_operations
 from simenv.client.circuits.formats.qasm3_size import Counter
-from simenv.client.circuits.formats.qasm3_values import Stored, as_type, assigned, is_constant, read
+from simenv.client.circuits.formats.qasm3_values import (
+    VariableType,
+    as_type,
+    assigned,
+    is_constant,
+    read,
+)
 from simenv.errors import LimitExceededError, ProgramError
 from simenv.model import MAX_CLBITS
 
@@ -132,7 +138,7 @@ class FlowVisitor(ConvertVisitor):  # type: ignore[misc]
         else:
             first = as_type(assigned(node.init_expression, context), kind, node)
             context.circuit.add_var(variable, first)
-        symbol = Symbol(node.identifier.name, variable, Stored(), context.scope, node)
+        symbol = Symbol(node.identifier.name, variable, VariableType(), context.scope, node)
         context.symbol_table.insert(symbol)
         return context
 

@@ -70,7 +70,7 @@ class _Template:
 
 
 class _DefinedGate(Gate):  # type: ignore[misc]
-    """A use of a template. By `_gates` an Expander recognizes gates of one kind."""
+    """A use of a template. By `_gates` an DefinitionExpander recognizes gates of one kind."""
 
     def __init__(self, template: _Template, values: Any) -> None:
         self._gates = template

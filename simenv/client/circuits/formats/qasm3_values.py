@@ -62,7 +62,7 @@ _REFUSED = {
 }
 
 
-class Stored(importer_types.Type):  # type: ignore[misc]
+class VariableType(importer_types.Type):  # type: ignore[misc]
     """Type of a variable, for the importer, which has none for variables."""
 
     def pretty(self) -> str:
@@ -243,7 +243,7 @@ def _leaf(node: Any, context: Any) -> Any:
         if isinstance(index, int) and not isinstance(getattr(target, "type", None), types.Uint):
             raise
         return expr.index(target, index)
-    if isinstance(kind, Stored):
+    if isinstance(kind, VariableType):
         return value
     if isinstance(value, bool):
         return expr.Value(value, types.Bool())

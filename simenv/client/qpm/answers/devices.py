@@ -55,7 +55,7 @@ def device(name: str, info: DeviceInfo, engines: Sequence[EngineInfo]) -> QhwDev
                 "model": info.model,
                 "gates": [_gate(gate.name, gate.qubits, gate.params) for gate in info.gates],
                 "engines": [_engine(engine) for engine in engines],
-                **_known({"dt": info.dt_ns * 1e-9}),
+                **_without_nan({"dt": info.dt_ns * 1e-9}),
             }
         },
         raw=_RAW,
@@ -216,7 +216,7 @@ _FIGURES = ("t1", "t2", "frequency", "readout_duration", "duration", *_QUALITIES
 
 def _qubit(number: int, info: QubitInfo) -> Plain:
     """Measured figures of a qubit; {} if there are none."""
-    measured = _known(
+    measured = _without_nan(
         {
             "t1": info.t1_us * 1e-6,
             "t2": info.t2_us * 1e-6,
@@ -233,14 +233,14 @@ def _measured(each: OperationInfo, info: DeviceInfo) -> Plain:
     them."""
     if each.name == "measure" and info.qubits:
         return {}
-    measured = _known(
+    measured = _without_nan(
         {"error": each.error, "fidelity": 1.0 - each.error, "duration": each.duration_ns * 1e-9}
     )
     locus = [str(qubit) for qubit in each.qubits]
     return {"operation": each.name, "locus": locus, **measured} if measured else {}
 
 
-def _known(figures: dict[str, float]) -> dict[str, float]:
+def _without_nan(figures: dict[str, float]) -> dict[str, float]:
     return {name: value for name, value in figures.items() if not math.isnan(value)}
 
 

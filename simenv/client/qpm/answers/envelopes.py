@@ -135,7 +135,7 @@ def invalid(reservation_id: int | None, reason: Reason, message: str) -> StatusE
     )
 
 
-class Found(msgspec.Struct, frozen=True):
+class CircuitOutcome(msgspec.Struct, frozen=True):
     """Outcome of a circuit, independent of the revision: state, result, error and metadata."""
 
     state: TaskState
@@ -148,20 +148,20 @@ class Found(msgspec.Struct, frozen=True):
         return None if self.error is None else str(self.error)
 
 
-def find(run: CircuitRun) -> Found:
+def find(run: CircuitRun) -> CircuitOutcome:
     """Return the outcome of an ended circuit. A result that cannot be read makes it FAILED."""
     state, error = run.final_state(), run.error()
     if state is TaskState.DONE:
         try:
-            return Found(state, run.result(), None, run.metadata())
+            return CircuitOutcome(state, run.result(), None, run.metadata())
         except SimenvError as unreadable:
             state, error = TaskState.FAILED, unreadable
     settings = CompletionMetadata(warnings=list(run.warnings))
-    return Found(state, {"counts": {}}, error, plain(settings))
+    return CircuitOutcome(state, {"counts": {}}, error, plain(settings))
 
 
 def revision1(
-    run: CircuitRun, outcome: Found | None = None, *, dequeued_s: float = NOT_REACHED
+    run: CircuitRun, outcome: CircuitOutcome | None = None, *, dequeued_s: float = NOT_REACHED
 ) -> dict[str, Any]:
     """Completion record of revision 1: the counts alone unless amplitudes were requested; the error
     text if the circuit failed."""
@@ -184,7 +184,7 @@ def revision1(
 
 def revision2(
     run: CircuitRun,
-    outcome: Found | None = None,
+    outcome: CircuitOutcome | None = None,
     *,
     poll: str | None = None,
     dequeued_s: float = NOT_REACHED,

@@ -99,7 +99,7 @@ def capacity(seen: DeviceSnapshot, scope_id: str | None) -> CapacitySnapshot:
         active_reservation_count=target.reservations,
         held_capacity=held(target),
         in_flight_capacity=in_flight(seen),
-        available_capacity=_room(seen),
+        available_capacity=_available_capacity(seen),
         estimated_queued_device_time=queued_time(seen),
         scheduler_policy=seen.scheduler,
         device_available=seen.is_available,
@@ -172,7 +172,7 @@ def _block(count: int, expected_ns: int, units: HeldCapacity) -> WorkBlock:
     return WorkBlock(count, expected_ns, units.units, units.credits, units.rate)
 
 
-def _room(seen: DeviceSnapshot) -> AvailableCapacity:
+def _available_capacity(seen: DeviceSnapshot) -> AvailableCapacity:
     info, name = seen.service, seen.admission["name"]
     return AvailableCapacity(
         slots=info.slots - info.slots_granted,

@@ -145,7 +145,7 @@ class AdmissionBinding:
                 device = self._targets.device(wanted["device_id"])
             except UnknownObjectError:
                 return []
-            wanted["device_id"] = self._targets.shown(device)
+            wanted["device_id"] = self._targets.contract_name(device)
         infos = asked(self._session, Reservations, GetReservations).reservations
         records = [plain(self._record(info)) for info in infos]
         return [
@@ -182,9 +182,9 @@ class AdmissionBinding:
         return AdmissionDecision(
             status=verdict.status,
             decision=DECISIONS[verdict.status],
-            request_id=_shown(request.get("request_id")),
-            device_id=self._targets.shown(device),
-            scope_id=_shown(request.get("scope_id")),
+            request_id=_request_name(request.get("request_id")),
+            device_id=self._targets.contract_name(device),
+            scope_id=_request_name(request.get("scope_id")),
             reservation_id=None if dry else verdict.reservation or None,
             reason=reason_text(verdict.code),
             reason_code=verdict.code,
@@ -237,7 +237,7 @@ class AdmissionBinding:
         return ReservationRecord(
             reservation_id=info.id,
             request_id=info.request_id or None,
-            device_id=self._targets.shown(info.device),
+            device_id=self._targets.contract_name(info.device),
             scope_id=info.scope or None,
             user_id=info.user or info.owner or None,
             job_id=info.job or None,
@@ -275,7 +275,7 @@ def _number(reservation_id: Any) -> int:
     return number
 
 
-def _shown(value: Any) -> str | None:
+def _request_name(value: Any) -> str | None:
     """Name from a request, as the decision repeats it."""
     if isinstance(value, str) and value:
         return value[: reservation_request.MAX_NAME_CHARS]

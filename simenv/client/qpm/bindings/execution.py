@@ -13,7 +13,13 @@ from typing import Any
 import msgspec
 
 from simenv.client.qpm.answers import envelopes
-from simenv.client.qpm.answers.status import MAX_QTASK, Found, StatusQueries, already, ended
+from simenv.client.qpm.answers.status import (
+    MAX_QTASK,
+    CircuitOutcome,
+    StatusQueries,
+    already,
+    ended,
+)
 from simenv.client.qpm.requests import arguments
 from simenv.client.qpm.runtime.calls import TokenGuard
 from simenv.client.qpm.runtime.circuit_run import CircuitRun
@@ -206,7 +212,7 @@ class ExecutionBinding:
         result = self._status_queries.asked(None, number, reservation_id)
         if isinstance(result, StatusEnvelope):
             return plain(result)
-        metadata = _known(result)
+        metadata = _run_facts(result)
         envelope = self._status_queries.status(result, None, number)
         return plain(
             msgspec.structs.replace(
@@ -273,7 +279,7 @@ class ExecutionBinding:
             ready = self._registry.first(cid, values or 0)  # it may have arrived meanwhile
         return ready or answer
 
-    def _foreign(self, circuit: Found, reservation_id: int) -> StatusEnvelope | None:
+    def _foreign(self, circuit: CircuitOutcome, reservation_id: int) -> StatusEnvelope | None:
         """Envelope that refuses a call about a circuit of another reservation, or a call without a
         reservation where one is required. Without the check any caller could cancel any circuit."""
         if reservation_id == NONE:
@@ -281,7 +287,7 @@ class ExecutionBinding:
         return None if circuit is None else self._status_queries.objection(circuit, reservation_id)
 
 
-def _known(circuit: Found) -> Plain:
+def _run_facts(circuit: CircuitOutcome) -> Plain:
     """Facts of a circuit's run, or the reason why there are none."""
     facts = None
     if isinstance(circuit, RetiredCircuit):

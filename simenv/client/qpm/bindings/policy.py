@@ -87,7 +87,7 @@ class PolicyBinding:
         return self._policy(answer, device)
 
     def _policy(self, answer: PolicyReply, device: str) -> Plain:
-        table = policy_tables.policy_table(answer.policy, self._targets.shown(device))
+        table = policy_tables.policy_table(answer.policy, self._targets.contract_name(device))
         return plain(Policy(answer.version, table))
 
 

@@ -84,7 +84,7 @@ class SchedulerBinding:
         runtime = info.queued + info.sent + info.running
         return plain(
             SchedulerStatus(
-                target_id=self._targets.shown(device),
+                target_id=self._targets.contract_name(device),
                 state=info.state,
                 scheduler_available=True,
                 threading_mode="service",
@@ -122,19 +122,19 @@ class SchedulerBinding:
         device = self._checked_device(token, device_id)
         restricted = arguments.truth("include_restricted", include_restricted)
         info = self._target_info(device)
-        mine = self._mine(device)
+        mine = self._own_tasks(device)
         shown = mine + (self._others(device) if restricted else [])
         parked = [
             envelope for envelope in shown if envelope.lifecycle_state is Lifecycle.PENDING_CAPACITY
         ]
         return plain(
             QueueState(
-                target_id=self._targets.shown(device),
+                target_id=self._targets.contract_name(device),
                 include_restricted=restricted,
                 pending_capacity=[plain(envelope) for envelope in parked],
                 scheduler_task_count=info.queued + info.sent + info.running,
-                selected_qtask_ids=_numbers(mine, Lifecycle.SELECTED),
-                provider_inflight_qtask_ids=_numbers(mine, Lifecycle.SUBMITTED),
+                selected_qtask_ids=_task_numbers(mine, Lifecycle.SELECTED),
+                provider_inflight_qtask_ids=_task_numbers(mine, Lifecycle.SUBMITTED),
                 dispatch_limits=DispatchLimits(info.max_inflight),
                 runtime_tasks=[plain(envelope) for envelope in shown if envelope not in parked],
             )
@@ -168,7 +168,7 @@ class SchedulerBinding:
         reason: str | None = None,
     ) -> Plain:
         """Pause the device: no task is started; tasks are accepted and wait."""
-        return self._steer(token, device_id, "pause", "paused", reason=_words(reason))
+        return self._steer(token, device_id, "pause", "paused", reason=_reason_text(reason))
 
     def resume_execution_target(
         self,
@@ -177,7 +177,7 @@ class SchedulerBinding:
         reason: str | None = None,
     ) -> Plain:
         """Resume the device after a pause or a drain."""
-        return self._steer(token, device_id, "resume", "resumed", reason=_words(reason))
+        return self._steer(token, device_id, "resume", "resumed", reason=_reason_text(reason))
 
     def calibrate_execution_target(
         self,
@@ -187,7 +187,9 @@ class SchedulerBinding:
     ) -> Plain:
         """Calibrate a device that drifts. The outcome is an event `calibration-update`, put to the
         queues that are registered for it."""
-        return self._steer(token, device_id, "calibrate", "calibrating", reason=_words(reason))
+        return self._steer(
+            token, device_id, "calibrate", "calibrating", reason=_reason_text(reason)
+        )
 
     def drain_execution_target(
         self,
@@ -237,10 +239,10 @@ class SchedulerBinding:
         ask = partial(SteerTarget, device=device, verb=verb, **more)
         info = asked(self._session, TargetReply, ask).info
         self._audit.note(f"{verb}_execution_target", more.get("reason") or None)
-        target = self._targets.shown(device)
+        target = self._targets.contract_name(device)
         return plain(Steered(word, info.version, target, control_of(info)))
 
-    def _mine(self, device: str) -> list[StatusEnvelope]:
+    def _own_tasks(self, device: str) -> list[StatusEnvelope]:
         runs = self._registry.unfinished()
         task_numbers = [task.handle.number for run in runs for task in run.tasks]
         try:
@@ -308,7 +310,7 @@ def _foreign(info: TaskInfo) -> StatusEnvelope:
     )
 
 
-def _numbers(entries: list[StatusEnvelope], lifecycle: Lifecycle) -> list[int]:
+def _task_numbers(entries: list[StatusEnvelope], lifecycle: Lifecycle) -> list[int]:
     return [
         entry.qtask_id for entry in entries if entry.lifecycle_state is lifecycle and entry.qtask_id
     ]
@@ -333,6 +335,6 @@ def _option(what: str, value: Any) -> str:
     return text
 
 
-def _words(reason: Any) -> str:
+def _reason_text(reason: Any) -> str:
     text = arguments.optional_text("reason", reason) or ""
     return text[:MAX_REASON_CHARS].encode("utf-8", "replace").decode()

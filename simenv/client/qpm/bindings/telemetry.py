@@ -67,7 +67,7 @@ _BY_LIBRARY = (
 Plain = dict[str, Any]
 
 
-class Here(msgspec.Struct, frozen=True):
+class QuerySubject(msgspec.Struct, frozen=True):
     """Subject of a query about a device. `device`: the service's name; `name`: the contract's
     name."""
 
@@ -97,7 +97,7 @@ class TelemetryBinding:
 
     def get_backend_info(self, lib: str | None = None, token: str | None = None) -> Plain:
         """Simple form of the device, with its `qhw-device-v1` record in `qhw_device`."""
-        subject = self._here(lib, token)
+        subject = self._subject(lib, token)
         answer: Plain = {**_simple(subject), "qhw_device": self._device_record(subject)}
         if subject.info.kind is not DeviceKind.IDEAL:
             answer["active_qubits"] = devices.qubits(subject.info)
@@ -107,7 +107,7 @@ class TelemetryBinding:
     def get_device_info(self, lib: str | None = None, token: str | None = None) -> Plain:
         """`qhw-device-v1` record, with the simple form for older hosts. `max_shots`: limit of one
         request; the record has the machine's own limit."""
-        subject = self._here(lib, token)
+        subject = self._subject(lib, token)
         return {
             **_simple(subject),
             **self._device_record(subject),
@@ -122,7 +122,7 @@ class TelemetryBinding:
         token: str | None = None,
     ) -> Plain:
         """Current state: availability, queue, wait estimate and free slots."""
-        subject = self._here(lib, token, calibration_set_id)
+        subject = self._subject(lib, token, calibration_set_id)
         seen = self._moment(subject.device, "basic-discovery")
         info, target = seen.service, seen.target
         return {
@@ -149,7 +149,7 @@ class TelemetryBinding:
         token: str | None = None,
     ) -> Plain:
         """`qhw-calibration-v1` record; of an ideal device: no observations."""
-        subject = self._here(lib, token, calibration_set_id)
+        subject = self._subject(lib, token, calibration_set_id)
         return {**_simple(subject), **plain(devices.calibration(subject.name, subject.info))}
 
     def get_coupling_graph(
@@ -159,7 +159,7 @@ class TelemetryBinding:
         token: str | None = None,
     ) -> Plain:
         """`qhw-coupling-v1` record, with `couplings` [[a, b], ...] for older hosts."""
-        subject = self._here(lib, token, calibration_set_id)
+        subject = self._subject(lib, token, calibration_set_id)
         couplings = [list(pair) for pair in devices.edges(subject.info)]
         record = plain(devices.coupling(subject.name, subject.info))
         return {**_simple(subject), **record, "couplings": couplings}
@@ -275,7 +275,7 @@ class TelemetryBinding:
 
     # ------------------------------------------------------------------------------------------
 
-    def _here(self, lib: Any, token: Any, calibration_set_id: Any = None) -> Here:
+    def _subject(self, lib: Any, token: Any, calibration_set_id: Any = None) -> QuerySubject:
         self._token_guard.check(token)
         wanted = arguments.optional_text("calibration_set_id", calibration_set_id)
         device = self._targets.device(arguments.optional_text("lib", lib))
@@ -286,9 +286,9 @@ class TelemetryBinding:
                 f"no calibration set {wanted!r:.80} here",
                 hint=f"{there}; without calibration_set_id the present one is meant",
             )
-        return Here(device, self._targets.shown(device), info)
+        return QuerySubject(device, self._targets.contract_name(device), info)
 
-    def _device_record(self, subject: Here) -> Plain:
+    def _device_record(self, subject: QuerySubject) -> Plain:
         pools = pools_of(self._identity.status(), subject.device)
         engines = self._identity.engines_of(subject.info, pools)
         return plain(devices.device(subject.name, subject.info, engines))
@@ -299,7 +299,7 @@ class TelemetryBinding:
         rules = asked(self._session, PolicyReply, partial(GetPolicy, device=device)).policy
         return DeviceSnapshot(
             target_id=self._identity.target_id,
-            device_id=self._targets.shown(device),
+            device_id=self._targets.contract_name(device),
             access_class=access,
             now_ns=_now_ns(),
             service=info,
@@ -311,14 +311,14 @@ class TelemetryBinding:
                 "capacity": policy_tables.capacity_table(rules),
                 "baseline": policy_tables.baseline_table(rules.baseline),
             },
-            room=self._room(device, rules),
+            room=self._available_units(device, rules),
             begins=snapshots.begins(target, full),
         )
 
     def _target(self, device: str) -> TargetInfo:
         return asked(self._session, TargetReply, partial(GetTarget, device=device)).info
 
-    def _room(self, device: str, rules: AdmissionPolicy) -> int | None:
+    def _available_units(self, device: str, rules: AdmissionPolicy) -> int | None:
         """Units of the next reservation that the service would grant to this caller; None if
         unlimited."""
         if rules.name == UNLIMITED_POLICY:
@@ -327,7 +327,7 @@ class TelemetryBinding:
         return asked(self._session, DecisionReply, ask).decision.capacity_available
 
 
-def _simple(subject: Here) -> Plain:
+def _simple(subject: QuerySubject) -> Plain:
     return {"backend": PROVIDER, "target_id": subject.name, "metadata_supported": True}
 
 

@@ -17,7 +17,7 @@ MAX_SECONDS = 10**8  # three years; in nanoseconds far within 64 bits
 
 def wrong(what: str, value: Any, wanted: str) -> ExecutionError:
     """Make the error of one invalid argument."""
-    return ExecutionError(f"{what}={_shown(value)}", hint=f"{what} is {wanted}")
+    return ExecutionError(f"{what}={_short_repr(value)}", hint=f"{what} is {wanted}")
 
 
 def text(what: str, value: Any) -> str:
@@ -83,7 +83,7 @@ def reservation(value: Any) -> int | None:
     return None if value is None else integer("reservation_id", value, 1, MAX_RESERVATION)
 
 
-def _shown(value: Any) -> str:
+def _short_repr(value: Any) -> str:
     shown = repr(value) if isinstance(value, str | int | float | bool | None) else ""
     if not shown or len(shown) > 60:
         return f"<{type(value).__name__}>"

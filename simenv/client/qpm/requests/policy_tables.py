@@ -43,7 +43,7 @@ def profile_table(profile: DeviceProfile) -> dict[str, Any]:
 def read_profile(raw: Any, now: DeviceProfile) -> DeviceProfile:
     """Read the fields to change; others keep their values in `now`."""
     table = arguments.table("profile", raw)
-    _known("profile", table, DeviceProfile.__struct_fields__)
+    _check_fields("profile", table, DeviceProfile.__struct_fields__)
     settings: dict[str, Any] = {}
     for name, value in table.items():
         if name == "baseline":
@@ -74,7 +74,7 @@ def capacity_table(policy: AdmissionPolicy) -> dict[str, int]:
 def read_policy(raw: Any) -> tuple[AdmissionPolicy, int]:
     """Return the policy and the version that it replaces; -1: any version."""
     table = arguments.table("configuration", raw)
-    _known("configuration", table, _CONFIGURATION)
+    _check_fields("configuration", table, _CONFIGURATION)
     name = _named("policy", table.get("policy"), tuple(CAPACITY))
     if table.get("estimator") is not None:
         _named("estimator", table["estimator"], (ESTIMATOR,))
@@ -98,7 +98,7 @@ def baseline_table(work: Workload) -> dict[str, int]:
 def read_baseline(raw: Any) -> Workload:
     """Read the baseline circuit; all six fields are required."""
     table = arguments.table("baseline", raw)
-    _known("baseline", table, BASELINE)
+    _check_fields("baseline", table, BASELINE)
     missing = [name for name in BASELINE if name not in table]
     if missing:
         raise ExecutionError(
@@ -115,7 +115,7 @@ def read_baseline(raw: Any) -> Workload:
 def _named(what: str, raw: Any, allowed: tuple[str, ...]) -> str:
     """Read the name in a table {"name", "options"}; options must be empty."""
     table = arguments.table(what, raw)
-    _known(what, table, ("name", "options"))
+    _check_fields(what, table, ("name", "options"))
     if arguments.optional_table(f"{what}.options", table.get("options")):
         raise arguments.wrong(f"{what}.options", table["options"], "empty: there are none")
     name = table.get("name")
@@ -124,7 +124,7 @@ def _named(what: str, raw: Any, allowed: tuple[str, ...]) -> str:
     return name
 
 
-def _known(what: str, table: dict[str, Any], names: Any) -> None:
+def _check_fields(what: str, table: dict[str, Any], names: Any) -> None:
     unknown = sorted(set(table) - set(names))
     if unknown:
         raise ExecutionError(

@@ -72,7 +72,7 @@ def read(request: Mapping[str, Any], device: str, app: str) -> ReservationReques
         workload=_workload(request),
         workers=_figure("workers", request.get("workers"), MAX_WORKERS),
         bound_ns=_figure("bound_ns", request.get("bound_ns")),
-        metadata=_words(request, app),
+        metadata=_unknown_fields(request, app),
     )
 
 
@@ -130,7 +130,7 @@ def _travels(text: str) -> bool:
     return True
 
 
-def _words(request: Mapping[str, Any], app: str) -> tuple[tuple[str, str], ...]:
+def _unknown_fields(request: Mapping[str, Any], app: str) -> tuple[tuple[str, str], ...]:
     """Keep the unknown fields as short texts."""
     settings = [(APP, app)] if app else []
     for key, value in request.items():

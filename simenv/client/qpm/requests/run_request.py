@@ -138,7 +138,7 @@ class Request(msgspec.Struct, frozen=True):
     warnings: tuple[str, ...] = ()  # fields that change nothing
 
 
-class Prepared(msgspec.Struct, frozen=True):
+class PreparedPrograms(msgspec.Struct, frozen=True):
     """Programs of one request, and the part of the counts that is known without a run.
 
     `counts`: program that gives the counts; `amplitudes`: program that gives the statevector.
@@ -176,7 +176,7 @@ def read(info: Any) -> Request:
         else arguments.integer("priority", priority, -MAX_PRIORITY, MAX_PRIORITY),
         prefer=_preferred(inputs.get("prefer")),
         noise=_noise(inputs.get("noise")),
-        verbatim=_asked(inputs, "verbatim"),
+        verbatim=_flag(inputs, "verbatim"),
         qubit_mapping=_mapping(inputs.get("qubit_mapping")),
         warnings=_warnings(inputs),
     )
@@ -195,7 +195,7 @@ def _warnings(inputs: dict[str, Any]) -> tuple[str, ...]:
     return tuple(results)
 
 
-def _asked(inputs: dict[str, Any], name: str) -> bool:
+def _flag(inputs: dict[str, Any], name: str) -> bool:
     """Read a bool; None, [] and {} are False."""
     value = inputs.get(name)
     return False if value is None or value in ([], {}) else arguments.truth(name, value)
@@ -233,7 +233,7 @@ def _mapping(value: Any) -> tuple[int, ...]:
     return tuple(arguments.integer("qubit_mapping", each, 0, MAX_QUBITS) for each in value)
 
 
-def prepare(request: Request, widest: int = MAX_STATEVECTOR_QUBITS) -> Prepared:
+def prepare(request: Request, widest: int = MAX_STATEVECTOR_QUBITS) -> PreparedPrograms:
     """Pack the circuit. `widest`: limit of a statevector, in qubits. Raises the errors of `load`,
     and ExecutionError if the circuit contradicts the request."""
     source = request.source
@@ -243,7 +243,7 @@ def prepare(request: Request, widest: int = MAX_STATEVECTOR_QUBITS) -> Prepared:
     width = program.num_qubits
     measures = "measure" in program.names
     if not request.statevector:
-        return Prepared(program, None, None, counts_bytes(program, request.shots))
+        return PreparedPrograms(program, None, None, counts_bytes(program, request.shots))
     if width > widest:
         raise ExecutionError(
             f"return_statevector of {width} qubits: 2**{width} amplitudes do not travel as numbers",
@@ -252,8 +252,8 @@ def prepare(request: Request, widest: int = MAX_STATEVECTOR_QUBITS) -> Prepared:
         )
     size = (16 << width) + counts_bytes(program, request.shots)
     if not measures:
-        return Prepared(None, program, unwritten(program, request.shots), size)
-    return Prepared(program, without_final_measurements(program), None, size)
+        return PreparedPrograms(None, program, unwritten(program, request.shots), size)
+    return PreparedPrograms(program, without_final_measurements(program), None, size)
 
 
 def _preferred(value: Any) -> tuple[str, ...]:

@@ -11,7 +11,7 @@ from functools import partial
 from typing import Any
 
 from simenv.client.connection.session import ServiceSession
-from simenv.client.qpm.runtime.event_delivery import Delivery, Outlet
+from simenv.client.qpm.runtime.event_delivery import Delivery, EndpointSender
 from simenv.client.qpm.runtime.notifications import EventSubscription
 from simenv.errors import SimenvError
 from simenv.model import Event
@@ -32,7 +32,7 @@ class DeviceEventNotifier:
         self._session = session
         self._delivery = delivery
         self._pool = pool
-        self._registered: list[tuple[EventSubscription, Outlet]] = []
+        self._registered: list[tuple[EventSubscription, EndpointSender]] = []
         self._thread: threading.Thread | None = None
         self._seen = 0  # the number of the last event that was read
         self._wake = threading.Event()
@@ -111,7 +111,7 @@ class DeviceEventNotifier:
 
 
 class _DeviceParcel:
-    """A `Parcel`: an event of a device for one registration."""
+    """A `EventDelivery`: an event of a device for one registration."""
 
     def __init__(
         self, notifier: DeviceEventNotifier, registration: EventSubscription, record: Plain

@@ -30,7 +30,7 @@ PAUSE_S = 0.5  # while the service does not answer
 log = logging.getLogger("simenv.qpm")
 
 
-class Parcel(Protocol):
+class EventDelivery(Protocol):
     """One event on its way to one endpoint. All methods but `put` are called with the lock held."""
 
     def claim(self) -> bool:
@@ -70,25 +70,28 @@ class CompletionSource(Protocol):
         ...
 
 
-class Outlet:
+class EndpointSender:
     """Sender of one endpoint, and its queue. Guarded by the session's lock."""
 
     def __init__(
-        self, session: ServiceSession, endpoint: EventEndpoint, began: Callable[[Outlet], None]
+        self,
+        session: ServiceSession,
+        endpoint: EventEndpoint,
+        began: Callable[[EndpointSender], None],
     ) -> None:
         self._session = session
         self.endpoint = endpoint
         self._began = began
-        self._queue: deque[Parcel] = deque()
+        self._queue: deque[EventDelivery] = deque()
         self._thread: threading.Thread | None = None
         self._wake = threading.Condition(session.channel.lock)
-        self._under_way: Parcel | None = None
+        self._under_way: EventDelivery | None = None
         self._since_s = 0.0
         self._retired = False
         self.suspended = False
         self.sources: set[CompletionSource] = set()  # sources with a registration of the endpoint
 
-    def push(self, parcel: Parcel) -> bool:
+    def push(self, parcel: EventDelivery) -> bool:
         """Append an event to the queue. False if its delivery takes long or never happens, so that
         the caller must not keep the event for it."""
         waiting = len(self._queue)
@@ -105,7 +108,7 @@ class Outlet:
             self._thread.start()
         return waiting < QUEUE and not self.suspended
 
-    def discard(self, unwanted: Callable[[Parcel], bool]) -> list[Parcel]:
+    def discard(self, unwanted: Callable[[EventDelivery], bool]) -> list[EventDelivery]:
         """Remove unwanted events from the queue; return them in order."""
         results = [parcel for parcel in self._queue if unwanted(parcel)]
         self._queue = deque(parcel for parcel in self._queue if not unwanted(parcel))
@@ -147,7 +150,7 @@ class Outlet:
                 self._under_way, self.suspended = None, False
                 done()
 
-    def _next(self, wake: threading.Condition) -> Parcel | None:
+    def _next(self, wake: threading.Condition) -> EventDelivery | None:
         """Next event that is still wanted; None if this thread may end."""
         while True:
             if not self._queue and not self._retired:
@@ -169,18 +172,20 @@ class Delivery:
     def __init__(self, session: ServiceSession) -> None:
         self._session = session
         self._sources: dict[CompletionSource, None] = {}
-        self._outlets: dict[int, Outlet] = {}  # by the identity of their endpoints
-        self._sending: set[Outlet] = set()
+        self._outlets: dict[int, EndpointSender] = {}  # by the identity of their endpoints
+        self._sending: set[EndpointSender] = set()
         self._thread: threading.Thread | None = None
         self._timed = False  # the thread looks again by itself
         self._requested_s = self._looked_s = 0.0
 
-    def join(self, source: CompletionSource, endpoint: EventEndpoint) -> Outlet:
+    def join(self, source: CompletionSource, endpoint: EventEndpoint) -> EndpointSender:
         """Connect a source with an endpoint and return the outlet. Called with the lock held."""
         self._sources[source] = None
         outlet = self._outlets.get(id(endpoint))
         if outlet is None:
-            outlet = self._outlets[id(endpoint)] = Outlet(self._session, endpoint, self._watch)
+            outlet = self._outlets[id(endpoint)] = EndpointSender(
+                self._session, endpoint, self._watch
+            )
         outlet.sources.add(source)
         if self._thread is None or not self._thread.is_alive():
             self._thread = threading.Thread(target=self._serve, name="simenv-qpm", daemon=True)
@@ -202,7 +207,7 @@ class Delivery:
         """Remove a source. Called with the lock held."""
         self._sources.pop(source, None)
 
-    def _watch(self, outlet: Outlet) -> None:
+    def _watch(self, outlet: EndpointSender) -> None:
         self._sending.add(outlet)
         if not self._timed:
             self._session.channel.changed.notify_all()

@@ -63,7 +63,7 @@ class QPMIdentity:
         """Name of the QPM's target for hosts."""
         return self.device or self.environment
 
-    def shown(self, device: str) -> str:
+    def contract_name(self, device: str) -> str:
         """Convert the service's name of a device to the contract's."""
         if device == self.device:
             return self.target_id
@@ -237,9 +237,9 @@ class Targets:
                 return device
         raise _unknown(repr(name[:80]), pools)
 
-    def shown(self, device: str) -> str:
+    def contract_name(self, device: str) -> str:
         """Convert the service's name of a device to the contract's."""
-        return self._identity.shown(device)
+        return self._identity.contract_name(device)
 
     def _by_number(self, number: int) -> str:
         pools = self._pools()

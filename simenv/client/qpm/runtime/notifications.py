@@ -17,7 +17,7 @@ import msgspec
 from simenv.client.connection.session import ServiceSession
 from simenv.client.qpm.runtime.circuit_run import CircuitRun
 from simenv.client.qpm.runtime.completion_queues import CircuitRegistry
-from simenv.client.qpm.runtime.event_delivery import Delivery, Outlet
+from simenv.client.qpm.runtime.event_delivery import Delivery, EndpointSender
 from simenv.qpm.bindings import EventEndpoint
 from simenv.qpm.envelopes import EventEnvelope
 
@@ -73,7 +73,7 @@ class CompletionNotifier:
         self._make = make
         self._delivery = delivery
         self.alone = alone
-        self._registered: list[tuple[EventSubscription, Outlet]] = []
+        self._registered: list[tuple[EventSubscription, EndpointSender]] = []
         registry.reader = self
 
     def register(self, registration: EventSubscription) -> int:

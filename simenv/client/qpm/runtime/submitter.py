@@ -13,7 +13,7 @@ from time import time
 from typing import Any, Protocol, Unpack
 
 from simenv.client.qpm.requests import arguments, run_request
-from simenv.client.qpm.requests.run_request import Prepared, Request
+from simenv.client.qpm.requests.run_request import PreparedPrograms, Request
 from simenv.client.qpm.runtime.circuit_run import CircuitRun, refused
 from simenv.client.qpm.runtime.completion_queues import CircuitRegistry
 from simenv.client.qpm.runtime.reservations import UNCLAIMED, ReservationChecks, ReservationRef
@@ -107,7 +107,7 @@ class CircuitSubmitter:
         return run
 
     def _submit(
-        self, asked: Request, prepared: Prepared, under: ReservationRef
+        self, asked: Request, prepared: PreparedPrograms, under: ReservationRef
     ) -> tuple[Task, ...]:
         tasks: list[Task] = []
         pool = self._pool or under.device

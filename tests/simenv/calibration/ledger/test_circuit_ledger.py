@@ -23,15 +23,15 @@ def bell() -> QuantumCircuit:
 
 def test_circuits_and_files_have_one_ledger() -> None:
     path = Path(__file__).parents[4] / "examples" / "bell.qasm"
-    found = circuit_ledger(bell(), DEVICE)
-    assert 0.9 < found.fidelity < 1.0
-    assert found.loss == pytest.approx(sum(loss for _, loss in found.components))
-    assert circuit_ledger(path, DEVICE) == found
+    result = circuit_ledger(bell(), DEVICE)
+    assert 0.9 < result.fidelity < 1.0
+    assert result.loss == pytest.approx(sum(loss for _, loss in result.components))
+    assert circuit_ledger(path, DEVICE) == result
 
 
 def test_noise_options_are_those_of_submit() -> None:
-    found = circuit_ledger(bell(), DEVICE, noise={"qubit": 0, "gate.crosstalk": 0})
-    assert {name for name, _ in found.components} == {"gate.depolarizing", "gate.coherent"}
+    result = circuit_ledger(bell(), DEVICE, noise={"qubit": 0, "gate.crosstalk": 0})
+    assert {name for name, _ in result.components} == {"gate.depolarizing", "gate.coherent"}
     with pytest.raises(OptionError, match="no noise acts"):
         circuit_ledger(bell(), DEVICE, noise="off")
     with pytest.raises(OptionError, match="compile='often'"):

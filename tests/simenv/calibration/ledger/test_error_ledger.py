@@ -51,12 +51,12 @@ def success(circuit: Circuit, snapshot: CalibrationSnapshot, **factors: float) -
     """Exact probability that all qubits are read as 0."""
     options = NoiseOptions.parse({name.replace("_", ".", 1): x for name, x in factors.items()})
     noise = attach_noise(circuit, documents.model(snapshot, options))
-    found = simulate(
+    result = simulate(
         circuit, noise=noise, engine="densitymatrix", outputs=("probabilities",), shots=0
     ).row(0)
     odds = dict(
-        zip(found.probability_outcomes[:: found.probability_width],
-            np.frombuffer(found.probabilities).tolist(), strict=True)
+        zip(result.probability_outcomes[:: result.probability_width],
+            np.frombuffer(result.probabilities).tolist(), strict=True)
     )  # fmt: skip
     return odds[0]
 
@@ -68,18 +68,18 @@ def ledger(circuit: Circuit, snapshot: CalibrationSnapshot = LATTICE) -> ErrorLe
 @pytest.mark.parametrize("seed", range(4))
 def test_the_sum_of_losses_is_that_of_the_exact_success_probability(seed: int) -> None:
     circuit = mirror(2 + seed, seed)
-    found = ledger(circuit)
+    result = ledger(circuit)
     exact = -math.log(success(circuit, LATTICE))
-    assert found.loss == pytest.approx(exact, rel=0.08)
-    assert found.state == "ideal"
+    assert result.loss == pytest.approx(exact, rel=0.08)
+    assert result.state == "ideal"
 
 
 def test_each_component_is_what_its_ablation_gains() -> None:
     circuit = mirror(4, 9)
-    whole = math.log(success(circuit, LATTICE))
+    result = math.log(success(circuit, LATTICE))
     losses = dict(ledger(circuit).components)
     for name, loss in losses.items():
-        gained = math.log(success(circuit, LATTICE, **{name.replace(".", "_", 1): 0.0})) - whole
+        gained = math.log(success(circuit, LATTICE, **{name.replace(".", "_", 1): 0.0})) - result
         # A part of the thermal population and of crosstalk is second order.
         assert loss == pytest.approx(gained, rel=0.15, abs=2e-3), name
     assert {"gate.depolarizing", "qubit.readout", "qubit.idle"} <= set(losses)
@@ -96,12 +96,12 @@ def worse(pair: tuple[int, int], factor: float) -> CalibrationSnapshot:
 
 def test_the_pair_with_the_largest_loss_stands_out() -> None:
     circuit, bad = mirror(4, 3), worse((1, 2), 6.0)
-    found = ledger(circuit, bad)
-    assert found.avoid is not None
-    assert found.avoid.qubits == (1, 2)
+    result = ledger(circuit, bad)
+    assert result.avoid is not None
+    assert result.avoid.qubits == (1, 2)
     gained = math.log(success(circuit, LATTICE)) - math.log(success(circuit, bad))
     before = {edge.qubits: edge.loss for edge in ledger(circuit).edges}
-    assert found.avoid.loss - before[1, 2] == pytest.approx(gained, rel=0.1)
+    assert result.avoid.loss - before[1, 2] == pytest.approx(gained, rel=0.1)
 
 
 def test_equal_pairs_do_not_stand_out() -> None:
@@ -114,29 +114,29 @@ def test_equal_pairs_do_not_stand_out() -> None:
 
 
 def test_losses_of_qubits_and_of_components_have_the_same_sum() -> None:
-    found = ledger(mirror(3, 5))
-    assert sum(loss for _, loss in found.qubits) == pytest.approx(found.loss)
-    assert {qubit for qubit, _ in found.qubits} == set(CHAIN)
-    gates = sum(gate.loss for gate in found.gates)
+    result = ledger(mirror(3, 5))
+    assert sum(loss for _, loss in result.qubits) == pytest.approx(result.loss)
+    assert {qubit for qubit, _ in result.qubits} == set(CHAIN)
+    gates = sum(gate.loss for gate in result.gates)
     names = ("gate.depolarizing", "gate.coherent", "qubit.relaxation")
-    assert gates == pytest.approx(sum(dict(found.components).get(name, 0.0) for name in names))
+    assert gates == pytest.approx(sum(dict(result.components).get(name, 0.0) for name in names))
 
 
 def test_dephasing_of_a_qubit_that_is_only_measured_costs_nothing() -> None:
     circuit = Arrays(27, 2).add("x", [0]).add("barrier", [0, 1]).add("cz", [0, 1])
     circuit.add("measure", [0], [0]).add("measure", [1], [1])
-    found = dict(ledger(circuit.circuit()).components)
-    whole = math.log(success_of(circuit.circuit()))
-    assert sum(found.values()) == pytest.approx(-whole, rel=0.05)
+    table = dict(ledger(circuit.circuit()).components)
+    result = math.log(success_of(circuit.circuit()))
+    assert sum(table.values()) == pytest.approx(-result, rel=0.05)
 
 
 def success_of(circuit: Circuit) -> float:
     """Exact probability of |01>."""
     noise = attach_noise(circuit, documents.model(LATTICE, NoiseOptions()))
-    found = simulate(
+    result = simulate(
         circuit, noise=noise, engine="densitymatrix", outputs=("probabilities",), shots=0
     ).row(0)
-    return float(np.frombuffer(found.probabilities)[list(found.probability_outcomes).index(1)])
+    return float(np.frombuffer(result.probabilities)[list(result.probability_outcomes).index(1)])
 
 
 def test_wide_circuits_are_judged_for_a_mixed_state() -> None:
@@ -147,9 +147,9 @@ def test_wide_circuits_are_judged_for_a_mixed_state() -> None:
         circuit.add("cz", list(pair))
     for qubit in range(27):
         circuit.add("measure", [qubit], [qubit])
-    found = ledger(circuit.circuit())
-    assert found.state == "mixed"
-    assert 0.0 < found.fidelity < 0.9
+    result = ledger(circuit.circuit())
+    assert result.state == "mixed"
+    assert 0.0 < result.fidelity < 0.9
 
 
 def test_a_circuit_that_branches_is_refused() -> None:

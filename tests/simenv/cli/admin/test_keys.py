@@ -32,17 +32,17 @@ def test_keys_add_writes_private_key_file_at_reported_path(
     home: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert run(["keys", "add", "ana"]) == 0
-    shown = capsys.readouterr().out
+    output = capsys.readouterr().out
     assert list(Path().iterdir()) == [], "a secret lies in the working folder"
     file = home / "keys" / "ana.simenv"
     assert stat.S_IMODE(file.parent.stat().st_mode) == 0o700
-    person = read_private(file, UserKeyFile)
+    private = read_private(file, UserKeyFile)
     server = read_private(home / "server-key.json", ServerFile)
-    assert (person.address, person.server_key) == (server.address, server.public_key)
-    assert (person.owner, person.role, person.name) == ("ana", "client", "default")
+    assert (private.address, private.server_key) == (server.address, server.public_key)
+    assert (private.owner, private.role, private.name) == ("ana", "client", "default")
     assert stat.S_IMODE(file.stat().st_mode) == 0o600
-    assert f"SIMENV_SERVICE={file.absolute()}" in shown
-    assert person.secret_key not in shown
+    assert f"SIMENV_SERVICE={file.absolute()}" in output
+    assert private.secret_key not in output
     assert server.secret_key not in file.read_text()
 
 

@@ -35,16 +35,16 @@ def call(env: Client, shell: Shell) -> Call:
 
 def test_limits_are_listed_with_use(call: Call) -> None:
     rows = [json.loads(line) for line in call("limits", "--owner", "ana", "--json")]
-    found = {row["limit"]: row for row in rows}
-    assert found["max_queued_tasks"] == {
+    table = {row["limit"]: row for row in rows}
+    assert table["max_queued_tasks"] == {
         "owner": "ana",
         "role": "client",
         "limit": "max_queued_tasks",
         "used": 0,
         "maximum": 250_000,
     }
-    assert found["max_priority"]["used"] is None
-    assert found["max_running_slots"]["maximum"] is None
+    assert table["max_priority"]["used"] is None
+    assert table["max_running_slots"]["maximum"] is None
 
 
 def test_a_limit_is_set_and_reset(call: Call, env: Client) -> None:

@@ -35,11 +35,11 @@ NODE_KEYS = [
 def test_scale_sets_pool_bounds_that_pools_reports(
     shell: Shell, words: tuple[str, ...], least: int, most: int
 ) -> None:
-    told = shell("scale", *words, "--json")
-    assert told.code == 0, told.err
-    assert list(told.object) == POOL_KEYS
-    assert (told.object["least"], told.object["most"]) == (least, most)
-    (row,) = [one for one in shell("pools", "--json").objects if one["name"] == "spare"]
+    result = shell("scale", *words, "--json")
+    assert result.code == 0, result.err
+    assert list(result.object) == POOL_KEYS
+    assert (result.object["least"], result.object["most"]) == (least, most)
+    (row,) = [each for each in shell("pools", "--json").objects if each["name"] == "spare"]
     assert list(row) == POOL_KEYS
     assert (row["least"], row["most"]) == (least, most)
 
@@ -67,9 +67,9 @@ def test_invalid_scale_and_drain_commands_end_with_their_exit_code(
 def test_drain_and_resume_of_unknown_node_name_known_nodes(
     shell: Shell, words: tuple[str, ...]
 ) -> None:
-    told = shell(*words)
-    assert told.code == 4
-    assert HERE in told.err
+    result = shell(*words)
+    assert result.code == 4
+    assert HERE in result.err
 
 
 def test_pools_and_workers_show_their_nodes(shell: Shell) -> None:
@@ -80,16 +80,16 @@ def test_pools_and_workers_show_their_nodes(shell: Shell) -> None:
 
 
 def test_status_shows_drained_node_with_reason_until_resume(shell: Shell) -> None:
-    told = shell("drain", HERE, "--reason", "the fan", "--json")
-    assert told.code == 0, told.err
-    assert list(told.object) == NODE_KEYS
-    assert (told.object["state"], told.object["reason"]) == ("drained", "the fan")
+    outcome = shell("drain", HERE, "--reason", "the fan", "--json")
+    assert outcome.code == 0, outcome.err
+    assert list(outcome.object) == NODE_KEYS
+    assert (outcome.object["state"], outcome.object["reason"]) == ("drained", "the fan")
     screen = shell("status").out
     assert f"WARN     node {HERE} is drained: the fan" in screen
     assert f"node.drained  {HERE}  the fan" in screen
     assert "NODES    1 drained " in screen
     (node,) = shell("status", "--json").object["nodes"]
     assert list(node) == NODE_KEYS
-    said = shell("undrain", HERE)
-    assert (said.code, said.out.startswith(f"node {HERE} is up; ")) == (0, True)
+    result = shell("undrain", HERE)
+    assert (result.code, result.out.startswith(f"node {HERE} is up; ")) == (0, True)
     assert "node.resumed" in shell("status").out

@@ -64,17 +64,17 @@ def test_resubmitted_bundle_of_failed_task_fails_with_same_message(
 ) -> None:
     file = tmp_path / "raises.qasm"
     file.write_text(RAISES)
-    words = ("--engine", "fault", "--shots", "33", "--seed", "4", "--wait", "--json")
-    first = shell("submit", str(file), *words)
+    entries = ("--engine", "fault", "--shots", "33", "--seed", "4", "--wait", "--json")
+    first = shell("submit", str(file), *entries)
     error = first.object["error"]
     assert first.code == 1
     assert f"simenv result {first.object['task']} --bundle" in error["hint"]
-    made = shell("result", first.object["task"], "--bundle", str(place), "--json")
-    assert made.code == 1, "how the task ended is how the command ends"
-    told = manifest(place)
-    assert (told["engine"], told["shots"], told["seed"]) == ("fault", 33, 4)
-    assert told["failure"]["message"] == error["message"]
-    assert told["versions"]["simenv"] == told["versions"]["service"]
+    result = shell("result", first.object["task"], "--bundle", str(place), "--json")
+    assert result.code == 1, "how the task ended is how the command ends"
+    outcome = manifest(place)
+    assert (outcome["engine"], outcome["shots"], outcome["seed"]) == ("fault", 33, 4)
+    assert outcome["failure"]["message"] == error["message"]
+    assert outcome["versions"]["simenv"] == outcome["versions"]["service"]
     again = shell("submit", str(place), "--wait", "--json")
     assert (again.code, again.object["state"]) == (1, "FAILED")
     assert again.object["task"] != first.object["task"]
@@ -90,8 +90,12 @@ def test_resubmitted_bundle_of_poison_task_ends_as_poison_again(
         first = task.exception(120)
     assert isinstance(first, TaskFailedError)
     bundled(environment, task.id, tmp_path / "made")
-    told = manifest(tmp_path / "made")
-    assert (told["failure"]["reason"], told["attempts"], len(told["lost"])) == ("poison", 3, 2)
+    result = manifest(tmp_path / "made")
+    assert (result["failure"]["reason"], result["attempts"], len(result["lost"])) == (
+        "poison",
+        3,
+        2,
+    )
     again = shell("submit", str(tmp_path / "made"), "--wait", "--json").object
     assert again["error"]["reason"] == "poison"
     assert again["error"]["message"].partition(": ")[2] == first.message.partition(": ")[2]
@@ -124,11 +128,11 @@ def test_resubmitted_bundle_of_sweep_gives_same_expectations_for_each_binding(
             observables=observables,
             shots=None,
         )
-        found = [task.result(60).expectations for task in tasks]
-        whole = tasks[0].id.partition(".")[0]
-        bundled(environment, whole, place)
+        entries = [task.result(60).expectations for task in tasks]
+        item = tasks[0].id.partition(".")[0]
+        bundled(environment, item, place)
         again = client.history.resubmit(collect.load(place))
-        assert [task.result(60).expectations for task in again] == found
+        assert [task.result(60).expectations for task in again] == entries
 
 
 def test_bundle_qasm_text_and_binary_program_give_counts_of_task(
@@ -165,9 +169,9 @@ def test_submit_options_together_with_bundle_are_refused(
     file.write_text(RAISES)
     task = shell("submit", str(file), "--engine", "fault", "--json").object["task"]
     shell("result", task, "--bundle", str(place))
-    for words in (("--shots", "3"), ("--engine", "auto"), ("--task-name", "x")):
-        told = shell("submit", str(place), *words)
-        assert (told.code, words[0] in told.err) == (2, True)
+    for each in (("--shots", "3"), ("--engine", "auto"), ("--task-name", "x")):
+        result = shell("submit", str(place), *each)
+        assert (result.code, each[0] in result.err) == (2, True)
     assert shell("submit", str(place)).out.startswith("t-")
 
 

@@ -15,23 +15,23 @@ ON = ("--device", "superconducting-lattice")
 
 
 def test_ledger_names_components_gates_and_qubits(shell: Shell) -> None:
-    told = shell("explain", BELL, *ON, "--ledger").out
-    assert "fidelity about 0.9" in told
+    output = shell("explain", BELL, *ON, "--ledger").out
+    assert "fidelity about 0.9" in output
     for word in ("gate.depolarizing", "qubit.readout", "cz    0-1", "no pair of qubits stands out"):
-        assert word in told
+        assert word in output
 
 
 def test_noise_with_a_file_in_place_of_the_circuit_is_the_ledger(shell: Shell) -> None:
-    found = shell("explain", "--noise", BELL, *ON, "--json").object
-    assert found == shell("explain", BELL, *ON, "--ledger", "--json").object
-    assert found["loss"] == pytest.approx(sum(found["components"].values()))
-    assert found["edges"][0]["qubits"] == [0, 1]
+    outcome = shell("explain", "--noise", BELL, *ON, "--json").object
+    assert outcome == shell("explain", BELL, *ON, "--ledger", "--json").object
+    assert outcome["loss"] == pytest.approx(sum(outcome["components"].values()))
+    assert outcome["edges"][0]["qubits"] == [0, 1]
 
 
 def test_components_that_are_off_cost_nothing(shell: Shell) -> None:
     factors = ("--noise", "qubit=0,gate.crosstalk=0")
-    found = shell("explain", BELL, *ON, "--ledger", *factors, "--json").object
-    assert set(found["components"]) == {"gate.depolarizing", "gate.coherent"}
+    outcome = shell("explain", BELL, *ON, "--ledger", *factors, "--json").object
+    assert set(outcome["components"]) == {"gate.depolarizing", "gate.coherent"}
 
 
 def test_plot_is_a_png(shell: Shell, tmp_path: Path) -> None:
@@ -60,6 +60,6 @@ def test_kernels_are_kept_in_their_folder(shell: Shell, monkeypatch: pytest.Monk
     ],
 )
 def test_refusals_name_the_option(shell: Shell, arguments: tuple[str, ...], words: str) -> None:
-    told = shell("explain", *arguments)
-    assert told.code != 0
-    assert words in told.err
+    result = shell("explain", *arguments)
+    assert result.code != 0
+    assert words in result.err

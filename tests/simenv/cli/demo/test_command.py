@@ -10,7 +10,7 @@ import pytest
 from simenv.cli.app import run
 from simenv.cli.demo import command
 from simenv.cli.demo.algorithms import pieces
-from simenv.cli.demo.performance import Act, top
+from simenv.cli.demo.performance import DemoRow, top
 
 
 @pytest.mark.usefixtures("no_leaks")
@@ -43,5 +43,5 @@ def test_demo_without_matplotlib_draws_no_plot_and_prints_install_command(
 
 def test_most_frequent_counts_are_shown_first() -> None:
     counts = {"00": 1, "01": 5, "10": 3, "11": 4}
-    act = Act("bell", "t-1", 2, "statevector", 0.1, 0.1, 0.2, counts, "", "")
+    act = DemoRow("bell", "t-1", 2, "statevector", 0.1, 0.1, 0.2, counts, "", "")
     assert top(act) == "01: 5  11: 4  10: 3"

@@ -30,9 +30,9 @@ def shell(capfd: pytest.CaptureFixture[str]) -> Shell:
     def call(*words: str) -> Answer:
         capfd.readouterr()
         code = run(words)
-        shown = capfd.readouterr()
-        assert "Traceback" not in shown.err
-        return Answer(code, shown.out, shown.err)
+        output = capfd.readouterr()
+        assert "Traceback" not in output.err
+        return Answer(code, output.out, output.err)
 
     return call
 
@@ -50,20 +50,20 @@ def write(folder: Path, form: str) -> list[str]:
 def test_an_imported_device_of_each_format_is_listed_shown_and_removed(
     form: str, shell: Shell, tmp_path: Path, home: Path
 ) -> None:
-    told = shell("devices", "import", *write(tmp_path, form), "--name", "mine", "--json")
-    assert told.code == 0, told.err
-    assert told.object["name"] == "mine"
-    assert told.object["report"]["format"] == form
+    result = shell("devices", "import", *write(tmp_path, form), "--name", "mine", "--json")
+    assert result.code == 0, result.err
+    assert result.object["name"] == "mine"
+    assert result.object["report"]["format"] == form
     path = home / "devices" / "mine.json"
-    assert told.object["file"] == str(path)
+    assert result.object["file"] == str(path)
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
-    found = snapshot.load(path.read_bytes())
-    assert found.digest.hex() == told.object["digest"]
+    document = snapshot.load(path.read_bytes())
+    assert document.digest.hex() == result.object["digest"]
     rows = [row.split("\t") for row in shell("devices", "-o", "name,source").out.splitlines()]
     assert ["mine", "imported"] in rows
-    shown = shell("devices", "show", "mine", "--json").object
-    assert shown["source"] == "imported"
-    assert shown["snapshot"]["num_qubits"] == found.num_qubits
+    outcome = shell("devices", "show", "mine", "--json").object
+    assert outcome["source"] == "imported"
+    assert outcome["snapshot"]["num_qubits"] == document.num_qubits
     assert shell("devices", "show", "mine").code == 0
     assert shell("devices", "remove", "mine").code == 0
     assert not path.exists()
@@ -73,27 +73,27 @@ def test_an_imported_device_of_each_format_is_listed_shown_and_removed(
 def test_the_report_of_an_import_names_used_ignored_defaulted_and_clamped_fields(
     shell: Shell, tmp_path: Path
 ) -> None:
-    told = shell("devices", "import", *write(tmp_path, "ibm-properties"))
-    assert told.code == 0
-    lines = told.out.splitlines()
+    result = shell("devices", "import", *write(tmp_path, "ibm-properties"))
+    assert result.code == 0
+    lines = result.out.splitlines()
     assert lines[0].startswith("imported ibm_sample: 3 qubits, format ibm-properties, snapshot ")
-    for words in (
+    for each in (
         "qubits[*].T1",
         "qubits[*].anharmonicity",
         "qubits[*].excited",
         "T2 = 130 us is above 2 T1; used: 100 us",
     ):
-        assert words in told.out
+        assert each in result.out
     again = shell("devices", "import", *write(tmp_path, "ibm-properties"))
     assert again.out.startswith("replaced ibm_sample")
 
 
 def test_devices_are_listed_where_no_environment_is_up(shell: Shell) -> None:
-    told = shell("devices", "--json")
-    assert told.code == 0
-    assert [row["name"] for row in told.objects] == list(library.BUNDLED)
-    assert {row["kind"] for row in told.objects} == {"emulated"}
-    assert "no environment is up" in told.err
+    result = shell("devices", "--json")
+    assert result.code == 0
+    assert [row["name"] for row in result.objects] == list(library.BUNDLED)
+    assert {row["kind"] for row in result.objects} == {"emulated"}
+    assert "no environment is up" in result.err
 
 
 def test_a_device_file_that_is_damaged_is_named_and_hides_no_other(
@@ -101,14 +101,14 @@ def test_a_device_file_that_is_damaged_is_named_and_hides_no_other(
 ) -> None:
     (home / "devices").mkdir(mode=0o700)
     (home / "devices" / "bad.json").write_text('{"kind": "snapshot", "num_qubits": -1}')
-    told = shell("devices")
-    assert told.code == 0
-    assert "bad.json" in told.err
-    assert "trapped-ions" in told.out
-    shown = shell("devices", "show", "bad", "--json")
-    assert shown.code == 2
-    assert shown.object["error"]["code"] == "calibration"
-    assert "name" in shown.object["error"]["message"]
+    outcome = shell("devices")
+    assert outcome.code == 0
+    assert "bad.json" in outcome.err
+    assert "trapped-ions" in outcome.out
+    result = shell("devices", "show", "bad", "--json")
+    assert result.code == 2
+    assert result.object["error"]["code"] == "calibration"
+    assert "name" in result.object["error"]["message"]
 
 
 @pytest.mark.parametrize(
@@ -132,9 +132,9 @@ def test_refusals_name_the_reason(
     words: tuple[str, ...], code: int, part: str, shell: Shell, tmp_path: Path
 ) -> None:
     [file] = write(tmp_path, "cunqa")
-    told = shell("devices", *(word.format(file=file) for word in words))
-    assert told.code == code, told.err
-    assert part in told.err
+    result = shell("devices", *(word.format(file=file) for word in words))
+    assert result.code == code, result.err
+    assert part in result.err
 
 
 def test_an_error_of_a_file_names_its_field(shell: Shell, tmp_path: Path) -> None:
@@ -142,18 +142,22 @@ def test_an_error_of_a_file_names_its_field(shell: Shell, tmp_path: Path) -> Non
     document["Qubits"]["q[1]"]["T1 (s)"] = "long"
     path = tmp_path / "noise.json"
     path.write_text(json.dumps(document))
-    told = shell("devices", "import", str(path))
-    assert told.code == 2
-    assert "Qubits.q[1].T1 (s): 'long' is not a number" in told.err
+    result = shell("devices", "import", str(path))
+    assert result.code == 2
+    assert "Qubits.q[1].T1 (s): 'long' is not a number" in result.err
 
 
 def test_values_of_one_qubit_are_shown_with_their_dates(shell: Shell, tmp_path: Path) -> None:
     shell("devices", "import", *write(tmp_path, "ibm-properties"), "--name", "mine")
-    told = shell("devices", "show", "mine", "--qubit", "0")
-    assert [row.split() for row in told.out.splitlines()][1] == ["t1_us", "100.5", samples.EARLIER]
-    found = shell("devices", "show", "mine", "--qubit", "0", "--json").object
-    assert found["values"]["p10"] == 0.03
-    assert {gate["name"] for gate in found["gates"]} == {"rz", "sx", "x", "cz"}
+    result = shell("devices", "show", "mine", "--qubit", "0")
+    assert [row.split() for row in result.out.splitlines()][1] == [
+        "t1_us",
+        "100.5",
+        samples.EARLIER,
+    ]
+    outcome = shell("devices", "show", "mine", "--qubit", "0", "--json").object
+    assert outcome["values"]["p10"] == 0.03
+    assert {gate["name"] for gate in outcome["gates"]} == {"rz", "sx", "x", "cz"}
 
 
 def test_the_picture_of_a_lattice_is_a_png_file(shell: Shell, tmp_path: Path) -> None:
@@ -174,26 +178,26 @@ def test_without_matplotlib_the_picture_is_refused_with_the_pip_line(
 
     monkeypatch.setattr(pictures.importlib.util, "find_spec", find_spec)
     monkeypatch.setattr(library.installed, "PACKAGE", "none")
-    told = shell("devices", "show", "ideal", "--plot", str(tmp_path / "x.png"))
-    assert told.code == 2
-    assert "pip install 'simenv[plots]'" in told.err
+    result = shell("devices", "show", "ideal", "--plot", str(tmp_path / "x.png"))
+    assert result.code == 2
+    assert "pip install 'simenv[plots]'" in result.err
 
 
 def test_the_target_of_a_qiskit_backend_is_imported(shell: Shell, home: Path) -> None:
     pytest.importorskip("qiskit_ibm_runtime")
     provider = "qiskit_ibm_runtime.fake_provider:FakeLimaV2"
-    told = shell("devices", "import", "--provider", provider, "--name", "target", "--json")
-    assert told.code == 0, told.err
-    found, _ = stored.load("target")
-    known, _ = stored.load("lima")
-    assert found.source_format == "qiskit-target"
-    assert [q.t1_us for q in found.qubits] == pytest.approx([q.t1_us for q in known.qubits])
-    assert set(found.coupling) == set(known.coupling)
-    errors = {(gate.name, gate.qubits): gate.error for gate in known.gates}
-    for gate in found.gates:
+    outcome = shell("devices", "import", "--provider", provider, "--name", "target", "--json")
+    assert outcome.code == 0, outcome.err
+    value, _ = stored.load("target")
+    result, _ = stored.load("lima")
+    assert value.source_format == "qiskit-target"
+    assert [q.t1_us for q in value.qubits] == pytest.approx([q.t1_us for q in result.qubits])
+    assert set(value.coupling) == set(result.coupling)
+    errors = {(gate.name, gate.qubits): gate.error for gate in result.gates}
+    for gate in value.gates:
         if len(gate.qubits) == 2:
             assert gate.error == pytest.approx(errors[gate.name, gate.qubits])
-    assert found.dynamic == known.dynamic
+    assert value.dynamic == result.dynamic
 
 
 def test_an_imported_device_takes_the_place_of_one_of_qiskit_ibm_runtime(

@@ -14,16 +14,16 @@ from simenv.cli.output import terminal
 
 def device(edges: list[tuple[int, int]], **changes: object) -> CalibrationSnapshot:
     count = max(max(edge) for edge in edges) + 1
-    found = CalibrationSnapshot(
+    snapshot = CalibrationSnapshot(
         name="x", num_qubits=count, native_gates=(NativeGate("cz", 2),), coupling=tuple(edges)
     )
-    return msgspec.structs.replace(found, **changes)
+    return msgspec.structs.replace(snapshot, **changes)
 
 
 def text(snapshot: CalibrationSnapshot) -> list[str]:
-    found = drawing.draw(snapshot)
-    assert found is not None
-    return ["".join(piece for piece, _ in line) for line in found.lines]
+    result = drawing.draw(snapshot)
+    assert result is not None
+    return ["".join(piece for piece, _ in line) for line in result.lines]
 
 
 @pytest.mark.parametrize(
@@ -39,37 +39,37 @@ def text(snapshot: CalibrationSnapshot) -> list[str]:
 def test_lattices_are_laid_out_with_coupled_qubits_one_step_apart(
     edges: list[tuple[int, int]],
 ) -> None:
-    found = lattice.positions(device(edges))
-    steps = np.array([np.abs(found[a] - found[b]).sum() for a, b in edges])
+    result = lattice.positions(device(edges))
+    steps = np.array([np.abs(result[a] - result[b]).sum() for a, b in edges])
     np.testing.assert_array_equal(steps, 1.0)
-    assert len({tuple(place) for place in found.tolist()}) == len(found)
+    assert len({tuple(place) for place in result.tolist()}) == len(result)
 
 
 def test_a_graph_that_is_no_lattice_is_laid_out_by_stress() -> None:
     edges = [(a, b) for a in range(5) for b in range(a)]  # of all pairs: no square grid has it
-    found = lattice.positions(device(edges))
-    steps = [np.linalg.norm(found[a] - found[b]) for a, b in edges]
+    result = lattice.positions(device(edges))
+    steps = [np.linalg.norm(result[a] - result[b]) for a, b in edges]
     assert min(steps) > 0.3
     assert max(steps) < 2.0
 
 
 def test_parts_without_a_connection_are_drawn_apart() -> None:
-    found = lattice.positions(device([(0, 1), (2, 3)]))
-    assert np.linalg.norm(found[:2].mean(0) - found[2:].mean(0)) > 1.0
+    result = lattice.positions(device([(0, 1), (2, 3)]))
+    assert np.linalg.norm(result[:2].mean(0) - result[2:].mean(0)) > 1.0
 
 
 def test_given_coordinates_are_kept() -> None:
     places = ((0.0, 0.0), (3.0, 0.0), (3.0, 2.0))
-    found = lattice.positions(device([(0, 1), (1, 2)], coordinates=places))
-    np.testing.assert_array_equal(found, places)
+    result = lattice.positions(device([(0, 1), (1, 2)], coordinates=places))
+    np.testing.assert_array_equal(result, places)
 
 
 def test_the_drawing_shows_levels_of_error_by_their_characters() -> None:
     errors = {(0, 1): 0.01, (1, 2): 0.015, (2, 3): 0.03, (3, 4): 0.2, (4, 5): 1.0, (5, 6): 0.01}
     gates = tuple(GateCalibration("cz", pair, error) for pair, error in errors.items())
     places = tuple((float(k), 0.0) for k in range(7))
-    given = device(list(errors), gates=gates, coordinates=places)
-    [line] = text(given)
+    result = device(list(errors), gates=gates, coordinates=places)
+    [line] = text(result)
     assert line == "0--1--2==3##4xx5--6"  # the median is 0.0225
     assert drawing.levels({0: 1.0, 1: 0.1, 2: 0.1}) == {0: drawing.BROKEN, 1: 0, 2: 0}
 
@@ -77,15 +77,15 @@ def test_the_drawing_shows_levels_of_error_by_their_characters() -> None:
 def test_the_bundled_lattice_is_drawn_on_its_grid() -> None:
     lines = text(library.load("superconducting-lattice"))
     assert len(lines) == 9
-    numbers = " ".join(lines).translate(str.maketrans("-=~#|:;", "       ")).split()
-    assert sorted(map(int, numbers)) == list(range(27))
+    parts = " ".join(lines).translate(str.maketrans("-=~#|:;", "       ")).split()
+    assert sorted(map(int, parts)) == list(range(27))
 
 
 def test_without_a_terminal_no_escape_code_is_written(capsys: pytest.CaptureFixture[str]) -> None:
     drawing.show(library.load("superconducting-lattice"))
-    shown = capsys.readouterr().out
-    assert "\x1b" not in shown
-    assert "two-qubit error" in shown
+    output = capsys.readouterr().out
+    assert "\x1b" not in output
+    assert "two-qubit error" in output
 
 
 def test_on_a_terminal_levels_are_coloured(
@@ -93,9 +93,9 @@ def test_on_a_terminal_levels_are_coloured(
 ) -> None:
     monkeypatch.setattr(terminal, "_coloured", lambda stream: True)
     drawing.show(library.load("superconducting-lattice"))
-    shown = capsys.readouterr().out
+    output = capsys.readouterr().out
     assert {"\x1b[32m", "\x1b[36m", "\x1b[33m", "\x1b[31m"} <= {
-        shown[at : at + 5] for at in range(len(shown)) if shown[at] == "\x1b"
+        output[at : at + 5] for at in range(len(output)) if output[at] == "\x1b"
     }
 
 
@@ -104,14 +104,14 @@ def test_a_device_without_room_is_not_drawn_and_says_so(
 ) -> None:
     monkeypatch.setattr(terminal, "width", lambda: 20)
     drawing.show(library.load("superconducting-lattice"))
-    shown = capsys.readouterr()
-    assert shown.out == ""
-    assert "--plot FILE.png" in shown.err
+    output = capsys.readouterr()
+    assert output.out == ""
+    assert "--plot FILE.png" in output.err
 
 
 def test_figures_are_medians_of_what_was_measured() -> None:
-    given = library.load("superconducting-lattice")
-    found = {each.figure: each for each in summary.figures(given)}
-    assert found["t1"].median == np.median([qubit.t1_us for qubit in given.qubits])
-    assert found["cz error"].count == 56
-    assert found["rz duration"].max == 0.0
+    document = library.load("superconducting-lattice")
+    table = {each.figure: each for each in summary.figures(document)}
+    assert table["t1"].median == np.median([qubit.t1_us for qubit in document.qubits])
+    assert table["cz error"].count == 56
+    assert table["rz duration"].max == 0.0

@@ -33,7 +33,7 @@ def test_doctor_passes_on_healthy_machine_and_each_problem_has_remedy(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     assert run(["doctor", "--json"]) == 0
-    found = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    entries = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
     assert {
         "names",
         "versions",
@@ -44,8 +44,8 @@ def test_doctor_passes_on_healthy_machine_and_each_problem_has_remedy(
         "mpi",
         "state",
         "sockets",
-    } <= {one["what"] for one in found}
-    assert all(one["remedy"] for one in found if one["level"] != "ok")
+    } <= {each["what"] for each in entries}
+    assert all(each["remedy"] for each in entries if each["level"] != "ok")
 
 
 def test_failed_check_ends_doctor_with_exit_code_1_and_remedy(
@@ -103,15 +103,17 @@ def test_full_disk_is_a_warning(home: Path, monkeypatch: pytest.MonkeyPatch) -> 
 
 def test_home_writable_by_others_fails(home: Path) -> None:
     home.chmod(0o777)
-    (found,) = security.folders()
-    assert (found.level, found.remedy) == ("fail", f"chmod 700 {home}")
+    (value,) = security.folders()
+    assert (value.level, value.remedy) == ("fail", f"chmod 700 {home}")
 
 
 def test_stale_connection_file_is_a_warning(home: Path) -> None:
     folder = home / "old"
     folder.mkdir()
-    gone = ConnectionFile(1, "old", "0.1.0", 2**22 - 1, os.uname().nodename, 1, str(home))
-    (folder / "connection.json").write_bytes(msgspec.json.encode(gone))
+    connection_file = ConnectionFile(
+        1, "old", "0.1.0", 2**22 - 1, os.uname().nodename, 1, str(home)
+    )
+    (folder / "connection.json").write_bytes(msgspec.json.encode(connection_file))
     stale = next(folders.connections())
     assert (stale.level, stale.remedy) == ("warn", "simenv up --name old --restore")
 
@@ -121,10 +123,10 @@ def test_key_file_readable_by_others_fails(home: Path, name: str) -> None:
     folder = home / "env"
     folder.mkdir()
     (folder / name).touch(0o600)
-    assert [one.level for one in keys.modes()] == ["ok"]
+    assert [each.level for each in keys.modes()] == ["ok"]
     (folder / name).chmod(0o640)
-    (found,) = keys.modes()
-    assert (found.level, found.remedy) == ("fail", f"chmod 600 {folder / name}")
+    (value,) = keys.modes()
+    assert (value.level, value.remedy) == ("fail", f"chmod 600 {folder / name}")
 
 
 def test_mode_of_key_file_named_by_simenv_service_is_checked(
@@ -134,8 +136,8 @@ def test_mode_of_key_file_named_by_simenv_service_is_checked(
     file.touch(0o604)
     file.chmod(0o604)
     monkeypatch.setenv("SIMENV_SERVICE", str(file))
-    (found,) = keys.modes()
-    assert found.remedy == f"chmod 600 {file}"
+    (value,) = keys.modes()
+    assert value.remedy == f"chmod 600 {file}"
 
 
 def test_socket_folder_with_too_long_path_fails(
@@ -169,7 +171,7 @@ def test_package_imported_from_another_location_fails(
 
 def test_each_missing_extra_has_pip_command(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("importlib.util.find_spec", lambda _: None)
-    assert [one.remedy for one in installation.extras()] == [
+    assert [each.remedy for each in installation.extras()] == [
         f"pip install 'simenv[{extra}]'"
         for extra in (
             "qasm3",

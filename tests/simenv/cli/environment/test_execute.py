@@ -35,8 +35,8 @@ raise SystemExit(9)
 def test_application_connects_to_environment_of_run_and_is_logged_by_name(
     environment: live.Live, shell: Shell
 ) -> None:
-    told = shell("exec", "--run-name", "mine", "--", sys.executable, "-c", SUBMITS)
-    assert (told.code, told.out) == (0, f"{environment.name} 10\n")
+    result = shell("exec", "--run-name", "mine", "--", sys.executable, "-c", SUBMITS)
+    assert (result.code, result.out) == (0, f"{environment.name} 10\n")
     (row,) = shell("history", "--run-name", "mine", "--json").objects
     assert (row["app"], row["state"]) == ("mine", "DONE")
     assert shell("history", "--run-name", "last", "--json").objects == [row]
@@ -54,8 +54,8 @@ def test_each_run_has_its_own_application_id(shell: Shell) -> None:
 def test_accepted_tasks_run_to_completion_after_application_exits(
     environment: live.Live, shell: Shell
 ) -> None:
-    told = shell("exec", "--run-name", "leaver", "--", sys.executable, "-c", LEAVES)
-    assert told.code == 9
+    result = shell("exec", "--run-name", "leaver", "--", sys.executable, "-c", LEAVES)
+    assert result.code == 9
     with environment.client() as client:
         tasks = [client.task(row.id) for row in client.history.tasks(run_name="leaver")]
         assert [task.wait(timeout_s=60) for task in tasks] == [TaskState.DONE] * 3
@@ -65,12 +65,12 @@ def test_reservations_of_application_are_released_when_it_exits(
     environment: live.Live, shell: Shell
 ) -> None:
     with environment.client() as client:
-        kept = client.reserve()
-        told = shell("exec", "--run-name", "holder", "--", sys.executable, "-c", RESERVES)
-        assert told.code == 0
+        result = client.reserve()
+        outcome = shell("exec", "--run-name", "holder", "--", sys.executable, "-c", RESERVES)
+        assert outcome.code == 0
         states = {info.id: info.state for info in client.reservations()}
-        assert states == {kept.id: "active", kept.id + 1: "released"}
-        kept.release()
+        assert states == {result.id: "active", result.id + 1: "released"}
+        result.release()
 
 
 @pytest.mark.parametrize(
@@ -91,8 +91,8 @@ def test_invalid_run_command_ends_with_its_exit_code(
 
 def test_arguments_after_double_dash_belong_to_command(shell: Shell) -> None:
     code = "import sys; print(sys.argv[1:])"
-    told = shell("exec", "--", sys.executable, "-c", code, "--json", "--name", "x", "--", "-h")
-    assert (told.code, told.out) == (0, "['--json', '--name', 'x', '--', '-h']\n")
+    result = shell("exec", "--", sys.executable, "-c", code, "--json", "--name", "x", "--", "-h")
+    assert (result.code, result.out) == (0, "['--json', '--name', 'x', '--', '-h']\n")
 
 
 def test_perf_profiles_last_run_by_application_or_period(
@@ -109,19 +109,20 @@ def test_perf_profiles_last_run_by_application_or_period(
     )
     assert shell("exec", "--run-name", "profiled", "--", sys.executable, str(program)).code == 0
     report = shell("profile", "--json").object
-    found = report["profile"]
-    assert (found["app"], found["tasks"], found["messages"]) == ("profiled", 40, 2)
-    assert sum(stage["share"] for stage in found["stages"]) == pytest.approx(1)
+    profile = report["profile"]
+    assert (profile["app"], profile["tasks"], profile["messages"]) == ("profiled", 40, 2)
+    assert sum(stage["share"] for stage in profile["stages"]) == pytest.approx(1)
     codes = [finding["code"] for finding in report["findings"]]
     assert codes[0] == "largest"
     assert "bindings" in codes
     with environment.client() as client:
-        assert report_of(client, "profiled").profile.wall_s == found["wall_s"]
-    shown = shell("profile", "--run-name", "profiled").out
+        assert report_of(client, "profiled").profile.wall_s == profile["wall_s"]
+    output = shell("profile", "--run-name", "profiled").out
     assert (
-        f"- the largest stage is {max(found['stages'], key=lambda s: s['wall_s'])['name']}" in shown
+        f"- the largest stage is {max(profile['stages'], key=lambda s: s['wall_s'])['name']}"
+        in output
     )
-    assert "send them as bindings" in shown
+    assert "send them as bindings" in output
     assert shell("profile", "--since", "1h", "--json").object["profile"]["tasks"] >= 40
     assert shell("profile", "--run-name", "nobody").code == 4
     assert shell("profile", "--run-name", "profiled", "--since", "1h").code == 2

@@ -24,5 +24,5 @@ def test_run_without_environment_uses_private_one_and_removes_it(
 ) -> None:
     assert not list(Path(tempfile.gettempdir()).glob("simenv-local-*"))
     code = run(["exec", "--workers", "1", "--", sys.executable, "-c", SUBMITS])
-    told = Answer(code, *capfd.readouterr())
-    assert (told.code, told.out) == (0, "local 10\n"), told.err
+    answer = Answer(code, *capfd.readouterr())
+    assert (answer.code, answer.out) == (0, "local 10\n"), answer.err

@@ -35,19 +35,19 @@ def event(kind: str, age_s: float, subject: str = "n2") -> Event:
 
 
 def line(word: str, lines: list[str]) -> str:
-    (found,) = (each for each in lines if each.startswith(word))
-    return found
+    (value,) = (each for each in lines if each.startswith(word))
+    return value
 
 
 def test_status_counts_nodes_by_state() -> None:
-    there = (node("n1"), node("n2", "lost", "silent"), node("n3", "drained", "fan"), node("n4"))
-    shown = line("NODES", status.lines(info(nodes=there, allocation="Slurm job 17"), []))
-    assert shown == "NODES    2 up, 1 drained, 1 lost   slots 3/8 used   Slurm job 17"
+    entries = (node("n1"), node("n2", "lost", "silent"), node("n3", "drained", "fan"), node("n4"))
+    result = line("NODES", status.lines(info(nodes=entries, allocation="Slurm job 17"), []))
+    assert result == "NODES    2 up, 1 drained, 1 lost   slots 3/8 used   Slurm job 17"
 
 
 def test_status_shows_time_left_in_allocation() -> None:
-    told = info(end_s=time.time() + 3600.4, max_ranks=8, nodes=(node("n1"),))
-    assert status.nodes(told).endswith("workers of up to 8 ranks   ends in 1:00:00")
+    result = info(end_s=time.time() + 3600.4, max_ranks=8, nodes=(node("n1"),))
+    assert status.nodes(result).endswith("workers of up to 8 ranks   ends in 1:00:00")
 
 
 @pytest.mark.parametrize(
@@ -66,18 +66,18 @@ def test_status_shows_time_left_in_allocation() -> None:
 def test_status_shows_recent_events_of_note(
     events: list[tuple[str, float]], kinds: list[str]
 ) -> None:
-    told = info()
-    found = status.recent_events([event(kind, age_s) for kind, age_s in events], told)
-    assert [each.kind for each in found] == kinds
-    shown = [each for each in status.lines(told, found) if each.startswith("EVENT")]
-    assert [each.split()[2] for each in shown] == kinds
-    assert "\x1b" not in "".join(shown)
+    outcome = info()
+    result = status.recent_events([event(kind, age_s) for kind, age_s in events], outcome)
+    assert [each.kind for each in result] == kinds
+    entries = [each for each in status.lines(outcome, result) if each.startswith("EVENT")]
+    assert [each.split()[2] for each in entries] == kinds
+    assert "\x1b" not in "".join(entries)
 
 
 def test_each_warning_is_shown_once() -> None:
     pools = (pool("main", "out of memory", "degraded"), pool("big", "no node is free now"))
-    told = info(pools=pools, warnings=("pool main is degraded: out of memory",))
-    warned = [each.split("     ")[1] for each in status.lines(told, []) if "WARN" in each]
+    result = info(pools=pools, warnings=("pool main is degraded: out of memory",))
+    warned = [each.split("     ")[1] for each in status.lines(result, []) if "WARN" in each]
     assert warned == ["pool main is degraded: out of memory", "pool big: no node is free now"]
 
 

@@ -36,15 +36,15 @@ def test_results_are_kept_over_down_and_up_resume_and_no_process_is_left(
         return run([*words, "--name", name]), capsys.readouterr().out
 
     assert cli("up", "--restore")[0] == 4
-    code, said = cli("up", "--workers", "1", "--slots", "1", "--durability", "process")
+    code, value = cli("up", "--workers", "1", "--slots", "1", "--durability", "process")
     assert code == 0
-    assert said.startswith(f"service  {name}, process ")
+    assert value.startswith(f"service  {name}, process ")
     code, waited = cli("submit", BELL, "--seed", "3", "--wait", "--json")
     assert code == 0
     done = json.loads(waited)
-    code, said = cli("down")
-    assert (code, said.startswith(f"{name} down in ")) == (0, True)
-    assert said.endswith("s: 0 processes left on 1 node\n")
+    code, value = cli("down")
+    assert (code, value.startswith(f"{name} down in ")) == (0, True)
+    assert value.endswith("s: 0 processes left on 1 node\n")
     assert cli("status")[0] == 5
     assert cli("down")[0] == 5
     assert "replayed" in cli("logs")[1]
@@ -70,14 +70,14 @@ def test_submit_after_crash_fails_and_up_resume_restores_start_options(
     psutil.wait_procs([service], 20.0)
     capsys.readouterr()
     assert run(["submit", BELL]) == 5
-    shown = capsys.readouterr()
-    assert (shown.out, "simenv up --restore" in shown.err) == ("", True)
+    output = capsys.readouterr()
+    assert (output.out, "simenv up --restore" in output.err) == ("", True)
     assert run(["up", "--restore"]) == 0
     try:
-        said = capsys.readouterr().out.splitlines()
-        assert [line.split()[0] for line in said[:4]] == ["service", "launcher", "nodes", "pools"]
-        assert said[2].split()[2:4] == ["1", "slot"]
-        assert said[4] == "reused   durability process, pools main, slots 1, from the last start"
+        lines = capsys.readouterr().out.splitlines()
+        assert [line.split()[0] for line in lines[:4]] == ["service", "launcher", "nodes", "pools"]
+        assert lines[2].split()[2:4] == ["1", "slot"]
+        assert lines[4] == "reused   durability process, pools main, slots 1, from the last start"
         assert run(["status", "--json"]) == 0
         status = json.loads(capsys.readouterr().out)
         assert [pool["target"] for pool in status["pools"]] == [2]
@@ -96,8 +96,8 @@ def test_up_refuses_workers_option_together_with_pool(
 @pytest.mark.usefixtures("no_leaks")
 def test_submit_without_environment_runs_in_private_one(capsys: pytest.CaptureFixture[str]) -> None:
     assert run(["submit", BELL, "--shots", "64", "--json"]) == 0
-    found = json.loads(capsys.readouterr().out)
-    assert sum(found["counts"].values()) == 64
+    document = json.loads(capsys.readouterr().out)
+    assert sum(document["counts"].values()) == 64
 
 
 @pytest.mark.usefixtures("no_leaks")

@@ -14,23 +14,23 @@ from simenv.cli.bench.cases import Figure, figure
 from simenv.cli.bench.circuits import ansatz, layered
 
 ROOT = Path(__file__).parents[4]
-TINY = cases.Size(2, 3, {4: 5, 8: 3, 12: 2}, 3, {4: 10, 8: 4}, 2, 3)
+TINY = cases.CaseSize(2, 3, {4: 5, 8: 3, 12: 2}, 3, {4: 10, 8: 4}, 2, 3)
 
 
 def test_bench_reports_every_figure(
     environment: live.Live, shell: Shell, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(cases, "QUICK", TINY)
-    told = shell("bench", "--quick", "--json")
-    assert told.code == 0, told.err
-    names = [row["name"] for row in told.objects]
+    result = shell("bench", "--quick", "--json")
+    assert result.code == 0, result.err
+    names = [row["name"] for row in result.objects]
     assert names == [
         "latency p50", "latency p99", "circuits 4", "circuits 8", "circuits 12", "one by one",
         "bindings 4", "bindings 8", "loop p50", "engine 4", "engine 8", "engine 10", "engine 12",
     ]  # fmt: skip
-    assert all(tuple(row) == Figure.__struct_fields__ for row in told.objects)
-    assert all(row["value"] > 0 and row["rounds"] == 2 for row in told.objects)
-    assert "2 workers" in told.err
+    assert all(tuple(row) == Figure.__struct_fields__ for row in result.objects)
+    assert all(row["value"] > 0 and row["rounds"] == 2 for row in result.objects)
+    assert "2 workers" in result.err
     with environment.client() as client:
         assert sum(len(block) for block in command.figures(client, TINY)) == len(names)
 
@@ -45,12 +45,12 @@ def test_goal_is_met_when_median_reaches_it() -> None:
 
 def test_bench_goals_equal_goals_toml() -> None:
     goals = tomllib.loads((ROOT / "bench" / "goals.toml").read_text())
-    told = goals["throughput"]
+    throughput = goals["throughput"]
     assert cases.LATENCY_MS["accepted"] == goals["latency"]["accepted_p50_ms"]
     assert cases.LATENCY_MS["process"] == goals["latency"]["process_p50_ms"]
-    assert {n: told[f"circuits_{n}"] for n in cases.CIRCUITS} == cases.CIRCUITS
-    assert {n: told[f"bindings_{n}"] for n in cases.BINDINGS} == cases.BINDINGS
-    assert (told["alone"], told["loop_128_ms"]) == (cases.ALONE, cases.LOOP_MS)
+    assert {n: throughput[f"circuits_{n}"] for n in cases.CIRCUITS} == cases.CIRCUITS
+    assert {n: throughput[f"bindings_{n}"] for n in cases.BINDINGS} == cases.BINDINGS
+    assert (throughput["alone"], throughput["loop_128_ms"]) == (cases.ALONE, cases.LOOP_MS)
 
 
 def test_bench_circuits_are_reproducible_by_seed() -> None:

@@ -29,9 +29,9 @@ def call(capfd: pytest.CaptureFixture[str]) -> Callable[..., Answer]:
     def command(live: Live, *words: str) -> Answer:
         capfd.readouterr()
         code = run(["--name", live.name, *words])
-        shown = capfd.readouterr()
-        assert "Traceback" not in shown.err
-        return Answer(code, shown.out, shown.err)
+        output = capfd.readouterr()
+        assert "Traceback" not in output.err
+        return Answer(code, output.out, output.err)
 
     return command
 
@@ -69,9 +69,9 @@ def test_results_and_history_are_readable_when_the_service_is_down(
             waiting = env.submit(faulty(fault.HANG), engine="fault").id
         rows: dict[str, Any] = {}
         for state in ("up", "down"):
-            told = call(live, "history", "--json")
-            assert told.code == 0, told.err
-            rows[state] = {row["id"]: row for row in told.objects}
+            answer = call(live, "history", "--json")
+            assert answer.code == 0, answer.err
+            rows[state] = {row["id"]: row for row in answer.objects}
             ended = call(live, "queue", "--done", "--json").objects
             assert {row["id"] for row in ended} == {failed.id, large.id, done.id}
             if state == "up":
@@ -81,35 +81,35 @@ def test_results_and_history_are_readable_when_the_service_is_down(
         for each in (done, large, failed):
             assert rows["down"][each.id] == rows["up"][each.id]
 
-        told = call(live, "result", done.id, "--json")
-        assert (told.code, told.object["counts"]) == (0, counts)
-        assert "no service is up: read from" in told.err
+        answer = call(live, "result", done.id, "--json")
+        assert (answer.code, answer.object["counts"]) == (0, counts)
+        assert "no service is up: read from" in answer.err
         saved = tmp_path / "large.npz"
         assert call(live, "result", large.id, "--save", str(saved)).code == 0
         assert _first_amplitude(saved) == amplitude
         assert call(live, "result", failed.id).code == 1
-        told = call(live, "result", waiting)
-        assert (told.code, told.out) == (5, "")
-        assert f"task {waiting} has not ended, and the service is down" in told.err
-        assert "simenv up --restore" in told.err
+        answer = call(live, "result", waiting)
+        assert (answer.code, answer.out) == (5, "")
+        assert f"task {waiting} has not ended, and the service is down" in answer.err
+        assert "simenv up --restore" in answer.err
         assert [row["id"] for row in call(live, "queue", "--json").objects] == [waiting]
         assert call(live, "trace", done.id).code == 0
         assert call(live, "events", "--json").code == 0
         assert call(live, "result", done.id, "--bundle", str(tmp_path / "kept.zip")).code == 0
-        for words in (("cancel", waiting), ("pools",), ("events", "--follow")):
-            assert call(live, *words).code == 5
+        for item in (("cancel", waiting), ("pools",), ("events", "--follow")):
+            assert call(live, *item).code == 5
 
 
 def test_log_of_environment_never_started_ends_with_exit_code_5(
     call: Callable[..., Answer],
 ) -> None:
-    told = call(Live(), "history")
-    assert (told.code, told.out) == (5, "")
-    assert "is up" in told.err
+    answer = call(Live(), "history")
+    assert (answer.code, answer.out) == (5, "")
+    assert "is up" in answer.err
 
 
 def _first_amplitude(path: Path) -> complex:
     import numpy as np
 
-    with np.load(path) as found:
-        return complex(found["statevector"][0])
+    with np.load(path) as document:
+        return complex(document["statevector"][0])

@@ -31,15 +31,15 @@ SLOW = HEAD + "rx(1000005) q[0]; rx(60) q[0]; measure q->c;"
 
 
 def rows(shell: Shell, *words: str) -> list[Any]:
-    told = shell("history", *words, "--json")
-    assert told.code == 0, told.err
-    return told.objects
+    result = shell("history", *words, "--json")
+    assert result.code == 0, result.err
+    return result.objects
 
 
 def test_log_row_holds_task_options_worker_and_timing(shell: Shell) -> None:
     before = time.time()
-    words = ("--shots", "77", "--seed", "5", "--task-name", "logged", "--wait", "--json")
-    result = shell("submit", BELL, *words).object
+    entries = ("--shots", "77", "--seed", "5", "--task-name", "logged", "--wait", "--json")
+    result = shell("submit", BELL, *entries).object
     row = rows(shell)[-1]
     assert tuple(row) == LogRow.__struct_fields__
     assert tuple(row["timing"]) == Timing.__struct_fields__
@@ -63,22 +63,22 @@ def test_log_limit_shows_the_last_rows(shell: Shell) -> None:
 
 def test_event_times_have_a_date(shell: Shell) -> None:
     shell("submit", BELL, "--wait")
-    told = shell("events", "-o", "time")
-    times = told.out.splitlines()[1:]
+    result = shell("events", "-o", "time")
+    times = result.out.splitlines()[1:]
     assert times
     assert all(datetime.fromisoformat(each).year >= 2024 for each in times)
 
 
 def test_log_columns_and_csv_agree_with_json_rows(shell: Shell) -> None:
     shell("submit", BELL, "--wait")
-    words = ("-o", "task,shots,state,run_ms,submitted")
-    plain = [line.split("\t") for line in shell("history", *words).out.splitlines()]
-    comma = list(csv.reader(io.StringIO(shell("history", *words, "--csv").out)))
+    entries = ("-o", "task,shots,state,run_ms,submitted")
+    plain = [line.split("\t") for line in shell("history", *entries).out.splitlines()]
+    comma = list(csv.reader(io.StringIO(shell("history", *entries, "--csv").out)))
     assert plain == comma
     assert plain[0] == ["TASK", "SHOTS", "STATE", "RUN_MS", "SUBMITTED"]
-    told = rows(shell)
-    assert [line[0] for line in plain[1:]] == [row["id"] for row in told]
-    assert float(plain[-1][3]) == pytest.approx(told[-1]["timing"]["run_us"] / 1000)
+    result = rows(shell)
+    assert [line[0] for line in plain[1:]] == [row["id"] for row in result]
+    assert float(plain[-1][3]) == pytest.approx(result[-1]["timing"]["run_us"] / 1000)
     assert shell("history", "--csv", "--json").code == 2
     assert shell("history", "-o", "colour").code == 2
 
@@ -124,19 +124,19 @@ def killed(up: live.Live) -> int:
 def test_events_are_unique_ordered_and_selected_by_kind_and_time(
     environment: live.Live, shell: Shell
 ) -> None:
-    whole = shell("events", "--json").objects
-    numbers = [event["seq"] for event in whole]
-    assert numbers == sorted(set(numbers))
-    part = shell("events", "--json", "--since", str(numbers[1])).objects
-    assert [event["seq"] for event in part] == numbers[2:]
+    objects = shell("events", "--json").objects
+    entries = [event["seq"] for event in objects]
+    assert entries == sorted(set(entries))
+    part = shell("events", "--json", "--since", str(entries[1])).objects
+    assert [event["seq"] for event in part] == entries[2:]
     workers = shell("events", "--json", "--kind", "worker.*").objects
-    assert workers == [event for event in whole if event["kind"].startswith("worker.")]
-    assert shell("events", "--json", "--since", "1h").objects == whole
+    assert workers == [event for event in objects if event["kind"].startswith("worker.")]
+    assert shell("events", "--json", "--since", "1h").objects == objects
     assert shell("events", "--since", "never").code == 2
     with environment.client() as client:
-        middle = whole[len(whole) // 2]
+        middle = objects[len(objects) // 2]
         before = client.history.events_before(middle["time_s"])
-        earlier = [event["seq"] for event in whole if event["time_s"] < middle["time_s"]]
+        earlier = [event["seq"] for event in objects if event["time_s"] < middle["time_s"]]
         assert before == (earlier[-1] if earlier else 0)
 
 
@@ -145,16 +145,16 @@ def test_followed_events_are_complete_and_in_order(
 ) -> None:
     monkeypatch.setattr(history, "FOLLOW_S", 0.01)
     with environment.client() as client:
-        there = [event.seq for event in client.events()]
-        followed = _event_blocks(client, there[0], None)
-        assert [event.seq for event in next(followed)] == there[1:]
+        items = [event.seq for event in client.events()]
+        followed = _event_blocks(client, items[0], None)
+        assert [event.seq for event in next(followed)] == items[1:]
         victim = client.submit(POISON, engine="fault")
         assert victim.exception(60) is not None
         now = [event.seq for event in client.events()]
-        seen = list(there)
-        while seen[-1] < now[-1]:
-            seen += [event.seq for event in next(followed)]
-        assert seen[: len(now)] == now
+        entries = list(items)
+        while entries[-1] < now[-1]:
+            entries += [event.seq for event in next(followed)]
+        assert entries[: len(now)] == now
 
 
 def test_trace_gives_reason_of_each_lost_attempt(shell: Shell, tmp_path: Path) -> None:
@@ -162,30 +162,30 @@ def test_trace_gives_reason_of_each_lost_attempt(shell: Shell, tmp_path: Path) -
     file.write_text(POISON)
     task = shell("submit", str(file), "--engine", "fault", "--json").object["task"]
     assert shell("result", task).code == 1
-    found = shell("trace", task, "--json").object
-    assert found["task"]["state"] == "FAILED"
-    assert found["task"]["attempts"] == 3
-    assert len(found["lost"]) == 2
-    assert all("was lost: exit 70" in lost["reason"] for lost in found["lost"])
-    assert [stage["stage"] for stage in found["stages"]] == ["queued"]
+    outcome = shell("trace", task, "--json").object
+    assert outcome["task"]["state"] == "FAILED"
+    assert outcome["task"]["attempts"] == 3
+    assert len(outcome["lost"]) == 2
+    assert all("was lost: exit 70" in lost["reason"] for lost in outcome["lost"])
+    assert [stage["stage"] for stage in outcome["stages"]] == ["queued"]
     assert shell("trace", task).out.count("LOST     ") == 2
 
 
 def test_trace_stages_cover_task_time_without_gaps(shell: Shell) -> None:
     task = shell("submit", BELL, "--shots", "5", "--seed", "9", "--wait", "--json").object["task"]
-    found = shell("trace", task, "--json").object
+    outcome = shell("trace", task, "--json").object
     names = ["queued", "sent", "decode", "plan", "engine", "encode", "returned"]
-    assert [stage["stage"] for stage in found["stages"]] == names
+    assert [stage["stage"] for stage in outcome["stages"]] == names
     at_ms = 0.0
-    for stage in found["stages"]:
+    for stage in outcome["stages"]:
         assert stage["at_ms"] == pytest.approx(at_ms)
         at_ms += stage["took_ms"]
-    ended = found["task"]["ended_s"] - found["task"]["submitted_s"]
+    ended = outcome["task"]["ended_s"] - outcome["task"]["submitted_s"]
     assert at_ms == pytest.approx(1e3 * ended, abs=0.01)
-    assert found["route"].startswith("auto: ")
-    shown = shell("trace", task).out
-    for words in (f"TASK     {task}", "2 qubits", "5 shots, seed 9", "statevector: auto"):
-        assert words in shown
+    assert outcome["route"].startswith("auto: ")
+    output = shell("trace", task).out
+    for each in (f"TASK     {task}", "2 qubits", "5 shots, seed 9", "statevector: auto"):
+        assert each in output
     assert shell("trace", "t-zzzzz").code == 4
     assert shell("trace", "nonsense").code == 4
     assert json.loads(shell("trace", "t-zzzzz", "--json").out)["error"]["code"] == "not_found"
@@ -197,27 +197,27 @@ def test_log_holds_client_time_on_first_task_of_message(environment: live.Live) 
         for _ in range(3):
             for task in client.submit_many([BELL, BELL], shots=10):
                 task.result(30)
-        found = [row.spent for row in client.history.tasks(app_s - 1)][-6:]
-    assert found[1::2] == [Spent()] * 3, "told with a message's first task only"
-    assert all(each.packed_us > 0 for each in found[::2])
-    assert [each.results for each in found[::2]] == [0, 2, 2]
-    assert all(each.accepted_us > 0 for each in found[2::2])
+        item = [row.spent for row in client.history.tasks(app_s - 1)][-6:]
+    assert item[1::2] == [Spent()] * 3, "told with a message's first task only"
+    assert all(each.packed_us > 0 for each in item[::2])
+    assert [each.results for each in item[::2]] == [0, 2, 2]
+    assert all(each.accepted_us > 0 for each in item[2::2])
 
 
 def test_log_rows_are_in_order_of_submission(shell: Shell) -> None:
     for _ in range(3):
         shell("submit", BELL)
-    numbers = [task_number(row["id"]) for row in rows(shell)]
-    assert numbers == list(range(1, len(numbers) + 1))
+    entries = [task_number(row["id"]) for row in rows(shell)]
+    assert entries == list(range(1, len(entries) + 1))
 
 
 def test_queue_of_last_hour_lists_same_tasks_as_whole_queue(shell: Shell) -> None:
     task = shell("submit", BELL, "--wait", "--json").object["task"]
-    whole = shell("queue", "--done", "--json").objects
+    objects = shell("queue", "--done", "--json").objects
     hour = shell("queue", "--done", "--since", "1h", "--json").objects
-    assert sorted(info["id"] for info in whole) == sorted(info["id"] for info in hour)
+    assert sorted(info["id"] for info in objects) == sorted(info["id"] for info in hour)
     assert hour[0]["id"] == task
-    assert tuple(hour[0]) == tuple(whole[0])
+    assert tuple(hour[0]) == tuple(objects[0])
     few = shell("queue", "--done", "--since", "1h", "--limit", "1")
     assert (few.out.count("\n"), "1 of" in few.err) == (2, True)
     assert shell("queue", "--since", "1h").code == 0

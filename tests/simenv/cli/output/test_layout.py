@@ -33,9 +33,9 @@ POOLS = [{"name": "amplitudes", "min": 1, "max": 1}]
     ],
 )
 def test_lines_are_wrapped_at_words(text: str, width: int, indent: int, lines: list[str]) -> None:
-    found = wrap(text, width, indent)
-    assert found == lines
-    assert max(map(len, found)) <= width
+    result = wrap(text, width, indent)
+    assert result == lines
+    assert max(map(len, result)) <= width
 
 
 def test_optional_columns_are_omitted_by_rank_on_narrow_terminals() -> None:
@@ -49,23 +49,23 @@ def test_optional_columns_are_omitted_by_rank_on_narrow_terminals() -> None:
 
 def on_terminal(columns: int, *words: str) -> list[str]:
     """What `simenv WORDS` writes to a terminal of that width, line by line."""
-    ours, theirs = pty.openpty()
-    fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 50, columns, 0, 0))
+    value, result = pty.openpty()
+    fcntl.ioctl(result, termios.TIOCSWINSZ, struct.pack("HHHH", 50, columns, 0, 0))
     environ = {k: v for k, v in os.environ.items() if k not in ("COLUMNS", "LINES")}
     process = subprocess.Popen(
-        [sys.executable, "-m", "simenv", *words], stdin=theirs, stdout=theirs, stderr=theirs,
+        [sys.executable, "-m", "simenv", *words], stdin=result, stdout=result, stderr=result,
         env={**environ, "NO_COLOR": "1"}, cwd=ROOT,
     )  # fmt: skip
-    os.close(theirs)
-    shown = b""
+    os.close(result)
+    data = b""
     while True:
         try:
-            shown += os.read(ours, 65_536)
+            data += os.read(value, 65_536)
         except OSError:  # EIO: the other end was closed
             break
-    os.close(ours)
-    assert process.wait() == 0, shown
-    return shown.decode().replace("\r", "").splitlines()
+    os.close(value)
+    assert process.wait() == 0, data
+    return data.decode().replace("\r", "").splitlines()
 
 
 @pytest.mark.parametrize("command", ["status", "pools", "devices", "history", "events"])
@@ -89,5 +89,5 @@ def check_listing(environment: Live, command: str) -> None:
     noted = [place for place, line in enumerate(narrow) if line.startswith("not shown: ")]
     assert bool(noted) == (command in ("pools", "devices", "history"))
     table = narrow[: noted[0]] if noted else narrow
-    whole = {word.strip(",;") for word in " ".join(wide).split()}
-    assert {word.strip(",;") for word in " ".join(table).split()} <= whole, "a word is cut"
+    names = {word.strip(",;") for word in " ".join(wide).split()}
+    assert {word.strip(",;") for word in " ".join(table).split()} <= names, "a word is cut"

@@ -32,9 +32,9 @@ def test_size_is_shown_in_binary_units(count: int, text: str) -> None:
 def test_histogram_shows_largest_outcomes_up_to_limit(capsys: pytest.CaptureFixture[str]) -> None:
     counts = {format(k, "03b"): k + 1 for k in range(8)}
     terminal.bars(counts, {key: str(n) for key, n in counts.items()}, limit=2)
-    shown = capsys.readouterr()
-    assert shown.out == "110  7  ##################\n111  8  ####################\n"
-    assert shown.err == "the 2 largest of 8; --json prints all\n"
+    output = capsys.readouterr()
+    assert output.out == "110  7  ##################\n111  8  ####################\n"
+    assert output.err == "the 2 largest of 8; --json prints all\n"
 
 
 class Terminal(io.StringIO):
@@ -66,9 +66,9 @@ def test_line_and_note_escape_all_controls_except_colours(
     """Whatever a command forgot to clean: names, runs of applications, engines' words."""
     terminal.line("\x1b[32mok\x1b[0m\tana\x1b]0;title\x07\x9b2J\rgone\nnext")
     terminal.note("\x1b[8mhidden\x1b[0m \u202egnp.exe")
-    told = capsys.readouterr()
-    assert told.out == "\x1b[32mok\x1b[0m\tana\\x1b]0;title\\x07\\x9b2J\\rgone\nnext\n"
-    assert told.err == "\\x1b[8mhidden\x1b[0m \\u202egnp.exe\n"
+    output = capsys.readouterr()
+    assert output.out == "\x1b[32mok\x1b[0m\tana\\x1b]0;title\\x07\\x9b2J\\rgone\nnext\n"
+    assert output.err == "\\x1b[8mhidden\x1b[0m \\u202egnp.exe\n"
 
 
 def test_json_line_escapes_terminal_control_characters(capsys: pytest.CaptureFixture[str]) -> None:

@@ -15,8 +15,8 @@ from simenv.wire.messages.queries import Spent
 
 
 def said(history: History, starts: Sequence[Span] = ()) -> dict[str, PerfFinding]:
-    found = findings(profile_of(history.rows, starts, "run-1"))
-    return {finding.code: finding for finding in found}
+    result = findings(profile_of(history.rows, starts, "run-1"))
+    return {finding.code: finding for finding in result}
 
 
 def gradient_steps(engine: int, way: int, bindings: int = 1, structure: str = "s") -> History:
@@ -34,10 +34,10 @@ def gradient_steps(engine: int, way: int, bindings: int = 1, structure: str = "s
 
 
 def test_bindings_are_advised_for_gradient_of_separate_circuits() -> None:
-    found = said(gradient_steps(engine=29, way=71))["bindings"]
-    assert found.words.startswith("480 circuits a step, ")
-    assert "% overhead" in found.words
-    assert "submit_many((circuit, angles))" in found.way
+    bindings = said(gradient_steps(engine=29, way=71))["bindings"]
+    assert bindings.words.startswith("480 circuits a step, ")
+    assert "% overhead" in bindings.words
+    assert "submit_many((circuit, angles))" in bindings.way
 
 
 @pytest.mark.parametrize(
@@ -58,9 +58,9 @@ def test_engine_is_largest_stage_when_it_is_busy() -> None:
     history = History()
     for k in range(100):
         history.add(0, queued=1000 * k, engine=1000, message=1)
-    found = said(history)
-    assert "bindings" not in found
-    assert found["largest"].words.startswith("the largest stage is engine: 100 % of")
+    result = said(history)
+    assert "bindings" not in result
+    assert result["largest"].words.startswith("the largest stage is engine: 100 % of")
 
 
 def test_tasks_submitted_one_by_one_are_found() -> None:
@@ -68,9 +68,9 @@ def test_tasks_submitted_one_by_one_are_found() -> None:
     end = 0
     for _ in range(480):
         end = history.add(end + 200, engine=30, returned=300)
-    found = said(history)["one_by_one"]
-    assert found.words.startswith("the same structure was submitted 480 times one by one")
-    assert "each waited for" in found.words
+    one_by_one = said(history)["one_by_one"]
+    assert one_by_one.words.startswith("the same structure was submitted 480 times one by one")
+    assert "each waited for" in one_by_one.words
     other = History()
     for k in range(480):
         history.add(100 * k, engine=30, returned=300, structure=str(k))
@@ -90,9 +90,9 @@ def test_slots_are_advised_when_pool_is_full() -> None:
     for k in range(100):
         for worker in ("main-0", "main-1"):
             history.add(0, queued=100 * k, engine=100, message=1, worker=worker)
-    found = said(history)["slots"]
-    assert "2.0 of 2 workers were busy" in found.words
-    assert "98 % of their time" in found.words
+    slots = said(history)["slots"]
+    assert "2.0 of 2 workers were busy" in slots.words
+    assert "98 % of their time" in slots.words
 
 
 def test_waiting_for_slots_used_by_other_owners_is_found() -> None:
@@ -105,9 +105,9 @@ def test_waiting_for_slots_used_by_other_owners_is_found() -> None:
 def test_waiting_for_worker_start_is_not_reported_as_full_pool() -> None:
     history = History()
     history.add(0, queued=1_400_000, engine=600_000)
-    found = said(history, [(T0, T0 + 1.4)])
-    assert "1.4 s (70 %) for workers to start" in found["start"].words
-    assert "slots" not in found
+    result = said(history, [(T0, T0 + 1.4)])
+    assert "1.4 s (70 %) for workers to start" in result["start"].words
+    assert "slots" not in result
 
 
 def test_idle_worker_is_found() -> None:
@@ -121,10 +121,10 @@ def test_plan_time_of_different_structures_and_application_time_are_found() -> N
     history = History()
     for k in range(50):
         history.add(1000 * k, plan=300, engine=100, structure=str(k))
-    found = said(history)
-    assert "50 different structures" in found["plans"].words
-    assert found["application"].share == pytest.approx(0.6, abs=0.02)
-    assert "no task was in the environment" in found["application"].words
+    result = said(history)
+    assert "50 different structures" in result["plans"].words
+    assert result["application"].share == pytest.approx(0.6, abs=0.02)
+    assert "no task was in the environment" in result["application"].words
 
 
 def test_packing_time_and_late_reading_are_found_when_they_matter() -> None:
@@ -134,10 +134,10 @@ def test_packing_time_and_late_reading_are_found_when_they_matter() -> None:
         for k in range(20):
             at = 10_000 * step
             history.add(at, engine=100, message=20 * step + 1, spent=None if k else spent)
-    found = said(history)
-    assert found["packing"].words.startswith("encoding circuits took 60 ms (67 %)")
-    assert found["late"].words.startswith("results were read late: 4 ms after")
-    assert "circuits (in all 60 ms)" in found["application"].words
+    result = said(history)
+    assert result["packing"].words.startswith("encoding circuits took 60 ms (67 %)")
+    assert result["late"].words.startswith("results were read late: 4 ms after")
+    assert "circuits (in all 60 ms)" in result["application"].words
     quick = History()
     for step in range(10):
         quick.add(100 * step, engine=90, spent=Spent(packed_us=5, late_us=80, results=1))

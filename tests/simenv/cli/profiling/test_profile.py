@@ -13,14 +13,14 @@ from simenv.cli.profiling.profile import STAGES, common, merged, profile_of
 
 def walls(history: History, **changes: object) -> dict[str, float]:
     """Microseconds of each stage's part of the whole."""
-    found = profile_of(history.rows, **changes)  # type: ignore[arg-type]
-    return {stage.name: round(1e6 * stage.wall_s, 1) for stage in found.stages}
+    result = profile_of(history.rows, **changes)  # type: ignore[arg-type]
+    return {stage.name: round(1e6 * stage.wall_s, 1) for stage in result.stages}
 
 
 def test_each_stage_has_its_own_time() -> None:
-    one = History()
-    one.add(0, queued=10, sent=20, decode=30, plan=40, engine=50, encode=60, returned=70)
-    assert walls(one) == pytest.approx(
+    history = History()
+    history.add(0, queued=10, sent=20, decode=30, plan=40, engine=50, encode=60, returned=70)
+    assert walls(history) == pytest.approx(
         {
             "engine": 50, "plan": 40, "decode": 30, "encode": 60, "way": 90, "queue": 10,
             "application": 0,
@@ -35,8 +35,8 @@ def test_engine_time_takes_precedence_over_queue_time_of_other_tasks() -> None:
     history.add(0, queued=1000, engine=500)  # waits while the first is computed
     assert walls(history)["queue"] == pytest.approx(0, abs=1)
     assert walls(history)["engine"] == pytest.approx(1500, abs=1)
-    found = profile_of(history.rows)
-    queue = next(stage for stage in found.stages if stage.name == "queue")
+    result = profile_of(history.rows)
+    queue = next(stage for stage in result.stages if stage.name == "queue")
     assert queue.task_s == pytest.approx(1e-3)
 
 
@@ -45,9 +45,9 @@ def test_time_between_tasks_is_application_time() -> None:
     end = history.add(0, engine=100)
     history.add(end + 900, engine=100)
     assert walls(history)["application"] == pytest.approx(900, abs=1)
-    found = profile_of(history.rows)
-    assert (found.steps, found.step_tasks, found.messages) == (2, 1, 2)
-    assert found.largest.name == "application"
+    result = profile_of(history.rows)
+    assert (result.steps, result.step_tasks, result.messages) == (2, 1, 2)
+    assert result.largest.name == "application"
 
 
 def test_stage_times_sum_to_wall_time() -> None:
@@ -56,11 +56,11 @@ def test_stage_times_sum_to_wall_time() -> None:
     for _ in range(300):
         stages = [rng.randrange(0, 400) for _ in range(7)]
         history.add(rng.randrange(0, 20_000), *stages)
-    found = profile_of(history.rows)
-    assert [stage.name for stage in found.stages] == list(STAGES)
-    assert all(stage.wall_s >= -1e-9 for stage in found.stages)
-    assert sum(stage.wall_s for stage in found.stages) == pytest.approx(found.wall_s)
-    assert sum(stage.share for stage in found.stages) == pytest.approx(1)
+    result = profile_of(history.rows)
+    assert [stage.name for stage in result.stages] == list(STAGES)
+    assert all(stage.wall_s >= -1e-9 for stage in result.stages)
+    assert sum(stage.wall_s for stage in result.stages) == pytest.approx(result.wall_s)
+    assert sum(stage.share for stage in result.stages) == pytest.approx(1)
 
 
 def test_steps_messages_and_bindings_are_counted() -> None:
@@ -69,39 +69,39 @@ def test_steps_messages_and_bindings_are_counted() -> None:
         first = len(history.rows) + 1
         for _ in range(10):
             history.add(1000 * step, engine=50, message=first, bindings=48)
-    found = profile_of(history.rows)
-    assert (found.tasks, found.circuits, found.messages, found.steps) == (30, 1440, 3, 3)
-    assert (found.step_tasks, found.step_circuits) == (10, 480)
-    assert (found.alone, found.alike) == (0, 0)
+    result = profile_of(history.rows)
+    assert (result.tasks, result.circuits, result.messages, result.steps) == (30, 1440, 3, 3)
+    assert (result.step_tasks, result.step_circuits) == (10, 480)
+    assert (result.alone, result.alike) == (0, 0)
 
 
 def test_unfinished_task_is_counted_apart_and_adds_no_time() -> None:
     history = History()
     history.add(0, engine=100)
     history.add(0, engine=0, ended=False)
-    found = profile_of(history.rows)
-    assert (found.tasks, found.unfinished) == (1, 1)
-    assert found.wall_s == pytest.approx(1e-4, abs=1e-6)
+    result = profile_of(history.rows)
+    assert (result.tasks, result.unfinished) == (1, 1)
+    assert result.wall_s == pytest.approx(1e-4, abs=1e-6)
 
 
 def test_profile_of_empty_history_is_zero() -> None:
-    found = profile_of([])
-    assert (found.tasks, found.wall_s, found.steps, found.busy) == (0, 0.0, 0, 0.0)
+    result = profile_of([])
+    assert (result.tasks, result.wall_s, result.steps, result.busy) == (0, 0.0, 0, 0.0)
 
 
 def test_workers_and_their_busy_share_are_counted() -> None:
     history = History()
     history.add(0, engine=100, worker="a")
     history.add(0, engine=100, worker="b")
-    found = profile_of(history.rows)
-    assert (found.workers, found.busy) == (2, pytest.approx(2, rel=0.01))
+    result = profile_of(history.rows)
+    assert (result.workers, result.busy) == (2, pytest.approx(2, rel=0.01))
 
 
 def test_time_of_overlapping_worker_starts_is_counted_once() -> None:
     history = History()
     history.add(0, queued=800_000, engine=100)
-    found = profile_of(history.rows, [(T0 - 5, T0 + 0.5), (T0 + 0.4, T0 + 0.6), (T0 + 3, T0 + 4)])
-    assert found.starting_s == pytest.approx(0.6, abs=1e-3)
+    result = profile_of(history.rows, [(T0 - 5, T0 + 0.5), (T0 + 0.4, T0 + 0.6), (T0 + 3, T0 + 4)])
+    assert result.starting_s == pytest.approx(0.6, abs=1e-3)
 
 
 def test_merged_and_common_intervals_agree_with_set_operations() -> None:

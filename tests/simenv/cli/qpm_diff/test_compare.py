@@ -6,7 +6,13 @@ import msgspec
 import pytest
 
 from simenv.cli.qpm_diff.compare import compare
-from simenv.cli.qpm_diff.values import Aspect, CallOutcome, Difference, Observed, RunOutcome
+from simenv.cli.qpm_diff.values import (
+    CallOutcome,
+    Difference,
+    PoolObservations,
+    RowSubject,
+    RunOutcome,
+)
 
 RAN = RunOutcome(
     "bell.qasm",
@@ -19,11 +25,11 @@ RAN = RunOutcome(
     route="asked for pool a",
 )
 ANSWER = CallOutcome("sync_run", "COMPLETED", {"cid": "str"})
-SEEN = Observed("a", (ANSWER,), (RAN,), {"qubits": "28"})
+SEEN = PoolObservations("a", (ANSWER,), (RAN,), {"qubits": "28"})
 NOISY = {"00": 420, "11": 424, "01": 90, "10": 90}
 
 
-def other(**changes: object) -> Observed:
+def other(**changes: object) -> PoolObservations:
     return msgspec.structs.replace(SEEN, pool="b", **changes)
 
 
@@ -32,9 +38,9 @@ def ran(**changes: object) -> tuple[RunOutcome, ...]:
 
 
 def test_pools_with_equal_observations_are_alike() -> None:
-    found = compare(SEEN, other())
-    assert found.alike
-    assert found.count(Difference.SAME) == len(found.rows)
+    result = compare(SEEN, other())
+    assert result.alike
+    assert result.count(Difference.SAME) == len(result.rows)
 
 
 @pytest.mark.parametrize(
@@ -55,9 +61,9 @@ def test_pools_with_equal_observations_are_alike() -> None:
 def test_one_difference_in_behaviour_is_found_in_both_directions(
     changed: dict[str, object],
 ) -> None:
-    for found in (compare(SEEN, other(**changed)), compare(other(**changed), SEEN)):
-        assert not found.alike
-        assert found.count(Difference.BEHAVIOUR) == 1
+    for each in (compare(SEEN, other(**changed)), compare(other(**changed), SEEN)):
+        assert not each.alike
+        assert each.count(Difference.BEHAVIOUR) == 1
 
 
 @pytest.mark.parametrize(
@@ -74,9 +80,9 @@ def test_one_difference_in_behaviour_is_found_in_both_directions(
 def test_differences_of_noise_counts_and_facts_are_not_behaviour(
     changed: dict[str, object], finding: Difference
 ) -> None:
-    found = compare(SEEN, other(**changed))
-    assert found.alike
-    assert found.count(finding) == 1
+    result = compare(SEEN, other(**changed))
+    assert result.alike
+    assert result.count(finding) == 1
 
 
 def test_different_intermediate_states_are_alike() -> None:
@@ -89,7 +95,7 @@ def test_distance_above_bound_is_not_alike_unless_it_is_noise() -> None:
     assert compare(SEEN, far, 0.5).alike
     noise = other(runs=ran(counts={"00": 530, "11": 494}))
     assert compare(SEEN, noise, 0.0).alike  # no bound is tighter than the shots are many
-    (row,) = [row for row in compare(SEEN, far).rows if row.aspect is Aspect.COUNTS]
+    (row,) = [row for row in compare(SEEN, far).rows if row.aspect is RowSubject.COUNTS]
     assert row.distance is not None
     assert row.distance.total_variation == pytest.approx(180 / 1024, abs=0.01)
 
@@ -98,7 +104,7 @@ def test_device_info_field_of_one_pool_is_fact_but_other_type_is_behaviour() -> 
     short = CallOutcome("get_device_info", "returned", {"id": "str"})
     long = CallOutcome("get_device_info", "returned", {"id": "str", "set": "str"})
     wrong = CallOutcome("get_device_info", "returned", {"id": "int", "set": "str"})
-    found = compare(other(answers=(short,)), other(answers=(long,)))
-    assert found.alike
-    assert found.count(Difference.FACT) == 1
+    result = compare(other(answers=(short,)), other(answers=(long,)))
+    assert result.alike
+    assert result.count(Difference.FACT) == 1
     assert not compare(other(answers=(short,)), other(answers=(wrong,))).alike

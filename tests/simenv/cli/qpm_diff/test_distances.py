@@ -11,10 +11,10 @@ from simenv.cli.qpm_diff.distances import distance
 
 
 def test_total_variation_and_hellinger_follow_their_definitions() -> None:
-    found = distance({"0": 75, "1": 25}, {"0": 50, "1": 50})
-    assert found.total_variation == pytest.approx(0.25)
+    result = distance({"0": 75, "1": 25}, {"0": 50, "1": 50})
+    assert result.total_variation == pytest.approx(0.25)
     overlap = math.sqrt(0.75 * 0.5) + math.sqrt(0.25 * 0.5)
-    assert found.hellinger == pytest.approx(math.sqrt(1 - overlap))
+    assert result.hellinger == pytest.approx(math.sqrt(1 - overlap))
     apart = distance({"0": 10}, {"1": 20})
     assert apart.total_variation == pytest.approx(1.0)
     assert apart.hellinger == pytest.approx(1.0)
@@ -22,9 +22,9 @@ def test_total_variation_and_hellinger_follow_their_definitions() -> None:
 
 
 def test_equal_samples_have_distance_zero() -> None:
-    found = distance({"00": 512, "11": 512}, {"00": 512, "11": 512})
-    assert (found.total_variation, found.hellinger) == (0.0, pytest.approx(0.0, abs=1e-7))
-    assert found.is_noise
+    result = distance({"00": 512, "11": 512}, {"00": 512, "11": 512})
+    assert (result.total_variation, result.hellinger) == (0.0, pytest.approx(0.0, abs=1e-7))
+    assert result.is_noise
 
 
 @pytest.mark.parametrize("outcomes", [2, 64, 4096])
@@ -32,20 +32,20 @@ def test_two_samples_of_one_distribution_differ_by_noise_only(outcomes: int) -> 
     rng = np.random.default_rng(outcomes)
     p = rng.dirichlet(np.ones(outcomes))
     for _ in range(5):
-        one, other = (
+        value, other = (
             {str(k): int(n) for k, n in enumerate(rng.multinomial(shots, p)) if n}
             for shots in (1000, 4000)
         )
-        assert distance(one, other).is_noise
+        assert distance(value, other).is_noise
 
 
 def test_expected_noise_agrees_with_half_normal_mean() -> None:
     """Of two outcomes: E|p - q| = sqrt(2 / pi) sigma, sigma^2 = p(1 - p)(1/n + 1/m)."""
     shots = 10_000
-    found = distance({"0": shots // 2, "1": shots // 2}, {"0": shots // 2, "1": shots // 2})
+    result = distance({"0": shots // 2, "1": shots // 2}, {"0": shots // 2, "1": shots // 2})
     expected = math.sqrt(2 / math.pi) * math.sqrt(0.25 * 2 / shots)
     # The mean of 200 half-normal values has a relative spread of 0.756 / sqrt(200) = 5.3 %.
-    assert found.noise_total_variation == pytest.approx(expected, rel=5 * 0.053)
+    assert result.noise_total_variation == pytest.approx(expected, rel=5 * 0.053)
 
 
 def test_hardware_errors_are_not_classified_as_noise() -> None:

@@ -12,9 +12,9 @@ def test_shape_ignores_outcome_keys_of_counts() -> None:
 
 
 def test_missing_field_is_found_in_both_directions() -> None:
-    one, other = shape({"cid": "a", "times": {"end": 1.0}}), shape({"cid": "b", "times": {}})
-    assert differing_paths(one, other) == [("times.end", "float", "-")]
-    assert differing_paths(other, one) == [("times.end", "-", "float")]
+    result, other = shape({"cid": "a", "times": {"end": 1.0}}), shape({"cid": "b", "times": {}})
+    assert differing_paths(result, other) == [("times.end", "float", "-")]
+    assert differing_paths(other, result) == [("times.end", "-", "float")]
 
 
 def test_different_field_types_are_found() -> None:
@@ -32,9 +32,9 @@ def test_null_and_empty_list_match_any_type() -> None:
 
 
 def test_extensions_and_wait_estimates_are_not_compared() -> None:
-    one = {"state": "queued", "wait_estimate": {"available": False}, "extensions": {"a": 1}}
+    table = {"state": "queued", "wait_estimate": {"available": False}, "extensions": {"a": 1}}
     other = {"state": "queued", "extensions": {"b": {"c": 2}}}
-    assert differing_paths(shape(one), shape(other)) == []
+    assert differing_paths(shape(table), shape(other)) == []
 
 
 def test_form_names_width_of_each_register() -> None:

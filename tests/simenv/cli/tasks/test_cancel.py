@@ -42,8 +42,8 @@ def submit(env: simenv.Client, count: int) -> list[str]:
 
 def test_cancel_all_ends_every_task(env: simenv.Client, shell: Shell) -> None:
     tasks = submit(env, 4)
-    told = shell("cancel", "--all")
-    assert told.code == 0, told.err
+    result = shell("cancel", "--all")
+    assert result.code == 0, result.err
     for task in tasks:
         assert env.task(task).wait(timeout_s=60) is TaskState.CANCELLED
     assert shell("cancel", "--all").out == "no task matches\n"
@@ -53,8 +53,8 @@ def test_cancel_by_state_leaves_running_tasks(env: simenv.Client, shell: Shell) 
     running, *waiting = submit(env, 3)
     while env.task(running).state is not TaskState.RUNNING:
         pass
-    told = shell("cancel", "--state", "QUEUED", "--json")
-    assert {row["task"] for row in told.objects} == set(waiting)
+    result = shell("cancel", "--state", "QUEUED", "--json")
+    assert {row["task"] for row in result.objects} == set(waiting)
     assert env.task(running).state is TaskState.RUNNING
 
 
@@ -63,23 +63,23 @@ def test_cancel_by_app_leaves_tasks_of_other_apps(
 ) -> None:
     [other] = submit(env, 1)
     monkeypatch.setenv("SIMENV_APP", "sweep")
-    mine = submit(env, 2)
-    told = shell("cancel", "--run-name", "sweep", "--json")
-    assert {row["task"] for row in told.objects} == set(mine)
+    task = submit(env, 2)
+    result = shell("cancel", "--run-name", "sweep", "--json")
+    assert {row["task"] for row in result.objects} == set(task)
     assert env.task(other).state in (TaskState.QUEUED, TaskState.RUNNING)
 
 
 def test_cancel_by_user_leaves_tasks_of_other_owners(
     env: simenv.Client, shell: Shell, tmp_path: Path
 ) -> None:
-    [mine] = submit(env, 1)
+    [value] = submit(env, 1)
     issue_key(env.keys, "ana", "client", tmp_path / "ana.simenv")
     with simenv.connect(service=tmp_path / "ana.simenv") as ana:
         hers = submit(ana, 2)
-    told = shell("cancel", "--user", "ana", "--json")
-    assert {row["task"] for row in told.objects} == set(hers)
-    told = shell("cancel", "--user", "-", "--json")
-    assert mine in {row["task"] for row in told.objects}
+    result = shell("cancel", "--user", "ana", "--json")
+    assert {row["task"] for row in result.objects} == set(hers)
+    result = shell("cancel", "--user", "-", "--json")
+    assert value in {row["task"] for row in result.objects}
 
 
 def test_cancel_all_covers_queue_longer_than_one_answer(
@@ -87,8 +87,8 @@ def test_cancel_all_covers_queue_longer_than_one_answer(
 ) -> None:
     tasks = submit(env, 3)
     monkeypatch.setattr(cancel, "LISTED", 2)
-    told = shell("cancel", "--all", "--json")
-    assert {row["task"] for row in told.objects} >= set(tasks)
+    result = shell("cancel", "--all", "--json")
+    assert {row["task"] for row in result.objects} >= set(tasks)
 
 
 @pytest.mark.parametrize(
@@ -102,5 +102,5 @@ def test_cancel_all_covers_queue_longer_than_one_answer(
 def test_contradictory_options_of_cancel_are_refused(
     words: tuple[str, ...], message: str, shell: Shell
 ) -> None:
-    told = shell("cancel", *words)
-    assert (told.code, message in told.err) == (2, True)
+    result = shell("cancel", *words)
+    assert (result.code, message in result.err) == (2, True)

@@ -28,9 +28,9 @@ def wide(tmp_path: Path) -> str:
 
 @MPS
 def test_explain_lists_each_engine_with_its_reason(shell: Shell, wide: str) -> None:
-    told = shell("explain", wide)
-    assert told.code == 0, told.err
-    first, header, *rows = told.out.splitlines()
+    result = shell("explain", wide)
+    assert result.code == 0, result.err
+    first, header, *rows = result.out.splitlines()
     assert "60 qubits, 61 gates (59 on several qubits), 60 measurements, bonds up to 2^1" in first
     assert header.split() == ["ENGINE", "TAKEN", "TIME", "MEMORY", "ERROR", "WHY"]
     assert [row.split()[:2] for row in rows] == [
@@ -42,18 +42,18 @@ def test_explain_lists_each_engine_with_its_reason(shell: Shell, wide: str) -> N
         ["aer", "no"],
     ]
     assert rows[0].split()[6] == "<6e-13"  # 59 splits that may lose 1e-14 each
-    assert "a probability has a standard error of up to 0.016" in told.err
+    assert "a probability has a standard error of up to 0.016" in result.err
     assert "at most 2^1 values cross any cut" in rows[0]
     assert "runs Clifford circuits" in rows[1]
-    assert "the widest program that fits" in told.err
+    assert "the widest program that fits" in result.err
 
 
 @MPS
 def test_explained_engine_and_reason_are_those_of_run(shell: Shell, wide: str) -> None:
-    found = shell("explain", wide, "--shots", "5", "--json").object
-    assert found["engine"] == "mps"
-    assert found["program"]["clifford"] is False
-    engines = {each["engine"]: each for each in found["engines"]}
+    outcome = shell("explain", wide, "--shots", "5", "--json").object
+    assert outcome["engine"] == "mps"
+    assert outcome["program"]["clifford"] is False
+    engines = {each["engine"]: each for each in outcome["engines"]}
     automatic = {"mps", "statevector", "stabilizer", "contraction"}
     assert set(engines) == automatic | {"densitymatrix", "aer"}
     assert engines["mps"]["sampling_error"] == pytest.approx(0.5 / 5**0.5)
@@ -75,10 +75,10 @@ def test_explained_engine_and_reason_are_those_of_run(shell: Shell, wide: str) -
 def test_explain_of_circuit_no_engine_can_run_chooses_none(shell: Shell, tmp_path: Path) -> None:
     file = tmp_path / "tangle.qasm"
     file.write_text(qasm2.dumps(tangled()))
-    told = shell("explain", str(file), "--json")
-    assert told.code == 0
-    assert told.object["engine"] == ""
-    assert not any(each["able"] for each in told.object["engines"])
+    result = shell("explain", str(file), "--json")
+    assert result.code == 0
+    assert result.object["engine"] == ""
+    assert not any(each["able"] for each in result.object["engines"])
     read = shell("explain", str(file)).err
     assert "this request would be refused" in read
     assert "mps: --engine mps" in read
@@ -92,9 +92,9 @@ def test_explain_refuses_bad_circuits_options_and_engines(
     bad = tmp_path / "bad.qasm"
     bad.write_text(HEAD + "qreg q[1];\nnonsense q[0];\n")
     assert shell("explain", str(bad)).code == 2
-    told = shell("explain", wide, "--engine-option", "bond")
-    assert told.code == 2
-    assert "NAME=VALUE" in told.err
+    result = shell("explain", wide, "--engine-option", "bond")
+    assert result.code == 2
+    assert "NAME=VALUE" in result.err
     unknown = shell("submit", wide, "--engine-option", "bnd=3")
     assert unknown.code == 2
     assert "no engine has an option 'bnd'" in unknown.err
@@ -105,15 +105,15 @@ def test_explain_refuses_bad_circuits_options_and_engines(
 def test_plan_lists_every_sweep_with_memory_and_operations(shell: Shell, tmp_path: Path) -> None:
     file = tmp_path / "long.qasm"
     file.write_text(chain(20, "rx(0.3) q[4];\n"))
-    found = shell("explain", str(file), "--plan", "--json").objects
-    assert [each["number"] for each in found] == list(range(len(found)))
-    assert all(each["wires"].startswith("0-") for each in found)
-    assert sum("map" in each["operations"] for each in found) == len(found) > 1
-    assert found[0]["memory_bytes"] == 32 << 14
-    assert found[-1]["memory_bytes"] == 32 << 20
-    told = shell("explain", str(file), "--plan", "--precision", "single")
-    assert told.code == 0
-    first, header, *rows = told.out.splitlines()
+    objects = shell("explain", str(file), "--plan", "--json").objects
+    assert [each["number"] for each in objects] == list(range(len(objects)))
+    assert all(each["wires"].startswith("0-") for each in objects)
+    assert sum("map" in each["operations"] for each in objects) == len(objects) > 1
+    assert objects[0]["memory_bytes"] == 32 << 14
+    assert objects[-1]["memory_bytes"] == 32 << 20
+    result = shell("explain", str(file), "--plan", "--precision", "single")
+    assert result.code == 0
+    first, header, *rows = result.out.splitlines()
     assert f"{len(rows)} sweeps over" in first
     assert header.split() == ["SWEEP", "QUBITS", "OPERATIONS", "BYTES", "TIMES", "INSIDE"]
     assert all(row.split()[-2:] == ["1", "-"] for row in rows)
@@ -135,14 +135,14 @@ c = measure q;
 def test_plan_multiplies_sweeps_of_loops_by_iteration_count(shell: Shell, tmp_path: Path) -> None:
     file = tmp_path / "loops.qasm"
     file.write_text(LOOPS)
-    found = shell("explain", str(file), "--plan", "--json").objects
-    assert [(each["times"], each["under"]) for each in found] == [
+    objects = shell("explain", str(file), "--plan", "--json").objects
+    assert [(each["times"], each["under"]) for each in objects] == [
         (1, ""), (1, ""), (7, ""), (21, "break"), (21, "break"), (1, "while"),
         (1, "while, if"),
     ]  # fmt: skip
-    told = shell("explain", str(file), "--plan")
-    assert told.out.startswith(f"{file}: 53 sweeps over ")
-    assert "number of executions" in told.err
+    result = shell("explain", str(file), "--plan")
+    assert result.out.startswith(f"{file}: 53 sweeps over ")
+    assert "number of executions" in result.err
 
 
 def test_plan_lists_unitary_matrix_as_sweep(shell: Shell, tmp_path: Path) -> None:
@@ -170,10 +170,10 @@ def test_plan_lists_unitary_matrix_as_sweep(shell: Shell, tmp_path: Path) -> Non
     ids=" ".join,
 )  # fmt: skip
 def test_plan_refuses_options_that_do_not_apply(shell: Shell, wide: str, told: list[str]) -> None:
-    found = shell("explain", wide, "--plan", *told)
-    assert found.code == 2
+    result = shell("explain", wide, "--plan", *told)
+    assert result.code == 2
     named = sorted(word for word in told if word.startswith("--"))
-    assert f"--plan and {', '.join(named)}" in found.err
+    assert f"--plan and {', '.join(named)}" in result.err
 
 
 def test_plan_of_probabilities_equals_plan_of_counts(shell: Shell, tmp_path: Path) -> None:
@@ -196,23 +196,23 @@ def test_plan_shows_light_cone_of_measured_qubits_and_observables(
     head = f"{HEAD}qreg q[60]; creg c[9];\n{layers}\n"
     near, apart = tmp_path / "near.qasm", tmp_path / "apart.qasm"
     near.write_text(f"{head}h q;\nmeasure q[30] -> c[0];\n")
-    told = shell("explain", str(near), "--plan")
-    assert told.code == 0, told.err
-    assert "kept 5 of 60 qubits, 16 of 299 operations" in told.out.splitlines()[1]
-    assert told.out.splitlines()[3].split() == [
+    result = shell("explain", str(near), "--plan")
+    assert result.code == 0, result.err
+    assert "kept 5 of 60 qubits, 16 of 299 operations" in result.out.splitlines()[1]
+    assert result.out.splitlines()[3].split() == [
         "0", "28-32", "all", "of", "a", "small", "state's", "1.0", "KiB", "1", "-",
     ]  # fmt: skip
     bits = "".join(f"measure q[{q}] -> c[{k}];" for k, q in enumerate((3, 7, 11, 40, 44, 48, 52)))
     apart.write_text(f"{head}h q;\n{bits}\n")
-    told = shell("explain", str(apart), "--plan", "--json").objects
-    assert {each["wires"] for each in told} >= {"1-9", "38-50"}
-    assert max(each["memory_bytes"] for each in told) <= 32 << 17
+    result = shell("explain", str(apart), "--plan", "--json").objects
+    assert {each["wires"] for each in result} >= {"1-9", "38-50"}
+    assert max(each["memory_bytes"] for each in result) <= 32 << 17
     label = "I" * 30 + "Z" + "I" * 29
-    told = shell("explain", str(near), "--plan", "--observable", label)
-    assert "kept 5 of 60 qubits" in told.out
+    result = shell("explain", str(near), "--plan", "--observable", label)
+    assert "kept 5 of 60 qubits" in result.out
     assert "60 qubits" in shell("explain", str(near), "--plan", "--output", "expectation").err
-    found = shell("explain", str(apart), "--json").object
-    assert found["engine"] == "statevector"
+    outcome = shell("explain", str(apart), "--json").object
+    assert outcome["engine"] == "statevector"
     ran = shell("submit", str(apart), "--shots", "100", "--wait", "--json").object
     assert "of 60 qubits at once are needed" in ran["route"]
     assert sum(ran["counts"].values()) == 100
@@ -221,9 +221,9 @@ def test_plan_shows_light_cone_of_measured_qubits_and_observables(
 def test_plan_is_refused_for_circuits_that_run_without_one(
     shell: Shell, wide: str, tmp_path: Path
 ) -> None:
-    told = shell("explain", wide, "--plan")
-    assert told.code
-    assert "60 qubits; the engine statevector takes 50" in told.err
+    result = shell("explain", wide, "--plan")
+    assert result.code
+    assert "60 qubits; the engine statevector takes 50" in result.err
     small = tmp_path / "small.qasm"
     small.write_text(chain(3))
     assert "need no plan" in shell("explain", str(small), "--plan").err

@@ -33,9 +33,9 @@ def seats(*nodes: int, memory: int = 1024 * MIB, slots: int = 8) -> list[RankInf
 
 
 def test_rank_count_is_power_of_two_and_one_for_small_circuits() -> None:
-    found = fitting(wide(26), STATE, seats(2, 2))
-    assert (found.engine, found.ranks, found.threads) == ("statevector", 4, 4)
-    assert found.memory_bytes < 512 * MIB
+    result = fitting(wide(26), STATE, seats(2, 2))
+    assert (result.engine, result.ranks, result.threads) == ("statevector", 4, 4)
+    assert result.memory_bytes < 512 * MIB
     assert fitting(wide(26), STATE, seats(2, 2, 2)).ranks == 4
     assert fitting(wide(3), STATE, seats(2, 2)).ranks == 1
 

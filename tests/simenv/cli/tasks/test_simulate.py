@@ -81,26 +81,26 @@ def found(answer: Answer) -> dict[str, object]:
 
 @pytest.mark.usefixtures("no_leaks")
 def test_simulate_in_one_process_agrees_with_pool(file: Path) -> None:
-    words = (file, "--shots", 300, "--seed", 11, "--json")
-    one = found(simulate(*words))
-    assert (one["task"], one["ranks"], one["seed"]) == ("simulate", 1, 11)
+    entries = (file, "--shots", 300, "--seed", 11, "--json")
+    result = found(simulate(*entries))
+    assert (result["task"], result["ranks"], result["seed"]) == ("simulate", 1, 11)
     with live.environment() as up, up.client() as client:
         task = client.submit(str(file), shots=300, seed=11)
         pooled = task.result(WAIT_S).to_dict()
-    assert one.keys() == pooled.keys()
-    assert one["timing"].keys() == pooled["timing"].keys()
+    assert result.keys() == pooled.keys()
+    assert result["timing"].keys() == pooled["timing"].keys()
     for key in ("counts", "engine", "shots", "seed", "precision", "num_qubits", "node", "state"):
-        assert one[key] == pooled[key], key
+        assert result[key] == pooled[key], key
 
 
 class TestRanks:
     pytestmark = over_ranks
 
     def test_counts_are_equal_for_1_and_4_ranks(self, file: Path) -> None:
-        words = (file, "--shots", 300, "--seed", 11, "--json")
-        one, four = found(simulate(*words)), found(simulate(*words, ranks=4))
+        entries = (file, "--shots", 300, "--seed", 11, "--json")
+        result, four = found(simulate(*entries)), found(simulate(*entries, ranks=4))
         assert four["ranks"] == 4
-        assert four["counts"] == one["counts"]
+        assert four["counts"] == result["counts"]
         assert set(four["counts"]) <= {f"{d} {c}" for d in ("00", "10") for c in _keys()}
 
     def test_program_error_is_printed_by_one_rank_only(self, file: Path) -> None:
@@ -129,11 +129,11 @@ class TestRanks:
 
     def test_rank_count_of_launcher_that_differs_from_mpi_is_refused(self, file: Path) -> None:
         """Told of 4, and alone: as where the mpirun is not that of mpi4py."""
-        told = {"PMI_SIZE": "4", "PMI_RANK": "0", "OMPI_MCA_btl": "self", "OMPI_MCA_pml": "ob1"}
-        answer = simulate(file, extra=told)
+        table = {"PMI_SIZE": "4", "PMI_RANK": "0", "OMPI_MCA_btl": "self", "OMPI_MCA_pml": "ob1"}
+        answer = simulate(file, extra=table)
         assert answer.code == 3
         assert "COMM_WORLD has size 1, 4 were requested" in answer.err
-        quiet = simulate(file, extra={**told, "PMI_RANK": "2"})
+        quiet = simulate(file, extra={**table, "PMI_RANK": "2"})
         assert (quiet.code, quiet.out, quiet.err) == (3, "", "")
 
 

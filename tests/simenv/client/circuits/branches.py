@@ -41,8 +41,8 @@ def evolve(
 def measure(branches: Iterable[Branch], qubit: int, clbit: int) -> list[Branch]:
     result = []
     for state, bits in branches:
-        for outcome, kept in enumerate(_projections(state, qubit)):
-            result.append((kept, bits & ~(1 << clbit) | outcome << clbit))
+        for outcome, value in enumerate(_projections(state, qubit)):
+            result.append((value, bits & ~(1 << clbit) | outcome << clbit))
     return _alive(result)
 
 
@@ -50,8 +50,8 @@ def reset(branches: Iterable[Branch], qubit: int) -> list[Branch]:
     flip = np.array([[0, 1], [1, 0]], np.complex128)
     result = []
     for state, bits in branches:
-        zero, one = _projections(state, qubit)
-        result += [(zero, bits), (apply(one, flip, [qubit]), bits)]
+        zero, value = _projections(state, qubit)
+        result += [(zero, bits), (apply(value, flip, [qubit]), bits)]
     return _alive(result)
 
 
@@ -68,26 +68,26 @@ def split(
 
 def distribution(branches: Iterable[Branch]) -> dict[int, float]:
     """Probability of each value of the classical bits."""
-    found: dict[int, float] = defaultdict(float)
+    table: dict[int, float] = defaultdict(float)
     for state, bits in branches:
-        found[bits] += float(np.vdot(state, state).real)
-    return dict(found)
+        table[bits] += float(np.vdot(state, state).real)
+    return dict(table)
 
 
 def density(branches: Iterable[Branch]) -> dict[int, NDArray[np.complex128]]:
     """The state left behind, for each value of the classical bits."""
-    found: dict[int, NDArray[np.complex128]] = {}
+    table: dict[int, NDArray[np.complex128]] = {}
     for state, bits in branches:
-        found[bits] = found.get(bits, 0) + np.outer(state, state.conj())
-    return found
+        table[bits] = table.get(bits, 0) + np.outer(state, state.conj())
+    return table
 
 
 def assert_same(left: Iterable[Branch], right: Iterable[Branch]) -> None:
     """The same outcomes with the same probabilities and states."""
-    one, other = density(left), density(right)
-    for bits in one.keys() | other.keys():
+    result, other = density(left), density(right)
+    for bits in result.keys() | other.keys():
         zero = np.zeros((1, 1))
-        np.testing.assert_allclose(one.get(bits, zero), other.get(bits, zero), atol=1e-9)
+        np.testing.assert_allclose(result.get(bits, zero), other.get(bits, zero), atol=1e-9)
 
 
 def _projections(state: State, qubit: int) -> list[State]:

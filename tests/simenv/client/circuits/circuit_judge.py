@@ -65,9 +65,9 @@ def run(circuit: QuantumCircuit) -> list[br.Branch]:
     clbits = {bit: number for number, bit in enumerate(ordered)}
     qubits = {bit: number for number, bit in enumerate(circuit.qubits)}
     judge = _Judge(circuit.num_clbits)
-    found = judge.block(circuit, br.start(circuit.num_qubits), qubits, clbits)
+    result = judge.block(circuit, br.start(circuit.num_qubits), qubits, clbits)
     mask = (1 << circuit.num_clbits) - 1
-    return [(state, bits & mask) for state, bits in found]
+    return [(state, bits & mask) for state, bits in result]
 
 
 class _Judge:
@@ -157,14 +157,14 @@ class _Judge:
         done: list[br.Branch] = []
         for value in indices:
             self.loops.append(([], []))
-            here = body
+            result = body
             if isinstance(index, Parameter):
-                here = body.assign_parameters({index: value}) if body.parameters else body
+                result = body.assign_parameters({index: value}) if body.parameters else body
             elif index is not None:
                 first, width = self.place(index)
                 clear = ~(((1 << width) - 1) << first)
                 branches = [(state, bits & clear | value << first) for state, bits in branches]
-            branches = inside(here, branches)
+            branches = inside(result, branches)
             broken, continued = self.loops.pop()
             done += broken
             branches += continued
@@ -175,13 +175,13 @@ class _Judge:
     ) -> list[br.Branch]:
         done: list[br.Branch] = []
         for labels, body in operation.cases_specifier():
-            taken, branches = br.split(
+            value, branches = br.split(
                 branches,
                 lambda bits, labels=labels: (
                     CASE_DEFAULT in labels or self.target(operation.target, bits, clbits) in labels
                 ),
             )
-            done += inside(body, taken)
+            done += inside(body, value)
         return done + branches
 
     def inner(

@@ -85,9 +85,9 @@ def customs(draw: st.DrawFn, width: int, angle: st.SearchStrategy[Any]) -> Gate:
         if gate.num_qubits <= width:
             on = draw(st.permutations(range(width)))[: gate.num_qubits]
             body.append(type(gate)(*(draw(angle) for _ in gate.params)), on)
-    made = body.to_gate(label=draw(st.none() | st.just("shown")))
-    made.name = draw(st.sampled_from(["mine", "h", "cx", "measure", "mcx", "global_phase"]))
-    return made
+    result = body.to_gate(label=draw(st.none() | st.just("shown")))
+    result.name = draw(st.sampled_from(["mine", "h", "cx", "measure", "mcx", "global_phase"]))
+    return result
 
 
 @st.composite
@@ -97,15 +97,15 @@ def controlled(draw: st.DrawFn, width: int) -> Gate:
         return XGate()
     controls = draw(st.integers(1, width - 1))
     state = draw(st.integers(0, 2**controls - 1))
-    made: Gate
+    value: Gate
     if width - controls >= 2 and draw(st.booleans()):
         annotated = draw(st.booleans())
-        made = SwapGate().control(controls, ctrl_state=state, annotated=annotated)
+        value = SwapGate().control(controls, ctrl_state=state, annotated=annotated)
     elif draw(st.booleans()):
-        made = MCXGate(controls, ctrl_state=state)
+        value = MCXGate(controls, ctrl_state=state)
     else:
-        made = MCPhaseGate(draw(ANGLES), controls, ctrl_state=state)
-    return made
+        value = MCPhaseGate(draw(ANGLES), controls, ctrl_state=state)
+    return value
 
 
 @st.composite
@@ -218,11 +218,16 @@ def circuits(draw: st.DrawFn, *, dynamic: bool = True, plain: bool = False) -> Q
 @st.composite
 def expressions(draw: st.DrawFn, parameters: list[Parameter]) -> Any:
     """A parameter, or an expression that is finite everywhere."""
-    one = draw(st.sampled_from(parameters))
+    result = draw(st.sampled_from(parameters))
     other = draw(st.sampled_from(parameters))
     factor = draw(st.integers(-3, 3).filter(bool))
-    finite = [one, factor * one, one + other, one * other, one / factor - 1]
-    finite += [(one * other).sin(), (one - other).abs(), 1 / (2 + one.cos()), (one + 1) ** 2]
+    finite = [result, factor * result, result + other, result * other, result / factor - 1]
+    finite += [
+        (result * other).sin(),
+        (result - other).abs(),
+        1 / (2 + result.cos()),
+        (result + 1) ** 2,
+    ]
     return draw(st.sampled_from(finite))
 
 

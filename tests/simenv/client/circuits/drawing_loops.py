@@ -135,10 +135,10 @@ class LoopDraft(drawing.Draft):
     def switch(self, depth: int) -> None:
         draw, circuit = self.draw, self.circuit
         target: Any = draw(st.sampled_from(circuit.cregs))
-        most = 2**target.size
+        value = 2**target.size
         if not self.simple and draw(st.booleans()):
-            target, most = self.uint(), 16
-        labels = draw(st.lists(st.integers(0, most - 1), unique=True, min_size=1, max_size=3))
+            target, value = self.uint(), 16
+        labels = draw(st.lists(st.integers(0, value - 1), unique=True, min_size=1, max_size=3))
         with circuit.switch(target) as case:
             with case(*labels[:2]):
                 self.fill(2, depth + 1)

@@ -23,9 +23,9 @@ def received(program: Program) -> Circuit:
 
 def exact(circuit: Any) -> dict[int, float]:
     """The distribution over the clbits."""
-    found = simulate(received(load(circuit).program), shots=0, outputs=("probabilities",)).row(0)
-    values = unpack(found.probability_outcomes, found.probability_width)
-    return dict(zip(values, np.frombuffer(found.probabilities).tolist(), strict=True))
+    result = simulate(received(load(circuit).program), shots=0, outputs=("probabilities",)).row(0)
+    values = unpack(result.probability_outcomes, result.probability_width)
+    return dict(zip(values, np.frombuffer(result.probabilities).tolist(), strict=True))
 
 
 def counts(circuit: Any, shots: int = 100, seed: int = 1) -> dict[int, int]:

@@ -26,11 +26,11 @@ def test_program_has_the_unitary_of_the_circuit(seed: int) -> None:
         cirq.ISWAP(qubits[0], qubits[2]) ** 0.5,
         cirq.CCX(*qubits[:3]),
     )
-    theirs = cirq.unitary(circuit)
-    ours = Operator(to_qiskit(load(circuit).program).reverse_bits()).data  # Cirq: qubit 0 first
-    phase = np.vdot(theirs, ours) / len(theirs)
+    result = cirq.unitary(circuit)
+    data = Operator(to_qiskit(load(circuit).program).reverse_bits()).data  # Cirq: qubit 0 first
+    phase = np.vdot(result, data) / len(result)
     assert abs(abs(phase) - 1.0) < 1e-12
-    assert np.allclose(ours, phase * theirs, atol=1e-12)
+    assert np.allclose(data, phase * result, atol=1e-12)
 
 
 def test_measurement_keys_are_registers_and_frozen_circuits_are_taken() -> None:
@@ -51,11 +51,11 @@ def test_circuit_that_cannot_be_carried_is_refused(case: str) -> None:
     import sympy
 
     qubit = cirq.LineQubit(0)
-    circuit, words = {
+    circuit, value = {
         "parameter": (cirq.Circuit(cirq.rx(sympy.Symbol("t"))(qubit)), "free parameters: t"),
         "noise": (cirq.Circuit(cirq.depolarize(0.1)(qubit)), r"cannot carry .*depolarize"),
         "qudit": (cirq.Circuit(cirq.IdentityGate(qid_shape=(3,))(cirq.LineQid(0, 3))), "qudit"),
         "nothing": (cirq.Circuit(), "no qubits"),
     }[case]
-    with pytest.raises(ProgramError, match=words):
+    with pytest.raises(ProgramError, match=value):
         load(circuit)

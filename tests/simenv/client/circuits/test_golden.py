@@ -56,8 +56,8 @@ def bell() -> QuantumCircuit:
 @golden
 def every_gate() -> QuantumCircuit:
     circuit = QuantumCircuit(6, global_phase=0.375)
-    known = get_standard_gate_name_mapping()
-    for gate in (known[name] for name in GATES.split()):
+    standard_gate_name_mapping = get_standard_gate_name_mapping()
+    for gate in (standard_gate_name_mapping[name] for name in GATES.split()):
         angles = [0.25 * (k + 1) for k in range(len(gate.params))]
         circuit.append(type(gate)(*angles), range(gate.num_qubits)[::-1])
     circuit.append(MCXGate(5), [5, 0, 4, 1, 3, 2])
@@ -214,15 +214,15 @@ def matrices() -> QuantumCircuit:
 
 def described(program: Program) -> str:
     """The readable twin of the bytes."""
-    told: dict[str, Any] = {}
+    table: dict[str, Any] = {}
     for name in program.__struct_fields__:
         value = getattr(program, name)
-        told[name] = value.hex() if isinstance(value, bytes) else value
-    told["constants"] = [constant.hex() for constant in program.constants]
-    told["matrices"] = [matrix.hex() for matrix in program.matrices]
-    told["structure"] = program.structure.hex()
-    told["digest"] = program.digest.hex()
-    return json.dumps(told, indent=1) + "\n"
+        table[name] = value.hex() if isinstance(value, bytes) else value
+    table["constants"] = [constant.hex() for constant in program.constants]
+    table["matrices"] = [matrix.hex() for matrix in program.matrices]
+    table["structure"] = program.structure.hex()
+    table["digest"] = program.digest.hex()
+    return json.dumps(table, indent=1) + "\n"
 
 
 @pytest.mark.parametrize("name", PROGRAMS)
@@ -245,11 +245,11 @@ def test_golden_files_match_list_of_programs() -> None:
 @pytest.mark.parametrize("path", sorted(FOLDER.glob("format*/*.bin")), ids=lambda path: path.stem)
 def test_bytes_of_earlier_format_are_decoded_as_same_program(path: Path) -> None:
     program = decode_program(path.read_bytes())
-    told = json.loads(path.with_suffix(".json").read_text())
+    outcome = json.loads(path.with_suffix(".json").read_text())
     assert program.format == int(path.parent.name.removeprefix("format")) in READ_FORMATS
-    found = json.loads(described(program))
-    for name in told.keys() - {"structure", "digest"}:  # these are of this version's form
-        assert found[name] == told[name], name
+    document = json.loads(described(program))
+    for name in outcome.keys() - {"structure", "digest"}:  # these are of this version's form
+        assert document[name] == outcome[name], name
     again = msgspec.structs.replace(program, format=PROGRAM_FORMAT)
     assert again == decode_program((FOLDER / path.name).read_bytes())
 

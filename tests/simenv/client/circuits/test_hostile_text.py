@@ -254,10 +254,10 @@ print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)
 
 
 def test_refusal_takes_less_than_200_megabytes() -> None:
-    here = str(Path(__file__).parent)
+    result = str(Path(__file__).parent)
     limit = (4 * 2**30, 4 * 2**30)
     run = subprocess.run(
-        [sys.executable, "-c", MEMORY, here],
+        [sys.executable, "-c", MEMORY, result],
         capture_output=True,
         text=True,
         check=False,

@@ -63,18 +63,18 @@ def damaged(text: str, draw: random.Random) -> str:
         return "".join(characters)
     pieces = re.findall(r"\w+|\s+|[^\w\s]", text)
     for _ in range(draw.randrange(1, 5)):
-        here, there = draw.randrange(len(pieces)), draw.randrange(len(pieces))
+        result, outcome = draw.randrange(len(pieces)), draw.randrange(len(pieces))
         kind = draw.random()
         if kind < 0.25:
-            pieces[here] = draw.choice(TOKENS)
+            pieces[result] = draw.choice(TOKENS)
         elif kind < 0.5:
-            pieces.insert(here, f" {draw.choice(TOKENS)} ")
+            pieces.insert(result, f" {draw.choice(TOKENS)} ")
         elif kind < 0.65:
-            del pieces[here]
+            del pieces[result]
         elif kind < 0.8:
-            pieces[here], pieces[there] = pieces[there], pieces[here]
+            pieces[result], pieces[outcome] = pieces[outcome], pieces[result]
         else:
-            pieces[here:here] = pieces[here : here + 30] * draw.randrange(1, 8)
+            pieces[result:result] = pieces[result : result + 30] * draw.randrange(1, 8)
     return "".join(pieces)
 
 

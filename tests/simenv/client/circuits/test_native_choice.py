@@ -185,15 +185,15 @@ def test_prepare_returns_at_once_while_another_caller_compiles(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     choice = native.EncoderSelector()
-    seen: list[bool] = []
+    entries: list[bool] = []
 
     def build() -> native.NativePacker:
-        seen.append(choice.prepare())
+        entries.append(choice.prepare())
         return PACKER
 
     monkeypatch.setattr(native, "build", build)
     assert choice.prepare()
-    assert seen == [False]
+    assert entries == [False]
 
 
 @pytest.mark.parametrize("fault", ["no interface", "no function", "other version", "no compiler"])

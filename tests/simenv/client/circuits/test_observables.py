@@ -15,8 +15,8 @@ from simenv.errors import OptionError
 
 def sums(value: Any, num_qubits: int = 3) -> list[dict[str, float]]:
     return [
-        dict(zip(found.labels, np.frombuffer(found.coefficients), strict=True))
-        for found in load_observables(value, num_qubits)
+        dict(zip(each.labels, np.frombuffer(each.coefficients), strict=True))
+        for each in load_observables(value, num_qubits)
     ]
 
 

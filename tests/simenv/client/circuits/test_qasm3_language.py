@@ -25,8 +25,8 @@ PROGRAMS = {path.stem: path for path in sorted((Path(__file__).parent / "qasm3")
 def promise(name: str, kind: str) -> str | None:
     """What the first line says after this word; None if it says something else."""
     first = PROGRAMS[name].read_text().split("\n", 1)[0]
-    found = re.fullmatch(rf"// {kind}(?: at|:)? ?(.*)", first)
-    return found.group(1) if found else None
+    result = re.fullmatch(rf"// {kind}(?: at|:)? ?(.*)", first)
+    return result.group(1) if result else None
 
 
 def named(kind: str) -> list[str]:
@@ -39,18 +39,18 @@ def key(text: str) -> int:
 
 @pytest.mark.parametrize("name", named("runs"))
 def test_construct_has_its_documented_outcomes(name: str) -> None:
-    told = json.loads(promise(name, "runs") or "")
-    expected = {key(text): pytest.approx(value) for text, value in told.items()}
+    document = json.loads(promise(name, "runs") or "")
+    expected = {key(text): pytest.approx(value) for text, value in document.items()}
     assert engine_judge.exact(PROGRAMS[name]) == expected
     assert engine_judge.exact(to_qiskit(load(PROGRAMS[name]).program)) == expected
 
 
 @pytest.mark.parametrize("name", named("refused"))
 def test_unsupported_construct_is_refused_by_name_with_line_and_column(name: str) -> None:
-    line, column, told = (promise(name, "refused") or "").split(":", 2)
+    line, column, value = (promise(name, "refused") or "").split(":", 2)
     with pytest.raises(ProgramError) as refused:
         load(PROGRAMS[name])
-    assert told.strip() in refused.value.message
+    assert value.strip() in refused.value.message
     assert (refused.value.line, refused.value.column) == (int(line), int(column))
 
 

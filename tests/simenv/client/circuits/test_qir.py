@@ -70,15 +70,15 @@ def test_program_has_the_gates_of_the_module(form: str, tmp_path: Path) -> None:
     module, _ = bell()
     (tmp_path / "a.ll").write_text(module.ir())
     (tmp_path / "a.bc").write_bytes(module.bitcode())
-    given: Any = {
+    item: Any = {
         "module": pyqir.Module.from_ir(pyqir.Context(), module.ir()),
         "text": module.ir(),
         "assembly file": tmp_path / "a.ll",
         "bitcode file": tmp_path / "a.bc",
     }[form]
-    found = to_qiskit(load(given).program)
-    found = QuantumCircuit.from_instructions(found.data, qubits=found.qubits)
-    assert Operator(found).equiv(Operator(expected()))
+    result = to_qiskit(load(item).program)
+    result = QuantumCircuit.from_instructions(result.data, qubits=result.qubits)
+    assert Operator(result).equiv(Operator(expected()))
 
 
 def test_results_are_clbits_of_one_register() -> None:
@@ -118,8 +118,8 @@ REFUSED = {
 
 @pytest.mark.parametrize("case", REFUSED)
 def test_module_outside_the_base_profile_is_refused_by_name(case: str) -> None:
-    lines, words = REFUSED[case]
-    with pytest.raises(ProgramError, match=words):
+    lines, value = REFUSED[case]
+    with pytest.raises(ProgramError, match=value):
         load(assembly(*lines))
 
 

@@ -197,8 +197,8 @@ def listening(tmp_path: Path) -> Iterator[Path]:
 def far_file(tmp_path: Path, sockets: Path, **changes: object) -> Path:
     pair = new_pair()
     own = OwnerEndpoint("tcp://127.0.0.1:9", pair.public, pair.public, pair.secret)
-    told = {"node": "elsewhere", "own": own, "sockets": str(sockets), **changes}
-    return write(tmp_path / "home" / "connection.json", **told)
+    table = {"node": "elsewhere", "own": own, "sockets": str(sockets), **changes}
+    return write(tmp_path / "home" / "connection.json", **table)
 
 
 def opened(path: Path) -> type:
@@ -215,11 +215,11 @@ def test_socket_of_this_user_is_used_when_file_names_another_node(
 def test_socket_in_folder_writable_by_others_is_not_used(tmp_path: Path, listening: Path) -> None:
     listening.chmod(0o777)
     assert opened(far_file(tmp_path, listening)) is CurveConnection
-    here = far_file(tmp_path, listening, node=os.uname().nodename, own=None, pid=os.getpid())
+    result = far_file(tmp_path, listening, node=os.uname().nodename, own=None, pid=os.getpid())
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(address, "SERVICE", _own_title())  # we are the service
         with pytest.raises(NoServiceError, match="others can write its folder: not used"):
-            opened(here)
+            opened(result)
 
 
 def test_socket_in_folder_of_another_user_is_not_used(tmp_path: Path, listening: Path) -> None:
@@ -273,8 +273,8 @@ def test_later_process_with_pid_of_service_is_not_taken_for_it(
         later.stdout.readline()
         stat = Path(f"/proc/{later.pid}/stat").read_text()
         ticks = stat.rpartition(")")[2].split()[local_process.START_FIELD]
-        for told, is_gone in (("", False), (ticks, False), ("1", True)):
-            path = write(tmp_path / "connection.json", pid=later.pid, start_ticks=told)
+        for value, is_gone in (("", False), (ticks, False), ("1", True)):
+            path = write(tmp_path / "connection.json", pid=later.pid, start_ticks=value)
             assert address.ended(address.read(path)) is is_gone
         launch.force(later.pid, 0.0, "1")
         assert later.poll() is None

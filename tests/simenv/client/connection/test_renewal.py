@@ -44,22 +44,22 @@ def flipped(one: m.Completion) -> m.Completion:
 def test_corrupt_payload_is_requested_again(link: ServiceSession, peer: Peer, word: str) -> None:
     peer.finishes = False
     peer.on(VerifyResult, lambda q: [VerifyReply(q.request, word)])
-    whole = msgspec.structs.replace(completion(1, seed=7), attempts=2)
-    peer.on(m.WatchResults, lambda q: [completed(whole), m.UnknownTasks(q.request, [])])
+    changed = msgspec.structs.replace(completion(1, seed=7), attempts=2)
+    peer.on(m.WatchResults, lambda q: [completed(changed), m.UnknownTasks(q.request, [])])
     task = submitted(link)
     peer.say(completed(flipped(completion(1, seed=7))))
-    found = task.result(10)
-    assert (found.seed, found.attempts, found.counts) == (7, 2, {"00": 1000, "11": 24})
+    result = task.result(10)
+    assert (result.seed, result.attempts, result.counts) == (7, 2, {"00": 1000, "11": 24})
     assert len(peer.of(VerifyResult)) == 1
 
 
 def test_corrupt_failure_is_requested_again(link: ServiceSession, peer: Peer) -> None:
     peer.finishes = False
     peer.on(VerifyResult, lambda q: [VerifyReply(q.request, "again")])
-    whole = completion(1, state=TaskState.FAILED)
-    peer.on(m.WatchResults, lambda q: [completed(whole), m.UnknownTasks(q.request, [])])
+    result = completion(1, state=TaskState.FAILED)
+    peer.on(m.WatchResults, lambda q: [completed(result), m.UnknownTasks(q.request, [])])
     task = submitted(link)
-    peer.say(completed(flipped(whole)))
+    peer.say(completed(flipped(result)))
     with pytest.raises(TaskFailedError, match="it broke"):
         task.result(10)
 
@@ -101,8 +101,8 @@ def filed(folder: Path, name: str = "t-1.h5") -> ResultFile:
 def ended(file: ResultFile) -> m.Completion:
     data = ResultData(RESULT_FORMAT, (("c", 8),), 8, 9, 1, 1, bytes(len(ARRAY)), file=file)
     payload = codec.encode(data)
-    one = completion(1)
-    return msgspec.structs.replace(one, payload=payload, checksum=writer.zlib.crc32(payload))
+    result = completion(1)
+    return msgspec.structs.replace(result, payload=payload, checksum=writer.zlib.crc32(payload))
 
 
 def serving(peer: Peer, folder: Path, most: int = CHUNK_BYTES) -> None:
@@ -135,11 +135,11 @@ def test_array_is_fetched_once_on_first_access(
     peer.finishes = False
     task = submitted(link)
     peer.say(completed(ended(filed(tmp_path))))
-    found = task.result(10)
-    assert found.has("counts")
+    result = task.result(10)
+    assert result.has("counts")
     assert not peer.of(FetchResult)
-    assert found.outcome_counts is not None
-    assert found.outcome_counts is not None
+    assert result.outcome_counts is not None
+    assert result.outcome_counts is not None
     assert len(peer.of(FetchResult)) == 1
 
 

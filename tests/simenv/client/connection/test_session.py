@@ -260,7 +260,7 @@ def test_no_more_than_eight_messages_are_unanswered(link: ServiceSession, peer: 
         most = max(most, len(waiting))
         if len(waiting) < 8:
             return []
-        answers = [answer for held in waiting for answer in peer.submitted(held)]
+        answers = [answer for each in waiting for answer in peer.submitted(each)]
         waiting.clear()
         return answers
 
@@ -289,8 +289,8 @@ def test_reply_of_wrong_type_is_a_protocol_error(link: ServiceSession, peer: Pee
 
 
 def test_unsupported_protocol_version_raises_version_mismatch_error(peer: Peer) -> None:
-    words = "client 0.1.0 speaks protocol 1, service 9.9 speaks 9"
-    peer.on(m.Hello, lambda _: [m.Refused(0, [m.Refusal("version", words)])])
+    text = "client 0.1.0 speaks protocol 1, service 9.9 speaks 9"
+    peer.on(m.Hello, lambda _: [m.Refused(0, [m.Refusal("version", text)])])
     with pytest.raises(VersionMismatchError, match=r"service 9\.9 speaks 9"):
         ServiceSession(peer)
 
@@ -331,8 +331,8 @@ def test_concurrent_threads_get_their_own_results(link: ServiceSession) -> None:
         return seeds
 
     with ThreadPoolExecutor(8) as pool:
-        found = list(pool.map(work, range(8)))
-    assert found == [[1_000 * thread + k for k in range(50)] for thread in range(8)]
+        entries = list(pool.map(work, range(8)))
+    assert entries == [[1_000 * thread + k for k in range(50)] for thread in range(8)]
     assert not link._pending.tasks
 
 

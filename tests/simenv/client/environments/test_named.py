@@ -38,11 +38,11 @@ def hear(
     progress: launch.Progress | None = None,
 ) -> None:
     """Wait for the readiness of a process that is not quite a service."""
-    ready, told = os.pipe()
+    ready, value = os.pipe()
     process = subprocess.Popen(
-        [sys.executable, "-c", f"import os, time\ntold = {told}\n{code}"], pass_fds=[told]
+        [sys.executable, "-c", f"import os, time\ntold = {value}\n{code}"], pass_fds=[value]
     )
-    os.close(told)
+    os.close(value)
     try:
         launch._await(ready, process, where, timeout_s, progress)
     finally:
@@ -136,21 +136,21 @@ def test_start_timeout_raises_start_failed_error(where: EnvironmentPaths) -> Non
 
 
 def test_service_inherits_only_allowed_environment_variables() -> None:
-    told = {
+    table = {
         "PATH": "/bin", "LC_ALL": "C", "SIMENV_HOME": "/x", "SLURM_JOB_ID": "7", "PYTHONPATH": "/y",
         "AWS_SECRET": "z", "LD_PRELOAD": "w", "OMP_NUM_THREADS": "1",
     }  # fmt: skip
-    assert set(launch.environment(told)) == {
+    assert set(launch.environment(table)) == {
         "PATH", "LC_ALL", "SIMENV_HOME", "SLURM_JOB_ID", "OMP_NUM_THREADS",
     }  # fmt: skip
 
 
 def test_process_that_is_not_service_is_never_signalled() -> None:
-    stranger = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
-    launch.force(stranger.pid, 0.0)
-    assert stranger.poll() is None
-    stranger.communicate(b"\n")
-    assert stranger.returncode == 0
+    process = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
+    launch.force(process.pid, 0.0)
+    assert process.poll() is None
+    process.communicate(b"\n")
+    assert process.returncode == 0
 
 
 def test_only_simenv_folders_are_removed(tmp_path: Path) -> None:
@@ -243,14 +243,14 @@ def test_down_without_environment_raises_no_service_error() -> None:
 
 @pytest.mark.usefixtures("no_leaks")
 def test_launcher_hosts_and_memory_settings_are_applied() -> None:
-    here = os.uname().nodename
-    told = {"launcher": "local", "memory_per_slot": "64MiB", "hosts": f"{here}:2"}
+    nodename = os.uname().nodename
+    table = {"launcher": "local", "memory_per_slot": "64MiB", "hosts": f"{nodename}:2"}
     before = set(config.home_root().glob("*"))
-    with simenv.local(workers=1, **told) as env:
+    with simenv.local(workers=1, **table) as env:
         info = env.status()
         (node,) = env.nodes().values()
         assert info.launcher.startswith("local: ")
-        assert (node.name, node.slots, node.memory_bytes) == (here, 2, 2**27)
+        assert (node.name, node.slots, node.memory_bytes) == (nodename, 2, 2**27)
         assert [pool.least for pool in env.pools().values()] == [1]
     assert set(config.home_root().glob("*")) <= {*before, config.home_root() / "launchers.json"}
     with (

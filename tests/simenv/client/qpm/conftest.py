@@ -19,8 +19,8 @@ from simenv.client.qpm.provider import QPM
 
 @pytest.fixture(scope="module")
 def live() -> Iterator[Live]:
-    with environment(pools=[{"name": "main", "min": 1, "max": 1}], durability="process") as found:
-        yield found
+    with environment(pools=[{"name": "main", "min": 1, "max": 1}], durability="process") as result:
+        yield result
 
 
 @pytest.fixture

@@ -36,10 +36,10 @@ def info(qasm: str = BELL, **more: Any) -> dict[str, Any]:
 def until(condition: Callable[[], Any]) -> Any:
     """The first true value of a question that nobody is notified about."""
     deadline = time.monotonic() + WAIT_S
-    while not (found := condition()):
+    while not (result := condition()):
         assert time.monotonic() < deadline, "it never comes"
         time.sleep(0.002)
-    return found
+    return result
 
 
 def completion(qpm: QPM, cid: str | None = None) -> dict[str, Any]:
@@ -49,8 +49,8 @@ def completion(qpm: QPM, cid: str | None = None) -> dict[str, Any]:
         answer = qpm.read_cq(cid)
         return answer if answer["completion_ready"] else None
 
-    found: dict[str, Any] = until(ready)
-    return found
+    table: dict[str, Any] = until(ready)
+    return table
 
 
 def running(qpm: QPM) -> dict[str, Any]:

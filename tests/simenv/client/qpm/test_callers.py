@@ -54,8 +54,8 @@ def test_500_circuits_from_8_threads_complete_once_each(qpm: QPM) -> None:
     assert {endpoint.get().payload["cid"] for _ in place} == set(place)
     with ThreadPoolExecutor(8) as threads:
         records = list(threads.map(lambda _: completion(qpm), range(500)))
-    found = {place[record["cid"]]: record["result"]["counts"] for record in records}
-    assert found == {k: {f"{k:010b}": 200} for k in range(500)}
+    table = {place[record["cid"]]: record["result"]["counts"] for record in records}
+    assert table == {k: {f"{k:010b}": 200} for k in range(500)}
     assert endpoint.empty()
     assert qpm.read_cq()["outcome"] == "IN_PROGRESS"
 
@@ -127,8 +127,8 @@ def test_evicted_completion_is_reported_as_no_longer_retained(qpm: QPM) -> None:
 
 def test_client_has_one_qpm(env: simenv.Client) -> None:
     with ThreadPoolExecutor(8) as threads:
-        found = set(threads.map(lambda _: id(env.qpm), range(64)))
-    assert found == {id(env.qpm)}
+        names = set(threads.map(lambda _: id(env.qpm), range(64)))
+    assert names == {id(env.qpm)}
 
 
 def test_event_sender_thread_ends_with_its_client(live: Live) -> None:

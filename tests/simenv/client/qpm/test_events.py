@@ -18,8 +18,8 @@ from simenv.qpm.errors import InProgressError
 def test_completion_is_pushed_once_and_queued(qpm: QPM) -> None:
     endpoint = Endpoint()
     for count in (1, 1):  # asked for again: still once
-        told = qpm.register_event_notification(endpoint, 1, "queue-7")
-        assert told == {"status": "accepted", "class_id": "queue-7", "registration_count": count}
+        result = qpm.register_event_notification(endpoint, 1, "queue-7")
+        assert result == {"status": "accepted", "class_id": "queue-7", "registration_count": count}
     cids = {qpm.async_run(info())["cid"] for _ in range(20)}
     events = [endpoint.get() for _ in cids]
     assert {event.payload["cid"] for event in events} == cids
@@ -52,30 +52,30 @@ def test_failed_and_cancelled_circuits_are_pushed(qpm: QPM, busy: None) -> None:
 
 
 def test_events_are_selected_by_filter_and_event_type(qpm: QPM, busy: None) -> None:
-    mine, others, all_of_them, another = Endpoint(), Endpoint(), Endpoint(), Endpoint()
+    endpoint, others, all_of_them, another = Endpoint(), Endpoint(), Endpoint(), Endpoint()
     first, second = qpm.async_run(info())["cid"], qpm.async_run(info())["cid"]
     register = qpm.register_event_notification
-    register(mine, 1, "a", filters={"cid": first})
+    register(endpoint, 1, "a", filters={"cid": first})
     register(others, 1, "b", filters={"cid": "nobody"})
     register(all_of_them, 1, "c", filters={"cid": [first, second], "reservation_id": None})
     assert register(another, 2, "d")["registration_count"] == 4
     for cid in (first, second):
         qpm.cancel_task(cid)
     assert {all_of_them.get().payload["cid"] for _ in range(2)} == {first, second}
-    assert mine.get().payload["cid"] == first
-    assert mine.empty()
+    assert endpoint.get().payload["cid"] == first
+    assert endpoint.empty()
     assert others.tried == another.tried == 0
 
 
 def test_broken_endpoint_is_removed_and_others_get_all_events(qpm: QPM) -> None:
-    gone, there = Endpoint(broken=True), Endpoint()
-    qpm.register_event_notification(gone, 1, "gone")
-    qpm.register_event_notification(there, 1, "there")
+    endpoint, outcome = Endpoint(broken=True), Endpoint()
+    qpm.register_event_notification(endpoint, 1, "gone")
+    qpm.register_event_notification(outcome, 1, "there")
     cids = [qpm.async_run(info())["cid"] for _ in range(3)]
-    assert {there.get().payload["cid"] for _ in cids} == set(cids)
+    assert {outcome.get().payload["cid"] for _ in cids} == set(cids)
     register = qpm.register_event_notification
-    until(lambda: register(there, 1, "there")["registration_count"] == 1)
-    assert gone.tried == 1
+    until(lambda: register(outcome, 1, "there")["registration_count"] == 1)
+    assert endpoint.tried == 1
 
 
 class Stuck(Endpoint):
@@ -92,28 +92,28 @@ class Stuck(Endpoint):
 
 
 def test_hanging_endpoint_delays_no_other_endpoint(qpm: QPM) -> None:
-    stuck, there = Stuck(), Endpoint()
+    stuck, endpoint = Stuck(), Endpoint()
     qpm.register_event_notification(stuck, 1, "stuck")
-    qpm.register_event_notification(there, 1, "there")
+    qpm.register_event_notification(endpoint, 1, "there")
     try:
         cids = [qpm.async_run(info())["cid"] for _ in range(3)]
         assert stuck.entered.wait(60)
-        assert {there.get().payload["cid"] for _ in cids} == set(cids)
+        assert {endpoint.get().payload["cid"] for _ in cids} == set(cids)
     finally:
         stuck.released.set()
     assert {stuck.get().payload["cid"] for _ in cids} == set(cids)
 
 
 def test_hanging_client_of_revision_1_delays_no_other_client(qpm: QPM) -> None:
-    stuck, there = Stuck(), Endpoint()
+    stuck, endpoint = Stuck(), Endpoint()
     first, second = qpm.connection(), qpm.connection()
     first.register_event_notification(stuck, 1, "stuck")
-    second.register_event_notification(there, 1, "there")
+    second.register_event_notification(endpoint, 1, "there")
     try:
         first.async_run(info())
         assert stuck.entered.wait(60)
         cids = {second.async_run(info()) for _ in range(3)}
-        assert {there.get().payload["cid"] for _ in cids} == cids
+        assert {endpoint.get().payload["cid"] for _ in cids} == cids
     finally:
         stuck.released.set()
 
@@ -175,13 +175,13 @@ def test_events_beyond_queue_of_hanging_endpoint_are_put_or_read_once(
 def test_clients_of_revision_1_read_only_their_own_records(qpm: QPM) -> None:
     first, second, heard = qpm.connection(), qpm.connection(), Endpoint()
     second.register_event_notification(heard, 1, "q")
-    mine = first.async_run(info())
-    assert until(lambda: read(first, None))["cid"] == mine
-    theirs = second.async_run(info())
-    assert heard.get().payload["cid"] == theirs
+    result = first.async_run(info())
+    assert until(lambda: read(first, None))["cid"] == result
+    outcome = second.async_run(info())
+    assert heard.get().payload["cid"] == outcome
     other = first.async_run(info())
     assert until(lambda: read(first, other))["cid"] == other
-    assert read(second, None) is read(second, mine) is None
+    assert read(second, None) is read(second, result) is None
     assert heard.empty()
 
 
@@ -244,13 +244,13 @@ def test_reader_thread_survives_errors_and_new_clients(
 
 def test_closed_connection_keeps_no_circuits(qpm: QPM) -> None:
     single, heard = qpm.connection(), Endpoint()
-    kept = single.async_run(info())
-    until(lambda: read_ready(single, kept))
+    result = single.async_run(info())
+    until(lambda: read_ready(single, result))
     single.register_event_notification(heard, 1, "q")
     running = single.async_run(info())
     single.shutdown()
     assert not single._registry._runs
-    assert read(single, kept) is read(single, running) is None
+    assert read(single, result) is read(single, running) is None
 
 
 def read_ready(single: Any, cid: str) -> bool:
@@ -305,8 +305,8 @@ def test_completion_that_fails_to_build_does_not_stop_other_events(
 
     monkeypatch.setattr(notices, "_make", made)
     cids = [single.async_run(info()) for _ in range(3)]
-    told = {endpoint.get().payload["cid"] for _ in cids[1:]}
-    assert told == set(cids) - set(odd)
+    names = {endpoint.get().payload["cid"] for _ in cids[1:]}
+    assert names == set(cids) - set(odd)
     assert until(lambda: read(single, odd[0]))["cid"] == odd[0], "it can be read instead"
 
 
@@ -335,8 +335,8 @@ def read(single: Any, cid: str | None) -> Any:
 
 
 def test_revision_1_queues_completion_that_cannot_be_pushed(qpm: QPM) -> None:
-    single, gone = qpm.revision1, Endpoint(broken=True)
-    single.register_event_notification(gone, 1, "a")
+    single, endpoint = qpm.revision1, Endpoint(broken=True)
+    single.register_event_notification(endpoint, 1, "a")
     cid = single.async_run(info())
 
     def record() -> object:
@@ -346,4 +346,4 @@ def test_revision_1_queues_completion_that_cannot_be_pushed(qpm: QPM) -> None:
             return None
 
     assert until(record)["cid"] == cid
-    assert gone.tried == 1
+    assert endpoint.tried == 1

@@ -27,10 +27,10 @@ POOLS = [
 @pytest.fixture(scope="module")
 def live() -> Iterator[Live]:
     pytest.importorskip("qiskit_ibm_runtime.fake_provider")
-    with environment(pools=POOLS, durability="process", import_from=(str(ROOT),)) as found:
-        with found.client() as client:
+    with environment(pools=POOLS, durability="process", import_from=(str(ROOT),)) as result:
+        with result.client() as client:
             until(lambda: all(device.num_qubits for device in client.devices().values()))
-        yield found
+        yield result
 
 
 def montreal() -> Any:
@@ -99,11 +99,11 @@ def test_qpm_of_one_pool_runs_and_describes_only_that_pool(env: simenv.Client) -
     assert qpu.get_device_info()["device"]["id"] == "qpu"
     assert qpu.get_service_summary()["target_id"] == "qpu"
     assert [pool["name"] for pool in qpu.get_service_summary()["pools"]] == ["qpu"]
-    for asked in ("main", env.name):
+    for each in ("main", env.name):
         with pytest.raises(UnknownObjectError):
-            qpu.get_device_info(lib=asked)
+            qpu.get_device_info(lib=each)
         with pytest.raises(UnknownObjectError):
-            qpu.get_queue_metrics(device_id=asked)
+            qpu.get_queue_metrics(device_id=each)
     accepted = qpu.async_run(info(BELL))
     until(lambda: qpu.peek_cq(accepted["cid"])["completion_ready"])
     facts = qpu.get_task_metadata(task_id=accepted["qtask_id"])["provider_metadata"]

@@ -45,8 +45,8 @@ def rationed(qpm: QPM, gate_ns: int = 10**9) -> Iterator[None]:
     try:
         yield
     finally:
-        for one in qpm.list_reservations(filters={"state": "active"}):
-            qpm.cancel(reservation_id=one["reservation_id"])
+        for each in qpm.list_reservations(filters={"state": "active"}):
+            qpm.cancel(reservation_id=each["reservation_id"])
         qpm.set_admission_policy(configuration=UNLIMITED)
         qpm.configure_device_profile(profile=before)
 
@@ -67,12 +67,12 @@ def test_device_profile_and_admission_policy_are_as_set(qpm: QPM) -> None:
     assert qpm.get_device_profile(device_id="main")["device_profile"] == before["device_profile"]
     qpm.configure_device_profile(profile=before["device_profile"])
     with rationed(qpm):
-        found = qpm.get_admission_policy()
-        assert found["configuration"] == {
+        admission_policy = qpm.get_admission_policy()
+        assert admission_policy["configuration"] == {
             **CREDITS, "device_id": qpm.get_backend_info()["target_id"],
         }  # fmt: skip
-        again = qpm.set_admission_policy(configuration=found["configuration"])
-        assert (again["status"], again["version"]) == ("unchanged", found["version"])
+        again = qpm.set_admission_policy(configuration=admission_policy["configuration"])
+        assert (again["status"], again["version"]) == ("unchanged", admission_policy["version"])
 
 
 @pytest.mark.parametrize(
@@ -135,8 +135,8 @@ def test_tasks_beyond_reserved_credits_wait_or_are_refused(qpm: QPM) -> None:
             )  # fmt: skip
             assert answer["pending_queue_position"] == place
         state = qpm.get_scheduler_queue_state()
-        assert [one["cid"] for one in state["pending_capacity"]] == [p["cid"] for p in parked]
-        assert [one["cid"] for one in state["runtime_tasks"]] == [first["cid"]]
+        assert [each["cid"] for each in state["pending_capacity"]] == [p["cid"] for p in parked]
+        assert [each["cid"] for each in state["runtime_tasks"]] == [first["cid"]]
         assert qpm.get_queue_metrics()["pending_qtask_count"] == 2
         assert qpm.get_reservation(reservation_id=number)["credits_consumed"] == 4
         late = qpm.sync_run(gates(1), reservation_id=number, timeout=0.05, cancel_on_timeout=True)
@@ -169,10 +169,10 @@ def test_queued_circuits_have_increasing_wait_estimates(qpm: QPM, busy: None) ->
 
 
 def test_paused_target_starts_no_tasks(qpm: QPM) -> None:
-    found = qpm.pause_execution_target(reason="lunch")
+    result = qpm.pause_execution_target(reason="lunch")
     try:
-        assert (found["status"], found["control"]["paused"]) == ("paused", True)
-        assert found["control"]["pause_reason"] == "lunch"
+        assert (result["status"], result["control"]["paused"]) == ("paused", True)
+        assert result["control"]["pause_reason"] == "lunch"
         assert qpm.get_scheduler_status()["state"] == "paused"
         cid = qpm.async_run(info())["cid"]
         answer = qpm.sync_run(info(), timeout=0.2, cancel_on_timeout=True)
@@ -186,10 +186,10 @@ def test_paused_target_starts_no_tasks(qpm: QPM) -> None:
 def test_draining_target_completes_accepted_tasks_and_refuses_new_ones(qpm: QPM) -> None:
     cid = running(qpm)["cid"]
     waiting = qpm.async_run(info())["cid"]
-    found = qpm.drain_execution_target(timeout_s=600)
+    result = qpm.drain_execution_target(timeout_s=600)
     try:
-        assert (found["status"], found["control"]["drain_mode"]) == ("draining", "graceful")
-        assert found["control"]["drain_started_at_ns"] > 0
+        assert (result["status"], result["control"]["drain_mode"]) == ("draining", "graceful")
+        assert result["control"]["drain_started_at_ns"] > 0
         with pytest.raises(QPMError):
             qpm.async_run(info())
         assert qpm.cancel_task(cid)["outcome"] in ("CANCELLED", "CANCEL_PENDING")
@@ -218,14 +218,14 @@ def test_dispatch_limits_and_scheduler_policy_are_as_set(qpm: QPM) -> None:
         qpm.configure_dispatch_limits(limits={"max_inflight": 0})
     try:
         for name, options in (("fifo", {}), ("ordered", {"keys": ["shortest", "fifo"]})):
-            asked = {"policy_name": name, "options": options}
-            assert qpm.configure_scheduler_policy(configuration=asked)["status"] == "accepted"
-            assert qpm.configure_scheduler_policy(configuration=asked)["status"] == "unchanged"
-            found = qpm.get_scheduler_policy()["scheduler_policy"]
-            assert found["policy_name"] == name
-        assert found["options"] == {"keys": "shortest,fifo"}
+            table = {"policy_name": name, "options": options}
+            assert qpm.configure_scheduler_policy(configuration=table)["status"] == "accepted"
+            assert qpm.configure_scheduler_policy(configuration=table)["status"] == "unchanged"
+            scheduler_policy = qpm.get_scheduler_policy()["scheduler_policy"]
+            assert scheduler_policy["policy_name"] == name
+        assert scheduler_policy["options"] == {"keys": "shortest,fifo"}
         policies = qpm.get_queue_metrics()["policy_state"]
-        assert policies["scheduler"] == found
+        assert policies["scheduler"] == scheduler_policy
     finally:
         qpm.configure_scheduler_policy(configuration=status["policy"])
 
@@ -279,7 +279,7 @@ def test_client_role_may_not_control_scheduler_or_policies(tmp_path: Path) -> No
         task = env.submit(LONG)
         until(lambda: task.state == "RUNNING")
         state = env.qpm.get_scheduler_queue_state(include_restricted=True)
-        assert [one["scheduler_task_id"] for one in state["runtime_tasks"]] == [task.id]
+        assert [each["scheduler_task_id"] for each in state["runtime_tasks"]] == [task.id]
         assert env.qpm.get_scheduler_queue_state()["runtime_tasks"] == []
         task.cancel()
 
@@ -287,12 +287,12 @@ def test_client_role_may_not_control_scheduler_or_policies(tmp_path: Path) -> No
 def test_wide_circuits_have_higher_estimates_until_profile_is_set() -> None:
     with simenv.local(workers=1) as env:
         qpm = env.qpm
-        shown = qpm.get_device_profile()["device_profile"]
+        device_profile = qpm.get_device_profile()["device_profile"]
         sizes = {"one_q_gate_count": 20, "two_q_gate_count": 10, "shots": 100}
-        asked = [{"task_class": {"qubit_count": width, **sizes}} for width in (2, 26)]
-        narrow, wide = (qpm.evaluate(request=each)["estimated_total_ns"] for each in asked)
+        entries = [{"task_class": {"qubit_count": width, **sizes}} for width in (2, 26)]
+        narrow, wide = (qpm.evaluate(request=each)["estimated_total_ns"] for each in entries)
         assert wide > 1_000 * narrow
-        assert qpm.get_device_profile()["device_profile"] == shown
-        qpm.configure_device_profile(profile=shown)
-        narrow, wide = (qpm.evaluate(request=each)["estimated_total_ns"] for each in asked)
+        assert qpm.get_device_profile()["device_profile"] == device_profile
+        qpm.configure_device_profile(profile=device_profile)
+        narrow, wide = (qpm.evaluate(request=each)["estimated_total_ns"] for each in entries)
         assert narrow == wide == 100 * (20 * 30 + 10 * 300)

@@ -163,7 +163,7 @@ def test_invalid_argument_is_refused_without_effect(qpm: QPM, name: str) -> None
     call, fine = CALLS[name]
     before = state(qpm)
     for value in JUNK:
-        if not any(type(value) is type(one) and value == one for one in fine):
+        if not any(type(value) is type(each) and value == each for each in fine):
             with pytest.raises(QPMError):
                 call(qpm, value)
     assert state(qpm) == before

@@ -31,27 +31,27 @@ def read(qpm: QPM, cid: str | None, number: int) -> dict[str, Any]:
         assert answer["outcome"] != "INVALID_RESERVATION"
         return answer if answer["completion_ready"] else None
 
-    found: dict[str, Any] = until(ready)
-    return found
+    table: dict[str, Any] = until(ready)
+    return table
 
 
 def test_reservation_decision_and_record_hold_requested_fields(qpm: QPM) -> None:
-    asked = {
+    table = {
         "request_id": "r-1", "owner": {"username": "ada"}, "job_id": 17, "scope_id": "s",
         "ttl_ns": 10**12, "workload_kind": "hybrid", "priority": 3, "unheard": {"a": [1]},
         "credential_ref": "hidden", "run_context": {"api_token": "hidden", "a": [{"Password": 1}]},
         "task_class": {"count": 2, "qubit_count": 3}, "num_shots": 9,
     }  # fmt: skip
-    dry = qpm.evaluate(request=asked)
+    dry = qpm.evaluate(request=table)
     assert (dry["status"], dry["decision"], dry["reservation_id"]) == ("accepted", 1, None)
-    decision = qpm.reserve(request=asked)
+    decision = qpm.reserve(request=table)
     assert (decision["reason"], decision["reason_code"]) == ("accepted", 1)
     assert (decision["request_id"], decision["scope_id"]) == ("r-1", "s")
     number = decision["reservation_id"]
-    assert qpm.reserve(request=asked)["reservation_id"] == number, "a repeat is a repeat"
+    assert qpm.reserve(request=table)["reservation_id"] == number, "a repeat is a repeat"
     record = qpm.get_reservation(reservation_id=number)
-    told = {name: record[name] for name in ("user_id", "job_id", "scope_id", "workload_kind")}
-    assert told == {"user_id": "ada", "job_id": "17", "scope_id": "s", "workload_kind": "hybrid"}
+    mapping = {name: record[name] for name in ("user_id", "job_id", "scope_id", "workload_kind")}
+    assert mapping == {"user_id": "ada", "job_id": "17", "scope_id": "s", "workload_kind": "hybrid"}
     assert (record["state"], record["state_code"]) == ("active", 2)
     assert record["request_metadata"] == {
         "priority": "3",
@@ -59,14 +59,14 @@ def test_reservation_decision_and_record_hold_requested_fields(qpm: QPM) -> None
         "run_context": '{"a": [{}]}',
     }
     assert record["device_id"] == decision["device_id"] == qpm.get_backend_info()["target_id"]
-    for filters, found in (
+    for filters, value in (
         ({"job_id": 17}, [number]),
         ({"job_id": "x"}, []),
         ({"device_id": "nowhere"}, []),
         ({"state": "released"}, []),
     ):
         listed = qpm.list_reservations(filters={"user_id": "ada", **filters})
-        assert [one["reservation_id"] for one in listed] == found
+        assert [each["reservation_id"] for each in listed] == value
     for ends in ("released", "released"):
         assert qpm.release(reservation_id=number) == {
             "status": "accepted",
@@ -78,22 +78,24 @@ def test_reservation_decision_and_record_hold_requested_fields(qpm: QPM) -> None
 
 
 def test_completions_are_read_only_under_their_own_reservation(qpm: QPM) -> None:
-    mine, other = reserve(qpm), reserve(qpm)
+    result, other = reserve(qpm), reserve(qpm)
     endpoint = Endpoint()
     qpm.register_event_notification(endpoint, 1, "q", reservation_id=other)
-    cids = {number: qpm.async_run(info(), reservation_id=number)["cid"] for number in (mine, other)}
+    cids = {
+        number: qpm.async_run(info(), reservation_id=number)["cid"] for number in (result, other)
+    }
     assert read(qpm, None, other)["cid"] == cids[other]
     assert endpoint.get().payload["reservation_id"] == other
     for poll in (qpm.read_cq, qpm.peek_cq, qpm.task_status, qpm.cancel_task, qpm.delete_circuit):
-        answer = poll(cids[mine], reservation_id=other)
+        answer = poll(cids[result], reservation_id=other)
         assert answer is not None
         assert (answer["outcome"], answer["reason"]) == (
             "INVALID_RESERVATION", "reservation-mismatch",
         )  # fmt: skip
     assert qpm.read_cq()["outcome"] == "IN_PROGRESS", "it runs under one: nobody else reads it"
-    qpm.release(reservation_id=mine)
-    record = read(qpm, cids[mine], mine)
-    assert (record["reservation_id"], record["rc"]) == (mine, 0)
+    qpm.release(reservation_id=result)
+    record = read(qpm, cids[result], result)
+    assert (record["reservation_id"], record["rc"]) == (result, 0)
     assert endpoint.empty()
 
 
@@ -194,13 +196,13 @@ def test_reservation_of_pool_names_that_pool_as_device(qpm: QPM) -> None:
 
 
 def test_worker_of_bounded_reservation_serves_no_other_circuits(qpm: QPM) -> None:
-    asked = {"device_id": "main", "workers": 1, "bound_ns": 50_000_000}
+    table = {"device_id": "main", "workers": 1, "bound_ns": 50_000_000}
     unsound = qpm.evaluate(request={"device_id": "main", "bound_ns": 50_000_000})
     assert (unsound["status"], unsound["reason_code"]) == ("rejected", 14)
-    decision = qpm.reserve(request=asked)
+    decision = qpm.reserve(request=table)
     assert (decision["status"], decision["bound_ns"]) == ("accepted", 50_000_000)
     number = decision["reservation_id"]
-    second = qpm.reserve(request=asked)
+    second = qpm.reserve(request=table)
     assert second["status"] != "accepted"
     cid = qpm.async_run(info())["cid"]
     assert qpm.sync_run(info(), reservation_id=number)["outcome"] == "COMPLETED"
@@ -244,19 +246,19 @@ def test_reservation_of_another_owner_is_indistinguishable_from_unknown_one(tmp_
         ):
             number, others = reserve(ana.qpm, job_id="secret"), reserve(ben.qpm)
             before = ana.qpm.get_reservation(reservation_id=number)
-            told = []
+            entries = []
             for unknown in (number, 4_711):
                 for name in ("get_reservation", "renew", "release", "cancel"):
                     with pytest.raises(UnknownObjectError) as raised:
                         getattr(ben.qpm, name)(reservation_id=unknown)
-                    told.append(str(raised.value).replace(str(unknown), "N"))
+                    entries.append(str(raised.value).replace(str(unknown), "N"))
                 with pytest.raises(ExecutionError) as refused:
                     ben.qpm.async_run(info(), reservation_id=unknown)
                 assert refused.value.reason == "reservation-not-found"
                 answer = ben.qpm.read_cq("x", reservation_id=unknown)
                 assert answer["reason"] == "reservation-not-found"
-            assert len(set(told)) == 1, "the words tell whether it is there"
-            listed = [one["reservation_id"] for one in ben.qpm.list_reservations()]
+            assert len(set(entries)) == 1, "the words tell whether it is there"
+            listed = [each["reservation_id"] for each in ben.qpm.list_reservations()]
             assert listed == [others]
             assert ben.qpm.get_service_status()["active_reservation_count"] == 1
             assert ana.qpm.get_reservation(reservation_id=number) == before
@@ -311,10 +313,10 @@ def test_every_call_with_missing_or_wrong_token_is_refused(
     before = env.qpm.get_scheduler_status()
     needed = {"info": info(), "cid": "x", "ep": Endpoint(), "evtype": 1, "class_id": "q"}
     for name, arguments in revision2_methods().items():
-        given = {key: needed[key] for key, _ in arguments if key in needed}
+        table = {key: needed[key] for key, _ in arguments if key in needed}
         for token in (None, "open", "open sesame "):
             with pytest.raises(ExecutionError) as raised:
-                getattr(qpm, name)(**given, token=token)
+                getattr(qpm, name)(**table, token=token)
             assert raised.value.reason == "credential-binding-failed", name
     assert env.qpm.get_scheduler_status() == before
     assert qpm.is_ready(token="open sesame")["ready"]

@@ -69,8 +69,8 @@ def test_circuit_unknown_to_service_is_reconciled_as_failed(played: QPM, peer: P
     says(peer, None)
     peer.on(m.WatchResults, lambda message: [])
     number = played.async_run(info(BELL))["qtask_id"]
-    found = played.reconcile_runtime_state(reason="after a loss")
-    assert found["provider_handle_faults"] == [number]
+    result = played.reconcile_runtime_state(reason="after a loss")
+    assert result["provider_handle_faults"] == [number]
     (fault,) = played._audit.faults()
     assert (fault.kind, fault.qtask_id) == ("provider-handle", number)
     answer = played.task_status(qtask_id=number)
@@ -85,10 +85,10 @@ def test_circuit_unknown_to_service_is_reconciled_as_failed(played: QPM, peer: P
 def test_polling_returns_all_completions_after_service_restart(played: QPM, peer: Peer) -> None:
     single = played.revision1
     names = [single.async_run(info(BELL)) for _ in range(3)]
-    numbers = {played.async_run(info(BELL))["qtask_id"] for _ in range(3)}
+    values = {played.async_run(info(BELL))["qtask_id"] for _ in range(3)}
     peer.restart()
     assert {until(lambda: polled(single, None))["cid"] for _ in names} == set(names)
-    assert {completion(played)["qtask_id"] for _ in numbers} == numbers
+    assert {completion(played)["qtask_id"] for _ in values} == values
 
 
 @pytest.mark.usefixtures("impatient")
@@ -138,8 +138,8 @@ def polled(single: SingleQPM, cid: str | None) -> Any:
 def test_reconciliation_finds_circuit_that_ended_without_notice(played: QPM, peer: Peer) -> None:
     says(peer, TaskState.DONE)
     number = played.async_run(info(BELL))["qtask_id"]
-    found = played.reconcile_runtime_state(reason="after a pause")
-    assert found["stale_runtime_tasks"] == [number]
+    result = played.reconcile_runtime_state(reason="after a pause")
+    assert result["stale_runtime_tasks"] == [number]
     assert played.task_status(qtask_id=number)["lifecycle_state"] == "completed"
 
 

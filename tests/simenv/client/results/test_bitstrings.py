@@ -32,24 +32,24 @@ def test_counts_keys_agree_with_reference_formatting(data: st.DataObject, sizes:
     width = next((w for w in (1, 2, 4, 8) if 8 * w >= bits), -(-bits // 8))
     values = sorted(data.draw(st.sets(st.integers(0, 2**bits - 1), min_size=1, max_size=20)))
     registers = tuple((f"r{k}", size) for k, size in enumerate(sizes))
-    found = bitstrings.counts(*pack(values, width)[:1], width, pack(values, width)[1], registers)
-    assert found == {expected(value, sizes): k for k, value in enumerate(values, 1)}
+    counts = bitstrings.counts(*pack(values, width)[:1], width, pack(values, width)[1], registers)
+    assert counts == {expected(value, sizes): k for k, value in enumerate(values, 1)}
 
 
 def test_each_register_is_separated_in_counts_keys() -> None:
-    rows, numbers = pack([0b1_0_1], 1)
-    found = bitstrings.counts(rows, 1, numbers, (("crz", 1), ("crx", 1), ("out", 1)))
-    assert found == {"1 0 1": 1}
+    rows, value = pack([0b1_0_1], 1)
+    counts = bitstrings.counts(rows, 1, value, (("crz", 1), ("crx", 1), ("out", 1)))
+    assert counts == {"1 0 1": 1}
 
 
 def test_outcome_rows_may_be_wider_than_clbits() -> None:
-    rows, numbers = pack([0, 2, 3], 2)
-    assert bitstrings.counts(rows, 2, numbers, (("c", 2),)) == {"00": 1, "10": 2, "11": 3}
+    rows, value = pack([0, 2, 3], 2)
+    assert bitstrings.counts(rows, 2, value, (("c", 2),)) == {"00": 1, "10": 2, "11": 3}
 
 
 def test_loose_bits_are_formatted_as_register() -> None:
-    rows, numbers = pack([0b10_01], 1)
-    assert bitstrings.counts(rows, 1, numbers, (("c", 2), ("", 2))) == {"10 01": 1}
+    rows, value = pack([0b10_01], 1)
+    assert bitstrings.counts(rows, 1, value, (("c", 2), ("", 2))) == {"10 01": 1}
 
 
 def test_circuit_without_clbits_has_one_empty_outcome() -> None:
@@ -58,19 +58,19 @@ def test_circuit_without_clbits_has_one_empty_outcome() -> None:
 
 def test_cache_of_bitstrings_is_bounded() -> None:
     values = list(range(3 * bitstrings.STRINGS_KEPT))
-    rows, numbers = pack(values, 2)
+    rows, result = pack(values, 2)
     for _ in range(2):
-        found = bitstrings.counts(rows, 2, numbers, (("c", 16),))
-        assert list(found) == [format(value, "016b") for value in values]
+        counts = bitstrings.counts(rows, 2, result, (("c", 16),))
+        assert list(counts) == [format(value, "016b") for value in values]
     assert len(bitstrings._strings((16,))) == bitstrings.STRINGS_KEPT
 
 
 def test_cache_of_outcome_sets_is_bounded() -> None:
     registers = (("c", 6),)
     for values in ([low, high] for low in range(40) for high in range(low + 1, 64)):
-        rows, numbers = pack(values, 1)
-        found = bitstrings.counts(rows, 1, numbers, registers)
-        assert list(found) == [format(value, "06b") for value in values]
+        rows, result = pack(values, 1)
+        counts = bitstrings.counts(rows, 1, result, registers)
+        assert list(counts) == [format(value, "06b") for value in values]
     assert len(bitstrings._outcome_sets((6,))) <= bitstrings.SETS_KEPT
 
 
@@ -84,5 +84,5 @@ def test_outcomes_and_counts_of_different_lengths_are_refused() -> None:
 
 
 def test_probabilities_have_keys_of_counts() -> None:
-    found = bitstrings.probabilities(b"\0\3", 1, struct.pack("<2d", 0.25, 0.75), (("c", 2),))
-    assert found == {"00": 0.25, "11": 0.75}
+    result = bitstrings.probabilities(b"\0\3", 1, struct.pack("<2d", 0.25, 0.75), (("c", 2),))
+    assert result == {"00": 0.25, "11": 0.75}

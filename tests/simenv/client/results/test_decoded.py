@@ -41,8 +41,8 @@ def sheet(**changes: object) -> DecodedResult:
 
 
 def test_each_row_of_result_has_its_own_values() -> None:
-    whole = sheet()
-    rows = [Result(whole, PROVENANCE, k) for k in range(3)]
+    result = sheet()
+    rows = [Result(result, PROVENANCE, k) for k in range(3)]
     assert [row.counts for row in rows] == [{"00": 8}, {"01": 1, "10": 3, "11": 4}, {"10": 8}]
     assert rows[1].outcomes.tolist() == [1, 2, 3]
     assert rows[1].outcome_counts.tolist() == [1, 3, 4]

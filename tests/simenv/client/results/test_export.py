@@ -61,10 +61,10 @@ def test_hdf5_file_has_all_arrays_and_metadata(tmp_path: Path) -> None:
         for name, array in ARRAYS.items():
             assert file[name].dtype == array.dtype
             np.testing.assert_array_equal(file[name][()], array)
-        told = dict(file.attrs)
-    assert {key: told[key] for key in TOLD} == TOLD
-    assert json.loads(told["registers"]) == [["a", 1], ["b", 1]]
-    assert json.loads(told["timing"])["total_s"] == 0.014
+        table = dict(file.attrs)
+    assert {key: table[key] for key in TOLD} == TOLD
+    assert json.loads(table["registers"]) == [["a", 1], ["b", 1]]
+    assert json.loads(table["timing"])["total_s"] == 0.014
 
 
 def test_npz_file_has_all_arrays_and_metadata(tmp_path: Path) -> None:
@@ -73,8 +73,8 @@ def test_npz_file_has_all_arrays_and_metadata(tmp_path: Path) -> None:
         assert set(file.files) == {*ARRAYS, "metadata"}
         for name, array in ARRAYS.items():
             np.testing.assert_array_equal(file[name], array)
-        told = json.loads(str(file["metadata"]))
-    assert {key: told[key] for key in TOLD} == TOLD
+        document = json.loads(str(file["metadata"]))
+    assert {key: document[key] for key in TOLD} == TOLD
 
 
 def test_json_file_equals_json_of_result(tmp_path: Path) -> None:

@@ -48,25 +48,25 @@ def env() -> Iterator[simenv.Client]:
 
 def test_result_shows_its_origin_and_a_histogram(env: simenv.Client) -> None:
     result = env.run(BELL, shots=1000, seed=5, name="bell")
-    words = Text(result._repr_html_()).words
-    assert {"00", "11", *map(str, result.counts.values())} <= set(words)
-    assert any("bell" in word for word in words)
-    assert any("seed: 5" in word for word in words)
+    value = Text(result._repr_html_()).words
+    assert {"00", "11", *map(str, result.counts.values())} <= set(value)
+    assert any("bell" in word for word in value)
+    assert any("seed: 5" in word for word in value)
 
 
 def test_histogram_sums_up_rare_outcomes(env: simenv.Client) -> None:
     result = env.run(WIDE, shots=64_000, seed=5)
-    words = Text(result._repr_html_()).words
-    shown = [word for word in words if re.fullmatch("[01]{6}", word)]
-    assert len(shown) == 16
-    assert min(result.counts[key] for key in shown) >= sorted(result.counts.values())[-16]
-    assert "48 more" in words
+    value = Text(result._repr_html_()).words
+    entries = [word for word in value if re.fullmatch("[01]{6}", word)]
+    assert len(entries) == 16
+    assert min(result.counts[key] for key in entries) >= sorted(result.counts.values())[-16]
+    assert "48 more" in value
 
 
 def test_expectation_values_are_a_table(env: simenv.Client) -> None:
     result = env.run(BELL.replace("measure q->c;", ""), shots=None, observables=["ZZ", "ZI"])
-    words = Text(result._repr_html_()).words
-    assert words[-6:] == ["0", "1", "exact", "1", "0", "exact"]
+    value = Text(result._repr_html_()).words
+    assert value[-6:] == ["0", "1", "exact", "1", "0", "exact"]
 
 
 def test_task_shows_its_state_and_then_its_result(env: simenv.Client) -> None:
@@ -85,9 +85,9 @@ def test_names_are_text() -> None:
 
 
 def test_client_shows_its_pools(env: simenv.Client) -> None:
-    words = Text(env._repr_html_()).words
-    assert "main" in words
-    assert "1 of 1" in words
+    value = Text(env._repr_html_()).words
+    assert "main" in value
+    assert "1 of 1" in value
 
 
 def test_small_circuit_of_a_task_is_drawn(env: simenv.Client) -> None:
@@ -108,8 +108,8 @@ def test_circuit_of_a_task_has_its_values(env: simenv.Client) -> None:
         circuit.rx(parameter, 0)
     circuit.measure_all()
     values = [0.1 * k for k in range(12)]
-    found = env.submit(circuit, parameter_values=values, shots=10).circuit()
-    assert [each.operation.params[0] for each in found.data[:12]] == pytest.approx(values)
+    result = env.submit(circuit, parameter_values=values, shots=10).circuit()
+    assert [each.operation.params[0] for each in result.data[:12]] == pytest.approx(values)
     sweep = env.submit_many((circuit, [values, values]), shots=10)
     assert sweep[1].circuit().num_parameters == 12
 
@@ -120,10 +120,10 @@ def test_plot_has_a_bar_for_each_likely_outcome(env: simenv.Client) -> None:
     axes = result.plot()
     assert [bar.get_height() for bar in axes.patches] == [result.counts["00"], result.counts["11"]]
     assert axes.get_ylabel() == "counts"
-    many = env.run(HEAD + "qreg q[8]; creg c[8]; h q; measure q->c;", shots=None,
+    outcome = env.run(HEAD + "qreg q[8]; creg c[8]; h q; measure q->c;", shots=None,
                    outputs="probabilities")  # fmt: skip
     axes.clear()
-    assert many.plot(axes) is axes
+    assert outcome.plot(axes) is axes
     assert len(axes.patches) == 64
     assert "192 rarer outcomes left out" in axes.get_title()
     values = env.run(BELL.replace("measure q->c;", ""), shots=None, observables="ZZ")

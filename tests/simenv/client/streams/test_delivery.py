@@ -27,11 +27,11 @@ def test_each_task_is_delivered_once_in_the_promised_order(
     number = 0
     for group_order, size in shapes:
         state = sequence.open_group(group_order)
-        numbers = list(range(number, number + size))
-        for each in numbers:
+        value = list(range(number, number + size))
+        for each in value:
             sequence.add(state, each)
         number += size
-        members.append(numbers)
+        members.append(value)
         states.append(state)
     steps = [("end", k) for k in range(number)] + [("close", k) for k in range(len(states))]
     chance.shuffle(steps)
@@ -48,11 +48,11 @@ def test_each_task_is_delivered_once_in_the_promised_order(
     assert sorted(delivered) == list(range(number))
     assert sequence.undelivered == 0
     place = {each: k for k, each in enumerate(delivered)}
-    for (group_order, _), numbers in zip(shapes, members, strict=True):
+    for (group_order, _), value in zip(shapes, members, strict=True):
         if group_order is Order.ORDERED:
-            assert sorted(numbers, key=place.__getitem__) == numbers
+            assert sorted(value, key=place.__getitem__) == value
     if order is Order.ORDERED:
-        of = [k for k, numbers in enumerate(members) for _ in numbers]
+        of = [k for k, value in enumerate(members) for _ in value]
         assert [of[each] for each in delivered] == sorted(of[each] for each in delivered)
 
 

@@ -33,12 +33,12 @@ def env() -> Iterator[simenv.Client]:
 def circuit(chance: random.Random) -> QuantumCircuit:
     """2 to 16 qubits: the widest take a hundred times as long."""
     size = chance.choice([2, 2, 3, 4, 8, 12, 16])
-    made = QuantumCircuit(size)
+    quantum_circuit = QuantumCircuit(size)
     for _ in range(4):
-        made.rx(chance.random(), range(size))
+        quantum_circuit.rx(chance.random(), range(size))
         for qubit in range(size - 1):
-            made.cx(qubit, qubit + 1)
-    return made
+            quantum_circuit.cx(qubit, qubit + 1)
+    return quantum_circuit
 
 
 def submitted(stream: Stream, circuits: list[QuantumCircuit], number: int) -> str:

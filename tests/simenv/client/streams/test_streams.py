@@ -70,9 +70,9 @@ def test_ordered_stream_completes_in_order_of_submission(env: simenv.Client) -> 
     queue = StreamCompletions()
     with Stream(env, order="ordered", shots=20) as stream:
         stream.bind(queue)
-        made = [stream.submit(work(chance)) for _ in range(150)]
-    assert list(queue) == made
-    assert all(task.result(WAIT_S).shots == 20 for task in made)
+        entries = [stream.submit(work(chance)) for _ in range(150)]
+    assert list(queue) == entries
+    assert all(task.result(WAIT_S).shots == 20 for task in entries)
 
 
 def test_parallel_stream_delivers_each_task_once_though_a_worker_is_killed(
@@ -84,14 +84,14 @@ def test_parallel_stream_delivers_each_task_once_though_a_worker_is_killed(
     with Stream(env, shots=20) as stream:
         for each in (queue, failures, events):
             stream.bind(each)
-        made = [stream.submit(work(chance)) for _ in range(100)]
+        entries = [stream.submit(work(chance)) for _ in range(100)]
         os.kill(env.workers()[0].pid, signal.SIGKILL)
-        made += [stream.submit(work(chance)) for _ in range(200)]
+        entries += [stream.submit(work(chance)) for _ in range(200)]
         assert events.get(WAIT_S).kind == "worker.lost"
     delivered = list(queue)
     assert sorted(task.number for task in delivered) == list(range(300))
     assert list(failures) == []
-    assert {task.number for task in delivered} == {task.number for task in made}
+    assert {task.number for task in delivered} == {task.number for task in entries}
 
 
 def test_groups_of_an_ordered_stream_follow_each_other(env: simenv.Client) -> None:
@@ -160,16 +160,16 @@ def test_pipeline_runs_functions_and_pass_managers_before_submission(env: simenv
     circuit.h(0)
     circuit.h(0)
     circuit.x(0)
-    seen: list[int] = []
+    entries: list[int] = []
 
     def noted(circuit: QuantumCircuit) -> QuantumCircuit:
-        seen.append(circuit.size())
+        entries.append(circuit.size())
         return circuit.measure_all(inplace=False)
 
     passes = PassManager([InverseCancellation([HGate()])])
     with Stream(env, pipeline=[passes, noted, reduce_gates], shots=10) as stream:
         assert stream.submit(circuit).result(WAIT_S).counts == {"1": 10}
-    assert seen == [1]
+    assert entries == [1]
 
     def broken(_circuit: QuantumCircuit) -> QuantumCircuit:
         raise ValueError("no such qubit")
@@ -194,9 +194,9 @@ def test_split_circuits_are_one_completion(env: simenv.Client) -> None:
     queue = StreamCompletions("counts")
     with Stream(env, pipeline=[Halves()]) as stream:
         stream.bind(queue)
-        made = [stream.submit(bell()) for _ in range(3)]
+        entries = [stream.submit(bell()) for _ in range(3)]
     assert sorted(task.number for task in queue) == [0, 1, 2]
-    assert [task.result(WAIT_S) for task in made] == [100] * 3
+    assert [task.result(WAIT_S) for task in entries] == [100] * 3
     with pytest.raises(OptionError, match="two stages that split"):
         Stream(env, pipeline=[Halves(), Halves()])
 
@@ -220,20 +220,20 @@ def test_parts_of_a_circuit_have_independent_random_numbers_and_a_repeat_has_the
     env: simenv.Client, options: dict[str, Any]
 ) -> None:
     with Stream(env, pipeline=[Twins()], shots=64, **options) as stream:
-        made = [stream.submit(coins()) for _ in range(2)]
-    (one, other), again = (task.result(WAIT_S) for task in made)
+        entries = [stream.submit(coins()) for _ in range(2)]
+    (one, other), again = (task.result(WAIT_S) for task in entries)
     assert one.seed != other.seed
     assert one.counts != other.counts
     assert [each.counts for each in again] == [one.counts, other.counts]
-    same_tasks = made[0].tasks[0].id == made[1].tasks[0].id
+    same_tasks = entries[0].tasks[0].id == entries[1].tasks[0].id
     assert same_tasks == ("idempotency_key" in options)
     assert one.task != other.task
 
 
 def test_stage_may_give_its_parts_seeds_of_their_own(env: simenv.Client) -> None:
     with Stream(env, pipeline=[Halves()], seed=9) as stream:
-        made = stream.submit(bell())
-    assert [task.result(WAIT_S).seed for task in made.tasks] == [1, 2]
+        outcome = stream.submit(bell())
+    assert [task.result(WAIT_S).seed for task in outcome.tasks] == [1, 2]
 
 
 class HalfRefused:
@@ -273,8 +273,8 @@ def test_circuit_cut_over_a_mesh_has_the_values_of_the_whole(
         cutting = Cutting(observables, max_qubits=2)
     shots = 40_000
     with Stream(env, pipeline=[cutting], shots=shots, seed=5) as stream:
-        made = stream.submit(circuit)
-        result = made.result(WAIT_S)
+        task = stream.submit(circuit)
+        result = task.result(WAIT_S)
     exact = [Statevector(circuit).expectation_value(SparsePauliOp(p)).real for p in observables]
     error = (result.sampling_overhead / shots) ** 0.5
     assert all(
@@ -299,10 +299,10 @@ def test_parts_of_a_cut_circuit_go_to_the_pools_named_for_them() -> None:
             width = {"labels": labels} if labels else {"max_qubits": 2}
             cutting = Cutting(["ZZII", "IIXX"], pools=places, **width)
             with Stream(client, pipeline=[cutting], shots=1_000) as stream:
-                made = stream.submit(circuit)
-                values = made.result(WAIT_S).expectations
+                task = stream.submit(circuit)
+                values = task.result(WAIT_S).expectations
             assert values[1] == pytest.approx(1.0, abs=0.5)
-            assert {result.worker.partition("-")[0] for result in made.result().parts} == {
+            assert {result.worker.partition("-")[0] for result in task.result().parts} == {
                 "east",
                 "west",
             }

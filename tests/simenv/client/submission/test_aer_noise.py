@@ -24,42 +24,42 @@ def lima() -> aer.NoiseModel:
 
 
 def test_model_of_a_backend_is_sent_with_its_idle_noise() -> None:
-    given = lima()
-    made = document.model(document.load(document_of(given)))
+    result = lima()
+    outcome = document.model(document.load(document_of(result)))
     expected = document.model(load("lima"), NoiseOptions.parse("aer"))
-    assert made.num_qubits == 5
+    assert outcome.num_qubits == 5
     for qubit in range(5):
         for one, two in (
-            (made.idle(qubit, 555.0), expected.idle(qubit, 555.0)),
-            (made.after_reset(qubit), expected.after_reset(qubit)),
+            (outcome.idle(qubit, 555.0), expected.idle(qubit, 555.0)),
+            (outcome.after_reset(qubit), expected.after_reset(qubit)),
             (
-                made.after_gate("sx", (qubit,))[0].channel,
+                outcome.after_gate("sx", (qubit,))[0].channel,
                 expected.after_gate("sx", (qubit,))[0].channel,
             ),
         ):
             assert one is not None
             assert two is not None
             assert np.abs(one.ptm - two.ptm).max() < 1e-13
-    error = given._local_quantum_errors["cx"][(1, 0)]
-    (located,) = made.after_gate("cx", (1, 0))
+    error = result._local_quantum_errors["cx"][(1, 0)]
+    (located,) = outcome.after_gate("cx", (1, 0))
     assert np.abs(located.channel.ptm - PTM(error).data.real).max() < 1e-13
-    readouts = made.readout(), expected.readout()
+    readouts = outcome.readout(), expected.readout()
     assert readouts[0] is not None
     assert readouts[1] is not None
     assert np.array_equal(readouts[0].p01, readouts[1].p01)
 
 
 def test_dictionary_of_a_model_is_the_model_without_passes() -> None:
-    given = aer.NoiseModel()
-    given.add_all_qubit_quantum_error(aer.depolarizing_error(0.1, 2), "cx")
-    from_object = document.load(document_of(given))
-    from_dictionary = document.load(document_of(given.to_dict(serializable=True)))
+    noise_model = aer.NoiseModel()
+    noise_model.add_all_qubit_quantum_error(aer.depolarizing_error(0.1, 2), "cx")
+    from_object = document.load(document_of(noise_model))
+    from_dictionary = document.load(document_of(noise_model.to_dict(serializable=True)))
     assert from_object == from_dictionary
     assert document.model(from_object).after_gate("cx", (3, 1))
 
 
 def test_model_with_other_passes_is_refused() -> None:
-    given = lima()
-    given._custom_noise_passes.append(aer.LocalNoisePass(lambda *_: None))
+    result = lima()
+    result._custom_noise_passes.append(aer.LocalNoisePass(lambda *_: None))
     with pytest.raises(OptionError, match="noise passes"):
-        document_of(given)
+        document_of(result)

@@ -62,9 +62,9 @@ def test_late_acceptance_of_posted_task_is_received(link: ServiceSession, peer: 
     go = threading.Event()
     peer.on(m.Submit, lambda message: peer.submitted(message) if go.wait(30) else [])
     task = posted(link, 7)
-    for look in (task.result, task.exception):
+    for each in (task.result, task.exception):
         with pytest.raises(TimedOutError):
-            look(0.01)
+            each(0.01)
     assert repr(task) == "<Task not accepted yet>"
     assert not task.done()
     go.set()

@@ -52,7 +52,7 @@ def documented_loops(file: str) -> list[str]:
     """The loops over `client.completions(` in a file's Python blocks."""
     blocks = re.findall(r"^```python\n(.*?)^```$", (ROOT / file).read_text(), re.M | re.S)
     loop = re.compile(r"^for done in client\.completions\(.*(?:\n[ ]{4,}.*)+", re.M)
-    return [found for block in blocks for found in loop.findall(block)]
+    return [each for block in blocks for each in loop.findall(block)]
 
 
 @pytest.mark.parametrize("file", ["docs/guides/circuits.md", "docs/guides/results.md"])
@@ -63,33 +63,36 @@ def test_documented_loop_reads_past_failed_and_cancelled_tasks(
     with simenv.connect(service=env.service) as reader:
         tasks = submit_done_failed_cancelled(reader)
         for repetition in range(2):  # the second time there is nothing left to read
-            shown = io.StringIO()
-            with contextlib.redirect_stdout(shown):
+            stringio = io.StringIO()
+            with contextlib.redirect_stdout(stringio):
                 exec(loop, {"client": reader})
-            lines = shown.getvalue().splitlines()
-            found = [any(task.id in line for line in lines) for task in tasks]
-            assert found == [repetition == 0] * 3, shown.getvalue()
+            lines = stringio.getvalue().splitlines()
+            entries = [any(task.id in line for line in lines) for task in tasks]
+            assert entries == [repetition == 0] * 3, stringio.getvalue()
 
 
 def test_completion_has_state_and_error_of_task(env: simenv.Client) -> None:
     tasks = submit_done_failed_cancelled(env)
     ids = {task.id: k for k, task in enumerate(tasks)}
-    found = {ids[each.task.id]: each for each in env.completions() if each.task.id in ids}
-    states = [found[k].state for k in range(3)]
+    table = {ids[each.task.id]: each for each in env.completions() if each.task.id in ids}
+    states = [table[k].state for k in range(3)]
     assert states == [TaskState.DONE, TaskState.FAILED, TaskState.CANCELLED]
-    assert found[0].error is None
-    assert isinstance(found[1].error, TaskFailedError)
-    assert isinstance(found[2].error, TaskCancelledError)
+    assert table[0].error is None
+    assert isinstance(table[1].error, TaskFailedError)
+    assert isinstance(table[2].error, TaskCancelledError)
     with pytest.raises(TaskFailedError):
-        found[1].results()
+        table[1].results()
 
 
 def test_unnamed_cursors_of_two_programs_are_independent(env: simenv.Client) -> None:
-    with simenv.connect(service=env.service) as one, simenv.connect(service=env.service) as other:
-        tasks = {one.submit(bell(), shots=10).id for _ in range(3)}
-        for done in one.completions():
-            one.ack(done.seq)
-        assert list(one.completions()) == []
+    with (
+        simenv.connect(service=env.service) as client,
+        simenv.connect(service=env.service) as other,
+    ):
+        tasks = {client.submit(bell(), shots=10).id for _ in range(3)}
+        for done in client.completions():
+            client.ack(done.seq)
+        assert list(client.completions()) == []
         assert {done.task.id for done in other.completions()} == tasks
     with simenv.connect(service=env.service) as later:
         assert list(later.completions()) == []
@@ -97,9 +100,9 @@ def test_unnamed_cursors_of_two_programs_are_independent(env: simenv.Client) -> 
 
 def test_named_cursor_survives_its_client(env: simenv.Client) -> None:
     env.submit(bell(), shots=10).wait(timeout_s=60)
-    with simenv.connect(service=env.service) as one:
-        newest = max(done.seq for done in one.completions(cursor="durable"))
-        assert one.ack(newest, cursor="durable") == newest
+    with simenv.connect(service=env.service) as client:
+        newest = max(done.seq for done in client.completions(cursor="durable"))
+        assert client.ack(newest, cursor="durable") == newest
     with simenv.connect(service=env.service) as later:
         assert list(later.completions(cursor="durable")) == []
 
@@ -117,13 +120,13 @@ class Terminal(io.StringIO):
         return True
 
     def lines(self) -> list[str]:
-        found = []
+        entries = []
         for line in self.getvalue().split("\n"):
-            shown = ""
+            text = ""
             for part in line.split("\r"):
-                shown = part if "\x1b[K" in part else part + shown[len(part) :]
-            found.append(shown.replace("\x1b[K", ""))
-        return found
+                text = part if "\x1b[K" in part else part + text[len(part) :]
+            entries.append(text.replace("\x1b[K", ""))
+        return entries
 
 
 @pytest.mark.parametrize("progress", [True, "tqdm", "rich"])

@@ -89,11 +89,11 @@ def test_as_completed_hands_out_each_task_once_in_order_of_their_ends(
     peer.finishes = False
     tasks = submit(link, 3)
     ending = cf.as_completed(tasks, timeout=WAIT_S)
-    found = []
+    entries = []
     for number in (3, 1, 2):
         peer.say(peer.end([number]))
-        found.append(next(ending))
-    assert found == [tasks[2], tasks[0], tasks[1]]
+        entries.append(next(ending))
+    assert entries == [tasks[2], tasks[0], tasks[1]]
     assert list(ending) == []
 
 

@@ -137,8 +137,8 @@ def test_bar_of_a_library_shows_steps_and_is_out_of_the_way(library: str) -> Non
         assert "5/7" in stream.getvalue().partition("printed\n")[2]
         line.finish("7 of 7 tasks ended")
     assert stream.getvalue().rpartition("\n")[0].endswith("7 of 7 tasks ended")
-    shown = stream.getvalue().partition("printed\n")[0]
-    assert shown.endswith(("\r", "\x1b[2K", "\x1b[1A\x1b[2K")), repr(shown)
+    item = stream.getvalue().partition("printed\n")[0]
+    assert item.endswith(("\r", "\x1b[2K", "\x1b[1A\x1b[2K")), repr(item)
 
 
 @pytest.mark.parametrize("library", BARS)

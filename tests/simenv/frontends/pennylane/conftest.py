@@ -17,8 +17,8 @@ Device = Callable[..., Any]
 
 @pytest.fixture(scope="module")
 def client() -> Iterator[Client]:
-    with simenv.local(workers=1) as found:
-        yield found
+    with simenv.local(workers=1) as result:
+        yield result
 
 
 @pytest.fixture

@@ -169,8 +169,8 @@ def test_exact_values_of_an_emulated_device_have_its_noise(device: Any) -> None:
 def test_shots_of_an_emulated_device_agree_with_its_exact_values(device: Any) -> None:
     dev = device(2, device="fez")
     _, odds = qml.QNode(bell, dev)()
-    _, found = qml.set_shots(qml.QNode(bell, dev), 20_000)()
-    assert np.all(np.abs(found - odds) < 5 * np.sqrt((odds * (1 - odds) + 1e-9) / 20_000))
+    _, value = qml.set_shots(qml.QNode(bell, dev), 20_000)()
+    assert np.all(np.abs(value - odds) < 5 * np.sqrt((odds * (1 - odds) + 1e-9) / 20_000))
 
 
 @pytest.mark.filterwarnings("ignore::numpy.exceptions.ComplexWarning")
@@ -183,8 +183,8 @@ def test_gradient_of_an_emulated_device_is_a_parameter_shift(device: Any) -> Non
     dev = device(2, device="fez")
     at = qml.numpy.array(0.8, requires_grad=True)
     assert not dev.supports_derivatives(qml.devices.ExecutionConfig(gradient_method="best"))
-    found = qml.grad(qml.QNode(circuit, dev))(at)
-    assert -np.sin(0.8) < found < -0.5 * np.sin(0.8)  # damped
+    result = qml.grad(qml.QNode(circuit, dev))(at)
+    assert -np.sin(0.8) < result < -0.5 * np.sin(0.8)  # damped
 
 
 def test_state_of_an_emulated_device_is_refused_by_name(device: Any) -> None:

@@ -42,9 +42,9 @@ def check(printed: str, least: int) -> None:
     passed = re.search(r"(\d+) passed", printed)
     assert passed is not None
     assert int(passed[1]) >= least
-    found = SKIPPED.findall(printed) + EXPECTED.findall(printed)
-    known = reasons()
-    assert [reason for reason in found if not reason.startswith(known)] == []
+    matches = SKIPPED.findall(printed) + EXPECTED.findall(printed)
+    result = reasons()
+    assert [reason for reason in matches if not reason.startswith(result)] == []
 
 
 @pytest.mark.timeout(900)

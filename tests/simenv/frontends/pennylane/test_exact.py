@@ -29,8 +29,8 @@ def same(found: Any, wanted: Any) -> None:
     assert isinstance(found, tuple) == isinstance(wanted, tuple)
     if isinstance(wanted, tuple):
         assert len(found) == len(wanted)
-        for one, other in zip(found, wanted, strict=True):
-            same(one, other)
+        for value, other in zip(found, wanted, strict=True):
+            same(value, other)
     else:
         assert np.shape(found) == np.shape(wanted)
         np.testing.assert_allclose(found, wanted, atol=1e-10)
@@ -175,9 +175,9 @@ def test_global_phase_and_single_precision(device: Any) -> None:
 
     wanted = qml.QNode(circuit, qml.device("default.qubit", wires=3))()
     same(qml.QNode(circuit, device(3))(), wanted)
-    found = qml.QNode(circuit, device(3, precision="single"))()
-    assert found.dtype == np.complex64
-    np.testing.assert_allclose(found, wanted, atol=1e-6)
+    result = qml.QNode(circuit, device(3, precision="single"))()
+    assert result.dtype == np.complex64
+    np.testing.assert_allclose(result, wanted, atol=1e-6)
 
 
 def test_snapshots_and_barriers_change_nothing(device: Any) -> None:

@@ -23,8 +23,8 @@ NO_MATRIX = {"Barrier", "Snapshot", "Adjoint(Barrier)", "Adjoint(Snapshot)"}
 
 def random_state(wires: int) -> Any:
     state = RNG.normal(size=(2, 1 << wires))
-    found = state[0] + 1j * state[1]
-    return found / np.linalg.norm(found)
+    item = state[0] + 1j * state[1]
+    return item / np.linalg.norm(item)
 
 
 def random_unitary(wires: int) -> Any:
@@ -44,8 +44,8 @@ def built(name: str) -> Any:
 def operators() -> list[Any]:
     """One of each kind that is carried."""
     with qml.QueuingManager.stop_recording():
-        found = [built(name) for name in GATES if name not in NO_MATRIX]
-        found += [
+        entries = [built(name) for name in GATES if name not in NO_MATRIX]
+        entries += [
             qml.ctrl(qml.S(2), control=[1]),
             qml.ctrl(qml.SX(2), control=[1]),
             qml.ctrl(qml.S(2), control=[1], control_values=[0]),
@@ -69,7 +69,7 @@ def operators() -> list[Any]:
             qml.DiagonalQubitUnitary(np.exp(1j * np.arange(4)), [1, 2]),
             qml.Barrier([0, 1]),
         ]
-    return found
+    return entries
 
 
 OPERATORS = operators()

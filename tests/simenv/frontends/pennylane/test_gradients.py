@@ -46,9 +46,9 @@ def reference(circuit: Any, wires: int = 3) -> Any:
 def test_gradient_is_that_of_default_qubit(method: str, device: Any) -> None:
     more = {"aux_wire": 3} if method == "hadamard" else {}
     node = qml.QNode(energy, device(4), diff_method=method, gradient_kwargs=more)
-    found = qml.grad(node)(ANSATZ)
+    result = qml.grad(node)(ANSATZ)
     wanted = qml.grad(reference(energy))(ANSATZ)
-    np.testing.assert_allclose(found, wanted, atol=1e-6 if method == "finite-diff" else 1e-10)
+    np.testing.assert_allclose(result, wanted, atol=1e-6 if method == "finite-diff" else 1e-10)
 
 
 @pytest.mark.parametrize("method", ["best", "parameter-shift"])
@@ -56,9 +56,9 @@ def test_jacobian_of_several_values(method: str, device: Any) -> None:
     def stacked(node: Any) -> Any:
         return lambda x: pnp.stack(node(x))
 
-    found = qml.jacobian(stacked(qml.QNode(two_values, device(3), diff_method=method)))(ANSATZ)
+    result = qml.jacobian(stacked(qml.QNode(two_values, device(3), diff_method=method)))(ANSATZ)
     wanted = qml.jacobian(stacked(reference(two_values)))(ANSATZ)
-    np.testing.assert_allclose(found, wanted, atol=1e-10)
+    np.testing.assert_allclose(result, wanted, atol=1e-10)
 
 
 @pytest.mark.parametrize(
@@ -87,8 +87,8 @@ def test_adjoint_gradient_of_one_gate(operation: Any, device: Any) -> None:
         return qml.expval(qml.X(0) @ qml.Y(1) + 0.4 * qml.Z(2) @ qml.X(3))
 
     at = pnp.array(0.8, requires_grad=True)
-    found = qml.grad(qml.QNode(circuit, device(4), diff_method="adjoint"))(at)
-    np.testing.assert_allclose(found, qml.grad(reference(circuit, 4))(at), atol=1e-10)
+    result = qml.grad(qml.QNode(circuit, device(4), diff_method="adjoint"))(at)
+    np.testing.assert_allclose(result, qml.grad(reference(circuit, 4))(at), atol=1e-10)
 
 
 def test_values_and_gradients_come_of_one_task_each_tape(device: Any) -> None:
@@ -116,8 +116,8 @@ def test_broadcast_gradient(device: Any) -> None:
         return lambda x: pnp.sum(node(x))
 
     at = pnp.array([[0.1, 0.2, 0.3, 0.4], [0.5, 0.6, 0.7, 0.8], [0.9, 1.0, 1.1, 1.2]])
-    found = qml.grad(summed(qml.QNode(energy, device(3))))(at)
-    np.testing.assert_allclose(found, qml.grad(summed(reference(energy)))(at), atol=1e-10)
+    result = qml.grad(summed(qml.QNode(energy, device(3))))(at)
+    np.testing.assert_allclose(result, qml.grad(summed(reference(energy)))(at), atol=1e-10)
 
 
 def test_second_derivatives_are_parameter_shifts(device: Any) -> None:
@@ -133,8 +133,8 @@ def test_best_method_of_other_measurements_is_a_shift(measured: str, device: Any
         return qml.probs(wires=[1]) if measured == "probs" else qml.var(qml.X(1))
 
     node = qml.QNode(circuit, device(3))
-    found = qml.jacobian(node)(ANSATZ)
-    np.testing.assert_allclose(found, qml.jacobian(reference(circuit))(ANSATZ), atol=1e-10)
+    result = qml.jacobian(node)(ANSATZ)
+    np.testing.assert_allclose(result, qml.jacobian(reference(circuit))(ANSATZ), atol=1e-10)
 
 
 def test_adjoint_of_a_measurement_without_one_is_refused(device: Any) -> None:
@@ -153,8 +153,8 @@ def test_gradient_by_coefficients_of_a_hamiltonian(device: Any) -> None:
         return qml.expval(qml.dot(weights, [qml.X(0), qml.Z(1)]))
 
     at = pnp.array([0.5, -0.3], requires_grad=True)
-    found = qml.grad(qml.QNode(circuit, device(3), diff_method="parameter-shift"))(at)
-    np.testing.assert_allclose(found, qml.grad(reference(circuit))(at), atol=1e-10)
+    result = qml.grad(qml.QNode(circuit, device(3), diff_method="parameter-shift"))(at)
+    np.testing.assert_allclose(result, qml.grad(reference(circuit))(at), atol=1e-10)
 
 
 def test_gradient_from_shots_is_near_the_exact_one(device: Any) -> None:

@@ -39,18 +39,18 @@ def reference(circuit: Any, *arguments: Any) -> Any:
 
 @pytest.mark.parametrize("method", NATIVE)
 def test_exact_values_are_those_of_deferred_measurements(method: Any, device: Any) -> None:
-    found = qml.QNode(teleported, device(3), mcm_method=method)(0.8)
-    for one, other in zip(found, reference(teleported, 0.8), strict=True):
-        np.testing.assert_allclose(one, other, atol=1e-10)
+    result = qml.QNode(teleported, device(3), mcm_method=method)(0.8)
+    for value, other in zip(result, reference(teleported, 0.8), strict=True):
+        np.testing.assert_allclose(value, other, atol=1e-10)
 
 
 @pytest.mark.parametrize("method", ["device", "one-shot", "tree-traversal", "deferred"])
 def test_shots_have_the_distribution_of_deferred_measurements(method: str, device: Any) -> None:
     wires = 6 if method == "deferred" else 3
     node = qml.set_shots(qml.QNode(teleported, device(wires), mcm_method=method), SHOTS)
-    for one, other in zip(node(0.8), reference(teleported, 0.8), strict=True):
-        assert np.shape(one) == np.shape(other)
-        assert np.max(np.abs(one - other)) < 5 * 3 / np.sqrt(SHOTS)  # values up to 3
+    for value, other in zip(node(0.8), reference(teleported, 0.8), strict=True):
+        assert np.shape(value) == np.shape(other)
+        assert np.max(np.abs(value - other)) < 5 * 3 / np.sqrt(SHOTS)  # values up to 3
 
 
 def test_counts_and_samples_of_outcomes(device: Any) -> None:
@@ -95,11 +95,11 @@ def test_postselection_keeps_the_wanted_outcomes_alone(shots: Any, device: Any) 
         first = qml.measure(0, postselect=1)
         return qml.expval(qml.Z(1)), qml.probs(wires=[1]), qml.expval(first), qml.var(qml.X(1))
 
-    found = qml.set_shots(qml.QNode(circuit, device(2)), shots)()
+    result = qml.set_shots(qml.QNode(circuit, device(2)), shots)()
     wanted = reference(circuit)
-    kept = np.sin(0.5) ** 2 * (shots or 1e24)
-    for one, other in zip(found, wanted, strict=True):
-        assert np.max(np.abs(one - other)) < 5 * 2 / np.sqrt(kept)
+    outcome = np.sin(0.5) ** 2 * (shots or 1e24)
+    for value, other in zip(result, wanted, strict=True):
+        assert np.max(np.abs(value - other)) < 5 * 2 / np.sqrt(outcome)
 
 
 def test_postselected_samples_are_fewer(device: Any) -> None:
@@ -133,9 +133,9 @@ def test_state_after_deferred_measurements(device: Any) -> None:
         qml.cond(first, qml.RY)(0.4, wires=1)
         return qml.purity([1]), qml.density_matrix([1])
 
-    found = qml.QNode(circuit, device(3))()
-    for one, other in zip(found, reference(circuit), strict=True):
-        np.testing.assert_allclose(one, other, atol=1e-10)
+    result = qml.QNode(circuit, device(3))()
+    for value, other in zip(result, reference(circuit), strict=True):
+        np.testing.assert_allclose(value, other, atol=1e-10)
 
 
 @pytest.mark.filterwarnings("ignore::numpy.exceptions.ComplexWarning")
@@ -149,9 +149,9 @@ def test_gradient_through_a_mid_circuit_measurement(method: str, device: Any) ->
         return qml.expval(qml.Z(1))
 
     at = qml.numpy.array(0.8, requires_grad=True)
-    found = qml.grad(qml.QNode(circuit, device(3), diff_method=method))(at)
+    result = qml.grad(qml.QNode(circuit, device(3), diff_method=method))(at)
     reference_node = qml.QNode(circuit, qml.device("default.qubit"), mcm_method="deferred")
-    assert found == pytest.approx(float(qml.grad(reference_node)(at)), abs=1e-8)
+    assert result == pytest.approx(float(qml.grad(reference_node)(at)), abs=1e-8)
 
 
 @pytest.mark.parametrize(

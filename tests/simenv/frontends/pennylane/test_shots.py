@@ -51,18 +51,18 @@ def exact(measurement: Any) -> Any:
     ids=str,
 )
 def test_mean_of_shots_is_the_expectation_value(observable: Any, device: Any) -> None:
-    found = measured(device, qml.expval(observable))
+    result = measured(device, qml.expval(observable))
     spread = np.ptp(np.linalg.eigvalsh(qml.matrix(observable)))  # no value varies by more
-    assert abs(found - exact(qml.expval(observable))) < SIGMAS * spread / np.sqrt(SHOTS)
+    assert abs(result - exact(qml.expval(observable))) < SIGMAS * spread / np.sqrt(SHOTS)
 
 
 @pytest.mark.parametrize(
     "observable", [qml.Z(0), qml.X(0) @ qml.Y(1), 0.3 * qml.X(0) + qml.Z(0)], ids=str
 )
 def test_variance_of_shots(observable: Any, device: Any) -> None:
-    found = measured(device, qml.var(observable))
+    result = measured(device, qml.var(observable))
     largest = np.max(np.linalg.eigvalsh(qml.matrix(observable)) ** 2)
-    assert abs(found - exact(qml.var(observable))) < SIGMAS * 2 * largest / np.sqrt(SHOTS)
+    assert abs(result - exact(qml.var(observable))) < SIGMAS * 2 * largest / np.sqrt(SHOTS)
 
 
 @pytest.mark.parametrize(
@@ -71,10 +71,10 @@ def test_variance_of_shots(observable: Any, device: Any) -> None:
     ids=["wires", "all", "op"],
 )
 def test_frequencies_are_the_probabilities(measurement: Any, device: Any) -> None:
-    found, wanted = measured(device, measurement), exact(measurement)
-    assert found.shape == wanted.shape
+    result, wanted = measured(device, measurement), exact(measurement)
+    assert result.shape == wanted.shape
     assert np.all(
-        np.abs(found - wanted) <= SIGMAS * np.sqrt((wanted * (1 - wanted) + 1e-9) / SHOTS)
+        np.abs(result - wanted) <= SIGMAS * np.sqrt((wanted * (1 - wanted) + 1e-9) / SHOTS)
     )
 
 
@@ -92,17 +92,17 @@ def test_counts_and_samples_have_the_forms_of_default_qubit(device: Any) -> None
             qml.sample(),
         )
 
-    found = qml.set_shots(qml.QNode(circuit, device(3)), 50)(0.9)
+    result = qml.set_shots(qml.QNode(circuit, device(3)), 50)(0.9)
     wanted = qml.set_shots(qml.QNode(circuit, qml.device("default.qubit", wires=3)), 50)(0.9)
-    for one, other in zip(found, wanted, strict=True):
+    for value, other in zip(result, wanted, strict=True):
         if isinstance(other, dict):
-            assert sum(one.values()) == 50
-            assert {type(key) for key in one} <= {str, np.float64}
-            assert {isinstance(key, str) for key in one} == {isinstance(k, str) for k in other}
+            assert sum(value.values()) == 50
+            assert {type(key) for key in value} <= {str, np.float64}
+            assert {isinstance(key, str) for key in value} == {isinstance(k, str) for k in other}
         else:
-            assert (one.shape, one.dtype) == (other.shape, other.dtype)
-    assert set(found[2]) == set(wanted[2])
-    assert set(found[3]) == set(wanted[3])
+            assert (value.shape, value.dtype) == (other.shape, other.dtype)
+    assert set(result[2]) == set(wanted[2])
+    assert set(result[3]) == set(wanted[3])
 
 
 def test_measurements_of_one_basis_are_of_the_same_shots(device: Any) -> None:
@@ -134,9 +134,9 @@ def test_shot_vector_cuts_the_shots_into_parts(device: Any) -> None:
         state(x)
         return qml.expval(qml.Z(0)), qml.counts(wires=[0, 1]), qml.sample(wires=[0])
 
-    found = qml.set_shots(qml.QNode(circuit, device(3)), [7, (20, 2)])(0.9)
-    assert [sum(part[1].values()) for part in found] == [7, 20, 20]
-    for mean, counts, samples in found:
+    result = qml.set_shots(qml.QNode(circuit, device(3)), [7, (20, 2)])(0.9)
+    assert [sum(part[1].values()) for part in result] == [7, 20, 20]
+    for mean, counts, samples in result:
         assert mean == pytest.approx(np.mean(1 - 2 * samples))
         assert sum(n for bits, n in counts.items() if bits[0] == "1") == samples.sum()
 
@@ -156,14 +156,14 @@ def test_broadcast_shots(device: Any) -> None:
 
 
 def test_same_seed_gives_the_same_shots_and_others_differ(device: Any) -> None:
-    found = [measured(lambda wires, s=s: device(wires, seed=s), qml.counts()) for s in (3, 3, 4)]
-    assert found[0] == found[1] != found[2]
+    entries = [measured(lambda wires, s=s: device(wires, seed=s), qml.counts()) for s in (3, 3, 4)]
+    assert entries[0] == entries[1] != entries[2]
 
 
 def test_executions_of_one_device_differ(device: Any) -> None:
     dev = device(3)
-    found = [measured(lambda _: dev, qml.counts()) for _ in range(2)]
-    assert found[0] != found[1]
+    entries = [measured(lambda _: dev, qml.counts()) for _ in range(2)]
+    assert entries[0] != entries[1]
 
 
 def test_exact_measurement_without_shots_is_refused_by_name(device: Any) -> None:
@@ -188,9 +188,9 @@ def test_classical_shadow_estimates_expectation_values(device: Any) -> None:
 
 def test_shadow_expectation_value(device: Any) -> None:
     observable = qml.Hamiltonian([1.0, 0.5], [qml.Z(0) @ qml.Z(1), qml.X(2)])
-    found = measured(device, qml.shadow_expval(observable, seed=4), 20_000)
+    result = measured(device, qml.shadow_expval(observable, seed=4), 20_000)
     wanted = exact(qml.expval(observable))
-    assert abs(found - wanted) < SIGMAS * (9 + 1.5) / np.sqrt(20_000 / 3)
+    assert abs(result - wanted) < SIGMAS * (9 + 1.5) / np.sqrt(20_000 / 3)
 
 
 def test_shadow_of_many_wires_takes_a_basis_for_each_shot(device: Any) -> None:

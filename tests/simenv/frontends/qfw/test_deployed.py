@@ -91,8 +91,8 @@ def test_statevector_over_qubit_limit_is_refused(told: Any) -> None:
     with pytest.raises(errors.DEFwExecutionError, match="at most 4 qubits"):
         methods.sync_run({**INFO, "return_statevector": True}, reservation_id=number)
     less = {"qasm": "OPENQASM 2.0;\nqreg q[2];\nU(pi,0,pi) q[1];\n", "num_shots": 1}
-    found = methods.sync_run({**less, "return_statevector": True}, reservation_id=number)
-    vector = found["result"]["result"]["statevector"]
+    result = methods.sync_run({**less, "return_statevector": True}, reservation_id=number)
+    vector = result["result"]["result"]["statevector"]
     assert [abs(complex(*pair)) for pair in vector["data"]] == pytest.approx([0, 0, 1, 0])
     methods.release(reservation_id=number)
 
@@ -115,9 +115,9 @@ def test_call_with_missing_or_wrong_token_is_refused(env: Client, tmp_path: Path
         while not proxy.call("control", "is_ready", ("s3cret",), {})["ready"]:
             assert time.monotonic() < deadline
             time.sleep(0.02)
-        for given in ((), ("wrong",)):
+        for each in ((), ("wrong",)):
             with pytest.raises(errors.DEFwExecutionError, match="credential-binding-failed"):
-                proxy.call("control", "is_ready", given, {})
+                proxy.call("control", "is_ready", each, {})
 
 
 def test_token_file_readable_by_others_is_refused(env: Client, tmp_path: Path) -> None:

@@ -56,10 +56,10 @@ def test_entangled_qubits_agree_in_both_revisions(
 
 
 def test_same_seed_gives_same_counts_in_both_revisions(single: Any, bound: Any) -> None:
-    asked = info(BELL, 2, 1000, seed=7)
-    first = single.methods.sync_run(asked)["result"]
-    assert first == single.methods.sync_run(asked)["result"]
-    assert first == bound.methods.sync_run(asked)["result"]["result"]["counts"]
+    result = info(BELL, 2, 1000, seed=7)
+    first = single.methods.sync_run(result)["result"]
+    assert first == single.methods.sync_run(result)["result"]
+    assert first == bound.methods.sync_run(result)["result"]["result"]["counts"]
 
 
 def test_polling_ends_as_each_revision_specifies(single: Any, bound: Any) -> None:
@@ -112,23 +112,23 @@ def test_each_of_many_circuits_is_pushed_once(
     link = single if revision == 1 else bound
     sink = link.sink()
     link.methods.register_event_notification(sink.ep, EVENT, sink.class_id)
-    asked: list[str] = []
+    lines: list[str] = []
 
     def some() -> None:
         for _ in range(MANY // THREADS + 1):
-            found = link.methods.async_run(info(BELL, 2, 10))
-            asked.append(found if revision == 1 else found["cid"])
+            result = link.methods.async_run(info(BELL, 2, 10))
+            lines.append(result if revision == 1 else result["cid"])
 
     threads = [threading.Thread(target=some) for _ in range(THREADS)]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join(PATIENCE_S)
-    assert len(set(asked)) >= MANY
-    told = [sink.take(PATIENCE_S).payload["cid"] for _ in asked]
-    assert sorted(told) == sorted(asked)
+    assert len(set(lines)) >= MANY
+    entries = [sink.take(PATIENCE_S).payload["cid"] for _ in lines]
+    assert sorted(entries) == sorted(lines)
     if revision == 2:  # queued as well
-        assert all(bound.methods.read_cq(cid)["completion_ready"] for cid in asked)
+        assert all(bound.methods.read_cq(cid)["completion_ready"] for cid in lines)
     else:
         with pytest.raises(errors.DEFwInProgress):
             single.methods.read_cq()
@@ -138,15 +138,15 @@ def test_each_of_many_circuits_is_pushed_once(
 def test_dead_client_does_not_stop_events_of_others(hosts: Any, bound: Any) -> None:
     subject = hosts.subject(2, SIMENV_QPM_RESERVATIONS="optional")
     dead, sink = subject.connect(), bound.sink()
-    gone = dead.sink()
-    dead.methods.register_event_notification(gone.ep, EVENT, gone.class_id)
+    result = dead.sink()
+    dead.methods.register_event_notification(result.ep, EVENT, result.class_id)
     bound.methods.register_event_notification(sink.ep, EVENT, sink.class_id)
     dead.methods.async_run(info(GHZ, 4))
     dead.die()
     cids = {bound.methods.async_run(info(BELL, 2))["cid"] for _ in range(5)}
-    seen: set[str] = set()
-    while not cids <= seen:
-        seen.add(sink.take(PATIENCE_S).payload["cid"])
+    names: set[str] = set()
+    while not cids <= names:
+        names.add(sink.take(PATIENCE_S).payload["cid"])
 
 
 def test_queue_registered_twice_gets_each_event_once(bound: Any) -> None:
@@ -174,10 +174,10 @@ def test_two_clients_of_revision_1_get_only_their_own_events(hosts: Any) -> None
     sinks = [link.sink() for link in links]
     for link, sink in zip(links, sinks, strict=True):
         link.methods.register_event_notification(sink.ep, EVENT, sink.class_id)
-    asked = [[link.methods.async_run(info(BELL, 2)) for _ in range(10)] for link in links]
-    for cids, sink in zip(asked, sinks, strict=True):
+    entries = [[link.methods.async_run(info(BELL, 2)) for _ in range(10)] for link in links]
+    for cids, sink in zip(entries, sinks, strict=True):
         assert sorted(sink.take(PATIENCE_S).payload["cid"] for _ in cids) == sorted(cids)
-    for link, cids in zip(links, reversed(asked), strict=True):
+    for link, cids in zip(links, reversed(entries), strict=True):
         with pytest.raises(errors.DEFwInProgress):
             link.methods.read_cq(cids[0])
 
@@ -199,8 +199,8 @@ def test_messages_of_plugin_are_not_interleaved(single: Any, hosts: Any) -> None
 
 
 def test_plugin_without_environment_is_not_ready_and_starts_none(tmp_path: Any) -> None:
-    told = {"SIMENV_HOME": str(tmp_path), "SIMENV_QPM_PRIVATE": "no"}
-    plugin = PluginTarget("ours", PLUGIN, told)
+    table = {"SIMENV_HOME": str(tmp_path), "SIMENV_QPM_PRIVATE": "no"}
+    plugin = PluginTarget("ours", PLUGIN, table)
     with plugin.process(1) as control:
         control.host("hello", 1)
         proxy = Proxy(control, bindings=False)
@@ -211,10 +211,10 @@ def test_plugin_without_environment_is_not_ready_and_starts_none(tmp_path: Any) 
 
 
 def test_private_environment_is_started_and_ends_with_plugin(tmp_path: Any) -> None:
-    told = {
+    table = {
         "SIMENV_HOME": str(tmp_path), "SIMENV_QPM_PRIVATE": "yes", "SIMENV_PYTHON": sys.executable,
     }  # fmt: skip
-    with PluginTarget("ours", PLUGIN, told).open(1) as subject:
+    with PluginTarget("ours", PLUGIN, table).open(1) as subject:
         assert subject.connect().methods.sync_run(info(BELL, 2))["rc"] == 0
         (service,) = subject.control.host("left")["children"]
     until(lambda: not _runs(service))

@@ -51,11 +51,11 @@ def test_install_links_service_and_extends_activation_once(qfw: Path) -> None:
     sourced = qfw / "environment" / installing.SOURCED
     assert sourced.read_text().count(installing.MARK) == 1
     assert sourced.stat().st_mode & 0o777 == 0o755
-    shown = subprocess.run(
+    process = subprocess.run(
         ["bash", "-c", f"source {sourced} && echo $SIMENV_QPM_POOL,$SIMENV_HOME"],
         capture_output=True, text=True, check=True,
     )  # fmt: skip
-    assert shown.stdout.strip() == "main,/a home"
+    assert process.stdout.strip() == "main,/a home"
     yaml = pytest.importorskip("yaml")
     (service,) = yaml.safe_load((qfw / "setup" / installing.SERVICES_FILE).read_text())["services"]
     assert (service["module"], service["agent-type"]) == ("svc_simenv_qpm", "service")
@@ -98,8 +98,8 @@ def test_check_reports_each_problem_of_installation(
 ) -> None:
     pytest.importorskip("yaml")
     monkeypatch.setenv("SIMENV_SERVICE", env.service)
-    found = levels(qfw, capsys)
-    failed = {name for name, level in found.items() if level == "fail"}
+    result = levels(qfw, capsys)
+    failed = {name for name, level in result.items() if level == "fail"}
     assert failed == {"service", "activation"}, capsys.readouterr()
     assert run(["qfw", "install", str(qfw)]) == 0
     assert set(levels(qfw, capsys).values()) == {"ok"}
@@ -111,8 +111,8 @@ def test_check_reports_each_problem_of_installation(
     assert levels(qfw, capsys)["DEFw"] == "fail"
     monkeypatch.setenv("SIMENV_QPM_TYPE", "99")  # of this shell: the service is not told it
     assert levels(qfw, capsys)["variables"] == "ok"
-    with installing.layout(qfw).variables.open("a") as told:
-        told.write("export SIMENV_QPM_TYPE=99\n")
+    with installing.layout(qfw).variables.open("a") as file:
+        file.write("export SIMENV_QPM_TYPE=99\n")
     assert levels(qfw, capsys)["variables"] == "fail"
     assert run(["qfw", "check", str(qfw)]) == 1
 
@@ -120,17 +120,17 @@ def test_check_reports_each_problem_of_installation(
 def test_named_environment_is_installed_with_absolute_path(
     qfw: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    told = installing.layout(qfw).variables
+    variables = installing.layout(qfw).variables
     monkeypatch.delenv("SIMENV_SERVICE", raising=False)
     monkeypatch.setenv("SIMENV_HOME", str(tmp_path))
     monkeypatch.chdir(tmp_path)
     assert run(["--name", "lab", "qfw", "install", str(qfw)]) == 0
-    assert f"SIMENV_SERVICE={tmp_path}/lab/connection.json\n" in told.read_text()
+    assert f"SIMENV_SERVICE={tmp_path}/lab/connection.json\n" in variables.read_text()
     assert run(["--service", "key.simenv", "qfw", "install", str(qfw)]) == 0
-    assert f"SIMENV_SERVICE={tmp_path}/key.simenv\n" in told.read_text()
+    assert f"SIMENV_SERVICE={tmp_path}/key.simenv\n" in variables.read_text()
     monkeypatch.setenv("SIMENV_SERVICE", "other.simenv")
     assert run(["qfw", "install", str(qfw)]) == 0
-    assert f"SIMENV_SERVICE={tmp_path}/other.simenv\n" in told.read_text()
+    assert f"SIMENV_SERVICE={tmp_path}/other.simenv\n" in variables.read_text()
 
 
 def test_check_fails_for_token_file_with_revision_1(

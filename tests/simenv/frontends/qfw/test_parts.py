@@ -213,7 +213,7 @@ def test_connecting_is_retried_after_system_error(monkeypatch: pytest.MonkeyPatc
     tried = threading.Event()
     calls: list[int] = []
 
-    class Late(hub_module.Hub):
+    class Late(hub_module.EnvironmentConnection):
         def _open(self) -> None:
             calls.append(1)
             if len(calls) < 3:
@@ -296,7 +296,7 @@ def test_service_that_leaves_during_registration_is_deregistered(
 
 
 def test_slow_connection_to_client_does_not_block_others(monkeypatch: pytest.MonkeyPatch) -> None:
-    ears = ears_module.Ears()
+    ears = ears_module.ClientEventQueues()
 
     def queue(endpoint: Any, class_id: str) -> Any:
         if class_id == "slow":

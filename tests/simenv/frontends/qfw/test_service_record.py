@@ -23,15 +23,15 @@ POOLS = {"statevector": ["main", "wide"], "tensornetwork": ["main"]}
 
 def record(types: int, capabilities: int, told: int = 0, revision: int = 1) -> ServiceRecord:
     properties = {"num_qubits": 30, "controller": {"pools": POOLS}}
-    found = ServiceRecord("QPM", "an environment", "", "", types, capabilities, -1, properties)
+    outcome = ServiceRecord("QPM", "an environment", "", "", types, capabilities, -1, properties)
     config = QPMConfig(types=told)
-    return service_record.completed(found, object, config, deployment.read({}), revision)
+    return service_record.completed(outcome, object, config, deployment.read({}), revision)
 
 
 def matches(found: ServiceRecord, wanted: tuple[int, int]) -> bool:
     """As DEFw compares them."""
     pairs = zip(wanted, (found.qpm_type, found.qpm_capabilities), strict=True)
-    return all(asked == -1 or asked & offered == asked for asked, offered in pairs)
+    return all(value == -1 or value & offered == value for value, offered in pairs)
 
 
 @pytest.mark.parametrize("name", sorted(ASKED))
@@ -58,12 +58,12 @@ def test_deployment_sets_types_and_revision_2_has_two_types() -> None:
 
 
 def test_service_description_names_pools_of_each_simulator_type() -> None:
-    words = record(2, 3).service_description
-    assert "NWQSIM by pool main, wide" in words
-    assert "TNQVM by pool main" in words
+    service_description = record(2, 3).service_description
+    assert "NWQSIM by pool main, wide" in service_description
+    assert "TNQVM by pool main" in service_description
 
 
 def test_qpm_types_equal_those_of_defw() -> None:
-    theirs: Any = fakes.Types1
+    types: Any = fakes.Types1
     for kind in QPMType:
-        assert theirs[f"QPM_TYPE_{kind.name}"] == kind
+        assert types[f"QPM_TYPE_{kind.name}"] == kind

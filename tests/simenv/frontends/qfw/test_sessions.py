@@ -28,10 +28,10 @@ class FakeQPM:
         return self
 
     def connection(self) -> FakeQPM:
-        made = FakeQPM()
-        self.open.append(made)
-        made.shutdown = lambda: self.open.remove(made)  # type: ignore[attr-defined]
-        return made
+        fakeqpm = FakeQPM()
+        self.open.append(fakeqpm)
+        fakeqpm.shutdown = lambda: self.open.remove(fakeqpm)  # type: ignore[attr-defined]
+        return fakeqpm
 
     def register_event_notification(self, *_: Any) -> None: ...
 
@@ -39,15 +39,15 @@ class FakeQPM:
 def test_session_ends_with_service_object_of_its_connection(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    mine, environment = plugin.Plugin({"SIMENV_QPM_PRIVATE": "no"}, 1), FakeQPM()
-    monkeypatch.setattr(plugin, "_plugin", mine)
-    monkeypatch.setattr(mine.hub, "begin", lambda: None)
-    monkeypatch.setattr(mine.hub, "wait", environment.wait)
-    first, second = service_classes.Single(), service_classes.Single()
+    outcome, environment = plugin.Plugin({"SIMENV_QPM_PRIVATE": "no"}, 1), FakeQPM()
+    monkeypatch.setattr(plugin, "_plugin", outcome)
+    monkeypatch.setattr(outcome.hub, "begin", lambda: None)
+    monkeypatch.setattr(outcome.hub, "wait", environment.wait)
+    first, second = service_classes.ServiceClassRevision1(), service_classes.ServiceClassRevision1()
     assert first._qpm() is not second._qpm()
     assert len(environment.open) == 2
     with pytest.raises(NotReadyError):
-        service_classes.Single(start=False)._mine()
+        service_classes.ServiceClassRevision1(start=False)._mine()
     del first
     assert len(environment.open) == 1
     second.shutdown()
@@ -59,16 +59,16 @@ def test_session_of_ended_client_process_is_closed(monkeypatch: pytest.MonkeyPat
     monkeypatch.setattr(defw, "event_queue", lambda *_: None)
     monkeypatch.setattr(defw, "peers", lambda: {"here"})
     environment = FakeQPM()
-    known = sessions.Sessions(environment)  # type: ignore[arg-type]
+    outcome = sessions.Sessions(environment)  # type: ignore[arg-type]
     ends = {name: SimpleNamespace(remote_uuid=name) for name in ("here", "gone")}
-    open_ones = [known.open() for _ in ends]
-    for one, endpoint in zip(open_ones, ends.values(), strict=True):
-        one.register(ears_module.Ear(endpoint, "q"), 1, "q", 0.0)
+    open_ones = [outcome.open() for _ in ends]
+    for value, endpoint in zip(open_ones, ends.values(), strict=True):
+        value.register(ears_module.ClientEventQueue(endpoint, "q"), 1, "q", 0.0)
     for _ in range(ears_module.MISSED):
         assert len(environment.open) == 2
-        known.sweep()
+        outcome.sweep()
     assert len(environment.open) == 1
-    assert [one.ear is None for one in open_ones] == [False, True]
+    assert [value.ear is None for value in open_ones] == [False, True]
 
 
 def test_requests_to_ended_process_expire_after_missed_checks(
@@ -83,7 +83,9 @@ def test_requests_to_ended_process_expire_after_missed_checks(
     monkeypatch.setitem(sys.modules, "defw_workers", workers)
     monkeypatch.setattr(defw, "peers", lambda: {"b"})
     monkeypatch.setattr(defw, "event_queue", lambda *_: None)
-    ears = [ears_module.Ear(SimpleNamespace(remote_uuid=name), "q") for name in ("a", "b")]
+    ears = [
+        ears_module.ClientEventQueue(SimpleNamespace(remote_uuid=name), "q") for name in ("a", "b")
+    ]
     for _ in range(ears_module.MISSED):
         assert requests[0].deadline == 9e9
         for ear in ears:
@@ -95,13 +97,13 @@ def test_requests_to_ended_process_expire_after_missed_checks(
 def test_process_of_other_agent_type_opens_no_environment(
     kind: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    mine = plugin.Plugin({"DEFW_AGENT_TYPE": kind, "SIMENV_QPM_PRIVATE": "yes"}, 1)
+    outcome = plugin.Plugin({"DEFW_AGENT_TYPE": kind, "SIMENV_QPM_PRIVATE": "yes"}, 1)
     before = threading.active_count()
-    mine.initialize(object)
+    outcome.initialize(object)
     with pytest.raises(QPMError, match="not a DEFw service"):
-        mine.begin()
+        outcome.begin()
     assert threading.active_count() == before
-    assert not mine.hub._begun
+    assert not outcome.hub._begun
 
 
 @pytest.mark.parametrize(
@@ -122,7 +124,7 @@ def test_private_environment_is_given_up_after_repeated_start_failures(
 
     monkeypatch.setattr(simenv, "local", start)
     monkeypatch.setattr(hub_module, "RETRY_S", 0.001)
-    hub = hub_module.Hub(QPMConfig(private=True))
+    hub = hub_module.EnvironmentConnection(QPMConfig(private=True))
     hub._reach()
     assert len(tried) == hub_module.STARTS
     with pytest.raises(NotReadyError, match=r"set SIMENV_PYTHON.*start the service anew"):

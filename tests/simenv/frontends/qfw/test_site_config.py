@@ -93,12 +93,12 @@ def test_missing_site_file_is_logged_and_defaults_apply(
 
 def test_retention_of_site_file_is_applied_to_completion_queues(site: Path) -> None:
     site.write_text(SITE)
-    told = deployment.read({"QFW_SITE_CONFIG": str(site)})
-    assert told.site_config == site
+    result = deployment.read({"QFW_SITE_CONFIG": str(site)})
+    assert result.site_config == site
     assert deployment.read({}).site_config is None
     with simenv.local(workers=1) as env:
         qpm = environment._opened(
-            env, environment.QPMConfig(reservations_required=False), told.site_config
+            env, environment.QPMConfig(reservations_required=False), result.site_config
         )
         assert qpm._registry.retention == CompletionRetention(9, 8, 7, 6, 5)
         assert env.qpm_with()._registry.retention == CompletionRetention()
@@ -118,9 +118,9 @@ def _reservations_end(env: simenv.Client) -> None:
     claims.ended(3)
     book.look()
     assert book._closed_s == {}
-    gone, kept = book.find("cid-1"), book.find("cid-2")
-    assert getattr(gone, "reason", "") == "retention-reservation"
-    assert not hasattr(kept, "reason")
+    result, outcome = book.find("cid-1"), book.find("cid-2")
+    assert getattr(result, "reason", "") == "retention-reservation"
+    assert not hasattr(outcome, "reason")
     assert book.take("cid-2") is not None
 
 

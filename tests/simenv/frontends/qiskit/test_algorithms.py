@@ -43,8 +43,8 @@ def test_phase_estimation_of_qiskit_algorithms_reads_the_phase(ideal: SimenvBack
     unitary, state = QuantumCircuit(1), QuantumCircuit(1)
     unitary.p(2 * np.pi * 0.25, 0)
     state.x(0)
-    found = algorithms.PhaseEstimation(4, sampler=SimenvSampler(ideal)).estimate(unitary, state)
-    assert found.phase == 0.25
+    result = algorithms.PhaseEstimation(4, sampler=SimenvSampler(ideal)).estimate(unitary, state)
+    assert result.phase == 0.25
 
 
 def test_kernel_of_qiskit_machine_learning_is_symmetric(ideal: SimenvBackend) -> None:
@@ -52,9 +52,9 @@ def test_kernel_of_qiskit_machine_learning_is_symmetric(ideal: SimenvBackend) ->
     fidelities = pytest.importorskip("qiskit_machine_learning.state_fidelities")
     fidelity = fidelities.ComputeUncompute(sampler=SimenvSampler(ideal, seed=5))
     kernel = kernels.FidelityQuantumKernel(feature_map=zz_feature_map(2), fidelity=fidelity)
-    found = kernel.evaluate(np.random.default_rng(1).uniform(-1, 1, (4, 2)))
-    np.testing.assert_allclose(found, found.T)
-    np.testing.assert_allclose(np.diag(found), 1.0)
+    result = kernel.evaluate(np.random.default_rng(1).uniform(-1, 1, (4, 2)))
+    np.testing.assert_allclose(result, result.T)
+    np.testing.assert_allclose(np.diag(result), 1.0)
 
 
 def test_diagonalization_of_qiskit_addon_sqd_finds_the_ground_state(ideal: SimenvBackend) -> None:
@@ -73,11 +73,11 @@ def test_diagonalization_of_qiskit_addon_sqd_finds_the_ground_state(ideal: Simen
     circuit.measure_all()
     sampler = SimenvSampler(ideal, seed=3)  # the line that differs from the package's examples
     bits = sampler.run([circuit], shots=2_000).result()[0].data.meas
-    found = fermion.diagonalize_fermionic_hamiltonian(
+    result = fermion.diagonalize_fermionic_hamiltonian(
         core, repulsion, bits, samples_per_batch=100, norb=4, nelec=(1, 1), max_iterations=3, seed=1
     )
     exact, _ = fci.direct_spin1.kernel(core, repulsion, 4, (1, 1))
-    assert found.energy == pytest.approx(exact, abs=1e-7)
+    assert result.energy == pytest.approx(exact, abs=1e-7)
 
 
 def test_qubit_solver_of_qiskit_addon_sqd_diagonalizes_in_the_sampled_space(

@@ -50,10 +50,10 @@ def test_target_of_a_device_is_its_calibration(env: simenv.Client) -> None:
     assert edges <= set(info.coupling)  # less the pairs that are calibrated as broken
     assert len(edges) > 0.9 * len(info.coupling)
     assert {"cz", "rz", "sx", "x", "measure", "reset", "if_else"} <= set(backend.operation_names)
-    told = next(each for each in info.operations if each.name == "cz")
-    properties = backend.target["cz"][told.qubits]
-    assert properties.error == pytest.approx(told.error)
-    assert properties.duration == pytest.approx(told.duration_ns * 1e-9)
+    item = next(each for each in info.operations if each.name == "cz")
+    properties = backend.target["cz"][item.qubits]
+    assert properties.error == pytest.approx(item.error)
+    assert properties.duration == pytest.approx(item.duration_ns * 1e-9)
     assert SimenvBackend("fez", env).target is backend.target
 
 
@@ -115,14 +115,16 @@ def test_registers_that_share_bits_give_what_aer_gives(ideal: SimenvBackend) -> 
         circuit.x(1)
     circuit.measure(1, loose)
     binds = {x: [0.0, np.pi]}
-    found = ideal.run(circuit, parameter_binds=binds, shots=4, memory=True).result()
-    whole = aer.AerSimulator().run(circuit, parameter_binds=[binds], shots=4, memory=True).result()
-    for ours, theirs in zip(found.results, whole.results, strict=True):
-        assert ours.data.to_dict() == theirs.data.to_dict()
-        assert {name: ours.header[name] for name in ("creg_sizes", "memory_slots")} == {
-            name: theirs.header[name] for name in ("creg_sizes", "memory_slots")
+    result = ideal.run(circuit, parameter_binds=binds, shots=4, memory=True).result()
+    outcome = (
+        aer.AerSimulator().run(circuit, parameter_binds=[binds], shots=4, memory=True).result()
+    )
+    for value, actual in zip(result.results, outcome.results, strict=True):
+        assert value.data.to_dict() == actual.data.to_dict()
+        assert {name: value.header[name] for name in ("creg_sizes", "memory_slots")} == {
+            name: actual.header[name] for name in ("creg_sizes", "memory_slots")
         }
-    assert found.get_counts() == whole.get_counts()
+    assert result.get_counts() == outcome.get_counts()
 
 
 def test_parameter_binds_give_an_entry_for_each_set(ideal: SimenvBackend) -> None:
@@ -248,8 +250,8 @@ def test_type_and_capability_choose_engine(env: simenv.Client) -> None:
 
 
 def test_primitives_of_qiskit_run_on_the_backend(ideal: SimenvBackend) -> None:
-    (found,) = BackendSamplerV2(backend=ideal).run([ghz(3)], shots=40).result()
-    assert set(found.data.meas.get_counts()) <= {"000", "111"}
+    (value,) = BackendSamplerV2(backend=ideal).run([ghz(3)], shots=40).result()
+    assert set(value.data.meas.get_counts()) <= {"000", "111"}
     bare = ghz(2).remove_final_measurements(inplace=False)
     (estimated,) = BackendEstimatorV2(backend=ideal).run([(bare, "ZZ")]).result()
     assert estimated.data.evs == pytest.approx(1.0)
@@ -264,21 +266,21 @@ def test_primitives_of_qiskit_ibm_runtime_run_on_the_backend(
     runtime = pytest.importorskip("qiskit_ibm_runtime")
     backend = SimenvBackend(device, env)
     measured = transpile(ghz(3), backend, seed_transpiler=1)
-    (found,) = runtime.SamplerV2(mode=backend).run([measured], shots=400).result()
-    counts = found.data.meas.get_counts()
+    (value,) = runtime.SamplerV2(mode=backend).run([measured], shots=400).result()
+    counts = value.data.meas.get_counts()
     assert counts["000"] + counts["111"] > 300
     bare = transpile(ghz(2).remove_final_measurements(inplace=False), backend, seed_transpiler=1)
     observable = SparsePauliOp("ZZ").apply_layout(bare.layout)
-    (found,) = runtime.EstimatorV2(mode=backend).run([(bare, observable)], precision=0.1).result()
-    assert found.data.evs > 0.8
+    (value,) = runtime.EstimatorV2(mode=backend).run([(bare, observable)], precision=0.1).result()
+    assert value.data.evs > 0.8
 
 
 def test_copy_of_a_backend_has_its_own_options_and_the_same_environment(
     env: simenv.Client,
 ) -> None:
     backend = SimenvBackend(env=env, shots=30)
-    made = copy.deepcopy(backend)
-    made.set_options(shots=40)
-    assert (backend.options.shots, made.options.shots) == (30, 40)
-    made.close()
+    result = copy.deepcopy(backend)
+    result.set_options(shots=40)
+    assert (backend.options.shots, result.options.shots) == (30, 40)
+    result.close()
     assert sum(backend.run(ghz(2)).result().get_counts().values()) == 30

@@ -110,27 +110,27 @@ def every_kind() -> QuantumCircuit:
 
 
 def counts_of(sampler: Any, pub: Any, **options: Any) -> dict[str, Any]:
-    (found,) = sampler.run([pub], **options).result()
+    (value,) = sampler.run([pub], **options).result()
     return {
         name: (bits.shape, bits.num_shots, bits.num_bits, bits.get_counts())
-        for name, bits in found.data.items()
+        for name, bits in value.data.items()
     }
 
 
 def shots_of(sampler: Any, pub: Any, **options: Any) -> int:
-    (found,) = sampler.run([pub], **options).result()
-    return int(found.data.meas.num_shots)
+    (value,) = sampler.run([pub], **options).result()
+    return int(value.data.meas.num_shots)
 
 
 def precision_of(estimator: Any, *more: Any, **options: Any) -> float:
-    (found,) = estimator.run([(QuantumCircuit(2), "ZZ", *more)], **options).result()
-    return float(found.metadata["target_precision"])
+    (value,) = estimator.run([(QuantumCircuit(2), "ZZ", *more)], **options).result()
+    return float(value.metadata["target_precision"])
 
 
 def values_of(estimator: Any, observables: Any, values: Any = (0.4,)) -> Any:
-    (found,) = estimator.run([(turned(measured=False), observables, values)]).result()
-    assert found.data.evs.shape == found.data.stds.shape == found.data.shape
-    return np.round(found.data.evs, 12).tolist()
+    (value,) = estimator.run([(turned(measured=False), observables, values)]).result()
+    assert value.data.evs.shape == value.data.stds.shape == value.data.shape
+    return np.round(value.data.evs, 12).tolist()
 
 
 SAMPLED: dict[str, Case] = {
@@ -235,13 +235,13 @@ def test_conditions_look_at_registers_that_share_bits(
 ) -> None:
     circuit = sharing()
     every, odd = circuit.cregs
-    seen = circuit.add_var("seen", expr.lift(odd[3]))
-    with circuit.if_test((odd, value)), circuit.if_test(expr.lift(seen)):
+    actual = circuit.add_var("seen", expr.lift(odd[3]))
+    with circuit.if_test((odd, value)), circuit.if_test(expr.lift(actual)):
         circuit.x(0)
     circuit.measure(0, every[0])
-    (found,) = SimenvSampler(ideal).run([circuit], shots=10).result()
-    assert found.data.every.get_counts() == {f"00001100{first}": 10}
-    assert found.data.odd.get_counts() == {f"{first}01001": 10}
+    (result,) = SimenvSampler(ideal).run([circuit], shots=10).result()
+    assert result.data.every.get_counts() == {f"00001100{first}": 10}
+    assert result.data.odd.get_counts() == {f"{first}01001": 10}
     circuit.add_var("stored", expr.lift(odd))
     with pytest.raises(QiskitError, match=r"share bits is stored.*odd"):
         SimenvSampler(ideal).run([circuit])
@@ -275,8 +275,8 @@ def test_methods_of_bit_arrays_agree_with_each_other(ideal: SimenvBackend) -> No
         circuit.ry(angle, qubit)
     circuit.measure_all()
     values = np.random.default_rng(2).uniform(0, 3, (2, 3, 9))
-    found = SimenvSampler(ideal, seed=4).run([(circuit, values)], shots=300).result()[0]
-    bits = found.data.meas
+    item = SimenvSampler(ideal, seed=4).run([(circuit, values)], shots=300).result()[0]
+    bits = item.data.meas
     assert (bits.shape, bits.ndim, bits.size) == ((2, 3), 2, 6)
     assert bits.array.shape == (2, 3, 300, 2)
     assert bits.array.dtype == np.uint8
@@ -286,8 +286,8 @@ def test_methods_of_bit_arrays_agree_with_each_other(ideal: SimenvBackend) -> No
     spread = np.sqrt(0.25 / 300)
     assert np.abs(flags.mean(axis=2) - np.sin(values / 2) ** 2).max() < 5 * spread
     assert sum(bits.get_counts().values()) == 6 * 300
-    numbers = bits.get_int_counts((1, 2))
-    assert {int(key, 2): n for key, n in bits.get_counts((1, 2)).items()} == numbers
+    int_counts = bits.get_int_counts((1, 2))
+    assert {int(key, 2): n for key, n in bits.get_counts((1, 2)).items()} == int_counts
     strings = bits.get_bitstrings((1, 2))
     assert [int(text[::-1][4]) for text in strings] == flags[1, 2, :, 4].astype(int).tolist()
     np.testing.assert_array_equal(bits.bitcount(), flags.sum(axis=-1))
@@ -299,8 +299,8 @@ def test_methods_of_bit_arrays_agree_with_each_other(ideal: SimenvBackend) -> No
     assert bits.transpose().shape == (3, 2)
     assert BitArray.concatenate_shots([bits, bits]).num_shots == 600
     assert BitArray.concatenate_bits([bits, bits]).num_bits == 18
-    kept = bits[0, 0].postselect([0], [1])
-    assert kept.num_shots == flags[0, 0, :, 0].sum()
+    result = bits[0, 0].postselect([0], [1])
+    assert result.num_shots == flags[0, 0, :, 0].sum()
     means = bits.expectation_values("I" * 8 + "Z")
     np.testing.assert_allclose(means, 1 - 2 * flags[..., 0].mean(axis=2))
 
@@ -377,9 +377,12 @@ def test_precision_beyond_limits_is_refused_by_its_value(
 def test_session_closes_once_and_an_error_inside_it_cancels_its_jobs(ideal: SimenvBackend) -> None:
     with SimenvSession(ideal) as session:
         sampler, estimator = SimenvSampler(session), SimenvEstimator(session)
-        found = sampler.run([flipped()]).result(), estimator.run([(turned(False), "Z", 0)]).result()
+        entries = (
+            sampler.run([flipped()]).result(),
+            estimator.run([(turned(False), "Z", 0)]).result(),
+        )
         session.close()
-    assert [len(each) for each in found] == [1, 1]
+    assert [len(each) for each in entries] == [1, 1]
     with pytest.raises(QiskitError, match="reservation"):
         estimator.run([(turned(False), "Z", 0)])
     jobs: list[Any] = []

@@ -98,14 +98,14 @@ def test_estimates_of_broadcast_pub_equal_reference(
     listed = np.empty(observables, object)
     for place in np.ndindex(*observables):
         listed[place] = SparsePauliOp(labels, rng.normal(size=4))
-    told = listed.tolist()
-    pub = (ansatz(), told, rng.uniform(0, 6, (*sets, 4)))
+    result = listed.tolist()
+    pub = (ansatz(), result, rng.uniform(0, 6, (*sets, 4)))
     expected = StatevectorEstimator().run([pub]).result()[0]
-    found = SimenvEstimator(ideal).run([pub]).result()[0]
-    assert found.data.evs.shape == expected.data.evs.shape == found.data.shape
-    np.testing.assert_allclose(found.data.evs, expected.data.evs, atol=1e-12)
-    np.testing.assert_array_equal(found.data.stds, np.zeros(found.data.shape))
-    assert found.metadata == {
+    item = SimenvEstimator(ideal).run([pub]).result()[0]
+    assert item.data.evs.shape == expected.data.evs.shape == item.data.shape
+    np.testing.assert_allclose(item.data.evs, expected.data.evs, atol=1e-12)
+    np.testing.assert_array_equal(item.data.stds, np.zeros(item.data.shape))
+    assert item.metadata == {
         "target_precision": 0.0, "shots": 0, "circuit_metadata": {"body": "ansatz"},
     }  # fmt: skip
 
@@ -115,15 +115,15 @@ def test_estimates_of_broadcast_pub_equal_reference(
 )
 def test_estimates_of_projectors_are_exact(ideal: SimenvBackend, observable: object) -> None:
     values = [0.3, 0.4, 0.5, 0.6]
-    found = SimenvEstimator(ideal).run([(ansatz(), observable, values)]).result()[0].data.evs
-    told = observable
-    if isinstance(told, str):
-        told = SparseObservable.from_label(told)
-    elif isinstance(told, dict):
-        told = SparseObservable.from_list(list(told.items()))
-    matrix = Operator(SparsePauliOp.from_sparse_observable(told)).data
+    evs = SimenvEstimator(ideal).run([(ansatz(), observable, values)]).result()[0].data.evs
+    result = observable
+    if isinstance(result, str):
+        result = SparseObservable.from_label(result)
+    elif isinstance(result, dict):
+        result = SparseObservable.from_list(list(result.items()))
+    matrix = Operator(SparsePauliOp.from_sparse_observable(result)).data
     state = Operator(ansatz().assign_parameters(values)).data[:, 0]
-    assert found == pytest.approx((state.conj() @ matrix @ state).real, abs=1e-12)
+    assert evs == pytest.approx((state.conj() @ matrix @ state).real, abs=1e-12)
 
 
 def test_precision_becomes_shots_and_standard_errors(ideal: SimenvBackend) -> None:
@@ -131,11 +131,11 @@ def test_precision_becomes_shots_and_standard_errors(ideal: SimenvBackend) -> No
     pub = (ansatz(), [["ZZ"], ["XI"]], values)
     exact = SimenvEstimator(ideal).run([pub]).result()[0].data.evs
     estimator = SimenvEstimator(ideal, seed=5, default_precision=0.05)
-    found, finer = estimator.run([pub, (*pub, 0.01)]).result()
-    assert found.metadata["shots"] == 400
+    value, finer = estimator.run([pub, (*pub, 0.01)]).result()
+    assert value.metadata["shots"] == 400
     assert finer.metadata["shots"] == 10_000
     assert finer.metadata["target_precision"] == 0.01
-    for each, precision in ((found, 0.05), (finer, 0.01)):
+    for each, precision in ((value, 0.05), (finer, 0.01)):
         assert 0 < each.data.stds.max() <= 1.01 * precision
         assert (np.abs(each.data.evs - exact) < 5 * precision).all()
         assert np.abs(each.data.evs - exact).max() > 0
@@ -182,14 +182,14 @@ def test_sampler_result_has_shape_of_reference(
     values = np.random.default_rng(4).uniform(0, 6, (*shape, 4))
     pub = (measured(), values, 2000)
     (expected,) = StatevectorSampler(seed=1).run([pub]).result()
-    (found,) = SimenvSampler(ideal, seed=1).run([pub]).result()
-    ours, theirs = found.data.meas, expected.data.meas
-    assert ours.shape == theirs.shape == shape
-    assert ours.array.shape == theirs.array.shape
-    assert (ours.num_bits, ours.num_shots) == (2, 2000)
-    assert found.metadata == expected.metadata
+    (value,) = SimenvSampler(ideal, seed=1).run([pub]).result()
+    meas, outcome = value.data.meas, expected.data.meas
+    assert meas.shape == outcome.shape == shape
+    assert meas.array.shape == outcome.array.shape
+    assert (meas.num_bits, meas.num_shots) == (2, 2000)
+    assert value.metadata == expected.metadata
     for place in np.ndindex(*shape):
-        one, two = ours.get_counts(place), theirs.get_counts(place)
+        one, two = meas.get_counts(place), outcome.get_counts(place)
         for key in ("00", "01", "10", "11"):
             assert abs(one.get(key, 0) - two.get(key, 0)) < 5 * np.sqrt(2 * 2000 * 0.25)
 
@@ -201,21 +201,21 @@ def test_values_by_name_and_array_shape_without_parameters(ideal: SimenvBackend)
     circuit.rx(x, 1)
     circuit.measure_all()
     sampler = SimenvSampler(ideal, default_shots=50)
-    (found,) = sampler.run([(circuit, {"y": [np.pi, 0.0], ("x",): [[0.0], [0.0]]})]).result()
-    assert [found.data.meas.get_counts(k) for k in range(2)] == [{"01": 50}, {"00": 50}]
+    (value,) = sampler.run([(circuit, {"y": [np.pi, 0.0], ("x",): [[0.0], [0.0]]})]).result()
+    assert [value.data.meas.get_counts(k) for k in range(2)] == [{"01": 50}, {"00": 50}]
     plain = QuantumCircuit(1)
     plain.h(0)
     plain.measure_all()
-    (found,) = sampler.run([(plain, BindingsArray({}, shape=(3,)))]).result()
-    assert found.data.meas.shape == (3,)
-    memories = {found.data.meas[k].array.tobytes() for k in range(3)}
+    (value,) = sampler.run([(plain, BindingsArray({}, shape=(3,)))]).result()
+    assert value.data.meas.shape == (3,)
+    memories = {value.data.meas[k].array.tobytes() for k in range(3)}
     assert len(memories) == 3
 
 
 def test_registers_keep_their_joint_shots(ideal: SimenvBackend) -> None:
-    (found,) = SimenvSampler(ideal, seed=8).run([teleportation()], shots=4000).result()
-    mid, copy, end = found.data.mid, found.data.copy, found.data.end
-    assert list(found.data) == ["mid", "copy", "end"]
+    (value,) = SimenvSampler(ideal, seed=8).run([teleportation()], shots=4000).result()
+    mid, copy, end = value.data.mid, value.data.copy, value.data.end
+    assert list(value.data) == ["mid", "copy", "end"]
     assert (mid.num_bits, copy.num_bits, end.num_bits) == (2, 9, 1)
     assert copy.array.shape == (4000, 2)
     bits = copy.to_bool_array(order="little")
@@ -224,11 +224,11 @@ def test_registers_keep_their_joint_shots(ideal: SimenvBackend) -> None:
     assert not bits[:, 1:8].any()
     ones = end.get_counts()["1"]
     assert abs(ones - 4000 * np.sin(0.55) ** 2) < 5 * np.sqrt(1000)
-    given = end.to_bool_array()[:, 0][mid.to_bool_array()[:, 0]]
-    assert abs(given.mean() - np.sin(0.55) ** 2) < 5 * 0.5 / np.sqrt(given.size)
-    joined = found.join_data()
+    item = end.to_bool_array()[:, 0][mid.to_bool_array()[:, 0]]
+    assert abs(item.mean() - np.sin(0.55) ** 2) < 5 * 0.5 / np.sqrt(item.size)
+    joined = value.join_data()
     assert joined.num_bits == 12
-    assert len(set(found.join_data(["mid", "end"]).get_counts())) == 8
+    assert len(set(value.join_data(["mid", "end"]).get_counts())) == 8
 
 
 def test_same_seed_gives_same_bits_and_pubs_differ(ideal: SimenvBackend) -> None:
@@ -247,11 +247,11 @@ def test_circuit_without_measurement_reads_zeros_and_without_registers_warns(
 ) -> None:
     circuit = QuantumCircuit(1, 3)
     circuit.x(0)
-    (found,) = SimenvSampler(ideal).run([circuit], shots=7).result()
-    assert found.data.c.get_counts() == {"000": 7}
+    (value,) = SimenvSampler(ideal).run([circuit], shots=7).result()
+    assert value.data.c.get_counts() == {"000": 7}
     with pytest.warns(UserWarning, match="no output classical registers"):
-        (found,) = SimenvSampler(ideal).run([QuantumCircuit(1)], shots=7).result()
-    assert not list(found.data)
+        (value,) = SimenvSampler(ideal).run([QuantumCircuit(1)], shots=7).result()
+    assert not list(value.data)
 
 
 def test_faults_of_pubs_are_raised_before_submission(
@@ -301,10 +301,10 @@ def test_primitives_on_a_device_are_noisy_and_follow_layouts(env: simenv.Client)
     isa = transpile(circuit, device, optimization_level=1, seed_transpiler=3)
     observable = SparsePauliOp(["ZZ", "XX"]).apply_layout(isa.layout)
     estimator = SimenvEstimator(device, seed=2)
-    found = estimator.run([(isa, observable), (circuit, ["ZZ", "XX"])]).result()
-    assert found[0].metadata["shots"] == 4096
-    assert 1.8 < found[0].data.evs < 2.0
-    assert (found[1].data.evs < 1.0).all() and (found[1].data.evs > 0.9).all()  # noqa: PT018
+    result = estimator.run([(isa, observable), (circuit, ["ZZ", "XX"])]).result()
+    assert result[0].metadata["shots"] == 4096
+    assert 1.8 < result[0].data.evs < 2.0
+    assert (result[1].data.evs < 1.0).all() and (result[1].data.evs > 0.9).all()  # noqa: PT018
     exact = estimator.run([(circuit, "ZZ")], precision=0.0).result()[0].data.evs
     assert 0.9 < exact < 1.0
     ideal = SimenvEstimator(device, noise="off").run([(circuit, "ZZ")], precision=0.0).result()

@@ -99,15 +99,15 @@ def pack(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def packed(pack: Path, *texts: str) -> list[str]:
-    given = b"".join(text.encode() + b"\0" for text in texts)
-    return run([str(pack)], input=given, env=environ()).splitlines()
+    content = b"".join(text.encode() + b"\0" for text in texts)
+    return run([str(pack)], input=content, env=environ()).splitlines()
 
 
 def test_programs_equal_those_of_the_python_client(pack: Path) -> None:
-    found = dict(zip(SAME, packed(pack, *SAME.values()), strict=True))
+    table = dict(zip(SAME, packed(pack, *SAME.values()), strict=True))
     for name, text in SAME.items():
         loaded = load(text)
-        program, *parameters = found[name].split(" ")
+        program, *parameters = table[name].split(" ")
         assert (program, tuple(parameters)) == (loaded.packed.hex(), loaded.parameters), name
 
 
@@ -119,23 +119,23 @@ def test_programs_with_definitions_and_expressions_have_the_same_states(pack: Pa
     from simenv.client.circuits.decode.to_qiskit import to_qiskit
     from simenv.model import decode_program
 
-    found = dict(zip(MEANT, packed(pack, *MEANT.values()), strict=True))
+    table = dict(zip(MEANT, packed(pack, *MEANT.values()), strict=True))
     for name, text in MEANT.items():
-        program, *parameters = found[name].split(" ")
-        assert not program.startswith(("program", "limit")), found[name]
-        ours = to_qiskit(decode_program(bytes.fromhex(program)))
-        theirs = to_qiskit(load(text).program)
+        program, *parameters = table[name].split(" ")
+        assert not program.startswith(("program", "limit")), table[name]
+        result = to_qiskit(decode_program(bytes.fromhex(program)))
+        outcome = to_qiskit(load(text).program)
         if parameters:
             assert tuple(parameters) == load(text).parameters
             continue
-        assert np.allclose(Operator(ours).data, Operator(theirs).data), name
+        assert np.allclose(Operator(result).data, Operator(outcome).data), name
 
 
 @pytest.mark.parametrize("text", REFUSED, ids=range(len(REFUSED)))
 def test_text_that_is_not_read_is_refused_with_its_place(pack: Path, text: str) -> None:
-    (told,) = packed(pack, text)
-    assert told.startswith(("program ", "limit "))
-    assert REFUSED[text] in told
+    (value,) = packed(pack, text)
+    assert value.startswith(("program ", "limit "))
+    assert REFUSED[text] in value
 
 
 def test_large_definitions_are_refused_in_bounded_time(pack: Path) -> None:
@@ -144,11 +144,11 @@ def test_large_definitions_are_refused_in_bounded_time(pack: Path) -> None:
     terms = "".join(f"gate f{k + 1}(t) a {{ f{k}(t+t) a; }}" for k in range(40))
     grown = HEAD3 + "gate f0(t) a { rx(t) a; }" + terms + "input float x; qubit q; f40(x) q;"
     wide = HEAD2 + "qreg q[60000];" + "h q;" * 20
-    for told in packed(pack, text, grown, wide):
-        assert told.split(" ")[0] in ("limit", "program")
+    for each in packed(pack, text, grown, wide):
+        assert each.split(" ")[0] in ("limit", "program")
 
 
 def test_mutated_text_ends_in_a_circuit_or_an_error(pack: Path) -> None:
     texts = [*SAME.values(), *MEANT.values()]
-    given = b"".join(text.encode() + b"\0" for text in texts)
-    run([str(pack), "1500"], input=given, env=environ())
+    content = b"".join(text.encode() + b"\0" for text in texts)
+    run([str(pack), "1500"], input=content, env=environ())

@@ -129,8 +129,8 @@ def test_header_compiles_alone(library: InstalledLibrary, language: str, tmp_pat
 
 
 def test_pkg_config_file_has_the_same_flags(library: InstalledLibrary) -> None:
-    told = (library.pkg_config / "simenv_qpi.pc").read_text()
-    plain = told.replace("${prefix}", str(library.folder))
+    text = (library.pkg_config / "simenv_qpi.pc").read_text()
+    plain = text.replace("${prefix}", str(library.folder))
     assert f"Cflags: {' '.join(library.cflags)}\n" in plain
     libs = re.search(r"^Libs: (.*)$", plain, re.MULTILINE)
     assert libs is not None

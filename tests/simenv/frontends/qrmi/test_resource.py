@@ -34,9 +34,9 @@ def environ() -> Iterator[dict[str, str]]:
 
 @pytest.fixture
 def resource(environ: dict[str, str]) -> Iterator[QuantumResource]:
-    (found,) = resources(environ)
-    yield found
-    found.close()
+    (value,) = resources(environ)
+    yield value
+    value.close()
 
 
 def payload(*pubs: object, **more: object) -> Payload:
@@ -44,9 +44,9 @@ def payload(*pubs: object, **more: object) -> Payload:
 
 
 def test_only_accessible_simenv_resources_are_listed(environ: dict[str, str]) -> None:
-    found = resources(environ)
-    assert [one.resource_id() for one in found] == ["main"]
-    found[0].close()
+    result = resources(environ)
+    assert [each.resource_id() for each in result] == ["main"]
+    result[0].close()
     assert not QuantumResource("gone", environ=environ).is_accessible()
     nowhere = {"main_QRMI_SIMENV_SERVICE": "/none/connection.json"}
     assert not QuantumResource("main", environ=nowhere).is_accessible()
@@ -68,12 +68,12 @@ def test_invalid_variable_is_refused(environ: dict[str, str], wrong: dict[str, s
 
 def test_task_is_started_completed_logged_and_stopped(resource: QuantumResource) -> None:
     task = resource.task_start(payload([BELL, None, 40], [BELL, None, None], shots=10))
-    found = json.loads(resource.task_result(task).value)["results"]
+    results = json.loads(resource.task_result(task).value)["results"]
     assert resource.task_status(task) == statuses().Completed
-    assert [pub["data"]["a"] for pub in found] == [
+    assert [pub["data"]["a"] for pub in results] == [
         {"samples": ["0x1"] * shots, "num_bits": 2} for shots in (40, 10)
     ]
-    assert found[0]["data"]["b"] == {"samples": ["0x0"] * 40, "num_bits": 1}
+    assert results[0]["data"]["b"] == {"samples": ["0x0"] * 40, "num_bits": 1}
     assert resource.task_logs(task).count(" DONE on ") == 2
     resource.task_stop(task)
     assert resource.task_status(task) == statuses().Completed
@@ -96,13 +96,13 @@ def test_acquired_reservation_is_renewed_while_in_use(
     environ: dict[str, str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("simenv.frontends.qrmi.resource.LEASE_S", 8.0)
-    mine = QuantumResource("main", environ=environ)
-    token = mine.acquire()
+    quantum_resource = QuantumResource("main", environ=environ)
+    token = quantum_resource.acquire()
     user = QuantumResource("main", environ={**environ, "main_QRMI_JOB_ACQUISITION_TOKEN": token})
-    for holder in (mine, user):
+    for holder in (quantum_resource, user):
         env = holder._connected()
         if holder is user:
-            mine.close()  # from now on who runs under it renews it
+            quantum_resource.close()  # from now on who runs under it renews it
         first = env.reservation(int(token)).info().expires_ns
         deadline = time.monotonic() + 60
         while env.reservation(int(token)).info().expires_ns < first + 3 * 10**9:
@@ -124,9 +124,9 @@ TURNED = (
 def test_parameter_values_are_bound_by_name(resource: QuantumResource, names: str) -> None:
     values = {"a": 3.141592653589793, "b": 0.0}
     swept = {"a": [3.141592653589793, 0.0, 0.0], "b": [0.0, 3.141592653589793, 0.0]}
-    pubs = [[TURNED, {name: told[name] for name in names}, 5] for told in (values, swept)]
-    found = json.loads(resource.task_result(resource.task_start(payload(*pubs))).value)["results"]
-    assert [pub["data"]["c"]["samples"] for pub in found] == [
+    pubs = [[TURNED, {name: each[name] for name in names}, 5] for each in (values, swept)]
+    results = json.loads(resource.task_result(resource.task_start(payload(*pubs))).value)["results"]
+    assert [pub["data"]["c"]["samples"] for pub in results] == [
         ["0x1"] * 5,
         ["0x1"] * 5 + ["0x2"] * 5 + ["0x0"] * 5,
     ]
@@ -143,11 +143,11 @@ def test_second_acquire_is_refused_until_release(resource: QuantumResource) -> N
 
 
 def test_target_and_metadata_describe_pool(resource: QuantumResource) -> None:
-    target, known = json.loads(resource.target().value), resource.metadata()
-    assert target["name"] == known["backend_name"] == "main"
+    target, result = json.loads(resource.target().value), resource.metadata()
+    assert target["name"] == result["backend_name"] == "main"
     assert target["all_to_all"]
-    assert known["num_qubits"] == str(target["num_qubits"])
-    assert known["kind"] == "ideal"
+    assert result["num_qubits"] == str(target["num_qubits"])
+    assert result["kind"] == "ideal"
 
 
 @pytest.mark.parametrize(
@@ -190,11 +190,11 @@ def test_qrmi_sampler_primitive_runs_on_resource(resource: QuantumResource) -> N
     flipped.measure(0, 0)
     pubs = [(turned, [[0.0], [3.141592653589793]]), (flipped,)]
     job = QRMIBaseSamplerV2(resource).run(pubs, shots=50)  # type: ignore[no-untyped-call]
-    found = job.result()
+    result = job.result()
     assert job.done()
-    swept = found[0].data.meas
+    swept = result[0].data.meas
     assert swept.shape == (2,)
     assert [swept.get_counts(place) for place in range(2)] == [{"00": 50}, {"01": 50}]
-    assert found[1].data.c.get_counts() == {"1": 50}
-    assert found[1].data.c.num_shots == 50
+    assert result[1].data.c.get_counts() == {"1": 50}
+    assert result[1].data.c.num_shots == 50
     del job  # as it goes it stops its task, which needs the connection

@@ -14,10 +14,16 @@ import pytest
 
 from simenv.qpm.errors import InProgressError
 from simenv.qpm_check.checks import rows
-from simenv.qpm_check.contract.outcomes import Broken, Omitted
+from simenv.qpm_check.contract.outcomes import CheckFailed, CheckSkipped
 from simenv.qpm_check.contract.plain_data import impurities
 from simenv.qpm_check.harness import report
-from simenv.qpm_check.harness.check import Check, Irrelevant, Need, VerdictState, row
+from simenv.qpm_check.harness.check import (
+    Check,
+    CheckNotApplicable,
+    TargetProperty,
+    VerdictState,
+    row,
+)
 from simenv.qpm_check.harness.runner import CheckReport, Options, check
 from simenv.qpm_check.harness.session import CheckSession
 from simenv.qpm_check.targets.in_process import Objects
@@ -61,9 +67,9 @@ def verdicts(*given: Check, opener: Opener | None = None, **options: Any) -> Che
     ("error", "state"),
     [
         (None, VerdictState.PASSED),
-        (Broken("so"), VerdictState.FAILED),
-        (Omitted("so"), VerdictState.SKIPPED),
-        (Irrelevant("so"), VerdictState.NOT_APPLICABLE),
+        (CheckFailed("so"), VerdictState.FAILED),
+        (CheckSkipped("so"), VerdictState.SKIPPED),
+        (CheckNotApplicable("so"), VerdictState.NOT_APPLICABLE),
         (KeyError("so"), VerdictState.FAILED),
         (AssertionError("so"), VerdictState.FAILED),
     ],
@@ -122,12 +128,12 @@ def test_qpm_is_reopened_after_failed_check_with_several_clients(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(Objects, "has_transport", True)
-    needs = (Need.TRANSPORT,)
+    needs = (TargetProperty.TRANSPORT,)
     opener = Opener()
     verdicts(raising(None, needs=needs), raising(None, needs=needs), opener=opener)
     assert opener.opened == 1
     opener = Opener()
-    verdicts(raising(Broken("so"), needs=needs), raising(None, needs=needs), opener=opener)
+    verdicts(raising(CheckFailed("so"), needs=needs), raising(None, needs=needs), opener=opener)
     assert opener.opened == 2
 
 
@@ -139,12 +145,12 @@ def test_qpm_that_fails_to_open_is_tried_once() -> None:
 
 
 def test_package_check_is_not_applicable_to_objects() -> None:
-    (verdict,) = verdicts(raising(None, needs=(Need.PACKAGE,))).verdicts
+    (verdict,) = verdicts(raising(None, needs=(TargetProperty.PACKAGE,))).verdicts
     assert verdict.state is VerdictState.NOT_APPLICABLE
 
 
 def test_report_with_only_skipped_checks_is_not_ok() -> None:
-    assert not verdicts(raising(Omitted("so"))).ok
+    assert not verdicts(raising(CheckSkipped("so"))).ok
 
 
 def test_pattern_without_matching_check_is_refused() -> None:
@@ -154,10 +160,10 @@ def test_pattern_without_matching_check_is_refused() -> None:
 
 def test_checks_have_unique_ids_titles_and_revisions() -> None:
     every = rows()
-    assert len({one.id for one in every}) == len(every) >= 150
-    for one in every:
-        assert one.title
-        assert one.revisions in ((1,), (2,), (1, 2))
+    assert len({each.id for each in every}) == len(every) >= 150
+    for each in every:
+        assert each.title
+        assert each.revisions in ((1,), (2,), (1, 2))
 
 
 def test_errors_are_named_by_defw_name_or_class_name() -> None:
@@ -180,7 +186,9 @@ def test_subclasses_and_tuples_are_not_plain_data() -> None:
 
 
 def a_report() -> CheckReport:
-    return verdicts(raising(None), raising(Broken("why <&> \x07not")), raising(Omitted("not here")))
+    return verdicts(
+        raising(None), raising(CheckFailed("why <&> \x07not")), raising(CheckSkipped("not here"))
+    )
 
 
 def test_junit_xml_contains_each_verdict() -> None:
@@ -193,9 +201,14 @@ def test_junit_xml_contains_each_verdict() -> None:
 
 
 def test_json_report_contains_each_verdict() -> None:
-    told = json.loads(json.dumps(report.plain(a_report())))
-    assert (told["ok"], told["passed"], told["failed"], told["skipped"]) == (False, 1, 1, 1)
-    assert [one["state"] for one in told["rows"]] == ["passed", "failed", "skipped"]
+    document = json.loads(json.dumps(report.plain(a_report())))
+    assert (document["ok"], document["passed"], document["failed"], document["skipped"]) == (
+        False,
+        1,
+        1,
+        1,
+    )
+    assert [each["state"] for each in document["rows"]] == ["passed", "failed", "skipped"]
 
 
 def test_table_shows_failures_without_control_characters() -> None:

@@ -27,9 +27,9 @@ def test_nothing_is_said_of_what_never_ran() -> None:
 
 
 def test_deviation_is_mean_ratio_of_time_and_expected_time() -> None:
-    known = taught(2_000).quality(route())
-    assert known.count == 1
-    assert math.exp(known.deviation) == pytest.approx(2.0)
+    result = taught(2_000).quality(route())
+    assert result.count == 1
+    assert math.exp(result.deviation) == pytest.approx(2.0)
     assert math.exp(taught(500).quality(route()).deviation) == pytest.approx(2.0)
 
 
@@ -42,9 +42,9 @@ def test_deviation_falls_as_factor_is_learned() -> None:
 
 
 def test_deviation_of_an_outlier_is_told_whole() -> None:
-    known = taught(1_000_000).quality(route())
-    assert math.exp(known.deviation) == pytest.approx(1_000.0)
-    assert known.factor < 2.0  # it counts as five times what was expected
+    result = taught(1_000_000).quality(route())
+    assert math.exp(result.deviation) == pytest.approx(1_000.0)
+    assert result.factor < 2.0  # it counts as five times what was expected
 
 
 def test_restored_estimator_goes_on_where_it_was() -> None:

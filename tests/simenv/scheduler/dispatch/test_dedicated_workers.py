@@ -25,23 +25,23 @@ def _kept(host: Claimant, number: int) -> list[str]:
 
 def _serve(host: Claimant) -> list[tuple[str, int]]:
     """Send and finish until nothing can be sent; which worker got which task."""
-    found = []
+    entries = []
     while sends := host.assign():
         for send in sends:
-            found += [(send.worker, record.number) for record in send.records]
+            entries += [(send.worker, record.number) for record in send.records]
         for worker in list(host.state.workers.values()):
             if worker.held:
                 host.finish(list(worker.held.values()))
                 host.settle()
-    return found
+    return entries
 
 
 def test_dedicated_worker_runs_no_other_tasks(host: Claimant) -> None:
     decision = host.reserve(workers=1)
     assert (decision.status, decision.bound_ns) == ("accepted", BOUND_NS)
     host.submit(400, cost=900.0)
-    (kept,) = {"main-0", "main-1"} - {worker for worker, _ in _serve(host)}
-    assert _kept(host, decision.reservation) == [kept]
+    (value,) = {"main-0", "main-1"} - {worker for worker, _ in _serve(host)}
+    assert _kept(host, decision.reservation) == [value]
     assert reservation_info(host.state, host.ledger[decision.reservation]).workers_kept == 1
     assert host.state.free_slots == 1  # it has its slot while it idles
     assert [info.kept for info in pool_infos(host.state)] == [1, 0]
@@ -62,8 +62,8 @@ def test_reservation_tasks_run_on_dedicated_worker_ahead_of_queued_tasks(host: C
                 host.finish(list(worker.held.values())[:1])
         host.settle()
         for each in host.assign():
-            mine = each.worker in _kept(host, number)
-            assert all((record.number in more) == mine for record in each.records)
+            value = each.worker in _kept(host, number)
+            assert all((record.number in more) == value for record in each.records)
 
 
 def test_reservation_tasks_use_shared_workers_when_no_other_task_waits(host: Claimant) -> None:
@@ -174,9 +174,9 @@ def test_reservation_task_on_shared_workers_precedes_newer_tasks_after_60_second
     host.assign()
     (first,) = host.under(number, cost=4_500.0)
     host.submit(1, along=route(60_000.0, max_slots=1))
-    mine = {r.number: s.worker in _kept(host, number) for s in host.assign() for r in s.records}
-    assert mine.pop(first)
-    assert list(mine.values()) == [False]
+    table = {r.number: s.worker in _kept(host, number) for s in host.assign() for r in s.records}
+    assert table.pop(first)
+    assert list(table.values()) == [False]
     (others,) = [w for w in host.state.workers.values() if w.reservation_id != number and w.held]
     (task,) = host.under(number, cost=60_000.0)
     host.pass_time(59)
@@ -248,9 +248,9 @@ def test_idle_dedicated_worker_is_not_retired(host: Claimant) -> None:
     number = host.reserve(workers=1, ttl_ns=1_000 * SECOND).reservation
     host.assign()
     host.pass_time(90)
-    gone = [a.worker for a in host.tick() if isinstance(a, RetireWorker)]
-    assert len(gone) == 1
-    assert gone != _kept(host, number)
+    entries = [a.worker for a in host.tick() if isinstance(a, RetireWorker)]
+    assert len(entries) == 1
+    assert entries != _kept(host, number)
 
 
 def test_drained_node_has_no_dedicated_workers(host: Claimant) -> None:

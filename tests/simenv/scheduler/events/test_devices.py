@@ -18,8 +18,8 @@ TWO = (PoolSpec("main", "any", min=2, max=2), PoolSpec("other", "any", min=1, ma
 
 
 def _say(machine: CheckedScheduler, verb: str, device: str = "main", **words: object) -> bool:
-    told = {"reason": "", "mode": "", "timeout_s": 0.0, "wall_ns": 5, **words}
-    return devices.set_state(machine.state, device, verb, **told)  # type: ignore[arg-type]
+    table = {"reason": "", "mode": "", "timeout_s": 0.0, "wall_ns": 5, **words}
+    return devices.set_state(machine.state, device, verb, **table)  # type: ignore[arg-type]
 
 
 def test_paused_device_sends_no_tasks_until_resumed() -> None:
@@ -177,8 +177,8 @@ def test_device_settings_survive_restart() -> None:
     devices.set_queue_policy(old.state, "main", "fifo", ())
     devices.set_max_inflight(old.state, "", 7)
     new = CheckedScheduler()
-    for device, told in old.state.controls.all.items():
-        devices.restore_control(new.state, device, told)
+    for device, value in old.state.controls.all.items():
+        devices.restore_control(new.state, device, value)
     for device in ("", "main"):
         assert infos.target_info(new.state, device) == infos.target_info(old.state, device)
     new.submit()

@@ -15,9 +15,9 @@ WALL_NS = 1_700_000_000 * SECOND
 
 def lab(*, pace: bool) -> CheckedScheduler:
     spec = PoolSpec("lab", min=2, max=2, device="chip", pace=pace, drift="walk")
-    found = CheckedScheduler(specs=(spec,))
-    found.scheduler.set_clock(WALL_NS, found.now_ns)
-    return found
+    scheduler = CheckedScheduler(specs=(spec,))
+    scheduler.scheduler.set_clock(WALL_NS, scheduler.now_ns)
+    return scheduler
 
 
 def submit(machine: CheckedScheduler, count: int, length_s: float) -> list[int]:

@@ -19,9 +19,9 @@ WALL_NS = 1_700_000_000 * SECOND
 
 def paced(workers: int = 2) -> CheckedScheduler:
     spec = PoolSpec("lab", min=workers, max=workers, device="chip", pace=True)
-    found = CheckedScheduler(specs=(spec,))
-    found.scheduler.set_clock(WALL_NS, found.now_ns)
-    return found
+    scheduler = CheckedScheduler(specs=(spec,))
+    scheduler.scheduler.set_clock(WALL_NS, scheduler.now_ns)
+    return scheduler
 
 
 def along(length_ns: float) -> dict[str, object]:
@@ -97,8 +97,8 @@ def test_5000_tasks_do_not_overlap_with_cancels_and_lost_workers() -> None:
     while machine.state.tasks or len(lengths) < 5_000:
         while len(machine.state.tasks) < 60 and len(lengths) < 5_000:
             length_ns = random_.randrange(1, 40) * MS // 4
-            numbers = machine.submit(10, **along(length_ns))
-            lengths.update(dict.fromkeys(numbers, length_ns))
+            task = machine.submit(10, **along(length_ns))
+            lengths.update(dict.fromkeys(task, length_ns))
         for assignment in machine.assign():
             pending += assignment.records
         dice = random_.random()
@@ -120,9 +120,9 @@ def test_5000_tasks_do_not_overlap_with_cancels_and_lost_workers() -> None:
     ended = [each.record.number for each in machine.endings if each.state is TaskState.DONE]
     assert set(ended) == set(lengths) - cancelled
     assert len(cancelled) > 20
-    found = intervals(machine)
-    assert all(end <= begin for (_, end), (begin, _) in itertools.pairwise(found))
-    assert [end - begin for begin, end in found] == [lengths[number] for number in ended]
+    result = intervals(machine)
+    assert all(end <= begin for (_, end), (begin, _) in itertools.pairwise(result))
+    assert [end - begin for begin, end in result] == [lengths[number] for number in ended]
 
 
 def test_device_never_waits_while_tasks_do() -> None:
@@ -132,8 +132,8 @@ def test_device_never_waits_while_tasks_do() -> None:
         all_at_once(machine, 7 * MS)
         machine.hear()
         machine.tick(0.05)
-    found = intervals(machine)
-    assert found == [(WALL_NS + k * 7 * MS, WALL_NS + (k + 1) * 7 * MS) for k in range(300)]
+    result = intervals(machine)
+    assert result == [(WALL_NS + k * 7 * MS, WALL_NS + (k + 1) * 7 * MS) for k in range(300)]
 
 
 def test_cancelled_run_lets_those_behind_it_move_up() -> None:
@@ -229,15 +229,15 @@ def test_short_runs_that_were_sent_keep_their_places_after_a_restart() -> None:
     after.keep(after.scheduler.cancel(list(range(1, 1 + ended)), after.now_ns)[1])
     all_at_once(after, 60 * MS)
     after.assign()
-    kept = intervals(after)
-    assert kept == [(WALL_NS + k * 60 * MS, WALL_NS + (k + 1) * 60 * MS) for k in range(1, 5)]
+    outcome = intervals(after)
+    assert outcome == [(WALL_NS + k * 60 * MS, WALL_NS + (k + 1) * 60 * MS) for k in range(1, 5)]
     while after.state.tasks:
         after.tick(0.05)
         after.hear()
         all_at_once(after, 60 * MS)
-    found = intervals(after)
-    assert all(end <= begin for (_, end), (begin, _) in itertools.pairwise(found))
-    assert found[4][0] >= WALL_NS + 3_070 * MS
+    result = intervals(after)
+    assert all(end <= begin for (_, end), (begin, _) in itertools.pairwise(result))
+    assert result[4][0] >= WALL_NS + 3_070 * MS
 
 
 def test_run_of_a_task_that_ended_meanwhile_is_not_restored() -> None:
@@ -252,10 +252,10 @@ def test_run_of_a_task_that_ended_meanwhile_is_not_restored() -> None:
 
 def test_forecast_is_that_of_the_machine() -> None:
     machine = paced()
-    numbers = machine.submit(4, **along(10 * SECOND))
+    task = machine.submit(4, **along(10 * SECOND))
     all_at_once(machine, 10 * SECOND)
     machine.tick(4.0)
     forecast = Forecast(machine.state, machine.now_ns)
-    waits_s = [forecast.task_us(machine.state.tasks[n]) / 1e6 for n in numbers[1:]]
+    waits_s = [forecast.task_us(machine.state.tasks[n]) / 1e6 for n in task[1:]]
     assert waits_s == [6.0, 16.0, 26.0]
     assert forecast.pool_us(machine.state.pools["lab"]) == 36e6

@@ -30,13 +30,13 @@ def host() -> Claimant:
 def test_task_holds_estimated_credits_and_returns_unused_ones(host: Claimant) -> None:
     number = host.reserve(6).reservation
     (task,) = host.under(number, shots=4_000)
-    one = host.ledger[number]
-    assert (one.held, one.free) == (4, 2)
+    item = host.ledger[number]
+    assert (item.held, item.free) == (4, 2)
     host.assign()
     host.ran(task, 9_000)  # 9 ms: two units of 8.6 ms
-    assert (one.held, one.spent, one.returned, one.free) == (0, 2, 2, 4)
-    assert one.actual_ns == 9_000_000
-    info = reservation_info(host.state, one)
+    assert (item.held, item.spent, item.returned, item.free) == (0, 2, 2, 4)
+    assert item.actual_ns == 9_000_000
+    info = reservation_info(host.state, item)
     assert (info.credits_reserved, info.credits_consumed, info.credits_held) == (6, 2, 0)
 
 
@@ -52,8 +52,8 @@ def test_task_cancelled_before_running_returns_all_credits(host: Claimant) -> No
     number = host.reserve(6).reservation
     (task,) = host.under(number, shots=4_000)
     host.keep(host.scheduler.cancel([task], host.now_ns)[1])
-    one = host.ledger[number]
-    assert (one.held, one.spent, one.free) == (0, 0, 6)
+    item = host.ledger[number]
+    assert (item.held, item.spent, item.free) == (0, 0, 6)
 
 
 def test_tasks_beyond_free_credits_are_parked_in_order_and_resumed(
@@ -107,12 +107,12 @@ def test_credits_stay_held_for_next_attempt_after_worker_loss(host: Claimant) ->
     (task,) = host.under(number, shots=4_000)
     host.assign()
     host.lose(host.state.tasks[task].worker)
-    one = host.ledger[number]
-    assert one.holds == {task: 4}, "the next attempt runs on the same units"
+    item = host.ledger[number]
+    assert item.holds == {task: 4}, "the next attempt runs on the same units"
     host.revive()
     host.assign()
     host.ran(task, 9_000)
-    assert (one.spent, one.free) == (2, 4)
+    assert (item.spent, item.free) == (2, 4)
 
 
 def test_poison_task_returns_its_credits(host: Claimant) -> None:
@@ -140,13 +140,13 @@ def test_task_killed_while_running_pays_only_for_its_last_attempt(host: Claimant
         if how == "cancelled":
             host.keep(host.scheduler.cancel([task], host.now_ns)[1])
         host.lose(record.worker)
-        one = host.ledger[number]
-        assert (one.spent, one.held) in ((0, 4), (3, 0)), "an attempt that is made again costs"
+        item = host.ledger[number]
+        assert (item.spent, item.held) in ((0, 4), (3, 0)), "an attempt that is made again costs"
         host.pass_time(20)
         host.revive()
     host.settle()
     assert host.ended(task).reason == how
-    assert (one.spent, one.returned, one.free, one.actual_ns) == (3, 1, 3, 20_000_000)
+    assert (item.spent, item.returned, item.free, item.actual_ns) == (3, 1, 3, 20_000_000)
 
 
 def test_accepted_tasks_that_could_not_be_stored_hold_no_credits(host: Claimant) -> None:
@@ -154,8 +154,8 @@ def test_accepted_tasks_that_could_not_be_stored_hold_no_credits(host: Claimant)
     first, *_ = host.under(number, 3, shots=4_000)
     host.scheduler.rollback_submit(first, 3, host.now_ns)
     host.settle()
-    one = host.ledger[number]
-    assert (one.held, one.free, one.parked) == (0, 6, {})
+    item = host.ledger[number]
+    assert (item.held, item.free, item.parked) == (0, 6, {})
     assert not host.rows.execute("select * from units").fetchall()
 
 
@@ -167,15 +167,15 @@ def test_release_cancels_parked_tasks_and_lets_sent_tasks_finish(host: Claimant)
     assert {r.number for send in sends for r in send.records} == {running, waiting}
     (late,) = host.under(host.reserve(2).reservation)
     host.end(number)
-    one = host.ledger[number]
-    assert running_tasks(host.state, one) == [running, waiting]
+    item = host.ledger[number]
+    assert running_tasks(host.state, item) == [running, waiting]
     for task in (parked, also_parked):
         assert host.ended(task).state is TaskState.CANCELLED
         assert host.ended(task).message == f"its reservation, {number}, was released"
     assert late in host.state.tasks, "another's task was touched"
     host.ran(running, 10**6)
     host.ran(waiting, 1_000)
-    assert (one.spent, one.held, one.state) == (4, 0, ReservationState.RELEASED)
+    assert (item.spent, item.held, item.state) == (4, 0, ReservationState.RELEASED)
 
 
 def test_cancelling_reservation_stops_its_running_tasks(host: Claimant) -> None:
@@ -203,9 +203,9 @@ def test_waiting_tasks_of_released_reservation_are_ended_in_batches(host: Claima
     host.policy("unlimited")
     number = host.reserve(1).reservation
     host.under(number, 3 * reservations.MAX_ENDED)
-    one = host.ledger[number]
+    item = host.ledger[number]
     how = (ReservationState.RELEASED, "", host.wall_ns, host.now_ns)
-    host.keep(reservations.close(host.state, one, *how))
+    host.keep(reservations.close(host.state, item, *how))
     first = host.keep(reservations.cancel_parked(host.state, host.now_ns))
     assert len(first) == reservations.MAX_ENDED
     assert not host.assign(), "a task of a reservation that is over was sent"
@@ -326,27 +326,27 @@ class Watched(OrderedDict[int, object]):
     seen = 0
 
     def items(self) -> Iterator[tuple[int, object]]:  # type: ignore[override]
-        for number, held in super().items():
+        for number, value in super().items():
             self.seen += 1
-            yield number, held
+            yield number, value
 
     def values(self) -> Iterator[object]:  # type: ignore[override]
-        return (held for _, held in self.items())
+        return (value for _, value in self.items())
 
 
 def test_task_end_examines_only_next_two_parked_tasks(host: Claimant) -> None:
     host.policy("unlimited")
     number = host.reserve(1).reservation
-    one = host.ledger[number]
-    one.units = 2
+    item = host.ledger[number]
+    item.units = 2
     first, *_ = host.under(number, 1_000)
-    watched = Watched(one.parked)
-    one.parked = watched  # type: ignore[assignment]
+    watched = Watched(item.parked)
+    item.parked = watched  # type: ignore[assignment]
     host.scheduler.cancel([first], host.now_ns)
     host.scheduler.dispatch(host.now_ns)
     assert watched.seen == 2, "one that goes on, and one that does not"
-    told = infos.target_info(host.state, "main"), reservation_info(host.state, one)
-    assert (told[0].parked, told[1].parked) == (997, 997)
+    entries = infos.target_info(host.state, "main"), reservation_info(host.state, item)
+    assert (entries[0].parked, entries[1].parked) == (997, 997)
     assert watched.seen == 2
 
 
@@ -365,8 +365,8 @@ def test_restart_after_release_cancels_only_tasks_that_had_not_begun(host: Claim
     number = host.reserve(6).reservation
     ran_before, never_ran = host.under(number, 2, shots=2_000)
     host.state.tasks[ran_before].attempts = 1
-    one, ledger = host.ledger[number], host.state.reservations
-    reservations.close(host.state, one, ReservationState.RELEASED, "", host.wall_ns, host.now_ns)
+    item, ledger = host.ledger[number], host.state.reservations
+    reservations.close(host.state, item, ReservationState.RELEASED, "", host.wall_ns, host.now_ns)
     for query, values in scheduler_tables.reservation_statements(ledger, ledger.take_changes()):
         host.rows.execute(query, values)  # the crash comes before its tasks are ended
     host.restart()

@@ -124,9 +124,9 @@ def test_an_owner_has_no_more_running_slots_than_its_limit(policy: str) -> None:
     submit(machine, "a", 8)
     submit(machine, "b", 8)
     machine.assign()
-    held = [next(iter(w.held.values())) for w in machine.state.workers.values() if w.held]
-    assert sum(record.batch.owner == "a" for record in held) == 1
-    assert sum(record.batch.owner == "b" for record in held) >= 1
+    entries = [next(iter(w.held.values())) for w in machine.state.workers.values() if w.held]
+    assert sum(record.batch.owner == "a" for record in entries) == 1
+    assert sum(record.batch.owner == "b" for record in entries) >= 1
     assert len(sent(machine)) + sum(len(w.held) for w in machine.state.workers.values()) >= 8
     check(machine.state)
 

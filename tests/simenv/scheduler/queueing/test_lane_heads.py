@@ -58,13 +58,13 @@ def test_queue_head_has_least_aged_priority_of_all_lanes_after_random_events(see
         if what == 0 or not waiting:
             cost_us = chosen.choice([10.0, 2 * LONG_US])
             number += 1
-            made = record(number, chosen.randrange(-3, 4), cost_us=cost_us)
-            queue.append([made])
-            waiting[number] = made
+            result = record(number, chosen.randrange(-3, 4), cost_us=cost_us)
+            queue.append([result])
+            waiting[number] = result
         elif what == 1:
-            gone = waiting.pop(chosen.choice(sorted(waiting)))
-            queue.drop(gone)
-            gone.phase = FINAL
+            item = waiting.pop(chosen.choice(sorted(waiting)))
+            queue.drop(item)
+            item.phase = FINAL
         elif what == 2 and sent:
             back = sent.pop(chosen.randrange(len(sent)))
             back.phase, waiting[back.number] = WAITING, back

@@ -86,14 +86,14 @@ def test_priority_credit_grows_strictly_and_stays_below_two_hours() -> None:
 
 def test_tasks_of_mixed_priorities_run_in_order_of_aged_priority() -> None:
     machine = CheckedScheduler(workers=1)
-    numbers = []
+    entries = []
     for seconds in range(6):
         machine.now_ns = (1_000 + 20 * seconds) * SECOND
-        numbers += machine.submit(3, priority=seconds % 2)
+        entries += machine.submit(3, priority=seconds % 2)
     machine.hear()
-    keys = {n: machine.state.tasks[n].batch for n in numbers}
+    keys = {n: machine.state.tasks[n].batch for n in entries}
     by_age = sorted(
-        numbers, key=lambda n: keys[n].accepted_ns - keys[n].terms.priority * 60 * SECOND
+        entries, key=lambda n: keys[n].accepted_ns - keys[n].terms.priority * 60 * SECOND
     )
     assert _ran(machine) == by_age
 
@@ -101,8 +101,8 @@ def test_tasks_of_mixed_priorities_run_in_order_of_aged_priority() -> None:
 def test_fifo_ignores_priorities() -> None:
     machine = CheckedScheduler(workers=1)
     _order(machine, "fifo")
-    numbers = [machine.submit(cost=ALONE, priority=p)[0] for p in (0, 5, 1, -3)]
-    assert _ran(machine) == numbers
+    entries = [machine.submit(cost=ALONE, priority=p)[0] for p in (0, 5, 1, -3)]
+    assert _ran(machine) == entries
 
 
 def test_ordered_policy_applies_its_keys_in_given_order() -> None:
@@ -134,8 +134,8 @@ def test_round_robin_alternates_owners_within_chunk() -> None:
     _order(machine, "round_robin")
     first, second = _submit_as(machine, "ann", 50, 10.0), _submit_as(machine, "bob", 50, 10.0)
     (send, *_) = machine.assign()
-    numbers = [record.number for record in send.records]
-    assert numbers[:4] == [first[0], second[0], first[1], second[1]]
+    entries = [record.number for record in send.records]
+    assert entries[:4] == [first[0], second[0], first[1], second[1]]
 
 
 @pytest.mark.parametrize("policy", ["priority", "fifo", "ordered", "round_robin"])

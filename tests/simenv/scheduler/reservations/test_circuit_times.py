@@ -111,9 +111,9 @@ def test_hardware_time_uses_mean_durations_of_its_operations() -> None:
 
 def test_largest_workload_is_rejected_with_its_time() -> None:
     host = without_profile((PoolSpec("main", "mps"), PoolSpec("side", "any")))
-    most = 2**62
+    value = 2**62
     for device in ("main", "side", ""):
-        work = Workload(most, most, most, most, most, most, most)
+        work = Workload(value, value, value, value, value, value, value)
         decision = host.reserve(device=device, workload=work)
         assert decision.status == "rejected", device
         assert "it would take" in decision.message

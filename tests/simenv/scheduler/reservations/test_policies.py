@@ -59,8 +59,8 @@ def test_transfer_and_overheads_count_once_per_circuit_not_per_shot() -> None:
 
 def test_unit_is_time_of_one_baseline_circuit_whatever_its_count() -> None:
     assert policies.unit_ns(PROFILE) == 8_600_000
-    many = msgspec.structs.replace(PROFILE, baseline=Workload(9, 5, 10, 20, 10, 5, 1_000))
-    assert policies.unit_ns(many) == 8_600_000
+    changed = msgspec.structs.replace(PROFILE, baseline=Workload(9, 5, 10, 20, 10, 5, 1_000))
+    assert policies.unit_ns(changed) == 8_600_000
 
 
 @pytest.mark.parametrize(
@@ -91,10 +91,10 @@ def test_rate_capacity_is_configured_or_derived_from_time_span_rounded_up() -> N
 
 
 def test_unlimited_policy_accepts_whatever_is_reserved() -> None:
-    found = policies.evaluate(
+    result = policies.evaluate(
         CostEstimate(1, 10**9), ask(), terms("unlimited"), ReservedCapacity(10**9, 10**9, 10**9)
     )
-    assert (found.status, found.code, found.credits, found.rate) == ("accepted", 1, 0, 0)
+    assert (result.status, result.code, result.credits, result.rate) == ("accepted", 1, 0, 0)
 
 
 @pytest.mark.parametrize(
@@ -111,9 +111,9 @@ def test_credit_policy_accepts_delays_or_rejects_at_its_boundaries(
     units: int, taken: int, status: str, code: AdmissionReason, available: int
 ) -> None:
     of = terms("credit", total_credits=10)
-    found = policies.evaluate(CostEstimate(1, units), ask(), of, ReservedCapacity(taken, 0, 1))
-    assert (found.status, found.code, found.available) == (status, code, available)
-    assert found.credits == units
+    result = policies.evaluate(CostEstimate(1, units), ask(), of, ReservedCapacity(taken, 0, 1))
+    assert (result.status, result.code, result.available) == (status, code, available)
+    assert result.credits == units
 
 
 @pytest.mark.parametrize(
@@ -129,25 +129,25 @@ def test_rate_policy_accepts_delays_or_rejects_at_its_boundaries(
     units: int, taken: int, status: str, code: AdmissionReason, needed: int
 ) -> None:
     of = terms("rate", device_rate=10, time_span_ns=SECOND)
-    asked = ask(walltime_ns=100 * SECOND, classical_ns=30 * SECOND, overhead_ns=10 * SECOND)
-    assert policies.budget_ns(asked) == 60 * SECOND
-    found = policies.evaluate(CostEstimate(1, units), asked, of, ReservedCapacity(0, taken, 1))
-    assert (found.status, found.code, found.rate) == (status, code, needed)
+    answer = ask(walltime_ns=100 * SECOND, classical_ns=30 * SECOND, overhead_ns=10 * SECOND)
+    assert policies.budget_ns(answer) == 60 * SECOND
+    result = policies.evaluate(CostEstimate(1, units), answer, of, ReservedCapacity(0, taken, 1))
+    assert (result.status, result.code, result.rate) == (status, code, needed)
 
 
 @pytest.mark.parametrize("overhead_ns", [70 * SECOND, 71 * SECOND])
 def test_a_walltime_without_quantum_time_is_infeasible(overhead_ns: int) -> None:
-    asked = ask(walltime_ns=100 * SECOND, classical_ns=30 * SECOND, overhead_ns=overhead_ns)
+    answer = ask(walltime_ns=100 * SECOND, classical_ns=30 * SECOND, overhead_ns=overhead_ns)
     of_rate = terms("rate", device_rate=10, time_span_ns=SECOND)
     for of in (of_rate, terms("unlimited"), terms("credit", total_credits=9)):
-        found = policies.evaluate(CostEstimate(1, 1), asked, of, ReservedCapacity())
-        assert (found.status, found.code) == ("rejected", AdmissionReason.WALLTIME_INFEASIBLE)
+        result = policies.evaluate(CostEstimate(1, 1), answer, of, ReservedCapacity())
+        assert (result.status, result.code) == ("rejected", AdmissionReason.WALLTIME_INFEASIBLE)
 
 
 def test_a_rate_without_a_walltime_is_infeasible() -> None:
     of_rate = terms("rate", device_rate=10, time_span_ns=SECOND)
-    found = policies.evaluate(CostEstimate(1, 1), ask(), of_rate, ReservedCapacity())
-    assert (found.status, found.code) == ("rejected", AdmissionReason.WALLTIME_INFEASIBLE)
+    result = policies.evaluate(CostEstimate(1, 1), ask(), of_rate, ReservedCapacity())
+    assert (result.status, result.code) == ("rejected", AdmissionReason.WALLTIME_INFEASIBLE)
 
 
 def test_profile_limits_on_qubits_shots_and_reservations_are_enforced() -> None:

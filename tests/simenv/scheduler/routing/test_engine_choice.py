@@ -94,12 +94,12 @@ def routed(
 def test_auto_chooses_expected_engine_and_states_reason(
     circuit: Circuit, engine: str, words: str
 ) -> None:
-    found = routed(circuit)
-    assert found.engine == engine
-    assert found.reason.startswith("auto: ")
-    assert words in found.reason
+    result = routed(circuit)
+    assert result.engine == engine
+    assert result.reason.startswith("auto: ")
+    assert words in result.reason
     considered = engine_choice.consider(choice_profile(circuit), TaskOptions(), POOLS, LIMITS)
-    assert found == considered[0].route
+    assert result == considered[0].route
 
 
 def test_engines_behind_first_able_one_are_not_considered(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -125,9 +125,9 @@ def test_auto_chooses_mps_when_statevector_exceeds_memory() -> None:
 
 
 def test_qubits_are_ordered_before_their_bonds_are_bounded() -> None:
-    found = routed(tangle(60))
-    assert found.engine == "mps"
-    assert "at most 2^1 values" in found.reason
+    result = routed(tangle(60))
+    assert result.engine == "mps"
+    assert "at most 2^1 values" in result.reason
 
 
 def test_auto_contracts_shallow_circuits_of_any_shape() -> None:
@@ -139,9 +139,9 @@ def test_auto_contracts_shallow_circuits_of_any_shape() -> None:
             arrays.add("rzz", [one, two], (), [0.3])
     for qubit in range(60):
         arrays.add("rx", [qubit], (), [0.4])
-    found = routed(measured(arrays))
-    assert found.engine == "contraction"
-    assert "the largest tensor of an amplitude has at most 2^1" in found.reason
+    result = routed(measured(arrays))
+    assert result.engine == "contraction"
+    assert "the largest tensor of an amplitude has at most 2^1" in result.reason
 
 
 def test_dynamic_circuit_with_noise_is_not_routed_to_mps() -> None:
@@ -157,13 +157,13 @@ def test_infeasible_circuit_is_refused_with_reason_of_each_engine() -> None:
     grown = msgspec.structs.replace(profile(knot(60)), trial=tried)
     with pytest.raises(InfeasibleError, match="60 qubits") as caught:
         engine_choice.route(grown, TaskOptions(), POOLS, LIMITS)
-    for words in (
+    for each in (
         "widest program",
         "stabilizer: runs Clifford circuits",
         "mps: bonds up to 257 in a trial of 25% of its gates, 2^32 at that rate",
         "contraction: its largest tensor may have unknown, or above 2^30 values",
     ):
-        assert words in caught.value.hint
+        assert each in caught.value.hint
 
 
 def test_engine_that_is_not_installed_is_not_chosen_and_install_command_is_hinted(
@@ -185,11 +185,11 @@ def test_engine_that_is_not_installed_is_not_chosen_and_install_command_is_hinte
 
 
 def test_refusal_of_other_gates_has_their_number_and_cost() -> None:
-    found = msgspec.structs.replace(profile(measured(chain(30, angle=0.3))), non_clifford=12)
+    changed = msgspec.structs.replace(profile(measured(chain(30, angle=0.3))), non_clifford=12)
     with pytest.raises(InfeasibleError) as caught:
-        engine_choice.route(found, TaskOptions(engine="stabilizer"), POOLS, LIMITS)
-    for words in ("12 other gates", "2^2.7 terms if all are T gates", "statevector 16.0 GiB"):
-        assert words in caught.value.message
+        engine_choice.route(changed, TaskOptions(engine="stabilizer"), POOLS, LIMITS)
+    for each in ("12 other gates", "2^2.7 terms if all are T gates", "statevector 16.0 GiB"):
+        assert each in caught.value.message
 
 
 def test_mps_refuses_gates_on_more_than_ten_qubits() -> None:
@@ -284,18 +284,18 @@ def test_task_goes_to_pool_of_its_engine() -> None:
         terms = TaskOptions(engine=engine)
         return engine_choice.route(profile(measured(chain(3))), terms, pools, LIMITS).pool
 
-    found = {engine: pool_of(engine) for engine in ("statevector", "mps", "fault", "aer")}
-    assert found == {"statevector": "main", "mps": "chains", "fault": "drill", "aer": "main"}
+    table = {engine: pool_of(engine) for engine in ("statevector", "mps", "fault", "aer")}
+    assert table == {"statevector": "main", "mps": "chains", "fault": "drill", "aer": "main"}
 
 
 def test_every_engine_of_pool_is_considered_unless_one_is_named() -> None:
-    found = engine_choice.consider(profile(measured(chain(40))), TaskOptions(), POOLS, LIMITS)
-    assert [one.engine for one in found] == ["stabilizer", "mps", "statevector", "contraction"]
-    assert [one.route is not None for one in found] == [True, True, False, False]
+    result = engine_choice.consider(profile(measured(chain(40))), TaskOptions(), POOLS, LIMITS)
+    assert [each.engine for each in result] == ["stabilizer", "mps", "statevector", "contraction"]
+    assert [each.route is not None for each in result] == [True, True, False, False]
     named = engine_choice.consider(
         profile(measured(chain(40))), TaskOptions(engine="mps"), POOLS, LIMITS
     )
-    assert [one.engine for one in named] == ["mps"]
+    assert [each.engine for each in named] == ["mps"]
 
 
 def test_circuit_above_operation_limit_is_refused() -> None:
@@ -317,9 +317,9 @@ def test_added_engine_card_is_considered_by_its_auto_rank(
     cards = (*catalog.CARDS, new)
     monkeypatch.setattr(catalog, "engine_cards", lambda: cards)
     considered = engine_choice.consider(profile(measured(chain(3))), TaskOptions(), POOLS, LIMITS)
-    able = [one for one in considered if one.route is not None]
+    able = [each for each in considered if each.route is not None]
     assert able[place].engine == "new"
-    assert next(one.engine for one in considered if one.engine != "new") == "statevector"
+    assert next(each.engine for each in considered if each.engine != "new") == "statevector"
 
 
 def noisy(width: int, shots: int) -> Profile:
@@ -348,15 +348,15 @@ def test_wide_chains_with_noise_run_as_matrix_product_states() -> None:
 
 def test_exact_results_with_noise_come_from_the_density_matrix() -> None:
     terms = TaskOptions(outputs=("probabilities",))
-    found = engine_choice.route(noisy(13, 0), terms, POOLS, LIMITS)
-    assert found.engine == "densitymatrix"
+    result = engine_choice.route(noisy(13, 0), terms, POOLS, LIMITS)
+    assert result.engine == "densitymatrix"
 
 
 def test_a_gate_with_noise_does_not_load_matrix_product_states() -> None:
     circuit = measured(chain(1, angle=0.3))
     noise = NoiseProfile(frozenset({"kraus", "readout"}), 2, 0, 1e-3, 5e-4, 1, 4_096)
-    whole = msgspec.structs.replace(profile(circuit), noise=noise)
-    considered = engine_choice.consider(whole, TaskOptions(), POOLS, LIMITS)
+    changed = msgspec.structs.replace(profile(circuit), noise=noise)
+    considered = engine_choice.consider(changed, TaskOptions(), POOLS, LIMITS)
     assert considered[0].engine in ("densitymatrix", "statevector")
 
 
@@ -369,9 +369,9 @@ def test_route_of_a_circuit_with_noise_is_the_first_that_is_considered(
     for locations in (5, 50, 500):  # of one shape: what is known of the first holds for the others
         kinds = frozenset({"kraus", "readout"})
         noise = NoiseProfile(kinds, locations, 2, 0.01 * locations, 0.001, width, shots)
-        found = msgspec.structs.replace(profile(circuit), noise=noise)
-        considered = engine_choice.consider(found, TaskOptions(), POOLS, LIMITS)
-        assert engine_choice.route(found, TaskOptions(), POOLS, LIMITS) == considered[0].route
+        changed = msgspec.structs.replace(profile(circuit), noise=noise)
+        considered = engine_choice.consider(changed, TaskOptions(), POOLS, LIMITS)
+        assert engine_choice.route(changed, TaskOptions(), POOLS, LIMITS) == considered[0].route
 
 
 def test_expected_truncation_is_bounded_where_bonds_are_known() -> None:

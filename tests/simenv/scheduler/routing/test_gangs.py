@@ -87,8 +87,8 @@ def test_small_task_is_not_sent_to_node_claimed_by_gang() -> None:
     machine = CheckedScheduler(4, cluster(4, 4))
     machine.submit(4, cost=5e6)
     machine.tick(1.5)  # nothing else comes: all four start
-    held = machine.assign()
-    assert len(held) == 4
+    result = machine.assign()
+    assert len(result) == 4
     with_gang(machine)
     (share,) = gang_of(machine).shares
     assert share.ranks == 4
@@ -160,8 +160,8 @@ def test_long_tasks_do_not_overtake_gang_that_waits_for_one_of_them(long_bytes: 
     machine.hear()
     machine.tick()
     assert machine.assign() == []
-    held = next(w for w in machine.state.workers.values() if w.held)
-    machine.finish(list(held.held.values()))
+    item = next(w for w in machine.state.workers.values() if w.held)
+    machine.finish(list(item.held.values()))
     machine.revive()
     assert next(send.worker for send in machine.assign()) == "main.x4-0"
 
@@ -339,16 +339,16 @@ def test_slots_stay_busy_while_small_tasks_and_two_gangs_wait(
     slots: tuple[int, ...], memory: int
 ) -> None:
     workers = sum(slots)
-    there = Simulation(cluster(*slots), PoolSpec("main", min=workers, max=workers))
-    there.run(1.0, until_idle=False)
-    begin_ns = there.now_ns
-    small = there.submit(1_000, cost=100_000.0)
-    gangs = there.submit(2, along=wide(4, cost_us=4e6, memory=memory))
-    there.run(300.0)
-    assert there.used >= 0.85
-    assert len(there.ended) == 1_002
-    waits = [(there.began[number] - begin_ns) / SECOND for number in gangs]
-    last = (max(there.ended[number] for number in small) - begin_ns) / SECOND
+    simulation = Simulation(cluster(*slots), PoolSpec("main", min=workers, max=workers))
+    simulation.run(1.0, until_idle=False)
+    begin_ns = simulation.now_ns
+    small = simulation.submit(1_000, cost=100_000.0)
+    gangs = simulation.submit(2, along=wide(4, cost_us=4e6, memory=memory))
+    simulation.run(300.0)
+    assert simulation.used >= 0.85
+    assert len(simulation.ended) == 1_002
+    waits = [(simulation.began[number] - begin_ns) / SECOND for number in gangs]
+    last = (max(simulation.ended[number] for number in small) - begin_ns) / SECOND
     assert max(waits) < last, "gangs starve until all small ones have run"
     if workers > 4:
         assert waits[0] < 2.0

@@ -45,10 +45,10 @@ def ghz(width: int) -> Circuit:
 def routed(
     *prefer: str, circuit: Circuit | None = None, seen: RoutingSnapshot = KNOWN, **terms: object
 ) -> Route:
-    asked = TaskOptions(prefer=prefer, **terms)  # type: ignore[arg-type]
-    found = profile(circuit or ghz(3))
-    by_route = preferences.route(found, asked, POOLS, LIMITS, seen)
-    first = preferences.consider(found, asked, POOLS, LIMITS, seen)[0]
+    task_options = TaskOptions(prefer=prefer, **terms)  # type: ignore[arg-type]
+    result = profile(circuit or ghz(3))
+    by_route = preferences.route(result, task_options, POOLS, LIMITS, seen)
+    first = preferences.consider(result, task_options, POOLS, LIMITS, seen)[0]
     assert first.route == by_route, "explain says something else"
     assert first.text == by_route.reason
     return by_route
@@ -78,16 +78,16 @@ def shut(*pools: str, why: str = "quarantined") -> RoutingSnapshot:
 def test_preferred_pools_are_tried_in_order_and_reason_is_stated(
     prefer: tuple[str, ...], seen: RoutingSnapshot, pool: str, reason: str
 ) -> None:
-    found = routed(*prefer, seen=seen)
-    assert (found.pool, found.reason) == (pool, reason)
-    assert found.engine == ("hardware" if pool.startswith("qpu") else "statevector")
+    result = routed(*prefer, seen=seen)
+    assert (result.pool, result.reason) == (pool, reason)
+    assert result.engine == ("hardware" if pool.startswith("qpu") else "statevector")
 
 
 def test_task_that_no_preferred_pool_can_take_goes_to_simulator() -> None:
-    found = routed("hardware", seen=shut("qpu", "qpu2"))
-    assert (found.engine, found.pool in ("main", "amps")) == ("statevector", True)
-    assert found.reason.startswith("hardware: pool qpu is quarantined; hardware: pool qpu2 is")
-    assert f"; took pool {found.pool}: auto: 3 qubits" in found.reason
+    result = routed("hardware", seen=shut("qpu", "qpu2"))
+    assert (result.engine, result.pool in ("main", "amps")) == ("statevector", True)
+    assert result.reason.startswith("hardware: pool qpu is quarantined; hardware: pool qpu2 is")
+    assert f"; took pool {result.pool}: auto: 3 qubits" in result.reason
     wide = routed("qpu", circuit=ghz(28))
     assert wide.engine == "stabilizer"
     assert wide.reason.startswith("qpu: pool qpu: this program has 28 qubits; pool qpu (fake_mon")
@@ -108,9 +108,9 @@ def test_hardware_is_used_only_when_asked_for() -> None:
 
 
 def test_named_hardware_pool_refuses_what_it_cannot_run() -> None:
-    found = routed(pool="qpu")
-    assert (found.engine, found.pool, found.max_slots) == ("hardware", "qpu", 1)
-    assert found.reason == "asked for pool qpu (fake_montreal)"
+    result = routed(pool="qpu")
+    assert (result.engine, result.pool, result.max_slots) == ("hardware", "qpu", 1)
+    assert result.reason == "asked for pool qpu (fake_montreal)"
     assert routed(pool="qpu", seen=EMPTY_SNAPSHOT).reason == "asked for pool qpu"
     refused: list[tuple[type[SimenvError], str, dict[str, object]]] = [
         (InfeasibleError, "28 qubits; pool qpu .fake_montreal. has 27", {"circuit": ghz(28)}),
@@ -119,9 +119,9 @@ def test_named_hardware_pool_refuses_what_it_cannot_run() -> None:
         (InfeasibleError, "no output 'statevector'", {"outputs": ("statevector",)}),
         (OptionError, "no option 'bond'", {"options": (("bond", 3),)}),
     ]
-    for kind, words, asked in refused:
-        with pytest.raises(kind, match=words):
-            routed(pool="qpu", **asked)  # type: ignore[arg-type]
+    for kind, actual, value in refused:
+        with pytest.raises(kind, match=actual):
+            routed(pool="qpu", **value)  # type: ignore[arg-type]
     assert routed(pool="qpu", circuit=ghz(28), seen=EMPTY_SNAPSHOT).pool == "qpu"
     dynamic = msgspec.structs.replace(MONTREAL, dynamic=True)
     assert (
@@ -147,15 +147,15 @@ def test_unknown_name_in_preference_is_refused_with_hint(
 
 
 def test_preferred_kind_without_pool_is_skipped() -> None:
-    found = preferences.route(
+    result = preferences.route(
         profile(ghz(3)),
         TaskOptions(prefer=("hardware", "simulator")),
         POOLS[:2],
         LIMITS,
         EMPTY_SNAPSHOT,
     )
-    assert found.pool == "main"
-    assert found.reason.startswith("hardware: no such pool; preferred simulator: pool main")
+    assert result.pool == "main"
+    assert result.reason.startswith("hardware: no such pool; preferred simulator: pool main")
 
 
 @pytest.mark.parametrize("decide", [preferences.route, preferences.consider])

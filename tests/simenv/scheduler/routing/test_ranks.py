@@ -44,10 +44,10 @@ def routed(
 
 def test_26_qubits_are_split_over_four_ranks_of_half_a_gibibyte() -> None:
     assert (routed(24).ranks, routed(24).pool) == (1, "main")
-    found = routed(26)
-    assert (found.ranks, found.pool, found.engine) == (4, "main.x4", "statevector")
-    assert 2**28 < found.memory_bytes <= 2**29
-    assert "over 4 ranks of" in found.reason
+    result = routed(26)
+    assert (result.ranks, result.pool, result.engine) == (4, "main.x4", "statevector")
+    assert 2**28 < result.memory_bytes <= 2**29
+    assert "over 4 ranks of" in result.reason
 
 
 def test_program_is_split_over_ranks_only_when_one_node_cannot_hold_it() -> None:
@@ -57,11 +57,11 @@ def test_program_is_split_over_ranks_only_when_one_node_cannot_hold_it() -> None
 
 
 def test_requested_ranks_are_rounded_down_to_power_of_two() -> None:
-    found = routed(10, ranks=2)
-    assert (found.ranks, found.pool) == (2, "main.x2")
-    found = routed(10, ranks=6)
-    assert (found.ranks, found.pool) == (4, "main.x4")
-    assert "4 of 6 ranks used: a power of two" in found.reason
+    result = routed(10, ranks=2)
+    assert (result.ranks, result.pool) == (2, "main.x2")
+    result = routed(10, ranks=6)
+    assert (result.ranks, result.pool) == (4, "main.x4")
+    assert "4 of 6 ranks used: a power of two" in result.reason
     assert routed(10, ranks=1).ranks == 1
 
 
@@ -128,9 +128,9 @@ def test_pool_of_several_ranks_gets_only_tasks_that_need_or_name_it() -> None:
 
 def test_pool_of_six_ranks_reports_that_four_are_used() -> None:
     pools = (PoolSpec("big", ranks=6),)
-    found = routed(26, pools=pools)
-    assert (found.pool, found.ranks) == ("big", 6)
-    assert "4 of 6 ranks used" in found.reason
+    result = routed(26, pools=pools)
+    assert (result.pool, result.ranks) == ("big", 6)
+    assert "4 of 6 ranks used" in result.reason
 
 
 def test_configured_memory_of_pool_bounds_memory_of_each_rank() -> None:
@@ -172,29 +172,29 @@ def test_widest_program_accounts_for_gangs_and_missing_mpi() -> None:
 
 
 def test_gang_task_is_adopted_by_matching_pool_after_restart() -> None:
-    kept = route(5e6, pool="main.x4", ranks=4, memory_bytes=2**28, num_qubits=26)
-    assert reroute_after_restart(kept, MAIN, SMALL) == kept
+    result = route(5e6, pool="main.x4", ranks=4, memory_bytes=2**28, num_qubits=26)
+    assert reroute_after_restart(result, MAIN, SMALL) == result
     other = (PoolSpec("other"),)
-    assert reroute_after_restart(kept, other, SMALL).pool == "other.x4"
+    assert reroute_after_restart(result, other, SMALL).pool == "other.x4"
     fixed = (PoolSpec("quad", ranks=4),)
-    assert reroute_after_restart(kept, fixed, SMALL).pool == "quad"
-    of_six = msgspec.structs.replace(kept, pool="six", ranks=6)
+    assert reroute_after_restart(result, fixed, SMALL).pool == "quad"
+    of_six = msgspec.structs.replace(result, pool="six", ranks=6)
     assert reroute_after_restart(of_six, MAIN, SMALL).pool == "main.x4"
     assert reroute_after_restart(of_six, MAIN, SMALL).ranks == 4
     with pytest.raises(ConfigError, match=r"4 ranks of 256.0 MiB; this start has 2"):
-        reroute_after_restart(kept, MAIN, cluster(2))
+        reroute_after_restart(result, MAIN, cluster(2))
     with pytest.raises(ConfigError, match="has 1 of them"):
-        reroute_after_restart(kept, MAIN, msgspec.structs.replace(SMALL, max_ranks=1))
+        reroute_after_restart(result, MAIN, msgspec.structs.replace(SMALL, max_ranks=1))
 
 
 def test_single_rank_task_is_adopted_only_where_it_fits() -> None:
-    kept = route(5e6, memory_bytes=2**29)
-    assert reroute_after_restart(kept, MAIN, SMALL) == kept
+    result = route(5e6, memory_bytes=2**29)
+    assert reroute_after_restart(result, MAIN, SMALL) == result
     with pytest.raises(ConfigError, match=r"need 1.0 GiB; a worker of this start has 512.0 MiB"):
         reroute_after_restart(route(5e6, memory_bytes=2**30), MAIN, SMALL)
     with pytest.raises(ConfigError, match="which is not there now"):
-        reroute_after_restart(kept, (PoolSpec("other", "mps"),), SMALL)
-    assert reroute_after_restart(kept, (PoolSpec("other"),), SMALL).pool == "other"
+        reroute_after_restart(result, (PoolSpec("other", "mps"),), SMALL)
+    assert reroute_after_restart(result, (PoolSpec("other"),), SMALL).pool == "other"
 
 
 def test_number_of_nodes_for_route_is_the_least_needed() -> None:

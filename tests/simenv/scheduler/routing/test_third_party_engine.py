@@ -53,8 +53,8 @@ def test_the_engine_is_listed_and_auto_chooses_it_where_its_card_ranks_first() -
 @pytest.mark.usefixtures("installed")
 def test_counts_of_a_seed_are_those_of_the_statevector_engine() -> None:
     for circuit in (bell(), ghz(9)):
-        found = [simulate(circuit, engine=name, seed=7) for name in ("dense", "statevector")]
-        assert counts_of(found[0].row(0)) == counts_of(found[1].row(0))
+        entries = [simulate(circuit, engine=name, seed=7) for name in ("dense", "statevector")]
+        assert counts_of(entries[0].row(0)) == counts_of(entries[1].row(0))
 
 
 @pytest.mark.usefixtures("installed")

@@ -53,8 +53,8 @@ def test_task_that_kills_three_workers_alone_fails_as_poison() -> None:
 
 def test_only_crashing_task_of_chunk_is_charged() -> None:
     machine = CheckedScheduler(workers=1)
-    numbers = machine.submit(20)
-    guilty = numbers[7]
+    task = machine.submit(20)
+    guilty = task[7]
     finished: set[int] = set()
     for _ in range(200):
         for send in machine.assign():
@@ -68,8 +68,8 @@ def test_only_crashing_task_of_chunk_is_charged() -> None:
                     machine.revive()
                     break
             else:
-                held = machine.state.workers["main-0"].held
-                records = [r for r in send.records if r.number in held]
+                value = machine.state.workers["main-0"].held
+                records = [r for r in send.records if r.number in value]
                 if records:
                     machine.finish(records)
                     finished.update(r.number for r in records)
@@ -77,7 +77,7 @@ def test_only_crashing_task_of_chunk_is_charged() -> None:
             break
     poisoned = [e for e in machine.endings if e.state is TaskState.FAILED]
     assert [e.record.number for e in poisoned] == [guilty]
-    assert finished == set(numbers) - {guilty}
+    assert finished == set(task) - {guilty}
     assert all(e.record.deaths == 0 for e in machine.endings if e.record.number != guilty)
 
 
@@ -239,8 +239,8 @@ def test_an_unannounced_task_seen_by_a_heartbeat_is_not_charged_alone() -> None:
 
 def test_cancelling_all_suspects_closes_their_incident() -> None:
     machine = CheckedScheduler(workers=1)
-    numbers = machine.submit(10)
+    task = machine.submit(10)
     machine.assign()
     machine.lose("main-0")
-    machine.keep(machine.scheduler.cancel(numbers, machine.now_ns)[1])
+    machine.keep(machine.scheduler.cancel(task, machine.now_ns)[1])
     assert machine.state.incidents.open == 0

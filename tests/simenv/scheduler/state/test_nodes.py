@@ -32,11 +32,11 @@ def test_single_rank_workers_are_spread_evenly_over_nodes() -> None:
 
 
 def test_64_circuits_are_spread_evenly_over_three_equal_nodes() -> None:
-    there = Simulation(cluster(2, 2, 2), PoolSpec("main", min=6, max=6))
-    there.run(1.0, until_idle=False)
-    numbers = there.submit(64, cost=50_000.0)
-    there.run(60.0)
-    counts = Counter(there.ran_on[number] for number in numbers)
+    simulation = Simulation(cluster(2, 2, 2), PoolSpec("main", min=6, max=6))
+    simulation.run(1.0, until_idle=False)
+    task = simulation.submit(64, cost=50_000.0)
+    simulation.run(60.0)
+    counts = Counter(simulation.ran_on[number] for number in task)
     assert max(counts.values()) <= 1.5 * min(counts.values())
     assert len(counts) == 3
 
@@ -264,37 +264,39 @@ def test_scaling_starts_and_retires_workers_but_not_busy_ones() -> None:
 
 def test_pools_share_slots_evenly_when_one_has_many_tasks() -> None:
     specs = tuple(PoolSpec(name, min=6, max=6) for name in ("one", "two", "three"))
-    there = Simulation(cluster(2, 2, 2), *specs)
-    there.run(1.0, until_idle=False)
-    flood = there.submit(2_000, along=route(5_000.0, pool="one"))
-    there.run(0.5, until_idle=False)
-    assert {w.pool for w in there.state.workers.values() if w.held} == {"one"}
-    others = {p: there.submit(200, along=route(5_000.0, pool=p)) for p in ("two", "three")}
-    there.slot_ns = there.span_ns = 0
-    there.run(0.2, until_idle=False)
-    slots = Counter(w.pool for w in there.state.workers.values() if w.held)
+    simulation = Simulation(cluster(2, 2, 2), *specs)
+    simulation.run(1.0, until_idle=False)
+    flood = simulation.submit(2_000, along=route(5_000.0, pool="one"))
+    simulation.run(0.5, until_idle=False)
+    assert {w.pool for w in simulation.state.workers.values() if w.held} == {"one"}
+    others = {p: simulation.submit(200, along=route(5_000.0, pool=p)) for p in ("two", "three")}
+    simulation.slot_ns = simulation.span_ns = 0
+    simulation.run(0.2, until_idle=False)
+    slots = Counter(w.pool for w in simulation.state.workers.values() if w.held)
     assert slots == {"one": 2, "two": 2, "three": 2}
-    there.run(60.0)
-    assert there.used > 0.85
-    last = max(there.ended[number] for numbers in others.values() for number in numbers)
-    assert last < max(there.ended[number] for number in flood)
+    simulation.run(60.0)
+    assert simulation.used > 0.85
+    last = max(simulation.ended[number] for each in others.values() for number in each)
+    assert last < max(simulation.ended[number] for number in flood)
 
 
 def test_idle_worker_on_occupied_node_is_replaced_on_node_with_free_slot() -> None:
     specs = (PoolSpec("main", min=2, max=2), PoolSpec("other", min=1, max=1, nodes="n2"))
-    there = Simulation(cluster(1, 1, 1), *specs)
-    there.run(1.0, until_idle=False)
-    assert {w.host.node.name for w in there.state.workers.values() if w.pool == "main"} == {
+    simulation = Simulation(cluster(1, 1, 1), *specs)
+    simulation.run(1.0, until_idle=False)
+    assert {w.host.node.name for w in simulation.state.workers.values() if w.pool == "main"} == {
         "n1", "n2"
     }  # fmt: skip
     for pool, node in (("other", "n2"), ("main", "n1")):
-        (long,) = there.submit(along=route(900e6, pool=pool, max_slots=1))
-        there.run(0.1, until_idle=False)
-        assert there.ran_on[long] == node
-    (waits,) = there.submit(cost=1_000.0)
-    there.run(10.0, until_idle=False)
-    assert there.ran_on.get(waits) == "n3", "the one on n2 has no slot for a quarter of an hour"
-    assert len(there.state.pools["main"].workers) == 2
+        (long,) = simulation.submit(along=route(900e6, pool=pool, max_slots=1))
+        simulation.run(0.1, until_idle=False)
+        assert simulation.ran_on[long] == node
+    (waits,) = simulation.submit(cost=1_000.0)
+    simulation.run(10.0, until_idle=False)
+    assert simulation.ran_on.get(waits) == "n3", (
+        "the one on n2 has no slot for a quarter of an hour"
+    )
+    assert len(simulation.state.pools["main"].workers) == 2
 
 
 def test_worker_is_moved_to_node_with_memory_for_waiting_task() -> None:

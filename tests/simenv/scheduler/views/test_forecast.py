@@ -18,13 +18,13 @@ MS = 1_000_000
 
 def _waits(machine: CheckedScheduler, *tasks: int, asked: int = 1) -> list[float]:
     """In ms."""
-    told = Forecast(machine.state, machine.now_ns, asked)
-    return [told.task_us(machine.state.tasks[task]) / 1e3 for task in tasks]
+    outcome = Forecast(machine.state, machine.now_ns, asked)
+    return [outcome.task_us(machine.state.tasks[task]) / 1e3 for task in tasks]
 
 
 def _new(machine: CheckedScheduler, pool: str = "main") -> float:
-    told = Forecast(machine.state, machine.now_ns).pool_us(machine.state.pools[pool])
-    return told / 1e3 if told >= 0 else told
+    result = Forecast(machine.state, machine.now_ns).pool_us(machine.state.pools[pool])
+    return result / 1e3 if result >= 0 else result
 
 
 def test_idle_pool_forecasts_no_wait() -> None:
@@ -126,8 +126,8 @@ def test_forecast_of_tasks_far_back_in_queue_is_within_one_percent() -> None:
     machine = CheckedScheduler(workers=1)
     tasks = machine.submit(20 * EXACT, cost=10_000.0)
     for place in (0, EXACT - 1, EXACT, 10 * EXACT, 20 * EXACT - 1):
-        (told,) = _waits(machine, tasks[place])
-        assert told == pytest.approx(place * 10, rel=0.01)
+        (value,) = _waits(machine, tasks[place])
+        assert value == pytest.approx(place * 10, rel=0.01)
 
 
 def test_forecasts_of_many_tasks_traverse_queue_once(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -191,7 +191,7 @@ def test_forecast_of_prefetched_task_counts_task_before_it() -> None:
     machine.now_ns += MS // 2
     assert _waits(machine, second) == pytest.approx([0.2])
     machine.begin(machine.state.tasks[first])
-    told = Forecast(machine.state, machine.now_ns)
-    assert told.task_us(machine.state.tasks[first]) == UNKNOWN
+    outcome = Forecast(machine.state, machine.now_ns)
+    assert outcome.task_us(machine.state.tasks[first]) == UNKNOWN
     machine.submit(along=route(3_000.0))
     assert _new(machine) == pytest.approx(0.9 + 3.0)

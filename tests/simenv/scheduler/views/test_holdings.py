@@ -22,17 +22,17 @@ def test_units_of_tasks_are_counted_once_as_held_or_in_flight() -> None:
     number = host.reserve(9).reservation
     first, *_ = host.under(number, 4, shots=2_000)  # four times two units
     for device in ("main", ""):
-        told = _target(host, device)
-        assert (told.reservations, told.held) == (1, HeldCapacity(8, 8, 0))
-        assert told.in_flight == HeldCapacity()
+        result = _target(host, device)
+        assert (result.reservations, result.held) == (1, HeldCapacity(8, 8, 0))
+        assert result.in_flight == HeldCapacity()
     devices.set_max_inflight(host.state, "main", 1)
     sent = len([record for send in host.assign() for record in send.records])
-    told = _target(host, "main")
+    result = _target(host, "main")
     assert sent == 1
-    assert (told.in_flight, told.held) == (HeldCapacity(2, 2, 0), HeldCapacity(6, 6, 0))
+    assert (result.in_flight, result.held) == (HeldCapacity(2, 2, 0), HeldCapacity(6, 6, 0))
     host.ran(first, 10**6)
-    told = _target(host, "main")
-    assert (told.in_flight, told.held) == (HeldCapacity(), HeldCapacity(6, 6, 0))
+    result = _target(host, "main")
+    assert (result.in_flight, result.held) == (HeldCapacity(), HeldCapacity(6, 6, 0))
 
 
 def ten_times(host: Claimant) -> None:
@@ -74,8 +74,8 @@ def test_rates_in_different_units_are_converted_before_addition() -> None:
     walltime_ns = 2 * 10**9
     first = host.reserve(50, walltime_ns=walltime_ns)
     assert first.rate_required == 25
-    taken = host.state.reservations.reserved
-    assert (taken("main").rate, taken("").rate) == (25, 3)  # of 2.5
+    reserved = host.state.reservations.reserved
+    assert (reserved("main").rate, reserved("").rate) == (25, 3)  # of 2.5
     assert host.ledger[first.reservation].units == 50
     refused = host.reserve(150, walltime_ns=walltime_ns)
     assert (refused.status, refused.capacity_available) == ("delayed", 70)

@@ -36,20 +36,20 @@ def test_reason_names_state_of_pool_without_workers() -> None:
 
 def test_reason_distinguishes_missing_worker_slot_and_memory() -> None:
     machine = CheckedScheduler(3, cluster(2))
-    numbers = machine.submit(4, cost=200_000.0)
+    task = machine.submit(4, cost=200_000.0)
     machine.assign()
-    assert why(machine, numbers[0]) == "next on main-0"
-    assert why(machine, numbers[2]) == "waiting for a slot"
-    machine.begin(machine.state.tasks[numbers[0]])
-    assert why(machine, numbers[0]) == ""
+    assert why(machine, task[0]) == "next on main-0"
+    assert why(machine, task[2]) == "waiting for a slot"
+    machine.begin(machine.state.tasks[task[0]])
+    assert why(machine, task[0]) == ""
     machine = CheckedScheduler(1, cluster(2))
-    numbers = machine.submit(2, cost=200_000.0)
+    task = machine.submit(2, cost=200_000.0)
     machine.assign()
-    assert why(machine, numbers[1]) == "waiting for a worker"
+    assert why(machine, task[1]) == "waiting for a worker"
     machine = CheckedScheduler(2, cluster(2))
-    numbers = machine.submit(2, along=route(200_000.0, memory_bytes=600 * MIB))
+    task = machine.submit(2, along=route(200_000.0, memory_bytes=600 * MIB))
     machine.assign()
-    assert why(machine, numbers[1]) == "waiting for 600.0 MiB of memory"
+    assert why(machine, task[1]) == "waiting for 600.0 MiB of memory"
 
 
 def test_reason_says_that_last_slot_is_reserved_for_short_tasks() -> None:
@@ -57,9 +57,9 @@ def test_reason_says_that_last_slot_is_reserved_for_short_tasks() -> None:
     machine.submit(1)
     for send in machine.assign():
         machine.finish(send.records)
-    numbers = machine.submit(2, cost=5e6)
+    task = machine.submit(2, cost=5e6)
     machine.assign()
-    assert why(machine, numbers[1]) == "the last slot is kept for short tasks for now"
+    assert why(machine, task[1]) == "the last slot is kept for short tasks for now"
 
 
 def test_reason_of_waiting_gang_counts_needed_and_free_slots() -> None:
@@ -96,9 +96,9 @@ def test_reason_of_gang_that_does_not_fit_names_ranks_memory_and_drained_node() 
     machine.keep(machine.scheduler.drain_node("n2", "disk", machine.now_ns))
     (number,) = machine.submit(1, along=wide(4))
     machine.tick()
-    said = why(machine, number)
+    result = why(machine, number)
     needs = "it needs 4 ranks of 256.0 MiB, more than the nodes in use have"
-    assert said == f"{needs}: n2 is drained: disk"
+    assert result == f"{needs}: n2 is drained: disk"
 
 
 def test_reason_names_drained_node_when_all_nodes_are_drained() -> None:
@@ -108,8 +108,8 @@ def test_reason_names_drained_node_when_all_nodes_are_drained() -> None:
         machine.lose(name, "exit 0")
     (number,) = machine.submit(1)
     machine.tick()
-    said = why(machine, number)
-    assert "n1 (drained: disk)" in said
+    result = why(machine, number)
+    assert "n1 (drained: disk)" in result
 
 
 def test_reason_of_task_too_large_for_nodes_in_use_names_its_memory() -> None:
@@ -135,9 +135,9 @@ def test_task_that_would_exceed_allocation_end_is_not_sent_and_blocks_no_others(
     assert why(machine, long) == "the allocation ends in 2 min, before it would"
     assert not machine.state.allocation_ends(machine.now_ns + 59 * SECOND)
     assert machine.state.allocation_ends(machine.now_ns + 60 * SECOND)
-    words, actions = machine.scheduler.cancel([long], machine.now_ns)
+    value, actions = machine.scheduler.cancel([long], machine.now_ns)
     machine.keep(actions)
-    assert words == ["cancelled"]
+    assert value == ["cancelled"]
     assert long not in machine.state.tasks
 
 

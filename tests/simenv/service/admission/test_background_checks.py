@@ -17,7 +17,7 @@ from service import ServiceHarness, program, spec
 
 from simenv.model import Program, TaskOptions, qubits_of
 from simenv.service.admission import background_checks
-from simenv.service.admission.background_checks import Examining, Later
+from simenv.service.admission.background_checks import CheckPending, RunningChecks
 from simenv.wire import codec
 from simenv.wire.messages import client as m
 from simenv.wire.messages.queries import Explain, Explained
@@ -220,17 +220,17 @@ def test_few_qubits_of_a_wide_device_are_examined_at_once() -> None:
     on_device = msgspec.structs.replace(few, num_qubits=127)
     assert qubits_of(few.packed()) == (3, 3)
     assert qubits_of(on_device.packed()) == (127, 3)
-    examining = Examining()
+    examining = RunningChecks()
     background_checks.look(program(18).packed(), TaskOptions())  # by now its kernels are loaded
     assert examining.look(lambda: 0, on_device.packed(), TaskOptions(), "")[1].num_qubits == 127
 
 
 def test_wide_program_is_tried_in_background_where_auto_chooses() -> None:
-    wide, examining = program(25).packed(), Examining()
-    with contextlib.suppress(Later):
+    wide, examining = program(25).packed(), RunningChecks()
+    with contextlib.suppress(CheckPending):
         examining.look(lambda: 0, wide, TaskOptions(engine="mps"), "")
     background_checks.look(wide, TaskOptions(engine="mps"))  # by now its kernels are loaded
-    with pytest.raises(Later) as later:
+    with pytest.raises(CheckPending) as later:
         examining.look(lambda: 1, wide, TaskOptions(), "")
     assert later.value.future.result(120)[1].num_qubits == 25
     assert examining.look(lambda: 2, wide, TaskOptions(engine="mps"), "")[1].trial is None

@@ -43,12 +43,12 @@ def test_program_with_other_angles_is_found_before_and_after_another_lookup() ->
 @pytest.mark.parametrize("qubits", [2, 100])
 def test_program_with_non_finite_angles_is_not_found(angle: float, qubits: int) -> None:
     layouts = kept(program(qubits))
-    one = program(qubits)
-    angles = np.frombuffer(one.params).copy()
+    result = program(qubits)
+    angles = np.frombuffer(result.params).copy()
     angles[-1] = angle
-    bad = msgspec.structs.replace(one, params=angles.tobytes())
+    bad = msgspec.structs.replace(result, params=angles.tobytes())
     assert layouts.find(bad.packed(), MARK) is None
-    assert layouts.find(one.packed(), MARK) is KNOWN
+    assert layouts.find(result.packed(), MARK) is KNOWN
 
 
 def test_run_of_same_structure_ends_before_first_different_task() -> None:
@@ -79,12 +79,12 @@ def test_run_of_same_structure_ends_before_first_different_task() -> None:
 
 
 def test_program_with_any_changed_byte_outside_its_angles_is_not_found() -> None:
-    one = program()
-    layouts = kept(one)
-    packed = one.packed()
+    result = program()
+    layouts = kept(result)
+    packed = result.packed()
     assert layouts.find(packed, MARK) is KNOWN
-    at = packed.index(one.params)
-    for place in (*range(at), *range(at + len(one.params), len(packed))):
+    at = packed.index(result.params)
+    for place in (*range(at), *range(at + len(result.params), len(packed))):
         changed = bytearray(packed)
         changed[place] ^= 1
         assert layouts.find(bytes(changed), MARK) is None, place
@@ -93,45 +93,47 @@ def test_program_with_any_changed_byte_outside_its_angles_is_not_found() -> None
 
 
 def test_angles_are_located_correctly_when_their_bytes_also_occur_elsewhere() -> None:
-    one = msgspec.structs.replace(program(4, 0.0), clbits=bytes(64), qubits=bytes(64))
-    layouts = kept(one)
-    packed = one.packed()
+    outcome = msgspec.structs.replace(program(4, 0.0), clbits=bytes(64), qubits=bytes(64))
+    layouts = kept(outcome)
+    packed = outcome.packed()
     for place in range(len(packed)):
         changed = bytearray(packed)
         changed[place] ^= 1
         try:
             read = msgspec.msgpack.decode(bytes(changed), type=Program)
         except (msgspec.MsgspecError, UnicodeDecodeError):
-            read = one
-        same = read != one and msgspec.structs.replace(read, params=one.params) == one
+            read = outcome
+        same = read != outcome and msgspec.structs.replace(read, params=outcome.params) == outcome
         assert (layouts.find(bytes(changed), MARK) is KNOWN) == same, place
 
 
 def test_program_without_angles_or_with_other_encoding_is_not_cached() -> None:
     layouts = StructureCache()
-    one = program()
-    assert not layouts.keep(one.packed(), msgspec.structs.replace(one, params=b""), MARK, KNOWN)
-    short = msgspec.msgpack.encode(msgspec.structs.astuple(one)[:10])  # defaults left out
-    assert msgspec.msgpack.decode(short, type=Program) == one
-    assert not layouts.keep(short, one, MARK, KNOWN)
+    result = program()
+    assert not layouts.keep(
+        result.packed(), msgspec.structs.replace(result, params=b""), MARK, KNOWN
+    )
+    short = msgspec.msgpack.encode(msgspec.structs.astuple(result)[:10])  # defaults left out
+    assert msgspec.msgpack.decode(short, type=Program) == result
+    assert not layouts.keep(short, result, MARK, KNOWN)
 
 
 def test_oldest_angle_position_is_evicted_when_cache_is_full() -> None:
     layouts = StructureCache()
-    made = [_padded(k) for k in range(PLACES + 1)]
-    assert len({len(one.packed()) for one in made}) == 1
-    for one in made:
-        assert layouts.keep(one.packed(), one, MARK, KNOWN)
-    assert layouts.find(made[0].packed(), MARK) is None
-    assert all(layouts.find(one.packed(), MARK) is KNOWN for one in made[1:])
+    entries = [_padded(k) for k in range(PLACES + 1)]
+    assert len({len(each.packed()) for each in entries}) == 1
+    for each in entries:
+        assert layouts.keep(each.packed(), each, MARK, KNOWN)
+    assert layouts.find(entries[0].packed(), MARK) is None
+    assert all(layouts.find(each.packed(), MARK) is KNOWN for each in entries[1:])
 
 
 def test_bytes_examined_per_lookup_are_bounded() -> None:
-    layouts, made = StructureCache(), [_padded(k, 2**16) for k in range(PLACES)]
-    for one in made:
-        assert layouts.keep(one.packed(), one, MARK, KNOWN)
-    size = len(made[0].packed())
-    assert layouts.find(made[-1].packed(), MARK) is KNOWN
+    layouts, entries = StructureCache(), [_padded(k, 2**16) for k in range(PLACES)]
+    for each in entries:
+        assert layouts.keep(each.packed(), each, MARK, KNOWN)
+    size = len(entries[0].packed())
+    assert layouts.find(entries[-1].packed(), MARK) is KNOWN
     assert layouts.looked_bytes == size, "the newest place comes first"
     assert layouts.find(_padded(PLACES, 2**16).packed(), MARK) is None
     assert layouts.looked_bytes <= LOOKED_BYTES + 2 * size
@@ -147,11 +149,11 @@ def test_structure_is_examined_once_in_one_message_and_in_later_ones(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     looks: list[bytes] = []
-    look = background_checks.look
+    value = background_checks.look
 
     def noted(packed: bytes, *others: Any) -> background_checks.Looked:
         looks.append(packed)
-        return look(packed, *others)
+        return value(packed, *others)
 
     monkeypatch.setattr(background_checks, "look", noted)
     bench = ServiceHarness(tmp_path)

@@ -49,9 +49,9 @@ def refused(bench: ServiceHarness, question: object) -> m.Refusal:
 
 
 def test_pools_and_nodes_are_listed(bench: ServiceHarness) -> None:
-    found = asked(bench, GetPools(1))
-    assert [pool.name for pool in found.pools] == ["main", "big"]
-    assert [(node.name, node.state, node.slots) for node in found.nodes] == [
+    result = asked(bench, GetPools(1))
+    assert [pool.name for pool in result.pools] == ["main", "big"]
+    assert [(node.name, node.state, node.slots) for node in result.nodes] == [
         ("n1", "up", 2),
         ("n2", "up", 2),
     ]
@@ -86,8 +86,8 @@ def test_drained_node_gets_no_workers_until_resumed_also_after_restart(
     asked(bench, Scale(2, "main", 4, 4))
     nodes = {share.node for c in bench.paper.commands.values() for share in c.shares}
     assert nodes == {"n2"}
-    (one, _) = asked(bench, GetPools(3)).nodes
-    assert (one.state, one.reason) == ("drained", "a disk is failing")
+    (value, _) = asked(bench, GetPools(3)).nodes
+    assert (value.state, value.reason) == ("drained", "a disk is failing")
     (status,) = bench.say(m.GetStatus(4))
     assert isinstance(status, m.Status)
     assert "node n1 is drained: a disk is failing" in status.info.warnings
@@ -122,9 +122,9 @@ def test_invalid_scale_drain_and_resume_requests_are_refused_without_changes(
     bench: ServiceHarness, question: object, code: str, words: str
 ) -> None:
     before = _pools(bench)
-    found = refused(bench, question)
-    assert found.code == code
-    assert words in found.message
+    result = refused(bench, question)
+    assert result.code == code
+    assert words in result.message
     assert _pools(bench) == before
     bench.restart()
     assert _pools(bench)[0][1:] == before[0][1:]
@@ -132,8 +132,8 @@ def test_invalid_scale_drain_and_resume_requests_are_refused_without_changes(
 
 def _pools(bench: ServiceHarness) -> tuple[list[PoolInfo], list[NodeInfo]]:
     """Without forecasts, which change from moment to moment."""
-    found = asked(bench, GetPools(9))
-    return [msgspec.structs.replace(pool, wait_us=-1.0) for pool in found.pools], found.nodes
+    result = asked(bench, GetPools(9))
+    return [msgspec.structs.replace(pool, wait_us=-1.0) for pool in result.pools], result.nodes
 
 
 @pytest.mark.parametrize(
@@ -158,13 +158,13 @@ def test_drained_node_is_stored_when_request_is_answered(tmp_path: Path) -> None
 
 
 def test_pool_that_could_never_have_a_worker_is_refused_at_start() -> None:
-    for pool, words in (
+    for pool, value in (
         (PoolSpec("p", ranks=8), "8 ranks"),
         (PoolSpec("p", memory_bytes=3 * GIB), "never have a worker"),
         (PoolSpec("p", nodes="gpu*"), "gpu"),
         (PoolSpec("p", min=5, max=5, memory_bytes=GIB // 2), "5 workers"),
     ):
-        with pytest.raises(ConfigError, match=words):
+        with pytest.raises(ConfigError, match=value):
             check_pools((pool,), TWO)
     check_pools((PoolSpec("p", min=4, max=4, memory_bytes=GIB // 2),), TWO)
 
@@ -196,12 +196,12 @@ def test_resident_workers_are_bounded_by_slots_and_by_memory() -> None:
 
 
 def test_scale_above_capacity_is_refused_with_slots_and_memory(bench: ServiceHarness) -> None:
-    found = refused(bench, Scale(1, "main", 999, 999))
-    assert found.code == "limit"
-    for words in ("999 workers", "16 do", "4 slots x 32", "2.0 GiB", "128.0 MiB"):
-        assert words in found.message
-    assert "simenv scale main 16" in found.hint
-    assert "--force" in found.hint
+    result = refused(bench, Scale(1, "main", 999, 999))
+    assert result.code == "limit"
+    for each in ("999 workers", "16 do", "4 slots x 32", "2.0 GiB", "128.0 MiB"):
+        assert each in result.message
+    assert "simenv scale main 16" in result.hint
+    assert "--force" in result.hint
     assert len(bench.paper.commands) == 1
     refused(bench, Scale(2, "main", 0, 999))
 
@@ -210,8 +210,8 @@ def test_scale_is_refused_when_minimums_of_all_pools_do_not_fit_together(
     bench: ServiceHarness,
 ) -> None:
     asked(bench, Scale(1, "main", 15, 15))
-    found = refused(bench, Scale(2, "big", 1, 1))
-    assert "1 workers of 2 ranks of 512.0 MiB do not fit, 0 do beside those" in found.message
+    result = refused(bench, Scale(2, "big", 1, 1))
+    assert "1 workers of 2 ranks of 512.0 MiB do not fit, 0 do beside those" in result.message
     asked(bench, Scale(3, "big", 0, 1))
 
 
@@ -254,8 +254,8 @@ def test_start_with_more_workers_than_fit_is_refused() -> None:
 
 
 def test_task_on_drained_node_runs_to_its_end(tmp_path: Path) -> None:
-    one = msgspec.structs.replace(TWO, nodes=NODES[:1], slots=2)
-    bench = ServiceHarness(tmp_path, limits=one, pools=POOLS[:1])
+    changed = msgspec.structs.replace(TWO, nodes=NODES[:1], slots=2)
+    bench = ServiceHarness(tmp_path, limits=changed, pools=POOLS[:1])
     bench.join()
     bench.submit(spec())
     (task,) = bench.assigned()
@@ -281,12 +281,12 @@ def test_pool_that_reserves_memory_fits_beside_a_pool_with_a_worker_per_slot() -
 
 def test_refusal_of_scale_names_memory_limit_that_applied(bench: ServiceHarness) -> None:
     assert bench.state.pools["big"].spec.memory_bytes == 2**29
-    found = refused(bench, Scale(1, "big", 0, 3))
-    assert "2.0 GiB of memory for 512.0 MiB a rank (4)" in found.message
+    result = refused(bench, Scale(1, "big", 0, 3))
+    assert "2.0 GiB of memory for 512.0 MiB a rank (4)" in result.message
     asked(bench, Scale(2, "main", 15, 15))
-    found = refused(bench, Scale(3, "big", 1, 1))  # its ranks do not fit, its memory would
-    assert "4 slots x 32 ranks of workers (128)" in found.message
-    assert "2.0 GiB of memory for 128.0 MiB a rank (16)" in found.message
-    most = PoolSpec("p", min=0, max=17, memory_bytes=2**29)
+    result = refused(bench, Scale(3, "big", 1, 1))  # its ranks do not fit, its memory would
+    assert "4 slots x 32 ranks of workers (128)" in result.message
+    assert "2.0 GiB of memory for 128.0 MiB a rank (16)" in result.message
+    pool_spec = PoolSpec("p", min=0, max=17, memory_bytes=2**29)
     with pytest.raises(ConfigError, match=r"128.0 MiB a rank \(16\)"):
-        check_pools((most,), TWO)
+        check_pools((pool_spec,), TWO)

@@ -22,8 +22,8 @@ def office(tmp_path: Path) -> ReservationHarness:
 
 
 def entries(office: ReservationHarness) -> list[Event]:
-    found = office.get(m.Events, m.GetEvents(1), office.ops).events
-    return [event for event in found if event.is_of(["audit"])]
+    events = office.get(m.Events, m.GetEvents(1), office.ops).events
+    return [event for event in events if event.is_of(["audit"])]
 
 
 @pytest.mark.parametrize(
@@ -47,8 +47,8 @@ def test_changes_by_admin_are_recorded_in_audit_log(
     office.say(question, office.ops)
     office.restart()
     office.arrive() if kind != "keys.revoke" else None
-    found = office.get(m.Events, m.GetEvents(1)).events
-    entry = [event for event in found if event.is_of(["audit"])][before]
+    events = office.get(m.Events, m.GetEvents(1)).events
+    entry = [event for event in events if event.is_of(["audit"])][before]
     assert (entry.kind, entry.subject) == (f"audit.{kind}", subject)
     assert what in entry.message
     assert "by ops (admin) from this process" in entry.message
@@ -77,8 +77,8 @@ def test_release_of_reservation_of_another_owner_is_audited(office: ReservationH
 
 def test_audit_log_is_not_shown_to_clients(office: ReservationHarness) -> None:
     assert entries(office)
-    found = office.get(m.Events, m.GetEvents(1), office.ana).events
-    assert not [event for event in found if event.is_of(["audit"])]
+    events = office.get(m.Events, m.GetEvents(1), office.ana).events
+    assert not [event for event in events if event.is_of(["audit"])]
 
 
 def test_a_change_is_acknowledged_after_its_entry_is_stored(office: ReservationHarness) -> None:

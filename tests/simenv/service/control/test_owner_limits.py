@@ -44,11 +44,11 @@ def told(
 
 
 def test_tasks_of_other_owners_are_not_shown(town: MultiUserHarness) -> None:
-    hers, his, ours = town.order(town.ana, count=2), town.order(town.ben), town.order(town.peer)
+    hers, his, result = town.order(town.ana, count=2), town.order(town.ben), town.order(town.peer)
     assert ids(town.say(m.GetQueue(1), town.ana)) == ["t-1", "t-2"]
     assert ids(town.say(m.GetQueue(1), town.ben)) == ["t-3"]
     assert town.say(m.GetQueue(1), town.ben)[0].total == 1  # type: ignore[union-attr]
-    every = [hers, hers + 1, his, ours]
+    every = [hers, hers + 1, his, result]
     assert len(ids(town.say(m.GetQueue(1), town.peer))) == len(every)
     assert len(ids(town.say(m.GetQueue(1), town.ops))) == len(every)
     assert ids(town.say(m.GetTasks(1, every), town.ana)) == ["t-1", "t-2"]
@@ -100,8 +100,10 @@ def test_result_of_another_owner_cannot_be_watched(town: MultiUserHarness, ended
     if not ended:
         town.finish(work)
         assert town.heard(town.ben) == []
-    mine = [a for a in town.say(m.WatchResults(0, [task]), town.ana) if isinstance(a, m.Completed)]
-    assert mine[-1].results[0].task == task
+    entries = [
+        a for a in town.say(m.WatchResults(0, [task]), town.ana) if isinstance(a, m.Completed)
+    ]
+    assert entries[-1].results[0].task == task
 
 
 def test_completions_of_other_owners_are_not_returned(town: MultiUserHarness) -> None:
@@ -112,8 +114,8 @@ def test_completions_of_other_owners_are_not_returned(town: MultiUserHarness) ->
     (page,) = [
         a for a in town.say(m.GetCompletions(1), town.ben) if isinstance(a, m.CompletionPage)
     ]
-    found = [c.task for group in page.groups for c in group.results]
-    assert sorted(found) == [tasks[1], tasks[1] + 1]
+    entries = [c.task for group in page.groups for c in group.results]
+    assert sorted(entries) == [tasks[1], tasks[1] + 1]
     last = page.groups[-1].first_seq + len(page.groups[-1].results) - 1
     assert page.newest == last
     (rest,) = town.say(m.GetCompletions(1, since=last), town.ben)
@@ -170,8 +172,8 @@ def test_completions_of_two_owners_are_separate_after_restart(town: MultiUserHar
         town.finish(work)
     town.arrive()
     assert town.say(m.WatchResults(0, [hers]), town.ben)[-1] == m.UnknownTasks(0, [hers])
-    found = town.say(m.WatchResults(0, [his]), town.ben)
-    assert isinstance(found[0], m.Completed)
+    result = town.say(m.WatchResults(0, [his]), town.ben)
+    assert isinstance(result[0], m.Completed)
     (page,) = town.say(m.GetCompletions(1), town.ben)
     assert isinstance(page, m.CompletionPage)
     assert [c.task for group in page.groups for c in group.results] == [his]
@@ -193,10 +195,10 @@ def test_events_about_tasks_of_other_owners_are_not_shown(town: MultiUserHarness
     town.order(town.ana)
     town.loop.executor.record_event("task.requeued", "t-1", "its worker was lost")
     town.step()
-    for peer, seen in ((town.ana, True), (town.ben, False), (town.ops, True)):
+    for peer, value in ((town.ana, True), (town.ben, False), (town.ops, True)):
         (answer,) = town.say(m.GetEvents(1), peer)
         assert isinstance(answer, m.Events)
-        assert ("t-1" in [event.subject for event in answer.events]) is seen
+        assert ("t-1" in [event.subject for event in answer.events]) is value
         assert any(event.kind == "worker.started" for event in answer.events)
 
 
@@ -313,13 +315,13 @@ def test_events_about_damaged_records_are_shown_only_to_task_owner(town: MultiUs
     db.close()
     assert town.say(m.WatchResults(1, [hers]), town.ana)
     assert sorted(task.task for task in town.assigned()) == [hers, hers + 1]
-    told = {}
+    table = {}
     for name, peer in (("ana", town.ana), ("ben", town.ben)):
         (events,) = [a for a in town.say(m.GetEvents(2), peer) if isinstance(a, m.Events)]
-        told[name] = " ".join(f"{event.subject} {event.message}" for event in events.events)
-    assert "t-1 the record of its end was damaged" in told["ana"]
-    assert "t-1" not in told["ben"]
-    assert "t-2" not in told["ben"]
+        table[name] = " ".join(f"{event.subject} {event.message}" for event in events.events)
+    assert "t-1 the record of its end was damaged" in table["ana"]
+    assert "t-1" not in table["ben"]
+    assert "t-2" not in table["ben"]
 
 
 @pytest.mark.parametrize(

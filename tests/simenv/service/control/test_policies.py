@@ -32,7 +32,7 @@ def admission(bench: ServiceHarness, device: str = "main") -> AdmissionPolicy:
 
 
 def test_configured_policies_apply_after_start(tmp_path: Path) -> None:
-    told = {
+    table = {
         "main": {
             "queue": "ordered",
             "keys": ["shortest"],
@@ -42,7 +42,7 @@ def test_configured_policies_apply_after_start(tmp_path: Path) -> None:
         },
         "all": {"admission": "credit", "credits": 9},
     }
-    bench = ServiceHarness(tmp_path, policies=told)
+    bench = ServiceHarness(tmp_path, policies=table)
     assert target(bench).info.policy == "ordered"
     assert target(bench).info.options == (("keys", "shortest"),)
     assert (admission(bench).name, admission(bench).device_rate) == ("rate", 7)

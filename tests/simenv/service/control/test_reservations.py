@@ -175,28 +175,28 @@ def test_repeated_submission_holds_credits_once(office: ReservationHarness) -> N
 
 def test_reservations_of_other_owners_are_not_visible(office: ReservationHarness) -> None:
     number = office.reserve(4, office.ana).reservation
-    ours = office.reserve(1).reservation
+    reservation = office.reserve(1).reservation
     before = office.digest()
     for peer in (office.ben, office.ana):
-        hidden = ours if peer is office.ana else number
+        hidden = reservation if peer is office.ana else number
         for ask in (
             lambda n: Renew(4, n, SECOND),
             lambda n: Release(4, n),
             lambda n: GetReservations(4, n),
             lambda n: m.Submit(5, "~x", 0, TaskOptions(reservation=n), [spec()]),
         ):
-            there, never = office.refusal(ask(hidden), peer), office.refusal(ask(77), peer)
-            assert there.code == never.code == "reservation"
-            assert there.message.replace(str(hidden), "77") == never.message
+            result, never = office.refusal(ask(hidden), peer), office.refusal(ask(77), peer)
+            assert result.code == never.code == "reservation"
+            assert result.message.replace(str(hidden), "77") == never.message
     assert office.digest() == before
-    mine = office.get(Reservations, GetReservations(4), office.ana).reservations
-    assert [(info.id, info.owner) for info in mine] == [(number, "ana")]
+    reservations = office.get(Reservations, GetReservations(4), office.ana).reservations
+    assert [(info.id, info.owner) for info in reservations] == [(number, "ana")]
     assert office.get(Reservations, GetReservations(4), office.ben).reservations == []
     assert len(office.get(Reservations, GetReservations(4), office.ops).reservations) == 2
     events = office.get(m.Events, m.GetEvents(4), office.ben).events
     assert not [e for e in events if e.kind.startswith("reservation.")]
-    seen = office.get(m.Events, m.GetEvents(4), office.ana).events
-    assert [e.subject for e in seen if e.kind == "reservation.made"] == [str(number)]
+    outcome = office.get(m.Events, m.GetEvents(4), office.ana).events
+    assert [e.subject for e in outcome if e.kind == "reservation.made"] == [str(number)]
 
 
 def test_admin_may_release_any_reservation_but_use_only_own_ones(
@@ -224,8 +224,8 @@ def test_policies_and_profiles_survive_restart(office: ReservationHarness) -> No
     assert (again.changed, again.version) == (False, 3)
     office.begin_again()
     assert office.get(ProfileReply, GetProfile(4, "main")).profile == profile
-    found = office.get(PolicyReply, GetPolicy(4, "main"))
-    assert (found.version, found.policy.total_credits) == (2, 10)
+    result = office.get(PolicyReply, GetPolicy(4, "main"))
+    assert (result.version, result.policy.total_credits) == (2, 10)
 
 
 def test_requests_for_unknown_devices_are_refused(office: ReservationHarness) -> None:

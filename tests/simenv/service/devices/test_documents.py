@@ -16,9 +16,9 @@ from simenv.service.journal.writer import Journal
 
 @pytest.fixture
 def journal(tmp_path: Path) -> Iterator[Journal]:
-    found = Journal(tmp_path / "journal.db", "process")
-    yield found
-    found.close()
+    outcome = Journal(tmp_path / "journal.db", "process")
+    yield outcome
+    outcome.close()
 
 
 def test_document_is_read_again_after_restart(tmp_path: Path) -> None:
@@ -26,10 +26,10 @@ def test_document_is_read_again_after_restart(tmp_path: Path) -> None:
     NoiseDocuments(first, set).add("aa", b"body", "ana")
     first.close()
     second = Journal(tmp_path / "journal.db", "process")
-    kept = NoiseDocuments(second, set)
-    assert "aa" in kept
-    assert kept.body("aa") == b"body"
-    assert kept.body("bb") == b""
+    noise_documents = NoiseDocuments(second, set)
+    assert "aa" in noise_documents
+    assert noise_documents.body("aa") == b"body"
+    assert noise_documents.body("bb") == b""
     second.close()
 
 
@@ -37,23 +37,27 @@ def test_oldest_unused_document_of_owner_gives_way(
     journal: Journal, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(documents, "MAX_DOCUMENTS", 2)
-    kept = NoiseDocuments(journal, lambda: {"a0"})
-    kept.add("z0", b"other", "ben")
+    noise_documents = NoiseDocuments(journal, lambda: {"a0"})
+    noise_documents.add("z0", b"other", "ben")
     for name in ("a0", "a1", "a2"):
-        kept.add(name, b"body", "ana")
-    assert [name for name in ("a0", "a1", "a2", "z0") if name in kept] == ["a0", "a2", "z0"]
+        noise_documents.add(name, b"body", "ana")
+    assert [name for name in ("a0", "a1", "a2", "z0") if name in noise_documents] == [
+        "a0",
+        "a2",
+        "z0",
+    ]
 
 
 def test_owner_with_documents_in_use_only_is_refused_more(
     journal: Journal, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(documents, "MAX_OWNER_BYTES", 10)
-    kept = NoiseDocuments(journal, lambda: {"a0"})
-    kept.add("a0", b"8 bytes.", "ana")
-    kept.add("a0", b"8 bytes.", "ana")
+    noise_documents = NoiseDocuments(journal, lambda: {"a0"})
+    noise_documents.add("a0", b"8 bytes.", "ana")
+    noise_documents.add("a0", b"8 bytes.", "ana")
     with pytest.raises(LimitExceededError, match="in use"):
-        kept.add("a1", b"8 bytes.", "ana")
-    assert "a1" not in kept
+        noise_documents.add("a1", b"8 bytes.", "ana")
+    assert "a1" not in noise_documents
 
 
 def test_document_is_sent_once_to_each_start_of_worker() -> None:

@@ -36,12 +36,12 @@ def paths(tmp_path: Path) -> EnvironmentPaths:
 
 def journal(paths: EnvironmentPaths, ends: int = 3) -> Journal:
     """So many ends more than there were."""
-    made = Journal(paths.journal, "process")
-    last = made.records.last_seq()
+    outcome = Journal(paths.journal, "process")
+    last = outcome.records.last_seq()
     for seq in range(last + 1, last + ends + 1):
-        made.finish(seq, [TaskState.DONE], b"completed %d" % seq)
-    made.commit()
-    return made
+        outcome.finish(seq, [TaskState.DONE], b"completed %d" % seq)
+    outcome.commit()
+    return outcome
 
 
 def copied(paths: EnvironmentPaths) -> None:
@@ -54,9 +54,9 @@ def copied(paths: EnvironmentPaths) -> None:
 
 def ends(path: Path) -> int:
     db = sqlite3.connect(f"file:{path}?mode=ro", uri=True)
-    (found,) = db.execute("select count(*) from finished").fetchone()
+    (value,) = db.execute("select count(*) from finished").fetchone()
     db.close()
-    return int(found)
+    return int(value)
 
 
 def test_backup_contains_all_commits_before_stop(paths: EnvironmentPaths) -> None:
@@ -146,8 +146,8 @@ def test_start_with_only_a_backup_is_refused_without_resume(paths: EnvironmentPa
         choose_journal(paths, resume=False)
     assert "simenv up --restore" in caught.value.hint
     assert not paths.journal.exists()
-    said = choose_journal(paths, resume=True)
-    assert said.startswith(f"from the copy {paths.copy}, ")
+    result = choose_journal(paths, resume=True)
+    assert result.startswith(f"from the copy {paths.copy}, ")
     assert ends(paths.journal) == 3
     assert paths.copy.exists()
 
@@ -222,7 +222,7 @@ def test_lock_of_another_machine_is_taken_only_with_force(tmp_path: Path) -> Non
     with pytest.raises(JournalError, match="pid 4711 on elsewhere") as caught:
         take_lock(tmp_path / "lock")
     assert "--force-lock" in caught.value.hint
-    taken = take_lock(tmp_path / "lock", force=True)
+    lock = take_lock(tmp_path / "lock", force=True)
     assert f"pid {os.getpid()}" in (tmp_path / "lock").read_text()
-    os.close(taken)
+    os.close(lock)
     os.close(descriptor)

@@ -106,8 +106,8 @@ def test_completions_are_read_from_any_sequence_number(tmp_path: Path) -> None:
         journal.finish(first, [DONE] * count, b"%d" % first, owner)
     journal.commit()
     after = journal.records.finished_after
-    found = [after(since) for since in range(12)]
-    assert found == [b"1"] * 4 + [b"5"] + [b"7"] * 4 + [b"10"] * 2 + [None]
+    entries = [after(since) for since in range(12)]
+    assert entries == [b"1"] * 4 + [b"5"] + [b"7"] * 4 + [b"10"] * 2 + [None]
     assert [after(since, "ann") for since in range(12)] == [b"5"] * 5 + [b"10"] * 6 + [None]
     assert after(0, "bob") is None
     before = journal.records.finished_before
@@ -147,8 +147,8 @@ def test_truncated_file_never_loses_rows_silently(tmp_path: Path, share: float) 
     size = (tmp_path / "good.db").stat().st_size
     with (tmp_path / "good.db").open("r+b") as file:
         file.truncate(int(size * share))
-    whole = _whole_or_refused(tmp_path / "good.db")
-    assert not whole or share > 0.99
+    result = _whole_or_refused(tmp_path / "good.db")
+    assert not result or share > 0.99
 
 
 def _whole_or_refused(path: Path) -> bool:

@@ -57,16 +57,16 @@ def describe(bench: ServiceHarness, device: DeviceInfo = MACHINE) -> None:
 
 
 def test_simulator_device_is_described_by_its_engine_and_memory(bench: ServiceHarness) -> None:
-    found = devices(bench)["main"]
+    main = devices(bench)["main"]
     (engines,) = bench.say(GetEngines(1))
     assert isinstance(engines, Engines)
     statevector = engines.engines[0]
-    assert (found.kind, found.model, found.version) == ("ideal", statevector.name, __version__)
-    assert found.num_qubits == statevector.max_qubits > 20
-    assert found.gates == statevector.gates
-    assert {("h", 1), ("cx", 2), ("ccx", 3)} <= {(gate.name, gate.qubits) for gate in found.gates}
-    assert (found.all_to_all, found.dynamic, found.max_shots) == (True, True, MAX_SHOTS)
-    assert (found.coupling, found.qubits, found.operations, found.calibration_id) == (
+    assert (main.kind, main.model, main.version) == ("ideal", statevector.name, __version__)
+    assert main.num_qubits == statevector.max_qubits > 20
+    assert main.gates == statevector.gates
+    assert {("h", 1), ("cx", 2), ("ccx", 3)} <= {(gate.name, gate.qubits) for gate in main.gates}
+    assert (main.all_to_all, main.dynamic, main.max_shots) == (True, True, MAX_SHOTS)
+    assert (main.coupling, main.qubits, main.operations, main.calibration_id) == (
         (), (), (), "",
     )  # fmt: skip
 
@@ -74,14 +74,16 @@ def test_simulator_device_is_described_by_its_engine_and_memory(bench: ServiceHa
 def test_qubits_of_simulator_device_follow_memory_of_its_own_pool(tmp_path: Path) -> None:
     small = {"name": "small", "min": 1, "max": 1, "memory_bytes": LIMITS.memory_bytes // 8}
     pools = [{"name": "main", "min": 1, "max": 1}, small]
-    found = devices(ServiceHarness(tmp_path, pools=pools))
-    assert 3 <= found["main"].num_qubits - found["small"].num_qubits <= 4  # there is a base amount
+    outcome = devices(ServiceHarness(tmp_path, pools=pools))
+    assert (
+        3 <= outcome["main"].num_qubits - outcome["small"].num_qubits <= 4
+    )  # there is a base amount
 
 
 def test_pool_of_single_engine_has_gates_and_limits_of_that_engine(tmp_path: Path) -> None:
     pools = [{"name": "cliff", "engine": "stabilizer"}, {"name": "chain", "engine": "mps"}]
-    found = devices(ServiceHarness(tmp_path, pools=pools))
-    cliff, chain = found["cliff"], found["chain"]
+    outcome = devices(ServiceHarness(tmp_path, pools=pools))
+    cliff, chain = outcome["cliff"], outcome["chain"]
     assert (cliff.model, chain.model) == ("stabilizer", "mps")
     names = {gate.name for gate in cliff.gates}
     assert "cx" in names

@@ -144,10 +144,10 @@ class BenchLink:
         self.pages: list[History] = []
 
     def request(self, _kind: type, make: Callable[[int], GetHistory]) -> History:
-        asked = make(1)
+        result = make(1)
         if self._earlier:  # such a service reads the fields that it knows
-            asked = msgspec.structs.replace(asked, before=0, states=())
-        (page,) = self._bench.say(asked)
+            result = msgspec.structs.replace(result, before=0, states=())
+        (page,) = self._bench.say(result)
         assert isinstance(page, History)
         self.pages.append(page)
         return page
@@ -170,11 +170,11 @@ def test_newest_rows_are_the_end_of_all_rows(
     scans(bench)
     past = TaskHistory(BenchLink(bench, earlier=earlier))  # type: ignore[arg-type]
     every = list(past.tasks(**filters))  # type: ignore[arg-type]
-    shown = [(row.id, row.state) for row in every]
-    assert len(shown) in (4, 15, 30)
+    entries = [(row.id, row.state) for row in every]
+    assert len(entries) in (4, 15, 30)
     for limit in (1, 2, 3, 7, 1000):
-        found = past.newest(limit, **filters)  # type: ignore[arg-type]
-        assert [(row.id, row.state) for row in found] == shown[-limit:]
+        result = past.newest(limit, **filters)  # type: ignore[arg-type]
+        assert [(row.id, row.state) for row in result] == entries[-limit:]
 
 
 def test_newest_rows_are_found_without_reading_the_rest(bench: ServiceHarness) -> None:
@@ -194,8 +194,8 @@ def test_newest_rows_in_pages_leave_none_out(
     scans(bench)
     monkeypatch.setattr("simenv.service.queries.handlers.PAGE_NS", -1)  # a page has one row
     link = BenchLink(bench)
-    found = TaskHistory(link).newest(100)  # type: ignore[arg-type]
-    assert [task_number(row.id) for row in found] == list(range(1, 31))
+    result = TaskHistory(link).newest(100)  # type: ignore[arg-type]
+    assert [task_number(row.id) for row in result] == list(range(1, 31))
     assert len(link.pages) == 31
 
 
@@ -207,8 +207,8 @@ def test_newest_rows_end_where_since_begins(
         monkeypatch.setattr(time, "time", lambda k=k: now + 100 * k)
         bench.submit(spec(seed=2 * k), spec(seed=2 * k + 1), key=f"k{k}")
     link = BenchLink(bench)
-    found = TaskHistory(link).newest(100, since_s=now + 650)  # type: ignore[arg-type]
-    assert [row.seed for row in found] == [14, 15, 16, 17]
+    result = TaskHistory(link).newest(100, since_s=now + 650)  # type: ignore[arg-type]
+    assert [row.seed for row in result] == [14, 15, 16, 17]
     assert [(page.last, page.complete) for page in link.pages] == [(15, True)]
 
 
@@ -230,10 +230,10 @@ def test_submitted_program_and_options_are_returned_unchanged(bench: ServiceHarn
     bench.submit(
         spec(), spec(program=wide, seed=9, shots=55), terms=TaskOptions(priority=3, app="x")
     )
-    (found,) = bench.say(GetSpec(1, 2))
-    assert isinstance(found, Submitted)
-    assert (found.spec.program, found.spec.seed, found.spec.shots) == (wide, 9, 55)
-    assert (found.terms.priority, found.terms.engine) == (3, "statevector")
+    (value,) = bench.say(GetSpec(1, 2))
+    assert isinstance(value, Submitted)
+    assert (value.spec.program, value.spec.seed, value.spec.shots) == (wide, 9, 55)
+    assert (value.terms.priority, value.terms.engine) == (3, "statevector")
     for number in (0, 3, 10**6):
         (refused,) = bench.say(GetSpec(1, number))
         assert isinstance(refused, m.Refused)

@@ -80,12 +80,12 @@ def test_completions_of_one_message_are_read_once_for_all_watched_tasks(
     records = bench.journal.records
     real = records.finished_at
     monkeypatch.setattr(records, "finished_at", lambda seq: looks.append(seq) or real(seq))
-    numbers = [task.task for task in tasks][::2]
-    answers = bench.say(m.WatchResults(1, numbers))
+    item = [task.task for task in tasks][::2]
+    answers = bench.say(m.WatchResults(1, item))
     assert len(looks) == 1
     groups = [answer for answer in answers if isinstance(answer, m.Completed)]
-    told = {c.task: g.first_seq + k for g in groups for k, c in enumerate(g.results)}
-    assert told == {number: number for number in numbers}
+    table = {c.task: g.first_seq + k for g in groups for k, c in enumerate(g.results)}
+    assert table == {number: number for number in item}
     assert answers[-1] == m.UnknownTasks(1, [])
 
 
@@ -132,17 +132,17 @@ def test_large_completions_are_returned_in_several_pages(
     for number in range(5):
         ended(bench, 3, f"~{number}")
     monkeypatch.setattr(handlers, "PAGE_BYTES", 1)
-    seen: list[int] = []
+    entries: list[int] = []
     pages = 0
     while True:
-        (page,) = bench.say(m.GetCompletions(1, len(seen)))
+        (page,) = bench.say(m.GetCompletions(1, len(entries)))
         assert isinstance(page, m.CompletionPage)
         if not page.groups:
             break
         assert len(page.groups) == 1
-        seen += [c.task for group in page.groups for c in group.results]
+        entries += [c.task for group in page.groups for c in group.results]
         pages += 1
-    assert seen == list(range(1, 16))
+    assert entries == list(range(1, 16))
     assert pages >= 5
 
 
@@ -179,11 +179,11 @@ def test_a_connection_that_does_not_read_gets_no_more_answers_until_it_does(
 
 def test_resumed_queries_follow_held_queries_of_their_connection() -> None:
     """A connection that reads nothing keeps both: those held, and those that had come too early."""
-    ready, room, said = [False], [False], list[int]()
+    ready, entries, items = [False], [False], list[int]()
 
     def answer(_peer: bytes, _who: Identity, q: m.FromClient) -> query_queue.ReplySteps:
         assert isinstance(q, m.Ping)
-        said.append(q.request)
+        items.append(q.request)
         yield None
 
     table = query_queue.QueryQueue(
@@ -191,7 +191,7 @@ def test_resumed_queries_follow_held_queries_of_their_connection() -> None:
         lambda _: None,
         lambda *_: None,
         lambda q: ready[0] or not isinstance(q, m.Ping) or q.request != 2,
-        lambda *_: room[0],
+        lambda *_: entries[0],
     )
     ana = Identity("ana", Role.CLIENT)
     for number in (1, 2, 3):
@@ -200,9 +200,9 @@ def test_resumed_queries_follow_held_queries_of_their_connection() -> None:
     ready[0] = True
     table.resume()
     table.process(time.monotonic_ns() + 10**9)
-    room[0], table._next_poll_ns = True, 0
+    entries[0], table._next_poll_ns = True, 0
     table.process(time.monotonic_ns() + 10**9)
-    assert said == [1, 3, 2]
+    assert items == [1, 3, 2]
     assert not table.holds
 
 

@@ -67,10 +67,10 @@ def asked(bench: ServiceHarness, task: int) -> str:
 
 @pytest.fixture
 def bench(tmp_path: Path) -> object:
-    made = ServiceHarness(tmp_path)
-    made.loop.result_requests.start()
-    yield made
-    made.loop.result_requests.stop()
+    service_harness = ServiceHarness(tmp_path)
+    service_harness.loop.result_requests.start()
+    yield service_harness
+    service_harness.loop.result_requests.stop()
 
 
 def seqs(bench: ServiceHarness) -> list[tuple[int, int]]:
@@ -110,8 +110,8 @@ def test_task_with_damaged_result_file_is_rerun(bench: ServiceHarness, how: str)
     (again,) = bench.assigned()
     assert (again.task, again.seed, again.attempt & 0xFFFF) == (2, 2, 2)
     assert asked(bench, 2) == "waits"
-    (told,) = [a for a in finished(bench, again) if isinstance(a, m.Completed)] or [None]
-    assert told is None, "nobody watched, and whoever submitted has had an answer"
+    (value,) = [a for a in finished(bench, again) if isinstance(a, m.Completed)] or [None]
+    assert value is None, "nobody watched, and whoever submitted has had an answer"
     assert seqs(bench) == [(1, 1), (3, 3), (4, 2)]
     assert asked(bench, 2) == "intact"
     status = next(a for a in bench.say(m.GetStatus(4)) if isinstance(a, m.Status)).info
@@ -236,11 +236,11 @@ def test_reopening_that_cannot_be_stored_changes_nothing(bench: ServiceHarness) 
     bench.join()
     bench.submit()
     finished(bench, *bench.assigned())
-    found = bench.loop.completions.find(1)
-    assert found is not None
+    result = bench.loop.completions.find(1)
+    assert result is not None
     bench.journal._db.execute("pragma query_only=on")
     with pytest.raises(JournalError):
-        bench.loop.result_requests._rerun(1, found[1], "test")
+        bench.loop.result_requests._rerun(1, result[1], "test")
     bench.journal._db.execute("pragma query_only=off")
     assert seqs(bench) == [(1, 1)]
     assert 1 not in bench.state.tasks
@@ -275,17 +275,18 @@ def test_result_of_another_owner_can_be_neither_fetched_nor_verified(bench: Serv
     bench.submit()
     finished(bench, *bench.assigned())
     path = next(bench.loop.result_requests.root.glob("0/t-1.*"))
-    said: list[m.ToClient] = []
+    entries: list[m.ToClient] = []
     result_requests = bench.loop.result_requests
     result_requests.listen(
-        bench.loop.result_requests._record_event, lambda _, body: said.append(codec.to_client(body))
+        bench.loop.result_requests._record_event,
+        lambda _, body: entries.append(codec.to_client(body)),
     )
     result_requests.handle(
         b"ana", Identity("ana", Role.CLIENT), FetchResult(3, 1, f"0/{path.name}", 0, 10)
     )
     result_requests.handle(b"ana", Identity("ana", Role.CLIENT), VerifyResult(4, 1))
-    assert isinstance(said[0], m.Refused)
-    assert said[1:] == [VerifyReply(4, "unknown")]
+    assert isinstance(entries[0], m.Refused)
+    assert entries[1:] == [VerifyReply(4, "unknown")]
 
 
 def test_result_file_of_ignored_attempt_is_removed(bench: ServiceHarness) -> None:
@@ -313,7 +314,7 @@ def test_start_removes_unfinished_and_unreferenced_result_files(bench: ServiceHa
     finished(bench, *bench.assigned())
     bench.loop.result_requests.stop()
     root = bench.loop.result_requests.root
-    kept = {path.name for path in root.glob("0/*")}
+    values = {path.name for path in root.glob("0/*")}
     epoch = bench.state.epoch << 16
     (root / "0" / f".t-1.{epoch + 9:x}.h5.77.new").write_bytes(b"half")
     (root / "0" / f"t-9.{epoch + 1:x}.h5").write_bytes(b"nobody's")
@@ -323,5 +324,5 @@ def test_start_removes_unfinished_and_unreferenced_result_files(bench: ServiceHa
     (root / "0" / f".t-1.{later:x}.h5.78.new").write_bytes(b"being written")
     bench.loop.result_requests.start()
     settled(bench)
-    found = {path.name for path in root.glob("0/*")}
-    assert found == {*kept, "notes.txt", f".t-1.{later:x}.h5.78.new"}
+    names = {path.name for path in root.glob("0/*")}
+    assert names == {*values, "notes.txt", f".t-1.{later:x}.h5.78.new"}

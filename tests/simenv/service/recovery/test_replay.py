@@ -33,8 +33,10 @@ def test_start_refuses_journal_with_completion_of_unknown_task(
         completed = codec.to_client(body)
         assert isinstance(completed, m.Completed)
         odd = msgspec.structs.replace(completed.results[0], task=task)
-        told = codec.encode(msgspec.structs.replace(completed, results=[odd]))
-        db.execute("update finished set body = ?, crc = ? where seq = ?", (told, crc32(told), seq))
+        encoded = codec.encode(msgspec.structs.replace(completed, results=[odd]))
+        db.execute(
+            "update finished set body = ?, crc = ? where seq = ?", (encoded, crc32(encoded), seq)
+        )
         db.execute("delete from result")
         db.execute("update meta set value = 0 where key = 'indexed'")
     with pytest.raises(JournalError, match=f"the end of task {task}"):

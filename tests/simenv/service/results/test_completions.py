@@ -25,15 +25,15 @@ def test_index_that_could_not_be_written_is_written_later(tmp_path: Path) -> Non
         body = codec.encode(m.Completed(origin, "statevector", "test", results, task))
         bench.journal.finish(task, [TaskState.DONE], body)
     bench.journal.commit()
-    found = Completions(bench.journal, origin)
+    outcome = Completions(bench.journal, origin)
     bench.journal._db.execute("pragma query_only=on")
     with pytest.raises(JournalError):
-        found.index_slice()
+        outcome.index_slice()
     bench.journal._db.execute("pragma query_only=off")
-    assert found.unindexed
-    assert found.find(1) is not None
-    found.index_slice()
-    assert not found.unindexed
+    assert outcome.unindexed
+    assert outcome.find(1) is not None
+    outcome.index_slice()
+    assert not outcome.unindexed
     assert sorted(bench.journal.records.indexed_tasks()) == [1, 2]
 
 
@@ -98,7 +98,7 @@ def test_many_ended_tasks_of_one_submission_are_listed_with_one_read(
     assert isinstance(answer, m.Queue)
     assert len(answer.tasks) == 40
     assert {(t.shots, t.num_qubits, t.pool) for t in answer.tasks} == {(100, 2, "main")}
-    assert sum("from accepted" in look for look in looks) == 1
+    assert sum("from accepted" in each for each in looks) == 1
 
 
 def test_a_page_of_large_results_fits_a_message(tmp_path: Path) -> None:

@@ -28,11 +28,11 @@ def _no_faults() -> object:
 
 @pytest.fixture
 def bench(tmp_path: Path) -> object:
-    made = ServiceHarness(tmp_path)
-    made.join()
-    made.loop.result_requests.start()
-    yield made
-    made.loop.result_requests.stop()
+    service_harness = ServiceHarness(tmp_path)
+    service_harness.join()
+    service_harness.loop.result_requests.start()
+    yield service_harness
+    service_harness.loop.result_requests.stop()
 
 
 def ended(bench: ServiceHarness, count: int = 10, key: str = "~k") -> None:
@@ -92,20 +92,20 @@ def files(bench: ServiceHarness) -> int:
 
 def test_dry_run_removes_nothing_and_reports_what_would_be_freed(bench: ServiceHarness) -> None:
     ended(bench)
-    told = collected(bench, older_s=0.0, dry=True)
-    assert (told.freed.tasks, told.freed.files, told.freed.file_bytes) == (10, 10, 10_000)
-    assert told.left.tasks == 10
+    result = collected(bench, older_s=0.0, dry=True)
+    assert (result.freed.tasks, result.freed.files, result.freed.file_bytes) == (10, 10, 10_000)
+    assert result.left.tasks == 10
     assert numbers(bench) == list(range(1, 11))
     assert files(bench) == 10
-    assert collected(bench, older_s=0.0).freed == told.freed
+    assert collected(bench, older_s=0.0).freed == result.freed
 
 
 def test_only_tasks_older_than_given_age_are_removed(bench: ServiceHarness) -> None:
     ended(bench)
     aged_priority(bench, range(1, 5), days=8)
     assert collected(bench).freed == RetainedData()
-    told = collected(bench, older_s=7 * 86_400)
-    assert (told.freed.tasks, told.left.tasks) == (4, 6)
+    result = collected(bench, older_s=7 * 86_400)
+    assert (result.freed.tasks, result.left.tasks) == (4, 6)
     assert numbers(bench) == [5, 6, 7, 8, 9, 10]
     assert files(bench) == 6
 
@@ -169,8 +169,8 @@ def test_submission_key_of_removed_tasks_can_be_used_again(bench: ServiceHarness
 def test_removal_of_unacknowledged_completions_is_reported(bench: ServiceHarness) -> None:
     ended(bench)
     bench.say(m.Ack(2, "reader", 4))
-    told = collected(bench, older_s=0.0)
-    assert told.freed.unread == 6
+    result = collected(bench, older_s=0.0)
+    assert result.freed.unread == 6
     events = ask(bench, m.GetEvents(3), m.Events).events
     assert "6 completions among them had not been acknowledged" in events[-1].message
 
@@ -195,11 +195,11 @@ def test_result_files_beyond_size_limit_are_removed_and_history_is_kept(tmp_path
     db = sqlite3.connect(bench.journal.path, isolation_level=None)
     db.execute("update file set bytes = 500000")
     db.close()
-    told = collected(bench)
-    assert told.freed.files >= 8
-    assert told.freed.tasks == 0
+    result = collected(bench)
+    assert result.freed.files >= 8
+    assert result.freed.tasks == 0
     assert len(numbers(bench)) == 10
-    assert files(bench) == 10 - told.freed.files
+    assert files(bench) == 10 - result.freed.files
     bench.loop.result_requests.stop()
 
 

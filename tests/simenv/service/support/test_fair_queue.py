@@ -34,13 +34,13 @@ def test_items_put_back_precede_items_added_since() -> None:
     turns: FairQueue[int] = FairQueue()
     for number in range(3):
         turns.put("ana", b"a", number)
-    taken = turns.remove_connection()
+    result = turns.remove_connection()
     assert not turns
     turns.put("ana", b"a", 3)
-    turns.restore_connection("ana", b"a", taken)
+    turns.restore_connection("ana", b"a", result)
     assert turns.of("ana", b"a") == 4
-    found = []
+    entries = []
     while turns:
-        found.append(turns.first()[2])
+        entries.append(turns.first()[2])
         turns.end_turn(done=True)
-    assert found == [0, 1, 2, 3]
+    assert entries == [0, 1, 2, 3]

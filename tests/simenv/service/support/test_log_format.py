@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import logging
 
-from simenv.service.support.log_format import Lines
+from simenv.service.support.log_format import LogFormatter
 
 
 def shown(words: str, *details: object) -> str:
     record = logging.LogRecord("simenv", logging.INFO, "", 0, words, details, None)
-    return Lines("%(asctime)s %(levelname)s %(message)s").format(record)
+    return LogFormatter("%(asctime)s %(levelname)s %(message)s").format(record)
 
 
 def test_log_message_cannot_forge_record_or_terminal_escape() -> None:

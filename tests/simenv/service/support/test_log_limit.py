@@ -15,15 +15,15 @@ def test_repeated_log_lines_are_limited_and_their_number_is_reported(
 ) -> None:
     now = 1000.0
     monkeypatch.setattr(log_limit.time, "monotonic", lambda: now)
-    said = RateLimitedLog(logging.getLogger("test"))
+    rate_limited_log = RateLimitedLog(logging.getLogger("test"))
     for k in range(5_000):
-        said.warning("nonsense %d", k)
+        rate_limited_log.warning("nonsense %d", k)
     assert [record.getMessage() for record in caplog.records] == [
         f"nonsense {k}" for k in range(LINES)
     ]
     now += WINDOW_S
     caplog.clear()
-    said.warning("again")
+    rate_limited_log.warning("again")
     assert [record.getMessage() for record in caplog.records] == [
         f"{5_000 - LINES} more like that in the minute before",
         "again",

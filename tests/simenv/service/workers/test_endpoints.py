@@ -38,8 +38,8 @@ def meet(
 
 def listening() -> set[int]:
     """Ports this process listens on."""
-    found = psutil.Process().net_connections("tcp")
-    return {each.laddr.port for each in found if each.status == psutil.CONN_LISTEN}
+    result = psutil.Process().net_connections("tcp")
+    return {each.laddr.port for each in result if each.status == psutil.CONN_LISTEN}
 
 
 def test_environment_of_one_node_opens_no_port_and_creates_no_keys(
@@ -57,12 +57,12 @@ def test_worker_listener_of_several_nodes_binds_one_address(paths: EnvironmentPa
     meeting = meet(paths, HERE, OTHER, interface="127.0.0.1")
     assert meeting.listener is not None
     try:
-        found = [
+        entries = [
             each.laddr.ip
             for each in psutil.Process().net_connections("tcp")
             if each.status == psutil.CONN_LISTEN and each.laddr.port == meeting.listener.port
         ]
-        assert found == ["127.0.0.1"]
+        assert entries == ["127.0.0.1"]
         assert (
             worker_endpoint.read(paths.joining).address
             == f"tcp://127.0.0.1:{meeting.listener.port}"
@@ -115,10 +115,10 @@ def test_interface_is_resolved_by_its_name(monkeypatch: pytest.MonkeyPatch) -> N
 @pytest.fixture
 def named_loopback(monkeypatch: pytest.MonkeyPatch) -> None:
     """This node's name means 127.0.0.1, as Debian has it."""
-    found = socket.getaddrinfo
+    getaddrinfo = socket.getaddrinfo
 
     def told(host: object, *rest: object, **more: object) -> object:
-        return found("127.0.0.1" if host == HERE.name else host, *rest, **more)  # type: ignore[arg-type]
+        return getaddrinfo("127.0.0.1" if host == HERE.name else host, *rest, **more)  # type: ignore[arg-type]
 
     monkeypatch.setattr(socket, "getaddrinfo", told)
 

@@ -64,26 +64,26 @@ def test_listen_host_is_resolved_from_interface_or_host_name() -> None:
 
 def test_port_and_keys_are_the_same_after_restart(tmp_path: Path) -> None:
     path = tmp_path / "server-key.json"
-    door, told = open_listener("tcp://lo:0", path, "node")
-    door.close()
-    assert told.address == f"tcp://127.0.0.1:{door.port}"
+    value, result = open_listener("tcp://lo:0", path, "node")
+    value.close()
+    assert result.address == f"tcp://127.0.0.1:{value.port}"
     again, same = open_listener("tcp://lo:0", path, "node")
     again.close()
-    assert same == told
+    assert same == result
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
 
 
 def test_port_that_is_in_use_is_replaced_unless_configured(tmp_path: Path) -> None:
     path = tmp_path / "server-key.json"
-    door, told = open_listener("tcp://127.0.0.1:0", path, "node")
-    door.close()
-    with socket.create_server(("127.0.0.1", door.port)):
+    value, result = open_listener("tcp://127.0.0.1:0", path, "node")
+    value.close()
+    with socket.create_server(("127.0.0.1", value.port)):
         other, now = open_listener("tcp://127.0.0.1:0", path, "node")
         other.close()
-        with pytest.raises(ConfigError, match=f":{door.port}"):
-            open_listener(told.address, path, "node")
-    assert now.address != told.address
-    assert now.public_key == told.public_key
+        with pytest.raises(ConfigError, match=f":{value.port}"):
+            open_listener(result.address, path, "node")
+    assert now.address != result.address
+    assert now.public_key == result.public_key
 
 
 def test_everywhere_binds_all_interfaces_and_publishes_node_name(

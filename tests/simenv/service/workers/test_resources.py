@@ -30,8 +30,8 @@ def test_allocation_defaults_to_this_node() -> None:
 
 
 def test_hosts_setting_defines_nodes_and_their_slots() -> None:
-    found = allocate(convert({"hosts": "n1:3,n2:3", "slots": 3}), {})
-    assert [(node.name, node.slots) for node in found.nodes] == [("n1", 3), ("n2", 3)]
+    result = allocate(convert({"hosts": "n1:3,n2:3", "slots": 3}), {})
+    assert [(node.name, node.slots) for node in result.nodes] == [("n1", 3), ("n2", 3)]
 
 
 def test_slots_that_contradict_hosts_are_refused() -> None:
@@ -40,21 +40,21 @@ def test_slots_that_contradict_hosts_are_refused() -> None:
 
 
 def test_two_ways_to_bound_memory_are_refused() -> None:
-    told = convert({"memory_bytes": GIB, "memory_per_slot": GIB})
+    result = convert({"memory_bytes": GIB, "memory_per_slot": GIB})
     with pytest.raises(ConfigError, match="both bound"):
-        allocate(told, {})
+        allocate(result, {})
 
 
 def test_memory_that_no_node_has_is_refused() -> None:
-    told = convert({"memory_bytes": HERE.memory_bytes + 1})
+    result = convert({"memory_bytes": HERE.memory_bytes + 1})
     with pytest.raises(ConfigError, match=f"more than the {HERE.memory_bytes} there are on node"):
-        allocate(told, {})
+        allocate(result, {})
 
 
 def test_memory_per_slot_above_memory_of_node_is_refused() -> None:
-    told = convert({"memory_per_slot": HERE.memory_bytes, "slots": 2})
+    result = convert({"memory_per_slot": HERE.memory_bytes, "slots": 2})
     with pytest.raises(ConfigError, match=f"node {HERE.name} has"):
-        allocate(told, {})
+        allocate(result, {})
 
 
 def test_unreadable_hostfile_is_refused_with_hint() -> None:
@@ -65,13 +65,13 @@ def test_unreadable_hostfile_is_refused_with_hint() -> None:
 
 
 def test_simulators_get_fixed_share_of_detected_memory() -> None:
-    found = limits((Node("n1", 2, 10 * GIB), Node("n2", 4, 20 * GIB)))
-    assert [node.memory_bytes for node in found.nodes] == [
+    result = limits((Node("n1", 2, 10 * GIB), Node("n2", 4, 20 * GIB)))
+    assert [node.memory_bytes for node in result.nodes] == [
         int(MEMORY_SHARE * 10 * GIB),
         int(MEMORY_SHARE * 20 * GIB),
     ]
-    assert found.slots == 6
-    assert found.memory_bytes == sum(node.memory_bytes for node in found.nodes)
+    assert result.slots == 6
+    assert result.memory_bytes == sum(node.memory_bytes for node in result.nodes)
 
 
 def test_configured_memory_is_used_in_full_on_each_node() -> None:
@@ -83,21 +83,21 @@ def test_configured_memory_is_used_in_full_on_each_node() -> None:
 
 def test_gpus_features_group_and_block_of_node_are_preserved() -> None:
     node = Node("n1", 2, GIB, gpus=3, features=("fast",), group=1, block=2)
-    (found,) = limits((node,)).nodes
-    assert (found.gpus, found.features, found.group, found.block) == (3, ("fast",), 1, 2)
+    (value,) = limits((node,)).nodes
+    assert (value.gpus, value.features, value.group, value.block) == (3, ("fast",), 1, 2)
 
 
 def test_end_of_allocation_is_converted_to_monotonic_clock() -> None:
     before_ns = time.monotonic_ns()
-    found = limits((HERE,), end_s=time.time() + 100)
-    assert 99e9 < found.end_ns - before_ns < 101e9
+    result = limits((HERE,), end_s=time.time() + 100)
+    assert 99e9 < result.end_ns - before_ns < 101e9
     assert limits((HERE,)).end_ns == 0
 
 
 def test_the_launcher_bounds_the_ranks_of_a_worker_and_is_named_in_refusals() -> None:
-    found = limits((HERE,))
-    assert found.max_ranks == RecordingLauncher.max_ranks
-    assert found.launcher == "paper: nothing is started"
+    result = limits((HERE,))
+    assert result.max_ranks == RecordingLauncher.max_ranks
+    assert result.launcher == "paper: nothing is started"
 
 
 def test_start_is_refused_when_allocation_ends_too_soon() -> None:

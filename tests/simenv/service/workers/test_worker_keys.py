@@ -35,10 +35,10 @@ class Site:
         self.listener = ZmqListener(folder, None, self.port)
         self.service = folder / "worker.json"
         address = f"tcp://127.0.0.1:{self.port.port}"
-        told = WorkerBootstrap(
+        worker_bootstrap = WorkerBootstrap(
             KEYS_FORMAT, "elsewhere", str(folder), "token", address, SERVER.public
         )
-        write_private(self.service, told)
+        write_private(self.service, worker_bootstrap)
         self.keys = WorkerKeys(self.service, self.port)
 
     def heard(self, within_s: float = WAIT_S) -> tuple[bytes, bytes, Identity] | None:
@@ -55,17 +55,17 @@ class Site:
 @pytest.fixture
 def site() -> Iterator[Site]:
     with tempfile.TemporaryDirectory() as folder:
-        made = Site(Path(folder))
-        yield made
-        made.listener.close()
+        outcome = Site(Path(folder))
+        yield outcome
+        outcome.listener.close()
 
 
 def test_each_start_of_a_worker_has_a_key_pair_of_its_own(site: Site) -> None:
     starts = [("main-0", 1), ("main-0", 2), ("main-1", 3)]
     for worker, start in starts:
         site.keys.make(worker, start)
-    found = [worker_endpoint.read(site.service, *each) for each in starts]
-    assert len({told.secret_key for told in found}) == 3
+    entries = [worker_endpoint.read(site.service, *each) for each in starts]
+    assert len({item.secret_key for item in entries}) == 3
     for worker, start in starts:
         path = worker_endpoint.key_path(site.service, worker, start)
         assert path.stat().st_mode & 0o777 == 0o600
@@ -75,8 +75,8 @@ def test_each_start_of_a_worker_has_a_key_pair_of_its_own(site: Site) -> None:
 
 def test_worker_key_authenticates_its_worker_until_it_has_ended(site: Site) -> None:
     site.keys.make("main-0", 1)
-    told = worker_endpoint.read(site.service, "main-0", 1)
-    worker = worker_endpoint.connect(told, b"main-0.1")
+    result = worker_endpoint.read(site.service, "main-0", 1)
+    worker = worker_endpoint.connect(result, b"main-0.1")
     worker.send(b"hello")
     received = site.heard()
     assert received is not None
@@ -88,7 +88,7 @@ def test_worker_key_authenticates_its_worker_until_it_has_ended(site: Site) -> N
     assert farewell is not None
     assert isinstance(codec.to_worker(farewell), m.StopWorker)
     assert not worker_endpoint.key_path(site.service, "main-0", 1).exists()
-    again = worker_endpoint.connect(told, b"main-0.1")
+    again = worker_endpoint.connect(result, b"main-0.1")
     again.send(b"hello")
     assert site.heard(within_s=1.0) is None
     for connection in (worker, again):

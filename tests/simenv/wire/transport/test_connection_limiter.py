@@ -27,11 +27,11 @@ def test_authenticated_connection_is_not_closed_for_unauthenticated_ones() -> No
 
 def test_connections_of_one_key_are_limited() -> None:
     guard = ConnectionLimiter()
-    spoke = []
+    entries = []
     for fd in range(MAX_PER_KEY + 5):
         guard.accepted(fd)
-        spoke.append(guard.authenticate(fd, "ana"))
-    assert spoke == [True] * MAX_PER_KEY + [False] * 5
+        entries.append(guard.authenticate(fd, "ana"))
+    assert entries == [True] * MAX_PER_KEY + [False] * 5
     guard.accepted(9_999)
     assert guard.authenticate(9_999, "ben")
 
@@ -47,11 +47,11 @@ def test_closed_connection_no_longer_counts() -> None:
 
 def test_total_number_of_connections_is_limited() -> None:
     guard = ConnectionLimiter()
-    spoke = []
+    entries = []
     for fd in range(MAX_AUTHENTICATED + 3):
         guard.accepted(fd)
-        spoke.append(guard.authenticate(fd, f"key{fd // MAX_PER_KEY}"))
-    assert spoke.count(False) == 3
+        entries.append(guard.authenticate(fd, f"key{fd // MAX_PER_KEY}"))
+    assert entries.count(False) == 3
 
 
 def test_reused_descriptor_counts_for_its_new_key() -> None:

@@ -90,9 +90,9 @@ def test_worker_key_is_refused_by_client_listener(house: ListenerThread) -> None
 
 
 def test_unknown_key_is_refused(house: ListenerThread) -> None:
-    stranger = house.connect(new_pair())
-    stranger.send(b"let me in")
-    assert way_becomes(stranger, HandshakeState.REFUSED)
+    client = house.connect(new_pair())
+    client.send(b"let me in")
+    assert way_becomes(client, HandshakeState.REFUSED)
     assert set(house.complaints) == {"a key that is not known was refused, from 127.0.0.1"}
     assert still_serves(house)
     assert all(body != b"let me in" for _, _, body, _ in house.heard)
@@ -118,10 +118,10 @@ def test_missing_listener_is_distinguished_from_refused_key(house: ListenerThrea
 @pytest.mark.parametrize("mechanism", ["null", "plain"])
 def test_connection_without_curve_key_is_refused(house: ListenerThread, mechanism: str) -> None:
     context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
-    stranger = plain_dealer(house.address, context, mechanism)
+    result = plain_dealer(house.address, context, mechanism)
     assert still_serves(house)
     assert len(house.heard) == 1
-    stranger.close()
+    result.close()
     context.term()
 
 
@@ -149,8 +149,8 @@ def test_old_key_is_refused_after_replacement_by_new_key_of_same_name(
     ana.send(b"one")
     house.of(b"one")
     new = new_pair()
-    people = {key: who for key, who in house.key_commands.items() if who.owner != "ana"}
-    house.do(lambda: house.listener.admit({**people, new.public: ANA}, b"farewell"))
+    table = {key: who for key, who in house.key_commands.items() if who.owner != "ana"}
+    house.do(lambda: house.listener.admit({**table, new.public: ANA}, b"farewell"))
     assert ana.receive(PATIENCE_S) == b"farewell"
     house.connect(new, b"c").send(b"new")
     assert house.of(b"new")[3] == ANA

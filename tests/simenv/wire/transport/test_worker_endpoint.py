@@ -30,12 +30,12 @@ class Meeting:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         options = ListenerOptions(prefix=b"node/", handover=True, workers=True, bounds=None)
-        door = TcpListener("127.0.0.1", 0, SERVER, options=options)
-        door.admit({WORKER.public: LOCAL_WORKER, OWN.public: LOCAL}, b"")
+        tcp_listener = TcpListener("127.0.0.1", 0, SERVER, options=options)
+        tcp_listener.admit({WORKER.public: LOCAL_WORKER, OWN.public: LOCAL}, b"")
         self.clients = TcpListener("127.0.0.1", 0, SERVER)
         self.clients.admit({}, b"")
-        self.listener = ZmqListener(folder, self.clients, door)
-        self.address = f"tcp://127.0.0.1:{door.port}"
+        self.listener = ZmqListener(folder, self.clients, tcp_listener)
+        self.address = f"tcp://127.0.0.1:{tcp_listener.port}"
 
     def file(self, node: str = "elsewhere", keys: KeyPair = WORKER) -> WorkerBootstrap:
         public, secret = keys.public, keys.secret
@@ -65,21 +65,21 @@ class Meeting:
 @pytest.fixture
 def meeting() -> Iterator[Meeting]:
     with tempfile.TemporaryDirectory() as folder:
-        made = Meeting(Path(folder))
-        yield made
-        made.listener.close()
+        outcome = Meeting(Path(folder))
+        yield outcome
+        outcome.listener.close()
 
 
 @pytest.fixture
 def open_later() -> Iterator[Callable[..., CurveConnection]]:
-    made = []
+    entries = []
 
     def connect(address: str, keys: KeyPair) -> CurveConnection:
-        made.append(CurveConnection(address, SERVER.public, keys, b"client"))
-        return made[-1]
+        entries.append(CurveConnection(address, SERVER.public, keys, b"client"))
+        return entries[-1]
 
     yield connect
-    for connection in made:
+    for connection in entries:
         connection.close()
 
 
@@ -94,8 +94,8 @@ def test_worker_on_another_node_exchanges_messages_over_tcp(meeting: Meeting) ->
     worker = worker_endpoint.connect(meeting.file(), b"main-0.1")
     assert isinstance(worker, WorkerTcpConnection)
     worker.send(b"hello")
-    door, peer, body = meeting.heard()
-    assert (door, body) == (PeerKind.WORKER, b"hello")
+    value, peer, body = meeting.heard()
+    assert (value, body) == (PeerKind.WORKER, b"hello")
     assert meeting.listener.send(PeerKind.WORKER, peer, b"work")
     assert worker.receive(WAIT_S) == b"work"
     worker.close()
@@ -157,8 +157,8 @@ def test_reconnecting_worker_replaces_its_dead_connection(meeting: Meeting) -> N
         meeting.file(), b"main-0.1"
     )  # the first was cut off, unknown to us
     second.send(b"two")
-    door, peer, body = meeting.heard()
-    assert (door, body) == (PeerKind.WORKER, b"two")
+    value, peer, body = meeting.heard()
+    assert (value, body) == (PeerKind.WORKER, b"two")
     assert meeting.listener.send(PeerKind.WORKER, peer, b"work")
     assert second.receive(WAIT_S) == b"work"
     first.close()

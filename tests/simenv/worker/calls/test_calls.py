@@ -51,20 +51,20 @@ def ran(call: FunctionCall, trusted: bool) -> AttemptResult:
 
 
 def test_worker_calls_functions_of_the_environments_own_user_alone() -> None:
-    found = ran(pickled(pow, 2, 5), trusted=True)
-    assert STATES[found.state] is TaskState.DONE
-    value = codec.result_data(found.payload).value
+    result = ran(pickled(pow, 2, 5), trusted=True)
+    assert STATES[result.state] is TaskState.DONE
+    value = codec.result_data(result.payload).value
     answer = msgspec.msgpack.decode(value, type=FunctionAnswer)
     assert cloudpickle.loads(answer.pickled) == 32
-    found = ran(pickled(pow, 2, 5), trusted=False)
-    assert STATES[found.state] is TaskState.FAILED
-    assert "own user alone" in codec.failure(found.payload).message
+    result = ran(pickled(pow, 2, 5), trusted=False)
+    assert STATES[result.state] is TaskState.FAILED
+    assert "own user alone" in codec.failure(result.payload).message
 
 
 def test_times_of_a_call_are_those_of_its_engine() -> None:
-    found = ran(pickled(time.sleep, 0.05), trusted=True)
-    assert found.engine_us >= 50_000
-    assert (found.decode_us, found.plan_us) == (0, 0)
+    result = ran(pickled(time.sleep, 0.05), trusted=True)
+    assert result.engine_us >= 50_000
+    assert (result.decode_us, result.plan_us) == (0, 0)
 
 
 @pytest.mark.parametrize("waits", [True, False])
@@ -86,7 +86,7 @@ def test_function_is_interrupted_and_the_next_one_is_not(waits: bool) -> None:
 
 
 def chain(name: str = "chain") -> DeviceInfo:
-    told = (GateInfo("rz", 1, 1), GateInfo("sx", 1, 0), GateInfo("cz", 2, 0))
+    entries = (GateInfo("rz", 1, 1), GateInfo("sx", 1, 0), GateInfo("cz", 2, 0))
     return DeviceInfo(
         name,
         DeviceKind.EMULATED,
@@ -96,7 +96,7 @@ def chain(name: str = "chain") -> DeviceInfo:
         "",
         3,
         0,
-        told,
+        entries,
         False,
         False,
         ((0, 1), (1, 2)),
@@ -152,9 +152,9 @@ def threads_of_a_compilation(setting: dict[str, str]) -> int:
 
 
 def test_transpiler_runs_on_one_thread_unless_set_otherwise() -> None:
-    one = threads_of_a_compilation({"RAYON_NUM_THREADS": "1"})
-    assert threads_of_a_compilation({}) == one
-    assert threads_of_a_compilation({"RAYON_NUM_THREADS": "3"}) == one + 2
+    result = threads_of_a_compilation({"RAYON_NUM_THREADS": "1"})
+    assert threads_of_a_compilation({}) == result
+    assert threads_of_a_compilation({"RAYON_NUM_THREADS": "3"}) == result + 2
 
 
 def test_circuit_that_does_not_fit_is_named_by_its_callers_number() -> None:

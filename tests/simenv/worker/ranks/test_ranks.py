@@ -91,8 +91,8 @@ def test_counts_are_equal_for_1_and_2_ranks_and_origin_names_worker_and_node(pai
     join = pair.joined()
     assert (join.name, join.start, join.epoch, join.ranks) == (NAME, START, EPOCH, 2)
     tasks = [task(1, program(WIDE, 0.7).packed()), task(2, program(3).packed())]
-    found = answers(pair, chunk(*tasks))
-    assert [counts(one) for one in found] == [alone(one) for one in tasks]
+    result = answers(pair, chunk(*tasks))
+    assert [counts(each) for each in result] == [alone(each) for each in tasks]
     origin = pair.of(m.AttemptResults)[-1].origin
     assert (origin.worker, origin.node, origin.ranks) == (NAME, os.uname().nodename, 2)
 
@@ -102,7 +102,7 @@ def test_error_on_all_ranks_fails_the_task_and_worker_continues(pair: Ranked) ->
         pair, chunk(task(3, program(WIDE).packed()), terms=TaskOptions(outputs=("statevector",)))
     )
     raised = answers(pair, chunk(task(4, faulty(RAISE)), task(5, program(WIDE).packed())))
-    assert [m.STATES[one.state] for one in (*refused, *raised)] == [
+    assert [m.STATES[each.state] for each in (*refused, *raised)] == [
         TaskState.FAILED,
         TaskState.FAILED,
         TaskState.DONE,
@@ -120,8 +120,8 @@ def test_stop_request_stops_all_ranks_and_early_one_skips_its_task(
     pair.wait(lambda: len(pair.of(m.Started)) > started)
     before = sum(len(done.results) for done in pair.of(m.AttemptResults))
     pair.tell(m.StopTask(7, 1, "cancelled"))
-    found = pair.results(before + 2)[before:]
-    assert [(one.task, m.STATES[one.state]) for one in found] == [
+    item = pair.results(before + 2)[before:]
+    assert [(each.task, m.STATES[each.state]) for each in item] == [
         (7, TaskState.CANCELLED),
         (8, TaskState.CANCELLED),
     ]
@@ -155,19 +155,19 @@ def test_heartbeat_reports_memory_of_all_ranks(pair: Ranked) -> None:
 
 
 def test_messages_of_unauthenticated_peers_to_ranks_are_ignored(pair: Ranked) -> None:
-    doors = [  # MPI's own are on all interfaces
+    entries = [  # MPI's own are on all interfaces
         entry.laddr.port
         for process in pair.ranks()
         for entry in process.net_connections("tcp")
         if entry.status == psutil.CONN_LISTEN and entry.laddr.ip.endswith("127.0.0.1")
     ]
-    assert len(doors) == 2
+    assert len(entries) == 2
     with zmq.Context() as context, ExitStack() as open_sockets:
-        for door in doors:
-            open_sockets.enter_context(knock(context, door, None))
-            open_sockets.enter_context(knock(context, door, zmq.curve_keypair()))
-        found = answers(pair, chunk(task(11, program(WIDE).packed())))
-    assert [counts(one) for one in found] == [alone(task(11, program(WIDE).packed()))]
+        for each in entries:
+            open_sockets.enter_context(knock(context, each, None))
+            open_sockets.enter_context(knock(context, each, zmq.curve_keypair()))
+        result = answers(pair, chunk(task(11, program(WIDE).packed())))
+    assert [counts(item) for item in result] == [alone(task(11, program(WIDE).packed()))]
 
 
 @contextmanager
@@ -195,9 +195,9 @@ def knock(
 def test_four_ranks_have_one_log_each_and_exit_cleanly_when_stopped() -> None:
     with ranked(4) as worker:
         worker.joined()
-        one = task(1, program(WIDE).packed())
-        order = msgspec.structs.replace(chunk(one), engine="statevector")
-        assert [counts(found) for found in answers(worker, order)] == [alone(one)]
+        result = task(1, program(WIDE).packed())
+        order = msgspec.structs.replace(chunk(result), engine="statevector")
+        assert [counts(each) for each in answers(worker, order)] == [alone(result)]
         ranks = worker.ranks()
         worker.tell(m.StopWorker("enough"))
         assert gone(worker, ranks) == 0
@@ -249,8 +249,10 @@ def test_killed_rank_ends_the_worker() -> None:
 
 
 def test_wrong_world_size_exits_with_mpi_error(tmp_path: Path) -> None:
-    told = WorkerBootstrap(KEYS_FORMAT, os.uname().nodename, str(tmp_path), "token", epoch=EPOCH)
-    write_private(tmp_path / "worker.json", told)
+    worker_bootstrap = WorkerBootstrap(
+        KEYS_FORMAT, os.uname().nodename, str(tmp_path), "token", epoch=EPOCH
+    )
+    write_private(tmp_path / "worker.json", worker_bootstrap)
     argv = [sys.executable, "-P", "-m", "simenv.worker", "--name", "w", "--start", "1"]
     argv += ["--service", str(tmp_path / "worker.json"), "--parent", "0", "--ranks", "4"]
     argv += ["--kernels", os.environ["SIMENV_KERNELS"], "--results", str(tmp_path)]

@@ -33,14 +33,14 @@ def test_numbers_of_one_part_are_those_of_the_partition(monkeypatch: pytest.Monk
     reduced = 0
     for _ in range(200):
         circuit = random_circuit(rng)
-        kept, several = cone_size(circuit)
-        found = profiler.profile(circuit, ("counts",))
+        value, several = cone_size(circuit)
+        result = profiler.profile(circuit, ("counts",))
         with monkeypatch.context() as patch:
             patch.setattr(profiler, "cone_size", lambda _: (None, True))
             expected = profiler.profile(circuit, ("counts",))
-        assert found == expected
-        assert several or found.kept == kept
-        reduced += kept is not None
+        assert result == expected
+        assert several or result.kept == value
+        reduced += value is not None
     assert 40 < reduced < 200
 
 

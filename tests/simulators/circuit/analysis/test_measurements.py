@@ -25,9 +25,9 @@ C0 = (tk.CLBIT, 0, 0)
 
 
 def roles(circuit: Circuit, *, keep: bool = False) -> tuple[list[int], bool]:
-    found = np.empty(circuit.ops.size, np.int64)
-    branching = has_mid_circuit_ops(circuit, found, keep=keep)
-    return found.tolist(), branching
+    array = np.empty(circuit.ops.size, np.int64)
+    branching = has_mid_circuit_ops(circuit, array, keep=keep)
+    return array.tolist(), branching
 
 
 def test_measurements_at_end_are_terminal_and_do_not_branch() -> None:
@@ -54,8 +54,8 @@ def test_measurements_at_end_are_terminal_and_do_not_branch() -> None:
 def test_measurement_that_affects_later_operations_is_not_terminal(add: object, role: int) -> None:
     arrays = Arrays(2, 2).add("h", [0]).add("measure", [0], [0])
     add(arrays)  # type: ignore[operator]
-    found, branching = roles(arrays.circuit())
-    assert found[1] == role
+    value, branching = roles(arrays.circuit())
+    assert value[1] == role
     assert branching
     if role == LAST_USE:
         assert roles(arrays.circuit(), keep=True)[0][1] == ORDINARY
@@ -81,12 +81,12 @@ def test_reset_between_gate_and_measurement_is_not_dropped() -> None:
 @settings(derandomize=True, deadline=None, max_examples=300)
 @given(circuit=dynamic_circuits())
 def test_roles_equal_reference_definition(circuit: Circuit) -> None:
-    found, _ = roles(circuit)
+    value, _ = roles(circuit)
     expected = Reference(circuit, 0, 0, 1).roles
     final = {k for k, role in expected.items() if role == "final"}
-    assert {k for k, role in enumerate(found) if role == TERMINAL} == final
+    assert {k for k, role in enumerate(value) if role == TERMINAL} == final
     unseen = {k for k, role in expected.items() if role == "unseen"}
-    assert {k for k, role in enumerate(found) if role == NO_OP_RESET} == unseen
+    assert {k for k, role in enumerate(value) if role == NO_OP_RESET} == unseen
 
 
 def test_profile_counts_operations_by_kind() -> None:
@@ -115,8 +115,8 @@ def test_profile_counts_operations_by_kind() -> None:
         "stores": 1,
         "unitaries": 2,
     }
-    found = msgspec.structs.asdict(profile(arrays.circuit()))
-    assert {name: found[name] for name in expected} == expected
+    result = msgspec.structs.asdict(profile(arrays.circuit()))
+    assert {name: result[name] for name in expected} == expected
 
 
 LOOPED = (tk.VALUE, 0, 8)
@@ -130,8 +130,8 @@ def test_qubit_in_loop_is_used_again_by_next_iteration(name: str) -> None:
     tokens = (LOOPED,) if name == "for" else (C0,)
     arrays.begin(*tokens, name=name).add("reset", [0]).add("h", [0]).add("measure", [0], [0])
     arrays.add("reset", [1]).add("end").add("reset", [1])
-    found, branching = roles(arrays.circuit())
-    assert found == [ORDINARY] * 6 + [NO_OP_RESET]
+    value, branching = roles(arrays.circuit())
+    assert value == [ORDINARY] * 6 + [NO_OP_RESET]
     assert branching
 
 
@@ -155,6 +155,6 @@ def test_loop_of_gates_does_not_branch() -> None:
 def test_measurement_before_store_is_not_deferred_to_end(tokens: tuple) -> None:
     arrays = Arrays(2, 2).add("h", [0]).add("measure", [0], [0])
     arrays.variable(0)
-    found, branching = roles(arrays.begin(*tokens, name="store").circuit())
-    assert found == [ORDINARY, LAST_USE, ORDINARY]
+    value, branching = roles(arrays.begin(*tokens, name="store").circuit())
+    assert value == [ORDINARY, LAST_USE, ORDINARY]
     assert branching

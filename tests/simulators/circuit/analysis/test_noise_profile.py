@@ -24,18 +24,18 @@ def program(*made: channels.Channel) -> NoiseProgram:
 
 
 def test_weight_of_a_pauli_channel_is_that_of_its_errors() -> None:
-    found = noise_profile(program(channels.depolarizing(0.01, 1), channels.depolarizing(0.02, 2)))
+    result = noise_profile(program(channels.depolarizing(0.01, 1), channels.depolarizing(0.02, 2)))
     expected = -math.log1p(-0.0075) - math.log1p(-0.02 * 15 / 16)
-    assert found.error_weight == pytest.approx(expected, rel=1e-9)
-    assert found.drawn_weight == 0.0
-    assert (found.locations, found.pair_locations) == (2, 1)
+    assert result.error_weight == pytest.approx(expected, rel=1e-9)
+    assert result.drawn_weight == 0.0
+    assert (result.locations, result.pair_locations) == (2, 1)
 
 
 def test_coherent_errors_have_no_weight_and_relaxation_depends_on_the_state() -> None:
     turn = channels.from_unitary(np.diag(np.exp([-0.1j, 0.1j])))
     assert noise_profile(program(turn)).error_weight == pytest.approx(0.0, abs=1e-12)
-    found = noise_profile(program(channels.relaxation(100.0, 50.0, 60.0)))
-    assert 0.0 < found.drawn_weight <= found.error_weight < 0.01
+    result = noise_profile(program(channels.relaxation(100.0, 50.0, 60.0)))
+    assert 0.0 < result.drawn_weight <= result.error_weight < 0.01
 
 
 def test_no_location_has_no_weight() -> None:
@@ -45,11 +45,11 @@ def test_no_location_has_no_weight() -> None:
 def test_width_is_that_of_the_active_part() -> None:
     circuit = Arrays(127, 1).add("h", [3]).add("cx", [3, 70]).add("measure", [70], [0]).circuit()
     noise = attach_noise(circuit, DeviceModel(127))
-    found = noise_profile(noise, circuit, ("counts",))
-    assert found.num_qubits == 2
+    result = noise_profile(noise, circuit, ("counts",))
+    assert result.num_qubits == 2
     assert noise_profile(noise, circuit).num_qubits == 127
-    whole = msgspec.structs.replace(profile(circuit, ("counts",)), noise=found)
-    assert builtin_card("statevector").effective_profile(whole, ("counts",)).num_qubits == 2
+    changed = msgspec.structs.replace(profile(circuit, ("counts",)), noise=result)
+    assert builtin_card("statevector").effective_profile(changed, ("counts",)).num_qubits == 2
 
 
 @pytest.mark.parametrize("seed", range(20))
@@ -66,14 +66,14 @@ def test_profile_of_counts_is_that_of_the_passes_one_by_one(seed: int) -> None:
     model = DeviceModel(n, gate_error=0.01, preparation_error=0.02, crosstalk_pairs=((0, 1),))
     circuit = arrays.circuit()
     noise = attach_noise(circuit, model)
-    found = noise_profile(noise, circuit, ("counts",))
+    result = noise_profile(noise, circuit, ("counts",))
     single = noise_profile(noise, circuit, ("counts", "memory"))
     support = active_support(circuit, noise, ("counts",))
     assert support is not None
     locations = noise.locations[support.acting]
     parts = component_qubits(circuit, support.kept, locations, support.needed)
-    assert found.widest == max(part.size for part in parts)
-    assert found.error_weight == pytest.approx(single.error_weight, rel=1e-12)
-    assert found.drawn_weight == pytest.approx(single.drawn_weight, rel=1e-12)
+    assert result.widest == max(part.size for part in parts)
+    assert result.error_weight == pytest.approx(single.error_weight, rel=1e-12)
+    assert result.drawn_weight == pytest.approx(single.drawn_weight, rel=1e-12)
     weights = {"error_weight": 0.0, "drawn_weight": 0.0, "widest": 0}
-    assert msgspec.structs.replace(found, **weights) == msgspec.structs.replace(single, **weights)
+    assert msgspec.structs.replace(result, **weights) == msgspec.structs.replace(single, **weights)

@@ -55,8 +55,8 @@ def test_cx_chain_has_bond_bound_of_one_bit() -> None:
     arrays = Arrays(1000, 0)
     for q in range(999):
         arrays.add("cx", [q, q + 1])
-    found = traits(arrays.circuit())
-    assert (found.bond_bits, found.longest, found.clifford) == (1, 1, True)
+    result = traits(arrays.circuit())
+    assert (result.bond_bits, result.longest, result.clifford) == (1, 1, True)
     arrays.add("swap", [0, 999])
     assert traits(arrays.circuit()).bond_bits == 3
     assert traits(arrays.circuit()).longest == 999
@@ -118,11 +118,11 @@ def test_operations_are_checked_once_for_validity_and_profile(
 def test_free_parameters_leave_clifford_property_undecided() -> None:
     arrays = Arrays(2, 0).add("h", [0]).add("u", [0], (), [0.0, np.pi, 0.0])
     arrays.free(0)
-    found = traits(arrays.circuit())
-    assert (found.clifford, found.may_be_clifford, found.by_angles) == (False, True, True)
+    result = traits(arrays.circuit())
+    assert (result.clifford, result.may_be_clifford, result.by_angles) == (False, True, True)
     arrays.add("u", [0], (), [0.0, 0.3, 0.0])
-    found = traits(arrays.circuit())
-    assert (found.clifford, found.may_be_clifford, found.by_angles) == (False, False, True)
+    result = traits(arrays.circuit())
+    assert (result.clifford, result.may_be_clifford, result.by_angles) == (False, False, True)
     arrays.add("t", [0])
     assert not traits(arrays.circuit()).by_angles
 

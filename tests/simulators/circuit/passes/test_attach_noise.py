@@ -25,48 +25,48 @@ def bell() -> Arrays:
 def test_channels_follow_their_operations() -> None:
     circuit = bell().add("rz", [1], params=[0.5]).add("measure", [0], [0]).circuit()
     model = DeviceModel(2, idle=False)
-    found = attach_noise(circuit, model)
-    assert found.locations.tolist() == [[0, 0, 0, -1], [1, 1, 0, 1]]
-    assert found.channels[0] is model.after_gate("h", (0,))[0].channel
-    assert found.kinds == {"kraus"}
+    result = attach_noise(circuit, model)
+    assert result.locations.tolist() == [[0, 0, 0, -1], [1, 1, 0, 1]]
+    assert result.channels[0] is model.after_gate("h", (0,))[0].channel
+    assert result.kinds == {"kraus"}
 
 
 def test_equal_gates_on_equal_qubits_share_a_channel() -> None:
     circuit = bell().add("h", [0]).add("h", [1]).add("cx", [1, 0]).circuit()
-    found = attach_noise(circuit, DeviceModel(2, idle=False))
-    number = found.locations[:, 1].tolist()
+    result = attach_noise(circuit, DeviceModel(2, idle=False))
+    number = result.locations[:, 1].tolist()
     assert number[0] == number[2]
-    assert len(set(number)) == len(found.channels) == 4
+    assert len(set(number)) == len(result.channels) == 4
 
 
 def test_only_touched_qubits_have_locations() -> None:
     circuit = Arrays(127, 1).add("h", [99]).add("barrier", list(range(127)))
     circuit.add("measure", [99], [0])
     model = DeviceModel(127, preparation_error=0.01, readout=(0.1, 0.2))
-    found = attach_noise(circuit.circuit(), model)
-    assert set(found.locations[:, 2].tolist()) == {99}
-    assert found.kinds == {"kraus", "pauli", "readout"}
+    result = attach_noise(circuit.circuit(), model)
+    assert set(result.locations[:, 2].tolist()) == {99}
+    assert result.kinds == {"kraus", "pauli", "readout"}
 
 
 def test_preparation_comes_first_and_noise_of_a_reset_after_it() -> None:
     circuit = Arrays(1, 1).add("h", [0]).add("reset", [0]).add("h", [0]).circuit()
-    found = attach_noise(circuit, DeviceModel(1, idle=False, preparation_error=0.25))
-    assert found.locations[:, 0].tolist() == [-1, 0, 1, 2]
-    assert found.channels[found.locations[2, 1]].is_pauli
+    result = attach_noise(circuit, DeviceModel(1, idle=False, preparation_error=0.25))
+    assert result.locations[:, 0].tolist() == [-1, 0, 1, 2]
+    assert result.channels[result.locations[2, 1]].is_pauli
 
 
 def test_idle_noise_stands_right_before_the_operation_that_ends_it() -> None:
     circuit = Arrays(3, 0).add("h", [0]).add("cx", [1, 2]).add("cx", [0, 1])
     model = DeviceModel(3)
-    found = attach_noise(circuit.circuit(), model, "asap")
-    assert found.locations[:, [0, 2, 3]].tolist() == [
+    result = attach_noise(circuit.circuit(), model, "asap")
+    assert result.locations[:, [0, 2, 3]].tolist() == [
         [0, 0, -1],
         [1, 1, 2],
         [1, 0, -1],
         [2, 0, 1],
         [2, 2, -1],
     ]
-    waited = found.channels[found.locations[2, 1]].ptm
+    waited = result.channels[result.locations[2, 1]].ptm
     assert np.array_equal(waited, channels.relaxation(265.0, 100.0, 80.0).ptm)
 
 
@@ -75,11 +75,11 @@ def test_delays_in_ns_and_dt_have_the_noise_of_their_time() -> None:
     circuit.add("delay_dt", [0], params=[50.0]).add("h", [0])
     assert depends_on_params(circuit.circuit())
     assert not depends_on_params(bell().circuit())
-    found = attach_noise(circuit.circuit(), DeviceModel(1))
-    assert found.locations[:, 0].tolist() == [0, 1, 2, 3]
+    result = attach_noise(circuit.circuit(), DeviceModel(1))
+    assert result.locations[:, 0].tolist() == [0, 1, 2, 3]
     for k in (1, 2):
         expected = channels.relaxation(200.0, 100.0, 80.0).ptm
-        assert np.array_equal(found.channels[found.locations[k, 1]].ptm, expected)
+        assert np.array_equal(result.channels[result.locations[k, 1]].ptm, expected)
 
 
 def test_another_delay_is_another_digest() -> None:
@@ -141,8 +141,8 @@ def test_readout_of_exactly_read_qubits_is_left_out() -> None:
 
 def test_operations_on_no_qubits_have_no_noise() -> None:
     circuit = bell().add("global_phase", params=[0.3]).add("h", [1]).circuit()
-    found = attach_noise(circuit, DeviceModel(2, crosstalk_pairs=((0, 1),)))
-    assert 2 not in found.locations[:, 0][found.locations[:, 2] < 0].tolist()
+    result = attach_noise(circuit, DeviceModel(2, crosstalk_pairs=((0, 1),)))
+    assert 2 not in result.locations[:, 0][result.locations[:, 2] < 0].tolist()
     assert attach_noise(Arrays(1, 0).add("global_phase", params=[0.3]).circuit(), DeviceModel(1))
 
 
@@ -173,18 +173,18 @@ def test_a_kept_attachment_gives_the_programs_of_a_new_one(
     model = DeviceModel(
         9, preparation_error=0.01, readout=(0.1, 0.2), crosstalk_pairs=((0, 1), (2, 5), (7, 8))
     )
-    kept, rng = NoiseAttachment(model), np.random.default_rng(7)
+    noise_attachment, rng = NoiseAttachment(model), np.random.default_rng(7)
     for _ in range(40):
         circuit = random_circuit(rng, int(rng.integers(3, 10))).circuit()
-        found, expected = kept.attach(circuit), attach_noise(circuit, model)
-        assert found.digest == expected.digest
-        assert found.kinds == expected.kinds
-        np.testing.assert_array_equal(found.locations, expected.locations)
-        for one, two in zip(found.channels, expected.channels, strict=True):
+        result, expected = noise_attachment.attach(circuit), attach_noise(circuit, model)
+        assert result.digest == expected.digest
+        assert result.kinds == expected.kinds
+        np.testing.assert_array_equal(result.locations, expected.locations)
+        for one, two in zip(result.channels, expected.channels, strict=True):
             np.testing.assert_array_equal(one.ptm, two.ptm)
-        facts = msgspec.structs.replace(found, known_facts=None).facts
-        np.testing.assert_array_equal(found.facts.traits, facts.traits)
-        np.testing.assert_allclose(found.facts.errors, facts.errors, rtol=1e-12)
+        facts = msgspec.structs.replace(result, known_facts=None).facts
+        np.testing.assert_array_equal(result.facts.traits, facts.traits)
+        np.testing.assert_allclose(result.facts.errors, facts.errors, rtol=1e-12)
 
 
 @pytest.mark.parametrize("method", ["alap", "asap"])
@@ -194,37 +194,39 @@ def test_plain_circuits_are_attached_in_one_pass_with_equal_results(
     model = DeviceModel(
         9, preparation_error=0.01, readout=(0.1, 0.2), crosstalk_pairs=((0, 1), (2, 5), (7, 8))
     )
-    kept, rng, seen = NoiseAttachment(model), np.random.default_rng(11), []
+    noise_attachment, rng, entries = NoiseAttachment(model), np.random.default_rng(11), []
     locate = attachment.PlainLocator.locate
 
     def recorded(*arguments: object) -> object:
-        seen.append(locate(*arguments) is not None)  # type: ignore[arg-type]
+        entries.append(locate(*arguments) is not None)  # type: ignore[arg-type]
         return locate(*arguments)  # type: ignore[arg-type]
 
     monkeypatch.setattr(attachment.PlainLocator, "locate", recorded)
     for _ in range(60):
         circuit = random_circuit(rng, int(rng.integers(3, 10)), plain=True).circuit()
-        found = kept.attach(circuit, method)  # its first look: the kernel lacks channels
+        result = noise_attachment.attach(
+            circuit, method
+        )  # its first look: the kernel lacks channels
         with monkeypatch.context() as patch:
             patch.setattr(attachment.PlainLocator, "locate", lambda *_: None)
-            expected = kept.attach(circuit, method)
-        assert found.digest == expected.digest
-        assert found.kinds == expected.kinds
-        assert found.channels == expected.channels
-        assert found.duration_ns == expected.duration_ns
-        np.testing.assert_array_equal(found.locations, expected.locations)
-        assert (found.readout is None) == (expected.readout is None)
-    assert all(seen)
+            expected = noise_attachment.attach(circuit, method)
+        assert result.digest == expected.digest
+        assert result.kinds == expected.kinds
+        assert result.channels == expected.channels
+        assert result.duration_ns == expected.duration_ns
+        np.testing.assert_array_equal(result.locations, expected.locations)
+        assert (result.readout is None) == (expected.readout is None)
+    assert all(entries)
 
 
 def test_correlated_readout_alone_is_kept_where_its_qubits_are_measured() -> None:
     pair = ReadoutGroup(
         (0, 1), np.array([[0.9, 0, 0, 0], [0.1, 1, 0, 0], [0, 0, 1, 0], [0, 0, 0, 1]])
     )
-    kept = NoiseAttachment(DeviceModel(3, t2_by_t1=1.0, groups=(pair,)))
+    noise_attachment = NoiseAttachment(DeviceModel(3, t2_by_t1=1.0, groups=(pair,)))
     both = Arrays(3, 3).add("h", [0]).add("cx", [0, 1])
     both = both.add("measure", [0], [0]).add("measure", [1], [1])
-    one = Arrays(3, 3).add("h", [0]).add("cx", [0, 1]).add("measure", [0], [0])
+    result = Arrays(3, 3).add("h", [0]).add("cx", [0, 1]).add("measure", [0], [0])
     for _ in range(2):  # the second time all channels are known
-        assert kept.attach(both.circuit()).readout is not None
-        assert kept.attach(one.circuit()).readout is None
+        assert noise_attachment.attach(both.circuit()).readout is not None
+        assert noise_attachment.attach(result.circuit()).readout is None

@@ -15,14 +15,16 @@ NS = {"h": 10.0, "x": 10.0, "cz": 100.0, "measure": 1000.0, "delay": 500.0}
 
 
 def pieces(circuit: Arrays) -> list[tuple[int, tuple[int, int], float]]:
-    made = circuit.circuit()
-    durations = np.array([NS.get(made.table.names[row], 0.0) for row in made.ops.tolist()])
-    pairs = CoupledPairs.of([PAIR], made.num_qubits)
-    found = interaction_times(made, Operands.of(made), schedule(made, durations, "asap"), pairs)
-    assert not found.pair.any()
+    outcome = circuit.circuit()
+    durations = np.array([NS.get(outcome.table.names[row], 0.0) for row in outcome.ops.tolist()])
+    pairs = CoupledPairs.of([PAIR], outcome.num_qubits)
+    result = interaction_times(
+        outcome, Operands.of(outcome), schedule(outcome, durations, "asap"), pairs
+    )
+    assert not result.pair.any()
     return [
         (k, PAIR, time)
-        for k, time in zip(found.after.tolist(), found.time_ns.tolist(), strict=False)
+        for k, time in zip(result.after.tolist(), result.time_ns.tolist(), strict=False)
     ]
 
 
@@ -60,8 +62,8 @@ def test_inside_a_block_there_is_none() -> None:
 def test_attached_channels_are_on_used_pairs_only() -> None:
     model = DeviceModel(4, crosstalk_pairs=((0, 1), (1, 2), (2, 3)))
     circuit = Arrays(4, 0).add("h", [1]).add("h", [2]).add("x", [1]).circuit()
-    found = attach_noise(circuit, model, "asap")
-    assert [row for row in found.locations[:, [0, 2, 3]].tolist() if row[2] >= 0] == [
+    result = attach_noise(circuit, model, "asap")
+    assert [row for row in result.locations[:, [0, 2, 3]].tolist() if row[2] >= 0] == [
         [1, 1, 2],
         [2, 1, 2],
     ]

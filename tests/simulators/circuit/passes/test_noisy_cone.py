@@ -44,11 +44,11 @@ def test_noise_of_unused_qubits_goes() -> None:
 def test_a_coherent_error_keeps_the_gate_before_it() -> None:
     circuit = Arrays(2, 1).add("h", [0]).add("rz", [0], params=[0.3]).add("x", [0])
     circuit.add("measure", [0], [0])
-    for angle, numbers in ((0.0, [0, 2, 3]), (0.2, [0, 1, 2, 3])):
+    for angle, value in ((0.0, [0, 2, 3]), (0.2, [0, 1, 2, 3])):
         model = DeviceModel(2, idle=False, over_rotation=angle, durations=NOISY_CZ)
         noise = attach_noise(circuit.circuit(), model)
         part, _ = active_part(circuit.circuit(), noise, ("counts",))
-        assert part.operations.tolist() == numbers
+        assert part.operations.tolist() == value
 
 
 def test_pauli_strings_choose_what_counts() -> None:

@@ -33,18 +33,18 @@ def crowded(n: int, gates: int, seed: int) -> Arrays:
 def test_each_step_is_planned_once_within_its_tile(n: int) -> None:
     circuit = crowded(max(n, 6), 300, n).circuit()
     passes = plan_gate_list(circuit, 0, circuit.ops.size, 0, 0)
-    taken = passes.placed[:, STEP].tolist()
-    assert sorted(taken) == list(range(passes.steps))
+    result = passes.placed[:, STEP].tolist()
+    assert sorted(result) == list(range(passes.steps))
     assert passes.starts.tolist() == sorted(set(passes.starts.tolist()))
     assert passes.starts[-1] == passes.steps
-    room = min(TILE_QUBITS, circuit.num_qubits)
-    low = (1 << min(LOW_QUBITS, room)) - 1
+    smallest = min(TILE_QUBITS, circuit.num_qubits)
+    low = (1 << min(LOW_QUBITS, smallest)) - 1
     for tile in passes.tiles.tolist():
-        assert tile.bit_count() == room
+        assert tile.bit_count() == smallest
         assert tile & low == low
         assert tile < 1 << circuit.num_qubits
     for row in passes.placed.tolist():
-        assert row[MASK] < 1 << room
+        assert row[MASK] < 1 << smallest
         assert row[ZERO] & row[MASK] == row[ZERO]
         assert row[ONE] & row[MASK] == row[ONE]
         assert row[OUTER] & row[OUTER + 1] == row[OUTER + 1]

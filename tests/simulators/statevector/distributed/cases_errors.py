@@ -90,21 +90,21 @@ def case_state_larger_than_memory_is_refused_on_all_ranks(comm: Any) -> None:
 def case_exception_on_one_rank_is_raised_on_all(comm: Any) -> None:
     from simulators.statevector.backend.local import LocalBackend
 
-    whole = LocalBackend.block_sums
+    block_sums = LocalBackend.block_sums
     calls = []
 
     def fails(self: LocalBackend, *given: Any, **named: Any) -> Any:
         calls.append(0)
         if len(calls) == 3:
             raise RuntimeError("a bit fell over")
-        return whole(self, *given, **named)
+        return block_sums(self, *given, **named)
 
     if comm.rank == comm.size - 1:
         LocalBackend.block_sums = fails  # type: ignore[method-assign]
     try:
         text = raised(comm, histories(width(comm), 4), EngineError)
     finally:
-        LocalBackend.block_sums = whole  # type: ignore[method-assign]
+        LocalBackend.block_sums = block_sums  # type: ignore[method-assign]
     assert text == f"rank {comm.size - 1} failed: RuntimeError: a bit fell over"
 
 
@@ -122,11 +122,11 @@ def case_surplus_ranks_stay_unused(comm: Any) -> None:
     """Fewer ranks than there are, down to the first one alone."""
     for n in (2, SHARE_QUBITS, SHARE_QUBITS + 1):
         used = ranks_used(n, comm.size)
-        found = equal(
+        result = equal(
             comm, measured(crowded(n, 20, n, n) if n > 5 else Arrays(n, n)), Request(9, 1)
         )
         text = f"{used} of {comm.size} ranks" if used < comm.size else f"{used} ranks"
-        assert agree(comm, found is None or found.remark == text)
+        assert agree(comm, result is None or result.remark == text)
     text = raised(comm, bell(), Unsupported, shots=0)
     assert "0 shots" in text
 
@@ -142,8 +142,8 @@ def case_engine_instance_keeps_no_state_between_runs(comm: Any) -> None:
         (measured(crowded(n, 30, 1, n)), DOUBLE),
     ):
         plan = engine.plan(circuit, None, options)
-        found = engine.run(plan, circuit, Request(50, 2), options, RunControl())
-        same = found is None or alike(found, alone(circuit, Request(50, 2), options))
+        result = engine.run(plan, circuit, Request(50, 2), options, RunControl())
+        same = result is None or alike(result, alone(circuit, Request(50, 2), options))
         assert agree(comm, same)
     engine.close()
 
@@ -151,11 +151,11 @@ def case_engine_instance_keeps_no_state_between_runs(comm: Any) -> None:
 def case_simulate_accepts_communicator_for_statevector_only(comm: Any) -> None:
     n = width(comm)
     circuit = measured(crowded(n, 20, 2, n))
-    found = simulate(circuit, comm=comm, shots=100, seed=5)
-    one = simulate(circuit, shots=100, seed=5)
-    same = (found is None) == (comm.rank > 0)
-    if found is not None:
-        same = same and counts_of(found.row(0)) == counts_of(one.row(0))
+    result = simulate(circuit, comm=comm, shots=100, seed=5)
+    outcome = simulate(circuit, shots=100, seed=5)
+    same = (result is None) == (comm.rank > 0)
+    if result is not None:
+        same = same and counts_of(result.row(0)) == counts_of(outcome.row(0))
     assert agree(comm, same)
     with pytest.raises(Unsupported, match=f"{comm.size} were given") as caught:
         simulate(bell(), comm=comm, engine="mps")

@@ -58,18 +58,18 @@ def case_sent_bytes_equal_planned_bytes(comm: Any) -> None:
         for options in (DOUBLE, SINGLE):
             request = Request(300, 4)
             plan = engine.plan(circuit, None, options)
-            found = engine.run(plan, circuit, request, options, RunControl())
-            assert agree(comm, found is None or alike(found, alone(circuit, request, options)))
+            result = engine.run(plan, circuit, request, options, RunControl())
+            assert agree(comm, result is None or alike(result, alone(circuit, request, options)))
             traffic = engine.traffic
             assert traffic is not None
             sent = np.array([traffic.sent_bytes])
-            all_, most = np.zeros_like(sent), np.zeros_like(sent)
+            all_, outcome = np.zeros_like(sent), np.zeros_like(sent)
             comm.Allreduce(sent, all_)
-            comm.Allreduce(sent, most, _max())
+            comm.Allreduce(sent, outcome, _max())
             assert traffic.exchanges
             assert traffic.passes
             assert int(all_[0]) == traffic.planned_bytes_of_all
-            assert int(most[0]) <= traffic.planned_bytes
+            assert int(outcome[0]) <= traffic.planned_bytes
             assert traffic.waited_cpu_s >= 0.0
             assert traffic.exchange_s > 0.0
     engine.close()
@@ -85,10 +85,10 @@ def case_exchange_swaps_qubit_positions(comm: Any) -> None:
         alive = int(rng.integers(1 << n)) | int(rng.integers(1 << n)) if seed % 3 else (1 << n) - 1
         state = np.where(index & ~alive, 0, rng.normal(size=1 << n) + 1j * rng.normal(size=1 << n))
         count = int(rng.integers(1, bits + 1))
-        there = rng.permutation(bits)[:count].tolist()
-        here = rng.permutation(local)[:count].tolist()
+        outcome = rng.permutation(bits)[:count].tolist()
+        result = rng.permutation(local)[:count].tolist()
         expected, target = np.empty_like(state), index.copy()
-        for bit, position in zip(there, here, strict=True):
+        for bit, position in zip(outcome, result, strict=True):
             differ = (target >> (bit + local) ^ target >> position) & 1
             target ^= differ << (bit + local) | differ << position
         expected[target] = state
@@ -96,7 +96,7 @@ def case_exchange_swaps_qubit_positions(comm: Any) -> None:
         shares = state.astype(dtype).reshape(comm.size, -1)
         share = State(shares[comm.rank].copy())
         exchange = Exchange(ErrorAgreement(comm, RunControl()), local, np.dtype(dtype))
-        pairs = list(zip(there, here, strict=True))
+        pairs = list(zip(outcome, result, strict=True))
         exchange.exchange_qubits(share, pairs, alive & ((1 << local) - 1), alive >> local)
         wanted = expected.astype(dtype).reshape(comm.size, -1)[comm.rank]
         assert all_agree(comm, np.array_equal(share.amplitudes, wanted)), seed
@@ -108,31 +108,31 @@ def case_reused_memory_does_not_affect_counts(comm: Any) -> None:
     full = memory.room
 
     def left(count: int, dtype: Any) -> tuple[Any, bool]:
-        found, _ = full(count, dtype)
-        found.fill(np.nan if found.dtype.kind in "fc" else 0)
-        return found, False
+        entries, _ = full(count, dtype)
+        entries.fill(np.nan if entries.dtype.kind in "fc" else 0)
+        return entries, False
 
     n = width(comm) + 4
     idle = crowded(n - 3, 60, 5, n)
     idle.num_qubits = n
     circuits = (fourier(n), ladder(n), measured(crowded(n, 90, 8, n)), measured(idle))
-    found = []
+    entries = []
     engine = StatevectorEngine(comm=comm)
     for module in (memory, driver):
         patch.setattr(module, "room", left)
     for circuit in circuits:
         plan = engine.plan(circuit, None, DOUBLE)
-        found.append(engine.run(plan, circuit, Request(300, 4), DOUBLE, RunControl()))
+        entries.append(engine.run(plan, circuit, Request(300, 4), DOUBLE, RunControl()))
     patch.undo()
-    for circuit, one in zip(circuits, found, strict=True):
-        assert agree(comm, one is None or alike(one, alone(circuit, Request(300, 4))))
+    for circuit, value in zip(circuits, entries, strict=True):
+        assert agree(comm, value is None or alike(value, alone(circuit, Request(300, 4))))
     engine.close()
 
 
 def all_agree(comm: Any, truth: bool) -> bool:
-    found = np.array([truth], np.int64)
-    total = np.zeros_like(found)
-    comm.Allreduce(found, total)
+    array = np.array([truth], np.int64)
+    total = np.zeros_like(array)
+    comm.Allreduce(array, total)
     return int(total[0]) == comm.size
 
 
@@ -158,12 +158,12 @@ def case_resumed_run_gives_same_counts(comm: Any) -> None:
     done = max(mark.done for mark in marks if mark is not None)
     assert done == 4  # the fifth was not heard of by all
     control = RunControl()
-    found = engine.run(plan, circuit, request, options, control)
+    result = engine.run(plan, circuit, request, options, control)
     traffic = engine.traffic
     assert traffic is not None
     assert control.passes[0] == control.passes[1] == done + traffic.passes
-    assert found is None or found.remark.startswith(f"from sweep {done} of {control.passes[1]}, ")
-    assert agree(comm, found is None or alike(found, alone(circuit, request)))
+    assert result is None or result.remark.startswith(f"from sweep {done} of {control.passes[1]}, ")
+    assert agree(comm, result is None or alike(result, alone(circuit, request)))
     comm.Barrier()
     assert not folder.exists()
     patch.undo()
@@ -188,11 +188,11 @@ def case_all_ranks_start_anew_if_one_lost_its_checkpoint(comm: Any) -> None:
             path.unlink()
     comm.Barrier()
     control = RunControl()
-    found = engine.run(plan, circuit, request, options, control)
+    result = engine.run(plan, circuit, request, options, control)
     traffic = engine.traffic
     assert traffic is not None
     assert traffic.passes == control.passes[1]
-    assert agree(comm, found is None or alike(found, alone(circuit, request)))
+    assert agree(comm, result is None or alike(result, alone(circuit, request)))
     comm.Barrier()
     if comm.rank == 0:
         shutil.rmtree(folder, ignore_errors=True)
@@ -219,14 +219,14 @@ def case_full_disk_of_one_rank_keeps_checkpoints_of_all(comm: Any) -> None:
         resource.setrlimit(resource.RLIMIT_FSIZE, (10_000, limits[1]))
     with dying(patch), warnings.catch_warnings(record=True) as warned:
         warnings.simplefilter("always")
-        found = engine.run(plan, circuit, request, options, RunControl())
+        result = engine.run(plan, circuit, request, options, RunControl())
     assert bool(warned) == last
     resource.setrlimit(resource.RLIMIT_FSIZE, limits)
-    assert found is None or "not kept at sweep" in found.remark
-    assert agree(comm, found is None or alike(found, alone(circuit, request)))
+    assert result is None or "not kept at sweep" in result.remark
+    assert agree(comm, result is None or alike(result, alone(circuit, request)))
     comm.Barrier()
-    found = engine.run(plan, circuit, request, options, RunControl())
-    assert found is None or found.remark.startswith("from sweep 4 of ")
-    assert agree(comm, found is None or alike(found, alone(circuit, request)))
+    result = engine.run(plan, circuit, request, options, RunControl())
+    assert result is None or result.remark.startswith("from sweep 4 of ")
+    assert agree(comm, result is None or alike(result, alone(circuit, request)))
     patch.undo()
     engine.close()

@@ -58,10 +58,10 @@ def case_noisy_counts_equal_single_rank(comm: Any) -> None:
         circuit = _circuit(n, dynamic=dynamic)
         noise = program(device_noise(circuit, 1.9, 0.1))
         little = state_bytes(n)  # a rank has no room for states of its own
-        found = _over_ranks(comm, circuit, noise, Request(SHOTS, 4), little)
+        result = _over_ranks(comm, circuit, noise, Request(SHOTS, 4), little)
         same = True
-        if found is not None:
-            same = counts_of(found) == counts_of(run_branched(circuit, noise, SHOTS, seed=4))
+        if result is not None:
+            same = counts_of(result) == counts_of(run_branched(circuit, noise, SHOTS, seed=4))
         assert agree(comm, same)
 
 
@@ -69,12 +69,12 @@ def case_ranks_divide_error_patterns(comm: Any) -> None:
     """Each with whole states; more shots than one rank alone would take."""
     circuit = _circuit(6, dynamic=False)
     noise = program(device_noise(circuit, 1.9, 0.1))
-    found = _over_ranks(comm, circuit, noise, Request(2_000, 4))
+    result = _over_ranks(comm, circuit, noise, Request(2_000, 4))
     same = True
-    if found is not None:
+    if result is not None:
         alone = run(circuit, noise, 2_000, seed=4)
-        same = (found.outcomes, found.counts) == (alone.outcomes, alone.counts)
-        same = same and f"{comm.size} ranks" in found.remark
+        same = (result.outcomes, result.counts) == (alone.outcomes, alone.counts)
+        same = same and f"{comm.size} ranks" in result.remark
     assert agree(comm, same)
 
 
@@ -83,9 +83,9 @@ def case_noisy_expectation_values_have_standard_errors(comm: Any) -> None:
     circuit = _circuit(n, dynamic=False, measured=False)
     noise = program(device_noise(circuit, 1.0))
     sums = (PauliSum(("Z" + "I" * (n - 1), "I" * (n - 1) + "X"), np.ones(2)),)
-    found = _over_ranks(comm, circuit, noise, Request(SHOTS, 4, ("expectation",), sums))
+    result = _over_ranks(comm, circuit, noise, Request(SHOTS, 4, ("expectation",), sums))
     near = True
-    if found is not None:
-        value, error = np.frombuffer(found.expectations).tolist()
+    if result is not None:
+        value, error = np.frombuffer(result.expectations).tolist()
         near = abs(value) <= 2.0 and 0.0 < error < 1.0
     assert agree(comm, near)

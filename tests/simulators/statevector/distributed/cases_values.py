@@ -59,13 +59,13 @@ def case_each_gate_matches_its_matrix(comm: Any) -> None:
         first = rng.permutation(range(n - 3, n)).tolist()
         wires = (first + rng.permutation(n - 3).tolist())[:count]
         circuit = copy.deepcopy(arrays).add(gate.name, wires, (), angles).circuit()
-        found = run(circuit, request)
+        result = run(circuit, request)
         near = True
-        if found is not None:
-            assert found.statevector is not None
+        if result is not None:
+            assert result.statevector is not None
             matrix = unitary(gate.name, tuple(angles), count)
             expected = applied(before[0], matrix, wires)
-            near = bool(np.abs(found.statevector[0] - expected).max() < 1e-10)
+            near = bool(np.abs(result.statevector[0] - expected).max() < 1e-10)
         assert agree(comm, near), (gate.name, wires)
 
 
@@ -105,8 +105,10 @@ def case_memory_equals_single_rank(comm: Any) -> None:
         (histories(n, 2), RunOptions(max_branches=3)),
         (measured_apart(n), DOUBLE),
     ):
-        found = equal(comm, circuit, Request(300, 7, both, binding=2), options)
-        assert agree(comm, found is None or len(found.memory) == 300 * -(-circuit.num_clbits // 8))
+        result = equal(comm, circuit, Request(300, 7, both, binding=2), options)
+        assert agree(
+            comm, result is None or len(result.memory) == 300 * -(-circuit.num_clbits // 8)
+        )
 
 
 def case_outcomes_have_bits_at_their_clbits(comm: Any) -> None:
@@ -152,24 +154,26 @@ def case_expectation_values_equal_single_rank(comm: Any) -> None:
 
 def apart(widths: list[int]) -> Arrays:
     """Circuits of so many qubits in turn, which nothing connects; and qubits that nobody sees."""
-    rest, found = [crowded(width, 12, 3 + width, width) for width in widths], Arrays(0, 0)
+    rest, outcome = [crowded(width, 12, 3 + width, width) for width in widths], Arrays(0, 0)
     qubits: list[list[int]] = [[] for _ in widths]
     for place in range(max(widths)):
         for own, size in zip(qubits, widths, strict=True):
             if place < size:
-                own.append(found.num_qubits)
-                found.num_qubits += 1
+                own.append(outcome.num_qubits)
+                outcome.num_qubits += 1
     for arrays, own in zip(rest, qubits, strict=True):
         circuit = arrays.circuit()
         at = param = 0
         for op in circuit.ops.tolist():
             _, count, _, angles = circuit.table.rows[op].tolist()
             wires = [own[q] for q in circuit.qubits[at : at + count].tolist()]
-            found.add(circuit.table.names[op], wires, (), circuit.params[param:][:angles].tolist())
+            outcome.add(
+                circuit.table.names[op], wires, (), circuit.params[param:][:angles].tolist()
+            )
             at, param = at + count, param + angles
-    found.num_qubits += 9
-    found.add("h", [found.num_qubits - 1]).add("cx", [0, found.num_qubits - 1])
-    return found
+    outcome.num_qubits += 9
+    outcome.add("h", [outcome.num_qubits - 1]).add("cx", [0, outcome.num_qubits - 1])
+    return outcome
 
 
 def apart_with_clbits(n: int) -> tuple[Arrays, list[int]]:
@@ -198,8 +202,8 @@ def case_results_of_components_equal_single_rank(comm: Any) -> None:
     circuit = arrays.circuit()
     outputs = ("counts", "expectation")
     for options in (DOUBLE, SINGLE):
-        found = equal(comm, circuit, Request(300, 4, outputs, sums), options)
-        assert agree(comm, found is None or f"{comm.size} ranks" in found.remark)
+        result = equal(comm, circuit, Request(300, 4, outputs, sums), options)
+        assert agree(comm, result is None or f"{comm.size} ranks" in result.remark)
     near(comm, circuit)
     moving = copy.deepcopy(arrays)
     for qubit in (0, 2, 3):  # of the first, the third and the last
@@ -221,20 +225,20 @@ def case_probabilities_equal_single_rank(comm: Any) -> None:
 def near(comm: Any, circuit: Circuit) -> None:
     """Probabilities are equal but for rounding: ranks sum theirs, and then these sums."""
     request = Request(0, 1, ("probabilities",))
-    found = run(circuit, request)
+    result = run(circuit, request)
     same = True
-    if found is not None:
-        one = alone(circuit, request)
-        values = [np.frombuffer(each.probabilities) for each in (found, one)]
-        same = found.probability_outcomes == one.probability_outcomes
+    if result is not None:
+        outcome = alone(circuit, request)
+        values = [np.frombuffer(each.probabilities) for each in (result, outcome)]
+        same = result.probability_outcomes == outcome.probability_outcomes
         same = same and bool(np.abs(values[0] - values[1]).max() < 1e-14)
     assert agree(comm, same)
 
 
 def case_results_of_branches_equal_single_rank(comm: Any) -> None:
     n = width(comm)
-    found = equal(comm, histories(n, 3), Request(100, 5))
-    assert agree(comm, found is None or "branches" in found.remark)
+    result = equal(comm, histories(n, 3), Request(100, 5))
+    assert agree(comm, result is None or "branches" in result.remark)
     equal(comm, histories(n, 2), Request(0, 5, ("probabilities",)), RunOptions(max_branches=64))
     equal(comm, histories(n, 2), Request(20, 5), RunOptions(max_branches=3))
 
@@ -249,20 +253,20 @@ def case_equal_branch_states_of_different_layout_are_merged(comm: Any) -> None:
         arrays.add("h", [0]).add("measure", [0], [clbit]).add("reset", [0])
         arrays.begin((tk.CLBIT, clbit, 0)).add("h", [n - 1]).add("h", [n - 1]).add("end")
     arrays.add("h", [n - 1]).add("measure", [n - 1], [3])
-    found = equal(comm, arrays.circuit(), Request(64, 5))
-    assert agree(comm, found is None or found.remark.startswith("2 branches"))
+    result = equal(comm, arrays.circuit(), Request(64, 5))
+    assert agree(comm, result is None or result.remark.startswith("2 branches"))
 
 
 def case_memory_limit_of_one_rank_does_not_change_counts(comm: Any) -> None:
     """Room for two shares in the last rank: the shots run in more groups, in all."""
     n = width(comm)
-    room = (3 if comm.rank < comm.size - 1 else 2) * 16 << SHARE_QUBITS
+    value = (3 if comm.rank < comm.size - 1 else 2) * 16 << SHARE_QUBITS
     circuit, request = histories(n, 2), Request(20, 5)
-    found = run(circuit, request, RunOptions(memory_bytes=room))
+    result = run(circuit, request, RunOptions(memory_bytes=value))
     same = True
-    if found is not None:
-        same = counts_of(found.row(0)) == counts_of(alone(circuit, request).row(0))
-        same = same and int(found.remark.split()[0]) <= 3  # one more was asked for
+    if result is not None:
+        same = counts_of(result.row(0)) == counts_of(alone(circuit, request).row(0))
+        same = same and int(result.remark.split()[0]) <= 3  # one more was asked for
     assert agree(comm, same)
 
 

@@ -45,15 +45,15 @@ def over(ranks: int, cases: tuple[str, ...]) -> dict[str, str]:
 
 
 def drawn(circuits: SearchStrategy[Circuit], number: int) -> list[Circuit]:
-    found: list[Circuit] = []
+    entries: list[Circuit] = []
 
     @settings(derandomize=True, deadline=None, max_examples=number, phases=[Phase.generate])
     @given(circuit=circuits)
     def draw(circuit: Circuit) -> None:
-        found.append(circuit)
+        entries.append(circuit)
 
     draw()
-    return found
+    return entries
 
 
 @pytest.mark.parametrize(

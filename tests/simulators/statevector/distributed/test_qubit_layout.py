@@ -33,9 +33,9 @@ def consistent(layout: Layout) -> bool:
 def test_exchanges_make_all_wanted_qubits_local(layout: Layout, data: st.DataObject) -> None:
     n = len(layout.qubits)
     wanted = sum(1 << q for q in data.draw(st.sets(st.integers(0, n - 1), max_size=SHARE_QUBITS)))
-    for there, here in layout.exchanges(wanted):
-        assert here < layout.num_local <= there
-        layout.swap(there, here)
+    for result, value in layout.exchanges(wanted):
+        assert value < layout.num_local <= result
+        layout.swap(result, value)
     assert consistent(layout)
     assert layout.placed(wanted) < 1 << layout.num_local
 
@@ -55,8 +55,8 @@ def test_settling_restores_contiguous_blocks(layout: Layout) -> None:
     assert layout.positions[:BLOCK_QUBITS] == list(range(BLOCK_QUBITS))
     assert consistent(layout)
     ranks = 1 << (len(layout.qubits) - layout.num_local)
-    numbers = np.concatenate([layout.basis_indices(rank) for rank in range(ranks)])
-    assert sorted(numbers.tolist()) == list(range(1 << (len(layout.qubits) - BLOCK_QUBITS)))
+    result = np.concatenate([layout.basis_indices(rank) for rank in range(ranks)])
+    assert sorted(result.tolist()) == list(range(1 << (len(layout.qubits) - BLOCK_QUBITS)))
     for rank in range(ranks):
         for block, number in enumerate(layout.basis_indices(rank).tolist()):
             index = number << BLOCK_QUBITS

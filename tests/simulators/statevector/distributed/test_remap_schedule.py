@@ -86,24 +86,24 @@ def followed(found: CommSchedule, plan: SweepTable, layout: Layout) -> None:
 @settings(derandomize=True, deadline=None, max_examples=60)
 @given(plan=plans(N, WIDTH, 6), fresh=st.booleans())
 def test_each_sweep_has_its_tile_qubits_local(plan: SweepTable, fresh: bool) -> None:
-    found = plan_communication(plan, range(N), LOCAL, fresh=fresh)
-    followed(found, plan, Layout(N, LOCAL))
+    result = plan_communication(plan, range(N), LOCAL, fresh=fresh)
+    followed(result, plan, Layout(N, LOCAL))
 
 
 @settings(derandomize=True, deadline=None, max_examples=60)
 @given(plan=plans(N, WIDTH, 6))
 def test_qubits_move_only_by_planned_exchanges(plan: SweepTable) -> None:
     """What differs from leg to leg is exchanged, or has never been 1."""
-    found = plan_communication(plan, range(N), LOCAL, fresh=True)
+    result = plan_communication(plan, range(N), LOCAL, fresh=True)
     layout = Layout(N, LOCAL)
     alive = 0
-    for leg in found.stages:
+    for leg in result.stages:
         assert leg.alive == alive
         unmoved = list(leg.positions)
-        for there, here in leg.pairs:
-            assert here < LOCAL <= there
-            one, two = unmoved.index(there), unmoved.index(here)
-            unmoved[one], unmoved[two] = here, there
+        for actual, value in leg.pairs:
+            assert value < LOCAL <= actual
+            one, two = unmoved.index(actual), unmoved.index(value)
+            unmoved[one], unmoved[two] = value, actual
         for wire in range(N):
             assert unmoved[wire] == layout.positions[wire] or not alive >> wire & 1
         assert before(leg, (1 << N) - 1) == (1 << N) - 1
@@ -114,9 +114,9 @@ def test_qubits_move_only_by_planned_exchanges(plan: SweepTable) -> None:
 
 def test_sweeps_over_local_qubits_need_no_communication() -> None:
     plan = empty(N, [list(range(WIDTH))] * 3)
-    found = plan_communication(plan, range(N), LOCAL, fresh=False)
-    assert found.sent == found.sent_by_all == 0
-    (leg,) = found.stages
+    result = plan_communication(plan, range(N), LOCAL, fresh=False)
+    assert result.sent == result.sent_by_all == 0
+    (leg,) = result.stages
     assert (leg.first, leg.last, leg.pairs) == (0, 3, ())
 
 
@@ -131,10 +131,10 @@ def test_initial_layout_of_zero_state_costs_no_communication() -> None:
 def test_qubits_needed_together_are_exchanged_in_one_stage() -> None:
     """Three wires of the rank's number at once: 7/8 of the share go, and not 3/2."""
     tile = [*range(12), N - 3, N - 2, N - 1]
-    found = plan_communication(empty(N, [tile]), range(N), LOCAL, fresh=False)
-    assert found.sent == 7 << (LOCAL - 3)
-    assert found.sent_by_all == found.sent << (N - LOCAL)
-    assert [len(leg.pairs) for leg in found.stages] == [3]
+    result = plan_communication(empty(N, [tile]), range(N), LOCAL, fresh=False)
+    assert result.sent == 7 << (LOCAL - 3)
+    assert result.sent_by_all == result.sent << (N - LOCAL)
+    assert [len(leg.pairs) for leg in result.stages] == [3]
 
 
 def test_qubit_with_latest_next_use_is_exchanged() -> None:
@@ -250,9 +250,9 @@ def rearranged(state: State, old: list[int], new: list[int]) -> State:
     for wire in range(SMALL):
         from_ |= (index >> wire & 1) << old[wire]
         to |= (index >> wire & 1) << new[wire]
-    found = np.empty_like(state)
-    found[to] = state[from_]
-    return found
+    result = np.empty_like(state)
+    result[to] = state[from_]
+    return result
 
 
 @pytest.mark.parametrize("seed", range(8))
@@ -262,17 +262,17 @@ def test_sweep_tables_of_all_ranks_equal_undivided_run(seed: int) -> None:
     state = rng.normal(size=1 << SMALL) + 1j * rng.normal(size=1 << SMALL)
     expected = plain_sweeps.run(plan, floats, state)
     positions = list(range(SMALL))
-    found = state
+    result = state
     for leg in plan_communication(plan, positions, SMALL_LOCAL, fresh=False).stages:
-        found = rearranged(found, positions, list(leg.positions))
+        result = rearranged(result, positions, list(leg.positions))
         positions = list(leg.positions)
-        shares = found.reshape(-1, 1 << SMALL_LOCAL)
+        shares = result.reshape(-1, 1 << SMALL_LOCAL)
         run = functools.partial(local_table, plan, leg, SMALL_LOCAL)
-        found = np.concatenate(
+        result = np.concatenate(
             [plain_sweeps.run(run(rank), floats, share) for rank, share in enumerate(shares)]
         )
-    found = rearranged(found, positions, list(range(SMALL)))
-    assert np.array_equal(found, expected)
+    result = rearranged(result, positions, list(range(SMALL)))
+    assert np.array_equal(result, expected)
 
 
 def test_rank_without_live_amplitudes_sweeps_nothing() -> None:

@@ -40,9 +40,9 @@ def run(circuit: Circuit, shots: int = SHOTS, *outputs: str, **options: object) 
 
 
 def exact(circuit: Circuit) -> dict[int, float]:
-    found = run(circuit, 0, "probabilities")
-    values = unpack(found.probability_outcomes, found.probability_width)
-    return dict(zip(values, np.frombuffer(found.probabilities).tolist(), strict=True))
+    result = run(circuit, 0, "probabilities")
+    values = unpack(result.probability_outcomes, result.probability_width)
+    return dict(zip(values, np.frombuffer(result.probabilities).tolist(), strict=True))
 
 
 @settings(derandomize=True, deadline=None, max_examples=100)
@@ -59,12 +59,12 @@ def test_counts_of_looped_circuits_equal_single_shot_reference(circuit: Circuit)
 @given(circuit=looped_circuits())
 def test_counts_are_independent_of_shots_run_at_once(circuit: Circuit) -> None:
     try:
-        whole = counts_of(run(circuit, 40, max_steps=200_000))
+        result = counts_of(run(circuit, 40, max_steps=200_000))
     except TooManySteps:
         assume(False)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(run_module, "SHOTS_AT_ONCE", 7)
-        assert counts_of(run(circuit, 40)) == whole
+        assert counts_of(run(circuit, 40)) == result
 
 
 @pytest.mark.parametrize("passes", [[], [0, 0], [1], [0, 1], [1, 0], [7, 10**6, 2**40]])
@@ -121,15 +121,15 @@ def test_endless_loop_can_be_stopped() -> None:
 def test_repeated_measurement_in_loop_draws_new_random_numbers() -> None:
     """Each pass draws anew: 6 fair bits into 6 clbits are 64 outcomes, not 2."""
     arrays = Arrays(1, 6)
-    number, one = arrays.variable(6), arrays.value(1)
+    number, outcome = arrays.variable(6), arrays.value(1)
     arrays.repeat(6).add("h", [0]).add("measure", [0], [0])
-    tokens = (tk.VARIABLE, number, 6), (tk.VALUE, one, 6), (tk.SHIFT_LEFT, 0, 6)
+    tokens = (tk.VARIABLE, number, 6), (tk.VALUE, outcome, 6), (tk.SHIFT_LEFT, 0, 6)
     tokens += (tk.CLBIT, 0, 0), (tk.CAST, 0, 6), (tk.BIT_OR, 0, 6), (tk.SET_VARIABLE, number, 6)
     arrays.begin(*tokens, name="store").add("reset", [0]).add("end")
     arrays.begin((tk.VARIABLE, number, 6), (tk.SET_REGISTER, 0, 6), name="store")
-    found = counts_of(run(arrays.circuit(), 64_000))
-    assert set(found) == set(range(64))
-    assert max(abs(value - 1000) for value in found.values()) < 5 * 1000**0.5
+    result = counts_of(run(arrays.circuit(), 64_000))
+    assert set(result) == set(range(64))
+    assert max(abs(value - 1000) for value in result.values()) < 5 * 1000**0.5
 
 
 def test_loop_of_gates_has_statevector() -> None:
@@ -171,9 +171,9 @@ def test_unitary_matrix_acts_on_its_qubits(count: int, precision: str) -> None:
         arrays.add("ry", [qubit], (), [0.3 + qubit])
     before = run(arrays.circuit(), 0, "statevector").statevector
     matrix = random_unitary(2**count, seed=count).data
-    found = run(arrays.unitary(matrix, qubits).circuit(), 0, "statevector", precision=precision)
+    result = run(arrays.unitary(matrix, qubits).circuit(), 0, "statevector", precision=precision)
     expected = apply(np.array(before), matrix, tuple(qubits))
-    assert np.abs(found.statevector - expected).max() < (1e-12 if precision == "double" else 1e-5)
+    assert np.abs(result.statevector - expected).max() < (1e-12 if precision == "double" else 1e-5)
 
 
 def test_matrix_result_is_identical_for_1_and_3_threads(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -186,5 +186,5 @@ def test_matrix_result_is_identical_for_1_and_3_threads(monkeypatch: pytest.Monk
     alone = run(arrays.circuit(), 0, "statevector").statevector
     monkeypatch.setattr(state, "_ALONE", 2)
     monkeypatch.setattr(state, "_GRAIN", 64)
-    found = run(arrays.circuit(), 0, "statevector", threads=3).statevector
-    assert alone.tobytes() == found.tobytes()
+    statevector = run(arrays.circuit(), 0, "statevector", threads=3).statevector
+    assert alone.tobytes() == statevector.tobytes()

@@ -50,16 +50,16 @@ def probs(found: BindingResult) -> dict[int, float]:
 def split(angles: list[float], *, final: bool = True) -> Circuit:
     """Measure every qubit of a rotated, entangled state twice: a branch for each outcome. Unless
     the second measurement is `final`, a rotation follows it."""
-    many = len(angles)
-    arrays = Arrays(many, 2 * many)
+    count = len(angles)
+    arrays = Arrays(count, 2 * count)
     for qubit, angle in enumerate(angles):
         arrays.add("ry", [qubit], (), [angle])
-    for qubit in range(many - 1):
+    for qubit in range(count - 1):
         arrays.add("cx", [qubit, qubit + 1])
-    for qubit in range(many):
+    for qubit in range(count):
         arrays.add("measure", [qubit], [qubit])
-    for qubit in range(many):
-        arrays.add("h", [qubit]).add("measure", [qubit], [many + qubit])
+    for qubit in range(count):
+        arrays.add("h", [qubit]).add("measure", [qubit], [count + qubit])
         if not final:
             arrays.add("ry", [qubit], (), [0.7])
     return arrays.circuit()
@@ -69,13 +69,13 @@ def split(angles: list[float], *, final: bool = True) -> Circuit:
 @given(circuit=looped_circuits())
 def test_stacked_and_separate_states_give_equal_counts_and_probabilities(circuit: Circuit) -> None:
     try:
-        whole = run(circuit, 40, max_steps=200_000)
+        result = run(circuit, 40, max_steps=200_000)
         exact = probs(run(circuit, 0, "probabilities", max_steps=200_000))
     except TooManySteps:
         assume(False)
     apart = separately(circuit, 40)
-    assert counts_of(whole) == counts_of(apart)
-    assert whole.remark == apart.remark
+    assert counts_of(result) == counts_of(apart)
+    assert result.remark == apart.remark
     others = probs(separately(circuit, 0, "probabilities"))
     for value in exact.keys() | others.keys():
         assert exact.get(value, 0.0) == pytest.approx(others.get(value, 0.0), abs=1e-12)
@@ -89,10 +89,10 @@ def test_outputs_of_many_branches_agree_for_all_widths(precision: str, threads: 
         angles = rng.uniform(0.3, 2.8, width).tolist()
         for outputs, shots in ((("counts",), 3000), (("expectation",), 0), (("expectation",), 90)):
             circuit = split(angles, final=outputs == ("counts",))
-            found = run(circuit, shots, *outputs, precision=precision, threads=threads)
+            result = run(circuit, shots, *outputs, precision=precision, threads=threads)
             other = separately(circuit, shots, *outputs, precision=precision)
-            assert counts_of(found) == counts_of(other)
-            assert np.allclose(found.expectations, other.expectations, rtol=0, atol=1e-12)
+            assert counts_of(result) == counts_of(other)
+            assert np.allclose(result.expectations, other.expectations, rtol=0, atol=1e-12)
 
 
 def test_number_of_kernel_calls_is_independent_of_number_of_branches(
@@ -105,15 +105,15 @@ def test_number_of_kernel_calls_is_independent_of_number_of_branches(
         "run",
         lambda thread_pool, work, *range_: calls.append(1) or original(thread_pool, work, *range_),
     )
-    made = {}
+    table = {}
     for angles in ([1.1] * 3 + [0.0] * 5, [1.1] * 8):
         calls.clear()
-        found = run(split(angles), 4000)
-        made[int(found.remark.split()[0])] = len(calls)
-    few, many = sorted(made)
+        result = run(split(angles), 4000)
+        table[int(result.remark.split()[0])] = len(calls)
+    few, value = sorted(table)
     assert few <= 16
-    assert many >= 200
-    assert made[many] <= 2 * made[few]
+    assert value >= 200
+    assert table[value] <= 2 * table[few]
 
 
 @pytest.mark.skipif(not SLOW.is_dir(), reason=f"there is no {SLOW}")
@@ -135,23 +135,23 @@ def test_circuits_with_hundreds_of_branches_equal_single_shots() -> None:
 
 
 def test_branch_states_stay_within_granted_memory(monkeypatch: pytest.MonkeyPatch) -> None:
-    width, most = 8, 100
+    width, value = 8, 100
     row_bytes = 16 << width
-    there: list[weakref.ref[np.ndarray]] = []
+    entries: list[weakref.ref[np.ndarray]] = []
     peak = 0
     original = stacked_states.room
 
     def room(count: int, dtype: np.dtype) -> tuple[np.ndarray, bool]:
         nonlocal peak
-        made = original(count, dtype)
-        there.append(weakref.ref(made[0]))
-        arrays = [each for ref in there if (each := ref()) is not None]
+        outcome = original(count, dtype)
+        entries.append(weakref.ref(outcome[0]))
+        arrays = [each for ref in entries if (each := ref()) is not None]
         peak = max(peak, sum(each.nbytes for each in arrays))
-        return made
+        return outcome
 
     monkeypatch.setattr(stacked_states, "room", room)
     circuit = split([1.1] * width)
-    found = run(circuit, 4000, memory_bytes=most * state_bytes(width))
-    assert int(found.remark.split()[0]) > most // 2
-    assert peak <= (most + stacked_states._FIRST) * row_bytes
-    assert counts_of(found) == counts_of(run(circuit, 4000))
+    result = run(circuit, 4000, memory_bytes=value * state_bytes(width))
+    assert int(result.remark.split()[0]) > value // 2
+    assert peak <= (value + stacked_states._FIRST) * row_bytes
+    assert counts_of(result) == counts_of(run(circuit, 4000))

@@ -28,11 +28,11 @@ STEP = 5e-3
 
 def sums(num_qubits: int, seed: int, count: int = 2, terms: int = 6) -> tuple[PauliSum, ...]:
     rng = np.random.default_rng(seed)
-    made = []
+    entries = []
     for _ in range(count):
         rows = rng.choice(list("IXYZ"), (terms, num_qubits))
-        made.append(PauliSum(tuple("".join(row) for row in rows), rng.normal(size=terms)))
-    return tuple(made)
+        entries.append(PauliSum(tuple("".join(row) for row in rows), rng.normal(size=terms)))
+    return tuple(entries)
 
 
 def run(
@@ -108,9 +108,9 @@ def turned(gate: Gate) -> tuple[Circuit, np.ndarray]:
 def test_gradient_of_each_gate_matches_finite_differences(gate: Gate) -> None:
     circuit, values = turned(gate)
     observables = sums(4, 1)
-    found = run(circuit, observables, values)
-    assert found.gradients is not None
-    for row, observable in zip(found.gradients, observables, strict=True):
+    result = run(circuit, observables, values)
+    assert result.gradients is not None
+    for row, observable in zip(result.gradients, observables, strict=True):
         np.testing.assert_allclose(row, differences(circuit, observable, values), atol=1e-8)
 
 
@@ -161,10 +161,10 @@ def check(circuit: Circuit, **options: object) -> None:
     num_qubits = circuit.num_qubits
     values = np.random.default_rng(0).uniform(-3, 3, circuit.num_slots)
     observables = sums(num_qubits, 2, count=1)
-    found = run(circuit, observables, values, **options)  # type: ignore[arg-type]
-    assert found.gradients is not None
+    result = run(circuit, observables, values, **options)  # type: ignore[arg-type]
+    assert result.gradients is not None
     expected = differences(circuit, observables[0], values)
-    np.testing.assert_allclose(found.gradients[0], expected, atol=1e-8)
+    np.testing.assert_allclose(result.gradients[0], expected, atol=1e-8)
 
 
 @pytest.mark.usefixtures("tiny_tiles")
@@ -180,8 +180,8 @@ def test_gradient_of_14_qubits_matches_finite_differences() -> None:
 def test_gradients_are_identical_for_1_and_2_threads() -> None:
     circuit = layered(15, layers=1)
     values = np.linspace(-1, 1, circuit.num_slots)
-    found = [run(circuit, sums(15, 3), values, threads=threads) for threads in (1, 2)]
-    assert found[0].gradients.tobytes() == found[1].gradients.tobytes()  # type: ignore[union-attr]
+    entries = [run(circuit, sums(15, 3), values, threads=threads) for threads in (1, 2)]
+    assert entries[0].gradients.tobytes() == entries[1].gradients.tobytes()  # type: ignore[union-attr]
 
 
 def test_gradients_match_parameter_shift_rule() -> None:
@@ -189,25 +189,25 @@ def test_gradients_match_parameter_shift_rule() -> None:
     circuit.free(0)
     circuit.add("cx", [0, 1]).add("rx", [1], (), [0.0])
     circuit.free(1)
-    made, values = circuit.circuit(), np.array([0.3, -1.2])
+    outcome, values = circuit.circuit(), np.array([0.3, -1.2])
     observables = sums(3, 4, count=3)
-    found = run(made, observables, values)
+    result = run(outcome, observables, values)
     for k in range(2):
         at = np.zeros(2)
         at[k] = math.pi / 2
-        up, down = (run(made, observables, values + s * at).expectations for s in (1, -1))
+        up, down = (run(outcome, observables, values + s * at).expectations for s in (1, -1))
         shifted = [(a[0] - b[0]) / 2 for a, b in zip(up, down, strict=True)]
-        np.testing.assert_allclose(found.gradients[:, k], shifted, atol=1e-13)  # type: ignore[index]
+        np.testing.assert_allclose(result.gradients[:, k], shifted, atol=1e-13)  # type: ignore[index]
 
 
 def test_requesting_gradient_and_statevector_together_changes_neither() -> None:
     circuit = layered(5)
     values = np.linspace(0, 2, circuit.num_slots)
-    whole = run(circuit, sums(5, 6), values, ("statevector", *BOTH))
+    result = run(circuit, sums(5, 6), values, ("statevector", *BOTH))
     alone = run(circuit, sums(5, 6), values, ("statevector",))
-    assert whole.statevector.tobytes() == alone.statevector.tobytes()  # type: ignore[union-attr]
+    assert result.statevector.tobytes() == alone.statevector.tobytes()  # type: ignore[union-attr]
     gradients = run(circuit, sums(5, 6), values).gradients
-    np.testing.assert_array_equal(whole.gradients, gradients)  # type: ignore[arg-type]
+    np.testing.assert_array_equal(result.gradients, gradients)  # type: ignore[arg-type]
 
 
 def test_single_precision_gradient_is_close_to_double() -> None:
@@ -226,10 +226,10 @@ def test_each_binding_has_its_own_gradient() -> None:
     bindings = np.random.default_rng(2).uniform(-2, 2, (3, circuit.num_slots))
     request = Request(0, 3, BOTH, sums(4, 1), bindings)
     plan = engine.plan(circuit, None, options)
-    found = engine.run(plan, circuit, request, options, RunControl())
+    result = engine.run(plan, circuit, request, options, RunControl())
     for row in range(3):
         alone = run(circuit, sums(4, 1), bindings[row]).gradients
-        np.testing.assert_array_equal(found.row(row).gradients, alone)  # type: ignore[arg-type]
+        np.testing.assert_array_equal(result.row(row).gradients, alone)  # type: ignore[arg-type]
 
 
 def test_gradient_of_circuit_with_final_measurement_is_correct() -> None:
@@ -237,8 +237,8 @@ def test_gradient_of_circuit_with_final_measurement_is_correct() -> None:
     circuit.free(0)
     circuit.add("cx", [0, 1]).add("measure", [1], [0])
     observable = (PauliSum(("ZI", "IX"), np.ones(2)),)
-    found = run(circuit.circuit(), observable, np.array([0.4]))
-    np.testing.assert_allclose(found.gradients, [[-math.sin(0.4)]], atol=1e-14)  # type: ignore[arg-type]
+    result = run(circuit.circuit(), observable, np.array([0.4]))
+    np.testing.assert_allclose(result.gradients, [[-math.sin(0.4)]], atol=1e-14)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(
@@ -274,7 +274,7 @@ class Watched(RunControl):
 
 def test_progress_of_gradient_counts_reverse_pass_of_each_observable() -> None:
     """All ways back count from the begin, one for each observable."""
-    circuit, seen = layered(14), []
+    circuit, entries = layered(14), []
     values = np.random.default_rng(1).uniform(-3, 3, circuit.num_slots)
     for outputs, count in ((("expectation",), 1), (BOTH, 1), (BOTH, 3)):
         control = Watched()
@@ -282,10 +282,10 @@ def test_progress_of_gradient_counts_reverse_pass_of_each_observable() -> None:
         last = control.seen[-1]
         assert last[0] == last[1]
         assert {total for _, total in control.seen} == {last[1]}
-        seen.append(last[1])
-    there, once, thrice = seen
-    assert once - there > len(circuit.matrices)
-    assert thrice - there == 3 * (once - there)
+        entries.append(last[1])
+    value, once, thrice = entries
+    assert once - value > len(circuit.matrices)
+    assert thrice - value == 3 * (once - value)
 
 
 def test_gradient_through_mid_circuit_measurement_is_refused() -> None:

@@ -44,8 +44,8 @@ def test_counts_do_not_depend_on_number_of_threads() -> None:
     noise = program(device_noise(circuit, 1.9, 0.1))
     alone = run(circuit, noise, 3_000)
     for threads in (2, 8):
-        found = run(circuit, noise, 3_000, options=RunOptions(threads=threads))
-        assert (found.outcomes, found.counts) == (alone.outcomes, alone.counts)
+        result = run(circuit, noise, 3_000, options=RunOptions(threads=threads))
+        assert (result.outcomes, result.counts) == (alone.outcomes, alone.counts)
 
 
 @pytest.mark.slow

@@ -23,7 +23,7 @@ SHOTS = 20_000
 
 def _noise(circuit: Circuit, ratio: float, readout: Readout | None = None) -> NoiseProgram:
     """Noise after gates, measurements and resets, idle noise in blocks."""
-    one = depolarizing(0.02, 1).then(relaxation(300, 5, 5 * ratio))
+    result = depolarizing(0.02, 1).then(relaxation(300, 5, 5 * ratio))
     idle = relaxation(500, 5, 5 * ratio, 0.05)
     pair = depolarizing(0.05, 2).then(tensor(idle, idle))
     n = circuit.num_qubits
@@ -33,7 +33,7 @@ def _noise(circuit: Circuit, ratio: float, readout: Readout | None = None) -> No
             return [((q,), idle) for q in range(n)]
         if row.name in ("if", "else", "end", "for"):
             return [((0,), idle)]
-        return [(row.qubits, one if len(row.qubits) == 1 else pair)] if row.qubits else []
+        return [(row.qubits, result if len(row.qubits) == 1 else pair)] if row.qubits else []
 
     return program(after_gates(circuit, rule), readout)
 
@@ -80,6 +80,6 @@ def test_counts_of_dynamic_circuit_match_exact_distribution(name: str, ratio: fl
 def test_shots_are_independent_of_the_number_of_states_held() -> None:
     circuit = _loop().circuit()
     noise = _noise(circuit, 1.0)
-    found = run(circuit, noise, 2_000)
+    result = run(circuit, noise, 2_000)
     few = run(circuit, noise, 2_000, options=RunOptions(max_branches=8))
-    assert (few.outcomes, few.counts) == (found.outcomes, found.counts)
+    assert (few.outcomes, few.counts) == (result.outcomes, result.counts)

@@ -68,8 +68,8 @@ def test_expectation_values_agree_with_density_matrix_within_their_standard_erro
     circuit = _circuit()
     table = np.random.default_rng(1).uniform(0, 3, (3, 3))
     shots = 40_000
-    found = _run(circuit, Request(shots, 5, ("expectation",), SUMS, table))
-    values = np.frombuffer(found.expectations).reshape(3, 2, 2)
+    result = _run(circuit, Request(shots, 5, ("expectation",), SUMS, table))
+    values = np.frombuffer(result.expectations).reshape(3, 2, 2)
     for row, means in zip(table, values, strict=True):
         bound = _bound(circuit, row)
         rho = Exact(bound, _noise(bound)).rho
@@ -85,8 +85,8 @@ def test_expectation_values_agree_with_density_matrix_within_their_standard_erro
 def test_expectation_values_do_not_depend_on_number_of_threads() -> None:
     circuit, table = _circuit(), np.ones((1, 3))
     request = Request(3_000, 5, ("expectation",), SUMS, table)
-    found = _run(circuit, request)
-    assert _run(circuit, request, RunOptions(threads=3)).expectations == found.expectations
+    result = _run(circuit, request)
+    assert _run(circuit, request, RunOptions(threads=3)).expectations == result.expectations
 
 
 @pytest.mark.parametrize(

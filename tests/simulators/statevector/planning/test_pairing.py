@@ -32,8 +32,8 @@ def test_real_matrices_of_single_qubits_are_paired() -> None:
     arrays = Arrays(N, 0)
     for qubit in range(LANE_WIRES, LANE_WIRES + 4):
         arrays.add("ry", [qubit], (), [0.1 + 0.2 * qubit])
-    found = kinds(planned(arrays))
-    assert found == [REAL + 2] * 2
+    result = kinds(planned(arrays))
+    assert result == [REAL + 2] * 2
 
 
 def test_odd_or_controlled_real_matrix_is_not_paired() -> None:
@@ -41,8 +41,8 @@ def test_odd_or_controlled_real_matrix_is_not_paired() -> None:
     for qubit in (5, 6, 7):
         arrays.add("ry", [qubit], (), [0.1])
     arrays.add("cry", [5, 8], (), [0.4])
-    found = kinds(planned(arrays))
-    assert (found.count(REAL + 2), found.count(REAL + 1)) == (1, 2)
+    result = kinds(planned(arrays))
+    assert (result.count(REAL + 2), result.count(REAL + 1)) == (1, 2)
 
 
 @pytest.mark.parametrize(
@@ -63,16 +63,16 @@ def test_real_matrices_are_paired_only_past_commuting_operations(
     arrays.add("ry", [5], (), [0.3])
     arrays.add(name, qubits)
     arrays.add("ry", [6], (), [0.7])
-    found = planned(arrays)
+    result = planned(arrays)
     circuit = arrays.circuit()
     rng = np.random.default_rng(1)
     state = rng.normal(size=1 << N) + 1j * rng.normal(size=1 << N)
-    done = plain_sweeps.run(found.sweeps, found.floats(circuit, circuit.params), state.copy())
+    done = plain_sweeps.run(result.sweeps, result.floats(circuit, circuit.params), state.copy())
     expected = turned(state, 5, 0.3)
     expected = entangled(expected, name, *qubits)
     expected = turned(expected, 6, 0.7)
     assert np.abs(done - expected).max() < 1e-12
-    assert (REAL + 2 in kinds(found)) is joined
+    assert (REAL + 2 in kinds(result)) is joined
 
 
 def turned(state: np.ndarray, qubit: int, angle: float) -> np.ndarray:
@@ -84,7 +84,7 @@ def turned(state: np.ndarray, qubit: int, angle: float) -> np.ndarray:
 
 def entangled(state: np.ndarray, name: str, control: int, target: int) -> np.ndarray:
     index = np.arange(state.size)
-    here = (index >> control & 1).astype(bool)
+    result = (index >> control & 1).astype(bool)
     if name == "cz":
-        return np.where(here & (index >> target & 1).astype(bool), -state, state)
-    return np.where(here, state[index ^ (1 << target)], state)
+        return np.where(result & (index >> target & 1).astype(bool), -state, state)
+    return np.where(result, state[index ^ (1 << target)], state)

@@ -109,8 +109,8 @@ def test_well_known_circuits_stay_within_bounds_of_sweeps_and_cost(
 
 def test_described_sweeps_account_for_all_operations() -> None:
     table = planned(tfim).sweeps
-    found = report.describe_sweeps(table)
-    assert len(found) == len(table.live)
-    assert sum(many for one in found for _, many in one.operations) == len(table.ops)
-    assert found[0].amplitudes == 1 << table.width
-    assert found[-1].amplitudes == 1 << N
+    result = report.describe_sweeps(table)
+    assert len(result) == len(table.live)
+    assert sum(value for each in result for _, value in each.operations) == len(table.ops)
+    assert result[0].amplitudes == 1 << table.width
+    assert result[-1].amplitudes == 1 << N

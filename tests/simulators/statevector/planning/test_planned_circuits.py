@@ -28,11 +28,11 @@ def test_planned_statevector_equals_gate_by_gate_application(
     circuit: Circuit, threads: int
 ) -> None:
     expected = one_by_one(circuit, zero(circuit.num_qubits))
-    for precision, most in (("double", 1e-12), ("single", 1e-5)):
-        found = simulate(
+    for precision, value in (("double", 1e-12), ("single", 1e-5)):
+        result = simulate(
             circuit, shots=0, outputs=("statevector",), precision=precision, threads=threads
         )
-        np.testing.assert_allclose(found.row(0).statevector, expected, atol=most)
+        np.testing.assert_allclose(result.row(0).statevector, expected, atol=value)
 
 
 def entangled(num_qubits: int) -> Arrays:
@@ -54,15 +54,15 @@ def test_samples_match_exact_distribution_and_are_equal_for_2_threads() -> None:
     for q in range(LEAST):
         arrays.add("measure", [q], [LEAST - 1 - q])
     shots = 100_000
-    found = counts_of(simulate(arrays.circuit(), shots=shots, seed=5).row(0))
+    result = counts_of(simulate(arrays.circuit(), shots=shots, seed=5).row(0))
     for q in range(LEAST):
-        ones = sum(many for value, many in found.items() if value >> (LEAST - 1 - q) & 1)
+        ones = sum(actual for value, actual in result.items() if value >> (LEAST - 1 - q) & 1)
         p = probs[np.arange(probs.size) >> q & 1 == 1].sum()
         assert abs(ones - shots * p) < 5 * np.sqrt(shots * p * (1 - p))
     exact = simulate(arrays.circuit(), shots=0, outputs=("probabilities",)).row(0)
     assert abs(np.frombuffer(exact.probabilities).sum() - 1) < 1e-12
     two = counts_of(simulate(arrays.circuit(), shots=shots, seed=5, threads=2).row(0))
-    assert found == two
+    assert result == two
 
 
 def test_expectations_and_probabilities_use_original_qubit_order() -> None:
@@ -70,7 +70,7 @@ def test_expectations_and_probabilities_use_original_qubit_order() -> None:
     state = one_by_one(arrays.circuit(), zero(14))
     arrays.add("measure", [3], [0])
     observables = (PauliSum(("Z" + "I" * 12 + "X", "I" * 13 + "Y"), np.ones(2)),)
-    found = simulate(
+    result = simulate(
         arrays.circuit(),
         shots=0,
         outputs=("expectation", "probabilities"),
@@ -80,6 +80,6 @@ def test_expectations_and_probabilities_use_original_qubit_order() -> None:
     x = np.arange(state.size) ^ 1
     sign = np.where(np.arange(state.size) & 1, 1j, -1j)
     value = np.vdot(state, z * state[x]) + np.vdot(state, sign * state[x])
-    assert abs(found.expectations[0][0] - value.real) < 1e-12
+    assert abs(result.expectations[0][0] - value.real) < 1e-12
     ones = (np.abs(state[np.arange(state.size) >> 3 & 1 == 1]) ** 2).sum()
-    assert abs(np.frombuffer(found.probabilities)[1] - ones) < 1e-12
+    assert abs(np.frombuffer(result.probabilities)[1] - ones) < 1e-12

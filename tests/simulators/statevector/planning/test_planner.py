@@ -58,8 +58,8 @@ def probs(state: State, qubits: list[int]) -> NDArray[np.float64]:
     """Probabilities of these qubits' outcomes."""
     n = state.size.bit_length() - 1
     table = (np.abs(state) ** 2).reshape((2,) * n)
-    kept = {n - 1 - q for q in qubits}
-    return table.sum(axis=tuple(k for k in range(n) if k not in kept))
+    names = {n - 1 - q for q in qubits}
+    return table.sum(axis=tuple(k for k in range(n) if k not in names))
 
 
 def kinds(made: SegmentPlan) -> list[int]:
@@ -70,9 +70,9 @@ def kinds(made: SegmentPlan) -> list[int]:
 @given(circuit=unitary_circuits(9, 11), zero=st.booleans())
 def test_plan_equals_gate_by_gate_application(circuit: Circuit, zero: bool) -> None:
     state = start(circuit.num_qubits, zero)
-    made = planned(circuit, SegmentContext(zero=zero))
-    found = carried_out(made, circuit, state)
-    np.testing.assert_allclose(found, one_by_one(circuit, state), atol=1e-12)
+    outcome = planned(circuit, SegmentContext(zero=zero))
+    result = carried_out(outcome, circuit, state)
+    np.testing.assert_allclose(result, one_by_one(circuit, state), atol=1e-12)
 
 
 @settings(derandomize=True, deadline=None, max_examples=20)
@@ -82,8 +82,8 @@ def test_one_fused_segment_is_divided_into_tiles_of_several_widths(circuit: Circ
     where = OperationRange(0, circuit.ops.size, 0, 0)
     segment = fuse_segment(circuit, where, SegmentContext(), WIDTH - LANE_WIRES)
     for width in (WIDTH, WIDTH + 2):
-        found = carried_out(tile_program(segment, width), circuit, state)
-        np.testing.assert_allclose(found, one_by_one(circuit, state), atol=1e-12)
+        result = carried_out(tile_program(segment, width), circuit, state)
+        np.testing.assert_allclose(result, one_by_one(circuit, state), atol=1e-12)
 
 
 @settings(derandomize=True, deadline=None, max_examples=100)
@@ -93,10 +93,10 @@ def test_omitted_operations_do_not_change_measured_probabilities(
 ) -> None:
     state = start(circuit.num_qubits, True)
     mask = sum(1 << qubit for qubit in measured)
-    made = planned(circuit, SegmentContext(zero=True, measured=mask))
-    found = probs(carried_out(made, circuit, state), sorted(measured))
+    outcome = planned(circuit, SegmentContext(zero=True, measured=mask))
+    result = probs(carried_out(outcome, circuit, state), sorted(measured))
     expected = probs(one_by_one(circuit, state), sorted(measured))
-    np.testing.assert_allclose(found, expected, atol=1e-12)
+    np.testing.assert_allclose(result, expected, atol=1e-12)
 
 
 def test_unitary_matrices_act_on_their_qubits() -> None:
@@ -110,7 +110,7 @@ def test_unitary_matrices_act_on_their_qubits() -> None:
         arrays.unitary(unitary, wires)
         arrays.add("ry", [wires[0]], (), [0.3]).add("cx", rng.permutation(11)[:2].tolist())
     circuit, state = arrays.circuit(), start(11, False)
-    made = planned(circuit, SegmentContext(), 10)
+    result = planned(circuit, SegmentContext(), 10)
     index = np.arange(state.size)
     expected, position = state, 0
     for op, count in zip(circuit.ops.tolist(), circuit.table.rows[circuit.ops, 1], strict=True):
@@ -123,7 +123,7 @@ def test_unitary_matrices_act_on_their_qubits() -> None:
         else:
             gate = matrix(name, (0.3,) if name == "ry" else (), int(count))
         expected = apply(expected, gate, wires)
-    np.testing.assert_allclose(carried_out(made, circuit, state), expected, atol=1e-12)
+    np.testing.assert_allclose(carried_out(result, circuit, state), expected, atol=1e-12)
     assert index.size == expected.size
 
 
@@ -134,15 +134,15 @@ def test_plan_is_valid_for_any_parameter_values() -> None:
         arrays.add("u", [q], (), [0.1, 0.2, 0.3]).add("rzz", [q, q + 1], (), [0.4])
         arrays.add("rx", [q], (), [0.5]).add("cp", [q, 10 - q if q != 5 else 0], (), [0.6])
     circuit, state = arrays.circuit(), start(11, True)
-    made = planned(circuit, SegmentContext(zero=True))
+    outcome = planned(circuit, SegmentContext(zero=True))
     for special in (None, 0.0, np.pi, -np.pi / 2):
         params = rng.uniform(-4, 4, circuit.params.size)
         if special is not None:
             params[rng.random(params.size) < 0.5] = special
         other = Arrays(11, 0)
         other.__dict__.update(arrays.__dict__ | {"params": params.tolist()})
-        found = plain_sweeps.run(made.sweeps, made.floats(circuit, params), state)
-        np.testing.assert_allclose(found, one_by_one(other.circuit(), state), atol=1e-12)
+        result = plain_sweeps.run(outcome.sweeps, outcome.floats(circuit, params), state)
+        np.testing.assert_allclose(result, one_by_one(other.circuit(), state), atol=1e-12)
 
 
 def test_circuits_of_equal_structure_have_equal_plans() -> None:
@@ -164,9 +164,9 @@ def test_swaps_on_zero_state_need_no_operations() -> None:
     for q in range(10):
         arrays.add("swap", [q, 19 - q])
     circuit = arrays.circuit()
-    made = planned(circuit, SegmentContext(zero=True), 14)
-    assert kinds(made) == [REAL + 1]
-    assert 19 in made.sweeps.places[0]
+    result = planned(circuit, SegmentContext(zero=True), 14)
+    assert kinds(result) == [REAL + 1]
+    assert 19 in result.sweeps.places[0]
     assert set(kinds(planned(circuit, SegmentContext(), 14))) <= {0, PERMUTE_ROWS, REAL + 1}
 
 
@@ -177,8 +177,8 @@ def test_phase_layer_needs_at_most_one_operation_per_sweep() -> None:
     for q in range(19):
         arrays.add("rzz", [q, q + 1], (), [0.3])
         arrays.add("rz", [q], (), [0.3])
-    made = planned(arrays.circuit(), SegmentContext(), 14)
-    assert kinds(made).count(PHASE) <= len(made.sweeps.live) == 2
+    result = planned(arrays.circuit(), SegmentContext(), 14)
+    assert kinds(result).count(PHASE) <= len(result.sweeps.live) == 2
 
 
 def test_rotations_between_phases_become_real() -> None:
@@ -188,18 +188,18 @@ def test_rotations_between_phases_become_real() -> None:
             arrays.add("rx", [q], (), [0.3])
         for q in range(13):
             arrays.add("rzz", [q, q + 1], (), [0.3])
-    found = kinds(planned(arrays.circuit(), SegmentContext(zero=True, measured=1), 14))
-    assert REAL + 1 in found
-    assert not {1, 2, 3} & set(found)
+    result = kinds(planned(arrays.circuit(), SegmentContext(zero=True, measured=1), 14))
+    assert REAL + 1 in result
+    assert not {1, 2, 3} & set(result)
 
 
 @pytest.mark.parametrize("qubits", [9, 12])
 def test_multi_controlled_x_is_planned_correctly(qubits: int) -> None:
     arrays = Arrays(qubits, 0).add("mcx", list(range(qubits))).add("mcx", [8, 3, 1, 0, 7, 2, 5])
     circuit, state = arrays.circuit(), start(qubits, False)
-    made = planned(circuit, SegmentContext())
+    result = planned(circuit, SegmentContext())
     np.testing.assert_allclose(
-        carried_out(made, circuit, state), one_by_one(circuit, state), atol=1e-12
+        carried_out(result, circuit, state), one_by_one(circuit, state), atol=1e-12
     )
 
 
@@ -214,13 +214,13 @@ def test_phases_between_two_cx_become_phase_gadgets() -> None:
         for q in range(11):
             arrays.add("rx", [q], (), [0.4])
     circuit, state = arrays.circuit(), start(11, False)
-    made = planned(circuit, SegmentContext())
-    maps = made.sweeps.ops[made.sweeps.ops[:, KIND] == PERMUTE_ROWS]
+    result = planned(circuit, SegmentContext())
+    maps = result.sweeps.ops[result.sweeps.ops[:, KIND] == PERMUTE_ROWS]
     assert not maps[:, OUTER_MASK].any()
     assert not (maps[:, ROW_VALUE] & maps[:, ROW_OTHER]).any()  # swaps of rows alone
-    assert PHASE in kinds(made)
+    assert PHASE in kinds(result)
     np.testing.assert_allclose(
-        carried_out(made, circuit, state), one_by_one(circuit, state), atol=1e-12
+        carried_out(result, circuit, state), one_by_one(circuit, state), atol=1e-12
     )
 
 
@@ -239,5 +239,5 @@ def test_plan_is_correct_with_operation_between_two_cx(between: str) -> None:
         arrays.add("rxx", [7, 2], (), [0.9])
     arrays.add("cx", [7, 2]).add("rxx", [7, 2], (), [0.1]).add("h", [5])
     circuit, state = arrays.circuit(), start(9, False)
-    found = carried_out(planned(circuit, SegmentContext()), circuit, state)
-    np.testing.assert_allclose(found, one_by_one(circuit, state), atol=1e-12)
+    result = carried_out(planned(circuit, SegmentContext()), circuit, state)
+    np.testing.assert_allclose(result, one_by_one(circuit, state), atol=1e-12)

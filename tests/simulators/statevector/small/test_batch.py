@@ -39,8 +39,8 @@ def run(
     options = RunOptions()
     request = Request(shots, SEED, outputs, observables, bindings, binding)
     plan = engine.plan(circuit, None, options)
-    found = engine.run(plan, circuit, request, options, control or RunControl())
-    return [found.row(k) for k in range(found.count)]
+    result = engine.run(plan, circuit, request, options, control or RunControl())
+    return [result.row(k) for k in range(result.count)]
 
 
 def unremarked(rows: list[BindingResult]) -> list[BindingResult]:
@@ -98,12 +98,12 @@ def test_exact_outputs_of_sweep_row_are_independent_of_other_rows(
         PauliSum(("Z" * n, "I" * n), np.array([0.5, -2.0])),
         PauliSum(("I" * (n - 1) + "Z",), np.ones(1)),
     )
-    asked = {"outputs": ("expectation", "probabilities"), "shots": shots, "observables": sums}
-    together = unremarked(run(circuit, bindings, **asked))  # type: ignore[arg-type]
+    table = {"outputs": ("expectation", "probabilities"), "shots": shots, "observables": sums}
+    together = unremarked(run(circuit, bindings, **table))  # type: ignore[arg-type]
     for k, row in enumerate(together):
-        alone = run(circuit, bindings[k : k + 1], binding=5 + k, **asked)  # type: ignore[arg-type]
+        alone = run(circuit, bindings[k : k + 1], binding=5 + k, **table)  # type: ignore[arg-type]
         assert unremarked(alone) == [row]
-    (other,) = run(circuit, bindings[:1], engine=DENSE, **asked)  # type: ignore[arg-type]
+    (other,) = run(circuit, bindings[:1], engine=DENSE, **table)  # type: ignore[arg-type]
     first = together[0]
     assert other.probability_outcomes == first.probability_outcomes
     np.testing.assert_allclose(
@@ -142,15 +142,15 @@ def test_counts_of_uniform_distribution_equal_inverse_cdf_reference(n: int) -> N
         arrays.add("h", [q]).add("measure", [q], [q])
     circuit = arrays.circuit()
     shots = 20_001
-    (found,) = run(circuit, shots=shots)
+    (value,) = run(circuit, shots=shots)
     generator = np.random.Generator(np.random.Philox(key=np.array([SEED, 5], np.uint64)))
     (exact,) = run(circuit, outputs=("probabilities",), shots=0)
     edges = np.cumsum(np.frombuffer(exact.probabilities))
     draws = generator.random(shots)
     near = np.abs(draws[:, None] - edges[None, :]).min(axis=1) < 1e-14 if n < 8 else np.zeros(1)
     assert not near.any()  # otherwise the seed is a bad choice
-    seen = np.bincount(np.searchsorted(edges / edges[-1], draws, side="right"), minlength=1 << n)
-    assert np.frombuffer(found.counts, np.uint32).tolist() == seen[seen > 0].tolist()
+    result = np.bincount(np.searchsorted(edges / edges[-1], draws, side="right"), minlength=1 << n)
+    assert np.frombuffer(value.counts, np.uint32).tolist() == result[result > 0].tolist()
 
 
 def test_rows_of_sweep_longer_than_one_kernel_call_equal_rows_alone() -> None:
@@ -232,7 +232,7 @@ def test_observable_with_x_on_measured_qubit_is_refused() -> None:
 def test_final_reset_affects_expectations_but_not_counts() -> None:
     circuit = Arrays(2, 1).add("x", [0]).add("x", [1]).add("reset", [0]).add("measure", [1], [0])
     sums = (PauliSum(("IZ",), np.ones(1)), PauliSum(("ZI",), np.ones(1)))
-    asked = ("counts", "expectation")
-    (found,) = run(circuit.circuit(), None, asked, 10, sums)
-    assert found.outcomes == b"\1"
-    assert [value for value, _ in found.expectations] == [1.0, -1.0]
+    entries = ("counts", "expectation")
+    (result,) = run(circuit.circuit(), None, entries, 10, sums)
+    assert result.outcomes == b"\1"
+    assert [value for value, _ in result.expectations] == [1.0, -1.0]

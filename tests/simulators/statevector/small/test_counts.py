@@ -35,11 +35,11 @@ def test_fast_counts_equal_counts_of_run() -> None:
     @given(gates=unitary_circuits(6, 10))
     def other(gates: Circuit) -> None:
         circuit = measured(gates)
-        found = ENGINE.fast_counts(circuit, SHOTS, SEED, BINDING, RunControl())
+        result = ENGINE.fast_counts(circuit, SHOTS, SEED, BINDING, RunControl())
         options = RunOptions()
         plan = ENGINE.plan(circuit, None, options)
         request = Request(SHOTS, SEED, binding=BINDING)
-        assert found == ENGINE.run(plan, circuit, request, options, RunControl())
+        assert result == ENGINE.run(plan, circuit, request, options, RunControl())
 
     other()
 

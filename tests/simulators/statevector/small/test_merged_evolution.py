@@ -45,17 +45,17 @@ def circuit(
             arrays.add("barrier", wires)
     for qubit in range(num_qubits if measured else 0):
         arrays.add("measure", [qubit], [qubit])
-    found = arrays.circuit()
-    assert is_merged(num_qubits, found.ops.size)
-    return found
+    result = arrays.circuit()
+    assert is_merged(num_qubits, result.ops.size)
+    return result
 
 
 def run(engine: StatevectorEngine, given: Circuit, request: Request) -> list[BindingResult]:
     """Results of all rows, without remarks, which concern the path taken."""
     options = RunOptions()
     plan = engine.plan(given, None, options)
-    found = engine.run(plan, given, request, options, RunControl())
-    return [msgspec.structs.replace(found.row(k), remark="") for k in range(found.count)]
+    result = engine.run(plan, given, request, options, RunControl())
+    return [msgspec.structs.replace(result.row(k), remark="") for k in range(result.count)]
 
 
 @pytest.mark.parametrize(
@@ -64,11 +64,11 @@ def run(engine: StatevectorEngine, given: Circuit, request: Request) -> list[Bin
 @pytest.mark.parametrize("num_qubits", [MIN_QUBITS, 10, 12])
 def test_counts_equal_those_of_gates_one_by_one(names: tuple[str, ...], num_qubits: int) -> None:
     for seed in range(4):
-        given = circuit(names, num_qubits, seed)
+        result = circuit(names, num_qubits, seed)
         request = Request(SHOTS, SEED + seed, binding=BINDING)
-        expected = run(ONE_BY_ONE, given, request)
-        assert run(MERGED, given, request) == expected
-        fast = MERGED.fast_counts(given, SHOTS, SEED + seed, BINDING, RunControl())
+        expected = run(ONE_BY_ONE, result, request)
+        assert run(MERGED, result, request) == expected
+        fast = MERGED.fast_counts(result, SHOTS, SEED + seed, BINDING, RunControl())
         assert fast is not None
         assert msgspec.structs.replace(fast.row(0), remark="") == expected[0]
 
@@ -80,8 +80,8 @@ def test_exact_outputs_equal_those_of_gates_one_by_one(names: tuple[str, ...]) -
     sums = (PauliSum(labels, np.array([0.5, -2.0, 1.0, 3.0])),)
     request = Request(0, SEED, ("expectation", "probabilities"), sums)
     for seed in range(3):
-        given = circuit(names, n, seed, measured=False)
-        ((found,), (expected,)) = (run(engine, given, request) for engine in (MERGED, ONE_BY_ONE))
+        result = circuit(names, n, seed, measured=False)
+        ((found,), (expected,)) = (run(engine, result, request) for engine in (MERGED, ONE_BY_ONE))
         np.testing.assert_allclose(found.expectations, expected.expectations, atol=1e-12)
         assert found.probability_outcomes == expected.probability_outcomes
         np.testing.assert_allclose(
@@ -94,14 +94,14 @@ def test_exact_outputs_equal_those_of_gates_one_by_one(names: tuple[str, ...]) -
 def test_row_of_sweep_has_the_bits_of_the_row_alone(
     names: tuple[str, ...], outputs: tuple[str, ...]
 ) -> None:
-    given = circuit(names, 9, 5, free=True)
-    rows = np.random.default_rng(1).normal(size=(11, given.num_slots))
-    together = run(MERGED, given, Request(SHOTS, SEED, outputs, (), rows, BINDING))
+    result = circuit(names, 9, 5, free=True)
+    rows = np.random.default_rng(1).normal(size=(11, result.num_slots))
+    together = run(MERGED, result, Request(SHOTS, SEED, outputs, (), rows, BINDING))
     for k in range(len(rows)):
         request = Request(SHOTS, SEED, outputs, (), rows[k : k + 1], BINDING + k)
-        assert run(MERGED, given, request) == [together[k]]
+        assert run(MERGED, result, request) == [together[k]]
         bound = run(
-            ONE_BY_ONE, given, Request(SHOTS, SEED, ("counts",), (), rows[k : k + 1], BINDING + k)
+            ONE_BY_ONE, result, Request(SHOTS, SEED, ("counts",), (), rows[k : k + 1], BINDING + k)
         )
         assert bound[0].outcomes == together[k].outcomes
         assert bound[0].counts == together[k].counts
@@ -114,17 +114,17 @@ def test_runs_beyond_the_table_of_costs_are_merged() -> None:
         arrays.add("cz", [k % MIN_QUBITS, (k + 1 + k % 3) % MIN_QUBITS])
     for qubit in range(MIN_QUBITS):
         arrays.add("measure", [qubit], [qubit])
-    given, request = arrays.circuit(), Request(SHOTS, SEED)
-    assert run(MERGED, given, request) == run(ONE_BY_ONE, given, request)
+    result, request = arrays.circuit(), Request(SHOTS, SEED)
+    assert run(MERGED, result, request) == run(ONE_BY_ONE, result, request)
 
 
 def test_stopped_evolution_raises() -> None:
-    given, options, control = circuit(HERON, MIN_QUBITS, 1), RunOptions(), RunControl()
+    result, options, control = circuit(HERON, MIN_QUBITS, 1), RunOptions(), RunControl()
     control.stop()
-    plan = MERGED.plan(given, None, options)
+    plan = MERGED.plan(result, None, options)
     with pytest.raises(Stopped):
-        MERGED.run(plan, given, Request(SHOTS, SEED), options, control)
-    assert MERGED.fast_counts(given, SHOTS, SEED, 0, control) is None
+        MERGED.run(plan, result, Request(SHOTS, SEED), options, control)
+    assert MERGED.fast_counts(result, SHOTS, SEED, 0, control) is None
 
 
 def test_circuit_with_mid_circuit_operations_takes_the_general_path() -> None:
@@ -132,6 +132,6 @@ def test_circuit_with_mid_circuit_operations_takes_the_general_path() -> None:
     for k in range(MIN_OPERATIONS):
         arrays.add("ry", [k % MIN_QUBITS], (), [0.1 * k])
     arrays.add("measure", [0], [0]).add("h", [0]).add("measure", [0], [1])
-    given, request = arrays.circuit(), Request(SHOTS, SEED)
-    assert MERGED.fast_counts(given, SHOTS, SEED, 0, RunControl()) is None
-    assert run(MERGED, given, request) == run(ONE_BY_ONE, given, request)
+    result, request = arrays.circuit(), Request(SHOTS, SEED)
+    assert MERGED.fast_counts(result, SHOTS, SEED, 0, RunControl()) is None
+    assert run(MERGED, result, request) == run(ONE_BY_ONE, result, request)

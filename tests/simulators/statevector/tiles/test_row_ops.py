@@ -64,11 +64,11 @@ def compiled(dtype: type[np.floating]) -> Callable[[], bytes]:
 def test_amplitudes_and_norms_do_not_depend_on_the_register_width(
     dtype: type[np.floating], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    found = set()
+    names = set()
     for count in (64, 32):
         monkeypatch.setattr(emitter, "VECTOR_BYTES", count)
-        found.add(compiled(dtype)())
-    assert len(found) == 1
+        names.add(compiled(dtype)())
+    assert len(names) == 1
 
 
 def test_vector_width_follows_cpu_features() -> None:

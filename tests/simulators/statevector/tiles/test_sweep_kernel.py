@@ -47,14 +47,14 @@ def test_samples_are_equal_with_stored_or_recomputed_norms(dtype: str) -> None:
     shots = np.arange(5000)
     with ThreadPool(2, RunControl()) as thread_pool:
         states = LocalBackend(thread_pool, RunControl())
-        found = protocol.sample(states, state, (4, 0), shots)
+        result = protocol.sample(states, state, (4, 0), shots)
         inexact = state_of(state.amplitudes)
-        np.testing.assert_array_equal(found, protocol.sample(states, inexact, (4, 0), shots))
+        np.testing.assert_array_equal(result, protocol.sample(states, inexact, (4, 0), shots))
         sorted_ = protocol.sample(states, state, (4, 0), shots, ordered=False)
-    np.testing.assert_array_equal(np.sort(found), sorted_)
+    np.testing.assert_array_equal(np.sort(result), sorted_)
     ends = np.cumsum(np.abs(state.amplitudes.astype(np.complex128)) ** 2)
     draws = np.random.Generator(np.random.Philox(key=[4, 0])).random(5000) * ends[-1]
-    assert (np.searchsorted(ends, draws, side="right") == found).mean() > 0.999
+    assert (np.searchsorted(ends, draws, side="right") == result).mean() > 0.999
 
 
 def test_outcomes_of_zero_probability_are_not_drawn() -> None:
@@ -62,10 +62,10 @@ def test_outcomes_of_zero_probability_are_not_drawn() -> None:
     amplitudes[[5, 40, 4095, 9000]] = 0.5
     state = state_of(amplitudes)
     with ThreadPool(1, RunControl()) as thread_pool:
-        found = protocol.sample(
+        result = protocol.sample(
             LocalBackend(thread_pool, RunControl()), state, (1, 0), np.arange(2000)
         )
-    values, counts = np.unique(found, return_counts=True)
+    values, counts = np.unique(result, return_counts=True)
     assert values.tolist() == [5, 40, 4095, 9000]
     assert counts.min() > 400
 
@@ -82,7 +82,7 @@ def test_reused_memory_does_not_affect_new_state(
         table = Table(19, 9, seed)
         table.fill(12, 4, fresh=True)
         plan, floats = table.plan()
-        found = []
+        entries = []
         for left in (0.0, 1.0):
             memory.release()
             block, clean = memory.room(1 << 19, dtype)
@@ -92,11 +92,11 @@ def test_reused_memory_does_not_affect_new_state(
             state = State.zero(19, options)
             with ThreadPool(2, RunControl()) as thread_pool:
                 driver.apply(BlockExecutor(thread_pool, RunControl()), state, plan, floats)
-            found.append(state)
-        np.testing.assert_array_equal(found[0].amplitudes, found[1].amplitudes)
-        np.testing.assert_array_equal(found[0].norms, found[1].norms)
-        assert abs(found[1].norms.sum() - 1.0) < 1e-5
-        del state, found
+            entries.append(state)
+        np.testing.assert_array_equal(entries[0].amplitudes, entries[1].amplitudes)
+        np.testing.assert_array_equal(entries[0].norms, entries[1].norms)
+        assert abs(entries[1].norms.sum() - 1.0) < 1e-5
+        del state, entries
     again = State.zero(19, options)
     assert again.amplitudes[0] == 1.0
     assert np.count_nonzero(again.amplitudes) == 1

@@ -22,16 +22,16 @@ def test_kraus_probabilities_from_reduced_density_equal_norms(
     raw = random.normal(size=2**14) + 1j * random.normal(size=2**14)
     amplitudes = (raw / np.linalg.norm(raw)).astype(dtype)
     size = 1 << len(qubits)
-    given = patterned.channel(size, 3, random)
-    sets = operators([[patterned.unitary(2, random)], given])
-    found = []
+    result = patterned.channel(size, 3, random)
+    sets = operators([[patterned.unitary(2, random)], result])
+    entries = []
     for threads in (1, 3):
         control = RunControl()
         with ThreadPool(threads, control) as thread_pool:
-            found.append(
+            entries.append(
                 reduced(BlockExecutor(thread_pool, control), State(amplitudes.copy()), qubits)
             )
-    np.testing.assert_array_equal(*found)
+    np.testing.assert_array_equal(*entries)
     state = amplitudes.astype(complex)
-    norms = [np.linalg.norm(reference.apply(state, one, qubits)) ** 2 for one in given]
-    np.testing.assert_allclose(sets.probs(1, found[0]), norms, atol=1e-12)
+    norms = [np.linalg.norm(reference.apply(state, each, qubits)) ** 2 for each in result]
+    np.testing.assert_allclose(sets.probs(1, entries[0]), norms, atol=1e-12)

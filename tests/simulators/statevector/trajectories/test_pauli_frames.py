@@ -55,13 +55,13 @@ def test_carried_errors_have_the_exact_distribution(
     seed: int, kraus: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     circuit = native(4, 3, np.random.default_rng(seed))
-    one = relaxation(300, 10, 15, 0.02) if kraus else depolarizing(0.02, 1)
-    noise = _noise(circuit, one)
-    whole = run(circuit, noise, 100_000)
+    actual = relaxation(300, 10, 15, 0.02) if kraus else depolarizing(0.02, 1)
+    noise = _noise(circuit, actual)
+    output = run(circuit, noise, 100_000)
     monkeypatch.setattr(plan, "FRAMES_FROM", 0)
-    found = run(circuit, noise, 100_000)
-    assert p_value(Exact(circuit, noise).probs, counts_of(found)) > LEAST_P
-    patterns = [int(result.remark.split()[0]) for result in (whole, found)]
+    outcome = run(circuit, noise, 100_000)
+    assert p_value(Exact(circuit, noise).probs, counts_of(outcome)) > LEAST_P
+    patterns = [int(result.remark.split()[0]) for result in (output, outcome)]
     assert patterns[1] < 0.8 * patterns[0]
 
 
@@ -70,10 +70,10 @@ def test_outcomes_do_not_depend_on_the_other_shots(monkeypatch: pytest.MonkeyPat
     monkeypatch.setattr(plan, "FRAMES_FROM", 0)
     circuit = native(4, 3, np.random.default_rng(7))
     noise = _noise(circuit, relaxation(300, 10, 15, 0.02))
-    whole = run(circuit, noise, 3_000)
+    result = run(circuit, noise, 3_000)
     monkeypatch.setattr("simulators.trajectories.outcomes.SHOTS_AT_ONCE", 70)
     parts = run(circuit, noise, 3_000)
-    assert (parts.outcomes, parts.counts) == (whole.outcomes, whole.counts)
+    assert (parts.outcomes, parts.counts) == (result.outcomes, result.counts)
 
 
 def test_pauli_that_reaches_the_end_costs_no_pattern() -> None:
@@ -86,9 +86,9 @@ def test_pauli_that_reaches_the_end_costs_no_pattern() -> None:
     ]
     table = NoiseTable(np.array(rows), operators([]))
     patterns = ErrorPatterns(np.array([0, 1, 2, 3, 2, 3]), np.array([0, 1, 2, 3, 4, 6, 6]))
-    found = carry(patterns, table, FrameRules.of(circuit), np.arange(4))
-    sizes = np.diff(found.patterns.ends).tolist()
+    result = carry(patterns, table, FrameRules.of(circuit), np.arange(4))
+    sizes = np.diff(result.patterns.ends).tolist()
     assert sizes == [1, 0, 0, 1, 1, 0]  # the fifth is the fourth and an inverted bit
-    assert found.patterns.entries.tolist() == [3, 3, 3]
-    assert found.frames.tolist() == [1, 0, 1, 0, 1, 0]
-    assert found.final_x.tolist() == [0, 0, 0, 0, 0, 0]
+    assert result.patterns.entries.tolist() == [3, 3, 3]
+    assert result.frames.tolist() == [1, 0, 1, 0, 1, 0]
+    assert result.final_x.tolist() == [0, 0, 0, 0, 0, 0]

@@ -24,7 +24,7 @@ _OPERATORS = 3
 
 
 def _passed(state: Trace) -> list[tuple[int, int]]:
-    return [place for one in state[1] for place in one[2]]
+    return [place for each in state[1] for place in each[2]]
 
 
 class Recorder:
@@ -82,12 +82,12 @@ class Recorder:
     ) -> tuple[Range, ...]:
         """What is done in one go each: operations, and places with their operators."""
         places = self.rows.entries[first:last].tolist()
-        here = [*zip(places, chosen[first:last].tolist(), strict=True)]
+        entries = [*zip(places, chosen[first:last].tolist(), strict=True)]
         cut = ranges(
             self.floor.tolist(), self.ceil.tolist(), begin, end,
             [int(self.place_at[place]) for place in places], [bool(self.drawn[p]) for p in places],
         )  # fmt: skip
-        return tuple((one, two, tuple(here[low:high])) for one, two, low, high in cut)
+        return tuple((one, two, tuple(entries[low:high])) for one, two, low, high in cut)
 
     def _draw(
         self, state: Trace, order: NDArray, low: int, high: int, depth: int, chosen: NDArray
@@ -103,16 +103,16 @@ class Recorder:
 
 @st.composite
 def _cases(draw: st.DrawFn) -> tuple[ErrorPatterns, list[int], list[int], list[int]]:
-    whole = draw(st.integers(0, 12))
-    place_at = sorted(draw(st.lists(st.integers(0, whole), min_size=1, max_size=9)))
+    result = draw(st.integers(0, 12))
+    place_at = sorted(draw(st.lists(st.integers(0, result), min_size=1, max_size=9)))
     drawn = draw(st.lists(st.integers(0, 1), min_size=len(place_at), max_size=len(place_at)))
-    inner = draw(st.sets(st.integers(0, whole)))
+    inner = draw(st.sets(st.integers(0, result)))
     lists = draw(
         st.lists(st.sets(st.integers(0, len(place_at) - 1), max_size=5).map(list), max_size=25)
     )
-    entries = np.array([place for one in lists for place in one], np.int64)
+    entries = np.array([place for each in lists for place in each], np.int64)
     patterns = ErrorPatterns(entries, np.cumsum([0, *map(len, lists)]))
-    return patterns, [*place_at, whole], [*drawn, 0], sorted({0, whole} | inner)
+    return patterns, [*place_at, result], [*drawn, 0], sorted({0, result} | inner)
 
 
 def _check(
@@ -122,12 +122,12 @@ def _check(
     free = Recorder(rows, place_at, drawn, bounds)
     free.run(100)
     for row in range(patterns.count):
-        mine = sorted(patterns.entries[patterns.ends[row] : patterns.ends[row + 1]].tolist())
+        ordered = sorted(patterns.entries[patterns.ends[row] : patterns.ends[row + 1]].tolist())
         at, done = free.ended[row]
         assert at == place_at[-1]
-        assert _passed((at, done)) == [(place, free.operator(row, place)) for place in mine]
-        assert [k for one in done for k in range(*one[:2])] == list(range(at))
-        assert all(place_at[p] in range(one[0], one[1] + 1) for one in done for p, _ in one[2])
+        assert _passed((at, done)) == [(place, free.operator(row, place)) for place in ordered]
+        assert [k for each in done for k in range(*each[:2])] == list(range(at))
+        assert all(place_at[p] in range(each[0], each[1] + 1) for each in done for p, _ in each[2])
     tight = Recorder(rows, place_at, drawn, bounds)
     tight.run(cap)
     assert tight.ended == free.ended
@@ -153,7 +153,7 @@ def test_each_pattern_runs_its_own_operations_and_errors(
 @pytest.mark.parametrize("drawn", [[0] * 7, [0, 1, 0, 0, 1, 1, 0]])
 def test_all_64_error_patterns_run_their_own_errors(cap: int, drawn: list[int]) -> None:
     lists = [[k for k in range(6) if row >> k & 1] for row in range(64)]
-    entries = np.array([place for one in lists for place in one])
+    entries = np.array([place for each in lists for place in each])
     patterns = ErrorPatterns(entries, np.cumsum([0, *map(len, lists)]))
     _check(patterns, [0, 2, 2, 3, 5, 5, 6], drawn, [0, 1, 4, 6], cap)
 
@@ -174,9 +174,9 @@ def test_shared_prefixes_are_computed_once(
     assert fine.operations == floor
     starts = set()  # of all paths, each operation behind its inserts
     for row in range(patterns.count):
-        mine = patterns.entries[patterns.ends[row] : patterns.ends[row + 1]].tolist()
+        result = patterns.entries[patterns.ends[row] : patterns.ends[row + 1]].tolist()
         for k in range(place_at[-1]):
-            starts.add((k, tuple(sorted(place for place in mine if place_at[place] <= k))))
+            starts.add((k, tuple(sorted(place for place in result if place_at[place] <= k))))
     assert floor == len(starts)
     coarse = Recorder(rows, place_at, none, bounds)
     coarse.run(100)

@@ -45,14 +45,14 @@ def _agree(circuit: Circuit, seed: int, *, precision: str = "double", count: int
     random = np.random.default_rng(seed)
     inserts, sets = patterned.made(circuit, count, random, drawn=False)
     patterns = patterned.patterns(count, 25, 2.5, random)
-    found = TrajectorySampler(circuit, inserts, options).run(
+    result = TrajectorySampler(circuit, inserts, options).run(
         patterns, seed=KEY[0], binding=KEY[1], first=9
     )
     for k, (first, last) in enumerate(pairwise(patterns.ends.tolist())):
         members = patterns.entries[first:last].tolist()
         alone = patterned.written(circuit, inserts, sets, members)
-        assert found.indices[0, k] == patterned.run_alone(alone, KEY, 9 + k, precision)
-    assert found.operations >= found.least
+        assert result.indices[0, k] == patterned.run_alone(alone, KEY, 9 + k, precision)
+    assert result.operations >= result.least
 
 
 @settings(max_examples=40, deadline=None)
@@ -125,9 +125,9 @@ def test_trajectory_distribution_matches_density_matrix() -> None:
     shots = 20_000
     members = [0, 2, 3, 5]
     patterns = ErrorPatterns(np.tile(members, shots), np.arange(shots + 1) * len(members))
-    found = TrajectorySampler(circuit, inserts, RunOptions()).run(patterns, seed=1)
+    result = TrajectorySampler(circuit, inserts, RunOptions()).run(patterns, seed=1)
     order = sorted(members, key=lambda m: int(inserts.table[m, 0]))
-    counts = np.bincount(found.indices[0], minlength=16)
+    counts = np.bincount(result.indices[0], minlength=16)
     probs = _mixed(circuit, inserts, sets, order)
     assert chisquare(counts, shots * probs).pvalue > 1e-3
 
@@ -143,17 +143,20 @@ def test_kraus_channel_distribution_matches_density_matrix(seed: int, small: boo
     members = list(range(12))
     shots = 20_000 if small else 1_000
     patterns = ErrorPatterns(np.tile(members, shots), np.arange(shots + 1) * 12)
-    found = TrajectorySampler(circuit, inserts, RunOptions(), small=small).run(patterns, seed=seed)
+    result = TrajectorySampler(circuit, inserts, RunOptions(), small=small).run(patterns, seed=seed)
     order = sorted(members, key=lambda m: int(inserts.table[m, 0]))
     exact = _mixed(circuit, inserts, sets, order)
-    kept = 5  # qubits that are compared
-    probs = exact.reshape(-1, 1 << kept).sum(axis=0)
-    counts = np.bincount(found.indices[0] & ((1 << kept) - 1), minlength=1 << kept)
+    value = 5  # qubits that are compared
+    probs = exact.reshape(-1, 1 << value).sum(axis=0)
+    counts = np.bincount(result.indices[0] & ((1 << value) - 1), minlength=1 << value)
     likely = probs * shots > 5
     rest = [counts[~likely].sum()], [probs[~likely].sum() * shots]
-    seen = np.append(counts[likely], rest[0]), np.append(probs[likely] * shots, rest[1])
-    used = seen[1] > 1e-9
-    assert chisquare(seen[0][used], seen[1][used] * seen[0].sum() / seen[1].sum()).pvalue > 1e-3
+    entries = np.append(counts[likely], rest[0]), np.append(probs[likely] * shots, rest[1])
+    used = entries[1] > 1e-9
+    assert (
+        chisquare(entries[0][used], entries[1][used] * entries[0].sum() / entries[1].sum()).pvalue
+        > 1e-3
+    )
 
 
 @pytest.mark.parametrize("num_qubits", [6, 13])
@@ -162,23 +165,23 @@ def test_trajectory_outcome_is_independent_of_batch_states_and_threads(num_qubit
     random = np.random.default_rng(8)
     circuit = _layers(num_qubits, 3, random).circuit()
     inserts, _ = patterned.made(circuit, 20, random, drawn=True)
-    many = 700 if num_qubits < 13 else 60
-    patterns = patterned.patterns(20, many, 2.0, random)
+    value = 700 if num_qubits < 13 else 60
+    patterns = patterned.patterns(20, value, 2.0, random)
     every = TrajectorySampler(circuit, inserts, RunOptions())
-    whole = every.run(patterns, seed=5, first=4)
+    outcome = every.run(patterns, seed=5, first=4)
     for cap in (1, 2, 3):
         again = every.run(patterns, seed=5, first=4, most_states=cap)
-        np.testing.assert_array_equal(again.indices, whole.indices)
+        np.testing.assert_array_equal(again.indices, outcome.indices)
         assert again.states <= cap
     threads = TrajectorySampler(circuit, inserts, RunOptions(threads=3)).run(
         patterns, seed=5, first=4
     )
-    np.testing.assert_array_equal(threads.indices, whole.indices)
-    for first in range(0, many, 23):
+    np.testing.assert_array_equal(threads.indices, outcome.indices)
+    for first in range(0, value, 23):
         ends = patterns.ends[first : first + 24]
         part = ErrorPatterns(patterns.entries[ends[0] : ends[-1]], ends - ends[0])
-        found = every.run(part, seed=5, first=4 + first)
-        np.testing.assert_array_equal(found.indices[0], whole.indices[0, first : first + 23])
+        result = every.run(part, seed=5, first=4 + first)
+        np.testing.assert_array_equal(result.indices[0], outcome.indices[0, first : first + 23])
 
 
 @pytest.mark.parametrize("num_qubits", [4, 13])
@@ -193,7 +196,7 @@ def test_trajectories_of_each_binding_equal_bound_circuit(num_qubits: int) -> No
     inserts, sets = patterned.made(circuit, 10, random, drawn=False)
     patterns = patterned.patterns(10, 8, 2.0, random)
     table = random.uniform(0, 3, (3, 3))
-    found = TrajectorySampler(circuit, inserts, RunOptions()).run(
+    result = TrajectorySampler(circuit, inserts, RunOptions()).run(
         patterns, seed=2, binding=40, bindings=table
     )
     for row, values in enumerate(table):
@@ -204,16 +207,16 @@ def test_trajectories_of_each_binding_equal_bound_circuit(num_qubits: int) -> No
         )
         for k, (first, last) in enumerate(pairwise(patterns.ends.tolist())):
             alone = patterned.written(bound, inserts, sets, patterns.entries[first:last].tolist())
-            assert found.indices[row, k] == patterned.run_alone(alone, (2, 40 + row), k)
+            assert result.indices[row, k] == patterned.run_alone(alone, (2, 40 + row), k)
 
 
 def test_trajectory_outcomes_are_written_to_their_clbits() -> None:
     circuit = Arrays(3, 4).add("x", [0]).add("measure", [0], [2]).add("measure", [1], [0]).circuit()
     inserts = NoiseTable(np.array([(0, PAULI, 2, 0, 0, 0)]), operators([]))
-    found = TrajectorySampler(circuit, inserts, RunOptions()).run(
+    result = TrajectorySampler(circuit, inserts, RunOptions()).run(
         ErrorPatterns(np.array([0]), np.array([0, 0, 1])), seed=0
     )
-    assert found.records()[:, 0].tolist() == [0b0100, 0b0101]
+    assert result.records()[:, 0].tolist() == [0b0100, 0b0101]
 
 
 def test_invalid_noise_tables_and_circuits_are_refused() -> None:

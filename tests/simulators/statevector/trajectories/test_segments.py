@@ -19,26 +19,26 @@ def test_operations_and_errors_sharing_qubit_keep_their_order(
     circuit: Circuit, width: int, seed: int
 ) -> None:
     inserts, _ = patterned.made(circuit, 12, np.random.default_rng(seed), drawn=True)
-    found = divide(circuit, inserts, width)
-    assert sorted(found.order.tolist()) == list(range(circuit.ops.size))
-    assert found.bounds[0] == 0
-    assert found.bounds[-1] == circuit.ops.size
+    result = divide(circuit, inserts, width)
+    assert sorted(result.order.tolist()) == list(range(circuit.ops.size))
+    assert result.bounds[0] == 0
+    assert result.bounds[-1] == circuit.ops.size
     counts = circuit.table.rows[circuit.ops, 1]
     ends = np.cumsum(counts)
     wires = [
         set(circuit.qubits[end - count : end].tolist())
         for end, count in zip(ends.tolist(), counts.tolist(), strict=True)
     ]
-    position = np.argsort(found.order)
-    for later, mine in enumerate(wires):
+    position = np.argsort(result.order)
+    for later, value in enumerate(wires):
         for earlier in range(later):
-            if mine & wires[earlier]:
+            if value & wires[earlier]:
                 assert position[earlier] < position[later]
     for row, after in enumerate(inserts.table[:, 0].tolist()):
         touched = int(inserts.supports[row])
-        for k, mine in enumerate(wires):
-            if any(touched >> q & 1 for q in mine):
-                assert (position[k] < found.place_at[row]) == (k <= after)
+        for k, value in enumerate(wires):
+            if any(touched >> q & 1 for q in value):
+                assert (position[k] < result.place_at[row]) == (k <= after)
 
 
 def test_paulis_at_one_location_share_one_plan() -> None:
@@ -59,4 +59,4 @@ def test_paulis_at_one_location_share_one_plan() -> None:
         piece = pieces.planned(0, circuit.ops.size, members, zero=True)
         tables.append(piece.floats(circuit.params[pieces.params_order], members))
     assert pieces.plan_count == 1
-    assert len({one.tobytes() for one in tables}) == 3
+    assert len({each.tobytes() for each in tables}) == 3

@@ -62,9 +62,9 @@ def _ansatz(num_qubits: int, count: int) -> Circuit:
 
 
 def _located(circuit: Circuit, noise: NoiseProgram) -> NoisyCircuit:
-    found = locate(circuit, noise)
-    assert found is not None
-    return found
+    result = locate(circuit, noise)
+    assert result is not None
+    return result
 
 
 def _rows(sampler: TrajectorySampler, errors: ErrorTable, shots: int) -> SortedPatterns:
@@ -150,19 +150,19 @@ def test_shares_of_eight_ranks_repeat_little_and_are_balanced(small: bool) -> No
     sampler = TrajectorySampler(located.circuit, located.table, RunOptions(), small=small)
     rows = _rows(sampler, located.errors, 20_000 if small else 3_000)
     cuts = rank_cuts(rows, sampler.shared_before, 8)
-    operations, found = [], np.zeros(rows.begins.size, np.int64)
+    operations, array = [], np.zeros(rows.begins.size, np.int64)
     with ThreadPool(1, control) as thread_pool:
-        whole = sampler.open(thread_pool, control)
-        whole.bind(located.circuit.params, KEY)
-        expected = whole.indices(rows, 0)
+        result = sampler.open(thread_pool, control)
+        result.bind(located.circuit.params, KEY)
+        expected = result.indices(rows, 0)
         for begin, end in itertools.pairwise(cuts.tolist()):
             walks = sampler.open(thread_pool, control)
             walks.bind(located.circuit.params, KEY)
             share = msgspec.structs.replace(rows, order=rows.order[begin:end].copy())
-            found += walks.indices(share, 0)
+            array += walks.indices(share, 0)
             operations.append(walks.operations)
-    assert np.array_equal(found, expected)
-    assert sum(operations) <= 1.02 * whole.operations
+    assert np.array_equal(array, expected)
+    assert sum(operations) <= 1.02 * result.operations
     assert max(operations) <= 1.1 * sum(operations) / 8
 
 
@@ -214,7 +214,7 @@ def test_wide_and_small_states_find_the_same_outcomes(precision: str) -> None:
         item for k, item in enumerate(device_noise(circuit, 1.9, 0.1)) if k % 4 == 0
     ]  # as strong as devices are
     located = _located(circuit, program(mild))
-    found = []
+    entries = []
     for small in (True, False):
         sampler = TrajectorySampler(
             located.circuit, located.table, RunOptions(precision=precision), small=small
@@ -224,5 +224,5 @@ def test_wide_and_small_states_find_the_same_outcomes(precision: str) -> None:
         with ThreadPool(1, control) as thread_pool:
             walks = sampler.open(thread_pool, control)
             walks.bind(located.circuit.params, KEY)
-            found.append(walks.indices(rows, 0))
-    assert np.mean(found[0] == found[1]) >= 0.999
+            entries.append(walks.indices(rows, 0))
+    assert np.mean(entries[0] == entries[1]) >= 0.999

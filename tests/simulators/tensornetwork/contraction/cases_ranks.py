@@ -47,8 +47,8 @@ def run(
     if stop:
         control.stop()
     try:
-        found = engine.run(engine.plan(circuit, None, options), circuit, request, options, control)
-        return found, engine.cpu_s
+        result = engine.run(engine.plan(circuit, None, options), circuit, request, options, control)
+        return result, engine.cpu_s
     finally:
         engine.close()
 
@@ -58,35 +58,35 @@ def case_sliced_values_equal_those_of_one_process(comm: Any) -> None:
     contractor._SPREAD_WIDTH = 2
     circuit = regular(22, 2)
     request = Request(0, 1, ("expectation",), observables(22))
-    whole, _ = run(None, circuit, request)
+    value, _ = run(None, circuit, request)
     shared, cpu_s = run(comm, circuit, request)
-    assert whole is not None
+    assert value is not None
     assert (shared is None) == (comm.Get_rank() > 0)
     assert cpu_s > 0.0
     if shared is not None:
         assert "slices" in shared.remark
-        one, two = (np.frombuffer(each.expectations) for each in (whole, shared))
+        one, two = (np.frombuffer(each.expectations) for each in (value, shared))
         assert np.abs(one - two).max() < 1e-10
 
 
 def case_counts_equal_those_of_one_process(comm: Any) -> None:
     circuit = regular(22, 1)
-    whole, _ = run(None, circuit, Request(100, 3))
+    value, _ = run(None, circuit, Request(100, 3))
     shared, _ = run(comm, circuit, Request(100, 3))
     sliced, _ = run(comm, circuit, Request(100, 3), width=4)
-    assert whole is not None
-    for found in (shared, sliced):
-        if found is not None:
-            assert (found.outcomes, found.counts) == (whole.outcomes, whole.counts)
+    assert value is not None
+    for each in (shared, sliced):
+        if each is not None:
+            assert (each.outcomes, each.counts) == (value.outcomes, value.counts)
 
 
 def case_narrow_circuits_run_in_all_ranks(comm: Any) -> None:
     circuit = regular(6, 1)
-    whole, _ = run(None, circuit, Request(100, 3))
+    value, _ = run(None, circuit, Request(100, 3))
     shared, _ = run(comm, circuit, Request(100, 3))
-    assert whole is not None
+    assert value is not None
     if shared is not None:
-        assert (shared.outcomes, shared.counts) == (whole.outcomes, whole.counts)
+        assert (shared.outcomes, shared.counts) == (value.outcomes, value.counts)
 
 
 def case_refusals_are_raised_in_all_ranks(comm: Any) -> None:

@@ -91,9 +91,9 @@ def sums(num_qubits: int, count: int) -> tuple[PauliSum, ...]:
 def run(circuit: Circuit, request: Request, **options: object) -> BindingResult:
     engine = registry.create("contraction")
     chosen = RunOptions(**options)  # type: ignore[arg-type]
-    found = engine.run(engine.plan(circuit, None, chosen), circuit, request, chosen, RunControl())
-    assert found is not None
-    return found.row(0)
+    result = engine.run(engine.plan(circuit, None, chosen), circuit, request, chosen, RunControl())
+    assert result is not None
+    return result.row(0)
 
 
 def values(found: BindingResult) -> np.ndarray:
@@ -146,14 +146,14 @@ def test_samples_of_a_wide_circuit_have_its_expectation_values() -> None:
     exact = values(run(circuit, Request(0, 1, ("expectation",), observables)))
     counts = counts_of(run(measured(circuit), Request(shots, 3)))
     for a, mean in enumerate(exact.tolist()):
-        parity = sum((1 - 2 * ((k >> a ^ k >> a + 3) & 1)) * many for k, many in counts.items())
+        parity = sum((1 - 2 * ((k >> a ^ k >> a + 3) & 1)) * value for k, value in counts.items())
         assert abs(parity / shots - mean) < 5 * np.sqrt((1 - mean * mean) / shots) + 1e-9
 
 
 def test_shots_are_a_function_of_seed_binding_and_number() -> None:
     circuit = measured(regular(24, 3))
-    few, many = (run(circuit, Request(shots, 5, ("memory",))).memory for shots in (100, 300))
-    assert many[: len(few)] == few
+    few, value = (run(circuit, Request(shots, 5, ("memory",))).memory for shots in (100, 300))
+    assert value[: len(few)] == few
     again = run(circuit, Request(100, 5, ("memory",)))
     assert again.memory == few
     assert run(circuit, Request(100, 6, ("memory",))).memory != few
@@ -164,20 +164,20 @@ def test_shots_are_a_function_of_seed_binding_and_number() -> None:
 def test_sliced_contraction_equals_the_whole_one() -> None:
     circuit = regular(16, 3, layers=2)
     request = Request(0, 1, ("expectation",), sums(16, 3))
-    whole = run(circuit, request)
-    width = int(whole.remark.split()[1])
+    result = run(circuit, request)
+    width = int(result.remark.split()[1])
     sliced = run(circuit, request, settings=(("width", width - 3),))
     assert "slices" in sliced.remark
     assert int(sliced.remark.split()[1].rstrip(",")) <= width - 3
-    assert np.abs(values(whole) - values(sliced)).max() < 1e-10
+    assert np.abs(values(result) - values(sliced)).max() < 1e-10
 
 
 @pytest.mark.usefixtures("contracted")
 def test_samples_from_slices_are_those_of_whole_contractions() -> None:
     circuit = measured(regular(20, 5))
-    whole = run(circuit, Request(60, 5))
+    result = run(circuit, Request(60, 5))
     sliced = run(circuit, Request(60, 5), settings=(("width", 4),))
-    assert counts_of(whole) == counts_of(sliced)
+    assert counts_of(result) == counts_of(sliced)
     assert "slices" in sliced.remark
 
 
@@ -226,11 +226,11 @@ def test_gates_on_one_qubit_are_multiplied_and_permutations_found() -> None:
     arrays = Arrays(2, 0).add("h", [0]).add("h", [0]).add("t", [1]).add("cx", [0, 1]).add("y", [1])
     circuit = arrays.circuit()
     factors, _ = gate_factors(circuit, circuit.params, "complex128")
-    found = fused(factors)
-    assert [each.qubits for each in found] == [(0,), (1,), (0, 1), (1,)]
-    assert [each.moved for each in found] == [(True,), (False,), (False, True), (True,)]
-    assert np.allclose(found[0].matrix, np.eye(2))
-    moved = permutation(found[2])
+    result = fused(factors)
+    assert [each.qubits for each in result] == [(0,), (1,), (0, 1), (1,)]
+    assert [each.moved for each in result] == [(True,), (False,), (False, True), (True,)]
+    assert np.allclose(result[0].matrix, np.eye(2))
+    moved = permutation(result[2])
     assert moved is not None
     assert moved.tolist() == [0, 3, 2, 1]
 
@@ -276,10 +276,10 @@ def test_deep_networks_are_contracted() -> None:
     labels = ("Z" * 600, "Z" + "I" * 598 + "Z")
     observables = tuple(PauliSum((label,), np.ones(1)) for label in labels)
     request = Request(0, 1, ("expectation",), observables)
-    ours = values(run(circuit, request))
+    result = values(run(circuit, request))
     chain = simulate(
         circuit, shots=0, engine="mps", outputs=("expectation",), observables=observables
     )
-    assert np.abs(ours - values(chain.row(0))).max() < 1e-9
+    assert np.abs(result - values(chain.row(0))).max() < 1e-9
     sliced = values(run(circuit, request, settings=(("width", 5),)))
-    assert np.abs(ours - sliced).max() < 1e-9
+    assert np.abs(result - sliced).max() < 1e-9

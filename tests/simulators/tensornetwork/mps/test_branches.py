@@ -23,9 +23,9 @@ from simulators.simulate import counts_of, simulate
 def run(circuit: Circuit, request: Request, **options: object) -> BindingResult:
     engine = registry.create("mps")
     chosen = RunOptions(**options)  # type: ignore[arg-type]
-    found = engine.run(engine.plan(circuit, None, chosen), circuit, request, chosen, RunControl())
-    assert found is not None
-    return found.row(0)
+    result = engine.run(engine.plan(circuit, None, chosen), circuit, request, chosen, RunControl())
+    assert result is not None
+    return result.row(0)
 
 
 def histories(num_qubits: int) -> Circuit:
@@ -48,28 +48,28 @@ def test_counts_are_those_of_the_statevector_engine(circuit: Circuit) -> None:
     codes = circuit.table.rows[circuit.ops, 0]
     assume(not np.isin(codes, (FOR, WHILE, SWITCH, STORE)).any())
     assume(not circuit.variables)
-    ours = simulate(circuit, shots=200, seed=4, binding=1, engine="mps")
-    theirs = simulate(circuit, shots=200, seed=4, binding=1, engine="statevector")
-    assert counts_of(ours.row(0)) == counts_of(theirs.row(0))
+    result = simulate(circuit, shots=200, seed=4, binding=1, engine="mps")
+    outcome = simulate(circuit, shots=200, seed=4, binding=1, engine="statevector")
+    assert counts_of(result.row(0)) == counts_of(outcome.row(0))
 
 
 def test_counts_memory_and_exact_results_match_the_statevector_engine() -> None:
     circuit = histories(5)
     sampled = {"shots": 400, "seed": 9, "outputs": ("counts", "memory")}
-    ours = simulate(circuit, engine="mps", **sampled)  # type: ignore[call-overload]
-    theirs = simulate(circuit, engine="statevector", **sampled)  # type: ignore[call-overload]
-    assert (ours.outcomes, ours.counts, ours.memory) == (
-        theirs.outcomes, theirs.counts, theirs.memory
+    result = simulate(circuit, engine="mps", **sampled)  # type: ignore[call-overload]
+    outcome = simulate(circuit, engine="statevector", **sampled)  # type: ignore[call-overload]
+    assert (result.outcomes, result.counts, result.memory) == (
+        outcome.outcomes, outcome.counts, outcome.memory
     )  # fmt: skip
-    assert int(ours.remark.split()[-2]) > 20
+    assert int(result.remark.split()[-2]) > 20
     sums = tuple(PauliSum((label,), np.ones(1)) for label in ("ZZIII", "IIZIZ", "IIIII"))
     exact = {"shots": 0, "outputs": ("probabilities", "expectation"), "observables": sums}
-    ours = simulate(circuit, engine="mps", **exact)  # type: ignore[call-overload]
-    theirs = simulate(circuit, engine="statevector", **exact)  # type: ignore[call-overload]
-    assert ours.probability_outcomes == theirs.probability_outcomes
-    probs = [np.frombuffer(each.probabilities) for each in (ours, theirs)]
+    result = simulate(circuit, engine="mps", **exact)  # type: ignore[call-overload]
+    outcome = simulate(circuit, engine="statevector", **exact)  # type: ignore[call-overload]
+    assert result.probability_outcomes == outcome.probability_outcomes
+    probs = [np.frombuffer(each.probabilities) for each in (result, outcome)]
     assert np.abs(probs[0] - probs[1]).max() < 1e-10
-    means = [np.frombuffer(each.expectations) for each in (ours, theirs)]
+    means = [np.frombuffer(each.expectations) for each in (result, outcome)]
     assert np.abs(means[0] - means[1]).max() < 1e-10
 
 
@@ -93,8 +93,8 @@ def test_wide_circuit_teleports_a_qubit_along_a_chain() -> None:
 def test_reset_before_expectation_values_is_carried_out() -> None:
     circuit = Arrays(2, 0).add("h", [0]).add("cx", [0, 1]).add("reset", [0]).circuit()
     sums = tuple(PauliSum((label,), np.ones(1)) for label in ("IZ", "ZI", "ZZ"))
-    found = simulate(circuit, shots=0, engine="mps", outputs=("expectation",), observables=sums)
-    assert np.frombuffer(found.expectations)[0::2] == pytest.approx([1.0, 0.0, 0.0], abs=1e-12)
+    result = simulate(circuit, shots=0, engine="mps", outputs=("expectation",), observables=sums)
+    assert np.frombuffer(result.expectations)[0::2] == pytest.approx([1.0, 0.0, 0.0], abs=1e-12)
 
 
 def test_limits_are_refused_with_the_way_out() -> None:
@@ -111,8 +111,8 @@ def test_limits_are_refused_with_the_way_out() -> None:
 def test_histories_share_no_state() -> None:
     """Fewer shots are a part of more."""
     circuit = histories(5)
-    few, many = (run(circuit, Request(shots, 3, ("memory",))).memory for shots in (50, 400))
-    assert many[: len(few)] == few
+    few, value = (run(circuit, Request(shots, 3, ("memory",))).memory for shots in (50, 400))
+    assert value[: len(few)] == few
     assert msgspec.structs.replace(run(circuit, Request(50, 3)), remark="") == (
         msgspec.structs.replace(run(circuit, Request(50, 3)), remark="")
     )

@@ -53,14 +53,14 @@ def strings(num_qubits: int, count: int, seed: int = 5) -> tuple[PauliSum, ...]:
 @pytest.mark.parametrize("precision", ["double", "single"])
 def test_expectation_values_and_amplitudes_are_those_of_the_statevector(precision: str) -> None:
     circuit = brickwork(10, 8).add("ccx", [7, 0, 4]).add("swap", [2, 9]).add("cx", [8, 1]).circuit()
-    given = {"observables": strings(10, 40), "outputs": ("expectation", "statevector")}
-    ours = simulate(circuit, shots=0, engine="mps", precision=precision, **given)  # type: ignore[call-overload]
-    exact = simulate(circuit, shots=0, engine="statevector", **given)  # type: ignore[call-overload]
+    table = {"observables": strings(10, 40), "outputs": ("expectation", "statevector")}
+    result = simulate(circuit, shots=0, engine="mps", precision=precision, **table)  # type: ignore[call-overload]
+    exact = simulate(circuit, shots=0, engine="statevector", **table)  # type: ignore[call-overload]
     near = 1e-10 if precision == "double" else 1e-4
-    assert np.abs(values(ours) - values(exact)).max() < near
-    assert ours.statevector is not None
-    assert np.abs(ours.statevector - exact.statevector).max() < near
-    assert ours.truncation == 0.0
+    assert np.abs(values(result) - values(exact)).max() < near
+    assert result.statevector is not None
+    assert np.abs(result.statevector - exact.statevector).max() < near
+    assert result.truncation == 0.0
 
 
 def test_shuffled_chain_is_ordered_and_has_the_values_of_the_chain() -> None:
@@ -85,10 +85,10 @@ def test_shuffled_chain_is_ordered_and_has_the_values_of_the_chain() -> None:
 
 
 def _moved(label: str, wires: list[int]) -> list[str]:
-    found = ["I"] * len(label)
+    entries = ["I"] * len(label)
     for qubit, wire in enumerate(wires):
-        found[len(label) - 1 - wire] = label[len(label) - 1 - qubit]
-    return found
+        entries[len(label) - 1 - wire] = label[len(label) - 1 - qubit]
+    return entries
 
 
 def test_counts_of_ordered_qubits_have_their_correlations() -> None:
@@ -96,9 +96,9 @@ def test_counts_of_ordered_qubits_have_their_correlations() -> None:
     arrays = Arrays(50, 50)
     for qubit in range(25):
         arrays.add("h", [qubit]).add("cx", [qubit, 49 - qubit])
-    found = simulate(measured(arrays), shots=300, seed=2, engine="mps")
-    assert found.remark == "bond 2"
-    for outcome in counts_of(found.row(0)):
+    result = simulate(measured(arrays), shots=300, seed=2, engine="mps")
+    assert result.remark == "bond 2"
+    for outcome in counts_of(result.row(0)):
         bits = f"{outcome:050b}"
         assert bits == bits[::-1]
 
@@ -118,8 +118,8 @@ def test_subspace_split_finds_the_values_and_the_weight_outside(shape: tuple[int
     right = np.linalg.qr(random.normal(size=(shape[1], 120)))[0]
     wanted = 10.0 ** -np.linspace(0, 8, 120)
     matrix = ((left * wanted) @ right.T).astype(complex)
-    found, vectors, lost = subspace_split(matrix, 60)
-    assert np.abs(found - wanted[:60])[:40].max() < 1e-7
+    value, vectors, lost = subspace_split(matrix, 60)
+    assert np.abs(value - wanted[:60])[:40].max() < 1e-7
     assert np.abs(vectors @ vectors.conj().T - np.eye(60)).max() < 1e-12
     rest = matrix - (matrix @ vectors.conj().T) @ vectors
     assert lost == pytest.approx(np.linalg.norm(rest) ** 2, rel=1e-2, abs=1e-15)
@@ -164,12 +164,12 @@ def test_large_bonds_split_in_subspaces_have_the_values_of_full_splits(
         return split(matrix, size)
 
     monkeypatch.setattr(right_canonical, "subspace_split", counted)
-    given = {"observables": strings(18, 20), "outputs": ("expectation",), "shots": 0}
-    ours = simulate(circuit, engine="mps", settings=(("cutoff", 1e-13),), **given)  # type: ignore[call-overload]
-    exact = simulate(circuit, engine="statevector", **given)  # type: ignore[call-overload]
+    table = {"observables": strings(18, 20), "outputs": ("expectation",), "shots": 0}
+    result = simulate(circuit, engine="mps", settings=(("cutoff", 1e-13),), **table)  # type: ignore[call-overload]
+    exact = simulate(circuit, engine="statevector", **table)  # type: ignore[call-overload]
     assert used
-    assert np.abs(values(ours) - values(exact)).max() < 1e-5
-    assert ours.truncation < 1e-9
+    assert np.abs(values(result) - values(exact)).max() < 1e-5
+    assert result.truncation < 1e-9
 
 
 @pytest.mark.parametrize("bond", [3, 8])
@@ -191,9 +191,9 @@ def test_counts_are_equal_whatever_number_of_shots_is_drawn_at_once(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     circuit = measured(brickwork(40, 4))
-    whole = counts_of(simulate(circuit, shots=500, seed=3, engine="mps").row(0))
+    result = counts_of(simulate(circuit, shots=500, seed=3, engine="mps").row(0))
     monkeypatch.setattr("simulators.tensornetwork.mps.engine._SHOTS_AT_ONCE", 77)
-    assert counts_of(simulate(circuit, shots=500, seed=3, engine="mps").row(0)) == whole
+    assert counts_of(simulate(circuit, shots=500, seed=3, engine="mps").row(0)) == result
 
 
 def test_stop_is_honoured() -> None:

@@ -47,9 +47,9 @@ def _case(ratio: float, angle: float, seed: int = 0) -> tuple[Circuit, NoiseProg
 @pytest.mark.parametrize("ratio", RATIOS)
 def test_counts_match_exact_distribution(ratio: float, angle: float) -> None:
     circuit, noise = _case(ratio, angle)
-    found = _run(circuit, noise, 5_000)
-    assert p_value(Exact(circuit, noise).probs, counts_of(found)) > LEAST_P
-    assert "error patterns" in found.remark
+    result = _run(circuit, noise, 5_000)
+    assert p_value(Exact(circuit, noise).probs, counts_of(result)) > LEAST_P
+    assert "error patterns" in result.remark
 
 
 @pytest.mark.slow
@@ -57,7 +57,7 @@ def test_counts_match_exact_distribution(ratio: float, angle: float) -> None:
 def test_a_million_shots_match_the_density_matrix(ratio: float) -> None:
     random = np.random.default_rng(int(10 * ratio))
     circuit = layers(4, 2, random).circuit()
-    one, pair = depolarizing(0.002, 1), depolarizing(0.01, 2)
+    result, pair = depolarizing(0.002, 1), depolarizing(0.01, 2)
     relax = relaxation(300, 60, 60 * ratio)
     located = after_gates(
         circuit,
@@ -65,7 +65,7 @@ def test_a_million_shots_match_the_density_matrix(ratio: float) -> None:
             []
             if row.name == "measure"
             else [
-                (row.qubits, pair if len(row.qubits) == 2 else one),
+                (row.qubits, pair if len(row.qubits) == 2 else result),
                 *(((q,), relax) for q in row.qubits),
             ]
         ),
@@ -81,29 +81,29 @@ def test_a_million_shots_match_the_density_matrix(ratio: float) -> None:
 
 def test_outcomes_are_those_of_the_statevector_engine_for_a_seed() -> None:
     circuit, noise = _case(1.9, 0.1)
-    ours, theirs = counts_of(_run(circuit, noise, 3_000)), counts_of(run(circuit, noise, 3_000))
-    differ = sum(abs(ours.get(k, 0) - theirs.get(k, 0)) for k in {*ours, *theirs})
+    result, outcome = counts_of(_run(circuit, noise, 3_000)), counts_of(run(circuit, noise, 3_000))
+    differ = sum(abs(result.get(k, 0) - outcome.get(k, 0)) for k in {*result, *outcome})
     assert differ <= 2 * 3  # rounding moves a shot at the edge of two outcomes
 
 
 def test_a_shot_does_not_depend_on_the_others(monkeypatch: pytest.MonkeyPatch) -> None:
     circuit, noise = _case(2.0, 0.0)
-    whole = _run(circuit, noise, 600)
+    result = _run(circuit, noise, 600)
     monkeypatch.setattr("simulators.tensornetwork.mps.noisy.MOST_STATES", 1)
     monkeypatch.setattr("simulators.trajectories.outcomes.SHOTS_AT_ONCE", 70)
     parted = _run(circuit, noise, 600)
-    assert (whole.outcomes, whole.counts) == (parted.outcomes, parted.counts)
+    assert (result.outcomes, result.counts) == (parted.outcomes, parted.counts)
 
 
 def test_expectation_values_have_their_standard_errors() -> None:
     circuit, noise = _case(0.5, 0.1)
     sums = (PauliSum(("ZZII", "IIIZ"), np.array([0.5, 1.0])), PauliSum(("ZIIZ",), np.ones(1)))
-    found = _run(circuit, noise, 4_000, outputs=("expectation",), observables=sums)
+    result = _run(circuit, noise, 4_000, outputs=("expectation",), observables=sums)
     exact = simulate(
         circuit, shots=0, engine="densitymatrix", noise=noise, outputs=("expectation",),
         observables=sums,
     )  # fmt: skip
-    pairs = np.frombuffer(found.expectations).reshape(-1, 2).tolist()
+    pairs = np.frombuffer(result.expectations).reshape(-1, 2).tolist()
     wanted_pairs = np.frombuffer(exact.expectations).reshape(-1, 2).tolist()
     for (value, error), (wanted, _) in zip(pairs, wanted_pairs, strict=True):
         assert 0.0 < error < 0.05

@@ -7,11 +7,11 @@ from .base import HonestQPM
 
 class QPM(HonestQPM):
     def prepare(self, desk):
-        told = desk.record
+        outcome = desk.record
 
         def record(task, poll):
-            found = told(task, poll)
-            del found["launch_time"]
-            return found
+            result = outcome(task, poll)
+            del result["launch_time"]
+            return result
 
         desk.record = record

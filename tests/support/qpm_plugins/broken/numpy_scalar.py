@@ -9,10 +9,10 @@ from .base import HonestQPM
 
 class QPM(HonestQPM):
     def prepare(self, desk):
-        told = desk.record
+        outcome = desk.record
 
         def record(task, poll):
             task.counts = {key: np.int64(count) for key, count in task.counts.items()}
-            return told(task, poll)
+            return outcome(task, poll)
 
         desk.record = record

@@ -7,13 +7,13 @@ from .base import HonestQPM
 
 class QPM(HonestQPM):
     def prepare(self, desk):
-        told = desk.record
+        outcome = desk.record
 
         def record(task, poll):
-            found = told(task, poll)
+            result = outcome(task, poll)
             turned = {key[::-1]: count for key, count in task.counts.items()}
             if desk.single:
-                return {**found, "result": turned} if found["rc"] == 0 else found
-            return {**found, "result": {**found["result"], "counts": turned}}
+                return {**result, "result": turned} if result["rc"] == 0 else result
+            return {**result, "result": {**result["result"], "counts": turned}}
 
         desk.record = record

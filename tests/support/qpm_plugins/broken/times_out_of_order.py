@@ -7,11 +7,11 @@ from .base import HonestQPM
 
 class QPM(HonestQPM):
     def prepare(self, desk):
-        told = desk.record
+        outcome = desk.record
 
         def record(task, poll):
-            found = told(task, poll)
-            found["exec_time"], found["completion_time"] = task.ended, task.began
-            return found
+            result = outcome(task, poll)
+            result["exec_time"], result["completion_time"] = task.ended, task.began
+            return result
 
         desk.record = record

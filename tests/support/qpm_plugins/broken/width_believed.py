@@ -7,7 +7,7 @@ from .base import HonestQPM
 
 class QPM(HonestQPM):
     def _read(self, info):
-        found = super()._read(info)
+        result = super()._read(info)
         if info.get("num_qubits") == 0:
             raise self.error("num_qubits=0")
-        return found
+        return result

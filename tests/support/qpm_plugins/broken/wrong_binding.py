@@ -7,7 +7,7 @@ from .base import HonestQPM
 
 class QPM(HonestQPM):
     def properties(self):
-        told = super().properties()
-        told["api_bindings"] = told["api_bindings"][:-1]
-        told["api_bindings"][1]["binding_name"] = "reservations"
-        return told
+        outcome = super().properties()
+        outcome["api_bindings"] = outcome["api_bindings"][:-1]
+        outcome["api_bindings"][1]["binding_name"] = "reservations"
+        return outcome

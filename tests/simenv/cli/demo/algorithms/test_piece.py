@@ -26,8 +26,8 @@ def exact(circuit: QuantumCircuit) -> dict[str, float]:
             key=lambda op: circuit.find_bit(op.clbits[0]).index,
         )
     ]
-    found: dict[str, float] = Statevector(plain).probabilities_dict(measured)
-    return found
+    table: dict[str, float] = Statevector(plain).probabilities_dict(measured)
+    return table
 
 
 def name(piece: DemoCircuit) -> str:
@@ -36,23 +36,23 @@ def name(piece: DemoCircuit) -> str:
 
 @pytest.mark.parametrize("piece", STATIC, ids=name)
 def test_expected_answer_agrees_with_qiskit_statevector(piece: DemoCircuit) -> None:
-    found = exact(piece.circuit)
+    result = exact(piece.circuit)
     if isinstance(piece.answer, ExpectedOutcomes):
-        for bits in {*found, *piece.answer.probabilities}:
+        for bits in {*result, *piece.answer.probabilities}:
             expected = piece.answer.probabilities.get(bits, 0.0)
-            assert found.get(bits, 0.0) == pytest.approx(expected, abs=1e-9), bits
+            assert result.get(bits, 0.0) == pytest.approx(expected, abs=1e-9), bits
     else:
         assert isinstance(piece.answer, Parities)
-        counts = {bits: round(share * 1e12) for bits, share in found.items()}
+        counts = {bits: round(share * 1e12) for bits, share in result.items()}
         for clbits, expected in piece.answer.values:
             assert parity(counts, clbits) == pytest.approx(expected, abs=1e-6), clbits
 
 
 @pytest.mark.parametrize("piece", STATIC, ids=name)
 def test_counts_sampled_from_exact_distribution_pass(piece: DemoCircuit) -> None:
-    found = exact(piece.circuit)
-    keys = sorted(found)
-    shares = np.array([found[key] for key in keys])
+    result = exact(piece.circuit)
+    keys = sorted(result)
+    shares = np.array([result[key] for key in keys])
     drawn = np.random.default_rng(5).multinomial(SHOTS, shares / shares.sum())
     counts = {key: int(n) for key, n in zip(keys, drawn, strict=True) if n}
     assert piece.answer.fault(counts) == ""

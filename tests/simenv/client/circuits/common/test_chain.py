@@ -24,12 +24,12 @@ def turned(*angles: object) -> PackedCircuit:
 
 def matrix(loaded: PackedCircuit, values: np.ndarray) -> np.ndarray:
     """d slots / d parameters, as the chain rule has it."""
-    found = chain(loaded.slots, values)
-    if found is None:
+    result = chain(loaded.slots, values)
+    if result is None:
         return np.eye(len(loaded.parameters))
-    dense = np.zeros((loaded.program.num_slots, found.parameters))
-    places = np.frombuffer(found.slots, "<i4"), np.frombuffer(found.columns, "<i4")
-    dense[places] = np.frombuffer(found.factors)
+    dense = np.zeros((loaded.program.num_slots, result.parameters))
+    places = np.frombuffer(result.slots, "<i4"), np.frombuffer(result.columns, "<i4")
+    dense[places] = np.frombuffer(result.factors)
     return dense
 
 
@@ -48,12 +48,12 @@ def matrix(loaded: PackedCircuit, values: np.ndarray) -> np.ndarray:
 def test_chain_rule_agrees_with_finite_differences(angles: tuple[object, ...]) -> None:
     loaded = turned(*angles)
     values = np.random.default_rng(1).uniform(0.3, 1.5, len(loaded.parameters))
-    found = matrix(loaded, values)
+    result = matrix(loaded, values)
     for k in range(len(values)):
         at = np.zeros(len(values))
         at[k] = 1e-5
         slope = (loaded.bind(values + at) - loaded.bind(values - at))[0] / 2e-5
-        np.testing.assert_allclose(found[:, k], slope, atol=1e-9)
+        np.testing.assert_allclose(result[:, k], slope, atol=1e-9)
 
 
 def test_slots_that_are_parameters_need_no_chain_rule() -> None:
@@ -65,9 +65,9 @@ def test_chain_rule_of_several_bindings_requires_linear_expressions() -> None:
     with pytest.raises(OptionError, match="several bindings"):
         chain(loaded.slots, np.ones((2, 1)))
     linear = turned(2 * A, A)
-    found = chain(linear.slots, np.ones((2, 1)))
-    assert found is not None
-    assert np.frombuffer(found.factors).tolist() == [2.0, 1.0]
+    result = chain(linear.slots, np.ones((2, 1)))
+    assert result is not None
+    assert np.frombuffer(result.factors).tolist() == [2.0, 1.0]
 
 
 def test_derivative_that_is_not_finite_is_refused() -> None:

@@ -29,27 +29,29 @@ def loaded(*angles: Any) -> PackedCircuit:
 
 
 def test_equal_expressions_share_one_slot() -> None:
-    one = loaded(X, 2 * X + Y, X, Y + 2 * X, 0.5, Y)
-    assert one.program.num_slots == 3
-    assert one.parameters == ("x", "y")
-    assert one.bind([1.0, 10.0]).tolist() == [[1.0, 12.0, 10.0]]
+    result = loaded(X, 2 * X + Y, X, Y + 2 * X, 0.5, Y)
+    assert result.program.num_slots == 3
+    assert result.parameters == ("x", "y")
+    assert result.bind([1.0, 10.0]).tolist() == [[1.0, 12.0, 10.0]]
 
 
 def test_parameters_are_in_order_of_qiskit() -> None:
-    one = loaded(V[10], V[2], Y, X)  # Qiskit sorts names as text, elements of a vector as numbers
+    result = loaded(
+        V[10], V[2], Y, X
+    )  # Qiskit sorts names as text, elements of a vector as numbers
     circuit = rotations(V[10], V[2], Y, X)
-    assert one.parameters == tuple(parameter.name for parameter in circuit.parameters)
+    assert result.parameters == tuple(parameter.name for parameter in circuit.parameters)
     values = dict(zip(circuit.parameters, (1.0, 2.0, 3.0, 4.0), strict=True))
     expected = [values[V[10]], values[V[2]], values[Y], values[X]]
-    assert one.bind([1.0, 2.0, 3.0, 4.0]).tolist() == [expected]
+    assert result.bind([1.0, 2.0, 3.0, 4.0]).tolist() == [expected]
 
 
 def test_rows_of_table_are_bindings() -> None:
-    one = loaded(X, X * Y)
+    result = loaded(X, X * Y)
     table = np.array([[1, 2], [3, 4], [5, 6]])
-    assert one.bind(table).tolist() == [[1, 2], [3, 12], [5, 30]]
-    assert one.bind(table.tolist()).dtype == np.float64
-    assert one.bind(np.asfortranarray(table.astype(np.float32))).tolist() == [
+    assert result.bind(table).tolist() == [[1, 2], [3, 12], [5, 30]]
+    assert result.bind(table.tolist()).dtype == np.float64
+    assert result.bind(np.asfortranarray(table.astype(np.float32))).tolist() == [
         [1, 2],
         [3, 12],
         [5, 30],
@@ -70,12 +72,12 @@ def test_mapping_binds_parameters_by_name_or_object(bindings: Any) -> None:
 
 def test_parameter_vector_is_key_of_mapping() -> None:
     vector = ParameterVector("w", 2)
-    one = loaded(vector[1], vector[0], X)
-    assert one.bind({vector: [1.0, 2.0], X: 3.0}).tolist() == [[2.0, 1.0, 3.0]]
+    result = loaded(vector[1], vector[0], X)
+    assert result.bind({vector: [1.0, 2.0], X: 3.0}).tolist() == [[2.0, 1.0, 3.0]]
     table = {vector: [[1.0, 2.0], [4.0, 5.0]], X: 3.0}
-    assert one.bind(table).tolist() == [[2.0, 1.0, 3.0], [5.0, 4.0, 3.0]]
+    assert result.bind(table).tolist() == [[2.0, 1.0, 3.0], [5.0, 4.0, 3.0]]
     with pytest.raises(OptionError, match="'w' has 2 elements"):
-        one.bind({vector: [1.0], X: 3.0})
+        result.bind({vector: [1.0], X: 3.0})
 
 
 @pytest.mark.parametrize(
@@ -115,9 +117,9 @@ def test_values_that_do_not_fit_are_refused(bindings: Any, told: str) -> None:
 def test_expression_without_finite_value_is_refused(
     expression: ParameterExpression, value: float
 ) -> None:
-    one = loaded(expression)
+    result = loaded(expression)
     with pytest.raises(ProgramError, match="binding 1: the expression"):
-        one.bind([[1.0], [value]])
+        result.bind([[1.0], [value]])
 
 
 @pytest.mark.parametrize(
@@ -125,11 +127,11 @@ def test_expression_without_finite_value_is_refused(
     [3 * X - Y / 7 + 0.1, X * Y, X.sin() + Y.exp(), (X - 100).sign(), X.abs() * 2, X**2 / 3, X / X],
 )
 def test_bound_value_is_independent_of_batch_size(expression: ParameterExpression) -> None:
-    one = loaded(expression, X, Y)
+    result = loaded(expression, X, Y)
     table = np.random.default_rng(5).normal(size=(1000, 2)) * 200
-    together = one.bind(table)
+    together = result.bind(table)
     for row in range(0, 1000, 97):
-        assert one.bind(table[row]).tobytes() == together[row].tobytes()
+        assert result.bind(table[row]).tobytes() == together[row].tobytes()
         bound = expression.bind_all(
             {p: table[row, int(p == Y)].item() for p in expression.parameters}
         )
@@ -150,9 +152,9 @@ def test_parameter_hidden_in_gate_definition_is_refused() -> None:
     gate.definition = rotations(X)
     circuit = QuantumCircuit(1)
     circuit.append(gate, [0])
-    one = load(circuit)
+    document = load(circuit)
     with pytest.raises(ProgramError, match="'x' in a gate's definition is no parameter"):
-        one.bind(None)
+        document.bind(None)
 
 
 def test_parameters_of_gates_blocks_and_global_phase_are_bound() -> None:
@@ -161,9 +163,9 @@ def test_parameters_of_gates_blocks_and_global_phase_are_bound() -> None:
     circuit.append(body.to_gate(), [0])
     with circuit.if_test((0, True)):
         circuit.rz(V[0], 0)
-    one = load(circuit)
-    assert one.parameters == ("v[0]", "x", "y")
-    assert one.bind([1.0, 2.0, 3.0]).tolist() == [[3.0, 1.5, 1.0]]
+    document = load(circuit)
+    assert document.parameters == ("v[0]", "x", "y")
+    assert document.bind([1.0, 2.0, 3.0]).tolist() == [[3.0, 1.5, 1.0]]
 
 
 def test_program_is_bound_by_slot_order_or_slot_name() -> None:

@@ -68,18 +68,18 @@ def test_inconsistent_program_arrays_are_refused(changes: dict[str, object], tol
 def test_corrupted_program_is_decoded_or_refused_with_known_errors(path: Path) -> None:
     draw = random.Random(path.stem)
     data = path.read_bytes()
-    taken = refused = 0
+    value = refused = 0
     for _ in range(60):
         changed = bytearray(data)
         for _ in range(draw.randrange(1, 4)):
             changed[draw.randrange(len(changed))] = draw.choice((0, 1, 2, 255, draw.randrange(256)))
         try:
             to_qiskit(decode_program(bytes(changed)))
-            taken += 1
+            value += 1
         except (msgspec.DecodeError, UnicodeDecodeError, ProgramError):
             refused += 1
     assert refused
-    assert taken + refused == 60
+    assert value + refused == 60
 
 
 @pytest.mark.parametrize(

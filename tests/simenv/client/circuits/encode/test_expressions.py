@@ -22,8 +22,8 @@ WIDE = 2**301
 def outcome(circuit: QuantumCircuit) -> int:
     """The classical bits of a circuit without superpositions, judged twice."""
     program = load(circuit).program
-    for found in (program_judge.run(program), program_judge.run(load(to_qiskit(program)).program)):
-        br.assert_same(found, circuit_judge.run(circuit))
+    for each in (program_judge.run(program), program_judge.run(load(to_qiskit(program)).program)):
+        br.assert_same(each, circuit_judge.run(circuit))
     ((_, bits),) = program_judge.run(program)
     return bits
 

@@ -25,11 +25,11 @@ signed = st.tuples(signs, factors, st.lists(st.sampled_from(["*", "/", " * "]), 
 
 
 def _expression(drawn: tuple[str, list[str], list[str]]) -> str:
-    sign, numbers, operators = drawn
-    words = [numbers[0]]
-    for operator, number in zip(operators, numbers[1:], strict=False):
-        words += [operator, "2" if operator == "/" and number == "0" else number]
-    return sign + "".join(words)
+    sign, value, operators = drawn
+    entries = [value[0]]
+    for operator, number in zip(operators, value[1:], strict=False):
+        entries += [operator, "2" if operator == "/" and number == "0" else number]
+    return sign + "".join(entries)
 
 
 @st.composite
@@ -87,9 +87,9 @@ def test_altered_text_is_left_to_qiskit_or_parsed_to_same_program(
         text = text[:place] + piece + text[place + length :]
     program = qasm2_fast.read(text)
     if program is not None:
-        found = by_qiskit(text)
-        assert found is not None
-        assert program.packed() == found.packed()
+        result = by_qiskit(text)
+        assert result is not None
+        assert program.packed() == result.packed()
 
 
 @pytest.mark.parametrize(
@@ -115,8 +115,8 @@ def test_invalid_text_is_left_to_qiskit_which_refuses_it(text: str) -> None:
 )
 def test_register_with_reserved_or_gate_name_is_parsed_as_by_qiskit(name: str) -> None:
     text = f"{HEAD}qreg {name}[2];\nx {name}[1];"
-    program, found = qasm2_fast.read(text), by_qiskit(text)
-    assert program is None or (found is not None and program.packed() == found.packed())
+    program, result = qasm2_fast.read(text), by_qiskit(text)
+    assert program is None or (result is not None and program.packed() == result.packed())
 
 
 def test_text_with_too_many_operands_is_left_to_qiskit() -> None:

@@ -48,9 +48,9 @@ def test_calibration_figures_are_those_of_target(make: Any) -> None:
     target, told_of = described(make)
     record = plain(devices.calibration("env/qpu", told_of))
     assert json.loads(json.dumps(record)) == record, "NaN is no number to a host"
-    told = record["extensions"].get("simenv", {"qubit_metrics": [], "gate_metrics": []})
-    by_qubit = {one["qubit"]: one for one in told["qubit_metrics"]}
-    by_gate = {(one["operation"], *one["locus"]): one for one in told["gate_metrics"]}
+    result = record["extensions"].get("simenv", {"qubit_metrics": [], "gate_metrics": []})
+    by_qubit = {each["qubit"]: each for each in result["qubit_metrics"]}
+    by_gate = {(each["operation"], *each["locus"]): each for each in result["gate_metrics"]}
     count = 0
 
     def check(found: dict[str, Any], name: str, wanted: float | None) -> None:
@@ -78,7 +78,7 @@ def test_calibration_figures_are_those_of_target(make: Any) -> None:
     assert record["calibration"]["observation_count"] == count
     assert count > 10 or make is ideal
     if count:
-        assert (told["duration_unit"], told["frequency_unit"]) == ("s", "Hz")
+        assert (result["duration_unit"], result["frequency_unit"]) == ("s", "Hz")
 
 
 @pytest.mark.parametrize("make", MACHINES)
@@ -102,27 +102,27 @@ def test_coupling_and_operations_are_those_of_target(make: Any) -> None:
         wanted = sorted([str(qubit) for qubit in qubits] for qubits in placed if qubits)
         assert sorted(gate.get("supported_loci", [])) == wanted
         assert gate["arity"] == target.operation_from_name(gate["name"]).num_qubits
-    told = {gate["name"] for gate in record["operations"]}
-    assert {"measure", "cx"} <= told <= set(target.operation_names)
+    names = {gate["name"] for gate in record["operations"]}
+    assert {"measure", "cx"} <= names <= set(target.operation_names)
 
 
 @pytest.mark.parametrize("figure", [UNKNOWN, 0.0])
 def test_zero_figures_are_counted_and_unknown_ones_are_not(figure: float) -> None:
-    told = DeviceInfo(
+    outcome = DeviceInfo(
         "qpu", DeviceKind.HARDWARE, "lab", "fridge", "1", "trapped-ion", 2, 0,
         (GateInfo("cz", 2, 0),), all_to_all=True,
         operations=(OperationInfo("cz", (), error=figure),),
         qubits=(QubitInfo(t1_us=figure), QubitInfo()),
     )  # fmt: skip
-    record = devices.calibration("qpu", told)
-    known = 0 if math.isnan(figure) else 2
-    assert record.calibration["observation_count"] == known
-    assert record.calibration["quality_metric_count"] == known // 2
-    assert bool(record.extensions) is bool(known)
+    record = devices.calibration("qpu", outcome)
+    value = 0 if math.isnan(figure) else 2
+    assert record.calibration["observation_count"] == value
+    assert record.calibration["quality_metric_count"] == value // 2
+    assert bool(record.extensions) is bool(value)
     assert record.device["technology"] == "trapped-ion"
-    head = devices.device("qpu", told, [])
+    head = devices.device("qpu", outcome, [])
     assert "max_shots" not in head.metadata
-    graph = devices.coupling("qpu", told)
+    graph = devices.coupling("qpu", outcome)
     assert graph.coupling["edges"] == [["0", "1"]]
     assert graph.operations == [{"name": "cz", "arity": 2}]
 
@@ -137,13 +137,13 @@ def test_records_of_device_without_description_are_empty() -> None:
 
 
 def test_emulated_device_has_calibration_of_its_target() -> None:
-    _, told = described(noisy)
-    emulated = msgspec.structs.replace(told, kind=DeviceKind.EMULATED)
+    _, value = described(noisy)
+    emulated = msgspec.structs.replace(value, kind=DeviceKind.EMULATED)
     record = devices.coupling("qpu", emulated)
     assert record.coupling["source"] == ["emulated-target"]
     assert record.metadata["ideal"] is False
     assert devices.calibration("qpu", emulated).extensions == (
-        devices.calibration("qpu", told).extensions
+        devices.calibration("qpu", value).extensions
     )
 
 

@@ -19,6 +19,6 @@ def test_circuit_of_two_tasks_has_state_of_unfinished_task(ended: TaskState) -> 
     run = CircuitRun("cid", 7, 100, 1.0)
     for infos in ([info(ended), info(TaskState.QUEUED)], [info(TaskState.QUEUED), info(ended)]):
         assert envelopes.current_status(run, infos).lifecycle_state is Lifecycle.QUEUED
-    found = envelopes.current_status(run, [info(ended), info(TaskState.RUNNING, "main-0")])
-    assert found.lifecycle_state is Lifecycle.SUBMITTED
-    assert found.provider_handle == "main-0"
+    result = envelopes.current_status(run, [info(ended), info(TaskState.RUNNING, "main-0")])
+    assert result.lifecycle_state is Lifecycle.SUBMITTED
+    assert result.provider_handle == "main-0"

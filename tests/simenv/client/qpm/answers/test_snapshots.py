@@ -54,10 +54,15 @@ def test_held_in_flight_and_available_capacity_are_counted_apart() -> None:
     )  # fmt: skip
     assert (flying.qtask_count, flying.estimated_ns, flying.credits) == (2, 250_000, 2)
     assert (snapshot.pending_qtask_count, snapshot.scheduler_task_count) == (2, 5)
-    room = snapshot.available_capacity
-    assert (room.slots, room.workers, room.memory_bytes, room.credits) == (3, 1, 700, 40)
-    assert msgspec.to_builtins(room).keys() >= {"credits"}
-    assert "rate_units" not in msgspec.to_builtins(room)
+    available_capacity = snapshot.available_capacity
+    assert (
+        available_capacity.slots,
+        available_capacity.workers,
+        available_capacity.memory_bytes,
+        available_capacity.credits,
+    ) == (3, 1, 700, 40)
+    assert msgspec.to_builtins(available_capacity).keys() >= {"credits"}
+    assert "rate_units" not in msgspec.to_builtins(available_capacity)
 
 
 def test_device_that_starts_no_tasks_is_not_available() -> None:

@@ -30,9 +30,9 @@ def test_service_status_has_all_fields(qpm: QPM) -> None:
 def test_open_circuit_is_counted_as_active_and_reconciled(qpm: QPM, busy: None) -> None:
     accepted = qpm.async_run(info())
     assert qpm.get_service_status()["active_task_count"] == 1
-    found = qpm.reconcile_runtime_state(reason="look")
-    assert found["unfinished_scheduler_tasks"] == [accepted["qtask_id"]]
-    assert found["stale_runtime_tasks"] == found["provider_handle_faults"] == []
+    result = qpm.reconcile_runtime_state(reason="look")
+    assert result["unfinished_scheduler_tasks"] == [accepted["qtask_id"]]
+    assert result["stale_runtime_tasks"] == result["provider_handle_faults"] == []
     qpm.cancel_task(accepted["cid"])
     completion(qpm, accepted["cid"])
     assert qpm.get_service_status()["active_task_count"] == 0
@@ -43,8 +43,8 @@ def stopped(qpm: QPM) -> dict[str, object]:
         status = qpm.get_service_status()
         return status if status["state"] == "stopped" else None
 
-    found: dict[str, object] = until(ended)
-    return found
+    table: dict[str, object] = until(ended)
+    return table
 
 
 def test_graceful_shutdown_keeps_accepted_circuits_and_refuses_new_ones(

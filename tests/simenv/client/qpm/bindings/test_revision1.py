@@ -31,8 +31,8 @@ def read(single: SingleQPM, cid: str) -> dict[str, object]:
         except InProgressError:
             return None
 
-    found: dict[str, object] = until(ready)
-    return found
+    table: dict[str, object] = until(ready)
+    return table
 
 
 def test_service_record_describes_simulator_qpm(single: SingleQPM) -> None:
@@ -68,9 +68,9 @@ def test_record_has_all_fields_and_is_json(single: SingleQPM) -> None:
 def test_circuit_returned_by_sync_run_is_retired(single: SingleQPM) -> None:
     for _ in range(2):
         cid = single.sync_run(info())["cid"]
-        found = single._registry.find(cid)
-        assert isinstance(found, RetiredCircuit)
-        assert found.reason == "returned-to-caller"
+        result = single._registry.find(cid)
+        assert isinstance(result, RetiredCircuit)
+        assert result.reason == "returned-to-caller"
 
 
 def test_counts_keys_separate_registers_by_spaces(single: SingleQPM) -> None:
@@ -113,8 +113,8 @@ def test_peek_keeps_completion_and_read_removes_it(single: SingleQPM) -> None:
     assert (record["cid"], record["cq_dequeue_time"]) == (cids[2], -1.0)
     assert single.peek_cq()["cid"] == cids[0]
     assert single.read_cq()["cid"] == cids[0]
-    taken = read(single, cids[2])
-    assert taken["cq_dequeue_time"] >= taken["cq_enqueue_time"]
+    result = read(single, cids[2])
+    assert result["cq_dequeue_time"] >= result["cq_enqueue_time"]
     assert single.read_cq()["cid"] == cids[1]
     with pytest.raises(InProgressError):
         single.read_cq()
@@ -150,33 +150,33 @@ def test_revisions_do_not_share_completions(qpm: QPM, single: SingleQPM) -> None
 def test_ready_check_queries_service_at_most_once_per_interval(
     single: SingleQPM, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    asked: list[int] = []
+    entries: list[int] = []
     status = single._identity.status
 
     def counted() -> ServiceInfo:
-        asked.append(1)
+        entries.append(1)
         return status()
 
     monkeypatch.setattr(single._identity, "status", counted)
     monkeypatch.setattr(identity, "READY_S", 60.0)
     assert all(single.is_ready() for _ in range(100))
-    assert len(asked) == 1
+    assert len(entries) == 1
 
 
 def test_idle_session_ends_when_all_completions_were_read(
     qpm: QPM, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    known = sessions.Sessions(SimpleNamespace(wait=lambda _: qpm))  # type: ignore[arg-type]
-    session = known.open()
+    outcome = sessions.Sessions(SimpleNamespace(wait=lambda _: qpm))  # type: ignore[arg-type]
+    session = outcome.open()
     first = session.qpm()
     cid = first.async_run(info())
     until(lambda: first._registry.is_idle or first._registry.look())
     monkeypatch.setattr(sessions, "IDLE_S", 0.0)
     monkeypatch.setattr(sessions, "SWEEP_S", 0.0)
-    known.sweep()
+    outcome.sweep()
     assert session.qpm() is first, "a record waits to be read"
     assert first.read_cq(cid)["cid"] == cid
-    known.open()  # another client comes
+    outcome.open()  # another client comes
     assert session.qpm() is not first
 
 

@@ -38,11 +38,11 @@ def test_device_record_agrees_with_environment(qpm: QPM, env: simenv.Client) -> 
     assert {"h", "cx", "rz", "u", "ccx"} <= set(record["metadata"]["basis_gates"])
     assert record["max_shots"] > 65_536
     assert record["raw"] == {"included": False}
-    told = record["extensions"]["simenv"]
+    outcome = record["extensions"]["simenv"]
     device = env.devices()["main"]
-    assert (device.kind, told["kind"]) == (DeviceKind.IDEAL, "ideal")
-    assert (told["engines"][0]["name"], device.model) == ("statevector", "statevector")
-    assert told["gates"] == [
+    assert (device.kind, outcome["kind"]) == (DeviceKind.IDEAL, "ideal")
+    assert (outcome["engines"][0]["name"], device.model) == ("statevector", "statevector")
+    assert outcome["gates"] == [
         {"name": gate.name, "arity": gate.qubits, "params": gate.params} for gate in device.gates
     ]
     assert record["device"]["num_qubits"] == device.num_qubits
@@ -102,12 +102,12 @@ def test_queued_and_running_circuits_are_counted_with_estimates(qpm: QPM) -> Non
         qpm.get_queue_metrics(device_id=f"{qpm.get_backend_info()['target_id']}/main"),
     ):
         assert snapshot["scheduler_task_count"] == 5
-        held, flying = snapshot["held_capacity"], snapshot["in_flight_capacity"]
-        assert set(held) == set(flying) == BLOCK
-        assert held["qtask_count"] + flying["qtask_count"] == 5
+        held_capacity, flying = snapshot["held_capacity"], snapshot["in_flight_capacity"]
+        assert set(held_capacity) == set(flying) == BLOCK
+        assert held_capacity["qtask_count"] + flying["qtask_count"] == 5
         assert flying["qtask_count"] >= 1
         assert flying["estimated_ns"] > 0
-        assert held["credits"] == held["rate_units"] == 0
+        assert held_capacity["credits"] == held_capacity["rate_units"] == 0
         assert snapshot["estimated_queued_device_time"]["available"] is True
         assert snapshot["telemetry"]["enforced"] is False
     capacity = qpm.get_capacity_snapshot(scope_id="s", access_class="operator")
@@ -132,17 +132,22 @@ def test_queued_and_running_circuits_are_counted_with_estimates(qpm: QPM) -> Non
 
 def test_service_lifecycle_lists_all_events_and_audit_records(qpm: QPM, env: simenv.Client) -> None:
     qpm.reconcile_runtime_state(reason="a drill")
-    told = qpm.get_service_lifecycle_telemetry()
-    names = {event["event"] for event in told["lifecycle_events"]}
+    service_lifecycle_telemetry = qpm.get_service_lifecycle_telemetry()
+    names = {event["event"] for event in service_lifecycle_telemetry["lifecycle_events"]}
     assert "service-restart" in names
     assert "service-recovered" in names
-    assert all(event["timestamp_ns"] > 10**18 for event in told["lifecycle_events"])
-    kinds = [event["details"]["kind"] for event in told["lifecycle_events"]]
+    assert all(
+        event["timestamp_ns"] > 10**18 for event in service_lifecycle_telemetry["lifecycle_events"]
+    )
+    kinds = [event["details"]["kind"] for event in service_lifecycle_telemetry["lifecycle_events"]]
     assert kinds == [event.kind for event in env.events()]
-    (record,) = told["audit_records"]
+    (record,) = service_lifecycle_telemetry["audit_records"]
     assert (record["operation"], record["reason"]) == ("reconcile_runtime_state", "a drill")
-    assert told["reconciliation_faults"] == []
-    assert (told["access_class"], told["telemetry"]["object"]) == ("operator", "service-lifecycle")
+    assert service_lifecycle_telemetry["reconciliation_faults"] == []
+    assert (
+        service_lifecycle_telemetry["access_class"],
+        service_lifecycle_telemetry["telemetry"]["object"],
+    ) == ("operator", "service-lifecycle")
 
 
 def test_access_model_lists_every_call(qpm: QPM) -> None:
@@ -174,15 +179,17 @@ def test_control_and_reservation_events_are_listed(qpm: QPM, env: simenv.Client)
     qpm.configure_scheduler_policy(device_id="main", configuration={"policy_name": "priority"})
     with env.reserve("main"):
         pass
-    told = qpm.get_service_lifecycle_telemetry()["lifecycle_events"]
-    named = {event["details"]["kind"]: event["event"] for event in told}
+    lifecycle_events = qpm.get_service_lifecycle_telemetry()["lifecycle_events"]
+    named = {event["details"]["kind"]: event["event"] for event in lifecycle_events}
     assert named["device.paused"] == "scheduler-paused"
     assert named["device.draining"] == "scheduler-draining"
     assert named["device.resumed"] == "scheduler-resumed"
     assert named["device.bounded"] == "scheduler-dispatch-limits-change"
     assert named["device.ordered"] == "scheduler-policy-change"
     assert named["reservation.made"] == "service-state-change"
-    (reason,) = {event["reason"] for event in told if event["event"] == "scheduler-paused"}
+    (reason,) = {
+        event["reason"] for event in lifecycle_events if event["event"] == "scheduler-paused"
+    }
     assert reason == "a drill"
 
 
@@ -197,16 +204,16 @@ def test_available_reserved_and_held_credits_are_counted(qpm: QPM, env: simenv.C
         before = qpm.get_capacity_snapshot(device_id="main")
         assert before["available_capacity"]["credits"] == 100
         assert (before["active_reservation_count"], before["held_capacity"]["credits"]) == (0, 0)
-        with env.reserve("main", count=30, gates_2q=10, shots=1_000) as mine:
-            taken = mine.info().credits_reserved
+        with env.reserve("main", count=30, gates_2q=10, shots=1_000) as result:
+            credits_reserved = result.info().credits_reserved
             accepted = running(qpm)
-            waits = qpm.async_run(info(), mine.id)
+            waits = qpm.async_run(info(), result.id)
             snapshot = qpm.get_capacity_snapshot(device_id="main")
-            assert snapshot["available_capacity"]["credits"] == 100 - taken
+            assert snapshot["available_capacity"]["credits"] == 100 - credits_reserved
             assert snapshot["active_reservation_count"] == 1
-            held = mine.info().credits_held
+            credits_held = result.info().credits_held
             blocks = snapshot["held_capacity"], snapshot["in_flight_capacity"]
-            assert sum(block["credits"] for block in blocks) == held > 0
+            assert sum(block["credits"] for block in blocks) == credits_held > 0
             metrics = qpm.get_queue_metrics(device_id="main")
             admission = metrics["policy_state"]["admission"]
             assert (admission["name"], admission["capacity"]) == ("credit", {"total_credits": 100})

@@ -48,21 +48,22 @@ def _register() -> None:
 
     if not QPM.revision2():
         return
-    known = None
+    value = None
     while not _ended.wait(LOOK_S):
         directory = getattr(defw, "dirsvc", None)
-        if directory is None or directory is known:
-            known = known if directory is not None else None
+        if directory is None or directory is value:
+            value = value if directory is not None else None
             continue
-        told = QPM(start=False).properties()
+        properties = QPM(start=False).properties()
         names = ("service_id", "service_type", "api_bindings", "selector", "qpm_type",
                  "qpm_capabilities")  # fmt: skip
         context = {
-            **{name: told[name] for name in names},
-            "service_name": "QPM", "properties": told, "capability": told["qpm_capabilities"],
+            **{name: properties[name] for name in names},
+            "service_name": "QPM", "properties": properties,
+            "capability": properties["qpm_capabilities"],
         }  # fmt: skip
         directory.register_service(defw.me.my_endpoint(), context=context)
-        known = directory
+        value = directory
         path = os.environ.get("QFW_SERVICE_READY_FILE")
         if path:
             line = {"ready": True, "message": "registered", "timestamp_ns": time.time_ns()}

@@ -65,11 +65,11 @@ class Admitting:
             raise self.error("filters is a table")
 
         def look(ledger):
-            found = [ledger.told(ledger.find(number)) for number in ledger.records]
+            entries = [ledger.told(ledger.find(number)) for number in ledger.records]
             return [
-                one
-                for one in found
-                if all(one.get(key) == value for key, value in (filters or {}).items())
+                each
+                for each in entries
+                if all(each.get(key) == value for key, value in (filters or {}).items())
             ]
 
         return self._booked(look)
@@ -169,16 +169,20 @@ class Admitting:
     def configure_dispatch_limits(self, token=None, device_id=None, limits=None):
         if not isinstance(limits, dict) or set(limits) != {"max_inflight"}:
             raise ValueError("only max_inflight can be limited")
-        most = limits["max_inflight"]
-        if not isinstance(most, int) or isinstance(most, bool) or not 0 <= most < 2**31:
+        max_inflight = limits["max_inflight"]
+        if (
+            not isinstance(max_inflight, int)
+            or isinstance(max_inflight, bool)
+            or not 0 <= max_inflight < 2**31
+        ):
             raise ValueError("max_inflight is a whole number from 0")
         status = "unchanged"
         with self.desk.lock:
-            if most != self.desk.most:
-                status, self.desk.most = "dispatch-limits-updated", most
+            if max_inflight != self.desk.most:
+                status, self.desk.most = "dispatch-limits-updated", max_inflight
                 self.versions["control"] += 1
         return {"status": status, "version": self.versions["control"],
-                "dispatch_limits": {"max_inflight": most}}  # fmt: skip
+                "dispatch_limits": {"max_inflight": max_inflight}}  # fmt: skip
 
     def get_scheduler_queue_state(self, token=None, device_id=None, include_restricted=False):
         desk = self.desk

@@ -134,13 +134,13 @@ class HonestQPM(Admitting, Telling):
             invalid = self._question(reservation_id, operation)
             if invalid is not None:
                 return invalid
-        task, gone = self.desk.find(cid) if cid is not None else (None, None)
+        task, value = self.desk.find(cid) if cid is not None else (None, None)
         if task is not None and not self.desk.single and task.reservation != reservation_id:
             return self._invalid(operation, "reservation-mismatch")
         owner = self.owner if self.desk.single else None
-        found = self.desk.take(cid, reservation_id, owner, keep=keep)
-        if found is not None:
-            return self.desk.record(found, operation)
+        result = self.desk.take(cid, reservation_id, owner, keep=keep)
+        if result is not None:
+            return self.desk.record(result, operation)
         if self.desk.single:
             import defw_exception
 
@@ -148,10 +148,10 @@ class HonestQPM(Admitting, Telling):
         polled = {"completion_ready": False, "poll_operation": operation}
         if task is not None:
             return {**self.envelope(task), "reason": "completion-not-ready", **polled}
-        if gone is not None:
+        if value is not None:
             return {**self._stands("no-longer-retained", "NO_LONGER_RETAINED"), "cid": cid,
-                    "reason": "completion-no-longer-retained", "evicted_at_ns": gone[1],
-                    "retention_reason": gone[2], **polled}  # fmt: skip
+                    "reason": "completion-no-longer-retained", "evicted_at_ns": value[1],
+                    "retention_reason": value[2], **polled}  # fmt: skip
         return {**self._stands("no-ready-completion", "IN_PROGRESS"),
                 "reason": "completion-not-ready", **polled}  # fmt: skip
 
@@ -175,10 +175,10 @@ class HonestQPM(Admitting, Telling):
         return None
 
     def _invalid(self, operation, reason):
-        found = {**self._stands("invalid-reservation", "INVALID_RESERVATION"), "reason": reason}
+        table = {**self._stands("invalid-reservation", "INVALID_RESERVATION"), "reason": reason}
         if operation:
-            found |= {"completion_ready": False, "poll_operation": operation}
-        return found
+            table |= {"completion_ready": False, "poll_operation": operation}
+        return table
 
     def _given(self, number):
         """Refused where a reservation is given that is none."""
@@ -188,11 +188,11 @@ class HonestQPM(Admitting, Telling):
     def task_status(self, cid=None, reservation_id=None, token=None, qtask_id=None):
         if reservation_id is not None and (bad := self._question(reservation_id)) is not None:
             return bad
-        task, gone = self._find(cid, qtask_id)
+        task, value = self._find(cid, qtask_id)
         if task is not None:
             return self.envelope(task)
-        if gone is not None:
-            return self.envelope(gone[0])
+        if value is not None:
+            return self.envelope(value[0])
         return {**self._stands("unknown", "UNKNOWN"), "reason": "not-found"}
 
     def cancel_task(self, cid=None, reservation_id=None, token=None, reason=None, qtask_id=None):
@@ -221,28 +221,28 @@ class HonestQPM(Admitting, Telling):
     def get_task_timing(self, token=None, reservation_id=None, task_id=None):
         if reservation_id is not None and (bad := self._question(reservation_id)) is not None:
             return bad
-        task, gone = self._find(None, task_id)
-        task = task or (gone and gone[0])
+        task, value = self._find(None, task_id)
+        task = task or (value and value[0])
         return {"task_id": task_id, "reservation_id": task and task.reservation,
                 "lifecycle_state": task.state if task else "unknown",
                 "timing": task.times() if task else {}}  # fmt: skip
 
     def get_task_metadata(self, token=None, reservation_id=None, task_id=None):
         answer = self.task_status(None, reservation_id, token, self._whole("task_id", task_id, 1))
-        known = {"available": False, "reason": "provider-unsupported"}
-        return {**answer, "task_id": task_id, "provider_metadata": known}
+        table = {"available": False, "reason": "provider-unsupported"}
+        return {**answer, "task_id": task_id, "provider_metadata": table}
 
     def register_event_notification(self, ep, evtype, class_id, token=None, reservation_id=None,
                                     filters=None):  # fmt: skip
         self._given(reservation_id)
         if not isinstance(filters, dict | None):
             raise self.error("filters is a table")
-        made = Registration(self.desk, ep, evtype, class_id, reservation_id, filters or {})
+        registration = Registration(self.desk, ep, evtype, class_id, reservation_id, filters or {})
         with self.desk.lock:
             if self.desk.single:
-                self.desk.listening[self.owner] = made
+                self.desk.listening[self.owner] = registration
                 return None
-            self.desk.registrations.append(made)
+            self.desk.registrations.append(registration)
             return {"status": "accepted", "class_id": class_id,
                     "registration_count": len(self.desk.registrations)}  # fmt: skip
 
@@ -270,7 +270,7 @@ class HonestQPM(Admitting, Telling):
 
     def get_service_status(self, token=None):
         with self.desk.lock:
-            live = [one for one in self.desk.ledger.records.values() if one["state"] == "active"]
+            live = [each for each in self.desk.ledger.records.values() if each["state"] == "active"]
             return {
                 "state": self.state, "initialized": True, "ready": self.asked is None,
                 "accepting_requests": self.asked is None, "provider_ready": True,
@@ -325,14 +325,14 @@ class HonestQPM(Admitting, Telling):
 
     def envelope(self, task):
         with self.desk.lock:
-            found = {
+            table = {
                 **self._stands(task.state, OUTCOMES[task.state]), "cid": task.cid,
                 "qtask_id": task.number, "reservation_id": task.reservation,
                 "reason": task.reason, "message": task.why or None, "telemetry": ACCESS,
             }  # fmt: skip
             if task in self.desk.parked:
-                found["pending_queue_position"] = self.desk.parked.index(task) + 1
-            return {name: value for name, value in found.items() if value is not None}
+                table["pending_queue_position"] = self.desk.parked.index(task) + 1
+            return {name: value for name, value in table.items() if value is not None}
 
     @staticmethod
     def _stands(state, outcome):

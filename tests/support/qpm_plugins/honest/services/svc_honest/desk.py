@@ -190,17 +190,19 @@ class Desk:
         self.ready[task.cid] = task
         count = self.kept[task.reservation] = self.kept.get(task.reservation, 0) + 1
         if count > KEPT:
-            mine = (one for one in self.ready.values() if one.reservation == task.reservation)
-            self.forget(next(mine), "max-records-exceeded")
+            entries = (each for each in self.ready.values() if each.reservation == task.reservation)
+            self.forget(next(entries), "max-records-exceeded")
         for registration in self.registrations:
             registration.offer(task)
 
     def take(self, cid, reservation, owner=None, *, keep):
         """A task that has ended, the oldest where no cid is given; None."""
         with self.lock:
-            there = (one for one in self.ready.values()
-                     if reservation in (None, one.reservation) and one.owner == owner)  # fmt: skip
-            task = next(there, None) if cid is None else self.ready.get(cid)
+            entries = (
+                each for each in self.ready.values()
+                if reservation in (None, each.reservation) and each.owner == owner
+            )  # fmt: skip
+            task = next(entries, None) if cid is None else self.ready.get(cid)
             if task is None or task.owner != owner:
                 return None
             if not keep:
@@ -212,7 +214,7 @@ class Desk:
         """Its object is gone: nobody can ask for its records any more."""
         with self.lock:
             self.listening.pop(owner, None)
-            for task in [one for one in self.ready.values() if one.owner == owner]:
+            for task in [each for each in self.ready.values() if each.owner == owner]:
                 self.forget(task, "client-gone")
 
     def forget(self, task, why):
@@ -235,8 +237,8 @@ class Desk:
             with self.lock:
                 if registration in self.registrations:
                     self.registrations.remove(registration)
-                for owner, one in list(self.listening.items()):
-                    if one is registration:
+                for owner, value in list(self.listening.items()):
+                    if value is registration:
                         del self.listening[owner]
             return False
         return True
@@ -247,7 +249,7 @@ class Desk:
         """A completion in the shape of the revision."""
         vector = None
         if task.amplitudes and task.vector is not None:
-            data = [[one.real, one.imag] for one in task.vector]
+            data = [[each.real, each.imag] for each in task.vector]
             vector = {"type": "statevector", "format": "complex128",
                       "num_qubits": task.circuit.qubits, "num_amplitudes": len(data),
                       "data": data}  # fmt: skip
@@ -260,7 +262,7 @@ class Desk:
             elif vector is None:
                 result = task.counts
             return {"cid": task.cid, "result": result, "rc": task.rc, **task.times()}
-        found = {
+        table = {
             "cid": task.cid, "qtask_id": task.number, "reservation_id": task.reservation,
             "outcome": OUTCOMES[task.state], "result": result, "rc": task.rc,
             "completion_ready": True, "qpm_cq_enqueue_time_ns": round(task.queued * 1e9),
@@ -268,10 +270,10 @@ class Desk:
             **task.times(),
         }  # fmt: skip
         if poll:
-            found["poll_operation"] = poll
+            table["poll_operation"] = poll
         if task.reason:
-            found |= {"reason": task.reason, "message": task.why or task.state}
-        return found
+            table |= {"reason": task.reason, "message": task.why or task.state}
+        return table
 
 
 def text_of(info):

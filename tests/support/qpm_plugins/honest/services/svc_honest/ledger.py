@@ -128,9 +128,9 @@ class Ledger:
         """(decision, record or None); nothing is kept."""
         request = table("request", request)
         work = dict.fromkeys(WORK, 0) | {"count": 1}
-        told = request.get("task_class")
-        for name in WORK if told is not None else ():
-            work[name] = whole(name, table("task_class", told).get(name, work[name]))
+        result = request.get("task_class")
+        for name in WORK if result is not None else ():
+            work[name] = whole(name, table("task_class", result).get(name, work[name]))
         for name in ("walltime_ns", "ttl_ns", "classical_runtime_ns", "overhead_ns"):
             if request.get(name) is not None:
                 whole(name, request[name])
@@ -142,10 +142,10 @@ class Ledger:
         code, free = 1, 0
         live = [record for record in self.records.values() if record["state"] == "active"]
         if name == "credit":
-            free = capacity["total_credits"] - sum(one["credits_reserved"] for one in live)
+            free = capacity["total_credits"] - sum(each["credits_reserved"] for each in live)
             code = 9 if units > capacity["total_credits"] else 7 if units > free else 1
         elif name == "rate":
-            free = capacity["device_rate"] - sum(one["rate_reserved"] for one in live)
+            free = capacity["device_rate"] - sum(each["rate_reserved"] for each in live)
             if budget <= 0:
                 code = 10
             else:

@@ -42,11 +42,11 @@ class Registration:
                     self._sends = False
                     return
                 task = self._tasks.popleft()
-            payload, taken = self.desk.record(task, poll=None), False
+            payload, value = self.desk.record(task, poll=None), False
             if self.wants(payload) and not self._ended:
-                taken = self.desk._put(self, payload)
-                self._ended = not taken
-            if self.desk.single and not taken:
+                value = self.desk._put(self, payload)
+                self._ended = not value
+            if self.desk.single and not value:
                 with self.desk.lock:
                     if task.cid in self.desk.tasks:
                         self.desk.ready[task.cid] = task

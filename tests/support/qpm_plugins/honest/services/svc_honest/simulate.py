@@ -86,10 +86,10 @@ class Circuit:
         if "OPENQASM 2" not in text[:200]:
             raise Unreadable("no OpenQASM 2")
         text = re.sub(r"//[^\n]*", "", text)
-        for name, angles, given, body in re.findall(
+        for name, angles, value, body in re.findall(
             r"gate\s+(\w+)\s*(?:\(([^)]*)\))?([^{]*)\{([^}]*)\}", text
         ):
-            self._defined[name] = (_split(angles), _split(given), body.split(";"))
+            self._defined[name] = (_split(angles), _split(value), body.split(";"))
         text = re.sub(r"gate\s+\w+[^{]*\{[^}]*\}", "", text)
         for statement in text.split(";"):
             self._statement(statement.strip())
@@ -112,10 +112,10 @@ class Circuit:
             pairs = zip(_places(what, self._at), _places(where, self._clbits), strict=True)
             self.operations += [("measure", (), pair) for pair in pairs]
             return
-        name, angles, given = _STATEMENT.match(text).groups()
-        lists = [_places(one, self._at) for one in given.split(",")]
+        name, angles, value = _STATEMENT.match(text).groups()
+        lists = [_places(each, self._at) for each in value.split(",")]
         for turn in range(max(map(len, lists))):
-            qubits = [one[turn if len(one) > 1 else 0] for one in lists]
+            qubits = [each[turn if len(each) > 1 else 0] for each in lists]
             self._gate(name, [_value(angle, {}) for angle in _split(angles)], qubits)
 
     def _gate(self, name, angles, qubits):
@@ -126,22 +126,22 @@ class Circuit:
                 dict(zip(places, qubits, strict=True)),
             )
             for line in filter(None, map(str.strip, body)):
-                inner, told, given = _STATEMENT.match(line).groups()
-                self._gate(inner, [_value(angle, values) for angle in _split(told)],
-                           [where[one] for one in _split(given)])  # fmt: skip
+                inner, result, value = _STATEMENT.match(line).groups()
+                self._gate(inner, [_value(angle, values) for angle in _split(result)],
+                           [where[each] for each in _split(value)])  # fmt: skip
         elif name in ("swap", "cswap"):
             *controls, a, b = qubits
             for pair in ((a, b), (b, a), (a, b)):
                 self._gate("c" * (len(controls) + 1) + "x", [], [*controls, *pair])
         elif name in ("rxx", "rzz"):
             around = "h" if name == "rxx" else "id"
-            for one in qubits:
-                self._gate(around, [], [one])
+            for each in qubits:
+                self._gate(around, [], [each])
             self._gate("cx", [], qubits)
             self._gate("rz", angles, qubits[1:])
             self._gate("cx", [], qubits)
-            for one in qubits:
-                self._gate(around, [], [one])
+            for each in qubits:
+                self._gate(around, [], [each])
         elif name == "reset":
             self.operations.append((name, (), tuple(qubits)))
         else:
@@ -175,7 +175,7 @@ def run(circuit, shots, stop, draws=random):
             _reset(state, qubits[0])
         else:
             _apply(state, matrix, qubits)
-    weights = [abs(one) ** 2 for one in state]
+    weights = [abs(each) ** 2 for each in state]
     bits = sum(size for _, size in circuit.registers)
     counts = Counter()
     for index, times in Counter(draws.choices(range(len(state)), weights, k=shots)).items():

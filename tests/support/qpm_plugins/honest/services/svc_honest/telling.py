@@ -33,10 +33,10 @@ class Telling:
         kind = type(self)
         types = SIMULATOR if self.revision2() else SIMULATOR | NWQSIM
         capability = Capability(types, STATEVECTOR, "a simulator with state vectors")
-        given = ("QPM", "a small honest QPM", kind.__name__, kind.__module__, capability, -1)
+        entries = ("QPM", "a small honest QPM", kind.__name__, kind.__module__, capability, -1)
         if self.revision2():
-            return DEFwServiceInfo(*given, properties=self.properties())
-        return DEFwServiceInfo(*given)
+            return DEFwServiceInfo(*entries, properties=self.properties())
+        return DEFwServiceInfo(*entries)
 
     def properties(self):
         from .base import service_id
@@ -59,8 +59,8 @@ class Telling:
         }  # fmt: skip
 
     def event(self, name, reason=None):
-        told = {"event": name, "target_id": "honest", "timestamp_ns": time.time_ns()}
-        return {**told, "reason": reason} if reason else told
+        table = {"event": name, "target_id": "honest", "timestamp_ns": time.time_ns()}
+        return {**table, "reason": reason} if reason else table
 
     # --- the device ---------------------------------------------------------------------------
 
@@ -100,9 +100,9 @@ class Telling:
         return {name: [] for name in CLASSES}
 
     def list_scheduler_allocations(self, token=None, filters=None):
-        one = {"allocation_id": "honest/1", "slots": 1}
+        table = {"allocation_id": "honest/1", "slots": 1}
         wanted = (filters or {}).items()
-        return [one] if all(one.get(name) == value for name, value in wanted) else []
+        return [table] if all(table.get(name) == value for name, value in wanted) else []
 
     # --- how it goes --------------------------------------------------------------------------
 
@@ -117,11 +117,11 @@ class Telling:
         }  # fmt: skip
 
     def get_capacity_snapshot(self, token=None, device_id=None, scope_id=None, access_class=None):
-        seen = self._seen("capacity-snapshot", access_class)
+        result = self._seen("capacity-snapshot", access_class)
         with self.desk.lock:
             waiting, running = len(self.desk.waiting), int(self.desk.running is not None)
         return {
-            **seen, "device_id": "honest", "scope_id": scope_id,
+            **result, "device_id": "honest", "scope_id": scope_id,
             "pending_qtask_count": len(self.desk.parked), "scheduler_queue_depth": waiting,
             "scheduler_task_count": waiting + running,
             "active_reservation_count": self.get_service_status()["active_reservation_count"],
@@ -134,11 +134,11 @@ class Telling:
 
     def get_queue_metrics(self, token=None, device_id=None, access_class=None):
         self._text("device_id", device_id)
-        seen = self._seen("queue-metrics", access_class)
+        result = self._seen("queue-metrics", access_class)
         with self.desk.lock:
             waiting, running = len(self.desk.waiting), int(self.desk.running is not None)
         return {
-            **seen, "device_id": "honest", "pending_qtask_count": len(self.desk.parked),
+            **result, "device_id": "honest", "pending_qtask_count": len(self.desk.parked),
             "scheduler_depth": waiting, "scheduler_task_count": waiting + running,
             "active_task_count": running, "selected_task_count": 0,
             "provider_inflight_count": running,
@@ -150,8 +150,8 @@ class Telling:
         }  # fmt: skip
 
     def get_service_lifecycle_telemetry(self, token=None, access_class=None):
-        seen = self._seen("service-lifecycle", access_class or "operator")
-        return {**seen, "lifecycle_events": list(self.events), "audit_records": [],
+        result = self._seen("service-lifecycle", access_class or "operator")
+        return {**result, "lifecycle_events": list(self.events), "audit_records": [],
                 "reconciliation_faults": []}  # fmt: skip
 
     def _seen(self, kind, access_class):
