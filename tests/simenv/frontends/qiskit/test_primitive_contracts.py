@@ -377,12 +377,9 @@ def test_precision_beyond_limits_is_refused_by_its_value(
 def test_session_closes_once_and_an_error_inside_it_cancels_its_jobs(ideal: SimenvBackend) -> None:
     with SimenvSession(ideal) as session:
         sampler, estimator = SimenvSampler(session), SimenvEstimator(session)
-        entries = (
-            sampler.run([flipped()]).result(),
-            estimator.run([(turned(False), "Z", 0)]).result(),
-        )
+        pair = sampler.run([flipped()]).result(), estimator.run([(turned(False), "Z", 0)]).result()
         session.close()
-    assert [len(each) for each in entries] == [1, 1]
+    assert [len(each) for each in pair] == [1, 1]
     with pytest.raises(QiskitError, match="reservation"):
         estimator.run([(turned(False), "Z", 0)])
     jobs: list[Any] = []

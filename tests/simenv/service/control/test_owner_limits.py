@@ -100,10 +100,8 @@ def test_result_of_another_owner_cannot_be_watched(town: MultiUserHarness, ended
     if not ended:
         town.finish(work)
         assert town.heard(town.ben) == []
-    entries = [
-        a for a in town.say(m.WatchResults(0, [task]), town.ana) if isinstance(a, m.Completed)
-    ]
-    assert entries[-1].results[0].task == task
+    ends = [a for a in town.say(m.WatchResults(0, [task]), town.ana) if isinstance(a, m.Completed)]
+    assert ends[-1].results[0].task == task
 
 
 def test_completions_of_other_owners_are_not_returned(town: MultiUserHarness) -> None:
