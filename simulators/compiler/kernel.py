@@ -227,7 +227,7 @@ class Kernel:
     __slots__ = ("_dispatcher", "_lock", "_signature", "group", "name", "py_func")
 
     def __init__(
-        self, function: Callable[..., Any], signature: Any, group: Group, precision: str
+        self, function: Callable[..., Any], signature: Any, group: Group, precision: str = ""
     ) -> None:
         self.py_func = function
         suffix = f"_{precision}" if precision else ""

@@ -38,6 +38,7 @@ _MODULES: dict[Group, tuple[str, ...]] = {
     "distributed": (f"{_STATEVECTOR}.distributed.backend",),
     "gradient": (f"{_STATEVECTOR}.gradient.adjoint",),
     "attachment": (
+        "simulators.circuit.device_check",
         "simulators.circuit.passes.attach_noise",
         "simulators.circuit.passes.noisy_cone",
         "simulators.circuit.passes.noisy_components",
