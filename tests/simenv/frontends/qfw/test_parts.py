@@ -267,7 +267,7 @@ def test_device_is_registered_only_once_its_width_is_known(
     mine = plugin.Plugin({}, 2)
     mine._kind = Offered
     known = msgspec.structs.replace(RECORD, properties=TOLD | {"num_qubits": width})
-    monkeypatch.setattr(mine, "_known", lambda: known)
+    monkeypatch.setattr(mine, "_service_record", lambda: known)
     monkeypatch.setattr(mine.hub, "qpm", object())
     assert (mine._to_register() is not None) == (width > 0)
 

@@ -47,7 +47,7 @@ def test_session_ends_with_service_object_of_its_connection(
     assert first._qpm() is not second._qpm()
     assert len(environment.open) == 2
     with pytest.raises(NotReadyError):
-        service_classes.ServiceClassRevision1(start=False)._mine()
+        service_classes.ServiceClassRevision1(start=False)._own_session()
     del first
     assert len(environment.open) == 1
     second.shutdown()

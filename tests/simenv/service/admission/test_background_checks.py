@@ -183,7 +183,7 @@ import threading
 from service import program
 from simenv.model import TaskOptions
 from simenv.service.admission import background_checks
-from simenv.service.admission.background_checks import Examining, Later
+from simenv.service.admission.background_checks import RunningChecks, CheckPending
 from simulators.compiler import warmup
 from simenv.config import kernel_cache
 
@@ -193,16 +193,16 @@ def noted(*args):
     places.append("here" if threading.current_thread() is threading.main_thread() else "beside")
     return look(*args)
 background_checks.look = noted
-examining = Examining()
+checks = RunningChecks()
 narrow, wide = program(2).packed(), program(18).packed()
-examining.look(lambda: 1, narrow, TaskOptions(), "")
+checks.look(lambda: 1, narrow, TaskOptions(), "")
 try:
     # Its kernels may be loaded already when it asks.
-    examining.look(lambda: 2, wide, TaskOptions(), "")
-except Later as later:
-    later.future.result(120)
-    assert examining.look(lambda: 2, wide, TaskOptions(), "")[0].num_qubits == 18
-assert examining.look(lambda: 3, wide, TaskOptions(), "")[0].num_qubits == 18
+    checks.look(lambda: 2, wide, TaskOptions(), "")
+except CheckPending as pending:
+    pending.future.result(120)
+    assert checks.look(lambda: 2, wide, TaskOptions(), "")[0].num_qubits == 18
+assert checks.look(lambda: 3, wide, TaskOptions(), "")[0].num_qubits == 18
 print(*places)
 """
 
