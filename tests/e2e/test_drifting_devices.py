@@ -317,7 +317,8 @@ def test_task_that_an_outage_interrupts_is_run_again_after_it() -> None:
         result = task.result(timeout_s=30)
         client.cancel(tasks)
         assert result.attempts == 2
-        assert result.timing.begun_s >= event.time_s + 0.45
+        # The event may come late on a busy machine; without the outage it would begin at once.
+        assert result.timing.begun_s >= event.time_s + 0.3
         assert result.timing.device_s == pytest.approx(length_s)
         before = [t.result().timing for t in tasks[: tasks.index(task)]]
         assert all(each.begun_s + each.device_s <= event.time_s + 0.1 for each in before)
