@@ -63,7 +63,7 @@ class RunControl:
         self.passes = (done + passes, total)
 
 
-SamplerPayload = Callable[[int, int, int], object]  # (first, last, thread number)
+ThreadWork = Callable[[int, int, int], object]  # (first, last, thread number)
 
 
 class ThreadPool:
@@ -72,7 +72,7 @@ class ThreadPool:
     def __init__(self, threads: int, control: RunControl) -> None:
         self.size = threads
         self._control = control
-        self._orders: queue.SimpleQueue[tuple[SamplerPayload, Iterator[int], int, int] | None]
+        self._orders: queue.SimpleQueue[tuple[ThreadWork, Iterator[int], int, int] | None]
         self._orders = queue.SimpleQueue()
         self._done: queue.SimpleQueue[Exception | None] = queue.SimpleQueue()
         self._threads: list[threading.Thread] = []
@@ -92,7 +92,7 @@ class ThreadPool:
             thread.join()
         self._threads.clear()
 
-    def run(self, work: SamplerPayload, total: int, grain: int) -> None:
+    def run(self, work: ThreadWork, total: int, grain: int) -> None:
         """Call `work` on ranges of at most `grain` that cover range(total).
 
         Raises Stopped, also if a stop shortened the last range.
@@ -128,7 +128,7 @@ class ThreadPool:
             self._done.put(self._run_chunks(*order, number))
 
     def _run_chunks(
-        self, work: SamplerPayload, starts: Iterator[int], total: int, grain: int, number: int
+        self, work: ThreadWork, starts: Iterator[int], total: int, grain: int, number: int
     ) -> Exception | None:
         try:
             for first in starts:

@@ -42,7 +42,7 @@ def run_once(path: Path, *, wait: bool = True) -> Iterator[None]:
     """Enter the block in one process at a time, until one has left it without an error: from then
     on no process waits. If the file cannot be made or locked, there is no order.
 
-    Raises Busy instead of waiting if `wait` is false.
+    Raises KernelLocked instead of waiting if `wait` is false.
     """
     lock = -1 if is_done(path) else _opened(path)
     try:

@@ -21,7 +21,7 @@ from numpy.typing import DTypeLike, NDArray
 from simulators.catalog import state_bytes
 from simulators.compiler.arrays import aligned
 from simulators.compiler.kernel import device_function
-from simulators.control import RunControl, SamplerPayload, ThreadPool
+from simulators.control import RunControl, ThreadPool, ThreadWork
 from simulators.engine import RunOptions
 from simulators.errors import OutOfMemory
 from simulators.statevector.planning.tables import LANES as ROW
@@ -249,7 +249,7 @@ class BlockExecutor:
             entry = self._rooms[number, dtype, size] = zeros(size, dtype)
         return entry
 
-    def parallel_for(self, num_qubits: int, unit: int, work: SamplerPayload) -> None:
+    def parallel_for(self, num_qubits: int, unit: int, work: ThreadWork) -> None:
         """Call work(first, last, thread) over the state's units of 2**unit amplitudes."""
         total = 1 << (num_qubits - unit)
         grain = max(1, _GRAIN >> unit) if (1 << num_qubits) > _ALONE else total

@@ -19,13 +19,13 @@ from simulators.circuit.gates import GATES
 from simulators.circuit.ir import Circuit
 
 PROGRAMS = Path(__file__).parents[1] / "golden"
-QiskitClasses = tuple[str, ...]
-GATE_NAMES: QiskitClasses = (
+GateNames = tuple[str, ...]
+GATE_NAMES: GateNames = (
     *("h", "x", "y", "z", "s", "sdg", "t", "tdg", "sx", "rx", "ry", "rz", "p", "u", "cx", "cy"),
     *("cz", "ch", "cp", "crx", "cry", "crz", "csx", "cu", "swap", "iswap", "ecr", "dcx", "rxx"),
     *("ryy", "rzz", "rzx", "xx_plus_yy", "ccx", "ccz", "cswap", "rccx"),
 )
-CLIFFORD_NAMES: QiskitClasses = (
+CLIFFORD_NAMES: GateNames = (
     *("cx", "cy", "cz", "dcx", "ecr", "h", "iswap", "s", "sdg", "swap", "sx", "x", "y"),
 )
 
@@ -47,7 +47,7 @@ class Numbers:
         return sorted(range(items), key=keys.__getitem__)
 
 
-def _gates(arrays: Arrays, numbers: Numbers, count: int, names: QiskitClasses) -> None:
+def _gates(arrays: Arrays, numbers: Numbers, count: int, names: GateNames) -> None:
     fitting = [name for name in names if GATES[name].qubits <= arrays.num_qubits]
     for _ in range(count):
         gate = GATES[fitting[numbers.below(len(fitting))]]
@@ -55,7 +55,7 @@ def _gates(arrays: Arrays, numbers: Numbers, count: int, names: QiskitClasses) -
         arrays.add(gate.name, qubits, (), [numbers.angle() for _ in range(gate.params)])
 
 
-def random_static(qubits: int, gates: int, seed: int, names: QiskitClasses = GATE_NAMES) -> Circuit:
+def random_static(qubits: int, gates: int, seed: int, names: GateNames = GATE_NAMES) -> Circuit:
     """All qubits measured at the end, in another order."""
     outcome = Numbers(seed)
     arrays = Arrays(qubits, qubits)
@@ -65,9 +65,7 @@ def random_static(qubits: int, gates: int, seed: int, names: QiskitClasses = GAT
     return arrays.circuit()
 
 
-def random_dynamic(
-    qubits: int, rounds: int, seed: int, names: QiskitClasses = GATE_NAMES
-) -> Circuit:
+def random_dynamic(qubits: int, rounds: int, seed: int, names: GateNames = GATE_NAMES) -> Circuit:
     """Gates between measurements, resets and gates that depend on what was measured."""
     outcome = Numbers(seed)
     arrays = Arrays(qubits, qubits)

@@ -18,7 +18,7 @@ from simenv.wire.transport.zmq_transport import Connection, PeerKind, ZmqListene
 
 PATIENCE_S = 60.0
 HOST = "127.0.0.1"
-SubmitAnswers = tuple[PeerKind, bytes, bytes, Identity]
+ReceivedMessage = tuple[PeerKind, bytes, bytes, Identity]
 
 
 class ListenerThread:
@@ -37,7 +37,7 @@ class ListenerThread:
             self.keys["hand"].public: Identity("hand", Role.WORKER),
         }
         self.listener.admit(self.key_commands, b"")
-        self.heard: list[SubmitAnswers] = []
+        self.heard: list[ReceivedMessage] = []
         self.echo = False  # answer each message with itself
         self.turns: list[Callable[[], object]] = []  # to be done by the thread that serves
         self._changed = threading.Condition()
@@ -66,9 +66,9 @@ class ListenerThread:
             connection.sendall(first)
         return connection
 
-    def of(self, body: bytes) -> SubmitAnswers:
+    def of(self, body: bytes) -> ReceivedMessage:
         """Wait for the message with this body."""
-        entries: list[SubmitAnswers] = []
+        entries: list[ReceivedMessage] = []
 
         def there() -> bool:
             entries[:] = [each for each in self.heard if each[2] == body]

@@ -20,11 +20,11 @@ SETS_KEPT = 256  # cached sets of outcomes for each shape of at most TABLE_BITS
 _CASTS: dict[int, Literal["H", "I", "Q"]] = {2: "H", 4: "I", 8: "Q"}
 
 Registers = tuple[tuple[str, int], ...]
-EncodedProgram = bytes | memoryview
+PackedBits = bytes | memoryview
 
 
 def counts(
-    rows: EncodedProgram, width: int, packed_counts: EncodedProgram, registers: Registers
+    rows: PackedBits, width: int, packed_counts: PackedBits, registers: Registers
 ) -> dict[str, int]:
     """Return counts by bitstring; `packed_counts`: uint32, one for each row."""
     times = struct.unpack(f"<{len(packed_counts) // 4}I", packed_counts)
@@ -32,25 +32,25 @@ def counts(
 
 
 def probabilities(
-    rows: EncodedProgram, width: int, values: EncodedProgram, registers: Registers
+    rows: PackedBits, width: int, values: PackedBits, registers: Registers
 ) -> dict[str, float]:
     """Return probabilities by bitstring; `values`: float64, one for each row."""
     weights = struct.unpack(f"<{len(values) // 8}d", values)
     return dict(zip(_keys(registers)(rows, width), weights, strict=True))
 
 
-def keys(rows: EncodedProgram, width: int, registers: Registers) -> Iterable[str]:
+def keys(rows: PackedBits, width: int, registers: Registers) -> Iterable[str]:
     """Return the bitstring of each row: `width` bytes, little-endian (0: no clbits, one row)."""
     return _keys(registers)(rows, width)
 
 
-def strings(rows: EncodedProgram, width: int, registers: Registers) -> list[str]:
+def strings(rows: PackedBits, width: int, registers: Registers) -> list[str]:
     """Return the bitstring of each row, for many rows with few distinct outcomes."""
     find = _strings(tuple([size for _, size in registers])).__getitem__
     return [find(outcome) for outcome in integers(rows, width)]
 
 
-def integers(rows: EncodedProgram, width: int) -> Iterable[int]:
+def integers(rows: PackedBits, width: int) -> Iterable[int]:
     """Return the outcomes as Python integers."""
     if width == 1:
         return rows
@@ -78,7 +78,7 @@ class _Strings(dict[int, str]):
         return text
 
 
-class _OutcomeSets(dict[EncodedProgram, tuple[str, ...]]):
+class _OutcomeSets(dict[PackedBits, tuple[str, ...]]):
     """Map from a set of packed outcomes to its bitstrings, for shapes with few outcomes. Such sets
     repeat; one lookup takes half the time of a lookup for each outcome."""
 
@@ -86,7 +86,7 @@ class _OutcomeSets(dict[EncodedProgram, tuple[str, ...]]):
         super().__init__()
         self._table = [strings[outcome] for outcome in range(outcomes)]
 
-    def __missing__(self, rows: EncodedProgram) -> tuple[str, ...]:
+    def __missing__(self, rows: PackedBits) -> tuple[str, ...]:
         table = self._table
         result = tuple([table[outcome] for outcome in rows])
         if len(self) >= SETS_KEPT:
@@ -94,7 +94,7 @@ class _OutcomeSets(dict[EncodedProgram, tuple[str, ...]]):
         self[bytes(rows)] = result
         return result
 
-    def keys_of(self, rows: EncodedProgram, width: int) -> tuple[str, ...]:
+    def keys_of(self, rows: PackedBits, width: int) -> tuple[str, ...]:
         if width == 1:
             return self[rows]
         return tuple([self._table[outcome] for outcome in _outcomes(rows, width)])
@@ -111,7 +111,7 @@ def _outcome_sets(sizes: tuple[int, ...]) -> _OutcomeSets:
 
 
 @functools.lru_cache(maxsize=SHAPES_KEPT)
-def _keys(registers: Registers) -> Callable[[EncodedProgram, int], Iterable[str]]:
+def _keys(registers: Registers) -> Callable[[PackedBits, int], Iterable[str]]:
     sizes = tuple([size for _, size in registers])
     if 0 < sum(sizes) <= TABLE_BITS:
         return _outcome_sets(sizes).keys_of
@@ -119,5 +119,5 @@ def _keys(registers: Registers) -> Callable[[EncodedProgram, int], Iterable[str]
     return lambda rows, width: map(find, _outcomes(rows, width))
 
 
-def _outcomes(rows: EncodedProgram, width: int) -> Iterable[int]:
+def _outcomes(rows: PackedBits, width: int) -> Iterable[int]:
     return integers(rows, width) if width else (0,)

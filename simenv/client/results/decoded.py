@@ -69,7 +69,7 @@ class ProvenanceSource(Protocol):
     def provenance(self) -> Provenance: ...
 
 
-EncodedProgram = bytes | memoryview
+PackedBits = bytes | memoryview
 _FIELDS = (
     *("outcomes", "counts", "probability_outcomes", "probabilities"),
     *("statevector", "expectations", "gradients", "memory", "value"),
@@ -131,16 +131,16 @@ class DecodedResult:
             self.bulk is not None and self.bulk.size(field) > 0
         )
 
-    def packed(self, field: str) -> EncodedProgram:
+    def packed(self, field: str) -> PackedBits:
         """Return the bytes of an array of all rows. Raises StoreError if its file is damaged."""
         result: bytes = getattr(self.data, field)
         return self.bulk.view(field) if not result and self.bulk is not None else result
 
-    def counts(self, row: int) -> tuple[EncodedProgram, EncodedProgram]:
+    def counts(self, row: int) -> tuple[PackedBits, PackedBits]:
         """Return the packed outcomes of a row and their counts, uint32."""
         data, ends = self.data, self._ends
-        outcomes: EncodedProgram = data.outcomes
-        packed_counts: EncodedProgram = data.counts
+        outcomes: PackedBits = data.outcomes
+        packed_counts: PackedBits = data.counts
         if self.bulk is not None:
             outcomes, packed_counts = self.packed("outcomes"), self.packed("counts")
         if ends is None:
@@ -148,7 +148,7 @@ class DecodedResult:
         first, last, width = ends[row], ends[row + 1], data.outcome_width
         return outcomes[first * width : last * width], packed_counts[4 * first : 4 * last]
 
-    def probabilities(self, row: int) -> tuple[EncodedProgram, EncodedProgram]:
+    def probabilities(self, row: int) -> tuple[PackedBits, PackedBits]:
         """Return the packed outcomes of a row and their probabilities, float64."""
         outcomes, values = self.packed("probability_outcomes"), self.packed("probabilities")
         ends = self._probability_ends
@@ -189,7 +189,7 @@ class DecodedResult:
         result: NDArray[np.float64] = table.reshape(self.data.count, observables, -1)[row]
         return result
 
-    def memory(self, row: int) -> EncodedProgram:
+    def memory(self, row: int) -> PackedBits:
         """Return the packed bits of all shots of a row, shot after shot."""
         packed = self.packed("memory")
         size = len(packed) // self.data.count

@@ -255,7 +255,7 @@ def step_s(deadline: float | None) -> float:
     return min(SHOW_EVERY_S, max(0.0, deadline - time.monotonic()))
 
 
-DocumentPending = dict[TaskHandle, list[Task]]  # the bindings of one task end together
+BindingTasks = dict[TaskHandle, list[Task]]  # the bindings of one task end together
 
 
 def as_completed(
@@ -268,7 +268,7 @@ def as_completed(
     yielded, and a last line stays at the end. "tqdm" or "rich": a bar of that library, if it is
     installed.
     """
-    waiting: DocumentPending = {}
+    waiting: BindingTasks = {}
     refused: list[Task] = []
     links: set[int] = set()
     for task in tasks:
@@ -287,7 +287,7 @@ def as_completed(
 
 
 def _in_completion_order(
-    waiting: DocumentPending, timeout_s: float | None, line: ProgressLine
+    waiting: BindingTasks, timeout_s: float | None, line: ProgressLine
 ) -> Iterator[Task]:
     if not waiting:
         return

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from simenv.client.circuits.encode.program_builder import ProgramBuilder
 from simenv.errors import ProgramError
-from simenv.frontends.pennylane.gates import FIXED, GATES, StepProgress, steps_of
+from simenv.frontends.pennylane.gates import FIXED, GATES, GateSteps, steps_of
 from simenv.model import Program, Token
 
 MAX_CONDITION_BITS = 12  # bits of one condition: it is written out outcome by outcome
@@ -163,7 +163,7 @@ class CircuitWriter:
         if name != "BasisState":
             self._value += op.num_params
 
-    def _steps(self, steps: StepProgress, qubits: Sequence[int]) -> None:
+    def _steps(self, steps: GateSteps, qubits: Sequence[int]) -> None:
         tape = self._tape
         for name, wires, angles in steps:
             tape.ops.append(tape.row(name, len(wires), 0, len(angles)))

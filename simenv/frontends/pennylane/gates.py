@@ -28,18 +28,18 @@ class Step(NamedTuple):
     angles: tuple[tuple[int, float], ...] = ()
 
 
-StepProgress = tuple[Step, ...]
+GateSteps = tuple[Step, ...]
 
 
-def _plain(name: str, wires: int) -> StepProgress:
+def _plain(name: str, wires: int) -> GateSteps:
     return (Step(name, tuple(range(wires))),)
 
 
-def _turn(name: str, wires: int, factor: float = 1.0) -> StepProgress:
+def _turn(name: str, wires: int, factor: float = 1.0) -> GateSteps:
     return (Step(name, tuple(range(wires)), ((0, factor),)),)
 
 
-def _rot(names: tuple[str, str, str], wires: tuple[int, ...]) -> StepProgress:
+def _rot(names: tuple[str, str, str], wires: tuple[int, ...]) -> GateSteps:
     return tuple(Step(name, wires, ((k, 1.0),)) for k, name in enumerate(names))
 
 
@@ -47,7 +47,7 @@ _ZYZ = ("rz", "ry", "rz")
 _CONTROLLED_ZYZ = ("crz", "cry", "crz")
 
 # Gates whose inverse has the opposite angles, with all steps in reverse order.
-_TURNS: dict[str, StepProgress] = {
+_TURNS: dict[str, GateSteps] = {
     "RX": _turn("rx", 1),
     "RY": _turn("ry", 1),
     "RZ": _turn("rz", 1),
@@ -68,7 +68,7 @@ _TURNS: dict[str, StepProgress] = {
 }
 
 # Gates without parameters that are their own inverse.
-_INVOLUTIONS: dict[str, StepProgress] = {
+_INVOLUTIONS: dict[str, GateSteps] = {
     "Identity": (),
     "Barrier": (),
     "Snapshot": (),
@@ -88,14 +88,14 @@ _INVOLUTIONS: dict[str, StepProgress] = {
 }
 
 
-def _inverse(steps: StepProgress) -> StepProgress:
+def _inverse(steps: GateSteps) -> GateSteps:
     return tuple(
         Step(name, wires, tuple((k, value if k == FIXED else -value) for k, value in angles))
         for name, wires, angles in reversed(steps)
     )
 
 
-GATES: dict[str, StepProgress] = {
+GATES: dict[str, GateSteps] = {
     **_TURNS,
     **{f"Adjoint({name})": _inverse(steps) for name, steps in _TURNS.items()},
     **_INVOLUTIONS,
@@ -112,14 +112,14 @@ GATES: dict[str, StepProgress] = {
 }
 
 # Controlled gates that equal these gates if all controls require a 1.
-CONTROLLED: dict[str, StepProgress] = {
+CONTROLLED: dict[str, GateSteps] = {
     "C(S)": _plain("cs", 2),
     "C(SX)": _plain("csx", 2),
 }
 _WIDE = ("MultiRZ", "MultiControlledX", "C(PhaseShift)")
 
 
-def steps_of(op: Any) -> StepProgress | None:
+def steps_of(op: Any) -> GateSteps | None:
     """Steps of an operator; None if it has none, and may be written as a matrix."""
     name: str = op.name
     result = GATES.get(name)
@@ -139,7 +139,7 @@ def _all_ones(op: Any) -> bool:
     return all(bool(value) for value in op.control_values)
 
 
-def _wide(name: str, op: Any) -> StepProgress | None:
+def _wide(name: str, op: Any) -> GateSteps | None:
     count = len(op.wires)
     everything = tuple(range(count))
     if name == "C(PhaseShift)":

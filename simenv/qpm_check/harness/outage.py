@@ -11,7 +11,7 @@ LIMIT_S = 120.0
 
 
 class Commands:
-    """A `target.Outage` of two commands. Each runs to its end, without a shell; Broken if it
+    """A `target.Outage` of two commands. Each runs to its end, without a shell; CheckFailed if it
     fails."""
 
     def __init__(self, kill: str, start: str) -> None:

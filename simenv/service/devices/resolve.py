@@ -168,7 +168,7 @@ class EmulatedDevices:
 
     def info(self, name: str) -> DeviceInfo:
         """Return a device with its present calibration. Raises NotFoundError, OptionError,
-        Waiting."""
+        DocumentPending."""
         drifting = None if self.drifting is None else self.drifting.of(name)
         if drifting is not None:
             result = _published(drifting).info
@@ -182,7 +182,7 @@ class EmulatedDevices:
 def _accepted(device: DriftingDevice) -> EmulatedDevice:
     """Return the first snapshot, with which all tasks are accepted. The snapshot at the start of a
     task replaces it, so that the documents that waiting tasks name do not multiply. Raises
-    Waiting."""
+    DocumentPending."""
     if not device.is_ready:
         raise DocumentPending(device.built)
     return device.first()

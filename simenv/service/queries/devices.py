@@ -82,8 +82,9 @@ class DeviceRecords:
         return msgspec.structs.replace(self.emulated.info(name), name=name)
 
     def all(self, limits: ClusterLimits) -> list[DeviceInfo]:
-        """Return the devices of all configured pools that run circuits, in order. Raises Waiting
-        while an emulated device is being read, NotFoundError and OptionError if it cannot be."""
+        """Return the devices of all configured pools that run circuits, in order. Raises
+        DocumentPending while an emulated device is being read, NotFoundError and OptionError if it
+        cannot be."""
         return [self._device(pool, limits) for pool in self._pools if not runs_only_calls(pool)]
 
     def _device(self, pool: PoolSpec, limits: ClusterLimits) -> DeviceInfo:

@@ -32,7 +32,7 @@ MAX_CACHED = 8
 MAX_CACHED_TEXT = 2**20  # characters of a cached circuit: its matching graph may be large
 _TEXT = 300  # characters of stim's own message
 _WARM_UP_CIRCUIT = "X_ERROR(0.5) 0\nM 0\nDETECTOR rec[-1]\nOBSERVABLE_INCLUDE(0) rec[-1]"
-PreparedPrograms = tuple[stim.Circuit, MatchingDecoder | None]
+DetectorProgram = tuple[stim.Circuit, MatchingDecoder | None]
 
 
 class DetectorEngine:
@@ -41,7 +41,7 @@ class DetectorEngine:
     name = DETECTORS
 
     def __init__(self) -> None:
-        self._cache: OrderedDict[tuple[object, ...], PreparedPrograms] = OrderedDict()
+        self._cache: OrderedDict[tuple[object, ...], DetectorProgram] = OrderedDict()
 
     def call(self, call: Call, assigned: AssignedTask, control: RunControl) -> bytes:
         """See `CallEngine`. Raises ProgramError for a text that stim cannot parse, or for sizes
@@ -79,7 +79,7 @@ class DetectorEngine:
             return
         decoder.predictions(np.zeros((1, 1), np.uint8), RunControl())
 
-    def _prepared(self, call: DetectionCall) -> PreparedPrograms:
+    def _prepared(self, call: DetectionCall) -> DetectorProgram:
         key = call.circuit, call.decoder, call.sizes  # the sizes of cached circuits were checked
         prepared = self._cache.get(key)
         if prepared is not None:

@@ -23,7 +23,7 @@ from simulators.statevector.distributed.backend import DistributedBackend
 from simulators.statevector.distributed.error_agreement import ErrorAgreement
 from simulators.statevector.distributed.executor import CommStats
 
-SamplerPayload = Callable[[StateBackend], EngineResult]
+BackendWork = Callable[[StateBackend], EngineResult]
 DeviceStates = Callable[[ErrorAgreement], StateBackend]
 
 
@@ -52,7 +52,7 @@ class Communicator:
         options: RunOptions,
         control: RunControl,
         alone: Callable[[], EngineResult],
-        work: SamplerPayload,
+        work: BackendWork,
         device_states: DeviceStates | None = None,
     ) -> EngineResult | None:
         """Run in the ranks that the circuit uses: the result in the first rank, None in the others.

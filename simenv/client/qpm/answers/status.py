@@ -30,7 +30,7 @@ SEEN_S = 0.05
 HEARING_S = 1.0  # wait for the result of a task that is final for the service
 STOPPING_S = 5.0  # a task that is being stopped ends within this time as a rule
 
-CircuitOutcome = CircuitRun | RetiredCircuit | None
+CircuitEntry = CircuitRun | RetiredCircuit | None
 Plain = dict[str, Any]
 
 
@@ -57,7 +57,7 @@ class StatusQueries:
         except NoServiceError as error:
             raise NotReadyError(error.message, hint=error.hint) from error
 
-    def find(self, cid: Any, number: Any) -> CircuitOutcome:
+    def find(self, cid: Any, number: Any) -> CircuitEntry:
         """Find a circuit by cid or by qtask id; None if it is unknown. Raises ExecutionError if
         both are None."""
         if cid is None and number is None:
@@ -69,15 +69,13 @@ class StatusQueries:
         self.look()
         return self._registry.find(cid, number)
 
-    def asked(self, cid: Any, number: Any, reservation_id: Any) -> CircuitOutcome | StatusEnvelope:
+    def asked(self, cid: Any, number: Any, reservation_id: Any) -> CircuitEntry | StatusEnvelope:
         """Return the circuit of a query, or the envelope that refuses the query."""
         values = arguments.reservation(reservation_id)
         entry = self.find(cid, number)
         return self.objection(entry, values) or entry
 
-    def objection(
-        self, circuit: CircuitOutcome, reservation_id: int | None
-    ) -> StatusEnvelope | None:
+    def objection(self, circuit: CircuitEntry, reservation_id: int | None) -> StatusEnvelope | None:
         """Envelope that refuses a query about a circuit, or about a whole reservation if `circuit`
         is None; None if the query is allowed."""
         if reservation_id is None:
@@ -106,7 +104,7 @@ class StatusQueries:
 
     # --- telling ------------------------------------------------------------------------------
 
-    def status(self, circuit: CircuitOutcome, cid: Any, number: Any) -> StatusEnvelope:
+    def status(self, circuit: CircuitEntry, cid: Any, number: Any) -> StatusEnvelope:
         """Envelope of the present state, with result or error once the circuit has ended."""
         if circuit is None:
             return envelopes.unknown(cid, number)

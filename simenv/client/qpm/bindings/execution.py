@@ -15,7 +15,7 @@ import msgspec
 from simenv.client.qpm.answers import envelopes
 from simenv.client.qpm.answers.status import (
     MAX_QTASK,
-    CircuitOutcome,
+    CircuitEntry,
     StatusQueries,
     already,
     ended,
@@ -279,7 +279,7 @@ class ExecutionBinding:
             ready = self._registry.first(cid, values or 0)  # it may have arrived meanwhile
         return ready or answer
 
-    def _foreign(self, circuit: CircuitOutcome, reservation_id: int) -> StatusEnvelope | None:
+    def _foreign(self, circuit: CircuitEntry, reservation_id: int) -> StatusEnvelope | None:
         """Envelope that refuses a call about a circuit of another reservation, or a call without a
         reservation where one is required. Without the check any caller could cancel any circuit."""
         if reservation_id == NONE:
@@ -287,7 +287,7 @@ class ExecutionBinding:
         return None if circuit is None else self._status_queries.objection(circuit, reservation_id)
 
 
-def _run_facts(circuit: CircuitOutcome) -> Plain:
+def _run_facts(circuit: CircuitEntry) -> Plain:
     """Facts of a circuit's run, or the reason why there are none."""
     facts = None
     if isinstance(circuit, RetiredCircuit):

@@ -154,7 +154,7 @@ class _LazyRecord:
 
 
 class _Parcel:
-    """An `event_delivery.Parcel`: a completion for one registration. A parcel that waits for long
+    """An `EventDelivery`: a completion for one registration. One that waits for long
     keeps the cid only, so that the registry alone keeps the circuit."""
 
     def __init__(
