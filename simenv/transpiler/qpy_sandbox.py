@@ -21,7 +21,7 @@ from contextlib import suppress
 from time import monotonic
 
 from simenv.config import interpreter
-from simenv.errors import LimitExceededError, ProgramError
+from simenv.errors import ConfigError, LimitExceededError, ProgramError
 
 MEMORY_BYTES = 2**30  # in addition to the memory of Qiskit itself
 SECONDS = 10.0
@@ -79,8 +79,9 @@ class SandboxProcess:
         if self._pid != os.getpid():
             self._pid, self._process = os.getpid(), None
         if self._process is None:
-            argv = [interpreter(), "-P", "-m", __name__]
-            environ = {**os.environ, "OPENBLAS_NUM_THREADS": "1", "PYTHONUNBUFFERED": "1"}
+            python, path = _interpreter()
+            argv = [python, "-P", "-m", __name__]
+            environ = {**os.environ, **path, "OPENBLAS_NUM_THREADS": "1", "PYTHONUNBUFFERED": "1"}
             self._process = subprocess.Popen(
                 argv,
                 env=environ,
@@ -150,6 +151,22 @@ class SandboxProcess:
             if pipe is not None:
                 with suppress(OSError):  # input that it has not read
                     pipe.close()
+
+
+def _interpreter() -> tuple[str, dict[str, str]]:
+    """Return a Python interpreter and the variables with which it finds Qiskit.
+
+    In a program with embedded Python, such as DEFw's, it is the interpreter of the same
+    installation, with the search path of this process. Raises ConfigError if there is none.
+    """
+    try:
+        return interpreter(), {}
+    except ConfigError:
+        name = f"python{sys.version_info.major}.{sys.version_info.minor}"
+        for prefix in (sys.prefix, sys.base_prefix):
+            if os.access(program := f"{prefix}/bin/{name}", os.X_OK):
+                return program, {"PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
+        raise
 
 
 CONFINED = SandboxProcess()

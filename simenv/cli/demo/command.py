@@ -89,25 +89,31 @@ _COMPARED: tuple[Column[emulated.EmulatedComparison], ...] = (
 def _warm_up(kernels: Path) -> None:
     """Compile missing kernels, so that no circuit of the demo waits for them; other cores help.
 
-    A line counts the compiled modules.
+    A line on a terminal counts the compiled modules; in a log every tenth of them is a line.
     """
+    from simenv.client.tasks.progress import ProgressLine
     from simulators.compiler import warmup
 
     if warmup.is_compiled(kernels):
         return
     argv = [sys.executable, "-P", "-m", "simulators.compiler.warmup", str(kernels)]
     cores = len(os.sched_getaffinity(0))
+    progress = ProgressLine(sys.stderr)
+
+    def count(done: int, modules: int) -> None:
+        text = f"compiling kernels, once on this machine: {done} of {modules}"
+        progress.show(text)
+        if not progress.visible and done * 10 // modules > (done - 1) * 10 // modules:
+            terminal.note(text)
+
     helpers = [subprocess.Popen(argv) for _ in range(min(MOST_HELPERS, cores - 1))]
     try:
-        warmup.compile_all(kernels, _count)
+        warmup.compile_all(kernels, count)
     finally:
+        progress.clear()
         for helper in helpers:
             helper.terminate()
             helper.wait()
-
-
-def _count(done: int, modules: int) -> None:
-    terminal.note(f"compiling kernels, once on this machine: {done} of {modules}")
 
 
 def _draw(

@@ -5,13 +5,14 @@ from __future__ import annotations
 import io
 import re
 import signal
+import sys
 from collections.abc import Iterator
 
 import pytest
 from qiskit import QuantumCircuit, qpy
 
 from simenv.client.qpm.requests import run_request
-from simenv.errors import LimitExceededError, ProgramError
+from simenv.errors import ConfigError, LimitExceededError, ProgramError
 from simenv.transpiler import qpy_sandbox
 from simenv.transpiler.qpy_sandbox import SandboxProcess
 
@@ -65,6 +66,19 @@ def test_killed_or_hanging_reader_process_raises_limit_exceeded_error(
     reader._process.send_signal(signal.SIGSTOP)
     monkeypatch.setattr(qpy_sandbox, "SECONDS", 0.1)
     with pytest.raises(LimitExceededError, match=r"0\.1 s"):
+        reader.check(sound())
+
+
+def test_program_with_embedded_python_reads_files_by_the_interpreter_of_its_installation(
+    reader: SandboxProcess, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("SIMENV_PYTHON", raising=False)
+    monkeypatch.setattr(sys, "executable", "/opt/defw/bin/defwp")
+    reader.check(sound())
+    reader.close()
+    monkeypatch.setattr(sys, "prefix", "/nowhere")
+    monkeypatch.setattr(sys, "base_prefix", "/nowhere")
+    with pytest.raises(ConfigError, match="SIMENV_PYTHON"):
         reader.check(sound())
 
 

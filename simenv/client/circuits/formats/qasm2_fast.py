@@ -80,8 +80,7 @@ def read(text: str) -> Program | None:
         return None
     reader = _Reader()
     try:
-        for statement in statements[1:-1]:
-            reader.add_statement(statement.strip(_SPACE))
+        reader.add_statements(statements[1:-1])
         return reader.program()
     except (_NotPlainText, SimenvError):
         return None
@@ -95,6 +94,8 @@ class _Reader:
         self._qubits: Registers = {}
         self._clbits: Registers = {}
         self._cached_operands: dict[str, Sequence[int]] = {}  # of gates, by their text
+        self._bits: dict[str, int] = {}  # those of them that are one qubit
+        self._rows: dict[str, tuple[int, int]] = {}  # of gates without angles: row, width
         self._statements: dict[str, Callable[[str], None]] = {
             "qreg": lambda rest: self._register(self._qubits, rest),
             "creg": lambda rest: self._register(self._clbits, rest),
@@ -103,7 +104,21 @@ class _Reader:
             "barrier": self._barrier,
         }
 
-    def add_statement(self, statement: str) -> None:
+    def add_statements(self, statements: list[str]) -> None:
+        ops, qubits, bits, rows = self._tape.ops, self._tape.qubits, self._bits, self._rows
+        for text in statements:
+            statement = text.strip(_SPACE)
+            name, _, rest = statement.partition(" ")
+            if name in rows:  # almost all statements: no regular expression
+                row, width = rows[name]
+                operands = [bits.get(operand, -1) for operand in rest.split(",")]
+                if len(operands) == width and -1 not in operands and len(set(operands)) == width:
+                    ops.append(row)
+                    qubits += operands
+                    continue
+            self._add_statement(statement)
+
+    def _add_statement(self, statement: str) -> None:
         result = _STATEMENT.fullmatch(statement)
         if result is None:
             raise _NotPlainText
@@ -111,6 +126,8 @@ class _Reader:
         gate = _GATES.get(name)
         if gate is not None:
             self._gate(gate, angles, rest)
+            if angles is None:
+                self._rows[name] = self._tape.row(gate[0], gate[1], 0, 0), gate[1]
         elif angles is None and name in self._statements:
             self._statements[name](rest)
         else:
@@ -119,7 +136,7 @@ class _Reader:
             raise _NotPlainText
 
     def program(self) -> Program:
-        if not self._qubits:
+        if not self._qubits or len(self._tape.qubits) > MAX_BITS:
             raise _NotPlainText
         registers = tuple([(name, size) for name, (_, size) in self._clbits.items()])
         return self._tape.program(_end(self._qubits), _end(self._clbits), registers)
@@ -163,7 +180,11 @@ class _Reader:
             return [cached[operand] for operand in rest.split(",")]
         except KeyError:
             operands = _operands(self._qubits, rest)
-            cached.update(zip(rest.split(","), operands, strict=True))
+            operands_by_text = dict(zip(rest.split(","), operands, strict=True))
+            cached.update(operands_by_text)
+            self._bits.update(
+                (text, bits[0]) for text, bits in operands_by_text.items() if len(bits) == 1
+            )
             return operands
 
     def _measure(self, rest: str) -> None:
