@@ -21,6 +21,7 @@ def test_query_that_raises_in_revision_2_fails_only_selector_check(
     assert not report.ok
 
 
+@pytest.mark.timeout(900)  # some 250 checks: 40 s alone, minutes on a busy machine
 @pytest.mark.parametrize("revision", [1, 2])
 def test_plugin_without_defects_passes_all_checks(revision: int, tmp_path: Path) -> None:
     report = checked(assembled(tmp_path), revisions=(revision,), long_s=LONGER_S, wait_s=PATIENCE_S)
