@@ -28,7 +28,7 @@ import numpy as np
 
 from bench.harness.isolated import IsolatedPeer
 from bench.harness.options import Option
-from bench.harness.report import Report
+from bench.harness.report import INSTALL_COMMAND, Report
 from bench.native_circuits import NativeCircuit, native_circuit
 from bench.peers.aer import Aer
 from bench.peers.base import SHOTS
@@ -39,6 +39,7 @@ from bench.peers.simenv_engine import Environment, WorkerTask
 
 PRECISIONS = ("f64", "f32")
 NARROW, WIDE = 13, 20  # the widest circuits of the first two goals
+GOALS = ("narrow_of_best", "wide_of_best", "wider_of_best")
 CONVERTED = " converted"  # seconds of a conversion and one run
 Times = dict[str, float]  # seconds by variant; ours: "path f64 first"
 OPTIONS = (
@@ -61,7 +62,7 @@ def run(options: Namespace) -> Report:
     label = f"{options.threads} threads, seed {options.seed}, {'CPU ' if options.cpu else ''}ms"
     report = Report("native_basis", f"transpiled circuits: {label}")
     min_gates, max_gates = map(int, options.gates.split(","))
-    peers = _peers(options)
+    peers, missing = _peers(options)
     try:
         for width in map(int, options.qubits.split(",")):
             # Loading that happens once in a process is not timed.
@@ -73,14 +74,16 @@ def run(options: Namespace) -> Report:
                 for name, ratio in _ratios(circuit, result).items():
                     ratios.setdefault(name, []).append(ratio)
             _report_ratios(report, width, ratios, path=not options.cpu)
+        for library in missing:
+            report.not_measured(GOALS[0], library, f"type {INSTALL_COMMAND}; it may be the fastest")
     finally:
         for peer in peers:
             peer.close()
     return report
 
 
-def _peers(options: Namespace) -> list[IsolatedPeer]:
-    """Start ours and all variants of the libraries that are installed; print those left out."""
+def _peers(options: Namespace) -> tuple[list[IsolatedPeer], list[str]]:
+    """Start ours and all variants of the libraries that are installed; return the others' names."""
     variants: list[tuple[str, Any, tuple[Any, ...]]] = [
         ("engine f64", WorkerTask, ("double",)),
         ("engine f32", WorkerTask, ("single",)),
@@ -97,7 +100,7 @@ def _peers(options: Namespace) -> list[IsolatedPeer]:
         ("qsim f32 fused 4", Qsim, (4,)),
     ]
     left_out = options.without.split(",") + (["path"] if options.cpu else [])
-    peers = []
+    peers, missing = [], []
     for name, create, arguments in variants:
         if name.split()[0] in left_out:
             continue
@@ -105,9 +108,10 @@ def _peers(options: Namespace) -> list[IsolatedPeer]:
         if peer.problem:
             print(f"left out: {name}: {peer.problem}")
             peer.close()
+            missing.append(name.split()[0])
         else:
             peers.append(peer)
-    return peers
+    return peers, list(dict.fromkeys(missing))
 
 
 def _measure(peers: list[IsolatedPeer], circuit: NativeCircuit, options: Namespace) -> Times:
@@ -172,9 +176,7 @@ def _ratios(circuit: NativeCircuit, times: Times) -> Times:
 def _report_ratios(
     report: Report, width: int, ratios: dict[str, list[float]], *, path: bool
 ) -> None:
-    goal = "narrow_of_best" if width <= NARROW else "wide_of_best"
-    if width > WIDE:
-        goal = "wider_of_best"
+    goal = GOALS[0 if width <= NARROW else 1 if width <= WIDE else 2]
     label = "path" if path else "engine"
     for name, each in ratios.items():
         median, worst = statistics.median(each), max(each)
