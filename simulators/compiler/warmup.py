@@ -63,6 +63,12 @@ _ALL: tuple[Group, ...] = (
     "attachment", "noise", "trajectories",
 )  # fmt: skip
 
+# They take longest to compile: if they came last, a first wide circuit would wait for one process.
+_FIRST = (
+    f"{_STATEVECTOR}.planning.tile_selection.partition_into_sweeps",
+    f"{_STATEVECTOR}.tiles.sweep_kernel.run_double",
+)
+
 
 _prepared: list[Path] = []
 
@@ -172,7 +178,7 @@ def _load(
 ) -> None:
     """Load first the kernels that no process has begun, then those that another process
     compiles."""
-    kernels = registered(groups)
+    kernels = sorted(registered(groups), key=lambda each: (*_FIRST, each.name).index(each.name))
     done = 0
     waiting: list[Kernel] = []
     for each in kernels:

@@ -195,7 +195,8 @@ def helpers(cores: int, *, starting: bool) -> range:
     """Return the numbers of the processes that compile kernels besides the service and its worker.
     `starting`: those to start while these two compile too, on a core each; else the others."""
     early = min(MAX_COMPILERS, max(0, cores - 2))
-    return range(early) if starting else range(early, min(MAX_COMPILERS, cores))
+    late = min(MAX_COMPILERS, max(1, cores - 1))  # the worker of a first circuit compiles too
+    return range(early) if starting else range(early, late)
 
 
 def start_compilers(

@@ -91,7 +91,7 @@ def test_warmup_raises_error_for_kernel_folder_that_cannot_be_created(tmp_path: 
 
 
 @pytest.mark.parametrize(
-    ("cores", "at_once", "later"), [(1, 0, 1), (2, 0, 2), (3, 1, 2), (4, 2, 2), (64, 4, 0)]
+    ("cores", "at_once", "later"), [(1, 0, 1), (2, 0, 1), (3, 1, 1), (4, 2, 1), (64, 4, 0)]
 )
 def test_compile_helpers_during_start_leave_cores_to_starting_workers(
     cores: int, at_once: int, later: int

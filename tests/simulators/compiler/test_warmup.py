@@ -158,6 +158,11 @@ def test_modules_of_each_kernel_group_register_all_its_kernels() -> None:
         assert done.stdout.split() == sorted(x for x in entries if x.startswith("simulators."))
 
 
+def test_kernels_that_are_compiled_first_exist() -> None:
+    names = {each.name for each in warmup.registered(["wide"])}
+    assert names.issuperset(warmup._FIRST)
+
+
 # Loads a kernel when told to, and prints what it compiled.
 ONE = """
 import json
