@@ -108,7 +108,7 @@ def task_html(task: str, name: str, state: str, info: TaskInfo | None) -> str:
 
 def client_html(info: ServiceInfo) -> str:
     """Return HTML of an environment: its pools and their queues."""
-    heading = _heading(f"simenv {info.name}", f"on {info.node}, {info.queued} tasks waiting")
+    heading = _heading(f"simenv {info.name}", f"on {info.node}, {info.queued} waiting")
     columns = ("pool", "engine", "workers", "busy", "waiting", "state")
     return heading + _table(columns, map(_pool, info.pools))
 

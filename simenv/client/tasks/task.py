@@ -242,7 +242,7 @@ class Task(TaskFuture):
 
     def _timeout_error(self, timeout_s: float | None) -> TimedOutError:
         return TimedOutError(
-            f"task {self.id} has no result after {round(timeout_s or 0.0, 3):g} s",
+            f"task {self.id} has no result after {timeout_s or 0.0:.3g} s",
             hint="the task goes on: wait again, or cancel it",
             task=self.id,
         )

@@ -94,6 +94,17 @@ def test_parallel_stream_delivers_each_task_once_though_a_worker_is_killed(
     assert {task.number for task in delivered} == {task.number for task in entries}
 
 
+def test_queue_bound_twice_receives_each_completion_once(env: simenv.Client) -> None:
+    queue = StreamCompletions()
+    with Stream(env, shots=20) as stream:
+        stream.bind(queue)
+        stream.bind(queue)
+        entries = [stream.submit(bell()) for _ in range(5)]
+    assert sorted(task.number for task in queue) == [task.number for task in entries]
+    with pytest.raises(OptionError, match="str is no queue of a stream"):
+        stream.bind("counts")  # type: ignore[arg-type]
+
+
 def test_groups_of_an_ordered_stream_follow_each_other(env: simenv.Client) -> None:
     queue = StreamCompletions()
     with Stream(env, order="ordered", shots=20) as stream:
