@@ -3,11 +3,13 @@
 A path depends on the network's structure alone, and is found once for it, by a fixed number of
 greedy searches from a fixed seed. A network whose largest tensor has more values than allowed is
 divided into slices; if there would be too many, it is refused with the bytes of that tensor. Ranks
-process slices in turn and add their results.
+process slices in turn and add their results. Tasks can share the slices, too: each task gives a
+partial sum, and its caller adds the partial sums of all.
 """
 
 from __future__ import annotations
 
+import hashlib
 import time
 from typing import Any
 
@@ -32,7 +34,7 @@ else:
 BATCH = -1  # index of rows that are contracted together
 _SEED = 0x5EED  # seed of the searches for paths
 _KEPT = 4_096  # cached paths; the oldest is evicted
-_SPREAD_WIDTH = 12  # ranks do not share contractions of smaller tensors
+_SPREAD_WIDTH = 12  # ranks and tasks do not share contractions of smaller tensors
 
 # Indices are numbered by their first occurrence; 0 is the batch.
 Structure = tuple[tuple[tuple[int, ...], ...], tuple[int, ...]]
@@ -128,6 +130,8 @@ class ContractionLimits(msgspec.Struct, frozen=True):
     width: int
     slices: int
     trials: int
+    shares: int  # number of tasks that share the slices
+    share: int  # number of this task among them
     itemsize: int  # bytes of a value
 
 
@@ -145,6 +149,7 @@ class Contractor:
         self.widest = 0  # log2 of the largest tensor so far
         self.most_slices = 1
         self.cpu_s = 0.0  # time of this rank's contractions, without path searches and MPI
+        self._slicing = hashlib.blake2b(digest_size=4)  # of all structures and sliced indices
 
     def check(self) -> None:
         """Raise Stopped if a run was asked to stop; in all ranks alike."""
@@ -160,21 +165,56 @@ class Contractor:
         sets = self._paths.path(structure, self._limits.trials).sets
         return 1 << max(0, min(20, self._limits.width - sets.width(1)))
 
-    def contract(self, nodes: list[NetworkTensor], output: Indices) -> Tensor:
-        """Contract the nodes; the result has the axes of `output`."""
+    @property
+    def remark(self) -> str:
+        """Remark of a result. That of a partial sum has a digest of all structures and slices: only
+        partial sums with the same digest belong together."""
+        limits = self._limits
+        text = f"width {self.widest}"
+        if self.most_slices > 1:
+            text += f", {self.most_slices} slices"
+        if limits.shares == 1:
+            return text
+        partial = f"partial sum, share {limits.share} of {limits.shares}"
+        return f"{partial}; {text}, slicing {self._slicing.hexdigest()}"
+
+    def owns(self, item: int) -> bool:
+        """Return whether this task computes an item that is not sliced."""
+        return item % self._limits.shares == self._limits.share
+
+    def contract(self, nodes: list[NetworkTensor], output: Indices, item: int = 0) -> Tensor:
+        """Contract the nodes; the result has the axes of `output`.
+
+        If tasks share the slices, the result is this task's partial sum; a contraction that is not
+        sliced is 0 in all tasks but the one that owns `item`.
+        """
         structure, arrays = _structure(nodes, output)
         result = self._paths.path(structure, self._limits.trials)
         if BATCH in output:
             self.widest = max(self.widest, result.sets.width(1))
             return self._timed(result.tree, arrays)
         width = result.sets.width()
-        ranks = 1 if self._comm is None else self._comm.Get_size()
-        least = ranks if width >= _SPREAD_WIDTH else 1
+        least = self._places()[1] if width >= _SPREAD_WIDTH else 1
         if width <= self._limits.width and least == 1:
             self.widest = max(self.widest, width)
+            self._record(structure, ())
+            if not self.owns(item):
+                return np.zeros((2,) * len(output), arrays[0].dtype)
             return self._timed(result.tree, arrays)
         sliced = self._sliced(structure, result, least)
+        self._record(structure, sliced.indices)
         return self._summed(structure, sliced, arrays)
+
+    def _places(self) -> tuple[int, int]:
+        """Number of this process among all ranks of all tasks that share the slices, and the number
+        of all."""
+        limits, comm = self._limits, self._comm
+        rank, ranks = (0, 1) if comm is None else (comm.Get_rank(), comm.Get_size())
+        return limits.share * ranks + rank, limits.shares * ranks
+
+    def _record(self, structure: Structure, sliced: tuple[int, ...]) -> None:
+        if self._limits.shares > 1:
+            self._slicing.update(repr((structure, sliced)).encode())
 
     def _sliced(self, structure: Structure, path: ContractionPath, least: int) -> SlicedPath:
         """Slices within the limits. Raises OutOfMemory if there are none."""
@@ -193,13 +233,12 @@ class Contractor:
         return sliced
 
     def _summed(self, structure: Structure, sliced: SlicedPath, arrays: list[Tensor]) -> Tensor:
-        """Sum of all slices; each rank contracts every n-th slice."""
-        ranks = 1 if self._comm is None else self._comm.Get_size()
-        first = 0 if self._comm is None else self._comm.Get_rank()
+        """Sum of the slices of this task; each rank contracts every n-th slice."""
+        first, step = self._places()
         total = np.zeros((2,) * len(structure[1]), arrays[0].dtype)
         failed: MemoryError | None = None
         try:
-            for number in range(first, sliced.count, ranks):
+            for number in range(first, sliced.count, step):
                 if self._comm is None:
                     self._control.check()
                 part = _slice(structure, sliced.indices, arrays, number)

@@ -4,7 +4,8 @@ Counts are sampled gate by gate (`gate_sampling`), expectation values from the l
 Pauli string: by its amplitudes if it is narrow, else by a contraction. Up to 20 qubits all
 amplitudes are computed, and counts are those of the statevector engine for a seed. cotengra finds
 paths and executes them; this package adds hyperindices of diagonal gates, and samples with a batch
-index.
+index. Several tasks can share the slices of exact expectation values: with the options `shares` and
+`share`, a task's values are partial sums, which its remark states.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
+import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
@@ -23,6 +25,7 @@ from simulators.circuit.noise import NoiseProgram
 from simulators.circuit.passes.light_cone import FULL, UNUSED, Z_BASIS, light_cone
 from simulators.control import RunControl
 from simulators.engine import Plan, Request, RunOptions
+from simulators.errors import Unsupported
 from simulators.execution import sampling
 from simulators.execution.outputs import (
     Batch,
@@ -76,14 +79,16 @@ class ContractionEngine:
     ) -> EngineResult | None:
         """See `engine.Engine`; over ranks see `engine.Shared`."""
         layouts, number = open_run(CARD, plan, circuit, request, options)
+        limits = _limits(options)
+        _check_shares(limits, request)
         results = []
         self.cpu_s = 0.0
         for row in range(number):
             params = bind(circuit, request, row)
-            contractor = Contractor(self._paths, _limits(options), control, self._comm)
+            contractor = Contractor(self._paths, limits, control, self._comm)
             contractor.check()
             state: FinalState
-            if circuit.num_qubits <= DENSE_QUBITS:
+            if circuit.num_qubits <= DENSE_QUBITS and limits.shares == 1:
                 state = _dense(layouts, circuit, params, options, control)
             else:
                 state = _ContractedState(layouts, circuit, params, options, contractor)
@@ -109,9 +114,30 @@ class ContractionEngine:
 
 def _limits(options: RunOptions) -> ContractionLimits:
     values = {
-        name: int(CARD.value(options.settings, name)) for name in ("width", "slices", "trials")
+        option.name: int(CARD.value(options.settings, option.name)) for option in CARD.options
     }
     return ContractionLimits(**values, itemsize=np.dtype(_DTYPES[options.precision]).itemsize)
+
+
+def _check_shares(limits: ContractionLimits, request: Request) -> None:
+    """Raises Unsupported for a share that does not exist, and for outputs that are no sums over
+    slices."""
+    if limits.share >= limits.shares:
+        raise Unsupported(
+            f"share {limits.share} of {limits.shares}",
+            hint="the shares are numbered from 0 to shares - 1",
+        )
+    if limits.shares == 1:
+        return
+    others = [output for output in request.outputs if output != "expectation"]
+    if others or request.shots:
+        what = f"output {others[0]!r}" if others else f"expectation values of {request.shots} shots"
+        raise Unsupported(
+            f"{what} with shares={limits.shares}: only exact expectation values are sums over"
+            " slices, which tasks can share",
+            hint="shots=None and the output 'expectation'; or shares=1 and MPI ranks (ranks=),"
+            " which share the slices of all outputs",
+        )
 
 
 def _amplitudes(
@@ -145,6 +171,15 @@ def _dense(
     )
 
 
+class _Cone(msgspec.Struct, frozen=True):
+    """Light cone of Pauli strings. `state`: amplitudes of its qubits, or its network; None: another
+    task has it."""
+
+    number: int  # among the cones of a run
+    qubits: tuple[int, ...]
+    state: NDArray[np.complexfloating] | StateNetwork | None
+
+
 class _ContractedState(FinalState):
     """Outputs of one binding."""
 
@@ -170,7 +205,7 @@ class _ContractedState(FinalState):
             shot_ids = np.arange(first, min(first + _SHOTS_AT_ONCE, shots))
             bits = sample_gates(factors, self.num_qubits, shot_ids, key, self._contractor)
             yield select_bits(bits, self._layout.source), None
-        self._note()
+        self.remark = self._contractor.remark
 
     def probabilities(self) -> Distribution:
         """See `FinalState`."""
@@ -184,8 +219,8 @@ class _ContractedState(FinalState):
 
     def expectations(self, strings: PauliStrings) -> NDArray[np.float64]:
         """See `FinalState`."""
-        result = np.empty(len(strings))
-        cones: dict[bytes, tuple[tuple[int, ...], NDArray[np.complexfloating] | StateNetwork]] = {}
+        result = np.zeros(len(strings))
+        cones: dict[bytes, _Cone] = {}
         for number, (x, z) in enumerate(strings):
             self._contractor.check()
             levels = bytes(
@@ -193,21 +228,18 @@ class _ContractedState(FinalState):
                 for q in range(self.num_qubits)
             )
             if levels not in cones:
-                cones[levels] = self._cone(levels)
-            qubits, state = cones[levels]
-            if isinstance(state, StateNetwork):
-                result[number] = self._contracted(state, x, z)
-            else:
-                result[number] = sampling.means(state, [(_within(x, qubits), _within(z, qubits))])[
-                    0
-                ]
-        self._note()
+                cones[levels] = self._cone(levels, len(cones))
+            cone = cones[levels]
+            if isinstance(cone.state, StateNetwork):
+                result[number] = self._contracted(cone.state, x, z, cone.number)
+            elif cone.state is not None:
+                masks = [(_within(x, cone.qubits), _within(z, cone.qubits))]
+                result[number] = sampling.means(cone.state, masks)[0]
+        self.remark = self._contractor.remark
         return result
 
-    def _cone(
-        self, levels: bytes
-    ) -> tuple[tuple[int, ...], NDArray[np.complexfloating] | StateNetwork]:
-        """Qubits of a light cone, and its amplitudes or its network."""
+    def _cone(self, levels: bytes, number: int) -> _Cone:
+        """Light cone with its amplitudes or its network."""
         kept, _ = light_cone(self._circuit, False, levels)
         chosen = [self._factors[k] for k in np.flatnonzero(kept).tolist()]
         factors = fused(chosen)
@@ -215,26 +247,22 @@ class _ContractedState(FinalState):
         touched.update(q for q, level in enumerate(levels) if level != UNUSED)
         qubits = tuple(sorted(touched))
         if len(qubits) <= CONE_QUBITS:
-            return qubits, dense_state(factors, qubits, self._dtype)
+            if not self._contractor.owns(number):
+                return _Cone(number, qubits, None)
+            return _Cone(number, qubits, dense_state(factors, qubits, self._dtype))
         network = StateNetwork(self.num_qubits)
         for factor in factors:
             network.add(factor)
-        return qubits, network
+        return _Cone(number, qubits, network)
 
-    def _contracted(self, state: StateNetwork, x: int, z: int) -> float:
+    def _contracted(self, state: StateNetwork, x: int, z: int, cone: int) -> float:
         network = expectation_network(state, x, z)
         if network is None:
             return 0.0
         nodes, factor = network
         if not nodes:
-            return factor.real
-        return float((factor * complex(self._contractor.contract(nodes, ()))).real)
-
-    def _note(self) -> None:
-        """Set the remark of the result."""
-        self.remark = f"width {self._contractor.widest}"
-        if self._contractor.most_slices > 1:
-            self.remark += f", {self._contractor.most_slices} slices"
+            return factor.real if self._contractor.owns(cone) else 0.0
+        return float((factor * complex(self._contractor.contract(nodes, (), cone))).real)
 
 
 def _within(mask: int, qubits: tuple[int, ...]) -> int:

@@ -69,6 +69,20 @@ def case_sliced_values_equal_those_of_one_process(comm: Any) -> None:
         assert np.abs(one - two).max() < 1e-10
 
 
+def case_shares_over_ranks_add_up_to_the_values_of_one_process(comm: Any) -> None:
+    contraction.CONE_QUBITS = 0
+    contractor._SPREAD_WIDTH = 2
+    circuit = regular(22, 2)
+    request = Request(0, 1, ("expectation",), observables(22))
+    value, _ = run(None, circuit, request)
+    shares = [run(comm, circuit, request, shares=2, share=share)[0] for share in range(2)]
+    assert value is not None
+    if comm.Get_rank() == 0:
+        total = sum(np.frombuffer(each.expectations) for each in shares if each is not None)
+        assert np.abs(np.frombuffer(value.expectations) - total).max() < 1e-10
+        assert all("partial sum" in each.remark for each in shares if each is not None)
+
+
 def case_counts_equal_those_of_one_process(comm: Any) -> None:
     circuit = regular(22, 1)
     value, _ = run(None, circuit, Request(100, 3))

@@ -172,6 +172,37 @@ def test_sliced_contraction_equals_the_whole_one() -> None:
     assert np.abs(values(result) - values(sliced)).max() < 1e-10
 
 
+@pytest.mark.parametrize("cone_qubits", [0, 14])
+@pytest.mark.parametrize("shares", [2, 3, 8])
+def test_sum_of_shares_is_the_whole_value(
+    shares: int, cone_qubits: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(contraction, "CONE_QUBITS", cone_qubits)
+    monkeypatch.setattr(contractor, "_SPREAD_WIDTH", 6)
+    circuit = regular(16, 3, layers=2)
+    labels = ("ZZ" + "I" * 14, "I" * 16, "X" + "I" * 15, "Y" * 16, "I" * 15 + "Z")
+    observables = (*(PauliSum((label,), np.ones(1)) for label in labels), *sums(16, 3))
+    request = Request(0, 1, ("expectation",), observables)
+    exact = values(run(circuit, request))
+    parts = [
+        run(circuit, request, settings=(("shares", shares), ("share", share)))
+        for share in range(shares)
+    ]
+    assert np.abs(sum(values(part) for part in parts) - exact).max() < 1e-10
+    assert all(np.abs(values(part) - exact).max() > 1e-3 for part in parts)
+    assert len({part.remark.partition("; ")[2] for part in parts}) == 1
+
+
+def test_shares_are_of_exact_values_alone() -> None:
+    circuit, shared = measured(regular(22, 1)), (("shares", 2), ("share", 1))
+    with pytest.raises(Unsupported, match="output 'counts' with shares=2"):
+        run(circuit, Request(10, 1), settings=shared)
+    with pytest.raises(Unsupported, match="values of 10 shots"):
+        run(circuit, Request(10, 1, ("expectation",), sums(22, 1)), settings=shared)
+    with pytest.raises(Unsupported, match="share 1 of 1"):
+        run(circuit, Request(10, 1), settings=(("share", 1),))
+
+
 @pytest.mark.usefixtures("contracted")
 def test_samples_from_slices_are_those_of_whole_contractions() -> None:
     circuit = measured(regular(20, 5))
