@@ -26,7 +26,14 @@ from simenv.client.submission.arguments import (
 )
 from simenv.config import application
 from simenv.errors import NotReservedError, SimenvError, TimedOutError
-from simenv.model import Decision, ReservationInfo, ReservationRequest, Workload, task_name
+from simenv.model import (
+    AdmissionReason,
+    Decision,
+    ReservationInfo,
+    ReservationRequest,
+    Workload,
+    task_name,
+)
 from simenv.wire.messages.reservations import (
     DecisionReply,
     GetReservations,
@@ -166,7 +173,7 @@ def request_decision(
         if decision.status == "accepted":
             return decision
         if decision.status != "delayed":
-            raise NotReservedError(f"{decision.message} (reason {decision.code})")
+            raise NotReservedError(f"{decision.message} ({AdmissionReason(decision.code).text})")
         left_s = POLL_S if end_s is None else end_s - monotonic()
         if left_s <= 0:
             raise TimedOutError(

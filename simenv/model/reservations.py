@@ -47,6 +47,11 @@ class AdmissionReason(enum.IntEnum):
     SCOPE_LIMIT = 17
     NOT_AUTHORISED = 18
 
+    @property
+    def text(self) -> str:
+        """Number and words of the reason, for an error message: "reason 9, too large"."""
+        return f"reason {self.value}, {self.name.lower().replace('_', ' ')}"
+
 
 class Workload(msgspec.Struct, frozen=True, array_like=True):
     """The size of `count` equal circuits."""

@@ -24,7 +24,7 @@ from simenv.scheduler.reservations.policies import DELAYED
 from simenv.scheduler.reservations.reservation import ReservationEntry
 from simenv.scheduler.state.owner_quotas import check_renewal
 from simenv.scheduler.state.state import SchedulerState
-from simenv.scheduler.views.admission import availability_veto, owner_veto, reason_text
+from simenv.scheduler.views.admission import availability_veto, owner_veto
 
 MAX_ENDED = 250  # tasks ended by one call
 NOBODY = "@"  # the audience of events for admins alone: no key has that name
@@ -118,7 +118,9 @@ def release_parked(state: SchedulerState, now_ns: int) -> list[Action]:
                 state.pool_of(record.route).queue.append([record])
         for record in infeasible:
             refusal = reservation.can_never_fit(reservation.parked[record.number][1])
-            message = f"{refusal[1]} ({reason_text(refusal[0])})" if refusal is not None else ""
+            message = (
+                f"{refusal[1]} ({AdmissionReason(refusal[0]).text})" if refusal is not None else ""
+            )
             failed, reason = TaskState.FAILED, "reservation"
             actions.append(end_unrun(state, record, failed, reason, now_ns, message))
     return actions

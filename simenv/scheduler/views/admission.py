@@ -108,20 +108,13 @@ def reservation_units(
         modelled_ns = times.task_ns(route, spec, task_work) if times is not None else None
         needed, problem = units_for(reservation, task_work, terms, modelled_ns)
         if problem:
-            code = reason_text(AdmissionReason.TOO_LARGE)
-            errors.append(
-                NotReservedError(f"reservation {number}: {problem} ({code})", index=index)
-            )
+            message = f"reservation {number}: {problem} ({AdmissionReason.TOO_LARGE.text})"
+            errors.append(NotReservedError(message, index=index))
             continue
         refusal = reservation.can_never_fit(needed)
         if refusal is not None:
-            message = f"{refusal[1]} ({reason_text(refusal[0])})"
+            message = f"{refusal[1]} ({AdmissionReason(refusal[0]).text})"
             hint = "fewer shots, or a larger reservation"
             errors.append(NotReservedError(message, hint=hint, index=index))
         units.append(needed)
     return units, errors
-
-
-def reason_text(code: int) -> str:
-    """Return a reason of admission as text for an error message."""
-    return f"reason {code}, {AdmissionReason(code).name.lower().replace('_', ' ')}"
