@@ -19,8 +19,8 @@ _CONTROL_FLOW = ("if_else", "while_loop", "for_loop", "switch_case")
 
 
 def target_of(info: DeviceInfo) -> Any:
-    """Return the qiskit.transpiler.Target of a device: gates, couplings, durations in seconds,
-    errors.
+    """Return the qiskit.transpiler.Target of a device: gates, couplings, durations, times T1 and T2
+    in seconds, frequencies in Hz, errors.
 
     Raises OptionError for a gate that Qiskit does not have.
     """
@@ -28,10 +28,18 @@ def target_of(info: DeviceInfo) -> Any:
     from qiskit.circuit import Delay, Measure, Parameter, Reset
     from qiskit.circuit.controlflow import ForLoopOp, IfElseOp, SwitchCaseOp, WhileLoopOp
     from qiskit.circuit.library import get_standard_gate_name_mapping
-    from qiskit.transpiler import InstructionProperties, Target
+    from qiskit.transpiler import InstructionProperties, QubitProperties, Target
 
     dt_s = None if math.isnan(info.dt_ns) or not info.dt_ns else info.dt_ns * 1e-9
-    target = Target(num_qubits=info.num_qubits, dt=dt_s)
+    qubit_properties = [
+        QubitProperties(
+            t1=_none_if_nan(qubit.t1_us * 1e-6),
+            t2=_none_if_nan(qubit.t2_us * 1e-6),
+            frequency=_none_if_nan(qubit.frequency_ghz * 1e9),
+        )
+        for qubit in info.qubits
+    ]
+    target = Target(num_qubits=info.num_qubits, dt=dt_s, qubit_properties=qubit_properties or None)
     standard_gates = get_standard_gate_name_mapping()
     figures: dict[str, dict[tuple[int, ...], Any]] = defaultdict(dict)
     for each in info.operations:

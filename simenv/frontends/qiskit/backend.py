@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 import threading
 import uuid
 from collections.abc import Iterable, Mapping, Sequence
@@ -12,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 from qiskit import QuantumCircuit
 from qiskit.primitives import BasePrimitiveJob
-from qiskit.providers import BackendV2, Options
+from qiskit.providers import BackendV2, Options, QubitProperties
 from qiskit.providers.exceptions import QiskitBackendNotFoundError
 from qiskit.transpiler import Target
 
@@ -141,6 +142,28 @@ class SimenvBackend(BackendV2):  # type: ignore[misc]  # qiskit is untyped
         """Qubits of the device; of an ideal pool, whose Target has no limit, the largest number of
         qubits of a program."""
         return self.target.num_qubits or MAX_QUBITS
+
+    def qubit_properties(
+        self, qubit: int | Sequence[int]
+    ) -> QubitProperties | list[QubitProperties]:
+        """T1 and T2 in seconds and frequency in Hz of a qubit, or of each of several; None where
+        nothing was measured.
+
+        Raises what BackendV2 does for a pool without calibrated qubits, and IndexError for a qubit
+        that the device does not have.
+        """
+        calibrated = self.target.qubit_properties
+        if calibrated is None:
+            return super().qubit_properties(qubit)
+        if isinstance(qubit, Sequence):
+            return [calibrated[each] for each in self._checked_qubits(qubit)]
+        return calibrated[self._checked_qubits([qubit])[0]]
+
+    def _checked_qubits(self, qubits: Iterable[int]) -> list[int]:
+        checked = [operator.index(qubit) for qubit in qubits]
+        if absent := [qubit for qubit in checked if not 0 <= qubit < self.num_qubits]:
+            raise IndexError(f"qubit {absent[0]}: {self.name!r} has 0 to {self.num_qubits - 1}")
+        return checked
 
     @property
     def is_emulated(self) -> bool:

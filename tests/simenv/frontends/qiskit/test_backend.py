@@ -57,6 +57,22 @@ def test_target_of_a_device_is_its_calibration(env: simenv.Client) -> None:
     assert SimenvBackend("fez", env).target is backend.target
 
 
+def test_qubits_of_a_device_have_calibrated_times(env: simenv.Client, ideal: SimenvBackend) -> None:
+    backend, info = SimenvBackend("fez", env), env.device("fez")
+    first, last = backend.qubit_properties([0, 155])
+    assert first.t1 == pytest.approx(info.qubits[0].t1_us * 1e-6)
+    assert last.t2 == pytest.approx(info.qubits[155].t2_us * 1e-6)
+    assert first.frequency is None  # the snapshot has none
+    assert backend.qubit_properties(155).t2 == last.t2
+    assert backend.dt == pytest.approx(info.dt_ns * 1e-9)
+    assert backend.instruction_durations.get("measure", 0, "s") == pytest.approx(1.56e-6)
+    for qubit in (156, -1):
+        with pytest.raises(IndexError, match=f"qubit {qubit}: 'fez' has 0 to 155"):
+            backend.qubit_properties(qubit)
+    with pytest.raises(RuntimeError):  # what BackendV2 raises
+        ideal.qubit_properties(0)
+
+
 def test_ideal_backend_has_any_width(ideal: SimenvBackend) -> None:
     assert ideal.target.num_qubits is None
     assert ideal.num_qubits == 65_535
