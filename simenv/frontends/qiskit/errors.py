@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 from qiskit.exceptions import QiskitError
@@ -13,15 +13,16 @@ from simenv.errors import OptionError, SimenvError, TimedOutError
 
 
 @contextmanager
-def refusals() -> Iterator[None]:
+def refusals(pub_indices: Sequence[int] = ()) -> Iterator[None]:
     """Convert errors of a submission: ValueError for an option, QiskitError for a circuit that the
-    environment does not run. No circuit was accepted."""
+    environment does not run. No circuit was accepted. `pub_indices`: the PUB of each submitted
+    item; empty: items are circuits."""
     try:
         yield
     except OptionError as error:
-        raise ValueError(_text(error)) from error
+        raise ValueError(_text(error, pub_indices)) from error
     except SimenvError as error:
-        raise QiskitError(_text(error)) from error
+        raise QiskitError(_text(error, pub_indices)) from error
 
 
 @contextmanager
@@ -36,6 +37,7 @@ def failures() -> Iterator[None]:
         raise JobError(_text(error)) from error
 
 
-def _text(error: SimenvError) -> str:
-    where = f"circuit {error.index}: " if error.index >= 0 else ""
-    return f"{where}{error}"
+def _text(error: SimenvError, pub_indices: Sequence[int] = ()) -> str:
+    if error.index < 0:
+        return str(error)
+    return f"circuit {pub_indices[error.index] if pub_indices else error.index}: {error}"

@@ -115,10 +115,11 @@ class SimenvEstimator(BaseEstimatorV2):  # type: ignore[misc]  # qiskit is untyp
                     )
                     items.append(BatchItem(pub.circuit, options, rows))
                     owners.append((number, group_number))
-            groups: list[list[_Group]] = [[] for _ in read]
+        groups: list[list[_Group]] = [[] for _ in read]
+        with refusals([number for number, _ in owners]):
             sent = self._backend.submitted(items)
-            for (number, group_number), tasks in zip(owners, sent, strict=True):
-                groups[number].append(_Group(group_number, tasks))
+        for (number, group_number), tasks in zip(owners, sent, strict=True):
+            groups[number].append(_Group(group_number, tasks))
 
         def collect() -> PrimitiveResult[PubResult]:
             results = list(map(_pub_result, read, plans, groups))
@@ -161,8 +162,8 @@ def shots_of(precision: float) -> int:
 
 def _pub_result(pub: EstimatorPub, plan: PubPlan, groups: Sequence[_Group]) -> PubResult:
     """Values and standard errors, float64 of the PUB's shape, and its metadata."""
-    values = np.zeros(plan.shape)
-    errors = np.zeros(plan.shape)
+    values = plan.start.copy()
+    errors = np.zeros(values.size)
     for number, tasks in groups:
         group = plan.groups[number]
         table = _estimates(tasks)

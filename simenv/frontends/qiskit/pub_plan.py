@@ -51,11 +51,12 @@ _SINGLE = PubGroup(_FIRST, [0], _FIRST, _FIRST, _FIRST)
 
 
 class PubPlan(NamedTuple):
-    """Submissions of a PUB; `shape`: its size, flat."""
+    """Submissions of a PUB. `start`: float64 [size of the PUB], its values before those of the
+    groups are entered."""
 
     observables: list[dict[str, float]]  # Pauli sums, in C order of the observables' array
     groups: list[PubGroup]
-    shape: int
+    start: NDArray[np.float64]
 
 
 def plan_of(pub: EstimatorPub) -> PubPlan:
@@ -64,12 +65,16 @@ def plan_of(pub: EstimatorPub) -> PubPlan:
     settings = pub.observables
     listed: Any = [settings.tolist()] if settings.shape == () else settings.ravel().tolist()
     observables = [_paulis(each) for each in listed]
-    if pub.size == settings.size == pub.parameter_values.size == 1:
-        return PubPlan(observables, [_SINGLE], 1)
+    if pub.circuit.num_qubits and pub.size == settings.size == pub.parameter_values.size == 1:
+        return PubPlan(observables, [_SINGLE], np.zeros(1))
     columns = np.broadcast_to(np.arange(settings.size).reshape(settings.shape), pub.shape).ravel()
     sets = pub.parameter_values
     rows = np.broadcast_to(np.arange(sets.size).reshape(sets.shape), pub.shape).ravel()
-    return PubPlan(observables, list(_groups(rows, columns, observables)), columns.size)
+    if not pub.circuit.num_qubits:  # all terms are the number 1
+        sums = np.array([sum(each.values()) for each in observables])
+        return PubPlan(observables, [], sums[columns])
+    groups = list(_groups(rows, columns, observables))
+    return PubPlan(observables, groups, np.zeros(columns.size))
 
 
 def _groups(

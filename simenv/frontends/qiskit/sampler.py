@@ -19,6 +19,7 @@ from simenv.client.circuits import load
 from simenv.client.submission.batch import BatchItem
 from simenv.client.submission.options import item_seeds
 from simenv.client.tasks.task import Task
+from simenv.errors import SimenvError
 from simenv.frontends.qiskit.backend import SHOTS, SimenvBackend
 from simenv.frontends.qiskit.conversion import (
     disjoint,
@@ -73,6 +74,7 @@ class SimenvSampler(BaseSamplerV2):  # type: ignore[misc]  # qiskit is untyped
         default = self.default_shots if shots is None else shots
         read = [SamplerPub.coerce(pub, default) for pub in pubs]
         for number, pub in enumerate(read):
+            _check_registers(number, pub.circuit)
             if not pub.circuit.cregs:
                 warnings.warn(
                     f"The {number}-th pub's circuit has no output classical registers and so the"
@@ -101,7 +103,8 @@ class SimenvSampler(BaseSamplerV2):  # type: ignore[misc]  # qiskit is untyped
                 )
                 for number in sampled
             ]
-            tasks: list[list[Task]] = [[] for _ in read]
+        tasks: list[list[Task]] = [[] for _ in read]
+        with refusals(sampled):
             for number, result in zip(sampled, self._backend.submitted(items), strict=True):
                 tasks[number] = result
 
@@ -119,8 +122,24 @@ def _is_sampled(pub: SamplerPub, circuit: QuantumCircuit) -> bool:
     and without a set of values there are no shots. `circuit`: the circuit that is sent."""
     if not circuit.cregs or 0 in pub.shape:
         return False
-    loaded = load(circuit)
+    try:
+        loaded = load(circuit)
+    except SimenvError:
+        return True  # the submission raises it, with the number of the circuit
     return loaded.measures or "store" in loaded.program.names
+
+
+def _check_registers(number: int, circuit: QuantumCircuit) -> None:
+    """Check that Qiskit's result has a place for each register of a PUB's circuit. Raises its
+    ValueError or TypeError for a name such as "keys"."""
+    bits = BitArray(np.zeros((1, 1), np.uint8), 1)
+    for register in circuit.cregs:
+        try:
+            DataBin(**{register.name: bits}, shape=())
+        except (TypeError, ValueError) as error:
+            raise type(error)(
+                f"{error}: rename the register {register.name!r} of circuit {number}"
+            ) from error
 
 
 class _PubLike(Protocol):

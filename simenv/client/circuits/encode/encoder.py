@@ -301,8 +301,9 @@ def _delay(operation: Any) -> tuple[str, Any]:
         return "delay_dt", duration
     factor = _NS.get(unit)
     if factor is None:
+        duration_text = "an expression or stretch" if unit == "expr" else f"{unit!r}"
         raise ProgramError(
-            f"'delay' with a duration in {unit!r} is not carried",
+            f"'delay' with a duration in {duration_text} is not carried",
             hint="give it as a number in s, ms, us, ns, ps or dt",
         )
     return "delay", duration if factor == 1.0 else duration * factor

@@ -174,7 +174,7 @@ SAMPLED: dict[str, Case] = {
     "version": lambda s: s.run([flipped()]).result().metadata["version"],
     **{
         f"register {name}": lambda s, name=name: counts_of(s, flipped(name))  # type: ignore[misc]
-        for name in ("c", "my-reg", "class", "0a", "\u03b1", "data", "keys", "shape")
+        for name in ("c", "my-reg", "class", "0a", "\u03b1", "data", "get")
     },
 }
 ESTIMATED: dict[str, Case] = {
