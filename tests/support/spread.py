@@ -30,7 +30,7 @@ LONG = (
     "tests/faults/test_worker_killed.py",
     "tests/faults/test_results_broken.py",
     "tests/project_rules/",
-    "tests/faults/test_tensor_networks_killed.py",
+    "tests/faults/test_engines_killed.py",
     "tests/e2e/test_life.py",
     "tests/simenv/frontends/pennylane/test_device_suite.py",
     "tests/e2e/test_drifting_devices.py",
