@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import hashlib
 import math
+import re
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
@@ -35,12 +36,16 @@ from simenv.errors import SimenvError
 MAX_BYTES = 4 * 2**30
 MAX_ROWS = 1_000_000
 MAX_COUNT = 10**12
+MAX_ERRORS = 20  # wrong rows that an error names
+_BYTE_ORDER_MARK = b"\xef\xbb\xbf"
+_GZIP = b"\x1f\x8b"
 _KNOWN = {"qasm", "counts", "shots", "date", "datetime", "layout", "name", "body", "job", "split"}
 _KNOWN |= {"job_id", "level", "optimization_level"}
 
 
 def read(path: Path) -> CountsData:
-    """Read the counts of a file. Raises DataError, which names file, line and field."""
+    """Read the counts of a file. Raises DataError, which names file, line and field of the first
+    MAX_ERRORS wrong rows."""
     try:
         size = path.stat().st_size
         if size > MAX_BYTES:
@@ -67,12 +72,21 @@ class _Reader:
     def data(self) -> CountsData:
         """All counts of the file; see `read`."""
         records = []
+        errors: list[DataError] = []
         for number, row in enumerate(self._rows()):
             if number >= MAX_ROWS:
                 raise self._wrong("", f"more than {MAX_ROWS:,} rows", "split the file")
-            result = self._record(row)
+            try:
+                result = self._record(self._parsed(row))
+            except DataError as error:
+                errors.append(error)
+                if len(errors) > MAX_ERRORS:
+                    break
+                continue
             if result is not None:
                 records.append(result)
+        if errors:
+            raise _joined(errors)
         if not records:
             self._where = str(self._path)
             raise self._wrong("", "no row with shots", "give at least one circuit with its counts")
@@ -80,20 +94,25 @@ class _Reader:
             self._warnings[f"field {field!r} is not used"] += count
         return CountsData(tuple(records), self._device, "", tuple(sorted(self._warnings.items())))
 
-    def _rows(self) -> Iterator[dict[str, Any]]:
-        """Rows of the file; `_where` is set to each before it is yielded."""
+    def _rows(self) -> Iterator[Any]:
+        """Rows of the file, as lines or as values; `_where` is set to each before it is yielded."""
         with self._path.open("rb") as file:
-            first = file.readline()
-            while first and not first.strip():
-                first = file.readline()
+            lines = enumerate(file, 1)
+            first = b""
+            for _, line in lines:
+                first = line.removeprefix(_BYTE_ORDER_MARK).strip()
+                if first:
+                    break
+            if first.startswith(_GZIP):
+                raise self._wrong("", "is compressed", f"type: gunzip {self._path.name}")
             header = self._header(first)
             if header is None:
                 yield from self._document()
                 return
-            for number, line in enumerate(file, 2):
+            for number, line in lines:
                 self._where = f"{self._path}:{number}"
                 if line.strip():
-                    yield self._parsed(line)
+                    yield line
 
     def _header(self, line: bytes) -> dict[str, Any] | None:
         """Header of JSON lines; None if the file has none."""
@@ -111,9 +130,10 @@ class _Reader:
         self._device = str(header.get("device", ""))
         return header
 
-    def _document(self) -> Iterator[dict[str, Any]]:
+    def _document(self) -> Iterator[Any]:
         try:
-            result = msgspec.json.decode(self._path.read_bytes())
+            text = self._path.read_bytes().removeprefix(_BYTE_ORDER_MARK)
+            result = msgspec.json.decode(text)
         except msgspec.DecodeError as error:
             raise self._wrong(
                 "", f"no JSON: {error}", f'the first line is a header with "kind": "{KIND}"'
@@ -126,13 +146,13 @@ class _Reader:
         self._device = str(result.get("device", ""))
         for number, row in enumerate(rows):
             self._where = f"{self._path}: circuits[{number}]"
-            if not isinstance(row, dict):
-                raise self._wrong("", "is not an object", "a row has qasm and counts")
             yield row
 
-    def _parsed(self, line: bytes) -> dict[str, Any]:
+    def _parsed(self, row: Any) -> dict[str, Any]:
+        """Row as an object; `row`: a line or a value."""
         try:
-            row = msgspec.json.decode(line)
+            if isinstance(row, bytes):
+                row = msgspec.json.decode(row)
         except msgspec.DecodeError as error:
             raise self._wrong("", f"no JSON: {error}", "one object a line") from error
         if not isinstance(row, dict):
@@ -201,11 +221,11 @@ class _Reader:
 
     def _outcome(self, key: str, width: int) -> int:
         bits = key.replace(" ", "")
-        try:
-            value = int(bits, 16) if bits.startswith("0x") else int(bits, 2)
-        except ValueError:
-            raise self._wrong(f"counts[{key!r:.40}]", "is no bit string", _COUNTS) from None
-        if value < 0 or value >> width or (len(bits) != width and not bits.startswith("0x")):
+        is_hex = _HEX.fullmatch(bits) is not None
+        if not is_hex and (not bits or bits.strip("01")):
+            raise self._wrong(f"counts[{key!r:.40}]", "is no bit string", _COUNTS)
+        value = int(bits, 16 if is_hex else 2)
+        if value >> width or (len(bits) != width and not is_hex):
             raise self._wrong(
                 f"counts[{key!r:.40}]", f"is not {width} bits wide", "one bit for each clbit"
             )
@@ -260,3 +280,15 @@ class _Reader:
 
 
 _COUNTS = 'counts by bit string, as {"00": 510, "11": 490}'
+_HEX = re.compile("0[xX][0-9a-fA-F]+")
+
+
+def _joined(errors: list[DataError]) -> DataError:
+    """Error that names the first wrong rows, a line each."""
+    first = errors[0]
+    if len(errors) == 1:
+        return first
+    texts = [each.message for each in errors[:MAX_ERRORS]]
+    if len(errors) > MAX_ERRORS:
+        texts.append(f"more wrong rows follow: the first {MAX_ERRORS} are listed")
+    return DataError("\n".join(texts), hint=f"first row: {first.hint}", field=first.field)

@@ -45,6 +45,9 @@ def calibrate(
     counts = read(data)
     early = dates_before(counts, snapshot.calibrated)
     counts = counts.warned(f"rows are older than the calibration of {device}", early)
+    if counts.device not in ("", device):
+        other = f"rows are of device {counts.device}, by their header, and not of {device}"
+        counts = counts.warned(other, len(counts.records))
     for text, rows in counts.warnings:
         terminal.note(f"warning: {text} ({terminal.counted(rows, 'row')})")
     note = terminal.note if sys.stderr.isatty() else (lambda _: None)

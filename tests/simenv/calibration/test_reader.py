@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 from pathlib import Path
 from typing import Any
@@ -9,7 +10,7 @@ from typing import Any
 import pytest
 
 from simenv.calibration.data import writer
-from simenv.calibration.data.reader import MAX_ROWS, read
+from simenv.calibration.data.reader import MAX_ERRORS, MAX_ROWS, read
 from simenv.calibration.data.records import DataError, dates_before
 from simenv.cli.app import run
 
@@ -69,6 +70,9 @@ def test_an_object_with_a_list_of_circuits_is_read(tmp_path: Path) -> None:
         ({"counts": {"000": 3}}, "counts", "is not 2 bits wide"),
         ({"counts": {"0x7": 3}}, "counts", "is not 2 bits wide"),
         ({"counts": {"0a": 3}}, "counts", "no bit string"),
+        ({"counts": {"+1": 3}}, "counts", "no bit string"),
+        ({"counts": {"": 3}}, "counts", "no bit string"),
+        ({"counts": {"0x_1": 3}}, "counts", "no bit string"),
         ({"counts": {"00": -3}}, "counts", "-3"),
         ({"counts": {"00": 1.5}}, "counts", "1.5"),
         ({"shots": 10}, "shots", "add up to 9"),
@@ -91,6 +95,40 @@ def test_bad_rows_name_file_line_and_field(
         read(path)
     assert str(caught.value.message).startswith(f"{path}:3: {field}")
     assert text in f"{caught.value.message} {caught.value.hint}"
+
+
+def test_all_wrong_rows_are_named_with_line_and_field(tmp_path: Path) -> None:
+    path = written(tmp_path, row(counts=None), row(), "{oops", row(layout=[1]), "3")
+    with pytest.raises(DataError) as caught:
+        read(path)
+    lines = str(caught.value.message).splitlines()
+    expected = [f"{path}:2: counts", f"{path}:4: no JSON", f"{path}:5: layout", f"{path}:6: is not"]
+    assert [line[: len(text)] for line, text in zip(lines, expected, strict=True)] == expected
+    many = written(tmp_path, *[row(shots=-1) for _ in range(100)])
+    with pytest.raises(DataError) as caught:
+        read(many)
+    lines = str(caught.value.message).splitlines()
+    assert len(lines) == MAX_ERRORS + 1
+    assert f"{many}:21: shots" in lines[-2]
+    assert "more wrong rows follow" in lines[-1]
+
+
+def test_byte_order_mark_and_line_ends_of_other_systems_are_read(tmp_path: Path) -> None:
+    path = written(tmp_path, row(), "", row())
+    text = path.read_bytes().replace(b"\n", b"\r\n")
+    path.write_bytes(b"\xef\xbb\xbf\r\n" + text)
+    assert len(read(path).records) == 2
+    document = tmp_path / "counts.json"
+    document.write_bytes(b"\xef\xbb\xbf" + json.dumps({"circuits": [row()]}).encode())
+    assert len(read(document).records) == 1
+
+
+def test_compressed_file_is_refused_with_the_command_that_expands_it(tmp_path: Path) -> None:
+    path = tmp_path / "counts.jsonl.gz"
+    path.write_bytes(gzip.compress(written(tmp_path, row()).read_bytes()))
+    with pytest.raises(DataError, match="is compressed") as caught:
+        read(path)
+    assert caught.value.hint == "type: gunzip counts.jsonl.gz"
 
 
 def test_rows_without_shots_are_counted_and_left_out(tmp_path: Path) -> None:
