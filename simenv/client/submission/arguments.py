@@ -1,9 +1,10 @@
-"""Checks of single arguments of submits and reservations: seconds, whole numbers, keys."""
+"""Checks of single arguments of submits and reservations: seconds, whole numbers, lists, keys."""
 
 from __future__ import annotations
 
 import operator
-from typing import SupportsIndex
+from collections.abc import Iterable, Mapping
+from typing import Any, SupportsIndex
 
 from simenv.errors import OptionError
 
@@ -46,3 +47,10 @@ def checked_seconds(name: str, value: object) -> float:
     if not number or not 0 < value <= MAX_SECONDS:  # type: ignore[operator]
         raise OptionError(f"{name}={value!r:.80}", hint=f"seconds, above 0, up to {MAX_SECONDS:g}")
     return float(value)  # type: ignore[arg-type]
+
+
+def checked_list(name: str, value: Any, expected: str) -> tuple[Any, ...]:
+    """Elements of a list. Raises OptionError for anything else; `expected`: its hint."""
+    if isinstance(value, str | bytes | Mapping) or not isinstance(value, Iterable):
+        raise OptionError(f"{name}={value!r:.80}", hint=expected)
+    return tuple(value)

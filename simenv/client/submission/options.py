@@ -21,6 +21,7 @@ from simenv.client.submission.arguments import (
     MAX_RESERVATION,
     MAX_SEED,
     checked_integer,
+    checked_list,
 )
 from simenv.client.submission.parents import Parents, checked_parents
 from simenv.config import NAME_RULE, application
@@ -197,18 +198,18 @@ def checked_options(options: SharedOptions) -> CheckedOptions:
         raise TypeError(f"there is no option {', '.join(sorted(options.keys() - _NAMES))}")
     inputs: dict[str, Any] = {**DEFAULTS, **options}
     values = {name: inputs[name] for name in DEFAULTS}
-    outputs, prefer, reservation = values["outputs"], values["prefer"], values["reservation"]
-    if not isinstance(outputs, str):
-        values["outputs"] = tuple(outputs)
-    if prefer is not None and not isinstance(prefer, str):
-        values["prefer"] = tuple(prefer)
+    prefer, reservation = values["prefer"], values["reservation"]
+    for option in ("outputs", "prefer"):
+        if not isinstance(values[option], str | None):
+            values[option] = checked_list(option, values[option], "a list of names, or one name")
     if reservation is not None:
         values["reservation"] = getattr(reservation, "id", reservation)
         values["pool"] = values["pool"] or (None if prefer else getattr(reservation, "pool", None))
     if values["noise"] != "on":
         values["noise"] = document_of(values["noise"]) or factors_of(values["noise"])
     if values["qubit_mapping"] is not None:
-        values["qubit_mapping"] = tuple(values["qubit_mapping"])
+        expected = "the device's qubit of each circuit qubit"
+        values["qubit_mapping"] = checked_list("qubit_mapping", values["qubit_mapping"], expected)
     if values["options"]:
         values["options"] = _engine_options(values["options"])
     key = values.values()  # in the order of DEFAULTS
@@ -371,6 +372,8 @@ def _timeout(name: str, value: object) -> float:
 
 def _engine_options(settings: Mapping[str, Any]) -> EngineOptions:
     """Check the values and sort by name; the service knows the names that an engine has."""
+    if not isinstance(settings, Mapping):
+        raise OptionError(f"options={settings!r:.80}", hint='for example {"bond": 64}')
     for name, value in settings.items():
         number = isinstance(value, int | float) and not isinstance(value, bool)
         if not number or not math.isfinite(value) or not 0 < len(str(name)) <= 64:
