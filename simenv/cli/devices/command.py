@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from noise_models.calibration import CalibrationSnapshot
     from noise_models.importers import ImportReport, ReportLine
 
+_MAX_BYTES = 64 * 2**20  # of a file; 1,000 qubits take 2 MB
 _LINES_SHOWN = 12  # lines of one part of a report
 
 devices = typer.Typer(help="List devices; import, show and remove calibration data.")
@@ -150,9 +151,14 @@ def _read(paths: Iterable[Path]) -> dict[str, bytes]:
         if path.name in entries:
             raise OptionError(f"two files with the name {path.name}", hint="give each file once")
         try:
-            entries[path.name] = path.read_bytes()
+            with path.open("rb") as file:
+                entries[path.name] = file.read(_MAX_BYTES + 1)
         except OSError as error:
             raise OptionError(f"cannot read {path}: {error.strerror}") from error
+        if len(entries[path.name]) > _MAX_BYTES:
+            raise OptionError(
+                f"{path} has more than {_MAX_BYTES:,} bytes", hint="name a file of one device"
+            )
     return entries
 
 

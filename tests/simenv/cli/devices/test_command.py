@@ -116,6 +116,7 @@ def test_a_device_file_that_is_damaged_is_named_and_hides_no_other(
     [
         (("import",), 2, "--provider"),
         (("import", "missing.json"), 2, "cannot read"),
+        (("import", "/dev/zero"), 2, "more than 67,108,864 bytes"),
         (("import", "{file}", "--format", "abacus"), 2, "known: auto"),
         (("import", "{file}", "--name", "ideal"), 2, "bundled profile"),
         (("import", "{file}", "--name", "../x"), 2, "not allowed"),
