@@ -135,9 +135,13 @@ def legend(snapshot: CalibrationSnapshot) -> list[list[tuple[str, int]]]:
     results: list[list[tuple[str, int]]] = []
     errors = list(summary.pair_errors(snapshot).values())
     readout = list(summary.readout_errors(snapshot).values())
-    for what, values, shown in (
-        ("lines", errors, _ACROSS[:4]),
-        ("numbers", readout, ""),
+    for what, values, marks in (
+        (
+            "lines",
+            errors,
+            [f"{across * 2} {down} " for across, down in zip(_ACROSS, _DOWN, strict=True)],
+        ),
+        ("numbers", readout, [""] * 4),
     ):
         if not values:
             continue
@@ -145,12 +149,11 @@ def legend(snapshot: CalibrationSnapshot) -> list[list[tuple[str, int]]]:
         name = "two-qubit error" if what == "lines" else "readout error"
         pieces: list[tuple[str, int]] = [(f"{what}: {name}  ", -1)]
         for level in range(4):
-            mark = shown[level] * 2 + " " if shown else ""
             limit = (
                 f"<= {middle * _RATIOS[level]:.2g}" if level < 3 else f"> {middle * _RATIOS[2]:.2g}"
             )
-            pieces += [(f"{mark}{limit}", level), ("  ", -1)]
-        if shown and any(value >= 1.0 for value in errors):
+            pieces += [(f"{marks[level]}{limit}", level), ("  ", -1)]
+        if marks[0] and any(value >= 1.0 for value in errors):
             pieces.append(("xx does not work", BROKEN))
         results.append(pieces)
     return results
