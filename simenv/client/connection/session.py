@@ -12,7 +12,7 @@ from collections.abc import Callable, Collection, Iterable, Sequence
 from functools import partial
 from pathlib import Path
 from time import monotonic, perf_counter
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, NoReturn, TypeVar
 
 import msgspec
 
@@ -29,7 +29,7 @@ from simenv.client.connection.requests import (
     PendingRequest,
 )
 from simenv.client.connection.task_handle import EndedTasks, Submission, TaskHandle
-from simenv.errors import ProtocolError, SimenvError, TimedOutError
+from simenv.errors import OptionError, ProtocolError, SimenvError, TimedOutError
 from simenv.model import TaskInfo, TaskOptions, TaskSpec
 from simenv.wire import codec, refusals
 from simenv.wire.messages import client as m
@@ -83,6 +83,13 @@ class ServiceSession:
     def close(self) -> None:
         self.channel.close()
         self.bridge.join()
+
+    def __reduce__(self) -> NoReturn:
+        """Raise OptionError: a connection belongs to its process, and so does a client."""
+        raise OptionError(
+            "the connection of a client cannot be pickled",
+            hint="simenv.connect() in the other process; results and ids of tasks can be pickled",
+        )
 
     # --- requests -----------------------------------------------------------------------------
 

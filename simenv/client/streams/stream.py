@@ -14,7 +14,7 @@ from simenv.client.streams.queues import StreamCompletions, StreamEvents
 from simenv.client.streams.stages import CircuitPart, Pipeline
 from simenv.client.streams.stream_task import StreamTask
 from simenv.client.submission.arguments import checked_key
-from simenv.client.submission.options import SubmitOptions, item_seeds
+from simenv.client.submission.options import SubmitOptions, checked_options, item_seeds
 from simenv.client.tasks.task import Task
 from simenv.errors import OptionError, ServiceLostError, SimenvError
 
@@ -28,7 +28,8 @@ class Stream:
     another; "parallel" delivers them as the tasks end. The order of execution does not depend on
     it. `devices` or `pools`: targets of the circuits; a circuit without a target goes to the one
     with the fewest unfinished tasks of this stream. Without targets the environment chooses.
-    `pipeline`: stages, see `simenv.client.streams.stages`. `options`: of every submission.
+    `pipeline`: stages, see `simenv.client.streams.stages`. `options`: of every submission;
+    raises OptionError for a value, TypeError for a name that is not allowed.
 
     Completions go to the queues that are bound at the time of delivery. Without a queue nothing is
     stored; the tasks have their results nevertheless.
@@ -44,6 +45,7 @@ class Stream:
         pipeline: Sequence[Any] = (),
         **options: Unpack[SubmitOptions],
     ) -> None:
+        checked_options(options)
         if devices and pools:
             raise OptionError("devices and pools of a stream", hint="give one of the two")
         self._field = "pool" if pools else "device"

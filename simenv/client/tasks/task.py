@@ -11,7 +11,7 @@ import sys
 import time
 from collections.abc import Generator, Iterable, Iterator
 from itertools import chain
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from simenv.client.connection.task_handle import TaskHandle
 from simenv.client.results import drawing, notebook
@@ -196,6 +196,20 @@ class Task(TaskFuture):
 
     def __hash__(self) -> int:
         return hash((self.handle.number, self.row))
+
+    def __copy__(self) -> Task:
+        """Return the task itself: a copy would wait for the same end."""
+        return self
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Task:
+        return self
+
+    def __reduce__(self) -> NoReturn:
+        """Raise OptionError: a task waits with the connection of its client."""
+        raise OptionError(
+            f"task {self.id} cannot be pickled: it belongs to the connection of its client",
+            hint="pickle task.result(), or task.id, which Client.task takes in another process",
+        )
 
     def __repr__(self) -> str:
         # No request is sent: asyncio and debuggers call this where waiting is not allowed.

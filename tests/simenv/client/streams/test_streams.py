@@ -75,6 +75,13 @@ def test_ordered_stream_completes_in_order_of_submission(env: simenv.Client) -> 
     assert all(task.result(WAIT_S).shots == 20 for task in entries)
 
 
+def test_wrong_option_of_a_stream_is_refused_by_name(env: simenv.Client) -> None:
+    with pytest.raises(TypeError, match="there is no option shot"):
+        Stream(env, shot=20)  # type: ignore[call-arg]
+    with pytest.raises(OptionError, match="shots=-1"):
+        Stream(env, shots=-1)
+
+
 def test_parallel_stream_delivers_each_task_once_though_a_worker_is_killed(
     env: simenv.Client,
 ) -> None:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import concurrent.futures as cf
+import copy
+import pickle
 import threading
 
 import pytest
@@ -40,6 +42,15 @@ def test_task_is_a_future_with_its_exceptions(link: ServiceSession, peer: Peer) 
             setter(None)
     with pytest.raises(OptionError):
         task.set_running_or_notify_cancel()
+
+
+def test_pickled_task_is_refused_and_a_copy_is_the_task(link: ServiceSession) -> None:
+    [task] = submit(link)
+    assert copy.copy(task) is copy.deepcopy(task) is task
+    with pytest.raises(OptionError, match=f"task {task.id} cannot be pickled.*\n.*result"):
+        pickle.dumps([task])
+    with pytest.raises(OptionError, match=r"connection of a client cannot be pickled.*\n.*connect"):
+        pickle.dumps(link)
 
 
 def test_cancelled_task_raises_the_error_of_cancelled_futures(
