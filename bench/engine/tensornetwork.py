@@ -81,14 +81,13 @@ def run(options: Namespace) -> Report:
         one_rank, shared = over_ranks(1), over_ranks(RANKS)
         if abs(one_rank.value - shared.value) > 1e-10:
             raise SystemExit(f"{RANKS} ranks find {shared.value}, one finds {one_rank.value}")
-        cpu_s = sum(shared.cpu_s)
         print(
-            f"contraction, width {one_rank.remark}: {one_rank.cpu_s[0]:.2f} s; "
-            f"{RANKS} ranks: {cpu_s:.2f} s"
+            f"contraction, {one_rank.remark}: {one_rank.cpu_s:.2f} s; "
+            f"{RANKS} ranks: {shared.cpu_s:.2f} s"
         )
-        label = f"{RANKS} ranks, {shared.remark}"
-        report.at_most("slices_cpu", cpu_s / one_rank.cpu_s[0], label)
-        idle = 100.0 * (1.0 - min(shared.cpu_s) / max(shared.cpu_s))
+        label = f"{RANKS} ranks on {os.cpu_count()} cores, {shared.remark}"
+        report.at_most("slices_cpu", shared.cpu_s / one_rank.cpu_s, label)
+        idle = max(rank.idle_percent for rank in shared.ranks)
         report.at_most("slices_idle_percent", idle, label)
     return report
 

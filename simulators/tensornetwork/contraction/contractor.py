@@ -10,7 +10,6 @@ partial sum, and its caller adds the partial sums of all.
 from __future__ import annotations
 
 import hashlib
-import time
 from typing import Any
 
 import cotengra
@@ -148,7 +147,6 @@ class Contractor:
         self._comm = comm
         self.widest = 0  # log2 of the largest tensor so far
         self.most_slices = 1
-        self.cpu_s = 0.0  # time of this rank's contractions, without path searches and MPI
         self._slicing = hashlib.blake2b(digest_size=4)  # of all structures and sliced indices
 
     def check(self) -> None:
@@ -192,7 +190,7 @@ class Contractor:
         result = self._paths.path(structure, self._limits.trials)
         if BATCH in output:
             self.widest = max(self.widest, result.sets.width(1))
-            return self._timed(result.tree, arrays)
+            return _contracted(result.tree, arrays)
         width = result.sets.width()
         least = self._places()[1] if width >= _SPREAD_WIDTH else 1
         if width <= self._limits.width and least == 1:
@@ -200,7 +198,7 @@ class Contractor:
             self._record(structure, ())
             if not self.owns(item):
                 return np.zeros((2,) * len(output), arrays[0].dtype)
-            return self._timed(result.tree, arrays)
+            return _contracted(result.tree, arrays)
         sliced = self._sliced(structure, result, least)
         self._record(structure, sliced.indices)
         return self._summed(structure, sliced, arrays)
@@ -242,7 +240,7 @@ class Contractor:
                 if self._comm is None:
                     self._control.check()
                 part = _slice(structure, sliced.indices, arrays, number)
-                total += self._timed(sliced.tree, part)
+                total += _contracted(sliced.tree, part)
         except MemoryError as error:
             failed = error
         if self._comm is None:
@@ -256,11 +254,10 @@ class Contractor:
         self._comm.Allreduce(total, summed)
         return summed
 
-    def _timed(self, tree: Any, arrays: list[Tensor]) -> Tensor:
-        begin_s = time.thread_time()
-        result: Tensor = np.asarray(tree.contract(arrays, backend="numpy"))
-        self.cpu_s += time.thread_time() - begin_s
-        return result
+
+def _contracted(tree: Any, arrays: list[Tensor]) -> Tensor:
+    result: Tensor = np.asarray(tree.contract(arrays, backend="numpy"))
+    return result
 
 
 def _no_memory(width: int) -> OutOfMemory:

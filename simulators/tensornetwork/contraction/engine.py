@@ -58,7 +58,6 @@ class ContractionEngine:
     def __init__(self, comm: Any = None) -> None:
         self._comm = comm.Dup() if comm is not None and comm.Get_size() > 1 else None
         self._paths = PathCache()
-        self.cpu_s = 0.0  # time of this rank's contractions in the last run
 
     def worth_caching(self, circuit: Circuit) -> bool:  # noqa: ARG002  # as the protocol has it
         """Return False: the engine itself caches paths."""
@@ -82,7 +81,6 @@ class ContractionEngine:
         limits = _limits(options)
         _check_shares(limits, request)
         results = []
-        self.cpu_s = 0.0
         for row in range(number):
             params = bind(circuit, request, row)
             contractor = Contractor(self._paths, limits, control, self._comm)
@@ -94,7 +92,6 @@ class ContractionEngine:
                 state = _ContractedState(layouts, circuit, params, options, contractor)
             key = request.seed, request.binding + row
             results.append(collect(state, layouts, request, key))
-            self.cpu_s += contractor.cpu_s
         if self._comm is not None and self._comm.Get_rank():
             return None
         return EngineResult.joined(results)
