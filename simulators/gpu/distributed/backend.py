@@ -36,6 +36,7 @@ from simulators.statevector.checkpoint import Evolution
 from simulators.statevector.distributed import gather
 from simulators.statevector.distributed.error_agreement import ErrorAgreement
 from simulators.statevector.distributed.qubit_layout import Layout, StateSlice, bits
+from simulators.statevector.distributed.relocation import QubitRelocation
 from simulators.statevector.distributed.remap_schedule import plan_communication
 from simulators.statevector.dynamic.ensemble import SeparateStates
 from simulators.statevector.planning.planner import SegmentPlan
@@ -46,7 +47,7 @@ _H = np.array([[1, 1], [1, -1]], np.complex128) * np.sqrt(0.5)
 _TO_Z = {0: _H, 1: _H @ np.diag([1, -1j])}  # rotations of X and of Y into Z
 
 
-class DistributedDeviceBackend:
+class DistributedDeviceBackend(QubitRelocation[DeviceSlice]):
     """A `StateBackend` whose states are `DeviceSlice`s."""
 
     def __init__(self, agreement: ErrorAgreement, local: DeviceBackend) -> None:
@@ -268,42 +269,10 @@ class DistributedDeviceBackend:
         values: list[float] = np.cumsum(total, axis=0)[-1].tolist()
         return values
 
-    def _bring(self, state: DeviceSlice, wanted: int) -> None:
-        """Make these qubits local."""
-        for remote, local in state.layout.exchanges(wanted):
-            self._swap(state, remote, local)
-
-    def _settle(self, state: DeviceSlice) -> None:
-        """Make all blocks whole, that is, local."""
-        for a, b in state.layout.settling():
-            self._swap(state, a, b)
-
-    def _align(self, state: DeviceSlice, like: Layout) -> None:
-        for a, b in state.layout.aligning(like):
-            self._swap(state, a, b)
-
-    def _swap(self, state: DeviceSlice, a: int, b: int) -> None:
-        """Exchange the qubits at two positions, local or global."""
+    def _swap_local(self, state: DeviceSlice, low: int, high: int) -> None:
         state.fresh = False
-        layout = state.layout
-        low, high = sorted((a, b))
-        local = layout.num_local
-        if high < local:
-            self._local.multiply(state.state, place(by_columns(_SWAP.tobytes(), 2), [low, high]))
-        elif low < local:
-            self._exchange.exchange_qubits(state, [(high - local, low)])
-        else:
-            for there in (low, high, low):
-                self._exchange.exchange_qubits(state, [(there - local, local - 1)])
-        layout.swap(a, b)
+        self._local.multiply(state.state, place(by_columns(_SWAP.tobytes(), 2), [low, high]))
 
-    def _shared(self, state: DeviceSlice, mine: NDArray[np.float64]) -> NDArray[np.float64]:
-        """Sums of all ranks' blocks, in the order of the blocks, in each rank."""
-        agreement = self._agreement
-        result = np.empty((agreement.size, *mine.shape))
-        order = np.concatenate([state.layout.basis_indices(rank) for rank in range(agreement.size)])
-        placed = np.empty((order.size, *mine.shape[1:]))
-        agreement.meet()
-        agreement.comm.Allgather(np.ascontiguousarray(mine), result)
-        placed[order] = result.reshape(placed.shape)
-        return placed
+    def _swap_with_rank(self, state: DeviceSlice, bit: int, position: int) -> None:
+        state.fresh = False
+        self._exchange.exchange_qubits(state, [(bit, position)])

@@ -34,12 +34,13 @@ from simulators.statevector.distributed.exchange import Exchange
 from simulators.statevector.distributed.executor import CommStats, DistributedExecutor
 from simulators.statevector.distributed.gather import distribution, gathered
 from simulators.statevector.distributed.qubit_layout import Layout, StateSlice, swap_local
+from simulators.statevector.distributed.relocation import QubitRelocation
 from simulators.statevector.dynamic.ensemble import SeparateStates
 from simulators.statevector.planning.planner import SegmentPlan
 from simulators.statevector.state import BLOCK_QUBITS, PHYSICAL_BYTES, State
 
 
-class DistributedBackend:
+class DistributedBackend(QubitRelocation[StateSlice]):
     """A `StateBackend` whose states are `StateSlice`s."""
 
     def __init__(
@@ -155,7 +156,7 @@ class DistributedBackend:
         """See `StateBackend`."""
         share = self._settled(state)
         if other is not None:
-            self._swap_all(cast("StateSlice", other), share.layout)
+            self._align(cast("StateSlice", other), share.layout)
         mine = self._local.block_sums(what, share, other, qubit=qubit, turn=turn)
         return self._shared(share, mine)
 
@@ -260,47 +261,19 @@ class DistributedBackend:
             raise AssertionError("there is no state yet")
         return self._pass
 
-    def _bring(self, share: StateSlice, wanted: int) -> None:
-        """Make these qubits local."""
-        for remote, local in share.layout.exchanges(wanted):
-            self._swap(share, remote, local)
-
     def _settled(self, state: State) -> StateSlice:
         """Slice of the state, after its blocks were made whole."""
         share = cast("StateSlice", state)
-        for a, b in share.layout.settling():
-            self._swap(share, a, b)
+        self._settle(share)
         return share
 
-    def _swap_all(self, share: StateSlice, like: Layout) -> None:
-        for a, b in share.layout.aligning(like):
-            self._swap(share, a, b)
+    def _swap_local(self, state: StateSlice, low: int, high: int) -> None:
+        state.changed()
+        swap_local(self._sweeper, state, low, high)
 
-    def _swap(self, share: StateSlice, a: int, b: int) -> None:
-        """Exchange the qubits at two positions, local or global."""
-        share.changed()
-        layout = share.layout
-        low, high = sorted((a, b))
-        local = layout.num_local
-        if high < local:
-            swap_local(self._sweeper, share, low, high)
-        elif low < local:
-            self._exchange.swap(share, high - local, low)
-        else:
-            for there in (low, high, low):
-                self._exchange.swap(share, there - local, local - 1)
-        layout.swap(a, b)
-
-    def _shared(self, share: StateSlice, mine: NDArray[np.float64]) -> NDArray[np.float64]:
-        """Sums of all ranks' blocks, in the order of the blocks, in each rank."""
-        agreement = self._agreement
-        result = np.empty((agreement.size, *mine.shape))
-        order = np.concatenate([share.layout.basis_indices(rank) for rank in range(agreement.size)])
-        placed = np.empty((order.size, *mine.shape[1:]))
-        agreement.meet()
-        agreement.comm.Allgather(mine, result)
-        placed[order] = result.reshape(placed.shape)
-        return placed
+    def _swap_with_rank(self, state: StateSlice, bit: int, position: int) -> None:
+        state.changed()
+        self._exchange.swap(state, bit, position)
 
 
 def _powers(matrix: PlacedMatrix) -> NDArray[np.int64]:
