@@ -146,7 +146,11 @@ def look(packed: bytes, terms: TaskOptions, device: DeviceChecks | None = None) 
         raise ProgramError(f"the program is not valid: {wrong}")
     looked = choice_profile if terms.engine == AUTO else profile
     result = looked(circuit, terms.outputs, rules.labels(terms))
-    if not result.may_be_clifford and terms.engine != AUTO and takes_clifford_alone(terms.engine):
+    if terms.engine == AUTO:  # beyond the width of statevectors it may be refused, with this cost
+        is_counted = circuit.num_qubits > DENSE_QUBITS
+    else:
+        is_counted = takes_clifford_alone(terms.engine)
+    if is_counted and not result.may_be_clifford:
         result = msgspec.structs.replace(result, non_clifford=non_clifford_gates(circuit))
     if terms.parts is not None:
         return program, parts.examined(circuit, terms.parts, terms, result)

@@ -44,7 +44,8 @@ def test_explain_lists_each_engine_with_its_reason(shell: Shell, wide: str) -> N
     assert rows[0].split()[6] == "<6e-13"  # 59 splits that may lose 1e-14 each
     assert "a probability has a standard error of up to 0.016" in result.err
     assert "at most 2^1 values cross any cut" in rows[0]
-    assert "runs Clifford circuits" in rows[1]
+    assert "runs Clifford circuits, and this program has 1 other gate" in rows[1]
+    assert "2^0.2 terms" in rows[1]
     assert "the widest program that fits" in result.err
 
 
