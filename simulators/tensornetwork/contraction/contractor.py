@@ -180,6 +180,14 @@ class Contractor:
         """Return whether this task computes an item that is not sliced."""
         return item % self._limits.shares == self._limits.share
 
+    def admit(self, nodes: list[NetworkTensor], output: Indices) -> None:
+        """Search for the path of a contraction, and contract nothing. Raises OutOfMemory if its
+        slices exceed the limits."""
+        structure, _ = _structure(nodes, output)
+        path = self._paths.path(structure, self._limits.trials)
+        if path.sets.width() > self._limits.width:
+            self._sliced(structure, path, 1)
+
     def contract(self, nodes: list[NetworkTensor], output: Indices, item: int = 0) -> Tensor:
         """Contract the nodes; the result has the axes of `output`.
 
@@ -217,15 +225,12 @@ class Contractor:
     def _sliced(self, structure: Structure, path: ContractionPath, least: int) -> SlicedPath:
         """Slices within the limits. Raises OutOfMemory if there are none."""
         limits, width = self._limits, path.sets.width()
+        if 1 << max(0, width - limits.width) > limits.slices:  # a sliced index halves it at best
+            raise _too_many_slices(limits, width, width - limits.width)
         sliced = self._paths.sliced(structure, limits.trials, limits.width, least)
         cut = path.sets.width(sum(1 << index for index in sliced.indices))
         if sliced.count > limits.slices or cut > limits.width:
-            need = _bytes(limits.itemsize * 2.0**width)
-            raise OutOfMemory(
-                f"the largest tensor has 2^{width} values, {need}: cut to 2^{limits.width} it takes"
-                f" {sliced.count} slices, and at most {limits.slices} are allowed",
-                hint="raise the options width or slices, or engine='mps', which truncates",
-            )
+            raise _too_many_slices(limits, width, len(sliced.indices))
         self.widest = max(self.widest, cut)
         self.most_slices = max(self.most_slices, sliced.count)
         return sliced
@@ -258,6 +263,15 @@ class Contractor:
 def _contracted(tree: Any, arrays: list[Tensor]) -> Tensor:
     result: Tensor = np.asarray(tree.contract(arrays, backend="numpy"))
     return result
+
+
+def _too_many_slices(limits: ContractionLimits, width: int, sliced: int) -> OutOfMemory:
+    need = _bytes(limits.itemsize * 2.0**width)
+    return OutOfMemory(
+        f"the largest tensor has 2^{width} values, {need}: cut to 2^{limits.width} it takes at"
+        f" least 2^{sliced} slices, and at most {limits.slices} are allowed",
+        hint="raise the options width or slices, or engine='mps', which truncates",
+    )
 
 
 def _no_memory(width: int) -> OutOfMemory:

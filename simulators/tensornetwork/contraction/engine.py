@@ -40,7 +40,7 @@ from simulators.execution.sampling import Distribution, select_bits
 from simulators.results import EngineResult
 from simulators.tensornetwork.contraction.contractor import ContractionLimits, Contractor, PathCache
 from simulators.tensornetwork.contraction.factors import dense_state, fused, gate_factors
-from simulators.tensornetwork.contraction.gate_sampling import sample_gates
+from simulators.tensornetwork.contraction.gate_sampling import admit, sample_gates
 from simulators.tensornetwork.contraction.network import StateNetwork, expectation_network
 
 CARD = builtin_card("contraction")
@@ -198,6 +198,7 @@ class _ContractedState(FinalState):
     def sample(self, shots: int, key: SeedKey) -> Iterator[Batch]:
         """Sample as `FinalState.sample`, in the order of the shots."""
         factors = fused(self._factors)
+        admit(factors, self.num_qubits, self._contractor)
         for first in range(0, shots, _SHOTS_AT_ONCE):
             shot_ids = np.arange(first, min(first + _SHOTS_AT_ONCE, shots))
             bits = sample_gates(factors, self.num_qubits, shot_ids, key, self._contractor)

@@ -47,6 +47,21 @@ def sample_gates(
     return bits
 
 
+def admit(factors: list[Factor], num_qubits: int, contractor: Contractor) -> None:
+    """Raises OutOfMemory if the last amplitudes of `sample_gates`, mostly the widest ones, exceed
+    the limits: before the time for all others is spent."""
+    redrawn = [k for k, each in enumerate(factors) if any(each.moved) and permutation(each) is None]
+    if not redrawn:
+        return
+    state = StateNetwork(num_qubits)
+    for factor in factors[: redrawn[-1] + 1]:
+        state.add(factor)
+    _, opened, fixed, nodes = _conditional(state, factors[redrawn[-1]])
+    first = selected(nodes, fixed, np.zeros((1, num_qubits), np.uint8), BATCH)
+    if contractor.rows_at_once(first, (BATCH, *opened)) == 1:
+        contractor.admit([_first_row(node) for node in first], tuple(opened))
+
+
 def _permute(bits: Bits, factor: Factor, moved: NDArray[np.int64]) -> None:
     """Permute the bits of a gate's qubits as it permutes basis states."""
     columns = list(factor.qubits)
@@ -63,12 +78,7 @@ def _redraw(
     contractor: Contractor,
 ) -> None:
     """Draw the bits of the qubits that a gate moves."""
-    qubits = [q for q, moves in zip(factor.qubits, factor.moved, strict=True) if moves]
-    opened = [index for index in (state.line[q] for q in qubits) if index is not None]
-    fixed = {
-        index: q for q, index in enumerate(state.line) if index is not None and q not in qubits
-    }
-    nodes = state.connected(opened, fixed)
+    qubits, opened, fixed, nodes = _conditional(state, factor)
     columns = sorted({fixed[i] for node in nodes for i in node.indices if i in fixed})
     packed = np.packbits(bits[:, columns], axis=1)
     rows, inverse = _distinct(packed)
@@ -80,6 +90,19 @@ def _redraw(
     outcome = (draws[:, None] >= edges[inverse, :-1]).sum(axis=1)
     for place, qubit in enumerate(qubits):  # the first qubit is the highest bit of an outcome
         bits[:, qubit] = outcome >> (len(qubits) - 1 - place) & 1
+
+
+def _conditional(
+    state: StateNetwork, factor: Factor
+) -> tuple[list[int], list[int], dict[int, int], list[NetworkTensor]]:
+    """Qubits that a gate moves, their indices, the qubit of each other last index, and the nodes
+    that have the distribution of those qubits given all others."""
+    qubits = [q for q, moves in zip(factor.qubits, factor.moved, strict=True) if moves]
+    opened = [index for index in (state.line[q] for q in qubits) if index is not None]
+    fixed = {
+        index: q for q, index in enumerate(state.line) if index is not None and q not in qubits
+    }
+    return qubits, opened, fixed, state.connected(opened, fixed)
 
 
 def _distinct(packed: Bits) -> tuple[NDArray[np.intp], NDArray[np.intp]]:

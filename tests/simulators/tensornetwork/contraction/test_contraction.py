@@ -221,6 +221,18 @@ def test_contraction_beyond_its_limits_is_refused_with_its_bytes() -> None:
     assert "width or slices" in caught.value.hint
 
 
+def test_samples_beyond_the_limits_are_refused_before_anything_is_contracted(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def contracted(*_: object) -> None:
+        raise AssertionError("a tensor was contracted")
+
+    monkeypatch.setattr(contractor, "_contracted", contracted)
+    monkeypatch.setattr(contractor, "sliced_indices", contracted)
+    with pytest.raises(OutOfMemory, match=r"cut to 2\^4 it takes at least 2\^\d+ slices"):
+        run(measured(regular(40, 4, layers=4)), Request(10, 1), settings=(("width", 4),))
+
+
 def test_noise_and_measurements_on_the_way_are_refused() -> None:
     arrays = Arrays(2, 2).add("h", [0]).add("measure", [0], [0]).add("cx", [0, 1])
     with pytest.raises(Unsupported, match="'contraction' has no measurements"):
