@@ -115,7 +115,11 @@ class SimenvDevice(Device):  # type: ignore[misc]
         method, order = execution_config.gradient_method, execution_config.derivative_order
         if not self._ideal or method not in ("best", "adjoint", "device") or order != 1:
             return False
-        return circuit is None or has_adjoint(circuit, self.wires)
+        if circuit is None:
+            return True
+        if execution_config.mcm_config.mcm_method in _NATIVE and _has_mid_measurements(circuit):
+            return False  # adjoint gradients need deferred measurements
+        return has_adjoint(circuit, self.wires)
 
     def setup_execution_config(
         self, config: ExecutionConfig | None = None, circuit: Any = None
@@ -212,8 +216,12 @@ def _mid_measurements(config: MCMConfig, tape: Any, adjoint: bool) -> MCMConfig:
     return result
 
 
+def _has_mid_measurements(tape: Any) -> bool:
+    return any(op.name == MID_MEASURE for op in tape.operations)
+
+
 def _needs_pure_state(tape: Any) -> bool:
     """Return whether a tape with mid-circuit measurements requests the state."""
-    if tape is None or not any(op.name == MID_MEASURE for op in tape.operations):
+    if tape is None or not _has_mid_measurements(tape):
         return False
     return not all(isinstance(each, (SampleMeasurement, *SHADOWS)) for each in tape.measurements)

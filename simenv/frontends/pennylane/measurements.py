@@ -23,11 +23,19 @@ from pennylane.measurements import (
     SampleMeasurement,
     SampleMP,
     ShadowExpvalMP,
+    StateMeasurement,
     VarianceMP,
 )
 
 from simenv.frontends.pennylane.outcomes import OutcomeTable, measured_value
-from simenv.frontends.pennylane.pauli_sums import Words, labels_of, square_of, words_of
+from simenv.frontends.pennylane.pauli_sums import (
+    Word,
+    Words,
+    complex_words_of,
+    labels_of,
+    square_of,
+    words_of,
+)
 
 Labels = tuple[tuple[str, float], ...]  # observable: label and coefficient
 _PAULIS = (qml.PauliX, qml.PauliY, qml.PauliZ, qml.Identity)
@@ -92,10 +100,11 @@ class _Parity:
 
 @dataclass(frozen=True)
 class _Sum:
-    terms: tuple[tuple[float, MeasurementReader], ...]
+    terms: tuple[tuple[complex, MeasurementReader], ...]
 
     def value(self, outcome: TapeOutcome) -> Any:
-        return np.float64(sum(factor * reader.value(outcome) for factor, reader in self.terms))
+        total = sum(factor * reader.value(outcome) for factor, reader in self.terms)
+        return np.complex128(total) if isinstance(total, complex) else np.float64(total)
 
 
 @dataclass(frozen=True)
@@ -239,18 +248,30 @@ class MeasurementPlanner:
                 return _Sum(
                     tuple((value, self._parity(word)) for word, value in pauli_terms.items())
                 )
+        elif not self._sampled or observable.pauli_rep is not None:
+            complex_terms = complex_words_of(observable) or {}  # {}: too wide a matrix
+            if complex_terms:
+                return _Sum(
+                    tuple((value, self._word(word)) for word, value in complex_terms.items())
+                )
         if isinstance(observable, qml.ops.Sum | qml.ops.SProd):
             with qml.QueuingManager.stop_recording():
                 factors, terms = observable.terms()
             readers = [self._expectation(term) for term in terms]
-            return _Sum(tuple(zip(map(float, map(np.real, factors)), readers, strict=True)))
+            weights = map(_real_if_exact, factors)
+            return _Sum(tuple(zip(weights, readers, strict=True)))
         return self._measurement(ExpectationMP(obs=observable))
 
     def _observable(self, pauli_terms: Words) -> int:
         labels = tuple(labels_of(pauli_terms, self._qubits).items())
         return self._observables.setdefault(labels, len(self._observables))
 
-    def _parity(self, word: tuple[tuple[Any, str], ...]) -> MeasurementReader:
+    def _word(self, word: Word) -> MeasurementReader:
+        if self._sampled:
+            return self._parity(word)
+        return ExactExpectation(self._observable({word: 1.0}))
+
+    def _parity(self, word: Word) -> MeasurementReader:
         if not word:
             return _Constant(1.0)
         letters = dict(word)
@@ -286,6 +307,11 @@ class MeasurementPlanner:
         return tuple(len(self._measured) + places[wire] for wire in wires)
 
 
+def _real_if_exact(factor: Any) -> complex:
+    number = complex(factor)
+    return number if number.imag else number.real
+
+
 def _turned(wire: Any, letter: str) -> list[Any]:
     """Gates that rotate the eigenbasis of this Pauli to that of Z."""
     with qml.QueuingManager.stop_recording():
@@ -308,4 +334,23 @@ def _pauli_factors(observable: Any) -> Sequence[Any] | None:
 
 def is_sampled(measurement: Any) -> bool:
     """Return whether shots can give the measurement."""
-    return isinstance(measurement, (SampleMeasurement, SampleMP, *SHADOWS))
+    supported = isinstance(measurement, (SampleMeasurement, SampleMP, *SHADOWS))
+    return supported and _is_observable(measurement.obs, ())
+
+
+def is_exact(measurement: Any) -> bool:
+    """Return whether a state gives the measurement."""
+    matrices = (qml.SparseHamiltonian,) if isinstance(measurement, ExpectationMP) else ()
+    return isinstance(measurement, StateMeasurement) and _is_observable(measurement.obs, matrices)
+
+
+def _is_observable(operator: Any, matrices: tuple[type, ...]) -> bool:
+    """Return whether an operator has an eigenbasis in PennyLane, as observables have and other
+    gates have not. `matrices`: classes that need none."""
+    if operator is None or isinstance(operator, matrices):
+        return True
+    if isinstance(operator, qml.ops.CompositeOp):
+        return all(_is_observable(each, matrices) for each in operator.operands)
+    if isinstance(operator, qml.ops.SymbolicOp):
+        return _is_observable(operator.base, matrices)
+    return bool(operator.has_diagonalizing_gates)

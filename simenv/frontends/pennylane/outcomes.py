@@ -102,18 +102,25 @@ def measured_value(measurement: Any, table: OutcomeTable, clbits: Sequence[int])
             return np.float64(np.nan)
         mean = table.weights @ values / total
         if isinstance(measurement, ExpectationMP):
-            return np.float64(mean)
-        return np.float64(table.weights @ (values - mean) ** 2 / total)
+            return mean
+        deviations = np.real(values) - np.real(mean)  # PennyLane's variances are real
+        return np.float64(table.weights @ deviations**2 / total)
     wires = qml.wires.Wires(measurement.wires)
     return measurement.process_samples(_shots(table, clbits), wires)
 
 
 def _eigenvalues(measurement: Any, table: OutcomeTable, clbits: Sequence[int]) -> Floats:
-    """Eigenvalue of each outcome, float64 [k]."""
+    """Eigenvalue of each outcome [k]: float64, or complex128 of an operator that is not
+    Hermitian."""
+    values = _spectrum(measurement)
     if not clbits:
-        return np.full(len(table.bits), float(np.squeeze(measurement.eigvals())))
-    values = np.real(np.asarray(measurement.eigvals(), dtype=complex))
-    result: Floats = values[table.indices(clbits)]
+        return np.full(len(table.bits), np.squeeze(values))
+    return values[table.indices(clbits)]
+
+
+def _spectrum(measurement: Any) -> Floats:
+    """Eigenvalue of each string of bits, real if all imaginary parts are rounding."""
+    result: Floats = np.real_if_close(np.asarray(measurement.eigvals(), dtype=complex))
     return result
 
 
@@ -147,7 +154,7 @@ def _counts(measurement: Any, table: OutcomeTable, clbits: Sequence[int]) -> dic
         counts = np.bincount(places, table.weights, minlength=len(keys)).astype(np.int64)
         entries = {key: number for key, number in zip(keys, counts, strict=True) if number}
         if measurement.all_outcomes:
-            every = np.unique(np.real(np.asarray(measurement.eigvals(), dtype=complex)))
+            every = np.unique(_spectrum(measurement))
             return {key: entries.get(key, np.int64(0)) for key in every}
         return entries
     chosen = table.bits[:, list(clbits)] + ord("0")

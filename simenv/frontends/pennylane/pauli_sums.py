@@ -10,7 +10,8 @@ import pennylane as qml
 DECOMPOSED_WIRES = 4  # wider matrices are not expanded into their 4**wires Pauli words
 _NOISE = 1e-12  # tolerance of an imaginary part from rounding
 
-Words = dict[tuple[tuple[Any, str], ...], float]  # coefficient by ((wire, letter), ...)
+Word = tuple[tuple[Any, str], ...]  # wires and their letters
+Words = dict[Word, float]  # coefficient by word
 
 
 def words_of(observable: Any) -> Words | None:
@@ -19,6 +20,19 @@ def words_of(observable: Any) -> Words | None:
 
     A matrix up to DECOMPOSED_WIRES wires is decomposed exactly.
     """
+    sentence = _sentence(observable)
+    return None if sentence is None else _real(sentence)
+
+
+def complex_words_of(observable: Any) -> dict[Word, complex] | None:
+    """Convert an operator that is not Hermitian as `words_of` does, to a complex sum."""
+    sentence = _sentence(observable)
+    if sentence is None:
+        return None
+    return {tuple(word.items()): complex(number) for word, number in sentence.items()}
+
+
+def _sentence(observable: Any) -> Any:
     sentence = observable.pauli_rep
     if sentence is None:
         if len(observable.wires) > DECOMPOSED_WIRES or not observable.has_matrix:
@@ -28,7 +42,7 @@ def words_of(observable: Any) -> Words | None:
             sentence = qml.pauli_decompose(
                 matrix, wire_order=observable.wires, pauli=True, check_hermitian=False
             )
-    return _real(sentence)
+    return sentence
 
 
 def _real(sentence: Any) -> Words | None:

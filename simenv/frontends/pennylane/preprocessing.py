@@ -15,11 +15,11 @@ from pennylane.devices.preprocess import (
     validate_measurements,
 )
 from pennylane.exceptions import DeviceError
-from pennylane.measurements import ExpectationMP, SampleMeasurement, StateMeasurement
+from pennylane.measurements import ExpectationMP, SampleMeasurement
 from pennylane.transforms import broadcast_expand, defer_measurements
 
 from simenv.frontends.pennylane.gates import GATES, PREPARATIONS, is_carried, is_gate
-from simenv.frontends.pennylane.measurements import SHADOWS, is_sampled
+from simenv.frontends.pennylane.measurements import SHADOWS, is_exact, is_sampled
 from simenv.frontends.pennylane.pauli_sums import words_of
 
 NAME = "simenv"
@@ -129,7 +129,7 @@ def pipeline(wires: Any, *, deferred: bool, adjoint: bool, ideal: bool) -> qml.C
     program.add_transform(validate_device_wires, wires, name=NAME)
     program.add_transform(
         validate_measurements,
-        analytic_measurements=_exact_of_any if ideal else _exact_of_noisy,
+        analytic_measurements=is_exact if ideal else _exact_of_noisy,
         sample_measurements=is_sampled,
         name=NAME,
     )
@@ -152,14 +152,10 @@ def _add_adjoint(program: qml.CompilePipeline) -> None:
     program.add_transform(broadcast_expand)
 
 
-def _exact_of_any(measurement: Any) -> bool:
-    return isinstance(measurement, StateMeasurement)
-
-
 def _exact_of_noisy(measurement: Any) -> bool:
     """Return whether a device with noise gives this measurement exactly: a distribution or an
     expectation value, not a statevector."""
-    return isinstance(measurement, StateMeasurement) and isinstance(measurement, SampleMeasurement)
+    return is_exact(measurement) and isinstance(measurement, SampleMeasurement)
 
 
 def has_adjoint(tape: Any, wires: Any) -> bool:

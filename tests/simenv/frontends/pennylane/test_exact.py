@@ -54,6 +54,8 @@ def measurements() -> list[Any]:
         qml.expval(qml.Projector(np.array([0.6, 0.8j]), wires=[1])),
         qml.expval(qml.SparseHamiltonian(qml.Z(0).sparse_matrix([0, 1, 2]), wires=[0, 1, 2])),
         qml.expval(qml.Identity(1)),
+        qml.expval(qml.prod(qml.X(1), qml.Y(1))),  # not Hermitian
+        qml.expval(1j * qml.Hadamard(0) + qml.X(2)),
         qml.var(qml.Z(0)),
         qml.var(qml.X(0) @ qml.Z(1)),
         qml.var(0.5 * qml.X(0) + 1.5 * qml.Z(0) - qml.Y(1)),

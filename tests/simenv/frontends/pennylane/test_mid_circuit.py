@@ -44,6 +44,19 @@ def test_exact_values_are_those_of_deferred_measurements(method: Any, device: An
         np.testing.assert_allclose(value, other, atol=1e-10)
 
 
+@pytest.mark.parametrize("method", ["device", "tree-traversal", "deferred", None])
+def test_single_expectation_value_after_a_measurement(method: Any, device: Any) -> None:
+    def circuit(x: float) -> Any:
+        qml.RX(x, 0)
+        qml.cond(qml.measure(0), qml.RY)(0.7, wires=1)
+        return qml.expval(qml.Z(1))
+
+    node = qml.QNode(circuit, device(3), mcm_method=method)
+    x = qml.numpy.array(0.8, requires_grad=True)
+    assert node(x) == pytest.approx(reference(circuit, x))
+    assert qml.grad(node)(x) == pytest.approx(qml.grad(lambda y: reference(circuit, y))(x))
+
+
 @pytest.mark.parametrize("method", ["device", "one-shot", "tree-traversal", "deferred"])
 def test_shots_have_the_distribution_of_deferred_measurements(method: str, device: Any) -> None:
     wires = 6 if method == "deferred" else 3

@@ -105,6 +105,32 @@ def test_counts_and_samples_have_the_forms_of_default_qubit(device: Any) -> None
     assert set(result[3]) == set(wanted[3])
 
 
+def test_values_of_operators_that_are_not_hermitian_are_complex(device: Any) -> None:
+    def circuit() -> Any:
+        qml.PauliX(0)
+        return (
+            qml.expval(1j * qml.Z(0) + qml.Z(1)),
+            qml.sample(1j * qml.Z(0)),
+            qml.var(1j * qml.Z(0)),
+        )
+
+    result = qml.set_shots(qml.QNode(circuit, device(2)), 10)()
+    wanted = qml.set_shots(qml.QNode(circuit, qml.device("default.qubit", wires=2)), 10)()
+    for value, other in zip(result, wanted, strict=True):
+        assert (np.shape(value), np.asarray(value).dtype) == (np.shape(other), other.dtype)
+        np.testing.assert_array_equal(value, other)
+
+
+@pytest.mark.parametrize("shots", [None, 10])
+@pytest.mark.parametrize("operator", [qml.S(0), qml.RX(0.4, 0) @ qml.Z(1), 2 * qml.T(0)], ids=str)
+def test_operator_that_is_no_observable_is_refused_by_name(
+    operator: Any, shots: int | None, device: Any
+) -> None:
+    for measurement in (qml.expval(operator), qml.var(operator)):
+        with pytest.raises(qml.exceptions.DeviceError, match=r"Measurement .* not accepted"):
+            measured(device, measurement, shots)
+
+
 def test_measurements_of_one_basis_are_of_the_same_shots(device: Any) -> None:
     def circuit(x: Any) -> Any:
         state(x)
