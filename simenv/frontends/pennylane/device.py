@@ -199,7 +199,7 @@ def _mid_measurements(config: MCMConfig, tape: Any, adjoint: bool) -> MCMConfig:
     """Choose the method of mid-circuit measurements: native, or deferred to the end of the
     circuit."""
     method, mode = config.mcm_method, config.postselect_mode
-    if mode not in (None, "hw-like"):
+    if mode not in (None, "hw-like") and (tape is None or _postselects(tape)):
         raise DeviceError(
             f"postselect_mode={str(mode)!r} is not there on {NAME}: postselection discards shots,"
             " postselect_mode='hw-like'"
@@ -214,6 +214,10 @@ def _mid_measurements(config: MCMConfig, tape: Any, adjoint: bool) -> MCMConfig:
         raise DeviceError("mcm_method='one-shot' needs shots; 'tree-traversal' is exact")
     result: MCMConfig = replace(config, mcm_method=method)
     return result
+
+
+def _postselects(tape: Any) -> bool:
+    return any(op.name == MID_MEASURE and op.postselect is not None for op in tape.operations)
 
 
 def _has_mid_measurements(tape: Any) -> bool:

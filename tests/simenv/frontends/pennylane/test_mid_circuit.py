@@ -182,6 +182,18 @@ def test_ways_that_are_not_there_are_refused_by_name(
         device(3).setup_execution_config(config)
 
 
+def test_postselect_mode_counts_only_where_shots_are_postselected(device: Any) -> None:
+    mode = "pad-invalid-samples"  # JAX's transformations set it for every tape with shots
+    config = qml.devices.ExecutionConfig(mcm_config=qml.devices.MCMConfig(postselect_mode=mode))
+    kept, postselected = (
+        qml.tape.QuantumScript([qml.ops.MidMeasure(0, postselect=value)], [qml.probs(wires=1)], 9)
+        for value in (None, 1)
+    )
+    device(3).setup_execution_config(config, kept)
+    with pytest.raises(qml.exceptions.DeviceError, match=mode):
+        device(3).setup_execution_config(config, postselected)
+
+
 def test_one_shot_method_needs_shots(device: Any) -> None:
     config = qml.devices.ExecutionConfig(mcm_config=qml.devices.MCMConfig(mcm_method="one-shot"))
     tape = qml.tape.make_qscript(teleported)(0.8)
