@@ -3,12 +3,13 @@
 Qiskit's transpiler made the circuits of 300 to 3,000 gates, at levels 0 to 3, for superconducting
 qubits (rz, sx, x with cz or ecr, neighbours in a line) or trapped ions (r or rx, ry, rz with rzz or
 rxx); they run with 1,024 shots. Ours is the whole path through a running environment, from a
-QuantumCircuit to the dict of counts: the first run of a circuit and the median of later ones. The
-engine alone is timed too: a worker's task, its plan made while the clock runs. The libraries'
-circuits are converted before the clock starts, and optimised where the library has an optimizer;
-Aer reads the QuantumCircuit in each run. The fastest variant on each circuit counts. Figures are
-medians of the ratios over all circuits of a width; the worst ratio is printed too. One more line,
-without a goal, compares our first run with the fastest variant when its conversion from a list of
+QuantumCircuit to the dict of counts: the first run of a circuit, compared with first runs of the
+libraries, and the median of later runs, compared with theirs. The engine alone is timed too: a
+worker's task, its plan made while the clock runs. The libraries' circuits are converted before the
+clock starts, and optimised where the library has an optimizer; Aer reads the QuantumCircuit in each
+run. The fastest variant on each circuit counts. Figures are medians of the ratios over all circuits
+of a width; the worst ratio is printed too. Two more lines, without a goal, compare our first run
+with the libraries' later runs, and with the fastest variant when its conversion from a list of
 gates is timed too.
 
     python -m bench run native_basis [--qubits 10,13,16,20,22] [--circuits 8] [--cpu]
@@ -41,6 +42,9 @@ PRECISIONS = ("f64", "f32")
 NARROW, WIDE = 13, 20  # the widest circuits of the first two goals
 GOALS = ("narrow_of_best", "wide_of_best", "wider_of_best")
 CONVERTED = " converted"  # seconds of a conversion and one run
+FIRST_RUN = " first run"  # seconds of a library's first run
+LATER = " of later runs"  # our first run, compared with later runs of the libraries
+_REMARKS = {CONVERTED: ", its conversion timed", LATER: "'s later runs"}
 Times = dict[str, float]  # seconds by variant; ours: "path f64 first"
 OPTIONS = (
     Option("--qubits", default="10,12,13,14,16,18,20,22", quick="10,13,16"),
@@ -137,6 +141,7 @@ def _measure(peers: list[IsolatedPeer], circuit: NativeCircuit, options: Namespa
             entries[f"{peer.name} again"] = statistics.median(again)
         else:
             entries[peer.name] = once = statistics.median(again)
+            entries[peer.name + FIRST_RUN] = first[0]
             if peer.name.startswith("qsim"):  # it converts a circuit in its first run
                 once = 0.0
             unread = peer.name.startswith("aer")  # what is prepared is the QuantumCircuit
@@ -157,16 +162,18 @@ def _ratios(circuit: NativeCircuit, times: Times) -> Times:
             k: v for k, v in times.items() if precision in k and k.endswith(("first", "again"))
         }
         others = {k: v for k, v in times.items() if precision in k and k not in table}
-        peers = {name: v for name, v in others.items() if not name.endswith(CONVERTED)}
+        peers = {k: v for k, v in others.items() if not k.endswith((CONVERTED, FIRST_RUN))}
         cells += [f"{name} {1e3 * seconds:.2f}" for name, seconds in table.items()]
         if not peers:
             continue
         best = min(peers, key=lambda name: peers[name])
         cells.append(f"{best} {1e3 * peers[best]:.2f}")
         ratios.update({name: seconds / peers[best] for name, seconds in table.items()})
-        converted = min(v for name, v in others.items() if name.endswith(CONVERTED))
         path = f"path {precision} first"
         if path in table:
+            ratios[path + LATER] = ratios[path]
+            ratios[path] = table[path] / min(v for k, v in others.items() if k.endswith(FIRST_RUN))
+            converted = min(v for k, v in others.items() if k.endswith(CONVERTED))
             ratios[path + CONVERTED] = table[path] / converted
     what = f"{circuit.num_qubits} qubits {circuit.kind} {circuit.basis} {circuit.level}"
     print(f"{what}, {len(circuit.gates)} gates: {', '.join(cells)}", flush=True)
@@ -180,8 +187,8 @@ def _report_ratios(
     label = "path" if path else "engine"
     for name, each in ratios.items():
         median, worst = statistics.median(each), max(each)
-        what = name.removesuffix(CONVERTED)
-        peer = "the best peer" + ", its conversion timed" * (what != name)
+        what = name.removesuffix(CONVERTED).removesuffix(LATER)
+        peer = "the best peer" + _REMARKS.get(name.removeprefix(what), "")
         where = f"{width} qubits {what}, of {peer} (worst {worst:.2f})"
         if name.startswith(label) and what == name:
             report.at_most(goal, median, where)
