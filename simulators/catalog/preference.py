@@ -21,7 +21,8 @@ AUTO_WIDTH = 20  # tensors of up to 2**20 values are contracted for each amplitu
 AUTO_OPERATIONS = 5 * 10**15  # limit of operations of tensor splits: a week
 AUTO_TOLERANCE = 1e-6  # discarded weight above which a run ends with an error
 TRIAL_OPERATIONS = 6 * 10**9  # about a second
-_TRIAL_SHARE = 3  # a trial may take this fraction of the alternative's operations
+_TRIAL_SHARE = 6  # a trial may take this fraction of the alternative's operations, which are too
+# many for circuits in native gates: gates on one qubit are merged
 _LEAST_TRIAL = 5 * 10**7
 
 _LAST = 60  # rank of an engine whose success is uncertain
@@ -78,8 +79,9 @@ def contraction_operations(profile: Profile) -> float:
 
 def trial_operations(profile: Profile, width: int) -> int:
     """Limit of operations of a trial of the bonds; 0: no trial is needed, or none would decide.
-    `width`: of the alternative statevector."""
-    if profile.mid_circuit or profile.clifford or width <= SMALL_QUBITS:
+    `width`: of the alternative statevector, which up to DENSE_QUBITS takes about as long as a
+    trial."""
+    if profile.mid_circuit or profile.clifford or width <= DENSE_QUBITS:
         return 0
     other = min(statevector_operations(profile, width), contraction_operations(profile))
     if _is_known(profile) and mps_operations(profile) <= other / 2:
