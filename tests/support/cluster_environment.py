@@ -105,6 +105,7 @@ def environment(cluster: Cluster, *words: str) -> Iterator[Environment]:
         wait_for("nothing is left", lambda: not left(cluster, before))
     except BaseException as error:
         error.add_note(outcome.logged())
+        error.add_note("\n".join(f"left: {words_of(each)}" for each in left(cluster, before)))
         raise
     finally:
         for process in left(cluster, before):
