@@ -115,9 +115,15 @@ def environment(cluster: Cluster, *words: str) -> Iterator[Environment]:
 
 
 def left(cluster: Cluster, before: set[psutil.Process]) -> list[psutil.Process]:
-    """What runs on the hosts and did not before."""
+    """What runs on the hosts and did not before. Children of what ran before belong to another
+    environment: the loop that watches its daemon starts a `sleep` each second."""
     now = [process for name in cluster.hosts for process in cluster.processes(name)]
-    return [process for process in now if process not in before]
+    entries = []
+    for process in now:
+        with suppress(psutil.NoSuchProcess):
+            if process not in before and before.isdisjoint(process.parents()):
+                entries.append(process)
+    return entries
 
 
 def orphans(cluster: Cluster) -> list[psutil.Process]:
