@@ -9,11 +9,12 @@ from simulators.catalog.builtin import (
     settings_of,
 )
 from simulators.catalog.cards import EngineCard, EngineOption, NoiseKind, Options
-from simulators.catalog.costs import SMALL_QUBITS, CostQuery, state_bytes
+from simulators.catalog.costs import COUNTS_QUBITS, SMALL_QUBITS, CostQuery, state_bytes
 from simulators.catalog.preference import DENSE_QUBITS, LIGHT_BITS, trial_operations
 
 __all__ = [
     "CARDS",
+    "COUNTS_QUBITS",
     "DEFAULT_ENGINE",
     "DENSE_QUBITS",
     "LIGHT_BITS",

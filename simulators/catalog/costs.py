@@ -16,6 +16,7 @@ from simulators.circuit.analysis.profile import NoiseProfile, Profile
 SHARE_QUBITS = 13  # least qubits of a rank's share of a state
 WIDEST_TILE = 15  # least qubits of a share if a pass has tiles of this width
 SMALL_QUBITS = 12  # largest width that the statevector engine runs without plan and threads
+COUNTS_QUBITS = 14  # largest width of counts that it computes so; see `statevector.engine`
 BASE_BYTES = 64 * 2**20  # scratch arrays, results and the allocator's slack
 FREE_STATES_BYTES = 64 * 2**20  # states kept between tasks in addition to any grant
 RANK_BYTES = 32 * 2**20  # memory of MPI in each rank, shared memory included

@@ -92,7 +92,7 @@ class GpuEngine:
         if noise is not None:
             return NoisyPlan(circuit, noise, options, small=True, tile_wires=TILE_WIRES)
         plan = ExecutionPlan(options.precision, TILE_WIRES)
-        plan.prepare(circuit, CARD.max_qubits)
+        plan.prepare(circuit, CARD.max_qubits, compiled_qubits=-1)
         return plan
 
     def run(

@@ -31,7 +31,7 @@ from simulators.execution.requests import (
 )
 from simulators.results import EngineResult
 from simulators.statevector.kept_states import KeptStates
-from simulators.statevector.plan import ExecutionPlan
+from simulators.statevector.plan import ExecutionPlan, compiled_qubits
 from simulators.statevector.rows import RequestExecution, run_rows
 from simulators.statevector.small.counts import (
     MAX_CLBITS,
@@ -113,7 +113,8 @@ class StatevectorEngine:
             return PartsPlan(circuit, options.parts, options.precision)
         plan = ExecutionPlan(options.precision)
         if self.worth_caching(circuit):
-            plan.prepare(circuit, CARD.max_qubits)
+            narrow = compiled_qubits(circuit, options.precision) if self._small >= 0 else -1
+            plan.prepare(circuit, CARD.max_qubits, narrow)
         return plan
 
     def run(
@@ -144,7 +145,7 @@ class StatevectorEngine:
         if self._group is None:
             return _in_states(job) if is_small else self._alone(job)
         result = self._group.run(
-            job.widest,
+            SMALL_QUBITS if len(job.pieces) == 1 and self._is_compiled(job) else job.widest,
             options,
             control,
             lambda: self._alone(job),
@@ -207,11 +208,19 @@ class StatevectorEngine:
 
     def _alone(self, job: RequestExecution) -> EngineResult:
         """Run all rows in this process."""
-        if len(job.pieces) == 1 and job.circuit.num_qubits <= self._small:
+        if len(job.pieces) == 1 and self._is_compiled(job):
             result = self._compiled(job.circuit, job.request, job.number, job.control)
             if result is not None:
                 return result
         return _in_states(job)
+
+    def _is_compiled(self, job: RequestExecution) -> bool:
+        """Return whether a single component is run in one compiled call."""
+        circuit, request = job.circuit, job.request
+        if circuit.num_qubits <= self._small:
+            return True
+        is_counted = self._small >= 0 and request.outputs == _COUNTS and request.shots > 0
+        return is_counted and circuit.num_qubits <= compiled_qubits(circuit, job.options.precision)
 
     def _compiled(
         self, circuit: Circuit, request: Request, number: int, control: RunControl

@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from simulators.catalog import SMALL_QUBITS
+from simulators.catalog import COUNTS_QUBITS, SMALL_QUBITS
+from simulators.circuit.gates import UNITARY
 from simulators.circuit.ir import Circuit
 from simulators.circuit.passes.components import Subcircuit, extract, partition
 from simulators.circuit.passes.light_cone import OutputSupport, output_support
@@ -15,7 +16,21 @@ from simulators.engine import PauliSum, Request
 if TYPE_CHECKING:
     from simulators.statevector.program import Program
 
+# Widths and sizes of circuits beyond SMALL_QUBITS whose counts are computed in one compiled call: a
+# plan takes longer than it saves. Larger circuits are worth it, and worth threads.
+_COUNTED_QUBITS = {"double": COUNTS_QUBITS, "single": COUNTS_QUBITS - 1}
+_COUNTED_OPERATIONS = 4_096
 _KEPT = 4  # cached reductions of one circuit, the oldest evicted
+
+
+def compiled_qubits(circuit: Circuit, precision: str) -> int:
+    """Largest width at which counts of this circuit are computed in one compiled call, unless it
+    branches. Beyond SMALL_QUBITS, a circuit with parameters is not: its counts must not depend on
+    the number of rows of a task."""
+    has_matrices = bool((circuit.table.rows[:, 0] == UNITARY).any())
+    if circuit.num_slots or has_matrices or circuit.ops.size > _COUNTED_OPERATIONS:
+        return SMALL_QUBITS
+    return _COUNTED_QUBITS[precision]
 
 
 class ProgramCache:
@@ -108,11 +123,14 @@ class ExecutionPlan:
         labels = [label for item in request.observables for label in item.labels]
         return self._of(circuit, output_support(request.outputs, labels, circuit))
 
-    def prepare(self, circuit: Circuit, most_qubits: int) -> None:
-        """Make the programs for counts of components of at most `most_qubits` qubits. A small
-        single component of a reduced circuit mostly needs none."""
+    def prepare(
+        self, circuit: Circuit, most_qubits: int, compiled_qubits: int = SMALL_QUBITS
+    ) -> None:
+        """Make the programs for counts of components of at most `most_qubits` qubits. A single
+        component of at most `compiled_qubits` mostly needs none, unless it has conditions."""
         pieces = self._of(circuit, output_support(("counts",), (), circuit))
-        least = SMALL_QUBITS if len(pieces) == 1 and pieces[0].part is not None else -1
+        is_compiled = len(pieces) == 1 and not circuit.conditions_data
+        least = compiled_qubits if is_compiled else -1
         for piece in pieces:
             if least < piece.circuit.num_qubits <= most_qubits:
                 piece.programs.of(piece.circuit, keep=False)

@@ -11,7 +11,7 @@ import pytest
 from arrays import Arrays
 from numpy.typing import NDArray
 
-from simulators.catalog.costs import SHARE_QUBITS
+from simulators.catalog.costs import COUNTS_QUBITS, SHARE_QUBITS
 from simulators.circuit import tokens as tk
 from simulators.circuit.gates import ANY, GATES
 from simulators.circuit.ir import Circuit
@@ -31,7 +31,7 @@ SINGLE = RunOptions(precision="single")
 
 def width(comm: Any) -> int:
     """The narrowest state that all ranks share."""
-    return SHARE_QUBITS + comm.size.bit_length() - 1
+    return max(COUNTS_QUBITS + 1, SHARE_QUBITS + comm.size.bit_length() - 1)
 
 
 def run(

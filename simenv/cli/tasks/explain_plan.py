@@ -107,10 +107,7 @@ def lines(
 
     circuit = Circuit.from_program(program)
     if circuit.num_qubits <= SMALL_QUBITS:
-        raise InfeasibleError(
-            f"{circuit.num_qubits} qubits need no plan",
-            hint=f"circuits of up to {SMALL_QUBITS} qubits run in one compiled call",
-        )
+        raise _unplanned(circuit, SMALL_QUBITS)
     if text := validation_error(circuit):
         raise ProgramError(text, hint="check the program that wrote it")
     determined = labels or "expectation" not in outputs  # else unknown observables
@@ -122,13 +119,20 @@ def lines(
             hint="explain without --plan shows which engine can run it",
         )
     keep = not set(outputs) <= {"counts", "memory", "probabilities"}
+    narrow = (
+        _compiled_qubits(circuit, precision, outputs) if len(result.parts) < 2 else SMALL_QUBITS
+    )
     if not result.parts:
+        if circuit.num_qubits <= narrow:
+            raise _unplanned(circuit, narrow)
         every = tuple(range(circuit.num_qubits))
-        return PlanReport(_numbered(_circuit_lines(circuit, every, precision, keep=keep)), "")
+        return PlanReport(
+            _numbered(_circuit_lines(circuit, every, precision, narrow, keep=keep)), ""
+        )
     built = [
         line
         for part in extract(circuit, result)
-        for line in _circuit_lines(part.circuit, part.qubits.tolist(), precision, keep=keep)
+        for line in _circuit_lines(part.circuit, part.qubits.tolist(), precision, narrow, keep=keep)
     ]
     left = (
         f"kept {result.num_qubits} of {terminal.counted(circuit.num_qubits, 'qubit')},"
@@ -139,19 +143,41 @@ def lines(
     return PlanReport(_numbered(built), left)
 
 
+def _compiled_qubits(circuit: Circuit, precision: str, outputs: tuple[str, ...]) -> int:
+    """Return the largest width of a circuit of this kind that runs without sweeps."""
+    import numpy as np
+
+    from simulators.catalog import SMALL_QUBITS
+    from simulators.circuit.analysis.measurements import has_mid_circuit_ops
+    from simulators.statevector.plan import compiled_qubits
+
+    roles = np.empty(circuit.ops.size, np.int64)
+    if outputs != ("counts",) or has_mid_circuit_ops(circuit, roles, keep=False):
+        return SMALL_QUBITS
+    return compiled_qubits(circuit, precision)
+
+
+def _unplanned(circuit: Circuit, narrow: int) -> InfeasibleError:
+    return InfeasibleError(
+        f"{circuit.num_qubits} qubits need no plan",
+        hint=f"such circuits of up to {narrow} qubits run in one compiled call",
+    )
+
+
 def _numbered(lines: Iterable[Line]) -> tuple[Line, ...]:
     return tuple(msgspec.structs.replace(line, number=k) for k, line in enumerate(lines))
 
 
 def _circuit_lines(
-    circuit: Circuit, qubits: Sequence[int], precision: str, *, keep: bool
+    circuit: Circuit, qubits: Sequence[int], precision: str, narrow: int, *, keep: bool
 ) -> Iterator[Line]:
-    """Yield the sweeps of one circuit; `qubits`: numbers of its qubits in the output."""
-    from simulators.catalog import SMALL_QUBITS, state_bytes
+    """Yield the sweeps of one circuit; `qubits`: numbers of its qubits in the output; `narrow`:
+    most qubits of a circuit that needs none."""
+    from simulators.catalog import state_bytes
     from simulators.statevector.program import build_program
 
     size = state_bytes(circuit.num_qubits, precision)
-    if circuit.num_qubits <= SMALL_QUBITS:
+    if circuit.num_qubits <= narrow:
         yield Line(0, _ranges(qubits), "all of a small state's", 2 * size, 1, "")
         return
     result = build_program(circuit, keep=False, precision=precision)

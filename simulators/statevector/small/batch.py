@@ -10,6 +10,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
+from simulators.catalog import SMALL_QUBITS
 from simulators.circuit.gates import FIRST_GATE
 from simulators.circuit.ir import Circuit, outcome_width
 from simulators.compiler.arrays import aligned, as_numbers, as_reals, as_short, as_words
@@ -38,7 +39,7 @@ from simulators.execution.pauli_sums import FIRST_TERM
 from simulators.execution.rng import count_below
 from simulators.execution.sampling import shot_bytes
 from simulators.results import EngineResult
-from simulators.statevector.small.counts import ELSEWHERE, MAX_CLBITS, NOTHING, SIZE, STOPPED, scan
+from simulators.statevector.small.counts import ELSEWHERE, MAX_CLBITS, NOTHING, STOPPED, scan
 from simulators.statevector.small.gate_kernels import MAX_PIECES, across, masks
 from simulators.statevector.small.merge_rules import is_merged
 from simulators.statevector.small.merged_evolution import MergedEvolution
@@ -56,6 +57,7 @@ from simulators.statevector.small.small_matrices import load_numbers
 
 COUNTS, PROBABILITIES, EXPECTATION, MEMORY = 1, 2, 4, 8  # outputs, as a mask
 
+_SIZE = 1 << SMALL_QUBITS
 _MATRIX = 8 * LANES  # float64 of one step's matrices
 _NOISE = 1e-24  # smaller probabilities are rounding of amplitudes that are zero, and are dropped
 _3 = np.uint64(3)  # bits of a lane's number
@@ -65,9 +67,9 @@ _8, _16, _24, _32, _40, _48, _56 = (np.uint64(8 * k) for k in range(1, 8))
 # circuit.
 _TABLE = 0
 _COUNTS = _TABLE + 2 * CELLS_ROOM
-_SPREAD = _COUNTS + 8 * SIZE
-_EDGES = _SPREAD + 8 * SIZE
-_MAPS = _EDGES + 8 * SIZE
+_SPREAD = _COUNTS + 8 * _SIZE
+_EDGES = _SPREAD + 8 * _SIZE
+_MAPS = _EDGES + 8 * _SIZE
 _SOURCE = _MAPS + 8 * MAPS
 _STEPS = _SOURCE + 8 * MAX_CLBITS
 _ONE = _STEPS + 8 * 4 * MAX_PIECES
@@ -75,7 +77,7 @@ _EIGHT = _ONE + 8 * 8 * MAX_PIECES
 _OWN = _EIGHT + 8 * _MATRIX * MAX_PIECES
 _STATES = _OWN + 64
 _APART = 8 * 40  # bytes between states, against cache conflicts
-_BYTES = _STATES + 3 * (8 * LANES * SIZE + _APART)
+_BYTES = _STATES + 3 * (8 * LANES * _SIZE + _APART)
 
 
 @device_function
@@ -213,9 +215,9 @@ def run(  # type: ignore[no-untyped-def]
     re = as_reals(buffer, _STATES, LANES * size)
     im = as_reals(buffer, _STATES + state, LANES * size)
     weights = as_reals(buffer, _STATES + 2 * state, LANES * size)
-    edges, table = as_reals(buffer, _EDGES, SIZE), as_short(buffer, _TABLE, CELLS_ROOM)
-    counts, room = as_numbers(buffer, _COUNTS, SIZE), as_numbers(buffer, _SPREAD, SIZE)
-    exact, maps = as_reals(buffer, _SPREAD, SIZE), as_words(buffer, _MAPS, MAPS)
+    edges, table = as_reals(buffer, _EDGES, _SIZE), as_short(buffer, _TABLE, CELLS_ROOM)
+    counts, room = as_numbers(buffer, _COUNTS, _SIZE), as_numbers(buffer, _SPREAD, _SIZE)
+    exact, maps = as_reals(buffer, _SPREAD, _SIZE), as_words(buffer, _MAPS, MAPS)
     bits, plain = readout_map(n, source, source.size, maps)
     at_count = at_odds = 0
     for first in range(0, len(bindings), LANES):

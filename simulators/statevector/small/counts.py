@@ -1,6 +1,6 @@
 """Counts of a small static circuit in one compiled call: evolve, sample, pack.
 
-For at most SMALL_QUBITS qubits and 64 clbits; a circuit with mid-circuit operations is not run
+For at most COUNTS_QUBITS qubits and 64 clbits; a circuit with mid-circuit operations is not run
 here. No plan and no threads; all scratch memory is one buffer, allocated once.
 """
 
@@ -9,7 +9,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from simulators.catalog import SMALL_QUBITS
+from simulators.catalog import COUNTS_QUBITS
 from simulators.circuit.gates import BARRIER, DELAY, DELAY_DT, FIRST_GATE, GATES, MEASURE, RESET
 from simulators.compiler.arrays import (
     aligned,
@@ -36,7 +36,7 @@ from simulators.statevector.small.sampling_kernels import (
 MAX_CLBITS = 64
 ELSEWHERE, STOPPED, NOTHING = -1, -2, -3  # instead of a number of outcomes
 
-SIZE = 1 << SMALL_QUBITS
+SIZE = 1 << COUNTS_QUBITS
 _ID = GATES["id"].code
 _1 = np.uint64(1)
 

@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from simulators.catalog import SMALL_QUBITS
+from simulators.catalog import COUNTS_QUBITS
 from simulators.circuit.gates import COMPLEX, FIRST_GATE, PHASE, REAL
 from simulators.circuit.ir import Circuit
 from simulators.compiler.arrays import aligned, as_numbers, as_reals, as_words
@@ -55,7 +55,7 @@ _NO_SLOTS, _NO_BINDINGS = np.empty(0, np.int32), np.empty((1, 0))
 
 # Byte offsets of the parts of the buffer.
 _PENDING_FLOATS = 4 * LANES  # floats of the real or the imaginary parts of a pending matrix
-_PENDINGS_FLOATS, _PAIRS_FLOATS = _PENDING_FLOATS * SMALL_QUBITS, PAIR_FLOATS * SMALL_QUBITS
+_PENDINGS_FLOATS, _PAIRS_FLOATS = _PENDING_FLOATS * COUNTS_QUBITS, PAIR_FLOATS * COUNTS_QUBITS
 _MOST_STEPS = MAX_PIECES + 2
 _STEP_WORDS, _EIGHT_FLOATS = 4 * _MOST_STEPS, 8 * LANES * _MOST_STEPS
 _STEPS = 0
@@ -69,9 +69,9 @@ _PAIRS_IM = _PAIRS + 8 * _PAIRS_FLOATS
 _PAIR_WORK = _PAIRS_IM + 8 * _PAIRS_FLOATS
 _RUN_COSTS = _PAIR_WORK + 2 * 8 * PAIR_FLOATS
 _KIND_OF = _RUN_COSTS + 8 * MAX_RUNS
-_PARTNER = _KIND_OF + 8 * SMALL_QUBITS
-_RUN_OF = _PARTNER + 8 * SMALL_QUBITS
-_SOURCE = _RUN_OF + 8 * SMALL_QUBITS
+_PARTNER = _KIND_OF + 8 * COUNTS_QUBITS
+_RUN_OF = _PARTNER + 8 * COUNTS_QUBITS
+_SOURCE = _RUN_OF + 8 * COUNTS_QUBITS
 SCRATCH_BYTES = _SOURCE + 8 * MAX_CLBITS
 
 _0, _1, _2, _8 = np.uint64(0), np.uint64(1), np.uint64(2), np.uint64(8)
@@ -92,7 +92,7 @@ def _pending_steps(w, q):  # type: ignore[no-untyped-def]
     """Write the pending matrix of a qubit as steps from MAX_PIECES on; returns their number."""
     steps = as_words(w.buffer, _STEPS, _STEP_WORDS).reshape(_MOST_STEPS, 4)
     eight = as_reals(w.buffer, _EIGHT, _EIGHT_FLOATS)
-    kind_of = as_numbers(w.buffer, _KIND_OF, SMALL_QUBITS)
+    kind_of = as_numbers(w.buffer, _KIND_OF, COUNTS_QUBITS)
     re = as_reals(w.buffer, _PENDING, _PENDINGS_FLOATS)
     im = as_reals(w.buffer, _PENDING_IM, _PENDINGS_FLOATS)
     kind = kind_of[q]
@@ -150,7 +150,7 @@ def _apply_steps(w, re, im, first, pieces):  # type: ignore[no-untyped-def]
 @device_function
 def _is_one_matrix(w, q):  # type: ignore[no-untyped-def]
     """Return whether the run of qubit q is applied as one matrix."""
-    run_of = as_numbers(w.buffer, _RUN_OF, SMALL_QUBITS)
+    run_of = as_numbers(w.buffer, _RUN_OF, COUNTS_QUBITS)
     costs = as_reals(w.buffer, _RUN_COSTS, MAX_RUNS)
     return run_of[q] >= MAX_RUNS or costs[run_of[q]] > PAIR_COST
 
@@ -174,7 +174,7 @@ def _to_pending(w, q, pieces, kind):  # type: ignore[no-untyped-def]
     """Multiply steps of one qubit to its pending matrix."""
     steps = as_words(w.buffer, _STEPS, _STEP_WORDS).reshape(_MOST_STEPS, 4)
     eight = as_reals(w.buffer, _EIGHT, _EIGHT_FLOATS)
-    kind_of = as_numbers(w.buffer, _KIND_OF, SMALL_QUBITS)
+    kind_of = as_numbers(w.buffer, _KIND_OF, COUNTS_QUBITS)
     re = as_reals(w.buffer, _PENDING, _PENDINGS_FLOATS)
     im = as_reals(w.buffer, _PENDING_IM, _PENDINGS_FLOATS)
     at, columns = np.uint64(_PENDING_FLOATS * q), 2 if w.shift else 1
@@ -212,7 +212,7 @@ def _apply_run(w, first, second, re, im):  # type: ignore[no-untyped-def]
 @device_function
 def _end_run(w, q, re, im):  # type: ignore[no-untyped-def]
     """End the run of qubit q, if there is one."""
-    partner = as_numbers(w.buffer, _PARTNER, SMALL_QUBITS)
+    partner = as_numbers(w.buffer, _PARTNER, COUNTS_QUBITS)
     other = partner[q]
     if other >= 0:
         partner[q] = partner[other] = -1
@@ -223,7 +223,7 @@ def _end_run(w, q, re, im):  # type: ignore[no-untyped-def]
 @device_function
 def _apply_pending(w, q, re, im):  # type: ignore[no-untyped-def]
     """Apply the pending matrix of qubit q to the state."""
-    kind_of = as_numbers(w.buffer, _KIND_OF, SMALL_QUBITS)
+    kind_of = as_numbers(w.buffer, _KIND_OF, COUNTS_QUBITS)
     num_steps = _pending_steps(w, q)
     _apply_steps(w, re, im, np.int64(MAX_PIECES), num_steps)
     kind_of[q] = IDENTITY
@@ -233,9 +233,9 @@ def _apply_pending(w, q, re, im):  # type: ignore[no-untyped-def]
 def _begin_pair(w, a, b, runs, code, re, im):  # type: ignore[no-untyped-def]
     """Prepare a gate on two qubits: its run, and the matrices pending on its qubits. Returns
     whether it is merged, and the number of runs."""
-    kind_of = as_numbers(w.buffer, _KIND_OF, SMALL_QUBITS)
-    partner = as_numbers(w.buffer, _PARTNER, SMALL_QUBITS)
-    run_of = as_numbers(w.buffer, _RUN_OF, SMALL_QUBITS)
+    kind_of = as_numbers(w.buffer, _KIND_OF, COUNTS_QUBITS)
+    partner = as_numbers(w.buffer, _PARTNER, COUNTS_QUBITS)
+    run_of = as_numbers(w.buffer, _RUN_OF, COUNTS_QUBITS)
     m_re = as_reals(w.buffer, _PAIRS, _PAIRS_FLOATS)
     m_im = as_reals(w.buffer, _PAIRS_IM, _PAIRS_FLOATS)
     is_open = partner[a] == b and partner[b] == a
@@ -264,8 +264,8 @@ def _begin_pair(w, a, b, runs, code, re, im):  # type: ignore[no-untyped-def]
 @device_function
 def _finish(w, n, phases, re, im):  # type: ignore[no-untyped-def]
     """End all runs, and apply the pending matrices."""
-    kind_of = as_numbers(w.buffer, _KIND_OF, SMALL_QUBITS)
-    partner = as_numbers(w.buffer, _PARTNER, SMALL_QUBITS)
+    kind_of = as_numbers(w.buffer, _KIND_OF, COUNTS_QUBITS)
+    partner = as_numbers(w.buffer, _PARTNER, COUNTS_QUBITS)
     least = IDENTITY if phases else DIAGONAL
     for q in range(n):
         other = partner[q]
@@ -310,9 +310,9 @@ def evolve(  # type: ignore[no-untyped-def]
         re[lane] = 1.0
     steps = as_words(scratch, _STEPS, _STEP_WORDS).reshape(_MOST_STEPS, 4)
     eight = as_reals(scratch, _EIGHT, _EIGHT_FLOATS)
-    kind_of = as_numbers(scratch, _KIND_OF, SMALL_QUBITS)
-    partner = as_numbers(scratch, _PARTNER, SMALL_QUBITS)
-    run_of = as_numbers(scratch, _RUN_OF, SMALL_QUBITS)
+    kind_of = as_numbers(scratch, _KIND_OF, COUNTS_QUBITS)
+    partner = as_numbers(scratch, _PARTNER, COUNTS_QUBITS)
+    run_of = as_numbers(scratch, _RUN_OF, COUNTS_QUBITS)
     costs = as_reals(scratch, _RUN_COSTS, MAX_RUNS)
     entries = as_reals(scratch, _ONE, 8 * MAX_PIECES).reshape(MAX_PIECES, 8)
     own = as_reals(scratch, _OWN, 8)

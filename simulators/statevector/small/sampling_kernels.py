@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from simulators.catalog import COUNTS_QUBITS
 from simulators.compiler.arrays import put_word
 from simulators.compiler.kernel import device_function, inline_function
 from simulators.compiler.simd import SHORTS, at_most, fill_short, load
@@ -17,7 +18,9 @@ from simulators.execution.rng import LOOK, block, uniform
 CELL_BITS = 12
 CELLS = 1 << CELL_BITS
 CELLS_ROOM = CELLS + SHORTS  # whole vectors are written
-MAPS = 256 + 24
+MAP_BITS = 7  # bits of a basis state, or of the measured qubits, that one table of a map takes
+MAP = 1 << MAP_BITS
+MAPS = 4 * MAP + 2 * COUNTS_QUBITS
 APART = 4  # separate tallies: consecutive shots with the same outcome do not wait for each other
 
 _DIRTY = np.uint64(1 << 15)  # a cell in which an outcome ends
@@ -27,8 +30,8 @@ _FINE = np.uint64(4)
 _SHIFT = np.uint64(64 - CELL_BITS)
 _LOOK = np.uint64(LOOK)
 _0, _1, _8 = np.uint64(0), np.uint64(1), np.uint64(8)
-_6, _64, _128, _192 = np.uint64(6), np.uint64(64), np.uint64(128), np.uint64(192)
-_LOW = np.uint64(63)
+_7, _LOW = np.uint64(MAP_BITS), np.uint64(MAP - 1)
+_MAP_1, _MAP_2, _MAP_3 = np.uint64(MAP), np.uint64(2 * MAP), np.uint64(3 * MAP)
 
 
 @device_function
@@ -157,8 +160,9 @@ def record(size, cumulative, table, shots, seed, binding, maps, width, into, con
         else:
             result = _sample_grouped(a, last, total, cumulative, table)
         a, b, c = b, c, d
-        bits = maps[result & _LOW] | maps[_64 + (result >> _6)]
-        put_word(into, shot * width, maps[_128 + (bits & _LOW)] | maps[_192 + (bits >> _6)])
+        bits = maps[result & _LOW] | maps[_MAP_1 + (result >> _7)]
+        word = maps[_MAP_2 + (bits & _LOW)] | maps[_MAP_3 + (bits >> _7)]
+        put_word(into, shot * width, word)
 
 
 @device_function
@@ -168,9 +172,9 @@ def readout_map(n, source, clbits, maps):  # type: ignore[no-untyped-def]
 
     `source`: int64, clbit -> qubit or -1, `clbits` of them. Measured qubits are ordered by the
     highest clbit that each writes, so that outcomes ascend. `maps`: uint64 [MAPS]; four tables for
-    six bits each: of a basis state to the measured qubits' bits, and of those to the clbits.
+    MAP_BITS bits each: of a basis state to the measured qubits' bits, and of those to the clbits.
     """
-    at_qubit = maps[256:]  # by qubit: its index among the measured ones, plus 1; then its clbits
+    at_qubit = maps[4 * MAP :]  # by qubit: its index among the measured, plus 1; then its clbits
     for q in range(2 * n):
         at_qubit[q] = _0
     bits = 0
@@ -181,27 +185,28 @@ def readout_map(n, source, clbits, maps):  # type: ignore[no-untyped-def]
                 at_qubit[source[c]] = np.uint64(bits)
             at_qubit[n + source[c]] |= _1 << np.uint64(c)
     for q in range(n):
-        maps[64 * (q // 6) + (1 << (q % 6))] = _0
+        maps[MAP * (q // MAP_BITS) + (1 << (q % MAP_BITS))] = _0
     plain = bits == n
     for q in range(n):
         if at_qubit[q]:
             place = np.int64(bits - np.int64(at_qubit[q]))
             plain = plain and place == q
-            maps[64 * (q // 6) + (1 << (q % 6))] = _1 << np.uint64(place)
-            maps[128 + 64 * (place // 6) + (1 << (place % 6))] = at_qubit[n + q]
+            maps[MAP * (q // MAP_BITS) + (1 << (q % MAP_BITS))] = _1 << np.uint64(place)
+            at = MAP * (2 + place // MAP_BITS) + (1 << (place % MAP_BITS))
+            maps[at] = at_qubit[n + q]
     zero = np.int64(0)  # int64 variable, not a literal: numba would specialise the callee again
     _complete(maps, zero, n)
-    _complete(maps, zero + 128, np.int64(bits))
+    _complete(maps, zero + 2 * MAP, np.int64(bits))
     return bits, plain
 
 
 @device_function
 def _complete(maps, first, bits):  # type: ignore[no-untyped-def]
-    """Complete two tables from their entries of one bit, of six bits each, `bits` in all."""
+    """Complete two tables from their entries of one bit; they have `bits` bits in all."""
     for table in range(2):
-        at = first + 64 * table
+        at = first + MAP * table
         maps[at] = _0
-        for k in range(1, 1 << min(6, max(0, bits - 6 * table))):
+        for k in range(1, 1 << min(MAP_BITS, max(0, bits - MAP_BITS * table))):
             maps[at + k] = maps[at + (k & (k - 1))] | maps[at + (k & -k)]
 
 
@@ -211,7 +216,7 @@ def marginalize(size, bits, maps, weights, into):  # type: ignore[no-untyped-def
     for j in range(1 << bits):
         into[j] = 0
     for i in range(size):
-        into[maps[i & 63] | maps[64 + (i >> 6)]] += weights[i]
+        into[maps[i & (MAP - 1)] | maps[MAP + (i >> MAP_BITS)]] += weights[i]
 
 
 @device_function
@@ -222,7 +227,8 @@ def gather(bits, maps, counts, width, outcomes, values):  # type: ignore[no-unty
     """
     result = 0
     for j in range(1 << bits):
-        put_word(outcomes, result * width, maps[128 + (j & 63)] | maps[192 + (j >> 6)])
+        word = maps[2 * MAP + (j & (MAP - 1))] | maps[3 * MAP + (j >> MAP_BITS)]
+        put_word(outcomes, result * width, word)
         values[result] = counts[j]
         result += counts[j] != 0
     return result

@@ -180,7 +180,7 @@ def test_plan_refuses_options_that_do_not_apply(shell: Shell, wide: str, told: l
 def test_plan_of_probabilities_equals_plan_of_counts(shell: Shell, tmp_path: Path) -> None:
     """What a measurement does not see is left out of both, and not of a state's."""
     file = tmp_path / "phases.qasm"
-    file.write_text(chain(14, "cz q[0],q[13]; t q;\n"))
+    file.write_text(chain(15, "cz q[0],q[14]; t q;\n"))
     plans = [
         shell("explain", str(file), "--plan", "--engine", "statevector", "--output", each).out
         for each in ("counts", "probabilities", "expectation")
@@ -228,3 +228,6 @@ def test_plan_is_refused_for_circuits_that_run_without_one(
     small = tmp_path / "small.qasm"
     small.write_text(chain(3))
     assert "need no plan" in shell("explain", str(small), "--plan").err
+    small.write_text(chain(14, ""))
+    assert "up to 14 qubits" in shell("explain", str(small), "--plan").err
+    assert shell("explain", str(small), "--plan", "--precision", "single").code == 0

@@ -120,7 +120,7 @@ def case_errors_common_to_all_ranks_are_raised_on_all(comm: Any) -> None:
 
 def case_surplus_ranks_stay_unused(comm: Any) -> None:
     """Fewer ranks than there are, down to the first one alone."""
-    for n in (2, SHARE_QUBITS, SHARE_QUBITS + 1):
+    for n in (2, SHARE_QUBITS, SHARE_QUBITS + 2):
         used = ranks_used(n, comm.size)
         result = equal(
             comm, measured(crowded(n, 20, n, n) if n > 5 else Arrays(n, n)), Request(9, 1)

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 from arrays import Arrays
 from hypothesis import given, settings
 from random_circuits import unitary_circuits
 
+from simulators.catalog import COUNTS_QUBITS
 from simulators.circuit.ir import Circuit
 from simulators.control import RunControl
 from simulators.engine import FastCounts, Request, RunOptions
 from simulators.registry import create
+from simulators.results import EngineResult
 from simulators.statevector.engine import StatevectorEngine
 
 ENGINE = StatevectorEngine()
@@ -84,3 +87,31 @@ def test_fast_counts_are_unavailable_after_stop() -> None:
 def test_statevector_engine_has_fast_counts_and_fault_engine_has_not() -> None:
     assert isinstance(ENGINE, FastCounts)
     assert not isinstance(create("fault"), FastCounts)
+
+
+def run(engine: StatevectorEngine, circuit: Circuit, request: Request) -> EngineResult:
+    options = RunOptions()
+    return engine.run(engine.plan(circuit, None, options), circuit, request, options, RunControl())
+
+
+@pytest.mark.parametrize("num_qubits", [13, COUNTS_QUBITS])
+@pytest.mark.parametrize(("depth", "num_clbits"), [(2, 14), (30, 14), (30, 6), (2, 64), (30, 64)])
+def test_counts_beyond_small_states_equal_those_of_sweeps(
+    monkeypatch: pytest.MonkeyPatch, num_qubits: int, depth: int, num_clbits: int
+) -> None:
+    """Few gates and many, which are merged; clbits in any order, some qubits in two of them."""
+    rng = np.random.default_rng([num_qubits, depth, num_clbits])
+    arrays = Arrays(num_qubits, num_clbits)
+    for _ in range(depth):
+        order = rng.permutation(num_qubits).tolist()
+        for qubit in order:
+            arrays.add("ry", [qubit], (), [rng.normal()]).add("rz", [qubit], (), [rng.normal()])
+        for k in range(num_qubits - 1):
+            arrays.add("cz" if k % 4 else "cx", order[k : k + 2])
+    clbits = rng.permutation(num_clbits)[: num_qubits + 1].tolist()
+    for k, clbit in enumerate(clbits):
+        arrays.add("measure", [order[k % num_qubits]], [clbit])
+    circuit, request = arrays.circuit(), Request(5_000, 3)
+    in_sweeps = run(StatevectorEngine(small=False), circuit, request)
+    monkeypatch.setattr("simulators.statevector.engine._in_states", None)
+    assert run(ENGINE, circuit, request) == in_sweeps
