@@ -1,4 +1,5 @@
-"""Factors of noise components that are too large for a physical channel."""
+"""Options of a noise model that do not act as their numbers say: factors of noise components that
+are too large for a physical channel, and replaced values beyond what others allow."""
 
 from __future__ import annotations
 
@@ -7,13 +8,16 @@ from collections.abc import Iterable
 from noise_models.build.device_model import DeviceModel
 from noise_models.build.gate_noise import largest_parameter
 from noise_models.model import NoiseModel
+from noise_models.snapshot import GateCalibration
 
 _Values = Iterable[tuple[str, float]]  # (place, value / limit), without the factor
+_NOT_UNITARY = ("measure", "reset", "delay")
 
 
 def limited(model: NoiseModel) -> tuple[str, ...]:
-    """Return one text for each component whose factor scales a value above its physical limit, and
-    one for replaced times with T2 > 2 T1.
+    """Return one text for each component whose factor scales a value above its physical limit, one
+    for replaced times with T2 > 2 T1, and one for each replaced gate error that is below the
+    infidelity of the gate's other parts.
 
     The model uses the limit for such a value. All qubits and gates of the device count, not only
     those that a circuit uses.
@@ -30,6 +34,7 @@ def limited(model: NoiseModel) -> tuple[str, ...]:
         if factor > 1.0:
             results.append(f"qubit.correlated_readout * {factor:g} acts as 1: as it was measured")
     results.append(_dephasing_limit(model))
+    results += [_error_limit(model, name, size) for size, name in enumerate(_ERRORS, 1)]
     return tuple(text for text in results if text)
 
 
@@ -47,6 +52,31 @@ def _dephasing_limit(model: DeviceModel) -> str:
     return f"{' and '.join(names)}: T2 is above 2 T1 for qubit {above[0]}{more}; 2 T1 acts there"
 
 
+_ERRORS = ("gate.error_1q", "gate.error_2q")
+
+
+def _error_limit(model: DeviceModel, name: str, size: int) -> str:
+    """Return the text for a replaced error of gates on `size` qubits that is below the infidelity
+    of their coherent error and relaxation; "" if it is not replaced, or nowhere below."""
+    error = model.options.replaced(name)
+    if error is None:
+        return ""
+    least = {
+        (gate.name, gate.qubits): model.infidelity(gate, qubits)
+        for gate, qubits in _gates(model)
+        if len(qubits) == size and gate.name not in _NOT_UNITARY and gate.error == error
+    }
+    above = sorted(key for key, infidelity in least.items() if infidelity > error * (1.0 + 1e-9))
+    if not above:
+        return ""
+    largest = max(above, key=lambda key: least[key])
+    more = f", and for {len(above) - 1} more" if len(above) > 1 else ""
+    return (
+        f"{name} = {error:g} is below {least[largest]:.3g}, the error by relaxation and coherent"
+        f" error alone, for {_place(*largest)}{more}; no depolarizing error is added there"
+    )
+
+
 def _components(model: DeviceModel) -> Iterable[tuple[str, _Values]]:
     """Iterate over the components with their values relative to the largest physical value."""
     qubits = list(enumerate(model.snapshot.qubits))
@@ -62,19 +92,29 @@ def _components(model: DeviceModel) -> Iterable[tuple[str, _Values]]:
 
 def _parameters(model: DeviceModel) -> _Values:
     """Iterate over the depolarizing parameters of the gates, relative to the largest one."""
-    sizes = {gate.name: gate.num_qubits for gate in model.snapshot.native_gates}
     factor = model.options.factor("gate.depolarizing")
-    for gate in model.snapshot.gates:
-        size = len(gate.qubits) or sizes.get(gate.name, 0)
+    for gate, qubits in _gates(model):
+        size = len(qubits)
         side, error = 1 << size, gate.error or 0.0
         if size not in (1, 2) or not 0.0 < error < side / (side + 1):
             continue  # no error, or a gate that does not work
         # Cheap upper bound: the parameter is at most error d / (d - 1).
         if error * side / (side - 1) * factor <= largest_parameter(size):
             continue
-        qubits = gate.qubits or tuple(range(size))
-        place = ", ".join(map(str, gate.qubits)) or "all qubits"
-        yield f"{gate.name} on {place}", model.rest(gate, qubits) / largest_parameter(size)
+        place = _place(gate.name, gate.qubits)
+        yield place, model.rest(gate, qubits) / largest_parameter(size)
+
+
+def _gates(model: DeviceModel) -> Iterable[tuple[GateCalibration, tuple[int, ...]]]:
+    """Iterate over the calibrated gates with their qubits; for a gate on all qubits the first
+    ones."""
+    sizes = {gate.name: gate.num_qubits for gate in model.snapshot.native_gates}
+    for gate in model.snapshot.gates:
+        yield gate, gate.qubits or tuple(range(sizes.get(gate.name, 0)))
+
+
+def _place(name: str, qubits: tuple[int, ...]) -> str:
+    return f"{name} on {', '.join(map(str, qubits)) or 'all qubits'}"
 
 
 def _text(component: str, factor: float, values: _Values) -> str:

@@ -195,6 +195,12 @@ class DeviceModel(DocumentModel):
         """
         return _rest(gate, len(qubits), product(*self._measured(gate, qubits)))
 
+    def infidelity(self, gate: GateCalibration, qubits: tuple[int, ...]) -> float:
+        """Return the average gate infidelity of a gate's coherent error and relaxation, before
+        factors."""
+        other = product(*self._measured(gate, qubits))
+        return 0.0 if other is None else other.infidelity
+
     def _measured(
         self, gate: GateCalibration, qubits: tuple[int, ...]
     ) -> tuple[Channel | None, Channel | None]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import msgspec
 import pytest
 
 from noise_models import library
@@ -68,6 +69,30 @@ def test_replaced_times_with_t2_above_its_limit_are_named() -> None:
     assert text == "qubit.t2_us: T2 is above 2 T1 for qubit 0 and 1 more; 2 T1 acts there"
     assert len(texts(qubit_t1_us=39.0)) == 1
     assert texts(qubit_t2_us=200.0) == texts(qubit_t1_us=40.0) == ()
+
+
+def test_replaced_gate_errors_below_relaxation_are_named_with_gate_and_both_numbers() -> None:
+    (text,) = texts(gate_error_2q=1e-4)
+    built = build(SNAPSHOT, NoiseOptions.parse({"gate.error_2q": 1e-4}))
+    (channel,) = built.after_gate("cz", (0, 1))
+    assert text == (
+        f"gate.error_2q = 0.0001 is below {channel.channel.infidelity:.3g}, the error by relaxation"
+        " and coherent error alone, for cz on 0, 1; no depolarizing error is added there"
+    )
+    (text,) = texts(gate_error_1q=0.0)
+    assert "gate.error_1q = 0 is below" in text
+    assert "for sx on all qubits;" in text
+    assert len(texts(gate_error_1q=0.0, gate_error_2q=0.0)) == 2
+    assert texts(gate_error_1q=1e-3, gate_error_2q=0.01) == ()
+
+
+def test_gates_with_errors_below_relaxation_are_counted_and_the_worst_is_named() -> None:
+    gates = (
+        GateCalibration("cz", (0, 1), error=0.3, duration_ns=60.0),
+        GateCalibration("cz", (1, 0), error=0.3, duration_ns=90.0),
+    )
+    (text,) = texts(msgspec.structs.replace(SNAPSHOT, gates=gates), gate_error_2q=1e-5)
+    assert "for cz on 1, 0, and for 1 more;" in text
 
 
 def test_factors_within_limits_have_no_text() -> None:
