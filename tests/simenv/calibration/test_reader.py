@@ -8,11 +8,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from qiskit import qasm2
 
+from noise_models import library
 from simenv.calibration.data import writer
 from simenv.calibration.data.reader import MAX_ERRORS, MAX_ROWS, read
 from simenv.calibration.data.records import DataError, dates_before
+from simenv.calibration.fit.compile import DeviceCompiler
 from simenv.cli.app import run
+from simenv.client.circuits import to_qiskit
 
 BELL = """OPENQASM 2.0;
 include "qelib1.inc";
@@ -184,6 +188,22 @@ def test_what_is_written_is_read(tmp_path: Path) -> None:
     assert record.shots == 100
     assert set(record.counts) == {0, 3}
     assert (record.name, record.job) == ("bell", "j")
+
+
+@pytest.mark.parametrize("name", ["kyiv", "fez"])
+def test_a_compiled_circuit_that_is_written_keeps_its_qubits(name: str, tmp_path: Path) -> None:
+    """OpenQASM has no `ecr`: Qiskit writes a definition. It is still the device's native gate."""
+    compiler = DeviceCompiler(library.load(name))
+    first, second = compiler.snapshot.coupling[20]
+    compiled = compiler.run_of(read(written(tmp_path, row(layout=[first, second]))).records[0])
+    circuit = to_qiskit(compiled.loaded.program)
+    assert "global_phase" in circuit.count_ops()
+    plain = circuit.copy_empty_like()
+    plain.data = [each for each in circuit.data if each.operation.name != "global_phase"]
+    for text in (writer.qasm_of(circuit), qasm2.dumps(plain)):
+        run_again = compiler.run_of(read(written(tmp_path, row(qasm=text))).records[0])
+        assert not run_again.was_placed
+        assert set(run_again.circuit.qubits.tolist()) == {first, second}
 
 
 def test_nothing_is_written_after_an_error(tmp_path: Path) -> None:

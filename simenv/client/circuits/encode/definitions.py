@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from simenv.client.circuits.common.text_checks import (
     MAX_NESTING,
@@ -18,6 +18,10 @@ from simenv.client.circuits.common.text_checks import (
 from simenv.errors import ProgramError, SimenvError
 from simenv.transpiler.qiskit_runtime import names
 
+if TYPE_CHECKING:
+    from simenv.client.circuits.encode.standard_gates import StandardGateUse
+
+_MOST_COMPARED = 64  # operations of a definition that is compared with a standard gate
 _READERS = ("qiskit.qasm2.", "simenv.client.circuits.")  # modules of gates that come from text
 
 
@@ -35,12 +39,13 @@ class DefinitionBody:
 class DefinitionExpander:
     """The definitions of one circuit. `is_plain`: returns whether an operation needs none."""
 
-    __slots__ = ("_bodies", "_is_plain", "_sizes")
+    __slots__ = ("_bodies", "_is_plain", "_sizes", "_standard")
 
     def __init__(self, is_plain: Callable[[Any], bool]) -> None:
         self._is_plain = is_plain
         self._bodies: dict[Any, DefinitionBody] = {}
         self._sizes: dict[Any, int] = {}
+        self._standard: dict[Any, tuple[Any, StandardGateUse | None]] = {}
 
     def body(self, operation: Any) -> DefinitionBody:
         """Return the definition of an operation. Raises ProgramError if it is opaque or its
@@ -70,6 +75,18 @@ class DefinitionExpander:
                 raise too_many_operations()
         self._sizes[family] = total
         return total
+
+    def standard(self, operation: Any) -> StandardGateUse | None:
+        """Return the standard gate that an operation defines by its name; None: it is another one,
+        or its definition is too long for a comparison."""
+        from simenv.client.circuits.encode.standard_gates import standard_gate_use
+
+        key = _key(operation)
+        if key not in self._standard:
+            is_short = self.size(operation) <= _MOST_COMPARED
+            result = standard_gate_use(operation) if is_short else None
+            self._standard[key] = operation, result  # the operation: see DefinitionBody
+        return self._standard[key][1]
 
     def _item(self, item: Any, depth: int) -> int:
         if self._is_plain(item):

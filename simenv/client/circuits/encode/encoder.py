@@ -3,14 +3,14 @@
 Invariant: the program has only names of Qiskit's standard gates, `mcx` and `mcphase` of any width,
 `unitary`, `measure`, `reset`, `barrier`, `delay` (ns), `delay_dt`, `global_phase`, `store` and
 block markers; every other operation is expanded, or refused by name. A gate is never taken for a
-standard gate by its name alone.
+standard gate by its name alone: a defined gate must have the matrix of that name, too.
 """
 
 from __future__ import annotations
 
 import cmath
 from collections.abc import Iterable, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 
@@ -36,6 +36,9 @@ from simenv.client.circuits.encode.program_builder import (
 from simenv.errors import ProgramError, SimenvError
 from simenv.model import MAX_UNITARY_QUBITS, Program
 from simenv.transpiler.qiskit_runtime import names
+
+if TYPE_CHECKING:
+    from simenv.client.circuits.encode.standard_gates import StandardGateUse
 
 _NS = {"s": 1e9, "ms": 1e6, "us": 1e3, "ns": 1.0, "ps": 1e-3}
 
@@ -205,6 +208,10 @@ class CircuitEncoder:
         size = 0 if self._expanding else self._expander.size(operation)
         if len(self._tape.ops) + size > MAX_OPERATIONS:
             raise too_many_operations()
+        standard = self._expander.standard(operation)
+        if standard is not None:
+            self._standard_use(operation.name, standard, item, qubit_of)
+            return
         body: DefinitionBody = self._expander.body(operation)
         self._phase(body.phase)
         qubits = dict(zip(body.qubits, map(qubit_of, item.qubits), strict=True))
@@ -212,6 +219,14 @@ class CircuitEncoder:
         self._expanding += 1
         self._walk(body.items, qubits.__getitem__, clbits.__getitem__, depth + 1)
         self._expanding -= 1
+
+    def _standard_use(
+        self, name: str, gate: StandardGateUse, item: Any, qubit_of: BitNumber
+    ) -> None:
+        self._phase(gate.phase)
+        self._tape.ops.append(self._tape.row(name, len(item.qubits), 0, len(gate.values)))
+        self._tape.qubits.extend(map(qubit_of, item.qubits))
+        self._tape.params.extend(gate.values)
 
     def _phase(self, phase: Any) -> None:
         if type(phase) is float and phase == 0.0:

@@ -35,6 +35,8 @@ _KEYWORD = re.compile(r"[A-Za-z_]\w*")
 _CONDITION = re.compile(r"if\s*\([^)]*\)\s*")
 _OPERAND = re.compile(r"[A-Za-z_]\w*\s*(\[)?")
 _NAME = re.compile(r"([A-Za-z_]\w*+)\s*+([,;-]?)")  # and what may follow a register
+_COMMENT = re.compile(r"//[^\n]*")
+_DEFINITION = re.compile(r"\bgate\s+(\w+)")
 _REGISTER = re.compile(r"\b[qc]reg\s+(\w+)\s*\[\s*(\d{1,9})\s*\]")
 _IGNORED = frozenset(("OPENQASM", "include", "qreg", "creg", "gate", "opaque", ""))
 
@@ -143,10 +145,12 @@ def _loads(text: str) -> Any:
     qiskit_runtime.qiskit()
     from qiskit import qasm2
 
+    # The parser takes these without a look at a definition in the text.
+    defined = set(_DEFINITION.findall(_COMMENT.sub("", text)))
     return qasm2.loads(
         text,
         include_path=(),
-        custom_instructions=_instructions(),
+        custom_instructions=[each for each in _instructions() if each.name not in defined],
         custom_classical=qasm2.LEGACY_CUSTOM_CLASSICAL,
     )
 
