@@ -11,6 +11,8 @@ import msgspec
 from simenv.calibration.experiments.estimators.estimates import Estimate, simultaneous_z
 
 GATE_BOUND, TIME_BOUND, READOUT_BOUND = 0.10, 0.05, 0.01  # relative, relative, absolute
+# Absolute, if that is larger: no interval is narrower than a tenth of a claimed error of 0.
+LEAST_GATE_BOUND = 1e-6
 ZZ_BOUND, ZZ_BOUND_KHZ = 0.10, 0.2  # relative, or absolute if that is larger
 DEAD_ERROR = 0.5  # gates with larger errors do not work
 TIMES = ("t1_us", "t2_us", "t2_ramsey_us")
@@ -61,7 +63,7 @@ def bound(quantity: str, claimed: float) -> float:
         return READOUT_BOUND
     if quantity == "zz_khz":
         return max(ZZ_BOUND * abs(claimed), ZZ_BOUND_KHZ)
-    return GATE_BOUND * claimed
+    return max(GATE_BOUND * claimed, LEAST_GATE_BOUND)
 
 
 def compare(

@@ -10,7 +10,7 @@ import pytest
 
 import simenv
 from noise_models import library, snapshot
-from noise_models.calibration import CalibrationSnapshot
+from noise_models.calibration import CalibrationSnapshot, GateCalibration, QubitCalibration
 from simenv.calibration.certify.certificate import Certificate, certify
 from simenv.client.client import Client
 
@@ -119,3 +119,18 @@ def test_other_technologies_are_certified(
 ) -> None:
     result = certify(client, name, library.load(name), qubits=list(qubits), seed=4)
     assert result.passed, (result.culprits, result.unresolved)
+
+
+def test_a_device_that_claims_gates_without_errors_is_certified(client: Client, home: Path) -> None:
+    claimed = library.load(CLAIMED)
+    ideal = CalibrationSnapshot(
+        name="faultless",
+        num_qubits=1,
+        native_gates=claimed.native_gates,
+        qubits=(QubitCalibration(p01=0.0, p10=0.0),),
+        gates=tuple(GateCalibration(name, (0,), 0.0) for name in ("rz", "sx", "x")),
+    )
+    result = certify(client, stored(home, "faultless", ideal), ideal)
+    assert result.passed
+    measured = {each.quantity for each in result.comparisons if each.claimed is not None}
+    assert {"error_1q", "error_half"} <= measured
