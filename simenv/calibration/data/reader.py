@@ -30,6 +30,7 @@ from simenv.calibration.data.records import (
     DataError,
     MeasuredCircuit,
     body_of,
+    written_clbits,
 )
 from simenv.errors import SimenvError
 
@@ -203,7 +204,9 @@ class _Reader:
                     "qasm", "the circuit measures nothing", "counts need measurements"
                 )
             clbits = loaded.program.num_clbits
-            result = self._sources[text] = MeasuredCircuit(text, loaded, clbits, body_of(loaded))
+            result = self._sources[text] = MeasuredCircuit(
+                text, loaded, clbits, body_of(loaded), written_clbits(loaded)
+            )
         return result
 
     def _counts(self, row: dict[str, Any], source: MeasuredCircuit) -> dict[int, int]:
@@ -216,6 +219,12 @@ class _Reader:
                 raise self._wrong(f"counts[{key!r:.40}]", f"{count!r:.40}", "a whole number >= 0")
             outcome = self._outcome(key, source.num_clbits)
             if count:
+                if extra := outcome & ~source.written_clbits:
+                    raise self._wrong(
+                        f"counts[{key!r:.40}]",
+                        f"is 1 at clbit {extra.bit_length() - 1}, which the circuit never writes",
+                        "the last clbit comes first in a bit string",
+                    )
                 entries[outcome] = entries.get(outcome, 0) + count
         return entries
 

@@ -42,6 +42,7 @@ class MeasuredCircuit(msgspec.Struct, frozen=True, eq=False):
     loaded: PackedCircuit
     num_clbits: int
     body: str  # hash of the circuit without its last gates on single qubits
+    written_clbits: int = -1  # bit k for clbit k; the others stay 0
 
 
 class CountsRecord(msgspec.Struct, frozen=True, eq=False):
@@ -88,6 +89,14 @@ def dates_before(data: CountsData, calibrated: str) -> int:
     except ValueError:
         return 0
     return sum(each.time_s < limit_s for each in data.records)
+
+
+def written_clbits(loaded: PackedCircuit) -> int:
+    """Clbits that a circuit may write, bit k for clbit k; -1: all."""
+    program = loaded.program
+    if "store" in program.names:
+        return -1
+    return sum(1 << clbit for clbit in set(np.frombuffer(program.clbits, np.uint16).tolist()))
 
 
 def body_of(loaded: PackedCircuit) -> str:

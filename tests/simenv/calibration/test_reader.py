@@ -190,6 +190,13 @@ def test_what_is_written_is_read(tmp_path: Path) -> None:
     assert (record.name, record.job) == ("bell", "j")
 
 
+def test_counts_of_clbits_that_are_never_written_are_refused(tmp_path: Path) -> None:
+    text = BELL.replace("creg c[2]", "creg c[3]").replace("q -> c", "q[0] -> c[2]")
+    assert read(written(tmp_path, row(qasm=text, counts={"100": 1}))).records[0].counts == {4: 1}
+    with pytest.raises(DataError, match=r"counts.jsonl:2: counts\['001'\]: is 1 at clbit 0"):
+        read(written(tmp_path, row(qasm=text, counts={"100": 1, "001": 1})))
+
+
 @pytest.mark.parametrize("name", ["kyiv", "fez"])
 def test_a_compiled_circuit_that_is_written_keeps_its_qubits(name: str, tmp_path: Path) -> None:
     """OpenQASM has no `ecr`: Qiskit writes a definition. It is still the device's native gate."""
