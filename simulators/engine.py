@@ -32,8 +32,12 @@ from simulators.circuit.noise import NoiseProgram
 from simulators.control import RunControl
 from simulators.results import EngineResult
 
-OUTPUTS = ("counts", "probabilities", "statevector", "expectation", "gradient", "memory")
+OUTPUTS = (
+    *("counts", "probabilities", "statevector", "expectation", "gradient", "memory"),
+    "amplitudes",
+)
 SAMPLED = frozenset({"counts", "memory"})  # outputs made of the classical records of the shots
+PURE = ("statevector", "amplitudes")  # outputs of a pure final state
 
 
 class PauliSum(msgspec.Struct, frozen=True):
@@ -76,6 +80,8 @@ class Request(msgspec.Struct, frozen=True):
     observables: tuple[PauliSum, ...] = ()  # for the output "expectation"
     bindings: NDArray[np.float64] | None = None  # [K, num_slots]; None: one binding, no slots
     binding: int = 0  # index of row 0 in the caller's whole sweep: part of the random key
+    # uint8 [strings, qubits], for the output "amplitudes": bit of qubit q in column q
+    amplitudes: NDArray[np.uint8] | None = None
 
 
 class EngineContext(msgspec.Struct, frozen=True):

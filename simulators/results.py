@@ -31,6 +31,7 @@ class BindingResult(msgspec.Struct, frozen=True):
     gradients: NDArray[np.float64] | None = None  # [observables, slots]
     # uint8 [shots, ceil(clbits / 8)]: clbit c of each shot in bit c % 8 of byte c // 8
     memory: bytes = b""
+    amplitudes: NDArray[np.complexfloating] | None = None  # [strings], of the request's bits
 
 
 class EngineResult(msgspec.Struct, frozen=True):
@@ -54,12 +55,14 @@ class EngineResult(msgspec.Struct, frozen=True):
     remark: str = ""
     gradients: bytes = b""  # float64 [count, observables, slots]: of values, by free parameters
     memory: bytes = b""  # uint8 [count, shots, ceil(clbits / 8)]
+    amplitudes: NDArray[np.complexfloating] | None = None  # [count, strings]
 
     @classmethod
     def joined(cls, results: Sequence[BindingResult]) -> EngineResult:
         """Join the results of engines that run one binding after the other; at least one."""
         count, first = len(results), results[0]
         states = [row.statevector for row in results if row.statevector is not None]
+        chosen = [row.amplitudes for row in results if row.amplitudes is not None]
         rows = probability_rows = b""
         if count > 1:
             rows = _sizes([len(row.counts) // 4 for row in results])
@@ -82,6 +85,7 @@ class EngineResult(msgspec.Struct, frozen=True):
             ", ".join(list(dict.fromkeys(row.remark for row in results if row.remark))[:_REMARKS]),
             b"".join([row.gradients.tobytes() for row in results if row.gradients is not None]),
             first.memory if count == 1 else b"".join([row.memory for row in results]),
+            _stacked(chosen),
         )
 
     def row(self, k: int) -> BindingResult:
@@ -103,6 +107,7 @@ class EngineResult(msgspec.Struct, frozen=True):
             self.remark,
             self._gradients(k),
             self.memory[k * size : (k + 1) * size],
+            None if self.amplitudes is None else self.amplitudes[k],
         )
 
     def _estimates(self, k: int) -> tuple[tuple[float, float], ...]:
@@ -134,7 +139,7 @@ def _part(sizes: bytes, k: int, total: int) -> tuple[int, int]:
 
 
 def _stacked(states: list[NDArray[np.complexfloating]]) -> NDArray[np.complexfloating] | None:
-    """States as [rows, 2**n]; a single state, which may fill the memory, is not copied."""
+    """Amplitudes as [rows, n]; a single state, which may fill the memory, is not copied."""
     if not states:
         return None
     return states[0].reshape(1, -1) if len(states) == 1 else np.stack(states)

@@ -35,6 +35,7 @@ def simulate(
     settings: tuple[tuple[str, int | float], ...] = ...,
     control: RunControl | None = ...,
     noise: NoiseProgram | None = ...,
+    amplitudes: NDArray[np.uint8] | None = ...,
 ) -> EngineResult: ...
 
 
@@ -55,6 +56,7 @@ def simulate(
     settings: tuple[tuple[str, int | float], ...] = ...,
     control: RunControl | None = ...,
     noise: NoiseProgram | None = ...,
+    amplitudes: NDArray[np.uint8] | None = ...,
 ) -> EngineResult | None: ...
 
 
@@ -74,6 +76,7 @@ def simulate(
     settings: tuple[tuple[str, int | float], ...] = (),
     control: RunControl | None = None,
     noise: NoiseProgram | None = None,
+    amplitudes: NDArray[np.uint8] | None = None,
 ) -> EngineResult | None:
     """Run one circuit; the arguments are those of `engine.Request` and `engine.RunOptions`.
 
@@ -90,7 +93,7 @@ def simulate(
     if text:
         raise BadCircuit(text)
     options = RunOptions(precision=precision, threads=threads, settings=settings)
-    request = Request(shots, seed, outputs, observables, bindings, binding)
+    request = Request(shots, seed, outputs, observables, bindings, binding, amplitudes)
     runner = registry.create(engine, EngineContext(comm=comm))
     try:
         plan = runner.plan(circuit, noise, options)

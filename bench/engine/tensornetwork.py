@@ -4,8 +4,8 @@ The chains are GHZ, Trotter steps of an Ising chain in a transverse field, and b
 gates. Ours is a worker's task: packed Program in, packed counts out; Aer's circuit is built before
 the clock starts. Both use the same cutoff and one thread, and take turns; times are medians of the
 rounds. The long chain (50 steps at a cutoff of 1e-10, minutes for Aer) runs once. Contraction is
-measured on QAOA of p = 1 on a graph of degree 3, through a service of one worker. Last comes a
-contraction whose slices are shared by 4 ranks.
+measured on QAOA of p = 1 on a graph of degree 3, through a service of one worker, and on amplitudes
+of a grid of 60 qubits. Last comes a contraction whose slices are shared by 4 ranks.
 
     python -m bench run tensornetwork [--rounds 5] [--no-long] [--no-chains] [--no-ranks]
 
@@ -48,6 +48,9 @@ SHOTS = 1_000
 PAIRS = 10  # pairs of neighbours whose values are compared
 BOND = 512  # large enough that only the cutoff truncates
 QUBITS, DEGREE, GAMMA, BETA = 40, 3, 0.6, 0.4
+GRID = 6, 10  # rows and columns
+DEPTH = 4  # layers of CZ on the grid
+STRINGS, PEER_STRINGS = 1_000, 10  # bit strings; quimb contracts one by one
 RANKS = 4
 OPTIONS = (
     Option("--rounds", type=int, default=5, quick=2),
@@ -77,6 +80,8 @@ def run(options: Namespace) -> Report:
             if not (case.long and options.no_long):
                 _chain(report, case, 1 if case.long else options.rounds)
     _qaoa(report, options.rounds, options.seed)
+    if installed("quimb"):
+        _amplitudes(report, options.rounds, options.seed)
     if not options.no_ranks:
         one_rank, shared = over_ranks(1), over_ranks(RANKS)
         if abs(one_rank.value - shared.value) > 1e-10:
@@ -242,6 +247,57 @@ def _qaoa(report: Report, rounds: int, seed: int) -> None:
         our_s, their_s = _alternate(rounds, ours, theirs)
         print(f"{name}: values: ours {our_s:.4f}, quimb {their_s:.4f}")
         report.at_most("qaoa_of_quimb", our_s / their_s, f"{name}: values, share of quimb")
+
+
+def grid(depth: int, seed: int) -> list[Gate]:
+    """Return layers of random gates on each qubit, then CZ on every second pair of neighbours along
+    rows or columns in turn; random gates last."""
+    random, (rows, columns) = np.random.default_rng(seed), GRID
+    places = np.arange(rows * columns).reshape(rows, columns)
+    results: list[Gate] = []
+    for layer in range(depth + 1):
+        for qubit in range(places.size):
+            results.append(("u3", (qubit,), tuple(random.uniform(0, 2 * np.pi, 3).tolist())))
+        lines = (places, places.T)[layer % 2][:, layer // 2 % 2 :]
+        pairs = zip(lines[:, :-1:2].flat, lines[:, 1::2].flat, strict=True)
+        results += [("cz", (int(a), int(b)), ()) for a, b in pairs if layer < depth]
+    return results
+
+
+def _amplitudes(report: Report, rounds: int, seed: int) -> None:
+    """Measure amplitudes of random bit strings with our engine and with quimb."""
+    import quimb.tensor as tensors
+
+    num_qubits, gates = GRID[0] * GRID[1], grid(DEPTH, seed)
+    name = f"grid of {num_qubits} qubits, depth {DEPTH}"
+    peer, circuit = tensors.Circuit(num_qubits), QuantumCircuit(num_qubits)
+    for gate, wires, angles in gates:
+        peer.apply_gate(gate.upper(), *angles, *wires)
+        getattr(circuit, "u" if gate == "u3" else gate)(*angles, *wires)
+    plain = _circuit(circuit)
+    bits = np.random.default_rng(seed).integers(0, 2, (STRINGS, num_qubits)).astype(np.uint8)
+    texts = ["".join(map(str, row)) for row in bits[:PEER_STRINGS].tolist()]  # qubit 0 first
+
+    def ours(count: int) -> Any:
+        return simulate(
+            plain, shots=0, engine="contraction", outputs=("amplitudes",), amplitudes=bits[:count]
+        ).amplitudes[0]
+
+    def theirs() -> list[complex]:
+        return [complex(peer.amplitude(text)) for text in texts]
+
+    expected = np.array(theirs())
+    off = np.abs(ours(STRINGS)[:PEER_STRINGS] - expected).max() / np.abs(expected).max()
+    if off > 1e-10:
+        raise SystemExit(f"{name}: amplitudes differ from quimb's by {off} of the largest")
+    one_s, peer_s = _alternate(rounds, lambda: ours(1), theirs)
+    many_s, more_s = _alternate(rounds, lambda: ours(STRINGS), theirs)
+    one, many = one_s * PEER_STRINGS / peer_s, many_s * PEER_STRINGS / (STRINGS * more_s)
+    print(
+        f"{name}: one {one_s:.4f}, {STRINGS} {many_s:.4f}, quimb's one {peer_s / PEER_STRINGS:.4f}"
+    )
+    report.at_most("amplitude_of_quimb", one, f"{name}: one amplitude, share of quimb")
+    report.at_most("amplitudes_of_quimb", many, f"{name}: {STRINGS} amplitudes, share of quimb")
 
 
 def _circuit(circuit: QuantumCircuit) -> Circuit:

@@ -103,6 +103,7 @@ _PHRASES = (
     (re.compile(r"outputs=\(['\"](\w+)['\"],\)( or ['\"]\w+['\"])?"), r"--output \1"),
     (re.compile(r"observables=['\"](\w+)['\"]"), r"--observable \1"),
     (re.compile(r"give observables\b"), "give --observable"),
+    (re.compile(r"amplitudes=\[['\"](\w+)['\"](, \.\.\.)?\]"), r"--amplitude \1"),
     (re.compile(r"\bmeasure \(circuit\.measure_all\(\)\)"), "measure"),
     (re.compile(r"\bshots=None( \(exact\))?"), "--shots 0"),
     (re.compile(r"\bgive shots=(\w+)"), r"give --shots \1"),

@@ -58,8 +58,6 @@ class Client(Environment):
         self._read_up_to = max(0, self._session.channel.newest_completion)  # the unnamed cursor
         self._qpm: QPM | None = None
 
-    # --- submitting ---------------------------------------------------------------------------
-
     def submit(
         self,
         circuit: Any,
@@ -68,6 +66,7 @@ class Client(Environment):
         seed: Seed | None = None,
         outputs: Sequence[str] | str = ("counts",),
         observables: Any = None,
+        amplitudes: Sequence[str] | str | None = None,
         parameter_values: Any = None,
         binding_index: SupportsIndex = 0,
         engine: str = "auto",
@@ -95,22 +94,22 @@ class Client(Environment):
         it holds a newline or `;`). `shots=None`: exact results. `seed=None`: a random seed, which
         the result names. `outputs`: of counts, memory (the bits of each shot), probabilities,
         statevector, expectation, gradient (exact, by the free parameters); `observables` imply
-        expectation. `parameter_values`: one binding; `binding_index`: its index in a sweep, which
-        with the seed of a result gives the counts of that result again. `priority`: tasks of higher
-        priority start first. `queue_timeout_s`, `run_timeout_s`: seconds after which a waiting or
-        running task ends as EXPIRED. `options`: of the engine, such as `{"bond": 64}`. `ranks`: MPI
-        ranks of the worker, a power of two; None: as many as the memory needs. `reservation`: the
-        result of `reserve`, or its id; without `pool` the task goes to the reserved pool. `prefer`:
-        pools, or kinds of devices (hardware, emulator, simulator); the first that can take the task
-        now gets it, and the result's `engine_reason` names it. `device`: the emulated device that
-        runs the circuit, with noise; `noise`: "on", "off", a recipe ("aer"), factors of components
-        ({"gate.depolarizing": 0.5}), or an exported noise model; `compile`: "auto" compiles
-        circuits that do not fit the device, "fresh" again after a change of calibration, "always"
-        all, "never" none; `qubit_mapping`: the device's qubits. `after`: tasks, or their ids, at
-        most 64; the task runs when all are DONE, and fails with the reason `dependency` when one
-        ends otherwise. `idempotency_key`: a repeat with the same key and content returns the same
-        task, other content raises KeyConflictError. A stim.Circuit gives samples of its detectors
-        and observables in a `DetectionResult`; `decoder`: "pymatching", or None.
+        expectation. `amplitudes`: bit strings, highest qubit first, whose amplitudes the result
+        has; for circuits that measure nothing. `parameter_values`: one binding; `binding_index`:
+        its index in a sweep, which with a result's seed gives its counts again. `priority`: higher
+        ones start first. `queue_timeout_s`, `run_timeout_s`: seconds after which it ends as
+        EXPIRED. `options`: of the engine: `{"bond": 64}`. `ranks`: MPI ranks of the worker, a power
+        of two; None: as many as the memory needs. `reservation`: the result of `reserve`, or its
+        id; without `pool` the task goes to the reserved pool. `prefer`: pools, or kinds of devices
+        (hardware, emulator, simulator); the first that can take the task gets it, and
+        `engine_reason` names it. `device`: the emulated device that runs the circuit, with noise;
+        `noise`: "on", "off", a recipe ("aer"), factors of components ({"gate.depolarizing": 0.5}),
+        or an exported noise model; `compile`: "auto" compiles circuits that do not fit the device,
+        "fresh" again after a change of calibration, "always" all, "never" none; `qubit_mapping`:
+        the device's qubits. `after`: tasks, or their ids, at most 64; the task runs when all are
+        DONE, and fails with the reason `dependency` when one ends otherwise. `idempotency_key`: a
+        repeat with the same content returns the same task, other content raises KeyConflictError. A
+        stim.Circuit gives a `DetectionResult`; `decoder`: "pymatching", or None.
 
         Raises ProgramError, OptionError, InfeasibleError, LimitExceededError, NotFoundError,
         NotReservedError, QueueFullError, KeyConflictError, ServiceLostError.
@@ -121,6 +120,7 @@ class Client(Environment):
             "seed": seed,
             "outputs": outputs,
             "observables": observables,
+            "amplitudes": amplitudes,
             "parameter_values": parameter_values,
             "binding_index": binding_index,
             "engine": engine,
@@ -160,6 +160,7 @@ class Client(Environment):
         seed: Seeds = None,
         outputs: Sequence[str] | str = ("counts",),
         observables: Any = None,
+        amplitudes: Sequence[str] | str | None = None,
         engine: str = "auto",
         precision: str = "double",
         pool: str | None = None,
@@ -201,6 +202,7 @@ class Client(Environment):
                 "seed": seed,
                 "outputs": outputs,
                 "observables": observables,
+                "amplitudes": amplitudes,
                 "engine": engine,
                 "precision": precision,
                 "pool": pool,
@@ -248,8 +250,6 @@ class Client(Environment):
         `engine` of the answer is "" if no engine here can run it. Raises ProgramError, OptionError.
         """
         return explain(self._session, circuit, options, self._devices)
-
-    # --- tasks --------------------------------------------------------------------------------
 
     def task(self, task: str | int) -> Task:
         """Return a task that was submitted before, by any process. Raises NotFoundError."""

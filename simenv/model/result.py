@@ -85,6 +85,14 @@ class ResultData(msgspec.Struct, frozen=True, array_like=True, gc=False):
     value: bytes = b""  # of a call: see `simenv.model.calls`
 
 
+class AmplitudeResultData(ResultData, frozen=True, array_like=True, gc=False):
+    """ResultData with the output `amplitudes`. Results without it are encoded as a ResultData, and
+    decoded as this with empty arrays."""
+
+    bit_strings: bytes = b""  # ASCII 0 and 1 [strings, num_qubits], highest qubit first
+    amplitudes: bytes = b""  # complex128 or complex64 [count, strings]
+
+
 class Origin(msgspec.Struct, frozen=True, array_like=True):
     """The worker that computed a result; shared by all results of one message."""
 

@@ -36,7 +36,10 @@ Label = Annotated[str, msgspec.Meta(max_length=MAX_LABEL_CHARS)]
 
 
 class Observable(msgspec.Struct, frozen=True, array_like=True):
-    """A real-weighted Pauli sum. Labels are in Qiskit's order: qubit 0 is the last character."""
+    """A real-weighted Pauli sum. Labels are in Qiskit's order: qubit 0 is the last character.
+
+    One without coefficients is no sum: its labels are bit strings, see `TaskOptions.bit_strings`.
+    """
 
     labels: Annotated[tuple[Label, ...], msgspec.Meta(max_length=MAX_LABELS)]
     coefficients: bytes  # float64 [len(labels)]
@@ -87,8 +90,10 @@ STALE, REFUSED = "stale", "refused"
 class TaskOptions(msgspec.Struct, frozen=True, array_like=True):
     """Options of all tasks of one message; `engine` is resolved at acceptance, not later."""
 
-    # Of counts, probabilities, statevector, expectation, gradient, memory.
+    # Of counts, probabilities, statevector, expectation, gradient, memory, amplitudes.
     outputs: Annotated[tuple[Text, ...], FEW] = ("counts",)
+    # Pauli sums, then the bit strings of amplitudes as an observable without coefficients: this
+    # adds no field, so tasks without amplitudes have the same bytes as before.
     observables: Annotated[tuple[Observable, ...], msgspec.Meta(max_length=MAX_OBSERVABLES)] = ()
     engine: Text = "auto"
     precision: Text = "double"  # double: complex128, single: complex64
@@ -118,6 +123,17 @@ class TaskOptions(msgspec.Struct, frozen=True, array_like=True):
     # Numbers of tasks: each must be DONE before these tasks run.
     after: Annotated[tuple[int, ...], FEW] = ()
     parts: TaskParts | None = None
+
+    @property
+    def bit_strings(self) -> tuple[str, ...]:
+        """Bit strings whose amplitudes are requested, highest qubit first."""
+        last = self.observables[-1:]
+        return last[0].labels if last and not last[0].coefficients else ()
+
+    @property
+    def pauli_sums(self) -> tuple[Observable, ...]:
+        """Observables of the expectation values."""
+        return self.observables[:-1] if self.bit_strings else self.observables
 
     @property
     def content(self) -> TaskOptions:

@@ -11,7 +11,7 @@ from typing import Generic, TypeVar
 import msgspec
 
 from simenv.errors import ProtocolError
-from simenv.model import ResultData
+from simenv.model.result import AmplitudeResultData
 from simenv.wire.messages import client as m
 from simenv.wire.messages.common import Number
 
@@ -56,5 +56,5 @@ from_client: Decoder[m.FromClient] = Decoder(m.FromClient)
 to_client: Decoder[m.ToClient] = Decoder(m.ToClient)
 from_worker: Decoder[m.FromWorker] = Decoder(m.FromWorker)
 to_worker: Decoder[m.ToWorker] = Decoder(m.ToWorker)
-result_data: Decoder[ResultData] = Decoder(ResultData)
+result_data: Decoder[AmplitudeResultData] = Decoder(AmplitudeResultData)
 failure: Decoder[m.Failure] = Decoder(m.Failure)

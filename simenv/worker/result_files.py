@@ -52,12 +52,13 @@ class ResultFileWriter:
     ) -> ResultFile | None:
         """Write the large arrays of a result. Returns None if the result fits into a message.
         Raises StoreError."""
-        if _size(result) <= MESSAGE_BYTES:
+        num_bytes = _size(result) + sum(map(len, terms.bit_strings))
+        if num_bytes <= MESSAGE_BYTES:
             return None
-        self._check_available(_size(result))
+        self._check_available(num_bytes)
         large = {
             name: array
-            for name, array in _arrays(result, assigned.shots).items()
+            for name, array in _arrays(result, assigned.shots, terms).items()
             if array.nbytes >= ARRAY_BYTES
         }
         return self._written(large, _attributes(program, assigned, terms, chunk), assigned)
@@ -114,9 +115,9 @@ def file_name(task: int, fence: int) -> str:
 
 
 def _size(result: EngineResult) -> int:
-    state = 0 if result.statevector is None else result.statevector.nbytes
+    states = [each for each in (result.statevector, result.amplitudes) if each is not None]
     return (
-        state
+        sum(each.nbytes for each in states)
         + len(result.outcomes)
         + len(result.counts)
         + len(result.probability_outcomes)
@@ -127,7 +128,7 @@ def _size(result: EngineResult) -> int:
     )
 
 
-def _arrays(result: EngineResult, shots: int) -> dict[str, NDArray[Any]]:
+def _arrays(result: EngineResult, shots: int, terms: TaskOptions) -> dict[str, NDArray[Any]]:
     """Return the arrays of a result by their names in a ResultData."""
     arrays: dict[str, NDArray[Any]] = {
         "outcomes": hdf5_layout.outcomes(result.outcomes, result.outcome_width),
@@ -144,6 +145,10 @@ def _arrays(result: EngineResult, shots: int) -> dict[str, NDArray[Any]]:
         arrays["memory"] = raw.reshape(result.count, shots, -1)
     if result.statevector is not None:
         arrays["statevector"] = np.ascontiguousarray(result.statevector).reshape(result.count, -1)
+    if result.amplitudes is not None:
+        text = np.frombuffer("".join(terms.bit_strings).encode(), np.uint8)
+        arrays["bit_strings"] = text.reshape(len(terms.bit_strings), -1)
+        arrays["amplitudes"] = result.amplitudes
     return arrays
 
 

@@ -15,6 +15,7 @@ from zlib import crc32
 
 import msgspec
 import numpy as np
+from numpy.typing import NDArray
 
 from simenv.errors import ProgramError, StoreError
 from simenv.model import (
@@ -31,6 +32,7 @@ from simenv.model import (
     decode_program,
 )
 from simenv.model.calls import is_call
+from simenv.model.result import AmplitudeResultData
 from simenv.model.task import REFUSED
 from simenv.wire import codec
 from simenv.wire.messages.client import (
@@ -64,6 +66,7 @@ from simulators.engine import (
     RunOptions,
     StateCache,
 )
+from simulators.execution.requests import bits_of
 from simulators.results import EngineResult
 
 if TYPE_CHECKING:
@@ -105,6 +108,7 @@ class _ChunkContext(msgspec.Struct, frozen=True, eq=False):
     engine: Engine
     options: RunOptions
     observables: tuple[PauliSum, ...]
+    bits: NDArray[np.uint8] | None  # of amplitudes, see `Request`
     counts: Callable[[Circuit, int, int, int, RunControl], EngineResult | None] | None
 
 
@@ -286,6 +290,7 @@ class Runner:
             context.observables,
             bindings,
             assigned.binding,
+            context.bits,
         )
         options = context.options
         if self._checkpoints is not None:
@@ -314,8 +319,9 @@ class Runner:
         plain = plain and chunk.engine in self._with_fast_counts
         plain = plain and not terms.snapshot and terms.parts is None
         counts = cast(FastCounts, engine).fast_counts if plain else None
-        sums = tuple(_pauli_sum(observable) for observable in terms.observables)
-        return _ChunkContext(terms, chunk, engine, options, sums, counts)
+        sums = tuple(_pauli_sum(observable) for observable in terms.pauli_sums)
+        bits = bits_of(terms.bit_strings) if terms.bit_strings else None
+        return _ChunkContext(terms, chunk, engine, options, sums, bits, counts)
 
 
 def pack(
@@ -331,7 +337,7 @@ def pack(
     state = b""
     if result.statevector is not None and "statevector" not in filed:
         state = result.statevector.tobytes()
-    data = ResultData(
+    fields = (
         RESULT_FORMAT,
         program.registers if "measure" in program.names else (),
         program.num_qubits,
@@ -358,6 +364,10 @@ def pack(
         device,
         result.memory,
     )
+    data = ResultData(*fields)
+    if result.amplitudes is not None:
+        strings, values = "".join(terms.bit_strings).encode(), result.amplitudes.tobytes()
+        data = AmplitudeResultData(*fields, b"", strings, values)
     if filed:
         data = msgspec.structs.replace(data, **dict.fromkeys(filed, b""))
     return codec.encode(data)

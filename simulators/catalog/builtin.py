@@ -20,7 +20,8 @@ from simulators.catalog.gpu_costs import GpuCost
 from simulators.errors import Unsupported
 
 _ALL_OUTPUTS = ("counts", "probabilities", "statevector", "expectation", "memory")
-_WITH_GRADIENT = (*_ALL_OUTPUTS, "gradient")
+_WITH_AMPLITUDES = (*_ALL_OUTPUTS, "amplitudes")
+_WITH_GRADIENT = (*_ALL_OUTPUTS, "gradient", "amplitudes")
 _BOTH = ("double", "single")
 
 # Amplitudes are numbered by signed 64-bit integers, and 2**50 of them in double precision are
@@ -80,7 +81,7 @@ CARDS: tuple[EngineCard, ...] = (
     EngineCard(
         name="mps",
         module="simulators.tensornetwork.mps.engine:MpsEngine",
-        outputs=_ALL_OUTPUTS,
+        outputs=_WITH_AMPLITUDES,
         dynamic=True,
         reproducible=False,
         precisions=_BOTH,
@@ -110,7 +111,7 @@ CARDS: tuple[EngineCard, ...] = (
     EngineCard(
         name="contraction",
         module="simulators.tensornetwork.contraction.engine:ContractionEngine",
-        outputs=_ALL_OUTPUTS,
+        outputs=_WITH_AMPLITUDES,
         dynamic=False,
         reproducible=False,
         precisions=_BOTH,

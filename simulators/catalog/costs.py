@@ -70,6 +70,7 @@ class CostQuery(msgspec.Struct, frozen=True):
     bond: int = 0  # largest bond of an engine of that kind; 0: its default
     ranks: int = 1  # a power of two: number of processes that share the state
     bandwidth: float = 0.0  # bytes a second to and from the memory of a GPU; 0: not known
+    strings: int = 0  # bit strings whose amplitudes are requested
 
 
 class CostModel(Protocol):
@@ -286,7 +287,7 @@ class MpsCost(msgspec.Struct, frozen=True):
         bond = self._bond(profile, ask)
         gates = profile.gates_2q + profile.gates_many
         split = 100.0 * float(bond) ** 3 * self.flop_s
-        walks = ask.shots * profile.num_qubits * bond * bond * self.flop_s
+        walks = (ask.shots + ask.strings) * profile.num_qubits * bond * bond * self.flop_s
         if profile.trial is not None and profile.trial.done and profile.noise is None:
             return profile.trial.operations * _TRIED_S + walks
         if profile.noise is None:
@@ -330,12 +331,16 @@ class ContractionCost(msgspec.Struct, frozen=True):
         return self.memory_bytes(profile, ask)
 
     def seconds(self, profile: Profile, ask: CostQuery, _slots: int) -> float:
-        """Expected time: an amplitude for each gate on one qubit and each shot; ranks share
-        slices."""
+        """Expected time: an amplitude for each gate on one qubit and each shot, and for each
+        requested bit string; ranks share slices and bit strings."""
         gates = profile.gates_1q + profile.gates_2q + profile.gates_many
-        rows = max(1, ask.shots)
-        each = self.gate_s + rows * 2.0 ** self._width(profile) * self.flop_s / ask.ranks
-        return self.call_s + gates * each
+        amplitude_s = 2.0 ** self._width(profile) * self.flop_s / ask.ranks
+        work = self.call_s
+        if ask.strings:  # one path for all
+            work += gates * self.gate_s + ask.strings * gates * amplitude_s
+        if ask.outputs != ("amplitudes",):
+            work += gates * (self.gate_s + max(1, ask.shots) * amplitude_s)
+        return work
 
     def _width(self, profile: Profile) -> int:
         width = profile.contraction_width

@@ -68,9 +68,21 @@ class FinalState:
         """All amplitudes, [2**num_qubits]; None in ranks other than the root."""
         raise _missing("statevector")
 
+    def amplitudes(self, bits: NDArray[np.uint8]) -> NDArray[np.complexfloating] | None:
+        """Amplitude of each basis state: [strings]; None in ranks other than the root. `bits`:
+        uint8 [strings, qubits], the bit of qubit q in column q."""
+        state = self.statevector()
+        return None if state is None else state[basis_indices(bits)]
+
     def gradients(self) -> NDArray[np.float64]:
         """Gradient of each observable by each slot: float64 [observables, slots]."""
         raise _missing("gradient")
+
+
+def basis_indices(bits: NDArray[np.uint8]) -> NDArray[np.int64]:
+    """Index of each basis state in a state vector: int64 [strings]."""
+    indices: NDArray[np.int64] = bits.astype(np.int64) @ (1 << np.arange(bits.shape[1]))
+    return indices
 
 
 def _missing(output: str) -> Unsupported:
@@ -174,6 +186,7 @@ def collect(
         values, value_width = pack(records, num_bits)
         probabilities = probs.tobytes()
     amplitudes = state.statevector() if "statevector" in outputs else None
+    chosen = state.amplitudes(_bits(request, state)) if "amplitudes" in outputs else None
     gradients = state.gradients() if "gradient" in outputs else None
     return BindingResult(
         width,
@@ -188,7 +201,20 @@ def collect(
         state.remark,
         gradients,
         memory,
+        chosen,
     )
+
+
+def _bits(request: Request, state: FinalState) -> NDArray[np.uint8]:
+    """Bits of the requested amplitudes. Raises Unsupported for those of another width."""
+    bits = request.amplitudes
+    if bits is None or bits.shape[1] != state.num_qubits:
+        raise Unsupported(
+            f"amplitudes of {0 if bits is None else bits.shape[1]} qubits were asked for, and the"
+            f" circuit has {state.num_qubits}",
+            hint="give a bit for each qubit",
+        )
+    return bits
 
 
 def _sampled(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,7 +13,7 @@ from simulators.circuit.analysis.measurements import MeasurementLayouts
 from simulators.circuit.gates import FOR, STORE, SWITCH, UNITARY, WHILE
 from simulators.circuit.ir import Circuit, Table
 from simulators.circuit.noise import NoiseProgram
-from simulators.engine import OUTPUTS, SAMPLED, Request, RunOptions
+from simulators.engine import OUTPUTS, PURE, SAMPLED, Request, RunOptions
 from simulators.errors import BadCircuit, TooManySteps, Unsupported
 
 
@@ -126,8 +127,9 @@ def check_outputs(
     for output in request.outputs:
         if output in SAMPLED:
             refuse_sampled(output, measures, request.shots)
-    if "statevector" in request.outputs:
-        refuse_statevector(measures, collapses)
+    for output in request.outputs:
+        if output in PURE:
+            refuse_pure(output, measures, collapses)
 
 
 def refuse_sampled(output: str, measures: bool, shots: int) -> None:
@@ -144,17 +146,20 @@ def refuse_sampled(output: str, measures: bool, shots: int) -> None:
         )
 
 
-def refuse_statevector(measures: bool, collapses: bool) -> None:
-    """Refuse a statevector of a circuit with measurements or resets: only without them is the final
-    state pure."""
+_ASKED = {"statevector": "a statevector was", "amplitudes": "amplitudes were"}
+
+
+def refuse_pure(output: str, measures: bool, collapses: bool) -> None:
+    """Refuse outputs in PURE of a circuit with measurements or resets: only without them is the
+    final state pure."""
     if measures:
         raise Unsupported(
-            "a statevector was asked for, and the circuit measures",
+            f"{_ASKED[output]} asked for, and the circuit measures",
             hint="remove the measurements, or ask for probabilities",
         )
     if collapses:
         raise Unsupported(
-            "a statevector was asked for, and the circuit resets or branches on the way",
+            f"{_ASKED[output]} asked for, and the circuit resets or branches on the way",
             hint="ask for probabilities or expectation values: the final state is mixed",
         )
 
@@ -177,6 +182,13 @@ def refuse_gradient(request: Request, *, branches: bool) -> None:
             "a gradient was asked for, and the circuit measures, resets or branches before its end",
             hint="shift each parameter and ask for expectation values",
         )
+
+
+def bits_of(strings: Sequence[str]) -> NDArray[np.uint8]:
+    """Bits of strings of one length, the highest qubit first, for `Request.amplitudes`: uint8
+    [strings, qubits], qubit q in column q."""
+    characters = np.frombuffer("".join(strings).encode(), np.uint8).reshape(len(strings), -1)
+    return np.ascontiguousarray(characters[:, ::-1]) - np.uint8(ord("0"))
 
 
 def num_bindings(circuit: Circuit, request: Request) -> int:

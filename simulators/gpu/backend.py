@@ -13,7 +13,7 @@ from simulators.control import RunControl
 from simulators.engine import PauliSum, RunOptions
 from simulators.errors import Unsupported
 from simulators.gpu import reductions
-from simulators.gpu.devices.protocol import Device, MemoryLedger
+from simulators.gpu.devices.protocol import COMPLEX, Device, MemoryLedger
 from simulators.gpu.gradients import DeviceAdjoint, apply_strings
 from simulators.gpu.programs import ProgramStore
 from simulators.gpu.small_states import apply_gate_list
@@ -30,6 +30,7 @@ from simulators.statevector.backend.sampling import ROUNDING_FLOOR
 from simulators.statevector.checkpoint import Evolution
 from simulators.statevector.dynamic.ensemble import SeparateStates
 from simulators.statevector.planning.planner import SegmentPlan
+from simulators.statevector.state import BLOCK_QUBITS
 
 MAX_MATRIX_QUBITS = 12  # widest matrix that is not fused: its amplitudes are in shared memory
 _GROUP_BITS = 8  # log2 of the least amplitudes of a block of threads
@@ -181,6 +182,19 @@ class DeviceBackend:
     def gather_statevector(self, state: DeviceState) -> Amplitudes:
         """See `StateBackend`."""
         result: Amplitudes = self._device.download(state.settle())
+        return result
+
+    def amplitudes(self, state: DeviceState, indices: NDArray[np.int64]) -> Amplitudes:
+        """See `StateBackend`. Blocks with a requested amplitude are copied to the host, one by
+        one."""
+        buffer, size = state.settle(), 1 << min(BLOCK_QUBITS, state.num_qubits)
+        result = np.empty(indices.size, COMPLEX[state.precision])
+        order = np.argsort(indices, kind="stable")
+        blocks, begins = np.unique(indices[order] // size, return_index=True)
+        for block, members in zip(blocks.tolist(), np.split(order, begins[1:]), strict=True):
+            self.check()
+            part = self._device.download(buffer[block * size : (block + 1) * size])
+            result[members] = part[indices[members] % size]
         return result
 
     def plan_gradients(

@@ -10,10 +10,17 @@ from numpy.typing import NDArray
 from simulators.catalog import builtin_card
 from simulators.circuit.analysis.measurements import MeasurementLayout, MeasurementLayouts
 from simulators.circuit.ir import Circuit, num_words, record_words
-from simulators.engine import Request, RunOptions
+from simulators.engine import PURE, Request, RunOptions
 from simulators.errors import TooManyBranches
 from simulators.execution import pauli_sums
-from simulators.execution.outputs import Batch, FinalState, PauliStrings, SeedKey, collect
+from simulators.execution.outputs import (
+    Batch,
+    FinalState,
+    PauliStrings,
+    SeedKey,
+    basis_indices,
+    collect,
+)
 from simulators.execution.requests import check_outputs, refuse_gradient
 from simulators.execution.sampling import Distribution
 from simulators.results import BindingResult
@@ -72,7 +79,8 @@ class ComponentRun(FinalState):
         """Compute all outputs of the request; refuses undefined outputs by name."""
         asked, request = self._request.outputs, self._request
         layout = self._schedule(False).layout
-        collapses = "statevector" in asked and self._schedule(True).layout.branching
+        is_pure = not set(asked).isdisjoint(PURE)
+        collapses = is_pure and self._schedule(True).layout.branching
         self._check(request, layout, collapses=collapses)
         if "gradient" in asked:
             refuse_gradient(request, branches=self._schedule(True).layout.branching)
@@ -215,6 +223,10 @@ class ComponentRun(FinalState):
     def statevector(self) -> NDArray[np.complexfloating] | None:
         """See `FinalState`."""
         return self._states.gather_statevector(self._state(True))
+
+    def amplitudes(self, bits: NDArray[np.uint8]) -> NDArray[np.complexfloating] | None:
+        """See `FinalState`; ranks send the chosen amplitudes alone."""
+        return self._states.amplitudes(self._state(True), basis_indices(bits))
 
     def records(self, shots: range) -> NDArray[np.uint64]:
         """Classical records of these shots, in order; in the first process only."""

@@ -22,9 +22,9 @@ from simulators.circuit.analysis.measurements import MeasurementLayout, once_lay
 from simulators.circuit.gates import MEASURE
 from simulators.circuit.ir import Circuit, num_words
 from simulators.circuit.passes.slicing import content, parameter_range, parts_problem, sliced
-from simulators.engine import CircuitParts, Request, RunOptions
+from simulators.engine import PURE, CircuitParts, Request, RunOptions
 from simulators.errors import BadCircuit, OtherOutcome
-from simulators.execution.requests import bind, check_outputs, check_width, refuse_statevector
+from simulators.execution.requests import bind, check_outputs, check_width, refuse_pure
 from simulators.results import EngineResult
 from simulators.statevector.backend.protocol import Ensemble, StateBackend
 from simulators.statevector.checkpoint import Evolution
@@ -210,11 +210,12 @@ class _Continuation(ComponentRun):
 
     def _check(self, request: Request, layout: MeasurementLayout, *, collapses: bool) -> None:
         """Check outputs; the state after the parts is pure, also if they measure."""
-        others = tuple(output for output in request.outputs if output != "statevector")
+        others = tuple(output for output in request.outputs if output not in PURE)
         check_outputs(CARD, msgspec.structs.replace(request, outputs=others), layout.measures)
-        if "statevector" in request.outputs:
-            codes = self._circuit.table.rows[self._circuit.ops, 0]
-            refuse_statevector(bool((codes == MEASURE).any()), collapses)
+        codes = self._circuit.table.rows[self._circuit.ops, 0]
+        for output in request.outputs:
+            if output in PURE:
+                refuse_pure(output, bool((codes == MEASURE).any()), collapses)
 
 
 def _rest_options(start: KeptState, options: RunOptions) -> RunOptions:

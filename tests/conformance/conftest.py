@@ -44,6 +44,7 @@ every_run = _fixture(lambda card: not (card.is_device or card.has_program))
 run = _fixture(lambda card: card.dynamic and card.loops and card.variables and not card.is_device)
 dense_run = _fixture(lambda card: _has_amplitudes(card) and not card.tensor_network)
 state_run = _fixture(_has_amplitudes)
+chosen_run = _fixture(lambda card: "amplitudes" in card.outputs)
 drawn_run = _fixture(_has_amplitudes)  # counts of static circuits follow the seed contract
 
 

@@ -84,11 +84,12 @@ class Runner:
         bindings: object = None,
         binding: int = 0,
         control: RunControl | None = None,
+        amplitudes: object = None,
         **options: object,
     ) -> tuple[BindingResult, ...]:
         assert validation_error(circuit) == ""
         chosen = RunOptions(**options)  # type: ignore[arg-type]
-        request = Request(shots, seed, outputs, observables, bindings, binding)  # type: ignore[arg-type]
+        request = Request(shots, seed, outputs, observables, bindings, binding, amplitudes)  # type: ignore[arg-type]
         plan = self.engine.plan(circuit, None, chosen)
         result = self.engine.run(plan, circuit, request, chosen, control or RunControl())
         return tuple(result.row(k) for k in range(result.count))

@@ -43,7 +43,14 @@ from simenv.model.reservations import (
     TargetInfo,
     Workload,
 )
-from simenv.model.result import DeviceRecord, Origin, ResultFile, StoredArray, Timing
+from simenv.model.result import (
+    AmplitudeResultData,
+    DeviceRecord,
+    Origin,
+    ResultFile,
+    StoredArray,
+    Timing,
+)
 from simenv.model.task import Chain, Observable, TaskOptions, TaskParts, TaskSpec
 from simenv.qpm import admission, envelopes, scheduler, service, telemetry
 from simenv.scheduler.core.types import Route
@@ -89,6 +96,7 @@ NESTED: dict[str, Any] = {
     "gradient chain": Chain,
     "parts of a circuit": TaskParts,
     "result": ResultData,
+    "result with amplitudes": AmplitudeResultData,
     "transpilation": TranspileCall,
     "transpiled circuits": TranspileAnswer,
     "function": FunctionCall,

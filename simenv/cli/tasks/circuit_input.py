@@ -66,6 +66,12 @@ Observables = Annotated[
     list[str] | None,
     typer.Option(help='Pauli sum such as "ZZI:0.5,IXX:-1"; may be repeated.'),
 ]
+BitStrings = Annotated[
+    list[str] | None,
+    typer.Option(
+        help="Bit string whose amplitude is wanted, highest qubit first; may be repeated."
+    ),
+]
 Outputs = Annotated[list[Output] | None, typer.Option(help="Requested output; may be repeated.")]
 Amplitudes = Annotated[Precision, typer.Option(help="Precision of the amplitudes.")]
 Params = Annotated[

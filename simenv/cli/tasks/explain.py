@@ -16,6 +16,7 @@ from simenv.cli.output import terminal
 from simenv.cli.tasks import explain_plan
 from simenv.cli.tasks.circuit_input import (
     Amplitudes,
+    BitStrings,
     Compile,
     Compiled,
     Device,
@@ -37,7 +38,7 @@ from simenv.wire.messages.queries import Choice, Explanation
 
 _OF_A_REQUEST = (
     *("shots", "engine_option", "pool", "prefer", "ranks", "observable", "output", "precision"),
-    *("device", "noise", "compiled"),
+    *("amplitude", "device", "noise", "compiled"),
 )
 _DEPENDS = {
     "--plan": "the sweeps of the engine statevector depend on the circuit, --output, --observable"
@@ -66,6 +67,7 @@ def explain(
     observable: Annotated[
         list[str] | None, typer.Option(help="Pauli sum, as for submit; may be repeated.")
     ] = None,
+    amplitude: BitStrings = None,
     output: Outputs = None,
     precision: Amplitudes = Precision.double,
     engine_option: Annotated[
@@ -130,6 +132,7 @@ def explain(
                 shots=shots or None,
                 outputs=tuple(each.value for each in output) if output else ("counts",),
                 observables=observable or None,
+                amplitudes=amplitude or None,
                 engine=engine,
                 precision=precision.value,
                 options=settings_of(engine_option or []),

@@ -64,7 +64,7 @@ def present(
         )
     observables: Sequence[Observable] = ()
     if result[0].has("expectations") and not as_json:
-        observables = client.history.submitted(task).terms.observables
+        observables = client.history.submitted(task).terms.pauli_sums
     print_results(result, as_json, save, observables)
 
 
@@ -157,6 +157,9 @@ def _show(result: Result, labels: Sequence[str]) -> None:
         terminal.bars(shares, {key: f"{share:.6f}" for key, share in shares.items()})
     if result.has("statevector"):
         _amplitudes(result)
+    if result.has("amplitudes"):
+        for text, value in result.amplitudes.items():
+            terminal.line(f"{text} = {value.real:+.12g} {value.imag:+.12g}j")
     if result.has("expectations"):
         for name, value, error in zip(labels, result.expectations, result.std_errors, strict=True):
             terminal.line(

@@ -19,6 +19,7 @@ from simenv.cli import options
 from simenv.cli.errors import errors_for_command_line
 from simenv.cli.tasks.circuit_input import (
     Amplitudes,
+    BitStrings,
     Compile,
     Compiled,
     Device,
@@ -59,6 +60,7 @@ def simulate(
     seed: Seed = None,
     engine: Engine = "auto",
     observable: Observables = None,
+    amplitude: BitStrings = None,
     output: Outputs = None,
     precision: Amplitudes = Precision.double,
     param: Params = None,
@@ -104,6 +106,7 @@ def simulate(
                 "seed": seed,
                 "outputs": tuple(each.value for each in output) if output else ("counts",),
                 "observables": observable or None,
+                "amplitudes": amplitude or None,
                 "parameter_values": loaded.bind(values) if loaded.parameters or values else None,
                 "engine": engine,
                 "precision": precision.value,
@@ -114,7 +117,7 @@ def simulate(
             },
             SubmitDevices(local),
         )
-        observables.extend(order.terms.observables)
+        observables.extend(order.terms.pauli_sums)
         return order
 
     with errors_for_command_line():
@@ -229,7 +232,7 @@ def _chunk(
     circuit = Circuit.from_program(program)
     if text := validation_error(circuit):
         raise ProgramError(text)
-    labels = [label for observable in terms.observables for label in observable.labels]
+    labels = [label for observable in terms.pauli_sums for label in observable.labels]
     profiler = choice_profile if terms.engine == "auto" else profile
     sizes = profiler(circuit, terms.outputs, labels)
     if device is not None:

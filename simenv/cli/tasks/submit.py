@@ -14,6 +14,7 @@ from simenv.cli.errors import errors_for_command_line
 from simenv.cli.output import terminal
 from simenv.cli.tasks.circuit_input import (
     Amplitudes,
+    BitStrings,
     Compile,
     Compiled,
     Device,
@@ -46,6 +47,7 @@ def submit(
     seed: Seed = None,
     engine: Engine = "auto",
     observable: Observables = None,
+    amplitude: BitStrings = None,
     output: Outputs = None,
     precision: Amplitudes = Precision.double,
     param: Params = None,
@@ -95,6 +97,7 @@ def submit(
                 seed=seed,
                 outputs=tuple(each.value for each in output) if output else ("counts",),
                 observables=observable or None,
+                amplitudes=amplitude or None,
                 parameter_values=loaded.bind(values) if loaded.parameters or values else None,
                 engine=engine,
                 precision=precision.value,

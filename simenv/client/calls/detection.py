@@ -36,6 +36,7 @@ if TYPE_CHECKING:
 _DEFAULTS: dict[str, Any] = {
     **DEFAULTS,
     "observables": None,
+    "amplitudes": None,
     "parameter_values": None,
     "binding_index": 0,
 }

@@ -102,7 +102,7 @@ class SubmitDevices:
     def _refuse(self, checked: CheckedOptions, loaded: PackedCircuit) -> None:
         """Raise OptionError for outputs that an emulated device does not have."""
         outputs = checked.task.outputs
-        for output in ("statevector", "gradient"):
+        for output in ("statevector", "amplitudes", "gradient"):
             if output in outputs:
                 raise OptionError(
                     f"a device has no output {output!r}: noise makes its state mixed",

@@ -14,6 +14,7 @@ import msgspec
 
 from simenv.errors import ProtocolError, VersionMismatchError
 from simenv.model import RESULT_FORMAT, Origin, ResultData
+from simenv.model.result import AmplitudeResultData
 from simenv.wire import codec
 
 if TYPE_CHECKING:
@@ -72,7 +73,7 @@ class ProvenanceSource(Protocol):
 PackedBits = bytes | memoryview
 _FIELDS = (
     *("outcomes", "counts", "probability_outcomes", "probabilities"),
-    *("statevector", "expectations", "gradients", "memory", "value"),
+    *("statevector", "expectations", "gradients", "memory", "value", "amplitudes"),
 )
 
 
@@ -89,6 +90,8 @@ class DecodedResult:
             )
         if data.count < 1:
             raise ProtocolError(f"result of task {task} has {data.count} rows")
+        if not isinstance(data, AmplitudeResultData):  # made in Python, not decoded
+            data = AmplitudeResultData(*msgspec.structs.astuple(data))
         self.data = data
         self.bulk: LargeArrays | None = None
         self._ends: list[int] | None = None
@@ -96,9 +99,11 @@ class DecodedResult:
         if not _is_plain(data):
             self._cut(data, task)
 
-    def _cut(self, data: ResultData, task: object) -> None:
+    def _cut(self, data: AmplitudeResultData, task: object) -> None:
         """Find the parts of the rows. Raises ProtocolError if their lengths do not agree."""
-        outcomes, counts, possible, probs, state, estimates, slopes, memory, _ = _sizes(data)
+        outcomes, counts, possible, probs, state, estimates, slopes, memory, _, chosen = _sizes(
+            data
+        )
         self._ends = _ends(outcomes, data.outcome_width, counts, 4, data.rows, data.count, task)
         self._probability_ends = _ends(
             possible, data.probability_width, probs, 8, data.probability_rows, data.count, task
@@ -107,7 +112,10 @@ class DecodedResult:
             raise ProtocolError(
                 f"result of task {task} has {slopes} bytes of gradients for {estimates} of values"
             )
-        sized = (("statevector", state), ("expectations", estimates), ("gradients", slopes))
+        sized = (
+            *(("statevector", state), ("expectations", estimates), ("gradients", slopes)),
+            ("amplitudes", chosen),
+        )
         width = -(-sum(size for _, size in data.registers) // 8)
         if memory and memory != data.count * data.shots * width:
             raise ProtocolError(
@@ -167,6 +175,17 @@ class DecodedResult:
         kind = np.dtype("<c8" if single else "<c16")
         return np.frombuffer(packed, kind, size // kind.itemsize, row * size)
 
+    def amplitudes(self, row: int) -> tuple[list[str], NDArray[np.complexfloating[Any, Any]]]:
+        """Return the bit strings, highest qubit first, and their amplitudes in a row: complex64 or
+        complex128 [strings]."""
+        import numpy as np
+
+        text, width = bytes(self.packed("bit_strings")).decode(), self.data.num_qubits
+        strings = [text[at : at + width] for at in range(0, len(text), width)]
+        kind = np.dtype("<c8" if self.data.precision == "single" else "<c16")
+        table = np.frombuffer(self.packed("amplitudes"), kind)
+        return strings, table.reshape(self.data.count, -1)[row]
+
     def estimates(self, row: int) -> Sequence[float]:
         """Return value and standard error of each observable of a row, alternating."""
         packed = self.packed("expectations")
@@ -195,7 +214,7 @@ class DecodedResult:
         size = len(packed) // self.data.count
         return packed[row * size : (row + 1) * size]
 
-    def extract(self, row: int) -> ResultData:
+    def extract(self, row: int) -> AmplitudeResultData:
         """Return one row with all of its arrays in memory, as a result of its own: for pickling.
 
         Raises StoreError if an array in a file cannot be read.
@@ -220,6 +239,8 @@ class DecodedResult:
             gradients=part("gradients"),
             memory=part("memory"),
             value=bytes(self.packed("value")),
+            amplitudes=part("amplitudes"),
+            bit_strings=bytes(self.packed("bit_strings")),
             binding=data.binding + row,
             count=1,
             rows=b"",
@@ -228,7 +249,7 @@ class DecodedResult:
         )
 
 
-def _is_plain(data: ResultData) -> bool:
+def _is_plain(data: AmplitudeResultData) -> bool:
     """Return whether the data are counts of one row alone, with lengths that agree.
 
     Most small results are; the other checks are skipped for them.
@@ -249,11 +270,12 @@ def _is_plain(data: ResultData) -> bool:
             or data.gradients
             or data.memory
             or data.value
+            or data.amplitudes
         )
     )
 
 
-def _sizes(data: ResultData) -> list[int]:
+def _sizes(data: AmplitudeResultData) -> list[int]:
     """Return the bytes of each array, in the message or in its file."""
     inline = [  # written out: a loop over names costs a quarter of reading a small result
         len(data.outcomes),
@@ -265,6 +287,7 @@ def _sizes(data: ResultData) -> list[int]:
         len(data.gradients),
         len(data.memory),
         len(data.value),
+        len(data.amplitudes),
     ]
     if data.file is None:
         return inline

@@ -10,6 +10,8 @@ Layout of format number 1 (metadata `format`). Arrays that the result has:
     expectations            float64 [observables, 2]: value, standard error
     gradients               float64 [observables, parameters]
     memory                  uint8 [shots, ceil(clbits / 8)]; clbit c: bit c % 8 of byte c // 8
+    amplitudes/bitstrings   uint8 [strings, num_qubits]: 0 and 1, highest qubit first
+    amplitudes/values       complex [strings]
 
 In HDF5 these are datasets, and the metadata are attributes of the root. In npz they are arrays with
 `/` in their names, and `metadata` is JSON text. In JSON all data are one object, as in
@@ -37,7 +39,7 @@ JSON_AMPLITUDES = 2**20  # most amplitudes that are written as text
 KINDS = (".h5", ".hdf5", ".npz", ".json")
 _ARRAYS = (
     *("counts", "probabilities", "statevector", "expectations", "std_errors", "gradients"),
-    "memory",
+    *("memory", "amplitudes"),
 )
 # Metadata whose property of `Result` has another name.
 _PROPERTY = {"binding": "binding_index", "route": "engine_reason"}
@@ -74,6 +76,7 @@ def builtins(result: Any, decoded: DecodedResult, arrays: bool) -> dict[str, Any
         "std_errors": list(result.std_errors) if has("expectations") else None,
         "gradients": result.gradients.tolist() if has("gradients") else None,
         "memory": result.memory_strings() if has("memory") else None,
+        **({"amplitudes": _by_bit_string(result)} if has("amplitudes") else {}),
         **{
             name: list(value) if isinstance(value, tuple) else value
             for name, value in settings.items()
@@ -86,6 +89,10 @@ def _amplitudes(result: Any, decoded: DecodedResult) -> list[list[float]] | dict
     if decoded.bulk is not None and decoded.bulk.size("statevector"):
         return decoded.bulk.where("statevector")
     return [[float(a.real), float(a.imag)] for a in result.statevector]
+
+
+def _by_bit_string(result: Any) -> dict[str, list[float]]:
+    return {text: [value.real, value.imag] for text, value in result.amplitudes.items()}
 
 
 def save(result: ExportableResult, decoded: DecodedResult, row: int, path: Path) -> None:
@@ -144,6 +151,11 @@ def contents(decoded: DecodedResult, row: int) -> dict[str, NDArray[Any]]:
     if decoded.has("memory"):
         packed = np.frombuffer(decoded.memory(row), np.uint8)
         entries["memory"] = packed.reshape(data.shots, -1)
+    if decoded.has("amplitudes"):
+        strings, chosen = decoded.amplitudes(row)
+        text = np.frombuffer("".join(strings).encode(), np.uint8)
+        entries["amplitudes/bitstrings"] = text.reshape(len(strings), -1) - np.uint8(ord("0"))
+        entries["amplitudes/values"] = chosen
     return entries
 
 

@@ -81,6 +81,13 @@ class Result:
         return self._decoded.statevector(self._row)
 
     @property
+    def amplitudes(self) -> dict[str, complex]:
+        """Amplitude of each requested bit string, in their order; the highest qubit leftmost."""
+        self._require(self._decoded.has("amplitudes"), "amplitudes")
+        strings, values = self._decoded.amplitudes(self._row)
+        return dict(zip(strings, values.tolist(), strict=True))
+
+    @property
     def expectation(self) -> float:
         """The expectation value of the only observable."""
         values = self.expectations
@@ -327,7 +334,7 @@ class Result:
 
     def has(self, output: str) -> bool:
         """Return whether the result has an output: counts, probabilities, statevector,
-        expectations, gradients, memory, value. Reads no file."""
+        expectations, gradients, memory, amplitudes, value. Reads no file."""
         return self._decoded.has(output)
 
     def save(self, path: str | os.PathLike[str]) -> None:
@@ -340,8 +347,9 @@ class Result:
         export.save(self, self._decoded, self._row, Path(path))
 
     def to_dict(self, arrays: bool = True) -> dict[str, Any]:
-        """Return the result as builtins: None for outputs that were not requested; [re, im] pairs
-        for amplitudes, or their file. `arrays`: False leaves out all outputs."""
+        """Return the result as builtins: None for outputs that were not requested (`amplitudes` is
+        then left out); [re, im] pairs for amplitudes, or the file of a statevector. `arrays`: False
+        leaves out all outputs."""
         from simenv.client.results import export
 
         return export.builtins(self, self._decoded, arrays)
@@ -376,6 +384,7 @@ class Result:
         if not has_output:
             hints = {
                 "expectation": "observables=...",
+                "amplitudes": 'amplitudes=["0101", ...]',
                 "gradient": 'observables=..., outputs=("expectation", "gradient"), shots=None',
             }
             hint = hints.get(output, f'outputs=("{output}",)')

@@ -1,12 +1,15 @@
-"""Checks of single arguments of submits and reservations: seconds, whole numbers, lists, keys."""
+"""Checks of single arguments of submits and reservations: seconds, whole numbers, lists, keys,
+engine options."""
 
 from __future__ import annotations
 
+import math
 import operator
 from collections.abc import Iterable, Mapping
 from typing import Any, SupportsIndex
 
 from simenv.errors import OptionError
+from simenv.model import EngineOptions
 
 MAX_KEY_CHARS = 256
 MAX_SEED = 2**64 - 1
@@ -54,3 +57,18 @@ def checked_list(name: str, value: Any, expected: str) -> tuple[Any, ...]:
     if isinstance(value, str | bytes | Mapping) or not isinstance(value, Iterable):
         raise OptionError(f"{name}={value!r:.80}", hint=expected)
     return tuple(value)
+
+
+def checked_engine_options(settings: Mapping[str, Any]) -> EngineOptions:
+    """Check the values and sort by name; the service knows the names that an engine has. Raises
+    OptionError."""
+    if not isinstance(settings, Mapping):
+        raise OptionError(f"options={settings!r:.80}", hint='for example {"bond": 64}')
+    for name, value in settings.items():
+        number = isinstance(value, int | float) and not isinstance(value, bool)
+        if not number or not math.isfinite(value) or not 0 < len(str(name)) <= 64:
+            raise OptionError(
+                f"options: {str(name)[:64]!r} = {value!r:.80}",
+                hint='a name and a finite number, for example options={"bond": 64}',
+            )
+    return tuple(sorted((str(name), value) for name, value in settings.items()))

@@ -20,17 +20,21 @@ from simenv.client.submission.arguments import (
     MAX_PREFERRED,
     MAX_RESERVATION,
     MAX_SEED,
+    checked_engine_options,
     checked_integer,
     checked_list,
 )
 from simenv.client.submission.parents import Parents, checked_parents
 from simenv.config import NAME_RULE, application
 from simenv.errors import OptionError
-from simenv.model import MAX_QUBITS, MAX_SHOTS, EngineOptions, Observable, TaskOptions
+from simenv.model import MAX_QUBITS, MAX_SHOTS, Observable, TaskOptions
 from simenv.model.task import REFUSE
 
 MODES = ("auto", "never", "always", "fresh")  # of `compile`
-OUTPUTS = ("counts", "probabilities", "statevector", "expectation", "gradient", "memory")
+OUTPUTS = (
+    *("counts", "probabilities", "statevector", "expectation", "gradient", "memory"),
+    "amplitudes",
+)
 SAMPLED = ("counts", "memory")  # outputs from the classical bits of each shot
 NONE_OF = {"counts": "are no counts", "memory": "is no memory"}
 PRECISIONS = ("double", "single")
@@ -80,6 +84,7 @@ class BatchOptions(SharedOptions, total=False):
 
     seed: Seeds
     observables: Any
+    amplitudes: Any
     idempotency_key: str | None
 
 
@@ -88,6 +93,7 @@ class SubmitOptions(SharedOptions, total=False):
 
     seed: Seed | None
     observables: Any
+    amplitudes: Any
     parameter_values: Any
     binding_index: SupportsIndex
     decoder: str | None
@@ -151,12 +157,12 @@ class CheckedOptions(msgspec.Struct, frozen=True):
         """Return the outputs of circuits that measure something (`measures`) or nothing.
 
         Observables imply `expectation`; the default `counts` then stays only if counts are
-        possible. Raises OptionError when counts are requested of an exact run.
+        possible, as with amplitudes. Raises OptionError when counts are requested of an exact run.
         """
         outputs = self.task.outputs
+        if (observed or "amplitudes" in outputs) and not (measures and self.shots):
+            outputs = tuple(output for output in outputs if output != "counts")
         if observed:
-            if not (measures and self.shots):
-                outputs = tuple(output for output in outputs if output != "counts")
             if "expectation" not in outputs:
                 outputs = (*outputs, "expectation")
         elif "expectation" in outputs or "gradient" in outputs:
@@ -211,17 +217,18 @@ def checked_options(options: SharedOptions) -> CheckedOptions:
         expected = "the device's qubit of each circuit qubit"
         values["qubit_mapping"] = checked_list("qubit_mapping", values["qubit_mapping"], expected)
     if values["options"]:
-        values["options"] = _engine_options(values["options"])
+        values["options"] = checked_engine_options(values["options"])
     key = values.values()  # in the order of DEFAULTS
     try:
         checked = _checked(*key)
     except TypeError:  # an unhashable value cannot be cached
         checked = _checked.__wrapped__(*key)
-    after = options.get("after")
-    if after is None:
-        return checked
-    task = msgspec.structs.replace(checked.task, after=checked_parents(after))
-    return msgspec.structs.replace(checked, task=task)
+    task = checked.task
+    if options.get("amplitudes") is not None and "amplitudes" not in task.outputs:
+        task = msgspec.structs.replace(task, outputs=(*task.outputs, "amplitudes"))
+    if (after := options.get("after")) is not None:
+        task = msgspec.structs.replace(task, after=checked_parents(after))
+    return checked if task is checked.task else msgspec.structs.replace(checked, task=task)
 
 
 @functools.lru_cache(maxsize=64, typed=True)  # a loop of submissions has the same options
@@ -368,20 +375,6 @@ def _timeout(name: str, value: object) -> float:
     if not isinstance(value, int | float) or not 0 < value < math.inf:
         raise OptionError(f"{name}={value!r}", hint="seconds, above 0; None: no limit")
     return float(value)
-
-
-def _engine_options(settings: Mapping[str, Any]) -> EngineOptions:
-    """Check the values and sort by name; the service knows the names that an engine has."""
-    if not isinstance(settings, Mapping):
-        raise OptionError(f"options={settings!r:.80}", hint='for example {"bond": 64}')
-    for name, value in settings.items():
-        number = isinstance(value, int | float) and not isinstance(value, bool)
-        if not number or not math.isfinite(value) or not 0 < len(str(name)) <= 64:
-            raise OptionError(
-                f"options: {str(name)[:64]!r} = {value!r:.80}",
-                hint='a name and a finite number, for example options={"bond": 64}',
-            )
-    return tuple(sorted((str(name), value) for name, value in settings.items()))
 
 
 def _name(name: str, value: object) -> str:

@@ -85,7 +85,7 @@ def _loaded(
     loaded, compiled = load(circuit), None
     if checked.named and devices is not None:
         checked, compiled = devices.prepared(checked, loaded)
-    terms = terms_of(loaded, options.get("observables"), checked)
+    terms = terms_of(loaded, options, checked)
     if compiled is None:
         return checked, loaded, _AS_WRITTEN, terms
     moved = compiled.observables(terms.observables)
@@ -249,7 +249,7 @@ def _prepare_batch(
     if checked.named and not errors:
         terms, programs, layouts = _compile_batch(programs, options, checked, devices, errors)
     elif not errors:
-        terms = common_terms(programs, options.get("observables"), checked, errors)
+        terms = common_terms(programs, options, checked, errors)
     if terms is None or errors:
         raise error_of_batch(errors, len(circuits))
     seeds = item_seeds(options.get("seed"), len(circuits), options.get("idempotency_key"))
@@ -275,7 +275,7 @@ def _compile_batch(
     Observables are shared by all tasks of a call, so circuits with observables must end on the same
     qubits of the device.
     """
-    terms = common_terms(programs, options.get("observables"), checked, errors)
+    terms = common_terms(programs, options, checked, errors)
     if errors or devices is None:
         return terms, programs, [_AS_WRITTEN] * len(programs)
     results: list[PackedCircuit] = []

@@ -48,7 +48,8 @@ def _row_bytes(program: Program, terms: TaskOptions, shots: int) -> int:
         "memory": shots * -(-program.num_clbits // 8),
         "probabilities": 16 << bits,
         "statevector": 16 << qubits,
-        "expectation": 16 * len(terms.observables),
-        "gradient": 8 * len(terms.observables) * max(1, program.num_slots),
+        "expectation": 16 * len(terms.pauli_sums),
+        "gradient": 8 * len(terms.pauli_sums) * max(1, program.num_slots),
+        "amplitudes": 16 * len(terms.bit_strings),
     }
     return 16 + sum(sizes[output] for output in terms.outputs if output in sizes)

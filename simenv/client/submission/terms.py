@@ -2,23 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import msgspec
 
 from simenv.client.circuits import PackedCircuit, load_observables
 from simenv.client.circuits.common.parameters import chain
+from simenv.client.submission.arguments import checked_list
 from simenv.client.submission.options import SAMPLED, CheckedOptions
 from simenv.errors import OptionError, ProgramError, SimenvError
-from simenv.model import TaskOptions
+from simenv.model import Observable, TaskOptions
+from simenv.model.bit_strings import check_bit_strings, check_widths
 
 
-def terms_of(loaded: PackedCircuit, observables: Any, options: CheckedOptions) -> TaskOptions:
-    """Return the options that are sent with one circuit. Raises OptionError, ProgramError."""
-    measures = loaded.measures
+def terms_of(
+    loaded: PackedCircuit, requested: Mapping[str, Any], options: CheckedOptions
+) -> TaskOptions:
+    """Return the options that are sent with one circuit. `requested`: with `observables` and
+    `amplitudes`, if any. Raises OptionError, LimitExceededError, ProgramError."""
+    measures, observables = loaded.measures, requested.get("observables")
     pauli = None if observables is None else load_observables(observables, loaded.num_qubits)
     terms = options.task_options(measures, pauli)
+    terms = _with_bit_strings(terms, requested.get("amplitudes"), loaded.num_qubits)
     error = _contradiction(terms, measures, -1)
     if error is not None:
         raise error
@@ -40,32 +46,48 @@ def with_chain(terms: TaskOptions, loaded: PackedCircuit, parameter_values: Any)
 
 def common_terms(
     programs: Sequence[PackedCircuit],
-    observables: Any,
+    requested: Mapping[str, Any],
     options: CheckedOptions,
     errors: list[SimenvError],
 ) -> TaskOptions:
-    """Return the options that are sent with several circuits; append contradictions to `errors`."""
+    """Return the options that are sent with several circuits; append contradictions to `errors`.
+    `requested`: see `terms_of`."""
     measures = [loaded.measures for loaded in programs]
-    width = programs[0].num_qubits
-    pauli = None
-    if observables is not None:
-        pauli = load_observables(observables, width)
+    width, observables = programs[0].num_qubits, requested.get("observables")
+    pauli = None if observables is None else load_observables(observables, width)
+    for name in ("observables", "amplitudes"):
         errors += [
             OptionError(
-                f"the observables are for {width} qubits, this has {loaded.num_qubits}",
+                f"the {name} are for {width} qubits, this has {loaded.num_qubits}",
                 hint="circuits of one width in one call",
                 index=index,
             )
             for index, loaded in enumerate(programs)
-            if loaded.num_qubits != width
+            if loaded.num_qubits != width and requested.get(name) is not None
         ]
     terms = options.task_options(any(measures), pauli)
+    terms = _with_bit_strings(terms, requested.get("amplitudes"), width)
     contradicted = [measured for measured in (True, False) if _contradiction(terms, measured, -1)]
     for index, measured in enumerate(measures if contradicted else ()):
         error = _contradiction(terms, measured, index)
         if error is not None:
             errors.append(error)
     return terms
+
+
+def _with_bit_strings(terms: TaskOptions, amplitudes: Any, num_qubits: int) -> TaskOptions:
+    """Return the options with the bit strings of the output `amplitudes`."""
+    if amplitudes is None and "amplitudes" not in terms.outputs:
+        return terms
+    values = (amplitudes,) if isinstance(amplitudes, str) else amplitudes or ()
+    strings = checked_list("amplitudes", values, 'a list of bit strings, such as ["0101"]')
+    if any(not isinstance(text, str) for text in strings):
+        raise OptionError(f"amplitudes={strings!r:.80}", hint='bit strings, such as ["0101"]')
+    check_bit_strings(strings, wanted=True)
+    check_widths(strings, num_qubits)
+    return msgspec.structs.replace(
+        terms, observables=(*terms.observables, Observable(strings, b""))
+    )
 
 
 def _contradiction(terms: TaskOptions, measures: bool, index: int) -> ProgramError | None:
@@ -79,12 +101,13 @@ def _contradiction(terms: TaskOptions, measures: bool, index: int) -> ProgramErr
             'outputs=("statevector",), or give observables',
             index=index,
         )
-    if measures and "statevector" in terms.outputs:
-        return ProgramError(
-            "a statevector was asked of a circuit that measures",
-            hint="remove the measurements, or ask for probabilities",
-            index=index,
-        )
+    for output in ("statevector", "amplitudes") if measures else ():
+        if output in terms.outputs:
+            return ProgramError(
+                f"output {output!r} was asked of a circuit that measures",
+                hint="remove the measurements, or ask for probabilities",
+                index=index,
+            )
     return None
 
 

@@ -55,7 +55,8 @@ def cost_query(card: EngineCard, terms: TaskOptions, shots: int = 0, ranks: int 
     bond = 0
     if any(option.name == "bond" for option in card.options):
         bond = int(card.value(terms.options, "bond"))
-    return CostQuery(terms.precision, terms.outputs, shots, bond, ranks)
+    strings = len(terms.bit_strings)
+    return CostQuery(terms.precision, terms.outputs, shots, bond, ranks, strings=strings)
 
 
 def power(ranks: int) -> int:

@@ -13,6 +13,7 @@ import numpy as np
 
 from simenv.errors import InfeasibleError, LimitExceededError, OptionError
 from simenv.model import MAX_BINDINGS, MAX_SHOTS, Chain, Program, TaskOptions, TaskSpec, Workload
+from simenv.model.bit_strings import check_bit_strings, check_widths
 from simenv.model.bounds import check_printable
 from simenv.model.calls import VALUE, check_call_terms, is_call
 from simenv.model.task import MAX_TIMEOUT_S
@@ -20,7 +21,7 @@ from simenv.scheduler.core.types import Route
 from simenv.scheduler.routing.engine_choice import size
 from simulators.circuit.analysis.profile import Profile
 from simulators.circuit.ir import Circuit, outcome_width
-from simulators.engine import OUTPUTS, SAMPLED
+from simulators.engine import OUTPUTS, PURE, SAMPLED
 from simulators.execution.sampling import shot_bytes
 
 MAX_PARAMETERS = 2**20
@@ -79,10 +80,10 @@ def check_gradient_task(
     if slots.size and not (slots.min() >= 0 and slots.max() < num_slots):
         raise OptionError("a chain rule names a slot that the program does not have")
     widest = max(num_slots, chain.parameters)
-    total = VALUE_BYTES * spec.count * len(terms.observables) * widest
+    total = VALUE_BYTES * spec.count * len(terms.pauli_sums) * widest
     if total > most_bytes:
         raise LimitExceededError(
-            f"gradients of {len(terms.observables)} observables by {widest} parameters, for"
+            f"gradients of {len(terms.pauli_sums)} observables by {widest} parameters, for"
             f" {spec.count} bindings, are {size(total)}; a result may be {size(most_bytes)}",
             hint="fewer bindings or observables a task",
         )
@@ -130,20 +131,22 @@ def check_terms(terms: TaskOptions) -> None:
         raise OptionError(
             f"precision {terms.precision!r} is not known", hint="one of: double, single"
         )
-    if ("expectation" in terms.outputs) != bool(terms.observables):
+    check_bit_strings(terms.bit_strings, "amplitudes" in terms.outputs)
+    sums = terms.pauli_sums
+    if ("expectation" in terms.outputs) != bool(sums):
         raise OptionError(
             "the output 'expectation' and observables go together; only one was given",
             hint='for example observables="ZZ:0.5"',
         )
     check_gradient_terms(terms)
-    total = sum(len(o.labels) for o in terms.observables)
-    if len(terms.observables) > MAX_OBSERVABLES or total > MAX_TERMS:
+    total = sum(len(o.labels) for o in sums)
+    if len(sums) > MAX_OBSERVABLES or total > MAX_TERMS:
         raise LimitExceededError(
-            f"{len(terms.observables)} observables with {total} terms; the limits are "
+            f"{len(sums)} observables with {total} terms; the limits are "
             f"{MAX_OBSERVABLES} and {MAX_TERMS}",
             hint="spread them over several tasks",
         )
-    for observable in terms.observables:
+    for observable in sums:
         if not observable.labels:
             raise OptionError(
                 "an observable without terms",
@@ -185,7 +188,7 @@ def check_terms(terms: TaskOptions) -> None:
 
 def labels(terms: TaskOptions) -> Iterator[str]:
     """Return the Pauli strings of all observables."""
-    return (label for observable in terms.observables for label in observable.labels)
+    return (label for observable in terms.pauli_sums for label in observable.labels)
 
 
 def check_app(terms: TaskOptions) -> None:
@@ -289,7 +292,8 @@ def _check_rows(count: int, terms: TaskOptions, facts: AdmittedProgram) -> None:
     row = {
         "statevector": amplitude_bytes << facts.route.num_qubits,
         "probabilities": PROBABILITY_BYTES << min(60, facts.distribution_bits),
-        "expectation": EXPECTATION_BYTES * len(terms.observables),
+        "expectation": EXPECTATION_BYTES * len(terms.pauli_sums),
+        "amplitudes": amplitude_bytes * len(terms.bit_strings),
     }
     total = count * sum(row.get(output, 0) for output in terms.outputs)
     if total > RESULT_BYTES:
@@ -348,18 +352,20 @@ def check_outputs(profile: Profile, terms: TaskOptions) -> None:
 
 def check_final_state(terms: TaskOptions, circuit: Circuit, profile: Profile) -> None:
     """Check that the requested outputs of the final state are defined for this circuit."""
-    if "statevector" in terms.outputs and (profile.measurements or profile.mid_circuit):
-        raise OptionError(
-            "a statevector was asked of a circuit that measures, resets or branches",
-            hint="remove that, or ask for probabilities or expectation values",
-        )
+    for output in terms.outputs:
+        if output in PURE and (profile.measurements or profile.mid_circuit):
+            raise OptionError(
+                f"output {output!r} was asked of a circuit that measures, resets or branches",
+                hint="remove that, or ask for probabilities or expectation values",
+            )
+    check_widths(terms.bit_strings, circuit.num_qubits)
     if "gradient" in terms.outputs and profile.mid_circuit:
         raise OptionError(
             "a gradient was asked of a circuit that measures, resets or branches before its end",
             hint="shift each parameter and ask for expectation values",
         )
     measured: set[int] | None = None
-    for observable in terms.observables:
+    for observable in terms.pauli_sums:
         for label in observable.labels:
             if len(label) != circuit.num_qubits:
                 raise OptionError(

@@ -73,11 +73,12 @@ class EmulatedDevices:
                 "a gradient was asked of a circuit with noise",
                 hint="shift each parameter and ask for expectation values",
             )
-        if "statevector" in terms.outputs:
-            raise OptionError(
-                "a statevector was asked of a circuit with noise: its state is mixed",
-                hint="ask for counts, probabilities or expectation values",
-            )
+        for output in ("statevector", "amplitudes"):
+            if output in terms.outputs:
+                raise OptionError(
+                    f"the output {output!r} was asked of a circuit with noise: its state is mixed",
+                    hint="ask for counts, probabilities or expectation values",
+                )
         from simenv.service.devices import noise_api
 
         drifting = None if self.drifting is None else self.drifting.of(terms.pool)

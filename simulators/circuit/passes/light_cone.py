@@ -40,6 +40,7 @@ from simulators.compiler.kernel import I32, I64, INT, NAMES, U8, U16, device_fun
 UNUSED, Z_BASIS, FULL = range(3)  # part of a qubit's state that is needed: none, its outcome, all
 
 _OF_CLBITS = {"counts", "memory", "probabilities"}
+_OF_ALL_QUBITS = {"statevector", "amplitudes"}
 _OF_LETTERS = np.full(256, 255, np.uint8)
 _OF_LETTERS[np.frombuffer(b"IZXY", np.uint8)] = UNUSED, Z_BASIS, FULL, FULL
 
@@ -58,7 +59,7 @@ def output_support(
     """Support of the outputs; None: the whole circuit. `labels`: of all Pauli strings, qubit 0 the
     last letter."""
     wanted = set(outputs)
-    if "statevector" in wanted or (wanted & _OF_CLBITS and not circuit.clbits_data):
+    if wanted & _OF_ALL_QUBITS or (wanted & _OF_CLBITS and not circuit.clbits_data):
         return None
     levels = b""
     if "expectation" in wanted:

@@ -18,6 +18,7 @@ from simulators.engine import PauliSum, RunOptions
 from simulators.errors import Unsupported
 from simulators.gpu import reductions
 from simulators.gpu.backend import DeviceBackend
+from simulators.gpu.devices.protocol import COMPLEX
 from simulators.gpu.distributed.exchange import DeviceExchange, DeviceSlice
 from simulators.gpu.distributed.programs import RankPrograms
 from simulators.gpu.sweeps import apply_program
@@ -229,6 +230,17 @@ class DistributedDeviceBackend(QubitRelocation[DeviceSlice]):
         self._settle(state)
         amplitudes = self._local.gather_statevector(state.state)
         return gather.gathered(self._agreement, StateSlice(amplitudes, state.layout, state.rank))
+
+    def amplitudes(self, state: DeviceSlice, indices: NDArray[np.int64]) -> Amplitudes | None:
+        """See `StateBackend`."""
+        self._settle(state)
+        return gather.chosen(
+            self._agreement,
+            state.layout,
+            indices,
+            COMPLEX[state.state.precision],
+            lambda places: self._local.amplitudes(state.state, places),
+        )
 
     def plan_gradients(
         self, circuit: Circuit, params: NDArray[np.float64], observables: tuple[PauliSum, ...]

@@ -184,6 +184,10 @@ class LocalBackend:
         """See `StateBackend`."""
         return state.amplitudes
 
+    def amplitudes(self, state: State, indices: NDArray[np.int64]) -> Amplitudes:
+        """See `StateBackend`."""
+        return state.amplitudes[indices]
+
     def plan_gradients(
         self, circuit: Circuit, params: NDArray[np.float64], observables: tuple[PauliSum, ...]
     ) -> GradientFunction:

@@ -153,6 +153,9 @@ class StateBackend(Protocol):
     def gather_statevector(self, state: StateHandle) -> Amplitudes | None:
         """All amplitudes, qubit 0 the lowest index bit; None in ranks other than the root."""
 
+    def amplitudes(self, state: StateHandle, indices: Numbers) -> Amplitudes | None:
+        """Amplitude of each of these basis states: [indices]; None in ranks other than the root."""
+
     def plan_gradients(
         self, circuit: Circuit, params: NDArray[np.float64], observables: tuple[PauliSum, ...]
     ) -> GradientFunction:

@@ -32,7 +32,7 @@ from simulators.statevector.checkpoint import Checkpointer, Evolution
 from simulators.statevector.distributed.error_agreement import ErrorAgreement
 from simulators.statevector.distributed.exchange import Exchange
 from simulators.statevector.distributed.executor import CommStats, DistributedExecutor
-from simulators.statevector.distributed.gather import distribution, gathered
+from simulators.statevector.distributed.gather import chosen, distribution, gathered
 from simulators.statevector.distributed.qubit_layout import Layout, StateSlice, swap_local
 from simulators.statevector.distributed.relocation import QubitRelocation
 from simulators.statevector.dynamic.ensemble import SeparateStates
@@ -212,6 +212,12 @@ class DistributedBackend(QubitRelocation[StateSlice]):
     def gather_statevector(self, state: State) -> Amplitudes | None:
         """See `StateBackend`."""
         return gathered(self._agreement, self._settled(state))
+
+    def amplitudes(self, state: State, indices: NDArray[np.int64]) -> Amplitudes | None:
+        """See `StateBackend`."""
+        share = self._settled(state)
+        own = share.amplitudes
+        return chosen(self._agreement, share.layout, indices, own.dtype, own.__getitem__)
 
     def plan_gradients(
         self, circuit: Circuit, params: NDArray[np.float64], observables: tuple[PauliSum, ...]

@@ -1,11 +1,13 @@
-"""Gathering to the root rank: all amplitudes, or the distribution of some qubits."""
+"""Gathering to the root rank: all amplitudes, chosen ones, or the distribution of some qubits."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Protocol
 
 import numpy as np
-from numpy.typing import NDArray
+from mpi4py import MPI
+from numpy.typing import DTypeLike, NDArray
 
 from simulators.errors import OutOfMemory
 from simulators.statevector.backend import sampling
@@ -50,6 +52,29 @@ def _allocate(agreement: ErrorAgreement, share: StateSlice) -> Amplitudes:
         return np.empty(share.amplitudes.size * agreement.size, share.amplitudes.dtype)
     except MemoryError as error:
         raise OutOfMemory(text, hint=hint) from error
+
+
+def chosen(
+    agreement: ErrorAgreement,
+    layout: Layout,
+    indices: NDArray[np.int64],
+    dtype: DTypeLike,
+    local: Callable[[NDArray[np.int64]], Amplitudes],
+) -> Amplitudes | None:
+    """Amplitude of each of these basis states, in the first rank; blocks must be whole. `local`:
+    amplitudes at positions in this rank's slice."""
+    blocks = layout.basis_indices(agreement.rank)
+    order = np.argsort(blocks)
+    place = np.searchsorted(blocks, indices >> BLOCK_QUBITS, sorter=order)
+    own_block = order[np.minimum(place, blocks.size - 1)]
+    own = np.flatnonzero(blocks[own_block] == indices >> BLOCK_QUBITS)
+    mine = np.zeros(indices.size, dtype)
+    within = indices[own] & ((1 << BLOCK_QUBITS) - 1)
+    mine[own] = local((own_block[own] << BLOCK_QUBITS) | within)
+    result = np.zeros_like(mine)
+    agreement.meet()
+    agreement.comm.Reduce(mine, result, MPI.SUM, 0)  # each amplitude is in one rank
+    return result if agreement.rank == 0 else None
 
 
 def distribution(

@@ -10,6 +10,7 @@ partial sum, and its caller adds the partial sums of all.
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Callable
 from typing import Any
 
 import cotengra
@@ -20,7 +21,7 @@ from numpy.typing import NDArray
 from simulators.control import RunControl
 from simulators.errors import OutOfMemory, Stopped
 from simulators.tensornetwork.contraction.factors import Tensor
-from simulators.tensornetwork.contraction.network import Indices, NetworkTensor
+from simulators.tensornetwork.contraction.network import BATCH, Indices, NetworkTensor
 from simulators.tensornetwork.contraction.slicing import PathSets, path_sets, sliced_indices
 
 try:  # compiled searches; cotengra has the same ones in Python
@@ -30,11 +31,13 @@ except ImportError:
 else:
     _COMPILED = True
 
-BATCH = -1  # index of rows that are contracted together
 _SEED = 0x5EED  # seed of the searches for paths
 _KEPT = 4_096  # cached paths; the oldest is evicted
 _SPREAD_WIDTH = 12  # ranks and tasks do not share contractions of smaller tensors
 
+_ROWS_AT_ONCE = 1 << 10  # of a batch of bit strings
+
+Rows = NDArray[np.uint8]
 # Indices are numbered by their first occurrence; 0 is the batch.
 Structure = tuple[tuple[tuple[int, ...], ...], tuple[int, ...]]
 
@@ -156,12 +159,12 @@ class Contractor:
         elif self._comm.allreduce(int(self._control.flag[0])):
             raise Stopped("the run was stopped", hint="whoever stopped it can submit it again")
 
-    def rows_at_once(self, nodes: list[NetworkTensor], output: Indices) -> int:
-        """Number of rows of a batch whose tensors stay within the limit; 1: rows are contracted one
-        by one."""
+    def rows_at_once(self, nodes: list[NetworkTensor], output: Indices, width: int = 64) -> int:
+        """Number of rows of a batch whose tensors stay within the limit, and within 2^`width`
+        values; 1: rows are contracted one by one."""
         structure, _ = _structure(nodes, output)
         sets = self._paths.path(structure, self._limits.trials).sets
-        return 1 << max(0, min(20, self._limits.width - sets.width(1)))
+        return 1 << max(0, min(20, min(self._limits.width, width) - sets.width(1)))
 
     @property
     def remark(self) -> str:
@@ -235,17 +238,49 @@ class Contractor:
         self.most_slices = max(self.most_slices, sliced.count)
         return sliced
 
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """Type of the values."""
+        return np.dtype(f"complex{8 * self._limits.itemsize}")
+
     def _summed(self, structure: Structure, sliced: SlicedPath, arrays: list[Tensor]) -> Tensor:
         """Sum of the slices of this task; each rank contracts every n-th slice."""
         first, step = self._places()
         total = np.zeros((2,) * len(structure[1]), arrays[0].dtype)
-        failed: MemoryError | None = None
-        try:
+
+        def add_slices() -> None:
             for number in range(first, sliced.count, step):
                 if self._comm is None:
                     self._control.check()
                 part = _slice(structure, sliced.indices, arrays, number)
-                total += _contracted(sliced.tree, part)
+                np.add(total, _contracted(sliced.tree, part), out=total)
+
+        return self._added(total, add_slices)
+
+    def contract_rows(
+        self, part: Callable[[Rows], list[NetworkTensor]], rows: Rows, step: int
+    ) -> Tensor:
+        """Contract a batch of rows in parts of at most `step` rows: [rows]. `part`: nodes of some
+        rows. Ranks and tasks share the parts; a task has 0 for the rows of others."""
+        place, places = self._places()
+        step = max(1, min(step, _ROWS_AT_ONCE, -(-len(rows) // places)))
+        results = np.zeros(len(rows), self.dtype)
+        self._record(_structure(part(rows[:1]), (BATCH,))[0], (step,))
+
+        def fill() -> None:
+            for first in range(place * step, len(rows), places * step):
+                if self._comm is None:
+                    self._control.check()
+                nodes = part(rows[first : first + step])
+                results[first : first + step] = self.contract(nodes, (BATCH,))
+
+        return self._added(results, fill)
+
+    def _added(self, total: Tensor, add: Callable[[], None]) -> Tensor:
+        """Sum over the ranks of `total`, which `add` fills in each."""
+        failed: MemoryError | None = None
+        try:
+            add()
         except MemoryError as error:
             failed = error
         if self._comm is None:

@@ -4,8 +4,9 @@ Counts are sampled gate by gate (`gate_sampling`), expectation values from the l
 Pauli string: by its amplitudes if it is narrow, else by a contraction. Up to 20 qubits all
 amplitudes are computed, and counts are those of the statevector engine for a seed. cotengra finds
 paths and executes them; this package adds hyperindices of diagonal gates, and samples with a batch
-index. Several tasks can share the slices of exact expectation values: with the options `shares` and
-`share`, a task's values are partial sums, which its remark states.
+index. Amplitudes of chosen bit strings share one path (`bit_strings`). Several tasks can share the
+slices of exact expectation values and of amplitudes: with the options `shares` and `share`, a
+task's values are partial sums, which its remark states.
 """
 
 from __future__ import annotations
@@ -38,6 +39,7 @@ from simulators.execution.outputs import (
 from simulators.execution.requests import bind, open_run, plan_layouts
 from simulators.execution.sampling import Distribution, select_bits
 from simulators.results import EngineResult
+from simulators.tensornetwork.contraction.bit_strings import chosen_amplitudes
 from simulators.tensornetwork.contraction.contractor import ContractionLimits, Contractor, PathCache
 from simulators.tensornetwork.contraction.factors import dense_state, fused, gate_factors
 from simulators.tensornetwork.contraction.gate_sampling import admit, sample_gates
@@ -48,6 +50,7 @@ DENSE_QUBITS = 20  # all amplitudes are computed up to this width
 CONE_QUBITS = 14  # all amplitudes of light cones are computed up to this width
 _DTYPES = {"double": "complex128", "single": "complex64"}
 _SHOTS_AT_ONCE = 8_192
+_SHARED = {"expectation", "amplitudes"}  # outputs that are sums over slices
 
 
 class ContractionEngine:
@@ -126,14 +129,14 @@ def _check_shares(limits: ContractionLimits, request: Request) -> None:
         )
     if limits.shares == 1:
         return
-    others = [output for output in request.outputs if output != "expectation"]
-    if others or request.shots:
+    others = [output for output in request.outputs if output not in _SHARED]
+    if others or (request.shots and "expectation" in request.outputs):
         what = f"output {others[0]!r}" if others else f"expectation values of {request.shots} shots"
         raise Unsupported(
-            f"{what} with shares={limits.shares}: only exact expectation values are sums over"
-            " slices, which tasks can share",
-            hint="shots=None and the output 'expectation'; or shares=1 and MPI ranks (ranks=),"
-            " which share the slices of all outputs",
+            f"{what} with shares={limits.shares}: only exact expectation values and amplitudes are"
+            " sums over slices, which tasks can share",
+            hint="shots=None and the output 'expectation', or amplitudes; or shares=1 and MPI ranks"
+            " (ranks=), which share the slices of all outputs",
         )
 
 
@@ -214,6 +217,16 @@ class _ContractedState(FinalState):
         """See `FinalState`."""
         state = dense_state(fused(self._factors), tuple(range(self.num_qubits)), self._dtype)
         return state * np.asarray(self._phase, state.dtype)
+
+    def amplitudes(self, bits: NDArray[np.uint8]) -> NDArray[np.complexfloating]:
+        """See `FinalState`."""
+        self._contractor.check()
+        network = StateNetwork(self.num_qubits)
+        for factor in fused(self._factors):
+            network.add(factor)
+        result = chosen_amplitudes(network, bits, self._contractor)
+        self.remark = self._contractor.remark
+        return result * np.asarray(self._phase, result.dtype)
 
     def expectations(self, strings: PauliStrings) -> NDArray[np.float64]:
         """See `FinalState`."""

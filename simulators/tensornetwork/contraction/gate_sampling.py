@@ -15,9 +15,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from simulators.execution.rng import uniforms
-from simulators.tensornetwork.contraction.contractor import BATCH, Contractor
+from simulators.tensornetwork.contraction.contractor import Contractor
 from simulators.tensornetwork.contraction.factors import Factor, permutation
-from simulators.tensornetwork.contraction.network import NetworkTensor, StateNetwork, selected
+from simulators.tensornetwork.contraction.network import (
+    BATCH,
+    NetworkTensor,
+    StateNetwork,
+    first_row,
+    selected,
+)
 
 Bits = NDArray[np.uint8]
 
@@ -59,7 +65,7 @@ def admit(factors: list[Factor], num_qubits: int, contractor: Contractor) -> Non
     _, opened, fixed, nodes = _conditional(state, factors[redrawn[-1]])
     first = selected(nodes, fixed, np.zeros((1, num_qubits), np.uint8), BATCH)
     if contractor.rows_at_once(first, (BATCH, *opened)) == 1:
-        contractor.admit([_first_row(node) for node in first], tuple(opened))
+        contractor.admit([first_row(node) for node in first], tuple(opened))
 
 
 def _permute(bits: Bits, factor: Factor, moved: NDArray[np.int64]) -> None:
@@ -132,14 +138,8 @@ def _amplitudes(
     for at in range(0, len(bits), step):
         part = selected(nodes, fixed, bits[at : at + step], BATCH)
         if step == 1:  # a contraction with slices has no batch index
-            part = [_first_row(node) for node in part]
+            part = [first_row(node) for node in part]
             results.append(contractor.contract(part, output).reshape(1, size))
         else:
             results.append(contractor.contract(part, (BATCH, *output)).reshape(-1, size))
     return np.concatenate(results)
-
-
-def _first_row(node: NetworkTensor) -> NetworkTensor:
-    if BATCH not in node.indices:
-        return node
-    return NetworkTensor(node.array[0], node.indices[1:])

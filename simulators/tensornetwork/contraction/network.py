@@ -16,6 +16,9 @@ from simulators.tensornetwork.contraction.factors import Factor, Tensor
 Indices = tuple[int, ...]
 
 
+BATCH = -1  # index of rows that are contracted together
+
+
 class NetworkTensor(msgspec.Struct, frozen=True, gc=False):
     """Tensor with an index for each axis, all of size 2."""
 
@@ -87,6 +90,13 @@ def _traced(array: Tensor, labels: list[int], kept: list[int]) -> Tensor:
     letters = [chr(97 + label) for label in labels]
     result: Tensor = np.einsum(f"{''.join(letters)}->{''.join(chr(97 + k) for k in kept)}", array)
     return result
+
+
+def first_row(node: NetworkTensor) -> NetworkTensor:
+    """Node of the first row of a batch, without the batch index."""
+    if BATCH not in node.indices:
+        return node
+    return NetworkTensor(node.array[0], node.indices[1:])
 
 
 def selected(

@@ -151,3 +151,7 @@ class _MpsState(FinalState):
     def statevector(self) -> NDArray[np.complexfloating]:
         """See `FinalState`."""
         return self._amplitudes
+
+    def amplitudes(self, bits: NDArray[np.uint8]) -> NDArray[np.complexfloating]:
+        """See `FinalState`."""
+        return self._chain.amplitudes(bits, self._control)

@@ -17,6 +17,7 @@ from simulators.execution.rng import uniforms
 Tensor = NDArray[np.complexfloating]
 SiteString = tuple[int, tuple[tuple[int, int], ...]]  # first site, and letters from it on
 
+_VALUES_AT_ONCE = 1 << 22  # of the vectors of amplitudes
 SITES_A_DRAW = 32  # qubits per uniform number: of its 53 bits, 21 are left for the rarest outcome
 _LATER_DRAWS = 2**33  # group g of qubits has draw 2**33 + g; the first group has draw 0
 _PAULIS = {
@@ -112,6 +113,43 @@ class MatrixProductState(msgspec.Struct, frozen=True, eq=False):
             result[number] = np.sum(last * rights[first + len(letters)]).real / norm
             before = first, letters
         return result
+
+    def amplitudes(
+        self, bits: NDArray[np.uint8], control: RunControl
+    ) -> NDArray[np.complexfloating]:
+        """Amplitude of each basis state, of the normalised state: [strings]. `bits`: uint8
+        [strings, qubits].
+
+        Bit strings with equal bits on the first sites share one vector up to there.
+        """
+        result = np.empty(len(bits), self.tensors[0].dtype if self.tensors else complex)
+        columns = np.empty((len(self.tensors), len(bits)), np.uint8)
+        columns[list(self.sites)] = bits.T
+        order = np.lexsort(columns[::-1]) if len(columns) else np.arange(len(bits))
+        step = max(1, _VALUES_AT_ONCE // self.bond)
+        for first in range(0, len(bits), step):
+            part = order[first : first + step]
+            result[part] = self._walked(columns[:, part], control)
+        norm = np.sqrt(self._environments(control)[1][0].ravel()[0].real)
+        result *= np.asarray(self.phase / norm, result.dtype)
+        return result
+
+    def _walked(
+        self, columns: NDArray[np.uint8], control: RunControl
+    ) -> NDArray[np.complexfloating]:
+        """Products of the tensors for sorted bit strings: `columns` uint8 [sites, strings]."""
+        begins = np.zeros(columns.shape[1], bool)  # strings that differ from the one before
+        begins[0] = True
+        vectors = np.ones((1, 1), self.tensors[0].dtype if self.tensors else complex)
+        for tensor, column in zip(self.tensors, columns, strict=True):
+            control.check()
+            before = np.cumsum(begins) - 1
+            begins[1:] |= column[1:] != column[:-1]
+            heads = np.flatnonzero(begins)
+            both = np.tensordot(vectors, tensor, (1, 0))
+            vectors = both[before[heads], column[heads]]
+        amplitudes: NDArray[np.complexfloating] = vectors[np.cumsum(begins) - 1, 0]
+        return amplitudes
 
     def state(self) -> NDArray[np.complexfloating]:
         """All amplitudes, normalised: [2**qubits], qubit 0 the lowest bit."""

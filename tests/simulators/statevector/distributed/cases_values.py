@@ -76,6 +76,19 @@ def case_statevector_is_bit_identical_to_single_rank(comm: Any) -> None:
         equal(comm, circuit, Request(0, 1, ("statevector",)), options)
 
 
+def case_amplitudes_equal_single_rank(comm: Any) -> None:
+    n = width(comm) + 1
+    bits = np.random.default_rng(4).integers(0, 2, (50, n)).astype(np.uint8)
+    for seed, options in ((1, DOUBLE), (2, SINGLE)):
+        circuit = crowded(n, 250, seed).circuit()
+        request = Request(0, 1, ("amplitudes",), amplitudes=bits)
+        shared = run(circuit, request, options)
+        single = alone(circuit, request, options)
+        same = shared is None or np.array_equal(shared.amplitudes, single.amplitudes)
+        assert agree(comm, same)
+        assert (shared is None) == (comm.Get_rank() > 0)
+
+
 def case_unitary_matrices_equal_single_rank(comm: Any) -> None:
     n = width(comm)
     rng = np.random.default_rng(5)

@@ -17,7 +17,7 @@ from simulators.tensornetwork.contraction import engine as contraction
 from simulators.tensornetwork.contraction.engine import ContractionEngine
 
 
-def regular(num_qubits: int, layers: int) -> Circuit:
+def regular(num_qubits: int, layers: int, *, measured: bool = True) -> Circuit:
     random = np.random.default_rng(5)
     arrays = Arrays(num_qubits, num_qubits)
     for qubit in range(num_qubits):
@@ -28,7 +28,7 @@ def regular(num_qubits: int, layers: int) -> Circuit:
                 arrays.add("rzz", [one, two], (), [0.6])
         for qubit in range(num_qubits):
             arrays.add("rx", [qubit], (), [0.8])
-    for qubit in range(num_qubits):
+    for qubit in range(num_qubits if measured else 0):
         arrays.add("measure", [qubit], [qubit])
     return arrays.circuit()
 
@@ -119,3 +119,24 @@ def case_refusals_are_raised_in_all_ranks(comm: Any) -> None:
     except Unsupported:
         return
     raise AssertionError("counts of no shots")
+
+
+def case_amplitudes_equal_those_of_one_process(comm: Any) -> None:
+    contractor._SPREAD_WIDTH = 2
+    circuit = regular(22, 2, measured=False)
+    random = np.random.default_rng(8)
+    far = random.integers(0, 2, (40, 22)).astype(np.uint8)
+    near = np.tile(far[0], (8, 1))
+    near[:, [3, 9, 20]] = [[k >> 2, k >> 1 & 1, k & 1] for k in range(8)]
+    for bits, settings in ((far[:9], {}), (far[:2], {"width": 8}), (near, {"width": 8})):
+        request = Request(0, 1, ("amplitudes",), amplitudes=bits)
+        value = run(None, circuit, request)
+        shared = run(comm, circuit, request, **settings)
+        shares = [run(comm, circuit, request, shares=2, share=k, **settings) for k in range(2)]
+        assert value is not None
+        if shared is None:
+            continue
+        assert ("slices" in shared.remark) == bool(settings)
+        total = sum(each.amplitudes for each in shares if each is not None)
+        for result in (shared.amplitudes, total):
+            assert np.abs(result - value.amplitudes).max() < 1e-12
