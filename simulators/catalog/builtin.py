@@ -70,7 +70,14 @@ CARDS: tuple[EngineCard, ...] = (
         costs=StabilizerCost(),
         noise=frozenset({"pauli", "readout"}),
         options=(
-            EngineOption("twirl", 0, 0, 1, "1: other noise becomes its Pauli twirl, not refused"),
+            EngineOption(
+                "twirl",
+                0,
+                0,
+                1,
+                "1: other noise becomes its Pauli twirl, not refused",
+                noise=frozenset({"kraus"}),
+            ),
         ),
         clifford=True,
         loops=False,

@@ -30,6 +30,7 @@ class EngineOption(msgspec.Struct, frozen=True):
     low: int | float
     high: int | float
     text: str
+    noise: frozenset[NoiseKind] = frozenset()  # more kinds that are accepted where it is not 0
 
     def problem(self, value: object) -> str:
         """Fault of a value; "" if it has none."""
@@ -128,6 +129,11 @@ class EngineCard(msgspec.Struct, frozen=True):
     def value(self, options: Options, name: str) -> int | float:
         """Value of one of its options, given or default."""
         return dict(options).get(name, next(o.default for o in self.options if o.name == name))
+
+    def noise_with(self, options: Options) -> frozenset[NoiseKind]:
+        """Kinds of noise that it accepts with these options."""
+        switched = (o for o in self.options if o.noise and self.value(options, o.name))
+        return self.noise.union(*(option.noise for option in switched))
 
     def option_problem(self, options: Options) -> str:
         """Fault of options for this engine; "" if they have none."""

@@ -77,7 +77,8 @@ class StabilizerEngine:
         if noisy is not None and (others := set(request.outputs) - SAMPLED):
             raise Unsupported(
                 f"{' and '.join(sorted(others))} of a circuit with noise, by engine 'stabilizer'",
-                hint="it samples alone; engine='densitymatrix' or 'statevector' has the others",
+                hint="it samples alone; engine='densitymatrix' or 'statevector' has the others,"
+                " where the qubits fit into memory",
             )
         results = []
         for row in range(number):

@@ -57,6 +57,7 @@ def recorded_flip(noise: NoiseProgram, qubit: int, *, twirl: bool) -> float:
     if p01 != p10 and not twirl:
         raise Unsupported(
             f"readout error of qubit {qubit} that depends on the outcome, before the end",
-            hint="option twirl=1 takes the mean of both; engine='statevector' has it exactly",
+            hint="option twirl=1 takes the mean of both; engine='statevector' has it exactly,"
+            " where its qubits fit into memory",
         )
     return 0.5 * (p01 + p10)

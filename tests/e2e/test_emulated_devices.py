@@ -290,3 +290,23 @@ def test_queued_tasks_keep_their_calibration_over_crash_of_service() -> None:
     path.unlink()
     assert {result.snapshot for result in results} == {before}
     assert after != before
+
+
+def test_twirl_runs_relaxation_on_the_stabilizer_engine_through_every_interface(
+    env: Client, shell: Shell, tmp_path: Path
+) -> None:
+    twirl = {"twirl": 1}
+    with pytest.raises(InfeasibleError, match="without its option twirl=1"):
+        env.run(ghz(), device=DEVICE, shots=500, seed=3, engine="stabilizer")
+    named = env.run(ghz(), device=DEVICE, shots=500, seed=3, engine="stabilizer", options=twirl)
+    by_auto = env.run(ghz(), device=DEVICE, shots=500, seed=3, options=twirl)
+    assert (named.engine, by_auto.engine) == ("stabilizer", "stabilizer")
+    assert named.counts == by_auto.counts
+    assert set(named.counts) > {"000", "111"}
+    assert named.remark == "noise twirled to Paulis"
+    path = tmp_path / "ghz.qasm"
+    path.write_text(qasm2.dumps(ghz()))
+    line = (str(path), "--device", DEVICE, "--shots", "500", "--seed", "3", "--json")
+    line += ("--engine", "stabilizer", "--engine-option", "twirl=1")
+    assert shell("simulate", *line).object["counts"] == named.counts
+    assert shell("submit", *line, "--wait").object["counts"] == named.counts

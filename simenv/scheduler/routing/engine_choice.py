@@ -29,6 +29,8 @@ from simenv.scheduler.routing.candidates import (
     time_us,
 )
 from simenv.scheduler.routing.engine_support import (
+    ANOTHER,
+    ELSEWHERE,
     EMPTY_SNAPSHOT,
     RoutingSnapshot,
     holds_hardware,
@@ -191,7 +193,10 @@ def consider(
     if terms.engine != AUTO or bound:  # the named pool has an engine that `auto` never chooses
         wanted = bound[0].engine if terms.engine == AUTO else terms.engine
         card = _named(msgspec.structs.replace(terms, engine=wanted))
-        return [candidate(card, candidates, profile, terms, limits, "", snapshot)]
+        result = candidate(card, candidates, profile, terms, limits, "", snapshot)
+        if result.objection is not None and result.objection.hint == ELSEWHERE:
+            result.objection.hint = _alternative(card, profile, terms, pools, limits)
+        return [result]
     _check_options(terms)
     cards = _automatic_cards(profile, terms, candidates)
     candidates_ = [candidate(card, candidates, profile, terms, limits, AUTO) for card in cards]
@@ -203,6 +208,28 @@ def consider(
     if candidates_[0].route is None:  # the limit of the engine that runs any circuit explains most
         candidates_.sort(key=lambda candidate: candidate.engine != catalog.DEFAULT_ENGINE)
     return candidates_
+
+
+def _alternative(
+    card: EngineCard,
+    profile: Profile,
+    terms: TaskOptions,
+    pools: tuple[PoolSpec, ...],
+    limits: ClusterLimits,
+) -> str:
+    """Return the hint for a program that the named engine, or that of the named pool, cannot run:
+    the engine that `auto` takes, or why there is none."""
+    wider = msgspec.structs.replace(
+        terms, engine=AUTO, options=(), pool="" if terms.engine == AUTO else terms.pool
+    )
+    if wider.pool and any(_names_engine(wider, pool) for pool in _pools(wider, pools)):
+        wider = msgspec.structs.replace(wider, pool="")
+    considered = consider(profile, wider, pools, limits)
+    if considered[0].route is not None:
+        pool = " without a pool" if terms.pool and not wider.pool else ""
+        return f"{ANOTHER}: engine='auto'{pool} takes {considered[0].engine!r}"
+    others = [f"{each.engine}: {each.text}" for each in considered if each.engine != card.name]
+    return f"no other engine can run it here: {'; '.join(others)}"
 
 
 def _names_engine(terms: TaskOptions, pool: PoolSpec) -> bool:

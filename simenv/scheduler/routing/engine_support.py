@@ -16,7 +16,8 @@ from simulators.catalog import CostQuery, EngineCard
 from simulators.catalog.costs import state_bytes
 from simulators.circuit.analysis.profile import NoiseProfile, Profile
 
-ELSEWHERE = "ask for another engine: engine='auto' finds one"
+ANOTHER = "ask for another engine"
+ELSEWHERE = f"{ANOTHER}: engine='auto' finds one"  # `engine_choice` checks whether it does
 
 
 def unsupported_reason(
@@ -144,9 +145,11 @@ def takes_clifford_alone(engine: str) -> bool:
 
 def _lacks_noise(card: EngineCard, noise: NoiseProfile, terms: TaskOptions) -> str:
     """Return the need of the program's noise that the engine lacks; "" if there is none."""
-    missing = sorted(noise.kinds - card.noise)
+    missing = sorted(noise.kinds - card.noise_with(terms.options))
     if missing:
-        return f"has no {' and no '.join(missing)} noise"
+        switches = [o.name for o in card.options if o.noise.issuperset(missing)]
+        without = f" without its option {switches[0]}=1" if switches else ""
+        return f"has no {' and no '.join(missing)} noise{without}"
     if noise.kinds and not card.exact_noise and not (noise.shots and _is_sampled(terms)):
         return "samples noise by shots: it has no exact results of a circuit with noise"
     return ""

@@ -22,7 +22,7 @@ from simenv.scheduler.reservations.circuit_times import engine_of
 from simenv.scheduler.routing import engine_choice, live_routing, ranks
 from simenv.scheduler.routing.capacity import Capacity
 from simenv.scheduler.routing.engine_choice import EngineCandidate
-from simenv.scheduler.routing.engine_support import ELSEWHERE, RoutingSnapshot, expected_truncation
+from simenv.scheduler.routing.engine_support import ANOTHER, RoutingSnapshot, expected_truncation
 from simenv.service.admission import calls, rules
 from simenv.service.admission.background_checks import CheckPending, RunningChecks
 from simenv.service.admission.controller import with_shots
@@ -115,7 +115,7 @@ def _choice(
         hint = card.install_hint or (
             "" if candidate.objection is None else candidate.objection.hint
         )
-        if message.terms.engine == engine_choice.AUTO and hint == ELSEWHERE:
+        if message.terms.engine == engine_choice.AUTO and hint.startswith(ANOTHER):
             hint = ""  # auto has considered all other engines already
         return Choice(
             candidate.engine, False, False, candidate.text, hint, "", 0, 0.0, card.reproducible

@@ -1,0 +1,70 @@
+"""Refusals of programs with noise name only what can run them."""
+
+from __future__ import annotations
+
+import msgspec
+import pytest
+from arrays import Arrays
+
+from simenv.errors import InfeasibleError
+from simenv.model import PoolSpec, TaskOptions
+from simenv.scheduler.core.types import ClusterLimits
+from simenv.scheduler.routing import engine_choice
+from simulators.circuit.analysis.profile import NoiseProfile, Profile
+from simulators.circuit.analysis.profiler import profile
+
+POOLS = (PoolSpec("main"), PoolSpec("chains", "mps"), PoolSpec("tableaux", "aer"))
+LIMITS = ClusterLimits(4, 16 * 2**30, 10**6, 2**34, 1, 1)
+STABILIZER = TaskOptions(engine="stabilizer")
+TWIRL = msgspec.structs.replace(STABILIZER, options=(("twirl", 1),))
+
+
+def relaxing(width: int) -> Profile:
+    """GHZ circuit with relaxation; a matrix product state of a large bond."""
+    arrays = Arrays(width, width).add("h", [0])
+    for qubit in range(width - 1):
+        arrays.add("cx", [qubit, qubit + 1])
+    for qubit in range(width):
+        arrays.add("measure", [qubit], [qubit])
+    kinds = frozenset({"kraus", "readout"})
+    noise = NoiseProfile(kinds, 2 * width, width, 0.01, 0.005, width, 100)
+    return msgspec.structs.replace(profile(arrays.circuit()), noise=noise, bond_bits=width // 2)
+
+
+def refusal(width: int, terms: TaskOptions) -> InfeasibleError:
+    with pytest.raises(InfeasibleError) as caught:
+        engine_choice.route(relaxing(width), terms, POOLS, LIMITS)
+    return caught.value
+
+
+@pytest.mark.parametrize("width", [5, 40, 4_000])
+def test_twirl_lets_stabilizer_take_relaxation(width: int) -> None:
+    assert refusal(width, STABILIZER).message == (
+        "engine 'stabilizer' has no kraus noise without its option twirl=1"
+    )
+    assert engine_choice.route(relaxing(width), TWIRL, POOLS, LIMITS).engine == "stabilizer"
+    auto = msgspec.structs.replace(TWIRL, engine="auto")
+    assert engine_choice.route(relaxing(width), auto, POOLS, LIMITS).engine == "stabilizer"
+    without = msgspec.structs.replace(STABILIZER, options=(("twirl", 0),))
+    assert "without its option twirl=1" in refusal(width, without).message
+
+
+def test_hint_names_the_engine_that_auto_takes() -> None:
+    taken = engine_choice.route(relaxing(5), TaskOptions(), POOLS, LIMITS).engine
+    hint = refusal(5, STABILIZER).hint
+    assert hint == f"ask for another engine: engine='auto' takes {taken!r}"
+
+
+def test_hint_says_why_no_other_engine_can_run_it() -> None:
+    for engine in ("stabilizer", "mps"):
+        hint = refusal(4_000, TaskOptions(engine=engine)).hint
+        assert hint.startswith("no other engine can run it here: statevector: ")
+        assert "engine='auto'" not in hint
+        assert f"{engine}: " not in hint
+    assert "stabilizer: has no kraus noise without its option twirl=1" in hint
+
+
+def test_hint_for_a_pool_of_one_engine_leaves_the_pool_out() -> None:
+    terms = TaskOptions(pool="tableaux")
+    hint = refusal(5, terms).hint
+    assert hint.startswith("ask for another engine: engine='auto' without a pool takes ")
