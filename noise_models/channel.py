@@ -145,6 +145,10 @@ def from_kraus(operators: Sequence[NDArray[np.complex128]]) -> Channel:
             "Kraus operators that are not all 2x2 or all 4x4",
             hint="give the matrices of a channel on one or two qubits",
         )
+    if not all(np.isfinite(each).all() for each in inputs):
+        raise NoiseError(
+            "Kraus operators with an infinite element or NaN", hint="give finite numbers"
+        )
     off = float(np.abs(sum(each.conj().T @ each for each in inputs) - np.eye(side)).max())
     if not off <= TOLERANCE:
         raise NoiseError(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 import pytest
 from numpy.typing import NDArray
@@ -87,3 +89,11 @@ def test_wrong_channels_are_refused(make: object) -> None:
 def test_wrong_map_has_a_cptp_error() -> None:
     assert Channel(np.diag([1.0, 1.0, 1.0, -1.0])).cptp_error > 0.1
     assert Channel(np.diag([0.9, 0.0, 0.0, 0.0])).cptp_error > 0.05
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("value", [math.inf, math.nan, complex(0.0, math.inf)])
+def test_kraus_operators_that_are_not_finite_are_refused_without_warning(value: complex) -> None:
+    with pytest.raises(NoiseError, match="infinite element or NaN") as caught:
+        channel.from_kraus([np.array([[value, 0.0], [0.0, 1.0]])])
+    assert caught.value.hint == "give finite numbers"
