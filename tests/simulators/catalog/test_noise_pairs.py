@@ -68,6 +68,9 @@ def test_each_engine_takes_a_kind_of_noise_or_refuses_it_by_name(
     if kind not in card.noise:
         with pytest.raises(Unsupported, match=f"no {kind} noise"):
             check_request(card, circuit, noise, RunOptions())
+        if not card.is_device and not card.has_program:
+            with pytest.raises(Unsupported, match=f"no {kind} noise"):
+                simulate(circuit, shots=SHOTS, seed=5, engine=card.name, noise=noise)
         return
     if dynamic and not (card.dynamic and card.dynamic_noise):
         with pytest.raises(Unsupported, match=f"{card.name}.*before the end"):
@@ -75,3 +78,17 @@ def test_each_engine_takes_a_kind_of_noise_or_refuses_it_by_name(
         return
     result = simulate(circuit, shots=SHOTS, seed=5, engine=card.name, noise=noise)
     assert p_value(Exact(circuit, noise).probs, counts_of(result)) > 1e-3
+
+
+def test_option_of_an_engine_adds_the_kinds_of_noise_that_it_names() -> None:
+    circuit, added = _circuit(dynamic=False), []
+    for card in CARDS:
+        for option in card.options:
+            for kind in sorted(option.noise):
+                added.append((card.name, option.name, kind))
+                noise = _noise(circuit, kind)
+                settings = ((option.name, 1),)
+                assert kind in card.noise_with(settings)
+                assert kind not in card.noise_with(((option.name, 0),))
+                check_request(card, circuit, noise, RunOptions(settings=settings))
+    assert added == [("stabilizer", "twirl", "kraus")]  # its counts: tests/simulators/stabilizer
