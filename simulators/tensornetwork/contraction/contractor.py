@@ -1,129 +1,40 @@
 """Contraction of networks by cotengra: paths by structure, slices, ranks.
 
-A path depends on the network's structure alone, and is found once for it, by a fixed number of
-greedy searches from a fixed seed. A network whose largest tensor has more values than allowed is
-divided into slices; if there would be too many, it is refused with the bytes of that tensor. Ranks
-process slices in turn and add their results. Tasks can share the slices, too: each task gives a
-partial sum, and its caller adds the partial sums of all.
+A path is searched for once for a structure (`path_search`). A network whose largest tensor has more
+values than allowed is divided into slices; if there would be too many, it is refused with the bytes
+of that tensor. Ranks process slices in turn and add their results. Tasks can share the slices, too:
+each task gives a partial sum, and its caller adds the partial sums of all.
 """
 
 from __future__ import annotations
 
 import hashlib
+import importlib
 from collections.abc import Callable
 from typing import Any
 
-import cotengra
 import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
 from simulators.control import RunControl
-from simulators.errors import OutOfMemory, Stopped
+from simulators.errors import OutOfMemory
 from simulators.tensornetwork.contraction.factors import Tensor
 from simulators.tensornetwork.contraction.network import BATCH, Indices, NetworkTensor
-from simulators.tensornetwork.contraction.slicing import PathSets, path_sets, sliced_indices
+from simulators.tensornetwork.contraction.path_search import (
+    ContractionPath,
+    PathCache,
+    SliceBounds,
+    SlicedPath,
+    Structure,
+)
+from simulators.tensornetwork.contraction.stop_poll import StopPoll
 
-try:  # compiled searches; cotengra has the same ones in Python
-    import cotengrust  # noqa: F401  # cotengra finds it by itself
-except ImportError:
-    _COMPILED = False
-else:
-    _COMPILED = True
-
-_SEED = 0x5EED  # seed of the searches for paths
-_KEPT = 4_096  # cached paths; the oldest is evicted
+_LIBRARY = importlib.import_module("cotengra.contract")  # the package has a function of that name
 _SPREAD_WIDTH = 12  # ranks and tasks do not share contractions of smaller tensors
-
 _ROWS_AT_ONCE = 1 << 10  # of a batch of bit strings
 
 Rows = NDArray[np.uint8]
-# Indices are numbered by their first occurrence; 0 is the batch.
-Structure = tuple[tuple[tuple[int, ...], ...], tuple[int, ...]]
-
-
-class ContractionPath(msgspec.Struct, frozen=True):
-    """Contraction path of a structure."""
-
-    tree: Any  # cotengra.ContractionTree
-    path: tuple[tuple[int, ...], ...]
-    sets: PathSets
-
-
-class SlicedPath(msgspec.Struct, frozen=True):
-    """Contraction path of each slice of a structure; `indices`: the sliced indices."""
-
-    tree: Any
-    indices: tuple[int, ...]
-
-    @property
-    def count(self) -> int:
-        """Number of slices."""
-        return 1 << len(self.indices)
-
-
-class PathCache:
-    """Bounded cache of paths by structure; the oldest is evicted."""
-
-    def __init__(self) -> None:
-        self._paths: dict[tuple[Structure, int], ContractionPath] = {}
-        self._sliced: dict[tuple[Structure, int, int, int], SlicedPath] = {}
-
-    def path(self, structure: Structure, trials: int) -> ContractionPath:
-        """Path of a structure."""
-        key = structure, trials
-        result = self._paths.get(key)
-        if result is None:
-            _forget(self._paths)
-            result = self._paths[key] = search(structure, trials)
-        return result
-
-    def sliced(self, structure: Structure, trials: int, width: int, least: int) -> SlicedPath:
-        """Path of a structure in slices of a width, at least `least` of them."""
-        key = structure, trials, width, least
-        result = self._sliced.get(key)
-        if result is None:
-            _forget(self._sliced)
-            full = self.path(structure, trials)
-            output = sum(1 << index for index in structure[1])
-            cut = sliced_indices(full.sets, output, width, least)
-            indices = tuple(k for k in range(cut.bit_length()) if cut >> k & 1)
-            inputs = tuple(
-                tuple(index for index in each if not cut >> index & 1) for each in structure[0]
-            )
-            result = SlicedPath(_tree((inputs, structure[1]), full.path), indices)
-            self._sliced[key] = result
-        return result
-
-
-def _forget(kept: dict[Any, Any]) -> None:
-    while len(kept) >= _KEPT:
-        del kept[next(iter(kept))]
-
-
-def search(structure: Structure, trials: int) -> ContractionPath:
-    """Search for a path."""
-    optimizer = cotengra.RandomGreedyOptimizer(
-        max_repeats=trials, seed=_SEED, accel=_COMPILED, parallel=False
-    )
-    tree = _tree(structure, optimizer)
-    path = tuple(tuple(step) for step in tree.get_path())
-    inputs = [sum(1 << index for index in each) for each in structure[0]]
-    output = sum(1 << index for index in structure[1])
-    return ContractionPath(tree, path, path_sets(inputs, output, path))
-
-
-def _tree(structure: Structure, optimize: Any) -> Any:
-    """Contraction tree of cotengra; its indices are symbols."""
-    inputs = tuple([tuple([_symbol(index) for index in each]) for each in structure[0]])
-    sizes = {symbol: 2 for each in inputs for symbol in each}
-    output = tuple([_symbol(index) for index in structure[1]])
-    return cotengra.array_contract_tree(
-        inputs, output, sizes, optimize=optimize, canonicalize=False
-    )
-
-
-_symbol = cotengra.get_symbol
 
 
 class ContractionLimits(msgspec.Struct, frozen=True):
@@ -146,7 +57,7 @@ class Contractor:
     ) -> None:
         self._paths = paths
         self._limits = limits
-        self._control = control
+        self._stop = StopPoll(control, comm)
         self._comm = comm
         self.widest = 0  # log2 of the largest tensor so far
         self.most_slices = 1
@@ -154,16 +65,13 @@ class Contractor:
 
     def check(self) -> None:
         """Raise Stopped if a run was asked to stop; in all ranks alike."""
-        if self._comm is None:
-            self._control.check()
-        elif self._comm.allreduce(int(self._control.flag[0])):
-            raise Stopped("the run was stopped", hint="whoever stopped it can submit it again")
+        self._stop.agree()
 
     def rows_at_once(self, nodes: list[NetworkTensor], output: Indices, width: int = 64) -> int:
         """Number of rows of a batch whose tensors stay within the limit, and within 2^`width`
         values; 1: rows are contracted one by one."""
         structure, _ = _structure(nodes, output)
-        sets = self._paths.path(structure, self._limits.trials).sets
+        sets = self._path(structure).sets
         return 1 << max(0, min(20, min(self._limits.width, width) - sets.width(1)))
 
     @property
@@ -187,7 +95,7 @@ class Contractor:
         """Search for the path of a contraction, and contract nothing. Raises OutOfMemory if its
         slices exceed the limits."""
         structure, _ = _structure(nodes, output)
-        path = self._paths.path(structure, self._limits.trials)
+        path = self._path(structure)
         if path.sets.width() > self._limits.width:
             self._sliced(structure, path, 1)
 
@@ -198,10 +106,10 @@ class Contractor:
         sliced is 0 in all tasks but the one that owns `item`.
         """
         structure, arrays = _structure(nodes, output)
-        result = self._paths.path(structure, self._limits.trials)
+        result = self._path(structure)
         if BATCH in output:
             self.widest = max(self.widest, result.sets.width(1))
-            return _contracted(result.tree, arrays)
+            return self._contracted(result.tree, arrays)
         width = result.sets.width()
         least = self._places()[1] if width >= _SPREAD_WIDTH else 1
         if width <= self._limits.width and least == 1:
@@ -209,10 +117,13 @@ class Contractor:
             self._record(structure, ())
             if not self.owns(item):
                 return np.zeros((2,) * len(output), arrays[0].dtype)
-            return _contracted(result.tree, arrays)
+            return self._contracted(result.tree, arrays)
         sliced = self._sliced(structure, result, least)
         self._record(structure, sliced.indices)
         return self._summed(structure, sliced, arrays)
+
+    def _path(self, structure: Structure) -> ContractionPath:
+        return self._paths.path(structure, self._limits.trials, self.check)
 
     def _places(self) -> tuple[int, int]:
         """Number of this process among all ranks of all tasks that share the slices, and the number
@@ -230,7 +141,8 @@ class Contractor:
         limits, width = self._limits, path.sets.width()
         if 1 << max(0, width - limits.width) > limits.slices:  # a sliced index halves it at best
             raise _too_many_slices(limits, width, width - limits.width)
-        sliced = self._paths.sliced(structure, limits.trials, limits.width, least)
+        bounds = SliceBounds(limits.width, least, limits.slices)
+        sliced = self._paths.sliced(structure, limits.trials, bounds, self.check)
         cut = path.sets.width(sum(1 << index for index in sliced.indices))
         if sliced.count > limits.slices or cut > limits.width:
             raise _too_many_slices(limits, width, len(sliced.indices))
@@ -250,10 +162,8 @@ class Contractor:
 
         def add_slices() -> None:
             for number in range(first, sliced.count, step):
-                if self._comm is None:
-                    self._control.check()
                 part = _slice(structure, sliced.indices, arrays, number)
-                np.add(total, _contracted(sliced.tree, part), out=total)
+                np.add(total, self._contracted(sliced.tree, part), out=total)
 
         return self._added(total, add_slices)
 
@@ -265,12 +175,12 @@ class Contractor:
         place, places = self._places()
         step = max(1, min(step, _ROWS_AT_ONCE, -(-len(rows) // places)))
         results = np.zeros(len(rows), self.dtype)
-        self._record(_structure(part(rows[:1]), (BATCH,))[0], (step,))
+        structure, _ = _structure(part(rows[:1]), (BATCH,))
+        self._path(structure)  # all ranks search it together, those without rows too
+        self._record(structure, (step,))
 
         def fill() -> None:
             for first in range(place * step, len(rows), places * step):
-                if self._comm is None:
-                    self._control.check()
                 nodes = part(rows[first : first + step])
                 results[first : first + step] = self.contract(nodes, (BATCH,))
 
@@ -283,21 +193,31 @@ class Contractor:
             add()
         except MemoryError as error:
             failed = error
-        if self._comm is None:
-            if failed is not None:
-                raise _no_memory(self._limits.width) from failed
-            return total
-        if self._comm.allreduce(int(failed is not None)):  # all ranks raise, or none
+        if self._stop.agree(failed=failed is not None):  # all ranks raise, or none
             raise _no_memory(self._limits.width) from failed
-        self.check()
+        if self._comm is None:
+            return total
         summed = np.empty_like(total)
         self._comm.Allreduce(total, summed)
         return summed
 
+    def _contracted(self, tree: Any, arrays: list[Tensor]) -> Tensor:
+        """Contract a tree; the run can be stopped between two of its steps."""
 
-def _contracted(tree: Any, arrays: list[Tensor]) -> Tensor:
-    result: Tensor = np.asarray(tree.contract(arrays, backend="numpy"))
-    return result
+        def einsum(*operands: Any) -> Tensor:
+            self._stop.poll()
+            product: Tensor = _LIBRARY.einsum(*operands)
+            return product
+
+        def tensordot(*operands: Any) -> Tensor:
+            self._stop.poll()
+            product: Tensor = _LIBRARY.tensordot(*operands)
+            return product
+
+        # As an argument of get_contractor, the functions would be a key of the tree's own cache.
+        contract = tree.get_contractor()
+        result = contract(*arrays, backend="numpy", implementation=(einsum, tensordot))
+        return np.asarray(result)
 
 
 def _too_many_slices(limits: ContractionLimits, width: int, sliced: int) -> OutOfMemory:

@@ -11,7 +11,7 @@ task's values are partial sums, which its remark states.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import msgspec
@@ -40,10 +40,11 @@ from simulators.execution.requests import bind, open_run, plan_layouts
 from simulators.execution.sampling import Distribution, select_bits
 from simulators.results import EngineResult
 from simulators.tensornetwork.contraction.bit_strings import chosen_amplitudes
-from simulators.tensornetwork.contraction.contractor import ContractionLimits, Contractor, PathCache
-from simulators.tensornetwork.contraction.factors import dense_state, fused, gate_factors
+from simulators.tensornetwork.contraction.contractor import ContractionLimits, Contractor
+from simulators.tensornetwork.contraction.factors import Factor, dense_state, fused, gate_factors
 from simulators.tensornetwork.contraction.gate_sampling import admit, sample_gates
 from simulators.tensornetwork.contraction.network import StateNetwork, expectation_network
+from simulators.tensornetwork.contraction.path_search import PathCache
 
 CARD = builtin_card("contraction")
 DENSE_QUBITS = 20  # all amplitudes are computed up to this width
@@ -95,6 +96,7 @@ class ContractionEngine:
                 state = _ContractedState(layouts, circuit, params, options, contractor)
             key = request.seed, request.binding + row
             results.append(collect(state, layouts, request, key))
+            contractor.check()  # where ranks without a stop meet those with it
         if self._comm is not None and self._comm.Get_rank():
             return None
         return EngineResult.joined(results)
@@ -146,16 +148,17 @@ def _amplitudes(
     """All amplitudes of a circuit."""
     factors, phase = gate_factors(circuit, params, dtype)
     control.check()
-
-    def checked() -> Iterator[Any]:
-        for factor in fused(factors):
-            control.check()
-            yield factor
-
-    state = dense_state(checked(), tuple(range(circuit.num_qubits)), dtype)
+    checked = _checked(factors, control.check)
+    state = dense_state(checked, tuple(range(circuit.num_qubits)), dtype)
     state = state * np.asarray(phase, state.dtype)
     normal: NDArray[np.complexfloating] = state / np.linalg.norm(state)
     return normal
+
+
+def _checked(factors: list[Factor | None], check: Callable[[], None]) -> Iterator[Factor]:
+    for factor in fused(factors):
+        check()
+        yield factor
 
 
 def _dense(
@@ -215,7 +218,8 @@ class _ContractedState(FinalState):
 
     def statevector(self) -> NDArray[np.complexfloating]:
         """See `FinalState`."""
-        state = dense_state(fused(self._factors), tuple(range(self.num_qubits)), self._dtype)
+        checked = _checked(self._factors, self._contractor.check)
+        state = dense_state(checked, tuple(range(self.num_qubits)), self._dtype)
         return state * np.asarray(self._phase, state.dtype)
 
     def amplitudes(self, bits: NDArray[np.uint8]) -> NDArray[np.complexfloating]:

@@ -8,7 +8,8 @@ removal leaves the fewest operations, of those in the largest tensors.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
 
 import msgspec
 
@@ -32,41 +33,59 @@ class PathSets(msgspec.Struct, frozen=True):
         return each << sliced.bit_count()
 
 
-def path_sets(inputs: Sequence[int], output: int, path: Path) -> PathSets:
-    """Sets along a path; `inputs`: of each tensor, as bits."""
-    tensors = list(inputs)
+def path_sets(inputs: Sequence[Sequence[int]], output: Sequence[int], path: Path) -> PathSets:
+    """Sets along a path; `inputs`: the indices of each tensor."""
+    tensors = [set(each) for each in inputs]
+    holders = Counter(index for each in (*tensors, set(output)) for index in each)
+    masks = [_mask(each) for each in tensors]
     involved, results = [], []
     for step in path:
-        taken = [tensors[place] for place in step]
+        together: set[int] = set()
         for place in sorted(step, reverse=True):
-            del tensors[place]
-        together = 0
-        for each in taken:
-            together |= each
-        later = output
-        for each in tensors:
-            later |= each
-        involved.append(together)
-        results.append(together & later)
-        tensors.append(together & later)
-    return PathSets(tuple(involved), tuple(results), (*inputs, *results))
+            taken = tensors.pop(place)
+            together |= taken
+            holders.subtract(taken)
+        kept = {index for index in together if holders[index]}
+        holders.update(kept)
+        involved.append(_mask(together))
+        results.append(_mask(kept))
+        tensors.append(kept)
+    return PathSets(tuple(involved), tuple(results), (*masks, *results))
 
 
-def sliced_indices(sets: PathSets, output: int, width: int, least: int) -> int:
-    """Indices, as bits, whose slices stay within a width and are at least `least` in number; as
-    many as can be found."""
+def sliced_indices(sets: PathSets, output: int, width: int, least: int) -> Iterator[int]:
+    """Indices, each as its bit, whose slices stay within a width and are at least `least` in
+    number; as many as can be chosen."""
     sliced = 0
-    while sets.width(sliced) > width or 1 << sliced.bit_count() < least:
-        wide = sets.width(sliced)
+    while (wide := sets.width(sliced)) > width or 1 << sliced.bit_count() < least:
         large = 0
         for each in sets.largest:
             if (each & ~sliced).bit_count() == wide:
                 large |= each
-        candidates = _bits(large & ~sliced & ~output)
+        candidates = large & ~sliced & ~output
         if not candidates:
-            break
-        sliced |= min(candidates, key=lambda bit: (sets.operations(sliced | bit), bit))
-    return sliced
+            return
+        bit = _best(sets, sliced, candidates)
+        yield bit
+        sliced |= bit
+
+
+def _best(sets: PathSets, sliced: int, candidates: int) -> int:
+    """The candidate that leaves the fewest operations if it is sliced, too: that whose steps have
+    the most, because slicing halves a step with the index and repeats all steps twice."""
+    shared = Counter(dict.fromkeys(_bits(candidates), 0))
+    for step in sets.involved:
+        operations = 1 << (step & ~sliced).bit_count()
+        for bit in _bits(step & candidates):
+            shared[bit] += operations
+    return min(shared, key=lambda bit: (-shared[bit], bit))
+
+
+def _mask(indices: Iterable[int]) -> int:
+    mask = 0
+    for index in indices:
+        mask |= 1 << index
+    return mask
 
 
 def _bits(mask: int) -> list[int]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from typing import Any
 
 import numpy as np
@@ -140,3 +141,44 @@ def case_amplitudes_equal_those_of_one_process(comm: Any) -> None:
         total = sum(each.amplitudes for each in shares if each is not None)
         for result in (shared.amplitudes, total):
             assert np.abs(result - value.amplitudes).max() < 1e-12
+
+
+def case_a_stop_in_the_middle_of_slices_stops_all_ranks(comm: Any) -> None:
+    """The first rank alone is asked to stop, in its first slice; the others leave theirs too, and
+    the communicator works again."""
+    contraction.CONE_QUBITS = 0
+    contractor._SPREAD_WIDTH = 2
+    circuit, control = regular(22, 2), RunControl()
+    contracted, steps = contractor._slice, []
+
+    def stopping(*arguments: Any) -> Any:
+        steps.append(1)
+        if comm.Get_rank() == 0:
+            control.stop()
+        else:
+            time.sleep(0.05)
+        return contracted(*arguments)
+
+    engine = ContractionEngine(comm)
+    request, options = (
+        Request(0, 1, ("expectation",), observables(22)),
+        RunOptions(settings=(("width", 6),)),
+    )
+    contractor._slice = stopping
+    try:
+        engine.run(engine.plan(circuit, None, options), circuit, request, options, control)
+    except Stopped:
+        pass
+    else:
+        raise AssertionError("not stopped")
+    finally:
+        contractor._slice = contracted
+    assert len(steps) <= 3, steps
+    control.clear()
+    shared = engine.run(engine.plan(circuit, None, options), circuit, request, options, control)
+    engine.close()
+    value = run(None, circuit, request)
+    assert value is not None
+    if shared is not None:
+        one, two = (np.frombuffer(each.expectations) for each in (value, shared))
+        assert np.abs(one - two).max() < 1e-10

@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import functools
+import operator
+import threading
+import time
+
 import numpy as np
 import pytest
 from arrays import Arrays
@@ -17,7 +22,7 @@ from simulators.simulate import counts_of, simulate
 
 pytest.importorskip("cotengra")
 
-from simulators.tensornetwork.contraction import contractor
+from simulators.tensornetwork.contraction import contractor, path_search
 from simulators.tensornetwork.contraction import engine as contraction
 from simulators.tensornetwork.contraction.factors import fused, gate_factors, permutation
 from simulators.tensornetwork.contraction.slicing import path_sets, sliced_indices
@@ -88,10 +93,13 @@ def sums(num_qubits: int, count: int) -> tuple[PauliSum, ...]:
     return tuple(PauliSum(("".join(each),), np.ones(1)) for each in letters)
 
 
-def run(circuit: Circuit, request: Request, **options: object) -> BindingResult:
+def run(
+    circuit: Circuit, request: Request, control: RunControl | None = None, **options: object
+) -> BindingResult:
     engine = registry.create("contraction")
     chosen = RunOptions(**options)  # type: ignore[arg-type]
-    result = engine.run(engine.plan(circuit, None, chosen), circuit, request, chosen, RunControl())
+    plan = engine.plan(circuit, None, chosen)
+    result = engine.run(plan, circuit, request, chosen, control or RunControl())
     assert result is not None
     return result.row(0)
 
@@ -227,8 +235,8 @@ def test_samples_beyond_the_limits_are_refused_before_anything_is_contracted(
     def contracted(*_: object) -> None:
         raise AssertionError("a tensor was contracted")
 
-    monkeypatch.setattr(contractor, "_contracted", contracted)
-    monkeypatch.setattr(contractor, "sliced_indices", contracted)
+    monkeypatch.setattr(contractor.Contractor, "_contracted", contracted)
+    monkeypatch.setattr(path_search, "sliced_indices", contracted)
     with pytest.raises(OutOfMemory, match=r"cut to 2\^4 it takes at least 2\^\d+ slices"):
         run(measured(regular(40, 4, layers=4)), Request(10, 1), settings=(("width", 4),))
 
@@ -241,13 +249,15 @@ def test_noise_and_measurements_on_the_way_are_refused() -> None:
 
 def test_paths_are_found_once_for_a_structure(monkeypatch: pytest.MonkeyPatch) -> None:
     searched: list[object] = []
-    search = contractor.search
+    search = path_search.search
 
-    def counted(structure: contractor.Structure, trials: int) -> contractor.ContractionPath:
+    def counted(
+        structure: path_search.Structure, trials: int, check: path_search.Check
+    ) -> path_search.ContractionPath:
         searched.append(structure)
-        return search(structure, trials)
+        return search(structure, trials, check)
 
-    monkeypatch.setattr(contractor, "search", counted)
+    monkeypatch.setattr(path_search, "search", counted)
     engine, circuit = registry.create("contraction"), measured(regular(24, 3))
     for seed in (1, 2):
         plan = engine.plan(circuit, None, RunOptions())
@@ -263,6 +273,46 @@ def test_stop_is_honoured_between_gates() -> None:
     control.stop()
     with pytest.raises(Stopped):
         simulate(measured(regular(30, 3)), engine="contraction", control=control)
+
+
+def stopped_after(control: RunControl, seconds: float) -> None:
+    timer = threading.Timer(seconds, control.stop)
+    timer.daemon = True
+    timer.start()
+
+
+def test_stop_is_honoured_in_the_search_for_a_path() -> None:
+    """Thousands of trials take minutes."""
+    control = RunControl()
+    stopped_after(control, 0.5)
+    begin = time.monotonic()
+    with pytest.raises(Stopped):
+        run(
+            measured(regular(60, 4, layers=3)),
+            Request(10, 1),
+            control,
+            settings=(("trials", 4_096),),
+        )
+    assert time.monotonic() - begin < 3  # 1 s, and the machine may be busy
+
+
+@pytest.mark.usefixtures("contracted")
+def test_stop_is_honoured_between_the_steps_of_a_contraction(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    control, steps = RunControl(), []
+    einsum, tensordot = contractor._LIBRARY.einsum, contractor._LIBRARY.tensordot
+
+    def stopping(*operands: object) -> object:
+        steps.append(1)
+        control.stop()
+        return (einsum if isinstance(operands[0], str) else tensordot)(*operands)
+
+    monkeypatch.setattr(contractor._LIBRARY, "einsum", stopping)
+    monkeypatch.setattr(contractor._LIBRARY, "tensordot", stopping)
+    with pytest.raises(Stopped):
+        run(regular(24, 3), Request(0, 1, ("expectation",), sums(24, 1)), control)
+    assert len(steps) == 1
 
 
 def test_gates_on_one_qubit_are_multiplied_and_permutations_found() -> None:
@@ -294,15 +344,32 @@ def test_width_bound_is_that_of_the_graph() -> None:
 
 def test_slices_are_chosen_by_their_operations() -> None:
     """A ring of four tensors; slices of any index of the largest one cost twice at most."""
-    inputs = [0b0011, 0b0110, 0b1100, 0b1001]
-    sets = path_sets(inputs, 0, [(0, 1), (0, 1), (0, 1)])
+    inputs = [(0, 1), (1, 2), (2, 3), (3, 0)]
+    sets = path_sets(inputs, (), [(0, 1), (0, 1), (0, 1)])
     assert sets.width() == 2
     assert sets.operations() == 2**3 + 2**3 + 2**2
-    cut = sliced_indices(sets, 0, 1, 1)
+    cut = sum(sliced_indices(sets, 0, 1, 1))
     assert cut.bit_count() >= 1
     assert sets.width(cut) <= 1
-    assert sliced_indices(sets, 0, 2, 4).bit_count() == 2
-    assert sliced_indices(sets, 0b1111, 1, 1) == 0  # indices of the output are no slices
+    assert len(list(sliced_indices(sets, 0, 2, 4))) == 2
+    assert not list(sliced_indices(sets, 0b1111, 1, 1))  # indices of the output are no slices
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_each_sliced_index_leaves_the_fewest_operations(seed: int) -> None:
+    random = np.random.default_rng(seed)
+    inputs = [tuple(random.permutation(12)[:4].tolist()) for _ in range(10)]
+    path = [(0, int(random.integers(1, 10 - k))) for k in range(9)]
+    sets, sliced = path_sets(inputs, (0,), path), 0
+    for bit in sliced_indices(sets, 1, 2, 1):
+        widest = [
+            each for each in sets.largest if (each & ~sliced).bit_count() == sets.width(sliced)
+        ]
+        large = functools.reduce(operator.or_, widest) & ~sliced & ~1
+        others = [1 << k for k in range(12) if large >> k & 1]
+        assert bit == min(others, key=lambda other: (sets.operations(sliced | other), other))
+        sliced |= bit
+    assert sets.width(sliced) <= 2 or not large & ~sliced
 
 
 def test_deep_networks_are_contracted() -> None:
