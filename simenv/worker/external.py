@@ -1,7 +1,8 @@
 """Programs of pools with `engine=external`: one process a circuit, in a process group of its own.
 
 Invariant: no process outlives its run: it is killed with its group when the run ends or is stopped,
-and by the kernel when this worker dies. It gets no SIMENV_* variable.
+and by the kernel when this worker dies. Only processes that the program moves to a group or session
+of their own (setsid) are left to it. It gets no SIMENV_* variable.
 """
 
 from __future__ import annotations
@@ -83,7 +84,7 @@ class ExternalProgram:
             process_group=0,
         )
         try:
-            code = self._end(process, out, control)
+            code = self._end(process, (out, err), control)
         finally:
             _kill(process)
             stderr_text = _tail(err)
@@ -96,11 +97,13 @@ class ExternalProgram:
                 f"{stderr_text[-_STDERR_CHARS:] or 'no message'}"
             )
 
-    def _end(self, process: subprocess.Popen[bytes], out: IO[bytes], control: RunControl) -> int:
+    def _end(
+        self, process: subprocess.Popen[bytes], streams: tuple[IO[bytes], ...], control: RunControl
+    ) -> int:
         pause_s = _FIRST_PAUSE_S
         while (code := process.poll()) is None:
             control.check()
-            if os.fstat(out.fileno()).st_size > MAX_BYTES:
+            if any(os.fstat(each.fileno()).st_size > MAX_BYTES for each in streams):
                 raise BadAnswer(f"the program {self.name} printed more than {MAX_BYTES} bytes")
             time.sleep(pause_s)
             pause_s = min(2 * pause_s, _LONGEST_PAUSE_S)

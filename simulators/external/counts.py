@@ -14,7 +14,8 @@ from collections.abc import Iterable
 from simulators.errors import BadAnswer
 
 MAX_BYTES = 64 * 2**20  # largest output
-_LINE = re.compile(r'\s*"([01 ]+)"\s*:\s*(\d{1,18})\s*\Z')
+_LINE = re.compile(r'\s*"([01 ]+)"\s*:\s*(\d{1,18})\s*\Z', re.ASCII)
+_MAX_COUNT = 10**18  # more digits than a line may have
 _SHOWN = 120  # characters of the output in a message
 _FORMS = 'it prints lines "0101" : 12, or {"0101": 12} as its last line'
 
@@ -51,13 +52,16 @@ def _outcome_counts(pairs: Iterable[tuple[str, object]], num_clbits: int) -> dic
     counts: dict[int, int] = {}
     for text, count in pairs:
         bits = text.replace(" ", "")
-        if len(bits) != num_clbits or not set(bits) <= {"0", "1"}:
+        if not bits or len(bits) != num_clbits or not set(bits) <= {"0", "1"}:
             raise BadAnswer(
                 f"the program counted {text[:_SHOWN]!r}; the circuit has {num_clbits} clbits",
                 hint="one character 0 or 1 for each clbit, clbit 0 last",
             )
-        if not isinstance(count, int) or isinstance(count, bool) or count < 0:
-            raise BadAnswer(f"the program counted {text[:_SHOWN]!r} {str(count)[:_SHOWN]} times")
+        if type(count) is not int or not 0 <= count < _MAX_COUNT:
+            raise BadAnswer(
+                f"the program counted {text[:_SHOWN]!r} {str(count)[:_SHOWN]} times",
+                hint="a whole number of shots for each bit string",
+            )
         outcome = int(bits, 2)
         if outcome in counts:
             raise BadAnswer(f"the program counted {text[:_SHOWN]!r} twice")

@@ -71,6 +71,13 @@ def test_endless_output_is_cut_off(tmp_path: Path, monkeypatch: pytest.MonkeyPat
         _run(tmp_path, "head -c 20000 /dev/zero")
 
 
+def test_endless_stderr_is_cut_off(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("simenv.worker.external.MAX_BYTES", 10_000)
+    monkeypatch.setattr("simenv.worker.external._LOGGED_BYTES", 100)
+    with pytest.raises(BadAnswer, match="more than 10000 bytes"):
+        _run(tmp_path, "exec yes >&2")
+
+
 def test_a_stop_ends_the_process_and_all_that_it_started(tmp_path: Path) -> None:
     note = tmp_path / "pid"
     program = ExternalProgram(

@@ -47,12 +47,22 @@ def test_all_counts_are_read_in_either_form(counts: dict[int, int]) -> None:
         ('{"01": 4', "printed no counts"),
         ('{"01":' + "[" * 100_000, "printed no counts"),
         ('{"01": ' + "9" * 5_000 + "}", "printed no counts"),
+        ('{"01": ' + "9" * 4_300 + ', "11": ' + "9" * 4_300 + "}", "9999 times"),
+        ('{"": 10}', "''; the circuit has"),
+        ('"01" : \u0661\u0660', "printed no counts"),
     ],
 )
 def test_anything_else_is_refused_with_its_fault(text: str, fault: str) -> None:
     with pytest.raises(BadAnswer) as caught:
         parse(text, 2, 10)
     assert fault in caught.value.message
+    assert len(caught.value.message) < 400
+
+
+def test_a_circuit_without_clbits_has_no_counts() -> None:
+    for text in ('{"": 10}', '" " : 10'):
+        with pytest.raises(BadAnswer, match="0 clbits"):
+            parse(text, 0, 10)
 
 
 @given(st.text(max_size=80))
