@@ -39,6 +39,7 @@ class Case:
     circuit: QuantumCircuit
     shots: int
     pool: str = "main"
+    strings: tuple[str, ...] = ()  # whose amplitudes are computed in place of counts
 
 
 def chain(num_qubits: int, depth: int) -> QuantumCircuit:
@@ -81,6 +82,12 @@ def graph(num_qubits: int) -> QuantumCircuit:
     return circuit
 
 
+def bit_strings(num_qubits: int) -> tuple[str, ...]:
+    """Random bit strings."""
+    chance = random.Random(4)
+    return tuple(format(chance.getrandbits(num_qubits), f"0{num_qubits}b") for _ in range(400))
+
+
 def clifford(num_qubits: int, depth: int) -> QuantumCircuit:
     """Brickwork of CX with random Clifford gates on each qubit."""
     chance = random.Random(1)
@@ -102,6 +109,13 @@ CASES = {
     "mps": Case("mps", chain(40, 16), 2_000),
     "mps-dynamic": Case("mps", histories(20), 150),
     "contraction": Case("contraction", graph(30), 200),
+    "contraction-amplitudes": Case(
+        "contraction",
+        graph(24).remove_final_measurements(inplace=False),
+        0,
+        "main",
+        bit_strings(24),
+    ),
     "densitymatrix": Case("densitymatrix", layered(9, 250, 1), 1_000),
     "aer": Case("aer", layered(16, 80, 1), 1_000),
     "hardware": Case("hardware", layered(16, 60, 1), 1_000, "qpu"),
@@ -154,7 +168,12 @@ def test_task_of_killed_worker_runs_again_to_the_same_counts(env: Client, name: 
 
     def submit() -> Task:
         return env.submit(
-            case.circuit, shots=case.shots, seed=11, engine=case.engine, pool=case.pool
+            case.circuit,
+            shots=case.shots,
+            seed=11,
+            engine=case.engine,
+            pool=case.pool,
+            amplitudes=case.strings or None,
         )
 
     oracle = submit().result(PATIENCE_S)
@@ -164,7 +183,10 @@ def test_task_of_killed_worker_runs_again_to_the_same_counts(env: Client, name: 
     result = task.result(PATIENCE_S)
     assert result.attempts == 2
     assert result.engine == case.engine
-    assert result.counts == oracle.counts
+    if case.strings:
+        assert result.amplitudes == oracle.amplitudes
+    else:
+        assert result.counts == oracle.counts
 
 
 def test_every_engine_of_the_catalog_is_killed_in_some_test() -> None:

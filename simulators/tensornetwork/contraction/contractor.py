@@ -176,7 +176,8 @@ class Contractor:
         step = max(1, min(step, _ROWS_AT_ONCE, -(-len(rows) // places)))
         results = np.zeros(len(rows), self.dtype)
         structure, _ = _structure(part(rows[:1]), (BATCH,))
-        self._path(structure)  # all ranks search it together, those without rows too
+        path = self._path(structure)  # all ranks search it together, those without rows too
+        self.widest = max(self.widest, path.sets.width(1))
         self._record(structure, (step,))
 
         def fill() -> None:

@@ -135,6 +135,18 @@ def test_resubmitted_bundle_of_sweep_gives_same_expectations_for_each_binding(
         assert [task.result(60).expectations for task in again] == entries
 
 
+def test_resubmitted_bundle_gives_same_amplitudes(environment: live.Live, place: Path) -> None:
+    bare = ansatz().remove_final_measurements(inplace=False)
+    with environment.client() as client:
+        task = client.submit(
+            bare, parameter_values=[0.3, 0.4], amplitudes=["10", "00"], observables="ZZ"
+        )
+        amplitudes = task.result(60).amplitudes
+        bundled(environment, task.id, place)
+        (again,) = client.history.resubmit(collect.load(place))
+        assert again.result(60).amplitudes == amplitudes
+
+
 def test_bundle_qasm_text_and_binary_program_give_counts_of_task(
     environment: live.Live, tmp_path: Path
 ) -> None:

@@ -87,6 +87,24 @@ def test_shares_of_several_workers_add_up_to_the_values_of_one_task(
     assert max(part.attempts for part in result.parts) == (2 if killed else 1)
 
 
+@pytest.mark.parametrize("options", [{}, {"width": 9}], ids=["rows", "slices"])
+def test_amplitudes_of_shares_add_up_to_those_of_one_task(
+    env: simenv.Client, options: dict[str, float]
+) -> None:
+    circuit, labels = layers()
+    random = np.random.default_rng(2)
+    strings = ["".join(map(str, row)) for row in random.integers(0, 2, (5, QUBITS)).tolist()]
+    exact = env.run(circuit, amplitudes=strings, shots=None, engine="contraction").amplitudes
+    stage = SlicedContraction(labels[0], amplitudes=strings, shares=SHARES, options=options)
+    with Stream(env, pipeline=[stage]) as stream:
+        result = stream.submit(circuit).result(PATIENCE_S)
+    assert isinstance(result, SlicedResult)
+    assert list(result.amplitudes) == strings
+    largest = max(map(abs, exact.values()))
+    assert max(abs(result.amplitudes[text] - exact[text]) for text in strings) < 1e-10 * largest
+    assert result.expectations == pytest.approx(whole(env)[:1], abs=TOLERANCE)
+
+
 def test_shares_are_marked_as_partial_sums(env: simenv.Client) -> None:
     circuit, labels = layers()
     exact = whole(env)
@@ -126,12 +144,13 @@ def test_shares_of_other_outputs_are_refused_by_name(env: simenv.Client) -> None
     [
         ({"shares": 0}, "shares=0"),
         ({"shares": 1_025}, "shares=1025"),
+        ({"shares": 2, "observables": None}, "SlicedContraction of nothing"),
         ({"shares": 2, "options": {"share": 1}}, "options of SlicedContraction: 'share'"),
     ],
 )
 def test_bad_shares_are_refused(values: dict[str, object], match: str) -> None:
     with pytest.raises(OptionError, match=match):
-        SlicedContraction("Z", **values)  # type: ignore[arg-type]
+        SlicedContraction(**{"observables": "Z", **values})  # type: ignore[arg-type]
 
 
 def test_shares_of_different_slices_are_never_added(env: simenv.Client) -> None:
