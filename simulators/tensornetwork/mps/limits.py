@@ -41,8 +41,9 @@ class ChainLimits(msgspec.Struct, frozen=True):
         )
 
     def check_weight(self, lost: float, where: str = "") -> None:
-        """Raise TruncatedState if more weight was discarded than allowed."""
-        if lost > self.tolerance:
+        """Raise TruncatedState if more weight was discarded than allowed; what rounding loses is
+        always allowed."""
+        if lost > max(self.tolerance, ROUNDING):
             raise TruncatedState(
                 f"engine 'mps' had to cut off {lost:.1e} of the weight{where}, with bonds of up to"
                 f" {self.bond}; {self.tolerance:.1e} is allowed",

@@ -13,7 +13,7 @@ from simulators.circuit.analysis.qubit_order import chain_order, cuthill_mckee
 from simulators.circuit.ir import Circuit
 from simulators.control import RunControl
 from simulators.engine import PauliSum
-from simulators.errors import Stopped
+from simulators.errors import Stopped, TruncatedState
 from simulators.results import EngineResult
 from simulators.simulate import counts_of, simulate
 
@@ -201,3 +201,14 @@ def test_stop_is_honoured() -> None:
     control.stop()
     with pytest.raises(Stopped):
         simulate(measured(brickwork(40, 6)), engine="mps", control=control)
+
+
+@pytest.mark.parametrize("precision", ["double", "single"])
+def test_rounding_is_no_truncation(precision: str) -> None:
+    """A tolerance of 0 refuses what a bond cuts off, not the last bits of a norm."""
+    circuit = measured(brickwork(10, 12))
+    exact = (("tolerance", 0.0),)
+    found = simulate(circuit, shots=10, engine="mps", precision=precision, settings=exact)
+    assert found.row(0).truncation == 0.0
+    with pytest.raises(TruncatedState, match=r"0\.0e\+00 is allowed"):
+        simulate(circuit, shots=10, engine="mps", settings=(*exact, ("bond", 4)))
