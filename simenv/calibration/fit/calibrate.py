@@ -41,6 +41,7 @@ from simenv.calibration.score.series import SeriesPredictor
 from simenv.errors import SimenvError
 
 MOST_CHECK_WORK = 2**26  # limit of 4^qubits times steps of a circuit on which a fit is judged
+SNAPSHOT, HOMOGENEOUS = "snapshot", "homogeneous"  # bases of fits
 SHARES = (0.25, 0.5, 0.75, 1.0)  # of the way from the snapshot to a fit, in logarithms of values
 
 
@@ -55,7 +56,7 @@ class FittedDevice(msgspec.Struct, frozen=True, eq=False):
     """Fitted snapshot with the details of its fit."""
 
     snapshot: CalibrationSnapshot
-    base: str  # "snapshot", or "homogeneous": the medians of its values
+    base: str  # SNAPSHOT, or HOMOGENEOUS: the medians of its values
     prior: Prior
     scores: tuple[CandidateScore, ...]
     share: float  # of the way from the snapshot to the fit; 0.0: the snapshot is kept
@@ -103,10 +104,10 @@ def calibrate(
     starts = window_starts(training.records)
     first = problem_of(snapshot, training, starts)
     reference = losses_of(first[0])
-    attempts = attempts_on("snapshot", first, starts, reference, note)
+    attempts = attempts_on(SNAPSHOT, first, starts, reference, note)
     if any(each.was_placed for each in first[1].observations):
         pooled = problem_of(homogeneous(snapshot), training, starts)
-        attempts += attempts_on("homogeneous", pooled, starts, reference, note)
+        attempts += attempts_on(HOMOGENEOUS, pooled, starts, reference, note)
     choices = [
         choice for each in attempts for choice in _choices(each, snapshot, training, starts, note)
     ]
@@ -175,18 +176,19 @@ def _gain(
 
 
 def _accepted(choices: Sequence[_Choice]) -> _Choice:
-    """Choice with the largest mean gain among the significant ones; if there is none, the choice
-    with the highest bound, at share 0. Raises FitRefusedError if all are worse than the
-    snapshot."""
+    """Choice with the largest mean gain among the significant ones, provided that a fit of the
+    snapshot itself is one of them: few circuits that ran on unknown qubits gain by a homogeneous
+    device by chance more often. Else the snapshot, at share 0. Raises FitRefusedError if all
+    choices are worse than it."""
     judged = [(each, each.gain) for each in choices if each.gain is not None]
     if not judged:
         return choices[0]
-    certain = [pair for pair in judged if pair[1].is_significant]
-    if certain:
+    own = [pair for pair in judged if pair[0].attempt.base == SNAPSHOT]
+    if any(pair[1].is_significant for pair in own):
+        certain = [pair for pair in judged if pair[1].is_significant]
         return max(certain, key=lambda pair: pair[1].mean)[0]
-    good = [pair for pair in judged if not pair[1].is_worse]
-    best, result = max(good or judged, key=lambda pair: pair[1].low)
-    if not good:
+    if all(pair[1].is_worse for pair in judged):
+        _, result = max(judged, key=lambda pair: pair[1].low)
         raise FitRefusedError(
             f"the fitted device is worse than its snapshot on {result.circuits} circuits that it"
             f" did not see: median fidelity {result.fitted_median:.4f} against"
@@ -194,6 +196,7 @@ def _accepted(choices: Sequence[_Choice]) -> _Choice:
             f" {result.snapshot_mean:.4f}",
             hint="give more, or more varied, circuits; the snapshot is the better model",
         )
+    best = max(own, key=lambda pair: pair[1].low)[0]
     return msgspec.structs.replace(best, share=0.0, undated_share=0.0)
 
 

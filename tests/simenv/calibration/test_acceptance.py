@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
+from types import SimpleNamespace
 
 import msgspec
 import numpy as np
@@ -11,11 +12,23 @@ import pytest
 
 from bench.calibration_data import PATH, measured, random_circuit, random_counts
 from noise_models import library
-from simenv.calibration.accept.gains import LEAST_GAIN, expanded_level, gain, lower_bound
+from simenv.calibration.accept.gains import (
+    LEAST_GAIN,
+    HeldOutGain,
+    expanded_level,
+    gain,
+    lower_bound,
+)
 from simenv.calibration.accept.path import between, blended
 from simenv.calibration.data.records import CountsData
 from simenv.calibration.fit import calibrate as fitting
-from simenv.calibration.fit.calibrate import SHARES, FitRefusedError, calibrate
+from simenv.calibration.fit.calibrate import (
+    HOMOGENEOUS,
+    SHARES,
+    SNAPSHOT,
+    FitRefusedError,
+    calibrate,
+)
 from simenv.calibration.score.predict import Predictor
 
 
@@ -111,3 +124,18 @@ def test_a_share_with_a_larger_gain_that_is_not_certain_is_not_taken(
     full = np.exp(result.latent * result.widths)
     factors = np.array([value for value, _, _ in result.factors])
     np.testing.assert_allclose(factors, np.sqrt(full))
+
+
+def test_a_homogeneous_device_needs_a_gain_of_the_snapshot_too() -> None:
+    def choice(base: str, mean: float, low: float) -> fitting._Choice:
+        held_out = HeldOutGain(mean, low, 0.9 + mean, 0.9, 0.9 + mean, 0.9, 5, 5)
+        return fitting._Choice(SimpleNamespace(base=base), None, 1.0, 1.0, held_out)  # type: ignore[arg-type]
+
+    better = choice(HOMOGENEOUS, 0.02, 0.01)
+    assert fitting._accepted([choice(SNAPSHOT, 0.01, 0.005), better]) is better
+    kept = fitting._accepted([choice(SNAPSHOT, 0.01, -0.005), better])
+    assert (kept.attempt.base, kept.share, kept.undated_share) == (SNAPSHOT, 0.0, 0.0)
+    kept = fitting._accepted([choice(SNAPSHOT, -0.01, -0.02), better])
+    assert kept.share == 0.0
+    with pytest.raises(FitRefusedError, match="worse than its snapshot on 5 circuits"):
+        fitting._accepted([choice(SNAPSHOT, -0.01, -0.02), choice(HOMOGENEOUS, -0.02, -0.03)])
