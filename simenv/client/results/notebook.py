@@ -48,6 +48,8 @@ class ResultLike(Protocol):
     @property
     def probabilities(self) -> dict[str, float]: ...
     @property
+    def amplitudes(self) -> dict[str, complex]: ...
+    @property
     def expectations(self) -> tuple[float, ...]: ...
     @property
     def std_errors(self) -> tuple[float, ...]: ...
@@ -66,7 +68,7 @@ def client_text(info: ServiceInfo) -> str:
 
 
 def result_html(result: ResultLike) -> str:
-    """Return HTML of a result: provenance, then a histogram of counts or a table of values."""
+    """Return HTML of a result: provenance, a histogram of counts, tables of values, amplitudes."""
     shots = f"{result.shots} shots" if result.shots else "exact"
     facts = [
         ("qubits", str(result.num_qubits)),
@@ -94,6 +96,12 @@ def result_html(result: ResultLike) -> str:
         if len(values) > MAX_VALUES:
             rows.append((f"{len(values) - MAX_VALUES} more", "", ""))
         parts.append(_table(("observable", "value", "standard error"), rows))
+    if result.has("amplitudes"):
+        pairs = list(result.amplitudes.items())
+        shown = [(text, f"{value:.6g}") for text, value in pairs[:MAX_VALUES]]
+        if len(pairs) > MAX_VALUES:
+            shown.append((f"{len(pairs) - MAX_VALUES} more", ""))
+        parts.append(_table(("bit string", "amplitude"), shown))
     return "".join(parts)
 
 

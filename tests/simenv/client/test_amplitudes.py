@@ -56,6 +56,8 @@ def test_amplitudes_are_in_the_order_of_the_strings(env: simenv.Client, engine: 
     result = env.run(plain(), amplitudes=STRINGS, engine=engine)
     assert_are(result, plain(), STRINGS)
     assert result.has("amplitudes")
+    html = result._repr_html_()
+    assert all(f"<td>{text}</td><td>{result.amplitudes[text]:.6g}</td>" in html for text in STRINGS)
     assert not result.has("counts")
 
 
@@ -107,6 +109,7 @@ def test_many_strings_travel_in_a_file(env: simenv.Client) -> None:
     strings = [format(k, "016b") for k in range(65_536)]
     task = env.submit(circuit, amplitudes=strings)
     result = task.result()
+    assert result._decoded.data.bit_strings == b""  # no part of the message
     state = Statevector(circuit).data
     np.testing.assert_allclose(list(result.amplitudes.values()), state, atol=1e-12)
     assert copy.copy(result).amplitudes == result.amplitudes

@@ -147,9 +147,9 @@ def test_shares_of_tasks_add_up(
 
 def test_qubits_without_gates_are_zero(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(contraction, "DENSE_QUBITS", 0)
-    arrays = Arrays(4, 0).add("h", [1]).add("z", [3]).add("global_phase", (), (), [0.3])
+    arrays = Arrays(4, 0).add("h", [1]).add("rz", [3], (), [0.5]).add("global_phase", (), (), [0.3])
     bits = (np.arange(16)[:, None] >> np.arange(4) & 1).astype(np.uint8)
-    expected = np.where(np.arange(16) & ~2, 0.0, np.exp(0.3j) / np.sqrt(2.0))
+    expected = np.where(np.arange(16) & ~2, 0.0, np.exp(0.05j) / np.sqrt(2.0))
     for strings in (bits, bits[:3], bits[2:3], bits[5:6]):
         places = strings @ (1 << np.arange(4))
         np.testing.assert_allclose(
