@@ -17,7 +17,12 @@ from simenv.calibration.data.records import CountsData, DataError
 from simenv.calibration.fit.compile import DeviceCompiler
 from simenv.calibration.fit.components import DeviceChannels
 from simenv.calibration.fit.device import all_components, fitted_snapshot
-from simenv.calibration.fit.observations import Distributions, ObservedCircuits, observe
+from simenv.calibration.fit.observations import (
+    MAX_QUBITS,
+    Distributions,
+    ObservedCircuits,
+    observe,
+)
 from simenv.calibration.fit.prior import Prior, PriorMatrix
 from simenv.calibration.fit.select import (
     ANGLES,
@@ -122,7 +127,9 @@ class FittedSnapshots(msgspec.Struct, frozen=True, eq=False):
     ) -> FittedSnapshots:
         """Snapshots of a solution, for all qubits and gates of the device."""
         every = all_components(attempt.device)
-        values = attempt.problem.columns(attempt.score.prior).extended(every) @ solution.latent
+        columns = attempt.problem.columns(attempt.score.prior)
+        values = columns.extended(every) @ solution.latent
+        values += columns.carried_over(every, attempt.problem.components, solution.latent)
         prior = attempt.score.windows or attempt.score.prior
         shift = attempt.problem.columns(prior).extended(every)
 
@@ -151,8 +158,11 @@ def problem_of(snapshot: CalibrationSnapshot, data: CountsData, starts: Sequence
         pooled = len(wider.observations) > len(observed.observations)
         observed = wider if pooled else observed
     if not observed.observations:
-        reasons = "; ".join(f"{count} rows: {text}" for text, count in observed.left_out)
-        raise DataError(f"no circuit can be fitted: {reasons}", hint="narrower circuits")
+        reasons = "; ".join(f"rows {count}: {text}" for text, count in observed.left_out)
+        raise DataError(
+            f"no circuit can be fitted: {reasons}",
+            hint=f"circuits of at most {MAX_QUBITS} qubits that are measured at their ends",
+        )
     components = result.components([each.place for each in observed.observations], pooled=pooled)
     return FitProblem(result, components, observed.observations), observed
 
@@ -250,10 +260,22 @@ class _StartFits:
         )
         result = self._known.get(around)
         if result is None:
-            plain = self._known.get(msgspec.structs.replace(around, robust=False))
-            latent = None if plain is None else plain.latent
-            result = self._known[around] = fit(self._problem, around, latent)
+            result = self._known[around] = fit(self._problem, around, self._start(around))
         return result
+
+    def _start(self, prior: Prior) -> NDArray[np.float64] | None:
+        """Latent values of the closest known fit: without angles, or without robust weights."""
+        for nearest in (
+            msgspec.structs.replace(prior, angle=0.0),
+            msgspec.structs.replace(prior, robust=False),
+        ):
+            known = self._known.get(nearest)
+            if known is not None:
+                columns = self._problem.columns(nearest).columns
+                latent = dict(zip(columns, known.latent.tolist(), strict=True))
+                wanted = self._problem.columns(prior).columns
+                return np.array([latent.get(column, 0.0) for column in wanted])
+        return None
 
 
 def fit(problem: FitProblem, prior: Prior, latent: NDArray[np.float64] | None = None) -> Solution:

@@ -28,6 +28,11 @@ FREEDOM = 2.0  # degrees of freedom of Student's distribution
 Column = tuple[str, tuple[int, ...]]  # kind of component, and its qubits; (): all qubits or gates
 
 
+_OWN_KINDS = (RELAXATION, P01, P10, f"{ERROR} 2")
+COMMON_WIDTH = 0.5  # standard deviation of the logarithm of a factor that all qubits share
+_LEAST_OWN = 3  # number of qubits or pairs whose median says something about the others
+
+
 class Prior(msgspec.Struct, frozen=True):
     """Standard deviations of the logarithm of a factor, or of an angle in radians; 0: fixed."""
 
@@ -92,6 +97,26 @@ class PriorMatrix:
                     result[row, place[column]] = width
         return result
 
+    def carried_over(
+        self,
+        components: Sequence[Component],
+        fitted: Collection[Component],
+        latent: NDArray[np.float64],
+    ) -> NDArray[np.float64]:
+        """Change of the components that no circuit of the fit has, in addition to the common
+        columns: for each kind the median of the own changes, shrunk by their scatter. A narrow
+        prior leaves them a change that all qubits share."""
+        own: dict[str, list[float]] = {}
+        for (kind, qubits), value in zip(self.columns, latent.tolist(), strict=True):
+            if qubits and kind in _OWN_KINDS:
+                own.setdefault(kind, []).append(self.prior.own * value)
+        width2 = max(COMMON_WIDTH**2 - self.prior.common**2, 0.0)
+        medians = {kind: _shrunk_median(values, width2) for kind, values in own.items()}
+        known = set(fitted)
+        return np.array(
+            [0.0 if each in known else medians.get(_own_kind(each), 0.0) for each in components]
+        )
+
     def _entries(self, component: Component) -> list[tuple[Column, float]]:
         common, own, angle = self.prior.common, self.prior.own, self.prior.angle
         kind, qubits = component.kind, component.qubits
@@ -114,3 +139,21 @@ class PriorMatrix:
         else:
             results = [((f"{ERROR} 2", ()), common), ((f"{ERROR} 2", qubits), own)]
         return [(column, width) for column, width in results if width]
+
+
+def _own_kind(component: Component) -> str:
+    """Kind of the own column of a component; "": it has none."""
+    if component.is_angle:
+        return ""
+    if component.kind == ERROR:
+        return f"{ERROR} 2" if len(component.qubits) == 2 else ""
+    return RELAXATION if component.kind == DEPHASING else component.kind
+
+
+def _shrunk_median(values: Sequence[float], width2: float) -> float:
+    """Median of changes of single qubits times n w^2 / (n w^2 + s^2): the posterior mean of their
+    common change with the prior variance w^2 = `width2`, if they scatter by s."""
+    if len(values) < _LEAST_OWN or not width2:
+        return 0.0
+    common = len(values) * width2
+    return float(np.median(values)) * common / (common + float(np.var(values, ddof=1)))
