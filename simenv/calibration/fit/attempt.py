@@ -269,10 +269,10 @@ class _StartFits:
             msgspec.structs.replace(prior, angle=0.0),
             msgspec.structs.replace(prior, robust=False),
         ):
-            known = self._known.get(nearest)
-            if known is not None:
+            solution = self._known.get(nearest)
+            if solution is not None:
                 columns = self._problem.columns(nearest).columns
-                latent = dict(zip(columns, known.latent.tolist(), strict=True))
+                latent = dict(zip(columns, solution.latent.tolist(), strict=True))
                 wanted = self._problem.columns(prior).columns
                 return np.array([latent.get(column, 0.0) for column in wanted])
         return None

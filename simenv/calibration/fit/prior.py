@@ -112,9 +112,9 @@ class PriorMatrix:
                 own.setdefault(kind, []).append(self.prior.own * value)
         width2 = max(COMMON_WIDTH**2 - self.prior.common**2, 0.0)
         medians = {kind: _shrunk_median(values, width2) for kind, values in own.items()}
-        known = set(fitted)
+        with_data = set(fitted)
         return np.array(
-            [0.0 if each in known else medians.get(_own_kind(each), 0.0) for each in components]
+            [0.0 if each in with_data else medians.get(_own_kind(each), 0.0) for each in components]
         )
 
     def _entries(self, component: Component) -> list[tuple[Column, float]]:
