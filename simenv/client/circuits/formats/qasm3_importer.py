@@ -16,6 +16,7 @@ from typing import Any
 
 from openqasm3 import ast
 from qiskit.circuit import Gate
+from qiskit.circuit.library import IGate
 from qiskit_qasm3_import.exceptions import ConversionError
 from qiskit_qasm3_import.state import State
 
@@ -140,6 +141,12 @@ class _Converter(FlowVisitor):
         ):
             column -= start
         return column + 1
+
+    def visit_Include(self, node: Any, context: Any) -> Any:  # noqa: N802
+        context = super().visit_Include(node, context)
+        # The base class has `u` in its place, which a device with a native `id` does not execute.
+        context.symbol_table.get("id", node).data = IGate
+        return context
 
     def visit_QubitDeclaration(self, node: Any, context: Any) -> Any:  # noqa: N802
         self._check_bits(node, node.size, "qubits", context.circuit.num_qubits, MAX_QUBITS, context)

@@ -70,3 +70,9 @@ def test_an_inner_gate_of_a_definition_keeps_its_name() -> None:
     text = "gate ecr a,b { s a; sx b; cx a,b; x a; }\ngate twice a,b { ecr a,b; ecr b,a; }"
     loaded = load(f"{HEADER}{text}\ntwice q[0],q[1];")
     assert set(loaded.program.names) == {"ecr", "global_phase"}
+
+
+@pytest.mark.parametrize("modifiers", ["", "inv @ ", "pow(3) @ "])
+def test_identity_of_openqasm_3_is_the_gate_of_that_name(modifiers: str) -> None:
+    text = f'OPENQASM 3.0; include "stdgates.inc"; qubit[2] q; {modifiers}id q[1]; sx q[0];'
+    assert load(text).program.names == ("id", "sx")
