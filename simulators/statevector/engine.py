@@ -113,7 +113,7 @@ class StatevectorEngine:
             return PartsPlan(circuit, options.parts, options.precision)
         plan = ExecutionPlan(options.precision)
         if self.worth_caching(circuit):
-            narrow = compiled_qubits(circuit, options.precision) if self._small >= 0 else -1
+            narrow = compiled_qubits(circuit) if self._small >= 0 else -1
             plan.prepare(circuit, CARD.max_qubits, narrow)
         return plan
 
@@ -220,7 +220,7 @@ class StatevectorEngine:
         if circuit.num_qubits <= self._small:
             return True
         is_counted = self._small >= 0 and request.outputs == _COUNTS and request.shots > 0
-        return is_counted and circuit.num_qubits <= compiled_qubits(circuit, job.options.precision)
+        return is_counted and circuit.num_qubits <= compiled_qubits(circuit)
 
     def _compiled(
         self, circuit: Circuit, request: Request, number: int, control: RunControl

@@ -16,21 +16,20 @@ from simulators.engine import PauliSum, Request
 if TYPE_CHECKING:
     from simulators.statevector.program import Program
 
-# Widths and sizes of circuits beyond SMALL_QUBITS whose counts are computed in one compiled call: a
+# Most operations of circuits beyond SMALL_QUBITS whose counts are computed in one compiled call: a
 # plan takes longer than it saves. Larger circuits are worth it, and worth threads.
-_COUNTED_QUBITS = {"double": COUNTS_QUBITS, "single": COUNTS_QUBITS - 1}
 _COUNTED_OPERATIONS = 4_096
 _KEPT = 4  # cached reductions of one circuit, the oldest evicted
 
 
-def compiled_qubits(circuit: Circuit, precision: str) -> int:
+def compiled_qubits(circuit: Circuit) -> int:
     """Largest width at which counts of this circuit are computed in one compiled call, unless it
     branches. Beyond SMALL_QUBITS, a circuit with parameters is not: its counts must not depend on
     the number of rows of a task."""
     has_matrices = bool((circuit.table.rows[:, 0] == UNITARY).any())
     if circuit.num_slots or has_matrices or circuit.ops.size > _COUNTED_OPERATIONS:
         return SMALL_QUBITS
-    return _COUNTED_QUBITS[precision]
+    return COUNTS_QUBITS
 
 
 class ProgramCache:

@@ -119,9 +119,7 @@ def lines(
             hint="explain without --plan shows which engine can run it",
         )
     keep = not set(outputs) <= {"counts", "memory", "probabilities"}
-    narrow = (
-        _compiled_qubits(circuit, precision, outputs) if len(result.parts) < 2 else SMALL_QUBITS
-    )
+    narrow = _compiled_qubits(circuit, outputs) if len(result.parts) < 2 else SMALL_QUBITS
     if not result.parts:
         if circuit.num_qubits <= narrow:
             raise _unplanned(circuit, narrow)
@@ -143,7 +141,7 @@ def lines(
     return PlanReport(_numbered(built), left)
 
 
-def _compiled_qubits(circuit: Circuit, precision: str, outputs: tuple[str, ...]) -> int:
+def _compiled_qubits(circuit: Circuit, outputs: tuple[str, ...]) -> int:
     """Return the largest width of a circuit of this kind that runs without sweeps."""
     import numpy as np
 
@@ -154,7 +152,7 @@ def _compiled_qubits(circuit: Circuit, precision: str, outputs: tuple[str, ...])
     roles = np.empty(circuit.ops.size, np.int64)
     if outputs != ("counts",) or has_mid_circuit_ops(circuit, roles, keep=False):
         return SMALL_QUBITS
-    return compiled_qubits(circuit, precision)
+    return compiled_qubits(circuit)
 
 
 def _unplanned(circuit: Circuit, narrow: int) -> InfeasibleError:

@@ -230,4 +230,4 @@ def test_plan_is_refused_for_circuits_that_run_without_one(
     assert "need no plan" in shell("explain", str(small), "--plan").err
     small.write_text(chain(14, ""))
     assert "up to 14 qubits" in shell("explain", str(small), "--plan").err
-    assert shell("explain", str(small), "--plan", "--precision", "single").code == 0
+    assert shell("explain", str(small), "--plan", "--output", "probabilities").code == 0
