@@ -17,8 +17,8 @@ from numpy.typing import NDArray
 from simenv._version import __version__
 from simenv.errors import StoreError
 from simenv.model import Program, ResultFile, TaskOptions, task_name
-from simenv.store import hdf5_layout, writer
-from simenv.store.reader import CHECKPOINTS
+from simenv.result_files import hdf5_layout, writer
+from simenv.result_files.reader import CHECKPOINTS
 from simenv.wire.messages.client import AssignChunk, AssignedTask
 from simenv.wire.transport.worker_endpoint import TOKEN
 from simulators.engine import RunOptions

@@ -21,7 +21,7 @@ PACKAGES = (
     "simenv/qpm_check",
     "simenv/scheduler",
     "simenv/service",
-    "simenv/store",
+    "simenv/result_files",
     "simenv/wire",
     "simenv/worker",
 )

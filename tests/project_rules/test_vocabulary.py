@@ -120,7 +120,7 @@ VAGUE_MODULES = {
 }
 ONE_SENTENCE = {
     ("simenv", name)
-    for name in ("config", "model", "qpm_check", "service", "store", "wire", "worker")
+    for name in ("config", "model", "qpm_check", "result_files", "service", "wire", "worker")
 }
 SQL_OUTSIDE = {  # modules with statements or connections outside simenv.service.journal
     "simenv/service/control/policies.py",

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from simenv.calibration.fit.calibrate import FittedDevice
-from simenv.store import writer
+from simenv.result_files import writer
 
 FORMAT = 1
 

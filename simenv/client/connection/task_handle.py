@@ -1,13 +1,11 @@
 """State of one task in this process, shared by all its `Task` objects.
 
 Invariant: the end of a task is set once, by the thread that reads the socket, under the session's
-lock. Its result is decoded once for all its bindings. A result with a wrong checksum is verified by
-the service, which runs the task again if its stored copy is damaged.
+lock. Its result is decoded once for all its bindings; a damaged one is fetched again.
 """
 
 from __future__ import annotations
 
-import zlib
 from collections import deque
 from collections.abc import Callable, Collection, Iterable, Sequence
 from concurrent.futures import CancelledError
@@ -17,10 +15,15 @@ from typing import TYPE_CHECKING, Protocol
 
 import msgspec
 
+from simenv.client.results.damaged_results import (
+    ResultChecker,
+    damaged,
+    fetch_again,
+    is_intact,
+)
 from simenv.client.results.decoded import DecodedResult, Provenance, Stages
-from simenv.client.results.large_arrays import LargeArrays, ResultSource, failed
+from simenv.client.results.large_arrays import LargeArrays, ResultSource
 from simenv.errors import (
-    NotFoundError,
     SimenvError,
     TaskCancelledError,
     TaskExpiredError,
@@ -63,14 +66,13 @@ class ResultOrigin(msgspec.Struct, frozen=True):
     read_s: float
 
 
-class TaskSource(ResultSource, Protocol):
+class TaskSource(ResultSource, ResultChecker, Protocol):
     """The connection of tasks and their handles; `ServiceSession` implements it."""
 
     def task_infos(self, task_numbers: Sequence[int]) -> list[TaskInfo]: ...
     def try_task_infos(self, number: int) -> list[TaskInfo]: ...
     def submitted(self, number: int, timeout_s: float | None = None) -> Submitted: ...
     def cancel(self, task_numbers: Sequence[int]) -> list[str]: ...
-    def verify(self, number: int) -> str: ...
     def wait_ended(self, handle: TaskHandle, timeout_s: float | None) -> bool: ...
     def poll(self, handle: TaskHandle) -> None: ...
     def gather(
@@ -183,7 +185,7 @@ class TaskHandle(msgspec.Struct, eq=False, weakref=True):
             self.session.count_result(perf_counter() - self.submission.sent_s - 1e-6 * inside_us)
         if decoded.data.file is not None:
             decoded.bulk = LargeArrays(
-                self.session, self.number, decoded.data.file, self._rerun_file
+                self.session, self.number, decoded.data.file, self._file_again
             )
         return decoded
 
@@ -192,28 +194,30 @@ class TaskHandle(msgspec.Struct, eq=False, weakref=True):
         completion = self._completion
         if completion is None:
             raise SimenvError(f"task {self.id} has not ended")
-        if zlib.crc32(completion.payload) == completion.checksum:
-            return completion
-        return self._rerun("its checksum does not fit")
+        return completion if is_intact(completion) else self._again("its checksum does not fit")
 
-    def _rerun(self, reason: str) -> Completion:
-        """Have the service repair the result. Raises StoreError if it is still damaged."""
+    def _again(self, reason: str) -> Completion:
+        """Fetch the result again. Raises NotFoundError, StoreError."""
+        renewed = TaskHandle(self.session, self.number, self.submission)
 
-        rerun = rerun_damaged(self.session, self)
-        completion = rerun._completion
-        if completion is None or zlib.crc32(completion.payload) != completion.checksum:
-            raise rerun._error or failed(self.id, reason)
-        self._completion, self._ending, self._provenance = completion, rerun._ending, None
+        def receive() -> Completion | None:
+            self.session.wait_ended(renewed, None)
+            if renewed._error is not None:
+                raise renewed._error
+            return renewed._completion
+
+        completion = fetch_again(self.session, self.number, receive, reason)
+        self._completion, self._ending, self._provenance = completion, renewed._ending, None
         return completion
 
-    def _rerun_file(self, reason: str) -> ResultFile:
-        completion = self._rerun(reason)
+    def _file_again(self, reason: str) -> ResultFile:
+        completion = self._again(reason)
         error = self._failure(completion)
         if error is not None:
             raise error
         file = codec.result_data(completion.payload).file
         if file is None:
-            raise failed(self.id, reason)
+            raise damaged(self.id, reason)
         return file
 
     def provenance(self) -> Provenance:
@@ -283,18 +287,3 @@ class EndedTasks:
 
     ended: deque[TaskHandle]
     requested_s: float
-
-
-def rerun_damaged(session: TaskSource, damaged: TaskHandle) -> TaskHandle:
-    """Have the service check a task's result; return a handle with the intact or the new result.
-
-    Waits for the end of the task. Raises NotFoundError if the service has removed it.
-    """
-    if session.verify(damaged.number) in ("unknown", "removed"):
-        raise NotFoundError(
-            f"the result of task {damaged.id} is no longer kept",
-            hint="submit it again with its seed; results.keep_gib limits the stored results",
-        )
-    rerun = TaskHandle(session, damaged.number, damaged.submission)
-    session.wait_ended(rerun, None)
-    return rerun

@@ -28,7 +28,7 @@ import msgspec
 from simenv.errors import OptionError
 from simenv.files import replacing
 from simenv.model import TaskState
-from simenv.store import hdf5_layout
+from simenv.result_files import hdf5_layout
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -160,7 +160,7 @@ def contents(decoded: DecodedResult, row: int) -> dict[str, NDArray[Any]]:
 
 
 def _hdf5(result: ExportableResult, decoded: DecodedResult, row: int, path: Path) -> None:
-    from simenv.store import writer
+    from simenv.result_files import writer
 
     settings = metadata(result, decoded)
     attributes = {

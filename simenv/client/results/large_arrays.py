@@ -13,9 +13,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Protocol
 
-from simenv.errors import SimenvError, StoreError
+from simenv.errors import StoreError
 from simenv.model import ResultFile, StoredArray
-from simenv.store import reader
+from simenv.result_files import reader
 from simenv.wire.messages.queries import CHUNK_BYTES
 
 
@@ -113,11 +113,3 @@ class LargeArrays:
                 os.pwrite(copy.fileno(), data, offset)
                 offset += len(data)
             return reader.mapped(copy.fileno(), array)
-
-
-def failed(task: str, reason: str) -> SimenvError:
-    """Return the error for a result that is still damaged after its task has run again."""
-    return StoreError(
-        f"the result of task {task} is damaged: {reason}",
-        hint="submit it again with its seed; if that happens again, look at disk and memory",
-    )

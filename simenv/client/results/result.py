@@ -18,7 +18,7 @@ from simenv.client.results import bitstrings, drawing, notebook
 from simenv.client.results.decoded import DecodedResult, Provenance, ProvenanceSource, Stages
 from simenv.errors import OptionError
 from simenv.model import ResultData
-from simenv.store import hdf5_layout
+from simenv.result_files import hdf5_layout
 
 if TYPE_CHECKING:
     import numpy as np

@@ -16,8 +16,8 @@ from pathlib import Path
 
 from simenv.errors import StoreError
 from simenv.model import ResultFile
-from simenv.store import reader
-from simenv.store.writer import UNFINISHED
+from simenv.result_files import reader
+from simenv.result_files.writer import UNFINISHED
 
 Outcome = object
 Job = Callable[[], Outcome]

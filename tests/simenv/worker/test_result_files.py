@@ -9,7 +9,7 @@ import pytest
 
 from simenv.errors import StoreError
 from simenv.model import Program, ResultFile, TaskOptions
-from simenv.store.writer import UNFINISHED
+from simenv.result_files.writer import UNFINISHED
 from simenv.wire.messages.client import AssignChunk, AssignedTask
 from simenv.worker.result_files import ResultFileWriter, file_name
 from simulators.results import EngineResult

@@ -16,7 +16,7 @@ from simenv.client.submission.send import send
 from simenv.client.tasks.task import Task
 from simenv.errors import NotFoundError, StoreError, TaskFailedError
 from simenv.model import RESULT_FORMAT, ResultData, ResultFile, TaskOptions, TaskState
-from simenv.store import writer
+from simenv.result_files import writer
 from simenv.wire import codec
 from simenv.wire.messages import client as m
 from simenv.wire.messages.queries import (

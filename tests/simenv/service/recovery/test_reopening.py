@@ -13,8 +13,8 @@ from service import ServiceHarness, spec
 
 from simenv.errors import JournalError
 from simenv.model import RESULT_FORMAT, ResultData, ResultFile
+from simenv.result_files import writer
 from simenv.service.support import fault_injection
-from simenv.store import writer
 from simenv.wire import codec
 from simenv.wire.auth import Identity, Role
 from simenv.wire.messages import client as m

@@ -8,8 +8,8 @@ from pathlib import Path
 from service import ServiceHarness, spec
 
 from simenv.model import task_name
+from simenv.result_files.reader import CHECKPOINTS
 from simenv.service.results.file_worker import FileWorker, fence_of
-from simenv.store.reader import CHECKPOINTS
 from simenv.wire.messages import client as m
 
 WAIT_S = 60.0

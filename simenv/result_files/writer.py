@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 from simenv.errors import StoreError
 from simenv.files import sync_folder
 from simenv.model import ResultFile, StoredArray
-from simenv.store.hdf5_layout import Field, Skeleton, skeleton
+from simenv.result_files.hdf5_layout import Field, Skeleton, skeleton
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

@@ -14,7 +14,7 @@ import pytest
 
 from simenv.errors import StoreError
 from simenv.model import ResultFile
-from simenv.store import reader, writer
+from simenv.result_files import reader, writer
 
 ARRAYS = {
     "statevector": np.linspace(0, 1, 4096).astype("<c16").reshape(2, 2048),
