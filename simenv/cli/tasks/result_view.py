@@ -84,7 +84,7 @@ def print_results(
         for each in results:
             terminal.json_line(each.to_dict())
         return
-    labels = [label(observable) for observable in observables]
+    labels = [label(observable, results[0].layout) for observable in observables]
     if save is None and len(results) == 1:
         _show(results[0], labels)
     elif save is None:
@@ -106,16 +106,24 @@ def summary(results: list[Result]) -> str:
     ]
     if first.device_time_s:
         parts.append(f"{first.device_time_s:.3g} s on device {first.device}")
+    if first.remark and len(results) == 1:
+        parts.append(first.remark)
     if len(results) > 1:
         parts.insert(2, terminal.counted(len(results), "binding"))
     task = first.task.partition(".")[0] if len(results) > 1 else first.task
     return terminal.clean(f"{task}: {', '.join(parts)}")
 
 
-def label(observable: Observable) -> str:
-    """Format an observable as users type it: `ZZ:0.5,XX:2`; a coefficient of 1 is left out."""
+def label(observable: Observable, layout: tuple[int, ...] | None = None) -> str:
+    """Format an observable as users type it: `ZZ:0.5,XX:2`; a coefficient of 1 is left out.
+
+    `layout`: the device's qubit of each circuit qubit, where the observable is that of a device.
+    """
     values = struct.unpack(f"<{len(observable.labels)}d", observable.coefficients)
-    terms = zip(observable.labels, values, strict=True)
+    labels = observable.labels
+    if layout is not None:
+        labels = tuple("".join(each[-1 - k] for k in reversed(layout)) for each in labels)
+    terms = zip(labels, values, strict=True)
     text = ",".join(pauli if value == 1 else f"{pauli}:{value:g}" for pauli, value in terms)
     return text if len(text) <= LABEL_CHARS else text[: LABEL_CHARS - 3] + "..."
 
