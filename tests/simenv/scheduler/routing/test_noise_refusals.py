@@ -68,3 +68,21 @@ def test_hint_for_a_pool_of_one_engine_leaves_the_pool_out() -> None:
     terms = TaskOptions(pool="tableaux")
     hint = refusal(5, terms).hint
     assert hint.startswith("ask for another engine: engine='auto' without a pool takes ")
+
+
+@pytest.mark.parametrize("options", [(), (("twirl", 1),)])
+def test_stabilizer_gives_no_expectation_values_with_noise(
+    options: tuple[tuple[str, int], ...],
+) -> None:
+    plain = relaxing(40)
+    assert plain.noise is not None
+    noise = msgspec.structs.replace(plain.noise, kinds=frozenset({"pauli"}))
+    noisy = msgspec.structs.replace(plain, noise=noise, clifford=True, bond_bits=1)
+    terms = TaskOptions(outputs=("expectation",), options=options)
+    named = msgspec.structs.replace(terms, engine="stabilizer")
+    with pytest.raises(InfeasibleError, match="no expectation values of a circuit with noise"):
+        engine_choice.route(noisy, named, POOLS, LIMITS)
+    if not options:
+        assert engine_choice.route(noisy, terms, POOLS, LIMITS).engine == "mps"
+    ideal = msgspec.structs.replace(noisy, noise=None)
+    assert engine_choice.route(ideal, named, POOLS, LIMITS).engine == "stabilizer"
