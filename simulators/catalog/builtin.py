@@ -69,6 +69,7 @@ CARDS: tuple[EngineCard, ...] = (
         summary="Clifford circuits of any width, by stim; Paulis may depend on parities of clbits",
         costs=StabilizerCost(),
         noise=frozenset({"pauli", "readout"}),
+        conditional_noise=False,
         noisy_expectation=False,
         options=(
             EngineOption(

@@ -80,6 +80,7 @@ class EngineCard(msgspec.Struct, frozen=True):
     options: tuple[EngineOption, ...] = ()
     noise: frozenset[NoiseKind] = frozenset()  # accepted kinds of noise; others are refused
     dynamic_noise: bool = True  # accepts noise in dynamic circuits
+    conditional_noise: bool = True  # accepts noise of operations under a condition
     noisy_expectation: bool = True  # expectation values of circuits with noise
     exact_noise: bool = False  # exact distributions and values of circuits with noise
     only_noise: bool = False  # `auto` considers it only for circuits with noise

@@ -8,7 +8,7 @@ from __future__ import annotations
 import numpy as np
 
 from noise_models.channel import Channel
-from simulators.circuit.gates import END_BLOCK, IF
+from simulators.circuit.analysis.branches import branch_depth
 from simulators.circuit.ir import Circuit
 from simulators.circuit.noise import NoiseProgram
 from simulators.errors import Unsupported
@@ -18,8 +18,7 @@ _LEAST = 1e-15  # smaller probabilities of errors are dropped
 
 def noise_lines(circuit: Circuit, noise: NoiseProgram) -> dict[int, list[str]]:
     """Lines that follow each operation; those of -1 come first. Raises Unsupported."""
-    codes = circuit.table.rows[circuit.ops, 0]
-    depth = np.cumsum((codes == IF).astype(np.int64) - (codes == END_BLOCK))
+    depth = branch_depth(circuit)
     texts = [_text(channel) for channel in noise.channels]
     entries: dict[int, list[str]] = {}
     for after, channel, first, second in noise.locations.tolist():

@@ -142,3 +142,21 @@ def test_extreme_numbers_are_refused_at_submit_and_nothing_stops(
     with pytest.raises(SimenvError, match=text):
         env.submit(circuit, device=DEVICE, noise=noise, shots=shots)
     assert env.run(ghz(), device=DEVICE, shots=10).counts
+
+
+@pytest.mark.parametrize("gate", ["x", "rz(pi)"])
+def test_twirled_noise_under_a_condition_is_refused_at_submit(env: Client, gate: str) -> None:
+    pytest.importorskip("qiskit_ibm_runtime")
+    text = f"""OPENQASM 3.0; include "stdgates.inc"; qubit[2] q; bit[2] c;
+    sx q[0]; c[0] = measure q[0]; if (c[0]) {{ {gate} q[1]; }} c[1] = measure q[1];"""
+    terms: dict[str, Any] = {
+        "device": "fez",
+        "engine": "stabilizer",
+        "options": {"twirl": 1},
+        "compile": "never",
+    }
+    if gate == "x":
+        with pytest.raises(InfeasibleError, match="no noise of operations under a condition"):
+            env.submit(text, **terms)
+    else:  # without noise: a change of frame
+        assert sum(env.run(text, shots=200, **terms).counts.values()) == 200

@@ -150,6 +150,8 @@ def _lacks_noise(card: EngineCard, noise: NoiseProfile, terms: TaskOptions) -> s
         switches = [o.name for o in card.options if o.noise.issuperset(missing)]
         without = f" without its option {switches[0]}=1" if switches else ""
         return f"has no {' and no '.join(missing)} noise{without}"
+    if noise.conditional and not card.conditional_noise:
+        return "has no noise of operations under a condition"
     if noise.kinds and not card.noisy_expectation and "expectation" in terms.outputs:
         return "has no expectation values of a circuit with noise"
     if noise.kinds and not card.exact_noise and not (noise.shots and _is_sampled(terms)):

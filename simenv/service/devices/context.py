@@ -19,6 +19,7 @@ from simenv.service.admission import rules
 from simenv.service.devices import noise_api
 from simenv.service.devices.registry import EmulatedDevice
 from simulators.circuit import device_check
+from simulators.circuit.analysis.branches import has_conditional_noise
 from simulators.circuit.analysis.noise_profile import noise_profile
 from simulators.circuit.analysis.profile import NoiseProfile, Profile
 from simulators.circuit.device_check import DeviceLimits
@@ -102,6 +103,8 @@ class DeviceContext:
             with self._lock:
                 program = self._attachment.attach(circuit)
             noise = noise_profile(program, circuit, self._outputs, self._labels)
+            if profile.conditions and has_conditional_noise(circuit, program):
+                noise = msgspec.structs.replace(noise, conditional=True)
             if self._times is not None:
                 noise = msgspec.structs.replace(
                     noise,

@@ -56,6 +56,7 @@ class NoiseProfile(msgspec.Struct, frozen=True):
     device_overhead_ns: float = 0.0  # time of a circuit there without its shots
     # Qubits of the widest part that gates and channels connect, for counts alone; 0: not known.
     widest: int = 0
+    conditional: bool = False  # a channel acts under a condition
 
 
 class Profile(msgspec.Struct, frozen=True):
