@@ -74,6 +74,6 @@ def from_values(values: Any) -> CalibrationSnapshot:
     try:
         result = msgspec.convert(values, CalibrationSnapshot)
     except msgspec.ValidationError as error:
-        raise strict_json.type_error(error) from None
+        raise strict_json.type_error(error, CalibrationSnapshot) from None
     check(result)
     return result

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import difflib
 import json
 import re
+import typing
 from collections import Counter
 from typing import Any
 
@@ -93,13 +95,44 @@ def short_repr(value: object) -> str:
     return text if len(text) <= _SHOWN_CHARS else text[: _SHOWN_CHARS - 3] + "..."
 
 
-def type_error(error: msgspec.ValidationError) -> SnapshotError:
-    """Convert an error of msgspec to a SnapshotError with the path of its field."""
+def type_error(error: msgspec.ValidationError, document: type[msgspec.Struct]) -> SnapshotError:
+    """Convert an error of msgspec to a SnapshotError with the path of its field.
+
+    `document`: the type that was expected; its fields are in the hint on an unknown one.
+    """
     text = str(error)
     at = _AT.search(text)
     field = at.group(1) if at else ""
     message = text[: at.start()] if at else text
     unnamed = _UNNAMED.search(message)
+    hint = ""
     if unnamed:
+        if "unknown field" in message:
+            hint = _known_fields(unnamed.group(1), _type_at(document, field))
         field = f"{field}.{unnamed.group(1)}" if field else unnamed.group(1)
-    return SnapshotError(ascii(field)[1:-1][:120] or "document", ascii(message)[1:-1][:200])
+    return SnapshotError(
+        ascii(field)[1:-1][:120] or "document", ascii(message)[1:-1][:200], hint=hint
+    )
+
+
+def _type_at(document: type[msgspec.Struct], path: str) -> type[msgspec.Struct]:
+    """Return the type of the object at a path such as `gates[3].rotations[0]`; the document's where
+    it is in a table of free keys."""
+    result = document
+    for name in re.findall(r"[^\W\d]\w*", path):
+        open_types: list[Any] = [typing.get_type_hints(result).get(name)]
+        while open_types:
+            each = open_types.pop()
+            if isinstance(each, type) and issubclass(each, msgspec.Struct):
+                result = each
+                break
+            open_types += typing.get_args(each)
+    return result
+
+
+def _known_fields(name: str, owner: type[msgspec.Struct]) -> str:
+    """Return a hint with the fields of an object that has no field `name`."""
+    fields = owner.__struct_encode_fields__
+    near = difflib.get_close_matches(name, fields, 1)
+    guess = f"did you mean {near[0]}? " if near else ""
+    return f"{guess}known: {', '.join(fields)}"

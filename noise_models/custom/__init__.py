@@ -56,7 +56,7 @@ def from_values(values: Any) -> CustomModel:
     try:
         result = msgspec.convert(values, CustomModel)
     except msgspec.ValidationError as error:
-        raise strict_json.type_error(error) from None
+        raise strict_json.type_error(error, CustomModel) from None
     check(result)
     return result
 

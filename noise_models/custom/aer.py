@@ -67,7 +67,7 @@ def from_aer(values: Any) -> CustomModel:
     try:
         inputs = msgspec.convert(values, _Model)
     except msgspec.ValidationError as error:
-        raise strict_json.type_error(error) from None
+        raise strict_json.type_error(error, _Model) from None
     channels: list[ChannelEntry] = []
     readout: list[ReadoutEntry] = []
     for index, each in enumerate(inputs.errors):

@@ -93,7 +93,8 @@ class ChannelModel(DocumentModel):
     def _located(
         self, entry: ChannelEntry, qubits: tuple[int, ...], component: str
     ) -> tuple[LocatedChannel, ...]:
-        """Return an entry's channel on the qubits of a gate. Raises NoiseError for a wrong size."""
+        """Return an entry's channel on the qubits of a gate. Raises NoiseError for a wrong
+        size or value, which names the gate."""
         acts = entry.device_qubits or tuple(
             qubits[k] for k in entry.operands or range(len(qubits)) if k < len(qubits)
         )
@@ -106,7 +107,11 @@ class ChannelModel(DocumentModel):
         duration = self.duration_ns(entry.gate, qubits)
         if entry.relaxation is not None:
             entry = msgspec.structs.replace(entry, relaxation=self._heated(entry.relaxation))
-        built = entry_channel(entry, size, duration)
+        try:
+            built = entry_channel(entry, size, duration)
+        except NoiseError as error:
+            text = f"a channel after {entry.gate} on {qubits}: {error.message}"
+            raise NoiseError(text, hint=error.hint) from None
         share = self.options.factor(component)
         if share < 1.0:
             built = Channel((1.0 - share) * np.eye(4**size) + share * built.ptm)

@@ -279,3 +279,25 @@ def test_struct_api_and_json_describe_one_model() -> None:
     )
     assert custom.load(custom.dump(custom_model)) == custom_model
     assert msgspec.structs.replace(custom_model, name="other").digest != custom_model.digest
+
+
+def test_value_that_the_size_of_a_gate_forbids_is_refused_with_the_gate() -> None:
+    noise = custom.from_values({"kind": "channels", "name": "x", "channels": [
+        {"gate": "cx", "depolarizing": 1.07}  # the limit of one qubit is 4/3, of two 16/15
+    ]})  # fmt: skip
+    with pytest.raises(NoiseError, match=r"after cx on \(0, 1\): depolarizing parameter 1.07"):
+        ChannelModel(noise, NoiseOptions()).after_gate("cx", (0, 1))
+
+
+@pytest.mark.parametrize(
+    ("values", "hint"),
+    [
+        ({"gates": {}}, "known: name, num_qubits, format, channels, idle"),
+        ({"channels": [{"gate": "cx", "depolarising": 0.1}]}, "did you mean depolarizing? known: "),
+    ],
+)
+def test_fields_that_exist_are_named_for_an_unknown_one(values: object, hint: str) -> None:
+    assert isinstance(values, dict)
+    with pytest.raises(SnapshotError, match="unknown field") as caught:
+        custom.from_values({"kind": "channels", "name": "x", **values})
+    assert caught.value.hint.startswith(hint)

@@ -195,3 +195,12 @@ def test_library_refuses_an_unknown_name_with_the_known_ones() -> None:
     with pytest.raises(SnapshotError, match="no device 'abacus'") as caught:
         library.load("abacus")
     assert "trapped-ions" in caught.value.hint
+
+
+def test_fields_that_exist_are_named_for_an_unknown_one() -> None:
+    rotation = {"paul": "X"}
+    values: dict[str, Any] = {"kind": "snapshot", "name": "x", "num_qubits": 1}
+    values["gates"] = [{"name": "x", "rotations": [rotation]}]
+    with pytest.raises(SnapshotError, match=r"^gates\[0\].rotations\[0\].paul: ") as caught:
+        snapshot.from_values(values)
+    assert caught.value.hint == "did you mean pauli? known: pauli, angle_rad"
