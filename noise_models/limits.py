@@ -1,5 +1,6 @@
 """Options of a noise model that do not act as their numbers say: factors of noise components that
-are too large for a physical channel, and replaced values beyond what others allow."""
+are too large for a physical channel, or of components that a device lacks, and replaced values
+beyond what others allow."""
 
 from __future__ import annotations
 
@@ -16,8 +17,8 @@ _NOT_UNITARY = ("measure", "reset", "delay")
 
 def limited(model: NoiseModel) -> tuple[str, ...]:
     """Return one text for each component whose factor scales a value above its physical limit, one
-    for replaced times with T2 > 2 T1, and one for each replaced gate error that is below the
-    infidelity of the gate's other parts.
+    for each named component that the calibration lacks, one for replaced times with T2 > 2 T1,
+    and one for each replaced gate error that is below the infidelity of the gate's other parts.
 
     The model uses the limit for such a value. All qubits and gates of the device count, not only
     those that a circuit uses.
@@ -33,9 +34,47 @@ def limited(model: NoiseModel) -> tuple[str, ...]:
         factor = model.options.factor("qubit.correlated_readout")
         if factor > 1.0:
             results.append(f"qubit.correlated_readout * {factor:g} acts as 1: as it was measured")
+    results += map(_without_effect, _absent(model))
     results.append(_dephasing_limit(model))
     results += [_error_limit(model, name, size) for size, name in enumerate(_ERRORS, 1)]
     return tuple(text for text in results if text)
+
+
+# Components that a calibration may lack: the values that give a device such noise.
+_GIVEN_BY = {
+    "gate.coherent": "gate.over_rotation_rad",
+    "gate.crosstalk": "gate.zz_khz",
+    "qubit.thermal": "qubit.excited",
+    "qubit.preparation": "qubit.preparation_error",
+    "qubit.reset": "qubit.reset_error",
+    "qubit.readout": "qubit.p01 and qubit.p10",
+    "qubit.correlated_readout": "",
+}
+
+
+def _absent(model: DeviceModel) -> Iterable[tuple[str, float]]:
+    """Iterate over the components that the options scale by a factor above 0 under their own name,
+    with the factor, and of which the calibration has no value above 0."""
+    scaled = [(name, each) for name, each in model.options.factors if name in _GIVEN_BY and each]
+    if not scaled:
+        return
+    values: dict[str, _Values] = dict(_components(model))
+    snapshot = model.snapshot
+    present = {
+        "gate.coherent": any(gate.over_rotation_rad or gate.rotations for gate in snapshot.gates),
+        "gate.crosstalk": any(zz.rate_khz for zz in snapshot.zz),
+        "qubit.correlated_readout": bool(snapshot.correlated_readout),
+    }
+    for name, factor in scaled:
+        if not (present[name] if name in present else any(value for _, value in values[name])):
+            yield name, factor
+
+
+def _without_effect(scaled: tuple[str, float]) -> str:
+    """Return the text for a component that the calibration does not have, and its factor."""
+    name, factor = scaled
+    given = f"; {_GIVEN_BY[name]} gives the device such noise" if _GIVEN_BY[name] else ""
+    return f"{name} * {factor:g} changes nothing: the calibration has no such noise{given}"
 
 
 def _dephasing_limit(model: DeviceModel) -> str:

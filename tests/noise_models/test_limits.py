@@ -122,3 +122,37 @@ def test_limit_is_that_of_the_channel() -> None:
 def test_channels_of_the_caller_have_no_limits() -> None:
     document = from_values({"kind": "channels", "name": "mine", "readout": [{"p01": 0.1}]})
     assert limited(model(document)) == ()
+
+
+@pytest.mark.parametrize(
+    ("component", "values"),
+    [
+        ("gate.coherent", {"gate.over_rotation_rad": 0.01}),
+        ("gate.crosstalk", {"gate.zz_khz": 50.0}),
+        ("qubit.thermal", {"qubit.excited": 0.01}),
+        ("qubit.preparation", {"qubit.preparation_error": 0.01}),
+        ("qubit.reset", {"qubit.reset_error": 0.01}),
+        ("qubit.readout", {"qubit.p01": 0.01}),
+        ("qubit.correlated_readout", {}),
+    ],
+)
+def test_factor_of_noise_that_a_device_lacks_is_named_with_the_values_that_give_it(
+    component: str, values: dict[str, float]
+) -> None:
+    plain = msgspec.structs.replace(
+        SNAPSHOT,
+        qubits=(QubitCalibration(t1_us=100.0), QubitCalibration(t1_us=100.0)),
+        coupling=((0, 1),),
+        all_to_all=False,
+        gates=SNAPSHOT.gates[:2],
+        correlated_readout=(),
+    )
+    (text,) = limited(build(plain, NoiseOptions.parse({component: 3.0})))
+    assert text.startswith(f"{component} * 3 changes nothing: the calibration has no such noise")
+    assert all(name in text for name in values)
+    for factors in ({component: 0.0}, {"all": 3.0}):
+        assert not any(
+            "nothing" in each for each in limited(build(plain, NoiseOptions.parse(factors)))
+        )
+    if values:
+        assert not limited(build(plain, NoiseOptions.parse({component: 3.0, **values})))
