@@ -43,6 +43,7 @@ def experiment(circuit: QuantumCircuit, result: Result) -> ExperimentResult:
         "engine": result.engine,
         "device": result.device,
         "snapshot": result.snapshot,
+        "warnings": list(result.warnings),
         "task": result.task,
     }
     return ExperimentResult(

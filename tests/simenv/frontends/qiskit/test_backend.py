@@ -96,6 +96,9 @@ def test_transpiled_circuit_runs_as_it_is_and_others_are_compiled(env: simenv.Cl
         assert result.results[k].header["device"] == "fez"
     silent = backend.run(ghz(3), noise="off").result().get_counts()
     assert set(silent) == {"000", "111"}
+    scaled = backend.run(ghz(3), noise={"gate.depolarizing": 1e9}).result().results[0].header
+    assert scaled["warnings"][0].startswith("gate.depolarizing * 1e+09 is above")
+    assert result.results[0].header["warnings"] == []
 
 
 def test_memory_and_registers_of_result(ideal: SimenvBackend) -> None:
