@@ -213,6 +213,8 @@ def _noise(value: Any) -> Any:
     try:
         factors_of(value)
     except OptionError as error:
+        if isinstance(value, dict):  # names the component
+            raise ExecutionError(error.message, hint=error.hint) from error
         raise arguments.wrong("noise", value, error.hint) from error
     return value
 
