@@ -18,8 +18,8 @@ def test_wide_task_on_all_slots_gives_up_slots_for_short_tasks() -> None:
     with simenv.local(slots=2, pools=(pool,)) as env:
         wide = env.submit(ENDLESS, shots=10)
         deadline = time.monotonic() + WAIT_S
-        while wide.state is not TaskState.RUNNING:
-            assert wide.state is TaskState.QUEUED
+        while (state := wide.state) is not TaskState.RUNNING:
+            assert state is TaskState.QUEUED
             assert time.monotonic() < deadline, "it does not begin"
         assert [worker.slots for worker in env.workers() if worker.task] == [2]
         slots = [2]

@@ -8,6 +8,7 @@ import time
 from collections.abc import Iterator
 
 import pytest
+from busy_circuits import ENDLESS
 
 import simenv
 from simenv.client.executor import SimenvExecutor
@@ -15,8 +16,6 @@ from simenv.errors import OptionError, TimedOutError
 
 HEAD = 'OPENQASM 2.0; include "qelib1.inc"; '
 BELL = HEAD + "qreg q[2]; creg c[2]; h q[0]; cx q[0],q[1]; measure q->c;"
-LAYER = "rx(0.1) q;" + "".join(f"cx q[{k}],q[{k + 1}];" for k in range(21))
-LONG = HEAD + "qreg q[22]; creg c[22]; h q;" + LAYER * 300 + "measure q->c;"
 
 
 @pytest.fixture(scope="module")
@@ -52,7 +51,7 @@ def test_map_yields_results_in_order(env: simenv.Client) -> None:
 def test_map_that_is_late_cancels_what_is_left(env: simenv.Client) -> None:
     executor = SimenvExecutor(env, shots=10)
     with pytest.raises(TimedOutError):
-        list(executor.map([LONG] * 3, timeout=0.05))
+        list(executor.map([ENDLESS] * 3, timeout=0.05))
     deadline = time.monotonic() + 60
     while env.queue()[0]:
         assert time.monotonic() < deadline
@@ -61,7 +60,7 @@ def test_map_that_is_late_cancels_what_is_left(env: simenv.Client) -> None:
 
 def test_shutdown_can_cancel_what_runs(env: simenv.Client) -> None:
     executor = SimenvExecutor(env, shots=10)
-    tasks = [executor.submit(LONG) for _ in range(3)]
+    tasks = [executor.submit(ENDLESS) for _ in range(3)]
     executor.shutdown(cancel_futures=True)
     assert all(task.done() for task in tasks)
     assert tasks[-1].cancelled()
@@ -77,7 +76,7 @@ def test_functions_are_refused_by_name(env: simenv.Client) -> None:
     with pytest.raises(OptionError, match="in_process is a function"):
         SimenvExecutor(env).map(in_process, [1, 2])
     with pytest.raises(OptionError, match="1 arguments after the circuits"):
-        SimenvExecutor(env).map([LONG], [LONG])
+        SimenvExecutor(env).map([ENDLESS], [ENDLESS])
 
 
 def in_process() -> None: ...
