@@ -55,12 +55,13 @@ _MODULES: dict[Group, tuple[str, ...]] = {
         "simulators.densitymatrix.state",
     ),
     "trajectories": (f"{_STATEVECTOR}.noisy.plan",),
+    "transfer": ("simulators.transfer.evolution",),
 }
 _NOISE: tuple[Group, ...] = ("attachment", "noise")
 # A service and its worker begin with "small" and "admission": helpers begin with wide kernels.
 _ALL: tuple[Group, ...] = (
     "light_cone", "wide", "small", "admission", "deferred", "distributed", "gradient",
-    "attachment", "noise", "trajectories",
+    "attachment", "noise", "trajectories", "transfer",
 )  # fmt: skip
 
 # They take longest to compile: if they came last, a first wide circuit would wait for one process.

@@ -1,7 +1,7 @@
 """Outcome probabilities of a transfer program and their derivatives, in one pass.
 
-The state is the vector of its Pauli coefficients: rho = 2^-n sum_P v[P] P. A step multiplies the 16
-entries of two qubits by K; its derivative with respect to a parameter t is dv <- K dv + (dK/dt) v.
+The state is the vector of its Pauli coefficients: rho = 2^-n sum_P v[P] P. The probabilities of
+the measured qubits are the Walsh-Hadamard transform of the coefficients of strings of I and Z.
 Source of the transfer matrices: Greenbaum, arXiv 1509.02921, section 2.
 """
 
@@ -13,14 +13,14 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
+from simulators.compiler.simd import LANES
 from simulators.errors import Unsupported
 from simulators.transfer.dual import DualMatrix, constant
-from simulators.transfer.program import Chain, ConstantTable, PairStep, TransferProgram
+from simulators.transfer.evolution import SCRATCH, SCRATCH_REALS, evolve
+from simulators.transfer.program import Chain, ConstantTable, TransferProgram
 
 MAX_ENTRIES = 2**27  # limit of the state and its derivatives: 1 GiB
-_IDENTITY = constant(np.eye(4))
-_POPULATIONS = constant(np.array([[0.5, 0.0, 0.0, 0.5], [0.5, 0.0, 0.0, -0.5]]))
-_TRACE = constant(np.array([[1.0, 0.0, 0.0, 0.0]]))
+_IDENTITY = constant(np.eye(16))
 
 
 class OutcomeDistribution(msgspec.Struct, frozen=True, eq=False):
@@ -34,8 +34,19 @@ class OutcomeDistribution(msgspec.Struct, frozen=True, eq=False):
     jacobian: NDArray[np.float64]
 
 
+class _PackedChannels(msgspec.Struct, frozen=True, eq=False):
+    """Arrays of a channel set, as `evolution.evolve` takes them."""
+
+    channels: NDArray[np.float64]  # [numbers, 1 + k, 16]
+    params: NDArray[np.int64]  # [numbers, k]
+    chain_params: int  # number of different parameters of channels on one qubit
+    first: NDArray[np.int64]  # [1 + 2 pair chains]
+    entries: NDArray[np.int64]  # [entries, 3]
+    values: NDArray[np.float64]  # [entries]
+
+
 class ChannelSet:
-    """Channels for one set of parameter values, with a cache of their products."""
+    """Channels for one set of parameter values, packed for compiled code at the first use."""
 
     def __init__(
         self,
@@ -43,111 +54,140 @@ class ChannelSet:
         readout: Mapping[int, DualMatrix],
         table: ConstantTable,
     ) -> None:
-        """Set up. `channels`: by the numbers in chains. `readout`: confusion [2, 2] (row read,
+        """Set up. `channels`: by the numbers in programs. `readout`: confusion [2, 2] (row read,
         column true) of a qubit of the circuit; qubits without one are read exactly."""
         self.readout = readout
+        self.table = table
         self._channels = channels
-        self._table = table
-        self._chains: dict[Chain, DualMatrix] = {}
-        self._steps: dict[tuple[Chain, Chain, Chain], DualMatrix] = {}
+        self._packed: _PackedChannels | None = None
 
     def channel(self, number: int) -> DualMatrix:
         """Channel by number."""
         return self._channels[number]
 
-    def chain(self, ids: Chain) -> DualMatrix:
-        """Product of a chain on one qubit."""
-        result = self._chains.get(ids)
-        if result is None:
-            result = self._chains[ids] = self._product(_IDENTITY, ids)
-        return result
+    def packed(self) -> _PackedChannels:
+        """Arrays of all channels, and of the chains of pairs that the table has."""
+        if self._packed is None or len(self._packed.first) <= 2 * len(self.table.pair_chains):
+            single = [each if each.values.shape[1] == 4 else None for each in self._channels]
+            channels, params = _stacked(single)
+            pairs = _entries([self._product(chain) for chain in self.table.pair_chains])
+            self._packed = _PackedChannels(channels, params, np.unique(params).size, *pairs)
+        return self._packed
 
-    def step(self, step: PairStep) -> DualMatrix:
-        """Matrix of a step, [16, 16]."""
-        key = (step.low_chain, step.high_chain, step.pair_chain)
-        result = self._steps.get(key)
-        if result is None:
-            apart = self.chain(step.high_chain).tensor(self.chain(step.low_chain))
-            result = self._steps[key] = self._product(apart, step.pair_chain)
-        return result
-
-    def _product(self, product: DualMatrix, ids: Chain) -> DualMatrix:
+    def _product(self, ids: Chain) -> DualMatrix:
+        product = _IDENTITY
         for number in ids:
-            table = self._table.matrices if number < 0 else self._channels
+            table = self.table.matrices if number < 0 else self._channels
             product = table[~number if number < 0 else number].after(product)
         return product
 
 
+def _stacked(
+    matrices: Sequence[DualMatrix | None],
+) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
+    """Matrices [n, 1 + k, 16] of one qubit with their derivatives, and the parameters [n, k]."""
+    size = max((len(each.params) for each in matrices if each is not None), default=0)
+    values = np.zeros((len(matrices), 1 + size, 16))
+    params = np.full((len(matrices), size), -1, np.int64)
+    for number, each in enumerate(matrices):
+        if each is not None:
+            values[number, : len(each.values)] = each.values.reshape(-1, 16)
+            params[number, : len(each.params)] = each.params
+    return values, params
+
+
+def _entries(
+    matrices: Sequence[DualMatrix],
+) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float64]]:
+    """Nonzero entries of matrices [16, 16] and of their derivatives: see `evolution.evolve`."""
+    first, entries, values = [0], [np.zeros((0, 3), np.int64)], [np.zeros(0)]
+    for each in matrices:
+        slot, row, column = np.nonzero(each.values)
+        entries.append(np.column_stack((row, column, np.array((-1, *each.params))[slot])))
+        values.append(each.values[slot, row, column])
+        first += [first[-1] + int((slot == 0).sum()), first[-1] + slot.size]
+    return np.array(first), np.concatenate(entries), np.concatenate(values)
+
+
 def outcomes(program: TransferProgram, channels: ChannelSet) -> OutcomeDistribution:
     """Probabilities and derivatives. Raises Unsupported for a state that is too large."""
-    matrices = [channels.step(step) for step in program.steps]
-    finals = [channels.chain(chain) for chain in program.final]
-    params = tuple(sorted({param for each in (*matrices, *finals) for param in each.params}))
-    _refuse_size(program.num_qubits, len(params))
-    evolution = _Evolution(program.num_qubits, params)
-    for step, matrix in zip(program.steps, matrices, strict=True):
-        evolution.act(matrix, (step.high, step.low))
-    measured = set(program.measured)
-    for qubit, final in enumerate(finals):
-        seen = _POPULATIONS if qubit in measured else _TRACE
-        evolution.act(seen.after(final), (qubit,))
-    for qubit in program.measured:
-        confusion = channels.readout.get(program.qubits[qubit])
-        if confusion is not None:
-            evolution.act(confusion, (qubit,))
-    result = evolution.ordered(program.measured[::-1])
-    return OutcomeDistribution(result[:, 0].copy(), evolution.params, result[:, 1:])
+    readout = Readout(program.qubits, program.measured, channels.readout)
+    used = (channels.channel(number).params for number in program.channels)
+    evolved = tuple(sorted(set().union(*used)))
+    params = tuple(sorted(readout.params.union(evolved)))
+    probabilities = np.zeros((1 << len(program.measured), 1 + len(params)))
+    places = [0, *(1 + params.index(param) for param in evolved)]
+    probabilities[:, places] = walsh(_means(program, channels, evolved), len(program.measured))
+    result = readout.applied(probabilities, params)
+    return OutcomeDistribution(result[:, 0].copy(), params, result[:, 1:])
 
 
-def _refuse_size(num_qubits: int, num_params: int) -> None:
-    if 4**num_qubits * (1 + num_params) > MAX_ENTRIES:
+def _means(
+    program: TransferProgram, channels: ChannelSet, params: tuple[int, ...]
+) -> NDArray[np.float64]:
+    """Means of the parities of each set of outcomes, and their derivatives: [2^m, 1 + params]."""
+    num_qubits, packed = program.num_qubits, channels.packed()
+    width = -(-(1 + len(params)) // LANES) * LANES
+    if width << 2 * num_qubits > MAX_ENTRIES:
         raise Unsupported(
-            f"the transfer simulator and {num_qubits} qubits with {num_params} parameters",
-            hint=f"4^qubits times (1 + parameters) is at most {MAX_ENTRIES}",
+            f"the transfer simulator and {num_qubits} qubits with {len(params)} parameters",
+            hint=f"4^qubits times (1 + parameters) is at size {MAX_ENTRIES}",
         )
+    columns = np.zeros(max(params, default=0) + 1, np.int64)
+    columns[list(params)] = np.arange(1, 1 + len(params))
+    constants = channels.table.packed()
+    data = np.zeros((*(4,) * num_qubits, width))
+    every = (slice(None, None, 3),) * num_qubits  # I and Z
+    data[every][..., 0] = 1.0
+    evolve(
+        *(program.rows, constants, np.zeros((len(constants), 0), np.int64)),
+        *(packed.channels, packed.params, packed.first, packed.entries, packed.values, columns),
+        np.zeros((num_qubits, 1 + packed.chain_params, 16)),
+        np.zeros((num_qubits, 1 + packed.chain_params), np.int64),
+        *(np.zeros((16, 3), np.int64), np.zeros(SCRATCH, np.int64), np.zeros(SCRATCH_REALS)),
+        *(np.zeros(16 * width), width, data.reshape(-1)),
+    )
+    measured = set(program.measured)
+    places = (slice(None, None, 3) if q in measured else 0 for q in range(num_qubits))
+    classical = data[tuple(places)[::-1]]  # the highest digit is the first axis
+    axes = sorted(measured, reverse=True)
+    order = [axes.index(qubit) for qubit in program.measured[::-1]]
+    moved = classical.transpose(*order, len(order))[..., : 1 + len(params)]
+    return np.ascontiguousarray(moved).reshape(1 << len(order), -1)
 
 
-class _Evolution:
-    """Vector and its derivatives, [digits of the qubits in the order `axes`, 1 + params]."""
+def walsh(values: NDArray[np.float64], bits: int) -> NDArray[np.float64]:
+    """Walsh-Hadamard transform 2^-m sum_S (-1)^(x S) values[S] of each column."""
+    result = values
+    for bit in range(bits):
+        pairs = result.reshape(-1, 2, 1 << bit, result.shape[-1])
+        result = np.stack((pairs[:, 0] + pairs[:, 1], pairs[:, 0] - pairs[:, 1]), axis=1)
+    return result.reshape(values.shape) / float(1 << bits)
 
-    def __init__(self, num_qubits: int, params: tuple[int, ...]) -> None:
-        self.params = params
-        self._axes = list(range(num_qubits))
-        vector = np.ones(1)
-        for _ in range(num_qubits):
-            vector = np.multiply.outer(vector, np.array([1.0, 0.0, 0.0, 1.0])).ravel()
-        self._data = np.zeros((*(4,) * num_qubits, 1 + len(params)))
-        self._data[..., 0] = vector.reshape((4,) * num_qubits)
 
-    def act(self, matrix: DualMatrix, qubits: tuple[int, ...]) -> None:
-        """Multiply the digits of these qubits, the first one the highest; they become the first
-        axes."""
-        self._add_params(matrix.params)
-        rest = [axis for axis in self._axes if axis not in qubits]
-        order = [self._axes.index(axis) for axis in (*qubits, *rest)]
-        moved = self._data.transpose(*order, len(order))
-        shape = moved.shape
-        before = moved.reshape(matrix.values.shape[2], -1)
-        result = matrix.values[0] @ before
-        if matrix.params:
-            value = np.ascontiguousarray(before.reshape(len(before), -1, shape[-1])[..., 0])
-            columns = result.reshape(len(result), -1, shape[-1])
-            for number, param in enumerate(matrix.params):
-                columns[..., 1 + self.params.index(param)] += matrix.values[1 + number] @ value
-        digits = (len(result),) if len(qubits) == 1 else (4, 4)
-        self._data = result.reshape(*digits, *shape[len(qubits) :])
-        self._axes = [*qubits, *rest]
+class Readout:
+    """Confusion of the qubit of each measured bit, if it has one."""
 
-    def _add_params(self, params: tuple[int, ...]) -> None:
-        new = tuple(param for param in params if param not in self.params)
-        if new:
-            zeros = np.zeros((*self._data.shape[:-1], len(new)))
-            self._data = np.concatenate((self._data, zeros), axis=-1)
-            self.params = (*self.params, *new)
+    def __init__(
+        self,
+        qubits: Sequence[int],
+        measured: Sequence[int],
+        readout: Mapping[int, DualMatrix],
+    ) -> None:
+        """Set up. `qubits`: of the circuit; `measured`: number in `qubits` of each bit."""
+        readouts = [readout.get(qubits[qubit]) for qubit in measured]
+        self._matrices = [(bit, each) for bit, each in enumerate(readouts) if each is not None]
+        self.params = {param for _, each in self._matrices for param in each.params}
 
-    def ordered(self, qubits: tuple[int, ...]) -> NDArray[np.float64]:
-        """Data as [outcomes, 1 + params]; the first of `qubits` is the highest bit."""
-        rest = [axis for axis in self._axes if axis not in qubits]
-        order = [self._axes.index(axis) for axis in (*qubits, *rest)]
-        moved = self._data.transpose(*order, len(order))
-        return np.asarray(moved.reshape(-1, moved.shape[-1]))
+    def applied(self, values: NDArray[np.float64], params: tuple[int, ...]) -> NDArray[np.float64]:
+        """Apply the confusions to a distribution and its derivatives, [2^m, 1 + params]."""
+        result = values
+        for bit, matrix in self._matrices:
+            pairs = result.reshape(-1, 2, 1 << bit, result.shape[-1])
+            moved = np.einsum("xy,aybp->axbp", matrix.values[0], pairs)
+            for row, param in enumerate(matrix.params, 1):
+                moved[..., 1 + params.index(param)] += np.einsum(
+                    "xy,ayb->axb", matrix.values[row], pairs[..., 0]
+                )
+            result = moved.reshape(result.shape)
+        return result

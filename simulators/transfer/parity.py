@@ -13,15 +13,14 @@ Gottesman, arXiv quant-ph/9807006.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
 from simulators.errors import Unsupported
-from simulators.transfer.dual import DualMatrix
-from simulators.transfer.evaluate import ChannelSet, OutcomeDistribution
+from simulators.transfer.evaluate import ChannelSet, OutcomeDistribution, Readout, walsh
 from simulators.transfer.program import ConstantTable, TransferProgram
 
 MAX_BITS = 16  # bits of a distribution
@@ -42,9 +41,10 @@ class ParityProgram(msgspec.Struct, frozen=True, eq=False):
         """Qubits of the circuit."""
         return len(self.qubits)
 
-    def channel_numbers(self) -> set[int]:
+    @property
+    def channels(self) -> frozenset[int]:
         """Numbers of its channels."""
-        return set(self.uses)
+        return frozenset(self.uses)
 
 
 def parity_program(
@@ -64,12 +64,11 @@ def parity_program(
     place = {clbit: program.measured[k] for k, clbit in enumerate(program.clbits)}
     measured = tuple(place[clbit] for clbit in chosen)
     back = _BackwardPropagation(program.num_qubits, measured, table)
-    for qubit, chain in enumerate(program.final):
-        back.chain(chain, (qubit,))
-    for step in reversed(program.steps):
-        back.chain(step.pair_chain, (step.low, step.high))
-        back.chain(step.low_chain, (step.low,))
-        back.chain(step.high_chain, (step.high,))
+    for number, low, high in program.rows[::-1].tolist():
+        if high < 0:
+            back.chain((number,), (low,))
+        else:
+            back.chain(table.pair_chains[number], (low, high))
     return ParityProgram(program.qubits, measured, chosen, back.means(), back.uses)
 
 
@@ -137,43 +136,12 @@ def parity_outcomes(program: ParityProgram, channels: ChannelSet) -> OutcomeDist
                 if param not in slopes:
                     slopes[param] = np.zeros(alive.size)
                 slopes[param] += (diagonal[row] / safe)[paulis]
-    read = _Readout(program, channels.readout)
+    read = Readout(program.qubits, program.measured, channels.readout)
     params = tuple(sorted({*slopes, *read.params}))
     values = np.zeros((program.means.size, 1 + len(params)))
     values[alive, 0] = means
     for column, param in enumerate(params, 1):
         if param in slopes:
             values[alive, column] = means * slopes[param]
-    result = read.applied(_walsh(values, len(program.measured)), params)
+    result = read.applied(walsh(values, len(program.measured)), params)
     return OutcomeDistribution(result[:, 0].copy(), params, result[:, 1:])
-
-
-def _walsh(values: NDArray[np.float64], bits: int) -> NDArray[np.float64]:
-    """Walsh-Hadamard transform 2^-m sum_S (-1)^(x S) values[S] of each column."""
-    result = values
-    for bit in range(bits):
-        pairs = result.reshape(-1, 2, 1 << bit, result.shape[-1])
-        result = np.stack((pairs[:, 0] + pairs[:, 1], pairs[:, 0] - pairs[:, 1]), axis=1)
-    return result.reshape(values.shape) / float(1 << bits)
-
-
-class _Readout:
-    """Confusion of each bit's qubit, if it has one."""
-
-    def __init__(self, program: ParityProgram, readout: Mapping[int, DualMatrix]) -> None:
-        readouts = [readout.get(program.qubits[qubit]) for qubit in program.measured]
-        self._matrices = [(bit, each) for bit, each in enumerate(readouts) if each is not None]
-        self.params = {param for _, each in self._matrices for param in each.params}
-
-    def applied(self, values: NDArray[np.float64], params: tuple[int, ...]) -> NDArray[np.float64]:
-        """Apply the confusions to a distribution and its derivatives, [2^m, 1 + params]."""
-        result = values
-        for bit, matrix in self._matrices:
-            pairs = result.reshape(-1, 2, 1 << bit, result.shape[-1])
-            moved = np.einsum("xy,aybp->axbp", matrix.values[0], pairs)
-            for row, param in enumerate(matrix.params, 1):
-                moved[..., 1 + params.index(param)] += np.einsum(
-                    "xy,ayb->axb", matrix.values[row], pairs[..., 0]
-                )
-            result = moved.reshape(result.shape)
-        return result

@@ -1,11 +1,13 @@
-"""Program of a circuit with noise for the transfer simulator: steps on pairs of qubits.
+"""Program of a circuit with noise for the transfer simulator: rows of one- and two-qubit matrices.
 
-The operations on one qubit between two steps are a chain; a step is the chains of its two qubits
-followed by the operations on the pair. Chains are tuples of numbers, so that equal chains, in one
-circuit or in many, are multiplied once. Only the qubits that a circuit uses are included.
+The consecutive operations on a pair of qubits are a chain, a tuple of numbers, so that equal
+chains, in one circuit or in many, are multiplied once. Only the qubits that a circuit uses are
+included.
 """
 
 from __future__ import annotations
+
+import functools
 
 import msgspec
 import numpy as np
@@ -13,23 +15,32 @@ from numpy.typing import NDArray
 
 from noise_models.channel import from_unitary
 from simulators.circuit.analysis.measurements import TERMINAL, has_mid_circuit_ops
-from simulators.circuit.gates import BARRIER, DELAY, DELAY_DT, GATES, MEASURE, UNITARY
+from simulators.circuit.gates import BARRIER, DELAY, DELAY_DT, GATES, MEASURE, UNITARY, unitary
 from simulators.circuit.ir import Circuit
 from simulators.circuit.noise import AFTER_OP, CHANNEL, Q0, Q1, NoiseProgram
 from simulators.circuit.operations import Operation, matrix, operations
 from simulators.errors import Unsupported
 from simulators.transfer.dual import DualMatrix, constant
+from simulators.transfer.evolution import HIGH, LOW
 
 Chain = tuple[int, ...]  # channels by number, constants by ~number, in order of action
 _ID, _PHASE = GATES["id"].code, GATES["global_phase"].code
 
 
+@functools.lru_cache(maxsize=65_536)
+def _gate_ptm(name: str, params: tuple[float, ...], num_qubits: int) -> NDArray[np.float64]:
+    return from_unitary(unitary(name, params, num_qubits)).ptm
+
+
 class ConstantTable:
-    """Distinct transfer matrices of gates; shared by programs."""
+    """Distinct transfer matrices of gates, and chains of pairs of qubits; shared by programs."""
 
     def __init__(self) -> None:
         self.matrices: list[DualMatrix] = []
+        self.pair_chains: list[Chain] = []
         self._numbers: dict[bytes, int] = {}
+        self._pairs: dict[Chain, int] = {}
+        self._packed = np.zeros((0, 1, 16))
 
     def number_of(self, ptm: NDArray[np.float64]) -> int:
         """Number of a matrix."""
@@ -40,30 +51,49 @@ class ConstantTable:
             self.matrices.append(constant(ptm))
         return result
 
+    def gate_number(self, circuit: Circuit, operation: Operation) -> int:
+        """Number of the matrix of a gate."""
+        if operation.code == UNITARY:
+            return self.number_of(from_unitary(matrix(circuit, operation)).ptm)
+        return self.number_of(_gate_ptm(operation.name, operation.params, len(operation.qubits)))
+
     def product(self, second: int, first: int) -> int:
         """Number of the product of two matrices of the table."""
         return self.number_of(self.matrices[second].values[0] @ self.matrices[first].values[0])
 
+    def packed(self) -> NDArray[np.float64]:
+        """All matrices of one qubit, [numbers, 1, 16]."""
+        old = len(self._packed)
+        if old < len(self.matrices):
+            new = np.zeros((len(self.matrices) - old, 1, 16))
+            for k, each in enumerate(self.matrices[old:]):
+                if each.values.shape[1] == 4:
+                    new[k] = each.values.reshape(1, 16)
+            self._packed = np.concatenate((self._packed, new))
+        return self._packed
 
-class PairStep(msgspec.Struct, frozen=True):
-    """Step on qubits `low` and `high`, whose matrices have index 4 * high + low."""
-
-    low: int
-    high: int
-    low_chain: Chain
-    high_chain: Chain
-    pair_chain: Chain
+    def pair_number(self, chain: Chain) -> int:
+        """Number of a chain of operations on a pair of qubits."""
+        result = self._pairs.setdefault(chain, len(self.pair_chains))
+        if result == len(self.pair_chains):
+            self.pair_chains.append(chain)
+        return result
 
 
-class TransferProgram(msgspec.Struct, frozen=True):
-    """Steps of one circuit. Qubits are numbered from 0; `qubits` are their numbers in the
-    circuit."""
+class TransferProgram(msgspec.Struct, frozen=True, eq=False):
+    """Matrices of one circuit in the order of action. Qubits are numbered from 0; `qubits` are
+    their numbers in the circuit.
+
+    A row of `rows`, int64 [operations, 3], is a channel (number >= 0) or a constant (~number) on
+    qubit LOW, with -1 as HIGH; or a chain of pairs, by its number in the table, whose matrix has
+    index 4 * high + low.
+    """
 
     qubits: tuple[int, ...]
-    steps: tuple[PairStep, ...]
-    final: tuple[Chain, ...]  # final chain of each qubit
+    rows: NDArray[np.int64]
     measured: tuple[int, ...]  # qubit of each measured clbit
     clbits: tuple[int, ...]  # ascending; bit k of an outcome is clbits[k]
+    channels: frozenset[int]  # numbers of all channels
 
     @property
     def num_qubits(self) -> int:
@@ -71,16 +101,14 @@ class TransferProgram(msgspec.Struct, frozen=True):
         return len(self.qubits)
 
     @property
-    def work(self) -> int:
-        """Cost: 4^qubits for each step."""
-        return int(4**self.num_qubits * max(len(self.steps), 1))
+    def pairs(self) -> NDArray[np.int64]:
+        """Qubits of each step on a pair, [steps, 2]."""
+        return self.rows[self.rows[:, HIGH] >= 0, LOW:]
 
-    def channel_numbers(self) -> set[int]:
-        """Numbers of its channels."""
-        chains = [*self.final]
-        for step in self.steps:
-            chains += [step.low_chain, step.high_chain, step.pair_chain]
-        return {number for chain in chains for number in chain if number >= 0}
+    @property
+    def work(self) -> int:
+        """Cost: 4^qubits for each step on a pair."""
+        return int(4**self.num_qubits * max(len(self.pairs), 1))
 
 
 def build(
@@ -115,9 +143,10 @@ class _Builder:
         acts = np.repeat(self._codes != BARRIER, self._counts)
         used = np.unique(circuit.qubits[acts].astype(np.int64))
         self._place = {int(qubit): k for k, qubit in enumerate(used.tolist())}
-        self._pending: list[Chain] = [()] * len(self._place)
-        self._steps: list[PairStep] = []
-        self._last: list[int] = [-1] * len(self._place)  # last step on each qubit
+        self._pending: list[Chain] = [()] * len(self._place)  # of each qubit
+        self._pair: dict[int, tuple[int, int, Chain]] = {}  # by qubit: last operations on a pair
+        self._rows: list[tuple[int, int, int]] = []
+        self._channels: set[int] = set()
         self._locations = noise.locations[np.argsort(noise.locations[:, AFTER_OP], kind="stable")]
 
     def _refuse(self, noise: NoiseProgram) -> None:
@@ -148,13 +177,16 @@ class _Builder:
         for operation in operations(self._circuit, self._circuit.params):
             self._operation(operation, measured)
             location = self._add_noise(location, operation.place)
+        for qubit in range(len(self._place)):
+            self._end_pair(qubit)
+            self._end_chain(qubit)
         clbits = tuple(sorted(measured))
         return TransferProgram(
             tuple(self._place),
-            tuple(self._steps),
-            tuple(self._pending),
+            np.array(self._rows, np.int64).reshape(-1, 3),
             tuple(measured[clbit] for clbit in clbits),
             clbits,
+            frozenset(self._channels),
         )
 
     def _add_noise(self, location: int, place: int) -> int:
@@ -172,29 +204,38 @@ class _Builder:
         if operation.code == MEASURE:
             measured[operation.clbits[0]] = self._place[qubits[0]]
         elif operation.is_gate and qubits and operation.code not in (_ID, _PHASE):
-            ptm = from_unitary(matrix(self._circuit, operation)).ptm
-            self._act(~self._table.number_of(ptm), qubits)
+            self._act(~self._table.gate_number(self._circuit, operation), qubits)
 
     def _act(self, number: int, qubits: tuple[int, ...]) -> None:
         """Add a channel or a constant (~number) after the earlier operations on its qubits."""
         places = [self._place[qubit] for qubit in qubits]
+        if number >= 0:
+            self._channels.add(number)
         if len(places) == 1:
+            self._end_pair(places[0])
             self._pending[places[0]] = self._joined(self._pending[places[0]], number)
             return
         low, high = places
-        last = self._last[low]
-        if last >= 0 and last == self._last[high]:
-            step = self._steps[last]
-            if (step.low, step.high) == (low, high) and not (
-                self._pending[low] or self._pending[high]
-            ):
-                chain = self._joined(step.pair_chain, number)
-                self._steps[last] = msgspec.structs.replace(step, pair_chain=chain)
-                return
-        chains = self._pending[low], self._pending[high]
-        self._last[low] = self._last[high] = len(self._steps)
-        self._steps.append(PairStep(low, high, *chains, (number,)))
-        self._pending[low] = self._pending[high] = ()
+        if low in self._pair and self._pair[low][:2] == (low, high):
+            chain = self._joined(self._pair[low][2], number)
+        else:
+            for qubit in places:
+                self._end_pair(qubit)
+                self._end_chain(qubit)
+            chain = (number,)
+        self._pair[low] = self._pair[high] = (low, high, chain)
+
+    def _end_pair(self, qubit: int) -> None:
+        """Write the row of the last operations on a pair with this qubit."""
+        if qubit in self._pair:
+            low, high, chain = self._pair[qubit]
+            del self._pair[low], self._pair[high]
+            self._rows.append((self._table.pair_number(chain), low, high))
+
+    def _end_chain(self, qubit: int) -> None:
+        """Write the rows of the last operations on one qubit."""
+        self._rows += [(number, qubit, -1) for number in self._pending[qubit]]
+        self._pending[qubit] = ()
 
     def _joined(self, chain: Chain, number: int) -> Chain:
         """Chain with one more number; two consecutive constants are multiplied."""

@@ -8,8 +8,10 @@ for each group of its clbits. Circuits that cannot be fitted are counted by reas
 from __future__ import annotations
 
 import itertools
+import os
 from collections import Counter
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 
 import msgspec
 import numpy as np
@@ -30,6 +32,7 @@ from simulators.transfer.program import ConstantTable, TransferProgram, build
 
 MAX_QUBITS = 11  # widest fitted circuit
 MAX_WORK = 2**24  # 4^qubits times (1 + components) times steps, for one evaluation of a circuit
+_THREADED_QUBITS = 8  # widest circuits that several threads evaluate at once, each with its state
 GROUP_BITS = 12  # clbits of a wide circuit in one observation
 
 
@@ -144,7 +147,7 @@ class Distributions:
         for place in set(places):
             program = self.programs[place]
             qubits.update(program.qubits)
-            channel_numbers |= program.channel_numbers()
+            channel_numbers |= program.channels
         sources = [self._sources[number] for number in sorted(channel_numbers)]
         gates = [key for key in sources if isinstance(key, ChannelKey) and key.gate]
         return self.device.components(sorted(qubits), gates, pooled=pooled)
@@ -173,12 +176,24 @@ class Distributions:
         }
         return ChannelSet(built, readout, self._table)
 
-    def outcomes(self, place: int, channels: ChannelSet) -> OutcomeDistribution:
-        """Distribution of a circuit."""
-        program = self.programs[place]
-        if isinstance(program, ParityProgram):
-            return parity_outcomes(program, channels)
-        return outcomes(program, channels)
+    def outcomes(
+        self, places: Sequence[int], channels: ChannelSet
+    ) -> dict[int, OutcomeDistribution]:
+        """Distributions of the circuits at these places, computed by a thread on each core."""
+        chosen = sorted(set(places))
+        channels.packed()  # by one thread, for all
+
+        def distribution(place: int) -> OutcomeDistribution:
+            program = self.programs[place]
+            if isinstance(program, ParityProgram):
+                return parity_outcomes(program, channels)
+            return outcomes(program, channels)
+
+        programs = [self.programs[place] for place in chosen]
+        widest = max((p.num_qubits for p in programs if isinstance(p, TransferProgram)), default=0)
+        count = 1 if widest > _THREADED_QUBITS else os.cpu_count() or 1
+        with ThreadPoolExecutor(count) as threads:
+            return dict(zip(chosen, threads.map(distribution, chosen), strict=True))
 
 
 class ObservedCircuits(msgspec.Struct, frozen=True, eq=False):
@@ -228,7 +243,7 @@ def _work(program: TransferProgram | ParityProgram, pooled: bool) -> int:
     """Multiplications of one evaluation with derivatives, up to a constant."""
     if isinstance(program, ParityProgram) or program.num_qubits > MAX_QUBITS:
         return MAX_WORK + 1
-    pairs = len({(step.low, step.high) for step in program.steps})
+    pairs = len(np.unique(program.pairs, axis=0))
     rows = 1 + (6 if pooled else 3 * program.num_qubits + pairs)
     return rows * program.work
 

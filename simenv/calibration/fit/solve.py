@@ -64,23 +64,21 @@ class FitProblem(msgspec.Struct, frozen=True, eq=False):
     def blocks(self, values: NDArray[np.float64]) -> list[NormalBlock]:
         """Normal equations of all observations at these values."""
         channels = self.distributions.channels(self.components, values, derivatives=True)
-        entries: dict[int, tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.int64]]] = {}
+        built = self.distributions.outcomes([each.place for each in self.observations], channels)
         blocks = []
         for each in self.observations:
-            if each.place not in entries:
-                built = self.distributions.outcomes(each.place, channels)
-                root = np.sqrt(np.maximum(built.probabilities, _LEAST_PROBABILITY))
-                entries[each.place] = (
-                    root,
-                    built.jacobian / (2.0 * root[:, None]),
-                    np.array(built.params, np.int64),
-                )
-            root, jacobian, params = entries[each.place]
+            outcome = built[each.place]
+            root = np.sqrt(np.maximum(outcome.probabilities, _LEAST_PROBABILITY))
+            jacobian = outcome.jacobian / (2.0 * root[:, None])
             rest = root - np.sqrt(each.frequencies)
             seen = int((root * root * each.shots > 1.0).sum())
             blocks.append(
                 NormalBlock(
-                    float(rest @ rest), params, jacobian.T @ rest, jacobian.T @ jacobian, seen
+                    float(rest @ rest),
+                    np.array(outcome.params, np.int64),
+                    jacobian.T @ rest,
+                    jacobian.T @ jacobian,
+                    seen,
                 )
             )
         return blocks
@@ -90,14 +88,12 @@ class FitProblem(msgspec.Struct, frozen=True, eq=False):
     ) -> NDArray[np.float64]:
         """sum (sqrt(p) - sqrt(q))^2 of each observation, or of those in `among`."""
         channels = self.distributions.channels(self.components, values, derivatives=False)
-        roots: dict[int, NDArray[np.float64]] = {}
         chosen = self.observations if among is None else [self.observations[k] for k in among]
+        built = self.distributions.outcomes([each.place for each in chosen], channels)
         results = []
         for each in chosen:
-            if each.place not in roots:
-                built = self.distributions.outcomes(each.place, channels)
-                roots[each.place] = np.sqrt(np.maximum(built.probabilities, 0.0))
-            rest = roots[each.place] - np.sqrt(each.frequencies)
+            root = np.sqrt(np.maximum(built[each.place].probabilities, 0.0))
+            rest = root - np.sqrt(each.frequencies)
             results.append(float(rest @ rest))
         return np.array(results)
 

@@ -57,11 +57,10 @@ def test_derivatives_of_components_are_those_of_differences(counts: CountsData) 
 
     def at(values: np.ndarray) -> np.ndarray:
         channels = distributions.channels(components, values, derivatives=False)
-        return distributions.outcomes(place, channels).probabilities
+        return distributions.outcomes([place], channels)[place].probabilities
 
-    result = distributions.outcomes(
-        place, distributions.channels(components, values, derivatives=True)
-    )
+    channels = distributions.channels(components, values, derivatives=True)
+    result = distributions.outcomes([place], channels)[place]
     for number, param in enumerate(result.params):
         step = 1e-5 * np.eye(len(components))[param]
         difference = (at(values + step) - at(values - step)) / 2e-5
@@ -80,7 +79,7 @@ def test_a_fitted_snapshot_has_the_noise_of_its_components(counts: CountsData, n
     for record in counts.records[:4]:
         place = distributions.place_of(record)
         channels = distributions.channels(every, values, derivatives=False)
-        expected = distributions.outcomes(place, channels).probabilities
+        expected = distributions.outcomes([place], channels)[place].probabilities
         prediction = predictor.prediction(record)
         assert prediction is not None
         np.testing.assert_allclose(prediction.probabilities, expected, atol=1e-10)

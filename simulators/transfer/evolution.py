@@ -1,0 +1,234 @@
+"""Pauli coefficients of a state and their derivatives under one- and two-qubit matrices, compiled.
+
+`data` is float64 [4^n, width]: column 0 is the vector v, column c its derivative with respect to
+one parameter; the width is a multiple of eight. The digit of qubit q, in base 4, has the stride
+4^q. A matrix K changes it to K v, and a derivative dv to K dv + dK v. The consecutive matrices of
+one qubit, a chain, are multiplied first, with their derivatives.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from simulators.compiler.kernel import (
+    I64,
+    INT,
+    INTS2,
+    REALS,
+    REALS3,
+    device_function,
+    kernel,
+)
+from simulators.compiler.simd import LANES, add_product, load, splat, store
+
+NUMBER, LOW, HIGH = range(3)  # columns of the rows of a program
+ROW, COLUMN, PARAM = range(3)  # columns of the entries of pair matrices
+SCRATCH = 17 + 16  # integers: begins of the entries of each row, places of the rows
+SCRATCH_REALS = 16 + 16  # part of a vector, product of two matrices
+_PLACES, _PRODUCT = 17, 16
+_BLOCK = 4 * LANES
+
+
+@device_function
+def _restart(chains, chain_columns, q):  # type: ignore[no-untyped-def]
+    """Make the chain of a qubit the identity."""
+    chain_columns[q, 0] = -1
+    for k in range(16):
+        chains[q, 0, k] = 1.0 if k % 5 == 0 else 0.0
+
+
+@device_function
+def _add_product(left, a, x, right, b, y, out):  # type: ignore[no-untyped-def]
+    """out[_PRODUCT:] = left[a, x] @ right[b, y], matrices [4, 4]."""
+    for i in range(4):
+        for j in range(4):
+            total = 0.0
+            for k in range(4):
+                total += left[a, x, 4 * i + k] * right[b, y, 4 * k + j]
+            out[_PRODUCT + 4 * i + j] = total
+
+
+@device_function
+def _multiply(chains, chain_columns, q, matrices, params, number, columns, reals):  # type: ignore[no-untyped-def]
+    """Multiply the chain of a qubit by a matrix [1 + k, 16] with its derivatives."""
+    size = max(chain_columns[q, 0], 0)
+    for slot in range(1, size + 1):
+        _add_product(matrices, number, 0, chains, q, slot, reals)
+        for k in range(16):
+            chains[q, slot, k] = reals[_PRODUCT + k]
+    for own in range(params.shape[1]):
+        param = params[number, own]
+        if param < 0:
+            continue
+        slot = 1
+        while slot <= size and chain_columns[q, slot] != columns[param]:
+            slot += 1
+        if slot > size:
+            size = slot
+            chain_columns[q, slot] = columns[param]
+            for k in range(16):
+                chains[q, slot, k] = 0.0
+        _add_product(matrices, number, 1 + own, chains, q, 0, reals)
+        for k in range(16):
+            chains[q, slot, k] += reals[_PRODUCT + k]
+    _add_product(matrices, number, 0, chains, q, 0, reals)
+    for k in range(16):
+        chains[q, 0, k] = reals[_PRODUCT + k]
+    chain_columns[q, 0] = size
+
+
+@device_function
+def _transform(data, width, size, begins, entries, values, shift, reals, results):  # type: ignore[no-untyped-def]
+    """Replace `size` rows of `data` by their combinations; keep their column 0 in `reals`.
+
+    begins[i] : begins[i + 1] are the entries of row i, values[shift + e] the value of entry e.
+    """
+    for i in range(size):
+        reals[i] = data[begins[_PLACES + i]]
+    for i in range(size):
+        c = np.int64(0)
+        while c + _BLOCK <= width:  # four sums at once: one alone waits for each product
+            x = y = z = w = splat(0.0)
+            for e in range(begins[i], begins[i + 1]):
+                place = begins[_PLACES + entries[e, COLUMN]] + c
+                factor = splat(values[shift + e])
+                x = add_product(factor, load(data, place), x)
+                y = add_product(factor, load(data, place + LANES), y)
+                z = add_product(factor, load(data, place + 2 * LANES), z)
+                w = add_product(factor, load(data, place + 3 * LANES), w)
+            store(results, i * width + c, x)
+            store(results, i * width + c + LANES, y)
+            store(results, i * width + c + 2 * LANES, z)
+            store(results, i * width + c + 3 * LANES, w)
+            c += _BLOCK
+        while c < width:
+            x = splat(0.0)
+            for e in range(begins[i], begins[i + 1]):
+                place = begins[_PLACES + entries[e, COLUMN]] + c
+                x = add_product(splat(values[shift + e]), load(data, place), x)
+            store(results, i * width + c, x)
+            c += LANES
+    for i in range(size):
+        for column in range(0, width, LANES):
+            store(data, begins[_PLACES + i] + column, load(results, i * width + column))
+
+
+@device_function
+def _end_chain(data, width, chains, chain_columns, q, chain_entries, scratch, reals, results):  # type: ignore[no-untyped-def]
+    """Multiply the digit of a qubit by its chain. `chain_entries`: scratch [16, 3]."""
+    if chain_columns[q, 0] < 0:
+        return
+    stride = np.int64(width) << (2 * q)
+    e = np.int64(0)
+    for i in range(4):
+        scratch[i] = e
+        for j in range(4):
+            if chains[q, 0, 4 * i + j] != 0.0:
+                chain_entries[e, COLUMN] = j
+                reals[_PRODUCT + e] = chains[q, 0, 4 * i + j]
+                e += 1
+    scratch[4] = e
+    for base in range(0, data.size, 4 * stride):
+        for at in range(base, base + stride, width):
+            for i in range(4):
+                scratch[_PLACES + i] = at + i * stride
+            _transform(data, width, 4, scratch, chain_entries, reals, _PRODUCT, reals, results)
+            for slot in range(1, chain_columns[q, 0] + 1):
+                column = chain_columns[q, slot]
+                for i in range(4):
+                    total = 0.0
+                    for j in range(4):
+                        total += chains[q, slot, 4 * i + j] * reals[j]
+                    data[scratch[_PLACES + i] + column] += total
+    _restart(chains, chain_columns, q)
+
+
+@device_function
+def _apply_pair(  # type: ignore[no-untyped-def]
+    data, width, first, entries, values, columns, number, low, high, scratch, reals, results
+):
+    """Multiply the digits of two qubits by the matrix of a chain of pairs."""
+    begin, middle, end = first[2 * number], first[2 * number + 1], first[2 * number + 2]
+    e = begin
+    for i in range(17):
+        while e < middle and entries[e, ROW] < i:
+            e += 1
+        scratch[i] = e
+    a, b = np.int64(width) << (2 * low), np.int64(width) << (2 * high)
+    small, large = min(a, b), max(a, b)
+    for upper in range(0, data.size, 4 * large):
+        for inner in range(upper, upper + large, 4 * small):
+            for at in range(inner, inner + small, width):
+                for i in range(16):
+                    scratch[_PLACES + i] = at + (i & 3) * a + (i >> 2) * b
+                _transform(data, width, 16, scratch, entries, values, np.int64(0), reals, results)
+                for e in range(middle, end):
+                    place = scratch[_PLACES + entries[e, ROW]] + columns[entries[e, PARAM]]
+                    data[place] += values[e] * reals[entries[e, COLUMN]]
+
+
+@kernel(
+    *(INTS2, REALS3, INTS2, REALS3, INTS2),
+    *(I64, INTS2, REALS, I64),
+    *(REALS3, INTS2, INTS2, I64, REALS, REALS, INT, REALS),
+    group="transfer",
+)
+def evolve(  # type: ignore[no-untyped-def]
+    rows,
+    constants,
+    no_params,
+    channels,
+    params,
+    first,
+    entries,
+    values,
+    columns,
+    chains,
+    chain_columns,
+    chain_entries,
+    scratch,
+    reals,
+    results,
+    width,
+    data,
+):
+    """Apply all rows of a program to `data` [4^n * width].
+
+    constants [c, 1, 16] with no_params [c, 0], channels [c, 1 + k, 16] with params [c, k]:
+    matrices of one qubit; -1 where there is no parameter. The matrix of pair chain c is
+    entries[first[2 c] : first[2 c + 1]], sorted by row, with `values`; its derivatives follow up to
+    first[2 c + 2]. columns: column of each parameter in `data`.
+
+    Scratch: chains [qubits, 1 + m, 16] and chain_columns [qubits, 1 + m] for the m parameters of
+    one-qubit channels; chain_entries [16, 3], scratch [SCRATCH], reals [SCRATCH_REALS],
+    results [16 * width].
+    """
+    for q in range(chains.shape[0]):
+        _restart(chains, chain_columns, q)
+    for k in range(rows.shape[0]):
+        number, low, high = rows[k, NUMBER], rows[k, LOW], rows[k, HIGH]
+        if high >= 0:
+            for q in (low, high):
+                _end_chain(
+                    data, width, chains, chain_columns, q, chain_entries, scratch, reals, results
+                )
+            _apply_pair(
+                data,
+                width,
+                first,
+                entries,
+                values,
+                columns,
+                number,
+                low,
+                high,
+                scratch,
+                reals,
+                results,
+            )
+        elif number >= 0:
+            _multiply(chains, chain_columns, low, channels, params, number, columns, reals)
+        else:
+            _multiply(chains, chain_columns, low, constants, no_params, ~number, columns, reals)
+    for q in range(chains.shape[0]):
+        _end_chain(data, width, chains, chain_columns, q, chain_entries, scratch, reals, results)
