@@ -367,3 +367,11 @@ def row_of(task: str | int) -> int | None:
             f"{str(task)[:80]!r} is not a task's id", hint="ids look like t-8k2f.17"
         )
     return int(row)
+
+
+def distinct_warnings(tasks: Iterable[Task]) -> list[str]:
+    """Return the warnings of DONE tasks about requested noise, each text once. Bindings of one
+    submission have the same."""
+    submissions = {task.handle.number: task for task in tasks}
+    texts = (text for task in submissions.values() for text in task.result().warnings)
+    return list(dict.fromkeys(texts))

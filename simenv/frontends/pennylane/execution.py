@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -49,6 +50,7 @@ class BatchExecutor:
         self._wires = wires
         self._rng = rng
         self._programs = TapeProgramCache()
+        self._warned: set[str] = set()  # texts that were emitted
 
     def execute(self, tapes: Sequence[Any]) -> tuple[Any, ...]:
         """Run tapes; one result each. Raises SimenvError."""
@@ -75,6 +77,10 @@ class BatchExecutor:
             lambda: int(self._rng.integers(2**53)),
             apart=bool(self._options.get("device") or self._options.get("pool")),
         )
+        for text in batch.warnings():
+            if text not in self._warned:
+                self._warned.add(text)
+                warnings.warn(text, UserWarning, stacklevel=2)
 
     def _order(self, tape: Any) -> tuple[Any, ...]:
         if self._wires is not None:

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from simenv.client.client import Client
 from simenv.client.results.result import Result
-from simenv.client.tasks.task import Task
+from simenv.client.tasks.task import Task, distinct_warnings
 from simenv.errors import BatchRefusedError, SimenvError
 from simenv.frontends.pennylane.measurements import Labels
 from simenv.frontends.pennylane.outcomes import OutcomeTable
@@ -120,6 +120,10 @@ class SweepBatch:
             with suppress(SimenvError):
                 client.cancel([task for task in sent.values() if not task.done()])
             raise
+
+    def warnings(self) -> list[str]:
+        """Warnings of the results about requested noise, each text once; after `run`."""
+        return distinct_warnings(task for _, tasks in self._sent for task in tasks)
 
     def _awaited(self, tasks: list[Task], tape: int) -> list[Result]:
         try:

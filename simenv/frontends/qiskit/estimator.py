@@ -29,7 +29,7 @@ from simenv.frontends.qiskit.backend import SimenvBackend
 from simenv.frontends.qiskit.errors import refusals
 from simenv.frontends.qiskit.primitive_job import SimenvPrimitiveJob
 from simenv.frontends.qiskit.pub_plan import PubPlan, plan_of
-from simenv.frontends.qiskit.sampler import pub_values
+from simenv.frontends.qiskit.sampler import pub_values, run_metadata
 from simenv.frontends.qiskit.session import SimenvBatch, SimenvSession, backend_of
 from simenv.model import MAX_SHOTS
 from simenv.model.devices import DeviceKind
@@ -123,8 +123,8 @@ class SimenvEstimator(BaseEstimatorV2):  # type: ignore[misc]  # qiskit is untyp
 
         def collect() -> PrimitiveResult[PubResult]:
             results = list(map(_pub_result, read, plans, groups))
-            settings = [{"seed": seed} for seed in seeds]
-            return PrimitiveResult(results, metadata={"version": 2, "simenv": settings})
+            own = [[task for group in each for task in group.tasks] for each in groups]
+            return PrimitiveResult(results, metadata=run_metadata(seeds, own))
 
         every = [task for tasks in sent for task in tasks]
         return SimenvPrimitiveJob(job_id, self._backend.client, every, collect)

@@ -18,7 +18,7 @@ from qiskit.primitives.containers.sampler_pub import SamplerPub, SamplerPubLike
 from simenv.client.circuits import load
 from simenv.client.submission.batch import BatchItem
 from simenv.client.submission.options import item_seeds
-from simenv.client.tasks.task import Task
+from simenv.client.tasks.task import Task, distinct_warnings
 from simenv.errors import SimenvError
 from simenv.frontends.qiskit.backend import SHOTS, SimenvBackend
 from simenv.frontends.qiskit.conversion import (
@@ -110,8 +110,7 @@ class SimenvSampler(BaseSamplerV2):  # type: ignore[misc]  # qiskit is untyped
 
         def collect() -> PrimitiveResult[SamplerPubResult]:
             results = [_pub_result(pub, each) for pub, each in zip(read, tasks, strict=True)]
-            settings = [{"seed": seed} for seed in seeds]
-            return PrimitiveResult(results, metadata={"version": 2, "simenv": settings})
+            return PrimitiveResult(results, metadata=run_metadata(seeds, tasks))
 
         every = [task for each in tasks for task in each]
         return SimenvPrimitiveJob(job_id, self._backend.client, every, collect)
@@ -140,6 +139,15 @@ def _check_registers(number: int, circuit: QuantumCircuit) -> None:
             raise type(error)(
                 f"{error}: rename the register {register.name!r} of circuit {number}"
             ) from error
+
+
+def run_metadata(seeds: Sequence[int], tasks: Sequence[Sequence[Task]]) -> dict[str, Any]:
+    """Metadata of a primitive's result: seed of each PUB, and warnings about requested noise."""
+    entries = [
+        {"seed": seed, "warnings": distinct_warnings(each)}
+        for seed, each in zip(seeds, tasks, strict=True)
+    ]
+    return {"version": 2, "simenv": entries}
 
 
 class _PubLike(Protocol):

@@ -311,6 +311,19 @@ def test_primitives_on_a_device_are_noisy_and_follow_layouts(env: simenv.Client)
     assert ideal[0].data.evs == pytest.approx(1.0, abs=1e-12)
 
 
+def test_noise_that_does_not_act_is_in_the_metadata_of_both_primitives(env: simenv.Client) -> None:
+    device = SimenvBackend("fez", env, noise={"gate.crosstalk": 2.0})
+    circuit = QuantumCircuit(1)
+    circuit.x(0)
+    estimates = SimenvEstimator(device).run([(circuit, ["Z", "X"])]).result()
+    circuit.measure_all()
+    samples = SimenvSampler(device).run([circuit, QuantumCircuit(1, 1)], shots=5).result()
+    for result in (estimates, samples):
+        (text,) = result.metadata["simenv"][0]["warnings"]
+        assert text.startswith("gate.crosstalk * 2 changes nothing")
+    assert samples.metadata["simenv"][1]["warnings"] == []
+
+
 @pytest.mark.parametrize("kind", [SimenvSession, SimenvBatch])
 def test_session_runs_under_a_reservation(
     env: simenv.Client, ideal: SimenvBackend, kind: type[SimenvSession]
