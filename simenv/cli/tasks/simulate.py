@@ -176,7 +176,8 @@ def _run_leading_rank(
         raise TaskFailedError(failure.message, hint=failure.hint, reason=failure.reason)
     sheet = DecodedResult.read(finished.payload, TASK)
     run_s, total_s = 1e-6 * finished.run_us, time.perf_counter() - begin_s
-    stages = Stages(0.0, 0.0, 0.0, run_s, max(0.0, total_s - run_s), total_s)
+    device_s = 1e-9 * finished.device_ns
+    stages = Stages(0.0, 0.0, 0.0, run_s, max(0.0, total_s - run_s), total_s, device_s=device_s)
     origin = Origin(TASK, ranks[0].node, os.getpid(), __version__, plan.ranks)
     slots = plan.ranks * plan.threads
     result = Provenance(TASK, "", plan.engine, plan.reason, origin, slots, 1, stages)

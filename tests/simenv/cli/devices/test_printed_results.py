@@ -36,3 +36,10 @@ def test_a_twirl_is_stated(shell: Shell, bell: str, command: tuple[str, ...]) ->
     result = shell(*command, bell, *words, "--engine-option", "twirl=1", "--shots", "100")
     assert result.code == 0, result.err
     assert "noise twirled to Paulis" in result.err
+
+
+def test_simulate_gives_the_time_on_the_device_as_submit_does(shell: Shell, bell: str) -> None:
+    words = [bell, "--device", "superconducting-lattice", "--shots", "100", "--json"]
+    seconds = shell("simulate", *words).object["device_time_s"]
+    assert seconds > 0.0
+    assert seconds == shell("submit", *words, "--wait").object["device_time_s"]
