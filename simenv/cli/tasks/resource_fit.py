@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from simenv.errors import InfeasibleError
+from simenv.errors import InfeasibleError, OptionError
 from simenv.model import PoolSpec, TaskOptions
 from simenv.scheduler.core.types import ClusterLimits
 from simenv.scheduler.routing import engine_choice
@@ -43,8 +43,14 @@ def fitting(profile: Profile, terms: TaskOptions, rank_infos: Sequence[RankInfo]
 
     Raises InfeasibleError with the figures, OptionError.
     """
+    named = catalog.card(terms.engine)
+    if named is not None and named.is_device:
+        raise OptionError(
+            f"engine {named.name!r} runs in pools of an environment",
+            hint="simenv submit --pool NAME",
+        )
     memory = sum({rank_info.node: rank_info.memory_bytes for rank_info in rank_infos}.values())
-    pools = (PoolSpec(engine="any" if terms.engine == engine_choice.AUTO else terms.engine),)
+    pools = PoolSpec(), PoolSpec(engine=terms.engine)  # all engines, and those of special pools
     try:
         result = engine_choice.route(profile, terms, pools, _limits(memory))
     except InfeasibleError:  # the error below has the figures of the ranks
