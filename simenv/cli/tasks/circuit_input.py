@@ -114,6 +114,10 @@ Compiled = Annotated[
         " fails where the calibration has changed since, and is compiled again with --wait.",
     ),
 ]
+QubitMapping = Annotated[
+    str | None,
+    typer.Option(help="The device's qubit of each qubit of the circuit, with commas: 5,4,3."),
+]
 Ranks = Annotated[
     int | None,
     typer.Option(help="MPI ranks, a power of two; default: as many as the memory needs."),
@@ -192,6 +196,17 @@ def settings_of(assignments: list[str]) -> dict[str, float]:
             hint = "NAME=VALUE, for example bond=64"
             raise OptionError(f"--engine-option {assignment[:80]!r}", hint=hint) from error
     return values
+
+
+def mapping_of(text: str | None) -> list[int] | None:
+    """Parse the device's qubits of --qubit-mapping. Raises OptionError."""
+    if text is None:
+        return None
+    try:
+        return [int(word) for word in text.split(",")]
+    except ValueError as error:
+        hint = "the device's qubit of each qubit of the circuit, such as 5,4,3"
+        raise OptionError(f"--qubit-mapping {text[:80]!r}", hint=hint) from error
 
 
 def bindings_of(params: list[str]) -> dict[str, list[float]] | None:

@@ -25,9 +25,11 @@ from simenv.cli.tasks.circuit_input import (
     Pool,
     Precision,
     Prefer,
+    QubitMapping,
     Ranks,
     Shots,
     client_and_circuit,
+    mapping_of,
     noise_of,
     preferred,
     settings_of,
@@ -38,7 +40,7 @@ from simenv.wire.messages.queries import Choice, Explanation
 
 _OF_A_REQUEST = (
     *("shots", "engine_option", "pool", "prefer", "ranks", "observable", "output", "precision"),
-    *("amplitude", "device", "noise", "compiled"),
+    *("amplitude", "device", "noise", "compiled", "qubit_mapping"),
 )
 _DEPENDS = {
     "--plan": "the sweeps of the engine statevector depend on the circuit, --output, --observable"
@@ -78,6 +80,7 @@ def explain(
     device: Device = None,
     noise: Noise = "on",
     compiled: Compiled = Compile.auto,
+    qubit_mapping: QubitMapping = None,
     ranks: Ranks = None,
     plan: Annotated[
         bool, typer.Option("--plan", help="List the sweeps of the engine statevector.")
@@ -141,6 +144,7 @@ def explain(
                 device=device,
                 noise=noise_of(noise),
                 compile=compiled.value,
+                qubit_mapping=mapping_of(qubit_mapping),
                 ranks=ranks,
             )
     if common.as_json:
@@ -178,9 +182,14 @@ def _refuse_others(context: typer.Context, mode: str, own: tuple[str, ...]) -> N
         names.append("engine")
     if names:
         raise OptionError(
-            f"{mode} and {', '.join('--' + name.replace('_', '-') for name in names)}",
+            f"{mode} and {', '.join(map(_option, names))}",
             hint=_DEPENDS[mode],
         )
+
+
+def _option(name: str) -> str:
+    """Return the option of a parameter of `explain`."""
+    return "--compile" if name == "compiled" else f"--{name.replace('_', '-')}"
 
 
 def summary(explanation: Explanation) -> str:

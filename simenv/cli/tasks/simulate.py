@@ -29,9 +29,11 @@ from simenv.cli.tasks.circuit_input import (
     Outputs,
     Params,
     Precision,
+    QubitMapping,
     Seed,
     Shots,
     bindings_of,
+    mapping_of,
     noise_of,
     read_circuit,
     settings_of,
@@ -67,6 +69,7 @@ def simulate(
     device: Device = None,
     noise: Noise = "on",
     compiled: Compiled = Compile.auto,
+    qubit_mapping: QubitMapping = None,
     engine_option: Annotated[
         list[str] | None,
         typer.Option(help="NAME=VALUE of an option of the engine, such as bond=64."),
@@ -114,6 +117,7 @@ def simulate(
                 "device": device,
                 "noise": noise_of(noise),
                 "compile": compiled.value,
+                "qubit_mapping": mapping_of(qubit_mapping),
             },
             SubmitDevices(local),
         )

@@ -23,3 +23,42 @@ def test_shots_that_are_not_integer_are_refused(shell: Shell, text: str) -> None
     assert result.code == 2
     assert "--shots" in result.err
     assert "such as 1024 or 1e6" in result.err
+
+
+@pytest.mark.parametrize("command", [("submit", "--wait"), ("simulate",), ("explain",)])
+@pytest.mark.parametrize(
+    ("mapping", "texts"),
+    [
+        ("5,x", ["--qubit-mapping '5,x'", "such as 5,4,3"]),
+        ("", ["--qubit-mapping ''", "such as 5,4,3"]),
+        ("5,5", ["--qubit-mapping 5, 5", "each qubit of the device once"]),
+        ("-1,2", ["--qubit-mapping -1", "a whole number from 0"]),
+        ("5", ["--qubit-mapping 5 for 2 qubits", "one qubit of the 27 of device superconduct"]),
+        ("5,99", ["--qubit-mapping 5, 99 for 2 qubits", "one qubit of the 27 of device supercond"]),
+    ],
+)
+def test_wrong_qubit_mapping_is_refused_by_name(
+    shell: Shell, command: tuple[str, ...], mapping: str, texts: list[str]
+) -> None:
+    for mode in ("auto", "always", "never"):
+        words = [*command, BELL, "--device", "superconducting-lattice", "--compile", mode]
+        result = shell(*words, "--qubit-mapping", mapping)
+        assert result.code == 2, result.err
+        assert all(text in " ".join(result.err.split()) for text in texts), result.err
+
+
+@pytest.mark.parametrize("command", [("submit", "--wait"), ("simulate",)])
+def test_qubit_mapping_is_the_initial_layout(shell: Shell, command: tuple[str, ...]) -> None:
+    words = [*command, BELL, "--device", "superconducting-lattice", "--qubit-mapping", "7,6"]
+    result = shell(*words, "--json")
+    assert result.code == 0, result.err
+    assert result.object["initial_layout"] == [7, 6]
+
+
+def test_qubit_mapping_needs_an_emulated_device(shell: Shell) -> None:
+    result = shell("simulate", BELL, "--qubit-mapping", "7,6")
+    assert "--qubit-mapping needs an emulated device" in result.err
+    assert "--device NAME" in result.err
+    assert "leave --qubit-mapping out" in result.err
+    result = shell("explain", BELL, "--plan", "--qubit-mapping", "7,6", "--compile", "always")
+    assert "--plan and --compile, --qubit-mapping" in result.err
