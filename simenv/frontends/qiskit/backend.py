@@ -41,8 +41,9 @@ class SimenvBackend(BackendV2):  # type: ignore[misc]  # qiskit is untyped
     Options of `run`, with their defaults: `shots` (1024; None: the default), `seed` (None: one is
     drawn; also as `seed_simulator`), `memory` (False), `noise` ("on"; see `Client.submit`),
     `precision` ("double"), `compile` ("auto": a circuit that does not fit the device is compiled,
-    once a structure), `priority` (0; higher runs first), `run_timeout_s` (None; seconds after which
-    a circuit ends as expired).
+    once a structure), `engine_options` (None; `options` of `Client.submit`, such as {"twirl": 1}),
+    `priority` (0; higher runs first), `run_timeout_s` (None; seconds after which a circuit ends as
+    expired).
     """
 
     def __init__(
@@ -96,6 +97,7 @@ class SimenvBackend(BackendV2):  # type: ignore[misc]  # qiskit is untyped
             noise="on",
             precision="double",
             compile="auto",
+            engine_options=None,
             priority=0,
             run_timeout_s=None,
         )
@@ -283,6 +285,7 @@ class SimenvBackend(BackendV2):  # type: ignore[misc]  # qiskit is untyped
             "reservation": self._reservation,
             **options,
         }
+        entries["options"] = entries.pop("engine_options", None)
         if not self.is_emulated and entries.get("noise") == "on":
             entries.pop("noise")
         return entries  # type: ignore[return-value]

@@ -44,6 +44,7 @@ def experiment(circuit: QuantumCircuit, result: Result) -> ExperimentResult:
         "device": result.device,
         "snapshot": result.snapshot,
         "warnings": list(result.warnings),
+        "remark": result.remark,
         "task": result.task,
     }
     return ExperimentResult(

@@ -64,8 +64,8 @@ class SimenvEstimator(BaseEstimatorV2):  # type: ignore[misc]  # qiskit is untyp
     ) -> None:
         """Set defaults. `default_precision`: None: 0.0 (exact) on an ideal backend, else 0.015625.
         `seed`: None: the backend's, else one is drawn for each call. `options`: noise, precision
-        (of amplitudes), compile, priority and run_timeout_s, as for `SimenvBackend.run`; the
-        backend's by default. Raises TypeError for others."""
+        (of amplitudes), compile, engine_options, priority and run_timeout_s, as for
+        `SimenvBackend.run`; the backend's by default. Raises TypeError for others."""
         self._backend = backend_of(mode)
         self._options = self._backend.primitive_options(options)
         if default_precision is None:

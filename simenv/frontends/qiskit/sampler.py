@@ -48,9 +48,9 @@ class SimenvSampler(BaseSamplerV2):  # type: ignore[misc]  # qiskit is untyped
         **options: Any,
     ) -> None:
         """Set defaults. `default_shots`: None: the backend's option `shots`. `seed`: None: the
-        backend's, else one is drawn for each call. `options`: noise, precision, compile, priority
-        and run_timeout_s, as for `SimenvBackend.run`; the backend's by default. Raises TypeError
-        for others."""
+        backend's, else one is drawn for each call. `options`: noise, precision, compile,
+        engine_options, priority and run_timeout_s, as for `SimenvBackend.run`; the backend's by
+        default. Raises TypeError for others."""
         self._backend = backend_of(mode)
         self._options = self._backend.primitive_options(options)
         if default_shots is None:
@@ -142,9 +142,14 @@ def _check_registers(number: int, circuit: QuantumCircuit) -> None:
 
 
 def run_metadata(seeds: Sequence[int], tasks: Sequence[Sequence[Task]]) -> dict[str, Any]:
-    """Metadata of a primitive's result: seed of each PUB, and warnings about requested noise."""
+    """Metadata of a primitive's result: seed of each PUB, warnings about requested noise, and the
+    engine's remark."""
     entries = [
-        {"seed": seed, "warnings": distinct_warnings(each)}
+        {
+            "seed": seed,
+            "warnings": distinct_warnings(each),
+            "remark": each[0].result().remark if each else "",
+        }
         for seed, each in zip(seeds, tasks, strict=True)
     ]
     return {"version": 2, "simenv": entries}

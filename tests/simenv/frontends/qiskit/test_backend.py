@@ -18,7 +18,7 @@ from qiskit.quantum_info import SparsePauliOp
 
 import simenv
 from simenv.errors import NotFoundError
-from simenv.frontends.qiskit import SimenvBackend
+from simenv.frontends.qiskit import SimenvBackend, SimenvSampler
 
 
 @pytest.fixture(scope="module")
@@ -99,6 +99,20 @@ def test_transpiled_circuit_runs_as_it_is_and_others_are_compiled(env: simenv.Cl
     scaled = backend.run(ghz(3), noise={"gate.depolarizing": 1e9}).result().results[0].header
     assert scaled["warnings"][0].startswith("gate.depolarizing * 1e+09 is above")
     assert result.results[0].header["warnings"] == []
+
+
+def test_engine_options_reach_the_engine_and_unknown_ones_are_refused(env: simenv.Client) -> None:
+    backend = SimenvBackend("fez", env, engine="stabilizer", engine_options={"twirl": 1})
+    header = backend.run(ghz(3), shots=10).result().results[0].header
+    assert (header["engine"], header["remark"]) == ("stabilizer", "noise twirled to Paulis")
+    sampled = SimenvSampler(backend).run([ghz(3)], shots=10).result()
+    assert sampled.metadata["simenv"][0]["remark"] == "noise twirled to Paulis"
+    with pytest.raises(QiskitError, match="without its option twirl=1"):
+        backend.run(ghz(3), engine_options=None)
+    with pytest.raises(ValueError, match="has no option 'twril'"):
+        backend.run(ghz(3), engine_options={"twril": 1})
+    with pytest.raises(ValueError, match="'twirl' = 'yes'"):
+        SimenvSampler(backend, engine_options={"twirl": "yes"}).run([ghz(3)])
 
 
 def test_memory_and_registers_of_result(ideal: SimenvBackend) -> None:
