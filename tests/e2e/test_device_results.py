@@ -13,7 +13,7 @@ from shell import Shell
 from noise_models import document, library
 from simenv import config
 from simenv.client.client import Client
-from simenv.errors import InfeasibleError, SimenvError
+from simenv.errors import BatchRefusedError, InfeasibleError, OptionError, SimenvError
 
 
 def test_initial_and_final_layout_are_those_of_the_transpiled_circuit(env: Client) -> None:
@@ -35,6 +35,20 @@ def test_single_precision_of_density_matrix_is_refused_and_auto_honours_it(env: 
         env.submit(ghz(), device=DEVICE, outputs="probabilities", shots=None, precision="single")
     result = env.run(ghz(), device=DEVICE, precision="single", shots=500)
     assert (result.engine, result.precision) == ("statevector", "single")
+
+
+def test_observable_on_measured_qubit_is_named_by_the_qubits_of_the_circuit(env: Client) -> None:
+    text = r"'IXZ' asks for X on qubit 1, which the circuit measures"
+    observed = {"observables": "IXZ", "device": DEVICE, "qubit_mapping": [9, 3, 2]}
+    for compiled in ("always", "auto"):
+        with pytest.raises(OptionError, match=text):
+            env.submit(ghz(), compile=compiled, **observed)
+    with pytest.raises(BatchRefusedError, match=text):
+        env.submit_many([ghz()], **observed)
+    wide = QuantumCircuit(41, 1)
+    wide.measure(40, 0)
+    with pytest.raises(OptionError, match="an observable of 41 qubits asks for Y on qubit 40"):
+        env.submit(wide, observables="Y" + 40 * "I")
 
 
 def test_preference_with_another_word_takes_what_its_device_does_not(env: Client) -> None:

@@ -22,6 +22,7 @@ from simenv.client.circuits.decode.to_qiskit import to_qiskit
 from simenv.errors import OptionError, ProgramError
 from simenv.model import Observable, Program
 from simenv.model.devices import DeviceInfo
+from simenv.model.final_measurements import measured_last, refuse_collapsed
 from simenv.transpiler.angles import closed, opened
 from simenv.transpiler.limits import LEVEL
 from simenv.transpiler.target import NativeForm, gate_names
@@ -45,10 +46,15 @@ class CompiledCircuit(msgspec.Struct, frozen=True):
     replaced: tuple[str, ...] = ()  # gates of the original circuit that were replaced
 
     def observables(self, unmapped: tuple[Observable, ...]) -> tuple[Observable, ...]:
-        """Return the same observables on the device's qubits."""
+        """Return the same observables on the device's qubits. Raises OptionError for X or Y on a
+        qubit that is measured at the end."""
         if not self.layouts[0]:
             return unmapped
         places = np.frombuffer(self.layouts[0], np.uint16).tolist()
+        labels = [label for each in unmapped for label in each.labels]
+        if self.loaded.measures and any("X" in label or "Y" in label for label in labels):
+            measured = _measured(self.loaded.program)
+            refuse_collapsed(labels, {k for k, place in enumerate(places) if place in measured})
         return tuple(
             Observable(
                 tuple(_moved(label, places, self.loaded.num_qubits) for label in each.labels),
@@ -56,6 +62,15 @@ class CompiledCircuit(msgspec.Struct, frozen=True):
             )
             for each in unmapped
         )
+
+
+def _measured(program: Program) -> set[int]:
+    """Return the qubits whose last operation is a measurement."""
+    ops, qubits = (
+        np.frombuffer(each, np.uint16).tolist() for each in (program.ops, program.qubits)
+    )
+    sizes = np.frombuffer(program.arities, np.uint16)[::3].tolist()
+    return measured_last(program.names, sizes, ops, qubits)
 
 
 def _moved(label: str, places: list[int], num_qubits: int) -> str:

@@ -285,18 +285,18 @@ def _compile_batch(
     for index, loaded in enumerate(programs):
         try:
             checked, compiled = devices.prepared(checked, loaded)
+            if compiled is None:
+                task = checked.task
+                terms = msgspec.structs.replace(terms, snapshot=task.snapshot, noise=task.noise)
+                return terms, programs, [_AS_WRITTEN] * len(programs)
+            observables = compiled.observables(terms.observables)
         except SimenvError as error:
             errors.append(of_item(error, index))
             continue
-        if compiled is None:
-            task = checked.task
-            terms = msgspec.structs.replace(terms, snapshot=task.snapshot, noise=task.noise)
-            return terms, programs, [_AS_WRITTEN] * len(programs)
         compiler = compiled.compiler or compiler
         results.append(compiled.loaded)
         layouts.append(compiled.layouts)
         replaced.update(checked.task.replaced_gates)
-        observables = compiled.observables(terms.observables)
         if moved is not None and observables != moved:
             text = "observables of circuits that end on other qubits of the device, in one call"
             errors.append(OptionError(text, hint="submit them one by one", index=index))

@@ -16,6 +16,7 @@ from simenv.model import MAX_BINDINGS, MAX_SHOTS, Chain, Program, TaskOptions, T
 from simenv.model.bit_strings import check_bit_strings, check_widths
 from simenv.model.bounds import check_printable
 from simenv.model.calls import VALUE, check_call_terms, is_call
+from simenv.model.final_measurements import measured_last, refuse_collapsed
 from simenv.model.task import MAX_TIMEOUT_S
 from simenv.scheduler.core.types import Route
 from simenv.scheduler.routing.engine_choice import size
@@ -364,36 +365,14 @@ def check_final_state(terms: TaskOptions, circuit: Circuit, profile: Profile) ->
             "a gradient was asked of a circuit that measures, resets or branches before its end",
             hint="shift each parameter and ask for expectation values",
         )
-    measured: set[int] | None = None
-    for observable in terms.pauli_sums:
-        for label in observable.labels:
-            if len(label) != circuit.num_qubits:
-                raise OptionError(
-                    f"observable {label[:40]!r} is {len(label)} wide, the program has "
-                    f"{circuit.num_qubits} qubits"
-                )
-            if not profile.measurements or not ("X" in label or "Y" in label):
-                continue
-            measured = _measured_last(circuit) if measured is None else measured
-            for qubit, letter in enumerate(reversed(label)):
-                if letter in "XY" and qubit in measured:
-                    raise OptionError(
-                        f"observable {label[:40]!r} asks for {letter} on qubit {qubit}, which the "
-                        "circuit measures at its end",
-                        hint="remove the final measurement",
-                    )
-
-
-def _measured_last(circuit: Circuit) -> set[int]:
-    """Qubits whose last operation is a measurement."""
-    measured: set[int] = set()
-    place = 0
-    names, arities = circuit.table.names, circuit.table.rows[:, 1].tolist()
-    for op in circuit.ops.tolist():
-        qubits = circuit.qubits[place : place + arities[op]].tolist()
-        place += arities[op]
-        if names[op] == "measure":
-            measured.update(qubits)
-        elif names[op] not in ("barrier", "delay", "delay_dt"):
-            measured.difference_update(qubits)
-    return measured
+    labels = [label for observable in terms.pauli_sums for label in observable.labels]
+    for label in labels:
+        if len(label) != circuit.num_qubits:
+            raise OptionError(
+                f"observable {label[:40]!r} is {len(label)} wide, the program has "
+                f"{circuit.num_qubits} qubits"
+            )
+    if profile.measurements and any("X" in label or "Y" in label for label in labels):
+        sizes = circuit.table.rows[:, 1].tolist()
+        arrays = circuit.ops.tolist(), circuit.qubits.tolist()
+        refuse_collapsed(labels, measured_last(circuit.table.names, sizes, *arrays))
