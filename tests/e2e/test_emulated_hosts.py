@@ -55,8 +55,11 @@ def test_host_options_act_on_emulated_device(env: Client, revision: int) -> None
     assert through(qpm, revision, request(noise=True)) == through(qpm, revision, request())
     mapped = through(qpm, revision, request(qubit_mapping=[5, 4]))
     assert mapped != through(qpm, revision, request(qubit_mapping=[0, 1]))
-    with pytest.raises(ExecutionError, match="no native gate"):
+    with pytest.raises(ExecutionError, match=r"no native gate[^=]*verbatim=False compiles"):
         through(qpm, revision, request(verbatim=True))
+    with pytest.raises(ExecutionError, match=r"noise=\['loud'\]\n.*a recipe such as") as caught:
+        through(qpm, revision, request(noise=["loud"]))
+    assert "bytes" not in str(caught.value)
 
 
 UNSUPPORTED = [("noise", {"gate": 0.5}), ("verbatim", True), ("qubit_mapping", [0, 1])]

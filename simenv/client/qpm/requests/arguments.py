@@ -13,6 +13,8 @@ from simenv.qpm.errors import ExecutionError
 MAX_TEXT_CHARS = 4_096  # of an id, a name, a reason
 MAX_RESERVATION = 2**64 - 1
 MAX_SECONDS = 10**8  # three years; in nanoseconds far within 64 bits
+_SHOWN = 16  # most entries of a list or table in an error
+_SCALARS = (str, int, float, bool, type(None))
 
 
 def wrong(what: str, value: Any, wanted: str) -> ExecutionError:
@@ -84,7 +86,14 @@ def reservation(value: Any) -> int | None:
 
 
 def _short_repr(value: Any) -> str:
-    shown = repr(value) if isinstance(value, str | int | float | bool | None) else ""
+    """Representation of a scalar or of a few of them; of others the type, since theirs may take
+    any time and any size."""
+    parts: list[Any] = [value]
+    if isinstance(value, list | tuple) and len(value) <= _SHOWN:
+        parts = list(value)
+    elif isinstance(value, dict) and len(value) <= _SHOWN:
+        parts = [*value.keys(), *value.values()]
+    shown = repr(value) if all(isinstance(each, _SCALARS) for each in parts) else ""
     if not shown or len(shown) > 60:
         return f"<{type(value).__name__}>"
     return shown

@@ -26,7 +26,7 @@ from simenv.client.qpm.requests import arguments
 from simenv.client.results import bitstrings
 from simenv.client.submission.arguments import MAX_PREFERRED, MAX_SEED
 from simenv.config import NAME_RULE
-from simenv.errors import OptionError, ProgramError
+from simenv.errors import OptionError, ProgramError, SimenvError
 from simenv.model import MAX_QUBITS, MAX_SHOTS, OWNERS, Program
 from simenv.qpm.errors import ExecutionError
 from simenv.transpiler import qpy
@@ -106,6 +106,11 @@ _HINTS = {  # hint: the reason why it has no effect
     "lib": "the engine is chosen by the service",
     "deadline_ns": "tasks have no deadline",
 }
+_NOISE_HINT = 'true, false, "on", "off", a recipe such as "aer", or {"gate.depolarizing": 0.5}'
+_ARGUMENTS = (  # arguments of `Client.submit` in errors, and the fields of `info` in their place
+    ("compile='auto'", "verbatim=False"),
+    ("compile='never'", "verbatim=True"),
+)
 _NUMBERS = ("depth", "one_q_gate_count", "two_q_gate_count", "measurement_count", "deadline_ns")
 
 
@@ -215,7 +220,7 @@ def _noise(value: Any) -> Any:
     except OptionError as error:
         if isinstance(value, dict):  # names the component
             raise ExecutionError(error.message, hint=error.hint) from error
-        raise arguments.wrong("noise", value, error.hint) from error
+        raise arguments.wrong("noise", value, _NOISE_HINT) from error
     return value
 
 
@@ -233,6 +238,13 @@ def _mapping(value: Any) -> tuple[int, ...]:
     if not isinstance(value, list | tuple):
         raise arguments.wrong("qubit_mapping", value, "a list of the device's qubits")
     return tuple(arguments.integer("qubit_mapping", each, 0, MAX_QUBITS) for each in value)
+
+
+def name_fields(error: SimenvError) -> None:
+    """Put fields of `info` in place of arguments of `Client.submit` into an error's text."""
+    for argument, named in _ARGUMENTS:
+        error.message = error.message.replace(argument, named)
+        error.hint = error.hint.replace(argument, named)
 
 
 def prepare(request: Request, widest: int = MAX_STATEVECTOR_QUBITS) -> PreparedPrograms:

@@ -90,6 +90,7 @@ class CircuitSubmitter:
         except NotReservedError as error:
             raise self._reservation_checks.refusal(under.number, error) from error
         except SimenvError as error:
+            run_request.name_fields(error)
             if under.number:  # the service has not checked the reservation
                 self._reservation_checks.check_active(under.number)
             run = refused(cid, number, asked, created_s, error, under.number)
