@@ -214,11 +214,13 @@ def test_qrmi_runs_on_device_and_refuses_unsupported_options(up: live.Live) -> N
         assert ones() < 300
         for wrong, value in (
             ({"options": {"twirling": {"enable_gates": True}}}, "twirling"),
+            ({"options": {"simulator": {"noise_model": {}}}}, "'simulator.noise_model'"),
             ({"options": {"simenv": {"loudness": 3}}}, "loudness"),
             ({"loudness": 3}, "loudness"),
         ):
             with pytest.raises(OptionError, match=value):
                 resource.task_start(payload(**wrong))
-        assert ones(options={"twirling": {"enable_gates": False}, "default_shots": 10}) > 0
+        idle = {"twirling": {"enable_gates": False}, "simulator": {"noise_model": None}}
+        assert ones(options={**idle, "default_shots": 10}) > 0
     finally:
         resource.close()

@@ -87,7 +87,8 @@ def read(payload: Any) -> SamplerPayload:
 
 def _options(payload: dict[str, Any]) -> tuple[int, dict[str, Any]]:
     """Read the default number of shots and the device options of `options.simenv`. Raises
-    OptionError for a field or an option without an effect here, unless its value is empty."""
+    OptionError for a field or an option without an effect here, unless its value is empty; an empty
+    `simulator.noise_model` is a request, too: for no noise."""
     unknown = sorted(key for key in payload if key not in _FIELDS)
     if unknown:
         raise OptionError(
@@ -96,6 +97,12 @@ def _options(payload: dict[str, Any]) -> tuple[int, dict[str, Any]]:
     options = dict(payload.get("options") or {})
     shots = options.pop("default_shots", None) or DEFAULT_SHOTS
     device_options = dict(options.pop("simenv", None) or {})
+    simulator = options.get("simulator")
+    if isinstance(simulator, dict) and simulator.get("noise_model") is not None:
+        raise OptionError(
+            "options: 'simulator.noise_model' is not supported here",
+            hint='the noise of a device in "simenv": {"noise": "off"}, a noise model likewise',
+        )
     asked = [name for name, value in options.items() if _asks(value)]
     asked += [f"simenv.{name}" for name in device_options if name not in _DEVICE_OPTIONS]
     if asked:
