@@ -43,6 +43,7 @@ _POSITIVE = ("qubit.t1_us", "qubit.t2_us")
 RECIPES = ("simenv", "aer", "aer-properties")
 _RECIPE = "recipe."
 _IDLE = "recipe.idle"
+_KNOWN = f"on, off, a recipe ({', '.join(RECIPES)}), or factors of components"
 
 
 class NoiseOptions(msgspec.Struct, frozen=True):
@@ -109,33 +110,32 @@ def _named(value: str) -> NoiseOptions:
         return NoiseOptions(factors=(("all", 0.0),))
     if value in RECIPES:
         return NoiseOptions(recipe=value)
-    raise NoiseError(
-        f"noise {value!r}", hint=f"on, off, {', '.join(RECIPES)}, or factors of components"
-    )
+    raise NoiseError(f"noise {value!r}", hint=_KNOWN)
 
 
 def _parsed(items: list[tuple[str, object]]) -> NoiseOptions:
-    recipe, idle = "simenv", True
+    recipes: list[str] = []
+    idle = True
     factors: dict[str, float] = {}
     values: dict[str, float] = {}
     inputs = [name for name, _ in items]
     for name, value in items:
-        if inputs.count(name) > 1:
-            raise NoiseError(f"noise option {name!r} is given twice", hint="give it once")
+        if inputs.count(name) > 1 or (name == _IDLE and "idle" in inputs):
+            raise NoiseError(f"noise option {_shown(name)!r} is given twice", hint="give it once")
         if name == "recipe" or (name.startswith(_RECIPE) and name != _IDLE):
-            recipe = _recipe(name, value)
+            recipes.append(_recipe(name, value))
         elif name in ("idle", _IDLE):
             idle = _switch(name, value)
         elif name in COMPONENTS or name in GROUPS:
             factors[name] = _number(name, value, LARGEST_FACTOR)
         elif name in VALUES:
             values[name] = _number(name, value, VALUES[name])
-            if name in _POSITIVE and not values[name] > 0.0:
-                raise NoiseError(f"{name} = {value}", hint="a time > 0")
         else:
             raise _unknown(name)
+    if len(recipes) > 1:
+        raise NoiseError(f"noise recipes {' and '.join(recipes)}", hint="give one recipe")
     return NoiseOptions(
-        recipe,
+        recipes[0] if recipes else "simenv",
         idle,
         tuple(sorted((name, each) for name, each in factors.items() if each != 1.0)),
         tuple(sorted(values.items())),
@@ -150,25 +150,31 @@ def _recipe(name: str, value: object) -> str:
     else:
         raise NoiseError(f"{name} = {value!r}", hint="1.0 chooses the recipe")
     if result not in RECIPES:
-        raise NoiseError(f"noise recipe {result!r}", hint=f"one of {', '.join(RECIPES)}")
+        raise NoiseError(f"unknown noise {result!r}", hint=_KNOWN)
     return str(result)
+
+
+def _shown(name: str) -> str:
+    """Return the name of an option as the user gives it."""
+    return "idle" if name == _IDLE else name
 
 
 def _switch(name: str, value: object) -> bool:
     if value not in (0, 1):
-        raise NoiseError(f"noise option {name} = {value!r}", hint="True or False")
+        raise NoiseError(f"noise option {_shown(name)} = {value!r}", hint="True or False")
     return bool(value)
 
 
 def _number(name: str, value: object, largest: float) -> float:
-    hint = "a number >= 0" if math.isinf(largest) else f"a number from 0 to {largest:g}"
+    positive = name in _POSITIVE
+    hint = "microseconds, above 0" if positive else f"a number from 0 to {largest:g}"
     if isinstance(value, bool) or not isinstance(value, (int, float)):
         raise NoiseError(f"noise option {name} = {value!r}", hint=hint)
     try:
         result = float(value)
     except OverflowError:
         result = math.inf
-    if not (math.isfinite(result) and 0.0 <= result <= largest):
+    if not (math.isfinite(result) and 0.0 <= result <= largest) or (positive and not result):
         raise NoiseError(f"noise option {name} = {value!r}", hint=hint)
     return result + 0.0  # -0.0 becomes 0.0
 

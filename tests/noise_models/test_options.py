@@ -82,6 +82,20 @@ def test_wrong_options_are_refused_by_name(value: object, text: str) -> None:
     assert caught.value.hint
 
 
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [
+        ({"idle": False, "recipe.idle": 1.0}, "'idle' is given twice"),
+        ({"recipe": "aer", "recipe.aer-properties": 1.0}, "aer and aer-properties"),
+        ({"recipe.idle": 2.0}, "option idle = 2.0"),
+        ({"qubit.t1_us": 0}, "qubit.t1_us = 0"),
+    ],
+)
+def test_contradicting_options_are_refused(value: dict[str, object], text: str) -> None:
+    with pytest.raises(NoiseError, match=text):
+        NoiseOptions.parse(value)
+
+
 def test_options_travel_in_any_order() -> None:
     pairs = [("gate", 0.5), ("qubit", 2.0), ("recipe.aer", 1.0)]
     names = {NoiseOptions.parse(each).wire() for each in itertools.permutations(pairs)}

@@ -228,6 +228,8 @@ def noise_of(text: str) -> Any:
 
     Raises OptionError for a text that is none of these.
     """
+    if not text:
+        raise OptionError("--noise ''", hint="on, off, a recipe (aer), COMPONENT=FACTOR, or a file")
     path = Path(text)
     if path.suffix == ".json" or path.is_file():
         try:
@@ -238,9 +240,11 @@ def noise_of(text: str) -> Any:
         return text
     entries: dict[str, float | str] = {}
     for word in text.split(","):
-        name, _, value = word.partition("=")
+        name, _, value = (part.strip() for part in word.partition("="))
+        if name in entries:
+            raise OptionError(f"--noise: {name[:64]!r} is given twice", hint="give it once")
         try:
-            entries[name.strip()] = value.strip() if name.strip() == "recipe" else float(value)
+            entries[name] = value if name == "recipe" and value else float(value)
         except ValueError as error:
             raise OptionError(
                 f"--noise: {word[:80]!r} is not COMPONENT=FACTOR",

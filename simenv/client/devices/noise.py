@@ -6,9 +6,9 @@ The service knows the names of components, and refuses unknown ones.
 from __future__ import annotations
 
 import math
-import sys
 from collections.abc import Mapping
-from typing import Any
+from numbers import Real
+from typing import Any, TypeGuard
 
 import msgspec
 
@@ -41,17 +41,32 @@ def factors_of(noise: Any) -> NoiseFactors:
     entries: dict[str, float] = {}
     for name, value in noise.items():
         if name == "recipe":
+            if not isinstance(value, str):
+                raise OptionError(f"noise: recipe = {value!r:.80}", hint='such as "aer"')
             if value != "simenv":
                 entries[f"recipe.{_short(value)}"] = 1.0
             continue
         if not isinstance(name, str) or not 0 < len(name) <= 64:
             raise OptionError(f"noise: component {name!r:.80}", hint=_HINT)
-        number = isinstance(value, int | float)
-        number = number and (name in _SWITCHES or not isinstance(value, bool))
-        if not number or not abs(value) < math.inf or abs(value) > sys.float_info.max:
-            raise OptionError(f"noise: {name} = {value!r:.80}", hint="a finite number, 0 or more")
-        entries[_IDLE if name == "idle" else name] = float(value)
+        if name in ("kind", "errors"):  # callers that take no documents
+            hint = "factors of components alone, such as gate.depolarizing = 0.5"
+            raise OptionError("noise: noise models of your own are not taken here", hint=hint)
+        if not _is_finite(value) or (isinstance(value, bool) and name not in _SWITCHES):
+            hint = "True or False" if name in _SWITCHES else "a finite number, 0 or more"
+            raise OptionError(f"noise: {name} = {value!r:.80}", hint=hint)
+        key = _IDLE if name == "idle" else name
+        if key in entries:
+            raise OptionError("noise: idle is given twice", hint="give it once")
+        entries[key] = float(value)
     return tuple(sorted(entries.items()))
+
+
+def _is_finite(value: object) -> TypeGuard[Real]:
+    """Return whether this is a real number within the range of float64."""
+    try:
+        return isinstance(value, Real) and math.isfinite(value)
+    except OverflowError:
+        return False
 
 
 def document_of(noise: Any) -> bytes:
@@ -61,6 +76,8 @@ def document_of(noise: Any) -> bytes:
     model. Raises OptionError.
     """
     if isinstance(noise, bytes | bytearray):
+        if not noise:
+            raise OptionError("noise: an empty document", hint="JSON of a noise model")
         return bytes(noise)
     if is_aer_model(noise):
         return aer_document(noise)

@@ -62,3 +62,20 @@ def test_qubit_mapping_needs_an_emulated_device(shell: Shell) -> None:
     assert "leave --qubit-mapping out" in result.err
     result = shell("explain", BELL, "--plan", "--qubit-mapping", "7,6", "--compile", "always")
     assert "--plan and --compile, --qubit-mapping" in result.err
+
+
+@pytest.mark.parametrize(
+    ("noise", "texts"),
+    [
+        ("", ["--noise ''", "COMPONENT=FACTOR"]),
+        ("gate=1,gate=2", ["'gate' is given twice"]),
+        ("recipe=", ["'recipe=' is not COMPONENT=FACTOR"]),
+        ("gate.depolarizing", ["unknown noise 'gate.depolarizing'", "factors of components"]),
+        ("OFF", ["unknown noise 'OFF'", "on, off, a recipe (simenv, aer, aer-properties)"]),
+        ("idle=2", ["noise option idle = 2.0", "True or False"]),
+    ],
+)
+def test_wrong_noise_is_refused_by_name(shell: Shell, noise: str, texts: list[str]) -> None:
+    result = shell("simulate", BELL, "--device", "superconducting-lattice", "--noise", noise)
+    assert result.code == 2
+    assert all(text in result.err for text in texts), result.err

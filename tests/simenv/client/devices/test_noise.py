@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 import pytest
 
 from noise_models.options import NoiseOptions
@@ -43,3 +44,28 @@ def test_nan_in_a_document_is_refused_since_null_would_mean_not_measured() -> No
     relaxation = {"t1_us": float("nan"), "t2_us": 1.0}
     with pytest.raises(OptionError, match=r"channels\[0\].relaxation.t1_us = nan"):
         document_of({"kind": "channels", "channels": [{"gate": "cx", "relaxation": relaxation}]})
+
+
+@pytest.mark.parametrize(
+    ("noise", "text"),
+    [
+        ({"idle": False, "recipe.idle": 1}, "idle is given twice"),
+        ({"idle": "no"}, "True or False"),
+        ({"recipe": 3}, "noise: recipe = 3"),
+        ({"kind": "channels"}, "not taken here"),
+    ],
+)
+def test_refusal_names_the_option_as_it_was_given(noise: Any, text: str) -> None:
+    with pytest.raises(OptionError, match=text):
+        factors_of(noise)
+
+
+def test_whole_numbers_of_numpy_are_factors() -> None:
+    assert factors_of({"gate": np.int64(2), "qubit": np.float32(0.5)}) == (
+        *(("gate", 2.0), ("qubit", 0.5)),
+    )
+
+
+def test_empty_document_is_refused() -> None:
+    with pytest.raises(OptionError, match="an empty document"):
+        document_of(b"")
