@@ -116,14 +116,15 @@ _PHRASES = (
     (re.compile(r"\bqubit_mapping( needs| out\b)"), r"--qubit-mapping\1"),
     (re.compile(r"\bor leave (noise|compile) out"), r"or leave --\1 out"),
     (re.compile(r"\bqubit_mapping=\(?([-\d, ]*\d),?\)?"), r"--qubit-mapping \1"),
-    (re.compile(r"\bdevice='(\w+)'"), r"--device \1"),
-    (re.compile(r"\bengine='(\w+)'"), r"--engine \1"),
+    (re.compile(r"\b(device|engine|compile|pool)='([\w.-]+)'"), r"--\1 \2"),
+    (re.compile(r"\bprefer=\['(\w+)'\]"), r"--prefer \1"),
+    (re.compile(r"^prefer cannot be"), "--prefer cannot be"),
     (re.compile(r"\btext, as opposed to a path, has a newline or ';' in it"), ""),
     (re.compile(r"; None: no limit$"), "; without it: no limit"),
     (re.compile(r"; None: as needed$"), "; without it: as needed"),
 )
 _ARGUMENT = re.compile(
-    r"^(shots|seed|engine|precision|pool|prefer|ranks|priority|name|queue_timeout_s|run_timeout_s)=(.*)",
+    r"^(shots|seed|engine|precision|pool|device|prefer|ranks|priority|name|queue_timeout_s|run_timeout_s)=(.*)",
     re.S,
 )
 

@@ -23,6 +23,7 @@ from simenv.errors import (
     NotFoundError,
     OptionError,
 )
+from simenv.frontends.qiskit import SimenvBackend
 from simenv.model.devices import DeviceKind
 
 THETA = Parameter("theta")
@@ -165,6 +166,8 @@ def test_imported_device_is_used_and_its_change_seen(env: Client) -> None:
 REFUSED: list[tuple[dict[str, Any], type[Exception], str]] = [
     ({"compile": "never", "device": DEVICE}, InfeasibleError, "h on qubit 0.*no native gate"),
     ({"device": "nowhere"}, NotFoundError, "no device 'nowhere'"),
+    ({"device": ""}, OptionError, "device=''"),
+    ({"device": DEVICE, "qubit_mapping": []}, OptionError, "qubit_mapping is empty"),
     ({"device": DEVICE, "noise": {"gate.foo": 1}}, OptionError, "gate.foo"),
     ({"device": DEVICE, "noise": "loud"}, OptionError, "loud"),
     ({"device": DEVICE, "noise": 3}, OptionError, "noise=3"),
@@ -197,6 +200,14 @@ def test_option_that_has_no_effect_is_refused_by_name(
             call(ghz(), **options)
     with pytest.raises((kind, BatchRefusedError), match=words):
         env.submit_many([ghz()], **options)
+
+
+@pytest.mark.parametrize("name", ["", 5])
+def test_description_of_no_device_is_refused(env: Client, name: Any) -> None:
+    with pytest.raises(OptionError, match="device="):
+        env.device(name)
+    with pytest.raises(OptionError, match="device="):
+        SimenvBackend(name, env)
 
 
 def test_gradient_with_noise_is_refused_by_name(env: Client) -> None:

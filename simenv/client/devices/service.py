@@ -5,6 +5,7 @@ from __future__ import annotations
 from functools import partial
 
 from simenv.client.connection.session import ServiceSession
+from simenv.errors import OptionError
 from simenv.model.devices import DeviceInfo
 from simenv.wire.messages.queries import Devices, GetDevices, NoiseStored, StoreNoise
 
@@ -15,8 +16,10 @@ class ServiceDevices:
     def __init__(self, session: ServiceSession) -> None:
         self._session = session
 
-    def device(self, name: str) -> DeviceInfo:
+    def device(self, name: object) -> DeviceInfo:
         """Return an emulated device, or that of a pool. Raises NotFoundError, OptionError."""
+        if not isinstance(name, str) or not name:
+            raise OptionError(f"device={name!r:.80}", hint="a name of client.device_names()")
         request = partial(GetDevices, name=name)
         return self._session.request(Devices, request).devices[0]
 

@@ -214,8 +214,10 @@ def checked_options(options: SharedOptions) -> CheckedOptions:
     if values["noise"] != "on":
         values["noise"] = document_of(values["noise"]) or factors_of(values["noise"])
     if values["qubit_mapping"] is not None:
-        expected = "the device's qubit of each circuit qubit"
+        expected = "a list with the device's qubit of each qubit of the circuit, such as [5, 4, 3]"
         values["qubit_mapping"] = checked_list("qubit_mapping", values["qubit_mapping"], expected)
+        if not values["qubit_mapping"]:
+            raise OptionError("qubit_mapping is empty", hint=f"{expected}; None: any")
     if values["options"]:
         values["options"] = checked_engine_options(values["options"])
     key = values.values()  # in the order of DEFAULTS
@@ -259,7 +261,7 @@ def _checked(*values: Any) -> CheckedOptions:
         if reservation is None
         else checked_integer("reservation", reservation, 1, MAX_RESERVATION),
         prefer=_preferred(inputs["prefer"], pool, device),
-        device=_name("device", device) if device else "",
+        device="" if device is None else _name("device", device),
         noise=() if noise == "on" or document else noise,
         stale=REFUSE if mode == "fresh" else "",
     )
@@ -358,11 +360,11 @@ def _preferred(
     if names and device:
         raise OptionError(
             f"prefer cannot be combined with device={device!r:.80}",
-            hint="device= leaves no choice of devices",
+            hint="a device leaves no choice",
         )
     if names and pool:
         raise OptionError(
-            f"prefer cannot be combined with pool={pool!r:.80}", hint="pool= leaves no choice"
+            f"prefer cannot be combined with pool={pool!r:.80}", hint="a pool leaves no choice"
         )
     if len(names) > MAX_PREFERRED:
         raise OptionError(f"prefer names {len(names)} pools", hint=f"at most {MAX_PREFERRED}")
