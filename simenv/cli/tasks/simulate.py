@@ -226,6 +226,7 @@ def _chunk(
 
     warmup.prepare(kernel_folder())  # before modules with kernels are imported
     from simenv.service.admission.controller import with_shots
+    from simenv.service.admission.rules import check_device_shots
     from simulators.chain.choice_profile import choice_profile
     from simulators.circuit.analysis.profiler import profile
     from simulators.circuit.ir import Circuit
@@ -241,6 +242,7 @@ def _chunk(
     profiler = choice_profile if terms.engine == "auto" else profile
     sizes = profiler(circuit, terms.outputs, labels)
     if device is not None:
+        check_device_shots(spec.shots, terms.device, device.max_shots)
         sizes = with_shots(device.examined(circuit, sizes), spec.shots)
     plan = fitting(sizes, terms, ranks)
     assigned = AssignedTask(

@@ -204,15 +204,20 @@ def is_keyed(spec: TaskSpec) -> bool:
     return 0 <= spec.seed < 2**64 and 0 <= spec.binding < 2**63
 
 
+def check_device_shots(shots: int, device: str, max_shots: int) -> None:
+    """Check the shots against those that a device takes; `max_shots` 0: any. Raises OptionError."""
+    if max_shots and shots > max_shots:
+        raise OptionError(
+            f"{shots} shots; device {device} takes {max_shots} of one circuit",
+            hint="several tasks with other seeds",
+        )
+
+
 def check_task(spec: TaskSpec, terms: TaskOptions, facts: AdmittedProgram) -> None:
     """Check a task against its options and its admitted program. Raises SimenvError."""
     if not 0 <= spec.shots <= MAX_SHOTS:
         raise OptionError(f"shots = {spec.shots} is outside 0 .. {MAX_SHOTS}")
-    if facts.max_shots and spec.shots > facts.max_shots:
-        raise OptionError(
-            f"{spec.shots} shots; device {terms.device} takes {facts.max_shots} of one circuit",
-            hint="several tasks with other seeds",
-        )
+    check_device_shots(spec.shots, terms.device, facts.max_shots)
     if not is_keyed(spec):
         raise OptionError(f"seed = {spec.seed} is outside 0 .. 2^64 - 1")
     if not 1 <= spec.count <= MAX_BINDINGS:

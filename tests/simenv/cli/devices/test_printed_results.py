@@ -43,3 +43,12 @@ def test_simulate_gives_the_time_on_the_device_as_submit_does(shell: Shell, bell
     seconds = shell("simulate", *words).object["device_time_s"]
     assert seconds > 0.0
     assert seconds == shell("submit", *words, "--wait").object["device_time_s"]
+
+
+@pytest.mark.parametrize("command", [("submit", "--wait"), ("simulate",)])
+def test_more_shots_than_the_device_takes_are_refused(
+    shell: Shell, bell: str, command: tuple[str, ...]
+) -> None:
+    result = shell(*command, bell, "--device", "neutral-atoms", "--shots", "10001")
+    assert result.code == 2
+    assert "10001 shots; device neutral-atoms takes 10000 of one circuit" in result.err
