@@ -42,6 +42,8 @@ from simulators import catalog
 from simulators.catalog import CostQuery, EngineCard
 from simulators.circuit.analysis.profile import Profile
 
+NONE = "no other engine can run it here"
+
 __all__ = [
     "AUTO",
     "EngineCandidate",
@@ -79,8 +81,11 @@ def route(
     assert chosen.objection is not None
     error = chosen.objection
     if terms.engine == AUTO:
-        others = [f"{candidate.engine}: {candidate.text}" for candidate in considered[1:]]
-        error.hint = "; ".join([error.hint, *others]) if error.hint else "; ".join(others)
+        others = "; ".join(f"{each.engine}: {each.text}" for each in considered[1:])
+        if error.hint == ELSEWHERE:  # `auto` was asked for already
+            error.hint = f"{NONE}: {others}"
+        else:
+            error.hint = f"{error.hint}; {others}" if error.hint else others
     raise error
 
 
@@ -229,7 +234,7 @@ def _alternative(
         pool = " without a pool" if terms.pool and not wider.pool else ""
         return f"{ANOTHER}: engine='auto'{pool} takes {considered[0].engine!r}"
     others = [f"{each.engine}: {each.text}" for each in considered if each.engine != card.name]
-    return f"no other engine can run it here: {'; '.join(others)}"
+    return f"{NONE}: {'; '.join(others)}"
 
 
 def _names_engine(terms: TaskOptions, pool: PoolSpec) -> bool:

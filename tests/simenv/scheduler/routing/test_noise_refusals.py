@@ -64,6 +64,17 @@ def test_hint_says_why_no_other_engine_can_run_it() -> None:
     assert "stabilizer: has no kraus noise without its option twirl=1" in hint
 
 
+def test_hint_does_not_advise_auto_to_a_caller_of_auto() -> None:
+    program = relaxing(20)
+    assert program.noise is not None
+    exact = msgspec.structs.replace(program, noise=msgspec.structs.replace(program.noise, shots=0))
+    with pytest.raises(InfeasibleError) as caught:
+        engine_choice.route(exact, TaskOptions(outputs=("expectation",)), POOLS, LIMITS)
+    assert "samples noise by shots" in caught.value.message
+    assert caught.value.hint.startswith("no other engine can run it here: ")
+    assert "engine='auto'" not in caught.value.hint
+
+
 def test_hint_for_a_pool_of_one_engine_leaves_the_pool_out() -> None:
     terms = TaskOptions(pool="tableaux")
     hint = refusal(5, terms).hint
