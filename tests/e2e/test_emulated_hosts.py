@@ -147,11 +147,14 @@ def test_task_metadata_of_host_has_device_before_and_after_completion_is_read(
 def test_field_of_host_that_changes_nothing_is_named_in_record(
     env: Client, revision: int, queued: bool
 ) -> None:
-    info = request(loudness=3, method="density_matrix", compiler="staq", owner="me")
+    info = request(
+        loudness=3, method="density_matrix", compiler="staq", owner="me", prefer=["emulator"]
+    )
     result = completed(env.qpm_with(pool="main"), revision, info, queued=queued)
-    hint, unknown = result["metadata"]["warnings"]
+    hint, unknown, placed = result["metadata"]["warnings"]
     assert "method" in hint
     assert unknown.endswith("loudness")
+    assert placed == "info: prefer has no effect: the pool is the QPM's"
 
 
 @pytest.mark.parametrize("revision", [1, 2])

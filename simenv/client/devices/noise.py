@@ -30,12 +30,11 @@ def factors_of(noise: Any) -> NoiseFactors:
 
     () is the device as calibrated.
     """
-    if noise is None or noise == "on":
+    if noise is None:
         return ()
-    if noise == "off":
-        return OFF
     if isinstance(noise, str):
-        return ((f"recipe.{_short(noise)}", 1.0),)
+        named = {"on": (), "off": OFF}.get(noise)
+        return ((f"recipe.{_short(noise)}", 1.0),) if named is None else named
     if not isinstance(noise, Mapping):
         raise OptionError(f"noise={noise!r:.80}", hint=_HINT)
     entries: dict[str, float] = {}

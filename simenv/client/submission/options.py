@@ -211,8 +211,9 @@ def checked_options(options: SharedOptions) -> CheckedOptions:
     if reservation is not None:
         values["reservation"] = getattr(reservation, "id", reservation)
         values["pool"] = values["pool"] or (None if prefer else getattr(reservation, "pool", None))
-    if values["noise"] != "on":
-        values["noise"] = document_of(values["noise"]) or factors_of(values["noise"])
+    noise = values["noise"]
+    if not isinstance(noise, str) or noise != "on":  # comparison with an array raises
+        values["noise"] = document_of(noise) or factors_of(noise)
     if values["qubit_mapping"] is not None:
         expected = "a list with the device's qubit of each qubit of the circuit, such as [5, 4, 3]"
         values["qubit_mapping"] = checked_list("qubit_mapping", values["qubit_mapping"], expected)

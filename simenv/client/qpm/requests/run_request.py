@@ -203,23 +203,30 @@ def _warnings(inputs: dict[str, Any]) -> tuple[str, ...]:
 def _flag(inputs: dict[str, Any], name: str) -> bool:
     """Read a bool; None, [] and {} are False."""
     value = inputs.get(name)
-    return False if value is None or value in ([], {}) else arguments.truth(name, value)
+    return False if _is_empty(value) else arguments.truth(name, value)
+
+
+def _is_empty(value: Any) -> bool:
+    """Return whether a field has no value: None, [] or {}."""
+    return value is None or (isinstance(value, list | dict) and not value)
 
 
 def _noise(value: Any) -> Any:
     """Convert to the `noise` option of `Client.submit`: "on" where the field is empty, "off" for
     False. True and "on" require noise, which an ideal device refuses."""
-    if value is None or value in ([], {}):
+    if _is_empty(value):
         return "on"
     if isinstance(value, bool):
         value = "on" if value else "off"
+    if not isinstance(value, str | dict):
+        raise arguments.wrong("noise", value, _NOISE_HINT)
     if value == "on":
         return {"all": 1.0}
     try:
         factors_of(value)
     except OptionError as error:
-        if isinstance(value, dict):  # names the component
-            raise ExecutionError(error.message, hint=error.hint) from error
+        if isinstance(value, dict) and all(isinstance(name, str) and name for name in value):
+            raise ExecutionError(error.message, hint=error.hint) from error  # names the component
         raise arguments.wrong("noise", value, _NOISE_HINT) from error
     return value
 
@@ -227,7 +234,7 @@ def _noise(value: Any) -> Any:
 def _mapping(value: Any) -> tuple[int, ...]:
     """Read a list, or a table from the circuit's qubit to the device's; () if the field is
     empty."""
-    if value is None or value in ([], {}):
+    if _is_empty(value):
         return ()
     if isinstance(value, dict):
         keys = [str(number) for number in range(len(value))]

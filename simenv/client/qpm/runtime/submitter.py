@@ -12,6 +12,8 @@ from functools import partial
 from time import time
 from typing import Any, Protocol, Unpack
 
+import msgspec
+
 from simenv.client.qpm.requests import arguments, run_request
 from simenv.client.qpm.requests.run_request import PreparedPrograms, Request
 from simenv.client.qpm.runtime.circuit_run import CircuitRun, refused
@@ -71,6 +73,10 @@ class CircuitSubmitter:
                 reason=Reason.DRAINING,
             )  # fmt: skip
         asked = run_request.read(info)
+        if asked.prefer and (self._pool or under.device):
+            owner = "QPM" if self._pool else "reservation"
+            text = f"info: prefer has no effect: the pool is the {owner}'s"
+            asked = msgspec.structs.replace(asked, warnings=(*asked.warnings, text))
         created_s = time()
         cid, number = str(uuid.uuid4()), self.registry.next_number()
         try:

@@ -9,6 +9,7 @@ import pytest
 
 from noise_models.options import NoiseOptions
 from simenv.client.devices.noise import document_of, factors_of
+from simenv.client.submission.options import checked_options
 from simenv.errors import OptionError
 
 
@@ -64,6 +65,11 @@ def test_whole_numbers_of_numpy_are_factors() -> None:
     assert factors_of({"gate": np.int64(2), "qubit": np.float32(0.5)}) == (
         *(("gate", 2.0), ("qubit", 0.5)),
     )
+
+
+def test_array_is_no_noise() -> None:
+    with pytest.raises(OptionError, match="noise=array"):
+        checked_options({"noise": np.zeros(2)})
 
 
 def test_empty_document_is_refused() -> None:
