@@ -219,6 +219,10 @@ def test_qrmi_runs_on_device_and_refuses_unsupported_options(up: live.Live) -> N
             ({"options": {"twirling": {"enable_gates": True}}}, "twirling"),
             ({"options": {"simulator": {"noise_model": {}}}}, "'simulator.noise_model'"),
             ({"options": {"simenv": {"loudness": 3}}}, "loudness"),
+            ({"options": {"simenv": "off"}}, "options: simenv = 'off'"),
+            ({"options": ["noise"]}, r"options = \['noise'\]"),
+            ({"options": {"default_shots": "many"}}, "default_shots = 'many'"),
+            ({"options": {"default_shots": -1}}, "default_shots = -1"),
             ({"loudness": 3}, "loudness"),
         ):
             with pytest.raises(OptionError, match=value):

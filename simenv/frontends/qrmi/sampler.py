@@ -94,9 +94,13 @@ def _options(payload: dict[str, Any]) -> tuple[int, dict[str, Any]]:
         raise OptionError(
             f"the payload has a field {unknown[0]!r:.80}", hint=f"some of: {', '.join(_FIELDS)}"
         )
-    options = dict(payload.get("options") or {})
-    shots = options.pop("default_shots", None) or DEFAULT_SHOTS
-    device_options = dict(options.pop("simenv", None) or {})
+    options = _table("options", payload.get("options"))
+    shots = options.pop("default_shots", None)
+    if shots is None:
+        shots = DEFAULT_SHOTS
+    elif not isinstance(shots, int) or isinstance(shots, bool) or shots < 1:
+        raise OptionError(f"options: default_shots = {shots!r:.80}", hint="a whole number from 1")
+    device_options = _table("options: simenv", options.pop("simenv", None))
     simulator = options.get("simulator")
     if isinstance(simulator, dict) and simulator.get("noise_model") is not None:
         raise OptionError(
@@ -111,6 +115,13 @@ def _options(payload: dict[str, Any]) -> tuple[int, dict[str, Any]]:
             hint=f"default_shots, and in simenv: {', '.join(_DEVICE_OPTIONS)}",
         )
     return shots, device_options
+
+
+def _table(name: str, value: Any) -> dict[str, Any]:
+    """Return a copy of a table of options; {} for null. Raises OptionError for other types."""
+    if value is not None and not isinstance(value, dict):
+        raise OptionError(f"{name} = {value!r:.80}", hint='a table: {"simenv": {"noise": "off"}}')
+    return dict(value or {})
 
 
 def _asks(value: Any) -> bool:
