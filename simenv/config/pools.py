@@ -44,6 +44,8 @@ def pool_text(text: str) -> PoolSpec:
             raise ConfigError(f"--pool {text[:80]!r}: {part!r} is not understood", hint=_EXAMPLE)
         if key in settings:
             raise ConfigError(f"--pool {text[:80]!r}: {key} is given twice")
+        if key == "device" and not value:
+            raise ConfigError(f"--pool {text[:80]!r}: device is empty", hint="device=NAME, or none")
         settings[key] = value
     return pool_of(settings, f"--pool {text[:80]!r}")
 

@@ -114,6 +114,7 @@ def build_service(config: Config, home: Path, environ: Mapping[str, str]) -> Run
             journal,
             scheduler.state,
         )
+        devices.emulated.problems()  # begins to read the devices of pools
         damaged = drop_damaged_records(journal)
         completions = Completions(journal, Origin("service", node, os.getpid(), __version__))
         submit_queue = SubmitQueue(scheduler, journal, None, limits, completions)

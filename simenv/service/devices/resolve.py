@@ -167,6 +167,18 @@ class EmulatedDevices:
         """Return whether a preference can match a device that is not emulated."""
         return name not in EMULATORS and name not in self._by_pool
 
+    def problems(self) -> list[str]:
+        """Return a text for each pool whose device cannot be read. Files are read in another
+        thread: a later call has the text about a file that this call is the first to request."""
+        results = []
+        for pool, name in self._by_pool.items():
+            drifting = None if self.drifting is None else self.drifting.all.get(pool)
+            future: Future[Any] = self.registry.get(name) if drifting is None else drifting.built
+            is_read = future.done() and not future.cancelled()
+            if is_read and (error := future.exception()) is not None:
+                results.append(f"pool {pool} runs nothing: {getattr(error, 'message', error)}")
+        return results
+
     def info(self, name: str) -> DeviceInfo:
         """Return a device with its present calibration. Raises NotFoundError, OptionError,
         DocumentPending."""

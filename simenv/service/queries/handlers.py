@@ -352,6 +352,8 @@ class QueryHandlers:
             service.checkpointer.error,
             service.backup.error if service.backup else "",
         ]
+        emulated = service.devices.emulated
+        problems += [] if emulated is None else emulated.problems()
         problems.append(task_views.ending(state.limits.end_ns, now_ns))
         problems.append(task_views.exposed(service.facts.exposure, self._users_of_node(now_ns)))
         return ServiceInfo(

@@ -57,6 +57,7 @@ def test_workers_min_and_max_set_pool_size(text: str, least: int, most: int) -> 
         ("a:workers", "'workers' is not understood"),
         ("a:name=b", "'name=b' is not understood"),
         ("a:ranks=2,ranks=4", "ranks is given twice"),
+        ("a:device=", "device is empty"),
         ("a:workers=2,max=4", "workers cannot be combined with min or max"),
         ("a:workers=two", "Expected `int`"),
         ("a:min=3,max=2", "min=3, max=2"),
