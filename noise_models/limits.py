@@ -17,8 +17,9 @@ _NOT_UNITARY = ("measure", "reset", "delay")
 
 def limited(model: NoiseModel) -> tuple[str, ...]:
     """Return one text for each component whose factor scales a value above its physical limit, one
-    for each named component that the calibration lacks, one for replaced times with T2 > 2 T1,
-    and one for each replaced gate error that is below the infidelity of the gate's other parts.
+    for each named component or group that the calibration lacks, one for replaced values that act
+    over time on a device without durations, one for replaced times with T2 > 2 T1, and one for each
+    replaced gate error that is below the infidelity of the gate's other parts.
 
     The model uses the limit for such a value. All qubits and gates of the device count, not only
     those that a circuit uses.
@@ -34,7 +35,8 @@ def limited(model: NoiseModel) -> tuple[str, ...]:
         factor = model.options.factor("qubit.correlated_readout")
         if factor > 1.0:
             results.append(f"qubit.correlated_readout * {factor:g} acts as 1: as it was measured")
-    results += map(_without_effect, _absent(model))
+    results += _absent(model)
+    results.append(_without_durations(model))
     results.append(_dephasing_limit(model))
     results += [_error_limit(model, name, size) for size, name in enumerate(_ERRORS, 1)]
     return tuple(text for text in results if text)
@@ -42,6 +44,9 @@ def limited(model: NoiseModel) -> tuple[str, ...]:
 
 # Components that a calibration may lack: the values that give a device such noise.
 _GIVEN_BY = {
+    "gate.depolarizing": "gate.error_1q and gate.error_2q",
+    "qubit.relaxation": "qubit.t1_us and qubit.t2_us",
+    "qubit.idle": "qubit.t1_us and qubit.t2_us",
     "gate.coherent": "gate.over_rotation_rad",
     "gate.crosstalk": "gate.zz_khz",
     "qubit.thermal": "qubit.excited",
@@ -52,29 +57,47 @@ _GIVEN_BY = {
 }
 
 
-def _absent(model: DeviceModel) -> Iterable[tuple[str, float]]:
-    """Iterate over the components that the options scale by a factor above 0 under their own name,
-    with the factor, and of which the calibration has no value above 0."""
-    scaled = [(name, each) for name, each in model.options.factors if name in _GIVEN_BY and each]
+def _absent(model: DeviceModel) -> Iterable[str]:
+    """Iterate over texts for the components and groups that the options scale by a factor above 0
+    under their own name, and of which the calibration has no value above 0."""
+    scaled = [(name, each) for name, each in model.options.factors if each]
     if not scaled:
         return
-    values: dict[str, _Values] = dict(_components(model))
     snapshot = model.snapshot
+    relaxes = any(qubit.t1_us or qubit.t2_us for qubit in snapshot.qubits)
     present = {
+        **{name: any(value for _, value in values) for name, values in _components(model)},
+        "gate.depolarizing": any(gate.error for gate in snapshot.gates),
         "gate.coherent": any(gate.over_rotation_rad or gate.rotations for gate in snapshot.gates),
         "gate.crosstalk": any(zz.rate_khz for zz in snapshot.zz),
+        "qubit.relaxation": relaxes,
+        "qubit.idle": relaxes,
         "qubit.correlated_readout": bool(snapshot.correlated_readout),
     }
     for name, factor in scaled:
-        if not (present[name] if name in present else any(value for _, value in values[name])):
-            yield name, factor
+        if any(
+            value
+            for each, value in present.items()
+            if name in (each, each.partition(".")[0], "all")
+        ):
+            continue
+        given = _GIVEN_BY.get(name, "")
+        if given and (snapshot.gates or not given.startswith(("gate.error", "gate.over"))):
+            given = f"; {given} gives the device such noise"
+        else:
+            given = ""
+        yield f"{name} * {factor:g} changes nothing: the calibration has no such noise{given}"
 
 
-def _without_effect(scaled: tuple[str, float]) -> str:
-    """Return the text for a component that the calibration does not have, and its factor."""
-    name, factor = scaled
-    given = f"; {_GIVEN_BY[name]} gives the device such noise" if _GIVEN_BY[name] else ""
-    return f"{name} * {factor:g} changes nothing: the calibration has no such noise{given}"
+def _without_durations(model: DeviceModel) -> str:
+    """Return the text for replaced values that act over time, on a device without durations; "" if
+    there are none."""
+    snapshot, acting = model.snapshot, ("qubit.t1_us", "qubit.t2_us", "gate.zz_khz")
+    names = [name for name, _ in model.options.values if name in acting]
+    timed = any(gate.duration_ns for gate in snapshot.gates)
+    if not names or timed or any(each.readout_ns or each.reset_ns for each in snapshot.qubits):
+        return ""
+    return f"{names[0]} acts during delays of a circuit alone: the calibration has no durations"
 
 
 def _dephasing_limit(model: DeviceModel) -> str:

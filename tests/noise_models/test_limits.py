@@ -156,3 +156,24 @@ def test_factor_of_noise_that_a_device_lacks_is_named_with_the_values_that_give_
         )
     if values:
         assert not limited(build(plain, NoiseOptions.parse({component: 3.0, **values})))
+
+
+@pytest.mark.parametrize(
+    ("options", "texts"),
+    [
+        ({"gate.depolarizing": 3.0}, ["gate.depolarizing * 3 changes nothing"]),
+        ({"qubit.idle": 2.0}, ["qubit.idle * 2 changes nothing"]),
+        ({"gate": 3.0, "qubit": 0.0}, ["gate * 3 changes nothing"]),
+        ({"all": 0.5}, ["all * 0.5 changes nothing"]),
+        ({"qubit.t1_us": 30.0}, ["qubit.t1_us acts during delays of a circuit alone"]),
+        ({"qubit": 2.0, "qubit.p01": 0.1}, []),
+        ({"all": 0.0}, []),
+    ],
+)
+def test_options_without_effect_on_a_device_without_noise_are_named(
+    options: dict[str, float], texts: list[str]
+) -> None:
+    shown = limited(build(library.load("ideal"), NoiseOptions.parse(options)))
+    assert len(shown) == len(texts)
+    assert all(each.startswith(text) for each, text in zip(shown, texts, strict=True))
+    assert not any("gate.error" in each for each in shown)  # the device has no gate with noise
