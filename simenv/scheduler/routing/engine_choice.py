@@ -212,6 +212,8 @@ def consider(
         candidates_[0] = _with_costs(candidates_)
     if candidates_[0].route is None:  # the limit of the engine that runs any circuit explains most
         candidates_.sort(key=lambda candidate: candidate.engine != catalog.DEFAULT_ENGINE)
+        if terms.options:  # that of an engine that has the options explains more
+            candidates_.sort(key=lambda candidate: _lacks_options(candidate.engine, terms))
     return candidates_
 
 
@@ -319,6 +321,13 @@ def _check_options(terms: TaskOptions) -> None:
                 f"no engine has an option {name[:64]!r}",
                 hint="; ".join(option_hint(card) for card in cards if card.options),
             )
+
+
+def _lacks_options(engine: str, terms: TaskOptions) -> bool:
+    """Return whether an engine lacks one of the options."""
+    card = catalog.card(engine)
+    names = {option.name for option in card.options} if card is not None else set()
+    return not names.issuperset(name for name, _ in terms.options)
 
 
 def _pools(terms: TaskOptions, pools: tuple[PoolSpec, ...]) -> tuple[PoolSpec, ...]:

@@ -6,7 +6,7 @@ import msgspec
 import pytest
 from arrays import Arrays
 
-from simenv.errors import InfeasibleError
+from simenv.errors import InfeasibleError, SimenvError
 from simenv.model import PoolSpec, TaskOptions
 from simenv.scheduler.core.types import ClusterLimits
 from simenv.scheduler.routing import engine_choice
@@ -73,6 +73,21 @@ def test_hint_does_not_advise_auto_to_a_caller_of_auto() -> None:
     assert "samples noise by shots" in caught.value.message
     assert caught.value.hint.startswith("no other engine can run it here: ")
     assert "engine='auto'" not in caught.value.hint
+
+
+@pytest.mark.parametrize(
+    ("twirl", "outputs", "text"),
+    [
+        (2, ("counts",), "twirl = 2"),
+        (1, ("expectation",), "'stabilizer' has no expectation values"),
+    ],
+)
+def test_refusal_for_options_is_that_of_an_engine_that_has_them(
+    twirl: int, outputs: tuple[str, ...], text: str
+) -> None:
+    terms = TaskOptions(options=(("twirl", twirl),), outputs=outputs)
+    with pytest.raises(SimenvError, match=text):
+        engine_choice.route(relaxing(5), terms, POOLS, LIMITS)
 
 
 def test_hint_for_a_pool_of_one_engine_leaves_the_pool_out() -> None:
