@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
@@ -10,6 +11,8 @@ from qiskit.exceptions import QiskitError
 from qiskit.providers.exceptions import JobError, JobTimeoutError
 
 from simenv.errors import OptionError, SimenvError, TimedOutError
+
+_OPTIONS = re.compile(r"\boptions(?=[=:])")  # of `Client.submit`: `engine_options` of a backend
 
 
 @contextmanager
@@ -38,6 +41,7 @@ def failures() -> Iterator[None]:
 
 
 def _text(error: SimenvError, pub_indices: Sequence[int] = ()) -> str:
+    text = _OPTIONS.sub("engine_options", str(error))
     if error.index < 0:
-        return str(error)
-    return f"circuit {pub_indices[error.index] if pub_indices else error.index}: {error}"
+        return text
+    return f"circuit {pub_indices[error.index] if pub_indices else error.index}: {text}"

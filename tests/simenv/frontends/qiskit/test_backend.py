@@ -111,7 +111,7 @@ def test_engine_options_reach_the_engine_and_unknown_ones_are_refused(env: simen
         backend.run(ghz(3), engine_options=None)
     with pytest.raises(ValueError, match="has no option 'twril'"):
         backend.run(ghz(3), engine_options={"twril": 1})
-    with pytest.raises(ValueError, match="'twirl' = 'yes'"):
+    with pytest.raises(ValueError, match="engine_options: 'twirl' = 'yes'"):
         SimenvSampler(backend, engine_options={"twirl": "yes"}).run([ghz(3)])
 
 
