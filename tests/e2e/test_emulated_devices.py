@@ -166,6 +166,7 @@ def test_imported_device_is_used_and_its_change_seen(env: Client) -> None:
 REFUSED: list[tuple[dict[str, Any], type[Exception], str]] = [
     ({"compile": "never", "device": DEVICE}, InfeasibleError, "h on qubit 0.*no native gate"),
     ({"device": "nowhere"}, NotFoundError, "no device 'nowhere'"),
+    ({"device": "main"}, NotFoundError, "main is a pool without .*: pool='main'"),
     ({"device": ""}, OptionError, "device=''"),
     ({"device": DEVICE, "qubit_mapping": []}, OptionError, "qubit_mapping is empty"),
     ({"device": DEVICE, "noise": {"gate.foo": 1}}, OptionError, "gate.foo"),

@@ -79,7 +79,14 @@ class DeviceRecords:
         OptionError, Waiting."""
         if self.emulated is None:
             raise NotFoundError(f"there is no device {name[:64]!r}", hint="no devices are emulated")
-        return msgspec.structs.replace(self.emulated.info(name), name=name)
+        try:
+            return msgspec.structs.replace(self.emulated.info(name), name=name)
+        except NotFoundError as error:
+            if all(pool.name != name or pool.device for pool in self._pools):
+                raise
+            raise NotFoundError(
+                error.message, hint=f"{name} is a pool without an emulated device: pool={name!r}"
+            ) from error
 
     def all(self, limits: ClusterLimits) -> list[DeviceInfo]:
         """Return the devices of all configured pools that run circuits, in order. Raises
