@@ -71,6 +71,7 @@ def import_device(
     ] = "",
 ) -> None:
     """Import calibration data as a device, and report which fields were used."""
+    from noise_models import library
     from noise_models import snapshot as snapshots
     from noise_models.importers import import_snapshot
 
@@ -86,6 +87,8 @@ def import_device(
         data = snapshots.dump(result)
     device = config.check_name(device or result.name.lower().replace(" ", "-"), "device")
     path, replaced = stored.save(device, data)
+    if library.resolve(device):
+        terminal.note(f"{device} names this device now, in place of that of qiskit-ibm-runtime")
     if options.settings_of(context).as_json:
         terminal.json_line(
             {

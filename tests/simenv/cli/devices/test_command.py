@@ -204,7 +204,9 @@ def test_the_target_of_a_qiskit_backend_is_imported(shell: Shell, home: Path) ->
 def test_an_imported_device_takes_the_place_of_one_of_qiskit_ibm_runtime(
     shell: Shell, tmp_path: Path
 ) -> None:
-    assert shell("devices", "import", *write(tmp_path, "cunqa"), "--name", "lima").code == 0
+    result = shell("devices", "import", *write(tmp_path, "cunqa"), "--name", "lima")
+    assert result.code == 0
+    assert ("in place of that of qiskit" in result.err) == bool(library.resolve("lima"))
     assert stored.load("lima")[1] == "imported"
     shell("devices", "remove", "lima")
     if library.resolve("lima"):
