@@ -10,7 +10,15 @@ import msgspec
 
 from noise_models.calibration import CalibrationSnapshot
 from simenv.calibration.certify.claims import Claims
-from simenv.calibration.certify.compare import DEAD_ERROR, ClaimComparison, ClaimVerdict, compare
+from simenv.calibration.certify.compare import (
+    DEAD_ERROR,
+    LONGEST_US,
+    UNCLAIMED,
+    ClaimComparison,
+    ClaimVerdict,
+    compare,
+)
+from simenv.calibration.experiments.estimators.analysis import NS_PER_US
 from simenv.calibration.experiments.estimators.estimates import Estimate
 from simenv.calibration.experiments.native import native_set
 from simenv.calibration.experiments.procedure import (
@@ -53,6 +61,15 @@ class Certificate(msgspec.Struct, frozen=True):
         return [each for each in self.comparisons if each.verdict is ClaimVerdict.UNRESOLVED]
 
     @property
+    def unclaimed(self) -> list[ClaimComparison]:
+        """Quantities that a snapshot can claim and this one does not."""
+        return [
+            each
+            for each in self.comparisons
+            if each.claimed is None and each.quantity not in UNCLAIMED
+        ]
+
+    @property
     def passed(self) -> bool:
         """True if each claim was confirmed."""
         return not self.culprits and not self.unresolved
@@ -90,12 +107,13 @@ def certify(
     Raises NotFoundError, OptionError, InfeasibleError, and SimenvError of failed tasks.
     """
     begun = time.perf_counter()
+    effort = effort or ExperimentShots()
     info, where = device_under_test(client, name)
     tested = choose(info, qubits)
     runner = PoolRunner(client, where, info.max_shots, seed)
-    procedure = Procedure(info, tested, runner, seed, effort or ExperimentShots(), progress)
+    procedure = Procedure(info, tested, runner, seed, effort, progress)
     measured = procedure.run()
-    comparisons = compared(info, measured, claims)
+    comparisons = compared(info, measured, claims, effort.longest_delay_ns / NS_PER_US)
     return Certificate(
         name, "" if claims is None else claims.digest.hex(), CONFIDENCE, tuple(comparisons),
         runner.circuits, runner.shots, time.perf_counter() - begun, measured,
@@ -103,18 +121,27 @@ def certify(
 
 
 def compared(
-    info: DeviceInfo, measured: ExperimentResults, claims: CalibrationSnapshot | None
+    info: DeviceInfo,
+    measured: ExperimentResults,
+    claims: CalibrationSnapshot | None,
+    longest_us: float = LONGEST_US,
 ) -> list[ClaimComparison]:
     """Compare all estimates with the claims, gates that do not work included."""
     estimates = [*measured.estimates, *(_dead(info, place) for place in measured.dead)]
     if claims is None:
-        return compare(estimates, lambda _: None, CONFIDENCE)
-    stated_claims = Claims(claims)
-    result = compare(estimates, stated_claims.value, CONFIDENCE)
+        return compare(estimates, lambda _: None, CONFIDENCE, longest_us)
+    stated_claims = Claims(claims, _half_turn(info))
+    result = compare(estimates, stated_claims.value, CONFIDENCE, longest_us)
     return [
         msgspec.structs.replace(each, stated=stated_claims.stated(estimate))
         for each, estimate in zip(result, estimates, strict=True)
     ]
+
+
+def _half_turn(info: DeviceInfo) -> tuple[str, ...]:
+    """Names of the gates of a half turn."""
+    gates = native_set(info)
+    return (gates.half.name,) if gates.half else (gates.quarter.name,) * 2
 
 
 def _dead(info: DeviceInfo, place: tuple[int, ...]) -> Estimate:

@@ -6,10 +6,15 @@ smaller gate error than its own T1, T2 and durations allow, the claim is the lim
 
 from __future__ import annotations
 
+import numpy as np
+from numpy.typing import NDArray
+
 from noise_models.build import build
 from noise_models.calibration import CalibrationSnapshot, QubitCalibration
+from noise_models.channel import from_unitary
 from noise_models.options import NoiseOptions
 from simenv.calibration.experiments.estimators.estimates import Estimate
+from simenv.calibration.experiments.native import x_turn
 
 _TIMES = {"t1_us": "t1_us", "t2_us": "t2_limited_us", "t2_ramsey_us": "t2_limited_us"}
 _ROUNDING = 1e-6  # relative rounding error of a computed infidelity
@@ -19,7 +24,9 @@ _ERRORS = ("error_1q", "error_half", "error_2q")
 class Claims:
     """Values of one snapshot by quantity and qubits."""
 
-    def __init__(self, snapshot: CalibrationSnapshot) -> None:
+    def __init__(self, snapshot: CalibrationSnapshot, half_turn: tuple[str, ...] = ()) -> None:
+        """Set up. `half_turn`: names of the gates that prepare |1>."""
+        self._half_turn = half_turn
         self._model = build(snapshot, NoiseOptions())
         missing = snapshot.num_qubits - len(snapshot.qubits)
         self._qubits = snapshot.qubits + (QubitCalibration(),) * missing
@@ -28,8 +35,8 @@ class Claims:
     def value(self, estimate: Estimate) -> float | None:
         """Claimed value of the estimated quantity; None: the snapshot has none.
 
-        Readout probabilities contain the claimed preparation error, because counts of one
-        measurement cannot separate the two.
+        Readout probabilities contain the claimed errors of preparation, those of the half turn
+        included, because counts of one measurement cannot separate the two.
         """
         quantity, qubit = estimate.quantity, self._qubits[estimate.qubits[0]]
         if quantity in _TIMES:
@@ -66,5 +73,20 @@ class Claims:
         if confusion is None:
             return None
         p01, p10 = confusion
-        flip = self._model.preparation_error(qubit)
-        return (p01 if quantity == "p01" else p10) + flip * (1.0 - p01 - p10)
+        gates = self._half_turn if quantity == "p10" else ()
+        ones = self._prepared(qubit, gates)
+        read_ones = ones * (1.0 - p10) + (1.0 - ones) * p01
+        return read_ones if quantity == "p01" else 1.0 - read_ones
+
+    def _prepared(self, qubit: int, gates: tuple[str, ...]) -> float:
+        """Probability of |1> at the end of a half turn that consists of these gates."""
+        state: NDArray[np.float64] = np.array(
+            [1.0, 0.0, 0.0, 1.0 - 2.0 * self._model.preparation_error(qubit)]
+        )
+        turn = from_unitary(x_turn(2 // max(1, len(gates)))).ptm
+        for name in gates:
+            state = turn @ state
+            if self._model.calibration(name, (qubit,)) is not None:
+                for located in self._model.after_gate(name, (qubit,)):
+                    state = located.channel.ptm @ state
+        return 0.5 * float(1.0 - state[3])

@@ -14,6 +14,7 @@ GATE_BOUND, TIME_BOUND, READOUT_BOUND = 0.10, 0.05, 0.01  # relative, relative, 
 # Absolute, if that is larger: no interval is narrower than a tenth of a claimed error of 0.
 LEAST_GATE_BOUND = 1e-6
 ZZ_BOUND, ZZ_BOUND_KHZ = 0.10, 0.2  # relative, or absolute if that is larger
+LONGEST_US = 1e7  # longer claimed times are confirmed by a lower limit
 DEAD_ERROR = 0.5  # gates with larger errors do not work
 TIMES = ("t1_us", "t2_us", "t2_ramsey_us")
 # Quantities without a claim in a snapshot; errors with a driven neighbour contain crosstalk.
@@ -25,8 +26,8 @@ class ClaimVerdict(enum.StrEnum):
 
     WITHIN = "within"
     OUTSIDE = "outside"
-    UNRESOLVED = "unresolved"  # the interval is wider than the bound
-    LIMIT = "limit"  # longer than measurable, as claimed
+    UNRESOLVED = "unresolved"  # the interval is wider than the bound, or there is no signal
+    LIMIT = "limit"  # longer than the longest delay, as claimed
     UNCLAIMED = "unclaimed"
 
 
@@ -37,7 +38,7 @@ class ClaimComparison(msgspec.Struct, frozen=True):
     qubits: tuple[int, ...]
     gate: str
     claimed: float | None
-    recovered: float
+    recovered: float  # infinite if there is no upper limit, or no signal
     low: float
     high: float
     bound: float  # largest deviation allowed, absolute
@@ -46,8 +47,13 @@ class ClaimComparison(msgspec.Struct, frozen=True):
 
     @property
     def deviation(self) -> float:
-        """Recovered minus claimed value; 0.0 without a claim."""
-        return 0.0 if self.claimed is None else self.recovered - self.claimed
+        """Recovered minus claimed value; 0.0 without a claim. Without an upper limit, the lower
+        limit minus the claim, at least 0.0."""
+        if self.claimed is None:
+            return 0.0
+        if math.isinf(self.high):
+            return max(self.low - self.claimed, 0.0)
+        return self.recovered - self.claimed
 
     @property
     def relative_deviation(self) -> float:
@@ -70,33 +76,50 @@ def compare(
     estimates: Sequence[Estimate],
     claim: Callable[[Estimate], float | None],
     confidence: float = 0.99,
+    longest_us: float = LONGEST_US,
 ) -> list[ClaimComparison]:
-    """Comparisons of all estimates; the intervals hold simultaneously at the confidence."""
+    """Comparisons of all estimates; the intervals hold simultaneously at the confidence.
+
+    `longest_us`: the longest delay of the experiments.
+    """
     claims = [None if each.quantity in UNCLAIMED else claim(each) for each in estimates]
     z = simultaneous_z(sum(value is not None for value in claims), confidence)
-    return [_compared(each, value, z) for each, value in zip(estimates, claims, strict=True)]
+    return [
+        _compared(each, value, z, longest_us) for each, value in zip(estimates, claims, strict=True)
+    ]
 
 
-def _compared(estimate: Estimate, claimed: float | None, z: float) -> ClaimComparison:
+def _compared(
+    estimate: Estimate, claimed: float | None, z: float, longest_us: float
+) -> ClaimComparison:
     low, high = estimate.interval(z)
     allowed = 0.0 if claimed is None else bound(estimate.quantity, claimed)
     verdict = ClaimVerdict.UNCLAIMED
     if claimed is not None:
-        verdict = _verdict(estimate, claimed, (low, high), allowed)
+        verdict = _verdict(estimate, claimed, (low, high), allowed, longest_us)
+    recovered = math.inf if math.isinf(high) else estimate.value
     return ClaimComparison(
-        estimate.quantity, estimate.qubits, estimate.gate, claimed, estimate.value, low, high,
+        estimate.quantity, estimate.qubits, estimate.gate, claimed, recovered, low, high,
         allowed, verdict,
     )  # fmt: skip
 
 
 def _verdict(
-    estimate: Estimate, claimed: float, interval: tuple[float, float], allowed: float
+    estimate: Estimate,
+    claimed: float,
+    interval: tuple[float, float],
+    allowed: float,
+    longest_us: float,
 ) -> ClaimVerdict:
+    if not estimate.has_signal:
+        return ClaimVerdict.UNRESOLVED
     low, high = interval
     if estimate.quantity.startswith("error") and claimed >= DEAD_ERROR:
         return ClaimVerdict.WITHIN if estimate.value >= DEAD_ERROR else ClaimVerdict.OUTSIDE
     if math.isinf(high):
-        return ClaimVerdict.LIMIT if claimed >= low else ClaimVerdict.OUTSIDE
+        if claimed < low:
+            return ClaimVerdict.OUTSIDE
+        return ClaimVerdict.LIMIT if low >= longest_us else ClaimVerdict.UNRESOLVED
     resolved = max(high - estimate.value, estimate.value - low) <= allowed
     if abs(estimate.value - claimed) <= allowed:
         return ClaimVerdict.WITHIN if resolved else ClaimVerdict.UNRESOLVED

@@ -25,6 +25,7 @@ _TECHNOLOGIES: tuple[Technology, ...] = (
 )  # fmt: skip
 _SOURCE = "simenv certify"
 _LEAST_ZZ_ERRORS = 4.0  # an interaction below this number of standard errors is taken as zero
+_LIMIT_ERRORS = 3.0  # standard errors of the limit of a time that is too long to be measured
 _GATES = {"error_1q": 1, "error_half": 1, "error_2q": 2}
 
 
@@ -72,9 +73,11 @@ def recovered(
     base: CalibrationSnapshot, measured: ExperimentResults, now_s: float, name: str
 ) -> CalibrationSnapshot:
     """Snapshot with the measured values in place of those of `base`, which supplies gates,
-    couplings and durations. Values that were not measured are kept."""
+    couplings and durations. Values that were not measured are kept, and so are times that are too
+    long to be measured where they are not below the measured limit."""
+    estimates = [each for each in measured.estimates if each.has_signal]
     by_quantity: dict[str, dict[tuple[int, ...], Estimate]] = {}
-    for estimate in measured.estimates:
+    for estimate in estimates:
         by_quantity.setdefault(estimate.quantity, {})[estimate.qubits] = estimate
     return msgspec.structs.replace(
         base,
@@ -100,8 +103,13 @@ def _qubits(
         values: dict[str, float | None] = {}
         for quantity in ("t1_us", "t2_us", "p01", "p10"):
             estimate = estimates.get(quantity, {}).get((number,))
-            if estimate is not None and math.isfinite(estimate.value):
+            if estimate is None:
+                continue
+            low, high = estimate.interval(_LIMIT_ERRORS)
+            if math.isfinite(high):
                 values[quantity] = estimate.value
+            elif (getattr(qubit, quantity) or math.inf) < low:
+                values[quantity] = low
         if "p01" in values and "p10" in values:
             values["readout_error"] = 0.5 * ((values["p01"] or 0.0) + (values["p10"] or 0.0))
             values["preparation_error"] = 0.0
@@ -114,7 +122,7 @@ def _gates(base: CalibrationSnapshot, measured: ExperimentResults) -> tuple[Gate
     table = {(gate.name, gate.qubits): gate for gate in base.gates}
     coupled = set(base.coupling)
     for estimate in measured.estimates:
-        if estimate.quantity not in _GATES:
+        if estimate.quantity not in _GATES or not estimate.has_signal:
             continue
         error = max(estimate.value, 0.0)
         orders = {estimate.qubits, estimate.qubits[::-1]}

@@ -242,7 +242,7 @@ class Procedure:
             yield from gate_errors.interleaved(counts, RB2, IRB2, "error_2q", name)
             yield from gate_errors.per_clifford(counts, RB2)
             yield from gate_errors.simultaneous(counts, SIMULTANEOUS, gates.quarter.name)
-        yield from analysis.interactions(counts, ZZ)
+        yield from analysis.interactions(counts, ZZ, READOUT)
 
 
 class _Settings:

@@ -16,7 +16,7 @@ from matplotlib.figure import Figure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
 
 from simenv.calibration.certify.compare import ClaimComparison, ClaimVerdict
-from simenv.cli.calibration.certificate_view import TITLES, qubits_label
+from simenv.cli.calibration.certificate_view import TITLES, names, qubits_label
 
 if TYPE_CHECKING:
     from simenv.calibration.certify.certificate import Certificate
@@ -48,10 +48,12 @@ def draw(certificate: Certificate, path: Path) -> None:
         claims = [each for each in compared if each.quantity == quantity and _finite(each)]
         _parity(left, quantity, claims)
         _deviations(right, quantity, claims)
+    left_out = [each for each in compared if not _finite(each)]
     verdict = "certified" if certificate.passed else "not certified"
     figure.suptitle(
         f"{certificate.device}: {verdict}; {certificate.confidence:.0%} simultaneous intervals,"
-        f" {certificate.circuits} circuits, {certificate.shots:,} shots",
+        f" {certificate.circuits} circuits, {certificate.shots:,} shots"
+        + (f"\nnot drawn, without an interval: {names(left_out)}" if left_out else ""),
         color=_INK,
         fontsize=11,
     )

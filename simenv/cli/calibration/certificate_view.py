@@ -30,6 +30,7 @@ TITLES = {
 _UNITS = {"us": " us", "khz": " kHz"}
 _HEADERS = ("QUANTITY", "N", "MEDIAN", "WORST/BOUND", "AT", "BOUND", "WIDTH/BOUND", "VERDICT")
 _ROW_HEADERS = ("QUANTITY", "QUBITS", "CLAIMED", "RECOVERED", "LOW", "HIGH", "BOUND", "VERDICT")
+_NAMED = 5  # quantities in a line
 _SHOWN = 20  # quantities outside their bounds
 
 
@@ -76,17 +77,26 @@ def show(report: Certificate, *, every: bool) -> None:
             f" own T1, T2 and durations, such as {name_of(limited[0])}; the limit is compared"
         )
     if report.unresolved:
-        names = ", ".join(name_of(each) for each in report.unresolved[:5])
-        more = len(report.unresolved) - 5
-        terminal.line(
-            f"not resolved: {names}{f' and {more} more' if more > 0 else ''};"
-            " a larger --effort makes intervals narrower"
-        )
+        hint = "; a larger --effort makes intervals narrower"
+        terminal.line(f"not resolved: {names(report.unresolved)}{hint}")
+    if report.unclaimed:
+        terminal.line(f"without a claim: {names(report.unclaimed)}")
     verdict = "certified" if report.passed else "not certified"
+    if all(each.claimed is None for each in report.comparisons):
+        verdict = "measured, without claims,"
     terminal.line(
         f"{report.device}: {verdict} at {report.confidence:.0%} simultaneous confidence"
         f" ({report.circuits} circuits, {report.shots} shots, {report.seconds:.0f} s)"
     )
+
+
+def names(comparisons: Sequence[ClaimComparison]) -> str:
+    """Return the names of the first quantities, and the number of the others."""
+    more = len(comparisons) - _NAMED
+    listed = ", ".join(
+        name_of(each) + (" (no signal)" if no_signal(each) else "") for each in comparisons[:_NAMED]
+    )
+    return f"{listed}{f' and {more} more' if more > 0 else ''}"
 
 
 def name_of(each: ClaimComparison) -> str:
@@ -107,14 +117,30 @@ def sentence(each: ClaimComparison) -> str:
     part = f" ({each.deviation / claimed:+.1%})" if claimed else ""
     return (
         f"{name_of(each)}{gate}: claimed {value(each.quantity, claimed)}, recovered"
-        f" {value(each.quantity, each.recovered)}{part}"
+        f" {recovered(each)}{part}"
     )
+
+
+def no_signal(each: ClaimComparison) -> bool:
+    """Return whether the counts say nothing about a quantity."""
+    return math.isinf(each.high) and each.low <= 0.0
+
+
+def recovered(each: ClaimComparison) -> str:
+    """Return a recovered value with its unit; its lower limit where there is no upper one."""
+    if no_signal(each):
+        return "no signal"
+    if math.isinf(each.high):
+        return f"> {value(each.quantity, each.low)}"
+    return value(each.quantity, each.recovered)
 
 
 def value(quantity: str, number: float) -> str:
     """Return a value with its unit."""
     unit = _UNITS.get(quantity.rpartition("_")[2], "")
-    return "infinite" if math.isinf(number) else f"{number:.4g}{unit}"
+    if math.isinf(number):
+        return "infinite" if number > 0.0 else "-infinite"
+    return f"{number:.4g}{unit}"
 
 
 def _row(each: ClaimComparison) -> tuple[str, ...]:
@@ -123,7 +149,7 @@ def _row(each: ClaimComparison) -> tuple[str, ...]:
         TITLES.get(quantity, quantity),
         qubits_label(each),
         "-" if each.claimed is None else value(quantity, each.claimed),
-        value(quantity, each.recovered),
+        recovered(each),
         value(quantity, each.low),
         value(quantity, each.high),
         "-" if each.claimed is None else value(quantity, each.bound),
@@ -136,8 +162,8 @@ def _summary(comparisons: Sequence[ClaimComparison]) -> list[tuple[str, ...]]:
     for quantity in dict.fromkeys(each.quantity for each in comparisons):
         claims = [each for each in comparisons if each.quantity == quantity]
         claimed = [each for each in claims if each.claimed is not None]
-        middle = sorted(each.recovered for each in claims)[len(claims) // 2]
-        cells = [TITLES.get(quantity, quantity), str(len(claims)), value(quantity, middle)]
+        middle = sorted(claims, key=lambda each: (each.recovered, each.low))[len(claims) // 2]
+        cells = [TITLES.get(quantity, quantity), str(len(claims)), recovered(middle)]
         if claimed:
             worst = max(claimed, key=lambda each: abs(each.relative_deviation))
             width = max((each.high - each.low) / 2.0 / (each.bound or 1.0) for each in claimed)

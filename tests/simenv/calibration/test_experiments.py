@@ -100,8 +100,11 @@ def test_marginal_counts_of_wide_results() -> None:
     assert table[points[0]].tolist() == [42, 0]
 
 
-@pytest.mark.parametrize(("first", "later"), [(0.0, 0.0), (0.25, 0.0), (0.9, 0.8)])
-def test_gates_without_a_signal_do_not_work(first: float, later: float) -> None:
+@pytest.mark.parametrize(
+    ("first", "later", "contrast"),
+    [(0.0, 0.0, 1.0), (0.25, 0.0, 1.0), (0.9, 0.8, 1.0), (0.14, 0.13, 0.2), (0.0, 0.0, 0.02)],
+)
+def test_gates_without_a_signal_do_not_work(first: float, later: float, contrast: float) -> None:
     table: Counts = {}
     for length, signal in ((1, first), (4, later), (16, later * later)):
         for arm in range(4):
@@ -109,5 +112,5 @@ def test_gates_without_a_signal_do_not_work(first: float, later: float) -> None:
             odds[arm] += signal
             point = ExperimentSetting("rb2", (0, 1), float(length), arm, arm, 1.5 * length)
             table[point] = np.round(10_000 * odds).astype(np.int64)
-    _, works = scouting._rates(table, "rb2")[0, 1]
-    assert works == (first > 0.5)
+    _, works = scouting._rates(table, "rb2", {0: contrast, 1: contrast})[0, 1]
+    assert works == (first > 0.5 * contrast or contrast < 0.1)

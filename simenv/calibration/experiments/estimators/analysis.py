@@ -8,19 +8,24 @@ from __future__ import annotations
 
 import math
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from simenv.calibration.experiments.estimators.decay_fit import DecayFit, fit_decay, fit_frequency
-from simenv.calibration.experiments.estimators.estimates import Estimate
+from simenv.calibration.experiments.estimators.decay_fit import fit_decay, fit_frequency
+from simenv.calibration.experiments.estimators.estimates import (
+    SIGNAL_ERRORS,
+    Estimate,
+    without_signal,
+)
 from simenv.calibration.experiments.runner import Counts, ExperimentSetting
 
 Place = tuple[int, ...]
 Array = NDArray[np.float64]
 NS_PER_US = 1000.0
+LEAST_CONTRAST = 0.1  # 1 - p01 - p10 of a readout that tells 0 from 1
 _LEAST_SIZE = 1e-3  # lower bound of a signal in a denominator
 _TURN_KHZ = 1e6 / (2.0 * math.pi)  # factor from rad/ns to kHz
 
@@ -38,9 +43,12 @@ def tallies(counts: Counts, name: str) -> dict[Place, dict[float, dict[int, NDAr
 
 
 def share(tally: NDArray[np.int64], qubit: int = 0) -> tuple[float, float]:
-    """Share of outcomes in which a qubit (bit of the outcome) is 1, and its variance."""
+    """Share of outcomes in which a qubit (bit of the outcome) is 1, and its variance;
+    0 and 1 without shots."""
     ones = int(tally[np.arange(tally.size) >> qubit & 1 == 1].sum())
     total = int(tally.sum())
+    if not total:
+        return 0.0, 1.0
     smooth = (ones + 1.0) / (total + 2.0)
     return ones / total, smooth * (1.0 - smooth) / total
 
@@ -54,27 +62,24 @@ def differences(arms: Mapping[float, Mapping[int, NDArray[np.int64]]]) -> tuple[
     return tuple(np.array(rows).T)
 
 
-def decay_of(counts: Counts, name: str) -> tuple[list[Place], DecayFit] | None:
-    """Fit an experiment with two arms; None if it was not run."""
-    result = tallies(counts, name)
-    places = sorted(result)
-    if not places:
-        return None
-    x, signal, variance = (
-        np.array(rows) for rows in zip(*(differences(result[p]) for p in places), strict=True)
-    )
-    return places, fit_decay(x, signal, variance)
-
-
 def times(counts: Counts, name: str, quantity: str) -> list[Estimate]:
     """T1 or T2 in us from an experiment with two arms."""
-    result = decay_of(counts, name)
-    if result is None:
+    entries = tallies(counts, name)
+    places = sorted(entries)
+    if not places:
         return []
-    places, fit = result
+    x, signal, variance = (
+        np.array(rows) for rows in zip(*(differences(entries[p]) for p in places), strict=True)
+    )
+    fit = fit_decay(x, signal, variance)
+    begins = signal[:, 0] > SIGNAL_ERRORS * np.sqrt(variance[:, 0])
     return [
         _time(quantity, place, float(rate), float(error))
-        for place, rate, error in zip(places, fit.rate, fit.rate_error, strict=True)
+        if has_signal
+        else without_signal(quantity, place)
+        for place, rate, error, has_signal in zip(
+            places, fit.rate, fit.rate_error, begins, strict=True
+        )
     ]
 
 
@@ -98,23 +103,32 @@ class _Signals(msgspec.Struct, frozen=True, eq=False):
         return np.maximum(np.abs(self.values), _LEAST_SIZE)
 
     @property
+    def significant(self) -> bool:
+        """True if the signal at the shortest time is above its error."""
+        error = math.sqrt(max(float(self.along[0]), float(self.across[0])))
+        return float(self.size[0]) > SIGNAL_ERRORS * error
+
+    @property
     def angle_variance(self) -> Array:
         """Variance of the angle."""
         return np.asarray(self.across / np.square(self.size))
 
 
-def _signals(arms: Mapping[float, Mapping[int, NDArray[np.int64]]], first: int) -> _Signals:
+def _signals(
+    arms: Mapping[float, Mapping[int, NDArray[np.int64]]],
+    first: int,
+    weights: Sequence[float] = (1.0,),
+) -> _Signals:
     """Signals of the arms `first` to `first` + 3, whose phases are multiples of pi / 2.
 
-    In a pair, only shots count in which the second qubit is read as prepared: it has not relaxed.
+    `weights`: of shots in which the second qubit of a pair is read as 0, and as 1.
     """
     times_ns = sorted(arms)
     rows = []
     for x in times_ns:
-        mine = [arms[x][first + k] for k in range(4)]
-        if mine[0].size == 4:
-            mine = [tally[2 * (first // 4) :][:2] for tally in mine]
-        (a, va), (b, vb), (c, vc), (d, vd) = map(share, mine)
+        (a, va), (b, vb), (c, vc), (d, vd) = (
+            _weighted_share(arms[x][first + k], weights) for k in range(4)
+        )
         rows.append((a - c, d - b, va + vc, vb + vd))
     real, imaginary, in_real, in_imaginary = np.array(rows).T
     values = real + 1j * imaginary
@@ -124,11 +138,30 @@ def _signals(arms: Mapping[float, Mapping[int, NDArray[np.int64]]], first: int) 
     return _Signals(np.array(times_ns), values, along, across)
 
 
+def _weighted_share(tally: NDArray[np.int64], weights: Sequence[float]) -> tuple[float, float]:
+    """Share of shots in which the first qubit is 1, with weights by the second qubit, and its
+    variance; 0 and 1 if the weights add up to no shots."""
+    if len(weights) == 1:
+        return share(tally)
+    weight = np.array(weights)
+    zeros, ones = tally.reshape(2, 2).T.astype(np.float64)
+    total = float(weight @ (zeros + ones))
+    if total < 1.0:
+        return 0.0, 1.0
+    p = float(weight @ ones) / total
+    smooth = min(max(p, 1.0 / (total + 2.0)), 1.0 - 1.0 / (total + 2.0))
+    squares = weight * weight @ (ones * (1.0 - smooth) ** 2 + zeros * smooth**2)
+    return p, max(float(squares), smooth * (1.0 - smooth) * total) / total**2
+
+
 def ramsey(counts: Counts, name: str) -> list[Estimate]:
     """T2 from Ramsey sequences in us, and the detuning in kHz."""
     estimates = []
     for place, arms in sorted(tallies(counts, name).items()):
         result = _signals(arms, 0)
+        if not result.significant:
+            estimates += [without_signal(each, place) for each in ("t2_ramsey_us", "detuning_khz")]
+            continue
         x = result.times_ns
         turn = fit_frequency(x, result.values / result.size, result.angle_variance)
         signal = (result.values * np.exp(-1j * turn.frequency * x)).real
@@ -140,11 +173,24 @@ def ramsey(counts: Counts, name: str) -> list[Estimate]:
     return estimates
 
 
-def interactions(counts: Counts, name: str) -> list[Estimate]:
-    """ZZ rates in kHz from conditional Ramsey sequences."""
+def interactions(counts: Counts, name: str, readout_name: str) -> list[Estimate]:
+    """ZZ rates in kHz from conditional Ramsey sequences.
+
+    Only shots count in which the second qubit has not relaxed. Its readout errors, from the
+    experiment `readout_name`, are inverted.
+    """
     estimates = []
+    misread = {(each.quantity, *each.qubits): each.value for each in readout(counts, readout_name)}
     for place, arms in sorted(tallies(counts, name).items()):
-        alone, beside = _signals(arms, 0), _signals(arms, 4)
+        p01, p10 = misread["p01", place[1]], misread["p10", place[1]]
+        if 1.0 - p01 - p10 < LEAST_CONTRAST:
+            estimates.append(without_signal("zz_khz", place))
+            continue
+        alone = _signals(arms, 0, (1.0 - p10, -p10))
+        beside = _signals(arms, 4, (-p01, 1.0 - p01))
+        if not (alone.significant and beside.significant):
+            estimates.append(without_signal("zz_khz", place))
+            continue
         ratio = beside.values / beside.size * (alone.values / alone.size).conj()
         variance = alone.angle_variance + beside.angle_variance
         fit = fit_frequency(alone.times_ns, ratio, variance)

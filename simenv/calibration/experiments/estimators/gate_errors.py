@@ -20,7 +20,11 @@ from numpy.typing import NDArray
 
 from simenv.calibration.experiments.estimators.analysis import Place, marginal, points_of, survival
 from simenv.calibration.experiments.estimators.decay_fit import fit_decay
-from simenv.calibration.experiments.estimators.estimates import Estimate
+from simenv.calibration.experiments.estimators.estimates import (
+    SIGNAL_ERRORS,
+    Estimate,
+    without_signal,
+)
 from simenv.calibration.experiments.runner import Counts, ExperimentSetting
 
 Array = NDArray[np.float64]
@@ -36,6 +40,11 @@ class Curve(msgspec.Struct, frozen=True, eq=False):
     gates: Array  # gates under test, mean of the sequences
     signal: Array
     variance: Array  # of the mean
+
+    @property
+    def significant(self) -> bool:
+        """True if the signal of the shortest sequences is above its error."""
+        return bool(self.signal[0] > SIGNAL_ERRORS * math.sqrt(self.variance[0]))
 
 
 def curves(counts: Counts, name: str, read: Reader | None = None) -> list[Curve]:
@@ -104,6 +113,8 @@ def infidelity(rate: float, num_qubits: int) -> float:
 def _estimate(
     quantity: str, place: Place, gate: str, rate: float, error: float, num_qubits: int
 ) -> Estimate:
+    if not math.isfinite(error):
+        return without_signal(quantity, place, gate=gate)
     size = 1 << num_qubits
     slope = (size - 1.0) / size * math.exp(-max(rate, 0.0))
     return Estimate(quantity, place, infidelity(rate, num_qubits), slope * error, gate=gate)
@@ -114,15 +125,18 @@ def standard(counts: Counts, name: str, quantity: str, gate: str) -> list[Estima
     result = curves(counts, name)
     if not result:
         return []
-    fit = fit_decay(
-        np.array([curve.gates for curve in result]),
-        np.array([curve.signal for curve in result]),
-        np.array([curve.variance for curve in result]),
-    )
     return [
-        _estimate(quantity, curve.place, gate, float(rate), float(error), len(curve.place))
-        for curve, rate, error in zip(result, fit.rate, fit.rate_error, strict=True)
+        _estimate(quantity, curve.place, gate, *_decay(curve, curve.gates), len(curve.place))
+        for curve in result
     ]
+
+
+def _decay(curve: Curve, x: Array) -> tuple[float, float]:
+    """Rate of decay over x and its standard error, which is infinite without a signal."""
+    if not curve.significant:
+        return 0.0, math.inf
+    fit = fit_decay(x[None], curve.signal[None], curve.variance[None])
+    return float(fit.rate[0]), float(fit.rate_error[0])
 
 
 def interleaved(
@@ -146,7 +160,7 @@ def interleaved(
         variance += base.variance[rows] / np.square(safe_base)
         weight = float((gates * gates / variance).sum())
         rate = float((gates * y / variance).sum()) / weight
-        error = 1.0 / math.sqrt(weight)
+        error = 1.0 / math.sqrt(weight) if base.significant else math.inf
         estimates.append(_estimate(quantity, curve.place, gate, rate, error, len(curve.place)))
     return estimates
 
@@ -156,13 +170,9 @@ def per_clifford(counts: Counts, name: str) -> list[Estimate]:
     result = curves(counts, name)
     estimates = []
     for curve in result:
-        fit = fit_decay(curve.lengths[None], curve.signal[None], curve.variance[None])
-        estimates.append(
-            _estimate(
-                "error_per_clifford", curve.place, "", float(fit.rate[0]),
-                float(fit.rate_error[0]), len(curve.place),
-            )
-        )  # fmt: skip
+        rate, error = _decay(curve, curve.lengths)
+        size = len(curve.place)
+        estimates.append(_estimate("error_per_clifford", curve.place, "", rate, error, size))
     return estimates
 
 
@@ -176,12 +186,7 @@ def simultaneous(counts: Counts, name: str, gate: str) -> list[Estimate]:
 
         result = curves(counts, name, read)
         for curve in result:
-            fit = fit_decay(curve.gates[None], curve.signal[None], curve.variance[None])
+            rate, error = _decay(curve, curve.gates)
             place = curve.place if qubit == 0 else curve.place[::-1]
-            estimates.append(
-                _estimate(
-                    "error_1q_simultaneous", place, gate, float(fit.rate[0]),
-                    float(fit.rate_error[0]), 1,
-                )
-            )  # fmt: skip
+            estimates.append(_estimate("error_1q_simultaneous", place, gate, rate, error, 1))
     return estimates
