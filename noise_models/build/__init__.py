@@ -14,7 +14,7 @@ from noise_models.snapshot import CalibrationSnapshot, GateCalibration, QubitCal
 
 _DEFAULT = NoiseOptions()
 # Components and values that Aer's recipe lacks.
-_NOT_AER = (
+NOT_AER = (
     "gate.coherent",
     "gate.crosstalk",
     "gate.over_rotation_rad",
@@ -41,7 +41,7 @@ def build(snapshot: CalibrationSnapshot, options: NoiseOptions = _DEFAULT) -> De
     if options.recipe == "simenv":
         return DeviceModel(snapshot, options)
     for name, _ in (*options.factors, *options.values):
-        if name in _NOT_AER:
+        if name in NOT_AER:
             raise NoiseError(
                 f"noise option {name} with the recipe {options.recipe}",
                 hint="Aer's device model has no such component; use the recipe simenv",

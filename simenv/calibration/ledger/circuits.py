@@ -14,6 +14,7 @@ from simenv.client.devices.choice import SubmitDevices
 from simenv.client.submission.prepare import prepare_one
 from simenv.errors import OptionError, ProgramError
 from simenv.model import decode_program
+from simulators.circuit.analysis.profiler import profile
 from simulators.circuit.ir import Circuit
 from simulators.circuit.validation.admission import validation_error
 from simulators.compiler import warmup
@@ -30,23 +31,26 @@ def circuit_ledger(
     """Estimate the loss of a circuit's fidelity on a device, to first order, without a run.
 
     `circuit`, `noise` and `compile`: as for `Client.submit`. `device`: of the library, or one that
-    `simenv devices import` made. Raises ProgramError, OptionError, NotFoundError.
+    `simenv devices import` made. Raises ProgramError, OptionError, NotFoundError, and
+    InfeasibleError for a circuit that the device does not execute.
     """
     warmup.prepare(config.kernel_folder())
     local = LocalDevices()
     order = prepare_one(
         circuit, {"device": device, "noise": noise, "compile": compile}, SubmitDevices(local)
     )
-    terms, _ = local.resolved(order.terms)
+    terms, limits = local.resolved(order.terms)
     stored = local.document(terms)
     assert stored is not None  # a device has a document
     packed = Circuit.from_program(decode_program(order.specs[0].program))
     if wrong := validation_error(packed):
         raise ProgramError(wrong)
+    assert limits is not None
     try:
         result = error_ledger(packed, documents.load(stored.body), NoiseOptions.parse(terms.noise))
     except (NoiseError, EngineError) as error:
-        raise OptionError(f"noise: {error}", hint=getattr(error, "hint", "")) from error
+        raise OptionError(f"noise: {error.message}", hint=error.hint) from error
+    limits.examined(packed, profile(packed, terms.outputs, ()))
     if not result.components:
         raise OptionError(
             "no noise acts on this circuit", hint="turn the noise on, or name another device"

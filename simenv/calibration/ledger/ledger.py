@@ -16,6 +16,7 @@ import msgspec
 import numpy as np
 
 from noise_models import document as documents
+from noise_models.build import NOT_AER
 from noise_models.custom import CustomModel
 from noise_models.document import Document
 from noise_models.options import COMPONENTS, NoiseOptions
@@ -97,11 +98,14 @@ def _alone(document: Document, options: NoiseOptions) -> Mapping[str, NoiseOptio
     if isinstance(document, CustomModel):
         return {"custom": options}
     entries = {}
+    lacking = NOT_AER if options.recipe != "simenv" else ()
     for name in _PARTS:
+        if name in lacking:
+            continue
         kept = {each: options.factor(each) for each in (name, _THERMAL, _CORRELATED)}
         if not kept[name]:
             continue
-        factors = {each: kept.get(each, 0.0) for each in COMPONENTS}
+        factors = {each: kept.get(each, 0.0) for each in COMPONENTS if each not in lacking}
         pairs = tuple(sorted((each, value) for each, value in factors.items() if value != 1.0))
         entries[name] = msgspec.structs.replace(options, factors=pairs)
     return entries

@@ -49,11 +49,13 @@ class IdealStates:
         self.operands = Operands.of(circuit)
         if has_mid_circuit_ops(circuit, np.empty(circuit.ops.size, np.int64)):
             raise Unsupported(
-                "a first-order loss of a circuit that measures, resets or branches before its end",
+                "no first-order loss of a circuit that measures, resets or branches before its end",
                 hint="take a circuit with measurements at its end alone",
             )
         if circuit.slots_data:
-            raise Unsupported("a first-order loss of a free parameter", hint="bind all parameters")
+            raise Unsupported(
+                "no first-order loss of a circuit with a free parameter", hint="bind all parameters"
+            )
         codes, counts = self.operands.codes, self.operands.counts
         touched = np.unique(self.operands.wires[np.repeat(codes != BARRIER, counts)])
         self.axis = {qubit: k for k, qubit in enumerate(touched.tolist())}

@@ -8,7 +8,7 @@ import pytest
 from qiskit import QuantumCircuit
 
 from simenv.calibration.ledger.circuits import circuit_ledger
-from simenv.errors import NotFoundError, OptionError
+from simenv.errors import InfeasibleError, NotFoundError, OptionError
 
 DEVICE = "superconducting-lattice"
 
@@ -38,3 +38,26 @@ def test_noise_options_are_those_of_submit() -> None:
         circuit_ledger(bell(), DEVICE, compile="often")
     with pytest.raises(NotFoundError, match="nowhere"):
         circuit_ledger(bell(), "nowhere")
+
+
+def test_a_circuit_that_the_device_would_refuse_has_no_ledger() -> None:
+    with pytest.raises(InfeasibleError, match=r"h on qubit 0.* no native gate"):
+        circuit_ledger(bell(), DEVICE, compile="never")
+
+
+@pytest.mark.parametrize("device", [DEVICE, "trapped-ions"])
+def test_recipe_of_aer_has_a_ledger_without_components_that_it_lacks(device: str) -> None:
+    result = circuit_ledger(bell(), device, noise="aer")
+    names = {name for name, _ in result.components}
+    assert {"gate.depolarizing", "qubit.readout"} <= names
+    assert not names & {"gate.coherent", "gate.crosstalk", "qubit.preparation"}
+
+
+def test_a_circuit_that_measures_before_its_end_is_refused_with_one_hint() -> None:
+    circuit = QuantumCircuit(1, 2)
+    circuit.measure(0, 0)
+    circuit.x(0)
+    circuit.measure(0, 1)
+    with pytest.raises(OptionError) as caught:
+        circuit_ledger(circuit, DEVICE)
+    assert str(caught.value).count("measurements at its end") == 1
