@@ -66,7 +66,7 @@ class ErrorLedger(msgspec.Struct, frozen=True):
     gates: tuple[GateLoss, ...]
     edges: tuple[EdgeLoss, ...]
     qubits: tuple[tuple[int, float], ...]  # a loss on two qubits counts half for each
-    avoid: EdgeLoss | None  # pair with the largest loss for each use, if it is an outlier
+    avoid: EdgeLoss | None  # of the pairs that stand out, that with the largest loss above others'
     state: str  # "ideal": of the circuit's own state; "mixed": wider than MAX_QUBITS
 
     @property
@@ -183,13 +183,15 @@ def _sorted(items: Iterable[tuple[K, float]]) -> tuple[tuple[K, float], ...]:
 
 
 def _outstanding(edges: tuple[EdgeLoss, ...]) -> EdgeLoss | None:
-    """Used pair with the largest loss for each use, if it is well above the others'."""
+    """Pair of those whose loss for each use is well above the median of the others, of which that
+    median for each use would save most."""
+    excess: dict[Pair, tuple[float, EdgeLoss]] = {}
     used = [edge for edge in edges if edge.uses]
-    if len(used) < 2:
-        return None
-    worst = max(used, key=lambda edge: edge.loss / edge.uses)
-    others = median(edge.loss / edge.uses for edge in used if edge is not worst)
-    return worst if worst.loss / worst.uses > _STANDS_OUT * others else None
+    for edge in used if len(used) > 1 else ():
+        others = median(each.loss / each.uses for each in used if each is not edge)
+        if edge.loss / edge.uses > _STANDS_OUT * others:
+            excess[edge.qubits] = edge.loss - edge.uses * others, edge
+    return max(excess.values(), key=lambda pair: pair[0])[1] if excess else None
 
 
 __all__ = ["MAX_QUBITS", "EdgeLoss", "ErrorLedger", "GateLoss", "error_ledger"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -35,10 +36,8 @@ def calibrate(
     if out == device:
         raise OptionError(f"--out {out}: the name of the device itself", hint="choose another name")
     prepare()
-    from noise_models import snapshot as snapshots
     from simenv.calibration.data.reader import read
     from simenv.calibration.data.records import dates_before
-    from simenv.calibration.fit import store
     from simenv.calibration.fit.calibrate import calibrate as fit
 
     snapshot, _ = stored.load(device)
@@ -52,12 +51,7 @@ def calibrate(
         terminal.note(f"warning: {text} ({terminal.counted(rows, 'row')})")
     note = terminal.note if sys.stderr.isatty() else (lambda _: None)
     fitted = fit(counts, snapshot, out, note)
-    encoded = snapshots.dump(fitted.snapshot)
-    path = stored.path_of(out)
-    files.private_folder(path.parent)
-    store.save(path.with_suffix(".h5"), fitted)
-    _save_series(path.with_suffix(""), fitted)
-    path, replaced = stored.save(out, encoded)
+    path, replaced = _saved(out, fitted)
     if options.settings_of(context).as_json:
         terminal.json_line(_as_object(out, path, fitted))
         return
@@ -66,15 +60,24 @@ def calibrate(
     terminal.line(f"file {path}")
 
 
-def _save_series(folder: Path, fitted: FittedDevice) -> None:
-    """Write dated snapshots of the windows, in place of those of an earlier fit."""
+def _saved(name: str, fitted: FittedDevice) -> tuple[Path, bool]:
+    """Write the device, its fit and the dated snapshots of its windows; return the device's file,
+    and whether it replaced another one. All are complete before the first gets its name."""
     from noise_models import snapshot as snapshots
+    from simenv.calibration.fit import store
 
-    for path in folder.glob("*.json") if folder.is_dir() else ():
-        path.unlink()
-    for each in fitted.series:
-        files.private_folder(folder)
-        files.write_atomic(folder / f"{each.calibrated[:10]}.json", snapshots.dump(each))
+    path = stored.path_of(name)
+    files.private_folder(path.parent)
+    with tempfile.TemporaryDirectory(prefix=f".{name}-", dir=path.parent) as staged:
+        store.save(Path(staged, path.with_suffix(".h5").name), fitted)
+        series = Path(staged, name)
+        for each in fitted.series:
+            series.mkdir(mode=0o700, exist_ok=True)
+            files.write_atomic(series / f"{each.calibrated[:10]}.json", snapshots.dump(each))
+        result = stored.save(name, snapshots.dump(fitted.snapshot))
+        for part in Path(staged).iterdir():
+            part.rename(path.parent / part.name)
+    return result
 
 
 def prepare() -> None:

@@ -16,7 +16,7 @@ from matplotlib.figure import Figure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
 
 from simenv.calibration.certify.compare import ClaimComparison, ClaimVerdict
-from simenv.cli.calibration.certificate_view import TITLES, names, qubits_label
+from simenv.cli.calibration.certificate_view import TITLES, qubits_label
 
 if TYPE_CHECKING:
     from simenv.calibration.certify.certificate import Certificate
@@ -53,7 +53,9 @@ def draw(certificate: Certificate, path: Path) -> None:
     figure.suptitle(
         f"{certificate.device}: {verdict}; {certificate.confidence:.0%} simultaneous intervals,"
         f" {certificate.circuits} circuits, {certificate.shots:,} shots"
-        + (f"\nnot drawn, without an interval: {names(left_out)}" if left_out else ""),
+        + (
+            f"\nnot drawn: {len(left_out)} quantities without a finite interval" if left_out else ""
+        ),
         color=_INK,
         fontsize=11,
     )

@@ -78,9 +78,9 @@ def show(report: Certificate, *, every: bool) -> None:
         )
     if report.unresolved:
         hint = "; a larger --effort makes intervals narrower"
-        terminal.line(f"not resolved: {names(report.unresolved)}{hint}")
+        terminal.line(f"not resolved: {_names(report.unresolved)}{hint}")
     if report.unclaimed:
-        terminal.line(f"without a claim: {names(report.unclaimed)}")
+        terminal.line(f"without a claim: {_names(report.unclaimed)}")
     verdict = "certified" if report.passed else "not certified"
     if all(each.claimed is None for each in report.comparisons):
         verdict = "measured, without claims,"
@@ -90,8 +90,7 @@ def show(report: Certificate, *, every: bool) -> None:
     )
 
 
-def names(comparisons: Sequence[ClaimComparison]) -> str:
-    """Return the names of the first quantities, and the number of the others."""
+def _names(comparisons: Sequence[ClaimComparison]) -> str:
     more = len(comparisons) - _NAMED
     listed = ", ".join(
         name_of(each) + (" (no signal)" if no_signal(each) else "") for each in comparisons[:_NAMED]

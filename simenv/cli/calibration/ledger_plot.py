@@ -57,6 +57,11 @@ def draw(ledger: ErrorLedger, title: str, path: Path) -> None:
 
 
 def _bars(axis: Any, title: str, rows: Sequence[tuple[str, float, str]]) -> None:
+    axis.set_title(title, color=INK, fontsize=10)
+    if not rows:
+        axis.set_axis_off()
+        axis.text(0.5, 0.5, "none", transform=axis.transAxes, ha="center", color=INK)
+        return
     places = range(len(rows))
     values = [100 * loss for _, loss, _ in rows]
     axis.barh(places, values, color=[color for _, _, color in rows], height=0.7)
@@ -69,6 +74,5 @@ def _bars(axis: Any, title: str, rows: Sequence[tuple[str, float, str]]) -> None
         )  # fmt: skip
     axis.margins(x=0.16)
     axis.set_xlabel("loss of fidelity, %", color=INK)
-    axis.set_title(title, color=INK, fontsize=10)
     for side in ("top", "right"):
         axis.spines[side].set_visible(False)

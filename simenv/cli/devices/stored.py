@@ -1,10 +1,13 @@
 """Imported devices: one file of calibration data for each, in SIMENV_HOME/devices.
 
+A fitted device NAME.json may have NAME.h5, its fit, and the folder NAME of its dated calibrations.
+Both go when the device is replaced or removed: they describe no other one.
 Names of devices are looked up here first, then among the profiles of `noise_models.library`.
 """
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -63,7 +66,8 @@ def path_of(name: str) -> Path:
 
 
 def save(name: str, data: bytes) -> tuple[Path, bool]:
-    """Write a device's file by rename; return the path, and whether it replaced another one.
+    """Write a device's file by rename, and remove the fit of an earlier device of this name; return
+    the path, and whether it replaced another one.
 
     Raises ConfigError for the name of a bundled profile, and for data larger than an environment
     reads.
@@ -82,12 +86,13 @@ def save(name: str, data: bytes) -> tuple[Path, bool]:
     path = path_of(name)
     files.private_folder(path.parent)
     replaced = path.exists()
+    _remove_fit(path)
     files.write_atomic(path, data, sync=True)
     return path, replaced
 
 
 def remove(name: str) -> Path:
-    """Remove an imported device. Raises NotFoundError."""
+    """Remove an imported device and its fit. Raises NotFoundError."""
     path = path_of(name)
     try:
         path.unlink()
@@ -95,7 +100,15 @@ def remove(name: str) -> Path:
         raise NotFoundError(
             f"no imported device {name!r}", hint=nearest(name, names() or ["none"])
         ) from None
+    _remove_fit(path)
     return path
+
+
+def _remove_fit(path: Path) -> None:
+    path.with_suffix(".h5").unlink(missing_ok=True)
+    series = path.with_suffix("")
+    if series.is_dir() and not series.is_symlink():
+        shutil.rmtree(series)
 
 
 def load(name: str) -> tuple[CalibrationSnapshot, CalibrationSource]:

@@ -8,9 +8,12 @@ from pathlib import Path
 import pytest
 
 from bench.calibration_data import random_counts
+from noise_models import library
 from noise_models import snapshot as snapshots
 from simenv.calibration.data import writer
 from simenv.cli.app import run
+from simenv.cli.devices import stored
+from simenv.errors import StoreError
 
 
 @pytest.fixture
@@ -40,8 +43,8 @@ def test_a_fitted_device_is_stored_and_scored(
     data = str(counts_file(tmp_path))
     assert run(["calibrate", data, "--device", "lima", "--out", "mine", "--json"]) == 0
     document = json.loads(capsys.readouterr().out)
-    stored = snapshots.load((home / "devices" / "mine.json").read_bytes())
-    assert document["digest"] == stored.digest.hex()
+    device = snapshots.load((home / "devices" / "mine.json").read_bytes())
+    assert document["digest"] == device.digest.hex()
     assert document["circuits"] == 8
     assert (home / "devices" / "mine.h5").is_file()
     assert run(["score", data, "--device", "lima", "--device", "mine", "--json"]) == 0
@@ -60,3 +63,39 @@ def test_wrong_data_leave_no_device(
     assert f"{path}:2: qasm" in capsys.readouterr().err
     assert not (home / "devices").exists()
     assert run(["calibrate", str(path), "--device", "lima", "--out", "lima"]) == 2
+
+
+def test_a_device_that_is_replaced_or_removed_leaves_no_fit(home: Path) -> None:
+    folder = home / "devices"
+    data = snapshots.dump(library.load("lima"))
+
+    def with_fit() -> None:
+        stored.save("mine", data)
+        (folder / "mine").mkdir()
+        (folder / "mine" / "2024-03-01.json").write_bytes(data)
+        (folder / "mine.h5").write_bytes(b"")
+
+    with_fit()
+    stored.save("mine", data)
+    assert [path.name for path in folder.iterdir()] == ["mine.json"]
+    with_fit()
+    stored.remove("mine")
+    assert not list(folder.iterdir())
+
+
+def test_a_fit_that_cannot_be_written_leaves_the_earlier_device(
+    home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data = str(counts_file(tmp_path))
+    before = snapshots.dump(library.load("belem"))
+    stored.save("mine", before)
+    (home / "devices" / "mine.h5").write_bytes(b"earlier")
+
+    def full(*_: object, **__: object) -> None:
+        raise StoreError("mine.h5: No space left on device")
+
+    monkeypatch.setattr("simenv.calibration.fit.store.save", full)
+    assert run(["calibrate", data, "--device", "lima", "--out", "mine"]) != 0
+    assert (home / "devices" / "mine.json").read_bytes() == before
+    assert (home / "devices" / "mine.h5").read_bytes() == b"earlier"
+    assert len(list((home / "devices").iterdir())) == 2

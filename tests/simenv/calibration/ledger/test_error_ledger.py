@@ -14,7 +14,8 @@ from noise_models import document as documents
 from noise_models import library
 from noise_models.calibration import CalibrationSnapshot, GateCalibration
 from noise_models.options import NoiseOptions
-from simenv.calibration.ledger.ledger import ErrorLedger, error_ledger
+from simenv.calibration.ledger import ledger as module
+from simenv.calibration.ledger.ledger import EdgeLoss, ErrorLedger, error_ledger
 from simulators.circuit.ir import Circuit
 from simulators.circuit.passes.attach_noise import attach_noise
 from simulators.errors import Unsupported
@@ -102,6 +103,16 @@ def test_the_pair_with_the_largest_loss_stands_out() -> None:
     gained = math.log(success(circuit, LATTICE)) - math.log(success(circuit, bad))
     before = {edge.qubits: edge.loss for edge in ledger(circuit).edges}
     assert result.avoid.loss - before[1, 2] == pytest.approx(gained, rel=0.1)
+
+
+def test_of_pairs_that_stand_out_the_one_that_costs_most_is_avoided() -> None:
+    def edge(pair: tuple[int, int], uses: int, loss: float) -> EdgeLoss:
+        return EdgeLoss(pair, uses, loss, 0.0)
+
+    alike = tuple(edge((k, k + 1), 4, 0.02) for k in range(4, 9))
+    rare, often = edge((0, 1), 1, 0.011), edge((1, 2), 7, 0.07)
+    assert module._outstanding((often, *alike, rare)) is often
+    assert module._outstanding((*alike, rare)) is rare
 
 
 def test_equal_pairs_do_not_stand_out() -> None:
