@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import defaultdict
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -13,16 +14,19 @@ mpl.use("Agg")  # needs no display
 
 import matplotlib.dates as mdates
 import numpy as np
+from matplotlib.colors import LogNorm
 from matplotlib.figure import Figure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
-from matplotlib.ticker import MaxNLocator
+from matplotlib.ticker import FuncFormatter, MaxNLocator
 
-from simenv.calibration.score.score import CEILING, REPEAT, UNIFORM, Score
+from simenv.calibration.score.score import CEILING, IDEAL, REPEAT, UNIFORM, Score
 
 INK = "#22303c"
 COLOURS = ("#2a6f97", "#d1495b", "#edae49", "#66a182", "#6c5b7b", "#8d99ae")
 _GREY = "#98a3ad"
-_MOST_DAYS = 8  # days with a tick each
+_MOST_DAYS = 7  # days with a label, less one
+_LEAST_INFIDELITY = 1e-6
+_INFIDELITIES = 1e-4, 0.3  # ends of the colours
 _MOST_WIDTHS = 8
 
 
@@ -72,12 +76,15 @@ def volumetric(title: str, score: Score, path: Path) -> None:
                 cells[row.bits, _octave(row.depth)].append(row.hf[model])
         if cells:
             widths, octaves = zip(*cells, strict=True)
-            values = [float(np.median(result)) for result in cells.values()]
+            values = [_infidelity(float(np.median(result))) for result in cells.values()]
             depths = [2.0**octave if octave >= 0 else 0.5 for octave in octaves]
             drawn = axis.scatter(
-                widths, depths, c=values, s=70, marker="s", cmap="viridis", vmin=0.8, vmax=1.0
-            )
+                widths, depths, c=values, s=70, marker="s", cmap="viridis_r",
+                norm=LogNorm(*_INFIDELITIES),
+            )  # fmt: skip
         axis.set_yscale("log", base=2)
+        axis.yaxis.set_major_formatter(FuncFormatter(lambda depth, _: f"{math.floor(depth)}"))
+        axis.margins(y=0.1)
         axis.set_title(model, fontsize=9, color=INK)
         axis.tick_params(labelsize=8)
         axis.set_xlim(min(bits) - margin, max(bits) + margin)
@@ -88,12 +95,18 @@ def volumetric(title: str, score: Score, path: Path) -> None:
     for axis in axes.flat[count:]:
         axis.set_axis_off()
     if drawn is not None:
-        bar = figure.colorbar(drawn, ax=axes, extend="min", shrink=0.8)
-        bar.set_label("median Hellinger fidelity", fontsize=8)
+        bar = figure.colorbar(drawn, ax=axes, extend="both", shrink=0.8)
+        bar.set_label("1 - median Hellinger fidelity", fontsize=8)
+        bar.ax.tick_params(labelsize=8)
     figure.supxlabel("measured bits", fontsize=9)
     figure.supylabel("two-qubit gates on the longest path", fontsize=9)
     figure.suptitle(f"{title}: all circuits", fontsize=10, color=INK)
     figure.savefig(path, dpi=110)
+
+
+def _infidelity(fidelity: float) -> float:
+    """Return 1 - fidelity for a logarithmic axis."""
+    return max(1.0 - fidelity, _LEAST_INFIDELITY)
 
 
 def _octave(depth: int) -> int:
@@ -120,10 +133,7 @@ def drift(title: str, score: Score, path: Path) -> bool:
         medians = [float(np.median(days[day].get(name, [math.nan]))) for day in dates]
         style = "--" if name == REPEAT else "-"
         axis.plot(at, medians, style, marker="o", markersize=4, color=colour, label=name)
-    if len(dates) <= _MOST_DAYS and at[-1] - at[0] <= _MOST_DAYS:
-        axis.set_xticks(at)  # the locator would mark hours
-    else:
-        axis.xaxis.set_major_locator(mdates.AutoDateLocator(minticks=3, maxticks=9))
+    axis.set_xticks(_spread(at))  # days of measurements, where a locator marks others
     axis.xaxis.set_major_formatter(mdates.DateFormatter("%Y-%m-%d"))
     axis.set_ylabel("median Hellinger fidelity", fontsize=9)
     axis.tick_params(labelsize=8)
@@ -133,9 +143,20 @@ def drift(title: str, score: Score, path: Path) -> bool:
     return True
 
 
+def _spread(days: Sequence[float]) -> list[float]:
+    """Return ascending days without those that are too near to the last one for a label."""
+    least = (days[-1] - days[0]) / _MOST_DAYS
+    results = [days[0]]
+    for day in days[1:]:
+        if day - results[-1] >= least:
+            results.append(day)
+    return results
+
+
 def comparison(title: str, score: Score, path: Path) -> None:
-    """Distribution of the fidelity of each model on test circuits, with its limits."""
-    names = [*score.models, UNIFORM, REPEAT, CEILING]
+    """Distribution of the infidelity of each model on test circuits, with its limits."""
+    limits = UNIFORM, IDEAL, REPEAT, CEILING
+    names = [*score.models, *limits]
     results = [
         (name, values)
         for name in names
@@ -145,16 +166,24 @@ def comparison(title: str, score: Score, path: Path) -> None:
     axis = figure.subplots()
     for place, (name, values) in enumerate(reversed(results)):
         low, middle, high = np.percentile(values, [10, 50, 90])
-        colour = _GREY if name in (UNIFORM, REPEAT, CEILING) else COLOURS[0]
-        axis.plot([low, high], [place, place], color=colour, linewidth=5, alpha=0.45)
-        axis.plot([middle], [place], "o", color=colour)
+        colour = _GREY if name in limits else COLOURS[0]
+        ends = [_infidelity(low), _infidelity(high)]
+        axis.plot(
+            ends, [place, place], color=colour, linewidth=5, alpha=0.45, solid_capstyle="butt"
+        )
+        axis.plot([_infidelity(middle)], [place], "o", color=colour)
         axis.annotate(
-            f"{middle:.4f}", (middle, place), xytext=(0, 6), textcoords="offset points",
-            fontsize=7, ha="center", color=INK,
+            f"{middle:.4f}", (_infidelity(middle), place), xytext=(0, 6),
+            textcoords="offset points", fontsize=7, ha="center", color=INK,
         )  # fmt: skip
     axis.set_yticks(range(len(results)), [name for name, _ in reversed(results)], fontsize=8)
     axis.set_ylim(-0.6, len(results) - 0.2)
-    axis.set_xlabel("Hellinger fidelity of a run: median, and 10 % to 90 %", fontsize=8)
+    axis.set_xscale("log")
+    axis.invert_xaxis()  # the best is at the right
+    axis.set_xlabel(
+        "1 - Hellinger fidelity of a run: median (the number is the fidelity), and 10 % to 90 %",
+        fontsize=8,
+    )
     axis.tick_params(axis="x", labelsize=8)
     axis.set_title(f"{title}: test circuits", fontsize=10, color=INK)
     figure.savefig(path, dpi=110)
