@@ -136,8 +136,9 @@ class _Reader:
             text = self._path.read_bytes().removeprefix(_BYTE_ORDER_MARK)
             result = msgspec.json.decode(text)
         except msgspec.DecodeError as error:
+            problem = f"no JSON: {error}" if text.strip() else "is empty"
             raise self._wrong(
-                "", f"no JSON: {error}", f'the first line is a header with "kind": "{KIND}"'
+                "", problem, f'the first line is a header with "kind": "{KIND}"'
             ) from error
         rows = result.get("circuits") if isinstance(result, dict) else None
         if not isinstance(rows, list):
@@ -185,6 +186,7 @@ class _Reader:
             self._text(row, "job") or self._text(row, "job_id"),
             split == "test",
             self._level(row),
+            self._where,
         )
 
     def _source(self, row: dict[str, Any]) -> MeasuredCircuit:

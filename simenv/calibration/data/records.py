@@ -58,6 +58,13 @@ class CountsRecord(msgspec.Struct, frozen=True, eq=False):
     job: str = ""
     is_test: bool = False  # never used by a fit
     level: int = -1  # of Qiskit's transpiler that compiled it for the device; -1: not known
+    place: str = ""  # file and line
+
+    @property
+    def label(self) -> str:
+        """Text that names the row in an error."""
+        name = f"circuit {self.name or self.source.body}"
+        return f"{self.place}: {name}" if self.place else name
 
 
 class CountsData(msgspec.Struct, frozen=True, eq=False):
@@ -89,6 +96,11 @@ def dates_before(data: CountsData, calibrated: str) -> int:
     except ValueError:
         return 0
     return sum(each.time_s < limit_s for each in data.records)
+
+
+def dates_after(data: CountsData, now_s: float) -> int:
+    """Number of rows that are dated after a time."""
+    return sum(each.time_s > now_s for each in data.records)
 
 
 def written_clbits(loaded: PackedCircuit) -> int:

@@ -56,12 +56,11 @@ class DeviceCompiler:
             built = compiler.compiled(record.source.loaded, "auto", record.layout)
         except SimenvError as error:
             raise DataError(
-                f"circuit {record.name or record.source.body} on device {self.snapshot.name}:"
-                f" {error.message}",
+                f"{record.label} on device {self.snapshot.name}: {error.message}",
                 hint=error.hint,
             ) from error
         circuit = Circuit.from_program(built.loaded.program)
         if text := validation_error(circuit):
-            raise DataError(f"circuit {record.name or record.source.body}: {text}")
+            raise DataError(f"{record.label}: {text}")
         is_free = bool(built.compiler) and not record.layout and record.level != 0
         return CompiledRun(circuit, built.loaded, is_free)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import msgspec
@@ -55,4 +56,6 @@ def cells(values: list[dict[str, Any]]) -> list[tuple[str, ...]]:
 
 
 def _text(statistic: Statistic) -> str:
+    if math.isnan(statistic.low):
+        return f"{statistic.value:.4f}"
     return f"{statistic.value:.4f} [{statistic.low:.4f}, {statistic.high:.4f}]"

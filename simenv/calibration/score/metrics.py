@@ -7,6 +7,7 @@ Intervals are percentiles of bootstrap samples of circuit bodies.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import msgspec
@@ -36,7 +37,7 @@ def ceiling(p: NDArray[np.float64], shots: int, rng: np.random.Generator) -> flo
 
 
 class Statistic(msgspec.Struct, frozen=True):
-    """A statistic of a set of circuits with its bootstrap interval."""
+    """A statistic of a set of circuits with its bootstrap interval; nan for one circuit body."""
 
     value: float
     low: float
@@ -70,6 +71,8 @@ def summary(values: Sequence[float], bodies: Sequence[str], seed: int = 7) -> Su
         samples.append(_statistics(result[np.concatenate([members[k] for k in drawn])]))
     edge = 50.0 * (1.0 - COVERAGE)
     low, high = np.percentile(np.array(samples), [edge, 100.0 - edge], axis=0)
+    if len(members) == 1:  # all samples are equal: they say nothing about other circuits
+        low = high = np.full(len(low), math.nan)
     value = _statistics(result)
     median, p10, mean = (
         Statistic(value[k], float(low[k]), float(high[k])) for k in range(len(value))

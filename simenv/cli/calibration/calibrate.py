@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 import tempfile
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -16,6 +17,7 @@ from simenv.cli.output import terminal
 from simenv.errors import OptionError
 
 if TYPE_CHECKING:
+    from simenv.calibration.data.records import CountsData
     from simenv.calibration.fit.calibrate import FittedDevice
 
 DataFile = Annotated[Path, typer.Argument(help="Measured counts, as JSON lines.", dir_okay=False)]
@@ -47,8 +49,7 @@ def calibrate(
     if counts.device not in ("", device):
         other = f"rows are of device {counts.device}, by their header, and not of {device}"
         counts = counts.warned(other, len(counts.records))
-    for text, rows in counts.warnings:
-        terminal.note(f"warning: {text} ({terminal.counted(rows, 'row')})")
+    warn(counts)
     note = terminal.note if sys.stderr.isatty() else (lambda _: None)
     fitted = fit(counts, snapshot, out, note)
     path, replaced = _saved(out, fitted)
@@ -78,6 +79,15 @@ def _saved(name: str, fitted: FittedDevice) -> tuple[Path, bool]:
         for part in Path(staged).iterdir():
             part.rename(path.parent / part.name)
     return result
+
+
+def warn(counts: CountsData) -> None:
+    """Print the warnings about a file of counts, with the numbers of rows."""
+    from simenv.calibration.data.records import dates_after
+
+    counts = counts.warned("rows are dated in the future", dates_after(counts, time.time()))
+    for text, rows in counts.warnings:
+        terminal.note(f"warning: {text} ({terminal.counted(rows, 'row')})")
 
 
 def prepare() -> None:

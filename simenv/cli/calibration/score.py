@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from simenv.cli import options
-from simenv.cli.calibration.calibrate import DataFile, prepare
+from simenv.cli.calibration.calibrate import DataFile, prepare, warn
 from simenv.cli.devices import stored
 from simenv.cli.output import pictures, terminal
 from simenv.errors import OptionError
@@ -49,8 +49,7 @@ def score(
 
     models = {name: _predictor(name) for name in device}
     counts = read(data)
-    for text, rows in counts.warnings:
-        terminal.note(f"warning: {text} ({terminal.counted(rows, 'row')})")
+    warn(counts)
     note = terminal.note if sys.stderr.isatty() else (lambda _: None)
     result = scored(counts, models, IdealDistributions(), note)
     if plots is not None or report is not None:

@@ -245,3 +245,38 @@ def test_a_wrong_row_of_a_million_is_named_and_nothing_is_written(
     path.write_text("".join([*lines[:-1], good, good]))
     with pytest.raises(DataError, match=r"1000002: more than 1,000,000 rows"):
         read(path)
+
+
+@pytest.mark.parametrize(
+    ("changes", "problem"),
+    [({"qasm": BELL.replace("q[2]", "q[9]")}, "9 qubits"), ({"layout": [0, 9]}, "qubit_mapping")],
+)
+def test_a_circuit_that_the_device_cannot_run_is_named_by_file_and_line(
+    tmp_path: Path, changes: dict[str, Any], problem: str
+) -> None:
+    path = written(tmp_path, row(), row(**changes))
+    compiler = DeviceCompiler(library.load("lima"))
+    with pytest.raises(DataError, match=problem) as caught:
+        [compiler.run_of(record) for record in read(path).records]
+    assert caught.value.message.startswith(f"{path}:3: circuit ")
+
+
+def test_an_empty_file_is_said_to_be_empty(tmp_path: Path) -> None:
+    path = tmp_path / "counts.jsonl"
+    path.write_text("\n")
+    with pytest.raises(DataError, match=f"{path}: is empty"):
+        read(path)
+
+
+def test_scores_of_one_circuit_have_no_interval_and_future_dates_a_warning(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = written(tmp_path, row(date="2999-01-01T00:00:00Z"), row())
+    assert run(["score", str(path), "--device", "lima", "--json"]) == 0
+    shown = capsys.readouterr()
+    assert "rows are dated in the future (1 row)" in shown.err
+    median = json.loads(shown.out.splitlines()[0])["hf"]["median"]
+    assert median["value"] > 0.9
+    assert (median["low"], median["high"]) == (None, None)
+    assert run(["score", str(path), "--device", "lima"]) == 0
+    assert "[" not in capsys.readouterr().out
