@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from simulators.compiler.simd import LANES
 from simulators.errors import Unsupported
 from simulators.transfer.dual import DualMatrix, constant
-from simulators.transfer.evolution import SCRATCH, SCRATCH_REALS, evolve
+from simulators.transfer.evolution import CHUNK, REALS_SCRATCH, SCRATCH, evolve
 from simulators.transfer.program import Chain, ConstantTable, TransferProgram
 
 MAX_ENTRIES = 2**27  # limit of the state and its derivatives: 1 GiB
@@ -127,7 +127,7 @@ def _means(
 ) -> NDArray[np.float64]:
     """Means of the parities of each set of outcomes, and their derivatives: [2^m, 1 + params]."""
     num_qubits, packed = program.num_qubits, channels.packed()
-    width = -(-(1 + len(params)) // LANES) * LANES
+    width = -(-(1 + len(params)) // LANES) * LANES if params else 1
     if width << 2 * num_qubits > MAX_ENTRIES:
         raise Unsupported(
             f"the transfer simulator and {num_qubits} qubits with {len(params)} parameters",
@@ -144,8 +144,8 @@ def _means(
         *(packed.channels, packed.params, packed.first, packed.entries, packed.values, columns),
         np.zeros((num_qubits, 1 + packed.chain_params, 16)),
         np.zeros((num_qubits, 1 + packed.chain_params), np.int64),
-        *(np.zeros((16, 3), np.int64), np.zeros(SCRATCH, np.int64), np.zeros(SCRATCH_REALS)),
-        *(np.zeros(16 * width), width, data.reshape(-1)),
+        *(np.zeros((16, 3), np.int64), np.zeros(SCRATCH, np.int64), np.zeros(REALS_SCRATCH)),
+        *(np.zeros(16 * max(CHUNK, width)), width, data.reshape(-1)),
     )
     measured = set(program.measured)
     places = (slice(None, None, 3) if q in measured else 0 for q in range(num_qubits))

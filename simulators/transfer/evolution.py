@@ -1,9 +1,9 @@
 """Pauli coefficients of a state and their derivatives under one- and two-qubit matrices, compiled.
 
 `data` is float64 [4^n, width]: column 0 is the vector v, column c its derivative with respect to
-one parameter; the width is a multiple of eight. The digit of qubit q, in base 4, has the stride
-4^q. A matrix K changes it to K v, and a derivative dv to K dv + dK v. The consecutive matrices of
-one qubit, a chain, are multiplied first, with their derivatives.
+one parameter; the width is 1 or a multiple of eight. The digit of qubit q, in base 4, has the
+stride 4^q. A matrix K changes it to K v, and a derivative dv to K dv + dK v. The consecutive
+matrices of one qubit, a chain, are multiplied first, with their derivatives.
 """
 
 from __future__ import annotations
@@ -23,9 +23,10 @@ from simulators.compiler.simd import LANES, add_product, load, splat, store
 
 NUMBER, LOW, HIGH = range(3)  # columns of the rows of a program
 ROW, COLUMN, PARAM = range(3)  # columns of the entries of pair matrices
-SCRATCH = 17 + 16  # integers: begins of the entries of each row, places of the rows
-SCRATCH_REALS = 16 + 16  # part of a vector, product of two matrices
-_PLACES, _PRODUCT = 17, 16
+SCRATCH = 17 + 16  # integers: begins of the entries of each piece, places of the pieces
+REALS_SCRATCH = 16 + 16 * LANES  # a matrix, pieces of eight numbers
+CHUNK = 256  # most numbers of a piece of `data` that is transformed at once, or one row of it
+_PLACES, _PIECES = 17, 16
 _BLOCK = 4 * LANES
 
 
@@ -39,13 +40,13 @@ def _restart(chains, chain_columns, q):  # type: ignore[no-untyped-def]
 
 @device_function
 def _add_product(left, a, x, right, b, y, out):  # type: ignore[no-untyped-def]
-    """out[_PRODUCT:] = left[a, x] @ right[b, y], matrices [4, 4]."""
+    """out = left[a, x] @ right[b, y], matrices [4, 4]."""
     for i in range(4):
         for j in range(4):
             total = 0.0
             for k in range(4):
                 total += left[a, x, 4 * i + k] * right[b, y, 4 * k + j]
-            out[_PRODUCT + 4 * i + j] = total
+            out[4 * i + j] = total
 
 
 @device_function
@@ -55,7 +56,7 @@ def _multiply(chains, chain_columns, q, matrices, params, number, columns, reals
     for slot in range(1, size + 1):
         _add_product(matrices, number, 0, chains, q, slot, reals)
         for k in range(16):
-            chains[q, slot, k] = reals[_PRODUCT + k]
+            chains[q, slot, k] = reals[k]
     for own in range(params.shape[1]):
         param = params[number, own]
         if param < 0:
@@ -70,24 +71,35 @@ def _multiply(chains, chain_columns, q, matrices, params, number, columns, reals
                 chains[q, slot, k] = 0.0
         _add_product(matrices, number, 1 + own, chains, q, 0, reals)
         for k in range(16):
-            chains[q, slot, k] += reals[_PRODUCT + k]
+            chains[q, slot, k] += reals[k]
     _add_product(matrices, number, 0, chains, q, 0, reals)
     for k in range(16):
-        chains[q, 0, k] = reals[_PRODUCT + k]
+        chains[q, 0, k] = reals[k]
     chain_columns[q, 0] = size
 
 
 @device_function
-def _transform(data, width, size, begins, entries, values, shift, reals, results):  # type: ignore[no-untyped-def]
-    """Replace `size` rows of `data` by their combinations; keep their column 0 in `reals`.
+def _chunk(width, qubit):  # type: ignore[no-untyped-def]
+    """Numbers that are transformed at once: a row of `data`, times a power of four, which are next
+    to each other for all digits of lower qubits."""
+    result = np.int64(width)
+    for _ in range(qubit):
+        if 4 * result > CHUNK:
+            break
+        result *= 4
+    return result
 
-    begins[i] : begins[i + 1] are the entries of row i, values[shift + e] the value of entry e.
+
+@device_function
+def _combine(data, chunk, size, begins, entries, values, shift, results):  # type: ignore[no-untyped-def]
+    """Write combinations of `size` pieces of `data` into `results` [size * chunk]; the chunk is a
+    multiple of eight.
+
+    begins[i] : begins[i + 1] are the entries of piece i, values[shift + e] the value of entry e.
     """
     for i in range(size):
-        reals[i] = data[begins[_PLACES + i]]
-    for i in range(size):
         c = np.int64(0)
-        while c + _BLOCK <= width:  # four sums at once: one alone waits for each product
+        while c + _BLOCK <= chunk:  # four sums at once: one alone waits for each product
             x = y = z = w = splat(0.0)
             for e in range(begins[i], begins[i + 1]):
                 place = begins[_PLACES + entries[e, COLUMN]] + c
@@ -96,21 +108,59 @@ def _transform(data, width, size, begins, entries, values, shift, reals, results
                 y = add_product(factor, load(data, place + LANES), y)
                 z = add_product(factor, load(data, place + 2 * LANES), z)
                 w = add_product(factor, load(data, place + 3 * LANES), w)
-            store(results, i * width + c, x)
-            store(results, i * width + c + LANES, y)
-            store(results, i * width + c + 2 * LANES, z)
-            store(results, i * width + c + 3 * LANES, w)
+            store(results, i * chunk + c, x)
+            store(results, i * chunk + c + LANES, y)
+            store(results, i * chunk + c + 2 * LANES, z)
+            store(results, i * chunk + c + 3 * LANES, w)
             c += _BLOCK
-        while c < width:
+        while c + LANES <= chunk:
             x = splat(0.0)
             for e in range(begins[i], begins[i + 1]):
                 place = begins[_PLACES + entries[e, COLUMN]] + c
                 x = add_product(splat(values[shift + e]), load(data, place), x)
-            store(results, i * width + c, x)
+            store(results, i * chunk + c, x)
             c += LANES
+
+
+@device_function
+def _put(data, chunk, size, begins, results):  # type: ignore[no-untyped-def]
+    """Copy `results` into their places."""
     for i in range(size):
-        for column in range(0, width, LANES):
-            store(data, begins[_PLACES + i] + column, load(results, i * width + column))
+        for c in range(chunk):
+            data[begins[_PLACES + i] + c] = results[i * chunk + c]
+
+
+@device_function
+def _spread(number, qubit):  # type: ignore[no-untyped-def]
+    """Insert a digit 0 for a qubit."""
+    return number >> 2 * qubit << 2 * qubit + 2 | number & ((np.int64(1) << 2 * qubit) - 1)
+
+
+@device_function
+def _transform_lanes(data, size, low, high, begins, entries, values, shift, reals, results):  # type: ignore[no-untyped-def]
+    """Transform a vector without derivatives, eight groups of `size` numbers at once: those of low
+    qubits are too close to each other for `_combine`. high: -1 for one qubit."""
+    groups = data.size // size
+    a, b = np.int64(1) << 2 * low, np.int64(1) << 2 * max(high, 0)
+    for begin in range(0, groups, LANES):
+        lanes = min(LANES, groups - begin)
+        for is_end in range(2):
+            for lane in range(lanes):
+                at = np.int64(begin + lane)
+                if high >= 0:
+                    at = _spread(_spread(at, min(low, high)), max(low, high))
+                else:
+                    at = _spread(at, low)
+                for i in range(size):
+                    place = at + (i & 3) * a + (i >> 2) * b
+                    if is_end:
+                        data[place] = results[i * LANES + lane]
+                    else:
+                        reals[_PIECES + i * LANES + lane] = data[place]
+            if not is_end:
+                for i in range(size):
+                    begins[_PLACES + i] = _PIECES + i * LANES
+                _combine(reals, LANES, size, begins, entries, values, shift, results)
 
 
 @device_function
@@ -118,28 +168,37 @@ def _end_chain(data, width, chains, chain_columns, q, chain_entries, scratch, re
     """Multiply the digit of a qubit by its chain. `chain_entries`: scratch [16, 3]."""
     if chain_columns[q, 0] < 0:
         return
-    stride = np.int64(width) << (2 * q)
     e = np.int64(0)
     for i in range(4):
         scratch[i] = e
         for j in range(4):
             if chains[q, 0, 4 * i + j] != 0.0:
                 chain_entries[e, COLUMN] = j
-                reals[_PRODUCT + e] = chains[q, 0, 4 * i + j]
+                reals[e] = chains[q, 0, 4 * i + j]
                 e += 1
     scratch[4] = e
+    stride, chunk = np.int64(width) << (2 * q), _chunk(width, q)
+    if chunk < LANES:
+        _transform_lanes(
+            data, 4, q, np.int64(-1), scratch, chain_entries, reals, np.int64(0), reals, results
+        )
+        _restart(chains, chain_columns, q)
+        return
     for base in range(0, data.size, 4 * stride):
-        for at in range(base, base + stride, width):
+        for at in range(base, base + stride, chunk):
             for i in range(4):
                 scratch[_PLACES + i] = at + i * stride
-            _transform(data, width, 4, scratch, chain_entries, reals, _PRODUCT, reals, results)
+            _combine(data, chunk, 4, scratch, chain_entries, reals, np.int64(0), results)
             for slot in range(1, chain_columns[q, 0] + 1):
                 column = chain_columns[q, slot]
-                for i in range(4):
-                    total = 0.0
-                    for j in range(4):
-                        total += chains[q, slot, 4 * i + j] * reals[j]
-                    data[scratch[_PLACES + i] + column] += total
+                for row in range(0, chunk, width):
+                    for i in range(4):
+                        total = 0.0
+                        for j in range(4):
+                            value = data[scratch[_PLACES + j] + row]
+                            total += chains[q, slot, 4 * i + j] * value
+                        results[i * chunk + row + column] += total
+            _put(data, chunk, 4, scratch, results)
     _restart(chains, chain_columns, q)
 
 
@@ -155,16 +214,23 @@ def _apply_pair(  # type: ignore[no-untyped-def]
             e += 1
         scratch[i] = e
     a, b = np.int64(width) << (2 * low), np.int64(width) << (2 * high)
-    small, large = min(a, b), max(a, b)
+    small, large, chunk = min(a, b), max(a, b), _chunk(width, min(low, high))
+    if chunk < LANES:
+        zero = np.int64(0)
+        _transform_lanes(data, 16, low, high, scratch, entries, values, zero, reals, results)
+        return
     for upper in range(0, data.size, 4 * large):
         for inner in range(upper, upper + large, 4 * small):
-            for at in range(inner, inner + small, width):
+            for at in range(inner, inner + small, chunk):
                 for i in range(16):
                     scratch[_PLACES + i] = at + (i & 3) * a + (i >> 2) * b
-                _transform(data, width, 16, scratch, entries, values, np.int64(0), reals, results)
+                _combine(data, chunk, 16, scratch, entries, values, np.int64(0), results)
                 for e in range(middle, end):
-                    place = scratch[_PLACES + entries[e, ROW]] + columns[entries[e, PARAM]]
-                    data[place] += values[e] * reals[entries[e, COLUMN]]
+                    place = entries[e, ROW] * chunk + columns[entries[e, PARAM]]
+                    origin = scratch[_PLACES + entries[e, COLUMN]]
+                    for row in range(0, chunk, width):
+                        results[place + row] += values[e] * data[origin + row]
+                _put(data, chunk, 16, scratch, results)
 
 
 @kernel(
@@ -200,8 +266,8 @@ def evolve(  # type: ignore[no-untyped-def]
     first[2 c + 2]. columns: column of each parameter in `data`.
 
     Scratch: chains [qubits, 1 + m, 16] and chain_columns [qubits, 1 + m] for the m parameters of
-    one-qubit channels; chain_entries [16, 3], scratch [SCRATCH], reals [SCRATCH_REALS],
-    results [16 * width].
+    one-qubit channels; chain_entries [16, 3], scratch [SCRATCH], reals [REALS_SCRATCH], results
+    [16 * max(CHUNK, width)].
     """
     for q in range(chains.shape[0]):
         _restart(chains, chain_columns, q)
