@@ -50,12 +50,13 @@ class ChannelSet:
 
     def __init__(
         self,
-        channels: Sequence[DualMatrix],
+        channels: Sequence[DualMatrix | None],
         readout: Mapping[int, DualMatrix],
         table: ConstantTable,
     ) -> None:
-        """Set up. `channels`: by the numbers in programs. `readout`: confusion [2, 2] (row read,
-        column true) of a qubit of the circuit; qubits without one are read exactly."""
+        """Set up. `channels`: by the numbers in programs, None where no program has it. `readout`:
+        confusion [2, 2] (row read, column true) of a qubit of the circuit; qubits without one are
+        read exactly."""
         self.readout = readout
         self.table = table
         self._channels = channels
@@ -63,29 +64,35 @@ class ChannelSet:
 
     def channel(self, number: int) -> DualMatrix:
         """Channel by number."""
-        return self._channels[number]
+        result = self._channels[number]
+        assert result is not None
+        return result
 
     def packed(self) -> _PackedChannels:
         """Arrays of all channels, and of the chains of pairs that the table has."""
         if self._packed is None or len(self._packed.first) <= 2 * len(self.table.pair_chains):
-            single = [each if each.values.shape[1] == 4 else None for each in self._channels]
-            channels, params = _stacked(single)
+            channels, params = _stacked(self._channels)
             pairs = _entries([self._product(chain) for chain in self.table.pair_chains])
             self._packed = _PackedChannels(channels, params, np.unique(params).size, *pairs)
         return self._packed
 
-    def _product(self, ids: Chain) -> DualMatrix:
+    def _product(self, ids: Chain) -> DualMatrix | None:
+        """Product of a chain of pairs; None if no program has it."""
+        if any(number >= 0 and self._channels[number] is None for number in ids):
+            return None
         product = _IDENTITY
         for number in ids:
-            table = self.table.matrices if number < 0 else self._channels
-            product = table[~number if number < 0 else number].after(product)
+            step = self.table.matrices[~number] if number < 0 else self.channel(number)
+            product = step.after(product)
         return product
 
 
 def _stacked(
     matrices: Sequence[DualMatrix | None],
 ) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
-    """Matrices [n, 1 + k, 16] of one qubit with their derivatives, and the parameters [n, k]."""
+    """Matrices [n, 1 + k, 16] with their derivatives, and the parameters [n, k]; only those of one
+    qubit are filled in."""
+    matrices = [None if each is None or len(each.values[0]) > 4 else each for each in matrices]
     size = max((len(each.params) for each in matrices if each is not None), default=0)
     values = np.zeros((len(matrices), 1 + size, 16))
     params = np.full((len(matrices), size), -1, np.int64)
@@ -97,11 +104,14 @@ def _stacked(
 
 
 def _entries(
-    matrices: Sequence[DualMatrix],
+    matrices: Sequence[DualMatrix | None],
 ) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float64]]:
     """Nonzero entries of matrices [16, 16] and of their derivatives: see `evolution.evolve`."""
     first, entries, values = [0], [np.zeros((0, 3), np.int64)], [np.zeros(0)]
     for each in matrices:
+        if each is None:
+            first += [first[-1], first[-1]]
+            continue
         slot, row, column = np.nonzero(each.values)
         entries.append(np.column_stack((row, column, np.array((-1, *each.params))[slot])))
         values.append(each.values[slot, row, column])

@@ -154,22 +154,27 @@ class Distributions:
 
     def channels(
         self,
+        places: Sequence[int],
         components: Sequence[Component],
         values: NDArray[np.float64],
         *,
         derivatives: bool,
     ) -> ChannelSet:
-        """Channels for one set of values of the components."""
+        """Channels of the circuits at these places, for one set of values of the components."""
         setting = Setting(self.device, components, values)
 
         def cut(matrix: DualMatrix) -> DualMatrix:
             return matrix if derivatives else DualMatrix(matrix.values[:1])
 
-        built = [
-            constant(each.ptm) if isinstance(each, Channel) else cut(setting.channel(each))
-            for each in self._sources
-        ]
-        qubits = {qubit for program in self.programs for qubit in program.qubits}
+        programs = [self.programs[place] for place in set(places)]
+        built: list[DualMatrix | None] = [None] * len(self._sources)
+        for number in frozenset().union(*(program.channels for program in programs)):
+            source = self._sources[number]
+            if isinstance(source, Channel):
+                built[number] = constant(source.ptm)
+            else:
+                built[number] = cut(setting.channel(source))
+        qubits = {qubit for program in programs for qubit in program.qubits}
         read = {qubit: setting.confusion(qubit) for qubit in qubits}
         readout = {
             qubit: cut(confusion) for qubit, confusion in read.items() if confusion is not None

@@ -63,8 +63,9 @@ class FitProblem(msgspec.Struct, frozen=True, eq=False):
 
     def blocks(self, values: NDArray[np.float64]) -> list[NormalBlock]:
         """Normal equations of all observations at these values."""
-        channels = self.distributions.channels(self.components, values, derivatives=True)
-        built = self.distributions.outcomes([each.place for each in self.observations], channels)
+        places = [each.place for each in self.observations]
+        channels = self.distributions.channels(places, self.components, values, derivatives=True)
+        built = self.distributions.outcomes(places, channels)
         blocks = []
         for each in self.observations:
             outcome = built[each.place]
@@ -87,9 +88,10 @@ class FitProblem(msgspec.Struct, frozen=True, eq=False):
         self, values: NDArray[np.float64], among: Sequence[int] | None = None
     ) -> NDArray[np.float64]:
         """sum (sqrt(p) - sqrt(q))^2 of each observation, or of those in `among`."""
-        channels = self.distributions.channels(self.components, values, derivatives=False)
         chosen = self.observations if among is None else [self.observations[k] for k in among]
-        built = self.distributions.outcomes([each.place for each in chosen], channels)
+        places = [each.place for each in chosen]
+        channels = self.distributions.channels(places, self.components, values, derivatives=False)
+        built = self.distributions.outcomes(places, channels)
         results = []
         for each in chosen:
             root = np.sqrt(np.maximum(built[each.place].probabilities, 0.0))

@@ -56,10 +56,10 @@ def test_derivatives_of_components_are_those_of_differences(counts: CountsData) 
     values = np.random.default_rng(2).normal(size=len(components)) * 0.2
 
     def at(values: np.ndarray) -> np.ndarray:
-        channels = distributions.channels(components, values, derivatives=False)
+        channels = distributions.channels([place], components, values, derivatives=False)
         return distributions.outcomes([place], channels)[place].probabilities
 
-    channels = distributions.channels(components, values, derivatives=True)
+    channels = distributions.channels([place], components, values, derivatives=True)
     result = distributions.outcomes([place], channels)[place]
     for number, param in enumerate(result.params):
         step = 1e-5 * np.eye(len(components))[param]
@@ -78,7 +78,7 @@ def test_a_fitted_snapshot_has_the_noise_of_its_components(counts: CountsData, n
     predictor = Predictor(snapshots.load(snapshots.dump(result)), compiler=distributions.compiler)
     for record in counts.records[:4]:
         place = distributions.place_of(record)
-        channels = distributions.channels(every, values, derivatives=False)
+        channels = distributions.channels([place], every, values, derivatives=False)
         expected = distributions.outcomes([place], channels)[place].probabilities
         prediction = predictor.prediction(record)
         assert prediction is not None
