@@ -23,6 +23,9 @@ include "qelib1.inc";
 qreg q[2]; creg c[2];
 h q[0]; cx q[0],q[1]; measure q -> c;
 """
+WIDE = BELL.replace("q[2]", "q[9]").replace(
+    "measure q -> c", "measure q[0] -> c[0]; measure q[1] -> c[1]"
+)
 HEADER = {"kind": "simenv-counts", "format": 1, "device": "lima"}
 
 
@@ -249,7 +252,7 @@ def test_a_wrong_row_of_a_million_is_named_and_nothing_is_written(
 
 @pytest.mark.parametrize(
     ("changes", "problem"),
-    [({"qasm": BELL.replace("q[2]", "q[9]")}, "9 qubits"), ({"layout": [0, 9]}, "qubit_mapping")],
+    [({"qasm": WIDE}, "9 qubits"), ({"layout": [0, 9]}, "qubit_mapping")],
 )
 def test_a_circuit_that_the_device_cannot_run_is_named_by_file_and_line(
     tmp_path: Path, changes: dict[str, Any], problem: str
