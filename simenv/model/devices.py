@@ -97,3 +97,4 @@ class DeviceInfo(msgspec.Struct, frozen=True):
     calibrated_s: float = 0.0  # wall clock of the calibration, seconds since 1970; 0: not known
     dt_ns: float = UNKNOWN  # resolution of its clock
     formats: tuple[str, ...] = ("openqasm2", "openqasm3", "qpy")
+    problem: str = ""  # reason why an emulated device has no calibration, and nothing else is known

@@ -81,7 +81,7 @@ def device_under_test(client: Client, name: str) -> tuple[DeviceInfo, dict[str, 
     Raises NotFoundError, and OptionError for a pool without a device.
     """
     pool = client.devices().get(name)
-    if pool is None:
+    if pool is None or pool.problem:
         return client.device(name), {"device": name, "compile": "never"}
     if pool.kind is DeviceKind.HARDWARE:
         return pool, {"pool": name}

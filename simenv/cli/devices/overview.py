@@ -61,6 +61,11 @@ class Overview:
         self._sources, self._kept, notes = {}, [], []
         if self._client is not None:
             self._kept += self._client.devices().values()
+            notes += [
+                f"no calibration of {pool.name}: {pool.problem}"
+                for pool in self._kept
+                if pool.problem
+            ]
         else:
             notes.append("no environment is up: no pools are listed")
         others = installed.names()

@@ -10,7 +10,7 @@ import math
 
 import msgspec
 
-from simenv.errors import NotFoundError
+from simenv.errors import NotFoundError, OptionError
 from simenv.model import PoolSpec
 from simenv.model.devices import DeviceInfo, DeviceKind
 from simenv.scheduler.core.actions import Action
@@ -89,9 +89,9 @@ class DeviceRecords:
             ) from error
 
     def all(self, limits: ClusterLimits) -> list[DeviceInfo]:
-        """Return the devices of all configured pools that run circuits, in order. Raises
-        DocumentPending while an emulated device is being read, NotFoundError and OptionError if it
-        cannot be."""
+        """Return the devices of all configured pools that run circuits, in order; one that cannot
+        be read has only the reason. Raises DocumentPending while an emulated device is being read.
+        """
         return [self._device(pool, limits) for pool in self._pools if not runs_only_calls(pool)]
 
     def _device(self, pool: PoolSpec, limits: ClusterLimits) -> DeviceInfo:
@@ -99,9 +99,13 @@ class DeviceRecords:
         if description is not None:
             return description
         if pool.name in self._holding:
-            return _undescribed(pool.name)
+            return _undescribed(pool.name, DeviceKind.HARDWARE)
         if pool.device and self.emulated is not None:
-            return msgspec.structs.replace(self.emulated.info(pool.name), name=pool.name)
+            try:
+                return msgspec.structs.replace(self.emulated.info(pool.name), name=pool.name)
+            except (NotFoundError, OptionError) as error:
+                placeholder = _undescribed(pool.name, DeviceKind.EMULATED)
+                return msgspec.structs.replace(placeholder, problem=error.message)
         from simenv.service.queries.engines import ideal
 
         return ideal(pool, limits)
@@ -112,9 +116,9 @@ class DeviceRecords:
         return tuple(self._descriptions.values())
 
 
-def _undescribed(pool: str) -> DeviceInfo:
-    """Return a placeholder for a machine without a description yet."""
-    return DeviceInfo(pool, DeviceKind.HARDWARE, "", "", "", "", 0, 0, (), all_to_all=False)
+def _undescribed(pool: str, kind: DeviceKind) -> DeviceInfo:
+    """Return a placeholder for a device without a description."""
+    return DeviceInfo(pool, kind, "", "", "", "", 0, 0, (), all_to_all=False)
 
 
 def routing_snapshot(state: SchedulerState, devices: DeviceRecords) -> RoutingSnapshot:

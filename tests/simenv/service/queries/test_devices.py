@@ -9,8 +9,10 @@ import pytest
 from service import LIMITS, ServiceHarness
 
 from simenv import __version__
-from simenv.model import MAX_SHOTS, GateInfo
+from simenv.errors import NotFoundError
+from simenv.model import MAX_SHOTS, GateInfo, PoolSpec
 from simenv.model.devices import DeviceInfo, DeviceKind, OperationInfo, QubitInfo
+from simenv.service.queries.devices import DeviceRecords
 from simenv.wire import codec
 from simenv.wire.messages.queries import DeviceDescribed, Devices, Engines, GetDevices, GetEngines
 from simenv.wire.transport.zmq_transport import PeerKind
@@ -118,3 +120,22 @@ def test_hardware_description_outlives_its_worker_but_not_the_service(
     assert devices(bench)["qpu"].num_qubits == 0
     describe(bench)
     assert devices(bench)["qpu"].model == "fridge"
+
+
+class _NoCalibration:
+    """EmulatedDevices that lack each calibration."""
+
+    def info(self, name: str) -> DeviceInfo:
+        raise NotFoundError(f"there is no device {name!r}")
+
+
+def test_a_pool_whose_device_cannot_be_read_does_not_hide_the_others() -> None:
+    pools = PoolSpec("main"), PoolSpec("gone", device="no-such-device")
+    records = DeviceRecords(pools)
+    records.emulated = _NoCalibration()  # type: ignore[assignment]
+    main, gone = records.all(LIMITS)
+    assert (main.name, main.problem) == ("main", "")
+    assert (gone.name, gone.kind, gone.num_qubits) == ("gone", "emulated", 0)
+    assert gone.problem == "there is no device 'gone'"
+    with pytest.raises(NotFoundError, match="gone"):
+        records.named("gone")
