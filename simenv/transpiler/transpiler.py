@@ -13,6 +13,7 @@ from simenv.errors import ProgramError
 from simenv.model.devices import DeviceInfo
 from simenv.transpiler.angles import closed, opened_circuit
 from simenv.transpiler.limits import LEVEL, SEED
+from simenv.transpiler.plugins import load_plugins_lazily
 from simenv.transpiler.target import target_of
 
 
@@ -86,6 +87,7 @@ class Transpiler:
         target = self._target
         from qiskit.transpiler import generate_preset_pass_manager
 
+        load_plugins_lazily()
         return generate_preset_pass_manager(
             optimization_level=self._level,
             target=target,
