@@ -1,7 +1,8 @@
 """Importer of IQM quality metric sets: observations named like `metrics.rb.prx.*.QB1.fidelity`.
 
 Names are `metrics.METHOD.GATE.IMPLEMENTATION.LOCUS.METRIC` and
-`characterization.model.COMPONENT.QUANTITY`, with suffixes after a colon. Times are in seconds.
+`characterization.model.COMPONENT.QUANTITY` or `COMPONENT.QUANTITY`, with suffixes after a colon.
+Times are in seconds.
 """
 
 from __future__ import annotations
@@ -112,10 +113,12 @@ def _choose(
         return
     target: tuple[Any, ...] | None = None
     rank, number = 0, 0.0
-    if len(parts) == 4 and parts[0] == "characterization" and parts[3] in _CHARACTERIZATION:
-        qubit = _COMPONENT.fullmatch(parts[2])
+    if (len(parts) == 2 or (len(parts) == 4 and parts[0] == "characterization")) and parts[
+        -1
+    ] in _CHARACTERIZATION:
+        qubit = _COMPONENT.fullmatch(parts[-2])
         if qubit:
-            field, rank = _CHARACTERIZATION[parts[3]]
+            field, rank = _CHARACTERIZATION[parts[-1]]
             target = ("qubit", _index(qubit[1], place), field)
             number = _number(value, at) * 1e6
             if entry.get("unit") not in (None, "", "s"):

@@ -184,6 +184,18 @@ def test_iqm_prefers_echo_t2_and_interleaved_benchmarks_and_skips_invalid_ones()
     assert other.qubits == value.qubits
 
 
+def test_iqm_reads_times_of_components_in_calibration_sets() -> None:
+    document = samples.iqm()
+    for each in document["observations"]:
+        each["dut_field"] = each["dut_field"].removeprefix("characterization.model.")
+    assert "QB1.t1_time" in {each["dut_field"] for each in document["observations"]}
+    value, _ = import_snapshot({"m.json": samples.encoded(document)})
+    assert value.qubits == imported("iqm")[0].qubits
+    document["observations"][0]["dut_field"] = "QB1.t3_time"
+    _, report = import_snapshot({"m.json": samples.encoded(document)})
+    assert "observations.QB1.t3_time" in {line.field for line in report.ignored}
+
+
 def test_braket_prefers_simultaneous_benchmarks_and_keeps_qubit_numbers() -> None:
     value, report = imported("braket")
     assert value.num_qubits == 3
