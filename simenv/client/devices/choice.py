@@ -124,8 +124,11 @@ class SubmitDevices:
         emulated = [each for each in pools.values() if each.kind is DeviceKind.EMULATED]
         for name in (pool, *prefer):
             results = [each for each in emulated if each.name == name or name in EMULATORS]
+            ready = [each for each in results if not each.problem]
+            if ready:
+                return ready[0]
             if results:
-                return results[0]
+                return self._info(results[0].name)  # raises the error with its hint
         return None
 
     def _info(self, name: str) -> DeviceInfo:
