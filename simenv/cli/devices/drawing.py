@@ -37,10 +37,10 @@ class Drawing:
 
 
 def levels(values: Mapping[int, float]) -> dict[int, int]:
-    """Return the level of each error against the median of all."""
+    """Return the level of each error against the median of those that work."""
     if not values:
         return {}
-    middle = statistics.median(values.values())
+    middle = statistics.median(summary.working(values.values()))
     return {key: _level(value, middle) for key, value in values.items()}
 
 
@@ -145,7 +145,7 @@ def legend(snapshot: CalibrationSnapshot) -> list[list[tuple[str, int]]]:
     ):
         if not values:
             continue
-        middle = statistics.median(values)
+        middle = statistics.median(summary.working(values))
         name = "two-qubit error" if what == "lines" else "readout error"
         pieces: list[tuple[str, int]] = [(f"{what}: {name}  ", -1)]
         for level in range(4):

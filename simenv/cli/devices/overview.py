@@ -92,7 +92,7 @@ def columns(overview: Overview) -> Sequence[Column[DeviceInfo]]:
         Column("QUBITS", lambda device: str(device.num_qubits or "-"), right=True),
         Column("COUPLING", _coupling, optional=3),
         Column("GATES", _gates, optional=4),
-        Column("2Q_ERROR", lambda device: _error(_pair_error(device)), right=True),
+        Column("2Q_ERROR", lambda device: _error(median_pair_error(device)), right=True),
         Column("READOUT", lambda device: _error(_readout(device)), right=True, optional=1),
         Column("T1_US", lambda device: _short(_t1_us(device)), right=True, optional=2),
         Column(
@@ -118,10 +118,11 @@ def _gates(device: DeviceInfo) -> str:
     return ",".join(names[:GATES_SHOWN]) + (f",+{more}" if more > 0 else "") or "-"
 
 
-def _pair_error(device: DeviceInfo) -> float:
-    """Return the median error of the native two-qubit gates."""
+def median_pair_error(device: DeviceInfo) -> float:
+    """Return the median error of the native two-qubit gates that work."""
     native = {gate.name for gate in device.gates if gate.qubits == 2}
-    return summary.median(each.error for each in device.operations if each.name in native)
+    errors = [each.error for each in device.operations if each.name in native]
+    return summary.median(summary.working(each for each in errors if each == each))
 
 
 def _readout(device: DeviceInfo) -> float:

@@ -135,7 +135,7 @@ def _title(name: str, snapshot: CalibrationSnapshot, errors: dict[tuple[int, int
         if gate.name in two_qubit_gates and gate.error is not None
     ]
     if pairs:
-        parts.append(f"median two-qubit error {statistics.median(pairs):.2g}")
+        parts.append(f"median two-qubit error {statistics.median(summary.working(pairs)):.2g}")
     broken = sum(error >= 1.0 for error in errors.values())
     if broken:
         parts.append(f"{broken} pairs do not work (dotted)")

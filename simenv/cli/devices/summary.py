@@ -40,7 +40,10 @@ class SpreadFigure(msgspec.Struct, frozen=True):
 
 
 def figures(snapshot: CalibrationSnapshot) -> list[SpreadFigure]:
-    """Return the figures of the qubits, then error and duration of each gate, then ZZ rates."""
+    """Return the figures of the qubits, then error and duration of each gate, then ZZ rates.
+
+    Errors of gates that do not work are left out; `broken` lists them.
+    """
     results = [
         _figure(name.removesuffix(f"_{unit.lower()}") if unit else name, unit, values)
         for name, unit in _QUBIT_FIGURES.items()
@@ -50,6 +53,8 @@ def figures(snapshot: CalibrationSnapshot) -> list[SpreadFigure]:
         same = [each for each in snapshot.gates if each.name == gate]
         for key, unit in (("error", ""), ("duration_ns", "ns")):
             values = [v for each in same if (v := getattr(each, key)) is not None]
+            if key == "error":
+                values = working(values)
             if values:
                 results.append(_figure(f"{gate} {key.removesuffix('_ns')}", unit, values))
     if snapshot.zz:
@@ -92,6 +97,12 @@ def readout_errors(snapshot: CalibrationSnapshot) -> dict[int, float]:
         for index, qubit in enumerate(snapshot.qubits)
         if (pair := qubit.confusion) is not None
     }
+
+
+def working(errors: Iterable[float]) -> list[float]:
+    """Return the errors below 1, which marks a gate that does not work; all if none is below."""
+    known = list(errors)
+    return [error for error in known if error < 1.0] or known
 
 
 def median(values: Iterable[float]) -> float:

@@ -8,8 +8,9 @@ import pytest
 
 from noise_models import library
 from noise_models.calibration import CalibrationSnapshot, GateCalibration, NativeGate
-from simenv.cli.devices import drawing, lattice, summary
+from simenv.cli.devices import drawing, lattice, overview, summary
 from simenv.cli.output import terminal
+from simenv.service.devices.describe import device_info
 
 
 def device(edges: list[tuple[int, int]], **changes: object) -> CalibrationSnapshot:
@@ -115,3 +116,24 @@ def test_figures_are_medians_of_what_was_measured() -> None:
     assert table["t1"].median == np.median([qubit.t1_us for qubit in document.qubits])
     assert table["cz error"].count == 56
     assert table["rz duration"].max == 0.0
+
+
+def test_medians_and_levels_leave_out_gates_that_do_not_work() -> None:
+    edges = [(k, k + 1) for k in range(4)]
+    errors = [0.01, 0.03, 1.0, 1.0]
+    snapshot = device(
+        edges,
+        gates=tuple(GateCalibration("cz", e, x) for e, x in zip(edges, errors, strict=True)),
+    )
+    figure = next(each for each in summary.figures(snapshot) if each.figure == "cz error")
+    assert (figure.median, figure.min, figure.max, figure.count) == (0.02, 0.01, 0.03, 2)
+    assert summary.broken(snapshot) == ["cz 2-3", "cz 3-4"]
+    assert drawing.levels(dict(enumerate(errors))) == {
+        0: 0,
+        1: 1,
+        2: drawing.BROKEN,
+        3: drawing.BROKEN,
+    }
+    assert summary.working([1.0, 1.0]) == [1.0, 1.0]
+    info = device_info("x", snapshot, "digest")
+    assert overview.median_pair_error(info) == 0.02
