@@ -208,6 +208,7 @@ def _natives(builder: SnapshotBuilder) -> None:
     chosen = basis if any(_ARITY[gate] == 2 for gate in basis) or "rzz" not in gates else gates
     for gate in chosen:
         builder.add_native(gate, _ARITY[gate], None, gate)
+    builder.add_frame_change()  # some tables have no column for rz
     for gate, qubits in builder.gate_keys:
         if gate in builder.natives and len(qubits) == 2:
             builder.couple((qubits[0], qubits[1]), gate)

@@ -217,6 +217,10 @@ class SnapshotBuilder:
                 arity = len(qubits) or SHAPES.get(gate, (1, 0))[0]
                 self.add_native(gate, arity, None, gate)
         self.recorder.defaulted("native_gates", "the gates that have calibration data")
+        self.add_frame_change()
+
+    def add_frame_change(self) -> None:
+        """Add rz to native gates with sx or x, which are calibrated without it."""
         if "rz" not in self.natives and not {"sx", "x"}.isdisjoint(self.natives):
             self.add_native("rz", 1, 1, "rz")
             self.recorder.defaulted("native_gates[*]", "rz: a frame change without error and time")

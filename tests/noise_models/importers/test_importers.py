@@ -117,6 +117,15 @@ def test_qiskit_target_converts_seconds_and_keeps_global_gates() -> None:
     assert value.dynamic
 
 
+def test_ibm_csv_without_column_for_rz_has_frame_changes() -> None:
+    table = b"Qubit,sx error,CZ error\n0,0.001,1:0.01\n1,0.002,0:0.01\n"
+    value, report = import_snapshot({"a.csv": table})
+    assert [each.name for each in value.native_gates] == ["sx", "cz", "rz"]
+    assert "rz: a frame change without error and time" in {line.note for line in report.defaulted}
+    with_rz, report = import_snapshot({"a.csv": table.replace(b"sx error", b"rz error")})
+    assert [each.name for each in with_rz.native_gates] == ["rz", "cz"]
+
+
 def test_ibm_csv_reads_both_forms_of_two_qubit_cells() -> None:
     value, report = imported("ibm-csv")
     assert value.name == "ibm_sample"
