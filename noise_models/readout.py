@@ -18,7 +18,8 @@ class ReadoutGroup(msgspec.Struct, frozen=True, eq=False):
 
 
 class Readout(msgspec.Struct, frozen=True, eq=False):
-    """Readout error of each qubit."""
+    """Readout error of each qubit. Of a model for any number of qubits, the last entry holds for
+    all further ones."""
 
     p01: NDArray[np.float64]  # [qubits]: probability that 0 is read as 1
     p10: NDArray[np.float64]  # [qubits]: probability that 1 is read as 0
@@ -33,6 +34,14 @@ class Readout(msgspec.Struct, frozen=True, eq=False):
     def is_exact(self) -> bool:
         """True if there is no readout error."""
         return not (self.p01.any() or self.p10.any() or self.groups)
+
+    def widened(self, num_qubits: int) -> Readout:
+        """Return the readout of this number of qubits, or more, with the last entry repeated."""
+        missing = num_qubits - len(self.p01)
+        if missing <= 0:
+            return self
+        p01, p10 = (np.pad(each, (0, missing), "edge") for each in (self.p01, self.p10))
+        return Readout(p01, p10, self.groups)
 
     def of(self, qubits: NDArray[np.int64]) -> Readout:
         """Return the readout of some qubits, renumbered in the given order.

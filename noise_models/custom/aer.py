@@ -3,7 +3,8 @@
 `errors` has quantum errors (`qerror`: a mixture of circuits after some operations) and readout
 errors (`roerror`: row true, column read). Errors of given qubits replace those of all qubits.
 Besides Aer's fields, `idle` may list relaxation times of waiting qubits (see `IdleEntry`), `name` a
-name, `num_qubits` the size of the device.
+name, `num_qubits` the size of the device. Without it the model holds for any number of qubits, as
+in Aer.
 """
 
 from __future__ import annotations
@@ -85,15 +86,9 @@ def from_aer(values: Any) -> CustomModel:
             if isinstance(problem, SnapshotError):
                 raise
             raise SnapshotError(field, problem.message, hint=problem.hint) from None
-    num_qubits = inputs.num_qubits
-    named = [q for reading in readout for q in reading.qubits]
-    if not num_qubits and named:  # readout errors are listed for each qubit of the device
-        named += [q for entry in channels for q in entry.qubits]
-        named += [q for waiting in inputs.idle for q in waiting.qubits]
-        num_qubits = max(named) + 1
     result = CustomModel(
         name=inputs.name,
-        num_qubits=num_qubits,
+        num_qubits=inputs.num_qubits,
         channels=tuple(channels),
         idle=inputs.idle,
         readout=tuple(readout),

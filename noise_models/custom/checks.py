@@ -52,12 +52,6 @@ def check(model: CustomModel) -> None:
     seen = set()
     for index, reading in enumerate(model.readout):
         _readout(f"readout[{index}]", reading, model.num_qubits)
-        if reading.qubits and not model.num_qubits:
-            raise SnapshotError(
-                f"readout[{index}].qubits",
-                "named qubits of a model for any number of qubits",
-                hint="give num_qubits",
-            )
         _once(f"readout[{index}].qubits", reading.qubits, seen)
     for index, duration in enumerate(model.durations):
         _gate(f"durations[{index}].gate", duration.gate)

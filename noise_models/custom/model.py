@@ -123,8 +123,10 @@ class ChannelModel(DocumentModel):
         return RelaxationTimes(t1_us=times.t1_us, t2_us=times.t2_us, excited=excited)
 
     def _compute_readout(self) -> Readout | None:
-        """Return the confusion; arrays have length 1 for a model with any number of qubits."""
-        measured = np.zeros((max(self.num_qubits, 1), 2))
+        """Return the confusion; the last entry of a model for any number of qubits holds for all
+        that no entry names."""
+        named = [qubit for entry in self.document.readout for qubit in entry.qubits]
+        measured = np.zeros((self.num_qubits or max(named, default=-1) + 2, 2))
         together: list[tuple[tuple[int, ...], NDArray[np.float64]]] = []
         # The entry of all qubits first.
         for entry in sorted(self.document.readout, key=lambda each: len(each.qubits) > 0):
@@ -135,7 +137,7 @@ class ChannelModel(DocumentModel):
             single = (
                 (confusion[1, 0], confusion[0, 1]) if len(confusion) else (entry.p01, entry.p10)
             )
-            chosen = list(entry.qubits) if entry.qubits and self.num_qubits else slice(None)
+            chosen = list(entry.qubits) if entry.qubits else slice(None)
             measured[chosen] = single
         return scaled_readout(measured, together, self.options)
 

@@ -50,12 +50,15 @@ def compare(
     """Return the differences of the models of two documents, the largest distance first.
 
     Places are the gates on the qubits that either document names, and each qubit of the smaller
-    device (1 us of idle time, preparation, reset and readout). Raises NoiseError.
+    device or named (1 us of idle time, preparation, reset and readout). Raises NoiseError.
     """
     models = (model(first, options[0]), model(second, options[1]))
     sizes = [each.num_qubits for each in models if each.num_qubits]
-    num_qubits = min(sizes, default=1)
     gates = dict.fromkeys((*_gates(first), *_gates(second)))
+    readouts = (each.readout() for each in models)
+    named = [max(qubits) + 1 for _, qubits in gates]
+    named += [len(each.p01) - 1 for each in readouts if each is not None]
+    num_qubits = min(sizes, default=max(named, default=1) or 1)
     rows = [
         _row("gate", name, qubits, *(_after_gate(each, name, qubits) for each in models))
         for name, qubits in gates
@@ -120,7 +123,7 @@ def _flips(noise: NoiseModel, qubit: int) -> NDArray[np.float64]:
     readout = noise.readout()
     if readout is None:
         return np.zeros(2)
-    at = qubit if len(readout.p01) > 1 else 0
+    at = min(qubit, len(readout.p01) - 1)
     return np.array([readout.p01[at], readout.p10[at]])
 
 

@@ -100,6 +100,8 @@ def _read_again(first: Readout | None, second: Readout | None) -> Readout | None
     """Compose two readouts: the confusion of the first, then of the second. Raises NoiseError."""
     if first is None or second is None:
         return first or second
+    size = max(len(first.p01), len(second.p01))
+    first, second = first.widened(size), second.widened(size)
     groups: dict[tuple[int, ...], NDArray[np.float64]] = {}
     for qubits in dict.fromkeys(group.qubits for group in (*first.groups, *second.groups)):
         groups[qubits] = _confusion(second, qubits) @ _confusion(first, qubits)
@@ -121,7 +123,7 @@ def _confusion(readout: Readout, qubits: tuple[int, ...]) -> NDArray[np.float64]
             )
     result = np.ones((1, 1))
     for qubit in qubits:
-        at = qubit if len(readout.p01) > 1 else 0
+        at = min(qubit, len(readout.p01) - 1)
         p01, p10 = float(readout.p01[at]), float(readout.p10[at])
         result = np.kron(np.array([[1.0 - p01, p10], [p01, 1.0 - p10]]), result)
     return result

@@ -11,12 +11,15 @@ import pytest
 from qiskit.quantum_info import PTM
 from qiskit_aer import noise as aer
 
-from noise_models import channel, custom
+from noise_models import channel, custom, library
+from noise_models.build import build
 from noise_models.channel import Channel
 from noise_models.custom import ChannelEntry, CustomModel, IdleEntry, ReadoutEntry
 from noise_models.custom.model import ChannelModel
 from noise_models.errors import NoiseError, SnapshotError
 from noise_models.options import NoiseOptions
+from noise_models.relations.compare import compare
+from noise_models.relations.compose import compose
 from tests.noise_models.test_channel import random_kraus
 
 DAMPED = [[[1, 0], [0, math.sqrt(0.9)]], [[0, math.sqrt(0.1)], [0, 0]]]
@@ -136,7 +139,6 @@ def test_model_is_exported_and_read_back() -> None:
         ({"name": ""}, "name"),
         ({"colour": 1}, "colour"),
         ({"num_qubits": -1}, "num_qubits"),
-        ({"num_qubits": 0}, "readout[1].qubits"),
         ({"channels": [{"gate": "x"}]}, "channels[0]"),
         ({"channels": [{"gate": "x", "depolarizing": 0.1, "paulis": {"I": 1}}]}, "channels[0]"),
         ({"channels": [{"gate": "x", "depolarizing": 1.5}]}, "channels[0]"),
@@ -226,8 +228,8 @@ def test_channels_of_an_aer_model_are_its_errors() -> None:
         )
     readout = channel_model.readout()
     assert readout is not None
-    assert readout.p01.tolist() == [0.01, 0.01, 0.1]
-    assert readout.p10.tolist() == [0.02, 0.02, 0.2]
+    assert readout.p01.tolist() == [0.01, 0.01, 0.1, 0.01]
+    assert readout.p10.tolist() == [0.02, 0.02, 0.2, 0.02]
     assert custom.load(custom.dump(document)) == document
 
 
@@ -238,6 +240,29 @@ def test_correlated_readout_of_aer_has_true_outcomes_in_rows() -> None:
     document = custom.from_values(noise_model.to_dict(serializable=True))
     (group,) = ChannelModel(document, NoiseOptions()).readout().groups  # type: ignore[union-attr]
     assert np.abs(group.confusion - rows.T).max() < 1e-15
+
+
+def test_aer_model_holds_for_more_qubits_than_it_names() -> None:
+    noise_model = aer.NoiseModel()
+    noise_model.add_all_qubit_readout_error([[0.9, 0.1], [0.2, 0.8]])
+    noise_model.add_readout_error([[0.7, 0.3], [0.4, 0.6]], [1])
+    document = custom.from_values(noise_model.to_dict(serializable=True))
+    assert document.num_qubits == 0
+    once = ChannelModel(document, NoiseOptions())
+    readout = once.readout()
+    assert readout is not None
+    assert readout.widened(5).p01.tolist() == [0.1, 0.3, 0.1, 0.1, 0.1]
+    assert readout.widened(5).p10.tolist() == [0.2, 0.4, 0.2, 0.2, 0.2]
+    snapshot = library.load("superconducting-lattice")
+    device = build(snapshot, NoiseOptions())
+    both = compose(device, once).readout()
+    assert both is not None
+    assert len(both.p01) == device.num_qubits
+    rows = [row for row in compare(snapshot, document) if row.kind == "readout"]
+    assert {row.qubits for row in rows} == {(qubit,) for qubit in range(device.num_qubits)}
+    without = custom.from_values({"errors": []})
+    rows = [row for row in compare(without, document) if row.kind == "readout"]
+    assert {row.qubits: row.distance for row in rows} == {(0,): 0.2, (1,): 0.4}
 
 
 @pytest.mark.parametrize(

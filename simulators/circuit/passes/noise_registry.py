@@ -259,9 +259,8 @@ class NoiseRegistry:
         result = self.model.readout()
         misread = np.zeros(num_qubits, np.uint8)
         if result is not None:
-            if result.p01.size == 1 and num_qubits > 1 and self.model.num_qubits == 0:
-                zeros = np.zeros(num_qubits, np.int64)
-                result = Readout(result.p01[zeros], result.p10[zeros], result.groups)
+            if self.model.num_qubits == 0:
+                result = result.widened(num_qubits)
             if result.p01.size < num_qubits:
                 raise BadCircuit(
                     f"the readout error of {result.p01.size} qubits, for a circuit of {num_qubits}",
