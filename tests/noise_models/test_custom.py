@@ -248,14 +248,14 @@ def test_aer_model_holds_for_more_qubits_than_it_names() -> None:
     noise_model.add_readout_error([[0.7, 0.3], [0.4, 0.6]], [1])
     document = custom.from_values(noise_model.to_dict(serializable=True))
     assert document.num_qubits == 0
-    once = ChannelModel(document, NoiseOptions())
-    readout = once.readout()
+    extended = ChannelModel(document, NoiseOptions())
+    readout = extended.readout()
     assert readout is not None
     assert readout.widened(5).p01.tolist() == [0.1, 0.3, 0.1, 0.1, 0.1]
     assert readout.widened(5).p10.tolist() == [0.2, 0.4, 0.2, 0.2, 0.2]
     snapshot = library.load("superconducting-lattice")
     device = build(snapshot, NoiseOptions())
-    both = compose(device, once).readout()
+    both = compose(device, extended).readout()
     assert both is not None
     assert len(both.p01) == device.num_qubits
     rows = [row for row in compare(snapshot, document) if row.kind == "readout"]

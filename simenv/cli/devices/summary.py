@@ -101,8 +101,8 @@ def readout_errors(snapshot: CalibrationSnapshot) -> dict[int, float]:
 
 def working(errors: Iterable[float]) -> list[float]:
     """Return the errors below 1, which marks a gate that does not work; all if none is below."""
-    known = list(errors)
-    return [error for error in known if error < 1.0] or known
+    measured = list(errors)
+    return [error for error in measured if error < 1.0] or measured
 
 
 def median(values: Iterable[float]) -> float:
