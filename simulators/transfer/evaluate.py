@@ -141,7 +141,7 @@ def _means(
     if width << 2 * num_qubits > MAX_ENTRIES:
         raise Unsupported(
             f"the transfer simulator and {num_qubits} qubits with {len(params)} parameters",
-            hint=f"4^qubits times (1 + parameters) is at size {MAX_ENTRIES}",
+            hint=f"4^qubits times (1 + parameters) is at most {MAX_ENTRIES}",
         )
     columns = np.zeros(max(params, default=0) + 1, np.int64)
     columns[list(params)] = np.arange(1, 1 + len(params))
