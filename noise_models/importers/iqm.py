@@ -113,9 +113,8 @@ def _choose(
         return
     target: tuple[Any, ...] | None = None
     rank, number = 0, 0.0
-    if (len(parts) == 2 or (len(parts) == 4 and parts[0] == "characterization")) and parts[
-        -1
-    ] in _CHARACTERIZATION:
+    is_of_component = len(parts) == 2 or (len(parts) == 4 and parts[0] == "characterization")
+    if is_of_component and parts[-1] in _CHARACTERIZATION:
         qubit = _COMPONENT.fullmatch(parts[-2])
         if qubit:
             field, rank = _CHARACTERIZATION[parts[-1]]

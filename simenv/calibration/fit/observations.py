@@ -186,7 +186,10 @@ class Distributions:
     ) -> dict[int, OutcomeDistribution]:
         """Distributions of the circuits at these places, computed by a thread on each core."""
         chosen = sorted(set(places))
-        channels.packed()  # by one thread, for all
+        programs = [self.programs[place] for place in chosen]
+        exact = [each.num_qubits for each in programs if isinstance(each, TransferProgram)]
+        if exact:
+            channels.packed()  # by one thread, for all
 
         def distribution(place: int) -> OutcomeDistribution:
             program = self.programs[place]
@@ -194,9 +197,7 @@ class Distributions:
                 return parity_outcomes(program, channels)
             return outcomes(program, channels)
 
-        programs = [self.programs[place] for place in chosen]
-        widest = max((p.num_qubits for p in programs if isinstance(p, TransferProgram)), default=0)
-        count = 1 if widest > _THREADED_QUBITS else os.cpu_count() or 1
+        count = 1 if max(exact, default=0) > _THREADED_QUBITS else os.cpu_count() or 1
         with ThreadPoolExecutor(count) as threads:
             return dict(zip(chosen, threads.map(distribution, chosen), strict=True))
 

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import msgspec
 import pytest
 
-import simenv
 from noise_models import library, snapshot
 from noise_models.calibration import CalibrationSnapshot, GateCalibration, QubitCalibration
 from simenv.calibration.certify.certificate import Certificate, certify
@@ -51,21 +50,6 @@ CONTROLS: dict[Callable[[CalibrationSnapshot], CalibrationSnapshot], set[tuple[s
     shorter_t1: {("t1_us", (SHORT,))},
     misread: {("p10", (MISREAD,))},
 }
-
-
-@pytest.fixture(scope="module")
-def home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    path = tmp_path_factory.mktemp("home")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("SIMENV_HOME", str(path))
-        (path / "devices").mkdir()
-        yield path
-
-
-@pytest.fixture(scope="module")
-def client(home: Path) -> Iterator[Client]:
-    with simenv.local(workers=2) as result:
-        yield result
 
 
 def stored(home: Path, name: str, values: CalibrationSnapshot) -> str:

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 
 import msgspec
 import pytest
 
-import simenv
 from bench.harness.sampled_device import PointPlanner, SampledDevice, chain
 from noise_models import library, snapshot
 from noise_models.calibration import CalibrationSnapshot
@@ -24,16 +23,6 @@ from simenv.cli.calibration import certificate_view
 from simenv.client.client import Client
 
 PAIR = (0, 1)
-
-
-@pytest.fixture(scope="module")
-def client(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Client]:
-    path = tmp_path_factory.mktemp("home")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("SIMENV_HOME", str(path))
-        (path / "devices").mkdir()
-        with simenv.local(workers=2) as result:
-            yield result
 
 
 def changed(**values: float) -> CalibrationSnapshot:
