@@ -1,6 +1,6 @@
-"""The command `python -m bench list | run NAME... | compare A B | chart`.
+"""The command `python -m bench list | run NAME... | record | compare A B | chart`.
 
-`run` exits with status 1 when a goal is missed or could not be measured.
+`run` and `record` exit with status 1 when a goal is missed or could not be measured.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import sys
 from pathlib import Path
 from types import ModuleType
 
+from bench import record
 from bench.chart import draw
 from bench.figures import STORED, write_readme_table
 from bench.harness import results
@@ -36,6 +37,8 @@ def main(argv: list[str]) -> int:
     run.add_argument("names", nargs="+", metavar="NAME", choices=sorted(_files()))
     run.add_argument("--quick", action="store_true", help="smaller sizes and fewer rounds")
     run.add_argument("--json", type=Path, metavar="FILE", help="append one line for each figure")
+    recording = commands.add_parser("record", help="measure goals at this commit, in one file")
+    record.add_to(recording)
     compare = commands.add_parser("compare", help="ratios of the figures of two result files")
     compare.add_argument("before", type=Path)
     compare.add_argument("after", type=Path)
@@ -50,6 +53,8 @@ def main(argv: list[str]) -> int:
     if options.command == "list":
         for name, path in sorted(_files().items()):
             print(f"{name:20}{_title(path)}")
+    elif options.command == "record":
+        return record.record(options)
     elif options.command == "compare":
         print(*results.compare(results.read(options.before), results.read(options.after)), sep="\n")
     else:

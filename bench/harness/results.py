@@ -38,19 +38,32 @@ class Result(msgspec.Struct, frozen=True):
     def identity(self) -> tuple[str, str, str]:
         return self.benchmark, self.key, self.label
 
+    def figure(self) -> Figure:
+        """Return the figure without its machine and commit."""
+        return Figure(
+            self.benchmark, self.key, self.label, self.value, self.goal, at_least=self.at_least
+        )
+
 
 def append(file: Path, figures: Iterable[Figure], *, quick: bool) -> None:
     """Append figures to a result file."""
-    commit, machine = _commit(), _machine()
+    revision, machine = commit(), _machine()
     with file.open("ab") as out:
         for figure in figures:
             result = Result(
                 FORMAT,
                 *(figure.benchmark, figure.key, figure.label, figure.value),
-                *(figure.goal, figure.at_least, figure.met, quick, commit, machine),
+                *(figure.goal, figure.at_least, figure.met, quick, revision, machine),
                 *(os.cpu_count() or 1, os.getloadavg()[0], time.time()),
             )
             out.write(msgspec.json.encode(result) + b"\n")
+
+
+def write(file: Path, results: Iterable[Result]) -> None:
+    """Replace a result file."""
+    new = file.with_name(f"{file.name}.new")
+    new.write_bytes(b"".join(msgspec.json.encode(result) + b"\n" for result in results))
+    new.replace(file)
 
 
 def read(file: Path) -> list[Result]:
@@ -84,12 +97,20 @@ def compare(before: list[Result], after: list[Result]) -> list[str]:
     return lines
 
 
-def _commit() -> str:
-    """Return the abbreviated commit of this checkout, with "+" for uncommitted changes."""
-    command = ["git", "describe", "--always", "--dirty=+", "--exclude=*"]
+def commit() -> str:
+    """Return the abbreviated commit of this checkout, with "+" for uncommitted changes of code."""
+    revision = _git("rev-parse", "--short=8", "HEAD")
+    changes = _git("diff", "--name-only", "HEAD", "--", ".", ":(exclude)docs", ":(exclude)*.md")
+    return f"{revision}+" if changes else revision
+
+
+def _git(*arguments: str) -> str:
+    """Return what git prints, without its line end; nothing where this is no checkout."""
     root = Path(__file__).parents[2]
     try:
-        done = subprocess.run(command, cwd=root, capture_output=True, text=True, check=False)
+        done = subprocess.run(
+            ["git", *arguments], cwd=root, capture_output=True, text=True, check=False
+        )
     except OSError:
         return ""
     return done.stdout.strip()

@@ -30,7 +30,7 @@ def test_a_new_measurement_replaces_all_cases_of_its_goal(
 ) -> None:
     file = tmp_path / "results.jsonl"
     shutil.copyfile(figures.STORED, file)
-    monkeypatch.setattr(results, "_commit", lambda: "new")
+    monkeypatch.setattr(results, "commit", lambda: "new")
     results.append(file, [Figure("small", "of_aer", "3 qubits", 0.5, 0.02)], quick=False)
     results.append(file, [Figure("small", "of_qulacs", "3 qubits", 0.5, 0.02)], quick=True)
     newest = figures.latest(results.read(file))

@@ -7,6 +7,9 @@ from pathlib import Path
 import msgspec
 import pytest
 
+from bench import __main__ as command
+from bench import record
+from bench.figures import goals
 from bench.harness import results
 from bench.harness.report import Figure
 
@@ -60,3 +63,42 @@ def test_newer_format_is_refused(tmp_path: Path) -> None:
     file.write_bytes(file.read_bytes().replace(b'"format":1', b'"format":2'))
     with pytest.raises(SystemExit, match="has format 2; this version reads 1"):
         results.read(file)
+
+
+def test_recorded_runs_cover_every_goal_and_can_be_replaced() -> None:
+    runs = record.planned(goals(), [["qfw_host", "--qfw", "a"], ["qfw_host", "--qfw", "b"]])
+    assert set(runs) == set(goals())
+    assert runs["latency_tcp"] == [["latency", "--tcp"]]
+    assert runs["qfw_host"] == [["qfw_host", "--qfw", "a"], ["qfw_host", "--qfw", "b"]]
+    assert next(iter(runs)) == "throughput"
+    with pytest.raises(SystemExit, match="nothing"):
+        record.planned(goals(), [["nothing"]])
+
+
+def test_recording_keeps_one_commit_and_stores_goals_without_figures(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = tmp_path / "results.jsonl"
+    monkeypatch.setattr(results, "commit", lambda: "old")
+    results.append(file, [LATENCY], quick=False)
+    monkeypatch.setattr(results, "commit", lambda: "new")
+    monkeypatch.setattr(record, "_measured", lambda run, limit_s: [RATE])
+    assert command.main(["record", "throughput", "--file", str(file)]) == 1
+    read = results.read(file)
+    assert {each.commit for each in read} == {"new"}
+    assert {each.key for each in read} == set(goals()["throughput"])
+    assert [each.key for each in read if each.value is not None] == ["circuits_4"]
+    assert (
+        "MISSED throughput circuits_8: no figure of this run: not measured"
+        in capsys.readouterr().out
+    )
+    command.main(["record", "throughput", "--file", str(file)])
+    assert "recorded already at new" in capsys.readouterr().out
+    monkeypatch.setattr(results, "commit", lambda: "new+")
+    with pytest.raises(SystemExit, match="commit the changes first"):
+        command.main(["record", "--all", "--file", str(file)])
+
+
+def test_a_run_over_its_limit_is_ended_and_gives_no_figure(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(record, "QUIET_PERCENT", 100.0)
+    assert record._measured(["vqls"], 0.05) == []
