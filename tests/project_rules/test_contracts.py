@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+import re
 import subprocess
 import sys
 import tomllib
@@ -94,3 +96,25 @@ def test_modules_named_in_contracts_exist(name: str) -> None:
         if first in PROJECT["tool"]["importlinter"]["root_packages"] and rest:
             path = ROOT / module.replace(".", "/")
             assert path.with_suffix(".py").exists() or (path / "__init__.py").exists(), module
+
+
+def _rows(page: Path, header: str) -> list[list[str]]:
+    """Return the cells of the table below a header row."""
+    lines = page.read_text().partition(header)[2].splitlines()[2:]
+    rows = itertools.takewhile(lambda line: line.startswith("|"), lines)
+    return [[cell.strip() for cell in line.strip("|").split("|")] for line in rows]
+
+
+def test_documented_packages_are_those_of_the_distribution() -> None:
+    rows = _rows(ROOT / "docs/concepts/architecture.md", "| package | content |")
+    packages = PROJECT["tool"]["hatch"]["build"]["targets"]["wheel"]["packages"]
+    assert sorted(re.findall(r"`(\w+)`", " ".join(row[0] for row in rows))) == sorted(packages)
+
+
+def test_documented_layers_are_those_of_the_contract() -> None:
+    rows = _rows(ROOT / "CONTRIBUTING.md", "| layer | package |")
+    documented = [set(re.findall(r"`(\w+)`", row[1])) for row in rows]
+    layers = CONTRACTS["layers inside simenv"]["layers"]
+    enforced = [{name for name in layer.split(" | ") if name[0] != "_"} for layer in layers]
+    assert documented == [layer for layer in enforced if layer]
+    assert [int(row[0]) for row in rows] == list(range(len(rows), 0, -1))
