@@ -80,7 +80,7 @@ class Client(Environment):
         reservation: ReservationLike | SupportsIndex | None = None,
         prefer: Sequence[str] | str | None = None,
         device: str | None = None,
-        noise: Any = "on",
+        noise: Any = "auto",
         compile: str = "auto",  # noqa: A002 - the public name
         qubit_mapping: Sequence[SupportsIndex] | None = None,
         decoder: str | None = None,
@@ -103,8 +103,9 @@ class Client(Environment):
         id; without `pool` the task goes to the reserved pool. `prefer`: pools, or kinds of devices
         (hardware, emulator, simulator); the first that can take the task gets it, and
         `engine_reason` names it. `device`: the emulated device that runs the circuit, with noise;
-        `noise`: "on", "off", a recipe ("aer"), factors of components ({"gate.depolarizing": 0.5}),
-        or an exported noise model; `compile`: "auto" compiles circuits that do not fit the device,
+        `noise`: "auto" (a device's noise, none without a device), "on" (NoDeviceError without a
+        device), "off", a recipe ("aer"), factors of components ({"gate.depolarizing": 0.5}), or an
+        exported noise model; `compile`: "auto" compiles circuits that do not fit the device,
         "fresh" again after a change of calibration, "always" all, "never" none; `qubit_mapping`:
         the device's qubits. `after`: tasks, or their ids, at most 64; the task runs when all are
         DONE, and fails with the reason `dependency` when one ends otherwise. `idempotency_key`: a
@@ -172,7 +173,7 @@ class Client(Environment):
         reservation: ReservationLike | SupportsIndex | None = None,
         prefer: Sequence[str] | str | None = None,
         device: str | None = None,
-        noise: Any = "on",
+        noise: Any = "auto",
         compile: str = "auto",  # noqa: A002 - the public name
         qubit_mapping: Sequence[SupportsIndex] | None = None,
         after: Parents = None,

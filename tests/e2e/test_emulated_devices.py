@@ -184,6 +184,14 @@ REFUSED: list[tuple[dict[str, Any], type[Exception], str]] = [
         InfeasibleError,
         "h on qubit 0.*no native gate",
     ),
+    (
+        {"compile": "never", "prefer": ["emulator", "main"], "noise": "on"},
+        InfeasibleError,
+        "h on qubit 0.*no native gate",
+    ),
+    ({"noise": "on"}, NoDeviceError, "noise needs an emulated device, and none is named"),
+    ({"noise": "on", "pool": "qpu"}, NoDeviceError, "pool 'qpu' holds none"),
+    ({"noise": "on", "prefer": "main"}, NoDeviceError, "noise needs an emulated device"),
     ({"noise": {"gate": 0.5}}, NoDeviceError, "noise needs an emulated device"),
     ({"compile": "always"}, NoDeviceError, "compile needs an emulated device"),
     ({"qubit_mapping": [0, 1, 2]}, NoDeviceError, "qubit_mapping needs an emulated device"),
@@ -201,6 +209,19 @@ def test_option_that_has_no_effect_is_refused_by_name(
             call(ghz(), **options)
     with pytest.raises((kind, BatchRefusedError), match=words):
         env.submit_many([ghz()], **options)
+
+
+def test_noise_that_was_not_asked_for_is_no_error_without_a_device(env: Client) -> None:
+    expected = env.run(ghz(), seed=5).counts
+    for noise in ("auto", "off", None):
+        assert env.run(ghz(), seed=5, noise=noise).counts == expected
+
+
+def test_noise_on_is_the_noise_of_the_named_device_and_of_the_pool(env: Client) -> None:
+    for choice in ({"device": DEVICE}, {"pool": "lattice"}, {"prefer": "emulator"}):
+        results = [env.run(ghz(), seed=5, noise=noise, **choice) for noise in ("on", "auto")]
+        assert results[0].counts == results[1].counts
+        assert set(results[0].counts) > {"000", "111"}
 
 
 @pytest.mark.parametrize("name", ["", 5])
@@ -262,6 +283,7 @@ COMMAND_LINES = [
     (("--device", DEVICE, "--noise", "gate.foo=1"), "gate.foo"),
     (("--device", DEVICE, "--noise", "gate=x"), "gate=x"),
     (("--device", DEVICE, "--compile", "never"), "no native gate"),
+    (("--noise", "on"), "noise needs an emulated device"),
     (("--noise", "gate=0.5"), "noise needs an emulated device"),
     (("--compile", "never"), "compile needs an emulated device"),
     (("--loudness", "3"), "loudness"),

@@ -92,7 +92,8 @@ Device = Annotated[
 Noise = Annotated[
     str,
     typer.Option(
-        help="on, off, a recipe (aer), COMPONENT=FACTOR with commas, or a file with a noise model."
+        help="auto (a device's), on, off, a recipe (aer), COMPONENT=FACTOR with commas, or a file with"
+        " a noise model. All but auto and off need a device."
     ),
 ]
 
@@ -223,13 +224,16 @@ def bindings_of(params: list[str]) -> dict[str, list[float]] | None:
     return values or None
 
 
+_NOISE_HINT = "auto, on, off, a recipe (aer), COMPONENT=FACTOR, or a file"
+
+
 def noise_of(text: str) -> Any:
     """Parse --noise for `Client.submit`: a word, factors, or the content of a file.
 
     Raises OptionError for a text that is none of these.
     """
     if not text:
-        raise OptionError("--noise ''", hint="on, off, a recipe (aer), COMPONENT=FACTOR, or a file")
+        raise OptionError("--noise ''", hint=_NOISE_HINT)
     path = Path(text)
     if path.suffix == ".json" or path.is_file():
         try:

@@ -78,7 +78,7 @@ def explain(
     pool: Pool = None,
     prefer: Prefer = None,
     device: Device = None,
-    noise: Noise = "on",
+    noise: Noise = "auto",
     compiled: Compiled = Compile.auto,
     qubit_mapping: QubitMapping = None,
     ranks: Ranks = None,
@@ -103,11 +103,11 @@ def explain(
     """
     common = options.settings_of(context)
     if file is None:
-        if noise == "on":
+        if noise == "auto":
             raise OptionError("no circuit", hint="simenv explain FILE")
         if plan:
             raise OptionError("--plan and --noise FILE, which is --ledger FILE", hint=_ONE_ANSWER)
-        file, noise, ledger = noise, "on", True
+        file, noise, ledger = noise, "auto", True
     if plan and ledger:
         raise OptionError("--plan and --ledger", hint=_ONE_ANSWER)
     if plot is not None and not ledger:

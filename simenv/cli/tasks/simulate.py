@@ -67,7 +67,7 @@ def simulate(
     precision: Amplitudes = Precision.double,
     param: Params = None,
     device: Device = None,
-    noise: Noise = "on",
+    noise: Noise = "auto",
     compiled: Compiled = Compile.auto,
     qubit_mapping: QubitMapping = None,
     engine_option: Annotated[

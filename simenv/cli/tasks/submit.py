@@ -56,7 +56,7 @@ def submit(
     pool: Pool = None,
     prefer: Prefer = None,
     device: Device = None,
-    noise: Noise = "on",
+    noise: Noise = "auto",
     compiled: Compiled = Compile.auto,
     qubit_mapping: QubitMapping = None,
     ranks: Ranks = None,

@@ -17,8 +17,9 @@ from simenv.errors import OptionError
 from simenv.model import NoiseFactors
 
 OFF: NoiseFactors = (("all", 0.0),)
+ON: NoiseFactors = (("all", 1.0),)  # the device as calibrated; without a device it is refused
 _HINT = (
-    '"on", "off", a recipe such as "aer", factors such as {"gate.depolarizing": 0.5}, or an'
+    '"auto", "on", "off", a recipe such as "aer", factors such as {"gate.depolarizing": 0.5}, or an'
     " exported noise model (bytes) or an Aer noise model"
 )
 _IDLE = "recipe.idle"
@@ -28,12 +29,12 @@ _SWITCHES = ("idle", _IDLE)  # True or False; all others are numbers
 def factors_of(noise: Any) -> NoiseFactors:
     """Return the factors as they are sent, sorted by component. Raises OptionError.
 
-    () is the device as calibrated.
+    () is the device as calibrated, or no noise where there is no device.
     """
     if noise is None:
         return ()
     if isinstance(noise, str):
-        named = {"on": (), "off": OFF}.get(noise)
+        named = {"auto": (), "on": ON, "off": OFF}.get(noise)
         return ((f"recipe.{_short(noise)}", 1.0),) if named is None else named
     if not isinstance(noise, Mapping):
         raise OptionError(f"noise={noise!r:.80}", hint=_HINT)

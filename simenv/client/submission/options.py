@@ -132,7 +132,7 @@ DEFAULTS: SharedOptions = {
     "prefer": None,
     "name": None,
     "device": None,
-    "noise": "on",
+    "noise": "auto",
     "compile": "auto",
     "qubit_mapping": None,
 }
@@ -212,7 +212,7 @@ def checked_options(options: SharedOptions) -> CheckedOptions:
         values["reservation"] = getattr(reservation, "id", reservation)
         values["pool"] = values["pool"] or (None if prefer else getattr(reservation, "pool", None))
     noise = values["noise"]
-    if not isinstance(noise, str) or noise != "on":  # comparison with an array raises
+    if not isinstance(noise, str) or noise != "auto":  # comparison with an array raises
         values["noise"] = document_of(noise) or factors_of(noise)
     if values["qubit_mapping"] is not None:
         expected = "a list with the device's qubit of each qubit of the circuit, such as [5, 4, 3]"
@@ -263,7 +263,7 @@ def _checked(*values: Any) -> CheckedOptions:
         else checked_integer("reservation", reservation, 1, MAX_RESERVATION),
         prefer=_preferred(inputs["prefer"], pool, device),
         device="" if device is None else _name("device", device),
-        noise=() if noise == "on" or document else noise,
+        noise=() if noise == "auto" or document else noise,
         stale=REFUSE if mode == "fresh" else "",
     )
     mapping = tuple(

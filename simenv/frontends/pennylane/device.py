@@ -53,7 +53,7 @@ class SimenvDevice(Device):  # type: ignore[misc]
         seed: Any = "global",
         engine: str = "auto",
         precision: str = "double",
-        noise: Any = "on",
+        noise: Any = "auto",
         compile: str = "auto",  # noqa: A002 - named as in `Client.submit`
         pool: str | None = None,
         prefer: Sequence[str] | str | None = None,
@@ -96,7 +96,7 @@ class SimenvDevice(Device):  # type: ignore[misc]
     def _is_ideal(self) -> bool:
         """Return whether the state is pure: the device has no noise and is no machine."""
         values = self._options
-        if values["device"] or values["prefer"] or values["noise"] not in ("on", "off"):
+        if values["device"] or values["prefer"] or values["noise"] not in ("auto", "off"):
             return False
         if not values["pool"]:
             return True

@@ -39,7 +39,7 @@ class SimenvBackend(BackendV2):  # type: ignore[misc]  # qiskit is untyped
     """Runs circuits as tasks of an environment. Thread-safe, as its client is.
 
     Options of `run`, with their defaults: `shots` (1024; None: the default), `seed` (None: one is
-    drawn; also as `seed_simulator`), `memory` (False), `noise` ("on"; see `Client.submit`),
+    drawn; also as `seed_simulator`), `memory` (False), `noise` ("auto"; see `Client.submit`),
     `precision` ("double"), `compile` ("auto": a circuit that does not fit the device is compiled,
     once a structure), `engine_options` (None; `options` of `Client.submit`, such as {"twirl": 1}),
     `priority` (0; higher runs first), `run_timeout_s` (None; seconds after which a circuit ends as
@@ -94,7 +94,7 @@ class SimenvBackend(BackendV2):  # type: ignore[misc]  # qiskit is untyped
             seed=None,
             seed_simulator=None,
             memory=False,
-            noise="on",
+            noise="auto",
             precision="double",
             compile="auto",
             engine_options=None,
@@ -286,8 +286,6 @@ class SimenvBackend(BackendV2):  # type: ignore[misc]  # qiskit is untyped
             **options,
         }
         entries["options"] = entries.pop("engine_options", None)
-        if not self.is_emulated and entries.get("noise") == "on":
-            entries.pop("noise")
         return entries  # type: ignore[return-value]
 
     def primitive_options(self, options: Mapping[str, Any]) -> dict[str, Any]:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 import msgspec
 
 from simenv.errors import OptionError
-from simenv.model import PoolSpec, TaskOptions
+from simenv.model import NoiseFactors, PoolSpec, TaskOptions
 from simenv.model.devices import DeviceInfo
 from simenv.service.devices.registry import DeviceRegistry, EmulatedDevice
 
@@ -79,8 +79,6 @@ class EmulatedDevices:
                     f"the output {output!r} was asked of a circuit with noise: its state is mixed",
                     hint="ask for counts, probabilities or expectation values",
                 )
-        from simenv.service.devices import noise_api
-
         drifting = None if self.drifting is None else self.drifting.of(terms.pool)
         if drifting is None:
             result = _done(self.registry.get(device)) if device else None
@@ -103,7 +101,7 @@ class EmulatedDevices:
         return msgspec.structs.replace(
             terms,
             device=device,
-            noise=noise_api.canonical_noise(terms.noise),
+            noise=self._canonical(terms),
             snapshot=digest,
             pool=terms.pool,
         )
@@ -132,6 +130,14 @@ class EmulatedDevices:
                 self._contexts.clear()
             self._contexts[key] = context
         return context
+
+    def _canonical(self, terms: TaskOptions) -> NoiseFactors:
+        """Return the factors of noise in canonical form. That of noise "on" is (), which a
+        preference for an ideal pool may leave out: there it stays as it was requested."""
+        from simenv.service.devices import noise_api
+
+        result = noise_api.canonical_noise(terms.noise)
+        return result or (terms.noise if any(map(self._is_ideal, terms.prefer)) else result)
 
     def _limits_of(self, terms: TaskOptions, source: EmulatedDevice) -> DeviceInfo | None:
         """Return the device that programs must fit, by its snapshot if that is a calibration; None

@@ -106,7 +106,7 @@ _HINTS = {  # hint: the reason why it has no effect
     "lib": "the engine is chosen by the service",
     "deadline_ns": "tasks have no deadline",
 }
-_NOISE_HINT = 'true, false, "on", "off", a recipe such as "aer", or {"gate.depolarizing": 0.5}'
+_NOISE_HINT = 'true, false, "auto", "on", "off", a recipe such as "aer", or {"gate.depolarizing": 0.5}'
 _ARGUMENTS = (  # arguments of `Client.submit` in errors, and the fields of `info` in their place
     ("compile='auto'", "verbatim=False"),
     ("compile='never'", "verbatim=True"),
@@ -137,7 +137,7 @@ class Request(msgspec.Struct, frozen=True):
     statevector: bool
     priority: int
     prefer: tuple[str, ...] = ()  # pools, or kinds of devices
-    noise: Any = "on"  # as `Client.submit` takes it
+    noise: Any = "auto"  # as `Client.submit` takes it
     verbatim: bool = False  # run it as it is written, or refuse it
     qubit_mapping: tuple[int, ...] = ()  # the device's qubit of each; (): any
     warnings: tuple[str, ...] = ()  # fields that change nothing
@@ -212,16 +212,14 @@ def _is_empty(value: Any) -> bool:
 
 
 def _noise(value: Any) -> Any:
-    """Convert to the `noise` option of `Client.submit`: "on" where the field is empty, "off" for
-    False. True and "on" require noise, which an ideal device refuses."""
+    """Convert to the `noise` option of `Client.submit`: "auto" where the field is empty, "on" for
+    True and "off" for False."""
     if _is_empty(value):
-        return "on"
+        return "auto"
     if isinstance(value, bool):
         value = "on" if value else "off"
     if not isinstance(value, str | dict):
         raise arguments.wrong("noise", value, _NOISE_HINT)
-    if value == "on":
-        return {"all": 1.0}
     try:
         factors_of(value)
     except OptionError as error:

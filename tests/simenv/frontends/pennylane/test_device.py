@@ -164,6 +164,8 @@ def test_exact_values_of_an_emulated_device_have_its_noise(device: Any) -> None:
     assert odds[1] > 1e-4
     clean, _ = qml.QNode(bell, device(2, device="fez", noise="off"))()
     assert clean == pytest.approx(1.0, abs=1e-9)
+    with pytest.raises(qml.DeviceError, match="noise needs an emulated device"):
+        qml.QNode(bell, device(2, noise="on"))()
 
 
 def test_shots_of_an_emulated_device_agree_with_its_exact_values(device: Any) -> None:
