@@ -42,10 +42,10 @@ from simenv.model import (
 )
 from simenv.model.devices import CalibrationSource
 from simenv.model.owners import check_value
+from simenv.model.task_rules import MAX_REASON_CHARS, MAX_WORKERS
 from simenv.transpiler.limits import SEED
 from simenv.wire.messages import client as m
 from simenv.wire.messages.admin import (
-    MAX_WORKERS,
     DrainNode,
     GetLimits,
     GetPools,
@@ -62,7 +62,6 @@ if TYPE_CHECKING:
     from simenv.client.calls.tasks import CallOptions, CallTask
     from simenv.client.keys import KeyStore
 
-MAX_REASON_CHARS = 500
 SHOWN_S = 0.5  # timeout of requests for `repr` and notebooks
 
 

@@ -19,8 +19,6 @@ from typing import TYPE_CHECKING, SupportsIndex
 
 from simenv.client.submission.arguments import (
     APP,
-    MAX_RESERVATION,
-    MAX_WORKERS,
     checked_integer,
     checked_seconds,
 )
@@ -34,6 +32,7 @@ from simenv.model import (
     Workload,
     task_name,
 )
+from simenv.model.task_rules import MAX_REASON_CHARS, MAX_RESERVATION, MAX_WORKERS
 from simenv.wire.messages.reservations import (
     DecisionReply,
     GetReservations,
@@ -49,7 +48,6 @@ if TYPE_CHECKING:
 
 MIN_LEASE_S = 0.001
 POLL_S = 0.25  # longest pause before a delayed request is repeated
-MAX_REASON_CHARS = 500
 MAX_WORKLOAD_FIELD = 2**62  # upper bound of each field of a workload
 
 

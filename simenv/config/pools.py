@@ -17,14 +17,13 @@ from simenv.config.drift import drift_of
 from simenv.config.syntax import check_name, nearest, size
 from simenv.errors import ConfigError
 from simenv.model import PoolSpec
+from simenv.model.task_rules import MAX_RANKS, MAX_WORKERS
 
 KEYS = (
     *("name", "engine", "workers", "min", "max", "ranks", "memory", "idle_s", "nodes"),
     *("provider", "device", "pace", "drift", "command"),
 )
 AUTO = "auto"  # of workers: one for each GPU
-MAX_WORKERS = 1024
-MAX_RANKS = 4096
 MAX_IDLE_S = 10**8
 _EXAMPLE = "NAME:engine=statevector,workers=4,ranks=2,memory=2GiB,nodes=gpu*+node7"
 _ON_DEMAND = re.compile(r"(.+)\.x\d+\Z")

@@ -12,6 +12,7 @@ from collections.abc import Mapping
 import msgspec
 
 from simenv.errors import OptionError
+from simenv.model.task_rules import MAX_PRIORITY
 
 
 class OwnerLimits(msgspec.Struct, frozen=True):
@@ -24,7 +25,7 @@ class OwnerLimits(msgspec.Struct, frozen=True):
     max_reservations: int = 0  # active reservations at a time
     max_reservation_s: int = 0  # from creation or renewal of a reservation to its expiry
     max_reserved_percent: int = 0  # reserved share of the workers of a pool
-    max_priority: int = 1_000_000  # of a task
+    max_priority: int = MAX_PRIORITY  # of a task
     max_run_s: int = 0  # of one task, also without run_timeout_s
     max_messages_per_s: int = 0  # of all connections; twice as many in a burst
     max_state_bytes: int = 0  # of states that workers keep between parts of circuits
@@ -80,7 +81,7 @@ def merged(base: OwnerLimits, values: Mapping[str, int]) -> OwnerLimits:
 
 def check_value(key: str, value: int) -> None:
     """Check the value of a limit. Raises OptionError if it is not allowed."""
-    maximum = {"max_reserved_percent": 100, "max_priority": 1_000_000}.get(key, 2**50)
+    maximum = {"max_reserved_percent": 100, "max_priority": MAX_PRIORITY}.get(key, 2**50)
     if not 0 <= value <= maximum:
         hint = f"a whole number, 0 to {maximum}" + (
             "" if key == "max_priority" else "; 0: no limit"

@@ -9,9 +9,6 @@ import msgspec
 
 from simenv.model.bounds import FEW, Text
 
-MAX_TIMEOUT_S = 10**8  # three years; in nanoseconds far within 64 bits
-
-
 MAX_BINDINGS = 4_096  # of one task
 MAX_SHOTS = 2**31 - 1  # counts are uint32 with room to spare
 MAX_LABEL_CHARS = 65_536  # more than a program has qubits

@@ -92,8 +92,8 @@ Device = Annotated[
 Noise = Annotated[
     str,
     typer.Option(
-        help="auto (a device's), on, off, a recipe (aer), COMPONENT=FACTOR with commas, or a file with"
-        " a noise model. All but auto and off need a device."
+        help="auto (the device's), on, off, a recipe (aer), COMPONENT=FACTOR with commas, or a file"
+        " with a noise model. All but auto, off and a file need a device."
     ),
 ]
 

@@ -9,9 +9,9 @@ from time import monotonic
 from typing import Generic, Protocol, TypeVar
 
 from simenv.client.streams.stream_task import FAILED, StreamTask
-from simenv.client.submission.options import OUTPUTS
 from simenv.errors import OptionError, SimenvError, TimedOutError
 from simenv.model import Event
+from simenv.model.task_rules import OUTPUTS
 
 TYPES = (*OUTPUTS, FAILED)
 EVENT_KINDS = {

@@ -10,13 +10,9 @@ from typing import Any, SupportsIndex
 
 from simenv.errors import OptionError
 from simenv.model import EngineOptions
+from simenv.model.task_rules import MAX_NAME_CHARS, MAX_SECONDS
 
 MAX_KEY_CHARS = 256
-MAX_SEED = 2**64 - 1
-MAX_PREFERRED = 16
-MAX_RESERVATION = 2**63 - 1
-MAX_SECONDS = 10 * 365 * 86_400.0
-MAX_WORKERS = 10_000
 APP = "app"  # metadata key of a reservation: the run of the application that made it
 
 
@@ -44,11 +40,12 @@ def checked_integer(name: str, value: SupportsIndex, low: int, high: int, more: 
     return number
 
 
-def checked_seconds(name: str, value: object) -> float:
-    """Check a time in seconds. Raises OptionError."""
+def checked_seconds(name: str, value: object, more: str = "") -> float:
+    """Check a time in seconds. `more`: added to the hint. Raises OptionError."""
     number = isinstance(value, int | float) and not isinstance(value, bool)
     if not number or not 0 < value <= MAX_SECONDS:  # type: ignore[operator]
-        raise OptionError(f"{name}={value!r:.80}", hint=f"seconds, above 0, up to {MAX_SECONDS:g}")
+        hint = f"seconds, above 0, up to {MAX_SECONDS}" + (f"; {more}" if more else "")
+        raise OptionError(f"{name}={value!r:.80}", hint=hint)
     return float(value)  # type: ignore[arg-type]
 
 
@@ -66,7 +63,7 @@ def checked_engine_options(settings: Mapping[str, Any]) -> EngineOptions:
         raise OptionError(f"options={settings!r:.80}", hint='for example {"bond": 64}')
     for name, value in settings.items():
         number = isinstance(value, int | float) and not isinstance(value, bool)
-        if not number or not math.isfinite(value) or not 0 < len(str(name)) <= 64:
+        if not number or not math.isfinite(value) or not 0 < len(str(name)) <= MAX_NAME_CHARS:
             raise OptionError(
                 f"options: {str(name)[:64]!r} = {value!r:.80}",
                 hint='a name and a finite number, for example options={"bond": 64}',

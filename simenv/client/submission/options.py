@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import functools
 import hashlib
-import math
 import os
 from collections.abc import Callable, Mapping, Sequence
 from inspect import signature
@@ -17,28 +16,29 @@ import msgspec
 
 from simenv.client.devices.noise import OFF, document_of, factors_of
 from simenv.client.submission.arguments import (
-    MAX_PREFERRED,
-    MAX_RESERVATION,
-    MAX_SEED,
     checked_engine_options,
     checked_integer,
     checked_list,
+    checked_seconds,
 )
 from simenv.client.submission.parents import Parents, checked_parents
 from simenv.config import NAME_RULE, application
 from simenv.errors import OptionError
 from simenv.model import MAX_QUBITS, MAX_SHOTS, Observable, TaskOptions
 from simenv.model.task import REFUSE
+from simenv.model.task_rules import (
+    MAX_PREFERRED,
+    MAX_PRIORITY,
+    MAX_RANKS,
+    MAX_RESERVATION,
+    MAX_SEED,
+    OUTPUTS,
+    PRECISIONS,
+)
 
 MODES = ("auto", "never", "always", "fresh")  # of `compile`
-OUTPUTS = (
-    *("counts", "probabilities", "statevector", "expectation", "gradient", "memory"),
-    "amplitudes",
-)
 SAMPLED = ("counts", "memory")  # outputs from the classical bits of each shot
 NONE_OF = {"counts": "are no counts", "memory": "is no memory"}
-PRECISIONS = ("double", "single")
-MAX_RANKS = 4_096
 MAX_BINDING = 2**63 - 1
 DRAWN_BITS = 53  # bits of drawn and derived seeds: JSON readers with doubles preserve them
 DEFAULT_SHOTS = 1024
@@ -252,7 +252,7 @@ def _checked(*values: Any) -> CheckedOptions:
         engine=_name("engine", inputs["engine"]),
         precision=precision,
         pool=_name("pool", pool) if pool else "",
-        priority=checked_integer("priority", inputs["priority"], -1_000_000, 1_000_000),
+        priority=checked_integer("priority", inputs["priority"], -MAX_PRIORITY, MAX_PRIORITY),
         queue_timeout_s=_timeout("queue_timeout_s", inputs["queue_timeout_s"]),
         run_timeout_s=_timeout("run_timeout_s", inputs["run_timeout_s"]),
         name=_name("name", name) if name else "",
@@ -373,11 +373,7 @@ def _preferred(
 
 
 def _timeout(name: str, value: object) -> float:
-    if value is None:
-        return 0.0
-    if not isinstance(value, int | float) or not 0 < value < math.inf:
-        raise OptionError(f"{name}={value!r}", hint="seconds, above 0; None: no limit")
-    return float(value)
+    return 0.0 if value is None else checked_seconds(name, value, "None: no limit")
 
 
 def _name(name: str, value: object) -> str:

@@ -13,7 +13,8 @@ from simenv.client.submission.arguments import checked_list
 from simenv.client.submission.options import SAMPLED, CheckedOptions
 from simenv.errors import OptionError, ProgramError, SimenvError
 from simenv.model import Observable, TaskOptions
-from simenv.model.bit_strings import check_bit_strings, check_widths
+from simenv.model.bit_strings import check_widths
+from simenv.model.task_rules import check_terms
 
 
 def terms_of(
@@ -25,6 +26,7 @@ def terms_of(
     pauli = None if observables is None else load_observables(observables, loaded.num_qubits)
     terms = options.task_options(measures, pauli)
     terms = _with_bit_strings(terms, requested.get("amplitudes"), loaded.num_qubits)
+    check_terms(terms)
     error = _contradiction(terms, measures, -1)
     if error is not None:
         raise error
@@ -67,6 +69,7 @@ def common_terms(
         ]
     terms = options.task_options(any(measures), pauli)
     terms = _with_bit_strings(terms, requested.get("amplitudes"), width)
+    check_terms(terms)
     contradicted = [measured for measured in (True, False) if _contradiction(terms, measured, -1)]
     for index, measured in enumerate(measures if contradicted else ()):
         error = _contradiction(terms, measured, index)
@@ -83,7 +86,6 @@ def _with_bit_strings(terms: TaskOptions, amplitudes: Any, num_qubits: int) -> T
     strings = checked_list("amplitudes", values, 'a list of bit strings, such as ["0101"]')
     if any(not isinstance(text, str) for text in strings):
         raise OptionError(f"amplitudes={strings!r:.80}", hint='bit strings, such as ["0101"]')
-    check_bit_strings(strings, wanted=True)
     check_widths(strings, num_qubits)
     return msgspec.structs.replace(
         terms, observables=(*terms.observables, Observable(strings, b""))

@@ -22,6 +22,7 @@ from simenv.model import (
     Workload,
 )
 from simenv.model.bounds import check_printable
+from simenv.model.task_rules import MAX_SECONDS, MAX_WORKERS
 
 BOUND_NS = 100_000_000  # default bound of reservations with workers
 
@@ -239,11 +240,10 @@ def evaluate(
 
 
 MOST = 2**62  # bound of any figure, given or derived
-MAX_TTL_NS = 10 * 365 * 86_400 * 10**9
+MAX_TTL_NS = MAX_SECONDS * 10**9
 MAX_NAME_CHARS = 255
 MAX_METADATA = 64
 MAX_METADATA_BYTES = 2_048
-MAX_KEPT_WORKERS = 10_000
 KINDS = ("quantum", "hybrid")
 BASELINE_FIELDS = ("qubits", "depth", "gates_1q", "gates_2q", "measurements", "shots")
 
@@ -315,8 +315,8 @@ def check_request(request: ReservationRequest) -> None:
         value = getattr(request, name)
         if not 0 <= value <= MAX_TTL_NS:
             raise OptionError(f"{name} = {value}", hint=f"0 to {MAX_TTL_NS} ns")
-    if not 0 <= request.workers <= MAX_KEPT_WORKERS:
-        raise OptionError(f"workers = {request.workers}", hint=f"0 to {MAX_KEPT_WORKERS}")
+    if not 0 <= request.workers <= MAX_WORKERS:
+        raise OptionError(f"workers = {request.workers}", hint=f"0 to {MAX_WORKERS}")
     _check_workload("workload", request.workload)
     size = sum(len(key.encode()) + len(value.encode()) for key, value in request.metadata)
     if len(request.metadata) > MAX_METADATA or size > MAX_METADATA_BYTES:

@@ -5,24 +5,30 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator
 
 import msgspec
 import numpy as np
 
 from simenv.errors import InfeasibleError, LimitExceededError, OptionError
-from simenv.model import MAX_BINDINGS, MAX_SHOTS, Chain, Program, TaskOptions, TaskSpec, Workload
-from simenv.model.bit_strings import check_bit_strings, check_widths
+from simenv.model import (
+    MAX_BINDINGS,
+    MAX_SHOTS,
+    Chain,
+    Program,
+    TaskOptions,
+    TaskSpec,
+    Workload,
+    task_rules,
+)
+from simenv.model.bit_strings import check_widths
 from simenv.model.bounds import check_printable
-from simenv.model.calls import VALUE, check_call_terms, is_call
 from simenv.model.final_measurements import measured_last, refuse_collapsed
-from simenv.model.task import MAX_TIMEOUT_S
 from simenv.scheduler.core.types import Route
 from simenv.scheduler.routing.engine_choice import size
 from simulators.circuit.analysis.profile import Profile
 from simulators.circuit.ir import Circuit, outcome_width
-from simulators.engine import OUTPUTS, PURE, SAMPLED
+from simulators.engine import PURE, SAMPLED
 from simulators.execution.sampling import shot_bytes
 
 MAX_PARAMETERS = 2**20
@@ -91,16 +97,9 @@ def check_gradient_task(
 
 
 RESULT_BYTES = 256 * 2**20  # of arrays that take memory besides the state
-MAX_RANKS = 1_024  # of one worker, in a request
 COUNT_BYTES = 4  # uint32
 PROBABILITY_BYTES = 16  # an outcome of up to 64 bits and a float64
 EXPECTATION_BYTES = 16  # value and standard error
-PRECISIONS = ("double", "single")
-MAX_OBSERVABLES = 4_096
-MAX_TERMS = 100_000
-MAX_PRIORITY = 1_000_000
-MAX_OPTIONS = 16
-MAX_PREFERRED = 16
 
 
 class AdmittedProgram(msgspec.Struct, frozen=True, gc=False):
@@ -119,72 +118,8 @@ class AdmittedProgram(msgspec.Struct, frozen=True, gc=False):
 
 def check_terms(terms: TaskOptions) -> None:
     """Check the options of tasks, apart from the program. Raises SimenvError."""
-    if is_call(terms):
-        check_call_terms(terms)
-    elif not terms.outputs or len(set(terms.outputs)) < len(terms.outputs):
-        raise OptionError(f"outputs must be distinct and at least one, got {terms.outputs}")
-    for output in terms.outputs:
-        if output not in OUTPUTS and output != VALUE:
-            raise OptionError(
-                f"output {output!r} is not known", hint=f"one of: {', '.join(OUTPUTS)}"
-            )
-    if terms.precision not in PRECISIONS:
-        raise OptionError(
-            f"precision {terms.precision!r} is not known", hint="one of: double, single"
-        )
-    check_bit_strings(terms.bit_strings, "amplitudes" in terms.outputs)
-    sums = terms.pauli_sums
-    if ("expectation" in terms.outputs) != bool(sums):
-        raise OptionError(
-            "the output 'expectation' and observables go together; only one was given",
-            hint='for example observables="ZZ:0.5"',
-        )
+    task_rules.check_terms(terms)
     check_gradient_terms(terms)
-    total = sum(len(o.labels) for o in sums)
-    if len(sums) > MAX_OBSERVABLES or total > MAX_TERMS:
-        raise LimitExceededError(
-            f"{len(sums)} observables with {total} terms; the limits are "
-            f"{MAX_OBSERVABLES} and {MAX_TERMS}",
-            hint="spread them over several tasks",
-        )
-    for observable in sums:
-        if not observable.labels:
-            raise OptionError(
-                "an observable without terms",
-                hint="leave a sum of nothing out: it is 0, and so is its gradient",
-            )
-        if len(observable.coefficients) != 8 * len(observable.labels):
-            raise OptionError("an observable needs one coefficient for each label")
-        for label in observable.labels:
-            if label.strip("IXYZ"):
-                raise OptionError(f"observable {label[:40]!r} may hold only I, X, Y, Z")
-    for key in ("queue_timeout_s", "run_timeout_s"):
-        value = getattr(terms, key)
-        if not 0 <= value <= MAX_TIMEOUT_S:
-            raise OptionError(
-                f"{key} = {value} is outside 0 .. {MAX_TIMEOUT_S} seconds", hint="0 for none"
-            )
-    if abs(terms.priority) > MAX_PRIORITY:
-        raise OptionError(f"priority {terms.priority} is outside -{MAX_PRIORITY}..{MAX_PRIORITY}")
-    if len(terms.name) > 64:
-        raise OptionError(f"a task's name has at most 64 characters, this has {len(terms.name)}")
-    check_printable("a task's name", terms.name)
-    if len(terms.options) > MAX_OPTIONS or len(dict(terms.options)) < len(terms.options):
-        raise OptionError(
-            f"{len(terms.options)} engine options; at most {MAX_OPTIONS}, each once, are allowed"
-        )
-    if any(len(name) > 64 or not math.isfinite(value) for name, value in terms.options):
-        raise OptionError("an engine option has a long name or is not a finite number")
-    if terms.ranks < 0 or terms.ranks > MAX_RANKS or terms.ranks & (terms.ranks - 1):
-        raise OptionError(
-            f"ranks = {terms.ranks} is not a power of two within 1 .. {MAX_RANKS}",
-            hint="ranks=2, 4, 8 ...; 0 takes as many as the memory needs",
-        )
-    if len(terms.prefer) > MAX_PREFERRED or any(len(word) > 64 for word in terms.prefer):
-        raise OptionError(
-            f"prefer names {len(terms.prefer)} pools or kinds; at most {MAX_PREFERRED} are allowed",
-            hint="each of 64 characters at most",
-        )
 
 
 def labels(terms: TaskOptions) -> Iterator[str]:

@@ -12,7 +12,7 @@ import msgspec
 
 from simenv.errors import JournalError
 from simenv.model import TaskOptions, TaskSpec
-from simenv.model.task import MAX_TIMEOUT_S
+from simenv.model.task_rules import MAX_SECONDS
 from simenv.scheduler.core.types import Route, SubmitBatch
 from simenv.scheduler.scheduler import Scheduler
 from simenv.scheduler.state.state import SchedulerState
@@ -139,7 +139,7 @@ def queue(scheduler: Scheduler, waiting: list[Part], completions: Completions) -
 
 def _limit_timeouts(terms: TaskOptions) -> TaskOptions:
     """Reduce timeouts to the present limit, which earlier versions did not check."""
-    queue_s, run_s = (min(t, MAX_TIMEOUT_S) for t in (terms.queue_timeout_s, terms.run_timeout_s))
+    queue_s, run_s = (min(t, MAX_SECONDS) for t in (terms.queue_timeout_s, terms.run_timeout_s))
     return msgspec.structs.replace(terms, queue_timeout_s=queue_s, run_timeout_s=run_s)
 
 

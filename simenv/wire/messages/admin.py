@@ -11,11 +11,11 @@ import msgspec
 
 from simenv.model import NodeInfo, OwnerReport, PoolInfo
 from simenv.model.bounds import FEW
+from simenv.model.task_rules import MAX_REASON_CHARS, MAX_WORKERS
 from simenv.wire.messages.common import Number
 
 Name = Annotated[str, msgspec.Meta(max_length=255)]
-Reason = Annotated[str, msgspec.Meta(max_length=500)]
-MAX_WORKERS = 1_024
+Reason = Annotated[str, msgspec.Meta(max_length=MAX_REASON_CHARS)]
 Workers = Annotated[int, msgspec.Meta(ge=0, le=MAX_WORKERS)]
 
 

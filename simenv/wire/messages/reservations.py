@@ -18,10 +18,11 @@ from simenv.model.reservations import (
     ReservationRequest,
     TargetInfo,
 )
+from simenv.model.task_rules import MAX_REASON_CHARS
 from simenv.wire.messages.common import Number
 
 Name = Annotated[str, msgspec.Meta(max_length=255)]
-ReasonText = Annotated[str, msgspec.Meta(max_length=500)]
+ReasonText = Annotated[str, msgspec.Meta(max_length=MAX_REASON_CHARS)]
 
 
 class Reserve(msgspec.Struct, frozen=True, array_like=True, tag=30):

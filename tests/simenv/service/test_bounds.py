@@ -3,20 +3,31 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import numpy as np
 import pytest
 from service import ServiceHarness, program, spec
 
+from simenv.client.reservations import reservation_request
+from simenv.client.submission.options import checked_options
 from simenv.config import convert
-from simenv.errors import ConfigError, JournalError
+from simenv.errors import ConfigError, JournalError, OptionError
 from simenv.model import Observable, ReservationRequest, TaskOptions, decode_program, task_number
-from simenv.model.task import MAX_TIMEOUT_S
+from simenv.model.task_rules import (
+    MAX_NAME_CHARS,
+    MAX_PREFERRED,
+    MAX_PRIORITY,
+    MAX_RANKS,
+    MAX_SECONDS,
+    MAX_WORKERS,
+    check_terms,
+)
+from simenv.scheduler.reservations.policies import check_request
 from simenv.scheduler.routing.capacity import all_nodes
 from simenv.service.admission import background_checks
 from simenv.service.admission import controller as admission
-from simenv.service.admission.rules import MAX_RANKS
 from simenv.service.journal.writer import Journal
 from simenv.service.results import completions
 from simenv.wire import codec
@@ -91,7 +102,7 @@ def test_endless_timeout_in_old_journal_is_reduced_to_maximum(tmp_path: Path) ->
     bench.work.send(codec.encode(m.Started(task.task, task.attempt)))
     bench.step()
     terms = bench.state.tasks[2].batch.terms
-    assert (terms.queue_timeout_s, terms.run_timeout_s) == (MAX_TIMEOUT_S, MAX_TIMEOUT_S)
+    assert (terms.queue_timeout_s, terms.run_timeout_s) == (MAX_SECONDS, MAX_SECONDS)
 
 
 @pytest.mark.parametrize("idle_s", [float("inf"), float("nan"), -1.0, 1e300])
@@ -281,3 +292,42 @@ def test_failed_check_of_one_program_refuses_it_and_the_service_goes_on(
     assert isinstance(refused, m.Refused)
     assert "failed to check the program (ValueError: math domain" in refused.refusals[0].message
     assert bench.submit(spec(), key="other") == m.Accepted(5, 1, 1)
+
+
+@pytest.mark.parametrize(
+    ("option", "most"),
+    [
+        *(("ranks", MAX_RANKS), ("priority", MAX_PRIORITY), ("priority", -MAX_PRIORITY)),
+        *(("queue_timeout_s", MAX_SECONDS), ("run_timeout_s", float(MAX_SECONDS))),
+        ("prefer", [f"a{k}" for k in range(MAX_PREFERRED)]),
+        ("name", "a" * MAX_NAME_CHARS),
+    ],
+)
+def test_client_and_service_accept_the_same_largest_options(option: str, most: Any) -> None:
+    options: Any = {option: most}
+    check_terms(checked_options(options).task)
+    beyond = 2 * most
+    if option == "prefer":
+        beyond = [*most, "b"]
+    with pytest.raises(OptionError, match=option):
+        checked_options({option: beyond})  # type: ignore[misc]
+
+
+def test_client_and_service_accept_the_same_largest_reservation() -> None:
+    def request(workers: int, for_s: float) -> ReservationRequest:
+        return reservation_request(None, for_s, workers, None, [1, 0, 0, 0, 0, 0, 1])
+
+    check_request(request(MAX_WORKERS, MAX_SECONDS))
+    for wrong in ((MAX_WORKERS + 1, 1.0), (1, MAX_SECONDS + 1.0)):
+        with pytest.raises(OptionError, match=r"workers|for_s"):
+            request(*wrong)
+    for field, value in (("workers", MAX_WORKERS + 1), ("ttl_ns", MAX_SECONDS * 10**9 + 1)):
+        beyond = msgspec.structs.replace(request(1, 1.0), **{field: value})
+        with pytest.raises(OptionError, match=field):
+            check_request(beyond)
+
+
+def test_pools_may_have_the_ranks_that_tasks_may_ask_for() -> None:
+    convert({"pools": [{"name": "a", "ranks": MAX_RANKS}]})
+    with pytest.raises(ConfigError, match="ranks"):
+        convert({"pools": [{"name": "a", "ranks": MAX_RANKS + 1}]})

@@ -23,6 +23,7 @@ from simenv.config import application
 from simenv.errors import InsufficientError, NotReservedError, SimenvError
 from simenv.model import AdmissionReason, ReservationInfo
 from simenv.model import Decision as Verdict
+from simenv.model.task_rules import MAX_REASON_CHARS
 from simenv.qpm.admission import (
     DECISIONS,
     STATE_CODES,
@@ -44,7 +45,6 @@ from simenv.wire.messages.reservations import (
     Reserve,
 )
 
-MAX_REASON_CHARS = 500
 REJECTED = "rejected"
 
 Plain = dict[str, Any]

@@ -19,6 +19,7 @@ from simenv.client.qpm.runtime.completion_queues import CircuitRegistry
 from simenv.client.qpm.runtime.identity import Targets
 from simenv.errors import SimenvError
 from simenv.model import FINAL_STATES, TargetInfo, TaskInfo, task_number
+from simenv.model.task_rules import MAX_OPTIONS, MAX_REASON_CHARS
 from simenv.qpm.bindings import Device
 from simenv.qpm.envelopes import StatusEnvelope, plain, status, wait
 from simenv.qpm.scheduler import (
@@ -44,10 +45,8 @@ from simenv.wire.messages.reservations import (
 )
 
 POLICIES = ("priority", "fifo", "ordered", "round_robin")
-MAX_OPTIONS = 16
 MAX_OPTION_CHARS = 255
 MAX_INFLIGHT = 2**31 - 1
-MAX_REASON_CHARS = 500
 ON_DEMAND = ".x"  # in the name of a pool made on demand, after that of its base
 MOST_LISTED = 1_000  # of other callers' tasks
 

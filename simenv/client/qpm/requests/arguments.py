@@ -8,11 +8,11 @@ from __future__ import annotations
 
 from typing import Any
 
+from simenv.model.task_rules import MAX_SECONDS
 from simenv.qpm.errors import ExecutionError
 
 MAX_TEXT_CHARS = 4_096  # of an id, a name, a reason
 MAX_RESERVATION = 2**64 - 1
-MAX_SECONDS = 10**8  # three years; in nanoseconds far within 64 bits
 _SHOWN = 16  # most entries of a list or table in an error
 _SCALARS = (str, int, float, bool, type(None))
 

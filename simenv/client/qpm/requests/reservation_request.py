@@ -11,8 +11,9 @@ from collections.abc import Mapping
 from typing import Any
 
 from simenv.client.qpm.requests import arguments
-from simenv.client.submission.arguments import APP, MAX_WORKERS
+from simenv.client.submission.arguments import APP
 from simenv.model import ReservationRequest, Workload
+from simenv.model.task_rules import MAX_WORKERS
 from simenv.qpm.errors import ExecutionError
 
 MOST = 2**62  # of any size or time

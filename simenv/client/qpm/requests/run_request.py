@@ -24,10 +24,10 @@ from simenv.client.circuits import load
 from simenv.client.devices.noise import factors_of
 from simenv.client.qpm.requests import arguments
 from simenv.client.results import bitstrings
-from simenv.client.submission.arguments import MAX_PREFERRED, MAX_SEED
 from simenv.config import NAME_RULE
 from simenv.errors import OptionError, ProgramError, SimenvError
 from simenv.model import MAX_QUBITS, MAX_SHOTS, OWNERS, Program
+from simenv.model.task_rules import MAX_PREFERRED, MAX_PRIORITY, MAX_SEED
 from simenv.qpm.errors import ExecutionError
 from simenv.transpiler import qpy
 from simenv.transpiler.qiskit_runtime import is_circuit
@@ -96,7 +96,6 @@ def _in_the_middle(where: str) -> ProgramError:
 
 
 FORMATS = ("openqasm2", "openqasm3", "qpy")
-MAX_PRIORITY = 1_000_000
 _FIELDS_CHARS = 500
 MAX_STATEVECTOR_QUBITS = 20  # [re, im] pairs of more qubits are gigabytes of Python objects
 MAX_QPY_BYTES = 16 * 2**20
@@ -106,7 +105,9 @@ _HINTS = {  # hint: the reason why it has no effect
     "lib": "the engine is chosen by the service",
     "deadline_ns": "tasks have no deadline",
 }
-_NOISE_HINT = 'true, false, "auto", "on", "off", a recipe such as "aer", or {"gate.depolarizing": 0.5}'
+_NOISE_HINT = (
+    'true, false, "auto", "on", "off", a recipe such as "aer", or {"gate.depolarizing": 0.5}'
+)
 _ARGUMENTS = (  # arguments of `Client.submit` in errors, and the fields of `info` in their place
     ("compile='auto'", "verbatim=False"),
     ("compile='never'", "verbatim=True"),

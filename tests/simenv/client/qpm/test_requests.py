@@ -88,7 +88,13 @@ def test_width_is_taken_from_circuit_instead_of_num_qubits_field(qpm: QPM) -> No
 
 @pytest.mark.parametrize(
     ("name", "value"),
-    [("noise", {"depolarizing": 0.01}), ("noise", True), ("noise", "on"), ("verbatim", True), ("qubit_mapping", [1, 0])],
+    [
+        ("noise", {"depolarizing": 0.01}),
+        ("noise", True),
+        ("noise", "on"),
+        ("verbatim", True),
+        ("qubit_mapping", [1, 0]),
+    ],
 )
 def test_unsupported_option_is_refused_by_name(qpm: QPM, name: str, value: Any) -> None:
     for run in (qpm.sync_run, qpm.async_run, qpm.revision1.sync_run, qpm.revision1.async_run):
