@@ -10,26 +10,15 @@ from __future__ import annotations
 import asyncio
 import importlib.util
 
-from qiskit import QuantumCircuit
-
 import simenv
+from simenv.library import ghz
 
 SIZES = (2, 4, 6, 8, 10)
 
 
-# %% Circuits: one qubit after the other is entangled with the first
-def ghz(size: int) -> QuantumCircuit:
-    circuit = QuantumCircuit(size)
-    circuit.h(0)
-    for qubit in range(1, size):
-        circuit.cx(0, qubit)
-    circuit.measure_all()
-    return circuit
-
-
 # %% One task: `await` gives its result, and the loop goes on meanwhile
 async def single(client: simenv.Client) -> None:
-    task = client.submit(ghz(3), shots=1000, seed=1)
+    task = client.submit(ghz(3).circuit, shots=1000, seed=1)
     print(task)  # nobody is asked: this never waits
     result = await task
     print(f"3 qubits: {dict(sorted(result.counts.items()))}")
@@ -37,7 +26,7 @@ async def single(client: simenv.Client) -> None:
 
 # %% Several: gathered like any awaitables, in the order in which they were given
 async def several(client: simenv.Client) -> None:
-    tasks = client.submit_many([ghz(size) for size in SIZES], shots=1000, seed=2)
+    tasks = client.submit_many([ghz(size).circuit for size in SIZES], shots=1000, seed=2)
 
     async def wait(task: simenv.Task) -> simenv.Result:
         return await task
@@ -48,7 +37,7 @@ async def several(client: simenv.Client) -> None:
 
 # %% What a cell shows of a task: its result as a histogram, and its circuit; plots and bars
 def shown(client: simenv.Client) -> None:
-    tasks = client.submit_many([ghz(2), ghz(3)], shots=1000, seed=4)
+    tasks = client.submit_many([ghz(2).circuit, ghz(3).circuit], shots=1000, seed=4)
     for task in simenv.as_completed(tasks, progress="tqdm"):  # or "rich"; a line without both
         print(f"{task.circuit().num_qubits} qubits: {len(task._repr_html_())} characters of HTML")
     if importlib.util.find_spec("matplotlib") is not None:
@@ -69,7 +58,7 @@ async def completed(client: simenv.Client) -> None:
 
 # %% A deadline of one's own: the task goes on, or is cancelled
 async def impatient(client: simenv.Client) -> None:
-    task = client.submit(ghz(20), shots=None, outputs=("probabilities",))
+    task = client.submit(ghz(20).circuit, shots=None, outputs=("probabilities",))
 
     async def wait() -> simenv.Result:
         return await task

@@ -30,9 +30,9 @@ import numpy as np
 from numpy.typing import NDArray
 from qiskit import QuantumCircuit
 from qiskit.circuit import ParameterVector
-from qiskit.quantum_info import SparsePauliOp
 
 import simenv
+from simenv.library import transverse_ising
 
 FIELD = 0.8
 Array = NDArray[np.float64]
@@ -63,13 +63,6 @@ class Use:
     error_limit: float
 
 
-def chain(size: int) -> SparsePauliOp:
-    """The Hamiltonian of the open chain, - sum Z Z - FIELD sum X."""
-    pairs = [("ZZ", [k, k + 1], -1.0) for k in range(size - 1)]
-    fields = [("X", [k], -FIELD) for k in range(size)]
-    return SparsePauliOp.from_sparse_list(pairs + fields, size)
-
-
 def layers(size: int, count: int) -> QuantumCircuit:
     """Alternating layers of Z Z and X rotations, each with the same two angles, from |+>."""
     angles = ParameterVector("a", 2)
@@ -90,7 +83,7 @@ def grid(count: int) -> Array:
 
 def quantum(client: simenv.Client) -> Answer:
     """Energies of a grid of angles from shots; the lowest one."""
-    circuit, hamiltonian, angles = layers(16, 4), chain(16), grid(20)
+    circuit, hamiltonian, angles = layers(16, 4), transverse_ising(16, FIELD), grid(20)
 
     def energies(shots: int | None, name: str) -> list[simenv.Result]:
         tasks = client.submit_many(
@@ -114,7 +107,7 @@ def quantum(client: simenv.Client) -> Answer:
 def classical(client: simenv.Client) -> Answer:
     """The ground state in the space of the bit strings that a circuit gave, which grows."""
     size = 10
-    matrix = np.real(chain(size).to_matrix())
+    matrix = np.real(transverse_ising(size, FIELD).to_matrix())
     circuit = layers(size, 3).assign_parameters([-0.2, -0.4]).measure_all(inplace=False)
     states: set[int] = set()
     energy = 0.0
@@ -134,7 +127,7 @@ def classical(client: simenv.Client) -> Answer:
 
 def balanced(client: simenv.Client) -> Answer:
     """The minimum of the energy over two angles by Bayesian optimization, 8 circuits a step."""
-    circuit, hamiltonian, candidates = layers(17, 8), chain(17), grid(16)
+    circuit, hamiltonian, candidates = layers(17, 8), transverse_ising(17, FIELD), grid(16)
 
     def energies(angles: Array, name: str) -> Array:
         tasks = client.submit_many(

@@ -10,21 +10,10 @@ from __future__ import annotations
 
 import sys
 
-from qiskit import QuantumCircuit
-
 import simenv
+from simenv.library import ghz
 
 SHOTS = 4096
-
-
-def ghz(qubits: int) -> QuantumCircuit:
-    """All zeros or all ones, if nothing errs."""
-    circuit = QuantumCircuit(qubits)
-    circuit.h(0)
-    for qubit in range(qubits - 1):
-        circuit.cx(qubit, qubit + 1)
-    circuit.measure_all()
-    return circuit
 
 
 def main(pool: str) -> None:
@@ -32,12 +21,12 @@ def main(pool: str) -> None:
     with simenv.connect() as client:
         device = client.devices()[pool]
         print(f"{pool}: {device.kind}, {device.model}, {device.num_qubits} qubits")
-        tasks = [client.submit(ghz(qubits), shots=SHOTS, seed=1, pool=pool) for qubits in (2, 4, 6)]
-        for task in tasks:
+        states = [ghz(qubits) for qubits in (2, 4, 6)]
+        tasks = [client.submit(each.circuit, shots=SHOTS, seed=1, pool=pool) for each in states]
+        for each, task in zip(states, tasks, strict=True):
             result = task.result()
-            counts, width = result.counts, result.num_qubits
-            right = (counts["0" * width] + counts["1" * width]) / result.shots
-            print(f"GHZ of {width} qubits on {result.engine}: {right:.3f} of the shots agree")
+            right = each.expected.success(result.counts)
+            print(f"{each.name} on {result.engine}: {right:.3f} of the shots agree")
 
 
 if __name__ == "__main__":

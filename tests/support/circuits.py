@@ -5,6 +5,8 @@ from __future__ import annotations
 import numpy as np
 from qiskit import QuantumCircuit
 
+from simenv.library import ghz
+
 
 def layered(num_qubits: int, layers: int, seed: int) -> QuantumCircuit:
     """Random one-qubit rotations and a ring of CX, so often; all qubits measured."""
@@ -22,12 +24,7 @@ def layered(num_qubits: int, layers: int, seed: int) -> QuantumCircuit:
 
 def chain(num_qubits: int) -> QuantumCircuit:
     """Each qubit entangled with the one before it, all measured: all 0 or all 1."""
-    circuit = QuantumCircuit(num_qubits, num_qubits)
-    circuit.h(0)
-    for qubit in range(num_qubits - 1):
-        circuit.cx(qubit, qubit + 1)
-    circuit.measure(range(num_qubits), range(num_qubits))
-    return circuit
+    return ghz(num_qubits).circuit
 
 
 def tangled(num_qubits: int = 60) -> QuantumCircuit:
@@ -44,11 +41,7 @@ def tangled(num_qubits: int = 60) -> QuantumCircuit:
 
 
 def bell() -> QuantumCircuit:
-    circuit = QuantumCircuit(2, 2)
-    circuit.h(0)
-    circuit.cx(0, 1)
-    circuit.measure([0, 1], [0, 1])
-    return circuit
+    return chain(2)
 
 
 def faulty(code: int) -> QuantumCircuit:

@@ -10,6 +10,8 @@ import live
 import pytest
 from qiskit import QuantumCircuit
 
+from simenv import library
+
 SUPPORT = str(Path(__file__).parent)
 DEVICE = "superconducting-lattice"
 POOLS = [
@@ -30,12 +32,7 @@ def environment() -> Iterator[live.Live]:
 
 def ghz(qubits: int = 3) -> QuantumCircuit:
     """A measured GHZ state."""
-    circuit = QuantumCircuit(qubits, qubits)
-    circuit.h(0)
-    for qubit in range(qubits - 1):
-        circuit.cx(qubit, qubit + 1)
-    circuit.measure(range(qubits), range(qubits))
-    return circuit
+    return library.ghz(qubits).circuit
 
 
 def far() -> QuantumCircuit:

@@ -1,7 +1,6 @@
 """Variational loop: the ground state of four Ising spins in 20 steps of 24 circuits.
 
-H = -sum Z_k Z_k+1 - sum X_k on an open chain. The ansatz rotates |++++> by the terms of H, each
-with its own angle. A step sends the two shifted circuits of every angle as one message
+Each step sends the two shifted circuits of every angle as one message
 (parameter-shift rule), and Adam updates the angles.
 """
 
@@ -13,16 +12,13 @@ from typing import TYPE_CHECKING
 
 import msgspec
 import numpy as np
-from qiskit import QuantumCircuit
-from qiskit.circuit import ParameterVector
-from qiskit.quantum_info import SparsePauliOp
+
+from simenv.library import ising_ground_state
 
 if TYPE_CHECKING:
     from simenv.client.client import Client
     from simenv.client.results.result import Result
 
-SPINS = 4
-ANGLES = 12
 STEPS = 20
 SHOTS = 1024
 RATE, MEMORY, MEMORY_SQUARED = 0.1, 0.9, 0.99  # learning rate and decay rates of Adam
@@ -46,35 +42,17 @@ class VariationalRun(msgspec.Struct, frozen=True):
         return sum(self.energies[-3:]) / 3 < self.ground + NEAR_ENOUGH
 
 
-def hamiltonian() -> SparsePauliOp:
-    """Return the Hamiltonian of the chain as a Pauli sum."""
-    bonds = [("ZZ", [k, k + 1], -1.0) for k in range(SPINS - 1)]
-    fields = [("X", [k], -1.0) for k in range(SPINS)]
-    return SparsePauliOp.from_sparse_list([*bonds, *fields], num_qubits=SPINS)
-
-
-def ansatz() -> QuantumCircuit:
-    """Return the ansatz with 12 angles: bonds, fields, bonds, and the fields of the two ends."""
-    angles = ParameterVector("angle", ANGLES)
-    circuit = QuantumCircuit(SPINS, name="ising-vqe")
-    circuit.h(range(SPINS))
-    for k in range(SPINS - 1):
-        circuit.rzz(angles[k], k, k + 1)
-    for k in range(SPINS):
-        circuit.rx(angles[3 + k], k)
-    for k in range(SPINS - 1):
-        circuit.rzz(angles[7 + k], k, k + 1)
-    circuit.rx(angles[10], 0)
-    circuit.rx(angles[11], SPINS - 1)
-    return circuit
-
-
 def minimise(client: Client, seed: int = 7, device: str | None = None) -> VariationalRun:
     """Run the loop on any environment and device; the same seed gives the same run."""
-    circuit, observable = ansatz(), hamiltonian()
-    angles = -0.5 + np.random.default_rng(seed).uniform(-0.3, 0.3, ANGLES)
-    shifts = np.concatenate([np.eye(ANGLES), -np.eye(ANGLES)]) * math.pi / 2
-    momentum, scale = np.zeros(ANGLES), np.zeros(ANGLES)
+    problem = ising_ground_state()
+    circuit, observable, count = (
+        problem.circuit,
+        problem.hamiltonian,
+        problem.circuit.num_parameters,
+    )
+    angles = -0.5 + np.random.default_rng(seed).uniform(-0.3, 0.3, count)
+    shifts = np.concatenate([np.eye(count), -np.eye(count)]) * math.pi / 2
+    momentum, scale = np.zeros(count), np.zeros(count)
     energies, step_ms, run_ms = [], [], []
 
     def energy(step: int) -> float:
@@ -100,16 +78,17 @@ def minimise(client: Client, seed: int = 7, device: str | None = None) -> Variat
         step_ms.append(1e3 * (time.perf_counter() - start))
         run_ms.append(1e3 * run_s(results))
         values = np.array([result.expectation for result in results])
-        gradient = (values[:ANGLES] - values[ANGLES:]) / 2
+        gradient = (values[:count] - values[count:]) / 2
         momentum = MEMORY * momentum + (1 - MEMORY) * gradient
         scale = MEMORY_SQUARED * scale + (1 - MEMORY_SQUARED) * gradient**2
         size = np.sqrt(scale / (1 - MEMORY_SQUARED ** (step + 1))) + 1e-8
         angles = angles - RATE * momentum / (1 - MEMORY ** (step + 1)) / size
     energies.append(energy(STEPS))
-    ground = float(np.linalg.eigvalsh(observable.to_matrix())[0])
     wall_s = time.perf_counter() - begun
     workers = len(client.workers())
-    return VariationalRun(energies, ground, 2 * ANGLES * STEPS, step_ms, run_ms, wall_s, workers)
+    return VariationalRun(
+        energies, problem.ground_energy, 2 * count * STEPS, step_ms, run_ms, wall_s, workers
+    )
 
 
 def run_s(results: list[Result]) -> float:

@@ -1,4 +1,4 @@
-"""Run of the gallery on an environment: every circuit submitted, awaited and checked."""
+"""Run of the library's algorithms on an environment: all submitted, awaited and checked."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from simenv.cli.demo.algorithms import ResultCheck, pieces
+from simenv.library import Algorithm, algorithms
 
 if TYPE_CHECKING:
     from simenv.client.client import Client
@@ -32,25 +32,22 @@ class DemoRow(msgspec.Struct, frozen=True):
 
 def perform(client: Client) -> list[DemoRow]:
     """Run every circuit once; all are submitted before the first is awaited."""
-    gallery = pieces()
-    tasks = [
-        client.submit(piece.circuit, shots=SHOTS, seed=SEED, name=piece.circuit.name)
-        for piece in gallery
-    ]
+    chosen = algorithms()
+    tasks = [client.submit(each.circuit, shots=SHOTS, seed=SEED, name=each.name) for each in chosen]
     acts = []
-    for piece, task in zip(gallery, tasks, strict=True):
+    for each, task in zip(chosen, tasks, strict=True):
         result = task.result()
         acts.append(
             DemoRow(
-                circuit=piece.circuit.name,
+                circuit=each.name,
                 task=task.id,
-                qubits=piece.circuit.num_qubits,
+                qubits=each.circuit.num_qubits,
                 engine=result.engine,
                 queue_ms=1e3 * (result.timing.queued_s + result.timing.sent_s),
                 run_ms=1e3 * result.timing.run_s,
                 total_ms=1e3 * result.timing.total_s,
                 counts=result.counts,
-                fault=piece.answer.fault(result.counts),
+                fault=each.fault(result.counts),
                 remark=result.remark,
             )
         )
@@ -63,6 +60,6 @@ def top(act: DemoRow) -> str:
     return "  ".join(f"{key}: {act.counts[key]}" for key in top_keys)
 
 
-def answer(circuit: str) -> ResultCheck:
-    """Return the check of this circuit's counts."""
-    return next(piece.answer for piece in pieces() if piece.circuit.name == circuit)
+def algorithm(name: str) -> Algorithm:
+    """Return the algorithm whose circuit has this name."""
+    return next(each for each in algorithms() if each.name == name)

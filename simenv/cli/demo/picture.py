@@ -15,7 +15,8 @@ from matplotlib.layout_engine import ConstrainedLayoutEngine
 from numpy.typing import NDArray
 
 from simenv.cli.demo import performance
-from simenv.cli.demo.algorithms.piece import ExpectedOutcomes, Parities, parity
+from simenv.library import ExpectedOutcomes, ExpectedParities
+from simenv.library.algorithm import parity
 
 if TYPE_CHECKING:
     from simenv.cli.demo.emulated import EmulatedComparison
@@ -65,7 +66,7 @@ def draw(
 
 def _expected(act: DemoRow) -> NDArray[np.float64]:
     """Return the theoretical probabilities by outcome, float64 [2^bits]."""
-    answer = performance.answer(act.circuit)
+    answer = performance.algorithm(act.circuit).expected
     assert isinstance(answer, ExpectedOutcomes)
     values = np.zeros(2 ** len(next(iter(answer.probabilities))))
     for bits, probability in answer.probabilities.items():
@@ -106,8 +107,8 @@ def _walk(axis: Any, act: DemoRow) -> None:
 
 
 def _spins(axis: Any, act: DemoRow) -> None:
-    answer = performance.answer(act.circuit)
-    assert isinstance(answer, Parities)
+    answer = performance.algorithm(act.circuit).expected
+    assert isinstance(answer, ExpectedParities)
     spins = np.arange(len(answer.values))
     measured = [parity(act.counts, bits) for bits, _ in answer.values]
     errors = [(1 - value**2) ** 0.5 / performance.SHOTS**0.5 for value in measured]

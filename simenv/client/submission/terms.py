@@ -25,8 +25,7 @@ def terms_of(
     measures, observables = loaded.measures, requested.get("observables")
     pauli = None if observables is None else load_observables(observables, loaded.num_qubits)
     terms = options.task_options(measures, pauli)
-    terms = _with_bit_strings(terms, requested.get("amplitudes"), loaded.num_qubits)
-    check_terms(terms)
+    terms = _checked(terms, requested.get("amplitudes"), loaded.num_qubits)
     error = _contradiction(terms, measures, -1)
     if error is not None:
         raise error
@@ -68,8 +67,7 @@ def common_terms(
             if loaded.num_qubits != width and requested.get(name) is not None
         ]
     terms = options.task_options(any(measures), pauli)
-    terms = _with_bit_strings(terms, requested.get("amplitudes"), width)
-    check_terms(terms)
+    terms = _checked(terms, requested.get("amplitudes"), width)
     contradicted = [measured for measured in (True, False) if _contradiction(terms, measured, -1)]
     for index, measured in enumerate(measures if contradicted else ()):
         error = _contradiction(terms, measured, index)
@@ -78,18 +76,19 @@ def common_terms(
     return terms
 
 
-def _with_bit_strings(terms: TaskOptions, amplitudes: Any, num_qubits: int) -> TaskOptions:
-    """Return the options with the bit strings of the output `amplitudes`."""
-    if amplitudes is None and "amplitudes" not in terms.outputs:
-        return terms
-    values = (amplitudes,) if isinstance(amplitudes, str) else amplitudes or ()
-    strings = checked_list("amplitudes", values, 'a list of bit strings, such as ["0101"]')
-    if any(not isinstance(text, str) for text in strings):
-        raise OptionError(f"amplitudes={strings!r:.80}", hint='bit strings, such as ["0101"]')
-    check_widths(strings, num_qubits)
-    return msgspec.structs.replace(
-        terms, observables=(*terms.observables, Observable(strings, b""))
-    )
+def _checked(terms: TaskOptions, amplitudes: Any, num_qubits: int) -> TaskOptions:
+    """Return the options with the bit strings of the output `amplitudes`, by the rules that the
+    service applies. Raises OptionError, LimitExceededError."""
+    if amplitudes is not None or "amplitudes" in terms.outputs:
+        values = (amplitudes,) if isinstance(amplitudes, str) else amplitudes or ()
+        strings = checked_list("amplitudes", values, 'a list of bit strings, such as ["0101"]')
+        if any(not isinstance(text, str) for text in strings):
+            raise OptionError(f"amplitudes={strings!r:.80}", hint='bit strings, such as ["0101"]')
+        observables = (*terms.observables, Observable(strings, b""))
+        terms = msgspec.structs.replace(terms, observables=observables)
+    check_terms(terms)
+    check_widths(terms.bit_strings, num_qubits)
+    return terms
 
 
 def _contradiction(terms: TaskOptions, measures: bool, index: int) -> ProgramError | None:

@@ -9,8 +9,7 @@ from qiskit import QuantumCircuit
 from service import ServiceHarness, spec
 
 from simenv.client.circuits import load
-from simenv.model import Observable, TaskOptions
-from simenv.service.admission import rules
+from simenv.model import Observable, TaskOptions, task_rules
 from simenv.wire import codec
 from simenv.wire.messages import client as m
 from simulators.engine import OUTPUTS
@@ -72,6 +71,6 @@ def test_service_without_this_output_refuses_it_by_name(
     bench: ServiceHarness, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """An earlier version knows the other outputs, and ignores no part of the options."""
-    monkeypatch.setattr(rules, "OUTPUTS", OUTPUTS[:-1])
-    monkeypatch.setattr(rules, "check_bit_strings", lambda *_: None)
+    monkeypatch.setattr(task_rules, "OUTPUTS", OUTPUTS[:-1])
+    monkeypatch.setattr(task_rules, "check_bit_strings", lambda *_: None)
     assert refusal(bench, "one", "00")[1] == "output 'amplitudes' is not known"

@@ -9,8 +9,8 @@ import pytest
 
 from simenv.cli.app import run
 from simenv.cli.demo import command
-from simenv.cli.demo.algorithms import pieces
 from simenv.cli.demo.performance import DemoRow, top
+from simenv.library import algorithms
 
 
 @pytest.mark.usefixtures("no_leaks")
@@ -19,9 +19,9 @@ def test_demo_finds_no_fault_and_writes_its_plot(
 ) -> None:
     assert run(["demo", "--out", str(tmp_path / "shown"), "--json"]) == 0
     rows = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
-    count = len(pieces())
+    count = len(algorithms())
     acts, loop, compared, noisy = rows[:count], rows[count], rows[count + 1 : -1], rows[-1]
-    assert [act["circuit"] for act in acts] == [piece.circuit.name for piece in pieces()]
+    assert [act["circuit"] for act in acts] == [each.name for each in algorithms()]
     assert [act["fault"] for act in acts] == [""] * len(acts)
     assert loop["circuits"] == 480
     assert loop["energies"][-1] == pytest.approx(loop["ground"], abs=0.15)

@@ -6,11 +6,11 @@ import math
 
 from qiskit import ClassicalRegister, QuantumCircuit, QuantumRegister
 
-from simenv.cli.demo.algorithms.arithmetic import fourier
-from simenv.cli.demo.algorithms.piece import DemoCircuit, ExpectedOutcomes, bits
+from simenv.library.algorithm import Algorithm, ExpectedOutcomes, bits
+from simenv.library.arithmetic import fourier
 
 
-def ghz(num_qubits: int = 16) -> DemoCircuit:
+def ghz(num_qubits: int = 16) -> Algorithm:
     """GHZ state: all zeros or all ones with equal probability, from one Hadamard and a chain of
     CX."""
     circuit = QuantumCircuit(num_qubits, num_qubits, name=f"ghz-{num_qubits}")
@@ -18,10 +18,14 @@ def ghz(num_qubits: int = 16) -> DemoCircuit:
     for qubit in range(num_qubits - 1):
         circuit.cx(qubit, qubit + 1)
     circuit.measure(range(num_qubits), range(num_qubits))
-    return DemoCircuit(circuit, ExpectedOutcomes({"0" * num_qubits: 0.5, "1" * num_qubits: 0.5}))
+    return Algorithm(
+        circuit,
+        ExpectedOutcomes({"0" * num_qubits: 0.5, "1" * num_qubits: 0.5}),
+        "Greenberger, Horne, Zeilinger, arXiv:0712.0921",
+    )
 
 
-def w_state(num_qubits: int = 10) -> DemoCircuit:
+def w_state(num_qubits: int = 10) -> Algorithm:
     """W state: exactly one qubit is 1, each with equal probability, from controlled rotations.
 
     After step k the excitation has stayed on qubit k with probability 1 / num_qubits, so the
@@ -35,10 +39,12 @@ def w_state(num_qubits: int = 10) -> DemoCircuit:
         circuit.cx(qubit + 1, qubit)
     circuit.measure(range(num_qubits), range(num_qubits))
     answer = {bits(1 << k, num_qubits): 1 / num_qubits for k in range(num_qubits)}
-    return DemoCircuit(circuit, ExpectedOutcomes(answer))
+    return Algorithm(
+        circuit, ExpectedOutcomes(answer), "Duer, Vidal, Cirac, arXiv:quant-ph/0005115"
+    )
 
 
-def bernstein_vazirani(secret: int = 0b101101110101, num_bits: int = 12) -> DemoCircuit:
+def bernstein_vazirani(secret: int = 0b101101110101, num_bits: int = 12) -> Algorithm:
     """Bernstein-Vazirani algorithm: one query finds the secret of f(x) = secret . x (mod 2)."""
     circuit = QuantumCircuit(num_bits + 1, num_bits, name=f"bernstein-vazirani-{num_bits}")
     circuit.x(num_bits)
@@ -48,10 +54,14 @@ def bernstein_vazirani(secret: int = 0b101101110101, num_bits: int = 12) -> Demo
             circuit.cx(bit, num_bits)
     circuit.h(range(num_bits))
     circuit.measure(range(num_bits), range(num_bits))
-    return DemoCircuit(circuit, ExpectedOutcomes({bits(secret, num_bits): 1.0}))
+    return Algorithm(
+        circuit,
+        ExpectedOutcomes({bits(secret, num_bits): 1.0}),
+        "Bernstein, Vazirani, SIAM J. Comput. 26, 1411 (1997)",
+    )
 
 
-def simon(secret: int = 0b10110, num_bits: int = 5) -> DemoCircuit:
+def simon(secret: int = 0b10110, num_bits: int = 5) -> Algorithm:
     """Simon's algorithm for f(x) = f(x ^ secret): only y with y . secret = 0 (mod 2) occur, equally
     likely.
 
@@ -73,7 +83,7 @@ def simon(secret: int = 0b10110, num_bits: int = 5) -> DemoCircuit:
         for value in range(2**num_bits)
         if (value & secret).bit_count() % 2 == 0
     }
-    return DemoCircuit(circuit, ExpectedOutcomes(answer))
+    return Algorithm(circuit, ExpectedOutcomes(answer), "Simon, SIAM J. Comput. 26, 1474 (1997)")
 
 
 PHASE = 0.2837  # of a turn; no multiple of 2^-8, so that the distribution has a width
@@ -94,7 +104,7 @@ def kernel(phase: float, num_bits: int) -> ExpectedOutcomes:
     return ExpectedOutcomes({bits(k, num_bits): probability(k) for k in range(size)})
 
 
-def phase_estimation(phase: float = PHASE, num_bits: int = 8) -> DemoCircuit:
+def phase_estimation(phase: float = PHASE, num_bits: int = 8) -> Algorithm:
     """Phase estimation of the eigenvalue exp(2 pi i phase) of a phase gate, to `num_bits` binary
     places."""
     counting, eigenstate = QuantumRegister(num_bits, "counting"), QuantumRegister(1, "eigenstate")
@@ -106,10 +116,14 @@ def phase_estimation(phase: float = PHASE, num_bits: int = 8) -> DemoCircuit:
         circuit.cp(2 * math.pi * phase * 2**bit, counting[bit], eigenstate[0])
     fourier(circuit, counting, inverse=True)
     circuit.measure(counting, result)
-    return DemoCircuit(circuit, kernel(phase, num_bits))
+    return Algorithm(
+        circuit,
+        kernel(phase, num_bits),
+        "Cleve, Ekert, Macchiavello, Mosca, arXiv:quant-ph/9708016",
+    )
 
 
-def iterative_phase_estimation(phase: float = PHASE, num_bits: int = 8) -> DemoCircuit:
+def iterative_phase_estimation(phase: float = PHASE, num_bits: int = 8) -> Algorithm:
     """Phase estimation with two qubits: each measured bit rotates the qubit before the next
     measurement.
 
@@ -130,4 +144,4 @@ def iterative_phase_estimation(phase: float = PHASE, num_bits: int = 8) -> DemoC
                 circuit.p(-math.pi / 2 ** (bit - earlier), probe[0])
         circuit.h(probe)
         circuit.measure(probe[0], result[bit])
-    return DemoCircuit(circuit, kernel(phase, num_bits))
+    return Algorithm(circuit, kernel(phase, num_bits), "Griffiths, Niu, arXiv:quant-ph/9511007")

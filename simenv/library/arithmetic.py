@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from qiskit import ClassicalRegister, QuantumCircuit, QuantumRegister
 from qiskit.circuit import Qubit
 
-from simenv.cli.demo.algorithms.piece import DemoCircuit, ExpectedOutcomes, bits
+from simenv.library.algorithm import Algorithm, ExpectedOutcomes, bits
 
 
 def fourier(circuit: QuantumCircuit, qubits: Sequence[Qubit], inverse: bool = False) -> None:
@@ -38,7 +38,7 @@ def _apply(
             circuit.cp(sign * math.pi / 2 ** (high - low), qubits[low], qubits[high])
 
 
-def fourier_adder(num_qubits: int = 14, a: int = 0x1B6D, b: int = 0x0A5C) -> DemoCircuit:
+def fourier_adder(num_qubits: int = 14, a: int = 0x1B6D, b: int = 0x0A5C) -> Algorithm:
     """Addition of a constant in Fourier space (Draper, quant-ph/0008033), modulo 2^n.
 
     Three bits of a are in superposition, so eight sums are measured.
@@ -59,12 +59,14 @@ def fourier_adder(num_qubits: int = 14, a: int = 0x1B6D, b: int = 0x0A5C) -> Dem
     for bit in open_bits:
         summands = [value & ~(1 << bit) | flag << bit for value in summands for flag in (0, 1)]
     sums = [(value + b) % 2**num_qubits for value in summands]
-    return DemoCircuit(
-        circuit, ExpectedOutcomes({bits(value, num_qubits): 1 / 8 for value in sums})
+    return Algorithm(
+        circuit,
+        ExpectedOutcomes({bits(value, num_qubits): 1 / 8 for value in sums}),
+        "Draper, arXiv:quant-ph/0008033",
     )
 
 
-def adder(num_bits: int = 6, a: int = 43, b: int = 21) -> DemoCircuit:
+def adder(num_bits: int = 6, a: int = 43, b: int = 21) -> Algorithm:
     """Ripple-carry addition after Cuccaro et al. (quant-ph/0410184), with b in superposition.
 
     The two highest bits of b are in superposition, so four sums are measured. Registers: the low
@@ -97,10 +99,12 @@ def adder(num_bits: int = 6, a: int = 43, b: int = 21) -> DemoCircuit:
     fixed = b % 2 ** (num_bits - 2)
     sums = [a + fixed + (top << num_bits - 2) for top in range(4)]
     answer = {bits(value, num_bits + 1) + bits(a, num_bits): 0.25 for value in sums}
-    return DemoCircuit(circuit, ExpectedOutcomes(answer))
+    return Algorithm(
+        circuit, ExpectedOutcomes(answer), "Cuccaro, Draper, Kutin, Moulton, arXiv:quant-ph/0410184"
+    )
 
 
-def order_finding(num_counting: int = 6) -> DemoCircuit:
+def order_finding(num_counting: int = 6) -> Algorithm:
     """Order finding of 7 modulo 15, which is 4: peaks at the multiples of 2^t / 4 (Shor's core).
 
     Modulo 15, multiplication by 8 rotates the four bits and x -> 15 - x inverts them; 7 = -8.
@@ -119,6 +123,8 @@ def order_finding(num_counting: int = 6) -> DemoCircuit:
     fourier(circuit, counting, inverse=True)
     circuit.measure(counting, result)
     spacing = 2**num_counting // 4
-    return DemoCircuit(
-        circuit, ExpectedOutcomes({bits(k * spacing, num_counting): 0.25 for k in range(4)})
+    return Algorithm(
+        circuit,
+        ExpectedOutcomes({bits(k * spacing, num_counting): 0.25 for k in range(4)}),
+        "Shor, arXiv:quant-ph/9508027",
     )

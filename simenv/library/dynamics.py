@@ -9,10 +9,10 @@ from numpy.typing import NDArray
 from qiskit import QuantumCircuit, QuantumRegister
 from qiskit.circuit import ClassicalRegister
 
-from simenv.cli.demo.algorithms.piece import DemoCircuit, ExpectedOutcomes, Parities, bits
+from simenv.library.algorithm import Algorithm, ExpectedOutcomes, ExpectedParities, bits
 
 
-def ising_trotter(num_spins: int = 12, steps: int = 8, angle: float = 0.35) -> DemoCircuit:
+def ising_trotter(num_spins: int = 12, steps: int = 8, angle: float = 0.35) -> Algorithm:
     """Evolution of a domain wall: exp(-i t (sum XX + sum Z) / 2) in Trotter steps.
 
     The check compares every <Z> with the exact values of free fermions (`_magnetisation`).
@@ -26,7 +26,11 @@ def ising_trotter(num_spins: int = 12, steps: int = 8, angle: float = 0.35) -> D
         circuit.rz(angle, range(num_spins))
     circuit.measure(range(num_spins), range(num_spins))
     values = _magnetisation(num_spins, steps, angle)
-    return DemoCircuit(circuit, Parities(tuple(((k,), float(z)) for k, z in enumerate(values))))
+    return Algorithm(
+        circuit,
+        ExpectedParities(tuple(((k,), float(z)) for k, z in enumerate(values))),
+        "Lieb, Schultz, Mattis, Ann. Phys. 16, 407 (1961)",
+    )
 
 
 def _magnetisation(num_spins: int, steps: int, angle: float) -> NDArray[np.float64]:
@@ -59,7 +63,7 @@ def _magnetisation(num_spins: int, steps: int, angle: float) -> NDArray[np.float
     return np.array([covariance[2 * k, 2 * k + 1] for k in range(num_spins)])
 
 
-def quantum_walk(log_nodes: int = 5, steps: int = 10) -> DemoCircuit:
+def quantum_walk(log_nodes: int = 5, steps: int = 10) -> Algorithm:
     """Quantum walk with a Hadamard coin on a ring of 2^m nodes; it spreads like t, not like
     sqrt(t)."""
     position, coin = QuantumRegister(log_nodes, "position"), QuantumRegister(1, "coin")
@@ -77,11 +81,12 @@ def quantum_walk(log_nodes: int = 5, steps: int = 10) -> DemoCircuit:
             circuit.mcx([coin[0], *position[:bit]], position[bit])
         circuit.x(coin)
     circuit.measure(position, result)
-    return DemoCircuit(
+    return Algorithm(
         circuit,
         ExpectedOutcomes(
             {bits(k, log_nodes): p for k, p in enumerate(_walk_probabilities(2**log_nodes, steps))}
         ),
+        "Aharonov, Ambainis, Kempe, Vazirani, arXiv:quant-ph/0012090",
     )
 
 

@@ -7,15 +7,13 @@ from itertools import combinations
 
 from qiskit import ClassicalRegister, QuantumCircuit, QuantumRegister
 
-from simenv.cli.demo.algorithms.piece import DemoCircuit, ExpectedOutcomes, Parities, bits
+from simenv.library.algorithm import Algorithm, ExpectedOutcomes, ExpectedParities, bits
 
 SETS = ((0, 3), (1, 2), (0, 1, 4), (2, 3), (3, 4), (1, 4))
 Edge = tuple[int, int]
 
 
-def grover_exact_cover(
-    sets: tuple[tuple[int, ...], ...] = SETS, iterations: int = 6
-) -> DemoCircuit:
+def grover_exact_cover(sets: tuple[tuple[int, ...], ...] = SETS, iterations: int = 6) -> Algorithm:
     """Grover search for the choices of sets that cover every element exactly once.
 
     The oracle computes "covered once" for each element into an ancilla, marks, and uncomputes. A
@@ -42,12 +40,14 @@ def grover_exact_cover(
         circuit.x(chosen)
         circuit.h(chosen)
     circuit.measure(chosen, result)
-    return DemoCircuit(
-        circuit, ExpectedOutcomes(_outcome_probabilities(sets, elements, iterations))
+    return Algorithm(
+        circuit,
+        ExpectedOutcomes(_outcome_probabilities(sets, elements, iterations)),
+        "Boyer, Brassard, Hoyer, Tapp, arXiv:quant-ph/9605034",
     )
 
 
-def grover_search(answer: int = 0b101, num_bits: int = 3) -> DemoCircuit:
+def grover_search(answer: int = 0b101, num_bits: int = 3) -> Algorithm:
     """Grover search for one of 2^num_bits items, with an oracle that knows it."""
     size = 2**num_bits
     iterations = int(math.pi / 4 * math.sqrt(size))
@@ -62,7 +62,7 @@ def grover_search(answer: int = 0b101, num_bits: int = 3) -> DemoCircuit:
     angle = (2 * iterations + 1) * math.asin(1 / math.sqrt(size))
     right, wrong = math.sin(angle) ** 2, math.cos(angle) ** 2 / (size - 1)
     theory = {bits(k, num_bits): right if k == answer else wrong for k in range(size)}
-    return DemoCircuit(circuit, ExpectedOutcomes(theory))
+    return Algorithm(circuit, ExpectedOutcomes(theory), "Grover, arXiv:quant-ph/9605043")
 
 
 def _flip_phase(circuit: QuantumCircuit, item: int) -> None:
@@ -112,7 +112,7 @@ def _outcome_probabilities(
     return {bits(k, len(sets)): right if k in answers else wrong for k in range(size)}
 
 
-def qaoa_max_cut(num_nodes: int = 12, gamma: float = 0.6155, beta: float = 0.3927) -> DemoCircuit:
+def qaoa_max_cut(num_nodes: int = 12, gamma: float = 0.6155, beta: float = 0.3927) -> Algorithm:
     """One layer of QAOA for the largest cut of a cubic graph: a ring with its diameters.
 
     Every edge's <ZZ> is known in closed form (`_edge_value`); these angles are the best for cubic
@@ -125,8 +125,10 @@ def qaoa_max_cut(num_nodes: int = 12, gamma: float = 0.6155, beta: float = 0.392
         circuit.rzz(-gamma, a, b)
     circuit.rx(2 * beta, range(num_nodes))
     circuit.measure(range(num_nodes), range(num_nodes))
-    return DemoCircuit(
-        circuit, Parities(tuple((e, _edge_value(edges, e, gamma, beta)) for e in edges))
+    return Algorithm(
+        circuit,
+        ExpectedParities(tuple((e, _edge_value(edges, e, gamma, beta)) for e in edges)),
+        "Wang, Hadfield, Jiang, Rieffel, arXiv:1706.02998",
     )
 
 

@@ -7,10 +7,10 @@ import math
 import numpy as np
 from qiskit import ClassicalRegister, QuantumCircuit, QuantumRegister
 
-from simenv.cli.demo.algorithms.piece import DemoCircuit, ExpectedOutcomes
+from simenv.library.algorithm import Algorithm, ExpectedOutcomes
 
 
-def teleportation(theta: float = 1.1, phi: float = 0.7) -> DemoCircuit:
+def teleportation(theta: float = 1.1, phi: float = 0.7) -> Algorithm:
     """Teleportation of a state by two classical bits; the inverse of its preparation must then give
     0."""
     qubits = QuantumRegister(3, "q")
@@ -32,12 +32,14 @@ def teleportation(theta: float = 1.1, phi: float = 0.7) -> DemoCircuit:
     circuit.rz(-phi, 2)
     circuit.ry(-theta, 2)
     circuit.measure(qubits[2], arrived[0])
-    return DemoCircuit(
-        circuit, ExpectedOutcomes({"0" + pair: 0.25 for pair in ("00", "01", "10", "11")})
+    return Algorithm(
+        circuit,
+        ExpectedOutcomes({"0" + pair: 0.25 for pair in ("00", "01", "10", "11")}),
+        "Bennett et al., Phys. Rev. Lett. 70, 1895 (1993)",
     )
 
 
-def repetition_code(rounds: int = 3, theta: float = 0.6) -> DemoCircuit:
+def repetition_code(rounds: int = 3, theta: float = 0.6) -> Algorithm:
     """Three-qubit bit-flip code that holds |1>; every data qubit is rotated by rx(theta) each
     round.
 
@@ -63,7 +65,11 @@ def repetition_code(rounds: int = 3, theta: float = 0.6) -> DemoCircuit:
         circuit.barrier()
     circuit.measure(data, final)
     flipped = _logical_flip(rounds, theta)
-    return DemoCircuit(circuit, ExpectedOutcomes({"000": flipped, "111": 1 - flipped}, width=3))
+    return Algorithm(
+        circuit,
+        ExpectedOutcomes({"000": flipped, "111": 1 - flipped}, width=3),
+        "Peres, Phys. Rev. A 32, 3266 (1985)",
+    )
 
 
 def _logical_flip(rounds: int, theta: float) -> float:
