@@ -13,8 +13,7 @@ from simenv.client.submission.arguments import checked_list
 from simenv.client.submission.options import SAMPLED, CheckedOptions
 from simenv.errors import OptionError, ProgramError, SimenvError
 from simenv.model import Observable, TaskOptions
-from simenv.model.bit_strings import check_widths
-from simenv.model.task_rules import check_terms
+from simenv.model.task_rules import check_terms, check_widths
 
 
 def terms_of(

@@ -21,9 +21,9 @@ from simenv.model import (
     Workload,
     task_rules,
 )
-from simenv.model.bit_strings import check_widths
 from simenv.model.bounds import check_printable
 from simenv.model.final_measurements import measured_last, refuse_collapsed
+from simenv.model.task_rules import check_widths
 from simenv.scheduler.core.types import Route
 from simenv.scheduler.routing.engine_choice import size
 from simulators.circuit.analysis.profile import Profile
