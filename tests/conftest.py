@@ -15,6 +15,7 @@ from pathlib import Path
 import psutil
 import pytest
 
+from simenv.config import lasting_socket_folder
 from simulators.compiler import warmup
 
 HERE = Path(__file__).parent
@@ -116,4 +117,6 @@ def no_leaks() -> Iterator[None]:
 
 
 def _ours() -> set[Path]:
-    return set(Path(tempfile.gettempdir()).glob("simenv-*"))
+    """Folders of environments; the lasting folder of all sockets stays, what is in it does not."""
+    lasting = lasting_socket_folder()
+    return {*Path(tempfile.gettempdir()).glob("simenv-*"), *lasting.iterdir()} - {lasting}

@@ -10,6 +10,7 @@ import os
 import sys
 import tempfile
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 
 import msgspec
@@ -19,6 +20,10 @@ from simenv.config import filesystems
 from simenv.config.model import Config
 from simenv.config.syntax import check_name
 from simenv.errors import ConfigError
+
+SOCKET_PATH_BYTES = 107  # sun_path less its NUL: unix(7)
+# What follows `socket_base`; the first X stands for the user.
+_SOCKET_BELOW = "/simenv-sockets-X.12345678/simenv-12345678/client-curve.sock"
 
 
 class EnvironmentPaths(msgspec.Struct, frozen=True):
@@ -97,11 +102,12 @@ class ConnectionFile(msgspec.Struct, frozen=True):
     pid: int
     node: str
     epoch: int
-    sockets: str  # folder of client.sock and worker.sock
+    sockets: str  # folder of the sockets on its node
     address: str = ""  # for other machines: tcp://HOST:PORT; "": it does not listen
     server_key: str = ""  # public, in ZeroMQ's base 85
     own: OwnerEndpoint | None = None  # None: its own user can connect on its node only
     start_ticks: str = ""  # of the process, in clock ticks since the node's boot; "": not known
+    socket_key: str = ""  # public key that the service proves on its node's sockets
 
 
 def home_root(environ: Mapping[str, str] | None = None) -> Path:
@@ -190,9 +196,31 @@ def state_folder(config: Config, home: Path, environ: Mapping[str, str] | None =
 
 
 def socket_folder(environ: Mapping[str, str] | None = None) -> Path:
-    """Create a new 0700 folder for sockets, under `socket_base`. Raises ConfigError if other users
-    could replace it by a folder of theirs."""
-    built = Path(tempfile.mkdtemp(prefix="simenv-", dir=socket_base(environ)))
+    """Create a new folder for the sockets of one start of a service, below the lasting one of this
+    user. Raises ConfigError if other users could replace it by a folder of theirs."""
+    return Path(tempfile.mkdtemp(prefix="simenv-", dir=lasting_socket_folder(environ)))
+
+
+def lasting_socket_folder(environ: Mapping[str, str] | None = None) -> Path:
+    """Return the 0700 folder of this user below `socket_base`; the first call creates it.
+
+    It is never removed. A client may outlive its service: in a folder that other users can write,
+    one of them could take the names of the service's sockets, and wait for that client. Another
+    user may have taken the folder's name before, then it has a random suffix. Raises ConfigError.
+    """
+    base = socket_base(environ)
+    name = f"simenv-sockets-{os.geteuid()}"
+    for path in (base / name, *base.glob(f"{name}.*")):
+        is_new = not os.path.lexists(path)
+        try:
+            files.private_folder(path, "TMPDIR").chmod(0o700)
+        except (ConfigError, OSError):  # another user's
+            if is_new:
+                with suppress(OSError):
+                    path.rmdir()
+        else:
+            return path
+    built = Path(tempfile.mkdtemp(prefix=f"{name}.", dir=base))
     try:
         files.check_private(built, "TMPDIR")
     except ConfigError:
@@ -203,12 +231,16 @@ def socket_folder(environ: Mapping[str, str] | None = None) -> Path:
 
 def socket_base(environ: Mapping[str, str] | None = None) -> Path:
     """Return XDG_RUNTIME_DIR if it is a private folder of this user, as its specification requires
-    (after `su` it may be another user's); else the system's temporary folder."""
+    (after `su` it may be another user's), else the system's temporary folder, else /tmp: the first
+    that is short enough for the path of a socket."""
     environ = os.environ if environ is None else environ
     runtime = environ.get("XDG_RUNTIME_DIR")
+    bases = [tempfile.gettempdir(), "/tmp"]
     if runtime and os.access(runtime, os.W_OK) and files.weakness(Path(runtime)) is None:
-        return Path(runtime)
-    return Path(tempfile.gettempdir())
+        bases.insert(0, runtime)
+    below = _SOCKET_BELOW.replace("X", str(os.geteuid()))
+    fits = (base for base in bases if len(os.fsencode(base) + below.encode()) <= SOCKET_PATH_BYTES)
+    return Path(next(fits))
 
 
 def kernel_cache(environ: Mapping[str, str] | None = None) -> Path:

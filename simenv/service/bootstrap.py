@@ -47,7 +47,7 @@ from simenv.service.warmup import load_noise_checks
 from simenv.service.workers.endpoints import WorkerEndpoint, open_listener, owner_endpoint_of
 from simenv.service.workers.processes import WorkerProcesses
 from simenv.service.workers.resources import allocate, check_time_left, limits_of
-from simenv.wire.keyfiles import ServerFile
+from simenv.wire.keyfiles import ServerFile, new_pair
 from simenv.wire.transport.zmq_transport import PeerKind, ZmqListener
 from simulators import catalog
 
@@ -127,18 +127,24 @@ def build_service(config: Config, home: Path, environ: Mapping[str, str]) -> Run
         )
         results = files.private_folder(results_folder(paths, allocation))
         worker_endpoint = WorkerEndpoint(
-            paths, sockets, results, limits.nodes, config.launcher.interface, journal.epoch
+            paths,
+            sockets,
+            results,
+            limits.nodes,
+            config.launcher.interface,
+            journal.epoch,
+            keys := new_pair(),
         )
         on_leave.callback(worker_endpoint.leave)
         remote, server_file, owner_endpoint = None, None, worker_endpoint.owner_endpoint
         if config.listen:
             remote, server_file = open_listener(config.listen, paths.server_key, node)
             owner_endpoint = owner_endpoint_of(server_file)
-        listener = ZmqListener(sockets, remote, worker_endpoint.listener)
+        listener = ZmqListener(sockets, keys, remote, worker_endpoint.listener)
         on_failure.callback(listener.close)
         kernels = configs.kernel_folder(environ)
         backup = None if config.lifeline else JournalBackup(paths.journal, paths.copy)
-        lease = ConnectionFileLease(paths.connection)
+        lease = ConnectionFileLease(paths.connection, listener.keep_sockets)
         parts = ServiceParts(
             config,
             listener,
@@ -173,7 +179,9 @@ def build_service(config: Config, home: Path, environ: Mapping[str, str]) -> Run
         loop.pool_commands.restore()
         _start_threads(loop, on_failure)
         lease.announce(
-            _connection_file(config, sockets, node, journal.epoch, server_file, owner_endpoint)
+            _connection_file(
+                config, sockets, keys.public, node, journal.epoch, server_file, owner_endpoint
+            )
         )
         on_leave.callback(lease.leave)
         record_event = loop.executor.record_event
@@ -284,6 +292,7 @@ def check_file_system(folder: Path, forced: bool) -> None:
 def _connection_file(
     config: Config,
     sockets: Path,
+    socket_key: str,
     node: str,
     epoch: int,
     server: ServerFile | None,
@@ -301,4 +310,5 @@ def _connection_file(
         server.public_key if server is not None else "",
         owner_endpoint,
         start_ticks(),
+        socket_key,
     )

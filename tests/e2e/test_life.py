@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import stat
 import subprocess
 import sys
 import tempfile
@@ -18,6 +19,7 @@ from engines import present
 from live import Live, environment
 
 import simenv
+from simenv import config
 from simenv.client.environments import named
 from simenv.errors import (
     ConfigError,
@@ -35,6 +37,7 @@ pytestmark = pytest.mark.usefixtures("no_leaks")
 
 
 def test_down_leaves_no_process_socket_or_connection_file() -> None:
+    lasting = config.lasting_socket_folder()
     before = set(Path(tempfile.gettempdir()).glob("simenv-*"))  # of tests that cut a node's power
     live = Live()
     live.up()
@@ -42,11 +45,13 @@ def test_down_leaves_no_process_socket_or_connection_file() -> None:
         env.run(bell(), shots=10)
         pids = [env.status().pid, *(worker.pid for worker in env.workers())]
     sockets = Path(named.read(live.home / "connection.json").sockets)
+    assert sockets.parent == lasting
     assert sockets.is_dir()
     stopped = named.down(live.name)
     assert not stopped.forced
     assert not any(psutil.pid_exists(pid) and _runs(pid) for pid in pids)
     assert not sockets.exists()
+    assert stat.S_IMODE(lasting.stat().st_mode) == 0o700
     assert not (live.home / "connection.json").exists()
     assert set(Path(tempfile.gettempdir()).glob("simenv-*")) <= before
     live.down()

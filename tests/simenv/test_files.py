@@ -7,6 +7,7 @@ import os
 import stat
 from collections.abc import Iterator
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import pytest
 from other_user import UID, skip_without_second_user
@@ -107,19 +108,70 @@ def test_hint_for_kernel_folder_writable_by_others_is_to_remove_it(tmp_path: Pat
     assert caught.value.hint.startswith(f"rm -r {kernels}")
 
 
-def test_runtime_folder_writable_or_owned_by_others_is_not_used(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    runtime = tmp_path / "runtime"
-    runtime.mkdir(mode=0o700)
-    environ = {"XDG_RUNTIME_DIR": str(runtime)}
-    assert config.socket_folder(environ).parent == runtime
-    runtime.chmod(0o777)
-    assert config.socket_base(environ) != runtime
-    if os.geteuid() == 0:
-        runtime.chmod(0o700)
-        os.chown(runtime, UID, UID)
+def test_runtime_folder_writable_or_owned_by_others_is_not_used() -> None:
+    with TemporaryDirectory(prefix="s") as name:
+        runtime = Path(name)
+        environ = {"XDG_RUNTIME_DIR": name}
+        assert config.lasting_socket_folder(environ).parent == runtime
+        runtime.chmod(0o777)
         assert config.socket_base(environ) != runtime
+        if os.geteuid() == 0:
+            runtime.chmod(0o700)
+            os.chown(runtime, UID, UID)
+            assert config.socket_base(environ) != runtime
+
+
+def test_lasting_socket_folder_stays_private_and_is_used_again(loose_umask: None) -> None:
+    with TemporaryDirectory(prefix="s") as name:
+        Path(name).chmod(0o700)
+        environ = {"XDG_RUNTIME_DIR": name}
+        first = config.socket_folder(environ)
+        lasting = first.parent
+        assert lasting == config.lasting_socket_folder(environ)
+        assert stat.S_IMODE(lasting.stat().st_mode) == 0o700
+        assert config.socket_folder(environ).parent == lasting
+        lasting.chmod(0o755)
+        assert config.lasting_socket_folder(environ) == lasting
+        assert stat.S_IMODE(lasting.stat().st_mode) == 0o700
+
+
+@pytest.mark.parametrize("kind", ["folder", "link", "file", "open folder"])
+def test_name_of_lasting_socket_folder_taken_by_another_user_is_avoided(
+    kind: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    skip_without_second_user()
+    with TemporaryDirectory(prefix="s", dir="/tmp") as name:
+        Path(name).chmod(0o1777)
+        monkeypatch.setattr("tempfile.tempdir", name)
+        taken = Path(name, f"simenv-sockets-{os.geteuid()}")
+        own = Path(name, "own")
+        own.mkdir()
+        if kind == "link":
+            taken.symlink_to(own)
+        elif kind == "file":
+            taken.touch()
+        else:
+            taken.mkdir()
+            taken.chmod(0o777 if kind == "open folder" else 0o700)
+        os.chown(taken, UID, UID, follow_symlinks=False)
+        lasting = config.lasting_socket_folder({})
+        assert lasting.parent == Path(name)
+        assert lasting not in (taken, own)
+        assert lasting.owner() == own.owner()
+        assert stat.S_IMODE(lasting.stat().st_mode) == 0o700
+        assert config.lasting_socket_folder({}) == lasting  # by its name alone, with no record
+        assert list(own.iterdir()) == []
+
+
+def test_runtime_folder_with_too_long_path_is_not_used(monkeypatch: pytest.MonkeyPatch) -> None:
+    with TemporaryDirectory(prefix="s", dir="/tmp") as name:
+        deep = Path(name, "d" * 60)
+        deep.mkdir(mode=0o700)
+        environ = {"XDG_RUNTIME_DIR": str(deep)}
+        monkeypatch.setattr("tempfile.tempdir", name)
+        assert config.socket_base(environ) == Path(name)
+        monkeypatch.setattr("tempfile.tempdir", str(deep))
+        assert config.socket_base(environ) == Path("/tmp")
 
 
 def test_socket_folder_below_folder_writable_by_others_is_refused(

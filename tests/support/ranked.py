@@ -16,7 +16,7 @@ import psutil
 
 from launcher.base import YIELD_WHEN_IDLE
 from simenv.wire import codec
-from simenv.wire.keyfiles import KEYS_FORMAT, write_private
+from simenv.wire.keyfiles import KEYS_FORMAT, new_pair, write_private
 from simenv.wire.messages import client as m
 from simenv.wire.transport.worker_endpoint import WorkerBootstrap
 from simenv.wire.transport.zmq_transport import PeerKind, ZmqListener
@@ -133,8 +133,15 @@ def ranked(ranks: int, *options: str, extra: dict[str, str] | None = None) -> It
     """A worker of so many ranks; `options` come behind those of the service."""
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        doors = ZmqListener(folder)
-        told = WorkerBootstrap(KEYS_FORMAT, os.uname().nodename, name, "token", epoch=EPOCH)
+        doors = ZmqListener(folder, server := new_pair())
+        told = WorkerBootstrap(
+            KEYS_FORMAT,
+            os.uname().nodename,
+            name,
+            "token",
+            server_key=server.public,
+            epoch=EPOCH,
+        )
         write_private(folder / "worker.json", told)
         (folder / ".token").write_text("token")
         argv = [str(mpirun()), "-n", str(ranks), "--bind-to", "none", "--map-by", ":OVERSUBSCRIBE"]

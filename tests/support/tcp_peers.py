@@ -28,7 +28,7 @@ class ListenerThread:
         self.server = new_pair()
         self.complaints: list[str] = []
         self.far = TcpListener(HOST, 0, self.server, self.complaints.append, options)
-        self.listener = ZmqListener(folder, self.far)
+        self.listener = ZmqListener(folder, self.server, self.far)
         self.keys = {name: new_pair() for name in ("ana", "ben", "ops", "hand")}
         self.key_commands = {
             self.keys["ana"].public: Identity("ana", Role.CLIENT),

@@ -21,9 +21,9 @@ from simenv.client.connection.remote_address import KeyFileAddress, describe_han
 from simenv.config import ConnectionFile
 from simenv.errors import KeyRefusedError, NoServiceError, SimenvError
 from simenv.text import elapsed
-from simenv.wire.keyfiles import KeyPair
+from simenv.wire.keyfiles import KeyPair, new_pair
 from simenv.wire.transport.tcp_client import CurveConnection, HandshakeState
-from simenv.wire.transport.zmq_transport import Connection, ZmqConnection
+from simenv.wire.transport.zmq_transport import CLIENT_SOCKET, Connection, endpoint
 
 FORMAT = 1
 PROBE_S = 1.0
@@ -61,7 +61,7 @@ class FileAddress:
         self.path = path
         self.name = path.parent.name
         self._file: ConnectionFile | None = None
-        self._tcp: CurveConnection | None = None
+        self._connection: CurveConnection | None = None
 
     def open(self, identity: bytes) -> Connection:
         file = read(self.path)
@@ -71,16 +71,21 @@ class FileAddress:
             raise NoServiceError(
                 f"no service {file.name!r}: {self.diagnose()[0]}", hint=self.diagnose()[1]
             )
-        connection = self._connected(file, identity)
-        self._file = file
-        return connection
+        self._connection, self._file = self._connected(file, identity), file
+        return self._connection
 
-    def _connected(self, file: ConnectionFile, identity: bytes) -> Connection:
-        socket_path, own = Path(file.sockets) / "client.sock", file.own
-        self._tcp = None
+    def _connected(self, file: ConnectionFile, identity: bytes) -> CurveConnection:
+        socket_path, own = Path(file.sockets) / CLIENT_SOCKET, file.own
         is_local = file.node == os.uname().nodename
-        if _is_own_socket(socket_path, must_listen=not is_local):
-            return ZmqConnection(socket_path, identity)
+        if is_local and not file.socket_key:
+            raise NoServiceError(
+                f"the service of {file.name!r} is simenv {file.version}, which cannot prove its "
+                "identity to this client",
+                hint=f"simenv down{_option(file.name)} with that version, then simenv up",
+            )
+        if file.socket_key and _is_own_socket(socket_path, must_listen=not is_local):
+            address = endpoint(socket_path, must_exist=True)
+            return CurveConnection(address, file.socket_key, new_pair(), identity)
         if own is None and is_local:
             raise NoServiceError(
                 f"{socket_path} is not of this user, or others can write its folder: not used",
@@ -93,8 +98,7 @@ class FileAddress:
                 "--listen tcp://INTERFACE:0; or work there",
             )
         keys = KeyPair(own.public, own.secret)
-        self._tcp = CurveConnection(own.address, own.server_key, keys, identity)
-        return self._tcp
+        return CurveConnection(own.address, own.server_key, keys, identity)
 
     def moved(self) -> bool:
         try:
@@ -104,14 +108,19 @@ class FileAddress:
         last = self._file
         if last is None or ended(file):
             return False
-        return (file.sockets, file.own) != (last.sockets, last.own)
+        way = (file.sockets, file.socket_key, file.own)
+        return way != (last.sockets, last.socket_key, last.own)
 
     def refusal(self) -> SimenvError | None:
-        tcp = self._tcp
-        if tcp is None or tcp.handshake_state() is not HandshakeState.REFUSED or self.moved():
+        connection = self._connection
+        if (
+            connection is None
+            or connection.handshake_state() is not HandshakeState.REFUSED
+            or self.moved()
+        ):
             return None
         return KeyRefusedError(
-            f"the service at {tcp.address} does not know the key in {self.path}",
+            f"the service at {connection.address} does not know the key in {self.path}",
             hint="the file is not the one it wrote; simenv up names it as key",
         )
 
@@ -128,9 +137,11 @@ class FileAddress:
         if file is None:
             return "it has never answered", hint
         state = "has ended" if ended(file) else "does not answer"
-        if self._tcp is not None and not ended(file):
-            reason = describe_handshake(self._tcp.handshake_state(), self._tcp.address)
-            state = f"is out of reach: {reason}"
+        connection = self._connection
+        if connection is not None and not ended(file):
+            handshake = connection.handshake_state()
+            if handshake is not HandshakeState.OPEN:
+                state = f"is out of reach: {describe_handshake(handshake, connection.address)}"
         try:
             age = f"; last sign of life {elapsed(time.time() - self.path.stat().st_mtime)} ago"
         except OSError:

@@ -8,26 +8,32 @@ from __future__ import annotations
 
 import errno
 import fcntl
+import logging
 import os
 import re
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import msgspec
+import zmq
 
 from simenv.config import ConnectionFile
-from simenv.errors import JournalError
+from simenv.errors import ConfigError, JournalError
 from simenv.files import write_atomic
 
 TOUCH_NS = 5_000_000_000
 _READ = msgspec.json.Decoder(ConnectionFile).decode
+log = logging.getLogger("simenv.service")
 
 
 class ConnectionFileLease:
     """Lease of an environment through its connection file. Used from the loop's thread."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, keep_sockets: Callable[[], None] = lambda: None) -> None:
+        """`keep_sockets`: called as often as the file is touched."""
         self._path = path
+        self._keep_sockets = keep_sockets
         self._announced: ConnectionFile | None = None
         self._touched_ns = 0
 
@@ -46,6 +52,10 @@ class ConnectionFileLease:
             return False
         if self._path.exists():
             self._path.touch()
+        try:
+            self._keep_sockets()
+        except (OSError, ConfigError, zmq.ZMQError) as error:
+            log.warning("removed sockets cannot be replaced: %s", error)
         return True
 
     def leave(self) -> None:

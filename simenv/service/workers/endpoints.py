@@ -152,9 +152,11 @@ class WorkerEndpoint:
         nodes: Sequence[Node],
         interface: str,
         epoch: int,
+        server: KeyPair,
     ) -> None:
         """Write the file and bind the listener. `results`: a token is written there, by which a
-        worker can check that it sees the same folder. Raises ConfigError."""
+        worker can check that it sees the same folder. `server`: the keys of this start of the
+        service. Raises ConfigError."""
         self.listener: TcpListener | None = None
         # For clients of the own user on the other nodes.
         self.owner_endpoint: OwnerEndpoint | None = None
@@ -166,9 +168,11 @@ class WorkerEndpoint:
             raise ConfigError(f"cannot write {results / TOKEN}: {error.strerror}") from error
         hostname = os.uname().nodename
         other_nodes = [node.name for node in nodes if not is_this_node(node.name)]
-        settings = WorkerBootstrap(KEYS_FORMAT, hostname, str(sockets), token, epoch=epoch)
+        settings = WorkerBootstrap(
+            KEYS_FORMAT, hostname, str(sockets), token, server_key=server.public, epoch=epoch
+        )
         if other_nodes:
-            server, owner_keys = new_pair(), new_pair()
+            owner_keys = new_pair()
             host = address_for(other_nodes[0], interface)
             raise_descriptor_limit()
             self.listener = TcpListener(host, 0, server, _REJECTION_LOG.warning, WORKERS)
@@ -178,15 +182,7 @@ class WorkerEndpoint:
             self.owner_endpoint = OwnerEndpoint(
                 address, server.public, owner_keys.public, owner_keys.secret
             )
-            settings = WorkerBootstrap(
-                KEYS_FORMAT,
-                hostname,
-                str(sockets),
-                token,
-                address,
-                server.public,
-                epoch=epoch,
-            )
+            settings = msgspec.structs.replace(settings, address=address)
         self.address = settings.address
         self._token = token
         write_private(self._path, settings)

@@ -1,4 +1,4 @@
-"""Client side of TCP with CurveZMQ; it reports why a service does not answer."""
+"""A client's connection; it reports why a service does not answer."""
 
 from __future__ import annotations
 
@@ -10,7 +10,6 @@ from simenv.wire.keyfiles import KeyPair
 from simenv.wire.transport.zmq_transport import ZmqConnection, readable
 
 RETRY_MS, RETRY_MAX_MS = 100, 2_000
-HANDSHAKE_MS = 5_000
 _EVENTS = (
     zmq.EVENT_CONNECTED
     | zmq.EVENT_CLOSED
@@ -43,23 +42,15 @@ _STATE_OF_EVENT = {
 
 
 class CurveConnection(ZmqConnection):
-    """DEALER socket with a key pair of its own, connected to the listener with a known public
-    key."""
+    """A `ZmqConnection` that watches its handshakes."""
 
     def __init__(self, address: str, server_key: str, keys: KeyPair, identity: bytes) -> None:
         self.address = address
-        self._server_key = server_key
-        self._keys = keys
         self._handshake_state = HandshakeState.UNKNOWN
         self.hang_ups = 0  # consecutive handshakes that the service broke off
-        self._open(address, identity, None)
+        super().__init__(address, server_key, keys, identity)
 
     def _prepare(self, socket: zmq.Socket[bytes]) -> None:
-        socket.set(zmq.CURVE_SERVERKEY, self._server_key.encode())
-        socket.set(zmq.CURVE_PUBLICKEY, self._keys.public.encode())
-        socket.set(zmq.CURVE_SECRETKEY, self._keys.secret.encode())
-        socket.set(zmq.HANDSHAKE_IVL, HANDSHAKE_MS)
-        socket.set(zmq.IPV6, 1)
         socket.monitor("inproc://way", int(_EVENTS))
         self._monitor = self._context.socket(zmq.PAIR)
         self._monitor.set(zmq.RCVHWM, 0)  # a full queue would stop the I/O thread

@@ -36,7 +36,13 @@ from simenv.wire.transport.connection_limiter import (
 )
 from simenv.wire.transport.outgoing import REMOTE_BOUNDS, RouterSender, SendBufferLimits
 from simenv.wire.transport.readahead import ReadAhead
-from simenv.wire.transport.zmq_transport import CLIENT_KEEPALIVE, Keepalive, PeerKind, readable
+from simenv.wire.transport.zmq_transport import (
+    CLIENT_KEEPALIVE,
+    SEALED_BYTES,
+    Keepalive,
+    PeerKind,
+    readable,
+)
 
 HANDSHAKE_MS = 3_000  # limit of a handshake; then the connection is closed
 BACKLOG = 512
@@ -44,7 +50,6 @@ SEND_QUEUE_MESSAGES = 2_000
 ZAP_A_PASS = 32
 EVENTS_A_PASS = 256
 LINGER_S = 1.0  # between the last message to a peer and the end of its connection
-SEALED_BYTES = 64  # most bytes that encryption adds to a message
 _DOMAIN = b"simenv"
 _ZAP = "inproc://zeromq.zap.01"  # address of the authentication handler, RFC 27
 _NOBLOCK = int(zmq.NOBLOCK)

@@ -15,7 +15,7 @@ import zmq
 
 from simenv import files
 from simenv.errors import NoServiceError
-from simenv.wire.keyfiles import KeyPair, read_private
+from simenv.wire.keyfiles import KeyPair, new_pair, read_private
 from simenv.wire.transport import zmq_transport
 from simenv.wire.transport.zmq_transport import ZmqConnection
 
@@ -30,7 +30,7 @@ class WorkerBootstrap(msgspec.Struct, frozen=True):
     sockets: str  # folder of worker.sock there
     token: str  # also in a file of the results folder
     address: str = ""  # for workers of other nodes: tcp://HOST:PORT; "": there are none
-    server_key: str = ""  # public, in ZeroMQ's base 85
+    server_key: str = ""  # public key of this start of the service, in ZeroMQ's base 85
     public_key: str = ""  # of one start of a worker, which reads them from a file of its own
     secret_key: str = ""
     epoch: int = 0  # of the service's start
@@ -80,10 +80,11 @@ def read(path: Path, worker: str = "", start: int = 0) -> WorkerBootstrap:
 def connect(service: WorkerBootstrap, identity: bytes) -> ZmqConnection:
     """Connect to the service's endpoint for workers: through the socket on the service's node, else
     over TCP. Raises NoServiceError if there is no such way."""
-    path = Path(service.sockets) / "worker.sock"
+    path = Path(service.sockets) / zmq_transport.WORKER_SOCKET
     node = os.uname().nodename
     if node == service.node and path.exists() and files.weakness(path.parent) is None:
-        return ZmqConnection(path, identity)
+        address = zmq_transport.endpoint(path)
+        return ZmqConnection(address, service.server_key, new_pair(), identity)
     if not service.address:
         raise NoServiceError(
             f"{node} cannot reach the service on {service.node}, which does not listen for others",
@@ -94,20 +95,11 @@ def connect(service: WorkerBootstrap, identity: bytes) -> ZmqConnection:
             f"{node} cannot reach the service on {service.node}: this worker has no key",
             hint="was it started by that service? its keys are in worker-keys next to worker.json",
         )
-    return WorkerTcpConnection(service, identity)
+    return WorkerTcpConnection(service.address, service.server_key, service.keys, identity)
 
 
 class WorkerTcpConnection(ZmqConnection):
     """A worker's DEALER over TCP with CurveZMQ; a dead connection is detected and reopened."""
 
-    def __init__(self, service: WorkerBootstrap, identity: bytes) -> None:
-        self._service = service
-        self._open(service.address, identity, None)
-
     def _prepare(self, socket: zmq.Socket[bytes]) -> None:
-        service = self._service
-        socket.set(zmq.CURVE_SERVERKEY, service.server_key.encode())
-        socket.set(zmq.CURVE_PUBLICKEY, service.public_key.encode())
-        socket.set(zmq.CURVE_SECRETKEY, service.secret_key.encode())
         zmq_transport.WORKER_KEEPALIVE.set_on(socket)
-        socket.set(zmq.IPV6, 1)

@@ -1,12 +1,13 @@
 """Both ends of the transport: `Listener` for the service, `Connection` for clients and workers.
 
 The service has one socket for clients and one for workers, so that a client cannot act as a
-worker. The transport is ZeroMQ over `ipc://` in a folder of mode 0700, and TCP with CURVE where
-the environment listens (`tcp_listener`); `memory` is the in-process equivalent. TCP keepalive
+worker. The transport is ZeroMQ with CURVE, over `ipc://` in a folder of mode 0700, and over TCP
+where the environment listens (`tcp_listener`); `memory` is the in-process equivalent. TCP keepalive
 detects a dead peer; a live but silent one is detected by the heartbeats and leases of our
-protocol. Invariants: every message comes with the authenticated identity of its sender, receiving
-and sending never block, the bytes that wait for a client are bounded (`outgoing`), and no frame
-above MAX_MESSAGE_BYTES is read.
+protocol. Invariants: every message comes with the authenticated identity of its sender; a
+`ZmqConnection` sends and reads nothing before its peer has proved the service's key, also after
+libzmq has reconnected by itself; receiving and sending never block, the bytes that wait for a
+client are bounded (`outgoing`), and no frame above MAX_MESSAGE_BYTES is read.
 """
 
 from __future__ import annotations
@@ -23,13 +24,21 @@ import msgspec
 import zmq
 from zmq.backend import zmq_poll
 
+from simenv import files
 from simenv.errors import LimitExceededError, NoServiceError, ProtocolError
 from simenv.wire.auth import LOCAL, LOCAL_WORKER, Identity
+from simenv.wire.keyfiles import KeyPair
 from simenv.wire.messages.client import MAX_MESSAGE_BYTES
 from simenv.wire.transport.outgoing import LOCAL_BOUNDS, RouterSender
 
 SEND_QUEUE_MESSAGES = 2_000  # further messages to a peer that does not read are dropped
 SOCKET_PATH_BYTES = 107  # sun_path less its NUL
+HANDSHAKE_MS = 5_000
+SEALED_BYTES = 64  # most bytes that encryption adds to a message
+CLIENT_SOCKET, WORKER_SOCKET = "client-curve.sock", "worker.sock"
+# Without CURVE, for clients of the previous version. No client of this version connects to it.
+PREVIOUS_CLIENT_SOCKET = "client.sock"
+_LOCAL_SOCKETS = ((0, PREVIOUS_CLIENT_SOCKET, 0), (0, CLIENT_SOCKET, 1), (1, WORKER_SOCKET, 1))
 # Plain numbers: an operation on the library's enumerations takes longer than the system calls.
 _POLLIN = int(zmq.POLLIN)
 _NOBLOCK = int(zmq.NOBLOCK)
@@ -92,14 +101,16 @@ class Connection(Protocol):
     def close(self) -> None: ...
 
 
-def endpoint(path: Path) -> str:
+def endpoint(path: Path, *, must_exist: bool = False) -> str:
     """Return the ZeroMQ address of a socket file. Raises LimitExceededError if the path is too long
-    for one."""
+    for one; with `must_exist`, NoServiceError if there is no such file."""
     if len(str(path).encode()) > SOCKET_PATH_BYTES:
         raise LimitExceededError(
             f"the socket path {path} is longer than {SOCKET_PATH_BYTES} bytes",
             hint="set XDG_RUNTIME_DIR to a shorter folder",
         )
+    if must_exist and not path.exists():
+        raise NoServiceError(f"no service at {path} (there is no such socket)")
     return f"ipc://{path}"
 
 
@@ -145,19 +156,27 @@ class RemoteListener(Protocol):
 
 
 class ZmqListener:
-    """Two ROUTER sockets in one folder, `client.sock` and `worker.sock`, and optional remote
-    listeners: one for clients on other machines, one for workers on other nodes."""
+    """Two ROUTER sockets in one folder, one for clients and one for workers, and optional remote
+    listeners: one for clients on other machines, one for workers on other nodes.
+
+    `keys` prove the service to its peers. Any peer that can open a local socket is accepted: the
+    mode of the folder decides who can.
+    """
 
     def __init__(
         self,
         folder: Path,
+        keys: KeyPair,
         remote: RemoteListener | None = None,
         workers: RemoteListener | None = None,
     ) -> None:
         self._context = zmq.Context(io_threads=1)
+        self._folder = folder
         self._clients = remote
         self._remote = tuple(listener for listener in (remote, workers) if listener is not None)
-        self._sockets = tuple(self._bind(folder / name) for name in ("client.sock", "worker.sock"))
+        self._sockets = (self._router(keys), self._router(keys))
+        for turn, name, curve in _LOCAL_SOCKETS:
+            self._bind(turn, name, curve)
         routers = [listener.sockets[0] for listener in self._remote]
         self._receiving_turns = len(self._sockets) + len(routers)  # turns below it receive messages
         monitors = [socket for listener in self._remote for socket in listener.sockets[1:]]
@@ -170,16 +189,31 @@ class ZmqListener:
         clients, local_workers = self._sockets
         self._senders = (RouterSender(clients, LOCAL_BOUNDS), RouterSender(local_workers, None))
 
-    def _bind(self, path: Path) -> zmq.Socket[bytes]:
+    def _router(self, keys: KeyPair) -> zmq.Socket[bytes]:
         socket = self._context.socket(zmq.ROUTER)
-        socket.set(zmq.MAXMSGSIZE, MAX_MESSAGE_BYTES)
+        socket.set(zmq.CURVE_SECRETKEY, keys.secret.encode())
         socket.set(zmq.ROUTER_MANDATORY, 1)
         socket.set(zmq.SNDHWM, SEND_QUEUE_MESSAGES)
         socket.set(zmq.RCVHWM, SEND_QUEUE_MESSAGES)
         socket.set(zmq.LINGER, 1_000)
+        return socket
+
+    def _bind(self, turn: int, name: str, curve: int) -> None:
+        path, socket = self._folder / name, self._sockets[turn]
+        socket.set(zmq.CURVE_SERVER, curve)  # of the next bind: earlier ones keep their options
+        socket.set(zmq.MAXMSGSIZE, MAX_MESSAGE_BYTES + SEALED_BYTES * curve)
         socket.bind(endpoint(path))
         path.chmod(0o600)
-        return socket
+
+    def keep_sockets(self) -> None:
+        """Set the times of the socket files to now, so that no cleaner of temporary folders removes
+        them; bind those again that were removed. Raises OSError, ConfigError, zmq.ZMQError."""
+        for turn, name, curve in _LOCAL_SOCKETS:
+            try:
+                os.utime(self._folder / name)
+            except FileNotFoundError:
+                files.private_folder(self._folder)
+                self._bind(turn, name, curve)
 
     def wait(self, timeout_s: float) -> bool:
         result = zmq_poll(self._watched, max(0, math.ceil(timeout_s * 1000)))
@@ -269,29 +303,21 @@ def readable(socket: zmq.Socket[bytes]) -> bool:
 
 
 class ZmqConnection:
-    """DEALER socket connected to one endpoint of the service."""
+    """DEALER socket connected to one endpoint of the service, which must prove `server_key`."""
 
     message_bytes = MAX_MESSAGE_BYTES
 
-    def __init__(
-        self,
-        path: Path,
-        identity: bytes,
-        context: zmq.Context[zmq.Socket[bytes]] | None = None,
-    ) -> None:
-        address = endpoint(path)
-        if not path.exists():
-            raise NoServiceError(f"no service at {path} (there is no such socket)")
-        self._open(address, identity, context)
-
-    def _open(
-        self, address: str, identity: bytes, context: zmq.Context[zmq.Socket[bytes]] | None
-    ) -> None:
-        self._own = context is None
-        self._context = context if context is not None else zmq.Context(io_threads=1)
+    def __init__(self, address: str, server_key: str, keys: KeyPair, identity: bytes) -> None:
+        """`address`: of ZeroMQ; `server_key`: public key of the service; `keys`: of this peer."""
+        self._context: zmq.Context[zmq.Socket[bytes]] = zmq.Context(io_threads=1)
         socket = self._context.socket(zmq.DEALER)
+        socket.set(zmq.CURVE_SERVERKEY, server_key.encode())
+        socket.set(zmq.CURVE_PUBLICKEY, keys.public.encode())
+        socket.set(zmq.CURVE_SECRETKEY, keys.secret.encode())
+        socket.set(zmq.HANDSHAKE_IVL, HANDSHAKE_MS)
+        socket.set(zmq.IPV6, 1)
         self._prepare(socket)
-        socket.set(zmq.MAXMSGSIZE, MAX_MESSAGE_BYTES)
+        socket.set(zmq.MAXMSGSIZE, MAX_MESSAGE_BYTES + SEALED_BYTES)
         socket.set(zmq.IDENTITY, identity)
         socket.set(zmq.SNDHWM, SEND_QUEUE_MESSAGES)
         socket.set(zmq.RCVHWM, 0)  # no limit: the sender's bound is enough
@@ -345,8 +371,7 @@ class ZmqConnection:
         if self._socket.closed:
             return
         self._socket.close()
-        if self._own:
-            self._context.term()
+        self._context.term()
         os.close(self._woken)
         os.close(self._waker)
 

@@ -10,7 +10,6 @@ from __future__ import annotations
 from typing import cast
 
 import numpy as np
-from mpi4py import MPI
 from numpy.typing import NDArray
 
 from simulators.catalog import state_bytes
@@ -191,7 +190,7 @@ class DistributedBackend(QubitRelocation[StateSlice]):
         result, all_ = np.zeros(draws.size, np.int64), np.empty(draws.size, np.int64)
         sampling.locate_samples(self._sweeper, share, edges, begins, draws, result)
         self._agreement.meet()
-        self._agreement.comm.Reduce(result, all_, MPI.SUM, 0)  # each draw is located by one rank
+        self._agreement.comm.Reduce(result, all_)  # a sum: each draw is located by one rank
         return all_ if self.is_root else result
 
     def distribution(

@@ -11,7 +11,6 @@ from collections.abc import Callable
 from typing import Any, NoReturn, TypeVar
 
 import numpy as np
-from mpi4py import MPI
 
 from simulators import errors
 from simulators.control import RunControl
@@ -31,6 +30,9 @@ class ErrorAgreement:
     """Ranks of one communicator, during one run."""
 
     def __init__(self, comm: Any, control: RunControl) -> None:
+        from mpi4py import MPI  # here: it initialises MPI, which processes without ranks must not
+
+        self._max, self._min = MPI.MAX, MPI.MIN
         self.comm = comm
         self.rank: int = comm.Get_rank()
         self.size: int = comm.Get_size()
@@ -48,8 +50,8 @@ class ErrorAgreement:
     def allreduce_min(self, value: int) -> int:
         """Minimum of a value over all ranks, after `meet`."""
         self.meet()
-        result = np.array([value], np.int64)
-        self.comm.Allreduce(MPI.IN_PLACE, result, MPI.MIN)
+        result = np.zeros(1, np.int64)
+        self.comm.Allreduce(np.array([value], np.int64), result, self._min)
         return int(result[0])
 
     def run_collective(self, work: Callable[[], Answer]) -> Answer:
@@ -66,7 +68,7 @@ class ErrorAgreement:
     def wait(self) -> None:
         """Take part in `meet` as an idle rank: sleep until the others call it."""
         self._mine[:] = 0
-        request = self.comm.Iallreduce(self._mine, self._all, MPI.MAX)
+        request = self.comm.Iallreduce(self._mine, self._all, self._max)
         nap_s, longest_s = _NAPS_S
         while not request.Test():
             time.sleep(nap_s)
@@ -81,14 +83,14 @@ class ErrorAgreement:
         except Exception as error:  # noqa: BLE001 raised again, in all ranks
             failure = error
         self._mine[:] = self.size - self.rank if failure is not None else 0, 0
-        self.comm.Iallreduce(self._mine, self._all, MPI.MAX).Wait()
+        self.comm.Iallreduce(self._mine, self._all, self._max).Wait()
         self._conclude(failure)
         return result
 
     def _meet(self, error: Exception | None) -> None:
         self._mine[:] = self.size - self.rank if error is not None else 0, self._flag[0]
         begin_s = time.thread_time()
-        self.comm.Allreduce(self._mine, self._all, MPI.MAX)
+        self.comm.Allreduce(self._mine, self._all, self._max)
         self.waited_cpu_s += time.thread_time() - begin_s
         self._conclude(error)
 

@@ -6,7 +6,6 @@ from collections.abc import Callable
 from typing import Protocol
 
 import numpy as np
-from mpi4py import MPI
 from numpy.typing import DTypeLike, NDArray
 
 from simulators.errors import OutOfMemory
@@ -73,7 +72,7 @@ def chosen(
     mine[own] = local((own_block[own] << BLOCK_QUBITS) | within)
     result = np.zeros_like(mine)
     agreement.meet()
-    agreement.comm.Reduce(mine, result, MPI.SUM, 0)  # each amplitude is in one rank
+    agreement.comm.Reduce(mine, result)  # a sum: each amplitude is in one rank
     return result if agreement.rank == 0 else None
 
 

@@ -93,7 +93,7 @@ def test_sockets_of_running_environment_are_checked(
 def test_socket_folder_open_to_others_or_missing_socket_is_found(tmp_path: Path) -> None:
     folder = tmp_path / "sockets"
     folder.mkdir(mode=0o700)
-    for name in ("client.sock", "worker.sock"):
+    for name in security._SOCKETS:
         (folder / name).touch()
     assert security._open_socket(folder) == ""
     folder.chmod(0o711)

@@ -24,7 +24,8 @@ def test_failed_start_leaves_no_socket_folder(tmp_path: Path) -> None:
         result = convert({"memory_bytes": 2**20, "launcher": {"use": "local"}})
         with pytest.raises(IsADirectoryError):
             build_service(result, tmp_path / "home", environ)
-        assert list(Path(runtime).iterdir()) == []
+        (lasting,) = Path(runtime).iterdir()
+        assert list(lasting.iterdir()) == []
         assert not (tmp_path / "home" / "worker.json").exists()
 
 

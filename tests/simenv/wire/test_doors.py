@@ -15,11 +15,15 @@ import zmq
 
 from simenv.errors import LimitExceededError, NoServiceError, ProtocolError
 from simenv.wire.auth import LOCAL, LOCAL_WORKER, Identity
+from simenv.wire.keyfiles import new_pair
 from simenv.wire.messages.client import MAX_MESSAGE_BYTES
 from simenv.wire.transport.memory import MemoryListener
 from simenv.wire.transport.zmq_transport import (
+    CLIENT_SOCKET,
+    PREVIOUS_CLIENT_SOCKET,
     SEND_QUEUE_MESSAGES,
     SOCKET_PATH_BYTES,
+    WORKER_SOCKET,
     Connection,
     Listener,
     PeerKind,
@@ -29,6 +33,21 @@ from simenv.wire.transport.zmq_transport import (
 )
 
 PATIENCE_S = 60.0
+SERVER = new_pair()
+
+
+def connected(path: Path, identity: bytes = b"ana") -> ZmqConnection:
+    return ZmqConnection(endpoint(path, must_exist=True), SERVER.public, new_pair(), identity)
+
+
+def router_of(context: zmq.Context[zmq.Socket[bytes]], path: Path) -> zmq.Socket[bytes]:
+    """A socket with the service's keys that is not a listener of ours."""
+    router = context.socket(zmq.ROUTER)
+    router.set(zmq.CURVE_SERVER, 1)
+    router.set(zmq.CURVE_SECRETKEY, SERVER.secret.encode())
+    router.set(zmq.RCVHWM, 1)
+    router.bind(endpoint(path))
+    return router
 
 
 class House:
@@ -36,15 +55,15 @@ class House:
 
     def __init__(self, kind: str, folder: Path) -> None:
         self.folder = folder
-        self.listener: Listener = ZmqListener(folder) if kind == "zmq" else MemoryListener()
+        self.listener: Listener = ZmqListener(folder, SERVER) if kind == "zmq" else MemoryListener()
         self._opened: list[Connection] = []
 
     def connect(self, identity: bytes, door: PeerKind = PeerKind.CLIENT) -> Connection:
         if isinstance(self.listener, MemoryListener):
             connection: Connection = self.listener.connect(door, identity)
         else:
-            name = "client.sock" if door is PeerKind.CLIENT else "worker.sock"
-            connection = ZmqConnection(self.folder / name, identity)
+            name = CLIENT_SOCKET if door is PeerKind.CLIENT else WORKER_SOCKET
+            connection = connected(self.folder / name, identity)
         self._opened.append(connection)
         return connection
 
@@ -207,7 +226,7 @@ def stranger(zmq_house: House) -> Iterator[Callable[[int], zmq.Socket[bytes]]]:
     def make(kind: int) -> zmq.Socket[bytes]:
         socket = context.socket(kind)
         socket.set(zmq.LINGER, 0)
-        socket.connect(endpoint(zmq_house.folder / "client.sock"))
+        socket.connect(endpoint(zmq_house.folder / PREVIOUS_CLIENT_SOCKET))
         sockets.append(socket)
         return socket
 
@@ -218,7 +237,7 @@ def stranger(zmq_house: House) -> Iterator[Callable[[int], zmq.Socket[bytes]]]:
 
 
 def test_listener_sockets_have_mode_0600(zmq_house: House) -> None:
-    for name in ("client.sock", "worker.sock"):
+    for name in (PREVIOUS_CLIENT_SOCKET, CLIENT_SOCKET, WORKER_SOCKET):
         assert stat.S_IMODE((zmq_house.folder / name).stat().st_mode) == 0o600
 
 
@@ -251,9 +270,8 @@ def test_socket_of_another_zmq_type_is_not_accepted(
 
 def test_reply_of_several_frames_raises_protocol_error(tmp_path: Path) -> None:
     context = zmq.Context()
-    router = context.socket(zmq.ROUTER)
-    router.bind(endpoint(tmp_path / "client.sock"))
-    client = ZmqConnection(tmp_path / "client.sock", b"ana")
+    router = router_of(context, tmp_path / CLIENT_SOCKET)
+    client = connected(tmp_path / CLIENT_SOCKET)
     try:
         client.send(b"hello")
         assert router.recv_multipart() == [b"ana", b"hello"]
@@ -270,20 +288,18 @@ def test_reply_of_several_frames_raises_protocol_error(tmp_path: Path) -> None:
 
 def test_connecting_to_missing_socket_raises_no_service_error(tmp_path: Path) -> None:
     with pytest.raises(NoServiceError, match="no such socket"):
-        ZmqConnection(tmp_path / "client.sock", b"ana")
+        connected(tmp_path / CLIENT_SOCKET)
 
 
 def test_socket_path_longer_than_kernel_limit_is_refused(tmp_path: Path) -> None:
     with pytest.raises(LimitExceededError, match="XDG_RUNTIME_DIR"):
-        ZmqConnection(tmp_path / ("x" * SOCKET_PATH_BYTES), b"ana")
+        connected(tmp_path / ("x" * SOCKET_PATH_BYTES))
 
 
 def test_sending_to_service_that_reads_nothing_raises_no_service_error(tmp_path: Path) -> None:
     context = zmq.Context()
-    router = context.socket(zmq.ROUTER)
-    router.set(zmq.RCVHWM, 1)
-    router.bind(endpoint(tmp_path / "client.sock"))
-    client = ZmqConnection(tmp_path / "client.sock", b"ana")
+    router = router_of(context, tmp_path / CLIENT_SOCKET)
+    client = connected(tmp_path / CLIENT_SOCKET)
     try:
         with pytest.raises(NoServiceError, match="has not read"):
             deque(map(client.send, repeat(bytes(10_000), 20 * SEND_QUEUE_MESSAGES)), 0)

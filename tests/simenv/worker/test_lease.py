@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from simenv.wire import codec
-from simenv.wire.keyfiles import KEYS_FORMAT, write_private
+from simenv.wire.keyfiles import KEYS_FORMAT, new_pair, write_private
 from simenv.wire.messages.client import EXIT_LEASE, Heartbeat, Join, LeaseRenewed, StopWorker
 from simenv.wire.transport.worker_endpoint import WorkerBootstrap
 from simenv.wire.transport.zmq_transport import PeerKind, ZmqListener
@@ -24,12 +24,13 @@ from simenv.worker.runner import Runner
 WAIT_S = 60.0
 LEASE_S = 0.1
 EPOCH = 5
+SERVER = new_pair()
 
 
 @pytest.fixture
 def doors() -> Iterator[ZmqListener]:
     with tempfile.TemporaryDirectory() as folder:
-        zmq_listener = ZmqListener(Path(folder))
+        zmq_listener = ZmqListener(Path(folder), SERVER)
         zmq_listener.folder = Path(folder)  # type: ignore[attr-defined]
         yield zmq_listener
         zmq_listener.close()
@@ -38,7 +39,9 @@ def doors() -> Iterator[ZmqListener]:
 @pytest.fixture
 def worker(doors: ZmqListener) -> Iterator[subprocess.Popen[bytes]]:
     nodename, folder = os.uname().nodename, doors.folder  # type: ignore[attr-defined]
-    worker_bootstrap = WorkerBootstrap(KEYS_FORMAT, nodename, str(folder), "token", epoch=EPOCH)
+    worker_bootstrap = WorkerBootstrap(
+        KEYS_FORMAT, nodename, str(folder), "token", server_key=SERVER.public, epoch=EPOCH
+    )
     write_private(folder / "worker.json", worker_bootstrap)
     argv = [sys.executable, "-P", "-m", "simenv.worker", "--name", "w-0", "--start", "7"]
     argv += ["--service", str(folder / "worker.json")]

@@ -10,7 +10,7 @@ import pytest
 
 from simenv.model import Origin
 from simenv.wire import codec
-from simenv.wire.keyfiles import KEYS_FORMAT
+from simenv.wire.keyfiles import KEYS_FORMAT, new_pair
 from simenv.wire.messages import client as m
 from simenv.wire.transport.worker_endpoint import WorkerBootstrap
 from simenv.worker import session
@@ -56,7 +56,14 @@ def test_an_idle_worker_does_deferred_work_once_and_does_not_count_as_waiting(
     done: list[str] = []
     with tempfile.TemporaryDirectory(prefix="simenv-") as folder:
         Path(folder, "worker.sock").touch()
-        service = WorkerBootstrap(KEYS_FORMAT, os.uname().nodename, folder, "token", epoch=1)
+        service = WorkerBootstrap(
+            KEYS_FORMAT,
+            os.uname().nodename,
+            folder,
+            "token",
+            server_key=new_pair().public,
+            epoch=1,
+        )
         idle = session.Session(service, "w", 1, Runner())
         idle.when_idle(lambda: done.append(f"rest, waiting: {idle._current.waiting}"))
         assert idle.work()

@@ -97,7 +97,8 @@ typedef struct Address { /* what a connection file or key file says */
     char name[QPI_NAME_BYTES];
     char node[256];
     char endpoint[PATH_BYTES]; /* ipc://... or tcp://... */
-    char server_key[KEY_BYTES], public_key[KEY_BYTES], secret_key[KEY_BYTES]; /* "": no CURVE */
+    char server_key[KEY_BYTES]; /* which the service must prove */
+    char public_key[KEY_BYTES], secret_key[KEY_BYTES]; /* "": a new pair for each connection */
     long pid;            /* of the service; 0: not known here */
     char start_ticks[32];
 } Address;

@@ -140,15 +140,6 @@ def test_mode_of_key_file_named_by_simenv_service_is_checked(
     assert value.remedy == f"chmod 600 {file}"
 
 
-def test_socket_folder_with_too_long_path_fails(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    deep = tmp_path / ("d" * 90)
-    deep.mkdir()
-    monkeypatch.setenv("XDG_RUNTIME_DIR", str(deep))
-    assert next(folders.sockets()).level == "fail"
-
-
 def test_simenv_module_in_working_directory_is_a_warning(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

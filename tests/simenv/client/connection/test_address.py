@@ -22,11 +22,12 @@ from simenv.errors import ConfigError, NoServiceError
 from simenv.text import elapsed
 from simenv.wire.keyfiles import new_pair
 from simenv.wire.transport.tcp_client import CurveConnection
-from simenv.wire.transport.zmq_transport import ZmqConnection
+from simenv.wire.transport.zmq_transport import CLIENT_SOCKET
 
 
 def write(path: Path, **changes: object) -> Path:
     file = ConnectionFile(1, "played", "0.1.0", os.getpid(), os.uname().nodename, 1, "/nowhere")
+    file = msgspec.structs.replace(file, socket_key=OWN.server_key)
     path.parent.mkdir(exist_ok=True)
     path.write_bytes(msgspec.json.encode(msgspec.structs.replace(file, **changes)))
     path.chmod(0o600)
@@ -189,7 +190,7 @@ def listening(tmp_path: Path) -> Iterator[Path]:
     folder = tmp_path / "sockets"
     folder.mkdir(mode=0o700)
     with socket.socket(socket.AF_UNIX) as service:
-        service.bind(str(folder / "client.sock"))
+        service.bind(str(folder / CLIENT_SOCKET))
         service.listen()
         yield folder
 
@@ -197,24 +198,26 @@ def listening(tmp_path: Path) -> Iterator[Path]:
 def far_file(tmp_path: Path, sockets: Path, **changes: object) -> Path:
     pair = new_pair()
     own = OwnerEndpoint("tcp://127.0.0.1:9", pair.public, pair.public, pair.secret)
-    table = {"node": "elsewhere", "own": own, "sockets": str(sockets), **changes}
-    return write(tmp_path / "home" / "connection.json", **table)
+    table = {"node": "elsewhere", "own": own, "sockets": str(sockets), "socket_key": pair.public}
+    return write(tmp_path / "home" / "connection.json", **{**table, **changes})
 
 
-def opened(path: Path) -> type:
+def opened(path: Path) -> str:
+    """The kind of address that is connected to."""
     with closing(address.FileAddress(path).open(b"me")) as connection:
-        return type(connection)
+        assert isinstance(connection, CurveConnection)
+        return connection.address.partition(":")[0]
 
 
 def test_socket_of_this_user_is_used_when_file_names_another_node(
     tmp_path: Path, listening: Path
 ) -> None:
-    assert opened(far_file(tmp_path, listening)) is ZmqConnection
+    assert opened(far_file(tmp_path, listening)) == "ipc"
 
 
 def test_socket_in_folder_writable_by_others_is_not_used(tmp_path: Path, listening: Path) -> None:
     listening.chmod(0o777)
-    assert opened(far_file(tmp_path, listening)) is CurveConnection
+    assert opened(far_file(tmp_path, listening)) == "tcp"
     result = far_file(tmp_path, listening, node=os.uname().nodename, own=None, pid=os.getpid())
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(address, "SERVICE", _own_title())  # we are the service
@@ -225,7 +228,7 @@ def test_socket_in_folder_writable_by_others_is_not_used(tmp_path: Path, listeni
 def test_socket_in_folder_of_another_user_is_not_used(tmp_path: Path, listening: Path) -> None:
     skip_without_second_user()
     os.chown(listening, UID, UID)
-    assert opened(far_file(tmp_path, listening)) is CurveConnection
+    assert opened(far_file(tmp_path, listening)) == "tcp"
 
 
 def test_socket_of_listening_process_of_another_user_is_not_used(tmp_path: Path) -> None:
@@ -238,12 +241,12 @@ def test_socket_of_listening_process_of_another_user_is_not_used(tmp_path: Path)
         f"os.setresuid({UID}, {UID}, {UID}); own.listen()\n"
         "print('listens', flush=True); sys.stdin.read()\n"
     )
-    argv = [sys.executable, "-c", source, str(folder / "client.sock")]
+    argv = [sys.executable, "-c", source, str(folder / CLIENT_SOCKET)]
     pipe = subprocess.PIPE
     with subprocess.Popen(argv, stdin=pipe, stdout=pipe, text=True) as decoy:
         assert decoy.stdout is not None
         assert decoy.stdout.readline() == "listens\n"
-        assert opened(far_file(tmp_path, folder)) is CurveConnection
+        assert opened(far_file(tmp_path, folder)) == "tcp"
         decoy.communicate()
 
 

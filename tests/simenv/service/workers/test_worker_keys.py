@@ -32,7 +32,7 @@ class Site:
     def __init__(self, folder: Path) -> None:
         options = ListenerOptions(prefix=b"node/", handover=True, workers=True, bounds=None)
         self.port = TcpListener("127.0.0.1", 0, SERVER, options=options)
-        self.listener = ZmqListener(folder, None, self.port)
+        self.listener = ZmqListener(folder, SERVER, None, self.port)
         self.service = folder / "worker.json"
         address = f"tcp://127.0.0.1:{self.port.port}"
         worker_bootstrap = WorkerBootstrap(

@@ -20,7 +20,7 @@ from simenv.wire.transport import tcp_listener
 from simenv.wire.transport.connection_limiter import MAX_UNAUTHENTICATED
 from simenv.wire.transport.tcp_client import CurveConnection, HandshakeState
 from simenv.wire.transport.tcp_listener import TcpListener
-from simenv.wire.transport.zmq_transport import PeerKind, ZmqConnection
+from simenv.wire.transport.zmq_transport import CLIENT_SOCKET, PeerKind, ZmqConnection, endpoint
 
 ANA = Identity("ana", Role.CLIENT)
 
@@ -72,7 +72,8 @@ def test_message_carries_identity_of_its_key_and_is_answered(
 def test_local_client_has_local_identity_whatever_its_route(
     house: ListenerThread, tmp_path: Path
 ) -> None:
-    near = ZmqConnection(tmp_path / "client.sock", b"far/route")
+    path, own = tmp_path / CLIENT_SOCKET, new_pair()
+    near = ZmqConnection(endpoint(path), house.server.public, own, b"far/route")
     near.send(b"from here")
     assert house.of(b"from here")[3] is LOCAL
     house.connect("ana").send(b"from afar")

@@ -34,7 +34,7 @@ class Meeting:
         tcp_listener.admit({WORKER.public: LOCAL_WORKER, OWN.public: LOCAL}, b"")
         self.clients = TcpListener("127.0.0.1", 0, SERVER)
         self.clients.admit({}, b"")
-        self.listener = ZmqListener(folder, self.clients, tcp_listener)
+        self.listener = ZmqListener(folder, SERVER, self.clients, tcp_listener)
         self.address = f"tcp://127.0.0.1:{tcp_listener.port}"
 
     def file(self, node: str = "elsewhere", keys: KeyPair = WORKER) -> WorkerBootstrap:

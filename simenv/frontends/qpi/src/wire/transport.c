@@ -18,6 +18,7 @@ enum {
     ZMQ_DONTWAIT = 1, ZMQ_POLLIN = 1,
     ZMQ_EVENT_HANDSHAKE_SUCCEEDED = 0x1000, ZMQ_EVENT_HANDSHAKE_FAILED_AUTH = 0x4000,
     SEND_QUEUE_MESSAGES = 10000, MAX_MESSAGE_BYTES = 64 << 20,
+    SEALED_BYTES = 64, /* most bytes that encryption adds to a message */
 };
 
 typedef struct PollItem { /* zmq_pollitem_t */
@@ -49,6 +50,7 @@ static struct {
     int (*poll)(PollItem *, int, long);
     int (*socket_monitor)(void *, const char *, int);
     void (*version)(int *, int *, int *);
+    int (*curve_keypair)(char *, char *);
 } zmq;
 
 struct Transport {
@@ -83,7 +85,8 @@ static int load_all(void *library)
            && load_symbol(library, "zmq_msg_close", &zmq.msg_close)
            && load_symbol(library, "zmq_poll", &zmq.poll)
            && load_symbol(library, "zmq_socket_monitor", &zmq.socket_monitor)
-           && load_symbol(library, "zmq_version", &zmq.version);
+           && load_symbol(library, "zmq_version", &zmq.version)
+           && load_symbol(library, "zmq_curve_keypair", &zmq.curve_keypair);
 }
 
 static int load(const char *named)
@@ -136,22 +139,29 @@ static int set_text(void *socket, int option, const char *text)
     return zmq.setsockopt(socket, option, text, strlen(text));
 }
 
-/* The options of the Python client's connections. */
+/* The options of the Python client's connections: nothing is sent or read before the peer has proved
+ * the service's key, also after libzmq has connected again by itself. */
 static int prepare(Transport *transport, const Address *address, const char *identity)
 {
     void *socket = transport->socket;
-    int64_t most = MAX_MESSAGE_BYTES;
+    int64_t most = MAX_MESSAGE_BYTES + SEALED_BYTES;
+    char public_key[KEY_BYTES], secret_key[KEY_BYTES];
+    memcpy(public_key, address->public_key, KEY_BYTES);
+    memcpy(secret_key, address->secret_key, KEY_BYTES);
+    if (!*secret_key && zmq.curve_keypair(public_key, secret_key))
+        return -1;
     int failed = zmq.setsockopt(socket, ZMQ_MAXMSGSIZE, &most, sizeof most)
                  | set_text(socket, ZMQ_ROUTING_ID, identity)
                  | set_number(socket, ZMQ_SNDHWM, SEND_QUEUE_MESSAGES)
                  | set_number(socket, ZMQ_RCVHWM, 0) | set_number(socket, ZMQ_LINGER, 200)
                  | set_number(socket, ZMQ_RECONNECT_IVL, 100)
                  | set_number(socket, ZMQ_RECONNECT_IVL_MAX, 1000);
-    if (*address->secret_key && !failed) {
-        failed = set_text(socket, ZMQ_CURVE_SERVERKEY, address->server_key)
-                 | set_text(socket, ZMQ_CURVE_PUBLICKEY, address->public_key)
-                 | set_text(socket, ZMQ_CURVE_SECRETKEY, address->secret_key)
-                 | set_number(socket, ZMQ_HANDSHAKE_IVL, 5000) | set_number(socket, ZMQ_IPV6, 1)
+    failed = failed || set_text(socket, ZMQ_CURVE_SERVERKEY, address->server_key)
+             || set_text(socket, ZMQ_CURVE_PUBLICKEY, public_key)
+             || set_text(socket, ZMQ_CURVE_SECRETKEY, secret_key);
+    explicit_bzero(secret_key, sizeof secret_key);
+    if (!failed) {
+        failed = set_number(socket, ZMQ_HANDSHAKE_IVL, 5000) | set_number(socket, ZMQ_IPV6, 1)
                  | zmq.socket_monitor(socket, "inproc://handshake",
                                       ZMQ_EVENT_HANDSHAKE_SUCCEEDED
                                           | ZMQ_EVENT_HANDSHAKE_FAILED_AUTH);
@@ -173,10 +183,7 @@ int qpi_transport_open(const Address *address, const char *identity, Transport *
     if (!made->socket || prepare(made, address, identity)
         || zmq.connect(made->socket, address->endpoint)) {
         qpi_transport_close(made);
-        return qpi_fail(QPI_NO_SERVICE,
-                        *address->secret_key ? "libzmq must be built with CURVE; keys have 40 "
-                                               "characters"
-                                             : NULL,
+        return qpi_fail(QPI_NO_SERVICE, "libzmq must be built with CURVE; keys have 40 characters",
                         "cannot connect to %s", address->endpoint);
     }
     *transport = made;

@@ -1,0 +1,219 @@
+"""Sockets of the service's node: the service proves its key, at every reconnect too."""
+
+from __future__ import annotations
+
+import os
+import socket
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager, suppress
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import pytest
+import zmq
+
+from simenv.errors import ConfigError
+from simenv.wire.auth import LOCAL, LOCAL_WORKER
+from simenv.wire.keyfiles import KeyPair, new_pair
+from simenv.wire.transport.zmq_transport import (
+    CLIENT_SOCKET,
+    PREVIOUS_CLIENT_SOCKET,
+    WORKER_SOCKET,
+    PeerKind,
+    ZmqConnection,
+    ZmqListener,
+    endpoint,
+)
+
+PATIENCE_S = 60.0
+IMPOSTOR_S = 1.5  # time in which the client connects to it: it tries every 0.1 to 1 s
+SERVER = new_pair()
+SECRET, ANSWER = b"a circuit of the victim", b"an answer of somebody else"
+# Greetings of RFC 23 (mechanism NULL, and as the peer of the first two versions of the protocol).
+NULL_GREETING = b"\xff" + bytes(8) + b"\x7f\x03\x00NULL" + bytes(16) + b"\x01" + bytes(31)
+GREETINGS = {
+    "NULL": NULL_GREETING,
+    "PLAIN": NULL_GREETING.replace(b"NULL\0", b"PLAIN"),
+    "ZMTP 1.0": b"\x01\x00",
+    "ZMTP 2.0": b"\xff" + bytes(8) + b"\x7f\x01\x06\x00\x00",
+}
+
+
+def connect(path: Path, identity: bytes = b"ana") -> ZmqConnection:
+    return ZmqConnection(endpoint(path), SERVER.public, new_pair(), identity)
+
+
+@contextmanager
+def raw_peer(path: Path, greeting: bytes) -> Iterator[list[bytes]]:
+    """A peer that sends this greeting and an answer to every connection; the bytes that it got."""
+    received: list[bytes] = []
+    path.unlink()  # of the service: libzmq leaves it
+    with socket.socket(socket.AF_UNIX) as listening:
+        listening.bind(str(path))
+        listening.listen()
+        listening.settimeout(0.05)
+        ending = threading.Event()
+
+        def serve() -> None:
+            while not ending.is_set():
+                with suppress(OSError):
+                    accepted, _ = listening.accept()
+                    with accepted:
+                        accepted.settimeout(0.2)
+                        ready = b"\x04\x26\x05READY\x0bSocket-Type\x00\x00\x00\x06ROUTER"
+                        frame = b"\x00" + bytes([len(ANSWER)]) + ANSWER
+                        accepted.sendall(greeting)
+                        with suppress(OSError):
+                            received.append(accepted.recv(4096))
+                            accepted.sendall(ready + frame)
+                            received.append(accepted.recv(4096))
+
+        thread = threading.Thread(target=serve)
+        thread.start()
+        yield received
+        ending.set()
+        thread.join()
+    path.unlink()
+
+
+@contextmanager
+def zmq_peer(path: Path, keys: KeyPair | None) -> Iterator[list[bytes]]:
+    """A ROUTER with other keys than the service's, or none, that answers what it gets."""
+    received: list[bytes] = []
+    with zmq.Context() as context, context.socket(zmq.ROUTER) as router:
+        router.set(zmq.LINGER, 0)
+        if keys is not None:
+            router.set(zmq.CURVE_SERVER, 1)
+            router.set(zmq.CURVE_SECRETKEY, keys.secret.encode())
+        monitor = router.get_monitor_socket(zmq.EVENT_ACCEPTED)
+        router.bind(endpoint(path))
+        ending = threading.Event()
+
+        def serve() -> None:
+            while not ending.is_set():
+                if monitor.poll(0):
+                    monitor.recv_multipart()
+                    received.append(b"")
+                if router.poll(20):
+                    peer, *frames = router.recv_multipart()
+                    received.extend(frames)
+                    router.send_multipart([peer, ANSWER])
+
+        thread = threading.Thread(target=serve)
+        thread.start()
+        yield received
+        ending.set()
+        thread.join()
+        monitor.close()
+        router.disable_monitor()
+
+
+@pytest.fixture
+def folder() -> Iterator[Path]:
+    """A folder with a short path."""
+    with TemporaryDirectory(prefix="s") as name:
+        yield Path(name)
+
+
+IMPOSTORS: dict[str, Callable[[Path], object]] = {
+    "no keys": lambda path: zmq_peer(path, None),
+    "other keys": lambda path: zmq_peer(path, new_pair()),
+    **{
+        name: lambda path, greeting=greeting: raw_peer(path, greeting)
+        for name, greeting in GREETINGS.items()
+    },
+}
+
+
+@pytest.mark.parametrize("impostor", IMPOSTORS)
+@pytest.mark.parametrize("name", [CLIENT_SOCKET, WORKER_SOCKET])
+def test_reconnected_peer_tells_an_impostor_nothing_and_believes_none_of_its_answers(
+    name: str, impostor: str, tmp_path: Path
+) -> None:
+    listener = ZmqListener(tmp_path, SERVER)
+    with closing(connect(tmp_path / name)) as connection:
+        connection.send(b"hello")
+        assert listener.wait(PATIENCE_S)
+        listener.close()
+        with IMPOSTORS[impostor](tmp_path / name) as received:  # type: ignore[attr-defined]
+            connection.send(SECRET)
+            assert connection.receive(IMPOSTOR_S) is None
+        assert received, "it never connected to the impostor"
+        assert not any(SECRET in part for part in received)
+
+
+def test_client_of_previous_version_is_served_without_keys(tmp_path: Path) -> None:
+    with (
+        closing(ZmqListener(tmp_path, SERVER)) as listener,
+        zmq.Context() as context,
+        context.socket(zmq.DEALER) as client,
+    ):
+        client.connect(endpoint(tmp_path / PREVIOUS_CLIENT_SOCKET))
+        client.send(b"question")
+        assert listener.wait(PATIENCE_S)
+        received = listener.receive()
+        assert received is not None
+        assert received[0] is PeerKind.CLIENT
+        assert received[2:] == (b"question", LOCAL)
+        assert listener.send(PeerKind.CLIENT, received[1], b"answer")
+        assert client.poll(1000 * PATIENCE_S)
+        assert client.recv() == b"answer"
+
+
+@pytest.mark.parametrize("name", [CLIENT_SOCKET, WORKER_SOCKET])
+def test_peer_without_keys_is_not_heard_on_sockets_with_keys(name: str, tmp_path: Path) -> None:
+    with (
+        closing(ZmqListener(tmp_path, SERVER)) as listener,
+        zmq.Context() as context,
+        context.socket(zmq.DEALER) as peer,
+    ):
+        peer.set(zmq.LINGER, 0)
+        peer.connect(endpoint(tmp_path / name))
+        peer.send(b"question")
+        assert not listener.wait(0.5)
+
+
+def test_removed_sockets_are_bound_again_and_open_connections_go_on(folder: Path) -> None:
+    with (
+        closing(ZmqListener(folder, SERVER)) as listener,
+        closing(connect(folder / CLIENT_SOCKET)) as early,
+    ):
+        early.send(b"before")
+        assert listener.wait(PATIENCE_S)
+        assert listener.receive() is not None
+        for path in folder.iterdir():
+            path.unlink()
+        folder.rmdir()
+        listener.keep_sockets()
+        identity = {CLIENT_SOCKET: LOCAL, WORKER_SOCKET: LOCAL_WORKER}
+        for name, expected in identity.items():
+            with closing(connect(folder / name, b"ben")) as late:
+                late.send(b"after")
+                assert listener.wait(PATIENCE_S)
+                received = listener.receive()
+                assert received is not None
+                assert received[2:] == (b"after", expected)
+        early.send(b"still")
+        assert listener.wait(PATIENCE_S)
+        received = listener.receive()
+        assert received is not None
+        assert received[2] == b"still"
+
+
+def test_times_of_socket_files_are_renewed(folder: Path) -> None:
+    with closing(ZmqListener(folder, SERVER)) as listener:
+        for path in folder.iterdir():
+            os.utime(path, (1, 1))
+        listener.keep_sockets()
+        assert all(path.stat().st_mtime > 1 for path in folder.iterdir())
+
+
+def test_sockets_are_not_bound_again_in_a_folder_of_somebody_else(folder: Path) -> None:
+    with closing(ZmqListener(folder, SERVER)) as listener:
+        for path in folder.iterdir():
+            path.unlink()
+        folder.chmod(0o777)
+        with pytest.raises(ConfigError, match="can be written by others"):
+            listener.keep_sockets()
+        assert list(folder.iterdir()) == []
