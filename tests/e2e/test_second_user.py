@@ -1,13 +1,17 @@
 """A second user of the machine cannot connect to an environment, read its files, put something into
-its folders, or run programs through its launcher."""
+its folders, run programs through its launcher, or answer in its place."""
 
 from __future__ import annotations
 
 import os
 import shutil
 import stat
+import subprocess
 import tempfile
-from collections.abc import Iterator
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import psutil
@@ -15,7 +19,13 @@ import pytest
 from circuits import bell
 from launched import below, missing, ranks_of
 from live import Live
-from other_user import attempt, skip_without_second_user
+from other_user import attempt, impostor, skip_without_second_user
+from qpi_programs import HERE, linked
+
+from simenv.client.client import Client
+from simenv.client.environments import named
+from simenv.errors import SimenvError
+from simenv.frontends.qpi import InstalledLibrary, build
 
 LAUNCHERS = ("auto", "mpirun", "local")
 RESULT_S = 120.0
@@ -38,24 +48,36 @@ def base() -> Iterator[Path]:
 @pytest.fixture(scope="module", params=LAUNCHERS)
 def live(request: pytest.FixtureRequest, base: Path) -> Iterator[Live]:
     """An environment that has run something, with a worker of two ranks where there is an MPI."""
-    launcher = request.param
+    with environment(base, request.param) as outcome:
+        outcome.up()
+        with outcome.client() as env:
+            for pool in outcome.options["pools"]:  # type: ignore[attr-defined]
+                env.submit(bell(), shots=10, pool=pool["name"]).result(RESULT_S)
+        yield outcome
+
+
+@contextmanager
+def environment(
+    base: Path, launcher: str, *more: dict[str, object], kernels: Path | None = None
+) -> Iterator[Live]:
+    """An environment that is not up yet, of these and the launcher's pools, in the folder that
+    everybody may enter."""
     ranks = launcher != "local"
     if why := missing("prte" if launcher == "auto" else launcher) if ranks else "":
         pytest.skip(why)
-    pools = [{"name": "main", "min": 1, "max": 1}]
+    pools: list[dict[str, object]] = [{"name": "main", "min": 1, "max": 1}, *more]
     if ranks:
         pools.append({"name": "pair", "engine": "statevector", "min": 1, "max": 1, "ranks": 2})
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("SIMENV_HOME", str(base / launcher))
         patch.setenv("TMPDIR", str(base / "tmp"))
+        patch.delenv("XDG_RUNTIME_DIR", raising=False)
         patch.setattr(tempfile, "tempdir", None)
+        if kernels is not None:
+            patch.setenv("SIMENV_KERNELS", str(kernels))
         umask = os.umask(0o002)  # of many systems: every user has a group of the same name
         outcome = Live(pools=pools, launcher={"use": launcher})
         try:
-            outcome.up()
-            with outcome.client() as env:
-                for pool in pools:
-                    env.submit(bell(), shots=10, pool=pool["name"]).result(RESULT_S)
             yield outcome
         finally:
             outcome.down()
@@ -72,10 +94,11 @@ def listening(processes: list[psutil.Process]) -> dict[int, str]:
                 inodes[f"socket:[{parts[9]}]"] = int(parts[1].rpartition(":")[2], 16)
     mapping = {}
     for process in processes:
-        for entry in Path(f"/proc/{process.pid}/fd").iterdir():
-            port = inodes.get(os.readlink(entry))
-            if port:
-                mapping[port] = " ".join(process.cmdline())
+        with suppress(OSError, psutil.Error):  # it ends meanwhile
+            for entry in Path(f"/proc/{process.pid}/fd").iterdir():
+                port = inodes.get(os.readlink(entry))
+                if port:
+                    mapping[port] = " ".join(process.cmdline())
     return mapping
 
 
@@ -104,3 +127,153 @@ def test_pmix_spawns_nothing_for_another_user(live: Live, base: Path, tmp_path: 
     control = attempt("pmix", uri, base / "by-owner", os.geteuid(), rank.pid)
     assert control == [str(base / "by-owner")], "the attempt itself does not work"
     assert attempt("pmix", uri, base / "by-other", os.geteuid()) == []
+
+
+# --- a neighbour who waits for the end of the service ------------------------------------------
+
+FUNCTIONS = {"name": "tools", "engine": "functions", "min": 1, "max": 1}
+WAITED_S = 6.0  # a client's next attempt to connect comes within 1 s, its ping as well
+SHOTS, C_SHOTS = 77, 79
+
+
+@pytest.fixture(scope="module")
+def library(tmp_path_factory: pytest.TempPathFactory) -> InstalledLibrary:
+    return build(tmp_path_factory.mktemp("qpi"))
+
+
+def submit_again(client: Client, ending: threading.Event) -> list[str]:
+    """The outcomes of circuits that a client submits until then, whose service has gone."""
+    outcomes: list[str] = []
+    while not ending.is_set():
+        with suppress(SimenvError):
+            outcomes += client.submit(bell(), shots=SHOTS).result(0.3).counts
+        time.sleep(0.1)
+    return outcomes
+
+
+@pytest.mark.parametrize("launcher", LAUNCHERS)
+def test_clients_that_outlive_their_service_believe_no_neighbour(
+    launcher: str, base: Path, library: InstalledLibrary, tmp_path: Path
+) -> None:
+    mark = base / "tmp" / f"called-{launcher}"
+    outlive = linked(HERE / "outlive.c", library, tmp_path)
+    results: list[str] = []
+    with environment(base, launcher, FUNCTIONS) as live:
+        live.up()
+        service = str(live.home / "connection.json")
+        sockets = Path(named.read(Path(service)).sockets)
+        pipe, environ = subprocess.PIPE, {**os.environ, "SIMENV_SERVICE": service}
+        with (
+            live.client() as caller,
+            live.client() as submitter,
+            impostor(sockets, mark) as end_impostor,
+            subprocess.Popen([outlive], stdin=pipe, stdout=pipe, text=True, env=environ) as program,
+        ):
+            assert program.stdout is not None
+            assert program.stdout.readline().startswith("ok")
+            waiting = caller.functions().submit(time.sleep, 60)
+            assert submitter.run(bell(), shots=10).shots == 10
+            named.down(live.name, now=True)
+            lasting = sockets.parent
+            if lasting.name.startswith("simenv-"):
+                assert lasting.is_dir()
+                shutil.rmtree(lasting)  # as a cleaner of /tmp would do: keys alone protect now
+            ending = threading.Event()
+            thread = threading.Thread(
+                target=lambda: results.extend(submit_again(submitter, ending))
+            )
+            thread.start()
+            try:
+                with pytest.raises(SimenvError):
+                    waiting.result(WAITED_S)
+                printed = program.communicate("\n")[0].splitlines()
+            finally:
+                ending.set()
+                thread.join()
+            told = end_impostor()
+    assert told == [f"listened {sockets}"]
+    assert not mark.exists(), "the neighbour's code was run"
+    assert results == []
+    assert printed
+    assert not [line for line in printed if line.startswith("ok")]
+
+
+@pytest.mark.parametrize("launcher", ["local"])
+def test_names_of_sockets_are_not_free_after_the_end_of_the_service(
+    launcher: str, base: Path, tmp_path: Path
+) -> None:
+    with environment(base, launcher) as live:
+        live.up()
+        sockets = Path(named.read(live.home / "connection.json").sockets)
+        with impostor(sockets, tmp_path / "never") as end_impostor:
+            named.down(live.name, now=True)
+            time.sleep(1.0)
+            assert end_impostor() == [f"kept out of {sockets}"]
+
+
+# --- the first start, whose kernels are not compiled -------------------------------------------
+
+COMPILING = "simulators.compiler.warmup"
+COMPILER_CPU_S = 5.0  # after its imports, which take about 2 s
+
+
+class Observer:
+    """Polls what the processes of this one open to others, and in whose names they are."""
+
+    def __init__(self, folder: Path) -> None:
+        self.ports: dict[int, str] = {}
+        self.entries: set[str] = set()
+        self.helped = False  # a process that compiles has got through its imports
+        self._folder = folder
+        self._ending = threading.Event()
+        self._thread = threading.Thread(target=self._run)
+
+    def __enter__(self) -> Observer:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._ending.set()
+        self._thread.join()
+
+    def _run(self) -> None:
+        known: set[int] = set()
+        while not self._ending.is_set():
+            children = psutil.Process().children(recursive=True)
+            self.ports |= listening(children)
+            self.entries |= {path.name for path in self._folder.iterdir()}
+            for child in children:
+                with suppress(psutil.Error):
+                    if COMPILING in child.cmdline():
+                        known.add(child.pid)
+                        self.helped |= child.cpu_times().user > COMPILER_CPU_S
+            self.helped |= any(not psutil.pid_exists(pid) for pid in known)
+            time.sleep(0.02)
+
+
+def until(condition: Callable[[], bool], timeout_s: float = RESULT_S) -> None:
+    deadline = time.monotonic() + timeout_s
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+
+
+@pytest.mark.parametrize("launcher", LAUNCHERS)
+def test_first_start_opens_no_port_and_uses_no_name_that_others_can_take(
+    launcher: str, base: Path
+) -> None:
+    shared = set(Path("/dev/shm").iterdir())
+    temporary = set((base / "tmp").iterdir())
+    kernels = base / f"kernels-{launcher}"
+    with environment(base, launcher, kernels=kernels) as live, Observer(base / "tmp") as observer:
+        live.up()
+        with live.client() as env:
+            env.submit(bell(), shots=10).result(RESULT_S)
+            until(lambda: observer.helped)
+        live.down()
+    assert observer.ports == {}
+    assert observer.entries - {path.name for path in temporary} <= {
+        f"simenv-sockets-{os.geteuid()}"
+    }
+    left = [path for path in Path("/dev/shm").iterdir() if path not in shared]
+    assert [path for path in left if path.lstat().st_uid == os.geteuid()] == []

@@ -175,16 +175,15 @@ def test_runtime_folder_with_too_long_path_is_not_used(monkeypatch: pytest.Monke
 
 
 def test_socket_folder_below_folder_writable_by_others_is_refused(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    shared = tmp_path / "shared"
-    shared.mkdir()
-    shared.chmod(0o777)
-    monkeypatch.setattr("tempfile.tempdir", str(shared))
-    with pytest.raises(ConfigError, match="can be written by others") as caught:
-        config.socket_folder({})
-    assert "TMPDIR" in caught.value.hint
-    assert list(shared.iterdir()) == []
+    with TemporaryDirectory(prefix="s") as name:
+        Path(name).chmod(0o777)
+        monkeypatch.setattr("tempfile.tempdir", name)
+        with pytest.raises(ConfigError, match="can be written by others") as caught:
+            config.socket_folder({})
+        assert "TMPDIR" in caught.value.hint
+        assert list(Path(name).iterdir()) == []
 
 
 def test_an_atomic_write_leaves_the_old_content_where_the_new_cannot_be_written(

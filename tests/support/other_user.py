@@ -3,12 +3,16 @@
     python other_user.py connect PATH_OR_PORT...    which sockets and ports accept a connection
     python other_user.py files FOLDER...            what can be read or written below the folders
     python other_user.py pmix URI MARK OWNER [PID]  run `/bin/sh` through a PMIx server
+    python other_user.py answer FOLDER MARK         answer in a service's place, until stdin ends
 
 It is started by root, loads what it needs, and gives all its rights away before it tries anything.
 It prints a list of what succeeded, as JSON. `pmix` claims to be the user OWNER, as an attacker can:
 in a user namespace of its own every user has the number that it likes. With PID it stays root and
 joins the network namespace of that process first: a control that shows that the attempt works where
-there is nothing to stop it.
+there is nothing to stop it. `answer` takes the folder of a service's sockets as soon as that
+is possible, listens there with no keys and with keys of its own, and answers what clients ask: to
+calls of functions with an object that makes MARK when it is unpickled, to circuits with an outcome
+that is impossible. It prints what it was told.
 """
 
 from __future__ import annotations
@@ -16,16 +20,27 @@ from __future__ import annotations
 import ctypes
 import json
 import os
+import pickle
+import select
 import socket
 import stat
 import subprocess
 import sys
 import threading
 import time
-from contextlib import suppress
+import zlib
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import pytest
+import zmq
+
+from simenv.model import RESULT_FORMAT, Origin
+from simenv.model.calls import CALL_FORMAT, FunctionAnswer
+from simenv.model.result import ResultData, Timing
+from simenv.wire import codec
+from simenv.wire.messages import client as m
 
 UID = 12_345
 HOST = os.uname().nodename
@@ -51,6 +66,25 @@ def attempt(*words: str | Path | int) -> list[str]:
     assert done.returncode == 0, done.stderr
     lines: list[str] = json.loads(done.stdout.splitlines()[-1])
     return lines
+
+
+@contextmanager
+def impostor(folder: Path, mark: Path) -> Iterator[Callable[[], list[str]]]:
+    """Another user who waits for the name of a service's folder; ends it, and returns what it was
+    told."""
+    argv = [sys.executable, "-P", __file__, "answer", str(folder), str(mark)]
+    pipe = subprocess.PIPE
+    with subprocess.Popen(argv, stdin=pipe, stdout=pipe, text=True, cwd="/") as process:
+
+        def ended() -> list[str]:
+            lines: list[str] = json.loads(process.communicate("\n", PATIENCE_S)[0])
+            assert process.returncode == 0
+            return lines
+
+        try:
+            yield ended
+        finally:
+            process.kill()
 
 
 def become_other_user() -> None:
@@ -149,10 +183,96 @@ def run_through_pmix(uri: str, mark: Path, owner: int, pid: int) -> list[str]:
     os._exit(0)
 
 
+class Planted:
+    """An object that runs a command when it is unpickled."""
+
+    def __init__(self, command: str) -> None:
+        self._command = command
+
+    def __reduce__(self) -> tuple[Callable[[str], int], tuple[str]]:
+        return os.system, (self._command,)
+
+
+class Impostor:
+    """Answers of somebody who is not the service."""
+
+    EPOCH = 999_999_999  # later than any of the service: the client repeats all its requests
+
+    def __init__(self, mark: Path) -> None:
+        answer = FunctionAnswer(CALL_FORMAT, pickle.dumps(Planted(f"id >{mark}")))
+        self._value = codec.encode(
+            ResultData(RESULT_FORMAT, (), 0, 0, 0, value=codec.encode(answer))
+        )
+        self._false = codec.encode(
+            ResultData(RESULT_FORMAT, (("c", 2),), 2, 1, 0, 1, b"\1", (1).to_bytes(4, "little"))
+        )
+        self.told: list[str] = []
+
+    def answers(self, body: bytes) -> list[bytes]:
+        message = codec.from_client(body)
+        told, number = type(message).__name__, getattr(message, "request", 0)
+        replies: list[m.ToClient] = []
+        if isinstance(message, m.Hello):
+            replies = [m.Welcome(self.EPOCH, message.version, "default")]
+        elif isinstance(message, m.Ping):
+            replies = [m.Pong(number, self.EPOCH)]
+        elif isinstance(message, m.Submit):
+            told += f" of {message.tasks[0].shots} shots"
+            replies = [m.Accepted(number, self.EPOCH, 1), self._completed(self.EPOCH, self._false)]
+        elif isinstance(message, m.WatchResults):
+            replies = [self._completed(task, self._value) for task in message.tasks]
+        self.told.append(told)
+        return [codec.encode(reply) for reply in replies]
+
+    def _completed(self, task: int, payload: bytes) -> m.Completed:
+        done = m.Completion(
+            task, m.STATES.index("DONE"), 1, 1, payload, zlib.crc32(payload), Timing(0, 0, 0)
+        )
+        return m.Completed(Origin("main-0", HOST, 1, "0"), "statevector", "", [done])
+
+
+def answer(folder: Path, mark: Path) -> list[str]:
+    become_other_user()
+    impostor = Impostor(mark)
+    context = zmq.Context()
+    routers = []
+    for name, keys in (("client.sock", None), ("client-curve.sock", zmq.curve_keypair())):
+        router = context.socket(zmq.ROUTER)
+        router.set(zmq.LINGER, 0)
+        if keys is not None:
+            router.set(zmq.CURVE_SERVER, 1)
+            router.set(zmq.CURVE_SECRETKEY, keys[1])
+        routers.append((router, f"ipc://{folder / name}", folder / name))
+    listening = False
+    while not select.select([sys.stdin], [], [], 0.0)[0]:
+        if not listening:
+            with suppress(OSError):
+                for level in reversed((folder, *folder.parents)):
+                    if not os.path.lexists(level):
+                        level.mkdir()
+                        level.chmod(0o755)
+                if folder.stat().st_uid == UID:
+                    for router, url, path in routers:
+                        router.bind(url)
+                        path.chmod(0o777)
+                    listening = True
+            time.sleep(0.005)
+            continue
+        for router, _, _ in routers:
+            if router.poll(10):
+                peer, body = router.recv_multipart()
+                for reply in impostor.answers(body):
+                    router.send_multipart([peer, reply])
+    context.destroy(linger=0)
+    return [f"{'listened' if listening else 'kept out of'} {folder}", *impostor.told]
+
+
 if __name__ == "__main__":
     kind, *words = sys.argv[1:]
     if kind == "connect":
         sys.stdout.write(json.dumps(connected(words)))
+    elif kind == "answer":
+        sys.stdout.write(json.dumps(answer(Path(words[0]), Path(words[1]))))
     elif kind == "files":
         sys.stdout.write(json.dumps(opened([Path(word) for word in words])))
     else:

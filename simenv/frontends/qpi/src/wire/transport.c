@@ -139,8 +139,8 @@ static int set_text(void *socket, int option, const char *text)
     return zmq.setsockopt(socket, option, text, strlen(text));
 }
 
-/* The options of the Python client's connections: nothing is sent or read before the peer has proved
- * the service's key, also after libzmq has connected again by itself. */
+/* The options of the Python client's connections. Nothing is sent or read before the peer has
+ * proved the service's key, also after libzmq has connected again by itself. */
 static int prepare(Transport *transport, const Address *address, const char *identity)
 {
     void *socket = transport->socket;
