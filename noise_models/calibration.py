@@ -14,6 +14,10 @@ from typing import Literal
 import msgspec
 
 FORMAT = 1
+IBM_PROPERTIES = "ibm-properties"  # name of the importer of IBM's backend properties
+# Factor of the ZZ rates that these state, where a snapshot has none of its own: see "Crosstalk" in
+# docs/concepts/noise.md, and the figures of `python -m bench run noise_calibration`.
+IBM_ZZ_STRENGTH = 0.0
 # Time before a shot if a calibration has none: the default `rep_delay` of IBM Quantum's processors,
 # the reset of IonQ's Aria, the interval between shots of QuEra's Aquila.
 RESET_NS = {"superconducting": 250e3, "trapped-ion": 20e3, "neutral-atom": 200e6}
@@ -100,6 +104,29 @@ class ZZCoupling(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     rate_khz: float
 
 
+def acting_zz_khz(terms: Iterable[ZZCoupling], factor: float = 1.0) -> dict[tuple[int, int], float]:
+    """Rates times a factor by pair, the smaller number first; those of 0 left out."""
+    return {
+        (min(zz.qubits), max(zz.qubits)): zz.rate_khz * factor
+        for zz in terms
+        if zz.rate_khz * factor != 0.0
+    }
+
+
+class FitScope(msgspec.Struct, frozen=True, omit_defaults=True, forbid_unknown_fields=True):
+    """Measured circuits that a device was fitted to."""
+
+    device: str  # whose calibration was fitted
+    qubits: tuple[int, ...]  # that the circuits used; they are the compiler's choice if `placed`
+    bodies: int  # different circuits, apart from their last gates on single qubits
+    widest: int  # largest number of qubits of a circuit
+    two_qubit_gates: int  # most of a circuit
+    families: tuple[str, ...] = ()  # named in the data; ("",): none was
+    first: str = ""  # dates of the counts, ISO 8601; "": not known
+    last: str = ""
+    placed: bool = False
+
+
 class CorrelatedReadout(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Confusion matrix of qubits that are read together: row read, column true, [2^k][2^k].
 
@@ -144,6 +171,21 @@ class CalibrationSnapshot(
     coordinates: tuple[tuple[float, float], ...] = ()  # in a drawing: x right, y down; (): none
     rep_delay_ns: float = 0.0  # time between two shots, for the reset of the qubits; 0.0: not known
     overhead_ns: float = 0.0  # time per circuit for loading and control; 0.0: not known
+    zz_strength: float | None = None  # factor of all rates of `zz`; None: `zz_factor`
+    fitted: FitScope | None = None  # None: not fitted to counts
+
+    @property
+    def zz_factor(self) -> float:
+        """Factor of the ZZ rates: `zz_strength`, else IBM_ZZ_STRENGTH for rates of IBM's
+        properties, and 1 for others."""
+        if self.zz_strength is not None:
+            return self.zz_strength
+        return IBM_ZZ_STRENGTH if self.source_format == IBM_PROPERTIES else 1.0
+
+    @property
+    def acting_zz_khz(self) -> dict[tuple[int, int], float]:
+        """ZZ rates times their factor by pair, the smaller number first; those of 0 left out."""
+        return acting_zz_khz(self.zz, self.zz_factor)
 
     def reset_ns(self, qubits: Iterable[int]) -> float:
         """Return the time before a shot for the reset of these qubits.

@@ -48,7 +48,7 @@ _GIVEN_BY = {
     "qubit.relaxation": "qubit.t1_us and qubit.t2_us",
     "qubit.idle": "qubit.t1_us and qubit.t2_us",
     "gate.coherent": "gate.over_rotation_rad",
-    "gate.crosstalk": "gate.zz_khz",
+    "gate.crosstalk": "gate.zz_khz, or gate.zz_strength where ZZ rates were measured,",
     "qubit.thermal": "qubit.excited",
     "qubit.preparation": "qubit.preparation_error",
     "qubit.reset": "qubit.reset_error",
@@ -60,16 +60,18 @@ _GIVEN_BY = {
 def _absent(model: DeviceModel) -> Iterable[str]:
     """Iterate over texts for the components and groups that the options scale by a factor above 0
     under their own name, and of which the calibration has no value above 0."""
+    snapshot = model.snapshot
+    if model.options.replaced("gate.zz_strength") and not snapshot.zz:
+        yield "gate.zz_strength changes nothing: the calibration has no ZZ rates"
     scaled = [(name, each) for name, each in model.options.factors if each]
     if not scaled:
         return
-    snapshot = model.snapshot
     relaxes = any(qubit.t1_us or qubit.t2_us for qubit in snapshot.qubits)
     present = {
         **{name: any(value for _, value in values) for name, values in _components(model)},
         "gate.depolarizing": any(gate.error for gate in snapshot.gates),
         "gate.coherent": any(gate.over_rotation_rad or gate.rotations for gate in snapshot.gates),
-        "gate.crosstalk": any(zz.rate_khz for zz in snapshot.zz),
+        "gate.crosstalk": bool(snapshot.acting_zz_khz),
         "qubit.relaxation": relaxes,
         "qubit.idle": relaxes,
         "qubit.correlated_readout": bool(snapshot.correlated_readout),
@@ -92,7 +94,8 @@ def _absent(model: DeviceModel) -> Iterable[str]:
 def _without_durations(model: DeviceModel) -> str:
     """Return the text for replaced values that act over time, on a device without durations; "" if
     there are none."""
-    snapshot, acting = model.snapshot, ("qubit.t1_us", "qubit.t2_us", "gate.zz_khz")
+    snapshot = model.snapshot
+    acting = ("qubit.t1_us", "qubit.t2_us", "gate.zz_khz", "gate.zz_strength")
     names = [name for name, _ in model.options.values if name in acting]
     timed = any(gate.duration_ns for gate in snapshot.gates)
     if not names or timed or any(each.readout_ns or each.reset_ns for each in snapshot.qubits):

@@ -30,6 +30,7 @@ VALUES = {
     "gate.error_2q": 1.0,
     "gate.over_rotation_rad": math.pi,
     "gate.zz_khz": 1e6,
+    "gate.zz_strength": 10.0,
     "qubit.t1_us": math.inf,
     "qubit.t2_us": math.inf,
     "qubit.excited": 1.0,

@@ -13,6 +13,7 @@ from datetime import datetime
 
 from noise_models.calibration import (
     CalibrationSnapshot,
+    FitScope,
     GateCalibration,
     PauliRotation,
     QubitCalibration,
@@ -24,6 +25,7 @@ MAX_QUBITS = 10_000
 MAX_GATES = 2_000_000
 MAX_DATES = 1_000_000
 MAX_NAME_CHARS = 100
+MAX_FAMILIES = 1_000
 MAX_READ_TOGETHER = 8  # a confusion matrix of 256 x 256
 _MAX_US = 1e15  # 32 years
 _MAX_NS = 1e12  # 17 minutes
@@ -48,6 +50,10 @@ def check(snapshot: CalibrationSnapshot) -> None:
     _range("feed_forward_ns", snapshot.feed_forward_ns, 0.0, _MAX_NS)
     _range("rep_delay_ns", snapshot.rep_delay_ns, 0.0, _MAX_NS)
     _range("overhead_ns", snapshot.overhead_ns, 0.0, _MAX_NS)
+    if snapshot.zz_strength is not None:
+        _range("zz_strength", snapshot.zz_strength, -10.0, 10.0)
+    if snapshot.fitted is not None:
+        _scope(snapshot.fitted, snapshot.num_qubits)
     if snapshot.calibrated:
         _date("calibrated", snapshot.calibrated)
     _natives(snapshot)
@@ -103,6 +109,19 @@ def clamps(snapshot: CalibrationSnapshot) -> tuple[tuple[str, str], ...]:
                 )
             )
     return tuple(results)
+
+
+def _scope(scope: FitScope, num_qubits: int) -> None:
+    _text("fitted.device", scope.device)
+    _qubits("fitted.qubits", scope.qubits, num_qubits)
+    for name in ("bodies", "widest", "two_qubit_gates"):
+        _count(f"fitted.{name}", getattr(scope, name), 0, 10**9)
+    _count("fitted.families", len(scope.families), 0, MAX_FAMILIES)
+    for family in scope.families:
+        _text("fitted.families", family)
+    for field in ("first", "last"):
+        if value := getattr(scope, field):
+            _date(f"fitted.{field}", value)
 
 
 def _natives(snapshot: CalibrationSnapshot) -> None:

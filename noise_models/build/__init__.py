@@ -19,6 +19,7 @@ NOT_AER = (
     "gate.crosstalk",
     "gate.over_rotation_rad",
     "gate.zz_khz",
+    "gate.zz_strength",
     "qubit.correlated_readout",
     "qubit.excited",
     "qubit.preparation",
@@ -60,7 +61,9 @@ def _replaced(snapshot: CalibrationSnapshot, values: dict[str, float]) -> Calibr
     qubits = snapshot.qubits or (QubitCalibration(),) * snapshot.num_qubits
     result = change(snapshot, qubits=tuple(change(qubit, **of_qubits) for qubit in qubits))
     if "gate.zz_khz" in values:
-        result = change(result, zz=_coupled(snapshot, values["gate.zz_khz"]))
+        result = change(result, zz=_coupled(snapshot, values["gate.zz_khz"]), zz_strength=1.0)
+    if "gate.zz_strength" in values:
+        result = change(result, zz_strength=values["gate.zz_strength"])
     of_gates = {name: value for name, value in values.items() if name in _OF_GATES}
     if of_gates:
         sizes = {gate.name: gate.num_qubits for gate in snapshot.native_gates}

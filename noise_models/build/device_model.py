@@ -43,11 +43,11 @@ class DocumentModel(ABC):
         self._after: dict[tuple[str, tuple[int, ...]], tuple[LocatedChannel, ...]] = {}
         self._idle: dict[tuple[int, float], Channel | None] = {}
         self._crosstalk: dict[tuple[int, int, float], Channel] = {}
-        rate = options.factor("gate.crosstalk") if options.idle else 0.0
+        factor = options.factor("gate.crosstalk") if options.idle else 0.0
         self._zz_khz = {
-            (min(zz.qubits), max(zz.qubits)): zz.rate_khz * rate
-            for zz in document.zz
-            if zz.rate_khz * rate != 0.0
+            pair: rate * factor
+            for pair, rate in document.acting_zz_khz.items()
+            if rate * factor != 0.0
         }
         self.crosstalk_pairs = tuple(sorted(self._zz_khz))
         waits = any(relaxes) and options.factor("qubit.idle") > 0.0
@@ -114,7 +114,7 @@ class DocumentModel(ABC):
 class DeviceModel(DocumentModel):
     """Noise of a device by the recipe `simenv`; see `NoiseModel` for the methods."""
 
-    VERSION = b"simenv noise 1"
+    VERSION = b"simenv noise 2"
 
     def __init__(self, snapshot: CalibrationSnapshot, options: NoiseOptions) -> None:
         super().__init__(snapshot, options, map(_relaxes, snapshot.qubits))

@@ -10,7 +10,7 @@ import hashlib
 
 import msgspec
 
-from noise_models.calibration import ZZCoupling
+from noise_models.calibration import ZZCoupling, acting_zz_khz
 
 FORMAT = 1
 PREPARATION = "preparation"  # as the name of a gate: channels at the start of a circuit
@@ -95,6 +95,11 @@ class CustomModel(_Entry, frozen=True, tag_field="kind", tag="channels"):
     zz: tuple[ZZCoupling, ...] = ()
     dt_ns: float = 0.0  # resolution of the device's clock; 0.0: not known
     feed_forward_ns: float = 0.0
+
+    @property
+    def acting_zz_khz(self) -> dict[tuple[int, int], float]:
+        """ZZ rates by pair, the smaller number first; those of 0 left out."""
+        return acting_zz_khz(self.zz)
 
     @property
     def digest(self) -> bytes:

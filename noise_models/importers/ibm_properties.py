@@ -6,9 +6,10 @@ configuration (`coupling_map`, `basis_gates`, `dt`).
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
-from noise_models.calibration import CalibrationSnapshot
+from noise_models.calibration import IBM_PROPERTIES, IBM_ZZ_STRENGTH, CalibrationSnapshot
 from noise_models.errors import SnapshotError
 from noise_models.importers.reading import values
 from noise_models.importers.reading.builder import SnapshotBuilder
@@ -16,7 +17,10 @@ from noise_models.importers.reading.report import ImportReport
 from noise_models.importers.reading.source import Source
 from noise_models.strict_json import short_repr
 
-NAME = "ibm-properties"
+NAME = IBM_PROPERTIES
+# Largest ZZ rate that is kept: 99 % of the rates in the files of qiskit-ibm-runtime are below; the
+# others, up to 1.4 MHz, would turn a neighbour by pi in the time of one or two gates.
+_MAX_ZZ_KHZ = 300.0
 
 _TIMES_US = {"T1": "t1_us", "T2": "t2_us"}
 _PROBABILITIES = {
@@ -293,7 +297,17 @@ def _general(builder: SnapshotBuilder, general: object) -> None:
         if pair is None:
             builder.recorder.ignored("general.zz_*", "the digits name no coupled pair, or several")
             continue
-        builder.set_zz(pair, values.scaled(value, factor) * 1e6, at)
+        rate_khz = values.scaled(value, factor) * 1e6
+        if abs(rate_khz) > _MAX_ZZ_KHZ:
+            limited = math.copysign(_MAX_ZZ_KHZ, rate_khz)
+            builder.recorder.clamped(
+                at, f"{rate_khz:.0f} kHz of {list(pair)} is implausible; used: {limited:g} kHz"
+            )
+            rate_khz = limited
+        builder.set_zz(pair, rate_khz, at)
+        builder.recorder.defaulted(
+            "zz_strength", f"{IBM_ZZ_STRENGTH:g} of the ZZ rates acts where no fit says more"
+        )
 
 
 def _pair(builder: SnapshotBuilder, digits: str) -> tuple[int, int] | None:

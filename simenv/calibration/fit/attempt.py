@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from noise_models.calibration import CalibrationSnapshot
 from simenv.calibration.data.records import CountsData, DataError
 from simenv.calibration.fit.compile import DeviceCompiler
-from simenv.calibration.fit.components import DeviceChannels
+from simenv.calibration.fit.components import ZZ, DeviceChannels
 from simenv.calibration.fit.device import all_components, fitted_snapshot
 from simenv.calibration.fit.observations import (
     MAX_QUBITS,
@@ -32,10 +32,11 @@ from simenv.calibration.fit.select import (
     MANY_BODIES,
     UNCHECKED,
     WIDE,
+    ZZ_WIDTH,
     CandidateScore,
-    earns_angles,
     folds_of,
     held_out_losses,
+    is_lower,
     score_of,
 )
 from simenv.calibration.fit.solve import FitProblem, Solution, solve, weights_of
@@ -220,16 +221,20 @@ def _tried(
         return tried[-1], losses
 
     pooled = not problem.components[0].qubits
+    has_zz = any(each.kind == ZZ for each in problem.components)
     priors = [each for each in CANDIDATES if not (pooled and each.own)]
     is_dated = len({each.window for each in problem.observations}) > 1
     shift = POOLED_SHIFT if is_dated else None
     others = (None, *(() if pooled else (OWN_SHIFT,))) if is_dated else ()
 
     def refined(score: CandidateScore, losses: NDArray[np.float64]) -> CandidateScore:
-        for angle in ANGLES if problem.distributions.device.coherent else ():
-            prior = msgspec.structs.replace(score.prior, angle=angle)
+        more: list[dict[str, float]] = [{"zz": ZZ_WIDTH}] if has_zz else []
+        if problem.distributions.device.coherent:
+            more += [{"angle": angle} for angle in ANGLES]
+        for widths in more:
+            prior = msgspec.structs.replace(score.prior, **widths)
             results = judged(prior, shift)
-            if earns_angles(losses, results[1]):
+            if is_lower(losses, results[1]):
                 score, losses = results
         dated = [judged(score.prior, each) for each in others]
         return min([(score, losses), *dated], key=_ratio)[0]
@@ -256,7 +261,10 @@ class _StartFits:
         """Fit with a narrow, a wide or a heavy-tailed prior, whichever is closest to `prior`."""
         wide = HEAVY if prior.heavy else WIDE
         around = msgspec.structs.replace(
-            wide if prior.own > DEFAULT.own else DEFAULT, robust=prior.robust, angle=prior.angle
+            wide if prior.own > DEFAULT.own else DEFAULT,
+            robust=prior.robust,
+            angle=prior.angle,
+            zz=prior.zz,
         )
         result = self._known.get(around)
         if result is None:
@@ -264,8 +272,9 @@ class _StartFits:
         return result
 
     def _start(self, prior: Prior) -> NDArray[np.float64] | None:
-        """Latent values of the closest known fit: without angles, or without robust weights."""
+        """Latent values of the closest known fit: without angles, ZZ or robust weights."""
         for nearest in (
+            msgspec.structs.replace(prior, zz=0.0),
             msgspec.structs.replace(prior, angle=0.0),
             msgspec.structs.replace(prior, robust=False),
         ):

@@ -1,12 +1,14 @@
 """Components of a device's noise that a fit changes, and their channels with derivatives.
 
-A component is the logarithm of a factor on a calibrated value, or an angle in radians:
+A component is the logarithm of a factor on a calibrated value, an angle in radians, or the change
+of a factor:
 
     relaxation, q   factor of 1/T1
     dephasing, q    factor of 1/T2 - 1/(2 T1)
     error, qubits   factor of the depolarizing parameter of all gates on these qubits
     p01, q; p10, q  factors of the readout error
     P, gate         angle of the rotation exp(-i angle P / 2) after a gate on two qubits
+    zz, pair        change of the factor of the ZZ rate of two idle qubits
 
 A pooled component has no qubits: it acts on all qubits, or on all gates on one or on two of them
 (`error 1`, `error 2`).
@@ -20,7 +22,7 @@ from __future__ import annotations
 
 import functools
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from itertools import permutations
 
 import msgspec
@@ -30,12 +32,13 @@ from numpy.typing import NDArray
 from noise_models.build import gate_noise
 from noise_models.build.device_model import DeviceModel
 from noise_models.build.gate_noise import largest_parameter
-from noise_models.calibration import CalibrationSnapshot, GateCalibration
+from noise_models.calibration import CalibrationSnapshot, GateCalibration, acting_zz_khz
 from noise_models.channel import pauli_number, paulis
 from noise_models.options import NoiseOptions
 from simulators.transfer.dual import DualMatrix, constant
 
 RELAXATION, DEPHASING, ERROR, P01, P10 = "relaxation", "dephasing", "error", "p01", "p10"
+ZZ = "zz"
 ERRORS = ("", f"{ERROR} 1", f"{ERROR} 2")  # pooled, by the number of a gate's qubits
 POOLED = (RELAXATION, DEPHASING, P01, P10, *ERRORS[1:])
 _LEAST = 0.02  # least part: of 1/T1 for the dephasing rate, of a gate's error for its parameter
@@ -58,7 +61,7 @@ class Component(msgspec.Struct, frozen=True, order=True):
 
 
 class ChannelKey(msgspec.Struct, frozen=True):
-    """Origin of a channel: a gate on its calibrated qubits, or an idle time of a qubit."""
+    """Origin of a channel: a gate on its calibrated qubits, or an idle time of a qubit or pair."""
 
     gate: str
     qubits: tuple[int, ...]
@@ -76,17 +79,25 @@ class DeviceChannels:
     def __init__(self, snapshot: CalibrationSnapshot, *, coherent: bool = False) -> None:
         self.snapshot = snapshot = with_gates_of_each_set(snapshot)
         self.coherent = coherent
-        self.model = DeviceModel(snapshot, NoiseOptions())
+        self.zz_khz = acting_zz_khz(snapshot.zz)  # without the factor, which may be 0
+        full = msgspec.structs.replace(snapshot, zz_strength=1.0)
+        self.model = DeviceModel(full, NoiseOptions())  # with all pairs
         self._gates = {(gate.name, gate.qubits): gate for gate in snapshot.gates}
         self._parameters: dict[tuple[str, tuple[int, ...]], float] = {}
 
     def components(
-        self, qubits: Sequence[int], gates: Sequence[ChannelKey], *, pooled: bool = False
+        self,
+        qubits: Sequence[int],
+        gates: Sequence[ChannelKey],
+        pairs: Iterable[tuple[int, ...]],
+        *,
+        pooled: bool = False,
     ) -> tuple[Component, ...]:
-        """Components of the qubits and gates that circuits use, or the pooled ones."""
+        """Components of the qubits, gates and idle pairs that circuits use, or the pooled ones."""
         if pooled:
-            return tuple(sorted(Component(kind, ()) for kind in POOLED))
-        results: set[Component] = set()
+            kinds = (*POOLED, ZZ) if self.zz_khz else POOLED
+            return tuple(sorted(Component(kind, ()) for kind in kinds))
+        results = {Component(ZZ, pair) for pair in pairs}
         for qubit in qubits:
             calibration = self.snapshot.qubits[qubit] if qubit < len(self.snapshot.qubits) else None
             if calibration is not None and (calibration.t1_us or calibration.t2_us):
@@ -136,6 +147,8 @@ class Setting:
 
     def channel(self, key: ChannelKey) -> DualMatrix:
         """Transfer matrix of a channel."""
+        if key.duration_ns and len(key.qubits) == 2:
+            return self.interaction(key.qubits, key.duration_ns)
         if key.duration_ns:
             return self.relaxation(key.qubits[0], key.duration_ns)
         result = self._product(key)
@@ -228,6 +241,22 @@ class Setting:
         values[2, 1, 1] = values[2, 2, 2] = -dephasing * duration_ns * x
         return _sorted(values, [self._at(RELAXATION, (qubit,)), self._at(DEPHASING, (qubit,))])
 
+    def zz_factor(self, pair: tuple[int, ...]) -> float:
+        """Factor of the ZZ rate of a pair."""
+        number = self._at(ZZ, pair)
+        change = 0.0 if number < 0 else float(self._values[number])
+        return self._device.snapshot.zz_factor + change
+
+    def interaction(self, pair: tuple[int, ...], duration_ns: float) -> DualMatrix:
+        """ZZ interaction of an idle pair over a time: diag(1, 1, 1, exp(-i angle))."""
+        full = 2e-6 * math.pi * self._device.zz_khz[pair[0], pair[1]] * duration_ns
+        angle = full * self.zz_factor(pair)
+        first, second = _both_excited()
+        sine, cosine = math.sin(angle), math.cos(angle)
+        value = np.eye(16) + sine * first + (1.0 - cosine) * second
+        slope = full * (cosine * first + sine * second)
+        return _sorted(np.array([value, slope]), [self._at(ZZ, pair)])
+
     def parameter(self, key: ChannelKey) -> float:
         """Depolarizing parameter of a gate."""
         base = self._device.parameter(key)
@@ -315,11 +344,24 @@ def rotation(name: str, angle_rad: float, number: int) -> DualMatrix:
 
 @functools.cache
 def _generator(name: str) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Generator K[i, j] = tr(P_i (-i/2) [P, P_j]) / 2^n, and its square: float64 [4^n, 4^n]."""
-    basis = paulis(len(name))
-    pauli = basis[pauli_number(name)]
-    moved = -0.5j * (pauli @ basis - basis @ pauli)
-    result = np.einsum("iab,jba->ij", basis, moved).real / (1 << len(name))
+    """Generator of exp(-i angle P / 2), and its square: float64 [4^n, 4^n]."""
+    return _generator_of(0.5 * paulis(len(name))[pauli_number(name)])
+
+
+@functools.cache
+def _both_excited() -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Generator of diag(1, 1, 1, exp(-i angle)), and its square."""
+    return _generator_of(np.diag([0.0, 0.0, 0.0, 1.0]))
+
+
+def _generator_of(
+    hamiltonian: NDArray[np.complex128],
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Generator K[i, j] = tr(P_i (-i) [H, P_j]) / 2^n, and its square, for an H with differences of
+    eigenvalues of 0 and 1."""
+    basis = paulis(len(hamiltonian).bit_length() - 1)
+    moved = -1j * (hamiltonian @ basis - basis @ hamiltonian)
+    result = np.einsum("iab,jba->ij", basis, moved).real / len(hamiltonian)
     return result, result @ result
 
 

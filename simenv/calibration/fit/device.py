@@ -6,7 +6,7 @@ from __future__ import annotations
 import math
 import statistics
 from collections import defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import msgspec
 import numpy as np
@@ -17,6 +17,8 @@ from noise_models.calibration import (
     GateCalibration,
     PauliRotation,
     QubitCalibration,
+    ZZCoupling,
+    acting_zz_khz,
 )
 from noise_models.channel import Channel
 from simenv.calibration.fit.components import ChannelKey, Component, DeviceChannels, Setting
@@ -27,7 +29,7 @@ _BROKEN = 1.0  # calibrated error of a gate that does not work
 def all_components(device: DeviceChannels) -> tuple[Component, ...]:
     """Components of all qubits and gates of the device."""
     gates = [ChannelKey(gate.name, gate.qubits) for gate in device.snapshot.gates if _changes(gate)]
-    return device.components(range(device.snapshot.num_qubits), gates)
+    return device.components(range(device.snapshot.num_qubits), gates, device.zz_khz)
 
 
 def fitted_snapshot(
@@ -40,7 +42,20 @@ def fitted_snapshot(
         _qubit(calibration, qubit, setting) for qubit, calibration in enumerate(snapshot.qubits)
     )
     gates = tuple(_gate(gate, setting) for gate in snapshot.gates)
-    return msgspec.structs.replace(snapshot, qubits=qubits, gates=gates)
+    result = msgspec.structs.replace(snapshot, qubits=qubits, gates=gates)
+    return _with_interactions(result, {pair: setting.zz_factor(pair) for pair in device.zz_khz})
+
+
+def _with_interactions(
+    snapshot: CalibrationSnapshot, factors: Mapping[tuple[int, int], float]
+) -> CalibrationSnapshot:
+    """Snapshot with these factors of its ZZ rates: a common one is stored beside the rates."""
+    common = set(factors.values()) or {snapshot.zz_factor}
+    if len(common) == 1:
+        return msgspec.structs.replace(snapshot, zz_strength=common.pop())
+    rates = acting_zz_khz(snapshot.zz)
+    zz = tuple(ZZCoupling(pair, rates[pair] * factor) for pair, factor in factors.items())
+    return msgspec.structs.replace(snapshot, zz=zz, zz_strength=1.0)
 
 
 def _qubit(calibration: QubitCalibration, qubit: int, setting: Setting) -> QubitCalibration:

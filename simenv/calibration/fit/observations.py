@@ -80,6 +80,13 @@ class _KeyedModel:
             self._held.append(result)
         return result
 
+    def crosstalk(self, pair: tuple[int, int], duration_ns: float) -> Channel | None:
+        result = self._model.crosstalk(pair, duration_ns)
+        if result is not None:
+            self.keys[id(result)] = ChannelKey("", pair, duration_ns)
+            self._held.append(result)
+        return result
+
     def preparation(self, qubit: int) -> Channel | None:
         result = self._model.preparation(qubit)
         if result is not None:
@@ -149,8 +156,10 @@ class Distributions:
             qubits.update(program.qubits)
             channel_numbers |= program.channels
         sources = [self._sources[number] for number in sorted(channel_numbers)]
-        gates = [key for key in sources if isinstance(key, ChannelKey) and key.gate]
-        return self.device.components(sorted(qubits), gates, pooled=pooled)
+        keys = [key for key in sources if isinstance(key, ChannelKey)]
+        gates = [key for key in keys if key.gate]
+        pairs = {key.qubits for key in keys if not key.gate and len(key.qubits) == 2}
+        return self.device.components(sorted(qubits), gates, pairs, pooled=pooled)
 
     def channels(
         self,

@@ -21,6 +21,7 @@ from simenv.calibration.fit.components import (
     P01,
     P10,
     RELAXATION,
+    ZZ,
     Component,
 )
 
@@ -41,6 +42,7 @@ class Prior(msgspec.Struct, frozen=True):
     angle: float = 0.0
     robust: bool = False  # robust weights of observations, see `solve.weights_of`
     heavy: bool = False  # own unknowns have Student's distribution with FREEDOM degrees
+    zz: float = 0.0  # standard deviation of the factor of all ZZ rates; 0: fixed
 
     @property
     def text(self) -> str:
@@ -48,6 +50,7 @@ class Prior(msgspec.Struct, frozen=True):
         parts = [f"common {self.common:g}"]
         parts += [f"own {self.own:g}"] if self.own else []
         parts += [f"angles {self.angle:g} rad"] if self.angle else []
+        parts += [f"ZZ {self.zz:g}"] if self.zz else []
         parts += ["heavy tails"] if self.heavy else []
         parts += ["robust"] if self.robust else []
         return ", ".join(parts)
@@ -121,12 +124,13 @@ class PriorMatrix:
         common, own, angle = self.prior.common, self.prior.own, self.prior.angle
         kind, qubits = component.kind, component.qubits
         results: list[tuple[Column, float]]
-        if not qubits:
+        if kind == ZZ:
+            results = [((ZZ, ()), self.prior.zz)]
+            results += [((ZZ, qubits), self.prior.zz * own)] if qubits else []
+        elif not qubits:
             results = [((kind, ()), common)]
-            if kind == DEPHASING:
-                results.append(((RELAXATION, ()), common))
-            return [(column, width) for column, width in results if width]
-        if component.is_angle:
+            results += [((RELAXATION, ()), common)] if kind == DEPHASING else []
+        elif component.is_angle:
             results = [((f"{kind} {component.gate}", qubits), angle)]
         elif kind in (RELAXATION, DEPHASING):
             results = [((RELAXATION, ()), common), ((RELAXATION, qubits), own)]

@@ -3,9 +3,13 @@
 The interaction commutes with diagonal gates. So the time since the last operation that is not
 diagonal acts in one piece, right before the next such operation on one of the two qubits. It has no
 effect before both qubits had an operation, and none is added during a gate on both, whose error was
-measured with it. Operations are visited in the order of the circuit, which may differ from the
-order of their start times: a piece then acts before an operation that starts earlier. Inside a
-block there is none.
+measured with it. During an echoed cross-resonance gate on one of them there is none either: the
+half turn of the control reverses its interaction with its neighbours, and the rotary tone on the
+target turns the target about X (Sheldon et al., arXiv 1603.04821; Sundaresan et al., arXiv
+2007.02925, which measures what is left). A Z rotation of the neighbour, which the echo leaves and
+which depends on no state, is omitted. Operations are visited in the order of the circuit, which may
+differ from the order of their start times: a piece then acts before an operation that starts
+earlier. Inside a block there is none.
 """
 
 from __future__ import annotations
@@ -35,8 +39,12 @@ from simulators.compiler.kernel import I64, INT, INTS2, REAL, REALS, device_func
 
 _LEAST_NS = 1e-6
 _SCALE = 1e6  # scale of times that are rounded, so that equal times share a channel
-DIAGONAL = np.zeros(FIRST_GATE + len(GATES), np.int64)
-DIAGONAL[[gate.code for gate in GATES.values() if gate.diagonal]] = 1
+# Gates that are made of echoed cross-resonance pulses where they are native.
+_ECHOED = ("cx", "ecr", "rzx")
+_DIAGONAL, _REFOCUSED = 1, 2  # kinds of operations; 0: all others
+KINDS = np.zeros(FIRST_GATE + len(GATES), np.int64)
+KINDS[[gate.code for gate in GATES.values() if gate.diagonal]] = _DIAGONAL
+KINDS[[GATES[name].code for name in _ECHOED]] = _REFOCUSED
 
 Pair = tuple[int, int]
 
@@ -61,13 +69,13 @@ def _piece(k, pair, start, pairs, active, since, after, which, time, count):  # 
 
 @device_function
 def interaction_pieces(  # type: ignore[no-untyped-def]
-    codes, diagonal, first, wires, start, length, total, pairs, begins, mine, active, since, after,
+    codes, kinds, first, wires, start, length, total, pairs, begins, mine, active, since, after,
     which, time,
 ):  # fmt: skip
     """Fill `after`, `which` and `time`; returns the number of pieces.
 
-    Pairs of qubit q: `mine[begins[q] : begins[q + 1]]`. `active` [qubits]: zeros. `since` [pairs]:
-    infinity, until an operation on the pair.
+    `kinds`: by code. Pairs of qubit q: `mine[begins[q] : begins[q + 1]]`. `active` [qubits]: zeros.
+    `since` [pairs]: infinity, until an operation on the pair.
     """
     depth = count = 0
     for k in range(codes.size):
@@ -87,7 +95,7 @@ def interaction_pieces(  # type: ignore[no-untyped-def]
                     active[wires[j]] = 1
         elif code in (MEASURE, RESET) or code >= UNITARY:
             low, high = first[k], first[k + 1]
-            if diagonal[code]:
+            if kinds[code] == _DIAGONAL:
                 if high - low == 2:
                     for m in range(begins[wires[low]], begins[wires[low] + 1]):
                         p = mine[m]
@@ -107,7 +115,8 @@ def interaction_pieces(  # type: ignore[no-untyped-def]
                         count = _piece(
                             k, p, start[k], pairs, active, since, after, which, time, count
                         )
-                        end = start[k] + (length[k] if both else 0.0)
+                        free = both or kinds[code] == _REFOCUSED
+                        end = start[k] + (length[k] if free else 0.0)
                         since[p] = end if since[p] == np.inf else max(since[p], end)
             for j in range(low, high):
                 active[wires[j]] = 1
@@ -160,7 +169,7 @@ def interaction_times(
     room = int(wires.size * pairs.max_degree + (1 + heads) * number)
     (after, which), time = np.empty((2, room), np.int64), np.empty(room)
     count = _pieces(
-        codes, DIAGONAL, first, wires, schedule.start_ns, schedule.length_ns,
+        codes, KINDS, first, wires, schedule.start_ns, schedule.length_ns,
         schedule.duration_ns, pairs.ends, pairs.begins, pairs.mine,
         np.zeros(pairs.begins.size - 1, np.int64), np.full(number, np.inf), after, which, time,
     )  # fmt: skip

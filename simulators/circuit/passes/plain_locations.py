@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from simulators.circuit.analysis.measurements import TERMINAL, classify
 from simulators.circuit.gates import MEASURE
 from simulators.circuit.ir import Circuit, register_starts
-from simulators.circuit.passes.crosstalk import DIAGONAL, interaction_pieces
+from simulators.circuit.passes.crosstalk import KINDS, interaction_pieces
 from simulators.circuit.passes.noise_locations import (
     EMPTY,
     locate_operations,
@@ -253,7 +253,7 @@ def _plain_locations(  # type: ignore[no-untyped-def]
         active[:] = 0
         since[:] = np.inf
         number = interaction_pieces(
-            codes, DIAGONAL, first, wires, start, durations, total[0], ends, pair_begins, mine,
+            codes, KINDS, first, wires, start, durations, total[0], ends, pair_begins, mine,
             active, since, piece_after, piece_pair, piece_time,
         )  # fmt: skip
         for k in range(number):
