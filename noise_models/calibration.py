@@ -8,12 +8,14 @@ values beyond a limit, and a noise model applies the limit.
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import Iterable
 from typing import Literal
 
 import msgspec
 
 FORMAT = 1
+_FAMILY = re.compile(r"[A-Za-z][A-Za-z-]*")
 IBM_PROPERTIES = "ibm-properties"  # name of the importer of IBM's backend properties
 # Factor of the ZZ rates that these state, where a snapshot has none of its own: see "Crosstalk" in
 # docs/concepts/noise.md, and the figures of `python -m bench run noise_calibration`.
@@ -125,6 +127,13 @@ class FitScope(msgspec.Struct, frozen=True, omit_defaults=True, forbid_unknown_f
     first: str = ""  # dates of the counts, ISO 8601; "": not known
     last: str = ""
     placed: bool = False
+
+    @staticmethod
+    def family(name: str) -> str:
+        """Family of a circuit by its name: the letters before the first other character, apart from
+        hyphens, in lower case."""
+        found = _FAMILY.match(name)
+        return "" if found is None else found[0].strip("-").lower()
 
 
 class CorrelatedReadout(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

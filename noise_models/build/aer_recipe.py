@@ -24,7 +24,7 @@ class AerModel(DeviceModel):
     """
 
     def __init__(self, snapshot: CalibrationSnapshot, options: NoiseOptions) -> None:
-        super().__init__(_reduced(snapshot, options.recipe == "aer"), options)
+        super().__init__(reduced(snapshot, symmetric=options.recipe == "aer"), options)
 
     def after_reset(self, qubit: int) -> Channel | None:
         """Relaxation over the duration of the reset."""
@@ -36,8 +36,9 @@ class AerModel(DeviceModel):
         return self._gates.get((name, qubits)) or self._gates.get((name, ()))
 
 
-def _reduced(snapshot: CalibrationSnapshot, symmetric: bool) -> CalibrationSnapshot:
-    """Remove the values that Aer does not read from a snapshot."""
+def reduced(snapshot: CalibrationSnapshot, *, symmetric: bool) -> CalibrationSnapshot:
+    """Remove the values that Aer does not read from a snapshot. `symmetric`: 0 and 1 are read
+    wrongly with the same probability."""
     change = msgspec.structs.replace
     return change(
         snapshot,

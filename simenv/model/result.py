@@ -41,7 +41,7 @@ class DeviceRecord(msgspec.Struct, frozen=True, array_like=True, gc=False):
     layout: bytes = b""  # uint16: the device's qubit of each at the circuit's end; b"": the same
     gates: tuple[tuple[str, int], ...] = ()  # gates of the program that ran, by name
     initial_layout: bytes = b""  # as `layout`, at its beginning
-    warnings: tuple[str, ...] = ()  # requested noise that does not act as its numbers say
+    warnings: tuple[str, ...] = ()  # noise that does not act as asked, or was fitted to others
     stale: bool = False  # compiled for another calibration than the one in force at the start
 
 

@@ -14,7 +14,7 @@ from simenv.model import NO_GATES, DeviceRecord, NoiseFactors, Program, TaskOpti
 from simenv.model.devices import device_time_ns, wall_clock_s
 from simenv.model.task import STALE
 from simenv.wire.messages.worker import AssignedTask, NoiseDocument
-from simenv.worker.noise_warnings import unused_channels
+from simenv.worker.noise_warnings import outside_fit, unused_channels
 from simulators.circuit.ir import Circuit
 from simulators.circuit.noise import NoiseProgram
 from simulators.errors import Unsupported
@@ -135,15 +135,18 @@ class Noise:
     def _warnings(
         self, document: Document, program: Program, terms: TaskOptions
     ) -> tuple[str, ...]:
-        """Return warnings about requested noise that does not act as its numbers say."""
+        """Return warnings about requested noise that does not act as its numbers say, and about
+        noise that was fitted to other circuits."""
         from noise_models.custom import CustomModel
 
         if isinstance(document, CustomModel):
             circuit = Circuit.from_program(program)
             acts = self.program(program, circuit, terms) is not None
             return unused_channels(document, program, terms, acts=acts)
+        scope = document.fitted
+        outside = () if scope is None else outside_fit(scope, program, terms.name)
         if not terms.noise:
-            return ()
+            return outside
         key = (terms.snapshot, terms.noise)
         result = self._limited.get(key)
         if result is None:
@@ -152,7 +155,7 @@ class Noise:
             if len(self._limited) >= MAX_MODELS:
                 self._limited.clear()
             result = self._limited[key] = limited(self._attachment(terms).model)
-        return result
+        return result + outside
 
     def _document(self, digest: str) -> Document:
         result = self._documents.get(digest)

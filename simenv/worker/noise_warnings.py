@@ -1,13 +1,16 @@
-"""Warnings about requested noise that does not act on a circuit."""
+"""Warnings about requested noise that does not act on a circuit, or was fitted to others."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from simenv.model import NO_GATES, Program, TaskOptions
 
 if TYPE_CHECKING:
+    from noise_models.calibration import FitScope
     from noise_models.custom import CustomModel
 
 _SHOWN = 12
@@ -37,6 +40,41 @@ def unused_channels(
             " gates, or compile='never'"
         )
     return tuple(results)
+
+
+def outside_fit(scope: FitScope, program: Program, name: str) -> tuple[str, ...]:
+    """Return a warning about a circuit that differs from those which the device was fitted to; ()
+    if it does not. `name`: of the task."""
+    arities = np.frombuffer(program.arities, np.uint16).reshape(-1, 3)
+    ops = np.frombuffer(program.ops, np.uint16)
+    sizes = arities[ops, 0].astype(np.int64)
+    gates = np.array([each not in NO_GATES for each in program.names], bool)[ops]
+    wires = np.frombuffer(program.qubits, np.uint16)
+    used = sorted(set(wires[np.repeat(gates, sizes)].tolist()))
+    pairs = int((gates & (sizes == 2)).sum())
+    family = scope.family(name)
+    others = [str(qubit) for qubit in used if qubit not in scope.qubits]
+    has = []
+    if family and any(scope.families) and family not in scope.families:
+        has.append(f"family {family}")
+    if len(used) > scope.widest:
+        has.append(f"{len(used)} qubits")
+    if pairs > scope.two_qubit_gates:
+        has.append(f"{pairs} two-qubit gates")
+    if others and not scope.placed:
+        has.append(f"qubits {_listed(others)}")
+    if not has:
+        return ()
+    families = ", ".join(each for each in scope.families if each)
+    seen = [f"of {families}"] if families else []
+    seen += [f"of {scope.first} to {scope.last}"] if scope.first else []
+    seen.append(f"with at most {scope.widest} qubits and {scope.two_qubit_gates} two-qubit gates")
+    if not scope.placed:
+        seen.append(f"on qubits {_listed(map(str, scope.qubits))}")
+    return (
+        f"the noise was fitted to {scope.bodies} circuits {', '.join(seen)}; this circuit has"
+        f" {', '.join(has)}",
+    )
 
 
 def _gate_text(gate: str, qubits: tuple[int, ...]) -> str:

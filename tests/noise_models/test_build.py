@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 
 import msgspec
@@ -10,10 +11,11 @@ import pytest
 
 from noise_models import channel
 from noise_models.build import build
+from noise_models.calibration import IBM_PROPERTIES, IBM_ZZ_STRENGTH
 from noise_models.channel import Channel
 from noise_models.errors import NoiseError
 from noise_models.options import COMPONENTS, NoiseOptions
-from noise_models.snapshot import GateCalibration, check
+from noise_models.snapshot import GateCalibration, check, dump, from_values
 from tests.noise_models.snapshots import transmons
 
 SNAPSHOT = transmons()
@@ -217,6 +219,19 @@ def test_replaced_interaction_holds_for_every_coupled_pair() -> None:
     turned = result.crosstalk((1, 2), 100.0)
     expected = np.diag([1.0, 1.0, 1.0, np.exp(-2j * math.pi * 7e3 * 1e-7)])
     assert np.abs(turned.ptm - channel.from_unitary(expected).ptm).max() < 1e-15
+
+
+def test_zz_rates_of_ibm_act_with_a_factor_that_can_be_replaced() -> None:
+    ibm = msgspec.structs.replace(SNAPSHOT, source_format=IBM_PROPERTIES)
+    assert build(SNAPSHOT).crosstalk_pairs == ((0, 1),)
+    assert SNAPSHOT.zz_factor == 1.0
+    assert ibm.zz_factor == IBM_ZZ_STRENGTH
+    half = build(ibm, NoiseOptions.parse({"gate.zz_strength": 0.5})).crosstalk((0, 1), 200.0)
+    full = build(SNAPSHOT).crosstalk((0, 1), 100.0)
+    assert np.abs(half.ptm - full.ptm).max() < 1e-15
+    stored = msgspec.structs.replace(ibm, zz_strength=1.0)
+    assert build(stored).crosstalk_pairs == ((0, 1),)
+    assert from_values(json.loads(dump(stored))) == stored
 
 
 def test_replaced_value_without_a_gate_is_refused() -> None:

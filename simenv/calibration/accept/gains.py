@@ -36,6 +36,21 @@ class HeldOutGain(msgspec.Struct, frozen=True):
     snapshot_mean: float
     circuits: int
     bodies: int
+    fitted_p10: float = math.nan
+    snapshot_p10: float = math.nan
+    aer_median: float = math.nan  # by Aer's recipe for the snapshot, with idle noise
+    aer_p10: float = math.nan
+    aer_mean: float = math.nan
+
+    @property
+    def is_below_aer(self) -> bool:
+        """True if median or 10th percentile is below that of Aer's recipe."""
+        return is_below((self.fitted_median, self.fitted_p10), (self.aer_median, self.aer_p10))
+
+    @property
+    def is_snapshot_below_aer(self) -> bool:
+        """True if the snapshot's median or 10th percentile is below that of Aer's recipe."""
+        return is_below((self.snapshot_median, self.snapshot_p10), (self.aer_median, self.aer_p10))
 
     @property
     def is_significant(self) -> bool:
@@ -53,9 +68,12 @@ def gain(
     snapshot: NDArray[np.float64],
     runs: NDArray[np.int64],
     bodies: Sequence[str],
+    aer: NDArray[np.float64] | None = None,
 ) -> HeldOutGain:
-    """Gain from the fidelities of circuits, each with its number of runs and its body."""
+    """Gain from the fidelities of circuits, each with its number of runs and its body. `aer`: those
+    of Aer's recipe."""
     change = fitted - snapshot
+    aer = np.full(len(fitted), math.nan) if aer is None else aer
     return HeldOutGain(
         float(np.average(change, weights=runs)),
         lower_bound(change, runs, bodies),
@@ -65,7 +83,17 @@ def gain(
         float(np.average(snapshot, weights=runs)),
         len(fitted),
         len(set(bodies)),
+        weighted_quantile(fitted, runs, 0.1),
+        weighted_quantile(snapshot, runs, 0.1),
+        weighted_median(aer, runs),
+        weighted_quantile(aer, runs, 0.1),
+        float(np.average(aer, weights=runs)),
     )
+
+
+def is_below(values: Sequence[float], reference: Sequence[float]) -> bool:
+    """Return whether a value is below its reference by more than LEAST_GAIN."""
+    return any(value < least - LEAST_GAIN for value, least in zip(values, reference, strict=True))
 
 
 def lower_bound(
@@ -101,4 +129,11 @@ def _student_quantile(level: float, freedom: int) -> float:
 
 def weighted_median(values: NDArray[np.float64], weights: NDArray[np.int64]) -> float:
     """Median of values with integer weights."""
-    return float(np.median(np.repeat(values, weights)))
+    return weighted_quantile(values, weights, 0.5)
+
+
+def weighted_quantile(
+    values: NDArray[np.float64], weights: NDArray[np.int64], level: float
+) -> float:
+    """Quantile of values with integer weights."""
+    return float(np.quantile(np.repeat(values, weights), level))

@@ -1,6 +1,6 @@
 """Interpolation between a snapshot and a fitted one, value by value.
 
-Times and probabilities change by their logarithms, angles of rotations linearly.
+Times and probabilities change by their logarithms, angles of rotations and ZZ rates linearly.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from noise_models.calibration import (
     GateCalibration,
     PauliRotation,
     QubitCalibration,
+    ZZCoupling,
 )
 
 _QUBIT = ("t1_us", "t2_us", "p01", "p10", "readout_error", "readout_ns", "excited")
@@ -28,7 +29,15 @@ def blended(
         return after
     qubits = tuple(_qubit(a, b, share) for a, b in zip(before.qubits, after.qubits, strict=True))
     gates = tuple(_gate(a, b, share) for a, b in zip(before.gates, after.gates, strict=True))
-    return msgspec.structs.replace(after, qubits=qubits, gates=gates)
+    result = msgspec.structs.replace(after, qubits=qubits, gates=gates)
+    old, new = before.acting_zz_khz, after.acting_zz_khz
+    if old == new:
+        return result
+    zz = tuple(
+        ZZCoupling(pair, (1.0 - share) * old.get(pair, 0.0) + share * new.get(pair, 0.0))
+        for pair in sorted({*old, *new})
+    )
+    return msgspec.structs.replace(result, zz=zz, zz_strength=1.0)
 
 
 def _qubit(before: QubitCalibration, after: QubitCalibration, share: float) -> QubitCalibration:

@@ -30,7 +30,7 @@ class Claims:
         self._model = build(snapshot, NoiseOptions())
         missing = snapshot.num_qubits - len(snapshot.qubits)
         self._qubits = snapshot.qubits + (QubitCalibration(),) * missing
-        self._zz = {tuple(sorted(zz.qubits)): zz.rate_khz for zz in snapshot.zz}
+        self._zz = snapshot.acting_zz_khz
 
     def value(self, estimate: Estimate) -> float | None:
         """Claimed value of the estimated quantity; None: the snapshot has none.
@@ -48,7 +48,8 @@ class Claims:
             places = estimate.qubits if quantity == "error_2q" else estimate.qubits[:1]
             return self._gate_error(estimate.gate, places)
         if quantity == "zz_khz":
-            return self._zz.get(tuple(sorted(estimate.qubits)), 0.0)
+            first, second = sorted(estimate.qubits)
+            return self._zz.get((first, second), 0.0)
         return None
 
     def stated(self, estimate: Estimate) -> float | None:

@@ -86,6 +86,8 @@ def recovered(
         qubits=_qubits(base, by_quantity),
         gates=_gates(base, measured),
         zz=_interactions(base, by_quantity.get("zz_khz", {})),
+        zz_strength=None,
+        fitted=None,
         correlated_readout=(),
         dates={},
         source_format=_SOURCE,
@@ -146,7 +148,9 @@ def _interactions(
     base: CalibrationSnapshot, estimates: Mapping[tuple[int, ...], Estimate]
 ) -> tuple[ZZCoupling, ...]:
     """Measured interactions that differ from zero, and those of pairs that were not measured."""
-    kept = [zz for zz in base.zz if tuple(sorted(zz.qubits)) not in estimates]
+    measured = {tuple(sorted(pair)) for pair in estimates}
+    acting = base.acting_zz_khz.items()
+    kept = [ZZCoupling(pair, rate) for pair, rate in acting if pair not in measured]
     for (a, b), estimate in sorted(estimates.items()):
         if abs(estimate.value) > _LEAST_ZZ_ERRORS * estimate.std_error:
             kept.append(ZZCoupling((a, b), estimate.value))

@@ -4,7 +4,8 @@
     {"qasm": "OPENQASM 2.0; ...", "counts": {"00": 510, "11": 490}, "date": "2024-03-01T10:00:00Z"}
 
 Fields of a row: `qasm` and `counts`; and `shots`, `date`, `layout`, `name`, `body`, `job`, `split`
-where they are known, and `level`, at which Qiskit's transpiler compiled the circuit for the device.
+where they are known, `level`, at which Qiskit's transpiler compiled the circuit for the device, and
+`family`, such as the algorithm, which is by default the first word of `name`.
 An object {"circuits": [row, ...]} is read as well. Other names are `datetime` for `date`, `job_id`
 for `job` and `optimization_level` for `level`. Other fields are counted and ignored.
 """
@@ -21,6 +22,7 @@ from typing import Any
 
 import msgspec
 
+from noise_models.calibration import FitScope
 from noise_models.drift import moment_s
 from simenv.calibration.data.records import (
     FORMAT,
@@ -41,7 +43,7 @@ MAX_ERRORS = 20  # wrong rows that an error names
 _BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 _GZIP = b"\x1f\x8b"
 _KNOWN = {"qasm", "counts", "shots", "date", "datetime", "layout", "name", "body", "job", "split"}
-_KNOWN |= {"job_id", "level", "optimization_level"}
+_KNOWN |= {"job_id", "level", "optimization_level", "family"}
 
 
 def read(path: Path) -> CountsData:
@@ -187,6 +189,7 @@ class _Reader:
             split == "test",
             self._level(row),
             self._where,
+            self._text(row, "family") or FitScope.family(self._text(row, "name")),
         )
 
     def _source(self, row: dict[str, Any]) -> MeasuredCircuit:

@@ -59,6 +59,7 @@ class CountsRecord(msgspec.Struct, frozen=True, eq=False):
     is_test: bool = False  # never used by a fit
     level: int = -1  # of Qiskit's transpiler that compiled it for the device; -1: not known
     place: str = ""  # file and line
+    family: str = ""  # circuits of one kind, such as those of one algorithm
 
     @property
     def label(self) -> str:

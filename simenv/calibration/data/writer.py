@@ -25,7 +25,8 @@ def row(
     layout: Sequence[int] = (),
     **texts: str,
 ) -> dict[str, Any]:
-    """Make one row of a file; `texts`: date, name, body, job, split. Empty fields are left out."""
+    """Make one row of a file; `texts`: date, name, body, job, split, family.
+    Empty fields are left out."""
     entries: dict[str, Any] = {"qasm": qasm, "counts": dict(counts)}
     if layout:
         entries["layout"] = list(layout)

@@ -182,7 +182,8 @@ def attempts_on(
     reference: dict[object, float],
     note: Callable[[str], None],
 ) -> list[FitAttempt]:
-    """Fits with the best Gaussian prior, and with the best heavy-tailed one if its ratio is lower.
+    """Fits with the best Gaussian prior, with the best heavy-tailed one if its ratio is lower, and
+    with the best factors that all qubits share, which keep the spread of the calibration.
     `reference`: losses of the unchanged calibration."""
     problem, observed = problem_data
     programs = problem.distributions.programs
@@ -242,7 +243,10 @@ def _tried(
     results = [judged(prior, shift) for prior in priors]
     best = min((each for each in results if not each[0].prior.heavy), key=_ratio)
     heavy = [each for each in results if each[0].prior.heavy and each[0].ratio < best[0].ratio]
+    common = [each for each in results if not each[0].prior.own]
     chosen = [best, *sorted(heavy, key=_ratio)[:1]]
+    if not pooled and not any(each is best for each in common):
+        chosen.append(min(common, key=_ratio))
     return tried, [refined(*each) for each in chosen]
 
 

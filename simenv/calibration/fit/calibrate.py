@@ -3,7 +3,9 @@
 A fit is judged on circuits of folds that it did not see, each predicted as a submit to the fitted
 device would be. Among devices between the snapshot and each fit, the result is the one with the
 largest gain of fidelity of those whose gain is significant (`accept.gains`). If none is, the
-snapshot is kept; if the fits are worse than it, they are refused.
+snapshot is kept; if the fits are worse than it, they are refused. No fit is used that is below
+Aer's recipe for the snapshot, nor (unless asked for) one to few circuits of one family. Where the
+snapshot itself is below Aer's recipe, its values as Aer reads them are kept.
 """
 
 from __future__ import annotations
@@ -15,10 +17,13 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from noise_models.calibration import CalibrationSnapshot
-from simenv.calibration.accept.gains import HeldOutGain, gain
+from noise_models.build.aer_recipe import reduced
+from noise_models.calibration import CalibrationSnapshot, FitScope
+from noise_models.options import NoiseOptions
+from simenv.calibration.accept.gains import HeldOutGain, gain, lower_bound
 from simenv.calibration.accept.held_out import HeldOutCircuit, fidelities, held_out_circuits
 from simenv.calibration.accept.path import blended
+from simenv.calibration.accept.scope import LEAST_BODIES, implausible, is_narrow, scope_of
 from simenv.calibration.data.records import CountsData, DataError
 from simenv.calibration.fit.attempt import (
     FitAttempt,
@@ -28,7 +33,8 @@ from simenv.calibration.fit.attempt import (
     losses_of,
     problem_of,
 )
-from simenv.calibration.fit.components import Component, with_gates_of_each_set
+from simenv.calibration.fit.compile import DeviceCompiler
+from simenv.calibration.fit.components import ZZ, Component, with_gates_of_each_set
 from simenv.calibration.fit.device import homogeneous
 from simenv.calibration.fit.intervals import intervals
 from simenv.calibration.fit.observations import ObservedCircuits
@@ -42,6 +48,7 @@ from simenv.errors import SimenvError
 
 MOST_CHECK_WORK = 2**26  # limit of 4^qubits times steps of a circuit on which a fit is judged
 SNAPSHOT, HOMOGENEOUS = "snapshot", "homogeneous"  # bases of fits
+AER = "aer"  # base of a result that has the values of the snapshot as Aer reads them
 SHARES = (0.25, 0.5, 0.75, 1.0)  # of the way from the snapshot to a fit, in logarithms of values
 
 
@@ -56,7 +63,7 @@ class FittedDevice(msgspec.Struct, frozen=True, eq=False):
     """Fitted snapshot with the details of its fit."""
 
     snapshot: CalibrationSnapshot
-    base: str  # SNAPSHOT, or HOMOGENEOUS: the medians of its values
+    base: str  # SNAPSHOT, HOMOGENEOUS: the medians of its values, or AER
     prior: Prior
     scores: tuple[CandidateScore, ...]
     share: float  # of the way from the snapshot to the fit; 0.0: the snapshot is kept
@@ -70,12 +77,25 @@ class FittedDevice(msgspec.Struct, frozen=True, eq=False):
     observed: ObservedCircuits
     windows: tuple[FittedWindow, ...]  # (): one calibration for all dates
     series: tuple[CalibrationSnapshot, ...]  # of the windows
+    scope: FitScope  # circuits of the fit, also where it is not used
+    reason: str = ""  # for which no fit is used
 
     @property
     def factors(self) -> list[tuple[float, float, float]]:
-        """Factor of each column with its interval, in the resulting device."""
-        table = np.exp(np.array([self.latent, *self.interval]) * self.widths * self.share)
+        """Factor of each column with its interval, in the resulting device; for ZZ the change of
+        the factor of the rates."""
+        table = np.array([self.latent, *self.interval]) * self.widths * self.share
+        is_zz = np.array([name.partition(" ")[0] == ZZ for name in self.columns], bool)
+        table = np.where(is_zz, table, np.exp(table))
         return [(float(a), float(b), float(c)) for a, b, c in table.T]
+
+    @property
+    def implausible(self) -> tuple[str, ...]:
+        """Texts for factors outside the plausible range, in a device that uses the fit."""
+        if not self.share:
+            return ()
+        values = (value for value, _, _ in self.factors)
+        return implausible(zip(self.columns, values, strict=True))
 
 
 class _Choice(msgspec.Struct, frozen=True, eq=False):
@@ -86,6 +106,8 @@ class _Choice(msgspec.Struct, frozen=True, eq=False):
     share: float
     undated_share: float  # for the calibration of all dates; 0.0 if that is worse
     gain: HeldOutGain | None
+    after: NDArray[np.float64] | None = None  # fidelity of each circuit left out
+    reason: str = ""  # for which the fit is not used
 
 
 def calibrate(
@@ -93,8 +115,11 @@ def calibrate(
     snapshot: CalibrationSnapshot,
     name: str,
     note: Callable[[str], None] = lambda _: None,
+    *,
+    narrow: bool = False,
 ) -> FittedDevice:
-    """Fit a snapshot to the training part of `data`; `name`: of the new device.
+    """Fit a snapshot to the training part of `data`; `name`: of the new device. `narrow`: use a fit
+    to fewer than LEAST_BODIES circuits of one family as well.
 
     Raises DataError if no circuit can be fitted, and FitRefusedError.
     """
@@ -108,10 +133,36 @@ def calibrate(
     if any(each.was_placed for each in first[1].observations):
         pooled = problem_of(homogeneous(snapshot), training, starts)
         attempts += attempts_on(HOMOGENEOUS, pooled, starts, reference, note)
+    unfitted = _Unfitted.of(snapshot, training, starts)
     choices = [
-        choice for each in attempts for choice in _choices(each, snapshot, training, starts, note)
+        choice
+        for each in attempts
+        for choice in _choices(each, snapshot, training, starts, unfitted, note)
     ]
-    return _fitted_device(_accepted(choices), data, snapshot, name)
+    scope = scope_of(training.records, first[0], data.device or snapshot.name)
+    best = _accepted(choices, may_be_used=narrow or not is_narrow(scope))
+    return _fitted_device(best, data, snapshot, name, scope)
+
+
+class _Unfitted(msgspec.Struct, frozen=True, eq=False):
+    """Fidelities of the training circuits by the snapshot, and by Aer's recipe for it."""
+
+    snapshot: NDArray[np.float64]
+    aer: NDArray[np.float64]
+
+    @staticmethod
+    def of(
+        snapshot: CalibrationSnapshot, training: CountsData, starts: Sequence[float]
+    ) -> _Unfitted:
+        """Compute the fidelities; no circuit is in a fold."""
+        circuits = held_out_circuits(training.records, windows_of(training.records, starts), {})
+        compiler = DeviceCompiler(snapshot)
+        return _Unfitted(
+            *(
+                fidelities(circuits, [Predictor(snapshot, options, compiler, MOST_CHECK_WORK)])
+                for options in (NoiseOptions(), NoiseOptions(recipe="aer"))
+            )
+        )
 
 
 def _choices(
@@ -119,6 +170,7 @@ def _choices(
     snapshot: CalibrationSnapshot,
     training: CountsData,
     starts: Sequence[float],
+    unfitted: _Unfitted,
     note: Callable[[str], None],
 ) -> list[_Choice]:
     """All shares of one fit, judged on the folds."""
@@ -127,24 +179,21 @@ def _choices(
         return [_Choice(attempt, solution, 1.0, 1.0, None)]
     windows = windows_of(training.records, starts)
     circuits = held_out_circuits(training.records, windows, attempt.fold_of_body)
-    before = fidelities(circuits, [Predictor(snapshot, most_work=MOST_CHECK_WORK)])
     folds = [
         FittedSnapshots.of(attempt, *attempt.without(fold, solution))
         for fold in range(attempt.num_folds)
     ]
     results = []
     for share in SHARES:
-        undated, *dated = (
-            _gain(circuits, fidelities(circuits, devices), before)
-            for devices in _devices(snapshot, folds, share)
-        )
+        after = [fidelities(circuits, devices) for devices in _devices(snapshot, folds, share)]
+        undated, *dated = (_gain(circuits, each, unfitted) for each in after)
         gained = dated[0] if dated else undated
         kept = 0.0 if dated and undated.is_worse else share
-        results.append(_Choice(attempt, solution, share, kept, gained))
+        results.append(_Choice(attempt, solution, share, kept, gained, after[-1]))
         note(
             f"{attempt.base}, share {share:g}: mean gain {gained.mean:+.5f}, at least"
             f" {gained.low:+.5f}; median {gained.fitted_median:.5f}"
-            f" ({gained.snapshot_median:.5f})"
+            f" ({gained.snapshot_median:.5f}; Aer's recipe {gained.aer_median:.5f})"
         )
     return results
 
@@ -167,26 +216,43 @@ def _devices(
 
 
 def _gain(
-    circuits: Sequence[HeldOutCircuit], after: NDArray[np.float64], before: NDArray[np.float64]
+    circuits: Sequence[HeldOutCircuit], after: NDArray[np.float64], unfitted: _Unfitted
 ) -> HeldOutGain:
-    finite = np.flatnonzero(np.isfinite(after) & np.isfinite(before)).tolist()
+    before, aer = unfitted.snapshot, unfitted.aer
+    finite = np.flatnonzero(np.isfinite(after) & np.isfinite(before) & np.isfinite(aer)).tolist()
     runs = np.array([circuits[k].runs for k in finite])
     bodies = [circuits[k].record.body for k in finite]
-    return gain(after[finite], before[finite], runs, bodies)
+    return gain(after[finite], before[finite], runs, bodies, aer[finite])
 
 
-def _accepted(choices: Sequence[_Choice]) -> _Choice:
-    """Choice with the largest mean gain among the significant ones, provided that a fit of the
-    snapshot itself is one of them: few circuits that ran on unknown qubits gain by a homogeneous
-    device by chance more often. Else the snapshot, at share 0. Raises FitRefusedError if all
-    choices are worse than it."""
+def _accepted(choices: Sequence[_Choice], *, may_be_used: bool = True) -> _Choice:
+    """Choice with the largest mean gain among the significant ones that are not below Aer's recipe,
+    provided that a fit of the snapshot itself is one of them: few circuits that ran on unknown
+    qubits gain by a homogeneous device by chance more often. A fit that keeps the spread of the
+    calibration is preferred unless a homogeneous device gains more beyond chance.
+
+    Else the snapshot, at share 0, also if not `may_be_used`. Raises FitRefusedError if all choices
+    are worse than the snapshot, and that is not below Aer's recipe.
+    """
     judged = [(each, each.gain) for each in choices if each.gain is not None]
+    own = [pair for pair in judged if pair[0].attempt.base == SNAPSHOT]
+    if not may_be_used:
+        best = max(own, key=lambda pair: pair[1].low)[0] if own else choices[0]
+        return _kept(
+            best,
+            f"fewer than {LEAST_BODIES} different circuits of one family say nothing about others",
+        )
     if not judged:
         return choices[0]
-    own = [pair for pair in judged if pair[0].attempt.base == SNAPSHOT]
-    if any(pair[1].is_significant for pair in own):
-        certain = [pair for pair in judged if pair[1].is_significant]
-        return max(certain, key=lambda pair: pair[1].mean)[0]
+    usable = [pair for pair in judged if pair[1].is_significant and not pair[1].is_below_aer]
+    certain = [pair for pair in usable if pair[0].attempt.base == SNAPSHOT]
+    if certain:
+        best, gained = max(certain, key=lambda pair: pair[1].mean)
+        other, more = max(usable, key=lambda pair: pair[1].mean)
+        return other if more.mean > gained.mean and _is_better(other, best) else best
+    if judged[0][1].is_snapshot_below_aer:
+        best = max(own, key=lambda pair: pair[1].low)[0]
+        return _kept(best, "no fit gains beyond chance without being below Aer's recipe")
     if all(pair[1].is_worse for pair in judged):
         _, result = max(judged, key=lambda pair: pair[1].low)
         raise FitRefusedError(
@@ -194,14 +260,36 @@ def _accepted(choices: Sequence[_Choice]) -> _Choice:
             f" did not see: median fidelity {result.fitted_median:.4f} against"
             f" {result.snapshot_median:.4f}, mean {result.fitted_mean:.4f} against"
             f" {result.snapshot_mean:.4f}",
-            hint="give more, or more varied, circuits; the snapshot is the better model",
+            hint="use the device itself, which is the better model, or measure more different"
+            " circuits, some of them later, on the same qubits; simenv score compares models",
         )
-    best = max(own, key=lambda pair: pair[1].low)[0]
-    return msgspec.structs.replace(best, share=0.0, undated_share=0.0)
+    best, gained = max(own, key=lambda pair: pair[1].low)
+    if any(pair[1].is_significant for pair in own):
+        return _kept(best, "the fit is below Aer's recipe for the calibration")
+    return _kept(best, "the gain of a fit is not significant")
+
+
+def _kept(choice: _Choice, reason: str) -> _Choice:
+    """The calibration in place of a fit: as Aer reads it where it is below Aer's recipe."""
+    return msgspec.structs.replace(choice, share=0.0, undated_share=0.0, reason=reason)
+
+
+def _is_better(first: _Choice, second: _Choice) -> bool:
+    """Return whether the first choice gains on the second one beyond chance."""
+    if first.after is None or second.after is None:
+        return True
+    change = first.after - second.after
+    finite = np.isfinite(change)
+    bodies = [str(k) for k in range(int(finite.sum()))]
+    return lower_bound(change[finite], np.ones(len(bodies), np.int64), bodies) > 0.0
 
 
 def _fitted_device(
-    best: _Choice, data: CountsData, snapshot: CalibrationSnapshot, name: str
+    best: _Choice,
+    data: CountsData,
+    snapshot: CalibrationSnapshot,
+    name: str,
+    scope: FitScope,
 ) -> FittedDevice:
     built, solution, share = best.attempt, best.solution, best.share
     problem, prior = built.problem, built.score.prior
@@ -209,14 +297,22 @@ def _fitted_device(
     windows = built.windows(solution) if share else ()
     before = with_gates_of_each_set(snapshot)
     snapshots = FittedSnapshots.of(built, solution, windows)
-    about = f"fitted to counts, {built.base}, {prior.text}, share {share:g}"
+    kept, base = snapshot, built.base
+    if not share and best.gain is not None and best.gain.is_snapshot_below_aer:
+        kept, base = reduced(snapshot, symmetric=True), AER
+    about = f"fitted to counts, {base}, {prior.text}, share {share:g}"
     times = [each.time_s for each in data.records if each.time_s == each.time_s]
     latest = datetime.fromtimestamp(max(times), UTC).isoformat() if times else ""
 
     def named(fitted: CalibrationSnapshot, calibrated: str, share: float) -> CalibrationSnapshot:
         return msgspec.structs.replace(
-            blended(before, fitted, share) if share else snapshot,
+            blended(before, fitted, share)
+            if share
+            else msgspec.structs.replace(
+                kept, zz_strength=snapshot.zz_factor if snapshot.zz else None
+            ),
             name=name,
+            fitted=scope if share else None,
             version=about,
             source_format="counts",
             source_digest=data.digest,
@@ -225,7 +321,7 @@ def _fitted_device(
 
     return FittedDevice(
         named(snapshots.snapshot, latest, best.undated_share),
-        built.base,
+        base,
         prior,
         built.scores,
         share,
@@ -239,4 +335,6 @@ def _fitted_device(
         built.observed,
         windows,
         tuple(named(each, each.calibrated, share) for each in snapshots.series),
+        scope,
+        best.reason,
     )

@@ -50,7 +50,9 @@ def _with_interactions(
     snapshot: CalibrationSnapshot, factors: Mapping[tuple[int, int], float]
 ) -> CalibrationSnapshot:
     """Snapshot with these factors of its ZZ rates: a common one is stored beside the rates."""
-    common = set(factors.values()) or {snapshot.zz_factor}
+    if not factors:
+        return snapshot
+    common = set(factors.values())
     if len(common) == 1:
         return msgspec.structs.replace(snapshot, zz_strength=common.pop())
     rates = acting_zz_khz(snapshot.zz)

@@ -44,6 +44,7 @@ def save(path: Path, fitted: FittedDevice) -> None:
         "columns": msgspec.json.encode(fitted.columns).decode(),
         "scores": msgspec.json.encode(fitted.scores).decode(),
         "held_out": msgspec.json.encode(fitted.held_out).decode(),
+        "scope": msgspec.json.encode(fitted.scope).decode(),
         "left_out": msgspec.json.encode(fitted.observed.left_out).decode(),
     }
     entries = {name: np.ascontiguousarray(array, "<f8") for name, array in arrays.items()}

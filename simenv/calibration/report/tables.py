@@ -7,6 +7,7 @@ from typing import Any
 
 import msgspec
 
+from simenv.calibration.accept.gains import is_below
 from simenv.calibration.score.metrics import Statistic
 from simenv.calibration.score.score import CEILING, IDEAL, REPEAT, UNIFORM, Score
 
@@ -32,6 +33,27 @@ def as_values(score: Score) -> list[dict[str, Any]]:
                         "tvd": None if distance is None else msgspec.to_builtins(distance),
                     }
                 )
+    return results
+
+
+def below(score: Score, model: str, reference: str) -> list[str]:
+    """Texts for the parts of the split in which the median or 10th percentile of a model is below
+    that of another one by more than LEAST_GAIN."""
+    results = []
+    for part, is_test in PARTS:
+        rows = score.part(test=is_test)
+        mine, other = rows.summary(model), rows.summary(reference)
+        if mine is None or other is None:
+            continue
+        pairs = [
+            (name, getattr(mine, field).value, getattr(other, field).value)
+            for name, field in (("median", "median"), ("10th percentile", "p10"))
+        ]
+        results += [
+            f"{model} is below {reference}: {part} {name} {value:.4f} ({least:.4f})"
+            for name, value, least in pairs
+            if is_below((value,), (least,))
+        ]
     return results
 
 

@@ -28,11 +28,19 @@ def calibrate(
     data: DataFile,
     device: Annotated[str, typer.Option(help="The device that was measured.")],
     out: Annotated[str, typer.Option(help="Name of the fitted device.")],
+    narrow: Annotated[
+        bool,
+        typer.Option(
+            "--narrow", help="Use a fit to fewer than 10 different circuits of one family as well."
+        ),
+    ] = False,
 ) -> None:
     """Fit a device's noise to measured counts, and store it as a device.
 
     Rows with "split": "test" are not used. On circuits that a fit did not see, the gain must be
-    significant: else the device's own calibration is kept, and a fit that is worse is refused.
+    significant: else the device's own calibration is kept, and a fit that is worse is refused. No
+    result is below Aer's recipe for the calibration on these circuits. A fit to fewer than 10
+    different circuits of one family is used with --narrow only.
     """
     config.check_name(out, "device")
     if out == device:
@@ -51,11 +59,12 @@ def calibrate(
         counts = counts.warned(other, len(counts.records))
     warn(counts)
     note = terminal.note if sys.stderr.isatty() else (lambda _: None)
-    fitted = fit(counts, snapshot, out, note)
+    fitted = fit(counts, snapshot, out, note, narrow=narrow)
     path, replaced = _saved(out, fitted)
     if options.settings_of(context).as_json:
         terminal.json_line(_as_object(out, path, fitted))
         return
+    _show_broken_rules(fitted, device)
     terminal.line(f"{'replaced' if replaced else 'made'} {out}, from the calibration of {device}")
     _show(fitted)
     terminal.line(f"file {path}")
@@ -105,6 +114,9 @@ def _as_object(name: str, path: Path, fitted: FittedDevice) -> dict[str, object]
         "base": fitted.base,
         "prior": fitted.prior,
         "share": fitted.share,
+        "reason": fitted.reason,
+        "implausible": fitted.implausible,
+        "scope": fitted.scope,
         "held_out": fitted.held_out,
         "circuits": len(fitted.observed.observations),
         "left_out": dict(fitted.observed.left_out),
@@ -121,7 +133,23 @@ def _as_object(name: str, path: Path, fitted: FittedDevice) -> dict[str, object]
     }
 
 
+def _show_broken_rules(fitted: FittedDevice, device: str) -> None:
+    """Print lines that come before all others: what is below Aer's recipe, and what is not
+    plausible."""
+    held = fitted.held_out
+    if held is not None and held.is_snapshot_below_aer:
+        terminal.line(
+            f"the calibration of {device} is below Aer's recipe for it on these circuits: median"
+            f" fidelity {held.snapshot_median:.4f} ({held.aer_median:.4f}), 10th percentile"
+            f" {held.snapshot_p10:.4f} ({held.aer_p10:.4f})"
+        )
+    for text in fitted.implausible:
+        terminal.note(f"warning: not plausible: {text}; check the circuits of these qubits")
+
+
 def _show(fitted: FittedDevice) -> None:
+    from simenv.calibration.accept.scope import is_narrow
+
     circuits = terminal.counted(len(fitted.observed.observations), "circuit")
     terminal.line(f"base {fitted.base}; prior {fitted.prior.text}; fitted to {circuits}")
     for text, rows in fitted.observed.left_out:
@@ -131,25 +159,33 @@ def _show(fitted: FittedDevice) -> None:
     held = fitted.held_out
     if held is None:
         terminal.line("all circuits have one body: the fit was not checked on circuits left out")
-    elif not fitted.share:
-        terminal.line(
-            f"the calibration is kept: on {terminal.counted(held.circuits, 'circuit')} left out of"
-            f" a fit the gain of mean fidelity, {held.mean:+.5f}, is not significant"
-            f" (at least {held.low:+.5f})"
-        )
+    if not fitted.share:
+        values = "its values as Aer reads them are" if fitted.base == "aer" else "it is"
+        terminal.line(f"no fit of the calibration is used, {values} kept: {fitted.reason}")
+        if held is not None:
+            terminal.line(
+                f"on {terminal.counted(held.circuits, 'circuit')} left out of the best fit: gain of"
+                f" mean fidelity {held.mean:+.5f}, at least {held.low:+.5f}"
+            )
+        if is_narrow(fitted.scope) and (held is None or held.is_significant):
+            terminal.line("measure other kinds of circuits, or give --narrow for such circuits")
         return
-    else:
+    if held is not None:
         terminal.line(
             f"{fitted.share:.0%} of the way from the calibration to the fit; gain of mean fidelity"
             f" {held.mean:+.5f}, at least {held.low:+.5f}"
         )
         terminal.line(
             f"on {terminal.counted(held.circuits, 'circuit')} left out of a fit: median fidelity"
-            f" {held.fitted_median:.4f} (calibration {held.snapshot_median:.4f}), mean"
-            f" {held.fitted_mean:.4f} ({held.snapshot_mean:.4f})"
+            f" {held.fitted_median:.4f} (calibration {held.snapshot_median:.4f}, Aer's recipe"
+            f" {held.aer_median:.4f}), 10th percentile {held.fitted_p10:.4f}"
+            f" ({held.snapshot_p10:.4f}, {held.aer_p10:.4f}), mean {held.fitted_mean:.4f}"
+            f" ({held.snapshot_mean:.4f}, {held.aer_mean:.4f})"
         )
-    table = sorted(
-        zip(fitted.factors, fitted.columns, strict=True), key=lambda pair: -abs(pair[0][0] - 1.0)
-    )
-    for (value, low, high), name in table[:8]:
-        terminal.line(f"  {name:24} x {value:.3f}  ({low:.3f} to {high:.3f})")
+    table = []
+    for (value, low, high), name in zip(fitted.factors, fitted.columns, strict=True):
+        sign, same = ("+", 0.0) if name.partition(" ")[0] == "zz" else ("x", 1.0)
+        line = f"  {name:24} {sign} {value:.3f}  ({low:.3f} to {high:.3f})"
+        table.append((-abs(value - same), line))
+    for _, line in sorted(table)[:8]:
+        terminal.line(line)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -12,9 +14,11 @@ from simenv.cli import options
 from simenv.cli.calibration.calibrate import DataFile, prepare, warn
 from simenv.cli.devices import stored
 from simenv.cli.output import pictures, terminal
-from simenv.errors import OptionError
+from simenv.cli.tasks.circuit_input import noise_of
+from simenv.errors import NotFoundError, OptionError
 
 if TYPE_CHECKING:
+    from noise_models.calibration import CalibrationSnapshot
     from simenv.calibration.score.predict import Predictor
     from simenv.calibration.score.score import Score
 
@@ -23,6 +27,13 @@ def score(
     context: typer.Context,
     data: DataFile,
     device: Annotated[list[str], typer.Option(help="A device to score; may be repeated.")],
+    noise: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="Score each device with this noise as well: a recipe (aer), or"
+            " COMPONENT=FACTOR with commas; may be repeated."
+        ),
+    ] = None,
     plots: Annotated[
         Path | None,
         typer.Option(help="Draw PNG plots into this folder (needs matplotlib).", file_okay=False),
@@ -34,8 +45,9 @@ def score(
 ) -> None:
     """Score devices on measured counts: Hellinger fidelity and total variation distance.
 
-    The table also has the uniform distribution, the ideal circuit, the hardware against its own
-    repeat, and the ceiling that the number of shots allows. Intervals are 95 %.
+    The table also has Aer's recipe with idle noise for each calibration, the uniform distribution,
+    the ideal circuit, the hardware against its own repeat, and the ceiling that the number of shots
+    allows. Intervals are 95 %. A device that is below Aer's recipe is named in the first line.
     """
     if len(set(device)) < len(device):
         raise OptionError("--device: one device is named twice")
@@ -43,11 +55,11 @@ def score(
         pictures.require_matplotlib("--plots and --report")
     prepare()
     from simenv.calibration.data.reader import read
-    from simenv.calibration.report.tables import as_values
+    from simenv.calibration.report.tables import as_values, below
     from simenv.calibration.score.ideal import IdealDistributions
     from simenv.calibration.score.score import score as scored
 
-    models = {name: _predictor(name) for name in device}
+    models, references = _models(device, noise or [])
     counts = read(data)
     warn(counts)
     note = terminal.note if sys.stderr.isatty() else (lambda _: None)
@@ -55,6 +67,9 @@ def score(
     if plots is not None or report is not None:
         _draw(data.stem, result, plots, report)
     values = as_values(result)
+    for name, reference in references.items():
+        for text in below(result, name, reference):
+            terminal.note(f"warning: {text}")
     if options.settings_of(context).as_json:
         for row in values:
             terminal.json_line(row)
@@ -62,12 +77,45 @@ def score(
     _show(result, values)
 
 
-def _predictor(name: str) -> Predictor:
+def _models(
+    devices: Sequence[str], noises: Sequence[str]
+) -> tuple[dict[str, Predictor], dict[str, str]]:
+    """Return the predictors by name, and the name of Aer's recipe for each device: of the
+    calibration that it was fitted from, if that exists."""
+    from noise_models.options import NoiseOptions
+    from simenv.calibration.fit.compile import DeviceCompiler
+    from simenv.calibration.score.predict import Predictor
+
+    models: dict[str, Predictor] = {}
+    references = {}
+    for name in devices:
+        snapshot, _ = stored.load(name)
+        models[name] = _predictor(name, snapshot)
+        base, compiler = snapshot, DeviceCompiler(snapshot)
+        for text in noises:
+            options = noise_of(text)
+            if not isinstance(options, (str, Mapping)):
+                raise OptionError(f"--noise {text[:80]!r}", hint="a recipe or COMPONENT=FACTOR")
+            with stored.calibration_errors(f"--noise {text[:80]}"):
+                parsed = NoiseOptions.parse(options)
+                models[f"{name}, {text}"] = Predictor(snapshot, parsed, compiler)
+        if snapshot.fitted is not None:
+            with suppress(NotFoundError):
+                base, _ = stored.load(snapshot.fitted.device)
+                compiler = DeviceCompiler(base)
+        own = base is snapshot
+        reference = f"{name if own else snapshot.fitted.device}, aer"  # type: ignore[union-attr]
+        references[name] = reference
+        if reference not in models:
+            models[reference] = Predictor(base, NoiseOptions(recipe="aer"), compiler)
+    return models, references
+
+
+def _predictor(name: str, default: CalibrationSnapshot) -> Predictor:
     """Return the predictor of a device, with dated calibrations if its folder holds some."""
     from noise_models import snapshot as snapshots
     from simenv.calibration.score.series import SeriesPredictor
 
-    default, _ = stored.load(name)
     folder = stored.folder() / name
     series = []
     for path in sorted(folder.glob("*.json")) if folder.is_dir() else ():

@@ -88,6 +88,20 @@ def test_ibm_qubits_and_gates_that_are_not_operational_are_reported() -> None:
     }
 
 
+def test_implausible_zz_rates_of_ibm_are_bounded_and_reported() -> None:
+    files = dict(samples.files()["ibm-properties"])
+    properties = samples.ibm_properties()
+    properties["general"] = [
+        {"name": "zz_01", "unit": "GHz", "value": -1.4e-3},
+        {"name": "zz_12", "unit": "GHz", "value": 2.9e-4},
+    ]
+    files["props_sample.json"] = samples.encoded(properties)
+    value, report = import_snapshot(files)
+    assert [each.rate_khz for each in value.zz] == pytest.approx([-300.0, 290.0])
+    (line,) = (each for each in report.clamped if each.field.startswith("general"))
+    assert line.note == "-1400 kHz of [0, 1] is implausible; used: -300 kHz"
+
+
 def test_ibm_zz_digits_that_fit_two_coupled_pairs_are_ignored_by_name() -> None:
     properties = samples.ibm_properties()
     qubit = properties["qubits"][2]

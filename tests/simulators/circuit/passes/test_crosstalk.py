@@ -11,7 +11,7 @@ from simulators.circuit.passes.crosstalk import CoupledPairs, interaction_times
 from simulators.circuit.schedule import schedule
 
 PAIR = (0, 1)
-NS = {"h": 10.0, "x": 10.0, "cz": 100.0, "measure": 1000.0, "delay": 500.0}
+NS = {"h": 10.0, "x": 10.0, "cz": 100.0, "cx": 100.0, "ecr": 100.0, "iswap": 100.0, "measure": 1000.0, "delay": 500.0}
 
 
 def pieces(circuit: Arrays) -> list[tuple[int, tuple[int, int], float]]:
@@ -67,3 +67,11 @@ def test_attached_channels_are_on_used_pairs_only() -> None:
         [1, 1, 2],
         [2, 1, 2],
     ]
+
+
+def test_the_echo_of_a_cross_resonance_gate_removes_the_interaction_with_neighbours() -> None:
+    """The gate on qubits 1 and 2 lasts 100 ns while qubit 0 waits; each h lasts 10 ns."""
+    for gate, total in (("cx", 20.0), ("ecr", 20.0), ("cz", 120.0), ("iswap", 120.0)):
+        circuit = Arrays(3, 0).add("h", [0]).add("h", [1]).add("h", [2]).add(gate, [1, 2])
+        circuit.add("h", [1])
+        assert sum(time for _, _, time in pieces(circuit)) == total, gate
