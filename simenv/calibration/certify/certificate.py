@@ -56,6 +56,12 @@ class Certificate(msgspec.Struct, frozen=True):
         return sorted(results, key=lambda each: -abs(each.relative_deviation))
 
     @property
+    def contradicted(self) -> list[ClaimComparison]:
+        """Gate errors below the limit by the snapshot's own T1 and T2 that the counts exclude: the
+        limit was compared in their place."""
+        return [each for each in self.comparisons if each.contradicts_stated]
+
+    @property
     def unresolved(self) -> list[ClaimComparison]:
         """Quantities whose intervals are wider than their bounds."""
         return [each for each in self.comparisons if each.verdict is ClaimVerdict.UNRESOLVED]

@@ -56,6 +56,16 @@ class ClaimComparison(msgspec.Struct, frozen=True):
         return self.recovered - self.claimed
 
     @property
+    def contradicts_stated(self) -> bool:
+        """True if the counts exclude the error that the snapshot states: no device with its own T1
+        and T2 can have it."""
+        if self.stated is None:
+            return False
+        return self.low > self.stated and self.recovered - self.stated > bound(
+            self.quantity, self.stated
+        )
+
+    @property
     def relative_deviation(self) -> float:
         """Deviation divided by the bound: an absolute value above 1 is outside."""
         return self.deviation / self.bound if self.bound else 0.0

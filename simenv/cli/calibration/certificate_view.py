@@ -52,6 +52,7 @@ def as_json(report: Certificate) -> None:
             "shots": report.shots,
             "seconds": round(report.seconds, 3),
             "culprits": [name_of(each) for each in report.culprits],
+            "contradicted": [name_of(each) for each in report.contradicted],
             "unresolved": [name_of(each) for each in report.unresolved],
         }
     )
@@ -76,6 +77,11 @@ def show(report: Certificate, *, every: bool) -> None:
             f"{terminal.counted(len(limited), 'gate error')} of the snapshot below the limit by its"
             f" own T1, T2 and durations, such as {name_of(limited[0])}; the limit is compared"
         )
+    for each in report.contradicted[:_SHOWN]:
+        stated = value(each.quantity, each.stated or 0.0)
+        terminal.line(f"stated {stated}, which the counts exclude: {sentence(each)}")
+    if len(report.contradicted) > _SHOWN:
+        terminal.line(f"and {len(report.contradicted) - _SHOWN} more; --json names all")
     if report.unresolved:
         hint = "; a larger --effort makes intervals narrower"
         terminal.line(f"not resolved: {_names(report.unresolved)}{hint}")

@@ -82,6 +82,27 @@ def test_all_culprits_are_named_and_no_others(client: Client, home: Path) -> Non
     assert culprits(result) == set().union(*CONTROLS.values())
 
 
+def test_claims_below_the_limit_of_relaxation_are_named(client: Client) -> None:
+    """All two-qubit errors are claimed at a tenth: the claim that is compared is the limit."""
+    claims = library.load(CLAIMED)
+    gates = tuple(
+        msgspec.structs.replace(each, error=0.1 * (each.error or 0.0))
+        if each.name == "cz"
+        else each
+        for each in claims.gates
+    )
+    result = certify(
+        client, CLAIMED, msgspec.structs.replace(claims, gates=gates), qubits=QUBITS, seed=5
+    )
+    pairs = {each.qubits for each in result.comparisons if each.quantity == "error_2q"}
+    named = {each.qubits for each in result.culprits} | {
+        each.qubits for each in result.contradicted
+    }
+    assert len(pairs) == 2
+    assert {tuple(sorted(each)) for each in named} >= {tuple(sorted(each)) for each in pairs}
+    assert {each.quantity for each in result.contradicted} == {"error_2q"}
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("change", list(CONTROLS), ids=lambda change: change.__name__)
 def test_each_negative_control_fails_alone(

@@ -26,7 +26,7 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def counts_file(folder: Path) -> Path:
     rows = []
-    for number, record in enumerate(random_counts(10, 2)[0].records):
+    for number, record in enumerate(random_counts(13, 2)[0].records):
         counts = {format(outcome, "02b"): count for outcome, count in record.counts.items()}
         split = "test" if number % 5 == 0 else "train"
         rows.append(
@@ -45,12 +45,15 @@ def test_a_fitted_device_is_stored_and_scored(
     document = json.loads(capsys.readouterr().out)
     device = snapshots.load((home / "devices" / "mine.json").read_bytes())
     assert document["digest"] == device.digest.hex()
-    assert document["circuits"] == 8
+    assert document["circuits"] == 10
+    assert document["scope"]["qubits"] == [0, 1]
+    assert device.fitted is not None
     assert (home / "devices" / "mine.h5").is_file()
     assert run(["score", data, "--device", "lima", "--device", "mine", "--json"]) == 0
     rows = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
     median = {row["model"]: row["hf"]["median"]["value"] for row in rows if row["part"] == "test"}
     assert median["mine"] > median["lima"]
+    assert median["mine"] > median["lima, aer"]
     assert median["mine"] > median["ceiling"] - 0.003
 
 

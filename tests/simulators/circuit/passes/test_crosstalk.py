@@ -11,7 +11,8 @@ from simulators.circuit.passes.crosstalk import CoupledPairs, interaction_times
 from simulators.circuit.schedule import schedule
 
 PAIR = (0, 1)
-NS = {"h": 10.0, "x": 10.0, "cz": 100.0, "cx": 100.0, "ecr": 100.0, "iswap": 100.0, "measure": 1000.0, "delay": 500.0}
+NS = {"h": 10.0, "x": 10.0, "measure": 1000.0, "delay": 500.0}
+NS |= dict.fromkeys(("cz", "cx", "ecr", "iswap"), 100.0)
 
 
 def pieces(circuit: Arrays) -> list[tuple[int, tuple[int, int], float]]:
