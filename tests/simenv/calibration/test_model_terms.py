@@ -106,6 +106,38 @@ def test_a_qubit_far_worse_than_its_calibration_is_found_by_heavy_tails() -> Non
     assert abs(table[True] - wanted) < abs(table[False] - wanted)
 
 
+def waiting(text: str) -> str:
+    """A circuit in OpenQASM 3 whose qubits wait and turn once more before they are measured."""
+    for old, new in (
+        ("OPENQASM 2.0", "OPENQASM 3.0"), ("qelib1.inc", "stdgates.inc"),
+        ("qreg q[5]", "qubit[5] q"), (f"creg c[{len(PATH)}]", f"bit[{len(PATH)}] c"),
+    ):  # fmt: skip
+        text = text.replace(old, new)
+    before, mark, after = text.partition("measure")
+    turns = "".join(f"sx q[{qubit}];\n" for qubit in PATH)
+    return f"{before}barrier q;\ndelay[2000ns] q[{PATH[0]}];\nbarrier q;\n{turns}{mark}{after}"
+
+
+def test_the_factor_of_zz_rates_is_found_and_leaves_relaxation_alone() -> None:
+    """The calibration of lima has rates that do not act; on the device they act with factor 1."""
+    lima = library.load("lima")
+    assert lima.zz_factor == 0.0
+    truth = msgspec.structs.replace(lima, zz_strength=1.0)
+    rng = np.random.default_rng(9)
+    texts = [waiting(random_circuit(PATH, rng)) for _ in range(12)]
+    data = CountsData(tuple(measured(texts, truth, rng)), "lima")
+    result = calibrate(data, lima, "fitted")
+    assert result.prior.zz > 0.0
+    assert result.share > 0.5
+    rates = result.snapshot.acting_zz_khz
+    for pair, rate in truth.acting_zz_khz.items():
+        if set(pair) <= set(PATH):
+            assert rates[pair] == pytest.approx(rate, rel=0.15)
+    for qubit in PATH:
+        ratio = (result.snapshot.qubits[qubit].t1_us or 0.0) / (lima.qubits[qubit].t1_us or 1.0)
+        assert 0.8 < ratio < 1.25
+
+
 def dated(records: list[CountsRecord], day: float) -> list[CountsRecord]:
     return [msgspec.structs.replace(each, time_s=day * DAY_S) for each in records]
 

@@ -9,6 +9,7 @@ import msgspec
 from qiskit import QuantumCircuit
 
 from noise_models import document, library
+from noise_models.calibration import FitScope
 from simenv.client.circuits import load
 from simenv.model import DeviceRecord, TaskOptions
 from simenv.wire.messages.worker import AssignedTask, NoiseDocument
@@ -84,3 +85,24 @@ def test_limited_factor_is_named() -> None:
     (text,) = recorded(calibration(), noise=(("gate.depolarizing", 1e9),)).warnings
     assert text.startswith("gate.depolarizing * 1e+09")
     assert recorded(calibration(), noise=(("gate.depolarizing", 2.0),)).warnings == ()
+
+
+def test_a_circuit_that_differs_from_those_of_the_fit_is_warned_of() -> None:
+    snapshot = library.load(DEVICE)
+    scope = FitScope("lattice", (0, 1), 12, 2, 1, ("ghz",), "2024-03-01", "2024-03-04")
+    body = document.dump(msgspec.structs.replace(snapshot, fitted=scope))
+    assert recorded(body).warnings == ()
+    assert recorded(body, name="GHZ 2").warnings == ()
+    wide = QuantumCircuit(4, 1)
+    wide.cz(0, 1)
+    wide.cz(1, 2)
+    wide.measure(2, 0)
+    (text,) = recorded(body, wide, name="qft-3").warnings
+    assert text == (
+        "the noise was fitted to 12 circuits of ghz, of 2024-03-01 to 2024-03-04, with at most 2"
+        " qubits and 1 two-qubit gates, on qubits 0; 1; this circuit has family qft, 3 qubits, 2"
+        " two-qubit gates, qubits 2"
+    )
+    placed = msgspec.structs.replace(scope, placed=True, widest=3, two_qubit_gates=2)
+    body = document.dump(msgspec.structs.replace(snapshot, fitted=placed))
+    assert recorded(body, wide).warnings == ()
