@@ -26,7 +26,7 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def counts_file(folder: Path) -> Path:
     rows = []
-    for number, record in enumerate(random_counts(13, 2)[0].records):
+    for number, record in enumerate(random_counts(16, 2)[0].records):
         counts = {format(outcome, "02b"): count for outcome, count in record.counts.items()}
         split = "test" if number % 5 == 0 else "train"
         rows.append(
@@ -45,7 +45,7 @@ def test_a_fitted_device_is_stored_and_scored(
     document = json.loads(capsys.readouterr().out)
     device = snapshots.load((home / "devices" / "mine.json").read_bytes())
     assert document["digest"] == device.digest.hex()
-    assert document["circuits"] == 10
+    assert document["circuits"] == 12
     assert document["scope"]["qubits"] == [0, 1]
     assert device.fitted is not None
     assert (home / "devices" / "mine.h5").is_file()
