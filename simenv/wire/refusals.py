@@ -9,7 +9,15 @@ from simenv.wire.messages.client import Refusal
 
 
 def refusal(error: SimenvError, index: int = -1) -> Refusal:
-    """Encode an error as a Refusal."""
+    """Encode an error as a Refusal.
+
+    The tracebacks of the error and of its causes are removed. Their frames hold the message that
+    was refused, and an error that a Future raised is in a reference cycle with its frames: only the
+    collector would free the message.
+    """
+    each: BaseException | None = error
+    while each is not None:
+        each.__traceback__, each = None, each.__cause__ or each.__context__
     retry_after_s = getattr(error, "retry_after_s", 0.0)
     return Refusal(error.code, error.message, error.hint, index, retry_after_s)
 
