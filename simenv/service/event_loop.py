@@ -35,6 +35,7 @@ from simenv.service.queries.query_queue import RECHECK_NS, QueryQueue
 from simenv.service.queries.service_view import RuntimeFacts
 from simenv.service.results.completions import Completions, acknowledge
 from simenv.service.support import fault_injection
+from simenv.service.support.fair_thread import CHECKS
 from simenv.service.support.log_limit import RateLimitedLog
 from simenv.service.support.loop_times import PassTimes
 from simenv.service.support.ownership import ConnectionFileLease
@@ -109,7 +110,7 @@ class EventLoop:
             handlers.is_ready,
             handlers.can_answer,
         )
-        self._decode = Decoding().of
+        self._decode = Decoding(CHECKS).of
         self.started_ns = time.monotonic_ns()
         self.pass_times = PassTimes()
         self.executor = executor = ActionExecutor(

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import json
+import statistics
 import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-import msgspec
 import psutil
 import pytest
 import zmq
-from hostile import BELL, connections
+from hostile import Attack, Prey, connections, large_programs, noise_document, noise_documents
 
 import simenv
 from simenv.client import keys
@@ -30,6 +29,8 @@ MESSAGES = 30  # `python -m bench run hostile_client` sends 200
 WARM_UP_MESSAGES = 4
 GROWTH_BYTES = 64 * MIB
 ANSWER_S = 60.0
+FLOOD_S = 5.0
+PAUSE_S = 0.005
 
 
 @pytest.fixture(scope="module")
@@ -45,14 +46,10 @@ def mallory(env: Client, tmp_path_factory: pytest.TempPathFactory) -> UserKeyFil
     return read_private(file, UserKeyFile)
 
 
-def _document() -> bytes:
-    """A noise document that is parsed to its end and then refused: a key that nobody knows."""
-    return json.dumps({"kind": "calibration", "qubits": [], "x": "a" * (BODY_BYTES - 100)}).encode()
-
-
 GARBAGE = b"\xa1" * BODY_BYTES
 BODIES: dict[str, Callable[[int], m.FromClient]] = {
-    "noise": lambda number: StoreNoise(number, _document()),
+    "large_noise": lambda number: StoreNoise(number, noise_document("numbers", BODY_BYTES)),
+    "noise": lambda number: StoreNoise(number, noise_document("numbers", 2**20 - 1_000)),
     "submit": lambda number: m.Submit(
         number, f"~r{number}", 0, TaskOptions(), [TaskSpec(GARBAGE, 1, number)]
     ),
@@ -92,3 +89,22 @@ def test_refused_messages_leave_the_memory_of_the_service(
         for number in range(MESSAGES):
             _refused(socket, BODIES[name](number + 10))
         assert service.memory_info().rss - before <= GROWTH_BYTES
+
+
+@pytest.mark.parametrize("attack", [noise_documents, large_programs])
+def test_another_client_is_answered_within_a_second_during_a_flood_of_large_messages(
+    env: Client, mallory: UserKeyFile, tmp_path: Path, attack: Attack
+) -> None:
+    file = tmp_path / "ben"
+    keys.issue_key(env.keys, f"ben-{attack.__name__.replace('_', '-')}", "client", file)
+    flood = threading.Thread(target=attack, args=(mallory, FLOOD_S, Prey(0, 0, "", b"")))
+    times_s = []
+    with simenv.connect(service=file) as ben:
+        flood.start()
+        while flood.is_alive():
+            begin = time.monotonic()
+            ben.cancel(["t-0"])
+            times_s.append(time.monotonic() - begin)
+            time.sleep(PAUSE_S)
+    assert statistics.median(times_s) <= 1.0
+    assert sum(each > 1.0 for each in times_s) <= len(times_s) // 100

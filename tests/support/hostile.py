@@ -30,7 +30,13 @@ from simenv.model import (
 from simenv.wire import codec
 from simenv.wire.keyfiles import UserKeyFile
 from simenv.wire.messages import client as m
-from simenv.wire.messages.queries import CHUNK_BYTES, FetchResult, GetSpec
+from simenv.wire.messages.queries import (
+    CHUNK_BYTES,
+    Explain,
+    FetchResult,
+    GetSpec,
+    StoreNoise,
+)
 from simenv.wire.messages.reservations import DecisionReply, Reserve
 from simenv.wire.transport.connection_limiter import MAX_UNAUTHENTICATED
 
@@ -249,6 +255,45 @@ def million_tasks(person: UserKeyFile, seconds: float, prey: Prey) -> Counter[st
     return codes
 
 
+def noise_documents(person: UserKeyFile, seconds: float, _: Prey) -> Counter[str]:
+    """Noise documents that take long to parse, each another one, over 4 connections."""
+    bodies = [
+        codec.encode(StoreNoise(number + 1, noise_document(kind, 2**20 - 1_000, number)))
+        for number in range(8)
+        for kind in ("numbers", "lists", "key", "gates")
+    ]
+    with connections(person, 4) as sockets:
+        return flood(sockets, bodies, seconds, reads=True)
+
+
+def noise_document(kind: str, size_bytes: int, number: int = 0) -> bytes:
+    """A document of this size whose contents are numbers, empty lists, one key, or gates."""
+    items = {"numbers": f"1.{number}", "lists": "[]", "key": "", "gates": _GATE}
+    text = items[kind]
+    if not text:
+        return b'{"kind":"snapshot","%s":%d}' % (b"a" * (size_bytes - 50), number)
+    count = size_bytes // (len(text) + 1) - 10
+    field = "gates" if kind == "gates" else "x"
+    return f'{{"kind":"snapshot","{field}":[{",".join([text] * count)}]}}'.encode()
+
+
+_GATE = '{"name":"rz","qubits":[0],"error":0.0,"duration_ns":0.0}'
+
+
+def large_programs(person: UserKeyFile, seconds: float, _: Prey) -> Counter[str]:
+    """Programs of megabytes to explain and to submit, valid and not, over 4 connections."""
+    order = prepare_one(_long(200_000), {"shots": 1})
+    program = order.specs[0].program
+    bodies = [
+        codec.encode(Explain(1, TaskOptions(), program, 1)),
+        codec.encode(Explain(2, TaskOptions(), bytes(program)[:-1] + b"\xc1", 1)),
+        codec.encode(m.Submit(3, "~p", 0, order.terms, order.specs)),
+        codec.encode(m.Submit(4, "~q", 0, TaskOptions(), [TaskSpec(b"\xa1" * 2**22, 1, 1)])),
+    ]
+    with connections(person, 4) as sockets:
+        return flood(sockets, bodies, seconds, reads=True)
+
+
 def ten_years(person: UserKeyFile, seconds: float, _: Prey) -> Counter[str]:
     """Reservations of ten years, and of all workers for as long as is allowed."""
     asks = [
@@ -286,6 +331,8 @@ ATTACKS: dict[str, Attack] = {
     "half_messages": half_messages,
     "many_connections": many_connections,
     "million_tasks": million_tasks,
+    "noise_documents": noise_documents,
+    "large_programs": large_programs,
     "ten_years": ten_years,
     "fills_disk": fills_disk,
 }

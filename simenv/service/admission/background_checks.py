@@ -7,9 +7,9 @@ started is repeated by its requester until its result has been taken.
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Callable
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future
+from functools import partial
 from typing import Protocol
 
 import msgspec
@@ -20,7 +20,7 @@ from simenv.model.calls import is_call
 from simenv.scheduler.routing.engine_choice import AUTO
 from simenv.scheduler.routing.engine_support import takes_clifford_alone
 from simenv.service.admission import calls, parts, rules
-from simenv.service.support.fair_queue import FairQueue
+from simenv.service.support.fair_thread import CHECKS
 from simulators.catalog import DENSE_QUBITS, SMALL_QUBITS
 from simulators.chain.choice_profile import choice_profile
 from simulators.circuit.analysis import cone_size
@@ -42,40 +42,6 @@ class DeviceChecks(Protocol):
     def examined(self, circuit: Circuit, profile: Profile) -> Profile:
         """Return the profile with that of the circuit's noise. Raises SimenvError if the device
         cannot execute the circuit."""
-
-
-class FairThread:
-    """One thread that checks the programs of all owners, who take turns."""
-
-    def __init__(self) -> None:
-        self._thread = ThreadPoolExecutor(1, "examining")
-        self._lock = threading.Lock()
-        self._waiting: FairQueue[tuple[Future[Looked], bytes, TaskOptions, DeviceChecks | None]] = (
-            FairQueue()
-        )
-
-    def submit(
-        self, owner: str, packed: bytes, terms: TaskOptions, device: DeviceChecks | None = None
-    ) -> Future[Looked]:
-        """Queue a program for `look`. Returns the future with its result or its error."""
-        future: Future[Looked] = Future()
-        with self._lock:
-            self._waiting.put(owner, b"", (future, packed, terms, device))
-        self._thread.submit(self._next)
-        return future
-
-    def _next(self) -> None:
-        """Check the next program; called in the thread, once for each program."""
-        with self._lock:
-            _, _, (future, packed, terms, device) = self._waiting.first()
-            self._waiting.end_turn(done=True)
-        try:
-            future.set_result(look(packed, terms, device))
-        except BaseException as error:  # noqa: BLE001 - raised by `future.result()`
-            future.set_exception(error)
-
-
-_THREAD = FairThread()
 
 
 class CheckPending(Exception):
@@ -110,7 +76,7 @@ class RunningChecks:
         if future is None:
             if is_short:
                 return look(packed, terms, device)
-            future = self._begun[place] = _THREAD.submit(owner, packed, terms, device)
+            future = self._begun[place] = CHECKS.submit(owner, partial(look, packed, terms, device))
         if not future.done():
             raise CheckPending(future)
         del self._begun[place]

@@ -1,8 +1,9 @@
-"""Bound the event loop's time for decoding large messages of one owner.
+"""Bound the time that large messages of one owner take: their decoding in the event loop, and the
+checks of their content in the other thread, which shares the interpreter with the loop.
 
-A message can be refused only after it was decoded. Invariant: decoding for the owner of one key
-takes at most SHARE of the time, after a first BURST_NS. Time above that of any valid message is
-charged at a higher rate.
+A message can be refused only after it was decoded. Invariant: decoding and checks for the owner of
+one key take at most SHARE of the time, after a first BURST_NS. Decoding time above that of any
+valid message is charged at a higher rate.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ from __future__ import annotations
 import time
 
 from simenv.errors import QueueFullError
+from simenv.service.support.fair_thread import FairThread
 from simenv.wire import codec
 from simenv.wire.messages import client as m
 
@@ -21,10 +23,12 @@ COSTLY = 40  # factor by which time above SOUND_NS is charged
 
 
 class Decoding:
-    """Decoding time of each owner, reduced by the owner's share of the time since then. Used from
-    the loop's thread."""
+    """Time of each owner's large messages, reduced by the owner's share of the time since then.
+    Used from the loop's thread."""
 
-    def __init__(self) -> None:
+    def __init__(self, checks: FairThread) -> None:
+        """`checks`: the thread in which the content of messages is checked."""
+        self._checks = checks
         self._debts: dict[str, tuple[float, int]] = {}  # nanoseconds, and the time of that count
 
     def of(self, owner: str, body: bytes) -> m.FromClient:
@@ -35,7 +39,9 @@ class Decoding:
         begin_ns, busy_ns = time.monotonic_ns(), time.thread_time_ns()
         debt_ns, then_ns = self._debts.get(owner, (0.0, begin_ns))
         debt_ns = max(0.0, debt_ns - SHARE * (begin_ns - then_ns))
+        debt_ns += self._checks.take_spent_ns(owner)
         if debt_ns > BURST_NS:
+            self._debts[owner] = debt_ns, begin_ns
             raise QueueFullError(
                 f"large messages with the key {owner!r} took more than {SHARE:.0%} of the service's"
                 " time",

@@ -10,6 +10,7 @@ import os
 from collections.abc import Callable, Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
 from difflib import get_close_matches
+from functools import partial
 from pathlib import Path
 from time import monotonic
 from typing import TYPE_CHECKING
@@ -17,8 +18,10 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from simenv.config import NAME_RULE
-from simenv.errors import NotFoundError, OptionError
+from simenv.errors import LimitExceededError, NotFoundError, OptionError
 from simenv.model.devices import CalibrationSource, DeviceInfo
+from simenv.service.support.fair_thread import CHECKS
+from simenv.text import size
 
 if TYPE_CHECKING:
     from noise_models.calibration import CalibrationSnapshot
@@ -27,6 +30,7 @@ if TYPE_CHECKING:
     from simenv.config.drift import DriftSpec
 
 MAX_FILE_BYTES = 16 * 2**20
+MAX_CLIENT_BYTES = 2**20  # of the owner of a key; a device of 156 qubits takes 0.25 MiB
 MAX_CACHED = 4_096  # names
 FAILURE_S = 5.0
 _SHOWN = 12  # names in a message
@@ -106,9 +110,16 @@ class DeviceRegistry:
         from_file = self._version(name) != (0, 0)
         return self._thread.submit(_drift, folder, name, spec, from_file=from_file)
 
-    def check(self, body: bytes) -> Future[EmulatedDevice]:
-        """Parse and check a document of a client. The Future raises OptionError."""
-        return self._thread.submit(_parsed, body, "")
+    def check(self, body: bytes, owner: str = "") -> Future[EmulatedDevice]:
+        """Parse and check a document of a client, one of an owner at a time. The Future raises
+        OptionError. Raises LimitExceededError for a document that is too large."""
+        if owner and len(body) > MAX_CLIENT_BYTES:
+            raise LimitExceededError(
+                f"a noise document of {size(len(body))} with the key {owner!r}; the limit is"
+                f" {size(MAX_CLIENT_BYTES)}",
+                hint="import it as a device where the environment runs: simenv devices import",
+            )
+        return CHECKS.submit(owner, partial(_parsed, body, ""))
 
     def names(self) -> Future[dict[str, CalibrationSource]]:
         """Return all devices by name, sorted, with the source of each."""

@@ -156,7 +156,7 @@ def store_noise(
     """Check and store a noise document; the answer follows its commit."""
     emulated = devices.emulated
     assert emulated is not None
-    checked = emulated.registry.check(message.body)
+    checked = emulated.registry.check(message.body, owner)
     while not checked.done():
         yield checked
     result = checked.result()

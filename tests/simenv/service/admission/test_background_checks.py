@@ -8,6 +8,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 import msgspec
@@ -18,6 +19,7 @@ from service import ServiceHarness, program, spec
 from simenv.model import Program, TaskOptions, qubits_of
 from simenv.service.admission import background_checks
 from simenv.service.admission.background_checks import CheckPending, RunningChecks
+from simenv.service.support.fair_thread import FairThread
 from simenv.wire import codec
 from simenv.wire.messages import client as m
 from simenv.wire.messages.queries import Explain, Explained
@@ -164,11 +166,12 @@ def test_event_loop_is_idle_while_program_to_explain_is_checked(tmp_path: Path, 
 
 
 def test_background_checks_alternate_between_owners(held: Held) -> None:
-    thread, terms = background_checks.FairThread(), TaskOptions()
+    thread = FairThread()
+    check = partial(background_checks.look, large(), TaskOptions())
     order: list[str] = []
     futures = []
     for name in ("a1", "a2", "a3", "b1"):
-        future = thread.submit(name[0], large(), terms)
+        future = thread.submit(name[0], check)
         future.add_done_callback(lambda _, name=name: order.append(name))
         futures.append(future)
         assert held.begun.wait(60)  # a1 is being looked at before another comes
@@ -176,6 +179,8 @@ def test_background_checks_alternate_between_owners(held: Held) -> None:
     for future in futures:
         future.result(60)
     assert order.index("b1") < order.index("a3")
+    assert thread.take_spent_ns("a") > 0
+    assert thread.take_spent_ns("a") == 0
 
 
 WIDE = """
@@ -183,6 +188,7 @@ import threading
 from service import program
 from simenv.model import TaskOptions
 from simenv.service.admission import background_checks
+from simenv.service.support.fair_thread import FairThread
 from simenv.service.admission.background_checks import RunningChecks, CheckPending
 from simulators.compiler import warmup
 from simenv.config import kernel_cache

@@ -8,6 +8,7 @@ from simenv.errors import ProtocolError, QueueFullError
 from simenv.model import TaskOptions, TaskSpec
 from simenv.service.admission import decode_budget
 from simenv.service.admission.decode_budget import LARGE_BYTES, Decoding
+from simenv.service.support.fair_thread import FairThread
 from simenv.wire import codec
 from simenv.wire.messages import client as m
 
@@ -45,7 +46,7 @@ def taken(decode: Decoding, owner: str, most: int = 1_000) -> int:
 
 
 def test_owner_beyond_its_decode_budget_is_refused_and_others_are_not(clock: Clock) -> None:
-    decode = Decoding()
+    decode = Decoding(FairThread())
     clock.cost_ns = 5_000_000
     assert taken(decode, "mallory") == 21
     assert isinstance(decode.of("ana", LARGE), m.Submit)
@@ -59,7 +60,7 @@ def test_owner_beyond_its_decode_budget_is_refused_and_others_are_not(clock: Clo
 
 
 def test_decode_budget_counts_decoding_time_of_each_message(clock: Clock) -> None:
-    decode = Decoding()
+    decode = Decoding(FairThread())
     clock.cost_ns = 300_000_000
     assert taken(decode, "mallory") == 1
     clock.now_ns += 40_000_000_000
@@ -69,9 +70,23 @@ def test_decode_budget_counts_decoding_time_of_each_message(clock: Clock) -> Non
 
 
 def test_invalid_messages_count_in_decode_budget(clock: Clock) -> None:
-    decode = Decoding()
+    decode = Decoding(FairThread())
     clock.cost_ns = 60_000_000
     with pytest.raises(ProtocolError):
         decode.of("mallory", b"\xc1" * (LARGE_BYTES + 1))
     with pytest.raises(QueueFullError):
         decode.of("mallory", b"\xc1" * (LARGE_BYTES + 1))
+
+
+def test_checks_in_the_other_thread_count_in_decode_budget(clock: Clock) -> None:
+    checks = FairThread()
+    decode = Decoding(checks)
+    checks._spent_ns["mallory"] = 300_000_000
+    with pytest.raises(QueueFullError) as caught:
+        decode.of("mallory", LARGE)
+    assert caught.value.retry_after_s == pytest.approx(0.8)
+    with pytest.raises(QueueFullError):  # the time is counted once, and not forgotten
+        decode.of("mallory", LARGE)
+    assert isinstance(decode.of("ana", LARGE), m.Submit)
+    clock.now_ns += 1_000_000_000
+    assert isinstance(decode.of("mallory", LARGE), m.Submit)
