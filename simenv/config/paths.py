@@ -23,7 +23,7 @@ from simenv.errors import ConfigError
 
 SOCKET_PATH_BYTES = 107  # sun_path less its NUL: unix(7)
 # What follows `socket_base`; the first X stands for the user.
-_SOCKET_BELOW = "/simenv-sockets-X.12345678/simenv-12345678/client-curve.sock"
+_SOCKET_BELOW = "/simenv-sockets-X.12345678/simenv-12345678/client.sock"
 
 
 class EnvironmentPaths(msgspec.Struct, frozen=True):

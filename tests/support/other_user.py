@@ -236,7 +236,7 @@ def answer(folder: Path, mark: Path) -> list[str]:
     impostor = Impostor(mark)
     context = zmq.Context()
     routers = []
-    for name, keys in (("client.sock", None), ("client-curve.sock", zmq.curve_keypair())):
+    for name, keys in (("client.sock", None), ("curve.sock", zmq.curve_keypair())):
         router = context.socket(zmq.ROUTER)
         router.set(zmq.LINGER, 0)
         if keys is not None:

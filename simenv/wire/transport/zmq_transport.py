@@ -35,7 +35,7 @@ SEND_QUEUE_MESSAGES = 2_000  # further messages to a peer that does not read are
 SOCKET_PATH_BYTES = 107  # sun_path less its NUL
 HANDSHAKE_MS = 5_000
 SEALED_BYTES = 64  # most bytes that encryption adds to a message
-CLIENT_SOCKET, WORKER_SOCKET = "client-curve.sock", "worker.sock"
+CLIENT_SOCKET, WORKER_SOCKET = "curve.sock", "worker.sock"
 # Without CURVE, for clients of the previous version. No client of this version connects to it.
 PREVIOUS_CLIENT_SOCKET = "client.sock"
 _LOCAL_SOCKETS = ((0, PREVIOUS_CLIENT_SOCKET, 0), (0, CLIENT_SOCKET, 1), (1, WORKER_SOCKET, 1))

@@ -385,6 +385,16 @@ def test_first_wide_circuit_after_warm_up_imports_nothing() -> None:
     assert done.stdout.split("\n") == ["[]", "[]", ""]
 
 
+def test_modules_of_kernels_load_no_mpi() -> None:
+    """MPI, once loaded, initialises itself: a process without ranks would listen on TCP ports."""
+    source = (
+        "import sys; from pathlib import Path; from simulators.compiler import warmup; "
+        "warmup.prepare(Path(sys.argv[1])); assert warmup.registered(tuple(warmup._MODULES)); "
+        "assert not [name for name in sys.modules if name.startswith('mpi4py')]"
+    )
+    subprocess.run([sys.executable, "-c", source, str(KERNELS)], check=True)
+
+
 def test_progress_of_compile_all_counts_every_kernel() -> None:
     counted: list[tuple[int, int]] = []
     warmup.compile_all(KERNELS, lambda done, kernels: counted.append((done, kernels)))

@@ -6,6 +6,7 @@ import os
 import socket
 import subprocess
 import sys
+import tempfile
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
@@ -148,6 +149,17 @@ def test_elapsed_time_is_formatted_with_hours_and_days(seconds: float, text: str
 OWN = OwnerEndpoint("tcp://127.0.0.1:9", *(letter * 40 for letter in "abc"))
 
 
+def test_service_without_a_key_for_its_sockets_is_refused(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, listening: Path
+) -> None:
+    monkeypatch.setattr(address, "SERVICE", _own_title())  # we are the service
+    path = write(tmp_path / "connection.json", sockets=str(listening), socket_key="")
+    with pytest.raises(NoServiceError, match="cannot prove its identity"):
+        address.FileAddress(path).open(b"me")
+    write(path, sockets=str(listening))
+    assert opened(path) == "ipc"
+
+
 def test_service_on_another_node_without_listener_is_refused_with_hint(tmp_path: Path) -> None:
     path = write(tmp_path / "connection.json", node="elsewhere")
     with pytest.raises(
@@ -185,11 +197,10 @@ def test_connection_file_with_secret_readable_by_others_is_refused(
 
 
 @pytest.fixture
-def listening(tmp_path: Path) -> Iterator[Path]:
+def listening() -> Iterator[Path]:
     """The folder of a socket on which something listens."""
-    folder = tmp_path / "sockets"
-    folder.mkdir(mode=0o700)
-    with socket.socket(socket.AF_UNIX) as service:
+    with tempfile.TemporaryDirectory() as name, socket.socket(socket.AF_UNIX) as service:
+        folder = Path(name)
         service.bind(str(folder / CLIENT_SOCKET))
         service.listen()
         yield folder

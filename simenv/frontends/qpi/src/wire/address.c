@@ -121,7 +121,7 @@ static int read_own(const char *path, const char *text, Address *address)
     if (!qpi_json_get(text, NULL, "sockets", folder, sizeof folder)
         || !qpi_json_get(text, NULL, "node", address->node, sizeof address->node)
         || !qpi_json_get(text, NULL, "pid", number, sizeof number)
-        || snprintf(near, sizeof near, "%s/client-curve.sock", folder) >= (int)sizeof near)
+        || snprintf(near, sizeof near, "%s/curve.sock", folder) >= (int)sizeof near)
         return qpi_fail(QPI_NO_SERVICE, NULL, "%s is not a connection file", path);
     int is_here = !strcmp(here, address->node);
     qpi_json_get(text, NULL, "start_ticks", address->start_ticks, sizeof address->start_ticks);
