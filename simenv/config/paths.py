@@ -229,6 +229,12 @@ def lasting_socket_folder(environ: Mapping[str, str] | None = None) -> Path:
     return built
 
 
+def segment_folder(sockets: Path) -> Path:
+    """Folder of the shared-memory segments of MPI ranks, which those that are killed leave behind:
+    of the start of a service whose sockets are in the folder `sockets`."""
+    return Path("/dev/shm") / sockets.name
+
+
 def socket_base(environ: Mapping[str, str] | None = None) -> Path:
     """Return XDG_RUNTIME_DIR if it is a private folder of this user, as its specification requires
     (after `su` it may be another user's), else the system's temporary folder, else /tmp: the first

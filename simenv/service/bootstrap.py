@@ -86,7 +86,9 @@ def build_service(config: Config, home: Path, environ: Mapping[str, str]) -> Run
         on_leave.callback(os.close, lock)
         resumed = choose_journal(paths, config.resume)
         sockets = configs.socket_folder(environ)
-        on_leave.callback(shutil.rmtree, sockets, ignore_errors=True)
+        segments = configs.segment_folder(sockets)
+        for folder in (sockets, segments):
+            on_leave.callback(shutil.rmtree, folder, ignore_errors=True)
         # A private environment uses this machine only, also within a job of many nodes.
         allocation = allocate(config, {} if config.lifeline else environ)
         launcher = launcher_for(config, allocation, environ, sockets)
@@ -153,7 +155,13 @@ def build_service(config: Config, home: Path, environ: Mapping[str, str]) -> Run
             submit_queue,
             completions,
             WorkerProcesses(
-                launcher, config, paths, results, kernels, environ, worker_endpoint.worker_keys
+                launcher,
+                config,
+                paths,
+                results,
+                kernels,
+                _with_segments(environ, segments, allocation),
+                worker_endpoint.worker_keys,
             ),
             WalCheckpointer(paths.journal),
             backup,
@@ -237,6 +245,20 @@ def launcher_for(
         raise ConfigError(
             str(error), hint="`simenv doctor` shows what works here; --launcher auto takes that"
         ) from error
+
+
+def _with_segments(
+    environ: Mapping[str, str], folder: Path, allocation: Allocation
+) -> Mapping[str, str]:
+    """Create the folder and add the settings by which Open MPI's ranks on this node use it."""
+    if len(allocation.nodes) > 1:
+        return environ
+    try:
+        folder.mkdir(mode=0o700)
+    except OSError:  # no /dev/shm: ranks use their session's folder
+        return environ
+    names = (f"OMPI_MCA_btl_{btl}_backing_directory" for btl in ("sm", "vader"))
+    return dict.fromkeys(names, str(folder)) | dict(environ)
 
 
 def results_folder(paths: EnvironmentPaths, allocation: Allocation) -> Path:

@@ -169,10 +169,11 @@ def kill(pids: Iterable[int]) -> None:
 
 
 def clear(sockets: Path, connection: Path) -> None:
-    """Remove connection file and socket folder of a service that could not remove them itself."""
+    """Remove connection file, sockets and segments of a service that could not do it itself."""
     connection.unlink(missing_ok=True)
-    if sockets.name.startswith("simenv-") and sockets.is_dir() and not sockets.is_symlink():
-        shutil.rmtree(sockets, ignore_errors=True)
+    if sockets.name.startswith("simenv-"):
+        for folder in (sockets, config.segment_folder(sockets)):
+            shutil.rmtree(folder, ignore_errors=True)  # follows no link
 
 
 def _spawn(paths: EnvironmentPaths, ready_fd: int, line: int) -> subprocess.Popen[bytes]:

@@ -6,11 +6,13 @@ import os
 import subprocess
 import sys
 from collections.abc import Iterator
+from pathlib import Path
 
 import psutil
 import pytest
 
-from simenv.client.environments import named
+from simenv import config
+from simenv.client.environments import launch, named
 
 TREE = """
 import subprocess, sys
@@ -54,3 +56,22 @@ def test_process_with_reused_pid_is_not_killed(tree: tuple[subprocess.Popen[str]
     assert named.still_running([other], 0.0) == []
     named.kill([other])
     assert psutil.Process(child.pid).is_running()
+
+
+def test_sockets_and_segments_of_a_killed_service_are_removed_but_not_the_lasting_folder(
+    tmp_path: Path,
+) -> None:
+    sockets = config.socket_folder()
+    segments = config.segment_folder(sockets)
+    segments.mkdir(mode=0o700)
+    (segments / "sm_segment.node.0.1").touch()
+    (sockets / "worker.sock").touch()
+    launch.clear(sockets, tmp_path / "connection.json")
+    assert not sockets.exists()
+    assert not segments.exists()
+    assert sockets.parent.is_dir()
+
+
+def test_folder_of_another_name_is_not_removed(tmp_path: Path) -> None:
+    launch.clear(tmp_path, tmp_path / "connection.json")
+    assert tmp_path.is_dir()
