@@ -107,6 +107,7 @@ def prepare() -> None:
 
 
 def _as_object(name: str, path: Path, fitted: FittedDevice) -> dict[str, object]:
+    held = fitted.held_out
     return {
         "name": name,
         "file": str(path),
@@ -115,9 +116,10 @@ def _as_object(name: str, path: Path, fitted: FittedDevice) -> dict[str, object]
         "prior": fitted.prior,
         "share": fitted.share,
         "reason": fitted.reason,
+        "calibration_below_aer": held is not None and held.is_snapshot_below_aer,
         "implausible": fitted.implausible,
         "scope": fitted.scope,
-        "held_out": fitted.held_out,
+        "held_out": held,
         "circuits": len(fitted.observed.observations),
         "left_out": dict(fitted.observed.left_out),
         "unknowns": [
