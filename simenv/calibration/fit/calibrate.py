@@ -5,7 +5,8 @@ device would be. Among devices between the snapshot and each fit, the result is 
 largest gain of fidelity of those whose gain is significant (`accept.gains`). If none is, the
 snapshot is kept; if the fits are worse than it, they are refused. No fit is used that is below
 Aer's recipe for the snapshot, nor (unless asked for) one to few circuits of one family. Where the
-snapshot itself is below Aer's recipe, its values as Aer reads them are kept.
+snapshot itself is below Aer's recipe, its values as Aer reads them are kept, or a part of the way
+to them.
 """
 
 from __future__ import annotations
@@ -48,7 +49,7 @@ from simenv.errors import SimenvError
 
 MOST_CHECK_WORK = 2**26  # limit of 4^qubits times steps of a circuit on which a fit is judged
 SNAPSHOT, HOMOGENEOUS = "snapshot", "homogeneous"  # bases of fits
-AER = "aer"  # base of a result that has the values of the snapshot as Aer reads them
+AER = "aer"  # base of a result between the snapshot as Aer reads it and the snapshot
 SHARES = (0.25, 0.5, 0.75, 1.0)  # of the way from the snapshot to a fit, in logarithms of values
 
 
@@ -141,7 +142,15 @@ def calibrate(
     ]
     scope = scope_of(training.records, first[0], data.device or snapshot.name)
     best = _accepted(choices, may_be_used=narrow or not is_narrow(scope))
-    return _fitted_device(best, data, snapshot, name, scope)
+    return _fitted_device(best, data, unfitted.kept, name, scope)
+
+
+class _Kept(msgspec.Struct, frozen=True, eq=False):
+    """Snapshot that is kept where no fit is used."""
+
+    base: str
+    original: CalibrationSnapshot
+    snapshot: CalibrationSnapshot
 
 
 class _Unfitted(msgspec.Struct, frozen=True, eq=False):
@@ -149,6 +158,7 @@ class _Unfitted(msgspec.Struct, frozen=True, eq=False):
 
     snapshot: NDArray[np.float64]
     aer: NDArray[np.float64]
+    kept: _Kept
 
     @staticmethod
     def of(
@@ -157,12 +167,26 @@ class _Unfitted(msgspec.Struct, frozen=True, eq=False):
         """Compute the fidelities; no circuit is in a fold."""
         circuits = held_out_circuits(training.records, windows_of(training.records, starts), {})
         compiler = DeviceCompiler(snapshot)
-        return _Unfitted(
-            *(
-                fidelities(circuits, [Predictor(snapshot, options, compiler, MOST_CHECK_WORK)])
-                for options in (NoiseOptions(), NoiseOptions(recipe="aer"))
-            )
-        )
+
+        def predicted(device: CalibrationSnapshot, recipe: str = "simenv") -> NDArray[np.float64]:
+            options = NoiseOptions(recipe=recipe)
+            return fidelities(circuits, [Predictor(device, options, compiler, MOST_CHECK_WORK)])
+
+        before, aer = predicted(snapshot), predicted(snapshot, "aer")
+        both = _gain(circuits, before, before, aer) if np.isfinite(before + aer).any() else None
+        if both is None or not both.is_snapshot_below_aer:
+            return _Unfitted(before, aer, _Kept(SNAPSHOT, snapshot, snapshot))
+        table = {1.0: (both.aer_mean, reduced(snapshot, symmetric=True))}
+        for share in SHARES[:-1]:
+            device = blended(snapshot, table[1.0][1], share)
+            result = _gain(circuits, predicted(device), before, aer)
+            if not result.is_below_aer:
+                table[share] = result.fitted_mean, device
+        return _Unfitted(before, aer, _Kept(AER, snapshot, max(table.values(), key=_first)[1]))
+
+
+def _first(pair: tuple[float, CalibrationSnapshot]) -> float:
+    return pair[0]
 
 
 def _choices(
@@ -186,7 +210,7 @@ def _choices(
     results = []
     for share in SHARES:
         after = [fidelities(circuits, devices) for devices in _devices(snapshot, folds, share)]
-        undated, *dated = (_gain(circuits, each, unfitted) for each in after)
+        undated, *dated = (_gain(circuits, each, unfitted.snapshot, unfitted.aer) for each in after)
         gained = dated[0] if dated else undated
         kept = 0.0 if dated and undated.is_worse else share
         results.append(_Choice(attempt, solution, share, kept, gained, after[-1]))
@@ -216,9 +240,11 @@ def _devices(
 
 
 def _gain(
-    circuits: Sequence[HeldOutCircuit], after: NDArray[np.float64], unfitted: _Unfitted
+    circuits: Sequence[HeldOutCircuit],
+    after: NDArray[np.float64],
+    before: NDArray[np.float64],
+    aer: NDArray[np.float64],
 ) -> HeldOutGain:
-    before, aer = unfitted.snapshot, unfitted.aer
     finite = np.flatnonzero(np.isfinite(after) & np.isfinite(before) & np.isfinite(aer)).tolist()
     runs = np.array([circuits[k].runs for k in finite])
     bodies = [circuits[k].record.body for k in finite]
@@ -270,7 +296,7 @@ def _accepted(choices: Sequence[_Choice], *, may_be_used: bool = True) -> _Choic
 
 
 def _kept(choice: _Choice, reason: str) -> _Choice:
-    """The calibration in place of a fit: as Aer reads it where it is below Aer's recipe."""
+    """The calibration in place of a fit."""
     return msgspec.structs.replace(choice, share=0.0, undated_share=0.0, reason=reason)
 
 
@@ -287,7 +313,7 @@ def _is_better(first: _Choice, second: _Choice) -> bool:
 def _fitted_device(
     best: _Choice,
     data: CountsData,
-    snapshot: CalibrationSnapshot,
+    kept: _Kept,
     name: str,
     scope: FitScope,
 ) -> FittedDevice:
@@ -295,11 +321,9 @@ def _fitted_device(
     problem, prior = built.problem, built.score.prior
     columns = problem.columns(prior)
     windows = built.windows(solution) if share else ()
+    snapshot, base = kept.original, built.base if share else kept.base
     before = with_gates_of_each_set(snapshot)
     snapshots = FittedSnapshots.of(built, solution, windows)
-    kept, base = snapshot, built.base
-    if not share and best.gain is not None and best.gain.is_snapshot_below_aer:
-        kept, base = reduced(snapshot, symmetric=True), AER
     about = f"fitted to counts, {base}, {prior.text}, share {share:g}"
     times = [each.time_s for each in data.records if each.time_s == each.time_s]
     latest = datetime.fromtimestamp(max(times), UTC).isoformat() if times else ""
@@ -309,7 +333,7 @@ def _fitted_device(
             blended(before, fitted, share)
             if share
             else msgspec.structs.replace(
-                kept, zz_strength=snapshot.zz_factor if snapshot.zz else None
+                kept.snapshot, zz_strength=kept.snapshot.zz_factor if snapshot.zz else None
             ),
             name=name,
             fitted=scope if share else None,

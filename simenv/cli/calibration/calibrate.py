@@ -162,7 +162,9 @@ def _show(fitted: FittedDevice) -> None:
     if held is None:
         terminal.line("all circuits have one body: the fit was not checked on circuits left out")
     if not fitted.share:
-        values = "its values as Aer reads them are" if fitted.base == "aer" else "it is"
+        values = "it is"
+        if fitted.base == "aer":
+            values = "its values as Aer reads them, or a part of the way to them, are"
         terminal.line(f"no fit of the calibration is used, {values} kept: {fitted.reason}")
         if held is not None:
             terminal.line(
