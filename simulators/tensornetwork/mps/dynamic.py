@@ -7,6 +7,7 @@ from collections.abc import Iterator
 import numpy as np
 from numpy.typing import NDArray
 
+from simulators.chain.product_state import MatrixProductState
 from simulators.circuit.analysis.measurements import MeasurementLayout, MeasurementLayouts
 from simulators.circuit.ir import Circuit, num_words
 from simulators.control import RunControl
@@ -17,7 +18,6 @@ from simulators.tensornetwork.mps.branches import Histories
 from simulators.tensornetwork.mps.canonical_chain import CanonicalChain
 from simulators.tensornetwork.mps.evolve import site_order
 from simulators.tensornetwork.mps.limits import ChainLimits
-from simulators.tensornetwork.mps.mps_state import MatrixProductState
 
 _BITS_AT_ONCE = 1 << 24
 

@@ -8,14 +8,10 @@ Circuits of more than 32 qubits are put into an order in which gates span fewer 
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from functools import cached_property
-
 import msgspec
-import numpy as np
-from numpy.typing import NDArray
 
 from simulators.catalog import builtin_card
+from simulators.chain.final_state import ChainState
 from simulators.circuit.analysis.measurements import MeasurementLayouts
 from simulators.circuit.analysis.qubit_order import chain_order
 from simulators.circuit.examples import bell, feed_forward
@@ -23,9 +19,8 @@ from simulators.circuit.ir import Circuit
 from simulators.circuit.noise import NoiseProgram
 from simulators.control import RunControl
 from simulators.engine import Plan, Request, RunOptions
-from simulators.execution.outputs import Batch, FinalState, PauliStrings, SeedKey, collect
+from simulators.execution.outputs import FinalState, collect
 from simulators.execution.requests import bind, check_request, open_run, plan_layouts
-from simulators.execution.sampling import Distribution, distribution, select_bits
 from simulators.results import EngineResult
 from simulators.tensornetwork.mps.dynamic import DynamicMpsState
 from simulators.tensornetwork.mps.evolve import evolve
@@ -33,8 +28,6 @@ from simulators.tensornetwork.mps.limits import ChainLimits
 from simulators.tensornetwork.mps.noisy import NoisyChainPlan, run_noisy
 
 CARD = builtin_card("mps")
-_SHOTS_AT_ONCE = 8_192
-_BITS_AT_ONCE = 1 << 24
 
 
 class MpsPlan(msgspec.Struct, frozen=True, eq=False):
@@ -89,7 +82,8 @@ class MpsEngine:
             if branches:
                 state = DynamicMpsState(layouts, circuit, params, plan.order, options, control)
             else:
-                state = _MpsState(layouts, circuit, params, plan.order, options, control)
+                chain = evolve(circuit, params, plan.order, ChainLimits.of(options), control)
+                state = ChainState(layouts, chain, control)
             key = request.seed, request.binding + row
             results.append(collect(state, layouts, request, key))
         return EngineResult.joined(results)
@@ -100,58 +94,3 @@ class MpsEngine:
         for circuit in (bell(), feed_forward()):
             plan = self.plan(circuit, None, options)
             self.run(plan, circuit, Request(16, 1), options, RunControl())
-
-
-class _MpsState(FinalState):
-    """Matrix product state of one binding."""
-
-    def __init__(
-        self,
-        layouts: MeasurementLayouts,
-        circuit: Circuit,
-        params: NDArray[np.float64],
-        order: tuple[int, ...] | None,
-        options: RunOptions,
-        control: RunControl,
-    ) -> None:
-        self.num_qubits = circuit.num_qubits
-        self._layout = layouts.clbits
-        self._control = control
-        self._chain = evolve(
-            circuit,
-            params,
-            order,
-            ChainLimits.of(options),
-            control,
-        )
-        self.truncation = self._chain.truncation
-        self.remark = f"bond {self._chain.bond}"
-
-    @cached_property
-    def _amplitudes(self) -> NDArray[np.complexfloating]:
-        return self._chain.state()
-
-    def sample(self, shots: int, key: SeedKey) -> Iterator[Batch]:
-        """See `FinalState`."""
-        step = max(1, min(_SHOTS_AT_ONCE, _BITS_AT_ONCE // max(1, self.num_qubits)))
-        for first in range(0, shots, step):
-            shot_ids = np.arange(first, min(first + step, shots))
-            bits = self._chain.sample(shot_ids, key, self._control)
-            yield select_bits(bits, self._layout.source), None
-
-    def probabilities(self) -> Distribution:
-        """See `FinalState`."""
-        source = self._layout.source if self._layout.measures else None
-        return distribution(self._amplitudes, source)
-
-    def expectations(self, strings: PauliStrings) -> NDArray[np.float64]:
-        """See `FinalState`."""
-        return self._chain.means(strings, self._control)
-
-    def statevector(self) -> NDArray[np.complexfloating]:
-        """See `FinalState`."""
-        return self._amplitudes
-
-    def amplitudes(self, bits: NDArray[np.uint8]) -> NDArray[np.complexfloating]:
-        """See `FinalState`."""
-        return self._chain.amplitudes(bits, self._control)

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+from simulators.chain.product_state import MatrixProductState
 from simulators.tensornetwork.mps.canonical_chain import CanonicalChain
 from simulators.tensornetwork.mps.gate_fusion import GateFusion
 from simulators.tensornetwork.mps.limits import truncation_of
-from simulators.tensornetwork.mps.mps_state import MatrixProductState
 
 
 class ChainNode:

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from noise_models.channel import paulis
 from simulators.catalog import builtin_card
+from simulators.chain.product_state import MatrixProductState
 from simulators.circuit.analysis.measurements import MeasurementLayouts
 from simulators.circuit.analysis.qubit_order import chain_order
 from simulators.circuit.ir import Circuit, num_words
@@ -35,7 +36,6 @@ from simulators.tensornetwork.mps.canonical_chain import CanonicalChain
 from simulators.tensornetwork.mps.evolve import site_order
 from simulators.tensornetwork.mps.gate_fusion import Matrix
 from simulators.tensornetwork.mps.limits import ChainLimits
-from simulators.tensornetwork.mps.mps_state import MatrixProductState
 from simulators.tensornetwork.mps.nodes import ChainNode
 from simulators.trajectories.error_patterns import row_work
 from simulators.trajectories.locations import NoisyCircuit, locate

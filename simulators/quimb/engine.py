@@ -1,0 +1,144 @@
+"""Engine `quimb`: matrix product states of the package quimb.
+
+With the option `permute` (`CircuitPermMPS`) qubits that a gate brings together stay neighbours, so
+that the order of the sites follows the circuit; without it (`CircuitMPS`) they are swapped back.
+quimb applies the gates; samples and values are taken from its tensors by `simulators.chain`.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+from quimb.tensor import CircuitMPS, CircuitPermMPS
+
+from simulators.catalog import builtin_card
+from simulators.chain.final_state import ChainState
+from simulators.chain.product_state import MatrixProductState
+from simulators.circuit.examples import bell
+from simulators.circuit.ir import Circuit
+from simulators.circuit.noise import NoiseProgram
+from simulators.circuit.operations import matrix, operations
+from simulators.control import RunControl
+from simulators.engine import Plan, Request, RunOptions
+from simulators.errors import OutOfMemory
+from simulators.execution.outputs import DenseState, FinalState, collect
+from simulators.execution.requests import bind, open_run, plan_layouts
+from simulators.results import EngineResult
+
+CARD = builtin_card("quimb")
+DENSE_QUBITS = 20  # narrower circuits have the counts of the statevector engine for a seed
+_DTYPES = {"double": "complex128", "single": "complex64"}
+_LEAST_CUTOFF = {"complex128": 0.0, "complex64": 1e-12}  # smaller: rounding, fills bonds
+_ROUNDING = 1e-12  # a smaller deviation of the fidelity is no truncation
+_WORKSPACE = 6  # relative to the tensors: those that are split, and quimb's copies
+
+
+class QuimbEngine:
+    """quimb as an engine."""
+
+    name = "quimb"
+
+    def worth_caching(self, circuit: Circuit) -> bool:  # noqa: ARG002  # as the protocol has it
+        """Return False: a plan is two compiled passes."""
+        return False
+
+    def plan(self, circuit: Circuit, noise: NoiseProgram | None, options: RunOptions) -> Plan:
+        """Prepare the layouts. Refuses noise, and circuits that measure, reset or branch before
+        their end."""
+        return plan_layouts(CARD, circuit, noise, options)
+
+    def run(
+        self,
+        plan: Plan,
+        circuit: Circuit,
+        request: Request,
+        options: RunOptions,
+        control: RunControl,
+    ) -> EngineResult:
+        """See `engine.Engine`."""
+        layouts, number = open_run(CARD, plan, circuit, request, options)
+        results = []
+        for row in range(number):
+            control.check()
+            chain = _evolved(circuit, bind(circuit, request, row), options, control)
+            state: FinalState
+            if circuit.num_qubits <= DENSE_QUBITS:
+                state = DenseState(layouts, circuit.num_qubits, chain.state)
+            else:
+                state = ChainState(layouts, chain, control)
+            state.truncation, state.remark = chain.truncation, f"bond {chain.bond}"
+            results.append(collect(state, layouts, request, (request.seed, request.binding + row)))
+        return EngineResult.joined(results)
+
+    def warm_up(self) -> None:
+        """Run a small circuit: quimb compiles and searches nothing else."""
+        options = RunOptions()
+        plan = self.plan(bell(), None, options)
+        self.run(plan, bell(), Request(16, 1), options, RunControl())
+
+
+def _evolved(
+    circuit: Circuit, params: NDArray[np.float64], options: RunOptions, control: RunControl
+) -> MatrixProductState:
+    """Return the state after the circuit's gates; measurements are ignored."""
+    dtype = _DTYPES[options.precision]
+    bond, cutoff, permute = (
+        CARD.value(options.settings, name) for name in ("bond", "cutoff", "permute")
+    )
+    kind = CircuitPermMPS if permute else CircuitMPS
+    chain = kind(
+        max(1, circuit.num_qubits),
+        max_bond=int(bond),
+        cutoff=max(float(cutoff), _LEAST_CUTOFF[dtype]),
+        dtype=dtype,
+        gate_opts={"cutoff_mode": "rsum2"},  # of squared singular values: weight
+    )
+    phase = 1.0 + 0.0j
+    for operation in operations(circuit, params):
+        if not operation.is_gate:
+            continue
+        control.check()
+        gate = matrix(circuit, operation)
+        if not operation.qubits:
+            phase *= complex(gate[0, 0])
+            continue
+        # quimb's first qubit is the highest bit of an index. Gates on three qubits and more are
+        # applied as an operator of their own over the sites between.
+        wide = {"contract": "nonlocal"} if len(operation.qubits) > 2 else {}
+        chain.apply_gate_raw(gate.astype(dtype), operation.qubits[::-1], **wide)
+        if len(operation.qubits) > 1:
+            _check_memory(chain, options.memory_bytes)
+    return _canonical(chain, circuit.num_qubits, phase)
+
+
+def _canonical(chain: CircuitMPS, num_qubits: int, phase: complex) -> MatrixProductState:
+    """Return quimb's state with right-canonical tensors [left, 2, right]."""
+    lost = 1.0 - float(chain.fidelity_estimate())
+    state = chain.get_psi_unordered() if isinstance(chain, CircuitPermMPS) else chain.get_psi()
+    if num_qubits > 1:
+        state.canonicalize_(0)
+    state.permute_arrays("lpr")
+    # By site: gates on three qubits and more leave quimb's own list in another order.
+    arrays = [np.asarray(state[site].data) for site in range(chain.N)]
+    bonds = [1, *(array.shape[-1] for array in arrays[:-1]), 1]
+    tensors = [
+        np.ascontiguousarray(array).reshape(left, 2, right)
+        for array, left, right in zip(arrays, bonds, bonds[1:], strict=False)
+    ]
+    order = list(getattr(chain, "qubits", range(num_qubits)))
+    sites = tuple(order.index(qubit) for qubit in range(num_qubits))
+    truncation = lost if lost > _ROUNDING else 0.0
+    return MatrixProductState(tuple(tensors[:num_qubits]), sites, truncation, phase)
+
+
+def _check_memory(chain: CircuitMPS, limit_bytes: int) -> None:
+    """Raise OutOfMemory if the tensors exceed the memory of the run; 0: not known."""
+    if not limit_bytes:
+        return
+    need = _WORKSPACE * sum(array.nbytes for array in chain._psi.arrays)  # without a copy
+    if need > limit_bytes:
+        raise OutOfMemory(
+            f"engine 'quimb': its tensors and what they are split in take {need} bytes,"
+            f" {limit_bytes} are allowed",
+            hint="a smaller option bond, precision='single', or workers with more memory",
+        )
