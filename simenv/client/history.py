@@ -5,6 +5,7 @@ Invariant: one page is in memory at a time, whatever the length of the history.
 
 from __future__ import annotations
 
+import math
 from collections import deque
 from collections.abc import Collection, Iterator, Sequence
 from functools import partial
@@ -33,6 +34,28 @@ PAGE_ROWS = 1_000
 EVENTS_PAGE = 1_000
 
 
+class _Chosen(msgspec.Struct, frozen=True):
+    """Filter of rows; an earlier service does not filter by state itself."""
+
+    states: tuple[TaskState, ...]
+    owner: str | None  # "": the environment's own user
+    pool: str
+    until_s: float
+
+    @property
+    def narrows(self) -> bool:
+        """Return whether rows of the service may be left out."""
+        return self.owner is not None or bool(self.pool) or self.until_s < math.inf
+
+    def __call__(self, row: LogRow) -> bool:
+        return (
+            (not self.states or row.state in self.states)
+            and self.owner in (None, row.owner)
+            and self.pool in ("", row.pool)
+            and row.submitted_s < self.until_s
+        )
+
+
 class TaskHistory:
     """Tasks and events in the journal of an environment, earlier starts of the service included."""
 
@@ -45,15 +68,20 @@ class TaskHistory:
         run_name: str = "",
         states: Collection[TaskState] = (),
         structure: bool = False,
+        *,
+        owner: str | None = None,
+        pool: str = "",
+        until_s: float = math.inf,
     ) -> Iterator[LogRow]:
         """Iterate over all tasks, in the order of their submission.
 
-        `since_s`: only tasks submitted at this time (seconds since 1970) or later; `run_name`: only
-        those of this run of an application (SIMENV_APP); `states`: only those in these states;
-        `structure`: rows identify the circuit structure, which programs share that differ only in
-        their angles.
+        `since_s`: only tasks submitted at this time (seconds since 1970) or later; `until_s`: only
+        those before this time; `run_name`: only those of this run of an application (SIMENV_APP);
+        `states`: only those in these states; `owner`: only those of this key, "" for the
+        environment's own user; `pool`: only those of this pool; `structure`: rows identify the
+        circuit structure, which programs share that differ only in their angles.
         """
-        after = 0
+        after, chosen = 0, _Chosen(tuple(states), owner, pool, until_s)
         while True:
             request = partial(
                 GetHistory,
@@ -65,10 +93,8 @@ class TaskHistory:
                 states=tuple(states),
             )
             page = self._session.request(History, request)
-            for row in page.rows:
-                if not states or row.state in states:
-                    yield row
-            if page.complete:
+            yield from filter(chosen, page.rows)
+            if page.complete or (page.rows and page.rows[-1].submitted_s >= until_s):
                 return
             after, since_s = page.last, 0.0
 
@@ -79,16 +105,21 @@ class TaskHistory:
         run_name: str = "",
         states: Collection[TaskState] = (),
         structure: bool = False,
+        *,
+        owner: str | None = None,
+        pool: str = "",
+        until_s: float = math.inf,
     ) -> list[LogRow]:
         """Return the last `limit` rows of `tasks`, in the same order. The service reads from the
         newest task backwards, no further than needed; from an older service all rows are
         fetched."""
         rows: list[LogRow] = []
         before, complete = NEWEST, False
+        chosen = _Chosen(tuple(states), owner, pool, until_s)
         while len(rows) < limit and not complete:
             request = partial(
                 GetHistory,
-                limit=min(PAGE_ROWS, limit - len(rows)),
+                limit=PAGE_ROWS if chosen.narrows else min(PAGE_ROWS, limit - len(rows)),
                 since_s=since_s,
                 app=run_name,
                 structure=structure,
@@ -97,10 +128,13 @@ class TaskHistory:
             )
             page = self._session.request(History, request)
             if not page.newest_first:
-                return list(deque(self.tasks(since_s, run_name, states, structure), maxlen=limit))
-            rows += page.rows
+                every = self.tasks(
+                    since_s, run_name, states, structure, owner=owner, pool=pool, until_s=until_s
+                )
+                return list(deque(every, maxlen=limit))
+            rows += filter(chosen, page.rows)
             before, complete = page.last, page.complete
-        return rows[::-1]
+        return rows[:limit][::-1]
 
     def task(self, task: Task | str | int) -> LogRow:
         """Return the row of one task. Raises NotFoundError if it is unknown or was removed.

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Iterable, Iterator, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -19,6 +21,7 @@ if TYPE_CHECKING:
     from simenv.client.client import Client
 
 LAST = "last"
+OWN = "-"  # owner of tasks without a key, as the column USER shows it
 FOLLOW_S = 0.25  # interval of polls for new events
 Since = Annotated[
     str, typer.Option(help="Submitted after this: 1h30m ago, 12:00 today, or an ISO 8601 time.")
@@ -45,6 +48,7 @@ _HISTORY: tuple[Column[LogRow], ...] = (
     Column("BINDINGS", lambda row: str(row.bindings), right=True, optional=6),
     Column("STATE", lambda row: str(row.state)),
     Column("TRY", lambda row: str(row.attempts), right=True, optional=7),
+    Column("POOL", lambda row: row.pool or "-", optional=10),
     Column("WORKER", lambda row: row.worker or "-", optional=5),
     Column("NODE", lambda row: row.node or "-", optional=8),
     Column("USER", lambda row: row.owner or "-", optional=2),
@@ -67,6 +71,12 @@ def history(
     state: Annotated[
         list[TaskState] | None, typer.Option(help="Only tasks in this state; may be repeated.")
     ] = None,
+    owner: Annotated[
+        str | None,
+        typer.Option(help="Only tasks of this user's key; -: the environment's own user."),
+    ] = None,
+    pool: Annotated[str, typer.Option(help="Only tasks of this pool.")] = "",
+    until: Annotated[str, typer.Option(help="Submitted before this; forms as for --since.")] = "",
     limit: Annotated[
         int | None, typer.Option(min=1, help="Only the newest N; default: all.")
     ] = None,
@@ -84,13 +94,20 @@ def history(
         raise OptionError("--csv cannot be combined with --json", hint="give one of them")
     style = Style(common.as_json, columns, no_header, watch, as_csv=as_csv)
     formats.since(since)
+    formats.since(until)
     with common.connect_or_read() as client:
         run = resolve_run_name(client, run_name)
 
         def rows() -> Iterable[LogRow]:
-            if limit is not None:
-                return client.history.newest(limit, formats.since(since), run, state or ())
-            return client.history.tasks(formats.since(since), run, state or ())
+            read = client.history.tasks if limit is None else partial(client.history.newest, limit)
+            return read(
+                formats.since(since),
+                run,
+                state or (),
+                owner="" if owner == OWN else owner,
+                pool=pool,
+                until_s=formats.since(until) or math.inf,
+            )
 
         listing(_HISTORY, style, rows)
 

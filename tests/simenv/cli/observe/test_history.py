@@ -61,6 +61,22 @@ def test_log_limit_shows_the_last_rows(shell: Shell) -> None:
     assert rows(shell, "--limit", str(len(every) + 1)) == every
 
 
+def test_owner_pool_and_until_select_rows(shell: Shell) -> None:
+    shell("submit", BELL, "--wait")
+    shell("submit", BELL, "--wait", "--pool", "trap", "--engine", "fault")
+    every = rows(shell)
+    trapped = [row for row in every if row["pool"] == "trap"]
+    assert 0 < len(trapped) < len(every)
+    assert rows(shell, "--pool", "trap") == trapped
+    assert rows(shell, "--pool", "trap", "--limit", "1") == trapped[-1:]
+    assert rows(shell, "--owner", "-") == every
+    assert rows(shell, "--owner", "ana") == []
+    last = datetime.fromtimestamp(every[-1]["submitted_s"]).astimezone().isoformat()
+    assert rows(shell, "--until", last) == every[:-1]
+    assert rows(shell, "--until", last, "--limit", "1") == every[-2:-1]
+    assert shell("history", "--until", "tomorrow").code == 2
+
+
 def test_event_times_have_a_date(shell: Shell) -> None:
     shell("submit", BELL, "--wait")
     result = shell("events", "-o", "time")

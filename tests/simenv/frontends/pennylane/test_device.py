@@ -10,7 +10,13 @@ from typing import Any
 import numpy as np
 import pytest
 
-from simenv.errors import InfeasibleError, NoServiceError, OptionError, ProgramError
+from simenv.errors import (
+    InfeasibleError,
+    NoDeviceError,
+    NoServiceError,
+    OptionError,
+    ProgramError,
+)
 
 qml = pytest.importorskip("pennylane")
 
@@ -164,7 +170,7 @@ def test_exact_values_of_an_emulated_device_have_its_noise(device: Any) -> None:
     assert odds[1] > 1e-4
     clean, _ = qml.QNode(bell, device(2, device="fez", noise="off"))()
     assert clean == pytest.approx(1.0, abs=1e-9)
-    with pytest.raises(qml.DeviceError, match="noise needs an emulated device"):
+    with pytest.raises(NoDeviceError, match="noise needs an emulated device"):
         qml.QNode(bell, device(2, noise="on"))()
 
 

@@ -125,6 +125,7 @@ def test_same_key_from_another_app_returns_the_same_tasks(bench: ServiceHarness)
 def test_since_selects_tasks_submitted_after_its_time(
     bench: ServiceHarness, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr("simenv.service.queries.handlers.PAGE_NS", 10**12)  # one page takes all
     now = time.time()
     for k in range(9):
         monkeypatch.setattr(time, "time", lambda k=k: now + 100 * k)
