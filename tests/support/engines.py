@@ -6,11 +6,11 @@ import shutil
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 
 import external_program
 import machines
 from host_device import HostDevice
+from third_party_engine import FOLDER
 
 from simulators import catalog, registry
 from simulators.circuit.ir import Circuit
@@ -20,8 +20,6 @@ from simulators.engine import Engine, EngineContext, PauliSum, Request, RunOptio
 from simulators.gpu.engine import GpuEngine
 from simulators.results import BindingResult
 from simulators.statevector.engine import StatevectorEngine
-
-FOLDER = Path(__file__).parent / "third_party_engine"
 
 
 @contextmanager

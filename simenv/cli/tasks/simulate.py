@@ -74,6 +74,9 @@ def simulate(
         list[str] | None,
         typer.Option(help="NAME=VALUE of an option of the engine, such as bond=64."),
     ] = None,
+    run_timeout: Annotated[
+        float | None, typer.Option(help="Seconds of running after which it is stopped.")
+    ] = None,
     save: Annotated[
         Path | None,
         typer.Option(
@@ -114,6 +117,7 @@ def simulate(
                 "engine": engine,
                 "precision": precision.value,
                 "options": settings_of(engine_option or []),
+                "run_timeout_s": run_timeout,
                 "device": device,
                 "noise": noise_of(noise),
                 "compile": compiled.value,
@@ -177,6 +181,12 @@ def _run_leading_rank(
     finished = mpirun.lead(world, chunk, kernel_folder(), document)
     if STATES[finished.state] is not TaskState.DONE:
         failure = codec.failure(finished.payload)
+        if failure.reason == "run_timeout":
+            raise TaskFailedError(
+                f"the run was stopped after {chunk.terms[0].run_timeout_s:g} s",
+                hint="a longer --run-timeout",
+                reason=failure.reason,
+            )
         raise TaskFailedError(failure.message, hint=failure.hint, reason=failure.reason)
     sheet = DecodedResult.read(finished.payload, TASK)
     run_s, total_s = 1e-6 * finished.run_us, time.perf_counter() - begin_s

@@ -7,6 +7,7 @@ MPI: it polls and sleeps between two polls. Invariant: a rank that fails alone e
 from __future__ import annotations
 
 import os
+import threading
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -133,14 +134,26 @@ def lead(
     mpi_run: MpiRun, chunk: AssignChunk, kernels: Path, document: NoiseDocument | None = None
 ) -> AttemptResult:
     """Run the only task of a chunk on rank 0, together with the other ranks. An error of the engine
-    becomes a failed result."""
+    becomes a failed result; after `run_timeout_s` of its options the run is stopped."""
     divided = _uses_all_ranks(mpi_run, chunk)
     warmup.compile_group(kernels, chunk.engine, ranks=divided)
     assigned = chunk.tasks[0]
     runner = Runner(comm=mpi_run.comm if divided else None)
     if document is not None:
         runner.receive_noise(document)
-    return runner.run(assigned, chunk.terms[0], chunk, time.perf_counter_ns())
+    terms = chunk.terms[0]
+
+    def stop() -> None:
+        runner.stop_reason = "run_timeout"
+        runner.control.stop()
+
+    timer = threading.Timer(terms.run_timeout_s, stop)
+    if terms.run_timeout_s:
+        timer.start()
+    try:
+        return runner.run(assigned, terms, chunk, time.perf_counter_ns())
+    finally:
+        timer.cancel()
 
 
 def follow(mpi_run: MpiRun, data: bytes, kernels: Path) -> None:

@@ -162,3 +162,14 @@ def test_rank_count_is_read_from_launcher_variables() -> None:
 
 def _keys() -> list[str]:
     return [format(number, "04b") for number in range(16)]
+
+
+def test_run_ends_at_its_time_limit(shell: Shell, tmp_path: Path) -> None:
+    """The engine `fault` sleeps for an hour, and looks at the request to stop."""
+    path = tmp_path / "slow.qasm"
+    head = 'OPENQASM 2.0; include "qelib1.inc"; qreg q[1]; creg c[1];'
+    path.write_text(head + "rx(1000005) q[0]; rx(3600) q[0]; measure q->c;")
+    result = shell("simulate", str(path), "--engine", "fault", "--run-timeout", "0.5")
+    assert result.code == 1
+    assert "stopped after 0.5 s" in result.err
+    assert "--run-timeout" in result.err

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from third_party_engine import FOLDER
 
 from simenv.model import PoolSpec, TaskOptions
 from simenv.scheduler.core.types import ClusterLimits
@@ -21,7 +22,6 @@ from simulators.simulate import counts_of, simulate
 
 POOLS = (PoolSpec("main"),)
 LIMITS = ClusterLimits(4, 16 * 2**30, 10**6, 2**34, 1, 1)
-FOLDER = Path(__file__).parents[3] / "support" / "third_party_engine"
 
 
 @pytest.fixture
