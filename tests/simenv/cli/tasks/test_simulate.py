@@ -12,7 +12,7 @@ from pathlib import Path
 import live
 import pytest
 from ranked import environment, mpirun
-from shell import Answer
+from shell import Answer, Shell
 
 from simenv.worker.ranks.mpirun import size_from_environ
 
