@@ -140,7 +140,7 @@ def calibrate(
         for each in attempts
         for choice in _choices(each, snapshot, training, starts, unfitted, note)
     ]
-    scope = scope_of(training.records, first[0], data.device or snapshot.name)
+    scope = scope_of(training.records, first[0], snapshot.name)
     best = _accepted(choices, may_be_used=narrow or not is_narrow(scope))
     return _fitted_device(best, data, unfitted.kept, name, scope)
 

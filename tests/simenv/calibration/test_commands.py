@@ -11,6 +11,8 @@ from bench.calibration_data import random_counts
 from noise_models import library
 from noise_models import snapshot as snapshots
 from simenv.calibration.data import writer
+from simenv.calibration.report.tables import below
+from simenv.calibration.score.score import Score, ScoreRow
 from simenv.cli.app import run
 from simenv.cli.devices import stored
 from simenv.errors import StoreError
@@ -49,12 +51,31 @@ def test_a_fitted_device_is_stored_and_scored(
     assert document["scope"]["qubits"] == [0, 1]
     assert device.fitted is not None
     assert (home / "devices" / "mine.h5").is_file()
-    assert run(["score", data, "--device", "lima", "--device", "mine", "--json"]) == 0
+    zz = "gate.zz_strength=0.5"
+    command = ["score", data, "--device", "lima", "--device", "mine", "--json"]
+    assert run([*command, "--noise", "gate.nothing=1"]) == 2
+    assert "gate.nothing" in capsys.readouterr().err
+    assert run([*command, "--noise", zz]) == 0
     rows = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
     median = {row["model"]: row["hf"]["median"]["value"] for row in rows if row["part"] == "test"}
     assert median["mine"] > median["lima"]
     assert median["mine"] > median["lima, aer"]
+    assert {f"lima, {zz}", f"mine, {zz}"} <= median.keys()
+    assert "mine, aer" not in median  # Aer's recipe is that of the calibration
     assert median["mine"] > median["ceiling"] - 0.003
+
+
+def test_a_device_below_the_recipe_of_aer_is_named() -> None:
+    def row(mine: float, aer: float, *, is_test: bool) -> ScoreRow:
+        hf = {"mine": mine, "aer": aer}
+        return ScoreRow("", str(mine), is_test, 0.0, 1, 1, 1, 0, 0, "exact", hf, {})
+
+    rows = (row(0.9, 0.91, is_test=True), row(0.95, 0.94, is_test=False))
+    result = Score(("mine", "aer"), rows, {}, 0)
+    assert below(result, "mine", "aer") == [
+        "mine is below aer: test median 0.9000 (0.9100)",
+        "mine is below aer: test 10th percentile 0.9000 (0.9100)",
+    ]
 
 
 def test_wrong_data_leave_no_device(
