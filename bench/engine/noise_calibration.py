@@ -2,7 +2,7 @@
 
 For each data set of real QPUs, the device's snapshot is fitted to the training part, and models
 predict all circuits: Aer's model of the snapshot without and with idle noise, our model of the
-snapshot with several factors of its ZZ rates, the fitted one, and where few circuits of one family
+snapshot with several factors of its ZZ rates, the fitted one, and where too few different circuits
 forbid its use, that of `simenv calibrate --narrow`. Their scores are compared with those of the
 ideal circuit, of the uniform distribution, of the ceiling by shot noise, and of the hardware's own
 repeat. HF is the Hellinger fidelity between exact distribution and counts. Test circuits

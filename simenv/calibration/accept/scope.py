@@ -10,7 +10,7 @@ from simenv.calibration.data.records import CountsRecord
 from simenv.calibration.fit.components import ZZ
 from simenv.calibration.fit.solve import FitProblem
 
-LEAST_BODIES = 10  # of one family of circuits, for a fit that other circuits may use
+LEAST_BODIES = 10  # of the circuits of a fit that other circuits may use
 LARGEST_FACTOR = 5.0  # of a calibrated value, or its reciprocal
 ZZ_RANGE = (-0.5, 1.5)  # of the factor of measured ZZ rates
 
@@ -24,7 +24,7 @@ def scope_of(records: Sequence[CountsRecord], problem: FitProblem, device: str) 
     return FitScope(
         device=device,
         qubits=tuple(sorted({qubit for each in programs for qubit in each.qubits})),
-        bodies=len({each.body for each in records}),
+        bodies=len({each.body for each in observed}),
         widest=max(len(each.qubits) for each in programs),
         two_qubit_gates=max(each.two_qubit_gates for each in observed),
         families=tuple(sorted({each.family[:100] for each in records})),
@@ -35,8 +35,8 @@ def scope_of(records: Sequence[CountsRecord], problem: FitProblem, device: str) 
 
 
 def is_narrow(scope: FitScope) -> bool:
-    """Return whether a fit has seen too few circuits of one family to be used for others."""
-    return scope.bodies < LEAST_BODIES and len(scope.families) == 1
+    """Return whether a fit has seen too few different circuits to be used for others."""
+    return scope.bodies < LEAST_BODIES
 
 
 def implausible(factors: Iterable[tuple[str, float]]) -> tuple[str, ...]:

@@ -4,7 +4,7 @@ A fit is judged on circuits of folds that it did not see, each predicted as a su
 device would be. Among devices between the snapshot and each fit, the result is the one with the
 largest gain of fidelity of those whose gain is significant (`accept.gains`). If none is, the
 snapshot is kept; if the fits are worse than it, they are refused. No fit is used that is below
-Aer's recipe for the snapshot, nor (unless asked for) one to few circuits of one family. Where the
+Aer's recipe for the snapshot, nor (unless asked for) one to few different circuits. Where the
 snapshot itself is below Aer's recipe, its values as Aer reads them are kept, or a part of the way
 to them.
 """
@@ -120,7 +120,7 @@ def calibrate(
     narrow: bool = False,
 ) -> FittedDevice:
     """Fit a snapshot to the training part of `data`; `name`: of the new device. `narrow`: use a fit
-    to fewer than LEAST_BODIES circuits of one family as well.
+    to fewer than LEAST_BODIES different circuits as well.
 
     Raises DataError if no circuit can be fitted, and FitRefusedError.
     """
@@ -266,7 +266,7 @@ def _accepted(choices: Sequence[_Choice], *, may_be_used: bool = True) -> _Choic
         best = max(own, key=lambda pair: pair[1].low)[0] if own else choices[0]
         return _kept(
             best,
-            f"fewer than {LEAST_BODIES} different circuits of one family say nothing about others",
+            f"fewer than {LEAST_BODIES} different circuits say little about others",
         )
     if not judged:
         return choices[0]

@@ -30,9 +30,7 @@ def calibrate(
     out: Annotated[str, typer.Option(help="Name of the fitted device.")],
     narrow: Annotated[
         bool,
-        typer.Option(
-            "--narrow", help="Use a fit to fewer than 10 different circuits of one family as well."
-        ),
+        typer.Option("--narrow", help="Use a fit to fewer than 10 different circuits as well."),
     ] = False,
 ) -> None:
     """Fit a device's noise to measured counts, and store it as a device.
@@ -40,7 +38,7 @@ def calibrate(
     Rows with "split": "test" are not used. On circuits that a fit did not see, the gain must be
     significant: else the device's own calibration is kept, and a fit that is worse is refused. No
     result is below Aer's recipe for the calibration on these circuits. A fit to fewer than 10
-    different circuits of one family is used with --narrow only.
+    different circuits is used with --narrow only.
     """
     config.check_name(out, "device")
     if out == device:

@@ -183,13 +183,13 @@ def few() -> tuple[CountsData, CalibrationSnapshot]:
     return random_counts(9, 2)
 
 
-def test_few_circuits_of_one_family_are_not_enough(
+def test_few_different_circuits_are_not_enough(
     few: tuple[CountsData, CalibrationSnapshot],
 ) -> None:
     counts, snapshot = few
     result = calibrate(counts, snapshot, "fitted")
     assert result.share == 0.0
-    assert "fewer than 10 different circuits of one family" in result.reason
+    assert "fewer than 10 different circuits" in result.reason
     assert result.scope.bodies == 9
     used = calibrate(counts, snapshot, "fitted", narrow=True)
     assert used.share > 0.0
