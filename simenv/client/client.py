@@ -21,7 +21,7 @@ from simenv.client.results import notebook
 from simenv.client.results.result import Result
 from simenv.client.submission.arguments import checked_integer
 from simenv.client.submission.explain import explain
-from simenv.client.submission.fresh import renewable
+from simenv.client.submission.fresh import FRESH, renewable
 from simenv.client.submission.options import (
     ReservationLike,
     Seed,
@@ -241,7 +241,8 @@ class Client(Environment):
     @with_options_of(submit)
     def run(self, circuit: Any, **options: Unpack[SubmitOptions]) -> Result:
         """Submit a circuit and wait for its result; options as in `submit`."""
-        return self.submit(circuit, **options).result()
+        is_plain = options.get("compile") != FRESH and not is_stim(circuit)
+        return (self.post if is_plain else self.submit)(circuit, **options).result()
 
     @with_options_of(submit)
     def explain(self, circuit: Any, **options: Unpack[SubmitOptions]) -> Explanation:
@@ -293,9 +294,8 @@ class Client(Environment):
         if since is None and cursor is None:
             since = self._read_up_to
         elif since is None:
-            since = self._session.request(
-                m.Acked, partial(m.GetCursor, cursor=checked_cursor(cursor))
-            ).seq
+            ask = partial(m.GetCursor, cursor=checked_cursor(cursor))
+            since = self._session.request(m.Acked, ask).seq
         return CompletionIterator(self._session, since, follow)
 
     def ack(self, seq: int, cursor: str | None = None) -> int:

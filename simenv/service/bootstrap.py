@@ -163,7 +163,7 @@ def build_service(config: Config, home: Path, environ: Mapping[str, str]) -> Run
                 _with_segments(environ, segments, allocation),
                 worker_endpoint.worker_keys,
             ),
-            WalCheckpointer(paths.journal),
+            WalCheckpointer(paths.journal, extends=config.durability != "process"),
             backup,
             KeyCommands(
                 paths.keys,

@@ -17,8 +17,9 @@ from simenv.errors import JournalError, SimenvError
 from simenv.scheduler.core.actions import Action
 from simenv.scheduler.core.types import WorkerHeartbeat
 from simenv.scheduler.scheduler import Scheduler
+from simenv.service.admission.accept_answers import HOLD_S, AcceptAnswers
 from simenv.service.admission.decode_budget import Decoding
-from simenv.service.admission.submissions import PendingSubmit, SubmitQueue
+from simenv.service.admission.submissions import SubmitQueue
 from simenv.service.control.admin_commands import KeyCommands, PoolCommands
 from simenv.service.control.administration import CHANGES, Administration
 from simenv.service.control.audit import AuditLog
@@ -131,7 +132,7 @@ class EventLoop:
         self.store_error = ""
         self.stop_at_ns = 0  # when a drain ends by force; 0: not draining
         self.stopped = False
-        self._accepts: list[tuple[PendingSubmit, m.Accepted]] = []
+        self._accept_answers = AcceptAnswers(self.state, partial(listener.send, PeerKind.CLIENT))
         self._answers: list[tuple[bytes, bytes]] = []
         self._next_tick_ns = 0
 
@@ -167,6 +168,8 @@ class EventLoop:
             return BACKGROUND_POLL_S
         if has_queries and query_queue.holds:
             return RECHECK_NS / 1e9
+        if self._accept_answers.is_holding:
+            return HOLD_S
         if self.completions.unindexed:
             return 0.02
         if self.journal.unsynced:
@@ -203,7 +206,7 @@ class EventLoop:
     def _admit(self, deadline_ns: int) -> None:
         for pending, answer in self.submit_queue.process(deadline_ns):
             if isinstance(answer, m.Accepted):
-                self._accepts.append((pending, answer))
+                self._accept_answers.add(pending, answer)
             else:
                 refused = m.Refused(pending.message.request, answer)
                 self._answers.append((pending.peer, codec.encode(refused)))
@@ -224,7 +227,7 @@ class EventLoop:
             if error.message != self.store_error:
                 log.error("%s", error)
             self.store_error = error.message
-            for pending, accepted in self._accepts:
+            for pending, accepted in self._accept_answers.take_unstored():
                 if not accepted.repeated:
                     self.scheduler.rollback_submit(
                         accepted.first, accepted.count, time.monotonic_ns()
@@ -233,19 +236,14 @@ class EventLoop:
                     self.submit_queue.forget(pending.owner, submit.key, submit.offset)
                 refused = m.Refused(accepted.request, [refusal(error)])
                 self._answers.append((pending.peer, codec.encode(refused)))
-            self._accepts.clear()
 
     def _answer(self) -> None:
         """Send answers after the commit; those of queries last, so that they see all changes."""
         send = self.listener.send
-        for pending, accepted in self._accepts:
-            send(PeerKind.CLIENT, pending.peer, codec.encode(accepted))
-            fault_injection.hit("accepted.sent")
-        self._accepts.clear()
+        self._accept_answers.send_stored()
         if self.executor.outbox and not self.journal.pending:
             fault_injection.hit("completion.before")
-            for peer, body in self.executor.outbox:
-                send(PeerKind.CLIENT, peer, body)
+            self._accept_answers.send_results(self.executor.outbox)
             self.executor.outbox.clear()
             fault_injection.hit("completion.sent")
         for peer, body in self._answers:
@@ -393,6 +391,7 @@ class EventLoop:
         self.workers.close()
         self._commit()
         self._answer()
+        self._accept_answers.close()
         self.result_requests.stop()
         self.checkpointer.stop()
         if self.backup is not None:

@@ -27,6 +27,9 @@ from simenv.model import Program
 from simenv.transpiler import qpy
 from simenv.transpiler.qiskit_runtime import is_circuit
 
+CACHED_TEXTS = 128
+CACHED_TEXT_BYTES = 2**16  # of one text and its program
+_LAST_TEXTS: dict[str, PackedCircuit] = {}  # without a lock, which a fork could leave locked
 _HINT = (
     "a circuit is a QuantumCircuit, a cirq.Circuit, OpenQASM or QIR text, the path of a file (QPY "
     "too), or a Program"
@@ -52,7 +55,7 @@ def load(circuit: Any) -> PackedCircuit:
             if qir.is_assembly(circuit):
                 return _from_qir(circuit)
             if "\n" in circuit or ";" in circuit:
-                return _from_source(inspect(circuit))
+                return _from_text(circuit)
             return _from_file(circuit)
         if isinstance(circuit, os.PathLike):
             return _from_file(os.fspath(circuit))
@@ -105,6 +108,18 @@ def _from_file(path: str | bytes) -> PackedCircuit:
 
 def _from_qir(module: Any) -> PackedCircuit:
     return _from_source(inspect(qir.to_qasm(module)))
+
+
+def _from_text(text: str) -> PackedCircuit:
+    """Parse a text, unless it is one of the last: many callers send one text again and again."""
+    loaded = _LAST_TEXTS.get(text)
+    if loaded is None:
+        loaded = _from_source(inspect(text))
+        if len(text) + len(loaded.packed) <= CACHED_TEXT_BYTES:
+            if len(_LAST_TEXTS) >= CACHED_TEXTS:
+                _LAST_TEXTS.clear()
+            _LAST_TEXTS[text] = loaded
+    return loaded
 
 
 def _from_source(source: SourceText) -> PackedCircuit:

@@ -183,10 +183,13 @@ class ServiceSession:
         terms: TaskOptions,
         specs: list[TaskSpec],
         submission: Submission,
+        *,
+        awaits_result: bool = False,
     ) -> PendingRequest:
         """Send one Submit; `await_acceptance` waits for its answer.
 
-        Without a `key`: the random name of this client, with its next offsets.
+        Without a `key`: the random name of this client, with its next offsets. `awaits_result`: the
+        answer may come with the result of the task.
         """
         channel = self.channel
         channel.enter()
@@ -199,7 +202,7 @@ class ServiceSession:
             self._pending.unanswered += 1
             try:
                 spent = self.timings.take()
-                submit = m.Submit(request.number, key, offset, terms, specs, spent)
+                submit = m.Submit(request.number, key, offset, terms, specs, spent, awaits_result)
                 request.body = channel.send(submit)
             except SimenvError:
                 self.abandon(request)

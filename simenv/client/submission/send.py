@@ -62,6 +62,10 @@ class PostedTask(Task):
             raise self._refusal
         return handle
 
+    def is_answered(self) -> bool:
+        """Return whether the acceptance or the refusal has arrived; never waits."""
+        return self._request.is_answered()
+
     def done(self) -> bool:
         """Return whether the end or the refusal is known; never waits."""
         if self._handle is None and self._refusal is None and not self._request.is_answered():
@@ -131,6 +135,8 @@ class InflightWindow:
         """Add a task; wait for the oldest one if MAX_UNANSWERED are exceeded."""
         oldest = None
         with self._lock:
+            while self._open and self._open[0].is_answered():
+                self._open.popleft()
             self._open.append(task)
             if len(self._open) > MAX_UNANSWERED:
                 oldest = self._open.popleft()
@@ -147,7 +153,8 @@ def post(
 ) -> PostedTask:
     """Send a single task without waiting for its acceptance; see `PostedTask`."""
     submission = _submission(order)
-    task = PostedTask(session, session.send_submit(key, 0, order.terms, order.specs, submission))
+    request = session.send_submit(key, 0, order.terms, order.specs, submission, awaits_result=True)
+    task = PostedTask(session, request)
     window.add(task)
     return task
 

@@ -142,6 +142,8 @@ class Submit(msgspec.Struct, frozen=True, array_like=True, tag=1):
     terms: TaskOptions
     tasks: Tasks
     spent: Spent = Spent()
+    # The sender waits for the result: the acceptance may be sent a few milliseconds later, with it.
+    awaits_result: bool = False
 
 
 class WatchResults(msgspec.Struct, frozen=True, array_like=True, tag=2):

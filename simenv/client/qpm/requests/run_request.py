@@ -20,7 +20,7 @@ from typing import Any
 
 import msgspec
 
-from simenv.client.circuits import load
+from simenv.client.circuits import PackedCircuit, load
 from simenv.client.devices.noise import factors_of
 from simenv.client.qpm.requests import arguments
 from simenv.client.results import bitstrings
@@ -152,8 +152,8 @@ class PreparedPrograms(msgspec.Struct, frozen=True):
     results.
     """
 
-    counts: Program | None
-    amplitudes: Program | None
+    counts: PackedCircuit | None
+    amplitudes: PackedCircuit | None
     fixed: dict[str, int] | None
     size_bytes: int
 
@@ -259,11 +259,12 @@ def prepare(request: Request, widest: int = MAX_STATEVECTOR_QUBITS) -> PreparedP
     source = request.source
     if isinstance(source, bytes):
         source = qpy.parse(source, "circuit.data", trusted=False)
-    program = load(source).program
+    loaded = load(source)
+    program = loaded.program
     width = program.num_qubits
     measures = "measure" in program.names
     if not request.statevector:
-        return PreparedPrograms(program, None, None, counts_bytes(program, request.shots))
+        return PreparedPrograms(loaded, None, None, counts_bytes(program, request.shots))
     if width > widest:
         raise ExecutionError(
             f"return_statevector of {width} qubits: 2**{width} amplitudes do not travel as numbers",
@@ -272,8 +273,8 @@ def prepare(request: Request, widest: int = MAX_STATEVECTOR_QUBITS) -> PreparedP
         )
     size = (16 << width) + counts_bytes(program, request.shots)
     if not measures:
-        return PreparedPrograms(None, program, unwritten(program, request.shots), size)
-    return PreparedPrograms(program, without_final_measurements(program), None, size)
+        return PreparedPrograms(None, loaded, unwritten(program, request.shots), size)
+    return PreparedPrograms(loaded, load(without_final_measurements(program)), None, size)
 
 
 def _preferred(value: Any) -> tuple[str, ...]:

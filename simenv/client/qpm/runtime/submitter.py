@@ -36,6 +36,7 @@ class TaskClient(Protocol):
     """Submitting part of a client; `simenv.Client` implements it."""
 
     def submit(self, circuit: Any, **options: Unpack[SubmitOptions]) -> Task: ...
+    def post(self, circuit: Any, **options: Unpack[SubmitOptions]) -> Task: ...
     def cancel(self, tasks: Iterable[Task | str | int]) -> list[str]: ...
 
 
@@ -81,7 +82,7 @@ class CircuitSubmitter:
         cid, number = str(uuid.uuid4()), self.registry.next_number()
         try:
             prepared = run_request.prepare(asked, self._widest)
-            tasks = self._submit(asked, prepared, under)
+            tasks = self._submit(asked, prepared, under, waits=not queued)
         except NoServiceError as error:
             raise NotReadyError(error.message, hint=error.hint) from error
         except InsufficientError as error:
@@ -114,12 +115,15 @@ class CircuitSubmitter:
         return run
 
     def _submit(
-        self, asked: Request, prepared: PreparedPrograms, under: ReservationRef
+        self, asked: Request, prepared: PreparedPrograms, under: ReservationRef, *, waits: bool
     ) -> tuple[Task, ...]:
+        """Submit the programs of a request. `waits`: the caller waits for the results, so that the
+        acceptance of a single program may come with its result."""
         tasks: list[Task] = []
         pool = self._pool or under.device
+        is_single = prepared.counts is None or prepared.amplitudes is None
         submit = partial(
-            self._client.submit,
+            self._client.post if waits and is_single else self._client.submit,
             priority=asked.priority,
             pool=pool or None,
             prefer=None if pool else asked.prefer,
@@ -136,6 +140,8 @@ class CircuitSubmitter:
             except BaseException:
                 self._client.cancel(tasks)
                 raise
+        for task in tasks:
+            _ = task.handle  # raises the refusal of a posted task
         return tuple(tasks)
 
     def wait(self, run: CircuitRun, timeout_s: float | None) -> bool:
