@@ -19,6 +19,7 @@ import json
 import os
 import signal
 import socket
+import statistics
 import subprocess
 import sys
 import tempfile
@@ -30,6 +31,7 @@ from typing import Any
 
 from bench.harness.options import Option
 from bench.harness.report import Report
+from bench.service.qpm_overhead import CIRCUIT, NULL_PLUGIN
 
 APPS = Path(__file__).with_name("qfw_apps")
 START_S = 60.0
@@ -97,7 +99,7 @@ class Host:
         self.parent_port = _free_port()
         self.parent = "resmgr" if self.revision == 1 else "dirsvc"
         self.home = folder / "home"
-        self._pids: list[int] = []
+        self.daemons: dict[str, int] = {}  # pids by name
         self._apps = 0
 
     # --- life ---------------------------------------------------------------------------------
@@ -112,7 +114,7 @@ class Host:
             self.daemon("simenv", self._modules("svc_simenv_qpm"))
             yield
         finally:
-            for pid in reversed(self._pids):
+            for pid in reversed(self.daemons.values()):
                 with contextlib.suppress(ProcessLookupError):
                     os.kill(pid, signal.SIGKILL)
             self.simenv("down")
@@ -147,7 +149,7 @@ class Host:
             if time.monotonic() > end:
                 raise SystemExit(f"{name} does not start; see {logs}")
             time.sleep(0.05)
-        self._pids.append(int((logs / "pid").read_text()))
+        self.daemons[name] = int((logs / "pid").read_text())
 
     # --- applications -------------------------------------------------------------------------
 
@@ -184,7 +186,7 @@ class Host:
         python = self.defw / "python"
         paths = [
             *self.apis, python / "services", python / "infra", self.defw / "src",
-            self.qfw / "backends", self.inside["packages"],
+            self.qfw / "backends", self.inside["packages"], NULL_PLUGIN / "services",
         ]  # fmt: skip
         libraries = f"{self.defw / 'src'}:{self.inside['library']}"
         parent = "RESMGR" if self.revision == 1 else "DIRSVC"
@@ -335,6 +337,40 @@ def stopped(host: Host, report: Report, _: int) -> None:
     report.at_most("stopped_lost", 3 - received, "events the stopped one never got")
 
 
+def overhead(host: Host, report: Report, runs: int) -> None:
+    """simenv's own share of a call: `sync_run` of its QPM and of a plugin that does nothing, in
+    turns, with the parts of a call and the CPU time by process."""
+    path = host.folder / "circuit.qasm"
+    path.write_text(CIRCUIT)
+    connection = json.loads((host.home / "default" / "connection.json").read_text())
+    workers = [json.loads(line) for line in host.simenv("--json", "workers").splitlines()]
+    pids = {"plugin": host.daemons["simenv"], "service": connection["pid"]}
+    pids |= {f"worker {number}": each["pid"] for number, each in enumerate(workers)}
+    given = [f"{name}={pid}" for name, pid in pids.items()]
+    (line,) = host.run("overhead.py", str(path), str(max(4, runs // 5)), *given)
+    own, null = line["times"]["own"], line["times"]["null"]
+    for name, values in (("simenv", own), ("nothing", null)):
+        low, middle, high = (1e3 * value for value in statistics.quantiles(values, n=4))
+        print(f"       {name:8} p25 {low:.2f}  p50 {middle:.2f}  p75 {high:.2f} ms")
+    for name, seconds in line["parts"].items():
+        print(f"       {PARTS[name]:56} {1e3 * seconds:7.3f} ms")
+    for name, seconds in line["cpu"]["own"].items():
+        print(f"       CPU {name:20} {1e3 * (seconds - line['cpu']['null'][name]):7.3f} ms")
+    print(f"       answers as YAML: {line['sizes']['own']} and {line['sizes']['null']} bytes")
+    share_ms = 1e3 * (statistics.median(own) - statistics.median(null))
+    label = f"revision {host.revision}: our share of a call, p50, ms"
+    report.at_most(f"share{host.revision}_p50_ms", share_ms, label)
+
+
+PARTS = {
+    "parse": "parse and pack, of a text that is new",
+    "accept": "request to begin of the run: submit, accept, schedule",
+    "run": "run",
+    "return": "end of the run to the plugin: commit of the result",
+    "yaml": "YAML, more than that of the plugin that does nothing",
+}
+
+
 def rows(host: Host, report: Report, _: int) -> None:
     """Requirements of applications, one by one."""
     results = [line for line in host.run(f"rows{host.revision}.py") if line["kind"] == "row"]
@@ -379,7 +415,7 @@ Drill = Callable[[Host, Report, int], None]
 DRILLS: dict[int, dict[str, Drill]] = {
     1: {
         "rows": rows, "leaving": leaving, "backends": backends, "stopped": stopped,
-        "killed": killed, "examples": examples,
+        "killed": killed, "examples": examples, "overhead": overhead,
     },
-    2: {"rows": rows},
+    2: {"rows": rows, "overhead": overhead},
 }  # fmt: skip

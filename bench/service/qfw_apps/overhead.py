@@ -1,0 +1,119 @@
+"""Application that calls `sync_run` of simenv's QPM and of a plugin that does nothing, in turns.
+
+Both are objects of one daemon, so that host and transport are the same. Prints the time of each
+call, the CPU time by process, and the parts of a call.
+
+overhead.py CIRCUIT ROUNDS NAME=PID...
+"""
+
+import os
+import statistics
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import yaml
+from defw_remote import BaseRemote
+from drill_output import print_record
+
+import simenv.frontends.qfw.client  # noqa: F401 - locks DEFw's sending
+from simenv.client.circuits import load
+
+CALLS = 10  # of one plugin before the other one's
+SHOTS = 1_024
+
+
+class QPM(BaseRemote):
+    """Remote object of the plugin that does nothing."""
+
+    def sync_run(self, info: dict[str, Any]) -> dict[str, Any]:
+        """Return a record at once."""
+        raise NotImplementedError
+
+
+QPM.__module__ = "svc_null"  # the daemon imports this module
+
+
+def connect() -> tuple[Any, bool]:
+    """Connect to simenv's QPM; return it, and whether this is revision 1."""
+    try:
+        from qfw_qiskit.qfw_lookup_service import get_qpm
+    except ImportError:
+        from defw_app_util import defw_connect_service_by_name, defw_get_directory_service
+
+        directory = defw_get_directory_service()
+        settings = {"service_type": "qfw.qpm", "binding_name": "execution"}
+        return defw_connect_service_by_name(directory, "QPM", **settings)[0], False
+    return get_qpm(), True
+
+
+def cpu_s(pid: int) -> float:
+    """CPU time of a process and all its threads."""
+    tasks = Path(f"/proc/{pid}/task").iterdir()
+    return sum(int((task / "schedstat").read_text().split()[0]) for task in tasks) / 1e9
+
+
+def yaml_s(answer: Any) -> float:
+    """Time in which the host writes and reads an answer: the best of several."""
+    times = []
+    for _ in range(9):
+        begin = time.perf_counter()
+        yaml.load(yaml.dump(answer), Loader=yaml.SafeLoader)
+        times.append(time.perf_counter() - begin)
+    return min(times)
+
+
+def parse_s(text: str) -> float:
+    """Time in which a text is parsed and packed that was not read before: the best of several."""
+    times = []
+    for number in range(9):
+        begin = time.perf_counter()
+        load(f"{text}// {number}\n")
+        times.append(time.perf_counter() - begin)
+    return min(times)
+
+
+circuit, rounds = Path(sys.argv[1]).read_text(), int(sys.argv[2])
+pids = {name: int(pid) for name, pid in (item.split("=") for item in sys.argv[3:])}
+ours, first = connect()
+null = QPM(target=object.__getattribute__(ours, "_BaseRemote__agent").get_ep())
+mark = {"revision1": True} if first else {}
+seeds = iter(range(1, 10**9))
+plugins = {"own": (ours, {}), "null": (null, mark)}
+times: dict[str, list[float]] = {name: [] for name in plugins}
+cpu = {name: dict.fromkeys(pids, 0.0) for name in plugins}
+stages: dict[str, list[float]] = {}
+answers: dict[str, Any] = {}
+for number in range(rounds + 1):
+    for name, (plugin, more) in plugins.items():
+        before = {process: cpu_s(pid) for process, pid in pids.items()}
+        for _ in range(CALLS):
+            info = {"qasm": circuit, "num_qubits": 4, "num_shots": SHOTS, "seed": next(seeds)}
+            begin = time.perf_counter()
+            answer = answers[name] = plugin.sync_run(info | more)
+            took_s = time.perf_counter() - begin
+            record = answer if "outcome" not in answer else answer["result"]
+            counts = record["result"] if first else record["result"]["counts"]
+            assert sum(counts.values()) == SHOTS, answer
+            if not number:
+                continue  # the first round warms up
+            times[name].append(took_s)
+            if name == "own":
+                created, begun, ended = (
+                    record[f"{stage}_time"] for stage in ("creation", "exec", "completion")
+                )
+                stages.setdefault("run", []).append(ended - begun)
+                stages.setdefault("accept", []).append(begun - created)
+                stages.setdefault("return", []).append(record["cq_enqueue_time"] - ended)
+        if number:
+            for process, pid in pids.items():
+                cpu[name][process] += cpu_s(pid) - before[process]
+parts = {name: statistics.median(values) for name, values in stages.items()}
+parts["yaml"] = yaml_s(answers["own"]) - yaml_s(answers["null"])
+parts["parse"] = parse_s(circuit)
+calls = rounds * CALLS
+used = {name: {p: value / calls for p, value in cpu[name].items()} for name in cpu}
+sizes = {name: len(yaml.dump(answer)) for name, answer in answers.items()}
+print_record("overhead", times=times, parts=parts, cpu=used, sizes=sizes)
+os._exit(0)
