@@ -88,3 +88,17 @@ def test_refused_binding_is_named_by_its_index_in_sweep(link: ServiceSession, pe
     ) as caught:
         send(link, PreparedSubmit(terms(), [rows, rows, rows]), None)
     assert [error.index for error in caught.value.errors] == [200]
+
+
+def test_posted_submit_says_that_its_result_is_awaited(link: ServiceSession, peer: Peer) -> None:
+    posted(link, 1).result(5)
+    send(link, PreparedSubmit(terms(), [spec(2)], single=True), None)
+    assert [message.awaits_result for message in peer.of(m.Submit)] == [True, False]
+
+
+def test_window_keeps_no_answered_task_but_the_last(link: ServiceSession, peer: Peer) -> None:
+    window = InflightWindow()
+    for seed in range(5):
+        order = PreparedSubmit(terms(), [spec(seed)], single=True)
+        assert post(link, order, None, window).result(5).seed == seed
+    assert len(window._open) == 1

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import sqlite3
 from pathlib import Path
 
@@ -70,3 +71,28 @@ def test_wal_beyond_its_limit_is_truncated(rig: Rig, monkeypatch: pytest.MonkeyP
     rig.write()
     rig.checkpoint_if_due()
     assert rig.wal.stat().st_size == 0
+
+
+def test_extended_wal_keeps_its_rows_and_its_size(rig: Rig) -> None:
+    rig.write(2**20)
+    rig.checkpointer.extend(rig.db)
+    assert rig.wal.stat().st_size == EVERY_BYTES
+    rig.write(2**20)
+    assert rig.wal.stat().st_size == EVERY_BYTES
+    copy = rig.path.with_name("copy.db")
+    copy.write_bytes(rig.path.read_bytes())
+    copy.with_name("copy.db-wal").write_bytes(rig.wal.read_bytes())  # as a crash leaves it
+    with contextlib.closing(sqlite3.connect(copy)) as db:
+        assert db.execute("select count(*) from finished").fetchone() == (16,)
+        assert db.execute("pragma integrity_check").fetchone() == ("ok",)
+
+
+def test_wal_is_not_extended_on_a_nearly_full_disk(
+    rig: Rig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(background, "MIN_FREE_BYTES", 2**62)
+    rig.write(2**20)
+    size = rig.wal.stat().st_size
+    rig.checkpointer.extend(rig.db)
+    assert rig.wal.stat().st_size == size
+    rig.write(2**20)  # the write lock is free

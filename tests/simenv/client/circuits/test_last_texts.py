@@ -1,0 +1,47 @@
+"""A text that was just parsed is not parsed again; what is kept of texts is bounded."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from importlib import import_module
+
+import pytest
+
+from simenv.client.circuits import load as load_circuit
+from simenv.errors import ProgramError
+
+module = import_module("simenv.client.circuits.load")  # the package has a function of that name
+HEAD = 'OPENQASM 2.0;\ninclude "qelib1.inc";\nqreg q[2];\ncreg c[2];\n'
+
+
+@pytest.fixture(autouse=True)
+def empty() -> Iterator[None]:
+    module._LAST_TEXTS.clear()
+    yield
+    module._LAST_TEXTS.clear()
+
+
+def text(number: int) -> str:
+    return f"{HEAD}rx({number}) q[0];\nmeasure q -> c;\n"
+
+
+def test_last_text_is_not_parsed_again() -> None:
+    first = load_circuit(text(1))
+    assert load_circuit("".join(["", text(1)])) is first
+    assert load_circuit(text(2)).packed != first.packed
+
+
+def test_wrong_text_is_an_error_each_time() -> None:
+    for _ in range(2):
+        with pytest.raises(ProgramError, match="nothing"):
+            load_circuit(f"{HEAD}nothing;\n")
+    assert not module._LAST_TEXTS
+
+
+def test_kept_texts_are_bounded_in_number_and_size() -> None:
+    for number in range(3 * module.CACHED_TEXTS):
+        load_circuit(text(number))
+        assert len(module._LAST_TEXTS) <= module.CACHED_TEXTS
+    long = f"{text(0)}//{'a' * module.CACHED_TEXT_BYTES}\n"
+    load_circuit(long)
+    assert long not in module._LAST_TEXTS
