@@ -19,7 +19,6 @@ import json
 import os
 import signal
 import socket
-import statistics
 import subprocess
 import sys
 import tempfile
@@ -29,6 +28,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+from bench.harness.host_overhead import print_overhead
 from bench.harness.options import Option
 from bench.harness.report import Report
 from bench.service.qpm_overhead import CIRCUIT, NULL_PLUGIN
@@ -338,37 +338,16 @@ def stopped(host: Host, report: Report, _: int) -> None:
 
 
 def overhead(host: Host, report: Report, runs: int) -> None:
-    """simenv's own share of a call: `sync_run` of its QPM and of a plugin that does nothing, in
-    turns, with the parts of a call and the CPU time by process."""
+    """simenv's share of a call: `sync_run` in turns with that of a plugin that does nothing."""
     path = host.folder / "circuit.qasm"
     path.write_text(CIRCUIT)
     connection = json.loads((host.home / "default" / "connection.json").read_text())
     workers = [json.loads(line) for line in host.simenv("--json", "workers").splitlines()]
     pids = {"plugin": host.daemons["simenv"], "service": connection["pid"]}
     pids |= {f"worker {number}": each["pid"] for number, each in enumerate(workers)}
-    given = [f"{name}={pid}" for name, pid in pids.items()]
+    given = (f"{name}={pid}" for name, pid in pids.items())
     (line,) = host.run("overhead.py", str(path), str(max(4, runs // 5)), *given)
-    own, null = line["times"]["own"], line["times"]["null"]
-    for name, values in (("simenv", own), ("nothing", null)):
-        low, middle, high = (1e3 * value for value in statistics.quantiles(values, n=4))
-        print(f"       {name:8} p25 {low:.2f}  p50 {middle:.2f}  p75 {high:.2f} ms")
-    for name, seconds in line["parts"].items():
-        print(f"       {PARTS[name]:56} {1e3 * seconds:7.3f} ms")
-    for name, seconds in line["cpu"]["own"].items():
-        print(f"       CPU {name:20} {1e3 * (seconds - line['cpu']['null'][name]):7.3f} ms")
-    print(f"       answers as YAML: {line['sizes']['own']} and {line['sizes']['null']} bytes")
-    share_ms = 1e3 * (statistics.median(own) - statistics.median(null))
-    label = f"revision {host.revision}: our share of a call, p50, ms"
-    report.at_most(f"share{host.revision}_p50_ms", share_ms, label)
-
-
-PARTS = {
-    "parse": "parse and pack, of a text that is new",
-    "accept": "request to begin of the run: submit, accept, schedule",
-    "run": "run",
-    "return": "end of the run to the plugin: commit of the result",
-    "yaml": "YAML, more than that of the plugin that does nothing",
-}
+    print_overhead(report, host.revision, line)
 
 
 def rows(host: Host, report: Report, _: int) -> None:
