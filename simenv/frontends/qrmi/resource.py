@@ -21,9 +21,11 @@ from simenv.errors import NotFoundError, OptionError, SimenvError
 from simenv.frontends.qrmi import sampler, variables
 from simenv.frontends.qrmi.sampler import SamplerPayload
 from simenv.frontends.qrmi.types import NAMES, ORDER, Target, TaskResult, statuses
+from simenv.model.devices import DeviceKind
 
 LEASE_S = 3600.0  # duration of a reservation after its last renewal
 MAX_CIRCUITS = 1_000  # circuits of one payload
+MAX_MEMORY_BYTES = 16 * 2**20  # of one task's shots in order; above it, samples are sorted
 _TOKEN_DIGITS = 18  # a whole number of 64 bits
 _JOIN = "+"  # between the names of the tasks of one payload
 
@@ -144,9 +146,11 @@ class QuantumResource:
                 hint="several payloads",
             )
         client, names = self._connected(), list[str]()
+        has_memory = self._has_memory()
         try:
             for pub in work.pubs:
-                names.append(self._submitted(client, pub, work.device_options))
+                output = "memory" if has_memory and pub.fits(MAX_MEMORY_BYTES) else "counts"
+                names.append(self._submitted(client, pub, output, work.device_options))
         except BaseException:
             client.cancel(names)
             raise
@@ -182,9 +186,9 @@ class QuantumResource:
         client = self._connected()
         tasks = [client.task(name) for name in task_id.split(_JOIN)]
         results = [task.results() for task in tasks]
-        counts = [[result.counts for result in rows] for rows in results]
+        outcomes = [[sampler.outcomes_of(result) for result in rows] for rows in results]
         metadata = [device_metadata(rows[0]) for rows in results]
-        return TaskResult(sampler.write(work, counts, metadata))
+        return TaskResult(sampler.write(work, outcomes, metadata))
 
     def task_logs(self, task_id: str) -> str:
         """Log with a line for each circuit: worker and pool, or the reason of its failure."""
@@ -221,8 +225,14 @@ class QuantumResource:
             )
         return devices[self._pool]
 
+    def _has_memory(self) -> bool:
+        """Return whether results have the order of the shots: not all machines and external
+        programs give it."""
+        device = self._device()
+        return device.kind is not DeviceKind.HARDWARE and device.model != "external"
+
     def _submitted(
-        self, client: Client, pub: sampler.Pub, device_options: Mapping[str, Any]
+        self, client: Client, pub: sampler.Pub, output: str, device_options: Mapping[str, Any]
     ) -> str:
         """Submit one circuit or sweep; return the name of its task."""
         settings, reservation = self._settings, self._reservation or None
@@ -231,6 +241,7 @@ class QuantumResource:
                 pub.text,
                 parameter_values=pub.values,
                 shots=pub.shots,
+                outputs=output,
                 pool=self._pool,
                 run_timeout_s=settings.run_timeout_s,
                 reservation=reservation,
@@ -239,6 +250,7 @@ class QuantumResource:
         tasks = client.submit_many(
             (pub.text, pub.values),
             shots=pub.shots,
+            outputs=output,
             pool=self._pool,
             run_timeout_s=settings.run_timeout_s,
             reservation=reservation,

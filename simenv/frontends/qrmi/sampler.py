@@ -3,8 +3,8 @@
 In: {"pubs": [[OpenQASM 3, parameter values or null, shots or null], ...], "shots",
 "support_qiskit"}. Out, with `support_qiskit`: the form that Qiskit's own decoder turns into a
 PrimitiveResult; else {"results": [{"data": {REGISTER: {"samples": ["0x3", ...], "num_bits"}}}]}.
-Samples are sorted by outcome, not in the order of their shots; samples of one shot's registers stay
-together.
+Samples are in the order of their shots, where the result has that order; else sorted by outcome. At
+the same place in the lists of all registers are the samples of one shot.
 """
 
 from __future__ import annotations
@@ -12,16 +12,17 @@ from __future__ import annotations
 import importlib.util
 import json
 from collections.abc import Mapping, Sequence
-from itertools import chain, repeat
+from itertools import chain
 from typing import Any
 
 import msgspec
 
+from simenv.client.results.result import Result
 from simenv.errors import OptionError
 
 DEFAULT_SHOTS = 1024
 Registers = tuple[tuple[str, int], ...]
-Counts = Mapping[str, int]
+Outcomes = Sequence[str]  # of each shot, with keys as in `Result.counts`
 
 
 _FIELDS = ("pubs", "shots", "options", "version", "support_qiskit")
@@ -42,6 +43,16 @@ class Pub(msgspec.Struct, frozen=True):
         """True if there are several sets of values, with one result that has an axis."""
         rows = self.values.values() if isinstance(self.values, dict) else (self.values or ())[:1]
         return any(isinstance(row, list) for row in rows)
+
+    def fits(self, size_bytes: int) -> bool:
+        """Return whether the outcomes of all shots have at most this size; False for a number of
+        shots that a submission refuses."""
+        rows = 1
+        if self.is_sweep:
+            swept = self.values.values() if isinstance(self.values, dict) else [self.values]
+            rows = max(len(row) for row in swept if isinstance(row, list))
+        shot_bytes = (sum(size for _, size in self.registers) + 7) // 8
+        return isinstance(self.shots, int) and rows * self.shots * shot_bytes <= size_bytes
 
 
 class SamplerPayload(msgspec.Struct, frozen=True):
@@ -132,15 +143,17 @@ def _asks(value: Any) -> bool:
 
 
 def write(
-    work: SamplerPayload, counts: Sequence[Sequence[Counts]], metadata: Sequence[Mapping[str, Any]]
+    work: SamplerPayload,
+    outcomes: Sequence[Sequence[Outcomes]],
+    metadata: Sequence[Mapping[str, Any]],
 ) -> str:
-    """Write the result. `counts`: for each pub, one for each of its sets of values. `metadata`: for
-    each pub, in addition to its shots."""
+    """Write the result. `outcomes`: for each pub, one for each of its sets of values. `metadata`:
+    for each pub, in addition to its shots."""
     if work.for_qiskit:
-        return _encoded(work, counts, metadata)
+        return _encoded(work, outcomes, metadata)
     results = [
         {"data": _plain(pub.registers, rows), "metadata": {"shots": pub.shots, **more}}
-        for pub, rows, more in zip(work.pubs, counts, metadata, strict=True)
+        for pub, rows, more in zip(work.pubs, outcomes, metadata, strict=True)
     ]
     return json.dumps({"results": results, "metadata": {"version": 2}})
 
@@ -153,16 +166,23 @@ def _pub(raw_pub: Any, shots: int) -> Pub:
     return Pub(text, load(text).program.registers, values or None, own or shots)
 
 
-def samples(registers: Registers, counts: Counts) -> dict[str, list[int]]:
-    """Values of each register in each shot, sorted by outcome; the last register is leftmost."""
-    entries: dict[str, list[int]] = {name: [] for name, _ in registers}
-    for outcome, count in sorted(counts.items()):
-        for (name, _), word in zip(registers, reversed(outcome.split(" ")), strict=True):
-            entries[name] += repeat(int(word, 2), count)
-    return entries
+def outcomes_of(result: Result) -> Outcomes:
+    """Outcome of each shot: in the order of the shots, or sorted if the result has counts alone."""
+    if result.has("memory"):
+        return result.memory_strings()
+    return [outcome for outcome, count in sorted(result.counts.items()) for _ in range(count)]
 
 
-def _plain(registers: Registers, rows: Sequence[Counts]) -> dict[str, Any]:
+def samples(registers: Registers, outcomes: Outcomes) -> dict[str, list[int]]:
+    """Values of each register in each shot; the last register of an outcome is leftmost."""
+    values = {outcome: [int(word, 2) for word in outcome.split(" ")] for outcome in set(outcomes)}
+    return {
+        name: [values[outcome][-1 - place] for outcome in outcomes]
+        for place, (name, _) in enumerate(registers)
+    }
+
+
+def _plain(registers: Registers, rows: Sequence[Outcomes]) -> dict[str, Any]:
     each = [samples(registers, row) for row in rows]
     return {
         name: {
@@ -174,13 +194,15 @@ def _plain(registers: Registers, rows: Sequence[Counts]) -> dict[str, Any]:
 
 
 def _encoded(
-    work: SamplerPayload, counts: Sequence[Sequence[Counts]], metadata: Sequence[Mapping[str, Any]]
+    work: SamplerPayload,
+    outcomes: Sequence[Sequence[Outcomes]],
+    metadata: Sequence[Mapping[str, Any]],
 ) -> str:
     from qiskit.primitives import BitArray, DataBin, PrimitiveResult, SamplerPubResult
     from qiskit_ibm_runtime import RuntimeEncoder
 
     results = []
-    for pub, rows, more in zip(work.pubs, counts, metadata, strict=True):
+    for pub, rows, more in zip(work.pubs, outcomes, metadata, strict=True):
         each = [samples(pub.registers, row) for row in rows]
         data = {
             name: BitArray.from_samples(

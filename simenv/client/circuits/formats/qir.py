@@ -8,6 +8,7 @@ register `result`; output-recording calls are ignored. Other content is refused 
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from typing import Any
 
@@ -15,6 +16,13 @@ from simenv.errors import ProgramError
 
 BITCODE = b"BC\xc0\xde"
 _MARK = "@__quantum__"
+_BEGINNING_CHARS = 2**14  # of a text, by which its format is recognized
+_OPENQASM = re.compile(r"^[ \t]*OPENQASM\b", re.MULTILINE)
+_ASSEMBLY = re.compile(
+    r"^[ \t]*(?:; ModuleID|source_filename[ \t]*=|target[ \t]+(?:datalayout|triple)[ \t]*=|"
+    r"(?:define|declare)[ \t][^\n]*@|attributes[ \t]+#[0-9]|%[\w.]+[ \t]*=[ \t]*type\b)",
+    re.MULTILINE,
+)
 _GATES = {  # name between __quantum__qis__ and __body: gate of OpenQASM 2, angles, qubits
     **{name: (name, 0, 1) for name in ("h", "x", "y", "z", "s", "t", "sx")},
     **{name: (name, 1, 1) for name in ("rx", "ry", "rz")},
@@ -39,8 +47,11 @@ def is_qir(circuit: Any) -> bool:
 
 
 def is_assembly(text: str) -> bool:
-    """Return whether a text is LLVM assembly with calls of QIR, and no OpenQASM."""
-    return _MARK in text and "define " in text
+    """Return whether a text is LLVM assembly, also if it is wrong, and no OpenQASM."""
+    beginning = text[:_BEGINNING_CHARS]
+    if _OPENQASM.search(beginning) is not None:
+        return False
+    return (_MARK in text and "define " in text) or _ASSEMBLY.search(beginning) is not None
 
 
 def to_qasm(module: Any) -> str:

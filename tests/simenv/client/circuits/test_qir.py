@@ -136,6 +136,31 @@ def test_module_that_is_not_a_program_is_refused(text: str, words: str) -> None:
         load(text.replace("@main", "@__quantum__main"))
 
 
+WRONG = {
+    "no define": assembly(call("qis__h__body", ZERO)).replace("define void", "void"),
+    "no call of QIR": "define void @main() #0 {\n  ret void\n}\nattributes #0 = {}\n",
+    "a head alone": "; ModuleID = 'bell'\nsource_filename = \"bell\"\nthis is no QIR\n",
+    "a type alone": "%Qubit = type opaque\n%Result = type opaque\nnonsense\n",
+}
+
+
+@pytest.mark.parametrize("form", ["text", "file"])
+@pytest.mark.parametrize("case", WRONG)
+def test_wrong_text_of_qir_is_refused_as_qir(case: str, form: str, tmp_path: Path) -> None:
+    file = tmp_path / "a.ll"
+    file.write_text(WRONG[case])
+    with pytest.raises(ProgramError, match="QIR") as refused:
+        load(WRONG[case] if form == "text" else file)
+    assert "OPENQASM" not in str(refused.value)
+
+
+def test_wrong_text_of_openqasm_is_refused_as_openqasm() -> None:
+    for text in ("OPENQASM 2.0;\ndeclare void @x;\n", "qreg q[1];\nh q[0];\n"):
+        with pytest.raises(ProgramError) as refused:
+            load(text)
+        assert "QIR" not in str(refused.value)
+
+
 def test_damaged_bitcode_is_refused(tmp_path: Path) -> None:
     module, _ = bell()
     file = tmp_path / "a.bc"

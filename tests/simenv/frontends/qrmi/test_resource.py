@@ -11,6 +11,7 @@ import pytest
 from qiskit import QuantumCircuit
 from qiskit.circuit import Parameter
 
+import simenv
 from simenv.errors import ConfigError, NotFoundError, OptionError, SimenvError
 from simenv.frontends.qrmi import Payload, QuantumResource, resources
 from simenv.frontends.qrmi.types import statuses
@@ -112,6 +113,42 @@ def test_acquired_reservation_is_renewed_while_in_use(
     user.release(token)
     assert user._connected().reservation(int(token)).info().state == "released"
     user.close()
+
+
+PAIR = (
+    'OPENQASM 3.0; include "stdgates.inc"; bit[1] a; bit[2] b; qubit[3] q;'
+    " h q[0]; cx q[0], q[1]; h q[2]; a[0] = measure q[0]; b[0] = measure q[1]; b[1] = measure q[2];"
+)
+
+
+def shots_of(resource: QuantumResource, *pubs: object) -> tuple[str, list[str]]:
+    """Submit pubs; return the task's name, and the outcomes of the first one's shots."""
+    task = resource.task_start(payload(*pubs))
+    data = json.loads(resource.task_result(task).value)["results"][0]["data"]
+    first, second = (data[name]["samples"] for name in "ab")
+    pairs = zip(first, second, strict=True)
+    return task, [f"{int(b, 16):02b} {int(a, 16):b}" for a, b in pairs]
+
+
+def test_samples_are_in_the_order_of_their_shots(
+    resource: QuantumResource, environ: dict[str, str]
+) -> None:
+    task, outcomes = shots_of(resource, [PAIR, None, 300])
+    with simenv.connect(service=environ["main_QRMI_SIMENV_SERVICE"]) as client:
+        assert outcomes == client.task(task).result().memory_strings()
+    assert outcomes != sorted(outcomes)
+    assert all(outcome[1] == outcome[3] for outcome in outcomes)
+
+
+def test_samples_above_the_limit_of_memory_are_sorted(
+    resource: QuantumResource, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("simenv.frontends.qrmi.resource.MAX_MEMORY_BYTES", 299)
+    _, outcomes = shots_of(resource, [PAIR, None, 300])
+    assert outcomes == sorted(outcomes)
+    assert len(set(outcomes)) == 4
+    _, outcomes = shots_of(resource, [PAIR, None, 299])
+    assert outcomes != sorted(outcomes)
 
 
 TURNED = (
