@@ -35,6 +35,7 @@ from simenv.scheduler.events import (
     workers,
 )
 from simenv.scheduler.reservations.circuit_times import DeviceTimes
+from simenv.scheduler.reservations.device_figures import DeviceFigures
 from simenv.scheduler.reservations.ledger import StoredReservations
 from simenv.scheduler.reservations.reservation import ReservationEntry
 from simenv.scheduler.scaling import autoscaler
@@ -55,13 +56,13 @@ class Scheduler:
         limits: ClusterLimits,
         epoch: int,
         next_task: int = 1,
-        device_info: Callable[[str], DeviceInfo | None] | None = None,
+        figures: Callable[[str], DeviceFigures | None] | None = None,
     ) -> None:
-        """Create the state. `device_info`: hardware of a pool; None: reservations use default
-        circuit times."""
+        """Create the state. `figures`: of a pool's machine or emulated device; None: reservations
+        use default circuit times."""
         self.state = state = SchedulerState(pools, limits, epoch, next_task)
-        if device_info is not None:
-            state.reservations.times = DeviceTimes(pools, state.estimator, device_info)
+        if figures is not None:
+            state.reservations.times = DeviceTimes(pools, state.estimator, figures)
 
     # --- tasks ---------------------------------------------------------------------------------
 

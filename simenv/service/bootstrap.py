@@ -102,7 +102,7 @@ def build_service(config: Config, home: Path, environ: Mapping[str, str]) -> Run
         journal = Journal(paths.journal, config.durability)
         devices = DeviceRecords(config.pools)
         next_task = journal.records.next_task()
-        scheduler = Scheduler(config.pools, limits, journal.epoch, next_task, devices.of)
+        scheduler = Scheduler(config.pools, limits, journal.epoch, next_task, devices.figures)
         devices.emulated = EmulatedDevices(
             config.pools,
             DeviceRegistry(configs.devices_folder(environ), load_noise_checks),

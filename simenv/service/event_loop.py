@@ -121,7 +121,9 @@ class EventLoop:
         )
         self._events = WorkerEvents(scheduler, workers, result_requests.file_worker, executor)
         self.audit = audit = AuditLog(executor, listener.origin)
-        self.reservation_commands = ReservationCommands(scheduler, journal, executor, audit)
+        self.reservation_commands = ReservationCommands(
+            scheduler, journal, executor, audit, devices.reading
+        )
         self.owners = Owners(config.limits, scheduler, journal, result_requests.bytes_of)
         self._upkeep = Upkeep(result_requests, completions, journal, scheduler.state.estimator)
         submit_queue.disk_refusal = result_requests.disk_refusal

@@ -70,11 +70,11 @@ class Estimator:
 
     def simulation_us(self, route: Route, spec: TaskSpec) -> float:
         """Return the expected time of a simulation in microseconds on one slot."""
-        return _model_us(route, spec) * self._factors(route)[_width(route)]
+        return model_us(route, spec) * self._factors(route)[_width(route)]
 
     def observe(self, route: Route, spec: TaskSpec, slots: int, run_us: int) -> None:
         """Learn from a task that took `run_us` on `slots` slots."""
-        model = _model_us(route, spec)
+        model = model_us(route, spec)
         width = _width(route)
         factor = max(1, run_us) * max(1, slots) / max(0.1, model)
         observed = factor
@@ -117,7 +117,8 @@ def _width(route: Route) -> int:
     return 0 if route.engine == HARDWARE else min(route.num_qubits, WIDTHS - 1)
 
 
-def _model_us(route: Route, spec: TaskSpec) -> float:
+def model_us(route: Route, spec: TaskSpec) -> float:
+    """Return the time of a task on one slot by the catalog's model, in microseconds."""
     return (route.evolve_us + route.shot_us * spec.shots) * spec.count
 
 

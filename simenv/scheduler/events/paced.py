@@ -73,7 +73,7 @@ def _ended(
     state.paced.forget(number)
     del state.tasks[number]
     if state.reservations.by_task:
-        state.reservations.settle(number, timing.device_ns)
+        state.reservations.settle(number, timing.device_ns, done=True)
     state.finalize(record, TaskState.DONE)
     return TaskEnded(record, TaskState.DONE, slots, timing, HELD_RESULT)
 

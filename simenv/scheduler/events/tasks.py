@@ -165,7 +165,8 @@ def tasks_finished(
         held_us -= record.cost_us
         ran_us += result.run_us + result.compile_us
         final = STATES[result.state]
-        if not (index % OBSERVED or worker.resized) and result.state == _DONE:
+        is_telling = result.state == _DONE and not result.compile_us
+        if is_telling and not (index % OBSERVED or worker.resized):
             state.estimator.observe(record.route, record.spec, slots, result.run_us)
         if record.interrupted and not record.stopping:
             interrupted.append(record)
@@ -177,7 +178,7 @@ def tasks_finished(
             paced.withdraw(state, record, now_ns)
         tasks.pop(number, None)
         if by_task:
-            state.reservations.settle(number, result.run_us * 1000)
+            state.reservations.settle(number, result.run_us * 1000, done=result.state == _DONE)
         reason = record.stopping
         limit_s = _run_limit_s(state, record) if reason == "run_timeout" else 0.0
         endings.append(TaskEnded(record, final, slots, timing, index, reason, run_limit_s=limit_s))

@@ -22,7 +22,7 @@ from simenv.scheduler.reservations.policies import (
     bound_of,
     check_request,
 )
-from simenv.scheduler.reservations.reservation import Grant, ReservationEntry
+from simenv.scheduler.reservations.reservation import PARTS, Grant, ReservationEntry
 
 MAX_PER_OWNER = 1_000  # live reservations at a time
 MAX_LIVE = 4_096
@@ -66,7 +66,10 @@ def decide(
     if verdict.status == ACCEPTED:
         one_ns = terms.unit_ns
         granted = (capacity.credits, capacity.rate, span_ns, bound_of(request))
-        grant = Grant(ledger.next_id, owner, request, wall_ns, one_ns, cost.total_ns, *granted)
+        parts = PARTS if terms.modelled_unit_ns else 1
+        grant = Grant(
+            ledger.next_id, owner, request, wall_ns, one_ns, cost.total_ns, *granted, parts
+        )
         return _decision(verdict, cost, capacity, wall_ns, 0, grant), grant
     wait_ns = _until_free(ledger, device, verdict, wall_ns) if verdict.status == DELAYED else 0
     return _decision(verdict, cost, capacity, wall_ns, wait_ns, None), None

@@ -1,68 +1,150 @@
-"""Expected run times of circuits on devices whose profile nobody has set. Pure.
+"""Expected times of circuits on devices whose profile nobody has set, and prices of tasks. Pure.
 
-A simulator takes the time that its engine's cost model gives on one slot, times the factor that the
-estimator has learned for this engine and width. A machine takes the mean durations of its described
-operations at each shot. Invariant: a time is a whole number of nanoseconds, at least 1, or None if
-nothing is known about the device; the profile of the device then holds.
+One cost model for each kind of pool prices reservations and tasks:
+
+- ideal simulator: the cost model of its engine, by the sizes of the circuit
+- emulated device: the cost model of a circuit of these sizes with the mean errors of the device
+- paced device: the clock of the device
+- machine: the mean durations of its described operations at each shot
+
+Compilation for a device adds gates that a reservation does not name, so the sizes of a reservation
+give a range of times. A task within the range takes the time of one named circuit; see `task_ns`.
+Kernel compilation and worker starts are in no model. Invariant: a time is a whole number of
+nanoseconds, at least 1, or None if nothing is known about the device; its profile then holds.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 
-from simenv.model import DeviceProfile, PoolSpec, TaskSpec, Workload
-from simenv.model.devices import DeviceInfo
-from simenv.scheduler.core.cost_estimator import HARDWARE, Estimator
-from simenv.scheduler.core.types import Route
+import msgspec
+
+from simenv.model import PoolSpec, ReservationRequest, TaskOptions, TaskSpec, Workload
+from simenv.scheduler.core.cost_estimator import HARDWARE, Estimator, expected_ns, model_us
+from simenv.scheduler.core.types import Route, base_of
+from simenv.scheduler.reservations.device_figures import UNDESCRIBED, DeviceFigures, hardware_ns
 from simulators import catalog
 from simulators.catalog import EngineCard
 from simulators.catalog.costs import CostQuery, ranks_used
-from simulators.circuit.analysis.profile import Profile
+from simulators.circuit.analysis.profile import NoiseProfile, Profile
 
 MAX_MODEL_QUBITS = 512  # a wider workload costs the same: floats end at 2**1024
-_READOUT = "measure"
-_NO_GATES = frozenset({_READOUT, "reset", "delay"})
+DENSE_QUBITS = 34  # wider circuits of a pool of any engine are priced as a tensor network
+DENSITY_QUBITS = 14  # wider circuits are priced without the density matrix
+LOCATIONS_PER_GATE = 2  # a gate's own error, and that of idle time beside it
+_NOISY_ENGINES = ("statevector", "densitymatrix", "mps")
+
+
+class ProgramSize(msgspec.Struct, frozen=True, gc=False):
+    """Sizes of an admitted program. `is_dynamic`: it branches or is a call, so that its route gives
+    its cost."""
+
+    work: Workload
+    is_dynamic: bool = False
 
 
 class DeviceTimes:
-    """Expected times on devices. `machine`: description of a pool's machine, None while it is
-    unknown."""
+    """Expected times on devices.
+
+    `figures`: of a pool's machine or emulated device; None while they are not known.
+    """
 
     def __init__(
         self,
         pools: Sequence[PoolSpec],
         estimator: Estimator,
-        machine: Callable[[str], DeviceInfo | None],
+        figures: Callable[[str], DeviceFigures | None],
     ) -> None:
         self._pools = {pool.name: pool for pool in pools}
         self._estimator = estimator
-        self._machine = machine
+        self.figures = figures
 
     def workload_ns(self, device: str, work: Workload) -> int | None:
-        """Return the time in ns of `work.count` equal circuits of which only the sizes are known;
-        None if unknown.
+        """Return the time in ns of `work.count` equal circuits of which only the sizes are known,
+        with the learned factor; None if unknown.
 
         `device` "": the environment, which is estimated as its first pool of simulators.
         """
         pool = self._pool(device)
-        if pool is None:
+        bounds = None if pool is None else self._range_ns(pool, work, compiled=bool(pool.device))
+        if pool is None or bounds is None:
             return None
-        if pool.provider:
-            info = self._machine(pool.name)
-            return None if info is None else hardware_ns(info, work)
-        card = engine_of(pool)
-        ranks = ranks_used(min(work.qubits, MAX_MODEL_QUBITS), pool.ranks)
-        query = CostQuery(shots=work.shots, ranks=ranks)
-        profile = profile_of(work)
-        factor = self._estimator.factor(card.name, pool.ranks, profile.num_qubits)
-        return work.count * max(1, math.ceil(card.costs.seconds(profile, query, 1) * factor * 1e9))
+        factor = 1.0
+        if not (pool.provider or pool.pace):
+            width = min(work.qubits, MAX_MODEL_QUBITS)
+            factor = self._estimator.factor(_card(pool, width).name, pool.ranks, width)
+        least, most = bounds  # of compiled circuits the middle of the range, in ratios
+        return work.count * max(1, math.ceil(math.sqrt(least) * math.sqrt(most) * factor))
 
-    def task_ns(self, route: Route, spec: TaskSpec, work: Workload) -> int | None:
-        """Return the time in ns of a task whose program has been routed. `work`: its sizes."""
-        if route.engine == HARDWARE:
-            return self.workload_ns(route.pool, work)
-        return max(1, math.ceil(self._estimator.cost_us(route, spec) * 1e3))
+    def task_ns(
+        self,
+        request: ReservationRequest,
+        total_ns: int,
+        route: Route,
+        spec: TaskSpec,
+        size: ProgramSize,
+        terms: TaskOptions,
+    ) -> int | None:
+        """Return the price of a task in ns under a reservation that was granted `total_ns`; None if
+        nothing is known about the device.
+
+        A task within the range of one named circuit takes the time granted for that circuit, and
+        with more or fewer shots as much more or less as the cost model says. So do smaller and
+        larger tasks. A reservation then holds the circuits that it names, whatever was learned
+        since.
+        """
+        pool = self._pools.get(base_of(route.pool) or route.pool)
+        reserved = self._pool(request.device)
+        if pool is None or reserved is None:
+            return None
+        named = msgspec.structs.replace(request.workload, count=1)
+        granted = self._range_ns(reserved, named, compiled=False)
+        named = msgspec.structs.replace(named, shots=spec.shots)
+        bounds = self._range_ns(reserved, named, compiled=bool(terms.compiled))
+        own_ns = self._own_ns(pool, route, spec, size, terms)
+        if granted is None or bounds is None or own_ns is None:
+            return None
+        least, most = bounds
+        ratio = least / granted[0]
+        ratio *= own_ns / least if own_ns < least else max(1.0, own_ns / most)
+        each_ns = total_ns // request.workload.count
+        if ratio == 1.0:
+            return each_ns * spec.count
+        return max(1, math.floor(each_ns * ratio * spec.count))
+
+    def _own_ns(
+        self, pool: PoolSpec, route: Route, spec: TaskSpec, size: ProgramSize, terms: TaskOptions
+    ) -> float | None:
+        """Return the model's time of one circuit of a task."""
+        if pool.pace:
+            return expected_ns(route, spec) / spec.count
+        work = msgspec.structs.replace(size.work, count=1, shots=spec.shots)
+        bounds = self._range_ns(pool, work, compiled=False)
+        if bounds is None or route.engine == HARDWARE:
+            return None if bounds is None else bounds[0]
+        has_own_noise = bool(terms.snapshot) and not pool.device
+        if size.is_dynamic or has_own_noise or "gradient" in terms.outputs:
+            return max(bounds[0], 1e3 * model_us(route, spec) / spec.count)
+        return bounds[0]
+
+    def _range_ns(
+        self, pool: PoolSpec, work: Workload, *, compiled: bool
+    ) -> tuple[float, float] | None:
+        """Return the least and the largest time of one circuit of these sizes by the model.
+        `compiled`: the sizes are those before the compilation for the device."""
+        figures = self.figures(pool.name)
+        if pool.provider:
+            machine_ns = None if figures is None else hardware_ns(figures, work)
+            return None if machine_ns is None else (machine_ns, machine_ns)
+        if not pool.device:
+            time_ns = _ideal_ns(pool, work)
+            return time_ns, time_ns
+        figures = figures or UNDESCRIBED
+        most = figures.compiled(work) if compiled else work
+        if pool.pace:
+            return figures.clock_ns(work)[0], figures.clock_ns(most)[1]
+        return _noisy_ns(pool, figures, work), _noisy_ns(pool, figures, most)
 
     def _pool(self, device: str) -> PoolSpec | None:
         if device:
@@ -86,10 +168,10 @@ def engine_of(pool: PoolSpec) -> EngineCard:
 def profile_of(work: Workload) -> Profile:
     """Return the sizes of one circuit as cost models read them.
 
-    The bond of a tensor network is bounded by the width, and by the depth or else the number of
-    two-qubit gates.
+    A workload without a width is as wide as its measurements. The bond of a tensor network is
+    bounded by the width and the number of two-qubit gates.
     """
-    qubits = min(work.qubits, MAX_MODEL_QUBITS)
+    qubits = min(work.qubits or work.measurements, MAX_MODEL_QUBITS)
     return Profile(
         num_qubits=qubits,
         num_clbits=work.measurements,
@@ -101,33 +183,48 @@ def profile_of(work: Workload) -> Profile:
         resets=0,
         mid_circuit=False,
         conditions=0,
-        bond_bits=min(qubits // 2, work.depth or work.gates_2q),
+        bond_bits=min(qubits // 2, work.gates_2q),
     )
 
 
-def hardware_ns(info: DeviceInfo, work: Workload) -> int | None:
-    """Return the time of circuits on a machine in ns; None if no kind of operation has a duration.
+def _card(pool: PoolSpec, qubits: int) -> EngineCard:
+    """Return the engine whose cost model prices circuits of this width."""
+    own = engine_of(pool)
+    if pool.engine != "any" or qubits <= DENSE_QUBITS:
+        return own
+    return catalog.card("mps") or own
 
-    Each kind of operation takes its mean duration at each shot. A kind without a duration takes the
-    duration of the default profile.
-    """
-    default = DeviceProfile()
-    gates = [each for each in info.operations if each.name not in _NO_GATES]
-    gate_1q_ns = _mean(each.duration_ns for each in gates if len(each.qubits) == 1)
-    gate_2q_ns = _mean(each.duration_ns for each in gates if len(each.qubits) > 1)
-    readout = _mean(qubit.readout_ns for qubit in info.qubits)
-    if readout is None:
-        readout = _mean(each.duration_ns for each in info.operations if each.name == _READOUT)
-    if gate_1q_ns is None and gate_2q_ns is None and readout is None:
-        return None
-    shot_ns = (
-        work.gates_1q * (default.one_q_gate_ns if gate_1q_ns is None else gate_1q_ns)
-        + work.gates_2q * (default.two_q_gate_ns if gate_2q_ns is None else gate_2q_ns)
-        + work.measurements * (default.measurement_ns if readout is None else readout)
+
+def _ideal_ns(pool: PoolSpec, work: Workload) -> float:
+    profile = profile_of(work)
+    query = CostQuery(shots=work.shots, ranks=ranks_used(profile.num_qubits, pool.ranks))
+    return max(1.0, 1e9 * _card(pool, profile.num_qubits).costs.seconds(profile, query, 1))
+
+
+def _noisy_ns(pool: PoolSpec, figures: DeviceFigures, work: Workload) -> float:
+    """Return the time of the fastest engine for such a circuit with the device's mean errors."""
+    gates = work.gates_1q + work.gates_2q
+    weight = LOCATIONS_PER_GATE * (
+        work.gates_1q * figures.error_1q + work.gates_2q * figures.error_2q
     )
-    return work.count * max(1, math.ceil(shot_ns * work.shots))
-
-
-def _mean(durations_ns: Iterable[float]) -> float | None:
-    measured = [each for each in durations_ns if math.isfinite(each) and each >= 0]
-    return sum(measured) / len(measured) if measured else None
+    profile = profile_of(work)
+    noise = NoiseProfile(
+        kinds=frozenset({"kraus", "readout"}),
+        locations=LOCATIONS_PER_GATE * gates,
+        pair_locations=work.gates_2q,
+        error_weight=weight,
+        drawn_weight=weight / LOCATIONS_PER_GATE,
+        num_qubits=profile.num_qubits,
+        shots=work.shots,
+    )
+    profile = msgspec.structs.replace(profile, noise=noise)
+    own = catalog.card(pool.engine)
+    cards = [catalog.card(name) for name in _NOISY_ENGINES] if own is None else [own]
+    query = CostQuery(shots=work.shots)
+    times_s = [
+        card.costs.seconds(profile, query, 1)
+        for card in cards
+        if card is not None
+        if card.name != "densitymatrix" or profile.num_qubits <= DENSITY_QUBITS
+    ]
+    return max(1.0, 1e9 * min(times_s))

@@ -296,15 +296,15 @@ class ReservationLedger:
 
     # --- tasks ----------------------------------------------------------------------------------
 
-    def settle(self, task: int, ran_ns: int) -> None:
+    def settle(self, task: int, ran_ns: int, *, done: bool = False) -> None:
         """Return the units that an ended task held, if it is under a reservation.
 
-        `ran_ns` 0: the task never ran.
+        `ran_ns` 0: the task never ran; `done`: it has its result.
         """
         reservation = self.by_task.pop(task, None)
         if reservation is None:
             return
-        reservation.settle(task, ran_ns)
+        reservation.settle(task, ran_ns, done=done)
         self.changes.units[task] = None
         self._changed(reservation.grant.id)
         if reservation.parked:

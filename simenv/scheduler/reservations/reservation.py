@@ -33,6 +33,7 @@ from simenv.scheduler.reservations.policies import (
 )
 
 NO_LIMIT = -1
+PARTS = 1_000_000  # of a unit: tasks of a device without a profile may take less than a unit
 
 
 class Grant(msgspec.Struct, frozen=True):
@@ -48,6 +49,21 @@ class Grant(msgspec.Struct, frozen=True):
     rate: int = 0
     span_ns: int = 0  # time span of the rate
     bound_ns: int = 0
+    # Parts of a unit in which its tasks are counted. 1: the times of a profile, and reservations of
+    # older versions. PARTS: the times of a cost model, which price the ends of tasks, too.
+    parts: int = 1
+
+    @property
+    def is_modelled(self) -> bool:
+        """True if a cost model prices its tasks, not a profile."""
+        return self.parts > 1
+
+    def parts_of(self, total_ns: int) -> int:
+        """Return a time in parts of a unit: at least 1. Whole units are rounded up. Smaller parts
+        are rounded down, so that the sum over tasks is at most the reserved time."""
+        if self.is_modelled:
+            return min(MOST, max(1, total_ns * self.parts // self.one_ns))
+        return units_of(total_ns, self.one_ns)
 
     @property
     def units(self) -> int:
@@ -66,8 +82,8 @@ class Progress(msgspec.Struct, frozen=True):
     expires_ns: int
     over_ns: int = 0  # time of its end; 0: it is live
     why: str = ""
-    spent: int = 0  # units of tasks that have ended
-    returned: int = 0  # units that ended tasks held and did not spend
+    spent: int = 0  # parts of units of tasks that have ended
+    returned: int = 0  # parts that ended tasks held and did not spend
     actual_ns: int = 0  # run time of ended tasks
 
 
@@ -76,7 +92,7 @@ class ReservationEntry:
 
     def __init__(self, grant: Grant, progress: Progress) -> None:
         self.grant = grant
-        self.units = grant.units
+        self.units = grant.units * (grant.parts if grant.units > 0 else 1)  # in parts
         self.state = progress.state
         self.expires_ns = progress.expires_ns
         self.over_ns = progress.over_ns
@@ -84,8 +100,8 @@ class ReservationEntry:
         self.spent = progress.spent
         self.returned = progress.returned
         self.actual_ns = progress.actual_ns
-        self.held = 0  # units
-        self.holds: dict[int, int] = {}  # units by task
+        self.held = 0  # parts of units
+        self.holds: dict[int, int] = {}  # parts by task
         # By task, with its estimate, in order. There may be very many, so no method scans all.
         self.parked: OrderedDict[int, tuple[TaskRecord, int]] = OrderedDict()
         self.parked_in: Counter[str] = Counter()  # by pool
@@ -135,9 +151,10 @@ class ReservationEntry:
         )
         if units > self.units:
             code = AdmissionReason.TOO_LARGE
+        has, spent, needs = (self._as_text(each) for each in (self.units, self.spent, units))
         message = (
-            f"reservation {self.grant.id} has {self.units} units, {self.spent} of them spent; "
-            f"this takes {units}"
+            f"reservation {self.grant.id} has {has} units, {spent} of them spent; "
+            f"this takes {needs}"
         )
         return code, message
 
@@ -159,14 +176,17 @@ class ReservationEntry:
         self._hold(record.number, units)
         return True
 
-    def settle(self, task: int, ran_ns: int) -> int:
+    def settle(self, task: int, ran_ns: int, *, done: bool) -> int:
         """Release the units of a task that ended; return those not spent. `ran_ns` 0: it never
-        ran."""
+        ran. A task that is `done` spends its price if a cost model gave it, so that compilation of
+        kernels, a cold start and a loaded machine cost nothing."""
         units = self.holds.pop(task, None)
         if units is None:
             self.parked_in[self.parked.pop(task)[0].route.pool] -= 1
             return 0
-        spent = min(units, units_of(ran_ns, self.grant.one_ns)) if ran_ns else 0
+        spent = min(units, self.grant.parts_of(ran_ns)) if ran_ns else 0
+        if done and self.grant.is_modelled:
+            spent = units
         self.held -= units
         self.spent = min(MOST, self.spent + spent)  # unbounded for a reservation without a limit
         self.returned = min(MOST, self.returned + units - spent)
@@ -221,18 +241,27 @@ class ReservationEntry:
         if self.is_over:
             if not self.held:
                 return 0, 0
-            total_ns = min(total_ns, self.held * grant.one_ns)
+            total_ns = min(total_ns, -(-self.held * grant.one_ns // grant.parts))
         units = units_of(total_ns, one_ns)
         return units if grant.credits else 0, self._rate(units, scale.span_ns)
 
     def held_capacity(self, units: int, device: str, scale: UnitScale) -> HeldCapacity:
-        """Return a number of its units as capacity of a device; see `reserved`."""
-        device_units = units and units_of(units * self.grant.one_ns, self._unit_ns(device, scale))
+        """Return parts of its units as capacity of a device; see `reserved`."""
+        grant = self.grant
+        held_ns = -(-units * grant.one_ns // grant.parts)
+        device_units = units and units_of(held_ns, self._unit_ns(device, scale))
         return HeldCapacity(
             device_units,
             device_units if self.grant.credits else 0,
             self._rate(device_units, scale.span_ns),
         )
+
+    def _whole(self, parts: int) -> int:
+        """Return units for display, rounded up."""
+        return -(-parts // self.grant.parts)
+
+    def _as_text(self, parts: int) -> str:
+        return f"{parts / self.grant.parts:.4g}" if self.grant.is_modelled else str(parts)
 
     def _unit_ns(self, device: str, scale: UnitScale) -> int:
         return self.grant.one_ns if device == self.grant.ask.device else scale.one_ns
@@ -247,7 +276,7 @@ class ReservationEntry:
         """Return the reservation as clients see it; `running`: tasks with a worker, `kept`:
         dedicated workers."""
         grant, request = self.grant, self.grant.ask
-        consumed = self.spent + self.held
+        consumed = self._whole(self.spent + self.held)
         return ReservationInfo(
             id=grant.id,
             request_id=request.request_id,
@@ -262,7 +291,7 @@ class ReservationEntry:
             expires_ns=self.expires_ns,
             credits_reserved=grant.credits,
             credits_consumed=consumed if grant.credits else 0,
-            credits_held=self.held if grant.credits else 0,
+            credits_held=self._whole(self.held) if grant.credits else 0,
             rate_reserved=grant.rate,
             rate_consumed=self._rate(consumed, grant.span_ns),
             quantum_budget_ns=max(0, budget_ns(request)),
@@ -284,8 +313,8 @@ def units_for(
     terms: DeviceTerms,
     modelled_ns: int | None = None,
 ) -> tuple[int, str]:
-    """Return the units of its reservation that a task takes, and "" or the reason why the device
-    cannot run it.
+    """Return the parts of units of its reservation that a task takes, and "" or the reason why the
+    device cannot run it.
 
     `work`: sizes of all its circuits. `modelled_ns`: its time if that does not follow from the
     profile.
@@ -298,4 +327,4 @@ def units_for(
     total_ns = circuits_ns(work, profile) if modelled_ns is None else modelled_ns
     if total_ns > MOST:
         return 0, f"it would take {total_ns} ns; the most is {MOST}"
-    return units_of(total_ns, reservation.grant.one_ns), ""
+    return reservation.grant.parts_of(total_ns), ""

@@ -6,14 +6,17 @@ from __future__ import annotations
 import msgspec
 
 from simenv.errors import NotReservedError, SimenvError
-from simenv.model import AdmissionReason, ReservationRequest, TaskSpec, Workload
+from simenv.model import AdmissionReason, ReservationRequest, TaskOptions, TaskSpec
 from simenv.scheduler.core.types import Route, base_of
 from simenv.scheduler.dispatch import dedicated_workers
+from simenv.scheduler.reservations.circuit_times import ProgramSize
 from simenv.scheduler.reservations.policies import DELAYED, REJECTED, PolicyVerdict
 from simenv.scheduler.reservations.reservation import ReservationEntry, units_for
+from simenv.scheduler.routing import ranks
 from simenv.scheduler.state import owner_quotas, owner_usage
 from simenv.scheduler.state.device_controls import DRAINING
 from simenv.scheduler.state.state import SchedulerState
+from simulators import catalog
 
 MIN_BOUND_NS = 20_000_000
 
@@ -44,6 +47,13 @@ def availability_veto(state: SchedulerState, request: ReservationRequest) -> Pol
     if state.controls.closed_state(request.device, starts=False):
         message = f"{request.device or 'the environment'} is draining and accepts nothing new"
         return PolicyVerdict(DELAYED, AdmissionReason.DEVICE_UNAVAILABLE, message)
+    widest = _widest(state, request.device)
+    if 0 < widest < request.workload.qubits:
+        message = (
+            f"{request.workload.qubits} qubits are asked for; "
+            f"{request.device or 'the widest pool'} has {widest}"
+        )
+        return PolicyVerdict(REJECTED, AdmissionReason.TOO_LARGE, message)
     if request.bound_ns and not request.workers:
         message = "a bound on the begin of tasks needs workers of one's own: ask for workers=1"
         return PolicyVerdict(REJECTED, AdmissionReason.UNSUPPORTED, message)
@@ -51,6 +61,26 @@ def availability_veto(state: SchedulerState, request: ReservationRequest) -> Pol
         message = f"bound_ns = {request.bound_ns} cannot be promised: {MIN_BOUND_NS} is the least"
         return PolicyVerdict(REJECTED, AdmissionReason.UNSUPPORTED, message)
     return dedicated_workers.veto(state, request) if request.workers else None
+
+
+def _widest(state: SchedulerState, device: str) -> int:
+    """Return the qubits of the widest circuit of a device, or of all for ""; 0: not known."""
+    times = state.reservations.times
+    widths = []
+    for pool in state.pools.values():
+        if pool.base or device not in ("", pool.spec.name):
+            continue
+        figures = None if times is None else times.figures(pool.spec.name)
+        if figures is not None:
+            widths.append(figures.num_qubits)
+        elif pool.spec.device or pool.spec.provider:
+            return 0
+        elif pool.spec.engine == "any":
+            cards = [card for card in catalog.engine_cards() if card.automatic]
+            widths.append(max(card.max_qubits for card in cards))
+        else:
+            widths.append(ranks.widest_of(pool.spec, state.limits))
+    return max(widths, default=0)
 
 
 def owner_veto(
@@ -80,21 +110,23 @@ def reservation_units(
     reservation: ReservationEntry,
     specs: list[TaskSpec],
     routes: list[Route],
-    works: list[Workload],
+    sizes: list[ProgramSize],
+    terms: TaskOptions,
 ) -> tuple[list[int], list[SimenvError]]:
     """Return the units of a reservation that each task takes, and an error for each task that
     cannot have them.
 
-    `works`: the size of each task's program.
+    `sizes`: of each task's program; `terms`: the options of all.
     """
     units: list[int] = []
     errors: list[SimenvError] = []
     number, device = reservation.grant.id, reservation.grant.ask.device
-    terms = state.reservations.terms(device)
-    times = state.reservations.times if terms.modelled_unit_ns else None
+    device_terms = state.reservations.terms(device)
+    is_modelled = device_terms.modelled_unit_ns and reservation.grant.is_modelled
+    times = state.reservations.times if is_modelled else None
     last: tuple[object, ...] = ()
-    for index, (spec, route, work) in enumerate(zip(specs, routes, works, strict=True)):
-        key = (route, work, spec.count, spec.shots)
+    for index, (spec, route, size) in enumerate(zip(specs, routes, sizes, strict=True)):
+        key = (route, size, spec.count, spec.shots)
         if units and key == last and not errors:  # neighbours are mostly alike
             units.append(units[-1])
             continue
@@ -104,9 +136,12 @@ def reservation_units(
             hint = f"pool={device!r}, or a reservation of the other"
             errors.append(NotReservedError(message, hint=hint, index=index))
             continue
-        task_work = msgspec.structs.replace(work, count=spec.count, shots=spec.shots)
-        modelled_ns = times.task_ns(route, spec, task_work) if times is not None else None
-        needed, problem = units_for(reservation, task_work, terms, modelled_ns)
+        task_work = msgspec.structs.replace(size.work, count=spec.count, shots=spec.shots)
+        modelled_ns = None
+        if times is not None:
+            granted = reservation.grant.ask, reservation.grant.total_ns
+            modelled_ns = times.task_ns(*granted, route, spec, size, terms)
+        needed, problem = units_for(reservation, task_work, device_terms, modelled_ns)
         if problem:
             message = f"reservation {number}: {problem} ({AdmissionReason.TOO_LARGE.text})"
             errors.append(NotReservedError(message, index=index))

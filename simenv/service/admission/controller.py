@@ -142,7 +142,7 @@ class AdmissionController:
         count = pending.next - index
         pending.routes += [admitted.route] * count
         if terms.reservation:
-            pending.works += [admitted.work] * count
+            pending.sizes += [admitted.size] * count
 
     def _refresh_snapshot(self) -> None:
         """Update the snapshot for routing; a change makes all cached routes invalid."""

@@ -25,6 +25,7 @@ from simenv.model.bounds import check_printable
 from simenv.model.final_measurements import measured_last, refuse_collapsed
 from simenv.model.task_rules import check_widths
 from simenv.scheduler.core.types import Route
+from simenv.scheduler.reservations.circuit_times import ProgramSize
 from simenv.scheduler.routing.engine_choice import size
 from simulators.circuit.analysis.profile import Profile
 from simulators.circuit.ir import Circuit, outcome_width
@@ -111,7 +112,7 @@ class AdmittedProgram(msgspec.Struct, frozen=True, gc=False):
     outcome_bytes: int  # of one outcome and its count
     distribution_bits: int  # at most 2 to this power outcomes have a probability above 0
     route: Route
-    work: Workload  # its size, for reservations; shots and count are the task's
+    size: ProgramSize  # for reservations; shots and count are the task's
     max_shots: int = 0  # of the device; 0: MAX_SHOTS
     memory_bytes: int = 0  # of one shot in the output `memory`
 
@@ -266,7 +267,7 @@ def admitted_by_route(
         width,
         distribution,
         route,
-        work,
+        ProgramSize(work, is_dynamic=profile.mid_circuit or not program.ops),
         max_shots,
         shot_bytes(profile.num_clbits),
     )

@@ -23,8 +23,9 @@ from simenv.errors import (
     QueueFullError,
     SimenvError,
 )
-from simenv.model import TaskOptions, TaskSpec, Workload, digest
+from simenv.model import TaskOptions, TaskSpec, digest
 from simenv.scheduler.core.types import ClusterLimits, Route, SubmitBatch
+from simenv.scheduler.reservations.circuit_times import ProgramSize
 from simenv.scheduler.routing.engine_choice import size
 from simenv.scheduler.scheduler import Scheduler
 from simenv.scheduler.state import owner_quotas, owner_usage
@@ -55,7 +56,7 @@ class PendingSubmit(msgspec.Struct):
     body: bytes
     received_ns: int
     routes: list[Route] = msgspec.field(default_factory=list)
-    works: list[Workload] = msgspec.field(default_factory=list)  # only under a reservation
+    sizes: list[ProgramSize] = msgspec.field(default_factory=list)  # only under a reservation
     refusals: list[Refusal] = msgspec.field(default_factory=list)
     next: int = 0
     terms_digest: bytes = b""  # of its options after their check
@@ -284,7 +285,7 @@ class SubmitQueue:
         except NotReservedError as error:
             return None, [refusal(error)]
         units, errors = reservation_units(
-            self._state, reservation, specs, pending.routes, pending.works
+            self._state, reservation, specs, pending.routes, pending.sizes, pending.message.terms
         )
         return units, [refusal(error, error.index) for error in errors]
 

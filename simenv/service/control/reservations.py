@@ -8,13 +8,16 @@ change the owner.
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future
+from typing import Any
 
 import msgspec
 
-from simenv.errors import InsufficientError, JournalError, OptionError
-from simenv.model import ReservationState
+from simenv.errors import InsufficientError, JournalError, OptionError, SimenvError
+from simenv.model import Decision, ReservationRequest, ReservationState
 from simenv.model.bounds import check_printable
+from simenv.scheduler.reservations.policies import MOST
 from simenv.scheduler.scheduler import Scheduler
 from simenv.scheduler.state.devices import check_device
 from simenv.scheduler.views.forecast import device_ns
@@ -53,6 +56,7 @@ from simenv.wire.messages.reservations import (
     SteerTarget,
     TargetReply,
 )
+from simenv.wire.refusals import refusal
 
 DEVICE_CONTROLS = (SteerTarget, SetDispatch, SetOrder)
 CHANGES = (Reserve, Renew, Release, SetProfile, SetPolicy, *DEVICE_CONTROLS)
@@ -67,9 +71,18 @@ class ReservationCommands:
     """Changes and queries of reservations and devices. Used from the loop's thread."""
 
     def __init__(
-        self, scheduler: Scheduler, journal: Journal, executor: ActionExecutor, audit: AuditLog
+        self,
+        scheduler: Scheduler,
+        journal: Journal,
+        executor: ActionExecutor,
+        audit: AuditLog,
+        reading: Callable[[str], Future[Any] | None] = lambda _pool: None,
     ) -> None:
+        """`reading`: returns the Future of a pool's calibration while it is being read."""
         self._audit = audit
+        self._reading = reading
+        # Changes that wait for the calibration of their device, which gives the prices.
+        self._deferred: list[tuple[bytes, Identity, Reserve | SetPolicy]] = []
         self._scheduler = scheduler
         self._state = scheduler.state
         self._ledger = scheduler.state.reservations
@@ -83,9 +96,21 @@ class ReservationCommands:
             raise JournalError(
                 store_error, hint="nothing was changed; repeat it when the disk is repaired"
             )
+        if isinstance(message, Reserve | SetPolicy) and self._reading(_device(message)):
+            self._deferred.append((peer, identity, message))
+            return
         answer = codec.encode(self._changed(identity, message))
         fault_injection.hit("reservation.changed")
         self._executor.outbox.append((peer, answer))
+
+    def _apply_deferred(self) -> None:
+        deferred, self._deferred = self._deferred, []
+        for peer, identity, message in deferred:
+            try:
+                self.apply(peer, identity, message, "")
+            except SimenvError as error:
+                refused = m.Refused(message.request, [refusal(error)])
+                self._executor.outbox.append((peer, codec.encode(refused)))
 
     def _changed(self, identity: Identity, message: Change) -> m.ToClient:
         ledger, scheduler = self._ledger, self._scheduler
@@ -98,7 +123,7 @@ class ReservationCommands:
                     message.ask, identity.owner, time.time_ns(), dry=message.dry
                 )
                 self._executor.execute(actions)
-                return DecisionReply(message.request, decision)
+                return DecisionReply(message.request, self._after_queue(message.ask, decision))
             case Renew():
                 reservation, _ = scheduler.renew_reservation(
                     message.reservation,
@@ -126,6 +151,22 @@ class ReservationCommands:
                 return PolicyReply(message.request, terms.policy_version, changed, terms.policy)
             case SteerTarget() | SetDispatch() | SetOrder():
                 return self._control_device(identity, message)
+
+    def _after_queue(self, request: ReservationRequest, decision: Decision) -> Decision:
+        """Return the decision with the time at which work would start behind the queue of its
+        device; workers of one's own have no queue."""
+        wait_ns = 0 if request.workers else self._wait_ns(request.device)
+        if wait_ns <= decision.retry_after_ns or decision.status == "rejected":
+            return decision
+        later_ns = wait_ns - decision.retry_after_ns
+        return msgspec.structs.replace(
+            decision,
+            estimated_start_ns=decision.estimated_start_ns + later_ns,
+            estimated_finish_ns=min(decision.estimated_finish_ns + later_ns, 2 * MOST),
+        )
+
+    def _wait_ns(self, device: str) -> int:
+        return device_ns(self._state, device, time.monotonic_ns())
 
     def _control_device(self, identity: Identity, message: DeviceControl) -> m.ToClient:
         scheduler = self._scheduler
@@ -171,8 +212,8 @@ class ReservationCommands:
 
     def _target(self, message: DeviceControl | GetTarget, changed: bool) -> TargetReply:
         info = target_info(self._state, message.device)
-        wait_ns = device_ns(self._state, message.device, time.monotonic_ns())
-        return TargetReply(message.request, changed, msgspec.structs.replace(info, wait_ns=wait_ns))
+        info = msgspec.structs.replace(info, wait_ns=self._wait_ns(message.device))
+        return TargetReply(message.request, changed, info)
 
     def _release(self, identity: Identity, message: Release) -> m.ToClient:
         check_printable("reason", message.reason)
@@ -225,11 +266,15 @@ class ReservationCommands:
 
     @property
     def busy(self) -> bool:
-        """True if tasks of ended reservations must be ended, or parked tasks may have units now."""
-        return bool(self._ledger.emptying or self._ledger.freed)
+        """True if tasks of ended reservations must be ended, parked tasks may have units now, or a
+        change can be applied for which a calibration was read."""
+        is_read = self._deferred and not self._reading(_device(self._deferred[0][2]))
+        return bool(self._ledger.emptying or self._ledger.freed or is_read)
 
     def store(self) -> None:
         """Put changes of reservations, device controls and paced runs into the next commit."""
+        if self._deferred:
+            self._apply_deferred()
         if self._ledger.changes:
             changes = self._ledger.take_changes()
             self._journal.put(reservation_statements(self._ledger, changes), forced=changes.urgent)
@@ -240,3 +285,7 @@ class ReservationCommands:
             forced = self._state.paced.is_forced
             runs = scheduler_tables.paced_statements(self._state.paced.take_changes())
             self._journal.put(runs, forced=forced)
+
+
+def _device(message: Reserve | SetPolicy) -> str:
+    return message.ask.device if isinstance(message, Reserve) else message.device

@@ -186,16 +186,18 @@ class EmulatedDevices:
         return results
 
     def info(self, name: str) -> DeviceInfo:
-        """Return a device with its present calibration. Raises NotFoundError, OptionError,
-        DocumentPending."""
+        """Return the description of a device with its present calibration. Raises NotFoundError,
+        OptionError, DocumentPending."""
+        result = self.calibrated(name).info
+        assert result is not None  # the registry and drifts contain devices only
+        return result
+
+    def calibrated(self, name: str) -> EmulatedDevice:
+        """Return a device with its present calibration. Raises the errors of `info`."""
         drifting = None if self.drifting is None else self.drifting.of(name)
         if drifting is not None:
-            result = _published(drifting).info
-            assert result is not None  # snapshots of a drift are calibrations
-            return result
-        result = _done(self.registry.get(self._by_pool.get(name, name))).info
-        assert result is not None  # the registry contains devices only
-        return result
+            return _published(drifting)
+        return _done(self.registry.get(self._by_pool.get(name, name)))
 
 
 def _accepted(device: DriftingDevice) -> EmulatedDevice:

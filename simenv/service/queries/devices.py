@@ -7,6 +7,9 @@ in memory only: a worker sends it at every start.
 from __future__ import annotations
 
 import math
+from concurrent.futures import Future
+from contextlib import suppress
+from typing import Any
 
 import msgspec
 
@@ -15,11 +18,13 @@ from simenv.model import PoolSpec
 from simenv.model.devices import DeviceInfo, DeviceKind
 from simenv.scheduler.core.actions import Action
 from simenv.scheduler.core.types import ClusterLimits
+from simenv.scheduler.reservations.device_figures import DeviceFigures, figures_of
 from simenv.scheduler.routing.engine_support import RoutingSnapshot, runs_only_calls
 from simenv.scheduler.scheduler import Scheduler
 from simenv.scheduler.state.state import SchedulerState
 from simenv.scheduler.views.infos import closed_pools
 from simenv.service.devices.drifting import DriftingDevices
+from simenv.service.devices.registry import EmulatedDevice
 from simenv.service.devices.resolve import DocumentPending, Documents, EmulatedDevices
 from simenv.service.journal.writer import Journal
 from simenv.service.queries.query_queue import ReplySteps
@@ -36,6 +41,9 @@ class DeviceRecords:
         self._holding = frozenset(pool.name for pool in pools if pool.provider)
         self._descriptions: dict[str, DeviceInfo] = {}
         self.emulated: EmulatedDevices | None = None  # None: there are none
+        self._emulating = frozenset(pool.name for pool in pools if pool.device)
+        # By pool, with the description that they were computed of.
+        self._figures: dict[str, tuple[DeviceInfo | EmulatedDevice, DeviceFigures]] = {}
 
     @property
     def documents(self) -> Documents | None:
@@ -70,9 +78,32 @@ class DeviceRecords:
         actions = list(drifting.tick(wall_ns, scheduler))
         return actions, 1e-9 * max(0, drifting.next_ns(wall_ns) - wall_ns)
 
-    def of(self, pool: str) -> DeviceInfo | None:
-        """Return the description of a pool's machine; None if there is none."""
-        return self._descriptions.get(pool)
+    def figures(self, pool: str) -> DeviceFigures | None:
+        """Return the figures of a pool's machine or emulated device, for prices of reservations;
+        None while they are not known."""
+        source: DeviceInfo | EmulatedDevice | None = self._descriptions.get(pool)
+        if source is None and self.emulated is not None and pool in self._emulating:
+            with suppress(DocumentPending, NotFoundError, OptionError):
+                source = self.emulated.calibrated(pool)
+        if source is None:
+            return None
+        cached = self._figures.get(pool)
+        if cached is None or cached[0] is not source:
+            cached = self._figures[pool] = source, _figures(source)
+        return cached[1]
+
+    def reading(self, pool: str) -> Future[Any] | None:
+        """Return the Future of the calibration of a pool that is being read; None if none is."""
+        names = [pool] if pool else sorted(self._emulating)
+        try:
+            for name in self._emulating.intersection(names):
+                if self.emulated is not None:
+                    self.emulated.calibrated(name)
+        except DocumentPending as waiting:
+            return waiting.future
+        except (NotFoundError, OptionError):
+            pass  # a submit reports it
+        return None
 
     def named(self, name: str) -> DeviceInfo:
         """Return an emulated device by its name or by that of its pool. Raises NotFoundError,
@@ -114,6 +145,18 @@ class DeviceRecords:
     def infos(self) -> tuple[DeviceInfo, ...]:
         """Descriptions of all machines that have one."""
         return tuple(self._descriptions.values())
+
+
+def _figures(source: DeviceInfo | EmulatedDevice) -> DeviceFigures:
+    if isinstance(source, DeviceInfo):
+        return figures_of(source)
+    from noise_models.calibration import CalibrationSnapshot
+
+    info, snapshot = source.info, source.document
+    assert info is not None  # it is a device
+    assert isinstance(snapshot, CalibrationSnapshot)
+    reset_ns = snapshot.reset_ns(range(info.num_qubits))
+    return figures_of(info, reset_ns, snapshot.overhead_ns)
 
 
 def _undescribed(pool: str, kind: DeviceKind) -> DeviceInfo:

@@ -19,9 +19,10 @@ from simenv.model import (
     Workload,
 )
 from simenv.scheduler.core.actions import Action, TaskEnded
-from simenv.scheduler.core.types import SubmitBatch
+from simenv.scheduler.core.types import Route, SubmitBatch
 from simenv.scheduler.events import reservations
 from simenv.scheduler.invariants import check
+from simenv.scheduler.reservations.circuit_times import ProgramSize
 from simenv.scheduler.reservations.reservation import ReservationEntry
 from simenv.scheduler.scheduler import Scheduler
 from simenv.scheduler.views.admission import reservation_units
@@ -54,7 +55,7 @@ class Claimant(CheckedScheduler):
     def ledger(self) -> dict[int, ReservationEntry]:
         return self.state.reservations.all
 
-    def policy(self, name: str = "credit", device: str = "main", **figures: int) -> None:
+    def policy(self, name: str = "credit", device: str = "main", **figures: object) -> None:
         policy = AdmissionPolicy(name, **figures)  # type: ignore[arg-type]
         self.state.reservations.set_policy(device, policy, -1)
         self.settle()
@@ -81,13 +82,20 @@ class Claimant(CheckedScheduler):
         owner: str = "",
         cost: float = 10.0,
         after: tuple[int, ...] = (),
+        work: Workload = WORK,
+        terms: TaskOptions | None = None,
+        routed: Route | None = None,
+        is_dynamic: bool = False,
     ) -> list[int]:
         """Tasks of `shots` / 1,000 units each; raises NotReservedError, or the first error of
         one."""
         result = self.state.reservations.usable(number, owner, self.wall_ns)
         specs = [TaskSpec(b"program", shots, seed) for seed in range(count)]
-        routes = [route(cost, pool=pool)] * count
-        units, errors = reservation_units(self.state, result, specs, routes, [WORK] * count)
+        routes = [routed or route(cost, pool=pool)] * count
+        sizes = [ProgramSize(work, is_dynamic)] * count
+        units, errors = reservation_units(
+            self.state, result, specs, routes, sizes, terms or TaskOptions()
+        )
         if errors:
             raise errors[0]
         first = self.state.next_task

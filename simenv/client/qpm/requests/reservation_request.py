@@ -30,6 +30,7 @@ _SIZES = {
     "measurements": "measurement_count",
     "shots": "shots",
 }
+_CLASS_ID = "class_id"  # the host's own name of the class
 _READ = frozenset(
     {
         "request_id", "owner", "user_id", "job_id", "scope_id", "target_device_id", "device_id",
@@ -91,6 +92,13 @@ def _workload(request: Mapping[str, Any]) -> Workload:
     num_shots."""
     sizes = arguments.optional_table("task_class", request.get("task_class"))
     others = arguments.optional_table("workload", request.get("workload"))
+    known = (_CLASS_ID, *_SIZES.values())
+    unknown = [key for key in sizes if key not in known]
+    if unknown:
+        raise ExecutionError(
+            f"task_class has the key {str(unknown[0])[:64]!r}, which is not known",
+            hint=f"one of: {', '.join(known)}",
+        )
     last = {"qubits": "num_qubits", "shots": "num_shots"}
     entries: dict[str, int] = {}
     for ours, theirs in _SIZES.items():

@@ -7,19 +7,36 @@ import pytest
 from checked_scheduler import route
 from claimant import WORK, Claimant
 
-from simenv.model import DeviceProfile, PoolSpec, TaskSpec, Workload
+from simenv.errors import NotReservedError
+from simenv.model import (
+    AdmissionReason,
+    DeviceProfile,
+    PoolSpec,
+    ReservationRequest,
+    TaskOptions,
+    TaskSpec,
+    Workload,
+)
 from simenv.model.devices import DeviceInfo, DeviceKind, OperationInfo, QubitInfo
 from simenv.scheduler.core.cost_estimator import Estimator
-from simenv.scheduler.reservations.circuit_times import DeviceTimes
+from simenv.scheduler.events.tasks import cancel
+from simenv.scheduler.reservations.circuit_times import DeviceTimes, ProgramSize
+from simenv.scheduler.reservations.device_figures import DeviceFigures, figures_of
 
 POOLS = (PoolSpec("main", "any"), PoolSpec("side", "statevector"))
 WIDE = msgspec.structs.replace(WORK, qubits=26, shots=1_000)
 NARROW = msgspec.structs.replace(WORK, qubits=4, shots=1_000)
 
 
-def without_profile(pools: tuple[PoolSpec, ...] = POOLS) -> Claimant:
+def without_profile(
+    pools: tuple[PoolSpec, ...] = POOLS, figures: DeviceFigures | None = None
+) -> Claimant:
+    """`figures`: of every pool with a device."""
     host = Claimant()
-    host.state.reservations.times = DeviceTimes(pools, host.state.estimator, lambda _pool: None)
+    emulating = {pool.name for pool in pools if pool.device}
+    host.state.reservations.times = DeviceTimes(
+        pools, host.state.estimator, lambda pool: figures if pool in emulating else None
+    )
     return host
 
 
@@ -57,17 +74,139 @@ def test_learned_factor_scales_the_estimate() -> None:
     assert after == pytest.approx(3 * before, rel=0.01)
 
 
-def test_task_takes_units_by_the_cost_of_its_own_route() -> None:
+def test_reservation_holds_its_circuits_after_costs_were_learned() -> None:
     host = without_profile()
-    host.policy("credit", total_credits=10_000)
-    number = host.reserve(
-        workload=msgspec.structs.replace(WORK, qubits=20, shots=1_000)
-    ).reservation
-    one_ns = host.ledger[number].grant.one_ns
-    host.under(number, cost=7.5 * one_ns / 1e3)
-    assert host.ledger[number].held == 8
-    host.under(number, cost=1.0)
-    assert host.ledger[number].held == 9
+    host.policy("credit", total_credits=10**9)
+    work = msgspec.structs.replace(WORK, qubits=20, count=20, shots=1_000)
+    number = host.reserve(workload=work).reservation
+    for _ in range(50):  # as cold kernels once did
+        host.state.estimator.observe(route(1.0, num_qubits=20), TaskSpec(b"", 1_000, 1), 1, 20)
+    one = msgspec.structs.replace(work, count=1)
+    for _ in range(20):
+        (task,) = host.under(number, cost=1e6, work=one)
+        assert not host.ledger[number].parked
+        host.assign()
+        host.ran(task, 1)
+    info = host.ledger[number].info(0)
+    assert info.credits_consumed == info.credits_reserved, "the time of a run is not the price"
+
+
+def test_task_that_never_ran_returns_all_its_units() -> None:
+    host = without_profile()
+    host.policy("credit", total_credits=10**9)
+    number = host.reserve(workload=msgspec.structs.replace(WIDE, count=2)).reservation
+    (task,) = host.under(number, work=WIDE)
+    host.keep(cancel(host.state, [task], host.now_ns)[1])
+    host.settle()
+    assert host.ledger[number].info(0).credits_consumed == 0
+
+
+def test_larger_program_takes_more_and_a_smaller_one_less() -> None:
+    host = without_profile()
+    host.policy("credit", total_credits=10**9)
+    number = host.reserve(workload=msgspec.structs.replace(WIDE, count=4)).reservation
+    item = host.ledger[number]
+    host.under(number, work=WIDE)
+    each, before = item.held, item.held
+    host.under(number, work=msgspec.structs.replace(WIDE, qubits=25))
+    assert item.held - before == pytest.approx(each / 2, rel=0.01)
+    before = item.held
+    host.under(number, work=msgspec.structs.replace(WIDE, qubits=27))
+    assert item.held - before == pytest.approx(each * 2, rel=0.01)
+    with pytest.raises(NotReservedError, match="units, 0 of them spent; this takes"):
+        host.under(number, work=msgspec.structs.replace(WIDE, qubits=29))
+
+
+def test_dynamic_program_is_priced_by_its_route() -> None:
+    host = without_profile()
+    host.policy("credit", total_credits=10**9)
+    number = host.reserve(workload=msgspec.structs.replace(NARROW, count=10_000)).reservation
+    item = host.ledger[number]
+    host.under(number, work=NARROW)
+    each, before = item.held, item.held
+    host.under(number, work=NARROW, cost=10_000.0, is_dynamic=True)
+    assert item.held - before > 100 * each
+    before = item.held
+    noise = TaskOptions(snapshot="ab")  # of the client's own, on a simulator without errors
+    host.under(number, work=NARROW, cost=10_000.0, terms=noise)
+    assert item.held - before > 100 * each
+
+
+COMPILED = TaskOptions(compiled="simenv 1")
+CHAIN = DeviceInfo(
+    "chip", DeviceKind.EMULATED, "x", "m", "1", "superconducting", 9, 10_000, (),
+    all_to_all=False, coupling=tuple((k, k + 1) for k in range(8)),
+    operations=(
+        OperationInfo("sx", (0,), 3e-4, 40.0),
+        OperationInfo("cx", (0, 1), 1e-2, 400.0),
+        OperationInfo("measure", (0,), 2e-2, 1_000.0),
+    ),
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("pace", [False, True], ids=["emulated", "paced"])
+@pytest.mark.parametrize(("gates_1q", "gates_2q"), [(30, 6), (90, 6), (200, 40)])
+def test_device_holds_what_compilation_makes_of_the_reserved_circuits(
+    gates_1q: int, gates_2q: int, *, pace: bool
+) -> None:
+    """Six gates on pairs become up to 40 on a chain."""
+    pools = (PoolSpec("main", "any", device="chip", pace=pace),)
+    host = without_profile(pools, figures_of(CHAIN, reset_ns=250e3, overhead_ns=1e6))
+    host.policy("credit", total_credits=10**6)
+    named = Workload(20, 5, 9, 12, 6, 5, 2_000)
+    number = host.reserve(workload=named).reservation
+    made = Workload(1, 7, 0, gates_1q, gates_2q, 5, 2_000)
+    shot_ns = 250e3 + 1_000 + 40 * gates_1q / 5 + 400 * gates_2q / 2
+    timed = route(10.0, device_shot_ns=shot_ns, device_overhead_ns=1e6, paced=pace)
+    tasks = host.under(number, 20, 2_000, work=made, terms=COMPILED, routed=timed)
+    item = host.ledger[number]
+    assert len(tasks) == 20
+    assert not item.parked
+    assert item.held == pytest.approx(item.units, rel=0.05)
+    with pytest.raises(NotReservedError):
+        larger = msgspec.structs.replace(made, qubits=9, gates_2q=100_000)
+        slow = msgspec.structs.replace(timed, device_shot_ns=200 * shot_ns)
+        host.under(number, 1, 2_000, work=larger, terms=COMPILED, routed=slow)
+
+
+def test_long_delays_on_a_paced_device_take_more_than_the_named_circuit() -> None:
+    pools = (PoolSpec("main", "any", device="chip", pace=True),)
+    host = without_profile(pools, figures_of(CHAIN, reset_ns=250e3))
+    host.policy("credit", total_credits=10**6)
+    number = host.reserve(workload=Workload(20, 5, 9, 12, 6, 5, 2_000)).reservation
+    slow = route(10.0, device_shot_ns=100e6, paced=True)
+    with pytest.raises(NotReservedError, match="this takes"):
+        host.under(number, 1, 2_000, work=Workload(1, 5, 0, 12, 6, 5), routed=slow)
+
+
+def test_estimate_of_a_paced_device_is_near_its_clock() -> None:
+    figures = figures_of(CHAIN, reset_ns=250e3, overhead_ns=1e6)
+    times = DeviceTimes(
+        (PoolSpec("chip", "any", device="chip", pace=True),), Estimator(), lambda _pool: figures
+    )
+    expected_ns = times.workload_ns("chip", Workload(1, 5, 9, 12, 6, 5, 2_000))
+    assert expected_ns == pytest.approx(1e6 + 2_000 * 255e3, rel=0.2)
+
+
+def test_small_circuits_take_parts_of_a_unit() -> None:
+    host = without_profile()
+    host.policy("credit", baseline=msgspec.structs.replace(WIDE, qubits=20), total_credits=100)
+    number = host.reserve(workload=msgspec.structs.replace(NARROW, count=1_000)).reservation
+    assert host.ledger[number].info(0).credits_reserved < 50
+    host.under(number, 1_000, work=NARROW)
+    assert not host.ledger[number].parked
+    assert host.ledger[number].info(0).credits_consumed <= 50
+    digest = host.digest()
+    host.restart()
+    assert host.digest() == digest
+
+
+def test_wider_request_than_the_device_is_rejected_with_both_widths() -> None:
+    pools = (PoolSpec("main", "any", device="chip"),)
+    host = without_profile(pools, figures_of(CHAIN))
+    decision = host.reserve(workload=msgspec.structs.replace(WORK, qubits=60))
+    assert (decision.status, decision.code) == ("rejected", AdmissionReason.TOO_LARGE)
+    assert decision.message == "60 qubits are asked for; main has 9"
 
 
 def test_credit_unit_of_device_without_profile_does_not_follow_learned_costs() -> None:
@@ -98,23 +237,34 @@ def test_profile_that_is_set_replaces_the_cost_model() -> None:
 def test_hardware_time_uses_mean_durations_of_its_operations() -> None:
     pools = (PoolSpec("qpu", "hardware", provider="x"),)
     work = Workload(count=2, gates_1q=3, gates_2q=2, measurements=1, shots=100)
-    described = DeviceTimes(pools, Estimator(), lambda _pool: machine())
+    described = DeviceTimes(pools, Estimator(), lambda _pool: figures_of(machine()))
     assert described.workload_ns("qpu", work) == 2 * 100 * (3 * 50 + 2 * 500 + 2_000)
     assert described.workload_ns("", work) == described.workload_ns("qpu", work)
+    request = ReservationRequest(device="qpu", workload=work)
     task = route(engine="hardware", pool="qpu")
-    assert described.task_ns(task, TaskSpec(b"", 100, 1), work) == 630_000
+    size = ProgramSize(msgspec.structs.replace(work, count=1))
+    granted = request, 630_000
+    price = described.task_ns(*granted, task, TaskSpec(b"", 100, 1), size, TaskOptions())
+    assert price == 315_000
+    double = described.task_ns(*granted, task, TaskSpec(b"", 200, 1), size, TaskOptions())
+    assert double == 630_000
     silent = DeviceTimes(pools, Estimator(), lambda _pool: None)
     assert silent.workload_ns("qpu", work) is None, "the profile holds"
-    bare = DeviceTimes(pools, Estimator(), lambda _pool: machine(operations=(), qubits=()))
-    assert bare.workload_ns("qpu", work) is None
+    bare = figures_of(machine(operations=(), qubits=()))
+    assert DeviceTimes(pools, Estimator(), lambda _pool: bare).workload_ns("qpu", work) is None
 
 
-def test_largest_workload_is_rejected_with_its_time() -> None:
-    host = without_profile((PoolSpec("main", "mps"), PoolSpec("side", "any")))
-    value = 2**62
-    for device in ("main", "side", ""):
-        work = Workload(value, value, value, value, value, value, value)
-        decision = host.reserve(device=device, workload=work)
-        assert decision.status == "rejected", device
-        assert "it would take" in decision.message
-    assert not host.ledger
+def test_largest_workload_is_rejected_with_its_size() -> None:
+    chip = PoolSpec("chip", "any", device="chip", pace=True)
+    pools = (PoolSpec("main", "mps"), PoolSpec("side", "any"), chip)
+    for figures in (None, figures_of(CHAIN)):
+        host = without_profile(pools, figures)
+        value = 2**62
+        for device in ("main", "side", ""):
+            work = Workload(value, value, value, value, value, value, value)
+            for width, said in ((value, "qubits are asked for"), (9, "it would take")):
+                request = msgspec.structs.replace(work, qubits=width)
+                decision = host.reserve(device=device, workload=request)
+                assert decision.status == "rejected", device
+                assert said in decision.message
+        assert not host.ledger
