@@ -110,6 +110,21 @@ def test_task_timing_of_a_host_is_that_of_its_record(env: Client) -> None:
     assert {**before, "cq_dequeue_time": after["cq_dequeue_time"]} == after
 
 
+def test_evaluation_counts_the_queue_of_the_device(env: Client) -> None:
+    qpm = env.qpm_with(pool="lab")
+    tasks = env.submit_many([flip()] * 40, pool="lab", shots=SHOTS)
+    request = {"task_class": {"qubit_count": 1, "measurement_count": 1, "shots": 10}}
+    ended_s = time.time() + 40 * LENGTH_S  # of the queue, at the earliest
+    begin_s = 1e-9 * qpm.evaluate(request=request)["estimated_start_ns"]
+    queue_s = 1e-9 * qpm.get_queue_metrics()["wait_estimate"]["estimated_ns"]
+    now_s = time.time()
+    env.cancel(task.id for task in tasks)
+    assert begin_s - now_s >= 0.8 * queue_s > 5.0
+    assert begin_s == pytest.approx(ended_s, abs=20 * LENGTH_S)
+    decision = qpm.evaluate(request={"task_class": {"qubit_count": 60}})
+    assert decision["message"] == "60 qubits are asked for; lab has 2"
+
+
 def test_qrmi_tasks_take_the_time_of_the_machine(up: live.Live) -> None:
     text = (
         'OPENQASM 3.0; include "stdgates.inc"; bit[1] c; qubit[1] q; x q[0]; c[0] = measure q[0];'

@@ -32,6 +32,7 @@ from simulators.circuit.analysis.profile import NoiseProfile, Profile
 MAX_MODEL_QUBITS = 512  # a wider workload costs the same: floats end at 2**1024
 DENSE_QUBITS = 34  # wider circuits of a pool of any engine are priced as a tensor network
 DENSITY_QUBITS = 14  # wider circuits are priced without the density matrix
+COUNTING = 1.1  # a program may be so much larger than named: gates are counted in several ways
 LOCATIONS_PER_GATE = 2  # a gate's own error, and that of idle time beside it
 _NOISY_ENGINES = ("statevector", "densitymatrix", "mps")
 
@@ -101,11 +102,13 @@ class DeviceTimes:
         named = msgspec.structs.replace(request.workload, count=1)
         granted = self._range_ns(reserved, named, compiled=False)
         named = msgspec.structs.replace(named, shots=spec.shots)
-        bounds = self._range_ns(reserved, named, compiled=bool(terms.compiled))
+        counted = msgspec.structs.replace(named, gates_1q=named.gates_1q + 1)  # a global phase
+        bounds = self._range_ns(reserved, named, compiled=False)
+        largest = self._range_ns(reserved, counted, compiled=bool(terms.compiled))
         own_ns = self._own_ns(pool, route, spec, size, terms)
-        if granted is None or bounds is None or own_ns is None:
+        if granted is None or bounds is None or largest is None or own_ns is None:
             return None
-        least, most = bounds
+        least, most = bounds[0], COUNTING * largest[1]
         ratio = least / granted[0]
         ratio *= own_ns / least if own_ns < least else max(1.0, own_ns / most)
         each_ns = total_ns // request.workload.count

@@ -286,6 +286,14 @@ def test_invalid_field_of_reservation_request_is_rejected(qpm: QPM, field: str) 
     assert len(qpm.list_reservations()) == before
 
 
+@pytest.mark.parametrize("key", ["num_qubits", "qubits", "one_q_gates"])
+def test_unknown_size_of_task_class_is_rejected_with_the_known_ones(qpm: QPM, key: str) -> None:
+    decision = qpm.evaluate(request={"task_class": {key: 60, "shots": 3}})
+    assert (decision["status"], decision["reason_code"]) == ("rejected", 4)
+    assert key in decision["message"]
+    assert "qubit_count" in decision["message"]
+
+
 @pytest.mark.parametrize("given", [None, "svc", 7, [], [{}], {1: 2}, object()])
 def test_request_that_is_not_mapping_is_refused(qpm: QPM, given: Any) -> None:
     for call in (qpm.evaluate, qpm.reserve):
