@@ -173,9 +173,9 @@ def test_device_holds_what_compilation_makes_of_the_reserved_circuits(
     assert len(tasks) == 20
     assert not item.parked
     assert item.held == pytest.approx(item.units, rel=0.05)
+    larger = msgspec.structs.replace(made, qubits=9, gates_2q=100_000)
+    slow = msgspec.structs.replace(timed, device_shot_ns=200 * shot_ns)
     with pytest.raises(NotReservedError):
-        larger = msgspec.structs.replace(made, qubits=9, gates_2q=100_000)
-        slow = msgspec.structs.replace(timed, device_shot_ns=200 * shot_ns)
         host.under(number, 1, 2_000, work=larger, terms=COMPILED, routed=slow)
 
 
