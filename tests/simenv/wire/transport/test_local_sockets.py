@@ -217,3 +217,55 @@ def test_sockets_are_not_bound_again_in_a_folder_of_somebody_else(folder: Path) 
         with pytest.raises(ConfigError, match="can be written by others"):
             listener.keep_sockets()
         assert list(folder.iterdir()) == []
+
+
+@contextmanager
+def proxy(path: Path, target: Path) -> Iterator[list[bytes]]:
+    """Somebody between a peer and the service, who passes on all bytes; those of the peer."""
+    sent: list[bytes] = []
+    with socket.socket(socket.AF_UNIX) as listening, socket.socket(socket.AF_UNIX) as service:
+        listening.bind(str(path))
+        listening.listen()
+        service.connect(str(target))
+
+        def relay(source: socket.socket, sink: socket.socket, record: list[bytes]) -> None:
+            with suppress(OSError):
+                while data := source.recv(65_536):
+                    record.append(data)
+                    sink.sendall(data)
+
+        def serve() -> None:
+            accepted, _ = listening.accept()
+            with accepted:
+                back = threading.Thread(target=relay, args=(service, accepted, []))
+                back.start()
+                relay(accepted, service, sent)
+                service.shutdown(socket.SHUT_RDWR)
+                back.join()
+
+        thread = threading.Thread(target=serve)
+        thread.start()
+        yield sent
+        thread.join()
+
+
+def test_recorded_connection_cannot_be_read_or_replayed(folder: Path) -> None:
+    with closing(ZmqListener(folder, SERVER)) as listener:
+        with (
+            proxy(folder / "between", folder / CLIENT_SOCKET) as sent,
+            closing(connect(folder / "between")) as connection,
+        ):
+            connection.send(SECRET)
+            assert listener.wait(PATIENCE_S)
+            received = listener.receive()
+            assert received is not None
+            assert received[2] == SECRET
+            assert listener.send(PeerKind.CLIENT, b"ana", SECRET)
+            assert connection.receive(PATIENCE_S) == SECRET
+        recorded = b"".join(sent)
+        assert SECRET not in recorded
+        with socket.socket(socket.AF_UNIX) as again:
+            again.connect(str(folder / CLIENT_SOCKET))
+            with suppress(OSError):
+                again.sendall(recorded)
+            assert not listener.wait(0.5)
