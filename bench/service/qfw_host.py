@@ -222,7 +222,7 @@ class Host:
         }
 
     def _stubs(self) -> Path:
-        """Make the client classes of the six bindings from simenv's own Protocols; return their
+        """Make the client classes of the six bindings from simenv's own tables; return their
         folder."""
         folder = self.folder / "stubs"
         folder.mkdir()

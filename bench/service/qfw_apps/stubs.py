@@ -1,27 +1,18 @@
-"""Client modules of the six bindings of revision 2, made from simenv's own Protocols.
+"""Client modules of the six bindings of revision 2, made from simenv's own tables of methods.
 
-The names and methods are those of the Protocols; a QFw of revision 2 brings its own modules.
+The names and methods are those of the tables; a QFw of revision 2 brings its own modules.
 
 stubs.py FOLDER
 """
 
 from __future__ import annotations
 
-import inspect
 import sys
 from pathlib import Path
 
-from simenv.qpm import bindings, management
+from simenv.qpm.bindings import EXTENSIONS, REVISION2
 from simenv.qpm.service import BINDINGS, QPMCapability
 
-PROTOCOLS = {
-    "execution": bindings.Execution,
-    "admission": management.Admission,
-    "admission-policy": management.AdmissionPolicyProtocol,
-    "scheduler": management.SchedulerProtocol,
-    "telemetry": bindings.Telemetry,
-    "control": bindings.Control,
-}
 HEAD = """from defw_remote import BaseRemote
 
 
@@ -47,8 +38,8 @@ folder = Path(sys.argv[1])
 for binding in BINDINGS:
     methods = [
         f"\n    def {name}(self, *args, **kwargs):\n        pass\n"
-        for name, value in vars(PROTOCOLS[binding.binding_name]).items()
-        if inspect.isfunction(value) and not name.startswith("_")
+        for table in (REVISION2, EXTENSIONS)
+        for name in table.get(binding.binding_name, {})
     ]
     text = HEAD.format(name=binding.client_class) + "".join(methods)
     home = folder / binding.client_module
