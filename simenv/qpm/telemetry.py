@@ -6,6 +6,7 @@ extensions, raw. Qubits are named by their number as text.
 
 from __future__ import annotations
 
+import enum
 from typing import Any
 
 import msgspec
@@ -36,6 +37,43 @@ class ServiceStatus(msgspec.Struct, frozen=True):
     active_task_count: int
     active_reservation_count: int
     shutdown: ShutdownRequest | None
+
+
+SUMMARY_SCHEMA = "qfw-qpm-service-summary-v1"
+ALLOCATIONS_SCHEMA = "qfw-scheduler-allocation-list-v1"
+
+
+class SummaryState(enum.StrEnum):
+    """`state` of the service summary, in the terms of a batch scheduler's node states."""
+
+    IDLE = "IDLE"  # ready, without active reservations or circuits
+    BUSY = "BUSY"
+    DOWN = "DOWN"  # not ready
+    MAINT = "MAINT"  # paused or draining
+
+
+class SchedulerAllocation(msgspec.Struct, frozen=True):
+    """Live reservations of one allocation of a batch scheduler. A name that the reservation did not
+    give is "". `state`: ACTIVE, or PENDING while none of them is active. `active_task_count`
+    repeats `active_tasks` for newer hosts."""
+
+    scheduler: str
+    cluster_name: str
+    allocation_id: str
+    job_id: str
+    user: str
+    state: str
+    active_tasks: int
+    active_task_count: int
+    workload_kind: str
+    created_at_ns: int
+
+
+class SchedulerAllocations(msgspec.Struct, frozen=True):
+    """Answer of `list_scheduler_allocations`."""
+
+    allocations: list[SchedulerAllocation]
+    schema: str = ALLOCATIONS_SCHEMA
 
 
 class SelfTest(msgspec.Struct, frozen=True):

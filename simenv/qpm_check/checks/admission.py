@@ -13,6 +13,13 @@ from simenv.qpm_check.harness.check import CheckNotApplicable, expect_equal, row
 from simenv.qpm_check.harness.session import LENGTHENED, CheckSession
 from simenv.qpm_check.targets.target import FAMILY
 
+# A request as openQSE's Slurm gateway sends it.
+SLURM_REQUEST: dict[str, Any] = {
+    "owner": {"user": "ada", "uid": 1000, "gid": 1000}, "scheduler": "slurm",
+    "launcher": {"scheduler": "slurm", "cluster_name": "checked"}, "job_id": "4217",
+    "allocation_id": "checked:4217", "account": "physics", "qos": "normal", "priority": 0,
+    "workload_kind": "hybrid", "ttl_ns": 600 * 10**9,
+}  # fmt: skip
 DECISION: shapes.Fields = {
     "status": str, "decision": int, "reason": str, "reason_code": int, "credits_required": int,
     "rate_required": int, "capacity_available": int, "estimated_total_ns": int, "message": str,
@@ -172,6 +179,16 @@ def release(session: CheckSession) -> None:
 def release_id(session: CheckSession) -> None:
     session.expect_refusal("release()", lambda: session.q.release())
     session.expect_refusal("cancel()", lambda: session.q.cancel())
+
+
+@row("admission.release-code", "release and cancel take a scheduler's reason code")
+def release_code(session: CheckSession) -> None:
+    for name, state in (("release", "released"), ("cancel", "cancelled")):
+        number = session.reserve(**SLURM_REQUEST)
+        answer = getattr(session.q, name)(reservation_id=number, reason=1)
+        shapes.has(f"{name}(reason=1)", answer, {"status": str, "reservation_id": int})
+        expect_equal(f"status of {name}(reason=1)", answer["status"], "accepted")
+        stands(session, number, state)
 
 
 @row("admission.unknown", "an unknown reservation: refused by its class")

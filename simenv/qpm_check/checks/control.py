@@ -16,6 +16,10 @@ STATUS: shapes.Fields = {
     "provider_ready": bool, "active_task_count": int, "active_reservation_count": int,
     "shutdown": (dict, shapes.NOTHING),
 }  # fmt: skip
+SUMMARY: shapes.Fields = {
+    "schema": str, "state": str, "ready": bool, "target_id": str, "assigned_hosts": list,
+    "active_reservation_count": int, "active_task_count": int,
+}  # fmt: skip
 LISTS = (
     "pending_removed", "stale_runtime_tasks", "capacity_hold_faults", "unfinished_scheduler_tasks",
     "provider_handle_faults", "directory_generation_faults",
@@ -37,17 +41,30 @@ def status(session: CheckSession) -> None:
         expect_equal("shutdown", result["shutdown"], None)
 
 
-@row("control.summary", "get_service_summary: a table, on hosts that ask for it")
+@row("control.summary", "get_service_summary: qfw-qpm-service-summary-v1, IDLE, BUSY or MAINT")
 def summary(session: CheckSession) -> None:
     if "get_service_summary" not in session.subject.signatures():
         raise CheckNotApplicable(
             "there is no get_service_summary: the newest hosts alone ask for it"
         )
-    result = session.q.get_service_summary()
-    expect(
-        isinstance(result, dict) and result, f"get_service_summary answered {short_repr(result)}"
-    )
-    expect_equal("state", result.get("state", "running"), "running")
+    if session.q.get_service_status()["active_reservation_count"] == 0:
+        _summarized(session, "IDLE")
+    number = session.reserve()
+    _summarized(session, "BUSY")
+    session.q.pause_execution_target(reason="checked")
+    try:
+        _summarized(session, "MAINT")
+    finally:
+        session.q.resume_execution_target()
+    session.q.release(reservation_id=number)
+
+
+def _summarized(session: CheckSession, state: str) -> None:
+    result = shapes.has("get_service_summary", session.q.get_service_summary(), SUMMARY)
+    expect_equal("schema", result["schema"], "qfw-qpm-service-summary-v1")
+    expect_equal("state", result["state"], state)
+    texts = all(isinstance(host, str) for host in result["assigned_hosts"])
+    expect(texts, f"assigned_hosts is {short_repr(result['assigned_hosts'])}")
 
 
 @row("control.test", "test: ok, rpc_ready, the status; it submits nothing")

@@ -6,6 +6,7 @@ import time
 from typing import Any
 
 from simenv.qpm.bindings import REVISION2
+from simenv.qpm_check.checks.admission import SLURM_REQUEST
 from simenv.qpm_check.contract.outcomes import expect, short_repr
 from simenv.qpm_check.harness import shapes
 from simenv.qpm_check.harness.check import CheckNotApplicable, expect_equal, row
@@ -35,6 +36,14 @@ QUEUE: shapes.Fields = {
     "dispatch_limits": dict, "held_capacity": dict, "in_flight_capacity": dict,
     "policy_state": dict, "wait_estimate": dict, "estimated_start": dict,
     "estimated_queued_device_time": dict, "telemetry": dict,
+}  # fmt: skip
+ALLOCATION: shapes.Fields = {
+    "scheduler": str, "cluster_name": str, "allocation_id": str, "job_id": str, "user": str,
+    "state": str, "active_tasks": int, "active_task_count": int,
+}  # fmt: skip
+ALLOCATED = {
+    "cluster_name": "checked", "allocation_id": "checked:4217", "job_id": "4217", "user": "ada",
+    "active_tasks": 0, "active_task_count": 0,
 }  # fmt: skip
 LIFECYCLE: shapes.Fields = {
     "target_id": str, "timestamp_ns": int, "access_class": str, "lifecycle_events": list,
@@ -84,17 +93,29 @@ def capability_map(session: CheckSession) -> None:
         )
 
 
-@row("telemetry.allocations", "list_scheduler_allocations: a list, less of it with a filter")
+@row("telemetry.allocations", "list_scheduler_allocations: live reservations by scheduler and job")
 def allocations(session: CheckSession) -> None:
     _of_the_newest(session, "list_scheduler_allocations")
-    result = session.q.list_scheduler_allocations()
-    expect(isinstance(result, list), f"list_scheduler_allocations answered {short_repr(result)}")
-    expect(
-        all(isinstance(allocation, dict) for allocation in result),
-        f"an entry is no table: {short_repr(result)}",
-    )
-    none = session.q.list_scheduler_allocations(filters={"allocation_id": "no-such-allocation"})
-    expect_equal("allocations of no such id", none, [])
+    number = session.reserve(**SLURM_REQUEST)
+    session.reserve()  # of no scheduler
+    for filters in (None, {"scheduler": "slurm"}, {"job_id": SLURM_REQUEST["job_id"]}):
+        entries = [e for e in _allocations(session, filters) if e["scheduler"] == "slurm"]
+        expect_equal(f"number of allocations for filters={filters}", len(entries), 1)
+        for name, value in ALLOCATED.items():
+            expect_equal(f"{name} of the allocation", entries[0][name], value)
+        expect_equal("state of the allocation", entries[0]["state"].upper(), "ACTIVE")
+    for filters in ({"scheduler": "no-such"}, {"allocation_id": "no-such"}):
+        expect_equal(f"allocations for filters={filters}", _allocations(session, filters), [])
+    session.q.release(reservation_id=number, reason=1)
+    states = [entry["state"].upper() for entry in _allocations(session, {"scheduler": "slurm"})]
+    expect("ACTIVE" not in states, "an allocation is active after its release")
+
+
+def _allocations(session: CheckSession, filters: dict[str, Any] | None) -> list[dict[str, Any]]:
+    result = session.q.list_scheduler_allocations(filters=filters)
+    has("list_scheduler_allocations", result, {"schema": str, "allocations": list})
+    expect_equal("schema", result["schema"], "qfw-scheduler-allocation-list-v1")
+    return [has("an allocation", entry, ALLOCATION) for entry in result["allocations"]]
 
 
 def _of_the_newest(session: CheckSession, name: str) -> None:

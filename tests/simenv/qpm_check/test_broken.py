@@ -103,9 +103,10 @@ DEFECTS = {
     "odd_allocations": Defect(
         2,
         {
-            "telemetry.allocations": "{'allocation_id'",
+            "telemetry.allocations": "list_scheduler_allocations has no 'schema'",
             "telemetry.capability-map": "['get_device_info']",
-            "control.summary": "'well'",
+            "control.summary": "get_service_summary has no 'schema'",
+            "admission.release-code": "reason=1: a text",
         },
         ("telemetry.backend",),
     ),

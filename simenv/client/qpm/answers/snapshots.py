@@ -7,17 +7,27 @@ contract's name; `details` has simenv's own name of the event.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import msgspec
 
-from simenv.model import Event, HeldCapacity, PoolInfo, ServiceInfo, TargetInfo
+from simenv.client.qpm.requests.reservation_request import ALLOCATION
+from simenv.model import (
+    Event,
+    HeldCapacity,
+    PoolInfo,
+    ReservationInfo,
+    ReservationState,
+    ServiceInfo,
+    TargetInfo,
+)
 from simenv.qpm.telemetry import (
     AvailableCapacity,
     CapacitySnapshot,
     LifecycleEvent,
     QueueMetrics,
+    SchedulerAllocation,
     Visibility,
     WaitEstimate,
     WorkBlock,
@@ -72,6 +82,12 @@ def is_available(pools: Sequence[PoolInfo]) -> bool:
     return any(pool.state != "quarantined" for pool in pools)
 
 
+def hosts(info: ServiceInfo) -> list[str]:
+    """Nodes on which the workers of the pools run; before the first worker: all nodes."""
+    own = {name for pool in info.pools for name in pool.nodes}
+    return [node.name for node in info.nodes if node.name in own or not own]
+
+
 def pool(info: PoolInfo) -> dict[str, Any]:
     """Summary of one pool."""
     return {
@@ -83,6 +99,31 @@ def pool(info: PoolInfo) -> dict[str, Any]:
         "busy": info.busy,
         "waiting": info.waiting,
     }
+
+
+_AllocationNames = tuple[str, str, str, str, str]
+
+
+def allocations(infos: Iterable[ReservationInfo]) -> list[SchedulerAllocation]:
+    """Live reservations by the allocation of a batch scheduler that they name; without those that
+    name neither an allocation nor a job."""
+    groups: dict[_AllocationNames, list[ReservationInfo]] = {}
+    for info in infos:
+        scheduler, cluster, allocation = (dict(info.metadata).get(name, "") for name in ALLOCATION)
+        names = (scheduler, cluster, allocation, info.job, info.user or info.owner)
+        if allocation or info.job:
+            groups.setdefault(names, []).append(info)
+    return [_allocation(names, group) for names, group in groups.items()]
+
+
+def _allocation(names: _AllocationNames, group: list[ReservationInfo]) -> SchedulerAllocation:
+    tasks = sum(info.parked + info.waiting + info.running for info in group)
+    states = [info.state for info in group]
+    state = ReservationState.ACTIVE if ReservationState.ACTIVE in states else states[0]
+    return SchedulerAllocation(
+        *names, state=state.upper(), active_tasks=tasks, active_task_count=tasks,
+        workload_kind=group[0].workload_kind, created_at_ns=min(info.created_ns for info in group),
+    )  # fmt: skip
 
 
 def capacity(seen: DeviceSnapshot, scope_id: str | None) -> CapacitySnapshot:

@@ -23,7 +23,6 @@ from simenv.config import application
 from simenv.errors import InsufficientError, NotReservedError, SimenvError
 from simenv.model import AdmissionReason, ReservationInfo
 from simenv.model import Decision as Verdict
-from simenv.model.task_rules import MAX_REASON_CHARS
 from simenv.qpm.admission import (
     DECISIONS,
     STATE_CODES,
@@ -111,17 +110,17 @@ class AdmissionBinding:
         self,
         token: str | None = None,
         reservation_id: int | None = None,
-        reason: str | None = None,
+        reason: str | int | None = None,
     ) -> Plain:
         """End a reservation: waiting tasks are cancelled, running tasks may finish; the answer is
-        "pending" while they run. Idempotent."""
+        "pending" while they run. `reason`: a text or a scheduler's reason code. Idempotent."""
         return self._end(token, reservation_id, reason, cancel=False)
 
     def cancel(
         self,
         token: str | None = None,
         reservation_id: int | None = None,
-        reason: str | None = None,
+        reason: str | int | None = None,
     ) -> Plain:
         """End a reservation as `release` does, and cancel its running tasks as well."""
         return self._end(token, reservation_id, reason, cancel=True)
@@ -212,8 +211,7 @@ class AdmissionBinding:
     def _end(self, token: Any, reservation_id: Any, reason: Any, *, cancel: bool) -> Plain:
         self._token_guard.check(token)
         number = _number(reservation_id)
-        text = (arguments.optional_text("reason", reason) or "")[:MAX_REASON_CHARS]
-        text = text.encode("utf-8", "replace").decode()
+        text = arguments.reason_text(reason)
         self._reservation_checks.changed(number)
         ask = partial(Release, reservation=number, reason=text, cancel=cancel)
         try:

@@ -26,7 +26,14 @@ from simenv.model import FINAL_STATES, ServiceInfo, task_number
 from simenv.qpm.envelopes import plain
 from simenv.qpm.errors import ExecutionError, NotReadyError
 from simenv.qpm.states import ServiceState
-from simenv.qpm.telemetry import Reconciliation, SelfTest, ServiceStatus, ShutdownRequest
+from simenv.qpm.telemetry import (
+    SUMMARY_SCHEMA,
+    Reconciliation,
+    SelfTest,
+    ServiceStatus,
+    ShutdownRequest,
+    SummaryState,
+)
 
 MODES = ("graceful", "cancel")
 HEARING_S = 1.0
@@ -73,12 +80,19 @@ class ControlBinding:
         return plain(self._service_status())
 
     def get_service_summary(self, token: str | None = None) -> Plain:
-        """Service status with the service's version, node and pools."""
+        """Service status with the state in a batch scheduler's terms, the nodes of the workers, the
+        service's version and pools; `service_state` is the state of `get_service_status`."""
         self._token_guard.check(token)
         info = self._info()
+        status = self._service_status(info)
         summary: Plain = {
+            **plain(status),
+            "schema": SUMMARY_SCHEMA,
             "target_id": self._identity.target_id,
-            **plain(self._service_status(info)),
+            "state": str(self._summary_state(status)),
+            "service_state": str(status.state),
+            "assigned_hosts": [] if info is None else snapshots.hosts(info),
+            "timestamp_ns": round(time() * 1e9),
         }
         if info is not None:
             summary |= {
@@ -187,6 +201,19 @@ class ControlBinding:
             active_reservation_count=0 if info is None else self._reserved(),
             shutdown=self._shutdown_request,
         )
+
+    def _summary_state(self, status: ServiceStatus) -> SummaryState:
+        if status.state in (ServiceState.DRAINING, ServiceState.QUIESCING):
+            return SummaryState.MAINT
+        try:
+            if status.accepting_requests and not self._identity.begins():
+                return SummaryState.MAINT
+        except NotReadyError:
+            return SummaryState.DOWN
+        if not status.ready:
+            return SummaryState.DOWN
+        is_busy = status.active_reservation_count or status.active_task_count
+        return SummaryState.BUSY if is_busy else SummaryState.IDLE
 
     def _reserved(self) -> int:
         """Number of active reservations; 0 if the service does not answer."""

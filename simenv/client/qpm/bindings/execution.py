@@ -164,13 +164,13 @@ class ExecutionBinding:
         cid: str | None = None,
         reservation_id: int | None = None,
         token: str | None = None,
-        reason: str | None = None,
+        reason: str | int | None = None,
         qtask_id: int | None = None,
     ) -> Plain:
         """Cancel a circuit: CANCELLED; CANCEL_PENDING while it is being stopped; its final state if
         it had ended; UNKNOWN."""
         self._token_guard.check(token)
-        arguments.optional_text("reason", reason)
+        arguments.reason_text(reason)
         values = self._reservation_checks.check(reservation_id)
         result = self._status_queries.find(cid, qtask_id)
         foreign = self._foreign(result, values)

@@ -19,7 +19,7 @@ from simenv.client.qpm.runtime.completion_queues import CircuitRegistry
 from simenv.client.qpm.runtime.identity import Targets
 from simenv.errors import SimenvError
 from simenv.model import FINAL_STATES, TargetInfo, TaskInfo, task_number
-from simenv.model.task_rules import MAX_OPTIONS, MAX_REASON_CHARS
+from simenv.model.task_rules import MAX_OPTIONS
 from simenv.qpm.bindings import Device
 from simenv.qpm.envelopes import StatusEnvelope, plain, status, wait
 from simenv.qpm.scheduler import (
@@ -164,30 +164,34 @@ class SchedulerBinding:
         self,
         token: str | None = None,
         device_id: Device | None = None,
-        reason: str | None = None,
+        reason: str | int | None = None,
     ) -> Plain:
         """Pause the device: no task is started; tasks are accepted and wait."""
-        return self._steer(token, device_id, "pause", "paused", reason=_reason_text(reason))
+        return self._steer(
+            token, device_id, "pause", "paused", reason=arguments.reason_text(reason)
+        )
 
     def resume_execution_target(
         self,
         token: str | None = None,
         device_id: Device | None = None,
-        reason: str | None = None,
+        reason: str | int | None = None,
     ) -> Plain:
         """Resume the device after a pause or a drain."""
-        return self._steer(token, device_id, "resume", "resumed", reason=_reason_text(reason))
+        return self._steer(
+            token, device_id, "resume", "resumed", reason=arguments.reason_text(reason)
+        )
 
     def calibrate_execution_target(
         self,
         token: str | None = None,
         device_id: Device | None = None,
-        reason: str | None = None,
+        reason: str | int | None = None,
     ) -> Plain:
         """Calibrate a device that drifts. The outcome is an event `calibration-update`, put to the
         queues that are registered for it."""
         return self._steer(
-            token, device_id, "calibrate", "calibrating", reason=_reason_text(reason)
+            token, device_id, "calibrate", "calibrating", reason=arguments.reason_text(reason)
         )
 
     def drain_execution_target(
@@ -332,8 +336,3 @@ def _option(what: str, value: Any) -> str:
     if len(text) > MAX_OPTION_CHARS:
         raise arguments.wrong(what, text, f"a text of up to {MAX_OPTION_CHARS} characters")
     return text
-
-
-def _reason_text(reason: Any) -> str:
-    text = arguments.optional_text("reason", reason) or ""
-    return text[:MAX_REASON_CHARS].encode("utf-8", "replace").decode()

@@ -18,21 +18,22 @@ from simenv.client.qpm.answers.snapshots import DeviceSnapshot, lifecycle
 from simenv.client.qpm.requests import arguments, policy_tables
 from simenv.client.qpm.runtime.calls import Audit, TokenGuard, asked
 from simenv.client.qpm.runtime.identity import WHOLE, QPMIdentity, Targets, pools_of
-from simenv.model import MAX_SHOTS, AdmissionPolicy, ReservationRequest, TargetInfo
+from simenv.client.qpm.runtime.reservations import LIVE
+from simenv.model import MAX_SHOTS, AdmissionPolicy, ReservationRequest
 from simenv.model.devices import DeviceInfo, DeviceKind
 from simenv.qpm.bindings import Device
 from simenv.qpm.envelopes import plain
 from simenv.qpm.errors import UnknownObjectError
 from simenv.qpm.service import PROVIDER
-from simenv.qpm.telemetry import LifecycleTelemetry, Visibility
+from simenv.qpm.telemetry import LifecycleTelemetry, SchedulerAllocations, Visibility
 from simenv.wire.messages import client as m
 from simenv.wire.messages.reservations import (
     DecisionReply,
     GetPolicy,
-    GetTarget,
+    GetReservations,
     PolicyReply,
+    Reservations,
     Reserve,
-    TargetReply,
 )
 
 EVENTS_SHOWN = 1_000  # the newest
@@ -172,36 +173,29 @@ class TelemetryBinding:
 
     def list_scheduler_allocations(
         self, token: str | None = None, filters: Plain | None = None
-    ) -> list[Plain]:
-        """Slots of the service by node, one entry each. A QPM of a pool lists the nodes of the
-        pool's workers.
+    ) -> Plain:
+        """Allocations of batch schedulers with live reservations that the caller may see, one entry
+        each. A QPM of a pool lists reservations of that pool.
 
         `filters`: values of entry fields.
         """
         self._token_guard.check(token)
         wanted = arguments.optional_table("filters", filters)
-        info = self._identity.status()
-        own = {name for pool in info.pools for name in pool.nodes}
-        entries: list[Plain] = [
-            {
-                "allocation_id": f"{info.name}/{node.name}",
-                "target_id": self._identity.target_id,
-                "node": node.name,
-                "state": node.state,
-                "reason": node.reason,
-                "slots": node.slots,
-                "slots_granted": node.slots_granted,
-                "memory_bytes": node.memory_bytes,
-                "memory_granted_bytes": node.memory_granted,
-                "workers": node.workers,
-                "ranks": node.ranks,
-                "gpus": node.gpus,
-                "features": list(node.features),
-            }
-            for node in info.nodes
-            if self._identity.device == WHOLE or node.name in own
-        ]
-        return [e for e in entries if all(e.get(name) == value for name, value in wanted.items())]
+        infos = asked(self._session, Reservations, GetReservations).reservations
+        entries = snapshots.allocations(
+            info
+            for info in infos
+            if info.state in LIVE and self._identity.device in (WHOLE, info.device)
+        )
+        return plain(
+            SchedulerAllocations(
+                [
+                    entry
+                    for entry in entries
+                    if all(getattr(entry, name, None) == value for name, value in wanted.items())
+                ]
+            )
+        )
 
     def get_telemetry_access_model(self, token: str | None = None) -> Plain:
         """Access class of each call, with the intended readers of each class."""
@@ -294,8 +288,8 @@ class TelemetryBinding:
         return plain(devices.device(subject.name, subject.info, engines))
 
     def _moment(self, device: str, access: str) -> DeviceSnapshot:
-        info, target = self._identity.status(), self._target(device)
-        full = target if device == WHOLE else self._target(WHOLE)
+        info, target = self._identity.status(), self._identity.target(device)
+        full = target if device == WHOLE else self._identity.target(WHOLE)
         rules = asked(self._session, PolicyReply, partial(GetPolicy, device=device)).policy
         return DeviceSnapshot(
             target_id=self._identity.target_id,
@@ -314,9 +308,6 @@ class TelemetryBinding:
             room=self._available_units(device, rules),
             begins=snapshots.begins(target, full),
         )
-
-    def _target(self, device: str) -> TargetInfo:
-        return asked(self._session, TargetReply, partial(GetTarget, device=device)).info
 
     def _available_units(self, device: str, rules: AdmissionPolicy) -> int | None:
         """Units of the next reservation that the service would grant to this caller; None if

@@ -8,11 +8,12 @@ from __future__ import annotations
 
 from typing import Any
 
-from simenv.model.task_rules import MAX_SECONDS
+from simenv.model.task_rules import MAX_REASON_CHARS, MAX_SECONDS
 from simenv.qpm.errors import ExecutionError
 
 MAX_TEXT_CHARS = 4_096  # of an id, a name, a reason
 MAX_RESERVATION = 2**64 - 1
+MAX_REASON_CODE = 2**32 - 1
 _SHOWN = 16  # most entries of a list or table in an error
 _SCALARS = (str, int, float, bool, type(None))
 
@@ -32,6 +33,15 @@ def text(what: str, value: Any) -> str:
 def optional_text(what: str, value: Any) -> str | None:
     """Check None or a text that is not empty."""
     return None if value is None else text(what, value)
+
+
+def reason_text(value: Any) -> str:
+    """Read a `reason` as text for the service, cut to MAX_REASON_CHARS; "" for None. A reason code,
+    which schedulers send, becomes `code N`."""
+    if isinstance(value, int) and not isinstance(value, bool):
+        return f"code {integer('reason', value, 0, MAX_REASON_CODE)}"
+    result = "" if value is None else text("reason", value)
+    return result[:MAX_REASON_CHARS].encode("utf-8", "replace").decode()
 
 
 def travelling(what: str, value: Any) -> str:

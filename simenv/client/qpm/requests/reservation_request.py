@@ -6,6 +6,7 @@ like a credential or a token.
 
 from __future__ import annotations
 
+import itertools
 import json
 from collections.abc import Mapping
 from typing import Any
@@ -31,12 +32,13 @@ _SIZES = {
     "shots": "shots",
 }
 _CLASS_ID = "class_id"  # the host's own name of the class
+ALLOCATION = ("scheduler", "cluster_name", "allocation_id")  # identity of a batch allocation
 _READ = frozenset(
     {
         "request_id", "owner", "user_id", "job_id", "scope_id", "target_device_id", "device_id",
         "workload_kind", "walltime_ns", "ttl_ns", "expiration_ttl_ns", "classical_runtime_ns",
         "overhead_ns", "task_class", "workload", "num_qubits", "num_shots", "workers", "bound_ns",
-        "token", APP,
+        "token", APP, *ALLOCATION,
     }
 )  # fmt: skip
 _SECRET = ("credential", "token", "passw", "secret", "api_key", "apikey", "authorization")
@@ -140,8 +142,13 @@ def _travels(text: str) -> bool:
 
 
 def _unknown_fields(request: Mapping[str, Any], app: str) -> tuple[tuple[str, str], ...]:
-    """Keep the unknown fields as short texts."""
+    """Keep the identity of the allocation and the unknown fields as short texts."""
     settings = [(APP, app)] if app else []
+    launcher = request.get("launcher")
+    tables = (request, launcher) if isinstance(launcher, dict) else (request,)
+    for name in ALLOCATION:
+        values = (table[name] for table in tables if table.get(name) is not None)
+        settings += [(name, _short(_text(value))) for value in itertools.islice(values, 1)]
     for key, value in request.items():
         if key in _READ or value is None or _is_secret(key):
             continue

@@ -23,7 +23,14 @@ from simenv.client.qpm.answers import devices, snapshots
 from simenv.client.qpm.requests import arguments
 from simenv.client.qpm.runtime.calls import asked
 from simenv.errors import NoServiceError
-from simenv.model import MAX_SHOTS, DeviceProfile, EngineInfo, PoolInfo, ServiceInfo
+from simenv.model import (
+    MAX_SHOTS,
+    DeviceProfile,
+    EngineInfo,
+    PoolInfo,
+    ServiceInfo,
+    TargetInfo,
+)
 from simenv.model.devices import DeviceInfo, DeviceKind
 from simenv.qpm.errors import NotReadyError, UnknownObjectError
 from simenv.qpm.service import (
@@ -36,7 +43,7 @@ from simenv.qpm.service import (
 )
 from simenv.wire.messages import client as m
 from simenv.wire.messages.queries import Devices, Engines, GetDevices, GetEngines
-from simenv.wire.messages.reservations import GetProfile, ProfileReply
+from simenv.wire.messages.reservations import GetProfile, GetTarget, ProfileReply, TargetReply
 
 ANY_ENGINE = "any"
 READY_S = 1.0
@@ -85,6 +92,15 @@ class QPMIdentity:
                 return False
             self._available_s = monotonic()
         return True
+
+    def target(self, device: str) -> TargetInfo:
+        """Control state of a device's queue."""
+        return asked(self._session, TargetReply, partial(GetTarget, device=device)).info
+
+    def begins(self) -> bool:
+        """Return whether the QPM's device is neither paused nor draining."""
+        target = self.target(self.device)
+        return snapshots.begins(target, target if self.device == WHOLE else self.target(WHOLE))
 
     def engines(self) -> tuple[EngineInfo, ...]:
         """Engines of the service, by preference."""

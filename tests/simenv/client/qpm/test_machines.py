@@ -113,8 +113,10 @@ def test_qpm_of_one_pool_runs_and_describes_only_that_pool(env: simenv.Client) -
     metrics = qpu.get_queue_metrics()
     assert (metrics["target_id"], metrics["device_id"]) == ("qpu", "qpu")
     assert metrics["wait_estimate"]["available"] is True
-    (entry,) = qpu.list_scheduler_allocations()
-    assert entry["target_id"] == "qpu"
+    env.qpm.reserve(request={"job_id": "of-main", "device_id": "main"})
+    qpu.reserve(request={"job_id": "of-qpu"})
+    (entry,) = qpu.list_scheduler_allocations()["allocations"]
+    assert entry["job_id"] == "of-qpu"
     assert sum(qpu.revision1.sync_run(info(BELL))["result"].values()) == 200
 
 

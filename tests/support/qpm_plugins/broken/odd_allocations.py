@@ -13,4 +13,8 @@ class QPM(HonestQPM):
         return ["get_device_info"]
 
     def get_service_summary(self, token=None):
-        return "well"
+        return {**self.get_service_status(), "target_id": "honest"}
+
+    def release(self, token=None, reservation_id=None, reason=None):
+        self._text("reason", reason)
+        return super().release(token, reservation_id)

@@ -24,7 +24,27 @@ def test_service_status_has_all_fields(qpm: QPM) -> None:
     assert status["ready"] is status["initialized"] is status["provider_ready"] is True
     assert status["active_reservation_count"] == 0
     assert qpm.test() == {"status": "ok", "rpc_ready": True, "service": status}
-    assert set(qpm.get_service_summary()) > STATUS
+
+
+def test_service_summary_has_state_in_terms_of_batch_scheduler(
+    qpm: QPM, env: simenv.Client
+) -> None:
+    summary = qpm.get_service_summary()
+    assert set(summary) > STATUS
+    assert (summary["schema"], summary["state"]) == ("qfw-qpm-service-summary-v1", "IDLE")
+    assert (summary["ready"], summary["service_state"]) == (True, "running")
+    assert summary["assigned_hosts"] == list(env.nodes())
+    number = qpm.reserve(request={})["reservation_id"]
+    assert qpm.get_service_summary()["state"] == "BUSY"
+    qpm.release(reservation_id=number, reason=1)
+    for pause, resume in (
+        (qpm.pause_execution_target, qpm.resume_execution_target),
+        (qpm.drain_execution_target, qpm.resume_execution_target),
+    ):
+        pause()
+        assert qpm.get_service_summary()["state"] == "MAINT"
+        resume()
+    assert qpm.get_service_summary()["state"] == "IDLE"
 
 
 def test_open_circuit_is_counted_as_active_and_reconciled(qpm: QPM, busy: None) -> None:

@@ -159,14 +159,42 @@ def test_access_model_lists_every_call(qpm: QPM) -> None:
     assert {method["access_class"] for method in model["methods"].values()} <= classes
 
 
-def test_libraries_and_allocations_are_those_of_environment(qpm: QPM, env: simenv.Client) -> None:
+def test_libraries_are_pools_of_environment(qpm: QPM, env: simenv.Client) -> None:
     assert qpm.capability_map()["get_device_info"] == list(env.pools())
-    (entry,) = qpm.list_scheduler_allocations()
-    assert entry["slots"] == env.status().slots
-    (node,) = env.nodes().values()
-    assert (entry["node"], entry["workers"], entry["state"]) == (node.name, node.workers, "up")
-    assert qpm.list_scheduler_allocations(filters={"node": entry["node"]}) == [entry]
-    assert qpm.list_scheduler_allocations(filters={"node": "elsewhere"}) == []
+
+
+def test_scheduler_allocations_are_live_reservations_by_job(qpm: QPM) -> None:
+    request = {
+        "owner": {"user": "ada", "uid": 7}, "scheduler": "slurm", "job_id": "42",
+        "launcher": {"scheduler": "slurm", "cluster_name": "c"}, "allocation_id": "c:42",
+        "workload_kind": "hybrid",
+    }  # fmt: skip
+    numbers = [qpm.reserve(request=request)["reservation_id"] for _ in range(2)]
+    qpm.reserve(request={"user_id": "ada"})  # names neither an allocation nor a job
+    answer = qpm.list_scheduler_allocations()
+    assert answer["schema"] == "qfw-scheduler-allocation-list-v1"
+    (entry,) = answer["allocations"]
+    assert entry.pop("created_at_ns") > 0
+    assert entry == {
+        "scheduler": "slurm", "cluster_name": "c", "allocation_id": "c:42", "job_id": "42",
+        "user": "ada", "state": "ACTIVE", "active_tasks": 0, "active_task_count": 0,
+        "workload_kind": "hybrid",
+    }  # fmt: skip
+    for filters, count in (({"scheduler": "slurm"}, 1), ({"user": "eve"}, 0), ({"unknown": 1}, 0)):
+        listed = qpm.list_scheduler_allocations(filters=filters)["allocations"]
+        assert len(listed) == count, filters
+    for number in numbers:
+        assert len(qpm.list_scheduler_allocations()["allocations"]) == 1
+        qpm.release(reservation_id=number, reason=1)
+    assert qpm.list_scheduler_allocations()["allocations"] == []
+
+
+def test_circuit_under_reservation_is_active_task_of_its_allocation(qpm: QPM, busy: None) -> None:
+    number = qpm.reserve(request={"job_id": "7", "scheduler": "slurm"})["reservation_id"]
+    qpm.async_run(info(), reservation_id=number)
+    (entry,) = qpm.list_scheduler_allocations()["allocations"]
+    assert (entry["active_tasks"], entry["active_task_count"]) == (1, 1)
+    qpm.cancel(reservation_id=number, reason=2)
 
 
 def test_control_and_reservation_events_are_listed(qpm: QPM, env: simenv.Client) -> None:

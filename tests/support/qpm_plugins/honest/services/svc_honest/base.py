@@ -279,7 +279,14 @@ class HonestQPM(Admitting, Telling):
             }  # fmt: skip
 
     def get_service_summary(self, token=None):
-        return {"target_id": "honest", **self.get_service_status()}
+        status = self.get_service_status()
+        state = "BUSY" if status["active_reservation_count"] else "IDLE"
+        if self.desk.paused:
+            state = "MAINT"
+        return {
+            **status, "schema": "qfw-qpm-service-summary-v1", "state": state,
+            "target_id": "honest", "assigned_hosts": ["honest-head"],
+        }  # fmt: skip
 
     def reconcile_runtime_state(self, token=None, reason=None):
         if not self._text("reason", reason):

@@ -171,6 +171,8 @@ class Ledger:
         user = request.get("user_id") or next(
             (owner[key] for key in ("user_id", "user", "username", "account") if key in owner), ""
         )
+        launcher = request.get("launcher")
+        launcher = launcher if isinstance(launcher, dict) else {}
         record = {
             "request_id": request.get("request_id"), "device_id": "honest",
             "scope_id": request.get("scope_id"), "user_id": user, "job_id": request.get("job_id"),
@@ -179,7 +181,10 @@ class Ledger:
             "rate_reserved": rate, "rate_consumed": 0, "quantum_budget_ns": max(0, budget),
             "estimated_total_ns": total, "actual_total_ns": 0, "created_at_ns": now,
             "expires_at_ns": now + (request.get("ttl_ns") or self.profile["default_ttl_ns"]),
-            "request_metadata": {},
+            "request_metadata": {
+                name: str(request.get(name) or launcher.get(name) or "")
+                for name in ("scheduler", "cluster_name", "allocation_id")
+            },
         }  # fmt: skip
         return decision, record
 

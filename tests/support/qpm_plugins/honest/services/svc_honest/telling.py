@@ -100,9 +100,16 @@ class Telling:
         return {name: [] for name in CLASSES}
 
     def list_scheduler_allocations(self, token=None, filters=None):
-        table = {"allocation_id": "honest/1", "slots": 1}
+        entries = [
+            {**each["request_metadata"], "job_id": str(each["job_id"]), "user": each["user_id"],
+             "state": "ACTIVE", "active_tasks": 0, "active_task_count": 0}
+            for each in self.list_reservations() if each["state"] == "active" and each["job_id"]
+        ]  # fmt: skip
         wanted = (filters or {}).items()
-        return [table] if all(table.get(name) == value for name, value in wanted) else []
+        return {
+            "schema": "qfw-scheduler-allocation-list-v1",
+            "allocations": [e for e in entries if all(e.get(k) == v for k, v in wanted)],
+        }
 
     # --- how it goes --------------------------------------------------------------------------
 
