@@ -34,7 +34,7 @@ def install(
         bool, typer.Option(help="Start a private environment that ends with the service.")
     ] = False,
 ) -> None:
-    """Link the service into QFw and set SIMENV_* in its activation.
+    """Link the service into QFw, set SIMENV_* in its activation, and let `simenv` run beside it.
 
     Run it before `qfw_activate`, with the Python of QFw's virtual environment.
     """
@@ -45,9 +45,8 @@ def install(
         "SIMENV_QPM_PRIVATE": "yes" if private else "no",
         "SIMENV_HOME": str(config.home_root()),
     }
-    if private:
-        settings["SIMENV_PYTHON"] = config.interpreter()
-    elif service := _service(options.settings_of(context)):
+    service = None if private else _service(options.settings_of(context))
+    if service is not None:
         settings["SIMENV_SERVICE"] = str(service)
     if pool:
         settings["SIMENV_QPM_POOL"] = pool

@@ -12,12 +12,19 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from simenv.cli.doctor.finding import DoctorFinding
-from simenv.config import qpm
+from simenv.config import interpreter, qpm
 from simenv.errors import ConfigError, SimenvError
 from simenv.frontends.qfw import SERVICES, installing
 from simenv.frontends.qfw.installing import QfwLayout
 
 ASK_S = 20.0
+# Imported by DEFw itself, and by the services of QFw, all of which its resource manager loads.
+MODULES = (
+    ("yaml", "PyYAML"),
+    ("netifaces", "netifaces"),
+    ("psutil", "psutil"),
+    ("requests", "requests"),
+)
 
 
 def findings(root: Path, environ: Mapping[str, str]) -> Iterator[DoctorFinding]:
@@ -31,8 +38,10 @@ def findings(root: Path, environ: Mapping[str, str]) -> Iterator[DoctorFinding]:
     yield _package()
     yield _link(paths)
     yield _activation(paths)
+    yield _command(paths)
+    yield _interpreters()
     yield _program(paths, environ)
-    yield _yaml()
+    yield _modules()
     yield from _environment_findings(paths, environ)
 
 
@@ -99,10 +108,40 @@ def _program(paths: QfwLayout, environ: Mapping[str, str]) -> DoctorFinding:
     return DoctorFinding("ok", "DEFw", f"{program}, Python {qfw_version[0]}")
 
 
-def _yaml() -> DoctorFinding:
-    if importlib.util.find_spec("yaml") is None:
-        return DoctorFinding("fail", "PyYAML", "DEFw needs it here too", "pip install pyyaml")
-    return DoctorFinding("ok", "PyYAML", "is there")
+def _command(paths: QfwLayout) -> DoctorFinding:
+    own = installing.command()
+    if not own.is_safe():
+        message = f"{own.script} does not run while QFw is active: QFw replaces its interpreter"
+        return DoctorFinding("fail", "command", message, _install(paths))
+    return DoctorFinding("ok", "command", f"{own.script} on {own.interpreter}")
+
+
+def _interpreters() -> DoctorFinding:
+    """Check the names of the interpreter that the activation replaces: QFw looks for DEFw's
+    libraries where `python3` leads, and renames all three or fails half-way."""
+    folder = installing.command().folder
+    real = Path(interpreter()).resolve()
+    wrong, repairs = [], []
+    for name in ("python", "python3", f"python{sys.version_info[0]}.{sys.version_info[1]}"):
+        moved = folder / f"{name}_defw_orig"  # while QFw is active
+        path = moved if moved.exists() else folder / name
+        if path.exists() and path.samefile(real):
+            continue
+        wrong.append(f"{path} {f'is {path.resolve()}' if path.exists() else 'is not there'}")
+        repairs.append(f"ln -sf {shlex.quote(str(real))} {shlex.quote(str(path))}")
+    if wrong:
+        message = f"{'; '.join(wrong)}; QFw needs links to {real}, for which simenv is installed"
+        return DoctorFinding("fail", "interpreter", message, "; ".join(repairs))
+    return DoctorFinding("ok", "interpreter", str(real))
+
+
+def _modules() -> DoctorFinding:
+    missing = [name for name, _ in MODULES if importlib.util.find_spec(name) is None]
+    if missing:
+        message = f"QFw and DEFw import {', '.join(missing)}, not installed in {sys.prefix}"
+        packages = " ".join(package for name, package in MODULES if name in missing)
+        return DoctorFinding("fail", "modules", message, f"pip install {packages}")
+    return DoctorFinding("ok", "modules", ", ".join(name for name, _ in MODULES))
 
 
 def _environment_findings(paths: QfwLayout, environ: Mapping[str, str]) -> Iterator[DoctorFinding]:

@@ -3,12 +3,18 @@
 QFw's activation sets `DEFW_EXTERNAL_SERVICES_PATH` to its own services, and its launcher activates
 anew in a fresh shell on each node: so the service folder is linked next to QFw's own, and the
 variables of simenv are in a file that the activation sources.
+
+The activation also replaces `python`, `python3` and `python3.X` of the virtual environment by
+DEFw's program, for every shell, until the deactivation. So the command `simenv` is given an
+interpreter with a name of its own beside them, and the service processes that it starts run on it.
 """
 
 from __future__ import annotations
 
 import os
+import re
 import shlex
+import shutil
 import sysconfig
 from collections.abc import Mapping
 from pathlib import Path
@@ -16,11 +22,14 @@ from pathlib import Path
 import msgspec
 
 import simenv
+from simenv.config import interpreter
 from simenv.errors import ConfigError
 from simenv.files import replacing
 from simenv.frontends.qfw import SERVICES
 
 MODULE = "svc_simenv_qpm"
+INTERPRETER = "simenv-python"
+_SHEBANG = re.compile(r"(?<=/)(?:simenv-)?python[\d.]*(?=[\"\s])")
 VARIABLES = "qfw_simenv_env.sh"
 SOURCED = "qfw_set_envvars.sh"  # sourced by qfw_activate, which QFw's configurator writes
 SERVICES_FILE = "qfw_services_simenv.yaml"
@@ -37,6 +46,37 @@ services:
     assigned-hosts: group1
     assigned-hosts-env: QFW_QPM_ASSIGNED_HOSTS
 """
+
+
+class Command(msgspec.Struct, frozen=True):
+    """The command `simenv` of a virtual environment. `folder`: where its programs are."""
+
+    folder: Path
+
+    @property
+    def script(self) -> Path:
+        return self.folder / "simenv"
+
+    @property
+    def interpreter(self) -> Path:
+        """Interpreter that the activation of QFw leaves alone."""
+        return self.folder / INTERPRETER
+
+    def is_safe(self) -> bool:
+        """Return whether the command works while QFw is active."""
+        return self.interpreter.exists() and INTERPRETER in _head(self.script)
+
+    def run_on(self, name: str) -> None:
+        """Replace the interpreter in the first lines of the script."""
+        if self.script.exists():
+            text = self.script.read_text(encoding="utf-8")
+            head = _head(self.script)
+            _write(self.script, _SHEBANG.sub(name, head, count=1) + text[len(head) :])
+
+
+def command() -> Command:
+    """The command of this interpreter's environment."""
+    return Command(Path(sysconfig.get_path("scripts")))
 
 
 class QfwLayout(msgspec.Struct, frozen=True):
@@ -75,8 +115,9 @@ def layout(root: Path) -> QfwLayout:
 
 
 def install(root: Path, exports: Mapping[str, str]) -> list[Path]:
-    """Link the service folder, write the variables `exports` and the services file, and make the
-    activation source the variables. Idempotent; returns the installed paths."""
+    """Link the service folder, write the variables `exports` and the services file, make the
+    activation source the variables, and let the command `simenv` run on an interpreter of its own.
+    Idempotent; returns the installed paths."""
     places = layout(root)
     if is_editable():
         raise ConfigError(
@@ -84,6 +125,10 @@ def install(root: Path, exports: Mapping[str, str]) -> list[Path]:
             hint="pip install simenv, without -e, in the virtual environment that QFw uses",
         )
     _link(places.link)
+    own = command()
+    _copy_interpreter(own.interpreter)
+    own.run_on(INTERPRETER)
+    exports = {"SIMENV_PYTHON": str(own.interpreter), **exports}
     lines = [f"export {name}={shlex.quote(value)}" for name, value in sorted(exports.items())]
     _write(places.variables, "\n".join([MARK, *lines, ""]))
     _write(places.services_file, _YAML.format(path=places.services_file, module=MODULE))
@@ -91,7 +136,10 @@ def install(root: Path, exports: Mapping[str, str]) -> list[Path]:
         text = places.sourced.read_text(encoding="utf-8")
         line = f'source "${{QFW_PATH}}/environment/{VARIABLES}"  {MARK}\n'
         _write(places.sourced, text + ("" if text.endswith("\n") else "\n") + line)
-    return [places.link, places.variables, places.sourced, places.services_file]
+    return [
+        places.link, own.script, own.interpreter, places.variables, places.sourced,
+        places.services_file,
+    ]  # fmt: skip
 
 
 def uninstall(root: Path) -> list[Path]:
@@ -110,6 +158,11 @@ def uninstall(root: Path) -> list[Path]:
         ]
         _write(places.sourced, "".join(kept))
         gone.append(places.sourced)
+    own = command()
+    if own.interpreter.is_symlink() or own.interpreter.exists():
+        own.run_on("python")
+        own.interpreter.unlink()
+        gone += [own.script, own.interpreter]
     return gone
 
 
@@ -128,6 +181,29 @@ def is_editable() -> bool:
     .pth files there."""
     homes = {Path(sysconfig.get_path(name)).resolve() for name in ("purelib", "platlib")}
     return package().resolve() not in homes
+
+
+def _copy_interpreter(path: Path) -> None:
+    """Make a link to the interpreter behind all links; a copy, if it lies in the same folder, where
+    the activation would rename it."""
+    real = Path(interpreter()).resolve()
+    if path.exists() and path.samefile(real):
+        return
+    path.unlink(missing_ok=True)
+    try:
+        if real.parent != path.parent.resolve():
+            path.symlink_to(real)
+        else:
+            shutil.copy2(real, path)
+    except OSError as error:
+        raise _unwritable(path, error) from error
+
+
+def _head(script: Path) -> str:
+    """The first two lines: of a long path they are a call of /bin/sh."""
+    if not script.exists():
+        return ""
+    return "".join(script.read_text(encoding="utf-8").splitlines(keepends=True)[:2])
 
 
 def _link(path: Path) -> None:
@@ -149,7 +225,11 @@ def _write(path: Path, text: str) -> None:
             if path.exists():
                 os.fchmod(out.fileno(), path.stat().st_mode & 0o777)
     except OSError as error:
-        raise ConfigError(
-            f"{path} cannot be written: {error.strerror or error}",
-            hint="use a QFw installation that you can write to",
-        ) from error
+        raise _unwritable(path, error) from error
+
+
+def _unwritable(path: Path, error: OSError) -> ConfigError:
+    return ConfigError(
+        f"{path} cannot be written: {error.strerror or error}",
+        hint="use a QFw and a virtual environment that you can write to",
+    )

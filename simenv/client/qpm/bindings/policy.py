@@ -11,7 +11,7 @@ from typing import Any
 
 from simenv.client.connection.session import ServiceSession
 from simenv.client.qpm.requests import arguments, policy_tables
-from simenv.client.qpm.runtime.calls import TokenGuard, asked
+from simenv.client.qpm.runtime.calls import TokenGuard, asked, changed
 from simenv.client.qpm.runtime.identity import Targets
 from simenv.qpm.admission import Policy, ProfileRecord
 from simenv.qpm.bindings import Device
@@ -47,9 +47,8 @@ class PolicyBinding:
         device = self._targets.device(device_id)
         now = asked(self._session, ProfileReply, partial(GetProfile, device=device)).profile
         settings = policy_tables.read_profile(profile, now)
-        answer = asked(
-            self._session, ProfileReply, partial(SetProfile, device=device, profile=settings)
-        )
+        ask = partial(SetProfile, device=device, profile=settings)
+        answer = changed(self._session, "configure_device_profile", ProfileReply, ask)
         return {"status": _status(answer.changed), **_profile(answer)}
 
     def get_device_profile(
@@ -74,7 +73,7 @@ class PolicyBinding:
         device = self._targets.device(named)
         policy, expected = policy_tables.read_policy(table)
         ask = partial(SetPolicy, device=device, policy=policy, expected=expected)
-        answer = asked(self._session, PolicyReply, ask)
+        answer = changed(self._session, "set_admission_policy", PolicyReply, ask)
         return {"status": _status(answer.changed), **self._policy(answer, device)}
 
     def get_admission_policy(

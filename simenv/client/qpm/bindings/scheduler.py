@@ -14,7 +14,7 @@ import msgspec
 from simenv.client.connection.session import ServiceSession
 from simenv.client.qpm.answers import envelopes
 from simenv.client.qpm.requests import arguments
-from simenv.client.qpm.runtime.calls import Audit, TokenGuard, as_qpm_error, asked
+from simenv.client.qpm.runtime.calls import Audit, TokenGuard, as_qpm_error, asked, changed
 from simenv.client.qpm.runtime.completion_queues import CircuitRegistry
 from simenv.client.qpm.runtime.identity import Targets
 from simenv.errors import SimenvError
@@ -153,7 +153,7 @@ class SchedulerBinding:
         device = self._checked_device(token, device_id)
         name, options = _order(configuration)
         ask = partial(SetOrder, device=device, policy=name, options=options)
-        answer = asked(self._session, TargetReply, ask)
+        answer = changed(self._session, "configure_scheduler_policy", TargetReply, ask)
         return {
             "status": "accepted" if answer.changed else "unchanged",
             "version": answer.info.version,
@@ -221,7 +221,7 @@ class SchedulerBinding:
             raise arguments.wrong("limits", None, "a table with max_inflight and nothing else")
         max_inflight = arguments.integer("max_inflight", table["max_inflight"], 0, MAX_INFLIGHT)
         ask = partial(SetDispatch, device=device, max_inflight=max_inflight)
-        answer = asked(self._session, TargetReply, ask)
+        answer = changed(self._session, "configure_dispatch_limits", TargetReply, ask)
         return {
             "status": "dispatch-limits-updated" if answer.changed else "unchanged",
             "version": answer.info.version,
@@ -240,8 +240,9 @@ class SchedulerBinding:
     def _steer(self, token: Any, device_id: Any, verb: str, word: str, **more: Any) -> Plain:
         device = self._checked_device(token, device_id)
         ask = partial(SteerTarget, device=device, verb=verb, **more)
-        info = asked(self._session, TargetReply, ask).info
-        self._audit.note(f"{verb}_execution_target", more.get("reason") or None)
+        method = f"{verb}_execution_target"
+        info = changed(self._session, method, TargetReply, ask).info
+        self._audit.note(method, more.get("reason") or None)
         target = self._targets.contract_name(device)
         return plain(Steered(word, info.version, target, control_of(info)))
 

@@ -23,6 +23,7 @@ from simenv.errors import (
     ConfigError,
     InsufficientError,
     NoServiceError,
+    NotAllowedError,
     NotFoundError,
     NotReservedError,
     SimenvError,
@@ -83,6 +84,20 @@ def asked(session: ServiceSession, kind: type[A], make: Callable[[int], m.FromCl
     """Send a request as `ServiceSession.request`. Raises only QPMError."""
     try:
         return session.request(kind, make)
+    except SimenvError as error:
+        raise as_qpm_error(error) from error
+
+
+def changed(
+    session: ServiceSession, method: str, kind: type[A], make: Callable[[int], m.FromClient]
+) -> A:
+    """Send a change that needs the role admin. The error of another role names the contract's
+    `method`."""
+    try:
+        return session.request(kind, make)
+    except NotAllowedError as error:
+        message = f"{method} needs the role admin; this QPM has the role client"
+        raise ExecutionError(message, hint=error.hint, reason=error.code) from error
     except SimenvError as error:
         raise as_qpm_error(error) from error
 

@@ -263,17 +263,18 @@ def test_client_role_may_not_control_scheduler_or_policies(tmp_path: Path) -> No
         with simenv.connect(service=file) as client:
             ana = client.qpm
             before = ana.get_scheduler_status(), ana.get_admission_policy()
-            for steer in (
-                lambda: ana.set_admission_policy(configuration=CREDITS),
-                lambda: ana.configure_device_profile(profile={"compile_ns": 1}),
-                ana.pause_execution_target,
-                ana.resume_execution_target,
-                ana.drain_execution_target,
-                lambda: ana.configure_dispatch_limits(limits={"max_inflight": 1}),
-                lambda: ana.configure_scheduler_policy(configuration={"policy_name": "fifo"}),
+            for method, arguments in (
+                ("set_admission_policy", {"configuration": CREDITS}),
+                ("configure_device_profile", {"profile": {"compile_ns": 1}}),
+                ("pause_execution_target", {}),
+                ("resume_execution_target", {}),
+                ("drain_execution_target", {}),
+                ("calibrate_execution_target", {}),
+                ("configure_dispatch_limits", {"limits": {"max_inflight": 1}}),
+                ("configure_scheduler_policy", {"configuration": {"policy_name": "fifo"}}),
             ):
-                with pytest.raises(ExecutionError) as raised:
-                    steer()
+                with pytest.raises(ExecutionError, match=f"^{method} needs the role") as raised:
+                    getattr(ana, method)(**arguments)
                 assert raised.value.reason == "not_allowed"
             assert (ana.get_scheduler_status(), ana.get_admission_policy()) == before
         task = env.submit(LONG)

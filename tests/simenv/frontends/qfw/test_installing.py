@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from simenv.cli.app import run
+from simenv.cli.doctor import qfw as doctor
 from simenv.client.client import Client
 from simenv.errors import ConfigError
 from simenv.frontends.qfw import SERVICES, installing
@@ -31,6 +32,13 @@ def qfw(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     program.write_text(f"#!/bin/sh\necho {sys.version.split()[0]}\n")
     program.chmod(0o755)
     monkeypatch.setattr(installing, "is_editable", lambda: False)
+    programs = tmp_path / "venv" / "bin"
+    programs.mkdir(parents=True)
+    for name in ("python", "python3", f"python{sys.version_info[0]}.{sys.version_info[1]}"):
+        (programs / name).symlink_to(Path(sys.executable).resolve())
+    (programs / "simenv").write_text(f"#!{programs}/python3\nimport sys\n")
+    monkeypatch.setattr(installing, "command", lambda: installing.Command(programs))
+    monkeypatch.setattr(doctor, "MODULES", (("yaml", "PyYAML"),))  # others are QFw's own
     monkeypatch.delenv("DEFW_PATH", raising=False)
     return root
 
@@ -63,10 +71,13 @@ def test_install_links_service_and_extends_activation_once(qfw: Path) -> None:
 
 def test_uninstall_restores_activation(qfw: Path) -> None:
     sourced = qfw / "environment" / installing.SOURCED
+    programs = installing.command().folder
     before = sourced.read_text()
     installing.install(qfw, {})
-    assert len(installing.uninstall(qfw)) == 4
+    assert len(installing.uninstall(qfw)) == 6
     assert sourced.read_text() == before
+    assert (programs / "simenv").read_text() == f"#!{programs}/python\nimport sys\n"
+    assert not (programs / "simenv-python").exists()
     assert installing.uninstall(qfw) == []
     assert list((qfw / "services").iterdir()) == list((qfw / "setup").iterdir()) == []
 
@@ -100,11 +111,23 @@ def test_check_reports_each_problem_of_installation(
     monkeypatch.setenv("SIMENV_SERVICE", env.service)
     result = levels(qfw, capsys)
     failed = {name for name, level in result.items() if level == "fail"}
-    assert failed == {"service", "activation"}, capsys.readouterr()
+    assert failed == {"service", "activation", "command"}, capsys.readouterr()
     assert run(["qfw", "install", str(qfw)]) == 0
     assert set(levels(qfw, capsys).values()) == {"ok"}
     assert run(["qfw", "check", str(qfw)]) == 0
     assert "statevector by" in capsys.readouterr().out
+    for name in ("python3", f"python{sys.version_info[0]}.{sys.version_info[1]}"):
+        path = installing.command().folder / name
+        path.unlink()
+        assert levels(qfw, capsys)["interpreter"] == "fail"
+        path.symlink_to("/bin/sh")
+        assert levels(qfw, capsys)["interpreter"] == "fail"
+        path.rename(path.with_name(f"{name}_of_another"))
+        path.symlink_to(Path(sys.executable).resolve())
+    assert levels(qfw, capsys)["interpreter"] == "ok"
+    monkeypatch.setattr(doctor, "MODULES", (*doctor.MODULES, ("not_there", "not-there")))
+    assert run(["qfw", "check", str(qfw)]) == 1
+    assert "pip install not-there" in capsys.readouterr().out
     (qfw / "DEFw" / "src" / "defwp").write_text("#!/bin/sh\necho 3.9.1\n")
     assert levels(qfw, capsys)["DEFw"] == "fail"
     (qfw / "DEFw" / "src" / "defwp").unlink()
