@@ -18,7 +18,7 @@ import msgspec
 from simenv import files
 from simenv.config import filesystems
 from simenv.config.model import Config
-from simenv.config.syntax import check_name
+from simenv.config.syntax import NAME_RULE, check_name
 from simenv.errors import ConfigError
 
 SOCKET_PATH_BYTES = 107  # sun_path less its NUL: unix(7)
@@ -128,10 +128,16 @@ def connection_file(name: str = "default") -> Path:
 
 
 def service_file(environ: Mapping[str, str] | None = None) -> Path | None:
-    """Path of the connection file that SIMENV_SERVICE names; None if it is not set."""
+    """Path of the connection file that SIMENV_SERVICE names; None if it is not set. The name of an
+    environment, without a dot, stands for its file, unless there is a file of that name here."""
     environ = os.environ if environ is None else environ
     named = environ.get("SIMENV_SERVICE")
-    return Path(named).expanduser().absolute() if named else None
+    if not named:
+        return None
+    path = Path(named).expanduser().absolute()
+    if "." not in named and NAME_RULE.match(named) and not path.exists():
+        return home_root(environ) / named / "connection.json"
+    return path
 
 
 def interpreter(environ: Mapping[str, str] | None = None) -> str:

@@ -12,7 +12,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from simenv.cli.doctor.finding import DoctorFinding
-from simenv.config import interpreter, qpm
+from simenv.config import home_root, interpreter, qpm, service_file
 from simenv.errors import ConfigError, SimenvError
 from simenv.frontends.qfw import SERVICES, installing
 from simenv.frontends.qfw.installing import QfwLayout
@@ -165,11 +165,7 @@ def _environment_findings(paths: QfwLayout, environ: Mapping[str, str]) -> Itera
     if settings.private:
         yield DoctorFinding("ok", "environment", "a private one is started with the service")
         return
-    service = service_env.get("SIMENV_SERVICE") or str(
-        Path(service_env.get("SIMENV_HOME") or Path.home() / ".simenv")
-        / "default"
-        / "connection.json"
-    )
+    service = service_file(service_env) or home_root(service_env) / "default" / "connection.json"
     import simenv
 
     try:

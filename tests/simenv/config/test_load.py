@@ -116,6 +116,23 @@ def test_journal_is_on_scratch_if_home_is_on_network_filesystem(
     assert config.places(named, environ).state == tmp_path / "here"
 
 
+def test_simenv_service_is_path_or_name_of_environment(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+
+    def named(value: str) -> Path | None:
+        return config.service_file({"SIMENV_SERVICE": value, "SIMENV_HOME": "/home/x"})
+
+    assert named("lab") == Path("/home/x/lab/connection.json")
+    assert named("key.simenv") == tmp_path / "key.simenv"
+    assert named("/a/lab") == Path("/a/lab")
+    assert named("./lab") == tmp_path / "lab"
+    (tmp_path / "lab").touch()
+    assert named("lab") == tmp_path / "lab"
+    assert named("") is None
+
+
 @pytest.mark.parametrize("program", ["", "/opt/defw/bin/defwp"])
 def test_executable_that_is_not_python_is_refused_unless_simenv_python_is_set(
     program: str, monkeypatch: pytest.MonkeyPatch

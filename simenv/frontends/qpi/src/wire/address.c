@@ -38,8 +38,11 @@ int qpi_address_find(const qpi_config *config, char *path)
     const char *home = getenv("SIMENV_HOME"), *user = getenv("HOME");
     if (config->file)
         return copy_path(path, config->file);
-    if (!name && service && *service)
-        return copy_path(path, service);
+    if (!name && service && *service) {
+        if (!is_name(service) || strchr(service, '.') || access(service, F_OK) == 0)
+            return copy_path(path, service);
+        name = service;
+    }
     name = name ? name : "default";
     if (!is_name(name))
         return qpi_fail(QPI_CONFIG, "a name is a-z, then up to 63 of a-z 0-9 _ . -",
