@@ -94,11 +94,12 @@ def status_after_reading() -> None:
 
 
 def late_and_cancelled() -> None:
-    wide = "".join(f"h q[{k}];\nrx(0.1) q[{k}];\n" for k in range(24)) * 20
+    layer = "".join(f"h q[{k}];\nrx(0.1) q[{k}];\n" for k in range(24))
+    layer += "".join(f"cx q[{k}],q[{k + 1}];\n" for k in range(23))
     text = (
-        f'OPENQASM 2.0;\ninclude "qelib1.inc";\nqreg q[24];\ncreg c[24];\n{wide}'
-        + "".join(f"cx q[{k}],q[{k + 1}];\n" for k in range(23)) + wide + "measure q -> c;\n"
-    )  # fmt: skip
+        'OPENQASM 2.0;\ninclude "qelib1.inc";\nqreg q[24];\ncreg c[24];\n'
+        f"{layer * 40}measure q -> c;\n"
+    )
     info = {**INFO, "qasm": text, "num_qubits": 24}
     answer = execution.sync_run(info, timeout=0.3, cancel_on_timeout=True)
     assert answer["outcome"] == "CANCELLED", answer

@@ -48,7 +48,7 @@ services:
 """
 
 
-class Command(msgspec.Struct, frozen=True):
+class InstalledCommand(msgspec.Struct, frozen=True):
     """The command `simenv` of a virtual environment. `folder`: where its programs are."""
 
     folder: Path
@@ -74,9 +74,9 @@ class Command(msgspec.Struct, frozen=True):
             _write(self.script, _SHEBANG.sub(name, head, count=1) + text[len(head) :])
 
 
-def command() -> Command:
+def command() -> InstalledCommand:
     """The command of this interpreter's environment."""
-    return Command(Path(sysconfig.get_path("scripts")))
+    return InstalledCommand(Path(sysconfig.get_path("scripts")))
 
 
 class QfwLayout(msgspec.Struct, frozen=True):

@@ -37,7 +37,7 @@ def qfw(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     for name in ("python", "python3", f"python{sys.version_info[0]}.{sys.version_info[1]}"):
         (programs / name).symlink_to(Path(sys.executable).resolve())
     (programs / "simenv").write_text(f"#!{programs}/python3\nimport sys\n")
-    monkeypatch.setattr(installing, "command", lambda: installing.Command(programs))
+    monkeypatch.setattr(installing, "command", lambda: installing.InstalledCommand(programs))
     monkeypatch.setattr(doctor, "MODULES", (("yaml", "PyYAML"),))  # others are QFw's own
     monkeypatch.delenv("DEFW_PATH", raising=False)
     return root
