@@ -35,7 +35,8 @@ from simenv.errors import SimenvError
 from simenv.model import PoolSpec
 
 MOST_RATIO = 3.0
-TIMEOUT_S = 300.0
+TIMEOUT_S = 900.0
+RESERVED_S = 7_200.0  # kernels compile meanwhile
 OPTIONS = (
     Option("--seed", type=int, default=5),
     Option("--reservations", type=int, default=20, help="of each pool and temperature", quick=3),
@@ -66,6 +67,7 @@ class Work:
             count=self.count,
             qubits=self.circuit.num_qubits,
             depth=self.circuit.depth(),
+            for_s=RESERVED_S,
             gates_1q=sizes.count(1) - measured,
             gates_2q=sum(size > 1 for size in sizes),
             measurements=measured,

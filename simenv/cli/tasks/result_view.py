@@ -7,7 +7,6 @@ only the answer.
 from __future__ import annotations
 
 import struct
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -16,6 +15,7 @@ import typer
 
 from simenv.cli.errors import as_object, show_error
 from simenv.cli.output import terminal
+from simenv.client.tasks.progress import LOG
 from simenv.errors import (
     OptionError,
     TaskCancelledError,
@@ -33,6 +33,7 @@ if TYPE_CHECKING:
 SHOWN = 32  # amplitudes on the screen
 ROWS = 32  # bindings of a sweep on the screen
 BLOCK = 2**20  # amplitudes compared at a time
+COMPILED_S = 0.5  # a task that waited so long for kernels says so
 LABEL_CHARS = 60  # most characters of an observable on the screen
 
 
@@ -104,6 +105,9 @@ def summary(results: list[Result]) -> str:
         f"seed {first.seed}",
         f"{1e3 * first.timing.run_s:.3g} ms" + (f" on {first.worker}" if first.worker else ""),
     ]
+    if first.timing.compile_s >= COMPILED_S:
+        waited = f"{first.timing.compile_s:.3g} s"
+        parts.append(f"after {waited} of compiling or loading kernels")
     if first.device_time_s:
         parts.append(f"{first.device_time_s:.3g} s on device {first.device}")
     if first.remark and len(results) == 1:
@@ -130,7 +134,7 @@ def label(observable: Observable, layout: tuple[int, ...] | None = None) -> str:
 
 def _wait(task: Task, timeout: float | None, is_private: bool) -> None:
     try:
-        task.wait(progress=sys.stderr.isatty(), timeout_s=timeout)
+        task.wait(progress=LOG, timeout_s=timeout)
     except KeyboardInterrupt:
         if not is_private:
             terminal.note(

@@ -9,7 +9,7 @@ from threading import Event, Thread
 from time import monotonic
 from typing import TextIO
 
-from simenv.client.tasks.progress import PATIENCE_S, ProgressLine
+from simenv.client.tasks.progress import LOG, PATIENCE_S, ProgressLine, progress_line
 from simenv.text import elapsed
 
 _LOOK_S = 0.2
@@ -33,16 +33,14 @@ def answer_progress(stream: TextIO | None = None) -> AbstractContextManager[None
     The first circuit of its kind may wait for kernels in the service.
     """
     begin_s = monotonic()
-    return _progress("the service checks the circuit", lambda: monotonic() - begin_s, stream)
+    text = "the service checks the circuit; the first of its kind waits for kernels"
+    return _progress(text, lambda: monotonic() - begin_s, stream)
 
 
 @contextmanager
 def _progress(text: str, since_s: Callable[[], float], stream: TextIO | None) -> Iterator[None]:
     """Show `text` with a duration. `since_s`: returns the seconds that the wait has lasted."""
-    line = ProgressLine(sys.stderr if stream is None else stream)
-    if not line.visible:
-        yield
-        return
+    line = progress_line(LOG, sys.stderr if stream is None else stream)
     over = Event()
     arguments = (line, text, since_s, over)
     thread = Thread(target=_watch, args=arguments, name="progress", daemon=True)

@@ -8,6 +8,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from importlib.util import find_spec
 from io import StringIO
+from time import monotonic
 from types import TracebackType
 from typing import Any, NamedTuple, Self, TextIO
 
@@ -15,6 +16,8 @@ from simenv.errors import OptionError
 from simenv.model import TaskInfo, TaskState
 from simenv.text import elapsed
 
+LOG = "log"
+LOG_S = 10.0  # between two lines of a log, and before the first
 PATIENCE_S = 1.0  # a start that takes longer shows its progress
 
 
@@ -165,17 +168,41 @@ class RichBar(ProgressBar):
             self._bar = None
 
 
+class LogLine(ProgressLine):
+    """Progress in a stream that is neither a terminal nor a notebook, such as the log of a batch
+    job: a line every LOG_S seconds."""
+
+    def __init__(self, stream: TextIO | None) -> None:
+        super().__init__(stream)
+        self._next_s = monotonic() + LOG_S
+
+    @property
+    def visible(self) -> bool:
+        return True
+
+    def show(self, text: str, steps: StepProgress | None = None) -> None:
+        """See `ProgressLine`."""
+        if monotonic() >= self._next_s:
+            self._next_s = monotonic() + LOG_S
+            self.finish(f"{steps.text} | {text}" if steps is not None and steps.text else text)
+
+
 BARS = {"tqdm": TqdmBar, "rich": RichBar}
 
 
 def progress_line(progress: bool | str, stream: TextIO | None) -> ProgressLine:
     """Return a bar of the library that `progress` names, if it is installed; else a line. Raises
-    OptionError for another name."""
+    OptionError for another name. LOG: a line on a terminal, else lines of a log."""
+    line = ProgressLine(stream)
     if isinstance(progress, bool):
-        return ProgressLine(stream)
+        return line
+    if progress == LOG:
+        return line if line.visible else LogLine(stream)
     bar = BARS.get(progress)
     if bar is None:
-        raise OptionError(f"progress={progress!r:.80}", hint=f"True, {', '.join(map(repr, BARS))}")
+        raise OptionError(
+            f"progress={progress!r:.80}", hint=f"True, {', '.join(map(repr, (*BARS, LOG)))}"
+        )
     return bar(stream) if find_spec(progress) is not None else ProgressLine(stream)
 
 

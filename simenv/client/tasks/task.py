@@ -149,7 +149,8 @@ class Task(TaskFuture):
         """Wait for the end of the task in any state.
 
         `progress`: show state and reason in one line on stderr, if that is a terminal or a
-        notebook's stream; "tqdm" or "rich": a bar of that library, if it is installed.
+        notebook's stream; "tqdm" or "rich": a bar of that library, if it is installed; "log": in
+        another stream, a line every ten seconds.
         """
         handle = self.handle
         if not progress:

@@ -75,6 +75,10 @@ def heartbeat_received(
     worker.heard_ns = now_ns
     worker.rss_bytes = beat.rss_bytes
     worker.passes = (task, *beat.passes)
+    actions: list[Action] = []
+    if beat.compiling and task and worker.compiling != task:
+        text = f"{name} compiles kernels for it, once on this machine"
+        actions.append(RecordEvent("task.compiling", task_name(task), text))
     worker.compiling = task if beat.compiling else 0
     if task:
         worker.idle_beats = 0
@@ -85,7 +89,7 @@ def heartbeat_received(
         worker.idle_beats += 1
         if worker.idle_beats >= IDLE_BEATS:  # the chunk or its results were lost in transport
             return True, worker_unusable(state, name, "it holds tasks and runs none", now_ns)
-    return True, []
+    return True, actions
 
 
 def _not_skipped(

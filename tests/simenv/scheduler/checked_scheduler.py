@@ -148,6 +148,7 @@ class CheckedScheduler:
         records: list[TaskRecord],
         state: TaskState = TaskState.DONE,
         device_ns: int = 0,
+        compile_us: int = 0,
     ) -> list[TaskEnded]:
         worker = records[0].worker
         results = [
@@ -160,6 +161,7 @@ class CheckedScheduler:
                 start_us=1,
                 run_us=max(1, round(r.cost_us)),
                 device_ns=device_ns,
+                compile_us=compile_us,
             )
             for r in records
         ]

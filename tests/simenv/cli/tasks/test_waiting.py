@@ -8,6 +8,7 @@ import time
 import pytest
 
 from simenv.cli.tasks.waiting import answer_progress, kernel_progress
+from simenv.client.tasks import progress
 from simulators.compiler.kernel_time import booked
 
 LIMIT_S = 30.0
@@ -56,10 +57,19 @@ def test_nothing_is_written_where_nobody_sees_it_or_nothing_is_compiled() -> Non
     assert pipe.getvalue() == idle.getvalue() == ""
 
 
+def test_log_says_what_is_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(progress, "LOG_S", 0.3)
+    pipe = io.StringIO()
+    with kernel_progress(pipe), booked():
+        await_text(pipe, "compiling kernels, once on this machine, 0:0")
+    assert pipe.getvalue().endswith("\n")
+    assert "\r" not in pipe.getvalue()
+
+
 def test_wait_for_the_service_is_shown_from_the_first_second_on() -> None:
     stream = Terminal()
     with answer_progress(stream):
-        await_text(stream, "the service checks the circuit, 0:0")
+        await_text(stream, "the first of its kind waits for kernels, 0:0")
     assert stream.getvalue().endswith("\r\x1b[K")
     quick = Terminal()
     with answer_progress(quick):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 
 import pytest
-from checked_scheduler import route
+from checked_scheduler import CheckedScheduler, route
 
 from simenv.model import TaskSpec
 from simenv.scheduler.core.cost_estimator import Estimator, LearnedEstimate
@@ -68,3 +68,12 @@ def test_ranks_and_pools_of_machines_are_kinds_of_their_own() -> None:
         ("statevector/4", 4),
         ("hardware/chip", 0),
     }
+
+
+def test_nothing_is_learned_from_a_run_that_compiled_kernels() -> None:
+    machine = CheckedScheduler(1)
+    machine.submit(2)
+    records = [record for each in machine.assign() for record in each.records]
+    for record, compile_us, count in zip(records, (9_000_000, 0), (0, 1), strict=True):
+        machine.finish([record], compile_us=compile_us)
+        assert machine.state.estimator.quality(record.route).count == count

@@ -5,7 +5,7 @@ from __future__ import annotations
 from checked_scheduler import SECOND, CheckedScheduler, cluster, route, wide
 
 from simenv.model import PoolSpec
-from simenv.scheduler.core.actions import RetireWorker
+from simenv.scheduler.core.actions import RecordEvent, RetireWorker
 from simenv.scheduler.core.types import WorkerHeartbeat
 from simenv.scheduler.views.pending_reason import pending_reason
 
@@ -166,13 +166,15 @@ def test_running_task_whose_kernels_are_compiled_says_so_until_they_are() -> Non
     (send,) = machine.assign()
     record = machine.state.tasks[number]
 
-    def beat(*, compiling: bool) -> None:
+    def beat(*, compiling: bool) -> list[str]:
         sign = WorkerHeartbeat(
             send.worker, machine.start_of(send.worker), number, record.fence, compiling=compiling
         )
-        machine.scheduler.heartbeat_received(sign, machine.now_ns)
+        actions = machine.scheduler.heartbeat_received(sign, machine.now_ns)[1]
+        return [each.kind for each in actions if isinstance(each, RecordEvent)]
 
-    beat(compiling=True)
+    assert beat(compiling=True) == ["task.compiling"]
+    assert beat(compiling=True) == []
     assert why(machine, number) == "compiling kernels, once on this machine"
     beat(compiling=False)
     assert why(machine, number) == ""
