@@ -79,11 +79,18 @@ class InfeasibleError(SimenvError):
 
 
 class InsufficientError(SimenvError):
-    """The resources that the task needs are in use; the same call may succeed later."""
+    """The resources that the task needs are in use; the same call may succeed later, at best
+    `retry_after_s` seconds later (0: not known)."""
 
     code = "insufficient"
     retryable = True
     exit_code = 3
+
+    def __init__(
+        self, message: str, *, hint: str = "", index: int = -1, retry_after_s: float = 0.0
+    ) -> None:
+        super().__init__(message, hint=hint, index=index)
+        self.retry_after_s = retry_after_s
 
 
 class QueueFullError(InsufficientError):
@@ -94,8 +101,7 @@ class QueueFullError(InsufficientError):
     def __init__(
         self, message: str, *, hint: str = "", index: int = -1, retry_after_s: float = 1.0
     ) -> None:
-        super().__init__(message, hint=hint, index=index)
-        self.retry_after_s = retry_after_s
+        super().__init__(message, hint=hint, index=index, retry_after_s=retry_after_s)
 
 
 class NotReservedError(SimenvError):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import ctypes
 import gc
 import os
 from pathlib import Path
@@ -26,6 +28,14 @@ def start_ticks() -> str:
         return Path("/proc/self/stat").read_text().rpartition(")")[2].split()[_START_TIME]
     except OSError:
         return ""
+
+
+def release_memory() -> int:
+    """Collect garbage and give free pages back to the system. Returns the resident bytes."""
+    gc.collect()
+    with contextlib.suppress(OSError, AttributeError):  # a C library other than glibc
+        ctypes.CDLL(None).malloc_trim(0)
+    return resident_bytes()
 
 
 def freeze_gc() -> None:

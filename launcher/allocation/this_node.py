@@ -19,7 +19,7 @@ def this_node() -> Node:
     """Return this machine as a node, with the cores, memory and GPUs this process may use."""
     gpus = local_gpus(os.environ)
     name = os.uname().nodename
-    return Node(name, _cores(), _memory_bytes(), len(gpus), gpu_details=gpus)
+    return Node(name, _cores(), memory_bytes(), len(gpus), gpu_details=gpus)
 
 
 def is_this_node(name: str) -> bool:
@@ -41,7 +41,8 @@ def _cores() -> int:
     return max(1, cores)
 
 
-def _memory_bytes() -> int:
+def memory_bytes() -> int:
+    """Memory of this machine that this process may use."""
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     limits = [_number(folder / "memory.max") for folder in _groups("")]
     limits += [_number(folder / "memory.limit_in_bytes") for folder in _groups("memory")]

@@ -26,7 +26,7 @@ from simenv.files import write_atomic
 _ANEW = "simenv up --config FILE"
 # Settings of one start, not of the environment.
 _NOT_RESTORED = ("name", "resume", "force_lock", "lifeline", "faults", "format")
-_SIZES = ("memory_bytes", "memory_per_slot", "max_queued_bytes")
+_SIZES = ("memory_bytes", "memory_per_slot", "max_queued_bytes", "max_service_bytes")
 
 
 def load(

@@ -74,6 +74,7 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     network_state: bool = False  # allow a state folder on a network file system
     max_queued_tasks: int = 2_000_000  # unfinished tasks of all owners
     max_queued_bytes: int = 2 * 2**30  # of programs and parameter values of all owners
+    max_service_bytes: int = 0  # of the service, which then takes no tasks; 0: see `limits_of`
     worker_lease_s: float = 15.0  # a worker without renewal of its lease ends itself
     silent_s: float = 10.0  # a worker without a heartbeat for this time is lost
     start_timeout_s: float = 60.0  # for workers to become ready
@@ -149,6 +150,7 @@ _BOUNDS: tuple[tuple[str, float, float], ...] = (
     ("memory_per_slot", 0, MAX_BYTES),
     ("max_queued_tasks", 1, 10**8),
     ("max_queued_bytes", 2**20, 2**50),
+    ("max_service_bytes", 0, MAX_BYTES),
     ("worker_lease_s", 3.0, 3600.0),
     ("silent_s", 3.0, 3600.0),
     ("start_timeout_s", 1.0, 3600.0),

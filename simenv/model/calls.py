@@ -8,6 +8,7 @@ are encoded as msgpack arrays whose first element is CALL_FORMAT. Only `Function
 
 from __future__ import annotations
 
+import functools
 import sys
 from typing import Annotated
 
@@ -16,6 +17,7 @@ import msgspec
 from simenv.errors import LimitExceededError, OptionError, ProgramError, VersionMismatchError
 from simenv.model.bounds import Text, check_printable
 from simenv.model.detection import DETECTORS, DetectionCall, check_detection
+from simenv.model.devices import DeviceInfo
 from simenv.model.task import TaskOptions
 
 CALL_FORMAT = 1
@@ -28,6 +30,8 @@ MAX_CIRCUITS = 256  # of one task
 AS_SUBMITTED = -1  # in place of a level: compile as `submit` does for a device
 LEVELS = range(AS_SUBMITTED, 4)  # 0 to 3: optimization levels of Qiskit's transpiler
 MAX_NAME_CHARS = 256
+MAX_DEVICE_BYTES = 2**20
+MAX_TARGET_ENTRIES = 200_000  # of the compiler's table of a device, about 1 KiB each
 PYTHON = f"{sys.version_info.major}.{sys.version_info.minor}"  # pickles of functions need the same
 
 
@@ -122,4 +126,55 @@ def decode_call(engine: str, packed: bytes) -> Call:
             f"{len(call.circuits)} circuits at level {call.level} with seed {call.seed}",
             hint="one circuit or more; level 0 to 3, or -1; seed 0 to 2^32 - 1",
         )
+    else:
+        target_entries(call.device)
     return call
+
+
+@functools.lru_cache(maxsize=16)
+def decode_device(packed: bytes) -> DeviceInfo:
+    """Decode and check the device of a TranspileCall. Raises ProgramError, LimitExceededError."""
+    if len(packed) > MAX_DEVICE_BYTES:
+        raise LimitExceededError(
+            f"a device of {len(packed)} bytes; the limit is {MAX_DEVICE_BYTES}",
+            hint="the device without the calibration of gates that circuits do not use",
+        )
+    try:
+        info = msgspec.msgpack.decode(packed, type=DeviceInfo)
+    except (msgspec.MsgspecError, UnicodeDecodeError) as error:
+        raise ProgramError(f"the device cannot be read: {error}") from error
+    for text in (info.name, *(gate.name for gate in info.gates)):
+        check_printable("a name of the device", text[: MAX_NAME_CHARS + 1])
+    width = info.num_qubits
+    qubits = {qubit for pair in info.coupling for qubit in pair}
+    qubits.update(qubit for each in info.operations for qubit in each.qubits)
+    if (
+        not 0 < width <= MAX_TARGET_ENTRIES
+        or len(info.qubits) not in (0, width)
+        or not qubits <= set(range(width))
+    ):
+        raise ProgramError(
+            f"the device of {width} qubits has couplings, operations or properties of others",
+            hint="simenv devices NAME --json has a device as it should be",
+        )
+    return info
+
+
+@functools.lru_cache(maxsize=64)
+def target_entries(packed: bytes) -> int:
+    """Return the entries of the compiler's table for the device of a TranspileCall: one for each
+    gate on each tuple of qubits, and the distances of qubits. Raises the errors of `decode_device`,
+    and LimitExceededError for too many entries."""
+    info = decode_device(packed)
+    width = info.num_qubits
+    pairs = width * (width - 1) if info.all_to_all else len(info.coupling)
+    narrow = sum(gate.qubits == 1 for gate in info.gates) + 3  # measure, delay, reset
+    wide = sum(gate.qubits == 2 for gate in info.gates)
+    entries = narrow * width + wide * pairs + width * width // 16 + len(info.operations)
+    if entries > MAX_TARGET_ENTRIES:
+        raise LimitExceededError(
+            f"the device has {width} qubits and {len(info.gates)} gates, {entries} entries in the"
+            f" compiler's table; the limit is {MAX_TARGET_ENTRIES}",
+            hint="fewer qubits or gates, or a coupling map in place of all pairs",
+        )
+    return entries

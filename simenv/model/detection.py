@@ -6,6 +6,8 @@ the client sent with it; a worker refuses a circuit whose sizes differ.
 
 from __future__ import annotations
 
+import itertools
+import re
 from typing import Any
 
 import msgspec
@@ -18,7 +20,8 @@ PYMATCHING = "pymatching"
 DECODERS = ("", PYMATCHING)  # "": none
 MAX_TEXT_BYTES = 8 * 2**20
 MAX_EVENT_BYTES = 48 * 2**20  # of the packed bits of all shots
-MAX_REPEATS = 1_000  # REPEAT blocks in the text, which bounds how deep they are nested
+MAX_REPEATS = 1_000  # REPEAT blocks in the text
+MAX_DEPTH = 64  # of REPEAT blocks within one another
 _LIMITS = {
     "qubits": 65_535,
     "measurements": 2**24,
@@ -82,13 +85,21 @@ def sizes_of(circuit: Any) -> DetectionSizes:
 
 
 def _operations(circuit: Any) -> int:
+    """Count operations with unrolled blocks, up to one more than their limit: the number of a
+    nested block may have thousands of digits."""
     total = 0
     for item in circuit:
         if item.name == "REPEAT":
             total += int(item.repeat_count) * _operations(item.body_copy())
         else:
             total += 1 + len(item.targets_copy())
-    return total
+    return min(total, _LIMITS["operations"] + 1)
+
+
+def _depth(text: str) -> int:
+    """Return how deep blocks are nested; braces in comments count too."""
+    braces = (1 if brace == "{" else -1 for brace in re.findall(r"[{}]", text))
+    return max(itertools.accumulate(braces), default=0)
 
 
 def check_detection(call: DetectionCall) -> None:
@@ -119,6 +130,12 @@ def check_detection(call: DetectionCall) -> None:
     blocks = call.circuit.count("{")
     if blocks > MAX_REPEATS:
         raise LimitExceededError(f"{blocks} REPEAT blocks; the limit is {MAX_REPEATS}")
+    depth = _depth(call.circuit)
+    if depth > MAX_DEPTH:
+        raise LimitExceededError(
+            f"REPEAT blocks nested {depth} deep; the limit is {MAX_DEPTH}",
+            hint="write inner blocks out, or as one block of more rounds",
+        )
 
 
 def check_events(call: DetectionCall, shots: int) -> None:

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from simenv.errors import LimitExceededError, OptionError
 from simenv.model.bounds import check_printable
 from simenv.model.calls import VALUE, check_call_terms, is_call
-from simenv.model.task import TaskOptions
+from simenv.model.task import REFUSE, REFUSED, STALE, TaskOptions
 
 OUTPUTS = (
     *("counts", "probabilities", "statevector", "expectation", "gradient", "memory"),
@@ -24,6 +24,7 @@ MAX_PRIORITY = 1_000_000
 MAX_SEED = 2**64 - 1
 MAX_RESERVATION = 2**63 - 1  # the journal keeps signed 64-bit numbers
 MAX_OPTIONS = 16  # of the engine
+MAX_COMPILER_CHARS = 256
 MAX_PREFERRED = 16  # pools or kinds
 MAX_NAME_CHARS = 64
 MAX_REASON_CHARS = 500  # of a text for other users
@@ -86,6 +87,15 @@ def check_terms(terms: TaskOptions) -> None:
             f"a task's name has {len(terms.name)} characters", hint=f"at most {MAX_NAME_CHARS}"
         )
     check_printable("a task's name", terms.name)
+    for text in (terms.compiled, terms.compiled_for, *terms.replaced_gates):
+        if len(text) > MAX_COMPILER_CHARS:
+            raise OptionError(
+                f"a compiler, a calibration or a replaced gate of {len(text)} characters",
+                hint=f"at most {MAX_COMPILER_CHARS}",
+            )
+        check_printable("a compiler, a calibration or a replaced gate", text)
+    if terms.stale not in ("", REFUSE, STALE, REFUSED):
+        raise OptionError(f"stale = {terms.stale[:64]!r} is not known", hint=f"'' or {REFUSE!r}")
     if len(terms.options) > MAX_OPTIONS or len(dict(terms.options)) < len(terms.options):
         raise OptionError(
             f"{len(terms.options)} engine options; at most {MAX_OPTIONS}, each once, are allowed"

@@ -27,6 +27,7 @@ from simenv.scheduler.dispatch import dispatcher, kept_states, resizing
 from simenv.scheduler.events import (
     dependencies,
     devices,
+    memory,
     nodes,
     outages,
     paced,
@@ -158,6 +159,10 @@ class Scheduler:
     ) -> list[Action]:
         """Handle the end of a worker's processes; `blame`: a task or the pool may be the cause."""
         return workers.worker_lost(self.state, name, start, reason, now_ns, log, blame=blame)
+
+    def service_memory(self, used_bytes: int) -> list[Action]:
+        """Record the resident memory of the service, above whose limit it accepts no tasks."""
+        return memory.service_memory(self.state, used_bytes)
 
     # --- pools and nodes -----------------------------------------------------------------------
 

@@ -125,7 +125,7 @@ class EventLoop:
             scheduler, journal, executor, audit, devices.reading
         )
         self.owners = Owners(config.limits, scheduler, journal, result_requests.bytes_of)
-        self._upkeep = Upkeep(result_requests, completions, journal, scheduler.state.estimator)
+        self._upkeep = Upkeep(result_requests, completions, journal, scheduler, executor.execute)
         submit_queue.disk_refusal = result_requests.disk_refusal
         self.administration = Administration(
             scheduler, executor, key_commands, self.owners, self.pool_commands, audit
@@ -212,6 +212,7 @@ class EventLoop:
             else:
                 refused = m.Refused(pending.message.request, answer)
                 self._answers.append((pending.peer, codec.encode(refused)))
+                self.owners.count_refusal(pending.owner)
         if self.state.lacks_workers:
             self._next_tick_ns = 0
 

@@ -4,7 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from simenv.errors import BatchRefusedError, QueueFullError, SimenvError, by_code
+from simenv.errors import (
+    BatchRefusedError,
+    InsufficientError,
+    QueueFullError,
+    SimenvError,
+    by_code,
+)
 from simenv.wire.messages.client import Refusal
 
 
@@ -27,12 +33,13 @@ def error_at(refusal: Refusal, offset: int = 0) -> SimenvError:
     list."""
     kind = by_code(refusal.code)
     index = refusal.index + offset if refusal.index >= 0 else -1
-    if issubclass(kind, QueueFullError):
+    if issubclass(kind, InsufficientError):
+        unknown_s = 1.0 if issubclass(kind, QueueFullError) else 0.0
         return kind(
             refusal.message,
             hint=refusal.hint,
             index=index,
-            retry_after_s=refusal.retry_after_s or 1.0,
+            retry_after_s=refusal.retry_after_s or unknown_s,
         )
     if issubclass(kind, BatchRefusedError):
         kind = SimenvError

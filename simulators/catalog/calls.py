@@ -15,18 +15,20 @@ class CallCost(msgspec.Struct, frozen=True):
 
     base_bytes: int
     operation_s: float
+    entry_bytes: int = 0  # of a compiler's table, whose entries `gates_2q` counts
+    entry_s: float = 0.0
 
-    def memory_bytes(self, _profile: Profile, _ask: CostQuery) -> int:
+    def memory_bytes(self, profile: Profile, _ask: CostQuery) -> int:
         """Memory of libraries, arguments and results, as a rough estimate."""
-        return self.base_bytes
+        return self.base_bytes + self.entry_bytes * profile.gates_2q
 
-    def least_memory_bytes(self, _profile: Profile, _ask: CostQuery) -> int:
+    def least_memory_bytes(self, profile: Profile, ask: CostQuery) -> int:
         """Minimum memory, equal to the expected one."""
-        return self.base_bytes
+        return self.memory_bytes(profile, ask)
 
     def seconds(self, profile: Profile, _ask: CostQuery, _slots: int) -> float:
         """Expected time; a call uses one slot."""
-        return max(1, profile.operations) * self.operation_s
+        return max(1, profile.operations) * self.operation_s + self.entry_s * profile.gates_2q
 
 
 class DetectionCost(msgspec.Struct, frozen=True):
@@ -68,7 +70,7 @@ CALL_CARDS: tuple[EngineCard, ...] = (
         needs=("qiskit",),
         install="pip install simenv",
         summary="compiles circuits for devices, by Qiskit's transpiler; runs none",
-        costs=CallCost(4 * BASE_BYTES, 0.02),
+        costs=CallCost(4 * BASE_BYTES, 0.02, 1_200, 5e-5),
         calls=True,
         threads=False,
     ),

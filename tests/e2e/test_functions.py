@@ -163,6 +163,24 @@ def test_function_goes_on_in_another_worker_when_its_worker_is_killed(
     assert pid != worker.pid
 
 
+@by_value
+def leak(most_bytes: int) -> None:
+    held: list[bytearray] = []
+    while len(held) * 2**26 < most_bytes:
+        held.append(bytearray(os.urandom(2**20) * 64))
+        time.sleep(0.02)
+    time.sleep(PATIENCE_S)
+
+
+def test_worker_that_leaks_is_ended_and_its_task_fails_as_poison(env: Client) -> None:
+    """Its node has the memory, which other tasks were promised."""
+    with pytest.raises(TaskFailedError) as failed:
+        env.call(leak, 2 * 2**30).result(PATIENCE_S)
+    assert failed.value.reason == "poison"
+    assert re.search(r"used \d\.\d GiB of memory where 768\.0 MiB were granted", str(failed.value))
+    assert env.call(abs, -7).result(PATIENCE_S) == 7
+
+
 def test_function_that_kills_each_worker_fails_as_poison(env: Client) -> None:
     with pytest.raises(TaskFailedError) as failed:
         env.call(os._exit, 9).result(PATIENCE_S)

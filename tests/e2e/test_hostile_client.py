@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import socket
 import threading
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
+import msgspec
 import psutil
 import pytest
 from hostile import ATTACKS, BELL, ON_SMALL_DISK, Prey, connections, fills_disk, flood, prepare
@@ -16,7 +19,7 @@ import simenv
 from simenv.client import keys
 from simenv.client.client import Client
 from simenv.client.environments.named import read
-from simenv.errors import KeyRefusedError
+from simenv.errors import InsufficientError, KeyRefusedError
 from simenv.wire import codec
 from simenv.wire.keyfiles import UserKeyFile, create_private, read_private
 from simenv.wire.messages import client as m
@@ -26,6 +29,7 @@ MOST_BYTES = 2 * 2**30
 TYPED = {"limit", "option", "program", "protocol", "queue_full", "scope_limit"}
 SILENT = {"never_reads"}  # reads no refusal
 MIB = 2**20
+PATIENCE_S = 120.0
 
 
 @pytest.fixture(scope="module")
@@ -79,6 +83,61 @@ def test_service_survives_attack_by_keyed_client_within_memory_limit(
     assert service.is_running()
     assert set(codes) <= TYPED
     assert codes or name in SILENT
+
+
+def _forward(source: socket.socket, target: socket.socket, record: bytearray) -> None:
+    with suppress(OSError):
+        while part := source.recv(2**16):
+            record += part
+            target.sendall(part)
+
+
+def test_recorded_session_cannot_be_replayed(env: Client, tmp_path: Path) -> None:
+    """Somebody on the network records what a client with a key sends, and sends it again."""
+    file = tmp_path / "dora"
+    keys.issue_key(env.keys, "dora", "client", file)
+    private = read_private(file, UserKeyFile)
+    host, _, port = private.address.removeprefix("tcp://").rpartition(":")
+    record = bytearray()
+    with socket.create_server(("127.0.0.1", 0)) as recorder:
+        here = f"tcp://127.0.0.1:{recorder.getsockname()[1]}"
+        create_private(tmp_path / "via", msgspec.structs.replace(private, address=here))
+
+        def record_one() -> None:
+            near, _ = recorder.accept()
+            with near, socket.create_connection((host, int(port))) as far:
+                back = threading.Thread(target=_forward, args=(far, near, bytearray()))
+                back.start()
+                _forward(near, far, record)
+                far.shutdown(socket.SHUT_RDWR)
+                back.join()
+
+        proxy = threading.Thread(target=record_one)
+        proxy.start()
+        with simenv.connect(service=tmp_path / "via") as dora:
+            assert dora.submit(BELL, shots=10).result(PATIENCE_S).counts
+        proxy.join()
+    assert len(record) > 500
+    with simenv.connect(service=file) as dora:
+        before = env.status().done
+        for _ in range(3):
+            with socket.create_connection((host, int(port))) as again:
+                again.settimeout(5.0)
+                again.sendall(record)
+                with suppress(OSError):
+                    while again.recv(2**16):
+                        pass
+        assert dora.submit(BELL, shots=10).result(PATIENCE_S).counts
+        assert env.status().done == before + 1
+
+
+def test_service_above_its_memory_limit_refuses_tasks_and_goes_on() -> None:
+    with simenv.local(workers=1, max_service_bytes=MIB) as env:
+        with pytest.raises(InsufficientError, match=r"MiB of memory; above 1\.0 MiB") as refused:
+            env.submit(BELL, shots=10)
+        assert refused.value.retry_after_s > 0
+        assert env.status().name
+        assert any(event.kind == "service.memory_full" for event in env.events())
 
 
 def test_key_can_be_revoked_while_its_connections_flood_service(

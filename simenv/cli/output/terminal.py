@@ -138,7 +138,8 @@ def cell(text: str) -> str:
 
     A text that begins like a formula and is no number gets an apostrophe.
     """
-    if not text.startswith(("=", "+", "-", "@")) or text == "-":
+    # Spreadsheets pass over white space before a formula.
+    if not text.lstrip().startswith(("=", "+", "-", "@")) or text == "-":
         return text
     try:
         float(text)

@@ -174,3 +174,4 @@ class ClusterLimits(msgspec.Struct, frozen=True):
     end_ns: int = 0  # end of the allocation; 0: never
     launcher: str = ""  # for refusals: the launcher, and the install hint for more ranks
     overcommit: bool = False  # no bound on resident workers, see `most_resident`
+    service_bytes: int = 0  # resident memory of the service above which it takes no tasks; 0: any

@@ -9,7 +9,7 @@ from __future__ import annotations
 from simenv.model import WorkerState, task_name
 from simenv.scheduler.core.actions import Action, KillWorker, RecordEvent, StopAttempt
 from simenv.scheduler.core.types import Phase, TaskRecord, WorkerHeartbeat
-from simenv.scheduler.events import paced
+from simenv.scheduler.events import memory, paced
 from simenv.scheduler.state import crashes
 from simenv.scheduler.state.indexes import STOP_GRACE_NS
 from simenv.scheduler.state.nodes import AVOID_NS
@@ -85,6 +85,12 @@ def heartbeat_received(
         if task in worker.skipped:
             return True, _not_skipped(state, worker, task, fence, now_ns)
         task_started(state, name, task, fence, now_ns)
+        record = worker.held.get(task)
+        if record is not None and record.fence == fence:  # else its grant may be over
+            reason = memory.excess(state, worker, record)
+            if reason:
+                actions = memory.end_worker(worker, record, reason)
+                return True, actions + declare_worker_lost(state, worker, reason, now_ns)
     elif worker.held and beat.waiting:
         worker.idle_beats += 1
         if worker.idle_beats >= IDLE_BEATS:  # the chunk or its results were lost in transport

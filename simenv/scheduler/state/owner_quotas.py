@@ -197,6 +197,13 @@ class MessageRates:
         self._buckets[owner] = (tokens, now_ns)
         return (1.0 - tokens) / rate
 
+    def take_more(self, owner: str, limits: OwnerLimits, count: int) -> None:
+        """Take more tokens for a message that was let in, also those to come, but none that come
+        later than 10 ms."""
+        if owner in self._buckets:
+            tokens, last_ns = self._buckets[owner]
+            self._buckets[owner] = tokens - min(count, limits.max_messages_per_s / 100), last_ns
+
     def forget(self, owner: str) -> None:
         """Remove the bucket of an owner whose key is revoked."""
         self._buckets.pop(owner, None)
@@ -206,7 +213,7 @@ def too_fast(owner: str, limits: OwnerLimits, wait_s: float) -> QueueFullError:
     """Return the refusal of a message above the rate limit."""
     return QueueFullError(
         f"{owner!r} sends more than {limits.max_messages_per_s} messages a second "
-        "(max_messages_per_s)",
+        "(max_messages_per_s), of which a refused submission counts as several",
         hint="submit_many sends many tasks in one message; "
         + raise_limit("max_messages_per_s", owner),
         retry_after_s=max(wait_s, RETRY_AFTER_S),

@@ -100,6 +100,7 @@ class Worker(msgspec.Struct, eq=False):
     kept_s: float = 0.0  # lifetime of a kept state after the end of its task
     kept_until_ns: int = 0  # end of that grant; 0: no grant, or the task has not ended
     rss_bytes: int = 0
+    over_beats: int = 0  # consecutive heartbeats above its grant, see `events.memory`
     # At its last heartbeat: (task, sweeps done, sweeps in total).
     passes: tuple[int, int, int] = (0, 0, 0)
     compiling: int = 0  # at its last heartbeat: the task whose kernels it compiled; 0: none

@@ -79,6 +79,7 @@ class SchedulerState:
         self.slot_taken_ns = -(10**18)  # time when a running task last lost a slot to a short one
         self.gang_ended_ns = -(10**18)  # time when a task of several ranks last released its slots
         self.draining = False
+        self.service_bytes = 0  # resident memory of the service
         self.incidents = crashes.CrashIncidents()
         self.deadlines = Deadlines()
         self.deferred_actions: list[Action] = []  # returned by the next tick

@@ -5,7 +5,8 @@ from __future__ import annotations
 
 import msgspec
 
-from simenv.errors import NotReservedError, SimenvError
+from simenv import text
+from simenv.errors import InsufficientError, NotReservedError, SimenvError
 from simenv.model import AdmissionReason, ReservationRequest, TaskOptions, TaskSpec
 from simenv.scheduler.core.types import Route, base_of
 from simenv.scheduler.dispatch import dedicated_workers
@@ -19,6 +20,7 @@ from simenv.scheduler.state.state import SchedulerState
 from simulators import catalog
 
 MIN_BOUND_NS = 20_000_000
+MEMORY_RETRY_S = 5.0
 
 
 def draining_refusal(state: SchedulerState, routes: list[Route]) -> str:
@@ -31,6 +33,19 @@ def draining_refusal(state: SchedulerState, routes: list[Route]) -> str:
                 subject = f"pool {device}" if draining else "the environment"
                 return f"{subject} is draining and accepts nothing new"
     return ""
+
+
+def memory_refusal(state: SchedulerState) -> SimenvError | None:
+    """Return why the service accepts no tasks for lack of its own memory; None if it has enough."""
+    used, limit = state.service_bytes, state.limits.service_bytes
+    if not limit or used <= limit:
+        return None
+    return InsufficientError(
+        f"the service uses {text.size(used)} of memory; above {text.size(limit)} it accepts no"
+        " tasks",
+        hint="wait for queued tasks to end, or raise max_service_bytes",
+        retry_after_s=MEMORY_RETRY_S,
+    )
 
 
 def availability_veto(state: SchedulerState, request: ReservationRequest) -> PolicyVerdict | None:

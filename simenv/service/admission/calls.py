@@ -7,7 +7,7 @@ import msgspec
 
 from simenv.errors import NotAllowedError
 from simenv.model import PROGRAM_FORMAT, Program, TaskOptions
-from simenv.model.calls import TranspileCall, decode_call
+from simenv.model.calls import TranspileCall, decode_call, target_entries
 from simenv.model.detection import DetectionCall
 from simulators import catalog
 from simulators.circuit.analysis.profile import Profile
@@ -31,9 +31,10 @@ def check_owner(terms: TaskOptions, owner: str) -> None:
 def examined(packed: bytes, terms: TaskOptions) -> tuple[Program, Profile]:
     """Return a call as a program without operations, and its profile.
 
-    The profile has one operation for each circuit to compile, 1 for a function, and the sizes of a
-    circuit with detectors. Only workers decode the pickles and circuits in a call. Raises
-    ProgramError, OptionError, LimitExceededError, VersionMismatchError.
+    The profile has one operation for each circuit to compile and a gate for each entry of the
+    compiler's table, one operation for a function, and the sizes of a circuit with detectors. Only
+    workers decode the pickles and circuits in a call. Raises ProgramError, OptionError,
+    LimitExceededError, VersionMismatchError.
     """
     call = decode_call(terms.engine, packed)
     if isinstance(call, DetectionCall):
@@ -44,5 +45,8 @@ def examined(packed: bytes, terms: TaskOptions) -> tuple[Program, Profile]:
             num_clbits=sizes.detectors + sizes.observables,
             operations=sizes.operations,
         )
-    count = len(call.circuits) if isinstance(call, TranspileCall) else 1
-    return _NO_CIRCUIT, msgspec.structs.replace(_NO_SIZES, operations=count)
+    if isinstance(call, TranspileCall):
+        return _NO_CIRCUIT, msgspec.structs.replace(
+            _NO_SIZES, operations=len(call.circuits), gates_2q=target_entries(call.device)
+        )
+    return _NO_CIRCUIT, msgspec.structs.replace(_NO_SIZES, operations=1)

@@ -24,12 +24,13 @@ from simenv.errors import (
     SimenvError,
 )
 from simenv.model import TaskOptions, TaskSpec, digest
+from simenv.model.bounds import check_printable
 from simenv.scheduler.core.types import ClusterLimits, Route, SubmitBatch
 from simenv.scheduler.reservations.circuit_times import ProgramSize
 from simenv.scheduler.routing.engine_choice import size
 from simenv.scheduler.scheduler import Scheduler
 from simenv.scheduler.state import owner_quotas, owner_usage
-from simenv.scheduler.views.admission import draining_refusal, reservation_units
+from simenv.scheduler.views.admission import draining_refusal, memory_refusal, reservation_units
 from simenv.service.admission.dependencies import refusal_of_parents
 from simenv.service.journal.reader import AcceptedRow, pack_routes
 from simenv.service.journal.writer import Journal
@@ -62,9 +63,7 @@ class PendingSubmit(msgspec.Struct):
     terms_digest: bytes = b""  # of its options after their check
     asked_snapshot: str | None = None  # of a device, before the service filled it
     resolved_body: bytes = b""  # the message with the options of its device; b"": unchanged
-    rejected_programs: dict[bytes, SimenvError] = msgspec.field(
-        default_factory=dict
-    )  # programs, by digest
+    rejected_programs: dict[bytes, SimenvError] = msgspec.field(default_factory=dict)  # by digest
     background_check: Future[Any] | None = None  # the check of its next program in the thread
 
 
@@ -115,9 +114,8 @@ class SubmitQueue:
         self._journal = journal
         self._completions = completions
         self._limits = limits
-        self.disk_refusal: Callable[[str], SimenvError | None] = lambda _: (
-            None
-        )  # by owner: the refusal if the disk is full
+        # By owner: the refusal if the disk is full.
+        self.disk_refusal: Callable[[str], SimenvError | None] = lambda _: None
         self._recent: OrderedDict[tuple[str, str, int], IdempotencyEntry] = OrderedDict()
         self._waiting: FairQueue[PendingSubmit] = FairQueue()
         self.pending_bytes: dict[str, int] = {}  # by owner; empty: nothing waits for admission
@@ -152,8 +150,12 @@ class SubmitQueue:
     def enqueue(
         self, peer: bytes, owner: str, message: Submit, body: bytes, now_ns: int
     ) -> Refusal | None:
-        """Queue a Submit for `process`. Returns the refusal if too many bytes of its owner wait."""
+        """Queue a Submit for `process`. Returns the refusal if too many bytes of its owner wait, or
+        if the service lacks memory."""
         fault_injection.hit("submit.received")
+        lacks_memory = memory_refusal(self._state)
+        if lacks_memory is not None:
+            return refusal(lacks_memory)
         waiting = self.pending_bytes.get(owner, 0)
         limit = MAX_OWNER_BYTES if owner else MAX_WAITING_BYTES
         if waiting and waiting + len(body) > limit:
@@ -208,12 +210,9 @@ class SubmitQueue:
         """Give the tasks to the scheduler and to the journal's next commit, or return refusals."""
         message = pending.message
         count = len(message.tasks)
-        has_own_key = message.key.startswith(OWN_KEY)
-        content = (
-            b""
-            if has_own_key
-            else digest(codec.encode((_submitted_options(pending), message.tasks)))
-        )
+        has_own_key, content = message.key.startswith(OWN_KEY), b""
+        if not has_own_key:
+            content = digest(codec.encode((_submitted_options(pending), message.tasks)))
         entry = self._idempotency_entry(pending.owner, message.key, message.offset)
         if entry is not None:
             is_same = has_own_key or entry.digest == content
@@ -395,4 +394,8 @@ def _shape_error(message: Submit, size_bytes: int) -> Refusal | None:
     if not 0 < len(message.key) <= MAX_KEY_CHARS or message.offset < 0:
         text = f"a key has 1 to {MAX_KEY_CHARS} characters, this has {len(message.key)}"
         return refusal(OptionError(text))
+    try:
+        check_printable("a key", message.key)
+    except OptionError as error:
+        return refusal(error)
     return None

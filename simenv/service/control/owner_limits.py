@@ -21,6 +21,8 @@ from simenv.service.journal.writer import Journal
 from simenv.wire.auth import Identity, Role
 from simenv.wire.messages.admin import KeyInfo, SetLimits
 
+REFUSED_MESSAGES = 10  # as many messages as a refused Submit counts
+
 
 class Owners:
     """Limits of the owners of all keys. Used from the loop's thread."""
@@ -56,6 +58,10 @@ class Owners:
         wait_s = self._rates.take(owner, limits, now_ns)
         if wait_s:
             raise too_fast(owner, limits, wait_s)
+
+    def count_refusal(self, owner: str) -> None:
+        """Count a refused Submit, which took more time than its message."""
+        self._rates.take_more(owner, self._state.quotas.of(owner), REFUSED_MESSAGES - 1)
 
     def change(self, message: SetLimits) -> str:
         """Set or reset limits, which the next commit stores. Returns a description of the change.

@@ -17,6 +17,7 @@ import msgspec
 
 from simenv.errors import LimitExceededError, OptionError
 from simenv.model import DEPENDENCY, Origin, TaskState, task_name
+from simenv.model.bounds import check_printable
 from simenv.scheduler.core.actions import TaskEnded
 from simenv.service.journal.reader import DamagedRecord
 from simenv.service.journal.writer import Journal
@@ -345,6 +346,7 @@ def acknowledge(journal: Journal, newest: int, owner: str, message: Ack) -> None
             f"completion {message.seq} cannot be acknowledged by {message.cursor[:64]!r}",
             hint=f"0 to {newest}; a cursor's name has 1 to {MAX_CURSOR_CHARS} characters",
         )
+    check_printable("a cursor's name", message.cursor)
     records = journal.records
     is_new = not records.cursor_at(owner, message.cursor)
     if is_new and records.cursors_of(owner) >= MAX_CURSORS:

@@ -7,15 +7,21 @@ UPKEEP_PERIOD_NS of a busy loop, so that no client can prevent it by continuous 
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 
 from simenv.errors import JournalError
-from simenv.scheduler.core.cost_estimator import Estimator
+from simenv.process import release_memory, resident_bytes
+from simenv.scheduler.core.actions import Action
+from simenv.scheduler.scheduler import Scheduler
 from simenv.service.control.results import ResultRequests
 from simenv.service.journal import estimate_tables
 from simenv.service.journal.writer import SYNC_DELAY_S, Journal
 from simenv.service.results.completions import Completions
 
 UPKEEP_PERIOD_NS = 50_000_000
+MEMORY_NS = 500_000_000  # between two looks at the memory of this process
+GROWTH_BYTES = 256 * 2**20  # after which garbage is collected
+FULL_NS = 5_000_000_000  # between two collections above the limit of the memory
 ESTIMATES_NS = 5_000_000_000  # estimates learned since then are lost in a crash of the service
 
 
@@ -27,9 +33,15 @@ class Upkeep:
         result_requests: ResultRequests,
         completions: Completions,
         journal: Journal,
-        estimator: Estimator,
+        scheduler: Scheduler,
+        execute: Callable[[list[Action]], None],
     ) -> None:
-        self._estimator = estimator
+        self._scheduler = scheduler
+        self._execute = execute
+        self._memory_ns = 0  # time of the next look at the memory
+        self._collected_bytes = 0  # least resident memory since the last collection
+        self._collected_ns = 0
+        self._estimator = scheduler.state.estimator
         self._estimates_ns = 0  # time at which estimates are stored next
         self._result_requests = result_requests
         self._completions = completions
@@ -49,6 +61,8 @@ class Upkeep:
                 self._completions.index_slice()  # first, because retention needs the index
             self._result_requests.process_completed(now_ns, idle=due)
             self._store_estimates(now_ns)
+            if now_ns >= self._memory_ns:
+                self._watch_memory(now_ns)
             if self._journal.unsynced or self._unsynced_ns:
                 self._sync(now_ns)
             if store_error and due and not self._journal.pending:
@@ -57,6 +71,18 @@ class Upkeep:
         except JournalError as error:
             store_error = error.message
         return store_error
+
+    def _watch_memory(self, now_ns: int) -> None:
+        """Collect garbage after a growth of the memory; tell the scheduler how much is used."""
+        self._memory_ns = now_ns + MEMORY_NS
+        used_bytes = resident_bytes()
+        self._collected_bytes = min(self._collected_bytes or used_bytes, used_bytes)
+        limit = self._scheduler.state.limits.service_bytes
+        is_due = 0 < limit < used_bytes and now_ns - self._collected_ns > FULL_NS
+        if is_due or used_bytes - self._collected_bytes > GROWTH_BYTES:
+            self._collected_bytes = used_bytes = release_memory()
+            self._collected_ns = now_ns
+        self._execute(self._scheduler.service_memory(used_bytes))
 
     def _store_estimates(self, now_ns: int) -> None:
         """Put changed estimates into the next commit, every ESTIMATES_NS."""

@@ -14,6 +14,7 @@ from dataclasses import replace
 
 from launcher.allocation.discover import discover
 from launcher.allocation.this_node import is_this_node, this_node
+from launcher.allocation.this_node import memory_bytes as this_machine_bytes
 from launcher.base import Allocation, AllocationError, Launcher, Node
 from simenv.config import Config
 from simenv.errors import ConfigError
@@ -21,6 +22,8 @@ from simenv.scheduler.core.types import END_MARGIN_NS, ClusterLimits
 from simenv.scheduler.routing.engine_choice import size
 
 MEMORY_SHARE = 0.8  # of a node's available memory, for simulators
+SERVICE_SHARE = 0.25  # of this machine's memory: above it the service takes no tasks
+LEAST_SERVICE_BYTES = 2**30
 
 
 def allocate(config: Config, environ: Mapping[str, str]) -> Allocation:
@@ -93,6 +96,8 @@ def limits_of(config: Config, allocation: Allocation, launcher: Launcher) -> Clu
         end_ns=time.monotonic_ns() + round(left_s * 1e9) if allocation.end_s else 0,
         launcher=f"{launcher.name}: {launcher.description}",
         overcommit=config.overcommit,
+        service_bytes=config.max_service_bytes
+        or max(LEAST_SERVICE_BYTES, int(SERVICE_SHARE * this_machine_bytes())),
     )
 
 

@@ -9,20 +9,20 @@ from __future__ import annotations
 import os
 from collections import OrderedDict
 
-import msgspec
-
 from simenv.errors import ProgramError
 from simenv.model.calls import (
     AS_SUBMITTED,
     CALL_FORMAT,
+    MAX_TARGET_ENTRIES,
     TRANSPILER,
     Call,
     TranspileAnswer,
     TranspileCall,
+    decode_device,
+    target_entries,
 )
-from simenv.model.devices import DeviceInfo
 from simenv.transpiler import qpy
-from simenv.transpiler.limits import LEVEL
+from simenv.transpiler.limits import LEVEL, check_operations
 from simenv.transpiler.transpiler import Transpiler
 from simenv.wire import codec
 from simenv.wire.messages.client import AssignedTask
@@ -55,6 +55,7 @@ class TranspilerEngine:
             control.check()
             name = f"circuit {call.first + number}"
             circuit = qpy.parse(packed, name, trusted=assigned.trusted)
+            check_operations(circuit, name)
             try:
                 compiled.append(qpy.write_qpy(compile_one(circuit), call.qpy))
             except ProgramError as error:
@@ -65,17 +66,18 @@ class TranspilerEngine:
     def warm_up(self) -> None:
         """Load Qiskit's transpiler."""
 
+    def _entries(self) -> int:
+        """Entries of the tables of all cached transpilers."""
+        return sum(target_entries(device) for device, _, _ in self._cache)
+
     def _transpiler(self, call: TranspileCall) -> Transpiler:
         key = call.device, call.level, call.seed
         result = self._cache.get(key)
         if result is None:
-            try:
-                info = msgspec.msgpack.decode(call.device, type=DeviceInfo)
-            except (msgspec.MsgspecError, UnicodeDecodeError) as error:
-                raise ProgramError(f"the device cannot be read: {error}") from error
             level = LEVEL if call.level == AS_SUBMITTED else call.level
-            result = self._cache[key] = Transpiler(info, level, call.seed)
-            if len(self._cache) > MAX_TRANSPILERS:
+            result = Transpiler(decode_device(call.device), level, call.seed)
+            self._cache[key] = result
+            while len(self._cache) > MAX_TRANSPILERS or self._entries() > MAX_TARGET_ENTRIES:
                 self._cache.popitem(last=False)
         else:
             self._cache.move_to_end(key)

@@ -171,6 +171,17 @@ def test_too_many_messages_a_second_are_refused(office: ReservationHarness) -> N
     assert all(isinstance(office.say(GetApp(n))[0], m.App) for n in range(1, 9))
 
 
+def test_refused_submissions_count_as_several_messages(office: ReservationHarness) -> None:
+    limit(office, max_messages_per_s=1_000)  # a burst of 2,000
+    codes = []
+    while "queue_full" not in codes and len(codes) < 1_900:
+        answer = order(office, key=f"~{len(codes)}", priority=10**9)
+        assert isinstance(answer, m.Refused)
+        codes.append(answer.refusals[0].code)
+    assert codes[-1] == "queue_full"
+    assert isinstance(office.say(GetApp(1))[0], m.App)
+
+
 def test_limits_set_by_admin_survive_crash_until_reset(office: ReservationHarness) -> None:
     limit(office, max_queued_tasks=7)
     limit(office, max_priority=3)

@@ -16,6 +16,7 @@ from simenv.client.circuits.common.text_checks import (
     too_many_operations,
 )
 from simenv.errors import ProgramError, SimenvError
+from simenv.transpiler.limits import least_operations
 from simenv.transpiler.qiskit_runtime import names
 
 if TYPE_CHECKING:
@@ -68,6 +69,9 @@ class DefinitionExpander:
         if cached is not None:
             return cached
         check_depth(depth, operation.name)
+        total = least_operations(operation)
+        if total > MAX_OPERATIONS:  # before its definition is computed
+            raise too_many_operations()
         total = 1
         for item in self.body(operation).items:
             total += self._item(item, depth)

@@ -80,7 +80,9 @@ def test_json_line_escapes_terminal_control_characters(capsys: pytest.CaptureFix
     assert "Zürich ψ 量子" in text
 
 
-@pytest.mark.parametrize("text", ["=1+1", "+cmd|' /C calc'!A0", "-2+3", "@SUM(A1)"])
+@pytest.mark.parametrize(
+    "text", ["=1+1", "\t=1+1", "\r=1+1", " \n@SUM(A1)", "+cmd|' /C calc'!A0", "-2+3", "@SUM(A1)"]
+)
 def test_csv_cell_that_begins_like_formula_is_quoted(text: str) -> None:
     assert terminal.cell(text) == "'" + text
 

@@ -1,0 +1,109 @@
+"""Calls of hostile clients are bounded at admission: devices to compile for, stim's circuits."""
+
+from __future__ import annotations
+
+import msgspec
+import pytest
+
+from simenv.errors import LimitExceededError, OptionError, ProgramError, SimenvError
+from simenv.model import GateInfo, task_rules
+from simenv.model.calls import CALL_FORMAT, TRANSPILER, TranspileCall
+from simenv.model.detection import DETECTORS, DetectionCall, DetectionSizes, sizes_of
+from simenv.model.devices import DeviceInfo, DeviceKind, OperationInfo
+from simenv.model.task import TaskOptions
+from simenv.service.admission.calls import examined
+from simenv.wire import codec
+from simulators import catalog
+from simulators.catalog.costs import CostQuery
+
+TERMS = TaskOptions(engine=TRANSPILER, outputs=("value",))
+GATES = (GateInfo("cx", 2, 0), GateInfo("sx", 1, 0), GateInfo("rz", 1, 1))
+RING = DeviceInfo(
+    "ring", DeviceKind.IDEAL, "", "", "", "", 27, 1, GATES, False,
+    coupling=tuple((k, (k + 1) % 27) for k in range(27)),
+)  # fmt: skip
+
+
+def _call(device: DeviceInfo, circuits: int = 1) -> bytes:
+    packed = codec.encode(device)
+    return codec.encode(TranspileCall(CALL_FORMAT, packed, 1, 7, 13, 0, (b"",) * circuits))
+
+
+def test_device_of_transpile_call_is_bounded() -> None:
+    hostile = msgspec.structs.replace(RING, num_qubits=1_500, all_to_all=True, coupling=())
+    packed = _call(hostile)
+    assert len(packed) < 517
+    with pytest.raises(LimitExceededError, match=r"1500 qubits .* the limit is 200000"):
+        examined(packed, TERMS)
+
+
+@pytest.mark.parametrize(
+    ("changes", "error"),
+    [
+        ({"num_qubits": 2**62, "all_to_all": True}, ProgramError),
+        ({"num_qubits": -5}, ProgramError),
+        ({"num_qubits": 150_000, "coupling": ()}, LimitExceededError),
+        ({"coupling": ((0, 27),)}, ProgramError),
+        ({"operations": (OperationInfo("cx", (0, -1)),)}, ProgramError),
+        (
+            {"operations": (OperationInfo("cx", (0, 1)),) * 30_000, "gates": GATES * 9_000},
+            SimenvError,
+        ),
+        ({"name": "\x1b[31mred"}, SimenvError),
+        ({"name": "n" * 2**21}, LimitExceededError),
+    ],
+    ids=str,
+)
+def test_device_of_transpile_call_that_is_none_is_refused(
+    changes: dict[str, object], error: type[SimenvError]
+) -> None:
+    with pytest.raises(error):
+        examined(_call(msgspec.structs.replace(RING, **changes)), TERMS)
+
+
+def test_cost_of_transpile_call_follows_width_and_circuits() -> None:
+    card = catalog.card(TRANSPILER)
+    assert card is not None
+    wide = msgspec.structs.replace(RING, num_qubits=120, all_to_all=True, coupling=())
+    small, many, large = (
+        examined(_call(device, count), TERMS)[1]
+        for device, count in ((RING, 1), (RING, 200), (wide, 1))
+    )
+    query = CostQuery()
+    costs = card.costs
+    assert costs.seconds(many, query, 1) > 50 * costs.seconds(small, query, 1)
+    assert costs.seconds(large, query, 1) > 5 * costs.seconds(small, query, 1)
+    assert costs.memory_bytes(large, query) > costs.memory_bytes(small, query) + 2**24
+
+
+@pytest.mark.parametrize("depth", [65, 990])
+def test_deeply_nested_blocks_of_stim_are_refused(depth: int) -> None:
+    text = "REPEAT 2 {\n" * depth + "M 0\nDETECTOR rec[-1]\n" + "}\n" * depth
+    call = DetectionCall(CALL_FORMAT, text, "", False, DetectionSizes(1, 1, 1, 0, 1))
+    terms = TaskOptions(engine=DETECTORS, outputs=("value",))
+    with pytest.raises(LimitExceededError, match=f"nested {depth} deep; the limit is 64"):
+        examined(codec.encode(call), terms)
+
+
+def test_operations_of_nested_blocks_have_a_bound() -> None:
+    stim = pytest.importorskip("stim")
+    times = "REPEAT 1000000000000000 {\n"
+    circuit = stim.Circuit(times * 60 + "M 0\nDETECTOR rec[-1]\n" + "}\n" * 60)
+    sizes = sizes_of(circuit)
+    assert sizes.operations == 10**8 + 1
+    call = DetectionCall(CALL_FORMAT, str(circuit), "", False, sizes)
+    terms = TaskOptions(engine=DETECTORS, outputs=("value",))
+    with pytest.raises(LimitExceededError, match="the limit is"):
+        examined(codec.encode(call), terms)
+
+
+@pytest.mark.parametrize("field", ["compiled", "compiled_for", "replaced_gates", "stale"])
+def test_options_that_others_read_have_no_control_characters(field: str) -> None:
+    text = "qiskit\x1b]0;owned\x07"
+    terms = TaskOptions(**{field: (text,) if field == "replaced_gates" else text})
+    with pytest.raises(OptionError):
+        task_rules.check_terms(terms)
+    with pytest.raises(OptionError):
+        task_rules.check_terms(
+            TaskOptions(**{field: ("x" * 300,) if field == "replaced_gates" else "x" * 300})
+        )
