@@ -67,12 +67,12 @@ def power(ranks: int) -> int:
 
 def expected_truncation(card: EngineCard, profile: Profile, terms: TaskOptions) -> float:
     """Return the largest weight of the state that a run may cut off; 0.0: none, -1.0: unknown."""
-    if not any(option.name == "cutoff" for option in card.options):
+    names = {option.name for option in card.options}
+    if not {"bond", "cutoff"} <= names:
         return 0.0
     settings = catalog.settings_of(card.name, terms.options, auto=terms.engine == "auto")
-    bond, cutoff, tolerance = (
-        card.value(settings, name) for name in ("bond", "cutoff", "tolerance")
-    )
+    bond, cutoff = (card.value(settings, name) for name in ("bond", "cutoff"))
+    tolerance = card.value(settings, "tolerance") if "tolerance" in names else 1.0
     tried = profile.trial is not None and profile.trial.done
     expected_bond = profile.trial.expected_bond if tried and profile.trial is not None else 0
     bounded = 0 <= profile.bond_bits < int(bond).bit_length()

@@ -8,7 +8,11 @@ import numpy as np
 import pytest
 from arrays import Arrays
 
+from simenv.model import TaskOptions
+from simenv.scheduler.routing.engine_support import expected_truncation
 from simulators import catalog
+from simulators.circuit.analysis.profiler import profile
+from simulators.circuit.examples import bell
 from simulators.circuit.ir import Circuit
 from simulators.engine import PauliSum
 from simulators.errors import OutOfMemory, Unsupported
@@ -132,3 +136,12 @@ def test_auto_never_takes_quimb() -> None:
     card = catalog.card("quimb")
     assert card is not None
     assert not card.automatic
+
+
+def test_weight_cut_off_by_an_engine_without_a_tolerance_is_known_or_unknown() -> None:
+    """The service asks this of every card, when a client asks what would run a circuit."""
+    card = catalog.card("quimb")
+    assert card is not None
+    assert 0.0 < expected_truncation(card, profile(bell()), TaskOptions()) < 1e-9
+    small = TaskOptions(options=(("bond", 1),))
+    assert expected_truncation(card, profile(bell()), small) == -1.0
