@@ -65,6 +65,7 @@ def test_declared_dependencies_are_those_imported() -> None:
         "qec",
         "qir",
         "qpm",
+        "quimb",
         "stabilizer",
     )
     optional = {module(line) for name in names for line in extras[name]}

@@ -185,7 +185,7 @@ def test_no_identifier_is_vague() -> None:
         for path, name, line in watched()
         if name in VAGUE and not (path in VAGUE_MODULES and name in VAGUE_FIELDS)
     ]
-    assert entries == []
+    assert not entries, "\n".join(entries)
 
 
 def test_public_classes_have_different_names() -> None:

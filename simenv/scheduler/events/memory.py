@@ -4,6 +4,7 @@ service itself is bounded by `ClusterLimits.service_bytes`, above which new task
 from __future__ import annotations
 
 from simenv.model import task_name
+from simenv.model.calls import FUNCTIONS
 from simenv.scheduler.core.actions import Action, KillWorker, RecordEvent
 from simenv.scheduler.core.types import TaskRecord
 from simenv.scheduler.state.pools import Worker
@@ -19,9 +20,17 @@ OVER_BEATS = 2  # consecutive heartbeats above the bound: a peak of less than a 
 
 
 def granted_bytes(worker: Worker) -> int:
-    """Return the resident memory of all ranks of a worker that its grants account for."""
+    """Return the resident memory of all ranks of a worker that its grants account for.
+
+    The memory of a function is not known before: it may take that of its worker's slots.
+    """
     each = GPU_PROCESS_BYTES if worker.gpus else PROCESS_BYTES
-    return worker.ranks * (each + worker.reserved + worker.memory_bytes) + worker.kept_bytes
+    tasks_bytes = worker.reserved + worker.memory_bytes
+    if any(record.batch.terms.engine == FUNCTIONS for record in worker.held.values()):
+        node = worker.host.node
+        slots_bytes = max(1, worker.slots) * (node.memory_bytes // max(1, node.slots))
+        tasks_bytes = max(tasks_bytes, slots_bytes)
+    return worker.ranks * (each + tasks_bytes) + worker.kept_bytes
 
 
 def excess(state: SchedulerState, worker: Worker, record: TaskRecord) -> str:

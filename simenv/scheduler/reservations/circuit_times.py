@@ -75,8 +75,8 @@ class DeviceTimes:
         if not (pool.provider or pool.pace):
             width = min(work.qubits, MAX_MODEL_QUBITS)
             factor = self._estimator.factor(_card(pool, width).name, pool.ranks, width)
-        least, most = bounds  # of compiled circuits the middle of the range, in ratios
-        return work.count * max(1, math.ceil(math.sqrt(least) * math.sqrt(most) * factor))
+        least_ns, largest_ns = bounds  # of compiled circuits the middle of the range, in ratios
+        return work.count * max(1, math.ceil(math.sqrt(least_ns) * math.sqrt(largest_ns) * factor))
 
     def task_ns(
         self,
@@ -108,9 +108,9 @@ class DeviceTimes:
         own_ns = self._own_ns(pool, route, spec, size, terms)
         if granted is None or bounds is None or largest is None or own_ns is None:
             return None
-        least, most = bounds[0], COUNTING * largest[1]
+        least, upper = bounds[0], COUNTING * largest[1]
         ratio = least / granted[0]
-        ratio *= own_ns / least if own_ns < least else max(1.0, own_ns / most)
+        ratio *= own_ns / least if own_ns < least else max(1.0, own_ns / upper)
         each_ns = total_ns // request.workload.count
         if ratio == 1.0:
             return each_ns * spec.count
@@ -144,10 +144,10 @@ class DeviceTimes:
             time_ns = _ideal_ns(pool, work)
             return time_ns, time_ns
         figures = figures or UNDESCRIBED
-        most = figures.compiled(work) if compiled else work
+        widest = figures.compiled(work) if compiled else work
         if pool.pace:
-            return figures.clock_ns(work)[0], figures.clock_ns(most)[1]
-        return _noisy_ns(pool, figures, work), _noisy_ns(pool, figures, most)
+            return figures.clock_ns(work)[0], figures.clock_ns(widest)[1]
+        return _noisy_ns(pool, figures, work), _noisy_ns(pool, figures, widest)
 
     def _pool(self, device: str) -> PoolSpec | None:
         if device:

@@ -54,9 +54,9 @@ class DeviceFigures(msgspec.Struct, frozen=True):
         serial = work.gates_1q * gate_1q + work.gates_2q * gate_2q
         parallel = work.gates_1q * gate_1q / width + work.gates_2q * gate_2q / max(1, width // 2)
         least = self.reset_ns + (parallel + measured) / _SPREAD
-        most = self.reset_ns + (serial + measured) * _SPREAD
+        longest = self.reset_ns + (serial + measured) * _SPREAD
         times = [
-            device_time_ns(work.shots, 1, self.overhead_ns, shot_ns) for shot_ns in (least, most)
+            device_time_ns(work.shots, 1, self.overhead_ns, shot_ns) for shot_ns in (least, longest)
         ]
         return max(1.0, times[0]), max(1.0, times[1])
 

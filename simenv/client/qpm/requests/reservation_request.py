@@ -94,12 +94,12 @@ def _workload(request: Mapping[str, Any]) -> Workload:
     num_shots."""
     sizes = arguments.optional_table("task_class", request.get("task_class"))
     others = arguments.optional_table("workload", request.get("workload"))
-    known = (_CLASS_ID, *_SIZES.values())
-    unknown = [key for key in sizes if key not in known]
+    size_keys = (_CLASS_ID, *_SIZES.values())
+    unknown = [key for key in sizes if key not in size_keys]
     if unknown:
         raise ExecutionError(
             f"task_class has the key {str(unknown[0])[:64]!r}, which is not known",
-            hint=f"one of: {', '.join(known)}",
+            hint=f"one of: {', '.join(size_keys)}",
         )
     last = {"qubits": "num_qubits", "shots": "num_shots"}
     entries: dict[str, int] = {}
