@@ -99,6 +99,27 @@ def test_calls_behave_as_the_header_says(service: str, drill: Path, part: str) -
     run([str(drill), part], env=environ())
 
 
+NATIVE = (
+    'OPENQASM 2.0; include "qelib1.inc"; qreg q[3]; creg c[2];'
+    " x q[1]; sx q[2]; cz q[1],q[2]; measure q[1] -> c[0]; measure q[2] -> c[1];"
+)
+
+
+def test_emulated_device_and_its_noise_are_options(service: str, drill: Path) -> None:
+    refused = NATIVE.replace("sx q[2]", "h q[2]")
+    lines = run([str(drill), "device", "fez", NATIVE, refused], env=environ()).splitlines()
+    with simenv.connect(service=service) as client:
+        for line, noise in zip(lines, ("on", {"readout": 3.0}, "off"), strict=False):
+            options = {"device": "fez", "noise": noise, "compile": "never"}
+            counts = client.run(NATIVE, shots=4000, seed=5, **options).counts
+            pairs = [f"{bits}={count}" for bits, count in sorted(counts.items())]
+            assert line.split()[2:] == pairs
+    assert len(lines) == 4
+    wrong = [line.count("0=") for line in lines[:3]]  # outcomes with clbit 0 unset
+    assert wrong[2] == 0 < wrong[0]
+    assert "h" in lines[3].split() or "'h'" in lines[3]
+
+
 def test_command_builds_a_library_and_prints_its_flags(service: str, tmp_path: Path) -> None:
     simenv_command = [sys.executable, "-m", "simenv", "qpi"]
     missing = subprocess.run(

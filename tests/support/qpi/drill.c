@@ -273,6 +273,42 @@ static void sweeps(size_t rows)
     qpi_finalize(session);
 }
 
+/* --- an emulated device: counts with its noise, with more and without, and what it refuses ---- */
+
+static void device(const char *name, const char *native, const char *other)
+{
+    static const qpi_noise_factor FACTORS[] = {{"readout", 3.0}, {"all", 0.0}}, WRONG = {"x", -1.0};
+    qpi_session *session = open_session(60.0);
+    qpi_circuit *circuit, *refused;
+    qpi_options options;
+    qpi_job *job;
+    EXPECT(qpi_circuit_from_qasm(native, &circuit), QPI_OK);
+    EXPECT(qpi_circuit_from_qasm(other, &refused), QPI_OK);
+    for (int factor = -1; factor < 2; factor++) {
+        qpi_options_init(&options);
+        options.device = name;
+        options.shots = 4000;
+        options.has_seed = 1;
+        options.seed = 5;
+        options.noise = factor < 0 ? NULL : &FACTORS[factor];
+        options.num_noise = factor >= 0;
+        EXPECT(qpi_submit(session, circuit, &options, NULL, 1, 60.0, &job), QPI_OK);
+        EXPECT(qpi_wait(job, 250.0), QPI_OK);
+        print_row(job, factor, 0);
+        qpi_job_free(job);
+    }
+    CHECK(qpi_submit(session, refused, &options, NULL, 1, 60.0, &job) != QPI_OK && !job);
+    printf("%s\n", qpi_error_message());
+    options.noise = &WRONG;
+    EXPECT(qpi_submit(session, circuit, &options, NULL, 1, 60.0, &job), QPI_OPTION);
+    options.noise = FACTORS;
+    options.device = NULL;
+    EXPECT(qpi_submit(session, circuit, &options, NULL, 1, 60.0, &job), QPI_OPTION);
+    qpi_circuit_free(refused);
+    qpi_circuit_free(circuit);
+    qpi_finalize(session);
+}
+
 int main(int argc, char **argv)
 {
     if (argc == 2 && !strcmp(argv[1], "errors"))
@@ -283,6 +319,8 @@ int main(int argc, char **argv)
         threads();
     else if (argc == 3 && !strcmp(argv[1], "sweeps"))
         sweeps((size_t)atol(argv[2]));
+    else if (argc == 5 && !strcmp(argv[1], "device"))
+        device(argv[2], argv[3], argv[4]);
     else
         return 2;
     return 0;

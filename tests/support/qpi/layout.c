@@ -37,6 +37,10 @@ int main(void)
     AT(qpi_options, run_timeout_s);
     AT(qpi_options, name);
     AT(qpi_options, idempotency_key);
+    AT(qpi_options, noise);
+    AT(qpi_options, num_noise);
+    SIZE(qpi_noise_factor);
+    AT(qpi_noise_factor, factor);
     VALUE(QPI_COUNTS);
     VALUE(QPI_PROBABILITIES);
     VALUE(QPI_STATEVECTOR);

@@ -30,6 +30,11 @@ module simenv_qpi
       integer(c_size_t) :: terms
    end type
 
+   type, bind(c) :: qpi_noise_factor
+      type(c_ptr) :: component
+      real(c_double) :: factor
+   end type
+
    type, bind(c) :: qpi_options
       integer(c_size_t) :: struct_bytes
       integer(c_int64_t) :: shots
@@ -42,7 +47,8 @@ module simenv_qpi
       integer(c_int) :: single_precision
       integer(c_int64_t) :: priority
       real(c_double) :: queue_timeout_s, run_timeout_s
-      type(c_ptr) :: name, idempotency_key
+      type(c_ptr) :: name, idempotency_key, noise
+      integer(c_size_t) :: num_noise
    end type
 
    interface
@@ -88,9 +94,10 @@ module simenv_qpi
          import
          type(c_ptr), value :: circuit
       end subroutine
-      subroutine qpi_options_init(options) bind(c)
+      subroutine qpi_options_init_sized(options, struct_bytes) bind(c)
          import
          type(qpi_options), intent(out) :: options
+         integer(c_size_t), value :: struct_bytes
       end subroutine
       integer(c_int) function qpi_submit(session, circuit, options, bindings, rows, timeout_s, &
                                          job) bind(c)
@@ -167,6 +174,11 @@ module simenv_qpi
    end interface
 
 contains
+
+   subroutine qpi_options_init(options)
+      type(qpi_options), intent(out) :: options
+      call qpi_options_init_sized(options, c_sizeof(options))
+   end subroutine
 
    ! The text of the last error of this thread.
    function qpi_error_text() result(text)

@@ -173,6 +173,14 @@ typedef struct qpi_observable {
     size_t terms;
 } qpi_observable;
 
+/* Factor of a component of the noise of an emulated device, such as {"gate.depolarizing", 0.5}; the
+ * guide of emulated devices lists them. {"all", 0.0} is the device without noise, {"recipe.aer",
+ * 1.0} another recipe. */
+typedef struct qpi_noise_factor {
+    const char *component;
+    double factor;
+} qpi_noise_factor;
+
 typedef struct qpi_options {
     size_t struct_bytes;
     int64_t shots;      /* of each row; 0: exact, no sampling; default 1024 */
@@ -181,7 +189,10 @@ typedef struct qpi_options {
     unsigned outputs;   /* 0: counts, or expectation values where there are observables */
     const qpi_observable *observables;
     size_t num_observables;
-    const char *device; /* a pool, from qpi_devices; NULL: any. Emulated ones are refused */
+    /* A pool, from qpi_devices; or the name of an emulated device, such as "fez"; NULL: any. The
+     * library compiles nothing: on an emulated device a circuit consists of its native gates, and
+     * qubit k is the device's qubit k; the service refuses others. */
+    const char *device;
     const char *engine; /* NULL: "auto" */
     int single_precision;
     int64_t priority;   /* -1000000 .. 1000000 */
@@ -192,9 +203,17 @@ typedef struct qpi_options {
      * by this process or another, gets the same tasks and their results. NULL: an automatic key,
      * which covers resubmission within this session. */
     const char *idempotency_key;
+    /* Of an emulated device, which `device` names; none: the device as it is calibrated. */
+    const qpi_noise_factor *noise;
+    size_t num_noise;
 } qpi_options;
 
+/* Set the defaults, before any field is set. `struct_bytes`: size of the structure in the program,
+ * which may be compiled with an earlier header. */
+QPI_API void qpi_options_init_sized(qpi_options *options, size_t struct_bytes);
+/* The same for programs that were compiled before `noise` was appended. */
 QPI_API void qpi_options_init(qpi_options *options);
+#define qpi_options_init(options) qpi_options_init_sized((options), sizeof *(options))
 
 /* Submit one circuit with `rows` sets of parameter values: float64 [rows, parameters], radians,
  * row by row. For a circuit without parameters `bindings` is NULL and `rows` is 1. Returns when all

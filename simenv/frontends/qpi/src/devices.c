@@ -5,7 +5,6 @@
 #include "internal.h"
 
 static const double KEPT_S = 10.0;
-static const char EMULATED[] = "emulated";
 
 static void copy_name(char *to, Slice from)
 {
@@ -94,32 +93,24 @@ int qpi_devices(qpi_session *session, double timeout_s, qpi_device *devices, siz
     return QPI_OK;
 }
 
-/* -1: no such device is known; 0: emulated; 1: another. */
-static int look_up(qpi_session *session, const char *name, double *age_s)
+static int is_known(qpi_session *session, const char *name, double *age_s)
 {
-    int found = -1;
+    int found = 0;
     qpi_lock(session->shared);
     *age_s = qpi_now_s() - session->devices_s;
-    for (size_t index = 0; index < session->num_devices; index++)
-        if (!strcmp(session->devices[index].name, name))
-            found = strcmp(session->devices[index].kind, EMULATED) != 0;
+    for (size_t index = 0; index < session->num_devices && !found; index++)
+        found = !strcmp(session->devices[index].name, name);
     qpi_unlock(session->shared);
     return found;
 }
 
-int qpi_check_device(qpi_session *session, const char *name, double timeout_s)
+int qpi_find_pool(qpi_session *session, const char *name, double timeout_s, int *is_pool)
 {
     double age_s;
-    int found = look_up(session, name, &age_s);
-    if (found < 0 || age_s > KEPT_S) {
+    *is_pool = is_known(session, name, &age_s);
+    if (!*is_pool || age_s > KEPT_S) {
         TRY(refresh(session, timeout_s));
-        found = look_up(session, name, &age_s);
+        *is_pool = is_known(session, name, &age_s);
     }
-    if (found < 0)
-        return qpi_fail(QPI_NOT_FOUND, "qpi_devices lists them", "there is no device '%.80s'",
-                        name);
-    if (found == 0)
-        return qpi_fail(QPI_OPTION, "use the Python client, which compiles circuits for a device",
-                        "device '%.80s' is emulated: its circuits must be compiled for it", name);
     return QPI_OK;
 }

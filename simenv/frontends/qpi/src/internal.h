@@ -51,6 +51,7 @@ void qpi_put_array(Buffer *to, size_t count);
 void qpi_put_uint(Buffer *to, uint64_t value);
 void qpi_put_int(Buffer *to, int64_t value);
 void qpi_put_double(Buffer *to, double value);
+void qpi_put_nil(Buffer *to);
 void qpi_put_text(Buffer *to, const char *text);
 void qpi_put_text_n(Buffer *to, const char *text, size_t length);
 void qpi_put_bytes(Buffer *to, const void *data, size_t length);
@@ -379,7 +380,13 @@ Part *qpi_part_of(qpi_job *job, size_t row);
 /* What is left of a call's time since `start_s`; QPI_FOREVER stays. */
 double qpi_left_s(double timeout_s, double start_s);
 
-/* devices.c: OptionError where it is emulated, QPI_NOT_FOUND where there is no such pool. */
-int qpi_check_device(qpi_session *session, const char *name, double timeout_s);
+/* options.c */
+#define QPI_FIRST_OPTIONS_BYTES offsetof(qpi_options, noise) /* before `noise` was appended */
+int qpi_check_options(const qpi_circuit *circuit, qpi_options *options);
+/* `is_pool`: options->device is a pool or NULL, else an emulated device. */
+void qpi_put_terms(Buffer *to, const qpi_options *options, int is_pool);
+
+/* devices.c: whether there is a pool of that name. */
+int qpi_find_pool(qpi_session *session, const char *name, double timeout_s, int *is_pool);
 
 #endif

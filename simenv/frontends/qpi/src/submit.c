@@ -1,4 +1,4 @@
-/* From a circuit, options and bindings to messages. */
+/* From a circuit, checked options and bindings to messages. */
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
@@ -7,111 +7,8 @@
 #include "internal.h"
 
 enum { MESSAGE_TASKS = 500, MESSAGE_BYTES = 1 << 20, MAX_ROWS = 10000000, MOST_ROWS = 256,
-       SPEC_BYTES = 64, KEY_CHARS = 256, MAX_PRIORITY = 1000000, MAX_TERMS = 200000 };
+       SPEC_BYTES = 64 };
 static const double ROW_RESULT_BYTES = 16 << 20, BINDING_BYTES = 1 << 20, MOST_US = 1e5;
-
-void qpi_options_init(qpi_options *options)
-{
-    *options = (qpi_options){.struct_bytes = sizeof *options, .shots = 1024};
-}
-
-/* --- options -------------------------------------------------------------------------------- */
-
-/* 1 where it is NULL, or a-z, then up to 63 of a-z 0-9 _ . - */
-static int is_name(const char *name)
-{
-    static const char ALLOWED[] = "abcdefghijklmnopqrstuvwxyz0123456789_.-";
-    return !name || (name[0] >= 'a' && name[0] <= 'z' && strlen(name) <= 64
-                     && !name[strspn(name, ALLOWED)]);
-}
-
-static int check_name(const char *what, const char *name)
-{
-    return is_name(name) ? QPI_OK
-                         : qpi_fail(QPI_OPTION, "a-z, then up to 63 of a-z 0-9 _ . -",
-                                    "%s is '%.80s'", what, name);
-}
-
-static int check_observables(const qpi_circuit *circuit, const qpi_options *options)
-{
-    for (size_t index = 0; index < options->num_observables; index++) {
-        const qpi_observable *each = &options->observables[index];
-        if (each->terms == 0 || each->terms > MAX_TERMS)
-            return qpi_fail(QPI_OPTION, "1 to 200000", "observable %zu has %zu terms", index,
-                            each->terms);
-        for (size_t term = 0; term < each->terms; term++) {
-            const char *label = each->labels[term];
-            if (strlen(label) != circuit->qubits || label[strspn(label, "IXYZ")])
-                return qpi_fail(QPI_OPTION, "one of I X Y Z for each qubit; qubit 0 is the last",
-                                "observable %zu: '%.80s' is no label for %zu qubits", index, label,
-                                circuit->qubits);
-            if (!isfinite(each->coefficients[term]))
-                return qpi_fail(QPI_OPTION, "finite real numbers",
-                                "observable %zu: a coefficient is %g", index,
-                                each->coefficients[term]);
-        }
-    }
-    return QPI_OK;
-}
-
-static int check_timeout(const char *what, double value)
-{
-    return value >= 0.0 && value <= 1e8
-               ? QPI_OK
-               : qpi_fail(QPI_OPTION, "seconds; 0: none", "%s is %g", what, value);
-}
-
-/* The outputs asked for, or those that follow from the rest. */
-static int check_outputs(const qpi_circuit *circuit, qpi_options *options)
-{
-    unsigned known = QPI_COUNTS | QPI_PROBABILITIES | QPI_STATEVECTOR | QPI_EXPECTATION;
-    int sampled = circuit->measures && options->shots > 0;
-    if (options->num_observables > 0) {
-        if (!options->outputs && sampled)
-            options->outputs = QPI_COUNTS;
-        options->outputs |= QPI_EXPECTATION;
-    }
-    if (!options->outputs)
-        options->outputs = QPI_COUNTS;
-    if (options->outputs & ~known)
-        return qpi_fail(QPI_OPTION, "QPI_COUNTS, QPI_PROBABILITIES, QPI_STATEVECTOR, "
-                                    "QPI_EXPECTATION",
-                        "outputs %#x are not known", options->outputs);
-    if ((options->outputs & QPI_EXPECTATION) && options->num_observables == 0)
-        return qpi_fail(QPI_OPTION, "set observables and num_observables",
-                        "expectation values of nothing were asked for");
-    if ((options->outputs & QPI_COUNTS) && options->shots == 0)
-        return qpi_fail(QPI_OPTION, "QPI_PROBABILITIES gives the exact distribution",
-                        "counts were asked for with 0 shots");
-    if ((options->outputs & QPI_COUNTS) && !circuit->measures)
-        return qpi_fail(QPI_PROGRAM, "measure, or ask for QPI_STATEVECTOR",
-                        "counts were asked of a circuit that measures nothing");
-    if ((options->outputs & QPI_STATEVECTOR) && circuit->measures)
-        return qpi_fail(QPI_PROGRAM, "remove the measurements",
-                        "a statevector was asked of a circuit that measures");
-    return QPI_OK;
-}
-
-static int check_options(const qpi_circuit *circuit, qpi_options *options)
-{
-    const char *key = options->idempotency_key;
-    if (options->shots < 0 || options->shots > INT32_MAX)
-        return qpi_fail(QPI_OPTION, "0 (exact) to 2147483647", "shots is %lld",
-                        (long long)options->shots);
-    if (options->priority < -MAX_PRIORITY || options->priority > MAX_PRIORITY)
-        return qpi_fail(QPI_OPTION, "-1000000 to 1000000", "priority is %lld",
-                        (long long)options->priority);
-    if (key && (!*key || *key == '~' || strlen(key) > KEY_CHARS))
-        return qpi_fail(QPI_OPTION, "1 to 256 characters, not beginning with ~",
-                        "idempotency_key '%.80s' is not allowed", key);
-    TRY(check_name("device", options->device));
-    TRY(check_name("engine", options->engine));
-    TRY(check_name("name", options->name));
-    TRY(check_timeout("queue_timeout_s", options->queue_timeout_s));
-    TRY(check_timeout("run_timeout_s", options->run_timeout_s));
-    TRY(check_observables(circuit, options));
-    return check_outputs(circuit, options);
-}
 
 static int draw_seed(qpi_options *options)
 {
@@ -127,35 +24,6 @@ static int draw_seed(qpi_options *options)
 }
 
 /* --- messages ------------------------------------------------------------------------------- */
-
-/* TaskOptions, up to its field `app`; the rest has defaults. */
-static void put_terms(Buffer *to, const qpi_options *options)
-{
-    static const char *const OUTPUTS[] = {"counts", "probabilities", "statevector", "expectation"};
-    const char *app = getenv("SIMENV_APP");
-    qpi_put_array(to, 10);
-    qpi_put_array(to, (size_t)__builtin_popcount(options->outputs));
-    for (int bit = 0; bit < 4; bit++)
-        if (options->outputs & 1u << bit)
-            qpi_put_text(to, OUTPUTS[bit]);
-    qpi_put_array(to, options->num_observables);
-    for (size_t index = 0; index < options->num_observables; index++) {
-        const qpi_observable *each = &options->observables[index];
-        qpi_put_array(to, 2);
-        qpi_put_array(to, each->terms);
-        for (size_t term = 0; term < each->terms; term++)
-            qpi_put_text(to, each->labels[term]);
-        qpi_put_bytes(to, each->coefficients, each->terms * sizeof *each->coefficients);
-    }
-    qpi_put_text(to, options->engine ? options->engine : "auto");
-    qpi_put_text(to, options->single_precision ? "single" : "double");
-    qpi_put_text(to, options->device);
-    qpi_put_int(to, options->priority);
-    qpi_put_double(to, options->queue_timeout_s);
-    qpi_put_double(to, options->run_timeout_s);
-    qpi_put_text(to, options->name);
-    qpi_put_text(to, is_name(app && *app ? app : NULL) ? app : "");
-}
 
 /* Rows that travel as one task: a function of circuit and options alone, so that a repeat of the
  * submit is cut in the same places. */
@@ -201,6 +69,7 @@ typedef struct Order { /* what a submit is made of */
     const double *values; /* float64 [rows, slots] */
     const char *key;
     uint64_t offset; /* of the first task */
+    int is_pool;     /* options->device is a pool or NULL, else an emulated device */
 } Order;
 
 /* One Submit with the parts first .. first + count - 1; with the lock held. */
@@ -214,7 +83,7 @@ static int put_message(const Order *order, qpi_job *job, size_t first, size_t co
     qpi_put_uint(&body, number);
     qpi_put_text(&body, order->key);
     qpi_put_uint(&body, order->offset + first);
-    put_terms(&body, order->options);
+    qpi_put_terms(&body, order->options, order->is_pool);
     qpi_put_array(&body, count);
     for (size_t index = first; index < first + count; index++)
         put_spec(&body, order->circuit, order->options, order->values, &job->parts[index]);
@@ -333,20 +202,22 @@ int qpi_submit(qpi_session *session, const qpi_circuit *circuit, const qpi_optio
     qpi_options checked;
     double *values = NULL;
     *job = NULL;
-    qpi_options_init(&checked);
-    if (options && options->struct_bytes != sizeof checked)
+    int is_pool = 1;
+    qpi_options_init_sized(&checked, sizeof checked);
+    if (options && options->struct_bytes != sizeof checked
+        && options->struct_bytes != QPI_FIRST_OPTIONS_BYTES)
         return qpi_fail(QPI_OPTION, "begin with qpi_options_init",
                         "qpi_options.struct_bytes is %zu, not %zu", options->struct_bytes,
                         sizeof checked);
     if (options)
-        checked = *options;
-    TRY(check_options(circuit, &checked));
+        memcpy(&checked, options, options->struct_bytes);
+    TRY(qpi_check_options(circuit, &checked));
     if (checked.device)
-        TRY(qpi_check_device(session, checked.device, timeout_s));
+        TRY(qpi_find_pool(session, checked.device, timeout_s, &is_pool));
     TRY(draw_seed(&checked));
     int status = bind(circuit, bindings, rows, &values);
     if (status == QPI_OK) {
-        Order order = {session, circuit, &checked, values, NULL, 0};
+        Order order = {session, circuit, &checked, values, NULL, 0, is_pool};
         status = send(&order, rows, qpi_left_s(timeout_s, start_s), job);
     }
     free(values);

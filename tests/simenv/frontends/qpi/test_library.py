@@ -20,7 +20,8 @@ qpi_abi_version qpi_cancel qpi_circuit_clbits qpi_circuit_free qpi_circuit_from_
 qpi_circuit_parameter qpi_circuit_parameters qpi_circuit_qubits qpi_config_init qpi_counts_entry
 qpi_counts_size qpi_devices qpi_error_column qpi_error_hint qpi_error_line qpi_error_message
 qpi_error_retry_after_s qpi_error_string qpi_expectation qpi_finalize qpi_init qpi_job_free
-qpi_job_rows qpi_options_init qpi_poll qpi_probabilities_entry qpi_probabilities_size
+qpi_job_rows qpi_options_init qpi_options_init_sized qpi_poll qpi_probabilities_entry
+qpi_probabilities_size
 qpi_row_status qpi_statevector qpi_status_name qpi_submit qpi_task_id qpi_version qpi_wait
 """
 LAYOUT = """
@@ -38,7 +39,7 @@ qpi_device.max_shots 224
 qpi_observable 24
 qpi_observable.coefficients 8
 qpi_observable.terms 16
-qpi_options 120
+qpi_options 136
 qpi_options.shots 8
 qpi_options.has_seed 16
 qpi_options.seed 24
@@ -53,6 +54,10 @@ qpi_options.queue_timeout_s 88
 qpi_options.run_timeout_s 96
 qpi_options.name 104
 qpi_options.idempotency_key 112
+qpi_options.noise 120
+qpi_options.num_noise 128
+qpi_noise_factor 16
+qpi_noise_factor.factor 8
 QPI_COUNTS 1
 QPI_PROBABILITIES 2
 QPI_STATEVECTOR 4
@@ -105,6 +110,21 @@ def test_layout_of_structures_and_values_of_constants_are_those_of_the_abi(
     library: InstalledLibrary, tmp_path: Path
 ) -> None:
     assert run([str(linked(HERE / "layout.c", library, tmp_path))]).split() == LAYOUT.split()
+
+
+def test_program_of_an_earlier_header_keeps_what_is_behind_its_options(
+    library: InstalledLibrary, tmp_path: Path
+) -> None:
+    source = tmp_path / "earlier.c"
+    source.write_text(
+        "#include <simenv_qpi.h>\n#include <string.h>\n#undef qpi_options_init\n"
+        "int main(void) { unsigned char memory[sizeof(qpi_options)];\n"
+        "memset(memory, 7, sizeof memory); qpi_options_init((qpi_options *)memory);\n"
+        "size_t first = 120, size; memcpy(&size, memory, sizeof size);\n"
+        "for (size_t at = first; at < sizeof memory; at++) if (memory[at] != 7) return 1;\n"
+        "return size != first; }\n"
+    )
+    run([str(linked(source, library, tmp_path))])
 
 
 def test_library_is_found_by_soname_and_names_its_version(

@@ -67,6 +67,11 @@ void qpi_put_text_n(Buffer *to, const char *text, size_t length)
     qpi_buffer_add(to, text, length);
 }
 
+void qpi_put_nil(Buffer *to)
+{
+    put_head(to, 0xc0, 0, 0);
+}
+
 void qpi_put_text(Buffer *to, const char *text)
 {
     qpi_put_text_n(to, text ? text : "", text ? strlen(text) : 0);
