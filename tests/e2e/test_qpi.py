@@ -14,6 +14,7 @@ from pathlib import Path
 import fortran
 import numpy as np
 import pytest
+from emulated import DEVICE
 from live import Live, environment
 from qpi_programs import environ, linked, run, sanitized
 
@@ -107,10 +108,10 @@ NATIVE = (
 
 def test_emulated_device_and_its_noise_are_options(service: str, drill: Path) -> None:
     refused = NATIVE.replace("sx q[2]", "h q[2]")
-    lines = run([str(drill), "device", "fez", NATIVE, refused], env=environ()).splitlines()
+    lines = run([str(drill), "device", DEVICE, NATIVE, refused], env=environ()).splitlines()
     with simenv.connect(service=service) as client:
         for line, noise in zip(lines, ("on", {"readout": 3.0}, "off"), strict=False):
-            options = {"device": "fez", "noise": noise, "compile": "never"}
+            options = {"device": DEVICE, "noise": noise, "compile": "never"}
             counts = client.run(NATIVE, shots=4000, seed=5, **options).counts
             pairs = [f"{bits}={count}" for bits, count in sorted(counts.items())]
             assert line.split()[2:] == pairs
