@@ -277,7 +277,8 @@ static void sweeps(size_t rows)
 
 static void device(const char *name, const char *native, const char *other)
 {
-    static const qpi_noise_factor FACTORS[] = {{"readout", 3.0}, {"all", 0.0}}, WRONG = {"x", -1.0};
+    static const qpi_noise_factor FACTORS[] = {{"qubit.readout", 3.0}, {"all", 0.0}};
+    static const qpi_noise_factor WRONG = {"x", -1.0};
     qpi_session *session = open_session(60.0);
     qpi_circuit *circuit, *refused;
     qpi_options options;
