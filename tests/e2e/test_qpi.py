@@ -318,14 +318,16 @@ def test_key_file_connects_over_tcp_until_it_is_revoked(
             qpi.made("qpi_init", ctypes.byref(config))
 
 
-def test_submit_to_an_emulated_device_is_refused_by_name(library: InstalledLibrary) -> None:
+def test_circuit_that_does_not_fit_the_device_of_its_pool_is_refused(
+    library: InstalledLibrary,
+) -> None:
     pools = [{"name": "chip", "min": 1, "max": 1, "device": "superconducting-lattice"}]
     with environment(pools=pools) as live:
         os.environ["SIMENV_SERVICE"] = str(live.home / "connection.json")
         try:
             qpi = Library(library)
             session = qpi.made("qpi_init", None)
-            with pytest.raises(RuntimeError, match="device 'chip' is emulated"):
+            with pytest.raises(RuntimeError, match=r"\(h on qubit 0\) is no native gate of device"):
                 qpi.run(session, BELL, qpi.options(device=b"chip"))
             qpi.end(session)
         finally:
