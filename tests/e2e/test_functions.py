@@ -174,7 +174,8 @@ def leak(most_bytes: int) -> None:
 
 def test_worker_that_leaks_is_ended_and_its_task_fails_as_poison() -> None:
     """A function may take the memory of its slots, and the process that of its libraries."""
-    with simenv.local(workers=1, memory_per_slot=2**29) as env:
+    pools = [{"name": "tools", "engine": "functions", "min": 1, "max": 1}]
+    with simenv.local(pools=pools, memory_per_slot=2**29) as env:
         with pytest.raises(TaskFailedError) as failed:
             env.call(leak, 2 * 2**30).result(PATIENCE_S)
         assert failed.value.reason == "poison"

@@ -122,12 +122,14 @@ def test_owner_of_a_key_transpiles_too(env: Client, tmp_path: Path) -> None:
         for changed, value in (
             (call, "circuit 5: .*torn"),
             (msgspec.structs.replace(call, circuits=(bomb(),)), "circuit 5: .*operations|QPY"),
-            (msgspec.structs.replace(call, device=b"\x00"), "the device cannot be read"),
         ):
             order = PreparedSubmit(terms, [TaskSpec(codec.encode(changed), 0, 0)], single=True)
             with pytest.raises(TaskFailedError, match=value) as failed:
                 send(far.session, order, None)[0].result(PATIENCE_S)
             assert failed.value.reason in ("program", "engine")
+        spec = TaskSpec(codec.encode(msgspec.structs.replace(call, device=b"\x00")), 0, 0)
+        with pytest.raises(ProgramError, match="the device cannot be read"):
+            send(far.session, PreparedSubmit(terms, [spec], single=True), None)
     env.keys.revoke("ana")
     assert all(worker.restarts == 0 for worker in env.workers())
 
