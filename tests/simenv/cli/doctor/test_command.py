@@ -171,6 +171,7 @@ def test_each_missing_extra_has_pip_command(monkeypatch: pytest.MonkeyPatch) -> 
             "stabilizer",
             "contraction",
             "aer",
+            "quimb",
             "qec",
             "functions",
         )
