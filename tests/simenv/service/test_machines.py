@@ -55,7 +55,7 @@ def test_program_wider_than_described_hardware_is_refused(bench: ServiceHarness)
     task = bench.submit(wide, key="b", terms=MACHINE)
     assert isinstance(task, m.Refused)
     assert task.refusals[0].message == "this program has 3 qubits; pool qpu (fridge) has 2"
-    assert bench.loop.devices.of("qpu") == msgspec.structs.replace(NARROW, name="qpu")
+    assert bench.loop.devices.infos == (msgspec.structs.replace(NARROW, name="qpu"),)
     describe(bench, msgspec.structs.replace(NARROW, num_qubits=5))
     assert isinstance(bench.submit(wide, key="c", terms=MACHINE), m.Accepted)
 

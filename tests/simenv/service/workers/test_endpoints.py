@@ -15,6 +15,7 @@ from launcher.base import Node
 from simenv.config import EnvironmentPaths
 from simenv.errors import ConfigError
 from simenv.service.workers.endpoints import WorkerEndpoint, address_for
+from simenv.wire.keyfiles import new_pair
 from simenv.wire.transport import worker_endpoint
 from simenv.worker.result_files import unavailable_reason
 
@@ -33,7 +34,8 @@ def paths() -> Iterator[EnvironmentPaths]:
 def meet(
     paths: EnvironmentPaths, *nodes: Node, interface: str = "", epoch: int = 3
 ) -> WorkerEndpoint:
-    return WorkerEndpoint(paths, paths.home / "s", paths.results, nodes, interface, epoch)
+    sockets, keys = paths.home / "s", new_pair()
+    return WorkerEndpoint(paths, sockets, paths.results, nodes, interface, epoch, keys)
 
 
 def listening() -> set[int]:
