@@ -192,7 +192,7 @@ def test_counts_are_equal_whatever_number_of_shots_is_drawn_at_once(
 ) -> None:
     circuit = measured(brickwork(40, 4))
     result = counts_of(simulate(circuit, shots=500, seed=3, engine="mps").row(0))
-    monkeypatch.setattr("simulators.tensornetwork.mps.engine._SHOTS_AT_ONCE", 77)
+    monkeypatch.setattr("simulators.chain.final_state._SHOTS_AT_ONCE", 77)
     assert counts_of(simulate(circuit, shots=500, seed=3, engine="mps").row(0)) == result
 
 
