@@ -2,7 +2,9 @@
 
 Each component of the noise is attached alone, so every loss has one component, one operation or
 waiting time, and its qubits. Sums are first-order (see `first_order_loss`): the fidelity is about
-exp(-loss). The population of |1> in equilibrium is part of relaxation, idle and preparation.
+exp(-loss). Coherent errors of one component are added with their phases, so that one that undoes
+others has a negative loss. The population of |1> in equilibrium is part of relaxation, idle and
+preparation.
 """
 
 from __future__ import annotations
@@ -30,6 +32,7 @@ _THERMAL = "qubit.thermal"
 _CORRELATED = "qubit.correlated_readout"
 _PARTS = tuple(name for name in COMPONENTS if name not in (_THERMAL, _CORRELATED))
 _OF_GATES = ("gate.depolarizing", "gate.coherent", "qubit.relaxation", "custom")
+_ROUNDING = 1e-15  # loss that counts as none
 _STANDS_OUT = 1.5  # factor over the median loss of a use of the circuit's other pairs
 
 Pair = tuple[int, int]
@@ -83,7 +86,7 @@ def error_ledger(circuit: Circuit, document: Document, options: NoiseOptions) ->
     """
     ideal = IdealStates(circuit)
     programs = {
-        name: attach_noise(circuit, documents.model(document, alone))
+        name: _acting(circuit, attach_noise(circuit, documents.model(document, alone)))
         for name, alone in _alone(document, options).items()
     }
     losses = dict(zip(programs, ideal.losses(programs.values()), strict=True))
@@ -111,6 +114,14 @@ def _alone(document: Document, options: NoiseOptions) -> Mapping[str, NoiseOptio
     return entries
 
 
+def _acting(circuit: Circuit, program: NoiseProgram) -> NoiseProgram:
+    """Noise that affects outcomes."""
+    support = active_support(circuit, program, ("counts",))
+    if support is None:
+        return program
+    return msgspec.structs.replace(program, locations=program.locations[support.acting])
+
+
 class _Sums:
     def __init__(self, circuit: Circuit, ideal: IdealStates) -> None:
         self._circuit = circuit
@@ -122,11 +133,7 @@ class _Sums:
 
     def add(self, name: str, program: NoiseProgram, losses: LocationLosses) -> None:
         """Losses of one component."""
-        support = active_support(self._circuit, program, ("counts",))
-        acting = np.ones(len(program.locations)) if support is None else support.acting
-        for row, loss in zip(
-            program.locations.tolist(), (losses.channels * acting).tolist(), strict=True
-        ):
+        for row, loss in zip(program.locations.tolist(), losses.channels.tolist(), strict=True):
             qubits = tuple(q for q in (row[Q0], row[Q1]) if q >= 0)
             self._spread(name, qubits, loss)
             if name == "gate.crosstalk":
@@ -149,7 +156,11 @@ class _Sums:
         uses: dict[tuple[str, tuple[int, ...]], int] = defaultdict(int)
         for k in range(self._circuit.ops.size):
             uses[self._gate(k)] += 1
-        gates = [GateLoss(*key, uses[key], loss) for key, loss in self._gates.items() if loss > 0.0]
+        gates = [
+            GateLoss(*key, uses[key], loss)
+            for key, loss in self._gates.items()
+            if abs(loss) > _ROUNDING
+        ]
         edges = self._edges(gates)
         return ErrorLedger(
             sum(self._components.values()),
@@ -179,7 +190,7 @@ K = TypeVar("K")
 
 
 def _sorted(items: Iterable[tuple[K, float]]) -> tuple[tuple[K, float], ...]:
-    return tuple(sorted(((key, loss) for key, loss in items if loss > 0.0), key=lambda x: -x[1]))
+    return tuple(sorted((each for each in items if abs(each[1]) > _ROUNDING), key=lambda x: -x[1]))
 
 
 def _outstanding(edges: tuple[EdgeLoss, ...]) -> EdgeLoss | None:

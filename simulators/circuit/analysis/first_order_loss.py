@@ -4,18 +4,24 @@ With one channel of Kraus operators K on qubits S of an otherwise ideal circuit,
 final state is sum_K |tr(rho_S K)|^2, with rho_S the reduced density matrix of the ideal state at
 that place, because the later operations are unitary (Nielsen and Chuang, section 9.3: entanglement
 fidelity). Losses of several channels add up to first order. If only diagonal gates and measurements
-follow on the qubits of a channel, only changes of populations count. Coherent errors of several
-places add as if their phases were random.
+follow on the qubits of a channel, only changes of populations count.
+
+Of unitary channels V it is the changes of the state that add up, to first order: with d_k the
+change (V - 1) psi at place k, carried to the end, and d the part of their sum that is orthogonal to
+the final state, the loss is <d|d>, and the share of place k is Re <d_k|d>. A share is negative
+where the place undoes what others do. For a maximally mixed state they add as if their phases were
+random.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
+from noise_models.channel import Channel
 from simulators.circuit.analysis.measurements import has_mid_circuit_ops
 from simulators.circuit.gates import BARRIER, GATES, MEASURE, UNITARY
 from simulators.circuit.ir import Circuit
@@ -27,7 +33,10 @@ from simulators.errors import Unsupported
 MAX_QUBITS = 18  # wider circuits are judged for a maximally mixed state
 _ID, _GLOBAL = GATES["id"].code, GATES["global_phase"].code
 _DIAGONAL = [gate.code for gate in GATES.values() if gate.diagonal]
+_UNITARY = 1e-9  # largest deviation of a unitary channel
 _Place = tuple[int, int, int]  # preceding operation, and the qubits
+# By preceding operation: location, change of the state, qubits.
+_Changes = dict[int, list[tuple[int, NDArray[np.complex128], tuple[int, ...]]]]
 
 
 class LocationLosses(msgspec.Struct, frozen=True, eq=False):
@@ -72,23 +81,47 @@ class IdealStates:
         for program in built:
             for after, _, first, second in program.locations.tolist():
                 wanted.setdefault(after, set()).add((first, second))
-        reduced, excited = self._reduced(wanted)
-        return [self._of(program, reduced, excited) for program in built]
+        changes = [self._changes(program) for program in built] if self.is_known else []
+        reduced, excited, shares = self._reduced(wanted, changes)
+        shares += [{}] * (len(built) - len(shares))
+        return [self._of(*each, reduced, excited) for each in zip(built, shares, strict=True)]
+
+    def _is_classical(self, after: int, first: int, second: int) -> bool:
+        """Return whether only populations of these qubits matter after an operation."""
+        last = max(self._last_mixing[first], self._last_mixing[second] if second >= 0 else -1)
+        return bool(after >= last and self._measured)
+
+    def _changes(self, program: NoiseProgram) -> _Changes:
+        """V - 1 of the unitary channels by preceding operation, without what changes phases that no
+        measurement sees."""
+        unitary = [_unitary(channel) for channel in program.channels]
+        results: _Changes = {}
+        for k, (after, number, first, second) in enumerate(program.locations.tolist()):
+            matrix = unitary[number]
+            if matrix is not None:
+                change = matrix - np.eye(len(matrix))
+                if self._is_classical(after, first, second):
+                    np.fill_diagonal(change, 0.0)
+                qubits = (first,) if second < 0 else (first, second)
+                results.setdefault(after, []).append((k, change, qubits))
+        return results
 
     def _of(
         self,
         program: NoiseProgram,
+        shares: dict[int, float],
         reduced: dict[_Place, NDArray[np.complex128]],
         excited: dict[int, float],
     ) -> LocationLosses:
         kraus = [channel.kraus() for channel in program.channels]
         result = np.empty(len(program.locations))
         for k, (after, number, first, second) in enumerate(program.locations.tolist()):
-            classical = after >= self._last_mixing[first] and (
-                second < 0 or after >= self._last_mixing[second]
-            )
+            if k in shares:
+                result[k] = shares[k]
+                continue
             rho = reduced[after, first, second]
-            result[k] = _loss(kraus[number], rho, classical=bool(classical and self._measured))
+            classical = self._is_classical(after, first, second)
+            result[k] = _loss(kraus[number], rho, classical=classical)
         readout = {}
         if program.readout is not None:
             for qubit in self._measured:
@@ -103,27 +136,45 @@ class IdealStates:
         return sorted(set(self.operands.wires[places].tolist()))
 
     def _reduced(
-        self, wanted: dict[int, set[tuple[int, int]]]
-    ) -> tuple[dict[_Place, NDArray[np.complex128]], dict[int, float]]:
-        """Reduced density matrices, the first qubit as bit 0, and the final populations of |1>."""
+        self, wanted: dict[int, set[tuple[int, int]]], changes: Sequence[_Changes]
+    ) -> tuple[dict[_Place, NDArray[np.complex128]], dict[int, float], list[dict[int, float]]]:
+        """Reduced density matrices, the first qubit as bit 0, the final populations of |1>, and the
+        shares of the unitary channels of each program."""
         entries: dict[_Place, NDArray[np.complex128]] = {}
         if not self.is_known:
             for after, places in wanted.items():
                 for first, second in places:
                     side = 2 if second < 0 else 4
                     entries[after, first, second] = np.eye(side, dtype=np.complex128) / side
-            return entries, dict.fromkeys(self._measured, 0.5)
+            return entries, dict.fromkeys(self._measured, 0.5), []
         n = max(1, len(self.axis))
-        state = np.zeros((2,) * n, np.complex128)
-        state[(0,) * n] = 1.0
-        for operation in (None, *operations(self.circuit, self.circuit.params)):
+        coherent = [k for k, each in enumerate(changes) if each]
+        states = np.zeros((2,) * n + (1 + len(coherent),), np.complex128)  # then the changes of it
+        states[(0,) * (n + 1)] = 1.0
+        steps = (None, *operations(self.circuit, self.circuit.params))
+        for operation in steps:
             if operation is not None:
-                state = self._applied(state, operation)
+                states = self._applied(states, operation)
             k = -1 if operation is None else operation.place
             for first, second in wanted.get(k, ()):
-                entries[k, first, second] = self._matrix(state, first, second)
-        excited = {q: float(self._matrix(state, q, -1)[1, 1].real) for q in self._measured}
-        return entries, excited
+                entries[k, first, second] = self._matrix(states[..., 0], first, second)
+            for column, number in enumerate(coherent, start=1):
+                for _, change, qubits in changes[number].get(k, ()):
+                    states[..., column] += self._product(change, states[..., 0], qubits)
+        final = states[..., 0]
+        excited = {q: float(self._matrix(final, q, -1)[1, 1].real) for q in self._measured}
+        shares: list[dict[int, float]] = [{} for _ in changes]
+        for column in range(1, 1 + len(coherent)):
+            states[..., column] -= np.vdot(final, states[..., column]) * final
+        for operation in reversed(steps) if coherent else ():
+            k = -1 if operation is None else operation.place
+            for column, number in enumerate(coherent, start=1):
+                for place, change, qubits in changes[number].get(k, ()):
+                    moved = self._product(change, states[..., 0], qubits)
+                    shares[number][place] = float(np.vdot(moved, states[..., column]).real)
+            if operation is not None:
+                states = self._applied(states, operation, inverse=True)
+        return entries, excited, shares
 
     def _matrix(
         self, state: NDArray[np.complex128], first: int, second: int
@@ -133,15 +184,29 @@ class IdealStates:
         return np.asarray(rows @ rows.conj().T)
 
     def _applied(
-        self, state: NDArray[np.complex128], operation: Operation
+        self, states: NDArray[np.complex128], operation: Operation, *, inverse: bool = False
     ) -> NDArray[np.complex128]:
         if not operation.is_gate or operation.code in (_ID, _GLOBAL):
-            return state
+            return states
         gate = matrix(self.circuit, operation)
-        axes = [self.axis[q] for q in reversed(operation.qubits)]
-        moved = np.moveaxis(state, axes, range(len(axes)))
+        return self._product(gate.conj().T if inverse else gate, states, operation.qubits)
+
+    def _product(
+        self, gate: NDArray[np.complex128], states: NDArray[np.complex128], qubits: Sequence[int]
+    ) -> NDArray[np.complex128]:
+        axes = [self.axis[q] for q in reversed(qubits)]
+        moved = np.moveaxis(states, axes, range(len(axes)))
         changed = (gate @ moved.reshape(len(gate), -1)).reshape(moved.shape)
         return np.moveaxis(changed, range(len(axes)), axes)
+
+
+def _unitary(channel: Channel) -> NDArray[np.complex128] | None:
+    """Unitary matrix of a channel, with a trace of at least 0; None: it is not unitary."""
+    result: NDArray[np.complex128] = channel.kraus()[0]
+    if np.abs(result.conj().T @ result - np.eye(len(result))).max() > _UNITARY:
+        return None
+    trace = np.trace(result)
+    return result * (trace.conjugate() / abs(trace)) if abs(trace) > _UNITARY else result
 
 
 def _loss(kraus: NDArray[np.complex128], rho: NDArray[np.complex128], *, classical: bool) -> float:

@@ -13,7 +13,7 @@ from arrays import Arrays
 from noise_models import document as documents
 from noise_models import library
 from noise_models.calibration import CalibrationSnapshot, GateCalibration
-from noise_models.options import NoiseOptions
+from noise_models.options import COMPONENTS, NoiseOptions
 from simenv.calibration.ledger import ledger as module
 from simenv.calibration.ledger.ledger import EdgeLoss, ErrorLedger, error_ledger
 from simulators.circuit.ir import Circuit
@@ -84,6 +84,20 @@ def test_each_component_is_what_its_ablation_gains() -> None:
         # A part of the thermal population and of crosstalk is second order.
         assert loss == pytest.approx(gained, rel=0.15, abs=2e-3), name
     assert {"gate.depolarizing", "qubit.readout", "qubit.idle"} <= set(losses)
+
+
+@pytest.mark.parametrize("seed", range(6))
+@pytest.mark.parametrize("component", ["gate.crosstalk", "gate.coherent"])
+def test_losses_of_coherent_errors_are_those_of_the_exact_density_matrix(
+    component: str, seed: int
+) -> None:
+    """Half of the second difference by the factor of a component that acts alone, at 0."""
+    circuit, step = mirror(2 + seed, seed), 0.1
+    others = {name.replace(".", "_", 1): 0.0 for name in COMPONENTS}
+    alone = {**others, component.replace(".", "_", 1): step}
+    exact = -math.log(success(circuit, LATTICE, **alone)) / step**2
+    losses = dict(ledger(circuit).components)
+    assert losses[component] == pytest.approx(exact, rel=0.01)
 
 
 def worse(pair: tuple[int, int], factor: float) -> CalibrationSnapshot:
