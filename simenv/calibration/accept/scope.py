@@ -7,12 +7,13 @@ from datetime import UTC, datetime
 
 from noise_models.calibration import FitScope
 from simenv.calibration.data.records import CountsRecord
-from simenv.calibration.fit.components import ZZ
+from simenv.calibration.fit.components import ASYMMETRY, ZZ
 from simenv.calibration.fit.solve import FitProblem
 
 LEAST_BODIES = 10  # of the circuits of a fit that other circuits may use
 LARGEST_FACTOR = 5.0  # of a calibrated value, or its reciprocal
-ZZ_RANGE = (-0.5, 1.5)  # of the factor of measured ZZ rates
+# Changes of the factors of ZZ rates, and of p10 - p01.
+RANGES = {ZZ: (-0.5, 1.5), ASYMMETRY: (-1.5, 1.0)}
 
 
 def scope_of(records: Sequence[CountsRecord], problem: FitProblem, device: str) -> FitScope:
@@ -43,10 +44,8 @@ def implausible(factors: Iterable[tuple[str, float]]) -> tuple[str, ...]:
     """Texts for factors outside the plausible range, by the names of their unknowns."""
     results = []
     for name, value in factors:
-        if name.partition(" ")[0] == ZZ:
-            low, high = ZZ_RANGE
-        else:
-            low, high = 1.0 / LARGEST_FACTOR, LARGEST_FACTOR
+        factors = 1.0 / LARGEST_FACTOR, LARGEST_FACTOR
+        low, high = RANGES.get(name.partition(" ")[0], factors)
         if not low <= value <= high:
             results.append(f"{name} x {value:.3g}, outside {low:g} to {high:g}")
     return tuple(results)

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from noise_models.calibration import CalibrationSnapshot
 from simenv.calibration.data.records import CountsData, DataError
 from simenv.calibration.fit.compile import DeviceCompiler
-from simenv.calibration.fit.components import ZZ, DeviceChannels
+from simenv.calibration.fit.components import ASYMMETRY, ZZ, DeviceChannels
 from simenv.calibration.fit.device import all_components, fitted_snapshot
 from simenv.calibration.fit.observations import (
     MAX_QUBITS,
@@ -26,6 +26,7 @@ from simenv.calibration.fit.observations import (
 from simenv.calibration.fit.prior import Prior, PriorMatrix
 from simenv.calibration.fit.select import (
     ANGLES,
+    ASYMMETRY_WIDTH,
     CANDIDATES,
     DEFAULT,
     HEAVY,
@@ -221,15 +222,16 @@ def _tried(
         tried.append(score_of(prior, losses, snapshot, windows))
         return tried[-1], losses
 
-    pooled = not problem.components[0].qubits
-    has_zz = any(each.kind == ZZ for each in problem.components)
+    pooled = not any(each.qubits for each in problem.components)
+    kinds = {each.kind for each in problem.components}
     priors = [each for each in CANDIDATES if not (pooled and each.own)]
     is_dated = len({each.window for each in problem.observations}) > 1
     shift = POOLED_SHIFT if is_dated else None
     others = (None, *(() if pooled else (OWN_SHIFT,))) if is_dated else ()
 
     def refined(score: CandidateScore, losses: NDArray[np.float64]) -> CandidateScore:
-        more: list[dict[str, float]] = [{"zz": ZZ_WIDTH}] if has_zz else []
+        more: list[dict[str, float]] = [{"zz": ZZ_WIDTH}] if ZZ in kinds else []
+        more += [{"asymmetry": ASYMMETRY_WIDTH}] if ASYMMETRY in kinds else []
         if problem.distributions.device.coherent:
             more += [{"angle": angle} for angle in ANGLES]
         for widths in more:
@@ -269,6 +271,7 @@ class _StartFits:
             robust=prior.robust,
             angle=prior.angle,
             zz=prior.zz,
+            asymmetry=prior.asymmetry,
         )
         result = self._known.get(around)
         if result is None:
@@ -276,8 +279,10 @@ class _StartFits:
         return result
 
     def _start(self, prior: Prior) -> NDArray[np.float64] | None:
-        """Latent values of the closest known fit: without angles, ZZ or robust weights."""
+        """Latent values of the closest known fit: without one of asymmetry, ZZ, angles and robust
+        weights."""
         for nearest in (
+            msgspec.structs.replace(prior, asymmetry=0.0),
             msgspec.structs.replace(prior, zz=0.0),
             msgspec.structs.replace(prior, angle=0.0),
             msgspec.structs.replace(prior, robust=False),

@@ -4,9 +4,10 @@ A fit is judged on circuits of folds that it did not see, each predicted as a su
 device would be. Among devices between the snapshot and each fit, the result is the one with the
 largest gain of fidelity of those whose gain is significant (`accept.gains`). If none is, the
 snapshot is kept; if the fits are worse than it, they are refused. No fit is used that is below
-Aer's recipe for the snapshot, nor (unless asked for) one to few different circuits. Where the
-snapshot itself is below Aer's recipe, its values as Aer reads them are kept, or a part of the way
-to them.
+Aer's recipe for the snapshot in either of its forms, with equal or with own readout errors of 0 and
+1, nor (unless asked for) one to few different circuits. Where the snapshot itself is below one of
+them, what is kept is the snapshot, its values as Aer reads them from a Target, or a part of the way
+to these: the one that is least below both forms.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from numpy.typing import NDArray
 from noise_models.build.aer_recipe import reduced
 from noise_models.calibration import CalibrationSnapshot, FitScope
 from noise_models.options import NoiseOptions
-from simenv.calibration.accept.gains import HeldOutGain, gain, lower_bound
+from simenv.calibration.accept.gains import LEAST_GAIN, HeldOutGain, gain, lower_bound
 from simenv.calibration.accept.held_out import HeldOutCircuit, fidelities, held_out_circuits
 from simenv.calibration.accept.path import blended
 from simenv.calibration.accept.scope import LEAST_BODIES, implausible, is_narrow, scope_of
@@ -35,7 +36,7 @@ from simenv.calibration.fit.attempt import (
     problem_of,
 )
 from simenv.calibration.fit.compile import DeviceCompiler
-from simenv.calibration.fit.components import ZZ, Component, with_gates_of_each_set
+from simenv.calibration.fit.components import CHANGES, Component, with_gates_of_each_set
 from simenv.calibration.fit.device import homogeneous
 from simenv.calibration.fit.intervals import intervals
 from simenv.calibration.fit.observations import ObservedCircuits
@@ -50,6 +51,7 @@ from simenv.errors import SimenvError
 MOST_CHECK_WORK = 2**26  # limit of 4^qubits times steps of a circuit on which a fit is judged
 SNAPSHOT, HOMOGENEOUS = "snapshot", "homogeneous"  # bases of fits
 AER = "aer"  # base of a result between the snapshot as Aer reads it and the snapshot
+AER_RECIPES = "aer", "aer-properties"  # a result is to be below neither
 SHARES = (0.25, 0.5, 0.75, 1.0)  # of the way from the snapshot to a fit, in logarithms of values
 
 
@@ -83,11 +85,11 @@ class FittedDevice(msgspec.Struct, frozen=True, eq=False):
 
     @property
     def factors(self) -> list[tuple[float, float, float]]:
-        """Factor of each column with its interval, in the resulting device; for ZZ the change of
-        the factor of the rates."""
+        """Factor of each column with its interval, in the resulting device; for ZZ and
+        asymmetry the change of the factor."""
         table = np.array([self.latent, *self.interval]) * self.widths * self.share
-        is_zz = np.array([name.partition(" ")[0] == ZZ for name in self.columns], bool)
-        table = np.where(is_zz, table, np.exp(table))
+        changes = np.array([name.partition(" ")[0] in CHANGES for name in self.columns], bool)
+        table = np.where(changes, table, np.exp(table))
         return [(float(a), float(b), float(c)) for a, b, c in table.T]
 
     @property
@@ -154,10 +156,10 @@ class _Kept(msgspec.Struct, frozen=True, eq=False):
 
 
 class _Unfitted(msgspec.Struct, frozen=True, eq=False):
-    """Fidelities of the training circuits by the snapshot, and by Aer's recipe for it."""
+    """Fidelities of the training circuits by the snapshot, and by both forms of Aer's recipe."""
 
     snapshot: NDArray[np.float64]
-    aer: NDArray[np.float64]
+    aer: tuple[NDArray[np.float64], ...]
     kept: _Kept
 
     @staticmethod
@@ -172,20 +174,28 @@ class _Unfitted(msgspec.Struct, frozen=True, eq=False):
             options = NoiseOptions(recipe=recipe)
             return fidelities(circuits, [Predictor(device, options, compiler, MOST_CHECK_WORK)])
 
-        before, aer = predicted(snapshot), predicted(snapshot, "aer")
-        both = _gain(circuits, before, before, aer) if np.isfinite(before + aer).any() else None
-        if both is None or not both.is_snapshot_below_aer:
-            return _Unfitted(before, aer, _Kept(SNAPSHOT, snapshot, snapshot))
-        table = {1.0: (both.aer_mean, reduced(snapshot, symmetric=True))}
-        for share in SHARES[:-1]:
-            device = blended(snapshot, table[1.0][1], share)
-            result = _gain(circuits, predicted(device), before, aer)
-            if not result.is_below_aer:
-                table[share] = result.fitted_mean, device
-        return _Unfitted(before, aer, _Kept(AER, snapshot, max(table.values(), key=_first)[1]))
+        before = predicted(snapshot)
+        aer = tuple(predicted(snapshot, recipe) for recipe in AER_RECIPES)
+        kept = _Kept(SNAPSHOT, snapshot, snapshot)
+        if not np.isfinite(before + sum(aer)).any():
+            return _Unfitted(before, aer, kept)
+        gained = _gain(circuits, before, before, aer)
+        if not gained.is_below_aer:
+            return _Unfitted(before, aer, kept)
+        candidates = [(_rank(gained), kept)]
+        for share in SHARES:
+            device = blended(snapshot, reduced(snapshot, symmetric=True), share)
+            rank = _rank(_gain(circuits, predicted(device), before, aer))
+            candidates.append((rank, _Kept(AER, snapshot, device)))
+        return _Unfitted(before, aer, max(candidates, key=_first)[1])
 
 
-def _first(pair: tuple[float, CalibrationSnapshot]) -> float:
+def _rank(gained: HeldOutGain) -> tuple[float, float]:
+    """Order of devices by what they lack to Aer's recipe, then by their mean fidelity."""
+    return -max(gained.shortfall, LEAST_GAIN), gained.fitted_mean
+
+
+def _first(pair: tuple[tuple[float, float], _Kept]) -> tuple[float, float]:
     return pair[0]
 
 
@@ -217,7 +227,8 @@ def _choices(
         note(
             f"{attempt.base}, share {share:g}: mean gain {gained.mean:+.5f}, at least"
             f" {gained.low:+.5f}; median {gained.fitted_median:.5f}"
-            f" ({gained.snapshot_median:.5f}; Aer's recipe {gained.aer_median:.5f})"
+            f" ({gained.snapshot_median:.5f}; Aer's recipe {gained.aer_median:.5f},"
+            f" {gained.aer_properties_median:.5f})"
         )
     return results
 
@@ -243,12 +254,12 @@ def _gain(
     circuits: Sequence[HeldOutCircuit],
     after: NDArray[np.float64],
     before: NDArray[np.float64],
-    aer: NDArray[np.float64],
+    aer: Sequence[NDArray[np.float64]],
 ) -> HeldOutGain:
-    finite = np.flatnonzero(np.isfinite(after) & np.isfinite(before) & np.isfinite(aer)).tolist()
+    finite = np.flatnonzero(np.isfinite(after + before + sum(aer))).tolist()
     runs = np.array([circuits[k].runs for k in finite])
     bodies = [circuits[k].record.body for k in finite]
-    return gain(after[finite], before[finite], runs, bodies, aer[finite])
+    return gain(after[finite], before[finite], runs, bodies, [each[finite] for each in aer])
 
 
 def _accepted(choices: Sequence[_Choice], *, may_be_used: bool = True) -> _Choice:

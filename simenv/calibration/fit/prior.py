@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from simenv.calibration.fit.components import (
+    ASYMMETRY,
     DEPHASING,
     ERROR,
     P01,
@@ -43,6 +44,7 @@ class Prior(msgspec.Struct, frozen=True):
     robust: bool = False  # robust weights of observations, see `solve.weights_of`
     heavy: bool = False  # own unknowns have Student's distribution with FREEDOM degrees
     zz: float = 0.0  # standard deviation of the factor of all ZZ rates; 0: fixed
+    asymmetry: float = 0.0  # the same, of the factor of p10 - p01
 
     @property
     def text(self) -> str:
@@ -51,6 +53,7 @@ class Prior(msgspec.Struct, frozen=True):
         parts += [f"own {self.own:g}"] if self.own else []
         parts += [f"angles {self.angle:g} rad"] if self.angle else []
         parts += [f"ZZ {self.zz:g}"] if self.zz else []
+        parts += [f"asymmetry {self.asymmetry:g}"] if self.asymmetry else []
         parts += ["heavy tails"] if self.heavy else []
         parts += ["robust"] if self.robust else []
         return ", ".join(parts)
@@ -127,6 +130,8 @@ class PriorMatrix:
         if kind == ZZ:
             results = [((ZZ, ()), self.prior.zz)]
             results += [((ZZ, qubits), self.prior.zz * own)] if qubits else []
+        elif kind == ASYMMETRY:
+            results = [((ASYMMETRY, ()), self.prior.asymmetry)]
         elif not qubits:
             results = [((kind, ()), common)]
             results += [((RELAXATION, ()), common)] if kind == DEPHASING else []

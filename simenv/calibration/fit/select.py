@@ -8,8 +8,8 @@ mean Hellinger distance, as a ratio to that of the unchanged snapshot. (The mean
 follows the few circuits that are predicted worst; the median loss does not see what they gain.)
 Where runs lie in several date windows, candidates are compared with pooled factors of each window;
 then the best one without, and with factors of each qubit in each window.
-Candidates with angles, or with an unknown factor of the ZZ rates, must have a mean loss that is
-lower by more than one standard error than without.
+Candidates with angles, or with an unknown factor of the ZZ rates or of the asymmetry of readout,
+must have a mean loss that is lower by more than one standard error than without.
 """
 
 from __future__ import annotations
@@ -41,6 +41,9 @@ CANDIDATES = tuple(
 ANGLES = (0.01, 0.03, 0.1)  # widths of rotations, rad, with the best of the others
 # Width of the factor of the ZZ rates: fits of it to counts of seven devices are between 0 and 1.
 ZZ_WIDTH = 0.5
+# Width of the factor of p10 - p01 around 1: the best ones for training counts of five devices,
+# unfitted, are 1.0, 1.0, 0.75, 1.0 and 0.25.
+ASYMMETRY_WIDTH = 0.5
 
 
 class CandidateScore(msgspec.Struct, frozen=True):

@@ -37,8 +37,9 @@ def calibrate(
 
     Rows with "split": "test" are not used. On circuits that a fit did not see, the gain must be
     significant: else the device's own calibration is kept, and a fit that is worse is refused. No
-    result is below Aer's recipe for the calibration on these circuits. A fit to fewer than 10
-    different circuits is used with --narrow only.
+    fit is used that is below Aer's recipe for the calibration on these circuits, with p01 = p10
+    (aer) or as calibrated (aer-properties). A fit to fewer than 10 different circuits is used with
+    --narrow only.
     """
     config.check_name(out, "device")
     if out == device:
@@ -140,8 +141,9 @@ def _show_broken_rules(fitted: FittedDevice, device: str) -> None:
     if held is not None and held.is_snapshot_below_aer:
         terminal.line(
             f"the calibration of {device} is below Aer's recipe for it on these circuits: median"
-            f" fidelity {held.snapshot_median:.4f} ({held.aer_median:.4f}), 10th percentile"
-            f" {held.snapshot_p10:.4f} ({held.aer_p10:.4f})"
+            f" fidelity {held.snapshot_median:.4f} (aer {held.aer_median:.4f}, aer-properties"
+            f" {held.aer_properties_median:.4f}), 10th percentile {held.snapshot_p10:.4f}"
+            f" ({held.aer_p10:.4f}, {held.aer_properties_p10:.4f})"
         )
     for text in fitted.implausible:
         terminal.note(f"warning: not plausible: {text}; check the circuits of these qubits")
@@ -149,6 +151,7 @@ def _show_broken_rules(fitted: FittedDevice, device: str) -> None:
 
 def _show(fitted: FittedDevice) -> None:
     from simenv.calibration.accept.scope import is_narrow
+    from simenv.calibration.fit.components import CHANGES
 
     circuits = terminal.counted(len(fitted.observed.observations), "circuit")
     terminal.line(f"base {fitted.base}; prior {fitted.prior.text}; fitted to {circuits}")
@@ -162,7 +165,7 @@ def _show(fitted: FittedDevice) -> None:
     if not fitted.share:
         values = "it is"
         if fitted.base == "aer":
-            values = "its values as Aer reads them, or a part of the way to them, are"
+            values = "its values as Aer reads them (p01 = p10), or a part of the way to them, are"
         terminal.line(f"no fit of the calibration is used, {values} kept: {fitted.reason}")
         if held is not None:
             terminal.line(
@@ -179,14 +182,15 @@ def _show(fitted: FittedDevice) -> None:
         )
         terminal.line(
             f"on {terminal.counted(held.circuits, 'circuit')} left out of a fit: median fidelity"
-            f" {held.fitted_median:.4f} (calibration {held.snapshot_median:.4f}, Aer's recipe"
-            f" {held.aer_median:.4f}), 10th percentile {held.fitted_p10:.4f}"
-            f" ({held.snapshot_p10:.4f}, {held.aer_p10:.4f}), mean {held.fitted_mean:.4f}"
-            f" ({held.snapshot_mean:.4f}, {held.aer_mean:.4f})"
+            f" {held.fitted_median:.4f} (calibration {held.snapshot_median:.4f}, aer"
+            f" {held.aer_median:.4f}, aer-properties {held.aer_properties_median:.4f}), 10th"
+            f" percentile {held.fitted_p10:.4f} ({held.snapshot_p10:.4f}, {held.aer_p10:.4f},"
+            f" {held.aer_properties_p10:.4f}), mean {held.fitted_mean:.4f}"
+            f" ({held.snapshot_mean:.4f}, {held.aer_mean:.4f}, {held.aer_properties_mean:.4f})"
         )
     table = []
     for (value, low, high), name in zip(fitted.factors, fitted.columns, strict=True):
-        sign, same = ("+", 0.0) if name.partition(" ")[0] == "zz" else ("x", 1.0)
+        sign, same = ("+", 0.0) if name.partition(" ")[0] in CHANGES else ("x", 1.0)
         line = f"  {name:24} {sign} {value:.3f}  ({low:.3f} to {high:.3f})"
         table.append((-abs(value - same), line))
     for _, line in sorted(table)[:8]:

@@ -45,9 +45,10 @@ def score(
 ) -> None:
     """Score devices on measured counts: Hellinger fidelity and total variation distance.
 
-    The table also has Aer's recipe with idle noise for each calibration, the uniform distribution,
-    the ideal circuit, the hardware against its own repeat, and the ceiling that the number of shots
-    allows. Intervals are 95 %. A device that is below Aer's recipe is named in the first line.
+    The table also has Aer's recipe with idle noise for each calibration, with p01 = p10 (aer) and
+    as calibrated (aer-properties), the uniform distribution, the ideal circuit, the hardware
+    against its own repeat, and the ceiling that the number of shots allows. Intervals are 95 %. A
+    device that is below Aer's recipe is named in the first lines.
     """
     if len(set(device)) < len(device):
         raise OptionError("--device: one device is named twice")
@@ -67,8 +68,8 @@ def score(
     if plots is not None or report is not None:
         _draw(data.stem, result, plots, report)
     values = as_values(result)
-    for name, reference in references.items():
-        for text in below(result, name, reference):
+    for name, each in references.items():
+        for text in (text for reference in each for text in below(result, name, reference)):
             terminal.note(f"warning: {text}")
     if options.settings_of(context).as_json:
         for row in values:
@@ -79,15 +80,16 @@ def score(
 
 def _models(
     devices: Sequence[str], noises: Sequence[str]
-) -> tuple[dict[str, Predictor], dict[str, str]]:
-    """Return the predictors by name, and the name of Aer's recipe for each device: of the
-    calibration that it was fitted from, if that exists."""
+) -> tuple[dict[str, Predictor], dict[str, list[str]]]:
+    """Return the predictors by name, and the names of both forms of Aer's recipe for each device:
+    of the calibration that it was fitted from, if that exists."""
     from noise_models.options import NoiseOptions
+    from simenv.calibration.fit.calibrate import AER_RECIPES
     from simenv.calibration.fit.compile import DeviceCompiler
     from simenv.calibration.score.predict import Predictor
 
     models: dict[str, Predictor] = {}
-    references = {}
+    references: dict[str, list[str]] = {}
     for name in devices:
         snapshot, _ = stored.load(name)
         models[name] = _predictor(name, snapshot)
@@ -104,10 +106,11 @@ def _models(
                 base, _ = stored.load(snapshot.fitted.device)
                 compiler = DeviceCompiler(base)
         own = base is snapshot
-        reference = f"{name if own else snapshot.fitted.device}, aer"  # type: ignore[union-attr]
-        references[name] = reference
-        if reference not in models:
-            models[reference] = Predictor(base, NoiseOptions(recipe="aer"), compiler)
+        origin = name if own else snapshot.fitted.device  # type: ignore[union-attr]
+        references[name] = [f"{origin}, {recipe}" for recipe in AER_RECIPES]
+        for recipe, reference in zip(AER_RECIPES, references[name], strict=True):
+            if reference not in models:
+                models[reference] = Predictor(base, NoiseOptions(recipe=recipe), compiler)
     return models, references
 
 

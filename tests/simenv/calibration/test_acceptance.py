@@ -104,7 +104,7 @@ def test_counts_of_the_calibrated_device_keep_its_calibration() -> None:
 
 def test_a_fit_that_is_worse_at_every_share_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     counts, snapshot = random_counts(10, 2)
-    result = itertools.chain([0.9, 0.9], itertools.repeat(0.89))  # snapshot, Aer's recipe, fits
+    result = itertools.chain([0.9] * 3, itertools.repeat(0.89))  # snapshot, Aer's recipes, fits
 
     def fidelities(circuits: list[object], _: list[Predictor]) -> np.ndarray:
         return np.full(len(circuits), next(result))
@@ -122,7 +122,7 @@ def test_a_share_with_a_larger_gain_that_is_not_certain_is_not_taken(
     even = np.full(10, 0.01)
     mixed = np.array([0.04] * 9 + [-0.15])
     fits = itertools.cycle([0.5 * even, even, 0.5 * mixed, mixed])
-    gains = itertools.chain([np.zeros(10), np.zeros(10)], fits)
+    gains = itertools.chain([np.zeros(10)] * 3, fits)
     monkeypatch.setattr(fitting, "fidelities", lambda *_: 0.9 + next(gains))
     result = calibrate(counts, snapshot, "fitted")
     assert result.share == 0.5
@@ -147,12 +147,16 @@ def test_a_homogeneous_device_needs_a_gain_of_the_snapshot_too() -> None:
 
 
 def held_out(
-    mean: float, low: float, p10: float = 0.8, aer: tuple[float, float] = (0.0, 0.0)
+    mean: float,
+    low: float,
+    p10: float = 0.8,
+    aer: tuple[float, float] = (0.0, 0.0),
+    properties: tuple[float, float] = (0.0, 0.0),
 ) -> HeldOutGain:
-    """A gain over a snapshot with median 0.9 and 10th percentile 0.8. `aer`: those of Aer's recipe,
-    0.0 for values far below."""
+    """A gain over a snapshot with median 0.9 and 10th percentile 0.8. `aer`, `properties`: those of
+    both forms of Aer's recipe, 0.0 for values far below."""
     return HeldOutGain(
-        mean, low, 0.9 + mean, 0.9, 0.9 + mean, 0.9, 12, 12, p10, 0.8, aer[0], aer[1], aer[0]
+        mean, low, 0.9 + mean, 0.9, 0.9 + mean, 0.9, 12, 12, p10, 0.8, *aer, aer[0], *properties
     )
 
 
@@ -160,8 +164,9 @@ def choice(base: str, gained: HeldOutGain, after: np.ndarray | None = None) -> f
     return fitting._Choice(SimpleNamespace(base=base), None, 1.0, 1.0, gained, after)  # type: ignore[arg-type]
 
 
-def test_no_fit_is_used_that_is_below_the_recipe_of_aer() -> None:
-    low = choice(SNAPSHOT, held_out(0.03, 0.01, p10=0.79, aer=(0.9, 0.8)))
+@pytest.mark.parametrize("form", ["aer", "properties"])
+def test_no_fit_is_used_that_is_below_a_form_of_the_recipe_of_aer(form: str) -> None:
+    low = choice(SNAPSHOT, held_out(0.03, 0.01, p10=0.79, **{form: (0.9, 0.8)}))
     high = choice(SNAPSHOT, held_out(0.01, 0.005, p10=0.81, aer=(0.9, 0.8)))
     assert fitting._accepted([low, high]) is high
     kept = fitting._accepted([low])
@@ -216,8 +221,27 @@ def test_a_snapshot_below_the_recipe_of_aer_is_kept_as_aer_reads_it(
     assert confusion == [(each.readout_error,) * 2 for each in snapshot.qubits]
 
 
+def test_what_is_kept_is_the_least_below_both_forms_of_the_recipe_of_aer(
+    few: tuple[CountsData, CalibrationSnapshot], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Equal readout errors lack 0.02 to the recipe with p01 and p10, the calibration 0.01 to that
+    without: it stays."""
+    counts, snapshot = few
+    levels = itertools.chain([0.89, 0.9, 0.89], itertools.repeat(0.88))
+
+    def fidelities(circuits: list[object], _: list[Predictor]) -> np.ndarray:
+        return np.full(len(circuits), next(levels))
+
+    monkeypatch.setattr(fitting, "fidelities", fidelities)
+    result = calibrate(counts, snapshot, "fitted")
+    assert (result.base, result.share) == (SNAPSHOT, 0.0)
+    assert result.snapshot.qubits == snapshot.qubits
+
+
 def test_factors_outside_the_plausible_range_are_named() -> None:
-    assert implausible([("relaxation 4", 1.2), ("zz", 0.6), ("zz 0 1", -0.2)]) == ()
-    texts = implausible([("relaxation 4", 19.8), ("zz", 2.0), ("p01", 0.1)])
+    names = ("relaxation 4", "zz", "zz 0 1", "asymmetry")
+    assert implausible(zip(names, (1.2, 0.6, -0.2, -1.0), strict=True)) == ()
+    names = ("relaxation 4", "zz", "p01", "asymmetry")
+    texts = implausible(zip(names, (19.8, 2.0, 0.1, -2.0), strict=True))
     assert texts[0] == "relaxation 4 x 19.8, outside 0.2 to 5"
-    assert len(texts) == 3
+    assert len(texts) == 4

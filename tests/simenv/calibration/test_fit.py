@@ -52,7 +52,8 @@ def test_derivatives_of_components_are_those_of_differences(counts: CountsData) 
     distributions = Distributions(DeviceChannels(snapshot, coherent=True), DeviceCompiler(snapshot))
     place = distributions.place_of(counts.records[0])
     components = distributions.components([place], pooled=False)
-    assert {each.kind for each in components} >= {"relaxation", "p01", "error", "zz", *ROTATIONS}
+    kinds = {each.kind for each in components}
+    assert kinds >= {"relaxation", "p01", "asymmetry", "error", "zz", *ROTATIONS}
     values = np.random.default_rng(2).normal(size=len(components)) * 0.2
 
     def at(values: np.ndarray) -> np.ndarray:

@@ -11,7 +11,7 @@ import pytest
 
 from bench.calibration_data import PATH, measured, random_circuit
 from noise_models import library
-from noise_models.calibration import CalibrationSnapshot, PauliRotation
+from noise_models.calibration import CalibrationSnapshot, PauliRotation, QubitCalibration
 from simenv.calibration.data.records import CountsData, CountsRecord
 from simenv.calibration.fit.attempt import fit, problem_of
 from simenv.calibration.fit.calibrate import FittedDevice, calibrate
@@ -104,6 +104,29 @@ def test_a_qubit_far_worse_than_its_calibration_is_found_by_heavy_tails() -> Non
     }
     assert abs(table[True] - wanted) < 0.25 * wanted
     assert abs(table[True] - wanted) < abs(table[False] - wanted)
+
+
+def test_the_asymmetry_of_readout_is_found() -> None:
+    """The device reads all qubits with a quarter of the calibrated difference p10 - p01."""
+    lima = library.load("lima")
+
+    def changed(qubit: QubitCalibration) -> QubitCalibration:
+        p01, p10 = qubit.confusion or (0.0, 0.0)
+        mean, half = (p01 + p10) / 2.0, (p10 - p01) / 8.0
+        return msgspec.structs.replace(qubit, p01=mean - half, p10=mean + half)
+
+    truth = msgspec.structs.replace(lima, qubits=tuple(map(changed, lima.qubits)))
+    rng = np.random.default_rng(9)
+    texts = [random_circuit(PATH, rng) for _ in range(12)]
+    result = calibrate(CountsData(tuple(measured(texts, truth, rng)), "lima"), lima, "fitted")
+    assert result.prior.asymmetry > 0.0
+    assert result.share > 0.5
+    value, low, high = result.factors[result.columns.index("asymmetry")]
+    assert low <= value <= high
+    for qubit in PATH:
+        assert result.snapshot.qubits[qubit].confusion == pytest.approx(
+            truth.qubits[qubit].confusion, rel=0.15
+        )
 
 
 def waiting(text: str) -> str:
