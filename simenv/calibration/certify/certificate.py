@@ -48,6 +48,7 @@ class Certificate(msgspec.Struct, frozen=True):
     shots: int
     seconds: float
     measured: ExperimentResults
+    device_s: float = 0.0  # time on the device; 0.0: unknown
 
     @property
     def culprits(self) -> list[ClaimComparison]:
@@ -122,7 +123,7 @@ def certify(
     comparisons = compared(info, measured, claims, effort.longest_delay_ns / NS_PER_US)
     return Certificate(
         name, "" if claims is None else claims.digest.hex(), CONFIDENCE, tuple(comparisons),
-        runner.circuits, runner.shots, time.perf_counter() - begun, measured,
+        runner.circuits, runner.shots, time.perf_counter() - begun, measured, runner.device_s,
     )  # fmt: skip
 
 

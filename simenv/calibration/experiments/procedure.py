@@ -84,7 +84,7 @@ class ExperimentShots(msgspec.Struct, frozen=True):
     shots_1q: int = 10_000
     sequences_2q: int = 24  # at the greatest length; a quarter of it at the others
     shots_2q: int = 10_000
-    longest_delay_ns: float = 1e10
+    longest_delay_ns: float = 1e8  # about 50 times the longest T1 of superconducting qubits
 
     def scaled(self, factor: float) -> ExperimentShots:
         """Effort with the shots multiplied by `factor`, at least 100."""
@@ -208,8 +208,11 @@ class Procedure:
     def _unresolved(self, estimates: Sequence[Estimate]) -> dict[str, dict[Place, float]]:
         """Experiments and places whose intervals are too wide, with the factor of shots to add."""
         z = simultaneous_z(len(estimates))
+        longest_us = self._effort.longest_delay_ns / analysis.NS_PER_US
         entries: dict[str, dict[Place, float]] = {}
         for each in estimates:
+            if each.quantity.endswith("_us") and each.interval(z)[0] >= longest_us:
+                continue  # the lower limit is what the delays can tell
             ratio = _width_ratio(each, z)
             if ratio > _RESOLVED:
                 factor = min((ratio / _RESOLVED) ** 2 * 1.2 - 1.0, _MOST_SHOTS)

@@ -63,6 +63,7 @@ class PoolRunner:
         self._seed = seed
         self.circuits = 0
         self.shots = 0
+        self.device_s = 0.0  # time of all tasks on the device, where it is known
 
     def run(self, circuits: Sequence[PlannedCircuit]) -> Counts:
         """Run circuits as `CircuitRunner.run`. A circuit with more shots than the device takes is
@@ -93,6 +94,7 @@ class PoolRunner:
         try:
             for task, circuit in waiting:
                 result = task.result()
+                self.device_s += result.device_time_s or 0.0
                 add(entries, circuit.points, result.outcomes, result.outcome_counts)
         except BaseException:  # also an interrupt: no task stays in the queue
             with suppress(SimenvError):

@@ -41,8 +41,8 @@ CANDIDATES = tuple(
 ANGLES = (0.01, 0.03, 0.1)  # widths of rotations, rad, with the best of the others
 # Width of the factor of the ZZ rates: fits of it to counts of seven devices are between 0 and 1.
 ZZ_WIDTH = 0.5
-# Width of the factor of p10 - p01 around 1: the best ones for training counts of five devices,
-# unfitted, are 1.0, 1.0, 0.75, 1.0 and 0.25.
+# Width of the factor of p10 - p01 around 1: the best ones for training counts of six devices,
+# unfitted, are 1, 1, 1, 0.75, 0.25 and 0.
 ASYMMETRY_WIDTH = 0.5
 
 

@@ -51,6 +51,7 @@ def as_json(report: Certificate) -> None:
             "circuits": report.circuits,
             "shots": report.shots,
             "seconds": round(report.seconds, 3),
+            "device_time_s": round(report.device_s, 3),
             "culprits": [name_of(each) for each in report.culprits],
             "contradicted": [name_of(each) for each in report.contradicted],
             "unresolved": [name_of(each) for each in report.unresolved],
@@ -90,9 +91,10 @@ def show(report: Certificate, *, every: bool) -> None:
     verdict = "certified" if report.passed else "not certified"
     if all(each.claimed is None for each in report.comparisons):
         verdict = "measured, without claims,"
+    device = f", {report.device_s / 3600.0:.2g} h on the device" if report.device_s else ""
     terminal.line(
         f"{report.device}: {verdict} at {report.confidence:.0%} simultaneous confidence"
-        f" ({report.circuits} circuits, {report.shots} shots, {report.seconds:.0f} s)"
+        f" ({report.circuits} circuits, {report.shots} shots, {report.seconds:.0f} s{device})"
     )
 
 

@@ -40,6 +40,13 @@ def certify(
         str, typer.Option(help="Save the recovered snapshot as a device of this name.")
     ] = "",
     effort: Annotated[float, typer.Option(min=0.01, help="Factor of all numbers of shots.")] = 1.0,
+    longest_delay: Annotated[
+        float,
+        typer.Option(
+            min=1e-5,
+            help="Longest delay, s; a longer T1 or T2 is confirmed by a lower limit.",
+        ),
+    ] = 0.1,
     seed: Annotated[int, typer.Option(min=0, help="Seed of sequences and shots.")] = 0,
     every: Annotated[bool, typer.Option("--all", help="Print every quantity.")] = False,
 ) -> None:
@@ -67,7 +74,7 @@ def certify(
             claimed,
             qubits=_qubits(qubits),
             seed=seed,
-            effort=ExperimentShots().scaled(effort),
+            effort=ExperimentShots(longest_delay_ns=1e9 * longest_delay).scaled(effort),
             progress=view.progress,
         )
         if out:

@@ -13,11 +13,11 @@ from noise_models import library, snapshot
 from noise_models.calibration import CalibrationSnapshot
 from simenv import config
 from simenv.calibration.certify.certificate import Certificate, certify
-from simenv.calibration.certify.compare import ClaimVerdict, compare
+from simenv.calibration.certify.compare import TIMES, ClaimVerdict, compare
 from simenv.calibration.certify.snapshot import recovered
 from simenv.calibration.experiments import scouting
 from simenv.calibration.experiments.estimators.estimates import Estimate, without_signal
-from simenv.calibration.experiments.procedure import ExperimentShots, choose
+from simenv.calibration.experiments.procedure import TIMED_1Q, ExperimentShots, choose
 from simenv.calibration.experiments.runner import Counts, PlannedCircuit
 from simenv.cli.calibration import certificate_view
 from simenv.client.client import Client
@@ -95,6 +95,27 @@ def test_a_lower_limit_confirms_a_claim_beyond_the_longest_delay_alone(
     assert math.isinf(result.recovered)
     assert certificate_view.recovered(result).startswith("> ")
     assert (result.deviation > 0.0) == (verdict is ClaimVerdict.OUTSIDE)
+
+
+def test_an_interval_beyond_the_longest_delay_confirms_a_claim_inside_it() -> None:
+    """T2 of 1.3 s by delays of 0.1 s: neither 5 % nor needed."""
+    estimate = Estimate("t2_us", (0,), 1.3e6, 0.05 / 1.3e6, "inverse")
+    for claimed, verdict in ((1.33e6, ClaimVerdict.LIMIT), (3e6, ClaimVerdict.OUTSIDE)):
+        (result,) = compare([estimate], lambda _, value=claimed: value)
+        assert result.verdict is verdict
+    (result,) = compare([estimate], lambda _: 1.33e6, longest_us=1e7)
+    assert result.verdict is ClaimVerdict.UNRESOLVED
+
+
+def test_no_circuit_of_a_certificate_of_ions_waits_for_seconds(client: Client) -> None:
+    effort = ExperimentShots().scaled(0.01)
+    claims = library.load("trapped-ions")
+    result = certify(client, "trapped-ions", claims, qubits=[0], seed=3, effort=effort)
+    times = {each.quantity: each.verdict for each in result.comparisons if each.quantity in TIMES}
+    assert set(times.values()) == {ClaimVerdict.LIMIT}
+    delays = [point.x for point in result.measured.counts if point.experiment in TIMED_1Q]
+    assert max(delays) <= 1.5e8
+    assert 0.0 < result.device_s < 2_000.0
 
 
 def test_an_estimate_without_a_signal_confirms_no_claim() -> None:
