@@ -14,7 +14,7 @@ GATE_BOUND, TIME_BOUND, READOUT_BOUND = 0.10, 0.05, 0.01  # relative, relative, 
 # Absolute, if that is larger: no interval is narrower than a tenth of a claimed error of 0.
 LEAST_GATE_BOUND = 1e-6
 ZZ_BOUND, ZZ_BOUND_KHZ = 0.10, 0.2  # relative, or absolute if that is larger
-LONGEST_US = 1e5  # longer claimed times are confirmed by a lower limit
+LONGEST_US = 2e4  # longer claimed times are confirmed by a lower limit
 DEAD_ERROR = 0.5  # gates with larger errors do not work
 TIMES = ("t1_us", "t2_us", "t2_ramsey_us")
 # Quantities without a claim in a snapshot; errors with a driven neighbour contain crosstalk.

@@ -84,7 +84,7 @@ class ExperimentShots(msgspec.Struct, frozen=True):
     shots_1q: int = 10_000
     sequences_2q: int = 24  # at the greatest length; a quarter of it at the others
     shots_2q: int = 10_000
-    longest_delay_ns: float = 1e8  # about 50 times the longest T1 of superconducting qubits
+    longest_delay_ns: float = 2e7  # about ten times the longest T1 of superconducting qubits
 
     def scaled(self, factor: float) -> ExperimentShots:
         """Effort with the shots multiplied by `factor`, at least 100."""

@@ -46,7 +46,7 @@ def certify(
             min=1e-5,
             help="Longest delay, s; a longer T1 or T2 is confirmed by a lower limit.",
         ),
-    ] = 0.1,
+    ] = 0.02,
     seed: Annotated[int, typer.Option(min=0, help="Seed of sequences and shots.")] = 0,
     every: Annotated[bool, typer.Option("--all", help="Print every quantity.")] = False,
 ) -> None:

@@ -12,13 +12,21 @@ from bench.harness.sampled_device import PointPlanner, SampledDevice, chain
 from noise_models import library, snapshot
 from noise_models.calibration import CalibrationSnapshot
 from simenv import config
-from simenv.calibration.certify.certificate import Certificate, certify
-from simenv.calibration.certify.compare import TIMES, ClaimVerdict, compare
+from simenv.calibration.certify.certificate import Certificate, certify, device_under_test
+from simenv.calibration.certify.compare import ClaimVerdict, compare
 from simenv.calibration.certify.snapshot import recovered
 from simenv.calibration.experiments import scouting
 from simenv.calibration.experiments.estimators.estimates import Estimate, without_signal
-from simenv.calibration.experiments.procedure import TIMED_1Q, ExperimentShots, choose
-from simenv.calibration.experiments.runner import Counts, PlannedCircuit
+from simenv.calibration.experiments.native import native_set
+from simenv.calibration.experiments.plans import Planner
+from simenv.calibration.experiments.procedure import (
+    TIMED_1Q,
+    ExperimentShots,
+    Procedure,
+    choose,
+)
+from simenv.calibration.experiments.programs import NativeGateRows
+from simenv.calibration.experiments.runner import Counts, PlannedCircuit, PoolRunner
 from simenv.cli.calibration import certificate_view
 from simenv.client.client import Client
 
@@ -98,7 +106,7 @@ def test_a_lower_limit_confirms_a_claim_beyond_the_longest_delay_alone(
 
 
 def test_an_interval_beyond_the_longest_delay_confirms_a_claim_inside_it() -> None:
-    """T2 of 1.3 s by delays of 0.1 s: neither 5 % nor needed."""
+    """T2 of 1.3 s by delays of 0.02 s: 5 % can not be had."""
     estimate = Estimate("t2_us", (0,), 1.3e6, 0.05 / 1.3e6, "inverse")
     for claimed, verdict in ((1.33e6, ClaimVerdict.LIMIT), (3e6, ClaimVerdict.OUTSIDE)):
         (result,) = compare([estimate], lambda _, value=claimed: value)
@@ -107,15 +115,22 @@ def test_an_interval_beyond_the_longest_delay_confirms_a_claim_inside_it() -> No
     assert result.verdict is ClaimVerdict.UNRESOLVED
 
 
-def test_no_circuit_of_a_certificate_of_ions_waits_for_seconds(client: Client) -> None:
-    effort = ExperimentShots().scaled(0.01)
-    claims = library.load("trapped-ions")
-    result = certify(client, "trapped-ions", claims, qubits=[0], seed=3, effort=effort)
-    times = {each.quantity: each.verdict for each in result.comparisons if each.quantity in TIMES}
-    assert set(times.values()) == {ClaimVerdict.LIMIT}
-    delays = [point.x for point in result.measured.counts if point.experiment in TIMED_1Q]
-    assert max(delays) <= 1.5e8
-    assert 0.0 < result.device_s < 2_000.0
+def test_delays_of_a_certificate_of_ions_take_hours_not_weeks(client: Client) -> None:
+    effort, seed = ExperimentShots(), 3
+    info, where = device_under_test(client, "trapped-ions")
+    tested, runner = choose(info, [0]), PoolRunner(client, where, info.max_shots, seed)
+    planner = Planner(NativeGateRows(native_set(info)), tested, seed)
+    scales = scouting.scout(runner, planner, tested, effort.longest_delay_ns)
+    assert 0.0 < runner.device_s < 3_600.0
+    procedure = Procedure(info, tested, runner, seed, effort)
+    waits_s = [
+        (1e-9 * point.x, circuit.shots)
+        for circuit in procedure.circuits(scales)
+        for point in circuit.points
+        if point.experiment in TIMED_1Q
+    ]
+    assert max(wait_s for wait_s, _ in waits_s) < 0.03
+    assert sum(wait_s * shots for wait_s, shots in waits_s) < 3 * 3_600.0
 
 
 def test_an_estimate_without_a_signal_confirms_no_claim() -> None:
