@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from noise_models.calibration import CalibrationSnapshot
+from simenv.calibration.accept.scope import LEAST_BODIES
 from simenv.calibration.data.records import CountsData, DataError
 from simenv.calibration.fit.compile import DeviceCompiler
 from simenv.calibration.fit.components import ASYMMETRY, ZZ, DeviceChannels
@@ -224,6 +225,7 @@ def _tried(
 
     pooled = not any(each.qubits for each in problem.components)
     kinds = {each.kind for each in problem.components}
+    has_many = len({each.body for each in problem.observations}) >= LEAST_BODIES
     priors = [each for each in CANDIDATES if not (pooled and each.own)]
     is_dated = len({each.window for each in problem.observations}) > 1
     shift = POOLED_SHIFT if is_dated else None
@@ -231,7 +233,7 @@ def _tried(
 
     def refined(score: CandidateScore, losses: NDArray[np.float64]) -> CandidateScore:
         more: list[dict[str, float]] = [{"zz": ZZ_WIDTH}] if ZZ in kinds else []
-        more += [{"asymmetry": ASYMMETRY_WIDTH}] if ASYMMETRY in kinds else []
+        more += [{"asymmetry": ASYMMETRY_WIDTH}] if ASYMMETRY in kinds and has_many else []
         if problem.distributions.device.coherent:
             more += [{"angle": angle} for angle in ANGLES]
         for widths in more:

@@ -198,6 +198,7 @@ def test_few_different_circuits_are_not_enough(
     assert result.scope.bodies == 9
     used = calibrate(counts, snapshot, "fitted", narrow=True)
     assert used.share > 0.0
+    assert not any(each.prior.asymmetry for each in used.scores)
     scope = used.snapshot.fitted
     assert scope is not None
     assert (scope.device, scope.qubits, scope.widest, scope.bodies) == ("lima", (0, 1), 2, 9)
