@@ -8,8 +8,9 @@ mean Hellinger distance, as a ratio to that of the unchanged snapshot. (The mean
 follows the few circuits that are predicted worst; the median loss does not see what they gain.)
 Where runs lie in several date windows, candidates are compared with pooled factors of each window;
 then the best one without, and with factors of each qubit in each window.
-Candidates with angles, or with an unknown factor of the ZZ rates or (from `LEAST_BODIES` on) of the
-asymmetry of readout, must have a mean loss that is lower by more than one standard error than without.
+Candidates with angles, with an unknown factor of the ZZ rates, or (from `LEAST_BODIES` on) with one
+of the asymmetry of readout, must have a mean loss that is lower by more than one standard error
+than without.
 """
 
 from __future__ import annotations
