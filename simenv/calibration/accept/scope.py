@@ -44,8 +44,8 @@ def implausible(factors: Iterable[tuple[str, float]]) -> tuple[str, ...]:
     """Texts for factors outside the plausible range, by the names of their unknowns."""
     results = []
     for name, value in factors:
-        factors = 1.0 / LARGEST_FACTOR, LARGEST_FACTOR
-        low, high = RANGES.get(name.partition(" ")[0], factors)
+        usual = 1.0 / LARGEST_FACTOR, LARGEST_FACTOR
+        low, high = RANGES.get(name.partition(" ")[0], usual)
         if not low <= value <= high:
             results.append(f"{name} x {value:.3g}, outside {low:g} to {high:g}")
     return tuple(results)
