@@ -274,32 +274,27 @@ def test_stop_is_honoured_between_gates() -> None:
 
 
 def test_stop_is_honoured_in_the_search_for_a_path(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The trials are done in batches; a stop after the fifth one ends the search."""
+    """The trials are done in batches; a stop in the fourth one ends the search before the fifth."""
     control, checks = RunControl(), []
     search = path_search.search
 
     def stopped_search(
-        structure: path_search.Structure, trials: int, check: path_search.Check
+        structure: path_search.Structure, _: int, check: path_search.Check
     ) -> path_search.ContractionPath:
-        assert trials > 8 * (path_search._BATCH_TENSORS // len(structure[0]))
-
         def stopping() -> None:
             checks.append(1)
-            if len(checks) == 6:
-                control.stop()
             check()
+            if len(checks) == 4:
+                control.stop()
 
-        return search(structure, trials, stopping)
+        batch = path_search._BATCH_TENSORS // len(structure[0])
+        search(structure, 8 * batch, stopping)
+        pytest.fail("the search was not stopped")
 
     monkeypatch.setattr(path_search, "search", stopped_search)
     with pytest.raises(Stopped):
-        run(
-            measured(regular(60, 4, layers=3)),
-            Request(10, 1),
-            control,
-            settings=(("trials", 2_048),),
-        )
-    assert len(checks) == 6
+        run(measured(regular(60, 4, layers=3)), Request(10, 1), control)
+    assert len(checks) == 5
 
 
 @pytest.mark.usefixtures("contracted")
