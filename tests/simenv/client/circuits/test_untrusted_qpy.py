@@ -48,7 +48,7 @@ def evolution() -> Gate:
 
 HOSTILE: dict[str, Callable[[], QuantumCircuit]] = {
     "controlled": lambda: circuit_of(
-        AnnotatedOperation(UnitaryGate(random_unitary(8, seed=1)), ControlModifier(30))
+        AnnotatedOperation(UnitaryGate(random_unitary(8, seed=1)), ControlModifier(11))
     ),
     "power": lambda: circuit_of(AnnotatedOperation(QFTGate(6), PowerModifier(2.0**30))),
     "wrapped": lambda: circuit_of(wrapped(QFTGate(2_500))),
