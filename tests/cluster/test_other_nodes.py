@@ -13,7 +13,6 @@ from collections.abc import Iterator
 from pathlib import Path
 from subprocess import CompletedProcess
 
-import psutil
 import pytest
 from cluster import Cluster
 from cluster_environment import SIMENV, Environment, environment
@@ -31,17 +30,6 @@ with simenv.connect() as env:
     norm = round(float((abs(wide.statevector) ** 2).sum()), 9)
     print(os.uname().nodename, env.name, sum(result.counts.values()), len(wide.statevector), norm)
 raise SystemExit(9)
-"""
-
-# Greets as a peer of ZMTP 3 without security, and prints the mechanism that the listener demands.
-GREETING = """
-import socket, sys
-with socket.create_connection((sys.argv[1], int(sys.argv[2])), 10) as peer:
-    peer.sendall(b"\\xff" + bytes(8) + b"\\x7f\\x03\\x01" + b"NULL".ljust(20, b"\\0") + bytes(32))
-    answer = b""
-    while len(answer) < 64 and (part := peer.recv(64 - len(answer))):
-        answer += part
-    print(answer[12:32].rstrip(b"\\0").decode())
 """
 
 
@@ -64,32 +52,6 @@ def test_application_on_another_node_can_connect(up: Environment) -> None:
     done = elsewhere(up, *command, check=False)
     assert done.returncode == 9, done.stderr
     assert done.stdout == f"node3 {up.name} 100 131072 1.0\n"
-
-
-def listeners(up: Environment, host: str) -> list[tuple[str, str, int]]:
-    """Program, address and port of what listens on TCP on a host."""
-    return [
-        (process.name(), connection.laddr.ip, connection.laddr.port)
-        for process in up.cluster.processes(host)
-        for connection in process.net_connections("tcp")
-        if connection.status == psutil.CONN_LISTEN
-    ]
-
-
-def test_only_the_launcher_listens_on_all_addresses_and_the_rest_demands_curve(
-    up: Environment,
-) -> None:
-    entries = [entry for host in ("node1", "node2") for entry in listeners(up, host)]
-    everywhere = {program for program, ip, _ in entries if ip in ("0.0.0.0", "::")}
-    assert everywhere <= {"prte", "prted"}  # see "What does not hold" in docs/guides/security.md
-    ours = [
-        (ip, str(port))
-        for program, ip, port in entries
-        if program not in everywhere and not ip.startswith("127.")
-    ]
-    assert ours, "the service listens for workers of other nodes"
-    for ip, port in set(ours):
-        assert elsewhere(up, sys.executable, "-c", GREETING, ip, port).stdout == "CURVE\n"
 
 
 def test_client_on_another_node_can_scale(up: Environment) -> None:
