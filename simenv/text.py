@@ -1,6 +1,12 @@
-"""Format sizes and times as text."""
+"""Format sizes, times and values of others as text."""
 
 from __future__ import annotations
+
+from collections.abc import Mapping
+
+_SHOWN_ITEMS = 16  # most entries of a list or table that is shown
+_SHOWN_CHARS = 60
+_SHOWN_BITS = 128
 
 
 def elapsed(seconds: float) -> str:
@@ -32,3 +38,24 @@ def size(number: int) -> str:
             return f"{value:.0f} {unit}" if unit == "bytes" else f"{value:.1f} {unit}"
         value /= 1024
     return f"{value:.1f} PiB"
+
+
+def short_repr(value: object) -> str:
+    """Represent a number, a short text, or a few of them; of other values return the type. The
+    representation of a value that somebody sent may take any time and any size: aliases of YAML
+    make a list of billions out of ten lists, and Python represents no number of 5,000 digits."""
+    items: list[object] = [value]
+    if isinstance(value, list | tuple) and len(value) <= _SHOWN_ITEMS:
+        items = list(value)
+    elif isinstance(value, Mapping) and len(value) <= _SHOWN_ITEMS:
+        items = [*value.keys(), *value.values()]
+    shown = repr(value) if all(map(_is_short, items)) else ""
+    return shown if 0 < len(shown) <= _SHOWN_CHARS else f"<{type(value).__name__}>"
+
+
+def _is_short(value: object) -> bool:
+    if isinstance(value, int):
+        return value.bit_length() <= _SHOWN_BITS
+    if isinstance(value, str):
+        return len(value) <= _SHOWN_CHARS
+    return value is None or isinstance(value, float)

@@ -165,7 +165,7 @@ def _toml(path: Path) -> dict[str, object]:
         settings = tomllib.loads(path.read_text())
     except OSError as error:
         raise ConfigError(f"cannot read {path}: {error.strerror}") from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+    except (ValueError, RecursionError) as error:  # of tomllib: also for long numbers, deep lists
         raise ConfigError(f"{path}: {error}") from error
     if isinstance(settings.get("hostfile"), str) and settings["hostfile"]:
         settings["hostfile"] = str(path.absolute().parent / settings["hostfile"])

@@ -15,6 +15,7 @@ from simenv.config.pools import check_pool
 from simenv.config.syntax import MAX_BYTES, check_name, nearest
 from simenv.errors import ConfigError
 from simenv.model import CLIENT_LIMITS, UNLIMITED, OwnerLimits, PoolSpec
+from simenv.model.task_rules import MAX_SECONDS
 
 CONFIG_FORMAT = 1
 
@@ -101,6 +102,7 @@ ALL = "all"  # the whole environment, in place of a pool
 QUEUE_POLICIES = ("priority", "fifo", "ordered", "round_robin")
 QUEUE_KEYS = ("priority", "shortest", "longest", "fifo")
 ADMISSION_POLICIES = ("unlimited", "credit", "rate")
+_FIGURE_LIMITS = {"credits": 2**62, "rate": 2**62, "span_s": MAX_SECONDS}
 _FIGURES = {"": (), "unlimited": (), "credit": ("credits",), "rate": ("rate", "span_s")}
 
 
@@ -115,13 +117,17 @@ def check_policies(name: str, policies: Policies, pools: Iterable[str], source: 
         raise _unknown(f"{subject}: queue", policies.queue, QUEUE_POLICIES)
     if policies.keys and policies.queue != "ordered":
         raise ConfigError(f"{subject}: keys go with queue = 'ordered' alone", hint="leave keys out")
+    if len(set(policies.keys)) < len(policies.keys):
+        raise ConfigError(f"{subject}: a key is given twice", hint="give each key once")
     for key in policies.keys:
         if key not in QUEUE_KEYS:
             raise _unknown(f"{subject}: keys", key, QUEUE_KEYS)
     if policies.admission and policies.admission not in ADMISSION_POLICIES:
         raise _unknown(f"{subject}: admission", policies.admission, ADMISSION_POLICIES)
-    for figure in ("credits", "rate", "span_s"):
+    for figure, limit in _FIGURE_LIMITS.items():
         value = getattr(policies, figure)
+        if not abs(value) <= limit:
+            raise ConfigError(f"{subject}: {figure} is outside 0 .. {limit}")
         belongs = figure in _FIGURES[policies.admission]
         if value < 0 or bool(value) != belongs:
             raise ConfigError(
@@ -173,6 +179,7 @@ def listen_parts(listen: str) -> tuple[str, int]:
         scheme != "tcp"
         or not host
         or not (port.isascii() and port.isdecimal())
+        or len(port) > 5
         or int(port) > 65_535
     ):
         raise ConfigError(

@@ -27,9 +27,10 @@ def below(root: Path, name: str) -> Path:
 
 
 def open_file(path: Path) -> int:
-    """Open a file for reading and return its descriptor. Raises StoreError if that fails."""
+    """Open a file for reading and return its descriptor. Raises StoreError if that fails. A pipe in
+    place of a file is opened without a wait for its writer, and has no bytes to map."""
     try:
-        return os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+        return os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK)
     except OSError as error:
         raise StoreError(f"{path} cannot be read: {error.strerror}") from error
 

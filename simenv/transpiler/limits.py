@@ -9,6 +9,7 @@ from simenv.errors import LimitExceededError
 LEVEL = 1  # optimization level of Qiskit's transpiler
 SEED = 7  # seed of its random choices
 MAX_OPERATIONS = 1_000_000  # after every definition is expanded
+MAX_ORDER = 64  # of a product formula, whose bound is then far above MAX_OPERATIONS
 
 
 def least_operations(operation: Any) -> int:
@@ -18,14 +19,41 @@ def least_operations(operation: Any) -> int:
     if kind == "QFTGate":
         return int(operation.num_qubits) * (int(operation.num_qubits) - 1) // 2
     if kind == "PauliEvolutionGate":
-        return int(getattr(operation.synthesis, "reps", 1))
+        order = min(int(getattr(operation.synthesis, "order", 1) or 1), MAX_ORDER)
+        return int(getattr(operation.synthesis, "reps", 1)) * 5 ** max(0, order // 2 - 1)
     return 1
 
 
 def check_operations(circuit: Any, name: str = "") -> None:
-    """Check a QuantumCircuit by `least_operations`. Raises LimitExceededError."""
-    if sum(least_operations(item.operation) for item in circuit.data) > MAX_OPERATIONS:
+    """Check a QuantumCircuit, its blocks and its gates' own definitions by `least_operations`, each
+    gate with its modifiers. Raises LimitExceededError."""
+    try:
+        total = _least_of_circuit(circuit)
+    except RecursionError as error:
+        raise LimitExceededError(f"{label(name)}definitions are nested too deeply") from error
+    if total > MAX_OPERATIONS:
         raise too_many_operations(label(name))
+
+
+def _least_of_circuit(circuit: Any) -> int:
+    total = 0
+    for item in circuit.data:
+        total += _least_of(item.operation)
+        if total > MAX_OPERATIONS:
+            break
+    return total
+
+
+def _least_of(operation: Any) -> int:
+    base = getattr(operation, "base_op", None)  # of an annotated operation
+    if base is not None:
+        powers = [abs(each.power) for each in operation.modifiers if hasattr(each, "power")]
+        return round(min(max([1.0, *powers]), 2.0 * MAX_OPERATIONS)) * _least_of(base)
+    total = least_operations(operation)
+    if type(operation).__name__ == "UnitaryGate":  # its synthesis has about half as many CX gates
+        total = int(4**operation.num_qubits)
+    inner = [*getattr(operation, "blocks", ()), getattr(operation, "_definition", None)]
+    return max(total, sum(_least_of_circuit(each) for each in inner if each is not None))
 
 
 def label(name: str) -> str:

@@ -40,11 +40,11 @@ def parse(data: bytes, name: str = "", *, trusted: bool = True) -> Any:
 
     A file that is not `trusted` is first read by a separate process, as its sizes are only claims.
     """
-    _check(data, name)
+    check_header(data, name)
     if not trusted:
         from simenv.transpiler import qpy_sandbox  # few processes need one
 
-        qpy_sandbox.CONFINED.check(data, name)
+        qpy_sandbox.CONFINED.convert(data, name)
     from qiskit import qpy
 
     try:
@@ -84,7 +84,8 @@ def _refusal(name: str, error: BaseException) -> ProgramError:
     )
 
 
-def _check(data: bytes, name: str) -> None:
+def check_header(data: bytes, name: str = "") -> None:
+    """Check the announced sizes of a file. Raises ProgramError, LimitExceededError."""
     qiskit_runtime.qiskit()
     from qiskit.qpy import common
 

@@ -1,12 +1,12 @@
-"""Sandbox for QPY files of other users: a process with bounds of memory and time reads them first.
+"""Sandbox for QPY files of other users: a process with bounds of memory and time reads them.
 
 Qiskit's reader trusts the sizes in a file: a kilobyte may request gigabytes, and the process ends
-if these are not available. So an untrusted file is read once in a separate process; a file that can
-be read there within the limits can be read here. The sandbox gets only files whose headers `qpy`
-has passed, as older versions hold code. The process is started with the first file, kept, and
-restarted after a file that ended it.
+if these are not available. The same is true of the definitions of gates. So an untrusted file is
+given to a function in a separate process, which returns bytes. The sandbox gets only files whose
+headers `qpy` has passed, as older versions hold code. The process is started with the first file,
+kept, and restarted after a file that ended it.
 
-    python -m simenv.transpiler.qpy_sandbox  # reads files, writes verdicts
+    python -m simenv.transpiler.qpy_sandbox MODULE FUNCTION  # reads files, writes answers
 """
 
 from __future__ import annotations
@@ -20,50 +20,54 @@ import threading
 from contextlib import suppress
 from time import monotonic
 
+import msgspec
+
 from simenv.config import interpreter
-from simenv.errors import ConfigError, LimitExceededError, ProgramError
+from simenv.errors import ConfigError, LimitExceededError, ProgramError, SimenvError
+from simenv.transpiler.limits import label
+from simenv.wire.messages.client import MAX_MESSAGE_BYTES, Refusal
+from simenv.wire.refusals import error_of, refusal
 
 MEMORY_BYTES = 2**30  # in addition to the memory of Qiskit itself
 SECONDS = 10.0
 QUEUE_SECONDS = 60.0  # longest wait for the files of other callers
 START_SECONDS = 120.0  # longest wait until Qiskit is loaded
 _LENGTH = struct.Struct("!Q")
-_READY, _SOUND, _WRONG = b"r", b"s", b"w"
-_MOST_WORDS = 500
+_READY, _DONE, _REFUSED = b"r", b"d", b"w"
 
 
 class SandboxProcess:
     """Sandbox process. Thread-safe; one file at a time. A forked child starts its own process."""
 
-    def __init__(self) -> None:
+    def __init__(self, module: str = __name__, function: str = "checked") -> None:
+        """`function` of `module`: converts the bytes of a file, and raises SimenvError."""
+        self._function = module, function
         self._lock = threading.Lock()
         self._pid = os.getpid()
         self._process: subprocess.Popen[bytes] | None = None
 
-    def check(self, data: bytes, name: str = "") -> None:
-        """Check that the sandbox process can read a file.
+    def convert(self, data: bytes, name: str = "") -> bytes:
+        """Return what the function returns for a file.
 
-        Raises ProgramError for a file that Qiskit refuses, LimitExceededError for one that exceeds
-        the limits or gets no turn within QUEUE_SECONDS, ConfigError if there is no Python
-        interpreter for it.
+        Raises its errors, LimitExceededError for a file that exceeds the limits or gets no turn
+        within QUEUE_SECONDS, ConfigError if there is no Python interpreter for it.
         """
-        prefix = f"{name}: " if name else ""
+        prefix = label(name)
         if not self._lock.acquire(timeout=QUEUE_SECONDS):
             raise LimitExceededError(
                 f"{prefix}another QPY file is being read, and has been for {QUEUE_SECONDS:g} s",
                 hint="send it again, or OpenQASM",
             )
         try:
-            verdict, reason = self._check(data)
+            verdict, answer = self._answer(data)
         finally:
             self._lock.release()
-        if verdict == _SOUND:
-            return
-        if verdict == _WRONG:
-            raise ProgramError(
-                f"{prefix}the QPY file cannot be read: {reason}",
-                hint="write it anew with qiskit.qpy.dump, or send OpenQASM",
-            )
+        if verdict == _DONE:
+            return answer
+        if verdict == _REFUSED:
+            error = error_of([msgspec.msgpack.decode(answer, type=Refusal)])
+            error.message = prefix + error.message
+            raise error
         raise LimitExceededError(
             f"{prefix}reading the QPY file of {len(data)} bytes takes more than "
             f"{MEMORY_BYTES >> 20} MiB or {SECONDS:g} s",
@@ -80,7 +84,7 @@ class SandboxProcess:
             self._pid, self._process = os.getpid(), None
         if self._process is None:
             python, path = _interpreter()
-            argv = [python, "-P", "-m", __name__]
+            argv = [python, "-P", "-m", __name__, *self._function]
             environ = {**os.environ, **path, "OPENBLAS_NUM_THREADS": "1", "PYTHONUNBUFFERED": "1"}
             self._process = subprocess.Popen(
                 argv,
@@ -97,39 +101,41 @@ class SandboxProcess:
                 )
         return self._process
 
-    def _check(self, data: bytes) -> tuple[bytes, str]:
-        """Return the verdict, and Qiskit's message if it refuses the file.
+    def _answer(self, data: bytes) -> tuple[bytes, bytes]:
+        """Return the verdict, and the function's result or its error.
 
         The verdict is b"" if the process ended or took too long. The process is ended if its answer
         was not read completely, because the rest would be taken for the next answer.
         """
         process = self._start_process()
         try:
-            verdict = self._verdict(process, data)
-            reason = self._read_reason(process) if verdict == _WRONG else ""
+            verdict, answer = self._exchange(process, data)
         except (OSError, TimeoutError, struct.error):
-            verdict, reason = b"", ""
+            verdict, answer = b"", b""
         except BaseException:
             self._end()
             raise
-        if verdict not in (_SOUND, _WRONG):
+        if verdict not in (_DONE, _REFUSED):
             self._end()
-        return verdict, reason
+        return verdict, answer
 
-    def _verdict(self, process: subprocess.Popen[bytes], data: bytes) -> bytes:
+    def _exchange(self, process: subprocess.Popen[bytes], data: bytes) -> tuple[bytes, bytes]:
         assert process.stdin is not None
+        end_s = monotonic() + SECONDS
         process.stdin.write(_LENGTH.pack(len(data)) + data)
         process.stdin.flush()
-        return self._read(process, 1, SECONDS)
-
-    def _read_reason(self, process: subprocess.Popen[bytes]) -> str:
-        (size,) = _LENGTH.unpack(self._read(process, _LENGTH.size, SECONDS))
-        return self._read(process, min(size, 4 * _MOST_WORDS), SECONDS).decode(errors="replace")
+        head = self._read(process, 1 + _LENGTH.size, end_s - monotonic())
+        (size,) = _LENGTH.unpack(head[1:])
+        if size > MAX_MESSAGE_BYTES:
+            return b"", b""
+        answer = self._read(process, size, end_s - monotonic())
+        return head[:1] if len(answer) == size else b"", answer
 
     def _read(self, process: subprocess.Popen[bytes], size: int, seconds: float) -> bytes:
         """Read `size` bytes, or fewer if the process ends. Raises TimeoutError."""
         assert process.stdout is not None
-        descriptor, result, end = process.stdout.fileno(), b"", monotonic() + seconds
+        descriptor, end = process.stdout.fileno(), monotonic() + seconds
+        result = bytearray()
         poll = select.poll()  # select.select takes no descriptor above 1023
         poll.register(descriptor, select.POLLIN)
         while len(result) < size:
@@ -139,7 +145,7 @@ class SandboxProcess:
             if not part:
                 break
             result += part
-        return result
+        return bytes(result)
 
     def _end(self) -> None:
         process, self._process = self._process, None
@@ -172,15 +178,22 @@ def _interpreter() -> tuple[str, dict[str, str]]:
 CONFINED = SandboxProcess()
 
 
+def checked(data: bytes) -> bytes:
+    """Read a file as `qpy.parse` does."""
+    from simenv.transpiler import qpy  # it imports this module
+
+    qpy.parse(data)
+    return b""
+
+
 def main() -> int:
-    """Read files and write verdicts until the input ends."""
-    import io
+    """Convert files until the input ends. Arguments: module and name of the function."""
+    import importlib
     import resource
-    import warnings
 
-    from qiskit import qpy
+    from qiskit import qpy as _  # noqa: F401 - its memory is not the file's
 
-    warnings.simplefilter("ignore")
+    function = getattr(importlib.import_module(sys.argv[1]), sys.argv[2])
     with open("/proc/self/statm", encoding="ascii") as settings:
         has_bytes = int(settings.read().split()[0]) * resource.getpagesize()
     limit = has_bytes + MEMORY_BYTES
@@ -191,13 +204,15 @@ def main() -> int:
     answers.flush()
     while head := source.read(_LENGTH.size):
         data = source.read(_LENGTH.unpack(head)[0])
+        verdict, answer = _DONE, b""
         try:
-            qpy.load(io.BytesIO(data))
+            answer = function(data)
+        except SimenvError as error:
+            verdict, answer = _REFUSED, msgspec.msgpack.encode(refusal(error))
         except BaseException as error:  # noqa: BLE001 - a Rust panic is no Exception
-            message = (str(getattr(error, "message", "")) or str(error))[:_MOST_WORDS].encode()
-            answers.write(_WRONG + _LENGTH.pack(len(message)) + message)
-        else:
-            answers.write(_SOUND)
+            wrong = ProgramError(f"the QPY file cannot be read: {type(error).__name__}")
+            verdict, answer = _REFUSED, msgspec.msgpack.encode(refusal(wrong))
+        answers.write(verdict + _LENGTH.pack(len(answer)) + answer)
         answers.flush()
     return 0
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import partial
 
 import msgspec
@@ -43,6 +43,7 @@ from simenv.wire.transport.connection_limiter import MAX_UNAUTHENTICATED
 SEALED_BYTES = 4_096  # below the limit of a message by so much
 PREPARED_S = 300.0
 ANSWERS_S = 60.0  # to wait for the first refusal
+REFUSED_PER_S = 3_000
 MANY_TASKS = 1_000_000
 MESSAGE_TASKS = 500
 TEN_YEARS_NS = 3_650 * 86_400 * 10**9
@@ -280,6 +281,31 @@ def noise_document(kind: str, size_bytes: int, number: int = 0) -> bytes:
 _GATE = '{"name":"rz","qubits":[0],"error":0.0,"duration_ns":0.0}'
 
 
+def refused_submits(person: UserKeyFile, seconds: float, _: Prey) -> Counter[str]:
+    """Small submits that are refused, REFUSED_PER_S of them, over 4 connections."""
+    tasks = [TaskSpec(b"\xa1" * 100, 1, 1)]
+    bodies = [
+        codec.encode(m.Submit(number, f"~r{number}", 0, TaskOptions(), tasks))
+        for number in range(1, 1_000)
+    ]
+    codes: Counter[str] = Counter()
+    begin = time.monotonic()
+    sent = 0
+    with connections(person, 4) as sockets:
+        while (now := time.monotonic()) < begin + seconds or (
+            not codes and now < begin + seconds + ANSWERS_S
+        ):
+            due = round((now - begin) * REFUSED_PER_S)
+            while sent < due:
+                with suppress(zmq.Again):
+                    sockets[sent % 4].send(bodies[sent % len(bodies)], zmq.NOBLOCK)
+                sent += 1
+            for socket in sockets:
+                codes += answers(socket)
+            time.sleep(0.001)
+    return codes
+
+
 def large_programs(person: UserKeyFile, seconds: float, _: Prey) -> Counter[str]:
     """Programs of megabytes to explain and to submit, valid and not, over 4 connections."""
     order = prepare_one(_long(200_000), {"shots": 1})
@@ -333,6 +359,7 @@ ATTACKS: dict[str, Attack] = {
     "million_tasks": million_tasks,
     "noise_documents": noise_documents,
     "large_programs": large_programs,
+    "refused_submits": refused_submits,
     "ten_years": ten_years,
     "fills_disk": fills_disk,
 }

@@ -15,6 +15,7 @@ import msgspec
 from simenv.client.devices.aer_noise import aer_document, is_aer_model
 from simenv.errors import OptionError
 from simenv.model import NoiseFactors
+from simenv.text import short_repr
 
 OFF: NoiseFactors = (("all", 0.0),)
 ON: NoiseFactors = (("all", 1.0),)  # the device as calibrated; without a device it is refused
@@ -37,23 +38,23 @@ def factors_of(noise: Any) -> NoiseFactors:
         named = {"auto": (), "on": ON, "off": OFF}.get(noise)
         return ((f"recipe.{_short(noise)}", 1.0),) if named is None else named
     if not isinstance(noise, Mapping):
-        raise OptionError(f"noise={noise!r:.80}", hint=_HINT)
+        raise OptionError(f"noise={short_repr(noise)}", hint=_HINT)
     entries: dict[str, float] = {}
     for name, value in noise.items():
         if name == "recipe":
             if not isinstance(value, str):
-                raise OptionError(f"noise: recipe = {value!r:.80}", hint='such as "aer"')
+                raise OptionError(f"noise: recipe = {short_repr(value)}", hint='such as "aer"')
             if value != "simenv":
                 entries[f"recipe.{_short(value)}"] = 1.0
             continue
         if not isinstance(name, str) or not 0 < len(name) <= 64:
-            raise OptionError(f"noise: component {name!r:.80}", hint=_HINT)
+            raise OptionError(f"noise: component {short_repr(name)}", hint=_HINT)
         if name in ("kind", "errors"):  # callers that take no documents
             hint = "factors of components alone, such as gate.depolarizing = 0.5"
             raise OptionError("noise: noise models of your own are not taken here", hint=hint)
         if not _is_finite(value) or (isinstance(value, bool) and name not in _SWITCHES):
             hint = "True or False" if name in _SWITCHES else "a finite number, 0 or more"
-            raise OptionError(f"noise: {name} = {value!r:.80}", hint=hint)
+            raise OptionError(f"noise: {name} = {short_repr(value)}", hint=hint)
         key = _IDLE if name == "idle" else name
         if key in entries:
             raise OptionError("noise: idle is given twice", hint="give it once")
@@ -105,5 +106,5 @@ def _check_numbers(tree: Any, place: str) -> None:
 
 def _short(value: Any) -> str:
     if not isinstance(value, str) or not 0 < len(value) <= 32:
-        raise OptionError(f"noise={value!r:.80}", hint=_HINT)
+        raise OptionError(f"noise={short_repr(value)}", hint=_HINT)
     return value

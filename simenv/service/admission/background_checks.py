@@ -76,7 +76,9 @@ class RunningChecks:
         if future is None:
             if is_short:
                 return look(packed, terms, device)
-            future = self._begun[place] = CHECKS.submit(owner, partial(look, packed, terms, device))
+            check = partial(look, packed, terms, device)
+            is_large = len(packed) >= BESIDE_BYTES
+            future = self._begun[place] = CHECKS.submit(owner, check, counted=is_large)
         if not future.done():
             raise CheckPending(future)
         del self._begun[place]

@@ -1,9 +1,10 @@
 """Bound the time that large messages of one owner take: their decoding in the event loop, and the
 checks of their content in the other thread, which shares the interpreter with the loop.
 
-A message can be refused only after it was decoded. Invariant: decoding and checks for the owner of
-one key take at most SHARE of the time, after a first BURST_NS. Decoding time above that of any
-valid message is charged at a higher rate.
+A message can be refused only after it was decoded. Invariant: decoding and checks of large messages
+for the owner of one key take at most SHARE of the time, after a first BURST_NS. Checks of small
+ones, such as the trial of engines for a wide program, are not counted: owners take turns in that
+thread. Decoding time above that of any valid message is charged at a higher rate.
 """
 
 from __future__ import annotations
@@ -38,8 +39,8 @@ class Decoding:
             return codec.from_client(body)
         begin_ns, busy_ns = time.monotonic_ns(), time.thread_time_ns()
         debt_ns, then_ns = self._debts.get(owner, (0.0, begin_ns))
+        debt_ns += self._checks.take_spent_ns(owner)  # some time since then
         debt_ns = max(0.0, debt_ns - SHARE * (begin_ns - then_ns))
-        debt_ns += self._checks.take_spent_ns(owner)
         if debt_ns > BURST_NS:
             self._debts[owner] = debt_ns, begin_ns
             raise QueueFullError(

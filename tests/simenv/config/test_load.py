@@ -152,3 +152,13 @@ def test_link_named_python_to_other_program_is_refused(
     monkeypatch.setattr(sys, "executable", str(link))
     with pytest.raises(ConfigError, match="which is not Python"):
         config.interpreter({})
+
+
+@pytest.mark.parametrize("value", ["1" + "0" * 5_000, "[" * 500 + "]" * 500], ids=["long", "deep"])
+def test_file_that_python_cannot_parse_is_refused(tmp_path: Path, value: str) -> None:
+    file = tmp_path / "simenv.toml"
+    file.write_text(f"[policies.main]\ncredits = {value}\n")
+    with pytest.raises(ConfigError, match=r"simenv\.toml: "):
+        config.load({}, file)
+    with pytest.raises(ConfigError, match="not an address"):
+        config.convert({"listen": f"tcp://localhost:{value}"})

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import random
 import resource
 from collections.abc import Iterator
@@ -108,3 +109,15 @@ def limited_files(size_bytes: int) -> Iterator[None]:
         yield
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+
+def test_pipe_in_place_of_a_file_is_damage_and_nobody_waits_for_its_writer(tmp_path: Path) -> None:
+    path, stored = written(tmp_path)
+    path.unlink()
+    os.mkfifo(path)
+    assert (
+        reader.damage(path, stored)
+        == f"{path} has 0 bytes, it was written with {stored.size_bytes}"
+    )
+    with pytest.raises(StoreError, match="the file is shorter"):
+        reader.mapped(reader.open_file(path), stored.arrays[0])

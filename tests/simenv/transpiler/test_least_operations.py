@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
+import numpy as np
 import pytest
 from qiskit import QuantumCircuit
-from qiskit.circuit import Gate
-from qiskit.circuit.library import PauliEvolutionGate, QFTGate
+from qiskit.circuit import AnnotatedOperation, Gate, PowerModifier
+from qiskit.circuit.library import PauliEvolutionGate, QFTGate, UnitaryGate, XGate
 from qiskit.quantum_info import SparsePauliOp
-from qiskit.synthesis import LieTrotter
+from qiskit.synthesis import LieTrotter, ProductFormula, SuzukiTrotter
 
 from simenv.client.submission.prepare import prepare_one
 from simenv.errors import LimitExceededError
@@ -22,13 +25,20 @@ class _Undefined(QFTGate):
 _Undefined.__name__ = "QFTGate"
 
 
-def _trotter() -> Gate:
+def _evolution(synthesis: ProductFormula) -> Gate:
     evolved = SparsePauliOp(["XY", "ZZ"])
-    gate: Gate = PauliEvolutionGate(evolved, 1.0, synthesis=LieTrotter(reps=10**9))
+    gate: Gate = PauliEvolutionGate(evolved, 1.0, synthesis=synthesis)
     return gate
 
 
-@pytest.mark.parametrize("gate", [_Undefined(3_000), _trotter()], ids=["qft", "trotter"])
+HUGE = {
+    "qft": _Undefined(3_000),
+    "trotter": _evolution(LieTrotter(reps=10**9)),
+    "suzuki": _evolution(SuzukiTrotter(order=10**6)),
+}
+
+
+@pytest.mark.parametrize("gate", HUGE.values(), ids=list(HUGE))
 def test_gate_with_huge_definition_is_refused_before_it_is_computed(gate: Gate) -> None:
     circuit = QuantumCircuit(gate.num_qubits)
     circuit.append(gate, range(gate.num_qubits))
@@ -48,3 +58,48 @@ def test_many_gates_of_medium_size_are_counted_together() -> None:
     small = QuantumCircuit(100)
     small.append(QFTGate(100), range(100))
     check_operations(small)
+
+
+def _inner(gate: Gate) -> QuantumCircuit:
+    circuit = QuantumCircuit(gate.num_qubits, 1, name="inner")
+    circuit.append(gate, range(gate.num_qubits))
+    return circuit
+
+
+def _wrapped() -> QuantumCircuit:
+    inner = QuantumCircuit(2, name="inner")
+    inner.append(HUGE["trotter"], range(2))
+    return _inner(inner.to_gate())
+
+
+def _blocks() -> QuantumCircuit:
+    circuit = QuantumCircuit(3_000, 1)
+    circuit.if_test((circuit.clbits[0], 1), _inner(HUGE["qft"]), range(3_000), [0])
+    return circuit
+
+
+def _power(power: float) -> QuantumCircuit:
+    circuit = QuantumCircuit(3)
+    circuit.append(AnnotatedOperation(QFTGate(3), PowerModifier(power)), range(3))
+    return circuit
+
+
+HIDDEN: dict[str, Callable[[], QuantumCircuit]] = {
+    "definition": _wrapped,
+    "block": _blocks,
+    "power": lambda: _power(2.0**60),
+    "unitary": lambda: _inner(UnitaryGate(np.eye(2**10))),
+}
+
+
+@pytest.mark.parametrize("make", HIDDEN.values(), ids=list(HIDDEN))
+def test_huge_definition_inside_another_operation_is_refused(
+    make: Callable[[], QuantumCircuit],
+) -> None:
+    with pytest.raises(LimitExceededError, match="more than 1000000 operations"):
+        check_operations(make())
+
+
+def test_operations_of_small_definitions_are_within_the_limit() -> None:
+    for circuit in (_inner(XGate()), _power(1_000.0), _inner(UnitaryGate(np.eye(4)))):
+        check_operations(circuit)

@@ -11,6 +11,7 @@ from collections.abc import Iterator
 import pytest
 from qiskit import QuantumCircuit, qpy
 
+from simenv.client.circuits import untrusted_qpy
 from simenv.client.qpm.requests import run_request
 from simenv.errors import ConfigError, LimitExceededError, ProgramError
 from simenv.transpiler import qpy_sandbox
@@ -46,27 +47,27 @@ def greedy() -> bytes:
 def test_file_that_needs_gigabytes_is_refused_and_next_one_is_read(
     reader: SandboxProcess,
 ) -> None:
-    reader.check(sound())
+    reader.convert(sound())
     with pytest.raises((LimitExceededError, ProgramError)):
-        reader.check(greedy(), "circuit.data")
-    reader.check(sound())
+        reader.convert(greedy(), "circuit.data")
+    reader.convert(sound())
 
 
 def test_killed_or_hanging_reader_process_raises_limit_exceeded_error(
     reader: SandboxProcess, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    reader.check(sound())
+    reader.convert(sound())
     process = reader._process
     assert process is not None
     process.kill()
     with pytest.raises(LimitExceededError, match=r"1024 MiB or 10 s"):
-        reader.check(sound())
-    reader.check(sound())
+        reader.convert(sound())
+    reader.convert(sound())
     assert reader._process is not None
     reader._process.send_signal(signal.SIGSTOP)
     monkeypatch.setattr(qpy_sandbox, "SECONDS", 0.1)
     with pytest.raises(LimitExceededError, match=r"0\.1 s"):
-        reader.check(sound())
+        reader.convert(sound())
 
 
 def test_program_with_embedded_python_reads_files_by_the_interpreter_of_its_installation(
@@ -74,18 +75,18 @@ def test_program_with_embedded_python_reads_files_by_the_interpreter_of_its_inst
 ) -> None:
     monkeypatch.delenv("SIMENV_PYTHON", raising=False)
     monkeypatch.setattr(sys, "executable", "/opt/defw/bin/defwp")
-    reader.check(sound())
+    reader.convert(sound())
     reader.close()
     monkeypatch.setattr(sys, "prefix", "/nowhere")
     monkeypatch.setattr(sys, "base_prefix", "/nowhere")
     with pytest.raises(ConfigError, match="SIMENV_PYTHON"):
-        reader.check(sound())
+        reader.convert(sound())
 
 
 def test_unread_reply_is_not_used_for_next_file(
     reader: SandboxProcess, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    reader.check(sound())
+    reader.convert(sound())
     with monkeypatch.context() as patch:
 
         def interrupted(*_: object) -> bytes:
@@ -93,14 +94,14 @@ def test_unread_reply_is_not_used_for_next_file(
 
         patch.setattr(reader, "_read", interrupted)
         with pytest.raises(KeyboardInterrupt):
-            reader.check(sound())
+            reader.convert(sound())
     with pytest.raises(ProgramError):
-        reader.check(sound()[:-20])
+        reader.convert(sound()[:-20])
     with monkeypatch.context() as patch:
-        patch.setattr(reader, "_read_reason", interrupted)
+        patch.setattr(reader, "_exchange", interrupted)
         with pytest.raises(KeyboardInterrupt):
-            reader.check(sound()[:-20])
-    reader.check(sound())
+            reader.convert(sound()[:-20])
+    reader.convert(sound())
 
 
 def test_file_is_refused_when_reader_stays_busy(
@@ -108,23 +109,23 @@ def test_file_is_refused_when_reader_stays_busy(
 ) -> None:
     monkeypatch.setattr(qpy_sandbox, "QUEUE_SECONDS", 0.01)
     with reader._lock, pytest.raises(LimitExceededError, match="another QPY file is being read"):
-        reader.check(sound())
+        reader.convert(sound())
 
 
 def test_file_refused_by_qiskit_is_a_program_error_with_file_name(reader: SandboxProcess) -> None:
     with pytest.raises(ProgramError, match=r"circuit\.data: the QPY file cannot be read"):
-        reader.check(sound()[:-20], "circuit.data")
+        reader.convert(sound()[:-20], "circuit.data")
 
 
 def test_qpm_checks_qpy_in_confined_process_first(monkeypatch: pytest.MonkeyPatch) -> None:
     seen: list[bytes] = []
 
     class Noted(SandboxProcess):
-        def check(self, data: bytes, name: str = "") -> None:
+        def convert(self, data: bytes, name: str = "") -> bytes:
             seen.append(data)
             raise LimitExceededError("too much")
 
-    monkeypatch.setattr(qpy_sandbox, "CONFINED", Noted())
+    monkeypatch.setattr(untrusted_qpy, "PROGRAMS", Noted())
     data = greedy()
     with pytest.raises(LimitExceededError):
         run_request.prepare(run_request.Request(data, 10, None, None, False, 0))

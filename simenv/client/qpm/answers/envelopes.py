@@ -44,7 +44,7 @@ def registered(
         ep,
         evtype,
         arguments.text("class_id", class_id),
-        dict(arguments.optional_table("filters", filters)),
+        arguments.filters(filters),
         reservation,
     )
 

@@ -277,10 +277,12 @@ def _request_name(value: Any) -> str | None:
     """Name from a request, as the decision repeats it."""
     if isinstance(value, str) and value:
         return value[: reservation_request.MAX_NAME_CHARS]
-    return str(value) if isinstance(value, int) and not isinstance(value, bool) else None
+    is_number = isinstance(value, int) and not isinstance(value, bool)
+    return str(value) if is_number and abs(value) <= reservation_request.MOST else None
 
 
 def _same(actual: Any, wanted: Any) -> bool:
     """Compare a record's field with a filter; a name matches its number."""
     number = isinstance(wanted, int) and not isinstance(wanted, bool)
+    number = number and abs(wanted) <= reservation_request.MOST
     return bool(actual == (str(wanted) if number and isinstance(actual, str) else wanted))

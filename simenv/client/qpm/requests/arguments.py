@@ -10,17 +10,17 @@ from typing import Any
 
 from simenv.model.task_rules import MAX_REASON_CHARS, MAX_SECONDS
 from simenv.qpm.errors import ExecutionError
+from simenv.text import short_repr
 
 MAX_TEXT_CHARS = 4_096  # of an id, a name, a reason
 MAX_RESERVATION = 2**64 - 1
 MAX_REASON_CODE = 2**32 - 1
-_SHOWN = 16  # most entries of a list or table in an error
-_SCALARS = (str, int, float, bool, type(None))
+MAX_FILTER_VALUES = 4_096
 
 
 def wrong(what: str, value: Any, wanted: str) -> ExecutionError:
     """Make the error of one invalid argument."""
-    return ExecutionError(f"{what}={_short_repr(value)}", hint=f"{what} is {wanted}")
+    return ExecutionError(f"{what}={short_repr(value)}", hint=f"{what} is {wanted}")
 
 
 def text(what: str, value: Any) -> str:
@@ -90,20 +90,18 @@ def optional_table(what: str, value: Any) -> dict[str, Any]:
     return {} if value is None else table(what, value)
 
 
+def filters(value: Any) -> dict[str, Any]:
+    """Check a table of single values and lists of them; {} for None. Tables that are nested would
+    take any time to compare."""
+    result = optional_table("filters", value)
+    for wanted in result.values():
+        items = wanted if isinstance(wanted, list) else [wanted]
+        scalars = all(isinstance(each, str | int | float | None) for each in items)
+        if not scalars or len(items) > MAX_FILTER_VALUES:
+            raise wrong("filters", value, "a table of values, or lists of values")
+    return dict(result)
+
+
 def reservation(value: Any) -> int | None:
     """Check None or a possible reservation number."""
     return None if value is None else integer("reservation_id", value, 1, MAX_RESERVATION)
-
-
-def _short_repr(value: Any) -> str:
-    """Representation of a scalar or of a few of them; of others the type, since theirs may take
-    any time and any size."""
-    parts: list[Any] = [value]
-    if isinstance(value, list | tuple) and len(value) <= _SHOWN:
-        parts = list(value)
-    elif isinstance(value, dict) and len(value) <= _SHOWN:
-        parts = [*value.keys(), *value.values()]
-    shown = repr(value) if all(isinstance(each, _SCALARS) for each in parts) else ""
-    if not shown or len(shown) > 60:
-        return f"<{type(value).__name__}>"
-    return shown

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import itertools
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from simenv.client.qpm.requests import arguments
@@ -21,6 +21,7 @@ MOST = 2**62  # of any size or time
 MAX_NAME_CHARS = 255
 MAX_WORDS = 32  # kept of a request, with so many characters each
 MAX_WORD_CHARS = 256
+MAX_VALUES = 1_000  # of one table that is kept as text
 _OWNER = ("user_id", "user", "username", "account")
 _SIZES = {
     "count": "count",
@@ -98,7 +99,7 @@ def _workload(request: Mapping[str, Any]) -> Workload:
     unknown = [key for key in sizes if key not in size_keys]
     if unknown:
         raise ExecutionError(
-            f"task_class has the key {str(unknown[0])[:64]!r}, which is not known",
+            f"task_class has the key {unknown[0][:64]!r}, which is not known",
             hint=f"one of: {', '.join(size_keys)}",
         )
     last = {"qubits": "num_qubits", "shots": "num_shots"}
@@ -159,24 +160,31 @@ def _unknown_fields(request: Mapping[str, Any], app: str) -> tuple[tuple[str, st
 
 
 def _text(value: Any) -> str:
+    """Return a text as it is, and other values as JSON without secrets; the type of a value that is
+    nested too deeply or has too many entries."""
     if isinstance(value, str):
         return value
     try:
-        return json.dumps(_open(value), default=_kind)
+        return json.dumps(_open(value, iter(range(MAX_VALUES))), default=_kind)
     except (TypeError, ValueError, RecursionError):
         return _kind(value)
 
 
 def _is_secret(key: object) -> bool:
-    return any(word in str(key).lower() for word in _SECRET)
+    name = key.lower() if isinstance(key, str) else ""
+    return any(word in name for word in _SECRET)
 
 
-def _open(value: Any) -> Any:
-    """Copy of a value without keys that are named like a secret, at any depth."""
+def _open(value: Any, left: Iterator[int]) -> Any:
+    """Copy of a value without keys that are named like a secret, at any depth. `left`: one number
+    for each value that may still be copied, since lists can hold one another many times. Raises
+    ValueError for more."""
+    if next(left, None) is None:
+        raise ValueError
     if isinstance(value, Mapping):
-        return {key: _open(item) for key, item in value.items() if not _is_secret(key)}
+        return {key: _open(item, left) for key, item in value.items() if not _is_secret(key)}
     if isinstance(value, list | tuple):
-        return [_open(item) for item in value]
+        return [_open(item, left) for item in value]
     return value
 
 

@@ -20,7 +20,7 @@ from typing import Any
 
 import msgspec
 
-from simenv.client.circuits import PackedCircuit, load
+from simenv.client.circuits import PackedCircuit, load, untrusted_qpy
 from simenv.client.devices.noise import factors_of
 from simenv.client.qpm.requests import arguments
 from simenv.client.results import bitstrings
@@ -29,7 +29,7 @@ from simenv.errors import OptionError, ProgramError, SimenvError
 from simenv.model import MAX_QUBITS, MAX_SHOTS, OWNERS, Program
 from simenv.model.task_rules import MAX_PREFERRED, MAX_PRIORITY, MAX_SEED
 from simenv.qpm.errors import ExecutionError
-from simenv.transpiler import qpy
+from simenv.text import short_repr
 from simenv.transpiler.qiskit_runtime import is_circuit
 
 _PASSIVE = frozenset({"measure", "barrier"})  # a final measurement may precede these
@@ -236,10 +236,12 @@ def _mapping(value: Any) -> tuple[int, ...]:
     if _is_empty(value):
         return ()
     if isinstance(value, dict):
+        settings = {
+            key if isinstance(key, str) else short_repr(key): each for key, each in value.items()
+        }
         keys = [str(number) for number in range(len(value))]
-        if {str(key) for key in value} != set(keys):
+        if set(settings) != set(keys):
             raise arguments.wrong("qubit_mapping", value, "a table with a key for each qubit")
-        settings = {str(key): each for key, each in value.items()}
         value = [settings[key] for key in keys]
     if not isinstance(value, list | tuple):
         raise arguments.wrong("qubit_mapping", value, "a list of the device's qubits")
@@ -257,9 +259,8 @@ def prepare(request: Request, widest: int = MAX_STATEVECTOR_QUBITS) -> PreparedP
     """Pack the circuit. `widest`: limit of a statevector, in qubits. Raises the errors of `load`,
     and ExecutionError if the circuit contradicts the request."""
     source = request.source
-    if isinstance(source, bytes):
-        source = qpy.parse(source, "circuit.data", trusted=False)
-    loaded = load(source)
+    is_file = isinstance(source, bytes)
+    loaded = untrusted_qpy.load_untrusted(source, "circuit.data") if is_file else load(source)
     program = loaded.program
     width = program.num_qubits
     measures = "measure" in program.names
@@ -303,7 +304,7 @@ def _source(inputs: dict[str, Any]) -> Any:
     kind, data = circuit.get("format"), circuit.get("data")
     if kind not in FORMATS:
         raise ExecutionError(
-            f"circuit format {str(kind)[:60]!r} cannot be read", hint=f"of: {', '.join(FORMATS)}"
+            f"circuit format {short_repr(kind)} cannot be read", hint=f"of: {', '.join(FORMATS)}"
         )
     return _qpy(data) if kind == "qpy" else _text("circuit.data", data)
 

@@ -12,7 +12,7 @@ from typing import Any
 
 from simenv.client.connection.session import ServiceSession
 from simenv.client.qpm.runtime.event_delivery import Delivery, EndpointSender
-from simenv.client.qpm.runtime.notifications import EventSubscription
+from simenv.client.qpm.runtime.notifications import EventSubscription, check_registrations
 from simenv.errors import SimenvError
 from simenv.model import Event
 from simenv.qpm.envelopes import EventEnvelope
@@ -39,12 +39,13 @@ class DeviceEventNotifier:
 
     def register(self, registration: EventSubscription) -> int:
         """Add a registration and return their number; one of the same queue is replaced. Later
-        events are delivered. Raises ServiceLostError."""
+        events are delivered. Raises ServiceLostError, and OutOfResourcesError for too many."""
         newest = self._events(0, 0).newest
         with self._session.channel.lock:
             for existing, _ in list(self._registered):
                 if _same(existing, registration):
                     self.lost(existing)
+            check_registrations(len(self._registered))
             outlet = self._delivery.join(self, registration.endpoint)
             if not self._registered:
                 self._seen = newest

@@ -20,8 +20,10 @@ from simenv.client.qpm.runtime.completion_queues import CircuitRegistry
 from simenv.client.qpm.runtime.event_delivery import Delivery, EndpointSender
 from simenv.qpm.bindings import EventEndpoint
 from simenv.qpm.envelopes import EventEnvelope
+from simenv.qpm.errors import OutOfResourcesError
 
 COMPLETION_EVENTS = (1, "completion")
+MAX_REGISTRATIONS = 1_024  # of one QPM: each endpoint may have a thread
 log = logging.getLogger("simenv.qpm")
 
 Plain = dict[str, Any]
@@ -79,11 +81,12 @@ class CompletionNotifier:
     def register(self, registration: EventSubscription) -> int:
         """Add a registration and return their number. An equal registration counts once. In
         revision 1 it replaces all others, else that of the same queue; a replaced one gets no more
-        events."""
+        events. Raises OutOfResourcesError for more than MAX_REGISTRATIONS."""
         with self._session.channel.lock:
             if not any(_alike(existing, registration) for existing, _ in self._registered):
-                outlet = self._delivery.join(self, registration.endpoint)
                 replaced = [r for r, _ in self._registered if self.alone or _same(r, registration)]
+                check_registrations(len(self._registered) - len(replaced))
+                outlet = self._delivery.join(self, registration.endpoint)
                 self._registered.append((registration, outlet))
                 for existing in replaced:
                     self._drop(existing)
@@ -203,6 +206,15 @@ class _Parcel:
     def failed(self) -> None:
         self.shelve()
         self._notifier.lost(self.registration)
+
+
+def check_registrations(count: int) -> None:
+    """Raise OutOfResourcesError if no registration may be added to this number of them."""
+    if count >= MAX_REGISTRATIONS:
+        raise OutOfResourcesError(
+            f"{count} registrations for events; the limit is {MAX_REGISTRATIONS}",
+            hint="one registration for each queue, with filters",
+        )
 
 
 def _alike(subscription: EventSubscription, other: EventSubscription) -> bool:

@@ -68,7 +68,7 @@ def test_whole_numbers_of_numpy_are_factors() -> None:
 
 
 def test_array_is_no_noise() -> None:
-    with pytest.raises(OptionError, match="noise=array"):
+    with pytest.raises(OptionError, match="noise=<ndarray>"):
         checked_options({"noise": np.zeros(2)})
 
 

@@ -10,11 +10,30 @@ import pytest
 from hosts import BELL, Endpoint, info
 
 from simenv.client.qpm.provider import QPM
-from simenv.qpm.errors import ExecutionError, QPMError, UnknownObjectError
+from simenv.client.qpm.runtime.notifications import MAX_REGISTRATIONS
+from simenv.qpm.errors import ExecutionError, OutOfResourcesError, QPMError, UnknownObjectError
 
+
+def aliased(depth: int) -> list[Any]:
+    """Nine lists that each hold the next one ten times, as YAML of 100 bytes a list can say it."""
+    result: list[Any] = [1] * 10
+    for _ in range(depth):
+        result = [result] * 10
+    return result
+
+
+def nested(depth: int) -> list[Any]:
+    result: list[Any] = []
+    for _ in range(depth):
+        result = [result]
+    return result
+
+
+ALIASED, NESTED, HUGE = aliased(40), nested(50_000), 10**5_000
 JUNK: list[Any] = [
     True, 0, -1, 2**70, 1.5, math.nan, math.inf, "", "\x00", "x" * 10_000, b"bytes", [], [1],
-    {}, {1: 2}, {"a": {}}, object(), Endpoint(),
+    {}, {1: 2}, {"a": {}}, HUGE, -HUGE, ALIASED, {"a": ALIASED}, NESTED, {HUGE: [HUGE]},
+    object(), Endpoint(),
 ]  # fmt: skip
 FINE: dict[str, list[Any]] = {  # of the junk, what the field allows
     "num_qubits": [0],
@@ -150,14 +169,15 @@ CALLS: dict[str, tuple[Call, list[Any]]] = {
                [0, "", "\x00", "x" * 10_000]),
     "class_id": (lambda q, v: q.register_event_notification(Endpoint(), 1, v), ["\x00"]),
     "filters": (lambda q, v: q.register_event_notification(Endpoint(), 1, "c", filters=v),
-                [{}, {"a": {}}]),
+                [{}]),
     "delete": (lambda q, v: q.delete_circuit(v), ["\x00"]),
     "lib": (lambda q, v: q.get_device_info(lib=v), []),
     "calibration": (lambda q, v: q.get_calibration_snapshot(v), []),
     "device": (lambda q, v: q.get_capacity_snapshot(device_id=v), []),
     "scope": (lambda q, v: q.get_capacity_snapshot(scope_id=v), ["\x00"]),
     "access": (lambda q, v: q.get_queue_metrics(access_class=v), ["\x00"]),
-    "allocations": (lambda q, v: q.list_scheduler_allocations(filters=v), [{}, {"a": {}}]),
+    "allocations": (lambda q, v: q.list_scheduler_allocations(filters=v),
+                    [{}, {"a": {}}, {"a": ALIASED}]),
     "mode": (lambda q, v: q.shutdown(mode=v), []),
     "shutdown timeout": (lambda q, v: q.shutdown(timeout_s=v), [0, 1.5]),
     "reconcile": (lambda q, v: q.reconcile_runtime_state(reason=v), ["\x00"]),
@@ -194,3 +214,25 @@ def test_lookup_without_id_is_refused(qpm: QPM) -> None:
             call()
     with pytest.raises(QPMError, match="needs a reason"):
         qpm.reconcile_runtime_state()
+
+
+@pytest.mark.parametrize("value", [HUGE, ALIASED, NESTED, {"a": ALIASED}, "\ud800"], ids=type)
+def test_reservation_requests_with_huge_values_are_answered(qpm: QPM, value: Any) -> None:
+    for field in ("request_id", "scope_id", "owner", "workload_kind", "ttl_ns", "workers"):
+        assert qpm.evaluate(request={field: value})["status"] in ("rejected", "accepted")
+    for table in ({"task_class": {"shots": value}}, {"workload": {"shots": value}}):
+        assert qpm.evaluate(request=table)["status"] == "rejected"
+    decision = qpm.reserve(request={"note": value, "launcher": {"allocation_id": value}})
+    assert decision["status"] == "accepted"
+    (record,) = qpm.list_reservations(filters={"reservation_id": decision["reservation_id"]})
+    assert all(len(text) <= 256 for text in record["request_metadata"].values())
+    assert qpm.list_reservations(filters={"request_metadata": value, "job_id": value}) == []
+    qpm.release(reservation_id=decision["reservation_id"])
+
+
+def test_number_of_registrations_is_limited(qpm: QPM) -> None:
+    for number in range(MAX_REGISTRATIONS):
+        qpm.register_event_notification(Endpoint(), 1, f"c{number}")
+    for evtype in (1, "completion"):
+        with pytest.raises(OutOfResourcesError, match="the limit is 1024"):
+            qpm.register_event_notification(Endpoint(), evtype, "one more")

@@ -183,6 +183,18 @@ def test_background_checks_alternate_between_owners(held: Held) -> None:
     assert thread.take_spent_ns("a") == 0
 
 
+def test_checks_of_small_programs_are_not_charged(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Wide programs of a few kilobytes, each with a trial of engines, use up no one's budget."""
+    monkeypatch.setattr(background_checks, "_takes_long", lambda *_: True)
+    for packed, is_charged in ((large(), True), (program().packed(), False)):
+        checks = RunningChecks()
+        with pytest.raises(CheckPending) as pending:
+            checks.look(lambda: 1, packed, TaskOptions(), "carol")
+        pending.value.future.result(60)
+        background_checks.CHECKS.submit("dave", int).result(60)  # the time is counted by then
+        assert (background_checks.CHECKS.take_spent_ns("carol") > 0) is is_charged
+
+
 WIDE = """
 import threading
 from service import program

@@ -90,3 +90,12 @@ def test_checks_in_the_other_thread_count_in_decode_budget(clock: Clock) -> None
     assert isinstance(decode.of("ana", LARGE), m.Submit)
     clock.now_ns += 1_000_000_000
     assert isinstance(decode.of("mallory", LARGE), m.Submit)
+
+
+def test_checks_are_paid_back_by_the_time_since_the_last_large_message(clock: Clock) -> None:
+    checks = FairThread()
+    decode = Decoding(checks)
+    assert isinstance(decode.of("ana", LARGE), m.Submit)
+    checks._spent_ns["ana"] = 300_000_000
+    clock.now_ns += 2_000_000_000
+    assert isinstance(decode.of("ana", LARGE), m.Submit)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 
 import pytest
@@ -81,6 +82,11 @@ def test_changed_policy_configuration_is_applied_at_restart(tmp_path: Path) -> N
         ({"main": {"admission": "credit", "credits": 5, "rate": 1}}, "rate = 1"),
         ({"main": {"admission": "rate", "rate": 5}}, "span_s = 0.0"),
         ({"main": {"order": "fifo"}}, "order"),
+        ({"main": {"queue": "ordered", "keys": ["fifo"] * 9}}, "a key is given twice"),
+        ({"main": {"admission": "credit", "credits": 10**30}}, "credits is outside"),
+        ({"main": {"admission": "rate", "rate": 2**63, "span_s": 1.0}}, "rate is outside"),
+        ({"main": {"admission": "rate", "rate": 1, "span_s": math.nan}}, "span_s is outside"),
+        ({"main": {"admission": "rate", "rate": 1, "span_s": math.inf}}, "span_s is outside"),
     ],
 )
 def test_invalid_policy_configuration_is_refused_by_name(told: object, words: str) -> None:

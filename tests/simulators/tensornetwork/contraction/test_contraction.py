@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import functools
 import operator
-import threading
-import time
 
 import numpy as np
 import pytest
@@ -275,25 +273,28 @@ def test_stop_is_honoured_between_gates() -> None:
         simulate(measured(regular(30, 3)), engine="contraction", control=control)
 
 
-def stopped_after(control: RunControl, seconds: float) -> None:
-    timer = threading.Timer(seconds, control.stop)
-    timer.daemon = True
-    timer.start()
+def test_stop_is_honoured_in_the_search_for_a_path(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The trials are done in batches; a stop in the fourth one ends the search before the fifth."""
+    control, checks = RunControl(), []
+    search = path_search.search
 
+    def stopped_search(
+        structure: path_search.Structure, _: int, check: path_search.Check
+    ) -> path_search.ContractionPath:
+        def stopping() -> None:
+            checks.append(1)
+            check()
+            if len(checks) == 4:
+                control.stop()
 
-def test_stop_is_honoured_in_the_search_for_a_path() -> None:
-    """Thousands of trials take minutes."""
-    control = RunControl()
-    stopped_after(control, 0.5)
-    begin = time.monotonic()
+        batch = path_search._BATCH_TENSORS // len(structure[0])
+        search(structure, 8 * batch, stopping)
+        pytest.fail("the search was not stopped")
+
+    monkeypatch.setattr(path_search, "search", stopped_search)
     with pytest.raises(Stopped):
-        run(
-            measured(regular(60, 4, layers=3)),
-            Request(10, 1),
-            control,
-            settings=(("trials", 4_096),),
-        )
-    assert time.monotonic() - begin < 3  # 1 s, and the machine may be busy
+        run(measured(regular(60, 4, layers=3)), Request(10, 1), control)
+    assert len(checks) == 5
 
 
 @pytest.mark.usefixtures("contracted")
