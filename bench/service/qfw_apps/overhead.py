@@ -37,9 +37,9 @@ QPM.__module__ = "svc_null"  # the daemon imports this module
 
 
 def cpu_s(pid: int) -> float:
-    """CPU time of a process and all its threads."""
-    tasks = Path(f"/proc/{pid}/task").iterdir()
-    return sum(int((task / "schedstat").read_text().split()[0]) for task in tasks) / 1e9
+    """CPU time of a process and all its threads, also those that have ended: the host makes one a
+    call. The clock's number is that of clock_getcpuclockid(3)."""
+    return time.clock_gettime(~pid << 3 | 2)
 
 
 def yaml_s(answer: Any) -> float:
