@@ -354,7 +354,7 @@ def overhead(host: Host, report: Report, runs: int) -> None:
     pids = {"plugin": host.daemons["simenv"], "service": connection["pid"]}
     pids |= {f"worker {number}": each["pid"] for number, each in enumerate(workers)}
     given = (f"{name}={pid}" for name, pid in pids.items())
-    (line,) = host.run("overhead.py", str(path), str(max(4, runs // 5)), *given)
+    (line,) = host.run("overhead.py", str(path), str(max(4, runs // 2)), *given)
     print_overhead(report, host.revision, line)
 
 
