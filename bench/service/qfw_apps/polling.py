@@ -17,12 +17,13 @@ from lookup import connect
 
 import simenv.frontends.qfw.client  # noqa: F401 - locks DEFw's sending
 
-WIDE = 22  # long enough that some circuits run whenever the service is killed
+WIDE = 24
+LAYERS = 16  # long enough that some circuits run whenever the service is killed
 layer = "".join(f"h q[{k}];\nrx(0.1) q[{k}];\n" for k in range(WIDE))
 ladder = "".join(f"cx q[{k}],q[{k + 1}];\n" for k in range(WIDE - 1))
 CIRCUIT = (
     f'OPENQASM 2.0;\ninclude "qelib1.inc";\nqreg q[{WIDE}];\ncreg c[{WIDE}];\n'
-    + (layer + ladder) * 4
+    + (layer + ladder) * LAYERS
     + "measure q -> c;\n"
 )
 
