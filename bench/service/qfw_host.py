@@ -77,8 +77,11 @@ def run(options: Namespace) -> Report:
 class Host:
     """DEFw's processes and the environment behind them, in a folder of their own."""
 
-    def __init__(self, qfw: Path, defw: Path, python: str, folder: Path) -> None:
-        self.qfw, self.folder, self.python = qfw, folder, python
+    def __init__(
+        self, qfw: Path, defw: Path, python: str, folder: Path, *, private: bool = False
+    ) -> None:
+        """`private`: the QPM's service starts the environment, which ends with it."""
+        self.qfw, self.folder, self.python, self.private = qfw, folder, python, private
         runtime = defw / "build" / "runtime"
         self.defw = runtime if (runtime / "src" / "defwp").exists() else defw
         self.program = self.defw / "src" / "defwp"
@@ -107,7 +110,8 @@ class Host:
     @contextlib.contextmanager
     def up(self) -> Iterator[None]:
         """Run the environment, the parent and the service until the context ends."""
-        self.start_environment()
+        if not self.private:
+            self.start_environment()
         try:
             module = f"svc_{self.parent}"
             self.daemon(self.parent, module, port=self.parent_port)
@@ -117,7 +121,8 @@ class Host:
             for pid in reversed(self.daemons.values()):
                 with contextlib.suppress(ProcessLookupError):
                     os.kill(pid, signal.SIGKILL)
-            self.simenv("down")
+            if not self.private:
+                self.simenv("down")
 
     def start_environment(self) -> None:
         self.simenv("up", "--workers", "2")
@@ -219,6 +224,8 @@ class Host:
             "QFW_QPM_ASSIGNED_HOSTS": f"{socket.gethostname()}:2",
             "SIMENV_HOME": str(self.home),
             "SIMENV_QPM_RESERVATIONS": "optional",
+            "SIMENV_QPM_PRIVATE": "yes" if self.private else "no",
+            "SIMENV_PYTHON": self.python,
         }
 
     def _stubs(self) -> Path:
@@ -309,6 +316,7 @@ def killed(host: Host, report: Report, _: int) -> None:
     end = next(line for line in app.end() if line["kind"] == "end")
     report.at_most("killed_heard_s", heard_s, "first result after the service is back, s")
     report.at_most("killed_lost", end["left"], "results a poller never got")
+    report.at_most("killed_unheard", end["unheard"], "events it never got (revision 2)")
 
 
 def stopped(host: Host, report: Report, _: int) -> None:
@@ -346,8 +354,40 @@ def overhead(host: Host, report: Report, runs: int) -> None:
     pids = {"plugin": host.daemons["simenv"], "service": connection["pid"]}
     pids |= {f"worker {number}": each["pid"] for number, each in enumerate(workers)}
     given = (f"{name}={pid}" for name, pid in pids.items())
-    (line,) = host.run("overhead.py", str(path), str(max(4, runs // 5)), *given)
+    (line,) = host.run("overhead.py", str(path), str(max(4, runs // 2)), *given)
     print_overhead(report, host.revision, line)
+
+
+def private(host: Host, report: Report, runs: int) -> None:
+    """The rows in an environment that the service starts; then the service gets SIGKILL."""
+    folder = host.folder / "private"
+    folder.mkdir()
+    own = Host(host.qfw, host.defw, host.python, folder, private=True)
+    with own.up():
+        rows(own, report, runs)
+        started = _descendants(own.daemons["simenv"])
+    end = time.monotonic() + START_S
+    while (left := [pid for pid in started if _is_alive(pid)]) and time.monotonic() < end:
+        time.sleep(0.1)
+    report.at_least("private_processes", len(started), "processes of a private environment")
+    report.at_most("private_left", len(left), "of them that outlive the service of the QPM")
+
+
+def _descendants(pid: int) -> list[int]:
+    """Processes below a process, at any depth."""
+    results = []
+    for task in Path(f"/proc/{pid}/task").iterdir():
+        for child in map(int, (task / "children").read_text().split()):
+            results += [child, *_descendants(child)]
+    return results
+
+
+def _is_alive(pid: int) -> bool:
+    """True unless a process has ended; a zombie has."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except OSError:
+        return False
 
 
 def rows(host: Host, report: Report, _: int) -> None:
@@ -386,15 +426,28 @@ EXAMPLES = (
     ("test_qiskit_simple.py", "4"),
     ("test_qiskit_ghz.py", "4", "nwqsim", "3"),
     ("test_qiskit_ghz.py", "4", "tnqvm", "3"),
-    ("test_qiskit_vqe.py", "1", "nwqsim"),
+    ("test_qiskit_vqe.py", "1"),
     ("test_qiskit_qaoa.py", "nwqsim"),
-    ("test_supermarq.py",),
+    ("test_pennylane.py",),
+    ("test_pennylane_ghz.py", "4", "nwqsim", "2"),
+    ("test_supermarq.py", "--run", "sync", "--iterations", "2", "--shots", "10", "--method", "ghz"),
+    (
+        "test_supermarq.py",
+        "--run",
+        "async",
+        "--iterations",
+        "2",
+        "--shots",
+        "10",
+        "--method",
+        "ghz",
+    ),
 )
 Drill = Callable[[Host, Report, int], None]
 DRILLS: dict[int, dict[str, Drill]] = {
     1: {
         "rows": rows, "leaving": leaving, "backends": backends, "stopped": stopped,
-        "killed": killed, "examples": examples, "overhead": overhead,
+        "killed": killed, "private": private, "examples": examples, "overhead": overhead,
     },
-    2: {"rows": rows, "overhead": overhead},
+    2: {"rows": rows, "killed": killed, "private": private, "overhead": overhead},
 }  # fmt: skip

@@ -88,7 +88,8 @@ class ExecutionBinding:
             raise failure(result.error)
         # Optional fields that repeat others: each costs the host's YAML some 0.1 ms.
         record = envelopes.revision2(run, result)
-        record.pop("scheduler_task_id", None)
+        for name in ("outcome", "scheduler_task_id"):
+            record.pop(name, None)
         envelope = plain(msgspec.structs.replace(ended(run), scheduler_state=None))
         return {**envelope, "result": record}
 
