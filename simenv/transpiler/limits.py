@@ -20,7 +20,8 @@ def least_operations(operation: Any) -> int:
         return int(operation.num_qubits) * (int(operation.num_qubits) - 1) // 2
     if kind == "PauliEvolutionGate":
         order = min(int(getattr(operation.synthesis, "order", 1) or 1), MAX_ORDER)
-        return int(getattr(operation.synthesis, "reps", 1)) * 5 ** max(0, order // 2 - 1)
+        repetitions = int(getattr(operation.synthesis, "reps", 1))
+        return repetitions * int(5 ** max(0, order // 2 - 1))
     return 1
 
 
@@ -48,7 +49,8 @@ def _least_of(operation: Any) -> int:
     base = getattr(operation, "base_op", None)  # of an annotated operation
     if base is not None:
         powers = [abs(each.power) for each in operation.modifiers if hasattr(each, "power")]
-        return round(min(max([1.0, *powers]), 2.0 * MAX_OPERATIONS)) * _least_of(base)
+        times = int(min(max([1.0, *powers]), 2.0 * MAX_OPERATIONS))
+        return times * _least_of(base)
     total = least_operations(operation)
     if type(operation).__name__ == "UnitaryGate":  # its synthesis has about half as many CX gates
         total = int(4**operation.num_qubits)
