@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 import msgspec
 
+from simenv.client.tasks.task import as_completed
 from simenv.library import Algorithm, algorithms
 
 if TYPE_CHECKING:
@@ -30,28 +32,26 @@ class DemoRow(msgspec.Struct, frozen=True):
     remark: str
 
 
-def perform(client: Client) -> list[DemoRow]:
-    """Run every circuit once; all are submitted before the first is awaited."""
-    chosen = algorithms()
-    tasks = [client.submit(each.circuit, shots=SHOTS, seed=SEED, name=each.name) for each in chosen]
-    acts = []
-    for each, task in zip(chosen, tasks, strict=True):
-        result = task.result()
-        acts.append(
-            DemoRow(
-                circuit=each.name,
-                task=task.id,
-                qubits=each.circuit.num_qubits,
-                engine=result.engine,
-                queue_ms=1e3 * (result.timing.queued_s + result.timing.sent_s),
-                run_ms=1e3 * result.timing.run_s,
-                total_ms=1e3 * result.timing.total_s,
-                counts=result.counts,
-                fault=each.fault(result.counts),
-                remark=result.remark,
-            )
+def perform(client: Client) -> Iterator[DemoRow]:
+    """Run every circuit once, and return the rows in the order in which the circuits end."""
+    chosen = {
+        client.submit(each.circuit, shots=SHOTS, seed=SEED, name=each.name): each
+        for each in algorithms()
+    }
+    for task in as_completed(chosen):
+        each, result = chosen[task], task.result()
+        yield DemoRow(
+            circuit=each.name,
+            task=task.id,
+            qubits=each.circuit.num_qubits,
+            engine=result.engine,
+            queue_ms=1e3 * (result.timing.queued_s + result.timing.sent_s),
+            run_ms=1e3 * result.timing.run_s,
+            total_ms=1e3 * result.timing.total_s,
+            counts=result.counts,
+            fault=each.fault(result.counts),
+            remark=result.remark,
         )
-    return acts
 
 
 def top(act: DemoRow) -> str:

@@ -201,13 +201,16 @@ def helpers(cores: int, *, starting: bool) -> range:
 
 def start_compilers(
     launcher: Launcher, kernels: Path, home: Path, environ: Mapping[str, str], *, starting: bool
-) -> None:
-    """Start the processes that compile kernels; see `helpers`. Raises LaunchError."""
+) -> int:
+    """Start the processes that compile kernels, see `helpers`; return their number. Raises
+    LaunchError."""
     argv = (sys.executable, "-P", "-m", "simulators.compiler.warmup", str(kernels))
-    for number in helpers(len(os.sched_getaffinity(0)), starting=starting):
+    numbers = helpers(len(os.sched_getaffinity(0)), starting=starting)
+    for number in numbers:
         name = f"kernels-{number + 1}"
         log = home / f"{name}.log"
         launcher.start(Command(name, argv, worker_environ(environ), log, home))
+    return len(numbers)
 
 
 def _imports(pool: PoolSpec) -> bool:
