@@ -161,10 +161,11 @@ class Startup:
                 self._loading = None
                 if self._compilers_started:
                     self._start_compilers(starting=False)
-        if self._compilers:
+        loop = self._environment.loop
+        if self._loading is None and not loop.state.estimator.kernels_compiled:
             self._compilers -= len(self._compiler_launcher.poll_exits())
-            if not self._compilers:
-                self._environment.loop.scheduler.kernels_compiled(True)
+            if self._compilers <= 0:
+                loop.scheduler.kernels_compiled(True)
         if self._loading is None and not self.reported_ready:
             self.reported_ready = _report_readiness(self._environment, self._ready_fd)
             if self.reported_ready:

@@ -5,7 +5,7 @@ loaded from the cache, by `Kernel.load` or by its first call, and never again. P
 it at the same time compile it once (`run_once`, a file lock). No kernel starts threads: callers
 call kernels on ranges from a `control.ThreadPool`.
 
-The cache folder is named by a digest of the sources of all kernels and of their imports, so it never
+The cache folder is named by a digest of the sources of all kernels and of their imports, and never
 mixes two versions.
 """
 

@@ -14,8 +14,9 @@ from simenv.cli.listing import Column, Style, following, listing
 from simenv.cli.output import terminal
 
 if TYPE_CHECKING:
-    from simenv.client.client import Client
     from simenv.cli.demo import emulated, loop, performance
+    from simenv.client.client import Client
+
 
 def demo(
     context: typer.Context,
@@ -42,15 +43,19 @@ def demo(
         Column("TOP COUNTS", performance.top),
     )
 
+    tasks = []
+
     def rows(client: Client) -> Iterator[list[performance.DemoRow]]:
         for act in performance.perform(client):
             acts.append(act)
             yield [act]
+            if not tasks:  # early, because their kernels may have to be compiled
+                tasks.extend(emulated.submit(client))
 
     with simenv.local(workers=workers) as client:
         following(columns, Style(as_json, aligned=True), rows(client))
         run = loop.minimise(client)
-        comparisons = emulated.compare(client)
+        comparisons = emulated.compare(tasks)
         noisy = loop.minimise(client, device=emulated.DEVICE)
     if as_json:
         terminal.json_line(run)
