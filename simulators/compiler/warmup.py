@@ -173,20 +173,23 @@ def registered(groups: Sequence[Group]) -> tuple[Kernel, ...]:
 
 
 def _load(folder: Path, groups: Sequence[Group]) -> None:
-    """Compile or load kernels: wanted groups first, and last the modules at which another process
-    is."""
+    """Compile or load kernels: wanted groups first, then modules at which no other process is, and
+    last the kernels at which others are."""
     from simulators.compiler import kernel
 
     left = list(registered(groups))
-    others: set[str] = set()  # modules at which other processes are
+    modules: set[str] = set()  # at which other processes are
+    names: set[str] = set()  # of kernels at which they are
     while left:
-        free = [each for each in left if each.module not in others]
+        free = [each for each in left if each.module not in modules]
+        free = free or [each for each in left if each.name not in names]
         wanted = [each for each in free or left if kernel.is_wanted(each.group)]
         each = (wanted or free or left)[0]
         if each.load(wait=not free):
             left.remove(each)
         else:
-            others.add(each.module)
+            modules.add(each.module)
+            names.add(each.name)
     for group in groups:
         (folder / f"{group}.done").touch()
 
