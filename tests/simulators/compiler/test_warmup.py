@@ -207,6 +207,7 @@ def twins(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[kernel.Kernel
     monkeypatch.setattr(kernel, "_kernels", {})
     monkeypatch.setattr(kernel, "_chosen", [tmp_path])
     monkeypatch.setattr(warmup, "_MODULES", dict.fromkeys(warmup._MODULES, ()))
+
     @kernel.kernel(kernel.INT, returns=kernel.INT, group="wide")
     def first(number):  # type: ignore[no-untyped-def]
         return number + 1
