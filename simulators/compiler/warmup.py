@@ -59,12 +59,12 @@ _MODULES: dict[Group, tuple[str, ...]] = {
     "transfer": ("simulators.transfer.evolution",),
 }
 _NOISE: tuple[Group, ...] = ("attachment", "noise")
-# A service and its worker begin with "small" and "admission": helpers begin with wide kernels.
+# A service and its worker begin with "small" and "admission"; helpers compile the others.
 _ALL: tuple[Group, ...] = (
-    "wide", "light_cone", "noise", "attachment", "deferred", "small", "admission", "trajectories",
+    "light_cone", "wide", "noise", "attachment", "deferred", "small", "admission", "trajectories",
     "gradient", "transfer", "distributed",
 )  # fmt: skip
-_NICE = 5  # of a process that compiles ahead, so that tasks run first
+_NICE = 10  # of a process that compiles ahead, so that tasks run first
 
 _prepared: list[Path] = []
 
