@@ -195,9 +195,12 @@ def _load(folder: Path, groups: Sequence[Group]) -> None:
 
 
 def main() -> None:
-    """Compile all kernels into the folder named on the command line; tasks come first."""
+    """Compile all kernels into the folder named on the command line: first those of the checks of
+    wide circuits, which any first circuit may need, then the others while no task needs the
+    cores."""
+    compile_groups(folder := Path(sys.argv[1]), "light_cone")
     os.nice(_NICE)
-    compile_all(Path(sys.argv[1]))
+    compile_all(folder)
 
 
 if __name__ == "__main__":
