@@ -16,6 +16,8 @@ from simenv.cli.output import terminal
 if TYPE_CHECKING:
     from simenv.cli.demo import emulated, loop, performance
     from simenv.client.client import Client
+    from simenv.client.tasks.task import Task
+    from simenv.library import Algorithm
 
 
 def demo(
@@ -43,7 +45,7 @@ def demo(
         Column("TOP COUNTS", performance.top),
     )
 
-    tasks = []
+    tasks: list[tuple[Algorithm, Task, Task]] = []
 
     def rows(client: Client) -> Iterator[list[performance.DemoRow]]:
         for act in performance.perform(client):
