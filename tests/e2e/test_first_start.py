@@ -26,6 +26,6 @@ def test_small_circuit_does_not_wait_for_kernels_of_wide_circuits(
     monkeypatch.setenv("SIMENV_KERNELS", str(tmp_path / "kernels"))
     with simenv.local(workers=2, slots=2) as client:
         wide = [client.submit(text(QUBITS), shots=10, engine="statevector") for _ in range(3)]
-        client.run(text(3), shots=10, timeout_s=RESULT_S)
+        client.submit(text(3), shots=10).result(RESULT_S)
         assert not any(task.done() for task in wide)
         assert [len(task.result(RESULT_S).counts) > 0 for task in wide] == [True] * 3
