@@ -160,6 +160,12 @@ class Scheduler:
         """Handle the end of a worker's processes; `blame`: a task or the pool may be the cause."""
         return workers.worker_lost(self.state, name, start, reason, now_ns, log, blame=blame)
 
+    def kernels_compiled(self, compiled: bool) -> list[Action]:
+        """Record whether all kernels are compiled. If not, tasks that may compile some count as
+        long, and leave one worker of their pool to others."""
+        self.state.estimator.kernels_compiled = compiled
+        return []
+
     def service_memory(self, used_bytes: int) -> list[Action]:
         """Record the resident memory of the service, above whose limit it accepts no tasks."""
         return memory.service_memory(self.state, used_bytes)

@@ -145,6 +145,7 @@ class Startup:
         self._kernels = configs.kernel_folder(os.environ)
         self._loading: Warmup | None = Warmup(self._kernels)
         self._compilers_started = False
+        self._compilers = 0  # that run
         self._reported = ""
 
     def advance(self) -> None:
@@ -153,12 +154,15 @@ class Startup:
             over = self._loading.over()
             if self._loading.cold and not self._compilers_started:
                 self._compilers_started = True
-                self._start_compilers(starting=True)
+                self._start_compilers()
             if over:
                 self._loaded()
                 self._loading = None
-                if self._compilers_started:
-                    self._start_compilers(starting=False)
+        loop = self._environment.loop
+        if self._compilers:
+            self._compilers -= len(self._compiler_launcher.poll_exits())
+            if not self._compilers:
+                loop.scheduler.kernels_compiled(True)
         if self._loading is None and not self.reported_ready:
             self.reported_ready = _report_readiness(self._environment, self._ready_fd)
             if self.reported_ready:
@@ -178,12 +182,13 @@ class Startup:
             self._reported = text
             _report(self._ready_fd, text)
 
-    def _start_compilers(self, *, starting: bool) -> None:
+    def _start_compilers(self) -> None:
         home = self._environment.paths.home
         try:
-            start_compilers(
-                self._compiler_launcher, self._kernels, home, os.environ, starting=starting
+            self._compilers = start_compilers(
+                self._compiler_launcher, self._kernels, home, os.environ
             )
+            self._environment.loop.scheduler.kernels_compiled(False)
         except LaunchError as error:
             log.warning("%s", error)  # tasks that need these kernels will compile them
 

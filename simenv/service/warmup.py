@@ -28,8 +28,8 @@ log = logging.getLogger("simenv.service")
 class Warmup:
     """Thread that loads admission and its kernels. `cold`: kernels are not compiled yet.
 
-    The kernels for wide circuits are loaded last: if the loop compiled them at the first wide
-    circuit, all clients would wait for seconds.
+    The kernels for wide circuits are loaded last. Where they are not compiled yet, the first wide
+    circuits are checked outside the loop, see `RunningChecks`.
     """
 
     def __init__(self, kernels: Path) -> None:
@@ -59,7 +59,7 @@ class Warmup:
         self._loaded.set()
         if self._error is None:
             try:
-                warmup.compile_groups(self._kernels, "light_cone")
+                warmup.load_stored("light_cone")
             except Exception as error:  # noqa: BLE001 - the first wide circuit tries again
                 log.warning("kernels for wide circuits are not loaded: %s", error)
 
@@ -78,6 +78,8 @@ def admission(
 
 
 def load_noise_checks() -> None:
-    """Load the compiled kernels that the first circuit for a device needs."""
+    """Load the compiled kernels that the first circuit for a device needs, and let helpers compile
+    those of its worker."""
+    warmup.want("noise")
     warmup.load_stored("attachment")
     from simenv.service.devices import context  # noqa: F401 - loads the checks

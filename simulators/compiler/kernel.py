@@ -5,9 +5,8 @@ loaded from the cache, by `Kernel.load` or by its first call, and never again. P
 it at the same time compile it once (`run_once`, a file lock). No kernel starts threads: callers
 call kernels on ranges from a `control.ThreadPool`.
 
-Numba's cache checks a kernel's own file only, not the files of the functions it calls. So the cache
-folder is named by a digest of the sources of all kernels and of their imports, and never mixes two
-versions.
+The cache folder is named by a digest of the sources of all kernels and of their imports, and never
+mixes two versions.
 """
 
 from __future__ import annotations
@@ -21,14 +20,17 @@ import re
 import sys
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext, suppress
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, Literal
 
 import numba
 import numpy as np
 from numba import types
-from numba.core.compiler import Compiler
+
+from simulators.compiler import stored_code
+from simulators.compiler.kernel_time import booked
+from simulators.compiler.numba_pipeline import COMPILER, undisturbed
 
 _DONE = b"+"
 
@@ -93,16 +95,6 @@ def _without_blas() -> None:
         if hidden:
             del sys.modules["scipy.linalg"]
 
-
-# numba versions that the pipeline was tested with; others use numba's own, slower pipeline.
-TESTED_NUMBA = ("0.68",)
-_COMPILER, _undisturbed = Compiler, nullcontext
-_stored_code: Any = None  # None: numba's own cache
-if numba.__version__.rpartition(".")[0] in TESTED_NUMBA:
-    compiling: Any = importlib.import_module("simulators.compiler.numba_pipeline")
-    _COMPILER, _undisturbed = compiling.COMPILER, compiling.undisturbed
-    _stored_code = importlib.import_module("simulators.compiler.stored_code")
-from simulators.compiler.kernel_time import booked  # noqa: E402
 
 # Argument types, with short names because signatures are long. Read-only: views on received bytes.
 BYTES = types.Bytes(types.uint8, 1, "C")
@@ -192,9 +184,7 @@ def use_cache(folder: Path) -> Path:
     return _chosen[0]
 
 
-# Folder of compiled kernels; empty: chosen at the first need. numba resets its own setting when an
-# environment variable changes.
-_chosen = [Path(numba.config.CACHE_DIR)] if numba.config.CACHE_DIR else []
+_chosen: list[Path] = []  # folder of compiled kernels; empty: chosen at the first need
 
 
 def _folder() -> Path:
@@ -203,7 +193,7 @@ def _folder() -> Path:
 
 # Without numba's reference counts a kernel allocates nothing, is entered in half the time, and its
 # inner calls are free (they took 50 ns a gate); scratch arrays are arguments.
-_OPTIONS = {"nogil": True, "error_model": "numpy", "_nrt": False, "pipeline_class": _COMPILER}
+_OPTIONS = {"nogil": True, "error_model": "numpy", "_nrt": False, "pipeline_class": COMPILER}
 
 
 # Time and place of the compilation or loading of a kernel: see `warmup`.
@@ -249,6 +239,11 @@ class Kernel:
         return f"<kernel {self.name}, {'loaded' if self.is_loaded else 'not loaded'}>"
 
     @property
+    def module(self) -> str:
+        """Name of the module that defines it."""
+        return str(self.py_func.__module__)
+
+    @property
     def is_loaded(self) -> bool:
         """True if this process has loaded its machine code."""
         return self._dispatcher is not None
@@ -271,15 +266,17 @@ class Kernel:
         """Load the machine code from the cache, or compile it; any thread may call this.
 
         Processes that need it at the same time compile it once: the others wait for the first, or,
-        with `wait=False`, return False at once.
+        with `wait=False`, return False at once. A waiting caller makes its group wanted.
         """
         if self._dispatcher is not None:
             return True
+        if wait and not self.is_stored:
+            want(self.group)
         with self._lock:
             if self._dispatcher is not None:
                 return True
             try:
-                with booked(), run_once(self._mark(), wait=wait), _compiling, _undisturbed():
+                with booked(), run_once(self._mark(), wait=wait), _compiling, undisturbed():
                     self._dispatcher = self._loaded()
             except KernelLocked:
                 return False
@@ -287,24 +284,35 @@ class Kernel:
 
     def _loaded(self) -> Any:
         """numba's dispatcher, with the machine code."""
-        compiled = numba.njit(no_cfunc_wrapper=True, cache=_stored_code is None, **_OPTIONS)
-        if _stored_code is None:
-            numba.config.CACHE_DIR = str(_folder())
-        dispatcher = compiled(self.py_func)
-        file = None if _stored_code is None else _stored_code.path(_folder(), self.name)
-        code = None if file is None else _stored_code.read(file)
+        dispatcher = numba.njit(no_cfunc_wrapper=True, **_OPTIONS)(self.py_func)
+        file = stored_code.path(_folder(), self.name)
+        code = stored_code.read(file)
         if code is not None:
             dispatcher.add_overload(code)
         else:
             _without_blas()
             dispatcher.compile(self._signature)
-            if file is not None:
-                _stored_code.write(file, *dispatcher.overloads.values())
+            stored_code.write(file, *dispatcher.overloads.values())
         dispatcher.disable_compile()
         return dispatcher
 
     def _mark(self) -> Path:
         return _folder() / "begun" / self.name
+
+
+def want(group: Group) -> None:
+    """Let processes that compile ahead begin with the kernels of this group."""
+    with suppress(OSError):  # they come later, then
+        _wanted(group).touch()
+
+
+def is_wanted(group: Group) -> bool:
+    """Return whether a task waits for kernels of this group, or will."""
+    return _wanted(group).exists()
+
+
+def _wanted(group: Group) -> Path:
+    return _folder() / f"{group}.wanted"
 
 
 _compiling = threading.Lock()  # numba's settings belong to the process

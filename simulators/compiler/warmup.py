@@ -1,16 +1,17 @@
 """Compilation and loading of kernels before the first task, so that no task waits for a compiler.
 
-Kernels are kept on disk, so only the first start on a machine compiles. Processes that start
-together share the work: each compiles the kernels that no other process has begun, then loads the
-rest (see `kernel.Kernel.load`). `python -m simulators.compiler.warmup FOLDER` compiles all kernels
-ahead of time, or helps processes that do.
+Kernels are kept on disk, so only the first start on a machine compiles. Processes that compile at
+the same time share the work by modules: kernels of one module call the same device functions, which
+each process types anew. `python -m simulators.compiler.warmup FOLDER` compiles all kernels, first
+the groups for which tasks wait (`kernel.Kernel.load`, `want`).
 """
 
 from __future__ import annotations
 
 import importlib
+import os
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -58,18 +59,12 @@ _MODULES: dict[Group, tuple[str, ...]] = {
     "transfer": ("simulators.transfer.evolution",),
 }
 _NOISE: tuple[Group, ...] = ("attachment", "noise")
-# A service and its worker begin with "small" and "admission": helpers begin with wide kernels.
+# A service and its worker begin with "small" and "admission"; helpers compile the others.
 _ALL: tuple[Group, ...] = (
-    "light_cone", "wide", "small", "admission", "deferred", "distributed", "gradient",
-    "attachment", "noise", "trajectories", "transfer",
+    "light_cone", "wide", "noise", "attachment", "deferred", "small", "admission", "trajectories",
+    "gradient", "transfer", "distributed",
 )  # fmt: skip
-
-# They take longest to compile: if they came last, a first wide circuit would wait for one process.
-_FIRST = (
-    f"{_STATEVECTOR}.planning.tile_selection.partition_into_sweeps",
-    f"{_STATEVECTOR}.tiles.sweep_kernel.run_double",
-)
-
+_NICE = 10  # of a process that compiles ahead, so that tasks run first
 
 _prepared: list[Path] = []
 
@@ -145,12 +140,17 @@ def load_stored(*groups: Group) -> bool:
     return len(stored) == len(kernels)
 
 
-def compile_all(
-    folder: Path, report: Callable[[int, int], None] = lambda _done, _all: None
-) -> None:
-    """Compile or load all kernels. `report`: called after each kernel with the numbers of finished
-    and of all kernels."""
-    _load(prepare(folder), _ALL, report)
+def compile_all(folder: Path) -> None:
+    """Compile or load all kernels."""
+    _load(prepare(folder), _ALL)
+
+
+def want(*groups: Group) -> None:
+    """Let processes that compile all kernels begin with these. `prepare` has been called."""
+    from simulators.compiler import kernel
+
+    for group in groups:
+        kernel.want(group)
 
 
 def is_compiled(folder: Path) -> bool:
@@ -172,33 +172,35 @@ def registered(groups: Sequence[Group]) -> tuple[Kernel, ...]:
     return kernel.kernels(*groups)
 
 
-def _load(
-    folder: Path,
-    groups: Sequence[Group],
-    report: Callable[[int, int], None] = lambda _done, _all: None,
-) -> None:
-    """Load first the kernels that no process has begun, then those that another process
-    compiles."""
-    kernels = sorted(registered(groups), key=lambda each: (*_FIRST, each.name).index(each.name))
-    done = 0
-    waiting: list[Kernel] = []
-    for each in kernels:
-        if each.load(wait=False):
-            done += 1
-            report(done, len(kernels))
+def _load(folder: Path, groups: Sequence[Group]) -> None:
+    """Compile or load kernels: wanted groups first, then modules at which no other process is, and
+    last the kernels at which others are."""
+    from simulators.compiler import kernel
+
+    left = list(registered(groups))
+    modules: set[str] = set()  # at which other processes are
+    names: set[str] = set()  # of kernels at which they are
+    while left:
+        free = [each for each in left if each.module not in modules]
+        free = free or [each for each in left if each.name not in names]
+        wanted = [each for each in free or left if kernel.is_wanted(each.group)]
+        each = (wanted or free or left)[0]
+        if each.load(wait=not free):
+            left.remove(each)
         else:
-            waiting.append(each)
-    for each in waiting:
-        each.load()
-        done += 1
-        report(done, len(kernels))
+            modules.add(each.module)
+            names.add(each.name)
     for group in groups:
         (folder / f"{group}.done").touch()
 
 
 def main() -> None:
-    """Compile all kernels into the folder named on the command line."""
-    compile_all(Path(sys.argv[1]))
+    """Compile all kernels into the folder named on the command line: first those of the checks of
+    wide circuits, which any first circuit may need, then the others while no task needs the
+    cores."""
+    compile_groups(folder := Path(sys.argv[1]), "light_cone")
+    os.nice(_NICE)
+    compile_all(folder)
 
 
 if __name__ == "__main__":

@@ -31,6 +31,7 @@ from simulators.circuit.passes.components import Subcircuit
 from simulators.circuit.passes.light_cone import OutputSupport, output_support
 from simulators.circuit.passes.noisy_components import split
 from simulators.circuit.passes.noisy_cone import active_part
+from simulators.compiler import kernel
 from simulators.control import RunControl, ThreadPool
 from simulators.densitymatrix.execute import Branches, ExactEvolution
 from simulators.densitymatrix.plain_counts import fits, plain_counts
@@ -231,7 +232,10 @@ class DensityMatrixEngine:
         return EngineResult.joined(rows)
 
     def warm_up(self) -> None:
-        """Run small circuits through every kernel."""
+        """Run small circuits through every kernel, if all are compiled: a first task compiles only
+        those that it needs."""
+        if not all(each.is_stored for each in kernel.kernels("attachment", "noise")):
+            return
         options = RunOptions()
         for circuit in (bell(), feed_forward()):
             plan = self.plan(circuit, None, options)

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -12,13 +10,14 @@ import typer
 
 from simenv import config
 from simenv.cli import options
-from simenv.cli.listing import Column, Style, listing
+from simenv.cli.listing import Column, Style, following, listing
 from simenv.cli.output import terminal
 
 if TYPE_CHECKING:
     from simenv.cli.demo import emulated, loop, performance
-
-MOST_HELPERS = 3  # further processes that compile; more would wait for one another
+    from simenv.client.client import Client
+    from simenv.client.tasks.task import Task
+    from simenv.library import Algorithm
 
 
 def demo(
@@ -34,23 +33,32 @@ def demo(
 
     as_json = options.settings_of(context).as_json
     folder.mkdir(parents=True, exist_ok=True)
-    _warm_up(config.kernel_cache())
-    terminal.note("starting a private environment")
-    with simenv.local(workers=workers) as client:
-        acts = performance.perform(client)
-        run = loop.minimise(client)
-        comparisons = emulated.compare(client)
-        noisy = loop.minimise(client, device=emulated.DEVICE)
+    terminal.note("starting a private environment; the first on a machine compiles kernels")
+    acts: list[performance.DemoRow] = []
     columns: tuple[Column[performance.DemoRow], ...] = (
-        Column("CIRCUIT", lambda act: act.circuit),
+        Column("CIRCUIT", lambda act: act.circuit, width=20),
         Column("QUBITS", lambda act: str(act.qubits), right=True),
-        Column("ENGINE", lambda act: act.engine),
+        Column("ENGINE", lambda act: act.engine, width=11),
         Column("QUEUE ms", lambda act: f"{act.queue_ms:.2f}", right=True),
         Column("RUN ms", lambda act: f"{act.run_ms:.2f}", right=True),
         Column("ANSWER", lambda act: "ok" if not act.fault else "fail"),
         Column("TOP COUNTS", performance.top),
     )
-    listing(columns, Style(as_json, aligned=True), lambda: acts)
+
+    tasks: list[tuple[Algorithm, Task, Task]] = []
+
+    def rows(client: Client) -> Iterator[list[performance.DemoRow]]:
+        for act in performance.perform(client):
+            acts.append(act)
+            yield [act]
+            if not tasks:  # early, because their kernels may have to be compiled
+                tasks.extend(emulated.submit(client))
+
+    with simenv.local(workers=workers) as client:
+        following(columns, Style(as_json, aligned=True), rows(client))
+        run = loop.minimise(client)
+        comparisons = emulated.compare(tasks)
+        noisy = loop.minimise(client, device=emulated.DEVICE)
     if as_json:
         terminal.json_line(run)
     else:
@@ -84,36 +92,6 @@ _COMPARED: tuple[Column[emulated.EmulatedComparison], ...] = (
     Column("RIGHT, EMULATED", lambda each: f"{each.right_emulated:.3f}", right=True),
     Column("FIDELITY", lambda each: f"{each.hellinger:.3f}", right=True),
 )
-
-
-def _warm_up(kernels: Path) -> None:
-    """Compile missing kernels, so that no circuit of the demo waits for them; other cores help.
-
-    A line on a terminal counts the compiled modules; in a log every tenth of them is a line.
-    """
-    from simenv.client.tasks.progress import ProgressLine
-    from simulators.compiler import warmup
-
-    if warmup.is_compiled(kernels):
-        return
-    argv = [sys.executable, "-P", "-m", "simulators.compiler.warmup", str(kernels)]
-    cores = len(os.sched_getaffinity(0))
-    progress = ProgressLine(sys.stderr)
-
-    def count(done: int, modules: int) -> None:
-        text = f"compiling kernels, once on this machine: {done} of {modules}"
-        progress.show(text)
-        if not progress.visible and done * 10 // modules > (done - 1) * 10 // modules:
-            terminal.note(text)
-
-    helpers = [subprocess.Popen(argv) for _ in range(min(MOST_HELPERS, cores - 1))]
-    try:
-        warmup.compile_all(kernels, count)
-    finally:
-        progress.clear()
-        for helper in helpers:
-            helper.terminate()
-            helper.wait()
 
 
 def _draw(

@@ -11,6 +11,7 @@ from simenv.library import Algorithm, ExpectedOutcomes, bernstein_vazirani, ghz,
 
 if TYPE_CHECKING:
     from simenv.client.client import Client
+    from simenv.client.tasks.task import Task
 
 DEVICE = "superconducting-lattice"  # a bundled profile, which needs no other package
 SHOTS = 4096
@@ -46,18 +47,22 @@ def algorithms() -> tuple[Algorithm, ...]:
     return (ghz(5), bernstein_vazirani(0b1011, 4), grover_search(0b101, 3))
 
 
-def compare(client: Client) -> list[EmulatedComparison]:
-    """Run every circuit on both; all are submitted before the first is awaited."""
-    chosen = algorithms()
-    pairs = [
-        [
-            client.submit(each.circuit, shots=SHOTS, seed=SEED, name=each.name, device=device)
-            for device in (None, DEVICE)
-        ]
-        for each in chosen
+def submit(client: Client) -> list[tuple[Algorithm, Task, Task]]:
+    """Submit every circuit for both; return each with its tasks."""
+    return [
+        (
+            each,
+            client.post(each.circuit, shots=SHOTS, seed=SEED, name=each.name),
+            client.post(each.circuit, shots=SHOTS, seed=SEED, name=each.name, device=DEVICE),
+        )
+        for each in algorithms()
     ]
+
+
+def compare(tasks: list[tuple[Algorithm, Task, Task]]) -> list[EmulatedComparison]:
+    """Wait for the results and compare them."""
     results = []
-    for each, (ideal, emulated) in zip(chosen, pairs, strict=True):
+    for each, ideal, emulated in tasks:
         assert isinstance(each.expected, ExpectedOutcomes)
         noisy = emulated.result()
         theory = each.expected

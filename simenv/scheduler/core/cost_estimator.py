@@ -12,9 +12,10 @@ from collections.abc import Mapping
 
 import msgspec
 
-from simenv.model import TaskSpec
+from simenv.model import TaskOptions, TaskSpec
 from simenv.model.devices import device_time_ns
 from simenv.scheduler.core.types import Route
+from simulators import catalog
 
 LEARNING_RATE = 0.2
 MAX_DEVIATION = 5.0  # ratio to the expected time of one task; larger ratios count as this
@@ -23,6 +24,7 @@ HARDWARE = "hardware"  # its jobs queue at a provider, so no model gives their t
 HARDWARE_BOUNDS = (0.001, 1_000.0)
 PARALLEL_FROM_US = 5_000.0  # below this time a second thread costs more than it saves
 WIDTHS = 65
+COMPILE_US = 5e6  # approximate time of a first task of a kind whose kernels are not compiled
 
 
 class LearnedEstimate(msgspec.Struct, frozen=True):
@@ -44,6 +46,7 @@ class Estimator:
         self._learned: dict[str, list[float]] = {}
         self._known: dict[tuple[str, int], LearnedEstimate] = {}
         self.changed: set[tuple[str, int]] = set()  # since `take_changes`
+        self.kernels_compiled = True  # all of them; False: tasks may compile some
 
     def restore(self, stored: Mapping[tuple[str, int], LearnedEstimate]) -> None:
         """Continue from stored estimates."""
@@ -67,6 +70,11 @@ class Estimator:
         if that is longer."""
         cost_us = self.simulation_us(route, spec)
         return max(cost_us, expected_ns(route, spec) / 1e3) if route.paced else cost_us
+
+    def compile_us(self, route: Route, terms: TaskOptions) -> float:
+        """Return the expected time of compilation that a task may have to wait for, in
+        microseconds."""
+        return 0.0 if self.kernels_compiled or _is_plain(route, terms) else COMPILE_US
 
     def simulation_us(self, route: Route, spec: TaskSpec) -> float:
         """Return the expected time of a simulation in microseconds on one slot."""
@@ -111,6 +119,17 @@ def _kind(route: Route) -> str:
     if route.engine == HARDWARE:
         return f"{HARDWARE}/{route.pool}"
     return route.engine if route.ranks == 1 else f"{route.engine}/{route.ranks}"
+
+
+def _is_plain(route: Route, terms: TaskOptions) -> bool:
+    """Return whether a task needs no kernels but those that every worker loads at its start."""
+    if terms.snapshot:
+        return False
+    card = catalog.card(route.engine)
+    if card is None or not card.later_kernels:
+        return True
+    is_narrow = route.num_qubits <= catalog.SMALL_QUBITS and terms.precision == "double"
+    return is_narrow and terms.outputs == ("counts",) and terms.parts is None
 
 
 def _width(route: Route) -> int:

@@ -94,6 +94,8 @@ def _with_slot(state: SchedulerState, pool: Pool, now_ns: int) -> AssignTasks | 
     worker, idle = _worker_with_most_slots(pool)
     if worker is not None:
         allow_long = pool.spec.pace or _may_be_long(state, pool, worker.host, now_ns)
+        if not state.estimator.kernels_compiled and idle == 1 and pool.live() > 1:
+            allow_long = False  # it may compile for seconds
         return _to_idle(state, pool, worker, idle, now_ns, allow_long=allow_long)
     worker = resizing.take_back(state, pool, now_ns)
     if worker is None:
@@ -245,7 +247,8 @@ def _to_idle(
             return None
         worker, host = other, other.host
     slots, cost_us = 1, record.cost_us
-    if pool.spec.pace:  # a simulation may be far shorter than the time on the device
+    if pool.spec.pace or not state.estimator.kernels_compiled:
+        # A simulation may be far shorter than the time on the device, or than its compilation.
         cost_us = state.estimator.simulation_us(record.route, record.spec)
     if cost_us >= PARALLEL_FROM_US:  # a shorter task gets one slot
         slots = slots_for(
@@ -340,9 +343,12 @@ def _short_tasks_arriving(state: SchedulerState, pool: Pool, now_ns: int) -> boo
 def _slot_bound(state: SchedulerState, record: TaskRecord, host: NodeState, now_ns: int) -> int:
     """Return the most slots that a task may get; a long task leaves a slot to short ones."""
     free = host.free_slots - host.claimed_slots
-    short_arriving = now_ns - state.last_short_ns < gang_scheduling.RECENT_NS
+    keeps_one = host.node.slots > 1 and (
+        now_ns - state.last_short_ns < gang_scheduling.RECENT_NS
+        or not state.estimator.kernels_compiled
+    )
     if record.cost_us > LONG_US:
-        free = max(1, free - host.backfill_slots - (host.node.slots > 1 and short_arriving))
+        free = max(1, free - host.backfill_slots - keeps_one)
     if state.quotas.caps_slots:
         free = max(1, min(free, owner_usage.slots_left(state, record.batch.owner)))
     return min(record.route.max_slots, free)

@@ -61,6 +61,7 @@ def submit(
         if route is not last or (spec.shots, spec.count) != key:
             last, key = route, (spec.shots, spec.count)
             cost_us = state.estimator.cost_us(route, spec)
+            cost_us += state.estimator.compile_us(route, batch.terms)
             records = by_pool.setdefault(route.pool, [])
             has_short = has_short or (route.ranks == 1 and cost_us <= LONG_US)
         record = tasks[number] = TaskRecord(number, spec, batch, route, cost_us)

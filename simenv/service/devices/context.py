@@ -30,14 +30,6 @@ from simulators.compiler.kernel import kernels
 from simulators.errors import EngineError
 
 
-def _compile_others() -> None:
-    """Compile the kernels that a first circuit did without, where they are not on disk: in the
-    loop's thread that would keep everybody waiting."""
-    for each in kernels("attachment"):
-        if not each.is_stored:
-            each.load()
-
-
 class DeviceContext:
     """One device with one set of noise options; built once for the tasks that share them."""
 
@@ -51,7 +43,7 @@ class DeviceContext:
     ) -> None:
         """`device`: None for a noise model alone. `source`: the device with the noise document.
         `is_optional`: another device may run the circuit. Raises OptionError."""
-        self.is_loaded = False  # the first check of a circuit loads modules and kernels
+        self.is_loaded = False  # a check of a circuit may load modules, or compile kernels
         self.max_shots = 0 if device is None else device.max_shots
         model = noise_api.model_of(source.document, terms.noise)
         self._attachment = NoiseAttachment(model)
@@ -113,9 +105,8 @@ class DeviceContext:
                 )
         except (EngineError, NoiseError) as error:
             raise InfeasibleError(f"noise: {error.message}", hint=error.hint) from error
-        if not self.is_loaded:
-            _compile_others()
-            self.is_loaded = True
+        if not self.is_loaded:  # other circuits need further kernels
+            self.is_loaded = all(each.is_stored for each in kernels("attachment"))
         return noise
 
     def _too_wide(self, circuit: Circuit) -> SimenvError | None:

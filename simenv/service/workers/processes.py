@@ -191,23 +191,18 @@ class WorkerProcesses:
         return self._paths.logs / f"{name}.log"
 
 
-def helpers(cores: int, *, starting: bool) -> range:
-    """Return the numbers of the processes that compile kernels besides the service and its worker.
-    `starting`: those to start while these two compile too, on a core each; else the others."""
-    early = min(MAX_COMPILERS, max(0, cores - 2))
-    late = min(MAX_COMPILERS, max(1, cores - 1))  # the worker of a first circuit compiles too
-    return range(early) if starting else range(early, late)
-
-
 def start_compilers(
-    launcher: Launcher, kernels: Path, home: Path, environ: Mapping[str, str], *, starting: bool
-) -> None:
-    """Start the processes that compile kernels; see `helpers`. Raises LaunchError."""
+    launcher: Launcher, kernels: Path, home: Path, environ: Mapping[str, str]
+) -> int:
+    """Start processes that compile kernels besides the service and its workers; return their
+    number. Raises LaunchError."""
     argv = (sys.executable, "-P", "-m", "simulators.compiler.warmup", str(kernels))
-    for number in helpers(len(os.sched_getaffinity(0)), starting=starting):
-        name = f"kernels-{number + 1}"
+    count = min(MAX_COMPILERS, max(1, len(os.sched_getaffinity(0)) - 1))
+    for number in range(1, count + 1):
+        name = f"kernels-{number}"
         log = home / f"{name}.log"
         launcher.start(Command(name, argv, worker_environ(environ), log, home))
+    return count
 
 
 def _imports(pool: PoolSpec) -> bool:

@@ -15,7 +15,6 @@ from simenv.model import TaskOptions
 from simenv.scheduler.routing.capacity import all_nodes
 from simenv.scheduler.routing.engine_support import EMPTY_SNAPSHOT
 from simenv.service.warmup import Warmup, admission
-from simenv.service.workers.processes import helpers
 from simenv.wire.messages import client as m
 from simenv.wire.messages.queries import Engines, Explain, Explained, GetEngines
 
@@ -88,14 +87,3 @@ def test_warmup_raises_error_for_kernel_folder_that_cannot_be_created(tmp_path: 
     (tmp_path / "file").write_text("")
     with pytest.raises(NotADirectoryError):
         over(Warmup(tmp_path / "file" / "kernels"))
-
-
-@pytest.mark.parametrize(
-    ("cores", "at_once", "later"), [(1, 0, 1), (2, 0, 1), (3, 1, 1), (4, 2, 1), (64, 4, 0)]
-)
-def test_compile_helpers_during_start_leave_cores_to_starting_workers(
-    cores: int, at_once: int, later: int
-) -> None:
-    first, then = helpers(cores, starting=True), helpers(cores, starting=False)
-    assert (len(first), len(then)) == (at_once, later)
-    assert not set(first).intersection(then)

@@ -10,7 +10,6 @@ import pkgutil
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -158,11 +157,6 @@ def test_modules_of_each_kernel_group_register_all_its_kernels() -> None:
         assert done.stdout.split() == sorted(x for x in entries if x.startswith("simulators."))
 
 
-def test_kernels_that_are_compiled_first_exist() -> None:
-    names = {each.name for each in warmup.registered(["wide"])}
-    assert names.issuperset(warmup._FIRST)
-
-
 # Loads a kernel when told to, and prints what it compiled.
 ONE = """
 import json
@@ -208,12 +202,11 @@ def test_no_kernel_is_compiled_by_two_processes(tmp_path: Path) -> None:
 
 
 @pytest.fixture
-def twins(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[list[kernel.Kernel]]:
+def twins(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[kernel.Kernel]:
     """Two kernels in a store of their own; they are all there is."""
     monkeypatch.setattr(kernel, "_kernels", {})
     monkeypatch.setattr(kernel, "_chosen", [tmp_path])
     monkeypatch.setattr(warmup, "_MODULES", dict.fromkeys(warmup._MODULES, ()))
-    before = kernel.numba.config.CACHE_DIR
 
     @kernel.kernel(kernel.INT, returns=kernel.INT, group="wide")
     def first(number):  # type: ignore[no-untyped-def]
@@ -223,8 +216,7 @@ def twins(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[list[kern
     def second(number):  # type: ignore[no-untyped-def]
         return number + 2
 
-    yield [first, second]
-    kernel.numba.config.CACHE_DIR = before
+    return [first, second]
 
 
 def test_kernel_being_compiled_by_other_process_is_loaded_last(
@@ -254,6 +246,39 @@ def test_kernel_being_compiled_by_other_process_is_loaded_last(
     assert order == [("first", False), ("second", True), ("first", True)]
     assert (first(1), second(1)) == (2, 3)
     assert (folder / "wide.done").exists()
+
+
+def test_wanted_group_is_compiled_before_others(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, twins: list[kernel.Kernel]
+) -> None:
+    @kernel.kernel(kernel.INT, returns=kernel.INT, group="noise")
+    def third(number):  # type: ignore[no-untyped-def]
+        return number + 3
+
+    order: list[str] = []
+    load = kernel.Kernel.load
+
+    def noted(each: kernel.Kernel, *, wait: bool = True) -> bool:
+        order.append(each.name.rpartition(".")[2])
+        if each is twins[0]:  # a task of another process waits for it now
+            with ThreadPoolExecutor(1) as other:
+                assert other.submit(load, third).result()
+        return load(each, wait=wait)
+
+    monkeypatch.setattr(kernel.Kernel, "load", noted)
+    warmup._load(warmup.prepare(tmp_path), ["wide", "noise"])
+    assert order == ["first", "third", "second"]
+
+
+def test_warm_up_of_density_matrices_compiles_nothing(tmp_path: Path) -> None:
+    """A first task with noise would wait for kernels that it does not need."""
+    source = (
+        "import sys; from pathlib import Path; from simulators.compiler import kernel, warmup; "
+        "warmup.prepare(Path(sys.argv[1])); from simulators import registry; "
+        "registry.create('densitymatrix').warm_up(); "
+        "assert not [each for each in kernel._kernels.values() if each.is_loaded]"
+    )
+    subprocess.run([sys.executable, "-c", source, str(tmp_path)], check=True, cwd=ROOT)
 
 
 def test_load_remaining_loads_compiled_kernels_and_compiles_nothing(
@@ -328,31 +353,6 @@ def test_sources_digest_changes_with_sources(
     assert kernel.sources_digest() == result
 
 
-OTHER = """
-import sys
-from pathlib import Path
-sys.path[:0] = [{root!r}]
-import numba
-numba.__version__ = "9.9.9"
-from simulators.compiler import warmup
-warmup.prepare(Path({folder!r}))
-from simulators.execution.rng import uniforms
-import numpy as np
-found = np.empty(2)
-uniforms(1, 2, 3, np.arange(2), found)
-print(*found)
-"""
-
-
-def test_an_untested_numba_compiles_kernels_in_its_own_way(tmp_path: Path) -> None:
-    script = OTHER.format(root=str(ROOT), folder=str(tmp_path))
-    argv = [sys.executable, "-P", "-W", "error", "-c", script]
-    process = subprocess.run(argv, capture_output=True, text=True, check=False)
-    assert process.stderr == ""
-    assert all(0.0 <= float(word) < 1.0 for word in process.stdout.split())
-    assert len(process.stdout.split()) == 2
-
-
 _FIRST_WIDE = """
 import sys
 from pathlib import Path
@@ -393,11 +393,3 @@ def test_modules_of_kernels_load_no_mpi() -> None:
         "assert not [name for name in sys.modules if name.startswith('mpi4py')]"
     )
     subprocess.run([sys.executable, "-c", source, str(KERNELS)], check=True)
-
-
-def test_progress_of_compile_all_counts_every_kernel() -> None:
-    counted: list[tuple[int, int]] = []
-    warmup.compile_all(KERNELS, lambda done, kernels: counted.append((done, kernels)))
-    kernels = len(warmup.registered(warmup._ALL))
-    assert counted == [(number, kernels) for number in range(1, kernels + 1)]
-    assert warmup.is_compiled(KERNELS)

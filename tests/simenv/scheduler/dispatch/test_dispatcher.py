@@ -263,3 +263,28 @@ def test_hardware_cost_is_learned_per_pool_across_circuit_widths() -> None:
     assert 0.9e8 < estimator.cost_us(slow[1], spec) < 1.1e8
     assert estimator.cost_us(fast, spec) < 1.1e4
     assert estimator.cost_us(route(1e6), spec) == 1e6
+
+
+def test_while_kernels_are_missing_a_worker_is_left_to_tasks_without_compilation() -> None:
+    machine = CheckedScheduler()
+    machine.scheduler.kernels_compiled(False)
+    wide = route(num_qubits=20)
+    first, *others = machine.submit(3, along=wide)
+    [sent] = machine.assign()
+    assert [record.number for record in sent.records] == [first]
+    assert sent.slots == 1
+    machine.tick(30)
+    assert not machine.assign()
+    [narrow] = machine.submit()
+    [small] = machine.assign()
+    assert [record.number for record in small.records] == [narrow]
+    machine.finish(small.records)
+    machine.scheduler.kernels_compiled(True)
+    assert [record.number for record in machine.assign()[0].records] == others[:1]
+
+
+def test_task_that_may_compile_runs_on_the_only_worker() -> None:
+    machine = CheckedScheduler(workers=1)
+    machine.scheduler.kernels_compiled(False)
+    machine.submit(1, outputs=("expectation",))
+    assert len(machine.assign()) == 1
