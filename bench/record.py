@@ -22,8 +22,9 @@ from pathlib import Path
 import psutil
 
 from bench.figures import STORED, goals
-from bench.harness import results
+from bench.harness import kernels, results
 from bench.harness.report import Figure
+from simenv.config.paths import kernel_folder
 
 # Runs of a table of goals, where they are not one run of the benchmark with that name.
 RUNS: dict[str, tuple[str, ...]] = {
@@ -73,6 +74,9 @@ def record(options: Namespace) -> int:
     if len(same) < len(stored):
         results.write(options.file, same)
     recorded = set() if options.again else {each.benchmark for each in same}
+    for folder in (kernel_folder(), kernels.FOLDER):  # else compilers run beside the first runs
+        command = [sys.executable, "-m", "simulators.compiler.warmup", str(folder)]
+        subprocess.run(command, check=True)
     for name in names:
         if name in recorded:
             print(f"{name}: recorded already at {commit}; --again measures it anew")
