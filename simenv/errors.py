@@ -30,10 +30,25 @@ class SimenvError(Exception):
 
 class OptionError(SimenvError):
     """An option has an unknown name or a value that is not allowed; the caller must change the
-    call."""
+    call. `option`, `value`: the option of `Client.submit` that the message is about; "": none."""
 
     code = "option"
     exit_code = 2
+
+    def __init__(
+        self,
+        message: str = "",
+        *,
+        hint: str = "",
+        index: int = -1,
+        option: str = "",
+        value: object = None,
+        expected: str = "",
+    ) -> None:
+        """`option`, `value`, `expected`: in place of `message` and `hint`."""
+        super().__init__(message or f"{option}={value!r:.80}", hint=hint or expected, index=index)
+        self.option = option
+        self.value = value
 
 
 class NoDeviceError(OptionError):

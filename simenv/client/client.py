@@ -19,7 +19,6 @@ from simenv.client.connection.task_handle import Submission
 from simenv.client.environment import Environment
 from simenv.client.results import notebook
 from simenv.client.results.result import Result
-from simenv.client.submission.arguments import checked_integer
 from simenv.client.submission.explain import explain
 from simenv.client.submission.fresh import FRESH, renewable
 from simenv.client.submission.options import (
@@ -37,6 +36,7 @@ from simenv.client.tasks.completions import CompletionIterator, checked_cursor
 from simenv.client.tasks.task import Task, number_of, row_of
 from simenv.errors import NotFoundError, OptionError, SimenvError
 from simenv.model import TaskInfo
+from simenv.model.task_rules import checked_integer
 from simenv.wire.messages import client as m
 from simenv.wire.messages.queries import Explanation
 

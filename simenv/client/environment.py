@@ -5,7 +5,6 @@ Invariant: a method that changes the environment returns its new state after it 
 
 from __future__ import annotations
 
-import operator
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from html import escape
@@ -42,7 +41,7 @@ from simenv.model import (
 )
 from simenv.model.devices import CalibrationSource
 from simenv.model.owners import check_value
-from simenv.model.task_rules import MAX_REASON_CHARS, MAX_WORKERS
+from simenv.model.task_rules import MAX_REASON_CHARS, MAX_WORKERS, checked_integer
 from simenv.transpiler.limits import SEED
 from simenv.wire.messages import client as m
 from simenv.wire.messages.admin import (
@@ -307,13 +306,15 @@ class Environment:
             names = ", ".join(each.name for each in now.pools)
             raise NotFoundError(f"no pool {pool!r:.80} here", hint=f"there are: {names}")
         if workers is not None:
-            low = high = _count("workers", workers)
+            low = high = checked_integer("workers", workers, 0, MAX_WORKERS)
             high = max(1, high)
         else:
-            low = before.least if min_workers is None else _count("min_workers", min_workers)
-            high = max(before.most, low)
+            low, high = before.least, before.most
+            if min_workers is not None:
+                low = checked_integer("min_workers", min_workers, 0, MAX_WORKERS)
+                high = max(high, low)
             if max_workers is not None:
-                high = _count("max_workers", max_workers)
+                high = checked_integer("max_workers", max_workers, 0, MAX_WORKERS)
         if not low <= high or high < 1:
             raise OptionError(
                 f"scale({pool!r}): min_workers={low}, max_workers={high}",
@@ -384,13 +385,3 @@ def _reason(reason: object) -> str:
             hint=f"1 to {MAX_REASON_CHARS} characters for other administrators",
         )
     return reason
-
-
-def _count(name: str, value: SupportsIndex) -> int:
-    try:
-        count = operator.index(value)
-    except TypeError:
-        count = -1
-    if isinstance(value, bool) or not 0 <= count <= MAX_WORKERS:
-        raise OptionError(f"{name}={value!r:.80}", hint=f"a whole number from 0 to {MAX_WORKERS}")
-    return count

@@ -17,11 +17,6 @@ from time import monotonic
 from types import TracebackType
 from typing import TYPE_CHECKING, SupportsIndex
 
-from simenv.client.submission.arguments import (
-    APP,
-    checked_integer,
-    checked_seconds,
-)
 from simenv.config import application
 from simenv.errors import NotReservedError, SimenvError, TimedOutError
 from simenv.model import (
@@ -32,7 +27,14 @@ from simenv.model import (
     Workload,
     task_name,
 )
-from simenv.model.task_rules import MAX_REASON_CHARS, MAX_RESERVATION, MAX_WORKERS
+from simenv.model.reservations import APP
+from simenv.model.task_rules import (
+    MAX_REASON_CHARS,
+    MAX_RESERVATION,
+    MAX_WORKERS,
+    checked_integer,
+    checked_seconds,
+)
 from simenv.wire.messages.reservations import (
     DecisionReply,
     GetReservations,

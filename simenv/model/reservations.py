@@ -13,6 +13,8 @@ import msgspec
 
 from simenv.model.bounds import FEW, Text
 
+APP = "app"  # metadata key of a reservation: the run of the application that made it
+
 
 class ReservationState(enum.StrEnum):
     """PENDING -> ACTIVE -> RELEASED | EXPIRED | CANCELLED."""

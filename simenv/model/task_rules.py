@@ -1,16 +1,22 @@
 """Limits of tasks, reservations and pools, and the rules of a task's options: client and service
-apply the same ones, so that what the client accepts is not refused afterwards."""
+apply the same ones, so that what the client accepts is not refused afterwards.
+
+`checked_*` return a value in the type that is sent; `check_*` return nothing. All raise OptionError
+with the option, its value and the allowed values.
+"""
 
 from __future__ import annotations
 
 import math
+import operator
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, SupportsIndex
 
 from simenv.errors import LimitExceededError, OptionError
 from simenv.model.bounds import check_printable
 from simenv.model.calls import VALUE, check_call_terms, is_call
-from simenv.model.task import REFUSE, REFUSED, STALE, TaskOptions
+from simenv.model.task import MAX_KEEP_S, REFUSE, REFUSED, STALE, EngineOptions, TaskOptions
 
 OUTPUTS = (
     *("counts", "probabilities", "statevector", "expectation", "gradient", "memory"),
@@ -22,6 +28,8 @@ MAX_WORKERS = 1_024  # of one pool
 MAX_SECONDS = 10 * 365 * 86_400  # of a limit of time; in nanoseconds far within 64 bits
 MAX_PRIORITY = 1_000_000
 MAX_SEED = 2**64 - 1
+MAX_BINDING = 2**63 - 1  # number of a binding in its sweep
+MAX_KEY_CHARS = 256  # of an idempotency key
 MAX_RESERVATION = 2**63 - 1  # the journal keeps signed 64-bit numbers
 MAX_OPTIONS = 16  # of the engine
 MAX_COMPILER_CHARS = 256
@@ -34,21 +42,138 @@ MAX_BIT_STRINGS = 65_536  # of one task
 MAX_BIT_STRING_BYTES = 4 * 2**20  # of all of them: half of the largest message from far away
 
 
+def checked_integer(name: str, value: SupportsIndex, low: int, high: int, more: str = "") -> int:
+    """Check a whole number and its range. `more`: added to the hint. Raises OptionError."""
+    if type(value) is int and low <= value <= high:
+        return value
+    try:
+        number = operator.index(value)
+    except TypeError:
+        number = low - 1
+    if isinstance(value, bool) or not low <= number <= high:
+        hint = f"a whole number from {low} to {high}" + (f"; {more}" if more else "")
+        raise OptionError(option=name, value=value, expected=hint)
+    return number
+
+
+def checked_seconds(name: str, value: object, more: str = "") -> float:
+    """Check a time in seconds. `more`: added to the hint. Raises OptionError."""
+    number = isinstance(value, int | float) and not isinstance(value, bool)
+    if not number or not 0 < value <= MAX_SECONDS:  # type: ignore[operator]
+        hint = f"seconds, above 0, up to {MAX_SECONDS}" + (f"; {more}" if more else "")
+        raise OptionError(option=name, value=value, expected=hint)
+    return float(value)  # type: ignore[arg-type]
+
+
+def checked_list(name: str, value: Any, expected: str) -> tuple[Any, ...]:
+    """Elements of a list. Raises OptionError for anything else; `expected`: its hint."""
+    if isinstance(value, str | bytes | Mapping) or not isinstance(value, Iterable):
+        raise OptionError(option=name, value=value, expected=expected)
+    return tuple(value)
+
+
+def checked_key(key: object) -> str:
+    """Check a user's idempotency key. Raises OptionError."""
+    if not isinstance(key, str) or not 0 < len(key) <= MAX_KEY_CHARS or key.startswith("~"):
+        hint = f"1 to {MAX_KEY_CHARS} characters, not beginning with ~"
+        raise OptionError(option="idempotency_key", value=str(key), expected=hint)
+    return key
+
+
+def checked_ranks(ranks: SupportsIndex) -> int:
+    """Check the ranks of a worker: a power of two, because the state is divided in halves."""
+    count = checked_integer("ranks", ranks, 1, MAX_RANKS, "None: as needed")
+    if count & (count - 1):
+        hint = f"a power of two, such as {1 << count.bit_length()}"
+        raise OptionError(option="ranks", value=count, expected=hint)
+    return count
+
+
+def checked_priority(priority: SupportsIndex) -> int:
+    return checked_integer("priority", priority, -MAX_PRIORITY, MAX_PRIORITY)
+
+
+def checked_timeout(name: str, value: object) -> float:
+    """Check `queue_timeout_s` or `run_timeout_s`. Raises OptionError."""
+    return checked_seconds(name, value, "None: no limit")
+
+
+def checked_keep(keep_s: float) -> float:
+    """Check the seconds for which a worker keeps a state. Raises OptionError."""
+    if not 0.0 <= keep_s <= MAX_KEEP_S:
+        hint = f"seconds, from 0 to {MAX_KEEP_S:g}; 0: no state stays"
+        raise OptionError(option="keep_s", value=keep_s, expected=hint)
+    return float(keep_s)
+
+
+def check_engine_options(options: EngineOptions) -> None:
+    """Check the number of options of the engine, their names and their values; the service knows
+    the names that an engine has. Raises OptionError."""
+    for name, value in options:
+        number = isinstance(value, int | float) and not isinstance(value, bool)
+        if not number or not math.isfinite(value) or not 0 < len(name) <= MAX_NAME_CHARS:
+            raise OptionError(
+                f"options: {name[:64]!r} = {value!r:.80}",
+                hint='a name and a finite number, for example options={"bond": 64}',
+            )
+    if len(options) > MAX_OPTIONS or len(dict(options)) < len(options):
+        raise OptionError(
+            f"{len(options)} engine options; at most {MAX_OPTIONS}, each once, are allowed"
+        )
+
+
 def check_terms(terms: TaskOptions) -> None:
     """Check the options of tasks, apart from the program. Raises SimenvError."""
     if is_call(terms):
         check_call_terms(terms)
-    elif not terms.outputs or len(set(terms.outputs)) < len(terms.outputs):
-        raise OptionError(f"outputs must be distinct and at least one, got {terms.outputs}")
+    check_options(terms)
+    check_observables(terms)
+
+
+def check_options(terms: TaskOptions) -> None:
+    """Check the options that do not depend on a circuit. Raises SimenvError."""
+    if not is_call(terms) and (not terms.outputs or len(set(terms.outputs)) < len(terms.outputs)):
+        hint = f"some of: {', '.join(OUTPUTS)}; each once"
+        raise OptionError(option="outputs", value=terms.outputs, expected=hint)
     for output in terms.outputs:
         if output not in OUTPUTS and output != VALUE:
             raise OptionError(
-                f"output {output!r} is not known", hint=f"one of: {', '.join(OUTPUTS)}"
+                f"output {output!r} is not known", hint=f"some of: {', '.join(OUTPUTS)}"
             )
     if terms.precision not in PRECISIONS:
+        hint = f"one of: {', '.join(PRECISIONS)}"
+        raise OptionError(option="precision", value=terms.precision, expected=hint)
+    for name in ("queue_timeout_s", "run_timeout_s"):
+        if value := getattr(terms, name):
+            checked_timeout(name, value)
+    checked_priority(terms.priority)
+    if len(terms.name) > MAX_NAME_CHARS:
         raise OptionError(
-            f"precision {terms.precision!r} is not known", hint=f"one of: {', '.join(PRECISIONS)}"
+            f"a task's name has {len(terms.name)} characters", hint=f"at most {MAX_NAME_CHARS}"
         )
+    check_printable("a task's name", terms.name)
+    for text in (terms.compiled, terms.compiled_for, *terms.replaced_gates):
+        if len(text) > MAX_COMPILER_CHARS:
+            raise OptionError(
+                f"a compiler, a calibration or a replaced gate of {len(text)} characters",
+                hint=f"at most {MAX_COMPILER_CHARS}",
+            )
+        check_printable("a compiler, a calibration or a replaced gate", text)
+    if terms.stale not in ("", REFUSE, STALE, REFUSED):
+        raise OptionError(f"stale = {terms.stale[:64]!r} is not known", hint=f"'' or {REFUSE!r}")
+    check_engine_options(terms.options)
+    if terms.ranks:
+        checked_ranks(terms.ranks)
+    longest = max(map(len, terms.prefer), default=0)
+    if len(terms.prefer) > MAX_PREFERRED or longest > MAX_NAME_CHARS:
+        raise OptionError(
+            f"prefer names {len(terms.prefer)} pools or kinds; at most {MAX_PREFERRED} are allowed",
+            hint=f"each of {MAX_NAME_CHARS} characters at most",
+        )
+
+
+def check_observables(terms: TaskOptions) -> None:
+    """Check the observables and the bit strings of amplitudes. Raises SimenvError."""
     check_bit_strings(terms.bit_strings, "amplitudes" in terms.outputs)
     sums = terms.pauli_sums
     if ("expectation" in terms.outputs) != bool(sums):
@@ -74,45 +199,6 @@ def check_terms(terms: TaskOptions) -> None:
         for label in observable.labels:
             if label.strip("IXYZ"):
                 raise OptionError(f"observable {label[:40]!r} may hold only I, X, Y, Z")
-    for key in ("queue_timeout_s", "run_timeout_s"):
-        value = getattr(terms, key)
-        if not 0 <= value <= MAX_SECONDS:
-            raise OptionError(
-                f"{key} = {value} is outside 0 .. {MAX_SECONDS} seconds", hint="0 for none"
-            )
-    if abs(terms.priority) > MAX_PRIORITY:
-        raise OptionError(f"priority {terms.priority} is outside -{MAX_PRIORITY}..{MAX_PRIORITY}")
-    if len(terms.name) > MAX_NAME_CHARS:
-        raise OptionError(
-            f"a task's name has {len(terms.name)} characters", hint=f"at most {MAX_NAME_CHARS}"
-        )
-    check_printable("a task's name", terms.name)
-    for text in (terms.compiled, terms.compiled_for, *terms.replaced_gates):
-        if len(text) > MAX_COMPILER_CHARS:
-            raise OptionError(
-                f"a compiler, a calibration or a replaced gate of {len(text)} characters",
-                hint=f"at most {MAX_COMPILER_CHARS}",
-            )
-        check_printable("a compiler, a calibration or a replaced gate", text)
-    if terms.stale not in ("", REFUSE, STALE, REFUSED):
-        raise OptionError(f"stale = {terms.stale[:64]!r} is not known", hint=f"'' or {REFUSE!r}")
-    if len(terms.options) > MAX_OPTIONS or len(dict(terms.options)) < len(terms.options):
-        raise OptionError(
-            f"{len(terms.options)} engine options; at most {MAX_OPTIONS}, each once, are allowed"
-        )
-    if any(len(name) > MAX_NAME_CHARS or not math.isfinite(value) for name, value in terms.options):
-        raise OptionError("an engine option has a long name or is not a finite number")
-    if terms.ranks < 0 or terms.ranks > MAX_RANKS or terms.ranks & (terms.ranks - 1):
-        raise OptionError(
-            f"ranks = {terms.ranks} is not a power of two within 1 .. {MAX_RANKS}",
-            hint="ranks=2, 4, 8 ...; 0 takes as many as the memory needs",
-        )
-    longest = max(map(len, terms.prefer), default=0)
-    if len(terms.prefer) > MAX_PREFERRED or longest > MAX_NAME_CHARS:
-        raise OptionError(
-            f"prefer names {len(terms.prefer)} pools or kinds; at most {MAX_PREFERRED} are allowed",
-            hint=f"each of {MAX_NAME_CHARS} characters at most",
-        )
 
 
 def check_bit_strings(strings: Sequence[str], wanted: bool) -> None:

@@ -128,7 +128,7 @@ def execute(
 
 def _release(client: Client, run_name: str) -> None:
     """Release the reservations that the application did not release."""
-    from simenv.client.submission.arguments import APP
+    from simenv.model.reservations import APP
 
     try:
         for info in client.reservations():

@@ -11,7 +11,6 @@ from simenv.client.connection.session import ServiceSession
 from simenv.client.connection.task_handle import TaskHandle
 from simenv.client.results import notebook
 from simenv.client.results.result import Result
-from simenv.client.submission.arguments import checked_key
 from simenv.client.submission.options import ReservationLike, SubmitOptions, checked_options
 from simenv.client.submission.parents import Parents
 from simenv.client.submission.prepare import PreparedSubmit
@@ -21,6 +20,7 @@ from simenv.config import application
 from simenv.errors import LimitExceededError, VersionMismatchError
 from simenv.model import TaskSpec
 from simenv.model.calls import CALL_FORMAT, MAX_CALL_BYTES, VALUE
+from simenv.model.task_rules import checked_key
 from simenv.text import size
 
 Read = Callable[[bytes], Any]  # decodes the returned value from a packed answer

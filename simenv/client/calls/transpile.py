@@ -8,7 +8,6 @@ from typing import Any, SupportsIndex
 
 from simenv.client.calls.tasks import CallOptions, CallTask, decode_answer, send_calls
 from simenv.client.connection.session import ServiceSession
-from simenv.client.submission.arguments import checked_integer
 from simenv.errors import OptionError, ProgramError, TaskFailedError
 from simenv.model.calls import (
     AS_SUBMITTED,
@@ -18,6 +17,7 @@ from simenv.model.calls import (
     TranspileCall,
 )
 from simenv.model.devices import DeviceInfo
+from simenv.model.task_rules import checked_integer
 from simenv.transpiler import qiskit_runtime, qpy
 from simenv.wire import codec
 

@@ -15,8 +15,8 @@ from typing import Any, SupportsIndex
 
 from simenv.client.results.result import Result
 from simenv.client.streams.stages import CircuitPart, SplitCircuit
-from simenv.client.submission.arguments import checked_integer
 from simenv.errors import OptionError, VersionMismatchError
+from simenv.model.task_rules import checked_integer
 
 ENGINE = "contraction"
 MAX_SHARES = 1_024  # limit of the engine's option

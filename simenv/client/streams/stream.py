@@ -13,10 +13,10 @@ from simenv.client.streams.delivery import DeliverySequence, GroupState, Order
 from simenv.client.streams.queues import StreamCompletions, StreamEvents
 from simenv.client.streams.stages import CircuitPart, Pipeline
 from simenv.client.streams.stream_task import StreamTask
-from simenv.client.submission.arguments import checked_key
 from simenv.client.submission.options import SubmitOptions, checked_options, item_seeds
 from simenv.client.tasks.task import Task
 from simenv.errors import OptionError, ServiceLostError, SimenvError
+from simenv.model.task_rules import checked_key
 
 EVENTS_S = 0.2  # interval of polling for events
 

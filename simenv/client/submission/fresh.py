@@ -16,12 +16,12 @@ from typing import TYPE_CHECKING, Any
 
 from simenv.client.circuits import load
 from simenv.client.connection.task_handle import TaskHandle
-from simenv.client.submission.arguments import MAX_KEY_CHARS
 from simenv.client.submission.prepare import prepare_one
 from simenv.client.submission.send import send, time_left
 from simenv.client.tasks.task import Task
 from simenv.errors import SimenvError, TaskFailedError
 from simenv.model import TaskState
+from simenv.model.task_rules import MAX_KEY_CHARS
 
 if TYPE_CHECKING:
     from simenv.client.connection.session import ServiceSession

@@ -15,31 +15,26 @@ from typing import Any, Protocol, SupportsIndex, TypedDict, TypeGuard, TypeVar
 import msgspec
 
 from simenv.client.devices.noise import OFF, document_of, factors_of
-from simenv.client.submission.arguments import (
-    checked_engine_options,
-    checked_integer,
-    checked_list,
-    checked_seconds,
-)
 from simenv.client.submission.parents import Parents, checked_parents
 from simenv.config import NAME_RULE, application
 from simenv.errors import OptionError
-from simenv.model import MAX_QUBITS, MAX_SHOTS, Observable, TaskOptions
+from simenv.model import MAX_QUBITS, MAX_SHOTS, EngineOptions, Observable, TaskOptions
 from simenv.model.task import REFUSE
 from simenv.model.task_rules import (
-    MAX_PREFERRED,
-    MAX_PRIORITY,
-    MAX_RANKS,
+    MAX_BINDING,
     MAX_RESERVATION,
     MAX_SEED,
-    OUTPUTS,
-    PRECISIONS,
+    check_options,
+    checked_integer,
+    checked_list,
+    checked_priority,
+    checked_ranks,
+    checked_timeout,
 )
 
 MODES = ("auto", "never", "always", "fresh")  # of `compile`
 SAMPLED = ("counts", "memory")  # outputs from the classical bits of each shot
 NONE_OF = {"counts": "are no counts", "memory": "is no memory"}
-MAX_BINDING = 2**63 - 1
 DRAWN_BITS = 53  # bits of drawn and derived seeds: JSON readers with doubles preserve them
 DEFAULT_SHOTS = 1024
 Seed = SupportsIndex
@@ -220,7 +215,7 @@ def checked_options(options: SharedOptions) -> CheckedOptions:
         if not values["qubit_mapping"]:
             raise OptionError("qubit_mapping is empty", hint=f"{expected}; None: any")
     if values["options"]:
-        values["options"] = checked_engine_options(values["options"])
+        values["options"] = _engine_options(values["options"])
     key = values.values()  # in the order of DEFAULTS
     try:
         checked = _checked(*key)
@@ -238,26 +233,25 @@ def checked_options(options: SharedOptions) -> CheckedOptions:
 def _checked(*values: Any) -> CheckedOptions:
     """Check the values of the options in DEFAULTS, in that order."""
     inputs = dict(zip(DEFAULTS, values, strict=True))
-    precision, pool, name = inputs["precision"], inputs["pool"], inputs["name"]
+    pool, name, ranks = inputs["pool"], inputs["name"], inputs["ranks"]
     reservation = inputs["reservation"]
-    if precision not in PRECISIONS:
-        raise OptionError(f"precision={precision!r}", hint=f"one of: {', '.join(PRECISIONS)}")
     shots = _shots(inputs["shots"])
     device, noise, mode = inputs["device"], inputs["noise"], inputs["compile"]
     document = noise if isinstance(noise, bytes) else b""
     if mode not in MODES:
-        raise OptionError(f"compile={mode!r:.80}", hint=f"one of: {', '.join(MODES)}")
+        hint = f"one of: {', '.join(MODES)}"
+        raise OptionError(option="compile", value=mode, expected=hint)
     task = TaskOptions(
         outputs=_outputs(inputs["outputs"]),
         engine=_name("engine", inputs["engine"]),
-        precision=precision,
+        precision=inputs["precision"],
         pool=_name("pool", pool) if pool else "",
-        priority=checked_integer("priority", inputs["priority"], -MAX_PRIORITY, MAX_PRIORITY),
+        priority=checked_priority(inputs["priority"]),
         queue_timeout_s=_timeout("queue_timeout_s", inputs["queue_timeout_s"]),
         run_timeout_s=_timeout("run_timeout_s", inputs["run_timeout_s"]),
         name=_name("name", name) if name else "",
         options=inputs["options"] or (),
-        ranks=_ranks(inputs["ranks"]),
+        ranks=0 if ranks is None else checked_ranks(ranks),
         reservation=0
         if reservation is None
         else checked_integer("reservation", reservation, 1, MAX_RESERVATION),
@@ -266,12 +260,14 @@ def _checked(*values: Any) -> CheckedOptions:
         noise=() if noise == "auto" or document else noise,
         stale=REFUSE if mode == "fresh" else "",
     )
+    check_options(task)
     mapping = tuple(
         checked_integer("qubit_mapping", qubit, 0, MAX_QUBITS)
         for qubit in inputs["qubit_mapping"] or ()
     )
     if len(set(mapping)) < len(mapping):
-        raise OptionError(f"qubit_mapping={mapping!r:.80}", hint="each qubit of the device once")
+        hint = "each qubit of the device once"
+        raise OptionError(option="qubit_mapping", value=mapping, expected=hint)
     is_placed = bool(task.device or task.pool or task.prefer)
     if not is_placed and task.noise == OFF:
         task = msgspec.structs.replace(task, noise=())
@@ -343,16 +339,6 @@ def _shots(shots: SupportsIndex | float | None) -> int:
     return checked_integer("shots", shots, 0, MAX_SHOTS, "None or 0: exact")  # type: ignore[arg-type]
 
 
-def _ranks(ranks: SupportsIndex | None) -> int:
-    """Check the ranks: a power of two, because the state is divided in halves."""
-    count = 0 if ranks is None else checked_integer("ranks", ranks, 1, MAX_RANKS, "None: as needed")
-    if count & (count - 1):
-        raise OptionError(
-            f"ranks={count}", hint=f"a power of two, such as {1 << count.bit_length()}"
-        )
-    return count
-
-
 def _preferred(
     prefer: tuple[str, ...] | str | None, pool: str | None, device: str | None
 ) -> tuple[str, ...]:
@@ -367,26 +353,29 @@ def _preferred(
         raise OptionError(
             f"prefer cannot be combined with pool={pool!r:.80}", hint="a pool leaves no choice"
         )
-    if len(names) > MAX_PREFERRED:
-        raise OptionError(f"prefer names {len(names)} pools", hint=f"at most {MAX_PREFERRED}")
     return tuple(dict.fromkeys(_name("prefer", name) for name in names))
 
 
 def _timeout(name: str, value: object) -> float:
-    return 0.0 if value is None else checked_seconds(name, value, "None: no limit")
+    return 0.0 if value is None else checked_timeout(name, value)
 
 
 def _name(name: str, value: object) -> str:
     if not isinstance(value, str) or not NAME_RULE.match(value):
-        raise OptionError(f"{name}={str(value)[:80]!r}", hint="a-z, then up to 63 of a-z 0-9 _ . -")
+        hint = "a-z, then up to 63 of a-z 0-9 _ . -"
+        raise OptionError(option=name, value=str(value), expected=hint)
     return value
 
 
 def _outputs(outputs: tuple[str, ...] | str) -> tuple[str, ...]:
-    names = (outputs,) if isinstance(outputs, str) else outputs
-    for output in names:
-        if output not in OUTPUTS:
-            raise OptionError(f"output {output!r} is not known", hint=f"of: {', '.join(OUTPUTS)}")
-    if not names:
-        raise OptionError("no outputs were requested", hint=f"some of: {', '.join(OUTPUTS)}")
-    return tuple(dict.fromkeys(names))
+    return tuple(dict.fromkeys((outputs,) if isinstance(outputs, str) else outputs))
+
+
+def _engine_options(settings: Mapping[str, Any]) -> EngineOptions:
+    if not isinstance(settings, Mapping):
+        raise OptionError(option="options", value=settings, expected='for example {"bond": 64}')
+    return tuple(sorted(((str(name), value) for name, value in settings.items()), key=_name_of))
+
+
+def _name_of(pair: tuple[str, object]) -> str:
+    return pair[0]

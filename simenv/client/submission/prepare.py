@@ -16,7 +16,6 @@ import msgspec
 
 from simenv.client.circuits import PackedCircuit, load
 from simenv.client.devices.choice import SubmitDevices
-from simenv.client.submission.arguments import checked_key
 from simenv.client.submission.options import (
     DEFAULT_SHOTS,
     BatchOptions,
@@ -39,6 +38,7 @@ from simenv.client.submission.terms import (
 )
 from simenv.errors import OptionError, SimenvError
 from simenv.model import TaskOptions, TaskSpec
+from simenv.model.task_rules import checked_key
 from simenv.wire.refusals import error_of_batch
 
 _AS_WRITTEN = (b"", b"")  # layouts of a circuit that was not mapped

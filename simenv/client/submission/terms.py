@@ -9,11 +9,10 @@ import msgspec
 
 from simenv.client.circuits import PackedCircuit, load_observables
 from simenv.client.circuits.common.parameters import chain
-from simenv.client.submission.arguments import checked_list
 from simenv.client.submission.options import SAMPLED, CheckedOptions
 from simenv.errors import OptionError, ProgramError, SimenvError
 from simenv.model import Observable, TaskOptions
-from simenv.model.task_rules import check_terms, check_widths
+from simenv.model.task_rules import check_observables, check_widths, checked_list
 
 
 def terms_of(
@@ -85,7 +84,7 @@ def _checked(terms: TaskOptions, amplitudes: Any, num_qubits: int) -> TaskOption
             raise OptionError(f"amplitudes={strings!r:.80}", hint='bit strings, such as ["0101"]')
         observables = (*terms.observables, Observable(strings, b""))
         terms = msgspec.structs.replace(terms, observables=observables)
-    check_terms(terms)
+    check_observables(terms)
     check_widths(terms.bit_strings, num_qubits)
     return terms
 
@@ -119,8 +118,5 @@ def unbound(loaded: PackedCircuit) -> str:
 
 def of_item(error: SimenvError, index: int) -> SimenvError:
     """Return the error with the index of an item of a batch."""
-    if isinstance(error, ProgramError):
-        return ProgramError(
-            error.message, hint=error.hint, index=index, line=error.line, column=error.column
-        )
-    return type(error)(error.message, hint=error.hint, index=index)
+    error.index = index
+    return error.with_traceback(None)

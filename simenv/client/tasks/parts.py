@@ -27,8 +27,9 @@ from simenv.client.submission.prepare import prepare_one
 from simenv.client.submission.send import send
 from simenv.client.tasks.task import Task
 from simenv.errors import LimitExceededError, OptionError, ProgramError
-from simenv.model import MAX_KEEP_S, TaskParts
+from simenv.model import TaskParts
 from simenv.model.task import MAX_PARTS
+from simenv.model.task_rules import checked_keep
 
 KEEP_S = 60.0
 
@@ -149,15 +150,6 @@ def submit_part(
     seed = checked_seed(options.get("seed"), options.get("idempotency_key"))
     parts = PartSequence(load(circuit), (), (), seed, checked_keep(keep_s), options)
     return _send_part(session, parts, "")
-
-
-def checked_keep(keep_s: float) -> float:
-    """Check the seconds for which a worker keeps a state. Raises OptionError."""
-    if not 0.0 <= keep_s <= MAX_KEEP_S:
-        raise OptionError(
-            f"keep_s={keep_s!r:.80}", hint=f"seconds, from 0 to {MAX_KEEP_S:g}; 0: no state stays"
-        )
-    return float(keep_s)
 
 
 def _send_part(session: Any, parts: PartSequence, worker: str) -> PartTask:

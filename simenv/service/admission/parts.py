@@ -5,7 +5,8 @@ from __future__ import annotations
 import msgspec
 
 from simenv.errors import OptionError, ProgramError
-from simenv.model import MAX_KEEP_S, TaskOptions, TaskParts
+from simenv.model import TaskOptions, TaskParts
+from simenv.model.task_rules import checked_keep
 from simenv.service.admission import rules
 from simulators.circuit.analysis.measurements import rest_layout
 from simulators.circuit.analysis.profile import Profile
@@ -29,10 +30,7 @@ def check_terms(terms: TaskOptions) -> None:
             "a circuit in parts, on an emulated device or with noise",
             hint="leave the noise out: the state after a part is one pure state",
         )
-    if not 0.0 <= parts.keep_s <= MAX_KEEP_S:
-        raise OptionError(
-            f"keep_s = {parts.keep_s}", hint=f"seconds, from 0 to {MAX_KEEP_S:g}; 0: not kept"
-        )
+    checked_keep(parts.keep_s)
 
 
 def examined(circuit: Circuit, parts: TaskParts, terms: TaskOptions, full: Profile) -> Profile:

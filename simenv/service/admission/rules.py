@@ -23,7 +23,7 @@ from simenv.model import (
 )
 from simenv.model.bounds import check_printable
 from simenv.model.final_measurements import measured_last, refuse_collapsed
-from simenv.model.task_rules import check_widths
+from simenv.model.task_rules import MAX_BINDING, MAX_SEED, check_widths, checked_integer
 from simenv.scheduler.core.types import Route
 from simenv.scheduler.reservations.circuit_times import ProgramSize
 from simenv.scheduler.routing.engine_choice import size
@@ -137,7 +137,7 @@ def check_app(terms: TaskOptions) -> None:
 
 def is_keyed(spec: TaskSpec) -> bool:
     """Return whether the numbers of the task's random key are within bounds."""
-    return 0 <= spec.seed < 2**64 and 0 <= spec.binding < 2**63
+    return 0 <= spec.seed <= MAX_SEED and 0 <= spec.binding <= MAX_BINDING
 
 
 def check_device_shots(shots: int, device: str, max_shots: int) -> None:
@@ -151,11 +151,10 @@ def check_device_shots(shots: int, device: str, max_shots: int) -> None:
 
 def check_task(spec: TaskSpec, terms: TaskOptions, facts: AdmittedProgram) -> None:
     """Check a task against its options and its admitted program. Raises SimenvError."""
-    if not 0 <= spec.shots <= MAX_SHOTS:
-        raise OptionError(f"shots = {spec.shots} is outside 0 .. {MAX_SHOTS}")
+    checked_integer("shots", spec.shots, 0, MAX_SHOTS, "None or 0: exact")
     check_device_shots(spec.shots, terms.device, facts.max_shots)
-    if not is_keyed(spec):
-        raise OptionError(f"seed = {spec.seed} is outside 0 .. 2^64 - 1")
+    checked_integer("seed", spec.seed, 0, MAX_SEED)
+    checked_integer("binding_index", spec.binding, 0, MAX_BINDING)
     if not 1 <= spec.count <= MAX_BINDINGS:
         raise LimitExceededError(
             f"{spec.count} bindings in one task; 1 to {MAX_BINDINGS} are allowed",

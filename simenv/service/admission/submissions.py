@@ -25,6 +25,7 @@ from simenv.errors import (
 )
 from simenv.model import TaskOptions, TaskSpec, digest
 from simenv.model.bounds import check_printable
+from simenv.model.task_rules import MAX_KEY_CHARS
 from simenv.scheduler.core.types import ClusterLimits, Route, SubmitBatch
 from simenv.scheduler.reservations.circuit_times import ProgramSize
 from simenv.scheduler.routing.engine_choice import size
@@ -67,7 +68,6 @@ class PendingSubmit(msgspec.Struct):
     background_check: Future[Any] | None = None  # the check of its next program in the thread
 
 
-MAX_KEY_CHARS = 256
 RECENT_KEYS = 50_000  # automatic keys: a client repeats them only while it waits for the answer
 OWN_KEY = "~"  # begins keys that clients make, one a message: its content is not compared
 RETRY_AFTER_S = 1.0

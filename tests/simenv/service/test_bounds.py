@@ -252,7 +252,7 @@ def test_invalid_number_of_ranks_is_refused(tmp_path: Path, ranks: int) -> None:
     refused = bench.submit(spec(), terms=TaskOptions(ranks=ranks))
     assert isinstance(refused, m.Refused)
     assert refused.refusals[0].code == "option"
-    assert f"ranks = {ranks}" in refused.refusals[0].message
+    assert f"ranks={ranks}" in refused.refusals[0].message
 
 
 @pytest.mark.parametrize("field", ["name", "app"])

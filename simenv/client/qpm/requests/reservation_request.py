@@ -12,8 +12,8 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from simenv.client.qpm.requests import arguments
-from simenv.client.submission.arguments import APP
 from simenv.model import ReservationRequest, Workload
+from simenv.model.reservations import APP
 from simenv.model.task_rules import MAX_WORKERS
 from simenv.qpm.errors import ExecutionError
 

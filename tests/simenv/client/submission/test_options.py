@@ -7,7 +7,6 @@ from typing import Any
 import numpy as np
 import pytest
 
-from simenv.client.submission.arguments import checked_key
 from simenv.client.submission.options import (
     CheckedOptions,
     checked_options,
@@ -16,6 +15,8 @@ from simenv.client.submission.options import (
     sweep_seeds,
 )
 from simenv.errors import OptionError
+from simenv.model import TaskOptions
+from simenv.model.task_rules import check_terms, checked_key
 
 
 def chosen(**changes: Any) -> CheckedOptions:
@@ -31,7 +32,7 @@ def chosen(**changes: Any) -> CheckedOptions:
         ("priority", 0.5), ("priority", 10**7), ("queue_timeout_s", 0),
         ("queue_timeout_s", -1.0), ("run_timeout_s", float("inf")), ("run_timeout_s", float("nan")),
         ("run_timeout_s", "1"), ("name", "two\nlines"), ("name", "\x1b[31m"),
-        ("prefer", "Hardware"), ("prefer", ["a b"]), ("prefer", ["q"] * 17),
+        ("prefer", "Hardware"), ("prefer", ["a b"]), ("prefer", [f"q{k}" for k in range(17)]),
         ("outputs", 5), ("prefer", 5), ("qubit_mapping", 5), ("qubit_mapping", {0: 1}),
         ("qubit_mapping", "01"), ("qubit_mapping", [0.0]), ("options", 5), ("options", ["bond"]),
         ("ranks", 0), ("ranks", 3), ("ranks", 8192), ("ranks", 2.0), ("ranks", True),
@@ -40,6 +41,22 @@ def chosen(**changes: Any) -> CheckedOptions:
 def test_invalid_option_values_are_refused(option: str, value: object) -> None:
     with pytest.raises(OptionError, match=option.removesuffix("s")):
         chosen(**{option: value})
+
+
+@pytest.mark.parametrize(
+    ("option", "value"),
+    [
+        ("outputs", ("bogus",)), ("outputs", ()), ("precision", "half"), ("priority", 10**7),
+        ("queue_timeout_s", -1.0), ("run_timeout_s", 1e12), ("ranks", 3), ("ranks", 8192),
+        ("prefer", tuple(f"pool{k}" for k in range(17))),
+    ],
+)  # fmt: skip
+def test_client_and_service_refuse_an_option_with_one_text(option: str, value: Any) -> None:
+    with pytest.raises(OptionError) as in_client:
+        chosen(**{option: value})
+    with pytest.raises(OptionError) as in_service:
+        check_terms(TaskOptions(**{option: value}))
+    assert str(in_client.value) == str(in_service.value)
 
 
 def test_ranks_are_part_of_task_options() -> None:
