@@ -2,7 +2,7 @@
 
 A pure state machine without clock, I/O or randomness: times are arguments, in monotonic nanoseconds
 unless a name says `wall_ns`. The caller executes the returned actions in their order. The
-invariants of `simenv.scheduler.invariants` hold after every call.
+invariants that `scheduler_invariants` of the tests checks hold after every call.
 """
 
 from __future__ import annotations

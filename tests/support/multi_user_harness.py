@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from memory_transport import MemoryConnection
 from service import ServiceHarness, spec
 
 from simenv.model import TaskOptions
 from simenv.wire.keyfiles import new_pair
 from simenv.wire.messages import client as m
 from simenv.wire.messages.admin import AddKey, Keys
-from simenv.wire.transport.memory import MemoryConnection
 from simenv.wire.transport.zmq_transport import PeerKind
 
 

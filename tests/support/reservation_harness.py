@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TypeVar
 
 import msgspec
+from memory_transport import MemoryConnection
 from service import ServiceHarness, spec
 
 from simenv.model import (
@@ -27,7 +28,6 @@ from simenv.wire.messages.reservations import (
     Reserve,
     SetPolicy,
 )
-from simenv.wire.transport.memory import MemoryConnection
 from simenv.wire.transport.zmq_transport import PeerKind
 
 # The tests' program: two gates and two measurements, 2,060 ns a shot; 100 shots are a unit.

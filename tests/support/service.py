@@ -8,12 +8,13 @@ from functools import partial
 from pathlib import Path
 
 import numpy as np
+from memory_transport import MemoryConnection, MemoryListener
+from scheduler_invariants import check
 
 from launcher.base import Command, Exit, LauncherEvent, LaunchError
 from simenv.config import Config, EnvironmentPaths, convert
 from simenv.model import Origin, Program, TaskOptions, TaskSpec, TaskState
 from simenv.scheduler.core.types import ClusterLimits
-from simenv.scheduler.invariants import check
 from simenv.scheduler.scheduler import Scheduler
 from simenv.service.admission.controller import AdmissionController
 from simenv.service.admission.submissions import SubmitQueue
@@ -32,7 +33,6 @@ from simenv.service.support.ownership import ConnectionFileLease
 from simenv.service.workers.processes import WorkerProcesses
 from simenv.wire import codec
 from simenv.wire.messages import client as m
-from simenv.wire.transport.memory import MemoryConnection, MemoryListener
 from simenv.wire.transport.zmq_transport import PeerKind
 from simulators.catalog import SMALL_QUBITS
 

@@ -1,6 +1,6 @@
 """Ledger of reservations, and the terms of each device. A pure state machine.
 
-Invariant (see `invariants.check_reservations`): the capacity that live reservations have of a
+Invariant (see `check_reservations` of the tests): the capacity that live reservations have of a
 device never exceeds its total; a refusal changes nothing; `changes` names all that a restart needs
 to restore the same state, with the estimates of unfinished tasks. Times are wall-clock nanoseconds.
 """

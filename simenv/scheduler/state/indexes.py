@@ -113,5 +113,5 @@ class TasksByOwner:
         return self._bytes.get(owner, 0)
 
     def everything(self) -> dict[str, dict[int, TaskRecord]]:
-        """Return all tasks by owner, for `invariants`."""
+        """Return all tasks by owner, for checks of invariants."""
         return self._records

@@ -1,8 +1,9 @@
 """Data of the scheduler, and the bookkeeping that keeps its invariants.
 
-Invariant (see `simenv.scheduler.invariants`): each unfinished task is in exactly one place, granted
-slots never exceed those of a node, and resources that a worker reserves or a task is granted are
-released exactly once. Only modules of `simenv.scheduler` write to it; the service reads it.
+Invariant (`scheduler_invariants` of the tests checks it): each unfinished task is in exactly one
+place, granted slots never exceed those of a node, and resources that a worker reserves or a task is
+granted are released exactly once. Only modules of `simenv.scheduler` write to it; the service reads
+it.
 """
 
 from __future__ import annotations

@@ -12,11 +12,12 @@ import zlib
 from collections.abc import Callable, Iterable
 from types import TracebackType
 
+from memory_transport import MemoryListener
+
 from simenv.errors import SimenvError
 from simenv.model import RESULT_FORMAT, Origin, ResultData, TaskOptions, TaskSpec, TaskState, Timing
 from simenv.wire import codec
 from simenv.wire.messages import client as m
-from simenv.wire.transport.memory import MemoryListener
 from simenv.wire.transport.zmq_transport import Connection, PeerKind
 
 Handler = Callable[[m.FromClient], Iterable[m.ToClient]]

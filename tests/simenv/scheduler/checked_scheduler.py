@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import msgspec
+from scheduler_invariants import check
 
 from launcher.base import Node
 from simenv.model import PoolSpec, TaskOptions, TaskSpec, TaskState
 from simenv.scheduler.core.actions import Action, AssignTasks, StartWorker, TaskEnded
 from simenv.scheduler.core.types import ClusterLimits, Route, SubmitBatch, TaskRecord
-from simenv.scheduler.invariants import check
 from simenv.scheduler.scheduler import Scheduler
 from simenv.wire.messages.client import STATES, AttemptResult
 

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import msgspec
 from checked_scheduler import LIMITS, SECOND, CheckedScheduler, route
+from scheduler_invariants import check
 
 from simenv.model import (
     AdmissionPolicy,
@@ -21,7 +22,6 @@ from simenv.model import (
 from simenv.scheduler.core.actions import Action, TaskEnded
 from simenv.scheduler.core.types import Route, SubmitBatch
 from simenv.scheduler.events import reservations
-from simenv.scheduler.invariants import check
 from simenv.scheduler.reservations.circuit_times import ProgramSize
 from simenv.scheduler.reservations.reservation import ReservationEntry
 from simenv.scheduler.scheduler import Scheduler

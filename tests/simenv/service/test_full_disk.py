@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from memory_transport import MemoryConnection
 from reservation_harness import ReservationHarness
 from service import spec
 from small_disk import fill, small_disk
@@ -17,7 +18,6 @@ from simenv.wire.keyfiles import read_keys
 from simenv.wire.messages import client as m
 from simenv.wire.messages.admin import Keys, RevokeKey
 from simenv.wire.messages.queries import CollectGarbage, GarbageCollected
-from simenv.wire.transport.memory import MemoryConnection
 
 MIB = 2**20
 

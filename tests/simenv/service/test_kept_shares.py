@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from memory_transport import MemoryConnection
 from reservation_harness import ReservationHarness
 from service import program, spec
 
@@ -19,7 +20,6 @@ from simenv.wire.messages import client as m
 from simenv.wire.messages.admin import GetLimits, OwnerReports, SetLimits
 from simenv.wire.messages.queries import CollectGarbage, GarbageCollected
 from simenv.wire.messages.reservations import Release
-from simenv.wire.transport.memory import MemoryConnection
 
 
 def made(folder: Path, **options: object) -> ReservationHarness:

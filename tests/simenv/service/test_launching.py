@@ -8,6 +8,7 @@ from pathlib import Path
 
 import msgspec
 import pytest
+from memory_transport import MemoryConnection
 from service import LIMITS, NODE, ServiceHarness, spec
 
 from launcher.base import Exit, LauncherEvent, Node, Share
@@ -16,7 +17,6 @@ from simenv.scheduler.views.infos import node_infos, pool_infos
 from simenv.wire import codec
 from simenv.wire.messages import client as m
 from simenv.wire.messages.admin import Pools, ResumeNode, Scale
-from simenv.wire.transport.memory import MemoryConnection
 from simenv.wire.transport.zmq_transport import PeerKind
 
 GIB = 2**30

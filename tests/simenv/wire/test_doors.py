@@ -12,12 +12,12 @@ from pathlib import Path
 
 import pytest
 import zmq
+from memory_transport import MemoryListener
 
 from simenv.errors import LimitExceededError, NoServiceError, ProtocolError
 from simenv.wire.auth import LOCAL, LOCAL_WORKER, Identity
 from simenv.wire.keyfiles import new_pair
 from simenv.wire.messages.client import MAX_MESSAGE_BYTES
-from simenv.wire.transport.memory import MemoryListener
 from simenv.wire.transport.zmq_transport import (
     CLIENT_SOCKET,
     PREVIOUS_CLIENT_SOCKET,

@@ -366,7 +366,7 @@ def test_closing_session_raises_no_service_error_in_waiting_threads(
 def test_results_dropped_for_slow_reader_are_requested_again(
     link: ServiceSession, peer: Peer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("simenv.wire.transport.memory.SEND_QUEUE_MESSAGES", 5)
+    monkeypatch.setattr("memory_transport.SEND_QUEUE_MESSAGES", 5)
     peer.finishes = False
     tasks = submit(link, 50)
     peer.say(*[peer.end([number]) for number in range(1, 51)])  # all but five are dropped

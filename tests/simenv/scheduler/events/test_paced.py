@@ -6,10 +6,10 @@ import itertools
 import random
 
 from checked_scheduler import SECOND, CheckedScheduler, route
+from scheduler_invariants import check
 
 from simenv.model import PoolSpec, TaskState
 from simenv.scheduler.core.types import Phase, TaskRecord
-from simenv.scheduler.invariants import check
 from simenv.scheduler.state.paced import LOOKAHEAD_NS, StoredRun
 from simenv.scheduler.views.forecast import Forecast
 

@@ -5,11 +5,11 @@ from __future__ import annotations
 import msgspec
 import pytest
 from checked_scheduler import LIMITS, SECOND, CheckedScheduler, route
+from scheduler_invariants import check
 
 from simenv.model import CLIENT_LIMITS, OwnerLimits, TaskOptions, TaskSpec
 from simenv.scheduler.core.types import SubmitBatch, TaskRecord
 from simenv.scheduler.events import devices
-from simenv.scheduler.invariants import check
 
 ALONE_US = 2_500.0  # such a task travels alone
 

@@ -7,6 +7,7 @@ import sqlite3
 from pathlib import Path
 
 import pytest
+from memory_transport import MemoryConnection
 from multi_user_harness import MultiUserHarness
 from service import spec
 
@@ -18,7 +19,6 @@ from simenv.wire.keyfiles import added, changing, new_pair, read_keys, removed, 
 from simenv.wire.messages import client as m
 from simenv.wire.messages.admin import AddKey, GetKeys, KeyInfo, Keys, RevokeKey
 from simenv.wire.messages.queries import CollectGarbage, GetHistory, GetSpec, History, Submitted
-from simenv.wire.transport.memory import MemoryConnection
 from simenv.wire.transport.zmq_transport import PeerKind
 
 

@@ -160,7 +160,7 @@ def test_a_connection_that_does_not_read_gets_no_more_answers_until_it_does(
     bench: ServiceHarness, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Its questions wait, in their order; others are answered meanwhile, and the loop rests."""
-    monkeypatch.setattr("simenv.wire.transport.memory.SEND_QUEUE_MESSAGES", 8)
+    monkeypatch.setattr("memory_transport.SEND_QUEUE_MESSAGES", 8)
     other = bench.listener.connect(PeerKind.CLIENT, b"other")
     for number in range(1, 31):
         bench.peer.send(codec.encode(m.GetCursor(number, "mine")))

@@ -1,4 +1,4 @@
-"""In-memory transport with the guarantees of the ZeroMQ one, for tests and embedding."""
+"""In-memory transport with the guarantees of the ZeroMQ one."""
 
 from __future__ import annotations
 

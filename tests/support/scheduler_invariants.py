@@ -1,4 +1,4 @@
-"""The invariants of the scheduler's state, checked in tests and fault drills, off in production."""
+"""The invariants of the scheduler's state."""
 
 from __future__ import annotations
 
