@@ -16,7 +16,7 @@ from simenv.model.owners import merged
 from simenv.scheduler.scheduler import Scheduler
 from simenv.scheduler.state import owner_usage
 from simenv.scheduler.state.owner_quotas import MessageRates, too_fast
-from simenv.service.journal import quota_tables
+from simenv.service.journal.tables import OWNER_LIMITS
 from simenv.service.journal.writer import Journal
 from simenv.wire.auth import Identity, Role
 from simenv.wire.messages.admin import KeyInfo, SetLimits
@@ -40,7 +40,7 @@ class Owners:
         self._scheduler = scheduler
         self._state = scheduler.state
         self._journal = journal
-        self._set = quota_tables.restore(journal.records)
+        self._set = OWNER_LIMITS.read(journal.records)
         self._roles: dict[str, str] = {}
         self._rates = MessageRates()
 
@@ -49,7 +49,7 @@ class Owners:
         self._roles = {key.name: key.role for key in keys}
         for name in [name for name in self._set if name not in self._roles]:
             del self._set[name]
-            self._journal.put([quota_tables.statement(name, {})], forced=False)
+            self._journal.put([OWNER_LIMITS.remove(name)], forced=False)
         self._arrange()
 
     def check_rate(self, owner: str, now_ns: int) -> None:
@@ -75,9 +75,11 @@ class Owners:
         merged(UNLIMITED, values)
         if values:
             self._set[message.owner] = values
+            statements = OWNER_LIMITS.statements({message.owner: values})
         else:
             self._set.pop(message.owner, None)
-        self._journal.put([quota_tables.statement(message.owner, values)], forced=True)
+            statements = [OWNER_LIMITS.remove(message.owner)]
+        self._journal.put(statements, forced=True)
         self._arrange()
         settings = [f"{key} = {value}" for key, value in message.values.items()]
         return ", ".join((["as configured"] if message.reset else []) + settings)

@@ -28,8 +28,7 @@ from simenv.scheduler.views.infos import (
     target_info,
 )
 from simenv.service.control.audit import OWN_USER, AuditLog
-from simenv.service.journal import scheduler_tables
-from simenv.service.journal.scheduler_tables import reservation_statements
+from simenv.service.journal.tables import CONTROL, paced_statements, reservation_statements
 from simenv.service.journal.writer import Journal
 from simenv.service.support import fault_injection
 from simenv.service.workers.action_executor import ActionExecutor
@@ -280,10 +279,10 @@ class ReservationCommands:
             self._journal.put(reservation_statements(self._ledger, changes), forced=changes.urgent)
         if self._state.controls.changes:
             changed = self._state.controls.take_changes()
-            self._journal.put(scheduler_tables.control_statements(changed), forced=True)
+            self._journal.put(CONTROL.statements(changed), forced=True)
         if self._state.paced.changes:
             forced = self._state.paced.is_forced
-            runs = scheduler_tables.paced_statements(self._state.paced.take_changes())
+            runs = paced_statements(self._state.paced.take_changes())
             self._journal.put(runs, forced=forced)
 
 

@@ -8,10 +8,11 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterable
 
+import msgspec
+
 from simenv.errors import LimitExceededError
 from simenv.scheduler.state.state import SchedulerState
-from simenv.service.journal import noise_tables
-from simenv.service.journal.noise_tables import StoredDocument
+from simenv.service.journal.tables import NOISE, StoredDocument, read_documents
 from simenv.service.journal.writer import Journal
 from simenv.text import size
 
@@ -32,7 +33,7 @@ class NoiseDocuments:
         """`in_use`: returns the digests that unfinished tasks name."""
         self._journal = journal
         self._in_use = in_use
-        self._rows = {row.digest: row for row in noise_tables.read(journal.records)}
+        self._rows = {row.digest: row for row in read_documents(journal.records)}
 
     def __contains__(self, digest: str) -> bool:
         return digest in self._rows
@@ -54,7 +55,7 @@ class NoiseDocuments:
         self._evict(owner, len(body))
         row = StoredDocument(digest, owner, time.time(), body)
         self._rows[digest] = row
-        self._journal.put([noise_tables.insert(row)], forced=True)
+        self._journal.put([NOISE.put(*msgspec.structs.astuple(row))], forced=True)
 
     def _evict(self, owner: str, size_bytes: int) -> None:
         """Remove the owner's oldest documents that no unfinished task names."""
@@ -69,7 +70,7 @@ class NoiseDocuments:
                 own_rows = [each for each in own_rows if each is not row]
                 held_bytes -= len(row.body)
                 del self._rows[row.digest]
-                self._journal.put([noise_tables.delete(row.digest)], forced=False)
+                self._journal.put([NOISE.remove(row.digest)], forced=False)
         if len(own_rows) >= MAX_DOCUMENTS or held_bytes + size_bytes > MAX_OWNER_BYTES:
             raise LimitExceededError(
                 f"{len(own_rows)} noise documents with {size(held_bytes)} are in use; the limits"

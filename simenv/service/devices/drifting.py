@@ -29,8 +29,7 @@ from simenv.scheduler.core.types import TaskRecord, base_of
 from simenv.scheduler.scheduler import Scheduler
 from simenv.scheduler.state.state import SchedulerState
 from simenv.service.devices.registry import DeviceRegistry, EmulatedDevice, emulated
-from simenv.service.journal import drift_tables
-from simenv.service.journal.drift_tables import DriftState
+from simenv.service.journal.tables import DRIFT, DriftState
 from simenv.service.journal.writer import Journal
 
 if TYPE_CHECKING:
@@ -183,7 +182,7 @@ class DriftingDevices:
         self._state = state
         self._bodies: dict[str, bytes] = {}  # of the documents of tasks sent lately, by digest
         self._starts: dict[int, int] = {}  # wall clock of the first start of each task
-        stored = drift_tables.read(journal.records)
+        stored = DRIFT.read(journal.records)
         self.all: dict[str, DriftingDevice] = {}
         self._changed: dict[str, DriftState] = {}
         # Of each device: whether its snapshots have been read, and the begin of the present outage.
@@ -210,7 +209,7 @@ class DriftingDevices:
         counts as an outage: it starts no task."""
         if self._changed:
             changes, self._changed = self._changed, {}
-            self._journal.put(drift_tables.statements(changes), forced=True)
+            self._journal.put(DRIFT.statements(changes), forced=True)
         for name, device in self.all.items():
             if device.is_ready:
                 yield from device.changes(wall_ns)
@@ -253,7 +252,7 @@ class DriftingDevices:
                 hint=f"pools that do: {', '.join(self.all) or 'none'}",
             )
         result, event = device.calibrated(wall_ns)
-        self._journal.put(drift_tables.statements({pool: device.state}), forced=True)
+        self._journal.put(DRIFT.statements({pool: device.state}), forced=True)
         return result, event
 
     def in_force(self, record: TaskRecord) -> TaskOptions:

@@ -21,14 +21,8 @@ import msgspec
 
 from simenv.errors import JournalError
 from simenv.model import Event, TaskState
-from simenv.service.journal import (
-    drift_tables,
-    estimate_tables,
-    noise_tables,
-    quota_tables,
-    scheduler_tables,
-)
 from simenv.service.journal.reader import UNSUCCESSFUL, WAY_OUT, AcceptedRow, Records, checksum
+from simenv.service.journal.tables import TABLES
 from simenv.service.support import fault_injection
 
 JOURNAL_FORMAT = 2
@@ -116,17 +110,7 @@ class Journal:
         damaged = run("pragma quick_check(1)").fetchone()[0]
         if damaged != "ok":
             raise sqlite3.DatabaseError(damaged)
-        schemas = (
-            _SCHEMA,
-            scheduler_tables.RESERVATION_SCHEMA,
-            scheduler_tables.CONTROL_SCHEMA,
-            scheduler_tables.PACED_SCHEMA,
-            drift_tables.SCHEMA,
-            quota_tables.SCHEMA,
-            noise_tables.SCHEMA,
-            estimate_tables.SCHEMA,
-        )
-        self._db.executescript("".join(schemas))
+        self._db.executescript(_SCHEMA + "".join(table.schema for table in TABLES))
         run(f"pragma user_version={JOURNAL_FORMAT}")
 
     def _next_epoch(self) -> int:

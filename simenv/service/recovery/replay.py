@@ -23,13 +23,17 @@ from simenv.service.admission.submissions import (
     SubmitQueue,
     bytes_per_task,
 )
-from simenv.service.journal import estimate_tables
 from simenv.service.journal.reader import (
     WAY_OUT,
     AcceptedRow,
     unpack_routes,
 )
-from simenv.service.journal.scheduler_tables import read_controls, read_paced, read_reservations
+from simenv.service.journal.tables import (
+    CONTROL,
+    read_estimates,
+    read_paced,
+    read_reservations,
+)
 from simenv.service.journal.writer import Journal
 from simenv.service.results.completions import Completions
 from simenv.wire import codec
@@ -54,8 +58,8 @@ def replay(
     is damaged, ConfigError if a task cannot run now."""
     begin = time.monotonic()
     stored, units = read_reservations(journal.records)
-    scheduler.restore_controls(stored, read_controls(journal.records))
-    scheduler.state.estimator.restore(estimate_tables.read(journal.records))
+    scheduler.restore_controls(stored, CONTROL.read(journal.records))
+    scheduler.state.estimator.restore(read_estimates(journal.records))
     total = journal.records.next_task()
     final = final_tasks(journal, total)
     attempts = _attempts(journal, final)

@@ -14,7 +14,7 @@ from simenv.process import release_memory, resident_bytes
 from simenv.scheduler.core.actions import Action
 from simenv.scheduler.scheduler import Scheduler
 from simenv.service.control.results import ResultRequests
-from simenv.service.journal import estimate_tables
+from simenv.service.journal.tables import estimate_statements
 from simenv.service.journal.writer import SYNC_DELAY_S, Journal
 from simenv.service.results.completions import Completions
 
@@ -89,7 +89,7 @@ class Upkeep:
         if self._estimator.changed and now_ns >= self._estimates_ns:
             self._estimates_ns = now_ns + ESTIMATES_NS
             changes = self._estimator.take_changes()
-            self._journal.put(estimate_tables.statements(changes), forced=False)
+            self._journal.put(estimate_statements(changes), forced=False)
 
     def _sync(self, now_ns: int) -> None:
         """Force commits to disk that are older than SYNC_DELAY_S."""

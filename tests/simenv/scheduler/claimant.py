@@ -26,7 +26,7 @@ from simenv.scheduler.reservations.circuit_times import ProgramSize
 from simenv.scheduler.reservations.reservation import ReservationEntry
 from simenv.scheduler.scheduler import Scheduler
 from simenv.scheduler.views.admission import reservation_units
-from simenv.service.journal import scheduler_tables
+from simenv.service.journal import tables
 from simenv.service.journal.reader import Records
 
 WALL_NS = 1_800_000_000 * SECOND
@@ -42,7 +42,7 @@ class Claimant(CheckedScheduler):
 
     def __init__(self, workers: int = 2) -> None:
         self.rows = sqlite3.connect(":memory:", isolation_level=None)
-        self.rows.executescript(scheduler_tables.RESERVATION_SCHEMA + META)
+        self.rows.executescript("".join(table.schema for table in tables.TABLES) + META)
         specs = (msgspec.structs.replace(POOLS[0], min=workers, max=workers), POOLS[1])
         super().__init__(specs=specs)
         self.specs = specs
@@ -133,7 +133,7 @@ class Claimant(CheckedScheduler):
             actions += self.keep(reservations.release_parked(self.state, self.now_ns))
         check(self.state)
         ledger = self.state.reservations
-        for query, values in scheduler_tables.reservation_statements(ledger, ledger.take_changes()):
+        for query, values in tables.reservation_statements(ledger, ledger.take_changes()):
             self.rows.execute(query, values)
         return actions
 
@@ -147,7 +147,7 @@ class Claimant(CheckedScheduler):
         old = self.state
         self.scheduler = Scheduler(self.specs, LIMITS, old.epoch + 1)
         self.state = self.scheduler.state
-        stored, units = scheduler_tables.read_reservations(Records(self.rows, Path("rows")))
+        stored, units = tables.read_reservations(Records(self.rows, Path("rows")))
         self.scheduler.restore_controls(stored, old.controls.all)
         for number, record in sorted(old.tasks.items()):
             batch = msgspec.structs.replace(record.batch, first=number)

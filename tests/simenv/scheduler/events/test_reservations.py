@@ -16,7 +16,7 @@ from simenv.scheduler.core.types import Phase
 from simenv.scheduler.events import reservations
 from simenv.scheduler.views import infos
 from simenv.scheduler.views.infos import reservation_info, running_tasks
-from simenv.service.journal import scheduler_tables
+from simenv.service.journal.tables import reservation_statements
 
 
 @pytest.fixture
@@ -295,7 +295,7 @@ def test_parked_task_that_can_never_get_its_credits_fails_after_restart(host: Cl
     record.cost_us = 1e6  # it takes all four: two are left
     host.finish([record])
     ledger = host.state.reservations
-    for query, values in scheduler_tables.reservation_statements(ledger, ledger.take_changes()):
+    for query, values in reservation_statements(ledger, ledger.take_changes()):
         host.rows.execute(query, values)  # the crash comes before the other is looked at
     host.restart()
     host.settle()
@@ -367,7 +367,7 @@ def test_restart_after_release_cancels_only_tasks_that_had_not_begun(host: Claim
     host.state.tasks[ran_before].attempts = 1
     item, ledger = host.ledger[number], host.state.reservations
     reservations.close(host.state, item, ReservationState.RELEASED, "", host.wall_ns, host.now_ns)
-    for query, values in scheduler_tables.reservation_statements(ledger, ledger.take_changes()):
+    for query, values in reservation_statements(ledger, ledger.take_changes()):
         host.rows.execute(query, values)  # the crash comes before its tasks are ended
     host.restart()
     host.settle()
