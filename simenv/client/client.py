@@ -5,12 +5,12 @@ A forked child opens a connection of its own. Methods work inside a running even
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable
 from functools import partial
 from pathlib import Path
 from time import perf_counter
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, SupportsIndex, Unpack
+from typing import TYPE_CHECKING, Any, Unpack
 
 from simenv.client.circuits.formats.stim_circuit import is_stim
 from simenv.client.connection import address
@@ -21,15 +21,7 @@ from simenv.client.results import notebook
 from simenv.client.results.result import Result
 from simenv.client.submission.explain import explain
 from simenv.client.submission.fresh import FRESH, renewable
-from simenv.client.submission.options import (
-    ReservationLike,
-    Seed,
-    Seeds,
-    Shots,
-    SubmitOptions,
-    with_options_of,
-)
-from simenv.client.submission.parents import Parents
+from simenv.client.submission.options import BatchOptions, SubmitOptions, with_options_of
 from simenv.client.submission.prepare import prepare_many, prepare_one
 from simenv.client.submission.send import InflightWindow, post, send
 from simenv.client.tasks.completions import CompletionIterator, checked_cursor
@@ -58,36 +50,8 @@ class Client(Environment):
         self._read_up_to = max(0, self._session.channel.newest_completion)  # the unnamed cursor
         self._qpm: QPM | None = None
 
-    def submit(
-        self,
-        circuit: Any,
-        *,
-        shots: SupportsIndex | float | None = 1024,
-        seed: Seed | None = None,
-        outputs: Sequence[str] | str = ("counts",),
-        observables: Any = None,
-        amplitudes: Sequence[str] | str | None = None,
-        parameter_values: Any = None,
-        binding_index: SupportsIndex = 0,
-        engine: str = "auto",
-        precision: str = "double",
-        pool: str | None = None,
-        priority: SupportsIndex = 0,
-        queue_timeout_s: float | None = None,
-        run_timeout_s: float | None = None,
-        options: Mapping[str, float] | None = None,
-        ranks: SupportsIndex | None = None,
-        reservation: ReservationLike | SupportsIndex | None = None,
-        prefer: Sequence[str] | str | None = None,
-        device: str | None = None,
-        noise: Any = "auto",
-        compile: str = "auto",  # noqa: A002 - the public name
-        qubit_mapping: Sequence[SupportsIndex] | None = None,
-        decoder: str | None = None,
-        after: Parents = None,
-        name: str | None = None,
-        idempotency_key: str | None = None,
-    ) -> Task:
+    @with_options_of(SubmitOptions)
+    def submit(self, circuit: Any, **options: Unpack[SubmitOptions]) -> Task:
         """Submit one task. The task is durably accepted when this returns.
 
         `circuit`: a QuantumCircuit, OpenQASM 2 or 3 text, or the path of a file (a `str` is text if
@@ -115,70 +79,18 @@ class Client(Environment):
         NotReservedError, QueueFullError, KeyConflictError, ServiceLostError.
         """
         begun = perf_counter()
-        values: SubmitOptions = {
-            "shots": shots,
-            "seed": seed,
-            "outputs": outputs,
-            "observables": observables,
-            "amplitudes": amplitudes,
-            "parameter_values": parameter_values,
-            "binding_index": binding_index,
-            "engine": engine,
-            "precision": precision,
-            "pool": pool,
-            "priority": priority,
-            "queue_timeout_s": queue_timeout_s,
-            "run_timeout_s": run_timeout_s,
-            "options": options,
-            "ranks": ranks,
-            "reservation": reservation,
-            "prefer": prefer,
-            "device": device,
-            "noise": noise,
-            "compile": compile,
-            "qubit_mapping": qubit_mapping,
-            "decoder": decoder,
-            "after": after,
-            "name": name,
-            "idempotency_key": idempotency_key,
-        }
         if is_stim(circuit):
             from simenv.client.calls.detection import submit_detection
 
-            return submit_detection(self._session, circuit, values)
-        prepared = prepare_one(circuit, values, self._devices)
+            return submit_detection(self._session, circuit, options)
+        prepared = prepare_one(circuit, options, self._devices)
         self._session.timings.packed_s += perf_counter() - begun
-        task = send(self._session, prepared, idempotency_key)[0]
+        task = send(self._session, prepared, options.get("idempotency_key"))[0]
         used = prepared.specs[0].seed
-        return renewable(self._session, task, circuit, values, used, self._devices)
+        return renewable(self._session, task, circuit, options, used, self._devices)
 
-    def submit_many(
-        self,
-        work: Any,
-        *,
-        shots: Shots | Sequence[Shots] = 1024,
-        seed: Seeds = None,
-        outputs: Sequence[str] | str = ("counts",),
-        observables: Any = None,
-        amplitudes: Sequence[str] | str | None = None,
-        engine: str = "auto",
-        precision: str = "double",
-        pool: str | None = None,
-        priority: SupportsIndex = 0,
-        queue_timeout_s: float | None = None,
-        run_timeout_s: float | None = None,
-        options: Mapping[str, float] | None = None,
-        ranks: SupportsIndex | None = None,
-        reservation: ReservationLike | SupportsIndex | None = None,
-        prefer: Sequence[str] | str | None = None,
-        device: str | None = None,
-        noise: Any = "auto",
-        compile: str = "auto",  # noqa: A002 - the public name
-        qubit_mapping: Sequence[SupportsIndex] | None = None,
-        after: Parents = None,
-        name: str | None = None,
-        idempotency_key: str | None = None,
-    ) -> list[Task]:
+    @with_options_of(BatchOptions)
+    def submit_many(self, work: Any, **options: Unpack[BatchOptions]) -> list[Task]:
         """Submit many tasks, in order, accepted or refused as a whole; options as in `submit`.
 
         `work`: several circuits; or a sweep, (circuit, parameter values), one task for each
@@ -195,38 +107,11 @@ class Client(Environment):
         (QueueFullError, KeyConflictError) is raised as it is.
         """
         begun = perf_counter()
-        prepared = prepare_many(
-            work,
-            {
-                "shots": shots,  # type: ignore[typeddict-item]
-                "seed": seed,
-                "outputs": outputs,
-                "observables": observables,
-                "amplitudes": amplitudes,
-                "engine": engine,
-                "precision": precision,
-                "pool": pool,
-                "priority": priority,
-                "queue_timeout_s": queue_timeout_s,
-                "run_timeout_s": run_timeout_s,
-                "options": options,
-                "ranks": ranks,
-                "reservation": reservation,
-                "prefer": prefer,
-                "device": device,
-                "noise": noise,
-                "compile": compile,
-                "qubit_mapping": qubit_mapping,
-                "after": after,
-                "name": name,
-                "idempotency_key": idempotency_key,
-            },
-            self._devices,
-        )
+        prepared = prepare_many(work, options, self._devices)
         self._session.timings.packed_s += perf_counter() - begun
-        return send(self._session, prepared, idempotency_key)
+        return send(self._session, prepared, options.get("idempotency_key"))
 
-    @with_options_of(submit)
+    @with_options_of(SubmitOptions)
     def post(self, circuit: Any, **options: Unpack[SubmitOptions]) -> Task:
         """Submit one task without waiting for its acceptance; faster for many single circuits.
 
@@ -238,13 +123,13 @@ class Client(Environment):
         self._session.timings.packed_s += perf_counter() - begun
         return post(self._session, prepared, options.get("idempotency_key"), self._posted)
 
-    @with_options_of(submit)
+    @with_options_of(SubmitOptions)
     def run(self, circuit: Any, **options: Unpack[SubmitOptions]) -> Result:
         """Submit a circuit and wait for its result; options as in `submit`."""
         is_plain = options.get("compile") != FRESH and not is_stim(circuit)
         return (self.post if is_plain else self.submit)(circuit, **options).result()
 
-    @with_options_of(submit)
+    @with_options_of(SubmitOptions)
     def explain(self, circuit: Any, **options: Unpack[SubmitOptions]) -> Explanation:
         """Ask which engine `submit(circuit, ...)` would choose, and why no other; nothing is run.
 

@@ -27,7 +27,8 @@ from simenv.client.reservations import (
     reservation_request,
 )
 from simenv.client.results import notebook
-from simenv.client.tasks.parts import KEEP_S, PartOptions, PartTask, submit_part
+from simenv.client.submission.options import CallOptions, PartOptions
+from simenv.client.tasks.parts import KEEP_S, PartTask, submit_part
 from simenv.errors import NotFoundError, OptionError, SimenvError
 from simenv.model import (
     DeviceInfo,
@@ -58,7 +59,7 @@ from simenv.wire.messages.queries import CollectGarbage, Devices, GarbageCollect
 
 if TYPE_CHECKING:
     from simenv.client.calls.functions import FunctionExecutor
-    from simenv.client.calls.tasks import CallOptions, CallTask
+    from simenv.client.calls.tasks import CallTask
     from simenv.client.keys import KeyStore
 
 SHOWN_S = 0.5  # timeout of requests for `repr` and notebooks

@@ -10,7 +10,8 @@ from __future__ import annotations
 import math
 import operator
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import partial
 from typing import Any, SupportsIndex
 
 from simenv.errors import LimitExceededError, OptionError
@@ -89,13 +90,35 @@ def checked_ranks(ranks: SupportsIndex) -> int:
     return count
 
 
-def checked_priority(priority: SupportsIndex) -> int:
-    return checked_integer("priority", priority, -MAX_PRIORITY, MAX_PRIORITY)
+def checked_outputs(outputs: Sequence[str] | str) -> tuple[str, ...]:
+    """Check the names of outputs; a single name may be a text. Raises OptionError."""
+    names = (outputs,) if isinstance(outputs, str) else tuple(dict.fromkeys(outputs))
+    for name in names:
+        if name not in OUTPUTS:
+            raise OptionError(
+                f"output {name!r} is not known", hint=f"some of: {', '.join(OUTPUTS)}"
+            )
+    if not names:
+        raise OptionError("no outputs were requested", hint=f"some of: {', '.join(OUTPUTS)}")
+    return names
 
 
-def checked_timeout(name: str, value: object) -> float:
-    """Check `queue_timeout_s` or `run_timeout_s`. Raises OptionError."""
-    return checked_seconds(name, value, "None: no limit")
+def checked_precision(precision: str) -> str:
+    if precision not in PRECISIONS:
+        hint = f"one of: {', '.join(PRECISIONS)}"
+        raise OptionError(option="precision", value=precision, expected=hint)
+    return precision
+
+
+def checked_preferred(names: Sequence[str]) -> tuple[str, ...]:
+    """Check pools or kinds of devices, in order of preference. Raises OptionError."""
+    names = tuple(dict.fromkeys(names))
+    if len(names) > MAX_PREFERRED or max(map(len, names), default=0) > MAX_NAME_CHARS:
+        raise OptionError(
+            f"prefer names {len(names)} pools or kinds; at most {MAX_PREFERRED} are allowed",
+            hint=f"each of {MAX_NAME_CHARS} characters at most",
+        )
+    return names
 
 
 def checked_keep(keep_s: float) -> float:
@@ -106,20 +129,43 @@ def checked_keep(keep_s: float) -> float:
     return float(keep_s)
 
 
-def check_engine_options(options: EngineOptions) -> None:
-    """Check the number of options of the engine, their names and their values; the service knows
-    the names that an engine has. Raises OptionError."""
-    for name, value in options:
+def checked_engine_options(
+    options: Mapping[str, float] | Sequence[tuple[str, float]],
+) -> EngineOptions:
+    """Check the number of options of the engine, their names and their values, and sort them by
+    name; the service knows the names that an engine has. Raises OptionError."""
+    if not isinstance(options, Mapping | tuple):
+        raise OptionError(option="options", value=options, expected='for example {"bond": 64}')
+    pairs = options.items() if isinstance(options, Mapping) else options
+    for name, value in pairs:
         number = isinstance(value, int | float) and not isinstance(value, bool)
-        if not number or not math.isfinite(value) or not 0 < len(name) <= MAX_NAME_CHARS:
+        if not number or not math.isfinite(value) or not 0 < len(str(name)) <= MAX_NAME_CHARS:
             raise OptionError(
-                f"options: {name[:64]!r} = {value!r:.80}",
+                f"options: {str(name)[:64]!r} = {value!r:.80}",
                 hint='a name and a finite number, for example options={"bond": 64}',
             )
-    if len(options) > MAX_OPTIONS or len(dict(options)) < len(options):
+    result = {str(name): value for name, value in pairs}
+    if len(result) > MAX_OPTIONS or len(result) < len(pairs):
         raise OptionError(
-            f"{len(options)} engine options; at most {MAX_OPTIONS}, each once, are allowed"
+            f"{len(pairs)} engine options; at most {MAX_OPTIONS}, each once, are allowed"
         )
+    return tuple(sorted(result.items()))
+
+
+# Rules of options that have one value in `Client.submit` and in TaskOptions: each returns the value
+# as it is sent, or raises OptionError. The client applies them to given values, the service to
+# values that differ from the default.
+RULES: dict[str, Callable[[Any], Any]] = {
+    "outputs": checked_outputs,
+    "precision": checked_precision,
+    "priority": partial(checked_integer, "priority", low=-MAX_PRIORITY, high=MAX_PRIORITY),
+    "queue_timeout_s": partial(checked_seconds, "queue_timeout_s", more="None: no limit"),
+    "run_timeout_s": partial(checked_seconds, "run_timeout_s", more="None: no limit"),
+    "options": checked_engine_options,
+    "ranks": checked_ranks,
+    "prefer": checked_preferred,
+}
+_DEFAULT = TaskOptions()
 
 
 def check_terms(terms: TaskOptions) -> None:
@@ -132,21 +178,12 @@ def check_terms(terms: TaskOptions) -> None:
 
 def check_options(terms: TaskOptions) -> None:
     """Check the options that do not depend on a circuit. Raises SimenvError."""
-    if not is_call(terms) and (not terms.outputs or len(set(terms.outputs)) < len(terms.outputs)):
-        hint = f"some of: {', '.join(OUTPUTS)}; each once"
-        raise OptionError(option="outputs", value=terms.outputs, expected=hint)
-    for output in terms.outputs:
-        if output not in OUTPUTS and output != VALUE:
-            raise OptionError(
-                f"output {output!r} is not known", hint=f"some of: {', '.join(OUTPUTS)}"
-            )
-    if terms.precision not in PRECISIONS:
-        hint = f"one of: {', '.join(PRECISIONS)}"
-        raise OptionError(option="precision", value=terms.precision, expected=hint)
-    for name in ("queue_timeout_s", "run_timeout_s"):
-        if value := getattr(terms, name):
-            checked_timeout(name, value)
-    checked_priority(terms.priority)
+    for name, rule in RULES.items():
+        value = getattr(terms, name)
+        if value != getattr(_DEFAULT, name) and value != (VALUE,):
+            rule(value)
+    if len(set(terms.outputs)) < len(terms.outputs):
+        raise OptionError(option="outputs", value=terms.outputs, expected="each output once")
     if len(terms.name) > MAX_NAME_CHARS:
         raise OptionError(
             f"a task's name has {len(terms.name)} characters", hint=f"at most {MAX_NAME_CHARS}"
@@ -161,15 +198,6 @@ def check_options(terms: TaskOptions) -> None:
         check_printable("a compiler, a calibration or a replaced gate", text)
     if terms.stale not in ("", REFUSE, STALE, REFUSED):
         raise OptionError(f"stale = {terms.stale[:64]!r} is not known", hint=f"'' or {REFUSE!r}")
-    check_engine_options(terms.options)
-    if terms.ranks:
-        checked_ranks(terms.ranks)
-    longest = max(map(len, terms.prefer), default=0)
-    if len(terms.prefer) > MAX_PREFERRED or longest > MAX_NAME_CHARS:
-        raise OptionError(
-            f"prefer names {len(terms.prefer)} pools or kinds; at most {MAX_PREFERRED} are allowed",
-            hint=f"each of {MAX_NAME_CHARS} characters at most",
-        )
 
 
 def check_observables(terms: TaskOptions) -> None:

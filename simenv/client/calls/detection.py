@@ -7,12 +7,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from simenv.client.calls.tasks import CallOptions, CallTask, decode_answer, send_calls
+from simenv.client.calls.tasks import CallTask, decode_answer, send_calls
 from simenv.client.connection.session import ServiceSession
 from simenv.client.submission.options import (
     DEFAULTS,
     SAMPLED,
+    CallOptions,
     SubmitOptions,
+    check_names,
     checked_options,
     checked_seed,
 )
@@ -33,13 +35,6 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-_DEFAULTS: dict[str, Any] = {
-    **DEFAULTS,
-    "observables": None,
-    "amplitudes": None,
-    "parameter_values": None,
-    "binding_index": 0,
-}
 _OWN = {"shots", "seed", "outputs", "engine", "decoder"}
 
 
@@ -133,6 +128,7 @@ class DetectionResult:
 def submit_detection(session: ServiceSession, circuit: Any, options: SubmitOptions) -> CallTask:
     """Submit a task that samples a stim.Circuit; its result is a DetectionResult. See
     `Client.submit`."""
+    check_names(options)
     outputs, calls = _checked(options)
     decoder = options.get("decoder")
     if decoder is not None and decoder not in DECODERS[1:]:
@@ -155,7 +151,7 @@ def _checked(options: SubmitOptions) -> tuple[tuple[str, ...], CallOptions]:
     for name, value in options.items():
         if name in CallOptions.__optional_keys__:
             calls[name] = value
-        elif name not in _OWN and not _is_default(value, _DEFAULTS[name]):
+        elif name not in _OWN and not _is_default(value, DEFAULTS[name]):
             raise OptionError(
                 f"{name}= of a circuit of stim: {value!r:.60}",
                 hint="its noise and observables are instructions in it; options are shots, seed,"

@@ -10,9 +10,10 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
-from simenv.client.calls.tasks import CallOptions, CallTask, decode_answer, send_calls
+from simenv.client.calls.tasks import CallTask, decode_answer, send_calls
 from simenv.client.connection.session import ServiceSession
 from simenv.client.connection.task_handle import Submission
+from simenv.client.submission.options import CallOptions
 from simenv.client.tasks.executor import TaskExecutor, deadline_of
 from simenv.client.tasks.task import number_of
 from simenv.errors import NotAllowedError, OptionError

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any, Protocol, SupportsIndex, TypedDict, TypeVar
+from typing import Any, Protocol, TypeVar
 
 import msgspec
 
@@ -11,8 +11,12 @@ from simenv.client.connection.session import ServiceSession
 from simenv.client.connection.task_handle import TaskHandle
 from simenv.client.results import notebook
 from simenv.client.results.result import Result
-from simenv.client.submission.options import ReservationLike, SubmitOptions, checked_options
-from simenv.client.submission.parents import Parents
+from simenv.client.submission.options import (
+    CallOptions,
+    SubmitOptions,
+    check_names,
+    checked_options,
+)
 from simenv.client.submission.prepare import PreparedSubmit
 from simenv.client.submission.send import send
 from simenv.client.tasks.task import Task
@@ -33,19 +37,6 @@ class _Answer(Protocol):
 
 
 Answer = TypeVar("Answer", bound=_Answer)
-
-
-class CallOptions(TypedDict, total=False):
-    """Options of calls; see `Client.submit` for their meaning."""
-
-    pool: str | None
-    priority: SupportsIndex
-    queue_timeout_s: float | None
-    run_timeout_s: float | None
-    reservation: ReservationLike | SupportsIndex | None
-    after: Parents
-    name: str | None
-    idempotency_key: str | None
 
 
 class CallTask(Task):
@@ -97,9 +88,7 @@ def send_calls(
 ) -> list[CallTask]:
     """Submit packed calls, all or none; return their tasks in order. Raises like
     `Client.submit_many`."""
-    unknown = options.keys() - CallOptions.__optional_keys__
-    if unknown:
-        raise TypeError(f"there is no option {', '.join(sorted(unknown))}")
+    check_names(options, CallOptions)
     for index, packed in enumerate(calls):
         if len(packed) > MAX_CALL_BYTES:
             raise LimitExceededError(

@@ -6,8 +6,9 @@ import itertools
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, SupportsIndex
 
-from simenv.client.calls.tasks import CallOptions, CallTask, decode_answer, send_calls
+from simenv.client.calls.tasks import CallTask, decode_answer, send_calls
 from simenv.client.connection.session import ServiceSession
+from simenv.client.submission.options import CallOptions
 from simenv.errors import OptionError, ProgramError, TaskFailedError
 from simenv.model.calls import (
     AS_SUBMITTED,

@@ -9,8 +9,17 @@ import functools
 import hashlib
 import os
 from collections.abc import Callable, Mapping, Sequence
-from inspect import signature
-from typing import Any, Protocol, SupportsIndex, TypedDict, TypeGuard, TypeVar
+from inspect import Parameter, signature
+from typing import (
+    Annotated,
+    Any,
+    Protocol,
+    SupportsIndex,
+    TypedDict,
+    TypeGuard,
+    TypeVar,
+    get_type_hints,
+)
 
 import msgspec
 
@@ -18,25 +27,22 @@ from simenv.client.devices.noise import OFF, document_of, factors_of
 from simenv.client.submission.parents import Parents, checked_parents
 from simenv.config import NAME_RULE, application
 from simenv.errors import OptionError
-from simenv.model import MAX_QUBITS, MAX_SHOTS, EngineOptions, Observable, TaskOptions
+from simenv.model import MAX_QUBITS, MAX_SHOTS, Observable, TaskOptions
 from simenv.model.task import REFUSE
 from simenv.model.task_rules import (
     MAX_BINDING,
     MAX_RESERVATION,
     MAX_SEED,
-    check_options,
+    RULES,
+    checked_engine_options,
     checked_integer,
     checked_list,
-    checked_priority,
-    checked_ranks,
-    checked_timeout,
 )
 
 MODES = ("auto", "never", "always", "fresh")  # of `compile`
 SAMPLED = ("counts", "memory")  # outputs from the classical bits of each shot
 NONE_OF = {"counts": "are no counts", "memory": "is no memory"}
 DRAWN_BITS = 53  # bits of drawn and derived seeds: JSON readers with doubles preserve them
-DEFAULT_SHOTS = 1024
 Seed = SupportsIndex
 Seeds = Seed | Sequence[Seed] | None
 Shots = SupportsIndex | float | None
@@ -51,86 +57,119 @@ class ReservationLike(Protocol):
     def pool(self) -> str: ...
 
 
-class SharedOptions(TypedDict, total=False):
-    """Options that all tasks of a call share; see `Client.submit` for their meaning."""
+# The second argument of `Annotated` is the default.
 
-    shots: Shots
-    outputs: Sequence[str] | str
-    engine: str
-    precision: str
-    pool: str | None
-    priority: SupportsIndex
-    queue_timeout_s: float | None
-    run_timeout_s: float | None
-    options: Mapping[str, float] | None
-    ranks: SupportsIndex | None
-    reservation: ReservationLike | SupportsIndex | None
-    prefer: Sequence[str] | str | None
-    name: str | None
-    device: str | None
-    noise: Any
-    compile: str
-    qubit_mapping: Sequence[SupportsIndex] | None
-    after: Parents
+
+class CallOptions(TypedDict, total=False):
+    """Options of all tasks, also of calls; see `Client.submit` for the meaning of all options."""
+
+    pool: Annotated[str | None, None]
+    priority: Annotated[SupportsIndex, 0]
+    queue_timeout_s: Annotated[float | None, None]
+    run_timeout_s: Annotated[float | None, None]
+    reservation: Annotated[ReservationLike | SupportsIndex | None, None]
+    after: Annotated[Parents, None]
+    name: Annotated[str | None, None]
+    idempotency_key: Annotated[str | None, None]
+
+
+class RunOptions(CallOptions, total=False):
+    """Options of all circuits."""
+
+    engine: Annotated[str, "auto"]
+    precision: Annotated[str, "double"]
+
+
+class PartOptions(RunOptions, total=False):
+    """Options of parts of circuits."""
+
+    seed: Annotated[Seed | None, None]
+
+
+class PlacementOptions(TypedDict, total=False):
+    """Options of circuits without parts: devices, noise and ranks."""
+
+    ranks: Annotated[SupportsIndex | None, None]
+    prefer: Annotated[Sequence[str] | str | None, None]
+    device: Annotated[str | None, None]
+    noise: Annotated[Any, "auto"]
+    compile: Annotated[str, "auto"]
+    qubit_mapping: Annotated[Sequence[SupportsIndex] | None, None]
+
+
+class SharedOptions(RunOptions, PlacementOptions, total=False):
+    """Options that all tasks of a call share."""
+
+    outputs: Annotated[Sequence[str] | str, ("counts",)]
+    observables: Annotated[Any, None]
+    amplitudes: Annotated[Sequence[str] | str | None, None]
+    options: Annotated[Mapping[str, float] | None, None]
 
 
 class BatchOptions(SharedOptions, total=False):
     """Options of `Client.submit_many`."""
 
-    seed: Seeds
-    observables: Any
-    amplitudes: Any
-    idempotency_key: str | None
+    shots: Annotated[Shots | Sequence[Shots], 1024]
+    seed: Annotated[Seeds, None]
 
 
 class SubmitOptions(SharedOptions, total=False):
     """Options of `Client.submit`, `post`, `run` and `explain`."""
 
-    seed: Seed | None
-    observables: Any
-    amplitudes: Any
-    parameter_values: Any
-    binding_index: SupportsIndex
-    decoder: str | None
-    idempotency_key: str | None
+    shots: Annotated[Shots, 1024]
+    seed: Annotated[Seed | None, None]
+    parameter_values: Annotated[Any, None]
+    binding_index: Annotated[SupportsIndex, 0]
+    decoder: Annotated[str | None, None]
 
 
 F = TypeVar("F", bound=Callable[..., Any])
 
 
-def with_options_of(submit: Callable[..., Any]) -> Callable[[F], F]:
-    """Show the options of `submit` in place of `**options` in `help()` and other tools."""
+@functools.cache
+def _parameters(options: type) -> list[Parameter]:
+    """Return the options with their types and defaults, those of fewest kinds of tasks first."""
+    parameters = [
+        Parameter(
+            name, Parameter.KEYWORD_ONLY, default=hint.__metadata__[0], annotation=hint.__origin__
+        )
+        for name, hint in get_type_hints(options, include_extras=True).items()
+    ]
+    shared = (SharedOptions, PlacementOptions, RunOptions, CallOptions)
+    return sorted(
+        parameters,
+        key=lambda each: sum(each.name in kind.__optional_keys__ for kind in shared),
+    )
+
+
+def with_options_of(options: type) -> Callable[[F], F]:
+    """Show these options and their defaults in place of `**options` in `help()` and other tools."""
 
     def decorate(method: F) -> F:
-        returned = signature(method).return_annotation
-        method.__signature__ = signature(submit).replace(  # type: ignore[attr-defined]
-            return_annotation=returned
+        shown = signature(method)
+        own = [each for each in shown.parameters.values() if each.kind is not each.VAR_KEYWORD]
+        method.__signature__ = shown.replace(  # type: ignore[attr-defined]
+            parameters=[*own, *_parameters(options)]
         )
         return method
 
     return decorate
 
 
-_NAMES = SubmitOptions.__optional_keys__
-DEFAULTS: SharedOptions = {
-    "shots": DEFAULT_SHOTS,
-    "outputs": ("counts",),
-    "engine": "auto",
-    "precision": "double",
-    "pool": None,
-    "priority": 0,
-    "queue_timeout_s": None,
-    "run_timeout_s": None,
-    "options": None,
-    "ranks": None,
-    "reservation": None,
-    "prefer": None,
-    "name": None,
-    "device": None,
-    "noise": "auto",
-    "compile": "auto",
-    "qubit_mapping": None,
-}
+DEFAULTS: dict[str, Any] = {each.name: each.default for each in _parameters(SubmitOptions)}
+_OF_CIRCUITS = {"seed", "observables", "amplitudes", "parameter_values", "binding_index"}
+_SHARED = [  # options whose checked values are cached
+    name
+    for name in DEFAULTS
+    if name not in _OF_CIRCUITS and name not in ("after", "decoder", "idempotency_key")
+]
+
+
+def check_names(options: Mapping[str, Any], of: type = SubmitOptions) -> None:
+    """Check that all options are of this type. Raises TypeError."""
+    if not of.__optional_keys__.issuperset(options):  # type: ignore[attr-defined]
+        unknown = sorted(options.keys() - of.__optional_keys__)  # type: ignore[attr-defined]
+        raise TypeError(f"there is no option {', '.join(unknown)}")
 
 
 class CheckedOptions(msgspec.Struct, frozen=True):
@@ -192,13 +231,12 @@ class CheckedOptions(msgspec.Struct, frozen=True):
         )
 
 
-def checked_options(options: SharedOptions) -> CheckedOptions:
+def checked_options(options: Mapping[str, Any]) -> CheckedOptions:
     """Check the options that all tasks of a call share. Raises OptionError with the option, its
     value and the allowed values; TypeError for an unknown name."""
-    if not _NAMES.issuperset(options):
-        raise TypeError(f"there is no option {', '.join(sorted(options.keys() - _NAMES))}")
+    check_names(options)
     inputs: dict[str, Any] = {**DEFAULTS, **options}
-    values = {name: inputs[name] for name in DEFAULTS}
+    values = {name: inputs[name] for name in _SHARED}
     prefer, reservation = values["prefer"], values["reservation"]
     for option in ("outputs", "prefer"):
         if not isinstance(values[option], str | None):
@@ -214,9 +252,9 @@ def checked_options(options: SharedOptions) -> CheckedOptions:
         values["qubit_mapping"] = checked_list("qubit_mapping", values["qubit_mapping"], expected)
         if not values["qubit_mapping"]:
             raise OptionError("qubit_mapping is empty", hint=f"{expected}; None: any")
-    if values["options"]:
-        values["options"] = _engine_options(values["options"])
-    key = values.values()  # in the order of DEFAULTS
+    if values["options"] is not None:
+        values["options"] = checked_engine_options(values["options"])
+    key = values.values()  # in the order of _SHARED
     try:
         checked = _checked(*key)
     except TypeError:  # an unhashable value cannot be cached
@@ -231,36 +269,28 @@ def checked_options(options: SharedOptions) -> CheckedOptions:
 
 @functools.lru_cache(maxsize=64, typed=True)  # a loop of submissions has the same options
 def _checked(*values: Any) -> CheckedOptions:
-    """Check the values of the options in DEFAULTS, in that order."""
-    inputs = dict(zip(DEFAULTS, values, strict=True))
-    pool, name, ranks = inputs["pool"], inputs["name"], inputs["ranks"]
-    reservation = inputs["reservation"]
-    shots = _shots(inputs["shots"])
+    """Check the values of the options in _SHARED, in that order."""
+    inputs = dict(zip(_SHARED, values, strict=True))
+    pool, name, reservation = inputs["pool"], inputs["name"], inputs["reservation"]
     device, noise, mode = inputs["device"], inputs["noise"], inputs["compile"]
     document = noise if isinstance(noise, bytes) else b""
     if mode not in MODES:
-        hint = f"one of: {', '.join(MODES)}"
-        raise OptionError(option="compile", value=mode, expected=hint)
+        raise OptionError(option="compile", value=mode, expected=f"one of: {', '.join(MODES)}")
+    shots = _shots(inputs["shots"])
+    inputs["prefer"] = _preferred(inputs["prefer"], pool, device)
+    given = {each: inputs[each] for each in RULES if inputs[each] is not DEFAULTS[each]}
     task = TaskOptions(
-        outputs=_outputs(inputs["outputs"]),
+        **{each: RULES[each](value) for each, value in given.items()},
         engine=_name("engine", inputs["engine"]),
-        precision=inputs["precision"],
         pool=_name("pool", pool) if pool else "",
-        priority=checked_priority(inputs["priority"]),
-        queue_timeout_s=_timeout("queue_timeout_s", inputs["queue_timeout_s"]),
-        run_timeout_s=_timeout("run_timeout_s", inputs["run_timeout_s"]),
         name=_name("name", name) if name else "",
-        options=inputs["options"] or (),
-        ranks=0 if ranks is None else checked_ranks(ranks),
         reservation=0
         if reservation is None
         else checked_integer("reservation", reservation, 1, MAX_RESERVATION),
-        prefer=_preferred(inputs["prefer"], pool, device),
         device="" if device is None else _name("device", device),
         noise=() if noise == "auto" or document else noise,
         stale=REFUSE if mode == "fresh" else "",
     )
-    check_options(task)
     mapping = tuple(
         checked_integer("qubit_mapping", qubit, 0, MAX_QUBITS)
         for qubit in inputs["qubit_mapping"] or ()
@@ -353,11 +383,7 @@ def _preferred(
         raise OptionError(
             f"prefer cannot be combined with pool={pool!r:.80}", hint="a pool leaves no choice"
         )
-    return tuple(dict.fromkeys(_name("prefer", name) for name in names))
-
-
-def _timeout(name: str, value: object) -> float:
-    return 0.0 if value is None else checked_timeout(name, value)
+    return tuple(_name("prefer", name) for name in names)
 
 
 def _name(name: str, value: object) -> str:
@@ -365,17 +391,3 @@ def _name(name: str, value: object) -> str:
         hint = "a-z, then up to 63 of a-z 0-9 _ . -"
         raise OptionError(option=name, value=str(value), expected=hint)
     return value
-
-
-def _outputs(outputs: tuple[str, ...] | str) -> tuple[str, ...]:
-    return tuple(dict.fromkeys((outputs,) if isinstance(outputs, str) else outputs))
-
-
-def _engine_options(settings: Mapping[str, Any]) -> EngineOptions:
-    if not isinstance(settings, Mapping):
-        raise OptionError(option="options", value=settings, expected='for example {"bond": 64}')
-    return tuple(sorted(((str(name), value) for name, value in settings.items()), key=_name_of))
-
-
-def _name_of(pair: tuple[str, object]) -> str:
-    return pair[0]

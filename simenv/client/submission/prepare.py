@@ -17,10 +17,11 @@ import msgspec
 from simenv.client.circuits import PackedCircuit, load
 from simenv.client.devices.choice import SubmitDevices
 from simenv.client.submission.options import (
-    DEFAULT_SHOTS,
+    DEFAULTS,
     BatchOptions,
     CheckedOptions,
     SubmitOptions,
+    check_names,
     checked_binding,
     checked_options,
     checked_seed,
@@ -101,7 +102,8 @@ def prepare_many(
     work: Any, options: BatchOptions, devices: SubmitDevices | None = None
 ) -> PreparedSubmit:
     """Check and pack several circuits, a sweep or several sweeps; see `Client.submit_many`."""
-    shots: Any = options.get("shots", DEFAULT_SHOTS)
+    check_names(options, BatchOptions)
+    shots: Any = options.get("shots", DEFAULTS["shots"])
     if isinstance(work, list) and work and all(map(_is_sweep, work)):
         return _prepare_sweeps(work, shots, options, devices)
     if isinstance(shots, Sequence):

@@ -7,7 +7,7 @@ runs the earlier parts again, with the same outcomes.
 
 from __future__ import annotations
 
-from typing import Any, SupportsIndex, TypedDict, Unpack
+from typing import Any, Unpack
 
 import msgspec
 
@@ -17,12 +17,13 @@ from simenv.client.connection.session import ServiceSession
 from simenv.client.connection.task_handle import TaskHandle
 from simenv.client.results.result import Result
 from simenv.client.submission.options import (
-    ReservationLike,
-    Seed,
+    PartOptions,
+    PlacementOptions,
+    RunOptions,
     SubmitOptions,
+    check_names,
     checked_seed,
 )
-from simenv.client.submission.parents import Parents
 from simenv.client.submission.prepare import prepare_one
 from simenv.client.submission.send import send
 from simenv.client.tasks.task import Task
@@ -34,28 +35,9 @@ from simenv.model.task_rules import checked_keep
 KEEP_S = 60.0
 
 
-class PartOptions(TypedDict, total=False):
-    """Options of parts; see `Client.submit` for their meaning."""
-
-    seed: Seed | None
-    engine: str
-    precision: str
-    pool: str | None
-    priority: SupportsIndex
-    queue_timeout_s: float | None
-    run_timeout_s: float | None
-    reservation: ReservationLike | SupportsIndex | None
-    after: Parents
-    name: str | None
-    idempotency_key: str | None
-
-
-_INHERITED = (
-    *("engine", "precision", "pool", "priority", "reservation", "name"),
-    *("queue_timeout_s", "run_timeout_s"),
-)
+_INHERITED = RunOptions.__optional_keys__ - {"after", "idempotency_key"}
 _OF_ALL_PARTS = ("seed", "engine", "precision")  # fixed by the first part
-_WITHOUT_PARTS = ("ranks", "device", "noise", "compile", "qubit_mapping", "prefer")
+_WITHOUT_PARTS = sorted(PlacementOptions.__optional_keys__)
 
 
 class PartSequence(msgspec.Struct, frozen=True):
@@ -154,9 +136,7 @@ def submit_part(
 
 def _send_part(session: Any, parts: PartSequence, worker: str) -> PartTask:
     """Submit the parts of the circuit, whose last part is new."""
-    unknown = parts.options.keys() - PartOptions.__optional_keys__
-    if unknown:
-        raise TypeError(f"there is no option {', '.join(sorted(unknown))}")
+    check_names(parts.options, PartOptions)
     program = parts.circuit.program
     ends = (*parts.ends, len(program.ops) // 2)
     if len(ends) > MAX_PARTS:

@@ -76,7 +76,7 @@ class SimenvDevice(Device):  # type: ignore[misc]
             "reservation": reservation,
             "run_timeout_s": run_timeout_s,
         }
-        checked_options(dict(self._options))  # type: ignore[arg-type]
+        checked_options(self._options)
         self._client = _client_of(env)
         rng = np.random.default_rng(np.random.randint(2**31 - 1) if seed == "global" else seed)
         labels = None if self.wires is None else self.wires.labels

@@ -2,25 +2,30 @@
 
 from __future__ import annotations
 
+import inspect
 from typing import Any
 
 import numpy as np
 import pytest
 
+from simenv.client.client import Client
 from simenv.client.submission.options import (
+    BatchOptions,
     CheckedOptions,
+    SubmitOptions,
     checked_options,
     checked_seed,
     item_seeds,
     sweep_seeds,
 )
+from simenv.client.submission.prepare import prepare_many, prepare_one
 from simenv.errors import OptionError
 from simenv.model import TaskOptions
 from simenv.model.task_rules import check_terms, checked_key
 
 
 def chosen(**changes: Any) -> CheckedOptions:
-    return checked_options(changes)  # type: ignore[arg-type]
+    return checked_options(changes)
 
 
 @pytest.mark.parametrize(
@@ -57,6 +62,26 @@ def test_client_and_service_refuse_an_option_with_one_text(option: str, value: A
     with pytest.raises(OptionError) as in_service:
         check_terms(TaskOptions(**{option: value}))
     assert str(in_client.value) == str(in_service.value)
+
+
+@pytest.mark.parametrize(
+    ("method", "of"),
+    [("submit", SubmitOptions), ("run", SubmitOptions), ("submit_many", BatchOptions)],
+)
+def test_signature_shows_each_option_with_its_default(method: str, of: Any) -> None:
+    shown = inspect.signature(getattr(Client, method)).parameters
+    options = {name: each.default for name, each in shown.items() if each.kind is each.KEYWORD_ONLY}
+    assert options.keys() == of.__optional_keys__
+    assert options["shots"] == 1024
+    assert options["outputs"] == ("counts",)
+    assert options["noise"] == "auto"
+
+
+def test_unknown_option_is_refused_by_name() -> None:
+    with pytest.raises(TypeError, match="there is no option parameter_values"):
+        prepare_many([], {"parameter_values": [1.0]})  # type: ignore[typeddict-unknown-key]
+    with pytest.raises(TypeError, match="there is no option shot"):
+        prepare_one("", {"shot": 1})  # type: ignore[typeddict-unknown-key]
 
 
 def test_ranks_are_part_of_task_options() -> None:
