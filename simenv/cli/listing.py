@@ -21,7 +21,7 @@ import msgspec
 import typer
 
 from simenv.cli import options
-from simenv.cli.options import seconds
+from simenv.cli.options import seconds, set_signature
 from simenv.cli.output import layout, terminal
 from simenv.errors import OptionError
 
@@ -90,20 +90,13 @@ def listed(
             with common.connect_or_read() if stored else common.connect() as client:
                 listing(columns, style, lambda: rows(client, **values))
 
-        _set_signature(command, rows)
+        _, *own = inspect.signature(rows, eval_str=True, locals={"Client": Any}).parameters.values()
+        context = inspect.Parameter("context", _BY_NAME, annotation=typer.Context)
+        parameters = [context, *(each.replace(kind=_BY_NAME) for each in own), *_COMMON]
+        set_signature(command, rows, parameters)
         return command
 
     return decorate
-
-
-def _set_signature(command: Callable[..., None], rows: Callable[..., Any]) -> None:
-    """Set the name, help and signature of a command, which typer reads."""
-    _, *own = inspect.signature(rows, eval_str=True, locals={"Client": Any}).parameters.values()
-    context = inspect.Parameter("context", _BY_NAME, annotation=typer.Context)
-    parameters = [context, *(each.replace(kind=_BY_NAME) for each in own), *_COMMON]
-    command.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
-    command.__annotations__ = {each.name: each.annotation for each in parameters}
-    command.__name__, command.__doc__ = rows.__name__, rows.__doc__
 
 
 def listing(

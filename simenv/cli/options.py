@@ -6,11 +6,12 @@ them to the front before typer reads the line.
 
 from __future__ import annotations
 
+import inspect
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import typer
 
@@ -103,3 +104,14 @@ def hoist(arguments: Sequence[str]) -> list[str]:
     ):
         raise OptionError("simenv exec: the command must follow --", hint="simenv exec -- CMD ARGS")
     return leading + remaining
+
+
+def set_signature(
+    command: Callable[..., None],
+    like: Callable[..., Any],
+    parameters: Sequence[inspect.Parameter],
+) -> None:
+    """Set the signature of a command, which typer reads, and the name and help of `like`."""
+    command.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+    command.__annotations__ = {each.name: each.annotation for each in parameters}
+    command.__name__, command.__doc__ = like.__name__, like.__doc__

@@ -14,34 +14,12 @@ from simenv.cli.errors import errors_for_command_line, translate_to_options
 from simenv.cli.listing import Column, Style, keyed, listing
 from simenv.cli.output import terminal
 from simenv.cli.tasks import explain_plan
-from simenv.cli.tasks.circuit_input import (
-    Amplitudes,
-    BitStrings,
-    Compile,
-    Compiled,
-    Device,
-    Noise,
-    Outputs,
-    Pool,
-    Precision,
-    Prefer,
-    QubitMapping,
-    Ranks,
-    Shots,
-    client_and_circuit,
-    mapping_of,
-    noise_of,
-    preferred,
-    settings_of,
-)
+from simenv.cli.tasks.circuit_input import client_and_circuit
+from simenv.cli.tasks.circuit_options import SENT, CircuitOptions, with_circuit_options
 from simenv.cli.tasks.waiting import answer_progress
 from simenv.errors import OptionError
 from simenv.wire.messages.queries import Choice, Explanation
 
-_OF_A_REQUEST = (
-    *("shots", "engine_option", "pool", "prefer", "ranks", "observable", "output", "precision"),
-    *("amplitude", "device", "noise", "compiled", "qubit_mapping"),
-)
 _DEPENDS = {
     "--plan": "the sweeps of the engine statevector depend on the circuit, --output, --observable"
     " and --precision",
@@ -59,29 +37,15 @@ COLUMNS: tuple[Column[Choice], ...] = (
 )
 
 
+@with_circuit_options(
+    *("seed", "param", "priority", "queue_timeout", "run_timeout", "after", "task_name"),
+)
 def explain(
     context: typer.Context,
+    asked: CircuitOptions,
     file: Annotated[
         str | None, typer.Argument(help="OpenQASM 2 or 3, or QPY; - is stdin.", show_default=False)
     ] = None,
-    shots: Shots = 1024,
-    engine: Annotated[str, typer.Option(help="Consider only this engine.")] = "auto",
-    observable: Annotated[
-        list[str] | None, typer.Option(help="Pauli sum, as for submit; may be repeated.")
-    ] = None,
-    amplitude: BitStrings = None,
-    output: Outputs = None,
-    precision: Amplitudes = Precision.double,
-    engine_option: Annotated[
-        list[str] | None, typer.Option(help="NAME=VALUE of an option of the engine.")
-    ] = None,
-    pool: Pool = None,
-    prefer: Prefer = None,
-    device: Device = None,
-    noise: Noise = "auto",
-    compiled: Compiled = Compile.auto,
-    qubit_mapping: QubitMapping = None,
-    ranks: Ranks = None,
     plan: Annotated[
         bool, typer.Option("--plan", help="List the sweeps of the engine statevector.")
     ] = False,
@@ -101,7 +65,7 @@ def explain(
     `--plan` and `--ledger` work without an environment; `--noise FILE` in place of FILE is
     `--ledger FILE`.
     """
-    common = options.settings_of(context)
+    common, noise = options.settings_of(context), asked.noise
     if file is None:
         if noise == "auto":
             raise OptionError("no circuit", hint="simenv explain FILE")
@@ -115,38 +79,22 @@ def explain(
     if ledger:
         with errors_for_command_line():
             _refuse_others(context, "--ledger", ("device", "noise", "compiled"))
-            if not device:
+            if not asked.device:
                 raise OptionError("--ledger without --device", hint="--device NAME")
-            error_ledger.show(file, device, noise, compiled.value, plot, as_json=common.as_json)
+            mode = asked.compiled.value
+            error_ledger.show(file, asked.device, noise, mode, plot, as_json=common.as_json)
         return
     if plan:
         with errors_for_command_line():
             _refuse_others(context, "--plan", ("observable", "output", "precision"))
-            wanted = tuple(each.value for each in output or ())
-            explain_plan.show(
-                file, precision.value, wanted, observable or [], as_json=common.as_json
-            )
+            wanted = tuple(each.value for each in asked.output or ())
+            sums = asked.observable or []
+            explain_plan.show(file, asked.precision.value, wanted, sums, as_json=common.as_json)
         return
     with errors_for_command_line(), contextlib.ExitStack() as stack:
         client, _, loaded = client_and_circuit(common, file, stack)
         with answer_progress():
-            result = client.explain(
-                loaded.program,
-                shots=shots or None,
-                outputs=tuple(each.value for each in output) if output else ("counts",),
-                observables=observable or None,
-                amplitudes=amplitude or None,
-                engine=engine,
-                precision=precision.value,
-                options=settings_of(engine_option or []),
-                pool=pool,
-                prefer=preferred(prefer),
-                device=device,
-                noise=noise_of(noise),
-                compile=compiled.value,
-                qubit_mapping=mapping_of(qubit_mapping),
-                ranks=ranks,
-            )
+            result = client.explain(loaded.program, **asked.arguments())
     if common.as_json:
         terminal.json_line(
             {
@@ -159,7 +107,9 @@ def explain(
     terminal.fitted(f"{'stdin' if file == '-' else file}: {summary(result)}", indent=2)
     listing(COLUMNS, Style(False, aligned=True), lambda: result.engines)
     if error := max((each.sampling_error for each in result.engines), default=0.0):
-        terminal.note(f"{shots:,} shots: a probability has a standard error of up to {error:.2g}")
+        terminal.note(
+            f"{asked.shots:,} shots: a probability has a standard error of up to {error:.2g}"
+        )
     for each in result.engines:
         if each.runs:
             terminal.note(learned(each))
@@ -172,9 +122,8 @@ def explain(
 
 def _refuse_others(context: typer.Context, mode: str, own: tuple[str, ...]) -> None:
     """Raise OptionError for given options on which the answer of this mode does not depend."""
-    settings = {
-        name: context.get_parameter_source(name) for name in _OF_A_REQUEST if name not in own
-    }
+    others = [name for name in SENT if name not in (*own, "engine")]
+    settings = {name: context.get_parameter_source(name) for name in others}
     names = sorted(
         name for name, by in settings.items() if by is not None and by.name == "COMMANDLINE"
     )

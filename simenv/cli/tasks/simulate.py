@@ -17,27 +17,8 @@ import typer
 from simenv._version import __version__
 from simenv.cli import options
 from simenv.cli.errors import errors_for_command_line
-from simenv.cli.tasks.circuit_input import (
-    Amplitudes,
-    BitStrings,
-    Compile,
-    Compiled,
-    Device,
-    Engine,
-    Noise,
-    Observables,
-    Outputs,
-    Params,
-    Precision,
-    QubitMapping,
-    Seed,
-    Shots,
-    bindings_of,
-    mapping_of,
-    noise_of,
-    read_circuit,
-    settings_of,
-)
+from simenv.cli.tasks.circuit_input import read_circuit
+from simenv.cli.tasks.circuit_options import CircuitOptions, with_circuit_options
 from simenv.cli.tasks.result_view import print_results
 from simenv.cli.tasks.waiting import kernel_progress
 from simenv.errors import InfeasibleError, ProgramError, TaskFailedError
@@ -55,28 +36,13 @@ TASK = "simulate"  # in place of a task's id
 _FAILED = 1
 
 
+@with_circuit_options(
+    *("pool", "prefer", "ranks", "priority", "queue_timeout", "after", "task_name"),
+)
 def simulate(
     context: typer.Context,
     file: Annotated[str, typer.Argument(help="OpenQASM 2 or 3, or QPY; - is stdin.")],
-    shots: Shots = 1024,
-    seed: Seed = None,
-    engine: Engine = "auto",
-    observable: Observables = None,
-    amplitude: BitStrings = None,
-    output: Outputs = None,
-    precision: Amplitudes = Precision.double,
-    param: Params = None,
-    device: Device = None,
-    noise: Noise = "auto",
-    compiled: Compiled = Compile.auto,
-    qubit_mapping: QubitMapping = None,
-    engine_option: Annotated[
-        list[str] | None,
-        typer.Option(help="NAME=VALUE of an option of the engine, such as bond=64."),
-    ] = None,
-    run_timeout: Annotated[
-        float | None, typer.Option(help="Seconds of running after which it is stopped.")
-    ] = None,
+    asked: CircuitOptions,
     save: Annotated[
         Path | None,
         typer.Option(
@@ -104,27 +70,8 @@ def simulate(
         from simenv.client.devices.choice import SubmitDevices
         from simenv.client.submission.prepare import prepare_one
 
-        loaded, values = read_circuit(file), bindings_of(param or [])
-        order = prepare_one(
-            loaded.program,
-            {
-                "shots": shots or None,
-                "seed": seed,
-                "outputs": tuple(each.value for each in output) if output else ("counts",),
-                "observables": observable or None,
-                "amplitudes": amplitude or None,
-                "parameter_values": loaded.bind(values) if loaded.parameters or values else None,
-                "engine": engine,
-                "precision": precision.value,
-                "options": settings_of(engine_option or []),
-                "run_timeout_s": run_timeout,
-                "device": device,
-                "noise": noise_of(noise),
-                "compile": compiled.value,
-                "qubit_mapping": mapping_of(qubit_mapping),
-            },
-            SubmitDevices(local),
-        )
+        loaded = read_circuit(file)
+        order = prepare_one(loaded.program, asked.arguments(loaded), SubmitDevices(local))
         observables.extend(order.terms.pauli_sums)
         return order
 

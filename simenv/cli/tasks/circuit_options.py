@@ -1,0 +1,275 @@
+"""Options of commands about one circuit: one table, from which `submit`, `simulate` and `explain`
+take their parameters.
+
+A field of `CircuitOptions` is an option of the command line. It is sent as the option of
+`Client.submit` of the same name, or as its `Sent` says.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable
+from dataclasses import dataclass, fields
+from enum import StrEnum
+from typing import TYPE_CHECKING, Annotated, Any, get_type_hints
+
+import typer
+
+from simenv.cli.options import set_signature
+from simenv.cli.tasks.circuit_input import noise_of
+from simenv.errors import OptionError
+
+if TYPE_CHECKING:
+    from simenv.client.circuits import PackedCircuit
+    from simenv.client.submission.options import SubmitOptions
+
+
+class Output(StrEnum):
+    """Outputs that can be requested."""
+
+    counts = "counts"
+    probabilities = "probabilities"
+    statevector = "statevector"
+    expectation = "expectation"
+    gradient = "gradient"
+    memory = "memory"
+
+
+class Precision(StrEnum):
+    """Precision of the amplitudes: complex128 or complex64."""
+
+    double = "double"
+    single = "single"
+
+
+class Compile(StrEnum):
+    """Conditions under which a circuit is compiled for its device."""
+
+    auto = "auto"
+    never = "never"
+    always = "always"
+    fresh = "fresh"
+
+
+def _parse_count(text: str | int) -> int:
+    """Parse a number of shots, such as 1024 or 1e6."""
+    try:
+        number = float(text)
+    except ValueError:
+        number = -1.0
+    if not (number >= 0 and number.is_integer()):
+        raise typer.BadParameter(f"{text!r} is not a whole number from 0 up, such as 1024 or 1e6")
+    return int(text) if str(text).isdecimal() else int(number)
+
+
+def preferred(text: str | None) -> list[str] | None:
+    """Split A,B,C into a list."""
+    return [word.strip() for word in text.split(",") if word.strip()] if text else None
+
+
+def settings_of(assignments: list[str]) -> dict[str, float]:
+    """Parse NAME=VALUE words into an engine's options; whole numbers stay integers."""
+    values: dict[str, float] = {}
+    for assignment in assignments:
+        name, _, text = assignment.partition("=")
+        try:
+            values[name] = int(text) if text.lstrip("+-").isdigit() else float(text)
+        except ValueError as error:
+            hint = "NAME=VALUE, for example bond=64"
+            raise OptionError(f"--engine-option {assignment[:80]!r}", hint=hint) from error
+    return values
+
+
+def mapping_of(text: str | None) -> list[int] | None:
+    """Parse the device's qubits of --qubit-mapping. Raises OptionError."""
+    if text is None:
+        return None
+    try:
+        return [int(word) for word in text.split(",")]
+    except ValueError as error:
+        hint = "the device's qubit of each qubit of the circuit, such as 5,4,3"
+        raise OptionError(f"--qubit-mapping {text[:80]!r}", hint=hint) from error
+
+
+def bindings_of(params: list[str]) -> dict[str, list[float]] | None:
+    """Parse NAME=VALUE words into one set of parameter values."""
+    values: dict[str, list[float]] = {}
+    for param in params:
+        name, equals, number = param.partition("=")
+        try:
+            values[name] = [float(number)]
+        except ValueError:
+            equals = ""
+        if not equals or not name:
+            raise OptionError(f"--param {param!r}", hint="NAME=VALUE, for example theta=0.25")
+    return values or None
+
+
+@dataclass(frozen=True, slots=True)
+class Sent:
+    """Option of `Client.submit` that a field gives; `convert`: from the value of the field."""
+
+    name: str = ""  # "": that of the field
+    convert: Callable[[Any], Any] = lambda value: value
+
+
+Words = list[str] | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class CircuitOptions:
+    """Values of the options of one command."""
+
+    shots: Annotated[
+        int,
+        typer.Option(
+            parser=_parse_count,
+            metavar="N",
+            help="Number of shots; 0: exact results without sampling.",
+        ),
+        Sent(convert=lambda shots: shots or None),
+    ] = 1024
+    seed: Annotated[
+        int | None, typer.Option(min=0, help="Seed; the same seed gives the same counts.")
+    ] = None
+    engine: Annotated[str, typer.Option(help="Engine; auto chooses one.")] = "auto"
+    observable: Annotated[
+        Words,
+        typer.Option(help='Pauli sum such as "ZZI:0.5,IXX:-1"; may be repeated.'),
+        Sent("observables", lambda sums: sums or None),
+    ] = None
+    amplitude: Annotated[
+        Words,
+        typer.Option(
+            help="Bit string whose amplitude is wanted, highest qubit first; may be repeated."
+        ),
+        Sent("amplitudes", lambda strings: strings or None),
+    ] = None
+    output: Annotated[
+        list[Output] | None,
+        typer.Option(help="Requested output; may be repeated."),
+        Sent("outputs", lambda outputs: tuple(map(str, outputs or ("counts",)))),
+    ] = None
+    precision: Annotated[
+        Precision, typer.Option(help="Precision of the amplitudes."), Sent(convert=str)
+    ] = Precision.double
+    param: Annotated[
+        Words,
+        typer.Option(help="NAME=VALUE of a free parameter, in radians; may be repeated."),
+        Sent("parameter_values", lambda words: bindings_of(words or [])),
+    ] = None
+    pool: Annotated[str | None, typer.Option(help="Run on this pool.")] = None
+    prefer: Annotated[
+        str | None,
+        typer.Option(
+            help="Pools or kinds (hardware, emulator, simulator), with commas; the first that can"
+            " run it now."
+        ),
+        Sent(convert=preferred),
+    ] = None
+    device: Annotated[
+        str | None, typer.Option(help="Run on this emulated device; simenv devices lists them.")
+    ] = None
+    noise: Annotated[
+        str,
+        typer.Option(
+            help="auto (the device's), on, off, a recipe (aer), COMPONENT=FACTOR with commas, or a"
+            " file with a noise model. All but auto, off and a file need a device."
+        ),
+        Sent(convert=noise_of),
+    ] = "auto"
+    compiled: Annotated[
+        Compile,
+        typer.Option(
+            "--compile",
+            help="Compile for the device: auto where the circuit does not fit; never refuses it;"
+            " fresh fails where the calibration has changed since, and is compiled again with"
+            " --wait.",
+        ),
+        Sent("compile", str),
+    ] = Compile.auto
+    qubit_mapping: Annotated[
+        str | None,
+        typer.Option(help="The device's qubit of each qubit of the circuit, with commas: 5,4,3."),
+        Sent(convert=mapping_of),
+    ] = None
+    ranks: Annotated[
+        int | None,
+        typer.Option(help="MPI ranks, a power of two; default: as many as the memory needs."),
+    ] = None
+    engine_option: Annotated[
+        Words,
+        typer.Option(help="NAME=VALUE of an option of the engine, such as bond=64."),
+        Sent("options", lambda words: settings_of(words or [])),
+    ] = None
+    priority: Annotated[int, typer.Option(help="Priority; a higher number runs first.")] = 0
+    queue_timeout: Annotated[
+        float | None,
+        typer.Option(help="Seconds of waiting after which the task is EXPIRED."),
+        Sent("queue_timeout_s"),
+    ] = None
+    run_timeout: Annotated[
+        float | None,
+        typer.Option(help="Seconds of running after which the task is EXPIRED."),
+        Sent("run_timeout_s"),
+    ] = None
+    after: Annotated[
+        Words,
+        typer.Option(help="Id of a task that must be DONE before; may be given several times."),
+        Sent(convert=lambda tasks: tasks or None),
+    ] = None
+    task_name: Annotated[
+        str | None, typer.Option(help="Name of the task in listings."), Sent("name")
+    ] = None
+
+    def arguments(self, loaded: PackedCircuit | None = None) -> SubmitOptions:
+        """Return the options for `Client.submit`. `loaded`: the circuit, to whose parameters
+        --param gives values. Raises OptionError."""
+        values = {
+            sent.name or name: sent.convert(getattr(self, name)) for name, sent in SENT.items()
+        }
+        bindings = values.pop("parameter_values")
+        if loaded is not None and (loaded.parameters or bindings):
+            values["parameter_values"] = loaded.bind(bindings)
+        return values  # type: ignore[return-value]
+
+
+_TYPES = get_type_hints(CircuitOptions, globals(), include_extras=True)
+SENT: dict[str, Sent] = {
+    name: next((each for each in hint.__metadata__ if isinstance(each, Sent)), Sent())
+    for name, hint in _TYPES.items()
+}
+
+
+def with_circuit_options(
+    *without: str,
+) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """Return a decorator that gives a command the options in the table, except `without`, in place
+    of its parameter `asked`."""
+    taken = [each for each in fields(CircuitOptions) if each.name not in without]
+
+    def decorate(command: Callable[..., None]) -> Callable[..., None]:
+        def run(**values: Any) -> None:
+            asked = CircuitOptions(**{each.name: values.pop(each.name) for each in taken})
+            command(asked=asked, **values)
+
+        parameters: list[inspect.Parameter] = []
+        for own in inspect.signature(command, eval_str=True).parameters.values():
+            if own.name != "asked":
+                parameters.append(own.replace(kind=own.KEYWORD_ONLY))
+                continue
+            parameters += [
+                inspect.Parameter(
+                    each.name,
+                    own.KEYWORD_ONLY,
+                    default=each.default,
+                    annotation=Annotated[
+                        _TYPES[each.name].__origin__, _TYPES[each.name].__metadata__[0]
+                    ],
+                )
+                for each in taken
+            ]
+        set_signature(run, command, parameters)
+        return run
+
+    return decorate
