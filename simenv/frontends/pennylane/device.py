@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import Any, SupportsIndex
+from typing import Any
 
 import numpy as np
 import pennylane as qml
@@ -14,13 +13,22 @@ from pennylane.exceptions import DeviceError
 from pennylane.measurements import SampleMeasurement
 
 from simenv.client.client import Client, connect
-from simenv.client.submission.options import ReservationLike, checked_options
+from simenv.client.submission.options import (
+    DEFAULTS,
+    PlacementOptions,
+    RunOptions,
+    checked_options,
+)
 from simenv.frontends.pennylane.connection import shared_client
 from simenv.frontends.pennylane.execution import BatchExecutor
 from simenv.frontends.pennylane.measurements import SHADOWS
 from simenv.frontends.pennylane.preprocessing import MID_MEASURE, NAME, has_adjoint, pipeline
 from simenv.model.devices import DeviceKind
 
+# Options of `Client.submit` that hold for all tapes of a device.
+_OPTIONS = (RunOptions.__optional_keys__ | PlacementOptions.__optional_keys__ | {"options"}) - {
+    *("after", "idempotency_key", "qubit_mapping")
+}
 _NATIVE = ("device", "one-shot", "tree-traversal")  # methods that one dynamic circuit serves
 
 
@@ -48,34 +56,14 @@ class SimenvDevice(Device):  # type: ignore[misc]
         wires: Any = None,
         shots: Any = None,
         *,
-        device: str | None = None,
         env: Client | str | None = None,
         seed: Any = "global",
-        engine: str = "auto",
-        precision: str = "double",
-        noise: Any = "auto",
-        compile: str = "auto",  # noqa: A002 - named as in `Client.submit`
-        pool: str | None = None,
-        prefer: Sequence[str] | str | None = None,
-        priority: SupportsIndex = 0,
-        options: Mapping[str, float] | None = None,
-        reservation: ReservationLike | SupportsIndex | None = None,
-        run_timeout_s: float | None = None,
+        **options: Any,
     ) -> None:
         super().__init__(wires=wires, shots=shots)
-        self._options: dict[str, Any] = {
-            "device": device,
-            "engine": engine,
-            "precision": precision,
-            "noise": noise,
-            "compile": compile,
-            "pool": pool,
-            "prefer": prefer,
-            "priority": priority,
-            "options": options,
-            "reservation": reservation,
-            "run_timeout_s": run_timeout_s,
-        }
+        if unknown := sorted(options.keys() - _OPTIONS):
+            raise TypeError(f"there is no option {', '.join(unknown)}")
+        self._options = {**{name: DEFAULTS[name] for name in _OPTIONS}, **options}
         checked_options(self._options)
         self._client = _client_of(env)
         rng = np.random.default_rng(np.random.randint(2**31 - 1) if seed == "global" else seed)

@@ -21,7 +21,7 @@ from simenv._version import __version__
 from simenv.client.client import Client, connect
 from simenv.client.reservations import Reservation
 from simenv.client.submission.batch import BatchItem, submit_batch
-from simenv.client.submission.options import BatchOptions, item_seeds
+from simenv.client.submission.options import DEFAULTS, BatchOptions, item_seeds
 from simenv.client.tasks.task import Task
 from simenv.frontends.qiskit.conversion import disjoint
 from simenv.frontends.qiskit.errors import refusals
@@ -33,6 +33,7 @@ from simenv.model.devices import DeviceInfo, DeviceKind
 
 SHOTS = 1024
 IDEAL_NAME = "simenv"
+_OF_RUN = ("noise", "precision", "compile", "priority", "run_timeout_s")  # of `Client.submit`
 
 
 class SimenvBackend(BackendV2):  # type: ignore[misc]  # qiskit is untyped
@@ -94,12 +95,8 @@ class SimenvBackend(BackendV2):  # type: ignore[misc]  # qiskit is untyped
             seed=None,
             seed_simulator=None,
             memory=False,
-            noise="auto",
-            precision="double",
-            compile="auto",
             engine_options=None,
-            priority=0,
-            run_timeout_s=None,
+            **{name: DEFAULTS[name] for name in _OF_RUN},
         )
 
     def _described(self) -> DeviceInfo:

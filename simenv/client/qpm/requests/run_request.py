@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import base64
 import binascii
+from collections.abc import Callable
 from typing import Any
 
 import msgspec
@@ -24,6 +25,7 @@ from simenv.client.circuits import PackedCircuit, load, untrusted_qpy
 from simenv.client.devices.noise import factors_of
 from simenv.client.qpm.requests import arguments
 from simenv.client.results import bitstrings
+from simenv.client.submission.options import SubmitOptions
 from simenv.config import NAME_RULE
 from simenv.errors import OptionError, ProgramError, SimenvError
 from simenv.model import MAX_QUBITS, MAX_SHOTS, OWNERS, Program
@@ -116,11 +118,10 @@ _NUMBERS = ("depth", "one_q_gate_count", "two_q_gate_count", "measurement_count"
 
 
 # Keys that are read, and keys of hosts that identify the caller or the place of execution.
-_KNOWN = frozenset(
+_READ = frozenset(
     {
         *_NUMBERS,
-        *("qasm", "circuit", "num_shots", "num_qubits", "seed", "priority", "return_statevector"),
-        *("noise", "verbatim", "qubit_mapping", "prefer"),
+        *("qasm", "circuit", "num_shots", "num_qubits", "seed", "return_statevector"),
         *("compiler", "qfw_backend", "np", "hosts"),
         *_HINTS,
         *("owner", "job_id", "allocation_id", "project_id", "session_id", "target_device_id"),
@@ -130,17 +131,14 @@ _KNOWN = frozenset(
 
 
 class Request(msgspec.Struct, frozen=True):
-    """Checked `info`. `source`: an argument of `load`, or the bytes of a QPY file."""
+    """Checked `info`. `source`: an argument of `load`, or the bytes of a QPY file; `options`: of
+    `Client.submit`."""
 
     source: Any
     shots: int
     seed: int | None
     statevector: bool
-    priority: int
-    prefer: tuple[str, ...] = ()  # pools, or kinds of devices
-    noise: Any = "auto"  # as `Client.submit` takes it
-    verbatim: bool = False  # run it as it is written, or refuse it
-    qubit_mapping: tuple[int, ...] = ()  # the device's qubit of each; (): any
+    options: SubmitOptions
     warnings: tuple[str, ...] = ()  # fields that change nothing
 
 
@@ -171,19 +169,13 @@ def read(info: Any) -> Request:
     seed, width = inputs.get("seed"), inputs.get("num_qubits")
     if width is not None:  # the host's estimate: checked; the circuit's own width is used
         arguments.integer("num_qubits", width, 0, 2**31 - 1)
-    priority = inputs.get("priority")
+    options = {option: read(inputs.get(name)) for name, (option, read) in _OPTIONS.items()}
     return Request(
         source=_source(inputs),
         shots=arguments.integer("num_shots", inputs["num_shots"], 1, MAX_SHOTS),
         seed=None if seed is None else arguments.integer("seed", seed, 0, MAX_SEED),
         statevector=arguments.truth("return_statevector", inputs.get("return_statevector", False)),
-        priority=0
-        if priority is None
-        else arguments.integer("priority", priority, -MAX_PRIORITY, MAX_PRIORITY),
-        prefer=_preferred(inputs.get("prefer")),
-        noise=_noise(inputs.get("noise")),
-        verbatim=_flag(inputs, "verbatim"),
-        qubit_mapping=_mapping(inputs.get("qubit_mapping")),
+        options=options,  # type: ignore[arg-type]
         warnings=_warnings(inputs),
     )
 
@@ -195,16 +187,20 @@ def _warnings(inputs: dict[str, Any]) -> tuple[str, ...]:
         for name, why in _HINTS.items()
         if inputs.get(name) is not None
     ]
-    unknown = sorted(str(name) for name in inputs.keys() - _KNOWN)
+    unknown = sorted(str(name) for name in inputs.keys() - _READ - _OPTIONS.keys())
     if unknown:
         results.append(f"info: unknown fields have no effect: {', '.join(unknown)[:_FIELDS_CHARS]}")
     return tuple(results)
 
 
-def _flag(inputs: dict[str, Any], name: str) -> bool:
-    """Read a bool; None, [] and {} are False."""
-    value = inputs.get(name)
-    return False if _is_empty(value) else arguments.truth(name, value)
+def _priority(value: Any) -> int:
+    return 0 if value is None else arguments.integer("priority", value, -MAX_PRIORITY, MAX_PRIORITY)
+
+
+def _compile(value: Any) -> str:
+    """Read `verbatim`, a bool; None, [] and {} are False."""
+    is_verbatim = not _is_empty(value) and arguments.truth("verbatim", value)
+    return "never" if is_verbatim else "auto"
 
 
 def _is_empty(value: Any) -> bool:
@@ -230,11 +226,11 @@ def _noise(value: Any) -> Any:
     return value
 
 
-def _mapping(value: Any) -> tuple[int, ...]:
-    """Read a list, or a table from the circuit's qubit to the device's; () if the field is
+def _mapping(value: Any) -> tuple[int, ...] | None:
+    """Read a list, or a table from the circuit's qubit to the device's; None if the field is
     empty."""
     if _is_empty(value):
-        return ()
+        return None
     if isinstance(value, dict):
         settings = {
             key if isinstance(key, str) else short_repr(key): each for key, each in value.items()
@@ -246,6 +242,27 @@ def _mapping(value: Any) -> tuple[int, ...]:
     if not isinstance(value, list | tuple):
         raise arguments.wrong("qubit_mapping", value, "a list of the device's qubits")
     return tuple(arguments.integer("qubit_mapping", each, 0, MAX_QUBITS) for each in value)
+
+
+def _preferred(value: Any) -> tuple[str, ...]:
+    """Read preferred pools or kinds from a list, or from a text with commas."""
+    names = value.split(",") if isinstance(value, str) else value or ()
+    if not isinstance(names, list | tuple) or len(names) > MAX_PREFERRED:
+        raise arguments.wrong("prefer", value, f"a list of up to {MAX_PREFERRED} pools or kinds")
+    result = tuple(arguments.text("prefer", name).strip() for name in names)
+    if not all(NAME_RULE.match(name) for name in result):
+        raise arguments.wrong("prefer", value, "pools, or hardware, simulator, in order")
+    return result
+
+
+# Fields of `info` that are options of `Client.submit`: the option, and its reader.
+_OPTIONS: dict[str, tuple[str, Callable[[Any], Any]]] = {
+    "priority": ("priority", _priority),
+    "prefer": ("prefer", _preferred),
+    "noise": ("noise", _noise),
+    "verbatim": ("compile", _compile),
+    "qubit_mapping": ("qubit_mapping", _mapping),
+}
 
 
 def name_fields(error: SimenvError) -> None:
@@ -276,17 +293,6 @@ def prepare(request: Request, widest: int = MAX_STATEVECTOR_QUBITS) -> PreparedP
     if not measures:
         return PreparedPrograms(None, loaded, unwritten(program, request.shots), size)
     return PreparedPrograms(loaded, load(without_final_measurements(program)), None, size)
-
-
-def _preferred(value: Any) -> tuple[str, ...]:
-    """Read preferred pools or kinds from a list, or from a text with commas."""
-    names = value.split(",") if isinstance(value, str) else value or ()
-    if not isinstance(names, list | tuple) or len(names) > MAX_PREFERRED:
-        raise arguments.wrong("prefer", value, f"a list of up to {MAX_PREFERRED} pools or kinds")
-    result = tuple(arguments.text("prefer", name).strip() for name in names)
-    if not all(NAME_RULE.match(name) for name in result):
-        raise arguments.wrong("prefer", value, "pools, or hardware, simulator, in order")
-    return result
 
 
 def _source(inputs: dict[str, Any]) -> Any:

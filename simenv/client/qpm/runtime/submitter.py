@@ -74,7 +74,7 @@ class CircuitSubmitter:
                 reason=Reason.DRAINING,
             )  # fmt: skip
         asked = run_request.read(info)
-        if asked.prefer and (self._pool or under.device):
+        if asked.options["prefer"] and (self._pool or under.device):
             owner = "QPM" if self._pool else "reservation"
             text = f"info: prefer has no effect: the pool is the {owner}'s"
             asked = msgspec.structs.replace(asked, warnings=(*asked.warnings, text))
@@ -122,15 +122,15 @@ class CircuitSubmitter:
         tasks: list[Task] = []
         pool = self._pool or under.device
         is_single = prepared.counts is None or prepared.amplitudes is None
+        options: SubmitOptions = {
+            **asked.options,
+            "pool": pool or None,
+            "reservation": under.number or None,
+        }
+        if pool:
+            del options["prefer"]
         submit = partial(
-            self._client.post if waits and is_single else self._client.submit,
-            priority=asked.priority,
-            pool=pool or None,
-            prefer=None if pool else asked.prefer,
-            reservation=under.number or None,
-            noise=asked.noise,
-            compile="never" if asked.verbatim else "auto",
-            qubit_mapping=asked.qubit_mapping or None,
+            self._client.post if waits and is_single else self._client.submit, **options
         )
         if prepared.counts is not None:
             tasks.append(submit(prepared.counts, shots=asked.shots, seed=asked.seed))
