@@ -8,9 +8,10 @@ the Client.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from simenv.client.qpm.answers import envelopes
 from simenv.client.qpm.answers.status import StatusQueries
@@ -24,6 +25,7 @@ from simenv.client.qpm.bindings.telemetry import TelemetryBinding
 from simenv.client.qpm.requests.run_request import MAX_STATEVECTOR_QUBITS
 from simenv.client.qpm.runtime.calls import Audit, TokenGuard, read_token
 from simenv.client.qpm.runtime.completion_queues import CircuitRegistry, CompletionRetention
+from simenv.client.qpm.runtime.context import QpmBinding, QpmContext
 from simenv.client.qpm.runtime.device_events import DeviceEventNotifier
 from simenv.client.qpm.runtime.event_delivery import Delivery
 from simenv.client.qpm.runtime.identity import QPMIdentity, Targets
@@ -31,6 +33,7 @@ from simenv.client.qpm.runtime.notifications import CompletionNotifier
 from simenv.client.qpm.runtime.reservations import ReservationChecks
 from simenv.client.qpm.runtime.submitter import CircuitSubmitter, TaskClient
 from simenv.errors import NotFoundError, OptionError
+from simenv.qpm.bindings import revision2_methods
 from simenv.qpm.service import ServiceRecord
 
 __all__ = ["QPM", "read_token"]
@@ -38,11 +41,31 @@ __all__ = ["QPM", "read_token"]
 if TYPE_CHECKING:
     from simenv.client.connection.session import ServiceSession
 
+Q = TypeVar("Q", bound=QpmBinding)
 SINGLE_RETENTION = CompletionRetention(
     count=65_536, size_bytes=2**30
 )  # reading an evicted completion is an error
 
 
+def _token_checked(kind: type[Q]) -> type[Q]:
+    """Make each call of the contract check its token first."""
+    for name, arguments in revision2_methods().items():
+        place = [argument for argument, _ in arguments].index("token")
+        setattr(kind, name, _with_token_check(getattr(kind, name), place))
+    return kind
+
+
+def _with_token_check(method: Callable[..., Any], place: int) -> Callable[..., Any]:
+    @functools.wraps(method)
+    def call(self: QPM, *args: Any, **named: Any) -> Any:
+        token = args[place] if len(args) > place else named.get("token")
+        self._context.token_guard.check(token)
+        return method(self, *args, **named)
+
+    return call
+
+
+@_token_checked
 class QPM(
     ExecutionBinding,
     AdmissionBinding,
@@ -69,62 +92,49 @@ class QPM(
         widest: int = MAX_STATEVECTOR_QUBITS,
         retention: CompletionRetention | None = None,
     ) -> None:
-        identity, audit, token_guard = QPMIdentity(session, pool), Audit(), TokenGuard(token)
+        identity, delivery = QPMIdentity(session, pool), Delivery(session)
         registry = CircuitRegistry(session, retention or CompletionRetention())
-        reservation_checks = ReservationChecks(session, required=required, over=registry.closed)
-        submitter, targets = (
-            CircuitSubmitter(client, registry, reservation_checks, pool, widest),
-            Targets(session, identity),
+        checks = ReservationChecks(session, required=required, over=registry.closed)
+        submitter = CircuitSubmitter(client, registry, checks, pool, widest)
+        super().__init__(
+            QpmContext(
+                session=session,
+                identity=identity,
+                targets=Targets(session, identity),
+                token_guard=TokenGuard(token),
+                audit=Audit(),
+                registry=registry,
+                reservation_checks=checks,
+                submitter=submitter,
+                status_queries=StatusQueries(session, submitter, checks),
+                notifier=CompletionNotifier(
+                    session, registry, envelopes.revision2, delivery, alone=False
+                ),
+                device_events=DeviceEventNotifier(session, delivery, pool),
+            )
         )
-        self._delivery = Delivery(session)
-        notifier = CompletionNotifier(
-            session, registry, envelopes.revision2, self._delivery, alone=False
-        )
-        status_queries = StatusQueries(session, submitter, reservation_checks)
-        ExecutionBinding.__init__(
-            self,
-            token_guard,
-            reservation_checks,
-            submitter,
-            status_queries,
-            notifier,
-            DeviceEventNotifier(session, self._delivery, pool),
-        )
-        AdmissionBinding.__init__(
-            self, session, token_guard, reservation_checks, targets, registry, lambda: self._state
-        )
-        PolicyBinding.__init__(self, session, token_guard, targets)
-        SchedulerBinding.__init__(self, session, token_guard, targets, registry, audit)
-        TelemetryBinding.__init__(self, session, token_guard, identity, targets, audit)
-        ControlBinding.__init__(
-            self, session, token_guard, reservation_checks, submitter, identity, audit
-        )
-        self._client, self._session, self._widest = client, session, widest
+        self._delivery, self._client, self._widest = delivery, client, widest
         self.revision1 = self.connection()
 
     def connection(self) -> SingleQPM:
         """Make a further client of revision 1, with its own queue, registration and circuits, which
         end with `shutdown`. Starts no thread and sends no request."""
-        session, identity = self._session, self._identity
-        registry, reservation_checks = (
-            CircuitRegistry(session, SINGLE_RETENTION),
-            ReservationChecks(session, required=False),
+        session, device = self._context.session, self._context.identity.device
+        registry = CircuitRegistry(session, SINGLE_RETENTION)
+        checks = ReservationChecks(session, required=False)
+        return SingleQPM(
+            CircuitSubmitter(self._client, registry, checks, device, self._widest),
+            CompletionNotifier(session, registry, envelopes.revision1, self._delivery, alone=True),
+            DeviceEventNotifier(session, self._delivery, device),
+            self._context.identity,
         )
-        submitter = CircuitSubmitter(
-            self._client, registry, reservation_checks, identity.device, self._widest
-        )
-        notifier = CompletionNotifier(
-            session, registry, envelopes.revision1, self._delivery, alone=True
-        )
-        events = DeviceEventNotifier(session, self._delivery, identity.device)
-        return SingleQPM(submitter, notifier, events, identity)
 
     def query(self) -> ServiceRecord:
         """Service record for hosts that look for a QPM."""
-        return self._identity.record(type(self), with_properties=True)
+        return self._context.identity.record(type(self), with_properties=True)
 
     def __repr__(self) -> str:
-        return f"<QPM {self._identity.target_id} | {self._state}>"
+        return f"<QPM {self._context.identity.target_id} | {self._state}>"
 
 
 def configured(

@@ -7,18 +7,15 @@ another owner raises UnknownObjectError, as if it did not exist.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from functools import partial
 from typing import Any
 
 import msgspec
 
-from simenv.client.connection.session import ServiceSession
 from simenv.client.qpm.requests import arguments, reservation_request
-from simenv.client.qpm.runtime.calls import TokenGuard, as_qpm_error, asked
-from simenv.client.qpm.runtime.completion_queues import CircuitRegistry
-from simenv.client.qpm.runtime.identity import Targets
-from simenv.client.qpm.runtime.reservations import MAX_ASKED, ReservationChecks
+from simenv.client.qpm.runtime.calls import as_qpm_error, asked
+from simenv.client.qpm.runtime.context import QpmBinding
+from simenv.client.qpm.runtime.reservations import MAX_ASKED
 from simenv.config import application
 from simenv.errors import InsufficientError, NotReservedError, SimenvError
 from simenv.model import AdmissionReason, ReservationInfo
@@ -49,35 +46,17 @@ REJECTED = "rejected"
 Plain = dict[str, Any]
 
 
-class AdmissionBinding:
+class AdmissionBinding(QpmBinding):
     """Methods of the binding. Thread-safe. `state`: returns the state of this QPM; reservations are
     refused during a shutdown."""
 
-    def __init__(
-        self,
-        session: ServiceSession,
-        token_guard: TokenGuard,
-        reservation_checks: ReservationChecks,
-        targets: Targets,
-        registry: CircuitRegistry,
-        state: Callable[[], ServiceState],
-    ) -> None:
-        self._session = session
-        self._token_guard = token_guard
-        self._reservation_checks = reservation_checks
-        self._targets = targets
-        self._registry = registry
-        self._service_state = state
-
     def evaluate(self, token: str | None = None, request: Plain | None = None) -> Plain:
         """Return the decision that `reserve` would take, without a reservation."""
-        self._token_guard.check(token)
         return plain(self._decide(reservation_request.request_of(request), dry=True))
 
     def reserve(self, token: str | None = None, request: Plain | None = None) -> Plain:
         """Return the decision on a request. An accepted reservation is active. A repeated
         `request_id` returns the same reservation while it lives."""
-        self._token_guard.check(token)
         return plain(self._decide(reservation_request.request_of(request), dry=False))
 
     def renew(
@@ -89,7 +68,6 @@ class AdmissionBinding:
         """Extend a reservation: it expires `ttl_ns` from now by the service's clock; without
         `ttl_ns`, after its original duration. Raises ExecutionError if the reservation has
         ended."""
-        self._token_guard.check(token)
         number = _number(reservation_id)
         wishes = arguments.optional_table("request", request)
         for name in ("ttl_ns", "now_ns"):
@@ -97,7 +75,7 @@ class AdmissionBinding:
                 arguments.integer(name, wishes[name], 0, reservation_request.MOST)
         renew = partial(Renew, reservation=number, ttl_ns=wishes.get("ttl_ns") or 0)
         try:
-            self._session.request(Reservations, renew)
+            self._context.session.request(Reservations, renew)
         except NotReservedError as error:
             self._find(number)
             message = error.message
@@ -114,7 +92,7 @@ class AdmissionBinding:
     ) -> Plain:
         """End a reservation: waiting tasks are cancelled, running tasks may finish; the answer is
         "pending" while they run. `reason`: a text or a scheduler's reason code. Idempotent."""
-        return self._end(token, reservation_id, reason, cancel=False)
+        return self._end(reservation_id, reason, cancel=False)
 
     def cancel(
         self,
@@ -123,11 +101,10 @@ class AdmissionBinding:
         reason: str | int | None = None,
     ) -> Plain:
         """End a reservation as `release` does, and cancel its running tasks as well."""
-        return self._end(token, reservation_id, reason, cancel=True)
+        return self._end(reservation_id, reason, cancel=True)
 
     def get_reservation(self, token: str | None = None, reservation_id: int | None = None) -> Plain:
         """Record of a reservation, up to an hour after its end."""
-        self._token_guard.check(token)
         return plain(self._record(self._find(_number(reservation_id))))
 
     def list_reservations(
@@ -135,17 +112,16 @@ class AdmissionBinding:
     ) -> list[Plain]:
         """Records of the reservations that the caller may see. `filters`: values of record
         fields."""
-        self._token_guard.check(token)
         wanted = {
             k: v for k, v in arguments.optional_table("filters", filters).items() if v is not None
         }
         if "device_id" in wanted:
             try:
-                device = self._targets.device(wanted["device_id"])
+                device = self._context.targets.device(wanted["device_id"])
             except UnknownObjectError:
                 return []
-            wanted["device_id"] = self._targets.contract_name(device)
-        infos = asked(self._session, Reservations, GetReservations).reservations
+            wanted["device_id"] = self._context.targets.contract_name(device)
+        infos = asked(self._context.session, Reservations, GetReservations).reservations
         records = [plain(self._record(info)) for info in infos]
         return [
             record for record in records if all(_same(record.get(k), v) for k, v in wanted.items())
@@ -154,19 +130,19 @@ class AdmissionBinding:
     # ------------------------------------------------------------------------------------------
 
     def _decide(self, request: Plain, *, dry: bool) -> AdmissionDecision:
-        state = self._service_state()
+        state = self._state
         if state is not ServiceState.RUNNING:
             return self._quiescing(request, state)
         device = ""
         try:
-            device = self._targets.device(reservation_request.device_of(request))
+            device = self._context.targets.device(reservation_request.device_of(request))
             ask = reservation_request.read(request, device, application())
         except UnknownObjectError as error:
             return self._rejected(request, device, AdmissionReason.DEVICE_NOT_FOUND, str(error))
         except ExecutionError as error:
             return self._rejected(request, device, AdmissionReason.INVALID_REQUEST, str(error))
         try:
-            verdict = self._session.request(
+            verdict = self._context.session.request(
                 DecisionReply, partial(Reserve, ask=ask, dry=dry)
             ).decision
         except InsufficientError:  # the service behind is going down
@@ -182,7 +158,7 @@ class AdmissionBinding:
             status=verdict.status,
             decision=DECISIONS[verdict.status],
             request_id=_request_name(request.get("request_id")),
-            device_id=self._targets.contract_name(device),
+            device_id=self._context.targets.contract_name(device),
             scope_id=_request_name(request.get("scope_id")),
             reservation_id=None if dry else verdict.reservation or None,
             reason=reason_text(verdict.code),
@@ -208,26 +184,25 @@ class AdmissionBinding:
         result = self._rejected(request, "", AdmissionReason.DEVICE_UNAVAILABLE, message)
         return msgspec.structs.replace(result, reason=Reason.QUIESCING, state=state)
 
-    def _end(self, token: Any, reservation_id: Any, reason: Any, *, cancel: bool) -> Plain:
-        self._token_guard.check(token)
+    def _end(self, reservation_id: Any, reason: Any, *, cancel: bool) -> Plain:
         number = _number(reservation_id)
         text = arguments.reason_text(reason)
-        self._reservation_checks.changed(number)
+        self._context.reservation_checks.changed(number)
         ask = partial(Release, reservation=number, reason=text, cancel=cancel)
         try:
-            running = self._session.request(Released, ask).running
+            running = self._context.session.request(Released, ask).running
         except SimenvError as error:
             raise _of_one(error) from error
-        self._reservation_checks.ended(number)
+        self._context.reservation_checks.ended(number)
         if not running:
             return plain(Changed("accepted", number))
-        qtask_ids = {run.number for run in self._registry.numbers_of(running).values()}
+        qtask_ids = {run.number for run in self._context.registry.numbers_of(running).values()}
         return plain(Changed("pending", number, Reason.CANCEL_PENDING, sorted(qtask_ids)))
 
     def _find(self, number: int) -> ReservationInfo:
         try:
             ask = partial(GetReservations, reservation=number)
-            return self._session.request(Reservations, ask).reservations[0]
+            return self._context.session.request(Reservations, ask).reservations[0]
         except SimenvError as error:
             raise _of_one(error) from error
 
@@ -235,7 +210,7 @@ class AdmissionBinding:
         return ReservationRecord(
             reservation_id=info.id,
             request_id=info.request_id or None,
-            device_id=self._targets.contract_name(info.device),
+            device_id=self._context.targets.contract_name(info.device),
             scope_id=info.scope or None,
             user_id=info.user or info.owner or None,
             job_id=info.job or None,

@@ -13,14 +13,10 @@ from typing import Any
 
 import msgspec
 
-from simenv.client.connection.session import ServiceSession
 from simenv.client.qpm.answers import snapshots
 from simenv.client.qpm.requests import arguments
-from simenv.client.qpm.runtime.calls import Audit, TokenGuard
 from simenv.client.qpm.runtime.circuit_run import CircuitRun
-from simenv.client.qpm.runtime.identity import QPMIdentity
-from simenv.client.qpm.runtime.reservations import ReservationChecks
-from simenv.client.qpm.runtime.submitter import CircuitSubmitter
+from simenv.client.qpm.runtime.context import QpmBinding
 from simenv.errors import NoServiceError, SimenvError
 from simenv.model import FINAL_STATES, ServiceInfo, task_number
 from simenv.qpm.envelopes import plain
@@ -41,31 +37,11 @@ HEARING_S = 1.0
 Plain = dict[str, Any]
 
 
-class ControlBinding:
+class ControlBinding(QpmBinding):
     """Methods of the binding. Thread-safe."""
-
-    def __init__(
-        self,
-        session: ServiceSession,
-        token_guard: TokenGuard,
-        reservation_checks: ReservationChecks,
-        submitter: CircuitSubmitter,
-        identity: QPMIdentity,
-        audit: Audit,
-    ) -> None:
-        self._session = session
-        self._token_guard = token_guard
-        self._reservation_checks = reservation_checks
-        self._submitter = submitter
-        self._registry = submitter.registry
-        self._identity = identity
-        self._audit = audit
-        self._shutdown_request: ShutdownRequest | None = None
-        self._state = ServiceState.RUNNING
 
     def test(self, token: str | None = None) -> Plain:
         """Check that calls arrive and whether the QPM is ready; no circuit is submitted."""
-        self._token_guard.check(token)
         status = self._service_status()
         return plain(SelfTest("ok" if status.ready else "not-ready", True, status))
 
@@ -76,19 +52,17 @@ class ControlBinding:
     def get_service_status(self, token: str | None = None) -> Plain:
         """State and readiness. A service that does not answer is reported as not ready, without an
         error."""
-        self._token_guard.check(token)
         return plain(self._service_status())
 
     def get_service_summary(self, token: str | None = None) -> Plain:
         """Service status with the state in a batch scheduler's terms, the nodes of the workers, the
         service's version and pools; `service_state` is the state of `get_service_status`."""
-        self._token_guard.check(token)
         info = self._info()
         status = self._service_status(info)
         summary: Plain = {
             **plain(status),
             "schema": SUMMARY_SCHEMA,
-            "target_id": self._identity.target_id,
+            "target_id": self._context.identity.target_id,
             "state": str(self._summary_state(status)),
             "service_state": str(status.state),
             "assigned_hosts": [] if info is None else snapshots.hosts(info),
@@ -115,16 +89,15 @@ class ControlBinding:
         The lists of qtask ids are: circuits that ended in the service without notice here (their
         results are fetched now), circuits that the service does not know, and unfinished circuits.
         """
-        self._token_guard.check(token)
         if reason is None:
             raise ExecutionError("reconcile_runtime_state needs a reason", hint="reason='...'")
-        self._audit.note("reconcile_runtime_state", arguments.text("reason", reason))
-        stale, lost, unfinished = self._compare(self._registry.unfinished())
+        self._context.audit.note("reconcile_runtime_state", arguments.text("reason", reason))
+        stale, lost, unfinished = self._compare(self._context.registry.unfinished())
         for number in lost:
-            self._audit.fault("provider-handle", number)
+            self._context.audit.fault("provider-handle", number)
         return plain(
             Reconciliation(
-                target_id=self._identity.target_id,
+                target_id=self._context.identity.target_id,
                 timestamp_ns=round(time() * 1e9),
                 pending_removed=[],
                 stale_runtime_tasks=stale,
@@ -147,21 +120,20 @@ class ControlBinding:
         `graceful`: accepted circuits may finish within `timeout_s` and are cancelled after it;
         `cancel`: they are cancelled now. A repeated call returns the first request with `repeated`.
         """
-        self._token_guard.check(token)
         arguments.optional_text("reason", reason)
         patience_s = arguments.seconds("timeout_s", timeout_s)
         if mode not in MODES:
             raise arguments.wrong("mode", mode, f"one of: {', '.join(MODES)}")
-        with self._session.channel.lock:
+        with self._context.session.channel.lock:
             if self._shutdown_request is not None:
                 return plain(msgspec.structs.replace(self._shutdown_request, repeated=True))
             draining = mode == "graceful"
             self._state = ServiceState.DRAINING if draining else ServiceState.STOPPING
-            self._submitter.leaving = "it was asked to shut down"
+            self._context.submitter.leaving = "it was asked to shut down"
             self._shutdown_request = ShutdownRequest(
                 "accepted", mode, patience_s, reason, self._state, round(time() * 1e9)
             )
-        self._audit.note("shutdown", reason)
+        self._context.audit.note("shutdown", reason)
         threading.Thread(
             target=self._stop, args=(patience_s if draining else 0.0,), name="simenv-qpm-stop",
             daemon=True,
@@ -177,13 +149,13 @@ class ControlBinding:
 
     def _finish(self, patience_s: float | None) -> None:
         end_s = None if patience_s is None else monotonic() + patience_s
-        open_runs = self._registry.unfinished()
+        open_runs = self._context.registry.unfinished()
         for run in open_runs:
             if not run.wait(None if end_s is None else max(0.0, end_s - monotonic())):
                 break
         self._state = ServiceState.STOPPING
-        for run in self._registry.unfinished():
-            self._submitter.cancel(run)
+        for run in self._context.registry.unfinished():
+            self._context.submitter.cancel(run)
         for run in open_runs:
             run.wait(None)
 
@@ -197,7 +169,7 @@ class ControlBinding:
             ready=accepting and provider,
             accepting_requests=accepting,
             provider_ready=provider,
-            active_task_count=len(self._registry.unfinished()),
+            active_task_count=len(self._context.registry.unfinished()),
             active_reservation_count=0 if info is None else self._reserved(),
             shutdown=self._shutdown_request,
         )
@@ -206,7 +178,7 @@ class ControlBinding:
         if status.state in (ServiceState.DRAINING, ServiceState.QUIESCING):
             return SummaryState.MAINT
         try:
-            if status.accepting_requests and not self._identity.begins():
+            if status.accepting_requests and not self._context.identity.begins():
                 return SummaryState.MAINT
         except NotReadyError:
             return SummaryState.DOWN
@@ -218,13 +190,13 @@ class ControlBinding:
     def _reserved(self) -> int:
         """Number of active reservations; 0 if the service does not answer."""
         with suppress(NotReadyError):
-            return len(self._reservation_checks.active())
+            return len(self._context.reservation_checks.active())
         return 0
 
     def _info(self) -> ServiceInfo | None:
         """Information on the service; None if it does not answer."""
         try:
-            return self._identity.status()
+            return self._context.identity.status()
         except NotReadyError:
             return None
 
@@ -233,7 +205,10 @@ class ControlBinding:
         unfinished."""
         task_numbers = [task.handle.number for run in runs for task in run.tasks]
         try:
-            infos = {task_number(info.id): info for info in self._session.task_infos(task_numbers)}
+            infos = {
+                task_number(info.id): info
+                for info in self._context.session.task_infos(task_numbers)
+            }
         except NoServiceError as error:
             raise NotReadyError(error.message, hint=error.hint) from error
         stale, lost, unfinished = [], [], []

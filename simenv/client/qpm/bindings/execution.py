@@ -16,18 +16,16 @@ from simenv.client.qpm.answers import envelopes
 from simenv.client.qpm.answers.status import (
     MAX_QTASK,
     CircuitEntry,
-    StatusQueries,
     already,
     ended,
 )
 from simenv.client.qpm.requests import arguments
-from simenv.client.qpm.runtime.calls import TokenGuard
 from simenv.client.qpm.runtime.circuit_run import CircuitRun
 from simenv.client.qpm.runtime.completion_queues import RetiredCircuit
-from simenv.client.qpm.runtime.device_events import DEVICE_EVENTS, DeviceEventNotifier
-from simenv.client.qpm.runtime.notifications import CompletionNotifier
-from simenv.client.qpm.runtime.reservations import NONE, ReservationChecks
-from simenv.client.qpm.runtime.submitter import CircuitSubmitter, failure
+from simenv.client.qpm.runtime.context import QpmBinding
+from simenv.client.qpm.runtime.device_events import DEVICE_EVENTS
+from simenv.client.qpm.runtime.reservations import NONE
+from simenv.client.qpm.runtime.submitter import failure
 from simenv.qpm.bindings import EventEndpoint
 from simenv.qpm.envelopes import Registered, StatusEnvelope, TaskTiming, plain
 from simenv.qpm.states import Lifecycle, Reason
@@ -35,25 +33,8 @@ from simenv.qpm.states import Lifecycle, Reason
 Plain = dict[str, Any]
 
 
-class ExecutionBinding:
+class ExecutionBinding(QpmBinding):
     """Methods of the binding. Thread-safe."""
-
-    def __init__(
-        self,
-        token_guard: TokenGuard,
-        reservation_checks: ReservationChecks,
-        submitter: CircuitSubmitter,
-        status_queries: StatusQueries,
-        notifier: CompletionNotifier,
-        device_events: DeviceEventNotifier,
-    ) -> None:
-        self._device_events = device_events
-        self._token_guard = token_guard
-        self._reservation_checks = reservation_checks
-        self._submitter = submitter
-        self._registry = submitter.registry
-        self._status_queries = status_queries
-        self._notifier = notifier
 
     def sync_run(
         self,
@@ -70,20 +51,21 @@ class ExecutionBinding:
         `cancel_on_timeout`: CANCELLED. Raises ExecutionError (invalid request or reservation, or
         the circuit failed), OutOfResourcesError, NotReadyError.
         """
-        self._token_guard.check(token)
         patience_s = arguments.seconds("timeout", timeout)
         cancels = arguments.truth("cancel_on_timeout", cancel_on_timeout)
-        under = self._reservation_checks.claim(reservation_id)
-        run = self._submitter.start(info, queued=False, under=under)
+        under = self._context.reservation_checks.claim(reservation_id)
+        run = self._context.submitter.start(info, queued=False, under=under)
         try:
-            in_time = self._submitter.wait(run, patience_s)
+            in_time = self._context.submitter.wait(run, patience_s)
         except BaseException:
-            self._registry.queue_from_now_on(run)  # interrupted: what comes of it is not lost
+            self._context.registry.queue_from_now_on(
+                run
+            )  # interrupted: what comes of it is not lost
             raise
         if not in_time:
-            return plain(self._status_queries.late(run, cancels, patience_s or 0.0))
+            return plain(self._context.status_queries.late(run, cancels, patience_s or 0.0))
         result = envelopes.find(run)
-        self._registry.close(run, Reason.RETURNED)
+        self._context.registry.close(run, Reason.RETURNED)
         if result.error is not None:
             raise failure(result.error)
         # Optional fields that repeat others: each costs the host's YAML some 0.1 ms.
@@ -106,14 +88,13 @@ class ExecutionBinding:
 
         The call does not wait: `timeout` and `cancel_on_timeout` are checked and have no effect.
         """
-        self._token_guard.check(token)
         arguments.seconds("timeout", timeout)
         arguments.truth("cancel_on_timeout", cancel_on_timeout)
-        under = self._reservation_checks.claim(reservation_id)
-        run = self._submitter.start(info, queued=True, under=under)
+        under = self._context.reservation_checks.claim(reservation_id)
+        run = self._context.submitter.start(info, queued=True, under=under)
         if run.refusal is not None:
             return plain(ended(run))
-        return plain(self._status_queries.taken(run, metered=under.metered))
+        return plain(self._context.status_queries.taken(run, metered=under.metered))
 
     def read_cq(
         self,
@@ -123,15 +104,15 @@ class ExecutionBinding:
     ) -> Plain:
         """Read and remove a completion: the one of `cid`, else the oldest of the reservation, or of
         the circuits without a reservation."""
-        result = self._ready("read_cq", cid, reservation_id, token)
+        result = self._ready("read_cq", cid, reservation_id)
         if not isinstance(result, CircuitRun):
             return plain(result)
-        taken = self._registry.take(result.cid)
+        taken = self._context.registry.take(result.cid)
         if taken is None:  # another reader took it first
-            return plain(self._status_queries.not_ready("read_cq", cid, reservation_id))
+            return plain(self._context.status_queries.not_ready("read_cq", cid, reservation_id))
         now_s = time()
         record = envelopes.revision2(taken, poll="read_cq", dequeued_s=now_s)
-        self._registry.close(taken, Reason.READ, now_s)
+        self._context.registry.close(taken, Reason.READ, now_s)
         return record
 
     def peek_cq(
@@ -141,7 +122,7 @@ class ExecutionBinding:
         token: str | None = None,
     ) -> Plain:
         """Read a completion as `read_cq` does, without removing it."""
-        result = self._ready("peek_cq", cid, reservation_id, token)
+        result = self._ready("peek_cq", cid, reservation_id)
         if not isinstance(result, CircuitRun):
             return plain(result)
         return envelopes.revision2(result, poll="peek_cq")
@@ -154,11 +135,10 @@ class ExecutionBinding:
         qtask_id: int | None = None,
     ) -> Plain:
         """Status of a circuit, with `result` or `error` once it has ended."""
-        self._token_guard.check(token)
-        result = self._status_queries.asked(cid, qtask_id, reservation_id)
+        result = self._context.status_queries.asked(cid, qtask_id, reservation_id)
         if isinstance(result, StatusEnvelope):
             return plain(result)
-        return plain(self._status_queries.status(result, cid, qtask_id))
+        return plain(self._context.status_queries.status(result, cid, qtask_id))
 
     def cancel_task(
         self,
@@ -170,17 +150,16 @@ class ExecutionBinding:
     ) -> Plain:
         """Cancel a circuit: CANCELLED; CANCEL_PENDING while it is being stopped; its final state if
         it had ended; UNKNOWN."""
-        self._token_guard.check(token)
         arguments.reason_text(reason)
-        values = self._reservation_checks.check(reservation_id)
-        result = self._status_queries.find(cid, qtask_id)
+        values = self._context.reservation_checks.check(reservation_id)
+        result = self._context.status_queries.find(cid, qtask_id)
         foreign = self._foreign(result, values)
         if foreign is not None:
             return plain(foreign)
         if result is None:
             return plain(envelopes.unknown(cid, qtask_id))
         if isinstance(result, CircuitRun) and not result.over:
-            return plain(self._status_queries.cancel(result))
+            return plain(self._context.status_queries.cancel(result))
         return plain(already(result))
 
     def get_task_timing(
@@ -190,15 +169,14 @@ class ExecutionBinding:
         task_id: int | None = None,
     ) -> Plain:
         """The seven times of a task, also after its completion was read."""
-        self._token_guard.check(token)
         number = arguments.integer("task_id", task_id, 1, MAX_QTASK)
-        result = self._status_queries.asked(None, number, reservation_id)
+        result = self._context.status_queries.asked(None, number, reservation_id)
         if isinstance(result, StatusEnvelope):
             return plain(result)
         if result is None:
             return plain(TaskTiming(number, None, Lifecycle.UNKNOWN, {}))
         times = result.times if isinstance(result, RetiredCircuit) else result.times()
-        lifecycle = self._status_queries.status(result, None, number).lifecycle_state
+        lifecycle = self._context.status_queries.status(result, None, number).lifecycle_state
         settings = msgspec.structs.asdict(times)
         return plain(TaskTiming(number, result.reservation_id, lifecycle, settings))
 
@@ -209,13 +187,12 @@ class ExecutionBinding:
         task_id: int | None = None,
     ) -> Plain:
         """Engine, seed, node and other facts of the run that are needed to reproduce its counts."""
-        self._token_guard.check(token)
         number = arguments.integer("task_id", task_id, 1, MAX_QTASK)
-        result = self._status_queries.asked(None, number, reservation_id)
+        result = self._context.status_queries.asked(None, number, reservation_id)
         if isinstance(result, StatusEnvelope):
             return plain(result)
         metadata = _run_facts(result)
-        envelope = self._status_queries.status(result, None, number)
+        envelope = self._context.status_queries.status(result, None, number)
         return plain(
             msgspec.structs.replace(
                 envelope, result=None, task_id=number, provider_metadata=metadata
@@ -238,55 +215,54 @@ class ExecutionBinding:
         `filters`: values, or lists of values, of cid, qtask_id, reservation_id. A `put` that raises
         ends the registration.
         """
-        self._token_guard.check(token)
-        values = self._reservation_checks.check(reservation_id)
+        values = self._context.reservation_checks.check(reservation_id)
         registration = envelopes.registered(ep, evtype, class_id, filters, values)
         if evtype in DEVICE_EVENTS:
-            count = self._device_events.register(registration)
+            count = self._context.device_events.register(registration)
         else:
-            count = self._notifier.register(registration)
+            count = self._context.notifier.register(registration)
         return plain(Registered("accepted", registration.class_id, count))
 
     def delete_circuit(
         self, cid: str, reservation_id: int | None = None, token: str | None = None
     ) -> Plain | None:
         """Cancel and forget a circuit; an unknown cid is no error."""
-        self._token_guard.check(token)
-        values = self._reservation_checks.check(reservation_id)
-        foreign = self._foreign(self._registry.find(arguments.text("cid", cid)), values)
+        values = self._context.reservation_checks.check(reservation_id)
+        foreign = self._foreign(self._context.registry.find(arguments.text("cid", cid)), values)
         if foreign is not None:
             return plain(foreign)
-        self._submitter.delete(cid)
+        self._context.submitter.delete(cid)
         return None
 
     # ------------------------------------------------------------------------------------------
 
-    def _ready(
-        self, operation: str, cid: Any, reservation_id: Any, token: Any
-    ) -> CircuitRun | StatusEnvelope:
-        self._token_guard.check(token)
+    def _ready(self, operation: str, cid: Any, reservation_id: Any) -> CircuitRun | StatusEnvelope:
         values = arguments.reservation(reservation_id)
         if cid is not None:
             arguments.text("cid", cid)
-        self._status_queries.look()
-        result = None if cid is None else self._registry.find(cid)
-        invalid = self._status_queries.objection(result, values)
+        self._context.status_queries.look()
+        result = None if cid is None else self._context.registry.find(cid)
+        invalid = self._context.status_queries.objection(result, values)
         if invalid is not None:
             return msgspec.structs.replace(
                 invalid, completion_ready=False, poll_operation=operation
             )
-        ready = self._registry.first(cid, values or 0)
+        ready = self._context.registry.first(cid, values or 0)
         if ready is None:
-            answer = self._status_queries.not_ready(operation, cid, values)
-            ready = self._registry.first(cid, values or 0)  # it may have arrived meanwhile
+            answer = self._context.status_queries.not_ready(operation, cid, values)
+            ready = self._context.registry.first(cid, values or 0)  # it may have arrived meanwhile
         return ready or answer
 
     def _foreign(self, circuit: CircuitEntry, reservation_id: int) -> StatusEnvelope | None:
         """Envelope that refuses a call about a circuit of another reservation, or a call without a
         reservation where one is required. Without the check any caller could cancel any circuit."""
         if reservation_id == NONE:
-            return self._status_queries.objection(circuit, None)
-        return None if circuit is None else self._status_queries.objection(circuit, reservation_id)
+            return self._context.status_queries.objection(circuit, None)
+        return (
+            None
+            if circuit is None
+            else self._context.status_queries.objection(circuit, reservation_id)
+        )
 
 
 def _run_facts(circuit: CircuitEntry) -> Plain:

@@ -9,10 +9,9 @@ from __future__ import annotations
 from functools import partial
 from typing import Any
 
-from simenv.client.connection.session import ServiceSession
 from simenv.client.qpm.requests import arguments, policy_tables
-from simenv.client.qpm.runtime.calls import TokenGuard, asked, changed
-from simenv.client.qpm.runtime.identity import Targets
+from simenv.client.qpm.runtime.calls import asked, changed
+from simenv.client.qpm.runtime.context import QpmBinding
 from simenv.qpm.admission import Policy, ProfileRecord
 from simenv.qpm.bindings import Device
 from simenv.qpm.envelopes import plain
@@ -28,13 +27,8 @@ from simenv.wire.messages.reservations import (
 Plain = dict[str, Any]
 
 
-class PolicyBinding:
+class PolicyBinding(QpmBinding):
     """Methods of the binding. Thread-safe."""
-
-    def __init__(self, session: ServiceSession, token_guard: TokenGuard, targets: Targets) -> None:
-        self._session = session
-        self._token_guard = token_guard
-        self._targets = targets
 
     def configure_device_profile(
         self,
@@ -43,21 +37,21 @@ class PolicyBinding:
         profile: Plain | None = None,
     ) -> Plain:
         """Change a device profile. `profile`: the fields to change; others keep their values."""
-        self._token_guard.check(token)
-        device = self._targets.device(device_id)
-        now = asked(self._session, ProfileReply, partial(GetProfile, device=device)).profile
+        device = self._context.targets.device(device_id)
+        now = asked(self._context.session, ProfileReply, partial(GetProfile, device=device)).profile
         settings = policy_tables.read_profile(profile, now)
         ask = partial(SetProfile, device=device, profile=settings)
-        answer = changed(self._session, "configure_device_profile", ProfileReply, ask)
+        answer = changed(self._context.session, "configure_device_profile", ProfileReply, ask)
         return {"status": _status(answer.changed), **_profile(answer)}
 
     def get_device_profile(
         self, token: str | None = None, device_id: Device | None = None
     ) -> Plain:
         """Device profile from which estimates are computed; times in ns."""
-        self._token_guard.check(token)
-        device = self._targets.device(device_id)
-        return _profile(asked(self._session, ProfileReply, partial(GetProfile, device=device)))
+        device = self._context.targets.device(device_id)
+        return _profile(
+            asked(self._context.session, ProfileReply, partial(GetProfile, device=device))
+        )
 
     def set_admission_policy(
         self,
@@ -67,26 +61,26 @@ class PolicyBinding:
     ) -> Plain:
         """Replace the admission policy, in whole or not at all. `device_id`: here or in the
         configuration. With `expected_version` only if that is the present version."""
-        self._token_guard.check(token)
         table = arguments.table("configuration", configuration)
         named = table.get("device_id") if device_id is None else device_id
-        device = self._targets.device(named)
+        device = self._context.targets.device(named)
         policy, expected = policy_tables.read_policy(table)
         ask = partial(SetPolicy, device=device, policy=policy, expected=expected)
-        answer = changed(self._session, "set_admission_policy", PolicyReply, ask)
+        answer = changed(self._context.session, "set_admission_policy", PolicyReply, ask)
         return {"status": _status(answer.changed), **self._policy(answer, device)}
 
     def get_admission_policy(
         self, token: str | None = None, device_id: Device | None = None
     ) -> Plain:
         """Configuration in the form of `set_admission_policy`, and its version."""
-        self._token_guard.check(token)
-        device = self._targets.device(device_id)
-        answer = asked(self._session, PolicyReply, partial(GetPolicy, device=device))
+        device = self._context.targets.device(device_id)
+        answer = asked(self._context.session, PolicyReply, partial(GetPolicy, device=device))
         return self._policy(answer, device)
 
     def _policy(self, answer: PolicyReply, device: str) -> Plain:
-        table = policy_tables.policy_table(answer.policy, self._targets.contract_name(device))
+        table = policy_tables.policy_table(
+            answer.policy, self._context.targets.contract_name(device)
+        )
         return plain(Policy(answer.version, table))
 
 

@@ -11,12 +11,10 @@ from typing import Any
 
 import msgspec
 
-from simenv.client.connection.session import ServiceSession
 from simenv.client.qpm.answers import envelopes
 from simenv.client.qpm.requests import arguments
-from simenv.client.qpm.runtime.calls import Audit, TokenGuard, as_qpm_error, asked, changed
-from simenv.client.qpm.runtime.completion_queues import CircuitRegistry
-from simenv.client.qpm.runtime.identity import Targets
+from simenv.client.qpm.runtime.calls import as_qpm_error, asked, changed
+from simenv.client.qpm.runtime.context import QpmBinding
 from simenv.errors import SimenvError
 from simenv.model import FINAL_STATES, TargetInfo, TaskInfo, task_number
 from simenv.model.task_rules import MAX_OPTIONS
@@ -53,22 +51,8 @@ MOST_LISTED = 1_000  # of other callers' tasks
 Plain = dict[str, Any]
 
 
-class SchedulerBinding:
+class SchedulerBinding(QpmBinding):
     """Methods of the binding. Thread-safe."""
-
-    def __init__(
-        self,
-        session: ServiceSession,
-        token_guard: TokenGuard,
-        targets: Targets,
-        registry: CircuitRegistry,
-        audit: Audit,
-    ) -> None:
-        self._session = session
-        self._token_guard = token_guard
-        self._targets = targets
-        self._registry = registry
-        self._audit = audit
 
     # --- looking ------------------------------------------------------------------------------
 
@@ -76,14 +60,14 @@ class SchedulerBinding:
         self, token: str | None = None, device_id: Device | None = None
     ) -> Plain:
         """State, queue policy, dispatch limits, and the number of tasks in each state."""
-        device = self._checked_device(token, device_id)
+        device = self._context.targets.device(device_id)
         info = self._target_info(device)
-        rules = asked(self._session, PolicyReply, partial(GetPolicy, device=device))
-        profile = asked(self._session, ProfileReply, partial(GetProfile, device=device))
+        rules = asked(self._context.session, PolicyReply, partial(GetPolicy, device=device))
+        profile = asked(self._context.session, ProfileReply, partial(GetProfile, device=device))
         runtime = info.queued + info.sent + info.running
         return plain(
             SchedulerStatus(
-                target_id=self._targets.contract_name(device),
+                target_id=self._context.targets.contract_name(device),
                 state=info.state,
                 scheduler_available=True,
                 threading_mode="service",
@@ -107,7 +91,7 @@ class SchedulerBinding:
         self, token: str | None = None, device_id: Device | None = None
     ) -> Plain:
         """Queue policy of the device, and its version."""
-        info = self._target_info(self._checked_device(token, device_id))
+        info = self._target_info(self._context.targets.device(device_id))
         return {"version": info.version, "scheduler_policy": plain(policy_of(info))}
 
     def get_scheduler_queue_state(
@@ -118,7 +102,7 @@ class SchedulerBinding:
     ) -> Plain:
         """Unfinished tasks that came through this QPM. `include_restricted`: also up to MOST_LISTED
         other tasks that its client may see; these have no cid and no qtask id."""
-        device = self._checked_device(token, device_id)
+        device = self._context.targets.device(device_id)
         restricted = arguments.truth("include_restricted", include_restricted)
         info = self._target_info(device)
         mine = self._own_tasks(device)
@@ -128,7 +112,7 @@ class SchedulerBinding:
         ]
         return plain(
             QueueState(
-                target_id=self._targets.contract_name(device),
+                target_id=self._context.targets.contract_name(device),
                 include_restricted=restricted,
                 pending_capacity=[plain(envelope) for envelope in parked],
                 scheduler_task_count=info.queued + info.sent + info.running,
@@ -150,10 +134,10 @@ class SchedulerBinding:
         """Set the queue policy; waiting tasks are put into the new order. `configuration`:
         policy_name and options; the policy `ordered` has the option keys, a list or a text with
         commas."""
-        device = self._checked_device(token, device_id)
+        device = self._context.targets.device(device_id)
         name, options = _order(configuration)
         ask = partial(SetOrder, device=device, policy=name, options=options)
-        answer = changed(self._session, "configure_scheduler_policy", TargetReply, ask)
+        answer = changed(self._context.session, "configure_scheduler_policy", TargetReply, ask)
         return {
             "status": "accepted" if answer.changed else "unchanged",
             "version": answer.info.version,
@@ -167,9 +151,7 @@ class SchedulerBinding:
         reason: str | int | None = None,
     ) -> Plain:
         """Pause the device: no task is started; tasks are accepted and wait."""
-        return self._steer(
-            token, device_id, "pause", "paused", reason=arguments.reason_text(reason)
-        )
+        return self._steer(device_id, "pause", "paused", reason=arguments.reason_text(reason))
 
     def resume_execution_target(
         self,
@@ -178,9 +160,7 @@ class SchedulerBinding:
         reason: str | int | None = None,
     ) -> Plain:
         """Resume the device after a pause or a drain."""
-        return self._steer(
-            token, device_id, "resume", "resumed", reason=arguments.reason_text(reason)
-        )
+        return self._steer(device_id, "resume", "resumed", reason=arguments.reason_text(reason))
 
     def calibrate_execution_target(
         self,
@@ -191,7 +171,7 @@ class SchedulerBinding:
         """Calibrate a device that drifts. The outcome is an event `calibration-update`, put to the
         queues that are registered for it."""
         return self._steer(
-            token, device_id, "calibrate", "calibrating", reason=arguments.reason_text(reason)
+            device_id, "calibrate", "calibrating", reason=arguments.reason_text(reason)
         )
 
     def drain_execution_target(
@@ -205,7 +185,7 @@ class SchedulerBinding:
         no longer."""
         most_s = arguments.seconds("timeout_s", timeout_s) or 0.0
         how = arguments.travelling("mode", mode)[:MAX_OPTION_CHARS]
-        return self._steer(token, device_id, "drain", "draining", mode=how, timeout_s=most_s)
+        return self._steer(device_id, "drain", "draining", mode=how, timeout_s=most_s)
 
     def configure_dispatch_limits(
         self,
@@ -215,13 +195,13 @@ class SchedulerBinding:
     ) -> Plain:
         """Set dispatch limits. `max_inflight`: largest number of tasks assigned to workers at a
         time; 0: no limit."""
-        device = self._checked_device(token, device_id)
+        device = self._context.targets.device(device_id)
         table = arguments.table("limits", limits)
         if set(table) != {"max_inflight"}:
             raise arguments.wrong("limits", None, "a table with max_inflight and nothing else")
         max_inflight = arguments.integer("max_inflight", table["max_inflight"], 0, MAX_INFLIGHT)
         ask = partial(SetDispatch, device=device, max_inflight=max_inflight)
-        answer = changed(self._session, "configure_dispatch_limits", TargetReply, ask)
+        answer = changed(self._context.session, "configure_dispatch_limits", TargetReply, ask)
         return {
             "status": "dispatch-limits-updated" if answer.changed else "unchanged",
             "version": answer.info.version,
@@ -230,27 +210,23 @@ class SchedulerBinding:
 
     # ------------------------------------------------------------------------------------------
 
-    def _checked_device(self, token: Any, device_id: Any) -> str:
-        self._token_guard.check(token)
-        return self._targets.device(device_id)
-
     def _target_info(self, device: str) -> TargetInfo:
-        return asked(self._session, TargetReply, partial(GetTarget, device=device)).info
+        return asked(self._context.session, TargetReply, partial(GetTarget, device=device)).info
 
-    def _steer(self, token: Any, device_id: Any, verb: str, word: str, **more: Any) -> Plain:
-        device = self._checked_device(token, device_id)
+    def _steer(self, device_id: Any, verb: str, word: str, **more: Any) -> Plain:
+        device = self._context.targets.device(device_id)
         ask = partial(SteerTarget, device=device, verb=verb, **more)
         method = f"{verb}_execution_target"
-        info = changed(self._session, method, TargetReply, ask).info
-        self._audit.note(method, more.get("reason") or None)
-        target = self._targets.contract_name(device)
+        info = changed(self._context.session, method, TargetReply, ask).info
+        self._context.audit.note(method, more.get("reason") or None)
+        target = self._context.targets.contract_name(device)
         return plain(Steered(word, info.version, target, control_of(info)))
 
     def _own_tasks(self, device: str) -> list[StatusEnvelope]:
-        runs = self._registry.unfinished()
+        runs = self._context.registry.unfinished()
         task_numbers = [task.handle.number for run in runs for task in run.tasks]
         try:
-            infos = self._session.task_infos(task_numbers)
+            infos = self._context.session.task_infos(task_numbers)
         except SimenvError as error:
             raise as_qpm_error(error) from error
         by_number = {task_number(info.id): info for info in infos}
@@ -263,9 +239,9 @@ class SchedulerBinding:
         return results
 
     def _others(self, device: str) -> list[StatusEnvelope]:
-        infos = asked(self._session, m.Queue, partial(m.GetQueue, limit=MOST_LISTED)).tasks
+        infos = asked(self._context.session, m.Queue, partial(m.GetQueue, limit=MOST_LISTED)).tasks
         task_numbers = [number for i in infos if (number := task_number(i.id)) is not None]
-        registered = self._registry.numbers_of(task_numbers)
+        registered = self._context.registry.numbers_of(task_numbers)
         return [
             _foreign(info)
             for info in infos

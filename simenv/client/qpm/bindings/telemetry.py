@@ -12,12 +12,12 @@ from typing import Any
 
 import msgspec
 
-from simenv.client.connection.session import ServiceSession
 from simenv.client.qpm.answers import devices, snapshots
 from simenv.client.qpm.answers.snapshots import DeviceSnapshot, lifecycle
 from simenv.client.qpm.requests import arguments, policy_tables
-from simenv.client.qpm.runtime.calls import Audit, TokenGuard, asked
-from simenv.client.qpm.runtime.identity import WHOLE, QPMIdentity, Targets, pools_of
+from simenv.client.qpm.runtime.calls import asked
+from simenv.client.qpm.runtime.context import QpmBinding
+from simenv.client.qpm.runtime.identity import WHOLE, pools_of
 from simenv.client.qpm.runtime.reservations import LIVE
 from simenv.model import MAX_SHOTS, AdmissionPolicy, ReservationRequest
 from simenv.model.devices import DeviceInfo, DeviceKind
@@ -77,28 +77,14 @@ class QuerySubject(msgspec.Struct, frozen=True):
     info: DeviceInfo
 
 
-class TelemetryBinding:
+class TelemetryBinding(QpmBinding):
     """Methods of the binding. Thread-safe. Each answer has the present state."""
-
-    def __init__(
-        self,
-        session: ServiceSession,
-        token_guard: TokenGuard,
-        identity: QPMIdentity,
-        targets: Targets,
-        audit: Audit,
-    ) -> None:
-        self._session = session
-        self._token_guard = token_guard
-        self._identity = identity
-        self._targets = targets
-        self._audit = audit
 
     # --- what it is ---------------------------------------------------------------------------
 
     def get_backend_info(self, lib: str | None = None, token: str | None = None) -> Plain:
         """Simple form of the device, with its `qhw-device-v1` record in `qhw_device`."""
-        subject = self._subject(lib, token)
+        subject = self._subject(lib)
         answer: Plain = {**_simple(subject), "qhw_device": self._device_record(subject)}
         if subject.info.kind is not DeviceKind.IDEAL:
             answer["active_qubits"] = devices.qubits(subject.info)
@@ -108,7 +94,7 @@ class TelemetryBinding:
     def get_device_info(self, lib: str | None = None, token: str | None = None) -> Plain:
         """`qhw-device-v1` record, with the simple form for older hosts. `max_shots`: limit of one
         request; the record has the machine's own limit."""
-        subject = self._subject(lib, token)
+        subject = self._subject(lib)
         return {
             **_simple(subject),
             **self._device_record(subject),
@@ -123,7 +109,7 @@ class TelemetryBinding:
         token: str | None = None,
     ) -> Plain:
         """Current state: availability, queue, wait estimate and free slots."""
-        subject = self._subject(lib, token, calibration_set_id)
+        subject = self._subject(lib, calibration_set_id)
         seen = self._moment(subject.device, "basic-discovery")
         info, target = seen.service, seen.target
         return {
@@ -150,7 +136,7 @@ class TelemetryBinding:
         token: str | None = None,
     ) -> Plain:
         """`qhw-calibration-v1` record; of an ideal device: no observations."""
-        subject = self._subject(lib, token, calibration_set_id)
+        subject = self._subject(lib, calibration_set_id)
         return {**_simple(subject), **plain(devices.calibration(subject.name, subject.info))}
 
     def get_coupling_graph(
@@ -160,15 +146,14 @@ class TelemetryBinding:
         token: str | None = None,
     ) -> Plain:
         """`qhw-coupling-v1` record, with `couplings` [[a, b], ...] for older hosts."""
-        subject = self._subject(lib, token, calibration_set_id)
+        subject = self._subject(lib, calibration_set_id)
         couplings = [list(pair) for pair in devices.edges(subject.info)]
         record = plain(devices.coupling(subject.name, subject.info))
         return {**_simple(subject), **record, "couplings": couplings}
 
     def capability_map(self, token: str | None = None) -> dict[str, list[str]]:
         """Map from each call to the libraries (pools) that it accepts."""
-        self._token_guard.check(token)
-        pools = list(self._identity.devices())
+        pools = list(self._context.identity.devices())
         return {call: list(pools) if call in _BY_LIBRARY else [] for call in _CALLS}
 
     def list_scheduler_allocations(
@@ -179,13 +164,12 @@ class TelemetryBinding:
 
         `filters`: values of entry fields.
         """
-        self._token_guard.check(token)
         wanted = arguments.optional_table("filters", filters)
-        infos = asked(self._session, Reservations, GetReservations).reservations
+        infos = asked(self._context.session, Reservations, GetReservations).reservations
         entries = snapshots.allocations(
             info
             for info in infos
-            if info.state in LIVE and self._identity.device in (WHOLE, info.device)
+            if info.state in LIVE and self._context.identity.device in (WHOLE, info.device)
         )
         return plain(
             SchedulerAllocations(
@@ -199,9 +183,8 @@ class TelemetryBinding:
 
     def get_telemetry_access_model(self, token: str | None = None) -> Plain:
         """Access class of each call, with the intended readers of each class."""
-        self._token_guard.check(token)
         return {
-            "target_id": self._identity.target_id,
+            "target_id": self._context.identity.target_id,
             "enforcement": "record-only",
             "access_classes": [
                 {"name": name, "description": description} for name, description in ACCESS.items()
@@ -228,8 +211,7 @@ class TelemetryBinding:
     ) -> Plain:
         """Waiting tasks, running tasks and free capacity. `device_id`: the target or one of its
         pools."""
-        self._token_guard.check(token)
-        device = self._targets.device(device_id)
+        device = self._context.targets.device(device_id)
         arguments.optional_text("scope_id", scope_id)
         access = _access(access_class, "manager-aggregate")
         return plain(snapshots.capacity(self._moment(device, access), scope_id))
@@ -241,8 +223,7 @@ class TelemetryBinding:
         access_class: str | None = None,
     ) -> Plain:
         """Queue metrics of a device; `device_id` as in `get_capacity_snapshot`."""
-        self._token_guard.check(token)
-        device = self._targets.device(device_id)
+        device = self._context.targets.device(device_id)
         access = _access(access_class, "manager-aggregate")
         return plain(snapshots.queue(self._moment(device, access)))
 
@@ -250,50 +231,48 @@ class TelemetryBinding:
         self, token: str | None = None, access_class: str | None = None
     ) -> Plain:
         """Newest events of the service and its workers, with the audit entries of `control`."""
-        self._token_guard.check(token)
         access = _access(access_class, "operator")
-        target = self._identity.target_id
-        newest = asked(self._session, m.Events, partial(m.GetEvents, limit=0)).newest
+        target = self._context.identity.target_id
+        newest = asked(self._context.session, m.Events, partial(m.GetEvents, limit=0)).newest
         since = max(0, newest - EVENTS_SHOWN)
         ask = partial(m.GetEvents, since=since, limit=EVENTS_SHOWN)
-        events = asked(self._session, m.Events, ask).events
+        events = asked(self._context.session, m.Events, ask).events
         return plain(
             LifecycleTelemetry(
                 target, _now_ns(), access,
                 [lifecycle(target, event) for event in events],
-                [msgspec.to_builtins(entry) for entry in self._audit.entries()],
-                [msgspec.to_builtins(fault) for fault in self._audit.faults()],
+                [msgspec.to_builtins(entry) for entry in self._context.audit.entries()],
+                [msgspec.to_builtins(fault) for fault in self._context.audit.faults()],
                 Visibility("service-lifecycle", access),
             )
         )  # fmt: skip
 
     # ------------------------------------------------------------------------------------------
 
-    def _subject(self, lib: Any, token: Any, calibration_set_id: Any = None) -> QuerySubject:
-        self._token_guard.check(token)
+    def _subject(self, lib: Any, calibration_set_id: Any = None) -> QuerySubject:
         wanted = arguments.optional_text("calibration_set_id", calibration_set_id)
-        device = self._targets.device(arguments.optional_text("lib", lib))
-        info = self._identity.device_info(device)
+        device = self._context.targets.device(arguments.optional_text("lib", lib))
+        info = self._context.identity.device_info(device)
         if wanted not in (None, info.calibration_id):
             there = f"there is {info.calibration_id!r}" if info.calibration_id else "it has none"
             raise UnknownObjectError(
                 f"no calibration set {wanted!r:.80} here",
                 hint=f"{there}; without calibration_set_id the present one is meant",
             )
-        return QuerySubject(device, self._targets.contract_name(device), info)
+        return QuerySubject(device, self._context.targets.contract_name(device), info)
 
     def _device_record(self, subject: QuerySubject) -> Plain:
-        pools = pools_of(self._identity.status(), subject.device)
-        engines = self._identity.engines_of(subject.info, pools)
+        pools = pools_of(self._context.identity.status(), subject.device)
+        engines = self._context.identity.engines_of(subject.info, pools)
         return plain(devices.device(subject.name, subject.info, engines))
 
     def _moment(self, device: str, access: str) -> DeviceSnapshot:
-        info, target = self._identity.status(), self._identity.target(device)
-        full = target if device == WHOLE else self._identity.target(WHOLE)
-        rules = asked(self._session, PolicyReply, partial(GetPolicy, device=device)).policy
+        info, target = self._context.identity.status(), self._context.identity.target(device)
+        full = target if device == WHOLE else self._context.identity.target(WHOLE)
+        rules = asked(self._context.session, PolicyReply, partial(GetPolicy, device=device)).policy
         return DeviceSnapshot(
-            target_id=self._identity.target_id,
-            device_id=self._targets.contract_name(device),
+            target_id=self._context.identity.target_id,
+            device_id=self._context.targets.contract_name(device),
             access_class=access,
             now_ns=_now_ns(),
             service=info,
@@ -315,7 +294,7 @@ class TelemetryBinding:
         if rules.name == UNLIMITED_POLICY:
             return None
         ask = partial(Reserve, ask=ReservationRequest(device=device), dry=True)
-        return asked(self._session, DecisionReply, ask).decision.capacity_available
+        return asked(self._context.session, DecisionReply, ask).decision.capacity_available
 
 
 def _simple(subject: QuerySubject) -> Plain:
