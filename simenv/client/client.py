@@ -9,7 +9,6 @@ from collections.abc import Iterable
 from functools import partial
 from pathlib import Path
 from time import perf_counter
-from types import TracebackType
 from typing import TYPE_CHECKING, Any, Unpack
 
 from simenv.client.circuits.formats.stim_circuit import is_stim
@@ -247,12 +246,7 @@ class Client(Environment):
     def __enter__(self) -> Client:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()
 
     def __repr__(self) -> str:

@@ -10,6 +10,7 @@ import msgspec
 from simenv.client.connection.session import ServiceSession
 from simenv.errors import OptionError
 from simenv.model import AdmissionPolicy
+from simenv.model.views import base_of
 from simenv.wire.messages.admin import GetPools, Pools
 from simenv.wire.messages.reservations import (
     GetPolicy,
@@ -47,7 +48,7 @@ class PolicySettings:
         pools = [
             pool.name
             for pool in self._session.request(Pools, GetPools).pools
-            if ".x" not in pool.name
+            if not base_of(pool.name)
         ]
         return [self.of(name) for name in (ALL, *pools)]
 

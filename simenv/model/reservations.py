@@ -13,6 +13,8 @@ import msgspec
 
 from simenv.model.bounds import FEW, Text
 
+MAX_TEXT_CHARS = 255  # of a name or a label in a request, a profile or a policy
+MAX_INFLIGHT = 2**31 - 1  # tasks of one device at once
 APP = "app"  # metadata key of a reservation: the run of the application that made it
 
 

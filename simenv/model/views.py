@@ -10,6 +10,13 @@ import msgspec
 
 from simenv.model.task import TaskState
 
+ON_DEMAND = ".x"  # in the name of a pool made on demand, after that of its base
+
+
+def base_of(name: str) -> str:
+    """Return the pool for which a pool was made on demand; "" for a configured pool."""
+    return name.rpartition(ON_DEMAND)[0]
+
 
 class WorkerState(enum.StrEnum):
     """STARTING -> IDLE <-> BUSY -> DRAINING -> GONE; LOST from any."""

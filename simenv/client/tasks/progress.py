@@ -9,7 +9,6 @@ from collections.abc import Sequence
 from importlib.util import find_spec
 from io import StringIO
 from time import monotonic
-from types import TracebackType
 from typing import Any, NamedTuple, Self, TextIO
 
 from simenv.errors import OptionError
@@ -83,12 +82,7 @@ class ProgressLine:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.clear()
 
 

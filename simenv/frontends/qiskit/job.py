@@ -13,13 +13,13 @@ from simenv._version import __version__
 from simenv.client.tasks.task import Task
 from simenv.frontends.qiskit.conversion import experiment
 from simenv.frontends.qiskit.errors import failures
-from simenv.frontends.qiskit.progress import TaskGroup, TaskGroupJob
+from simenv.frontends.qiskit.progress import TaskGroup
 
 if TYPE_CHECKING:
     from qiskit.providers import BackendV2
 
 
-class SimenvJob(TaskGroupJob, JobV1):  # type: ignore[misc]  # qiskit is untyped
+class SimenvJob(TaskGroup, JobV1):  # type: ignore[misc]  # qiskit is untyped
     """Job of tasks that the environment has accepted; they go on when this process ends."""
 
     _async = True
@@ -37,9 +37,9 @@ class SimenvJob(TaskGroupJob, JobV1):  # type: ignore[misc]  # qiskit is untyped
         self._circuits = [
             circuit for circuit, each in zip(circuits, tasks, strict=True) for _ in each
         ]
-        self._group = TaskGroup(backend.client, self._tasks)
         self._result: Result | None = None
-        super().__init__(backend, job_id, **options, tasks=self._group.ids)
+        ids = self._set_tasks(backend.client, self._tasks)
+        super().__init__(backend, job_id, **options, tasks=ids)
 
     @property
     def tasks(self) -> list[Task]:
@@ -61,14 +61,14 @@ class SimenvJob(TaskGroupJob, JobV1):  # type: ignore[misc]  # qiskit is untyped
             super().wait_for_final_state(timeout, wait, callback)
             return
         with failures():
-            self._group.wait(timeout)
+            self._wait(timeout)
 
     def result(self, timeout: float | None = None) -> Result:
         """Wait for the end. Raises JobTimeoutError after `timeout` seconds, JobError if a circuit
         failed, was cancelled or expired."""
         if self._result is None:
             with failures():
-                self._group.wait(timeout)
+                self._wait(timeout)
                 results = [task.result() for task in self._tasks]
             backend = self.backend()
             self._result = Result(

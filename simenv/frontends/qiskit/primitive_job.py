@@ -12,11 +12,11 @@ from qiskit.providers.jobstatus import JOB_FINAL_STATES
 from simenv.client.client import Client
 from simenv.client.tasks.task import Task
 from simenv.frontends.qiskit.errors import failures
-from simenv.frontends.qiskit.progress import TaskGroup, TaskGroupJob
+from simenv.frontends.qiskit.progress import TaskGroup
 
 
 class SimenvPrimitiveJob(
-    TaskGroupJob,
+    TaskGroup,
     BasePrimitiveJob[PrimitiveResult[Any], JobStatus],  # type: ignore[misc]
 ):
     """Job of tasks that the environment has accepted; they go on when this process ends."""
@@ -30,11 +30,10 @@ class SimenvPrimitiveJob(
     ) -> None:
         """Make a job. `collect`: makes the result, once all tasks are done."""
         self._tasks = list(tasks)
-        self._group = TaskGroup(client, self._tasks)
         self._collect = collect
         self._result: PrimitiveResult[Any] | None = None
         self._usage: dict[str, float] | None = None  # of a job that was pickled
-        super().__init__(job_id, tasks=self._group.ids)
+        super().__init__(job_id, tasks=self._set_tasks(client, self._tasks))
 
     @property
     def tasks(self) -> list[Task]:
@@ -46,14 +45,14 @@ class SimenvPrimitiveJob(
         failed, was cancelled or expired."""
         if self._result is None:
             with failures():
-                self._group.wait(timeout)
+                self._wait(timeout)
                 self._result = self._collect()
         return self._result
 
     def wait_for_final_state(self, timeout: float | None = None) -> None:
         """Wait until all tasks have ended. Raises JobTimeoutError."""
         with failures():
-            self._group.wait(timeout)
+            self._wait(timeout)
 
     def done(self) -> bool:
         """Return whether the job has a result."""
@@ -79,5 +78,5 @@ class SimenvPrimitiveJob(
         """Wait for the result, as Qiskit's PrimitiveJob does: it is pickled without the tasks and
         their connection. Raises like `result`."""
         self.result()
-        ended = {"_tasks": [], "_group": TaskGroup(None, []), "_collect": None}
+        ended = {"_tasks": [], "_client": None, "_each": (), "_collect": None}
         return {**self.__dict__, **ended, "_usage": self.usage()}

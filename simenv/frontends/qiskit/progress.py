@@ -13,24 +13,23 @@ from simenv.model import FINAL_STATES, TaskState
 
 
 class TaskGroup:
-    """Tasks of one client with a common state."""
+    """Tasks of one client with a common state: the base of the jobs of backends and primitives."""
 
-    def __init__(self, client: Client | None, tasks: Sequence[Task]) -> None:
-        """Make a group. `client`: None only for no tasks, whose state is DONE."""
+    _client: Client | None = None
+    _each: Sequence[Task] = ()  # one for each task of the service
+
+    def _set_tasks(self, client: Client | None, tasks: Sequence[Task]) -> list[str]:
+        """Set the tasks; return their ids. `client`: None only for no tasks, whose state is
+        DONE."""
         first: dict[int, Task] = {}
         for task in tasks:
             first.setdefault(task.handle.number, task)
-        self._client = client
-        self._each = list(first.values())  # one handle for each task of the service
-
-    @property
-    def ids(self) -> list[str]:
-        """Ids of the service's tasks."""
+        self._client, self._each = client, list(first.values())
         return [task.handle.id for task in self._each]
 
     def status(self) -> JobStatus:
-        """Common state: QUEUED until one task has started, RUNNING until all have ended; then ERROR
-        if one failed or expired, CANCELLED if one was cancelled, DONE."""
+        """State of all tasks together: QUEUED until one has started, RUNNING until all have ended;
+        then ERROR if one failed or expired, CANCELLED if one was cancelled, DONE."""
         waiting = [task for task in self._each if not task.done()]
         states = {task.state for task in self._each if task.done()}
         if waiting and self._client is not None:
@@ -44,20 +43,20 @@ class TaskGroup:
             return JobStatus.ERROR
         return JobStatus.CANCELLED if TaskState.CANCELLED in states else JobStatus.DONE
 
-    def wait(self, timeout_s: float | None) -> None:
+    def _wait(self, timeout_s: float | None) -> None:
         """Wait until all tasks have ended, in any state. Raises TimedOutError."""
         deadline = None if timeout_s is None else monotonic() + timeout_s
         for task in self._each:
             task.wait(timeout_s=None if deadline is None else max(0.0, deadline - monotonic()))
 
     def cancel(self) -> bool:
-        """Cancel all tasks; False if all had ended."""
+        """Cancel the unfinished tasks; False if all had ended."""
         if self._client is None:
             return False
         outcomes = self._client.cancel(self._each)
         return any(outcome in ("cancelled", "cancelling") for outcome in outcomes)
 
-    def error(self) -> str | None:
+    def error_message(self) -> str | None:
         """Error of the first task that failed; None if none has."""
         for task in self._each:
             if task.done() and (error := task.exception(0.0)) is not None:
@@ -75,28 +74,6 @@ class TaskGroup:
             "device_s": sum(timing.device_s for timing in results),
             "total_s": max((timing.total_s for timing in results), default=0.0),
         }
-
-
-class TaskGroupJob:
-    """Methods that the jobs of the backend and of the primitives share. `_group`: their tasks."""
-
-    _group: TaskGroup
-
-    def status(self) -> JobStatus:
-        """State of all tasks together: QUEUED, RUNNING, DONE, CANCELLED or ERROR."""
-        return self._group.status()
-
-    def cancel(self) -> bool:
-        """Cancel the unfinished tasks; False if all had ended."""
-        return self._group.cancel()
-
-    def error_message(self) -> str | None:
-        """Error of the first task that failed."""
-        return self._group.error()
-
-    def usage(self) -> dict[str, float]:
-        """Seconds: queued_s, run_s, device_s (by the device's calibration), total_s."""
-        return self._group.usage()
 
 
 def _is_done(task: Task) -> bool:

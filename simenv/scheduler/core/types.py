@@ -8,23 +8,16 @@ import msgspec
 
 from launcher.base import Node
 from simenv.model import TaskOptions, TaskSpec, TaskState, Timing
+from simenv.model.views import ON_DEMAND
 from simenv.wire.messages.client import AttemptResult
 
 END_MARGIN_NS = 60_000_000_000  # the service ends this long before the allocation
 
 
-_MARK = ".x"
-
-
 def gang_name(base: str, ranks: int) -> str:
     """Return the name of the pool of workers with `ranks` ranks that is made on demand for
     `base`."""
-    return f"{base}{_MARK}{ranks}"
-
-
-def base_of(name: str) -> str:
-    """Return the pool for which a pool was made on demand; "" for a configured pool."""
-    return name.rpartition(_MARK)[0]
+    return f"{base}{ON_DEMAND}{ranks}"
 
 
 HELD_RESULT = -2  # value of `TaskEnded.index`: the result of this task was held

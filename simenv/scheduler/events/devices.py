@@ -13,6 +13,7 @@ import msgspec
 from simenv.errors import OptionError
 from simenv.model import AdmissionPolicy, DeviceProfile
 from simenv.model.devices import DeviceInfo
+from simenv.model.reservations import MAX_INFLIGHT
 from simenv.scheduler.core.actions import Action, RecordEvent
 from simenv.scheduler.queueing.policies import parse_queue_policy
 from simenv.scheduler.state.device_controls import ACTIVE, DRAINING, PAUSED, DeviceControl
@@ -25,7 +26,6 @@ from simenv.scheduler.state.devices import (
 )
 from simenv.scheduler.state.state import SchedulerState
 
-MAX_INFLIGHT = 2**31 - 1
 MAX_DRAIN_S = 10**7
 
 

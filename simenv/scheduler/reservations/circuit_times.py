@@ -21,8 +21,9 @@ from collections.abc import Callable, Sequence
 import msgspec
 
 from simenv.model import PoolSpec, ReservationRequest, TaskOptions, TaskSpec, Workload
+from simenv.model.views import base_of
 from simenv.scheduler.core.cost_estimator import HARDWARE, Estimator, expected_ns, model_us
-from simenv.scheduler.core.types import Route, base_of
+from simenv.scheduler.core.types import Route
 from simenv.scheduler.reservations.device_figures import UNDESCRIBED, DeviceFigures, hardware_ns
 from simulators import catalog
 from simulators.catalog import EngineCard

@@ -22,6 +22,7 @@ from simenv.model import (
     Workload,
 )
 from simenv.model.bounds import check_printable
+from simenv.model.reservations import MAX_TEXT_CHARS
 from simenv.model.task_rules import MAX_SECONDS, MAX_WORKERS
 
 BOUND_NS = 100_000_000  # default bound of reservations with workers
@@ -241,7 +242,6 @@ def evaluate(
 
 MOST = 2**62  # bound of any figure, given or derived
 MAX_TTL_NS = MAX_SECONDS * 10**9
-MAX_NAME_CHARS = 255
 MAX_METADATA = 64
 MAX_METADATA_BYTES = 2_048
 KINDS = ("quantum", "hybrid")
@@ -339,9 +339,9 @@ def _check_figure(label: str, value: int) -> None:
 
 
 def _check_text(label: str, text: str) -> None:
-    if len(text) > MAX_NAME_CHARS:
+    if len(text) > MAX_TEXT_CHARS:
         raise OptionError(
-            f"{label} has {len(text)} characters", hint=f"at most {MAX_NAME_CHARS} of them"
+            f"{label} has {len(text)} characters", hint=f"at most {MAX_TEXT_CHARS} of them"
         )
     check_printable(label, text)
 

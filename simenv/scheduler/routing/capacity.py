@@ -11,8 +11,9 @@ import msgspec
 
 from launcher.placement import NodeResources, Placement, ResourceRequest, place
 from simenv.model import PoolSpec
+from simenv.model.views import base_of
 from simenv.scheduler.core.gpus import rank_gpus
-from simenv.scheduler.core.types import ClusterLimits, Route, base_of, slot_memory
+from simenv.scheduler.core.types import ClusterLimits, Route, slot_memory
 from simenv.text import size
 
 

@@ -6,8 +6,9 @@ import msgspec
 
 from simenv.errors import ConfigError
 from simenv.model import PoolSpec
+from simenv.model.views import base_of
 from simenv.scheduler.core.gpus import rank_gpus
-from simenv.scheduler.core.types import ClusterLimits, Route, base_of, gang_name
+from simenv.scheduler.core.types import ClusterLimits, Route, gang_name
 from simenv.scheduler.routing import ranks as sizing
 from simenv.scheduler.routing.engine_choice import runs
 from simenv.scheduler.routing.engine_support import power

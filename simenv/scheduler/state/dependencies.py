@@ -13,7 +13,8 @@ from collections.abc import Iterable
 import msgspec
 
 from simenv.model import TaskState
-from simenv.scheduler.core.types import DEPENDENT, WAITING, TaskRecord, base_of
+from simenv.model.views import base_of
+from simenv.scheduler.core.types import DEPENDENT, WAITING, TaskRecord
 
 
 class DependentTasks(msgspec.Struct, eq=False):

@@ -6,7 +6,8 @@ The device "" is all pools together.
 from __future__ import annotations
 
 from simenv.errors import NotFoundError
-from simenv.scheduler.core.types import UNLIMITED, Phase, base_of
+from simenv.model.views import base_of
+from simenv.scheduler.core.types import UNLIMITED, Phase
 from simenv.scheduler.state.pools import Pool
 from simenv.scheduler.state.state import SchedulerState
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 import msgspec
 
 from simenv.model import PoolSpec, TaskState, WorkerState
+from simenv.model.views import base_of
 from simenv.scheduler.core.actions import Action, KillWorker, RetireWorker
 from simenv.scheduler.core.cost_estimator import Estimator
 from simenv.scheduler.core.types import (
@@ -21,7 +22,6 @@ from simenv.scheduler.core.types import (
     ClusterLimits,
     Route,
     TaskRecord,
-    base_of,
 )
 from simenv.scheduler.reservations.ledger import ReservationLedger
 from simenv.scheduler.routing.capacity import Capacity, all_nodes, unplaceable_reason

@@ -8,7 +8,8 @@ import msgspec
 from simenv import text
 from simenv.errors import InsufficientError, NotReservedError, SimenvError
 from simenv.model import AdmissionReason, ReservationRequest, TaskOptions, TaskSpec
-from simenv.scheduler.core.types import Route, base_of
+from simenv.model.views import base_of
+from simenv.scheduler.core.types import Route
 from simenv.scheduler.dispatch import dedicated_workers
 from simenv.scheduler.reservations.circuit_times import ProgramSize
 from simenv.scheduler.reservations.policies import DELAYED, REJECTED, PolicyVerdict

@@ -24,8 +24,9 @@ from simenv.config.drift import DriftSpec, drift_of
 from simenv.errors import InsufficientError, OptionError
 from simenv.model import PoolSpec, TaskOptions
 from simenv.model.task import REFUSE, REFUSED, STALE
+from simenv.model.views import base_of
 from simenv.scheduler.core.actions import Action, RecordEvent
-from simenv.scheduler.core.types import TaskRecord, base_of
+from simenv.scheduler.core.types import TaskRecord
 from simenv.scheduler.scheduler import Scheduler
 from simenv.scheduler.state.state import SchedulerState
 from simenv.service.devices.registry import DeviceRegistry, EmulatedDevice, emulated

@@ -20,6 +20,7 @@ from simenv.config import application
 from simenv.errors import InsufficientError, NotReservedError, SimenvError
 from simenv.model import AdmissionReason, ReservationInfo
 from simenv.model import Decision as Verdict
+from simenv.model.reservations import MAX_TEXT_CHARS
 from simenv.qpm.admission import (
     DECISIONS,
     STATE_CODES,
@@ -251,7 +252,7 @@ def _number(reservation_id: Any) -> int:
 def _request_name(value: Any) -> str | None:
     """Name from a request, as the decision repeats it."""
     if isinstance(value, str) and value:
-        return value[: reservation_request.MAX_NAME_CHARS]
+        return value[:MAX_TEXT_CHARS]
     is_number = isinstance(value, int) and not isinstance(value, bool)
     return str(value) if is_number and abs(value) <= reservation_request.MOST else None
 

@@ -17,7 +17,9 @@ from simenv.client.qpm.runtime.calls import as_qpm_error, asked, changed
 from simenv.client.qpm.runtime.context import QpmBinding
 from simenv.errors import SimenvError
 from simenv.model import FINAL_STATES, TargetInfo, TaskInfo, task_number
+from simenv.model.reservations import MAX_INFLIGHT
 from simenv.model.task_rules import MAX_OPTIONS
+from simenv.model.views import ON_DEMAND
 from simenv.qpm.bindings import Device
 from simenv.qpm.envelopes import StatusEnvelope, plain, status, wait
 from simenv.qpm.scheduler import (
@@ -44,8 +46,6 @@ from simenv.wire.messages.reservations import (
 
 POLICIES = ("priority", "fifo", "ordered", "round_robin")
 MAX_OPTION_CHARS = 255
-MAX_INFLIGHT = 2**31 - 1
-ON_DEMAND = ".x"  # in the name of a pool made on demand, after that of its base
 MOST_LISTED = 1_000  # of other callers' tasks
 
 Plain = dict[str, Any]

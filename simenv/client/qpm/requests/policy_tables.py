@@ -11,10 +11,10 @@ import msgspec
 
 from simenv.client.qpm.requests import arguments
 from simenv.model import AdmissionPolicy, DeviceProfile, Workload
+from simenv.model.reservations import MAX_TEXT_CHARS
 from simenv.qpm.errors import ExecutionError
 
 MOST = 2**62
-MAX_NAME_CHARS = 255
 ESTIMATOR = "baseline"
 CAPACITY: dict[str, tuple[str, ...]] = {
     "unlimited": (),
@@ -134,6 +134,6 @@ def _check_fields(what: str, table: dict[str, Any], names: Any) -> None:
 
 def _short(what: str, value: Any) -> str:
     text = arguments.travelling(what, value)
-    if len(text) > MAX_NAME_CHARS:
-        raise arguments.wrong(what, value, f"a text of up to {MAX_NAME_CHARS} characters")
+    if len(text) > MAX_TEXT_CHARS:
+        raise arguments.wrong(what, value, f"a text of up to {MAX_TEXT_CHARS} characters")
     return text

@@ -13,12 +13,11 @@ from typing import Any
 
 from simenv.client.qpm.requests import arguments
 from simenv.model import ReservationRequest, Workload
-from simenv.model.reservations import APP
+from simenv.model.reservations import APP, MAX_TEXT_CHARS
 from simenv.model.task_rules import MAX_WORKERS
 from simenv.qpm.errors import ExecutionError
 
 MOST = 2**62  # of any size or time
-MAX_NAME_CHARS = 255
 MAX_WORDS = 32  # kept of a request, with so many characters each
 MAX_WORD_CHARS = 256
 MAX_VALUES = 1_000  # of one table that is kept as text
@@ -127,9 +126,9 @@ def _name(what: str, value: Any) -> str:
         return ""
     if isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= MOST:
         return str(value)
-    if not isinstance(value, str) or len(value) > MAX_NAME_CHARS or not _travels(value):
+    if not isinstance(value, str) or len(value) > MAX_TEXT_CHARS or not _travels(value):
         raise arguments.wrong(
-            what, value, f"a text of up to {MAX_NAME_CHARS} characters, or a number"
+            what, value, f"a text of up to {MAX_TEXT_CHARS} characters, or a number"
         )
     return value
 

@@ -32,6 +32,7 @@ from simenv.model import (
     TargetInfo,
 )
 from simenv.model.devices import DeviceInfo, DeviceKind
+from simenv.model.views import base_of
 from simenv.qpm.errors import NotReadyError, UnknownObjectError
 from simenv.qpm.service import (
     SERVICE_NAME,
@@ -214,7 +215,7 @@ def pools_of(info: ServiceInfo, device: str) -> tuple[PoolInfo, ...]:
 
 
 def _base(pool: PoolInfo) -> str:
-    return pool.name.rpartition(".x")[0] if pool.on_demand else pool.name
+    return base_of(pool.name) if pool.on_demand else pool.name
 
 
 def _rank(device: DeviceInfo, order: Sequence[str]) -> tuple[bool, int, int]:
