@@ -51,33 +51,13 @@ def names() -> QiskitClasses:
     """Import the classes. ImportError does not occur: Qiskit is a dependency of this
     distribution."""
     from qiskit import circuit
-    from qiskit.circuit.library import C4XGate, MCPhaseGate, MCXGate, UnitaryGate
+    from qiskit.circuit import library
 
     return QiskitClasses(
-        QuantumCircuit=circuit.QuantumCircuit,
-        ClassicalRegister=circuit.ClassicalRegister,
-        Clbit=circuit.Clbit,
-        Instruction=circuit.Instruction,
-        Gate=circuit.Gate,
-        ParameterExpression=circuit.ParameterExpression,
-        Measure=circuit.Measure,
-        Reset=circuit.Reset,
-        Barrier=circuit.Barrier,
-        Delay=circuit.Delay,
-        Parameter=circuit.Parameter,
-        IfElseOp=circuit.IfElseOp,
-        WhileLoopOp=circuit.WhileLoopOp,
-        ForLoopOp=circuit.ForLoopOp,
-        SwitchCaseOp=circuit.SwitchCaseOp,
-        BreakLoopOp=circuit.BreakLoopOp,
-        ContinueLoopOp=circuit.ContinueLoopOp,
-        CASE_DEFAULT=circuit.CASE_DEFAULT,
-        ControlFlowOp=circuit.ControlFlowOp,
-        Store=circuit.Store,
-        UnitaryGate=UnitaryGate,
-        MCXGate=MCXGate,
-        C4XGate=C4XGate,
-        MCPhaseGate=MCPhaseGate,
+        **{
+            name: getattr(circuit if hasattr(circuit, name) else library, name)
+            for name in QiskitClasses.__annotations__
+        }
     )
 
 

@@ -74,19 +74,8 @@ class Manifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
             Observable(each.labels, array.array("d", each.coefficients).tobytes())
             for each in self.observables
         )
-        return TaskOptions(
-            outputs=self.outputs,
-            observables=observables,
-            engine=self.engine,
-            precision=self.precision,
-            priority=self.priority,
-            queue_timeout_s=self.queue_timeout_s,
-            run_timeout_s=self.run_timeout_s,
-            name=self.name,
-            options=self.options,
-            ranks=self.ranks,
-            chain=self.chain,
-        )
+        values = {name: getattr(self, name) for name in _TERMS if name != "pool"}
+        return TaskOptions(**values, observables=observables, ranks=self.ranks)
 
     def spec(self, program: bytes, bindings: bytes) -> TaskSpec:
         """Return the task's specification; `bindings`: float64 [rows, slots], as bytes."""
@@ -98,6 +87,13 @@ class Manifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
             binding=self.binding,
             count=self.bindings,
         )
+
+
+# Options that the manifest has as they are.
+_TERMS = (
+    *("outputs", "engine", "precision", "pool", "priority", "queue_timeout_s", "run_timeout_s"),
+    *("name", "options", "chain"),
+)
 
 
 def manifest(
@@ -114,20 +110,13 @@ def manifest(
     return Manifest(
         format=FORMAT,
         task=task,
-        name=terms.name,
+        **{name: getattr(terms, name) for name in _TERMS},
         state=str(row.state),
         failure=failure,
         shots=spec.shots,
         seed=spec.seed,
-        outputs=terms.outputs,
         observables=tuple(_readable(each) for each in terms.observables),
-        engine=terms.engine,
         route=submitted.route,
-        precision=terms.precision,
-        pool=terms.pool,
-        priority=terms.priority,
-        queue_timeout_s=terms.queue_timeout_s,
-        run_timeout_s=terms.run_timeout_s,
         bindings=spec.count,
         binding=spec.binding,
         submitted_s=submitted.at_s,
@@ -137,8 +126,6 @@ def manifest(
         slots=row.slots,
         versions=versions,
         lost=lost,
-        options=terms.options,
-        chain=terms.chain,
         ranks=terms.ranks if terms.chain or "gradient" in terms.outputs else 0,
     )
 

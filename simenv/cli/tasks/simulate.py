@@ -12,6 +12,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
+import msgspec
 import typer
 
 from simenv._version import __version__
@@ -202,19 +203,7 @@ def _chunk(
         check_device_shots(spec.shots, terms.device, device.max_shots)
         sizes = with_shots(device.examined(circuit, sizes), spec.shots)
     plan = fitting(sizes, terms, ranks)
-    assigned = AssignedTask(
-        1,
-        1,
-        0,
-        spec.program,
-        spec.shots,
-        spec.seed,
-        spec.bindings,
-        spec.binding,
-        spec.count,
-        spec.layout,
-        spec.initial_layout,
-    )
+    assigned = AssignedTask(1, 1, 0, *msgspec.structs.astuple(spec))
     chunk = AssignChunk(
         plan.threads, plan.memory_bytes, False, plan.engine, plan.reason, [terms], [assigned]
     )

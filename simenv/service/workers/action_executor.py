@@ -233,17 +233,8 @@ def packed(
                     needed.append(options.snapshot)
         tasks.append(
             AssignedTask(
-                record.number,
-                record.fence,
-                index,
-                spec.program,
-                spec.shots,
-                spec.seed,
-                spec.bindings,
-                spec.binding,
-                spec.count,
-                spec.layout,
-                spec.initial_layout,
+                *(record.number, record.fence, index),
+                *msgspec.structs.astuple(spec),
                 not record.batch.owner,
             )
         )
