@@ -32,15 +32,15 @@ from simenv.service.devices.documents import NoiseDocuments, named_documents
 from simenv.service.devices.drifting import DriftingDevices
 from simenv.service.devices.registry import DeviceRegistry
 from simenv.service.devices.resolve import EmulatedDevices
-from simenv.service.event_loop import EventLoop, ServiceParts
+from simenv.service.event_loop import EventLoop
 from simenv.service.journal.background import JournalBackup, WalCheckpointer
 from simenv.service.journal.writer import Journal
 from simenv.service.queries.devices import DeviceRecords
-from simenv.service.queries.service_view import RuntimeFacts
 from simenv.service.recovery.damaged_results import drop_damaged_records
 from simenv.service.recovery.journal_choice import choose_journal
 from simenv.service.recovery.replay import replay
 from simenv.service.results.completions import Completions
+from simenv.service.service import RuntimeFacts
 from simenv.service.support import fault_injection
 from simenv.service.support.ownership import ConnectionFileLease, take_lock
 from simenv.service.warmup import load_noise_checks
@@ -147,7 +147,7 @@ def build_service(config: Config, home: Path, environ: Mapping[str, str]) -> Run
         kernels = configs.kernel_folder(environ)
         backup = None if config.lifeline else JournalBackup(paths.journal, paths.copy)
         lease = ConnectionFileLease(paths.connection, listener.keep_sockets)
-        parts = ServiceParts(
+        loop = EventLoop(
             config,
             listener,
             journal,
@@ -183,7 +183,6 @@ def build_service(config: Config, home: Path, environ: Mapping[str, str]) -> Run
             ),
             devices,
         )
-        loop = EventLoop(parts)
         loop.pool_commands.restore()
         _start_threads(loop, on_failure)
         lease.announce(

@@ -9,41 +9,26 @@ from __future__ import annotations
 
 import logging
 import time
-from dataclasses import dataclass
 from functools import partial
 
-from simenv.config import Config
 from simenv.errors import JournalError, SimenvError
 from simenv.scheduler.core.actions import Action
 from simenv.scheduler.core.types import WorkerHeartbeat
-from simenv.scheduler.scheduler import Scheduler
 from simenv.service.admission.accept_answers import HOLD_S, AcceptAnswers
 from simenv.service.admission.decode_budget import Decoding
-from simenv.service.admission.submissions import SubmitQueue
-from simenv.service.control.admin_commands import KeyCommands, PoolCommands
 from simenv.service.control.administration import CHANGES, Administration
-from simenv.service.control.audit import AuditLog
-from simenv.service.control.owner_limits import Owners
 from simenv.service.control.reservations import CHANGES as RESERVATION_CHANGES
-from simenv.service.control.reservations import ReservationCommands
-from simenv.service.control.results import ResultRequests
 from simenv.service.control.rights import checked
-from simenv.service.journal.background import JournalBackup, WalCheckpointer
-from simenv.service.journal.writer import SYNC_DELAY_S, Journal
-from simenv.service.queries.devices import DeviceRecords
+from simenv.service.journal.writer import SYNC_DELAY_S
 from simenv.service.queries.handlers import Cancelling, QueryHandlers
 from simenv.service.queries.query_queue import RECHECK_NS, QueryQueue
-from simenv.service.queries.service_view import RuntimeFacts
-from simenv.service.results.completions import Completions, acknowledge
+from simenv.service.results.completions import acknowledge
+from simenv.service.service import Service
 from simenv.service.support import fault_injection
 from simenv.service.support.fair_thread import CHECKS
 from simenv.service.support.log_limit import RateLimitedLog
-from simenv.service.support.loop_times import PassTimes
-from simenv.service.support.ownership import ConnectionFileLease
 from simenv.service.support.upkeep import Upkeep
-from simenv.service.workers.action_executor import ActionExecutor
 from simenv.service.workers.process_events import WorkerEvents
-from simenv.service.workers.processes import WorkerProcesses
 from simenv.service.workers.worker_keys import check_worker
 from simenv.wire import codec
 from simenv.wire.auth import Identity
@@ -51,7 +36,7 @@ from simenv.wire.messages import client as m
 from simenv.wire.messages.admin import RevokeKey
 from simenv.wire.messages.queries import DeviceDescribed
 from simenv.wire.refusals import refusal
-from simenv.wire.transport.zmq_transport import Listener, PeerKind
+from simenv.wire.transport.zmq_transport import PeerKind
 
 DRAIN_MESSAGES = 64
 SLICE_NS = 5_000_000
@@ -63,80 +48,27 @@ DRAIN_MARGIN_NS = 15_000_000_000  # before the allocation ends: running tasks ar
 log = logging.getLogger("simenv.service")
 
 
-@dataclass(frozen=True, slots=True)
-class ServiceParts:
-    """Parts of a service. `backup`: None if the journal is not copied (private environments)."""
-
-    config: Config
-    listener: Listener
-    journal: Journal
-    scheduler: Scheduler
-    submit_queue: SubmitQueue
-    completions: Completions
-    workers: WorkerProcesses
-    checkpointer: WalCheckpointer
-    backup: JournalBackup | None
-    key_commands: KeyCommands
-    result_requests: ResultRequests
-    lease: ConnectionFileLease
-    facts: RuntimeFacts
-    devices: DeviceRecords
-
-
-class EventLoop:
+class EventLoop(Service):
     """The event loop. Runs on the main thread of the service."""
 
-    def __init__(self, parts: ServiceParts) -> None:
-        self.config = config = parts.config
-        self.facts = parts.facts
-        self.devices = devices = parts.devices
-        self.listener = listener = parts.listener
-        self.key_commands = key_commands = parts.key_commands
-        self.result_requests = result_requests = parts.result_requests
-        self.journal = journal = parts.journal
-        self.scheduler = scheduler = parts.scheduler
-        self.state = scheduler.state
-        self.submit_queue = submit_queue = parts.submit_queue
-        self.completions = completions = parts.completions
-        self.workers = workers = parts.workers
-        self.checkpointer = parts.checkpointer
-        self.backup = parts.backup
-        self._lease = parts.lease
-        self.pool_commands = PoolCommands(config, scheduler, journal, workers.recheck_node)
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        send = partial(self.listener.send, PeerKind.CLIENT)
         self.query_handlers = handlers = QueryHandlers(self)
         self.query_queue = QueryQueue(
             handlers.answer,
-            result_requests.requeue_damaged,
-            partial(listener.send, PeerKind.CLIENT),
+            self.result_requests.requeue_damaged,
+            send,
             handlers.is_ready,
             handlers.can_answer,
         )
         self._decode = Decoding(CHECKS).of
-        self.started_ns = time.monotonic_ns()
-        self.pass_times = PassTimes()
-        self.executor = executor = ActionExecutor(
-            *(scheduler, journal, listener, workers, completions, devices.documents),
-            result_requests.file_worker.remove,
-            devices.drifting,
-        )
-        self._events = WorkerEvents(scheduler, workers, result_requests.file_worker, executor)
-        self.audit = audit = AuditLog(executor, listener.origin)
-        self.reservation_commands = ReservationCommands(
-            scheduler, journal, executor, audit, devices.reading
-        )
-        self.owners = Owners(config.limits, scheduler, journal, result_requests.bytes_of)
-        self._upkeep = Upkeep(result_requests, completions, journal, scheduler, executor.execute)
-        submit_queue.disk_refusal = result_requests.disk_refusal
-        self.administration = Administration(
-            scheduler, executor, key_commands, self.owners, self.pool_commands, audit
-        )
+        self._events = WorkerEvents(self)
+        self._upkeep = Upkeep(self)
+        self.administration = Administration(self)
         self._rejection_log = RateLimitedLog(log)
-        self.store_error = ""
-        self.stop_at_ns = 0  # when a drain ends by force; 0: not draining
-        self.stopped = False
-        self._accept_answers = AcceptAnswers(self.state, partial(listener.send, PeerKind.CLIENT))
+        self._accept_answers = AcceptAnswers(self.state, send)
         self._answers: list[tuple[bytes, bytes]] = []
-        self._next_tick_ns = 0
 
     # --- the loop ------------------------------------------------------------------------------
 
@@ -155,7 +87,7 @@ class EventLoop:
         self._commit()
         self._answer()
         idle = not (self.submit_queue.end_pass() or arrived or self.query_queue.busy)
-        self.store_error = self._upkeep.run(self.store_error, idle=idle)
+        self._upkeep.run(idle=idle)
         self.pass_times.had_messages = not idle
 
     def _poll_timeout_s(self) -> float:
@@ -274,7 +206,7 @@ class EventLoop:
             self.administration.cancels(identity, message.tasks)
             self.executor.execute(self.query_handlers.cancel(cancel, identity.scope))
         elif isinstance(message, CHANGES):
-            answer = self.administration.apply(identity, message, self.store_error)
+            answer = self.administration.apply(identity, message)
             self._next_tick_ns = 0
             after = self._answers if type(message) is RevokeKey else self.executor.outbox
             after.append((peer, codec.encode(answer)))
@@ -340,7 +272,7 @@ class EventLoop:
         self.executor.execute(self.scheduler.wall_clock_tick(time.time_ns()))
         drifted, next_s = self.devices.drifted(time.time_ns(), self.scheduler)
         self.executor.execute(drifted)
-        if not (self.state.draining or self._lease.holds()):
+        if not (self.state.draining or self.lease.holds()):
             log.error("another service has taken over this environment: stopping")
             self.drain(now=True)
         self._check_allocation_end(now_ns)
@@ -371,17 +303,6 @@ class EventLoop:
             self._next_tick_ns = 0
 
     # --- the end -------------------------------------------------------------------------------
-
-    def drain(self, *, now: bool) -> None:
-        """Let running tasks end, keep waiting tasks, then stop; `now`: queue running ones again."""
-        deadline_ns = 0 if now else round(self.config.drain_timeout_s * 1e9)
-        end_ns = time.monotonic_ns() + deadline_ns
-        self.stop_at_ns = min(self.stop_at_ns, end_ns) if self.stop_at_ns else end_ns
-        actions = self.scheduler.begin_drain(self.config.name)
-        self.executor.execute(actions)
-        if actions and self.backup is not None:
-            self.backup.request_copy()
-        self._next_tick_ns = 0
 
     def _check_drain(self, now_ns: int) -> None:
         if self.state.draining and (not self.state.is_busy or now_ns >= self.stop_at_ns):

@@ -20,14 +20,14 @@ from simenv.service.admission.controller import AdmissionController
 from simenv.service.admission.submissions import SubmitQueue
 from simenv.service.control.admin_commands import KeyCommands
 from simenv.service.control.results import ResultRequests
-from simenv.service.event_loop import EventLoop, ServiceParts
+from simenv.service.event_loop import EventLoop
 from simenv.service.journal.background import WalCheckpointer
 from simenv.service.journal.writer import Journal
 from simenv.service.queries.devices import DeviceRecords, routing_snapshot
-from simenv.service.queries.service_view import RuntimeFacts
 from simenv.service.recovery.damaged_results import drop_damaged_records
 from simenv.service.recovery.replay import replay
 from simenv.service.results.completions import Completions
+from simenv.service.service import RuntimeFacts
 from simenv.service.support import fault_injection
 from simenv.service.support.ownership import ConnectionFileLease
 from simenv.service.workers.processes import WorkerProcesses
@@ -148,7 +148,7 @@ class ServiceHarness:
         )
         self.replayed = replay(self.journal, self.scheduler, submit_queue, completions)
         processes = WorkerProcesses(self.paper, config, places, places.results, self.folder, {})
-        parts = ServiceParts(
+        self.loop = EventLoop(
             config,
             self.listener,
             self.journal,
@@ -164,7 +164,6 @@ class ServiceHarness:
             RuntimeFacts(NODE, self.journal.records.ended()),
             devices,
         )
-        self.loop = EventLoop(parts)
         self.loop.pool_commands.restore()
         say = partial(self.listener.send, PeerKind.CLIENT)
         self.loop.result_requests.listen(self.loop.executor.record_event, say)

@@ -23,7 +23,7 @@ from simenv.service.queries import task_views
 from simenv.service.queries.devices import described, routing_snapshot, store_noise
 from simenv.service.queries.history import Log
 from simenv.service.queries.query_queue import ReplySteps
-from simenv.service.queries.service_view import ServiceView
+from simenv.service.service import Service
 from simenv.wire import codec
 from simenv.wire.auth import Identity
 from simenv.wire.messages import client as m
@@ -62,7 +62,7 @@ class QueryHandlers:
     """Answers to queries of clients. They change nothing but watched tasks, stored noise documents
     and results, and the service's drain on a Shutdown."""
 
-    def __init__(self, service: ServiceView) -> None:
+    def __init__(self, service: Service) -> None:
         self._service = service
         self._other_users: tuple[int, ...] = ()
         self._next_others_ns = 0
