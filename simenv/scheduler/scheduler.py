@@ -7,22 +7,19 @@ invariants that `scheduler_invariants` of the tests checks hold after every call
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Mapping
+from typing import Concatenate, ParamSpec, TypeVar
 
 from simenv.model import (
-    AdmissionPolicy,
-    Decision,
-    DeviceProfile,
     OwnerLimits,
     PoolSpec,
-    ReservationRequest,
     ReservationState,
     TaskSpec,
     TaskState,
 )
-from simenv.model.devices import DeviceInfo
-from simenv.scheduler.core.actions import Action, RecordEvent, TaskEnded
-from simenv.scheduler.core.types import ClusterLimits, Route, SubmitBatch, WorkerHeartbeat
+from simenv.scheduler.core.actions import Action, RecordEvent
+from simenv.scheduler.core.types import ClusterLimits, Route, SubmitBatch
 from simenv.scheduler.dispatch import dispatcher, kept_states, resizing
 from simenv.scheduler.events import (
     dependencies,
@@ -43,9 +40,24 @@ from simenv.scheduler.scaling import autoscaler
 from simenv.scheduler.state.device_controls import DeviceControl
 from simenv.scheduler.state.paced import StoredRun
 from simenv.scheduler.state.state import SchedulerState
-from simenv.wire.messages.client import AttemptResult
 
 SUSPENDED_NS = 3_000_000_000  # a longer gap between ticks means that the service was suspended
+
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+
+def event(
+    function: Callable[Concatenate[SchedulerState, P], R],
+) -> Callable[Concatenate[Scheduler, P], R]:
+    """Return a method of `Scheduler` that calls a function of `events` with its state."""
+
+    def method(self: Scheduler, /, *args: P.args, **named: P.kwargs) -> R:
+        return function(self.state, *args, **named)
+
+    functools.update_wrapper(method, function)
+    return method
 
 
 class Scheduler:
@@ -80,24 +92,8 @@ class Scheduler:
         """
         return tasks.submit(self.state, batch, specs, routes, None, units)
 
-    def restore_tasks(
-        self,
-        batch: SubmitBatch,
-        specs: list[TaskSpec],
-        routes: list[Route],
-        attempts: list[int],
-        units: list[int] | None = None,
-        failed_parent: int = 0,
-    ) -> list[Action]:
-        """Queue tasks that were accepted before; `attempts`: number of earlier assignments of each.
-
-        `failed_parent`: a parent that did not end as DONE, 0: none.
-        """
-        return tasks.submit(self.state, batch, specs, routes, attempts, units, failed_parent)
-
-    def rollback_submit(self, first: int, count: int, now_ns: int) -> list[Action]:
-        """Drop accepted tasks that could not be stored."""
-        return tasks.rollback_submit(self.state, first, count, now_ns)
+    restore_tasks = event(tasks.submit)
+    rollback_submit = event(tasks.rollback_submit)
 
     def reopen(self, ended: Mapping[TaskState, int]) -> list[Action]:
         """Count tasks, by their final state, as unfinished: their results are lost."""
@@ -105,16 +101,8 @@ class Scheduler:
             self.state.ended[final] -= count
         return []
 
-    def tasks_finished(
-        self, worker: str, results: list[AttemptResult], slots: int, now_ns: int
-    ) -> list[TaskEnded]:
-        """Finalize the tasks of a worker's results; results of outdated attempts are ignored."""
-        return tasks.tasks_finished(self.state, worker, results, slots, now_ns)
-
-    def cancel(self, task_numbers: list[int], now_ns: int) -> tuple[list[str], list[Action]]:
-        """Cancel tasks; return "cancelled", "cancelling" or "unknown" for each of them, and the
-        actions."""
-        return tasks.cancel(self.state, task_numbers, now_ns)
+    tasks_finished = event(tasks.tasks_finished)
+    cancel = event(tasks.cancel)
 
     def dispatch(self, now_ns: int) -> list[Action]:
         """Release tasks that reservations and parents no longer hold, then assign waiting tasks to
@@ -134,31 +122,12 @@ class Scheduler:
 
     # --- workers -------------------------------------------------------------------------------
 
-    def worker_joined(
-        self, name: str, start: int, node: str, pid: int, now_ns: int
-    ) -> tuple[bool, list[Action]]:
-        """Record that a started worker is ready; return False if this start of it is not
-        expected."""
-        return workers.worker_joined(self.state, name, start, node, pid, now_ns), []
-
-    def task_started(self, worker: str, task: int, fence: int, now_ns: int) -> list[Action]:
-        """Record that a worker runs a task; long tasks are announced at once, others by
-        heartbeat."""
-        return workers.task_started(self.state, worker, task, fence, now_ns)
-
-    def heartbeat_received(self, beat: WorkerHeartbeat, now_ns: int) -> tuple[bool, list[Action]]:
-        """Record that a worker is alive; return False for an unknown worker."""
-        return workers.heartbeat_received(self.state, beat, now_ns)
-
-    def worker_unusable(self, name: str, reason: str, now_ns: int) -> list[Action]:
-        """Kill a worker; its tasks are queued again and none of them is charged."""
-        return workers.worker_unusable(self.state, name, reason, now_ns)
-
-    def worker_lost(
-        self, name: str, start: int, reason: str, now_ns: int, log: str = "", *, blame: bool = True
-    ) -> list[Action]:
-        """Handle the end of a worker's processes; `blame`: a task or the pool may be the cause."""
-        return workers.worker_lost(self.state, name, start, reason, now_ns, log, blame=blame)
+    worker_joined = event(workers.worker_joined)
+    task_started = event(workers.task_started)
+    heartbeat_received = event(workers.heartbeat_received)
+    worker_unusable = event(workers.worker_unusable)
+    worker_lost = event(workers.worker_lost)
+    service_memory = event(memory.service_memory)
 
     def kernels_compiled(self, compiled: bool) -> list[Action]:
         """Record whether all kernels are compiled. If not, tasks that may compile some count as
@@ -166,89 +135,22 @@ class Scheduler:
         self.state.estimator.kernels_compiled = compiled
         return []
 
-    def service_memory(self, used_bytes: int) -> list[Action]:
-        """Record the resident memory of the service, above whose limit it accepts no tasks."""
-        return memory.service_memory(self.state, used_bytes)
-
     # --- pools and nodes -----------------------------------------------------------------------
 
-    def scale(
-        self, pool: str, min_workers: int, max_workers: int, *, overcommit: bool = False
-    ) -> list[Action]:
-        """Set the bounds of a pool's size; `overcommit`: also beyond the capacity of its nodes.
-
-        Raises OptionError, NotFoundError.
-        """
-        return nodes.scale(self.state, pool, min_workers, max_workers, overcommit=overcommit)
-
-    def drain_node(self, name: str, reason: str, now_ns: int) -> list[Action]:
-        """Start nothing more on a node; its workers end when idle and are replaced elsewhere.
-
-        Raises NotFoundError.
-        """
-        return nodes.drain(self.state, name, reason, now_ns)
-
-    def resume(self, name: str, is_probed: bool = False) -> list[Action]:
-        """Use a drained or lost node, or a quarantined pool, again. Raises NotFoundError.
-
-        `is_probed`: the launcher still looks for the node, so the node stays lost until it is
-        reported back.
-        """
-        return nodes.resume(self.state, name, is_probed)
-
-    def node_lost(self, name: str, reason: str, now_ns: int) -> list[Action]:
-        """Declare a node and its workers lost; nothing is placed there until it is back."""
-        return nodes.lost(self.state, name, reason, now_ns)
-
-    def node_back(self, name: str) -> list[Action]:
-        """Use a lost node again; one that was drained before stays drained."""
-        return nodes.back(self.state, name)
+    scale = event(nodes.scale)
+    drain_node = event(nodes.drain)
+    resume = event(nodes.resume)
+    node_lost = event(nodes.lost)
+    node_back = event(nodes.back)
 
     # --- devices -------------------------------------------------------------------------------
 
-    def device_described(
-        self, worker: str, epoch: int, start: int, info: DeviceInfo
-    ) -> tuple[str, list[Action]]:
-        """Record the hardware that a worker holds; return the name of its pool, "" if the report is
-        ignored."""
-        return devices.described(self.state, worker, epoch, start, info)
-
-    def set_device_state(
-        self, device: str, verb: str, reason: str, mode: str, timeout_s: float, wall_ns: int
-    ) -> tuple[bool, list[Action]]:
-        """Pause, drain or resume a device; return False if nothing changed. Raises NotFoundError,
-        OptionError."""
-        changed = devices.set_state(self.state, device, verb, reason, mode, timeout_s, wall_ns)
-        return changed, []
-
-    def set_max_inflight(self, device: str, max_inflight: int) -> tuple[bool, list[Action]]:
-        """Limit the tasks that workers hold; return False if nothing changed. Raises NotFoundError,
-        OptionError."""
-        return devices.set_max_inflight(self.state, device, max_inflight), []
-
-    def set_queue_policy(
-        self, device: str, policy: str, options: tuple[tuple[str, str], ...]
-    ) -> tuple[bool, list[Action]]:
-        """Reorder a device's queues; return False if nothing changed. Raises NotFoundError,
-        OptionError."""
-        return devices.set_queue_policy(self.state, device, policy, options), []
-
-    def set_profile(self, device: str, profile: DeviceProfile) -> tuple[bool, list[Action]]:
-        """Set a device's profile; return False if nothing changed.
-
-        Raises NotFoundError, OptionError, and InsufficientError if live reservations have more.
-        """
-        return devices.set_profile(self.state, device, profile), []
-
-    def set_admission_policy(
-        self, device: str, policy: AdmissionPolicy, expected_version: int
-    ) -> tuple[bool, list[Action]]:
-        """Set a device's admission policy; return False if nothing changed. `expected_version` -1:
-        any.
-
-        Raises the errors of `set_profile`.
-        """
-        return devices.set_admission_policy(self.state, device, policy, expected_version), []
+    device_described = event(devices.described)
+    set_device_state = event(devices.set_state)
+    set_max_inflight = event(devices.set_max_inflight)
+    set_queue_policy = event(devices.set_queue_policy)
+    set_profile = event(devices.set_profile)
+    set_admission_policy = event(devices.set_admission_policy)
 
     def begin_outage(self, device: str, begun_wall_ns: int | None) -> list[Action]:
         """Begin an outage: the device starts nothing more.
@@ -266,21 +168,8 @@ class Scheduler:
 
     # --- reservations and owners ---------------------------------------------------------------
 
-    def reserve(
-        self, request: ReservationRequest, owner: str, wall_ns: int, *, dry: bool = False
-    ) -> tuple[Decision, list[Action]]:
-        """Decide on a request; an accepted request becomes a reservation at once, unless `dry`."""
-        return reservations.reserve(self.state, request, owner, wall_ns, dry=dry)
-
-    def renew_reservation(
-        self, number: int, scope: str, owner: str, ttl_ns: int, wall_ns: int
-    ) -> tuple[ReservationEntry, list[Action]]:
-        """Extend a reservation to `ttl_ns` from now; 0: by its original duration.
-
-        `owner`: the requester, whose limits apply. Raises NotReservedError, OptionError and
-        LimitExceededError.
-        """
-        return reservations.renew(self.state, number, scope, owner, ttl_ns, wall_ns), []
+    reserve = event(reservations.reserve)
+    renew_reservation = event(reservations.renew)
 
     def close_reservation(
         self,

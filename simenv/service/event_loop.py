@@ -254,7 +254,7 @@ class EventLoop(Service):
         name, start = message.name, message.start
         is_current = message.epoch == self.state.epoch and self.workers.joined(name, start, peer)
         joined = name, start, message.node, message.pid, now_ns
-        if is_current and self.scheduler.worker_joined(*joined)[0]:
+        if is_current and self.scheduler.worker_joined(*joined):
             ranks = f", {message.ranks} ranks" if message.ranks > 1 else ""
             self.executor.record_event(
                 "worker.ready", name, f"pid {message.pid} on {message.node}{ranks}"

@@ -103,8 +103,10 @@ def set_queue_policy(
 
 
 def set_profile(state: SchedulerState, device: str, profile: DeviceProfile) -> bool:
-    """Set a device's profile; return False if nothing changed. Raises NotFoundError, OptionError,
-    InsufficientError."""
+    """Set a device's profile; return False if nothing changed.
+
+    Raises NotFoundError, OptionError, and InsufficientError if live reservations have more.
+    """
     check_device(state, device)
     changed = state.reservations.set_profile(device, profile)
     refresh_restrictions(state)
@@ -114,8 +116,11 @@ def set_profile(state: SchedulerState, device: str, profile: DeviceProfile) -> b
 def set_admission_policy(
     state: SchedulerState, device: str, policy: AdmissionPolicy, expected_version: int
 ) -> bool:
-    """Set a device's admission policy; return False if nothing changed. Raises the errors of
-    `set_profile`."""
+    """Set a device's admission policy; return False if nothing changed. `expected_version` -1:
+    any.
+
+    Raises the errors of `set_profile`.
+    """
     check_device(state, device)
     changed = state.reservations.set_policy(device, policy, expected_version)
     refresh_restrictions(state)

@@ -28,8 +28,10 @@ def scale(
     *,
     overcommit: bool = False,
 ) -> list[Action]:
-    """Set a pool's minimum and maximum; the next tick starts and retires workers. Raises
-    NotFoundError, OptionError."""
+    """Set the bounds of a pool's size; `overcommit`: also beyond the capacity of its nodes.
+
+    Raises OptionError, NotFoundError.
+    """
     pool = state.pools.get(name)
     if pool is None or pool.base:
         names = [n for n, p in state.pools.items() if not p.base]
@@ -49,7 +51,10 @@ def scale(
 
 
 def drain(state: SchedulerState, name: str, reason: str, now_ns: int) -> list[Action]:
-    """Retire all workers of a node; each ends when it holds no task."""
+    """Start nothing more on a node; its workers end when idle and are replaced elsewhere.
+
+    Raises NotFoundError.
+    """
     host = _host(state, name)
     host.drained = reason or "no reason given"
     state.nodes.version += 1

@@ -124,7 +124,7 @@ class ReservationCommands:
                 self._executor.execute(actions)
                 return DecisionReply(message.request, self._after_queue(message.ask, decision))
             case Renew():
-                reservation, _ = scheduler.renew_reservation(
+                reservation = scheduler.renew_reservation(
                     message.reservation,
                     identity.scope,
                     identity.owner,
@@ -135,12 +135,12 @@ class ReservationCommands:
             case Release():
                 return self._release(identity, message)
             case SetProfile():
-                changed, _ = scheduler.set_profile(message.device, message.profile)
+                changed = scheduler.set_profile(message.device, message.profile)
                 self._note(identity, changed, message.device, "profile")
                 terms = ledger.terms(message.device)
                 return ProfileReply(message.request, terms.profile_version, changed, terms.profile)
             case SetPolicy():
-                changed, _ = scheduler.set_admission_policy(
+                changed = scheduler.set_admission_policy(
                     message.device, message.policy, message.expected
                 )
                 self._note(
@@ -181,16 +181,16 @@ class ReservationCommands:
                     message.mode,
                     message.timeout_s,
                 )
-                changed, _ = scheduler.set_device_state(*arguments, time.time_ns())
+                changed = scheduler.set_device_state(*arguments, time.time_ns())
                 kind, detail = _STEERED[message.verb], message.reason
             case SetDispatch():
-                changed, _ = scheduler.set_max_inflight(message.device, message.max_inflight)
+                changed = scheduler.set_max_inflight(message.device, message.max_inflight)
                 kind, detail = (
                     "device.bounded",
                     f"{message.max_inflight or 'any number of'} tasks at once",
                 )
             case SetOrder():
-                changed, _ = scheduler.set_queue_policy(
+                changed = scheduler.set_queue_policy(
                     message.device, message.policy, message.options
                 )
                 kind, detail = "device.ordered", message.policy

@@ -106,9 +106,7 @@ class CheckedScheduler:
         return result.start if result is not None else 0
 
     def join(self, worker: str) -> bool:
-        item = self.scheduler.worker_joined(worker, self.start_of(worker), "node", 1, self.now_ns)[
-            0
-        ]
+        item = self.scheduler.worker_joined(worker, self.start_of(worker), "node", 1, self.now_ns)
         check(self.state)
         return item
 

@@ -80,7 +80,7 @@ class Simulation(CheckedScheduler):
             name, start = what  # type: ignore[misc]
             worker = self.state.workers.get(name)
             if worker is not None:
-                self.scheduler.worker_joined(name, start, worker.shares[0].node, 1, self.now_ns)[0]
+                self.scheduler.worker_joined(name, start, worker.shares[0].node, 1, self.now_ns)
         elif kind == "exit":
             name, start = what  # type: ignore[misc]
             self._busy.discard(name)

@@ -84,10 +84,10 @@ def test_messages_of_earlier_worker_start_are_ignored() -> None:
     new = machine.start_of("main-0")
     assert new > old
     scheduler, now_ns = machine.scheduler, machine.now_ns
-    assert scheduler.worker_joined("main-0", old, "n1", 1, now_ns) == (False, [])
+    assert scheduler.worker_joined("main-0", old, "n1", 1, now_ns) is False
     assert scheduler.heartbeat_received(WorkerHeartbeat("main-0", old), now_ns) == (False, [])
     assert scheduler.worker_lost("main-0", old, "exit 1", now_ns) == []
-    assert scheduler.worker_joined("main-0", new, "n1", 1, now_ns) == (True, [])
+    assert scheduler.worker_joined("main-0", new, "n1", 1, now_ns) is True
     assert scheduler.heartbeat_received(WorkerHeartbeat("main-0", new), now_ns) == (True, [])
 
 

@@ -234,7 +234,7 @@ def _all_join(bench: ServiceHarness) -> None:
     while [
         w
         for w in _workers(bench)
-        if bench.scheduler.worker_joined(w.name, w.start, "n1", 1, now_ns)[0]
+        if bench.scheduler.worker_joined(w.name, w.start, "n1", 1, now_ns)
     ]:
         bench.loop.executor.execute(bench.scheduler.tick(now_ns))
 
