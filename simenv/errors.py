@@ -8,6 +8,8 @@ found, 5 no service, 124 timeout).
 
 from __future__ import annotations
 
+import re
+from collections.abc import Callable, Mapping
 from typing import ClassVar
 
 
@@ -279,3 +281,39 @@ def _tree(base: type[SimenvError]) -> list[type[SimenvError]]:
 
 
 _BY_CODE: dict[str, type[SimenvError]] = {kind.code: kind for kind in _tree(SimenvError)}
+
+
+# An option of `Client.submit` in a text: NAME= or NAME=LITERAL; capitals stand for any value.
+_OPTION = re.compile(
+    r"\b([a-z_]+)=(None|\.\.\.|[A-Z]+\b|-?\d[\d_.e+-]*|'[^']*'|\"[^\"]*\"|\([^()]*\)|\[[^\]]*\]|\{[^}]*\})?"
+    r"(?!\w)"
+)
+
+
+def with_names(text: str, names: Mapping[str, Callable[[str], str]]) -> str:
+    """Return the text with the options of `Client.submit` named as in another interface.
+
+    `names`: by option, a function from the literal, "" for none, to the text in its place.
+    """
+
+    def renamed(match: re.Match[str]) -> str:
+        shown = names.get(match[1])
+        return match[0] if shown is None else shown(match[2] or "")
+
+    return _OPTION.sub(renamed, text)
+
+
+def rename_options(error: SimenvError, names: Mapping[str, Callable[[str], str]]) -> None:
+    """Name options in an error as in another interface; see `with_names`. A text at the beginning
+    of the message keeps its quotation marks, since it may have spaces."""
+    message, rest = error.message, ""
+    option = getattr(error, "option", "")
+    if match := re.match(r"([a-z_]+)=(?=['\"])", message):
+        option, rest = match[1], f" {message[match.end() :]}"
+    elif message.startswith(f"{option} "):
+        rest = with_names(message.removeprefix(option), names)
+    if rest and option in names:
+        error.message = f"{names[option]('').partition(' ')[0]}{rest}"
+    else:
+        error.message = with_names(message, names)
+    error.hint = with_names(error.hint, names)

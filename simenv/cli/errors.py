@@ -1,22 +1,19 @@
 """Errors as the command line shows them: on stderr, with a hint, and as an exit code.
 
 Invariant: no traceback without `--debug`; with `--json` the error's object is the last line of
-stdout. Errors of a submission name the option of the command line, not the argument of the client.
+stdout.
 """
 
 from __future__ import annotations
 
-import re
 import sys
 import traceback
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 
 import typer
 
 from simenv import errors
 from simenv.cli.output import terminal
-from simenv.errors import SimenvError
 
 USAGE = 2
 INTERRUPTED = 130
@@ -96,55 +93,3 @@ def show_error(error: errors.SimenvError, as_json: bool = False) -> None:
             terminal.flush()
         except (OSError, terminal.ReaderGone):
             terminal.abandon()
-
-
-_NAMES = {"name": "task-name", "queue_timeout_s": "queue-timeout", "run_timeout_s": "run-timeout"}
-_PHRASES = (
-    (re.compile(r"outputs=\(['\"](\w+)['\"],\)( or ['\"]\w+['\"])?"), r"--output \1"),
-    (re.compile(r"observables=['\"](\w+)['\"]"), r"--observable \1"),
-    (re.compile(r"give observables\b"), "give --observable"),
-    (re.compile(r"amplitudes=\[['\"](\w+)['\"](, \.\.\.)?\]"), r"--amplitude \1"),
-    (re.compile(r"\bmeasure \(circuit\.measure_all\(\)\)"), "measure"),
-    (re.compile(r"\bshots=None( \(exact\))?"), "--shots 0"),
-    (re.compile(r"\bgive shots=(\w+)"), r"give --shots \1"),
-    (
-        re.compile(r"\bgive parameter_values=( a value for every parameter)?"),
-        "give --param NAME=VALUE",
-    ),
-    (re.compile(r"\bparameter_values name them all\b"), "give --param NAME=VALUE for each"),
-    (re.compile(r"\b(noise|compile) needs an emulated"), r"--\1 needs an emulated"),
-    (re.compile(r"\bqubit_mapping( needs| out\b)"), r"--qubit-mapping\1"),
-    (re.compile(r"\bor leave (noise|compile) out"), r"or leave --\1 out"),
-    (re.compile(r"\bqubit_mapping=\(?([-\d, ]*\d),?\)?"), r"--qubit-mapping \1"),
-    (re.compile(r"\b(device|engine|compile|pool)='([\w.-]+)'"), r"--\1 \2"),
-    (re.compile(r"\bprefer=\['(\w+)'\]"), r"--prefer \1"),
-    (re.compile(r"^prefer cannot be"), "--prefer cannot be"),
-    (re.compile(r"\btext, as opposed to a path, has a newline or ';' in it"), ""),
-    (re.compile(r"; None: no limit$"), "; without it: no limit"),
-    (re.compile(r"; None: as needed$"), "; without it: as needed"),
-)
-_ARGUMENT = re.compile(
-    r"^(shots|seed|engine|precision|pool|device|prefer|ranks|priority|name|queue_timeout_s|run_timeout_s)=(.*)",
-    re.S,
-)
-
-
-def translate_to_options(text: str) -> str:
-    """Return the text with arguments of `Client.submit` replaced by options of `simenv submit`."""
-    for pattern, replacement in _PHRASES:
-        text = pattern.sub(replacement, text)
-    result = _ARGUMENT.match(text)
-    return f"--{_NAMES.get(result[1], result[1])} {result[2]}" if result else text
-
-
-@contextmanager
-def errors_for_command_line() -> Iterator[None]:
-    """Reword errors raised inside for the command line; see `translate_to_options`."""
-    try:
-        yield
-    except SimenvError as error:
-        error.message, error.hint = (
-            translate_to_options(error.message),
-            translate_to_options(error.hint),
-        )
-        raise

@@ -83,7 +83,7 @@ def checked_key(key: object) -> str:
 
 def checked_ranks(ranks: SupportsIndex) -> int:
     """Check the ranks of a worker: a power of two, because the state is divided in halves."""
-    count = checked_integer("ranks", ranks, 1, MAX_RANKS, "None: as needed")
+    count = checked_integer("ranks", ranks, 1, MAX_RANKS, "without it: as needed")
     if count & (count - 1):
         hint = f"a power of two, such as {1 << count.bit_length()}"
         raise OptionError(option="ranks", value=count, expected=hint)
@@ -159,8 +159,8 @@ RULES: dict[str, Callable[[Any], Any]] = {
     "outputs": checked_outputs,
     "precision": checked_precision,
     "priority": partial(checked_integer, "priority", low=-MAX_PRIORITY, high=MAX_PRIORITY),
-    "queue_timeout_s": partial(checked_seconds, "queue_timeout_s", more="None: no limit"),
-    "run_timeout_s": partial(checked_seconds, "run_timeout_s", more="None: no limit"),
+    "queue_timeout_s": partial(checked_seconds, "queue_timeout_s", more="without it: no limit"),
+    "run_timeout_s": partial(checked_seconds, "run_timeout_s", more="without it: no limit"),
     "options": checked_engine_options,
     "ranks": checked_ranks,
     "prefer": checked_preferred,

@@ -12,8 +12,8 @@ import typer
 from simenv import config
 from simenv.cli import options
 from simenv.cli.devices import stored
-from simenv.cli.errors import errors_for_command_line
 from simenv.cli.output import pictures, terminal
+from simenv.cli.tasks.circuit_options import errors_for_command_line
 from simenv.errors import NotFoundError, OptionError
 
 if TYPE_CHECKING:

@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from simenv.cli.errors import errors_for_command_line
 from simenv.cli.listing import Column, Style, listing
 from simenv.cli.output import pictures, terminal
 from simenv.cli.tasks.circuit_input import noise_of, read_circuit
+from simenv.cli.tasks.circuit_options import errors_for_command_line
 from simenv.errors import OptionError
 
 if TYPE_CHECKING:

@@ -2,22 +2,26 @@
 take their parameters.
 
 A field of `CircuitOptions` is an option of the command line. It is sent as the option of
-`Client.submit` of the same name, or as its `Sent` says.
+`Client.submit` of the same name, or as its `Sent` says. Errors of a submission name the option of
+the command line, not that of the client.
 """
 
 from __future__ import annotations
 
+import ast
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, fields
 from enum import StrEnum
-from typing import TYPE_CHECKING, Annotated, Any, get_type_hints
+from functools import partial
+from typing import TYPE_CHECKING, Annotated, Any, get_args, get_origin, get_type_hints
 
 import typer
 
 from simenv.cli.options import set_signature
 from simenv.cli.tasks.circuit_input import noise_of
-from simenv.errors import OptionError
+from simenv.errors import OptionError, SimenvError, rename_options
 
 if TYPE_CHECKING:
     from simenv.client.circuits import PackedCircuit
@@ -107,10 +111,13 @@ def bindings_of(params: list[str]) -> dict[str, list[float]] | None:
 
 @dataclass(frozen=True, slots=True)
 class Sent:
-    """Option of `Client.submit` that a field gives; `convert`: from the value of the field."""
+    """Option of `Client.submit` that a field gives; `convert`: from the value of the field.
+    `none`: value of the field for None; `value`: a description of any value."""
 
     name: str = ""  # "": that of the field
     convert: Callable[[Any], Any] = lambda value: value
+    none: str = ""
+    value: str = ""
 
 
 Words = list[str] | None
@@ -127,7 +134,7 @@ class CircuitOptions:
             metavar="N",
             help="Number of shots; 0: exact results without sampling.",
         ),
-        Sent(convert=lambda shots: shots or None),
+        Sent(convert=lambda shots: shots or None, none="0"),
     ] = 1024
     seed: Annotated[
         int | None, typer.Option(min=0, help="Seed; the same seed gives the same counts.")
@@ -156,7 +163,7 @@ class CircuitOptions:
     param: Annotated[
         Words,
         typer.Option(help="NAME=VALUE of a free parameter, in radians; may be repeated."),
-        Sent("parameter_values", lambda words: bindings_of(words or [])),
+        Sent("parameter_values", lambda words: bindings_of(words or []), value="NAME=VALUE"),
     ] = None
     pool: Annotated[str | None, typer.Option(help="Run on this pool.")] = None
     prefer: Annotated[
@@ -239,6 +246,43 @@ SENT: dict[str, Sent] = {
     name: next((each for each in hint.__metadata__ if isinstance(each, Sent)), Sent())
     for name, hint in _TYPES.items()
 }
+
+
+def _shown(name: str, literal: str) -> str:
+    """Return the option of the command line for a field and a value of `Client.submit`."""
+    hint, sent = _TYPES[name], SENT[name]
+    option = hint.__metadata__[0]  # in Annotated, typer has a first word as `default`
+    named = [
+        word for word in (option.default, *(option.param_decls or ())) if isinstance(word, str)
+    ]
+    flag = named[0] if named else f"--{name.replace('_', '-')}"
+    try:
+        value = ast.literal_eval(literal)
+    except (SyntaxError, ValueError):  # none, or NAME for any value
+        return f"{flag} {literal or sent.value}".rstrip()
+    if value is None or value is ...:
+        return f"{flag} {sent.none}".rstrip()
+    if isinstance(value, dict):
+        value = [f"{key}={each}" for key, each in value.items()]
+    if not isinstance(value, list | tuple):
+        return f"{flag} {value}"
+    words = [str(each) for each in value if each is not ...]
+    if any(get_origin(each) is list for each in get_args(hint.__origin__)):
+        return " ".join(f"{flag} {word}" for word in words)
+    return f"{flag} {','.join(words)}"
+
+
+NAMES = {sent.name or name: partial(_shown, name) for name, sent in SENT.items()}
+
+
+@contextmanager
+def errors_for_command_line() -> Iterator[None]:
+    """Name options of the command line in errors that are raised inside."""
+    try:
+        yield
+    except SimenvError as error:
+        rename_options(error, NAMES)
+        raise
 
 
 def with_circuit_options(

@@ -10,14 +10,19 @@ import typer
 
 from simenv.cli import options
 from simenv.cli.calibration import error_ledger
-from simenv.cli.errors import errors_for_command_line, translate_to_options
 from simenv.cli.listing import Column, Style, keyed, listing
 from simenv.cli.output import terminal
 from simenv.cli.tasks import explain_plan
 from simenv.cli.tasks.circuit_input import client_and_circuit
-from simenv.cli.tasks.circuit_options import SENT, CircuitOptions, with_circuit_options
+from simenv.cli.tasks.circuit_options import (
+    NAMES,
+    SENT,
+    CircuitOptions,
+    errors_for_command_line,
+    with_circuit_options,
+)
 from simenv.cli.tasks.waiting import answer_progress
-from simenv.errors import OptionError
+from simenv.errors import OptionError, with_names
 from simenv.wire.messages.queries import Choice, Explanation
 
 _DEPENDS = {
@@ -117,7 +122,7 @@ def explain(
         terminal.note("this request would be refused; possible changes:")
     for each in result.engines:
         if each.hint and not each.able:
-            terminal.note(f"{each.engine}: {translate_to_options(each.hint)}")
+            terminal.note(f"{each.engine}: {with_names(each.hint, NAMES)}")
 
 
 def _refuse_others(context: typer.Context, mode: str, own: tuple[str, ...]) -> None:

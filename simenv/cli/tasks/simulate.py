@@ -17,9 +17,12 @@ import typer
 
 from simenv._version import __version__
 from simenv.cli import options
-from simenv.cli.errors import errors_for_command_line
 from simenv.cli.tasks.circuit_input import read_circuit
-from simenv.cli.tasks.circuit_options import CircuitOptions, with_circuit_options
+from simenv.cli.tasks.circuit_options import (
+    CircuitOptions,
+    errors_for_command_line,
+    with_circuit_options,
+)
 from simenv.cli.tasks.result_view import print_results
 from simenv.cli.tasks.waiting import kernel_progress
 from simenv.errors import InfeasibleError, ProgramError, TaskFailedError

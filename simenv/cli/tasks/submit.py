@@ -10,10 +10,13 @@ import typer
 
 from simenv.cli import options
 from simenv.cli.bundle.container import is_bundle
-from simenv.cli.errors import errors_for_command_line
 from simenv.cli.output import terminal
 from simenv.cli.tasks.circuit_input import client_and_circuit
-from simenv.cli.tasks.circuit_options import CircuitOptions, with_circuit_options
+from simenv.cli.tasks.circuit_options import (
+    CircuitOptions,
+    errors_for_command_line,
+    with_circuit_options,
+)
 from simenv.cli.tasks.result import Timeout
 from simenv.cli.tasks.result_view import present
 from simenv.cli.tasks.waiting import answer_progress

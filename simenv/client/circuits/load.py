@@ -56,7 +56,7 @@ def load(circuit: Any) -> PackedCircuit:
                 return _from_qir(circuit)
             if "\n" in circuit or ";" in circuit:
                 return _from_text(circuit)
-            return _from_file(circuit)
+            return _from_file(circuit, "text, as opposed to a path, has a newline or ';' in it")
         if isinstance(circuit, os.PathLike):
             return _from_file(os.fspath(circuit))
         if isinstance(circuit, Program):
@@ -75,7 +75,7 @@ def load(circuit: Any) -> PackedCircuit:
     _refuse(circuit)
 
 
-def _from_file(path: str | bytes) -> PackedCircuit:
+def _from_file(path: str | bytes, hint: str = "") -> PackedCircuit:
     name = os.fsdecode(path)
     try:
         with open(path, "rb") as file:
@@ -87,7 +87,7 @@ def _from_file(path: str | bytes) -> PackedCircuit:
         short_name = name if len(name) <= 100 else name[:100] + "..."
         raise ProgramError(
             f"{short_name!r} cannot be read: {reason}",
-            hint="text, as opposed to a path, has a newline or ';' in it",
+            hint=hint,
         ) from error
     if data.startswith(qpy.MAGIC):
         circuit = qpy.parse(data, name)

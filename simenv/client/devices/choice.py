@@ -111,7 +111,7 @@ class SubmitDevices:
         if "probabilities" in outputs and not loaded.measures:
             raise OptionError(
                 "probabilities of a device need a circuit that measures",
-                hint="measure (circuit.measure_all()): probabilities are those of clbits",
+                hint="add measurements, as measure_all() does: probabilities are those of clbits",
             )
 
     def _info_for(self, device: str, pool: str, prefer: tuple[str, ...]) -> DeviceInfo | None:
@@ -170,6 +170,7 @@ def _without_device(checked: CheckedOptions) -> CheckedOptions:
             reason = f"pool {task.pool!r} holds none" if task.pool else "none is named"
             raise NoDeviceError(
                 f"{name} needs an emulated device, and {reason}",
-                hint=f"device='NAME' or the pool of a device; or leave {name} out",
+                hint=f"device='NAME' or the pool of a device; or leave {name}= out",
+                option=name,
             )
     return checked

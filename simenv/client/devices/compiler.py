@@ -177,6 +177,7 @@ class Compiler:
             raise OptionError(
                 f"qubit_mapping={mapping!r:.80} for {loaded.num_qubits} qubits",
                 hint=f"one qubit of the {self._info.num_qubits} of device {self._info.name} each",
+                option="qubit_mapping",
             )
         program = loaded.program
         places = np.array(mapping, np.uint16)[np.frombuffer(program.qubits, np.uint16)]

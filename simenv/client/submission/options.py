@@ -251,7 +251,8 @@ def checked_options(options: Mapping[str, Any]) -> CheckedOptions:
         expected = "a list with the device's qubit of each qubit of the circuit, such as [5, 4, 3]"
         values["qubit_mapping"] = checked_list("qubit_mapping", values["qubit_mapping"], expected)
         if not values["qubit_mapping"]:
-            raise OptionError("qubit_mapping is empty", hint=f"{expected}; None: any")
+            hint = f"{expected}; without it: any"
+            raise OptionError("qubit_mapping is empty", hint=hint, option="qubit_mapping")
     if values["options"] is not None:
         values["options"] = checked_engine_options(values["options"])
     key = values.values()  # in the order of _SHARED
@@ -378,10 +379,13 @@ def _preferred(
         raise OptionError(
             f"prefer cannot be combined with device={device!r:.80}",
             hint="a device leaves no choice",
+            option="prefer",
         )
     if names and pool:
         raise OptionError(
-            f"prefer cannot be combined with pool={pool!r:.80}", hint="a pool leaves no choice"
+            f"prefer cannot be combined with pool={pool!r:.80}",
+            hint="a pool leaves no choice",
+            option="prefer",
         )
     return tuple(_name("prefer", name) for name in names)
 

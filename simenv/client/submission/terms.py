@@ -96,8 +96,8 @@ def _contradiction(terms: TaskOptions, measures: bool, index: int) -> ProgramErr
         return ProgramError(
             f"{sampled[0]} {'were' if sampled[0] == 'counts' else 'was'} asked of a circuit that"
             " measures nothing",
-            hint="measure (circuit.measure_all()), or ask for "
-            'outputs=("statevector",), or give observables',
+            hint="add measurements, as measure_all() does, or ask for "
+            'outputs=("statevector",), or give observables=',
             index=index,
         )
     for output in ("statevector", "amplitudes") if measures else ():

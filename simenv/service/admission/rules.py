@@ -166,7 +166,7 @@ def check_task(spec: TaskSpec, terms: TaskOptions, facts: AdmittedProgram) -> No
         raise OptionError(
             f"the program has {facts.num_slots} free parameter expressions and the task "
             f"{spec.count} bindings; {len(spec.bindings) // 8} values were given",
-            hint="give parameter_values= a value for every parameter",
+            hint="give parameter_values= for every parameter",
         )
     if spec.bindings and not np.isfinite(np.frombuffer(spec.bindings, "<f8")).all():
         raise OptionError("a parameter value is not a finite number")
@@ -200,7 +200,7 @@ def _check_sampled(output: str, spec: TaskSpec, facts: AdmittedProgram) -> None:
         raise OptionError(
             f"{output} {'were' if output == 'counts' else 'was'} asked of a circuit that measures"
             " nothing",
-            hint="add measurements, or ask for outputs=('probabilities',) or 'statevector'",
+            hint="add measurements, or ask for outputs=('probabilities',) or ('statevector',)",
         )
     if spec.shots == 0:
         raise OptionError(

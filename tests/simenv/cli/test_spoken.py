@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from simenv.cli.errors import errors_for_command_line, translate_to_options
-from simenv.errors import OptionError
+from simenv.cli.tasks.circuit_options import NAMES, errors_for_command_line
+from simenv.errors import OptionError, with_names
 
 
 @pytest.mark.parametrize(
@@ -14,30 +14,47 @@ from simenv.errors import OptionError
         ("shots=None is exact: there are no counts", "--shots 0 is exact: there are no counts"),
         (
             "counts need shots; shots=None (exact) gives none",
-            "counts need shots; --shots 0 gives none",
+            "counts need shots; --shots 0 (exact) gives none",
         ),
         (
             "give shots=N, or ask for outputs=('probabilities',)",
             "give --shots N, or ask for --output probabilities",
         ),
         (
-            'or ask for outputs=("statevector",), or give observables',
+            'or ask for outputs=("statevector",), or give observables=',
             "or ask for --output statevector, or give --observable",
         ),
-        ("give parameter_values= a value for every parameter", "give --param NAME=VALUE"),
+        ("give parameter_values= for each", "give --param NAME=VALUE for each"),
+        ("amplitudes=['01', ...]; qubit_mapping=[5, 4]", "--amplitude 01; --qubit-mapping 5,4"),
+        (
+            'options={"bond": 64}, or leave noise= out',
+            "--engine-option bond=64, or leave --noise out",
+        ),
+        ("compile='never', or leave compile= out", "--compile never, or leave --compile out"),
         ("queue_timeout_s=-1.0", "--queue-timeout -1.0"),
         ("engine='mps'", "--engine mps"),
-        ("text, as opposed to a path, has a newline or ';' in it", ""),
-        ("name='No'", "--task-name 'No'"),
         ("the name=x inside stays", "the name=x inside stays"),
     ],
 )
 def test_python_arguments_in_messages_become_command_line_options(python: str, typed: str) -> None:
-    assert translate_to_options(python) == typed
+    assert with_names(python, NAMES) == typed
 
 
 def test_translated_error_keeps_its_type_and_index() -> None:
     with pytest.raises(OptionError) as caught, errors_for_command_line():
-        raise OptionError("shots=0", hint="shots=None is exact", index=3)
-    assert (caught.value.message, caught.value.hint) == ("--shots 0", "--shots 0 is exact")
+        raise OptionError(option="name", value="No x", expected="shots=None is exact", index=3)
+    assert (caught.value.message, caught.value.hint) == ("--task-name 'No x'", "--shots 0 is exact")
     assert caught.value.index == 3
+
+
+def test_text_at_the_beginning_of_a_message_keeps_its_quotation_marks() -> None:
+    with pytest.raises(OptionError) as caught, errors_for_command_line():
+        raise OptionError("prefer='hard ware' is no pool", hint="prefer=['hardware']")
+    assert caught.value.message == "--prefer 'hard ware' is no pool"
+    assert caught.value.hint == "--prefer hardware"
+
+
+def test_option_without_a_value_is_named() -> None:
+    with pytest.raises(OptionError) as caught, errors_for_command_line():
+        raise OptionError("noise needs a device", hint="or leave noise= out", option="noise")
+    assert str(caught.value) == "--noise needs a device\n  or leave --noise out"

@@ -114,7 +114,7 @@ class ParameterSlots:
         missing = [name for k, name in enumerate(names) if k not in inputs]
         if missing:
             raise OptionError(
-                f"no value for {_listed(missing)}", hint="parameter_values name them all"
+                f"no value for {_listed(missing)}", hint="give parameter_values= for each"
             )
         lengths = {len(values): names[k] for k, values in inputs.items() if values.ndim}
         if len(lengths) > 1 or 0 in lengths:

@@ -27,7 +27,7 @@ from simenv.client.qpm.requests import arguments
 from simenv.client.results import bitstrings
 from simenv.client.submission.options import SubmitOptions
 from simenv.config import NAME_RULE
-from simenv.errors import OptionError, ProgramError, SimenvError
+from simenv.errors import OptionError, ProgramError
 from simenv.model import MAX_QUBITS, MAX_SHOTS, OWNERS, Program
 from simenv.model.task_rules import MAX_PREFERRED, MAX_PRIORITY, MAX_SEED
 from simenv.qpm.errors import ExecutionError
@@ -109,10 +109,6 @@ _HINTS = {  # hint: the reason why it has no effect
 }
 _NOISE_HINT = (
     'true, false, "auto", "on", "off", a recipe such as "aer", or {"gate.depolarizing": 0.5}'
-)
-_ARGUMENTS = (  # arguments of `Client.submit` in errors, and the fields of `info` in their place
-    ("compile='auto'", "verbatim=False"),
-    ("compile='never'", "verbatim=True"),
 )
 _NUMBERS = ("depth", "one_q_gate_count", "two_q_gate_count", "measurement_count", "deadline_ns")
 
@@ -265,11 +261,11 @@ _OPTIONS: dict[str, tuple[str, Callable[[Any], Any]]] = {
 }
 
 
-def name_fields(error: SimenvError) -> None:
-    """Put fields of `info` in place of arguments of `Client.submit` into an error's text."""
-    for argument, named in _ARGUMENTS:
-        error.message = error.message.replace(argument, named)
-        error.hint = error.hint.replace(argument, named)
+def _verbatim(literal: str) -> str:
+    return f"verbatim={literal == repr('never')}" if literal else "verbatim"
+
+
+NAMES = {"compile": _verbatim}  # fields of `info` in errors, for options of `Client.submit`
 
 
 def prepare(request: Request, widest: int = MAX_STATEVECTOR_QUBITS) -> PreparedPrograms:

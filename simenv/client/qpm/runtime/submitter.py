@@ -27,6 +27,7 @@ from simenv.errors import (
     NoServiceError,
     NotReservedError,
     SimenvError,
+    rename_options,
 )
 from simenv.qpm.errors import ExecutionError, NotReadyError, OutOfResourcesError
 from simenv.qpm.states import Reason
@@ -88,16 +89,16 @@ class CircuitSubmitter:
         except InsufficientError as error:
             raise OutOfResourcesError(error.message, hint=error.hint) from error
         except NoDeviceError as error:
-            what = error.message.replace("compile", "verbatim", 1)
+            rename_options(error, run_request.NAMES)
             raise ExecutionError(
-                f"the field {what}",
+                f"the field {error.message}",
                 hint="a QPM of a pool with an emulated device; or leave it out",
                 reason=Reason.UNSUPPORTED,
             ) from error
         except NotReservedError as error:
             raise self._reservation_checks.refusal(under.number, error) from error
         except SimenvError as error:
-            run_request.name_fields(error)
+            rename_options(error, run_request.NAMES)
             if under.number:  # the service has not checked the reservation
                 self._reservation_checks.check_active(under.number)
             run = refused(cid, number, asked, created_s, error, under.number)

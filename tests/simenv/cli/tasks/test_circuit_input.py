@@ -31,10 +31,10 @@ def test_shots_that_are_not_integer_are_refused(shell: Shell, text: str) -> None
     [
         ("5,x", ["--qubit-mapping '5,x'", "such as 5,4,3"]),
         ("", ["--qubit-mapping ''", "such as 5,4,3"]),
-        ("5,5", ["--qubit-mapping 5, 5", "each qubit of the device once"]),
+        ("5,5", ["--qubit-mapping 5,5", "each qubit of the device once"]),
         ("-1,2", ["--qubit-mapping -1", "a whole number from 0"]),
         ("5", ["--qubit-mapping 5 for 2 qubits", "one qubit of the 27 of device superconduct"]),
-        ("5,99", ["--qubit-mapping 5, 99 for 2 qubits", "one qubit of the 27 of device supercond"]),
+        ("5,99", ["--qubit-mapping 5,99 for 2 qubits", "one qubit of the 27 of device supercond"]),
     ],
 )
 def test_wrong_qubit_mapping_is_refused_by_name(
