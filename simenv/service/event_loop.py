@@ -34,6 +34,7 @@ from simenv.wire import codec
 from simenv.wire.auth import Identity
 from simenv.wire.messages import client as m
 from simenv.wire.messages.admin import RevokeKey
+from simenv.wire.messages.common import ClientRequest
 from simenv.wire.messages.queries import DeviceDescribed
 from simenv.wire.refusals import refusal
 from simenv.wire.transport.zmq_transport import PeerKind
@@ -205,12 +206,13 @@ class EventLoop(Service):
             )  # refused before anything is cancelled
             self.administration.cancels(identity, message.tasks)
             self.executor.execute(self.query_handlers.cancel(cancel, identity.scope))
-        elif isinstance(message, CHANGES):
+        elif type(message) in CHANGES:
             answer = self.administration.apply(identity, message)
             self._next_tick_ns = 0
             after = self._answers if type(message) is RevokeKey else self.executor.outbox
             after.append((peer, codec.encode(answer)))
-        elif isinstance(message, RESERVATION_CHANGES):
+        elif type(message) in RESERVATION_CHANGES:
+            assert isinstance(message, ClientRequest)
             self.reservation_commands.apply(peer, identity, message, self.store_error)
         else:
             if isinstance(message, m.Ack):

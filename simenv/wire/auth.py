@@ -1,26 +1,18 @@
-"""Roles of connections, and the table of the messages that each role may send.
+"""Roles of connections, and the messages that each role may send.
 
-Pure values. Invariant: a message that is not in the table of its sender's role is refused, so that
-no role can send a new kind of message until it is in the table.
+Pure values. Invariant: a message is refused unless the role in its class is that of its sender, or
+its sender is an admin.
 """
 
 from __future__ import annotations
 
-import enum
+from typing import get_args
 
 import msgspec
 
-from simenv.wire.messages import admin, queries, reservations
 from simenv.wire.messages import client as m
-
-
-class Role(enum.StrEnum):
-    """Role of a key, which determines the messages that its holder may send."""
-
-    CLIENT = "client"  # submits, and sees its owner's tasks
-    WORKER = "worker"  # runs the tasks that the service sends
-    ADMIN = "admin"  # sees and controls all of the environment
-
+from simenv.wire.messages.common import ClientMessage, kinds
+from simenv.wire.messages.common import Role as Role
 
 USER_ROLES = (Role.CLIENT, Role.ADMIN)  # of keys that users get; no user gets a worker's key
 
@@ -48,34 +40,8 @@ LOCAL = Identity("", Role.ADMIN)
 CLIENT_ROUTE = b"~client."
 LOCAL_WORKER = Identity("", Role.WORKER)
 
-_CLIENT: frozenset[type] = frozenset(
-    {
-        *(m.Hello, m.Ping, m.Submit, m.WatchResults, m.Cancel, m.GetStatus, m.GetQueue, m.GetTasks),
-        *(m.GetWorkers, m.GetEvents, m.GetCompletions, m.Ack, m.GetCursor),
-        *(queries.GetHistory, queries.GetSpec, queries.GetApp),
-        *(queries.FetchResult, queries.VerifyResult),
-        *(queries.GetEngines, queries.GetDevices, queries.StoreNoise, queries.Explain),
-        *(admin.GetPools, admin.GetLimits),
-        *(reservations.Reserve, reservations.Renew, reservations.Release),
-        *(reservations.GetReservations, reservations.GetProfile, reservations.GetPolicy),
-        reservations.GetTarget,
-    }
-)
-_ADMIN: frozenset[type] = frozenset(
-    {
-        *(m.Shutdown, queries.CollectGarbage),
-        *(admin.AddKey, admin.RevokeKey, admin.GetKeys, admin.SetLimits),
-        *(admin.Scale, admin.DrainNode, admin.ResumeNode),
-        *(reservations.SetProfile, reservations.SetPolicy, reservations.SteerTarget),
-        *(reservations.SetDispatch, reservations.SetOrder),
-    }
-)
-_WORKER: frozenset[type] = frozenset(
-    {m.Join, m.Started, m.AttemptResults, m.Heartbeat, queries.DeviceDescribed}
-)
-
 MAY_SEND: dict[Role, frozenset[type]] = {
-    Role.CLIENT: _CLIENT,
-    Role.WORKER: _WORKER,
-    Role.ADMIN: _CLIENT | _ADMIN,
+    Role.CLIENT: frozenset(kind for kind in kinds(ClientMessage) if kind.sender is Role.CLIENT),
+    Role.WORKER: frozenset(get_args(m.FromWorker)),
+    Role.ADMIN: frozenset(kinds(ClientMessage)),
 }

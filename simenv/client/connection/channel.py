@@ -55,9 +55,9 @@ class ServiceChannel:
         self._route = CLIENT_ROUTE.decode() if as_client else "~"
         self.address, self._renew, self._forked = address, renew, forked
         self._handlers: dict[type, Handler] = {
+            **handlers,
             m.Welcome: self._welcome,
             m.Pong: self._pong,
-            **handlers,
         }
         self.closed = False
         # Closes the socket of a client that is collected without `close`: a socket that is

@@ -11,46 +11,10 @@ from collections.abc import Sequence
 import msgspec
 
 from simenv.client.connection.task_handle import Submission, TaskHandle
-from simenv.wire.messages import client as m
-from simenv.wire.messages.admin import Keys, OwnerReports, Pools
-from simenv.wire.messages.queries import (
-    App,
-    Devices,
-    Engines,
-    Explained,
-    GarbageCollected,
-    History,
-    NoiseStored,
-    ResultChunk,
-    Spent,
-    Submitted,
-    VerifyReply,
-)
-from simenv.wire.messages.reservations import (
-    DecisionReply,
-    PolicyReply,
-    ProfileReply,
-    Released,
-    Reservations,
-    TargetReply,
-)
+from simenv.wire.messages.common import Reply
+from simenv.wire.messages.queries import Spent
 
 REPEAT_S = 5.0  # a request without answer is repeated after this time
-
-
-ANSWERS = (
-    m.Status, m.Queue, m.Workers, m.Events, m.Cancelled, m.CompletionPage, m.Acked, m.Stopping,
-    History, Submitted, App, ResultChunk, VerifyReply, GarbageCollected, Engines, Keys, Explained,
-    Pools, DecisionReply, Reservations, Released, ProfileReply, PolicyReply, TargetReply, Devices,
-    OwnerReports, NoiseStored,
-)  # fmt: skip
-Answer = (
-    m.Accepted | m.Refused | m.Status | m.Queue | m.Workers | m.Events | m.Cancelled
-    | m.CompletionPage | m.Acked | m.Stopping | History | Submitted | App
-    | ResultChunk | VerifyReply | GarbageCollected | Engines | Keys | Explained
-    | Pools | DecisionReply | Reservations | Released | ProfileReply | PolicyReply | TargetReply
-    | Devices | OwnerReports | NoiseStored
-)  # fmt: skip
 
 
 class PendingRequest(msgspec.Struct, eq=False):
@@ -59,7 +23,7 @@ class PendingRequest(msgspec.Struct, eq=False):
     number: int
     body: bytes = b""
     requested_s: float = 0.0
-    answer: Answer | None = None
+    answer: Reply | None = None
     submission: Submission | None = None
     count: int = 0
     handles: Sequence[TaskHandle] = ()

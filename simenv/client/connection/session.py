@@ -22,9 +22,7 @@ from simenv.client.connection.channel import Handler, ServiceChannel
 from simenv.client.connection.liveness import LOST_S
 from simenv.client.connection.pending_tasks import PendingTasks, WatchQueue
 from simenv.client.connection.requests import (
-    ANSWERS,
     REPEAT_S,
-    Answer,
     ClientTimings,
     PendingRequest,
 )
@@ -33,6 +31,7 @@ from simenv.errors import OptionError, ProtocolError, SimenvError, TimedOutError
 from simenv.model import TaskInfo, TaskOptions, TaskSpec
 from simenv.wire import codec, refusals
 from simenv.wire.messages import client as m
+from simenv.wire.messages.common import Reply, kinds
 from simenv.wire.messages.queries import (
     FetchResult,
     GetSpec,
@@ -47,7 +46,7 @@ if TYPE_CHECKING:
     import asyncio
 
 PEEK_S = 0.5
-A = TypeVar("A", bound=Answer)
+A = TypeVar("A", bound=Reply)
 
 
 class ServiceSession:
@@ -58,7 +57,7 @@ class ServiceSession:
     ) -> None:
         self.bridge = AsyncioBridge(self)
         self._reset()
-        handlers: dict[type, Handler] = dict.fromkeys(ANSWERS, self._answer)
+        handlers: dict[type, Handler] = dict.fromkeys(kinds(Reply), self._answer)
         handlers |= {
             m.Completed: self._completed,
             m.Accepted: self._accepted,
@@ -374,7 +373,7 @@ class ServiceSession:
         self._pending.unknown(message.tasks, message.gone)
         self._watches.answered()
 
-    def _answer(self, message: Answer) -> None:
+    def _answer(self, message: Reply) -> None:
         request = self._requests.get(message.request)
         if request is not None and request.answer is None:
             request.answer = message

@@ -78,5 +78,5 @@ class SimenvPrimitiveJob(
         """Wait for the result, as Qiskit's PrimitiveJob does: it is pickled without the tasks and
         their connection. Raises like `result`."""
         self.result()
-        ended = {"_tasks": [], "_client": None, "_each": (), "_collect": None}
+        ended: dict[str, Any] = {"_tasks": [], "_client": None, "_each": (), "_collect": None}
         return {**self.__dict__, **ended, "_usage": self.usage()}

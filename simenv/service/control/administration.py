@@ -7,6 +7,8 @@ While the journal cannot be written, only the revocation of a key is accepted.
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
+from typing import Any
 
 from simenv.errors import JournalError
 from simenv.model import ReservationState, task_name
@@ -27,8 +29,6 @@ from simenv.wire.messages.admin import (
     SetLimits,
 )
 
-CHANGES = (AddKey, RevokeKey, SetLimits, Scale, DrainNode, ResumeNode)
-Change = AddKey | RevokeKey | SetLimits | Scale | DrainNode | ResumeNode
 SHOWN_TASKS = 5
 
 
@@ -43,44 +43,53 @@ class Administration:
             if name and name not in service.key_commands.names:  # revoked while it was down
                 self._end_reservations(name)
 
-    def apply(self, identity: Identity, message: Change) -> m.ToClient:
+    def apply(self, identity: Identity, message: m.FromClient) -> m.ToClient:
         """Apply a change. Returns the answer, which must be sent after the commit. Raises
         SimenvError."""
-        if isinstance(message, RevokeKey):
-            return self._revoke(identity, message)
-        if self._service.store_error:
+        if self._service.store_error and not isinstance(message, RevokeKey):
             raise JournalError(
                 self._service.store_error,
                 hint="nothing was changed; repeat it when the disk is repaired",
             )
-        write = self._service.audit.write
-        match message:
-            case AddKey():
-                answer = self._service.key_commands.answer(message)
-                self._service.owners.refresh(self._service.key_commands.keys)
-                write(
-                    identity,
-                    "keys.add",
-                    message.name,
-                    f"role {message.role}, key {message.public_key[:10]}...",
-                )
-                return answer
-            case SetLimits():
-                write(identity, "limits.set", message.owner, self._service.owners.change(message))
-                return OwnerReports(message.request, self._service.owners.reports(identity))
-            case Scale():
-                self._service.executor.execute(self._service.pool_commands.apply(message))
-                write(identity, "scale", message.pool, f"{message.least} to {message.most} workers")
-            case DrainNode():
-                self._service.executor.execute(self._service.pool_commands.apply(message))
-                write(identity, "drain", message.node, message.reason)
-            case ResumeNode():
-                self._service.executor.execute(self._service.pool_commands.apply(message))
-                write(identity, "resume", message.name, "used again")
-        state = self._service.state
-        return Pools(
-            message.request, infos.pool_infos(state, time.monotonic_ns()), infos.node_infos(state)
-        )
+        return CHANGES[type(message)](self, identity, message)
+
+    def _add_key(self, identity: Identity, message: AddKey) -> Keys:
+        service = self._service
+        answer = service.key_commands.answer(message)
+        service.owners.refresh(service.key_commands.keys)
+        detail = f"role {message.role}, key {message.public_key[:10]}..."
+        service.audit.write(identity, "keys.add", message.name, detail)
+        return answer
+
+    def _set_limits(self, identity: Identity, message: SetLimits) -> OwnerReports:
+        owners = self._service.owners
+        detail = owners.change(message)
+        self._service.audit.write(identity, "limits.set", message.owner, detail)
+        return OwnerReports(message.request, owners.reports(identity))
+
+    def _scale(self, identity: Identity, message: Scale) -> Pools:
+        detail = f"{message.least} to {message.most} workers"
+        return self._change_pools(identity, message, "scale", message.pool, detail)
+
+    def _drain(self, identity: Identity, message: DrainNode) -> Pools:
+        return self._change_pools(identity, message, "drain", message.node, message.reason)
+
+    def _resume(self, identity: Identity, message: ResumeNode) -> Pools:
+        return self._change_pools(identity, message, "resume", message.name, "used again")
+
+    def _change_pools(
+        self,
+        identity: Identity,
+        message: Scale | DrainNode | ResumeNode,
+        kind: str,
+        subject: str,
+        detail: str,
+    ) -> Pools:
+        service = self._service
+        service.executor.execute(service.pool_commands.apply(message))
+        service.audit.write(identity, kind, subject, detail)
+        pools = infos.pool_infos(service.state, time.monotonic_ns())
+        return Pools(message.request, pools, infos.node_infos(service.state))
 
     def _revoke(self, identity: Identity, message: RevokeKey) -> Keys:
         """Revoke the key in memory, end its reservations, then write the file."""
@@ -125,3 +134,14 @@ class Administration:
             self._service.audit.write(
                 identity, "cancel", owner or "own user", f"tasks {names}{more}"
             )
+
+
+# The handler of each change, by the kind of its message.
+CHANGES: dict[type, Callable[[Administration, Identity, Any], m.ToClient]] = {
+    AddKey: Administration._add_key,
+    RevokeKey: Administration._revoke,
+    SetLimits: Administration._set_limits,
+    Scale: Administration._scale,
+    DrainNode: Administration._drain,
+    ResumeNode: Administration._resume,
+}

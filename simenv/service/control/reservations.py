@@ -35,6 +35,7 @@ from simenv.service.workers.action_executor import ActionExecutor
 from simenv.wire import codec
 from simenv.wire.auth import Identity
 from simenv.wire.messages import client as m
+from simenv.wire.messages.common import ClientRequest
 from simenv.wire.messages.reservations import (
     DecisionReply,
     GetPolicy,
@@ -57,13 +58,8 @@ from simenv.wire.messages.reservations import (
 )
 from simenv.wire.refusals import refusal
 
-DEVICE_CONTROLS = (SteerTarget, SetDispatch, SetOrder)
-CHANGES = (Reserve, Renew, Release, SetProfile, SetPolicy, *DEVICE_CONTROLS)
 _STEERED = {"pause": "device.paused", "resume": "device.resumed", "drain": "device.draining"}
 RESERVATIONS_PER_STEP = 64  # of an answer, between two checks of the clock
-
-DeviceControl = SteerTarget | SetDispatch | SetOrder
-Change = Reserve | Renew | Release | SetProfile | SetPolicy | DeviceControl
 
 
 class ReservationCommands:
@@ -88,7 +84,9 @@ class ReservationCommands:
         self._journal = journal
         self._executor = executor
 
-    def apply(self, peer: bytes, identity: Identity, message: Change, store_error: str) -> None:
+    def apply(
+        self, peer: bytes, identity: Identity, message: ClientRequest, store_error: str
+    ) -> None:
         """Apply the change. Its answer is sent after the commit that stores it. `store_error`: the
         reason why nothing can be stored now, or "". Raises SimenvError."""
         if store_error:
@@ -98,7 +96,7 @@ class ReservationCommands:
         if isinstance(message, Reserve | SetPolicy) and self._reading(_device(message)):
             self._deferred.append((peer, identity, message))
             return
-        answer = codec.encode(self._changed(identity, message))
+        answer = codec.encode(CHANGES[type(message)](self, identity, message))
         fault_injection.hit("reservation.changed")
         self._executor.outbox.append((peer, answer))
 
@@ -111,45 +109,36 @@ class ReservationCommands:
                 refused = m.Refused(message.request, [refusal(error)])
                 self._executor.outbox.append((peer, codec.encode(refused)))
 
-    def _changed(self, identity: Identity, message: Change) -> m.ToClient:
-        ledger, scheduler = self._ledger, self._scheduler
-        match message:
-            case Reserve():
-                if self._state.draining and not message.dry:
-                    text = "the service is shutting down and reserves nothing"
-                    raise InsufficientError(text, hint="ask again when it is up: simenv up")
-                decision, actions = scheduler.reserve(
-                    message.ask, identity.owner, time.time_ns(), dry=message.dry
-                )
-                self._executor.execute(actions)
-                return DecisionReply(message.request, self._after_queue(message.ask, decision))
-            case Renew():
-                reservation = scheduler.renew_reservation(
-                    message.reservation,
-                    identity.scope,
-                    identity.owner,
-                    message.ttl_ns,
-                    time.time_ns(),
-                )
-                return Reservations(message.request, [reservation_info(self._state, reservation)])
-            case Release():
-                return self._release(identity, message)
-            case SetProfile():
-                changed = scheduler.set_profile(message.device, message.profile)
-                self._note(identity, changed, message.device, "profile")
-                terms = ledger.terms(message.device)
-                return ProfileReply(message.request, terms.profile_version, changed, terms.profile)
-            case SetPolicy():
-                changed = scheduler.set_admission_policy(
-                    message.device, message.policy, message.expected
-                )
-                self._note(
-                    identity, changed, message.device, f"admission policy {message.policy.name}"
-                )
-                terms = ledger.terms(message.device)
-                return PolicyReply(message.request, terms.policy_version, changed, terms.policy)
-            case SteerTarget() | SetDispatch() | SetOrder():
-                return self._control_device(identity, message)
+    def _reserve(self, identity: Identity, message: Reserve) -> DecisionReply:
+        if self._state.draining and not message.dry:
+            text = "the service is shutting down and reserves nothing"
+            raise InsufficientError(text, hint="ask again when it is up: simenv up")
+        decision, actions = self._scheduler.reserve(
+            message.ask, identity.owner, time.time_ns(), dry=message.dry
+        )
+        self._executor.execute(actions)
+        return DecisionReply(message.request, self._after_queue(message.ask, decision))
+
+    def _renew(self, identity: Identity, message: Renew) -> Reservations:
+        reservation = self._scheduler.renew_reservation(
+            *(message.reservation, identity.scope, identity.owner),
+            *(message.ttl_ns, time.time_ns()),
+        )
+        return Reservations(message.request, [reservation_info(self._state, reservation)])
+
+    def _set_profile(self, identity: Identity, message: SetProfile) -> ProfileReply:
+        changed = self._scheduler.set_profile(message.device, message.profile)
+        self._note(identity, changed, message.device, "profile")
+        terms = self._ledger.terms(message.device)
+        return ProfileReply(message.request, terms.profile_version, changed, terms.profile)
+
+    def _set_policy(self, identity: Identity, message: SetPolicy) -> PolicyReply:
+        changed = self._scheduler.set_admission_policy(
+            message.device, message.policy, message.expected
+        )
+        self._note(identity, changed, message.device, f"admission policy {message.policy.name}")
+        terms = self._ledger.terms(message.device)
+        return PolicyReply(message.request, terms.policy_version, changed, terms.policy)
 
     def _after_queue(self, request: ReservationRequest, decision: Decision) -> Decision:
         """Return the decision with the time at which work would start behind the queue of its
@@ -167,39 +156,40 @@ class ReservationCommands:
     def _wait_ns(self, device: str) -> int:
         return device_ns(self._state, device, time.monotonic_ns())
 
-    def _control_device(self, identity: Identity, message: DeviceControl) -> m.ToClient:
-        scheduler = self._scheduler
-        match message:
-            case SteerTarget(verb="calibrate"):
-                return self._calibrate(identity, message)
-            case SteerTarget():
-                check_printable("reason", message.reason)
-                arguments = (
-                    message.device,
-                    message.verb,
-                    message.reason,
-                    message.mode,
-                    message.timeout_s,
-                )
-                changed = scheduler.set_device_state(*arguments, time.time_ns())
-                kind, detail = _STEERED[message.verb], message.reason
-            case SetDispatch():
-                changed = scheduler.set_max_inflight(message.device, message.max_inflight)
-                kind, detail = (
-                    "device.bounded",
-                    f"{message.max_inflight or 'any number of'} tasks at once",
-                )
-            case SetOrder():
-                changed = scheduler.set_queue_policy(
-                    message.device, message.policy, message.options
-                )
-                kind, detail = "device.ordered", message.policy
+    def _steer(self, identity: Identity, message: SteerTarget) -> TargetReply:
+        if message.verb == "calibrate":
+            return self._calibrate(identity, message)
+        check_printable("reason", message.reason)
+        changed = self._scheduler.set_device_state(
+            *(message.device, message.verb, message.reason, message.mode, message.timeout_s),
+            time.time_ns(),
+        )
+        kind = _STEERED[message.verb]
+        return self._controlled(identity, message, changed, kind, message.reason)
+
+    def _set_dispatch(self, identity: Identity, message: SetDispatch) -> TargetReply:
+        changed = self._scheduler.set_max_inflight(message.device, message.max_inflight)
+        detail = f"{message.max_inflight or 'any number of'} tasks at once"
+        return self._controlled(identity, message, changed, "device.bounded", detail)
+
+    def _set_order(self, identity: Identity, message: SetOrder) -> TargetReply:
+        changed = self._scheduler.set_queue_policy(message.device, message.policy, message.options)
+        return self._controlled(identity, message, changed, "device.ordered", message.policy)
+
+    def _controlled(
+        self,
+        identity: Identity,
+        message: SteerTarget | SetDispatch | SetOrder,
+        changed: bool,
+        kind: str,
+        detail: str,
+    ) -> TargetReply:
         if changed:
             self._executor.record_event(kind, message.device or "all", detail)
             self._audit.write(identity, kind, message.device or "all", detail)
         return self._target(message, changed)
 
-    def _calibrate(self, identity: Identity, message: SteerTarget) -> m.ToClient:
+    def _calibrate(self, identity: Identity, message: SteerTarget) -> TargetReply:
         """Publish the present noise as the calibration of a device that drifts."""
         check_device(self._state, message.device)
         if self._executor.drifting is None:
@@ -209,7 +199,9 @@ class ReservationCommands:
         self._audit.write(identity, "device.calibrated", message.device, result.digest)
         return self._target(message, True)
 
-    def _target(self, message: DeviceControl | GetTarget, changed: bool) -> TargetReply:
+    def _target(
+        self, message: SteerTarget | SetDispatch | SetOrder | GetTarget, changed: bool
+    ) -> TargetReply:
         info = target_info(self._state, message.device)
         info = msgspec.structs.replace(info, wait_ns=self._wait_ns(message.device))
         return TargetReply(message.request, changed, info)
@@ -288,3 +280,16 @@ class ReservationCommands:
 
 def _device(message: Reserve | SetPolicy) -> str:
     return message.ask.device if isinstance(message, Reserve) else message.device
+
+
+# The handler of each change, by the kind of its message.
+CHANGES: dict[type, Callable[[ReservationCommands, Identity, Any], m.ToClient]] = {
+    Reserve: ReservationCommands._reserve,
+    Renew: ReservationCommands._renew,
+    Release: ReservationCommands._release,
+    SetProfile: ReservationCommands._set_profile,
+    SetPolicy: ReservationCommands._set_policy,
+    SteerTarget: ReservationCommands._steer,
+    SetDispatch: ReservationCommands._set_dispatch,
+    SetOrder: ReservationCommands._set_order,
+}

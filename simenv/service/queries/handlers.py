@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import os
 import time
+from collections.abc import Callable
 from concurrent.futures import Future
+from typing import Any, TypeAlias
 
 from launcher.process.network_namespace import other_users
 from simenv._version import __version__
@@ -28,6 +30,7 @@ from simenv.wire import codec
 from simenv.wire.auth import Identity
 from simenv.wire.messages import client as m
 from simenv.wire.messages.admin import GetKeys, GetLimits, GetPools, OwnerReports, Pools
+from simenv.wire.messages.common import ServiceMessage
 from simenv.wire.messages.queries import (
     App,
     CollectGarbage,
@@ -83,37 +86,16 @@ class QueryHandlers:
 
     def answer(self, peer: bytes, identity: Identity, message: m.FromClient) -> ReplySteps:
         """Yield the packed answers to one query, with the data that `identity` may see."""
-        service = self._service
-        match message:
-            case m.Hello():
-                yield codec.encode(self._hello(peer, message, identity))
-            case FetchResult() | VerifyResult() | CollectGarbage():
-                self._service.result_requests.handle(peer, identity, message)
-            case Cancelling():
-                yield from self._cancelled(peer, identity.scope, message)
-            case m.WatchResults():
-                yield from self._watch(peer, identity.scope, message)
-            case m.GetTasks():
-                yield from self._tasks(identity.scope, message)
-            case m.GetQueue():
-                yield from self._queue(identity.scope, message)
-            case m.GetCompletions():
-                yield from self._page(identity.scope, message)
-            case GetReservations():
-                yield from self._service.reservation_commands.listed(identity, message)
-            case Explain():
-                yield from self._explain(identity.owner, message)
-            case GetDevices():
-                yield from described(service.devices, service.state.capacity().limits, message)
-            case StoreNoise():
-                yield from store_noise(service.devices, service.journal, identity.owner, message)
-            case m.Shutdown():  # the answer precedes the drain, which may end at once
-                held = sum(len(worker.held) for worker in self._service.state.workers.values())
-                queued = len(self._service.state.tasks) - held
-                yield codec.encode(m.Stopping(message.request, held, queued))
-                self._service.drain(now=message.now)
-            case _:
-                yield codec.encode(self._single_answer(identity, message))
+        handler = QUERIES.get(type(message))
+        if handler is None:
+            refused = m.Refusal("protocol", f"{type(message).__name__} is not a question")
+            yield codec.encode(m.Refused(0, [refused]))
+            return
+        answer = handler(self, message, identity, peer)
+        if isinstance(answer, ServiceMessage):
+            yield codec.encode(answer)
+        elif answer is not None:
+            yield from answer
 
     def _explain(self, owner: str, message: Explain) -> ReplySteps:
         # This module imports numpy and kernels, which are loaded in a thread.
@@ -136,51 +118,40 @@ class QueryHandlers:
                 return
             yield result
 
-    def _single_answer(self, identity: Identity, message: m.FromClient) -> m.ToClient:
-        service, scope, now_ns = self._service, identity.scope, time.monotonic_ns()
-        present = service.state.capacity()
-        match message:
-            case m.Ping():
-                return m.Pong(message.request, service.state.epoch)
-            case m.GetStatus():
-                return m.Status(message.request, self.status())
-            case m.GetWorkers():
-                return m.Workers(
-                    message.request, *task_views.workers_view(service.state, scope, now_ns)
-                )
-            case m.GetEvents():
-                limit = min(message.limit, MOST_EVENTS)
-                events = service.journal.records.events(message.since, limit, scope)
-                return m.Events(message.request, events, service.executor.next_event - 1)
-            case m.Ack() | m.GetCursor():
-                return m.Acked(
-                    message.request,
-                    service.journal.records.cursor_at(identity.owner, message.cursor),
-                )
-            case GetPools():
-                return Pools(
-                    message.request, pool_infos(service.state, now_ns), node_infos(service.state)
-                )
-            case GetEngines():
-                # This module imports numpy and kernels, which are loaded in a thread.
-                from simenv.service.queries.engines import engines_view
+    def _workers(self, message: m.GetWorkers, scope: str) -> m.Workers:
+        state, now_ns = self._service.state, time.monotonic_ns()
+        return m.Workers(message.request, *task_views.workers_view(state, scope, now_ns))
 
-                return Engines(message.request, engines_view(service.config.pools, present.limits))
-            case GetHistory():
-                return self._log.page(message, scope, time.monotonic_ns() + PAGE_NS)
-            case GetSpec():
-                return self._log.submitted(message, scope) or _unknown(message)
-            case GetApp():
-                return App(message.request, service.journal.records.last_app(scope))
-            case GetProfile() | GetPolicy() | GetTarget():
-                return service.reservation_commands.answer(message)
-            case GetKeys():
-                return service.key_commands.answer(message)
-            case GetLimits():
-                return OwnerReports(message.request, service.owners.reports(identity))
-        return m.Refused(0, [m.Refusal("protocol", f"{type(message).__name__} is not a question")])
+    def _events(self, message: m.GetEvents, scope: str) -> m.Events:
+        service, limit = self._service, min(message.limit, MOST_EVENTS)
+        events = service.journal.records.events(message.since, limit, scope)
+        return m.Events(message.request, events, service.executor.next_event - 1)
 
-    def _hello(self, peer: bytes, message: m.Hello, identity: Identity) -> m.ToClient:
+    def _cursor(self, message: m.Ack | m.GetCursor, identity: Identity, _peer: bytes) -> m.Acked:
+        records = self._service.journal.records
+        return m.Acked(message.request, records.cursor_at(identity.owner, message.cursor))
+
+    def _engines(self, message: GetEngines) -> Engines:
+        # This module imports numpy and kernels, which are loaded in a thread.
+        from simenv.service.queries.engines import engines_view
+
+        service = self._service
+        limits = service.state.capacity().limits
+        return Engines(message.request, engines_view(service.config.pools, limits))
+
+    def _pools(self, message: GetPools) -> Pools:
+        state = self._service.state
+        pools = pool_infos(state, time.monotonic_ns())
+        return Pools(message.request, pools, node_infos(state))
+
+    def _shutdown(self, message: m.Shutdown) -> ReplySteps:
+        """Answer, then drain, which may end the service at once."""
+        state = self._service.state
+        held = sum(len(worker.held) for worker in state.workers.values())
+        yield codec.encode(m.Stopping(message.request, held, len(state.tasks) - held))
+        self._service.drain(now=message.now)
+
+    def _hello(self, message: m.Hello, identity: Identity, peer: bytes) -> m.ToClient:
         if message.protocol != m.PROTOCOL:
             text = (
                 f"client {message.version} speaks protocol {message.protocol}, "
@@ -395,3 +366,46 @@ class QueryHandlers:
 def _unknown(message: GetSpec) -> m.Refused:
     text = f"no task {task_name(message.task)} here"
     return m.Refused(message.request, [m.Refusal("not_found", text, "simenv history lists them")])
+
+
+Answer: TypeAlias = ServiceMessage | ReplySteps | None  # None: it is sent later
+Handler = Callable[[QueryHandlers, Any, Identity, bytes], Answer]
+# The handler of each query, by the kind of its message.
+QUERIES: dict[type, Handler] = {
+    m.Hello: QueryHandlers._hello,
+    m.Ping: lambda s, q, _who, _peer: m.Pong(q.request, s._service.state.epoch),
+    m.GetStatus: lambda s, q, _who, _peer: m.Status(q.request, s.status()),
+    m.GetQueue: lambda s, q, who, _peer: s._queue(who.scope, q),
+    m.GetTasks: lambda s, q, who, _peer: s._tasks(who.scope, q),
+    m.GetWorkers: lambda s, q, who, _peer: s._workers(q, who.scope),
+    m.GetEvents: lambda s, q, who, _peer: s._events(q, who.scope),
+    m.GetCompletions: lambda s, q, who, _peer: s._page(who.scope, q),
+    m.GetCursor: QueryHandlers._cursor,
+    m.Ack: QueryHandlers._cursor,
+    m.WatchResults: lambda s, q, who, peer: s._watch(peer, who.scope, q),
+    Cancelling: lambda s, q, who, peer: s._cancelled(peer, who.scope, q),
+    m.Shutdown: lambda s, q, _who, _peer: s._shutdown(q),
+    GetPools: lambda s, q, _who, _peer: s._pools(q),
+    GetKeys: lambda s, q, _who, _peer: s._service.key_commands.answer(q),
+    GetLimits: lambda s, q, who, _peer: OwnerReports(q.request, s._service.owners.reports(who)),
+    GetEngines: lambda s, q, _who, _peer: s._engines(q),
+    Explain: lambda s, q, who, _peer: s._explain(who.owner, q),
+    GetDevices: lambda s, q, _who, _peer: described(
+        s._service.devices, s._service.state.capacity().limits, q
+    ),
+    StoreNoise: lambda s, q, who, _peer: store_noise(
+        s._service.devices, s._service.journal, who.owner, q
+    ),
+    GetHistory: lambda s, q, who, _peer: s._log.page(q, who.scope, time.monotonic_ns() + PAGE_NS),
+    GetSpec: lambda s, q, who, _peer: s._log.submitted(q, who.scope) or _unknown(q),
+    GetApp: lambda s, q, who, _peer: App(q.request, s._service.journal.records.last_app(who.scope)),
+    GetReservations: lambda s, q, who, _peer: s._service.reservation_commands.listed(who, q),
+    **dict.fromkeys(
+        (GetProfile, GetPolicy, GetTarget),
+        lambda s, q, _who, _peer: s._service.reservation_commands.answer(q),
+    ),
+    **dict.fromkeys(
+        (FetchResult, VerifyResult, CollectGarbage),
+        lambda s, q, who, peer: s._service.result_requests.handle(peer, who, q),
+    ),
+}

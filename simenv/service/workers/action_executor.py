@@ -232,7 +232,7 @@ def packed(
                 if options.snapshot:
                     needed.append(options.snapshot)
         tasks.append(
-            AssignedTask(
+            AssignedTask(  # type: ignore[call-arg]  # the fields of a TaskSpec are in its middle
                 *(record.number, record.fence, index),
                 *msgspec.structs.astuple(spec),
                 not record.batch.owner,

@@ -12,50 +12,44 @@ import msgspec
 from simenv.model import NodeInfo, OwnerReport, PoolInfo
 from simenv.model.bounds import FEW
 from simenv.model.task_rules import MAX_REASON_CHARS, MAX_WORKERS
-from simenv.wire.messages.common import Number
+from simenv.wire.messages.common import AdminRequest, ClientRequest, Number, Reply
 
 Name = Annotated[str, msgspec.Meta(max_length=255)]
 Reason = Annotated[str, msgspec.Meta(max_length=MAX_REASON_CHARS)]
 Workers = Annotated[int, msgspec.Meta(ge=0, le=MAX_WORKERS)]
 
 
-class GetPools(msgspec.Struct, frozen=True, array_like=True, tag=25):
+class GetPools(ClientRequest, frozen=True, tag=25):
     """Request the state of all pools and nodes; answered by Pools."""
 
-    request: Number
 
-
-class Scale(msgspec.Struct, frozen=True, array_like=True, tag=26):
+class Scale(AdminRequest, frozen=True, tag=26):
     """Set the smallest and the largest number of workers of a pool; answered by Pools when
     stored."""
 
-    request: Number
     pool: Name
     least: Workers
     most: Workers
     force: bool = False  # also if the nodes cannot hold so many workers
 
 
-class DrainNode(msgspec.Struct, frozen=True, array_like=True, tag=27):
+class DrainNode(AdminRequest, frozen=True, tag=27):
     """Drain a node: start nothing more on it and let running tasks end. Answered by Pools when
     stored."""
 
-    request: Number
     node: Name
     reason: Reason
 
 
-class ResumeNode(msgspec.Struct, frozen=True, array_like=True, tag=28):
+class ResumeNode(AdminRequest, frozen=True, tag=28):
     """Use a drained or lost node again, or a pool in quarantine. Answered by Pools."""
 
-    request: Number
     name: Name
 
 
-class Pools(msgspec.Struct, frozen=True, array_like=True, tag=25):
+class Pools(Reply, frozen=True, tag=25):
     """Present state of all pools and nodes."""
 
-    request: int
     pools: list[PoolInfo]
     nodes: list[NodeInfo]
 
@@ -74,53 +68,46 @@ class KeyInfo(msgspec.Struct, frozen=True):
     at_s: float
 
 
-class AddKey(msgspec.Struct, frozen=True, array_like=True, tag=20):
+class AddKey(AdminRequest, frozen=True, tag=20):
     """Accept a key from now on; answered by Keys."""
 
-    request: Number
     name: KeyName
     role: KeyName
     public_key: PublicKey
 
 
-class RevokeKey(msgspec.Struct, frozen=True, array_like=True, tag=21):
+class RevokeKey(AdminRequest, frozen=True, tag=21):
     """Revoke a key; its connections are closed at once. Answered by Keys."""
 
-    request: Number
     name: KeyName
 
 
-class GetKeys(msgspec.Struct, frozen=True, array_like=True, tag=22):
-    request: Number
+class GetKeys(AdminRequest, frozen=True, tag=22):
+    """Request all accepted keys; answered by Keys."""
 
 
-class Keys(msgspec.Struct, frozen=True, array_like=True, tag=20):
+class Keys(Reply, frozen=True, tag=20):
     """All accepted keys."""
 
-    request: int
     keys: list[KeyInfo]
 
 
-class GetLimits(msgspec.Struct, frozen=True, array_like=True, tag=44):
+class GetLimits(ClientRequest, frozen=True, tag=44):
     """Request the limits and usage of the sender, or of all owners for an admin. Answered by
     OwnerReports."""
 
-    request: Number
 
-
-class SetLimits(msgspec.Struct, frozen=True, array_like=True, tag=45):
+class SetLimits(AdminRequest, frozen=True, tag=45):
     """Replace some limits of the owner of a key; answered by OwnerReports, when stored.
 
     `values`: names of OwnerLimits and their values, added to those that were set before. `reset`:
     remove the limits that were set before, so that the configuration's limits hold again.
     """
 
-    request: Number
     owner: KeyName
-    values: Annotated[dict[KeyName, Number], FEW] = {}
+    values: Annotated[dict[KeyName, Number], FEW] = msgspec.field(default_factory=dict)
     reset: bool = False
 
 
-class OwnerReports(msgspec.Struct, frozen=True, array_like=True, tag=44):
-    request: int
+class OwnerReports(Reply, frozen=True, tag=44):
     owners: list[OwnerReport]

@@ -6,7 +6,7 @@ Invariant: one message carries up to thousands of tasks or completions, never on
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Union
 
 import msgspec
 
@@ -22,64 +22,17 @@ from simenv.model import (
     WorkerInfo,
 )
 from simenv.model.bounds import Text
-from simenv.wire.messages.admin import (
-    AddKey,
-    DrainNode,
-    GetKeys,
-    GetLimits,
-    GetPools,
-    Keys,
-    OwnerReports,
-    Pools,
-    ResumeNode,
-    RevokeKey,
-    Scale,
-    SetLimits,
+from simenv.wire.messages import admin, queries, reservations  # noqa: F401 - kinds of messages
+from simenv.wire.messages.common import (
+    AdminRequest,
+    ClientMessage,
+    ClientRequest,
+    Number,
+    Reply,
+    ServiceMessage,
+    kinds,
 )
-from simenv.wire.messages.common import Number
-from simenv.wire.messages.queries import (
-    App,
-    CollectGarbage,
-    Devices,
-    Engines,
-    Explain,
-    Explained,
-    FetchResult,
-    GarbageCollected,
-    GetApp,
-    GetDevices,
-    GetEngines,
-    GetHistory,
-    GetSpec,
-    History,
-    NoiseStored,
-    ResultChunk,
-    Spent,
-    StoreNoise,
-    Submitted,
-    VerifyReply,
-    VerifyResult,
-)
-from simenv.wire.messages.reservations import (
-    DecisionReply,
-    GetPolicy,
-    GetProfile,
-    GetReservations,
-    GetTarget,
-    PolicyReply,
-    ProfileReply,
-    Release,
-    Released,
-    Renew,
-    Reservations,
-    Reserve,
-    SetDispatch,
-    SetOrder,
-    SetPolicy,
-    SetProfile,
-    SteerTarget,
-    TargetReply,
-)
+from simenv.wire.messages.queries import Spent
 
 # isort: off
 from simenv.wire.messages.worker import (
@@ -121,7 +74,7 @@ Numbers = Annotated[list[Number], msgspec.Meta(max_length=MAX_QUESTION_TASKS)]
 # --- client to service -----------------------------------------------------------------------
 
 
-class Hello(msgspec.Struct, frozen=True, array_like=True, tag=0):
+class Hello(ClientMessage, frozen=True, tag=0):
     """First message of a client; answered by Welcome, or by Refused if the versions differ."""
 
     protocol: int
@@ -129,14 +82,13 @@ class Hello(msgspec.Struct, frozen=True, array_like=True, tag=0):
     client: Text  # a random name, the prefix of automatic keys
 
 
-class Submit(msgspec.Struct, frozen=True, array_like=True, tag=1):
+class Submit(ClientRequest, frozen=True, tag=1):
     """Submit tasks, which are accepted or refused as a whole.
 
     Item k has the idempotency key (key, offset + k). A repeat with the same content gets the same
     ids; with other content it is refused with `key_conflict`.
     """
 
-    request: Number
     key: Text
     offset: Number
     terms: TaskOptions
@@ -146,89 +98,80 @@ class Submit(msgspec.Struct, frozen=True, array_like=True, tag=1):
     awaits_result: bool = False
 
 
-class WatchResults(msgspec.Struct, frozen=True, array_like=True, tag=2):
+class WatchResults(ClientRequest, frozen=True, tag=2):
     """Request the results of tasks: each is sent now if the task has ended, else when it ends.
     Idempotent."""
 
-    request: Number
     tasks: Numbers
 
 
-class Cancel(msgspec.Struct, frozen=True, array_like=True, tag=3):
+class Cancel(ClientRequest, frozen=True, tag=3):
     """Cancel tasks; a task that has ended stays as it is. Answered by Cancelled."""
 
-    request: Number
     tasks: Numbers
 
 
-class GetStatus(msgspec.Struct, frozen=True, array_like=True, tag=4):
-    request: Number
+class GetStatus(ClientRequest, frozen=True, tag=4):
+    """Request the state of the service; answered by Status."""
 
 
-class GetQueue(msgspec.Struct, frozen=True, array_like=True, tag=5):
+class GetQueue(ClientRequest, frozen=True, tag=5):
     """Request the list of tasks. `done`: ended tasks, newest first; else waiting and running tasks
     in order."""
 
-    request: Number
     done: bool = False
     limit: Number = 100
 
 
-class GetTasks(msgspec.Struct, frozen=True, array_like=True, tag=6):
+class GetTasks(ClientRequest, frozen=True, tag=6):
     """Request the TaskInfo of tasks; the answer leaves out unknown ones."""
 
-    request: Number
     tasks: Numbers
 
 
-class GetWorkers(msgspec.Struct, frozen=True, array_like=True, tag=7):
-    request: Number
+class GetWorkers(ClientRequest, frozen=True, tag=7):
+    """Request all workers and pools; answered by Workers."""
 
 
-class GetEvents(msgspec.Struct, frozen=True, array_like=True, tag=8):
-    request: Number
+class GetEvents(ClientRequest, frozen=True, tag=8):
     since: Number = 0
     limit: Number = 1000
 
 
-class GetCompletions(msgspec.Struct, frozen=True, array_like=True, tag=9):
+class GetCompletions(ClientRequest, frozen=True, tag=9):
     """Request the completions numbered above `since`, of the whole environment, in order."""
 
-    request: Number
     since: Number = 0
     limit: Number = 1000
 
 
-class Ack(msgspec.Struct, frozen=True, array_like=True, tag=10):
+class Ack(ClientRequest, frozen=True, tag=10):
     """Acknowledge that the reader of a cursor has stored all completions up to `seq`; answered by
     Acked when stored."""
 
-    request: Number
     cursor: Text
     seq: Number
 
 
-class GetCursor(msgspec.Struct, frozen=True, array_like=True, tag=11):
-    request: Number
+class GetCursor(ClientRequest, frozen=True, tag=11):
     cursor: Text
 
 
-class Ping(msgspec.Struct, frozen=True, array_like=True, tag=12):
-    request: Number
+class Ping(ClientRequest, frozen=True, tag=12):
+    """Test that the service is alive; answered by Pong."""
 
 
-class Shutdown(msgspec.Struct, frozen=True, array_like=True, tag=13):
+class Shutdown(AdminRequest, frozen=True, tag=13):
     """Stop the service: running tasks end first, waiting tasks stay queued. `now`: stop at once;
     running tasks are queued again too."""
 
-    request: Number
     now: bool = False
 
 
 # --- service to client -----------------------------------------------------------------------
 
 
-class Welcome(msgspec.Struct, frozen=True, array_like=True, tag=0):
+class Welcome(ServiceMessage, frozen=True, tag=0):
     epoch: int  # grows with every start of the service
     version: str
     name: str
@@ -238,10 +181,9 @@ class Welcome(msgspec.Struct, frozen=True, array_like=True, tag=0):
     message_bytes: int = MAX_MESSAGE_BYTES  # size limit of one message of this connection
 
 
-class Accepted(msgspec.Struct, frozen=True, array_like=True, tag=1):
+class Accepted(Reply, frozen=True, tag=1):
     """Acceptance of a Submit, sent when it is stored; the ids are first .. first + count - 1."""
 
-    request: int
     first: int
     count: int
     repeated: bool = False  # the idempotency key was in use: nothing new was stored
@@ -257,8 +199,7 @@ class Refusal(msgspec.Struct, frozen=True, array_like=True):
     retry_after_s: float = 0.0
 
 
-class Refused(msgspec.Struct, frozen=True, array_like=True, tag=2):
-    request: int
+class Refused(Reply, frozen=True, tag=2):
     refusals: list[Refusal]
 
 
@@ -286,7 +227,7 @@ class Failure(msgspec.Struct, frozen=True, array_like=True):
     log: str = ""
 
 
-class Completed(msgspec.Struct, frozen=True, array_like=True, tag=3):
+class Completed(ServiceMessage, frozen=True, tag=3):
     """Completions from one message of a worker, sent to the clients that submitted or watch the
     tasks."""
 
@@ -297,84 +238,63 @@ class Completed(msgspec.Struct, frozen=True, array_like=True, tag=3):
     first_seq: int = 0  # completion k has number first_seq + k in the completion queue
 
 
-class Status(msgspec.Struct, frozen=True, array_like=True, tag=4):
-    request: int
+class Status(Reply, frozen=True, tag=4):
     info: ServiceInfo
 
 
-class Queue(msgspec.Struct, frozen=True, array_like=True, tag=5):
-    request: int
+class Queue(Reply, frozen=True, tag=5):
     total: int  # number of all such tasks, also beyond `limit`
     tasks: list[TaskInfo]
 
 
-class Workers(msgspec.Struct, frozen=True, array_like=True, tag=6):
-    request: int
+class Workers(Reply, frozen=True, tag=6):
     workers: list[WorkerInfo]
     pools: list[PoolInfo]
 
 
-class Events(msgspec.Struct, frozen=True, array_like=True, tag=7):
-    request: int
+class Events(Reply, frozen=True, tag=7):
     events: list[Event]
     newest: int
 
 
-class Cancelled(msgspec.Struct, frozen=True, array_like=True, tag=8):
+class Cancelled(Reply, frozen=True, tag=8):
     """One word for each task: "cancelled", "cancelling" (it runs, and was asked to stop), "final"
     or "unknown"."""
 
-    request: int
     words: list[str]
 
 
-class CompletionPage(msgspec.Struct, frozen=True, array_like=True, tag=9):
+class CompletionPage(Reply, frozen=True, tag=9):
     """Completed messages in order; `newest` is the number of the last stored completion."""
 
-    request: int
     groups: list[Completed]
     newest: int
 
 
-class Acked(msgspec.Struct, frozen=True, array_like=True, tag=10):
-    request: int
+class Acked(Reply, frozen=True, tag=10):
     seq: int  # position of the cursor
 
 
-class Pong(msgspec.Struct, frozen=True, array_like=True, tag=11):
-    request: int
+class Pong(Reply, frozen=True, tag=11):
     epoch: int
 
 
-class UnknownTasks(msgspec.Struct, frozen=True, array_like=True, tag=12):
+class UnknownTasks(Reply, frozen=True, tag=12):
     """Answer to WatchResults. `tasks`: ids that were never used. `gone`: ids of tasks whose ends
     are no longer kept."""
 
-    request: int
     tasks: list[int]
-    gone: list[int] = []
+    gone: list[int] = msgspec.field(default_factory=list)
 
 
-class Stopping(msgspec.Struct, frozen=True, array_like=True, tag=13):
-    request: int
+class Stopping(Reply, frozen=True, tag=13):
     running: int
     queued: int
 
 
-FromClient = (
-    Hello | Submit | WatchResults | Cancel | GetStatus | GetQueue | GetTasks | GetWorkers
-    | GetEvents | GetCompletions | Ack | GetCursor | Ping | Shutdown | GetHistory | GetSpec | GetApp
-    | FetchResult | VerifyResult | CollectGarbage
-    | AddKey | RevokeKey | GetKeys | GetLimits | SetLimits | GetEngines | Explain
-    | GetPools | Scale | DrainNode | ResumeNode
-    | Reserve | Renew | Release | GetReservations | SetProfile | GetProfile | SetPolicy | GetPolicy
-    | GetTarget | SteerTarget | SetDispatch | SetOrder | GetDevices
-    | StoreNoise
-)  # fmt: skip
-ToClient = (
-    Welcome | Accepted | Refused | Completed | Status | Queue | Workers | Events | Cancelled
-    | CompletionPage | Acked | Pong | UnknownTasks | Stopping | History | Submitted | App | Keys
-    | ResultChunk | VerifyReply | GarbageCollected | Engines | Explained | Pools
-    | DecisionReply | Reservations | Released | ProfileReply | PolicyReply | TargetReply
-    | Devices | OwnerReports | NoiseStored
-)  # fmt: skip
+if TYPE_CHECKING:
+    FromClient = ClientMessage
+    ToClient = ServiceMessage
+else:
+    FromClient = Union[tuple(kinds(ClientMessage))]  # noqa: UP007 - of classes that are counted here
+    ToClient = Union[tuple(kinds(ServiceMessage))]  # noqa: UP007

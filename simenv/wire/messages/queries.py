@@ -13,7 +13,7 @@ import msgspec
 from simenv.model import EngineInfo, TaskOptions, TaskSpec, TaskState, Timing
 from simenv.model.bounds import FEW, Text
 from simenv.model.devices import DeviceInfo
-from simenv.wire.messages.common import Number
+from simenv.wire.messages.common import AdminRequest, ClientRequest, Number, Reply
 
 NEWEST = 2**63 - 1  # value of `GetHistory.before`: begin with the newest task
 
@@ -56,7 +56,7 @@ class LogRow(msgspec.Struct, frozen=True, array_like=True, gc=False):
     spent: Spent = Spent()  # of its client; only in the row of the first task of a message
 
 
-class GetHistory(msgspec.Struct, frozen=True, array_like=True, tag=14):
+class GetHistory(ClientRequest, frozen=True, tag=14):
     """Request the tasks numbered above `after`, in the order of submission; answered by History.
 
     `since_s`: only tasks accepted at this time of day or later. `app`: only tasks of this run.
@@ -65,7 +65,6 @@ class GetHistory(msgspec.Struct, frozen=True, array_like=True, tag=14):
     empty: in any. An earlier service ignores `before` and `states`: see `History.newest_first`.
     """
 
-    request: Number
     after: Number = 0
     limit: Number = 1000
     since_s: float = 0.0
@@ -75,77 +74,66 @@ class GetHistory(msgspec.Struct, frozen=True, array_like=True, tag=14):
     states: Annotated[tuple[TaskState, ...], FEW] = ()
 
 
-class GetSpec(msgspec.Struct, frozen=True, array_like=True, tag=15):
+class GetSpec(ClientRequest, frozen=True, tag=15):
     """Request the submitted program and options of a task; answered by Submitted."""
 
-    request: Number
     task: Number
 
 
-class GetApp(msgspec.Struct, frozen=True, array_like=True, tag=16):
+class GetApp(ClientRequest, frozen=True, tag=16):
     """Request the run of an application that submitted last; answered by App."""
 
-    request: Number
 
-
-class History(msgspec.Struct, frozen=True, array_like=True, tag=14):
+class History(Reply, frozen=True, tag=14):
     """Page of history: as many rows as fit into one slice of the event loop. Request the next page
     from `last` until `complete`."""
 
-    request: int
     rows: list[LogRow]
     last: int  # all tasks up to this one, or down to it, were examined
     complete: bool
     newest_first: bool = False  # whether the service applied `GetHistory.before`
 
 
-class Submitted(msgspec.Struct, frozen=True, array_like=True, tag=15):
+class Submitted(Reply, frozen=True, tag=15):
     """Answer to GetSpec. `terms.engine` is the chosen engine; `at_s`: time of day of acceptance."""
 
-    request: int
     terms: TaskOptions
     spec: TaskSpec
     route: str
     at_s: float
 
 
-class App(msgspec.Struct, frozen=True, array_like=True, tag=16):
+class App(Reply, frozen=True, tag=16):
     """Answer to GetApp: the name of the run; "" if no run has submitted."""
 
-    request: int
     app: str
 
 
-class GetDevices(msgspec.Struct, frozen=True, array_like=True, tag=43):
+class GetDevices(ClientRequest, frozen=True, tag=43):
     """Request descriptions of devices; answered by Devices. `name`: only this emulated device, also
     without a pool of it; "": every pool. `names`: the names that `device=` accepts, and no pools.
     An earlier service ignores both."""
 
-    request: Number
     name: Text = ""
     names: bool = False
 
 
-class StoreNoise(msgspec.Struct, frozen=True, array_like=True, tag=46):
+class StoreNoise(ClientRequest, frozen=True, tag=46):
     """Store a noise document, which tasks then name by its digest; answered by NoiseStored."""
 
-    request: Number
     body: bytes
 
 
-class NoiseStored(msgspec.Struct, frozen=True, array_like=True, tag=46):
-    request: int
+class NoiseStored(Reply, frozen=True, tag=46):
     digest: str  # hex
 
 
-class Devices(msgspec.Struct, frozen=True, array_like=True, tag=43):
+class Devices(Reply, frozen=True, tag=43):
     """Every pool as a device; a pool of hardware that has not described itself yet has 0 qubits."""
 
-    request: int
     devices: list[DeviceInfo]
-    names: list[
-        tuple[str, str]
-    ] = []  # of devices, with the source of each: see `CalibrationSource`
+    # Names of devices, with the source of each: see `CalibrationSource`.
+    names: list[tuple[str, str]] = msgspec.field(default_factory=list)
 
 
 class DeviceDescribed(msgspec.Struct, frozen=True, array_like=True, tag=4):
@@ -157,22 +145,20 @@ class DeviceDescribed(msgspec.Struct, frozen=True, array_like=True, tag=4):
     device: DeviceInfo
 
 
-class GetEngines(msgspec.Struct, frozen=True, array_like=True, tag=23):
-    request: Number
+class GetEngines(ClientRequest, frozen=True, tag=23):
+    """Request all engines; answered by Engines."""
 
 
-class Engines(msgspec.Struct, frozen=True, array_like=True, tag=23):
+class Engines(Reply, frozen=True, tag=23):
     """All engines in the order of preference; `missing` of an engine states how to install it."""
 
-    request: int
     engines: list[EngineInfo]
 
 
-class Explain(msgspec.Struct, frozen=True, array_like=True, tag=24):
+class Explain(ClientRequest, frozen=True, tag=24):
     """Request the engine that would run a program, with the reason; nothing is run. Answered by
     Explained."""
 
-    request: Number
     terms: TaskOptions
     program: bytes
     shots: Number
@@ -227,33 +213,30 @@ class Explanation(msgspec.Struct, frozen=True, array_like=True):
         return next((each.engine for each in self.engines if each.chosen), "")
 
 
-class Explained(msgspec.Struct, frozen=True, array_like=True, tag=24):
-    request: int
+class Explained(Reply, frozen=True, tag=24):
     explanation: Explanation
 
 
 CHUNK_BYTES = 2**20  # limit of the answer to one FetchResult
 
 
-class FetchResult(msgspec.Struct, frozen=True, array_like=True, tag=17):
+class FetchResult(ClientRequest, frozen=True, tag=17):
     """Request a part of the file with a task's large arrays; answered by ResultChunk."""
 
-    request: Number
     task: Number
     file: Text
     offset: Number
     size_bytes: Number
 
 
-class VerifyResult(msgspec.Struct, frozen=True, array_like=True, tag=18):
+class VerifyResult(ClientRequest, frozen=True, tag=18):
     """Report a damaged result of a task; answered by VerifyReply after the service has checked
     it."""
 
-    request: Number
     task: Number
 
 
-class CollectGarbage(msgspec.Struct, frozen=True, array_like=True, tag=19):
+class CollectGarbage(AdminRequest, frozen=True, tag=19):
     """Remove stored data of tasks that ended more than `older_s` seconds ago, and data beyond the
     limits of size.
 
@@ -261,24 +244,21 @@ class CollectGarbage(msgspec.Struct, frozen=True, array_like=True, tag=19):
     Answered by GarbageCollected when it is done.
     """
 
-    request: Number
     older_s: float = -1.0
     dry: bool = False
 
 
-class ResultChunk(msgspec.Struct, frozen=True, array_like=True, tag=17):
+class ResultChunk(Reply, frozen=True, tag=17):
     """The requested bytes, CHUNK_BYTES at most; fewer at the end of the file."""
 
-    request: int
     data: bytes
 
 
-class VerifyReply(msgspec.Struct, frozen=True, array_like=True, tag=18):
+class VerifyReply(Reply, frozen=True, tag=18):
     """Answer to VerifyResult. `word`: "again" (the task is queued again), "waits" (it has not
     ended), "intact" (the stored result is complete: fetch it again), "removed" (retention removed
     its file) or "unknown"."""
 
-    request: int
     word: str
 
 
@@ -293,7 +273,6 @@ class RetainedData(msgspec.Struct, frozen=True):
     oldest_s: float = 0.0  # time of day at which the oldest task ended; 0.0: none
 
 
-class GarbageCollected(msgspec.Struct, frozen=True, array_like=True, tag=19):
-    request: int
+class GarbageCollected(Reply, frozen=True, tag=19):
     freed: RetainedData
     left: RetainedData

@@ -19,87 +19,77 @@ from simenv.model.reservations import (
     TargetInfo,
 )
 from simenv.model.task_rules import MAX_REASON_CHARS
-from simenv.wire.messages.common import Number
+from simenv.wire.messages.common import AdminRequest, ClientRequest, Number, Reply
 
 Name = Annotated[str, msgspec.Meta(max_length=255)]
 ReasonText = Annotated[str, msgspec.Meta(max_length=MAX_REASON_CHARS)]
 
 
-class Reserve(msgspec.Struct, frozen=True, array_like=True, tag=30):
+class Reserve(ClientRequest, frozen=True, tag=30):
     """Request a reservation; answered by DecisionReply when stored. `dry`: only report the
     decision."""
 
-    request: Number
     ask: ReservationRequest
     dry: bool = False
 
 
-class Renew(msgspec.Struct, frozen=True, array_like=True, tag=31):
+class Renew(ClientRequest, frozen=True, tag=31):
     """Set the expiry of a reservation to `ttl_ns` from now; answered by Reservations with it."""
 
-    request: Number
     reservation: Number
     ttl_ns: Number
 
 
-class Release(msgspec.Struct, frozen=True, array_like=True, tag=32):
+class Release(ClientRequest, frozen=True, tag=32):
     """End a reservation; `cancel`: also cancel its tasks. Answered by Released. Idempotent."""
 
-    request: Number
     reservation: Number
     reason: ReasonText = ""
     cancel: bool = False
 
 
-class GetReservations(msgspec.Struct, frozen=True, array_like=True, tag=33):
+class GetReservations(ClientRequest, frozen=True, tag=33):
     """Request one reservation, or with 0 all stored ones: those of the sender, or of all owners for
     an admin. Answered by Reservations."""
 
-    request: Number
     reservation: Number = 0
 
 
-class SetProfile(msgspec.Struct, frozen=True, array_like=True, tag=34):
+class SetProfile(AdminRequest, frozen=True, tag=34):
     """Set the profile of a device; answered by ProfileReply when stored. `device` "": the whole
     environment."""
 
-    request: Number
     device: Name
     profile: DeviceProfile
 
 
-class GetProfile(msgspec.Struct, frozen=True, array_like=True, tag=35):
-    request: Number
+class GetProfile(ClientRequest, frozen=True, tag=35):
     device: Name
 
 
-class SetPolicy(msgspec.Struct, frozen=True, array_like=True, tag=36):
+class SetPolicy(AdminRequest, frozen=True, tag=36):
     """Set the admission policy of a device; answered by PolicyReply when stored. It is refused if
     `expected` is neither -1 nor the present version."""
 
-    request: Number
     device: Name
     policy: AdmissionPolicy
     expected: int = -1
 
 
-class GetPolicy(msgspec.Struct, frozen=True, array_like=True, tag=37):
-    request: Number
+class GetPolicy(ClientRequest, frozen=True, tag=37):
     device: Name
 
 
-class GetTarget(msgspec.Struct, frozen=True, array_like=True, tag=38):
+class GetTarget(ClientRequest, frozen=True, tag=38):
     """Request the control state of a device; answered by TargetReply."""
 
-    request: Number
     device: Name
 
 
-class SteerTarget(msgspec.Struct, frozen=True, array_like=True, tag=39):
+class SteerTarget(AdminRequest, frozen=True, tag=39):
     """Change the state of a device; answered by TargetReply when stored. `verb`: pause, resume or
     drain."""
 
-    request: Number
     device: Name
     verb: Name
     reason: ReasonText = ""
@@ -107,58 +97,50 @@ class SteerTarget(msgspec.Struct, frozen=True, array_like=True, tag=39):
     timeout_s: float = 0.0
 
 
-class SetDispatch(msgspec.Struct, frozen=True, array_like=True, tag=40):
+class SetDispatch(AdminRequest, frozen=True, tag=40):
     """Limit the number of tasks of a device that workers hold at a time; 0: no limit. Answered by
     TargetReply."""
 
-    request: Number
     device: Name
     max_inflight: Number
 
 
-class SetOrder(msgspec.Struct, frozen=True, array_like=True, tag=41):
+class SetOrder(AdminRequest, frozen=True, tag=41):
     """Set the queue policy of a device; answered by TargetReply."""
 
-    request: Number
     device: Name
     policy: Name
     options: Annotated[tuple[tuple[Name, Name], ...], FEW] = ()
 
 
-class DecisionReply(msgspec.Struct, frozen=True, array_like=True, tag=30):
-    request: int
+class DecisionReply(Reply, frozen=True, tag=30):
     decision: Decision
 
 
-class Reservations(msgspec.Struct, frozen=True, array_like=True, tag=31):
-    request: int
+class Reservations(Reply, frozen=True, tag=31):
     reservations: list[ReservationInfo]
 
 
-class Released(msgspec.Struct, frozen=True, array_like=True, tag=32):
+class Released(Reply, frozen=True, tag=32):
     """Answer to Release. `running`: tasks of the reservation that have not ended; it ends with the
     last of them."""
 
-    request: int
     info: ReservationInfo
     running: list[int]
 
 
-class ProfileReply(msgspec.Struct, frozen=True, array_like=True, tag=34):
-    request: int
+class ProfileReply(Reply, frozen=True, tag=34):
     version: int
     changed: bool
     profile: DeviceProfile
 
 
-class PolicyReply(msgspec.Struct, frozen=True, array_like=True, tag=36):
-    request: int
+class PolicyReply(Reply, frozen=True, tag=36):
     version: int
     changed: bool
     policy: AdmissionPolicy
 
 
-class TargetReply(msgspec.Struct, frozen=True, array_like=True, tag=38):
-    request: int
+class TargetReply(Reply, frozen=True, tag=38):
     changed: bool
     info: TargetInfo

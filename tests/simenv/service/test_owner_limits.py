@@ -12,7 +12,7 @@ from simenv.model import TaskOptions
 from simenv.scheduler.state import owner_quotas
 from simenv.wire.messages import client as m
 from simenv.wire.messages.admin import AddKey, GetLimits, Keys, OwnerReports, RevokeKey, SetLimits
-from simenv.wire.messages.queries import GetApp
+from simenv.wire.messages.queries import App, GetApp
 from simenv.wire.messages.reservations import Renew, Reservations
 
 DAY_NS = 86_400 * 10**9
@@ -162,13 +162,13 @@ def test_reservations_of_key_removed_while_service_was_down_are_released_at_star
 
 def test_too_many_messages_a_second_are_refused(office: ReservationHarness) -> None:
     limit(office, max_messages_per_s=2)
-    answers = [office.get(m.App | m.Refused, GetApp(n), office.ana) for n in range(1, 9)]  # type: ignore[arg-type]
+    answers = [office.get(App | m.Refused, GetApp(n), office.ana) for n in range(1, 9)]  # type: ignore[arg-type]
     refusals = [a for a in answers if isinstance(a, m.Refused)]
     assert refusals
     result = refused(refusals[0], "queue_full")
     assert "more than 2 messages a second" in result.message
     assert refusals[0].request > 1  # the answer finds the question
-    assert all(isinstance(office.say(GetApp(n))[0], m.App) for n in range(1, 9))
+    assert all(isinstance(office.say(GetApp(n))[0], App) for n in range(1, 9))
 
 
 def test_refused_submissions_count_as_several_messages(office: ReservationHarness) -> None:
@@ -179,7 +179,7 @@ def test_refused_submissions_count_as_several_messages(office: ReservationHarnes
         assert isinstance(answer, m.Refused)
         codes.append(answer.refusals[0].code)
     assert codes[-1] == "queue_full"
-    assert isinstance(office.say(GetApp(1))[0], m.App)
+    assert isinstance(office.say(GetApp(1))[0], App)
 
 
 def test_limits_set_by_admin_survive_crash_until_reset(office: ReservationHarness) -> None:
