@@ -48,7 +48,8 @@ from simenv.service.workers.endpoints import WorkerEndpoint, open_listener, owne
 from simenv.service.workers.processes import WorkerProcesses
 from simenv.service.workers.resources import allocate, check_time_left, limits_of
 from simenv.wire.keyfiles import ServerFile, new_pair
-from simenv.wire.transport.zmq_transport import PeerKind, ZmqListener
+from simenv.wire.transport.sockets import PeerKind
+from simenv.wire.transport.zmq_transport import ZmqListener
 from simulators import catalog
 
 CONNECTION_FORMAT = 1

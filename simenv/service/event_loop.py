@@ -37,7 +37,7 @@ from simenv.wire.messages.admin import RevokeKey
 from simenv.wire.messages.common import ClientRequest
 from simenv.wire.messages.queries import DeviceDescribed
 from simenv.wire.refusals import refusal
-from simenv.wire.transport.zmq_transport import PeerKind
+from simenv.wire.transport.sockets import PeerKind
 
 DRAIN_MESSAGES = 64
 SLICE_NS = 5_000_000

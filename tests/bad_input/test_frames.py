@@ -32,7 +32,7 @@ from simenv.wire.messages.queries import (
     GetSpec,
     VerifyResult,
 )
-from simenv.wire.transport.zmq_transport import PeerKind
+from simenv.wire.transport.sockets import PeerKind
 
 FRAMES = 100_000
 A_ROUND = 50  # sent before the service looks

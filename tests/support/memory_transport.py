@@ -10,7 +10,8 @@ from simenv.errors import KeyRefusedError, NoServiceError
 from simenv.wire.auth import LOCAL, LOCAL_WORKER, Identity, Role
 from simenv.wire.messages.client import FAR_MESSAGE_BYTES, MAX_MESSAGE_BYTES
 from simenv.wire.transport.inbox import Inbox
-from simenv.wire.transport.zmq_transport import SEND_QUEUE_MESSAGES, PeerKind, check_size
+from simenv.wire.transport.sockets import PeerKind
+from simenv.wire.transport.zmq_transport import SEND_QUEUE_MESSAGES, check_size
 
 
 class MemoryListener:

@@ -11,7 +11,7 @@ from simenv.model import TaskOptions
 from simenv.wire.keyfiles import new_pair
 from simenv.wire.messages import client as m
 from simenv.wire.messages.admin import AddKey, Keys
-from simenv.wire.transport.zmq_transport import PeerKind
+from simenv.wire.transport.sockets import PeerKind
 
 
 class MultiUserHarness(ServiceHarness):

@@ -28,7 +28,7 @@ from simenv.wire.messages.reservations import (
     Reserve,
     SetPolicy,
 )
-from simenv.wire.transport.zmq_transport import PeerKind
+from simenv.wire.transport.sockets import PeerKind
 
 # The tests' program: two gates and two measurements, 2,060 ns a shot; 100 shots are a unit.
 BASE = Workload(1, 2, 1, 2, 0, 2, 100)

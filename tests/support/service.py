@@ -33,7 +33,7 @@ from simenv.service.support.ownership import ConnectionFileLease
 from simenv.service.workers.processes import WorkerProcesses
 from simenv.wire import codec
 from simenv.wire.messages import client as m
-from simenv.wire.transport.zmq_transport import PeerKind
+from simenv.wire.transport.sockets import PeerKind
 from simulators.catalog import SMALL_QUBITS
 
 NODE = "here"

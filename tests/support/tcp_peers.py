@@ -12,9 +12,10 @@ import zmq
 
 from simenv.wire.auth import Identity, Role
 from simenv.wire.keyfiles import KeyPair, new_pair
+from simenv.wire.transport.sockets import PeerKind
 from simenv.wire.transport.tcp_client import CurveConnection, HandshakeState
 from simenv.wire.transport.tcp_listener import CLIENTS, ListenerOptions, TcpListener
-from simenv.wire.transport.zmq_transport import Connection, PeerKind, ZmqListener
+from simenv.wire.transport.zmq_transport import Connection, ZmqListener
 
 PATIENCE_S = 60.0
 HOST = "127.0.0.1"

@@ -17,11 +17,7 @@ from simenv.cli.doctor.finding import DoctorFinding
 from simenv.cli.output import terminal
 from simenv.client.connection import address
 from simenv.errors import ConfigError, NoServiceError
-from simenv.wire.transport.zmq_transport import (
-    CLIENT_SOCKET,
-    PREVIOUS_CLIENT_SOCKET,
-    WORKER_SOCKET,
-)
+from simenv.wire.transport.zmq_transport import CLIENT_SOCKET, PREVIOUS_CLIENT_SOCKET, WORKER_SOCKET
 
 _SOCKETS = (PREVIOUS_CLIENT_SOCKET, CLIENT_SOCKET, WORKER_SOCKET)
 

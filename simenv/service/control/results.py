@@ -11,7 +11,6 @@ import math
 import zlib
 from collections.abc import Callable, Collection
 from pathlib import Path
-from typing import Protocol
 
 from simenv.config import Config
 from simenv.errors import JournalError, NotFoundError, OptionError, SimenvError, StoreError
@@ -49,10 +48,6 @@ _CHECK_BYTES = 4 * 2**20  # bytes that the check of one file counts as
 SendAnswer = Callable[[bytes, bytes], object]  # (peer, packed answer)
 
 
-class EventRecorder(Protocol):
-    def __call__(self, kind: str, subject: str, message: str) -> None: ...
-
-
 class ResultRequests:
     """Requests about results, and their retention. Used from the loop's thread."""
 
@@ -73,13 +68,13 @@ class ResultRequests:
         self._state = scheduler.state
         self._completions = completions
         self._repair = ResultRepair(journal, scheduler, completions)
-        self._record_event: EventRecorder = _log_event
+        self._record_event: Callable[[str, str, str], None] = _log_event
         self._send: SendAnswer = _discard_answer
         self._has_requeued = False
         self._next_poll_ns = 0
         self._reading: dict[str, int] = {}  # bytes that are being read, by owner
 
-    def listen(self, record_event: EventRecorder, send: SendAnswer) -> None:
+    def listen(self, record_event: Callable[[str, str, str], None], send: SendAnswer) -> None:
         """Set the receivers of events (`record_event`) and of later answers (`send`)."""
         self._record_event, self._send = record_event, send
 

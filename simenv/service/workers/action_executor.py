@@ -38,7 +38,8 @@ from simenv.service.workers.processes import WorkerProcesses
 from simenv.wire import codec
 from simenv.wire.messages import client as m
 from simenv.wire.messages.client import AssignChunk, AssignedTask
-from simenv.wire.transport.zmq_transport import Listener, PeerKind
+from simenv.wire.transport.sockets import PeerKind
+from simenv.wire.transport.zmq_transport import Listener
 
 log = logging.getLogger("simenv.service")
 # Grants no memory to kept states, so that the worker drops those that it has by a grant.

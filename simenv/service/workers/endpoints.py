@@ -37,7 +37,7 @@ from simenv.wire.keyfiles import (
     write_private,
 )
 from simenv.wire.messages.client import MAX_MESSAGE_BYTES
-from simenv.wire.transport import worker_endpoint, zmq_transport
+from simenv.wire.transport import sockets, worker_endpoint
 from simenv.wire.transport.tcp_listener import ListenerOptions, TcpListener
 from simenv.wire.transport.worker_endpoint import TOKEN, WorkerBootstrap
 
@@ -137,7 +137,7 @@ WORKERS = ListenerOptions(
     bounds=None,
     workers=True,
     handover=True,  # a reconnected worker replaces its dead connection
-    keepalive=zmq_transport.WORKER_KEEPALIVE,
+    keepalive=sockets.WORKER_KEEPALIVE,
 )
 
 

@@ -7,7 +7,8 @@ import enum
 import zmq
 
 from simenv.wire.keyfiles import KeyPair
-from simenv.wire.transport.zmq_transport import ZmqConnection, readable
+from simenv.wire.transport.sockets import readable
+from simenv.wire.transport.zmq_transport import ZmqConnection
 
 RETRY_MS, RETRY_MAX_MS = 100, 2_000
 _EVENTS = (

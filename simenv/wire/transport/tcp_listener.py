@@ -36,7 +36,7 @@ from simenv.wire.transport.connection_limiter import (
 )
 from simenv.wire.transport.outgoing import REMOTE_BOUNDS, RouterSender, SendBufferLimits
 from simenv.wire.transport.readahead import ReadAhead
-from simenv.wire.transport.zmq_transport import (
+from simenv.wire.transport.sockets import (
     CLIENT_KEEPALIVE,
     SEALED_BYTES,
     Keepalive,

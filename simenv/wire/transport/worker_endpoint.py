@@ -16,8 +16,8 @@ import zmq
 from simenv import files
 from simenv.errors import NoServiceError
 from simenv.wire.keyfiles import KeyPair, new_pair, read_private
-from simenv.wire.transport import zmq_transport
-from simenv.wire.transport.zmq_transport import ZmqConnection
+from simenv.wire.transport.sockets import WORKER_KEEPALIVE
+from simenv.wire.transport.zmq_transport import WORKER_SOCKET, ZmqConnection, endpoint
 
 TOKEN = ".token"  # name of the file in the results folder that contains `WorkerBootstrap.token`
 
@@ -80,10 +80,10 @@ def read(path: Path, worker: str = "", start: int = 0) -> WorkerBootstrap:
 def connect(service: WorkerBootstrap, identity: bytes) -> ZmqConnection:
     """Connect to the service's endpoint for workers: through the socket on the service's node, else
     over TCP. Raises NoServiceError if there is no such way."""
-    path = Path(service.sockets) / zmq_transport.WORKER_SOCKET
+    path = Path(service.sockets) / WORKER_SOCKET
     node = os.uname().nodename
     if node == service.node and path.exists() and files.weakness(path.parent) is None:
-        address = zmq_transport.endpoint(path)
+        address = endpoint(path)
         return ZmqConnection(address, service.server_key, new_pair(), identity)
     if not service.address:
         raise NoServiceError(
@@ -102,4 +102,4 @@ class WorkerTcpConnection(ZmqConnection):
     """A worker's DEALER over TCP with CurveZMQ; a dead connection is detected and reopened."""
 
     def _prepare(self, socket: zmq.Socket[bytes]) -> None:
-        zmq_transport.WORKER_KEEPALIVE.set_on(socket)
+        WORKER_KEEPALIVE.set_on(socket)

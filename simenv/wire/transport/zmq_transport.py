@@ -2,25 +2,23 @@
 
 The service has one socket for clients and one for workers, so that a client cannot act as a
 worker. The transport is ZeroMQ with CURVE, over `ipc://` in a folder of mode 0700, and over TCP
-where the environment listens (`tcp_listener`); `memory` is the in-process equivalent. TCP keepalive
-detects a dead peer; a live but silent one is detected by the heartbeats and leases of our
-protocol. Invariants: every message comes with the authenticated identity of its sender; a
-`ZmqConnection` sends and reads nothing before its peer has proved the service's key, also after
-libzmq has reconnected by itself; receiving and sending never block, the bytes that wait for a
-client are bounded (`outgoing`), and no frame above MAX_MESSAGE_BYTES is read.
+where the environment listens (`tcp_listener`). TCP keepalive detects a dead peer; a live but silent
+one is detected by the heartbeats and leases of our protocol. Invariants: every message comes with
+the authenticated identity of its sender; a `ZmqConnection` sends and reads nothing before its peer
+has proved the service's key, also after libzmq has reconnected by itself; receiving and sending
+never block, the bytes that wait for a client are bounded (`outgoing`), and no frame above
+MAX_MESSAGE_BYTES is read.
 """
 
 from __future__ import annotations
 
 import contextlib
-import enum
 import math
 import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
-import msgspec
 import zmq
 from zmq.backend import zmq_poll
 
@@ -30,26 +28,20 @@ from simenv.wire.auth import LOCAL, LOCAL_WORKER, Identity
 from simenv.wire.keyfiles import KeyPair
 from simenv.wire.messages.client import MAX_MESSAGE_BYTES
 from simenv.wire.transport.outgoing import LOCAL_BOUNDS, RouterSender
+from simenv.wire.transport.sockets import POLLIN, SEALED_BYTES, PeerKind
+
+if TYPE_CHECKING:
+    from simenv.wire.transport.tcp_listener import TcpListener
 
 SEND_QUEUE_MESSAGES = 2_000  # further messages to a peer that does not read are dropped
 SOCKET_PATH_BYTES = 107  # sun_path less its NUL
 HANDSHAKE_MS = 5_000
-SEALED_BYTES = 64  # most bytes that encryption adds to a message
 CLIENT_SOCKET, WORKER_SOCKET = "curve.sock", "worker.sock"
 # Without CURVE, for clients of the previous version. No client of this version connects to it.
 PREVIOUS_CLIENT_SOCKET = "client.sock"
 _LOCAL_SOCKETS = ((0, PREVIOUS_CLIENT_SOCKET, 0), (0, CLIENT_SOCKET, 1), (1, WORKER_SOCKET, 1))
-# Plain numbers: an operation on the library's enumerations takes longer than the system calls.
-_POLLIN = int(zmq.POLLIN)
 _NOBLOCK = int(zmq.NOBLOCK)
 _FIRST_REMOTE = 2  # turn of the first remote listener, after the two local sockets
-
-
-class PeerKind(enum.IntEnum):
-    """Kind of endpoint of the service that received a message."""
-
-    CLIENT = 0
-    WORKER = 1
 
 
 _PEER_KINDS = tuple(PeerKind)
@@ -124,37 +116,6 @@ def check_size(body: bytes, limit: int) -> None:
         )
 
 
-class RemoteListener(Protocol):
-    """Listener for other machines, besides the two local sockets; see `tcp_listener`."""
-
-    sockets: tuple[zmq.Socket[bytes], ...]  # the first one receives messages
-
-    @property
-    def has_pending_events(self) -> bool:
-        """True if `process_events` must be called though no socket is ready."""
-
-    def process_events(self) -> None:
-        """Handle connects, disconnects and authentication; called when one of the other sockets is
-        ready."""
-
-    def receive(self) -> tuple[PeerKind, bytes, bytes, Identity] | None: ...
-
-    def send(self, peer: bytes, body: bytes) -> bool: ...
-
-    def origin(self) -> str: ...
-
-    def can_send(self, peer: bytes) -> bool: ...
-
-    @property
-    def message_bytes(self) -> int: ...
-
-    def holds(self, peer: bytes) -> bool: ...
-
-    def admit(self, keys: Mapping[str, Identity], revocation_notice: bytes) -> None: ...
-
-    def close(self) -> None: ...
-
-
 class ZmqListener:
     """Two ROUTER sockets in one folder, one for clients and one for workers, and optional remote
     listeners: one for clients on other machines, one for workers on other nodes.
@@ -167,8 +128,8 @@ class ZmqListener:
         self,
         folder: Path,
         keys: KeyPair,
-        remote: RemoteListener | None = None,
-        workers: RemoteListener | None = None,
+        remote: TcpListener | None = None,
+        workers: TcpListener | None = None,
     ) -> None:
         self._context = zmq.Context(io_threads=1)
         self._folder = folder
@@ -181,7 +142,7 @@ class ZmqListener:
         self._receiving_turns = len(self._sockets) + len(routers)  # turns below it receive messages
         monitors = [socket for listener in self._remote for socket in listener.sockets[1:]]
         watched = (*self._sockets, *routers, *monitors)
-        self._watched = [(socket, _POLLIN) for socket in watched]
+        self._watched = [(socket, POLLIN) for socket in watched]
         self._turn: dict[Any, int] = {socket: turn for turn, socket in enumerate(watched)}
         self._ready: list[int] = []
         self._last = 0
@@ -296,12 +257,6 @@ class ZmqListener:
             remote.close()
 
 
-def readable(socket: zmq.Socket[bytes]) -> bool:
-    """Return whether a message can be received from a socket."""
-    events: Any = socket.get(zmq.EVENTS)
-    return bool(events & _POLLIN)
-
-
 class ZmqConnection:
     """DEALER socket connected to one endpoint of the service, which must prove `server_key`."""
 
@@ -330,7 +285,7 @@ class ZmqConnection:
         self._woken, self._waker = os.pipe()
         os.set_blocking(self._woken, False)
         os.set_blocking(self._waker, False)
-        self._watched: list[tuple[Any, int]] = [(socket, _POLLIN), (self._woken, _POLLIN)]
+        self._watched: list[tuple[Any, int]] = [(socket, POLLIN), (self._woken, POLLIN)]
 
     def _prepare(self, socket: zmq.Socket[bytes]) -> None:
         """Set the options of a subclass; called before the socket connects."""
@@ -374,27 +329,3 @@ class ZmqConnection:
         self._context.term()
         os.close(self._woken)
         os.close(self._waker)
-
-
-class Keepalive(msgspec.Struct, frozen=True):
-    """TCP keepalive: a silent connection is probed after `idle_s`, then every `interval_s`, and
-    closed after `count` probes without an answer. Unacknowledged data closes it after the same
-    time."""
-
-    idle_s: int
-    interval_s: int
-    count: int
-
-    def set_on(self, socket: zmq.Socket[bytes]) -> None:
-        """Set these options on a socket, before it binds or connects."""
-        socket.set(zmq.TCP_KEEPALIVE, 1)
-        socket.set(zmq.TCP_KEEPALIVE_IDLE, self.idle_s)
-        socket.set(zmq.TCP_KEEPALIVE_INTVL, self.interval_s)
-        socket.set(zmq.TCP_KEEPALIVE_CNT, self.count)
-        socket.set(zmq.TCP_MAXRT, 1000 * (self.idle_s + self.interval_s * self.count))
-
-
-CLIENT_KEEPALIVE = Keepalive(60, 10, 3)
-WORKER_KEEPALIVE = Keepalive(
-    3, 2, 3
-)  # together a little less than a worker's lease, and than `silent_s` of the service

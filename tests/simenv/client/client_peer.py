@@ -18,7 +18,8 @@ from simenv.errors import SimenvError
 from simenv.model import RESULT_FORMAT, Origin, ResultData, TaskOptions, TaskSpec, TaskState, Timing
 from simenv.wire import codec
 from simenv.wire.messages import client as m
-from simenv.wire.transport.zmq_transport import Connection, PeerKind
+from simenv.wire.transport.sockets import PeerKind
+from simenv.wire.transport.zmq_transport import Connection
 
 Handler = Callable[[m.FromClient], Iterable[m.ToClient]]
 ORIGIN = Origin("main-0", "here", 4711, "0.1.0")

@@ -17,7 +17,7 @@ from simenv.scheduler.views.infos import node_infos, pool_infos
 from simenv.wire import codec
 from simenv.wire.messages import client as m
 from simenv.wire.messages.admin import Pools, ResumeNode, Scale
-from simenv.wire.transport.zmq_transport import PeerKind
+from simenv.wire.transport.sockets import PeerKind
 
 GIB = 2**30
 TWO = msgspec.structs.replace(

@@ -15,7 +15,7 @@ from simenv.wire.messages import client as m
 from simenv.wire.messages.admin import Scale
 from simenv.wire.messages.queries import DeviceDescribed
 from simenv.wire.messages.reservations import SteerTarget
-from simenv.wire.transport.zmq_transport import PeerKind
+from simenv.wire.transport.sockets import PeerKind
 
 QPU = {"name": "qpu", "engine": "hardware", "provider": "lab:one"}
 NARROW = DeviceInfo(

@@ -20,7 +20,7 @@ from simenv.wire.messages import client as m
 from simenv.wire.transport import outgoing, readahead, tcp_listener
 from simenv.wire.transport.outgoing import RouterSender, SendBufferLimits
 from simenv.wire.transport.readahead import ReadAhead
-from simenv.wire.transport.zmq_transport import PeerKind
+from simenv.wire.transport.sockets import PeerKind
 
 MIB = 2**20
 

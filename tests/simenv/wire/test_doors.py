@@ -18,6 +18,7 @@ from simenv.errors import LimitExceededError, NoServiceError, ProtocolError
 from simenv.wire.auth import LOCAL, LOCAL_WORKER, Identity
 from simenv.wire.keyfiles import new_pair
 from simenv.wire.messages.client import MAX_MESSAGE_BYTES
+from simenv.wire.transport.sockets import PeerKind
 from simenv.wire.transport.zmq_transport import (
     CLIENT_SOCKET,
     PREVIOUS_CLIENT_SOCKET,
@@ -26,7 +27,6 @@ from simenv.wire.transport.zmq_transport import (
     WORKER_SOCKET,
     Connection,
     Listener,
-    PeerKind,
     ZmqConnection,
     ZmqListener,
     endpoint,

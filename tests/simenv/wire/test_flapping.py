@@ -25,7 +25,7 @@ import sys, zmq
 from pathlib import Path
 from simenv.service.workers.endpoints import WORKERS
 from simenv.wire.auth import LOCAL_WORKER
-from simenv.wire.transport.zmq_transport import readable
+from simenv.wire.transport.sockets import readable
 from simenv.wire.keyfiles import KeyPair
 from simenv.wire.transport.tcp_listener import TcpListener
 

@@ -15,8 +15,9 @@ import pytest
 from simenv.wire import codec
 from simenv.wire.keyfiles import KEYS_FORMAT, new_pair, write_private
 from simenv.wire.messages.client import EXIT_LEASE, Heartbeat, Join, LeaseRenewed, StopWorker
+from simenv.wire.transport.sockets import PeerKind
 from simenv.wire.transport.worker_endpoint import WorkerBootstrap
-from simenv.wire.transport.zmq_transport import PeerKind, ZmqListener
+from simenv.wire.transport.zmq_transport import ZmqListener
 from simenv.worker import heartbeat
 from simenv.worker.heartbeat import HeartbeatThread, RunningTask
 from simenv.worker.runner import Runner

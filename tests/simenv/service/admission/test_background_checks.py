@@ -23,7 +23,7 @@ from simenv.service.support.fair_thread import FairThread
 from simenv.wire import codec
 from simenv.wire.messages import client as m
 from simenv.wire.messages.queries import Explain, Explained
-from simenv.wire.transport.zmq_transport import PeerKind
+from simenv.wire.transport.sockets import PeerKind
 
 GATES = 40_000
 

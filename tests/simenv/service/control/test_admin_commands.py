@@ -20,7 +20,7 @@ from simenv.wire import codec
 from simenv.wire.auth import Identity, Role
 from simenv.wire.messages import client as m
 from simenv.wire.messages.admin import DrainNode, GetPools, Pools, ResumeNode, Scale
-from simenv.wire.transport.zmq_transport import PeerKind
+from simenv.wire.transport.sockets import PeerKind
 
 GIB = 2**30
 NODES = (Node("n1", 2, GIB), Node("n2", 2, GIB))

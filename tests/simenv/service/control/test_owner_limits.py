@@ -19,7 +19,7 @@ from simenv.wire.keyfiles import added, changing, new_pair, read_keys, removed, 
 from simenv.wire.messages import client as m
 from simenv.wire.messages.admin import AddKey, GetKeys, KeyInfo, Keys, RevokeKey
 from simenv.wire.messages.queries import CollectGarbage, GetHistory, GetSpec, History, Submitted
-from simenv.wire.transport.zmq_transport import PeerKind
+from simenv.wire.transport.sockets import PeerKind
 
 
 @pytest.fixture

@@ -11,7 +11,7 @@ from simenv.wire.auth import CLIENT_ROUTE
 from simenv.wire.keyfiles import new_pair
 from simenv.wire.messages import client as m
 from simenv.wire.messages.admin import AddKey, GetKeys, Scale
-from simenv.wire.transport.zmq_transport import PeerKind
+from simenv.wire.transport.sockets import PeerKind
 
 
 @pytest.mark.parametrize("with_key", [False, True], ids=["own socket", "admin key"])

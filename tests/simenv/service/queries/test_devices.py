@@ -15,7 +15,7 @@ from simenv.model.devices import DeviceInfo, DeviceKind, OperationInfo, QubitInf
 from simenv.service.queries.devices import DeviceRecords
 from simenv.wire import codec
 from simenv.wire.messages.queries import DeviceDescribed, Devices, Engines, GetDevices, GetEngines
-from simenv.wire.transport.zmq_transport import PeerKind
+from simenv.wire.transport.sockets import PeerKind
 
 QPU = {"name": "qpu", "engine": "hardware", "provider": "lab:one"}
 MACHINE = DeviceInfo(

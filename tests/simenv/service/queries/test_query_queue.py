@@ -15,7 +15,7 @@ from simenv.service.support import fault_injection
 from simenv.wire import codec
 from simenv.wire.auth import LOCAL, Identity, Role
 from simenv.wire.messages import client as m
-from simenv.wire.transport.zmq_transport import PeerKind
+from simenv.wire.transport.sockets import PeerKind
 
 
 @pytest.fixture

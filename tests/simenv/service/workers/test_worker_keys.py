@@ -17,9 +17,10 @@ from simenv.wire.auth import Identity, Role
 from simenv.wire.keyfiles import KEYS_FORMAT, new_pair, write_private
 from simenv.wire.messages import client as m
 from simenv.wire.transport import worker_endpoint
+from simenv.wire.transport.sockets import PeerKind
 from simenv.wire.transport.tcp_listener import ListenerOptions, TcpListener
 from simenv.wire.transport.worker_endpoint import WorkerBootstrap
-from simenv.wire.transport.zmq_transport import PeerKind, ZmqListener
+from simenv.wire.transport.zmq_transport import ZmqListener
 
 WAIT_S = 60.0
 SERVER = new_pair()

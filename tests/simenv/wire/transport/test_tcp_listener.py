@@ -18,9 +18,10 @@ from simenv.wire.auth import LOCAL, Identity, Role
 from simenv.wire.keyfiles import new_pair
 from simenv.wire.transport import tcp_listener
 from simenv.wire.transport.connection_limiter import MAX_UNAUTHENTICATED
+from simenv.wire.transport.sockets import PeerKind
 from simenv.wire.transport.tcp_client import CurveConnection, HandshakeState
 from simenv.wire.transport.tcp_listener import TcpListener
-from simenv.wire.transport.zmq_transport import CLIENT_SOCKET, PeerKind, ZmqConnection, endpoint
+from simenv.wire.transport.zmq_transport import CLIENT_SOCKET, ZmqConnection, endpoint
 
 ANA = Identity("ana", Role.CLIENT)
 

@@ -14,10 +14,11 @@ from simenv.errors import ConfigError, NoServiceError
 from simenv.wire.auth import LOCAL, LOCAL_WORKER
 from simenv.wire.keyfiles import KEYS_FORMAT, KeyPair, new_pair, write_private
 from simenv.wire.transport import worker_endpoint
+from simenv.wire.transport.sockets import PeerKind
 from simenv.wire.transport.tcp_client import CurveConnection
 from simenv.wire.transport.tcp_listener import ListenerOptions, TcpListener
 from simenv.wire.transport.worker_endpoint import WorkerBootstrap, WorkerTcpConnection
-from simenv.wire.transport.zmq_transport import PeerKind, ZmqListener
+from simenv.wire.transport.zmq_transport import ZmqListener
 
 WAIT_S = 60.0
 HERE = os.uname().nodename
