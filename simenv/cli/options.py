@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import inspect
 import math
+import sys
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, get_type_hints
 
 import typer
 
@@ -115,3 +116,39 @@ def set_signature(
     command.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
     command.__annotations__ = {each.name: each.annotation for each in parameters}
     command.__name__, command.__doc__ = like.__name__, like.__doc__
+
+
+def with_options(kind: type, *without: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """Return a decorator that gives a command the options in the fields of a dataclass, except
+    `without`, in place of its parameter `asked`, which gets their values."""
+    types = types_of(kind)
+    taken = [each for each in fields(kind) if each.name not in without]
+
+    def decorate(command: Callable[..., None]) -> Callable[..., None]:
+        def run(**values: Any) -> None:
+            asked = kind(**{each.name: values.pop(each.name) for each in taken})
+            command(asked=asked, **values)
+
+        parameters: list[inspect.Parameter] = []
+        for own in inspect.signature(command, eval_str=True).parameters.values():
+            if own.name != "asked":
+                parameters.append(own.replace(kind=own.KEYWORD_ONLY))
+                continue
+            parameters += [
+                inspect.Parameter(
+                    each.name,
+                    own.KEYWORD_ONLY,
+                    default=each.default,
+                    annotation=types[each.name],
+                )
+                for each in taken
+            ]
+        set_signature(run, command, parameters)
+        return run
+
+    return decorate
+
+
+def types_of(kind: type) -> dict[str, Any]:
+    """Return the annotations of the fields of a dataclass, evaluated in its module."""
+    return get_type_hints(kind, vars(sys.modules[kind.__module__]), include_extras=True)

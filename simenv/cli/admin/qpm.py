@@ -13,6 +13,7 @@ import secrets
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -45,53 +46,61 @@ USED_WITH = {
 }
 
 
-def check(
-    context: typer.Context,
-    target: Annotated[
-        str, typer.Argument(help="inprocess, defw, hardware, emulated, or a plugin's folder.")
-    ] = "",
+@dataclass(frozen=True, kw_only=True)
+class CheckOptions:
+    """Options of `simenv qpm check`."""
+
     only: Annotated[
         list[str] | None, typer.Option(help="Only rows of this name; * matches any text.")
-    ] = None,
+    ] = None
     revision: Annotated[
         list[int] | None, typer.Option(help="Revision of the contract: 1 or 2; default: both.")
-    ] = None,
-    every: Annotated[bool, typer.Option("--all", help="Show also the rows that passed.")] = False,
+    ] = None
+    every: Annotated[bool, typer.Option("--all", help="Show also the rows that passed.")] = False
     junit: Annotated[
         Path | None, typer.Option(help="Write the verdicts to this file as JUnit XML.")
-    ] = None,
+    ] = None
     long: Annotated[
         Path | None, typer.Option(help="OpenQASM 2 file of a circuit that runs for about a second.")
-    ] = None,
+    ] = None
     qubits: Annotated[
         int, typer.Option(help="Maximum width of the circuits of the kit.", min=3)
-    ] = 22,
+    ] = 22
     provider: Annotated[
         str, typer.Option(help="With hardware: MODULE:FACTORY of a Qiskit BackendV2.")
-    ] = MADE_UP,
-    device: Annotated[
-        str, typer.Option(help="With emulated: name of the emulated device.")
-    ] = EMULATED,
+    ] = MADE_UP
+    device: Annotated[str, typer.Option(help="With emulated: name of the emulated device.")] = (
+        EMULATED
+    )
     token_file: Annotated[
         Path | None, typer.Option(help="With a folder: file with the token for its calls.")
-    ] = None,
+    ] = None
     rpc_timeout: Annotated[
         float,
         typer.Option(
             help="Timeout in seconds of a call from the host to a client (DEFw: 300).",
             min=5.0,
         ),
-    ] = RPC_TIMEOUT_S,
+    ] = RPC_TIMEOUT_S
     restart: Annotated[
         tuple[str, str] | None,
         typer.Option(
             help="With a folder: commands that kill and start the system behind the plugin.",
             metavar="KILL START",
         ),
-    ] = None,
-    show: Annotated[
-        bool, typer.Option("--list", help="List the rows without running them.")
-    ] = False,
+    ] = None
+    show: Annotated[bool, typer.Option("--list", help="List the rows without running them.")] = (
+        False
+    )
+
+
+@options.with_options(CheckOptions)
+def check(
+    context: typer.Context,
+    asked: CheckOptions,
+    target: Annotated[
+        str, typer.Argument(help="inprocess, defw, hardware, emulated, or a plugin's folder.")
+    ] = "",
 ) -> None:
     """Check a QPM against its contract, row by row.
 
@@ -104,7 +113,7 @@ def check(
     from simenv.qpm_check.harness import report, runner
 
     rows, as_json = checks.rows(), options.settings_of(context).as_json
-    if show:
+    if asked.show:
         _show(rows, as_json)
         return
     if not target:
@@ -112,22 +121,24 @@ def check(
             "simenv qpm check needs a target",
             hint="inprocess, defw, hardware, emulated or a folder",
         )
-    revisions = tuple(revision or (1, 2))
+    revisions = tuple(asked.revision or (1, 2))
     if not set(revisions) <= {1, 2}:
         raise OptionError(f"revision {revisions}", hint="the contract has 1 and 2")
-    chosen = runner.Options(
-        tuple(only or ()), revisions, "" if long is None else _text(long), qubits
-    )
+    long = "" if asked.long is None else _text(asked.long)
+    chosen = runner.Options(tuple(asked.only or ()), revisions, long, asked.qubits)
     settings = _progress(as_json)
     _refuse_unused(context, target)
-    with _open_target(target, (provider, device), token_file, rpc_timeout, restart) as result:
+    made_of = asked.provider, asked.device
+    with _open_target(
+        target, made_of, asked.token_file, asked.rpc_timeout, asked.restart
+    ) as result:
         done = runner.check(result, rows, chosen, settings)
-    if junit is not None:
-        junit.write_text(report.junit(done), encoding="utf-8")
+    if asked.junit is not None:
+        asked.junit.write_text(report.junit(done), encoding="utf-8")
     if as_json:
         terminal.json_line(report.plain(done))
     else:
-        report.table(done, everything=every, stream=sys.stdout)
+        report.table(done, everything=asked.every, stream=sys.stdout)
     if not done.ok:
         raise typer.Exit(FAILED)
 

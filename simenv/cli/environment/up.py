@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
@@ -12,8 +13,8 @@ import msgspec
 import typer
 
 from simenv import config
+from simenv.cli import options
 from simenv.cli.environment import status
-from simenv.cli.options import settings_of
 from simenv.cli.output import terminal
 from simenv.client.tasks.progress import PATIENCE_S, StartLine
 from simenv.config import ConnectionFile
@@ -22,71 +23,79 @@ from simenv.model import PoolSpec, ServiceInfo
 from simenv.text import elapsed
 
 
-def up(
-    context: typer.Context,
+@dataclass(frozen=True, kw_only=True)
+class UpOptions:
+    """Options of `simenv up`."""
+
     file: Annotated[
         Path | None, typer.Option("--config", help="Path of simenv.toml.", dir_okay=False)
-    ] = None,
+    ] = None
     launcher: Annotated[
         str | None,
         typer.Option(help="Launcher of workers: auto, prte, mpirun or local."),
-    ] = None,
+    ] = None
     hosts: Annotated[
         str | None,
         typer.Option(help="Nodes and slots, n1:2,n2:2; default: the allocation, or this machine."),
-    ] = None,
+    ] = None
     hostfile: Annotated[
         Path | None, typer.Option(help="File of nodes, one a line: n1 slots=2.", dir_okay=False)
-    ] = None,
+    ] = None
     memory_per_slot: Annotated[
         str | None,
         typer.Option(help="Memory of a rank: 512MiB; wider circuits get several ranks."),
-    ] = None,
+    ] = None
     pool: Annotated[
         list[str] | None,
         typer.Option(
             help="NAME:engine=E,workers=N (or min=N,max=M),ranks=R,memory=SIZE,idle_s=S,nodes=A*+B;"
             " may be repeated."
         ),
-    ] = None,
+    ] = None
     workers: Annotated[
         int | None, typer.Option(min=1, help="Number of workers, without --pool.")
-    ] = None,
+    ] = None
     slots: Annotated[
         int | None,
         typer.Option(min=1, help="Cores for all workers; default: all that this process may use."),
-    ] = None,
+    ] = None
     durability: Annotated[
         str | None,
         typer.Option(
             help="What survives a power failure: nothing (process), accepted tasks (accepted, the"
             " default), results too (power)."
         ),
-    ] = None,
+    ] = None
     listen: Annotated[
         str | None,
         typer.Option(
             help="tcp://HOST:PORT for other machines, HOST an interface; '' stops listening."
         ),
-    ] = None,
+    ] = None
     overcommit: Annotated[
         bool,
         typer.Option("--overcommit", help="Allow more workers than the nodes hold; for tests."),
-    ] = False,
+    ] = False
     restore: Annotated[
         bool,
         typer.Option(
             "--restore",
             help="Continue from the journal or, without it, its copy; fail without both.",
         ),
-    ] = False,
+    ] = False
     force_lock: Annotated[
         bool,
         typer.Option(
             "--force-lock",
             help="Take the lock of a service on another machine that has certainly ended.",
         ),
-    ] = False,
+    ] = False
+
+
+@options.with_options(UpOptions)
+def up(
+    context: typer.Context,
+    asked: UpOptions,
 ) -> None:
     """Start an environment and wait until it is ready.
 
@@ -96,31 +105,33 @@ def up(
     """
     from simenv.client.environments import named
 
-    common = settings_of(context)
-    if pool and workers:
+    common = options.settings_of(context)
+    if asked.pool and asked.workers:
         raise OptionError(
             "--workers cannot be combined with --pool", hint="write workers=N in the pool"
         )
     args: dict[str, object] = {
         "name": common.environment,
-        "pools": [config.pool_text(each) for each in pool] if pool else None,
-        "launcher": launcher,
-        "hosts": hosts,
-        "hostfile": hostfile,
-        "memory_per_slot": memory_per_slot,
-        "slots": slots,
-        "durability": durability,
-        "listen": listen,
-        "overcommit": overcommit or None,
+        "pools": [config.pool_text(each) for each in asked.pool] if asked.pool else None,
+        "launcher": asked.launcher,
+        "hosts": asked.hosts,
+        "hostfile": asked.hostfile,
+        "memory_per_slot": asked.memory_per_slot,
+        "slots": asked.slots,
+        "durability": asked.durability,
+        "listen": asked.listen,
+        "overcommit": asked.overcommit or None,
     }
-    if workers:
-        args["pools"] = [PoolSpec(min=workers, max=workers)]
-    options = {key: value for key, value in args.items() if value is not None}
-    kept = {} if file is not None else config.last_config(common.environment, resume=restore)
+    if asked.workers:
+        args["pools"] = [PoolSpec(min=asked.workers, max=asked.workers)]
+    given = {key: value for key, value in args.items() if value is not None}
+    kept: Mapping[str, object] = {}
+    if asked.file is None:
+        kept = config.last_config(common.environment, resume=asked.restore)
     begun = time.monotonic()
     with StartLine(sys.stderr) as line:
         report = line.report if line.visible else _StageLines().report
-        result = named.up(options, file, restore, force_lock, report)
+        result = named.up(given, asked.file, asked.restore, asked.force_lock, report)
     with common.connect() as client:
         info = client.status()
     if common.as_json:
@@ -130,7 +141,7 @@ def up(
     path = config.places(config.Config(name=common.environment)).connection
     now = msgspec.structs.asdict(config.read(path.with_name("config.json")))
     reused = _reused_settings(
-        {key: kept[key] for key in kept if key not in options and kept[key] == now[key]}
+        {key: kept[key] for key in kept if key not in given and kept[key] == now[key]}
     )
     if reused:
         terminal.line(f"reused   {reused}, from the last start")

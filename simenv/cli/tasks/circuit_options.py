@@ -9,17 +9,16 @@ the command line, not that of the client.
 from __future__ import annotations
 
 import ast
-import inspect
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from enum import StrEnum
 from functools import partial
-from typing import TYPE_CHECKING, Annotated, Any, get_args, get_origin, get_type_hints
+from typing import TYPE_CHECKING, Annotated, Any, get_args, get_origin
 
 import typer
 
-from simenv.cli.options import set_signature
+from simenv.cli.options import types_of
 from simenv.cli.tasks.circuit_input import noise_of
 from simenv.errors import OptionError, SimenvError, rename_options
 
@@ -241,7 +240,7 @@ class CircuitOptions:
         return values  # type: ignore[return-value]
 
 
-_TYPES = get_type_hints(CircuitOptions, globals(), include_extras=True)
+_TYPES = types_of(CircuitOptions)
 SENT: dict[str, Sent] = {
     name: next((each for each in hint.__metadata__ if isinstance(each, Sent)), Sent())
     for name, hint in _TYPES.items()
@@ -283,37 +282,3 @@ def errors_for_command_line() -> Iterator[None]:
     except SimenvError as error:
         rename_options(error, NAMES)
         raise
-
-
-def with_circuit_options(
-    *without: str,
-) -> Callable[[Callable[..., None]], Callable[..., None]]:
-    """Return a decorator that gives a command the options in the table, except `without`, in place
-    of its parameter `asked`."""
-    taken = [each for each in fields(CircuitOptions) if each.name not in without]
-
-    def decorate(command: Callable[..., None]) -> Callable[..., None]:
-        def run(**values: Any) -> None:
-            asked = CircuitOptions(**{each.name: values.pop(each.name) for each in taken})
-            command(asked=asked, **values)
-
-        parameters: list[inspect.Parameter] = []
-        for own in inspect.signature(command, eval_str=True).parameters.values():
-            if own.name != "asked":
-                parameters.append(own.replace(kind=own.KEYWORD_ONLY))
-                continue
-            parameters += [
-                inspect.Parameter(
-                    each.name,
-                    own.KEYWORD_ONLY,
-                    default=each.default,
-                    annotation=Annotated[
-                        _TYPES[each.name].__origin__, _TYPES[each.name].__metadata__[0]
-                    ],
-                )
-                for each in taken
-            ]
-        set_signature(run, command, parameters)
-        return run
-
-    return decorate

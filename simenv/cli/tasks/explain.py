@@ -19,7 +19,6 @@ from simenv.cli.tasks.circuit_options import (
     SENT,
     CircuitOptions,
     errors_for_command_line,
-    with_circuit_options,
 )
 from simenv.cli.tasks.waiting import answer_progress
 from simenv.errors import OptionError, with_names
@@ -42,7 +41,8 @@ COLUMNS: tuple[Column[Choice], ...] = (
 )
 
 
-@with_circuit_options(
+@options.with_options(
+    CircuitOptions,
     *("seed", "param", "priority", "queue_timeout", "run_timeout", "after", "task_name"),
 )
 def explain(

@@ -21,7 +21,6 @@ from simenv.cli.tasks.circuit_input import read_circuit
 from simenv.cli.tasks.circuit_options import (
     CircuitOptions,
     errors_for_command_line,
-    with_circuit_options,
 )
 from simenv.cli.tasks.result_view import print_results
 from simenv.cli.tasks.waiting import kernel_progress
@@ -40,7 +39,8 @@ TASK = "simulate"  # in place of a task's id
 _FAILED = 1
 
 
-@with_circuit_options(
+@options.with_options(
+    CircuitOptions,
     *("pool", "prefer", "ranks", "priority", "queue_timeout", "after", "task_name"),
 )
 def simulate(

@@ -15,14 +15,13 @@ from simenv.cli.tasks.circuit_input import client_and_circuit
 from simenv.cli.tasks.circuit_options import (
     CircuitOptions,
     errors_for_command_line,
-    with_circuit_options,
 )
 from simenv.cli.tasks.result import Timeout
 from simenv.cli.tasks.result_view import present
 from simenv.cli.tasks.waiting import answer_progress
 
 
-@with_circuit_options()
+@options.with_options(CircuitOptions)
 def submit(
     context: typer.Context,
     file: Annotated[str, typer.Argument(help="OpenQASM 2 or 3, QPY, or a bundle; - is stdin.")],
