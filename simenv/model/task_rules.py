@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from typing import Any, SupportsIndex
 
-from simenv.errors import LimitExceededError, OptionError
+from simenv.errors import LimitExceededError, OptionError, ProgramError
 from simenv.model.bounds import check_printable
 from simenv.model.calls import VALUE, check_call_terms, is_call
 from simenv.model.task import MAX_KEEP_S, REFUSE, REFUSED, STALE, EngineOptions, TaskOptions
@@ -227,6 +227,25 @@ def check_observables(terms: TaskOptions) -> None:
         for label in observable.labels:
             if label.strip("IXYZ"):
                 raise OptionError(f"observable {label[:40]!r} may hold only I, X, Y, Z")
+
+
+def unmeasured(output: str, index: int = -1) -> ProgramError:
+    """Return the error for counts or memory of a circuit without measurements."""
+    return ProgramError(
+        f"{output} {'were' if output == 'counts' else 'was'} asked of a circuit that measures"
+        " nothing",
+        hint="add measurements, as measure_all() does, or ask for "
+        'outputs=("statevector",), or give observables=',
+        index=index,
+    )
+
+
+def without_shots(output: str) -> OptionError:
+    """Return the error for counts or memory of an exact run."""
+    return OptionError(
+        f"shots=None is exact: there {'are no counts' if output == 'counts' else 'is no memory'}",
+        hint='outputs=("probabilities",) gives the exact distribution; or give shots=1024',
+    )
 
 
 def check_bit_strings(strings: Sequence[str], wanted: bool) -> None:

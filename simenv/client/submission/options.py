@@ -37,11 +37,11 @@ from simenv.model.task_rules import (
     checked_engine_options,
     checked_integer,
     checked_list,
+    without_shots,
 )
 
 MODES = ("auto", "never", "always", "fresh")  # of `compile`
 SAMPLED = ("counts", "memory")  # outputs from the classical bits of each shot
-NONE_OF = {"counts": "are no counts", "memory": "is no memory"}
 DRAWN_BITS = 53  # bits of drawn and derived seeds: JSON readers with doubles preserve them
 Seed = SupportsIndex
 Seeds = Seed | Sequence[Seed] | None
@@ -210,10 +210,7 @@ class CheckedOptions(msgspec.Struct, frozen=True):
             )
         sampled = [output for output in outputs if output in SAMPLED]
         if sampled and not self.shots:
-            raise OptionError(
-                f"shots=None is exact: there {NONE_OF[sampled[0]]}",
-                hint='outputs=("probabilities",) gives the exact distribution; or give shots=1024',
-            )
+            raise without_shots(sampled[0])
         return outputs
 
     def task_options(

@@ -12,7 +12,7 @@ from simenv.client.circuits.common.parameters import chain
 from simenv.client.submission.options import SAMPLED, CheckedOptions
 from simenv.errors import OptionError, ProgramError, SimenvError
 from simenv.model import Observable, TaskOptions
-from simenv.model.task_rules import check_observables, check_widths, checked_list
+from simenv.model.task_rules import check_observables, check_widths, checked_list, unmeasured
 
 
 def terms_of(
@@ -93,13 +93,7 @@ def _contradiction(terms: TaskOptions, measures: bool, index: int) -> ProgramErr
     """Return the error for an output that needs, or excludes, a measurement; else None."""
     sampled = [output for output in terms.outputs if output in SAMPLED]
     if sampled and not measures:
-        return ProgramError(
-            f"{sampled[0]} {'were' if sampled[0] == 'counts' else 'was'} asked of a circuit that"
-            " measures nothing",
-            hint="add measurements, as measure_all() does, or ask for "
-            'outputs=("statevector",), or give observables=',
-            index=index,
-        )
+        return unmeasured(sampled[0], index)
     for output in ("statevector", "amplitudes") if measures else ():
         if output in terms.outputs:
             return ProgramError(

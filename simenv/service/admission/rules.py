@@ -23,7 +23,14 @@ from simenv.model import (
 )
 from simenv.model.bounds import check_printable
 from simenv.model.final_measurements import measured_last, refuse_collapsed
-from simenv.model.task_rules import MAX_BINDING, MAX_SEED, check_widths, checked_integer
+from simenv.model.task_rules import (
+    MAX_BINDING,
+    MAX_SEED,
+    check_widths,
+    checked_integer,
+    unmeasured,
+    without_shots,
+)
 from simenv.scheduler.core.types import Route
 from simenv.scheduler.reservations.circuit_times import ProgramSize
 from simenv.scheduler.routing.engine_choice import size
@@ -197,17 +204,9 @@ def check_task(spec: TaskSpec, terms: TaskOptions, facts: AdmittedProgram) -> No
 
 def _check_sampled(output: str, spec: TaskSpec, facts: AdmittedProgram) -> None:
     if not facts.measures:
-        raise OptionError(
-            f"{output} {'were' if output == 'counts' else 'was'} asked of a circuit that measures"
-            " nothing",
-            hint="add measurements, or ask for outputs=('probabilities',) or ('statevector',)",
-        )
+        raise unmeasured(output)
     if spec.shots == 0:
-        raise OptionError(
-            f"{output} {'need' if output == 'counts' else 'needs'} shots; shots=None (exact) gives"
-            " none",
-            hint="give shots=N, or ask for outputs=('probabilities',)",
-        )
+        raise without_shots(output)
 
 
 def _check_memory(spec: TaskSpec, facts: AdmittedProgram) -> None:
