@@ -92,7 +92,7 @@ def checked_ranks(ranks: SupportsIndex) -> int:
 
 def checked_outputs(outputs: Sequence[str] | str) -> tuple[str, ...]:
     """Check the names of outputs; a single name may be a text. Raises OptionError."""
-    names = (outputs,) if isinstance(outputs, str) else tuple(dict.fromkeys(outputs))
+    names = (outputs,) if isinstance(outputs, str) else tuple(outputs)
     for name in names:
         if name not in OUTPUTS:
             raise OptionError(
@@ -100,7 +100,7 @@ def checked_outputs(outputs: Sequence[str] | str) -> tuple[str, ...]:
             )
     if not names:
         raise OptionError("no outputs were requested", hint=f"some of: {', '.join(OUTPUTS)}")
-    return names
+    return tuple(dict.fromkeys(names))
 
 
 def checked_precision(precision: str) -> str:

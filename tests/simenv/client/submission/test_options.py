@@ -38,8 +38,9 @@ def chosen(**changes: Any) -> CheckedOptions:
         ("queue_timeout_s", -1.0), ("run_timeout_s", float("inf")), ("run_timeout_s", float("nan")),
         ("run_timeout_s", "1"), ("name", "two\nlines"), ("name", "\x1b[31m"),
         ("prefer", "Hardware"), ("prefer", ["a b"]), ("prefer", [f"q{k}" for k in range(17)]),
-        ("outputs", 5), ("prefer", 5), ("qubit_mapping", 5), ("qubit_mapping", {0: 1}),
-        ("qubit_mapping", "01"), ("qubit_mapping", [0.0]), ("options", 5), ("options", ["bond"]),
+        ("outputs", 5), ("outputs", [["counts"]]), ("prefer", 5), ("qubit_mapping", 5),
+        ("qubit_mapping", {0: 1}), ("qubit_mapping", "01"), ("qubit_mapping", [0.0]),
+        ("options", 5), ("options", ["bond"]),
         ("ranks", 0), ("ranks", 3), ("ranks", 8192), ("ranks", 2.0), ("ranks", True),
     ],
 )  # fmt: skip
