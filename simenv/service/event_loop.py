@@ -18,7 +18,6 @@ from simenv.service.admission.accept_answers import HOLD_S, AcceptAnswers
 from simenv.service.admission.decode_budget import Decoding
 from simenv.service.control.administration import CHANGES, Administration
 from simenv.service.control.reservations import CHANGES as RESERVATION_CHANGES
-from simenv.service.control.rights import checked
 from simenv.service.journal.writer import SYNC_DELAY_S
 from simenv.service.queries.handlers import Cancelling, QueryHandlers
 from simenv.service.queries.query_queue import RECHECK_NS, QueryQueue
@@ -31,7 +30,7 @@ from simenv.service.support.upkeep import Upkeep
 from simenv.service.workers.process_events import WorkerEvents
 from simenv.service.workers.worker_keys import check_worker
 from simenv.wire import codec
-from simenv.wire.auth import Identity
+from simenv.wire.auth import Identity, with_rights
 from simenv.wire.messages import client as m
 from simenv.wire.messages.admin import RevokeKey
 from simenv.wire.messages.common import ClientRequest
@@ -193,7 +192,7 @@ class EventLoop(Service):
     def _from_client(
         self, peer: bytes, identity: Identity, message: m.FromClient, body: bytes
     ) -> None:
-        identity = checked(peer, identity, message)
+        identity = with_rights(peer, identity, message)
         if type(message) is m.Submit:
             now_ns = time.monotonic_ns()
             full = self.submit_queue.enqueue(peer, identity.owner, message, body, now_ns)

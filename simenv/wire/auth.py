@@ -1,4 +1,4 @@
-"""Roles of connections, and the messages that each role may send.
+"""Roles of connections, and the messages that each role, or a connection, may send.
 
 Pure values. Invariant: a message is refused unless the role in its class is that of its sender, or
 its sender is an admin.
@@ -10,6 +10,7 @@ from typing import get_args
 
 import msgspec
 
+from simenv.errors import NotAllowedError
 from simenv.wire.messages import client as m
 from simenv.wire.messages.common import ClientMessage, kinds
 from simenv.wire.messages.common import Role as Role
@@ -45,3 +46,30 @@ MAY_SEND: dict[Role, frozenset[type]] = {
     Role.WORKER: frozenset(get_args(m.FromWorker)),
     Role.ADMIN: frozenset(kinds(ClientMessage)),
 }
+
+
+def with_rights(peer: bytes, identity: Identity, message: object) -> Identity:
+    """Return the identity with whose rights the message is handled. Raises NotAllowedError if they
+    do not permit the message.
+
+    `peer`: the connection's name, whose last part is the route that it chose. A route that begins
+    with CLIENT_ROUTE lowers an admin to the role client for as long as the connection lives.
+    """
+    lowered = identity.role is Role.ADMIN and peer.rpartition(b"/")[2].startswith(CLIENT_ROUTE)
+    if lowered:
+        identity = msgspec.structs.replace(identity, role=Role.CLIENT)
+    elif identity is LOCAL:
+        return identity
+    if type(message) in MAY_SEND[identity.role]:
+        return identity
+    text = f"{type(message).__name__} is not permitted for the role {identity.role}"
+    if lowered:
+        raise NotAllowedError(
+            f"{text}, which this connection requested",
+            hint="connect without role='client'; a QPM in a host: SIMENV_QPM_ROLE=admin",
+        )
+    raise NotAllowedError(
+        f"{text} (key {identity.owner!r})",
+        hint="ask the owner of the environment for a key with the role admin "
+        "(made there by: simenv keys add NAME --role admin)",
+    )
