@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from concurrent.futures import Future
 from functools import partial
-from typing import Protocol
+from typing import TYPE_CHECKING
 
 import msgspec
 
@@ -29,19 +29,12 @@ from simulators.circuit.analysis.profiler import non_clifford_gates, profile
 from simulators.circuit.ir import Circuit
 from simulators.circuit.validation import admission
 
+if TYPE_CHECKING:
+    from simenv.service.devices.context import DeviceContext
+
 BESIDE_BYTES = 2**18  # packed programs of this size or more are checked in the thread
 
 Looked = tuple[Program, Profile]
-
-
-class DeviceChecks(Protocol):
-    """Checks of a program that depend on its device."""
-
-    is_loaded: bool  # False: the first check takes long
-
-    def examined(self, circuit: Circuit, profile: Profile) -> Profile:
-        """Return the profile with that of the circuit's noise. Raises SimenvError if the device
-        cannot execute the circuit."""
 
 
 class CheckPending(Exception):
@@ -63,7 +56,7 @@ class RunningChecks:
         packed: bytes,
         terms: TaskOptions,
         owner: str,
-        device: DeviceChecks | None = None,
+        device: DeviceContext | None = None,
     ) -> Looked:
         """Check and profile a program of this owner. Raises SimenvError if it is not admissible,
         Later while the check continues in the thread. `key()` identifies the check; it is called
@@ -102,7 +95,7 @@ def _takes_long(packed: bytes, terms: TaskOptions) -> bool:
     return declared > DENSE_QUBITS and used > SMALL_QUBITS
 
 
-def look(packed: bytes, terms: TaskOptions, device: DeviceChecks | None = None) -> Looked:
+def look(packed: bytes, terms: TaskOptions, device: DeviceContext | None = None) -> Looked:
     """Decode and profile a program. Raises SimenvError if no engine can run it with these options,
     or if the device cannot execute it. A call is profiled as a program without operations."""
     if is_call(terms):
