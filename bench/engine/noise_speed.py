@@ -282,7 +282,7 @@ def noise_program(circuit: Circuit, *, relax: bool, scale: float = 1.0) -> Noise
 
 def _circuit(num_qubits: int, gates: list[Gate]) -> Circuit:
     """Return a circuit of the gates with all qubits measured."""
-    from simulators.circuit.ir import Circuit
+    from simulators.circuit.ir import CircuitData
 
     table: dict[tuple[str, int, int, int], int] = {}
     ops, qubits, params = [], [], []
@@ -291,7 +291,7 @@ def _circuit(num_qubits: int, gates: list[Gate]) -> Circuit:
         qubits += wires
         params += angles
     ops += [table.setdefault(("measure", 1, 1, 0), len(table))] * num_qubits
-    return Circuit.from_buffers(
+    return CircuitData(
         num_qubits,
         num_qubits,
         (("c", num_qubits),),
@@ -301,7 +301,7 @@ def _circuit(num_qubits: int, gates: list[Gate]) -> Circuit:
         np.array([*qubits, *range(num_qubits)], np.uint16).tobytes(),
         np.arange(num_qubits, dtype=np.uint16).tobytes(),
         np.array(params, np.float64).tobytes(),
-    )
+    ).circuit()
 
 
 def _stages(report: Report) -> None:

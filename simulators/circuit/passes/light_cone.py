@@ -4,8 +4,13 @@ Going backwards, each qubit has a level: UNUSED, Z_BASIS (only its measurement o
 FULL. An operation is dropped if it moves amplitude only along qubits that are UNUSED, and acts
 diagonally on qubits that are at most Z_BASIS: phases before a measurement, controls of unused
 targets. Blocks under a condition are kept; in a circuit with conditions, so are all measurements.
-The same walk finds the connected components (union-find over qubits, clbits and blocks). Only for
-circuits that `admission.validation_error` admitted.
+With noise, a location is dropped only if all its qubits are unused there, so an operation may be
+dropped while its noise stays: a diagonal gate before a measurement changes no outcome, its noise
+may. A channel leaves a qubit at Z_BASIS if its Z-diagonal part is closed, and leaves the second
+qubit unused if the first one's part does not depend on it. Locations inside blocks are kept.
+
+Connected components are found by union-find over qubits, clbits and blocks. Only for circuits that
+`admission.validation_error` admitted.
 """
 
 from __future__ import annotations
@@ -16,26 +21,22 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
+from simulators.circuit import gates
 from simulators.circuit import tokens as tk
-from simulators.circuit.gates import (
-    CASE,
-    END_BLOCK,
-    FIRST_GATE,
-    FIXED,
-    FOR,
-    GATES,
-    IF,
-    MEASURE,
-    PHASE,
-    RESET,
-    STORE,
-    SWITCH,
-    UNITARY,
-    WHILE,
-    Gate,
-)
+from simulators.circuit.channel_facts import CLOSED, FIRST_ALONE, SECOND_ALONE
 from simulators.circuit.ir import Circuit, register_starts
-from simulators.compiler.kernel import I32, I64, INT, NAMES, U8, U16, device_function, kernel
+from simulators.circuit.noise import AFTER_OP, CHANNEL, Q0, Q1, NoiseProgram
+from simulators.compiler.kernel import (
+    I32,
+    I64,
+    INT,
+    INTS2,
+    NAMES,
+    U8,
+    U16,
+    device_function,
+    kernel,
+)
 
 UNUSED, Z_BASIS, FULL = range(3)  # part of a qubit's state that is needed: none, its outcome, all
 
@@ -85,22 +86,22 @@ def _levels(labels: Iterable[str], num_qubits: int) -> bytes | None:
 # maps each outcome to one outcome; whether it only permutes qubits.
 _MOVES, _PERMUTES, _SWAPS = range(3)
 _MOST = 62  # qubits from the end that `_MOVES` covers; a gate moves only its last few
-_ID, _GLOBAL = GATES["id"].code, GATES["global_phase"].code
+_ID, _GLOBAL = gates.GATES["id"].code, gates.GATES["global_phase"].code
 
 
-def _kind(gate: Gate) -> tuple[int, int, int]:
+def _kind(gate: gates.Gate) -> tuple[int, int, int]:
     moves, permutes = 0, True
     for piece in gate.pieces:
         moved = piece.low ^ piece.high
         moves |= sum(1 << (piece.targets - 1 - j) for j in range(piece.targets) if moved >> j & 1)
         a, _, _, d = piece.matrix
-        permutes &= piece.kind == PHASE or (piece.source == FIXED and a == 0 == d)
+        permutes &= piece.kind == gates.PHASE or (piece.source == gates.FIXED and a == 0 == d)
     return moves, int(permutes), int(gate.name == "swap")
 
 
-GATE_KINDS = np.zeros((FIRST_GATE + len(GATES), 3), np.int64)
-GATE_KINDS[UNITARY] = -1, 0, 0
-GATE_KINDS[FIRST_GATE:] = [_kind(gate) for gate in GATES.values()]
+GATE_KINDS = np.zeros((gates.FIRST_GATE + len(gates.GATES), 3), np.int64)
+GATE_KINDS[gates.UNITARY] = -1, 0, 0
+GATE_KINDS[gates.FIRST_GATE :] = [_kind(gate) for gate in gates.GATES.values()]
 
 
 @device_function
@@ -136,32 +137,58 @@ def gate_levels(kind, qubits, first, count, levels):  # type: ignore[no-untyped-
 
 @device_function
 def walk_cone(  # type: ignore[no-untyped-def]
-    rows, kinds, ops, qubits, clbits, bits_seen, blocks, phases, levels, turned, written, kept
-):
-    """Fill `kept` [operations]; returns the number of dropped operations with an effect. Without
-    `phases`, diagonal gates count only if they follow a measurement.
+    rows, kinds, ops, qubits, clbits, bits_seen, blocks, phases, places, traits, levels, turned,
+    written, kept, acting, needed,
+):  # fmt: skip
+    """Fill `kept` [operations], `acting` [locations] and `needed` [qubits]; returns the number of
+    dropped operations with an effect. Without `phases`, diagonal gates count only if they follow a
+    measurement.
 
     `levels` [qubits]: levels at the end. `bits_seen`: clbits are outputs. `blocks`: there are
-    conditions. `turned` [qubits], `written` [clbits]: zeros.
+    conditions. `places` [locations, 4], `traits` [channels]: of the noise. `turned` [qubits],
+    `written` [clbits]: zeros.
     """
     at = qubits.size
     bit = clbits.size
     depth = gone = 0
-    for k in range(ops.size - 1, -1, -1):
+    place = places.shape[0] - 1
+    for q in range(levels.size):
+        needed[q] = levels[q] != UNUSED
+    for k in range(ops.size - 1, -2, -1):
+        while place >= 0 and places[place, AFTER_OP] >= k:
+            a, b = places[place, Q0], places[place, Q1]
+            trait = traits[places[place, CHANNEL]]
+            low = levels[a]
+            high = levels[b] if b >= 0 else np.uint8(UNUSED)
+            acting[place] = depth > 0 or low > UNUSED or high > UNUSED
+            if acting[place]:
+                after = np.uint8(FULL)
+                if depth == 0 and trait & CLOSED and max(low, high) <= Z_BASIS:
+                    after = np.uint8(Z_BASIS)
+                needed[a] = 1
+                if depth > 0 or low > UNUSED or not trait & SECOND_ALONE:
+                    levels[a] = after
+                if b >= 0:
+                    needed[b] = 1
+                    if depth > 0 or high > UNUSED or not trait & FIRST_ALONE:
+                        levels[b] = after
+            place -= 1
+        if k < 0:
+            break
         code, count = rows[ops[k], 0], rows[ops[k], 1]
         at -= count
         bit -= rows[ops[k], 2]
         kept[k] = 1
-        if code == END_BLOCK:
+        if code == gates.END_BLOCK:
             depth += 1
-        elif code in (IF, WHILE, FOR, SWITCH):
+        elif code in (gates.IF, gates.WHILE, gates.FOR, gates.SWITCH):
             depth -= 1
-        elif code in (_ID, _GLOBAL) or code < MEASURE:
+        elif code in (_ID, _GLOBAL) or code < gates.MEASURE:
             kept[k] = 0
         elif depth:
             for j in range(at, at + count):
                 levels[qubits[j]] = FULL
-        elif code == MEASURE:
+        elif code == gates.MEASURE:
             q = qubits[at]
             wanted = blocks or (bits_seen and not written[clbits[bit]])
             written[clbits[bit]] = 1
@@ -172,24 +199,28 @@ def walk_cone(  # type: ignore[no-untyped-def]
             else:
                 kept[k] = 0
                 gone += 1
-        elif code == RESET:
+        elif code == gates.RESET:
             if levels[qubits[at]] == UNUSED:
                 kept[k] = 0
                 gone += 1
             levels[qubits[at]] = UNUSED
-        elif code >= UNITARY and gate_levels(kinds[code], qubits, at, count, levels):
+        elif code >= gates.UNITARY and gate_levels(kinds[code], qubits, at, count, levels):
             kept[k] = 0
             if phases or kinds[code, _MOVES] != 0:
                 gone += 1
             else:
                 for j in range(at, at + count):
                     turned[qubits[j]] = 1
+        if kept[k]:
+            for j in range(at, at + count):
+                needed[qubits[j]] = 1
     return gone
 
 
 _light_cone_kernel = kernel(
-    NAMES, NAMES, U16, U16, U16, INT, INT, INT, U8, U8, U8, U8, returns=INT, group="light_cone"
-)(walk_cone)
+    NAMES, NAMES, U16, U16, U16, INT, INT, INT, INTS2, U8, U8, U8, U8, U8, U8, U8, returns=INT,
+    group="light_cone",
+)(walk_cone)  # fmt: skip
 
 
 @device_function
@@ -220,21 +251,21 @@ def walk_components(  # type: ignore[no-untyped-def]
         code, count, bits = rows[ops[k], 0], rows[ops[k], 1], rows[ops[k], 2]
         if kept[k]:
             node = first_op + k
-            opens = code in (IF, WHILE, FOR, SWITCH)
+            opens = code in (gates.IF, gates.WHILE, gates.FOR, gates.SWITCH)
             if opens:
                 if depth == 0:
                     block = np.int64(node)
                 depth += 1
             if depth:
                 join(parent, node, block)
-            if code == END_BLOCK:
+            if code == gates.END_BLOCK:
                 depth -= 1
             for j in range(at, at + count):
                 needed[qubits[j]] = 1
                 join(parent, np.int64(qubits[j]), node)
             for j in range(bit, bit + bits):
                 join(parent, first_bit + np.int64(clbits[j]), node)
-            if opens or code in (CASE, STORE):
+            if opens or code in (gates.CASE, gates.STORE):
                 while tokens[3 * token] != tk.END:
                     kind, operand = tokens[3 * token], tokens[3 * token + 1]
                     token += 1
@@ -266,35 +297,49 @@ _components_kernel = kernel(
 )(walk_components)
 
 
-def light_cone(circuit: Circuit, clbits: bool, levels: bytes) -> tuple[NDArray[np.bool_], int]:
-    """Mask of the kept operations (bool [operations]), and the number of dropped ones with an
-    effect.
+class LightCone(msgspec.Struct, frozen=True, eq=False):
+    """Operations, noise locations and qubits that the outputs depend on."""
 
-    `clbits`: True if they are outputs; `levels`: level of each qubit (see `OutputSupport`), b""
-    without strings. If clbits alone are outputs and there are no conditions, diagonal gates are not
-    counted: without the others they change no probability, and the planner drops them by itself. A
-    diagonal gate after a measurement counts, because the measurement is final only without it.
+    kept: NDArray[np.bool_]  # [operations]
+    acting: NDArray[np.bool_]  # [locations]
+    needed: NDArray[np.bool_]  # [qubits]
+    gone: int  # number of dropped operations with an effect
+
+    @property
+    def qubits(self) -> NDArray[np.int64]:
+        """Numbers of the needed qubits, ascending; the first qubit if none is needed."""
+        result = np.flatnonzero(self.needed)
+        return result if result.size else np.arange(min(1, self.needed.size))
+
+
+NO_PLACES = np.zeros((0, 4), np.int64)
+_NO_BYTES = np.zeros(0, np.uint8)
+
+
+def light_cone(
+    circuit: Circuit, support: OutputSupport, noise: NoiseProgram | None = None
+) -> LightCone:
+    """Light cone of the outputs, and of the noise.
+
+    If clbits alone are outputs and there are no conditions, diagonal gates are not among the `gone`
+    operations: without the others they change no probability, and the planner drops them by itself.
+    A diagonal gate after a measurement counts, because the measurement is final only without it.
     """
-    counted = bool(levels) or bool(circuit.conditions_data)
+    places, traits, acting = NO_PLACES, _NO_BYTES, _NO_BYTES
+    if noise is not None:
+        places, traits = noise.locations, noise.facts.traits
+        acting = np.empty(len(places), np.uint8)
+    blocks, size = int(bool(circuit.conditions_data)), circuit.num_qubits
+    levels, turned, needed = np.zeros((3, size), np.uint8)
+    if support.levels:
+        levels[:] = np.frombuffer(support.levels, np.uint8)
     kept = np.empty(circuit.ops.size, np.uint8)
-    seen = np.zeros(circuit.num_qubits, np.uint8)
-    if levels:
-        seen[:] = np.frombuffer(levels, np.uint8)
     gone = _light_cone_kernel(
-        circuit.table.rows,
-        GATE_KINDS,
-        circuit.ops,
-        circuit.qubits,
-        circuit.clbits,
-        int(clbits),
-        int(bool(circuit.conditions_data)),
-        int(counted),
-        seen,
-        np.zeros_like(seen),
-        np.zeros(circuit.num_clbits, np.uint8),
-        kept,
-    )
-    return kept.view(np.bool_), int(gone)
+        circuit.table.rows, GATE_KINDS, circuit.ops, circuit.qubits, circuit.clbits,
+        int(support.clbits), blocks, int(bool(support.levels)) | blocks, places, traits, levels,
+        turned, np.zeros(circuit.num_clbits, np.uint8), kept, acting, needed,
+    )  # fmt: skip
+    return LightCone(kept.view(np.bool_), acting.view(np.bool_), needed.view(np.bool_), int(gone))
 
 
 def connected_components(

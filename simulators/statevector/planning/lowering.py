@@ -10,34 +10,10 @@ from __future__ import annotations
 
 import numpy as np
 
-from simulators.circuit.gates import (
-    FIRST_GATE,
-    FIXED,
-    GATES,
-    PERMUTATION,
-    PHASE,
-    REAL,
-    UNITARY,
-    TwoLevelFactor,
-)
+from simulators.circuit import gates
 from simulators.compiler.bit_ops import count, mapped
 from simulators.compiler.kernel import I64, INT, INTS2, NAMES, U16, WORDS2, device_function, kernel
-from simulators.statevector.planning.fusion import (
-    COLUMNS,
-    CONTROL_MASK,
-    CONTROL_VALUE,
-    DENSE,
-    DIAGONAL,
-    DIAGONAL_MASK,
-    FIRST,
-    IS_REAL,
-    KIND,
-    LAST,
-    MATRIX,
-    PERMUTING,
-    REAL_ROTATION,
-    TARGET_MASK,
-)
+from simulators.statevector.planning import fusion as f
 from simulators.statevector.planning.real_rotations import (
     P_MASK,
     P_NUMBERS,
@@ -53,19 +29,19 @@ FIXED_ROWS = 3
 
 MOST_QUBITS = 3  # qubits of an element that is not split
 
-_SWAP_GATE = GATES["swap"].code
-_PIECES = [piece for gate in GATES.values() for piece in gate.pieces]
+_SWAP_GATE = gates.GATES["swap"].code
+_PIECES = [piece for gate in gates.GATES.values() for piece in gate.pieces]
 
 
-def _is_real(piece: TwoLevelFactor) -> bool:
-    fixed = piece.source == FIXED and not any(complex(x).imag for x in piece.matrix)
-    return piece.kind in (REAL, PERMUTATION) or fixed
+def _is_real(piece: gates.TwoLevelFactor) -> bool:
+    fixed = piece.source == gates.FIXED and not any(complex(x).imag for x in piece.matrix)
+    return piece.kind in (gates.REAL, gates.PERMUTATION) or fixed
 
 
 _FIRST = np.cumsum(COUNTS) - COUNTS
 # By piece and code: True if its numbers are real for all parameters.
-_REAL_PIECES = np.zeros((FIRST_GATE + len(GATES), int(COUNTS.max())), np.int64)
-for _code in range(FIRST_GATE, len(_REAL_PIECES)):
+_REAL_PIECES = np.zeros((gates.FIRST_GATE + len(gates.GATES), int(COUNTS.max())), np.int64)
+for _code in range(gates.FIRST_GATE, len(_REAL_PIECES)):
     for _k in range(COUNTS[_code]):
         _REAL_PIECES[_code, _k] = _is_real(_PIECES[_FIRST[_code] + _k])
 
@@ -83,16 +59,16 @@ def _put(elements, at, kind, pieces, first, last, reals):  # type: ignore[no-unt
         ones |= pieces[p, P_ZERO]
         all_ones &= pieces[p, P_ZERO]
     condition = all_mask & ~moves & ~(ones ^ all_ones)
-    elements[at, KIND] = kind
-    elements[at, TARGET_MASK] = moves
-    elements[at, DIAGONAL_MASK] = mask & ~moves
-    elements[at, CONTROL_MASK] = condition
-    elements[at, CONTROL_VALUE] = all_ones & condition
-    elements[at, IS_REAL] = reals
-    elements[at, FIRST] = first
-    elements[at, LAST] = last
-    elements[at, MATRIX] = -1
-    elements[at, REAL_ROTATION] = 0
+    elements[at, f.KIND] = kind
+    elements[at, f.TARGET_MASK] = moves
+    elements[at, f.DIAGONAL_MASK] = mask & ~moves
+    elements[at, f.CONTROL_MASK] = condition
+    elements[at, f.CONTROL_VALUE] = all_ones & condition
+    elements[at, f.IS_REAL] = reals
+    elements[at, f.FIRST] = first
+    elements[at, f.LAST] = last
+    elements[at, f.MATRIX] = -1
+    elements[at, f.REAL_ROTATION] = 0
     return at + 1
 
 
@@ -105,7 +81,7 @@ def _flip(elements, at, pieces, piece, mask, target):  # type: ignore[no-untyped
         pieces[piece + k, P_ZERO] = mask if middle else 0
         pieces[piece + k, P_ONE] = mask if middle else target
         pieces[piece + k, P_NUMBERS] = MINUS if middle else HADAMARD
-        kind = DIAGONAL if middle else DENSE
+        kind = f.DIAGONAL if middle else f.DENSE
         at = _put(elements, at, kind, pieces, piece + k, piece + k + 1, 1)
     return at
 
@@ -129,30 +105,30 @@ def lower(  # type: ignore[no-untyped-def]
     for k in range(first, last):
         op = ops[k]
         code, nq = rows[op, 0], rows[op, 1]
-        if code == UNITARY:
+        if code == gates.UNITARY:
             result = offsets[matrix[op]]
             if result < 0:
                 moves = 0
                 for j in range(at_qubit, at_qubit + nq):
                     moves |= 1 << wires[qubits[j]]
                     pieces[piece, j - at_qubit] = wires[qubits[j]]
-                elements[at, KIND] = DENSE
-                elements[at, TARGET_MASK] = moves
-                elements[at, DIAGONAL_MASK] = 0
-                elements[at, CONTROL_MASK] = 0
-                elements[at, CONTROL_VALUE] = 0
-                elements[at, IS_REAL] = (-1 - result) & 1
-                elements[at, FIRST] = piece
-                elements[at, LAST] = piece + 1
-                elements[at, MATRIX] = (-1 - result) >> 1
-                elements[at, REAL_ROTATION] = 0
+                elements[at, f.KIND] = f.DENSE
+                elements[at, f.TARGET_MASK] = moves
+                elements[at, f.DIAGONAL_MASK] = 0
+                elements[at, f.CONTROL_MASK] = 0
+                elements[at, f.CONTROL_VALUE] = 0
+                elements[at, f.IS_REAL] = (-1 - result) & 1
+                elements[at, f.FIRST] = piece
+                elements[at, f.LAST] = piece + 1
+                elements[at, f.MATRIX] = (-1 - result) >> 1
+                elements[at, f.REAL_ROTATION] = 0
                 at += 1
                 piece += 1
         elif code == _SWAP_GATE:
             a, b = qubits[at_qubit], qubits[at_qubit + 1]
             wires[a], wires[b] = wires[b], wires[a]
             number += 1
-        elif code >= FIRST_GATE:
+        elif code >= gates.FIRST_GATE:
             begin = piece
             steps = masks(code, qubits, at_qubit, nq, scratch, np.int64(0))
             mask = 0
@@ -164,28 +140,28 @@ def lower(  # type: ignore[no-untyped-def]
                 pieces[piece, P_ONE] = mapped(np.int64(scratch[s, 3]), wires)
                 pieces[piece, P_NUMBERS] = number + s
                 how = np.int64(scratch[s, 0])
-                swaps = swaps and how == PERMUTATION
-                phases = phases and how == PHASE
+                swaps = swaps and how == gates.PERMUTATION
+                phases = phases and how == gates.PHASE
                 reals &= _REAL_PIECES[code, s]
                 mask |= pieces[piece, P_MASK]
                 piece += 1
             number += steps
             if phases and count(mask) <= 2:
                 if steps:
-                    at = _put(elements, at, DIAGONAL, pieces, begin, piece, reals)
+                    at = _put(elements, at, f.DIAGONAL, pieces, begin, piece, reals)
             elif swaps and count(mask) > room:
                 target = pieces[begin, P_ZERO] ^ pieces[begin, P_ONE]
                 at = _flip(elements, at, pieces, begin, mask, target)
                 piece = begin + 3
             elif not phases and not swaps and count(mask) <= MOST_QUBITS:
-                at = _put(elements, at, DENSE, pieces, begin, piece, reals)
+                at = _put(elements, at, f.DENSE, pieces, begin, piece, reals)
             else:
                 for s in range(begin, piece):
-                    kind = DENSE
+                    kind = f.DENSE
                     if pieces[s, P_ZERO] == pieces[s, P_ONE]:
-                        kind = DIAGONAL
-                    elif np.int64(scratch[s - begin, 0]) == PERMUTATION:
-                        kind = PERMUTING
+                        kind = f.DIAGONAL
+                    elif np.int64(scratch[s - begin, 0]) == gates.PERMUTATION:
+                        kind = f.PERMUTING
                     a = _REAL_PIECES[code, s - begin]
                     at = _put(elements, at, kind, pieces, s, s + 1, a)
         at_qubit += nq
@@ -208,7 +184,7 @@ def settle(wires, pieces, elements, done):  # type: ignore[no-untyped-def]
         pieces[piece, P_ZERO] = 1 << wire
         pieces[piece, P_ONE] = 1 << qubit
         pieces[piece, P_NUMBERS] = EXCHANGE
-        done[0] = _put(elements, done[0], PERMUTING, pieces, piece, piece + 1, 1)
+        done[0] = _put(elements, done[0], f.PERMUTING, pieces, piece, piece + 1, 1)
         done[1] = piece + 1
 
 
@@ -223,14 +199,14 @@ def reach(elements, size, measured):  # type: ignore[no-untyped-def]
     matters, moved = measured, 0
     kept = size
     for k in range(size - 1, -1, -1):
-        moves, looks = elements[k, TARGET_MASK], elements[k, DIAGONAL_MASK]
+        moves, looks = elements[k, f.TARGET_MASK], elements[k, f.DIAGONAL_MASK]
         if moves & matters or looks & moved:
             matters |= moves | looks
             moved |= moves
             kept -= 1
-            for c in range(COLUMNS):
+            for c in range(f.COLUMNS):
                 elements[kept, c] = elements[k, c]
     for k in range(kept, size):
-        for c in range(COLUMNS):
+        for c in range(f.COLUMNS):
             elements[k - kept, c] = elements[k, c]
     return size - kept

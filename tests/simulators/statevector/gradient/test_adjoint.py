@@ -11,13 +11,12 @@ from paulis import applied
 from reference import apply, matrix, operations
 
 from simulators.circuit.gates import ANY, GATES, Gate
-from simulators.circuit.ir import Circuit
+from simulators.circuit.ir import Circuit, CircuitData
 from simulators.control import RunControl
 from simulators.engine import PauliSum, Request, RunOptions
 from simulators.errors import Stopped, Unsupported
 from simulators.results import BindingResult
 from simulators.simulate import simulate
-from simulators.statevector.backend import gate_list
 from simulators.statevector.engine import StatevectorEngine
 from simulators.statevector.gradient import adjoint
 
@@ -53,11 +52,11 @@ def run(
 def exact(circuit: Circuit, observable: PauliSum, values: np.ndarray) -> float:
     params = circuit.params.copy()
     params[circuit.slots[0::2]] = np.array(values)[circuit.slots[1::2]]
-    fixed = Circuit.from_buffers(
+    fixed = CircuitData(
         circuit.num_qubits, circuit.num_clbits, circuit.registers, circuit.table.names,
         circuit.table.rows[:, 1:].astype(np.uint16).tobytes(), circuit.ops_data,
         circuit.qubits_data, circuit.clbits_data, params.tobytes(), matrices=circuit.matrices,
-    )  # fmt: skip
+    ).circuit()  # fmt: skip
     state = np.zeros(1 << circuit.num_qubits, complex)
     state[0] = 1.0
     for number, op in zip(circuit.ops.tolist(), operations(fixed), strict=True):
@@ -136,8 +135,7 @@ def layered(num_qubits: int, layers: int = 2, shared: int = 7) -> Circuit:
 
 @pytest.fixture
 def tiny_tiles(monkeypatch: pytest.MonkeyPatch) -> None:
-    for module in (gate_list, adjoint):
-        monkeypatch.setattr(module, "LOW_QUBITS", 1)
+    monkeypatch.setattr(adjoint, "LOW_QUBITS", 1)
     monkeypatch.setattr(adjoint, "TILE_QUBITS", 4)
 
 
