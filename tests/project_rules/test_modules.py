@@ -11,7 +11,7 @@ import pytest
 from source_trees import parsed
 
 ROOT = Path(__file__).parents[2]
-PRODUCT = ("launcher", "noise_models", "simenv", "simulators")
+PRODUCT = ("launcher", "simenv", "simulators")
 PACKAGES = (  # without cycles, type-only and local imports included
     "launcher",
     "simulators",
