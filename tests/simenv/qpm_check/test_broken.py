@@ -10,7 +10,7 @@ from kit import PLUGINS, assembled, checked
 
 from simenv.qpm_check.harness.check import VerdictState
 
-WAIT_S = 5.0  # for what never comes
+WAIT_S = 2.0  # for what never comes
 TOKEN = "open sesame"
 
 
