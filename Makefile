@@ -1,9 +1,9 @@
-# make demo | test | lint | docs | qpi | slow | gpu | clean. Each sets up .venv first; the second time that is instant.
+# make demo | test | drills | lint | docs | qpi | slow | gpu | clean. Each sets up .venv first; the second time that is instant.
 PYTHON_BIN := .venv/bin
 # Tests mostly wait: two processes more than a small machine has cores.
 TEST_PROCESSES ?= 4
 
-.PHONY: demo test lint docs qpi slow gpu clean
+.PHONY: demo test drills lint docs qpi slow gpu clean
 .DEFAULT_GOAL := demo
 
 demo:
@@ -19,6 +19,10 @@ lint:
 
 test: lint
 	@TEST_PROCESSES=$(TEST_PROCESSES) scripts/test.sh
+
+drills:
+	@scripts/setup.sh all,test
+	@TEST_PROCESSES=$(TEST_PROCESSES) scripts/test.sh drills
 
 docs:
 	@scripts/setup.sh all,docs

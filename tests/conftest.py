@@ -72,10 +72,14 @@ def pytest_collection() -> Iterator[None]:
         gc.freeze()
 
 
+@pytest.hookimpl(tryfirst=True)  # before tests are chosen by their marks
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    if hasattr(config, "workerinput"):
-        from spread import rank_of
+    from spread import is_drill, rank_of
 
+    for item in items:
+        if is_drill(item.nodeid):
+            item.add_marker(pytest.mark.drill)
+    if hasattr(config, "workerinput"):
         items.sort(key=lambda item: rank_of(item.nodeid))
 
 

@@ -9,7 +9,7 @@ import subprocess
 from pathlib import Path
 
 from source_trees import parsed
-from spread import LONG
+from spread import APART, DRILLS, LONG, SMOKE
 
 ROOT = Path(__file__).parents[2]
 WALL = 600
@@ -54,8 +54,9 @@ def test_files_contain_no_open_todos_or_machine_specific_paths() -> None:
             assert match is None, f"{name(path)}: {match.group() if match else ''}"
 
 
-def test_files_whose_tests_begin_first_exist() -> None:
-    assert [path for path in LONG if not (ROOT / path).exists()] == []
+def test_files_with_groups_or_an_order_of_their_own_exist() -> None:
+    names = (*LONG, *APART, *DRILLS, *(nodeid.partition("::")[0] for nodeid in SMOKE))
+    assert [path for path in names if not (ROOT / path).exists()] == []
 
 
 def test_scripts_are_executable() -> None:
