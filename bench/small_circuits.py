@@ -1,13 +1,10 @@
-"""Circuits for measurements. The same arguments and seed give the same circuit on every machine."""
+"""Circuits of single-angle gates. The same arguments and seed give the same circuit anywhere."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import numpy as np
-
-if TYPE_CHECKING:
-    from qiskit import QuantumCircuit
+from qiskit import QuantumCircuit
+from qiskit.circuit import ParameterVector
 
 Gate = tuple[str, tuple[int, ...], float]  # name, qubits, angle
 
@@ -27,8 +24,6 @@ def gates(num_qubits: int, operations: int, seed: int) -> list[Gate]:
 
 def built(num_qubits: int, operations: list[Gate]) -> QuantumCircuit:
     """Return the gates as a measured QuantumCircuit."""
-    from qiskit import QuantumCircuit
-
     circuit = QuantumCircuit(num_qubits, num_qubits)
     for name, qubits, angle in operations:
         if name == "cx":
@@ -49,9 +44,6 @@ def layered(num_qubits: int, operations: int, number: int, seed: int) -> list[Qu
 def ansatz(num_qubits: int, parameters: int, operations: int) -> QuantumCircuit:
     """Return a measured circuit with `parameters` rotations, each with its own angle, and cx and h
     between them."""
-    from qiskit import QuantumCircuit
-    from qiskit.circuit import ParameterVector
-
     angles = list(ParameterVector("a", parameters))
     circuit = QuantumCircuit(num_qubits, num_qubits)
     fixed = operations - parameters
