@@ -64,7 +64,7 @@ DEFECTS = {
     "eager_start": Defect(
         2,
         {"load.start-false-idle": "thread", "load.lookups": "threads"},
-        ("load.start-false", "load.bare"),
+        ("load.bare",),
     ),
     "slow_start": Defect(1, {"load.start-false": " ms"}, ("load.start-false-idle",)),
     "traceback_error": Defect(
