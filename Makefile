@@ -36,6 +36,7 @@ qpi:
 slow:
 	@scripts/setup.sh all,test
 	$(PYTHON_BIN)/python -m pytest -m slow
+	$(PYTHON_BIN)/python -m pytest -m "hypothesis and not gpu" --hypothesis-profile slow
 	@scripts/audit.sh
 
 gpu:

@@ -14,6 +14,7 @@ from pathlib import Path
 
 import psutil
 import pytest
+from hypothesis import settings
 
 from simenv.config import lasting_socket_folder
 from simulators.compiler import warmup
@@ -22,6 +23,8 @@ HERE = Path(__file__).parent
 sys.path.insert(0, str(HERE / "support"))
 KERNELS = Path(sys.prefix) / "var" / "simenv-kernels"
 LEAK_PATIENCE_S = 30.0
+# Of `make slow`. Tests name a number of examples only where less than Hypothesis' 100 are enough.
+settings.register_profile("slow", settings.default, max_examples=1_000)
 LAST = 19  # as ranks do: those of one test would get next to nothing beside busier ones of others
 
 

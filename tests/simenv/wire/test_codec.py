@@ -67,7 +67,7 @@ def test_encoding_seed_beyond_64_bits_raises_overflow_error() -> None:
 
 @pytest.mark.parametrize("decode", DECODERS)
 @given(body=st.binary(max_size=200))
-@settings(max_examples=300, derandomize=True)
+@settings(derandomize=True)
 def test_random_bytes_decode_or_raise_protocol_error(
     decode: codec.Decoder[object], body: bytes
 ) -> None:
@@ -76,7 +76,7 @@ def test_random_bytes_decode_or_raise_protocol_error(
 
 
 @given(data=st.data())
-@settings(max_examples=500, derandomize=True)
+@settings(derandomize=True)
 def test_corrupted_submission_decodes_or_raises_protocol_error(data: st.DataObject) -> None:
     body = bytearray(codec.encode(SUBMIT))
     for _ in range(data.draw(st.integers(1, 4))):

@@ -78,7 +78,7 @@ def test_reset_between_gate_and_measurement_is_not_dropped() -> None:
     assert roles(arrays.circuit()) == ([ORDINARY, ORDINARY, TERMINAL], True)
 
 
-@settings(derandomize=True, deadline=None, max_examples=300)
+@settings(derandomize=True, deadline=None)
 @given(circuit=dynamic_circuits())
 def test_roles_equal_reference_definition(circuit: Circuit) -> None:
     value, _ = roles(circuit)

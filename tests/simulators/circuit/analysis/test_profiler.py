@@ -27,7 +27,7 @@ def rank_bits(circuit: Circuit) -> float:
     return float(np.log2(max(ranks, default=1)))
 
 
-@settings(derandomize=True, deadline=None, max_examples=150)
+@settings(derandomize=True, deadline=None)
 @given(circuit=unitary_circuits(least=1, most=6))
 def test_schmidt_rank_of_random_circuit_is_within_bond_bound(circuit: Circuit) -> None:
     assert rank_bits(circuit) <= traits(circuit).bond_bits

@@ -45,7 +45,7 @@ def exact(circuit: Circuit) -> dict[int, float]:
     return dict(zip(values, np.frombuffer(result.probabilities).tolist(), strict=True))
 
 
-@settings(derandomize=True, deadline=None, max_examples=100)
+@settings(derandomize=True, deadline=None)
 @given(circuit=looped_circuits())
 def test_counts_of_looped_circuits_equal_single_shot_reference(circuit: Circuit) -> None:
     try:

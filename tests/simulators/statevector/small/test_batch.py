@@ -74,7 +74,7 @@ def sweeps(draw: st.DrawFn) -> tuple[Circuit, np.ndarray]:
     return arrays.circuit(), rng.normal(size=(rows, arrays.num_slots))
 
 
-@settings(derandomize=True, deadline=None, max_examples=120)
+@settings(derandomize=True, deadline=None)
 @given(sweep=sweeps())
 def test_counts_of_sweep_row_are_independent_of_other_rows(
     sweep: tuple[Circuit, np.ndarray],

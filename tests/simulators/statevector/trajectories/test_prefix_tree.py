@@ -141,7 +141,7 @@ def _check(
         assert alone.ended[0] == free.ended[row]
 
 
-@settings(max_examples=300, deadline=None)
+@settings(deadline=None)
 @given(_cases(), st.integers(1, 4))
 def test_each_pattern_runs_its_own_operations_and_errors(
     case: tuple[ErrorPatterns, list[int], list[int], list[int]], cap: int
@@ -158,7 +158,7 @@ def test_all_64_error_patterns_run_their_own_errors(cap: int, drawn: list[int]) 
     _check(patterns, [0, 2, 2, 3, 5, 5, 6], drawn, [0, 1, 4, 6], cap)
 
 
-@settings(max_examples=200, deadline=None)
+@settings(deadline=None)
 @given(_cases())
 def test_shared_prefixes_are_computed_once(
     case: tuple[ErrorPatterns, list[int], list[int], list[int]],

@@ -65,7 +65,7 @@ def by_qiskit(text: str) -> Program | None:
         return None
 
 
-@settings(max_examples=150, deadline=None)
+@settings(deadline=None)
 @given(texts)
 def test_plain_text_is_parsed_to_same_program_as_by_qiskit(text: str) -> None:
     program = qasm2_fast.read(text)
@@ -73,7 +73,7 @@ def test_plain_text_is_parsed_to_same_program_as_by_qiskit(text: str) -> None:
     assert program.packed() == by_qiskit(text).packed()  # type: ignore[union-attr]
 
 
-@settings(max_examples=300, deadline=None)
+@settings(deadline=None)
 @given(texts, st.data())
 def test_altered_text_is_left_to_qiskit_or_parsed_to_same_program(
     text: str, data: st.DataObject
