@@ -12,7 +12,7 @@ from noisy import Exact, after_gates, p_value, program
 from reference import Operation
 
 from noise_models.channel import Channel, depolarizing, from_paulis, relaxation, tensor
-from noise_models.readout import Readout, ReadoutGroup
+from noise_models.readout import Readout
 from simulators.circuit import tokens as tk
 from simulators.circuit.ir import Circuit
 from simulators.circuit.noise import NoiseProgram
@@ -73,16 +73,6 @@ def test_pauli_noise_has_the_exact_distribution(dynamic: bool) -> None:
     circuit = _clifford(dynamic=dynamic)
     flips = np.array([0.02, 0.0, 0.05, 0.01])
     readout = Readout(flips, flips if dynamic else flips[::-1].copy())
-    noise = _noise(circuit, ONE, PAIR, readout)
-    assert p_value(Exact(circuit, noise).probs, counts_of(_run(circuit, noise))) > LEAST_P
-
-
-def test_correlated_readout_has_the_exact_distribution() -> None:
-    circuit = _clifford(dynamic=False)
-    confusion = np.array(
-        [[0.9, 0, 0.1, 0], [0.02, 1, 0, 0.1], [0.05, 0, 0.9, 0], [0.03, 0, 0, 0.9]]
-    )
-    readout = Readout(np.full(4, 0.03), np.full(4, 0.05), (ReadoutGroup((2, 0), confusion),))
     noise = _noise(circuit, ONE, PAIR, readout)
     assert p_value(Exact(circuit, noise).probs, counts_of(_run(circuit, noise))) > LEAST_P
 

@@ -1,28 +1,17 @@
-"""Counts of circuits with noise have the exact distribution, by either way of running them."""
+"""Counts of circuits with noise: strong damping, paths through the engine, a million shots."""
 
 from __future__ import annotations
 
 import numpy as np
 import pytest
 from noisy import Exact, after_gates, p_value, program
-from noisy_runs import LEAST_P, RATIOS, device_noise, layers, run, run_branched
+from noisy_runs import DYNAMIC, LEAST_P, RATIOS, device_noise, dynamic_noise, layers, run
 
 from noise_models.channel import depolarizing, relaxation
 from noise_models.readout import Readout, ReadoutGroup
 from simulators.engine import RunOptions
 from simulators.simulate import counts_of
 from simulators.trajectories.locations import locate
-
-
-@pytest.mark.parametrize("angle", [0.0, 0.2])
-@pytest.mark.parametrize("ratio", RATIOS)
-def test_counts_match_exact_distribution(ratio: float, angle: float) -> None:
-    random = np.random.default_rng(int(10 * ratio))
-    circuit = layers(4, 3, random).circuit()
-    noise = program([*device_noise(circuit, ratio, angle), (-1, (2,), depolarizing(0.1, 1))])
-    exact = Exact(circuit, noise)
-    assert p_value(exact.probs, counts_of(run(circuit, noise, 200_000))) > LEAST_P
-    assert p_value(exact.probs, counts_of(run_branched(circuit, noise, 5_000))) > LEAST_P
 
 
 def test_norm_based_channels_have_the_exact_distribution() -> None:
@@ -38,14 +27,12 @@ def test_norm_based_channels_have_the_exact_distribution() -> None:
     assert p_value(Exact(circuit, noise).probs, counts_of(run(circuit, noise, 100_000))) > LEAST_P
 
 
-def test_counts_do_not_depend_on_number_of_threads() -> None:
-    random = np.random.default_rng(2)
-    circuit = layers(5, 3, random).circuit()
-    noise = program(device_noise(circuit, 1.9, 0.1))
-    alone = run(circuit, noise, 3_000)
-    for threads in (2, 8):
-        result = run(circuit, noise, 3_000, options=RunOptions(threads=threads))
-        assert (result.outcomes, result.counts) == (alone.outcomes, alone.counts)
+def test_shots_are_independent_of_the_number_of_states_held() -> None:
+    circuit = DYNAMIC["loop"]().circuit()
+    noise = dynamic_noise(circuit, 1.0)
+    result = run(circuit, noise, 2_000)
+    few = run(circuit, noise, 2_000, options=RunOptions(max_branches=8))
+    assert (few.outcomes, few.counts) == (result.outcomes, result.counts)
 
 
 @pytest.mark.slow

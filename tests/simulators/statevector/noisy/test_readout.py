@@ -10,7 +10,6 @@ from noisy_runs import LEAST_P, device_noise, layers, run, run_branched
 
 from noise_models.channel import depolarizing, from_unitary
 from noise_models.readout import Readout, ReadoutGroup
-from simulators.circuit import tokens as tk
 from simulators.simulate import counts_of
 
 P01 = np.array([0.02, 0.1, 0.0, 0.05])
@@ -27,15 +26,6 @@ def test_readout_error_at_the_end_has_the_exact_distribution(
     exact = Exact(circuit, noise)
     assert p_value(exact.probs, counts_of(run(circuit, noise, 100_000))) > LEAST_P
     assert p_value(exact.probs, counts_of(run_branched(circuit, noise, 10_000))) > LEAST_P
-
-
-def test_recorded_bit_of_mid_circuit_measurement_flips_and_the_state_does_not() -> None:
-    arrays = Arrays(4, 4).add("h", [0]).add("measure", [0], [0]).begin((tk.CLBIT, 0, 0))
-    arrays.add("x", [1]).add("end").repeat(2).add("ry", [3], (), [0.6]).add("measure", [3], [3])
-    circuit = arrays.add("end").add("measure", [0], [1]).add("measure", [1], [2]).circuit()
-    noise = program(device_noise(circuit, 1.0), Readout(P01 + 0.1, P10 + 0.1))
-    counts = counts_of(run(circuit, noise, 20_000))
-    assert p_value(Exact(circuit, noise).probs, counts) > LEAST_P
 
 
 def test_channel_on_a_measured_qubit_and_another_one_acts_after_the_measurement() -> None:
