@@ -72,7 +72,6 @@ LONG = (
     "tests/simenv/client/environments/test_named.py",
     "tests/simenv/frontends/qpi/test_circuits.py",
     "tests/simenv/worker/test_lease.py",
-    "tests/e2e/test_other_mpis.py",
     "tests/e2e/test_transpiling.py",
     "tests/documentation/test_site.py",
     "tests/simulators/statevector/test_parts.py",
