@@ -80,7 +80,7 @@ LONG = (
     "tests/e2e/test_second_user.py",
     "tests/e2e/test_far_life.py",
     "tests/simenv/frontends/pennylane/test_device.py",
-    "tests/examples/test_qpu_cutover.py",
+    "tests/examples/test_my_qpu.py",
 )
 
 

@@ -1,18 +1,28 @@
-"""Circuits through the interface of executors, in a real environment."""
+"""The executor, and results."""
 
 from __future__ import annotations
 
 import concurrent.futures as cf
+import copy
+import json
 import pickle
+import struct
+import subprocess
+import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
+import msgspec
+import numpy as np
 import pytest
 from busy_circuits import ENDLESS
 
 import simenv
 from simenv.client.executor import SimenvExecutor
-from simenv.errors import OptionError, TimedOutError
+from simenv.client.results.decoded import DecodedResult, Provenance, Stages
+from simenv.client.results.result import Result
+from simenv.errors import OptionError, ProtocolError, TimedOutError, VersionMismatchError
+from simenv.model import RESULT_FORMAT, Origin, ResultData
 
 HEAD = 'OPENQASM 2.0; include "qelib1.inc"; '
 BELL = HEAD + "qreg q[2]; creg c[2]; h q[0]; cx q[0],q[1]; measure q->c;"
@@ -80,3 +90,191 @@ def test_functions_are_refused_by_name(env: simenv.Client) -> None:
 
 
 def in_process() -> None: ...
+
+
+DATA = ResultData(
+    RESULT_FORMAT, (("c", 2),), 2, 1024, 2**53 - 1, 1, b"\x00\x03", struct.pack("<2I", 1000, 24)
+)
+STAGES = Stages(0.001, 0.002, 0.003, 0.004, 0.005, 0.014)
+PROVENANCE = Provenance(
+    "t-8k2f", "bell", "statevector", "small", Origin("main-0", "here", 1, "0.1.0"), 1, 2,
+    STAGES,
+)  # fmt: skip
+
+
+def result(**changes: object) -> Result:
+    return Result(
+        DecodedResult(msgspec.structs.replace(DATA, **changes), PROVENANCE.task), PROVENANCE
+    )
+
+
+def test_counts_are_computed_once() -> None:
+    outcome = result()
+    assert outcome.counts == {"00": 1000, "11": 24}
+    assert outcome.counts is outcome.counts
+
+
+def test_outcomes_and_counts_are_available_as_arrays() -> None:
+    outcome = result()
+    assert outcome.outcomes.tolist() == [0, 3]
+    assert outcome.outcome_counts.tolist() == [1000, 24]
+    assert outcome.outcome_counts.dtype == np.uint32
+
+
+def test_wide_outcomes_are_rows_of_bytes() -> None:
+    row = (1 << 66 | 1).to_bytes(9, "little")
+    outcome = result(
+        registers=(("c", 67),), outcome_width=9, outcomes=row, counts=struct.pack("<I", 7)
+    )
+    assert outcome.outcomes.shape == (1, 9)
+    assert outcome.counts == {"1" + "0" * 65 + "1": 7}
+
+
+def test_probabilities_of_circuit_without_measurements_are_over_qubits() -> None:
+    outcome = result(
+        registers=(),
+        num_qubits=3,
+        counts=b"",
+        outcomes=b"",
+        probability_outcomes=b"\x01\x06",
+        probability_width=1,
+        probabilities=struct.pack("<2d", 0.25, 0.75),
+    )
+    assert outcome.probabilities == {"001": 0.25, "110": 0.75}
+
+
+@pytest.mark.parametrize(("dtype", "size"), [("<c16", 16), ("<c8", 8)])
+def test_statevector_has_its_precision_and_is_read_only(dtype: str, size: int) -> None:
+    vector = np.array([1, 0, 0, 1j], dtype) / np.sqrt(np.array(2, dtype))
+    statevector = result(statevector=vector.astype(dtype).tobytes()).statevector
+    assert statevector.dtype.itemsize == size
+    np.testing.assert_array_equal(statevector, vector.astype(dtype))
+    with pytest.raises(ValueError, match="read-only"):
+        statevector[0] = 0
+
+
+def test_expectation_is_refused_for_several_observables() -> None:
+    assert result(expectations=struct.pack("<2d", 0.5, 0.01)).expectation == 0.5
+    two = result(expectations=struct.pack("<4d", 0.5, 0.01, -0.25, 0.0))
+    assert two.expectations == (0.5, -0.25)
+    assert two.std_errors == (0.01, 0.0)
+    with pytest.raises(OptionError, match="2 expectation values"):
+        _ = two.expectation
+
+
+@pytest.mark.parametrize(
+    "what", ["probabilities", "statevector", "expectation", "expectations", "std_errors"]
+)
+def test_output_that_was_not_requested_is_refused_with_hint(what: str) -> None:
+    with pytest.raises(OptionError, match=r"task t-8k2f has no \w+\n  submit it with"):
+        getattr(result(), what)
+
+
+def test_counts_that_were_not_requested_are_refused() -> None:
+    with pytest.raises(OptionError, match="no counts"):
+        _ = result(counts=b"", outcomes=b"").counts
+
+
+@pytest.mark.parametrize("what", ["counts", "shots", "timing", "seed", "anything"])
+def test_result_attributes_are_read_only(what: str) -> None:
+    with pytest.raises(AttributeError):
+        setattr(result(), what, 1)
+
+
+def test_result_of_unknown_format_raises_version_mismatch_error() -> None:
+    with pytest.raises(VersionMismatchError, match="format 9, this client reads 2"):
+        result(format=9)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"counts": b"\0" * 7},
+        {"counts": b"\0" * 12},
+        {"outcomes": b"\0"},
+        {"outcome_width": 2},
+        {"probability_outcomes": b"\0", "probabilities": b"\0" * 16, "probability_width": 1},
+    ],
+)
+def test_inconsistent_result_arrays_are_a_protocol_error(changes: dict[str, object]) -> None:
+    with pytest.raises(ProtocolError, match="t-8k2f"):
+        result(**changes)
+
+
+def test_json_has_every_field_and_integers_exact_as_doubles() -> None:
+    vector = np.array([1, 0, 0, 1j], "<c16")
+    outcome = result(statevector=vector.tobytes(), expectations=struct.pack("<2d", 0.5, 0.0))
+    document = json.loads(json.dumps(outcome.to_dict()), parse_int=lambda text: int(float(text)))
+    assert document["counts"] == {"00": 1000, "11": 24}
+    assert document["seed"] == 2**53 - 1
+    assert document["statevector"][3] == [0.0, 1.0]
+    assert document["timing"]["run_s"] == 0.004
+    assert document["probabilities"] is None
+    assert {
+        "task", "state", "counts", "shots", "seed", "engine", "route", "device", "snapshot", "node",
+        "ranks", "attempts", "timing",
+    } <= set(document)  # fmt: skip
+
+
+def test_repr_shows_task_size_engine_and_worker() -> None:
+    assert repr(result()) == "<Result t-8k2f | 2 qubits, 1024 shots | statevector, 4 ms on main-0>"
+
+
+def everything() -> Result:
+    """Two rows with every kind of array."""
+    return Result(
+        DecodedResult(
+            msgspec.structs.replace(
+                DATA,
+                num_qubits=1,
+                registers=(("c", 2),),
+                outcomes=b"\x00\x03\x01",
+                counts=struct.pack("<3I", 1000, 24, 1024),
+                rows=struct.pack("<2I", 2, 1),
+                count=2,
+                binding=5,
+                probability_outcomes=b"\x00\x03\x01",
+                probability_width=1,
+                probabilities=struct.pack("<3d", 0.75, 0.25, 1.0),
+                probability_rows=struct.pack("<2I", 2, 1),
+                statevector=np.arange(4, dtype="<c16").tobytes(),
+                expectations=struct.pack("<4d", 1.0, 0.1, 2.0, 0.2),
+                gradients=struct.pack("<4d", 1.0, 2.0, 3.0, 4.0),
+            ),
+            PROVENANCE.task,
+        ),
+        PROVENANCE,
+        row=1,
+    )
+
+
+def pickled(found: Result) -> Result:
+    again = pickle.loads(pickle.dumps(found))  # noqa: S301 our own
+    assert isinstance(again, Result)
+    return again
+
+
+@pytest.mark.parametrize("duplicate", [copy.deepcopy, pickled])
+def test_pickled_result_equals_the_original(duplicate: Callable[[Result], Result]) -> None:
+    for original in (everything(), result()):
+        outcome = duplicate(original)
+        assert outcome.to_dict() == original.to_dict()
+    assert outcome.counts == {"00": 1000, "11": 24}
+
+
+def test_pickled_binding_carries_no_other_binding() -> None:
+    assert len(pickle.dumps(everything())) < len(pickle.dumps(everything()._decoded.data)) + 1_000
+    outcome = pickled(everything())
+    assert outcome._decoded.data.count == 1
+    assert (outcome.task, outcome.binding_index) == ("t-8k2f.1", 6)
+
+
+def test_pickled_result_is_read_by_another_process_without_a_service() -> None:
+    script = "import pickle, sys; print(pickle.load(sys.stdin.buffer).counts)"
+    done = subprocess.run(
+        [sys.executable, "-c", script],
+        input=pickle.dumps(result()),
+        capture_output=True,
+        check=True,
+    )
+    assert done.stdout.decode().strip() == str(result().counts)

@@ -1,0 +1,181 @@
+"""Circuits on the command line, and their amplitudes."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from shell import Shell
+
+BELL = str(Path(__file__).parents[4] / "examples" / "bell.qasm")
+
+
+@pytest.mark.parametrize(("text", "shots"), [("1e3", 1000), ("64", 64), ("2.5e2", 250)])
+def test_shots_are_read_in_scientific_notation(shell: Shell, text: str, shots: int) -> None:
+    result = shell("submit", BELL, "--shots", text, "--wait", "--json")
+    assert result.code == 0, result.err
+    assert result.object["shots"] == sum(result.object["counts"].values()) == shots
+
+
+@pytest.mark.parametrize("text", ["1.5", "-1", "many", "1e999", "nan", ""])
+def test_shots_that_are_not_integer_are_refused(shell: Shell, text: str) -> None:
+    result = shell("submit", BELL, "--shots", text, "--wait")
+    assert result.code == 2
+    assert "--shots" in result.err
+    assert "such as 1024 or 1e6" in result.err
+
+
+@pytest.mark.parametrize("command", [("submit", "--wait"), ("simulate",), ("explain",)])
+@pytest.mark.parametrize(
+    ("mapping", "texts"),
+    [
+        ("5,x", ["--qubit-mapping '5,x'", "such as 5,4,3"]),
+        ("", ["--qubit-mapping ''", "such as 5,4,3"]),
+        ("5,5", ["--qubit-mapping 5, 5", "each qubit of the device once"]),
+        ("-1,2", ["--qubit-mapping -1", "a whole number from 0"]),
+        ("5", ["--qubit-mapping 5 for 2 qubits", "one qubit of the 27 of device superconduct"]),
+        ("5,99", ["--qubit-mapping 5, 99 for 2 qubits", "one qubit of the 27 of device supercond"]),
+    ],
+)
+def test_wrong_qubit_mapping_is_refused_by_name(
+    shell: Shell, command: tuple[str, ...], mapping: str, texts: list[str]
+) -> None:
+    for mode in ("auto", "always", "never"):
+        words = [*command, BELL, "--device", "superconducting-lattice", "--compile", mode]
+        result = shell(*words, "--qubit-mapping", mapping)
+        assert result.code == 2, result.err
+        assert all(text in " ".join(result.err.split()) for text in texts), result.err
+
+
+@pytest.mark.parametrize("command", [("submit", "--wait"), ("simulate",)])
+def test_qubit_mapping_is_the_initial_layout(shell: Shell, command: tuple[str, ...]) -> None:
+    words = [*command, BELL, "--device", "superconducting-lattice", "--qubit-mapping", "7,6"]
+    result = shell(*words, "--json")
+    assert result.code == 0, result.err
+    assert result.object["initial_layout"] == [7, 6]
+
+
+def test_qubit_mapping_needs_an_emulated_device(shell: Shell) -> None:
+    result = shell("simulate", BELL, "--qubit-mapping", "7,6")
+    assert "--qubit-mapping needs an emulated device" in result.err
+    assert "--device NAME" in result.err
+    assert "leave --qubit-mapping out" in result.err
+    result = shell("explain", BELL, "--plan", "--qubit-mapping", "7,6", "--compile", "always")
+    assert "--plan and --compile, --qubit-mapping" in result.err
+
+
+@pytest.mark.parametrize(
+    ("noise", "texts"),
+    [
+        ("", ["--noise ''", "COMPONENT=FACTOR"]),
+        ("gate=1,gate=2", ["'gate' is given twice"]),
+        ("recipe=", ["'recipe=' is not COMPONENT=FACTOR"]),
+        ("gate.depolarizing", ["unknown noise 'gate.depolarizing'", "factors of components"]),
+        ("OFF", ["unknown noise 'OFF'", "on, off, a recipe (simenv, aer, aer-properties)"]),
+        ("idle=2", ["noise option idle = 2.0", "True or False"]),
+    ],
+)
+def test_wrong_noise_is_refused_by_name(shell: Shell, noise: str, texts: list[str]) -> None:
+    result = shell("simulate", BELL, "--device", "superconducting-lattice", "--noise", noise)
+    assert result.code == 2
+    assert all(text in result.err for text in texts), result.err
+
+
+@pytest.mark.parametrize(
+    ("words", "texts"),
+    [
+        (["--device", ""], ["--device ''", "a-z, then up to 63"]),
+        (
+            ["--device", "trapped-ions", "--prefer", "emulator"],
+            ["--prefer", "--device trapped-ions"],
+        ),
+        (["--device", "trapped-ions", "--compile", "never"], ["--compile auto compiles for them"]),
+    ],
+)
+def test_refusals_of_devices_name_options_of_the_command_line(
+    shell: Shell, words: list[str], texts: list[str]
+) -> None:
+    result = shell("submit", BELL, *words)
+    assert result.code in (2, 3)
+    assert all(text in result.err for text in texts), result.err
+
+
+HEAD = 'OPENQASM 2.0; include "qelib1.inc";\n'
+WIDTH = 60
+STRINGS = ("0" * WIDTH, "01" * (WIDTH // 2))
+
+
+@pytest.fixture
+def bell(tmp_path: Path) -> str:
+    file = tmp_path / "bell.qasm"
+    file.write_text(f"{HEAD}qreg q[3]; h q[0]; cx q[0],q[2]; z q[2];\n")
+    return str(file)
+
+
+@pytest.fixture
+def wide(tmp_path: Path) -> str:
+    """A graph state of a ladder."""
+    pairs = [(k, k + 1) for k in range(WIDTH - 1)] + [(k, k + 9) for k in range(0, WIDTH - 9, 3)]
+    gates = [f"h q[{k}];" for k in range(WIDTH)] + [f"cp(0.4) q[{a}],q[{b}];" for a, b in pairs]
+    file = tmp_path / "wide.qasm"
+    file.write_text(f"{HEAD}qreg q[{WIDTH}]; {' '.join(gates)}\n")
+    return str(file)
+
+
+@pytest.mark.parametrize("command", ["submit", "simulate"])
+def test_amplitudes_are_printed_in_their_order(shell: Shell, bell: str, command: str) -> None:
+    words = ["--amplitude", "101", "--amplitude", "000", "--amplitude", "111"]
+    words += ["--wait"] if command == "submit" else []
+    result = shell(command, bell, *words)
+    assert result.code == 0, result.err
+    lines = result.out.splitlines()
+    assert [line.partition(" = ")[0] for line in lines] == ["101", "000", "111"]
+    assert lines[0].startswith("101 = -0.707106781187 ")
+    printed = shell(command, bell, *words, "--json").object
+    assert list(printed["amplitudes"]) == ["101", "000", "111"]
+    assert printed["amplitudes"]["101"] == pytest.approx([-(0.5**0.5), 0.0])
+    assert printed["counts"] is None
+
+
+def test_wide_circuit_has_amplitudes(shell: Shell, wide: str) -> None:
+    pytest.importorskip("cotengra")
+    words = [word for text in STRINGS for word in ("--amplitude", text)]
+    printed = [
+        shell("submit", wide, *words, "--engine", engine, "--wait", "--json").object["amplitudes"]
+        for engine in ("contraction", "mps")
+    ]
+    scale = 2.0 ** (WIDTH / 2)
+    for text in STRINGS:
+        one, other = ([scale * part for part in each[text]] for each in printed)
+        assert one == pytest.approx(other, abs=1e-10)
+    assert printed[0][STRINGS[0]] == pytest.approx([1 / scale, 0.0])
+
+
+def test_explain_considers_engines_with_amplitudes(shell: Shell, bell: str) -> None:
+    rows = shell("explain", bell, "--amplitude", "101", "--json").object
+    assert rows["engine"] == "statevector"
+    others = {each["engine"]: each["why"] for each in rows["engines"]}
+    assert "no output 'amplitudes'" in others["stabilizer"]
+
+
+@pytest.mark.parametrize(
+    ("words", "text"),
+    [
+        (("--amplitude", "10"), "'10' has 2 bits, the circuit 3"),
+        (("--amplitude", "1 0"), "'1 0' is not made of 0 and 1"),
+        (("--amplitude", "101", "--amplitude", "101"), "'101' is there twice"),
+        (("--output", "amplitudes"), "--output"),
+    ],
+)
+def test_wrong_strings_are_refused(
+    shell: Shell, bell: str, words: tuple[str, ...], text: str
+) -> None:
+    result = shell("submit", bell, *words)
+    assert result.code == 2
+    assert text in result.err
+
+
+def test_plan_does_not_depend_on_amplitudes(shell: Shell, bell: str) -> None:
+    result = shell("explain", bell, "--plan", "--amplitude", "101")
+    assert result.code == 2
+    assert "--plan and --amplitude" in result.err
