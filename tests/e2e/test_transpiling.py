@@ -18,6 +18,7 @@ from emulated import DEVICE
 from live import Live, environment
 from qiskit import QuantumCircuit, transpile
 from qiskit.circuit import Parameter
+from waiting import until
 
 import simenv
 from simenv.client.circuits import load
@@ -179,10 +180,7 @@ def test_circuit_that_cannot_be_packed_cancels_the_tasks_before_it(env: Client) 
     circuits[39] = QuantumCircuit(2, metadata={"what": object()})
     with pytest.raises(ProgramError, match="circuit 39 cannot be written as QPY"):
         env.transpile(circuits, DEVICE, name="packing")
-    deadline = time.monotonic() + PATIENCE_S
-    while any(info.name == "packing" for info in env.queue()[1]):
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
+    until(lambda: not any(info.name == "packing" for info in env.queue()[1]))
 
 
 def test_repeat_with_a_key_runs_nothing_again(env: Client) -> None:
@@ -350,10 +348,7 @@ def test_killed_worker_leaves_the_same_answer() -> None:
     shots = 400_000
     with simenv.local(workers=1) as client:
         task = client.submit(circuit, shots=shots, seed=11, decoder="pymatching")
-        end = time.monotonic() + PATIENCE_S
-        while client.tasks([task])[0].state is not TaskState.RUNNING:
-            assert time.monotonic() < end
-            time.sleep(0.01)
+        until(lambda: client.tasks([task])[0].state is TaskState.RUNNING)
         time.sleep(0.3)
         os.kill(client.workers()[0].pid, signal.SIGKILL)
         result: Any = task.result(PATIENCE_S)
@@ -365,10 +360,7 @@ def test_killed_worker_leaves_the_same_answer() -> None:
 
 def test_decoding_is_cancelled_between_blocks(env: Client) -> None:
     task = env.submit(code(7, 0.02), shots=2_000_000_000, seed=1, decoder="pymatching")
-    end = time.monotonic() + PATIENCE_S
-    while env.tasks([task])[0].state is not TaskState.RUNNING:
-        assert time.monotonic() < end
-        time.sleep(0.01)
+    until(lambda: env.tasks([task])[0].state is TaskState.RUNNING)
     pid = env.workers()[0].pid
     task.cancel()
     assert task.wait(timeout_s=PATIENCE_S) is TaskState.CANCELLED

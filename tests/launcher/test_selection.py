@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import sys
-import time
 from collections.abc import Callable
 from contextlib import closing
 from dataclasses import replace
@@ -12,6 +11,7 @@ from pathlib import Path
 
 import mpis
 import pytest
+from waiting import until
 
 from launcher import probe, probe_cache, selection
 from launcher.allocation.this_node import this_node
@@ -81,10 +81,7 @@ def test_plain_processes_are_chosen_where_no_mpi_is_installed(tmp_path: Path) ->
         "w", (sys.executable, "-c", ""), (), tmp_path / "log", tmp_path, 1, (Share(HERE.name, 1),)
     )
     launcher.start(command)
-    deadline = time.monotonic() + 20
-    while not (ends := launcher.poll_exits()):
-        assert time.monotonic() < deadline
-        time.sleep(0.005)
+    ends = until(launcher.poll_exits, 20)
     assert ends[0].reason == "exit 0"
 
 

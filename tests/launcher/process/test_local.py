@@ -6,11 +6,11 @@ import os
 import socket
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import psutil
 import pytest
+from waiting import until
 
 from launcher.base import Command, Exit, LaunchError
 from launcher.process import die_with_parent, network_namespace
@@ -26,10 +26,7 @@ def command(tmp_path: Path, *argv: str, name: str = "one") -> Command:
 
 
 def wait_exit(launcher: LocalLauncher) -> Exit:
-    deadline = time.monotonic() + WAIT_S
-    while not (ends := launcher.poll_exits()):
-        assert time.monotonic() < deadline, "no end was seen"
-        time.sleep(0.005)
+    ends = until(launcher.poll_exits, message="no end was seen")
     return ends[0]
 
 
@@ -78,10 +75,7 @@ def test_close_ends_processes_that_ignore_sigterm(
             command(tmp_path, sys.executable, "-c", f"{deaf}; time.sleep(60)", name="b")
         ),
     ]
-    deadline = time.monotonic() + WAIT_S
-    while not (tmp_path / "b.log").read_text():
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
+    until(lambda: (tmp_path / "b.log").read_text())
     assert sorted(launcher.running()) == ["a", "b"]
     launcher.close()
     assert not any(psutil.pid_exists(pid) for pid in pids)
@@ -202,7 +196,4 @@ def isolation_or_skip() -> None:
 
 
 def until_program(process: psutil.Process, name: str) -> None:
-    deadline = time.monotonic() + WAIT_S
-    while process.name() != name:
-        assert time.monotonic() < deadline
-        time.sleep(0.005)
+    until(lambda: process.name() == name)

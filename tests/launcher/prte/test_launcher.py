@@ -15,6 +15,7 @@ import prte_driver
 import psutil
 import pytest
 from prte_driver import SLEEPS, Driver, command, here
+from waiting import until
 
 from launcher.base import Allocation, Exit, LauncherEvent, LaunchError, Node
 from launcher.pmix.protocol import HelperResponse
@@ -150,10 +151,7 @@ def test_all_ranks_of_a_worker_end_together(prte: Watched) -> None:
     os.kill(pids[0], signal.SIGSEGV)
     end = prte.end_of("one")
     assert (end.code, end.reason, end.infrastructure_failure) == (-11, "signal 11 (SIGSEGV)", False)
-    deadline = time.monotonic() + WAIT_S  # the daemon reaps it after it has told the end
-    while any(psutil.pid_exists(pid) for pid in pids):
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
+    until(lambda: not any(psutil.pid_exists(pid) for pid in pids))
     assert prte.it.running() == ["other"]
 
 
@@ -276,10 +274,7 @@ def test_prte_ends_with_a_killed_service(tmp_path: Path) -> None:
         driver.start("one", SLEEPS, f"{NODE}:2")
         log = tmp_path / "one.log"
         driver.news("dvm.started")
-        deadline = time.monotonic() + WAIT_S
-        while not (log.exists() and log.read_text().split() == ["up", "up"]):
-            assert time.monotonic() < deadline
-            time.sleep(0.01)
+        until(lambda: log.exists() and log.read_text().split() == ["up", "up"])
         below = psutil.Process(process.pid).children(recursive=True)
         assert {"prte"} < {p.name() for p in below}
         process.kill()

@@ -5,13 +5,13 @@ from __future__ import annotations
 import asyncio
 import os
 import threading
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 
 import pytest
 from busy_circuits import ENDLESS
 from client_peer import Peer, completed, completion, spec, terms
 from live import Live, environment
+from waiting import until
 
 import simenv
 from simenv.client.client import Client
@@ -230,13 +230,6 @@ def env(live: Live) -> Iterator[Client]:
         yield client
         for info in client.reservations():
             client.reservation(info.id).cancel()
-
-
-def until(holds: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + PATIENCE_S
-    while not holds():
-        assert time.monotonic() < deadline, "it never came"
-        time.sleep(0.01)
 
 
 def test_with_block_renews_and_releases_its_reservation(env: Client) -> None:

@@ -9,7 +9,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
@@ -17,6 +17,7 @@ from pathlib import Path
 import pytest
 import zmq
 from tcp_peers import PATIENCE_S, ListenerThread, is_closed
+from waiting import until
 
 from simenv.wire.codec import to_client
 from simenv.wire.keyfiles import KEYS_FORMAT, new_pair, write_private
@@ -150,13 +151,6 @@ def context() -> Iterator[zmq.Context[zmq.Socket[bytes]]]:
     outcome: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
     yield outcome
     outcome.destroy(linger=0)
-
-
-def until(what: Callable[[], object]) -> None:
-    deadline = time.monotonic() + PATIENCE_S
-    while not what():
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
 
 
 def deaf(

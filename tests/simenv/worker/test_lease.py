@@ -13,6 +13,7 @@ from pathlib import Path
 
 import psutil
 import pytest
+from waiting import until
 
 from simenv.wire import codec
 from simenv.wire.keyfiles import KEYS_FORMAT, new_pair, write_private
@@ -160,10 +161,7 @@ def test_child_dies_with_its_parent_process() -> None:
     os.kill(process.pid, signal.SIGKILL)
     process.wait()
     process.stdout.close()
-    deadline = time.monotonic() + WAIT_S
-    while psutil.pid_exists(pid):
-        assert time.monotonic() < deadline, "the child outlives its starter"
-        time.sleep(0.01)
+    until(lambda: not psutil.pid_exists(pid), message="the child outlives its starter")
 
 
 def test_child_without_given_parent_watches_its_actual_parent() -> None:

@@ -11,6 +11,7 @@ import pytest
 from live import Live
 from qiskit import QuantumCircuit
 from shell import Shell
+from waiting import until
 
 import simenv
 from simenv.cli.tasks import cancel
@@ -120,10 +121,7 @@ class Terminal(io.StringIO):
 
 
 def await_text(stream: io.StringIO, text: str) -> None:
-    deadline = time.monotonic() + LIMIT_S
-    while text not in stream.getvalue():
-        assert time.monotonic() < deadline, stream.getvalue()
-        time.sleep(0.05)
+    until(lambda: text in stream.getvalue(), message=stream.getvalue)
 
 
 def test_compilation_is_shown_while_it_lasts_and_taken_away_afterwards() -> None:

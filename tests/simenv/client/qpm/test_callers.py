@@ -9,8 +9,9 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
-from hosts import BELL, Endpoint, completion, info, until
+from hosts import BELL, Endpoint, completion, info
 from live import Live, environment, resurrected
+from waiting import until
 
 import simenv
 from simenv.client.connection.channel import ServiceChannel

@@ -6,7 +6,8 @@ import threading
 from typing import Any, cast
 
 import pytest
-from hosts import BAD, Endpoint, completion, info, until
+from hosts import BAD, Endpoint, completion, info
+from waiting import until
 
 from simenv.client.qpm.provider import QPM
 from simenv.client.qpm.runtime import event_delivery

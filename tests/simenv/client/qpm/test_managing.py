@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hosts import LONG, completion, info, running, until
+from hosts import LONG, completion, info, running
+from waiting import until
 
 import simenv
 from simenv.client.keys import issue_key

@@ -8,7 +8,8 @@ from typing import Any
 
 import pytest
 from client_peer import Peer
-from hosts import BELL, Endpoint, completion, info, until
+from hosts import BELL, Endpoint, completion, info
+from waiting import until
 
 import simenv
 from simenv.client.qpm.answers import status

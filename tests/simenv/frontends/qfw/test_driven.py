@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import sys
 import threading
-import time
-from collections.abc import Callable
 from typing import Any
 
 import pytest
+from waiting import until
 
 from simenv.client.client import Client
 from simenv.frontends.qfw import PLUGIN
@@ -32,15 +31,6 @@ MANY, THREADS = 500, 8
 
 def info(text: str, qubits: int, shots: int = 100, **more: Any) -> dict[str, Any]:
     return {"qasm": text, "num_qubits": qubits, "num_shots": shots, "compiler": "staq", **more}
-
-
-def until(found: Callable[[], Any]) -> Any:
-    """What `found` finds, once it finds something."""
-    deadline = time.monotonic() + PATIENCE_S
-    while not (answer := found()):
-        assert time.monotonic() < deadline
-        time.sleep(0.005)
-    return answer
 
 
 @pytest.mark.parametrize(("text", "qubits"), [(BELL, 2), (GHZ, 4)], ids=["bell", "ghz"])

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 from service import ServiceHarness, spec
+from waiting import until
 
 from simenv.errors import JournalError
 from simenv.model import Origin, TaskState, Timing, task_name
@@ -131,10 +132,7 @@ def test_only_unfinished_files_of_dead_worker_are_removed(tmp_path: Path) -> Non
     beside = FileWorker(tmp_path)
     beside.start()
     beside.unfinished(DEAD)
-    deadline = time.monotonic() + WAIT_S
-    while files[DEAD].exists():
-        assert time.monotonic() < deadline, "the half file stays"
-        time.sleep(0.01)
+    until(lambda: not files[DEAD].exists(), message="the half file stays")
     beside.stop()
     assert [worker for worker, path in files.items() if path.exists()] == [NAMESAKE, OTHER]
 

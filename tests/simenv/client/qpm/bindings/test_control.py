@@ -7,8 +7,9 @@ import uuid
 from types import SimpleNamespace
 
 import pytest
-from hosts import BAD, BELL, TIMES, Endpoint, completion, info, running, until
+from hosts import BAD, BELL, TIMES, Endpoint, completion, info, running
 from live import Live
+from waiting import until
 
 import simenv
 from simenv.client.qpm.bindings.revision1 import SingleQPM
