@@ -11,6 +11,7 @@ import threading
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import psutil
 import pytest
@@ -18,6 +19,11 @@ from hypothesis import settings
 
 from simenv.config import lasting_socket_folder
 from simulators.compiler import warmup
+
+if TYPE_CHECKING:
+    from shared_environment import SharedEnvironment
+
+    from simenv.client.client import Client
 
 HERE = Path(__file__).parent
 sys.path.insert(0, str(HERE / "support"))
@@ -88,6 +94,23 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 def pytest_unconfigure() -> None:
     shutil.rmtree(Path(os.environ["SIMENV_HOME"]).parent)
+
+
+@pytest.fixture(scope="session")
+def shared_environment() -> Iterator[SharedEnvironment]:
+    from shared_environment import SharedEnvironment
+
+    environment = SharedEnvironment()
+    yield environment
+    environment.close()
+
+
+@pytest.fixture(scope="module")
+def env(shared_environment: SharedEnvironment) -> Iterator[Client]:
+    """An environment of two workers; a module whose tests need another has a fixture of its own."""
+    client = shared_environment.client()
+    yield client
+    client.cancel([info.id for info in client.queue()[1]])
 
 
 @pytest.fixture(scope="module", autouse=True)

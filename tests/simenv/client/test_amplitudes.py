@@ -7,7 +7,6 @@ import copy
 import json
 import pickle
 from collections import Counter
-from collections.abc import Iterator
 from pathlib import Path
 
 import h5py
@@ -37,12 +36,6 @@ from simenv.model.result import AmplitudeResultData, ResultData
 from simenv.service.admission import rules
 
 STRINGS = ["0101", "1111", "0000", "1000"]
-
-
-@pytest.fixture(scope="module")
-def env() -> Iterator[simenv.Client]:
-    with simenv.local(workers=2) as client:
-        yield client
 
 
 def plain() -> QuantumCircuit:

@@ -11,7 +11,6 @@ from qiskit.circuit import Annotation, Gate, Instruction
 from qiskit.circuit.library import UnitaryGate
 from qiskit.quantum_info import Kraus, Operator
 
-import simenv
 from simenv.client.circuits import load, native
 from simenv.client.circuits.decode.to_qiskit import to_qiskit
 from simenv.errors import LimitExceededError, ProgramError
@@ -210,7 +209,7 @@ def test_program_has_the_unitary_of_the_circuit(seed: int) -> None:
     assert np.allclose(data, phase * result, atol=1e-12)
 
 
-def test_measurement_keys_are_registers_and_frozen_circuits_are_taken() -> None:
+def test_measurement_keys_are_registers_and_frozen_circuits_are_taken(env: Client) -> None:
     first, second = cirq.LineQubit.range(2)
     circuit = cirq.Circuit(
         cirq.X(first),
@@ -218,8 +217,7 @@ def test_measurement_keys_are_registers_and_frozen_circuits_are_taken() -> None:
         cirq.X(second).with_classical_controls("one"),
         cirq.measure(first, second, key="two", invert_mask=(True,)),
     ).freeze()
-    with simenv.local(workers=1) as env:
-        result = env.run(circuit, shots=20)
+    result = env.run(circuit, shots=20)
     assert result.counts == {"10 1": 20}
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 import struct
-from collections.abc import Iterator
 from html.parser import HTMLParser
 
 import msgspec
@@ -45,12 +44,6 @@ class Text(HTMLParser):
 
     def handle_data(self, data: str) -> None:
         self.words.append(data)
-
-
-@pytest.fixture(scope="module")
-def env() -> Iterator[simenv.Client]:
-    with simenv.local(workers=1) as client:
-        yield client
 
 
 def test_result_shows_its_origin_and_a_histogram(env: simenv.Client) -> None:

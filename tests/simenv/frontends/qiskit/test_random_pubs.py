@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -16,16 +15,9 @@ from qiskit.primitives.containers import BindingsArray
 from qiskit.primitives.containers.observables_array import ObservablesArray
 from qiskit.quantum_info import Pauli, SparseObservable, SparsePauliOp
 
-import simenv
 from simenv.frontends.qiskit import SimenvBackend, SimenvEstimator, SimenvSampler
 
 PARAMETERS = [Parameter(name) for name in "cab"]  # not in the order of their names
-
-
-@pytest.fixture(scope="module")
-def ideal() -> Iterator[SimenvBackend]:
-    with simenv.local(workers=1) as client:
-        yield SimenvBackend(env=client)
 
 
 def shape(rng: np.random.Generator) -> tuple[int, ...]:
