@@ -13,6 +13,7 @@ from qiskit.quantum_info import Kraus, Operator
 
 from simenv.client.circuits import load, native
 from simenv.client.circuits.decode.to_qiskit import to_qiskit
+from simenv.client.client import Client
 from simenv.errors import LimitExceededError, ProgramError
 
 DAMPING = Kraus([[[1, 0], [0, 0.6]], [[0, 0.8], [0, 0]]])
