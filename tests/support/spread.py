@@ -28,6 +28,10 @@ TOGETHER = ("tests/cluster/", "tests/project_rules/")
 # Files whose tests share nothing but functions: PARTS groups of each.
 APART = (
     "tests/e2e/test_docs.py",
+    "tests/e2e/test_life.py",
+    "tests/e2e/test_qpm_docs.py",
+    "tests/faults/test_launchers_killed.py",
+    "tests/simenv/frontends/pennylane/test_device_suite.py",
     "tests/simenv/qpm_check/test_broken.py",
     "tests/simenv/qpm_check/test_honest.py",
 )
@@ -42,7 +46,7 @@ LONG = (
     "tests/faults/test_long_run_killed.py",
     "tests/simulators/statevector/distributed/test_distributed.py",
     "tests/simenv/qpm_check/test_honest.py",
-    "tests/e2e/test_qpm_check.py",
+    "tests/e2e/test_qpm_docs.py",
     "tests/faults/test_qpi_service_killed.py",
     "tests/e2e/test_hostile_client.py",
     "tests/e2e/test_hardware.py",
