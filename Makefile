@@ -3,7 +3,7 @@ PYTHON_BIN := .venv/bin
 # Tests mostly wait: two processes more than a small machine has cores.
 TEST_PROCESSES ?= 4
 
-.PHONY: demo test drills lint docs qpi slow gpu clean
+.PHONY: demo test pytest drills lint docs qpi slow gpu clean
 .DEFAULT_GOAL := demo
 
 demo:
@@ -17,7 +17,11 @@ lint:
 	$(PYTHON_BIN)/mypy
 	$(PYTHON_BIN)/lint-imports
 
-test: lint
+test:  # both at once: tests mostly wait
+	@scripts/setup.sh all,test
+	@$(MAKE) --no-print-directory -j 2 lint pytest
+
+pytest:
 	@TEST_PROCESSES=$(TEST_PROCESSES) scripts/test.sh
 
 drills:

@@ -30,7 +30,6 @@ APART = (
     "tests/e2e/test_docs.py",
     "tests/e2e/test_life.py",
     "tests/e2e/test_qpm_docs.py",
-    "tests/faults/test_launchers_killed.py",
     "tests/simenv/frontends/pennylane/test_device_suite.py",
     "tests/simenv/qpm_check/test_broken.py",
     "tests/simenv/qpm_check/test_honest.py",
