@@ -32,14 +32,6 @@ from simenv.scheduler.views.infos import node_infos, pool_infos, reservation_inf
 from simenv.scheduler.views.pending_reason import pending_reason
 
 
-@pytest.fixture
-def host() -> Claimant:
-    """A pool with 10 credits and two workers."""
-    claimant = Claimant()
-    claimant.policy("credit", total_credits=10)
-    return claimant
-
-
 def test_credit_capacity_is_shared_by_all_reservations(host: Claimant) -> None:
     assert host.reserve(6).status == "accepted"
     delayed = host.reserve(5, ttl_ns=30 * SECOND)

@@ -142,11 +142,6 @@ def test_results_that_cannot_be_repeated_are_synced_at_once(
     assert bench.journal.unsynced is not forced
 
 
-@pytest.fixture
-def office(tmp_path: Path) -> ReservationHarness:
-    return ReservationHarness(tmp_path)
-
-
 def _target(office: ReservationHarness, device: str = "main") -> TargetInfo:
     return office.get(TargetReply, GetTarget(1, device), office.ana).info
 

@@ -25,11 +25,6 @@ from simulators.statevector.dynamic.branches import Budget
 DAY_NS = 86_400 * 10**9
 
 
-@pytest.fixture
-def office(tmp_path: Path) -> ReservationHarness:
-    return ReservationHarness(tmp_path)
-
-
 def limit(office: ReservationHarness, owner: str = "ana", **values: int) -> OwnerReports:
     return office.get(OwnerReports, SetLimits(1, owner, values), office.ops)
 

@@ -125,11 +125,6 @@ def test_queue_policy_of_all_pools_is_reported_for_each_pool(tmp_path: Path) -> 
     assert isinstance(answers[0], m.Status)
 
 
-@pytest.fixture
-def office(tmp_path: Path) -> ReservationHarness:
-    return ReservationHarness(tmp_path)
-
-
 def entries(office: ReservationHarness) -> list[Event]:
     events = office.get(m.Events, m.GetEvents(1), office.ops).events
     return [event for event in events if event.is_of(["audit"])]
