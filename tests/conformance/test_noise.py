@@ -191,10 +191,11 @@ def test_expectation_values_with_noise_match_density_matrix_for_each_binding(
         pytest.skip("its card has no expectation values with noise")
     circuit, table = rotations(None), np.random.default_rng(1).uniform(0, 3, (2, 3))
     shots = 0 if card.exact_noise else 4_000 if card.tensor_network else 20_000
-    rows = noisy_run.all(
-        circuit, shots, outputs=("expectation",), observables=SUMS, bindings=table,
-        noise=pair_noise(circuit),
-    )  # fmt: skip
+    request = {"outputs": ("expectation",), "observables": SUMS, "bindings": table}
+    rows = noisy_run.all(circuit, shots, noise=pair_noise(circuit), **request)  # type: ignore[arg-type]
+    if card.threads:
+        more = noisy_run.all(circuit, shots, noise=pair_noise(circuit), threads=3, **request)  # type: ignore[arg-type]
+        assert more == rows
     for angles, row in zip(table.tolist(), rows, strict=True):
         bound = rotations(angles)
         rho = Exact(bound, pair_noise(bound)).rho
