@@ -71,17 +71,16 @@ def broken(captured: pytest.CaptureFixture[str]) -> dict[str, str]:
 
 
 @pytest.mark.parametrize("target", TARGETS)
-def test_own_qpm_passes_selected_conformance_checks(
-    target: str, capsys: pytest.CaptureFixture[str]
-) -> None:
-    only = [word for pattern in SOME for word in ("--only", pattern)]
+def test_own_qpm_passes_conformance_checks(target: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """All of them in this process: tests of `simenv.client.qpm` have what they leave open."""
+    only = [word for pattern in SOME for word in ("--only", pattern) if target != "inprocess"]
     code = run(["qpm", "check", target, "--json", *only])
     assert not broken(capsys)
     assert code == 0
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("target", TARGETS)
+@pytest.mark.parametrize("target", TARGETS[1:])
 def test_own_qpm_passes_all_conformance_checks(
     target: str, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -169,21 +169,6 @@ def test_queued_circuits_have_increasing_wait_estimates(qpm: QPM, busy: None) ->
         qpm.delete_circuit(cid)
 
 
-def test_paused_target_starts_no_tasks(qpm: QPM) -> None:
-    result = qpm.pause_execution_target(reason="lunch")
-    try:
-        assert (result["status"], result["control"]["paused"]) == ("paused", True)
-        assert result["control"]["pause_reason"] == "lunch"
-        assert qpm.get_scheduler_status()["state"] == "paused"
-        cid = qpm.async_run(info())["cid"]
-        answer = qpm.sync_run(info(), timeout=0.2, cancel_on_timeout=True)
-        assert answer["outcome"] == "CANCELLED"
-        assert qpm.task_status(cid)["lifecycle_state"] == "queued"
-    finally:
-        assert qpm.resume_execution_target()["status"] == "resumed"
-    assert completion(qpm, cid)["rc"] == 0
-
-
 def test_draining_target_completes_accepted_tasks_and_refuses_new_ones(qpm: QPM) -> None:
     cid = running(qpm)["cid"]
     waiting = qpm.async_run(info())["cid"]
