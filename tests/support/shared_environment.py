@@ -19,10 +19,16 @@ class SharedEnvironment:
         self._pid = 0
 
     def client(self) -> Client:
-        if self._client is None or not psutil.pid_exists(self._pid):
+        if self._client is None or not self._is_up():
             self._client = simenv.local(workers=2)
             self._pid = self._client.status().pid
         return self._client
+
+    def _is_up(self) -> bool:
+        try:
+            return bool(psutil.Process(self._pid).status() != psutil.STATUS_ZOMBIE)
+        except psutil.NoSuchProcess:
+            return False
 
     def close(self) -> None:
         if self._client is not None:
