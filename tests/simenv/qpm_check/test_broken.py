@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import pytest
-from kit import PLUGINS, assembled, checked
+from kit import assembled, checked, defects
 
 from simenv.qpm_check.harness.check import VerdictState
 
@@ -170,7 +170,7 @@ def test_in_revision_2_only_check_with_stopped_client_finds_single_sender_defect
 
 
 def test_each_broken_plugin_has_expected_verdicts() -> None:
-    assert {path.stem for path in (PLUGINS / "broken").glob("*.py")} == set(DEFECTS)
+    assert defects() == set(DEFECTS)
 
 
 @pytest.mark.parametrize("name", DEFECTS)
