@@ -87,7 +87,7 @@ def test_names_are_text() -> None:
 def test_client_shows_its_pools(env: simenv.Client) -> None:
     value = Text(env._repr_html_()).words
     assert "main" in value
-    assert "1 of 1" in value
+    assert "2 of 2" in value
 
 
 def test_small_circuit_of_a_task_is_drawn(env: simenv.Client) -> None:
