@@ -1,4 +1,4 @@
-"""Devices at the service."""
+"""What the service makes of machines: what a worker says of one counts, as long as it is ours."""
 
 from __future__ import annotations
 
@@ -6,23 +6,15 @@ from pathlib import Path
 
 import msgspec
 import pytest
-from reservation_harness import ReservationHarness
 from service import NODE, ServiceHarness, program, spec
 
-from simenv.model import Origin, TargetInfo, TaskOptions
+from simenv.model import Origin, TaskOptions
 from simenv.model.devices import DeviceInfo, DeviceKind
-from simenv.service.queries import handlers, task_views
 from simenv.wire import codec
 from simenv.wire.messages import client as m
 from simenv.wire.messages.admin import Scale
 from simenv.wire.messages.queries import DeviceDescribed
-from simenv.wire.messages.reservations import (
-    GetTarget,
-    SetDispatch,
-    SetOrder,
-    SteerTarget,
-    TargetReply,
-)
+from simenv.wire.messages.reservations import SteerTarget
 from simenv.wire.transport.zmq_transport import PeerKind
 
 QPU = {"name": "qpu", "engine": "hardware", "provider": "lab:one"}
@@ -140,105 +132,3 @@ def test_results_that_cannot_be_repeated_are_synced_at_once(
     )
     bench.loop.run_once(timeout_s=0.0)
     assert bench.journal.unsynced is not forced
-
-
-def _target(office: ReservationHarness, device: str = "main") -> TargetInfo:
-    return office.get(TargetReply, GetTarget(1, device), office.ana).info
-
-
-def _submit(office: ReservationHarness, key: str = "~a") -> m.Accepted | m.Refused:
-    answers = office.say(m.Submit(5, key, 0, TaskOptions(), [spec()]))
-    return next(a for a in answers if isinstance(a, m.Accepted | m.Refused))
-
-
-def test_device_settings_survive_crash(office: ReservationHarness) -> None:
-    office.get(TargetReply, SteerTarget(1, "main", "pause", "cold"))
-    office.get(TargetReply, SetOrder(2, "main", "ordered", (("keys", "shortest,fifo"),)))
-    office.get(TargetReply, SetDispatch(3, "", 4))
-    before = [_target(office, device) for device in ("", "main")]
-    office.begin_again()
-    assert [_target(office, device) for device in ("", "main")] == before
-    assert (before[0].max_inflight, before[1].state, before[1].version) == (4, "paused", 3)
-    assert isinstance(_submit(office), m.Accepted)
-    office.join()
-    assert office.assigned() == []
-    assert (_target(office).queued, office.view(1).reason) == (1, "pool main is paused: cold")
-    office.get(TargetReply, SteerTarget(1, "main", "resume"))
-    assert len(office.assigned()) == 1
-    assert _target(office).sent == 1
-
-
-def test_draining_device_refuses_new_tasks_and_finishes_accepted_ones(
-    office: ReservationHarness,
-) -> None:
-    assert isinstance(_submit(office), m.Accepted)
-    result = office.get(TargetReply, SteerTarget(1, "main", "drain", "", "graceful", 60.0))
-    assert (result.changed, result.info.state, result.info.drain_mode) == (
-        True,
-        "draining",
-        "graceful",
-    )
-    assert result.info.drain_started_ns > 0
-    refused = _submit(office, "~b")
-    assert isinstance(refused, m.Refused)
-    assert refused.refusals[0].code == "insufficient"
-    assert "pool main is draining" in refused.refusals[0].message
-    assert refused.refusals[0].hint
-    office.join()
-    office.finish(office.assigned())
-    office.loop.executor.execute(office.loop.scheduler.wall_clock_tick(0))
-    kinds = [e.kind for e in office.get(m.Events, m.GetEvents(9)).events]
-    assert kinds.count("device.drained") == 1
-    assert _target(office).state == "draining"
-    office.get(TargetReply, SteerTarget(1, "main", "resume"))
-    assert isinstance(_submit(office, "~b"), m.Accepted)
-
-
-def test_only_admin_changes_device_settings_and_repeated_changes_have_no_effect(
-    office: ReservationHarness,
-) -> None:
-    for question in (
-        SteerTarget(1, "main", "pause"),
-        SetDispatch(1, "main", 1),
-        SetOrder(1, "main", "fifo"),
-    ):
-        assert office.refusal(question, office.ana).code == "not_allowed"
-        assert office.get(TargetReply, question, office.ops).changed
-        assert not office.get(TargetReply, question, office.ops).changed
-    assert office.refusal(SteerTarget(1, "nowhere", "pause")).code == "not_found"
-    assert office.refusal(SteerTarget(1, "main", "halt")).code == "option"
-    assert _target(office).version == 4
-
-
-def test_exposure_warns_where_other_users_are_present() -> None:
-    warning = task_views.exposed("this machine allows no namespace", (1000, 1001))
-    assert "2 other users of this node can run programs as you" in warning
-    assert "this machine allows no namespace" in warning
-    assert "docs/guides/security.md" in warning
-
-
-def test_no_exposure_warning_without_other_users_or_with_isolation() -> None:
-    assert task_views.exposed("this machine allows no namespace", ()) == ""
-    assert task_views.exposed("", (1000,)) == ""
-
-
-def test_lookup_of_other_users_is_repeated_only_after_an_interval(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """However often the status is asked for: reading all of /proc takes the loop milliseconds."""
-    bench, walks = ServiceHarness(tmp_path), list[int]()
-
-    def other_users() -> tuple[int, ...]:
-        walks.append(1)
-        return (1000,)
-
-    monkeypatch.setattr(handlers, "other_users", other_users)
-    facts = msgspec.structs.replace(bench.loop.facts, exposure="there is no namespace")
-    bench.loop.facts = facts
-    for _ in range(3):
-        warnings = bench.loop.query_handlers.status().warnings
-        assert any("1 other user" in each for each in warnings)
-    assert len(walks) == 1
-    monkeypatch.setattr(bench.loop.query_handlers, "_next_others_ns", 0)  # a minute later
-    bench.loop.query_handlers.status()
-    assert len(walks) == 2

@@ -1,22 +1,12 @@
-"""Submission: options, blocks, noise, posting."""
+"""Options that mean something, and refusals of those that do not."""
 
 from __future__ import annotations
 
-import threading
 from typing import Any
 
 import numpy as np
 import pytest
-from client_peer import Peer, spec, terms
-from hypothesis import given
-from hypothesis import strategies as st
-from qiskit import QuantumCircuit
-from qiskit.circuit import ParameterVector
 
-import simenv
-from simenv.client.circuits import load
-from simenv.client.circuits.decode.to_qiskit import to_qiskit
-from simenv.client.connection.session import ServiceSession
 from simenv.client.submission.arguments import checked_key
 from simenv.client.submission.options import (
     CheckedOptions,
@@ -25,18 +15,7 @@ from simenv.client.submission.options import (
     item_seeds,
     sweep_seeds,
 )
-from simenv.client.submission.prepare import PreparedSubmit
-from simenv.client.submission.send import InflightWindow, PostedTask, post, send
-from simenv.client.submission.sweep_size import RESULT_BYTES, bindings_per_task
-from simenv.errors import (
-    BatchRefusedError,
-    InfeasibleError,
-    OptionError,
-    ServiceLostError,
-    TimedOutError,
-)
-from simenv.model import MAX_BINDINGS, Program, TaskOptions, TaskSpec
-from simenv.wire.messages import client as m
+from simenv.errors import OptionError
 
 
 def chosen(**changes: Any) -> CheckedOptions:
@@ -183,143 +162,3 @@ def test_prefer_keeps_order_without_repeats_and_excludes_pool() -> None:
     assert chosen(prefer=["qpu", "emulator", "qpu"]).task.prefer == ("qpu", "emulator")
     with pytest.raises(OptionError, match="prefer cannot be combined with pool"):
         chosen(prefer="hardware", pool="qpu")
-
-
-COUNTS = TaskOptions()
-
-
-def layers(num_qubits: int, depth: int) -> Program:
-    angles = iter(ParameterVector("a", num_qubits * depth))
-    circuit = QuantumCircuit(num_qubits)
-    for _ in range(depth):
-        for qubit in range(num_qubits):
-            circuit.ry(next(angles), qubit)
-        for qubit in range(num_qubits - 1):
-            circuit.cx(qubit, qubit + 1)
-    circuit.measure_all()
-    return load(circuit).program
-
-
-SMALL = layers(4, 3)
-
-
-def test_short_sweep_of_small_circuit_is_split_for_two_workers() -> None:
-    assert bindings_per_task(SMALL, COUNTS, 1024, 128) == 64
-    assert bindings_per_task(SMALL, COUNTS, 1024, 0) >= 1
-
-
-@pytest.mark.parametrize("total", [100, 1_000, 10_000, 100_000])
-def test_bindings_of_small_circuit_are_grouped_into_few_tasks(total: int) -> None:
-    rows = bindings_per_task(SMALL, COUNTS, 1024, total)
-    assert 64 <= rows <= MAX_BINDINGS
-    assert rows == max(64, total // 16) or rows == MAX_BINDINGS or rows * 16 >= total
-
-
-def test_bindings_of_slow_circuit_are_separate_tasks() -> None:
-    assert bindings_per_task(layers(18, 20), COUNTS, 1024, 500) == 1
-
-
-@given(st.integers(1, 14), st.integers(1, 2**20), st.integers(1, 10**5))
-def test_result_size_of_task_is_bounded(num_qubits: int, shots: int, total: int) -> None:
-    program = layers(num_qubits, 1)
-    rows = bindings_per_task(program, COUNTS, shots, total)
-    assert 1 <= rows <= MAX_BINDINGS
-    assert rows == 1 or rows * min(shots, 2**num_qubits) * 12 <= RESULT_BYTES
-    states = bindings_per_task(program, TaskOptions(("statevector",)), 0, total)
-    assert states == 1 or states * 16 * 2**num_qubits <= RESULT_BYTES
-
-
-def test_qubits_of_a_device_that_a_circuit_leaves_alone_cost_nothing() -> None:
-    placed = QuantumCircuit(127, 4)
-    placed.compose(to_qiskit(SMALL), range(100, 104), range(4), inplace=True)
-    alone = bindings_per_task(SMALL, COUNTS, 1024, 1000)
-    assert bindings_per_task(load(placed).program, COUNTS, 1024, 1000) == alone > 1
-
-
-BAD = m.Refusal("infeasible", "33 qubits do not fit", "28 do", index=0)
-
-
-def posted(link: ServiceSession, seed: int = 0, key: str | None = None) -> PostedTask:
-    return post(link, PreparedSubmit(terms(), [spec(seed)], single=True), key, InflightWindow())
-
-
-def refusing(peer: Peer, *seeds: int) -> None:
-    def picky(message: m.Submit) -> list[m.ToClient]:
-        if message.tasks[0].seed in seeds:
-            return [m.Refused(message.request, [BAD])]
-        return peer.submitted(message)
-
-    peer.on(m.Submit, picky)
-
-
-def test_refused_posted_task_does_not_affect_others(link: ServiceSession, peer: Peer) -> None:
-    refusing(peer, 1)
-    tasks = [posted(link, seed) for seed in range(3)]
-    ended = list(simenv.as_completed(tasks, timeout_s=60))
-    assert ended[0] is tasks[1]
-    assert {task.result().seed for task in ended[1:]} == {0, 2}
-    assert isinstance(tasks[1].exception(), InfeasibleError)
-    assert list(simenv.as_completed([tasks[1]])) == [tasks[1]]
-    assert len({*tasks, tasks[1]}) == 3
-    assert tasks[1] != tasks[0]
-
-
-def test_posted_task_is_submitted_again_after_silence_of_service(
-    link: ServiceSession, peer: Peer, impatient: None
-) -> None:
-    peer.silent = True
-    task = posted(link, 7)
-    with pytest.raises(ServiceLostError):
-        task.result()
-    peer.silent = False
-    assert task.result(5).seed == 7
-    first, *others = peer.of(m.Submit)
-    assert {(again.key, again.offset) for again in others} == {(first.key, first.offset)}
-    assert not link._requests
-    assert link._pending.unanswered == 0
-
-
-def test_late_acceptance_of_posted_task_is_received(link: ServiceSession, peer: Peer) -> None:
-    go = threading.Event()
-    peer.on(m.Submit, lambda message: peer.submitted(message) if go.wait(30) else [])
-    task = posted(link, 7)
-    for each in (task.result, task.exception):
-        with pytest.raises(TimedOutError):
-            each(0.01)
-    assert repr(task) == "<Task not accepted yet>"
-    assert not task.done()
-    go.set()
-    assert task.result(5).seed == 7
-    assert repr(task) == f"<Task {task.id} DONE>"
-
-
-def test_repr_of_refused_posted_task_does_not_raise(link: ServiceSession, peer: Peer) -> None:
-    refusing(peer, 1)
-    task = posted(link, 1)
-    assert isinstance(task.exception(5), InfeasibleError)
-    assert repr(task) == "<Task refused>"
-
-
-def test_refused_binding_is_named_by_its_index_in_sweep(link: ServiceSession, peer: Peer) -> None:
-    bad = m.Refusal("infeasible", "33 qubits do not fit", "28 do", index=2)
-    peer.on(m.Submit, lambda message: [m.Refused(message.request, [bad])])
-    rows = TaskSpec(spec().program, 10, 1, bytes(800), count=100)
-    with pytest.raises(
-        BatchRefusedError, match=r"100 of 300 items.* item 200: 33 qubits"
-    ) as caught:
-        send(link, PreparedSubmit(terms(), [rows, rows, rows]), None)
-    assert [error.index for error in caught.value.errors] == [200]
-
-
-def test_posted_submit_says_that_its_result_is_awaited(link: ServiceSession, peer: Peer) -> None:
-    posted(link, 1).result(5)
-    send(link, PreparedSubmit(terms(), [spec(2)], single=True), None)
-    assert [message.awaits_result for message in peer.of(m.Submit)] == [True, False]
-
-
-def test_window_keeps_no_answered_task_but_the_last(link: ServiceSession, peer: Peer) -> None:
-    window = InflightWindow()
-    for seed in range(5):
-        order = PreparedSubmit(terms(), [spec(seed)], single=True)
-        assert post(link, order, None, window).result(5).seed == seed
-    assert len(window._open) == 1

@@ -1,4 +1,4 @@
-"""Samplers of trajectories: densities, segments."""
+"""An instance finds what a run of its circuit, with its inserts written in, would find."""
 
 from __future__ import annotations
 
@@ -17,13 +17,10 @@ from random_circuits import unitary_circuits
 from scipy.stats import chisquare
 
 from simulators.circuit.ir import Circuit
-from simulators.control import RunControl, ThreadPool
+from simulators.control import RunControl
 from simulators.engine import RunOptions
 from simulators.errors import BadCircuit, Stopped, Unsupported
-from simulators.statevector.state import BlockExecutor, State
-from simulators.statevector.trajectories.reduced_density import reduced
 from simulators.statevector.trajectories.sampler import TrajectorySampler
-from simulators.statevector.trajectories.segments import Pieces, divide, insert_matrices
 from simulators.trajectories.error_patterns import ErrorPatterns
 from simulators.trajectories.noise_table import PAULI, NoiseTable, operators
 
@@ -267,76 +264,3 @@ def test_stop_is_honoured_by_trajectory_sampler(num_qubits: int) -> None:
         instances.run(
             ErrorPatterns(np.zeros(0, np.int64), np.zeros(4, np.int64)), seed=1, control=control
         )
-
-
-@pytest.mark.parametrize("dtype", ["complex128", "complex64"])
-@pytest.mark.parametrize("qubits", [(0,), (6,), (13,), (2, 9), (9, 2), (0, 1), (13, 12)])
-def test_kraus_probabilities_from_reduced_density_equal_norms(
-    qubits: tuple[int, ...], dtype: str
-) -> None:
-    random = np.random.default_rng(3)
-    raw = random.normal(size=2**14) + 1j * random.normal(size=2**14)
-    amplitudes = (raw / np.linalg.norm(raw)).astype(dtype)
-    size = 1 << len(qubits)
-    result = patterned.channel(size, 3, random)
-    sets = operators([[patterned.unitary(2, random)], result])
-    entries = []
-    for threads in (1, 3):
-        control = RunControl()
-        with ThreadPool(threads, control) as thread_pool:
-            entries.append(
-                reduced(BlockExecutor(thread_pool, control), State(amplitudes.copy()), qubits)
-            )
-    np.testing.assert_array_equal(*entries)
-    state = amplitudes.astype(complex)
-    norms = [np.linalg.norm(reference.apply(state, each, qubits)) ** 2 for each in result]
-    np.testing.assert_allclose(sets.probs(1, entries[0]), norms, atol=1e-12)
-
-
-@settings(max_examples=60, deadline=None)
-@given(unitary_circuits(6, 12), st.integers(6, 9), st.integers(0, 2**32))
-def test_operations_and_errors_sharing_qubit_keep_their_order(
-    circuit: Circuit, width: int, seed: int
-) -> None:
-    inserts, _ = patterned.made(circuit, 12, np.random.default_rng(seed), drawn=True)
-    result = divide(circuit, inserts, width)
-    assert sorted(result.order.tolist()) == list(range(circuit.ops.size))
-    assert result.bounds[0] == 0
-    assert result.bounds[-1] == circuit.ops.size
-    counts = circuit.table.rows[circuit.ops, 1]
-    ends = np.cumsum(counts)
-    wires = [
-        set(circuit.qubits[end - count : end].tolist())
-        for end, count in zip(ends.tolist(), counts.tolist(), strict=True)
-    ]
-    position = np.argsort(result.order)
-    for later, value in enumerate(wires):
-        for earlier in range(later):
-            if value & wires[earlier]:
-                assert position[earlier] < position[later]
-    for row, after in enumerate(inserts.table[:, 0].tolist()):
-        touched = int(inserts.supports[row])
-        for k, value in enumerate(wires):
-            if any(touched >> q & 1 for q in value):
-                assert (position[k] < result.place_at[row]) == (k <= after)
-
-
-def test_paulis_at_one_location_share_one_plan() -> None:
-    from arrays import Arrays
-
-    arrays = Arrays(13, 0)
-    for qubit in range(13):
-        arrays.add("ry", [qubit], (), [0.3 + qubit])
-    circuit = arrays.circuit()
-    table = np.array([(4, PAULI, x << 4, z << 4, 0, 0) for x, z in ((1, 0), (1, 1), (0, 1))])
-    inserts = NoiseTable(table, operators([]))
-    segments = divide(circuit, inserts, 9)
-    pieces = Pieces(circuit, segments.order, 9)
-    at = int(segments.place_at[0])
-    tables = []
-    for insert in range(3):
-        members = insert_matrices(inserts, insert, 0, at)
-        piece = pieces.planned(0, circuit.ops.size, members, zero=True)
-        tables.append(piece.floats(circuit.params[pieces.params_order], members))
-    assert pieces.plan_count == 1
-    assert len({each.tobytes() for each in tables}) == 3

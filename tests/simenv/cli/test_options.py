@@ -1,0 +1,48 @@
+"""The options that may stand anywhere on the line."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from simenv.cli.options import Settings, hoist
+from simenv.errors import OptionError
+
+
+def test_common_options_after_command_are_moved_before_it() -> None:
+    line = ["status", "--json", "--name", "a", "--service=f"]
+    assert hoist(line) == ["--json", "--name", "a", "--service=f", "status"]
+
+
+def test_arguments_after_double_dash_are_not_moved() -> None:
+    assert hoist(["submit", "--", "--json"]) == ["submit", "--", "--json"]
+
+
+def test_name_after_devices_import_is_that_of_the_device() -> None:
+    line = ["devices", "import", "a.json", "--name", "fez", "--json", "--service=f"]
+    assert hoist(line) == ["--json", "--service=f", "devices", "import", "a.json", "--name", "fez"]
+    both = ["--name", "e", "devices", "import", "a", "--name=fez"]
+    assert hoist(both) == both
+    assert hoist(["devices", "show", "fez", "--name", "e"]) == [
+        *("--name", "e", "devices", "show", "fez")
+    ]
+
+
+@pytest.mark.parametrize(
+    "line", [["status", "--name"], ["--service", "--json", "status"], ["--name", "--", "status"]]
+)
+def test_common_option_without_value_is_refused(line: list[str]) -> None:
+    with pytest.raises(OptionError, match="has no value"):
+        hoist(line)
+
+
+def test_settings_are_named_by_name_service_file_or_variable(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.delenv("SIMENV_SERVICE", raising=False)
+    assert not Settings().named
+    assert Settings(name="a").named
+    assert Settings(service=Path("connection.json")).named
+    monkeypatch.setenv("SIMENV_SERVICE", "/tmp/connection.json")
+    assert Settings().named

@@ -1,0 +1,45 @@
+"""The warning that other users of a node can run programs through the launcher."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import msgspec
+import pytest
+from service import ServiceHarness
+
+from simenv.service.queries import handlers, task_views
+
+
+def test_exposure_warns_where_other_users_are_present() -> None:
+    warning = task_views.exposed("this machine allows no namespace", (1000, 1001))
+    assert "2 other users of this node can run programs as you" in warning
+    assert "this machine allows no namespace" in warning
+    assert "docs/guides/security.md" in warning
+
+
+def test_no_exposure_warning_without_other_users_or_with_isolation() -> None:
+    assert task_views.exposed("this machine allows no namespace", ()) == ""
+    assert task_views.exposed("", (1000,)) == ""
+
+
+def test_lookup_of_other_users_is_repeated_only_after_an_interval(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """However often the status is asked for: reading all of /proc takes the loop milliseconds."""
+    bench, walks = ServiceHarness(tmp_path), list[int]()
+
+    def other_users() -> tuple[int, ...]:
+        walks.append(1)
+        return (1000,)
+
+    monkeypatch.setattr(handlers, "other_users", other_users)
+    facts = msgspec.structs.replace(bench.loop.facts, exposure="there is no namespace")
+    bench.loop.facts = facts
+    for _ in range(3):
+        warnings = bench.loop.query_handlers.status().warnings
+        assert any("1 other user" in each for each in warnings)
+    assert len(walks) == 1
+    monkeypatch.setattr(bench.loop.query_handlers, "_next_others_ns", 0)  # a minute later
+    bench.loop.query_handlers.status()
+    assert len(walks) == 2

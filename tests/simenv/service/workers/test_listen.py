@@ -1,0 +1,102 @@
+"""Where an environment listens: never everywhere by accident, and at the same place again."""
+
+from __future__ import annotations
+
+import socket
+import stat
+from pathlib import Path
+
+import pytest
+
+from simenv.config import convert, listen_parts
+from simenv.errors import ConfigError
+from simenv.service.workers import endpoints
+from simenv.service.workers.endpoints import open_listener, resolved
+
+
+@pytest.mark.parametrize(
+    "host",
+    [
+        *("*", "0.0.0.0", "::", "[::]", "0", "0x0", "0.0", "00.0", "0x0.0", "[::0]"),
+        *("[0:0:0:0:0:0:0:0]", "[::ffff:0.0.0.0]", "[::%lo]"),
+    ],
+)
+def test_wildcard_listen_address_is_refused_with_hint(host: str) -> None:
+    with pytest.raises(ConfigError, match="every interface") as caught:
+        convert({"listen": f"tcp://{host}:7000"})
+    assert "tcp://everywhere:7000" in caught.value.hint
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["tcp://", "tcp://host", "tcp://:7000", "udp://host:1", "ipc:///tmp/x", "host:7000", "tcp://h:-1",
+     "tcp://h:70000", "tcp://h:7e3", "tcp://h:", "tcp://h:\u0667"],
+)  # fmt: skip
+def test_invalid_listen_address_is_refused(text: str) -> None:
+    with pytest.raises(ConfigError, match="not an address"):
+        convert({"listen": text})
+
+
+def test_listen_address_is_split_into_host_and_port() -> None:
+    assert listen_parts("tcp://10.0.0.1:0") == ("10.0.0.1", 0)
+    assert listen_parts("tcp://[fe80::1]:7000") == ("fe80::1", 7000)
+    assert listen_parts("tcp://everywhere:7000") == ("everywhere", 7000)
+
+
+def test_a_name_that_resolves_to_the_unspecified_address_is_refused(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def lookup(*_: object, **__: object) -> list[tuple[object, ...]]:
+        return [(socket.AF_INET, socket.SOCK_STREAM, 6, "", ("0.0.0.0", 0))]
+
+    monkeypatch.setattr(endpoints.socket, "getaddrinfo", lookup)
+    with pytest.raises(ConfigError, match="every interface"):
+        resolved("zero.example")
+
+
+def test_listen_host_is_resolved_from_interface_or_host_name() -> None:
+    assert resolved("lo") == "127.0.0.1"
+    assert resolved("localhost") in ("127.0.0.1", "::1")
+    with pytest.raises(ConfigError, match="neither an interface nor a host") as caught:
+        resolved("no-such-host.invalid")
+    assert "lo" in caught.value.hint
+
+
+def test_port_and_keys_are_the_same_after_restart(tmp_path: Path) -> None:
+    path = tmp_path / "server-key.json"
+    value, result = open_listener("tcp://lo:0", path, "node")
+    value.close()
+    assert result.address == f"tcp://127.0.0.1:{value.port}"
+    again, same = open_listener("tcp://lo:0", path, "node")
+    again.close()
+    assert same == result
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600
+
+
+def test_port_that_is_in_use_is_replaced_unless_configured(tmp_path: Path) -> None:
+    path = tmp_path / "server-key.json"
+    value, result = open_listener("tcp://127.0.0.1:0", path, "node")
+    value.close()
+    with socket.create_server(("127.0.0.1", value.port)):
+        other, now = open_listener("tcp://127.0.0.1:0", path, "node")
+        other.close()
+        with pytest.raises(ConfigError, match=f":{value.port}"):
+            open_listener(result.address, path, "node")
+    assert now.address != result.address
+    assert now.public_key == result.public_key
+
+
+def test_everywhere_binds_all_interfaces_and_publishes_node_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bound: list[str] = []
+
+    class Noted:
+        port = 7000
+
+        def __init__(self, host: str, *_: object) -> None:
+            bound.append(host)
+
+    monkeypatch.setattr(endpoints, "TcpListener", Noted)
+    _, told = open_listener("tcp://everywhere:7000", tmp_path / "server-key.json", "node-7")
+    assert (bound, told.address) == (["0.0.0.0"], "tcp://node-7:7000")

@@ -1,0 +1,149 @@
+"""Key pairs of single starts of workers: made with the start, worth nothing after it."""
+
+from __future__ import annotations
+
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from service import NODE, ServiceHarness
+
+from simenv.errors import NoServiceError
+from simenv.service.workers.worker_keys import WorkerKeys
+from simenv.wire import codec
+from simenv.wire.auth import Identity, Role
+from simenv.wire.keyfiles import KEYS_FORMAT, new_pair, write_private
+from simenv.wire.messages import client as m
+from simenv.wire.transport import worker_endpoint
+from simenv.wire.transport.tcp_listener import ListenerOptions, TcpListener
+from simenv.wire.transport.worker_endpoint import WorkerBootstrap
+from simenv.wire.transport.zmq_transport import PeerKind, ZmqListener
+
+WAIT_S = 60.0
+SERVER = new_pair()
+MAIN = Identity("main-0", Role.WORKER)
+
+
+class Site:
+    """A service's port for workers of other nodes, and the file that tells of it."""
+
+    def __init__(self, folder: Path) -> None:
+        options = ListenerOptions(prefix=b"node/", handover=True, workers=True, bounds=None)
+        self.port = TcpListener("127.0.0.1", 0, SERVER, options=options)
+        self.listener = ZmqListener(folder, SERVER, None, self.port)
+        self.service = folder / "worker.json"
+        address = f"tcp://127.0.0.1:{self.port.port}"
+        worker_bootstrap = WorkerBootstrap(
+            KEYS_FORMAT, "elsewhere", str(folder), "token", address, SERVER.public
+        )
+        write_private(self.service, worker_bootstrap)
+        self.keys = WorkerKeys(self.service, self.port)
+
+    def heard(self, within_s: float = WAIT_S) -> tuple[bytes, bytes, Identity] | None:
+        """(peer, message, sender) of the next message."""
+        deadline = time.monotonic() + within_s
+        while time.monotonic() < deadline:
+            self.listener.wait(0.1)
+            received = self.listener.receive()
+            if received is not None:
+                return received[1:]
+        return None
+
+
+@pytest.fixture
+def site() -> Iterator[Site]:
+    with tempfile.TemporaryDirectory() as folder:
+        outcome = Site(Path(folder))
+        yield outcome
+        outcome.listener.close()
+
+
+def test_each_start_of_a_worker_has_a_key_pair_of_its_own(site: Site) -> None:
+    starts = [("main-0", 1), ("main-0", 2), ("main-1", 3)]
+    for worker, start in starts:
+        site.keys.make(worker, start)
+    entries = [worker_endpoint.read(site.service, *each) for each in starts]
+    assert len({item.secret_key for item in entries}) == 3
+    for worker, start in starts:
+        path = worker_endpoint.key_path(site.service, worker, start)
+        assert path.stat().st_mode & 0o777 == 0o600
+        assert path.parent.stat().st_mode & 0o777 == 0o700
+    assert worker_endpoint.read(site.service).secret_key == ""
+
+
+def test_worker_key_authenticates_its_worker_until_it_has_ended(site: Site) -> None:
+    site.keys.make("main-0", 1)
+    result = worker_endpoint.read(site.service, "main-0", 1)
+    worker = worker_endpoint.connect(result, b"main-0.1")
+    worker.send(b"hello")
+    received = site.heard()
+    assert received is not None
+    assert received[1:] == (b"hello", MAIN)
+    assert site.listener.send(PeerKind.WORKER, received[0], b"work")
+    assert worker.receive(WAIT_S) == b"work"
+    site.keys.remove("main-0", 1)
+    farewell = worker.receive(WAIT_S)
+    assert farewell is not None
+    assert isinstance(codec.to_worker(farewell), m.StopWorker)
+    assert not worker_endpoint.key_path(site.service, "main-0", 1).exists()
+    again = worker_endpoint.connect(result, b"main-0.1")
+    again.send(b"hello")
+    assert site.heard(within_s=1.0) is None
+    for connection in (worker, again):
+        connection.close()
+    with pytest.raises(NoServiceError, match="has no key"):
+        worker_endpoint.connect(worker_endpoint.read(site.service, "main-0", 1), b"main-0.1")
+
+
+def test_keys_of_an_earlier_service_are_removed(site: Site) -> None:
+    site.keys.make("main-0", 1)
+    WorkerKeys(site.service, None)
+    assert not worker_endpoint.key_path(site.service, "main-0", 1).exists()
+
+
+def test_a_key_is_made_for_a_start_and_removed_when_that_has_ended(
+    site: Site, tmp_path: Path
+) -> None:
+    bench = ServiceHarness(tmp_path)
+    bench.loop.workers._keys = site.keys
+    bench.paper.kill("main-0")  # started before there were keys
+    until_started(bench)
+    first = bench.paper.commands["main-0"].start
+    assert worker_endpoint.key_path(site.service, "main-0", first).exists()
+    bench.paper.kill("main-0")
+    until_started(bench)
+    assert list(site.keys._public) == [("main-0", bench.paper.commands["main-0"].start)]
+    assert not worker_endpoint.key_path(site.service, "main-0", first).exists()
+    bench.paper.fails = "no such node"
+    bench.paper.kill("main-0")
+    bench.step()
+    assert not site.keys._public
+    assert not list(worker_endpoint.keys_folder(site.service).iterdir())
+
+
+def until_started(bench: ServiceHarness) -> None:
+    """A worker that ended at once is started again after a pause."""
+    deadline = time.monotonic() + WAIT_S
+    while "main-0" not in bench.paper.commands or bench.paper.gone:
+        bench.step()
+        assert time.monotonic() < deadline
+
+
+def test_worker_cannot_join_or_send_heartbeats_as_another_worker(tmp_path: Path) -> None:
+    bench = ServiceHarness(tmp_path)
+    start, epoch = bench.paper.commands["main-0"].start, bench.journal.epoch
+    other = bench.listener.connect(PeerKind.WORKER, b"other")
+    other.sender = Identity("main-1", Role.WORKER)
+    join = codec.encode(m.Join("test", "main-0", 1, NODE, epoch, (), start))
+    other.send(join)
+    other.send(codec.encode(m.Heartbeat("main-0", epoch, 0, 0, 1, start)))
+    bench.step()
+    assert other.receive(0.0) is None
+    assert bench.loop.workers.work_peer("main-0") == b""
+    assert bench.loop.workers.control_peer("main-0") == b""
+    other.sender = MAIN
+    other.send(join)
+    bench.step()
+    assert bench.loop.workers.work_peer("main-0") == b"other"
