@@ -36,7 +36,7 @@ def tiny_tiles(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.usefixtures("tiny_tiles")
 def test_statevector_over_small_tiles_matches_reference() -> None:
-    @settings(derandomize=True, deadline=None)
+    @settings(derandomize=True, deadline=None, max_examples=150)
     @given(circuit=unitary_circuits(5, 8))
     def torn(circuit: Circuit) -> None:
         statevector = dense(circuit, "statevector").statevector  # type: ignore[attr-defined]
