@@ -1,9 +1,9 @@
-# make demo | test | lint | docs | qpi | slow | gpu | clean. Each sets up .venv first; the second time that is instant.
+# make demo | test | drills | lint | docs | qpi | slow | gpu | clean. Each sets up .venv first; the second time that is instant.
 PYTHON_BIN := .venv/bin
 # Tests mostly wait: two processes more than a small machine has cores.
 TEST_PROCESSES ?= 4
 
-.PHONY: demo test lint docs qpi slow gpu clean
+.PHONY: demo test pytest drills lint docs qpi slow gpu clean
 .DEFAULT_GOAL := demo
 
 demo:
@@ -17,8 +17,16 @@ lint:
 	$(PYTHON_BIN)/mypy
 	$(PYTHON_BIN)/lint-imports
 
-test: lint
+test:  # both at once: tests mostly wait
+	@scripts/setup.sh all,test
+	@$(MAKE) --no-print-directory -j 2 lint pytest
+
+pytest:
 	@TEST_PROCESSES=$(TEST_PROCESSES) scripts/test.sh
+
+drills:
+	@scripts/setup.sh all,test
+	@TEST_PROCESSES=$(TEST_PROCESSES) scripts/test.sh drills
 
 docs:
 	@scripts/setup.sh all,docs
@@ -32,6 +40,7 @@ qpi:
 slow:
 	@scripts/setup.sh all,test
 	$(PYTHON_BIN)/python -m pytest -m slow
+	$(PYTHON_BIN)/python -m pytest -m "hypothesis and not gpu" --hypothesis-profile slow
 	@scripts/audit.sh
 
 gpu:

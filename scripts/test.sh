@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# All tests but the slow ones, in several processes; then those that failed once more, alone.
+# Tests in several processes, then those that failed once more, alone: scripts/test.sh [drills].
+# Without a word all but the drills, with it these; slow ones and those for a GPU in neither.
 #
 # Drills kill, stall and measure patience on a machine that others use too: a few of them may fail
 # for want of CPU and nothing else. What fails twice, the second time with the machine to itself,
@@ -10,12 +11,17 @@ cd "$(dirname "$0")/.."
 python=".venv/bin/python"
 failed=".pytest_cache/v/cache/lastfailed"
 few=8
+case "${1:-}" in
+drills) marks="drill" ;;
+*) marks="not drill" ;;
+esac
 
 # Kept bytecode: each process would otherwise rewrite the assertions of all tests anew.
 unset PYTHONDONTWRITEBYTECODE
 
 rm -f "$failed"
-"$python" -m pytest -n "${TEST_PROCESSES:-4}" -m "not slow and not gpu" --durations=20 "$@"
+"$python" -m pytest -n "${TEST_PROCESSES:-4}" -m "$marks and not slow and not gpu" \
+    --durations=0 --durations-min=1
 code=$?
 [ "$code" -eq 1 ] && [ -f "$failed" ] || exit "$code" # 1: some failed; no other end is tried again
 
@@ -25,5 +31,5 @@ if [ "$(wc -l <<<"$names")" -gt "$few" ]; then
     exit "$code"
 fi
 printf '\nfailed beside others, once more alone:\n%s\n' "$names"
-"$python" -m pytest --last-failed --last-failed-no-failures none -m "not slow and not gpu" || exit
+"$python" -m pytest --last-failed --last-failed-no-failures none -m "$marks and not slow and not gpu" || exit
 printf '\npassed, but not at once; failed beside others, not alone:\n%s\n' "$names"

@@ -11,17 +11,26 @@ import threading
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import psutil
 import pytest
+from hypothesis import settings
 
 from simenv.config import lasting_socket_folder
 from simulators.compiler import warmup
+
+if TYPE_CHECKING:
+    from shared_environment import SharedEnvironment
+
+    from simenv.client.client import Client
 
 HERE = Path(__file__).parent
 sys.path.insert(0, str(HERE / "support"))
 KERNELS = Path(sys.prefix) / "var" / "simenv-kernels"
 LEAK_PATIENCE_S = 30.0
+# Of `make slow`. Tests name a number of examples only where less than Hypothesis' 100 are enough.
+settings.register_profile("slow", settings.default, max_examples=1_000)
 LAST = 19  # as ranks do: those of one test would get next to nothing beside busier ones of others
 
 
@@ -72,15 +81,36 @@ def pytest_collection() -> Iterator[None]:
         gc.freeze()
 
 
+@pytest.hookimpl(tryfirst=True)  # before tests are chosen by their marks
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    if hasattr(config, "workerinput"):
-        from spread import rank_of
+    from spread import is_drill, rank_of
 
+    for item in items:
+        if is_drill(item.nodeid):
+            item.add_marker(pytest.mark.drill)
+    if hasattr(config, "workerinput"):
         items.sort(key=lambda item: rank_of(item.nodeid))
 
 
 def pytest_unconfigure() -> None:
     shutil.rmtree(Path(os.environ["SIMENV_HOME"]).parent)
+
+
+@pytest.fixture(scope="session")
+def shared_environment() -> Iterator[SharedEnvironment]:
+    from shared_environment import SharedEnvironment
+
+    environment = SharedEnvironment()
+    yield environment
+    environment.close()
+
+
+@pytest.fixture(scope="module")
+def env(shared_environment: SharedEnvironment) -> Iterator[Client]:
+    """An environment of two workers; a module whose tests need another has a fixture of its own."""
+    client = shared_environment.client()
+    yield client
+    client.cancel([info.id for info in client.queue()[1]])
 
 
 @pytest.fixture(scope="module", autouse=True)

@@ -25,7 +25,7 @@ from bench.harness.kernels import load_kernels
 from bench.harness.options import Option
 from bench.harness.report import Report
 from bench.peers.on_gpu import Peers, compare
-from simenv.cli.bench.circuits import built, gates
+from bench.small_circuits import built, gates
 from simenv.client.circuits import load
 from simenv.model import decode_program
 from simulators.circuit.ir import Circuit

@@ -27,17 +27,18 @@ from typing import Any
 
 import numpy as np
 
+from bench.harness.comparison import Variant, assert_same_circuit, start_peers
 from bench.harness.isolated import IsolatedPeer
 from bench.harness.options import Option
 from bench.harness.report import INSTALL_COMMAND, Report
 from bench.native_circuits import NativeCircuit, native_circuit
 from bench.peers.aer import Aer
-from bench.peers.base import SHOTS
 from bench.peers.lightning import Lightning
 from bench.peers.qsim import Qsim
 from bench.peers.qulacs import Qulacs
 from bench.peers.simenv_engine import Environment, WorkerTask
 
+NAMES = (("f64", "double"), ("f32", "single"))
 PRECISIONS = ("f64", "f32")
 NARROW, WIDE = 13, 20  # the widest circuits of the first two goals
 GOALS = ("narrow_of_best", "wide_of_best", "wider_of_best")
@@ -46,6 +47,15 @@ FIRST_RUN = " first run"  # seconds of a library's first run
 LATER = " of later runs"  # our first run, compared with later runs of the libraries
 _REMARKS = {CONVERTED: ", its conversion timed", LATER: "'s later runs"}
 Times = dict[str, float]  # seconds by variant; ours: "path f64 first"
+VARIANTS = (
+    *(Variant(f"engine {bits}", WorkerTask, (name,)) for bits, name in NAMES),
+    *(Variant(f"path {bits}", Environment, (name,)) for bits, name in NAMES),
+    Variant("aer f64", Aer),
+    Variant("qulacs f64 light", Qulacs, (1,)),
+    *(Variant(f"qulacs f64 fused {width}", Qulacs, (width,)) for width in (2, 3)),
+    *(Variant(f"lightning {bits}", Lightning, (name,)) for bits, name in NAMES),
+    *(Variant(f"qsim f32 fused {width}", Qsim, (width,)) for width in (2, 3, 4)),
+)
 OPTIONS = (
     Option("--qubits", default="10,12,13,14,16,18,20,22", quick="10,13,16"),
     Option("--circuits", type=int, default=8, quick=3),
@@ -66,7 +76,8 @@ def run(options: Namespace) -> Report:
     label = f"{options.threads} threads, seed {options.seed}, {'CPU ' if options.cpu else ''}ms"
     report = Report("native_basis", f"transpiled circuits: {label}")
     min_gates, max_gates = map(int, options.gates.split(","))
-    peers, missing = _peers(options)
+    left_out = options.without.split(",") + (["path"] if options.cpu else [])
+    peers, missing = start_peers(VARIANTS, options.threads, left_out)
     try:
         for width in map(int, options.qubits.split(",")):
             # Loading that happens once in a process is not timed.
@@ -84,38 +95,6 @@ def run(options: Namespace) -> Report:
         for peer in peers:
             peer.close()
     return report
-
-
-def _peers(options: Namespace) -> tuple[list[IsolatedPeer], list[str]]:
-    """Start ours and all variants of the libraries that are installed; return the others' names."""
-    variants: list[tuple[str, Any, tuple[Any, ...]]] = [
-        ("engine f64", WorkerTask, ("double",)),
-        ("engine f32", WorkerTask, ("single",)),
-        ("path f64", Environment, ("double",)),
-        ("path f32", Environment, ("single",)),
-        ("aer f64", Aer, ()),
-        ("qulacs f64 light", Qulacs, (1,)),
-        ("qulacs f64 fused 2", Qulacs, (2,)),
-        ("qulacs f64 fused 3", Qulacs, (3,)),
-        ("lightning f64", Lightning, ("double",)),
-        ("lightning f32", Lightning, ("single",)),
-        ("qsim f32 fused 2", Qsim, (2,)),
-        ("qsim f32 fused 3", Qsim, (3,)),
-        ("qsim f32 fused 4", Qsim, (4,)),
-    ]
-    left_out = options.without.split(",") + (["path"] if options.cpu else [])
-    peers, missing = [], []
-    for name, create, arguments in variants:
-        if name.split()[0] in left_out:
-            continue
-        peer = IsolatedPeer(name, create, *arguments, threads=options.threads)
-        if peer.problem:
-            print(f"left out: {name}: {peer.problem}")
-            peer.close()
-            missing.append(name.split()[0])
-        else:
-            peers.append(peer)
-    return peers, list(dict.fromkeys(missing))
 
 
 def _measure(peers: list[IsolatedPeer], circuit: NativeCircuit, options: Namespace) -> Times:
@@ -146,10 +125,7 @@ def _measure(peers: list[IsolatedPeer], circuit: NativeCircuit, options: Namespa
                 once = 0.0
             unread = peer.name.startswith("aer")  # what is prepared is the QuantumCircuit
             entries[peer.name + CONVERTED] = once + (0.0 if unread else peer.prepared_s)
-    reference = next(iter(means.values()))
-    for name, each in means.items():
-        off = np.abs(each - reference).max()
-        assert off < 6 * (2 / SHOTS) ** 0.5, f"{name} ran another circuit: {off:.2f}"
+    assert_same_circuit(means)
     return entries
 
 

@@ -16,11 +16,10 @@ import os
 import statistics
 import time
 from argparse import Namespace
-from typing import Any
 
 import numpy as np
 
-from bench.harness.isolated import IsolatedPeer
+from bench.harness.comparison import Variant, start_peers
 from bench.harness.options import Option
 from bench.harness.report import Report
 from bench.peers.observables import (
@@ -45,12 +44,12 @@ def run(options: Namespace) -> Report:
         options.threads = 1
     what = f"values: {options.qubits} qubits, {options.threads} threads, seed {options.seed}, s"
     report = Report("observables", what)
-    makers: dict[str, Any] = {
-        "ours": WorkerObservables,
-        "aer": AerObservables,
-        "lightning": LightningObservables,
-    }
-    peers = [IsolatedPeer(name, make, threads=options.threads) for name, make in makers.items()]
+    variants = (
+        Variant("ours", WorkerObservables),
+        Variant("aer", AerObservables),
+        Variant("lightning", LightningObservables),
+    )
+    peers, _ = start_peers(variants, options.threads)
     times: dict[tuple[str, str], list[float]] = {}
     for turn in range(options.rounds + 1):
         for what in ("values", "gradient"):

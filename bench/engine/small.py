@@ -30,7 +30,7 @@ from bench.harness.kernels import load_kernels
 from bench.harness.report import Report, installed
 from bench.peers import aer as aer_peer
 from bench.peers import qulacs as qulacs_peer
-from simenv.cli.bench.circuits import Gate, built, gates
+from bench.small_circuits import Gate, built, gates
 from simenv.client.circuits import load
 from simenv.model import TaskOptions
 from simenv.wire.messages.client import AssignChunk, AssignedTask

@@ -34,9 +34,9 @@ from qiskit.quantum_info import SparsePauliOp
 import simenv
 from bench.circuits import measured
 from bench.engine.contraction_ranks import over_ranks
+from bench.harness.comparison import rounds_of
 from bench.harness.options import Option
 from bench.harness.report import Report, installed
-from bench.harness.timing import timed_s
 from bench.peers.base import Gate
 from bench.peers.simenv_engine import WorkerTask
 from simenv.client.circuits import load
@@ -312,11 +312,8 @@ def _alternate(
     """Return the median CPU seconds of both calls, after one call of ours that loads kernels."""
     if rounds > 1:
         ours()
-    times = [
-        (timed_s(ours, time.process_time), timed_s(theirs, time.process_time))
-        for _ in range(rounds)
-    ]
-    our_s, their_s = (statistics.median(each) for each in zip(*times, strict=True))
+    times = rounds_of({"ours": ours, "theirs": theirs}, rounds, clock=time.process_time)
+    our_s, their_s = (statistics.median(each) for each in times.values())
     return our_s, their_s
 
 

@@ -20,12 +20,12 @@ import os
 import statistics
 import time
 from argparse import Namespace
-from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
 from bench.circuits import CIRCUITS, wide_circuit
+from bench.harness.comparison import Variant, assert_same_circuit, start_peers
 from bench.harness.isolated import IsolatedPeer
 from bench.harness.options import Option
 from bench.harness.report import Report
@@ -64,7 +64,8 @@ def run(options: Namespace) -> Report:
     clock = "CPU s" if options.cpu else "s"
     what = f"engines: {options.threads} threads, seed {options.seed}, medians of {rounds}, {clock}"
     report = Report("wide", what)
-    peers = _peers(options.threads, options.without.split(","))
+    variants = _variants(options.threads)
+    peers, _ = start_peers(variants, options.threads, options.without.split(","))
     memory = IsolatedPeer("memory", Bandwidth, threads=options.threads)
     try:
         for width in map(int, options.qubits.split(",")):
@@ -81,38 +82,23 @@ def run(options: Namespace) -> Report:
     return report
 
 
-def _peers(threads: int, without: Sequence[str]) -> list[IsolatedPeer]:
-    """Start all peers that are installed; print those left out."""
-    definitions: list[tuple[str, Any, tuple[Any, ...], int]] = [
-        ("ours f64", WorkerTask, ("double",), threads),
-        ("ours f32", WorkerTask, ("single",), threads),
-        (AUTO, WorkerTask, ("double", "stabilizer"), threads),
-        ("aer f64", Aer, (), threads),
-        ("aer f64 1 thread", Aer, (), 1),
-        ("qulacs f64", Qulacs, (0,), threads),
-        ("qulacs f64 1 thread", Qulacs, (0,), 1),
-        ("qulacs f64 light", Qulacs, (1,), threads),
-        ("qulacs f64 fused 3", Qulacs, (3,), threads),
-        ("qulacs f64 fused 4", Qulacs, (4,), threads),
-        ("lightning f64", Lightning, ("double",), threads),
-        ("lightning f32", Lightning, ("single",), threads),
-        ("qsim f32 fused 2", Qsim, (2,), threads),
-        ("qsim f32 fused 3", Qsim, (3,), threads),
-        ("qsim f32 fused 4", Qsim, (4,), threads),
-        ("qsim f32 fused 3, 1 thread", Qsim, (3,), 1),
-        ("qsim f32 fused 4, 1 thread", Qsim, (4,), 1),
+def _variants(threads: int) -> list[Variant]:
+    results = [
+        Variant("ours f64", WorkerTask, ("double",)),
+        Variant("ours f32", WorkerTask, ("single",)),
+        Variant(AUTO, WorkerTask, ("double", "stabilizer")),
+        Variant("aer f64", Aer),
+        Variant("aer f64 1 thread", Aer, threads=1),
+        Variant("qulacs f64", Qulacs, (0,)),
+        Variant("qulacs f64 1 thread", Qulacs, (0,), 1),
+        Variant("qulacs f64 light", Qulacs, (1,)),
+        *(Variant(f"qulacs f64 fused {width}", Qulacs, (width,)) for width in (3, 4)),
+        Variant("lightning f64", Lightning, ("double",)),
+        Variant("lightning f32", Lightning, ("single",)),
+        *(Variant(f"qsim f32 fused {width}", Qsim, (width,)) for width in (2, 3, 4)),
+        *(Variant(f"qsim f32 fused {width}, 1 thread", Qsim, (width,), 1) for width in (3, 4)),
     ]
-    peers = []
-    for name, make, values, number in definitions:
-        if name.split()[0] in without or (threads == 1 and "1 thread" in name):
-            continue
-        peer = IsolatedPeer(name, make, *values, threads=number)
-        if peer.problem:
-            print(f"left out: {name}: {peer.problem}")
-            peer.close()
-        else:
-            peers.append(peer)
-    return peers
+    return [each for each in results if threads > 1 or not each.threads]
 
 
 def _case(
@@ -156,7 +142,7 @@ def _case(
             if not turn:
                 means[peer.name] = peer.correlations()
         if not turn:
-            _same_circuits(means)
+            assert_same_circuit(means)
             chosen = _fastest(peers, times)
         speeds.append(memory.call("bytes_per_second", options.cpu))
     return times, speeds
@@ -176,14 +162,6 @@ def _fastest(peers: list[IsolatedPeer], times: Times) -> list[IsolatedPeer]:
 def _kind(name: str) -> str:
     """Return library and precision, such as "qsim f32"."""
     return " ".join(name.split()[:2])
-
-
-def _same_circuits(means: dict[str, Any]) -> None:
-    """Assert that all ran the same circuit: their means differ only by the statistics of shots."""
-    first = np.array(means["ours f64"])
-    for name, result in means.items():
-        off = np.abs(first - np.array(result)).max()
-        assert off < 6 * (2 / 1_024) ** 0.5, f"{name} ran another circuit: {off:.2f}"
 
 
 def _print_medians(name: str, width: int, times: Times) -> dict[str, float]:

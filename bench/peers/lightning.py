@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from bench.peers.base import SHOTS, Counts, Gate
-from simenv.cli.bench.circuits import Gate as SingleAngleGate
+from bench.small_circuits import Gate as SingleAngleGate
 
 
 @functools.cache

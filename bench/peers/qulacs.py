@@ -48,7 +48,7 @@ def circuit(num_qubits: int, gates: Iterable[tuple[str, Sequence[int], Sequence[
 def single_angle_circuit(
     num_qubits: int, gates: Iterable[tuple[str, tuple[int, ...], float]]
 ) -> Any:
-    """Convert gates of `simenv.cli.bench.circuits`, which have one angle each."""
+    """Convert gates of `bench.small_circuits`, which have one angle each."""
     from qulacs import QuantumCircuit
 
     converted = QuantumCircuit(num_qubits)

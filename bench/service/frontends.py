@@ -27,6 +27,7 @@ from qiskit.primitives import StatevectorEstimator, StatevectorSampler
 from qiskit.quantum_info import SparsePauliOp, random_pauli_list
 
 import simenv
+from bench.harness.comparison import rounds_of
 from bench.harness.options import Option
 from bench.harness.report import Report, installed
 from simenv.client.client import Client
@@ -84,9 +85,7 @@ def _estimator(report: Report, client: Client, backend: SimenvBackend, rounds: i
     with _count_messages(client) as messages:
         reference = methods["simenv"]()[0].data.evs
     report.at_most("messages", len(messages), "messages with tasks of an estimator's PUB")
-    times: Timed = {}
-    for _ in range(min(rounds, 3)):  # Aer takes seconds
-        _round(methods, times)
+    times = rounds_of(methods, min(rounds, 3))  # Aer takes seconds
     entries = {name: method()[0].data.evs for name, method in methods.items()}
     for name, each in entries.items():
         assert np.allclose(each, reference, atol=1e-9), name
@@ -141,11 +140,8 @@ def _sampler(report: Report, client: Client, backend: SimenvBackend, rounds: int
         from qiskit_aer.primitives import SamplerV2
 
         methods["aer"] = lambda: SamplerV2(default_shots=SHOTS).run(circuits).result()
-    times: Timed = {}
-    for method in methods.values():
-        method()
-    for _ in range(rounds):
-        _round(methods, times)
+    rounds_of(methods, 1)  # warm-up
+    times = rounds_of(methods, rounds)
     _print(f"sampler, {PUBS} PUBs of 8 qubits, {SHOTS} shots", times)
     gaps = np.subtract(times["simenv"], times["plain client"])
     report.at_most(
@@ -202,13 +198,6 @@ def _step(means: Callable[[Array], Array], angles: Array) -> float:
     table = means(bindings).reshape(-1, len(example.ROWS))
     example.gradient(table[0], table[1:])
     return (time.perf_counter() - begin) * CIRCUITS / len(bindings)
-
-
-def _round(methods: dict[str, Callable[[], Any]], times: Timed) -> None:
-    for name, method in methods.items():
-        begin = time.perf_counter()
-        method()
-        times.setdefault(name, []).append(time.perf_counter() - begin)
 
 
 def _print(title: str, times: Timed) -> None:

@@ -16,10 +16,10 @@ from argparse import Namespace
 import numpy as np
 
 import simenv
+from bench import small_circuits as shapes
 from bench.circuits import four_qubit_circuit
 from bench.harness.options import Option
 from bench.harness.report import Report
-from simenv.cli.bench import circuits as shapes
 from simenv.client.client import Client
 
 SHOTS = 1_024

@@ -21,12 +21,12 @@ import numpy as np
 import psutil
 
 import simenv
+from bench import small_circuits as shapes
 from bench.harness.options import Option
 from bench.harness.report import Report, installed
 from bench.peers import qulacs as qulacs_peer
 from bench.peers.aer import run_batch
 from bench.peers.lightning import counting_qnode
-from simenv.cli.bench import circuits as shapes
 from simenv.client.client import Client
 
 SHOTS = 1_024

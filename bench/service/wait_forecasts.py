@@ -22,9 +22,9 @@ from typing import Any
 import numpy as np
 
 import simenv
+from bench import small_circuits as shapes
 from bench.harness.options import Option
 from bench.harness.report import Report
-from simenv.cli.bench import circuits as shapes
 from simenv.client.client import Client
 from simenv.client.tasks.task import Task
 

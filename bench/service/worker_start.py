@@ -23,9 +23,9 @@ from pathlib import Path
 import psutil
 
 import simenv
+from bench import small_circuits as shapes
 from bench.harness.options import Option
 from bench.harness.report import Report
-from simenv.cli.bench import circuits as shapes
 from simenv.client.client import Client
 from simenv.errors import SimenvError
 from simenv.model import PoolSpec, WorkerInfo

@@ -32,7 +32,6 @@ _GROUPS = {
         "logs": "environment.status",
         "demo": "demo.command",
         "doctor": "doctor.command",
-        "bench": "bench.command",
     },
     "Tasks": {
         "submit": "tasks.submit",

@@ -1,15 +1,23 @@
-"""Tables of measured figures for README.md and docs/performance.md."""
+"""Result files, figures, the chart and the command line of the benchmarks."""
 
 from __future__ import annotations
 
+import ast
 import shutil
+import subprocess
+import sys
+import tomllib
 from pathlib import Path
 
+import msgspec
 import pytest
 
-from bench import figures
+from bench import __main__ as command
+from bench import chart, figures, record
+from bench.figures import goals
 from bench.harness import results
-from bench.harness.report import Figure
+from bench.harness.report import GOALS, Figure
+from bench.small_circuits import ansatz, layered
 
 
 def test_every_goal_has_a_text_and_a_unit() -> None:
@@ -53,3 +61,179 @@ def test_every_cell_of_the_tables_has_at_most_one_figure() -> None:
             measured = line.split("|")[-4].replace("**", "").strip()
             assert " to " not in measured
             assert ";" not in measured
+
+
+LATENCY = Figure("latency", "accepted_p50_ms", "p50, ms", 0.5, 0.6)
+RATE = Figure("throughput", "circuits_4", "circuits a second", 20_000.0, 30_000.0, at_least=True)
+UNMEASURED = Figure("small", "of_aer", "of Aer", None, 0.02)
+
+
+def test_goal_is_met_only_by_measured_value_on_required_side_of_limit() -> None:
+    assert LATENCY.met
+    assert not RATE.met
+    assert not UNMEASURED.met
+
+
+def test_appended_figures_are_read_back_unchanged(tmp_path: Path) -> None:
+    file = tmp_path / "results.jsonl"
+    results.append(file, [LATENCY], quick=False)
+    results.append(file, [RATE, UNMEASURED], quick=True)
+    read = results.read(file)
+    assert [(r.benchmark, r.key, r.value, r.goal, r.met) for r in read] == [
+        ("latency", "accepted_p50_ms", 0.5, 0.6, True),
+        ("throughput", "circuits_4", 20_000.0, 30_000.0, False),
+        ("small", "of_aer", None, 0.02, False),
+    ]
+    assert [r.quick for r in read] == [False, True, True]
+    assert all(r.machine and r.cores and r.format == results.FORMAT for r in read)
+
+
+def test_comparison_gives_ratios_of_the_newest_figures_in_both_files(tmp_path: Path) -> None:
+    before, after = tmp_path / "before", tmp_path / "after"
+    results.append(before, [LATENCY, UNMEASURED], quick=False)
+    slower = msgspec.structs.replace(LATENCY, value=1.0)
+    results.append(after, [LATENCY, slower, RATE], quick=False)
+    _, line, rest = results.compare(results.read(before), results.read(after))
+    assert line.split()[:3] == ["0.5", "1", "2.000"]
+    assert line.endswith("latency: p50, ms")
+    assert rest == "2 figures are in one of the files only"
+
+
+@pytest.mark.parametrize("text", [b"{}", b"no JSON", b'[{"format": 1}]'])
+def test_file_without_results_is_refused_by_name(tmp_path: Path, text: bytes) -> None:
+    file = tmp_path / "other.json"
+    file.write_bytes(text)
+    with pytest.raises(SystemExit, match=r"other\.json is no result file"):
+        results.read(file)
+
+
+def test_newer_format_is_refused(tmp_path: Path) -> None:
+    file = tmp_path / "results.jsonl"
+    results.append(file, [LATENCY], quick=False)
+    file.write_bytes(file.read_bytes().replace(b'"format":1', b'"format":2'))
+    with pytest.raises(SystemExit, match="has format 2; this version reads 1"):
+        results.read(file)
+
+
+def test_recorded_runs_cover_every_goal_and_can_be_replaced() -> None:
+    runs = record.planned(goals(), [["qfw_host", "--qfw", "a"], ["qfw_host", "--qfw", "b"]])
+    assert set(runs) == set(goals())
+    assert runs["latency_tcp"] == [["latency", "--tcp"]]
+    assert runs["qfw_host"] == [["qfw_host", "--qfw", "a"], ["qfw_host", "--qfw", "b"]]
+    assert next(iter(runs)) == "throughput"
+    with pytest.raises(SystemExit, match="nothing"):
+        record.planned(goals(), [["nothing"]])
+
+
+def test_recording_keeps_one_commit_and_stores_goals_without_figures(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = tmp_path / "results.jsonl"
+    monkeypatch.setattr(results, "commit", lambda: "old")
+    results.append(file, [LATENCY], quick=False)
+    monkeypatch.setattr(results, "commit", lambda: "new")
+    monkeypatch.setattr(record, "_measured", lambda run, limit_s: [RATE])
+    assert command.main(["record", "throughput", "--file", str(file)]) == 1
+    read = results.read(file)
+    assert {each.commit for each in read} == {"new"}
+    assert {each.key for each in read} == set(goals()["throughput"])
+    assert [each.key for each in read if each.value is not None] == ["circuits_4"]
+    assert (
+        "MISSED throughput circuits_8: no figure of this run: not measured"
+        in capsys.readouterr().out
+    )
+    command.main(["record", "throughput", "--file", str(file)])
+    assert "recorded already at new" in capsys.readouterr().out
+    monkeypatch.setattr(results, "commit", lambda: "new+")
+    with pytest.raises(SystemExit, match="commit the changes first"):
+        command.main(["record", "--all", "--file", str(file)])
+
+
+def test_a_run_over_its_limit_is_ended_and_gives_no_figure(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(record, "QUIET_PERCENT", 100.0)
+    assert record._measured(["vqls"], 0.05) == []
+
+
+def measured(tmp_path: Path, values: dict[str, tuple[float, ...]]) -> list[results.Result]:
+    """Results of the chart's bars: `values` by goal, else 0.5."""
+    figures = [
+        Figure(bar.benchmark, bar.key, f"case {number}", value, 1.0)
+        for bar in chart.BARS
+        for number, value in enumerate(values.get(bar.key, (0.5,)))
+    ]
+    file = tmp_path / "results.jsonl"
+    results.append(file, figures, quick=False)
+    return results.read(file)
+
+
+def test_bars_are_medians_of_the_speed_ups_with_their_range(tmp_path: Path) -> None:
+    rows = chart.speed_ups(measured(tmp_path, {"aer_24": (0.1, 0.05, 0.02)}))
+    assert [row[1:] for row in rows if row[0].key == "aer_24"] == [(20.0, 10.0, 50.0)]
+    assert all(row[1:] == (2.0, 2.0, 2.0) for row in rows if row[0].key != "aer_24")
+
+
+def test_missing_figure_is_refused_with_the_command_that_measures_it(tmp_path: Path) -> None:
+    entries = [each for each in measured(tmp_path, {}) if each.benchmark != "observables"]
+    with pytest.raises(SystemExit, match="python -m bench run observables --json FILE"):
+        chart.speed_ups(entries)
+
+
+def test_chart_is_byte_identical_for_equal_figures_measured_later(tmp_path: Path) -> None:
+    values = measured(tmp_path, {})
+    first, second = tmp_path / "a" / "first.svg", tmp_path / "second.svg"
+    chart.draw(values, first)
+    later = [msgspec.structs.replace(value, time_s=value.time_s + 1) for value in values]
+    chart.draw(later, second)
+    assert first.read_bytes() == second.read_bytes()
+    assert all(bar.peer in first.read_text() for bar in chart.BARS)
+
+
+def test_stored_chart_shows_the_stored_figures(tmp_path: Path) -> None:
+    chart.draw(results.read(figures.STORED), tmp_path / "chart.svg")
+    stored = figures.ROOT / "docs/images/performance.svg"
+    assert stored.read_text() == (tmp_path / "chart.svg").read_text(), "python -m bench chart"
+
+
+ROOT = Path(__file__).parents[2]
+WITHOUT_GOALS = {"tiles", "trajectories"}
+
+
+def test_list_names_every_benchmark_without_importing_it() -> None:
+    argv = [sys.executable, "-X", "importtime", "-m", "bench", "list"]
+    done = subprocess.run(argv, cwd=ROOT, capture_output=True, text=True, check=True)
+    names = [line.split()[0] for line in done.stdout.splitlines()]
+    assert names == sorted(command._files())
+    assert "bench.service" not in done.stderr
+
+
+def test_every_benchmark_has_options_a_run_function_and_goals() -> None:
+    goals = tomllib.loads(GOALS.read_text())
+    for name, path in command._files().items():
+        tree = ast.parse(path.read_text())
+        assigned = {
+            ast.unparse(node.targets[0]) for node in tree.body if isinstance(node, ast.Assign)
+        }
+        functions = {node.name for node in tree.body if isinstance(node, ast.FunctionDef)}
+        assert "OPTIONS" in assigned, name
+        assert "run" in functions, name
+        assert (name in goals) != (name in WITHOUT_GOALS), name
+
+
+def test_options_of_one_benchmark_are_refused_for_several() -> None:
+    with pytest.raises(SystemExit, match="--rounds 1, need a single NAME"):
+        command.main(["run", "small", "wide", "--rounds", "1"])
+
+
+def test_unknown_benchmark_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        command.main(["run", "nothing"])
+    assert "invalid choice: 'nothing'" in capsys.readouterr().err
+
+
+def test_circuits_are_reproducible_by_seed() -> None:
+    first, again, other = layered(4, 30, 2, 7), layered(4, 30, 2, 7), layered(4, 30, 2, 8)
+    assert first == again
+    assert first[0] != first[1] != other[1]
+    assert sum(first[0].count_ops().values()) == 30 + 4
+    sweep = ansatz(8, 32, 68)
+    assert (sweep.num_parameters, sum(sweep.count_ops().values())) == (32, 68 + 8)

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import json
 import sys
-import time
-from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 from subprocess import PIPE
@@ -13,6 +11,7 @@ from subprocess import PIPE
 import psutil
 import pytest
 from cluster import Cluster
+from waiting import until
 
 WAIT_S = 90.0
 # On a host: start a worker on another one; a line on stdin kills it.
@@ -42,13 +41,6 @@ print(*facts, flush=True)
 
 def told(three: Cluster, folder: Path, node: str, then: str) -> str:
     return json.dumps([str(three.agent), str(folder), node, RANK + then]) + "\n"
-
-
-def until(look: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + WAIT_S
-    while not look():
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
 
 
 def ranks(three: Cluster) -> list[psutil.Process]:

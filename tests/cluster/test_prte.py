@@ -6,7 +6,6 @@ import shutil
 import subprocess
 import sys
 import tempfile
-import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
@@ -16,6 +15,7 @@ import pytest
 from cluster import Cluster
 from cluster_slurm import LOGIN
 from prte_driver import SLEEPS, TELLS, Driver
+from waiting import until
 
 ALL = "node1:2,node2:2,node3:2"
 WAIT_S = 60.0
@@ -59,13 +59,6 @@ class Held:
 
     def names(self, host: str) -> list[str]:
         return [program for program, _ in self.cluster.programs(host)]
-
-
-def until(happened: Callable[[], object]) -> None:
-    deadline = time.monotonic() + WAIT_S
-    while not happened():
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
 
 
 def daemon_folders() -> list[Path]:

@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import os
 import signal
-import time
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +13,7 @@ from circuits import bell, faulty
 from live import Live, environment, resurrected
 from qiskit import QuantumCircuit, qasm2
 from shell import shell_of
+from waiting import until
 
 from simenv.client.client import Client
 from simenv.errors import NotFoundError, OptionError, TaskFailedError
@@ -38,10 +38,10 @@ def slow(seconds: float) -> QuantumCircuit:
 
 
 def wait_running(env: Client, task: str) -> None:
-    deadline = time.monotonic() + PATIENCE_S
-    while env.tasks([task])[0].state is not TaskState.RUNNING:
-        assert time.monotonic() < deadline, f"{task} does not run"
-        time.sleep(0.02)
+    until(
+        lambda: env.tasks([task])[0].state is TaskState.RUNNING,
+        message=lambda: f"{task} does not run",
+    )
 
 
 def test_children_wait_through_kills_of_the_service_and_of_a_worker() -> None:

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import json
-import time
-from collections.abc import Callable
 from typing import Any
 
 import live
 import pytest
 from emulated import DEVICE, ghz
 from qiskit import qasm2
+from waiting import until
 
 from simenv.client.client import Client
 from simenv.errors import OptionError
@@ -74,15 +73,6 @@ def test_host_option_that_needs_device_is_refused_by_name(
     with pytest.raises(ExecutionError, match=name) as caught:
         through(env.qpm_with(pool=pool), revision, request(**{name: value}))
     assert caught.value.reason == Reason.UNSUPPORTED
-
-
-def until(ask: Callable[[], Any]) -> Any:
-    """The first answer that is something."""
-    deadline = time.monotonic() + live.PATIENCE_S
-    while not (answer := ask()):
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
-    return answer
 
 
 def completed(qpm: Any, revision: int, info: dict[str, Any], *, queued: bool) -> dict[str, Any]:

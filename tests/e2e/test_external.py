@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import signal
-import time
 from pathlib import Path
 
 import external_program
@@ -12,6 +11,7 @@ import pytest
 from live import Live, environment
 from noisy import p_value
 from qiskit import QuantumCircuit
+from waiting import until
 
 from simenv.errors import InfeasibleError, TaskFailedError
 from simenv.model import TaskState
@@ -75,10 +75,7 @@ def test_a_killed_worker_ends_its_program_and_the_task_runs_again(tmp_path: Path
     try:
         with live.client() as env:
             task = env.submit(_circuit(), shots=1_000, seed=9, pool="sim")
-            deadline = time.monotonic() + PATIENCE_S
-            while not note.exists() or not note.read_text().strip():
-                assert time.monotonic() < deadline
-                time.sleep(0.02)
+            until(lambda: note.exists() and note.read_text().strip())
             program = psutil.Process(int(note.read_text()))
             worker = next(
                 parent for parent in program.parents() if "simenv.worker" in parent.cmdline()

@@ -17,6 +17,7 @@ import msgspec
 import pytest
 from live import Live, environment
 from shell import shell_of
+from waiting import until
 
 import simenv
 from simenv.client.calls.functions import FunctionExecutor
@@ -152,10 +153,7 @@ def test_function_goes_on_in_another_worker_when_its_worker_is_killed(
         return number, os.getpid()
 
     task = env.call(once, str(tmp_path))
-    deadline = time.monotonic() + PATIENCE_S
-    while not (tmp_path / "0").exists():
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
+    until(lambda: (tmp_path / "0").exists())
     worker = next(each for each in env.workers() if each.task == task.id)
     os.kill(worker.pid, signal.SIGKILL)
     number, pid = task.result(PATIENCE_S)
@@ -205,10 +203,7 @@ def spin(obstinate: bool) -> None:
 @pytest.mark.parametrize("obstinate", [False, True])
 def test_running_function_is_cancelled_and_expires(env: Client, obstinate: bool) -> None:
     task = env.call(spin, obstinate)
-    deadline = time.monotonic() + PATIENCE_S
-    while not task.running():
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
+    until(task.running)
     restarts = sum(worker.restarts for worker in env.workers())
     assert task.cancel()
     with pytest.raises(TaskCancelledError):

@@ -16,6 +16,7 @@ import psutil
 import pytest
 from nvidia_site import machine, ring_circuit
 from ranked import mpirun
+from waiting import until
 
 from simenv.client.client import Client, connect
 
@@ -48,10 +49,10 @@ def site(folder: Path) -> Iterator[Client]:
 
 
 def wait_for_workers(site: Client) -> None:
-    deadline = time.monotonic() + PATIENCE_S
-    while not [each for each in site.workers() if each.pool == "g" and each.state == "IDLE"]:
-        assert time.monotonic() < deadline, [site.pools(), site.events()]
-        time.sleep(0.05)
+    until(
+        lambda: [each for each in site.workers() if each.pool == "g" and each.state == "IDLE"],
+        message=lambda: [site.pools(), site.events()],
+    )
 
 
 def ranks_of(folder: Path) -> dict[int, psutil.Process]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -18,12 +17,6 @@ from simenv.errors import OptionError
 
 A, B = Parameter("a"), Parameter("b")
 BOTH = ("expectation", "gradient")
-
-
-@pytest.fixture(scope="module")
-def env() -> Iterator[simenv.Client]:
-    with simenv.local(workers=1) as client:
-        yield client
 
 
 def circuit() -> QuantumCircuit:

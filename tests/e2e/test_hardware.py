@@ -6,9 +6,8 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -20,6 +19,7 @@ from qiskit.circuit import Parameter
 from qiskit.exceptions import QiskitError
 from qiskit.qasm2 import dumps
 from qiskit.quantum_info import SparsePauliOp
+from waiting import until
 
 import simenv
 from simenv.client.client import Client
@@ -223,13 +223,6 @@ def test_hardware_job_is_cancelled_when_worker_or_service_ends(tmp_path: Path, h
 
 
 END = {"terminated": signal.SIGTERM, "alone": signal.SIGKILL}
-
-
-def until(holds: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + 60
-    while not holds():
-        assert time.monotonic() < deadline, "it never comes"
-        time.sleep(LOOK_S)
 
 
 def pid_of(env: Client, pool: str) -> int:

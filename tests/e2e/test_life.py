@@ -17,6 +17,7 @@ from busy_circuits import ENDLESS
 from circuits import bell, chain, faulty, layered
 from engines import present
 from live import Live, environment
+from waiting import until
 
 import simenv
 from simenv import config
@@ -104,10 +105,10 @@ def test_private_environment_ends_with_its_owner_process() -> None:
     owner.send_signal(signal.SIGKILL)
     owner.wait()
     owner.stdout.close()
-    deadline = time.monotonic() + 60.0
-    while any(psutil.pid_exists(pid) for pid in pids):
-        assert time.monotonic() < deadline, "the private environment outlives its owner"
-        time.sleep(0.02)
+    until(
+        lambda: not any(psutil.pid_exists(pid) for pid in pids),
+        message="the private environment outlives its owner",
+    )
     for folder in Path(tempfile.gettempdir()).glob("simenv-local-*"):
         for path in sorted(folder.rglob("*"), reverse=True):
             path.rmdir() if path.is_dir() else path.unlink()

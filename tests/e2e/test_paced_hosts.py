@@ -5,13 +5,14 @@ from __future__ import annotations
 import itertools
 import json
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 import live
 import pytest
 from qiskit import qasm2
 from small_chip import CHIP, flip
+from waiting import until
 
 from noise_models.snapshot import dump
 from simenv import config
@@ -46,15 +47,6 @@ def env(up: live.Live) -> Iterator[Client]:
     with up.client() as client:
         client.run(flip(), pool="lab", shots=10)  # loads what must be loaded
         yield client
-
-
-def until(ask: Callable[[], Any]) -> Any:
-    """The first answer that is something."""
-    deadline = time.monotonic() + live.PATIENCE_S
-    while not (answer := ask()):
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
-    return answer
 
 
 def records(qpm: Any, revision: int, count: int) -> list[dict[str, Any]]:

@@ -1,7 +1,8 @@
-"""Code blocks of the pages qpm.md and hardware_qpm.md run as they are, each in a new process."""
+"""The documentation of the QPM, and the kit on simenv's own."""
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import subprocess
@@ -9,6 +10,8 @@ import sys
 from pathlib import Path
 
 import pytest
+
+from simenv.cli.app import run
 
 ROOT = Path(__file__).parents[2]
 LIMIT_S = 240
@@ -49,3 +52,41 @@ def test_commands_of_hardware_qpm_page_run_in_order(tmp_path: Path) -> None:
         assert " 0 failed" in done.stdout
     finally:
         subprocess.run(["simenv", "down", "--now"], env=environ, check=False, timeout=60)
+
+
+SOME = (
+    "query.*", "admission.reason", "polling.gone", "info.width", "record.*", "counts.*",
+    "execution.sync*", "execution.cancel-running", "events.once",
+    "reservation.released", "credits.returned", "credits.delayed", "statevector.*", "crowd.fifty",
+    "control.shutdown", "clients.*", "transport.error-stack",
+)  # fmt: skip
+TARGETS = ("inprocess", "defw", "hardware", "emulated")
+THROUGH_A_HOST = ("crowd.*", "events.once", "polling.read", "single.*", "transport.*")
+
+
+def broken(captured: pytest.CaptureFixture[str]) -> dict[str, str]:
+    """What failed, and why, of the object on the last line."""
+    document = json.loads(captured.readouterr().out.splitlines()[-1])
+    assert document["passed"] > 0, document
+    return {row["id"]: row["why"] for row in document["rows"] if row["state"] == "failed"}
+
+
+@pytest.mark.parametrize("target", TARGETS)
+def test_own_qpm_passes_conformance_checks(target: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """All of them in this process; tests of `simenv.client.qpm` and of the plugin have what they
+    leave open."""
+    chosen = {"inprocess": (), "defw": (*SOME, *THROUGH_A_HOST)}.get(target, SOME)
+    only = [word for pattern in chosen for word in ("--only", pattern)]
+    code = run(["qpm", "check", target, "--json", *only])
+    assert not broken(capsys)
+    assert code == 0
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("target", TARGETS[1:])
+def test_own_qpm_passes_all_conformance_checks(
+    target: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    code = run(["qpm", "check", target, "--json"])
+    assert not broken(capsys)
+    assert code == 0

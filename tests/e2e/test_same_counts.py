@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import signal
-import time
 from collections.abc import Sequence
 
 import numpy as np
@@ -13,6 +12,7 @@ from circuits import layered
 from live import environment
 from qiskit import QuantumCircuit
 from qiskit.circuit import ParameterVector
+from waiting import until
 
 import simenv
 from simenv.client.client import Client
@@ -82,10 +82,10 @@ def test_killed_worker_does_not_change_counts() -> None:
         undisturbed = counts_of(env, circuits)
     with environment() as live, live.client() as env:
         tasks = env.submit_many(circuits, shots=SHOTS, seed=20)
-        deadline = time.monotonic() + 60.0
-        while not (busy := [worker for worker in env.workers() if worker.task]):
-            assert time.monotonic() < deadline, "no worker is ever busy"
-            time.sleep(0.002)
+        busy = until(
+            lambda: [worker for worker in env.workers() if worker.task],
+            message="no worker is ever busy",
+        )
         os.kill(busy[0].pid, signal.SIGKILL)
         assert [task.result(120).counts for task in tasks] == undisturbed
         assert any(task.result().attempts > 1 for task in tasks)

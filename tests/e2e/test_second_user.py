@@ -11,7 +11,7 @@ import subprocess
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
@@ -22,6 +22,7 @@ from launched import below, missing, ranks_of
 from live import Live
 from other_user import attempt, impostor, skip_without_second_user
 from qpi_programs import HERE, linked
+from waiting import until
 
 from simenv import config
 from simenv.client.client import Client
@@ -268,13 +269,6 @@ class Observer:
                         self.helped |= child.cpu_times().user > COMPILER_CPU_S
             self.helped |= any(not psutil.pid_exists(pid) for pid in known)
             time.sleep(0.02)
-
-
-def until(condition: Callable[[], bool], timeout_s: float = RESULT_S) -> None:
-    deadline = time.monotonic() + timeout_s
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
 
 
 @pytest.mark.parametrize("launcher", LAUNCHERS)

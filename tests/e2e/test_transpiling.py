@@ -1,4 +1,4 @@
-"""Transpilation by workers: identical to one process, whoever asks, whichever worker answers."""
+"""Transpilation and detectors, through a service."""
 
 from __future__ import annotations
 
@@ -13,10 +13,12 @@ from typing import Any
 import msgspec
 import numpy as np
 import pytest
+import stim
 from emulated import DEVICE
 from live import Live, environment
 from qiskit import QuantumCircuit, transpile
 from qiskit.circuit import Parameter
+from waiting import until
 
 import simenv
 from simenv.client.circuits import load
@@ -25,13 +27,25 @@ from simenv.client.devices.compiler import Compiler
 from simenv.client.keys import issue_key
 from simenv.client.submission.prepare import PreparedSubmit
 from simenv.client.submission.send import send
-from simenv.errors import NotFoundError, OptionError, ProgramError, SimenvError, TaskFailedError
-from simenv.model import TaskOptions, TaskSpec
+from simenv.errors import (
+    BatchRefusedError,
+    LimitExceededError,
+    NotFoundError,
+    OptionError,
+    ProgramError,
+    SimenvError,
+    TaskFailedError,
+)
+from simenv.model import TaskOptions, TaskSpec, TaskState
+from simenv.model import detection as limits
 from simenv.model.calls import CALL_FORMAT, TRANSPILER, VALUE, TranspileCall
+from simenv.model.detection import DETECTORS, DetectionCall, sizes_of
 from simenv.transpiler import qpy
 from simenv.transpiler.target import target_of
 from simenv.transpiler.transpiler import Transpiler
 from simenv.wire import codec
+from simulators.control import RunControl
+from simulators.stabilizer.detectors import MatchingDecoder, sampled
 
 PATIENCE_S = 120.0
 
@@ -166,10 +180,7 @@ def test_circuit_that_cannot_be_packed_cancels_the_tasks_before_it(env: Client) 
     circuits[39] = QuantumCircuit(2, metadata={"what": object()})
     with pytest.raises(ProgramError, match="circuit 39 cannot be written as QPY"):
         env.transpile(circuits, DEVICE, name="packing")
-    deadline = time.monotonic() + PATIENCE_S
-    while any(info.name == "packing" for info in env.queue()[1]):
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
+    until(lambda: not any(info.name == "packing" for info in env.queue()[1]))
 
 
 def test_repeat_with_a_key_runs_nothing_again(env: Client) -> None:
@@ -190,3 +201,168 @@ def test_killed_worker_changes_nothing(live: Live) -> None:
         result = client.transpile(circuits, DEVICE, level=2)
         kill.join()
         assert_same(result, expected)
+
+
+def code(distance: int = 3, rate: float = 0.01, rounds: int = 0) -> stim.Circuit:
+    return stim.Circuit.generated(
+        "surface_code:rotated_memory_z",
+        distance=distance,
+        rounds=rounds or distance,
+        after_clifford_depolarization=rate,
+        before_measure_flip_probability=rate,
+    )
+
+
+def test_samples_are_decoded_where_they_are(env: Client) -> None:
+    circuit = code()
+    task = env.submit(circuit, shots=20_000, seed=5, decoder="pymatching", name="memory")
+    result: Any = task.result(PATIENCE_S)
+    outcome = sampled(circuit, MatchingDecoder(circuit), 20_000, 5, RunControl())
+    assert result.logical_errors == outcome.errors > 0
+    assert result.logical_error_rate == outcome.errors / 20_000
+    assert result.observable_errors.tolist() == outcome.observable_errors.tolist()
+    assert np.array_equal(result.detection_counts, outcome.detections)
+    assert np.array_equal(result.detection_rates, outcome.detections / 20_000)
+    assert result.flip_rates.tolist() == [outcome.flips[0] / 20_000]
+    assert (result.shots, result.seed, result.num_detectors) == (20_000, 5, circuit.num_detectors)
+    assert result.sampler.startswith("stim ")
+    assert result.decoder.startswith("pymatching ")
+    assert "logical errors" in repr(result)
+    with pytest.raises(OptionError, match="bits of each shot"):
+        _ = result.detection_events
+    value = env.task(task.id).result(PATIENCE_S).value
+    assert simenv.DetectionResult(value).logical_errors == outcome.errors
+    assert task.details.engine == DETECTORS  # type: ignore[attr-defined]
+    assert task.details.shots == 20_000  # type: ignore[attr-defined]
+    assert task.name == "memory"
+
+
+def test_bits_of_each_shot_come_back_where_they_are_asked_for(env: Client) -> None:
+    circuit = code()
+    result: Any = env.run(circuit, shots=300_000, seed=5, outputs="memory", engine=DETECTORS)
+    outcome = sampled(circuit, None, 300_000, 5, RunControl(), keep=True)
+    assert np.array_equal(result.detection_events, outcome.events)
+    assert np.array_equal(result.observable_flips, outcome.observable_flips)
+    for name in ("logical_errors", "predictions", "observable_errors"):
+        with pytest.raises(OptionError, match="not decoded"):
+            getattr(result, name)
+    few: Any = env.run(circuit, shots=10, seed=5, outputs="memory", decoder="pymatching")
+    assert np.array_equal(few.detection_events, outcome.events[:10])
+    assert few.predictions.shape == (10, 1)
+
+
+def test_thousands_of_qubits_and_a_million_shots_stay_within_blocks(env: Client) -> None:
+    circuit = stim.Circuit.generated(
+        "repetition_code:memory", distance=1_001, rounds=20, after_clifford_depolarization=1e-3
+    )
+    assert circuit.num_qubits == 2_001
+    result: Any = env.run(circuit, shots=2_000, seed=1)
+    assert result.detection_rates.shape == (20_000 + 1_000,)
+    assert 0 < result.detection_rates.mean() < 0.02
+    worker = env.workers()[0]
+    before = _peak_bytes(worker.pid)
+    env.run(code(), shots=1_000_000, seed=1)
+    assert _peak_bytes(worker.pid) - before < 100 * 2**20
+
+
+def _peak_bytes(pid: int) -> int:
+    lines = Path(f"/proc/{pid}/status").read_text().splitlines()
+    return 1024 * int(next(line for line in lines if line.startswith("VmHWM")).split()[1])
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"decoder": "bposd"}, "decoder='bposd'"),
+        ({"shots": None}, "need shots"),
+        ({"noise": "off"}, "noise= of a circuit of stim"),
+        ({"observables": "ZZ"}, "observables= of a circuit of stim"),
+        ({"parameter_values": np.zeros(2)}, "parameter_values= of a circuit of stim"),
+        ({"outputs": "statevector"}, "outputs .* of a circuit of stim"),
+        ({"engine": "statevector"}, "samples no detectors"),
+        ({"precision": "single"}, "precision= of a circuit of stim"),
+    ],
+)
+def test_options_of_other_circuits_are_refused(
+    env: Client, options: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(OptionError, match=message):
+        env.submit(code(), **options)
+
+
+def test_other_ways_to_submit_name_this_one(env: Client) -> None:
+    with pytest.raises(BatchRefusedError, match="no circuit"):
+        env.submit_many([code()])
+    with pytest.raises(ProgramError, match="goes to `submit` or `run`"):
+        env.post(code())
+    with pytest.raises(OptionError, match="decoder='pymatching'"):
+        env.submit("OPENQASM 2.0; qreg q[1];", decoder="pymatching")
+
+
+def test_circuits_beyond_a_limit_are_refused(env: Client, monkeypatch: pytest.MonkeyPatch) -> None:
+    for text, error, message in (
+        ("H 0\nM 0", ProgramError, "no DETECTOR and no OBSERVABLE_INCLUDE"),
+        ("M 70000\nDETECTOR rec[-1]", LimitExceededError, "70001 qubits; the limit is 65535"),
+        ("REPEAT 2000000 {\nM 0\nDETECTOR rec[-1]\n}", LimitExceededError, "2000000 detectors"),
+        ("M 0\nDETECTOR rec[-1]\nREPEAT 900000000 {\nH 0\n}", LimitExceededError, "operations"),
+        ("M 0\nOBSERVABLE_INCLUDE(5000) rec[-1]", LimitExceededError, "5001 observables"),
+        ("M 0\nDETECTOR rec[-1]\n" + "REPEAT 2 {\nH 0\n}\n" * 1_001, LimitExceededError, "REPEAT"),
+    ):
+        with pytest.raises(error, match=message):
+            env.submit(stim.Circuit(text))
+    with pytest.raises(LimitExceededError, match=r"at most .* shots a task"):
+        env.submit(code(), shots=100_000_000, outputs="memory")
+    monkeypatch.setattr(limits, "MAX_TEXT_BYTES", 100)
+    with pytest.raises(LimitExceededError, match="text of the circuit"):
+        env.submit(code())
+    monkeypatch.undo()
+    with pytest.raises(TaskFailedError, match="cannot be decoded by matching"):
+        env.run(stim.Circuit("H 0\nM 0\nDETECTOR rec[-1]"), decoder="pymatching")
+
+
+def test_worker_refuses_what_a_client_says_wrongly(env: Client, tmp_path: Path) -> None:
+    file = tmp_path / "ana.simenv"
+    issue_key(env.keys, "ana", "client", file)
+    terms = TaskOptions(outputs=(VALUE,), engine=DETECTORS)
+    honest = sizes_of(code())
+    fewer = msgspec.structs.replace(honest, operations=1)
+    with simenv.connect(service=file) as far:
+        assert far.run(code(), shots=10, seed=1).shots == 10
+        for text, message in ((str(code()), "it came with"), ("H rec[-1]", "stim cannot read")):
+            call = DetectionCall(CALL_FORMAT, text, "", False, fewer)
+            order = PreparedSubmit(terms, [TaskSpec(codec.encode(call), 10, 1)], single=True)
+            task = send(far.session, order, None)[0]
+            with pytest.raises(TaskFailedError, match=message) as failed:
+                task.result(PATIENCE_S)
+            assert failed.value.reason == "program"
+        huge = DetectionCall(
+            CALL_FORMAT, "", "", False, msgspec.structs.replace(honest, qubits=10**6)
+        )
+        order = PreparedSubmit(terms, [TaskSpec(codec.encode(huge), 10, 1)], single=True)
+        with pytest.raises(LimitExceededError, match="1000000 qubits"):
+            send(far.session, order, None)
+
+
+def test_killed_worker_leaves_the_same_answer() -> None:
+    circuit = code(5, 0.008)
+    shots = 400_000
+    with simenv.local(workers=1) as client:
+        task = client.submit(circuit, shots=shots, seed=11, decoder="pymatching")
+        until(lambda: client.tasks([task])[0].state is TaskState.RUNNING)
+        time.sleep(0.3)
+        os.kill(client.workers()[0].pid, signal.SIGKILL)
+        result: Any = task.result(PATIENCE_S)
+        assert task.details.attempts == 2  # type: ignore[attr-defined]
+    outcome = sampled(circuit, MatchingDecoder(circuit), shots, 11, RunControl())
+    assert result.logical_errors == outcome.errors
+    assert np.array_equal(result.detection_counts, outcome.detections)
+
+
+def test_decoding_is_cancelled_between_blocks(env: Client) -> None:
+    task = env.submit(code(7, 0.02), shots=2_000_000_000, seed=1, decoder="pymatching")
+    until(lambda: env.tasks([task])[0].state is TaskState.RUNNING)
+    pid = env.workers()[0].pid
+    task.cancel()
+    assert task.wait(timeout_s=PATIENCE_S) is TaskState.CANCELLED
+    assert env.run(code(), shots=10, seed=1).shots == 10
+    assert env.workers()[0].pid == pid

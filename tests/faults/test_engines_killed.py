@@ -127,7 +127,7 @@ OTHER_TESTS = {
     "gpu": ("e2e/test_gpu_site.py", "test_task_of_a_killed_worker_runs_again_to_the_same_counts"),
     "external": ("e2e/test_external.py", "test_a_killed_worker_ends_its_program_and_the_task_runs"),
     "transpiler": ("e2e/test_transpiling.py", "test_killed_worker_changes_nothing"),
-    "detectors": ("e2e/test_detectors.py", "test_killed_worker_leaves_the_same_answer"),
+    "detectors": ("e2e/test_transpiling.py", "test_killed_worker_leaves_the_same_answer"),
     "functions": ("e2e/test_functions.py", "test_function_goes_on_in_another_worker_when"),
 }
 

@@ -6,7 +6,6 @@ undisturbed run.
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterator
 
 import psutil
@@ -14,6 +13,7 @@ import pytest
 from circuits import layered
 from launched import LAUNCHERS, below, missing, ranks_of
 from live import Live
+from waiting import until
 
 import simenv
 from simenv.client.client import Client
@@ -105,7 +105,4 @@ def test_workers_are_restarted_after_prte_is_killed(live: Live, oracle: dict[str
         assert not left, [process.cmdline() for process in left]
         kinds = {event.kind for event in env.events()}
         assert {"dvm.lost", "worker.lost", "task.requeued"} <= kinds
-        deadline = time.monotonic() + RESULT_S
-        while env.pools()["pair"].workers < 1:
-            assert time.monotonic() < deadline
-            time.sleep(0.1)
+        until(lambda: env.pools()["pair"].workers >= 1)

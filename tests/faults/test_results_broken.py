@@ -5,12 +5,12 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
-import time
 from pathlib import Path
 
 import numpy as np
 import pytest
 from live import Live, resurrected
+from waiting import until
 
 import simenv
 from simenv.client.client import Client
@@ -49,10 +49,7 @@ def files(env: Client) -> list[Path]:
 
 
 def _await_none(home: Path) -> None:
-    deadline = time.monotonic() + 120
-    while list(home.glob("results/*/.*.new")):
-        assert time.monotonic() < deadline, "the half file stays"
-        time.sleep(0.01)
+    until(lambda: not list(home.glob("results/*/.*.new")), 120, message="the half file stays")
 
 
 def _killed_half_way(home: Path, env: Client) -> tuple[list[Path], simenv.Result, int]:

@@ -13,6 +13,7 @@ import pytest
 from circuits import layered
 from ledger import Ledger
 from live import Live, resurrected
+from waiting import until
 
 import simenv
 from simenv.service.support import fault_injection
@@ -88,10 +89,11 @@ def test_accepted_tasks_end_once_after_service_kills_under_load(
                 ledger.accepted(tasks, seeds)
                 time.sleep(max(0.0, moment - time.monotonic()))
                 live.kill_service()
-                deadline = time.monotonic() + 120
-                while len(deaths) == before:
-                    assert time.monotonic() < deadline, "the service does not come back"
-                    time.sleep(0.01)
+                until(
+                    lambda last=before: len(deaths) != last,
+                    120,
+                    message="the service does not come back",
+                )
             for task in simenv.as_completed(tasks, timeout_s=200):
                 task.result()
             attempts = ledger.check(env)
@@ -110,10 +112,7 @@ def test_accepted_tasks_end_once_after_service_kill_around_journal_checkpoint(po
             # A megabyte each: together more than the WAL holds before a checkpoint is due.
             tasks = env.submit_many(circuits, shots=None, outputs=("statevector",))
             norms = [abs(task.result(timeout_s=200).statevector ** 2).sum() for task in tasks]
-            deadline = time.monotonic() + 120
-            while not deaths:
-                assert time.monotonic() < deadline, f"{point} was never hit"
-                time.sleep(0.05)
+            until(lambda: deaths, 120, message=lambda: f"{point} was never hit")
             ended = [done.task.id for done in env.completions(since=0)]
         assert deaths == [first]
         assert norms == pytest.approx([1.0] * 30)

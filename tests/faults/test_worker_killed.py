@@ -11,6 +11,7 @@ import pytest
 from circuits import faulty, layered
 from ledger import Ledger
 from live import environment
+from waiting import until
 
 import simenv
 from simenv.errors import TaskFailedError
@@ -58,10 +59,7 @@ def test_tasks_of_killed_workers_end_once_with_same_counts(wanted: int) -> None:
         for task in simenv.as_completed(tasks, timeout_s=400):
             task.result()
         attempts = ledger.check(env)
-        deadline = time.monotonic() + 60.0
-        while env.pools()["main"].workers < 2:
-            assert time.monotonic() < deadline, "the pool is not back to its size"
-            time.sleep(0.05)
+        until(lambda: env.pools()["main"].workers >= 2, message="the pool is not back to its size")
     assert sum(count > 1 for count in attempts.values()) >= wanted // 2
 
 
@@ -85,10 +83,9 @@ def test_unresponsive_worker_is_replaced_and_its_task_runs_again() -> None:
     circuit = layered(22, 60, 1)  # a second
     with environment(silent_s=3.0) as live, live.client() as env:
         task = env.submit(circuit, shots=50, seed=3)
-        deadline = time.monotonic() + 60.0
-        while not (busy := [w for w in env.workers() if w.task]):
-            assert time.monotonic() < deadline, "it ended before it was seen"
-            time.sleep(0.005)
+        busy = until(
+            lambda: [w for w in env.workers() if w.task], message="it ended before it was seen"
+        )
         os.kill(busy[0].pid, signal.SIGSTOP)
         result = task.result(timeout_s=200)
         assert result.attempts >= 2

@@ -23,7 +23,7 @@ from launcher.placement import (
 )
 
 GIB = 2**30
-patient = settings(deadline=None, max_examples=200)
+patient = settings(deadline=None)
 
 
 @st.composite

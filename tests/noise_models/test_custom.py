@@ -1,4 +1,4 @@
-"""Custom noise models have the given channels; wrong documents are refused by field."""
+"""Devices that users describe, and their documents."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import pytest
 from qiskit.quantum_info import PTM
 from qiskit_aer import noise as aer
 
-from noise_models import channel, custom, library
+from noise_models import channel, custom, document, library
 from noise_models.build import build
 from noise_models.channel import Channel
 from noise_models.custom import ChannelEntry, CustomModel, IdleEntry, ReadoutEntry
@@ -20,6 +20,7 @@ from noise_models.errors import NoiseError, SnapshotError
 from noise_models.options import NoiseOptions
 from noise_models.relations.compare import compare
 from noise_models.relations.compose import compose
+from tests.noise_models.snapshots import transmons
 from tests.noise_models.test_channel import random_kraus
 
 DAMPED = [[[1, 0], [0, math.sqrt(0.9)]], [[0, math.sqrt(0.1)], [0, 0]]]
@@ -326,3 +327,34 @@ def test_fields_that_exist_are_named_for_an_unknown_one(values: object, hint: st
     with pytest.raises(SnapshotError, match="unknown field") as caught:
         custom.from_values({"kind": "channels", "name": "x", **values})
     assert caught.value.hint.startswith(hint)
+
+
+CUSTOM = CustomModel(name="mine", channels=(ChannelEntry(gate="x", depolarizing=0.1),))
+
+
+@pytest.mark.parametrize("given", [transmons(), CUSTOM])
+def test_documents_are_read_back(given: document.Document) -> None:
+    data = document.dump(given)
+    assert document.load(data) == given
+    assert document.dump(document.load(data)) == data
+    assert document.digest(data) == given.digest
+
+
+def test_models_are_those_of_the_document() -> None:
+    assert document.model(transmons()).after_gate("sx", (0,))
+    assert document.model(CUSTOM).after_gate("x", (0,))
+    assert not document.model(CUSTOM, NoiseOptions.parse("off")).after_gate("x", (0,))
+
+
+def test_aer_models_are_documents() -> None:
+    noise_model = aer.NoiseModel()
+    noise_model.add_all_qubit_quantum_error(aer.depolarizing_error(0.1, 1), "x")
+    outcome = document.load(json.dumps(noise_model.to_dict(serializable=True)).encode())
+    assert document.model(outcome).after_gate("x", (5,))
+
+
+@pytest.mark.parametrize("data", [b"{}", b"[]", b'{"kind": "x"}', b"1", b"{", b"\xff"])
+def test_other_data_is_refused(data: bytes) -> None:
+    with pytest.raises(SnapshotError) as caught:
+        document.load(data)
+    assert caught.value.field

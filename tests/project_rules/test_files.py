@@ -9,7 +9,7 @@ import subprocess
 from pathlib import Path
 
 from source_trees import parsed
-from spread import LONG
+from spread import APART, DRILLS, LONG, SMOKE
 
 ROOT = Path(__file__).parents[2]
 WALL = 600
@@ -47,30 +47,6 @@ def test_python_files_have_at_most_600_lines() -> None:
     assert not long
 
 
-def test_each_module_has_a_docstring() -> None:
-    silent = [name(p) for p in PYTHON if parsed(p).body and not ast.get_docstring(parsed(p))]
-    assert not silent
-
-
-def shell_of_os(function: ast.expr) -> bool:
-    """Is it `os.system` or `os.popen`?"""
-    return (
-        isinstance(function, ast.Attribute)
-        and function.attr in {"system", "popen"}
-        and isinstance(function.value, ast.Name)
-        and function.value.id == "os"
-    )
-
-
-def test_no_program_is_started_through_a_shell() -> None:
-    for path in PYTHON:
-        for node in ast.walk(parsed(path)):
-            if isinstance(node, ast.Call):
-                place = f"{name(path)}:{node.lineno}"
-                assert not any(word.arg == "shell" for word in node.keywords), place
-                assert not shell_of_os(node.func), place
-
-
 def test_files_contain_no_open_todos_or_machine_specific_paths() -> None:
     for path in FILES:
         if path.suffix in {".py", ".md", ".toml", ".sh", ".cff", ""} and path.name != "LICENSE":
@@ -78,8 +54,9 @@ def test_files_contain_no_open_todos_or_machine_specific_paths() -> None:
             assert match is None, f"{name(path)}: {match.group() if match else ''}"
 
 
-def test_files_whose_tests_begin_first_exist() -> None:
-    assert [path for path in LONG if not (ROOT / path).exists()] == []
+def test_files_with_groups_or_an_order_of_their_own_exist() -> None:
+    names = (*LONG, *APART, *DRILLS, *(nodeid.partition("::")[0] for nodeid in SMOKE))
+    assert [path for path in names if not (ROOT / path).exists()] == []
 
 
 def test_scripts_are_executable() -> None:

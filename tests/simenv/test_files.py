@@ -1,19 +1,23 @@
-"""Folders that others control are refused, at every level, and those made are private."""
+"""Private files, and processes."""
 
 from __future__ import annotations
 
 import errno
 import os
 import stat
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
+import psutil
 import pytest
 from other_user import UID, skip_without_second_user
 
 from simenv import config, files
 from simenv.errors import ConfigError
+from simenv.process import resident_bytes
 
 MISSING = os.strerror(errno.ENOENT)
 
@@ -232,3 +236,16 @@ def test_replaced_file_has_the_requested_mode_less_the_umask(tmp_path: Path) -> 
     finally:
         os.umask(before)
     assert mode_of(path) == 0o640
+
+
+def test_resident_bytes_are_those_of_this_process() -> None:
+    assert resident_bytes() == pytest.approx(psutil.Process(os.getpid()).memory_info().rss, rel=0.1)
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="elsewhere psutil is needed")
+def test_the_first_status_imports_no_library() -> None:
+    code = (
+        "import sys; from simenv.process import resident_bytes;"
+        "resident_bytes(); sys.exit('psutil' in sys.modules)"
+    )
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

@@ -14,6 +14,7 @@ from third_party_engine import FOLDER
 
 from simulators import catalog, registry
 from simulators.circuit.ir import Circuit
+from simulators.circuit.noise import NoiseProgram
 from simulators.circuit.validation.admission import validation_error
 from simulators.control import RunControl
 from simulators.engine import Engine, EngineContext, PauliSum, Request, RunOptions
@@ -84,12 +85,13 @@ class Runner:
         binding: int = 0,
         control: RunControl | None = None,
         amplitudes: object = None,
+        noise: NoiseProgram | None = None,
         **options: object,
     ) -> tuple[BindingResult, ...]:
         assert validation_error(circuit) == ""
         chosen = RunOptions(**options)  # type: ignore[arg-type]
         request = Request(shots, seed, outputs, observables, bindings, binding, amplitudes)  # type: ignore[arg-type]
-        plan = self.engine.plan(circuit, None, chosen)
+        plan = self.engine.plan(circuit, noise, chosen)
         result = self.engine.run(plan, circuit, request, chosen, control or RunControl())
         return tuple(result.row(k) for k in range(result.count))
 

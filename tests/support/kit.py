@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import ast
+import re
 import shutil
 from pathlib import Path
 
@@ -14,14 +16,33 @@ SHORT_S = 0.2  # a long circuit of the tests
 LONGER_S = 1.0  # where every row must pass, and what runs be seen running
 
 
-def assembled(parent: Path, name: str = "") -> Path:
-    """The folder of the honest plugin, with the class of `broken/NAME.py` where one is named."""
+def class_name(defect: str) -> str:
+    return "".join(word.title() for word in defect.split("_"))
+
+
+def defects() -> set[str]:
+    """Names of all defects: classes of `broken/defects.py`, and modules that patch another one."""
+    modules = {path.stem for path in (PLUGINS / "broken").glob("*.py")} - {"defects"}
+    tree = ast.parse((PLUGINS / "broken" / "defects.py").read_text())
+    nodes = [node for node in tree.body if isinstance(node, ast.ClassDef)]
+    classes = {node.name for node in nodes if ast.unparse(node.bases[0]) == "HonestQPM"}
+    return modules | {re.sub(r"(?<!^)(?=[A-Z])", "_", name).lower() for name in classes}
+
+
+def assembled(parent: Path, defect: str = "") -> Path:
+    """The folder of the honest plugin, with a defect where one is named."""
     folder = parent / "plugin"
     ignored = shutil.ignore_patterns("__pycache__")
     shutil.copytree(PLUGINS / "honest", folder, ignore=ignored, dirs_exist_ok=True)
-    if name:
-        service = folder / "services" / "svc_honest" / "svc_qpm.py"
-        shutil.copyfile(PLUGINS / "broken" / f"{name}.py", service)
+    package = folder / "services" / "svc_honest"
+    module = PLUGINS / "broken" / f"{defect}.py"
+    if defect and module.exists():
+        shutil.copyfile(module, package / "svc_qpm.py")
+    elif defect:
+        shutil.copyfile(PLUGINS / "broken" / "defects.py", package / "defects.py")
+        name = class_name(defect)
+        text = f"from .defects import {name}\n\n\nclass QPM({name}):\n    pass\n"
+        (package / "svc_qpm.py").write_text(text)
     return folder
 
 

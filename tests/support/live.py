@@ -6,13 +6,13 @@ import os
 import shutil
 import signal
 import threading
-import time
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import psutil
+from waiting import until
 
 from simenv import config
 from simenv.client.client import Client, connect
@@ -50,10 +50,10 @@ class Live:
         self.service().send_signal(signal.SIGKILL)
 
     def wait_dead(self, pid: int, timeout_s: float = PATIENCE_S) -> None:
-        deadline = time.monotonic() + timeout_s
-        while psutil.pid_exists(pid) and psutil.Process(pid).status() != psutil.STATUS_ZOMBIE:
-            assert time.monotonic() < deadline, f"process {pid} does not end"
-            time.sleep(0.005)
+        def is_over() -> bool:
+            return not psutil.pid_exists(pid) or psutil.Process(pid).status() == "zombie"
+
+        until(is_over, timeout_s, message=f"process {pid} does not end")
 
     def down(self) -> None:
         with suppress(NoServiceError):

@@ -93,7 +93,6 @@ def dynamic_circuits(draw: st.DrawFn) -> Circuit:
 QUIET = settings(
     derandomize=True,
     deadline=None,
-    max_examples=120,
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
 )
 

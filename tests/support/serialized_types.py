@@ -10,7 +10,6 @@ from __future__ import annotations
 from typing import Any
 
 from launcher import probe_cache
-from simenv.cli.bench.cases import Figure
 from simenv.cli.bundle.manifest import Manifest
 from simenv.cli.demo.loop import VariationalRun as DemoRun
 from simenv.cli.demo.performance import DemoRow
@@ -166,7 +165,6 @@ PRINTED: dict[str, Any] = {
     "doctor": doctor.DoctorFinding,
     "explain of an environment": ResourceFit,
     "explain --plan": PlanLine,
-    "bench": Figure,
     "perf": PerformanceReport,
     "trace": Trace,
     "demo": DemoRow,

@@ -1,18 +1,40 @@
-"""Which tests several processes (`pytest -n 4`) may run side by side, and which begin first.
+"""Groups of tests for several processes (`pytest -n 4`), and the order in which they begin.
 
 A group runs in one process, in its order: fixtures of a module are made once. A group is a file,
-but for the folders of TOGETHER. What takes long begins first, so that nothing long is left at the
-end when the other processes have nothing to do.
+but for the folders of TOGETHER and the files of APART. What takes long begins first, so that
+nothing long is left at the end when the other processes have nothing to do.
 """
 
 from __future__ import annotations
 
+import zlib
+
 import pytest
 from xdist.scheduler import LoadScopeScheduling
+from xdist.workermanage import WorkerController
 
+# `make test` leaves these out, `make drills` runs them; but what `make test` runs all the same.
+DRILLS = ("tests/cluster/", "tests/documentation/test_site.py", "tests/faults/")
+SMOKE = (
+    "tests/documentation/test_site.py"
+    "::test_the_configuration_reference_has_every_variable_that_the_code_reads",
+    "tests/cluster/test_plain.py::test_remote_worker_has_its_folder_and_environment",
+    "tests/faults/test_worker_killed.py::test_task_that_kills_its_workers_fails_as_poison"
+    "_and_others_complete",
+)
 # The first use what a machine has once, or so much of it that two of them would be in each other's
 # way. The others share the syntax trees of all modules.
 TOGETHER = ("tests/cluster/", "tests/project_rules/")
+# Files whose tests share nothing but functions: PARTS groups of each.
+APART = (
+    "tests/e2e/test_docs.py",
+    "tests/e2e/test_life.py",
+    "tests/e2e/test_qpm_docs.py",
+    "tests/simenv/frontends/pennylane/test_device_suite.py",
+    "tests/simenv/qpm_check/test_broken.py",
+    "tests/simenv/qpm_check/test_honest.py",
+)
+PARTS = 4
 # What takes long on two quiet cores, the longest first.
 LONG = (
     "tests/cluster/",  # minutes: deaths that somebody must notice
@@ -23,7 +45,7 @@ LONG = (
     "tests/faults/test_long_run_killed.py",
     "tests/simulators/statevector/distributed/test_distributed.py",
     "tests/simenv/qpm_check/test_honest.py",
-    "tests/e2e/test_qpm_check.py",
+    "tests/e2e/test_qpm_docs.py",
     "tests/faults/test_qpi_service_killed.py",
     "tests/e2e/test_hostile_client.py",
     "tests/e2e/test_hardware.py",
@@ -53,7 +75,6 @@ LONG = (
     "tests/simenv/client/environments/test_named.py",
     "tests/simenv/frontends/qpi/test_circuits.py",
     "tests/simenv/worker/test_lease.py",
-    "tests/e2e/test_other_mpis.py",
     "tests/e2e/test_transpiling.py",
     "tests/documentation/test_site.py",
     "tests/simulators/statevector/test_parts.py",
@@ -62,18 +83,28 @@ LONG = (
     "tests/e2e/test_second_user.py",
     "tests/e2e/test_far_life.py",
     "tests/simenv/frontends/pennylane/test_device.py",
-    "tests/examples/test_qpu_cutover.py",
+    "tests/examples/test_my_qpu.py",
 )
 
 
-def group_of(nodeid: str) -> str:
+def is_drill(nodeid: str) -> bool:
+    return nodeid.startswith(DRILLS) and nodeid not in SMOKE
+
+
+def file_of(nodeid: str) -> str:
+    """The file of a test, or its folder of TOGETHER."""
     file = nodeid.partition("::")[0]
     return next((folder for folder in TOGETHER if file.startswith(folder)), file)
 
 
+def group_of(nodeid: str) -> str:
+    file = file_of(nodeid)
+    return f"{file} {zlib.crc32(nodeid.encode()) % PARTS}" if file in APART else file
+
+
 def rank_of(nodeid: str) -> int:
-    group = group_of(nodeid)
-    return LONG.index(group) if group in LONG else len(LONG)
+    file = file_of(nodeid)
+    return LONG.index(file) if file in LONG else len(LONG)
 
 
 class Spread(LoadScopeScheduling):  # type: ignore[misc]
@@ -81,6 +112,12 @@ class Spread(LoadScopeScheduling):  # type: ignore[misc]
 
     def _split_scope(self, nodeid: str) -> str:
         return group_of(nodeid)
+
+    def _reschedule(self, node: WorkerController) -> None:
+        """Give a process its next group when it begins the last test of its present one, not one
+        test earlier: the group would wait behind both."""
+        if node.shutting_down or self._pending_of(self.assigned_work[node]) < 2:
+            super()._reschedule(node)
 
 
 class AtOnce:

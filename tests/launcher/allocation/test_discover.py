@@ -1,4 +1,4 @@
-"""The nodes that environments of sites mean, and those that users name."""
+"""The allocation of a batch system, or of this node alone."""
 
 from __future__ import annotations
 
@@ -11,8 +11,9 @@ from pathlib import Path
 import pytest
 from sites import GIB, HERE, PLAIN, SHARE, SITES, Site
 
-from launcher.allocation import scontrol
+from launcher.allocation import scontrol, this_node
 from launcher.allocation.discover import discover
+from launcher.allocation.hostlist import expand_counts, expand_hosts, same_host
 from launcher.base import AllocationError, LaunchError, Node
 
 
@@ -213,3 +214,143 @@ def test_slurm_end_time_in_default_format_is_read_as_local_time(
         assert result.end_s == end_s
     monkeypatch.undo()
     time.tzset()
+
+
+@pytest.mark.parametrize(
+    ("text", "names"),
+    [
+        ("a", ["a"]),
+        ("a,b.site.org", ["a", "b.site.org"]),
+        ("a[1-3,07],b", ["a1", "a2", "a3", "a07", "b"]),
+        ("n[009-011]", ["n009", "n010", "n011"]),
+        ("r[1-2]n[3,5]x", ["r1n3x", "r1n5x", "r2n3x", "r2n5x"]),
+        (" a , b ", ["a", "b"]),
+        ("gpu-[10-11].local", ["gpu-10.local", "gpu-11.local"]),
+    ],
+)
+def test_host_list_is_expanded_in_order(text: str, names: list[str]) -> None:
+    assert expand_hosts(text, "X") == names
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "a,,b",
+        "a[",
+        "a[1-]",
+        "a[3-1]",
+        "a[x]",
+        "a]",
+        "-oProxyCommand=x",
+        "a b",
+        "a;reboot",
+        "$(x)",
+        "a[1-99999999]",
+        "a[1-9999][1-9999]",
+        "a" * 300,
+    ],
+)
+def test_invalid_host_list_is_refused_with_its_source_and_a_hint(text: str) -> None:
+    with pytest.raises(AllocationError, match=r"^WHERE = ") as caught:
+        expand_hosts(text, "WHERE")
+    assert "--hosts" in caught.value.hint
+
+
+def test_repeated_counts_are_expanded() -> None:
+    assert expand_counts("2(x3),1", "X", 4) == [2, 2, 2, 1]
+
+
+@pytest.mark.parametrize("text", ["2(x3)", "2,2,2,2,2", "", "x,1,1,1", "-1,1,1,1", "1(x999999999)"])
+def test_counts_that_do_not_match_the_hosts_are_refused(text: str) -> None:
+    with pytest.raises(AllocationError, match="SLOTS = "):
+        expand_counts(text, "SLOTS", 4)
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "same"),
+    [
+        ("n1", "n1", True),
+        ("n1", "N1.site.org", True),
+        ("n1.site.org", "n1", True),
+        ("n1.site.org.", "n1.site.org", True),
+        ("n1.a.org", "n1.b.org", False),
+        ("n1", "n10", False),
+        ("10.0.0.1", "10.0.0.2", False),
+        ("10", "10.0.0.1", False),
+        ("fe80::1", "fe80::1", True),
+    ],
+)
+def test_short_and_full_names_of_a_host_are_equal(one: str, other: str, same: bool) -> None:
+    assert same_host(one, other) is same
+    assert same_host(other, one) is same
+
+
+@pytest.fixture
+def groups(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Stands for /sys/fs/cgroup; what the process is told of its groups stands in `self`."""
+    read = this_node._read
+    monkeypatch.setattr(this_node, "_CGROUP", tmp_path / "fs")
+    monkeypatch.setattr(
+        this_node,
+        "_read",
+        lambda p: read(tmp_path / "self" if str(p) == "/proc/self/cgroup" else p),
+    )
+    return tmp_path
+
+
+def write(path: Path, text: str) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(text)
+
+
+def test_slots_follow_cpu_affinity() -> None:
+    result = os.sched_getaffinity(0)
+    try:
+        os.sched_setaffinity(0, {min(result)})
+        assert this_node.this_node().slots == 1
+    finally:
+        os.sched_setaffinity(0, result)
+
+
+def test_cgroup_limits_bound_cores_and_memory(groups: Path) -> None:
+    write(groups / "self", "0::/a/b\n")
+    write(groups / "fs/a/b/cpu.max", "100000 100000\n")
+    write(groups / "fs/a/memory.max", "123456789\n")
+    write(groups / "fs/a/b/memory.max", "max\n")
+    node = this_node.this_node()
+    assert node.slots == 1
+    assert node.memory_bytes == 123456789
+
+
+def test_limits_of_cgroups_version_1_hold(groups: Path) -> None:
+    write(groups / "self", "5:cpu,cpuacct:/slurm/job_7\n3:memory:/slurm/job_7\n0::/\n")
+    write(groups / "fs/cpu,cpuacct/slurm/job_7/cpu.cfs_quota_us", "150000\n")
+    write(groups / "fs/cpu,cpuacct/slurm/job_7/cpu.cfs_period_us", "100000\n")
+    write(groups / "fs/memory/slurm/job_7/memory.limit_in_bytes", "9223372036854771712\n")
+    write(groups / "fs/memory/slurm/memory.limit_in_bytes", "77000000\n")
+    node = this_node.this_node()
+    assert node.slots == 1
+    assert node.memory_bytes == 77000000
+
+
+def test_limits_hold_in_a_container_with_its_own_cgroup_root(groups: Path) -> None:
+    write(groups / "self", "4:memory:/docker/abc\n2:cpu,cpuacct:/docker/abc\n")
+    write(groups / "fs/memory/memory.limit_in_bytes", "55000000\n")
+    write(groups / "fs/cpu/cpu.cfs_quota_us", "-1\n")
+    write(groups / "fs/cpu/cpu.cfs_period_us", "100000\n")
+    node = this_node.this_node()
+    assert node.memory_bytes == 55000000
+    assert node.slots == len(os.sched_getaffinity(0))
+
+
+def test_cpu_quota_below_one_core_is_one_slot(groups: Path) -> None:
+    write(groups / "self", "0::/a\n")
+    write(groups / "fs/a/cpu.max", "20000 100000\n")
+    assert this_node.this_node().slots == 1
+
+
+def test_names_of_this_machine_are_recognised() -> None:
+    assert this_node.is_this_node("localhost")
+    assert this_node.is_this_node(os.uname().nodename)
+    assert not this_node.is_this_node(os.uname().nodename + "x")

@@ -1,4 +1,4 @@
-"""Workers as jobs of a real DVM on this machine: started, placed, ended, and what is left."""
+"""PRRTE: its virtual machine, jobs and messages."""
 
 from __future__ import annotations
 
@@ -15,10 +15,17 @@ import prte_driver
 import psutil
 import pytest
 from prte_driver import SLEEPS, Driver, command, here
+from waiting import until
 
 from launcher.base import Allocation, Exit, LauncherEvent, LaunchError, Node
+from launcher.pmix.protocol import HelperResponse
 from launcher.prte import dvm
+from launcher.prte.dvm import DvmSettings
+from launcher.prte.dvm_supervisor import DvmSupervisor
+from launcher.prte.installation import Prte
+from launcher.prte.job_tracker import CONFIRMATIONS, UNKNOWN_END, JobTracker
 from launcher.prte.launcher import PrteLauncher
+from launcher.prte.log_messages import failure_summary, is_ready
 
 NODE = os.uname().nodename
 WAIT_S = 60.0
@@ -144,10 +151,7 @@ def test_all_ranks_of_a_worker_end_together(prte: Watched) -> None:
     os.kill(pids[0], signal.SIGSEGV)
     end = prte.end_of("one")
     assert (end.code, end.reason, end.infrastructure_failure) == (-11, "signal 11 (SIGSEGV)", False)
-    deadline = time.monotonic() + WAIT_S  # the daemon reaps it after it has told the end
-    while any(psutil.pid_exists(pid) for pid in pids):
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
+    until(lambda: not any(psutil.pid_exists(pid) for pid in pids))
     assert prte.it.running() == ["other"]
 
 
@@ -270,12 +274,129 @@ def test_prte_ends_with_a_killed_service(tmp_path: Path) -> None:
         driver.start("one", SLEEPS, f"{NODE}:2")
         log = tmp_path / "one.log"
         driver.news("dvm.started")
-        deadline = time.monotonic() + WAIT_S
-        while not (log.exists() and log.read_text().split() == ["up", "up"]):
-            assert time.monotonic() < deadline
-            time.sleep(0.01)
+        until(lambda: log.exists() and log.read_text().split() == ["up", "up"])
         below = psutil.Process(process.pid).children(recursive=True)
         assert {"prte"} < {p.name() for p in below}
         process.kill()
     _, alive = psutil.wait_procs(below, timeout=WAIT_S)
     assert not alive
+
+
+NOW = 1_000.0  # it stands still: what is planned for later never comes
+
+
+def test_recheck_finds_a_returned_node_at_once(tmp_path: Path) -> None:
+    agent, value = tmp_path / "agent", tmp_path / "there"
+    agent.write_text(f"#!/bin/sh\ntest -e {value}\n")
+    agent.chmod(0o700)
+    site = DvmSettings(
+        Prte(Path("/prte"), Path("/pmix"), (), None, "3"), dict(os.environ), str(agent)
+    )
+    block = DvmSupervisor(site, [Node("n1", 1, 2**30)], tmp_path, 1)
+    assert not block.recheck_node("n1"), "it is not lost"
+    block.lost_nodes["n1"] = "no answer"
+    for _ in range(2):
+        block.step(NOW)
+        while block._probe is not None:
+            os.sched_yield()
+            block.step(NOW)
+    assert "n1" in block.lost_nodes
+    value.touch()
+    assert block.recheck_node("n1")
+    block.step(NOW)
+    while block._probe is not None:
+        os.sched_yield()
+        block.step(NOW)
+    assert [news.kind for news in block.events] == ["node.back"]
+    block.close()
+
+
+END = HelperResponse("ended", namespace="dvm@1", code=3)
+
+
+def test_end_reported_before_start_is_delivered_at_start() -> None:
+    jobs = JobTracker()
+    assert jobs.ended(END) == []
+    assert jobs.started("dvm@1") == [END]
+    assert jobs.ended(END) == []
+
+
+def test_end_of_a_job_is_reported_once() -> None:
+    jobs = JobTracker()
+    assert jobs.started("dvm@1") == []
+    assert jobs.ended(END) == [END]
+    assert jobs.ended(END) == []
+    for _ in range(CONFIRMATIONS):
+        assert jobs.listed(["tool"], pending=False) == ([], [])
+
+
+def test_job_missing_in_two_lists_has_ended() -> None:
+    jobs = JobTracker()
+    jobs.started("dvm@1")
+    jobs.started("dvm@2")
+    for _ in range(CONFIRMATIONS - 1):
+        assert jobs.listed(["dvm@2"], pending=False) == ([], [])
+    over, strange = jobs.listed(["dvm@2"], pending=False)
+    assert over == [HelperResponse("ended", namespace="dvm@1", code=1, message=UNKNOWN_END)]
+    assert strange == []
+
+
+def test_one_list_without_a_job_does_not_end_it() -> None:
+    jobs = JobTracker()
+    jobs.started("dvm@1")
+    for _ in range(3 * CONFIRMATIONS):
+        assert jobs.listed([], pending=False) == ([], [])
+        assert jobs.listed(["dvm@1"], pending=False) == ([], [])
+
+
+def test_orphaned_job_is_ended_after_two_lists() -> None:
+    jobs = JobTracker()
+    for _ in range(2 * CONFIRMATIONS):
+        assert jobs.listed(["dvm@7", "tool"], pending=True) == ([], []), "its answer may come"
+    for _ in range(CONFIRMATIONS - 1):
+        assert jobs.listed(["dvm@7", "tool"], pending=False) == ([], [])
+    assert jobs.listed(["dvm@7", "tool"], pending=False) == ([], ["dvm@7"])
+
+
+LOST = """DVM ready
+--------------------------------------------------------------------------
+prte has lost communication with a remote daemon.
+
+  HNP daemon   : [prte-node1-14040@0,0] on node node1
+  Remote daemon: [prte-node1-14040@0,1] on node node2
+
+This is usually due to either a failure of the TCP network
+connection to the node, or possibly an internal failure of
+the daemon itself. We cannot recover from this failure, and
+therefore will terminate the job.
+--------------------------------------------------------------------------
+"""
+ENDED = """--------------------------------------------------------------------------
+An PRTE daemon has unexpectedly failed after launch and before
+communicating back to prte.
+
+  Local host:         node1
+  Remote host:        node3
+  Daemon exit status: 137
+
+This may also be caused by a firewall on the remote host.
+--------------------------------------------------------------------------
+"""
+
+
+def test_failure_summary_names_the_lost_node() -> None:
+    assert failure_summary(LOST) == "its daemon on node2 is lost"
+    assert failure_summary(ENDED) == "its daemon on node3 ended (exit 137)"
+
+
+def test_unrecognised_message_is_shortened() -> None:
+    assert failure_summary("a warning\nDVM ready\nTerminated\n") == ""
+    assert failure_summary("----\n  no memory\n") == "no memory"
+    long = failure_summary("word " * 1000)
+    assert long.startswith("... word")
+    assert len(long) < 200
+
+
+def test_dvm_is_ready_after_its_ready_line() -> None:
+    assert is_ready(LOST)
+    assert not is_ready(ENDED)

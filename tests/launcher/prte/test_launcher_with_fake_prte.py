@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 from prte_driver import command, here
+from waiting import until
 
 from launcher.base import Allocation, Exit, LauncherEvent, Node
 from launcher.prte import dvm, dvm_supervisor, installation
@@ -81,10 +82,7 @@ def test_dvm_that_was_given_up_is_tried_again_later(
     (tmp_path / "prte").write_text(f'#!/bin/sh\nexec {here().program} "$@"\n')
     monkeypatch.setattr(dvm, "START_TIMEOUT_S", 30.0)
     launcher.start(command(tmp_path, "two", "", f"{NODE}:1"))
-    deadline = time.monotonic() + WAIT_S
-    while not (exits := launcher.poll_exits()):
-        assert time.monotonic() < deadline
-        time.sleep(0.005)
+    exits = until(launcher.poll_exits)
     launcher.close()
     assert (exits[0].name, exits[0].code) == ("two", 0)
 
@@ -112,10 +110,7 @@ def test_helper_without_its_library_fails_the_start_alone(
     broken = replace(here(), library=tmp_path / "libpmix.so.2")
     launcher = PrteLauncher(Allocation(nodes, "a test"), tmp_path, prte=broken)
     launcher.start(command(tmp_path, "one", "", f"{NODE}:1"))
-    deadline = time.monotonic() + WAIT_S
-    while not (exits := launcher.poll_exits()):
-        assert time.monotonic() < deadline
-        time.sleep(0.005)
+    exits = until(launcher.poll_exits)
     launcher.close()
     assert "the PMIx helper ended, 4 times" in exits[0].reason
     assert "libpmix.so.2: cannot open" in exits[0].reason

@@ -1,18 +1,28 @@
-"""Characterization circuits: groups, sequences, sets of qubits, and native gates."""
+"""Experiments of a calibration, their estimators and priors."""
 
 from __future__ import annotations
+
+import math
 
 import msgspec
 import numpy as np
 import pytest
 from qiskit.quantum_info import Statevector
 
-from bench.harness.sampled_device import chain
+from bench.harness.sampled_device import chain, coverage
 from simenv.calibration.experiments import benchmarking, clifford, native, scouting
 from simenv.calibration.experiments.batches import pair_sets, qubit_sets
+from simenv.calibration.experiments.estimators.decay_fit import fit_decay, fit_frequency
+from simenv.calibration.experiments.estimators.estimates import (
+    Estimate,
+    simultaneous_z,
+    wilson,
+)
 from simenv.calibration.experiments.procedure import choose
 from simenv.calibration.experiments.programs import NativeGateRows, PlacedPiece
 from simenv.calibration.experiments.runner import Counts, ExperimentSetting, add
+from simenv.calibration.fit.components import Component
+from simenv.calibration.fit.prior import Prior, PriorMatrix
 from simenv.client.circuits.decode.to_qiskit import to_qiskit
 from simenv.errors import InfeasibleError, OptionError
 from simenv.model.views import GateInfo
@@ -114,3 +124,73 @@ def test_gates_without_a_signal_do_not_work(first: float, later: float, contrast
             table[point] = np.round(10_000 * odds).astype(np.int64)
     _, works = scouting._rates(table, "rb2", {0: contrast, 1: contrast})[0, 1]
     assert works == (first > 0.5 * contrast or contrast < 0.1)
+
+
+def test_decay_fit_finds_exact_decays_of_many_sets() -> None:
+    x = np.array([[0.0, 100.0, 200.0], [1.0, 10.0, 20.0]])
+    rates, sizes = np.array([0.01, 0.05]), np.array([0.9, 0.7])
+    signal = sizes[:, None] * np.exp(-rates[:, None] * x)
+    result = fit_decay(x, signal, np.full(x.shape, 1e-6))
+    np.testing.assert_allclose(result.rate, rates, rtol=1e-8)
+    np.testing.assert_allclose(np.exp(result.log_amplitude), sizes, rtol=1e-8)
+    assert (result.chi_square < 1e-12).all()
+
+
+def test_frequency_is_found_beyond_one_turn_and_with_its_sign() -> None:
+    x = np.array([1.0, 4.0, 16.0, 48.0])
+    for frequency in (-0.31, 0.02, 1.1):
+        result = fit_frequency(x, np.exp(1j * frequency * x), np.full(4, 1e-4))
+        assert result.frequency == pytest.approx(frequency, abs=1e-9)
+
+
+def test_wilson_interval_of_no_events_has_an_upper_end() -> None:
+    low, high = wilson(0.0, 1000, 2.0)
+    assert low == 0.0
+    assert high == pytest.approx(4.0 / 1004.0)
+
+
+def test_time_beyond_the_delays_has_an_infinite_interval() -> None:
+    estimate = Estimate("t1_us", (0,), 1e6, 1e-6, "inverse")
+    low, high = estimate.interval(3.0)
+    assert math.isinf(high)
+    assert low == pytest.approx(1.0 / (1e-6 + 3e-6))
+
+
+def test_simultaneous_intervals_are_wider_the_more_there_are() -> None:
+    assert simultaneous_z(1, 0.95) == pytest.approx(1.95996, abs=1e-4)
+    assert simultaneous_z(200) == pytest.approx(4.0545, abs=1e-3)
+
+
+def test_intervals_cover_the_truth_as_often_as_they_state() -> None:
+    devices = 6
+    share, joint, count = coverage(devices, 0.95)
+    assert abs(share - 0.95) < 5.0 * math.sqrt(0.95 * 0.05 / count)
+    assert joint == 1.0
+
+
+FITTED = tuple(Component("p01", (qubit,)) for qubit in range(4))
+OTHERS = (Component("p01", (9,)), Component("p10", (9,)), Component("ZZ", (8, 9), "cz"))
+OWN = np.array([0.5, 0.6, 0.4, 0.5])
+
+
+def carried(prior: Prior, own: np.ndarray) -> list[float]:
+    columns = PriorMatrix(prior, FITTED[: len(own)])
+    latent = np.array([own[place[0]] if place else 0.0 for _, place in columns.columns])
+    return columns.carried_over((*FITTED, *OTHERS), FITTED, latent).tolist()
+
+
+def test_a_change_that_fitted_qubits_share_is_carried_over_to_those_without_data() -> None:
+    result = carried(Prior(0.1, 1.0), OWN)
+    assert result[4] == pytest.approx(0.5, rel=0.02)
+    assert result[:4] == [0.0] * 4
+    assert result[5:] == [0.0, 0.0]
+
+
+def test_a_change_that_scatters_is_carried_over_in_part() -> None:
+    scattered = carried(Prior(0.1, 1.0), np.array([2.0, 0.5, 0.5, -1.0]))[4]
+    assert 0.1 < scattered < 0.4
+
+
+def test_a_wide_common_prior_or_few_qubits_leave_nothing_to_carry_over() -> None:
+    assert not any(carried(Prior(0.5, 1.0), OWN))
+    assert not any(carried(Prior(0.1, 1.0), OWN[:2]))

@@ -1,41 +1,41 @@
-"""The output `amplitudes` through a real environment: engines, sweeps, files, limits."""
+"""Amplitudes, memory and sweeps of a client."""
 
 from __future__ import annotations
 
+import asyncio
 import copy
 import json
-from collections.abc import Iterator
+import pickle
+from collections import Counter
 from pathlib import Path
 
 import h5py
 import msgspec
 import numpy as np
 import pytest
-from qiskit import QuantumCircuit
-from qiskit.circuit import Parameter
+from qiskit import ClassicalRegister, QuantumCircuit, QuantumRegister
+from qiskit.circuit import Parameter, ParameterVector
 from qiskit.circuit.random import random_circuit
 from qiskit.quantum_info import Statevector
 
 import simenv
 from simenv.client.submission.prepare import prepare_one
 from simenv.errors import (
+    BatchRefusedError,
     InfeasibleError,
+    KeyConflictError,
     LimitExceededError,
+    NotFoundError,
     OptionError,
     ProgramError,
     SimenvError,
+    TaskCancelledError,
 )
-from simenv.model import Observable, TaskOptions
+from simenv.model import Observable, TaskOptions, TaskState
 from simenv.model.result import AmplitudeResultData, ResultData
 from simenv.service.admission import rules
 
 STRINGS = ["0101", "1111", "0000", "1000"]
-
-
-@pytest.fixture(scope="module")
-def env() -> Iterator[simenv.Client]:
-    with simenv.local(workers=2) as client:
-        yield client
 
 
 def plain() -> QuantumCircuit:
@@ -190,3 +190,273 @@ def test_bytes_of_tasks_and_results_without_amplitudes_are_those_of_before() -> 
     packed = msgspec.msgpack.encode(ResultData(2, (), 2, 0, 0))
     decoded = msgspec.msgpack.decode(packed, type=AmplitudeResultData)
     assert (decoded.bit_strings, decoded.amplitudes) == (b"", b"")
+
+
+def teleported(angle: float | Parameter) -> QuantumCircuit:
+    """Teleportation; the bits of `mid` decide corrections, so `end` depends on neither."""
+    mid, end = ClassicalRegister(2, "mid"), ClassicalRegister(1, "end")
+    circuit = QuantumCircuit(QuantumRegister(3, "q"), mid, end)
+    circuit.ry(angle, 0)
+    circuit.h(1)
+    circuit.cx(1, 2)
+    circuit.cx(0, 1)
+    circuit.h(0)
+    circuit.measure([0, 1], mid)
+    with circuit.if_test((mid[1], 1)):
+        circuit.x(2)
+    with circuit.if_test((mid[0], 1)):
+        circuit.z(2)
+    circuit.ry(-angle, 2)
+    circuit.measure(2, end)
+    return circuit
+
+
+def test_memory_keeps_registers_joined_in_each_shot(env: simenv.Client) -> None:
+    result = env.run(teleported(0.7), shots=400, outputs=("counts", "memory"))
+    assert result.registers == (("mid", 2), ("end", 1))
+    assert result.memory.shape == (400, 1)
+    assert result.memory.dtype == np.uint8
+    assert Counter(result.memory_strings()) == result.counts
+    assert {key[0] for key in result.counts} == {"0"}
+    assert len(result.counts) == 4
+
+
+def test_memory_of_sweep_does_not_depend_on_its_split(env: simenv.Client) -> None:
+    circuit = teleported(Parameter("x"))
+    values = np.linspace(0.0, 3.0, 1500).reshape(-1, 1)
+    options = {"shots": 20, "seed": 5, "outputs": ("memory",)}
+    tasks = env.submit_many((circuit, values), **options)
+    assert len({task.id.partition(".")[0] for task in tasks}) > 1
+    for k in (0, 777, 1499):
+        alone = env.run(circuit, parameter_values=values[k], binding_index=k, **options)
+        np.testing.assert_array_equal(tasks[k].result().memory, alone.memory)
+
+
+def test_large_memory_goes_into_a_file_and_can_be_saved(env: simenv.Client, tmp_path: Path) -> None:
+    circuit = QuantumCircuit(40, 40)
+    circuit.h(0)
+    circuit.cx(0, 39)
+    circuit.measure(range(40), range(40))
+    result = env.run(circuit, shots=300_000, outputs=("memory",), seed=3)
+    memory = result.memory  # 1.5 MB: above what a message may carry
+    assert memory.shape == (300_000, 5)
+    assert set(map(tuple, memory[:1000].tolist())) == {(0, 0, 0, 0, 0), (1, 0, 0, 0, 128)}
+    again = pickle.loads(pickle.dumps(result))  # noqa: S301
+    np.testing.assert_array_equal(again.memory, memory)
+    result.save(tmp_path / "found.h5")
+    with h5py.File(tmp_path / "found.h5") as file:
+        np.testing.assert_array_equal(file["memory"][()], memory)
+
+
+def test_memory_is_in_json_as_text(env: simenv.Client, tmp_path: Path) -> None:
+    result = env.run(teleported(0.1), shots=5, outputs=("memory",))
+    result.save(tmp_path / "found.json")
+    document = json.loads((tmp_path / "found.json").read_text())
+    assert document["memory"] == result.memory_strings()
+    assert document["counts"] is None
+    with pytest.raises(OptionError, match="has no counts"):
+        _ = result.counts
+
+
+def test_memory_on_an_emulated_device_is_noisy_and_reproducible(env: simenv.Client) -> None:
+    circuit = QuantumCircuit(3)
+    circuit.h(0)
+    circuit.cx(0, 1)
+    circuit.cx(1, 2)
+    circuit.measure_all()
+    for engine in ("densitymatrix", "statevector"):
+        options = {"shots": 2000, "seed": 11, "device": "fez", "engine": engine}
+        both = env.run(circuit, outputs=("counts", "memory"), **options)
+        alone = env.run(circuit, **options)
+        assert both.counts == alone.counts
+        assert Counter(both.memory_strings()) == both.counts
+        assert len(both.counts) > 2
+
+
+def test_memory_of_nothing_is_refused_before_submission(env: simenv.Client) -> None:
+    circuit = QuantumCircuit(1, 1)
+    circuit.h(0)
+    with pytest.raises(ProgramError, match="memory was asked of a circuit that measures nothing"):
+        env.submit(circuit, outputs=("memory",))
+    circuit.measure(0, 0)
+    with pytest.raises(OptionError, match="there is no memory"):
+        env.submit(circuit, outputs=("memory",), shots=None)
+
+
+def test_too_large_memory_is_refused_with_the_limit(env: simenv.Client) -> None:
+    circuit = QuantumCircuit(1, 100)
+    circuit.measure(0, 0)
+    with pytest.raises(
+        LimitExceededError, match=r"30000000 shots of 13 bytes.* 256\.0 MiB"
+    ) as caught:
+        env.submit(circuit, shots=30_000_000, outputs=("memory",))
+    assert "at most 20648881 shots" in caught.value.hint
+
+
+ANGLES = ParameterVector("a", 6)
+VALUES = np.random.default_rng(5).uniform(-3, 3, (200, 6))
+
+
+def circuit(num_qubits: int = 3, layers: int = 1) -> QuantumCircuit:
+    quantum_circuit = QuantumCircuit(num_qubits)
+    for _ in range(layers):
+        for k, angle in enumerate(ANGLES):
+            quantum_circuit.ry(angle, k % num_qubits)
+            quantum_circuit.cx(k % num_qubits, (k + 1) % num_qubits)
+    quantum_circuit.measure_all()
+    return quantum_circuit
+
+
+def test_each_binding_has_its_own_id_and_bindings_share_few_service_tasks(
+    env: simenv.Client,
+) -> None:
+    done = env.status().done
+    tasks = env.submit_many((circuit(), VALUES), seed=3)
+    results = [task.result(60) for task in tasks]
+    assert len(tasks) == len({task.id for task in tasks}) == 200
+    assert len({task.handle for task in tasks}) == env.status().done - done < 10
+    assert [result.binding_index for result in results] == list(range(200))
+    assert [result.task for result in results] == [task.id for task in tasks]
+    assert all(sum(result.counts.values()) == 1024 for result in results)
+
+
+def test_binding_of_sweep_equals_its_single_run(env: simenv.Client) -> None:
+    results = [task.result(60) for task in env.submit_many((circuit(), VALUES), seed=3)]
+    for k in (0, 63, 64, 65, 199):
+        alone = env.run(circuit(), parameter_values=VALUES[k], binding_index=k, seed=3)
+        assert alone.counts == results[k].counts
+
+
+def test_as_completed_and_await_return_every_binding(env: simenv.Client) -> None:
+    tasks = env.submit_many((circuit(), VALUES), seed=4)
+    assert set(simenv.as_completed(tasks, timeout_s=60)) == set(tasks)
+
+    async def gathered() -> list[simenv.Result]:
+        return list(await asyncio.gather(*env.submit_many((circuit(), VALUES), seed=4)))
+
+    counts = [result.counts for result in asyncio.run(gathered())]
+    assert counts == [task.result().counts for task in tasks]
+
+
+def test_binding_is_fetched_again_by_its_id(env: simenv.Client) -> None:
+    task = env.submit_many((circuit(), VALUES), seed=5)[70]
+    counts = task.result(60).counts
+    assert "." in task.id
+    path = Path(env.service)
+    with simenv.connect(service=path) as other:
+        assert other.task(task.id).result(60).counts == counts
+        result = other.task(task.id.partition(".")[0])
+        rows = result.results(60)
+        assert rows[int(task.id.partition(".")[2])].counts == counts
+        with pytest.raises(OptionError, match="carries"):
+            result.result()
+        with pytest.raises(NotFoundError, match="there is no number 999"):
+            other.task(result.id + ".999").result(60)
+        with pytest.raises(NotFoundError):
+            other.task(result.id + ".x")
+
+
+def test_completions_return_results_of_all_bindings_of_task(env: simenv.Client) -> None:
+    since = max((c.seq for c in env.completions(follow=False)), default=0)
+    tasks = env.submit_many((circuit(), VALUES), seed=6)
+    expected = [task.result(60).counts for task in tasks]
+    table = {c.task.id: c.results() for c in env.completions(since=since, follow=False)}
+    counts = [
+        r.counts
+        for name in sorted(table, key=lambda n: table[n][0].binding_index)
+        for r in table[name]
+    ]
+    assert counts == expected
+
+
+def test_repeated_key_gives_same_tasks(env: simenv.Client) -> None:
+    tasks = env.submit_many((circuit(), VALUES), seed=7, idempotency_key="sweep")
+    assert env.submit_many((circuit(), VALUES), seed=7, idempotency_key="sweep") == tasks
+    with pytest.raises(KeyConflictError):
+        env.submit_many((circuit(), VALUES + 1), seed=7, idempotency_key="sweep")
+
+
+def test_exact_outputs_of_every_binding_agree(env: simenv.Client) -> None:
+    plain = circuit().remove_final_measurements(inplace=False)
+    states = env.submit_many((plain, VALUES[:9]), outputs="statevector")
+    sums = env.submit_many((plain, VALUES[:9]), observables=["ZZI", "IXX"], shots=None)
+    chances = env.submit_many((circuit(), VALUES[:9]), outputs="probabilities", shots=None)
+    z = np.array([1, -1])
+    zz = np.kron(np.kron(z, z), [1, 1])
+    for state, pair, chance in zip(states, sums, chances, strict=True):
+        weights = abs(state.result(60).statevector) ** 2
+        assert pair.result(60).expectations[0] == pytest.approx(weights @ zz, abs=1e-12)
+        dense = [chance.result(60).probabilities.get(f"{k:03b}", 0.0) for k in range(8)]
+        assert dense == pytest.approx(weights, abs=1e-12)
+
+
+def test_each_binding_may_have_its_own_seed(env: simenv.Client) -> None:
+    seeds = list(range(100, 104))
+    results = [t.result(60) for t in env.submit_many((circuit(), VALUES[:4]), seed=seeds)]
+    assert [result.seed for result in results] == seeds
+
+
+def test_cancelling_one_binding_ends_its_task(env: simenv.Client) -> None:
+    tasks = env.submit_many((circuit(11, 3_000), VALUES), shots=16, seed=1)
+    assert tasks[-1].cancel()
+    assert tasks[-1].wait(timeout_s=60) is TaskState.CANCELLED
+    together = [task for task in tasks if task.handle is tasks[-1].handle]
+    for task in together:
+        with pytest.raises(TaskCancelledError):
+            task.result()
+    env.cancel(tasks)
+
+
+def test_invalid_binding_values_are_refused(env: simenv.Client) -> None:
+    for values in (VALUES[:, :5], np.full((3, 6), np.nan), np.zeros((0, 6))):
+        with pytest.raises((OptionError, BatchRefusedError)):
+            env.submit_many((circuit(), values))
+    with pytest.raises(SimenvError):
+        env.submit_many((circuit(), VALUES), shots=0)
+
+
+# --- several sweeps in one call -----------------------------------------------------------------
+
+
+def test_several_sweeps_have_their_own_shots_and_seeds(env: simenv.Client) -> None:
+    wide = circuit(4)
+    work = [(circuit(), VALUES[:3]), (wide, VALUES[3:5]), (circuit(), VALUES[5:6])]
+    tasks = env.submit_many(work, shots=[100, 200, 300], seed=9)
+    results = [task.result(60) for task in tasks]
+    assert [result.shots for result in results] == [100] * 3 + [200] * 2 + [300]
+    assert [result.binding_index for result in results] == [0, 1, 2, 0, 1, 0]
+    assert len({result.seed for result in results}) == 3
+    again = env.submit_many((wide, VALUES[3:5]), shots=200, seed=results[3].seed)
+    assert [task.result(60).counts for task in again] == [result.counts for result in results[3:5]]
+
+
+def test_several_sweeps_share_outputs_and_observables(env: simenv.Client) -> None:
+    bare = [each.remove_final_measurements(inplace=False) for each in (circuit(), circuit())]
+    work = [(bare[0], VALUES[:2]), (bare[1], VALUES[2:4])]
+    tasks = env.submit_many(work, shots=None, observables=["ZZI", "XIY"])
+    single = env.submit_many((bare[0], VALUES[:4]), shots=None, observables=["ZZI", "XIY"])
+    entries = [task.result(60).expectations for task in tasks]
+    wanted = [task.result(60).expectations for task in single]
+    np.testing.assert_allclose(entries, wanted, atol=1e-12)
+
+
+def test_bad_sweep_of_several_is_named(env: simenv.Client) -> None:
+    with pytest.raises(BatchRefusedError) as caught:
+        env.submit_many([(circuit(), VALUES[:2]), (circuit(), VALUES[:2, :4])])
+    assert [error.index for error in caught.value.errors] == [1]
+
+
+@pytest.mark.parametrize(
+    ("work", "shots"),
+    [
+        ([(circuit(), VALUES[:2]), (circuit(), VALUES[:2])], [100]),
+        ((circuit(), VALUES[:2]), [100, 200]),
+        ([circuit(), circuit()], [100, 200]),
+    ],
+    ids=["too few", "of one sweep", "of circuits"],
+)
+def test_shots_are_one_number_or_one_for_each_sweep(
+    work: object, shots: list[int], env: simenv.Client
+) -> None:
+    with pytest.raises(OptionError, match="shots"):
+        env.submit_many(work, shots=shots)

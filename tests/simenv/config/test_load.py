@@ -1,15 +1,18 @@
-"""Which word about an environment wins, and what is said of one that cannot be used."""
+"""Settings: files, commands, drift, file systems, pools."""
 
 from __future__ import annotations
 
 import os
 import sys
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
+import msgspec
 import pytest
 
 from simenv import config, files
 from simenv.config import filesystems
+from simenv.config.drift import DriftSpec, drift_of
+from simenv.config.pools import pool_of, pool_text
 from simenv.errors import ConfigError
 from simenv.model import PoolSpec
 
@@ -162,3 +165,243 @@ def test_file_that_python_cannot_parse_is_refused(tmp_path: Path, value: str) ->
         config.load({}, file)
     with pytest.raises(ConfigError, match="not an address"):
         config.convert({"listen": f"tcp://localhost:{value}"})
+
+
+GOOD = "mpirun -n {ranks} nwq_qasm -q {circuit} --shots {shots} --seed {seed}"
+
+
+def test_a_command_is_a_program_with_placeholders() -> None:
+    text = f"nwq:engine=external,workers=2,command={GOOD}"
+    assert pool_text(text).command == GOOD
+    assert pool_of({"name": "x", "engine": "external", "command": GOOD}, "test").command == GOOD
+
+
+@pytest.mark.parametrize(
+    ("changes", "fault"),
+    [
+        ({"command": ""}, "no command"),
+        ({"engine": "statevector"}, "engine=statevector with a command"),
+        ({"command": "sim {circuit}"}, "lacks {shots}"),
+        ({"command": "sim {shots}"}, "lacks {circuit}"),
+        ({"command": "sim {circuit} {shots} {nodes}"}, "has {nodes}"),
+        ({"command": "sim {circuit} {shots:d}"}, "has {shots}"),
+        ({"command": "sim {circuit.x} {shots}"}, "has {circuit.x}"),
+        ({"command": "sim {circuit} {shots} }"}, "brace alone"),
+        ({"command": "sim '{circuit} {shots}"}, "cannot be split"),
+        ({"command": "{circuit} {shots}"}, "does not begin with a program"),
+        ({"command": "   "}, "does not begin with a program"),
+        ({"command": "sim\n{circuit} {shots}"}, "printable line"),
+        ({"command": "sim {circuit} {shots} " + 3_000 * "x"}, "2048 characters"),
+        ({"ranks": 2}, "a command and ranks=2"),
+        ({"device": "fez"}, "a command and device=fez"),
+    ],
+)
+def test_a_refusal_names_the_fault(changes: dict[str, object], fault: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        pool_of({"name": "nwq", "engine": "external", "command": GOOD, **changes}, "test")
+    assert fault in caught.value.message
+    assert caught.value.hint
+
+
+def test_pairs_become_a_spec() -> None:
+    text = "walk:seed=7:every_s=60:spread=0.2:factor=10:outages=9+1/3+2"
+    assert drift_of(text, "here") == DriftSpec("walk", 10.0, 7, 60.0, 0.2, ((3.0, 2.0), (9.0, 1.0)))
+    assert drift_of("replay", "here") == DriftSpec("replay")
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "jump",
+        "replay:seed=3",
+        "walk:seed",
+        "walk:seed=1:seed=2",
+        "walk:every_s=0",
+        "walk:factor=-1",
+        "walk:factor=nan",
+        "walk:seed=x",
+        "walk:outages=5",
+        "walk:outages=5+0",
+    ],
+)
+def test_other_text_is_refused(text: str) -> None:
+    with pytest.raises(ConfigError, match="here: drift"):
+        drift_of(text, "here")
+
+
+def test_drift_and_pace_need_a_device() -> None:
+    pool = pool_text("lab:device=chip,pace=true,drift=replay:factor=60")
+    assert (pool.pace, pool.drift) == (True, "replay:factor=60")
+    for text in ("lab:pace=true", "lab:drift=walk"):
+        with pytest.raises(ConfigError, match="without a device"):
+            pool_text(text)
+
+
+LAPTOP = """\
+22 27 0:21 / /proc rw,nosuid,nodev shared:11 - proc proc rw
+27 1 259:2 / / rw,noatime shared:1 - ext4 /dev/nvme0n1p2 rw
+30 27 259:3 / /home rw shared:2 - btrfs /dev/nvme0n1p3 rw
+31 27 0:40 / /home/me/far\\040away rw shared:4 master:2 - fuse.sshfs me@there:/ rw,user_id=1000
+32 27 0:41 / /tmp rw - tmpfs tmpfs rw
+"""
+CLUSTER = """\
+60 1 0:35 / / rw,relatime - overlay overlay rw
+72 60 0:58 / /home rw,relatime shared:8 - nfs4 nas:/vol/home rw,vers=4.2
+73 60 0:59 / /lustre/scratch rw shared:9 - lustre 10.0.0.1@o2ib:/scratch rw
+74 60 8:2 / /local rw - xfs /dev/sda2 rw
+75 60 0:60 / /gpfs rw - gpfs gpfs0 rw
+76 72 0:61 / /home/me/.cache rw - tmpfs tmpfs rw
+77 60 0:62 / /mnt rw - nfs old:/ rw
+78 60 0:63 / /mnt rw - ext4 /dev/sdb1 rw
+a line that is none
+"""
+
+
+@pytest.mark.parametrize(
+    ("mounts", "folder", "kind"),
+    [
+        (LAPTOP, "/home/me/.simenv", "btrfs"),
+        (LAPTOP, "/home/me/far away/.simenv", "fuse.sshfs"),
+        (LAPTOP, "/homework", "ext4"),
+        (LAPTOP, "/tmp", "tmpfs"),
+        (CLUSTER, "/home/me/.simenv", "nfs4"),
+        (CLUSTER, "/home/me/.cache/x", "tmpfs"),
+        (CLUSTER, "/lustre/scratch/me", "lustre"),
+        (CLUSTER, "/lustre", "overlay"),
+        (CLUSTER, "/local/tmp", "xfs"),
+        (CLUSTER, "/mnt/x", "ext4"),
+        ("", "/home", ""),
+    ],
+)
+def test_filesystem_of_folder_is_that_of_its_innermost_mount(
+    mounts: str, folder: str, kind: str
+) -> None:
+    assert filesystems.kind(PurePosixPath(folder), mounts) == kind
+
+
+@pytest.mark.parametrize(
+    "kind",
+    ["nfs", "nfs4", "lustre", "gpfs", "beegfs", "cifs", "9p", "fuse.sshfs", "fuse.glusterfs"],
+)
+def test_network_filesystems_are_recognised(kind: str) -> None:
+    assert filesystems.is_network(kind)
+
+
+@pytest.mark.parametrize("kind", ["ext4", "xfs", "btrfs", "tmpfs", "overlay", "fuse.ntfs-3g", ""])
+def test_local_filesystems_are_not_network_filesystems(kind: str) -> None:
+    assert not filesystems.is_network(kind)
+
+
+def test_missing_folder_has_filesystem_of_its_parent(tmp_path: Path) -> None:
+    assert filesystems.kind_of(tmp_path / "a" / "b") == filesystems.kind_of(tmp_path) != ""
+
+
+WHOLE = PoolSpec("sv", "statevector", 4, 4, 90.0, 8, 2 * 2**30, "gpu*,node7")
+
+
+def test_workers_auto_is_resolved_once_the_nodes_are_known() -> None:
+    result = config.pool_text("g:engine=gpu,workers=auto")
+    assert result == PoolSpec("g", "gpu", auto_workers=True)
+
+
+def test_pool_option_sets_all_fields() -> None:
+    text = "sv:engine=statevector,workers=4,ranks=8,memory=2GiB,idle_s=90,nodes=gpu*+node7"
+    assert config.pool_text(text) == WHOLE
+
+
+@pytest.mark.parametrize("nodes", ["gpu*+node7", "gpu*,node7", ["gpu*", "node7"]])
+def test_pool_table_in_config_file_equals_pool_option(nodes: object) -> None:
+    table = {
+        "name": "sv", "engine": "statevector", "workers": 4, "ranks": 8, "memory": "2GiB",
+        "idle_s": 90, "nodes": nodes,
+    }  # fmt: skip
+    assert config.convert({"pools": [table]}).pools == (WHOLE,)
+
+
+@pytest.mark.parametrize(
+    ("text", "least", "most"),
+    [
+        ("a", 1, 1),
+        ("a:workers=3", 3, 3),
+        ("a:workers=0", 0, 1),
+        ("a:min=2", 2, 2),
+        ("a:max=5", 1, 5),
+        ("a:min=0,max=5", 0, 5),
+    ],
+)
+def test_workers_min_and_max_set_pool_size(text: str, least: int, most: int) -> None:
+    spec = config.pool_text(text)
+    assert (spec.min, spec.max) == (least, most)
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("a:workrs=2", "unknown key 'workrs'"),
+        ("a:workers", "'workers' is not understood"),
+        ("a:name=b", "'name=b' is not understood"),
+        ("a:ranks=2,ranks=4", "ranks is given twice"),
+        ("a:device=", "device is empty"),
+        ("a:workers=2,max=4", "workers cannot be combined with min or max"),
+        ("a:workers=two", "Expected `int`"),
+        ("a:min=3,max=2", "min=3, max=2"),
+        ("a:workers=1025", "max=1025"),
+        ("a:ranks=0", r"ranks = 0 is outside 1 \.\. 4096"),
+        ("a:ranks=4097", "ranks = 4097 is outside"),
+        ("a:memory=much", "memory = 'much' is not a size"),
+        ("a:idle_s=-1", "idle_s = -1"),
+        ("a:idle_s=nan", "idle_s = nan"),
+        ("a:nodes=gpu[07-08]", r"nodes = 'gpu\[07-08\]' is not"),
+        ("a:nodes=-x", "nodes = '-x' is not"),
+        ("A:workers=1", "pool name 'A' is not allowed"),
+        ("main.x2:workers=1", "pool 'main.x2' has a name of the form that gangs have"),
+    ],
+)
+def test_invalid_pool_option_is_refused(text: str, said: str) -> None:
+    with pytest.raises(ConfigError, match=said):
+        config.pool_text(text)
+
+
+def test_misspelt_pool_key_is_refused_with_suggestion() -> None:
+    with pytest.raises(ConfigError) as caught:
+        config.convert({"pools": [{"name": "a", "rank": 2}]}, "simenv.toml")
+    assert caught.value.message == "simenv.toml: pools[0]: unknown key 'rank'"
+    assert caught.value.hint == "did you mean `ranks`?"
+
+
+def test_hardware_pool_has_provider_and_one_worker() -> None:
+    spec = config.pool_text("qpu:engine=hardware,provider=lab.fridge:one")
+    assert spec == PoolSpec("qpu", "hardware", 1, 1, provider="lab.fridge:one")
+    assert config.pool_text("qpu:engine=hardware,provider=a:b,workers=1,ranks=1").max == 1
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("q:engine=hardware", "no provider"),
+        ("q:provider=a:b", "engine=any with a provider"),
+        ("q:engine=aer,provider=a:b", "engine=aer with a provider"),
+        ("q:engine=hardware,provider=a", "no MODULE:FACTORY"),
+        ("q:engine=hardware,provider=a:b:c", "no MODULE:FACTORY"),
+        ("q:engine=hardware,provider=a.:b", "no MODULE:FACTORY"),
+        ("q:engine=hardware,provider=a:b()", "no MODULE:FACTORY"),
+        ("q:engine=hardware,provider=../a:b", "no MODULE:FACTORY"),
+        ("q:engine=hardware,provider=a:b,workers=2", "2 to 2 workers of 1 ranks"),
+        ("q:engine=hardware,provider=a:b,workers=0", "0 to 1 workers"),
+        ("q:engine=hardware,provider=a:b,ranks=2", "workers of 2 ranks"),
+    ],
+)
+def test_invalid_hardware_pool_option_is_refused(text: str, said: str) -> None:
+    with pytest.raises(ConfigError, match=said):
+        config.pool_text(text)
+
+
+def test_import_path_of_first_start_is_used_by_next_start(tmp_path: Path) -> None:
+    environ = {"SIMENV_HOME": str(tmp_path), "PYTHONPATH": f"/opt/lab{os.pathsep}lib"}
+    document = config.load({"name": "e", "pools": [PoolSpec("main")]}, environ=environ)
+    assert document.import_from == (os.getcwd(), "/opt/lab", os.path.abspath("lib"))
+    folder = tmp_path / "e"
+    folder.mkdir()
+    config.write(msgspec.structs.replace(document, import_from=("/there",)), folder / "config.json")
+    (folder / "journal.db").touch()
+    assert config.load({"name": "e"}, environ=environ).import_from == ("/there",)

@@ -1,7 +1,8 @@
-"""Every task state of ours has one place in both revisions, and the papers say the same."""
+"""States and admission of the QPM contract."""
 
 from __future__ import annotations
 
+import enum
 import inspect
 from pathlib import Path
 
@@ -11,7 +12,7 @@ import pytest
 from simenv.client.qpm.bindings import admission, execution, policy, revision1, scheduler, telemetry
 from simenv.client.qpm.bindings.control import ControlBinding
 from simenv.client.qpm.provider import QPM
-from simenv.model import FINAL_STATES, ReservationState, TaskInfo, TaskState
+from simenv.model import FINAL_STATES, AdmissionReason, ReservationState, TaskInfo, TaskState
 from simenv.qpm import bindings, errors
 from simenv.qpm.admission import STATE_CODES, reason_text
 from simenv.qpm.service import BINDINGS
@@ -100,3 +101,14 @@ def test_each_qpm_error_has_unique_defw_name() -> None:
     names = {kind.defw_name for kind in kinds}
     assert len(names) == len(kinds)
     assert all(name.startswith("DEFw") for name in names)
+
+
+def test_reason_text_has_plain_number_even_if_enum_text_is_its_repr(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """As in a process that initialised Python twice."""
+    monkeypatch.setattr(enum.IntEnum, "__str__", enum.Enum.__repr__)
+    monkeypatch.setattr(enum.IntEnum, "__format__", lambda self, _: repr(self))
+    assert f"{AdmissionReason.DEVICE_NOT_FOUND}".startswith("<")
+    assert reason_text(AdmissionReason.DEVICE_NOT_FOUND) == "reason-2"
+    assert reason_text(AdmissionReason.ACCEPTED) == "accepted"

@@ -200,14 +200,6 @@ def test_reason_names_the_parent_and_its_state_and_the_wait_is_unknown(
 # --- reservations ---------------------------------------------------------------------------------
 
 
-@pytest.fixture
-def host() -> Claimant:
-    """A pool with 10 credits and two workers."""
-    claimant = Claimant()
-    claimant.policy("credit", total_credits=10)
-    return claimant
-
-
 def test_units_come_first_then_the_parent(host: Claimant) -> None:
     number = host.reserve(4).reservation
     (parent,) = host.submit()

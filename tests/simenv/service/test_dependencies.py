@@ -1,5 +1,4 @@
-"""Tasks that come after others, through messages of the service: refusals, ends with their
-messages, and what a restart makes of them."""
+"""Dependencies, parts and amplitudes at the service."""
 
 from __future__ import annotations
 
@@ -7,15 +6,30 @@ from pathlib import Path
 
 import msgspec
 import pytest
+from qiskit import QuantumCircuit
 from service import ServiceHarness, spec
 
+from simenv.client.circuits import load
 from simenv.errors import NotFoundError
-from simenv.model import MAX_PARENTS, Origin, TaskOptions, TaskState, digest
+from simenv.model import (
+    MAX_PARENTS,
+    Observable,
+    Origin,
+    TaskOptions,
+    TaskParts,
+    TaskState,
+    digest,
+    task_rules,
+)
 from simenv.model.task import task_name
+from simenv.service.admission.background_checks import look
 from simenv.service.admission.dependencies import refusal_of_parents
 from simenv.wire import codec
 from simenv.wire.messages import client as m
 from simenv.wire.messages.client import STATES
+from simulators.catalog import builtin_card, state_bytes
+from simulators.catalog.costs import CostQuery
+from simulators.engine import OUTPUTS
 
 BOOM = codec.encode(m.Failure("engine", "boom", "", "node", ""))
 
@@ -199,3 +213,121 @@ def test_submit_in_the_pass_in_which_its_parent_fails_is_refused(bench: ServiceH
     assert bench.journal.has_pending_ends
     error = refused(bench, parent)
     assert "t-1 has ended as FAILED: boom" in error.message
+
+
+def asked(bench: ServiceHarness, parts: TaskParts, key: str) -> m.Accepted | m.Refused:
+    answer = bench.submit(key=key, terms=TaskOptions(parts=parts, ranks=1))
+    assert isinstance(answer, m.Accepted | m.Refused), answer
+    return answer
+
+
+def test_key_of_a_part_stands_for_it_whatever_worker_is_preferred(bench: ServiceHarness) -> None:
+    parts = TaskParts((1,), 5.0, (), "main-0")
+    task = asked(bench, parts, "part")
+    assert isinstance(task, m.Accepted)
+    again = asked(bench, msgspec.structs.replace(parts, worker="main-1"), "part")
+    assert isinstance(again, m.Accepted)
+    assert again.first == task.first
+    other = asked(bench, msgspec.structs.replace(parts, keep_s=6.0), "part")
+    assert isinstance(other, m.Refused)
+    assert other.refusals[0].code == "key_conflict"
+
+
+WIDTH = 26
+
+
+def measuring(num_qubits: int = WIDTH) -> QuantumCircuit:
+    """A qubit is measured and used again."""
+    circuit = QuantumCircuit(num_qubits, 1)
+    circuit.h(range(num_qubits))
+    circuit.measure(0, 0)
+    circuit.h(0)
+    return circuit
+
+
+def resetting() -> QuantumCircuit:
+    """A first operation that branches, on qubits that a part has used."""
+    circuit = QuantumCircuit(WIDTH, 1)
+    circuit.reset(0)
+    circuit.h(0)
+    return circuit
+
+
+def states_charged(circuit: QuantumCircuit, end: int) -> int:
+    """States in the memory that the engine is expected to need."""
+    terms = TaskOptions(
+        parts=TaskParts((end,), 5.0), ranks=1, engine="statevector", outputs=("probabilities",)
+    )
+    _, profile = look(load(circuit).packed, terms)
+    card = builtin_card("statevector")
+    profile = card.effective_profile(profile, ())
+    return card.costs.memory_bytes(profile, CostQuery()) // state_bytes(WIDTH)
+
+
+def test_part_is_charged_with_its_state_and_the_one_before_it_whatever_it_measures() -> None:
+    circuit = measuring()
+    assert states_charged(circuit, len(circuit.data)) == 2
+
+
+def test_what_follows_a_part_is_charged_with_its_states_and_the_one_it_begins_with() -> None:
+    part = measuring()
+    end = len(part.data)
+    assert states_charged(part.compose(QuantumCircuit(WIDTH, 1)), end) == 2
+    for then in (measuring(), resetting()):
+        result = part.compose(then)
+        assert states_charged(result, len(result.data)) == 2
+        assert states_charged(result, end) == 9
+
+
+def terms(*strings: str) -> TaskOptions:
+    return TaskOptions(outputs=("amplitudes",), observables=(Observable(strings, b""),))
+
+
+def asked_for_amplitudes(bench: ServiceHarness, key: str, *strings: str) -> m.Accepted | m.Refused:
+    circuit = QuantumCircuit(2)
+    circuit.h(0)
+    answer = bench.submit(spec(program=load(circuit).packed), key=key, terms=terms(*strings))
+    assert isinstance(answer, m.Accepted | m.Refused), answer
+    return answer
+
+
+def refusal(bench: ServiceHarness, key: str, *strings: str) -> tuple[str, str]:
+    answer = asked_for_amplitudes(bench, key, *strings)
+    assert isinstance(answer, m.Refused)
+    return answer.refusals[0].code, answer.refusals[0].message
+
+
+def test_key_stands_for_the_strings_in_their_order(bench: ServiceHarness) -> None:
+    task = asked_for_amplitudes(bench, "one", "00", "11")
+    assert isinstance(task, m.Accepted), task
+    again = asked_for_amplitudes(bench, "one", "00", "11")
+    assert isinstance(again, m.Accepted)
+    assert again.first == task.first
+    assert refusal(bench, "one", "11", "00")[0] == "key_conflict"
+
+
+def test_restart_keeps_the_strings(bench: ServiceHarness) -> None:
+    task = asked_for_amplitudes(bench, "one", "00", "11")
+    assert isinstance(task, m.Accepted), task
+    bench.restart()
+    worker = bench.join()
+    bodies = iter(lambda: worker.receive(0.0), None)
+    chunks = [each for each in map(codec.to_worker, bodies) if isinstance(each, m.AssignChunk)]
+    assert [each.bit_strings for chunk in chunks for each in chunk.terms] == [("00", "11")]
+
+
+def test_wrong_strings_are_refused(bench: ServiceHarness) -> None:
+    assert refusal(bench, "one", "0") == (
+        "option",
+        "the bit string '0' has 1 bits, the circuit 2 qubits",
+    )
+    assert "'0x' is not made of 0 and 1" in refusal(bench, "two", "0x")[1]
+
+
+def test_service_without_this_output_refuses_it_by_name(
+    bench: ServiceHarness, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An earlier version knows the other outputs, and ignores no part of the options."""
+    monkeypatch.setattr(task_rules, "OUTPUTS", OUTPUTS[:-1])
+    monkeypatch.setattr(task_rules, "check_bit_strings", lambda *_: None)
+    assert refusal(bench, "one", "00")[1] == "output 'amplitudes' is not known"

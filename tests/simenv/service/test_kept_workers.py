@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
-import pytest
 from reservation_harness import ReservationHarness
 from service import spec
 
@@ -12,11 +9,6 @@ from simenv.model import TaskOptions
 from simenv.wire.messages import client as m
 from simenv.wire.messages.admin import GetPools, Pools
 from simenv.wire.messages.reservations import Release, Released
-
-
-@pytest.fixture
-def office(tmp_path: Path) -> ReservationHarness:
-    return ReservationHarness(tmp_path)
 
 
 def test_dedicated_worker_serves_only_its_reservation_also_after_crash(

@@ -1,4 +1,4 @@
-"""Limits per owner: each is enforced, its refusal names value, limit and way out; admins set it."""
+"""Limits of owners, and messages of refusals."""
 
 from __future__ import annotations
 
@@ -8,19 +8,21 @@ import pytest
 from reservation_harness import ReservationHarness
 from service import spec
 
-from simenv.model import TaskOptions
+from simenv.model import TaskOptions, TaskSpec, TaskState, Timing
+from simenv.scheduler.core.actions import TaskEnded
+from simenv.scheduler.core.types import Route, SubmitBatch, TaskRecord
 from simenv.scheduler.state import owner_quotas
+from simenv.service.results.completions import _failure
+from simenv.wire import codec
 from simenv.wire.messages import client as m
 from simenv.wire.messages.admin import AddKey, GetLimits, Keys, OwnerReports, RevokeKey, SetLimits
 from simenv.wire.messages.queries import App, GetApp
 from simenv.wire.messages.reservations import Renew, Reservations
+from simulators.engine import RunOptions
+from simulators.errors import TooManySteps
+from simulators.statevector.dynamic.branches import Budget
 
 DAY_NS = 86_400 * 10**9
-
-
-@pytest.fixture
-def office(tmp_path: Path) -> ReservationHarness:
-    return ReservationHarness(tmp_path)
 
 
 def limit(office: ReservationHarness, owner: str = "ana", **values: int) -> OwnerReports:
@@ -238,3 +240,33 @@ def test_new_key_does_not_inherit_limits_of_revoked_key_of_same_name(
     office.say(AddKey(1, "ana", "client", "x" * 40), office.ops)
     reports = {r.owner: r for r in office.get(OwnerReports, GetLimits(1), office.ops).owners}
     assert reports["ana"].limits == owner_quotas.CLIENT_LIMITS
+
+
+@pytest.mark.parametrize(
+    ("reason", "terms", "limit_s", "words"),
+    [
+        ("queue_timeout", TaskOptions(queue_timeout_s=2.5), 0.0, "its queue_timeout_s of 2.5 s"),
+        ("run_timeout", TaskOptions(run_timeout_s=5.0), 5.0, "its run_timeout_s of 5 s"),
+        ("run_timeout", TaskOptions(run_timeout_s=5.0), 0.0, "its run_timeout_s of 5 s"),
+        ("run_timeout", TaskOptions(), 86_400.0, "the limit of its owner, 86400 s (max_run_s)"),
+    ],
+)
+def test_timeout_message_names_limit_and_its_value(
+    reason: str, terms: TaskOptions, limit_s: float, words: str
+) -> None:
+    batch = SubmitBatch(b"c", terms, "key", 0, 1, 0, owner="ana")
+    route = Route("statevector", "test", "main", 2, 1, 1.0, 1.0, 1)
+    record = TaskRecord(1, TaskSpec(b"p", 1, 1), batch, route, 1.0)
+    ending = TaskEnded(
+        record, TaskState.EXPIRED, 1, Timing(0, 0, 0), reason=reason, run_limit_s=limit_s
+    )
+    result = codec.failure(_failure(ending, "here"))
+    assert words in result.message
+    assert result.hint
+
+
+def test_too_many_operations_error_names_number_limit_and_branches() -> None:
+    budget = Budget(10, RunOptions(max_steps=100))
+    with pytest.raises(TooManySteps) as caught:
+        budget.step(150)
+    assert "150 operations over 1 branch; the limit is 100 (max_steps)" in str(caught.value)

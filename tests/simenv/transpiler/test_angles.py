@@ -1,23 +1,32 @@
-"""Circuits of one structure are compiled once, into what each of them asks for."""
+"""Angles, targets and plugins of the transpiler."""
 
 from __future__ import annotations
 
 import math
+import subprocess
+import sys
 from collections.abc import Iterator
+from importlib.metadata import EntryPoint
 
+import msgspec
 import numpy as np
 import pytest
 from qiskit import QuantumCircuit
 from qiskit.circuit import Parameter
 from qiskit.circuit.library import get_standard_gate_name_mapping
 from qiskit.quantum_info import Statevector
+from qiskit.transpiler.preset_passmanagers import plugin
 
+from noise_models import library
 from noise_models.calibration import CalibrationSnapshot, NativeGate
 from simenv.client.circuits import load
 from simenv.client.circuits.decode.to_qiskit import to_qiskit
 from simenv.client.devices.compiler import CompiledCircuit, Compiler
+from simenv.model.devices import DeviceInfo
 from simenv.service.devices.describe import device_info
+from simenv.transpiler import plugins
 from simenv.transpiler.angles import MOST_ANGLES, opened
+from simenv.transpiler.target import NativeForm, target_of
 
 WIDTH = 4
 LINE = tuple((a, b) for k in range(WIDTH - 1) for a, b in ((k, k + 1), (k + 1, k)))
@@ -178,3 +187,108 @@ def test_structure_on_other_qubits_of_the_device_is_compiled_again() -> None:
     second = result.compiled(load(circuit), "auto", (3, 2))
     assert first.layouts != second.layouts
     assert len(result._structures) == 2
+
+
+def info(name: str = "superconducting-lattice") -> DeviceInfo:
+    return device_info(name, library.load(name), "digest")
+
+
+def test_target_has_gates_couplings_errors_and_durations_of_device() -> None:
+    device = info()
+    target = target_of(device)
+    assert target.num_qubits == device.num_qubits
+    assert {gate.name for gate in device.gates} <= set(target.operation_names)
+    assert set(target["cz"]) <= set(device.coupling)
+    each = next(item for item in device.operations if item.name == "cz" and item.qubits)
+    assert target["cz"][each.qubits].error == each.error
+    assert target["cz"][each.qubits].duration == each.duration_ns * 1e-9
+
+
+def test_compiled_circuit_fits_and_is_kept() -> None:
+    device = info()
+    compiler, form = Compiler(device), NativeForm(device)
+    circuit = QuantumCircuit(4, 4)
+    circuit.h(0)
+    for qubit in (1, 2, 3):
+        circuit.cx(0, qubit)
+    circuit.measure(range(4), range(4))
+    written = load(circuit)
+    assert not form.fits(written.program)
+    result = compiler.compiled(written, "auto")
+    assert form.fits(result.loaded.program)
+    assert compiler.compiled(load(circuit), "auto").loaded.packed is result.loaded.packed
+    assert compiler.compiled(result.loaded, "auto").compiler == ""
+
+
+def test_uncoupled_pair_does_not_fit_unless_all_are_coupled() -> None:
+    device = info()
+    far = next(
+        (0, b) for b in range(1, device.num_qubits) if not {(0, b), (b, 0)} & {*device.coupling}
+    )
+    circuit = QuantumCircuit(device.num_qubits)
+    circuit.cz(*far)
+    program = load(circuit).program
+    assert not NativeForm(device).fits(program)
+    assert NativeForm(msgspec.structs.replace(device, all_to_all=True)).fits(program)
+    wide = QuantumCircuit(device.num_qubits + 1)
+    assert not NativeForm(device).fits(load(wide).program)
+
+
+_COMPILE = """
+import sys
+from qiskit import QuantumCircuit
+from noise_models import library
+from simenv.service.devices.describe import device_info
+from simenv.transpiler.transpiler import Transpiler
+
+circuit = QuantumCircuit(3)
+circuit.h(0)
+circuit.cx(0, 1)
+circuit.cx(0, 2)
+info = device_info("lattice", library.load("superconducting-lattice"), "digest")
+for level in range(4):
+    assert Transpiler(info, level).run(circuit).count_ops()["cz"] >= 2
+assert "qiskit_ibm_runtime" not in sys.modules, "imported without need"
+"""
+
+
+def test_compilation_does_not_import_runtime_of_ibm() -> None:
+    pytest.importorskip("qiskit_ibm_runtime")
+    subprocess.run([sys.executable, "-c", _COMPILE], check=True)
+
+
+def test_plugin_of_other_distribution_stays_usable(monkeypatch: pytest.MonkeyPatch) -> None:
+    foreign = EntryPoint("foreign", f"{__name__}:ForeignPlugin", plugins.GROUP)
+    own = EntryPoint(
+        "default",
+        "qiskit.transpiler.preset_passmanagers.builtin_plugins:DefaultTranslationPassManager",
+        plugins.GROUP,
+    )
+    monkeypatch.setattr(plugins, "entry_points", lambda group: [own, foreign])
+    table = {
+        name: each
+        for name, each in plugin.stevedore.ExtensionManager.ENTRY_POINT_CACHE.items()
+        if name != plugins.GROUP
+    }
+    monkeypatch.setattr(plugin.stevedore.ExtensionManager, "ENTRY_POINT_CACHE", table)
+    ForeignPlugin.created = 0
+    plugins.load_plugins_lazily()
+    manager = plugin.PassManagerStagePluginManager()
+    assert manager.translation_plugins.names() == ["default", "foreign"]
+    assert ForeignPlugin.created == 0
+    config = object()
+    stage = manager.get_passmanager_stage("translation", "foreign", config, optimization_level=2)
+    assert stage == (config, 2)
+    assert ForeignPlugin.created == 1
+
+
+class ForeignPlugin:
+    """A plugin that returns its arguments."""
+
+    created = 0
+
+    def __init__(self) -> None:
+        ForeignPlugin.created += 1
+
+    def pass_manager(self, config: object, optimization_level: int | None = None) -> object:
+        return config, optimization_level

@@ -6,11 +6,11 @@ import os
 import subprocess
 import sys
 import threading
-import time
 from pathlib import Path
 
 import psutil
 import pytest
+from waiting import until
 
 from simenv.worker.external import ExternalProgram
 from simulators.control import RunControl
@@ -87,10 +87,7 @@ def test_a_stop_ends_the_process_and_all_that_it_started(tmp_path: Path) -> None
     control = RunControl()
 
     def stop() -> None:
-        deadline = time.monotonic() + PATIENCE_S
-        while not note.exists() or not note.read_text().strip():
-            assert time.monotonic() < deadline
-            time.sleep(0.01)
+        until(lambda: note.exists() and note.read_text().strip())
         control.stop()
 
     thread = threading.Thread(target=stop)
@@ -115,20 +112,19 @@ def test_a_process_does_not_outlive_its_worker(tmp_path: Path) -> None:
     note = tmp_path / "pid"
     command = f"{_script(tmp_path, f'echo $$ >{note}; exec sleep 600')} {{circuit}} {{shots}}"
     worker = subprocess.Popen([sys.executable, "-c", WORKER, command, str(tmp_path / "scratch")])
-    deadline = time.monotonic() + PATIENCE_S
-    while not note.exists() or not note.read_text().strip():
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
+    until(lambda: note.exists() and note.read_text().strip())
     worker.kill()
     worker.wait()
     _wait_gone(int(note.read_text()))
 
 
 def _wait_gone(pid: int) -> None:
-    deadline = time.monotonic() + PATIENCE_S
-    while psutil.pid_exists(pid) and psutil.Process(pid).status() != psutil.STATUS_ZOMBIE:
-        assert time.monotonic() < deadline, f"process {pid} lives on"
-        time.sleep(0.01)
+    until(
+        lambda: (
+            not (psutil.pid_exists(pid) and psutil.Process(pid).status() != psutil.STATUS_ZOMBIE)
+        ),
+        message=lambda: f"process {pid} lives on",
+    )
 
 
 def test_no_file_is_left_nor_those_of_a_killed_worker(tmp_path: Path) -> None:

@@ -1,17 +1,24 @@
-"""A worker's numerics without its sockets: every outcome of a task is a result that says so."""
+"""Runner, session, noise, log and result files of a worker."""
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
+import tempfile
 import threading
 import time
+from pathlib import Path
 
 import pytest
 from busy_circuits import ENDLESS
 from service import program
 
 from simenv.client.circuits import load
-from simenv.model import Observable, TaskOptions, TaskState
+from simenv.model import Observable, Origin, TaskOptions, TaskState
 from simenv.wire import codec
+from simenv.wire.keyfiles import KEYS_FORMAT, new_pair
+from simenv.wire.messages import client as m
 from simenv.wire.messages.client import (
     EXIT_GPU,
     STATES,
@@ -19,8 +26,11 @@ from simenv.wire.messages.client import (
     AssignedTask,
     AttemptResult,
 )
+from simenv.wire.transport.worker_endpoint import WorkerBootstrap
 from simenv.worker import runner as runner_module
+from simenv.worker import session
 from simenv.worker.heartbeat import RunningTask
+from simenv.worker.main import log_of
 from simenv.worker.plan_cache import PlanCache
 from simenv.worker.runner import Runner
 from simulators.compiler import kernel
@@ -261,3 +271,103 @@ def test_worker_ends_when_its_gpu_is_lost(monkeypatch: pytest.MonkeyPatch) -> No
     with pytest.raises(SystemExit) as caught:
         run(runner, assigned(program(2).packed()))
     assert caught.value.code == EXIT_GPU
+
+
+ORIGIN = Origin("main-0", "here", 1, "test")
+CHUNK = m.AssignChunk(1, 2**20, False, "statevector", "test", [], [])
+
+
+def test_results_too_large_for_one_message_are_sent_separately() -> None:
+    half = session.ANSWER_BYTES // 2 + 1
+    results = [m.AttemptResult(task, 1, 2, bytes(half), 0) for task in (1, 2)]
+    bodies = session.packed(ORIGIN, CHUNK, results)
+    entries = [codec.from_worker(body) for body in bodies]
+    assert [done.results for done in entries if isinstance(done, m.AttemptResults)] == [
+        results[:1],
+        results[1:],
+    ]
+
+
+def test_result_too_large_for_any_message_is_reported_as_failure() -> None:
+    small = m.AttemptResult(1, 1, 2, b"r", 0)
+    large = m.AttemptResult(2, 7, 2, bytes(m.MAX_MESSAGE_BYTES), 0)
+    bodies = session.packed(ORIGIN, CHUNK, [small, large])
+    assert all(len(body) <= session.ANSWER_BYTES for body in bodies)
+    first, second = (codec.from_worker(body) for body in bodies)
+    assert isinstance(first, m.AttemptResults)
+    assert isinstance(second, m.AttemptResults)
+    assert first.results == [small]
+    (failed,) = second.results
+    assert (failed.task, failed.attempt) == (2, 7)
+    assert m.STATES[failed.state] == "FAILED"
+    failure = codec.failure(failed.payload)
+    assert failure.reason == "limit"
+    assert str(session.ANSWER_BYTES) in failure.message
+
+
+def test_an_idle_worker_does_deferred_work_once_and_does_not_count_as_waiting(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(session, "IDLE_S", 0.01)
+    monkeypatch.setattr(session, "FOREVER_S", 0.02)
+    done: list[str] = []
+    with tempfile.TemporaryDirectory(prefix="simenv-") as folder:
+        Path(folder, "worker.sock").touch()
+        service = WorkerBootstrap(
+            KEYS_FORMAT,
+            os.uname().nodename,
+            folder,
+            "token",
+            server_key=new_pair().public,
+            epoch=1,
+        )
+        idle = session.Session(service, "w", 1, Runner())
+        idle.when_idle(lambda: done.append(f"rest, waiting: {idle._current.waiting}"))
+        assert idle.work()
+        assert idle.work()
+        idle._work.close()
+        idle._control.close()
+    assert done == ["rest, waiting: False"]
+
+
+SCRIPT = """
+import os, sys
+from pathlib import Path
+from simenv.worker.main import write_to
+write_to(Path(sys.argv[1]))
+print("said", flush=True)
+os.write(2, b"complained\\n")
+os.system("echo from below")
+"""
+
+
+def written(path: Path) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-c", SCRIPT, str(path)], capture_output=True, text=True, check=False
+    )
+
+
+def test_output_of_worker_is_appended_to_its_log(tmp_path: Path) -> None:
+    path = tmp_path / "main-0.log"
+    path.write_text("before\n")
+    done = written(path)
+    assert (done.stdout, done.stderr) == ("", "")
+    assert path.read_text() == "before\nsaid\ncomplained\nfrom below\n"
+
+
+def test_log_has_mode_0600(tmp_path: Path) -> None:
+    path = tmp_path / "main-0.log"
+    written(path)
+    assert path.stat().st_mode & 0o777 == 0o600
+
+
+def test_log_does_not_follow_symbolic_link(tmp_path: Path) -> None:
+    (tmp_path / "main-0.log").symlink_to(tmp_path / "elsewhere")
+    assert written(tmp_path / "main-0.log").returncode != 0
+    assert not (tmp_path / "elsewhere").exists()
+
+
+def test_each_rank_has_its_own_log() -> None:
+    path = Path("/logs/main.x4-0.log")
+    assert log_of(path, 0) == path
+    assert log_of(path, 3) == Path("/logs/main.x4-0.r3.log")

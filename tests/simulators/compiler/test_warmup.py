@@ -1,15 +1,17 @@
-"""Starting up: what is compiled when, and what is left running."""
+"""Warm-up, locks and times of kernels."""
 
 from __future__ import annotations
 
 import fcntl
 import importlib
 import json
+import multiprocessing
 import os
 import pkgutil
 import subprocess
 import sys
 import threading
+import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -18,6 +20,8 @@ from numba.core import event
 
 import simulators
 from simulators.compiler import kernel, warmup
+from simulators.compiler.kernel import run_once
+from simulators.compiler.kernel_time import booked, busy_ns, spent_ns, working_ns
 
 ROOT = Path(simulators.__file__).parents[1]
 KERNELS = Path(sys.prefix) / "var" / "simenv-kernels"
@@ -393,3 +397,91 @@ def test_modules_of_kernels_load_no_mpi() -> None:
         "assert not [name for name in sys.modules if name.startswith('mpi4py')]"
     )
     subprocess.run([sys.executable, "-c", source, str(KERNELS)], check=True)
+
+
+PATIENCE_S = 60.0
+
+
+def _do(lock: Path, notes: Path) -> None:
+    with run_once(lock):
+        (notes / f"begun-{os.getpid()}").touch()
+        deadline = time.monotonic() + PATIENCE_S
+        while not (notes / "go").exists() and time.monotonic() < deadline:
+            time.sleep(0.01)
+        (notes / f"done-{os.getpid()}").touch()
+
+
+def _begun(notes: Path) -> int:
+    return len(list(notes.glob("begun-*")))
+
+
+def test_second_process_waits_for_first_but_completed_lock_does_not_block(tmp_path: Path) -> None:
+    spawn = multiprocessing.get_context("spawn")
+    lock = tmp_path / "begun" / "one"
+    two = [spawn.Process(target=_do, args=(lock, tmp_path)) for _ in range(2)]
+    for each in two:
+        each.start()
+    deadline = time.monotonic() + PATIENCE_S
+    while not _begun(tmp_path) and time.monotonic() < deadline:
+        time.sleep(0.01)
+    time.sleep(0.3)
+    assert _begun(tmp_path) == 1
+    (tmp_path / "go").touch()
+    for each in two:
+        each.join(PATIENCE_S)
+    assert len(list(tmp_path.glob("done-*"))) == 2
+    with run_once(lock), run_once(lock):  # it would wait for itself
+        pass
+
+
+def test_failed_block_leaves_lock_incomplete_and_is_run_again(tmp_path: Path) -> None:
+    lock = tmp_path / "one"
+    with pytest.raises(ValueError, match="it"), run_once(lock):
+        raise ValueError("it")
+    assert lock.stat().st_size == 0
+    with run_once(lock):
+        assert lock.stat().st_size == 0
+    assert lock.stat().st_size > 0
+
+
+def test_unwritable_lock_does_not_block(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with run_once(tmp_path / "file" / "one"), run_once(tmp_path / "file" / "one"):
+        pass
+
+
+WORK_NS = 5_000_000
+
+
+def test_compile_time_is_counted_and_excluded_from_working_clock() -> None:
+    spent, begin, working = spent_ns(), time.perf_counter_ns(), working_ns()
+
+    @kernel.kernel(kernel.INT, returns=kernel.INT, group="small")
+    def added(number):  # type: ignore[no-untyped-def]
+        return number + 1
+
+    assert spent_ns() == spent  # nothing is compiled before it is needed
+    added.load()
+    took = time.perf_counter_ns() - begin
+    booked_ns = spent_ns() - spent
+    assert added(1) == 2
+    assert 0 < booked_ns <= took
+    assert working_ns() - working <= time.perf_counter_ns() - begin - booked_ns
+
+
+def test_nested_booked_blocks_are_counted_once() -> None:
+    begin, spent = time.perf_counter_ns(), spent_ns()
+    with booked(), booked():
+        while time.perf_counter_ns() - begin < WORK_NS:  # booked twice, it is more than passes
+            pass
+    assert spent_ns() - spent <= time.perf_counter_ns() - begin
+
+
+def test_time_of_kernel_that_is_being_loaded_is_known_meanwhile() -> None:
+    assert busy_ns() == 0
+    with booked():
+        first = busy_ns()
+        with booked():
+            assert busy_ns() >= first
+        assert busy_ns() > 0
+    assert busy_ns() == 0

@@ -1,4 +1,4 @@
-"""Density matrix engine: exact distributions, expectation values and counts with noise."""
+"""Density matrix engine: exact distributions, parts, fusion."""
 
 from __future__ import annotations
 
@@ -6,33 +6,25 @@ import numpy as np
 import pytest
 from arrays import Arrays
 from device_models import DeviceModel
-from noisy import Exact
 from reference import final_state
 
-from noise_models.readout import ReadoutGroup
-from simulators.circuit import tokens as tk
+from simulators.circuit.analysis.measurements import measurement_layout
+from simulators.circuit.gates import GATES, unitary
 from simulators.circuit.ir import Circuit
 from simulators.circuit.noise import NoiseProgram
 from simulators.circuit.passes.attach_noise import attach_noise
 from simulators.control import RunControl
 from simulators.densitymatrix.engine import DensityMatrixEngine
-from simulators.engine import PauliSum, Request, RunOptions
+from simulators.densitymatrix.fusion import BLOCK, Blocks
+from simulators.densitymatrix.program import Segment, build_program
+from simulators.densitymatrix.wide_gates import wide_ptm
+from simulators.engine import Request, RunOptions
 from simulators.errors import Stopped, TooManyBranches, Unsupported
 from simulators.execution.sampling import unpack
 from simulators.results import BindingResult
 from simulators.simulate import counts_of
 
 ENGINE = DensityMatrixEngine()
-_PAIR = ReadoutGroup(
-    (0, 1), np.array([[0.9, 0.1, 0, 0.05], [0.1, 0.8, 0.1, 0], [0, 0.1, 0.9, 0.05], [0, 0, 0, 0.9]])
-)
-MODELS = [
-    {"gate_error": 0.02, "t2_by_t1": 0.5, "idle": False},
-    {"gate_error": 0.01, "t2_by_t1": 1.0, "excited": 0.1, "preparation_error": 0.03},
-    {"gate_error": 0.03, "t2_by_t1": 1.9, "over_rotation": 0.2, "readout": (0.03, 0.08)},
-    {"t2_by_t1": 2.0, "readout": (0.02, 0.05), "groups": (_PAIR,)},
-    {"crosstalk_pairs": ((0, 1), (1, 2)), "feed_forward_ns": 400.0, "readout": (0.01, 0.2)},
-]
 
 
 def run(
@@ -88,60 +80,11 @@ def measured(arrays: Arrays) -> Circuit:
     return arrays.circuit()
 
 
-def dynamic(n: int, seed: int) -> Circuit:
-    arrays = gates(n, seed, 8).add("measure", [0], [n]).begin((tk.CLBIT, n, 0))
-    arrays.add("x", [n - 1]).add("h", [0]).add("else").add("rx", [0], (), [0.4]).add("end")
-    arrays.add("reset", [n - 1]).add("h", [n - 1]).add("cx", [n - 1, 0] if n > 1 else [0, 0])
-    return measured(arrays)
-
-
-@pytest.mark.parametrize("number", range(len(MODELS)))
-@pytest.mark.parametrize("n", [1, 2, 3, 5])
-@pytest.mark.parametrize("is_dynamic", [False, True])
-def test_distribution_equals_numpy_reference(number: int, n: int, is_dynamic: bool) -> None:
-    if n == 1 and (is_dynamic or number >= 3):
-        pytest.skip("the circuit or the model has two qubits")
-    if number == 4 and n < 3:
-        pytest.skip("the model has three qubits")
-    if number == 3 and is_dynamic:
-        pytest.skip("the reference has correlated readout at the end alone")
-    circuit = dynamic(n, number) if is_dynamic else measured(gates(n, 10 * n + number))
-    noise = attach_noise(circuit, DeviceModel(n, **MODELS[number]))  # type: ignore[arg-type]
-    result, expected = probs(circuit, noise), Exact(circuit, noise).probs
-    for outcome in {*result, *expected}:
-        assert result.get(outcome, 0.0) == pytest.approx(expected.get(outcome, 0.0), abs=1e-12)
-
-
-def test_counts_follow_the_distribution_with_readout_error() -> None:
-    circuit = measured(gates(4, 3))
-    noise = attach_noise(circuit, DeviceModel(4, readout=(0.05, 0.1), gate_error=0.02))
-    expected = probs(circuit, noise)
-    result = counts_of(run(circuit, noise, shots=100_000))
-    for outcome, p in expected.items():
-        assert abs(result.get(outcome, 0) - 1e5 * p) < 5 * np.sqrt(1e5 * p + 1)
-
-
 def test_counts_have_the_bits_of_a_record_that_is_certain() -> None:
     arrays = Arrays(1, 2).add("x", [0]).add("measure", [0], [0])
     circuit = arrays.add("x", [0]).add("measure", [0], [1]).circuit()
     assert probs(circuit, None) == {1: 1.0}
     assert counts_of(run(circuit, None, shots=16)) == {1: 16}
-
-
-def test_expectation_values_are_exact_and_without_readout_error() -> None:
-    circuit = gates(3, 8).circuit()
-    noise = attach_noise(circuit, DeviceModel(3, gate_error=0.02, t2_by_t1=1.5))
-    rho = Exact(circuit, noise).rho
-    pauli = {"I": np.eye(2), "X": np.array([[0, 1], [1, 0]]), "Y": np.array([[0, -1j], [1j, 0]]),
-             "Z": np.diag([1, -1])}  # fmt: skip
-    for label in ("ZZZ", "IXY", "YII", "XZX", "III"):
-        operator = np.kron(np.kron(pauli[label[0]], pauli[label[1]]), pauli[label[2]])
-        observables = (PauliSum((label,), np.ones(1)),)
-        ((value, error),) = run(
-            circuit, noise, outputs=("expectation",), observables=observables
-        ).expectations
-        assert value == pytest.approx(np.trace(operator @ rho).real, abs=1e-12)
-        assert error == 0.0
 
 
 def test_without_noise_it_is_the_pure_state() -> None:
@@ -230,3 +173,53 @@ def test_a_gate_on_five_qubits_and_a_loop_are_refused() -> None:
     for circuit, value in ((wide, "at most 4"), (loop, "'for'")):
         with pytest.raises(Unsupported, match=value):
             ENGINE.plan(circuit, None, RunOptions())
+
+
+PARAMETRIZED = [gate.name for gate in GATES.values() if gate.params and gate.qubits in (1, 2)]
+
+
+def fused(arrays: Arrays, model: DeviceModel | None = None) -> Blocks:
+    circuit = arrays.circuit()
+    noise = attach_noise(circuit, model or DeviceModel(circuit.num_qubits, durations={}))
+    program = build_program(circuit, noise, measurement_layout(circuit))
+    (segment,) = program.steps
+    assert isinstance(segment, Segment)
+    blocks = Blocks(program.num_qubits, program.longest)
+    blocks.fill(segment.items, circuit.params, program.gates, program.channels)
+    return blocks
+
+
+@pytest.mark.parametrize("name", PARAMETRIZED)
+@pytest.mark.parametrize("qubits", [(0, 1), (1, 0)])
+def test_compiled_transfer_matrix_equals_that_of_the_unitary(
+    name: str, qubits: tuple[int, int]
+) -> None:
+    gate = GATES[name]
+    params = np.random.default_rng(gate.code).normal(size=gate.params).tolist()
+    blocks = fused(Arrays(2, 0).add(name, qubits[: gate.qubits], (), params))
+    matrix = unitary(name, tuple(params))
+    if gate.qubits == 1:
+        matrix = np.kron(np.eye(2), matrix) if qubits[0] == 0 else np.kron(matrix, np.eye(2))
+    elif qubits == (1, 0):
+        swap = unitary("swap")
+        matrix = swap @ matrix @ swap
+    assert blocks.count == 1
+    assert np.abs(blocks.mats[:BLOCK].reshape(16, 16) - wide_ptm(matrix)).max() < 1e-14
+
+
+def test_noise_of_gates_adds_no_blocks() -> None:
+    arrays = Arrays(4, 0)
+    for layer in range(3):
+        for qubit in range(4):
+            arrays.add("ry", [qubit], (), [0.1 + layer])
+        for qubit in range(3):
+            arrays.add("cx", [qubit, qubit + 1])
+    assert fused(arrays).count == 9
+    assert fused(arrays, DeviceModel(4)).count == 9
+
+
+def test_qubits_without_pairs_share_blocks() -> None:
+    arrays = Arrays(5, 0)
+    for qubit in range(5):
+        arrays.add("h", [qubit])
+    assert fused(arrays).count == 3

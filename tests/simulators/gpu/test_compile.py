@@ -1,17 +1,24 @@
-"""Compilation for GPUs without a GPU; NVRTC's wheel is in the extra `test`."""
+"""Compilation and detection of GPUs, sanitizers."""
 
 from __future__ import annotations
 
+import ctypes
 import os
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
+import msgspec
 import pytest
+from host_device import KERNELS, SANITIZED, SUPPORT, build_library
 
+from simulators import registry
 from simulators.errors import UnknownEngine
 from simulators.gpu.devices import compile as compiler
+from simulators.gpu.devices import detect
 from simulators.gpu.devices.compile import (
     MODULES,
     CompiledModule,
@@ -24,6 +31,7 @@ from simulators.gpu.devices.compile import (
     source_digest,
     usage,
 )
+from simulators.gpu.devices.detect import GpuEvidence, find_gpu, refusal
 
 ROOT = Path(__file__).parents[3]
 LOG = """\
@@ -118,3 +126,163 @@ def nvrtc() -> Nvrtc:
         assert "CI" not in os.environ, "the extra test has nvidia-cuda-nvrtc"
         pytest.skip("nvidia-cuda-nvrtc is not installed")
     return outcome
+
+
+USABLE = GpuEvidence(True, "580.159", 13000, 1, None, ("cupy-cuda13x",))
+
+
+def changed(**fields: object) -> GpuEvidence:
+    return msgspec.structs.replace(USABLE, **fields)
+
+
+def test_gpu_with_driver_and_matching_cupy_is_accepted() -> None:
+    assert refusal(USABLE) is None
+    assert refusal(changed(wheels=("cupy-cuda12x",))) is None
+    assert refusal(changed(wheels=("cupy-cuda12x",), cuda_version=12000)) is None
+
+
+@pytest.mark.parametrize(
+    ("evidence", "message", "way_out"),
+    [
+        (GpuEvidence(), "no GPU: libcuda.so.1 is not here", "srun --gpus=1"),
+        (
+            changed(devices=0, visible=""),
+            "no GPU granted: driver 580.159 is here, but CUDA_VISIBLE_DEVICES is ''",
+            "--gpus-per-node=1",
+        ),
+        (
+            changed(devices=0),
+            "driver 580.159 is here, but it shows no device",
+            "--gpus-per-node=1",
+        ),
+        (
+            changed(release="535.104", cuda_version=12020),
+            r"driver 535.104 has CUDA 12.2; simenv\[gpu-cu13\] needs driver 580 or newer",
+            "pip install 'simenv[gpu-cu12]', or update the driver",
+        ),
+        (
+            changed(wheels=()),
+            r"cupy is not installed \(driver 580.159 found\)",
+            "pip install 'simenv[gpu-cu13]'",
+        ),
+        (
+            changed(wheels=(), cuda_version=12040),
+            "cupy is not installed",
+            "pip install 'simenv[gpu-cu12]'",
+        ),
+        (
+            changed(wheels=("cupy-cuda12x", "cupy-cuda13x")),
+            "cupy-cuda12x and cupy-cuda13x are both installed",
+            "pip uninstall cupy-cuda12x",
+        ),
+    ],
+)
+def test_unusable_gpu_is_refused_with_reason_and_way_out(
+    monkeypatch: pytest.MonkeyPatch, evidence: GpuEvidence, message: str, way_out: str
+) -> None:
+    monkeypatch.setattr(detect, "find_gpu", lambda: evidence)
+    with pytest.raises(UnknownEngine, match=message) as caught:
+        registry.create("gpu")
+    assert way_out in caught.value.hint
+
+
+class _Driver:
+    """Functions of libcuda.so.1 of a machine with GPUs."""
+
+    def __init__(self, version: int, devices: int, init: int = 0) -> None:
+        self._version, self._devices, self._init = version, devices, init
+
+    def cuDriverGetVersion(self, into: Any) -> int:  # noqa: N802  # CUDA's name
+        into._obj.value = self._version
+        return 0
+
+    def cuInit(self, flags: int) -> int:  # noqa: N802  # CUDA's name
+        return self._init
+
+    def cuDeviceGetCount(self, into: Any) -> int:  # noqa: N802  # CUDA's name
+        into._obj.value = self._devices
+        return 0
+
+
+def test_driver_is_asked_for_its_version_and_devices(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "GPU-1a2b")
+    opened = []
+
+    def load(name: str) -> Any:
+        opened.append(name)
+        return _Driver(13000, 2)
+
+    result = find_gpu(load)
+    assert opened == ["libcuda.so.1"]
+    assert (result.has_driver, result.cuda_version, result.devices) == (True, 13000, 2)
+    assert result.visible == "GPU-1a2b"
+    without = find_gpu(lambda _name: _Driver(13000, 2, init=100))  # CUDA_ERROR_NO_DEVICE
+    assert without.has_driver
+    assert without.devices == 0
+
+
+def test_machine_without_driver_has_no_gpu() -> None:
+    def load(name: str) -> Any:
+        raise OSError(name)
+
+    assert not find_gpu(load).has_driver
+    try:
+        ctypes.CDLL(detect.DRIVER_LIBRARY)
+    except OSError:
+        with pytest.raises(UnknownEngine, match="no NVIDIA driver"):
+            registry.create("gpu")
+
+
+def exercise(library: Path, **environ: str) -> subprocess.CompletedProcess[str]:
+    path = os.pathsep.join([str(ROOT), str(SUPPORT)])
+    return subprocess.run(
+        [sys.executable, str(SUPPORT / "gpu_exercise.py"), str(library)],
+        env={**os.environ, "PYTHONPATH": path, **environ},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+def sanitizer_runtime() -> str:
+    """Path of the library that has to be loaded before Python."""
+    process = subprocess.run(
+        ["g++", "-print-file-name=libasan.so"], capture_output=True, text=True, check=True
+    )
+    path = process.stdout.strip()
+    if not Path(path).is_absolute():
+        pytest.skip("g++ has no address sanitizer")
+    return path
+
+
+def sanitized(library: Path) -> subprocess.CompletedProcess[str]:
+    return exercise(
+        library,
+        LD_PRELOAD=sanitizer_runtime(),
+        ASAN_OPTIONS="detect_leaks=0:detect_stack_use_after_return=0:use_sigaltstack=0",
+        UBSAN_OPTIONS="print_stacktrace=1",
+    )
+
+
+def test_kernels_touch_no_memory_outside_and_have_defined_behaviour(library: Path) -> None:
+    result = sanitized(build_library(*SANITIZED, optimize="-O1"))
+    assert result.returncode == 0, result.stderr[-4000:]
+
+
+def test_sanitizer_finds_shared_memory_that_is_16_bytes_too_small(
+    library: Path, tmp_path: Path
+) -> None:
+    short = copied(tmp_path, "small.cuh", "const u32 size = 1u << n;", "const u32 size = 2u << n;")
+    result = sanitized(build_library(*SANITIZED, kernels=short, optimize="-O1"))
+    assert result.returncode != 0
+    assert "heap-buffer-overflow" in result.stderr
+
+
+def copied(folder: Path, name: str, old: str, new: str, count: int = 1) -> Path:
+    """A copy of the kernels in which a text was replaced."""
+    target = folder / "kernels"
+    shutil.copytree(KERNELS, target)
+    text = (target / name).read_text()
+    assert old in text
+    (target / name).write_text(text.replace(old, new, count))
+    return target

@@ -1,12 +1,16 @@
-"""Sweep kernel: random tables against the plain reference, orders of threads, memory requests."""
+"""Sweeps on a device that g++ compiles: bits, barriers, ranks."""
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
+import gpu_exercise
+import msgspec
 import numpy as np
 import pytest
-from host_device import BACKWARD, FORWARD, HostDevice
+from gpu_bits import circuit_results, same, table_bits
+from host_device import BACKWARD, FORWARD, KERNELS, HostDevice
 from numpy.typing import NDArray
 from plain_sweeps import run as plainly
 from random_sweeps import TOLERANCE, Table, random_state
@@ -107,3 +111,63 @@ def test_warps_ask_for_no_more_memory_than_they_need(library: Path, precision: s
     for kind, each in result.items():
         assert each.requests, kind
         assert each.transactions <= 1.2 * each.fewest, kind
+
+
+# A shuffle waits for the whole block here, as it does not on a device: it hides the barrier before
+# a second sum.
+_HIDDEN = "the scratch of an earlier sum"
+
+
+def barriers() -> list[tuple[str, int]]:
+    """File and line of each."""
+    return [
+        (path.name, number)
+        for path in sorted(KERNELS.glob("*.cuh"))
+        for number, line in enumerate(path.read_text().splitlines(), 1)
+        if re.match(r"\s+__syncthreads\(\);", line)
+    ]
+
+
+def text_of(file: str, line: int) -> str:
+    return (KERNELS / file).read_text().splitlines()[line - 1]
+
+
+def is_noticed(library: Path, file: str, line: int) -> bool:
+    device = HostDevice(library)
+    device.skip_barrier(file, line)
+    try:
+        with np.errstate(all="ignore"):
+            return not gpu_exercise.is_right(library)
+    except (ValueError, AssertionError, IndexError, OverflowError):  # of what is no number
+        return True
+    finally:
+        device.skip_barrier("", 0)
+
+
+def test_every_missing_barrier_but_a_hidden_one_is_noticed(library: Path) -> None:
+    assert gpu_exercise.is_right(library)
+    table = {barrier: is_noticed(library, *barrier) for barrier in barriers()}
+    missed = [barrier for barrier, noticed in table.items() if not noticed]
+    assert len(table) >= 20
+    hidden = [(file, line) for file, line in missed if _HIDDEN in text_of(file, line)]
+    assert missed == hidden
+    assert len(hidden) <= 1
+
+
+@pytest.mark.parametrize("precision", ["double", "single"])
+def test_two_orders_of_threads_have_the_same_bits(library: Path, precision: str) -> None:
+    one, two = HostDevice(library), HostDevice(library, order=11)
+    assert table_bits(one, 3, precision) == table_bits(two, 3, precision)
+    assert table_bits(one, 3, precision) != table_bits(two, 4, precision)
+    for n in (5, 13):
+        result = circuit_results(one, n, precision)
+        again = circuit_results(two, n, precision)
+        assert all(same(a, b) for a, b in zip(result, again, strict=True))
+
+
+def test_one_different_bit_is_noticed(library: Path) -> None:
+    (_, value) = circuit_results(HostDevice(library), 5, "double")
+    assert value.statevector is not None
+    changed = value.statevector.copy()
+    changed.view("uint64")[0, 0] ^= 1
+    assert not same(value, msgspec.structs.replace(value, statevector=changed))

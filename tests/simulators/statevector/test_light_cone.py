@@ -36,7 +36,7 @@ from simulators.statevector.trajectories.sampler import TrajectorySampler
 from simulators.trajectories.error_patterns import ErrorPatterns
 from simulators.trajectories.noise_table import COLUMNS, NoiseTable, operators
 
-QUIET = settings(derandomize=True, deadline=None, max_examples=120)
+QUIET = settings(derandomize=True, deadline=None)
 COUNTS = ("counts",)
 
 

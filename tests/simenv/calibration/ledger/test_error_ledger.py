@@ -1,21 +1,25 @@
-"""First-order losses against exact success probabilities of circuits that undo themselves."""
+"""Ledgers of errors and of circuits."""
 
 from __future__ import annotations
 
 import itertools
 import math
+from pathlib import Path
 
 import msgspec
 import numpy as np
 import pytest
 from arrays import Arrays
+from qiskit import QuantumCircuit
 
 from noise_models import document as documents
 from noise_models import library
 from noise_models.calibration import CalibrationSnapshot, GateCalibration
 from noise_models.options import COMPONENTS, NoiseOptions
 from simenv.calibration.ledger import ledger as module
+from simenv.calibration.ledger.circuits import circuit_ledger
 from simenv.calibration.ledger.ledger import EdgeLoss, ErrorLedger, error_ledger
+from simenv.errors import InfeasibleError, NotFoundError, OptionError
 from simulators.circuit.ir import Circuit
 from simulators.circuit.passes.attach_noise import attach_noise
 from simulators.errors import Unsupported
@@ -181,3 +185,56 @@ def test_a_circuit_that_branches_is_refused() -> None:
     circuit = Arrays(2, 2).add("sx", [0]).add("measure", [0], [0]).add("sx", [0])
     with pytest.raises(Unsupported, match="before its end"):
         ledger(circuit.circuit())
+
+
+DEVICE = "superconducting-lattice"
+
+
+def bell() -> QuantumCircuit:
+    circuit = QuantumCircuit(2, 2)
+    circuit.h(0)
+    circuit.cx(0, 1)
+    circuit.measure([0, 1], [0, 1])
+    return circuit
+
+
+def test_circuits_and_files_have_one_ledger() -> None:
+    path = Path(__file__).parents[4] / "examples" / "bell.qasm"
+    result = circuit_ledger(bell(), DEVICE)
+    assert 0.9 < result.fidelity < 1.0
+    assert result.loss == pytest.approx(sum(loss for _, loss in result.components))
+    assert circuit_ledger(path, DEVICE) == result
+
+
+def test_noise_options_are_those_of_submit() -> None:
+    result = circuit_ledger(bell(), DEVICE, noise={"qubit": 0, "gate.crosstalk": 0})
+    assert {name for name, _ in result.components} == {"gate.depolarizing", "gate.coherent"}
+    with pytest.raises(OptionError, match="no noise acts"):
+        circuit_ledger(bell(), DEVICE, noise="off")
+    with pytest.raises(OptionError, match="compile='often'"):
+        circuit_ledger(bell(), DEVICE, compile="often")
+    with pytest.raises(NotFoundError, match="nowhere"):
+        circuit_ledger(bell(), "nowhere")
+
+
+def test_a_circuit_that_the_device_would_refuse_has_no_ledger() -> None:
+    with pytest.raises(InfeasibleError, match=r"h on qubit 0.* no native gate"):
+        circuit_ledger(bell(), DEVICE, compile="never")
+
+
+@pytest.mark.parametrize("device", [DEVICE, "trapped-ions"])
+def test_recipe_of_aer_has_a_ledger_without_components_that_it_lacks(device: str) -> None:
+    result = circuit_ledger(bell(), device, noise="aer")
+    names = {name for name, _ in result.components}
+    assert {"gate.depolarizing", "qubit.readout"} <= names
+    assert not names & {"gate.coherent", "gate.crosstalk", "qubit.preparation"}
+
+
+def test_a_circuit_that_measures_before_its_end_is_refused_with_one_hint() -> None:
+    circuit = QuantumCircuit(1, 2)
+    circuit.measure(0, 0)
+    circuit.x(0)
+    circuit.measure(0, 1)
+    with pytest.raises(OptionError) as caught:
+        circuit_ledger(circuit, DEVICE)
+    assert str(caught.value).count("measurements at its end") == 1

@@ -1,13 +1,19 @@
-"""Positions of qubits, and the lattice as text."""
+"""Drawings, results and pools of devices."""
 
 from __future__ import annotations
 
+import time
+from pathlib import Path
+
+import live
 import msgspec
 import numpy as np
 import pytest
+from shell import Shell
 
 from noise_models import library
 from noise_models.calibration import CalibrationSnapshot, GateCalibration, NativeGate
+from simenv.cli.app import run
 from simenv.cli.devices import drawing, lattice, overview, summary
 from simenv.cli.output import terminal
 from simenv.service.devices.describe import device_info
@@ -137,3 +143,63 @@ def test_medians_and_levels_leave_out_gates_that_do_not_work() -> None:
     assert summary.working([1.0, 1.0]) == [1.0, 1.0]
     info = device_info("x", snapshot, "digest")
     assert overview.median_pair_error(info) == 0.02
+
+
+def test_pool_of_an_unknown_device_is_named_in_status(capsys: pytest.CaptureFixture[str]) -> None:
+    pools = [{"name": "lab", "device": "nowhere", "min": 0, "max": 1}, {"name": "main"}]
+    text = "pool lab runs nothing: there is no device 'nowhere'"
+    with live.environment(pools=pools) as up:
+        deadline = time.monotonic() + live.PATIENCE_S
+        shown = ""
+        while text not in shown and time.monotonic() < deadline:
+            assert run(["status", "--name", up.name]) == 0
+            shown = " ".join(capsys.readouterr().out.split())
+        assert text in shown
+        assert "pool main" not in shown
+
+
+BELL = """OPENQASM 2.0; include "qelib1.inc";
+qreg q[2]; creg c[2]; h q[0]; cx q[0],q[1]; measure q -> c;
+"""
+
+
+@pytest.fixture
+def bell(tmp_path: Path) -> str:
+    file = tmp_path / "bell.qasm"
+    file.write_text(BELL)
+    return str(file)
+
+
+@pytest.mark.parametrize("command", [("submit", "--wait"), ("simulate",)])
+def test_observables_are_named_by_the_qubits_of_the_circuit(
+    shell: Shell, bell: str, command: tuple[str, ...]
+) -> None:
+    words = ["--device", "superconducting-lattice", "--shots", "0"]
+    result = shell(*command, bell, *words, "--observable", "ZI:0.5,IZ", "--observable", "ZZ")
+    assert result.code == 0, result.err
+    names = [line.partition(" = ")[0] for line in result.out.splitlines()]
+    assert names == ["ZI:0.5,IZ", "ZZ"]
+
+
+@pytest.mark.parametrize("command", [("submit", "--wait"), ("simulate",)])
+def test_a_twirl_is_stated(shell: Shell, bell: str, command: tuple[str, ...]) -> None:
+    words = ["--device", "superconducting-lattice", "--engine", "stabilizer"]
+    result = shell(*command, bell, *words, "--engine-option", "twirl=1", "--shots", "100")
+    assert result.code == 0, result.err
+    assert "noise twirled to Paulis" in result.err
+
+
+def test_simulate_gives_the_time_on_the_device_as_submit_does(shell: Shell, bell: str) -> None:
+    words = [bell, "--device", "superconducting-lattice", "--shots", "100", "--json"]
+    seconds = shell("simulate", *words).object["device_time_s"]
+    assert seconds > 0.0
+    assert seconds == shell("submit", *words, "--wait").object["device_time_s"]
+
+
+@pytest.mark.parametrize("command", [("submit", "--wait"), ("simulate",)])
+def test_more_shots_than_the_device_takes_are_refused(
+    shell: Shell, bell: str, command: tuple[str, ...]
+) -> None:
+    result = shell(*command, bell, "--device", "neutral-atoms", "--shots", "10001")
+    assert result.code == 2
+    assert "10001 shots; device neutral-atoms takes 10000 of one circuit" in result.err

@@ -1,18 +1,26 @@
-"""`simenv exec -- CMD`: what the application gets, and what is left of it."""
+"""Programs that `simenv exec` starts, and its screen."""
 
 from __future__ import annotations
 
+import os
+import signal
+import subprocess
 import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import live
+import msgspec
 import pytest
 from shell import Shell
 
 from simenv.cli import app
-from simenv.cli.environment import private
+from simenv.cli.environment import execute, private, status
 from simenv.cli.profiling.command import report_of
-from simenv.model import TaskState
+from simenv.model import Event, NodeInfo, PoolInfo, ServiceInfo, TaskState
 
 BELL = Path(__file__).parents[4] / "examples" / "bell.qasm"
 SUBMITS = f"""
@@ -138,3 +146,150 @@ def test_run_of_missing_command_starts_no_environment(
     monkeypatch.setattr(private, "client_of", lambda *_: None)
     assert app.run(["exec", "--", "no-such-command-here"]) == 127
     assert "no-such-command-here: No such file or directory" in capsys.readouterr().err
+
+
+PARENT = (
+    "import os, sys; from simenv.cli.environment import execute;"
+    "sys.exit(execute.run_child(sys.argv[1:], {**os.environ, 'TOLD': 'yes'}))"
+)
+WAITER = (
+    "import signal, sys\n"
+    "def caught(number, frame):\n"
+    "    sys.exit(40 + number)\n"
+    "signal.signal(signal.SIG{0}, caught)\n"
+    "print('ready', flush=True)\n"
+    "signal.pause()\n"
+)
+
+
+@contextmanager
+def parent(*command: str) -> Iterator[subprocess.Popen[str]]:
+    process = subprocess.Popen(
+        [sys.executable, "-c", PARENT, *command],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    try:
+        yield process
+    finally:
+        process.kill()
+        process.communicate()
+
+
+@pytest.mark.parametrize("name", ["INT", "TERM", "HUP", "USR1"])
+def test_signals_are_forwarded_to_command(name: str) -> None:
+    number = signal.Signals[f"SIG{name}"]
+    with parent(sys.executable, "-c", WAITER.format(name)) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "ready\n"
+        process.send_signal(number)
+        assert process.wait(20) == 40 + number
+
+
+def test_death_by_signal_is_exit_code_128_plus_signal() -> None:
+    code = "import os, signal; os.kill(os.getpid(), signal.SIGKILL)"
+    assert execute.run_child([sys.executable, "-c", code], os.environ) == 128 + signal.SIGKILL
+
+
+def test_exit_code_of_command_is_returned() -> None:
+    assert execute.run_child([sys.executable, "-c", "raise SystemExit(42)"], os.environ) == 42
+
+
+def test_command_inherits_stdin_and_environment() -> None:
+    code = "import os, sys; print(sys.stdin.read().upper() + os.environ['TOLD'])"
+    with parent(sys.executable, "-c", code) as process:
+        out, _ = process.communicate("words ", timeout=20)
+        assert (out, process.returncode) == ("WORDS yes\n", 0)
+
+
+def test_sigpipe_ends_command() -> None:
+    assert (
+        execute.run_child(["sh", "-c", "kill -PIPE $$; exit 3"], os.environ) == 128 + signal.SIGPIPE
+    )
+
+
+def test_missing_command_raises_file_not_found_error() -> None:
+    with pytest.raises(FileNotFoundError):
+        execute.run_child(["no-such-command-here"], os.environ)
+
+
+def test_signal_mask_is_restored_after_command() -> None:
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, ())
+    execute.run_child(["true"], os.environ)
+    assert signal.pthread_sigmask(signal.SIG_BLOCK, ()) == before
+
+
+UP_S = 100.0
+
+
+def node(name: str, state: str = "up", reason: str = "") -> NodeInfo:
+    return NodeInfo(name, state, reason, 2, 1, 2**30, 0, 1, 1)
+
+
+def pool(name: str, reason: str = "", state: str = "up") -> PoolInfo:
+    return PoolInfo(name, "any", 1, 2, 1, 0, state, reason)
+
+
+def info(**changes: Any) -> ServiceInfo:
+    plain = ServiceInfo(
+        "lab", "0.1.0", 17, "n1", 1, UP_S, "accepted", 5, 1, 10_231, 3, 0, 0, 0, 4, 14.0, 8, 3,
+        2**34, 29, 2**27, 0.5, (pool("main"),), (),
+    )  # fmt: skip
+    return msgspec.structs.replace(plain, **changes)
+
+
+def event(kind: str, age_s: float, subject: str = "n2") -> Event:
+    return Event(1, time.time() - age_s, kind, subject, "it\x1b[31m was")
+
+
+def line(word: str, lines: list[str]) -> str:
+    (value,) = (each for each in lines if each.startswith(word))
+    return value
+
+
+def test_status_counts_nodes_by_state() -> None:
+    entries = (node("n1"), node("n2", "lost", "silent"), node("n3", "drained", "fan"), node("n4"))
+    result = line("NODES", status.lines(info(nodes=entries, allocation="Slurm job 17"), []))
+    assert result == "NODES    2 up, 1 drained, 1 lost   slots 3/8 used   Slurm job 17"
+
+
+def test_status_shows_time_left_in_allocation() -> None:
+    result = info(end_s=time.time() + 3600.4, max_ranks=8, nodes=(node("n1"),))
+    assert status.nodes(result).endswith("workers of up to 8 ranks   ends in 1:00:00")
+
+
+@pytest.mark.parametrize(
+    ("events", "kinds"),
+    [
+        ([("node.lost", 5.0)], ["node.lost"]),
+        ([("node.lost", UP_S + 50)], []),  # before this service began
+        ([("allocation.found", 99.0), ("launcher.chosen", 99.0), ("dvm.started", 98.0)], []),
+        (
+            [("dvm.started", 98.0), ("dvm.lost", 9.0), ("dvm.started", 8.0)],
+            ["dvm.lost", "dvm.started"],
+        ),
+        ([("worker.lost", 9.0 - k) for k in range(9)], ["worker.lost"] * 5),
+    ],
+)
+def test_status_shows_recent_events_of_note(
+    events: list[tuple[str, float]], kinds: list[str]
+) -> None:
+    outcome = info()
+    result = status.recent_events([event(kind, age_s) for kind, age_s in events], outcome)
+    assert [each.kind for each in result] == kinds
+    entries = [each for each in status.lines(outcome, result) if each.startswith("EVENT")]
+    assert [each.split()[2] for each in entries] == kinds
+    assert "\x1b" not in "".join(entries)
+
+
+def test_each_warning_is_shown_once() -> None:
+    pools = (pool("main", "out of memory", "degraded"), pool("big", "no node is free now"))
+    result = info(pools=pools, warnings=("pool main is degraded: out of memory",))
+    warned = [each.split("     ")[1] for each in status.lines(result, []) if "WARN" in each]
+    assert warned == ["pool main is degraded: out of memory", "pool big: no node is free now"]
+
+
+def test_node_names_are_folded_with_slot_count() -> None:
+    assert status.machines(info()) == ""
+    assert status.machines(info(nodes=(node("n1"), node("n2")))) == "n[1-2], 8 slots"

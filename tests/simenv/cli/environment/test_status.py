@@ -1,14 +1,17 @@
-"""Environments come and go: `up`, `down`, what is kept, and a private one for one call."""
+"""Status of an environment, and private ones."""
 
 from __future__ import annotations
 
 import json
 import shutil
+import sys
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
 import psutil
 import pytest
+from shell import Answer
 
 from simenv import config
 from simenv.cli.app import run
@@ -148,3 +151,20 @@ def test_environments_are_listed_with_state_and_down_all_ends_them(
     assert run(["down", "--all", "--name", "one"]) == 2
     assert run(["down", "--all", "--now"]) == 0
     assert listed() == {"one": "down", "two": "down"}
+
+
+BELL_FILE = Path(__file__).parents[4] / "examples" / "bell.qasm"
+SUBMITS = f"""
+import simenv
+with simenv.connect() as env:
+    print(env.name, env.run({str(BELL_FILE)!r}, shots=10, seed=1).shots)
+"""
+
+
+def test_run_without_environment_uses_private_one_and_removes_it(
+    capfd: pytest.CaptureFixture[str], no_leaks: None, tmp_path: Path
+) -> None:
+    assert not list(Path(tempfile.gettempdir()).glob("simenv-local-*"))
+    code = run(["exec", "--workers", "1", "--", sys.executable, "-c", SUBMITS])
+    answer = Answer(code, *capfd.readouterr())
+    assert (answer.code, answer.out) == (0, "local 10\n"), answer.err

@@ -1,21 +1,28 @@
-"""Tables and lines on narrow terminals: no word is cut, and what is left out is named."""
+"""Layout, terminal, times and formats of output."""
 
 from __future__ import annotations
 
 import fcntl
+import io
 import os
 import pty
 import struct
 import subprocess
 import sys
 import termios
+import time
+from datetime import datetime
 from pathlib import Path
 
+import msgspec
 import pytest
+import typer
 from live import Live
 
 from noise_models import library, snapshot
 from simenv.cli.devices import stored
+from simenv.cli.output import terminal
+from simenv.cli.output.formats import folded, format_time, since
 from simenv.cli.output.layout import LEAST_TEXT, fitting, wrap
 
 ROOT = Path(__file__).parents[4]
@@ -91,3 +98,131 @@ def check_listing(environment: Live, command: str) -> None:
     table = narrow[: noted[0]] if noted else narrow
     names = {word.strip(",;") for word in " ".join(wide).split()}
     assert {word.strip(",;") for word in " ".join(table).split()} <= names, "a word is cut"
+
+
+def test_control_characters_are_escaped() -> None:
+    assert terminal.clean("a\x1b[2Jb\nc") == "a\\x1b[2Jb\\nc"
+    assert terminal.clean("a\nb", keep="\n") == "a\nb"
+
+
+@pytest.mark.parametrize(
+    ("count", "text"),
+    [
+        (0, "0 B"),
+        (1023, "1023 B"),
+        (1024, "1.0 KiB"),
+        (3 * 2**30, "3.0 GiB"),
+        (2**50, "1024.0 TiB"),
+    ],
+)
+def test_size_is_shown_in_binary_units(count: int, text: str) -> None:
+    assert terminal.size(count) == text
+
+
+def test_histogram_shows_largest_outcomes_up_to_limit(capsys: pytest.CaptureFixture[str]) -> None:
+    counts = {format(k, "03b"): k + 1 for k in range(8)}
+    terminal.bars(counts, {key: str(n) for key, n in counts.items()}, limit=2)
+    output = capsys.readouterr()
+    assert output.out == "110  7  ##################\n111  8  ####################\n"
+    assert output.err == "the 2 largest of 8; --json prints all\n"
+
+
+class Terminal(io.StringIO):
+    """A stream that says it is a terminal."""
+
+    def isatty(self) -> bool:
+        return True
+
+
+def test_colours_are_written_only_to_terminal_without_no_color(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.delenv("NO_COLOR", raising=False)
+    assert terminal.paint("ok", Terminal(), width=4) == "\x1b[32mok  \x1b[0m"
+    assert terminal.paint("ok", io.StringIO()) == "ok"
+    monkeypatch.setenv("NO_COLOR", "1")
+    assert terminal.paint("ok", Terminal()) == "ok"
+
+
+def test_counted_noun_is_singular_for_one() -> None:
+    assert [terminal.counted(k, "task") for k in (0, 1, 2, 1234)] == [
+        "0 tasks", "1 task", "2 tasks", "1 234 tasks",
+    ]  # fmt: skip
+
+
+def test_line_and_note_escape_all_controls_except_colours(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """Whatever a command forgot to clean: names, runs of applications, engines' words."""
+    terminal.line("\x1b[32mok\x1b[0m\tana\x1b]0;title\x07\x9b2J\rgone\nnext")
+    terminal.note("\x1b[8mhidden\x1b[0m \u202egnp.exe")
+    output = capsys.readouterr()
+    assert output.out == "\x1b[32mok\x1b[0m\tana\\x1b]0;title\\x07\\x9b2J\\rgone\nnext\n"
+    assert output.err == "\\x1b[8mhidden\x1b[0m \\u202egnp.exe\n"
+
+
+def test_json_line_escapes_terminal_control_characters(capsys: pytest.CaptureFixture[str]) -> None:
+    value = {"name": "a\x9b2J\u202eb\u2028c\x1b[2J", "good": "Zürich ψ 量子"}
+    terminal.json_line(value)
+    text = capsys.readouterr().out
+    assert msgspec.json.decode(text) == value
+    assert not {"\x9b", "\u202e", "\u2028", "\x1b"} & set(text)
+    assert "Zürich ψ 量子" in text
+
+
+@pytest.mark.parametrize(
+    "text", ["=1+1", "\t=1+1", "\r=1+1", " \n@SUM(A1)", "+cmd|' /C calc'!A0", "-2+3", "@SUM(A1)"]
+)
+def test_csv_cell_that_begins_like_formula_is_quoted(text: str) -> None:
+    assert terminal.cell(text) == "'" + text
+
+
+@pytest.mark.parametrize("text", ["-", "-1.5", "+3e8", "t-1", "", "main-0"])
+def test_csv_cell_that_is_no_formula_is_unchanged(text: str) -> None:
+    assert terminal.cell(text) == text
+
+
+@pytest.mark.parametrize(
+    ("text", "ago_s"),
+    [("90s", 90), ("1h30m", 5400), ("2d", 172_800), ("1.5h", 5400), ("1w", 604_800)],
+)
+def test_duration_is_read_as_time_before_now(text: str, ago_s: float) -> None:
+    assert since(text) == pytest.approx(time.time() - ago_s, abs=5)
+
+
+def test_time_of_day_and_iso_time_are_read_as_timestamps() -> None:
+    assert since("") == 0.0
+    today = datetime.now().astimezone().replace(hour=7, minute=5, second=0, microsecond=0)
+    assert since("7:05") == since("07:05:00") == today.timestamp()
+    local = datetime(2026, 1, 31, 12, 0).astimezone().timestamp()
+    assert since("2026-01-31T12:00") == local
+    assert since("2026-01-31T12:00:00+00:00") == 1_769_860_800
+    assert since(format_time(local)) == local
+    assert format_time(0.0) == "-"
+
+
+@pytest.mark.parametrize("text", ["h", "1x", "-1h", "25:00", "12:61", "soon", "1h 30m", "\uff19h"])
+def test_invalid_time_is_refused(text: str) -> None:
+    with pytest.raises(typer.BadParameter, match="is no time"):
+        since(text)
+
+
+@pytest.mark.parametrize(
+    ("names", "word"),
+    [
+        ("", ""),
+        ("login", "login"),
+        ("gpu07", "gpu07"),
+        ("gpu07 gpu08", "gpu[07-08]"),
+        ("n3 n1 n2 n7 n2", "n[1-3,7]"),
+        ("n9 n10", "n[9-10]"),
+        ("n09 n10 n11", "n[09-11]"),
+        ("n1 n01", "n1,n01"),
+        ("a1.site a2.site b1", "a[1-2].site,b1"),
+        ("r1n1 r1n2 r2n1", "r1n[1-2],r2n1"),
+        ("login n1 n2", "login,n[1-2]"),
+        ("0 1 2", "[0-2]"),
+    ],
+)
+def test_node_names_are_folded_into_host_list(names: str, word: str) -> None:
+    assert folded(names.split()) == word

@@ -1,7 +1,9 @@
-"""`simenv cancel` of tasks that options select."""
+"""Cancellation of tasks and waiting for them."""
 
 from __future__ import annotations
 
+import io
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -9,11 +11,15 @@ import pytest
 from live import Live
 from qiskit import QuantumCircuit
 from shell import Shell
+from waiting import until
 
 import simenv
 from simenv.cli.tasks import cancel
+from simenv.cli.tasks.waiting import answer_progress, kernel_progress
 from simenv.client.keys import issue_key
+from simenv.client.tasks import progress
 from simenv.model import TaskState
+from simulators.compiler.kernel_time import booked
 from simulators.fault import engine as fault
 
 POOLS = [{"name": "main", "engine": "fault", "min": 1, "max": 1}]
@@ -104,3 +110,66 @@ def test_contradictory_options_of_cancel_are_refused(
 ) -> None:
     result = shell("cancel", *words)
     assert (result.code, message in result.err) == (2, True)
+
+
+LIMIT_S = 30.0
+
+
+class Terminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+def await_text(stream: io.StringIO, text: str) -> None:
+    until(lambda: text in stream.getvalue(), message=stream.getvalue)
+
+
+def test_compilation_is_shown_while_it_lasts_and_taken_away_afterwards() -> None:
+    stream = Terminal()
+    with kernel_progress(stream):
+        with booked():
+            await_text(stream, "compiling kernels, once on this machine, 0:0")
+        await_text(stream, "\x1b[K")
+    assert stream.getvalue().endswith("\r\x1b[K")
+
+
+def test_line_is_taken_away_after_an_error() -> None:
+    stream = Terminal()
+
+    def failing() -> None:
+        with kernel_progress(stream), booked():
+            await_text(stream, "compiling kernels")
+            raise ValueError("wrong")
+
+    with pytest.raises(ValueError, match="wrong"):
+        failing()
+    assert stream.getvalue().endswith("\r\x1b[K")
+
+
+def test_nothing_is_written_where_nobody_sees_it_or_nothing_is_compiled() -> None:
+    pipe, idle = io.StringIO(), Terminal()
+    with kernel_progress(pipe), booked():
+        time.sleep(1.5)
+    with kernel_progress(idle):
+        time.sleep(0.5)
+    assert pipe.getvalue() == idle.getvalue() == ""
+
+
+def test_log_says_what_is_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(progress, "LOG_S", 0.3)
+    pipe = io.StringIO()
+    with kernel_progress(pipe), booked():
+        await_text(pipe, "compiling kernels, once on this machine, 0:0")
+    assert pipe.getvalue().endswith("\n")
+    assert "\r" not in pipe.getvalue()
+
+
+def test_wait_for_the_service_is_shown_from_the_first_second_on() -> None:
+    stream = Terminal()
+    with answer_progress(stream):
+        await_text(stream, "the first of its kind waits for kernels, 0:0")
+    assert stream.getvalue().endswith("\r\x1b[K")
+    quick = Terminal()
+    with answer_progress(quick):
+        pass
+    assert quick.getvalue() == ""

@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 from qiskit.quantum_info import Operator
 
-import simenv
 from simenv.client.circuits import load
 from simenv.client.circuits.decode.to_qiskit import to_qiskit
+from simenv.client.client import Client
 from simenv.errors import ProgramError
 
 cirq: Any = pytest.importorskip("cirq", reason="cirq is an engine of benchmarks: extra bench")
@@ -33,7 +33,7 @@ def test_program_has_the_unitary_of_the_circuit(seed: int) -> None:
     assert np.allclose(data, phase * result, atol=1e-12)
 
 
-def test_measurement_keys_are_registers_and_frozen_circuits_are_taken() -> None:
+def test_measurement_keys_are_registers_and_frozen_circuits_are_taken(env: Client) -> None:
     first, second = cirq.LineQubit.range(2)
     circuit = cirq.Circuit(
         cirq.X(first),
@@ -41,8 +41,7 @@ def test_measurement_keys_are_registers_and_frozen_circuits_are_taken() -> None:
         cirq.X(second).with_classical_controls("one"),
         cirq.measure(first, second, key="two", invert_mask=(True,)),
     ).freeze()
-    with simenv.local(workers=1) as env:
-        result = env.run(circuit, shots=20)
+    result = env.run(circuit, shots=20)
     assert result.counts == {"10 1": 20}
 
 

@@ -40,7 +40,7 @@ from simenv.errors import SimenvError
 from simenv.model import Program
 
 PACKER = native.build()  # fails with a Qiskit whose C interface is not known yet
-EXAMPLES = settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+EXAMPLES = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 
 
 def natively(circuit: QuantumCircuit) -> Program | None:

@@ -1,12 +1,16 @@
-"""A circuit that comes out of a Program as another one than went in."""
+"""Round trips of packed circuits, and modules that are imported for them."""
 
 from __future__ import annotations
+
+import subprocess
+import sys
 
 import branches as br
 import circuit_judge
 import drawing
 import numpy as np
 import program_judge
+import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from qiskit import QuantumCircuit
@@ -74,3 +78,28 @@ def test_bound_parameters_have_statevector_of_qiskit_binding(
     ((state, _),) = program_judge.run(loaded.program, row)
     expected = Operator(circuit.assign_parameters(given_values)).data[:, 0]
     np.testing.assert_allclose(state, expected, atol=1e-9)
+
+
+PROGRAM = """
+import sys
+from simenv.client.circuits import load, load_observables
+load_observables("ZZ:0.5", 2)
+{then}
+print([name for name in ("qiskit", "numpy", "openqasm3") if name in sys.modules])
+"""
+REFUSED = """
+from simenv.errors import SimenvError
+for value in (None, "qreg q[1];", "OPENQASM 2.0; //" + "a" * 17_000_000):
+    try:
+        load(value)
+    except SimenvError:
+        continue
+    raise SystemExit("taken")
+"""
+
+
+@pytest.mark.parametrize("then", ["", REFUSED], ids=["import", "refusal"])
+def test_observables_and_refused_text_do_not_import_qiskit(then: str) -> None:
+    command = [sys.executable, "-c", PROGRAM.format(then=then)]
+    run = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert run.stdout.strip() == "[]"

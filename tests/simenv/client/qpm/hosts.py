@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import queue
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
 from busy_circuits import ENDLESS, busy
 from live import Live
+from waiting import until
 
 from simenv.client.qpm.provider import QPM
 from simenv.model import TaskState
@@ -31,15 +31,6 @@ WAIT_S = 60.0
 def info(qasm: str = BELL, **more: Any) -> dict[str, Any]:
     """As the host's backend sends it."""
     return {"qasm": qasm, "num_qubits": 60, "num_shots": 200, "compiler": "staq", **more}
-
-
-def until(condition: Callable[[], Any]) -> Any:
-    """The first true value of a question that nobody is notified about."""
-    deadline = time.monotonic() + WAIT_S
-    while not (result := condition()):
-        assert time.monotonic() < deadline, "it never comes"
-        time.sleep(0.002)
-    return result
 
 
 def completion(qpm: QPM, cid: str | None = None) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""Many callers at once, a service that dies under them, a forked child, bounded memory."""
+"""Callers of a QPM, near and far, and their waiting calls."""
 
 from __future__ import annotations
 
@@ -6,17 +6,24 @@ import os
 import threading
 import warnings
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import pytest
-from hosts import BELL, Endpoint, completion, info, until
+from hosts import BELL, Endpoint, completion, info
 from live import Live, environment, resurrected
+from waiting import until
 
 import simenv
+from simenv.client.connection.channel import ServiceChannel
+from simenv.client.keys import issue_key
 from simenv.client.qpm.provider import QPM
 from simenv.client.qpm.requests.run_request import Request
 from simenv.client.qpm.runtime.circuit_run import refused
 from simenv.client.qpm.runtime.completion_queues import CircuitRegistry, CompletionRetention
 from simenv.errors import ProgramError
+from simenv.qpm.bindings import EXTENSIONS, REVISION2
+from simenv.qpm.errors import ExecutionError
+from simenv.wire.messages import client as m
 
 CALLERS = 32
 REQUEST = Request("", shots=1, seed=None, statevector=False, options={})
@@ -138,3 +145,71 @@ def test_event_sender_thread_ends_with_its_client(live: Live) -> None:
         senders = [t for t in threading.enumerate() if t.name == "simenv-qpm"]
         assert senders
     until(lambda: not any(thread.is_alive() for thread in senders))
+
+
+def test_client_key_over_tcp_may_make_every_call_of_contract(tmp_path: Path) -> None:
+    file = tmp_path / "host.simenv"
+    with simenv.local(workers=1, listen="tcp://127.0.0.1:0") as env:
+        issue_key(env.keys, "host", "client", file)
+        with simenv.connect(service=file) as client:
+            qpm, endpoint = client.qpm, Endpoint()
+            qpm.register_event_notification(endpoint, 1, "q")
+            assert qpm.sync_run(info())["outcome"] == "COMPLETED"
+            cid = qpm.async_run(info())["cid"]
+            assert endpoint.get().payload["cid"] == cid
+            assert completion(qpm, cid)["rc"] == 0
+            for binding in ("telemetry", "control"):
+                for name in (*EXTENSIONS[binding], *REVISION2[binding]):
+                    if name != "reconcile_runtime_state":
+                        assert getattr(qpm, name)()
+            until(lambda: qpm.get_service_status()["state"] == "stopped")
+        assert env.submit(info()["qasm"]).result(60).shots == 1024
+
+
+TEXT = 'OPENQASM 2.0;\ninclude "qelib1.inc";\nqreg q[2];\ncreg c[2];\nx q[0];\nmeasure q -> c;\n'
+INFO = {"qasm": TEXT, "num_qubits": 2, "num_shots": 10}
+
+
+@pytest.fixture
+def sent(monkeypatch: pytest.MonkeyPatch) -> list[bool]:
+    """Of each Submit: whether its result is awaited."""
+    awaited: list[bool] = []
+    send = ServiceChannel.send
+
+    def spy(channel: ServiceChannel, message: m.FromClient) -> bytes:
+        if isinstance(message, m.Submit):
+            awaited.append(message.awaits_result)
+        return send(channel, message)
+
+    monkeypatch.setattr(ServiceChannel, "send", spy)
+    return awaited
+
+
+def test_synchronous_calls_await_their_results(
+    env: simenv.Client, qpm: QPM, sent: list[bool]
+) -> None:
+    assert env.run(TEXT, shots=10).counts == {"01": 10}
+    assert qpm.sync_run(INFO)["result"]["result"]["counts"] == {"01": 10}
+    assert qpm.revision1.sync_run(INFO)["result"] == {"01": 10}
+    assert sent == [True, True, True]
+
+
+def test_asynchronous_calls_return_at_the_acceptance(
+    env: simenv.Client, qpm: QPM, sent: list[bool]
+) -> None:
+    env.submit(TEXT, shots=10).result()
+    qpm.delete_circuit(qpm.async_run(INFO)["cid"])
+    qpm.revision1.delete_circuit(qpm.revision1.async_run(INFO))
+    assert sent == [False, False, False]
+
+
+def test_two_programs_of_one_request_do_not_wait_for_each_other(qpm: QPM, sent: list[bool]) -> None:
+    record = qpm.sync_run({**INFO, "return_statevector": True})["result"]
+    assert record["result"]["counts"] == {"01": 10}
+    assert sent == [False, False]
+
+
+def test_refusal_of_a_synchronous_call_is_its_error(qpm: QPM, sent: list[bool]) -> None:
+    with pytest.raises(ExecutionError, match="elsewhere"):
+        qpm.sync_run({**INFO, "prefer": ["elsewhere"]})
+    assert sent == [True]

@@ -6,7 +6,8 @@ import threading
 from typing import Any, cast
 
 import pytest
-from hosts import BAD, Endpoint, completion, info, until
+from hosts import Endpoint, completion, info
+from waiting import until
 
 from simenv.client.qpm.provider import QPM
 from simenv.client.qpm.runtime import event_delivery
@@ -38,44 +39,6 @@ def test_event_payload_is_completion_record(qpm: QPM) -> None:
     assert sum(event.payload["result"]["counts"].values()) == 200
     assert event.payload["cq_dequeue_time"] == -1.0
     assert "poll_operation" not in event.payload
-
-
-def test_failed_and_cancelled_circuits_are_pushed(qpm: QPM, busy: None) -> None:
-    endpoint = Endpoint()
-    qpm.register_event_notification(endpoint, 1, "q")
-    qpm.async_run(info(BAD))
-    assert endpoint.get().payload["outcome"] == "FAILED"
-    cid = qpm.async_run(info())["cid"]
-    qpm.cancel_task(cid)
-    event = endpoint.get()
-    assert (event.payload["cid"], event.payload["outcome"]) == (cid, "CANCELLED")
-
-
-def test_events_are_selected_by_filter_and_event_type(qpm: QPM, busy: None) -> None:
-    endpoint, others, all_of_them, another = Endpoint(), Endpoint(), Endpoint(), Endpoint()
-    first, second = qpm.async_run(info())["cid"], qpm.async_run(info())["cid"]
-    register = qpm.register_event_notification
-    register(endpoint, 1, "a", filters={"cid": first})
-    register(others, 1, "b", filters={"cid": "nobody"})
-    register(all_of_them, 1, "c", filters={"cid": [first, second], "reservation_id": None})
-    assert register(another, 2, "d")["registration_count"] == 4
-    for cid in (first, second):
-        qpm.cancel_task(cid)
-    assert {all_of_them.get().payload["cid"] for _ in range(2)} == {first, second}
-    assert endpoint.get().payload["cid"] == first
-    assert endpoint.empty()
-    assert others.tried == another.tried == 0
-
-
-def test_broken_endpoint_is_removed_and_others_get_all_events(qpm: QPM) -> None:
-    endpoint, outcome = Endpoint(broken=True), Endpoint()
-    qpm.register_event_notification(endpoint, 1, "gone")
-    qpm.register_event_notification(outcome, 1, "there")
-    cids = [qpm.async_run(info())["cid"] for _ in range(3)]
-    assert {outcome.get().payload["cid"] for _ in cids} == set(cids)
-    register = qpm.register_event_notification
-    until(lambda: register(outcome, 1, "there")["registration_count"] == 1)
-    assert endpoint.tried == 1
 
 
 class Stuck(Endpoint):
@@ -172,19 +135,6 @@ def test_events_beyond_queue_of_hanging_endpoint_are_put_or_read_once(
     assert {stuck.get().payload["cid"] for _ in range(5)} == cids - {read_here}
 
 
-def test_clients_of_revision_1_read_only_their_own_records(qpm: QPM) -> None:
-    first, second, heard = qpm.connection(), qpm.connection(), Endpoint()
-    second.register_event_notification(heard, 1, "q")
-    result = first.async_run(info())
-    assert until(lambda: read(first, None))["cid"] == result
-    outcome = second.async_run(info())
-    assert heard.get().payload["cid"] == outcome
-    other = first.async_run(info())
-    assert until(lambda: read(first, other))["cid"] == other
-    assert read(second, None) is read(second, result) is None
-    assert heard.empty()
-
-
 def test_endpoint_shared_by_two_clients_gets_events_until_last_one_leaves(
     qpm: QPM,
 ) -> None:
@@ -261,20 +211,6 @@ def read_ready(single: Any, cid: str) -> bool:
     return True
 
 
-def test_revision_1_pushes_to_last_endpoint_instead_of_queueing(qpm: QPM) -> None:
-    single = qpm.revision1
-    first, last = Endpoint(), Endpoint()
-    assert single.register_event_notification(first, 1, "a") is None
-    single.register_event_notification(last, 1, "b")
-    cid = single.async_run(info())
-    event = last.get()
-    assert (event.payload["cid"], event.payload["rc"]) == (cid, 0)
-    assert set(event.payload["result"]) == {"00", "11"}
-    assert first.tried == 0
-    with pytest.raises(InProgressError):
-        single.read_cq(cid)
-
-
 def test_revision_1_cannot_read_completion_while_it_is_pushed(qpm: QPM) -> None:
     single, seen = qpm.revision1, Endpoint()
 
@@ -332,18 +268,3 @@ def read(single: Any, cid: str | None) -> Any:
         return single.read_cq(cid)
     except InProgressError:
         return None
-
-
-def test_revision_1_queues_completion_that_cannot_be_pushed(qpm: QPM) -> None:
-    single, endpoint = qpm.revision1, Endpoint(broken=True)
-    single.register_event_notification(endpoint, 1, "a")
-    cid = single.async_run(info())
-
-    def record() -> object:
-        try:
-            return single.read_cq(cid)
-        except InProgressError:
-            return None
-
-    assert until(record)["cid"] == cid
-    assert endpoint.tried == 1

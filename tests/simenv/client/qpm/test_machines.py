@@ -8,8 +8,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hosts import BELL, completion, info, until
+from hosts import BELL, completion, info
 from live import Live, environment
+from waiting import until
 
 import simenv
 from simenv.client.qpm.provider import QPM

@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hosts import LONG, completion, info, running, until
+from hosts import LONG, completion, info, running
+from waiting import until
 
 import simenv
 from simenv.client.keys import issue_key
@@ -166,21 +167,6 @@ def test_queued_circuits_have_increasing_wait_estimates(qpm: QPM, busy: None) ->
     assert metrics["scheduler_depth"] == 2
     for cid in cids:
         qpm.delete_circuit(cid)
-
-
-def test_paused_target_starts_no_tasks(qpm: QPM) -> None:
-    result = qpm.pause_execution_target(reason="lunch")
-    try:
-        assert (result["status"], result["control"]["paused"]) == ("paused", True)
-        assert result["control"]["pause_reason"] == "lunch"
-        assert qpm.get_scheduler_status()["state"] == "paused"
-        cid = qpm.async_run(info())["cid"]
-        answer = qpm.sync_run(info(), timeout=0.2, cancel_on_timeout=True)
-        assert answer["outcome"] == "CANCELLED"
-        assert qpm.task_status(cid)["lifecycle_state"] == "queued"
-    finally:
-        assert qpm.resume_execution_target()["status"] == "resumed"
-    assert completion(qpm, cid)["rc"] == 0
 
 
 def test_draining_target_completes_accepted_tasks_and_refuses_new_ones(qpm: QPM) -> None:

@@ -6,8 +6,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hosts import BAD, LONG, Endpoint, completion, info, running, until
+from hosts import BAD, LONG, Endpoint, completion, info, running
 from live import Live
+from waiting import until
 
 import simenv
 from simenv.client.keys import issue_key

@@ -1,7 +1,8 @@
-"""Streams over a real environment."""
+"""Streams of many tasks, and their delivery."""
 
 from __future__ import annotations
 
+import gc
 import os
 import random
 import signal
@@ -9,7 +10,10 @@ import threading
 from collections.abc import Iterator
 from typing import Any
 
+import psutil
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from live import environment
 from qiskit import QuantumCircuit
 from qiskit.circuit.library import HGate
@@ -20,9 +24,11 @@ from qiskit.transpiler.passes import InverseCancellation
 import simenv
 from simenv.client.results.result import Result
 from simenv.client.streams.cutting import Cutting
+from simenv.client.streams.delivery import DeliverySequence, Order
 from simenv.client.streams.queues import StreamCompletions, StreamEvents
 from simenv.client.streams.stages import CircuitPart, SplitCircuit, reduce_gates
 from simenv.client.streams.stream import Stream
+from simenv.client.streams.stream_task import StreamTask
 from simenv.errors import OptionError, ProgramError, TimedOutError
 
 WAIT_S = 120.0
@@ -352,3 +358,140 @@ def test_queue_waits_no_longer_than_asked_and_ends_with_its_streams(env: simenv.
         queue.get()
     with pytest.raises(OptionError, match="the stream is closed"):
         first.submit(bell())
+
+
+TASKS = 10_000
+WARM = 2_000  # deliveries after which the memory of the client's process may grow no more
+GROWTH_BYTES = 32 << 20
+STREAM_S = 240.0
+
+
+def circuit(chance: random.Random) -> QuantumCircuit:
+    """2 to 16 qubits: the widest take a hundred times as long."""
+    size = chance.choice([2, 2, 3, 4, 8, 12, 16])
+    quantum_circuit = QuantumCircuit(size)
+    for _ in range(4):
+        quantum_circuit.rx(chance.random(), range(size))
+        for qubit in range(size - 1):
+            quantum_circuit.cx(qubit, qubit + 1)
+    return quantum_circuit
+
+
+def submitted(stream: Stream, circuits: list[QuantumCircuit], number: int) -> str:
+    """Submit a circuit of the type that its number says."""
+    chosen = circuits[number % len(circuits)]
+    if number % 10 == 3:
+        pool = "nowhere" if number % 100 == 3 else None
+        stream.submit(chosen, observables="Z" * chosen.num_qubits, shots=None, pool=pool)
+        return "expectation" if pool is None else "failed"
+    stream.submit(chosen.measure_all(inplace=False), shots=20, seed=number)
+    return "counts"
+
+
+class Reader(threading.Thread):
+    """Reads a queue to its end; of each completion it keeps the number alone."""
+
+    def __init__(self, queue: StreamCompletions) -> None:
+        super().__init__()
+        self.queue = queue
+        self.numbers: list[int] = []
+        self.grown_bytes = 0
+        self.start()
+
+    def run(self) -> None:
+        process = psutil.Process()
+        before = 0
+        for task in self.queue:
+            self.numbers.append(task.number)
+            if len(self.numbers) == WARM:
+                before = process.memory_info().rss
+        self.grown_bytes = process.memory_info().rss - before
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("order", ["ordered", "parallel"])
+def test_each_of_many_tasks_is_delivered_once_by_its_type_though_a_worker_is_killed(
+    env: simenv.Client, order: str
+) -> None:
+    chance = random.Random(3)
+    circuits = [circuit(chance) for _ in range(200)]
+    types = ("counts", "expectation", "failed")
+    readers = {each: Reader(StreamCompletions(each)) for each in types}
+    every, events = Reader(StreamCompletions()), StreamEvents("failure")
+    expected: dict[str, list[int]] = {each: [] for each in types}
+    with Stream(env, order=order) as stream:
+        for reader in (*readers.values(), every):
+            stream.bind(reader.queue)
+        stream.bind(events)
+        for number in range(TASKS):
+            if number == TASKS // 3:
+                os.kill(env.workers()[0].pid, signal.SIGKILL)
+            expected[submitted(stream, circuits, number)].append(number)
+        assert events.get(STREAM_S).kind == "worker.lost"
+        assert stream.wait(STREAM_S)
+    for reader in (*readers.values(), every):
+        reader.join(STREAM_S)
+    settle = list if order == "ordered" else sorted
+    assert settle(every.numbers) == list(range(TASKS))
+    for each, reader in readers.items():
+        assert settle(reader.numbers) == expected[each], each
+    assert every.grown_bytes < GROWTH_BYTES
+    gc.collect()
+    assert not any(isinstance(each, StreamTask) for each in gc.get_objects())
+
+
+@st.composite
+def groups(draw: st.DrawFn) -> list[tuple[Order, int]]:
+    return draw(st.lists(st.tuples(st.sampled_from(list(Order)), st.integers(0, 8)), max_size=6))
+
+
+@given(st.sampled_from(list(Order)), groups(), st.randoms(use_true_random=False))
+def test_each_task_is_delivered_once_in_the_promised_order(
+    order: Order, shapes: list[tuple[Order, int]], chance: random.Random
+) -> None:
+    sequence = DeliverySequence[int](order)
+    members: list[list[int]] = []
+    states = []
+    number = 0
+    for group_order, size in shapes:
+        state = sequence.open_group(group_order)
+        value = list(range(number, number + size))
+        for each in value:
+            sequence.add(state, each)
+        number += size
+        members.append(value)
+        states.append(state)
+    steps = [("end", k) for k in range(number)] + [("close", k) for k in range(len(states))]
+    chance.shuffle(steps)
+    delivered: list[int] = []
+    ended_at: dict[int, int] = {}
+    for at, (kind, k) in enumerate(steps):
+        if kind == "end":
+            ended_at[k] = at
+            delivered += sequence.ended(k)
+            assert sequence.ended(k) == [], "told twice, delivered once"
+        else:
+            delivered += sequence.close(states[k])
+        assert all(each in ended_at for each in delivered), "nothing is delivered before its end"
+    assert sorted(delivered) == list(range(number))
+    assert sequence.undelivered == 0
+    place = {each: k for k, each in enumerate(delivered)}
+    for (group_order, _), value in zip(shapes, members, strict=True):
+        if group_order is Order.ORDERED:
+            assert sorted(value, key=place.__getitem__) == value
+    if order is Order.ORDERED:
+        of = [k for k, value in enumerate(members) for _ in value]
+        assert [of[each] for each in delivered] == sorted(of[each] for each in delivered)
+
+
+def test_parallel_group_delivers_at_the_end_of_each_task() -> None:
+    sequence = DeliverySequence[int](Order.PARALLEL)
+    group = sequence.open_group(Order.PARALLEL)
+    for number in range(3):
+        sequence.add(group, number)
+    assert [sequence.ended(number) for number in (2, 0, 1)] == [[2], [0], [1]]
+
+
+def test_unknown_order_is_refused() -> None:
+    with pytest.raises(OptionError, match="order='any'"):
+        Order.of("any")

@@ -1,13 +1,12 @@
-"""Devices of one private environment, beside PennyLane's own."""
+"""Devices of the shared environment, beside PennyLane's own."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import pytest
 
-import simenv
 from simenv.client.client import Client
 
 qml = pytest.importorskip("pennylane")
@@ -16,9 +15,8 @@ Device = Callable[..., Any]
 
 
 @pytest.fixture(scope="module")
-def client() -> Iterator[Client]:
-    with simenv.local(workers=1) as result:
-        yield result
+def client(env: Client) -> Client:
+    return env
 
 
 @pytest.fixture

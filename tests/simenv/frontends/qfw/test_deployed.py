@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import json
-import time
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 import pytest
+from waiting import until
 
 import simenv
 from simenv.client.client import Client
@@ -111,10 +111,7 @@ def test_call_with_missing_or_wrong_token_is_refused(env: Client, tmp_path: Path
     environ = {"SIMENV_SERVICE": env.service, "SIMENV_QPM_TOKEN_FILE": str(path)}
     with PluginTarget("ours", PLUGIN, environ).process(2) as control:
         proxy = Proxy(control, bindings=True)
-        deadline = time.monotonic() + PATIENCE_S
-        while not proxy.call("control", "is_ready", ("s3cret",), {})["ready"]:
-            assert time.monotonic() < deadline
-            time.sleep(0.02)
+        until(lambda: proxy.call("control", "is_ready", ("s3cret",), {})["ready"])
         for each in ((), ("wrong",)):
             with pytest.raises(errors.DEFwExecutionError, match="credential-binding-failed"):
                 proxy.call("control", "is_ready", each, {})

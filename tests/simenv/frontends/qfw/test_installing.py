@@ -1,4 +1,4 @@
-"""simenv put into a QFw, checked there, and taken out."""
+"""Installation and activation of the plugin, and its record."""
 
 from __future__ import annotations
 
@@ -6,15 +6,23 @@ import json
 import os
 import subprocess
 import sys
+import sysconfig
+import venv
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+import simenv
 from simenv.cli.app import run
 from simenv.cli.doctor import qfw as doctor
 from simenv.client.client import Client
+from simenv.config.qpm import QPMConfig
 from simenv.errors import ConfigError
-from simenv.frontends.qfw import SERVICES, installing
+from simenv.frontends.qfw import SERVICES, deployment, installing, service_record
+from simenv.qpm.service import QPMCapability, QPMType, ServiceRecord
+from simenv.qpm_check.fake_defw import fakes
 
 SOURCE = "# QFw's\nexport QFW_PATH={root}\n"
 
@@ -179,3 +187,142 @@ def test_check_fails_when_named_environment_is_not_up(
     assert run(["qfw", "install", "--private"]) == 0
     assert levels(qfw, capsys)["environment"] == "ok"
     assert os.environ["QFW_PATH"] == str(qfw)
+
+
+REPOSITORY = Path(simenv.__file__).parents[1]
+NAMES = ("python", "python3", f"python{sys.version_info[0]}.{sys.version_info[1]}")
+
+
+class VirtualEnvironment:
+    """A virtual environment with simenv in its site-packages, as pip installs it, and QFw's
+    replacement of its interpreters."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        venv.create(folder, symlinks=True)
+        packages = next((folder / "lib").glob("python*/site-packages"))
+        for name in ("simenv", "simulators", "launcher", "noise_models"):
+            (packages / name).symlink_to(REPOSITORY / name)
+        (packages / "more.pth").write_text(sysconfig.get_path("purelib") + "\n")
+        self.programs = folder / "bin"
+        self.script = self.programs / "simenv"
+        self.script.write_text(
+            f"#!{self.programs / 'python'}\nfrom simenv.cli.entry import main\nmain()\n"
+        )
+        self.script.chmod(0o755)
+        self.defw = folder / "defwp"
+        self.defw.write_text("#!/bin/sh\nexit 127\n")
+        self.defw.chmod(0o755)
+
+    def activate(self) -> None:
+        for name in NAMES:
+            path = self.programs / name
+            path.rename(self.programs / f"{name}_defw_orig")
+            path.symlink_to(self.defw)
+
+    def deactivate(self) -> None:
+        for name in NAMES:
+            (self.programs / f"{name}_defw_orig").replace(self.programs / name)
+
+    def run(self, *line: str, **more: str) -> subprocess.CompletedProcess[str]:
+        environ = {**os.environ, "SIMENV_HOME": str(self.folder / "home"), **more}
+        environ.pop("SIMENV_SERVICE", None)
+        return subprocess.run(
+            [str(self.script), *line], env=environ, capture_output=True, text=True, check=False
+        )
+
+    def answer(self, *line: str, **more: str) -> str:
+        done = self.run(*line, **more)
+        assert done.returncode == 0, (line, done.stdout, done.stderr)
+        return done.stdout
+
+
+@pytest.fixture
+def environment(tmp_path: Path) -> Iterator[VirtualEnvironment]:
+    result = VirtualEnvironment(tmp_path / "venv")
+    yield result
+    result.run("down")
+
+
+def test_commands_work_in_and_beside_activated_shell(
+    environment: VirtualEnvironment, tmp_path: Path
+) -> None:
+    root = tmp_path / "QFw"
+    for name in ("services", "service-apis/api_qpm", "setup", "environment"):
+        (root / name).mkdir(parents=True)
+    (root / "environment" / "qfw_set_envvars.sh").write_text("# QFw's\n")
+    environment.activate()
+    assert environment.run("status").returncode == 127  # what `install` is for
+    environment.deactivate()
+    environment.answer("qfw", "install", str(root))
+    environment.answer("up", "--workers", "1")
+    environment.activate()
+    # as in the shell that ran qfw_activate, and in another one
+    for more in ({"DEFW_PATH": str(root / "DEFw"), "QFW_PATH": str(root)}, {}):
+        assert json.loads(environment.answer("--json", "status", **more))["pools"]
+        environment.answer("history", **more)
+    environment.answer("down")
+    environment.answer("up", "--workers", "1")
+    environment.answer("down")
+    environment.answer("qfw", "uninstall", str(root))
+    assert environment.run("status").returncode == 127
+    environment.deactivate()
+    assert environment.run("status").returncode != 127
+
+
+ASKED = {  # by the examples of revision 1: a type, a capability
+    "any": (-1, -1),
+    "hardware-less": (QPMType.SIMULATOR, -1),
+    "qb": (QPMType.QB, QPMCapability.STATEVECTOR),
+    "tnqvm": (QPMType.TNQVM, QPMCapability.TENSORNETWORK),
+    "nwqsim": (QPMType.NWQSIM, QPMCapability.STATEVECTOR),
+}
+POOLS = {"statevector": ["main", "wide"], "tensornetwork": ["main"]}
+
+
+def record(types: int, capabilities: int, told: int = 0, revision: int = 1) -> ServiceRecord:
+    properties = {"num_qubits": 30, "controller": {"pools": POOLS}}
+    outcome = ServiceRecord("QPM", "an environment", "", "", types, capabilities, -1, properties)
+    config = QPMConfig(types=told)
+    return service_record.completed(outcome, object, config, deployment.read({}), revision)
+
+
+def matches(found: ServiceRecord, wanted: tuple[int, int]) -> bool:
+    """As DEFw compares them."""
+    pairs = zip(wanted, (found.qpm_type, found.qpm_capabilities), strict=True)
+    return all(value == -1 or value & offered == value for value, offered in pairs)
+
+
+@pytest.mark.parametrize("name", sorted(ASKED))
+def test_simulator_matches_types_and_capabilities_requested_in_revision_1(
+    name: str,
+) -> None:
+    assert matches(record(2, 3), ASKED[name])
+
+
+def test_simulator_types_are_offered_only_with_their_capabilities() -> None:
+    plain = record(2, QPMCapability.STATEVECTOR)
+    assert plain.qpm_type == 2 | 4 | 16
+    assert not matches(plain, ASKED["tnqvm"])
+    assert record(2, QPMCapability.TENSORNETWORK).qpm_type == 2 | 8
+    assert record(1, QPMCapability.SUPERCONDUCTING).qpm_type == 1, "a machine stands for itself"
+
+
+def test_deployment_sets_types_and_revision_2_has_two_types() -> None:
+    assert record(2, 3, told=31).qpm_type == 31
+    assert record(2, 3, told=1).qpm_type == 1
+    assert record(2, 3, revision=2).qpm_type == 2
+    assert record(2, 3, told=31, revision=2).qpm_type == 3
+    assert record(2, 3, told=30, revision=2).qpm_type == 2
+
+
+def test_service_description_names_pools_of_each_simulator_type() -> None:
+    service_description = record(2, 3).service_description
+    assert "NWQSIM by pool main, wide" in service_description
+    assert "TNQVM by pool main" in service_description
+
+
+def test_qpm_types_equal_those_of_defw() -> None:
+    types: Any = fakes.Types1
+    for kind in QPMType:
+        assert types[f"QPM_TYPE_{kind.name}"] == kind

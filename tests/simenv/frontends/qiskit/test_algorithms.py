@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import numpy as np
 import pytest
 from qiskit import QuantumCircuit
 from qiskit.circuit.library import XXPlusYYGate, n_local, zz_feature_map
 from qiskit.quantum_info import SparsePauliOp
 
-import simenv
 from simenv.frontends.qiskit import SimenvBackend, SimenvEstimator, SimenvSampler
 
 # The packages call what Qiskit has deprecated.
@@ -21,12 +18,6 @@ H2 = SparsePauliOp(
     [-1.052373245772859, 0.39793742484318045, -0.39793742484318045, -0.01128010425623538,
      0.18093119978423156],
 )  # fmt: skip
-
-
-@pytest.fixture(scope="module")
-def ideal() -> Iterator[SimenvBackend]:
-    with simenv.local(workers=2) as client:
-        yield SimenvBackend(env=client)
 
 
 def test_vqe_of_qiskit_algorithms_finds_the_ground_state(ideal: SimenvBackend) -> None:

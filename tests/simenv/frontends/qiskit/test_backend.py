@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator
 
 import numpy as np
 import pytest
@@ -19,17 +18,6 @@ from qiskit.quantum_info import SparsePauliOp
 import simenv
 from simenv.errors import NotFoundError
 from simenv.frontends.qiskit import SimenvBackend, SimenvSampler
-
-
-@pytest.fixture(scope="module")
-def env() -> Iterator[simenv.Client]:
-    with simenv.local(workers=2) as client:
-        yield client
-
-
-@pytest.fixture(scope="module")
-def ideal(env: simenv.Client) -> SimenvBackend:
-    return SimenvBackend(env=env)
 
 
 def ghz(width: int) -> QuantumCircuit:

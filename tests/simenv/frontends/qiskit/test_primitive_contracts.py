@@ -7,7 +7,7 @@ or raise the same error.
 from __future__ import annotations
 
 import pickle
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -37,7 +37,6 @@ from qiskit.providers import JobStatus
 from qiskit.providers.exceptions import JobError, JobTimeoutError
 from qiskit.quantum_info import Pauli, SparsePauliOp
 
-import simenv
 from simenv.errors import SimenvError
 from simenv.frontends.qiskit import (
     SimenvBackend,
@@ -49,12 +48,6 @@ from simenv.frontends.qiskit import (
 
 WAIT_S = 60.0
 Case = Callable[[Any], Any]
-
-
-@pytest.fixture(scope="module")
-def ideal() -> Iterator[SimenvBackend]:
-    with simenv.local(workers=1) as client:
-        yield SimenvBackend(env=client)
 
 
 def flipped(name: str = "meas", size: int = 2) -> QuantumCircuit:

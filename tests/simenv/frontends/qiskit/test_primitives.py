@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import pickle
-from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -25,17 +24,6 @@ from simenv.frontends.qiskit import (
     SimenvSampler,
     SimenvSession,
 )
-
-
-@pytest.fixture(scope="module")
-def env() -> Iterator[simenv.Client]:
-    with simenv.local(workers=2) as client:
-        yield client
-
-
-@pytest.fixture(scope="module")
-def ideal(env: simenv.Client) -> SimenvBackend:
-    return SimenvBackend(env=env)
 
 
 def ansatz() -> QuantumCircuit:

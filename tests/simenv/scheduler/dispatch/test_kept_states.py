@@ -1,14 +1,29 @@
-"""Workers that keep states: preferred; memory granted, bounded and given back."""
+"""Dedicated workers, and states that they keep."""
 
 from __future__ import annotations
 
+import pytest
 from checked_scheduler import SECOND, CheckedScheduler, cluster, route, wide
 from claimant import Claimant
 
-from simenv.model import CLIENT_LIMITS, OwnerLimits, TaskParts, WorkerState
-from simenv.scheduler.core.actions import Action, AssignTasks, DropKeptStates
+from simenv.model import (
+    CLIENT_LIMITS,
+    AdmissionReason,
+    OwnerLimits,
+    PoolSpec,
+    ReservationRequest,
+    ReservationState,
+    TaskParts,
+    WorkerState,
+    Workload,
+)
+from simenv.scheduler.core.actions import Action, AssignTasks, DropKeptStates, RetireWorker
 from simenv.scheduler.core.types import Route
+from simenv.scheduler.events import reservations
+from simenv.scheduler.reservations.policies import BOUND_NS
 from simenv.scheduler.state import owner_usage
+from simenv.scheduler.state.pools import REQUESTED
+from simenv.scheduler.views.infos import pool_infos, reservation_info
 
 GIB = 2**30
 KEEP_S = 30.0
@@ -269,3 +284,278 @@ def test_worker_of_another_reservation_is_not_preferred() -> None:
         (sent,) = scheduler.assign()
         assert sent.worker == expected
         scheduler.finish(sent.records)
+
+
+@pytest.fixture
+def host() -> Claimant:
+    return Claimant()
+
+
+def _kept(host: Claimant, number: int) -> list[str]:
+    return [w.name for w in host.state.workers.values() if w.reservation_id == number]
+
+
+def _serve(host: Claimant) -> list[tuple[str, int]]:
+    """Send and finish until nothing can be sent; which worker got which task."""
+    entries = []
+    while sends := host.assign():
+        for send in sends:
+            entries += [(send.worker, record.number) for record in send.records]
+        for worker in list(host.state.workers.values()):
+            if worker.held:
+                host.finish(list(worker.held.values()))
+                host.settle()
+    return entries
+
+
+def test_dedicated_worker_runs_no_other_tasks(host: Claimant) -> None:
+    decision = host.reserve(workers=1)
+    assert (decision.status, decision.bound_ns) == ("accepted", BOUND_NS)
+    host.submit(400, cost=900.0)
+    (value,) = {"main-0", "main-1"} - {worker for worker, _ in _serve(host)}
+    assert _kept(host, decision.reservation) == [value]
+    assert reservation_info(host.state, host.ledger[decision.reservation]).workers_kept == 1
+    assert host.state.free_slots == 1  # it has its slot while it idles
+    assert [info.kept for info in pool_infos(host.state)] == [1, 0]
+
+
+def test_reservation_tasks_run_on_dedicated_worker_ahead_of_queued_tasks(host: Claimant) -> None:
+    number = host.reserve(5, workers=1).reservation
+    host.submit(1_000, cost=1_200.0)
+    host.assign()
+    (task,) = host.under(number)
+    (send,) = host.assign()
+    assert [record.number for record in send.records] == [task]
+    assert [send.worker] == _kept(host, number)
+    more = host.under(number, 3)  # they wait for it: others wait for the other worker
+    for _ in range(20):
+        for worker in list(host.state.workers.values()):
+            if worker.held and worker.name not in _kept(host, number):
+                host.finish(list(worker.held.values())[:1])
+        host.settle()
+        for each in host.assign():
+            value = each.worker in _kept(host, number)
+            assert all((record.number in more) == value for record in each.records)
+
+
+def test_reservation_tasks_use_shared_workers_when_no_other_task_waits(host: Claimant) -> None:
+    number = host.reserve(5, workers=1).reservation
+    host.under(number, 2, cost=2e5)
+    assert {send.worker for send in host.assign()} == {"main-0", "main-1"}
+
+
+def test_lost_dedicated_worker_is_replaced_under_load(host: Claimant) -> None:
+    number = host.reserve(5, workers=1).reservation
+    host.submit(1_000, cost=1_200.0)
+    host.assign()
+    (first,) = _kept(host, number)
+    host.lose(first)
+    host.assign()
+    (second,) = _kept(host, number)
+    assert second != first
+    (task,) = host.under(number)
+    host.finish(list(host.state.workers[second].held.values()))
+    sends = [s for s in host.assign() if s.worker == second]
+    assert [record.number for send in sends for record in send.records] == [task]
+
+
+@pytest.mark.parametrize("how", [ReservationState.RELEASED, ReservationState.CANCELLED])
+def test_dedicated_worker_is_freed_when_its_reservation_ends(
+    host: Claimant, how: ReservationState
+) -> None:
+    number = host.reserve(5, workers=1).reservation
+    host.under(number, 2)
+    host.assign()
+    host.end(number, how)
+    assert _kept(host, number) == []
+    for worker in list(host.state.workers.values()):
+        if worker.held:
+            host.finish(list(worker.held.values()))
+    host.settle()
+    assert host.state.free_slots == 2
+    host.submit(50, cost=1_200.0)
+    assert len({worker for worker, _ in _serve(host)}) == 2
+
+
+def test_dedicated_workers_are_freed_when_their_reservation_expires(host: Claimant) -> None:
+    number = host.reserve(1, workers=2).reservation
+    host.assign()
+    assert len(_kept(host, number)) == 2
+    host.pass_time(101)
+    assert (_kept(host, number), host.state.free_slots) == ([], 2)
+
+
+def test_worker_dedication_survives_restart(host: Claimant) -> None:
+    number = host.reserve(5, workers=1).reservation
+    (task,) = host.under(number)
+    host.submit(300, cost=1_200.0)
+    host.restart()
+    served = {task: worker for worker, task in _serve(host)}
+    assert [served.pop(task)] == _kept(host, number)
+    assert not set(served.values()) & set(_kept(host, number))
+
+
+def test_dedicated_worker_requests_that_cannot_be_met_are_refused_or_delayed(
+    host: Claimant,
+) -> None:
+    assert host.reserve(workers=3).code == AdmissionReason.TOO_LARGE
+    assert (
+        host.reserve(workers=1, device="").code == AdmissionReason.UNSUPPORTED
+    )  # there are two pools
+    assert host.reserve(workers=1, bound_ns=5_000_000).code == AdmissionReason.UNSUPPORTED
+    assert host.reserve(bound_ns=30_000_000).code == AdmissionReason.UNSUPPORTED
+    promised = host.reserve(workers=1, bound_ns=30_000_000)
+    assert (promised.status, promised.bound_ns) == ("accepted", 30_000_000)
+    late = host.reserve(workers=2)
+    assert (late.status, late.code) == ("delayed", AdmissionReason.OVER_LIMIT)
+    assert late.retry_after_ns == 100 * SECOND
+
+
+def test_request_for_more_dedicated_workers_than_free_slots_is_delayed(host: Claimant) -> None:
+    host.submit(along=route(4e6, pool="side", max_slots=1))
+    host.assign()
+    assert host.state.free_slots == 1
+    late = host.reserve(workers=2)
+    assert (late.status, late.code) == ("delayed", AdmissionReason.DEVICE_UNAVAILABLE)
+    assert late.message == "1 of the 2 workers of pool main can be reserved now"
+    assert host.reserve(workers=1).status == "accepted"
+
+
+def test_dedication_moves_from_busy_worker_to_idle_worker(host: Claimant) -> None:
+    number = host.reserve(5, workers=1, ttl_ns=1_000 * SECOND).reservation
+    host.assign()
+    (lost,) = _kept(host, number)
+    host.submit(along=route(4e6, max_slots=1))
+    host.assign()
+    host.lose(lost)
+    host.assign()
+    assert _kept(host, number) not in ([], [lost]), "the other one is kept, busy as it is"
+    host.pass_time(20)
+    host.revive()
+    (task,) = host.under(number)
+    host.submit(100, cost=1_200.0)
+    sent = {s.worker: [r.number for r in s.records] for s in host.assign()}
+    assert _kept(host, number) == [lost]
+    assert sent[lost] == [task]
+
+
+def test_reservation_task_on_shared_workers_precedes_newer_tasks_after_60_seconds(
+    host: Claimant,
+) -> None:
+    number = host.reserve(5, workers=1, ttl_ns=1_000 * SECOND).reservation
+    host.assign()
+    (first,) = host.under(number, cost=4_500.0)
+    host.submit(1, along=route(60_000.0, max_slots=1))
+    table = {r.number: s.worker in _kept(host, number) for s in host.assign() for r in s.records}
+    assert table.pop(first)
+    assert list(table.values()) == [False]
+    (others,) = [w for w in host.state.workers.values() if w.reservation_id != number and w.held]
+    (task,) = host.under(number, cost=60_000.0)
+    host.pass_time(59)
+    early = host.submit(1, cost=1_200.0)
+    host.finish(list(others.held.values()))
+    assert [r.number for s in host.assign() for r in s.records] == early
+    host.pass_time(2)
+    host.submit(1, cost=1_200.0)
+    host.finish(list(others.held.values()))
+    assert [r.number for s in host.assign() for r in s.records] == [task]
+
+
+def test_next_free_worker_is_held_for_delayed_reservation_request(host: Claimant) -> None:
+    for cost in (4e6, 9e5, 2e6, 2e6):
+        host.submit(cost=cost)
+    host.assign()
+    decision = host.reserve(workers=1)
+    assert (decision.status, decision.code) == ("delayed", AdmissionReason.DEVICE_UNAVAILABLE)
+    assert 0.8e9 < decision.retry_after_ns < 0.95e9
+    host.assign()
+    (name,) = _kept(host, REQUESTED)
+    host.finish(list(host.state.workers[name].held.values()))
+    host.settle()
+    host.assign()
+    assert not host.state.workers[name].held, "it waits for whoever asked"
+    number = host.reserve(workers=1).reservation
+    host.assign()
+    assert _kept(host, number) == [name]
+
+
+def test_worker_held_for_delayed_request_is_released_without_retry(host: Claimant) -> None:
+    host.submit(cost=4e6)
+    host.submit(cost=4e6)
+    host.assign()
+    host.reserve(workers=1)
+    host.assign()
+    assert len(_kept(host, REQUESTED)) == 1
+    host.pass_time(30)
+    host.assign()
+    assert _kept(host, REQUESTED) == []
+
+
+def test_pool_starts_worker_for_delayed_reservation_request() -> None:
+    host = Claimant(workers=1)
+    host.scheduler.scale("main", 1, 2)
+    assert host.reserve(workers=2).status == "delayed"
+    host.tick()
+    host.join("main-1")
+    host.assign()
+    assert host.reserve(workers=2).status == "accepted"
+
+
+def test_pool_starts_worker_for_other_tasks_beside_dedicated_worker() -> None:
+    host = Claimant(workers=1)
+    host.scheduler.scale("main", 1, 2)
+    number = host.reserve(workers=1).reservation
+    host.assign()
+    (task,) = host.submit(cost=1_200.0)
+    assert host.assign() == []
+    host.tick()
+    host.join("main-1")
+    (send,) = host.assign()
+    assert [record.number for record in send.records] == [task]
+    assert _kept(host, number) == ["main-0"]
+
+
+def test_idle_dedicated_worker_is_not_retired(host: Claimant) -> None:
+    host.scheduler.scale("main", 0, 2)
+    number = host.reserve(workers=1, ttl_ns=1_000 * SECOND).reservation
+    host.assign()
+    host.pass_time(90)
+    entries = [a.worker for a in host.tick() if isinstance(a, RetireWorker)]
+    assert len(entries) == 1
+    assert entries != _kept(host, number)
+
+
+def test_drained_node_has_no_dedicated_workers(host: Claimant) -> None:
+    number = host.reserve(workers=1).reservation
+    host.assign()
+    host.keep(host.scheduler.drain_node("", "repairs", host.now_ns))
+    assert _kept(host, number) == []
+    assert host.state.free_slots == 2
+
+
+def test_dedicated_hardware_worker_takes_no_slot() -> None:
+    machine = CheckedScheduler(specs=(PoolSpec("qpu", "hardware", min=1, max=1, provider="a:b"),))
+    ask = ReservationRequest(device="qpu", workers=1, workload=Workload(qubits=1, shots=1))
+    decision = reservations.reserve(machine.state, ask, "", wall_ns=10**18)[0]
+    assert decision.status == "accepted"
+    machine.submit(along=route(pool="qpu"))
+    assert machine.assign() == []
+    machine.submit(along=route(pool="qpu"), reservation=decision.reservation)
+    assert len(machine.assign()) == 1
+    assert machine.state.free_slots == 2
+
+
+def test_gang_waiting_for_dedicated_slot_does_not_block_its_node() -> None:
+    machine = CheckedScheduler(2, cluster(2))
+    ask = ReservationRequest(device="main", workers=1, ttl_ns=1_000 * SECOND)
+    decision = reservations.reserve(machine.state, ask, "", 1_800_000_000 * SECOND)[0]
+    assert decision.status == "accepted"
+    assert machine.assign() == []
+    assert any(worker.reservation_id for worker in machine.state.workers.values())
+    machine.submit(1, along=wide(2))
+    machine.revive()
+    assert machine.assign() == []  # the gang lacks a slot as long as that one is reserved
+    machine.hear()
+    machine.tick(11.0)  # it has waited long enough to take a node's last slots
+    machine.submit(1, cost=900.0)
+    assert [len(send.records) for send in machine.assign()] == [1]

@@ -1,16 +1,19 @@
-"""Devices paused, drained and bounded: nothing begins that should not, and nothing is lost."""
+"""Events of devices, outages, and memory of workers."""
 
 from __future__ import annotations
 
+import msgspec
 import pytest
-from checked_scheduler import CheckedScheduler, route, wide
+from checked_scheduler import LIMITS, SECOND, CheckedScheduler, route, wide
 
-from simenv.errors import NotFoundError, OptionError
-from simenv.model import AdmissionReason, PoolSpec, ReservationRequest, Workload
-from simenv.scheduler.core.actions import RecordEvent
+from simenv.errors import InsufficientError, NotFoundError, OptionError
+from simenv.model import AdmissionReason, PoolSpec, ReservationRequest, TaskState, Workload
+from simenv.scheduler.core.actions import DropHeldResult, KillWorker, RecordEvent
+from simenv.scheduler.core.types import Phase, TaskRecord, WorkerHeartbeat
 from simenv.scheduler.events import devices, reservations
+from simenv.scheduler.events.memory import OVER_BEATS, granted_bytes
 from simenv.scheduler.views import infos
-from simenv.scheduler.views.admission import draining_refusal
+from simenv.scheduler.views.admission import draining_refusal, memory_refusal
 from simenv.scheduler.views.infos import closed_pools
 from simenv.scheduler.views.pending_reason import pending_reason
 
@@ -184,3 +187,216 @@ def test_device_settings_survive_restart() -> None:
     new.submit()
     assert new.assign() == []
     assert new.state.controls.changes == {}
+
+
+WALL_NS = 1_700_000_000 * SECOND
+
+
+def lab(*, pace: bool) -> CheckedScheduler:
+    spec = PoolSpec("lab", min=2, max=2, device="chip", pace=pace, drift="walk")
+    scheduler = CheckedScheduler(specs=(spec,))
+    scheduler.scheduler.set_clock(WALL_NS, scheduler.now_ns)
+    return scheduler
+
+
+def submit(machine: CheckedScheduler, count: int, length_s: float) -> list[int]:
+    shot_ns = length_s * SECOND / 100
+    return machine.submit(count, along=route(pool="lab", device_shot_ns=shot_ns, paced=True))
+
+
+def wall_ns(machine: CheckedScheduler) -> int:
+    return WALL_NS + machine.now_ns - 1_000 * SECOND
+
+
+def fail(machine: CheckedScheduler) -> list[RecordEvent]:
+    """The device fails now; the events."""
+    actions = machine.keep(machine.scheduler.begin_outage("lab", wall_ns(machine)))
+    return [each for each in actions if isinstance(each, RecordEvent)]
+
+
+def sent(machine: CheckedScheduler) -> list[TaskRecord]:
+    return [record for each in machine.assign() for record in each.records]
+
+
+def test_run_on_a_paced_device_is_run_again_after_the_outage() -> None:
+    machine = lab(pace=True)
+    submit(machine, 2, 10.0)
+    (record,) = sent(machine)
+    machine.finish([record], device_ns=10 * SECOND)
+    assert record.phase == Phase.HELD
+    machine.tick(4.0)
+    (event,) = fail(machine)
+    assert event.kind == "task.requeued"
+    assert event.message == "attempt 2 (outage of device chip)"
+    assert DropHeldResult(1) in machine.actions
+    assert record.phase == Phase.WAITING
+    assert machine.state.running == 0
+    assert pending_reason(machine.state, record, machine.now_ns) == "outage of device chip"
+    machine.tick(20.0)
+    assert not sent(machine)
+    assert not machine.endings
+    machine.keep(machine.scheduler.end_outage("lab"))
+    (again,) = sent(machine)
+    assert again is record
+    assert again.attempts == 2
+    begun_ns = wall_ns(machine)
+    machine.finish([again], device_ns=10 * SECOND)
+    machine.tick(10.0)
+    machine.assign()
+    (ending,) = machine.endings
+    assert ending.state is TaskState.DONE
+    assert ending.timing.begun_ns == begun_ns
+
+
+@pytest.mark.parametrize("pace", [True, False])
+def test_result_of_an_interrupted_simulation_is_discarded(pace: bool) -> None:
+    machine = lab(pace=pace)
+    submit(machine, 1, 10.0)
+    (record,) = sent(machine)
+    machine.begin(record)
+    machine.tick(1.0)
+    (event,) = fail(machine)
+    assert "outage of device chip" in event.message
+    assert machine.finish([record]) == []
+    assert record.phase == Phase.WAITING
+    assert machine.state.running == 0
+    machine.keep(machine.scheduler.end_outage("lab"))
+    (again,) = sent(machine)
+    machine.finish([again])
+    machine.tick(10.0)
+    machine.assign()
+    assert [each.record.attempts for each in machine.endings] == [2]
+
+
+def test_interrupted_task_whose_worker_is_lost_runs_again_once() -> None:
+    machine = lab(pace=False)
+    submit(machine, 1, 10.0)
+    (record,) = sent(machine)
+    machine.tick(1.0)
+    fail(machine)
+    machine.lose(record.worker, blame=False)
+    machine.revive()
+    machine.keep(machine.scheduler.end_outage("lab"))
+    (again,) = sent(machine)
+    assert [each.record for each in machine.finish([again])] == [record]
+
+
+def test_interrupted_task_that_is_cancelled_ends() -> None:
+    machine = lab(pace=False)
+    submit(machine, 1, 10.0)
+    (record,) = sent(machine)
+    machine.begin(record)
+    fail(machine)
+    machine.keep(machine.scheduler.cancel([record.number], machine.now_ns)[1])
+    (ending,) = machine.finish([record], TaskState.CANCELLED)
+    assert ending.state is TaskState.CANCELLED
+
+
+def test_run_that_is_over_when_the_outage_begins_stands() -> None:
+    machine = lab(pace=True)
+    submit(machine, 1, 2.0)
+    (record,) = sent(machine)
+    machine.tick(3.0)  # its simulation is late
+    assert fail(machine) == []
+    machine.finish([record])
+    machine.assign()
+    assert [each.state for each in machine.endings] == [TaskState.DONE]
+
+
+def test_device_whose_snapshots_are_read_interrupts_nothing() -> None:
+    machine = lab(pace=True)
+    submit(machine, 1, 2.0)
+    (record,) = sent(machine)
+    assert machine.keep(machine.scheduler.begin_outage("lab", None)) == []
+    machine.finish([record])
+    assert record.phase == Phase.HELD
+
+
+GIB, MIB = 2**30, 2**20
+
+
+def _beats(machine: CheckedScheduler, rss_bytes: int, count: int) -> list[KillWorker]:
+    """Heartbeats of the running task with this memory; returns the kills that follow."""
+    (record,) = machine.state.workers["main-0"].held.values()
+    before = len(machine.actions)
+    start = machine.start_of("main-0")
+    beat = WorkerHeartbeat("main-0", start, record.number, record.fence, rss_bytes)
+    for _ in range(count):
+        machine.keep(machine.scheduler.heartbeat_received(beat, machine.now_ns)[1])
+    return [each for each in machine.actions[before:] if isinstance(each, KillWorker)]
+
+
+def test_worker_above_its_grant_is_ended_and_its_task_charged() -> None:
+    machine = CheckedScheduler(workers=1)
+    (number,) = machine.submit(1, cost=60_000.0)
+    machine.assign()
+    (kill,) = _beats(machine, 4 * GIB, OVER_BEATS)
+    assert kill.worker == "main-0"
+    assert "4.0 GiB" in kill.reason
+    assert "513.0 MiB" in kill.reason
+    assert machine.state.tasks[number].deaths == 1
+
+
+def test_task_that_leaks_in_each_worker_fails_as_poison_with_both_numbers() -> None:
+    machine = CheckedScheduler(workers=1)
+    machine.submit(1, cost=60_000.0)
+    for _ in range(3):
+        machine.assign()
+        (kill,) = _beats(machine, 4 * GIB, OVER_BEATS)
+        ended = machine.scheduler.worker_lost("main-0", kill.start, "killed", machine.now_ns)
+        machine.keep(ended)
+        machine.revive()
+    (ending,) = machine.endings
+    assert (ending.state, ending.reason) == (TaskState.FAILED, "poison")
+    assert "used 4.0 GiB of memory where 513.0 MiB were granted" in ending.message
+
+
+@pytest.mark.parametrize(
+    ("share", "margin", "ends"), [(1.4, 0, 0), (1.0, 200 * MIB, 0), (1.6, 0, 1)]
+)
+def test_both_bounds_must_be_passed(share: float, margin: int, ends: int) -> None:
+    machine = CheckedScheduler(workers=1)
+    machine.submit(1, cost=60_000.0)
+    machine.assign()
+    granted = granted_bytes(machine.state.workers["main-0"])
+    assert len(_beats(machine, round(share * granted) + margin, OVER_BEATS)) == ends
+
+
+def test_peak_between_two_heartbeats_and_one_that_is_late_end_no_worker() -> None:
+    machine = CheckedScheduler(workers=1)
+    machine.submit(1, cost=60_000.0)
+    (sent,) = machine.assign()
+    for _ in range(3):
+        assert not _beats(machine, 4 * GIB, OVER_BEATS - 1)
+        assert not _beats(machine, 100 * MIB, 1)
+    late = WorkerHeartbeat(
+        "main-0", machine.start_of("main-0"), sent.records[0].number + 1, 7, 4 * GIB
+    )
+    for _ in range(3):
+        assert machine.scheduler.heartbeat_received(late, machine.now_ns) == (True, [])
+
+
+def test_only_the_task_that_ran_is_charged() -> None:
+    machine = CheckedScheduler(workers=1)
+    numbers = machine.submit(4, cost=10.0)
+    machine.assign()
+    worker = machine.state.workers["main-0"]
+    record = worker.held[numbers[2]]
+    beat = WorkerHeartbeat("main-0", worker.start, record.number, record.fence, 4 * GIB)
+    for _ in range(OVER_BEATS):
+        machine.keep(machine.scheduler.heartbeat_received(beat, machine.now_ns)[1])
+    deaths = [machine.state.tasks[number].deaths for number in numbers]
+    assert deaths == [0, 0, 1, 0]
+
+
+def test_service_above_its_limit_accepts_no_tasks_until_it_is_below() -> None:
+    machine = CheckedScheduler(limits=msgspec.structs.replace(LIMITS, service_bytes=GIB))
+    assert memory_refusal(machine.state) is None
+    machine.keep(machine.scheduler.service_memory(2 * GIB))
+    refused = memory_refusal(machine.state)
+    assert isinstance(refused, InsufficientError)
+    assert "2.0 GiB" in refused.message
+    assert "1.0 GiB" in refused.message
+    assert refused.retry_after_s > 0
+    machine.keep(machine.scheduler.service_memory(GIB // 2))
+    assert memory_refusal(machine.state) is None

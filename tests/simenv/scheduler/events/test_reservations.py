@@ -19,14 +19,6 @@ from simenv.scheduler.views.infos import reservation_info, running_tasks
 from simenv.service.journal.tables import reservation_statements
 
 
-@pytest.fixture
-def host() -> Claimant:
-    """A pool with 10 credits and two workers."""
-    claimant = Claimant()
-    claimant.policy("credit", total_credits=10)
-    return claimant
-
-
 def test_task_holds_estimated_credits_and_returns_unused_ones(host: Claimant) -> None:
     number = host.reserve(6).reservation
     (task,) = host.under(number, shots=4_000)

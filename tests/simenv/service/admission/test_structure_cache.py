@@ -1,8 +1,9 @@
-"""Programs told by their bytes: those with other angles are let in unread, nothing else is."""
+"""The cache of structures, answers to submissions, gradients."""
 
 from __future__ import annotations
 
 import math
+import struct
 from pathlib import Path
 from typing import Any
 
@@ -11,9 +12,10 @@ import numpy as np
 import pytest
 from service import ServiceHarness, program, spec
 
-from simenv.model import Program, TaskSpec, Workload
+from simenv.errors import LimitExceededError, OptionError, SimenvError
+from simenv.model import Chain, Observable, Program, TaskOptions, TaskSpec, Workload
 from simenv.scheduler.core.types import Route
-from simenv.service.admission import background_checks
+from simenv.service.admission import accept_answers, background_checks, rules
 from simenv.service.admission.rules import AdmittedProgram
 from simenv.service.admission.structure_cache import LOOKED_BYTES, PLACES, StructureCache
 from simenv.wire.messages import client as m
@@ -167,3 +169,138 @@ def test_structure_is_examined_once_in_one_message_and_in_later_ones(
     for _ in range(2):
         assert isinstance(bench.submit(without_angles, without_angles), m.Accepted)
     assert looks == [angles[0].program, without_angles.program]
+
+
+@pytest.fixture
+def bench(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> ServiceHarness:
+    monkeypatch.setattr(accept_answers, "_HOLD_NS", 10**12)
+    made = ServiceHarness(tmp_path)
+    made.join()
+    return made
+
+
+def waiting(key: str = "~w", **terms: object) -> m.Submit:
+    options = TaskOptions(**terms)  # type: ignore[arg-type]
+    return m.Submit(5, key, 0, options, [spec()], awaits_result=True)
+
+
+def test_acceptance_is_held_and_precedes_the_result(bench: ServiceHarness) -> None:
+    assert bench.say(waiting()) == []
+    assert bench.loop._poll_timeout_s() <= accept_answers.HOLD_S  # it is sent in time
+    accepted, completed = bench.finish(bench.assigned())
+    assert isinstance(accepted, m.Accepted)
+    assert isinstance(completed, m.Completed)
+    assert completed.results[0].task == accepted.first
+    assert not bench.loop._accept_answers.is_holding
+
+
+def test_task_with_a_held_acceptance_is_stored(bench: ServiceHarness) -> None:
+    assert bench.say(waiting()) == []
+    bench.restart()
+    assert bench.replayed.queued == 1
+
+
+def test_held_acceptance_is_sent_when_its_time_is_over(
+    bench: ServiceHarness, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert bench.say(waiting()) == []
+    monkeypatch.setattr(accept_answers, "_HOLD_NS", 0)
+    bench.step()
+    (accepted,) = bench.heard()
+    assert isinstance(accepted, m.Accepted)
+
+
+def test_acceptance_is_sent_at_once_where_the_result_is_not_near(bench: ServiceHarness) -> None:
+    (plain,) = bench.say(m.Submit(5, "~a", 0, TaskOptions(), [spec()]))
+    assert isinstance(plain, m.Accepted)
+    tasks = bench.assigned()
+    behind = m.Submit(6, "~b", 0, TaskOptions(), [spec(k) for k in range(2)], awaits_result=True)
+    (several,) = bench.say(behind)
+    assert isinstance(several, m.Accepted)
+    bench.finish(tasks)
+    (repeated,) = bench.say(m.Submit(7, "~a", 0, TaskOptions(), [spec()], awaits_result=True))
+    assert isinstance(repeated, m.Accepted)
+    assert repeated.repeated
+
+
+def test_acceptance_of_a_waiting_task_is_sent_at_once(tmp_path: Path) -> None:
+    without_workers = ServiceHarness(tmp_path)
+    (accepted,) = without_workers.say(waiting())
+    assert isinstance(accepted, m.Accepted)
+
+
+def test_held_acceptances_are_sent_at_the_end_of_the_service(bench: ServiceHarness) -> None:
+    assert bench.say(waiting()) == []
+    bench.loop._accept_answers.close()
+    (accepted,) = bench.heard()
+    assert isinstance(accepted, m.Accepted)
+
+
+ZZ = Observable(("ZZ",), struct.pack("<d", 1.0))
+BOTH = ("expectation", "gradient")
+
+
+def ints(*values: int) -> bytes:
+    return struct.pack(f"<{len(values)}i", *values)
+
+
+def chain(**changes: object) -> Chain:
+    fields: dict[str, object] = {
+        "parameters": 2,
+        "slots": ints(0, 2),
+        "columns": ints(1, 0),
+        "factors": struct.pack("<2d", 0.5, -1.0),
+    }
+    return Chain(**{**fields, **changes})  # type: ignore[arg-type]
+
+
+def terms(**changes: object) -> TaskOptions:
+    fields: dict[str, object] = {"outputs": BOTH, "observables": (ZZ,), "ranks": 1}
+    return TaskOptions(**{**fields, **changes})  # type: ignore[arg-type]
+
+
+def test_valid_gradient_options_are_accepted() -> None:
+    for each in (terms(), terms(chain=chain()), TaskOptions()):
+        rules.check_gradient_terms(each)
+    rules.check_gradient_task(TaskSpec(b"", 0, 1), terms(chain=chain()), 3, 2**20)
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"outputs": ("gradient",)}, "expectation values"),
+        ({"outputs": ("expectation",), "chain": chain()}, "without the output"),
+        ({"ranks": 0}, "ranks = 0"),
+        ({"ranks": 2}, "ranks = 2"),
+        ({"chain": chain(slots=ints(0))}, "different lengths"),
+        ({"chain": chain(slots=b"\0" * 7)}, "different lengths"),
+        ({"chain": chain(columns=ints(0, 2))}, "does not exist"),
+        ({"chain": chain(columns=ints(0, -1))}, "does not exist"),
+        ({"chain": chain(factors=struct.pack("<2d", 0.5, float("nan")))}, "finite"),
+        ({"chain": chain(parameters=0)}, "parameters"),
+        ({"chain": chain(parameters=2**40)}, "limit"),
+    ],
+)
+def test_contradictory_gradient_options_are_refused(changes: dict[str, object], words: str) -> None:
+    with pytest.raises(SimenvError, match=words):
+        rules.check_gradient_terms(terms(**changes))
+
+
+@pytest.mark.parametrize("outputs", [("expectation",), BOTH])
+def test_observable_without_terms_is_refused(outputs: tuple[str, ...]) -> None:
+    rules.check_terms(terms(outputs=outputs))
+    with pytest.raises(OptionError, match="an observable without terms"):
+        rules.check_terms(terms(outputs=outputs, observables=(ZZ, Observable((), b""))))
+
+
+def test_task_without_computable_gradient_is_refused() -> None:
+    exact = TaskSpec(b"", 0, 1)
+    with pytest.raises(OptionError, match="10 shots"):
+        rules.check_gradient_task(TaskSpec(b"", 10, 1), terms(), 3, 2**20)
+    with pytest.raises(OptionError, match="without free parameters"):
+        rules.check_gradient_task(exact, terms(), 0, 2**20)
+    with pytest.raises(OptionError, match="a slot that the program does not have"):
+        rules.check_gradient_task(exact, terms(chain=chain()), 2, 2**20)
+    wide = terms(chain=chain(parameters=2**18))
+    with pytest.raises(LimitExceededError, match="gradients of 1 observables"):
+        rules.check_gradient_task(exact, wide, 3, 2**20)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import msgspec
 import pytest
 from reservation_harness import BASE, ReservationHarness
@@ -37,11 +35,6 @@ from simenv.wire.messages.reservations import (
 )
 
 SECOND = 10**9
-
-
-@pytest.fixture
-def office(tmp_path: Path) -> ReservationHarness:
-    return ReservationHarness(tmp_path)
 
 
 def completed(answers: list[m.ToClient]) -> list[m.Completion]:

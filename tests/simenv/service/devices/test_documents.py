@@ -1,5 +1,4 @@
-"""Noise documents are stored once, bounded for each owner, and sent once to each start of a
-worker."""
+"""Documents and the registry of devices."""
 
 from __future__ import annotations
 
@@ -11,6 +10,7 @@ import pytest
 from simenv.errors import LimitExceededError
 from simenv.service.devices import documents
 from simenv.service.devices.documents import MAX_SENT, NoiseDocuments, SentDocuments
+from simenv.service.devices.registry import DeviceRegistry
 from simenv.service.journal.writer import Journal
 
 
@@ -73,3 +73,12 @@ def test_worker_with_too_many_documents_drops_them_and_gets_all_needed() -> None
     sent.missing("w", 1, [str(number) for number in range(MAX_SENT)])
     assert sent.missing("w", 1, ["0", "new"]) == (["0", "new"], True)
     assert sent.missing("w", 1, ["1"]) == (["1"], False)
+
+
+def test_the_document_of_a_device_that_was_read_is_not_parsed_again(tmp_path: Path) -> None:
+    registry = DeviceRegistry(tmp_path)
+    device = registry.get("ideal").result(60)
+    assert registry.document(device.digest, b"not parsed").result(60) is device
+    other = DeviceRegistry(tmp_path).document(device.digest, device.body).result(60)
+    assert other.digest == device.digest
+    registry.close()

@@ -21,12 +21,6 @@ from simenv.service.support import fault_injection
 from simenv.service.support.ownership import take_lock
 
 
-@pytest.fixture(autouse=True)
-def _no_faults() -> object:
-    yield
-    fault_injection.install("")
-
-
 @pytest.fixture
 def paths(tmp_path: Path) -> EnvironmentPaths:
     (tmp_path / "home").mkdir()

@@ -22,12 +22,6 @@ def row(first: int, count: int = 1, key: str = "~auto") -> AcceptedRow:
     return AcceptedRow(first, count, 1.5, key, first, b"digest", b"routes", b"body" * 50)
 
 
-@pytest.fixture(autouse=True)
-def _no_faults() -> object:
-    yield
-    fault_injection.install("")
-
-
 def reopened(journal: Journal, durability: str = "accepted") -> Journal:
     """As after a crash: the old one is never closed."""
     return Journal(journal.path, durability)

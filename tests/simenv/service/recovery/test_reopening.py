@@ -21,12 +21,6 @@ from simenv.wire.messages import client as m
 from simenv.wire.messages.queries import FetchResult, ResultChunk, VerifyReply, VerifyResult
 
 
-@pytest.fixture(autouse=True)
-def _no_faults() -> object:
-    yield
-    fault_injection.install("")
-
-
 def stored(bench: ServiceHarness, task: int, fence: int) -> tuple[bytes, str]:
     """A payload whose counts lie in a file, and that file's name."""
     name = f"0/t-{task}.{fence:x}.h5"

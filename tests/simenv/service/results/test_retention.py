@@ -20,12 +20,6 @@ from simenv.wire.messages.queries import CollectGarbage, GarbageCollected, Retai
 PAYLOAD = b"r" * 2_000
 
 
-@pytest.fixture(autouse=True)
-def _no_faults() -> object:
-    yield
-    fault_injection.install("")
-
-
 @pytest.fixture
 def bench(tmp_path: Path) -> object:
     service_harness = ServiceHarness(tmp_path)

@@ -1,10 +1,20 @@
-"""Owners take turns, whatever the number of their connections."""
+"""Queue, log and times of the event loop."""
 
 from __future__ import annotations
 
-import pytest
+import logging
+import time
+from pathlib import Path
 
+import pytest
+from service import ServiceHarness
+
+from simenv.service.support import log_limit
 from simenv.service.support.fair_queue import FairQueue
+from simenv.service.support.log_format import LogFormatter
+from simenv.service.support.log_limit import LINES, WINDOW_S, RateLimitedLog
+from simenv.service.support.loop_times import PassTimes
+from simenv.wire.messages import client as m
 
 
 def test_an_owner_with_many_connections_gets_one_turn_in_two() -> None:
@@ -44,3 +54,64 @@ def test_items_put_back_precede_items_added_since() -> None:
         entries.append(turns.first()[2])
         turns.end_turn(done=True)
     assert entries == [0, 1, 2, 3]
+
+
+def shown(words: str, *details: object) -> str:
+    record = logging.LogRecord("simenv", logging.INFO, "", 0, words, details, None)
+    return LogFormatter("%(asctime)s %(levelname)s %(message)s").format(record)
+
+
+def test_log_message_cannot_forge_record_or_terminal_escape() -> None:
+    text = shown("task %s ended", "x\n2026-11-21 10:00:00,000 INFO keys.revoked ana\x1b[2J\x9b1A\r")
+    first, second = text.split("\n")
+    assert first.endswith("INFO task x")
+    assert second == "  2026-11-21 10:00:00,000 INFO keys.revoked ana\\x1b[2J\\x9b1A\\r ended"
+
+
+def test_log_text_in_any_script_is_unchanged() -> None:
+    assert shown("Zürich ψ 量子\tend").endswith("INFO Zürich ψ 量子\tend")
+
+
+def test_repeated_log_lines_are_limited_and_their_number_is_reported(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = 1000.0
+    monkeypatch.setattr(log_limit.time, "monotonic", lambda: now)
+    rate_limited_log = RateLimitedLog(logging.getLogger("test"))
+    for k in range(5_000):
+        rate_limited_log.warning("nonsense %d", k)
+    assert [record.getMessage() for record in caplog.records] == [
+        f"nonsense {k}" for k in range(LINES)
+    ]
+    now += WINDOW_S
+    caplog.clear()
+    rate_limited_log.warning("again")
+    assert [record.getMessage() for record in caplog.records] == [
+        f"{5_000 - LINES} more like that in the minute before",
+        "again",
+    ]
+
+
+def test_pass_ends_when_the_loop_waits_again_and_includes_what_came_between() -> None:
+    times = PassTimes()
+    times.wait_begins()
+    assert times.longest_ns == 0
+    begin_ns = times.wait_ends()
+    times.had_messages = False
+    while time.monotonic_ns() - begin_ns < 1_000_000:
+        pass
+    times.wait_begins()
+    assert times.longest_ns >= 1_000_000
+    assert times.p99_ms() == 0.0, "passes without messages are no samples"
+    times.restart()
+    assert times.longest_ms() == 0.0
+
+
+def test_status_shows_the_longest_pass(tmp_path: Path) -> None:
+    bench = ServiceHarness(tmp_path)
+    (first,) = bench.say(m.GetStatus(1))
+    (second,) = bench.say(m.GetStatus(2))
+    assert isinstance(first, m.Status)
+    assert isinstance(second, m.Status)
+    longest_ms = bench.loop.pass_times.longest_ms()
+    assert longest_ms >= second.info.longest_pass_ms >= first.info.longest_pass_ms > 0.0

@@ -28,7 +28,7 @@ def consistent(layout: Layout) -> bool:
     return all(layout.qubits[p] == q for q, p in enumerate(layout.positions))
 
 
-@settings(derandomize=True, deadline=None, max_examples=200)
+@settings(derandomize=True, deadline=None)
 @given(layout=layouts(), data=st.data())
 def test_exchanges_make_all_wanted_qubits_local(layout: Layout, data: st.DataObject) -> None:
     n = len(layout.qubits)
@@ -47,7 +47,7 @@ def test_highest_unwanted_local_qubits_are_exchanged_first() -> None:
     assert layout.exchanges(1 << 16 | 0xF000) == [(16, 11)]
 
 
-@settings(derandomize=True, deadline=None, max_examples=100)
+@settings(derandomize=True, deadline=None)
 @given(layout=layouts())
 def test_settling_restores_contiguous_blocks(layout: Layout) -> None:
     for one, two in layout.settling():
@@ -64,7 +64,7 @@ def test_settling_restores_contiguous_blocks(layout: Layout) -> None:
             assert at == rank << layout.num_local | block << BLOCK_QUBITS
 
 
-@settings(derandomize=True, deadline=None, max_examples=100)
+@settings(derandomize=True, deadline=None)
 @given(layout=layouts(), data=st.data())
 def test_aligning_gives_two_layouts_same_order(layout: Layout, data: st.DataObject) -> None:
     other = layout.copy()

@@ -1,28 +1,33 @@
-"""Counts of circuits with noise have the exact distribution, by either way of running them."""
+"""Counts, readout and requests of circuits with noise."""
 
 from __future__ import annotations
 
 import numpy as np
 import pytest
+from arrays import Arrays
 from noisy import Exact, after_gates, p_value, program
-from noisy_runs import LEAST_P, RATIOS, device_noise, layers, run, run_branched
+from noisy_runs import (
+    DYNAMIC,
+    LEAST_P,
+    RATIOS,
+    device_noise,
+    dynamic_noise,
+    layers,
+    run,
+    run_branched,
+)
 
-from noise_models.channel import depolarizing, relaxation
+from noise_models.channel import depolarizing, from_unitary, relaxation
 from noise_models.readout import Readout, ReadoutGroup
-from simulators.engine import RunOptions
+from simulators.circuit.ir import Circuit
+from simulators.circuit.noise import NoiseProgram
+from simulators.control import RunControl
+from simulators.engine import PauliSum, Request, RunOptions
+from simulators.errors import Unsupported
+from simulators.results import EngineResult
 from simulators.simulate import counts_of
+from simulators.statevector.engine import StatevectorEngine
 from simulators.trajectories.locations import locate
-
-
-@pytest.mark.parametrize("angle", [0.0, 0.2])
-@pytest.mark.parametrize("ratio", RATIOS)
-def test_counts_match_exact_distribution(ratio: float, angle: float) -> None:
-    random = np.random.default_rng(int(10 * ratio))
-    circuit = layers(4, 3, random).circuit()
-    noise = program([*device_noise(circuit, ratio, angle), (-1, (2,), depolarizing(0.1, 1))])
-    exact = Exact(circuit, noise)
-    assert p_value(exact.probs, counts_of(run(circuit, noise, 200_000))) > LEAST_P
-    assert p_value(exact.probs, counts_of(run_branched(circuit, noise, 5_000))) > LEAST_P
 
 
 def test_norm_based_channels_have_the_exact_distribution() -> None:
@@ -38,14 +43,12 @@ def test_norm_based_channels_have_the_exact_distribution() -> None:
     assert p_value(Exact(circuit, noise).probs, counts_of(run(circuit, noise, 100_000))) > LEAST_P
 
 
-def test_counts_do_not_depend_on_number_of_threads() -> None:
-    random = np.random.default_rng(2)
-    circuit = layers(5, 3, random).circuit()
-    noise = program(device_noise(circuit, 1.9, 0.1))
-    alone = run(circuit, noise, 3_000)
-    for threads in (2, 8):
-        result = run(circuit, noise, 3_000, options=RunOptions(threads=threads))
-        assert (result.outcomes, result.counts) == (alone.outcomes, alone.counts)
+def test_shots_are_independent_of_the_number_of_states_held() -> None:
+    circuit = DYNAMIC["loop"]().circuit()
+    noise = dynamic_noise(circuit, 1.0)
+    result = run(circuit, noise, 2_000)
+    few = run(circuit, noise, 2_000, options=RunOptions(max_branches=8))
+    assert (few.outcomes, few.counts) == (result.outcomes, result.counts)
 
 
 @pytest.mark.slow
@@ -70,3 +73,78 @@ def test_counts_do_not_depend_on_the_path_through_the_engine(num_qubits: int) ->
     circuit = layers(num_qubits, 3, np.random.default_rng(num_qubits)).circuit()
     noise = program(device_noise(circuit, 1.9, 0.1))
     assert counts_of(run(circuit, noise, 500, small=False)) == counts_of(run(circuit, noise, 500))
+
+
+P01 = np.array([0.02, 0.1, 0.0, 0.05])
+P10 = np.array([0.07, 0.0, 0.03, 0.2])
+CONFUSION = np.random.default_rng(5).dirichlet(np.ones(4), 4).T * 0.3 + 0.7 * np.eye(4)
+
+
+@pytest.mark.parametrize("groups", [(), (ReadoutGroup((3, 1), CONFUSION),)])
+def test_readout_error_at_the_end_has_the_exact_distribution(
+    groups: tuple[ReadoutGroup, ...],
+) -> None:
+    circuit = layers(4, 2, np.random.default_rng(3)).circuit()
+    noise = program(device_noise(circuit, 1.5), Readout(P01, P10, groups))
+    exact = Exact(circuit, noise)
+    assert p_value(exact.probs, counts_of(run(circuit, noise, 100_000))) > LEAST_P
+    assert p_value(exact.probs, counts_of(run_branched(circuit, noise, 10_000))) > LEAST_P
+
+
+def test_channel_on_a_measured_qubit_and_another_one_acts_after_the_measurement() -> None:
+    """The measurement cannot wait then, and its bit flips once."""
+    arrays = Arrays(2, 2).add("h", [0]).add("measure", [0], [0]).add("ry", [1], (), [0.4])
+    circuit = arrays.add("measure", [1], [1]).circuit()
+    turn = np.kron(np.array([[0, 1], [1, 0]]), np.diag([0, 1])) + np.kron(
+        np.eye(2), np.diag([1, 0])
+    )
+    pair = from_unitary(turn.astype(complex)).then(depolarizing(0.1, 2))
+    noise = program([(2, (0, 1), pair)], Readout(P01[:2] + 0.1, P10[:2]))
+    counts = counts_of(run(circuit, noise, 20_000))
+    assert p_value(Exact(circuit, noise).probs, counts) > LEAST_P
+
+
+SUMS = (PauliSum(("ZZI", "IIX", "III"), np.array([1.0, 0.5, 0.25])), PauliSum(("ZIX",), np.ones(1)))
+
+
+def _circuit() -> Circuit:
+    arrays = Arrays(3, 0)
+    for qubit in range(3):
+        arrays.add("ry", [qubit], (), [0.0])
+        arrays.free(qubit)
+    arrays.add("cx", [0, 1]).add("cx", [1, 2])
+    return arrays.add("rx", [0], (), [0.7]).circuit()
+
+
+def _noise(circuit: Circuit) -> NoiseProgram:
+    pair = depolarizing(0.1, 2)
+    damping = relaxation(300, 2, 3.5)
+    return program(
+        after_gates(
+            circuit,
+            lambda row: [(row.qubits, pair), (row.qubits[:1], damping)] if row.name == "cx" else [],
+        )
+    )
+
+
+def _run(circuit: Circuit, request: Request, options: RunOptions | None = None) -> EngineResult:
+    options = options or RunOptions()
+    engine = StatevectorEngine()
+    plan = engine.plan(circuit, _noise(circuit), options)
+    return engine.run(plan, circuit, request, options, RunControl())
+
+
+@pytest.mark.parametrize(
+    ("outputs", "shots", "message"),
+    [
+        (("expectation", "gradient"), 0, "a gradient of a circuit with noise"),
+        (("expectation",), 0, "an exact result of a circuit with noise"),
+        (("counts",), 10, "measures nothing"),
+    ],
+)
+def test_outputs_that_trajectories_cannot_give_are_refused(
+    outputs: tuple[str, ...], shots: int, message: str
+) -> None:
+    sums = SUMS if "expectation" in outputs else ()
+    with pytest.raises(Unsupported, match=message):
+        _run(_circuit(), Request(shots, 1, outputs, sums, np.ones((1, 3))))

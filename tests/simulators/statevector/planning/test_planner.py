@@ -57,7 +57,7 @@ def kinds(made: SegmentPlan) -> list[int]:
     return made.sweeps.ops[:, t.KIND].tolist()
 
 
-@settings(derandomize=True, deadline=None, max_examples=1000)
+@settings(derandomize=True, deadline=None)
 @given(circuit=unitary_circuits(9, 11), zero=st.booleans())
 def test_plan_equals_gate_by_gate_application(circuit: Circuit, zero: bool) -> None:
     state = start(circuit.num_qubits, zero)
@@ -77,7 +77,7 @@ def test_one_fused_segment_is_divided_into_tiles_of_several_widths(circuit: Circ
         np.testing.assert_allclose(result, one_by_one(circuit, state), atol=1e-12)
 
 
-@settings(derandomize=True, deadline=None, max_examples=100)
+@settings(derandomize=True, deadline=None)
 @given(circuit=unitary_circuits(9, 10), measured=st.sets(st.integers(0, 8), min_size=1))
 def test_omitted_operations_do_not_change_measured_probabilities(
     circuit: Circuit, measured: set[int]

@@ -34,7 +34,7 @@ def measured(gates: Circuit) -> Circuit:
 
 
 def test_fast_counts_equal_counts_of_run() -> None:
-    @settings(derandomize=True, deadline=None, max_examples=100)
+    @settings(derandomize=True, deadline=None)
     @given(gates=unitary_circuits(6, 10))
     def other(gates: Circuit) -> None:
         circuit = measured(gates)

@@ -5,15 +5,13 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from arrays import Arrays
-from noisy import Exact, after_gates, p_value, program
+from noisy import after_gates, p_value, program
 from noisy_runs import LEAST_P, RATIOS, device_noise, layers, run
 
 from noise_models.channel import depolarizing, relaxation
 from noise_models.readout import Readout, ReadoutGroup
 from simulators.circuit.ir import Circuit
 from simulators.circuit.noise import NoiseProgram
-from simulators.engine import PauliSum
-from simulators.errors import Unsupported
 from simulators.results import EngineResult
 from simulators.simulate import counts_of, simulate
 
@@ -41,15 +39,6 @@ def _case(ratio: float, angle: float, seed: int = 0) -> tuple[Circuit, NoiseProg
     circuit = arrays.circuit()
     located = [*device_noise(circuit, ratio, angle), (-1, (2,), depolarizing(0.1, 1))]
     return circuit, program(located, _readout(random, 4))
-
-
-@pytest.mark.parametrize("angle", [0.0, 0.2])
-@pytest.mark.parametrize("ratio", RATIOS)
-def test_counts_match_exact_distribution(ratio: float, angle: float) -> None:
-    circuit, noise = _case(ratio, angle)
-    result = _run(circuit, noise, 5_000)
-    assert p_value(Exact(circuit, noise).probs, counts_of(result)) > LEAST_P
-    assert "error patterns" in result.remark
 
 
 @pytest.mark.slow
@@ -95,21 +84,6 @@ def test_a_shot_does_not_depend_on_the_others(monkeypatch: pytest.MonkeyPatch) -
     assert (result.outcomes, result.counts) == (parted.outcomes, parted.counts)
 
 
-def test_expectation_values_have_their_standard_errors() -> None:
-    circuit, noise = _case(0.5, 0.1)
-    sums = (PauliSum(("ZZII", "IIIZ"), np.array([0.5, 1.0])), PauliSum(("ZIIZ",), np.ones(1)))
-    result = _run(circuit, noise, 4_000, outputs=("expectation",), observables=sums)
-    exact = simulate(
-        circuit, shots=0, engine="densitymatrix", noise=noise, outputs=("expectation",),
-        observables=sums,
-    )  # fmt: skip
-    pairs = np.frombuffer(result.expectations).reshape(-1, 2).tolist()
-    wanted_pairs = np.frombuffer(exact.expectations).reshape(-1, 2).tolist()
-    for (value, error), (wanted, _) in zip(pairs, wanted_pairs, strict=True):
-        assert 0.0 < error < 0.05
-        assert abs(value - wanted) < 5 * error
-
-
 def test_a_bounded_bond_is_reported_as_truncation() -> None:
     random = np.random.default_rng(3)
     circuit = layers(8, 10, random).circuit()
@@ -141,11 +115,3 @@ def test_wide_chain_has_the_probabilities_of_its_errors(num_qubits: int) -> None
     mean = shots * (2 + (num_qubits - 2) * p)
     assert abs(ones - mean) < 5 * np.sqrt(shots * (num_qubits - 2) * p * (1 - p))
     assert all(outcome & 3 == 3 for outcome in counts)
-
-
-@pytest.mark.parametrize("output", ["probabilities", "statevector"])
-def test_exact_outputs_under_noise_are_refused(output: str) -> None:
-    circuit = Arrays(2, 0).add("h", [0]).add("cx", [0, 1]).circuit()
-    noise = program([(1, (0, 1), depolarizing(0.1, 2))])
-    with pytest.raises(Unsupported, match="noise"):
-        _run(circuit, noise, 10, outputs=(output,))

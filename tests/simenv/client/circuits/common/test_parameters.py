@@ -1,7 +1,9 @@
-"""Parameter values that reach another slot, or none, without a word."""
+"""Parameters and chains that the readers of circuits share."""
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from typing import Any
 
 import numpy as np
@@ -10,6 +12,7 @@ from qiskit import QuantumCircuit
 from qiskit.circuit import Gate, Parameter, ParameterExpression, ParameterVector
 
 from simenv.client.circuits import PackedCircuit, load
+from simenv.client.circuits.common.parameters import chain
 from simenv.errors import OptionError, ProgramError
 from simenv.model import Program
 
@@ -175,3 +178,99 @@ def test_program_is_bound_by_slot_order_or_slot_name() -> None:
     assert again.parameters == ("p0", "p1")
     assert again.bind([3.0, 4.0]).tolist() == [[3.0, 4.0]]
     assert again.bind({"p1": 4.0, "p0": [3.0, 5.0]}).tolist() == [[3.0, 4.0], [5.0, 4.0]]
+
+
+PROGRAM = """
+import sys, threading
+from simenv.client.circuits import load
+
+TEXT = (
+    'OPENQASM 2.0;\\ninclude "qelib1.inc";\\n'
+    'gate g a { h a; }\\nqreg q[1];\\ncreg c[1];\\ng q[0];\\n'
+)
+widths = []
+assert "qiskit" not in sys.modules
+for _ in range(20):
+    threads = [
+        threading.Thread(target=lambda: widths.append(load(TEXT).program.num_qubits))
+        for _ in range(int(sys.argv[1]))
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+assert widths == [1] * 20 * int(sys.argv[1]), widths
+assert [t.name for t in threading.enumerate()].count("simenv-qiskit") == 1
+"""
+
+
+@pytest.mark.parametrize("at_once", [1, 4])
+def test_circuits_are_loaded_in_short_lived_threads(at_once: int) -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", PROGRAM, str(at_once)], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr[-2_000:]
+
+
+A, B = Parameter("a"), Parameter("b")
+VECTOR = ParameterVector("v", 3)
+
+
+def turned(*angles: object) -> PackedCircuit:
+    circuit = QuantumCircuit(len(angles))
+    for qubit, angle in enumerate(angles):
+        circuit.ry(angle, qubit)
+    return load(circuit)
+
+
+def matrix(loaded: PackedCircuit, values: np.ndarray) -> np.ndarray:
+    """d slots / d parameters, as the chain rule has it."""
+    result = chain(loaded.slots, values)
+    if result is None:
+        return np.eye(len(loaded.parameters))
+    dense = np.zeros((loaded.program.num_slots, result.parameters))
+    places = np.frombuffer(result.slots, "<i4"), np.frombuffer(result.columns, "<i4")
+    dense[places] = np.frombuffer(result.factors)
+    return dense
+
+
+@pytest.mark.parametrize(
+    "angles",
+    [
+        (A, B),
+        (B, A, 2 * A),
+        (A + 0.5 * B, -A, B - 1.5),
+        (VECTOR[2], VECTOR[0] - VECTOR[1], VECTOR[1]),
+        (A * B, A.sin(), A**2 / (2 + B)),
+        (A, A, A),
+        (3 * A, 3 * A),
+    ],
+)
+def test_chain_rule_agrees_with_finite_differences(angles: tuple[object, ...]) -> None:
+    loaded = turned(*angles)
+    values = np.random.default_rng(1).uniform(0.3, 1.5, len(loaded.parameters))
+    result = matrix(loaded, values)
+    for k in range(len(values)):
+        at = np.zeros(len(values))
+        at[k] = 1e-5
+        slope = (loaded.bind(values + at) - loaded.bind(values - at))[0] / 2e-5
+        np.testing.assert_allclose(result[:, k], slope, atol=1e-9)
+
+
+def test_slots_that_are_parameters_need_no_chain_rule() -> None:
+    assert chain(turned(VECTOR[0], VECTOR[1], VECTOR[2]).slots, np.zeros(3)) is None
+
+
+def test_chain_rule_of_several_bindings_requires_linear_expressions() -> None:
+    loaded = turned(A * A, A)
+    with pytest.raises(OptionError, match="several bindings"):
+        chain(loaded.slots, np.ones((2, 1)))
+    linear = turned(2 * A, A)
+    result = chain(linear.slots, np.ones((2, 1)))
+    assert result is not None
+    assert np.frombuffer(result.factors).tolist() == [2.0, 1.0]
+
+
+def test_derivative_that_is_not_finite_is_refused() -> None:
+    with pytest.raises(ProgramError, match="no finite derivative"):
+        chain(turned(A**0.5, A).slots, np.zeros(1))

@@ -1,20 +1,25 @@
-"""A condition that holds at other times than Qiskit's."""
+"""Expressions, layouts and gates of packed circuits."""
 
 from __future__ import annotations
 
+import struct
+from types import ModuleType
 from typing import Any
 
 import branches as br
 import circuit_judge
+import numpy as np
 import program_judge
 import pytest
-from qiskit import ClassicalRegister, QuantumCircuit, QuantumRegister
+from qiskit import ClassicalRegister, QuantumCircuit, QuantumRegister, qasm2, qasm3
 from qiskit.circuit import Clbit, Duration, IfElseOp, Instruction, Qubit
 from qiskit.circuit.classical import expr, types
+from qiskit.circuit.library import get_standard_gate_name_mapping
+from qiskit.quantum_info import Operator
 
 from simenv.client.circuits import load, to_qiskit
 from simenv.errors import LimitExceededError, ProgramError
-from simenv.model import Token
+from simenv.model import Program, Token
 
 WIDE = 2**301
 
@@ -192,3 +197,137 @@ def test_condition_operators_agree_with_aer(name: str) -> None:
     counts = aer.AerSimulator().run(circuit, shots=1).result().get_counts()
     (key,) = counts
     assert outcome(circuit) == int(key.replace(" ", ""), 2)
+
+
+def clbits(program: Program) -> tuple[int, ...]:
+    return struct.unpack(f"<{len(program.clbits) // 2}H", program.clbits)
+
+
+def qubits(program: Program) -> tuple[int, ...]:
+    return struct.unpack(f"<{len(program.qubits) // 2}H", program.qubits)
+
+
+def test_clbits_are_numbered_by_register_with_loose_bits_last() -> None:
+    circuit = QuantumCircuit([Qubit()], [Clbit()])
+    circuit.add_register(ClassicalRegister(2, "a"))
+    circuit.add_bits([Clbit()])
+    circuit.add_register(ClassicalRegister(1, "b"))
+    for bit in circuit.clbits:  # loose, a[0], a[1], loose, b[0]
+        circuit.measure(0, bit)
+    program = load(circuit).program
+    assert program.registers == (("a", 2), ("b", 1), ("", 2))
+    assert clbits(program) == (3, 0, 1, 4, 2)
+
+
+def test_clbits_are_numbered_in_order_of_their_register() -> None:
+    bits = [Clbit(), Clbit()]
+    circuit = QuantumCircuit([Qubit()], bits, ClassicalRegister(bits=bits[::-1], name="c"))
+    circuit.measure(0, 0)
+    assert clbits(load(circuit).program) == (1,)
+    own = ClassicalRegister(2, "own")
+    circuit = QuantumCircuit(
+        [Qubit()], list(own), ClassicalRegister(bits=list(own)[::-1], name="c")
+    )
+    circuit.measure(0, 0)
+    assert clbits(load(circuit).program) == (1,)
+
+
+def test_qubits_are_numbered_over_all_registers() -> None:
+    first, second = QuantumRegister(2, "first"), QuantumRegister(2, "second")
+    circuit = QuantumCircuit(first, [Qubit()], second)
+    circuit.cx(second[1], first[0])
+    circuit.h(2)
+    assert qubits(load(circuit).program) == (4, 0, 2)
+
+
+def test_qubits_are_numbered_by_position_in_circuit() -> None:
+    own = QuantumRegister(3, "own")
+    circuit = QuantumCircuit(list(own)[::-1])
+    circuit.h(own[2])
+    assert qubits(load(circuit).program) == (0,)
+
+
+def test_registers_that_share_a_bit_are_refused() -> None:
+    circuit = QuantumCircuit(1)
+    first = ClassicalRegister(2, "first")
+    circuit.add_register(first, ClassicalRegister(bits=[first[1], Clbit()], name="second"))
+    with pytest.raises(ProgramError, match="'first' and 'second' share a bit"):
+        load(circuit)
+
+
+def test_circuit_with_too_many_bits_is_refused() -> None:
+    with pytest.raises(LimitExceededError, match="70000 qubits"):
+        load(QuantumCircuit(70_000))
+    with pytest.raises(LimitExceededError, match="70000 clbits"):
+        load(QuantumCircuit(1, 70_000))
+
+
+def test_empty_circuit_is_packed() -> None:
+    program = load(QuantumCircuit()).program
+    assert (program.num_qubits, program.registers, program.ops) == (0, (), b"")
+
+
+DEFINED = ("ecr", "iswap", "rzz", "ryy", "rzx", "r", "cs", "xx_plus_yy", "rccx", "ccz")
+READERS = {qasm2: QuantumCircuit.from_qasm_str, qasm3: qasm3.loads}
+HEADER = 'OPENQASM 2.0; include "qelib1.inc"; qreg q[2]; creg c[2];\n'
+
+
+@pytest.mark.parametrize("name", DEFINED)
+@pytest.mark.parametrize("module", [qasm2, qasm3])
+def test_a_gate_that_an_exporter_defines_keeps_its_name(name: str, module: ModuleType) -> None:
+    gate = get_standard_gate_name_mapping()[name]
+    size = gate.num_qubits
+    circuit = QuantumCircuit(size)
+    for angle in (0.3, 0.7):
+        values = [angle + 0.1 * k for k in range(len(gate.params))]
+        circuit.append(type(gate)(*values), range(size))
+    text = module.dumps(circuit)
+    loaded = load(text)
+    assert set(loaded.program.names) <= {name, "global_phase"}
+    np.testing.assert_allclose(
+        Operator(to_qiskit(loaded.program)).data, Operator(READERS[module](text)).data, atol=1e-12
+    )
+
+
+@pytest.mark.parametrize(
+    "definition",
+    [
+        "gate ecr a,b { cx a,b; }",  # another matrix
+        "gate ecr a { x a; }",  # another number of qubits
+        "gate ecr(t) a,b { rz(t) a; s a; sx b; cx a,b; x a; }",  # another number of parameters
+        "gate ecr a,b { " + "x a; " * 64 + "s a; sx b; cx a,b; x a; }",  # too long to be compared
+    ],
+)
+def test_another_gate_of_a_standard_name_is_expanded(definition: str) -> None:
+    head = definition.partition("{")[0]
+    use = "ecr(0.1)" if "(" in head else "ecr"
+    operands = "q[0],q[1]" if "," in head.partition(")")[2] or ",b" in head else "q[0]"
+    loaded = load(f"{HEADER}{definition}\n{use} {operands};\nmeasure q -> c;")
+    assert "ecr" not in loaded.program.names
+
+
+def test_the_matrix_is_compared_for_each_set_of_parameters() -> None:
+    """This definition is `rzz` at 0 alone."""
+    text = "gate rzz(t) a,b { cx a,b; rz(2*t) b; cx a,b; }"
+    loaded = load(f"{HEADER}{text}\nrzz(0) q[0],q[1]; rzz(0.5) q[0],q[1];")
+    assert loaded.program.names == ("rzz", "cx", "rz")
+
+
+def test_a_definition_in_the_text_is_never_overruled() -> None:
+    """Qiskit's parser takes the names of its legacy gates for them, whatever their definitions."""
+    texts = {"gate h a { U(pi,0,pi) a; }": "h", "gate sxdg a { U(pi,0,pi) a; }": "sxdg"}
+    for definition, name in texts.items():
+        loaded = load(f"OPENQASM 2.0; // gate sx\nqreg q[1]; {definition}\n{name} q[0]; sx q[0];")
+        assert loaded.program.names == ("u", "sx")
+
+
+def test_an_inner_gate_of_a_definition_keeps_its_name() -> None:
+    text = "gate ecr a,b { s a; sx b; cx a,b; x a; }\ngate twice a,b { ecr a,b; ecr b,a; }"
+    loaded = load(f"{HEADER}{text}\ntwice q[0],q[1];")
+    assert set(loaded.program.names) == {"ecr", "global_phase"}
+
+
+@pytest.mark.parametrize("modifiers", ["", "inv @ ", "pow(3) @ "])
+def test_identity_of_openqasm_3_is_the_gate_of_that_name(modifiers: str) -> None:
+    text = f'OPENQASM 3.0; include "stdgates.inc"; qubit[2] q; {modifiers}id q[1]; sx q[0];'
+    assert load(text).program.names == ("id", "sx")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from hosts import completion, info, running, until
+from hosts import completion, info, until
 from live import Live
 
 import simenv
@@ -14,16 +14,6 @@ STATUS = {
     "state", "initialized", "ready", "accepting_requests", "provider_ready", "active_task_count",
     "active_reservation_count", "shutdown",
 }  # fmt: skip
-
-
-def test_service_status_has_all_fields(qpm: QPM) -> None:
-    status = qpm.is_ready()
-    assert set(status) == STATUS
-    assert status == qpm.get_service_status()
-    assert status["state"] == "running"
-    assert status["ready"] is status["initialized"] is status["provider_ready"] is True
-    assert status["active_reservation_count"] == 0
-    assert qpm.test() == {"status": "ok", "rpc_ready": True, "service": status}
 
 
 def test_service_summary_has_state_in_terms_of_batch_scheduler(
@@ -94,20 +84,6 @@ def test_graceful_shutdown_keeps_accepted_circuits_and_refuses_new_ones(
     qpm.cancel_task(accepted["cid"])
     stopped(qpm)
     assert env.submit(info()["qasm"]).state in ("QUEUED", "RUNNING", "DONE")  # the pool stays
-
-
-def test_graceful_shutdown_cancels_circuits_after_timeout(qpm: QPM) -> None:
-    accepted = running(qpm)
-    qpm.shutdown(timeout_s=0.05)
-    stopped(qpm)
-    assert completion(qpm, accepted["cid"])["outcome"] == "CANCELLED"
-
-
-def test_cancel_shutdown_cancels_queued_circuits(qpm: QPM, busy: None) -> None:
-    accepted = qpm.async_run(info())
-    assert qpm.shutdown(mode="cancel")["state"] == "stopping"
-    stopped(qpm)
-    assert completion(qpm, accepted["cid"])["outcome"] == "CANCELLED"
 
 
 def test_unreachable_service_is_not_ready_and_calls_raise_not_ready_error(live: Live) -> None:

@@ -12,18 +12,14 @@ from circuits import tangled
 from hosts import (
     BAD,
     BELL,
-    LESS,
-    LONG,
     MIDDLE,
     PLAIN,
     TIMES,
     completion,
-    held_up,
     info,
     running,
     until,
 )
-from live import Live
 from qiskit import QuantumCircuit, qasm2, qpy
 
 import simenv
@@ -103,36 +99,6 @@ def test_async_run_returns_at_once_while_circuit_is_queued(qpm: QPM, busy: None)
     assert qpm.task_status(qtask_id=accepted["qtask_id"])["cid"] == accepted["cid"]
 
 
-def test_peek_keeps_completion_and_read_removes_it(qpm: QPM) -> None:
-    accepted = qpm.async_run(info())
-    cid = accepted["cid"]
-    until(lambda: qpm.peek_cq(cid)["completion_ready"])
-    peeked = qpm.peek_cq(cid)
-    assert (peeked["poll_operation"], peeked["cq_dequeue_time"]) == ("peek_cq", -1.0)
-    assert qpm.peek_cq()["cid"] == cid
-    read = qpm.read_cq()
-    assert (read["poll_operation"], read["cid"]) == ("read_cq", cid)
-    assert read["cq_dequeue_time"] >= read["cq_enqueue_time"]
-    assert read["qpm_cq_dequeue_time_ns"] >= read["qpm_cq_enqueue_time_ns"] > 0
-    again = qpm.read_cq(cid)
-    assert (again["outcome"], again["retention_reason"]) == (
-        "NO_LONGER_RETAINED", "completion-read",
-    )  # fmt: skip
-    assert again["completion_ready"] is False
-    assert again["evicted_at_ns"] > 0
-    assert again["reason"] == "completion-no-longer-retained"
-    assert qpm.read_cq()["outcome"] == "IN_PROGRESS"
-    status = qpm.task_status(cid)
-    assert (status["outcome"], status["lifecycle_state"]) == ("COMPLETED", "completed")
-    assert qpm.get_task_timing(task_id=accepted["qtask_id"])["lifecycle_state"] == "completed"
-
-
-def test_completions_are_read_oldest_first(qpm: QPM) -> None:
-    cids = [qpm.async_run(info())["cid"] for _ in range(5)]
-    until(lambda: all(qpm.peek_cq(cid)["completion_ready"] for cid in cids))
-    assert [qpm.read_cq()["cid"] for _ in cids] == cids
-
-
 def test_unknown_circuits_are_answered_without_error(qpm: QPM) -> None:
     assert qpm.read_cq("nobody")["outcome"] == "IN_PROGRESS"
     assert qpm.read_cq("nobody")["lifecycle_state"] == "no-ready-completion"
@@ -145,37 +111,12 @@ def test_unknown_circuits_are_answered_without_error(qpm: QPM) -> None:
     assert qpm.delete_circuit("nobody") is None
 
 
-def test_sync_run_timeout_leaves_circuit_accepted(qpm: QPM, busy: None) -> None:
-    late = qpm.sync_run(info(), timeout=0.05)
-    assert (late["outcome"], late["reason"]) == ("TIMEOUT", "sync-timeout")
-    assert late["lifecycle_state"] == "queued"
-    assert late["timeout"]["reason"] == "sync-timeout"
-    assert late["timeout"]["timestamp_ns"] > 0
-    assert qpm.task_status(late["cid"])["outcome"] == "ACCEPTED"
-
-
-def test_circuit_completes_after_sync_run_timeout(qpm: QPM, live: Live) -> None:
-    with held_up(live):
-        late = qpm.sync_run(info(LESS), timeout=0.0)
-    assert late["outcome"] == "TIMEOUT"
-    assert completion(qpm, late["cid"])["rc"] == 0
-
-
 def test_sync_run_with_cancel_on_timeout_cancels_queued_circuit(qpm: QPM, busy: None) -> None:
     late = qpm.sync_run(info(), timeout=0.05, cancel_on_timeout=True)
     assert (late["outcome"], late["reason"]) == ("CANCELLED", "sync-timeout")
     record = completion(qpm, late["cid"])
     assert (record["rc"], record["outcome"], record["reason"]) == (2, "CANCELLED", "cancelled")
     assert record["result"] == {"counts": {}}
-
-
-def test_queued_circuit_is_cancelled_at_once(qpm: QPM, busy: None) -> None:
-    accepted = qpm.async_run(info())
-    answer = qpm.cancel_task(accepted["cid"], reason="enough")
-    assert (answer["outcome"], answer["lifecycle_state"]) == ("CANCELLED", "cancelled")
-    record = completion(qpm, accepted["cid"])
-    assert (record["outcome"], record["exec_time"]) == ("CANCELLED", -1.0)
-    assert record["completion_time"] >= record["creation_time"] > 0
 
 
 def test_cancel_of_running_circuit_is_pending_then_done(qpm: QPM) -> None:
@@ -186,15 +127,6 @@ def test_cancel_of_running_circuit_is_pending_then_done(qpm: QPM) -> None:
     answer = qpm.cancel_task(qtask_id=accepted["qtask_id"])
     assert (answer["outcome"], answer["provider_cancel_status"]) == ("CANCEL_PENDING", "cancelling")
     assert completion(qpm, accepted["cid"])["outcome"] == "CANCELLED"
-
-
-def test_sync_run_with_cancel_on_timeout_returns_after_running_circuit_is_cancelled(
-    qpm: QPM,
-) -> None:
-    late = qpm.sync_run(info(LONG), timeout=0.2, cancel_on_timeout=True)
-    assert (late["outcome"], late["lifecycle_state"]) == ("CANCELLED", "cancelled")
-    assert late["reason"] == late["timeout"]["reason"] == "sync-timeout"
-    assert completion(qpm, late["cid"])["outcome"] == "CANCELLED"
 
 
 @pytest.mark.parametrize(
@@ -210,14 +142,6 @@ def test_cancel_of_ended_circuit_returns_its_outcome(
         answer = qpm.cancel_task(accepted["cid"])
         assert (answer["outcome"], answer["reason"]) == (outcome, reason)
         qpm.read_cq(accepted["cid"])
-
-
-def test_second_cancel_reports_already_cancelled(qpm: QPM, busy: None) -> None:
-    accepted = qpm.async_run(info())
-    qpm.cancel_task(accepted["cid"])
-    until(lambda: qpm.peek_cq(accepted["cid"])["completion_ready"])
-    answer = qpm.cancel_task(accepted["cid"])
-    assert (answer["outcome"], answer["reason"]) == ("CANCELLED", "already-cancelled")
 
 
 def test_refused_circuit_is_a_failed_completion_or_sync_run_error(qpm: QPM) -> None:

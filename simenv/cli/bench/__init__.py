@@ -1,2 +1,0 @@
-"""Measurements of `simenv bench`; the benchmarks of the repository take their circuits from
-here."""

@@ -1,0 +1,128 @@
+"""No import cycles inside a package, at most twelve modules in a folder, one class to a name."""
+
+from __future__ import annotations
+
+import ast
+import collections
+import functools
+from pathlib import Path
+
+import pytest
+from source_trees import parsed
+
+ROOT = Path(__file__).parents[2]
+PRODUCT = ("launcher", "simenv", "simulators")
+PACKAGES = (  # without cycles, type-only and local imports included
+    "launcher",
+    "simulators",
+    "simenv/cli",
+    "simenv/client",
+    "simenv/config",
+    "simenv/frontends",
+    "simenv/model",
+    "simenv/qpm",
+    "simenv/qpm_check",
+    "simenv/scheduler",
+    "simenv/service",
+    "simenv/result_files",
+    "simenv/wire",
+    "simenv/worker",
+)
+MAX_MODULES = 12  # of one folder
+LARGE_FOLDERS = {
+    "simenv/frontends/qfw",  # one module for each part of DEFw's interface
+    "simenv/qpm_check/checks",  # one module for each group of promises
+}
+SQL_OUTSIDE = {  # modules with statements or connections outside simenv.service.journal
+    "simenv/service/control/policies.py",
+    "simenv/service/queries/offline_journal.py",
+    "simenv/service/recovery/journal_choice.py",
+    "simenv/service/recovery/damaged_results.py",
+    "simenv/service/results/event_retention.py",
+}
+SHARED_CLASS_NAMES = {  # public names of more than one class
+    "Completion",  # of the client's Python interface, and the message that it comes from
+    "Connection",  # of the transport, and of DEFw in the conformance kit
+    "Event",  # of an environment, and DEFw's own, whose name is given
+    "Noise",  # a noise model by the name of its kind, and as a task carries it
+    "Program",  # the circuit that is sent, and what the engine statevector makes of it
+    "QPM",  # the name that DEFw loads, and its implementation
+    "Request",  # of a host to a QPM, and of a worker to an engine
+}
+STATEMENTS = ("insert into", "insert or ", "delete from", "create table")
+
+
+def modules(package: str) -> dict[str, Path]:
+    """Paths of a package's modules, by their dotted names."""
+    return {
+        ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__"): path
+        for path in sorted((ROOT / package).rglob("*.py"))
+    }
+
+
+@functools.cache
+def trees() -> dict[Path, ast.Module]:
+    """The modules of the product."""
+    paths = [path for package in PRODUCT for path in modules(package).values()]
+    return {path.relative_to(ROOT): parsed(path) for path in paths}
+
+
+def imports(package: str) -> dict[str, set[str]]:
+    """The modules of the package that each of its modules imports, anywhere in its text."""
+    result = modules(package)
+    table: dict[str, set[str]] = {}
+    for name, path in result.items():
+        targets = table[name] = set()
+        for node in ast.walk(parsed(path)):
+            if isinstance(node, ast.ImportFrom) and node.module is not None:
+                for alias in node.names:
+                    full = f"{node.module}.{alias.name}"
+                    targets.add(full if full in result else node.module)
+            elif isinstance(node, ast.Import):
+                targets.update(alias.name for alias in node.names)
+        targets &= set(result) - {name}
+    return table
+
+
+@pytest.mark.parametrize("package", PACKAGES)
+def test_packages_have_no_import_cycles(package: str) -> None:
+    left = imports(package)
+    while free := {name for name, targets in left.items() if not targets & set(left)}:
+        for name in free:
+            del left[name]
+    assert not left, f"in or above a circle: {sorted(left)}"
+
+
+def test_a_folder_has_at_most_twelve_modules() -> None:
+    counts = collections.Counter(str(path.parent) for path in trees() if path.stem != "__init__")
+    large = {name for name, count in counts.items() if count > MAX_MODULES}
+    assert large <= LARGE_FOLDERS, large
+
+
+def test_public_classes_have_different_names() -> None:
+    count = collections.Counter(
+        node.name
+        for tree in trees().values()
+        for node in tree.body
+        if isinstance(node, ast.ClassDef) and not node.name.startswith("_")
+    )
+    assert {name for name, number in count.items() if number > 1} <= SHARED_CLASS_NAMES
+
+
+def has_sql(tree: ast.Module) -> bool:
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import) and any(alias.name == "sqlite3" for alias in node.names):
+            return True
+        text = node.value if isinstance(node, ast.Constant) else None
+        if isinstance(text, str) and text.lower().lstrip().startswith(STATEMENTS):
+            return True
+    return False
+
+
+def test_sql_is_in_the_journal_package_alone() -> None:
+    names = {
+        str(path)
+        for path, tree in trees().items()
+        if not path.is_relative_to("simenv/service/journal") and has_sql(tree)
+    }
+    assert names == SQL_OUTSIDE, "take a module off the list when its SQL has moved; add none"

@@ -1,0 +1,13 @@
+"""The backend of the shared environment."""
+
+from __future__ import annotations
+
+import pytest
+
+from simenv.client.client import Client
+from simenv.frontends.qiskit import SimenvBackend
+
+
+@pytest.fixture(scope="module")
+def ideal(env: Client) -> SimenvBackend:
+    return SimenvBackend(env=env)
