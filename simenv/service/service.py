@@ -39,7 +39,7 @@ class RuntimeFacts(msgspec.Struct, frozen=True):
     exposure: str = ""  # reason why other users can run programs through the launcher; "": none
 
 
-@dataclass(eq=False)
+@dataclass(eq=False, repr=False)
 class Service:
     """Parts of a service. `backup`: None if the journal is not copied (private environments)."""
 

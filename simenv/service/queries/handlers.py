@@ -42,6 +42,7 @@ from simenv.wire.messages.queries import (
     GetEngines,
     GetHistory,
     GetSpec,
+    History,
     StoreNoise,
     VerifyResult,
 )
@@ -97,7 +98,7 @@ class QueryHandlers:
         elif answer is not None:
             yield from answer
 
-    def _explain(self, owner: str, message: Explain) -> ReplySteps:
+    def _explain(self, message: Explain, identity: Identity, _peer: bytes) -> ReplySteps:
         # This module imports numpy and kernels, which are loaded in a thread.
         from simenv.service.queries.engines import explain
 
@@ -106,7 +107,7 @@ class QueryHandlers:
             now = service.state.capacity()
             result = explain(
                 message,
-                owner,
+                identity.owner,
                 service.config.pools,
                 now,
                 routing_snapshot(service.state, service.devices),
@@ -139,6 +140,49 @@ class QueryHandlers:
         limits = service.state.capacity().limits
         return Engines(message.request, engines_view(service.config.pools, limits))
 
+    def _pong(self, message: m.Ping) -> m.Pong:
+        return m.Pong(message.request, self._service.state.epoch)
+
+    def _status(self, message: m.GetStatus) -> m.Status:
+        return m.Status(message.request, self.status())
+
+    def _keys(self, message: GetKeys) -> ServiceMessage:
+        return self._service.key_commands.answer(message)
+
+    def _limits(self, message: GetLimits, identity: Identity, _peer: bytes) -> OwnerReports:
+        return OwnerReports(message.request, self._service.owners.reports(identity))
+
+    def _devices(self, message: GetDevices) -> ReplySteps:
+        service = self._service
+        return described(service.devices, service.state.capacity().limits, message)
+
+    def _noise(self, message: StoreNoise, identity: Identity, _peer: bytes) -> ReplySteps:
+        service = self._service
+        return store_noise(service.devices, service.journal, identity.owner, message)
+
+    def _history(self, message: GetHistory, scope: str) -> History:
+        return self._log.page(message, scope, time.monotonic_ns() + PAGE_NS)
+
+    def _spec(self, message: GetSpec, scope: str) -> ServiceMessage:
+        return self._log.submitted(message, scope) or _unknown(message)
+
+    def _app(self, message: GetApp, scope: str) -> App:
+        return App(message.request, self._service.journal.records.last_app(scope))
+
+    def _reservations(
+        self, message: GetReservations, identity: Identity, _peer: bytes
+    ) -> ReplySteps:
+        return self._service.reservation_commands.listed(identity, message)
+
+    def _device_terms(self, message: GetProfile | GetPolicy | GetTarget) -> ServiceMessage:
+        return self._service.reservation_commands.answer(message)
+
+    def _stored_results(
+        self, message: FetchResult | VerifyResult | CollectGarbage, identity: Identity, peer: bytes
+    ) -> None:
+        """Let the file worker answer."""
+        self._service.result_requests.handle(peer, identity, message)
+
     def _pools(self, message: GetPools) -> Pools:
         state = self._service.state
         pools = pool_infos(state, time.monotonic_ns())
@@ -165,7 +209,8 @@ class QueryHandlers:
         limit = self._service.listener.message_bytes(peer)
         return m.Welcome(epoch, __version__, name, self._service.facts.node, results, newest, limit)
 
-    def _watch(self, peer: bytes, scope: str, message: m.WatchResults) -> ReplySteps:
+    def _watch(self, message: m.WatchResults, identity: Identity, peer: bytes) -> ReplySteps:
+        scope = identity.scope
         state, completions = self._service.state, self._service.completions
         ended: dict[int, list[int]] = {}  # by the message that holds their ends
         unknown = []
@@ -204,7 +249,7 @@ class QueryHandlers:
         owner = self._service.journal.records.owner_of(number)
         return owner is None or scope in ("", owner)
 
-    def _queue(self, scope: str, message: m.GetQueue) -> ReplySteps:
+    def _queue(self, message: m.GetQueue, scope: str) -> ReplySteps:
         limit = min(message.limit, task_views.MAX_LISTED)
         infos: list[TaskInfo] = []
         if message.done:
@@ -228,7 +273,7 @@ class QueryHandlers:
                     yield None
         yield codec.encode(m.Queue(message.request, total, infos))
 
-    def _tasks(self, scope: str, message: m.GetTasks) -> ReplySteps:
+    def _tasks(self, message: m.GetTasks, scope: str) -> ReplySteps:
         infos = []
         forecast = Forecast(self._service.state, time.monotonic_ns(), len(message.tasks))
         for number in message.tasks:
@@ -247,7 +292,7 @@ class QueryHandlers:
             self._service.state, record, time.monotonic_ns(), forecast=forecast
         )
 
-    def _page(self, scope: str, message: m.GetCompletions) -> ReplySteps:
+    def _page(self, message: m.GetCompletions, scope: str) -> ReplySteps:
         """Answer GetCompletions; records are read one by one, since all may exceed a page."""
         groups: list[m.Completed] = []
         since, size, count = message.since, 0, 0
@@ -285,8 +330,9 @@ class QueryHandlers:
         message.words.extend(text)
         return actions
 
-    def _cancelled(self, peer: bytes, scope: str, message: Cancelling) -> ReplySteps:
+    def _cancelled(self, message: Cancelling, identity: Identity, peer: bytes) -> ReplySteps:
         """Answer a Cancel after the commit, with ended tasks looked up in the journal."""
+        scope = identity.scope
         service = self._service
         absent = [index for index, outcome in enumerate(message.words) if outcome == "unknown"]
         for count, index in enumerate(absent, 1):
@@ -370,42 +416,48 @@ def _unknown(message: GetSpec) -> m.Refused:
 
 Answer: TypeAlias = ServiceMessage | ReplySteps | None  # None: it is sent later
 Handler = Callable[[QueryHandlers, Any, Identity, bytes], Answer]
+
+
+def _alone(method: Callable[[QueryHandlers, Any], Answer]) -> Handler:
+    """Return the handler of a query whose answer is the same for all."""
+    return lambda handlers, message, _identity, _peer: method(handlers, message)
+
+
+def _scoped(method: Callable[[QueryHandlers, Any, str], Answer]) -> Handler:
+    """Return the handler of a query about the tasks in a scope."""
+    return lambda handlers, message, identity, _peer: method(handlers, message, identity.scope)
+
+
 # The handler of each query, by the kind of its message.
 QUERIES: dict[type, Handler] = {
     m.Hello: QueryHandlers._hello,
-    m.Ping: lambda s, q, _who, _peer: m.Pong(q.request, s._service.state.epoch),
-    m.GetStatus: lambda s, q, _who, _peer: m.Status(q.request, s.status()),
-    m.GetQueue: lambda s, q, who, _peer: s._queue(who.scope, q),
-    m.GetTasks: lambda s, q, who, _peer: s._tasks(who.scope, q),
-    m.GetWorkers: lambda s, q, who, _peer: s._workers(q, who.scope),
-    m.GetEvents: lambda s, q, who, _peer: s._events(q, who.scope),
-    m.GetCompletions: lambda s, q, who, _peer: s._page(who.scope, q),
+    m.Ping: _alone(QueryHandlers._pong),
+    m.GetStatus: _alone(QueryHandlers._status),
+    m.GetQueue: _scoped(QueryHandlers._queue),
+    m.GetTasks: _scoped(QueryHandlers._tasks),
+    m.GetWorkers: _scoped(QueryHandlers._workers),
+    m.GetEvents: _scoped(QueryHandlers._events),
+    m.GetCompletions: _scoped(QueryHandlers._page),
     m.GetCursor: QueryHandlers._cursor,
     m.Ack: QueryHandlers._cursor,
-    m.WatchResults: lambda s, q, who, peer: s._watch(peer, who.scope, q),
-    Cancelling: lambda s, q, who, peer: s._cancelled(peer, who.scope, q),
-    m.Shutdown: lambda s, q, _who, _peer: s._shutdown(q),
-    GetPools: lambda s, q, _who, _peer: s._pools(q),
-    GetKeys: lambda s, q, _who, _peer: s._service.key_commands.answer(q),
-    GetLimits: lambda s, q, who, _peer: OwnerReports(q.request, s._service.owners.reports(who)),
-    GetEngines: lambda s, q, _who, _peer: s._engines(q),
-    Explain: lambda s, q, who, _peer: s._explain(who.owner, q),
-    GetDevices: lambda s, q, _who, _peer: described(
-        s._service.devices, s._service.state.capacity().limits, q
-    ),
-    StoreNoise: lambda s, q, who, _peer: store_noise(
-        s._service.devices, s._service.journal, who.owner, q
-    ),
-    GetHistory: lambda s, q, who, _peer: s._log.page(q, who.scope, time.monotonic_ns() + PAGE_NS),
-    GetSpec: lambda s, q, who, _peer: s._log.submitted(q, who.scope) or _unknown(q),
-    GetApp: lambda s, q, who, _peer: App(q.request, s._service.journal.records.last_app(who.scope)),
-    GetReservations: lambda s, q, who, _peer: s._service.reservation_commands.listed(who, q),
-    **dict.fromkeys(
-        (GetProfile, GetPolicy, GetTarget),
-        lambda s, q, _who, _peer: s._service.reservation_commands.answer(q),
-    ),
-    **dict.fromkeys(
-        (FetchResult, VerifyResult, CollectGarbage),
-        lambda s, q, who, peer: s._service.result_requests.handle(peer, who, q),
-    ),
+    m.WatchResults: QueryHandlers._watch,
+    Cancelling: QueryHandlers._cancelled,
+    m.Shutdown: _alone(QueryHandlers._shutdown),
+    GetPools: _alone(QueryHandlers._pools),
+    GetKeys: _alone(QueryHandlers._keys),
+    GetLimits: QueryHandlers._limits,
+    GetEngines: _alone(QueryHandlers._engines),
+    Explain: QueryHandlers._explain,
+    GetDevices: _alone(QueryHandlers._devices),
+    StoreNoise: QueryHandlers._noise,
+    GetHistory: _scoped(QueryHandlers._history),
+    GetSpec: _scoped(QueryHandlers._spec),
+    GetApp: _scoped(QueryHandlers._app),
+    GetReservations: QueryHandlers._reservations,
+    GetProfile: _alone(QueryHandlers._device_terms),
+    GetPolicy: _alone(QueryHandlers._device_terms),
+    GetTarget: _alone(QueryHandlers._device_terms),
+    FetchResult: QueryHandlers._stored_results,
+    VerifyResult: QueryHandlers._stored_results,
+    CollectGarbage: QueryHandlers._stored_results,
 }

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from pathlib import Path
+from typing import get_args
 
 import pytest
 from service import ServiceHarness, program, spec
 
 from simenv.model import TaskOptions, TaskState
+from simenv.service.control import administration, reservations
+from simenv.service.queries import handlers
 from simenv.service.support import fault_injection
 from simenv.wire import codec
 from simenv.wire.messages import client as m
@@ -283,3 +287,10 @@ def test_queue_view_states_pending_reason_of_task(bench: ServiceHarness) -> None
     assert isinstance(view, m.Queue)
     assert view.total == 401
     assert "in line" in view.tasks[-1].reason
+
+
+def test_each_message_of_clients_has_one_handler() -> None:
+    tables = (handlers.QUERIES, administration.CHANGES, reservations.CHANGES)
+    handled = [m.Submit, m.Cancel, *(kind for table in tables for kind in table)]
+    handled.remove(handlers.Cancelling)
+    assert Counter(handled) == Counter(get_args(m.FromClient))
