@@ -18,7 +18,7 @@ from bench.engine.distributed_rank import circuit_of
 from bench.harness.report import installed
 from simulators.catalog.costs import ranks_used
 from simulators.statevector.distributed.remap_schedule import CommSchedule, plan_communication
-from simulators.statevector.plan import ProgramCache
+from simulators.statevector.plan import program_cache
 from simulators.statevector.planning.tables import SweepTable
 
 STRONG = 36  # qubits: 1 TiB
@@ -100,7 +100,7 @@ def guess(plan: SweepTable, power: int, network: Network, amplitude_s: float) ->
 
 def _plan(name: str, num_qubits: int) -> SweepTable:
     circuit = circuit_of(name, num_qubits, 1)
-    (stretch,) = ProgramCache().of(circuit, keep=False).stretches
+    (stretch,) = program_cache().of(circuit, keep=False).stretches
     return stretch.sweeps
 
 

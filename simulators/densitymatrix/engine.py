@@ -10,7 +10,6 @@ limit.
 
 from __future__ import annotations
 
-import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
@@ -28,7 +27,7 @@ from simulators.circuit.gates import MEASURE, RESET
 from simulators.circuit.ir import Circuit
 from simulators.circuit.noise import NoiseProgram
 from simulators.circuit.passes.components import Subcircuit
-from simulators.circuit.passes.light_cone import OutputSupport, output_support
+from simulators.circuit.passes.light_cone import OutputSupport
 from simulators.circuit.passes.noisy_components import split
 from simulators.circuit.passes.noisy_cone import active_part
 from simulators.compiler import kernel
@@ -41,6 +40,7 @@ from simulators.densitymatrix.state import CombinedState, MixedState
 from simulators.engine import SAMPLED, PauliSum, Plan, Request, RunOptions
 from simulators.execution import pauli_sums
 from simulators.execution.outputs import FinalState, collect
+from simulators.execution.parts import ProgramCache, SupportCache, part_request
 from simulators.execution.readout import ReadoutStage
 from simulators.execution.requests import (
     bind,
@@ -54,7 +54,6 @@ from simulators.results import BindingResult, EngineResult
 
 CARD = builtin_card("densitymatrix")
 _NO_NOISE = NoiseProgram(b"", frozenset(), np.zeros((0, 4), np.int64))
-_KEPT = 4  # cached parts of one circuit, the oldest evicted
 
 
 class _Part:
@@ -73,15 +72,7 @@ class _Part:
         self.expressions: tuple[Expression, ...] = ()
         if self.part.circuit.conditions_data:
             self.expressions = expressions_of(self.part.circuit)
-        self._programs: dict[bool, Program] = {}
-
-    @classmethod
-    def active(
-        cls, circuit: Circuit, noise: NoiseProgram, outputs: tuple[str, ...], labels: list[str]
-    ) -> _Part:
-        """Part of a circuit that its outputs depend on."""
-        part, noise = active_part(circuit, noise, outputs, labels)
-        return cls(part, noise, outputs)
+        self._programs = ProgramCache(self._build)
 
     def _components(self, outputs: tuple[str, ...]) -> tuple[_Part, ...]:
         """Unconnected parts, if only counts or memory of measurements at the end are requested; ():
@@ -123,14 +114,13 @@ class _Part:
 
     def program(self, *, keep: bool) -> Program:
         """The program for outputs of clbits, or (`keep`) of the final state."""
-        result = self._programs.get(keep)
-        if result is None:
-            layout = self.layouts.state if keep else self.layouts.clbits
-            result = build_program(self.part.circuit, self.noise, layout)
-            self._programs[keep] = result
-            if np.array_equal(self.layouts.state.roles, self.layouts.clbits.roles):
-                self._programs[not keep] = result
-        return result
+        alike = np.array_equal(self.layouts.state.roles, self.layouts.clbits.roles)
+        return self._programs.of(self.part.circuit, keep=keep and not alike)
+
+    def _build(self, circuit: Circuit, keep: bool) -> Program:
+        return build_program(
+            circuit, self.noise, self.layouts.state if keep else self.layouts.clbits
+        )
 
     def own_params(self, params: NDArray[np.float64]) -> NDArray[np.float64]:
         """Parameters of the part among those of the whole circuit."""
@@ -138,20 +128,14 @@ class _Part:
 
     def request(self, request: Request, num_qubits: int) -> Request:
         """Convert a request for the whole circuit to one for this part."""
-        if not request.observables:
-            return request
-        sums = tuple(
-            PauliSum(self.part.labels(item.labels, num_qubits), item.coefficients)
-            for item in request.observables
-        )
-        return msgspec.structs.replace(request, observables=sums)
+        return part_request(self.part, request, num_qubits)
 
     @property
     def memory_bytes(self) -> int:
         """Approximate bytes of its arrays."""
-        programs = sum(program.memory_bytes for program in set(self._programs.values()))
         pieces = sum(each.memory_bytes for each in self.components)
-        return self.part.memory_bytes + self.noise.locations.nbytes + programs + pieces
+        own = self.part.memory_bytes + self.noise.locations.nbytes
+        return own + self._programs.memory_bytes + pieces
 
 
 class DensityMatrixPlan:
@@ -159,7 +143,7 @@ class DensityMatrixPlan:
 
     def __init__(self, noise: NoiseProgram | None) -> None:
         self._noise = noise or _NO_NOISE
-        self._parts: dict[tuple[OutputSupport | None, bool], _Part | PlainPart] = {}
+        self._parts: SupportCache[_Part | PlainPart] = SupportCache()
 
     @property
     def memory_bytes(self) -> int:
@@ -168,17 +152,14 @@ class DensityMatrixPlan:
 
     def part(self, circuit: Circuit, request: Request) -> _Part | PlainPart:
         """Part that is run for a request."""
-        labels = [label for item in request.observables for label in item.labels]
-        key = output_support(request.outputs, labels, circuit), "expectation" in request.outputs
-        result = self._parts.get(key)
-        if result is None:
-            while len(self._parts) >= _KEPT:
-                del self._parts[next(iter(self._parts))]
-            result = plain_part(circuit, self._noise, request.outputs)
-            if result is None:
-                result = _Part.active(circuit, self._noise, request.outputs, labels)
-            self._parts[key] = result
-        return result
+        outputs = request.outputs
+
+        def make(support: OutputSupport | None) -> _Part | PlainPart:
+            plain = plain_part(circuit, self._noise, outputs)
+            return plain or _Part(*active_part(circuit, self._noise, support), outputs)
+
+        sampled = SAMPLED.issuperset(outputs)
+        return self._parts.of(circuit, request, make, sampled, "expectation" in outputs)
 
 
 class DensityMatrixEngine:

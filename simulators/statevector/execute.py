@@ -21,6 +21,7 @@ from simulators.execution.outputs import (
     basis_indices,
     collect,
 )
+from simulators.execution.parts import ProgramCache
 from simulators.execution.requests import check_outputs, refuse_gradient
 from simulators.execution.sampling import Distribution
 from simulators.results import BindingResult
@@ -34,7 +35,6 @@ from simulators.statevector.backend.protocol import (
 from simulators.statevector.checkpoint import Evolution
 from simulators.statevector.dynamic.branches import Branches, Tags
 from simulators.statevector.dynamic.interpreter import Interpreter
-from simulators.statevector.plan import ProgramCache
 from simulators.statevector.program import Program
 
 CARD = builtin_card("statevector")
@@ -56,7 +56,7 @@ class ComponentRun(FinalState):
         self,
         states: StateBackend,
         circuit: Circuit,
-        schedules: ProgramCache,
+        schedules: ProgramCache[Program],
         params: NDArray[np.float64],
         request: Request,
         key: tuple[int, int],

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import hashlib
 import itertools
+from functools import partial
 from typing import cast
 
 import msgspec
@@ -24,6 +25,7 @@ from simulators.circuit.ir import Circuit, num_words
 from simulators.circuit.passes.slicing import content, parameter_range, parts_problem, sliced
 from simulators.engine import PURE, CircuitParts, Request, RunOptions
 from simulators.errors import BadCircuit, OtherOutcome
+from simulators.execution.parts import ProgramCache
 from simulators.execution.requests import bind, check_outputs, check_width, refuse_pure
 from simulators.results import EngineResult
 from simulators.statevector.backend.protocol import Ensemble, StateBackend
@@ -32,33 +34,10 @@ from simulators.statevector.dynamic.branches import Branches
 from simulators.statevector.dynamic.interpreter import Interpreter
 from simulators.statevector.execute import ComponentRun
 from simulators.statevector.kept_states import KeptState, KeptStates
-from simulators.statevector.plan import ProgramCache
 from simulators.statevector.program import Program, build_program
 from simulators.statevector.state import State
 
 CARD = builtin_card("statevector")
-
-
-class RestPrograms(ProgramCache):
-    """Programs of the operations after the parts."""
-
-    def __init__(self, circuit: Circuit, first: int, precision: str) -> None:
-        super().__init__(precision)
-        self._whole = circuit
-        self._first = first
-
-    def of(self, circuit: Circuit, *, keep: bool) -> Program:
-        """See `ProgramCache`."""
-        if keep not in self._made:
-            first = self._first
-            self._made[keep] = build_program(
-                circuit,
-                keep=keep,
-                precision=self._precision,
-                operations=np.arange(first, first + circuit.ops.size),
-                layout=rest_layout(self._whole, first, circuit, keep=keep),
-            )
-        return self._made[keep]
 
 
 class PartsPlan:
@@ -72,7 +51,7 @@ class PartsPlan:
             raise BadCircuit(problem)
         self.ends = (0, *parts.ends)
         self._precision = precision
-        self.rest = RestPrograms(circuit, self.ends[-1], precision)
+        self.rest = ProgramCache(partial(self._rest, circuit))
         self._once: dict[int, Program] = {}
 
     @property
@@ -81,17 +60,28 @@ class PartsPlan:
         built = sum(program.memory_bytes for program in self._once.values())
         return self.rest.memory_bytes + built
 
+    def _rest(self, origin: Circuit, circuit: Circuit, keep: bool) -> Program:
+        """Build the program of the operations after the parts."""
+        layout = rest_layout(origin, self.ends[-1], circuit, keep=keep)
+        return self._build(circuit, self.ends[-1], layout, keep)
+
+    def _build(
+        self, part: Circuit, first: int, layout: MeasurementLayout, keep: bool = True
+    ) -> Program:
+        """Build the program of the operations from `first` on."""
+        return build_program(
+            part,
+            keep=keep,
+            precision=self._precision,
+            operations=np.arange(first, first + part.ops.size),
+            layout=layout,
+        )
+
     def once(self, circuit: Circuit, number: int, part: Circuit) -> Program:
         """Program of a part."""
         if number not in self._once:
             first = self.ends[number]
-            self._once[number] = build_program(
-                part,
-                keep=True,
-                precision=self._precision,
-                operations=np.arange(first, first + part.ops.size),
-                layout=once_layout(circuit, first, part),
-            )
+            self._once[number] = self._build(part, first, once_layout(circuit, first, part))
         return self._once[number]
 
 
@@ -192,7 +182,7 @@ class _Continuation(ComponentRun):
         self,
         states: StateBackend,
         circuit: Circuit,
-        schedules: RestPrograms,
+        schedules: ProgramCache[Program],
         params: NDArray[np.float64],
         request: Request,
         key: tuple[int, int],

@@ -19,7 +19,7 @@ from simulators.execution.sampling import unpack
 from simulators.results import BindingResult
 from simulators.statevector.backend.local import LocalBackend
 from simulators.statevector.execute import ComponentRun
-from simulators.statevector.plan import ProgramCache
+from simulators.statevector.plan import program_cache
 
 _DIAGONAL = ["rz", "cz", "cp", "rzz", "t", "ccz"]
 _PERMUTING = ["x", "cx", "ccx", "swap", "cy", "iswap", "cswap", "rccx", "dcx"]
@@ -102,7 +102,7 @@ def untouched(circuit: Circuit, request: Request) -> BindingResult:
         states = LocalBackend(thread_pool, control)
         key = (request.seed, request.binding)
         component_run = ComponentRun(
-            states, circuit, ProgramCache(), circuit.params, request, key, options
+            states, circuit, program_cache(), circuit.params, request, key, options
         )
         return component_run.result()
 

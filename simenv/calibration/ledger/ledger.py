@@ -26,6 +26,7 @@ from simulators.circuit.analysis.first_order_loss import MAX_QUBITS, IdealStates
 from simulators.circuit.ir import Circuit
 from simulators.circuit.noise import AFTER_OP, Q0, Q1, NoiseProgram
 from simulators.circuit.passes.attach_noise import attach_noise
+from simulators.circuit.passes.light_cone import output_support
 from simulators.circuit.passes.noisy_cone import active_support
 
 _THERMAL = "qubit.thermal"
@@ -116,10 +117,11 @@ def _alone(document: Document, options: NoiseOptions) -> Mapping[str, NoiseOptio
 
 def _acting(circuit: Circuit, program: NoiseProgram) -> NoiseProgram:
     """Noise that affects outcomes."""
-    support = active_support(circuit, program, ("counts",))
+    support = output_support(("counts",), (), circuit)
     if support is None:
         return program
-    return msgspec.structs.replace(program, locations=program.locations[support.acting])
+    acting = active_support(circuit, program, support).acting
+    return msgspec.structs.replace(program, locations=program.locations[acting])
 
 
 class _Sums:

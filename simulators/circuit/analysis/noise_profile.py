@@ -10,7 +10,7 @@ from simulators.circuit.analysis.profile import NoiseProfile
 from simulators.circuit.gates import BARRIER
 from simulators.circuit.ir import Circuit
 from simulators.circuit.noise import CHANNEL, Q0, Q1, NoiseProgram
-from simulators.circuit.passes.light_cone import GATE_KINDS, join, root_of
+from simulators.circuit.passes.light_cone import GATE_KINDS, join, output_support, root_of
 from simulators.circuit.passes.noisy_components import PACKED_QUBITS, connect
 from simulators.circuit.passes.noisy_cone import active_support, noisy_cone
 from simulators.compiler.arrays import as_numbers
@@ -32,8 +32,9 @@ def noise_profile(
     locations, width, touched = program.locations, 0, 0
     if circuit is not None:
         width, touched = circuit.num_qubits, _touched(circuit)
-        result = active_support(circuit, program, outputs, labels) if outputs else None
-        if result is not None:
+        support = output_support(outputs, labels, circuit) if outputs else None
+        if support is not None:
+            result = active_support(circuit, program, support)
             locations, width = locations[result.acting], int(result.needed.sum())
     facts, channels = program.facts, locations[:, CHANNEL]
     return NoiseProfile(

@@ -10,8 +10,6 @@ inside blocks are kept. Only for circuits that `admission.validation_error` admi
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-
 import msgspec
 import numpy as np
 from numpy.typing import NDArray
@@ -36,8 +34,8 @@ from simulators.circuit.passes.light_cone import (
     GATE_KINDS,
     UNUSED,
     Z_BASIS,
+    OutputSupport,
     gate_levels,
-    output_support,
 )
 from simulators.circuit.passes.noise_part import noise_of_part
 from simulators.compiler.kernel import INT, INTS2, NAMES, U8, U16, device_function, kernel
@@ -128,16 +126,8 @@ class ActiveSupport(msgspec.Struct, frozen=True, eq=False):
     needed: NDArray[np.bool_]  # [qubits]
 
 
-def active_support(
-    circuit: Circuit,
-    noise: NoiseProgram,
-    outputs: Iterable[str],
-    labels: Iterable[str] = (),
-) -> ActiveSupport | None:
-    """Support of the outputs; None: the whole circuit. `labels`: of all Pauli strings."""
-    support = output_support(outputs, labels, circuit)
-    if support is None:
-        return None
+def active_support(circuit: Circuit, noise: NoiseProgram, support: OutputSupport) -> ActiveSupport:
+    """Operations, noise and qubits in the light cone of the outputs."""
     levels = np.zeros(circuit.num_qubits, np.uint8)
     if support.levels:
         levels[:] = np.frombuffer(support.levels, np.uint8)
@@ -166,19 +156,16 @@ def active_support(
 
 
 def active_part(
-    circuit: Circuit,
-    noise: NoiseProgram,
-    outputs: Iterable[str],
-    labels: Iterable[str] = (),
+    circuit: Circuit, noise: NoiseProgram, support: OutputSupport | None
 ) -> tuple[Subcircuit, NoiseProgram]:
-    """Part of a circuit that its outputs depend on, and its noise.
+    """Part of a circuit that its outputs depend on, and its noise; all of it without `support`.
 
-    `labels`: of all Pauli strings. Qubits and operations are renumbered; `Subcircuit` has their
+    Qubits and operations are renumbered; `Subcircuit` has their
     numbers in the whole circuit. Barriers and delays are dropped, their noise stays.
     """
-    result = active_support(circuit, noise, outputs, labels)
-    if result is None:
+    if support is None:
         operations, params = np.arange(circuit.ops.size), np.arange(circuit.params.size)
         return Subcircuit(circuit, np.arange(circuit.num_qubits), operations, params), noise
+    result = active_support(circuit, noise, support)
     part = extract_part(circuit, result.kept, np.flatnonzero(result.needed))
     return part, noise_of_part(noise, noise.locations[result.acting], part.operations, part.qubits)

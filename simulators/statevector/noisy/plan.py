@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
@@ -13,16 +13,17 @@ from simulators.circuit.analysis.measurements import MeasurementLayouts, has_mid
 from simulators.circuit.ir import Circuit
 from simulators.circuit.noise import NoiseProgram
 from simulators.circuit.passes.components import Subcircuit
-from simulators.circuit.passes.light_cone import OutputSupport, output_support
+from simulators.circuit.passes.light_cone import OutputSupport
 from simulators.circuit.passes.noisy_cone import active_part
 from simulators.control import RunControl, ThreadPool
-from simulators.engine import PauliSum, Request, RunOptions
-from simulators.execution.outputs import collect
+from simulators.engine import Request, RunOptions
+from simulators.execution.outputs import SeedKey, collect
+from simulators.execution.parts import SupportCache, part_request
 from simulators.execution.readout import ReadoutStage
-from simulators.execution.requests import bind, check_outputs
-from simulators.results import BindingResult, EngineResult
+from simulators.execution.requests import bind, check_outputs, num_bindings
+from simulators.results import EngineResult
 from simulators.statevector.backend.protocol import StateBackend
-from simulators.statevector.noisy.programs import NoisyPrograms
+from simulators.statevector.noisy.programs import noisy_programs
 from simulators.statevector.noisy.runs import BranchRun, PatternRun
 from simulators.statevector.state import PHYSICAL_BYTES
 from simulators.statevector.trajectories.pauli_frames import FrameRules
@@ -39,7 +40,6 @@ FRAMES_FROM = 8  # qubits: for narrower states a run costs less than the search 
 _LOCATION_BYTES, _OP_BYTES = 1100, 200  # approximate bytes of a plan: a pair has 15 errors
 _DRAW_PASSES = 0.2  # for a wide circuit: a draw adds two passes to about ten
 _STATES_OF_A_RANK = 4  # with fewer states, prefixes are run again and again
-_KEPT = 4  # cached parts of one circuit, the oldest evicted
 
 
 class NoisyPart:
@@ -62,7 +62,7 @@ class NoisyPart:
         circuit = part.circuit
         self.layouts = MeasurementLayouts.of(circuit)
         self._readout = ReadoutStage.of(self.layouts.clbits, noise.readout, part.operations)
-        self.programs = NoisyPrograms(noise, options.precision, part.operations)
+        self.programs = noisy_programs(noise, options.precision, part.operations)
         self.located: NoisyCircuit | None = None
         self._sampler: TrajectorySampler | None = None
         roles = np.empty(circuit.ops.size, np.int64)
@@ -100,7 +100,6 @@ class NoisyPart:
             if self._sampler is None or self.located is None:
                 backend = states.backend if states else LocalBackend(thread_pool, control)
                 return self.branched(backend, circuit, request, options)
-            own = self._request(request, circuit.num_qubits)
             memory_bytes, max_states = options.memory_bytes, 0
             if states is not None:
                 width = self.part.circuit.num_qubits
@@ -113,11 +112,8 @@ class NoisyPart:
 
                 walks = RankWalks(walks, self._sampler.shared_before, ranks)
             results = []
-            for row in range(_rows(request)):
-                key = (request.seed, request.binding + row)
-                params = self._params(circuit, request, row)
-                width = self.part.circuit.num_qubits
-                errors = self.located.errors
+            width, errors = self.part.circuit.num_qubits, self.located.errors
+            for params, own, key in self._rows(circuit, request):
                 run = PatternRun(self._sampler, errors, walks, params, width, self._rules)
                 results.append(collect(run, self.layouts, own, key, self._readout))
             self._sampler.forget_segments()
@@ -138,39 +134,30 @@ class NoisyPart:
         self, states: StateBackend, circuit: Circuit, request: Request, options: RunOptions
     ) -> EngineResult:
         """Run all rows by splitting branches."""
-        own = self._request(request, circuit.num_qubits)
-        results: list[BindingResult] = []
-        for row in range(_rows(request)):
-            key = (request.seed, request.binding + row)
-            params = self._params(circuit, request, row)
-            results.append(
+        return EngineResult.joined(
+            [
                 BranchRun(
                     states,
-                    self.part.circuit,
+                    self.part,
                     self.programs,
                     params,
                     own,
                     key,
                     options,
-                    self.part.operations,
+                    self.noise.readout,
                 ).result()
-            )
-        return EngineResult.joined(results)
-
-    def _params(self, circuit: Circuit, request: Request, row: int) -> NDArray[np.float64]:
-        return bind(circuit, request, row)[self.part.params]
-
-    def _request(self, request: Request, num_qubits: int) -> Request:
-        """Convert a request for the whole circuit to one for this part."""
-        sums = tuple(
-            PauliSum(self.part.labels(item.labels, num_qubits), item.coefficients)
-            for item in request.observables
+                for params, own, key in self._rows(circuit, request)
+            ]
         )
-        return msgspec.structs.replace(request, observables=sums)
 
-
-def _rows(request: Request) -> int:
-    return 1 if request.bindings is None else len(request.bindings)
+    def _rows(
+        self, circuit: Circuit, request: Request
+    ) -> Iterator[tuple[NDArray[np.float64], Request, SeedKey]]:
+        """Parameters, request and key of each row."""
+        own = part_request(self.part, request, circuit.num_qubits)
+        for row in range(num_bindings(circuit, request)):
+            params = bind(circuit, request, row)[self.part.params]
+            yield params, own, (request.seed, request.binding + row)
 
 
 class NoisyPlan:
@@ -194,7 +181,7 @@ class NoisyPlan:
         self._options = options
         self._small = small
         self._tile_wires = tile_wires
-        self._made: dict[tuple[OutputSupport | None, bool], NoisyPart] = {}
+        self._parts: SupportCache[NoisyPart] = SupportCache()
 
     def part(self, circuit: Circuit, request: Request) -> NoisyPart:
         """Part that is run for a request. Raises Unsupported for outputs that trajectories cannot
@@ -202,15 +189,10 @@ class NoisyPlan:
         measures = bool(circuit.clbits_data)
         check_outputs(CARD, request, measures)
         refuse_outputs(request)
-        labels = [label for item in request.observables for label in item.labels]
         keep = "expectation" in request.outputs
-        key = output_support(request.outputs, labels, circuit), keep
-        result = self._made.get(key)
-        if result is None:
-            while len(self._made) >= _KEPT:
-                del self._made[next(iter(self._made))]
-            part, noise = active_part(circuit, self._noise, request.outputs, labels)
-            result = self._made[key] = NoisyPart(
-                part, noise, self._options, self._small, keep, self._tile_wires
-            )
-        return result
+
+        def make(support: OutputSupport | None) -> NoisyPart:
+            part, noise = active_part(circuit, self._noise, support)
+            return NoisyPart(part, noise, self._options, self._small, keep, self._tile_wires)
+
+        return self._parts.of(circuit, request, make, keep)

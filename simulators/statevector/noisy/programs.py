@@ -10,36 +10,29 @@ from noise_models.normal_form import NormalForm
 from simulators.circuit.analysis.noisy_measurements import noisy_layout
 from simulators.circuit.ir import Circuit
 from simulators.circuit.noise import NoiseProgram
+from simulators.execution.parts import ProgramCache
 from simulators.statevector.backend.matrix import PlacedMatrix, by_columns, place
-from simulators.statevector.plan import ProgramCache
 from simulators.statevector.program import Instruction, Noise, Program, Unitary, build_program
 from simulators.trajectories.locations import ComposedChannels, NormalForms, compose
 
 
-class NoisyPrograms(ProgramCache):
-    """Programs of one structure with its noise, made when first needed."""
+def noisy_programs(
+    noise: NoiseProgram, precision: str, op_ids: NDArray[np.int64]
+) -> ProgramCache[Program]:
+    """Programs of one structure with its noise. `op_ids`: numbers of the operations in the whole
+    circuit."""
 
-    def __init__(
-        self, noise: NoiseProgram, precision: str, op_ids: NDArray[np.int64] | None = None
-    ) -> None:
-        """Set up. `op_ids`: numbers of the operations in the whole circuit."""
-        super().__init__(precision)
-        self._numbers = op_ids
-        self._noise = noise
-        self.readout = noise.readout  # readout error of measurements that are not terminal
+    def make(circuit: Circuit, keep: bool) -> Program:
+        return build_program(
+            circuit,
+            keep=keep,
+            precision=precision,
+            operations=op_ids,
+            layout=noisy_layout(circuit, noise, keep=keep),
+            noise=instructions(noise),
+        )
 
-    def of(self, circuit: Circuit, *, keep: bool) -> Program:
-        """See `plan.ProgramCache`."""
-        if keep not in self._made:
-            self._made[keep] = build_program(
-                circuit,
-                keep=keep,
-                precision=self._precision,
-                operations=self._numbers,
-                layout=noisy_layout(circuit, self._noise, keep=keep),
-                noise=instructions(self._noise),
-            )
-        return self._made[keep]
+    return ProgramCache(make)
 
 
 def instructions(noise: NoiseProgram) -> dict[int, list[Instruction]]:

@@ -8,9 +8,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from simulators.circuit.analysis.measurements import MeasurementLayout, MeasurementLayouts
-from simulators.circuit.ir import Circuit
+from simulators.circuit.noise import Readout
+from simulators.circuit.passes.components import Subcircuit
 from simulators.engine import Request, RunOptions
 from simulators.execution.outputs import Batch, FinalState, PauliStrings, SeedKey, collect
+from simulators.execution.parts import ProgramCache
 from simulators.execution.readout import ReadoutStage
 from simulators.execution.sampling import gather
 from simulators.results import BindingResult
@@ -18,7 +20,6 @@ from simulators.statevector import outputs
 from simulators.statevector.backend.protocol import Ensemble, StateBackend
 from simulators.statevector.dynamic.interpreter import Interpreter
 from simulators.statevector.execute import ComponentRun
-from simulators.statevector.noisy.programs import NoisyPrograms
 from simulators.statevector.program import Program
 from simulators.statevector.trajectories.pauli_frames import FrameRules, carry
 from simulators.statevector.trajectories.sampler import TrajectorySampler
@@ -101,17 +102,17 @@ class BranchRun(ComponentRun):
     def __init__(
         self,
         states: StateBackend,
-        circuit: Circuit,
-        programs: NoisyPrograms,
+        part: Subcircuit,
+        programs: ProgramCache[Program],
         params: NDArray[np.float64],
         request: Request,
         key: tuple[int, int],
         options: RunOptions,
-        op_ids: NDArray[np.int64],
+        readout: Readout | None,
     ) -> None:
-        super().__init__(states, circuit, programs, params, request, key, options)
-        self._numbers = op_ids  # numbers of the operations in the whole circuit
-        self._recorded = programs.readout
+        super().__init__(states, part.circuit, programs, params, request, key, options)
+        self._numbers = part.operations
+        self._recorded = readout
 
     def result(self) -> BindingResult:
         """Compute all outputs of the request."""

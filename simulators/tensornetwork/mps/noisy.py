@@ -22,12 +22,14 @@ from simulators.circuit.analysis.qubit_order import chain_order
 from simulators.circuit.ir import Circuit, num_words
 from simulators.circuit.noise import NoiseProgram
 from simulators.circuit.operations import Operation, matrix, operations
+from simulators.circuit.passes.light_cone import output_support
 from simulators.circuit.passes.noisy_cone import active_part
 from simulators.control import RunControl
-from simulators.engine import PauliSum, Request, RunOptions
+from simulators.engine import Request, RunOptions
 from simulators.errors import Unsupported
 from simulators.execution import pauli_sums
 from simulators.execution.outputs import Batch, FinalState, PauliStrings, SeedKey, collect
+from simulators.execution.parts import part_request
 from simulators.execution.readout import ReadoutStage
 from simulators.execution.requests import bind, check_outputs, check_run, num_bindings
 from simulators.execution.sampling import select_bits
@@ -76,7 +78,8 @@ def run_noisy(
     refuse_outputs(request)
     pauli_sums.terms(request.observables, circuit.num_qubits)
     labels = [label for item in request.observables for label in item.labels]
-    part, noise = active_part(circuit, plan.noise, request.outputs, labels)
+    support = output_support(request.outputs, labels, circuit)
+    part, noise = active_part(circuit, plan.noise, support)
     layouts = MeasurementLayouts.of(part.circuit)
     layout = layouts.state if "expectation" in request.outputs else layouts.clbits
     located = None if layout.branching else locate(part.circuit, noise, local=True)
@@ -86,11 +89,7 @@ def run_noisy(
             " noise, or noise that acts on a measured qubit and another one",
             hint=_HINT,
         )
-    sums = tuple(
-        PauliSum(part.labels(item.labels, circuit.num_qubits), item.coefficients)
-        for item in request.observables
-    )
-    own = msgspec.structs.replace(request, observables=sums)
+    own = part_request(part, request, circuit.num_qubits)
     readout = ReadoutStage.of(layouts.clbits, noise.readout, part.operations)
     results = []
     for row in range(number):

@@ -144,3 +144,20 @@ def test_exact_probabilities_of_a_wide_circuit_are_still_refused() -> None:
     request = Request(shots=0, seed=1, outputs=("probabilities",))
     with pytest.raises(Unsupported, match=f"{QUBITS} qubits"):
         ENGINE.run(plan, circuit, request, RunOptions(), RunControl())
+
+
+@pytest.mark.parametrize("first", ["counts", "probabilities"])
+def test_results_of_one_plan_do_not_depend_on_earlier_requests(first: str) -> None:
+    circuit = Arrays(6, 6)
+    for pair in (0, 2, 4):
+        circuit.add("h", [pair]).add("cx", [pair, pair + 1])
+    for qubit in range(6):
+        circuit.add("measure", [qubit], [qubit])
+    noise = attach_noise(circuit.circuit(), DeviceModel(6, gate_error=0.03))
+    plan = ENGINE.plan(circuit.circuit(), noise, RunOptions())
+    results = {}
+    for output in sorted(("counts", "probabilities"), key=lambda name: name != first):
+        request = Request(shots=500, seed=11, outputs=(output,))
+        for used in (plan, ENGINE.plan(circuit.circuit(), noise, RunOptions())):
+            result = ENGINE.run(used, circuit.circuit(), request, RunOptions(), RunControl()).row(0)
+            assert result == results.setdefault(output, result)

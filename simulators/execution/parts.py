@@ -1,0 +1,88 @@
+"""Parts of a circuit that the outputs of a request depend on: their requests, and caches of what is
+prepared for them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import Generic, Protocol, TypeVar
+
+import msgspec
+
+from simulators.circuit.ir import Circuit
+from simulators.circuit.passes.components import Subcircuit
+from simulators.circuit.passes.light_cone import OutputSupport, output_support
+from simulators.engine import PauliSum, Request
+
+_KEPT = 4  # cached entries of one circuit, the oldest evicted
+
+
+class Sized(Protocol):
+    """Value of a cache."""
+
+    @property
+    def memory_bytes(self) -> int:
+        """Bytes of its arrays."""
+
+
+T = TypeVar("T")
+S = TypeVar("S", bound=Sized)
+
+
+class SupportCache(Generic[T]):
+    """Values of one structure by the support of the requested outputs."""
+
+    def __init__(self) -> None:
+        self._made: dict[tuple[OutputSupport | None, tuple[bool, ...]], T] = {}
+
+    def of(
+        self,
+        circuit: Circuit,
+        request: Request,
+        make: Callable[[OutputSupport | None], T],
+        *traits: bool,
+    ) -> T:
+        """Value for a request. `traits`: of the request, if `make` depends on more than the
+        support."""
+        labels = [label for item in request.observables for label in item.labels]
+        key = output_support(request.outputs, labels, circuit), traits
+        if key not in self._made:
+            while len(self._made) >= _KEPT:
+                del self._made[next(iter(self._made))]
+            self._made[key] = make(key[0])
+        return self._made[key]
+
+    def values(self) -> Iterable[T]:
+        """All values."""
+        return self._made.values()
+
+
+class ProgramCache(Generic[S]):
+    """Programs of one structure, or of a part of one, made when first needed."""
+
+    def __init__(self, make: Callable[[Circuit, bool], S]) -> None:
+        """Set up. `make(circuit, keep)`: builds the program."""
+        self._make = make
+        self._made: dict[bool, S] = {}
+
+    @property
+    def memory_bytes(self) -> int:
+        """Bytes of its two programs, though the second is made when it is needed."""
+        return 2 * max((item.memory_bytes for item in self._made.values()), default=0)
+
+    def of(self, circuit: Circuit, *, keep: bool) -> S:
+        """Program for outputs of clbits, or (`keep`) of the final state."""
+        if keep not in self._made:
+            self._made[keep] = self._make(circuit, keep)
+        return self._made[keep]
+
+
+def part_request(part: Subcircuit, request: Request, num_qubits: int) -> Request:
+    """Convert a request for a circuit of `num_qubits` qubits to one for a part of it."""
+    if not request.observables or part.qubits.size == num_qubits:
+        return request
+    sums = tuple(
+        PauliSum(part.labels(item.labels, num_qubits), item.coefficients)
+        for item in request.observables
+        if "expectation" in request.outputs
+    )
+    return msgspec.structs.replace(request, observables=sums)
