@@ -87,9 +87,9 @@ class Request(msgspec.Struct, frozen=True):
 class EngineContext(msgspec.Struct, frozen=True):
     """Resources that an engine may be given at its creation; its card states which it takes."""
 
-    comm: Any = None  # an mpi4py communicator, for cards with `ranks`
-    backend: Any = None  # a Qiskit BackendV2, for cards with `is_device`
-    program: Any = None  # a `simulators.external.engine.Program`, for cards with `has_program`
+    comm: Any = None  # an mpi4py communicator, for cards whose runs have ranks
+    backend: Any = None  # a Qiskit BackendV2, for cards of the pool "device"
+    program: Any = None  # a `simulators.external.engine.Program`, for those of "program"
 
 
 class Plan(Protocol):
@@ -103,7 +103,9 @@ class Plan(Protocol):
 class Engine(Protocol):
     """Simulation method. Takes only circuits that `admission.validation_error` admits."""
 
-    name: str
+    @property
+    def name(self) -> str:
+        """Name of its card."""
 
     def worth_caching(self, circuit: Circuit) -> bool:
         """Return False if `plan` costs less than a cache lookup."""

@@ -9,8 +9,15 @@ from __future__ import annotations
 import importlib
 
 from simulators import catalog
+from simulators.catalog.cards import PoolKind
 from simulators.engine import Engine, EngineContext
 from simulators.errors import UnknownEngine, Unsupported
+
+# Arguments that a user's component is, the pool that has one, and its text.
+_COMPONENTS: dict[str, tuple[PoolKind, str]] = {
+    "backend": ("device", "engine=hardware,provider=MODULE:FACTORY"),
+    "program": ("program", "engine=external,command='PROGRAM {circuit} {shots}'"),
+}
 
 
 def names() -> tuple[str, ...]:
@@ -26,12 +33,20 @@ def create(name: str, context: EngineContext | None = None) -> Engine:
     """
     context = context or EngineContext()
     card = catalog.card(name)
-    _check_part(name, "backend", context.backend, card is not None and card.is_device)
-    _check_part(name, "program", context.program, card is not None and card.has_program)
+    taken = {"comm"} if card is not None and card.parallel.ranks else set()
+    for part, (pool, text) in _COMPONENTS.items():
+        if card is not None and card.pool == pool:
+            taken.add(part)
+        if (getattr(context, part) is not None) != (part in taken):
+            verb = "needs a" if part in taken else "takes no"
+            hint = f"a pool of {text} has one"
+            raise Unsupported(f"engine {name[:64]!r} {verb} {part}", hint=hint)
     ranks = 1 if context.comm is None else context.comm.Get_size()
-    if ranks > 1 and (card is None or not card.ranks):
+    if ranks > 1 and (card is None or not card.parallel.ranks):
         cards = catalog.engine_cards()
-        able = ", ".join(each.name for each in cards if each.ranks and each.in_default_pool)
+        able = ", ".join(
+            each.name for each in cards if each.parallel.ranks and each.in_default_pool
+        )
         raise Unsupported(
             f"engine {name[:64]!r} runs in one rank, and {ranks} were given",
             hint=f"over ranks there is: {able}",
@@ -40,35 +55,17 @@ def create(name: str, context: EngineContext | None = None) -> Engine:
         raise UnknownEngine(
             f"no engine is called {name[:64]!r}", hint=f"there are: {', '.join(names())}"
         )
-    if card.gpus:
+    if card.pool == "gpu":
         from simulators.gpu.devices.detect import require_gpu  # it names what is missing, and why
 
         require_gpu()
     if card.install_hint:
         raise UnknownEngine(
-            f"engine {name!r} needs {', '.join(card.needs)}", hint=card.install_hint
+            f"engine {name!r} needs {', '.join(card.package.modules)}", hint=card.install_hint
         )
     if card.calls:
         raise Unsupported(f"engine {name!r} runs no circuits", hint=card.summary)
     module, _, attribute = card.module.partition(":")
     maker = getattr(importlib.import_module(module), attribute)
-    engine: Engine
-    if card.is_device:
-        engine = maker(context.backend)
-    elif card.has_program:
-        engine = maker(context.program)
-    else:
-        engine = maker(comm=context.comm) if card.ranks else maker()
+    engine: Engine = maker(**{part: getattr(context, part) for part in taken})
     return engine
-
-
-_POOLS = {  # pools of engines that need a user's component
-    "backend": "a pool of engine=hardware,provider=MODULE:FACTORY has one",
-    "program": "a pool of engine=external,command='PROGRAM {circuit} {shots}' has one",
-}
-
-
-def _check_part(name: str, part: str, value: object, needed: bool) -> None:
-    if (value is not None) != needed:
-        verb = "needs a" if needed else "takes no"
-        raise Unsupported(f"engine {name[:64]!r} {verb} {part}", hint=_POOLS[part])

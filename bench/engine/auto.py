@@ -125,7 +125,7 @@ def _others(packed: bytes, chosen: str, engines: _Engines, limit_s: float) -> di
     """Return the seconds of all other engines that run the circuit, by name."""
     results = {}
     for card in catalog.engine_cards():
-        if card.automatic and card.name != chosen and _may_run(card.name, packed):
+        if card.auto is not None and card.name != chosen and _may_run(card.name, packed):
             seconds = engines.seconds(card.name, packed, limit_s)
             if seconds is not None:
                 results[card.name] = seconds

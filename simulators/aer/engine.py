@@ -9,31 +9,21 @@ from __future__ import annotations
 from collections import Counter
 from functools import partial
 
-import numpy as np
-from numpy.typing import NDArray
-
 from simulators.aer.library import ELSEWHERE, Sampler, block_shots, evolve
 from simulators.catalog import builtin_card
 from simulators.circuit.analysis.measurements import MeasurementLayouts
-from simulators.circuit.examples import bell, feed_forward
-from simulators.circuit.ir import Circuit
-from simulators.circuit.noise import NoiseProgram
-from simulators.control import RunControl
-from simulators.engine import SAMPLED, Plan, Request, RunOptions
+from simulators.engine import SAMPLED, Request, RunOptions
 from simulators.errors import Unsupported
+from simulators.execution.base import BoundRun, EngineBase
 from simulators.execution.outputs import (
     CountedState,
     DenseState,
     FinalState,
     RecordedState,
-    SeedKey,
-    collect,
 )
 from simulators.execution.qiskit_export import Dialect, convert
-from simulators.execution.requests import bind, open_run, plan_layouts
 from simulators.execution.rng import blocks
 from simulators.execution.sampling import records_of
-from simulators.results import EngineResult
 
 # Gates for which Aer has kernels.
 _NATIVE = frozenset(
@@ -47,80 +37,40 @@ DIALECT = Dialect("aer", ELSEWHERE, _NATIVE)
 CARD = builtin_card("aer")
 
 
-class AerEngine:
+class AerEngine(EngineBase):
     """Qiskit Aer as an engine."""
 
-    name = "aer"
+    card = CARD
 
-    def worth_caching(self, circuit: Circuit) -> bool:  # noqa: ARG002  # as the protocol has it
-        """Return False: a plan is two compiled passes."""
-        return False
+    def check(self, layouts: MeasurementLayouts, request: Request, options: RunOptions) -> None:
+        """Refuse exact outputs of a dynamic circuit: it leaves a mixed state, for which Aer has
+        counts only."""
+        del options
+        for output, end in (("probabilities", layouts.clbits), ("expectation", layouts.state)):
+            if output in request.outputs and (end.branching or layouts.clbits.branching):
+                raise Unsupported(
+                    f"engine 'aer' has no output {output!r} of a circuit that measures, resets or"
+                    " branches on the way",
+                    hint=f"ask for counts; {ELSEWHERE} exactly",
+                )
 
-    def plan(self, circuit: Circuit, noise: NoiseProgram | None, options: RunOptions) -> Plan:
-        """Prepare the layouts; refuses noise. Circuits that Aer cannot run are refused by `run`."""
-        return plan_layouts(CARD, circuit, noise, options)
-
-    def run(
-        self,
-        plan: Plan,
-        circuit: Circuit,
-        request: Request,
-        options: RunOptions,
-        control: RunControl,
-    ) -> EngineResult:
-        """See `engine.Engine`."""
-        layouts, number = open_run(CARD, plan, circuit, request, options)
-        _refuse_mixed(layouts, request)
-        results = []
-        for row in range(number):
-            control.check()
-            params = bind(circuit, request, row)
-            key = request.seed, request.binding + row
-            state: FinalState
-            if layouts.clbits.branching and not SAMPLED.isdisjoint(request.outputs):
-                state = _shot_by_shot(circuit, params, request, key, options.threads, control)
-            else:
-                work = partial(evolve, circuit, params, options.threads, control)
-                state = DenseState(layouts, circuit.num_qubits, work)
-            results.append(collect(state, layouts, request, key))
-            control.check()
-        return EngineResult.joined(results)
-
-    def warm_up(self) -> None:
-        """Run small circuits, dynamic and not."""
-        for circuit in (bell(), feed_forward()):
-            options = RunOptions()
-            plan = self.plan(circuit, None, options)
-            self.run(plan, circuit, Request(16, 1), options, RunControl())
+    def final_state(self, run: BoundRun) -> FinalState:
+        """See `EngineBase`. Raises Unsupported for circuits that Aer cannot run."""
+        if run.layouts.clbits.branching and not SAMPLED.isdisjoint(run.request.outputs):
+            return _shot_by_shot(run)
+        work = partial(evolve, run.circuit, run.params, run.options.threads, run.control)
+        return DenseState(run.layouts, run.circuit.num_qubits, work)
 
 
-def _refuse_mixed(plan: MeasurementLayouts, request: Request) -> None:
-    """Refuse exact outputs of a dynamic circuit: it leaves a mixed state, for which Aer has counts
-    only."""
-    for output, end in (("probabilities", plan.clbits), ("expectation", plan.state)):
-        if output in request.outputs and (end.branching or plan.clbits.branching):
-            raise Unsupported(
-                f"engine 'aer' has no output {output!r} of a circuit that measures, resets or"
-                " branches on the way",
-                hint=f"ask for counts; {ELSEWHERE} exactly",
-            )
-
-
-def _shot_by_shot(
-    circuit: Circuit,
-    params: NDArray[np.float64],
-    request: Request,
-    key: SeedKey,
-    threads: int,
-    control: RunControl,
-) -> FinalState:
+def _shot_by_shot(run: BoundRun) -> FinalState:
     """Outcomes of a dynamic circuit: counted, or in the order of the shots for `memory`."""
+    circuit, request = run.circuit, run.request
     size = block_shots(circuit)
-    converted = convert(circuit, params, DIALECT)
-    sampler = Sampler(circuit.num_qubits, threads)
+    converted = convert(circuit, run.params, DIALECT)
+    sampler = Sampler(circuit.num_qubits, run.options.threads)
     counts: Counter[int] = Counter()
     memory: list[int] = []
-    for seed, wanted in blocks(request.shots, *key, control, size):
+    for seed, wanted in blocks(request.shots, *run.key, run.control, size):
         if "memory" in request.outputs:
             memory += [int(outcome, 16) for outcome in sampler.memory(converted, wanted, seed)]
             continue

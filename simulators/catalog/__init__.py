@@ -8,7 +8,18 @@ from simulators.catalog.builtin import (
     engine_cards,
     settings_of,
 )
-from simulators.catalog.cards import EngineCard, EngineOption, NoiseKind, Options
+from simulators.catalog.cards import (
+    AutoChoice,
+    Control,
+    EngineCard,
+    EngineOption,
+    Kernels,
+    NoiseKind,
+    NoiseSupport,
+    Options,
+    Package,
+    Parallelism,
+)
 from simulators.catalog.costs import COUNTS_QUBITS, SMALL_QUBITS, CostQuery, state_bytes
 from simulators.catalog.preference import DENSE_QUBITS, LIGHT_BITS, trial_operations
 
@@ -19,11 +30,17 @@ __all__ = [
     "DENSE_QUBITS",
     "LIGHT_BITS",
     "SMALL_QUBITS",
+    "AutoChoice",
+    "Control",
     "CostQuery",
     "EngineCard",
     "EngineOption",
+    "Kernels",
     "NoiseKind",
+    "NoiseSupport",
     "Options",
+    "Package",
+    "Parallelism",
     "builtin_card",
     "card",
     "engine_cards",

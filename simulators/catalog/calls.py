@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import msgspec
 
-from simulators.catalog.cards import EngineCard
+from simulators.catalog.cards import EngineCard, Package
 from simulators.catalog.costs import BASE_BYTES, CostQuery
 from simulators.circuit.analysis.profile import Profile
 
@@ -63,47 +63,34 @@ CALL_CARDS: tuple[EngineCard, ...] = (
         name="transpiler",
         module="",
         outputs=("value",),
-        dynamic=False,
-        reproducible=True,
-        precisions=("double",),
         max_qubits=0,
-        needs=("qiskit",),
-        install="pip install simenv",
         summary="compiles circuits for devices, by Qiskit's transpiler; runs none",
         costs=CallCost(4 * BASE_BYTES, 0.02, 1_200, 5e-5),
-        calls=True,
-        threads=False,
+        package=Package(("qiskit",)),
+        precisions=("double",),
+        reproducible=True,
+        pool="calls",
     ),
     EngineCard(
         name="detectors",
         module="",
         outputs=("value",),
-        dynamic=False,
-        reproducible=False,
-        precisions=("double",),
         max_qubits=65_535,
-        needs=("stim",),
-        install="pip install 'simenv[qec]'",
         summary="samples detectors and observables of stim's circuits, and decodes them",
         costs=DetectionCost(),
-        calls=True,
-        threads=False,
+        package=Package(("stim",), "pip install 'simenv[qec]'"),
+        precisions=("double",),
+        pool="calls",
     ),
     EngineCard(
         name="functions",
         module="",
         outputs=("value",),
-        dynamic=False,
-        reproducible=False,
-        precisions=("double",),
         max_qubits=0,
-        needs=("cloudpickle",),
-        install="pip install 'simenv[functions]'",
         summary="calls Python functions of the environment's own user, and of nobody else",
         costs=CallCost(4 * BASE_BYTES, 0.02),
-        in_default_pool=False,
-        calls=True,
-        owner_only=True,
-        threads=False,
+        package=Package(("cloudpickle",), "pip install 'simenv[functions]'"),
+        precisions=("double",),
+        pool="functions",
     ),
 )

@@ -16,10 +16,20 @@ from simulators.catalog.costs import BASE_BYTES, CostModel, CostQuery, norm_byte
 from simulators.circuit.analysis.profile import Profile
 
 NoiseKind = Literal["kraus", "pauli", "readout"]
-AutoObjection = Callable[[Profile], str]  # see `EngineCard.auto_objection`
-AutoReason = Callable[[Profile], str]  # reason to choose an engine for a program
-AutoRank = Callable[[Profile, int], int]  # see `EngineCard.auto_rank`
+# Pools that run an engine: those without a named engine; those that name it; those that name it and
+# have GPUs, one a worker; the pool of one external device, one task at a time; pools that name a
+# program too. Engines that run no circuits: `calls` as `default`; `functions` as `named`, for tasks
+# of the environment's own user alone.
+PoolKind = Literal["default", "named", "gpu", "device", "program", "calls", "functions"]
+# Amplitudes; Clifford circuits only; memory and time that grow with entanglement, not with width.
+Method = Literal["dense", "clifford", "tensor_network"]
+# Runs the light cone of the outputs, component by component; with noise, only if `noisy`.
+LightCone = Literal["unused", "ideal", "noisy"]
 Options = tuple[tuple[str, int | float], ...]  # names and values of an engine's own options
+
+
+def _no_objection(_profile: Profile) -> str:
+    return ""
 
 
 class EngineOption(msgspec.Struct, frozen=True):
@@ -42,77 +52,111 @@ class EngineOption(msgspec.Struct, frozen=True):
         return f"option {self.name} = {value!r} is not {kind} from {self.low} to {self.high}"
 
 
-class EngineCard(msgspec.Struct, frozen=True):
-    """One engine as routing sees it.
+class Control(msgspec.Struct, frozen=True):
+    """Control flow that an engine runs."""
 
-    `auto_rank(profile, num_qubits)`: its rank among the engines that can run a program; `auto`
-    takes the lowest. `num_qubits`: width of the state after the light cone of the outputs is taken.
-    `auto_objection(profile)`: reason why `auto` leaves a program to other engines although this one
-    may be able to run it; "" if there is none.
+    dynamic: bool = False  # mid-circuit measurement, reset, if
+    loops: bool = False  # while, for, switch, break, continue
+    variables: bool = False  # store
+    parts: bool = False  # runs a circuit in parts and keeps the state between them
+
+
+class NoiseSupport(msgspec.Struct, frozen=True):
+    """Noise that an engine runs."""
+
+    kinds: frozenset[NoiseKind] = frozenset()  # accepted kinds; others are refused
+    dynamic: bool = True  # in dynamic circuits
+    conditional: bool = True  # of operations under a condition
+    expectation: bool = True  # expectation values of circuits with noise
+    exact: bool = False  # exact distributions and values of circuits with noise
+
+
+class Parallelism(msgspec.Struct, frozen=True):
+    """Threads and ranks of one run."""
+
+    threads: bool = False  # more slots make a wide circuit faster
+    resizable: bool = False  # a run reads `RunControl.threads` between passes
+    ranks: bool = False  # runs over MPI ranks, any power of two of them
+
+
+class Package(msgspec.Struct, frozen=True):
+    """Modules that an engine imports, and the command that installs missing ones."""
+
+    modules: tuple[str, ...] = ("numba",)
+    install: str = "pip install simenv"
+
+
+class AutoChoice(msgspec.Struct, frozen=True):
+    """Choice of an engine by `auto`.
+
+    `rank(profile, num_qubits)`: its rank among the engines that can run a program; `auto` takes the
+    lowest. `num_qubits`: width of the state after the light cone of the outputs is taken.
+    `objection(profile)`: reason why `auto` leaves a program to other engines although this one may
+    be able to run it; "" if there is none.
     """
 
+    rank: Callable[[Profile, int], int]
+    objection: Callable[[Profile], str] = _no_objection
+    reason: Callable[[Profile], str] | None = None  # to choose it for a program; None: its summary
+    options: Options = ()  # if none are given
+    only_noise: bool = False  # considered only for circuits with noise
+
+
+class Kernels(msgspec.Struct, frozen=True):
+    """Groups of kernels that a worker loads."""
+
+    start: tuple[str, ...] = ()  # before a first task
+    later: tuple[str, ...] = ()  # when it is idle; with ranks, before a first task
+
+
+class EngineCard(msgspec.Struct, frozen=True):
+    """One engine as routing sees it."""
+
     name: str
-    module: str  # module of its class; "": the host of the engines has one
+    module: str  # module and class, "module:Class"; "": the host of the engines has one
     outputs: tuple[str, ...]
-    dynamic: bool  # mid-circuit measurement, reset, if
-    reproducible: bool  # the same bits on every machine and version
-    precisions: tuple[str, ...]
     max_qubits: int  # limit independent of memory
-    needs: tuple[str, ...]  # modules to be installed
-    install: str  # command that installs missing modules
     summary: str
     costs: CostModel
-    in_default_pool: bool = True  # run by pools without a named engine
-    clifford: bool = False  # runs Clifford circuits only
-    loops: bool = True  # while, for, switch, break, continue
-    variables: bool = True  # store
-    gate_qubits: int = 0  # widest gate; 0: no limit
-    threads: bool = True  # more slots make a wide circuit faster
-    resizable: bool = False  # a run reads `RunControl.threads` between passes
-    uses_light_cone: bool = False  # runs the light cone of the outputs, component by component
-    noisy_components: bool = False  # also for counts of a circuit with noise
-    ranks: bool = False  # runs over MPI ranks, any power of two of them
-    is_device: bool = False  # holds an external device: a pool of its own, one task at a time
-    has_program: bool = False  # starts a program that its pool names
-    calls: bool = False  # calls functions and runs no circuits
-    owner_only: bool = False  # runs tasks of the environment's own user only
-    dense_qubits: int = 0  # statevectors and distributions of more qubits are refused; 0: never
+    package: Package = Package()
+    precisions: tuple[str, ...] = ("double", "single")
+    reproducible: bool = False  # the same bits on every machine and version
+    pool: PoolKind = "default"
+    control: Control = Control()
+    noise: NoiseSupport = NoiseSupport()
+    parallel: Parallelism = Parallelism()
+    auto: AutoChoice | None = None  # None: runs only if it is named
     options: tuple[EngineOption, ...] = ()
-    noise: frozenset[NoiseKind] = frozenset()  # accepted kinds of noise; others are refused
-    dynamic_noise: bool = True  # accepts noise in dynamic circuits
-    conditional_noise: bool = True  # accepts noise of operations under a condition
-    noisy_expectation: bool = True  # expectation values of circuits with noise
-    exact_noise: bool = False  # exact distributions and values of circuits with noise
-    only_noise: bool = False  # `auto` considers it only for circuits with noise
-    keeps_states: bool = False  # runs a circuit in parts and keeps the state between them
-    gpus: bool = False  # runs on GPUs; each worker gets one
-    auto_rank: AutoRank | None = None  # None: runs only if it is named
-    auto_objection: AutoObjection | None = None
-    auto_reason: AutoReason | None = None  # None: its summary
-    auto_options: Options = ()  # options if `auto` chose it and none are given
-    tensor_network: bool = False  # memory and time grow with entanglement, not with width
-    start_kernels: tuple[str, ...] = ()  # kernel groups to load before a first task
-    later_kernels: tuple[str, ...] = ()  # for an idle worker; with ranks, before a first task
+    method: Method = "dense"
+    light_cone: LightCone = "unused"
+    gate_qubits: int = 0  # widest gate; 0: no limit
+    dense_qubits: int = 0  # statevectors and distributions of more qubits are refused; 0: never
+    kernels: Kernels = Kernels()
 
     @property
-    def automatic(self) -> bool:
-        """True if `auto` may choose it."""
-        return self.auto_rank is not None
+    def in_default_pool(self) -> bool:
+        """True if pools without a named engine run it."""
+        return self.pool in ("default", "calls")
+
+    @property
+    def calls(self) -> bool:
+        """True if it calls functions and runs no circuits."""
+        return self.pool in ("calls", "functions")
 
     @property
     def install_hint(self) -> str:
         """ "" if the engine can be used here, else the install command."""
-        return "" if _installed(self.needs) else self.install
+        return "" if _installed(self.package.modules) else self.package.install
 
     def effective_profile(self, profile: Profile, outputs: tuple[str, ...]) -> Profile:
         """Profile of the part of a program that it runs."""
         kept, noise = profile.kept, profile.noise
-        if not self.uses_light_cone:
+        if self.light_cone == "unused":
             return profile
         if noise is not None and noise.num_qubits:
             width = noise.num_qubits
             sampled = set(outputs) <= {"counts", "memory"}
-            if self.noisy_components and sampled and not profile.mid_circuit:
+            if self.light_cone == "noisy" and sampled and not profile.mid_circuit:
                 width = noise.widest or width
             profile = msgspec.structs.replace(profile, num_qubits=width)
             if kept is not None:
@@ -135,7 +179,7 @@ class EngineCard(msgspec.Struct, frozen=True):
     def noise_with(self, options: Options) -> frozenset[NoiseKind]:
         """Kinds of noise that it accepts with these options."""
         switched = (o for o in self.options if o.noise and self.value(options, o.name))
-        return self.noise.union(*(option.noise for option in switched))
+        return self.noise.kinds.union(*(option.noise for option in switched))
 
     def option_problem(self, options: Options) -> str:
         """Fault of options for this engine; "" if they have none."""
@@ -163,7 +207,7 @@ class EngineCard(msgspec.Struct, frozen=True):
 
     def max_qubits_in(self, memory_bytes: int, precision: str = "double") -> int:
         """Largest width whose state fits into this memory of the host."""
-        if self.gpus:  # states are in the device's memory, which the engine checks
+        if self.pool == "gpu":  # states are in the device's memory, which the engine checks
             return self.max_qubits
         for width in range(1, self.max_qubits + 1):
             if BASE_BYTES + state_bytes(width, precision) + norm_bytes(width) > memory_bytes:

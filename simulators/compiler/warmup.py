@@ -99,9 +99,9 @@ def compile_group(folder: Path, engine: str = "statevector", *, ranks: bool = Fa
     chosen = prepare(folder)
     card = catalog.card(engine)
     if card is not None:
-        groups = card.start_kernels
-        if ranks and card.later_kernels:
-            groups = (*groups, *card.later_kernels, "distributed")
+        groups = card.kernels.start
+        if ranks and card.kernels.later:
+            groups = (*groups, *card.kernels.later, "distributed")
         _load(chosen, _groups(groups))
 
 
@@ -126,9 +126,9 @@ def load_remaining(folder: Path, engine: str) -> bool:
 
     kernel.use_cache(folder)
     card = catalog.card(engine)
-    if card is None or not card.later_kernels:
+    if card is None or not card.kernels.later:
         return False
-    return load_stored(*_groups(card.later_kernels)) and load_stored(*_NOISE)
+    return load_stored(*_groups(card.kernels.later)) and load_stored(*_NOISE)
 
 
 def load_stored(*groups: Group) -> bool:

@@ -33,6 +33,7 @@ class FinalState:
     num_qubits: int
     truncation: float = 0.0
     remark: str = ""
+    readout: ReadoutStage | None = None  # error of the terminal measurements
 
     def sample(self, shots: int, key: SeedKey) -> Iterator[Batch]:  # noqa: ARG002  # an interface
         """Classical records of the shots, in batches: uint64 [n, words], and the number of shots of

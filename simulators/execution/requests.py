@@ -34,7 +34,7 @@ def check_request(
         )
     if not reduced:
         check_width(card, circuit.num_qubits)
-    if opts.parts is not None and not card.keeps_states:
+    if opts.parts is not None and not card.control.parts:
         raise Unsupported(
             f"engine {card.name!r} keeps no state between the parts of a circuit",
             hint="engine='statevector' does",
@@ -43,12 +43,12 @@ def check_request(
         raise Unsupported(
             wrong, hint=f"it has: {', '.join(o.name for o in card.options) or 'no options'}"
         )
-    if circuit.conditions_data and not (card.loops and card.variables):
+    if circuit.conditions_data and not (card.control.loops and card.control.variables):
         _refuse_markers(card, circuit)
     if card.gate_qubits:
         _refuse_wide_gates(card, circuit)
     if noise is not None and (lacking := sorted(noise.kinds - card.noise_with(opts.settings))):
-        has = ", ".join(sorted(card.noise)) or "no noise"
+        has = ", ".join(sorted(card.noise.kinds)) or "no noise"
         raise Unsupported(
             f"engine {card.name!r} has no {' and no '.join(lacking)} noise",
             hint=f"it has: {has}{_switched(card, lacking)}; leave the noise out",
@@ -91,7 +91,9 @@ def _refuse_markers(card: EngineCard, circuit: Circuit) -> None:
     for row in np.unique(circuit.ops).tolist():
         code, name = circuit.table.rows[row, 0], circuit.table.names[row]
         stores = code == STORE
-        if (stores and not card.variables) or (code in (WHILE, FOR, SWITCH) and not card.loops):
+        if (stores and not card.control.variables) or (
+            code in (WHILE, FOR, SWITCH) and not card.control.loops
+        ):
             raise Unsupported(
                 f"engine {card.name!r} has no {name!r}",
                 hint="engine='statevector' runs it, where its qubits fit into memory",
@@ -233,7 +235,7 @@ def plan_layouts(
     card."""
     check_request(card, circuit, noise, options)
     layouts = MeasurementLayouts.of(circuit)
-    if layouts.clbits.branching and not card.dynamic:
+    if layouts.clbits.branching and not card.control.dynamic:
         raise Unsupported(
             f"engine {card.name!r} has no measurements, resets or conditions before a circuit's"
             " end",

@@ -12,15 +12,11 @@ import msgspec
 
 from simulators.catalog import builtin_card
 from simulators.circuit.examples import bell
-from simulators.circuit.ir import Circuit
-from simulators.circuit.noise import NoiseProgram
 from simulators.control import RunControl
-from simulators.engine import Plan, Request, RunOptions
-from simulators.execution.outputs import CountedState, collect
-from simulators.execution.requests import bind, open_run, plan_layouts
+from simulators.execution.base import BoundRun, EngineBase
+from simulators.execution.outputs import CountedState, FinalState
 from simulators.execution.rng import block_seed
 from simulators.external import counts, qasm
-from simulators.results import EngineResult
 
 CARD = builtin_card("external")
 _SEED_BITS = 31  # size that every generator accepts
@@ -45,47 +41,24 @@ class Program(Protocol):
         MachineFailed if it fails, BadAnswer for too much output, and Stopped."""
 
 
-class ExternalEngine:
+class ExternalEngine(EngineBase):
     """Engine of one program."""
 
-    name = "external"
+    card = CARD
 
     def __init__(self, program: Program) -> None:
         self._program = program
 
-    def worth_caching(self, circuit: Circuit) -> bool:  # noqa: ARG002  # as the protocol has it
-        """Return False: a plan is two compiled passes."""
-        return False
-
-    def plan(self, circuit: Circuit, noise: NoiseProgram | None, options: RunOptions) -> Plan:
-        """Prepare the layouts. Refuses noise, and measurements, resets and conditions before a
-        circuit's end."""
-        return plan_layouts(CARD, circuit, noise, options)
-
-    def run(
-        self,
-        plan: Plan,
-        circuit: Circuit,
-        request: Request,
-        options: RunOptions,
-        control: RunControl,
-    ) -> EngineResult:
-        """Run as `engine.Engine`, with one process for each binding. Raises the errors of
-        `Program`, and BadAnswer for output that is no counts of the circuit."""
-        layouts, number = open_run(CARD, plan, circuit, request, options)
-        results = []
-        for row in range(number):
-            control.check()
-            seed = block_seed(request.seed, request.binding + row, 0) >> (62 - _SEED_BITS)
-            text = qasm.dump(circuit, bind(circuit, request, row))
-            call = ProgramCall(text, request.shots, seed, options.threads)
-            result = counts.parse(
-                self._program.output(call, control), circuit.num_clbits, request.shots
-            )
-            state = CountedState(circuit, result, f"by {self._program.name}")
-            key = request.seed, request.binding + row
-            results.append(collect(state, layouts, request, key))
-        return EngineResult.joined(results)
+    def final_state(self, run: BoundRun) -> FinalState:
+        """Counts of one process. Raises the errors of `Program`, and BadAnswer for output that is
+        no counts of the circuit."""
+        seed = block_seed(*run.key, 0) >> (62 - _SEED_BITS)
+        text, shots = qasm.dump(run.circuit, run.params), run.request.shots
+        output = self._program.output(
+            ProgramCall(text, shots, seed, run.options.threads), run.control
+        )
+        result = counts.parse(output, run.circuit.num_clbits, shots)
+        return CountedState(run.circuit, result, f"by {self._program.name}")
 
     def warm_up(self) -> None:
         """Load the transpiler. No program is started."""

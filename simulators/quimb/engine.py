@@ -14,16 +14,13 @@ from quimb.tensor import CircuitMPS, CircuitPermMPS
 from simulators.catalog import builtin_card
 from simulators.chain.final_state import ChainState
 from simulators.chain.product_state import MatrixProductState
-from simulators.circuit.examples import bell
 from simulators.circuit.ir import Circuit
-from simulators.circuit.noise import NoiseProgram
 from simulators.circuit.operations import matrix, operations
 from simulators.control import RunControl
-from simulators.engine import Plan, Request, RunOptions
+from simulators.engine import RunOptions
 from simulators.errors import OutOfMemory
-from simulators.execution.outputs import DenseState, FinalState, collect
-from simulators.execution.requests import bind, open_run, plan_layouts
-from simulators.results import EngineResult
+from simulators.execution.base import BoundRun, EngineBase
+from simulators.execution.outputs import DenseState, FinalState
 
 CARD = builtin_card("quimb")
 DENSE_QUBITS = 20  # narrower circuits have the counts of the statevector engine for a seed
@@ -33,48 +30,21 @@ _ROUNDING = 1e-12  # a smaller deviation of the fidelity is no truncation
 _WORKSPACE = 6  # relative to the tensors: those that are split, and quimb's copies
 
 
-class QuimbEngine:
+class QuimbEngine(EngineBase):
     """quimb as an engine."""
 
-    name = "quimb"
+    card = CARD
 
-    def worth_caching(self, circuit: Circuit) -> bool:  # noqa: ARG002  # as the protocol has it
-        """Return False: a plan is two compiled passes."""
-        return False
-
-    def plan(self, circuit: Circuit, noise: NoiseProgram | None, options: RunOptions) -> Plan:
-        """Prepare the layouts. Refuses noise, and circuits that measure, reset or branch before
-        their end."""
-        return plan_layouts(CARD, circuit, noise, options)
-
-    def run(
-        self,
-        plan: Plan,
-        circuit: Circuit,
-        request: Request,
-        options: RunOptions,
-        control: RunControl,
-    ) -> EngineResult:
-        """See `engine.Engine`."""
-        layouts, number = open_run(CARD, plan, circuit, request, options)
-        results = []
-        for row in range(number):
-            control.check()
-            chain = _evolved(circuit, bind(circuit, request, row), options, control)
-            state: FinalState
-            if circuit.num_qubits <= DENSE_QUBITS:
-                state = DenseState(layouts, circuit.num_qubits, chain.state)
-            else:
-                state = ChainState(layouts, chain, control)
-            state.truncation, state.remark = chain.truncation, f"bond {chain.bond}"
-            results.append(collect(state, layouts, request, (request.seed, request.binding + row)))
-        return EngineResult.joined(results)
-
-    def warm_up(self) -> None:
-        """Run a small circuit: quimb compiles and searches nothing else."""
-        options = RunOptions()
-        plan = self.plan(bell(), None, options)
-        self.run(plan, bell(), Request(16, 1), options, RunControl())
+    def final_state(self, run: BoundRun) -> FinalState:
+        """See `EngineBase`."""
+        chain = _evolved(run.circuit, run.params, run.options, run.control)
+        state: FinalState
+        if run.circuit.num_qubits <= DENSE_QUBITS:
+            state = DenseState(run.layouts, run.circuit.num_qubits, chain.state)
+        else:
+            state = ChainState(run.layouts, chain, run.control)
+        state.truncation, state.remark = chain.truncation, f"bond {chain.bond}"
+        return state
 
 
 def _evolved(

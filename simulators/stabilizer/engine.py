@@ -26,12 +26,12 @@ from simulators.circuit.noise import NoiseProgram
 from simulators.control import RunControl
 from simulators.engine import SAMPLED, Plan, Request, RunOptions
 from simulators.errors import Unsupported
-from simulators.execution.outputs import Batch, FinalState, PauliStrings, SeedKey, collect
+from simulators.execution.base import BoundRun, EngineBase
+from simulators.execution.outputs import Batch, FinalState, PauliStrings, SeedKey
 from simulators.execution.readout import ReadoutStage
-from simulators.execution.requests import bind, open_run, plan_layouts
+from simulators.execution.requests import plan_layouts
 from simulators.execution.rng import BLOCK_SHOTS, blocks
 from simulators.execution.sampling import Distribution, select, select_bits, tally
-from simulators.results import EngineResult
 from simulators.stabilizer import exact
 from simulators.stabilizer.convert import NoiseLines, StimCircuit, convert
 from simulators.stabilizer.noise import noise_lines, recorded_flip
@@ -39,15 +39,11 @@ from simulators.stabilizer.noise import noise_lines, recorded_flip
 CARD = builtin_card("stabilizer")
 
 
-class StabilizerEngine:
+class StabilizerEngine(EngineBase):
     """Engine for Clifford circuits. Whether a binding's angles give Clifford gates is checked at
     the run."""
 
-    name = "stabilizer"
-
-    def worth_caching(self, circuit: Circuit) -> bool:  # noqa: ARG002  # as the protocol has it
-        """Return False: a plan is two compiled passes."""
-        return False
+    card = CARD
 
     def plan(self, circuit: Circuit, noise: NoiseProgram | None, options: RunOptions) -> Plan:
         """Prepare the layouts. Refuses noise that is no mixture of Paulis, unless the option
@@ -62,32 +58,20 @@ class StabilizerEngine:
             return layouts
         return _noisy_plan(circuit, noise, layouts, twirl=twirl)
 
-    def run(
-        self,
-        plan: Plan,
-        circuit: Circuit,
-        request: Request,
-        options: RunOptions,
-        control: RunControl,
-    ) -> EngineResult:
-        """Run as `engine.Engine`; with noise, counts and memory only."""
-        noisy = plan if isinstance(plan, _NoisyPlan) else None
-        base = plan if noisy is None else noisy.layouts
-        layouts, number = open_run(CARD, base, circuit, request, options)
-        if noisy is not None and (others := set(request.outputs) - SAMPLED):
+    def check(self, layouts: MeasurementLayouts, request: Request, options: RunOptions) -> None:
+        """Refuse all but counts and memory with noise."""
+        del options
+        others = set(request.outputs) - SAMPLED
+        if isinstance(layouts, _NoisyPlan) and others:
             raise Unsupported(
                 f"{' and '.join(sorted(others))} of a circuit with noise, by engine 'stabilizer'",
                 hint="it samples alone; engine='densitymatrix' or 'statevector' has the others,"
                 " where the qubits fit into memory",
             )
-        results = []
-        for row in range(number):
-            control.check()
-            state = _StabilizerState(layouts, circuit, bind(circuit, request, row), control, noisy)
-            key = request.seed, request.binding + row
-            readout = None if noisy is None else noisy.readout
-            results.append(collect(state, layouts, request, key, readout))
-        return EngineResult.joined(results)
+
+    def final_state(self, run: BoundRun) -> FinalState:
+        """See `EngineBase`."""
+        return _StabilizerState(run)
 
     def warm_up(self) -> None:
         """Run a small circuit for every output."""
@@ -96,10 +80,9 @@ class StabilizerEngine:
         self.run(self.plan(bell(), None, options), bell(), request, options, RunControl())
 
 
-class _NoisyPlan(msgspec.Struct, frozen=True, eq=False):
+class _NoisyPlan(MeasurementLayouts, frozen=True, eq=False):
     """Layouts of a circuit with noise, and the noise as stim's instructions."""
 
-    layouts: MeasurementLayouts
     lines: NoiseLines
     readout: ReadoutStage | None
     twirled: bool
@@ -108,7 +91,7 @@ class _NoisyPlan(msgspec.Struct, frozen=True, eq=False):
     def memory_bytes(self) -> int:
         """Approximate bytes of its arrays and lines."""
         texts = sum(len(line) for lines in self.lines.after.values() for line in lines)
-        return self.layouts.memory_bytes + texts
+        return super().memory_bytes + texts
 
 
 def _noisy_plan(
@@ -121,7 +104,8 @@ def _noisy_plan(
     qubits = {k: int(circuit.qubits[begins[k]]) for k in recorded}
     flips = {k: recorded_flip(noise, qubit, twirl=twirl) for k, qubit in qubits.items()}
     return _NoisyPlan(
-        MeasurementLayouts(clbits, layouts.state),
+        clbits,
+        layouts.state,
         NoiseLines(noise_lines(circuit, noise), flips),
         ReadoutStage.of(clbits, noise.readout),
         twirl,
@@ -131,21 +115,16 @@ def _noisy_plan(
 class _StabilizerState(FinalState):
     """One binding; each output converts the circuit to the form it needs."""
 
-    def __init__(
-        self,
-        layouts: MeasurementLayouts,
-        circuit: Circuit,
-        params: NDArray[np.float64],
-        control: RunControl,
-        noise: _NoisyPlan | None,
-    ) -> None:
-        self.num_qubits = circuit.num_qubits
-        self._noise = None if noise is None else noise.lines
-        self.remark = "" if noise is None or not noise.twirled else "noise twirled to Paulis"
-        self._layouts = layouts
-        self._circuit = circuit
-        self._params = params
-        self._control = control
+    def __init__(self, run: BoundRun) -> None:
+        self.num_qubits = run.circuit.num_qubits
+        self._noise: NoiseLines | None = None
+        if isinstance(run.layouts, _NoisyPlan):
+            self._noise, self.readout = run.layouts.lines, run.layouts.readout
+            self.remark = "noise twirled to Paulis" if run.layouts.twirled else ""
+        self._layouts = run.layouts
+        self._circuit = run.circuit
+        self._params = run.params
+        self._control = run.control
 
     def _deferred(self, layout: MeasurementLayout) -> StimCircuit:
         return convert(self._circuit, self._params, layout, deferred=True)

@@ -40,9 +40,16 @@ def _has_amplitudes(card: EngineCard) -> bool:
 
 # Engines of this distribution and of a third party, by what their cards say.
 any_run = _fixture(lambda _card: True)
-every_run = _fixture(lambda card: not (card.is_device or card.has_program))
-run = _fixture(lambda card: card.dynamic and card.loops and card.variables and not card.is_device)
-dense_run = _fixture(lambda card: _has_amplitudes(card) and not card.tensor_network)
+every_run = _fixture(lambda card: not (card.pool == "device" or card.pool == "program"))
+run = _fixture(
+    lambda card: (
+        card.control.dynamic
+        and card.control.loops
+        and card.control.variables
+        and card.pool != "device"
+    )
+)
+dense_run = _fixture(lambda card: _has_amplitudes(card) and card.method != "tensor_network")
 state_run = _fixture(_has_amplitudes)
 chosen_run = _fixture(lambda card: "amplitudes" in card.outputs)
 drawn_run = _fixture(_has_amplitudes)  # counts of static circuits follow the seed contract

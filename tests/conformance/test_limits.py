@@ -89,7 +89,7 @@ def test_unknown_engine_option_is_refused(any_run: Runner) -> None:
 @pytest.mark.parametrize("kind", ["kraus", "pauli", "readout"])
 def test_noise_kind_missing_from_engine_card_is_refused(any_run: Runner, kind: NoiseKind) -> None:
     noise = NoiseProgram(b"digest", frozenset({kind}), np.zeros((0, 4), np.int64))
-    if kind in any_run.card.noise:
+    if kind in any_run.card.noise.kinds:
         any_run.engine.plan(bell(), noise, RunOptions())
         return
     with pytest.raises(Unsupported, match="noise"):
@@ -285,7 +285,7 @@ def test_control_flow_runs_or_is_refused_by_name_according_to_card(
     else:
         arrays.begin((tk.VALUE, arrays.value(1), 0), (tk.SET_CLBIT, 0, 0), name="store")
     circuit = arrays.add("measure", [0], [0]).circuit()
-    if card.loops and card.variables:
+    if card.control.loops and card.control.variables:
         assert counts_of(any_run(circuit, shots=5)) == {0: 5}
         return
     with pytest.raises(Unsupported, match=f"has no '{name}'"):

@@ -61,7 +61,7 @@ def test_memory_of_dynamic_circuits_equals_reference(run: Runner, circuit: Circu
 
 
 def test_memory_beside_counts_has_the_same_shots(every_run: Runner) -> None:
-    for circuit in (bell(), *([feed_forward()] if every_run.card.dynamic else [])):
+    for circuit in (bell(), *([feed_forward()] if every_run.card.control.dynamic else [])):
         result = every_run(circuit, shots=3000, outputs=BOTH)
         alone = every_run(circuit, shots=3000)
         assert (result.outcomes, result.counts) == (alone.outcomes, alone.counts)
@@ -117,7 +117,10 @@ def noisy(circuit: Circuit) -> NoiseProgram:
 def test_memory_under_noise_has_the_shots_of_the_counts(
     every_run: Runner, circuit: Circuit
 ) -> None:
-    if every_run.name == "statevector-dense" or not every_run.card.noise >= {"kraus", "readout"}:
+    if every_run.name == "statevector-dense" or not every_run.card.noise.kinds >= {
+        "kraus",
+        "readout",
+    }:
         pytest.skip("it has no such noise, or only in wide states")
     noise, options = noisy(circuit), RunOptions()
     try:
@@ -129,7 +132,7 @@ def test_memory_under_noise_has_the_shots_of_the_counts(
             for outputs in (BOTH, ("counts",))
         )
     except Unsupported:
-        assert not (every_run.card.dynamic and every_run.card.dynamic_noise)
+        assert not (every_run.card.control.dynamic and every_run.card.noise.dynamic)
         return
     assert counts_of(both) == counts_of(alone)
     assert Counter(records(both, circuit)) == counts_of(both)

@@ -43,7 +43,7 @@ def present(name: str) -> bool:
     """Is what this engine needs installed here? The engine `gpu` runs on the processor."""
     if name == "gpu":
         return shutil.which("g++") is not None
-    if name in CARDS and CARDS[name].has_program and not external_program.compiler():
+    if name in CARDS and CARDS[name].pool == "program" and not external_program.compiler():
         return False
     return name in CARDS and not CARDS[name].install_hint
 
@@ -53,8 +53,8 @@ def _create(name: str) -> Engine:
         return StatevectorEngine(small=False)
     if name == "gpu":
         return GpuEngine(HostDevice())
-    backend = machines.aer() if CARDS[name].is_device else None
-    program = external_program.program() if CARDS[name].has_program else None
+    backend = machines.aer() if CARDS[name].pool == "device" else None
+    program = external_program.program() if CARDS[name].pool == "program" else None
     with third_party_engine():
         return registry.create(name, EngineContext(backend=backend, program=program))
 
@@ -69,8 +69,9 @@ class Runner:
 
     def near(self, tolerance: float) -> float:
         """How far off an amplitude may be: `tolerance` at least."""
-        least = 1e-6 if self.card.tensor_network else 0.0 if self.card.reproducible else 1e-12
-        return max(tolerance, least)
+        if self.card.method == "tensor_network":
+            return max(tolerance, 1e-6)
+        return tolerance if self.card.reproducible else max(tolerance, 1e-12)
 
     def all(
         self,

@@ -65,9 +65,9 @@ def versions() -> Iterator[DoctorFinding]:
 def extras() -> Iterator[DoctorFinding]:
     """Report the optional extras and engines."""
     engines = [
-        (match[1], card.needs[0], f"engine {card.name}: {card.summary}")
+        (match[1], card.package.modules[0], f"engine {card.name}: {card.summary}")
         for card in catalog.CARDS
-        if (match := re.search(r"simenv\[(\w+)\]", card.install))
+        if (match := re.search(r"simenv\[(\w+)\]", card.package.install))
     ]
     for extra, module, use in (*EXTRAS, *engines):
         if importlib.util.find_spec(module) is None:

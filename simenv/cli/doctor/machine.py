@@ -35,7 +35,7 @@ def memory() -> Iterator[DoctorFinding]:
 
     limit = this_node().memory_bytes
     free = min(limit, psutil.virtual_memory().available)
-    engine = next(card for card in catalog.CARDS if card.automatic)
+    engine = next(card for card in catalog.CARDS if card.auto is not None)
     width = engine.max_qubits_in(free)
     detail = f"{terminal.size(free)} free of {terminal.size(limit)}: circuits up to {width} qubits"
     if free < LEAST_FREE_BYTES:
@@ -59,7 +59,7 @@ def gpus() -> Iterator[DoctorFinding]:
         yield DoctorFinding("ok", "gpu", _described(gpu))
     if load_nvrtc() is None:
         detail = "NVRTC is not installed: kernels can be run only where they are compiled"
-        extra = catalog.builtin_card("gpu").install
+        extra = catalog.builtin_card("gpu").package.install
         yield DoctorFinding("warn", "gpu", detail, extra)
 
 

@@ -44,7 +44,7 @@ def fitting(profile: Profile, terms: TaskOptions, rank_infos: Sequence[RankInfo]
     Raises InfeasibleError with the figures, OptionError.
     """
     named = catalog.card(terms.engine)
-    if named is not None and named.is_device:
+    if named is not None and named.pool == "device":
         raise OptionError(
             f"engine {named.name!r} runs in pools of an environment",
             hint="simenv submit --pool NAME",
@@ -58,7 +58,7 @@ def fitting(profile: Profile, terms: TaskOptions, rank_infos: Sequence[RankInfo]
     card = catalog.card(result.engine)
     assert card is not None
     profile = card.effective_profile(profile, terms.outputs)
-    ranks = ranks_used(profile.num_qubits, len(rank_infos)) if card.ranks else 1
+    ranks = ranks_used(profile.num_qubits, len(rank_infos)) if card.parallel.ranks else 1
     used = rank_infos[:ranks]
     share = min(_shares(used).values())
     required_bytes = card.costs.least_memory_bytes(profile, cost_query(card, terms, ranks=ranks))
@@ -128,7 +128,7 @@ def _too_wide_error(
 
 def _remedy(card: EngineCard, profile: Profile, terms: TaskOptions, ranks: int, share: int) -> str:
     num_ranks = 2 * ranks
-    while card.ranks and num_ranks <= ranks_used(profile.num_qubits, 2**20):
+    while card.parallel.ranks and num_ranks <= ranks_used(profile.num_qubits, 2**20):
         required_bytes = card.costs.least_memory_bytes(
             profile, cost_query(card, terms, ranks=num_ranks)
         )

@@ -126,7 +126,7 @@ def _is_plain(route: Route, terms: TaskOptions) -> bool:
     if terms.snapshot:
         return False
     card = catalog.card(route.engine)
-    if card is None or not card.later_kernels:
+    if card is None or not card.kernels.later:
         return True
     is_narrow = route.num_qubits <= catalog.SMALL_QUBITS and terms.precision == "double"
     return is_narrow and terms.outputs == ("counts",) and terms.parts is None

@@ -17,7 +17,7 @@ from simulators import catalog
 def rank_gpus(spec: PoolSpec) -> int:
     """Return the number of GPUs of each rank of the pool's workers."""
     card = catalog.card(spec.engine)
-    return 1 if card is not None and card.gpus else 0
+    return 1 if card is not None and card.pool == "gpu" else 0
 
 
 def with_workers_of_gpus(pools: Iterable[PoolSpec], nodes: Iterable[Node]) -> tuple[PoolSpec, ...]:

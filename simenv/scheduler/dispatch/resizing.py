@@ -21,7 +21,7 @@ from simulators import catalog
 def note_grant(state: SchedulerState, worker: Worker, record: TaskRecord) -> None:
     """Remember a worker whose task got several slots, if some may be taken back."""
     card = catalog.card(record.route.engine)
-    if worker.slots > 1 and card is not None and card.resizable:
+    if worker.slots > 1 and card is not None and card.parallel.resizable:
         worker.granted_slots = worker.slots
         state.multi_slot_workers[worker.name] = worker
 

@@ -164,8 +164,10 @@ def engine_of(pool: PoolSpec) -> EngineCard:
     own = catalog.card(pool.engine)
     if own is not None:
         return own
-    usable = [card for card in catalog.engine_cards() if card.automatic and not card.install_hint]
-    return next(card for card in usable if not card.clifford)
+    usable = [
+        card for card in catalog.engine_cards() if card.auto is not None and not card.install_hint
+    ]
+    return next(card for card in usable if card.method != "clifford")
 
 
 def profile_of(work: Workload) -> Profile:

@@ -42,12 +42,12 @@ def runs(pool: PoolSpec, card: EngineCard) -> bool:
 def _against_auto(card: EngineCard, profile: Profile) -> str:
     """Return why `auto` does not choose an engine that may be able to run the program; "" if it
     may."""
-    if card.clifford:
+    if card.method == "clifford":
         if not profile.clifford:
             return "free parameters or matrices may not be Clifford: select it by name to try"
         if profile.conditions:
             return "conditions may be more than parities of clbits: select it by name to try"
-    return "" if card.auto_objection is None else card.auto_objection(profile)
+    return "" if card.auto is None else card.auto.objection(profile)
 
 
 def _preference_reason(card: EngineCard, profile: Profile, total_qubits: int) -> str:
@@ -56,10 +56,10 @@ def _preference_reason(card: EngineCard, profile: Profile, total_qubits: int) ->
     width = f"{profile.num_qubits} qubits"
     if profile.num_qubits < total_qubits:
         width = f"{profile.num_qubits} of {total_qubits} qubits at once are needed"
-    if card.clifford:
+    if card.method == "clifford":
         return f"auto: {width} of Clifford gates"
-    if card.auto_reason is not None:
-        return f"auto: {width}, {card.auto_reason(profile)}"
+    if card.auto is not None and card.auto.reason is not None:
+        return f"auto: {width}, {card.auto.reason(profile)}"
     return f"auto: {width}, {card.summary}"
 
 
@@ -95,7 +95,7 @@ def check_candidates(
     the reason for the engine."""
     total_qubits, profile = profile.used_qubits, card.effective_profile(profile, terms.outputs)
     error = unsupported_reason(card, profile, terms)
-    if error is None and card.is_device:
+    if error is None and card.pool == "device":
         error = _hardware_refusal(candidates, profile, snapshot)
     fit = None
     if error is None:
@@ -114,7 +114,7 @@ def check_candidates(
         if chosen_by == AUTO
         else f"asked for {card.name}"
     )
-    if card.is_device:
+    if card.pool == "device":
         reason = f"asked for {describe_pool(fit.pool, snapshot)}"
     if fit.text:
         reason = f"{reason}; {fit.text}"
@@ -201,7 +201,7 @@ def placed_route(
     """Return the route with these times on one slot, in microseconds."""
     noise = profile.noise
     narrow = profile.num_qubits <= catalog.SMALL_QUBITS
-    is_single_slot = narrow or not card.threads or fit.ranks > 1
+    is_single_slot = narrow or not card.parallel.threads or fit.ranks > 1
     return Route(
         engine=card.name,
         reason=reason,

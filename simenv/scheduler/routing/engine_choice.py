@@ -172,9 +172,9 @@ def _automatic_cards(
     cards = [
         card
         for card in catalog.engine_cards()
-        if card.automatic
-        and not (card.only_noise and profile.noise is None)
-        and not (card.gpus and not any(runs(pool, card) for pool in pools))
+        if card.auto is not None
+        and not (card.auto.only_noise and profile.noise is None)
+        and not (card.pool == "gpu" and not any(runs(pool, card) for pool in pools))
     ]
     effective = (each.effective_profile(profile, terms.outputs) for each in catalog.engine_cards())
     width = min(each.num_qubits for each in effective)
@@ -242,7 +242,7 @@ def _alternative(
 def _names_engine(terms: TaskOptions, pool: PoolSpec) -> bool:
     """Return whether the terms name the pool, and its engine runs only in pools that are named."""
     card = catalog.card(pool.engine)
-    return bool(terms.pool) and card is not None and not card.automatic
+    return bool(terms.pool) and card is not None and card.auto is None
 
 
 def _expected_us(candidate: EngineCandidate) -> float:
@@ -288,14 +288,14 @@ def depends_on_parameter_values(profile: Profile, terms: TaskOptions) -> bool:
     card = catalog.card(terms.engine)
     if terms.engine == AUTO:
         return profile.num_qubits > catalog.SMALL_QUBITS
-    return card is not None and card.clifford
+    return card is not None and card.method == "clifford"
 
 
 def _rank(card: EngineCard, profile: Profile, width: int) -> int:
     """Return the position of an engine in the preference of `auto`. `width`: qubits held at
     once."""
-    assert card.auto_rank is not None
-    return card.auto_rank(profile, width)
+    assert card.auto is not None
+    return card.auto.rank(profile, width)
 
 
 def _named(terms: TaskOptions) -> EngineCard:
@@ -314,7 +314,7 @@ def _named(terms: TaskOptions) -> EngineCard:
 
 def _check_options(terms: TaskOptions) -> None:
     """Raise OptionError for an option that no engine of `auto` has."""
-    cards = [card for card in catalog.engine_cards() if card.automatic]
+    cards = [card for card in catalog.engine_cards() if card.auto is not None]
     for name, _ in terms.options:
         if not any(option.name == name for card in cards for option in card.options):
             raise OptionError(

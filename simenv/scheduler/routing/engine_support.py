@@ -35,7 +35,7 @@ def unsupported_reason(
             f"engine {card.name!r} has no output {missing[0]!r}",
             hint=f"it has: {', '.join(card.outputs)}",
         )
-    if terms.parts is not None and not card.keeps_states:
+    if terms.parts is not None and not card.control.parts:
         return InfeasibleError(
             f"engine {card.name!r} keeps no state between the parts of a circuit",
             hint="engine='statevector' does, in a pool of simulators",
@@ -43,7 +43,7 @@ def unsupported_reason(
     lack = _lacks(card, profile, terms)
     if lack:
         return InfeasibleError(f"engine {card.name!r} {lack}", hint=ELSEWHERE)
-    if profile.num_qubits > card.max_qubits and (card.clifford or card.dense_qubits):
+    if profile.num_qubits > card.max_qubits and (card.method == "clifford" or card.dense_qubits):
         return InfeasibleError(
             f"engine {card.name!r} needs {profile.num_qubits} qubits; it takes {card.max_qubits}",
             hint=ELSEWHERE,
@@ -94,23 +94,23 @@ def _lacks(card: EngineCard, profile: Profile, terms: TaskOptions) -> str:
     """Return the need of the program that the engine lacks; "" if there is none."""
     if terms.precision not in card.precisions:
         return f"has no precision {terms.precision!r}"
-    if card.clifford and not profile.may_be_clifford:
+    if card.method == "clifford" and not profile.may_be_clifford:
         return f"runs Clifford circuits, and this program has {_non_clifford(profile)}"
-    if profile.mid_circuit and not card.dynamic:
+    if profile.mid_circuit and not card.control.dynamic:
         return "has no measurements, resets or conditions before a program's end"
-    if profile.loops and not card.loops:
+    if profile.loops and not card.control.loops:
         return "has no loops"
-    if profile.switches and not card.loops:
+    if profile.switches and not card.control.loops:
         return "has no switch"
-    if profile.variables and not card.variables:
+    if profile.variables and not card.control.variables:
         return "has no classical variables"
-    if profile.stores and not card.variables:
+    if profile.stores and not card.control.variables:
         return "stores no values in classical bits"
     if card.gate_qubits and profile.widest > card.gate_qubits:
         return f"takes gates on at most {card.gate_qubits} qubits, not on {profile.widest}"
     if profile.noise is not None and (lack := _lacks_noise(card, profile.noise, terms)):
         return lack
-    if profile.noise is not None and profile.mid_circuit and not card.dynamic_noise:
+    if profile.noise is not None and profile.mid_circuit and not card.noise.dynamic:
         return "has no noise in circuits that measure, reset or branch before their end"
     if card.dense_qubits and profile.num_qubits > card.dense_qubits:
         unsupported = [o for o in ("statevector", "probabilities") if o in terms.outputs]
@@ -140,7 +140,7 @@ def _non_clifford(profile: Profile) -> str:
 def takes_clifford_alone(engine: str) -> bool:
     """Return whether this is the name of an engine for Clifford circuits."""
     card = catalog.card(engine)
-    return card is not None and card.clifford
+    return card is not None and card.method == "clifford"
 
 
 def _lacks_noise(card: EngineCard, noise: NoiseProfile, terms: TaskOptions) -> str:
@@ -150,11 +150,11 @@ def _lacks_noise(card: EngineCard, noise: NoiseProfile, terms: TaskOptions) -> s
         switches = [o.name for o in card.options if o.noise.issuperset(missing)]
         without = f" without its option {switches[0]}=1" if switches else ""
         return f"has no {' and no '.join(missing)} noise{without}"
-    if noise.conditional and not card.conditional_noise:
+    if noise.conditional and not card.noise.conditional:
         return "has no noise of operations under a condition"
-    if noise.kinds and not card.noisy_expectation and "expectation" in terms.outputs:
+    if noise.kinds and not card.noise.expectation and "expectation" in terms.outputs:
         return "has no expectation values of a circuit with noise"
-    if noise.kinds and not card.exact_noise and not (noise.shots and _is_sampled(terms)):
+    if noise.kinds and not card.noise.exact and not (noise.shots and _is_sampled(terms)):
         return "samples noise by shots: it has no exact results of a circuit with noise"
     return ""
 
@@ -185,7 +185,7 @@ def holds_hardware(pool: PoolSpec) -> bool:
     """Return whether the pool holds hardware. Only tasks that name the pool or prefer hardware go
     there."""
     card = catalog.card(pool.engine)
-    return card is not None and card.is_device
+    return card is not None and card.pool == "device"
 
 
 def runs_only_calls(pool: PoolSpec) -> bool:

@@ -54,12 +54,12 @@ def fit(
             f"no node matches {pool.nodes!r}, where workers of pool {pool.name!r} may be",
             hint=f"nodes: {', '.join(node.name for node in nodes_of(limits))}",
         )
-    if card.gpus and (refused := device_refusal(card, profile, terms, pool, limits)):
+    if card.pool == "gpu" and (refused := device_refusal(card, profile, terms, pool, limits)):
         return refused
-    if card.gpus and pool.ranks == 1 and terms.ranks > 1:
+    if card.pool == "gpu" and pool.ranks == 1 and terms.ranks > 1:
         return too_few_gpus(card, profile, terms, pool, limits)
     several = pool.ranks > 1 or terms.ranks > 1
-    if several and not card.ranks:
+    if several and not card.parallel.ranks:
         subject = f"workers of pool {pool.name!r} have" if pool.ranks > 1 else "it was asked for"
         number = pool.ranks if pool.ranks > 1 else terms.ranks
         return InfeasibleError(
@@ -71,7 +71,7 @@ def fit(
         placed = _on_one_rank(card, profile, terms, pool, limits)
         if placed is not None:
             return placed
-    if card.ranks and terms.ranks != 1 and not card.gpus:
+    if card.parallel.ranks and terms.ranks != 1 and card.pool != "gpu":
         return _on_demand(card, profile, terms, pool, limits)
     return _too_wide_error(card, profile, terms, pool, limits)
 
@@ -85,7 +85,7 @@ def _on_one_rank(
         return None
     if card.costs.least_memory_bytes(profile, query) > max_bytes:
         return None
-    gpu = smallest_gpu(pool, limits) if card.gpus else None
+    gpu = smallest_gpu(pool, limits) if card.pool == "gpu" else None
     rank_bytes = min(max_bytes, card.costs.memory_bytes(profile, query))
     if gpu is None:
         return RankFit(pool.name, 1, rank_bytes)
@@ -111,7 +111,7 @@ def _in_gang(
         max_bytes, card.costs.memory_bytes(profile, cost_query(card, terms, ranks=used))
     )
     text, bandwidth = _ranks_text(used, pool.ranks, rank_bytes), 0.0
-    gpu = smallest_gpu(pool, limits) if card.gpus else None
+    gpu = smallest_gpu(pool, limits) if card.pool == "gpu" else None
     if gpu is not None:
         text = f"{text}; {device_text(card, profile, terms, pool, gpu)}"
         bandwidth = gpu.bandwidth
@@ -223,15 +223,15 @@ def _too_wide_error(
         f"{size(one_rank_memory)} ({profile.num_qubits} qubits, {terms.precision} precision)"
     )
     limit = f"a worker here has {size(one_rank_bytes(pool, limits))}"
-    if card.clifford or card.dense_qubits:
+    if card.method == "clifford" or card.dense_qubits:
         return InfeasibleError(
             f"engine {card.name!r} needs {required_text}; {limit}", hint=ELSEWHERE
         )
     max_ranks = power(min(limits.max_ranks, most_ranks(pool, limits)))
-    if card.ranks and pool.ranks > 1:
+    if card.parallel.ranks and pool.ranks > 1:
         used, bound = power(pool.ranks), pool.memory_bytes or slot_bytes(pool, limits, pool.ranks)
         limit = _memory_limit_text(used, _min_bytes(card, profile, terms, used), bound)
-    elif card.ranks and terms.ranks != 1 and max_ranks > 1:
+    elif card.parallel.ranks and terms.ranks != 1 and max_ranks > 1:
         used = power(terms.ranks) or max_ranks
         limit = _memory_limit_text(
             used, _min_bytes(card, profile, terms, used), slot_bytes(pool, limits, used)
@@ -255,7 +255,7 @@ def _remedy(
     hint = f"the widest {kind} that fits here has {double} qubits, {single} in single precision"
     if terms.precision == "double" and profile.num_qubits <= single:
         return hint + ": this one fits with precision='single'"
-    if limits.max_ranks == 1 and card.ranks and most_ranks(pool, limits) > 1:
+    if limits.max_ranks == 1 and card.parallel.ranks and most_ranks(pool, limits) > 1:
         usable = msgspec.structs.replace(limits, max_ranks=most_ranks(pool, limits))
         if _can_fit(card, profile, terms, pool, usable):
             return f"{hint}; over several ranks this one would fit, but there is no MPI: " + (
@@ -270,7 +270,7 @@ def _can_fit(
     """Return whether `fit` would find ranks, without its texts."""
     if pool.ranks == 1 and terms.ranks <= 1 and _on_one_rank(card, profile, terms, pool, limits):
         return True
-    if not card.ranks or terms.ranks == 1 or profile.num_qubits > card.max_qubits:
+    if not card.parallel.ranks or terms.ranks == 1 or profile.num_qubits > card.max_qubits:
         return False
     if pool.ranks > 1:
         choices = [power(pool.ranks)]
@@ -322,9 +322,9 @@ def widest_of(pool: PoolSpec, limits: ClusterLimits) -> int:
     If the width alone does not give the memory, the engine's limit is returned; 0 for hardware.
     """
     card = catalog.card(catalog.DEFAULT_ENGINE if pool.engine == "any" else pool.engine)
-    if card is not None and card.is_device:
+    if card is not None and card.pool == "device":
         return 0  # the hardware describes its width itself
-    if card is not None and card.gpus:
+    if card is not None and card.pool == "gpu":
         return widest_on_gpus(card, pool, limits)
     if card is None or not is_dense(card):
         return 0 if card is None else card.max_qubits

@@ -24,7 +24,9 @@ def reroute_after_restart(
     """
     card = catalog.card(route.engine)
     usable = [pool for pool in pools if card is not None and runs(pool, card)]
-    if card is not None and card.is_device:  # a task of hardware never moves to other hardware
+    if (
+        card is not None and card.pool == "device"
+    ):  # a task of hardware never moves to other hardware
         usable = []
     own_pools = [p for p in pools if p.name in (route.pool, base_of(route.pool))]
     for pool in (*own_pools, *usable):

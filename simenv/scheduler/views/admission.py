@@ -91,7 +91,7 @@ def _widest(state: SchedulerState, device: str) -> int:
         elif pool.spec.device or pool.spec.provider:
             return 0
         elif pool.spec.engine == "any":
-            cards = [card for card in catalog.engine_cards() if card.automatic]
+            cards = [card for card in catalog.engine_cards() if card.auto is not None]
             widths.append(max(card.max_qubits for card in cards))
         else:
             widths.append(ranks.widest_of(pool.spec, state.limits))

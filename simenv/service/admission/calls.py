@@ -20,7 +20,7 @@ def check_owner(terms: TaskOptions, owner: str) -> None:
     """Check the owner of a task. Raises NotAllowedError if the owner of a key requests an engine
     that is reserved for the environment's own user."""
     card = catalog.card(terms.engine)
-    if owner and card is not None and card.owner_only:
+    if owner and card is not None and card.pool == "functions":
         raise NotAllowedError(
             f"engine {card.name!r} runs tasks of the environment's own user alone, and this one"
             f" came with the key {owner!r}",

@@ -91,9 +91,11 @@ def _only_named(
         return []
     results = []
     for card in catalog.engine_cards():
-        if card.calls or not (not card.automatic or (card.only_noise and profile.noise is None)):
+        if card.calls or not (
+            card.auto is None or (card.auto.only_noise and profile.noise is None)
+        ):
             continue
-        if card.is_device or not any(engine_choice.runs(pool, card) for pool in pools):
+        if card.pool == "device" or not any(engine_choice.runs(pool, card) for pool in pools):
             continue
         if any(name not in {option.name for option in card.options} for name, _ in terms.options):
             continue
@@ -125,7 +127,7 @@ def _choice(
     by = f"{message.terms.engine} prefers another"
     if message.terms.prefer:
         by = "another pool is preferred"
-    elif not card.automatic:
+    elif card.auto is None:
         by = "auto never takes it"
     reason = candidate.text if first else f"able, but {by}"
     device_us = device_ns(route, message.shots, max(1, message.count)) / 1e3
@@ -198,14 +200,14 @@ def ideal(pool: PoolSpec, limits: ClusterLimits) -> DeviceInfo:
         max_shots=MAX_SHOTS,
         gates=gates_of(card),
         all_to_all=True,
-        dynamic=card.dynamic,
+        dynamic=card.control.dynamic,
     )
 
 
 def width(card: EngineCard, pools: tuple[PoolSpec, ...], limits: ClusterLimits) -> int:
     """Return the qubits of the widest program in double precision; for engines whose memory does
     not depend on the width alone, the limit in their card."""
-    if card.gpus:
+    if card.pool == "gpu":
         return max(
             ranks.widest_of(pool, limits) for pool in pools if engine_choice.runs(pool, card)
         )
@@ -218,7 +220,7 @@ def gates_of(card: EngineCard) -> tuple[GateInfo, ...]:
     return tuple(
         GateInfo(gate.name, gate.qubits, gate.params)
         for gate in GATES.values()
-        if (gate.clifford or not card.clifford) and not 0 < card.gate_qubits < gate.qubits
+        if (gate.clifford or card.method != "clifford") and not 0 < card.gate_qubits < gate.qubits
     )
 
 
@@ -229,8 +231,8 @@ def engines_view(pools: tuple[PoolSpec, ...], limits: ClusterLimits) -> list[Eng
     return [
         _view(card, pools, limits)
         for card in catalog.engine_cards()
-        if (card.in_default_pool or card.automatic) and not card.calls
-        if not card.gpus or any(engine_choice.runs(pool, card) for pool in pools)
+        if (card.in_default_pool or card.auto is not None) and not card.calls
+        if card.pool != "gpu" or any(engine_choice.runs(pool, card) for pool in pools)
     ]
 
 
@@ -240,8 +242,8 @@ def _view(card: EngineCard, pools: tuple[PoolSpec, ...], limits: ClusterLimits) 
         summary=card.summary,
         outputs=card.outputs,
         precisions=card.precisions,
-        dynamic=card.dynamic,
-        clifford=card.clifford,
+        dynamic=card.control.dynamic,
+        clifford=card.method == "clifford",
         max_qubits=width(card, pools, limits),
         missing=card.install_hint,
         gates=gates_of(card),

@@ -174,4 +174,4 @@ def follow(mpi_run: MpiRun, data: bytes, kernels: Path) -> None:
 def _uses_all_ranks(mpi_run: MpiRun, chunk: AssignChunk) -> bool:
     """Return whether the engine divides a task among all ranks; else rank 0 runs it alone."""
     card = catalog.card(chunk.engine)
-    return mpi_run.size > 1 and card is not None and card.ranks
+    return mpi_run.size > 1 and card is not None and card.parallel.ranks

@@ -12,6 +12,7 @@ task's values are partial sums, which its remark states.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any
 
 import msgspec
@@ -20,23 +21,20 @@ from numpy.typing import NDArray
 
 from simulators.catalog import builtin_card
 from simulators.circuit.analysis.measurements import MeasurementLayouts
-from simulators.circuit.examples import bell
 from simulators.circuit.ir import Circuit
-from simulators.circuit.noise import NoiseProgram
 from simulators.circuit.passes.light_cone import FULL, UNUSED, Z_BASIS, light_cone
 from simulators.control import RunControl
 from simulators.engine import Plan, Request, RunOptions
 from simulators.errors import Unsupported
 from simulators.execution import sampling
+from simulators.execution.base import BoundRun, EngineBase
 from simulators.execution.outputs import (
     Batch,
     DenseState,
     FinalState,
     PauliStrings,
     SeedKey,
-    collect,
 )
-from simulators.execution.requests import bind, open_run, plan_layouts
 from simulators.execution.sampling import Distribution, select_bits
 from simulators.results import EngineResult
 from simulators.tensornetwork.contraction.bit_strings import chosen_amplitudes
@@ -45,6 +43,7 @@ from simulators.tensornetwork.contraction.factors import Factor, dense_state, fu
 from simulators.tensornetwork.contraction.gate_sampling import admit, sample_gates
 from simulators.tensornetwork.contraction.network import StateNetwork, expectation_network
 from simulators.tensornetwork.contraction.path_search import PathCache
+from simulators.tensornetwork.contraction.stop_poll import StopPoll
 
 CARD = builtin_card("contraction")
 DENSE_QUBITS = 20  # all amplitudes are computed up to this width
@@ -54,23 +53,14 @@ _SHOTS_AT_ONCE = 8_192
 _SHARED = {"expectation", "amplitudes"}  # outputs that are sums over slices
 
 
-class ContractionEngine:
+class ContractionEngine(EngineBase):
     """Tensor network contraction; over ranks, slices are shared."""
 
-    name = "contraction"
+    card = CARD
 
     def __init__(self, comm: Any = None) -> None:
         self._comm = comm.Dup() if comm is not None and comm.Get_size() > 1 else None
         self._paths = PathCache()
-
-    def worth_caching(self, circuit: Circuit) -> bool:  # noqa: ARG002  # as the protocol has it
-        """Return False: the engine itself caches paths."""
-        return False
-
-    def plan(self, circuit: Circuit, noise: NoiseProgram | None, options: RunOptions) -> Plan:
-        """Prepare the layouts. Refuses noise, and circuits that measure, reset or branch before
-        their end."""
-        return plan_layouts(CARD, circuit, noise, options)
 
     def run(
         self,
@@ -79,33 +69,28 @@ class ContractionEngine:
         request: Request,
         options: RunOptions,
         control: RunControl,
-    ) -> EngineResult | None:
-        """See `engine.Engine`; over ranks see `engine.Shared`."""
-        layouts, number = open_run(CARD, plan, circuit, request, options)
-        limits = _limits(options)
-        _check_shares(limits, request)
-        results = []
-        for row in range(number):
-            params = bind(circuit, request, row)
-            contractor = Contractor(self._paths, limits, control, self._comm)
-            contractor.check()
-            state: FinalState
-            if circuit.num_qubits <= DENSE_QUBITS and limits.shares == 1:
-                state = _dense(layouts, circuit, params, options, control)
-            else:
-                state = _ContractedState(layouts, circuit, params, options, contractor)
-            key = request.seed, request.binding + row
-            results.append(collect(state, layouts, request, key))
-            contractor.check()  # where ranks without a stop meet those with it
+    ) -> EngineResult:
+        """See `engine.Engine`; over ranks see `engine.DistributedEngine`."""
+        result = super().run(plan, circuit, request, options, control)
         if self._comm is not None and self._comm.Get_rank():
-            return None
-        return EngineResult.joined(results)
+            return None  # type: ignore[return-value]  # in all ranks but the first
+        return result
 
-    def warm_up(self) -> None:
-        """Load everything that a first task would have to wait for."""
-        options = RunOptions()
-        request = Request(16, 1)
-        self.run(self.plan(bell(), None, options), bell(), request, options, RunControl())
+    def check(self, layouts: MeasurementLayouts, request: Request, options: RunOptions) -> None:
+        """Refuse a share that does not exist, and outputs that are no sums over slices."""
+        del layouts
+        _check_shares(_limits(options), request)
+
+    def check_stop(self, control: RunControl) -> None:
+        """See `EngineBase`; ranks without a stop meet those with it."""
+        StopPoll(control, self._comm).agree()
+
+    def final_state(self, run: BoundRun) -> FinalState:
+        """See `EngineBase`."""
+        limits = _limits(run.options)
+        if run.circuit.num_qubits <= DENSE_QUBITS and limits.shares == 1:
+            return DenseState(run.layouts, run.circuit.num_qubits, partial(_amplitudes, run))
+        return _ContractedState(run, Contractor(self._paths, limits, run.control, self._comm))
 
     def close(self) -> None:
         """See `engine.Shared`."""
@@ -142,14 +127,13 @@ def _check_shares(limits: ContractionLimits, request: Request) -> None:
         )
 
 
-def _amplitudes(
-    circuit: Circuit, params: NDArray[np.float64], dtype: str, control: RunControl
-) -> NDArray[np.complexfloating]:
+def _amplitudes(run: BoundRun) -> NDArray[np.complexfloating]:
     """All amplitudes of a circuit."""
-    factors, phase = gate_factors(circuit, params, dtype)
-    control.check()
-    checked = _checked(factors, control.check)
-    state = dense_state(checked, tuple(range(circuit.num_qubits)), dtype)
+    dtype = _DTYPES[run.options.precision]
+    factors, phase = gate_factors(run.circuit, run.params, dtype)
+    run.control.check()
+    checked = _checked(factors, run.control.check)
+    state = dense_state(checked, tuple(range(run.circuit.num_qubits)), dtype)
     state = state * np.asarray(phase, state.dtype)
     normal: NDArray[np.complexfloating] = state / np.linalg.norm(state)
     return normal
@@ -159,19 +143,6 @@ def _checked(factors: list[Factor | None], check: Callable[[], None]) -> Iterato
     for factor in fused(factors):
         check()
         yield factor
-
-
-def _dense(
-    layouts: MeasurementLayouts,
-    circuit: Circuit,
-    params: NDArray[np.float64],
-    options: RunOptions,
-    control: RunControl,
-) -> DenseState:
-    dtype = _DTYPES[options.precision]
-    return DenseState(
-        layouts, circuit.num_qubits, lambda: _amplitudes(circuit, params, dtype, control)
-    )
 
 
 class _Cone(msgspec.Struct, frozen=True):
@@ -186,19 +157,12 @@ class _Cone(msgspec.Struct, frozen=True):
 class _ContractedState(FinalState):
     """Outputs of one binding."""
 
-    def __init__(
-        self,
-        layouts: MeasurementLayouts,
-        circuit: Circuit,
-        params: NDArray[np.float64],
-        options: RunOptions,
-        contractor: Contractor,
-    ) -> None:
-        self.num_qubits = circuit.num_qubits
-        self._layout = layouts.clbits
-        self._circuit, self._params = circuit, params
-        self._dtype = _DTYPES[options.precision]
-        self._factors, self._phase = gate_factors(circuit, params, self._dtype)
+    def __init__(self, run: BoundRun, contractor: Contractor) -> None:
+        self.num_qubits = run.circuit.num_qubits
+        self._layout = run.layouts.clbits
+        self._circuit = run.circuit
+        self._dtype = _DTYPES[run.options.precision]
+        self._factors, self._phase = gate_factors(run.circuit, run.params, self._dtype)
         self._contractor = contractor
 
     def sample(self, shots: int, key: SeedKey) -> Iterator[Batch]:

@@ -32,20 +32,20 @@ def test_catalog_imports_neither_numpy_nor_numba() -> None:
 
 @pytest.mark.parametrize(
     "entry",
-    [entry for entry in catalog.CARDS if not (entry.calls or entry.gpus)],
+    [entry for entry in catalog.CARDS if not (entry.calls or entry.pool == "gpu")],
     ids=lambda entry: entry.name,
 )
 def test_each_card_creates_its_engine(entry: catalog.EngineCard) -> None:
     assert entry.install_hint == ""
-    backend = GenericBackendV2(2, seed=1) if entry.is_device else None
-    program = external_simulator() if entry.has_program else None
+    backend = GenericBackendV2(2, seed=1) if entry.pool == "device" else None
+    program = external_simulator() if entry.pool == "program" else None
     engine = registry.create(entry.name, EngineContext(backend=backend, program=program))
     assert engine.name == entry.name
     engine.warm_up()
 
 
 def test_automatic_engines_are_named() -> None:
-    automatic = [entry.name for entry in catalog.CARDS if entry.automatic]
+    automatic = [entry.name for entry in catalog.CARDS if entry.auto is not None]
     assert automatic == ["statevector", "stabilizer", "mps", "contraction", "densitymatrix", "gpu"]
     assert [entry.name for entry in catalog.CARDS if not entry.in_default_pool] == [
         "gpu",
@@ -59,7 +59,7 @@ def test_automatic_engines_are_named() -> None:
         "detectors",
         "functions",
     ]
-    assert [entry.name for entry in catalog.CARDS if entry.owner_only] == ["functions"]
+    assert [entry.name for entry in catalog.CARDS if entry.pool == "functions"] == ["functions"]
 
 
 def test_engines_of_calls_run_no_circuits() -> None:
@@ -71,7 +71,9 @@ def test_engines_of_calls_run_no_circuits() -> None:
 def test_card_with_missing_modules_has_install_hint() -> None:
     import msgspec
 
-    entry = msgspec.structs.replace(catalog.CARDS[0], needs=("numba", "no_such_module"))
+    entry = msgspec.structs.replace(
+        catalog.CARDS[0], package=catalog.Package(("numba", "no_such_module"))
+    )
     assert entry.install_hint == "pip install simenv"
 
 

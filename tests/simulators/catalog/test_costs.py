@@ -50,7 +50,9 @@ def test_ranks_make_wide_circuit_faster_less_than_linearly() -> None:
 
 
 def test_engines_over_ranks_are_named() -> None:
-    assert [card.name for card in catalog.CARDS if card.ranks and card.in_default_pool] == [
+    assert [
+        card.name for card in catalog.CARDS if card.parallel.ranks and card.in_default_pool
+    ] == [
         "statevector",
         "contraction",
     ]

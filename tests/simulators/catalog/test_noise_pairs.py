@@ -57,7 +57,7 @@ def _noise(circuit: Circuit, kind: NoiseKind) -> NoiseProgram:
 @pytest.mark.parametrize(
     "card",
     # Those of GPUs run on the host device in tests/simulators/gpu/test_noise.py.
-    [card for card in CARDS if not card.calls and not card.gpus],
+    [card for card in CARDS if not card.calls and card.pool != "gpu"],
     ids=lambda card: card.name,
 )
 def test_each_engine_takes_a_kind_of_noise_or_refuses_it_by_name(
@@ -65,14 +65,14 @@ def test_each_engine_takes_a_kind_of_noise_or_refuses_it_by_name(
 ) -> None:
     circuit = _circuit(dynamic=dynamic)
     noise = _noise(circuit, kind)
-    if kind not in card.noise:
+    if kind not in card.noise.kinds:
         with pytest.raises(Unsupported, match=f"no {kind} noise"):
             check_request(card, circuit, noise, RunOptions())
-        if not card.is_device and not card.has_program:
+        if card.pool != "device" and card.pool != "program":
             with pytest.raises(Unsupported, match=f"no {kind} noise"):
                 simulate(circuit, shots=SHOTS, seed=5, engine=card.name, noise=noise)
         return
-    if dynamic and not (card.dynamic and card.dynamic_noise):
+    if dynamic and not (card.control.dynamic and card.noise.dynamic):
         with pytest.raises(Unsupported, match=f"{card.name}.*before the end"):
             simulate(circuit, shots=SHOTS, seed=5, engine=card.name, noise=noise)
         return

@@ -135,7 +135,7 @@ def test_mid_circuit_measurement_is_refused_with_the_way_out() -> None:
 def test_auto_never_takes_quimb() -> None:
     card = catalog.card("quimb")
     assert card is not None
-    assert not card.automatic
+    assert card.auto is None
 
 
 def test_weight_cut_off_by_an_engine_without_a_tolerance_is_known_or_unknown() -> None:

@@ -313,7 +313,9 @@ def test_added_engine_card_is_considered_by_its_auto_rank(
     rank: int, place: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     aer = catalog.card("aer")
-    new = msgspec.structs.replace(aer, name="new", auto_rank=lambda _profile, _num_qubits: rank)
+    new = msgspec.structs.replace(
+        aer, name="new", auto=catalog.AutoChoice(lambda _profile, _num_qubits: rank)
+    )
     cards = (*catalog.CARDS, new)
     monkeypatch.setattr(catalog, "engine_cards", lambda: cards)
     considered = engine_choice.consider(profile(measured(chain(3))), TaskOptions(), POOLS, LIMITS)
