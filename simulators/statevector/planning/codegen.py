@@ -10,21 +10,8 @@ import numpy as np
 
 from simulators.compiler.bit_ops import count, lowest
 from simulators.compiler.kernel import device_function
-from simulators.statevector.planning.fusion import (
-    CONTROL_MASK,
-    CONTROL_VALUE,
-    DENSE,
-    DIAGONAL,
-    DIAGONAL_MASK,
-    FIRST,
-    IS_REAL,
-    KIND,
-    LAST,
-    MATRIX,
-    PERMUTING,
-    REAL_ROTATION,
-    TARGET_MASK,
-)
+from simulators.statevector.planning import fusion as f
+from simulators.statevector.planning import tables as t
 from simulators.statevector.planning.phase_codegen import merge_diagonals
 from simulators.statevector.planning.real_rotations import (
     P_MASK,
@@ -33,81 +20,35 @@ from simulators.statevector.planning.real_rotations import (
     P_PARITY,
     P_ZERO,
 )
-from simulators.statevector.planning.tables import (
-    AT,
-    BLOCK,
-    BLOCKS,
-    DERIVED,
-    ELEMENTS,
-    FLOATS,
-    FREE,
-    FROM,
-    HERE,
-    HOME,
-    HOW,
-    LANE_WIRES,
-    MEMBERS,
-    MOVED,
-    NUMBERS,
-    ONE,
-    OPS,
-    ORDER,
-    OUTER_MASK,
-    OUTER_VALUE,
-    PART_MASK,
-    PARTS,
-    PERMUTE_ROWS,
-    PIECES,
-    REAL,
-    REAL_NUMBERS,
-    REAL_ROTATION_RULE,
-    RECIPES,
-    ROW_MASK,
-    ROW_OTHER,
-    ROW_VALUE,
-    SPARE,
-    STANDS,
-    STARTS,
-    SWAP_LANE_ROW,
-    TAKEN,
-    TO,
-    WHERE,
-    ZERO,
-    A,
-    exchange,
-    new_op,
-    parts,
-)
-from simulators.statevector.planning.tables import DENSE as DENSE_OP
 
 _FAR = 1 << 40
 
 
 @device_function
 def _swap_lane(lane, row, notes, out, done):  # type: ignore[no-untyped-def]
-    at = new_op(out, done, SWAP_LANE_ROW)
-    out[OPS, at, A] = lane
-    out[OPS, at, A + 1] = row
-    exchange(lane, row, notes)
+    at = t.new_op(out, done, t.SWAP_LANE_ROW)
+    out[t.OPS, at, t.A] = lane
+    out[t.OPS, at, t.A + 1] = row
+    t.exchange(lane, row, notes)
 
 
 @device_function
 def _conditions(out, at, mask, value, notes):  # type: ignore[no-untyped-def]
-    rows, _, outside = parts(mask, notes)
-    out[OPS, at, ROW_MASK] = rows
-    out[OPS, at, OUTER_MASK] = outside
-    rows, _, outside = parts(value, notes)
-    out[OPS, at, ROW_VALUE] = rows
-    out[OPS, at, OUTER_VALUE] = outside
+    rows, _, outside = t.parts(mask, notes)
+    out[t.OPS, at, t.ROW_MASK] = rows
+    out[t.OPS, at, t.OUTER_MASK] = outside
+    rows, _, outside = t.parts(value, notes)
+    out[t.OPS, at, t.ROW_VALUE] = rows
+    out[t.OPS, at, t.OUTER_VALUE] = outside
 
 
 @device_function
 def _map(piece, inputs, notes, out, done):  # type: ignore[no-untyped-def]
-    at = new_op(out, done, PERMUTE_ROWS)
-    pieces = inputs[PIECES]
+    at = t.new_op(out, done, t.PERMUTE_ROWS)
+    pieces = inputs[t.PIECES]
     _conditions(out, at, pieces[piece, P_MASK], pieces[piece, P_ZERO], notes)
-    rows, _, _ = parts(pieces[piece, P_ONE], notes)
-    out[OPS, at, ROW_OTHER] = rows
+    rows, _, _ = t.parts(pieces[piece, P_ONE], notes)
+    out[t.OPS, at, t.ROW_OTHER] = rows
 
 
 @device_function
@@ -122,22 +63,27 @@ def _local(mask, wires, num_wires):  # type: ignore[no-untyped-def]
 
 @device_function
 def _part(entry_row, mask, zero, gap, part_rows, done):  # type: ignore[no-untyped-def]
-    row = done[PARTS]
-    done[PARTS] += 1
-    part_rows[row, NUMBERS] = entry_row
-    part_rows[row, PART_MASK] = mask
-    part_rows[row, ZERO] = zero
-    part_rows[row, ONE] = zero ^ gap
+    row = done[t.PARTS]
+    done[t.PARTS] += 1
+    part_rows[row, t.NUMBERS] = entry_row
+    part_rows[row, t.PART_MASK] = mask
+    part_rows[row, t.ZERO] = zero
+    part_rows[row, t.ONE] = zero ^ gap
 
 
 @device_function
 def _dense(b, inputs, notes, out, done):  # type: ignore[no-untyped-def]
     """Write a block's matrices, one for each value of its unconditional diagonal wires."""
-    blocks, elements, pieces = inputs[BLOCKS], inputs[ELEMENTS], inputs[PIECES]
-    recipes, built = out[RECIPES], out[PARTS]
-    starts, members, place, wires = notes[STARTS], notes[MEMBERS], notes[STANDS], notes[SPARE]
-    moves, condition = blocks[b, TARGET_MASK], blocks[b, CONTROL_MASK]
-    free = blocks[b, DIAGONAL_MASK] & ~condition
+    blocks, elements, pieces = inputs[t.BLOCKS], inputs[t.ELEMENTS], inputs[t.PIECES]
+    recipes, built = out[t.RECIPES], out[t.PARTS]
+    starts, members, place, wires = (
+        notes[t.STARTS],
+        notes[t.MEMBERS],
+        notes[t.STANDS],
+        notes[t.SPARE],
+    )
+    moves, condition = blocks[b, f.TARGET_MASK], blocks[b, f.CONTROL_MASK]
+    free = blocks[b, f.DIAGONAL_MASK] & ~condition
     size = 0
     rest = moves
     while rest:  # moved wires by ascending row bits
@@ -155,17 +101,17 @@ def _dense(b, inputs, notes, out, done):  # type: ignore[no-untyped-def]
         wires[num_wires] = lowest(rest)
         num_wires += 1
         rest &= rest - 1
-    at_part = done[PARTS]
+    at_part = done[t.PARTS]
     for m in range(starts[b], starts[b + 1]):
         e = members[m]
-        for p in range(elements[e, FIRST], elements[e, LAST]):
-            if elements[e, MATRIX] >= 0:
-                row = done[PARTS]
-                done[PARTS] += 1
-                built[row, NUMBERS] = -1 - elements[e, MATRIX]
-                built[row, PART_MASK] = count(elements[e, TARGET_MASK])
-                for c in range(count(elements[e, TARGET_MASK])):
-                    built[row, ZERO + c] = _local(1 << pieces[p, c], wires, num_wires)
+        for p in range(elements[e, f.FIRST], elements[e, f.LAST]):
+            if elements[e, f.MATRIX] >= 0:
+                row = done[t.PARTS]
+                done[t.PARTS] += 1
+                built[row, t.NUMBERS] = -1 - elements[e, f.MATRIX]
+                built[row, t.PART_MASK] = count(elements[e, f.TARGET_MASK])
+                for c in range(count(elements[e, f.TARGET_MASK])):
+                    built[row, t.ZERO + c] = _local(1 << pieces[p, c], wires, num_wires)
                 continue
             mask = _local(pieces[p, P_MASK], wires, num_wires)
             zero_bits, one_bits = pieces[p, P_ZERO], pieces[p, P_ONE]
@@ -179,48 +125,48 @@ def _dense(b, inputs, notes, out, done):  # type: ignore[no-untyped-def]
                 pieces[p, P_NUMBERS], mask, _local(zero_bits, wires, num_wires),
                 _local(one_bits ^ zero_bits, wires, num_wires), built, done,
             )  # fmt: skip
-    reals = blocks[b, IS_REAL]
-    recipe = done[RECIPES]
-    done[RECIPES] += 1
-    recipes[recipe, HOW] = REAL_ROTATION_RULE if blocks[b, REAL_ROTATION] else BLOCK
-    recipes[recipe, DERIVED] = blocks[b, REAL_ROTATION]
-    recipes[recipe, FROM] = at_part
-    recipes[recipe, TO] = done[PARTS]
-    recipes[recipe, WHERE] = done[FLOATS]
-    recipes[recipe, MOVED] = size
-    if not blocks[b, REAL_ROTATION]:
-        recipes[recipe, FREE] = num_wires - size
-    recipes[recipe, REAL_NUMBERS] = reals
+    reals = blocks[b, f.IS_REAL]
+    recipe = done[t.RECIPES]
+    done[t.RECIPES] += 1
+    recipes[recipe, t.HOW] = t.REAL_ROTATION_RULE if blocks[b, f.REAL_ROTATION] else t.BLOCK
+    recipes[recipe, t.DERIVED] = blocks[b, f.REAL_ROTATION]
+    recipes[recipe, t.FROM] = at_part
+    recipes[recipe, t.TO] = done[t.PARTS]
+    recipes[recipe, t.WHERE] = done[t.FLOATS]
+    recipes[recipe, t.MOVED] = size
+    if not blocks[b, f.REAL_ROTATION]:
+        recipes[recipe, t.FREE] = num_wires - size
+    recipes[recipe, t.REAL_NUMBERS] = reals
     for pattern in range(1 << (num_wires - size)):
-        value = blocks[b, CONTROL_VALUE]
+        value = blocks[b, f.CONTROL_VALUE]
         for k in range(size, num_wires):
             if pattern >> (k - size) & 1:
                 value |= 1 << wires[k]
-        at = new_op(out, done, (REAL if reals else DENSE_OP) + size)
+        at = t.new_op(out, done, (t.REAL if reals else t.DENSE) + size)
         for k in range(size):
-            out[OPS, at, A + k] = place[wires[k]] - LANE_WIRES
+            out[t.OPS, at, t.A + k] = place[wires[k]] - t.LANE_WIRES
         _conditions(out, at, condition | free, value, notes)
-        out[OPS, at, AT] = done[FLOATS]
-        done[FLOATS] += (1 if reals else 2) << (2 * size)
+        out[t.OPS, at, t.AT] = done[t.FLOATS]
+        done[t.FLOATS] += (1 if reals else 2) << (2 * size)
 
 
 @device_function
 def _bring(block, width, size, inputs, notes, out, done):  # type: ignore[no-untyped-def]
     """Swap lanes until all wires of a block are on row bits. The wires that become lanes are those
     with the latest next use in this pass."""
-    blocks = inputs[BLOCKS]
+    blocks = inputs[t.BLOCKS]
     after, taken, wire_at, place, uses = (
-        notes[ORDER], notes[TAKEN], notes[HERE], notes[STANDS], notes[SPARE],
+        notes[t.ORDER], notes[t.TAKEN], notes[t.HERE], notes[t.STANDS], notes[t.SPARE],
     )  # fmt: skip
-    needed = blocks[block, TARGET_MASK] | blocks[block, DIAGONAL_MASK]
+    needed = blocks[block, f.TARGET_MASK] | blocks[block, f.DIAGONAL_MASK]
     for k in range(width):
         uses[k] = _FAR
     k = after[0]
     unseen = width
     while k < size and unseen:
         b = taken[k]
-        if blocks[b, KIND] != DIAGONAL:
-            rest = blocks[b, TARGET_MASK] | blocks[b, DIAGONAL_MASK]
+        if blocks[b, f.KIND] != f.DIAGONAL:
+            rest = blocks[b, f.TARGET_MASK] | blocks[b, f.DIAGONAL_MASK]
             while rest:
                 at = place[lowest(rest)]
                 if at >= 0 and uses[at] == _FAR:
@@ -228,51 +174,51 @@ def _bring(block, width, size, inputs, notes, out, done):  # type: ignore[no-unt
                     unseen -= 1
                 rest &= rest - 1
         k = after[k + 1]
-    for lane in range(LANE_WIRES):
+    for lane in range(t.LANE_WIRES):
         if not needed >> wire_at[lane] & 1:
             continue
         chosen = -1
-        for row in range(LANE_WIRES, width):
+        for row in range(t.LANE_WIRES, width):
             if needed >> wire_at[row] & 1:
                 continue
             if chosen < 0 or uses[row] > uses[chosen]:
                 chosen = row
-        _swap_lane(lane, chosen - LANE_WIRES, notes, out, done)
+        _swap_lane(lane, chosen - t.LANE_WIRES, notes, out, done)
         uses[lane], uses[chosen] = uses[chosen], uses[lane]
 
 
 @device_function
 def write(size, width, inputs, notes, out, done):  # type: ignore[no-untyped-def]
     """Write the operations of the `size` blocks of the pass."""
-    blocks = inputs[BLOCKS]
-    after, taken = notes[ORDER], notes[TAKEN]
+    blocks = inputs[t.BLOCKS]
+    after, taken = notes[t.ORDER], notes[t.TAKEN]
     for k in range(size + 1):
         after[k] = k
     pivot = np.int64(0)
     for k in range(size):
-        pivot |= blocks[taken[k], TARGET_MASK]
+        pivot |= blocks[taken[k], f.TARGET_MASK]
     while after[0] < size:
         moved = seen = 0
         wanted = before = -1
         k = after[0]
         while k < size and (moved != pivot or not pivot):
             b = taken[k]
-            moves = blocks[b, TARGET_MASK]
-            mask = moves | blocks[b, DIAGONAL_MASK]
-            kind = blocks[b, KIND]
-            ready = kind != DIAGONAL and not (moves & seen) and not (mask & moved)
+            moves = blocks[b, f.TARGET_MASK]
+            mask = moves | blocks[b, f.DIAGONAL_MASK]
+            kind = blocks[b, f.KIND]
+            ready = kind != f.DIAGONAL and not (moves & seen) and not (mask & moved)
             if ready:
-                _, lanes, _ = parts(mask, notes)
+                _, lanes, _ = t.parts(mask, notes)
                 if lanes:
                     ready = False
                     if wanted < 0:
                         wanted = b
             if ready:
-                if kind == DENSE:
+                if kind == f.DENSE:
                     _dense(b, inputs, notes, out, done)
-                elif kind == PERMUTING:
-                    first = notes[MEMBERS, notes[STARTS, b]]
-                    _map(inputs[ELEMENTS, first, FIRST], inputs, notes, out, done)
+                elif kind == f.PERMUTING:
+                    first = notes[t.MEMBERS, notes[t.STARTS, b]]
+                    _map(inputs[t.ELEMENTS, first, f.FIRST], inputs, notes, out, done)
                 after[before + 1] = after[k + 1]
             else:
                 moved |= moves
@@ -288,23 +234,23 @@ def write(size, width, inputs, notes, out, done):  # type: ignore[no-untyped-def
 @device_function
 def restore(width, notes, out, done):  # type: ignore[no-untyped-def]
     """Move every wire of a tile back to its place."""
-    home, wire_at, place = notes[HOME], notes[HERE], notes[STANDS]
-    for lane in range(LANE_WIRES):
+    home, wire_at, place = notes[t.HOME], notes[t.HERE], notes[t.STANDS]
+    for lane in range(t.LANE_WIRES):
         wire = home[lane]
         if wire_at[lane] == wire:
             continue
-        if place[wire] < LANE_WIRES:  # through a row bit
+        if place[wire] < t.LANE_WIRES:  # through a row bit
             _swap_lane(place[wire], 0, notes, out, done)
-        _swap_lane(lane, place[wire] - LANE_WIRES, notes, out, done)
-    for row in range(width - LANE_WIRES):
-        wire = home[LANE_WIRES + row]
-        other = place[wire] - LANE_WIRES
+        _swap_lane(lane, place[wire] - t.LANE_WIRES, notes, out, done)
+    for row in range(width - t.LANE_WIRES):
+        wire = home[t.LANE_WIRES + row]
+        other = place[wire] - t.LANE_WIRES
         if other == row:
             continue
-        at = new_op(out, done, PERMUTE_ROWS)
-        out[OPS, at, ROW_MASK] = 1 << row | 1 << other
-        out[OPS, at, ROW_VALUE] = 1 << row
-        out[OPS, at, ROW_OTHER] = 1 << other
-        moved = wire_at[LANE_WIRES + row]
-        wire_at[LANE_WIRES + row], wire_at[LANE_WIRES + other] = wire, moved
-        place[wire], place[moved] = LANE_WIRES + row, LANE_WIRES + other
+        at = t.new_op(out, done, t.PERMUTE_ROWS)
+        out[t.OPS, at, t.ROW_MASK] = 1 << row | 1 << other
+        out[t.OPS, at, t.ROW_VALUE] = 1 << row
+        out[t.OPS, at, t.ROW_OTHER] = 1 << other
+        moved = wire_at[t.LANE_WIRES + row]
+        wire_at[t.LANE_WIRES + row], wire_at[t.LANE_WIRES + other] = wire, moved
+        place[wire], place[moved] = t.LANE_WIRES + row, t.LANE_WIRES + other

@@ -22,22 +22,7 @@ from simulators.circuit.gates import (
 )
 from simulators.compiler.bit_ops import count, mapped
 from simulators.compiler.kernel import I64, INT, INTS2, NAMES, U16, WORDS2, device_function, kernel
-from simulators.statevector.planning.fusion import (
-    COLUMNS,
-    CONTROL_MASK,
-    CONTROL_VALUE,
-    DENSE,
-    DIAGONAL,
-    DIAGONAL_MASK,
-    FIRST,
-    IS_REAL,
-    KIND,
-    LAST,
-    MATRIX,
-    PERMUTING,
-    REAL_ROTATION,
-    TARGET_MASK,
-)
+from simulators.statevector.planning import fusion as f
 from simulators.statevector.planning.real_rotations import (
     P_MASK,
     P_NUMBERS,
@@ -83,16 +68,16 @@ def _put(elements, at, kind, pieces, first, last, reals):  # type: ignore[no-unt
         ones |= pieces[p, P_ZERO]
         all_ones &= pieces[p, P_ZERO]
     condition = all_mask & ~moves & ~(ones ^ all_ones)
-    elements[at, KIND] = kind
-    elements[at, TARGET_MASK] = moves
-    elements[at, DIAGONAL_MASK] = mask & ~moves
-    elements[at, CONTROL_MASK] = condition
-    elements[at, CONTROL_VALUE] = all_ones & condition
-    elements[at, IS_REAL] = reals
-    elements[at, FIRST] = first
-    elements[at, LAST] = last
-    elements[at, MATRIX] = -1
-    elements[at, REAL_ROTATION] = 0
+    elements[at, f.KIND] = kind
+    elements[at, f.TARGET_MASK] = moves
+    elements[at, f.DIAGONAL_MASK] = mask & ~moves
+    elements[at, f.CONTROL_MASK] = condition
+    elements[at, f.CONTROL_VALUE] = all_ones & condition
+    elements[at, f.IS_REAL] = reals
+    elements[at, f.FIRST] = first
+    elements[at, f.LAST] = last
+    elements[at, f.MATRIX] = -1
+    elements[at, f.REAL_ROTATION] = 0
     return at + 1
 
 
@@ -105,7 +90,7 @@ def _flip(elements, at, pieces, piece, mask, target):  # type: ignore[no-untyped
         pieces[piece + k, P_ZERO] = mask if middle else 0
         pieces[piece + k, P_ONE] = mask if middle else target
         pieces[piece + k, P_NUMBERS] = MINUS if middle else HADAMARD
-        kind = DIAGONAL if middle else DENSE
+        kind = f.DIAGONAL if middle else f.DENSE
         at = _put(elements, at, kind, pieces, piece + k, piece + k + 1, 1)
     return at
 
@@ -136,16 +121,16 @@ def lower(  # type: ignore[no-untyped-def]
                 for j in range(at_qubit, at_qubit + nq):
                     moves |= 1 << wires[qubits[j]]
                     pieces[piece, j - at_qubit] = wires[qubits[j]]
-                elements[at, KIND] = DENSE
-                elements[at, TARGET_MASK] = moves
-                elements[at, DIAGONAL_MASK] = 0
-                elements[at, CONTROL_MASK] = 0
-                elements[at, CONTROL_VALUE] = 0
-                elements[at, IS_REAL] = (-1 - result) & 1
-                elements[at, FIRST] = piece
-                elements[at, LAST] = piece + 1
-                elements[at, MATRIX] = (-1 - result) >> 1
-                elements[at, REAL_ROTATION] = 0
+                elements[at, f.KIND] = f.DENSE
+                elements[at, f.TARGET_MASK] = moves
+                elements[at, f.DIAGONAL_MASK] = 0
+                elements[at, f.CONTROL_MASK] = 0
+                elements[at, f.CONTROL_VALUE] = 0
+                elements[at, f.IS_REAL] = (-1 - result) & 1
+                elements[at, f.FIRST] = piece
+                elements[at, f.LAST] = piece + 1
+                elements[at, f.MATRIX] = (-1 - result) >> 1
+                elements[at, f.REAL_ROTATION] = 0
                 at += 1
                 piece += 1
         elif code == _SWAP_GATE:
@@ -172,20 +157,20 @@ def lower(  # type: ignore[no-untyped-def]
             number += steps
             if phases and count(mask) <= 2:
                 if steps:
-                    at = _put(elements, at, DIAGONAL, pieces, begin, piece, reals)
+                    at = _put(elements, at, f.DIAGONAL, pieces, begin, piece, reals)
             elif swaps and count(mask) > room:
                 target = pieces[begin, P_ZERO] ^ pieces[begin, P_ONE]
                 at = _flip(elements, at, pieces, begin, mask, target)
                 piece = begin + 3
             elif not phases and not swaps and count(mask) <= MOST_QUBITS:
-                at = _put(elements, at, DENSE, pieces, begin, piece, reals)
+                at = _put(elements, at, f.DENSE, pieces, begin, piece, reals)
             else:
                 for s in range(begin, piece):
-                    kind = DENSE
+                    kind = f.DENSE
                     if pieces[s, P_ZERO] == pieces[s, P_ONE]:
-                        kind = DIAGONAL
+                        kind = f.DIAGONAL
                     elif np.int64(scratch[s - begin, 0]) == PERMUTATION:
-                        kind = PERMUTING
+                        kind = f.PERMUTING
                     a = _REAL_PIECES[code, s - begin]
                     at = _put(elements, at, kind, pieces, s, s + 1, a)
         at_qubit += nq
@@ -208,7 +193,7 @@ def settle(wires, pieces, elements, done):  # type: ignore[no-untyped-def]
         pieces[piece, P_ZERO] = 1 << wire
         pieces[piece, P_ONE] = 1 << qubit
         pieces[piece, P_NUMBERS] = EXCHANGE
-        done[0] = _put(elements, done[0], PERMUTING, pieces, piece, piece + 1, 1)
+        done[0] = _put(elements, done[0], f.PERMUTING, pieces, piece, piece + 1, 1)
         done[1] = piece + 1
 
 
@@ -223,14 +208,14 @@ def reach(elements, size, measured):  # type: ignore[no-untyped-def]
     matters, moved = measured, 0
     kept = size
     for k in range(size - 1, -1, -1):
-        moves, looks = elements[k, TARGET_MASK], elements[k, DIAGONAL_MASK]
+        moves, looks = elements[k, f.TARGET_MASK], elements[k, f.DIAGONAL_MASK]
         if moves & matters or looks & moved:
             matters |= moves | looks
             moved |= moves
             kept -= 1
-            for c in range(COLUMNS):
+            for c in range(f.COLUMNS):
                 elements[kept, c] = elements[k, c]
     for k in range(kept, size):
-        for c in range(COLUMNS):
+        for c in range(f.COLUMNS):
             elements[k - kept, c] = elements[k, c]
     return size - kept

@@ -8,56 +8,35 @@ from __future__ import annotations
 import numpy as np
 
 from simulators.compiler.kernel import device_function
-from simulators.statevector.planning.tables import (
-    AT,
-    FLOATS,
-    FROM,
-    HOW,
-    KIND,
-    KRONECKER_PAIR,
-    OP_COLUMNS,
-    OPS,
-    OUTER_MASK,
-    PERMUTE_ROWS,
-    PHASE,
-    REAL,
-    RECIPES,
-    ROW_MASK,
-    SWAP_LANE_ROW,
-    TO,
-    WHERE,
-    A,
-    B,
-    C,
-)
+from simulators.statevector.planning import tables as t
 
 _FAR = 12  # operations within which a partner is searched for
 _NONE = -1
-_R1, _R2 = REAL + 1, REAL + 2
+_R1, _R2 = t.REAL + 1, t.REAL + 2
 
 
 @device_function
 def _is_free(ops, o):  # type: ignore[no-untyped-def]
     """Return whether the operation is a real matrix of one wire, without conditions."""
-    return ops[o, KIND] == _R1 and ops[o, ROW_MASK] == 0 and ops[o, OUTER_MASK] == 0
+    return ops[o, t.KIND] == _R1 and ops[o, t.ROW_MASK] == 0 and ops[o, t.OUTER_MASK] == 0
 
 
 @device_function
 def _bits(ops, o):  # type: ignore[no-untyped-def]
     """Row bits that an operation acts on; all of a PHASE."""
-    kind = ops[o, KIND]
-    if kind == PHASE:
+    kind = ops[o, t.KIND]
+    if kind == t.PHASE:
         return -1
-    if kind == SWAP_LANE_ROW:
-        return 1 << ops[o, B]
-    result = ops[o, ROW_MASK]
-    if kind != PERMUTE_ROWS:
-        num_bits = (kind - 1) % REAL + 1
-        result |= 1 << ops[o, A]
+    if kind == t.SWAP_LANE_ROW:
+        return 1 << ops[o, t.B]
+    result = ops[o, t.ROW_MASK]
+    if kind != t.PERMUTE_ROWS:
+        num_bits = (kind - 1) % t.REAL + 1
+        result |= 1 << ops[o, t.A]
         if num_bits > 1:
-            result |= 1 << ops[o, B]
+            result |= 1 << ops[o, t.B]
         if num_bits > 2:
-            result |= 1 << ops[o, C]
+            result |= 1 << ops[o, t.C]
     return result
 
 
@@ -65,10 +44,10 @@ def _bits(ops, o):  # type: ignore[no-untyped-def]
 def _partner(ops, o, last):  # type: ignore[no-untyped-def]
     """Next free operation that o can be joined with, or none; and whether o moves to its place:
     operations between them may act on one of the two bits."""
-    mine = ops[o, A]
+    mine = ops[o, t.A]
     between = np.int64(0)
     for other in range(o + 1, min(last, o + 1 + _FAR)):
-        bit = ops[other, A]
+        bit = ops[other, t.A]
         if _is_free(ops, other) and bit != mine:
             if not between >> bit & 1:
                 return other, False
@@ -81,31 +60,31 @@ def _partner(ops, o, last):  # type: ignore[no-untyped-def]
 @device_function
 def pair(first, out, done):  # type: ignore[no-untyped-def]
     """Make pairs among the operations from `first` on."""
-    ops, recipes = out[OPS], out[RECIPES]
-    last = done[OPS]
+    ops, recipes = out[t.OPS], out[t.RECIPES]
+    last = done[t.OPS]
     o = first
     while o < last:
         other, goes = _partner(ops, o, last) if _is_free(ops, o) else (_NONE, False)
         if other == _NONE:
             o += 1
             continue
-        low, high = (o, other) if ops[o, A] < ops[other, A] else (other, o)
-        recipe = done[RECIPES]
-        done[RECIPES] += 1
-        recipes[recipe, HOW] = KRONECKER_PAIR
-        recipes[recipe, FROM] = ops[low, AT]
-        recipes[recipe, TO] = ops[high, AT]
-        recipes[recipe, WHERE] = done[FLOATS]
-        low_bit, high_bit = ops[low, A], ops[high, A]
+        low, high = (o, other) if ops[o, t.A] < ops[other, t.A] else (other, o)
+        recipe = done[t.RECIPES]
+        done[t.RECIPES] += 1
+        recipes[recipe, t.HOW] = t.KRONECKER_PAIR
+        recipes[recipe, t.FROM] = ops[low, t.AT]
+        recipes[recipe, t.TO] = ops[high, t.AT]
+        recipes[recipe, t.WHERE] = done[t.FLOATS]
+        low_bit, high_bit = ops[low, t.A], ops[high, t.A]
         at, gone = (other, o) if goes else (o, other)
-        ops[at, KIND] = _R2
-        ops[at, A], ops[at, B] = low_bit, high_bit
-        ops[at, AT] = done[FLOATS]
-        done[FLOATS] += 16
+        ops[at, t.KIND] = _R2
+        ops[at, t.A], ops[at, t.B] = low_bit, high_bit
+        ops[at, t.AT] = done[t.FLOATS]
+        done[t.FLOATS] += 16
         last -= 1
         for k in range(gone, last):
-            for c in range(OP_COLUMNS):
+            for c in range(t.OP_COLUMNS):
                 ops[k, c] = ops[k + 1, c]
         if not goes:
             o += 1
-    done[OPS] = last
+    done[t.OPS] = last

@@ -19,47 +19,16 @@ from simulators.compiler.kernel import (
     device_function,
     kernel,
 )
+from simulators.statevector.planning import tables as t
 from simulators.statevector.planning.lowering import EXCHANGE, FIXED_ROWS, HADAMARD, MINUS
-from simulators.statevector.planning.tables import (
-    BLOCK,
-    CROSSED,
-    DERIVED,
-    DIAGONAL_RULE,
-    EXPONENTS,
-    FIRST_TARGET,
-    FREE,
-    FROM,
-    HEIGHT,
-    HOW,
-    KRONECKER_PAIR,
-    LANE_WIRES,
-    LANES,
-    LANES_MASK,
-    LANES_VALUE,
-    MOST_TERMS,
-    MOST_WIDTH,
-    MOVED,
-    NUM_TERMS,
-    NUMBERS,
-    ONE,
-    PAIRS,
-    PART_MASK,
-    REAL_NUMBERS,
-    REAL_ROTATION_RULE,
-    TARGETS,
-    TO,
-    UNIFORM_PHASE,
-    WHERE,
-    ZERO,
-)
 from simulators.statevector.small.gate_kernels import matrices
 
 _SIDE = 8  # side of the largest matrix of a block
 _R = 0.5**0.5
 
 # Scratch: accumulators and a column of factors for GATHER; two matrices for BLOCK.
-_COLUMN = 2 * (FIRST_TARGET + MOST_TERMS)
-SCRATCH = _COLUMN + (2 << (MOST_WIDTH - LANE_WIRES))
+_COLUMN = 2 * (t.FIRST_TARGET + t.MOST_TERMS)
+SCRATCH = _COLUMN + (2 << (t.MOST_WIDTH - t.LANE_WIRES))
 _SECOND = 2 * _SIDE * _SIDE
 
 
@@ -83,8 +52,8 @@ def pieces_of(rows, ops, params, first, last, at_param, entries):  # type: ignor
 @device_function
 def _pair(parts, row, size, entries, work):  # type: ignore[no-untyped-def]
     """Multiply a 2x2 action to the matrix in `work`, from the left."""
-    mask, zero_bits, one_bits = parts[row, PART_MASK], parts[row, ZERO], parts[row, ONE]
-    n = parts[row, NUMBERS]
+    mask, zero_bits, one_bits = parts[row, t.PART_MASK], parts[row, t.ZERO], parts[row, t.ONE]
+    n = parts[row, t.NUMBERS]
     gap = zero_bits ^ one_bits
     for i in range(size):
         if i & mask != zero_bits:
@@ -113,11 +82,11 @@ def _pair(parts, row, size, entries, work):  # type: ignore[no-untyped-def]
 @device_function
 def _multiply_matrix(parts, row, size, constants, work):  # type: ignore[no-untyped-def]
     """Multiply a given matrix to the matrix in `work`, from the left."""
-    first, wires = -1 - parts[row, NUMBERS], parts[row, PART_MASK]
+    first, wires = -1 - parts[row, t.NUMBERS], parts[row, t.PART_MASK]
     side = 1 << wires
     bits = 0
     for j in range(wires):
-        bits |= parts[row, ZERO + j]
+        bits |= parts[row, t.ZERO + j]
     for rest in range(size):
         if rest & bits:
             continue
@@ -128,7 +97,7 @@ def _multiply_matrix(parts, row, size, constants, work):  # type: ignore[no-unty
                     at = rest
                     for b in range(wires):
                         if j >> b & 1:
-                            at |= parts[row, ZERO + b]
+                            at |= parts[row, t.ZERO + b]
                     k, m = 2 * (size * at + c), 2 * (first + side * i + j)
                     x += constants[m] * work[k] - constants[m + 1] * work[k + 1]
                     y += constants[m] * work[k + 1] + constants[m + 1] * work[k]
@@ -137,7 +106,7 @@ def _multiply_matrix(parts, row, size, constants, work):  # type: ignore[no-unty
                 at = rest
                 for b in range(wires):
                     if i >> b & 1:
-                        at |= parts[row, ZERO + b]
+                        at |= parts[row, t.ZERO + b]
                 k = 2 * (size * at + c)
                 work[k], work[k + 1] = work[_SECOND + 2 * i], work[_SECOND + 2 * i + 1]
 
@@ -149,8 +118,8 @@ def _product(recipes, r, size, parts, entries, constants, work):  # type: ignore
         work[k] = 0.0
     for k in range(size):
         work[2 * (size * k + k)] = 1.0
-    for row in range(recipes[r, FROM], recipes[r, TO]):
-        if parts[row, NUMBERS] < 0:
+    for row in range(recipes[r, t.FROM], recipes[r, t.TO]):
+        if parts[row, t.NUMBERS] < 0:
             _multiply_matrix(parts, row, size, constants, work)
         else:
             _pair(parts, row, size, entries, work)
@@ -158,10 +127,10 @@ def _product(recipes, r, size, parts, entries, constants, work):  # type: ignore
 
 @device_function
 def _block(recipes, r, parts, entries, constants, work, floats):  # type: ignore[no-untyped-def]
-    moved, free = recipes[r, MOVED], recipes[r, FREE]
+    moved, free = recipes[r, t.MOVED], recipes[r, t.FREE]
     size = 1 << (moved + free)
     _product(recipes, r, size, parts, entries, constants, work)
-    at = recipes[r, WHERE]
+    at = recipes[r, t.WHERE]
     side = 1 << moved
     for pattern in range(1 << free):
         for i in range(side):
@@ -169,7 +138,7 @@ def _block(recipes, r, parts, entries, constants, work, floats):  # type: ignore
                 k = 2 * (size * (pattern << moved | i) + (pattern << moved | j))
                 floats[at] = work[k]
                 at += 1
-                if not recipes[r, REAL_NUMBERS]:
+                if not recipes[r, t.REAL_NUMBERS]:
                     floats[at] = work[k + 1]
                     at += 1
 
@@ -178,7 +147,7 @@ def _block(recipes, r, parts, entries, constants, work, floats):  # type: ignore
 def _turn(recipes, r, parts, entries, constants, work, floats):  # type: ignore[no-untyped-def]
     """Factor U = diag(a, b) [[c, -s], [s, c]] diag(1, d); rows of numbers: d, a, b."""
     _product(recipes, r, np.int64(2), parts, entries, constants, work)
-    at, row = recipes[r, WHERE], recipes[r, DERIVED]
+    at, row = recipes[r, t.WHERE], recipes[r, t.DERIVED]
     c, s = math.hypot(work[0], work[1]), math.hypot(work[4], work[5])
     floats[at] = floats[at + 3] = c
     floats[at + 1], floats[at + 2] = -s, s
@@ -213,10 +182,10 @@ def _collect(parts, first, last, num_targets, entries, work):  # type: ignore[no
         work[2 * k] = 1.0
         work[2 * k + 1] = 0.0
     for row in range(first, last):
-        x, y = entries[parts[row, NUMBERS], 0], entries[parts[row, NUMBERS], 1]
-        for t in range(4):
-            power = parts[row, EXPONENTS + t]
-            to = 2 * parts[row, TARGETS + t - 1] if t else 0
+        x, y = entries[parts[row, t.NUMBERS], 0], entries[parts[row, t.NUMBERS], 1]
+        for term in range(4):
+            power = parts[row, t.EXPONENTS + term]
+            to = 2 * parts[row, t.TARGETS + term - 1] if term else 0
             while power > 0:
                 _multiply(work, to, x, y)
                 power -= 1
@@ -244,7 +213,7 @@ def _table(first, bits, work, into, at):  # type: ignore[no-untyped-def]
         work[column] = work[2 * (1 + first + j)]
         work[column + 1] = work[2 * (1 + first + j) + 1]
         for i in range(j):
-            pair = 2 * (PAIRS + MOST_WIDTH * (first + j) + first + i)
+            pair = 2 * (t.PAIRS + t.MOST_WIDTH * (first + j) + first + i)
             _doubled(work, column, 1 << i, work[pair], work[pair + 1])
         for k in range(0, 2 * size, 2):
             x, y, u, v = into[at + k], into[at + k + 1], work[column + k], work[column + k + 1]
@@ -254,62 +223,62 @@ def _table(first, bits, work, into, at):  # type: ignore[no-untyped-def]
 
 @device_function
 def _gather(recipes, r, parts, entries, work, floats):  # type: ignore[no-untyped-def]
-    terms, height, crossed = recipes[r, NUM_TERMS], recipes[r, HEIGHT], recipes[r, CROSSED]
-    num_targets = FIRST_TARGET + terms
-    _collect(parts, recipes[r, FROM], recipes[r, TO], num_targets, entries, work)
-    at = recipes[r, WHERE]
+    terms, height, crossed = recipes[r, t.NUM_TERMS], recipes[r, t.HEIGHT], recipes[r, t.CROSSED]
+    num_targets = t.FIRST_TARGET + terms
+    _collect(parts, recipes[r, t.FROM], recipes[r, t.TO], num_targets, entries, work)
+    at = recipes[r, t.WHERE]
     floats[at], floats[at + 1] = work[0], work[1]
-    _table(LANE_WIRES, height, work, floats, at)
+    _table(t.LANE_WIRES, height, work, floats, at)
     at += 2 << height
     column = _COLUMN
     tables = 1 << count(crossed)
-    own = column + 4 * LANES  # after the scratch of `_table`
+    own = column + 4 * t.LANES  # after the scratch of `_table`
     work[own] = 1.0
     work[own + 1] = 0.0
-    _table(0, LANE_WIRES, work, work, own)
+    _table(0, t.LANE_WIRES, work, work, own)
     for c in range(tables):
         work[column] = 1.0
         work[column + 1] = 0.0
-        for lane in range(LANE_WIRES):
+        for lane in range(t.LANE_WIRES):
             x, y = 1.0, 0.0
             rest, chosen, row = crossed, c, 0
             while rest:
                 if rest & 1:
                     if chosen & 1:
-                        pair = 2 * (PAIRS + MOST_WIDTH * (LANE_WIRES + row) + lane)
+                        pair = 2 * (t.PAIRS + t.MOST_WIDTH * (t.LANE_WIRES + row) + lane)
                         u, v = work[pair], work[pair + 1]
                         x, y = x * u - y * v, x * v + y * u
                     chosen >>= 1
                 rest >>= 1
                 row += 1
             _doubled(work, column, 1 << lane, x, y)
-        for k in range(LANES):
+        for k in range(t.LANES):
             x, y = work[own + 2 * k], work[own + 2 * k + 1]
             u, v = work[column + 2 * k], work[column + 2 * k + 1]
             floats[at + k] = x * u - y * v
-            floats[at + LANES + k] = x * v + y * u
-        at += 2 * LANES
+            floats[at + t.LANES + k] = x * v + y * u
+        at += 2 * t.LANES
     for k in range(2 * terms):
-        floats[at + k] = work[2 * FIRST_TARGET + k]
+        floats[at + k] = work[2 * t.FIRST_TARGET + k]
 
 
 @device_function
 def _bind_phase(recipes, r, parts, entries, floats):  # type: ignore[no-untyped-def]
-    at = recipes[r, WHERE]
-    for _ in range(1 << recipes[r, HEIGHT]):
+    at = recipes[r, t.WHERE]
+    for _ in range(1 << recipes[r, t.HEIGHT]):
         floats[at] = 1.0
         floats[at + 1] = 0.0
         at += 2
-    n = parts[recipes[r, FROM], NUMBERS]
-    for lane in range(LANES):
-        is_set = lane & recipes[r, LANES_MASK] == recipes[r, LANES_VALUE]
+    n = parts[recipes[r, t.FROM], t.NUMBERS]
+    for lane in range(t.LANES):
+        is_set = lane & recipes[r, t.LANES_MASK] == recipes[r, t.LANES_VALUE]
         floats[at + lane] = entries[n, 0] if is_set else 1.0
-        floats[at + LANES + lane] = entries[n, 1] if is_set else 0.0
+        floats[at + t.LANES + lane] = entries[n, 1] if is_set else 0.0
 
 
 @device_function
 def _both(recipes, r, floats):  # type: ignore[no-untyped-def]
-    low, high, at = recipes[r, FROM], recipes[r, TO], recipes[r, WHERE]
+    low, high, at = recipes[r, t.FROM], recipes[r, t.TO], recipes[r, t.WHERE]
     for i in range(4):
         for j in range(4):
             left, right = (
@@ -323,14 +292,14 @@ def _both(recipes, r, floats):  # type: ignore[no-untyped-def]
 def fill(recipes, parts, entries, constants, work, floats):  # type: ignore[no-untyped-def]
     """Compute all numbers of a table. `entries`: of the pieces; `work`: float64 [SCRATCH]."""
     for r in range(recipes.shape[0]):
-        if recipes[r, HOW] == REAL_ROTATION_RULE:
+        if recipes[r, t.HOW] == t.REAL_ROTATION_RULE:
             _turn(recipes, r, parts, entries, constants, work, floats)
     for r in range(recipes.shape[0]):
-        if recipes[r, HOW] == BLOCK:
+        if recipes[r, t.HOW] == t.BLOCK:
             _block(recipes, r, parts, entries, constants, work, floats)
-        elif recipes[r, HOW] == DIAGONAL_RULE:
+        elif recipes[r, t.HOW] == t.DIAGONAL_RULE:
             _gather(recipes, r, parts, entries, work, floats)
-        elif recipes[r, HOW] == UNIFORM_PHASE:
+        elif recipes[r, t.HOW] == t.UNIFORM_PHASE:
             _bind_phase(recipes, r, parts, entries, floats)
-        elif recipes[r, HOW] == KRONECKER_PAIR:
+        elif recipes[r, t.HOW] == t.KRONECKER_PAIR:
             _both(recipes, r, floats)

@@ -9,68 +9,9 @@ from __future__ import annotations
 
 from simulators.compiler.bit_ops import count, lowest
 from simulators.compiler.kernel import device_function
-from simulators.statevector.planning.fusion import (
-    CONTROL_MASK,
-    CONTROL_VALUE,
-    DIAGONAL,
-    DIAGONAL_MASK,
-    FIRST,
-    KIND,
-    LAST,
-    TARGET_MASK,
-)
+from simulators.statevector.planning import fusion as f
+from simulators.statevector.planning import tables as t
 from simulators.statevector.planning.real_rotations import P_MASK, P_NUMBERS, P_PARITY, P_ZERO
-from simulators.statevector.planning.tables import (
-    AT,
-    BLOCKS,
-    CROSS,
-    CROSSED,
-    DIAGONAL_RULE,
-    ELEMENTS,
-    EXPONENTS,
-    FIRST_TARGET,
-    FIRST_TERM,
-    FLOATS,
-    FROM,
-    HEIGHT,
-    HOW,
-    LANE_WIRES,
-    LANES,
-    LANES_MASK,
-    LANES_VALUE,
-    MASK,
-    MEMBERS,
-    MOST_CROSS,
-    MOST_TERMS,
-    MOST_WIDTH,
-    NUM_TERMS,
-    NUMBERS,
-    OPS,
-    ORDER,
-    OUTER_MASK,
-    OUTER_VALUE,
-    PAIRS,
-    PARTS,
-    PIECES,
-    PLACE,
-    RECIPES,
-    ROW_MASK,
-    ROW_VALUE,
-    SCALAR,
-    SPARE,
-    STANDS,
-    STARTS,
-    TAKEN,
-    TARGETS,
-    TERM_ROWS,
-    TO,
-    UNIFORM_PHASE,
-    WHERE,
-    new_op,
-    parts,
-)
-from simulators.statevector.planning.tables import PHASE as PHASE_OP
-from simulators.statevector.planning.tables import TERMS as NUM_OP_TERMS
 
 _NONE = -1
 
@@ -78,41 +19,41 @@ _NONE = -1
 @device_function
 def _write_phase(mask, value, number, width, notes, out, done):  # type: ignore[no-untyped-def]
     """Write a phase of all amplitudes whose wires under `mask` have their `value`."""
-    at = new_op(out, done, PHASE_OP)
-    ops, recipes = out[OPS], out[RECIPES]
-    rows, lanes, outside = parts(mask, notes)
-    ops[at, ROW_MASK] = rows
-    ops[at, OUTER_MASK] = outside
-    recipe = done[RECIPES]
-    done[RECIPES] += 1
-    recipes[recipe, LANES_MASK] = lanes
-    rows, lanes, outside = parts(value, notes)
-    ops[at, ROW_VALUE] = rows
-    ops[at, OUTER_VALUE] = outside
-    recipes[recipe, LANES_VALUE] = lanes
-    ops[at, AT] = done[FLOATS]
-    recipes[recipe, HOW] = UNIFORM_PHASE
-    recipes[recipe, FROM] = done[PARTS]
-    recipes[recipe, TO] = done[PARTS] + 1
-    recipes[recipe, WHERE] = done[FLOATS]
-    recipes[recipe, HEIGHT] = width - LANE_WIRES
-    out[PARTS, done[PARTS], NUMBERS] = number
-    done[PARTS] += 1
-    done[FLOATS] += (2 << (width - LANE_WIRES)) + 2 * LANES
+    at = t.new_op(out, done, t.PHASE)
+    ops, recipes = out[t.OPS], out[t.RECIPES]
+    rows, lanes, outside = t.parts(mask, notes)
+    ops[at, t.ROW_MASK] = rows
+    ops[at, t.OUTER_MASK] = outside
+    recipe = done[t.RECIPES]
+    done[t.RECIPES] += 1
+    recipes[recipe, t.LANES_MASK] = lanes
+    rows, lanes, outside = t.parts(value, notes)
+    ops[at, t.ROW_VALUE] = rows
+    ops[at, t.OUTER_VALUE] = outside
+    recipes[recipe, t.LANES_VALUE] = lanes
+    ops[at, t.AT] = done[t.FLOATS]
+    recipes[recipe, t.HOW] = t.UNIFORM_PHASE
+    recipes[recipe, t.FROM] = done[t.PARTS]
+    recipes[recipe, t.TO] = done[t.PARTS] + 1
+    recipes[recipe, t.WHERE] = done[t.FLOATS]
+    recipes[recipe, t.HEIGHT] = width - t.LANE_WIRES
+    out[t.PARTS, done[t.PARTS], t.NUMBERS] = number
+    done[t.PARTS] += 1
+    done[t.FLOATS] += (2 << (width - t.LANE_WIRES)) + 2 * t.LANES
 
 
 @device_function
 def _term(mask, where, first, out, done):  # type: ignore[no-untyped-def]
     """Target of the term with this mask and place; a new one if there is none."""
-    terms = out[TERM_ROWS]
-    for t in range(first, done[TERM_ROWS]):
-        if terms[t, MASK] == mask and terms[t, PLACE] == where:
-            return FIRST_TARGET + t - first
-    at = done[TERM_ROWS]
-    terms[at, MASK] = mask
-    terms[at, PLACE] = where
-    done[TERM_ROWS] += 1
-    return FIRST_TARGET + at - first
+    terms = out[t.TERM_ROWS]
+    for term in range(first, done[t.TERM_ROWS]):
+        if terms[term, t.MASK] == mask and terms[term, t.PLACE] == where:
+            return t.FIRST_TARGET + term - first
+    at = done[t.TERM_ROWS]
+    terms[at, t.MASK] = mask
+    terms[at, t.PLACE] = where
+    done[t.TERM_ROWS] += 1
+    return t.FIRST_TARGET + at - first
 
 
 @device_function
@@ -121,7 +62,7 @@ def _target(wire_a, wire_b, fixed, first, notes, out, done):  # type: ignore[no-
 
     `fixed`: a wire that is 1 wherever the operation acts.
     """
-    place = notes[STANDS]
+    place = notes[t.STANDS]
     if wire_a == fixed:
         wire_a, wire_b = wire_b, _NONE
     elif wire_b == fixed:
@@ -133,21 +74,21 @@ def _target(wire_a, wire_b, fixed, first, notes, out, done):  # type: ignore[no-
     if at < 0:
         outside = 1 << (-1 - at)
     if wire_b == _NONE:
-        return _term(outside, SCALAR, first, out, done) if outside else 1 + at
+        return _term(outside, t.SCALAR, first, out, done) if outside else 1 + at
     other = place[wire_b]
     if other < 0:
         outside |= 1 << (-1 - other)
     if at < 0 and other < 0:
-        return _term(outside, SCALAR, first, out, done)
+        return _term(outside, t.SCALAR, first, out, done)
     if at < 0 or other < 0:
         return _term(outside, max(at, other), first, out, done)
-    return PAIRS + MOST_WIDTH * max(at, other) + min(at, other)
+    return t.PAIRS + t.MOST_WIDTH * max(at, other) + min(at, other)
 
 
 @device_function
 def _crossing(mask, fixed, notes):  # type: ignore[no-untyped-def]
     """Row bit of a pair of a row and a lane, as a mask; 0 if the wires are no such pair."""
-    rows, lanes, _ = parts(mask, notes)
+    rows, lanes, _ = t.parts(mask, notes)
     if fixed >= 0 and mask >> fixed & 1:
         return 0
     return rows if lanes else 0
@@ -156,12 +97,12 @@ def _crossing(mask, fixed, notes):  # type: ignore[no-untyped-def]
 @device_function
 def _always(b, inputs, notes):  # type: ignore[no-untyped-def]
     """Wires on row bits that are 1 wherever the block acts."""
-    blocks, place = inputs[BLOCKS], notes[STANDS]
+    blocks, place = inputs[t.BLOCKS], notes[t.STANDS]
     result = 0
-    rest = blocks[b, CONTROL_MASK] & blocks[b, CONTROL_VALUE]
+    rest = blocks[b, f.CONTROL_MASK] & blocks[b, f.CONTROL_VALUE]
     while rest:
         wire = lowest(rest)
-        if place[wire] >= LANE_WIRES:
+        if place[wire] >= t.LANE_WIRES:
             result |= 1 << wire
         rest &= rest - 1
     return result
@@ -179,10 +120,10 @@ def _acts(pieces, p, ones):  # type: ignore[no-untyped-def]
 @device_function
 def _write(b, fixed, first, inputs, notes, out, done):  # type: ignore[no-untyped-def]
     """Write the parts of one block of a PHASE."""
-    elements, pieces, built = inputs[ELEMENTS], inputs[PIECES], out[PARTS]
-    starts, members = notes[STARTS], notes[MEMBERS]
+    elements, pieces, built = inputs[t.ELEMENTS], inputs[t.PIECES], out[t.PARTS]
+    starts, members = notes[t.STARTS], notes[t.MEMBERS]
     wire_a = wire_b = _NONE
-    looks = inputs[BLOCKS, b, DIAGONAL_MASK]
+    looks = inputs[t.BLOCKS, b, f.DIAGONAL_MASK]
     if looks:
         wire_a = lowest(looks)
         looks &= looks - 1
@@ -193,7 +134,7 @@ def _write(b, fixed, first, inputs, notes, out, done):  # type: ignore[no-untype
     to_both = _target(wire_a, wire_b, fixed, first, notes, out, done) if wire_b >= 0 else 0
     for m in range(starts[b], starts[b + 1]):
         e = members[m]
-        for p in range(elements[e, FIRST], elements[e, LAST]):
+        for p in range(elements[e, f.FIRST], elements[e, f.LAST]):
             f0 = _acts(pieces, p, 0)
             f1 = f2 = f3 = 0
             if wire_a >= 0:
@@ -201,41 +142,41 @@ def _write(b, fixed, first, inputs, notes, out, done):  # type: ignore[no-untype
             if wire_b >= 0:
                 f2 = _acts(pieces, p, 1 << wire_b)
                 f3 = _acts(pieces, p, 1 << wire_a | 1 << wire_b)
-            row = done[PARTS]
-            done[PARTS] += 1
-            built[row, NUMBERS] = pieces[p, P_NUMBERS]
-            built[row, EXPONENTS] = f0
-            built[row, EXPONENTS + 1] = f1 - f0 if wire_a >= 0 else 0
-            built[row, EXPONENTS + 2] = f2 - f0 if wire_b >= 0 else 0
-            built[row, EXPONENTS + 3] = f3 + f0 - f1 - f2 if wire_b >= 0 else 0
-            built[row, TARGETS] = to_one
-            built[row, TARGETS + 1] = to_two
-            built[row, TARGETS + 2] = to_both
+            row = done[t.PARTS]
+            done[t.PARTS] += 1
+            built[row, t.NUMBERS] = pieces[p, P_NUMBERS]
+            built[row, t.EXPONENTS] = f0
+            built[row, t.EXPONENTS + 1] = f1 - f0 if wire_a >= 0 else 0
+            built[row, t.EXPONENTS + 2] = f2 - f0 if wire_b >= 0 else 0
+            built[row, t.EXPONENTS + 3] = f3 + f0 - f1 - f2 if wire_b >= 0 else 0
+            built[row, t.TARGETS] = to_one
+            built[row, t.TARGETS + 1] = to_two
+            built[row, t.TARGETS + 2] = to_both
 
 
 @device_function
 def merge_diagonals(size, pivot, width, inputs, notes, out, done):  # type: ignore[no-untyped-def]
     """Take the diagonal blocks that are ready off the list, at least one, and merge them."""
-    blocks, elements = inputs[BLOCKS], inputs[ELEMENTS]
-    after, taken, chosen = notes[ORDER], notes[TAKEN], notes[SPARE]
+    blocks, elements = inputs[t.BLOCKS], inputs[t.ELEMENTS]
+    after, taken, chosen = notes[t.ORDER], notes[t.TAKEN], notes[t.SPARE]
     moved = crossed = result = 0
     always = -1
     before = -1
     k = after[0]
     while k < size and (moved != pivot or before < 0):
         b = taken[k]
-        moves, looks = blocks[b, TARGET_MASK], blocks[b, DIAGONAL_MASK]
-        ready = blocks[b, KIND] == DIAGONAL and not looks & moved
+        moves, looks = blocks[b, f.TARGET_MASK], blocks[b, f.DIAGONAL_MASK]
+        ready = blocks[b, f.KIND] == f.DIAGONAL and not looks & moved
         if ready and count(looks) > 2:
-            p = elements[notes[MEMBERS, notes[STARTS, b]], FIRST]
+            p = elements[notes[t.MEMBERS, notes[t.STARTS, b]], f.FIRST]
             _write_phase(
-                looks, blocks[b, CONTROL_VALUE], inputs[PIECES, p, P_NUMBERS], width, notes, out,
-                done,
+                looks, blocks[b, f.CONTROL_VALUE], inputs[t.PIECES, p, P_NUMBERS], width, notes,
+                out, done,
             )  # fmt: skip
         elif ready:
             wanted = crossed | _crossing(looks, _NONE, notes)
             common = always & _always(b, inputs, notes)
-            ready = result < MOST_TERMS // 3 and (count(wanted) <= MOST_CROSS or common != 0)
+            ready = result < t.MOST_TERMS // 3 and (count(wanted) <= t.MOST_CROSS or common != 0)
             if ready:
                 chosen[result] = b
                 result += 1
@@ -250,28 +191,28 @@ def merge_diagonals(size, pivot, width, inputs, notes, out, done):  # type: igno
     if not result:
         return
     fixed = lowest(always) if always else _NONE
-    at = new_op(out, done, PHASE_OP)
-    ops, recipes, place = out[OPS], out[RECIPES], notes[STANDS]
-    recipe = done[RECIPES]
-    done[RECIPES] += 1
-    first, from_ = done[TERM_ROWS], done[PARTS]
+    at = t.new_op(out, done, t.PHASE)
+    ops, recipes, place = out[t.OPS], out[t.RECIPES], notes[t.STANDS]
+    recipe = done[t.RECIPES]
+    done[t.RECIPES] += 1
+    first, from_ = done[t.TERM_ROWS], done[t.PARTS]
     crossed = 0
     for k in range(result):
         b = chosen[k]
-        crossed |= _crossing(blocks[b, DIAGONAL_MASK], fixed, notes)
+        crossed |= _crossing(blocks[b, f.DIAGONAL_MASK], fixed, notes)
         _write(b, fixed, first, inputs, notes, out, done)
     if fixed >= 0:
-        ops[at, ROW_MASK] = ops[at, ROW_VALUE] = 1 << (place[fixed] - LANE_WIRES)
-    ops[at, AT] = done[FLOATS]
-    ops[at, CROSS] = crossed
-    ops[at, FIRST_TERM] = first
-    ops[at, NUM_OP_TERMS] = done[TERM_ROWS] - first
-    recipes[recipe, HOW] = DIAGONAL_RULE
-    recipes[recipe, FROM] = from_
-    recipes[recipe, TO] = done[PARTS]
-    recipes[recipe, WHERE] = done[FLOATS]
-    recipes[recipe, CROSSED] = crossed
-    recipes[recipe, HEIGHT] = width - LANE_WIRES
-    recipes[recipe, NUM_TERMS] = done[TERM_ROWS] - first
-    tables = (2 << (width - LANE_WIRES)) + (2 * LANES << count(crossed))
-    done[FLOATS] += tables + 2 * ops[at, NUM_OP_TERMS]
+        ops[at, t.ROW_MASK] = ops[at, t.ROW_VALUE] = 1 << (place[fixed] - t.LANE_WIRES)
+    ops[at, t.AT] = done[t.FLOATS]
+    ops[at, t.CROSS] = crossed
+    ops[at, t.FIRST_TERM] = first
+    ops[at, t.TERMS] = done[t.TERM_ROWS] - first
+    recipes[recipe, t.HOW] = t.DIAGONAL_RULE
+    recipes[recipe, t.FROM] = from_
+    recipes[recipe, t.TO] = done[t.PARTS]
+    recipes[recipe, t.WHERE] = done[t.FLOATS]
+    recipes[recipe, t.CROSSED] = crossed
+    recipes[recipe, t.HEIGHT] = width - t.LANE_WIRES
+    recipes[recipe, t.NUM_TERMS] = done[t.TERM_ROWS] - first
+    tables = (2 << (width - t.LANE_WIRES)) + (2 * t.LANES << count(crossed))
+    done[t.FLOATS] += tables + 2 * ops[at, t.TERMS]

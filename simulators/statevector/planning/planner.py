@@ -18,34 +18,15 @@ from simulators.circuit.gates import UNITARY
 from simulators.circuit.ir import Circuit
 from simulators.statevector.checkpoint import arrays_of
 from simulators.statevector.planning import lowering, parameter_binding, tables, tile_selection
+from simulators.statevector.planning import tables as t
 from simulators.statevector.planning.fusion import COLUMNS as ELEMENT_COLUMNS
 from simulators.statevector.planning.fusion import fuse
 from simulators.statevector.planning.phase_gadgets import merge_phase_gadgets
 from simulators.statevector.planning.real_rotations import factor_real_rotations
-from simulators.statevector.planning.tables import (
-    BLOCKS,
-    COUNTERS,
-    ELEMENTS,
-    FLOATS,
-    LANE_WIRES,
-    MEMBERS,
-    MOST_TERMS,
-    MOST_WIDTH,
-    NOTES,
-    OP_COLUMNS,
-    OPS,
-    PARTS,
-    PIECES,
-    RECIPES,
-    STARTS,
-    TABLES,
-    TERM_ROWS,
-    SweepTable,
-)
 from simulators.statevector.small.gate_kernels import COUNTS, MAX_PIECES
 
 WIDTHS = {"double": 14, "single": 15}  # wires of a tile, at most: 256 kB
-LEAST_WIDTH = LANE_WIRES + 4  # a gate with three conditions fits
+LEAST_WIDTH = t.LANE_WIRES + 4  # a gate with three conditions fits
 _ROWS = 6  # rows of a table for each block: most need fewer
 
 # Weights for the choice of passes: value of a finished block, and a seed.
@@ -86,7 +67,7 @@ class SegmentPlan(msgspec.Struct, frozen=True, eq=False):
     """Sweep table of one gate segment, and the rules of its coefficients."""
 
     where: OperationRange
-    sweeps: SweepTable
+    sweeps: t.SweepTable
     recipes: NDArray[np.int64]
     recipe_parts: NDArray[np.int64]  # parts of recipes
     constants: NDArray[np.float64]  # matrices that are given
@@ -168,7 +149,7 @@ def plan_segment(
 
     `width`: wires of a tile, at least LEAST_WIDTH.
     """
-    return tile_program(fuse_segment(circuit, where, context, width - LANE_WIRES), width)
+    return tile_program(fuse_segment(circuit, where, context, width - t.LANE_WIRES), width)
 
 
 def fuse_segment(
@@ -188,8 +169,8 @@ def tile_program(segment: FusedSegment, width: int) -> SegmentPlan:
     """Sweeps of a fused segment over tiles of `width` wires, for the CPU kernels."""
     draft, num_qubits = segment.gates, segment.num_qubits
     result = _divided(draft, segment.context, width, num_qubits)
-    recipe_rows = result.out[RECIPES, : result.done[RECIPES], : tables.RULE_COLUMNS]
-    part_rows = result.out[PARTS, : result.done[PARTS], : tables.PART_COLUMNS]
+    recipe_rows = result.out[t.RECIPES, : result.done[t.RECIPES], : tables.RULE_COLUMNS]
+    part_rows = result.out[t.PARTS, : result.done[t.PARTS], : tables.PART_COLUMNS]
     return SegmentPlan(
         segment.where,
         _table(result, width, num_qubits),
@@ -215,7 +196,7 @@ def _lowered(
     offsets, constants = _circuit_matrices(circuit, matrices)
     n = circuit.num_qubits
     values = np.empty((3, 6 * count + n, ELEMENT_COLUMNS), np.int64)
-    elements, pieces = values[ELEMENTS], values[PIECES]
+    elements, pieces = values[t.ELEMENTS], values[t.PIECES]
     result, wires = np.empty(2, np.int64), np.arange(n)
 
     def make() -> None:
@@ -257,20 +238,20 @@ def _fused(draft: _LoweredSegment, ends: SegmentContext) -> _LoweredSegment:
     """Draft with its blocks."""
     values, block_of, size = draft.values, draft.block_of, draft.elements
     fused = np.empty((size, ELEMENT_COLUMNS), np.int64)
-    num_blocks = fuse(values[ELEMENTS], size, fused, block_of, np.empty((5, size + 64), np.int64))
+    num_blocks = fuse(values[t.ELEMENTS], size, fused, block_of, np.empty((5, size + 64), np.int64))
     result = np.empty(4, np.int64)
     factor_real_rotations(
         fused,
         num_blocks,
         block_of,
-        values[ELEMENTS],
+        values[t.ELEMENTS],
         size,
-        values[PIECES],
+        values[t.PIECES],
         draft.pieces,
         draft.rows,
         1 if ends.zero else 0,
         1 if ends.measured >= 0 else 0,
-        values[BLOCKS],
+        values[t.BLOCKS],
         np.empty(num_blocks, np.int64),
         np.empty(64, np.int64),
         result,
@@ -294,13 +275,13 @@ def _divided(draft: _LoweredSegment, ends: SegmentContext, width: int, n: int) -
     """Cheapest of several divisions; more are tried for longer segments."""
     fused_blocks = draft.blocks
     work = np.empty(fused_blocks)
-    notes = np.empty((NOTES, max(fused_blocks, draft.elements, MOST_TERMS) + 64), np.int64)
+    notes = np.empty((t.NOTES, max(fused_blocks, draft.elements, t.MOST_TERMS) + 64), np.int64)
     tile_selection.sorted_members(
-        draft.block_of, draft.elements, fused_blocks, notes[STARTS], notes[MEMBERS]
+        draft.block_of, draft.elements, fused_blocks, notes[t.STARTS], notes[t.MEMBERS]
     )
 
     def way(done: float, seed: int) -> _PassDivision:
-        tile_selection.block_weights(draft.values[BLOCKS], fused_blocks, done, seed, work)
+        tile_selection.block_weights(draft.values[t.BLOCKS], fused_blocks, done, seed, work)
         return _one_way(draft, ends, width, n, notes, work)
 
     best = way(*_WAYS[0])
@@ -323,12 +304,12 @@ def _one_way(
 ) -> _PassDivision:
     num_blocks = draft.blocks
     starts, live = np.empty(num_blocks + 1, np.int64), np.empty(num_blocks + 1, np.int64)
-    places = np.zeros((num_blocks, MOST_WIDTH), np.int64)
-    done = np.empty(COUNTERS, np.int64)
+    places = np.zeros((num_blocks, t.MOST_WIDTH), np.int64)
+    done = np.empty(t.COUNTERS, np.int64)
     room = max(_ROWS * num_blocks + 256, 2 * draft.pieces)
     passes = -1
     while passes < 0:  # more operations than usual: repeat with more room
-        out = np.empty((TABLES, room, OP_COLUMNS), np.int64)
+        out = np.empty((t.TABLES, room, t.OP_COLUMNS), np.int64)
         room *= 2
         passes = tile_selection.partition_into_sweeps(
             draft.values,
@@ -344,21 +325,21 @@ def _one_way(
             out,
             done,
         )
-    price = tile_selection.plan_cost(out[OPS], starts, live, places, passes, width, n)
+    price = tile_selection.plan_cost(out[t.OPS], starts, live, places, passes, width, n)
     return _PassDivision(starts, places, live, out, done, passes, price)
 
 
-def _table(division: _PassDivision, width: int, n: int) -> SweepTable:
+def _table(division: _PassDivision, width: int, n: int) -> t.SweepTable:
     passes, out, done = division.passes, division.out, division.done
-    return SweepTable(
+    return t.SweepTable(
         n,
         width,
         division.starts[: passes + 1].copy(),
         division.places[:passes].astype(np.uint64),
         division.live[:passes].astype(np.uint64),
-        out[OPS, : done[OPS]].astype(np.uint64),
-        out[TERM_ROWS, : done[TERM_ROWS], :2].astype(np.uint64),
-        int(done[FLOATS]),
+        out[t.OPS, : done[t.OPS]].astype(np.uint64),
+        out[t.TERM_ROWS, : done[t.TERM_ROWS], :2].astype(np.uint64),
+        int(done[t.FLOATS]),
     )
 
 

@@ -8,21 +8,7 @@ gate on |0>, or after the last gate.
 from __future__ import annotations
 
 from simulators.compiler.kernel import I64, INT, INTS2, device_function, kernel
-from simulators.statevector.planning.fusion import (
-    COLUMNS,
-    CONTROL_MASK,
-    CONTROL_VALUE,
-    DENSE,
-    DIAGONAL,
-    DIAGONAL_MASK,
-    FIRST,
-    IS_REAL,
-    KIND,
-    LAST,
-    MATRIX,
-    REAL_ROTATION,
-    TARGET_MASK,
-)
+from simulators.statevector.planning import fusion as f
 
 # Columns of a piece; NUMBERS: the row of its numbers. PARITY: see `phase_gadgets`; for a phase of
 # two wires that acts on one parity, that of ZERO.
@@ -41,15 +27,15 @@ def _one_wire(mask):  # type: ignore[no-untyped-def]
 
 @device_function
 def _can_turn(blocks, b):  # type: ignore[no-untyped-def]
-    alone = _one_wire(blocks[b, TARGET_MASK]) and blocks[b, DIAGONAL_MASK] == 0
-    return blocks[b, KIND] == DENSE and alone and not blocks[b, IS_REAL]
+    alone = _one_wire(blocks[b, f.TARGET_MASK]) and blocks[b, f.DIAGONAL_MASK] == 0
+    return blocks[b, f.KIND] == f.DENSE and alone and not blocks[b, f.IS_REAL]
 
 
 @device_function
 def _note(blocks, b, beside):  # type: ignore[no-untyped-def]
     """Record block b as the neighbour of later blocks on its wires."""
-    mask = blocks[b, TARGET_MASK] | blocks[b, DIAGONAL_MASK]
-    kind = _PHASES if blocks[b, KIND] == DIAGONAL else _OTHER
+    mask = blocks[b, f.TARGET_MASK] | blocks[b, f.DIAGONAL_MASK]
+    kind = _PHASES if blocks[b, f.KIND] == f.DIAGONAL else _OTHER
     if kind == _PHASES and _one_wire(mask):
         return  # merges with any neighbour
     wire = 0
@@ -62,7 +48,7 @@ def _note(blocks, b, beside):  # type: ignore[no-untyped-def]
 @device_function
 def _wire(blocks, b):  # type: ignore[no-untyped-def]
     wire = 0
-    while not blocks[b, TARGET_MASK] >> wire & 1:
+    while not blocks[b, f.TARGET_MASK] >> wire & 1:
         wire += 1
     return wire
 
@@ -70,15 +56,17 @@ def _wire(blocks, b):  # type: ignore[no-untyped-def]
 @device_function
 def _phase(blocks, at, elements, size, pieces, piece, last, bit):  # type: ignore[no-untyped-def]
     """Write a diagonal block on one wire, of these pieces."""
-    for c in range(COLUMNS):
+    for c in range(f.COLUMNS):
         elements[size, c] = 0
-    elements[size, KIND] = DIAGONAL
-    elements[size, DIAGONAL_MASK] = bit
-    elements[size, CONTROL_MASK] = elements[size, CONTROL_VALUE] = bit if last == piece + 1 else 0
-    elements[size, FIRST] = piece
-    elements[size, LAST] = last
-    elements[size, MATRIX] = -1
-    for c in range(COLUMNS):
+    elements[size, f.KIND] = f.DIAGONAL
+    elements[size, f.DIAGONAL_MASK] = bit
+    elements[size, f.CONTROL_MASK] = elements[size, f.CONTROL_VALUE] = (
+        bit if last == piece + 1 else 0
+    )
+    elements[size, f.FIRST] = piece
+    elements[size, f.LAST] = last
+    elements[size, f.MATRIX] = -1
+    for c in range(f.COLUMNS):
         blocks[at, c] = elements[size, c]
     for p in range(piece, last):
         pieces[p, P_MASK] = bit
@@ -118,7 +106,7 @@ def factor_real_rotations(  # type: ignore[no-untyped-def]
     at = 0
     elements_before = size
     for b in range(num_blocks):
-        bit = blocks[b, TARGET_MASK]
+        bit = blocks[b, f.TARGET_MASK]
         if sides[b] & 2:
             pieces[piece, P_ZERO] = pieces[piece, P_ONE] = bit
             pieces[piece, P_NUMBERS] = number
@@ -127,11 +115,11 @@ def factor_real_rotations(  # type: ignore[no-untyped-def]
             size += 1
             piece += 1
             at += 1
-        for c in range(COLUMNS):
+        for c in range(f.COLUMNS):
             into[at, c] = blocks[b, c]
         if sides[b]:
-            into[at, REAL_ROTATION] = number
-            into[at, IS_REAL] = 1
+            into[at, f.REAL_ROTATION] = number
+            into[at, f.IS_REAL] = 1
         sides[b] |= at << 4
         at += 1
         if sides[b] & 8:

@@ -6,31 +6,15 @@ from collections import Counter
 
 import msgspec
 
-from simulators.statevector.planning.fusion import (
-    DIAGONALS,
-    LANE_SWAP,
-    ONE_WIRE,
-    PERMUTATION,
-    SWEEP,
-)
-from simulators.statevector.planning.tables import (
-    DENSE,
-    KIND,
-    OUTER_MASK,
-    PERMUTE_ROWS,
-    PHASE,
-    REAL,
-    ROW_MASK,
-    SWAP_LANE_ROW,
-    SweepTable,
-)
+from simulators.statevector.planning import fusion as f
+from simulators.statevector.planning import tables as t
 
 _NAMES = {
-    SWAP_LANE_ROW: "lane",
-    **{DENSE + k: f"dense{k}" for k in (1, 2, 3)},
-    **{REAL + k: f"real{k}" for k in (1, 2, 3)},
-    PERMUTE_ROWS: "map",
-    PHASE: "phase",
+    t.SWAP_LANE_ROW: "lane",
+    **{t.DENSE + k: f"dense{k}" for k in (1, 2, 3)},
+    **{t.REAL + k: f"real{k}" for k in (1, 2, 3)},
+    t.PERMUTE_ROWS: "map",
+    t.PHASE: "phase",
 }
 
 
@@ -48,14 +32,14 @@ class SweepReport(msgspec.Struct, frozen=True):
         return ", ".join(f"{count} {name}" for name, count in self.operations)
 
 
-def describe_sweeps(plan: SweepTable) -> tuple[SweepReport, ...]:
+def describe_sweeps(plan: t.SweepTable) -> tuple[SweepReport, ...]:
     """Report of each pass of a table."""
     results = []
     for number in range(len(plan.live)):
         places = plan.places[number, : plan.width].tolist()
         rows = plan.ops[plan.starts[number] : plan.starts[number + 1]].tolist()
         alive = int(plan.live[number]) | sum(1 << wire for wire in places)
-        kinds = Counter(_NAMES[row[KIND]] for row in rows)
+        kinds = Counter(_NAMES[row[t.KIND]] for row in rows)
         results.append(
             SweepReport(
                 tuple(places[5:]),
@@ -67,26 +51,26 @@ def describe_sweeps(plan: SweepTable) -> tuple[SweepReport, ...]:
     return tuple(results)
 
 
-def cost(plan: SweepTable) -> float:
+def cost(plan: t.SweepTable) -> float:
     """Cost of all sweeps; SWEEP is loading and storing the state once."""
     size = float(1 << plan.num_wires)
-    return sum((SWEEP + each.work) * each.amplitudes / size for each in describe_sweeps(plan))
+    return sum((f.SWEEP + each.work) * each.amplitudes / size for each in describe_sweeps(plan))
 
 
-def sweeps(plan: SweepTable) -> float:
+def sweeps(plan: t.SweepTable) -> float:
     """Number of times that the full state is loaded and stored."""
     return sum(each.amplitudes for each in describe_sweeps(plan)) / float(1 << plan.num_wires)
 
 
 def _cost(row: list[int]) -> float:
-    kind = row[KIND]
-    if kind == SWAP_LANE_ROW:
-        return LANE_SWAP
-    part = 0.5 ** (row[OUTER_MASK].bit_count() + row[ROW_MASK].bit_count())
-    if kind == PERMUTE_ROWS:
-        return PERMUTATION
-    if kind == PHASE:
-        return DIAGONALS * part
-    if kind > REAL:
-        return 0.5 * ONE_WIRE * 2.0 ** (kind - REAL - 1) * part
-    return ONE_WIRE * 2.0 ** (kind - DENSE - 1) * part
+    kind = row[t.KIND]
+    if kind == t.SWAP_LANE_ROW:
+        return f.LANE_SWAP
+    part = 0.5 ** (row[t.OUTER_MASK].bit_count() + row[t.ROW_MASK].bit_count())
+    if kind == t.PERMUTE_ROWS:
+        return f.PERMUTATION
+    if kind == t.PHASE:
+        return f.DIAGONALS * part
+    if kind > t.REAL:
+        return 0.5 * f.ONE_WIRE * 2.0 ** (kind - t.REAL - 1) * part
+    return f.ONE_WIRE * 2.0 ** (kind - t.DENSE - 1) * part

@@ -11,40 +11,10 @@ import numpy as np
 
 from simulators.compiler.bit_ops import count
 from simulators.compiler.kernel import I64, INT, INTS2, INTS3, REAL, REALS, device_function, kernel
+from simulators.statevector.planning import fusion as f
+from simulators.statevector.planning import tables as t
 from simulators.statevector.planning.codegen import restore, write
-from simulators.statevector.planning.fusion import (
-    CONTROL_MASK,
-    DIAGONAL_MASK,
-    DIAGONALS,
-    IS_REAL,
-    KIND,
-    LANE_SWAP,
-    ONE_WIRE,
-    PERMUTATION,
-    SWEEP,
-    TARGET_MASK,
-    cost,
-)
 from simulators.statevector.planning.pairing import pair
-from simulators.statevector.planning.tables import (
-    AFTER,
-    BLOCKS,
-    COUNTERS,
-    LANE_WIRES,
-    OPS,
-    OUTER_MASK,
-    PARTS,
-    PERMUTE_ROWS,
-    PHASE,
-    RECIPES,
-    ROW_MASK,
-    SPARE,
-    SWAP_LANE_ROW,
-    TAKEN,
-    enter,
-)
-from simulators.statevector.planning.tables import KIND as OP_KIND
-from simulators.statevector.planning.tables import REAL as REAL_OP
 
 _START = 3e4  # amplitudes that are swept in the time to plan and begin a pass
 _WINDOW = 1000  # skipped blocks before the search ends: keeps planning linear
@@ -61,8 +31,8 @@ def scan(blocks, work, after, size, tile, everything, candidates):  # type: igno
     total = 0.0
     k = after[0]
     while k < size and moved != everything and left < _WINDOW:
-        moves = blocks[k, TARGET_MASK]
-        mask = moves | blocks[k, DIAGONAL_MASK]
+        moves = blocks[k, f.TARGET_MASK]
+        mask = moves | blocks[k, f.DIAGONAL_MASK]
         fits = not (moves & seen) and not (mask & moved)
         lacks = moves & ~tile
         if fits and not lacks:
@@ -86,7 +56,7 @@ def scan(blocks, work, after, size, tile, everything, candidates):  # type: igno
 def _worth(total, wires, width):  # type: ignore[no-untyped-def]
     """Work per cost of the pass; `wires`: wires along which the state is not 0."""
     amplitudes = 2.0 ** max(wires, width)
-    return total / ((SWEEP + total) * amplitudes + SWEEP * _START)
+    return total / ((f.SWEEP + total) * amplitudes + f.SWEEP * _START)
 
 
 @device_function
@@ -127,13 +97,13 @@ def choose(  # type: ignore[no-untyped-def]
 @device_function
 def take(blocks, size, tile, everything, notes):  # type: ignore[no-untyped-def]
     """Take the blocks of a pass with this tile off the list, in order; returns their number."""
-    after, taken = notes[AFTER], notes[TAKEN]
+    after, taken = notes[t.AFTER], notes[t.TAKEN]
     moved = seen = left = result = 0
     before = -1
     k = after[0]
     while k < size and moved != everything and left < _WINDOW:
-        moves = blocks[k, TARGET_MASK]
-        mask = moves | blocks[k, DIAGONAL_MASK]
+        moves = blocks[k, f.TARGET_MASK]
+        mask = moves | blocks[k, f.DIAGONAL_MASK]
         if not (moves & seen) and not (mask & moved) and not (moves & ~tile):
             taken[result] = k
             result += 1
@@ -192,10 +162,10 @@ def partition_into_sweeps(  # type: ignore[no-untyped-def]
     `inputs`, `notes`, `out`, `done`: see `tables`. `live`: wires along which the state is not 0 at
     the beginning. `starts`, `places`, `lives`: see `SweepTable`.
     """
-    blocks, after = inputs[BLOCKS], notes[AFTER]
-    candidates, spare = notes[SPARE][:_CANDIDATES], notes[SPARE][:0]
-    everything, lanes = (1 << num_wires) - 1, (1 << LANE_WIRES) - 1
-    for k in range(COUNTERS):
+    blocks, after = inputs[t.BLOCKS], notes[t.AFTER]
+    candidates, spare = notes[t.SPARE][:_CANDIDATES], notes[t.SPARE][:0]
+    everything, lanes = (1 << num_wires) - 1, (1 << t.LANE_WIRES) - 1
+    for k in range(t.COUNTERS):
         done[k] = 0
     for k in range(size + 1):
         after[k] = k
@@ -204,19 +174,19 @@ def partition_into_sweeps(  # type: ignore[no-untyped-def]
     while after[0] < size:
         tile = choose(blocks, work, after, size, lanes, width, live, num_wires, candidates, spare)
         result = take(blocks, size, tile, everything, notes)
-        full = max(done[OPS], max(done[RECIPES], done[PARTS]))
+        full = max(done[t.OPS], max(done[t.RECIPES], done[t.PARTS]))
         if full + _MOST_OPS * (result + 2) > out.shape[1]:
             return -1
         tile = filled(tile, live, width, num_wires)
         for k in range(result):
-            live |= blocks[notes[TAKEN, k], TARGET_MASK]
-        enter(tile, num_wires, places, passes, notes)
+            live |= blocks[notes[t.TAKEN, k], f.TARGET_MASK]
+        t.enter(tile, num_wires, places, passes, notes)
         write(result, width, inputs, notes, out, done)
         restore(width, notes, out, done)
         pair(starts[passes], out, done)
         lives[passes] = live
         passes += 1
-        starts[passes] = done[OPS]
+        starts[passes] = done[t.OPS]
     return passes
 
 
@@ -226,9 +196,9 @@ def block_weights(blocks, size, done, seed, work):  # type: ignore[no-untyped-de
     is 0: other weights lead to other plans."""
     word = seed
     for b in range(size):
-        kind = blocks[b, KIND]
-        work[b] = done + cost(
-            kind, blocks[b, TARGET_MASK], blocks[b, CONTROL_MASK], blocks[b, IS_REAL]
+        kind = blocks[b, f.KIND]
+        work[b] = done + f.cost(
+            kind, blocks[b, f.TARGET_MASK], blocks[b, f.CONTROL_MASK], blocks[b, f.IS_REAL]
         )
         if seed:
             word = (word * 1103515245 + 12345) & 0x7FFFFFFF
@@ -238,17 +208,17 @@ def block_weights(blocks, size, done, seed, work):  # type: ignore[no-untyped-de
 @device_function
 def _price(ops, o):  # type: ignore[no-untyped-def]
     """Cost of one operation on a full state."""
-    kind = ops[o, OP_KIND]
-    if kind == SWAP_LANE_ROW:
-        return LANE_SWAP
-    if kind == PERMUTE_ROWS:
-        return PERMUTATION
-    part_ = 0.5 ** (count(ops[o, ROW_MASK]) + count(ops[o, OUTER_MASK]))
-    if kind == PHASE:
-        return DIAGONALS * part_
-    if kind > REAL_OP:
-        return 0.5 * ONE_WIRE * 2.0 ** (kind - REAL_OP - 1) * part_
-    return ONE_WIRE * 2.0 ** (kind - 1) * part_
+    kind = ops[o, t.KIND]
+    if kind == t.SWAP_LANE_ROW:
+        return f.LANE_SWAP
+    if kind == t.PERMUTE_ROWS:
+        return f.PERMUTATION
+    part_ = 0.5 ** (count(ops[o, t.ROW_MASK]) + count(ops[o, t.OUTER_MASK]))
+    if kind == t.PHASE:
+        return f.DIAGONALS * part_
+    if kind > t.REAL:
+        return 0.5 * f.ONE_WIRE * 2.0 ** (kind - t.REAL - 1) * part_
+    return f.ONE_WIRE * 2.0 ** (kind - 1) * part_
 
 
 @kernel(INTS2, I64, I64, INTS2, INT, INT, INT, returns=REAL, group="wide")
@@ -259,7 +229,7 @@ def plan_cost(ops, starts, lives, places, passes, width, num_wires):  # type: ig
         alive = lives[p]
         for k in range(width):
             alive |= 1 << places[p, k]
-        work = SWEEP
+        work = f.SWEEP
         for o in range(starts[p], starts[p + 1]):
             work += _price(ops, o)
         total += work * 2.0 ** (count(alive) - num_wires)

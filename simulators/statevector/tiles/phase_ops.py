@@ -6,28 +6,14 @@ import numpy as np
 
 from simulators.compiler import bit_ops
 from simulators.compiler.kernel import device_function
-from simulators.statevector.planning.tables import (
-    AT,
-    CROSS,
-    FIRST_TERM,
-    LANE_WIRES,
-    LANES,
-    MASK,
-    MOST_CROSS,
-    MOST_WIDTH,
-    PLACE,
-    ROW_MASK,
-    ROW_VALUE,
-    SCALAR,
-    TERMS,
-)
+from simulators.statevector.planning import tables as t
 from simulators.statevector.tiles import row_ops as rows
 
-_TABLE = 2 * LANES  # numbers of a table of lanes
-_SCALAR = MOST_WIDTH  # index of the products of terms without a place
+_TABLE = 2 * t.LANES  # numbers of a table of lanes
+_SCALAR = t.MOST_WIDTH  # index of the products of terms without a place
 NOTES = 3  # words for one operation
-PRODUCTS = 2 * (MOST_WIDTH + 1)  # float64: products of all places
-FACTORS = (_TABLE << MOST_CROSS) + _TABLE + 2  # numbers in addition to two for each row
+PRODUCTS = 2 * (t.MOST_WIDTH + 1)  # float64: products of all places
+FACTORS = (_TABLE << t.MOST_CROSS) + _TABLE + 2  # numbers in addition to two for each row
 _FEW = 3  # with fewer row bits, the numbers fill no vector
 
 
@@ -48,22 +34,22 @@ def spread(number, mask):  # type: ignore[no-untyped-def]
 def _products(terms, first, count, floats, at, base, fixed, value, into):  # type: ignore[no-untyped-def]
     """Multiply the terms that apply in this tile, by place; returns the mask of the places. Row
     bits under `fixed` have their `value` in all affected rows, so their terms have no place."""
-    for place in range(MOST_WIDTH + 1):
+    for place in range(t.MOST_WIDTH + 1):
         into[2 * place] = 1.0
         into[2 * place + 1] = 0.0
     result = 0
-    for t in range(count):
-        mask = terms[first + t, MASK]
+    for term in range(count):
+        mask = terms[first + term, t.MASK]
         if base & mask != mask:
             continue
-        place = terms[first + t, PLACE]
-        if place == SCALAR:
+        place = terms[first + term, t.PLACE]
+        if place == t.SCALAR:
             place = _SCALAR
-        elif place >= LANE_WIRES and fixed >> (place - LANE_WIRES) & 1:
-            if not value >> (place - LANE_WIRES) & 1:
+        elif place >= t.LANE_WIRES and fixed >> (place - t.LANE_WIRES) & 1:
+            if not value >> (place - t.LANE_WIRES) & 1:
                 continue
             place = _SCALAR
-        u, v = floats[at + 2 * t], floats[at + 2 * t + 1]
+        u, v = floats[at + 2 * term], floats[at + 2 * term + 1]
         x, y = into[2 * place], into[2 * place + 1]
         into[2 * place] = x * u - y * v
         into[2 * place + 1] = x * v + y * u
@@ -88,18 +74,18 @@ def _row_factors(rounded, at, height, products, touched, factors):  # type: igno
     terms."""
     factors[0] = products[2 * _SCALAR]
     factors[1] = products[2 * _SCALAR + 1]
-    if not touched & (((1 << height) - 1) << LANE_WIRES) and height >= _FEW:
+    if not touched & (((1 << height) - 1) << t.LANE_WIRES) and height >= _FEW:
         scalar = factors.size - 2
         factors[scalar], factors[scalar + 1] = factors[0], factors[1]
         rows.complex_scale(factors, 0, rounded, at, factors, scalar, 2 << height)
         return
     for j in range(height):
         if j < _FEW:
-            _double(factors, 0, 1 << j, products, LANE_WIRES + j)
+            _double(factors, 0, 1 << j, products, t.LANE_WIRES + j)
         else:
             scalar = factors.size - 2
-            factors[scalar] = products[2 * (LANE_WIRES + j)]
-            factors[scalar + 1] = products[2 * (LANE_WIRES + j) + 1]
+            factors[scalar] = products[2 * (t.LANE_WIRES + j)]
+            factors[scalar + 1] = products[2 * (t.LANE_WIRES + j) + 1]
             rows.complex_scale(factors, 2 << j, factors, 0, factors, scalar, 2 << j)
     if height >= _FEW:
         rows.complex_multiply(factors, 0, rounded, at, 2 << height)
@@ -116,23 +102,23 @@ def _lane_factors(rounded, at, num_tables, products, factors, to):  # type: igno
     own = to + _TABLE * num_tables  # pairs, one table's
     factors[own] = 1.0
     factors[own + 1] = 0.0
-    for j in range(LANE_WIRES):
+    for j in range(t.LANE_WIRES):
         _double(factors, own, 1 << j, products, j)
     for c in range(num_tables):
-        for k in range(LANES):
+        for k in range(t.LANES):
             u, v = factors[own + 2 * k], factors[own + 2 * k + 1]
             place = _TABLE * c + k
-            x, y = rounded[at + place], rounded[at + place + LANES]
+            x, y = rounded[at + place], rounded[at + place + t.LANES]
             factors[to + place] = x * u - y * v
-            factors[to + place + LANES] = x * v + y * u
+            factors[to + place + t.LANES] = x * v + y * u
 
 
 @device_function
 def _is_one(table, at):  # type: ignore[no-untyped-def]
     k = at
-    while k < at + LANES and table[k] == 1.0 and table[k + LANES] == 0.0:
+    while k < at + t.LANES and table[k] == 1.0 and table[k + t.LANES] == 0.0:
         k += 1
-    return np.int64(k == at + LANES)
+    return np.int64(k == at + t.LANES)
 
 
 @device_function
@@ -143,20 +129,20 @@ def prepare(ops, o, height, terms, floats, rounded, base, factors, products, not
     that type, FACTORS and two for each row; `products`: float64 [PRODUCTS]. notes[0], notes[1]:
     whether there are factors of rows, and of lanes; notes[2]: the lanes' tables that are all 1.
     """
-    at = ops[o, AT]
-    num_tables = 1 << bit_ops.count(ops[o, CROSS])
+    at = ops[o, t.AT]
+    num_tables = 1 << bit_ops.count(ops[o, t.CROSS])
     lanes = at + (2 << height)
     table, start = rounded, lanes
     notes[0] = notes[1] = 0
-    if ops[o, TERMS]:
+    if ops[o, t.TERMS]:
         result = _products(
-            terms, ops[o, FIRST_TERM], ops[o, TERMS], floats, lanes + _TABLE * num_tables, base,
-            ops[o, ROW_MASK], ops[o, ROW_VALUE], products,
+            terms, ops[o, t.FIRST_TERM], ops[o, t.TERMS], floats, lanes + _TABLE * num_tables, base,
+            ops[o, t.ROW_MASK], ops[o, t.ROW_VALUE], products,
         )  # fmt: skip
-        if result >> LANE_WIRES:
+        if result >> t.LANE_WIRES:
             _row_factors(rounded, at, height, products, result, factors)
             notes[0] = 1
-        if result & ((1 << LANE_WIRES) - 1):
+        if result & ((1 << t.LANE_WIRES) - 1):
             table, start = factors, 2 << height
             _lane_factors(rounded, lanes, num_tables, products, factors, start)
             notes[1] = 1
@@ -168,8 +154,8 @@ def prepare(ops, o, height, terms, floats, rounded, base, factors, products, not
 @device_function
 def turn(tile, order, height, ops, o, strip, at, rounded, factors, notes):  # type: ignore[no-untyped-def]
     """Apply the prepared operation o to the rows at | some of the bits `strip`."""
-    mask, value, cross = ops[o, ROW_MASK], ops[o, ROW_VALUE], ops[o, CROSS]
-    begin = ops[o, AT]
+    mask, value, cross = ops[o, t.ROW_MASK], ops[o, t.ROW_VALUE], ops[o, t.CROSS]
+    begin = ops[o, t.AT]
     by, first = rounded, begin
     if notes[0]:
         by, first = factors, begin - begin

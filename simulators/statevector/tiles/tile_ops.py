@@ -4,43 +4,26 @@ from __future__ import annotations
 
 from simulators.compiler.bit_ops import count
 from simulators.compiler.kernel import device_function
-from simulators.statevector.planning.tables import (
-    AT,
-    DENSE,
-    KIND,
-    LANES,
-    OUTER_MASK,
-    OUTER_VALUE,
-    PERMUTE_ROWS,
-    PHASE,
-    REAL,
-    ROW_MASK,
-    ROW_OTHER,
-    ROW_VALUE,
-    SWAP_LANE_ROW,
-    A,
-    B,
-    C,
-)
+from simulators.statevector.planning import tables as t
 from simulators.statevector.tiles import row_ops as rows
 from simulators.statevector.tiles.phase_ops import NOTES, prepare, turn
 
-ROW = 2 * LANES  # numbers of a row
+ROW = 2 * t.LANES  # numbers of a row
 PHASES = 4  # operations of that kind that are prepared together
 _AHEAD = 12  # prefetch distance in rows
-_D1, _D2, _D3, _R1, _R2 = DENSE + 1, DENSE + 2, DENSE + 3, REAL + 1, REAL + 2
+_D1, _D2, _D3, _R1, _R2 = t.DENSE + 1, t.DENSE + 2, t.DENSE + 3, t.REAL + 1, t.REAL + 2
 
 
 @device_function
 def _fits(ops, o, base):  # type: ignore[no-untyped-def]
-    return base & ops[o, OUTER_MASK] == ops[o, OUTER_VALUE]
+    return base & ops[o, t.OUTER_MASK] == ops[o, t.OUTER_VALUE]
 
 
 @device_function
 def concerned(ops, first, last, base):  # type: ignore[no-untyped-def]
     """Return whether any operation changes the tile: lane swaps alone cancel."""
     o = first
-    while o < last and (ops[o, KIND] == SWAP_LANE_ROW or not _fits(ops, o, base)):
+    while o < last and (ops[o, t.KIND] == t.SWAP_LANE_ROW or not _fits(ops, o, base)):
         o += 1
     return o < last
 
@@ -72,7 +55,7 @@ def store(amplitudes, base, offsets, tile_rows, tile, order, norms):  # type: ig
         rows.prefetch_row(amplitudes, 2 * (base | offsets[min(k + _AHEAD, last)]))
         rows.store_row(amplitudes, 2 * at, tile, row)
         if norms.size:
-            norms[at // LANES] = rows.norm_row(tile, row)
+            norms[at // t.LANES] = rows.norm_row(tile, row)
 
 
 @device_function
@@ -125,18 +108,18 @@ def _multiply(tile, order, kind, free, value, a, b, c, rounded, at):  # type: ig
 @device_function
 def _moves(ops, o):  # type: ignore[no-untyped-def]
     """Row bits of which an operation needs both values at once."""
-    kind = ops[o, KIND]
-    if kind == PHASE:
+    kind = ops[o, t.KIND]
+    if kind == t.PHASE:
         return kind - kind
-    if kind == PERMUTE_ROWS:
-        return ops[o, ROW_VALUE] ^ ops[o, ROW_OTHER]
-    if kind == SWAP_LANE_ROW:
-        return 1 << ops[o, B]
-    result = 1 << ops[o, A]
+    if kind == t.PERMUTE_ROWS:
+        return ops[o, t.ROW_VALUE] ^ ops[o, t.ROW_OTHER]
+    if kind == t.SWAP_LANE_ROW:
+        return 1 << ops[o, t.B]
+    result = 1 << ops[o, t.A]
     if kind not in (_D1, _R1):
-        result |= 1 << ops[o, B]
+        result |= 1 << ops[o, t.B]
         if kind not in (_D2, _R2):
-            result |= 1 << ops[o, C]
+            result |= 1 << ops[o, t.C]
     return result
 
 
@@ -157,21 +140,21 @@ def _filled(strip, full, limit):  # type: ignore[no-untyped-def]
 @device_function
 def _act(tile, order, height, ops, o, strip, at, rounded, factors, notes):  # type: ignore[no-untyped-def]
     """Apply operation o to the rows at | some of the bits `strip`."""
-    kind = ops[o, KIND]
-    mask, value = ops[o, ROW_MASK], ops[o, ROW_VALUE]
-    if kind == SWAP_LANE_ROW:
-        _swap_lanes(tile, order, strip, at, ops[o, A], 1 << ops[o, B])
+    kind = ops[o, t.KIND]
+    mask, value = ops[o, t.ROW_MASK], ops[o, t.ROW_VALUE]
+    if kind == t.SWAP_LANE_ROW:
+        _swap_lanes(tile, order, strip, at, ops[o, t.A], 1 << ops[o, t.B])
     elif (at ^ value) & mask & ~strip:
         return
-    elif kind == PERMUTE_ROWS:
-        row, other = at | value & strip, at | ops[o, ROW_OTHER] & strip
+    elif kind == t.PERMUTE_ROWS:
+        row, other = at | value & strip, at | ops[o, t.ROW_OTHER] & strip
         _map(order, strip & ~mask, row, other)
-    elif kind == PHASE:
+    elif kind == t.PHASE:
         turn(tile, order, height, ops, o, strip, at, rounded, factors, notes)
     else:
         free = strip & ~(mask | _moves(ops, o))
-        a, b, c = 1 << ops[o, A], 1 << ops[o, B], 1 << ops[o, C]
-        _multiply(tile, order, kind, free, at | value & strip, a, b, c, rounded, ops[o, AT])
+        a, b, c = 1 << ops[o, t.A], 1 << ops[o, t.B], 1 << ops[o, t.C]
+        _multiply(tile, order, kind, free, at | value & strip, a, b, c, rounded, ops[o, t.AT])
 
 
 @device_function
@@ -191,11 +174,11 @@ def operate(  # type: ignore[no-untyped-def]
         strip = phases = acting = o - o
         end = o
         while end < last:
-            if ops[end, KIND] == SWAP_LANE_ROW or _fits(ops, end, base):
+            if ops[end, t.KIND] == t.SWAP_LANE_ROW or _fits(ops, end, base):
                 wider = strip | _moves(ops, end)
                 if acting and count(wider) > limit:
                     break
-                if ops[end, KIND] == PHASE:
+                if ops[end, t.KIND] == t.PHASE:
                     if phases == PHASES:
                         break
                     own = factors[phases * room : (phases + 1) * room]
@@ -211,11 +194,11 @@ def operate(  # type: ignore[no-untyped-def]
         while acting:
             phases = 0
             for k in range(o, end):
-                if ops[k, KIND] == SWAP_LANE_ROW or _fits(ops, k, base):
+                if ops[k, t.KIND] == t.SWAP_LANE_ROW or _fits(ops, k, base):
                     own = factors[phases * room : (phases + 1) * room]
                     said = notes[phases * NOTES : (phases + 1) * NOTES]
                     _act(tile, order, height, ops, k, strip, at, rounded, own, said)
-                    phases += ops[k, KIND] == PHASE
+                    phases += ops[k, t.KIND] == t.PHASE
             at = (at - outside) & outside
             if not at:
                 break

@@ -21,41 +21,35 @@ from simulators.statevector.distributed.remap_schedule import (
     plan_communication,
 )
 from simulators.statevector.planning import tables as s
-from simulators.statevector.planning.tables import (
-    LANE_WIRES,
-    LANES,
-    MOST_WIDTH,
-    OP_COLUMNS,
-    SweepTable,
-)
+from simulators.statevector.planning import tables as t
 from simulators.statevector.state import BLOCK_QUBITS
 
 State = NDArray[np.complex128]
 
 
-def empty(n: int, tiles: list[list[int]], live: list[int] | None = None) -> SweepTable:
+def empty(n: int, tiles: list[list[int]], live: list[int] | None = None) -> t.SweepTable:
     """Passes over these tiles that do nothing."""
-    places = np.zeros((len(tiles), MOST_WIDTH), np.uint64)
+    places = np.zeros((len(tiles), t.MOST_WIDTH), np.uint64)
     for row, tile in zip(places, tiles, strict=True):
         row[: len(tile)] = tile
     lives = [(1 << n) - 1] * len(tiles) if live is None else live
-    return SweepTable(
+    return t.SweepTable(
         n,
         len(tiles[0]),
         np.zeros(len(tiles) + 1, np.int64),
         places,
         np.array(lives, np.uint64),
-        np.empty((0, OP_COLUMNS), np.uint64),
+        np.empty((0, t.OP_COLUMNS), np.uint64),
         np.empty((0, 2), np.uint64),
         0,
     )
 
 
 @st.composite
-def plans(draw: st.DrawFn, n: int, width: int, passes: int) -> SweepTable:
+def plans(draw: st.DrawFn, n: int, width: int, passes: int) -> t.SweepTable:
     """Tiles of any wires beside the lanes; wires that are live are never fewer later."""
-    above = st.permutations(range(LANE_WIRES, n)).map(lambda wires: wires[: width - LANE_WIRES])
-    tiles = [[*range(LANE_WIRES), *draw(above)] for _ in range(passes)]
+    above = st.permutations(range(t.LANE_WIRES, n)).map(lambda wires: wires[: width - t.LANE_WIRES])
+    tiles = [[*range(t.LANE_WIRES), *draw(above)] for _ in range(passes)]
     live, lives = 0, []
     for tile in tiles:
         live |= sum(1 << wire for wire in tile)
@@ -68,7 +62,7 @@ def plans(draw: st.DrawFn, n: int, width: int, passes: int) -> SweepTable:
 N, LOCAL, WIDTH = 20, 17, 15
 
 
-def followed(found: CommSchedule, plan: SweepTable, layout: Layout) -> None:
+def followed(found: CommSchedule, plan: t.SweepTable, layout: Layout) -> None:
     """Every pass has its tile at home and its lanes where they belong."""
     at = 0
     for leg in found.stages:
@@ -79,20 +73,20 @@ def followed(found: CommSchedule, plan: SweepTable, layout: Layout) -> None:
         for number in range(leg.first, leg.last):
             tile = plan.places[number, : plan.width].tolist()
             assert all(layout.positions[wire] < LOCAL for wire in tile)
-        assert layout.positions[:LANE_WIRES] == list(range(LANE_WIRES))
+        assert layout.positions[: t.LANE_WIRES] == list(range(t.LANE_WIRES))
     assert at == len(plan.live)
 
 
 @settings(derandomize=True, deadline=None, max_examples=60)
 @given(plan=plans(N, WIDTH, 6), fresh=st.booleans())
-def test_each_sweep_has_its_tile_qubits_local(plan: SweepTable, fresh: bool) -> None:
+def test_each_sweep_has_its_tile_qubits_local(plan: t.SweepTable, fresh: bool) -> None:
     result = plan_communication(plan, range(N), LOCAL, fresh=fresh)
     followed(result, plan, Layout(N, LOCAL))
 
 
 @settings(derandomize=True, deadline=None, max_examples=60)
 @given(plan=plans(N, WIDTH, 6))
-def test_qubits_move_only_by_planned_exchanges(plan: SweepTable) -> None:
+def test_qubits_move_only_by_planned_exchanges(plan: t.SweepTable) -> None:
     """What differs from leg to leg is exchanged, or has never been 1."""
     result = plan_communication(plan, range(N), LOCAL, fresh=True)
     layout = Layout(N, LOCAL)
@@ -122,7 +116,7 @@ def test_sweeps_over_local_qubits_need_no_communication() -> None:
 
 def test_initial_layout_of_zero_state_costs_no_communication() -> None:
     """All of the last pass's wires could be at home from the start."""
-    last = [*range(LANE_WIRES), *range(N - 10, N)]
+    last = [*range(t.LANE_WIRES), *range(N - 10, N)]
     plan = empty(N, [last, last], [(1 << N) - 1] * 2)
     assert plan_communication(plan, range(N), LOCAL, fresh=True).sent == 0
     assert plan_communication(plan, range(N), LOCAL, fresh=False).sent > 0
@@ -138,7 +132,7 @@ def test_qubits_needed_together_are_exchanged_in_one_stage() -> None:
 
 
 def test_qubit_with_latest_next_use_is_exchanged() -> None:
-    low = list(range(LANE_WIRES))
+    low = list(range(t.LANE_WIRES))
     first = [*low, *range(5, 14), N - 1]
     second = [*low, *range(5, 12), 14, 15, N - 1]
     plan = empty(N, [first, second])
@@ -150,7 +144,7 @@ def test_qubit_with_latest_next_use_is_exchanged() -> None:
 @settings(derandomize=True, deadline=None, max_examples=60)
 @given(plan=plans(N, WIDTH, 3), fresh=st.booleans())
 def test_block_qubits_stay_local_while_others_can_be_exchanged(
-    plan: SweepTable, fresh: bool
+    plan: t.SweepTable, fresh: bool
 ) -> None:
     """As long as others can leave, the wires of a block stay."""
     layout = Layout(N, LOCAL)
@@ -187,12 +181,12 @@ def test_communication_volume_counts_only_live_amplitudes(
 SMALL, SMALL_LOCAL, SMALL_WIDTH = 10, 8, 7
 
 
-def drawn(seed: int, passes: int) -> tuple[SweepTable, NDArray[np.float64]]:
+def drawn(seed: int, passes: int) -> tuple[t.SweepTable, NDArray[np.float64]]:
     """Operations of all kinds with conditions anywhere, and their numbers."""
     rng = np.random.default_rng(seed)
-    rows = SMALL_WIDTH - LANE_WIRES
-    above = [rng.permutation(range(LANE_WIRES, SMALL))[:rows].tolist() for _ in range(passes)]
-    plan = empty(SMALL, [[*range(LANE_WIRES), *wires] for wires in above])
+    rows = SMALL_WIDTH - t.LANE_WIRES
+    above = [rng.permutation(range(t.LANE_WIRES, SMALL))[:rows].tolist() for _ in range(passes)]
+    plan = empty(SMALL, [[*range(t.LANE_WIRES), *wires] for wires in above])
     floats: list[float] = []
     ops, starts, terms = [], [0], []
     for number in range(passes):
@@ -201,7 +195,7 @@ def drawn(seed: int, passes: int) -> tuple[SweepTable, NDArray[np.float64]]:
         for kind in rng.permutation(
             [s.SWAP_LANE_ROW, s.DENSE + 1, s.REAL + 2, s.PERMUTE_ROWS, s.PHASE]
         ):
-            op = np.zeros(OP_COLUMNS, np.uint64)
+            op = np.zeros(t.OP_COLUMNS, np.uint64)
             op[s.KIND], op[s.A], op[s.B] = kind, 0, 1
             word, mask, value = rng.integers(1 << SMALL, size=3).tolist()
             op[s.OUTER_MASK] = word & mask & outside
@@ -209,7 +203,7 @@ def drawn(seed: int, passes: int) -> tuple[SweepTable, NDArray[np.float64]]:
             op[s.AT] = len(floats)
             if kind == s.SWAP_LANE_ROW:
                 op[s.OUTER_MASK] = op[s.OUTER_VALUE] = 0
-                lane = int(rng.integers(LANE_WIRES))
+                lane = int(rng.integers(t.LANE_WIRES))
                 op[s.A], op[s.B] = lane, 0
                 ops.append(op)  # and back again at once
             elif kind == s.DENSE + 1:
@@ -224,12 +218,12 @@ def drawn(seed: int, passes: int) -> tuple[SweepTable, NDArray[np.float64]]:
                 for place in (s.SCALAR, s.SCALAR, 0, 4, 5, 6):
                     terms.append([1 << int(rng.choice(list(bits(outside)))), place])
                 terms[-1][0] = outside & int(rng.integers(1 << SMALL))
-                size = 2 * (1 << rows) + 2 * (2 * LANES) + 2 * 6
+                size = 2 * (1 << rows) + 2 * (2 * t.LANES) + 2 * 6
                 floats += rng.normal(size=size).tolist()
             ops.append(op)
         starts.append(len(ops))
     return (
-        SweepTable(
+        t.SweepTable(
             SMALL,
             SMALL_WIDTH,
             np.array(starts, np.int64),

@@ -14,6 +14,7 @@ from random_circuits import unitary_circuits
 from reference import apply, matrix
 
 from simulators.circuit.ir import Circuit
+from simulators.statevector.planning import tables as t
 from simulators.statevector.planning.planner import (
     OperationRange,
     SegmentContext,
@@ -21,16 +22,6 @@ from simulators.statevector.planning.planner import (
     fuse_segment,
     plan_segment,
     tile_program,
-)
-from simulators.statevector.planning.tables import (
-    KIND,
-    LANE_WIRES,
-    OUTER_MASK,
-    PERMUTE_ROWS,
-    PHASE,
-    REAL,
-    ROW_OTHER,
-    ROW_VALUE,
 )
 
 WIDTH = 9  # the least: many passes, with few qubits
@@ -63,7 +54,7 @@ def probs(state: State, qubits: list[int]) -> NDArray[np.float64]:
 
 
 def kinds(made: SegmentPlan) -> list[int]:
-    return made.sweeps.ops[:, KIND].tolist()
+    return made.sweeps.ops[:, t.KIND].tolist()
 
 
 @settings(derandomize=True, deadline=None, max_examples=1000)
@@ -80,7 +71,7 @@ def test_plan_equals_gate_by_gate_application(circuit: Circuit, zero: bool) -> N
 def test_one_fused_segment_is_divided_into_tiles_of_several_widths(circuit: Circuit) -> None:
     state = start(circuit.num_qubits, zero=False)
     where = OperationRange(0, circuit.ops.size, 0, 0)
-    segment = fuse_segment(circuit, where, SegmentContext(), WIDTH - LANE_WIRES)
+    segment = fuse_segment(circuit, where, SegmentContext(), WIDTH - t.LANE_WIRES)
     for width in (WIDTH, WIDTH + 2):
         result = carried_out(tile_program(segment, width), circuit, state)
         np.testing.assert_allclose(result, one_by_one(circuit, state), atol=1e-12)
@@ -165,9 +156,9 @@ def test_swaps_on_zero_state_need_no_operations() -> None:
         arrays.add("swap", [q, 19 - q])
     circuit = arrays.circuit()
     result = planned(circuit, SegmentContext(zero=True), 14)
-    assert kinds(result) == [REAL + 1]
+    assert kinds(result) == [t.REAL + 1]
     assert 19 in result.sweeps.places[0]
-    assert set(kinds(planned(circuit, SegmentContext(), 14))) <= {0, PERMUTE_ROWS, REAL + 1}
+    assert set(kinds(planned(circuit, SegmentContext(), 14))) <= {0, t.PERMUTE_ROWS, t.REAL + 1}
 
 
 def test_phase_layer_needs_at_most_one_operation_per_sweep() -> None:
@@ -178,7 +169,7 @@ def test_phase_layer_needs_at_most_one_operation_per_sweep() -> None:
         arrays.add("rzz", [q, q + 1], (), [0.3])
         arrays.add("rz", [q], (), [0.3])
     result = planned(arrays.circuit(), SegmentContext(), 14)
-    assert kinds(result).count(PHASE) <= len(result.sweeps.live) == 2
+    assert kinds(result).count(t.PHASE) <= len(result.sweeps.live) == 2
 
 
 def test_rotations_between_phases_become_real() -> None:
@@ -189,7 +180,7 @@ def test_rotations_between_phases_become_real() -> None:
         for q in range(13):
             arrays.add("rzz", [q, q + 1], (), [0.3])
     result = kinds(planned(arrays.circuit(), SegmentContext(zero=True, measured=1), 14))
-    assert REAL + 1 in result
+    assert t.REAL + 1 in result
     assert not {1, 2, 3} & set(result)
 
 
@@ -215,10 +206,10 @@ def test_phases_between_two_cx_become_phase_gadgets() -> None:
             arrays.add("rx", [q], (), [0.4])
     circuit, state = arrays.circuit(), start(11, False)
     result = planned(circuit, SegmentContext())
-    maps = result.sweeps.ops[result.sweeps.ops[:, KIND] == PERMUTE_ROWS]
-    assert not maps[:, OUTER_MASK].any()
-    assert not (maps[:, ROW_VALUE] & maps[:, ROW_OTHER]).any()  # swaps of rows alone
-    assert PHASE in kinds(result)
+    maps = result.sweeps.ops[result.sweeps.ops[:, t.KIND] == t.PERMUTE_ROWS]
+    assert not maps[:, t.OUTER_MASK].any()
+    assert not (maps[:, t.ROW_VALUE] & maps[:, t.ROW_OTHER]).any()  # swaps of rows alone
+    assert t.PHASE in kinds(result)
     np.testing.assert_allclose(
         carried_out(result, circuit, state), one_by_one(circuit, state), atol=1e-12
     )
