@@ -2,7 +2,7 @@
 
 For circuits without blocks and resets, with fixed gates or gates with parameters on at most two
 qubits, whose measurements are final and whose qubits are all connected. The steps are those of
-`noisy_cone`, `noisy_layout`, `noisy_components` and `program`; other circuits use these modules.
+`light_cone`, `noisy_layout`, `noisy_components` and `program`; other circuits use these modules.
 """
 
 from __future__ import annotations
@@ -20,9 +20,8 @@ from simulators.circuit.ir import Circuit, Table
 from simulators.circuit.noise import AFTER_OP, CHANNEL, NoiseProgram
 from simulators.circuit.noise import Q0 as FIRST
 from simulators.circuit.noise import Q1 as SECOND
-from simulators.circuit.passes.light_cone import GATE_KINDS
+from simulators.circuit.passes.light_cone import GATE_KINDS, walk_cone
 from simulators.circuit.passes.noisy_components import connect
-from simulators.circuit.passes.noisy_cone import noisy_cone
 from simulators.compiler.arrays import as_numbers
 from simulators.compiler.kernel import I64, INT, INTS2, NAMES, U8, U16, kernel
 from simulators.densitymatrix.fusion import CODE, PARAM, Q0, Q1, TABLE, fixed_gates
@@ -82,7 +81,7 @@ def plain_part(circuit: Circuit, noise: NoiseProgram, outputs: tuple[str, ...]) 
     locations, facts = noise.locations, noise.facts
     items = np.empty((size + len(locations), 5), np.int64)
     layout, sizes = np.empty((3, bits), np.int64), np.empty(2, np.int64)
-    room = 8 * 3 * wires + 3 * wires + bits + size + len(locations) + facts.rows.size
+    room = 8 * 3 * wires + 4 * wires + bits + size + len(locations) + facts.rows.size
     fits = _plain_part(
         circuit.table.rows, GATE_KINDS, circuit.ops, circuit.qubits, circuit.clbits, sources,
         locations, facts.rows, facts.all_traits, wires, np.empty(room, np.uint8), items, layout,
@@ -140,6 +139,8 @@ def _plain_part(  # type: ignore[no-untyped-def]
     at += num_qubits
     used = scratch[at : at + num_qubits]
     at += num_qubits
+    turned = scratch[at : at + num_qubits]
+    at += num_qubits
     written = scratch[at : at + layout.shape[1]]
     at += layout.shape[1]
     kept = scratch[at : at + ops.size]
@@ -149,11 +150,11 @@ def _plain_part(  # type: ignore[no-untyped-def]
     traits = scratch[at : at + channels.size]
     for k in range(channels.size):
         traits[k] = all_traits[channels[k]]
-    levels[:] = 0
+    levels[:] = turned[:] = 0
     written[:] = 0
-    noisy_cone(
-        rows, kinds, ops, qubits, clbits, 1, 0, locations, traits, levels, written, kept, acting,
-        needed,
+    walk_cone(
+        rows, kinds, ops, qubits, clbits, 1, 0, 1, locations, traits, levels, turned, written, kept,
+        acting, needed,
     )  # fmt: skip
 
     last[:] = -2

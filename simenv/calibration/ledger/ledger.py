@@ -26,8 +26,7 @@ from simulators.circuit.analysis.first_order_loss import MAX_QUBITS, IdealStates
 from simulators.circuit.ir import Circuit
 from simulators.circuit.noise import AFTER_OP, Q0, Q1, NoiseProgram
 from simulators.circuit.passes.attach_noise import attach_noise
-from simulators.circuit.passes.light_cone import output_support
-from simulators.circuit.passes.noisy_cone import active_support
+from simulators.circuit.passes.light_cone import light_cone, output_support
 
 _THERMAL = "qubit.thermal"
 _CORRELATED = "qubit.correlated_readout"
@@ -120,7 +119,7 @@ def _acting(circuit: Circuit, program: NoiseProgram) -> NoiseProgram:
     support = output_support(("counts",), (), circuit)
     if support is None:
         return program
-    acting = active_support(circuit, program, support).acting
+    acting = light_cone(circuit, support, program).acting
     return msgspec.structs.replace(program, locations=program.locations[acting])
 
 

@@ -13,7 +13,7 @@ from simulators.circuit.ir import Circuit, register_starts
 from simulators.circuit.passes import light_cone
 from simulators.circuit.passes.light_cone import GATE_KINDS, walk_components, walk_cone
 from simulators.compiler.arrays import as_numbers
-from simulators.compiler.kernel import I32, I64, INT, NAMES, U8, U16, kernel
+from simulators.compiler.kernel import I32, I64, INT, INTS2, NAMES, U8, U16, kernel
 
 _GONE, _SEVERAL, _NEEDED, _OPERATIONS, _ONE, _TWO, _MANY = range(7)  # of `totals`
 
@@ -29,7 +29,7 @@ def cone_size(circuit: Circuit) -> tuple[LightConeSize | None, bool]:
     _measure_cone(
         circuit.table.rows, GATE_KINDS, circuit.ops, circuit.qubits, circuit.clbits,
         circuit.conditions, register_starts(circuit), int(bool(circuit.conditions_data)), wires,
-        bits, np.empty(num_bytes, np.uint8), totals,
+        bits, light_cone.NO_PLACES, np.empty(num_bytes, np.uint8), totals,
     )  # fmt: skip
     gone, several, needed, *counts = totals.tolist()
     if several or (needed == wires and not gone):
@@ -46,12 +46,15 @@ def is_loaded() -> bool:
     return _measure_cone.is_loaded and light_cone.is_loaded()
 
 
-@kernel(NAMES, NAMES, U16, U16, U16, I32, I64, INT, INT, INT, U8, I64, group="light_cone")
+@kernel(
+    NAMES, NAMES, U16, U16, U16, I32, I64, INT, INT, INT, INTS2, U8, I64, group="light_cone"
+)  # fmt: skip
 def _measure_cone(  # type: ignore[no-untyped-def]
-    rows, kinds, ops, qubits, clbits, tokens, starts, blocks, num_qubits, num_clbits, scratch,
-    totals,
+    rows, kinds, ops, qubits, clbits, tokens, starts, blocks, num_qubits, num_clbits, places,
+    scratch, totals,
 ):  # fmt: skip
-    """Fill `totals`, by the names above; `blocks`: there are conditions. `scratch`: bytes."""
+    """Fill `totals`, by the names above; `blocks`: there are conditions. `places`: empty.
+    `scratch`: bytes."""
     first_op = num_qubits + num_clbits + 1
     parent = as_numbers(scratch, 0, first_op + ops.size)
     at = 8 * (first_op + ops.size)
@@ -61,12 +64,13 @@ def _measure_cone(  # type: ignore[no-untyped-def]
     at += 3 * num_qubits
     written = scratch[at : at + num_clbits]
     kept = scratch[at + num_clbits :]
-    levels[:] = turned[:] = needed[:] = 0
+    levels[:] = turned[:] = 0
     written[:] = 0
     totals[:] = 0
     totals[_GONE] = walk_cone(
-        rows, kinds, ops, qubits, clbits, 1, blocks, blocks, levels, turned, written, kept
-    )
+        rows, kinds, ops, qubits, clbits, 1, blocks, blocks, places, scratch[:0], levels, turned,
+        written, kept, scratch[:0], needed,
+    )  # fmt: skip
     totals[_SEVERAL] = walk_components(
         rows, ops, qubits, clbits, tokens, starts, num_qubits, first_op, kept, needed, parent
     )

@@ -10,9 +10,15 @@ from simulators.circuit.analysis.profile import NoiseProfile
 from simulators.circuit.gates import BARRIER
 from simulators.circuit.ir import Circuit
 from simulators.circuit.noise import CHANNEL, Q0, Q1, NoiseProgram
-from simulators.circuit.passes.light_cone import GATE_KINDS, join, output_support, root_of
+from simulators.circuit.passes.light_cone import (
+    GATE_KINDS,
+    join,
+    light_cone,
+    output_support,
+    root_of,
+    walk_cone,
+)
 from simulators.circuit.passes.noisy_components import PACKED_QUBITS, connect
-from simulators.circuit.passes.noisy_cone import active_support, noisy_cone
 from simulators.compiler.arrays import as_numbers
 from simulators.compiler.kernel import I64, INT, INTS2, NAMES, REALS, U8, U16, kernel
 
@@ -34,7 +40,7 @@ def noise_profile(
         width, touched = circuit.num_qubits, _touched(circuit)
         support = output_support(outputs, labels, circuit) if outputs else None
         if support is not None:
-            result = active_support(circuit, program, support)
+            result = light_cone(circuit, support, program)
             locations, width = locations[result.acting], int(result.needed.sum())
     facts, channels = program.facts, locations[:, CHANNEL]
     return NoiseProfile(
@@ -51,7 +57,7 @@ def noise_profile(
 def _profile_of_counts(program: NoiseProgram, circuit: Circuit) -> NoiseProfile:
     """Profile of the support of counts, in one kernel call."""
     locations, facts, qubits = program.locations, program.facts, circuit.num_qubits
-    room = (16 + 3) * qubits + circuit.num_clbits + circuit.ops.size
+    room = (16 + 4) * qubits + circuit.num_clbits + circuit.ops.size
     room += len(locations) + facts.rows.size
     measured, weights = np.empty(5, np.int64), np.empty(2)
     _measure_counts(
@@ -92,8 +98,8 @@ def _measure_counts(  # type: ignore[no-untyped-def]
     parent, sizes = as_numbers(scratch, 0, num_qubits), as_numbers(scratch, at // 2, num_qubits)
     levels, needed = scratch[at : at + num_qubits], scratch[at + num_qubits : at + 2 * num_qubits]
     at += 2 * num_qubits
-    touched = scratch[at : at + num_qubits]
-    at += num_qubits
+    touched, turned = scratch[at : at + num_qubits], scratch[at + num_qubits : at + 2 * num_qubits]
+    at += 2 * num_qubits
     written = scratch[at : at + num_clbits]
     at += num_clbits
     kept = scratch[at : at + ops.size]
@@ -103,11 +109,11 @@ def _measure_counts(  # type: ignore[no-untyped-def]
     traits = scratch[at : at + channels.size]
     for k in range(channels.size):
         traits[k] = all_traits[channels[k]]
-    levels[:] = 0
+    levels[:] = turned[:] = 0
     written[:] = 0
-    noisy_cone(
-        rows, kinds, ops, qubits, clbits, 1, blocks, locations, traits, levels, written, kept,
-        acting, needed,
+    walk_cone(
+        rows, kinds, ops, qubits, clbits, 1, blocks, 1, locations, traits, levels, turned, written,
+        kept, acting, needed,
     )  # fmt: skip
     measured[:] = 0
     weights[:] = 0.0

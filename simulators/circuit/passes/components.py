@@ -41,6 +41,15 @@ class Subcircuit(msgspec.Struct, frozen=True, eq=False):
         params = circuit.params[self.params].tobytes()
         return msgspec.structs.replace(self.circuit, params_data=params)
 
+    def within(self, outer: Subcircuit) -> Subcircuit:
+        """This part of a part, numbered as the whole circuit of the latter."""
+        return msgspec.structs.replace(
+            self,
+            qubits=outer.qubits[self.qubits],
+            operations=outer.operations[self.operations],
+            params=outer.params[self.params],
+        )
+
     @property
     def memory_bytes(self) -> int:
         """Bytes of its arrays."""
@@ -91,14 +100,12 @@ def partition(circuit: Circuit, asked: OutputSupport | None) -> Partition:
         measured = measurement_layout(circuit, keep=True).measured
         if any(measured >> qubit & 1 for qubit in np.flatnonzero(seen == FULL).tolist()):
             return UNREDUCED  # invalid outputs: see `expectation.refuse_collapsed`
-    kept, gone = light_cone(circuit, asked.clbits, asked.levels)
-    needed = np.zeros(circuit.num_qubits, np.bool_)
-    needed[: seen.size] = seen
+    cone = light_cone(circuit, asked)
+    kept, needed = cone.kept, cone.needed
     roots, of_operations, several = connected_components(circuit, kept, needed)
     all_needed = bool(needed.all())
-    if all_needed and not gone and not several:
+    if all_needed and not cone.gone and not several:
         return UNREDUCED
-    needed[0] |= not needed.any()
     parts: tuple[NDArray[np.int64], ...] = (np.flatnonzero(needed),)
     places = np.zeros(circuit.ops.size, np.int64)
     if several and not _must_stay_together(circuit, asked):
@@ -108,7 +115,7 @@ def partition(circuit: Circuit, asked: OutputSupport | None) -> Partition:
             for n, part in enumerate(parts):
                 number[roots[part]] = n
             places = number[of_operations]
-    if all_needed and not gone and len(parts) == 1:
+    if all_needed and not cone.gone and len(parts) == 1:
         return UNREDUCED
     return Partition(kept, parts, places)
 
@@ -176,7 +183,7 @@ def extract_part(
         qubits_data=wires[:num_wires].tobytes(),
         clbits_data=clbits[:num_clbits].tobytes(),
         params_data=circuit.params[params].tobytes(),
-        slots_data=kept_slots(circuit, params) if circuit.slots_data else b"",
+        slots_data=_kept_slots(circuit, params) if circuit.slots_data else b"",
         conditions_data=_conditions(circuit, kept) if circuit.conditions_data else b"",
     )
     return Subcircuit(cut, qubits, op_ids[:count], params)
@@ -211,7 +218,7 @@ def _extract(  # type: ignore[no-untyped-def]
     sizes[0], sizes[1], sizes[2], sizes[3] = count, wires, bits, angles
 
 
-def kept_slots(circuit: Circuit, params: NDArray[np.int64]) -> bytes:
+def _kept_slots(circuit: Circuit, params: NDArray[np.int64]) -> bytes:
     """Slots of the free parameters among these, which are ascending."""
     pairs = circuit.slots.reshape(-1, 2)
     pairs = pairs[np.isin(pairs[:, 0], params)].copy()

@@ -4,8 +4,13 @@ Going backwards, each qubit has a level: UNUSED, Z_BASIS (only its measurement o
 FULL. An operation is dropped if it moves amplitude only along qubits that are UNUSED, and acts
 diagonally on qubits that are at most Z_BASIS: phases before a measurement, controls of unused
 targets. Blocks under a condition are kept; in a circuit with conditions, so are all measurements.
-The same walk finds the connected components (union-find over qubits, clbits and blocks). Only for
-circuits that `admission.validation_error` admitted.
+With noise, a location is dropped only if all its qubits are unused there, so an operation may be
+dropped while its noise stays: a diagonal gate before a measurement changes no outcome, its noise
+may. A channel leaves a qubit at Z_BASIS if its Z-diagonal part is closed, and leaves the second
+qubit unused if the first one's part does not depend on it. Locations inside blocks are kept.
+
+Connected components are found by union-find over qubits, clbits and blocks. Only for circuits that
+`admission.validation_error` admitted.
 """
 
 from __future__ import annotations
@@ -17,6 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from simulators.circuit import tokens as tk
+from simulators.circuit.channel_facts import CLOSED, FIRST_ALONE, SECOND_ALONE
 from simulators.circuit.gates import (
     CASE,
     END_BLOCK,
@@ -35,7 +41,18 @@ from simulators.circuit.gates import (
     Gate,
 )
 from simulators.circuit.ir import Circuit, register_starts
-from simulators.compiler.kernel import I32, I64, INT, NAMES, U8, U16, device_function, kernel
+from simulators.circuit.noise import AFTER_OP, CHANNEL, Q0, Q1, NoiseProgram
+from simulators.compiler.kernel import (
+    I32,
+    I64,
+    INT,
+    INTS2,
+    NAMES,
+    U8,
+    U16,
+    device_function,
+    kernel,
+)
 
 UNUSED, Z_BASIS, FULL = range(3)  # part of a qubit's state that is needed: none, its outcome, all
 
@@ -136,18 +153,44 @@ def gate_levels(kind, qubits, first, count, levels):  # type: ignore[no-untyped-
 
 @device_function
 def walk_cone(  # type: ignore[no-untyped-def]
-    rows, kinds, ops, qubits, clbits, bits_seen, blocks, phases, levels, turned, written, kept
-):
-    """Fill `kept` [operations]; returns the number of dropped operations with an effect. Without
-    `phases`, diagonal gates count only if they follow a measurement.
+    rows, kinds, ops, qubits, clbits, bits_seen, blocks, phases, places, traits, levels, turned,
+    written, kept, acting, needed,
+):  # fmt: skip
+    """Fill `kept` [operations], `acting` [locations] and `needed` [qubits]; returns the number of
+    dropped operations with an effect. Without `phases`, diagonal gates count only if they follow a
+    measurement.
 
     `levels` [qubits]: levels at the end. `bits_seen`: clbits are outputs. `blocks`: there are
-    conditions. `turned` [qubits], `written` [clbits]: zeros.
+    conditions. `places` [locations, 4], `traits` [channels]: of the noise. `turned` [qubits],
+    `written` [clbits]: zeros.
     """
     at = qubits.size
     bit = clbits.size
     depth = gone = 0
-    for k in range(ops.size - 1, -1, -1):
+    place = places.shape[0] - 1
+    for q in range(levels.size):
+        needed[q] = levels[q] != UNUSED
+    for k in range(ops.size - 1, -2, -1):
+        while place >= 0 and places[place, AFTER_OP] >= k:
+            a, b = places[place, Q0], places[place, Q1]
+            trait = traits[places[place, CHANNEL]]
+            low = levels[a]
+            high = levels[b] if b >= 0 else np.uint8(UNUSED)
+            acting[place] = depth > 0 or low > UNUSED or high > UNUSED
+            if acting[place]:
+                after = np.uint8(FULL)
+                if depth == 0 and trait & CLOSED and max(low, high) <= Z_BASIS:
+                    after = np.uint8(Z_BASIS)
+                needed[a] = 1
+                if depth > 0 or low > UNUSED or not trait & SECOND_ALONE:
+                    levels[a] = after
+                if b >= 0:
+                    needed[b] = 1
+                    if depth > 0 or high > UNUSED or not trait & FIRST_ALONE:
+                        levels[b] = after
+            place -= 1
+        if k < 0:
+            break
         code, count = rows[ops[k], 0], rows[ops[k], 1]
         at -= count
         bit -= rows[ops[k], 2]
@@ -184,12 +227,16 @@ def walk_cone(  # type: ignore[no-untyped-def]
             else:
                 for j in range(at, at + count):
                     turned[qubits[j]] = 1
+        if kept[k]:
+            for j in range(at, at + count):
+                needed[qubits[j]] = 1
     return gone
 
 
 _light_cone_kernel = kernel(
-    NAMES, NAMES, U16, U16, U16, INT, INT, INT, U8, U8, U8, U8, returns=INT, group="light_cone"
-)(walk_cone)
+    NAMES, NAMES, U16, U16, U16, INT, INT, INT, INTS2, U8, U8, U8, U8, U8, U8, U8, returns=INT,
+    group="light_cone",
+)(walk_cone)  # fmt: skip
 
 
 @device_function
@@ -266,35 +313,44 @@ _components_kernel = kernel(
 )(walk_components)
 
 
-def light_cone(circuit: Circuit, clbits: bool, levels: bytes) -> tuple[NDArray[np.bool_], int]:
-    """Mask of the kept operations (bool [operations]), and the number of dropped ones with an
-    effect.
+class LightCone(msgspec.Struct, frozen=True, eq=False):
+    """Operations, noise locations and qubits that the outputs depend on; at least one qubit."""
 
-    `clbits`: True if they are outputs; `levels`: level of each qubit (see `OutputSupport`), b""
-    without strings. If clbits alone are outputs and there are no conditions, diagonal gates are not
-    counted: without the others they change no probability, and the planner drops them by itself. A
-    diagonal gate after a measurement counts, because the measurement is final only without it.
+    kept: NDArray[np.bool_]  # [operations]
+    acting: NDArray[np.bool_]  # [locations]
+    needed: NDArray[np.bool_]  # [qubits]
+    gone: int  # number of dropped operations with an effect
+
+
+NO_PLACES, _NO_TRAITS = np.zeros((0, 4), np.int64), np.zeros(0, np.uint8)
+
+
+def light_cone(
+    circuit: Circuit, support: OutputSupport, noise: NoiseProgram | None = None
+) -> LightCone:
+    """Light cone of the outputs, and of the noise.
+
+    If clbits alone are outputs and there are no conditions, diagonal gates are not among the `gone`
+    operations: without the others they change no probability, and the planner drops them by itself.
+    A diagonal gate after a measurement counts, because the measurement is final only without it.
     """
-    counted = bool(levels) or bool(circuit.conditions_data)
-    kept = np.empty(circuit.ops.size, np.uint8)
-    seen = np.zeros(circuit.num_qubits, np.uint8)
-    if levels:
-        seen[:] = np.frombuffer(levels, np.uint8)
+    places, traits = NO_PLACES, _NO_TRAITS
+    if noise is not None:
+        places, traits = noise.locations, noise.facts.traits
+    blocks = int(bool(circuit.conditions_data))
+    levels = np.zeros(circuit.num_qubits, np.uint8)
+    if support.levels:
+        levels[:] = np.frombuffer(support.levels, np.uint8)
+    kept, acting = np.empty(circuit.ops.size, np.uint8), np.empty(len(places), np.uint8)
+    needed = np.empty_like(levels)
     gone = _light_cone_kernel(
-        circuit.table.rows,
-        GATE_KINDS,
-        circuit.ops,
-        circuit.qubits,
-        circuit.clbits,
-        int(clbits),
-        int(bool(circuit.conditions_data)),
-        int(counted),
-        seen,
-        np.zeros_like(seen),
-        np.zeros(circuit.num_clbits, np.uint8),
-        kept,
-    )
-    return kept.view(np.bool_), int(gone)
+        circuit.table.rows, GATE_KINDS, circuit.ops, circuit.qubits, circuit.clbits,
+        int(support.clbits), blocks, int(bool(support.levels)) | blocks, places, traits, levels,
+        np.zeros_like(levels), np.zeros(circuit.num_clbits, np.uint8), kept, acting, needed,
+    )  # fmt: skip
+    if not needed.any():
+        needed[:1] = 1
+    return LightCone(kept.view(np.bool_), acting.view(np.bool_), needed.view(np.bool_), int(gone))
 
 
 def connected_components(

@@ -7,16 +7,13 @@ qubits share a part, since a part costs more than its state.
 
 from __future__ import annotations
 
-from itertools import pairwise
-
-import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
 from simulators.circuit.gates import BARRIER
 from simulators.circuit.ir import Circuit
 from simulators.circuit.noise import Q0, Q1, NoiseProgram
-from simulators.circuit.passes.components import Subcircuit, kept_slots
+from simulators.circuit.passes.components import Subcircuit, extract_part
 from simulators.circuit.passes.light_cone import join, root_of
 from simulators.circuit.passes.noise_part import noise_of_part
 from simulators.compiler.kernel import I64, INTS2, NAMES, U8, U16, device_function, kernel
@@ -86,58 +83,19 @@ def split(part: Subcircuit, noise: NoiseProgram) -> tuple[tuple[Subcircuit, Nois
     groups = component_qubits(circuit, everything, noise.locations, needed)
     if len(groups) == 1:
         return ((part, noise),)
-    return _Splitter(part, noise, groups).pieces()
-
-
-class _Splitter:
-    """Arrays of a circuit sorted by component, once for all components."""
-
-    def __init__(
-        self, part: Subcircuit, noise: NoiseProgram, groups: tuple[NDArray[np.int64], ...]
-    ) -> None:
-        circuit = part.circuit
-        self._part, self._noise, self._groups = part, noise, groups
-        self._number = np.empty(circuit.num_qubits, np.int64)  # component of each qubit
-        self._new = np.empty(circuit.num_qubits, np.uint16)  # number of each qubit in its component
-        for k, qubits in enumerate(groups):
-            self._number[qubits] = k
-            self._new[qubits] = np.arange(qubits.size)
-        rows = circuit.table.rows[circuit.ops]
-        first = np.cumsum(rows[:, 1]) - rows[:, 1]
-        acts = np.flatnonzero((rows[:, 1] > 0) & (rows[:, 0] != BARRIER))
-        place = np.full(circuit.ops.size, -1, np.int64)
-        place[acts] = self._number[circuit.qubits[first[acts]]]
-        self._ops = self._sorted(place)
-        self._wires = self._sorted(np.repeat(place, rows[:, 1]))
-        self._clbits = self._sorted(np.repeat(place, rows[:, 2]))
-        self._params = self._sorted(np.repeat(place, rows[:, 3]))
-        self._locations = self._sorted(self._number[noise.locations[:, Q0]])
-
-    def _sorted(self, place: NDArray[np.int64]) -> list[NDArray[np.intp]]:
-        """Indices of each component, ascending."""
-        order = np.argsort(place, kind="stable")
-        bounds = np.searchsorted(place[order], np.arange(len(self._groups) + 1))
-        return [order[a:b] for a, b in pairwise(bounds.tolist())]
-
-    def pieces(self) -> tuple[tuple[Subcircuit, NoiseProgram], ...]:
-        """Parts of all components."""
-        return tuple(self._piece(k) for k in range(len(self._groups)))
-
-    def _piece(self, k: int) -> tuple[Subcircuit, NoiseProgram]:
-        part, circuit = self._part, self._part.circuit
-        params = self._params[k]
-        cut = msgspec.structs.replace(
-            circuit,
-            num_qubits=self._groups[k].size,
-            ops_data=circuit.ops[self._ops[k]].tobytes(),
-            qubits_data=self._new[circuit.qubits[self._wires[k]]].tobytes(),
-            clbits_data=circuit.clbits[self._clbits[k]].tobytes(),
-            params_data=circuit.params[params].tobytes(),
-            slots_data=kept_slots(circuit, params) if circuit.slots_data else b"",
-        )
-        piece = Subcircuit(
-            cut, part.qubits[self._groups[k]], part.operations[self._ops[k]], part.params[params]
-        )
-        noise = self._noise
-        locations = noise.locations[self._locations[k]]
-        return piece, noise_of_part(noise, locations, self._ops[k], self._groups[k], readout=False)
+    number = np.empty(circuit.num_qubits, np.int64)  # component of each qubit
+    for k, qubits in enumerate(groups):
+        number[qubits] = k
+    rows = circuit.table.rows[circuit.ops]
+    first = np.cumsum(rows[:, 1]) - rows[:, 1]
+    acts = np.flatnonzero((rows[:, 1] > 0) & (rows[:, 0] != BARRIER))
+    place = np.full(circuit.ops.size, -1, np.int64)
+    place[acts] = number[circuit.qubits[first[acts]]]
+    of_locations = number[noise.locations[:, Q0]]
+    pieces = []
+    for k, qubits in enumerate(groups):
+        piece = extract_part(circuit, place == k, qubits)
+        locations = noise.locations[of_locations == k]
+        own = noise_of_part(noise, locations, piece.operations, qubits, readout=False)
+        pieces.append((piece.within(part), own))
+    return tuple(pieces)

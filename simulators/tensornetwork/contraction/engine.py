@@ -22,7 +22,13 @@ from numpy.typing import NDArray
 from simulators.catalog import builtin_card
 from simulators.circuit.analysis.measurements import MeasurementLayouts
 from simulators.circuit.ir import Circuit
-from simulators.circuit.passes.light_cone import FULL, UNUSED, Z_BASIS, light_cone
+from simulators.circuit.passes.light_cone import (
+    FULL,
+    UNUSED,
+    Z_BASIS,
+    OutputSupport,
+    light_cone,
+)
 from simulators.control import RunControl
 from simulators.engine import Plan, Request, RunOptions
 from simulators.errors import Unsupported
@@ -219,7 +225,7 @@ class _ContractedState(FinalState):
 
     def _cone(self, levels: bytes, number: int) -> _Cone:
         """Light cone with its amplitudes or its network."""
-        kept, _ = light_cone(self._circuit, False, levels)
+        kept = light_cone(self._circuit, OutputSupport(False, levels)).kept
         chosen = [self._factors[k] for k in np.flatnonzero(kept).tolist()]
         factors = fused(chosen)
         touched = {qubit for factor in factors for qubit in factor.qubits}

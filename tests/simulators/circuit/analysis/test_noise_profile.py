@@ -14,9 +14,8 @@ from simulators.circuit.analysis.noise_profile import noise_profile
 from simulators.circuit.analysis.profiler import profile
 from simulators.circuit.noise import NoiseProgram
 from simulators.circuit.passes.attach_noise import attach_noise
-from simulators.circuit.passes.light_cone import OutputSupport
+from simulators.circuit.passes.light_cone import OutputSupport, light_cone
 from simulators.circuit.passes.noisy_components import component_qubits
-from simulators.circuit.passes.noisy_cone import active_support
 
 
 def program(*made: channels.Channel) -> NoiseProgram:
@@ -69,7 +68,7 @@ def test_profile_of_counts_is_that_of_the_passes_one_by_one(seed: int) -> None:
     noise = attach_noise(circuit, model)
     result = noise_profile(noise, circuit, ("counts",))
     single = noise_profile(noise, circuit, ("counts", "memory"))
-    support = active_support(circuit, noise, OutputSupport(True, b""))
+    support = light_cone(circuit, OutputSupport(True, b""), noise)
     locations = noise.locations[support.acting]
     parts = component_qubits(circuit, support.kept, locations, support.needed)
     assert result.widest == max(part.size for part in parts)
