@@ -12,12 +12,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from simulators.circuit.ir import Circuit
-from simulators.circuit.operations import Operation, matrix, operations
+from simulators.circuit.operations import with_matrices
 
 Matrix = NDArray[np.complex128]
 
 SWAP: Matrix = np.eye(4, dtype=complex)[[0, 2, 1, 3]]
-_KEPT = 4_096  # cached matrices of one circuit
 
 
 class Block(msgspec.Struct, gc=False):
@@ -44,11 +43,9 @@ def gate_blocks(
     are ignored."""
     builder = _Builder(len(sites))
     phase = 1.0 + 0.0j
-    matrices: dict[tuple[int, tuple[float, ...]], Matrix] = {}
-    for operation in operations(circuit, params):
-        if not operation.is_gate:
+    for operation, gate in with_matrices(circuit, params):
+        if gate is None:
             continue
-        gate = _looked_up(circuit, operation, matrices)
         if not operation.qubits:
             phase *= complex(gate[0, 0])
         elif len(operation.qubits) == 1:
@@ -58,18 +55,15 @@ def gate_blocks(
     return GateBlocks(builder.layers(), builder.singles, phase)
 
 
-def _looked_up(
-    circuit: Circuit,
-    operation: Operation,
-    matrices: dict[tuple[int, tuple[float, ...]], Matrix],
-) -> Matrix:
-    key = operation.row, operation.params
-    result = matrices.get(key)
-    if result is None:
-        result = matrix(circuit, operation)
-        if len(matrices) < _KEPT:
-            matrices[key] = result
-    return result
+def on_neighbours(sites: list[int], gate: Matrix) -> tuple[list[int], Block]:
+    """First sites of the swaps with the next site that bring these sites together, and the gate as
+    a block on them. `gate`: its first qubit is the lowest bit."""
+    count, order = len(sites), sorted(sites)
+    first = order[0]
+    swaps = [at for k, site in enumerate(order) for at in range(site - 1, first + k - 1, -1)]
+    axes = [count - 1 - sites.index(site) for site in order]  # of each site's qubit
+    shaped = gate.reshape((2,) * (2 * count)).transpose(*axes, *(count + a for a in axes))
+    return swaps, Block(first, count, 0, shaped.reshape(1 << count, 1 << count))
 
 
 class _Builder:
@@ -88,31 +82,14 @@ class _Builder:
 
     def gate(self, sites: list[int], gate: Matrix) -> None:
         """Add a gate whose qubits are at these sites, the first one being the lowest bit."""
-        count = len(sites)
-        if count == 2:
-            upper, lower = sites
-            if upper < lower:  # the lowest bit stands first
-                upper, lower = lower, upper
-                gate = gate.reshape(2, 2, 2, 2).transpose(1, 0, 3, 2).reshape(4, 4)
-            if upper == lower + 1:
-                self._pair(lower, gate)
-                return
-            swaps = range(upper - 1, lower, -1)
-            for site in swaps:
-                self._pair(site, SWAP)
-            self._pair(lower, gate)
-            for site in reversed(swaps):
-                self._pair(site, SWAP)
-            return
-        order = sorted(sites)
-        first = order[0]
-        moves = [at for k, site in enumerate(order) for at in range(site - 1, first + k - 1, -1)]
-        for site in moves:
+        swaps, block = on_neighbours(sites, gate)
+        for site in swaps:
             self._pair(site, SWAP)
-        axes = [count - 1 - sites.index(site) for site in order]
-        shaped = gate.reshape((2,) * (2 * count)).transpose(*axes, *(count + a for a in axes))
-        self._block(first, count, shaped.reshape(1 << count, 1 << count))
-        for site in reversed(moves):
+        if block.count == 2:
+            self._pair(block.first, block.matrix)
+        else:
+            self._block(block.first, block.count, block.matrix)
+        for site in reversed(swaps):
             self._pair(site, SWAP)
 
     def _pair(self, site: int, gate: Matrix) -> None:

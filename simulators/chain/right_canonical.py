@@ -135,12 +135,8 @@ class RightCanonicalChain:
             weights = self._values[first][:, None]
             weighted = (weights * theta.reshape(left, -1)).reshape(rows, 2 * right)
             values, vectors = (each[0] for each in full_split(weighted[None]))
-            squares = np.square(values, dtype=np.float64)
-            behind = np.cumsum(squares[::-1])[::-1]
-            needed = int(np.count_nonzero(behind > self._cutoff * behind[0]))
-            kept = max(1, min(needed, self._bond))
-            if kept < values.size:
-                self.fidelity *= 1.0 - float(behind[kept] / behind[0])
+            kept, lost = truncated_rank(values, self._cutoff, self._bond)
+            self.fidelity *= 1.0 - lost
             vectors, values = np.ascontiguousarray(vectors[:kept]), values[:kept]
             theta = theta @ vectors.conj().T
             self.tensors[site] = vectors.reshape(kept, 2, right)
@@ -149,6 +145,16 @@ class RightCanonicalChain:
             right = kept
         self.tensors[first] = theta.reshape(left, 2, right)
         self.size += sum(self.tensors[site].size for site in sites)
+
+
+def truncated_rank(values: Values, cutoff: float, bond: int) -> tuple[int, float]:
+    """Number of singular values kept, at most `bond`, and the share of the weight that is lost;
+    `cutoff`: the share that may be."""
+    weights = np.square(values, dtype=np.float64)
+    behind = np.cumsum(weights[::-1])[::-1]  # weight of each value and those after it
+    needed = int(np.count_nonzero(behind > cutoff * behind[0]))
+    kept = max(1, min(needed, bond))
+    return kept, float(behind[kept] / behind[0]) if kept < behind.size else 0.0
 
 
 def full_split(matrices: Tensor) -> tuple[Values, Tensor]:

@@ -14,6 +14,8 @@ from numpy.typing import NDArray
 from simulators.circuit.gates import FIRST_GATE, UNITARY, unitary
 from simulators.circuit.ir import Circuit
 
+_KEPT = 4_096  # shared matrices of one circuit
+
 
 class Operation(msgspec.Struct, frozen=True, gc=False):
     """One operation: its place in `Circuit.ops`, its kind, its operands."""
@@ -70,3 +72,22 @@ def matrix(circuit: Circuit, operation: Operation) -> NDArray[np.complex128]:
         result = circuit.matrices[circuit.table.matrix[operation.row]]
         return np.frombuffer(result, np.complex128).reshape(1 << count, 1 << count)
     return unitary(operation.name, operation.params, count)
+
+
+def with_matrices(
+    circuit: Circuit, params: NDArray[np.float64]
+) -> Iterator[tuple[Operation, NDArray[np.complex128] | None]]:
+    """Operations in order with the matrices of gates, None for other operations. Equal gates share
+    a matrix."""
+    matrices: dict[tuple[int, tuple[float, ...]], NDArray[np.complex128]] = {}
+    for operation in operations(circuit, params):
+        if not operation.is_gate:
+            yield operation, None
+            continue
+        key = operation.row, operation.params
+        result = matrices.get(key)
+        if result is None:
+            result = matrix(circuit, operation)
+            if len(matrices) < _KEPT:
+                matrices[key] = result
+        yield operation, result

@@ -15,7 +15,7 @@ from simulators.catalog import builtin_card
 from simulators.chain.final_state import ChainState
 from simulators.chain.product_state import MatrixProductState
 from simulators.circuit.ir import Circuit
-from simulators.circuit.operations import matrix, operations
+from simulators.circuit.operations import with_matrices
 from simulators.control import RunControl
 from simulators.engine import RunOptions
 from simulators.errors import OutOfMemory
@@ -64,11 +64,10 @@ def _evolved(
         gate_opts={"cutoff_mode": "rsum2"},  # of squared singular values: weight
     )
     phase = 1.0 + 0.0j
-    for operation in operations(circuit, params):
-        if not operation.is_gate:
+    for operation, gate in with_matrices(circuit, params):
+        if gate is None:
             continue
         control.check()
-        gate = matrix(circuit, operation)
         if not operation.qubits:
             phase *= complex(gate[0, 0])
             continue

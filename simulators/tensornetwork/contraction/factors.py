@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from simulators.circuit.analysis.interaction_width import moved_qubits
 from simulators.circuit.ir import Circuit
-from simulators.circuit.operations import matrix, operations
+from simulators.circuit.operations import with_matrices
 
 Matrix = NDArray[np.complexfloating]
 Tensor = NDArray[np.complexfloating]
@@ -34,16 +34,11 @@ def gate_factors(
     phase."""
     results: list[Factor | None] = []
     phase = 1.0 + 0.0j
-    matrices: dict[tuple[int, tuple[float, ...]], Matrix] = {}
-    for operation in operations(circuit, params):
-        if not operation.is_gate:
+    for operation, gate in with_matrices(circuit, params):
+        if gate is None:
             results.append(None)
             continue
-        key = operation.row, operation.params
-        gate = matrices.get(key)
-        if gate is None:
-            gate = matrices[key] = matrix(circuit, operation).astype(dtype)
-        count = len(operation.qubits)
+        gate, count = np.asarray(gate, dtype), len(operation.qubits)
         if not count:
             phase *= complex(gate[0, 0])
             results.append(None)

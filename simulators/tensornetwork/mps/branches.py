@@ -17,7 +17,7 @@ from simulators.circuit.analysis.measurements import NO_OP_RESET, TERMINAL, Meas
 from simulators.circuit.expressions import expressions_of
 from simulators.circuit.gates import CASE, ELSE, END_BLOCK, IF, MEASURE, RESET, STORE, SWITCH, WHILE
 from simulators.circuit.ir import Circuit
-from simulators.circuit.operations import Operation, matrix, operations
+from simulators.circuit.operations import Operation, with_matrices
 from simulators.control import RunControl
 from simulators.engine import RunOptions
 from simulators.errors import TooManyBranches, TooManySteps
@@ -173,12 +173,12 @@ def _steps(circuit: Circuit, params: NDArray[np.float64], layout: MeasurementLay
     results: list[_Step] = []
     opened: list[int] = []  # steps of open blocks
     expression = -1
-    for operation in operations(circuit, params):
+    for operation, gate in with_matrices(circuit, params):
         code, role = operation.code, layout.roles[operation.place]
         expression += code in _OWNERS
-        if operation.is_gate:
+        if gate is not None:
             if operation.qubits:
-                results.append(_Step(operation, matrix(circuit, operation)))
+                results.append(_Step(operation, gate))
         elif code == IF:
             opened.append(len(results))
             results.append(_Step(operation, None, expression=expression))

@@ -11,7 +11,8 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from simulators.chain.gate_blocks import SWAP
+from simulators.chain.gate_blocks import SWAP, on_neighbours
+from simulators.chain.right_canonical import truncated_rank
 from simulators.tensornetwork.mps.gate_fusion import Matrix
 
 Tensor = NDArray[np.complexfloating]
@@ -63,18 +64,10 @@ class CanonicalChain:
             tensor = self.tensors[site]
             self.tensors[site] = np.ascontiguousarray(np.matmul(matrix, tensor))
             return
-        sites = sorted(places)
-        first = sites[0]
-        swaps = []  # first sites of swaps with the next site
-        for k, site in enumerate(sites):
-            swaps += list(range(site - 1, first + k - 1, -1))
+        swaps, block = on_neighbours(places, matrix)
         for site in swaps:
             self._block(site, 2, SWAP)
-        count = len(sites)
-        order = [count - 1 - places.index(site) for site in sites]  # axis of each site's qubit
-        gate = matrix.reshape((2,) * (2 * count))
-        gate = gate.transpose(*order, *(count + axis for axis in order))
-        self._block(first, count, gate.reshape(1 << count, 1 << count))
+        self._block(block.first, block.count, block.matrix)
         for site in reversed(swaps):
             self._block(site, 2, SWAP)
 
@@ -128,19 +121,10 @@ class CanonicalChain:
         block = np.matmul(matrix, block.reshape(left, 1 << count, right)).astype(block.dtype)
         for site in range(first, last):
             u, values, v = np.linalg.svd(block.reshape(left * 2, -1), full_matrices=False)
-            kept, share = self._truncated_rank(values)
-            self.fidelity *= share
+            kept, lost = truncated_rank(values, self._cutoff, self._bond)
+            self.fidelity *= 1.0 - lost
             self.tensors[site] = np.ascontiguousarray(u[:, :kept]).reshape(left, 2, kept)
             block = values[:kept, None] * v[:kept]
             left = kept
         self.tensors[last] = block.reshape(left, 2, right)
         self._center = last
-
-    def _truncated_rank(self, values: NDArray[np.floating]) -> tuple[int, float]:
-        """Number of singular values kept, and their share of the weight."""
-        weights = np.square(values, dtype=np.float64)
-        behind = np.cumsum(weights[::-1])[::-1]  # weight of each value and those after it
-        needed = int(np.count_nonzero(behind > self._cutoff * behind[0]))
-        kept = max(1, min(needed, self._bond))
-        lost = float(behind[kept] / behind[0]) if kept < behind.size else 0.0
-        return kept, 1.0 - lost

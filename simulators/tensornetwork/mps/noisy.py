@@ -21,7 +21,7 @@ from simulators.circuit.analysis.measurements import MeasurementLayouts
 from simulators.circuit.analysis.qubit_order import chain_order
 from simulators.circuit.ir import Circuit, num_words
 from simulators.circuit.noise import NoiseProgram
-from simulators.circuit.operations import Operation, matrix, operations
+from simulators.circuit.operations import Operation, with_matrices
 from simulators.circuit.passes.light_cone import output_support
 from simulators.circuit.passes.noisy_cone import active_part
 from simulators.control import RunControl
@@ -114,10 +114,9 @@ class _Nodes:
         control: RunControl,
         finish: Finish,
     ) -> None:
-        circuit = located.circuit
         self._gates: list[tuple[Operation, Matrix] | None] = [
-            (each, matrix(circuit, each)) if each.is_gate and each.qubits else None
-            for each in operations(circuit, params)
+            (each, gate) if gate is not None and each.qubits else None
+            for each, gate in with_matrices(located.circuit, params)
         ]
         self._table = located.table
         self._empty = empty
