@@ -3,7 +3,7 @@ ranks."""
 
 from __future__ import annotations
 
-from typing import Any, overload
+from typing import Any, TypedDict, Unpack, overload
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,24 +18,33 @@ from simulators.errors import BadCircuit
 from simulators.results import BindingResult, EngineResult
 
 
+class RunTerms(TypedDict, total=False):
+    """Fields of `engine.Request` and `engine.RunOptions`."""
+
+    shots: int  # default 1024
+    seed: int  # default 0
+    outputs: tuple[str, ...]
+    observables: tuple[PauliSum, ...]
+    bindings: NDArray[np.float64] | None
+    binding: int
+    amplitudes: NDArray[np.uint8] | None
+    precision: str
+    threads: int
+    settings: tuple[tuple[str, int | float], ...]
+
+
+_OF_OPTIONS = ("precision", "threads", "settings")
+
+
 @overload
 def simulate(
     circuit: Circuit,
     *,
     comm: None = None,
-    shots: int = ...,
-    seed: int = ...,
-    outputs: tuple[str, ...] = ...,
-    observables: tuple[PauliSum, ...] = ...,
-    bindings: NDArray[np.float64] | None = ...,
-    binding: int = ...,
-    precision: str = ...,
-    threads: int = ...,
     engine: str = ...,
-    settings: tuple[tuple[str, int | float], ...] = ...,
     control: RunControl | None = ...,
     noise: NoiseProgram | None = ...,
-    amplitudes: NDArray[np.uint8] | None = ...,
+    **terms: Unpack[RunTerms],
 ) -> EngineResult: ...
 
 
@@ -44,19 +53,10 @@ def simulate(
     circuit: Circuit,
     *,
     comm: Any,
-    shots: int = ...,
-    seed: int = ...,
-    outputs: tuple[str, ...] = ...,
-    observables: tuple[PauliSum, ...] = ...,
-    bindings: NDArray[np.float64] | None = ...,
-    binding: int = ...,
-    precision: str = ...,
-    threads: int = ...,
     engine: str = ...,
-    settings: tuple[tuple[str, int | float], ...] = ...,
     control: RunControl | None = ...,
     noise: NoiseProgram | None = ...,
-    amplitudes: NDArray[np.uint8] | None = ...,
+    **terms: Unpack[RunTerms],
 ) -> EngineResult | None: ...
 
 
@@ -64,21 +64,12 @@ def simulate(
     circuit: Circuit,
     *,
     comm: Any = None,
-    shots: int = 1024,
-    seed: int = 0,
-    outputs: tuple[str, ...] = ("counts",),
-    observables: tuple[PauliSum, ...] = (),
-    bindings: NDArray[np.float64] | None = None,
-    binding: int = 0,
-    precision: str = "double",
-    threads: int = 1,
     engine: str = "statevector",
-    settings: tuple[tuple[str, int | float], ...] = (),
     control: RunControl | None = None,
     noise: NoiseProgram | None = None,
-    amplitudes: NDArray[np.uint8] | None = None,
+    **terms: Unpack[RunTerms],
 ) -> EngineResult | None:
-    """Run one circuit; the arguments are those of `engine.Request` and `engine.RunOptions`.
+    """Run one circuit. `terms`: see `engine.Request` and `engine.RunOptions`.
 
     `noise`: of this circuit, see `circuit.passes.attach_noise`.
 
@@ -92,8 +83,9 @@ def simulate(
     text = validation_error(circuit)
     if text:
         raise BadCircuit(text)
-    options = RunOptions(precision=precision, threads=threads, settings=settings)
-    request = Request(shots, seed, outputs, observables, bindings, binding, amplitudes)
+    asked: dict[str, Any] = {"shots": 1024, "seed": 0, **terms}
+    options = RunOptions(**{name: asked.pop(name) for name in _OF_OPTIONS if name in asked})
+    request = Request(**asked)
     runner = registry.create(engine, EngineContext(comm=comm))
     try:
         plan = runner.plan(circuit, noise, options)

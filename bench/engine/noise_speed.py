@@ -34,7 +34,7 @@ from bench.harness.timing import clock_of, timed_s
 from bench.peers.base import Gate
 
 if TYPE_CHECKING:
-    from simulators.circuit.ir import Circuit
+    from simulators.circuit.ir import Circuit, CircuitData
     from simulators.circuit.noise import NoiseProgram
 
 ONE, TWO = 3e-4, 3e-3  # depolarizing parameters
@@ -282,7 +282,6 @@ def noise_program(circuit: Circuit, *, relax: bool, scale: float = 1.0) -> Noise
 
 def _circuit(num_qubits: int, gates: list[Gate]) -> Circuit:
     """Return a circuit of the gates with all qubits measured."""
-    from simulators.circuit.ir import Circuit
 
     table: dict[tuple[str, int, int, int], int] = {}
     ops, qubits, params = [], [], []
@@ -291,7 +290,7 @@ def _circuit(num_qubits: int, gates: list[Gate]) -> Circuit:
         qubits += wires
         params += angles
     ops += [table.setdefault(("measure", 1, 1, 0), len(table))] * num_qubits
-    return Circuit.from_buffers(
+    return CircuitData(
         num_qubits,
         num_qubits,
         (("c", num_qubits),),
@@ -301,7 +300,7 @@ def _circuit(num_qubits: int, gates: list[Gate]) -> Circuit:
         np.array([*qubits, *range(num_qubits)], np.uint16).tobytes(),
         np.arange(num_qubits, dtype=np.uint16).tobytes(),
         np.array(params, np.float64).tobytes(),
-    )
+    ).circuit()
 
 
 def _stages(report: Report) -> None:

@@ -25,7 +25,7 @@ from bench.harness.timing import clock_of
 from bench.peers.base import Gate
 
 if TYPE_CHECKING:
-    from simulators.circuit.ir import Circuit
+    from simulators.circuit.ir import Circuit, CircuitData
     from simulators.trajectories.error_patterns import ErrorPatterns
     from simulators.trajectories.noise_table import NoiseTable
 
@@ -114,7 +114,6 @@ def errors(circuit: Circuit, instances: int, times: float) -> tuple[NoiseTable, 
 
 
 def _circuit(num_qubits: int, gates: list[Gate]) -> Circuit:
-    from simulators.circuit.ir import Circuit
 
     table: dict[tuple[str, int, int], int] = {}
     ops, qubits, params = [], [], []
@@ -123,7 +122,7 @@ def _circuit(num_qubits: int, gates: list[Gate]) -> Circuit:
         qubits += wires
         params += angles
     arities = np.array([(count, 0, angles) for _, count, angles in table], np.uint16)
-    return Circuit.from_buffers(
+    return CircuitData(
         num_qubits,
         0,
         (),
@@ -133,4 +132,4 @@ def _circuit(num_qubits: int, gates: list[Gate]) -> Circuit:
         np.array(qubits, np.uint16).tobytes(),
         b"",
         np.array(params, np.float64).tobytes(),
-    )
+    ).circuit()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from simulators.circuit import tokens as tk
-from simulators.circuit.ir import Circuit
+from simulators.circuit.ir import Circuit, CircuitData
 
 _ROWS = {
     "h": (1, 0, 0),
@@ -32,7 +32,7 @@ def _circuit(
         count = _ROWS[name][0]
         qubits += [int(number) for number in operands[:count]]
         clbits += [int(number) for number in operands[count:]]
-    return Circuit.from_buffers(
+    return CircuitData(
         width,
         width,
         (("c", width),),
@@ -43,7 +43,7 @@ def _circuit(
         np.array(clbits, np.uint16).tobytes(),
         b"",
         conditions=np.array(conditions, np.int32).tobytes(),
-    )
+    ).circuit()
 
 
 def bell() -> Circuit:

@@ -176,52 +176,54 @@ class Circuit(msgspec.Struct, frozen=True, eq=False, dict=True):
     @classmethod
     def from_program(cls, program: msgspec.Struct) -> Circuit:
         """Make a circuit from a packed program: a Struct with a format number and then the fields
-        of `from_buffers`. Never raises on any bytes."""
-        return cls.from_buffers(*msgspec.structs.astuple(program)[1:])
+        of `CircuitData`. Never raises on any bytes."""
+        return CircuitData(*msgspec.structs.astuple(program)[1:]).circuit()
 
-    @classmethod
-    def from_buffers(
-        cls,
-        num_qubits: int,
-        num_clbits: int,
-        registers: tuple[tuple[str, int], ...],
-        names: tuple[str, ...],
-        arities: bytes,
-        ops: bytes,
-        qubits: bytes,
-        clbits: bytes,
-        params: bytes,
-        num_slots: int = 0,
-        slots: bytes = b"",
-        conditions: bytes = b"",
-        constants: tuple[bytes, ...] = (),
-        variables: tuple[int, ...] = (),
-        matrices: tuple[bytes, ...] = (),
-    ) -> Circuit:
-        """Make a circuit from the fields of a program, without copies. Never raises on any
-        bytes."""
-        fault = ""
+
+class CircuitData(msgspec.Struct, frozen=True, gc=False):
+    """Fields of a program; the bytes are those of the arrays of `Circuit`."""
+
+    num_qubits: int
+    num_clbits: int
+    registers: tuple[tuple[str, int], ...]
+    names: tuple[str, ...]
+    arities: bytes
+    ops: bytes
+    qubits: bytes
+    clbits: bytes
+    params: bytes
+    num_slots: int = 0
+    slots: bytes = b""
+    conditions: bytes = b""
+    constants: tuple[bytes, ...] = ()
+    variables: tuple[int, ...] = ()
+    matrices: tuple[bytes, ...] = ()
+
+    def circuit(self) -> Circuit:
+        """Make a circuit without copies. Never raises on any bytes."""
+        ops, qubits, clbits, params = self.ops, self.qubits, self.clbits, self.params
+        slots, conditions, fault = self.slots, self.conditions, ""
         if (len(ops) | len(qubits) | len(clbits)) & 1 or len(params) & 7:
             fault = "ops, qubits or clbits is not a multiple of 2 bytes, or params not of 8"
         elif len(slots) & 7 or len(conditions) % 12:
             fault = "slots is not a multiple of 8 bytes, or conditions not of 12"
         if fault:
             ops = qubits = clbits = params = slots = conditions = b""
-        return cls(
-            num_qubits,
-            num_clbits,
-            registers,
-            table_of(names, arities),
+        return Circuit(
+            self.num_qubits,
+            self.num_clbits,
+            self.registers,
+            table_of(self.names, self.arities),
             ops,
             qubits,
             clbits,
             params,
-            num_slots,
+            self.num_slots,
             slots,
             conditions,
-            constants,
-            variables,
-            matrices,
+            self.constants,
+            self.variables,
+            self.matrices,
             fault,
         )
 

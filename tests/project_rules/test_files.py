@@ -96,8 +96,6 @@ LONG_SIGNATURES = {  # options by keyword, and signatures that others fix
     "simenv/client/environment.py": {"reserve"},
     "simenv/frontends/pennylane/device.py": {"__init__"},
     "simenv/qpm_check/fake_defw/directory.py": {"resolve_services"},  # DEFw's
-    "simulators/circuit/ir.py": {"from_buffers"},
-    "simulators/simulate.py": {"simulate"},
 }
 
 

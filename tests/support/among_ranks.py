@@ -22,7 +22,7 @@ import msgspec
 import numpy as np
 from ranked import environment, mpirun
 
-from simulators.circuit.ir import Circuit
+from simulators.circuit.ir import Circuit, CircuitData
 
 WAIT_S = 240.0
 _TEXT_BYTES = 8192
@@ -82,20 +82,20 @@ def given() -> list[Circuit]:
     """In a rank: the circuits that the test drew."""
     packed = msgspec.msgpack.decode(Path(os.environ["SIMENV_TEST_GIVEN"]).read_bytes())
     return [
-        Circuit.from_buffers(
+        CircuitData(
             fields[0],
             fields[1],
             tuple((name, size) for name, size in fields[2]),
             tuple(fields[3]),
             *fields[4:12],
             *(tuple(field) for field in fields[12:]),
-        )
+        ).circuit()
         for fields in packed
     ]
 
 
 def _packed(circuit: Circuit) -> list[object]:
-    """The arguments of `Circuit.from_buffers`."""
+    """The arguments of `CircuitData`."""
     arrays = (circuit.ops, circuit.qubits, circuit.clbits, circuit.params)
     return [
         circuit.num_qubits,

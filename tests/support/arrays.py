@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from simulators.circuit import tokens as tk
 from simulators.circuit.gates import GATES, OTHERS
-from simulators.circuit.ir import Circuit
+from simulators.circuit.ir import Circuit, CircuitData
 
 if TYPE_CHECKING:  # Qiskit takes a second to load, in each rank
     from qiskit import QuantumCircuit
@@ -104,7 +104,7 @@ class Arrays:
         return (tk.REGISTER, register, width), (tk.VALUE, operand, width), (tk.EQUAL, 0, 0)
 
     def fields(self) -> tuple:
-        """The arguments of `Circuit.from_buffers`."""
+        """The arguments of `CircuitData`."""
         return (
             self.num_qubits,
             self.num_clbits,
@@ -124,7 +124,7 @@ class Arrays:
         )
 
     def circuit(self) -> Circuit:
-        return Circuit.from_buffers(*self.fields())
+        return CircuitData(*self.fields()).circuit()
 
 
 def from_qiskit(circuit: QuantumCircuit) -> Circuit:

@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from simulators.circuit.gates import BARRIER, DELAY, DELAY_DT, GATES, UNITARY
-from simulators.circuit.ir import Circuit
+from simulators.circuit.ir import Circuit, CircuitData
 from simulators.statevector.backend.matrix import PlacedMatrix, by_columns, place
 from simulators.statevector.planning.lowering import MOST_QUBITS
 from simulators.statevector.planning.planner import (
@@ -190,7 +190,7 @@ class Pieces:
             at = member.position
         ops.append(self._ops[at:end])
         qubits.append(self._wires_of(at, end))
-        built = Circuit.from_buffers(
+        built = CircuitData(
             circuit.num_qubits,
             circuit.num_clbits,
             circuit.registers,
@@ -201,7 +201,7 @@ class Pieces:
             b"",
             b"",
             matrices=matrices,
-        )
+        ).circuit()
         where = OperationRange(0, built.ops.size, 0, 0)
         stretch = plan_segment(built, where, SegmentContext(zero=zero), self._width)
         own = [m.view(np.float64) for m in self._own if m.size <= 4**MOST_QUBITS]

@@ -10,7 +10,7 @@ from qiskit.quantum_info import random_unitary
 
 from simulators.circuit import tokens as tk
 from simulators.circuit.examples import bell, feed_forward
-from simulators.circuit.ir import Circuit
+from simulators.circuit.ir import Circuit, CircuitData
 from simulators.circuit.validation import admission
 from simulators.circuit.validation.admission import validation_error
 
@@ -36,7 +36,7 @@ def sample() -> Arrays:
 
 def changed(**fields: object) -> Circuit:
     values = dict(zip(FIELDS, sample().fields(), strict=True)) | fields
-    return Circuit.from_buffers(*values.values())
+    return CircuitData(*values.values()).circuit()
 
 
 def u16(*values: int) -> bytes:

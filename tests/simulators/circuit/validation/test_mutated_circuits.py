@@ -15,7 +15,7 @@ from arrays import Arrays
 from simulators.circuit import tokens as tk
 from simulators.circuit.examples import bell, feed_forward
 from simulators.circuit.gates import OTHERS
-from simulators.circuit.ir import Circuit
+from simulators.circuit.ir import Circuit, CircuitData
 from simulators.circuit.validation.admission import validation_error
 from simulators.control import RunControl
 from simulators.engine import Request, RunOptions
@@ -130,7 +130,7 @@ def run(seed: int, count: int) -> tuple[int, int]:
         for _ in range(rng.integers(1, 4)):
             at = int(rng.integers(len(values)))
             values[at] = mutated(rng, values[at])
-        circuit = Circuit.from_buffers(*values)
+        circuit = CircuitData(*values).circuit()
         text = validation_error(circuit)
         assert isinstance(text, str)
         refused += bool(text)

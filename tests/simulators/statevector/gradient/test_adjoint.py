@@ -11,7 +11,7 @@ from paulis import applied
 from reference import apply, matrix, operations
 
 from simulators.circuit.gates import ANY, GATES, Gate
-from simulators.circuit.ir import Circuit
+from simulators.circuit.ir import Circuit, CircuitData
 from simulators.control import RunControl
 from simulators.engine import PauliSum, Request, RunOptions
 from simulators.errors import Stopped, Unsupported
@@ -53,11 +53,11 @@ def run(
 def exact(circuit: Circuit, observable: PauliSum, values: np.ndarray) -> float:
     params = circuit.params.copy()
     params[circuit.slots[0::2]] = np.array(values)[circuit.slots[1::2]]
-    fixed = Circuit.from_buffers(
+    fixed = CircuitData(
         circuit.num_qubits, circuit.num_clbits, circuit.registers, circuit.table.names,
         circuit.table.rows[:, 1:].astype(np.uint16).tobytes(), circuit.ops_data,
         circuit.qubits_data, circuit.clbits_data, params.tobytes(), matrices=circuit.matrices,
-    )  # fmt: skip
+    ).circuit()  # fmt: skip
     state = np.zeros(1 << circuit.num_qubits, complex)
     state[0] = 1.0
     for number, op in zip(circuit.ops.tolist(), operations(fixed), strict=True):
