@@ -28,6 +28,13 @@ FIRST_GATE = 17
 UNKNOWN = -1
 MAX_UNITARY_QUBITS = 10  # a matrix of 16 MiB
 
+# Angles at which a gate is a Clifford gate: none, all, multiples of a quarter, of a half turn. An
+# angle counts as a multiple within ANGLE_TOLERANCE: radians up to a few turns, relative beyond, and
+# at most LARGEST_TOLERANCE, else every huge angle would be one.
+NEVER, ALWAYS, QUARTERS, HALVES = range(4)
+QUARTER_TURN = math.pi / 2
+ANGLE_TOLERANCE, LARGEST_TOLERANCE = 1e-12, 1e-9
+
 # Kinds of action of a piece, in ascending cost.
 PHASE, PERMUTATION, REAL, COMPLEX = range(4)
 
@@ -55,9 +62,14 @@ class Gate(msgspec.Struct, frozen=True):
     code: int
     qubits: int
     params: int
-    clifford: bool
+    clifford_angles: int  # angles at which it is a Clifford gate: NEVER .. HALVES
     controls: int  # leading qubits that act as controls; ANY: all but the last
     pieces: tuple[TwoLevelFactor, ...]
+
+    @property
+    def clifford(self) -> bool:
+        """True if it is a Clifford gate whatever its angles are."""
+        return self.clifford_angles == ALWAYS
 
     @property
     def diagonal(self) -> bool:
@@ -113,81 +125,81 @@ _RZ = (_turn(-0.5, 1, 0), _turn(0.5, 1, 1))
 _U = TwoLevelFactor(1, 1, 0, 1, COMPLEX, U3)
 _BOTH = (0, 3), (1, 2)  # pairs of equal and of different bits
 
-# name: (qubits, params, Clifford, controls, pieces)
-_GATES: dict[str, tuple[int, int, bool, int, tuple[TwoLevelFactor, ...]]] = {
-    "id": (1, 0, True, 0, ()),
-    "h": (1, 0, True, 0, (_H,)),
-    "x": (1, 0, True, 0, (_X,)),
-    "y": (1, 0, True, 0, (_Y,)),
-    "z": (1, 0, True, 0, (_phase(-1),)),
-    "s": (1, 0, True, 0, (_phase(1j),)),
-    "sdg": (1, 0, True, 0, (_phase(-1j),)),
-    "t": (1, 0, False, 0, (_phase(_T),)),
-    "tdg": (1, 0, False, 0, (_phase(_T.conjugate()),)),
-    "sx": (1, 0, True, 0, (_one_qubit_factor(COMPLEX, *_SX),)),
-    "sxdg": (1, 0, True, 0, (_one_qubit_factor(COMPLEX, *_SXDG),)),
-    "p": (1, 1, False, 0, (_turn(1.0),)),
-    "u1": (1, 1, False, 0, (_turn(1.0),)),
-    "r": (1, 2, False, 0, (TwoLevelFactor(1, 1, 0, 1, COMPLEX, XY_ROTATION),)),
-    "rx": (1, 1, False, 0, (_RX,)),
-    "ry": (1, 1, False, 0, (_RY,)),
-    "rz": (1, 1, False, 0, _RZ),
-    "u": (1, 3, False, 0, (_U,)),
-    "u3": (1, 3, False, 0, (_U,)),
-    "u2": (1, 2, False, 0, (TwoLevelFactor(1, 1, 0, 1, COMPLEX, U2),)),
-    "global_phase": (0, 1, True, 0, (_turn(1.0, 0),)),
-    "cx": (2, 0, True, 1, (_X,)),
-    "cy": (2, 0, True, 1, (_Y,)),
-    "cz": (2, 0, True, 1, (_phase(-1),)),
-    "ch": (2, 0, False, 1, (_H,)),
-    "cs": (2, 0, False, 1, (_phase(1j),)),
-    "csdg": (2, 0, False, 1, (_phase(-1j),)),
-    "csx": (2, 0, False, 1, (_one_qubit_factor(COMPLEX, *_SX),)),
-    "cp": (2, 1, False, 1, (_turn(1.0),)),
-    "cu1": (2, 1, False, 1, (_turn(1.0),)),
-    "crx": (2, 1, False, 1, (_RX,)),
-    "cry": (2, 1, False, 1, (_RY,)),
-    "crz": (2, 1, False, 1, _RZ),
-    "cu3": (2, 3, False, 1, (_U,)),
-    "cu": (2, 4, False, 1, (TwoLevelFactor(1, 1, 0, 1, COMPLEX, CU),)),
-    "swap": (2, 0, True, 0, (_pair(1, 2, PERMUTATION, (0, 1, 1, 0)),)),
-    "iswap": (2, 0, True, 0, (_pair(1, 2, COMPLEX, (0, 1j, 1j, 0)),)),
-    "dcx": (2, 0, True, 0, (
+# name: (qubits, params, when it is Clifford, controls, pieces)
+_GATES: dict[str, tuple[int, int, int, int, tuple[TwoLevelFactor, ...]]] = {
+    "id": (1, 0, ALWAYS, 0, ()),
+    "h": (1, 0, ALWAYS, 0, (_H,)),
+    "x": (1, 0, ALWAYS, 0, (_X,)),
+    "y": (1, 0, ALWAYS, 0, (_Y,)),
+    "z": (1, 0, ALWAYS, 0, (_phase(-1),)),
+    "s": (1, 0, ALWAYS, 0, (_phase(1j),)),
+    "sdg": (1, 0, ALWAYS, 0, (_phase(-1j),)),
+    "t": (1, 0, NEVER, 0, (_phase(_T),)),
+    "tdg": (1, 0, NEVER, 0, (_phase(_T.conjugate()),)),
+    "sx": (1, 0, ALWAYS, 0, (_one_qubit_factor(COMPLEX, *_SX),)),
+    "sxdg": (1, 0, ALWAYS, 0, (_one_qubit_factor(COMPLEX, *_SXDG),)),
+    "p": (1, 1, QUARTERS, 0, (_turn(1.0),)),
+    "u1": (1, 1, QUARTERS, 0, (_turn(1.0),)),
+    "r": (1, 2, QUARTERS, 0, (TwoLevelFactor(1, 1, 0, 1, COMPLEX, XY_ROTATION),)),
+    "rx": (1, 1, QUARTERS, 0, (_RX,)),
+    "ry": (1, 1, QUARTERS, 0, (_RY,)),
+    "rz": (1, 1, QUARTERS, 0, _RZ),
+    "u": (1, 3, QUARTERS, 0, (_U,)),
+    "u3": (1, 3, QUARTERS, 0, (_U,)),
+    "u2": (1, 2, QUARTERS, 0, (TwoLevelFactor(1, 1, 0, 1, COMPLEX, U2),)),
+    "global_phase": (0, 1, ALWAYS, 0, (_turn(1.0, 0),)),
+    "cx": (2, 0, ALWAYS, 1, (_X,)),
+    "cy": (2, 0, ALWAYS, 1, (_Y,)),
+    "cz": (2, 0, ALWAYS, 1, (_phase(-1),)),
+    "ch": (2, 0, NEVER, 1, (_H,)),
+    "cs": (2, 0, NEVER, 1, (_phase(1j),)),
+    "csdg": (2, 0, NEVER, 1, (_phase(-1j),)),
+    "csx": (2, 0, NEVER, 1, (_one_qubit_factor(COMPLEX, *_SX),)),
+    "cp": (2, 1, HALVES, 1, (_turn(1.0),)),
+    "cu1": (2, 1, HALVES, 1, (_turn(1.0),)),
+    "crx": (2, 1, HALVES, 1, (_RX,)),
+    "cry": (2, 1, HALVES, 1, (_RY,)),
+    "crz": (2, 1, HALVES, 1, _RZ),
+    "cu3": (2, 3, HALVES, 1, (_U,)),
+    "cu": (2, 4, HALVES, 1, (TwoLevelFactor(1, 1, 0, 1, COMPLEX, CU),)),
+    "swap": (2, 0, ALWAYS, 0, (_pair(1, 2, PERMUTATION, (0, 1, 1, 0)),)),
+    "iswap": (2, 0, ALWAYS, 0, (_pair(1, 2, COMPLEX, (0, 1j, 1j, 0)),)),
+    "dcx": (2, 0, ALWAYS, 0, (
         _pair(1, 3, PERMUTATION, (0, 1, 1, 0)),
         _pair(2, 3, PERMUTATION, (0, 1, 1, 0)),
     )),
-    "ecr": (2, 0, True, 0, (
+    "ecr": (2, 0, ALWAYS, 0, (
         _pair(0, 1, PERMUTATION, (0, 1, 1, 0), mask=1),
         _pair(0, 2, COMPLEX, (_R, 1j * _R, 1j * _R, _R)),
         _pair(1, 3, COMPLEX, (_R, -1j * _R, -1j * _R, _R)),
     )),
-    "rxx": (2, 1, False, 0, tuple(_pair(a, b, COMPLEX, source=ROTATION) for a, b in _BOTH)),
-    "ryy": (2, 1, False, 0, (
+    "rxx": (2, 1, QUARTERS, 0, tuple(_pair(a, b, COMPLEX, source=ROTATION) for a, b in _BOTH)),
+    "ryy": (2, 1, QUARTERS, 0, (
         _pair(0, 3, COMPLEX, source=ROTATION, scale=-1.0),
         _pair(1, 2, COMPLEX, source=ROTATION),
     )),
-    "rzz": (2, 1, False, 0, tuple(_turn(s, 2, k) for k, s in enumerate((-0.5, 0.5, 0.5, -0.5)))),
-    "rzx": (2, 1, False, 0, (
+    "rzz": (2, 1, QUARTERS, 0, tuple(_turn(s, 2, k) for k, s in enumerate((-0.5, 0.5, 0.5, -0.5)))),
+    "rzx": (2, 1, QUARTERS, 0, (
         _pair(0, 2, COMPLEX, source=ROTATION),
         _pair(1, 3, COMPLEX, source=ROTATION, scale=-1.0),
     )),
-    "xx_minus_yy": (2, 2, False, 0, (_pair(0, 3, COMPLEX, source=XY_ROTATION),)),
-    "xx_plus_yy": (2, 2, False, 0, (_pair(1, 2, COMPLEX, source=XY_ROTATION),)),
-    "ccx": (3, 0, False, 2, (_X,)),
-    "ccz": (3, 0, False, 2, (_phase(-1),)),
-    "cswap": (3, 0, False, 1, (_pair(1, 2, PERMUTATION, (0, 1, 1, 0)),)),
-    "rccx": (3, 0, False, 0, (
+    "xx_minus_yy": (2, 2, HALVES, 0, (_pair(0, 3, COMPLEX, source=XY_ROTATION),)),
+    "xx_plus_yy": (2, 2, HALVES, 0, (_pair(1, 2, COMPLEX, source=XY_ROTATION),)),
+    "ccx": (3, 0, NEVER, 2, (_X,)),
+    "ccz": (3, 0, NEVER, 2, (_phase(-1),)),
+    "cswap": (3, 0, NEVER, 1, (_pair(1, 2, PERMUTATION, (0, 1, 1, 0)),)),
+    "rccx": (3, 0, NEVER, 0, (
         _phase(-1, 3, 0b101),
         _pair(0b011, 0b111, COMPLEX, (0, -1j, 1j, 0), targets=3),
     )),
-    "c3sx": (4, 0, False, 3, (_one_qubit_factor(COMPLEX, *_SX),)),
-    "rcccx": (4, 0, False, 0, (
+    "c3sx": (4, 0, NEVER, 3, (_one_qubit_factor(COMPLEX, *_SX),)),
+    "rcccx": (4, 0, NEVER, 0, (
         _phase(1j, 4, 0b0011),
         _phase(-1j, 4, 0b1011),
         _pair(0b0111, 0b1111, REAL, (0, 1, -1, 0), targets=4),
     )),
-    "mcx": (ANY, 0, False, ANY, (_X,)),
-    "mcphase": (ANY, 1, False, ANY, (_turn(1.0),)),
+    "mcx": (ANY, 0, NEVER, ANY, (_X,)),
+    "mcphase": (ANY, 1, NEVER, ANY, (_turn(1.0),)),
 }  # fmt: skip
 
 GATES: dict[str, Gate] = {

@@ -1,7 +1,7 @@
 """Conversion of Clifford gates to stim's instructions, from an operation and its angles.
 
-An angle counts as a multiple of pi/2 within `TOLERANCE`. Gates without a name in stim become the
-instructions of their tableau. Global phases are dropped: they change no outcome.
+Angles count as multiples of pi/2 within the tolerance of `gates`. Gates without a name in stim
+become the instructions of their tableau. Global phases are dropped: they change no outcome.
 """
 
 from __future__ import annotations
@@ -13,11 +13,8 @@ import numpy as np
 import stim
 from numpy.typing import NDArray
 
-from simulators.circuit.gates import unitary
+from simulators.circuit.gates import ANGLE_TOLERANCE, LARGEST_TOLERANCE, QUARTER_TURN, unitary
 
-TOLERANCE = 1e-12  # radians, for an angle up to a few turns; relative for larger angles
-_MOST_OFF = 1e-9  # radians; largest tolerance: else every huge angle would be a multiple
-_QUARTER = math.pi / 2
 _MATRIX_TOLERANCE = 1e-10  # tolerance of each element
 _WIDEST = 4  # widest gate whose tableau is computed
 
@@ -53,8 +50,10 @@ _TURNS: dict[str, tuple[str, str, str, str]] = {
 def quarters(angle: float) -> int | None:
     """Number of quarter turns of an angle, from 0 to 7 (a rotation by a full turn is -1); None if
     it is no multiple."""
-    count = round(angle / _QUARTER)
-    if abs(angle - count * _QUARTER) > min(_MOST_OFF, TOLERANCE * max(1, abs(count))):
+    count = round(angle / QUARTER_TURN)
+    if abs(angle - count * QUARTER_TURN) > min(
+        LARGEST_TOLERANCE, ANGLE_TOLERANCE * max(1, abs(count))
+    ):
         return None
     return count % 8
 
@@ -76,7 +75,7 @@ def instructions(
 
 @functools.lru_cache(maxsize=4096)
 def _of_turns(name: str, num_qubits: int, turns: tuple[int, ...]) -> tuple[Instruction, ...] | None:
-    return of_matrix(unitary(name, tuple(count * _QUARTER for count in turns), num_qubits))
+    return of_matrix(unitary(name, tuple(count * QUARTER_TURN for count in turns), num_qubits))
 
 
 def of_matrix(matrix: NDArray[np.complex128]) -> tuple[Instruction, ...] | None:

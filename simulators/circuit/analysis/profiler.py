@@ -9,7 +9,6 @@ bound is that of this order.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable
 
 import msgspec
@@ -17,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from simulators.catalog import DENSE_QUBITS, LIGHT_BITS, SMALL_QUBITS
+from simulators.circuit import gates
 from simulators.circuit.analysis.cone_size import cone_size
 from simulators.circuit.analysis.interaction_width import contraction_width
 from simulators.circuit.analysis.measurements import has_mid_circuit_ops
@@ -29,19 +29,12 @@ from simulators.circuit.passes.light_cone import output_support
 from simulators.circuit.validation import operations
 from simulators.compiler.kernel import F64, I32, I64, INT, NAMES, U16, kernel
 
-_QUARTER = math.pi / 2
-_TOLERANCE = 1e-12  # radians, for an angle up to a few turns; relative for larger angles
-_MOST_OFF = 1e-9  # largest tolerance: else every huge angle would be a multiple
 _MAX_STEPS = 10**7  # limit of examined cuts; beyond it the bound is unknown
 
 # Findings of `_look`: a gate that never is Clifford, one whose angle decides, one that has angles.
 # `_OPEN`: one with a free parameter or a matrix, which is not examined.
 _OTHER, _BETWEEN, _OPEN, _ANGLED, _BITS, _LONGEST = range(6)
 
-# Condition for a Clifford gate: never, always, at multiples of a quarter turn, of a half turn.
-_NEVER, _ALWAYS, _QUARTERS, _HALVES = range(4)
-_BY_QUARTERS = {"p", "u1", "r", "rx", "ry", "rz", "u", "u2", "u3", "rxx", "ryy", "rzz", "rzx"}
-_BY_HALVES = {"cp", "cu1", "crx", "cry", "crz", "cu3", "cu", "xx_minus_yy", "xx_plus_yy"}
 _RANK_TWO = {"rxx", "ryy", "rzz", "rzx", "ecr"}  # in addition to gates with controls
 
 
@@ -50,15 +43,10 @@ def _kinds() -> NDArray[np.int64]:
     qubits."""
     table = np.zeros((FIRST_GATE + len(GATES), 2), np.int64)
     for gate in GATES.values():
-        kind = _ALWAYS if gate.clifford else _NEVER
-        if gate.name in _BY_QUARTERS:
-            kind = _QUARTERS
-        elif gate.name in _BY_HALVES:
-            kind = _HALVES
         # One target under controls: the projector on the controls, and the rest.
         single = all(piece.targets == 1 for piece in gate.pieces)
         controlled = (gate.controls == ANY or gate.controls > 0) and single
-        table[gate.code] = kind, int(controlled or gate.name in _RANK_TWO)
+        table[gate.code] = gate.clifford_angles, int(controlled or gate.name in _RANK_TWO)
     return table
 
 
@@ -84,18 +72,18 @@ def _count_features(rows, kinds, ops, qubits, params, slots, num_qubits, bits, f
     for k in range(ops.size):
         code, nq, np_ = rows[ops[k], 0], rows[ops[k], 1], rows[ops[k], 3]
         if code >= UNITARY:
-            kind = _ALWAYS if code == UNITARY else kinds[code, 0]
+            kind = gates.ALWAYS if code == UNITARY else kinds[code, 0]
             if code == UNITARY:
                 features[_OPEN] = 1
             if code == _MCX and nq <= 2:
-                kind = _ALWAYS
+                kind = gates.ALWAYS
             elif code == _MCPHASE and nq <= 2:
-                kind = _QUARTERS if nq == 1 else _HALVES
-            if kind == _NEVER:
+                kind = gates.QUARTERS if nq == 1 else gates.HALVES
+            if kind == gates.NEVER:
                 features[_OTHER] = 1
-            elif kind != _ALWAYS:
+            elif kind != gates.ALWAYS:
                 features[_ANGLED] = 1
-                unit = _QUARTER if kind == _QUARTERS else 2.0 * _QUARTER
+                unit = gates.QUARTER_TURN if kind == gates.QUARTERS else 2.0 * gates.QUARTER_TURN
                 while slot < slots.size and slots[slot] < p:
                     slot += 2
                 for j in range(p, p + np_):
@@ -107,7 +95,9 @@ def _count_features(rows, kinds, ops, qubits, params, slots, num_qubits, bits, f
                         continue
                     count = np.round(params[j] / unit)
                     gap = abs(params[j] - count * unit)
-                    if gap > min(_MOST_OFF, _TOLERANCE * max(1.0, abs(count))):
+                    if gap > min(
+                        gates.LARGEST_TOLERANCE, gates.ANGLE_TOLERANCE * max(1.0, abs(count))
+                    ):
                         features[_BETWEEN] = 1
             if nq > 1 and features[_BITS] >= 0:
                 low = high = np.int64(qubits[q])
@@ -172,18 +162,20 @@ def non_clifford_gates(circuit: Circuit) -> int:
     open, and not counted."""
     rows = circuit.table.rows[circuit.ops]
     codes, widths = rows[:, 0], rows[:, 1]
-    kinds = np.where(codes > UNITARY, _KINDS[np.minimum(codes, len(_KINDS) - 1), 0], _ALWAYS)
-    kinds[(codes == _MCX) & (widths <= 2)] = _ALWAYS
+    kinds = np.where(codes > UNITARY, _KINDS[np.minimum(codes, len(_KINDS) - 1), 0], gates.ALWAYS)
+    kinds[(codes == _MCX) & (widths <= 2)] = gates.ALWAYS
     phases = (codes == _MCPHASE) & (widths <= 2)
-    kinds[phases] = np.where(widths[phases] == 1, _QUARTERS, _HALVES)
-    unit = np.where(kinds == _QUARTERS, _QUARTER, 2.0 * _QUARTER)
+    kinds[phases] = np.where(widths[phases] == 1, gates.QUARTERS, gates.HALVES)
+    unit = np.where(kinds == gates.QUARTERS, gates.QUARTER_TURN, 2.0 * gates.QUARTER_TURN)
     owner = np.repeat(np.arange(len(rows)), rows[:, 3])  # of each angle
     count = np.round(circuit.params / unit[owner])
     gap = np.abs(circuit.params - count * unit[owner])
-    between = gap > np.minimum(_MOST_OFF, _TOLERANCE * np.maximum(1.0, np.abs(count)))
+    between = gap > np.minimum(
+        gates.LARGEST_TOLERANCE, gates.ANGLE_TOLERANCE * np.maximum(1.0, np.abs(count))
+    )
     between[circuit.slots[::2]] = False
-    between &= (kinds[owner] == _QUARTERS) | (kinds[owner] == _HALVES)
-    return int(np.count_nonzero(kinds == _NEVER) + np.unique(owner[between]).size)
+    between &= (kinds[owner] == gates.QUARTERS) | (kinds[owner] == gates.HALVES)
+    return int(np.count_nonzero(kinds == gates.NEVER) + np.unique(owner[between]).size)
 
 
 def profile(circuit: Circuit, outputs: tuple[str, ...] = (), labels: Iterable[str] = ()) -> Profile:
@@ -234,17 +226,17 @@ def _light_cone_size(
         return None
     rows = circuit.table.rows
     counts = np.bincount(circuit.ops[result.kept], minlength=len(rows)).tolist()
-    gates = [0, 0, 0]  # by number of qubits: up to 1, 2, more
+    widths = [0, 0, 0]  # by number of qubits: up to 1, 2, more
     for number, (code, wires, _, _) in zip(counts, rows.tolist(), strict=True):
         if code >= UNITARY:
-            gates[min(2, max(0, wires - 1))] += number
+            widths[min(2, max(0, wires - 1))] += number
     return LightConeSize(
         num_qubits=result.num_qubits,
         widest=result.widest,
         operations=sum(counts),
-        gates_1q=gates[0],
-        gates_2q=gates[1],
-        gates_many=gates[2],
+        gates_1q=widths[0],
+        gates_2q=widths[1],
+        gates_many=widths[2],
     )
 
 
