@@ -7,6 +7,8 @@ different sites, so that their tensors can be split together.
 
 from __future__ import annotations
 
+from typing import Any
+
 import msgspec
 import numpy as np
 from numpy.typing import NDArray
@@ -55,7 +57,7 @@ def gate_blocks(
     return GateBlocks(builder.layers(), builder.singles, phase)
 
 
-def on_neighbours(sites: list[int], gate: Matrix) -> tuple[list[int], Block]:
+def on_neighbours(sites: list[int], gate: NDArray[Any]) -> tuple[list[int], Block]:
     """First sites of the swaps with the next site that bring these sites together, and the gate as
     a block on them. `gate`: its first qubit is the lowest bit."""
     count, order = len(sites), sorted(sites)

@@ -79,7 +79,7 @@ def _counts(context: BatchContext, job: RequestExecution, program: Program) -> E
     values, which = distinct(records)
     order = np.argsort(which, kind="stable")
     begins = np.searchsorted(which[order], np.arange(len(values)))
-    steps = 0 if segment is None else segment.steps
+    steps = 0 if segment is None else len(segment.steps)
     entries: list[tuple[NDArray[np.uint64], NDArray[np.uint32], NDArray[np.uint32]]] = []
     for rows in _groups(job.number, 64 * steps + (4 << n)):
         job.control.check()

@@ -16,9 +16,9 @@ from simulators.circuit.ir import Circuit
 from simulators.engine import PauliSum
 from simulators.execution import pauli_sums
 from simulators.gpu.sweeps import DeviceState
-from simulators.statevector.backend.gate_list import KIND, ONE, OUTER, STEP, VALUE
 from simulators.statevector.backend.matrix import PlacedMatrix
 from simulators.statevector.gradient.adjoint import ReverseSegment, plan_adjoint
+from simulators.statevector.gradient.tiles import KIND, ONE, OUTER, STEP, VALUE
 
 _TILE_QUBITS = 11
 _THREADS, _WARP = 256, 32

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from simulators.circuit.ir import Circuit
 from simulators.gpu.devices.protocol import Buffer, Device
 from simulators.gpu.sweeps import DeviceState
-from simulators.statevector.backend.gate_list import KIND, ONE, STEP, GateList, place_all
+from simulators.statevector.backend.gate_list import GateList, place_all
 
 MAX_QUBITS = 12
 _THREADS, _WARP = 256, 32
@@ -20,19 +20,6 @@ _COUNT_THREADS = 128
 _AMPLITUDE_BYTES = 16
 _COUNTED_BYTES = 28  # of an amplitude with counts: its value, cumulative sum and count
 _NUMBERS, _STEP_WORDS = 8, 4  # numbers and words of a step
-
-
-def step_table(segment: GateList) -> NDArray[np.uint64]:
-    """Steps (kind, mask, zero, one) in the order of execution: uint64 [steps, 4]."""
-    if len(segment.tiles) != 1:
-        raise AssertionError(f"{len(segment.tiles)} passes over a state of one tile")
-    return np.ascontiguousarray(segment.placed[:, KIND : ONE + 1])
-
-
-def step_matrices(segment: GateList, floats: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Matrices in the order of execution; floats: float64 [..., steps, 8]."""
-    order = segment.placed[:, STEP].astype(np.int64)
-    return np.ascontiguousarray(floats[..., order, :])
 
 
 def gate_matrices(
@@ -48,7 +35,7 @@ def gate_matrices(
     qubits, num_params = int(counts[:, 1].sum()), int(counts[:, 3].sum())
     own = params[:, segment.at_param : segment.at_param + num_params]
     count = len(params)
-    result = np.empty((count * segment.steps, _NUMBERS))
+    result = np.empty((count * len(segment.steps), _NUMBERS))
     place_all(
         circuit.table.rows,
         np.tile(ops, count),
@@ -58,17 +45,16 @@ def gate_matrices(
         count * ops.size,
         0,
         0,
-        np.empty((count * segment.steps, _STEP_WORDS), np.uint64),
+        np.empty((count * len(segment.steps), _STEP_WORDS), np.uint64),
         result,
     )
-    return result.reshape(count, segment.steps, _NUMBERS)
+    return result.reshape(count, len(segment.steps), _NUMBERS)
 
 
 def apply_gate_list(states: DeviceState, segment: GateList, floats: NDArray[np.float64]) -> None:
     """Apply a segment to all states. floats: float64 [steps, 8], or [states, steps, 8]."""
     device, size = states.device, 1 << states.num_qubits
-    matrices = step_matrices(segment, floats)
-    steps = segment.steps
+    steps = len(segment.steps)
     device.launch(
         f"small_steps_{states.precision}",
         states.count,
@@ -77,8 +63,8 @@ def apply_gate_list(states: DeviceState, segment: GateList, floats: NDArray[np.f
         states.buffer,
         np.int32(states.num_qubits),
         np.int32(steps),
-        device.upload(step_table(segment)),
-        device.upload(matrices),
+        device.upload(segment.steps),
+        device.upload(floats),
         np.uint64(_NUMBERS * steps if floats.ndim == 3 else 0),
         np.int32(states.live == 0),
     )
@@ -100,9 +86,8 @@ def count_shots(
     """
     bindings, size = len(floats), 1 << num_qubits
     counts: Buffer = device.empty(bindings * size, np.uint32)
-    steps = 0 if segment is None else segment.steps
-    table = np.zeros((1, 4), np.uint64) if segment is None else step_table(segment)
-    matrices = floats if segment is None else step_matrices(segment, floats)
+    steps = 0 if segment is None else len(segment.steps)
+    table = np.zeros((1, 4), np.uint64) if segment is None else segment.steps
     device.launch(
         "small_counts",
         bindings,
@@ -111,7 +96,7 @@ def count_shots(
         np.int32(num_qubits),
         np.int32(steps),
         device.upload(table),
-        device.upload(matrices if matrices.size else np.zeros(1)),
+        device.upload(floats if floats.size else np.zeros(1)),
         np.int32(shots),
         np.uint64(key[0]),
         np.uint64(key[1]),

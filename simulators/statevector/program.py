@@ -274,7 +274,7 @@ class _Builder:
             empty = not passes.sweeps.live.size
         else:
             passes = plan_gate_list(self._circuit, first, last, at_qubit, at_param)
-            empty = not passes.steps
+            empty = not len(passes.steps)
         if not empty:
             self.items.append(Gates(len(self.stretches), passes))
             self.stretches.append(passes)

@@ -12,7 +12,7 @@ from simulators.circuit.ir import Circuit
 from simulators.control import RunControl, ThreadPool
 from simulators.engine import PauliSum, RunOptions
 from simulators.statevector.backend import pauli, reductions, sampling
-from simulators.statevector.backend.gate_list import GateList, apply_gates
+from simulators.statevector.backend.gate_list import GateList
 from simulators.statevector.backend.matrix import PlacedMatrix, multiply
 from simulators.statevector.backend.protocol import (
     Amplitudes,
@@ -21,6 +21,7 @@ from simulators.statevector.backend.protocol import (
     GradientFunction,
 )
 from simulators.statevector.checkpoint import Checkpointer, Evolution
+from simulators.statevector.dynamic import stacked_states
 from simulators.statevector.dynamic.ensemble import SeparateStates
 from simulators.statevector.dynamic.stacked_states import MOST_QUBITS, StackedStates
 from simulators.statevector.gradient import adjoint
@@ -35,6 +36,8 @@ from simulators.statevector.state import (
     out_of_memory,
 )
 from simulators.statevector.tiles import driver
+
+_ONLY = np.zeros(1, np.int64)  # number of a state that is alone in its array
 
 
 class LocalBackend:
@@ -95,7 +98,10 @@ class LocalBackend:
     def apply(self, state: State, segment: CompiledSegment, floats: NDArray[np.float64]) -> None:
         """See `StateBackend`."""
         if isinstance(segment, GateList):
-            apply_gates(self.sweeper, state, segment, floats)
+            state.changed()
+            stacked_states.apply_steps(
+                self.sweeper, state, state.num_qubits, _ONLY, segment, floats
+            )
         else:
             self.apply_sweeps(state, cast("SegmentPlan", segment).sweeps, floats)
 

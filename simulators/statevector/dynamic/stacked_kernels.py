@@ -20,7 +20,7 @@ from simulators.compiler.kernel import (
     device_function,
     kernel,
 )
-from simulators.statevector.backend.gate_list import KIND, MASK, ONE, STEP, ZERO
+from simulators.statevector.backend.gate_list import KIND, MASK, ONE, ZERO
 from simulators.statevector.backend.matrix import multiply_unit
 from simulators.statevector.small.gate_kernels import apply
 from simulators.statevector.state import load, store
@@ -44,7 +44,7 @@ def _put(reals, singles, at, x, y):  # type: ignore[no-untyped-def]
 
 @kernel(REALS, SINGLES, INT, I64, WORDS2, REALS2, INT, INT, I64, REALS, group="deferred")
 def apply_steps(  # type: ignore[no-untyped-def]
-    reals, singles, n, ordinals, placed, floats, first, last, control, scratch
+    reals, singles, n, ordinals, steps, floats, first, last, control, scratch
 ):
     """Apply steps (see `gate_list`) to each state. `scratch`: float64 [2 * 2**n], at least 2 *
     LANES; the control flag is read before each step."""
@@ -55,14 +55,11 @@ def apply_steps(  # type: ignore[no-untyped-def]
     for state in range(first, last):
         start = ordinals[state] << n
         load(reals, singles, start, size, re, im, zero)
-        for s in range(placed.shape[0]):
+        for s in range(steps.shape[0]):
             if control[0]:
                 return
-            kind, mask = placed[s, KIND], placed[s, MASK]
-            apply(
-                re, im, size, kind, mask, placed[s, ZERO], placed[s, ONE], floats,
-                np.int64(placed[s, STEP]),
-            )  # fmt: skip
+            kind, mask = steps[s, KIND], steps[s, MASK]
+            apply(re, im, size, kind, mask, steps[s, ZERO], steps[s, ONE], floats, s)
         store(reals, singles, start, size, re, im, zero)
 
 

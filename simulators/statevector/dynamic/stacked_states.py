@@ -33,6 +33,38 @@ _COPIED = 1 << 16  # amplitudes copied at a time
 _ALONE = 1 << 15  # fewer amplitudes are not worth a second thread
 
 
+def _over(
+    sweeper: BlockExecutor, num_qubits: int, count: int, work: Callable[[int, int, int], object]
+) -> None:
+    """Call work(first, last, thread) over `count` states."""
+    grain = max(1, _GRAIN >> num_qubits)
+    thread_pool = sweeper.thread_pool
+    if thread_pool.size > 1 and count << num_qubits > _ALONE:
+        grain = min(grain, max(1, count // (4 * thread_pool.size)))
+    thread_pool.run(work, count, grain)
+
+
+def apply_steps(
+    sweeper: BlockExecutor,
+    table: State,
+    num_qubits: int,
+    ordinals: Numbers,
+    segment: GateList,
+    floats: NDArray[np.float64],
+) -> None:
+    """Apply a segment to these states of a table. Raises Stopped."""
+    reals, singles = table.reals, table.singles
+    size = max(2 << num_qubits, 2 * LANES)
+
+    def work(first: int, last: int, thread: int) -> None:
+        kernels.apply_steps(
+            reals, singles, num_qubits, ordinals, segment.steps, floats, first, last,
+            sweeper.flag, sweeper.scratch(thread, size),
+        )  # fmt: skip
+
+    _over(sweeper, num_qubits, ordinals.size, work)
+
+
 class StackedStates:
     """An `Ensemble` of at most MOST_QUBITS qubits, as rows of one array."""
 
@@ -131,37 +163,14 @@ class StackedStates:
         return state.reals, state.singles
 
     def _over(self, count: int, work: Callable[[int, int, int], object]) -> None:
-        """Call work(first, last, thread) over `count` states."""
-        grain = max(1, _GRAIN >> self._num_qubits)
-        thread_pool = self._sweeper.thread_pool
-        if thread_pool.size > 1 and count << self._num_qubits > _ALONE:
-            grain = min(grain, max(1, count // (4 * thread_pool.size)))
-        thread_pool.run(work, count, grain)
+        _over(self._sweeper, self._num_qubits, count, work)
 
     def apply(
         self, ordinals: Numbers, segment: CompiledSegment, floats: NDArray[np.float64]
     ) -> None:
         """See `Ensemble`."""
         assert isinstance(segment, GateList)
-        assert segment.tiles.size == 1  # the tile has all qubits
-        reals, singles = self._parts()
-        size = max(2 << self._num_qubits, 2 * LANES)
-
-        def work(first: int, last: int, thread: int) -> None:
-            kernels.apply_steps(
-                reals,
-                singles,
-                self._num_qubits,
-                ordinals,
-                segment.placed,
-                floats,
-                first,
-                last,
-                self._sweeper.flag,
-                self._sweeper.scratch(thread, size),
-            )
-
-        self._over(ordinals.size, work)
+        apply_steps(self._sweeper, State(self._table), self._num_qubits, ordinals, segment, floats)
 
     def multiply(self, ordinals: Numbers, matrix: PlacedMatrix) -> None:
         """See `Ensemble`."""

@@ -38,16 +38,11 @@ from simulators.circuit.ir import Circuit
 from simulators.compiler.simd import LANES
 from simulators.engine import PauliSum
 from simulators.execution import pauli_sums
-from simulators.statevector.backend.gate_list import (
-    LOW_QUBITS,
-    STEP,
-    TILE_QUBITS,
-    arrange,
-    place_all,
-)
+from simulators.statevector.backend.gate_list import place_all
 from simulators.statevector.backend.matrix import PlacedMatrix, by_columns, multiply, place
 from simulators.statevector.gradient import apply_observable
 from simulators.statevector.gradient.reverse_kernel import apply_inverse
+from simulators.statevector.gradient.tiles import LOW_QUBITS, STEP, TILE_QUBITS, arrange
 from simulators.statevector.small.gate_kernels import COUNTS
 from simulators.statevector.state import BlockExecutor, State
 

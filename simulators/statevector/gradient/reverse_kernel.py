@@ -1,6 +1,6 @@
 """Reverse pass over two states, tile by tile, with the sums for derivatives.
 
-Factors go backwards through `gate_list.arrange`: the inverse of a factor touches the same
+Factors go backwards through `tiles.arrange`: the inverse of a factor touches the same
 amplitudes. The sums of a factor with a free parameter are taken before its inverse is applied. They
 run over fixed groups of tiles, so they have the same bits for any number of threads.
 """

@@ -21,7 +21,7 @@ from simulators.gpu.engine import GpuEngine
 from simulators.gpu.small_states import gate_matrices
 from simulators.results import EngineResult
 from simulators.simulate import counts_of, simulate
-from simulators.statevector.backend.gate_list import KIND, STEP, plan_gate_list
+from simulators.statevector.backend.gate_list import KIND, plan_gate_list
 from simulators.statevector.engine import StatevectorEngine
 
 
@@ -282,9 +282,8 @@ def test_matrices_of_many_rows_are_those_of_each_row() -> None:
     request = Request(1, 1, bindings=values(circuit, 5))
     rows = [bind(circuit, request, row) for row in range(5)]
     result = gate_matrices(circuit, segment, np.stack(rows))
-    order = np.argsort(segment.placed[:, STEP])
-    used = np.array([{PHASE: 2, PERMUTATION: 0}.get(kind, 8) for kind in segment.placed[:, KIND]])
+    used = [{PHASE: 2, PERMUTATION: 0}.get(kind, 8) for kind in segment.steps[:, KIND].tolist()]
     for row, params in enumerate(rows):
         expected = segment.floats(circuit, params)
-        for step, count in enumerate(used[order].tolist()):
+        for step, count in enumerate(used):
             assert (result[row, step, :count] == expected[step, :count]).all()

@@ -5,9 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from arrays import Arrays
-from hypothesis import given, settings
-from random_circuits import unitary_circuits
-from reference import Reference, final_state
+from reference import Reference
 
 from simulators.circuit import tokens as tk
 from simulators.circuit.ir import Circuit
@@ -16,7 +14,7 @@ from simulators.engine import PauliSum, Request, RunOptions
 from simulators.execution.sampling import unpack
 from simulators.simulate import counts_of, simulate
 from simulators.statevector import execute
-from simulators.statevector.backend import gate_list, protocol
+from simulators.statevector.backend import protocol
 from simulators.statevector.backend.local import LocalBackend
 from simulators.statevector.engine import StatevectorEngine
 from simulators.statevector.state import State
@@ -26,23 +24,6 @@ def dense(circuit: Circuit, *outputs: str, shots: int = 0, **options: object) ->
     engine, chosen = StatevectorEngine(small=False), RunOptions(**options)  # type: ignore[arg-type]
     plan = engine.plan(circuit, None, chosen)
     return engine.run(plan, circuit, Request(shots, 3, outputs), chosen, RunControl()).row(0)
-
-
-@pytest.fixture
-def tiny_tiles(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(gate_list, "TILE_QUBITS", 4)
-    monkeypatch.setattr(gate_list, "LOW_QUBITS", 1)
-
-
-@pytest.mark.usefixtures("tiny_tiles")
-def test_statevector_over_small_tiles_matches_reference() -> None:
-    @settings(derandomize=True, deadline=None, max_examples=150)
-    @given(circuit=unitary_circuits(5, 8))
-    def torn(circuit: Circuit) -> None:
-        statevector = dense(circuit, "statevector").statevector  # type: ignore[attr-defined]
-        np.testing.assert_allclose(statevector, final_state(circuit), atol=1e-12)
-
-    torn()
 
 
 def test_counts_of_14_qubit_dynamic_circuit_equal_reference() -> None:

@@ -17,7 +17,6 @@ from simulators.engine import PauliSum, Request, RunOptions
 from simulators.errors import Stopped, Unsupported
 from simulators.results import BindingResult
 from simulators.simulate import simulate
-from simulators.statevector.backend import gate_list
 from simulators.statevector.engine import StatevectorEngine
 from simulators.statevector.gradient import adjoint
 
@@ -136,8 +135,7 @@ def layered(num_qubits: int, layers: int = 2, shared: int = 7) -> Circuit:
 
 @pytest.fixture
 def tiny_tiles(monkeypatch: pytest.MonkeyPatch) -> None:
-    for module in (gate_list, adjoint):
-        monkeypatch.setattr(module, "LOW_QUBITS", 1)
+    monkeypatch.setattr(adjoint, "LOW_QUBITS", 1)
     monkeypatch.setattr(adjoint, "TILE_QUBITS", 4)
 
 

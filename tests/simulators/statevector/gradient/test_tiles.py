@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import numpy as np
 import pytest
 from arrays import Arrays
+from numpy.typing import NDArray
 
 from simulators.circuit.gates import ANY, GATES
-from simulators.statevector.backend.gate_list import (  # fmt: skip
+from simulators.circuit.ir import Circuit
+from simulators.statevector.backend.gate_list import plan_gate_list
+from simulators.statevector.gradient.tiles import (
     LOW_QUBITS,
     MASK,
     ONE,
@@ -15,8 +20,24 @@ from simulators.statevector.backend.gate_list import (  # fmt: skip
     STEP,
     TILE_QUBITS,
     ZERO,
-    plan_gate_list,
+    arrange,
 )
+
+
+class Passes(NamedTuple):
+    starts: list[int]
+    tiles: list[int]
+    placed: NDArray[np.uint64]
+
+
+def planned(circuit: Circuit) -> Passes:
+    steps = plan_gate_list(circuit, 0, circuit.ops.size, 0, 0).steps
+    count, room = len(steps), min(TILE_QUBITS, circuit.num_qubits)
+    scratch, starts = np.empty(count + 1, np.int64), np.empty(count + 1, np.int64)
+    tiles, placed = np.empty((count, 1), np.uint64), np.empty((count, 7), np.uint64)
+    low = (1 << LOW_QUBITS) - 1
+    passes = arrange(steps, circuit.num_qubits, room, low, scratch, starts, tiles, placed)
+    return Passes(starts[: passes + 1].tolist(), tiles[:passes, 0].tolist(), placed)
 
 
 def crowded(n: int, gates: int, seed: int) -> Arrays:
@@ -32,14 +53,14 @@ def crowded(n: int, gates: int, seed: int) -> Arrays:
 @pytest.mark.parametrize("n", [1, 6, 13, 14, 20, 33])
 def test_each_step_is_planned_once_within_its_tile(n: int) -> None:
     circuit = crowded(max(n, 6), 300, n).circuit()
-    passes = plan_gate_list(circuit, 0, circuit.ops.size, 0, 0)
+    passes = planned(circuit)
     result = passes.placed[:, STEP].tolist()
-    assert sorted(result) == list(range(passes.steps))
-    assert passes.starts.tolist() == sorted(set(passes.starts.tolist()))
-    assert passes.starts[-1] == passes.steps
+    assert sorted(result) == list(range(len(passes.placed)))
+    assert passes.starts == sorted(set(passes.starts))
+    assert passes.starts[-1] == len(passes.placed)
     smallest = min(TILE_QUBITS, circuit.num_qubits)
     low = (1 << min(LOW_QUBITS, smallest)) - 1
-    for tile in passes.tiles.tolist():
+    for tile in passes.tiles:
         assert tile.bit_count() == smallest
         assert tile & low == low
         assert tile < 1 << circuit.num_qubits
@@ -57,10 +78,10 @@ def test_phases_need_no_sweeps_of_their_own() -> None:
         for other in range(q + 1, 20):
             arrays.add("cp", [other, q], (), [0.1])
     circuit = arrays.circuit()
-    assert len(plan_gate_list(circuit, 0, circuit.ops.size, 0, 0).tiles) == 2
+    assert len(planned(circuit).tiles) == 2
 
 
 def test_circuit_without_gates_has_no_sweeps() -> None:
     circuit = Arrays(20, 0).add("barrier", range(20)).add("id", [3]).circuit()
-    passes = plan_gate_list(circuit, 0, circuit.ops.size, 0, 0)
-    assert (passes.steps, len(passes.tiles)) == (0, 0)
+    passes = planned(circuit)
+    assert (len(passes.placed), len(passes.tiles)) == (0, 0)
