@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import cached_property
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -78,9 +79,14 @@ class ExecutionPlan:
         """Set up. `tile_wires`: see `planner.tile_width`."""
         self._precision = precision
         self._tile_wires = tile_wires
-        self._whole = program_cache(precision, tile_wires=tile_wires)
-        self._parts: SupportCache[tuple[tuple[Subcircuit, ProgramCache[Program]], ...]]
-        self._parts = SupportCache()
+
+    @cached_property
+    def _whole(self) -> ProgramCache[Program]:
+        return program_cache(self._precision, tile_wires=self._tile_wires)
+
+    @cached_property
+    def _parts(self) -> SupportCache[tuple[tuple[Subcircuit, ProgramCache[Program]], ...]]:
+        return SupportCache()
 
     @property
     def memory_bytes(self) -> int:
