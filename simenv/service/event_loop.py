@@ -22,7 +22,7 @@ from simenv.service.journal.writer import SYNC_DELAY_S
 from simenv.service.queries.handlers import Cancelling, QueryHandlers
 from simenv.service.queries.query_queue import RECHECK_NS, QueryQueue
 from simenv.service.results.completions import acknowledge
-from simenv.service.service import Service
+from simenv.service.service import ServiceComponents
 from simenv.service.support import fault_injection
 from simenv.service.support.fair_thread import CHECKS
 from simenv.service.support.log_limit import RateLimitedLog
@@ -48,7 +48,7 @@ DRAIN_MARGIN_NS = 15_000_000_000  # before the allocation ends: running tasks ar
 log = logging.getLogger("simenv.service")
 
 
-class EventLoop(Service):
+class EventLoop(ServiceComponents):
     """The event loop. Runs on the main thread of the service."""
 
     def __post_init__(self) -> None:

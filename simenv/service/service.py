@@ -40,7 +40,7 @@ class RuntimeFacts(msgspec.Struct, frozen=True):
 
 
 @dataclass(eq=False, repr=False)
-class Service:
+class ServiceComponents:
     """Parts of a service. `backup`: None if the journal is not copied (private environments)."""
 
     config: Config

@@ -124,14 +124,14 @@ def up(
     }
     if asked.workers:
         args["pools"] = [PoolSpec(min=asked.workers, max=asked.workers)]
-    given = {key: value for key, value in args.items() if value is not None}
+    settings = {key: value for key, value in args.items() if value is not None}
     kept: Mapping[str, object] = {}
     if asked.file is None:
         kept = config.last_config(common.environment, resume=asked.restore)
     begun = time.monotonic()
     with StartLine(sys.stderr) as line:
         report = line.report if line.visible else _StageLines().report
-        result = named.up(given, asked.file, asked.restore, asked.force_lock, report)
+        result = named.up(settings, asked.file, asked.restore, asked.force_lock, report)
     with common.connect() as client:
         info = client.status()
     if common.as_json:
@@ -141,7 +141,7 @@ def up(
     path = config.places(config.Config(name=common.environment)).connection
     now = msgspec.structs.asdict(config.read(path.with_name("config.json")))
     reused = _reused_settings(
-        {key: kept[key] for key in kept if key not in given and kept[key] == now[key]}
+        {key: kept[key] for key in kept if key not in settings and kept[key] == now[key]}
     )
     if reused:
         terminal.line(f"reused   {reused}, from the last start")

@@ -71,7 +71,7 @@ def preferred(text: str | None) -> list[str] | None:
 
 
 def settings_of(assignments: list[str]) -> dict[str, float]:
-    """Parse NAME=VALUE words into an engine's options; whole numbers stay integers."""
+    """Parse NAME=VALUE texts into an engine's options; whole numbers stay integers."""
     values: dict[str, float] = {}
     for assignment in assignments:
         name, _, text = assignment.partition("=")
@@ -95,7 +95,7 @@ def mapping_of(text: str | None) -> list[int] | None:
 
 
 def bindings_of(params: list[str]) -> dict[str, list[float]] | None:
-    """Parse NAME=VALUE words into one set of parameter values."""
+    """Parse NAME=VALUE texts into one set of parameter values."""
     values: dict[str, list[float]] = {}
     for param in params:
         name, equals, number = param.partition("=")
@@ -119,7 +119,7 @@ class Sent:
     value: str = ""
 
 
-Words = list[str] | None
+Texts = list[str] | None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -140,12 +140,12 @@ class CircuitOptions:
     ] = None
     engine: Annotated[str, typer.Option(help="Engine; auto chooses one.")] = "auto"
     observable: Annotated[
-        Words,
+        Texts,
         typer.Option(help='Pauli sum such as "ZZI:0.5,IXX:-1"; may be repeated.'),
         Sent("observables", lambda sums: sums or None),
     ] = None
     amplitude: Annotated[
-        Words,
+        Texts,
         typer.Option(
             help="Bit string whose amplitude is wanted, highest qubit first; may be repeated."
         ),
@@ -160,9 +160,9 @@ class CircuitOptions:
         Precision, typer.Option(help="Precision of the amplitudes."), Sent(convert=str)
     ] = Precision.double
     param: Annotated[
-        Words,
+        Texts,
         typer.Option(help="NAME=VALUE of a free parameter, in radians; may be repeated."),
-        Sent("parameter_values", lambda words: bindings_of(words or []), value="NAME=VALUE"),
+        Sent("parameter_values", lambda texts: bindings_of(texts or []), value="NAME=VALUE"),
     ] = None
     pool: Annotated[str | None, typer.Option(help="Run on this pool.")] = None
     prefer: Annotated[
@@ -204,9 +204,9 @@ class CircuitOptions:
         typer.Option(help="MPI ranks, a power of two; default: as many as the memory needs."),
     ] = None
     engine_option: Annotated[
-        Words,
+        Texts,
         typer.Option(help="NAME=VALUE of an option of the engine, such as bond=64."),
-        Sent("options", lambda words: settings_of(words or [])),
+        Sent("options", lambda texts: settings_of(texts or [])),
     ] = None
     priority: Annotated[int, typer.Option(help="Priority; a higher number runs first.")] = 0
     queue_timeout: Annotated[
@@ -220,7 +220,7 @@ class CircuitOptions:
         Sent("run_timeout_s"),
     ] = None
     after: Annotated[
-        Words,
+        Texts,
         typer.Option(help="Id of a task that must be DONE before; may be given several times."),
         Sent(convert=lambda tasks: tasks or None),
     ] = None
@@ -265,10 +265,10 @@ def _shown(name: str, literal: str) -> str:
         value = [f"{key}={each}" for key, each in value.items()]
     if not isinstance(value, list | tuple):
         return f"{flag} {value}"
-    words = [str(each) for each in value if each is not ...]
+    texts = [str(each) for each in value if each is not ...]
     if any(get_origin(each) is list for each in get_args(hint.__origin__)):
-        return " ".join(f"{flag} {word}" for word in words)
-    return f"{flag} {','.join(words)}"
+        return " ".join(f"{flag} {word}" for word in texts)
+    return f"{flag} {','.join(texts)}"
 
 
 NAMES = {sent.name or name: partial(_shown, name) for name, sent in SENT.items()}

@@ -73,14 +73,14 @@ class CallOptions(TypedDict, total=False):
     idempotency_key: Annotated[str | None, None]
 
 
-class RunOptions(CallOptions, total=False):
+class ProgramOptions(CallOptions, total=False):
     """Options of all circuits."""
 
     engine: Annotated[str, "auto"]
     precision: Annotated[str, "double"]
 
 
-class PartOptions(RunOptions, total=False):
+class PartOptions(ProgramOptions, total=False):
     """Options of parts of circuits."""
 
     seed: Annotated[Seed | None, None]
@@ -97,7 +97,7 @@ class PlacementOptions(TypedDict, total=False):
     qubit_mapping: Annotated[Sequence[SupportsIndex] | None, None]
 
 
-class SharedOptions(RunOptions, PlacementOptions, total=False):
+class SharedOptions(ProgramOptions, PlacementOptions, total=False):
     """Options that all tasks of a call share."""
 
     outputs: Annotated[Sequence[str] | str, ("counts",)]
@@ -135,7 +135,7 @@ def _parameters(options: type) -> list[Parameter]:
         )
         for name, hint in get_type_hints(options, include_extras=True).items()
     ]
-    shared = (SharedOptions, PlacementOptions, RunOptions, CallOptions)
+    shared = (SharedOptions, PlacementOptions, ProgramOptions, CallOptions)
     return sorted(
         parameters,
         key=lambda each: sum(each.name in kind.__optional_keys__ for kind in shared),
@@ -276,9 +276,9 @@ def _checked(*values: Any) -> CheckedOptions:
         raise OptionError(option="compile", value=mode, expected=f"one of: {', '.join(MODES)}")
     shots = _shots(inputs["shots"])
     inputs["prefer"] = _preferred(inputs["prefer"], pool, device)
-    given = {each: inputs[each] for each in RULES if inputs[each] is not DEFAULTS[each]}
+    values_set = {each: inputs[each] for each in RULES if inputs[each] is not DEFAULTS[each]}
     task = TaskOptions(
-        **{each: RULES[each](value) for each, value in given.items()},
+        **{each: RULES[each](value) for each, value in values_set.items()},
         engine=_name("engine", inputs["engine"]),
         pool=_name("pool", pool) if pool else "",
         name=_name("name", name) if name else "",

@@ -19,7 +19,7 @@ from simenv.client.results.result import Result
 from simenv.client.submission.options import (
     PartOptions,
     PlacementOptions,
-    RunOptions,
+    ProgramOptions,
     SubmitOptions,
     check_names,
     checked_seed,
@@ -35,7 +35,7 @@ from simenv.model.task_rules import checked_keep
 KEEP_S = 60.0
 
 
-_INHERITED = RunOptions.__optional_keys__ - {"after", "idempotency_key"}
+_INHERITED = ProgramOptions.__optional_keys__ - {"after", "idempotency_key"}
 _OF_ALL_PARTS = ("seed", "engine", "precision")  # fixed by the first part
 _WITHOUT_PARTS = sorted(PlacementOptions.__optional_keys__)
 

@@ -16,7 +16,7 @@ from simenv.client.client import Client, connect
 from simenv.client.submission.options import (
     DEFAULTS,
     PlacementOptions,
-    RunOptions,
+    ProgramOptions,
     checked_options,
 )
 from simenv.frontends.pennylane.connection import shared_client
@@ -26,7 +26,7 @@ from simenv.frontends.pennylane.preprocessing import MID_MEASURE, NAME, has_adjo
 from simenv.model.devices import DeviceKind
 
 # Options of `Client.submit` that hold for all tapes of a device.
-_OPTIONS = (RunOptions.__optional_keys__ | PlacementOptions.__optional_keys__ | {"options"}) - {
+_OPTIONS = (ProgramOptions.__optional_keys__ | PlacementOptions.__optional_keys__ | {"options"}) - {
     *("after", "idempotency_key", "qubit_mapping")
 }
 _NATIVE = ("device", "one-shot", "tree-traversal")  # methods that one dynamic circuit serves

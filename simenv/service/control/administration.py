@@ -14,7 +14,7 @@ from simenv.errors import JournalError
 from simenv.model import ReservationState, task_name
 from simenv.scheduler.core.actions import Action
 from simenv.scheduler.views import infos
-from simenv.service.service import Service
+from simenv.service.service import ServiceComponents
 from simenv.wire.auth import Identity
 from simenv.wire.messages import client as m
 from simenv.wire.messages.admin import (
@@ -35,7 +35,7 @@ SHOWN_TASKS = 5
 class Administration:
     """Audited changes of administrators. Used from the loop's thread."""
 
-    def __init__(self, service: Service) -> None:
+    def __init__(self, service: ServiceComponents) -> None:
         self._service = service
         service.owners.refresh(service.key_commands.keys)
         live = service.state.reservations.live.values()

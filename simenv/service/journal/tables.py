@@ -52,7 +52,7 @@ class Columns:
         return self._delete, (key,)
 
 
-class Table(Columns, Generic[Key, Value]):
+class JournalTable(Columns, Generic[Key, Value]):
     """A table with a key and a msgpack body of one type. `what`: a row, in errors."""
 
     def __init__(self, name: str, key: str, of: Any, what: str) -> None:
@@ -89,17 +89,19 @@ class DriftState(msgspec.Struct, frozen=True):
     calibrated_ns: tuple[int, ...] = ()  # times at which the noise was published as calibration
 
 
-RESERVATION = Table[int, tuple[Grant, Progress]](
+RESERVATION = JournalTable[int, tuple[Grant, Progress]](
     "reservation", "id integer primary key", tuple[Grant, Progress], "a reservation"
 )
-DEVICE = Table[str, DeviceTerms]("device", "name text primary key", DeviceTerms, "a reservation")
-CONTROL = Table[str, DeviceControl](
+DEVICE = JournalTable[str, DeviceTerms](
+    "device", "name text primary key", DeviceTerms, "a reservation"
+)
+CONTROL = JournalTable[str, DeviceControl](
     "steered", "device text primary key", DeviceControl, "a device's steering"
 )
-DRIFT = Table[str, DriftState](
+DRIFT = JournalTable[str, DriftState](
     "drift", "pool text primary key", DriftState, "the drift of a device"
 )
-OWNER_LIMITS = Table[str, dict[str, int]](
+OWNER_LIMITS = JournalTable[str, dict[str, int]](
     "owner_limits", "owner text primary key", dict[str, int], "an owner's limits"
 )
 UNITS = Columns("units", "task integer primary key, reservation int, units int")

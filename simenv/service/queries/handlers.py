@@ -25,7 +25,7 @@ from simenv.service.queries import task_views
 from simenv.service.queries.devices import described, routing_snapshot, store_noise
 from simenv.service.queries.history import Log
 from simenv.service.queries.query_queue import ReplySteps
-from simenv.service.service import Service
+from simenv.service.service import ServiceComponents
 from simenv.wire import codec
 from simenv.wire.auth import Identity
 from simenv.wire.messages import client as m
@@ -66,7 +66,7 @@ class QueryHandlers:
     """Answers to queries of clients. They change nothing but watched tasks, stored noise documents
     and results, and the service's drain on a Shutdown."""
 
-    def __init__(self, service: Service) -> None:
+    def __init__(self, service: ServiceComponents) -> None:
         self._service = service
         self._other_users: tuple[int, ...] = ()
         self._next_others_ns = 0

@@ -12,7 +12,7 @@ from simenv.errors import JournalError
 from simenv.process import release_memory, resident_bytes
 from simenv.service.journal.tables import estimate_statements
 from simenv.service.journal.writer import SYNC_DELAY_S
-from simenv.service.service import Service
+from simenv.service.service import ServiceComponents
 
 UPKEEP_PERIOD_NS = 50_000_000
 MEMORY_NS = 500_000_000  # between two looks at the memory of this process
@@ -24,7 +24,7 @@ ESTIMATES_NS = 5_000_000_000  # estimates learned since then are lost in a crash
 class Upkeep:
     """Maintenance of one event loop. Used from the loop's thread, once a pass."""
 
-    def __init__(self, service: Service) -> None:
+    def __init__(self, service: ServiceComponents) -> None:
         self._service = service
         self._estimator = service.state.estimator
         self._memory_ns = 0  # time of the next look at the memory

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from simenv.model import WorkerState
-from simenv.service.service import Service
+from simenv.service.service import ServiceComponents
 from simenv.wire.messages import client as m
 
 # Not EXIT_RANK: the task may have killed the rank.
@@ -14,7 +14,7 @@ LOG_LINE_CHARS = 300  # characters of a log's last line that become a reason
 class WorkerEvents:
     """Source of events of processes and nodes for the scheduler. Used from the loop's thread."""
 
-    def __init__(self, service: Service) -> None:
+    def __init__(self, service: ServiceComponents) -> None:
         self._service = service
 
     def report(self, now_ns: int) -> None:

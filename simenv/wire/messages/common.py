@@ -54,7 +54,7 @@ class Reply(ServiceMessage, frozen=True, array_like=True):
 
 def kinds(base: type[M]) -> list[type[M]]:
     """Return the messages with this base, in the order of their definition."""
-    found: list[type[M]] = []
+    results: list[type[M]] = []
     for kind in base.__subclasses__():
-        found += kinds(kind) if kind.__struct_config__.tag is None else [kind]
-    return found
+        results += kinds(kind) if kind.__struct_config__.tag is None else [kind]
+    return results
