@@ -34,7 +34,7 @@ from bench.harness.timing import clock_of, timed_s
 from bench.peers.base import Gate
 
 if TYPE_CHECKING:
-    from simulators.circuit.ir import Circuit, CircuitData
+    from simulators.circuit.ir import Circuit
     from simulators.circuit.noise import NoiseProgram
 
 ONE, TWO = 3e-4, 3e-3  # depolarizing parameters
@@ -282,6 +282,7 @@ def noise_program(circuit: Circuit, *, relax: bool, scale: float = 1.0) -> Noise
 
 def _circuit(num_qubits: int, gates: list[Gate]) -> Circuit:
     """Return a circuit of the gates with all qubits measured."""
+    from simulators.circuit.ir import CircuitData
 
     table: dict[tuple[str, int, int, int], int] = {}
     ops, qubits, params = [], [], []

@@ -25,7 +25,9 @@ from bench.harness.timing import clock_of
 from bench.peers.base import Gate
 
 if TYPE_CHECKING:
-    from simulators.circuit.ir import Circuit, CircuitData
+    from simulators.circuit.ir import Circuit
+    from simulators.statevector.trajectories.sampler import TrajectorySampler
+    from simulators.statevector.trajectories.walks import LargeWalks, SmallWalks
     from simulators.trajectories.error_patterns import ErrorPatterns
     from simulators.trajectories.noise_table import NoiseTable
 
@@ -58,23 +60,33 @@ def run(options: Namespace) -> Report:
 
 
 def _line(name: str, num_qubits: int, options: Namespace, clock: Callable[[], float]) -> str:
+    from simulators.control import RunControl, ThreadPool
     from simulators.engine import RunOptions
     from simulators.statevector.trajectories.sampler import TrajectorySampler
-    from simulators.trajectories.error_patterns import ErrorPatterns
+    from simulators.trajectories.error_patterns import ErrorPatterns, sort
 
     circuit = _circuit(num_qubits, wide_circuit(name, num_qubits, 1))
     inserts, patterns = errors(circuit, options.instances, options.errors)
     run_options = RunOptions(precision=options.precision, threads=options.threads)
     none = ErrorPatterns(np.zeros(0, np.int64), np.zeros(2, np.int64))
+
+    def walked(sampler: TrajectorySampler, patterns: ErrorPatterns) -> SmallWalks | LargeWalks:
+        control = RunControl()
+        with ThreadPool(options.threads, control) as pool:
+            walk = sampler.open(pool, control)
+            walk.bind(circuit.params, (1, 0))
+            walk.indices(sort(patterns, sampler.places), 0)
+        return walk
+
     alone = TrajectorySampler(circuit, inserts, run_options)
-    alone.run(none, seed=1)  # plan and load kernels
+    walked(alone, none)  # plan and load kernels
     times = []
     for _ in range(ALONE):
         begin = clock()
-        alone.run(none, seed=1)
+        walked(alone, none)
         times.append(clock() - begin)
     begin = clock()
-    result = TrajectorySampler(circuit, inserts, run_options).run(patterns, seed=1)
+    result = walked(TrajectorySampler(circuit, inserts, run_options), patterns)
     outcome = clock() - begin
     single_s = statistics.median(times)
     work = result.operations / (options.instances * circuit.ops.size)
@@ -114,6 +126,7 @@ def errors(circuit: Circuit, instances: int, times: float) -> tuple[NoiseTable, 
 
 
 def _circuit(num_qubits: int, gates: list[Gate]) -> Circuit:
+    from simulators.circuit.ir import CircuitData
 
     table: dict[tuple[str, int, int], int] = {}
     ops, qubits, params = [], [], []

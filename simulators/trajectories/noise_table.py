@@ -13,7 +13,6 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from simulators.circuit.gates import MEASURE, RESET, UNITARY
 from simulators.circuit.ir import Circuit
 from simulators.errors import BadCircuit, Unsupported
 
@@ -115,48 +114,3 @@ def too_wide(circuit: Circuit) -> Unsupported:
     return Unsupported(
         f"inserts in a circuit of {circuit.num_qubits} qubits", hint=f"at most {MOST_QUBITS}"
     )
-
-
-def check(circuit: Circuit, inserts: NoiseTable) -> None:
-    """Refuse inserts that do not fit the circuit, or follow a measurement of their qubits."""
-    if circuit.num_qubits > MOST_QUBITS:
-        raise too_wide(circuit)
-    table, sets = inserts.table, inserts.operators.sets
-    codes = circuit.table.rows[circuit.ops]
-    begins = np.cumsum(codes[:, 1]) - codes[:, 1]
-    # For each qubit: the last reset before any gate, and the measurement or reset that ends it.
-    begun = np.full(circuit.num_qubits, -1, np.int64)
-    ended = np.full(circuit.num_qubits, circuit.ops.size, np.int64)
-    touched = 0
-    for k, (code, count, _, _) in enumerate(codes.tolist()):
-        for q in circuit.qubits[begins[k] : begins[k] + count].tolist():
-            if code == RESET and not touched >> q & 1:
-                begun[q] = k
-            elif code in (MEASURE, RESET):
-                ended[q] = min(ended[q], k)
-                touched |= 1 << q
-            elif code >= UNITARY:
-                touched |= 1 << q
-    supports = inserts.supports.tolist()
-    for row, (after, which, x, z, first, second) in enumerate(table.tolist()):
-        fits = -1 <= after < circuit.ops.size and PAULI <= which < len(sets)
-        if which == PAULI:
-            fits = fits and 0 < x | z < 1 << circuit.num_qubits and x >= 0 and z >= 0
-        elif fits:
-            two = sets[which, QUBITS] == 2
-            fits = 0 <= first < circuit.num_qubits and first != second
-            fits = fits and (0 <= second < circuit.num_qubits if two else second == -1)
-        if not fits:
-            raise BadCircuit(
-                f"insert {row} does not fit the circuit", hint="see simulators' patterns.inserts"
-            )
-        wires = supports[row]
-        while wires:
-            q = wires.bit_length() - 1
-            wires ^= 1 << q
-            if not begun[q] <= after < ended[q]:
-                raise Unsupported(
-                    f"insert {row} comes after a measurement or reset of its qubits, or before a"
-                    " reset",
-                    hint="insert it among the gates",
-                )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import numpy as np
 from arrays import Arrays
@@ -10,11 +11,13 @@ from numpy.typing import NDArray
 
 from simulators.circuit.ir import Circuit
 from simulators.control import RunControl, ThreadPool
+from simulators.execution.sampling import gather
 from simulators.simulate import simulate
 from simulators.statevector.backend import protocol
 from simulators.statevector.backend.local import LocalBackend
 from simulators.statevector.state import State
-from simulators.trajectories.error_patterns import ErrorPatterns
+from simulators.statevector.trajectories.sampler import TrajectorySampler
+from simulators.trajectories.error_patterns import ErrorPatterns, sort
 from simulators.trajectories.noise_table import COLUMNS, PAULI, NoiseTable, operators
 
 Matrix = NDArray[np.complex128]
@@ -110,3 +113,42 @@ def run_alone(circuit: Circuit, key: tuple[int, int], shot: int, precision: str 
         states = LocalBackend(thread_pool, control)
         state = State(result.statevector[0].copy())
         return int(protocol.sample(states, state, key, np.array([shot]))[0])
+
+
+class Outcomes(NamedTuple):
+    """Basis states [bindings, instances] of the instances, the qubit that each clbit reads, and the
+    counters of the walk."""
+
+    indices: NDArray[np.int64]
+    source: NDArray[np.int64]
+    operations: int
+    least: int
+    states: int
+
+    def records(self, binding: int = 0) -> NDArray[np.uint64]:
+        return gather(self.indices[binding], self.source)
+
+
+def run(
+    sampler: TrajectorySampler,
+    patterns: ErrorPatterns,
+    *,
+    seed: int,
+    binding: int = 0,
+    first: int = 0,
+    params: Sequence[NDArray[np.float64]] | None = None,
+    threads: int = 1,
+    most_states: int = 0,
+    control: RunControl | None = None,
+) -> Outcomes:
+    """Outcomes of all instances, for each row of `params`; instance 0 is shot `first`, row 0 is
+    number `binding`."""
+    rows = sort(patterns, sampler.places)
+    control = control or RunControl()
+    with ThreadPool(threads, control) as thread_pool:
+        walk = sampler.open(thread_pool, control, most_states)
+        indices = []
+        for k, row in enumerate([sampler.circuit.params] if params is None else params):
+            walk.bind(row, (seed, binding + k))
+            indices.append(walk.indices(rows, first))
+    return Outcomes(np.array(indices), sampler.source, walk.operations, walk.least, walk.states)

@@ -6,6 +6,9 @@ the outcome that it has in one process.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import TypeVar
+
 import msgspec
 import numpy as np
 from mpi4py import MPI
@@ -15,35 +18,17 @@ from simulators.statevector.distributed.error_agreement import ErrorAgreement
 from simulators.statevector.trajectories.walks import Observables, Walks, rank_cuts
 from simulators.trajectories.error_patterns import SortedPatterns
 
+Numbers = TypeVar("Numbers", NDArray[np.int64], NDArray[np.float64])
+
 
 class RankWalks:
-    """`Walks` over ranks; the counters are those of this rank."""
+    """`Walks` over ranks."""
 
     def __init__(self, walks: Walks, done: NDArray[np.int64], agreement: ErrorAgreement) -> None:
         """Set up. `done`: see `Tree.shared_before`."""
         self._walks = walks
         self._done = done
         self._agreement = agreement
-
-    @property
-    def operations(self) -> int:
-        """See `Walks`."""
-        return self._walks.operations
-
-    @property
-    def least(self) -> int:
-        """See `Walks`."""
-        return self._walks.least
-
-    @property
-    def states(self) -> int:
-        """See `Walks`."""
-        return self._walks.states
-
-    @property
-    def passes(self) -> int:
-        """See `Walks`."""
-        return self._walks.passes
 
     def bind(self, params: NDArray[np.float64], key: tuple[int, int]) -> None:
         """See `Walks`."""
@@ -53,29 +38,25 @@ class RankWalks:
         self, rows: SortedPatterns, first: int, final_x: NDArray[np.int64] | None = None
     ) -> NDArray[np.int64]:
         """See `Walks`; the same in all ranks."""
-        mine = self._own_rows(rows)
         result = np.zeros(rows.begins.size, np.int64)
-        if mine.order.size:
-            result = self._walks.indices(mine, first, final_x)
-        self._agreement.meet()
-        self._agreement.comm.Allreduce(MPI.IN_PLACE, result, MPI.SUM)
-        return result
+        return self._shared(rows, result, lambda mine: self._walks.indices(mine, first, final_x))
 
     def values(
         self, rows: SortedPatterns, first: int, observables: Observables
     ) -> NDArray[np.float64]:
         """See `Walks`; the same in all ranks."""
-        mine = self._own_rows(rows)
         result = np.zeros((rows.begins.size, observables.count))
-        if mine.order.size:
-            result = self._walks.values(mine, first, observables)
-        self._agreement.meet()
-        self._agreement.comm.Allreduce(MPI.IN_PLACE, result, MPI.SUM)
-        return result
+        return self._shared(rows, result, lambda mine: self._walks.values(mine, first, observables))
 
-    def _own_rows(self, rows: SortedPatterns) -> SortedPatterns:
-        """Rows of this rank."""
+    def _shared(
+        self, rows: SortedPatterns, result: Numbers, walk: Callable[[SortedPatterns], Numbers]
+    ) -> Numbers:
+        """Run the rows of this rank; returns `result` with those of all ranks."""
         rank, size = self._agreement.rank, self._agreement.size
         cuts = rank_cuts(rows, self._done, size)
         own = rows.order[cuts[rank] : cuts[rank + 1]]
-        return msgspec.structs.replace(rows, order=np.ascontiguousarray(own))
+        if own.size:
+            result = walk(msgspec.structs.replace(rows, order=np.ascontiguousarray(own)))
+        self._agreement.meet()
+        self._agreement.comm.Allreduce(MPI.IN_PLACE, result, MPI.SUM)
+        return result

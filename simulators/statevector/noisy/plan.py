@@ -29,6 +29,7 @@ from simulators.statevector.state import PHYSICAL_BYTES
 from simulators.statevector.trajectories.pauli_frames import FrameRules
 from simulators.statevector.trajectories.sampler import TrajectorySampler
 from simulators.statevector.trajectories.states import SCRATCH_STATES, TrajectoryStates
+from simulators.statevector.trajectories.walks import Walks
 from simulators.trajectories.locations import DRAW_COST, NoisyCircuit, locate
 from simulators.trajectories.outcomes import refuse_outputs
 
@@ -79,7 +80,6 @@ class NoisyPart:
                 self.located.table,
                 options,
                 small=small,
-                checked=True,
                 tile_wires=tile_wires,
             )
 
@@ -104,7 +104,7 @@ class NoisyPart:
             if states is not None:
                 width = self.part.circuit.num_qubits
                 max_states = max(1, states.backend.max_live_states(width, options) - SCRATCH_STATES)
-            walks = self._sampler.open(
+            walks: Walks = self._sampler.open(
                 thread_pool, control, max_states, memory_bytes=memory_bytes, states=states
             )
             if ranks is not None:

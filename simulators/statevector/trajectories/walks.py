@@ -60,23 +60,7 @@ _NOTHING = Observables(np.zeros((0, 3), np.int64), np.zeros(0), 0)
 
 
 class Walks(Protocol):
-    """Walks of one circuit; the counters are sums over all of them."""
-
-    @property
-    def operations(self) -> int:
-        """Operations of the circuit, executed for all distinct prefixes together."""
-
-    @property
-    def least(self) -> int:
-        """Operations that cannot be avoided; channels do not divide rows."""
-
-    @property
-    def states(self) -> int:
-        """States held at once by one thread."""
-
-    @property
-    def passes(self) -> int:
-        """Passes over large states."""
+    """Walks of one circuit."""
 
     def bind(self, params: NDArray[np.float64], key: tuple[int, int]) -> None:
         """Set the parameters, seed and binding of later walks."""
@@ -95,7 +79,12 @@ class Walks(Protocol):
 
 
 class SmallWalks:
-    """`Walks` by the compiled walk, with its buffers."""
+    """`Walks` by the compiled walk, with its buffers.
+
+    The counters of this class and of `LargeWalks` are sums over all walks: `operations` of the
+    circuit, executed for all distinct prefixes together; `least`: those that cannot be avoided
+    (channels do not divide rows); `states` held at once by one thread; `passes` over large states.
+    """
 
     passes = 0
 
@@ -236,17 +225,17 @@ class LargeWalks:
 
     @property
     def operations(self) -> int:
-        """See `Walks`."""
+        """See `SmallWalks`."""
         return sum(sampler.operations for sampler in self._samplers.values())
 
     @property
     def states(self) -> int:
-        """See `Walks`."""
+        """See `SmallWalks`."""
         return max((sampler.most_held for sampler in self._samplers.values()), default=0)
 
     @property
     def passes(self) -> int:
-        """See `Walks`."""
+        """See `SmallWalks`."""
         return sum(sampler.passes for sampler in self._samplers.values())
 
     def bind(self, params: NDArray[np.float64], key: tuple[int, int]) -> None:

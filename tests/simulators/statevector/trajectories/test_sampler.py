@@ -18,8 +18,9 @@ from scipy.stats import chisquare
 
 from simulators.circuit.ir import Circuit
 from simulators.control import RunControl
-from simulators.engine import RunOptions
+from simulators.engine import Request, RunOptions
 from simulators.errors import BadCircuit, Stopped, Unsupported
+from simulators.execution.requests import bind
 from simulators.statevector.trajectories.sampler import TrajectorySampler
 from simulators.trajectories.error_patterns import ErrorPatterns
 from simulators.trajectories.noise_table import PAULI, NoiseTable, operators
@@ -45,9 +46,8 @@ def _agree(circuit: Circuit, seed: int, *, precision: str = "double", count: int
     random = np.random.default_rng(seed)
     inserts, sets = patterned.made(circuit, count, random, drawn=False)
     patterns = patterned.patterns(count, 25, 2.5, random)
-    result = TrajectorySampler(circuit, inserts, options).run(
-        patterns, seed=KEY[0], binding=KEY[1], first=9
-    )
+    sampler = TrajectorySampler(circuit, inserts, options)
+    result = patterned.run(sampler, patterns, seed=KEY[0], binding=KEY[1], first=9)
     for k, (first, last) in enumerate(pairwise(patterns.ends.tolist())):
         members = patterns.entries[first:last].tolist()
         alone = patterned.written(circuit, inserts, sets, members)
@@ -125,7 +125,7 @@ def test_trajectory_distribution_matches_density_matrix() -> None:
     shots = 20_000
     members = [0, 2, 3, 5]
     patterns = ErrorPatterns(np.tile(members, shots), np.arange(shots + 1) * len(members))
-    result = TrajectorySampler(circuit, inserts, RunOptions()).run(patterns, seed=1)
+    result = patterned.run(TrajectorySampler(circuit, inserts, RunOptions()), patterns, seed=1)
     order = sorted(members, key=lambda m: int(inserts.table[m, 0]))
     counts = np.bincount(result.indices[0], minlength=16)
     probs = _mixed(circuit, inserts, sets, order)
@@ -143,7 +143,8 @@ def test_kraus_channel_distribution_matches_density_matrix(seed: int, small: boo
     members = list(range(12))
     shots = 20_000 if small else 1_000
     patterns = ErrorPatterns(np.tile(members, shots), np.arange(shots + 1) * 12)
-    result = TrajectorySampler(circuit, inserts, RunOptions(), small=small).run(patterns, seed=seed)
+    sampler = TrajectorySampler(circuit, inserts, RunOptions(), small=small)
+    result = patterned.run(sampler, patterns, seed=seed)
     order = sorted(members, key=lambda m: int(inserts.table[m, 0]))
     exact = _mixed(circuit, inserts, sets, order)
     value = 5  # qubits that are compared
@@ -168,19 +169,18 @@ def test_trajectory_outcome_is_independent_of_batch_states_and_threads(num_qubit
     value = 700 if num_qubits < 13 else 60
     patterns = patterned.patterns(20, value, 2.0, random)
     every = TrajectorySampler(circuit, inserts, RunOptions())
-    outcome = every.run(patterns, seed=5, first=4)
+    outcome = patterned.run(every, patterns, seed=5, first=4)
     for cap in (1, 2, 3):
-        again = every.run(patterns, seed=5, first=4, most_states=cap)
+        again = patterned.run(every, patterns, seed=5, first=4, most_states=cap)
         np.testing.assert_array_equal(again.indices, outcome.indices)
         assert again.states <= cap
-    threads = TrajectorySampler(circuit, inserts, RunOptions(threads=3)).run(
-        patterns, seed=5, first=4
-    )
+    several = TrajectorySampler(circuit, inserts, RunOptions(threads=3))
+    threads = patterned.run(several, patterns, seed=5, first=4, threads=3)
     np.testing.assert_array_equal(threads.indices, outcome.indices)
     for first in range(0, value, 23):
         ends = patterns.ends[first : first + 24]
         part = ErrorPatterns(patterns.entries[ends[0] : ends[-1]], ends - ends[0])
-        result = every.run(part, seed=5, first=4 + first)
+        result = patterned.run(every, part, seed=5, first=4 + first)
         np.testing.assert_array_equal(result.indices[0], outcome.indices[0, first : first + 23])
 
 
@@ -196,12 +196,11 @@ def test_trajectories_of_each_binding_equal_bound_circuit(num_qubits: int) -> No
     inserts, sets = patterned.made(circuit, 10, random, drawn=False)
     patterns = patterned.patterns(10, 8, 2.0, random)
     table = random.uniform(0, 3, (3, 3))
-    result = TrajectorySampler(circuit, inserts, RunOptions()).run(
-        patterns, seed=2, binding=40, bindings=table
-    )
-    for row, values in enumerate(table):
-        params = circuit.params.copy()
-        params[circuit.slots[0::2]] = values[circuit.slots[1::2]]
+    request = Request(1, 2, bindings=table)
+    rows = [bind(circuit, request, row) for row in range(len(table))]
+    sampler = TrajectorySampler(circuit, inserts, RunOptions())
+    result = patterned.run(sampler, patterns, seed=2, binding=40, params=rows)
+    for row, params in enumerate(rows):
         bound = msgspec.structs.replace(
             circuit, params_data=params.tobytes(), slots_data=b"", num_slots=0
         )
@@ -213,28 +212,13 @@ def test_trajectories_of_each_binding_equal_bound_circuit(num_qubits: int) -> No
 def test_trajectory_outcomes_are_written_to_their_clbits() -> None:
     circuit = Arrays(3, 4).add("x", [0]).add("measure", [0], [2]).add("measure", [1], [0]).circuit()
     inserts = NoiseTable(np.array([(0, PAULI, 2, 0, 0, 0)]), operators([]))
-    result = TrajectorySampler(circuit, inserts, RunOptions()).run(
-        ErrorPatterns(np.array([0]), np.array([0, 0, 1])), seed=0
-    )
+    sampler = TrajectorySampler(circuit, inserts, RunOptions())
+    result = patterned.run(sampler, ErrorPatterns(np.array([0]), np.array([0, 0, 1])), seed=0)
     assert result.records()[:, 0].tolist() == [0b0100, 0b0101]
 
 
-def test_invalid_noise_tables_and_circuits_are_refused() -> None:
+def test_invalid_operators_and_circuits_are_refused() -> None:
     measured = Arrays(2, 1).add("h", [0]).add("measure", [0], [0]).circuit()
-    late = NoiseTable(np.array([(1, PAULI, 1, 0, 0, 0)]), operators([]))
-    with pytest.raises(Unsupported, match="after a measurement"):
-        TrajectorySampler(measured, late, RunOptions())
-    reset = Arrays(1, 0).add("reset", [0]).add("h", [0]).circuit()
-    with pytest.raises(Unsupported, match="before a reset"):
-        TrajectorySampler(
-            reset, NoiseTable(np.array([(-1, PAULI, 1, 0, 0, 0)]), operators([])), RunOptions()
-        )
-    TrajectorySampler(
-        reset, NoiseTable(np.array([(0, PAULI, 1, 0, 0, 0)]), operators([])), RunOptions()
-    )
-    for row in [(2, PAULI, 1, 0, 0, 0), (0, PAULI, 4, 0, 0, 0), (0, 0, 0, 0, 0, -1)]:
-        with pytest.raises(BadCircuit, match="does not fit"):
-            TrajectorySampler(measured, NoiseTable(np.array([row]), operators([])), RunOptions())
     with pytest.raises(Unsupported, match="0 threads"):
         TrajectorySampler(
             measured, NoiseTable(np.zeros((0, 6), np.int64), operators([])), RunOptions(threads=0)
@@ -261,6 +245,9 @@ def test_stop_is_honoured_by_trajectory_sampler(num_qubits: int) -> None:
         circuit, NoiseTable(np.zeros((0, 6), np.int64), operators([])), RunOptions()
     )
     with pytest.raises(Stopped):
-        instances.run(
-            ErrorPatterns(np.zeros(0, np.int64), np.zeros(4, np.int64)), seed=1, control=control
+        patterned.run(
+            instances,
+            ErrorPatterns(np.zeros(0, np.int64), np.zeros(4, np.int64)),
+            seed=1,
+            control=control,
         )
