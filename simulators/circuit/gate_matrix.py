@@ -7,21 +7,11 @@ import math
 
 import numpy as np
 
-from simulators.circuit.gates import (
-    CU,
-    FIRST_GATE,
-    FIXED,
-    GATES,
-    P_GATE,
-    ROTATION,
-    RY,
-    U2,
-    XY_ROTATION,
-)
+from simulators.circuit import gates
 from simulators.compiler.kernel import device_function
 
-_FACTORS = [factor for gate in GATES.values() for factor in gate.pieces]
-_COUNTS = [0] * FIRST_GATE + [len(gate.pieces) for gate in GATES.values()]
+_FACTORS = [factor for gate in gates.GATES.values() for factor in gate.pieces]
+_COUNTS = [0] * gates.FIRST_GATE + [len(gate.pieces) for gate in gates.GATES.values()]
 
 # By code: its first factor and their number; by factor: its patterns and source.
 _TABLE = np.zeros((max(len(_COUNTS), len(_FACTORS)), 7), np.int64)
@@ -38,23 +28,23 @@ def _factor(source, scale, params, at):  # type: ignore[no-untyped-def]
     angle = scale * params[at]
     c = complex(math.cos(0.5 * angle), 0.0)
     s = complex(math.sin(0.5 * angle), 0.0)
-    if source == ROTATION:
+    if source == gates.ROTATION:
         return c, -1j * s, -1j * s, c
-    if source == XY_ROTATION:
+    if source == gates.XY_ROTATION:
         tilt = cmath.exp(1j * params[at + 1])
         return c, -1j * s * tilt.conjugate(), -1j * s * tilt, c
-    if source == RY:
+    if source == gates.RY:
         return c, -s, s, c
-    if source == P_GATE:
+    if source == gates.P_GATE:
         value = cmath.exp(1j * angle)
         return value, 0j, 0j, value
     skip = 1
     turn = 1.0 + 0j
-    if source == U2:
+    if source == gates.U2:
         skip = 0
         c = s = complex(math.sqrt(0.5), 0.0)
     phi, lam = cmath.exp(1j * params[at + skip]), cmath.exp(1j * params[at + skip + 1])
-    if source == CU:
+    if source == gates.CU:
         turn = cmath.exp(1j * params[at + 3])
     return turn * c, -turn * s * lam, turn * s * phi, turn * c * phi * lam
 
@@ -74,7 +64,7 @@ def gate_matrix(code, count, params, at, out):  # type: ignore[no-untyped-def]
     first = table[code, 0]
     for f in range(first, first + table[code, 1]):
         targets, mask, zero_bits, one_bits = table[f, 2], table[f, 3], table[f, 4], table[f, 5]
-        if table[f, 6] == FIXED:
+        if table[f, 6] == gates.FIXED:
             a, b, c, d = fixed[f, 0], fixed[f, 1], fixed[f, 2], fixed[f, 3]
         else:
             a, b, c, d = _factor(table[f, 6], scales[f], params, at)

@@ -17,20 +17,8 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
+from simulators.circuit import gates
 from simulators.circuit import tokens as tk
-from simulators.circuit.gates import (
-    BARRIER,
-    CASE,
-    DEFAULT,
-    ELSE,
-    END_BLOCK,
-    FOR,
-    IF,
-    MEASURE,
-    STORE,
-    SWITCH,
-    WHILE,
-)
 from simulators.circuit.ir import Circuit, register_starts
 from simulators.circuit.operands import Operands
 from simulators.compiler.kernel import I64, INT, REAL, REALS, U8, device_function, kernel
@@ -119,7 +107,7 @@ def schedule_operations(  # type: ignore[no-untyped-def]
     [qubits].
     """
     for k in range(codes.size):
-        after[k] = _WAITS if codes[k] == BARRIER else _ENDS if final[k] else _ACTS
+        after[k] = _WAITS if codes[k] == gates.BARRIER else _ENDS if final[k] else _ACTS
     total[0] = _place_items(first, wires, duration, after, late, 0, start, idle, end, used)
     count = 0
     for k in range(codes.size):
@@ -157,7 +145,7 @@ def schedule(
     wiring = Operands.of(circuit) if operands is None else operands
     first, wires = wiring.first, wiring.wires
     if circuit.conditions_data:
-        kinds = np.where(wiring.codes == BARRIER, _WAITS, _ACTS)
+        kinds = np.where(wiring.codes == gates.BARRIER, _WAITS, _ACTS)
         if final is not None:
             kinds[final] = _ENDS
         return _Blocks(circuit, durations_ns, method, feed_forward_ns, kinds, first).schedule()
@@ -248,15 +236,15 @@ class _Blocks:
         while self._at < len(self._codes):
             k = self._at
             code = self._codes[k]
-            if code in (ELSE, CASE, DEFAULT, END_BLOCK):
+            if code in (gates.ELSE, gates.CASE, gates.DEFAULT, gates.END_BLOCK):
                 break
-            if code in (IF, WHILE, FOR, SWITCH):
+            if code in (gates.IF, gates.WHILE, gates.FOR, gates.SWITCH):
                 items += self._block()
                 continue
             wires = self._wires[k]
-            if code == STORE:
+            if code == gates.STORE:
                 wires, _ = self._expression()
-            if code in (MEASURE, STORE):
+            if code in (gates.MEASURE, gates.STORE):
                 self._fresh.update(wire for wire in wires if wire >= self._circuit.num_qubits)
             items.append(_Item(k, wires, self._durations[k], self._kinds[k]))
             self._at += 1
@@ -270,9 +258,9 @@ class _Blocks:
         self._fresh.difference_update(waits)
         wires, longest = set(reads), 0.0
         self._at += 1
-        while self._codes[self._at] != END_BLOCK:
-            if self._codes[self._at] in (ELSE, CASE, DEFAULT):
-                if self._codes[self._at] == CASE:
+        while self._codes[self._at] != gates.END_BLOCK:
+            if self._codes[self._at] in (gates.ELSE, gates.CASE, gates.DEFAULT):
+                if self._codes[self._at] == gates.CASE:
                     self._expression()
                 self._at += 1
                 continue
@@ -280,7 +268,7 @@ class _Blocks:
             longest = max(longest, length)
             wires |= used
         self._at += 1
-        if code == FOR:
+        if code == gates.FOR:
             longest *= values[0]
         self._durations[head] = longest
         items = [_Item(-1, [wire], self._latency, _ACTS) for wire in waits if self._latency]

@@ -16,19 +16,9 @@ import numpy as np
 import stim
 from numpy.typing import NDArray
 
+from simulators.circuit import gates
 from simulators.circuit.analysis.measurements import NO_OP_RESET, TERMINAL, MeasurementLayout
 from simulators.circuit.expressions import Expression, expressions_of
-from simulators.circuit.gates import (
-    BARRIER,
-    DELAY,
-    DELAY_DT,
-    ELSE,
-    END_BLOCK,
-    IF,
-    MEASURE,
-    RESET,
-    UNITARY,
-)
 from simulators.circuit.ir import Circuit
 from simulators.circuit.operations import Operation, matrix, operations
 from simulators.errors import Unsupported
@@ -100,7 +90,7 @@ class _Writer:
         # Functions that write a gate without angles, by its row of the table; none if there are
         # blocks.
         self.known_gates: dict[int, Callable[[list[int]], None]] = {}
-        self._has_blocks = bool(np.any(circuit.table.rows[:, 0] == IF))
+        self._has_blocks = bool(np.any(circuit.table.rows[:, 0] == gates.IF))
         self._known: dict[tuple[int, tuple[int, ...]], tuple[Instruction, ...]] = {}
 
     def append(self, lines: Iterable[str]) -> None:
@@ -120,19 +110,19 @@ class _Writer:
                 self._lines.append(f"{name} {' '.join([str(qubits[k]) for k in targets])}")
             if not operation.params and not self._has_blocks:
                 self.known_gates[operation.row] = self._writing(result)
-        elif code in (BARRIER, DELAY, DELAY_DT):
+        elif code in (gates.BARRIER, gates.DELAY, gates.DELAY_DT):
             return
-        elif code == IF:
+        elif code == gates.IF:
             self._open(operation)
-        elif code in (ELSE, END_BLOCK) and self._block is not None:
+        elif code in (gates.ELSE, gates.END_BLOCK) and self._block is not None:
             self._block = _Block(self._block.controls, not self._block.inverted)
-            if code == END_BLOCK:
+            if code == gates.END_BLOCK:
                 self._block = None
-        elif code in (MEASURE, RESET) and self._block is None:
+        elif code in (gates.MEASURE, gates.RESET) and self._block is None:
             if self._roles[operation.place] not in (TERMINAL, NO_OP_RESET):
                 self._collapse(operation)
         else:
-            what = "under a condition" if code in (MEASURE, RESET) else "in the circuit"
+            what = "under a condition" if code in (gates.MEASURE, gates.RESET) else "in the circuit"
             raise _refusal(operation, f"stim has no {operation.name!r} {what}")
 
     def _writing(self, gate: tuple[Instruction, ...]) -> Callable[[list[int]], None]:
@@ -171,7 +161,7 @@ class _Writer:
         key = operation.row, turns
         result = self._known.get(key)
         if result is None:
-            if operation.code == UNITARY:
+            if operation.code == gates.UNITARY:
                 built = of_matrix(matrix(self._circuit, operation))
             else:
                 built = instructions(operation.name, len(operation.qubits), turns)

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from simulators.catalog import SMALL_QUBITS
+from simulators.circuit import gates
 from simulators.circuit.analysis.measurements import (
     LAST_USE,
     NO_OP_RESET,
@@ -17,22 +18,6 @@ from simulators.circuit.analysis.measurements import (
     measurement_layout,
 )
 from simulators.circuit.expressions import Expression, expressions_of
-from simulators.circuit.gates import (
-    BREAK,
-    CASE,
-    CONTINUE,
-    DEFAULT,
-    ELSE,
-    END_BLOCK,
-    FOR,
-    IF,
-    MEASURE,
-    RESET,
-    STORE,
-    SWITCH,
-    UNITARY,
-    WHILE,
-)
 from simulators.circuit.ir import Circuit
 from simulators.statevector.backend.gate_list import GateList, plan_gate_list
 from simulators.statevector.backend.matrix import PlacedMatrix, by_columns, place
@@ -182,9 +167,14 @@ def build_program(
     begins = np.cumsum(rows[:, 1:], axis=0) - rows[:, 1:]
     codes = rows[:, 0]
     large = circuit.num_qubits > SMALL_QUBITS
-    marks = (codes >= MEASURE) & (codes <= UNITARY) & (roles != TERMINAL) & (roles != NO_OP_RESET)
+    marks = (
+        (codes >= gates.MEASURE)
+        & (codes <= gates.UNITARY)
+        & (roles != TERMINAL)
+        & (roles != NO_OP_RESET)
+    )
     if large:
-        marks &= (codes != UNITARY) | (rows[:, 1] > MOST_QUBITS)
+        marks &= (codes != gates.UNITARY) | (rows[:, 1] > MOST_QUBITS)
     full = keep or not large or bool(marks.any()) or bool(noise)
     # All qubits count, measured or not: the outcomes of a draw are ordered by all of them.
     goal = SegmentContext(measured=-1 if full else (1 << circuit.num_qubits) - 1)
@@ -281,24 +271,24 @@ class _Builder:
 
     def _mark(self, k: int, code: int) -> None:
         at_qubit, at_clbit, _ = self._begins[k].tolist()
-        if code == MEASURE:
+        if code == gates.MEASURE:
             qubit, clbit = int(self._circuit.qubits[at_qubit]), int(self._circuit.clbits[at_clbit])
             last = bool(self._roles[k] == LAST_USE)
             self.items.append(Measure(int(self._numbers[k]), qubit, clbit, last))
-        elif code == RESET:
+        elif code == gates.RESET:
             qubit = int(self._circuit.qubits[at_qubit])
             self.items.append(Reset(int(self._numbers[k]), qubit))
-        elif code == UNITARY:
+        elif code == gates.UNITARY:
             self._unitary(int(self._circuit.ops[k]), at_qubit)
-        elif code == STORE:
+        elif code == gates.STORE:
             self.items.append(Store(next(self._expressions)))
-        elif code == BREAK:
+        elif code == gates.BREAK:
             self.items.append(Break())
-        elif code == CONTINUE:
+        elif code == gates.CONTINUE:
             self.items.append(Continue())
-        elif code == END_BLOCK:
+        elif code == gates.END_BLOCK:
             self._close()
-        elif code in (ELSE, CASE, DEFAULT):
+        elif code in (gates.ELSE, gates.CASE, gates.DEFAULT):
             self._next(code)
         else:
             self._open.append(_Block(code, next(self._expressions), self.items))
@@ -316,25 +306,25 @@ class _Builder:
     def _next(self, code: int) -> None:
         """Begin the next block of an `if` or a `switch`."""
         block = self._open[-1]
-        if code == ELSE or block.labels:
+        if code == gates.ELSE or block.labels:
             block.done.append(tuple(self.items))
-        if code != ELSE:
-            block.labels.append(next(self._expressions).labels if code == CASE else None)
+        if code != gates.ELSE:
+            block.labels.append(next(self._expressions).labels if code == gates.CASE else None)
         self.items = []
 
     def _close(self) -> None:
         block = self._open.pop()
         inner, self.items = tuple(self.items), block.outer
-        if block.code == IF:
+        if block.code == gates.IF:
             then, otherwise = (block.done[0], inner) if block.done else (inner, ())
             if then or otherwise:
                 self.items.append(If(block.expression, then, otherwise))
-        elif block.code == WHILE:
+        elif block.code == gates.WHILE:
             self.items.append(While(block.expression, inner))
-        elif block.code == FOR:
+        elif block.code == gates.FOR:
             if inner:
                 self.items.append(For(block.expression.labels[0], inner))
-        elif block.code == SWITCH:
+        elif block.code == gates.SWITCH:
             self._switch(block, [*block.done, inner])
 
     def _switch(self, block: _Block, blocks: list[tuple[Instruction, ...]]) -> None:

@@ -9,20 +9,8 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
+from simulators.circuit import gates
 from simulators.circuit import tokens as tk
-from simulators.circuit.gates import (
-    CASE,
-    END_BLOCK,
-    FOR,
-    GATES,
-    IF,
-    MEASURE,
-    RESET,
-    STORE,
-    SWITCH,
-    UNITARY,
-    WHILE,
-)
 from simulators.circuit.ir import Circuit, register_starts
 from simulators.compiler.kernel import I32, I64, INT, NAMES, U8, U16, device_function, kernel
 
@@ -31,7 +19,7 @@ ORDINARY, TERMINAL, NO_OP_RESET, LAST_USE = range(4)
 
 _MEASURED, _ACTED_ON = 1, 2  # later uses of a qubit
 _LOOP_END = 9  # intermediate value in `roles`: this `end` closes a loop
-_ID = GATES["id"].code
+_ID = gates.GATES["id"].code
 
 
 @device_function
@@ -59,22 +47,22 @@ def _forward(rows, ops, qubits, used, roles):  # type: ignore[no-untyped-def]
     for k in range(ops.size):
         code, count = rows[ops[k], 0], rows[ops[k], 1]
         roles[k] = ORDINARY
-        if code in (IF, WHILE, FOR, SWITCH):
+        if code in (gates.IF, gates.WHILE, gates.FOR, gates.SWITCH):
             roles[k] = block
             block = np.int64(k)
-            if code in (WHILE, FOR):
+            if code in (gates.WHILE, gates.FOR):
                 inside += 1
-        elif code == END_BLOCK:
+        elif code == gates.END_BLOCK:
             opened = rows[ops[block], 0]
-            if opened in (WHILE, FOR):
+            if opened in (gates.WHILE, gates.FOR):
                 roles[k] = _LOOP_END
                 inside -= 1
             around = roles[block]
             roles[block] = ORDINARY
             block = around
-        elif code == RESET and not used[qubits[at]] and not inside:
+        elif code == gates.RESET and not used[qubits[at]] and not inside:
             roles[k] = NO_OP_RESET
-        elif code >= UNITARY and code != _ID:
+        elif code >= gates.UNITARY and code != _ID:
             for j in range(at, at + count):
                 used[qubits[j]] = 1
         at += count
@@ -106,21 +94,24 @@ def classify(  # type: ignore[no-untyped-def]
         code = rows[ops[k], 0]
         at -= rows[ops[k], 1]
         bit -= rows[ops[k], 2]
-        if code in (IF, WHILE, FOR, SWITCH, CASE) or code == STORE:
-            stores = code == STORE and tokens[3 * end - 3] != tk.SET_VARIABLE
-            if stores or code in (IF, WHILE, SWITCH):
+        if (
+            code in (gates.IF, gates.WHILE, gates.FOR, gates.SWITCH, gates.CASE)
+            or code == gates.STORE
+        ):
+            stores = code == gates.STORE and tokens[3 * end - 3] != tk.SET_VARIABLE
+            if stores or code in (gates.IF, gates.WHILE, gates.SWITCH):
                 branching = 1
-            if code in (IF, WHILE, FOR, SWITCH):
+            if code in (gates.IF, gates.WHILE, gates.FOR, gates.SWITCH):
                 depth -= 1
-                if code in (WHILE, FOR):
+                if code in (gates.WHILE, gates.FOR):
                     inside -= 1
             end = _touch(tokens, end, starts, blocked)
-        elif code == END_BLOCK:
+        elif code == gates.END_BLOCK:
             depth += 1
             if roles[k] == _LOOP_END:
                 roles[k] = ORDINARY
                 inside += 1
-        elif code == MEASURE:
+        elif code == gates.MEASURE:
             q, c = qubits[at], clbits[bit]
             if depth == 0 and used[q] < _ACTED_ON and not blocked[c]:
                 roles[k] = TERMINAL
@@ -131,7 +122,7 @@ def classify(  # type: ignore[no-untyped-def]
             used[q] = _ACTED_ON
             blocked[c] = 1
             branching = 1
-        elif code == RESET:
+        elif code == gates.RESET:
             if roles[k] == NO_OP_RESET:
                 continue
             if not used[qubits[at]] and not keep and not inside:
@@ -139,7 +130,7 @@ def classify(  # type: ignore[no-untyped-def]
                 continue
             used[qubits[at]] = _ACTED_ON
             branching = 1
-        elif code >= UNITARY and code != _ID:
+        elif code >= gates.UNITARY and code != _ID:
             for j in range(at, at + rows[ops[k], 1]):
                 used[qubits[j]] = _ACTED_ON
     return branching
@@ -157,7 +148,7 @@ def _final_measurements(rows, ops, qubits, clbits, roles, source, operations):  
     operations[:] = -1
     at = bit = count = 0
     for k in range(ops.size):
-        if rows[ops[k], 0] == MEASURE:
+        if rows[ops[k], 0] == gates.MEASURE:
             count += 1
             if roles[k] == TERMINAL:
                 source[clbits[bit]] = qubits[at]
@@ -239,7 +230,7 @@ def once_layout(circuit: Circuit, first: int, part: Circuit) -> MeasurementLayou
     roles[roles == TERMINAL] = ORDINARY
     nothing = np.full(circuit.num_clbits, -1, np.int64)
     codes = part.table.rows[part.ops, 0]
-    measures = bool((codes == MEASURE).any())
+    measures = bool((codes == gates.MEASURE).any())
     return MeasurementLayout(roles, nothing, False, measures, nothing, from_zero=first == 0)
 
 
@@ -253,11 +244,11 @@ def rest_layout(circuit: Circuit, first: int, rest: Circuit, *, keep: bool) -> M
         rest.table.rows, rest.ops, rest.qubits, rest.clbits, roles, source, operations
     )
     codes = rest.table.rows[rest.ops, 0]
-    branching = ((codes == MEASURE) & (roles != TERMINAL)) | np.isin(
-        codes, (IF, WHILE, SWITCH, STORE)
+    branching = ((codes == gates.MEASURE) & (roles != TERMINAL)) | np.isin(
+        codes, (gates.IF, gates.WHILE, gates.SWITCH, gates.STORE)
     )
-    branching |= (codes == RESET) & (roles != NO_OP_RESET)
-    measures = bool((circuit.table.rows[circuit.ops, 0] == MEASURE).any())
+    branching |= (codes == gates.RESET) & (roles != NO_OP_RESET)
+    measures = bool((circuit.table.rows[circuit.ops, 0] == gates.MEASURE).any())
     return MeasurementLayout(
         roles, source, bool(branching.any()), measures, operations, from_zero=False
     )

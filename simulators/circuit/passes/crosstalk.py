@@ -20,18 +20,7 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from simulators.circuit.gates import (
-    END_BLOCK,
-    FIRST_GATE,
-    FOR,
-    GATES,
-    IF,
-    MEASURE,
-    RESET,
-    SWITCH,
-    UNITARY,
-    WHILE,
-)
+from simulators.circuit import gates
 from simulators.circuit.ir import Circuit
 from simulators.circuit.operands import Operands
 from simulators.circuit.schedule import Schedule
@@ -42,9 +31,9 @@ _SCALE = 1e6  # scale of times that are rounded, so that equal times share a cha
 # Gates that are made of echoed cross-resonance pulses where they are native.
 _ECHOED = ("cx", "ecr", "rzx")
 _DIAGONAL, _REFOCUSED = 1, 2  # kinds of operations; 0: all others
-KINDS = np.zeros(FIRST_GATE + len(GATES), np.int64)
-KINDS[[gate.code for gate in GATES.values() if gate.diagonal]] = _DIAGONAL
-KINDS[[GATES[name].code for name in _ECHOED]] = _REFOCUSED
+KINDS = np.zeros(gates.FIRST_GATE + len(gates.GATES), np.int64)
+KINDS[[gate.code for gate in gates.GATES.values() if gate.diagonal]] = _DIAGONAL
+KINDS[[gates.GATES[name].code for name in _ECHOED]] = _REFOCUSED
 
 Pair = tuple[int, int]
 
@@ -80,9 +69,9 @@ def interaction_pieces(  # type: ignore[no-untyped-def]
     depth = count = 0
     for k in range(codes.size):
         code = codes[k]
-        if code == END_BLOCK:
+        if code == gates.END_BLOCK:
             depth -= 1
-        elif code in (IF, WHILE, FOR, SWITCH):
+        elif code in (gates.IF, gates.WHILE, gates.FOR, gates.SWITCH):
             depth += 1
             if depth == 1:
                 for p in range(since.size):
@@ -90,10 +79,10 @@ def interaction_pieces(  # type: ignore[no-untyped-def]
                     if since[p] < np.inf:
                         since[p] = start[k] + length[k]
         elif depth:
-            if code >= MEASURE:
+            if code >= gates.MEASURE:
                 for j in range(first[k], first[k + 1]):
                     active[wires[j]] = 1
-        elif code in (MEASURE, RESET) or code >= UNITARY:
+        elif code in (gates.MEASURE, gates.RESET) or code >= gates.UNITARY:
             low, high = first[k], first[k + 1]
             if kinds[code] == _DIAGONAL:
                 if high - low == 2:
@@ -164,7 +153,11 @@ def interaction_times(
     """Pieces of interaction of a circuit. `pairs`: for at least as many qubits as the circuit
     has."""
     codes, first, wires = operands.codes, operands.first, operands.wires
-    heads = np.isin(codes, (IF, WHILE, FOR, SWITCH)).sum() if circuit.conditions_data else 0
+    heads = (
+        np.isin(codes, (gates.IF, gates.WHILE, gates.FOR, gates.SWITCH)).sum()
+        if circuit.conditions_data
+        else 0
+    )
     number = len(pairs.ends)
     room = int(wires.size * pairs.max_degree + (1 + heads) * number)
     (after, which), time = np.empty((2, room), np.int64), np.empty(room)

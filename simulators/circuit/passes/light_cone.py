@@ -21,25 +21,9 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
+from simulators.circuit import gates
 from simulators.circuit import tokens as tk
 from simulators.circuit.channel_facts import CLOSED, FIRST_ALONE, SECOND_ALONE
-from simulators.circuit.gates import (
-    CASE,
-    END_BLOCK,
-    FIRST_GATE,
-    FIXED,
-    FOR,
-    GATES,
-    IF,
-    MEASURE,
-    PHASE,
-    RESET,
-    STORE,
-    SWITCH,
-    UNITARY,
-    WHILE,
-    Gate,
-)
 from simulators.circuit.ir import Circuit, register_starts
 from simulators.circuit.noise import AFTER_OP, CHANNEL, Q0, Q1, NoiseProgram
 from simulators.compiler.kernel import (
@@ -102,22 +86,22 @@ def _levels(labels: Iterable[str], num_qubits: int) -> bytes | None:
 # maps each outcome to one outcome; whether it only permutes qubits.
 _MOVES, _PERMUTES, _SWAPS = range(3)
 _MOST = 62  # qubits from the end that `_MOVES` covers; a gate moves only its last few
-_ID, _GLOBAL = GATES["id"].code, GATES["global_phase"].code
+_ID, _GLOBAL = gates.GATES["id"].code, gates.GATES["global_phase"].code
 
 
-def _kind(gate: Gate) -> tuple[int, int, int]:
+def _kind(gate: gates.Gate) -> tuple[int, int, int]:
     moves, permutes = 0, True
     for piece in gate.pieces:
         moved = piece.low ^ piece.high
         moves |= sum(1 << (piece.targets - 1 - j) for j in range(piece.targets) if moved >> j & 1)
         a, _, _, d = piece.matrix
-        permutes &= piece.kind == PHASE or (piece.source == FIXED and a == 0 == d)
+        permutes &= piece.kind == gates.PHASE or (piece.source == gates.FIXED and a == 0 == d)
     return moves, int(permutes), int(gate.name == "swap")
 
 
-GATE_KINDS = np.zeros((FIRST_GATE + len(GATES), 3), np.int64)
-GATE_KINDS[UNITARY] = -1, 0, 0
-GATE_KINDS[FIRST_GATE:] = [_kind(gate) for gate in GATES.values()]
+GATE_KINDS = np.zeros((gates.FIRST_GATE + len(gates.GATES), 3), np.int64)
+GATE_KINDS[gates.UNITARY] = -1, 0, 0
+GATE_KINDS[gates.FIRST_GATE :] = [_kind(gate) for gate in gates.GATES.values()]
 
 
 @device_function
@@ -195,16 +179,16 @@ def walk_cone(  # type: ignore[no-untyped-def]
         at -= count
         bit -= rows[ops[k], 2]
         kept[k] = 1
-        if code == END_BLOCK:
+        if code == gates.END_BLOCK:
             depth += 1
-        elif code in (IF, WHILE, FOR, SWITCH):
+        elif code in (gates.IF, gates.WHILE, gates.FOR, gates.SWITCH):
             depth -= 1
-        elif code in (_ID, _GLOBAL) or code < MEASURE:
+        elif code in (_ID, _GLOBAL) or code < gates.MEASURE:
             kept[k] = 0
         elif depth:
             for j in range(at, at + count):
                 levels[qubits[j]] = FULL
-        elif code == MEASURE:
+        elif code == gates.MEASURE:
             q = qubits[at]
             wanted = blocks or (bits_seen and not written[clbits[bit]])
             written[clbits[bit]] = 1
@@ -215,12 +199,12 @@ def walk_cone(  # type: ignore[no-untyped-def]
             else:
                 kept[k] = 0
                 gone += 1
-        elif code == RESET:
+        elif code == gates.RESET:
             if levels[qubits[at]] == UNUSED:
                 kept[k] = 0
                 gone += 1
             levels[qubits[at]] = UNUSED
-        elif code >= UNITARY and gate_levels(kinds[code], qubits, at, count, levels):
+        elif code >= gates.UNITARY and gate_levels(kinds[code], qubits, at, count, levels):
             kept[k] = 0
             if phases or kinds[code, _MOVES] != 0:
                 gone += 1
@@ -267,21 +251,21 @@ def walk_components(  # type: ignore[no-untyped-def]
         code, count, bits = rows[ops[k], 0], rows[ops[k], 1], rows[ops[k], 2]
         if kept[k]:
             node = first_op + k
-            opens = code in (IF, WHILE, FOR, SWITCH)
+            opens = code in (gates.IF, gates.WHILE, gates.FOR, gates.SWITCH)
             if opens:
                 if depth == 0:
                     block = np.int64(node)
                 depth += 1
             if depth:
                 join(parent, node, block)
-            if code == END_BLOCK:
+            if code == gates.END_BLOCK:
                 depth -= 1
             for j in range(at, at + count):
                 needed[qubits[j]] = 1
                 join(parent, np.int64(qubits[j]), node)
             for j in range(bit, bit + bits):
                 join(parent, first_bit + np.int64(clbits[j]), node)
-            if opens or code in (CASE, STORE):
+            if opens or code in (gates.CASE, gates.STORE):
                 while tokens[3 * token] != tk.END:
                     kind, operand = tokens[3 * token], tokens[3 * token + 1]
                     token += 1

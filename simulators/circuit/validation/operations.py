@@ -8,25 +8,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from simulators.circuit.gates import (
-    BREAK,
-    CASE,
-    CONTINUE,
-    DEFAULT,
-    DELAY,
-    DELAY_DT,
-    ELSE,
-    END_BLOCK,
-    FIRST_GATE,
-    FOR,
-    IF,
-    MEASURE,
-    RESET,
-    STORE,
-    SWITCH,
-    UNITARY,
-    WHILE,
-)
+from simulators.circuit import gates
 from simulators.circuit.ir import FINDINGS, FOUND, MAX_NESTING, Circuit
 from simulators.compiler.kernel import F64, I32, I64, INT, NAMES, U16, device_function, kernel
 
@@ -86,27 +68,27 @@ def _mark(code, blocks, depth, report):  # type: ignore[no-untyped-def]
     """Return SOUND with the new depth in report[DETAIL], or the fault of a marker."""
     top = blocks[depth - 1] if depth else -1
     report[DETAIL] = depth
-    if top == _HEAD and code not in (CASE, DEFAULT):
+    if top == _HEAD and code not in (gates.CASE, gates.DEFAULT):
         return NO_CASE
-    if code in (IF, WHILE, FOR, SWITCH):
+    if code in (gates.IF, gates.WHILE, gates.FOR, gates.SWITCH):
         if depth == MAX_NESTING:
             return TOO_DEEP
-        blocks[depth] = _THEN if code == IF else _HEAD if code == SWITCH else _LOOP
+        blocks[depth] = _THEN if code == gates.IF else _HEAD if code == gates.SWITCH else _LOOP
         report[DETAIL] = depth + 1
-        report[IFS if code == IF else SWITCHES if code == SWITCH else LOOPS] += 1
-    elif code == ELSE:
+        report[IFS if code == gates.IF else SWITCHES if code == gates.SWITCH else LOOPS] += 1
+    elif code == gates.ELSE:
         if top != _THEN:
             return LONE_ELSE
         blocks[depth - 1] = _ELSE
-    elif code == END_BLOCK:
+    elif code == gates.END_BLOCK:
         if top < 0:
             return LONE_END
         report[DETAIL] = depth - 1
-    elif code in (CASE, DEFAULT):
+    elif code in (gates.CASE, gates.DEFAULT):
         if top != _HEAD and top != _CASE:
             return LONE_CASE
-        blocks[depth - 1] = _CASE if code == CASE else _LAST
-    elif code in (BREAK, CONTINUE):
+        blocks[depth - 1] = _CASE if code == gates.CASE else _LAST
+    elif code in (gates.BREAK, gates.CONTINUE):
         for k in range(depth):
             if blocks[k] == _LOOP:
                 return SOUND
@@ -160,29 +142,29 @@ def check_operations(  # type: ignore[no-untyped-def]
         for j in range(p, p + np_):
             if not np.isfinite(params[j]):
                 return NOT_FINITE
-            if code in (DELAY, DELAY_DT) and params[j] < 0.0:
+            if code in (gates.DELAY, gates.DELAY_DT) and params[j] < 0.0:
                 return NEGATIVE_DELAY
         q += nq
         c += nc
         p += np_
-        if IF <= code < STORE:
+        if gates.IF <= code < gates.STORE:
             fault = _mark(code, blocks, depth, report)
             if fault != SOUND:
                 return fault
             depth = report[DETAIL]
         elif depth and blocks[depth - 1] == _HEAD:
             return NO_CASE
-        if code >= UNITARY:
+        if code >= gates.UNITARY:
             report[ONE_QUBIT if nq <= 1 else TWO_QUBIT if nq == 2 else MANY_QUBIT] += 1
-            if code < FIRST_GATE:
+            if code < gates.FIRST_GATE:
                 report[UNITARIES] += 1
-        elif code == MEASURE:
+        elif code == gates.MEASURE:
             report[MEASUREMENTS] += 1
-        elif code == RESET:
+        elif code == gates.RESET:
             report[RESETS] += 1
-        elif code in (IF, WHILE, FOR, SWITCH, CASE):
+        elif code in (gates.IF, gates.WHILE, gates.FOR, gates.SWITCH, gates.CASE):
             report[OWNERS] += 1
-        elif code == STORE:
+        elif code == gates.STORE:
             report[OWNERS] += 1
             report[STORES] += 1
     report[AT] = -1

@@ -20,20 +20,7 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from simulators.circuit.gates import (
-    CU,
-    FIXED,
-    GATES,
-    P_GATE,
-    ROTATION,
-    RY,
-    U2,
-    UNITARY,
-    XY_ROTATION,
-    Gate,
-    TwoLevelFactor,
-    matrix_of,
-)
+from simulators.circuit import gates
 from simulators.circuit.ir import Circuit
 from simulators.compiler.simd import LANES
 from simulators.engine import PauliSum
@@ -49,32 +36,34 @@ from simulators.statevector.state import BlockExecutor, State
 Matrix = NDArray[np.complex128]
 
 
-def weights(piece: TwoLevelFactor, params: tuple[float, ...], which: int) -> NDArray[np.float64]:
+def weights(
+    piece: gates.TwoLevelFactor, params: tuple[float, ...], which: int
+) -> NDArray[np.float64]:
     """Weights of the four sums for parameter number `which` of the operation; all 0 if the piece
     does not depend on it."""
-    if piece.source == FIXED:
+    if piece.source == gates.FIXED:
         return np.zeros(4)
-    if piece.source == P_GATE:
+    if piece.source == gates.P_GATE:
         return np.array([-2.0 * piece.scale, 0.0, 0.0, 0.0])
-    unitary = np.array(matrix_of(piece, params)).reshape(2, 2)
+    unitary = np.array(gates.matrix_of(piece, params)).reshape(2, 2)
     g = 1j * _derivative(piece, params, which) @ unitary.conj().T
     return 2.0 * np.array([g[0, 0].real, g[1, 1].real, g[0, 1].real, g[0, 1].imag])
 
 
-def _derivative(piece: TwoLevelFactor, params: tuple[float, ...], which: int) -> Matrix:
+def _derivative(piece: gates.TwoLevelFactor, params: tuple[float, ...], which: int) -> Matrix:
     """Derivative of `gates.matrix_of`, element by element."""
     half = 0.5 * piece.scale
-    if piece.source == U2:
+    if piece.source == gates.U2:
         theta, phi, lam, gamma, names = 0.5 * math.pi, params[0], params[1], 0.0, "pl"
-    elif piece.source in (ROTATION, RY, XY_ROTATION):
-        tilt = {ROTATION: 0.0, RY: 0.5 * math.pi}.get(piece.source)
+    elif piece.source in (gates.ROTATION, gates.RY, gates.XY_ROTATION):
+        tilt = {gates.ROTATION: 0.0, gates.RY: 0.5 * math.pi}.get(piece.source)
         if tilt is None:
             tilt = params[1]
         theta, phi, gamma, names = piece.scale * params[0], tilt - 0.5 * math.pi, 0.0, "tx"
         lam = -phi
     else:
         theta, phi, lam, names = piece.scale * params[0], params[1], params[2], "tplg"
-        gamma = params[3] if piece.source == CU else 0.0
+        gamma = params[3] if piece.source == gates.CU else 0.0
     c, s = math.cos(0.5 * theta), math.sin(0.5 * theta)
     turn, up, down = cmath.exp(1j * gamma), cmath.exp(1j * phi), cmath.exp(1j * lam)
     by = {
@@ -90,7 +79,7 @@ def _derivative(piece: TwoLevelFactor, params: tuple[float, ...], which: int) ->
 GROUPS = 256  # groups of tiles with separate sums
 _ADJOINT = np.array([0, 1, 4, 5, 2, 3, 6, 7])  # source of each number of the adjoint matrix
 _CONJUGATE = np.array([1.0, -1.0] * 4)
-_BY_CODE: dict[int, Gate] = {gate.code: gate for gate in GATES.values()}
+_BY_CODE: dict[int, gates.Gate] = {gate.code: gate for gate in gates.GATES.values()}
 
 Weights = NDArray[np.float64]
 
@@ -137,7 +126,7 @@ def plan_adjoint(
     free = _free(circuit, places)
     parts: list[ReverseSegment | PlacedMatrix] = []
     first = 0
-    for k in [*np.flatnonzero(codes == UNITARY).tolist(), circuit.ops.size]:
+    for k in [*np.flatnonzero(codes == gates.UNITARY).tolist(), circuit.ops.size]:
         if COUNTS[codes[first:k]].any():
             parts.append(_stretch(circuit, params, first, k, qubits, places, free, tile_qubits))
         if k < circuit.ops.size:

@@ -10,16 +10,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from simulators.circuit.gates import (
-    FIRST_GATE,
-    FIXED,
-    GATES,
-    PERMUTATION,
-    PHASE,
-    REAL,
-    UNITARY,
-    TwoLevelFactor,
-)
+from simulators.circuit import gates
 from simulators.compiler.bit_ops import count, mapped
 from simulators.compiler.kernel import I64, INT, INTS2, NAMES, U16, WORDS2, device_function, kernel
 from simulators.statevector.planning import fusion as f
@@ -38,19 +29,19 @@ FIXED_ROWS = 3
 
 MOST_QUBITS = 3  # qubits of an element that is not split
 
-_SWAP_GATE = GATES["swap"].code
-_PIECES = [piece for gate in GATES.values() for piece in gate.pieces]
+_SWAP_GATE = gates.GATES["swap"].code
+_PIECES = [piece for gate in gates.GATES.values() for piece in gate.pieces]
 
 
-def _is_real(piece: TwoLevelFactor) -> bool:
-    fixed = piece.source == FIXED and not any(complex(x).imag for x in piece.matrix)
-    return piece.kind in (REAL, PERMUTATION) or fixed
+def _is_real(piece: gates.TwoLevelFactor) -> bool:
+    fixed = piece.source == gates.FIXED and not any(complex(x).imag for x in piece.matrix)
+    return piece.kind in (gates.REAL, gates.PERMUTATION) or fixed
 
 
 _FIRST = np.cumsum(COUNTS) - COUNTS
 # By piece and code: True if its numbers are real for all parameters.
-_REAL_PIECES = np.zeros((FIRST_GATE + len(GATES), int(COUNTS.max())), np.int64)
-for _code in range(FIRST_GATE, len(_REAL_PIECES)):
+_REAL_PIECES = np.zeros((gates.FIRST_GATE + len(gates.GATES), int(COUNTS.max())), np.int64)
+for _code in range(gates.FIRST_GATE, len(_REAL_PIECES)):
     for _k in range(COUNTS[_code]):
         _REAL_PIECES[_code, _k] = _is_real(_PIECES[_FIRST[_code] + _k])
 
@@ -114,7 +105,7 @@ def lower(  # type: ignore[no-untyped-def]
     for k in range(first, last):
         op = ops[k]
         code, nq = rows[op, 0], rows[op, 1]
-        if code == UNITARY:
+        if code == gates.UNITARY:
             result = offsets[matrix[op]]
             if result < 0:
                 moves = 0
@@ -137,7 +128,7 @@ def lower(  # type: ignore[no-untyped-def]
             a, b = qubits[at_qubit], qubits[at_qubit + 1]
             wires[a], wires[b] = wires[b], wires[a]
             number += 1
-        elif code >= FIRST_GATE:
+        elif code >= gates.FIRST_GATE:
             begin = piece
             steps = masks(code, qubits, at_qubit, nq, scratch, np.int64(0))
             mask = 0
@@ -149,8 +140,8 @@ def lower(  # type: ignore[no-untyped-def]
                 pieces[piece, P_ONE] = mapped(np.int64(scratch[s, 3]), wires)
                 pieces[piece, P_NUMBERS] = number + s
                 how = np.int64(scratch[s, 0])
-                swaps = swaps and how == PERMUTATION
-                phases = phases and how == PHASE
+                swaps = swaps and how == gates.PERMUTATION
+                phases = phases and how == gates.PHASE
                 reals &= _REAL_PIECES[code, s]
                 mask |= pieces[piece, P_MASK]
                 piece += 1
@@ -169,7 +160,7 @@ def lower(  # type: ignore[no-untyped-def]
                     kind = f.DENSE
                     if pieces[s, P_ZERO] == pieces[s, P_ONE]:
                         kind = f.DIAGONAL
-                    elif np.int64(scratch[s - begin, 0]) == PERMUTATION:
+                    elif np.int64(scratch[s - begin, 0]) == gates.PERMUTATION:
                         kind = f.PERMUTING
                     a = _REAL_PIECES[code, s - begin]
                     at = _put(elements, at, kind, pieces, s, s + 1, a)
