@@ -70,6 +70,11 @@ class RunOptions(msgspec.Struct, frozen=True):
     checkpoint_every_s: float = 600.0
     parts: CircuitParts | None = None
 
+    @property
+    def dtype(self) -> str:
+        """numpy's type of an amplitude."""
+        return "complex128" if self.precision == "double" else "complex64"
+
 
 class Request(msgspec.Struct, frozen=True):
     """Outputs to compute, once for each row of `bindings`."""

@@ -18,6 +18,8 @@ Tensor = NDArray[np.complexfloating]
 SiteString = tuple[int, tuple[tuple[int, int], ...]]  # first site, and letters from it on
 
 _VALUES_AT_ONCE = 1 << 22  # of the vectors of amplitudes
+LEAST_CUTOFF = {"complex128": 0.0, "complex64": 1e-12}  # smaller: rounding, fills bonds
+ROUNDING = 1e-12  # a smaller deviation of the norm is no truncation
 SITES_A_DRAW = 32  # qubits per uniform number: of its 53 bits, 21 are left for the rarest outcome
 _LATER_DRAWS = 2**33  # group g of qubits has draw 2**33 + g; the first group has draw 0
 _PAULIS = {
@@ -26,6 +28,12 @@ _PAULIS = {
     (0, 1): np.array([[1, 0], [0, -1]], complex),
     (1, 1): np.array([[0, -1j], [1j, 0]]),
 }
+
+
+def truncation_of(fidelity: float) -> float:
+    """Loss of fidelity that a result reports."""
+    lost = 1.0 - fidelity
+    return lost if lost > ROUNDING else 0.0
 
 
 class MatrixProductState(msgspec.Struct, frozen=True, eq=False):

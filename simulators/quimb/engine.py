@@ -13,7 +13,7 @@ from quimb.tensor import CircuitMPS, CircuitPermMPS
 
 from simulators.catalog import builtin_card
 from simulators.chain.final_state import ChainState
-from simulators.chain.product_state import MatrixProductState
+from simulators.chain.product_state import LEAST_CUTOFF, MatrixProductState, truncation_of
 from simulators.circuit.ir import Circuit
 from simulators.circuit.operations import with_matrices
 from simulators.control import RunControl
@@ -24,9 +24,6 @@ from simulators.execution.outputs import DenseState, FinalState
 
 CARD = builtin_card("quimb")
 DENSE_QUBITS = 20  # narrower circuits have the counts of the statevector engine for a seed
-_DTYPES = {"double": "complex128", "single": "complex64"}
-_LEAST_CUTOFF = {"complex128": 0.0, "complex64": 1e-12}  # smaller: rounding, fills bonds
-_ROUNDING = 1e-12  # a smaller deviation of the fidelity is no truncation
 _WORKSPACE = 6  # relative to the tensors: those that are split, and quimb's copies
 
 
@@ -51,7 +48,7 @@ def _evolved(
     circuit: Circuit, params: NDArray[np.float64], options: RunOptions, control: RunControl
 ) -> MatrixProductState:
     """Return the state after the circuit's gates; measurements are ignored."""
-    dtype = _DTYPES[options.precision]
+    dtype = options.dtype
     bond, cutoff, permute = (
         CARD.value(options.settings, name) for name in ("bond", "cutoff", "permute")
     )
@@ -59,7 +56,7 @@ def _evolved(
     chain = kind(
         max(1, circuit.num_qubits),
         max_bond=int(bond),
-        cutoff=max(float(cutoff), _LEAST_CUTOFF[dtype]),
+        cutoff=max(float(cutoff), LEAST_CUTOFF[dtype]),
         dtype=dtype,
         gate_opts={"cutoff_mode": "rsum2"},  # of squared singular values: weight
     )
@@ -82,7 +79,7 @@ def _evolved(
 
 def _canonical(chain: CircuitMPS, num_qubits: int, phase: complex) -> MatrixProductState:
     """Return quimb's state with right-canonical tensors [left, 2, right]."""
-    lost = 1.0 - float(chain.fidelity_estimate())
+    truncation = truncation_of(float(chain.fidelity_estimate()))
     state = chain.get_psi_unordered() if isinstance(chain, CircuitPermMPS) else chain.get_psi()
     if num_qubits > 1:
         state.canonicalize_(0)
@@ -96,7 +93,6 @@ def _canonical(chain: CircuitMPS, num_qubits: int, phase: complex) -> MatrixProd
     ]
     order = list(getattr(chain, "qubits", range(num_qubits)))
     sites = tuple(order.index(qubit) for qubit in range(num_qubits))
-    truncation = lost if lost > _ROUNDING else 0.0
     return MatrixProductState(tuple(tensors[:num_qubits]), sites, truncation, phase)
 
 

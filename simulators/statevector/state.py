@@ -209,12 +209,11 @@ class State:
     @classmethod
     def zero(cls, num_qubits: int, options: RunOptions) -> State:
         """Allocate the state |0...0>. Raises OutOfMemory."""
-        dtype = np.complex128 if options.precision == "double" else np.complex64
         need = state_bytes(num_qubits, options.precision)
         if need > PHYSICAL_BYTES:  # some systems overcommit, and kill the process later
             raise _too_large(num_qubits, need)
         try:
-            amplitudes, clean = room(1 << num_qubits, dtype)
+            amplitudes, clean = room(1 << num_qubits, options.dtype)
         except MemoryError as error:
             raise _too_large(num_qubits, need) from error
         amplitudes[:ROW] = 0.0

@@ -138,11 +138,10 @@ class StateSlice(State):
         """
         num_qubits, ranks_log2 = len(layout.qubits), len(layout.qubits) - layout.num_local
         need = state_bytes(layout.num_local, options.precision)
-        dtype = np.complex128 if options.precision == "double" else np.complex64
         if need * neighbours > PHYSICAL_BYTES:
             raise _too_large(num_qubits, ranks_log2, need, neighbours)
         try:
-            amplitudes, clean = state.room(1 << layout.num_local, dtype)
+            amplitudes, clean = state.room(1 << layout.num_local, options.dtype)
         except MemoryError as error:
             raise _too_large(num_qubits, ranks_log2, need, neighbours) from error
         amplitudes[:LANES] = 0.0

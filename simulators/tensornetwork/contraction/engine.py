@@ -54,7 +54,6 @@ from simulators.tensornetwork.contraction.stop_poll import StopPoll
 CARD = builtin_card("contraction")
 DENSE_QUBITS = 20  # all amplitudes are computed up to this width
 CONE_QUBITS = 14  # all amplitudes of light cones are computed up to this width
-_DTYPES = {"double": "complex128", "single": "complex64"}
 _SHOTS_AT_ONCE = 8_192
 _SHARED = {"expectation", "amplitudes"}  # outputs that are sums over slices
 
@@ -109,7 +108,7 @@ def _limits(options: RunOptions) -> ContractionLimits:
     values = {
         option.name: int(CARD.value(options.settings, option.name)) for option in CARD.options
     }
-    return ContractionLimits(**values, itemsize=np.dtype(_DTYPES[options.precision]).itemsize)
+    return ContractionLimits(**values, itemsize=np.dtype(options.dtype).itemsize)
 
 
 def _check_shares(limits: ContractionLimits, request: Request) -> None:
@@ -135,7 +134,7 @@ def _check_shares(limits: ContractionLimits, request: Request) -> None:
 
 def _amplitudes(run: BoundRun) -> NDArray[np.complexfloating]:
     """All amplitudes of a circuit."""
-    dtype = _DTYPES[run.options.precision]
+    dtype = run.options.dtype
     factors, phase = gate_factors(run.circuit, run.params, dtype)
     run.control.check()
     checked = _checked(factors, run.control.check)
@@ -167,7 +166,7 @@ class _ContractedState(FinalState):
         self.num_qubits = run.circuit.num_qubits
         self._layout = run.layouts.clbits
         self._circuit = run.circuit
-        self._dtype = _DTYPES[run.options.precision]
+        self._dtype = run.options.dtype
         self._factors, self._phase = gate_factors(run.circuit, run.params, self._dtype)
         self._contractor = contractor
 

@@ -6,11 +6,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from simulators.chain.gate_blocks import gate_blocks
-from simulators.chain.product_state import MatrixProductState
+from simulators.chain.product_state import MatrixProductState, truncation_of
 from simulators.chain.right_canonical import RightCanonicalChain
 from simulators.circuit.ir import Circuit
 from simulators.control import RunControl
-from simulators.tensornetwork.mps.limits import ChainLimits, truncation_of
+from simulators.tensornetwork.mps.limits import ChainLimits
 
 
 def site_order(num_qubits: int, order: tuple[int, ...] | None) -> tuple[int, ...]:

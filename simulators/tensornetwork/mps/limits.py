@@ -7,13 +7,11 @@ import msgspec
 import numpy as np
 
 from simulators.catalog import builtin_card
+from simulators.chain.product_state import LEAST_CUTOFF, ROUNDING
 from simulators.engine import RunOptions
 from simulators.errors import OutOfMemory, TruncatedState
 
 CARD = builtin_card("mps")
-DTYPES = {"double": "complex128", "single": "complex64"}
-LEAST_CUTOFF = {"complex128": 0.0, "complex64": 1e-12}  # smaller: rounding, fills bonds
-ROUNDING = 1e-12  # a smaller deviation of the norm is no truncation
 _WORKSPACE = 4  # relative to the tensors: a layer's products and splits, and samples
 
 
@@ -29,7 +27,7 @@ class ChainLimits(msgspec.Struct, frozen=True):
     @classmethod
     def of(cls, options: RunOptions) -> ChainLimits:
         """Limits from a run's options."""
-        dtype = DTYPES[options.precision]
+        dtype = options.dtype
         values = [CARD.value(options.settings, name) for name in ("bond", "cutoff", "tolerance")]
         bond, cutoff, tolerance = values
         return cls(
@@ -60,9 +58,3 @@ class ChainLimits(msgspec.Struct, frozen=True):
                 f" {self.memory_bytes} are allowed",
                 hint="a smaller option bond, precision='single', or workers with more memory",
             )
-
-
-def truncation_of(fidelity: float) -> float:
-    """Loss of fidelity that a result reports."""
-    lost = 1.0 - fidelity
-    return lost if lost > ROUNDING else 0.0

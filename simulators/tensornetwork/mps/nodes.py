@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from simulators.chain.product_state import MatrixProductState
+from simulators.chain.product_state import MatrixProductState, truncation_of
 from simulators.tensornetwork.mps.canonical_chain import CanonicalChain
 from simulators.tensornetwork.mps.gate_fusion import GateFusion
-from simulators.tensornetwork.mps.limits import truncation_of
 
 
 class ChainNode:
