@@ -62,6 +62,10 @@ def test_automatic_engines_are_named() -> None:
     assert [entry.name for entry in catalog.CARDS if entry.pool == "functions"] == ["functions"]
 
 
+def test_cards_have_at_most_20_fields() -> None:
+    assert len(catalog.EngineCard.__struct_fields__) <= 20
+
+
 def test_engines_of_calls_run_no_circuits() -> None:
     with pytest.raises(Unsupported, match="engine 'transpiler' runs no circuits"):
         registry.create("transpiler")
