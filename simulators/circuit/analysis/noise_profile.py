@@ -41,7 +41,7 @@ def noise_profile(
         support = output_support(outputs, labels, circuit) if outputs else None
         if support is not None:
             result = light_cone(circuit, support, program)
-            locations, width = locations[result.acting], int(result.needed.sum())
+            locations, width = locations[result.acting], result.qubits.size
     facts, channels = program.facts, locations[:, CHANNEL]
     return NoiseProfile(
         frozenset(program.kinds),

@@ -106,7 +106,7 @@ def partition(circuit: Circuit, asked: OutputSupport | None) -> Partition:
     all_needed = bool(needed.all())
     if all_needed and not cone.gone and not several:
         return UNREDUCED
-    parts: tuple[NDArray[np.int64], ...] = (np.flatnonzero(needed),)
+    parts: tuple[NDArray[np.int64], ...] = (cone.qubits,)
     places = np.zeros(circuit.ops.size, np.int64)
     if several and not _must_stay_together(circuit, asked):
         parts = _packed(roots, parts[0])

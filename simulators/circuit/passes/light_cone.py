@@ -298,15 +298,22 @@ _components_kernel = kernel(
 
 
 class LightCone(msgspec.Struct, frozen=True, eq=False):
-    """Operations, noise locations and qubits that the outputs depend on; at least one qubit."""
+    """Operations, noise locations and qubits that the outputs depend on."""
 
     kept: NDArray[np.bool_]  # [operations]
     acting: NDArray[np.bool_]  # [locations]
     needed: NDArray[np.bool_]  # [qubits]
     gone: int  # number of dropped operations with an effect
 
+    @property
+    def qubits(self) -> NDArray[np.int64]:
+        """Numbers of the needed qubits, ascending; the first qubit if none is needed."""
+        result = np.flatnonzero(self.needed)
+        return result if result.size else np.arange(min(1, self.needed.size))
 
-NO_PLACES, _NO_TRAITS = np.zeros((0, 4), np.int64), np.zeros(0, np.uint8)
+
+NO_PLACES = np.zeros((0, 4), np.int64)
+_NO_BYTES = np.zeros(0, np.uint8)
 
 
 def light_cone(
@@ -318,22 +325,20 @@ def light_cone(
     operations: without the others they change no probability, and the planner drops them by itself.
     A diagonal gate after a measurement counts, because the measurement is final only without it.
     """
-    places, traits = NO_PLACES, _NO_TRAITS
+    places, traits, acting = NO_PLACES, _NO_BYTES, _NO_BYTES
     if noise is not None:
         places, traits = noise.locations, noise.facts.traits
-    blocks = int(bool(circuit.conditions_data))
-    levels = np.zeros(circuit.num_qubits, np.uint8)
+        acting = np.empty(len(places), np.uint8)
+    blocks, size = int(bool(circuit.conditions_data)), circuit.num_qubits
+    levels, turned, needed = np.zeros((3, size), np.uint8)
     if support.levels:
         levels[:] = np.frombuffer(support.levels, np.uint8)
-    kept, acting = np.empty(circuit.ops.size, np.uint8), np.empty(len(places), np.uint8)
-    needed = np.empty_like(levels)
+    kept = np.empty(circuit.ops.size, np.uint8)
     gone = _light_cone_kernel(
         circuit.table.rows, GATE_KINDS, circuit.ops, circuit.qubits, circuit.clbits,
         int(support.clbits), blocks, int(bool(support.levels)) | blocks, places, traits, levels,
-        np.zeros_like(levels), np.zeros(circuit.num_clbits, np.uint8), kept, acting, needed,
+        turned, np.zeros(circuit.num_clbits, np.uint8), kept, acting, needed,
     )  # fmt: skip
-    if not needed.any():
-        needed[:1] = 1
     return LightCone(kept.view(np.bool_), acting.view(np.bool_), needed.view(np.bool_), int(gone))
 
 

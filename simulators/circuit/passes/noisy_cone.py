@@ -23,5 +23,5 @@ def active_part(
         operations, params = np.arange(circuit.ops.size), np.arange(circuit.params.size)
         return Subcircuit(circuit, np.arange(circuit.num_qubits), operations, params), noise
     cone = light_cone(circuit, support, noise)
-    part = extract_part(circuit, cone.kept, np.flatnonzero(cone.needed))
+    part = extract_part(circuit, cone.kept, cone.qubits)
     return part, noise_of_part(noise, noise.locations[cone.acting], part.operations, part.qubits)
