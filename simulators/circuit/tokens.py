@@ -1,38 +1,16 @@
 """Tokens of an expression: postfix, over clbits, registers, variables and constants.
 
 Rows are (token, operand, width); widths are bits, a Bool has width 0. The numbers are those of the
-wire form; a test compares the two.
+wire form; a test compares the two. END closes an expression. CLBIT, REGISTER and VARIABLE push the
+one with the operand's number, VALUE the constant with this index; CAST is to the width; INDEX takes
+a value and an index, and pushes a Bool. SET_CLBIT, SET_REGISTER and SET_VARIABLE end a `store`:
+they take a value of the target's width, and leave nothing.
 """
 
 from __future__ import annotations
 
-END = 0  # closes one expression
-CLBIT = 1  # operand: clbit number; pushes a Bool
-REGISTER = 2  # operand: register number; pushes a Uint of its size
-VALUE = 3  # operand: index into the constants
-CAST = 4  # to the width
-BIT_NOT = 5
-LOGIC_NOT = 6
-BIT_AND = 7
-BIT_OR = 8
-BIT_XOR = 9
-LOGIC_AND = 10
-LOGIC_OR = 11
-EQUAL = 12
-NOT_EQUAL = 13
-LESS = 14
-LESS_EQUAL = 15
-GREATER = 16
-GREATER_EQUAL = 17
-SHIFT_LEFT = 18
-SHIFT_RIGHT = 19
-ADD = 20
-SUB = 21
-MUL = 22
-DIV = 23
-INDEX = 24  # (value, index) -> Bool
-VARIABLE = 25  # operand: variable number; pushes it
-# The last token of a `store`: takes a value of the target's width, and leaves nothing.
-SET_CLBIT = 26
-SET_REGISTER = 27
-SET_VARIABLE = 28
+(
+    END, CLBIT, REGISTER, VALUE, CAST, BIT_NOT, LOGIC_NOT, BIT_AND, BIT_OR, BIT_XOR, LOGIC_AND,
+    LOGIC_OR, EQUAL, NOT_EQUAL, LESS, LESS_EQUAL, GREATER, GREATER_EQUAL, SHIFT_LEFT, SHIFT_RIGHT,
+    ADD, SUB, MUL, DIV, INDEX, VARIABLE, SET_CLBIT, SET_REGISTER, SET_VARIABLE,
+) = range(29)  # fmt: skip
