@@ -45,11 +45,12 @@ class SupportCache(Generic[T]):
         support."""
         labels = [label for item in request.observables for label in item.labels]
         key = output_support(request.outputs, labels, circuit), traits
-        if key not in self._made:
+        result = self._made.get(key)
+        if result is None:
             while len(self._made) >= _KEPT:
                 del self._made[next(iter(self._made))]
-            self._made[key] = make(key[0])
-        return self._made[key]
+            result = self._made[key] = make(key[0])
+        return result
 
     def values(self) -> Iterable[T]:
         """All values."""
@@ -71,9 +72,10 @@ class ProgramCache(Generic[S]):
 
     def of(self, circuit: Circuit, *, keep: bool) -> S:
         """Program for outputs of clbits, or (`keep`) of the final state."""
-        if keep not in self._made:
-            self._made[keep] = self._make(circuit, keep)
-        return self._made[keep]
+        result = self._made.get(keep)
+        if result is None:
+            result = self._made[keep] = self._make(circuit, keep)
+        return result
 
 
 def part_request(part: Subcircuit, request: Request, num_qubits: int) -> Request:

@@ -79,14 +79,9 @@ class ExecutionPlan:
         """Set up. `tile_wires`: see `planner.tile_width`."""
         self._precision = precision
         self._tile_wires = tile_wires
-
-    @cached_property
-    def _whole(self) -> ProgramCache[Program]:
-        return program_cache(self._precision, tile_wires=self._tile_wires)
-
-    @cached_property
-    def _parts(self) -> SupportCache[tuple[tuple[Subcircuit, ProgramCache[Program]], ...]]:
-        return SupportCache()
+        self._whole: ProgramCache[Program] | None = None
+        self._parts: SupportCache[tuple[tuple[Subcircuit, ProgramCache[Program]], ...]]
+        self._parts = SupportCache()
 
     @property
     def memory_bytes(self) -> int:
@@ -95,10 +90,12 @@ class ExecutionPlan:
             sum(part.memory_bytes + each.memory_bytes for part, each in own)
             for own in self._parts.values()
         ]
-        return max([self._whole.memory_bytes, *built])
+        return max([0 if self._whole is None else self._whole.memory_bytes, *built])
 
     def as_one_component(self, circuit: Circuit) -> tuple[ComponentPlan, ...]:
         """Whole circuit as one component."""
+        if self._whole is None:
+            self._whole = program_cache(self._precision, tile_wires=self._tile_wires)
         return (ComponentPlan(circuit, self._whole),)
 
     def components(self, circuit: Circuit, request: Request) -> tuple[ComponentPlan, ...]:

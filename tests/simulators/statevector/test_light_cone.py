@@ -8,6 +8,7 @@ from pathlib import Path
 
 import msgspec
 import numpy as np
+import patterned
 import pytest
 from arrays import Arrays
 from hypothesis import given, settings
@@ -264,7 +265,8 @@ def test_trajectories_without_errors_equal_simulated_counts() -> None:
     for each in (turned.circuit(), circuit):
         inserts = NoiseTable(np.zeros((0, COLUMNS), np.int64), operators([[np.eye(2)]]))
         patterns = ErrorPatterns(np.zeros(0, np.int64), np.zeros(301, np.int64))
-        records = TrajectorySampler(each, inserts, RunOptions()).run(patterns, seed=9).records()
+        sampler = TrajectorySampler(each, inserts, RunOptions())
+        records = patterned.run(sampler, patterns, seed=9).records()
         keys, value = np.unique(records[:, 0], return_counts=True)
         result = counts_of(simulate(each, shots=300, seed=9).row(0))
         assert result == dict(zip(keys.tolist(), value.tolist(), strict=True))
