@@ -9,8 +9,8 @@ import numpy as np
 
 from noise_models import library
 from noise_models.calibration import CalibrationSnapshot
-from simenv.calibration.data.records import CountsData, CountsRecord, MeasuredCircuit, body_of
-from simenv.calibration.score.predict import Predictor
+from simenv.calibration.data import CountsData, CountsRecord, MeasuredCircuit, body_of
+from simenv.calibration.score import Predictor
 from simenv.client.circuits import load
 
 DEVICE = "lima"

@@ -28,7 +28,7 @@ def ibm() -> Any:
     extra `ibm`."""
     from qiskit_ibm_runtime import QiskitRuntimeService, SamplerV2
 
-    from simulators.hardware.sampler_adapter import SamplerAdapter
+    from simulators.hardware.jobs import SamplerAdapter
 
     machine = QiskitRuntimeService().least_busy(operational=True, simulator=False)
     return SamplerAdapter(machine, SamplerV2(mode=machine))

@@ -13,7 +13,7 @@ import numpy as np
 from qiskit import QuantumCircuit
 
 import simenv
-from simenv.calibration.data import writer
+from simenv.calibration import data
 
 DEVICE = "superconducting-lattice"
 DRIFTED = {"gate.depolarizing": 2.0, "qubit.readout": 1.5, "qubit.idle": 1.3}
@@ -41,10 +41,10 @@ def main(path: Path) -> None:
         tasks = client.submit_many(circuits, shots=4096, device=DEVICE, noise=DRIFTED, seed=11)
         for task in tasks:
             task.result()
-        rows = list(writer.rows_from_history(client, [task.id for task in tasks]))
+        rows = list(data.rows_from_history(client, [task.id for task in tasks]))
     for row in rows[::3]:
         row["split"] = "test"
-    print(writer.write(path, rows, DEVICE), "rows written to", path)
+    print(data.write(path, rows, DEVICE), "rows written to", path)
 
 
 if __name__ == "__main__":

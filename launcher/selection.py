@@ -11,15 +11,13 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
+from launcher import mpi
 from launcher.allocation.this_node import this_node
 from launcher.base import Allocation, Launcher, LaunchError
-from launcher.mpi import mpirun
-from launcher.mpi.mpirun_options import Mpirun
-from launcher.mpi.split import SplitLauncher
-from launcher.probe import ProbeResult, probe_launcher
-from launcher.probe_cache import ProbeCache, cache_key, mpi4py_version
+from launcher.mpi import Mpirun, SplitLauncher
+from launcher.probe import ProbeCache, ProbeResult, cache_key, mpi4py_version, probe_launcher
 from launcher.process import network_namespace
-from launcher.process.local import LocalLauncher
+from launcher.process.children import LocalLauncher
 from launcher.prte import installation
 from launcher.prte.launcher import PrteLauncher
 
@@ -134,7 +132,7 @@ def _create(
 
     name = f"local+{candidate.launcher}"
     return SplitLauncher(
-        LocalLauncher(agent), create_mpi, name, description, mpirun.MAX_RANKS, exposure
+        LocalLauncher(agent), create_mpi, name, description, mpi.MAX_RANKS, exposure
     )
 
 
@@ -176,7 +174,7 @@ def _candidates(
     if "prte" in names:
         yield _prte(environ, folder, agent, prefix)
     if "mpirun" in names:
-        mpiruns = mpirun.find(environ, prefix)
+        mpiruns = mpi.find(environ, prefix)
         if not mpiruns:
             yield ProbeResult("mpirun", "", "", False, "no supported mpirun on PATH")
         for program in mpiruns:
@@ -187,7 +185,7 @@ def _candidates(
 def _create_mpirun(
     program: Mpirun, folder: Path, agent: str, _allocation: Allocation, description: str
 ) -> Launcher:
-    return mpirun.MpirunLauncher(program, folder, agent, description)
+    return mpi.MpirunLauncher(program, folder, agent, description)
 
 
 def _prte(

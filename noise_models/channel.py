@@ -1,10 +1,4 @@
-"""Quantum channels on one and two qubits.
-
-A channel is stored as its Pauli transfer matrix: R[i, j] = tr(P_i E(P_j)) / 2^n, float64 [4^n,
-4^n], with the Paulis in the order I, X, Y, Z. Index 4 * b + a of two qubits is Pauli a on the first
-qubit and b on the second; in matrices the first qubit is bit 0 of an index. Source: Greenbaum,
-Introduction to quantum gate set tomography (arXiv 1509.02921), section 2.
-"""
+"""Quantum channels, and readout errors."""
 
 from __future__ import annotations
 
@@ -16,7 +10,14 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from noise_models.errors import NoiseError
+from noise_models.strict_json import NoiseError
+
+# Quantum channels on one and two qubits.
+#
+# A channel is stored as its Pauli transfer matrix: R[i, j] = tr(P_i E(P_j)) / 2^n, float64 [4^n,
+# 4^n], with the Paulis in the order I, X, Y, Z. Index 4 * b + a of two qubits is Pauli a on the
+# first qubit and b on the second; in matrices the first qubit is bit 0 of an index. Source:
+# Greenbaum, Introduction to quantum gate set tomography (arXiv 1509.02921), section 2.
 
 TOLERANCE = 1e-9  # largest deviation of an input from complete positivity and unit trace
 _EXACT = 1e-14  # deviation of sum K^+ K from the identity that counts as rounding
@@ -243,3 +244,54 @@ def relaxation(duration_ns: float, t1_us: float, t2_us: float, excited: float = 
 def tensor(first: Channel, second: Channel) -> Channel:
     """Return the tensor product of two one-qubit channels."""
     return Channel(np.asarray(np.kron(second.ptm, first.ptm), np.float64))
+
+
+# Readout error: probabilities that a measurement returns another outcome.
+
+
+class ReadoutGroup(msgspec.Struct, frozen=True, eq=False):
+    """Correlated readout of a few qubits; it replaces their own errors if all of them are
+    measured."""
+
+    qubits: tuple[int, ...]
+    confusion: NDArray[np.float64]  # [2^k, 2^k]: row read, column true; qubits[0] is bit 0
+
+
+class Readout(msgspec.Struct, frozen=True, eq=False):
+    """Readout error of each qubit. Of a model for any number of qubits, the last entry holds for
+    all further ones."""
+
+    p01: NDArray[np.float64]  # [qubits]: probability that 0 is read as 1
+    p10: NDArray[np.float64]  # [qubits]: probability that 1 is read as 0
+    groups: tuple[ReadoutGroup, ...] = ()
+
+    def __post_init__(self) -> None:
+        for name, values in (("p01", self.p01), ("p10", self.p10)):
+            if values.size and not (values.min() >= 0.0 and values.max() <= 1.0):  # or it is NaN
+                raise NoiseError(f"{name} has a value outside 0 to 1", hint="give probabilities")
+
+    @property
+    def is_exact(self) -> bool:
+        """True if there is no readout error."""
+        return not (self.p01.any() or self.p10.any() or self.groups)
+
+    def widened(self, num_qubits: int) -> Readout:
+        """Return the readout of this number of qubits, or more, with the last entry repeated."""
+        missing = num_qubits - len(self.p01)
+        if missing <= 0:
+            return self
+        p01, p10 = (np.pad(each, (0, missing), "edge") for each in (self.p01, self.p10))
+        return Readout(p01, p10, self.groups)
+
+    def of(self, qubits: NDArray[np.int64]) -> Readout:
+        """Return the readout of some qubits, renumbered in the given order.
+
+        A group is kept if all of its qubits are among them.
+        """
+        new = {int(q): k for k, q in enumerate(qubits.tolist())}
+        groups = tuple(
+            ReadoutGroup(tuple(new[q] for q in group.qubits), group.confusion)
+            for group in self.groups
+            if all(q in new for q in group.qubits)
+        )
+        return Readout(self.p01[qubits], self.p10[qubits], groups)

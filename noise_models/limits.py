@@ -6,8 +6,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from noise_models.build.device_model import DeviceModel
-from noise_models.build.gate_noise import largest_parameter
+from noise_models.build import DeviceModel, largest_parameter
 from noise_models.model import NoiseModel
 from noise_models.snapshot import GateCalibration
 

@@ -1,4 +1,4 @@
-"""Strict parser for JSON of calibration data: sizes are limited, and no value is lost silently."""
+"""Strict JSON of calibration data, and the errors of noise models."""
 
 from __future__ import annotations
 
@@ -11,7 +11,31 @@ from typing import Any
 
 import msgspec
 
-from noise_models.errors import SnapshotError
+# Errors of noise models and calibration data.
+
+
+class NoiseError(ValueError):
+    """Invalid channel, noise model or calibration; `hint` says what is valid."""
+
+    code = "noise"
+
+    def __init__(self, message: str, *, hint: str = "") -> None:
+        super().__init__(message)
+        self.message = message
+        self.hint = hint
+
+
+class SnapshotError(NoiseError):
+    """Invalid calibration data; `field` names the place, such as `qubits[3].T1`."""
+
+    code = "calibration"
+
+    def __init__(self, field: str, message: str, *, hint: str = "") -> None:
+        super().__init__(f"{field}: {message}" if field else message, hint=hint)
+        self.field = field
+
+
+# Strict parser for JSON of calibration data: sizes are limited, and no value is lost silently.
 
 MAX_BYTES = 64 << 20  # size of one file; a device of 156 qubits takes 0.6 MiB
 _SHOWN_CHARS = 60

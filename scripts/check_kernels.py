@@ -13,7 +13,7 @@ import time
 import tomllib
 from pathlib import Path
 
-from simulators.gpu.devices.compile import MODULES, KernelUsage, load_nvrtc, usage
+from simulators.gpu.devices.device import MODULES, KernelUsage, load_nvrtc, usage
 
 ROOT = Path(__file__).parents[1]
 ARCHITECTURES = ("sm_80", "sm_90", "sm_100")

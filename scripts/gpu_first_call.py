@@ -24,10 +24,13 @@ from gpu_exercise import circuit  # noqa: E402
 from host_device import HostDevice  # noqa: E402
 
 from simulators.compiler import warmup  # noqa: E402
-from simulators.control import RunControl  # noqa: E402
-from simulators.engine import Request, RunOptions  # noqa: E402
+from simulators.engine import (  # noqa: E402
+    Request,
+    RunControl,
+    RunOptions,
+)
 from simulators.gpu.devices.detect import find_gpu, refusal  # noqa: E402
-from simulators.gpu.devices.protocol import Device  # noqa: E402
+from simulators.gpu.devices.device import Device  # noqa: E402
 from simulators.gpu.engine import GpuEngine  # noqa: E402
 
 PRECISIONS = ("double", "single")

@@ -15,11 +15,11 @@ from simenv._version import __version__
 
 if TYPE_CHECKING:
     from simenv import errors
-    from simenv.client.calls.detection import DetectionResult
     from simenv.client.client import Client, connect
-    from simenv.client.environments.local import local
+    from simenv.client.local import local
     from simenv.client.reservations import Reservation
-    from simenv.client.results.result import Result
+    from simenv.client.result import Result
+    from simenv.client.tasks.calls import DetectionResult
     from simenv.client.tasks.task import Task, as_completed
 
 __all__ = [
@@ -37,13 +37,13 @@ __all__ = [
 
 _HOMES = {
     "Client": "simenv.client.client",
-    "DetectionResult": "simenv.client.calls.detection",
+    "DetectionResult": "simenv.client.tasks.calls",
     "Reservation": "simenv.client.reservations",
-    "Result": "simenv.client.results.result",
+    "Result": "simenv.client.result",
     "Task": "simenv.client.tasks.task",
     "as_completed": "simenv.client.tasks.task",
     "connect": "simenv.client.client",
-    "local": "simenv.client.environments.local",
+    "local": "simenv.client.local",
 }
 
 

@@ -1,26 +1,12 @@
-"""Engine protocol: a circuit becomes a plan once, and a plan runs for many bindings and seeds.
-
-A plan depends on the circuit's structure, never on parameter values, so a caller may cache it by
-structure. A run is a function of (circuit, bindings, shots, seed, outputs, precision) and the
-engine's own settings: results are the same bits for any number of threads. One instance is used by
-one thread at a time.
-
-Seed contract. The randomness of shot s of binding b is Philox 4x64-10 with key (seed, b): the same
-doubles as numpy's `Generator(Philox(key=[seed, b], counter=[0, draw, 0, 0])).random(shots)[s]`. The
-joint sampling of the terminal measurements is draw 0. A measurement or reset at operation k that is
-not terminal is draw 1 + k; in later iterations of loops `rng.draw_number` gives the draw. Sampled
-term t of the observables, counted over all observables, is draw 2**32 + t. An engine may drop
-operations outside the light cone of the outputs, and run the connected components of a circuit
-separately (`circuit.passes`). Operations keep their numbers, and a measurement stays terminal. Each
-component then has a joint sampling of its own: with more than one component it is draw 1 + k, where
-k is the component's first terminal measurement. Parts of a circuit (`CircuitParts`) are run once:
-all their measurements and resets have the randomness of shot 0 of binding 0, and none is terminal.
-The operations after the parts are run for each shot, from the state after the last part. Engines
-that use a library's random numbers run fixed blocks of shots, each with its own seed (`rng`).
-"""
+"""Engine protocol, results of runs, and the control of a run."""
 
 from __future__ import annotations
 
+import itertools
+import queue
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from types import TracebackType
 from typing import Any, Protocol, runtime_checkable
 
 import msgspec
@@ -29,8 +15,296 @@ from numpy.typing import NDArray
 
 from simulators.circuit.ir import Circuit
 from simulators.circuit.noise import NoiseProgram
-from simulators.control import RunControl
-from simulators.results import EngineResult
+from simulators.errors import Stopped
+
+# Results of a run: `BindingResult` for one binding, `EngineResult` for all of a request.
+
+_REMARKS = 4  # distinct remarks of a sweep that are kept
+
+
+class BindingResult(msgspec.Struct, frozen=True):
+    """Result of one binding; fields of outputs that were not requested stay empty.
+
+    An outcome is one row of `outcome_width` bytes, little-endian, clbit 0 in bit 0 of byte 0.
+    """
+
+    outcome_width: int = 0  # 1, 2, 4, 8, or ceil(bits / 8) beyond 64 bits
+    outcomes: bytes = b""  # distinct outcomes, ascending
+    counts: bytes = b""  # uint32, as many
+    # Exact distribution over the clbits; over the qubits if the circuit measures nothing.
+    probability_outcomes: bytes = b""  # rows as above, of width `probability_width`
+    probability_width: int = 0
+    probabilities: bytes = b""  # float64, as many
+    statevector: NDArray[np.complexfloating] | None = None  # [2**n], qubit 0 = lowest index bit
+    expectations: tuple[tuple[float, float], ...] = ()  # (value, standard error) an observable
+    truncation: float = 0.0
+    remark: str = ""  # e.g. "12 branches"
+    gradients: NDArray[np.float64] | None = None  # [observables, slots]
+    # uint8 [shots, ceil(clbits / 8)]: clbit c of each shot in bit c % 8 of byte c // 8
+    memory: bytes = b""
+    amplitudes: NDArray[np.complexfloating] | None = None  # [strings], of the request's bits
+
+
+class EngineResult(msgspec.Struct, frozen=True):
+    """Results of all rows of the request's bindings, row after row in each array.
+
+    Fields as in BindingResult; rows may differ in their number of outcomes.
+    """
+
+    count: int = 1  # rows
+    outcome_width: int = 0
+    outcomes: bytes = b""
+    counts: bytes = b""
+    rows: bytes = b""  # uint32 [count]: distinct outcomes of each row; b"": one row has them all
+    probability_outcomes: bytes = b""
+    probability_width: int = 0
+    probabilities: bytes = b""
+    probability_rows: bytes = b""  # uint32 [count], as `rows`
+    statevector: NDArray[np.complexfloating] | None = None  # [count, 2**n]
+    expectations: bytes = b""  # float64 [count, observables, 2]: value, standard error
+    truncation: float = 0.0  # largest of the rows
+    remark: str = ""
+    gradients: bytes = b""  # float64 [count, observables, slots]: of values, by free parameters
+    memory: bytes = b""  # uint8 [count, shots, ceil(clbits / 8)]
+    amplitudes: NDArray[np.complexfloating] | None = None  # [count, strings]
+
+    @classmethod
+    def joined(cls, results: Sequence[BindingResult]) -> EngineResult:
+        """Join the results of engines that run one binding after the other; at least one."""
+        count, first = len(results), results[0]
+        states = [row.statevector for row in results if row.statevector is not None]
+        chosen = [row.amplitudes for row in results if row.amplitudes is not None]
+        rows = probability_rows = b""
+        if count > 1:
+            rows = _sizes([len(row.counts) // 4 for row in results])
+            probability_rows = _sizes([len(row.probabilities) // 8 for row in results])
+        return cls(
+            count,
+            first.outcome_width,
+            b"".join([row.outcomes for row in results]),
+            b"".join([row.counts for row in results]),
+            rows,
+            b"".join([row.probability_outcomes for row in results]),
+            first.probability_width,
+            b"".join([row.probabilities for row in results]),
+            probability_rows,
+            _stacked(states),
+            np.array([row.expectations for row in results], np.float64).tobytes()
+            if first.expectations
+            else b"",
+            max(row.truncation for row in results),
+            ", ".join(list(dict.fromkeys(row.remark for row in results if row.remark))[:_REMARKS]),
+            b"".join([row.gradients.tobytes() for row in results if row.gradients is not None]),
+            first.memory if count == 1 else b"".join([row.memory for row in results]),
+            _stacked(chosen),
+        )
+
+    def row(self, k: int) -> BindingResult:
+        """Result of row k."""
+        first, last = _part(self.rows, k, len(self.counts) // 4)
+        low, high = _part(self.probability_rows, k, len(self.probabilities) // 8)
+        width, wide = self.outcome_width, self.probability_width
+        size = len(self.memory) // self.count
+        return BindingResult(
+            width,
+            self.outcomes[first * width : last * width],
+            self.counts[4 * first : 4 * last],
+            self.probability_outcomes[low * wide : high * wide],
+            wide,
+            self.probabilities[8 * low : 8 * high],
+            None if self.statevector is None else self.statevector[k],
+            self._estimates(k),
+            self.truncation,
+            self.remark,
+            self._gradients(k),
+            self.memory[k * size : (k + 1) * size],
+            None if self.amplitudes is None else self.amplitudes[k],
+        )
+
+    def _estimates(self, k: int) -> tuple[tuple[float, float], ...]:
+        if not self.expectations:
+            return ()
+        table = np.frombuffer(self.expectations).reshape(self.count, -1, 2)
+        return tuple((value, error) for value, error in table[k].tolist())
+
+    def _gradients(self, k: int) -> NDArray[np.float64] | None:
+        if not self.gradients:
+            return None
+        observables = len(self.expectations) // (16 * self.count)
+        table: NDArray[np.float64] = np.frombuffer(self.gradients)
+        row: NDArray[np.float64] = table.reshape(self.count, observables, -1)[k]
+        return row
+
+
+def _sizes(lengths: list[int]) -> bytes:
+    return np.array(lengths, np.uint32).tobytes() if any(lengths) else b""
+
+
+def _part(sizes: bytes, k: int, total: int) -> tuple[int, int]:
+    """Begin and end of row k of a ragged array."""
+    if not sizes:
+        return 0, total
+    ends = np.frombuffer(sizes, np.uint32)
+    first = int(ends[:k].sum())
+    return first, first + int(ends[k])
+
+
+def _stacked(states: list[NDArray[np.complexfloating]]) -> NDArray[np.complexfloating] | None:
+    """Amplitudes as [rows, n]; a single state, which may fill the memory, is not copied."""
+    if not states:
+        return None
+    return states[0].reshape(1, -1) if len(states) == 1 else np.stack(states)
+
+
+# Cancellation, progress and threads of one run.
+#
+# `RunControl` is the cancel flag and the progress counter of a run. `ThreadPool` calls compiled
+# kernels, which release the interpreter lock, on ranges. Its threads live only inside the `with`
+# block, so an idle engine uses no CPU. The caller's thread works too. Chunks are handed out
+# dynamically, and the cancel flag is read between them. A chunk's result must not depend on the
+# thread that computes it.
+
+
+class RunControl:
+    """Cancel flag that any thread may set; engines read it between passes (<= 1 s).
+
+    `threads`: limit on the threads of a run from its next pass on, 0 for all of them; results do
+    not depend on it, and any thread may set it. `passes`: numbers of finished and of all passes
+    over the states; any thread may read it, only the run's own thread changes it. (0, 0) if the
+    engine does not report it.
+    """
+
+    __slots__ = ("flag", "passes", "threads")
+
+    def __init__(self) -> None:
+        self.flag: NDArray[np.int64] = np.zeros(1, np.int64)
+        self.passes = (0, 0)
+        self.threads = 0
+
+    def stop(self) -> None:
+        """Ask the run to end. Any thread may call it at any time, repeatedly."""
+        self.flag[0] = 1
+
+    def clear(self) -> None:
+        """Reset the control for the next run."""
+        self.flag[0] = 0
+        self.passes = (0, 0)
+        self.threads = 0
+
+    def check(self) -> None:
+        """Raise Stopped if `stop` was called."""
+        if self.flag[0]:
+            raise Stopped("the run was stopped", hint="whoever stopped it can submit it again")
+
+    def add_sweeps(self, passes: int) -> None:
+        """Add sweeps to the total."""
+        done, total = self.passes
+        self.passes = (done, total + passes)
+
+    def sweeps_done(self, passes: int = 1) -> None:
+        """Count sweeps as done."""
+        done, total = self.passes
+        self.passes = (done + passes, total)
+
+
+ThreadWork = Callable[[int, int, int], object]  # (first, last, thread number)
+
+
+class ThreadPool:
+    """`threads` threads, one or more, the caller's included."""
+
+    def __init__(self, threads: int, control: RunControl) -> None:
+        self.size = threads
+        self._control = control
+        self._orders: queue.SimpleQueue[tuple[ThreadWork, Iterator[int], int, int] | None]
+        self._orders = queue.SimpleQueue()
+        self._done: queue.SimpleQueue[Exception | None] = queue.SimpleQueue()
+        self._threads: list[threading.Thread] = []
+
+    def __enter__(self) -> ThreadPool:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        value: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        for _ in self._threads:
+            self._orders.put(None)
+        for thread in self._threads:
+            thread.join()
+        self._threads.clear()
+
+    def run(self, work: ThreadWork, total: int, grain: int) -> None:
+        """Call `work` on ranges of at most `grain` that cover range(total).
+
+        Raises Stopped, also if a stop shortened the last range.
+        """
+        if total <= grain:
+            self._control.check()
+            work(0, total, 0)
+            self._control.check()
+            return
+        ranges = -(-total // grain)
+        starts = itertools.count(0, grain)  # next() on it is atomic
+        allowed = min(self.size, self._control.threads or self.size)
+        helpers = min(max(1, allowed), ranges) - 1
+        self._start(helpers)
+        for _ in range(helpers):
+            self._orders.put((work, starts, total, grain))
+        failure = self._run_chunks(work, starts, total, grain, 0)
+        for _ in range(helpers):
+            failure = self._done.get() or failure
+        if failure is not None:
+            raise failure
+        self._control.check()
+
+    def _start(self, helpers: int) -> None:
+        while len(self._threads) < helpers:
+            number = len(self._threads) + 1
+            thread = threading.Thread(target=self._worker, args=(number,), daemon=True)
+            self._threads.append(thread)
+            thread.start()
+
+    def _worker(self, number: int) -> None:
+        while (order := self._orders.get()) is not None:
+            self._done.put(self._run_chunks(*order, number))
+
+    def _run_chunks(
+        self, work: ThreadWork, starts: Iterator[int], total: int, grain: int, number: int
+    ) -> Exception | None:
+        try:
+            for first in starts:
+                if first >= total:
+                    return None
+                self._control.check()
+                work(first, min(first + grain, total), number)
+        except Exception as error:  # noqa: BLE001 raised again in the caller's thread
+            return error
+        return None
+
+
+# Engine protocol: a circuit becomes a plan once, and a plan runs for many bindings and seeds.
+#
+# A plan depends on the circuit's structure, never on parameter values, so a caller may cache it by
+# structure. A run is a function of (circuit, bindings, shots, seed, outputs, precision) and the
+# engine's own settings: results are the same bits for any number of threads. One instance is used
+# by one thread at a time.
+#
+# Seed contract. The randomness of shot s of binding b is Philox 4x64-10 with key (seed, b): the
+# same doubles as numpy's `Generator(Philox(key=[seed, b], counter=[0, draw, 0,
+# 0])).random(shots)[s]`. The joint sampling of the terminal measurements is draw 0. A measurement
+# or reset at operation k that is not terminal is draw 1 + k; in later iterations of loops
+# `sampling.draw_number` gives the draw. Sampled term t of the observables, counted over all
+# observables, is draw 2**32 + t. An engine may drop operations outside the light cone of the
+# outputs, and run the connected components of a circuit separately (`circuit.passes`). Operations
+# keep their numbers, and a measurement stays terminal. Each component then has a joint sampling of
+# its own: with more than one component it is draw 1 + k, where k is the component's first terminal
+# measurement. Parts of a circuit (`CircuitParts`) are run once: all their measurements and resets
+# have the randomness of shot 0 of binding 0, and none is terminal. The operations after the parts
+# are run for each shot, from the state after the last part. Engines that use a library's random
+# numbers run fixed blocks of shots, each with its own seed (`rng`).
 
 OUTPUTS = (
     *("counts", "probabilities", "statevector", "expectation", "gradient", "memory"),

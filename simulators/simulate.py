@@ -8,14 +8,11 @@ from typing import Any, TypedDict, Unpack, overload
 import numpy as np
 from numpy.typing import NDArray
 
-from simulators import registry
+from simulators import engine as simulators_engine, registry
 from simulators.circuit.ir import Circuit
 from simulators.circuit.noise import NoiseProgram
 from simulators.circuit.validation.admission import validation_error
-from simulators.control import RunControl
-from simulators.engine import DistributedEngine, EngineContext, PauliSum, Request, RunOptions
 from simulators.errors import BadCircuit
-from simulators.results import BindingResult, EngineResult
 
 
 class RunTerms(TypedDict, total=False):
@@ -24,7 +21,7 @@ class RunTerms(TypedDict, total=False):
     shots: int  # default 1024
     seed: int  # default 0
     outputs: tuple[str, ...]
-    observables: tuple[PauliSum, ...]
+    observables: tuple[simulators_engine.PauliSum, ...]
     bindings: NDArray[np.float64] | None
     binding: int
     amplitudes: NDArray[np.uint8] | None
@@ -42,10 +39,10 @@ def simulate(
     *,
     comm: None = None,
     engine: str = ...,
-    control: RunControl | None = ...,
+    control: simulators_engine.RunControl | None = ...,
     noise: NoiseProgram | None = ...,
     **terms: Unpack[RunTerms],
-) -> EngineResult: ...
+) -> simulators_engine.EngineResult: ...
 
 
 @overload
@@ -54,10 +51,10 @@ def simulate(
     *,
     comm: Any,
     engine: str = ...,
-    control: RunControl | None = ...,
+    control: simulators_engine.RunControl | None = ...,
     noise: NoiseProgram | None = ...,
     **terms: Unpack[RunTerms],
-) -> EngineResult | None: ...
+) -> simulators_engine.EngineResult | None: ...
 
 
 def simulate(
@@ -65,10 +62,10 @@ def simulate(
     *,
     comm: Any = None,
     engine: str = "statevector",
-    control: RunControl | None = None,
+    control: simulators_engine.RunControl | None = None,
     noise: NoiseProgram | None = None,
     **terms: Unpack[RunTerms],
-) -> EngineResult | None:
+) -> simulators_engine.EngineResult | None:
     """Run one circuit. `terms`: see `engine.Request` and `engine.RunOptions`.
 
     `noise`: of this circuit, see `circuit.passes.attach_noise`.
@@ -84,18 +81,22 @@ def simulate(
     if text:
         raise BadCircuit(text)
     asked: dict[str, Any] = {"shots": 1024, "seed": 0, **terms}
-    options = RunOptions(**{name: asked.pop(name) for name in _OF_OPTIONS if name in asked})
-    request = Request(**asked)
-    runner = registry.create(engine, EngineContext(comm=comm))
+    options = simulators_engine.RunOptions(
+        **{name: asked.pop(name) for name in _OF_OPTIONS if name in asked}
+    )
+    request = simulators_engine.Request(**asked)
+    runner = registry.create(engine, simulators_engine.EngineContext(comm=comm))
     try:
         plan = runner.plan(circuit, noise, options)
-        return runner.run(plan, circuit, request, options, control or RunControl())
+        return runner.run(
+            plan, circuit, request, options, control or simulators_engine.RunControl()
+        )
     finally:
-        if isinstance(runner, DistributedEngine):
+        if isinstance(runner, simulators_engine.DistributedEngine):
             runner.close()
 
 
-def counts_of(result: BindingResult) -> dict[int, int]:
+def counts_of(result: simulators_engine.BindingResult) -> dict[int, int]:
     """Counts as a dictionary from outcome (clbit 0 in bit 0) to number of shots."""
     width = result.outcome_width
     values = np.frombuffer(result.counts, np.uint32).tolist()

@@ -36,10 +36,10 @@ from bench.peers.simenv_engine import WorkerTask
 from bench.wide_families import WIDTHS, generated
 from simenv.client.circuits import load
 from simenv.model import PoolSpec, TaskOptions, decode_program
-from simenv.scheduler.core.types import ClusterLimits
+from simenv.scheduler.core import ClusterLimits
 from simenv.scheduler.routing import engine_choice
 from simulators import catalog
-from simulators.chain.choice_profile import choice_profile
+from simulators.chain.trial import choice_profile
 from simulators.circuit.analysis.profiler import profile
 from simulators.circuit.ir import Circuit
 

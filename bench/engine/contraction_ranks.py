@@ -126,8 +126,7 @@ def main() -> None:
     from mpi4py import MPI
 
     from simulators.compiler import warmup
-    from simulators.control import RunControl
-    from simulators.engine import RunOptions
+    from simulators.engine import RunControl, RunOptions
     from simulators.tensornetwork.contraction.engine import ContractionEngine
 
     warmup.prepare(KERNELS)

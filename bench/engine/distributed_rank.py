@@ -19,8 +19,7 @@ from arrays import Arrays
 from bench.circuits import wide_circuit
 from simulators.circuit.ir import Circuit
 from simulators.compiler import warmup
-from simulators.control import RunControl
-from simulators.engine import Request, RunOptions
+from simulators.engine import Request, RunControl, RunOptions
 
 KERNELS = Path(sys.prefix) / "var" / "simenv-kernels"
 SHOTS = 1_024

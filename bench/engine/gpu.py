@@ -29,14 +29,12 @@ from bench.small_circuits import built, gates
 from simenv.client.circuits import load
 from simenv.model import decode_program
 from simulators.circuit.ir import Circuit
-from simulators.control import RunControl
-from simulators.engine import Request, RunOptions
+from simulators.engine import Request, RunControl, RunOptions
 from simulators.gpu.backend import DeviceBackend
-from simulators.gpu.devices.compile import MODULES, load_nvrtc, usage
 from simulators.gpu.devices.detect import find_gpu, refusal
-from simulators.gpu.devices.protocol import Device, MemoryLedger
+from simulators.gpu.devices.device import MODULES, Device, MemoryLedger, load_nvrtc, usage
 from simulators.gpu.engine import GpuEngine
-from simulators.gpu.programs import ProgramStore
+from simulators.gpu.sweeps import ProgramStore
 from simulators.statevector.plan import ExecutionPlan
 
 OPTIONS = (

@@ -17,7 +17,7 @@ import msgspec
 from bench.engine.distributed_rank import circuit_of
 from bench.harness.report import installed
 from simulators.catalog.costs import ranks_used
-from simulators.statevector.distributed.remap_schedule import CommSchedule, plan_communication
+from simulators.statevector.distributed.qubit_layout import CommSchedule, plan_communication
 from simulators.statevector.plan import program_cache
 from simulators.statevector.planning.tables import SweepTable
 

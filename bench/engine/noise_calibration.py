@@ -34,20 +34,22 @@ from bench.harness.options import Option
 from bench.harness.report import Report, installed
 from noise_models import library
 from noise_models.calibration import CalibrationSnapshot
-from noise_models.options import NoiseOptions
-from simenv.calibration.accept.gains import LEAST_GAIN
-from simenv.calibration.accept.scope import is_narrow
-from simenv.calibration.data.reader import read
-from simenv.calibration.data.records import CountsData, CountsRecord
+from noise_models.model import NoiseOptions
+from simenv.calibration import report as page
+from simenv.calibration.accept import HEADER, LEAST_GAIN, PARTS, as_values, below, cells, is_narrow
+from simenv.calibration.data import CountsData, CountsRecord, read
 from simenv.calibration.fit.calibrate import FitRefusedError, FittedDevice, calibrate
-from simenv.calibration.fit.compile import DeviceCompiler
-from simenv.calibration.report import page
-from simenv.calibration.report.tables import HEADER, PARTS, as_values, below, cells
-from simenv.calibration.score.ideal import IdealDistributions
-from simenv.calibration.score.metrics import hellinger_fidelity
-from simenv.calibration.score.predict import EXACT_QUBITS, Predictor
-from simenv.calibration.score.score import CEILING, aligned, score
-from simenv.calibration.score.series import SeriesPredictor
+from simenv.calibration.fit.observations import DeviceCompiler
+from simenv.calibration.score import (
+    CEILING,
+    EXACT_QUBITS,
+    IdealDistributions,
+    Predictor,
+    SeriesPredictor,
+    aligned,
+    hellinger_fidelity,
+    score,
+)
 
 DATA = Path(__file__).parents[2] / ".." / "shared" / "noise_data"
 AER, AER_IDLE, SNAPSHOT, FITTED = "Aer", "Aer with idle noise", "snapshot", "fitted"

@@ -159,8 +159,7 @@ def _line(case: _Case, worst: dict[str, float], *, aer: bool) -> None:
 def _ours(case: _Case) -> tuple[float, str]:
     """Return the seconds and the name of the faster engine; NaN where it would take too long."""
     from simulators import registry
-    from simulators.control import RunControl
-    from simulators.engine import Request, RunOptions
+    from simulators.engine import Request, RunControl, RunOptions
 
     clock = clock_of(cpu=True)
     results: list[tuple[float, str]] = []
@@ -253,8 +252,7 @@ def _aer_noise(*, relax: bool, scale: float) -> Any:
 
 def noise_program(circuit: Circuit, *, relax: bool, scale: float = 1.0) -> NoiseProgram:
     """Return the noise of Aer's model as a noise program of our engines."""
-    from noise_models.channel import depolarizing, relaxation, tensor
-    from noise_models.readout import Readout
+    from noise_models.channel import Readout, depolarizing, relaxation, tensor
     from simulators.circuit.noise import NoiseProgram
 
     channel_1q, channel_2q = depolarizing(scale * ONE, 1), depolarizing(scale * TWO, 2)

@@ -24,11 +24,9 @@ from bench.harness.kernels import load_kernels
 from bench.harness.options import Option
 from bench.harness.report import Report
 from bench.harness.timing import Clock, clock_of
-from simulators.control import RunControl
-from simulators.engine import Request, RunOptions
+from simulators.engine import Request, RunControl, RunOptions
 from simulators.statevector.engine import StatevectorEngine
-from simulators.statevector.planning.planner import SegmentPlan
-from simulators.statevector.planning.report import sweeps
+from simulators.statevector.planning.planner import SegmentPlan, sweeps
 from simulators.statevector.program import build_program
 
 SEED = 7

@@ -23,13 +23,12 @@ from bench.harness.options import Option
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import numpy as np
-from qiskit.circuit import QuantumCircuit
+from qiskit import QuantumCircuit
 from qiskit.circuit.library import n_local
 
 from bench.harness.kernels import load_kernels
 from bench.harness.report import Report, installed
-from bench.peers import aer as aer_peer
-from bench.peers import qulacs as qulacs_peer
+from bench.peers import aer as aer_peer, qulacs as qulacs_peer
 from bench.small_circuits import Gate, built, gates
 from simenv.client.circuits import load
 from simenv.model import TaskOptions

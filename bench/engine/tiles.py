@@ -20,7 +20,7 @@ from bench.harness.kernels import load_kernels
 from bench.harness.options import Option
 from bench.harness.report import Report
 from bench.harness.timing import clock_of
-from simulators.control import RunControl, ThreadPool
+from simulators.engine import RunControl, ThreadPool
 
 COPIES = 4  # copies of an operation in one pass
 WIDTHS = {"double": 14, "single": 15}
@@ -69,7 +69,7 @@ def _calls(
     from simulators.statevector.planning import tables as s
     from simulators.statevector.planning.tables import LANE_WIRES, LANES, SweepTable
     from simulators.statevector.state import BlockExecutor, State, zeros
-    from simulators.statevector.tiles import driver
+    from simulators.statevector.tiles import sweep_kernel
 
     dtype = np.complex128 if precision == "double" else np.complex64
     state = State(zeros(1 << num_qubits, dtype))
@@ -104,7 +104,7 @@ def _calls(
             terms,
             floats.size,
         )
-        return lambda: driver.apply(sweeper, state, plan, floats, norms=norms)
+        return lambda: sweep_kernel.apply(sweeper, state, plan, floats, norms=norms)
 
     def memory_alone() -> None:
         parts = np.array_split(reals, pool.size)

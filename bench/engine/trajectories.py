@@ -28,8 +28,7 @@ if TYPE_CHECKING:
     from simulators.circuit.ir import Circuit
     from simulators.statevector.trajectories.sampler import TrajectorySampler
     from simulators.statevector.trajectories.walks import LargeWalks, SmallWalks
-    from simulators.trajectories.error_patterns import ErrorPatterns
-    from simulators.trajectories.noise_table import NoiseTable
+    from simulators.trajectories.noise_table import ErrorPatterns, NoiseTable
 
 ONE, TWO = 3e-4, 3e-3  # probability of an error after a gate on one and on two qubits
 ALONE = 5  # runs of one instance without errors; the median counts
@@ -60,10 +59,9 @@ def run(options: Namespace) -> Report:
 
 
 def _line(name: str, num_qubits: int, options: Namespace, clock: Callable[[], float]) -> str:
-    from simulators.control import RunControl, ThreadPool
-    from simulators.engine import RunOptions
+    from simulators.engine import RunControl, RunOptions, ThreadPool
     from simulators.statevector.trajectories.sampler import TrajectorySampler
-    from simulators.trajectories.error_patterns import ErrorPatterns, sort
+    from simulators.trajectories.noise_table import ErrorPatterns, sort
 
     circuit = _circuit(num_qubits, wide_circuit(name, num_qubits, 1))
     inserts, patterns = errors(circuit, options.instances, options.errors)
@@ -102,8 +100,7 @@ def _line(name: str, num_qubits: int, options: Namespace, clock: Callable[[], fl
 
 def errors(circuit: Circuit, instances: int, times: float) -> tuple[NoiseTable, ErrorPatterns]:
     """Return the table of all possible errors, and the errors of each instance."""
-    from simulators.trajectories.error_patterns import ErrorPatterns
-    from simulators.trajectories.noise_table import PAULI, NoiseTable, operators
+    from simulators.trajectories.noise_table import PAULI, ErrorPatterns, NoiseTable, operators
 
     random = np.random.default_rng(7)
     counts = circuit.table.rows[circuit.ops, 1]

@@ -13,23 +13,24 @@ from collections.abc import Iterator, Mapping, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from simenv.calibration.experiments.coherence import Arm
-from simenv.calibration.experiments.estimators.estimates import Estimate, simultaneous_z
+from simenv.calibration.experiments.estimators import Estimate, simultaneous_z
 from simenv.calibration.experiments.plans import (
     IRB1,
     IRB2,
     RB1,
     RB2,
     SIMULTANEOUS,
+    Counts,
+    ExperimentSetting,
+    PlannedCircuit,
     Planner,
     TestLayout,
+    add,
 )
 from simenv.calibration.experiments.procedure import ExperimentShots, Procedure, choose
-from simenv.calibration.experiments.programs import CircuitPiece
-from simenv.calibration.experiments.runner import Counts, ExperimentSetting, PlannedCircuit, add
-from simenv.model.devices import DeviceInfo, DeviceKind
+from simenv.calibration.experiments.programs import Arm, CircuitPiece
 from simenv.model.program import Program
-from simenv.model.views import GateInfo
+from simenv.model.views import DeviceInfo, DeviceKind, GateInfo
 
 QUBITS = 5
 _SCATTER = 0.02  # relative standard deviation of the decay of a sequence

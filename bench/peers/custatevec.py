@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bench.peers.fused_gates import MatrixGate
-from simulators.gpu.devices.protocol import COMPLEX, Buffer, Device
+from simulators.gpu.devices.device import COMPLEX, Buffer, Device
 
 LIBRARY = "libcustatevec.so.1"
 INSTALL_COMMAND = "pip install custatevec-cu13 nvidia-cublas (custatevec-cu12 nvidia-cublas-cu12)"

@@ -78,7 +78,7 @@ class WorkerObservables:
         return self._result
 
     def last(self) -> list[float]:
-        from simenv.client.results.decoded import DecodedResult
+        from simenv.client.result_data import DecodedResult
 
         sheet = DecodedResult.read(self._result.payload, "bench")
         if sheet.has("gradients"):

@@ -14,7 +14,7 @@ from bench.harness.report import Report
 from bench.peers import custatevec
 from bench.peers.fused_gates import fused, gate_by_gate
 from bench.peers.qsim import Qsim, has_cuda
-from simulators.gpu.devices.protocol import Device
+from simulators.gpu.devices.device import Device
 
 KINDS = ("qft", "volume")
 WIDTHS = (0, 3, 5)  # of fused matrices; 0: gate by gate

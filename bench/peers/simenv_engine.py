@@ -61,7 +61,7 @@ class WorkerTask:
         return result
 
     def counts(self, result: Any) -> Counts:
-        from simenv.client.results.decoded import DecodedResult
+        from simenv.client.result_data import DecodedResult
 
         outcomes, counts = DecodedResult.read(result.payload, "bench").counts(0)
         values = np.frombuffer(outcomes, f"<u{len(outcomes) * 4 // len(counts)}")
@@ -74,8 +74,7 @@ class WorkerTask:
 
     def swept(self) -> tuple[int, int]:
         """Return the number of sweeps of the last circuit, and the bytes they read and write."""
-        from simulators.statevector.planning.planner import SegmentPlan
-        from simulators.statevector.planning.report import describe_sweeps
+        from simulators.statevector.planning.planner import SegmentPlan, describe_sweeps
         from simulators.statevector.program import build_program
 
         program = decode_program(self._job)

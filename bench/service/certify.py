@@ -24,7 +24,7 @@ from bench.harness.report import Report
 from bench.harness.sampled_device import coverage
 from noise_models import library, snapshot
 from noise_models.calibration import CalibrationSnapshot
-from simenv.calibration.certify.certificate import Certificate, certify
+from simenv.calibration.certify import Certificate, certify
 
 CONFIDENCE = 0.95
 JOINT = 0.99

@@ -36,7 +36,7 @@ from cluster_environment import environment, wait_for
 from qiskit import QuantumCircuit
 
 from simenv.client.client import Client
-from simenv.client.results.result import Result
+from simenv.client.result import Result
 
 PARTS = ("throughput", "gang", "mixed", "death")
 NODES = "node1:2,node2:2,node3:2"

@@ -155,7 +155,7 @@ def _on_five_qubits(circuit: QuantumCircuit) -> QuantumCircuit:
 
 def _target_s() -> float:
     """Return the seconds to build the Target that circuits are transpiled against."""
-    from simenv.transpiler.target import target_of
+    from simenv.transpiler.transpiler import target_of
 
     with simenv.local(workers=1) as client:
         client.run(_one_gate("x"), shots=16, device=DEVICE)

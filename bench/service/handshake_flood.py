@@ -25,8 +25,8 @@ import simenv
 from bench.harness.options import Option
 from bench.harness.report import Report
 from bench.harness.timing import RepeatedCall
+from simenv.client.administration import issue_key
 from simenv.client.client import Client
-from simenv.client.keys import issue_key
 from simenv.wire.keyfiles import UserKeyFile, read_private
 
 NUM_ATTACKERS = 4

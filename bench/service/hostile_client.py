@@ -39,9 +39,9 @@ from hostile import ATTACKS, ON_SMALL_DISK, Prey, prepare
 from small_disk import small_disk
 
 import simenv
+from simenv.client.administration import issue_key
 from simenv.client.client import Client
-from simenv.client.environments.named import read
-from simenv.client.keys import issue_key
+from simenv.client.environments import read
 from simenv.errors import SimenvError
 from simenv.wire.keyfiles import UserKeyFile, read_private
 

@@ -34,8 +34,8 @@ from bench.harness import transport_limits
 from bench.harness.options import Option
 from bench.harness.report import Report, installed
 from bench.peers import aer as aer_peer
+from simenv.client.administration import issue_key
 from simenv.client.client import Client
-from simenv.client.keys import issue_key
 
 LEVELS = ("accepted", "process", "power")
 SHOTS = 1_024

@@ -40,7 +40,7 @@ from noise_models.calibration import (
 from noise_models.snapshot import dump
 from simenv import config
 from simenv.client.client import Client
-from simenv.client.results.result import Result
+from simenv.client.result import Result
 
 GATE_NS, READOUT_NS, RESET_NS, OVERHEAD_NS = 40.0, 1_000.0, 4_000.0, 50_000.0
 QUBIT = QubitCalibration(t1_us=100.0, t2_us=80.0, p01=0.01, p10=0.02, readout_ns=READOUT_NS)

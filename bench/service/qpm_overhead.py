@@ -29,7 +29,7 @@ import simenv
 from bench.harness.options import Option
 from bench.harness.report import Report
 from simenv.client.client import Client
-from simenv.qpm_check.targets.plugin import PluginTarget
+from simenv.qpm_check.plugin import PluginTarget
 
 SHOTS = 1_024
 CIRCUIT = (

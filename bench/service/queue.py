@@ -30,9 +30,9 @@ from bench.circuits import four_qubit_circuit
 from bench.harness.options import Option
 from bench.harness.report import Report
 from simenv import config
+from simenv.client import environments
 from simenv.client.circuits import load
 from simenv.client.client import Client, connect
-from simenv.client.environments import named
 from simenv.model import task_number
 
 NAME = "bench-queue"
@@ -59,12 +59,12 @@ def _environment():  # type: ignore[no-untyped-def]
     old = os.environ.get("SIMENV_HOME")
     os.environ.update(SIMENV_HOME=str(home), SIMENV_KERNELS=str(kernels))
     pool = {"name": "main", "min": 1, "max": 1}
-    named.up({"name": NAME, "pools": [pool], "slots": 1})
+    environments.up({"name": NAME, "pools": [pool], "slots": 1})
     try:
         with connect(NAME) as client:
             yield client
     finally:
-        named.down(NAME, now=True)
+        environments.down(NAME, now=True)
         shutil.rmtree(home, ignore_errors=True)
         del os.environ["SIMENV_KERNELS"]
         if old is None:
@@ -118,7 +118,7 @@ def _million(client: Client, report: Report) -> None:
     while psutil.pid_exists(status.pid) and psutil.Process(status.pid).status() != "zombie":
         time.sleep(0.01)
     pool = {"name": "main", "min": 1, "max": 1}
-    named.up({"name": NAME, "pools": [pool], "slots": 1})
+    environments.up({"name": NAME, "pools": [pool], "slots": 1})
     with connect(NAME) as second_client:
         result = second_client.status()
         assert result.queued + result.running == MILLION + 1, f"{result.queued} queued"

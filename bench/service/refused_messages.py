@@ -24,8 +24,8 @@ sys.path.insert(0, str(Path(__file__).parents[2] / "tests" / "support"))
 from refused import BODIES, growth_bytes
 
 import simenv
-from simenv.client.environments.named import read
-from simenv.client.keys import issue_key
+from simenv.client.administration import issue_key
+from simenv.client.environments import read
 from simenv.wire.keyfiles import UserKeyFile, read_private
 
 OPTIONS = (

@@ -103,7 +103,7 @@ def _start_process(info: Any) -> None:
 
 
 def _load_target(info: Any) -> None:
-    from simenv.transpiler.target import target_of
+    from simenv.transpiler.transpiler import target_of
 
     _targets.append(target_of(info))
 
@@ -116,7 +116,7 @@ def _transpile(circuits: list[Any]) -> Any:
     """Return the circuits for the target of this process."""
     from qiskit import transpile
 
-    from simenv.transpiler.limits import SEED
+    from simenv.transpiler.qiskit_runtime import SEED
 
     return transpile(
         circuits,

@@ -6,15 +6,59 @@ environment, the named files and this machine's resources are read.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
-from launcher.allocation import hostfile as hostfiles
-from launcher.allocation import pbs, scontrol, slurm
-from launcher.allocation.hostlist import LOOPBACK, same_host
+from launcher.allocation import hostlist, slurm
+from launcher.allocation.hostlist import check_host_name
 from launcher.allocation.this_node import this_node
 from launcher.base import Allocation, AllocationError, Node
+
+# Nodes of the current PBS job: OpenPBS, PBS Professional and Torque.
+#
+# The nodefile lists a host once for each of its tasks. If all hosts are listed equally often, the
+# variables NCPUS or PBS_NUM_PPN may give the cores of a host too; the larger number is used.
+
+
+def read(environ: Mapping[str, str]) -> Allocation:
+    """Read the job's nodes, with 0 bytes of memory: PBS reports none. Raises AllocationError."""
+    path = environ["PBS_NODEFILE"]
+    try:
+        text = Path(path).read_text()
+    except (OSError, UnicodeDecodeError) as error:
+        reason = getattr(error, "strerror", "") or str(error)
+        raise AllocationError(
+            f"PBS_NODEFILE = {path!r} cannot be read: {reason}",
+            hint=hostlist.NAME_THE_NODES,
+        ) from error
+    names = [
+        check_host_name(line.strip(), "PBS_NODEFILE", path) for line in text.splitlines() if line
+    ]
+    if not names:
+        raise AllocationError(
+            f"PBS_NODEFILE = {path!r} names no host",
+            hint=hostlist.NAME_THE_NODES,
+        )
+    tasks = Counter(names)
+    cores = _number(environ, "NCPUS") or _number(environ, "PBS_NUM_PPN")
+    if len(set(tasks.values())) > 1:
+        cores = 0  # the hosts differ, and the variable describes one of them
+    nodes = tuple(Node(name, max(count, cores), 0) for name, count in tasks.items())
+    return Allocation(nodes, f"PBS job {environ.get('PBS_JOBID', '')}".rstrip())
+
+
+def _number(environ: Mapping[str, str], variable: str) -> int:
+    text = environ.get(variable) or "0"
+    cores = hostlist.parse_uint(text, hostlist.MAX_SLOTS)
+    if cores is None:
+        raise AllocationError(
+            f"{variable} = {text[:80]!r} is not a number of cores",
+            hint=hostlist.NAME_THE_NODES,
+        )
+    return cores
+
 
 _THIS_MACHINE = "this machine"
 
@@ -27,7 +71,7 @@ def discover(
     memory_per_slot: int = 0,
     slots: int = 0,
     nodes_per_dvm: int = 0,
-    run_scontrol: slurm.RunScontrol = scontrol.run_scontrol,
+    run_scontrol: slurm.RunScontrol = slurm.run_scontrol,
     local: Node | None = None,
 ) -> Allocation:
     """Return the nodes that this environment may use. Raises AllocationError.
@@ -74,13 +118,13 @@ def _from_source(
     local: Node,
 ) -> Allocation:
     if hosts:
-        return hostfiles.parse_hosts_option(hosts)
+        return hostlist.parse_hosts_option(hosts)
     if hostfile:
-        return hostfiles.read_hostfile(Path(hostfile))
+        return hostlist.read_hostfile(Path(hostfile))
     if slurm.job_id(environ):
         return slurm.read(environ, run_scontrol)
     if environ.get("PBS_NODEFILE"):
-        return pbs.read(environ)
+        return read(environ)
     return Allocation((local,), _THIS_MACHINE)
 
 
@@ -90,7 +134,7 @@ def _check_distinct(nodes: list[Node], source: str) -> None:
     for node in nodes:
         similar = seen.setdefault(node.name.lower().partition(".")[0], [])
         for other in similar:
-            if same_host(node.name, other):
+            if hostlist.same_host(node.name, other):
                 both = node.name if node.name == other else f"{other} and {node.name}"
                 raise AllocationError(
                     f"{source}: one machine is listed twice, as {both}",
@@ -100,12 +144,14 @@ def _check_distinct(nodes: list[Node], source: str) -> None:
 
 
 def _is_local(node: Node, local: Node) -> bool:
-    return node.name in LOOPBACK or same_host(node.name, local.name)
+    return node.name in hostlist.LOOPBACK or hostlist.same_host(node.name, local.name)
 
 
 def _with_slots(node: Node, local: Node, slots: int) -> Node:
     count = slots or node.slots or (local.slots if _is_local(node, local) else 1)
-    return replace(node, name=local.name if node.name in LOOPBACK else node.name, slots=count)
+    return replace(
+        node, name=local.name if node.name in hostlist.LOOPBACK else node.name, slots=count
+    )
 
 
 def _with_memory(node: Node, local: Node) -> Node:

@@ -21,12 +21,8 @@ import threading
 from pathlib import Path
 from typing import NoReturn
 
-from launcher.pmix.protocol import (
-    HelperRequest,
-    HelperResponse,
-    decode_request,
-    encode_response,
-)
+from launcher.pmix import helper_process
+from launcher.pmix.helper_process import HelperResponse
 from launcher.pmix.tool import CONNECTION_LOST_CODES, PmixError, Tool
 from launcher.process import network_namespace
 
@@ -65,15 +61,15 @@ class Helper:
                     return
                 *lines, partial = (partial + data).split(b"\n")
                 for line in lines:
-                    self._execute(decode_request(line))
+                    self._execute(helper_process.decode_request(line))
             else:
                 checks += 1
                 if checks * CONNECTION_CHECK_S >= QUERY_S:
                     checks = 0
-                    self._execute(HelperRequest("query"))
+                    self._execute(helper_process.HelperRequest("query"))
         self._send(HelperResponse("lost", message="the connection to the DVM is lost"))
 
-    def _execute(self, request: HelperRequest) -> None:
+    def _execute(self, request: helper_process.HelperRequest) -> None:
         try:
             if request.operation == "spawn":
                 self._tool.spawn(request.key, request.argv, request.env, "/", request.hosts)
@@ -93,7 +89,7 @@ class Helper:
         self._send(HelperResponse(kind, key=key, namespace=namespace, code=code, message=message))
 
     def _send(self, response: HelperResponse) -> None:
-        data = encode_response(response)
+        data = helper_process.encode_response(response)
         with self._write_lock:
             while data:
                 data = data[os.write(self._out, data) :]

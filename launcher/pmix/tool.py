@@ -12,7 +12,133 @@ import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-import launcher.pmix.abi as p
+# Struct layouts, data types and status codes of the PMIx ABI (version 4 and later, 64-bit Linux).
+#
+# Sources: the PMIx standard 4.1 and the library's pmix_common.h. Arrays that are built here keep
+# alive all memory to which they point, as long as the ctypes array itself lives.
+
+NAMESPACE_BYTES = 256
+KEY_BYTES = 512
+RANK_WILDCARD = 0xFFFFFFFE
+
+# pmix_data_type_t
+BOOL, STRING, INT, UINT32, STATUS, PROC, PROC_RANK = 1, 3, 6, 14, 20, 22, 40
+
+# pmix_status_t
+SUCCESS, OPERATION_SUCCEEDED = 0, -157
+UNREACHABLE, LOST_CONNECTION = -25, -61
+JOB_END = -145
+EVENT_ACTION_COMPLETE = -334
+
+
+class Proc(c.Structure):
+    """pmix_proc_t"""
+
+    _fields_ = (("nspace", c.c_char * NAMESPACE_BYTES), ("rank", c.c_uint32))
+
+
+class _Data(c.Union):
+    _fields_ = (
+        ("flag", c.c_bool),
+        ("string", c.c_char_p),
+        ("integer", c.c_int),
+        ("uint32", c.c_uint32),
+        ("proc", c.POINTER(Proc)),
+        ("_widest", c.c_void_p * 3),  # pmix_envar_t
+    )
+
+
+class Value(c.Structure):
+    """pmix_value_t"""
+
+    _fields_ = (("type", c.c_uint16), ("data", _Data))
+
+
+class Info(c.Structure):
+    """pmix_info_t"""
+
+    _fields_ = (("key", c.c_char * KEY_BYTES), ("flags", c.c_uint32), ("value", Value))
+
+
+class PmixApp(c.Structure):
+    """pmix_app_t"""
+
+    _fields_ = (
+        ("cmd", c.c_char_p),
+        ("argv", c.POINTER(c.c_char_p)),
+        ("env", c.POINTER(c.c_char_p)),
+        ("cwd", c.c_char_p),
+        ("maxprocs", c.c_int),
+        ("info", c.POINTER(Info)),
+        ("ninfo", c.c_size_t),
+    )
+
+
+class Query(c.Structure):
+    """pmix_query_t"""
+
+    _fields_ = (
+        ("keys", c.POINTER(c.c_char_p)),
+        ("qualifiers", c.POINTER(Info)),
+        ("nqual", c.c_size_t),
+    )
+
+
+EventDone = c.CFUNCTYPE(None, c.c_int, c.c_void_p, c.c_size_t, c.c_void_p, c.c_void_p, c.c_void_p)
+OnEvent = c.CFUNCTYPE(
+    None,
+    *(c.c_size_t, c.c_int, c.POINTER(Proc), c.POINTER(Info), c.c_size_t),
+    *(c.c_void_p, c.c_size_t, c.c_void_p, c.c_void_p),
+)
+OnSpawned = c.CFUNCTYPE(None, c.c_int, c.c_char_p, c.c_void_p)
+Release = c.CFUNCTYPE(None, c.c_void_p)
+OnInfo = c.CFUNCTYPE(None, c.c_int, c.POINTER(Info), c.c_size_t, c.c_void_p, c.c_void_p, c.c_void_p)
+
+Setting = tuple[str, int, bool | int | str]  # key, data type, value
+
+
+def info_array(settings: Sequence[Setting]) -> c.Array[Info]:
+    """Build an array of pmix_info_t, with an empty element if there are no settings, as C needs
+    one."""
+    array = (Info * max(1, len(settings)))()
+    for info, (key, kind, value) in zip(array, settings, strict=False):
+        info.key = key.encode()
+        info.value.type = kind
+        data = info.value.data
+        if isinstance(value, bool):
+            data.flag = value
+        elif isinstance(value, str):
+            data.string = value.encode()
+        elif kind in (UINT32, PROC_RANK):
+            data.uint32 = value
+        else:
+            data.integer = value
+    return array
+
+
+def strings(texts: Sequence[str]) -> c.Array[c.c_char_p]:
+    """Build a char ** that ends with NULL."""
+    return (c.c_char_p * (len(texts) + 1))(*[text.encode() for text in texts], None)
+
+
+def read(info: object, count: int) -> dict[str, bool | int | str | bytes]:
+    """Read the plain values of an array of `count` pmix_info_t; a process is read as its
+    namespace."""
+    values: dict[str, bool | int | str | bytes] = {}
+    if not info:
+        return values
+    for item in c.cast(info, c.POINTER(Info * count)).contents:  # type: ignore[arg-type]
+        key, kind, data = item.key.decode(), item.value.type, item.value.data
+        if kind == STRING:
+            values[key] = (data.string or b"").decode("utf-8", "replace")
+        elif kind == BOOL:
+            values[key] = data.flag
+        elif kind in (INT, STATUS):
+            values[key] = data.integer
+        elif kind == PROC and data.proc:
+            values[key] = data.proc.contents.nspace.decode()
+    return values
+
 
 # PRTE exits if it cannot parse a mapping, so only these two are sent. `seq`: rank k goes to the
 # k-th named host, regardless of the slots that PRTE counts there; the scheduler counts the slots.
@@ -20,7 +146,7 @@ MAP_RANKS = "seq:OVERSUBSCRIBE"
 MAP_ANYWHERE = "slot:OVERSUBSCRIBE"
 
 
-CONNECTION_LOST_CODES = (p.UNREACHABLE, p.LOST_CONNECTION)  # the DVM did not receive the request
+CONNECTION_LOST_CODES = (UNREACHABLE, LOST_CONNECTION)  # the DVM did not receive the request
 
 
 class PmixError(Exception):
@@ -60,23 +186,23 @@ class Tool:
         self._on_spawned, self._on_ended, self._on_listed = on_spawned, on_ended, on_listed
         self._in_use: dict[int, tuple[object, ...]] = {}  # memory that the library still reads
         self._count = 0
-        self._spawn_callback = p.OnSpawned(self._spawn_done)
-        self._info_callback = p.OnInfo(self._info_done)
-        self._event_callback = p.OnEvent(self._event)
+        self._spawn_callback = OnSpawned(self._spawn_done)
+        self._info_callback = OnInfo(self._info_done)
+        self._event_callback = OnEvent(self._event)
         self._init(uri)
 
     def _init(self, uri: str) -> None:
-        settings: list[p.Setting] = [
-            ("pmix.tool.nspace", p.STRING, f"simenv.{os.uname().nodename}.{os.getpid()}"),
-            ("pmix.tool.rank", p.PROC_RANK, 0),
-            ("pmix.srvr.uri", p.STRING, uri),
+        settings: list[Setting] = [
+            ("pmix.tool.nspace", STRING, f"simenv.{os.uname().nodename}.{os.getpid()}"),
+            ("pmix.tool.rank", PROC_RANK, 0),
+            ("pmix.srvr.uri", STRING, uri),
         ]
-        own = p.Proc()
+        own = Proc()
         count = c.c_size_t(len(settings))
         self._check(
-            self._lib.PMIx_tool_init(c.byref(own), p.infos(settings), count), "cannot connect"
+            self._lib.PMIx_tool_init(c.byref(own), info_array(settings), count), "cannot connect"
         )
-        codes = (c.c_int * 2)(p.JOB_END, p.LOST_CONNECTION)
+        codes = (c.c_int * 2)(JOB_END, LOST_CONNECTION)
         none = c.c_size_t(0)
         register = self._lib.PMIx_Register_event_handler
         handler = register(codes, c.c_size_t(2), None, none, self._event_callback, None, None)
@@ -94,7 +220,7 @@ class Tool:
         `env`: "NAME=value", added to the DVM's. `cwd` must exist on every node: PRTE reports
         nothing if it does not.
         """
-        placed: list[p.Setting] = [("pmix.host", p.STRING, ",".join(hosts))]
+        placed: list[Setting] = [("pmix.host", STRING, ",".join(hosts))]
         self._spawn(key, argv, env, cwd, len(hosts), MAP_RANKS, placed)
 
     def add_nodes(self, key: int, hosts: Sequence[str]) -> None:
@@ -102,7 +228,7 @@ class Tool:
 
         The job names no host of its own: PRTE hangs over a request that does both.
         """
-        added: list[p.Setting] = [("pmix.addhost", p.STRING, ",".join(hosts))]
+        added: list[Setting] = [("pmix.addhost", STRING, ",".join(hosts))]
         self._spawn(key, ["/bin/sh", "-c", "sleep 0.1"], [], "/", 1, MAP_ANYWHERE, added)
 
     def kill(self, namespace: str) -> None:
@@ -110,9 +236,9 @@ class Tool:
 
         Other signals cannot be sent: PRTE delivers them to the ranks of all jobs.
         """
-        target = p.Proc()
-        target.nspace, target.rank = namespace.encode(), p.RANK_WILDCARD
-        directive = p.infos([("pmix.jctrl.kill", p.BOOL, True)])
+        target = Proc()
+        target.nspace, target.rank = namespace.encode(), RANK_WILDCARD
+        directive = info_array([("pmix.jctrl.kill", BOOL, True)])
         single = c.c_size_t(1)
         key = self._hold(target, directive)
         control = self._lib.PMIx_Job_control_nb
@@ -125,8 +251,8 @@ class Tool:
 
     def query(self) -> None:
         """Request the live namespaces; `on_listed` gets them."""
-        query = (p.Query * 1)()
-        keys = p.strings(["pmix.qry.ns"])
+        query = (Query * 1)()
+        keys = strings(["pmix.qry.ns"])
         query[0].keys = keys
         key = self._hold(query, keys)
         query_info = self._lib.PMIx_Query_info_nb
@@ -142,20 +268,20 @@ class Tool:
         cwd: str,
         ranks: int,
         map_by: str,
-        settings: list[p.Setting],
+        settings: list[Setting],
     ) -> None:
         if not self.connected():
-            raise PmixError("the connection to the DVM is lost", p.LOST_CONNECTION)
-        job: list[p.Setting] = [
-            ("pmix.pers", p.STRING, "ompi"),
-            ("pmix.notecomp", p.BOOL, True),
-            ("pmix.note.jev", p.BOOL, True),
-            ("pmix.mapby", p.STRING, map_by),
-            ("pmix.bindto", p.STRING, "none"),
+            raise PmixError("the connection to the DVM is lost", LOST_CONNECTION)
+        job: list[Setting] = [
+            ("pmix.pers", STRING, "ompi"),
+            ("pmix.notecomp", BOOL, True),
+            ("pmix.note.jev", BOOL, True),
+            ("pmix.mapby", STRING, map_by),
+            ("pmix.bindto", STRING, "none"),
         ]
-        jobs, infos = p.infos(job), p.infos(settings)
-        arguments, variables = p.strings(argv), p.strings(env)
-        apps = (p.PmixApp * 1)()
+        jobs, infos = info_array(job), info_array(settings)
+        arguments, variables = strings(argv), strings(env)
+        apps = (PmixApp * 1)()
         app = apps[0]
         app.cmd, app.argv, app.env, app.cwd = argv[0].encode(), arguments, variables, cwd.encode()
         app.maxprocs, app.info, app.ninfo = ranks, infos, len(settings)
@@ -172,7 +298,7 @@ class Tool:
         return self._count
 
     def _check(self, code: int, failure: str) -> None:
-        if code not in (p.SUCCESS, p.OPERATION_SUCCEEDED):
+        if code not in (SUCCESS, OPERATION_SUCCEEDED):
             raise PmixError(f"{failure}: {self._error_string(code)}", code)
 
     def _error_string(self, code: int) -> str:
@@ -184,7 +310,7 @@ class Tool:
     def _spawn_done(self, code: int, namespace: bytes | None, held: int) -> None:
         key = self._in_use.pop(held)[0]
         assert isinstance(key, int)
-        good = code in (p.SUCCESS, p.OPERATION_SUCCEEDED)
+        good = code in (SUCCESS, OPERATION_SUCCEEDED)
         message = "" if good else self._error_string(code)
         self._on_spawned(key, 0 if good else code, (namespace or b"").decode(), message)
 
@@ -192,9 +318,9 @@ class Tool:
         self, code: int, info: object, count: int, held: int, release: int, release_data: int
     ) -> None:
         self._in_use.pop(held, None)
-        names = p.read(info, count).get("pmix.qry.ns") if code == p.SUCCESS else None
+        names = read(info, count).get("pmix.qry.ns") if code == SUCCESS else None
         if release:
-            p.Release(release)(release_data)
+            Release(release)(release_data)
         if isinstance(names, str):
             self._on_listed([name for name in names.split(",") if name])
 
@@ -211,14 +337,14 @@ class Tool:
         data: int,
     ) -> None:
         try:
-            if status == p.LOST_CONNECTION:
+            if status == LOST_CONNECTION:
                 self._lost = True
                 return
-            values = p.read(info, count)
+            values = read(info, count)
             namespace = values.get("pmix.evproc")
             code = int(values.get("pmix.job.term.status", 0))
             if isinstance(namespace, str):
                 self._on_ended(namespace, code, "" if code >= 0 else self._error_string(code))
         finally:
             if done:
-                p.EventDone(done)(p.EVENT_ACTION_COMPLETE, None, 0, None, None, data)
+                EventDone(done)(EVENT_ACTION_COMPLETE, None, 0, None, None, data)

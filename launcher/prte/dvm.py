@@ -8,6 +8,7 @@ ends once.
 from __future__ import annotations
 
 import os
+import re
 import shlex
 import shutil
 import subprocess
@@ -19,12 +20,101 @@ from enum import Enum
 from pathlib import Path
 
 from launcher.base import LaunchError, Node
-from launcher.pmix.helper_process import HelperProcess
-from launcher.pmix.protocol import HelperRequest, HelperResponse
+from launcher.pmix.helper_process import HelperProcess, HelperRequest, HelperResponse
 from launcher.process import agent, die_with_parent
 from launcher.prte.installation import Prte
-from launcher.prte.job_tracker import JobTracker
-from launcher.prte.log_messages import failure_summary, is_ready
+
+# Live jobs of a DVM, from two sources that can each fail: events and lists of namespaces. Pure.
+#
+# The event of a short job's end may be lost, or come before the response to its spawn. A job whose
+# spawn was given up may run nevertheless.
+
+CONFIRMATIONS = 2  # consecutive lists that must agree, as an event may be in transit
+_MAX_EARLY_ENDS = 256
+UNKNOWN_END = "it ended, and PRTE did not report how"
+
+
+class JobTracker:
+    """Namespaces of jobs that are known to run."""
+
+    def __init__(self) -> None:
+        # Jobs known to run: number of lists without the job.
+        self._missing_lists: dict[str, int] = {}
+        self._unknown: dict[str, int] = {}  # unknown jobs: number of lists with the job
+        self._early_ends: dict[str, HelperResponse] = {}  # ends of jobs that are unknown, or over
+
+    def started(self, namespace: str) -> list[HelperResponse]:
+        """Record the response to a spawn; return the job's end if it has already come."""
+        end = self._early_ends.pop(namespace, None)
+        if end is not None:
+            return [end]
+        self._missing_lists[namespace] = 0
+        return []
+
+    def ended(self, end: HelperResponse) -> list[HelperResponse]:
+        """Record the event of an end; return it once for each known job."""
+        if self._missing_lists.pop(end.namespace, None) is not None:
+            return [end]
+        self._early_ends[end.namespace] = end
+        while len(self._early_ends) > _MAX_EARLY_ENDS:
+            del self._early_ends[next(iter(self._early_ends))]
+        return []
+
+    def listed(
+        self, namespaces: Sequence[str], pending: bool
+    ) -> tuple[list[HelperResponse], list[str]]:
+        """Record a list of live namespaces; return the ends of jobs that are over, and orphaned
+        jobs.
+
+        No job counts as orphaned while spawns are `pending`.
+        """
+        live = set(namespaces)
+        self._missing_lists = {n: 0 if n in live else k + 1 for n, k in self._missing_lists.items()}
+        over = [name for name, count in self._missing_lists.items() if count >= CONFIRMATIONS]
+        for name in over:
+            del self._missing_lists[name]
+        jobs = [name for name in namespaces if "@" in name and name not in self._missing_lists]
+        self._unknown = {
+            name: self._unknown.get(name, 0) + 1
+            for name in jobs
+            if not pending and name not in self._early_ends
+        }
+        orphaned = [name for name, count in self._unknown.items() if count >= CONFIRMATIONS]
+        ends = [
+            HelperResponse("ended", namespace=name, code=1, message=UNKNOWN_END) for name in over
+        ]
+        return ends, orphaned
+
+
+# Parser of PRTE's log: whether its daemons are ready, and a short reason of its end. Pure.
+#
+# PRTE writes pages about possible causes, which contain the name of the lost node.
+
+_MAX_CHARS = 160  # length of messages that are not recognised
+_LOST = re.compile(r"Remote daemon:\s+\S+ on node (\S+)")
+_ENDED = re.compile(r"Remote host:\s+(\S+)\s+Daemon exit status:\s+(\S+)")
+_READY = "DVM ready"
+_WITHOUT_CONTENT = ("", _READY, "Terminated", "Killed")  # frames, and the messages of shells
+
+
+def is_ready(log: str) -> bool:
+    """Return whether all daemons have started."""
+    return _READY in log
+
+
+def failure_summary(log: str) -> str:
+    """Return why PRTE ended, according to its log; "" if the log has no reason."""
+    log = log.rpartition(_READY)[2]  # earlier messages were not the cause
+    if lost := _LOST.findall(log):
+        return f"its daemon on {lost[-1]} is lost"
+    if ended := _ENDED.findall(log):
+        return f"its daemon on {ended[-1][0]} ended (exit {ended[-1][1]})"
+    lines = [line for line in log.splitlines() if line.strip("- \t") not in _WITHOUT_CONTENT]
+    message = " ".join(" ".join(lines).split())
+    if len(message) <= _MAX_CHARS:
+        return message
+    return "... " + message[-_MAX_CHARS:].partition(" ")[2]
+
 
 START_TIMEOUT_S = 10.0
 START_TIMEOUT_PER_NODE_S = 0.1

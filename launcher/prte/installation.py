@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from launcher.base import YIELD_WHEN_IDLE
-from launcher.process import output
+from launcher.process import children
 
 MIN_MAJOR_VERSION = 3
 _VERSION = re.compile(r"PRRTE\D*(\d+)((?:\.\w+)*)")
@@ -120,6 +120,6 @@ def _with_version(prte: Prte) -> Prte | str:
 
 def _output(argv: list[str], environ: Mapping[str, str]) -> str:
     try:
-        return output.run(argv, environ, _COMMAND_TIMEOUT_S)[1]
+        return children.run(argv, environ, _COMMAND_TIMEOUT_S)[1]
     except (OSError, subprocess.TimeoutExpired) as error:
         return str(error)

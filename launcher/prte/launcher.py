@@ -20,7 +20,7 @@ from pathlib import Path
 from launcher.allocation.hostlist import check_host_name
 from launcher.allocation.this_node import is_this_node
 from launcher.base import Allocation, Command, Exit, LauncherEvent, LaunchError, Node
-from launcher.pmix.protocol import HelperResponse
+from launcher.pmix.helper_process import HelperResponse
 from launcher.process import network_namespace
 from launcher.process.children import describe_exit
 from launcher.prte.dvm import DvmSettings

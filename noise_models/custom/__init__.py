@@ -8,7 +8,6 @@ import msgspec
 
 from noise_models import strict_json
 from noise_models.custom.aer import from_aer
-from noise_models.custom.checks import check
 from noise_models.custom.entries import (
     PREPARATION,
     ChannelEntry,
@@ -17,8 +16,9 @@ from noise_models.custom.entries import (
     IdleEntry,
     ReadoutEntry,
     RelaxationTimes,
+    check,
 )
-from noise_models.errors import SnapshotError
+from noise_models.strict_json import SnapshotError
 
 __all__ = [
     "PREPARATION",

@@ -18,10 +18,8 @@ from numpy.typing import NDArray
 
 from noise_models import strict_json
 from noise_models.channel import Channel, from_kraus, from_paulis, from_unitary, identity, tensor
-from noise_models.custom.channels import matrix
-from noise_models.custom.checks import check
-from noise_models.custom.entries import ChannelEntry, CustomModel, IdleEntry, Matrix, ReadoutEntry
-from noise_models.errors import NoiseError, SnapshotError
+from noise_models.custom import entries
+from noise_models.strict_json import NoiseError, SnapshotError
 
 _ROOT = np.sqrt(0.5)
 _UNITARIES: dict[str, Sequence[Sequence[complex]]] = {
@@ -60,17 +58,17 @@ class _Model(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     errors: tuple[_Error, ...]
     name: str = "aer"
     num_qubits: int = 0
-    idle: tuple[IdleEntry, ...] = ()
+    idle: tuple[entries.IdleEntry, ...] = ()
 
 
-def from_aer(values: Any) -> CustomModel:
+def from_aer(values: Any) -> entries.CustomModel:
     """Convert Aer's dictionary to a custom model. Raises SnapshotError, which names the field."""
     try:
         inputs = msgspec.convert(values, _Model)
     except msgspec.ValidationError as error:
         raise strict_json.type_error(error, _Model) from None
-    channels: list[ChannelEntry] = []
-    readout: list[ReadoutEntry] = []
+    channels: list[entries.ChannelEntry] = []
+    readout: list[entries.ReadoutEntry] = []
     for index, each in enumerate(inputs.errors):
         field = f"errors[{index}]"
         try:
@@ -86,18 +84,18 @@ def from_aer(values: Any) -> CustomModel:
             if isinstance(problem, SnapshotError):
                 raise
             raise SnapshotError(field, problem.message, hint=problem.hint) from None
-    result = CustomModel(
+    result = entries.CustomModel(
         name=inputs.name,
         num_qubits=inputs.num_qubits,
         channels=tuple(channels),
         idle=inputs.idle,
         readout=tuple(readout),
     )
-    check(result)
+    entries.check(result)
     return result
 
 
-def _quantum(error: _Error, field: str) -> list[ChannelEntry]:
+def _quantum(error: _Error, field: str) -> list[entries.ChannelEntry]:
     """Return the channel entries of a mixture of circuits."""
     weights = [_probability(each, f"{field}.probabilities") for each in error.probabilities]
     if len(weights) != len(error.instructions) or abs(sum(weights) - 1.0) > 1e-9:
@@ -119,7 +117,7 @@ def _quantum(error: _Error, field: str) -> list[ChannelEntry]:
         total += weight / sum(weights) * built.ptm
     entry = _entry_fields(Channel(total))
     return [
-        ChannelEntry(gate=operation, qubits=qubits, **entry)
+        entries.ChannelEntry(gate=operation, qubits=qubits, **entry)
         for operation in error.operations
         for qubits in error.gate_qubits
     ]
@@ -162,7 +160,7 @@ def _pauli(name: str, field: str) -> Channel:
 
 def _array(value: Any, field: str) -> NDArray[np.complex128]:
     try:
-        return matrix(msgspec.convert(value, Matrix))
+        return entries.matrix(msgspec.convert(value, entries.Matrix))
     except msgspec.ValidationError as error:
         raise SnapshotError(f"{field}.params", str(error)[:200], hint="rows of numbers") from None
 
@@ -196,7 +194,7 @@ def _entry_fields(channel: Channel) -> dict[str, Any]:
     }
 
 
-def _readout(error: _Error, field: str) -> list[ReadoutEntry]:
+def _readout(error: _Error, field: str) -> list[entries.ReadoutEntry]:
     """Return the entries of a readout error; Aer's rows are the true outcomes."""
     if set(error.operations) != {"measure"}:
         raise SnapshotError(f"{field}.operations", str(error.operations)[:60], hint="measure")
@@ -210,7 +208,7 @@ def _readout(error: _Error, field: str) -> list[ReadoutEntry]:
     results = []
     for qubits in error.gate_qubits:
         if len(rows) == 2:
-            results.append(ReadoutEntry(qubits=qubits, p01=rows[0][1], p10=rows[1][0]))
+            results.append(entries.ReadoutEntry(qubits=qubits, p01=rows[0][1], p10=rows[1][0]))
         else:
-            results.append(ReadoutEntry(qubits=qubits, confusion=confusion))
+            results.append(entries.ReadoutEntry(qubits=qubits, confusion=confusion))
     return results

@@ -9,7 +9,6 @@ from collections.abc import Mapping
 from typing import Protocol
 
 from noise_models.calibration import CalibrationSnapshot
-from noise_models.errors import SnapshotError
 from noise_models.importers import (
     braket,
     cunqa,
@@ -22,8 +21,8 @@ from noise_models.importers import (
     qiskit_target,
     trapped_ion,
 )
-from noise_models.importers.reading.report import ImportReport, ReportLine
-from noise_models.importers.reading.source import Source, parse
+from noise_models.importers.reading import ImportReport, ReportLine, Source, parse
+from noise_models.strict_json import SnapshotError
 
 __all__ = ["REGISTRY", "ImportReport", "Importer", "ReportLine", "import_snapshot"]
 

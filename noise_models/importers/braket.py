@@ -10,13 +10,10 @@ import re
 from typing import Any
 
 from noise_models.calibration import CalibrationSnapshot
-from noise_models.errors import SnapshotError
-from noise_models.importers.reading import values
-from noise_models.importers.reading.builder import SnapshotBuilder
-from noise_models.importers.reading.gate_names import SHAPES, qiskit_name
-from noise_models.importers.reading.report import ImportReport
-from noise_models.importers.reading.source import Source
-from noise_models.importers.reading.values import key_text
+from noise_models.importers import reading
+from noise_models.importers.builder import SnapshotBuilder
+from noise_models.importers.reading import SHAPES, ImportReport, Source, key_text, qiskit_name
+from noise_models.strict_json import SnapshotError
 
 NAME = "braket"
 
@@ -50,12 +47,14 @@ def read(source: Source, name: str) -> tuple[CalibrationSnapshot, ImportReport]:
     section = _section(document)
     if section is None:
         raise SnapshotError("oneQubitProperties", "missing")
-    ones = values.mapping(section["oneQubitProperties"], "oneQubitProperties")
-    index_of = {key: values.qubit_index(key, f"oneQubitProperties.{key_text(key)}") for key in ones}
-    paradigm = values.mapping(document.get("paradigm", {}), "paradigm")
+    ones = reading.mapping(section["oneQubitProperties"], "oneQubitProperties")
+    index_of = {
+        key: reading.qubit_index(key, f"oneQubitProperties.{key_text(key)}") for key in ones
+    }
+    paradigm = reading.mapping(document.get("paradigm", {}), "paradigm")
     count = max(index_of.values(), default=-1) + 1
     if paradigm.get("qubitCount") is not None and not index_of:
-        count = values.integer(paradigm["qubitCount"], "paradigm.qubitCount")
+        count = reading.integer(paradigm["qubitCount"], "paradigm.qubitCount")
     builder = SnapshotBuilder(NAME, count, "oneQubitProperties")
     if len(index_of) < count:
         builder.recorder.defaulted("qubits", "a qubit that is not listed has no calibration data")
@@ -64,16 +63,16 @@ def read(source: Source, name: str) -> tuple[CalibrationSnapshot, ImportReport]:
     single = [gate for gate in natives if SHAPES.get(gate, (0,))[0] == 1]
     for key, entry in ones.items():
         at = f"oneQubitProperties.{key_text(key)}"
-        _qubit(builder, index_of[key], at, values.mapping(entry, at), single)
+        _qubit(builder, index_of[key], at, reading.mapping(entry, at), single)
     _pairs(builder, section)
     _apply_device_values(builder, section)
     _paradigm(builder, paradigm, natives)
-    service = values.mapping(document.get("service", {}), "service")
+    service = reading.mapping(document.get("service", {}), "service")
     shots = service.get("shotsRange")
     if isinstance(shots, list) and len(shots) == 2:
-        builder.copy(shots[1], "max_shots", "service.shotsRange[1]", values.integer)
+        builder.copy(shots[1], "max_shots", "service.shotsRange[1]", reading.integer)
     builder.ignore_others(section, _KNOWN)
-    header = values.mapping(document.get("braketSchemaHeader", {}), "braketSchemaHeader")
+    header = reading.mapping(document.get("braketSchemaHeader", {}), "braketSchemaHeader")
     vendor = str(header.get("name", "")).split(".")
     inputs = vendor[2] if len(vendor) > 3 and vendor[2].isidentifier() else ""
     builder.copy(inputs, "provider", "braketSchemaHeader.name")
@@ -96,26 +95,26 @@ _KNOWN = {
 
 
 def _natives(paradigm: dict[str, Any]) -> list[str]:
-    listed = values.items(paradigm.get("nativeGateSet") or [], "paradigm.nativeGateSet")
-    return list(dict.fromkeys(qiskit_name(values.text(each, at)) for at, each in listed))
+    listed = reading.items(paradigm.get("nativeGateSet") or [], "paradigm.nativeGateSet")
+    return list(dict.fromkeys(qiskit_name(reading.text(each, at)) for at, each in listed))
 
 
 def _time_ns(entry: Any, at: str) -> float:
-    result = values.mapping(entry, at)
-    factor = values.time_factor(result.get("unit"), f"{at}.unit")
-    return values.scaled(values.number(result.get("value"), f"{at}.value"), factor)
+    result = reading.mapping(entry, at)
+    factor = reading.time_factor(result.get("unit"), f"{at}.unit")
+    return reading.scaled(reading.number(result.get("value"), f"{at}.value"), factor)
 
 
 def _fidelities(entries: Any, at: str) -> list[tuple[str, str, dict[str, Any], float]]:
     """Return (place, type, entry, value) of each fidelity in a list."""
     results = []
-    for place, entry in values.items(entries, at):
-        each = values.mapping(entry, place)
+    for place, entry in reading.items(entries, at):
+        each = reading.mapping(entry, place)
         kind = each.get("fidelityType") or {}
-        name = values.mapping(kind, f"{place}.fidelityType").get("name", "")
-        number = values.probability(each.get("fidelity"), f"{place}.fidelity")
+        name = reading.mapping(kind, f"{place}.fidelityType").get("name", "")
+        number = reading.probability(each.get("fidelity"), f"{place}.fidelity")
         results.append(
-            (place, values.text(name, f"{place}.fidelityType.name").upper(), each, number)
+            (place, reading.text(name, f"{place}.fidelityType.name").upper(), each, number)
         )
     return results
 
@@ -125,14 +124,14 @@ def _qubit(
 ) -> None:
     for key in ("T1", "T2"):
         if entry.get(key) is not None:
-            value = values.scaled(_time_ns(entry[key], f"{at}.{key}"), 1e-3)
+            value = reading.scaled(_time_ns(entry[key], f"{at}.{key}"), 1e-3)
             builder.set_qubit(qubit, f"{key.lower()}_us", value, f"{at}.{key}")
     best: tuple[int, str, float] | None = None
     for place, kind, _, value in _fidelities(
         entry.get("oneQubitFidelity", []), f"{at}.oneQubitFidelity"
     ):
         if kind == "READOUT":
-            builder.set_qubit(qubit, "readout_error", values.infidelity(value, place), place)
+            builder.set_qubit(qubit, "readout_error", reading.infidelity(value, place), place)
         elif kind in _READOUT:
             builder.set_qubit(qubit, _READOUT[kind], value, place)
         elif kind in _RANK:
@@ -144,21 +143,21 @@ def _qubit(
             builder.recorder.ignored(place, "a fidelity of another kind")
     if best is not None:
         for gate in [gate for gate in single if gate != "rz"] or ["r"]:
-            builder.set_gate(gate, (qubit,), "error", values.infidelity(best[2], best[1]), best[1])
+            builder.set_gate(gate, (qubit,), "error", reading.infidelity(best[2], best[1]), best[1])
 
 
 def _pairs(builder: SnapshotBuilder, section: dict[str, Any]) -> None:
-    pairs = values.mapping(section.get("twoQubitProperties") or {}, "twoQubitProperties")
+    pairs = reading.mapping(section.get("twoQubitProperties") or {}, "twoQubitProperties")
     for key, entry in pairs.items():
         named = _PAIR.fullmatch(key)
         at = f"twoQubitProperties.{key_text(key)}"
         if named is None:
             raise SnapshotError(at, "not a pair", hint="as 0-1")
-        result = values.mapping(entry, at)
+        result = reading.mapping(entry, at)
         for place, _, each, value in _fidelities(
             result.get("twoQubitGateFidelity", []), f"{at}.twoQubitGateFidelity"
         ):
-            gate = qiskit_name(values.text(each.get("gateName", "cz"), f"{place}.gateName"))
+            gate = qiskit_name(reading.text(each.get("gateName", "cz"), f"{place}.gateName"))
             if gate not in SHAPES:
                 builder.recorder.ignored(place, "the fidelity of no single gate")
                 continue
@@ -166,16 +165,16 @@ def _pairs(builder: SnapshotBuilder, section: dict[str, Any]) -> None:
             direction = each.get("direction")
             if direction is not None:
                 ends = _direction(direction, f"{place}.direction", ends)
-            error = values.infidelity(value, place)
+            error = reading.infidelity(value, place)
             for pair in (ends,) if direction is not None else (ends, ends[::-1]):
                 builder.set_gate(gate, pair, "error", error, place)
                 builder.couple(pair, place)
 
 
 def _direction(direction: Any, at: str, ends: tuple[int, int]) -> tuple[int, int]:
-    result = values.mapping(direction, at)
-    control = values.qubit_index(result.get("control"), f"{at}.control")
-    target = values.qubit_index(result.get("target"), f"{at}.target")
+    result = reading.mapping(direction, at)
+    control = reading.qubit_index(result.get("control"), f"{at}.control")
+    target = reading.qubit_index(result.get("target"), f"{at}.target")
     if {control, target} != set(ends):
         raise SnapshotError(at, f"qubits {control} and {target} in {ends[0]}-{ends[1]}")
     return control, target
@@ -189,10 +188,10 @@ def _apply_device_values(builder: SnapshotBuilder, section: dict[str, Any]) -> N
         if section.get(key) is not None:
             value = _time_ns(section[key], key)
             scale = 1e-3 if target.endswith("_us") else 1.0
-            common.append((key, target, values.scaled(value, scale)))
+            common.append((key, target, reading.scaled(value, scale)))
     readout = _fidelities(section.get("readoutFidelity") or [], "readoutFidelity")
     if readout:
-        error = values.infidelity(readout[0][3], readout[0][0])
+        error = reading.infidelity(readout[0][3], readout[0][0])
         common.append((readout[0][0], "readout_error", error))
     for at, target, value in common:
         for qubit in range(builder.num_qubits):
@@ -212,7 +211,7 @@ def _apply_device_values(builder: SnapshotBuilder, section: dict[str, Any]) -> N
     full = _fidelities(section.get("twoQubitGateFidelity") or [], "twoQubitGateFidelity")
     if full:
         at, value = full[0][0], full[0][3]
-        builder.set_gate("rzz", (), "error", values.infidelity(value, at), at)
+        builder.set_gate("rzz", (), "error", reading.infidelity(value, at), at)
         if duration_2 is not None:
             duration_ns = _time_ns(duration_2, "twoQubitGateDuration")
             builder.set_gate("rzz", (), "duration_ns", duration_ns, "twoQubitGateDuration")
@@ -235,17 +234,17 @@ def _paradigm(builder: SnapshotBuilder, paradigm: dict[str, Any], natives: list[
     if natives and "rz" not in builder.natives and "r" in builder.natives:
         builder.add_native("rz", 1, 1, "rz")
         builder.recorder.defaulted("native_gates[0]", "rz: a frame change without error and time")
-    connectivity = values.mapping(paradigm.get("connectivity", {}), "paradigm.connectivity")
+    connectivity = reading.mapping(paradigm.get("connectivity", {}), "paradigm.connectivity")
     if connectivity.get("fullyConnected") is True or builder.gate_value("rzz", (), "error"):
         builder.values["all_to_all"] = True
         builder.recorder.used("paradigm.connectivity", "all_to_all")
         return
-    graph = values.mapping(
+    graph = reading.mapping(
         connectivity.get("connectivityGraph", {}), "paradigm.connectivity.connectivityGraph"
     )
     for key, others in graph.items():
         at = f"paradigm.connectivity.connectivityGraph.{key_text(key)}"
-        first = values.qubit_index(key, at)
-        for place, other in values.items(others, at):
-            builder.couple((first, values.qubit_index(other, place)), place)
+        first = reading.qubit_index(key, at)
+        for place, other in reading.items(others, at):
+            builder.couple((first, reading.qubit_index(other, place)), place)
             builder.recorder.used(place, "coupling[*]")

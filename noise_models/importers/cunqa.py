@@ -6,14 +6,10 @@ import re
 from typing import Any
 
 from noise_models.calibration import CalibrationSnapshot
-from noise_models.errors import SnapshotError
-from noise_models.importers.reading import values
-from noise_models.importers.reading.builder import SnapshotBuilder
-from noise_models.importers.reading.gate_names import qiskit_name
-from noise_models.importers.reading.report import ImportReport
-from noise_models.importers.reading.source import Source
-from noise_models.importers.reading.values import key_text
-from noise_models.strict_json import short_repr
+from noise_models.importers import reading
+from noise_models.importers.builder import SnapshotBuilder
+from noise_models.importers.reading import ImportReport, Source, key_text, qiskit_name
+from noise_models.strict_json import SnapshotError, short_repr
 
 NAME = "cunqa"
 
@@ -40,7 +36,7 @@ def recognizes(source: Source) -> bool:
 def read(source: Source, name: str) -> tuple[CalibrationSnapshot, ImportReport]:
     """Convert the noise properties to a snapshot. Raises SnapshotError."""
     document = source.only_object("noise properties are one JSON file")
-    qubits = values.mapping(document.get("Qubits"), "Qubits")
+    qubits = reading.mapping(document.get("Qubits"), "Qubits")
     index_of = {key: _number(key, f"Qubits.{key_text(key)}") for key in qubits}
     builder = SnapshotBuilder(NAME, max(index_of.values(), default=-1) + 1, "Qubits")
     if len(index_of) < builder.num_qubits:
@@ -49,10 +45,10 @@ def read(source: Source, name: str) -> tuple[CalibrationSnapshot, ImportReport]:
     builder.recorder.defaulted("technology", "superconducting")
     for key, entry in qubits.items():
         _qubit(builder, index_of[key], f"Qubits.q[{index_of[key]}]", entry)
-    for key, entry in values.mapping(document.get("Q1Gates"), "Q1Gates").items():
+    for key, entry in reading.mapping(document.get("Q1Gates"), "Q1Gates").items():
         qubit = _number(key, f"Q1Gates.{key_text(key)}")
         at = f"Q1Gates.q[{qubit}]"
-        for gate, result in values.mapping(entry, at).items():
+        for gate, result in reading.mapping(entry, at).items():
             _gate(builder, gate, (qubit,), f"{at}.{key_text(gate)}", result)
     _pairs(builder, document)
     builder.ignore_others(document, {"Qubits", "Q1Gates", "Q2Gates(RB)", "Q2Gates (RB)"})
@@ -61,16 +57,16 @@ def read(source: Source, name: str) -> tuple[CalibrationSnapshot, ImportReport]:
 
 def _pairs(builder: SnapshotBuilder, document: dict[str, Any]) -> None:
     section = "Q2Gates(RB)" if "Q2Gates(RB)" in document else "Q2Gates (RB)"
-    for key, entry in values.mapping(document.get(section, {}), section).items():
+    for key, entry in reading.mapping(document.get(section, {}), section).items():
         result = _PAIR.fullmatch(key)
         if result is None:
             raise SnapshotError(f"{section}.{key_text(key)}", "not a pair", hint="as 0-1")
         place = f"{section}.{key}"
-        for gate, inputs in values.mapping(entry, place).items():
+        for gate, inputs in reading.mapping(entry, place).items():
             at = f"{place}.{key_text(gate)}"
-            ends = values.mapping(inputs, at)
-            first = values.qubit_index(ends.get("Control", int(result[1])), f"{at}.Control")
-            second = values.qubit_index(ends.get("Target", int(result[2])), f"{at}.Target")
+            ends = reading.mapping(inputs, at)
+            first = reading.qubit_index(ends.get("Control", int(result[1])), f"{at}.Control")
+            second = reading.qubit_index(ends.get("Target", int(result[2])), f"{at}.Target")
             if {first, second} != {int(result[1]), int(result[2])}:
                 raise SnapshotError(f"{at}.Control", f"qubits {first} and {second} in {key}")
             _gate(builder, gate, (first, second), at, inputs)
@@ -85,14 +81,14 @@ def _number(key: str, field: str) -> int:
 
 
 def _qubit(builder: SnapshotBuilder, qubit: int, place: str, entry: Any) -> None:
-    for key, value in values.mapping(entry, place).items():
+    for key, value in reading.mapping(entry, place).items():
         plain = "".join(key.split()).lower()
         at = f"{place}.{key_text(key)}"
         if plain in _QUBIT_VALUES:
             target, factor = _QUBIT_VALUES[plain]
-            builder.set_qubit(qubit, target, values.number(value, at) * factor, at)
+            builder.set_qubit(qubit, target, reading.number(value, at) * factor, at)
         elif plain == "readoutfidelity(rb)":
-            builder.set_qubit(qubit, "readout_error", values.infidelity(value, at), at)
+            builder.set_qubit(qubit, "readout_error", reading.infidelity(value, at), at)
         else:
             builder.recorder.ignored(at, "not used by the noise model")
 
@@ -102,13 +98,13 @@ def _gate(
 ) -> None:
     name = qiskit_name(gate)
     builder.add_gate(name, qubits, place)
-    for key, value in values.mapping(entry, place).items():
+    for key, value in reading.mapping(entry, place).items():
         plain = "".join(key.split()).lower()
         at = f"{place}.{key_text(key)}"
         if plain in _DURATIONS:
-            duration_ns = values.number(value, at) * 1e9
+            duration_ns = reading.number(value, at) * 1e9
             builder.set_gate(name, qubits, "duration_ns", duration_ns, at)
         elif plain == "fidelity(rb)":
-            builder.set_gate(name, qubits, "error", values.infidelity(value, at), at)
+            builder.set_gate(name, qubits, "error", reading.infidelity(value, at), at)
         elif key not in ("Control", "Target"):
             builder.recorder.ignored(at, "not used by the noise model")

@@ -10,11 +10,10 @@ import re
 from collections.abc import Iterator
 
 from noise_models.calibration import CalibrationSnapshot
-from noise_models.errors import SnapshotError
-from noise_models.importers.reading import values
-from noise_models.importers.reading.builder import SnapshotBuilder
-from noise_models.importers.reading.report import ImportReport
-from noise_models.importers.reading.source import CsvTable, Source
+from noise_models.importers import reading
+from noise_models.importers.builder import SnapshotBuilder
+from noise_models.importers.reading import CsvTable, ImportReport, Source
+from noise_models.strict_json import SnapshotError
 
 NAME = "ibm-csv"
 
@@ -83,7 +82,7 @@ def read(source: Source, name: str) -> tuple[CalibrationSnapshot, ImportReport]:
 
 
 def _number_of(cell: str, row: int) -> int:
-    return values.qubit_index(cell.removeprefix("Q").removeprefix("q"), f"row {row + 2}: Qubit")
+    return reading.qubit_index(cell.removeprefix("Q").removeprefix("q"), f"row {row + 2}: Qubit")
 
 
 def _cells(table: CsvTable, column: str, row_qubits: list[int]) -> Iterator[tuple[int, str, str]]:
@@ -100,13 +99,13 @@ def _column(builder: SnapshotBuilder, table: CsvTable, column: str, row_qubits: 
     stem, unit = (result[1], result[2]) if result else (lower, "")
     cells = _cells(table, column, row_qubits)
     if stem in ("t1", "t2"):
-        factor = values.time_factor(unit, f"header: {column}")
+        factor = reading.time_factor(unit, f"header: {column}")
         _each(builder, cells, f"{stem}_us", factor / 1e3)
     elif stem == "frequency":
-        factor = values.frequency_factor(unit, f"header: {column}")
+        factor = reading.frequency_factor(unit, f"header: {column}")
         _each(builder, cells, "frequency_ghz", factor)
     elif stem == "readout length":
-        _each(builder, cells, "readout_ns", values.time_factor(unit, f"header: {column}"))
+        _each(builder, cells, "readout_ns", reading.time_factor(unit, f"header: {column}"))
     elif lower in _PROBABILITIES:
         _each(builder, cells, _PROBABILITIES[lower], 1.0)
     elif lower.endswith(" error") and lower.removesuffix(" error") in _GATES:
@@ -115,7 +114,7 @@ def _column(builder: SnapshotBuilder, table: CsvTable, column: str, row_qubits: 
             for qubits, value in _entries(qubit, place, cell):
                 _gate(builder, gate, qubits, "error", value, place)
     elif stem == _ONE_QUBIT_TIME or stem in _TWO_QUBIT_TIME:
-        factor = values.time_factor(unit, f"header: {column}")
+        factor = reading.time_factor(unit, f"header: {column}")
         for qubit, place, cell in cells:
             for qubits, value in _entries(qubit, place, cell):
                 _duration(builder, qubits, value * factor, place)
@@ -127,7 +126,7 @@ def _each(
     builder: SnapshotBuilder, cells: Iterator[tuple[int, str, str]], name: str, factor: float
 ) -> None:
     for qubit, place, cell in cells:
-        value = values.scaled(values.parsed_number(cell, place), factor)
+        value = reading.scaled(reading.parsed_number(cell, place), factor)
         builder.set_qubit(qubit, name, value, place)
 
 
@@ -135,14 +134,14 @@ def _entries(qubit: int, place: str, cell: str) -> Iterator[tuple[tuple[int, ...
     """Iterate over (qubits, value) of a cell: one number of the row's qubit, `a_b:value` or
     `b:value`."""
     if ":" not in cell:
-        yield (qubit,), values.parsed_number(cell, place)
+        yield (qubit,), reading.parsed_number(cell, place)
         return
     for part in filter(None, (part.strip() for part in cell.split(";"))):
         result = _ENTRY.fullmatch(part)
         if result is None:
             raise SnapshotError(place, f"{part[:60]!r} is not an entry", hint="as 1_0:0.0137")
         first = qubit if result[1] is None else int(result[1])
-        yield (first, int(result[2])), values.parsed_number(result[3], place)
+        yield (first, int(result[2])), reading.parsed_number(result[3], place)
 
 
 def _gate(

@@ -10,12 +10,10 @@ import math
 from typing import Any
 
 from noise_models.calibration import IBM_PROPERTIES, IBM_ZZ_STRENGTH, CalibrationSnapshot
-from noise_models.errors import SnapshotError
-from noise_models.importers.reading import values
-from noise_models.importers.reading.builder import SnapshotBuilder
-from noise_models.importers.reading.report import ImportReport
-from noise_models.importers.reading.source import Source
-from noise_models.strict_json import short_repr
+from noise_models.importers import reading
+from noise_models.importers.builder import SnapshotBuilder
+from noise_models.importers.reading import ImportReport, Source
+from noise_models.strict_json import SnapshotError, short_repr
 
 NAME = IBM_PROPERTIES
 # Largest ZZ rate that is kept: 99 % of the rates in the files of qiskit-ibm-runtime are below; the
@@ -47,15 +45,15 @@ def read(source: Source, name: str) -> tuple[CalibrationSnapshot, ImportReport]:
     """Convert the properties to a snapshot, with fields from the configuration. Raises
     SnapshotError."""
     properties, configuration = _documents(source)
-    qubits = list(values.items(properties.get("qubits"), "qubits"))
+    qubits = list(reading.items(properties.get("qubits"), "qubits"))
     builder = SnapshotBuilder(NAME, len(qubits), "qubits")
     builder.values.update(provider="IBM", technology="superconducting")
     builder.copy(properties.get("last_update_date"), "calibrated", "last_update_date")
     builder.copy(properties.get("backend_version"), "version", "backend_version")
     for index, (field, entries) in enumerate(qubits):
         _qubit(builder, index, field, entries)
-    for field, entry in values.items(properties.get("gates", []), "gates"):
-        _gate(builder, field, values.mapping(entry, field))
+    for field, entry in reading.items(properties.get("gates", []), "gates"):
+        _gate(builder, field, reading.mapping(entry, field))
     if configuration:
         _configure(builder, configuration)
     else:
@@ -66,7 +64,7 @@ def read(source: Source, name: str) -> tuple[CalibrationSnapshot, ImportReport]:
         _general(builder, general)
     builder.ignore_others(properties, _KNOWN)
     inputs = properties.get("backend_name") or configuration.get("backend_name") or ""
-    return builder.finish(name or values.text(inputs, "backend_name"), source.digest)
+    return builder.finish(name or reading.text(inputs, "backend_name"), source.digest)
 
 
 _KNOWN = {"backend_name", "backend_version", "last_update_date", "qubits", "gates", "general"}
@@ -92,36 +90,36 @@ def _documents(source: Source) -> tuple[dict[str, Any], dict[str, Any]]:
 
 
 def _named(entry: object, field: str) -> tuple[str, dict[str, Any]]:
-    result = values.mapping(entry, field)
-    return values.text(result.get("name"), f"{field}.name"), result
+    result = reading.mapping(entry, field)
+    return reading.text(result.get("name"), f"{field}.name"), result
 
 
 def _qubit(builder: SnapshotBuilder, index: int, field: str, entries: object) -> None:
-    for place, entry in values.items(entries, field):
+    for place, entry in reading.items(entries, field):
         name, result = _named(entry, place)
         at = f"{field}.{name}"
         if name in _TIMES_US:
-            factor = values.time_factor(result.get("unit"), f"{at}.unit")
-            value = values.scaled(values.number(result.get("value"), at), factor / 1e3)
+            factor = reading.time_factor(result.get("unit"), f"{at}.unit")
+            value = reading.scaled(reading.number(result.get("value"), at), factor / 1e3)
             target = _TIMES_US[name]
         elif name == "readout_length":
-            factor = values.time_factor(result.get("unit"), f"{at}.unit")
-            value = values.scaled(values.number(result.get("value"), at), factor)
+            factor = reading.time_factor(result.get("unit"), f"{at}.unit")
+            value = reading.scaled(reading.number(result.get("value"), at), factor)
             target = "readout_ns"
         elif name == "frequency":
-            factor = values.frequency_factor(result.get("unit"), f"{at}.unit")
-            value = values.scaled(values.number(result.get("value"), at), factor)
+            factor = reading.frequency_factor(result.get("unit"), f"{at}.unit")
+            value = reading.scaled(reading.number(result.get("value"), at), factor)
             target = "frequency_ghz"
         elif name in _PROBABILITIES:
             _no_unit(result, at)
-            value = values.probability(result.get("value"), at)
+            value = reading.probability(result.get("value"), at)
             target = _PROBABILITIES[name]
         else:
             _other_of_qubit(builder, index, name, result, at)
             continue
         builder.set_qubit(index, target, value, at)
         if result.get("date") is not None:
-            builder.date_qubit(index, target, values.text(result["date"], f"{at}.date"))
+            builder.date_qubit(index, target, reading.text(result["date"], f"{at}.date"))
 
 
 def _other_of_qubit(
@@ -129,7 +127,7 @@ def _other_of_qubit(
 ) -> None:
     """Report a value that no field stores: clamped for a qubit that is not operational, else
     ignored."""
-    if name == "operational" and not values.number(entry.get("value"), at):
+    if name == "operational" and not reading.number(entry.get("value"), at):
         builder.recorder.clamped(at, f"qubit {index} does not work; its values are kept as given")
     else:
         at = at if name.isascii() and name.isprintable() else "qubits[0].(other)"
@@ -137,10 +135,10 @@ def _other_of_qubit(
 
 
 def _gate(builder: SnapshotBuilder, field: str, entry: dict[str, Any]) -> None:
-    name = values.text(entry.get("gate"), f"{field}.gate")
+    name = reading.text(entry.get("gate"), f"{field}.gate")
     qubits = tuple(
-        values.qubit_index(each, place)
-        for place, each in values.items(entry.get("qubits"), f"{field}.qubits")
+        reading.qubit_index(each, place)
+        for place, each in reading.items(entry.get("qubits"), f"{field}.qubits")
     )
     if not qubits:
         raise SnapshotError(f"{field}.qubits", "empty", hint="name the qubits of the gate")
@@ -148,18 +146,18 @@ def _gate(builder: SnapshotBuilder, field: str, entry: dict[str, Any]) -> None:
     instruction = name in ("measure", "reset", "measure_2", "reset_2")
     if not instruction:
         builder.add_gate(name, qubits, f"{field}.qubits")
-    for place, each in values.items(entry.get("parameters", []), f"{field}.parameters"):
+    for place, each in reading.items(entry.get("parameters", []), f"{field}.parameters"):
         key, result = _named(each, place)
         at = f"{field}.{key}"
         if key == "gate_length":
-            factor = values.time_factor(result.get("unit"), f"{at}.unit")
-            value = values.scaled(values.number(result.get("value"), at), factor)
+            factor = reading.time_factor(result.get("unit"), f"{at}.unit")
+            value = reading.scaled(reading.number(result.get("value"), at), factor)
             target = "duration_ns"
         elif key == "gate_error":
             _no_unit(result, at)
-            value, target = values.probability(result.get("value"), at), "error"
+            value, target = reading.probability(result.get("value"), at), "error"
         elif key == "operational" and not instruction:
-            if not values.number(result.get("value"), at):
+            if not reading.number(result.get("value"), at):
                 builder.replace_error(name, qubits, 1.0)
                 builder.recorder.clamped(at, "the gate does not work: its error is 1")
             continue
@@ -172,7 +170,7 @@ def _gate(builder: SnapshotBuilder, field: str, entry: dict[str, Any]) -> None:
             continue
         builder.set_gate(name, qubits, target, value, at)
         if result.get("date") is not None:
-            builder.date_gate(name, qubits, target, values.text(result["date"], f"{at}.date"))
+            builder.date_gate(name, qubits, target, reading.text(result["date"], f"{at}.date"))
 
 
 def _instruction(
@@ -201,7 +199,7 @@ def _no_unit(entry: dict[str, Any], at: str) -> None:
 
 def _configure(builder: SnapshotBuilder, configuration: dict[str, Any]) -> None:
     count = configuration.get("n_qubits")
-    if count is not None and values.integer(count, "n_qubits") != builder.num_qubits:
+    if count is not None and reading.integer(count, "n_qubits") != builder.num_qubits:
         raise SnapshotError(
             "n_qubits",
             f"{count} qubits in the configuration, {builder.num_qubits} in the properties",
@@ -212,12 +210,12 @@ def _configure(builder: SnapshotBuilder, configuration: dict[str, Any]) -> None:
         builder.couple_pairs(configuration["coupling_map"], "coupling_map")
     params = {
         gate.get("name"): gate.get("parameters")
-        for _, gate in values.items(configuration.get("gates", []), "conf.gates")
+        for _, gate in reading.items(configuration.get("gates", []), "conf.gates")
         if isinstance(gate, dict) and isinstance(gate.get("name"), str)
     }
     arity = {gate: len(qubits) for gate, qubits in builder.gate_keys}
-    for place, each in values.items(configuration.get("basis_gates", []), "basis_gates"):
-        gate = values.text(each, place)
+    for place, each in reading.items(configuration.get("basis_gates", []), "basis_gates"):
+        gate = reading.text(each, place)
         if gate == "reset":
             builder.values["dynamic"] = True
             used(place, "dynamic")
@@ -230,27 +228,27 @@ def _configure(builder: SnapshotBuilder, configuration: dict[str, Any]) -> None:
         builder.add_native(gate, arity.get(gate, 2 if gate[:1] == "c" else 1), count, place)
         used(place, "native_gates[*]")
     if configuration.get("dt") is not None:
-        dt_ns = values.number(configuration["dt"], "dt")
+        dt_ns = reading.number(configuration["dt"], "dt")
         if 0.0 < dt_ns < _LEAST_DT_NS:
             builder.recorder.clamped("dt", f"{dt_ns:g} is taken as seconds")
             dt_ns *= 1e9
         builder.values["dt_ns"] = dt_ns
         used("dt", "dt_ns")
     if configuration.get("default_rep_delay") is not None:
-        delay_us = values.number(configuration["default_rep_delay"], "default_rep_delay")
-        builder.values["rep_delay_ns"] = values.scaled(delay_us, 1e3)
+        delay_us = reading.number(configuration["default_rep_delay"], "default_rep_delay")
+        builder.values["rep_delay_ns"] = reading.scaled(delay_us, 1e3)
         used("default_rep_delay", "rep_delay_ns")
-    builder.copy(configuration.get("max_shots"), "max_shots", "max_shots", values.integer)
+    builder.copy(configuration.get("max_shots"), "max_shots", "max_shots", reading.integer)
     if configuration.get("coords") is not None:
         builder.values["coordinates"] = tuple(
-            _place(pair, place) for place, pair in values.items(configuration["coords"], "coords")
+            _place(pair, place) for place, pair in reading.items(configuration["coords"], "coords")
         )
         used("coords", "coordinates")
     instructions = configuration.get("supported_instructions")
     if instructions is not None:
         named = {
             each
-            for _, each in values.items(instructions, "supported_instructions")
+            for _, each in reading.items(instructions, "supported_instructions")
             if isinstance(each, str)
         }
         builder.values["dynamic"] = builder.values.get("dynamic", False) or bool(named & _DYNAMIC)
@@ -273,7 +271,7 @@ _CONFIGURED = {
 
 
 def _place(pair: object, place: str) -> tuple[float, float]:
-    results = [values.number(each, at) for at, each in values.items(pair, place)]
+    results = [reading.number(each, at) for at, each in reading.items(pair, place)]
     if len(results) != 2:
         raise SnapshotError(place, f"{len(results)} numbers", hint="x and y")
     return results[0], results[1]
@@ -281,15 +279,15 @@ def _place(pair: object, place: str) -> tuple[float, float]:
 
 def _general(builder: SnapshotBuilder, general: object) -> None:
     """Read static ZZ rates `zz_<i><j>`; the digits are split so that the pair is coupled."""
-    entries = [(at, *_named(each, at)) for at, each in values.items(general, "general")]
+    entries = [(at, *_named(each, at)) for at, each in reading.items(general, "general")]
     rates = [(at, name, result) for at, name, result in entries if name.startswith("zz_")]
     for _, name, _ in entries:
         if not name.startswith("zz_"):
             kind = name.split("_")[0] if name.isascii() and name.isprintable() else "(other)"
             builder.recorder.ignored(f"general.{kind}_*", "not used by the noise model")
     for at, name, result in rates:
-        factor = values.frequency_factor(result.get("unit"), f"{at}.unit")
-        value = values.number(result.get("value"), at)
+        factor = reading.frequency_factor(result.get("unit"), f"{at}.unit")
+        value = reading.number(result.get("value"), at)
         if value == 0.0:
             builder.recorder.ignored("general.zz_*", "0: not measured")
             continue
@@ -297,7 +295,7 @@ def _general(builder: SnapshotBuilder, general: object) -> None:
         if pair is None:
             builder.recorder.ignored("general.zz_*", "the digits name no coupled pair, or several")
             continue
-        rate_khz = values.scaled(value, factor) * 1e6
+        rate_khz = reading.scaled(value, factor) * 1e6
         if abs(rate_khz) > _MAX_ZZ_KHZ:
             limited = math.copysign(_MAX_ZZ_KHZ, rate_khz)
             builder.recorder.clamped(

@@ -11,13 +11,10 @@ import re
 from typing import Any
 
 from noise_models.calibration import CalibrationSnapshot
-from noise_models.errors import SnapshotError
-from noise_models.importers.reading import values
-from noise_models.importers.reading.builder import SnapshotBuilder
-from noise_models.importers.reading.gate_names import qiskit_name
-from noise_models.importers.reading.report import ImportReport
-from noise_models.importers.reading.source import Source
-from noise_models.strict_json import short_repr
+from noise_models.importers import reading
+from noise_models.importers.builder import SnapshotBuilder
+from noise_models.importers.reading import ImportReport, Source, qiskit_name
+from noise_models.strict_json import SnapshotError, short_repr
 
 NAME = "iqm"
 
@@ -58,7 +55,7 @@ def _observations(document: Any) -> list[tuple[str, str, Any, dict[str, Any]]] |
     for place, name, entry in entries:
         if not isinstance(entry, dict) or "value" not in entry:
             raise SnapshotError(place, "an observation without a value")
-        results.append((place, values.text(name, f"{place}.dut_field"), entry["value"], entry))
+        results.append((place, reading.text(name, f"{place}.dut_field"), entry["value"], entry))
     return results
 
 
@@ -88,7 +85,7 @@ def read(source: Source, name: str) -> tuple[CalibrationSnapshot, ImportReport]:
                 builder.couple(key[2][::-1], place)
     _natives(builder)
     label = document.get("dut_label") or document.get("quantum_computer") or ""
-    return builder.finish(name or values.text(label, "dut_label"), source.digest)
+    return builder.finish(name or reading.text(label, "dut_label"), source.digest)
 
 
 def _qubit_numbers(name: str) -> list[int]:
@@ -130,12 +127,12 @@ def _choose(
         if all_qubits and method.endswith("ssro") and metric in _READOUT and len(indices) == 1:
             target = ("qubit", indices[0], _READOUT[metric])
             rank = 0 if method == "ssro" and gate == "measure" else 1
-            inputs = values.probability(_number(value, at), at)
-            number = values.infidelity(inputs, at) if metric == "fidelity" else inputs
+            inputs = reading.probability(_number(value, at), at)
+            number = reading.infidelity(inputs, at) if metric == "fidelity" else inputs
         elif all_qubits and method in _RANK_METHOD and metric == "fidelity" and gate != "clifford":
             target = ("gate", qiskit_name(gate), indices)
             rank = _RANK_METHOD[method]
-            number = values.infidelity(_number(value, at), at)
+            number = reading.infidelity(_number(value, at), at)
     if target is None:
         builder.recorder.ignored(f"observations.{kind}", "not used by the noise model")
         return
@@ -156,7 +153,7 @@ def _index(digits: str, place: str) -> int:
 
 def _number(value: Any, at: str) -> float:
     """Return a number; some exports write it as text."""
-    return values.parsed_number(value, at) if isinstance(value, str) else values.number(value, at)
+    return reading.parsed_number(value, at) if isinstance(value, str) else reading.number(value, at)
 
 
 def _natives(builder: SnapshotBuilder) -> None:

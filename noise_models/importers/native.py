@@ -5,10 +5,9 @@ from __future__ import annotations
 import msgspec
 
 from noise_models.calibration import CalibrationSnapshot
-from noise_models.errors import SnapshotError
-from noise_models.importers.reading.report import ImportReport, Recorder
-from noise_models.importers.reading.source import Source
+from noise_models.importers.reading import ImportReport, Recorder, Source
 from noise_models.snapshot import clamps, from_values
+from noise_models.strict_json import SnapshotError
 
 NAME = "simenv"
 

@@ -8,13 +8,10 @@ from __future__ import annotations
 from typing import Any
 
 from noise_models.calibration import CalibrationSnapshot
-from noise_models.errors import SnapshotError
-from noise_models.importers.reading import values
-from noise_models.importers.reading.builder import SnapshotBuilder
-from noise_models.importers.reading.gate_names import qiskit_name
-from noise_models.importers.reading.report import ImportReport
-from noise_models.importers.reading.source import Source
-from noise_models.strict_json import short_repr
+from noise_models.importers import reading
+from noise_models.importers.builder import SnapshotBuilder
+from noise_models.importers.reading import ImportReport, Source, qiskit_name
+from noise_models.strict_json import SnapshotError, short_repr
 
 NAME = "qdmi"
 
@@ -43,17 +40,17 @@ def read(source: Source, name: str) -> tuple[CalibrationSnapshot, ImportReport]:
     version = document.get("schema-version", 1)
     if version != 1 or isinstance(version, bool):
         raise SnapshotError("schema-version", f"{short_repr(version)} is not supported", hint="1")
-    count = values.integer(document.get("numQubits"), "numQubits")
+    count = reading.integer(document.get("numQubits"), "numQubits")
     builder = SnapshotBuilder(NAME, count, "numQubits")
     builder.values["technology"] = "superconducting"
     builder.recorder.defaulted("technology", "superconducting")
     factor = _duration_factor(builder, document)
     _sites(builder, document, factor)
     builder.couple_pairs(document.get("couplings", []), "couplings")
-    for place, entry in values.items(document.get("operations"), "operations"):
-        _operation(builder, place, values.mapping(entry, place), factor)
+    for place, entry in reading.items(document.get("operations"), "operations"):
+        _operation(builder, place, reading.mapping(entry, place), factor)
     builder.ignore_others(document, _KNOWN)
-    inputs = values.text(document.get("name", ""), "name")
+    inputs = reading.text(document.get("name", ""), "name")
     return builder.finish(name or inputs, source.digest)
 
 
@@ -62,21 +59,21 @@ def _duration_factor(builder: SnapshotBuilder, document: dict[str, Any]) -> floa
     if document.get("durationUnit") is None:
         builder.recorder.defaulted("durationUnit", "ns")
         return 1.0
-    unit = values.mapping(document["durationUnit"], "durationUnit")
-    scale = values.number(unit.get("scaleFactor", 1.0), "durationUnit.scaleFactor")
+    unit = reading.mapping(document["durationUnit"], "durationUnit")
+    scale = reading.number(unit.get("scaleFactor", 1.0), "durationUnit.scaleFactor")
     if scale <= 0.0:
         raise SnapshotError("durationUnit.scaleFactor", f"{scale:g}", hint="above 0")
     builder.recorder.used("durationUnit", "units of times")
-    return values.scaled(scale, values.time_factor(unit.get("unit"), "durationUnit.unit"))
+    return reading.scaled(scale, reading.time_factor(unit.get("unit"), "durationUnit.unit"))
 
 
 def _sites(builder: SnapshotBuilder, document: dict[str, Any], factor: float) -> None:
-    section = values.mapping(document.get("qubitProperties", {}), "qubitProperties")
-    common = values.mapping(section.get("defaults", {}), "qubitProperties.defaults")
+    section = reading.mapping(document.get("qubitProperties", {}), "qubitProperties")
+    common = reading.mapping(section.get("defaults", {}), "qubitProperties.defaults")
     own: dict[int, tuple[str, dict[str, Any]]] = {}
-    for place, entry in values.items(section.get("overrides", []), "qubitProperties.overrides"):
-        result = values.mapping(entry, place)
-        qubit = values.qubit_index(result.get("qubit"), f"{place}.qubit")
+    for place, entry in reading.items(section.get("overrides", []), "qubitProperties.overrides"):
+        result = reading.mapping(entry, place)
+        qubit = reading.qubit_index(result.get("qubit"), f"{place}.qubit")
         builder.check_qubits((qubit,), f"{place}.qubit")
         if qubit in own:
             raise SnapshotError(f"{place}.qubit", f"qubit {qubit} a second time")
@@ -87,23 +84,23 @@ def _sites(builder: SnapshotBuilder, document: dict[str, Any], factor: float) ->
             at = f"{place}.{key}" if key in result else f"qubitProperties.defaults.{key}"
             value = result[key] if key in result else common.get(key)
             if value is not None:
-                number = values.scaled(values.number(value, at) * factor, 1e-3)
+                number = reading.scaled(reading.number(value, at) * factor, 1e-3)
                 builder.set_qubit(qubit, f"{key}_us", number, at)
         builder.ignore_others(result, {"qubit", "t1", "t2"}, f"{place}.")
 
 
 def _operation(builder: SnapshotBuilder, place: str, record: dict[str, Any], factor: float) -> None:
-    inputs = values.text(record.get("name"), f"{place}.name")
+    inputs = reading.text(record.get("name"), f"{place}.name")
     name = qiskit_name(inputs)
-    arity = values.integer(
+    arity = reading.integer(
         record.get("numQubits", record.get("num_qubits", 1)), f"{place}.numQubits"
     )
     sites: list[tuple[str, tuple[int, ...], dict[str, Any]]] = []
-    for at, entry in values.items(record.get("siteOverrides", []), f"{place}.siteOverrides"):
-        each = values.mapping(entry, at)
+    for at, entry in reading.items(record.get("siteOverrides", []), f"{place}.siteOverrides"):
+        each = reading.mapping(entry, at)
         qubits = tuple(
-            values.qubit_index(qubit, where)
-            for where, qubit in values.items(each.get("sites"), f"{at}.sites")
+            reading.qubit_index(qubit, where)
+            for where, qubit in reading.items(each.get("sites"), f"{at}.sites")
         )
         if len(qubits) != arity:
             raise SnapshotError(f"{at}.sites", f"{len(qubits)} qubits of {short_repr(inputs)}")
@@ -112,7 +109,7 @@ def _operation(builder: SnapshotBuilder, place: str, record: dict[str, Any], fac
         _instruction(builder, name, place, record, sites, factor)
         return
     count = record.get("numParameters")
-    params = None if count is None else values.integer(count, f"{place}.numParameters")
+    params = None if count is None else reading.integer(count, f"{place}.numParameters")
     builder.add_native(name, arity, params, f"{place}.name")
     builder.recorder.used(f"{place}.name", "native_gates[*]")
     for at, qubits, each in [*sites, (place, (), record)]:
@@ -131,9 +128,9 @@ def _figures(at: str, record: dict[str, Any], factor: float) -> tuple[float | No
     """Return (error, duration in ns) of an operation; None: the value is missing."""
     error = duration_ns = None
     if record.get("fidelity") is not None:
-        error = values.infidelity(record["fidelity"], f"{at}.fidelity")
+        error = reading.infidelity(record["fidelity"], f"{at}.fidelity")
     if record.get("duration") is not None:
-        duration_ns = values.number(record["duration"], f"{at}.duration") * factor
+        duration_ns = reading.number(record["duration"], f"{at}.duration") * factor
     return error, duration_ns
 
 

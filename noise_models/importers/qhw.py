@@ -9,13 +9,10 @@ from __future__ import annotations
 from typing import Any
 
 from noise_models.calibration import CalibrationSnapshot
-from noise_models.errors import SnapshotError
-from noise_models.importers.reading import values
-from noise_models.importers.reading.builder import SnapshotBuilder
-from noise_models.importers.reading.gate_names import SHAPES
-from noise_models.importers.reading.report import ImportReport
-from noise_models.importers.reading.source import Source
-from noise_models.strict_json import short_repr
+from noise_models.importers import reading
+from noise_models.importers.builder import SnapshotBuilder
+from noise_models.importers.reading import SHAPES, ImportReport, Source
+from noise_models.strict_json import SnapshotError, short_repr
 
 NAME = "qhw"
 
@@ -43,15 +40,15 @@ def read(source: Source, name: str) -> tuple[CalibrationSnapshot, ImportReport]:
     if source.tables or not records:
         raise SnapshotError("files", "qhw records are JSON files")
     main = records.get(_SCHEMAS[0]) or records.get(_SCHEMAS[1]) or records[_SCHEMAS[2]]
-    head = values.mapping(main.get("device", {}), "device")
-    extensions = values.mapping(main.get("extensions", {}), "extensions")
+    head = reading.mapping(main.get("device", {}), "device")
+    extensions = reading.mapping(main.get("extensions", {}), "extensions")
     metrics = [each for each in extensions.values() if isinstance(each, dict)]
     builder = SnapshotBuilder(NAME, _num_qubits(head, metrics), "device.num_qubits")
     for key in _HEAD:
         of_main = key == "provider"
         inputs = (main if of_main else head).get(key)
         builder.copy(inputs, key, key if of_main else f"device.{key}")
-    calibration = values.mapping(main.get("calibration", {}), "calibration")
+    calibration = reading.mapping(main.get("calibration", {}), "calibration")
     builder.copy(calibration.get("timestamp"), "calibrated", "calibration.timestamp")
     for key in sorted(calibration.keys() - {"timestamp"}):
         builder.recorder.ignored(f"calibration.{short_repr(key)[1:-1]}", "a summary")
@@ -60,17 +57,17 @@ def read(source: Source, name: str) -> tuple[CalibrationSnapshot, ImportReport]:
     _device(builder, records.get("qhw-device-v1", {}))
     _coupling(builder, records.get("qhw-coupling-v1", {}))
     inputs = head.get("name") or head.get("id") or ""
-    return builder.finish(name or values.text(inputs, "device.name"), source.digest)
+    return builder.finish(name or reading.text(inputs, "device.name"), source.digest)
 
 
 def _num_qubits(head: dict[str, Any], metrics: list[dict[str, Any]]) -> int:
     if head.get("num_qubits") is not None:
-        return values.integer(head["num_qubits"], "device.num_qubits")
+        return reading.integer(head["num_qubits"], "device.num_qubits")
     indices = [-1]
     for each in metrics:
-        for place, entry in values.items(each.get("qubit_metrics", []), "qubit_metrics"):
-            result = values.mapping(entry, place)
-            indices.append(values.qubit_index(result.get("qubit"), f"{place}.qubit"))
+        for place, entry in reading.items(each.get("qubit_metrics", []), "qubit_metrics"):
+            result = reading.mapping(entry, place)
+            indices.append(reading.qubit_index(result.get("qubit"), f"{place}.qubit"))
     return max(indices) + 1
 
 
@@ -79,33 +76,33 @@ def _metrics(builder: SnapshotBuilder, extension: str, metrics: Any) -> None:
         builder.recorder.ignored(extension, "not a set of metrics")
         return
     unit = metrics.get("duration_unit", "s")
-    factor = values.time_factor(unit, f"{extension}.duration_unit")
-    frequency = values.frequency_factor(
+    factor = reading.time_factor(unit, f"{extension}.duration_unit")
+    frequency = reading.frequency_factor(
         metrics.get("frequency_unit", "Hz"), f"{extension}.frequency_unit"
     )
     if "duration_unit" not in metrics:
         builder.recorder.defaulted(f"{extension}.duration_unit", "s")
-    for place, entry in values.items(metrics.get("qubit_metrics", []), "qubit_metrics"):
-        each = values.mapping(entry, place)
-        qubit = values.qubit_index(each.get("qubit"), f"{place}.qubit")
+    for place, entry in reading.items(metrics.get("qubit_metrics", []), "qubit_metrics"):
+        each = reading.mapping(entry, place)
+        qubit = reading.qubit_index(each.get("qubit"), f"{place}.qubit")
         for key, value in each.items():
             at = f"{place}.{short_repr(key)[1:-1]}"
             if key in _TIMES:
                 target = _TIMES[key]
                 scale = factor / 1e3 if target.endswith("_us") else factor
-                number = values.scaled(values.number(value, at), scale)
+                number = reading.scaled(reading.number(value, at), scale)
                 builder.set_qubit(qubit, target, number, at)
             elif key == "frequency":
-                ghz = values.scaled(values.number(value, at), frequency)
+                ghz = reading.scaled(reading.number(value, at), frequency)
                 builder.set_qubit(qubit, "frequency_ghz", ghz, at)
             elif key in _PROBABILITIES:
-                builder.set_qubit(qubit, key, values.probability(value, at), at)
+                builder.set_qubit(qubit, key, reading.probability(value, at), at)
             elif key == "readout_fidelity" and "readout_error" not in each:
-                builder.set_qubit(qubit, "readout_error", values.infidelity(value, at), at)
+                builder.set_qubit(qubit, "readout_error", reading.infidelity(value, at), at)
             elif key != "qubit":
                 builder.recorder.ignored(at, "not used by the noise model")
-    for place, entry in values.items(metrics.get("gate_metrics", []), "gate_metrics"):
-        _gate(builder, place, values.mapping(entry, place), factor)
+    for place, entry in reading.items(metrics.get("gate_metrics", []), "gate_metrics"):
+        _gate(builder, place, reading.mapping(entry, place), factor)
     builder.ignore_others(metrics, _KNOWN, f"{extension}.")
 
 
@@ -113,20 +110,20 @@ _KNOWN = {"qubit_metrics", "gate_metrics", "duration_unit", "frequency_unit"}
 
 
 def _gate(builder: SnapshotBuilder, place: str, record: dict[str, Any], factor: float) -> None:
-    name = values.text(record.get("operation"), f"{place}.operation")
+    name = reading.text(record.get("operation"), f"{place}.operation")
     locus = tuple(
-        values.qubit_index(each, at)
-        for at, each in values.items(record.get("locus", []), f"{place}.locus")
+        reading.qubit_index(each, at)
+        for at, each in reading.items(record.get("locus", []), f"{place}.locus")
     )
     error = None
     if record.get("error") is not None:
-        error = values.probability(record["error"], f"{place}.error")
+        error = reading.probability(record["error"], f"{place}.error")
     elif record.get("fidelity") is not None:
-        error = values.infidelity(record["fidelity"], f"{place}.fidelity")
+        error = reading.infidelity(record["fidelity"], f"{place}.fidelity")
     duration_ns = None
     if record.get("duration") is not None:
-        inputs = values.number(record["duration"], f"{place}.duration")
-        duration_ns = values.scaled(inputs, factor)
+        inputs = reading.number(record["duration"], f"{place}.duration")
+        duration_ns = reading.scaled(inputs, factor)
     known = {"operation", "locus", "error", "fidelity", "duration"}
     builder.ignore_others(record, known, f"{place}.")
     if name in ("measure", "reset"):
@@ -146,21 +143,21 @@ def _gate(builder: SnapshotBuilder, place: str, record: dict[str, Any], factor: 
 
 
 def _device(builder: SnapshotBuilder, record: dict[str, Any]) -> None:
-    metadata = values.mapping(record.get("metadata", {}), "metadata")
+    metadata = reading.mapping(record.get("metadata", {}), "metadata")
     arity = {gate: len(qubits) for gate, qubits in builder.gate_keys if qubits}
-    for place, each in values.items(metadata.get("basis_gates", []), "metadata.basis_gates"):
-        gate = values.text(each, place)
+    for place, each in reading.items(metadata.get("basis_gates", []), "metadata.basis_gates"):
+        gate = reading.text(each, place)
         shape = SHAPES.get(gate)
         builder.add_native(gate, arity.get(gate, shape[0] if shape else 1), None, place)
         builder.recorder.used(place, "native_gates[*]")
-    builder.copy(metadata.get("max_shots"), "max_shots", "metadata.max_shots", values.integer)
+    builder.copy(metadata.get("max_shots"), "max_shots", "metadata.max_shots", reading.integer)
     if metadata.get("dynamic_circuits") is True:
         builder.values["dynamic"] = True
         builder.recorder.used("metadata.dynamic_circuits", "dynamic")
 
 
 def _coupling(builder: SnapshotBuilder, record: dict[str, Any]) -> None:
-    coupling = values.mapping(record.get("coupling", {}), "coupling")
+    coupling = reading.mapping(record.get("coupling", {}), "coupling")
     if not coupling:
         builder.recorder.defaulted("coupling", "the pairs of two-qubit gates: no coupling record")
         builder.couple_gates()

@@ -8,12 +8,10 @@ from __future__ import annotations
 from typing import Any
 
 from noise_models.calibration import CalibrationSnapshot
-from noise_models.errors import SnapshotError
-from noise_models.importers.reading import values
-from noise_models.importers.reading.builder import SnapshotBuilder
-from noise_models.importers.reading.report import ImportReport
-from noise_models.importers.reading.source import Source
-from noise_models.strict_json import short_repr
+from noise_models.importers import reading
+from noise_models.importers.builder import SnapshotBuilder
+from noise_models.importers.reading import ImportReport, Source
+from noise_models.strict_json import SnapshotError, short_repr
 
 NAME = "qiskit-target"
 
@@ -40,16 +38,16 @@ def recognizes(source: Source) -> bool:
 def read(source: Source, name: str) -> tuple[CalibrationSnapshot, ImportReport]:
     """Convert the Target to a snapshot. Raises SnapshotError."""
     document = source.only_object("a Target is one JSON file", "give that file alone")
-    count = values.integer(document.get("num_qubits"), "num_qubits")
+    count = reading.integer(document.get("num_qubits"), "num_qubits")
     builder = SnapshotBuilder(NAME, count, "num_qubits")
     for key in _TEXTS:
         builder.copy(document.get(key), key, key)
     if document.get("dt_s") is not None:
-        builder.values["dt_ns"] = values.number(document["dt_s"], "dt_s") * 1e9
+        builder.values["dt_ns"] = reading.number(document["dt_s"], "dt_s") * 1e9
         builder.recorder.used("dt_s", "dt_ns")
-    builder.copy(document.get("max_shots") or None, "max_shots", "max_shots", values.integer)
-    for index, (place, entry) in enumerate(values.items(document.get("qubits", []), "qubits")):
-        for key, value in values.mapping(entry, place).items():
+    builder.copy(document.get("max_shots") or None, "max_shots", "max_shots", reading.integer)
+    for index, (place, entry) in enumerate(reading.items(document.get("qubits", []), "qubits")):
+        for key, value in reading.mapping(entry, place).items():
             if value is None:
                 continue
             if key not in _QUBIT_VALUES:
@@ -57,12 +55,12 @@ def read(source: Source, name: str) -> tuple[CalibrationSnapshot, ImportReport]:
                 continue
             target, factor = _QUBIT_VALUES[key]
             at = f"{place}.{key}"
-            builder.set_qubit(index, target, values.number(value, at) * factor, at)
+            builder.set_qubit(index, target, reading.number(value, at) * factor, at)
     everywhere = _operations(builder, document)
     if everywhere or count == 1 or (count > 1 and len(builder.coupling) == count * (count - 1)):
         builder.values["all_to_all"] = True
     builder.ignore_others(document, _KNOWN)
-    inputs = values.text(document.get("name", ""), "name")
+    inputs = reading.text(document.get("name", ""), "name")
     return builder.finish(name or inputs, source.digest)
 
 
@@ -83,23 +81,24 @@ def _operations(builder: SnapshotBuilder, document: dict[str, Any]) -> bool:
     """Read all operations; returns True if a two-qubit gate acts on every pair."""
     everywhere = False
     dynamic = False
-    for place, entry in values.items(document.get("operations"), "operations"):
-        result = values.mapping(entry, place)
-        gate = values.text(result.get("name"), f"{place}.name")
+    for place, entry in reading.items(document.get("operations"), "operations"):
+        result = reading.mapping(entry, place)
+        gate = reading.text(result.get("name"), f"{place}.name")
         inputs = result.get("qubits")
         qubits: tuple[int, ...] = ()
         if inputs is not None:
             qubits = tuple(
-                values.qubit_index(each, at) for at, each in values.items(inputs, f"{place}.qubits")
+                reading.qubit_index(each, at)
+                for at, each in reading.items(inputs, f"{place}.qubits")
             )
         builder.check_qubits(qubits, f"{place}.qubits")
         dynamic = dynamic or gate in _CONTROL_FLOW
-        arity = values.integer(result.get("num_qubits", len(qubits)), f"{place}.num_qubits")
+        arity = reading.integer(result.get("num_qubits", len(qubits)), f"{place}.num_qubits")
         figures = [key for key in ("error", "duration_s") if result.get(key) is not None]
         is_gate = result.get("gate")
         if not isinstance(is_gate, bool):
             raise SnapshotError(f"{place}.gate", f"{short_repr(is_gate)} is neither true nor false")
-        params = values.integer(result.get("num_params", 0), f"{place}.num_params")
+        params = reading.integer(result.get("num_params", 0), f"{place}.num_params")
         if not is_gate:
             for key in figures:
                 _instruction(builder, gate, qubits, key, result[key], f"{place}.{key}")
@@ -115,9 +114,9 @@ def _operations(builder: SnapshotBuilder, document: dict[str, Any]) -> bool:
         for key in figures:
             at = f"{place}.{key}"
             if key == "error":
-                builder.set_gate(gate, qubits, "error", values.probability(result[key], at), at)
+                builder.set_gate(gate, qubits, "error", reading.probability(result[key], at), at)
             else:
-                duration = values.number(result[key], at) * 1e9
+                duration = reading.number(result[key], at) * 1e9
                 builder.set_gate(gate, qubits, "duration_ns", duration, at)
     builder.values["dynamic"] = dynamic
     builder.recorder.used("operations", "dynamic")
@@ -132,6 +131,6 @@ def _instruction(
     if target is None:
         builder.recorder.ignored(f"operations[0].{key}", f"of {short_repr(gate)[1:-1]}: not a gate")
         return
-    number = values.number(value, at) * (1e9 if key == "duration_s" else 1.0)
+    number = reading.number(value, at) * (1e9 if key == "duration_s" else 1.0)
     for qubit in qubits or range(builder.num_qubits):
         builder.set_qubit(qubit, target, number, at)

@@ -10,13 +10,10 @@ from __future__ import annotations
 from typing import Any
 
 from noise_models.calibration import CalibrationSnapshot
-from noise_models.errors import SnapshotError
-from noise_models.importers.reading import values
-from noise_models.importers.reading.builder import SnapshotBuilder
-from noise_models.importers.reading.report import ImportReport
-from noise_models.importers.reading.source import Source
-from noise_models.importers.reading.values import key_text
-from noise_models.strict_json import short_repr
+from noise_models.importers import reading
+from noise_models.importers.builder import SnapshotBuilder
+from noise_models.importers.reading import ImportReport, Source, key_text
+from noise_models.strict_json import SnapshotError, short_repr
 
 NAME = "trapped-ion"
 
@@ -84,7 +81,7 @@ def read(source: Source, name: str) -> tuple[CalibrationSnapshot, ImportReport]:
     count = [key for key in _COUNTS if key in inputs and not isinstance(inputs[key][1], list)]
     num_qubits = DEFAULT_QUBITS
     if count:
-        num_qubits = values.integer(inputs[count[0]][1], inputs[count[0]][0])
+        num_qubits = reading.integer(inputs[count[0]][1], inputs[count[0]][0])
     builder = SnapshotBuilder(NAME, num_qubits, inputs[count[0]][0] if count else "num_qubits")
     if count:
         builder.recorder.used(inputs[count[0]][0], "num_qubits")
@@ -101,13 +98,13 @@ def read(source: Source, name: str) -> tuple[CalibrationSnapshot, ImportReport]:
         used.add(key)
         if key in inputs:
             at, value = inputs[key]
-            error = values.probability(value, at) * side / (side + 1)
+            error = reading.probability(value, at) * side / (side + 1)
             builder.set_gate(gate, (), "error", error, at)
     for key, gate in (("duration_1q_s", "r"), ("duration_2q_s", "rzz")):
         used.add(key)
         if key in inputs:
             at, value = inputs[key]
-            builder.set_gate(gate, (), "duration_ns", values.number(value, at) * 1e9, at)
+            builder.set_gate(gate, (), "duration_ns", reading.number(value, at) * 1e9, at)
         else:
             builder.set_gate(gate, (), "duration_ns", _DEFAULT_TIMES_NS[key], f"({key})")
             builder.recorder.defaulted(key, f"{_DEFAULT_TIMES_NS[key] / 1e9:g}")
@@ -117,7 +114,7 @@ def read(source: Source, name: str) -> tuple[CalibrationSnapshot, ImportReport]:
         place, value = inputs[key]
         builder.recorder.ignored(place, _IGNORED.get(key, "not used by the noise model"))
     label = inputs.get("name", ("", ""))[1]
-    return builder.finish(name or values.text(label, "name"), source.digest)
+    return builder.finish(name or reading.text(label, "name"), source.digest)
 
 
 def _qubits(builder: SnapshotBuilder, entries: dict[str, tuple[str, Any]]) -> set[str]:
@@ -126,30 +123,30 @@ def _qubits(builder: SnapshotBuilder, entries: dict[str, tuple[str, Any]]) -> se
     if "p_meas" in entries:
         at, value = entries["p_meas"]
         if isinstance(value, list):
-            pair = [values.probability(each, place) for place, each in values.items(value, at)]
+            pair = [reading.probability(each, place) for place, each in reading.items(value, at)]
             if len(pair) != 2:
                 raise SnapshotError(at, f"{len(pair)} values", hint="one, or one for 0 and for 1")
         else:
-            pair = [values.probability(value, at)] * 2
+            pair = [reading.probability(value, at)] * 2
         shared["p01"], shared["p10"] = (at, pair[0]), (at, pair[1])
     for key, target in (("p_meas_0", "p01"), ("p_meas_1", "p10"), ("p_init", "preparation_error")):
         if key in entries:
             at, value = entries[key]
             if target in shared:
                 raise SnapshotError(at, f"{key} beside p_meas", hint="give one of the two")
-            shared[target] = (at, values.probability(value, at))
+            shared[target] = (at, reading.probability(value, at))
     if "preparation_error" in shared:
         shared["reset_error"] = shared["preparation_error"]
     for key, (target, factor) in _QUBIT_TIMES.items():
         if key in entries:
             shared[target] = (
                 entries[key][0],
-                values.number(entries[key][1], entries[key][0]) * factor,
+                reading.number(entries[key][1], entries[key][0]) * factor,
             )
     if "linear_dephasing_rate" in entries:
         # Probability of Z after a time t: rate t here; (1 - exp(-t / T2)) / 2 for dephasing.
         at, value = entries["linear_dephasing_rate"]
-        rate = values.number(value, at)
+        rate = reading.number(value, at)
         if rate < 0.0:
             raise SnapshotError(at, f"{rate:g}", hint="a rate in 1/s, 0 or above")
         if rate > 0.0 and "t2_us" not in shared:
@@ -173,10 +170,10 @@ def _texts(builder: SnapshotBuilder, entries: dict[str, tuple[str, Any]], used: 
     ):
         used.add(key)
         if key in entries and target not in builder.values:
-            builder.values[target] = values.text(entries[key][1], entries[key][0])
+            builder.values[target] = reading.text(entries[key][1], entries[key][0])
             builder.recorder.used(entries[key][0], target)
     for key in ("max_n_shots", "max_shots"):
         used.add(key)
         if key in entries and "max_shots" not in builder.values:
-            builder.values["max_shots"] = values.integer(entries[key][1], entries[key][0])
+            builder.values["max_shots"] = reading.integer(entries[key][1], entries[key][0])
             builder.recorder.used(entries[key][0], "max_shots")

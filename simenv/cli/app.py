@@ -1,73 +1,304 @@
-"""`simenv`: the list of commands and the options that they share.
-
-Invariant: the import of this module loads typer and msgspec at most, and the import of a command's
-module also zmq. Each command imports the rest when it runs, which keeps short commands fast.
-"""
+"""The command `simenv`: list of commands, options of every command, and errors on stderr."""
 
 from __future__ import annotations
 
+import inspect
+import math
 import signal
 import sys
-from collections.abc import Sequence
+import traceback
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, fields
 from importlib import import_module
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, get_type_hints
 
 import typer
 import typer.core
 
+from simenv import config, errors
 from simenv._version import __version__
-from simenv.cli.errors import run_guarded
-from simenv.cli.options import VALUED, Settings, hoist
-from simenv.cli.output import terminal
+from simenv.cli import terminal
+from simenv.errors import NoServiceError, OptionError
+
+if TYPE_CHECKING:
+    from simenv.client.client import Client
+
+# Options of every command, and the connection that they select.
+#
+# `--name`, `--service`, `--json` and `--debug` may stand before or after the command: `hoist` moves
+# them to the front before typer reads the line.
+
+FLAGS = ("--json", "--debug")
+VALUED = ("--name", "--service")
+_NAMED_THERE = ["devices", "import"]  # `--name` after these words names a device
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """Values of the options that all commands have."""
+
+    name: str | None = None
+    service: Path | None = None
+    as_json: bool = False
+    debug: bool = False
+
+    @property
+    def environment(self) -> str:
+        """The environment's name."""
+        return config.check_name(self.name or "default")
+
+    @property
+    def named(self) -> bool:
+        """True if the user named one environment, so that no other may take its place."""
+        return bool(self.name or self.service or config.service_file())
+
+    def connect(self) -> Client:
+        """Return a client of the environment that is up. Raises NoServiceError if none is."""
+        import simenv
+
+        return simenv.connect(self.name, service=self.service)
+
+    def connect_or_read(self) -> Client:
+        """Return a client of the environment that is up, or else one that reads its journal.
+
+        For commands that change nothing. Raises NoServiceError if there is neither.
+        """
+        try:
+            return self.connect()
+        except NoServiceError as error:
+            from simenv.cli.archive import open_archive
+
+            return open_archive(self.name, self.service, error)
+
+
+def settings_of(context: typer.Context) -> Settings:
+    """Return the settings of this call."""
+    settings = context.obj
+    assert isinstance(settings, Settings)
+    return settings
+
+
+def seconds(value: float | None) -> float | None:
+    """Callback of options in seconds: the value must be finite and not negative."""
+    if value is not None and not 0.0 <= value < math.inf:
+        raise typer.BadParameter(f"{value} is not a number of seconds from 0 up")
+    return value
+
+
+def hoist(arguments: Sequence[str]) -> list[str]:
+    """Return the line with the common options in front; words after `--` stay as they are."""
+    leading: list[str] = []
+    remaining: list[str] = []
+    tokens = iter(arguments)
+    for token in tokens:
+        if token == "--":
+            remaining += [token, *tokens]
+        elif remaining[:2] == _NAMED_THERE and token.startswith("--name"):
+            remaining.append(token)  # the device's name
+        elif token in FLAGS or token.startswith(tuple(f"{option}=" for option in VALUED)):
+            leading.append(token)
+        elif token in VALUED:
+            value = next(tokens, "--")
+            if value.startswith("-"):
+                raise OptionError(f"{token} has no value", hint=f"{token} VALUE, or {token}=VALUE")
+            leading += [token, value]
+        else:
+            remaining.append(token)
+    if (
+        remaining[:1] == ["exec"]
+        and len(remaining) > 1
+        and not {"--", "-h", "--help"} & set(remaining)
+    ):
+        raise OptionError("simenv exec: the command must follow --", hint="simenv exec -- CMD ARGS")
+    return leading + remaining
+
+
+def set_signature(
+    command: Callable[..., None],
+    like: Callable[..., Any],
+    parameters: Sequence[inspect.Parameter],
+) -> None:
+    """Set the signature of a command, which typer reads, and the name and help of `like`."""
+    command.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+    command.__annotations__ = {each.name: each.annotation for each in parameters}
+    command.__name__, command.__doc__ = like.__name__, like.__doc__
+
+
+def with_options(kind: type, *without: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """Return a decorator that gives a command the options in the fields of a dataclass, except
+    `without`, in place of its parameter `asked`, which gets their values."""
+    types = types_of(kind)
+    taken = [each for each in fields(kind) if each.name not in without]
+
+    def decorate(command: Callable[..., None]) -> Callable[..., None]:
+        def run(**values: Any) -> None:
+            asked = kind(**{each.name: values.pop(each.name) for each in taken})
+            command(asked=asked, **values)
+
+        parameters: list[inspect.Parameter] = []
+        for own in inspect.signature(command, eval_str=True).parameters.values():
+            if own.name != "asked":
+                parameters.append(own.replace(kind=own.KEYWORD_ONLY))
+                continue
+            parameters += [
+                inspect.Parameter(
+                    each.name,
+                    own.KEYWORD_ONLY,
+                    default=each.default,
+                    annotation=types[each.name],
+                )
+                for each in taken
+            ]
+        set_signature(run, command, parameters)
+        return run
+
+    return decorate
+
+
+def types_of(kind: type) -> dict[str, Any]:
+    """Return the annotations of the fields of a dataclass, evaluated in its module."""
+    return get_type_hints(kind, vars(sys.modules[kind.__module__]), include_extras=True)
+
+
+# Errors as the command line shows them: on stderr, with a hint, and as an exit code.
+#
+# Invariant: no traceback without `--debug`; with `--json` the error's object is the last line of
+# stdout.
+
+USAGE = 2
+INTERRUPTED = 130
+# typer has its own copy of click, or uses click; in both, this is the base of all usage errors.
+_UsageError: type[Exception] = typer.BadParameter.__mro__[1]
+
+
+def run_guarded(call: Callable[[], object], as_json: bool, debug: bool) -> int:
+    """Run `call` and return the exit code; an error is shown before."""
+    try:
+        code = call()
+        terminal.flush()
+    except KeyboardInterrupt:
+        return INTERRUPTED
+    except (terminal.ReaderGone, BrokenPipeError):
+        terminal.abandon()
+        return 0  # the reader closed the pipe
+    except typer.Abort:
+        return INTERRUPTED
+    except errors.SimenvError as error:
+        if debug:
+            traceback.print_exc()
+        show_error(error, as_json)
+        return error.exit_code
+    except _UsageError as error:
+        message = getattr(error, "format_message", error.__str__)()
+        context = getattr(error, "ctx", None)
+        path = context.command_path if context is not None else "simenv"
+        show_error(errors.OptionError(message, hint=f"see: {path} --help"), as_json)
+        return USAGE
+    except Exception as error:  # noqa: BLE001 - the outermost handler
+        if debug:
+            traceback.print_exc()
+        description = f"{type(error).__name__}: {error}"
+        hint = (
+            "" if isinstance(error, OSError) else "this is a fault of simenv; --debug shows where"
+        )
+        show_error(errors.SimenvError(description, hint=hint), as_json)
+        return 1
+    return code if isinstance(code, int) else 0
+
+
+def as_object(error: errors.SimenvError) -> dict[str, object]:
+    """Return the error as `--json` prints it."""
+    shown: dict[str, object] = {
+        "code": error.code,
+        "message": error.message,
+        "hint": error.hint,
+        "retryable": error.retryable,
+    }
+    for extra in ("line", "column", "reason", "host", "log", "retry_after_s", "task"):
+        if hasattr(error, extra):
+            shown[extra] = getattr(error, extra)
+    if isinstance(error, errors.BatchRefusedError):
+        shown["errors"] = [{"index": each.index, **as_object(each)} for each in error.errors]
+    return shown
+
+
+def show_error(error: errors.SimenvError, as_json: bool = False) -> None:
+    """Print the error, its place and its hint on stderr; with `as_json` also the object on
+    stdout."""
+    try:
+        terminal.flush()
+    except (OSError, terminal.ReaderGone):
+        terminal.abandon()  # after a full disk, for example, the error must still be shown
+    terminal.note(
+        f"{terminal.paint('error', sys.stderr)}: {terminal.clean(error.message, keep=chr(10))}"
+    )
+    for note in getattr(error, "__notes__", ()):
+        terminal.note(f"  {terminal.clean(note)}")
+    if error.hint:
+        hint = terminal.clean(error.hint, keep="\n").replace("\n", "\n  ")
+        terminal.note(f"  {hint}")
+    if as_json:
+        try:
+            terminal.json_line({"error": as_object(error)})
+            terminal.flush()
+        except (OSError, terminal.ReaderGone):
+            terminal.abandon()
+
+
+# `simenv`: the list of commands and the options that they share.
+#
+# Invariant: the import of this module loads typer and msgspec at most, and the import of a
+# command's module also zmq. Each command imports the rest when it runs, which keeps short commands
+# fast.
 
 # The module of each command, in the order and the groups of `simenv --help`; the function has the
 # command's name, or `execute`.
 _GROUPS = {
     "Environments": {
-        "up": "environment.up",
-        "down": "environment.status",
-        "status": "environment.status",
-        "environments": "observe.listings",
-        "logs": "environment.status",
-        "demo": "demo.command",
-        "doctor": "doctor.command",
+        "up": "environment",
+        "down": "environment",
+        "status": "environment",
+        "environments": "observe",
+        "logs": "environment",
+        "demo": "demo",
+        "doctor": "admin.doctor",
     },
     "Tasks": {
         "submit": "tasks.submit",
-        "result": "tasks.result",
-        "cancel": "tasks.cancel",
+        "result": "tasks.submit",
+        "cancel": "tasks.submit",
         "explain": "tasks.explain",
         "simulate": "tasks.simulate",
-        "exec": "environment.execute",
+        "exec": "execute",
     },
     "Calibration": {
-        "certify": "calibration.certify",
-        "calibrate": "calibration.calibrate",
-        "score": "calibration.score",
+        "certify": "devices.certify",
+        "calibrate": "devices.calibrate",
+        "score": "devices.calibrate",
     },
     "Observation": {
-        "queue": "observe.listings",
-        "pools": "observe.listings",
-        "workers": "observe.listings",
-        "nodes": "observe.listings",
+        "queue": "observe",
+        "pools": "observe",
+        "workers": "observe",
+        "nodes": "observe",
         "devices": "devices.command",
-        "history": "observe.history",
-        "trace": "observe.trace",
-        "profile": "profiling.command",
-        "events": "observe.history",
+        "history": "tasks.history",
+        "trace": "tasks.history",
+        "profile": "observe",
+        "events": "tasks.history",
     },
     "Administration": {
-        "scale": "admin.pools_nodes",
-        "drain": "admin.pools_nodes",
-        "undrain": "admin.pools_nodes",
-        "policy": "admin.policy",
-        "limits": "admin.limits",
-        "keys": "admin.keys",
-        "prune": "admin.prune",
+        "scale": "admin.pools",
+        "drain": "admin.pools",
+        "undrain": "admin.pools",
+        "policy": "admin.pools",
+        "limits": "admin.owners",
+        "keys": "admin.owners",
+        "prune": "admin.pools",
         "qpm": "admin.qpm",
-        "qfw": "admin.qfw",
-        "qpi": "admin.qpi",
+        "qfw": "admin.integrations",
+        "qpi": "admin.integrations",
     },
 }
 _MODULES = {name: module for group in _GROUPS.values() for name, module in group.items()}

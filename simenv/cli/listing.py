@@ -20,9 +20,8 @@ from typing import Annotated, Any, Generic, TypeVar
 import msgspec
 import typer
 
-from simenv.cli import options
-from simenv.cli.options import seconds, set_signature
-from simenv.cli.output import layout, terminal
+from simenv.cli import app, terminal
+from simenv.cli.app import seconds, set_signature
 from simenv.errors import OptionError
 
 Row = TypeVar("Row")
@@ -83,7 +82,7 @@ def listed(
 
     def decorate(rows: Callable[..., Iterable[Row] | Rows[Row]]) -> Callable[..., None]:
         def command(context: typer.Context, **values: Any) -> None:
-            common = options.settings_of(context)
+            common = app.settings_of(context)
             style = Style(
                 common.as_json, values.pop("columns"), values.pop("no_header"), values.pop("watch")
             )
@@ -167,7 +166,7 @@ def _show(
     table.print([])
     if table.hidden and not style.watch_s:
         names = ", ".join(column.header.lower() for column in table.hidden)
-        for line in layout.wrap(f"not shown: {names}; -o COLUMNS or --json", terminal.width(), 2):
+        for line in terminal.wrap(f"not shown: {names}; -o COLUMNS or --json", terminal.width(), 2):
             terminal.note(line)
 
 
@@ -214,7 +213,7 @@ class _Table:
             self._shown = list(range(len(columns)))
             if width and not self._style.columns:
                 optional = [column.optional for column in columns]
-                self._shown = layout.fitting(self._widths, optional, width, GAP)
+                self._shown = terminal.fitting(self._widths, optional, width, GAP)
             self.hidden = [each for k, each in enumerate(columns) if k not in self._shown]
         *before, last = self._shown
         start = sum(self._widths[k] + GAP for k in before)
@@ -222,7 +221,7 @@ class _Table:
             parts = [self._cell(cells[k], k) for k in before]
             text = [cells[last]]
             if width and start + len(cells[last]) > width:
-                text = layout.wrap(cells[last], max(width - start, layout.LEAST_TEXT))
+                text = terminal.wrap(cells[last], max(width - start, terminal.LEAST_TEXT))
             parts.append(self._cell(text[0], last))
             terminal.line((" " * GAP).join(parts).rstrip())
             for more in text[1:]:

@@ -1,39 +1,53 @@
-"""Client of an environment: submits tasks, waits for them, queries and cancels them. Thread-safe.
-
-A forked child opens a connection of its own. Methods work inside a running event loop.
-"""
+"""Client of an environment, and the executor of circuits over it."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
 from time import perf_counter
 from typing import TYPE_CHECKING, Any, Unpack
 
-from simenv.client.circuits.formats.stim_circuit import is_stim
+from simenv.client import result_display
+from simenv.client.circuits.load import is_stim
 from simenv.client.connection import address
-from simenv.client.connection.liveness import LOST_S
+from simenv.client.connection.channel import LOST_S
+from simenv.client.connection.session import ServiceSession
 from simenv.client.connection.task_handle import Submission
 from simenv.client.environment import Environment
-from simenv.client.results import notebook
-from simenv.client.results.result import Result
-from simenv.client.submission.explain import explain
-from simenv.client.submission.fresh import FRESH, renewable
+from simenv.client.history import CompletionIterator, checked_cursor
+from simenv.client.result import Result
+from simenv.client.submission.devices import SubmitDevices
 from simenv.client.submission.options import BatchOptions, SubmitOptions, with_options_of
-from simenv.client.submission.prepare import prepare_many, prepare_one
-from simenv.client.submission.send import InflightWindow, post, send
-from simenv.client.tasks.completions import CompletionIterator, checked_cursor
+from simenv.client.submission.prepare import prepare_many, prepare_one, prepare_question
+from simenv.client.submission.send import FRESH, InflightWindow, post, renewable, send
+from simenv.client.tasks.calls import TaskExecutor, deadline_of
 from simenv.client.tasks.task import Task, number_of, row_of
 from simenv.errors import NotFoundError, OptionError, SimenvError
 from simenv.model import TaskInfo
 from simenv.model.task_rules import checked_integer
 from simenv.wire.messages import client as m
-from simenv.wire.messages.queries import Explanation
+from simenv.wire.messages.queries import Explain, Explained, Explanation
 
 if TYPE_CHECKING:
+    from simenv.client.qpm.completion_queues import CompletionRetention
     from simenv.client.qpm.provider import QPM
-    from simenv.client.qpm.runtime.completion_queues import CompletionRetention
+
+# The request of `Client.explain`: the service knows the pools, the memory and the engines.
+
+
+def explain(
+    session: ServiceSession, circuit: Any, options: SubmitOptions, devices: SubmitDevices
+) -> Explanation:
+    """Ask which engine would run the circuit. Raises like `submit`, except InfeasibleError."""
+    loaded, terms, shots, count = prepare_question(circuit, options, devices)
+    question = partial(Explain, terms=terms, program=loaded.packed, shots=shots, count=count)
+    return session.request(Explained, question).explanation
+
+
+# Client of an environment: submits tasks, waits for them, queries and cancels them. Thread-safe.
+#
+# A forked child opens a connection of its own. Methods work inside a running event loop.
 
 MAX_SEQ = 2**63 - 1  # number of a completion: an integer of SQLite
 
@@ -79,7 +93,7 @@ class Client(Environment):
         """
         begun = perf_counter()
         if is_stim(circuit):
-            from simenv.client.calls.detection import submit_detection
+            from simenv.client.tasks.calls import submit_detection
 
             return submit_detection(self._session, circuit, options)
         prepared = prepare_one(circuit, options, self._devices)
@@ -256,7 +270,7 @@ class Client(Environment):
             info = self._session.request(m.Status, m.GetStatus, 0.5).info
         except SimenvError:
             return f"<simenv {self.name} | no answer>"
-        return notebook.client_text(info)
+        return result_display.client_text(info)
 
 
 def connect(
@@ -277,3 +291,83 @@ def connect(
         raise OptionError(f"role={role!r:.80}", hint="'client', or None for the role of the key")
     endpoint = address.find(name, Path(service) if service is not None else None)
     return Client(endpoint, timeout_s, as_client=role is not None)
+
+
+# Executor of circuits with the interface of `concurrent.futures.Executor`.
+
+
+class SimenvExecutor(TaskExecutor[Task]):
+    """Executor of circuits, for libraries that take one; its futures are tasks.
+
+    `client`: None connects to the environment of this machine, and closes that connection at
+    `shutdown`. `options`: defaults for every circuit, as in `Client.submit`. Thread-safe.
+    """
+
+    def __init__(self, client: Client | None = None, **options: Unpack[SubmitOptions]) -> None:
+        super().__init__()
+        self._owns_client = client is None
+        self.client = connect() if client is None else client
+        self._options = options
+
+    def submit(  # type: ignore[override]
+        self, circuit: Any, /, *arguments: Any, **options: Unpack[SubmitOptions]
+    ) -> Task:
+        """Submit a circuit; options as in `Client.submit` override those of the executor.
+
+        Raises OptionError for a function, since an environment runs circuits; RuntimeError after
+        `shutdown`; else like `Client.submit`.
+        """
+        self._check(circuit, arguments)
+        merged: Any = {**self._options, **options}
+        task = self.client.submit(circuit, **merged)
+        self._remember([task])
+        return task
+
+    def map(  # type: ignore[override]
+        self,
+        circuits: Iterable[Any],
+        /,
+        *arguments: Any,
+        timeout: float | None = None,
+        **options: Unpack[SubmitOptions],
+    ) -> Iterator[Result]:
+        """Submit circuits in one message; return an iterator over their results, in order.
+
+        The iterator raises TimedOutError `timeout` seconds after this call, and the error of a task
+        that failed. Tasks that are left when it ends early are cancelled. Raises like
+        `Client.submit_many`.
+        """
+        self._check(circuits, arguments)
+        circuits = list(circuits)
+        for circuit in circuits:
+            self._check(circuit)
+        deadline = deadline_of(timeout)
+        merged: Any = {**self._options, **options}
+        tasks = self.client.submit_many(circuits, **merged)
+        self._remember(tasks)
+        return self._in_order(tasks, deadline)
+
+    def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
+        """Shut down like `concurrent.futures.Executor.shutdown`; tasks go on in the environment."""
+        super().shutdown(wait, cancel_futures=cancel_futures)
+        if self._owns_client and (wait or not self._unfinished()):
+            self.client.close()
+
+    def _cancel(self, tasks: Sequence[Task]) -> object:
+        return self.client.cancel(tasks)
+
+    def _check(self, circuit: object, arguments: tuple[object, ...] = ()) -> None:
+        """Raise OptionError for what is a function, and its arguments."""
+        self._check_open()
+        if callable(circuit):
+            name = getattr(circuit, "__name__", type(circuit).__name__)
+            raise OptionError(
+                f"{name} is a function: this executor runs circuits",
+                hint="give a QuantumCircuit, OpenQASM text or a file; functions run in"
+                " the executor that client.functions() returns",
+            )
+        if arguments:
+            raise OptionError(
+                f"{len(arguments)} arguments after the circuits",
+                hint="submit takes one circuit, map one list of circuits, and options by name",
+            )

@@ -10,57 +10,56 @@ from functools import partial
 from html import escape
 from typing import TYPE_CHECKING, Any, SupportsIndex, Unpack
 
-from simenv.client.connection.address import Address
-from simenv.client.connection.liveness import LOST_S
-from simenv.client.connection.remote_address import KeyFileAddress
+from simenv import model
+from simenv.client import reservations as client_reservations, result_display
+from simenv.client.administration import PolicySettings
+from simenv.client.connection.address import Address, KeyFileAddress
+from simenv.client.connection.channel import LOST_S
 from simenv.client.connection.session import ServiceSession
-from simenv.client.devices.choice import SubmitDevices
-from simenv.client.devices.service import ServiceDevices
 from simenv.client.history import TaskHistory
-from simenv.client.policies import PolicySettings
-from simenv.client.reservations import (
-    LeaseRenewer,
-    Reservation,
-    checked_reservation,
-    listed,
-    request_decision,
-    reservation_request,
-)
-from simenv.client.results import notebook
+from simenv.client.submission.devices import SubmitDevices
 from simenv.client.submission.options import CallOptions, PartOptions
 from simenv.client.tasks.parts import KEEP_S, PartTask, submit_part
 from simenv.errors import NotFoundError, OptionError, SimenvError
-from simenv.model import (
-    DeviceInfo,
-    Event,
-    NodeInfo,
-    OwnerReport,
-    PoolInfo,
-    ReservationInfo,
-    ServiceInfo,
-    WorkerInfo,
-)
-from simenv.model.devices import CalibrationSource
-from simenv.model.owners import check_value
-from simenv.model.task_rules import MAX_REASON_CHARS, MAX_WORKERS, checked_integer
-from simenv.transpiler.limits import SEED
-from simenv.wire.messages import client as m
-from simenv.wire.messages.admin import (
-    DrainNode,
-    GetLimits,
-    GetPools,
-    OwnerReports,
-    Pools,
-    ResumeNode,
-    Scale,
-    SetLimits,
-)
-from simenv.wire.messages.queries import CollectGarbage, Devices, GarbageCollected, GetDevices
+from simenv.model.task_rules import MAX_REASON_CHARS, MAX_WORKERS, check_value, checked_integer
+from simenv.model.views import CalibrationSource, DeviceInfo
+from simenv.transpiler.qiskit_runtime import SEED
+from simenv.wire.messages import admin, client as m, queries
 
 if TYPE_CHECKING:
-    from simenv.client.calls.functions import FunctionExecutor
-    from simenv.client.calls.tasks import CallTask
-    from simenv.client.keys import KeyStore
+    from simenv.client.administration import KeyStore
+    from simenv.client.tasks.calls import CallTask, FunctionExecutor
+
+# Device descriptions from the service.
+
+
+class ServiceDevices:
+    """DeviceSource that asks the service."""
+
+    def __init__(self, session: ServiceSession) -> None:
+        self._session = session
+
+    def device(self, name: object) -> DeviceInfo:
+        """Return an emulated device, or that of a pool. Raises NotFoundError, OptionError."""
+        if not isinstance(name, str) or not name:
+            raise OptionError(f"device={name!r:.80}", hint="a name of client.device_names()")
+        request = partial(queries.GetDevices, name=name)
+        return self._session.request(queries.Devices, request).devices[0]
+
+    def devices(self) -> dict[str, DeviceInfo]:
+        """Return the pools as devices, by name."""
+        result = self._session.request(queries.Devices, queries.GetDevices).devices
+        return {device.name: device for device in result}
+
+    def store(self, document: bytes) -> str:
+        """Store a noise document; return its digest in hexadecimal.
+
+        Raises OptionError, LimitExceededError.
+        """
+        return self._session.request(
+            queries.NoiseStored, partial(queries.StoreNoise, body=document)
+        ).digest
+
 
 SHOWN_S = 0.5  # timeout of requests for `repr` and notebooks
 
@@ -74,7 +73,7 @@ class Environment:
         self._address = address
         self._session = ServiceSession(address, timeout_s, as_client=as_client)
         self._devices = SubmitDevices(ServiceDevices(self._session))
-        self._renewer = LeaseRenewer()
+        self._renewer = client_reservations.LeaseRenewer()
         self.history = TaskHistory(self._session)  # tasks and events in the journal
 
     @property
@@ -99,30 +98,35 @@ class Environment:
 
     # --- status --------------------------------------------------------------------------------
 
-    def status(self) -> ServiceInfo:
+    def status(self) -> model.ServiceInfo:
         """Return the figures of service, queue, pools and nodes."""
         return self._session.request(m.Status, m.GetStatus).info
 
-    def workers(self) -> list[WorkerInfo]:
+    def workers(self) -> list[model.WorkerInfo]:
         """Return the resident workers."""
         return self._session.request(m.Workers, m.GetWorkers).workers
 
-    def pools(self) -> dict[str, PoolInfo]:
+    def pools(self) -> dict[str, model.PoolInfo]:
         """Return the pools by name; also those that were made for programs too large for a
         worker."""
-        return {pool.name: pool for pool in self._session.request(Pools, GetPools).pools}
+        return {
+            pool.name: pool for pool in self._session.request(admin.Pools, admin.GetPools).pools
+        }
 
     def devices(self) -> dict[str, DeviceInfo]:
         """Return the pools as devices, by name: qubits, gates, couplings and, for machines,
         measured properties. A machine that has not described itself yet has 0 qubits."""
         return {
-            device.name: device for device in self._session.request(Devices, GetDevices).devices
+            device.name: device
+            for device in self._session.request(queries.Devices, queries.GetDevices).devices
         }
 
     def device_names(self) -> dict[str, CalibrationSource]:
         """Return the names that `device=` accepts, sorted, with the source of each: imported,
         bundled or qiskit-ibm-runtime. No calibration data is read; `device(name)` describes one."""
-        result = self._session.request(Devices, partial(GetDevices, names=True)).names
+        result = self._session.request(
+            queries.Devices, partial(queries.GetDevices, names=True)
+        ).names
         return {name: CalibrationSource(source) for name, source in result}
 
     def device(self, name: str) -> DeviceInfo:
@@ -152,7 +156,7 @@ class Environment:
 
         Raises ProgramError, NotFoundError, OptionError, LimitExceededError, TaskFailedError.
         """
-        from simenv.client.calls.transpile import transpile
+        from simenv.client.tasks.calls import transpile
 
         is_sequence = isinstance(circuits, list | tuple)
         info = self._devices.info(device)
@@ -179,7 +183,7 @@ class Environment:
         Only the environment's own user may call functions, in an environment that was started with
         such a pool. `options`: of every call, as for `transpile`. Raises NotAllowedError.
         """
-        from simenv.client.calls.functions import FunctionExecutor
+        from simenv.client.tasks.calls import FunctionExecutor
 
         return FunctionExecutor(self._session, isinstance(self._address, KeyFileAddress), options)
 
@@ -193,11 +197,11 @@ class Environment:
 
     # --- nodes, events and policies -----------------------------------------------------------
 
-    def nodes(self) -> dict[str, NodeInfo]:
+    def nodes(self) -> dict[str, model.NodeInfo]:
         """Return the nodes of the allocation, by name."""
-        return _by_name(self._session.request(Pools, GetPools))
+        return _by_name(self._session.request(admin.Pools, admin.GetPools))
 
-    def events(self, since: int = 0, kinds: Sequence[str] | None = None) -> Iterator[Event]:
+    def events(self, since: int = 0, kinds: Sequence[str] | None = None) -> Iterator[model.Event]:
         """Iterate over the events after number `since`. `kinds`: patterns like `worker.*`."""
         return self.history.events(since, kinds)
 
@@ -208,15 +212,15 @@ class Environment:
 
     # --- limits -------------------------------------------------------------------------------
 
-    def limits(self) -> dict[str, OwnerReport]:
+    def limits(self) -> dict[str, model.OwnerReport]:
         """Return limits and use by owner: of all owners for an admin, else of the client's own. ""
         is the environment's own user, who has no limits."""
-        result = self._session.request(OwnerReports, GetLimits).owners
+        result = self._session.request(admin.OwnerReports, admin.GetLimits).owners
         return {report.owner: report for report in result}
 
     def set_limits(
         self, owner: str, values: Mapping[str, int] | None = None, *, reset: bool = False
-    ) -> OwnerReport:
+    ) -> model.OwnerReport:
         """Change some limits of the owner of a key. They persist over restarts.
 
         `values`: fields of OwnerLimits; 0 means no limit. `reset`: first remove all settings made
@@ -225,8 +229,8 @@ class Environment:
         settings = dict(values or {})
         for key, value in settings.items():
             check_value(key, value)
-        request = partial(SetLimits, owner=owner, values=settings, reset=reset)
-        result = self._session.request(OwnerReports, request).owners
+        request = partial(admin.SetLimits, owner=owner, values=settings, reset=reset)
+        result = self._session.request(admin.OwnerReports, request).owners
         return next(report for report in result if report.owner == owner)
 
     # --- reservations --------------------------------------------------------------------------
@@ -246,7 +250,7 @@ class Environment:
         measurements: SupportsIndex = 0,
         shots: SupportsIndex = 0,
         timeout_s: float | None = None,
-    ) -> Reservation:
+    ) -> client_reservations.Reservation:
         """Reserve a pool, or the whole environment, for `for_s` seconds unless it is renewed.
 
         The reservation is for `count` circuits of the given size each; the admission policy of the
@@ -261,19 +265,26 @@ class Environment:
         request is rejected, OptionError, TimedOutError.
         """
         sizes = (count, qubits, depth, gates_1q, gates_2q, measurements, shots)
-        request = reservation_request(pool, for_s, workers, bound_s, sizes)
-        number = request_decision(self._session, request, timeout_s).reservation
-        return Reservation(self._session, self._renewer, listed(self._session, number)[0], for_s)
+        request = client_reservations.reservation_request(pool, for_s, workers, bound_s, sizes)
+        number = client_reservations.request_decision(self._session, request, timeout_s).reservation
+        return client_reservations.Reservation(
+            self._session,
+            self._renewer,
+            client_reservations.listed(self._session, number)[0],
+            for_s,
+        )
 
-    def reservations(self) -> list[ReservationInfo]:
+    def reservations(self) -> list[model.ReservationInfo]:
         """Return the client's reservations, with those of the last hour; for admins all."""
-        return listed(self._session)
+        return client_reservations.listed(self._session)
 
-    def reservation(self, number: SupportsIndex) -> Reservation:
+    def reservation(self, number: SupportsIndex) -> client_reservations.Reservation:
         """Return an existing reservation, made by any process. Raises NotReservedError."""
-        info = listed(self._session, checked_reservation(number))[0]
+        info = client_reservations.listed(
+            self._session, client_reservations.checked_reservation(number)
+        )[0]
         for_s = max(1, info.expires_ns - info.created_ns) / 1e9
-        return Reservation(self._session, self._renewer, info, for_s)
+        return client_reservations.Reservation(self._session, self._renewer, info, for_s)
 
     # --- administration ------------------------------------------------------------------------
 
@@ -285,7 +296,7 @@ class Environment:
         min_workers: SupportsIndex | None = None,
         max_workers: SupportsIndex | None = None,
         force: bool = False,
-    ) -> PoolInfo:
+    ) -> model.PoolInfo:
         """Set the number of workers of a pool: `workers` always, or `min_workers` and, while tasks
         wait, up to `max_workers`; a bound that is not given stays as it is.
 
@@ -301,7 +312,7 @@ class Environment:
                 f"scale({pool!r:.80}): how many workers?",
                 hint="workers=4, or min_workers=1, max_workers=8",
             )
-        now = self._session.request(Pools, GetPools)
+        now = self._session.request(admin.Pools, admin.GetPools)
         before = next((each for each in now.pools if each.name == pool), None)
         if before is None:
             names = ", ".join(each.name for each in now.pools)
@@ -321,34 +332,36 @@ class Environment:
                 f"scale({pool!r}): min_workers={low}, max_workers={high}",
                 hint="0 <= min_workers <= max_workers, 1 <= max_workers",
             )
-        request = partial(Scale, pool=pool, least=low, most=high, force=force)
-        done = self._session.request(Pools, request)
+        request = partial(admin.Scale, pool=pool, least=low, most=high, force=force)
+        done = self._session.request(admin.Pools, request)
         return next(each for each in done.pools if each.name == pool)
 
-    def drain(self, node: str, reason: str) -> NodeInfo:
+    def drain(self, node: str, reason: str) -> model.NodeInfo:
         """Start nothing more on a node; its running tasks finish, then its workers end.
 
         The node stays drained until `undrain`, also over restarts of the service. Raises
         OptionError, NotFoundError, NotAllowedError.
         """
-        request = partial(DrainNode, node=node, reason=_reason(reason))
-        return _by_name(self._session.request(Pools, request))[node]
+        request = partial(admin.DrainNode, node=node, reason=_reason(reason))
+        return _by_name(self._session.request(admin.Pools, request))[node]
 
-    def undrain(self, name: str) -> NodeInfo | PoolInfo:
+    def undrain(self, name: str) -> model.NodeInfo | model.PoolInfo:
         """Use a drained or lost node again, or a quarantined pool, whose workers failed. Raises
         NotFoundError, NotAllowedError."""
-        done = self._session.request(Pools, partial(ResumeNode, name=name))
+        done = self._session.request(admin.Pools, partial(admin.ResumeNode, name=name))
         nodes = _by_name(done)
         return nodes[name] if name in nodes else {pool.name: pool for pool in done.pools}[name]
 
     @property
     def keys(self) -> KeyStore:
         """Keys by which clients on other machines may connect."""
-        from simenv.client.keys import ServiceKeyStore
+        from simenv.client.administration import ServiceKeyStore
 
         return ServiceKeyStore(self._session)
 
-    def prune(self, older_than_s: float | None = None, dry_run: bool = False) -> GarbageCollected:
+    def prune(
+        self, older_than_s: float | None = None, dry_run: bool = False
+    ) -> queries.GarbageCollected:
         """Remove stored data of tasks that ended more than `older_than_s` seconds ago; None: what
         the retention limits of the configuration no longer allow. Return the removed and the
         remaining data.
@@ -357,7 +370,7 @@ class Environment:
         """
         older_s = -1.0 if older_than_s is None else max(0.0, older_than_s)
         return self._session.request(
-            GarbageCollected, partial(CollectGarbage, older_s=older_s, dry=dry_run)
+            queries.GarbageCollected, partial(queries.CollectGarbage, older_s=older_s, dry=dry_run)
         )
 
     def _repr_html_(self) -> str:
@@ -367,7 +380,7 @@ class Environment:
             info = self._session.request(m.Status, m.GetStatus, SHOWN_S).info
         except SimenvError:
             return escape(repr(self))
-        return notebook.client_html(info)
+        return result_display.client_html(info)
 
     def shutdown(self, now: bool = False, timeout_s: float | None = None) -> m.Stopping:
         """End the service: running tasks finish, or are stopped (`now`); waiting and stopped tasks
@@ -375,7 +388,7 @@ class Environment:
         return self._session.request(m.Stopping, partial(m.Shutdown, now=now), timeout_s)
 
 
-def _by_name(pools: Pools) -> dict[str, NodeInfo]:
+def _by_name(pools: admin.Pools) -> dict[str, model.NodeInfo]:
     return {node.name: node for node in pools.nodes}
 
 

@@ -17,33 +17,12 @@ from time import monotonic
 from types import TracebackType
 from typing import TYPE_CHECKING, SupportsIndex
 
+from simenv import model
 from simenv.config import application
 from simenv.errors import NotReservedError, SimenvError, TimedOutError
-from simenv.model import (
-    AdmissionReason,
-    Decision,
-    ReservationInfo,
-    ReservationRequest,
-    Workload,
-    task_name,
-)
+from simenv.model import AdmissionReason, task_rules
 from simenv.model.reservations import APP
-from simenv.model.task_rules import (
-    MAX_REASON_CHARS,
-    MAX_RESERVATION,
-    MAX_WORKERS,
-    checked_integer,
-    checked_seconds,
-)
-from simenv.wire.messages.reservations import (
-    DecisionReply,
-    GetReservations,
-    Release,
-    Released,
-    Renew,
-    Reservations,
-    Reserve,
-)
+from simenv.wire.messages import admin
 
 if TYPE_CHECKING:
     from simenv.client.connection.session import ServiceSession
@@ -57,7 +36,11 @@ class Reservation:
     """A claim on a pool, or on the whole environment. Thread-safe."""
 
     def __init__(
-        self, session: ServiceSession, renewer: LeaseRenewer, info: ReservationInfo, for_s: float
+        self,
+        session: ServiceSession,
+        renewer: LeaseRenewer,
+        info: model.ReservationInfo,
+        for_s: float,
     ) -> None:
         self.for_s = for_s  # seconds from a renewal to the expiry
         self._session = session
@@ -76,18 +59,18 @@ class Reservation:
         """The reserved pool; "": all pools."""
         return self._info.device
 
-    def info(self) -> ReservationInfo:
+    def info(self) -> model.ReservationInfo:
         """Return its present state. Raises NotReservedError when the service has removed it."""
         return self._session.request(
-            Reservations, partial(GetReservations, reservation=self.id)
+            admin.Reservations, partial(admin.GetReservations, reservation=self.id)
         ).reservations[0]
 
-    def renew(self, for_s: float | None = None) -> ReservationInfo:
+    def renew(self, for_s: float | None = None) -> model.ReservationInfo:
         """Set the expiry to `for_s` seconds from now; None: `self.for_s`. Raises NotReservedError
         if it is over."""
         ttl_ns = _nanoseconds("for_s", self.for_s if for_s is None else for_s)
-        renew = partial(Renew, reservation=self.id, ttl_ns=ttl_ns)
-        return self._session.request(Reservations, renew).reservations[0]
+        renew = partial(admin.Renew, reservation=self.id, ttl_ns=ttl_ns)
+        return self._session.request(admin.Reservations, renew).reservations[0]
 
     def release(self, reason: str = "") -> list[str]:
         """End the reservation: its waiting tasks are cancelled, its running tasks may finish.
@@ -128,9 +111,9 @@ class Reservation:
 
 def ended(session: ServiceSession, number: int, reason: str, *, cancel: bool) -> list[str]:
     """End a reservation; return the ids of its tasks that have not ended."""
-    short_reason = reason[:MAX_REASON_CHARS]
-    request = partial(Release, reservation=number, reason=short_reason, cancel=cancel)
-    return [task_name(task) for task in session.request(Released, request).running]
+    short_reason = reason[: task_rules.MAX_REASON_CHARS]
+    request = partial(admin.Release, reservation=number, reason=short_reason, cancel=cancel)
+    return [model.task_name(task) for task in session.request(admin.Released, request).running]
 
 
 def reservation_request(
@@ -139,37 +122,39 @@ def reservation_request(
     workers: SupportsIndex,
     bound_s: float | None,
     sizes: Sequence[SupportsIndex],
-) -> ReservationRequest:
+) -> model.ReservationRequest:
     """Return the request of `reserve`; its request id makes a repeat idempotent. `sizes`: the
     fields of a Workload, in order. Raises OptionError."""
-    fields = zip(Workload.__struct_fields__, sizes, strict=True)
+    fields = zip(model.Workload.__struct_fields__, sizes, strict=True)
     counts = [
-        checked_integer(name, value, int(name == "count"), MAX_WORKLOAD_FIELD)
+        task_rules.checked_integer(name, value, int(name == "count"), MAX_WORKLOAD_FIELD)
         for name, value in fields
     ]
     app = application()
     ttl_ns = _nanoseconds("for_s", for_s)
-    return ReservationRequest(
+    return model.ReservationRequest(
         request_id=secrets.token_hex(8),
         device=pool or "",
         ttl_ns=ttl_ns,
         walltime_ns=ttl_ns,
-        workload=Workload(*counts),
-        workers=checked_integer("workers", workers, 0, MAX_WORKERS),
+        workload=model.Workload(*counts),
+        workers=task_rules.checked_integer("workers", workers, 0, task_rules.MAX_WORKERS),
         bound_ns=0 if bound_s is None else _nanoseconds("bound_s", bound_s),
         metadata=((APP, app),) if app else (),
     )
 
 
 def request_decision(
-    session: ServiceSession, request: ReservationRequest, timeout_s: float | None
-) -> Decision:
+    session: ServiceSession, request: model.ReservationRequest, timeout_s: float | None
+) -> model.Decision:
     """Send the request until it is accepted; a delayed request is repeated. `timeout_s` None: no
     limit. Raises NotReservedError when it is rejected, TimedOutError."""
     end_s = None if timeout_s is None else monotonic() + timeout_s
     waiting = Event()
     while True:
-        decision = session.request(DecisionReply, partial(Reserve, ask=request)).decision
+        decision = session.request(
+            admin.DecisionReply, partial(admin.Reserve, ask=request)
+        ).decision
         if decision.status == "accepted":
             return decision
         if decision.status != "delayed":
@@ -183,18 +168,20 @@ def request_decision(
         waiting.wait(min(POLL_S, left_s, decision.retry_after_ns / 1e9))
 
 
-def listed(session: ServiceSession, number: int = 0) -> list[ReservationInfo]:
+def listed(session: ServiceSession, number: int = 0) -> list[model.ReservationInfo]:
     """Return the reservations that the client may see; `number`: only this one, 0: all."""
-    return session.request(Reservations, partial(GetReservations, reservation=number)).reservations
+    return session.request(
+        admin.Reservations, partial(admin.GetReservations, reservation=number)
+    ).reservations
 
 
 def checked_reservation(number: SupportsIndex) -> int:
     """Check the number of a reservation. Raises OptionError."""
-    return checked_integer("reservation", number, 1, MAX_RESERVATION)
+    return task_rules.checked_integer("reservation", number, 1, task_rules.MAX_RESERVATION)
 
 
 def _nanoseconds(name: str, seconds: float) -> int:
-    return round(checked_seconds(name, seconds) * 1e9)
+    return round(task_rules.checked_seconds(name, seconds) * 1e9)
 
 
 RENEWALS_PER_LEASE = 3  # a reservation is renewed after for_s / RENEWALS_PER_LEASE

@@ -35,8 +35,7 @@ from simenv.config.paths import (
     socket_folder,
     state_folder,
 )
-from simenv.config.pools import pool_of, pool_text
-from simenv.config.syntax import NAME_RULE, check_name, size
+from simenv.config.pools import NAME_RULE, check_name, pool_of, pool_text, size
 
 __all__ = [
     "CONFIG_FORMAT",

@@ -1,9 +1,4 @@
-"""Merge defaults, the last start's settings, files and options into one `Config`.
-
-Later sources override earlier ones: defaults, the settings of the last start (if its journal still
-exists), `simenv.toml`, options of the call. The result is written as JSON for the service
-process, whose only argument is that file.
-"""
+"""Loading of the configuration, limits of owners included."""
 
 from __future__ import annotations
 
@@ -15,13 +10,77 @@ from typing import Any
 
 import msgspec
 
-from simenv.config.model import CONFIG_FORMAT, Config, Launching, check
+from simenv.config.model import CONFIG_FORMAT, Config, Launching, Limits, check
 from simenv.config.paths import home_root, places
-from simenv.config.pools import pool_of
-from simenv.config.quotas import limits_of
-from simenv.config.syntax import check_name, nearest, size
-from simenv.errors import ConfigError
+from simenv.config.pools import check_name, nearest, pool_of, size
+from simenv.errors import ConfigError, OptionError
 from simenv.files import write_atomic
+from simenv.model import CLIENT_LIMITS, UNLIMITED, OwnerLimits
+from simenv.model.task_rules import merged
+
+# Parse the table [limits] of `simenv.toml` as limits of owners.
+
+_BYTES = ("max_queued_bytes", "max_kept_bytes", "max_state_bytes")
+_TABLES = ("client", "admin", "keys")
+
+
+def limits_of(raw: object, source: str) -> Limits:
+    """Parse the table [limits], with each role's defaults. Raises ConfigError, which names the key,
+    the value and the allowed values."""
+    if isinstance(raw, Limits):
+        return raw
+    table = _table(raw, f"{source}: limits")
+    for name in table:
+        if name not in _TABLES:
+            raise ConfigError(f"{source}: unknown key 'limits.{name}'", hint=nearest(name, _TABLES))
+    client = _of_role(table.get("client", {}), CLIENT_LIMITS, f"{source}: limits.client")
+    admin = _of_role(table.get("admin", {}), UNLIMITED, f"{source}: limits.admin")
+    keys: dict[str, dict[str, int]] = {}
+    for name, each in _table(table.get("keys", {}), f"{source}: limits.keys").items():
+        subject = f"{source}: limits.keys.{check_name(name, 'key')}"
+        keys[name] = limit_values(each, subject)
+        _merged(client, keys[name], subject)
+    return Limits(client, admin, keys)
+
+
+def limit_values(raw: object, subject: str) -> dict[str, int]:
+    """Parse a table of limits by name; sizes may have units. Raises ConfigError."""
+    entries: dict[str, int] = {}
+    for key, value in _table(raw, subject).items():
+        if key in _BYTES:
+            value = size(value, f"{subject}: {key}")
+        if isinstance(value, bool) or not isinstance(value, int):
+            raise ConfigError(f"{subject}: {key} = {str(value)[:80]!r} is not a whole number")
+        entries[key] = value
+    return entries
+
+
+def _of_role(raw: object, base: OwnerLimits, subject: str) -> OwnerLimits:
+    if isinstance(raw, OwnerLimits):
+        return raw
+    return _merged(base, limit_values(raw, subject), subject)
+
+
+def _merged(base: OwnerLimits, values: Mapping[str, int], subject: str) -> OwnerLimits:
+    try:
+        return merged(base, values)
+    except OptionError as error:
+        raise ConfigError(f"{subject}: {error.message}", hint=error.hint) from error
+
+
+def _table(raw: object, subject: str) -> dict[str, object]:
+    if isinstance(raw, msgspec.Struct):
+        return msgspec.structs.asdict(raw)
+    if not isinstance(raw, Mapping):
+        raise ConfigError(f"{subject} = {str(raw)[:80]!r} is not a table", hint=f"[{subject}]")
+    return dict(raw)
+
+
+# Merge defaults, the last start's settings, files and options into one `Config`.
+#
+# Later sources override earlier ones: defaults, the settings of the last start (if its journal
+# still exists), `simenv.toml`, options of the call. The result is written as JSON for the service
+# process, whose only argument is that file.
 
 _ANEW = "simenv up --config FILE"
 # Settings of one start, not of the environment.
@@ -49,7 +108,7 @@ def load(
             path = own_file
     if path is not None:
         source, settings = str(path), _toml(path)
-    merged = _merged(last, settings, options)
+    merged = _merged_layers(last, settings, options)
     if (
         "pools" in settings or "pools" in options
     ):  # else the pools are those of the last start, with its folders
@@ -64,7 +123,7 @@ def import_folders(environ: Mapping[str, str] | None = None) -> tuple[str, ...]:
     return tuple(dict.fromkeys(os.path.abspath(each) for each in (os.curdir, *filter(None, named))))
 
 
-def _merged(*layers: Mapping[str, object]) -> dict[str, object]:
+def _merged_layers(*layers: Mapping[str, object]) -> dict[str, object]:
     """Merge layers of settings, of which later ones override earlier ones. Keys of [launcher] are
     merged one by one; `hosts` and `hostfile` replace each other."""
     entries: dict[str, object] = {}
@@ -74,11 +133,11 @@ def _merged(*layers: Mapping[str, object]) -> dict[str, object]:
             entries.pop("hosts", None)
             entries.pop("hostfile", None)
         entries |= layer
-        launcher |= _table(layer.get("launcher", {}))
+        launcher |= _launcher_table(layer.get("launcher", {}))
     return {**entries, "launcher": launcher} if launcher else entries
 
 
-def _table(launcher: object) -> dict[str, object]:
+def _launcher_table(launcher: object) -> dict[str, object]:
     if isinstance(launcher, Launching):
         return msgspec.structs.asdict(launcher)
     return dict(launcher) if isinstance(launcher, Mapping) else {"use": launcher}
@@ -134,7 +193,7 @@ def _plain(values: Mapping[str, object], source: str) -> dict[str, Any]:
     if "limits" in plain:
         plain["limits"] = limits_of(plain["limits"], source)
     if "launcher" in plain:
-        plain["launcher"] = _table(plain["launcher"])
+        plain["launcher"] = _launcher_table(plain["launcher"])
     if isinstance(plain.get("hostfile"), str | os.PathLike) and plain["hostfile"]:
         plain["hostfile"] = os.path.abspath(plain["hostfile"])
     return plain

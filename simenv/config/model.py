@@ -11,8 +11,7 @@ from operator import attrgetter
 
 import msgspec
 
-from simenv.config.pools import check_pool
-from simenv.config.syntax import MAX_BYTES, check_name, nearest
+from simenv.config.pools import MAX_BYTES, check_name, check_pool, nearest
 from simenv.errors import ConfigError
 from simenv.model import CLIENT_LIMITS, UNLIMITED, OwnerLimits, PoolSpec
 from simenv.model.task_rules import MAX_SECONDS

@@ -1,25 +1,83 @@
-"""Paths of an environment, and the SIMENV_* variables that change them.
-
-Only functions whose docstring says so create folders.
-"""
+"""Paths of an environment, and the environment variables of its processes."""
 
 from __future__ import annotations
 
 import hashlib
 import os
+import re
 import sys
 import tempfile
 from collections.abc import Mapping
 from contextlib import suppress
-from pathlib import Path
+from pathlib import Path, PurePath
 
 import msgspec
 
 from simenv import files
-from simenv.config import filesystems
 from simenv.config.model import Config
-from simenv.config.syntax import NAME_RULE, check_name
+from simenv.config.pools import NAME_RULE, check_name
 from simenv.errors import ConfigError
+
+# File system of a folder: SQLite's live journal must not be on a network file system.
+#
+# The mount table is text, and parsing it is a pure function.
+
+# File systems that several machines may mount; SQLite's WAL needs memory shared by its users.
+NETWORK = frozenset(
+    {
+        *("nfs", "nfs3", "nfs4", "lustre", "gpfs", "mmfs", "beegfs", "pvfs2", "orangefs", "panfs"),
+        *("cifs", "smb3", "smbfs", "ceph", "glusterfs", "9p", "afs", "ncpfs", "ocfs2", "gfs2"),
+        *("virtiofs", "wekafs", "vastfs", "daos", "curvefs"),
+    }
+)
+NETWORK_FUSE = (
+    "sshfs",
+    "ceph",
+    "gluster",
+    "beegfs",
+    "s3fs",
+    "gcsfuse",
+    "juicefs",
+    "dfuse",
+    "rclone",
+)
+_ESCAPE = re.compile(r"\\([0-7]{3})")
+
+
+def kind(folder: PurePath, mounts: str) -> str:
+    """Return the type of the file system of an absolute folder, from `mounts`, the text of
+    /proc/self/mountinfo; "" if no mount contains the folder."""
+    best, result = -1, ""
+    for line in mounts.splitlines():
+        before, dash, after = line.partition(" - ")
+        fields = before.split()
+        if not dash or len(fields) < 5 or not after:
+            continue
+        mount = PurePath(_ESCAPE.sub(lambda match: chr(int(match[1], 8)), fields[4]))
+        if (folder == mount or mount in folder.parents) and len(mount.parts) >= best:
+            best, result = len(mount.parts), after.split()[0]  # a later mount hides an earlier one
+    return result
+
+
+def is_network(kind: str) -> bool:
+    """Return whether a file system type is one that other machines can mount too."""
+    name = kind.removeprefix("fuse.").lower()
+    return kind in NETWORK or (
+        kind.startswith("fuse.") and (name in NETWORK or name.startswith(NETWORK_FUSE))
+    )
+
+
+def kind_of(folder: Path) -> str:
+    """Return the file system type of a folder, which need not exist yet; "" if unknown."""
+    try:
+        return kind(folder.resolve(), Path("/proc/self/mountinfo").read_text())
+    except OSError:
+        return ""
+
+
+# Paths of an environment, and the SIMENV_* variables that change them.
+#
+# Only functions whose docstring says so create folders.
 
 SOCKET_PATH_BYTES = 107  # sun_path less its NUL: unix(7)
 # What follows `socket_base`; the first X stands for the user.
@@ -188,14 +246,10 @@ def state_folder(config: Config, home: Path, environ: Mapping[str, str] | None =
     environ = os.environ if environ is None else environ
     if config.state_dir:
         return Path(config.state_dir).absolute()
-    if config.network_state or not filesystems.is_network(filesystems.kind_of(home)):
+    if config.network_state or not is_network(kind_of(home)):
         return home
     for base in (environ.get("SIMENV_SCRATCH"), environ.get("TMPDIR"), "/var/tmp", "/tmp"):
-        if (
-            base
-            and not filesystems.is_network(filesystems.kind_of(Path(base)))
-            and os.access(base, os.W_OK)
-        ):
+        if base and not is_network(kind_of(Path(base))) and os.access(base, os.W_OK):
             mark = hashlib.blake2b(str(home).encode(), digest_size=4).hexdigest()
             return Path(base).absolute() / f"simenv-{os.getuid()}" / f"{config.name}-{mark}"
     return home
@@ -267,3 +321,154 @@ def kernel_folder(environ: Mapping[str, str] | None = None) -> Path:
     """Create and check the folder `kernel_cache`. Raises ConfigError if other users can write to
     it."""
     return files.kernel_folder(kernel_cache(environ))
+
+
+# Environment variables that the service and its workers inherit: one allow-list for both.
+#
+# The service inherits the variables of its workers, its own settings, and those that it needs to
+# reach other nodes as its user. Invariant: no variable identifies a worker as a rank of another MPI
+# program. A service that was itself started by mpirun, a PMIx job or srun must not pass on its
+# rank: MPI would wait for peers that do not exist. The launcher of a worker adds the MPI variables
+# that it needs.
+
+# Paths, and settings of threads and MPI. Nothing else.
+WORKER_NAMES = frozenset(
+    {
+        *("PATH", "HOME", "USER", "LANG", "TMPDIR", "VIRTUAL_ENV", "SIMENV_HOME"),
+        *("SIMENV_KERNELS", "XDG_RUNTIME_DIR", "LD_LIBRARY_PATH"),
+        *("OPAL_PREFIX", "PMIX_PREFIX", "PRTE_PREFIX"),
+    }
+)
+WORKER_PREFIXES = (
+    *("LC_", "OMP_", "NUMBA_", "SLURM_", "PBS_"),
+    # A site's settings of MPI, without the variables that identify a rank of another MPI program.
+    *("OMPI_MCA_", "OPAL_", "PMIX_MCA_", "PRTE_MCA_", "MPICH_", "I_MPI_"),
+    *("UCX_", "FI_", "MPI4PY_"),
+)
+# The service divides the GPUs that it was granted among its workers.
+SERVICE_NAMES = WORKER_NAMES | {"SSH_AUTH_SOCK", "KRB5CCNAME", "CUDA_VISIBLE_DEVICES"}
+SERVICE_PREFIXES = ("SIMENV_", *WORKER_PREFIXES)
+
+
+# Credentials for the site's job manager. Another node gets a worker's environment as an argument of
+# a command, which every user of that node can read.
+SECRETS = frozenset({"SLURM_JWT", "PBS_JOBCOOKIE"})
+# Variables of a step of srun, not of the job. Open MPI takes a process with these variables for one
+# that srun started, and asks Slurm for its rank.
+STEP_PREFIXES = (
+    *("SLURM_STEP", "SLURM_SRUN_", "SLURM_CPU_BIND", "SLURM_MEM_BIND", "SLURM_DISTRIBUTION"),
+    *("SLURM_LAUNCH_NODE", "SLURM_UMASK", "SLURM_PMI", "SLURM_MPI_"),
+)
+STEP = frozenset(
+    {
+        *("SLURM_PROCID", "SLURM_LOCALID", "SLURM_NODEID", "SLURM_GTIDS", "SLURM_TASK_PID"),
+        *("SLURM_TASKS_PER_NODE_STEP", "SLURM_NPROCS", "SLURM_NTASKS"),
+    }
+)
+# If one of these is set, the service is a rank of an outer MPI, whose launcher added settings.
+OUTER_RANK = ("PMIX_RANK", "PMIX_NAMESPACE", "OMPI_COMM_WORLD_RANK", "PMI_RANK", "PMI_FD")
+MPI_PREFIXES = ("OMPI_", "PMIX_", "PRTE_")
+# Libraries of engines: their threads sleep while they wait, and BLAS starts none of its own.
+QUIET = {"OMP_WAIT_POLICY": "PASSIVE", "OPENBLAS_NUM_THREADS": "1"}
+
+
+def worker_environ(environ: Mapping[str, str]) -> tuple[tuple[str, str], ...]:
+    """Return the allow-listed variables of an environment, and those of QUIET."""
+    is_rank = any(name in environ for name in OUTER_RANK)
+    inherited = {
+        key: value
+        for key, value in environ.items()
+        if (key in WORKER_NAMES or key.startswith(WORKER_PREFIXES))
+        and key not in STEP | SECRETS
+        and not key.startswith(STEP_PREFIXES)
+        and not (is_rank and key.startswith(MPI_PREFIXES))
+    }
+    return tuple({**QUIET, **inherited}.items())
+
+
+def gpu_environ(gpu: str) -> tuple[tuple[str, str], ...]:
+    """Return the variables that make one GPU, by UUID or number, the only one that CUDA sees."""
+    return ("CUDA_DEVICE_ORDER", "PCI_BUS_ID"), ("CUDA_VISIBLE_DEVICES", gpu)
+
+
+# Settings of a QPM for other hosts: SIMENV_QPM_* variables as one frozen value.
+#
+# An empty variable counts as unset.
+
+STATEVECTOR_QUBITS = 12  # 0.15 ms an amplitude: 0.7 s
+_MOST_STATEVECTOR = 20
+_YES, _NO = ("1", "yes", "true", "on"), ("0", "no", "false", "off")
+
+
+class QPMConfig(msgspec.Struct, frozen=True):
+    """Settings of one QPM. `private`: start a private environment always, never, or (None) if no
+    environment is running."""
+
+    private: bool | None = None
+    service_named: bool = False  # SIMENV_SERVICE says which environment is meant
+    pool: str = ""  # "": all of them, merged
+    types: int = 0  # type bits; 0: by the kinds of devices that it represents
+    role: str = "client"  # rights in an environment that is up; "admin": those of the key
+    reservations_required: bool = True
+    token_file: Path | None = None
+    statevector_qubits: int = STATEVECTOR_QUBITS
+
+
+def read(environ: Mapping[str, str] | None = None) -> QPMConfig:
+    """Read the SIMENV_QPM_* variables. Raises ConfigError, which names the variable."""
+    environ = os.environ if environ is None else environ
+    pool = environ.get("SIMENV_QPM_POOL", "")
+    token = environ.get("SIMENV_QPM_TOKEN_FILE", "")
+    reservations = _choice(environ, "SIMENV_QPM_RESERVATIONS", ("required", "optional"))
+    return QPMConfig(
+        private=_boolean(environ, "SIMENV_QPM_PRIVATE"),
+        service_named=bool(environ.get("SIMENV_SERVICE")),
+        pool=check_name(pool, "SIMENV_QPM_POOL: a pool's") if pool else "",
+        role=_choice(environ, "SIMENV_QPM_ROLE", ("client", "admin")) or "client",
+        types=_integer(environ, "SIMENV_QPM_TYPE", 0, 1, 31),
+        reservations_required=reservations != "optional",
+        token_file=Path(token).expanduser() if token else None,
+        statevector_qubits=_integer(
+            environ, "SIMENV_QPM_STATEVECTOR_QUBITS", STATEVECTOR_QUBITS, 0, _MOST_STATEVECTOR
+        ),
+    )
+
+
+def _boolean(environ: Mapping[str, str], name: str) -> bool | None:
+    text = _choice(environ, name, (*_YES, *_NO))
+    return None if not text else text in _YES
+
+
+def _choice(environ: Mapping[str, str], name: str, choices: tuple[str, ...]) -> str:
+    text = environ.get(name, "").lower()
+    if text and text not in choices:
+        raise ConfigError(f"{name}={text[:80]!r}", hint=f"one of: {', '.join(choices)}")
+    return text
+
+
+def _integer(environ: Mapping[str, str], name: str, default: int, low: int, high: int) -> int:
+    text = environ.get(name, "")
+    if not text:
+        return default
+    if not text.isdecimal() or not low <= int(text) <= high:
+        raise ConfigError(f"{name}={text[:80]!r}", hint=f"a whole number, {low} to {high}")
+    return int(text)
+
+
+# Messages that a starting service sends to its starter, one JSON object a line.
+
+
+class StartupError(msgspec.Struct, frozen=True):
+    """The reason why the service cannot start; `code` is that of the error class."""
+
+    code: str
+    message: str
+    hint: str = ""
+
+
+class StartupMessage(msgspec.Struct, frozen=True, omit_defaults=True):
+    """A line of the pipe. The last one has `ready` or `error`; each other one has `progress`."""
+
+    ready: bool = False
+    error: StartupError | None = None
+    progress: str = ""  # the present stage of the start

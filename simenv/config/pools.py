@@ -1,23 +1,180 @@
-"""Parse pools: a table of `simenv.toml`, or NAME:key=value,... of a command line.
-
-Both have the same keys. `workers=N` means min=N,max=N; `workers=auto` means one worker for each
-GPU. `memory` is a size. Node patterns are joined by `+` on a command line, where a comma separates
-keys, and are a list in `simenv.toml`.
-"""
+"""Pools and drift of devices, parsed; the syntax of names and sizes."""
 
 from __future__ import annotations
 
+import difflib
 import re
-from collections.abc import Mapping
+import shlex
+import string
+from collections.abc import Iterable, Mapping
 
 import msgspec
 
-from simenv.config.commands import EXTERNAL, check_command
-from simenv.config.drift import drift_of
-from simenv.config.syntax import check_name, nearest, size
 from simenv.errors import ConfigError
 from simenv.model import PoolSpec
 from simenv.model.task_rules import MAX_RANKS, MAX_WORKERS
+
+# Commands of pools with `engine=external`: a program and its arguments, with placeholders.
+
+EXTERNAL = "external"  # the engine that starts a program for each circuit
+PLACEHOLDERS = ("circuit", "shots", "seed", "ranks")
+_NEEDED = ("circuit", "shots")
+_MAX_CHARS = 2_048
+_EXAMPLE = "command = 'nwq_qasm -q {circuit} --shots {shots}'"
+
+
+def check_command(command: str, subject: str) -> None:
+    """Check a command. Raises ConfigError if it cannot be split into words, lacks a required
+    placeholder or has an unknown one."""
+    problem = _problem(command)
+    if problem:
+        raise ConfigError(f"{subject}: command = {command[:120]!r} {problem}", hint=_EXAMPLE)
+
+
+def _problem(command: str) -> str:
+    if len(command) > _MAX_CHARS or not command.isprintable():
+        return f"is not one printable line of at most {_MAX_CHARS} characters"
+    try:
+        tokens = shlex.split(command)
+    except ValueError as error:
+        return f"cannot be split into words: {error}"
+    if not tokens or "{" in tokens[0]:
+        return "does not begin with a program"
+    try:
+        parts = [part for token in tokens for part in string.Formatter().parse(token)]
+    except ValueError as error:
+        return f"has a brace alone ({error}); a brace itself is written twice"
+    for _, name, form, conversion in parts:
+        if name is not None and (name not in PLACEHOLDERS or form or conversion):
+            return f"has {{{name}}}; there are " + ", ".join(f"{{{each}}}" for each in PLACEHOLDERS)
+    names = {part[1] for part in parts}
+    lacking = [each for each in _NEEDED if each not in names]
+    return f"lacks {{{lacking[0]}}}" if lacking else ""
+
+
+# Syntax of names (environments, pools, workers, keys, applications) and of sizes.
+
+NAME_RULE = re.compile(r"[a-z][a-z0-9_.-]{0,63}\Z")
+
+
+def check_name(name: str, subject: str = "environment") -> str:
+    """Return the name if it follows NAME_RULE. Raises ConfigError, which names `subject`."""
+    if not NAME_RULE.match(name):
+        raise ConfigError(
+            f"{subject} name {name[:80]!r} is not allowed",
+            hint="a name is a-z, then up to 63 of a-z 0-9 _ . -",
+        )
+    return name
+
+
+def nearest(name: str, choices: Iterable[str]) -> str:
+    """Hint for an unknown word: the most similar choice, else all choices."""
+    candidates = tuple(choices)
+    matches = difflib.get_close_matches(name, candidates, 1)
+    return f"did you mean `{matches[0]}`?" if matches else f"known: {', '.join(candidates)}"
+
+
+MAX_BYTES = 2**60
+_SIZE = re.compile(r"(\d+(?:\.\d+)?) ?([KMGT]i?)?B?\Z", re.IGNORECASE)
+_POWERS = {"k": 1, "m": 2, "g": 3, "t": 4}
+
+
+def size(value: object, subject: str) -> int:
+    """Parse a size such as `512MiB`, `2GB`, `1.5G`, `4096` as bytes. K, M, G and T are powers of
+    1,024, as in sites' documentation. Raises ConfigError, which names `subject`."""
+    if isinstance(value, int) and not isinstance(value, bool):
+        count = float(value)
+    else:
+        result = _SIZE.match(value.strip()) if isinstance(value, str) else None
+        if result is None:
+            raise ConfigError(
+                f"{subject} = {str(value)[:80]!r} is not a size", hint="512MiB, 2GiB, or bytes"
+            )
+        count = float(result[1]) * 1024 ** _POWERS.get((result[2] or "")[:1].lower(), 0)
+    if not 0 <= count <= MAX_BYTES:
+        raise ConfigError(f"{subject} = {str(value)[:80]} is outside 0 .. 1024 PiB")
+    return int(count)
+
+
+# Parse the drift of a pool's device: `replay` or `walk`, and `key=value` pairs joined by colons.
+#
+# `replay:factor=86400` replays the dated snapshots of the device's folder, one day per second.
+# `walk:seed=7:every_s=3600:spread=0.1` is a random walk. `outages=7200+600/90000+60`: begins and
+# lengths in seconds of the device's time, from the start of the drift.
+
+KINDS = ("replay", "walk")
+_OF_WALK = ("seed", "every_s", "spread")
+MAX_FACTOR = 1e9
+EXAMPLE = "walk:seed=7:every_s=3600:spread=0.1:factor=60:outages=7200+600"
+
+
+class DriftSpec(msgspec.Struct, frozen=True):
+    """Drift of the device of a pool."""
+
+    kind: str
+    factor: float = 1.0  # seconds of the device in one second of the clock
+    seed: int = 0
+    every_s: float = 3600.0  # of the device's time, between two steps of a walk
+    spread: float = 0.1  # relative standard deviation of each value of a walk
+    outages: tuple[tuple[float, float], ...] = ()  # begin and length
+
+
+def drift_of(text: str, source: str) -> DriftSpec:
+    """Parse the value of `drift`. Raises ConfigError, which names the key, the value and the
+    allowed ones."""
+    kind, *pairs = text.split(":")
+    if kind not in KINDS:
+        raise ConfigError(
+            f"{source}: drift = {text[:80]!r} is not known", hint=nearest(kind[:64], KINDS)
+        )
+    values: dict[str, object] = {"kind": kind}
+    keys = [key for key in DriftSpec.__struct_fields__[1:] if kind == "walk" or key not in _OF_WALK]
+    for pair in pairs:
+        key, equals, value = pair.partition("=")
+        if not equals or key not in keys or key in values:
+            raise ConfigError(
+                f"{source}: drift: {pair[:80]!r} is not understood",
+                hint=f"{kind} has {', '.join(keys)}, each once; {EXAMPLE}",
+            )
+        values[key] = _outages(value, source) if key == "outages" else value
+    try:
+        result = msgspec.convert(values, DriftSpec, strict=False)
+    except msgspec.ValidationError as error:
+        raise ConfigError(f"{source}: drift: {error}", hint=EXAMPLE) from error
+    if not (
+        0 < result.factor <= MAX_FACTOR
+        and 0 < result.every_s <= MAX_FACTOR
+        and 0 <= result.spread <= 2
+        and 0 <= result.seed < 2**63
+    ):
+        raise ConfigError(
+            f"{source}: drift = {text[:80]!r} is out of range",
+            hint="factor and every_s above 0, at most 1e9; spread 0 to 2; seed 0 or more",
+        )
+    return result
+
+
+def _outages(text: str, source: str) -> tuple[tuple[float, float], ...]:
+    results = []
+    for part in text.split("/"):
+        begin, _, length = part.partition("+")
+        try:
+            pair = float(begin), float(length)
+        except ValueError:
+            pair = (-1.0, 0.0)
+        if not (0 <= pair[0] <= 1e12 and 0 < pair[1] <= 1e12):
+            raise ConfigError(
+                f"{source}: drift: outages={text[:80]!r} is not understood", hint=EXAMPLE
+            )
+        results.append(pair)
+    return tuple(sorted(results))
+
+
+# Parse pools: a table of `simenv.toml`, or NAME:key=value,... of a command line.
+#
+# Both have the same keys. `workers=N` means min=N,max=N; `workers=auto` means one worker for each
+# GPU. `memory` is a size. Node patterns are joined by `+` on a command line, where a comma
+# separates keys, and are a list in `simenv.toml`.
 
 KEYS = (
     *("name", "engine", "workers", "min", "max", "ranks", "memory", "idle_s", "nodes"),
@@ -25,7 +182,7 @@ KEYS = (
 )
 AUTO = "auto"  # of workers: one for each GPU
 MAX_IDLE_S = 10**8
-_EXAMPLE = "NAME:engine=statevector,workers=4,ranks=2,memory=2GiB,nodes=gpu*+node7"
+_POOL_EXAMPLE = "NAME:engine=statevector,workers=4,ranks=2,memory=2GiB,nodes=gpu*+node7"
 _ON_DEMAND = re.compile(r"(.+)\.x\d+\Z")
 MACHINE = "hardware"  # the engine whose one worker holds a machine
 _PROVIDER = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)*:[^\W\d]\w*\Z")
@@ -40,7 +197,9 @@ def pool_text(text: str) -> PoolSpec:
     for part in rest.split(",") if rest else ():
         key, equals, value = part.partition("=")
         if not equals or key == "name":
-            raise ConfigError(f"--pool {text[:80]!r}: {part!r} is not understood", hint=_EXAMPLE)
+            raise ConfigError(
+                f"--pool {text[:80]!r}: {part!r} is not understood", hint=_POOL_EXAMPLE
+            )
         if key in settings:
             raise ConfigError(f"--pool {text[:80]!r}: {key} is given twice")
         if key == "device" and not value:
@@ -79,7 +238,7 @@ def pool_of(table: Mapping[str, object], source: str) -> PoolSpec:
             values |= {"min": least, "max": max(1, least)}
         spec = msgspec.convert(values, PoolSpec, strict=False)
     except msgspec.ValidationError as error:
-        raise ConfigError(f"{source}: {error}", hint=_EXAMPLE) from error
+        raise ConfigError(f"{source}: {error}", hint=_POOL_EXAMPLE) from error
     if "max" not in values and spec.min > spec.max:
         spec = msgspec.structs.replace(spec, max=spec.min)
     check_pool(spec, source)

@@ -5,20 +5,32 @@ Invariant: no expected result comes from a simulator, so they test one.
 
 from __future__ import annotations
 
-from simenv.library.algorithm import Algorithm, ExpectedOutcomes, ExpectedParities
-from simenv.library.arithmetic import adder, fourier_adder, order_finding
-from simenv.library.dynamics import ising_trotter, quantum_walk
-from simenv.library.feedforward import repetition_code, teleportation
-from simenv.library.search import grover_exact_cover, grover_search, qaoa_max_cut
+from simenv.library.algorithm import (
+    Algorithm,
+    ExpectedOutcomes,
+    ExpectedParities,
+    VariationalAlgorithm,
+    grover_exact_cover,
+    grover_search,
+    ising_ground_state,
+    ising_trotter,
+    qaoa_max_cut,
+    quantum_walk,
+    transverse_ising,
+)
 from simenv.library.textbook import (
+    adder,
     bernstein_vazirani,
+    fourier_adder,
     ghz,
     iterative_phase_estimation,
+    order_finding,
     phase_estimation,
+    repetition_code,
     simon,
+    teleportation,
     w_state,
 )
-from simenv.library.variational import VariationalAlgorithm, ising_ground_state, transverse_ising
 
 __all__ = [
     "Algorithm",

@@ -2,13 +2,6 @@
 
 from __future__ import annotations
 
-from simenv.model.devices import (
-    DeviceInfo,
-    DeviceKind,
-    OperationInfo,
-    QubitInfo,
-)
-from simenv.model.owners import CLIENT_LIMITS, UNLIMITED, OwnerLimits, OwnerReport, OwnerUse
 from simenv.model.program import (
     MARKERS,
     MAX_CLBITS,
@@ -38,15 +31,6 @@ from simenv.model.reservations import (
     TargetInfo,
     Workload,
 )
-from simenv.model.result import (
-    RESULT_FORMAT,
-    DeviceRecord,
-    Origin,
-    ResultData,
-    ResultFile,
-    StoredArray,
-    Timing,
-)
 from simenv.model.task import (
     DEPENDENCY,
     FINAL_STATES,
@@ -55,24 +39,36 @@ from simenv.model.task import (
     MAX_PARENTS,
     MAX_SHOTS,
     MAX_TASK_NUMBER,
+    RESULT_FORMAT,
     Chain,
+    DeviceRecord,
     EngineOptions,
     NoiseFactors,
     Observable,
+    Origin,
+    ResultData,
+    ResultFile,
+    StoredArray,
     TaskOptions,
     TaskParts,
     TaskSpec,
     TaskState,
+    Timing,
     task_name,
     task_number,
 )
+from simenv.model.task_rules import CLIENT_LIMITS, UNLIMITED, OwnerLimits, OwnerReport, OwnerUse
 from simenv.model.views import (
+    DeviceInfo,
+    DeviceKind,
     EngineInfo,
     Event,
     GateInfo,
     NodeInfo,
+    OperationInfo,
     PoolInfo,
     PoolSpec,
+    QubitInfo,
     ServiceInfo,
     TaskInfo,
     WorkerInfo,

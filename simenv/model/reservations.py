@@ -11,7 +11,7 @@ from typing import Annotated
 
 import msgspec
 
-from simenv.model.bounds import FEW, Text
+from simenv.model.program import FEW, Text
 
 MAX_TEXT_CHARS = 255  # of a name or a label in a request, a profile or a policy
 MAX_INFLIGHT = 2**31 - 1  # tasks of one device at once

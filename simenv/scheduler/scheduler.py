@@ -11,35 +11,15 @@ import functools
 from collections.abc import Callable, Mapping
 from typing import Concatenate, ParamSpec, TypeVar
 
-from simenv.model import (
-    OwnerLimits,
-    PoolSpec,
-    ReservationState,
-    TaskSpec,
-    TaskState,
-)
-from simenv.scheduler.core.actions import Action, RecordEvent
-from simenv.scheduler.core.types import ClusterLimits, Route, SubmitBatch
-from simenv.scheduler.dispatch import dispatcher, kept_states, resizing
-from simenv.scheduler.events import (
-    dependencies,
-    devices,
-    memory,
-    nodes,
-    outages,
-    paced,
-    reservations,
-    tasks,
-    workers,
-)
-from simenv.scheduler.reservations.circuit_times import DeviceTimes
-from simenv.scheduler.reservations.device_figures import DeviceFigures
+from simenv import model
+from simenv.scheduler import scaling
+from simenv.scheduler.core import Action, ClusterLimits, RecordEvent, Route, SubmitBatch
+from simenv.scheduler.dispatch import batching, dispatcher, gang_scheduling
+from simenv.scheduler.events import devices, tasks, workers
+from simenv.scheduler.reservations.circuit_times import DeviceFigures, DeviceTimes
 from simenv.scheduler.reservations.ledger import StoredReservations
 from simenv.scheduler.reservations.reservation import ReservationEntry
-from simenv.scheduler.scaling import autoscaler
-from simenv.scheduler.state.device_controls import DeviceControl
-from simenv.scheduler.state.paced import StoredRun
-from simenv.scheduler.state.state import SchedulerState
+from simenv.scheduler.state import paced, scheduler_state
 
 SUSPENDED_NS = 3_000_000_000  # a longer gap between ticks means that the service was suspended
 
@@ -49,7 +29,7 @@ R = TypeVar("R")
 
 
 def event(
-    function: Callable[Concatenate[SchedulerState, P], R],
+    function: Callable[Concatenate[scheduler_state.SchedulerState, P], R],
 ) -> Callable[Concatenate[Scheduler, P], R]:
     """Return a method of `Scheduler` that calls a function of `events` with its state."""
 
@@ -65,7 +45,7 @@ class Scheduler:
 
     def __init__(
         self,
-        pools: tuple[PoolSpec, ...],
+        pools: tuple[model.PoolSpec, ...],
         limits: ClusterLimits,
         epoch: int,
         next_task: int = 1,
@@ -73,7 +53,7 @@ class Scheduler:
     ) -> None:
         """Create the state. `figures`: of a pool's machine or emulated device; None: reservations
         use default circuit times."""
-        self.state = state = SchedulerState(pools, limits, epoch, next_task)
+        self.state = state = scheduler_state.SchedulerState(pools, limits, epoch, next_task)
         if figures is not None:
             state.reservations.times = DeviceTimes(pools, state.estimator, figures)
 
@@ -82,7 +62,7 @@ class Scheduler:
     def submit(
         self,
         batch: SubmitBatch,
-        specs: list[TaskSpec],
+        specs: list[model.TaskSpec],
         routes: list[Route],
         units: list[int] | None = None,
     ) -> list[Action]:
@@ -95,7 +75,7 @@ class Scheduler:
     restore_tasks = event(tasks.submit)
     rollback_submit = event(tasks.rollback_submit)
 
-    def reopen(self, ended: Mapping[TaskState, int]) -> list[Action]:
+    def reopen(self, ended: Mapping[model.TaskState, int]) -> list[Action]:
         """Count tasks, by their final state, as unfinished: their results are lost."""
         for final, count in ended.items():
             self.state.ended[final] -= count
@@ -108,14 +88,14 @@ class Scheduler:
         """Release tasks that reservations and parents no longer hold, then assign waiting tasks to
         workers."""
         state = self.state
-        actions: list[Action] = [*paced.release(state, now_ns)] if state.paced else []
+        actions: list[Action] = [*tasks.release(state, now_ns)] if state.paced else []
         ledger = state.reservations
         if ledger.emptying:
-            actions += reservations.cancel_parked(state, now_ns)
+            actions += devices.cancel_parked(state, now_ns)
         if ledger.freed:
-            actions += reservations.release_parked(state, now_ns)
+            actions += devices.release_parked(state, now_ns)
         if state.dependencies.ready:
-            dependencies.release(state, now_ns)
+            tasks.release_children(state, now_ns)
         if not state.draining:
             actions += dispatcher.assign(state, now_ns)
         return actions
@@ -127,7 +107,7 @@ class Scheduler:
     heartbeat_received = event(workers.heartbeat_received)
     worker_unusable = event(workers.worker_unusable)
     worker_lost = event(workers.worker_lost)
-    service_memory = event(memory.service_memory)
+    service_memory = event(workers.service_memory)
 
     def kernels_compiled(self, compiled: bool) -> list[Action]:
         """Record whether all kernels are compiled. If not, tasks that may compile some count as
@@ -137,11 +117,11 @@ class Scheduler:
 
     # --- pools and nodes -----------------------------------------------------------------------
 
-    scale = event(nodes.scale)
-    drain_node = event(nodes.drain)
-    resume = event(nodes.resume)
-    node_lost = event(nodes.lost)
-    node_back = event(nodes.back)
+    scale = event(workers.scale)
+    drain_node = event(workers.drain)
+    resume = event(workers.resume)
+    node_lost = event(workers.lost)
+    node_back = event(workers.back)
 
     # --- devices -------------------------------------------------------------------------------
 
@@ -159,7 +139,7 @@ class Scheduler:
         """
         offset_ns = self.state.paced.offset_ns
         begun_ns = None if begun_wall_ns is None else begun_wall_ns - offset_ns
-        return outages.begin(self.state, device, begun_ns)
+        return tasks.begin(self.state, device, begun_ns)
 
     def end_outage(self, device: str) -> list[Action]:
         """End an outage: the device starts tasks again."""
@@ -168,13 +148,13 @@ class Scheduler:
 
     # --- reservations and owners ---------------------------------------------------------------
 
-    reserve = event(reservations.reserve)
-    renew_reservation = event(reservations.renew)
+    reserve = event(devices.reserve)
+    renew_reservation = event(devices.renew)
 
     def close_reservation(
         self,
         reservation: ReservationEntry,
-        end_state: ReservationState,
+        end_state: model.ReservationState,
         reason: str,
         wall_ns: int,
         now_ns: int,
@@ -182,11 +162,11 @@ class Scheduler:
         """End a reservation and its tasks that were never assigned; if `end_state` is CANCELLED,
         ask the others to stop."""
         state = self.state
-        actions = reservations.close(state, reservation, end_state, reason, wall_ns, now_ns)
-        return actions + reservations.cancel_parked(state, now_ns)
+        actions = devices.close(state, reservation, end_state, reason, wall_ns, now_ns)
+        return actions + devices.cancel_parked(state, now_ns)
 
     def set_owner_limits(
-        self, table: Mapping[str, OwnerLimits], default: OwnerLimits
+        self, table: Mapping[str, model.OwnerLimits], default: model.OwnerLimits
     ) -> list[Action]:
         """Replace the limits of owners; `default`: limits of owners that are not in the table."""
         self.state.quotas.set(table, default)
@@ -195,31 +175,31 @@ class Scheduler:
     # --- restart -------------------------------------------------------------------------------
 
     def restore_controls(
-        self, stored: StoredReservations, controls: Mapping[str, DeviceControl]
+        self, stored: StoredReservations, controls: Mapping[str, paced.DeviceControl]
     ) -> list[Action]:
         """Restore reservations and device controls, before tasks are restored."""
         for device, control in controls.items():
             devices.restore_control(self.state, device, control)
-        reservations.restore(self.state, stored)
+        devices.restore(self.state, stored)
         devices.refresh_restrictions(self.state)
         return []
 
     def set_clock(self, wall_ns: int, now_ns: int) -> list[Action]:
         """Relate the wall clock to the monotonic clock; the first event of a start of the
         service."""
-        paced.set_clock(self.state, wall_ns, now_ns)
+        tasks.set_clock(self.state, wall_ns, now_ns)
         return []
 
-    def restore_paced(self, stored: Mapping[int, StoredRun]) -> list[Action]:
+    def restore_paced(self, stored: Mapping[int, paced.StoredRun]) -> list[Action]:
         """Restore the runs of paced devices, after tasks are restored."""
-        paced.restore(self.state, stored)
+        tasks.restore(self.state, stored)
         return []
 
     def finish_restore(self, next_task: int) -> list[Action]:
         """Complete a restart: all unfinished tasks are restored. `next_task`: the first unused
         number."""
         self.state.next_task = max(self.state.next_task, next_task)
-        reservations.finish_restore(self.state)
+        devices.finish_restore(self.state)
         return []
 
     # --- time ----------------------------------------------------------------------------------
@@ -234,20 +214,20 @@ class Scheduler:
         state.last_tick_ns = now_ns
         actions, state.deferred_actions = state.deferred_actions, []
         actions += tasks.end_overdue(state, now_ns)
-        kept_states.expire(state, now_ns)
+        batching.expire(state, now_ns)
         if state.dependencies.failed:
-            actions += dependencies.end_failed(state, now_ns)
-        actions += nodes.detect_silent_nodes(state, now_ns)
+            actions += tasks.end_failed(state, now_ns)
+        actions += workers.detect_silent_nodes(state, now_ns)
         if not state.draining:
-            actions += resizing.return_slots(state, now_ns)
-            actions += kept_states.reclaim(state)
-            actions += autoscaler.resize(state, now_ns)
+            actions += gang_scheduling.return_slots(state, now_ns)
+            actions += batching.reclaim(state)
+            actions += scaling.resize(state, now_ns)
         return actions
 
     def wall_clock_tick(self, wall_ns: int) -> list[Action]:
         """Handle the passage of wall-clock time: expire reservations, complete drains of
         devices."""
-        return reservations.expire(self.state, wall_ns) + devices.tick(self.state, wall_ns)
+        return devices.expire(self.state, wall_ns) + devices.tick(self.state, wall_ns)
 
     def begin_drain(self, environment: str) -> list[Action]:
         """Stop assigning and starting, because the service is shutting down."""

@@ -19,18 +19,17 @@ from pathlib import Path
 import msgspec
 
 from launcher.base import LaunchError
-from launcher.process.local import LocalLauncher
+from launcher.process.children import LocalLauncher
 from simenv import config as configs
-from simenv.config.startup import StartupError, StartupMessage
+from simenv.config.paths import StartupError, StartupMessage
 from simenv.errors import SimenvError
 from simenv.model import WorkerState
 from simenv.process import freeze_gc
-from simenv.scheduler.views.infos import pool_infos
-from simenv.service.bootstrap import RunningService, build_service
+from simenv.scheduler.views.forecast import pool_infos
+from simenv.service.bootstrap import RunningService, Warmup, admission, build_service
 from simenv.service.event_loop import EventLoop
 from simenv.service.queries.devices import routing_snapshot
-from simenv.service.support.log_format import LogFormatter
-from simenv.service.warmup import Warmup, admission
+from simenv.service.support import LogFormatter
 from simenv.service.workers.processes import start_compilers
 
 log = logging.getLogger("simenv.service")

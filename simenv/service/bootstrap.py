@@ -1,61 +1,130 @@
-"""Build a service from its configuration: folders, lock, journal, scheduler and sockets."""
+"""Start of a service: its parts from the configuration, and its first kernels."""
 
 from __future__ import annotations
 
 import logging
 import os
 import shutil
-from collections.abc import Mapping
+import threading
+from collections.abc import Callable, Mapping
 from contextlib import ExitStack, suppress
 from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import msgspec
 
 from launcher.base import Allocation, Launcher, LaunchError
 from launcher.selection import select_launcher
-from simenv import config as configs
-from simenv import files
+from simenv import config as configs, files
 from simenv._version import __version__
-from simenv.config import Config, ConnectionFile, EnvironmentPaths, OwnerEndpoint, filesystems
-from simenv.config.environ import worker_environ
+from simenv.config import Config, ConnectionFile, EnvironmentPaths, OwnerEndpoint, paths
+from simenv.config.paths import worker_environ
 from simenv.errors import ConfigError
 from simenv.model import Origin, PoolSpec
 from simenv.process import start_ticks
-from simenv.scheduler.core.gpus import with_workers_of_gpus
-from simenv.scheduler.core.types import nodes_of
+from simenv.scheduler.core import nodes_of, with_workers_of_gpus
 from simenv.scheduler.scheduler import Scheduler
+from simenv.service import support
 from simenv.service.admission.submissions import SubmitQueue
 from simenv.service.control.admin_commands import KeyCommands, check_pools
 from simenv.service.control.results import ResultRequests
-from simenv.service.devices.documents import NoiseDocuments, named_documents
 from simenv.service.devices.drifting import DriftingDevices
 from simenv.service.devices.registry import DeviceRegistry
-from simenv.service.devices.resolve import EmulatedDevices
+from simenv.service.devices.resolve import EmulatedDevices, NoiseDocuments, named_documents
 from simenv.service.event_loop import EventLoop
-from simenv.service.journal.background import JournalBackup, WalCheckpointer
+from simenv.service.journal.maintenance import JournalBackup, WalCheckpointer
 from simenv.service.journal.writer import Journal
 from simenv.service.queries.devices import DeviceRecords
-from simenv.service.recovery.damaged_results import drop_damaged_records
-from simenv.service.recovery.journal_choice import choose_journal
-from simenv.service.recovery.replay import replay
+from simenv.service.recovery import choose_journal, drop_damaged_records, replay
 from simenv.service.results.completions import Completions
 from simenv.service.service import RuntimeFacts
-from simenv.service.support import fault_injection
-from simenv.service.support.ownership import ConnectionFileLease, take_lock
-from simenv.service.warmup import load_noise_checks
+from simenv.service.support import ConnectionFileLease, take_lock
 from simenv.service.workers.endpoints import WorkerEndpoint, open_listener, owner_endpoint_of
-from simenv.service.workers.processes import WorkerProcesses
-from simenv.service.workers.resources import allocate, check_time_left, limits_of
+from simenv.service.workers.processes import WorkerProcesses, allocate, check_time_left, limits_of
 from simenv.wire.keyfiles import ServerFile, new_pair
 from simenv.wire.transport.sockets import PeerKind
 from simenv.wire.transport.zmq_transport import ZmqListener
 from simulators import catalog
+from simulators.compiler import warmup
+
+if TYPE_CHECKING:
+    from simenv.scheduler.routing.engine_support import RoutingSnapshot
+    from simenv.scheduler.routing.live_routing import Capacity
+    from simenv.service.admission.controller import AdmissionController
+
+# Load admission and its kernels in a thread while workers start.
+#
+# Invariant: no module with kernels is imported before `warmup.prepare` has set the kernel folder.
+# The event loop runs meanwhile; submits wait for admission.
+
+log = logging.getLogger("simenv.service")
+
+
+class Warmup:
+    """Thread that loads admission and its kernels. `cold`: kernels are not compiled yet.
+
+    The kernels for wide circuits are loaded last. Where they are not compiled yet, the first wide
+    circuits are checked outside the loop, see `RunningChecks`.
+    """
+
+    def __init__(self, kernels: Path) -> None:
+        self.cold = False
+        self._kernels = kernels
+        self._error: BaseException | None = None
+        self._loaded = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="loading", daemon=True)
+        self._thread.start()
+
+    def over(self) -> bool:
+        """Return whether admission is loaded. Raises the error of the thread."""
+        if not self._loaded.is_set():
+            return False
+        if self._error is not None:
+            raise self._error
+        return True
+
+    def _run(self) -> None:
+        try:
+            warmup.prepare(self._kernels)
+            self.cold = not warmup.is_compiled(self._kernels)
+            warmup.compile_groups(self._kernels, "admission")
+            from simenv.service.queries import engines  # noqa: F401 - loads admission
+        except BaseException as error:  # noqa: BLE001 - the loop's thread raises it
+            self._error = error
+        self._loaded.set()
+        if self._error is None:
+            try:
+                warmup.load_stored("light_cone")
+            except Exception as error:  # noqa: BLE001 - the first wide circuit tries again
+                log.warning("kernels for wide circuits are not loaded: %s", error)
+
+
+def admission(
+    config: Config,
+    capacity: Callable[[], Capacity],
+    snapshot: Callable[[], RoutingSnapshot],
+    devices: EmulatedDevices | None,
+) -> AdmissionController:
+    """Create the admission controller, after all is loaded. `capacity`, `snapshot` (take_snapshot),
+    `devices`: as for `AdmissionController`."""
+    from simenv.service.admission.controller import AdmissionController
+
+    return AdmissionController(config.pools, capacity, snapshot, devices)
+
+
+def load_noise_checks() -> None:
+    """Load the compiled kernels that the first circuit for a device needs, and let helpers compile
+    those of its worker."""
+    warmup.want("noise")
+    warmup.load_stored("attachment")
+    from simenv.service.devices import context  # noqa: F401 - loads the checks
+
+
+# Build a service from its configuration: folders, lock, journal, scheduler and sockets.
 
 CONNECTION_FORMAT = 1
 SHOWN_NODES = 16
-
-log = logging.getLogger("simenv.service")
 
 
 class RunningService:
@@ -77,7 +146,7 @@ def build_service(config: Config, home: Path, environ: Mapping[str, str]) -> Run
     for folder in (paths.home, paths.state, paths.logs):
         files.private_folder(folder)
     check_file_system(paths.state, config.network_state)
-    fault_injection.install(config.faults)
+    support.install(config.faults)
     check_engines(config.pools)
     with (
         ExitStack() as on_leave,
@@ -303,8 +372,8 @@ def check_engines(pools: tuple[PoolSpec, ...]) -> None:
 
 def check_file_system(folder: Path, forced: bool) -> None:
     """Check the file system of the live journal. Raises ConfigError for a network file system."""
-    kind = filesystems.kind_of(folder)
-    if filesystems.is_network(kind) and not forced:
+    kind = paths.kind_of(folder)
+    if paths.is_network(kind) and not forced:
         raise ConfigError(
             f"the journal would be on {folder}, a network file system ({kind})",
             hint="set state_dir to a folder on a local disk, or network_state = true",

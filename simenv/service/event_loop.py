@@ -1,9 +1,4 @@
-"""The event loop of the service: receive, decide, assign, commit once, answer.
-
-One thread. All messages that have arrived are handled in one pass and stored by one commit.
-Assignments are sent before the commit: the fencing token rejects results of a task that a crash has
-lost. Answers to submits and results are sent after it.
-"""
+"""The event loop of the service, and its maintenance."""
 
 from __future__ import annotations
 
@@ -12,31 +7,107 @@ import time
 from functools import partial
 
 from simenv.errors import JournalError, SimenvError
-from simenv.scheduler.core.actions import Action
-from simenv.scheduler.core.types import WorkerHeartbeat
-from simenv.service.admission.accept_answers import HOLD_S, AcceptAnswers
-from simenv.service.admission.decode_budget import Decoding
+from simenv.process import release_memory, resident_bytes
+from simenv.scheduler.core import Action, WorkerHeartbeat
+from simenv.service import support
+from simenv.service.admission.submissions import HOLD_S, AcceptAnswers
 from simenv.service.control.administration import CHANGES, Administration
 from simenv.service.control.reservations import CHANGES as RESERVATION_CHANGES
+from simenv.service.journal import tables
 from simenv.service.journal.writer import SYNC_DELAY_S
 from simenv.service.queries.handlers import Cancelling, QueryHandlers
 from simenv.service.queries.query_queue import RECHECK_NS, QueryQueue
 from simenv.service.results.completions import acknowledge
-from simenv.service.service import ServiceComponents
-from simenv.service.support import fault_injection
-from simenv.service.support.fair_thread import CHECKS
-from simenv.service.support.log_limit import RateLimitedLog
-from simenv.service.support.upkeep import Upkeep
-from simenv.service.workers.process_events import WorkerEvents
-from simenv.service.workers.worker_keys import check_worker
+from simenv.service.service import ServiceComponents, WorkerEvents
+from simenv.service.support import CHECKS, Decoding, RateLimitedLog
+from simenv.service.workers.endpoints import check_worker
 from simenv.wire import codec
-from simenv.wire.auth import Identity, with_rights
-from simenv.wire.messages import client as m
-from simenv.wire.messages.admin import RevokeKey
-from simenv.wire.messages.common import ClientRequest
-from simenv.wire.messages.queries import DeviceDescribed
-from simenv.wire.refusals import refusal
+from simenv.wire.codec import refusal
+from simenv.wire.keyfiles import Identity, with_rights
+from simenv.wire.messages import admin, client as m, queries
 from simenv.wire.transport.sockets import PeerKind
+
+# Maintenance in the event loop: retention, index of completions, delayed syncs, estimates.
+#
+# Invariant: it runs in bounded slices, whenever the loop is idle and at least once in
+# UPKEEP_PERIOD_NS of a busy loop, so that no client can prevent it by continuous messages.
+
+UPKEEP_PERIOD_NS = 50_000_000
+MEMORY_NS = 500_000_000  # between two looks at the memory of this process
+GROWTH_BYTES = 256 * 2**20  # after which garbage is collected
+FULL_NS = 5_000_000_000  # between two collections above the limit of the memory
+ESTIMATES_NS = 5_000_000_000  # estimates learned since then are lost in a crash of the service
+
+
+class Upkeep:
+    """Maintenance of one event loop. Used from the loop's thread, once a pass."""
+
+    def __init__(self, service: ServiceComponents) -> None:
+        self._service = service
+        self._estimator = service.state.estimator
+        self._memory_ns = 0  # time of the next look at the memory
+        self._collected_bytes = 0  # least resident memory since the last collection
+        self._collected_ns = 0
+        self._estimates_ns = 0  # time at which estimates are stored next
+        self._next_ns = 0  # monotonic time at which a slice is due though the loop is busy
+        self._unsynced_ns = 0  # time of the oldest commit without fsync; 0: there is none
+
+    def run(self, *, idle: bool) -> None:
+        """Run one slice of the work that is due, and set or clear the service's `store_error`."""
+        now_ns = time.monotonic_ns()
+        due = idle or now_ns >= self._next_ns
+        if due:
+            self._next_ns = now_ns + UPKEEP_PERIOD_NS
+        try:
+            if due or self._service.completions.is_backlogged:
+                self._service.completions.index_slice()  # first, because retention needs the index
+            self._service.result_requests.process_completed(now_ns, idle=due)
+            self._store_estimates(now_ns)
+            if now_ns >= self._memory_ns:
+                self._watch_memory(now_ns)
+            if self._service.journal.unsynced or self._unsynced_ns:
+                self._sync(now_ns)
+            if self._service.store_error and due and not self._service.journal.pending:
+                self._service.journal.sync()  # without other commits, this tests the journal again
+                self._service.store_error = ""
+        except JournalError as error:
+            self._service.store_error = error.message
+
+    def _watch_memory(self, now_ns: int) -> None:
+        """Collect garbage after a growth of the memory; tell the scheduler how much is used."""
+        self._memory_ns = now_ns + MEMORY_NS
+        used_bytes = resident_bytes()
+        self._collected_bytes = min(self._collected_bytes or used_bytes, used_bytes)
+        limit = self._service.scheduler.state.limits.service_bytes
+        is_due = 0 < limit < used_bytes and now_ns - self._collected_ns > FULL_NS
+        if is_due or used_bytes - self._collected_bytes > GROWTH_BYTES:
+            self._collected_bytes = used_bytes = release_memory()
+            self._collected_ns = now_ns
+        self._service.executor.execute(self._service.scheduler.service_memory(used_bytes))
+
+    def _store_estimates(self, now_ns: int) -> None:
+        """Put changed estimates into the next commit, every ESTIMATES_NS."""
+        if self._estimator.changed and now_ns >= self._estimates_ns:
+            self._estimates_ns = now_ns + ESTIMATES_NS
+            changes = self._estimator.take_changes()
+            self._service.journal.put(tables.estimate_statements(changes), forced=False)
+
+    def _sync(self, now_ns: int) -> None:
+        """Force commits to disk that are older than SYNC_DELAY_S."""
+        if not self._service.journal.unsynced:
+            self._unsynced_ns = 0
+            return
+        self._unsynced_ns = self._unsynced_ns or now_ns
+        if now_ns - self._unsynced_ns >= SYNC_DELAY_S * 1e9:
+            self._service.journal.sync()
+            self._unsynced_ns = 0
+
+
+# The event loop of the service: receive, decide, assign, commit once, answer.
+#
+# One thread. All messages that have arrived are handled in one pass and stored by one commit.
+# Assignments are sent before the commit: the fencing token rejects results of a task that a crash
+# has lost. Answers to submits and results are sent after it.
 
 DRAIN_MESSAGES = 64
 SLICE_NS = 5_000_000
@@ -177,10 +248,10 @@ class EventLoop(ServiceComponents):
         send = self.listener.send
         self._accept_answers.send_stored()
         if self.executor.outbox and not self.journal.pending:
-            fault_injection.hit("completion.before")
+            support.hit("completion.before")
             self._accept_answers.send_results(self.executor.outbox)
             self.executor.outbox.clear()
-            fault_injection.hit("completion.sent")
+            support.hit("completion.sent")
         for peer, body in self._answers:
             send(PeerKind.CLIENT, peer, body)
         self._answers.clear()
@@ -208,10 +279,10 @@ class EventLoop(ServiceComponents):
         elif type(message) in CHANGES:
             answer = self.administration.apply(identity, message)
             self._next_tick_ns = 0
-            after = self._answers if type(message) is RevokeKey else self.executor.outbox
+            after = self._answers if type(message) is admin.RevokeKey else self.executor.outbox
             after.append((peer, codec.encode(answer)))
         elif type(message) in RESERVATION_CHANGES:
-            assert isinstance(message, ClientRequest)
+            assert isinstance(message, queries.ClientRequest)
             self.reservation_commands.apply(peer, identity, message, self.store_error)
         else:
             if isinstance(message, m.Ack):
@@ -224,7 +295,7 @@ class EventLoop(ServiceComponents):
     def _from_worker(self, peer: bytes, identity: Identity, message: m.FromWorker) -> None:
         now_ns = time.monotonic_ns()
         if type(message) is m.AttemptResults:
-            fault_injection.hit("finished.received")
+            support.hit("finished.received")
             name = self.workers.name_of(peer)
             endings = self.scheduler.tasks_finished(name, message.results, message.slots, now_ns)
             held = self.executor.finish(message, endings)
@@ -248,7 +319,7 @@ class EventLoop(ServiceComponents):
             self.scheduler.task_started(name, message.task, message.attempt, now_ns)
         elif type(message) is m.Join:
             self._join(peer, message, now_ns)
-        elif type(message) is DeviceDescribed:
+        elif type(message) is queries.DeviceDescribed:
             self.executor.execute(self.devices.update(self.scheduler, message))
 
     def _join(self, peer: bytes, message: m.Join, now_ns: int) -> None:
@@ -297,9 +368,9 @@ class EventLoop(ServiceComponents):
             return  # results that a full disk cannot take must not fill the memory
         actions = self.scheduler.dispatch(now_ns)
         if actions:
-            fault_injection.hit("assign.before")
+            support.hit("assign.before")
             self.executor.execute(actions)
-            fault_injection.hit("assign.sent")
+            support.hit("assign.sent")
         if self.state.deferred_actions or self.state.dependencies.failed:
             self._next_tick_ns = 0
 

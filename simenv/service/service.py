@@ -1,4 +1,4 @@
-"""Parts of a running service, which its event loop and the handlers of messages share."""
+"""Parts of a running service, and ends of its worker processes."""
 
 from __future__ import annotations
 
@@ -8,23 +8,23 @@ from dataclasses import dataclass
 import msgspec
 
 from simenv.config import Config
-from simenv.model import TaskState
+from simenv.model import TaskState, WorkerState
 from simenv.scheduler.scheduler import Scheduler
 from simenv.service.admission.submissions import SubmitQueue
 from simenv.service.control.admin_commands import KeyCommands, PoolCommands
-from simenv.service.control.audit import AuditLog
-from simenv.service.control.owner_limits import Owners
+from simenv.service.control.audit import AuditLog, Owners
 from simenv.service.control.reservations import ReservationCommands
 from simenv.service.control.results import ResultRequests
-from simenv.service.journal.background import JournalBackup, WalCheckpointer
-from simenv.service.journal.writer import Journal
+from simenv.service.journal import maintenance, writer
 from simenv.service.queries.devices import DeviceRecords
 from simenv.service.results.completions import Completions
-from simenv.service.support.loop_times import PassTimes
-from simenv.service.support.ownership import ConnectionFileLease
+from simenv.service.support import ConnectionFileLease, PassTimes
 from simenv.service.workers.action_executor import ActionExecutor
 from simenv.service.workers.processes import WorkerProcesses
+from simenv.wire.messages import client as m
 from simenv.wire.transport.zmq_transport import Listener
+
+# Parts of a running service, which its event loop and the handlers of messages share.
 
 
 class RuntimeFacts(msgspec.Struct, frozen=True):
@@ -45,13 +45,13 @@ class ServiceComponents:
 
     config: Config
     listener: Listener
-    journal: Journal
+    journal: writer.Journal
     scheduler: Scheduler
     submit_queue: SubmitQueue
     completions: Completions
     workers: WorkerProcesses
-    checkpointer: WalCheckpointer
-    backup: JournalBackup | None
+    checkpointer: maintenance.WalCheckpointer
+    backup: maintenance.JournalBackup | None
     key_commands: KeyCommands
     result_requests: ResultRequests
     lease: ConnectionFileLease
@@ -93,3 +93,44 @@ class ServiceComponents:
         if actions and self.backup is not None:
             self.backup.request_copy()
         self._next_tick_ns = 0
+
+
+# Ends of worker processes, and nodes that the launcher has lost or recovered.
+
+# Not EXIT_RANK: the task may have killed the rank.
+INFRASTRUCTURE_EXITS = (m.EXIT_LEASE, m.EXIT_ORPHAN)
+LOG_LINE_CHARS = 300  # characters of a log's last line that become a reason
+
+
+class WorkerEvents:
+    """Source of events of processes and nodes for the scheduler. Used from the loop's thread."""
+
+    def __init__(self, service: ServiceComponents) -> None:
+        self._service = service
+
+    def report(self, now_ns: int) -> None:
+        """Report the events since the last tick to the scheduler, and execute its actions."""
+        self._report_exits(now_ns)
+        for event in self._service.workers.launcher_events():
+            if event.kind == "node.lost":
+                actions = self._service.scheduler.node_lost(event.subject, event.message, now_ns)
+                self._service.executor.execute(actions)
+            elif event.kind == "node.back":
+                self._service.executor.execute(self._service.scheduler.node_back(event.subject))
+            else:
+                self._service.executor.record_event(event.kind, event.subject, event.message)
+
+    def _report_exits(self, now_ns: int) -> None:
+        for end in self._service.workers.exited():
+            self._service.result_requests.file_worker.unfinished(f"{end.name}.{end.start}")
+            tail = self._service.workers.log_tail(end.name) if end.code else ""
+            blame = end.code not in INFRASTRUCTURE_EXITS and not end.infrastructure_failure
+            worker, message = self._service.scheduler.state.workers.get(end.name), end.reason
+            if tail and worker is not None and worker.state is WorkerState.STARTING:
+                message += (
+                    f": {tail.splitlines()[-1][:LOG_LINE_CHARS]}"  # the only trace of the cause
+                )
+            actions = self._service.scheduler.worker_lost(
+                end.name, end.start, message, now_ns, tail, blame=blame
+            )
+            self._service.executor.execute(actions)

@@ -1,20 +1,280 @@
-"""Transpilation of Qiskit circuits to a device, by its preset pass managers with a fixed seed.
-
-A compiled circuit is a function of circuit, device, level, seed and version of Qiskit alone, not of
-earlier compilations, in every process. Invariant: clbits are never changed.
-"""
+"""Transpilation of Qiskit circuits to a device: Target, angles, and plugins."""
 
 from __future__ import annotations
 
+import math
+from collections import defaultdict
 from functools import cached_property
+from importlib.metadata import EntryPoint, entry_points
+from itertools import permutations
 from typing import Any
 
-from simenv.errors import ProgramError
-from simenv.model.devices import DeviceInfo
-from simenv.transpiler.angles import closed, opened_circuit
-from simenv.transpiler.limits import LEVEL, SEED
-from simenv.transpiler.plugins import load_plugins_lazily
-from simenv.transpiler.target import target_of
+import msgspec
+import numpy as np
+from numpy.typing import NDArray
+
+from simenv.errors import OptionError, ProgramError
+from simenv.model import NO_GATES, OWNERS, Program
+from simenv.model.views import DeviceInfo
+from simenv.transpiler import qiskit_runtime
+from simenv.transpiler.qiskit_runtime import LEVEL, SEED
+
+# Conversion of a DeviceInfo to a Qiskit Target, and the check whether a program fits it. Imports
+# qiskit.
+
+_CONTROL_FLOW = ("if_else", "while_loop", "for_loop", "switch_case")
+
+
+def target_of(info: DeviceInfo) -> Any:
+    """Return the qiskit.transpiler.Target of a device: gates, couplings, durations, times T1 and T2
+    in seconds, frequencies in Hz, errors.
+
+    Raises OptionError for a gate that Qiskit does not have.
+    """
+    qiskit_runtime.qiskit()
+    from qiskit.circuit import Delay, Measure, Parameter, Reset
+    from qiskit.circuit.controlflow import ForLoopOp, IfElseOp, SwitchCaseOp, WhileLoopOp
+    from qiskit.circuit.library import get_standard_gate_name_mapping
+    from qiskit.transpiler import InstructionProperties, QubitProperties, Target
+
+    dt_s = None if math.isnan(info.dt_ns) or not info.dt_ns else info.dt_ns * 1e-9
+    qubit_properties = [
+        QubitProperties(
+            t1=_none_if_nan(qubit.t1_us * 1e-6),
+            t2=_none_if_nan(qubit.t2_us * 1e-6),
+            frequency=_none_if_nan(qubit.frequency_ghz * 1e9),
+        )
+        for qubit in info.qubits
+    ]
+    target = Target(num_qubits=info.num_qubits, dt=dt_s, qubit_properties=qubit_properties or None)
+    standard_gates = get_standard_gate_name_mapping()
+    figures: dict[str, dict[tuple[int, ...], Any]] = defaultdict(dict)
+    for each in info.operations:
+        figures[each.name][each.qubits] = InstructionProperties(
+            duration=_none_if_nan(each.duration_ns * 1e-9), error=_none_if_nan(each.error)
+        )
+    pairs = info.coupling
+    if info.all_to_all:
+        pairs = tuple(permutations(range(info.num_qubits), 2))
+    singles: list[tuple[int, ...]] = [(qubit,) for qubit in range(info.num_qubits)]
+    for gate in info.gates:
+        if gate.name in ("measure", "reset", "delay"):
+            continue
+        standard = standard_gates.get(gate.name)
+        if standard is None:
+            raise OptionError(
+                f"device {info.name}: Qiskit has no gate {gate.name!r}",
+                hint="compile='never' runs circuits as they are written",
+            )
+        settings = figures[gate.name]
+        default = settings.get(())
+        qubit_tuples = singles if gate.qubits == 1 else pairs if gate.qubits == 2 else []
+        if not qubit_tuples:  # a gate on more qubits: on each tuple with a calibration
+            qubit_tuples = [each for each in settings if each]
+        properties = {
+            qubits: settings.get(qubits, default)
+            for qubits in qubit_tuples
+            if not _broken(settings.get(qubits))
+        }
+        target.add_instruction(standard, properties)
+    measured = figures["measure"]
+    target.add_instruction(Measure(), {qubits: measured.get(qubits) for qubits in singles})
+    target.add_instruction(Delay(Parameter("t")), dict.fromkeys(singles))
+    if info.dynamic:
+        reset = figures["reset"]
+        target.add_instruction(Reset(), {qubits: reset.get(qubits) for qubits in singles})
+        for kind, name in zip(
+            (IfElseOp, WhileLoopOp, ForLoopOp, SwitchCaseOp), _CONTROL_FLOW, strict=True
+        ):
+            target.add_instruction(kind, name=name)
+    return target
+
+
+def _none_if_nan(value: float) -> float | None:
+    return None if math.isnan(value) else value
+
+
+def _broken(properties: Any) -> bool:
+    """Return whether the gate is calibrated as broken (error 1 or more)."""
+    return properties is not None and properties.error is not None and properties.error >= 1.0
+
+
+def gate_names(program: Program) -> frozenset[str]:
+    """Return the names of a program's gates, without measurements, resets, delays and markers."""
+    return frozenset(program.names) - NO_GATES
+
+
+class NativeForm:
+    """Check whether programs consist of a device's native gates on its couplings."""
+
+    def __init__(self, info: DeviceInfo) -> None:
+        self._num_qubits = width = info.num_qubits
+        self._dynamic = info.dynamic
+        self._native = {gate.name: gate.qubits for gate in info.gates}
+        self._coupled = np.full(width * width, info.all_to_all, np.bool_)
+        if info.coupling:
+            first, second = np.array(info.coupling, np.int64).T
+            self._coupled[first * width + second] = True
+
+    def is_refused(self, program: Program) -> bool:
+        """Return whether the program has conditions or loops and the device has no dynamic
+        circuits."""
+        return not self._dynamic and not set(OWNERS).isdisjoint(program.names)
+
+    def fits(self, program: Program) -> bool:
+        """Return whether the device has all operations of the program on its qubits."""
+        if program.num_qubits > self._num_qubits:
+            return False
+        arities = np.frombuffer(program.arities, np.uint16)[0::3].astype(np.int64)
+        wide = np.zeros(len(arities), np.bool_)
+        for row, (name, size) in enumerate(zip(program.names, arities.tolist(), strict=True)):
+            if name in NO_GATES:
+                continue
+            if self._native.get(name) != size:
+                return False
+            wide[row] = size == 2
+        if not wide.any():
+            return True
+        ops = np.frombuffer(program.ops, np.uint16)
+        sizes = arities[ops]
+        starts = (np.cumsum(sizes) - sizes)[wide[ops]]
+        qubits = np.frombuffer(program.qubits, np.uint16).astype(np.int64)
+        return bool(self._coupled[qubits[starts] * self._num_qubits + qubits[starts + 1]].all())
+
+
+# Angles of rotations as parameters, so that circuits of one structure are compiled once.
+#
+# The rotations are those whose compiled forms have no parameter in their global phase, which Qiskit
+# handles slowly. Multiples of pi/4 stay numbers: they decide which gates a compiler needs (rx(pi)
+# is x). The compiled circuit is a function of the circuit alone, not of earlier compilations.
+
+ROTATIONS = frozenset({"rx", "ry", "rz", "rxx", "ryy", "rzz", "rzx"})
+MOST_ANGLES = 1_024  # a circuit with more angles is compiled as it is
+_STEP = math.pi / 4
+_TOLERANCE = 1e-9
+
+
+def opened(program: Program) -> tuple[Program, NDArray[np.float64]]:
+    """Return the program with slot k in place of its k-th angle, and the angles, float64 [slots].
+
+    A program with free parameters or control flow is returned unchanged, without angles.
+    """
+    none = np.zeros(0)
+    if program.num_slots or not program.params or not set(OWNERS).isdisjoint(program.names):
+        return program, none
+    params = np.frombuffer(program.params, np.float64).copy()
+    rotates = np.array([name in ROTATIONS for name in program.names])
+    counts = np.frombuffer(program.arities, np.uint16)[2::3]
+    ops = np.frombuffer(program.ops, np.uint16)
+    indices = np.flatnonzero(np.repeat(rotates[ops], counts[ops]) & _is_generic(params))
+    if not 0 < indices.size <= MOST_ANGLES:
+        return program, none
+    angles = params[indices]
+    params[indices] = 0.0
+    slots = np.column_stack((indices, np.arange(indices.size))).astype(np.int32)
+    changed = msgspec.structs.replace(
+        program, params=params.tobytes(), num_slots=indices.size, slots=slots.tobytes()
+    )
+    return changed, angles
+
+
+def opened_circuit(circuit: Any) -> tuple[Any, NDArray[np.float64]]:
+    """Return a QuantumCircuit with parameters `p0`, `p1`... in place of its angles, and the angles;
+    see `opened`."""
+    from qiskit.circuit import Parameter
+
+    none = np.zeros(0)
+    if circuit.parameters or circuit.has_control_flow_op():
+        return circuit, none
+    result = circuit.copy_empty_like()
+    angles: list[float] = []
+    for instruction in circuit.data:
+        operation = instruction.operation
+        if operation.name in ROTATIONS and _is_generic(np.array(operation.params, float)).all():
+            changed = operation.to_mutable()
+            changed.params = [Parameter(f"p{len(angles)}")]
+            angles.append(float(operation.params[0]))
+            instruction = instruction.replace(operation=changed)
+        result._append(instruction)
+    return (result, np.array(angles)) if 0 < len(angles) <= MOST_ANGLES else (circuit, none)
+
+
+def closed(compiled: Any, angles: NDArray[np.float64], passes: Any) -> Any:
+    """Return the compiled QuantumCircuit of an opened one with its angles bound.
+
+    `passes`: merge the gates on one qubit that the parameters kept apart.
+    """
+    values = {each: float(angles[int(each.name[1:])]) for each in compiled.parameters}
+    result = passes.run(compiled.assign_parameters(values))
+    result._layout = compiled._layout
+    result.name = compiled.name  # assign_parameters generates a name from a process counter
+    return result
+
+
+def _is_generic(angles: NDArray[np.float64]) -> NDArray[np.bool_]:
+    """Return which angles become parameters, bool [angles]."""
+    quarters = angles / _STEP
+    result: NDArray[np.bool_] = np.abs(quarters - np.round(quarters)) > _TOLERANCE
+    return result
+
+
+# Lazy loading of the transpiler plugins of other distributions.
+#
+# Qiskit loads each installed plugin for the stage `translation` whenever it makes a pass manager,
+# also those that it does not use. The plugins of qiskit-ibm-runtime import its clients for IBM's
+# cloud, which takes several times as long as the transpilation.
+
+GROUP = "qiskit.transpiler.translation"
+_OWN = "qiskit."  # modules of Qiskit: loaded with it
+
+
+class LazyStagePlugin:
+    """A stage plugin of Qiskit that is imported when its pass manager is asked for."""
+
+    def __init__(self, entry_point: EntryPoint) -> None:
+        self._entry_point = entry_point
+
+    def pass_manager(self, *args: Any, **keywords: Any) -> Any:
+        """Import the plugin and return its pass manager."""
+        return self._entry_point.load()().pass_manager(*args, **keywords)
+
+
+class LazyEntryPoint:
+    """An entry point whose load() imports nothing."""
+
+    def __init__(self, entry_point: EntryPoint) -> None:
+        self._entry_point = entry_point
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._entry_point, name)
+
+    def load(self) -> Any:
+        """Return a function that makes the LazyStagePlugin."""
+        return lambda: LazyStagePlugin(self._entry_point)
+
+
+def load_plugins_lazily() -> None:
+    """Enter lazy entry points into the table of stevedore, from which Qiskit loads plugins.
+
+    Each plugin stays usable by its name. A version of stevedore without this table, or one that
+    has read it before, is left as it is.
+    """
+    from qiskit.transpiler.preset_passmanagers import plugin
+
+    manager = getattr(getattr(plugin, "stevedore", None), "ExtensionManager", None)
+    table = getattr(manager, "ENTRY_POINT_CACHE", None)
+    if table is None or GROUP in table:
+        return
+    table[GROUP] = [
+        each if each.value.startswith(_OWN) else LazyEntryPoint(each)
+        for each in entry_points(group=GROUP)
+    ]
+
+
+# Transpilation of Qiskit circuits to a device, by its preset pass managers with a fixed seed.
+#
+# A compiled circuit is a function of circuit, device, level, seed and version of Qiskit alone, not
+# of earlier compilations, in every process. Invariant: clbits are never changed.
 
 
 class Transpiler:

@@ -1,19 +1,19 @@
-"""Encode and decode messages as msgpack, through msgspec.
-
-Invariant: received bytes become either a value of the declared type or a ProtocolError.
-"""
+"""Messages as bytes, and errors as refusals."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Generic, TypeVar
 
 import msgspec
 
-from simenv.errors import ProtocolError
-from simenv.model.result import AmplitudeResultData
-from simenv.wire.messages import client as m
-from simenv.wire.messages.common import Number
+from simenv import errors as simenv_errors
+from simenv.model.task import AmplitudeResultData
+from simenv.wire.messages import client as m, queries
+
+# Encode and decode messages as msgpack, through msgspec.
+#
+# Invariant: received bytes become either a value of the declared type or a ProtocolError.
 
 T = TypeVar("T")
 
@@ -31,12 +31,14 @@ class Decoder(Generic[T]):
         try:
             return self._decode(body)
         except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
-            raise ProtocolError(f"{len(body)} bytes are not a message: {error}") from error
+            raise simenv_errors.ProtocolError(
+                f"{len(body)} bytes are not a message: {error}"
+            ) from error
 
 
 class _Head(msgspec.Struct, array_like=True):
     kind: int
-    request: Number
+    request: queries.Number
 
 
 _HEAD = msgspec.msgpack.Decoder(_Head)
@@ -58,3 +60,65 @@ from_worker: Decoder[m.FromWorker] = Decoder(m.FromWorker)
 to_worker: Decoder[m.ToWorker] = Decoder(m.ToWorker)
 result_data: Decoder[AmplitudeResultData] = Decoder(AmplitudeResultData)
 failure: Decoder[m.Failure] = Decoder(m.Failure)
+
+
+# Conversion between errors and the refusals that messages carry.
+
+
+def refusal(error: simenv_errors.SimenvError, index: int = -1) -> m.Refusal:
+    """Encode an error as a Refusal.
+
+    The tracebacks of the error and of its causes are removed. Their frames hold the message that
+    was refused, and an error that a Future raised is in a reference cycle with its frames: only the
+    collector would free the message.
+    """
+    each: BaseException | None = error
+    while each is not None:
+        each.__traceback__, each = None, each.__cause__ or each.__context__
+    retry_after_s = getattr(error, "retry_after_s", 0.0)
+    return m.Refusal(error.code, error.message, error.hint, index, retry_after_s)
+
+
+def error_at(refusal: m.Refusal, offset: int = 0) -> simenv_errors.SimenvError:
+    """Decode a Refusal as an error. `offset`: number of the message's first item in the caller's
+    list."""
+    kind = simenv_errors.by_code(refusal.code)
+    index = refusal.index + offset if refusal.index >= 0 else -1
+    if issubclass(kind, simenv_errors.InsufficientError):
+        unknown_s = 1.0 if issubclass(kind, simenv_errors.QueueFullError) else 0.0
+        return kind(
+            refusal.message,
+            hint=refusal.hint,
+            index=index,
+            retry_after_s=refusal.retry_after_s or unknown_s,
+        )
+    if issubclass(kind, simenv_errors.BatchRefusedError):
+        kind = simenv_errors.SimenvError
+    return kind(refusal.message, hint=refusal.hint, index=index)
+
+
+def error_of(refusals: Sequence[m.Refusal]) -> simenv_errors.SimenvError:
+    """Return the error of a call with one item."""
+    return (
+        error_at(refusals[0]) if refusals else simenv_errors.SimenvError("refused without a reason")
+    )
+
+
+def error_of_batch(
+    errors: Sequence[simenv_errors.SimenvError], count: int, refused: int = 0
+) -> simenv_errors.SimenvError:
+    """Return the error of `submit_many`; a refusal of the call as a whole is returned unchanged.
+
+    `count`: items in the call. `refused`: number of refused items, if one error may be about
+    several; 0: one item for each error.
+    """
+    items = tuple(error for error in errors if error.index >= 0)
+    if not items:
+        return errors[0]
+    first = items[0]
+    return simenv_errors.BatchRefusedError(
+        f"{refused or len(items)} of {count} items refused, so none was taken; "
+        f"item {first.index}: {first.message}",
+        items,
+        hint=first.hint,
+    )

@@ -1,10 +1,4 @@
-"""Key files: the environment's own keys, the list of accepted keys, and the keys of a user.
-
-Invariants: a file with a secret is created with mode 0600, and is not read if another user could
-have read it; each file has a format number. If the disk is full, a shorter list of keys overwrites
-the old one in place. A written file is on the disk, with its name, before the writer continues;
-a writer of the key list holds its lock.
-"""
+"""Keys and roles of connections."""
 
 from __future__ import annotations
 
@@ -17,15 +11,87 @@ import stat
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TypeVar
+from typing import TypeVar, get_args
 
 import msgspec
 import zmq
 
 from simenv import files
-from simenv.errors import ConfigError, KeyConflictError, NotFoundError, OptionError
-from simenv.wire.auth import USER_ROLES, Identity, Role
-from simenv.wire.messages.admin import KeyInfo
+from simenv.errors import ConfigError, KeyConflictError, NotAllowedError, NotFoundError, OptionError
+from simenv.wire.messages import admin, client as m
+from simenv.wire.messages.queries import ClientMessage, Role as Role, kinds
+
+# Roles of connections, and the messages that each role, or a connection, may send.
+#
+# Pure values. Invariant: a message is refused unless the role in its class is that of its sender,
+# or its sender is an admin.
+
+USER_ROLES = (Role.CLIENT, Role.ADMIN)  # of keys that users get; no user gets a worker's key
+
+
+class Identity(msgspec.Struct, frozen=True):
+    """Identity of the peer of a connection.
+
+    `owner`: the name of the key; "" for the environment's own user, who connects through a socket
+    that nobody else can open. For the role worker: the name of the only worker that the peer may
+    speak for; "" if it connects through such a socket.
+    """
+
+    owner: str
+    role: Role
+
+    @property
+    def scope(self) -> str:
+        """Owner of the tasks that the peer may see; "" if it may see those of all owners."""
+        return "" if self.role is Role.ADMIN else self.owner
+
+
+LOCAL = Identity("", Role.ADMIN)
+# Route prefix of a connection that asks for no more rights than a client's, whatever the role of
+# its key. It is part of every message's envelope, so it also holds after a restart of the service.
+CLIENT_ROUTE = b"~client."
+LOCAL_WORKER = Identity("", Role.WORKER)
+
+MAY_SEND: dict[Role, frozenset[type]] = {
+    Role.CLIENT: frozenset(kind for kind in kinds(ClientMessage) if kind.sender is Role.CLIENT),
+    Role.WORKER: frozenset(get_args(m.FromWorker)),
+    Role.ADMIN: frozenset(kinds(ClientMessage)),
+}
+
+
+def with_rights(peer: bytes, identity: Identity, message: object) -> Identity:
+    """Return the identity with whose rights the message is handled. Raises NotAllowedError if they
+    do not permit the message.
+
+    `peer`: the connection's name, whose last part is the route that it chose. A route that begins
+    with CLIENT_ROUTE lowers an admin to the role client for as long as the connection lives.
+    """
+    lowered = identity.role is Role.ADMIN and peer.rpartition(b"/")[2].startswith(CLIENT_ROUTE)
+    if lowered:
+        identity = msgspec.structs.replace(identity, role=Role.CLIENT)
+    elif identity is LOCAL:
+        return identity
+    if type(message) in MAY_SEND[identity.role]:
+        return identity
+    text = f"{type(message).__name__} is not permitted for the role {identity.role}"
+    if lowered:
+        raise NotAllowedError(
+            f"{text}, which this connection requested",
+            hint="connect without role='client'; a QPM in a host: SIMENV_QPM_ROLE=admin",
+        )
+    raise NotAllowedError(
+        f"{text} (key {identity.owner!r})",
+        hint="ask the owner of the environment for a key with the role admin "
+        "(made there by: simenv keys add NAME --role admin)",
+    )
+
+
+# Key files: the environment's own keys, the list of accepted keys, and the keys of a user.
+#
+# Invariants: a file with a secret is created with mode 0600, and is not read if another user could
+# have read it; each file has a format number. If the disk is full, a shorter list of keys
+# overwrites the old one in place. A written file is on the disk, with its name, before the writer
+# continues; a writer of the key list holds its lock.
 
 KEYS_FORMAT = 1
 MAX_KEYS = 1_000
@@ -69,7 +135,7 @@ class KeysFile(msgspec.Struct, frozen=True):
     """Contents of `keys.json`: the accepted keys."""
 
     format: int
-    keys: list[KeyInfo]
+    keys: list[admin.KeyInfo]
 
 
 class UserKeyFile(msgspec.Struct, frozen=True):
@@ -107,12 +173,12 @@ def server_file(path: Path) -> ServerFile:
     return read_private(path, ServerFile)
 
 
-def read_keys(path: Path) -> list[KeyInfo]:
+def read_keys(path: Path) -> list[admin.KeyInfo]:
     """Read the list of accepted keys; it is empty if there is no such file. Raises ConfigError."""
     return read_private(path, KeysFile).keys if path.exists() else []
 
 
-def write_keys(path: Path, keys: list[KeyInfo]) -> None:
+def write_keys(path: Path, keys: list[admin.KeyInfo]) -> None:
     """Write the list of accepted keys. A shorter list is also written on a full disk, so that a key
     can be revoked. Raises ConfigError."""
     content = KeysFile(KEYS_FORMAT, keys)
@@ -125,7 +191,7 @@ def write_keys(path: Path, keys: list[KeyInfo]) -> None:
             raise
 
 
-def added(keys: Sequence[KeyInfo], key: KeyInfo) -> list[KeyInfo]:
+def added(keys: Sequence[admin.KeyInfo], key: admin.KeyInfo) -> list[admin.KeyInfo]:
     """Return the list with one more key. Raises KeyConflictError if the name or the key is in use,
     OptionError for a role that users cannot have or a full list."""
     if key.role not in USER_ROLES:
@@ -147,7 +213,7 @@ def added(keys: Sequence[KeyInfo], key: KeyInfo) -> list[KeyInfo]:
     return [*keys, key]
 
 
-def removed(keys: Sequence[KeyInfo], name: str) -> list[KeyInfo]:
+def removed(keys: Sequence[admin.KeyInfo], name: str) -> list[admin.KeyInfo]:
     """Return the list without the key of that name. Raises NotFoundError if it has none."""
     remaining = [key for key in keys if key.name != name]
     if len(remaining) == len(keys):
@@ -156,7 +222,7 @@ def removed(keys: Sequence[KeyInfo], name: str) -> list[KeyInfo]:
     return remaining
 
 
-def identities(keys: Sequence[KeyInfo]) -> Mapping[str, Identity]:
+def identities(keys: Sequence[admin.KeyInfo]) -> Mapping[str, Identity]:
     """Return owner and role by public key. Keys with other roles than USER_ROLES are left out:
     they are not accepted."""
     return {

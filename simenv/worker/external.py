@@ -20,10 +20,9 @@ from typing import IO
 
 from launcher.process import die_with_parent
 from simenv.worker.process import log_line
-from simulators.control import RunControl
+from simulators.engine import RunControl
 from simulators.errors import BadAnswer, MachineFailed, MachineRefused
-from simulators.external.counts import MAX_BYTES
-from simulators.external.engine import ProgramCall
+from simulators.external.engine import MAX_BYTES, ProgramCall
 
 _FIRST_PAUSE_S, _LONGEST_PAUSE_S = 1e-3, 0.05
 _END_S = 5.0  # for a killed process to be gone

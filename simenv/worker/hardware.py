@@ -11,8 +11,7 @@ import traceback
 from typing import TYPE_CHECKING
 
 from simenv.errors import ConfigError
-from simenv.model.devices import DeviceInfo, DeviceKind, OperationInfo, QubitInfo
-from simenv.model.views import GateInfo
+from simenv.model.views import DeviceInfo, DeviceKind, GateInfo, OperationInfo, QubitInfo
 from simenv.worker.process import import_also_from, log_line
 from simulators import registry
 from simulators.engine import EngineContext
@@ -79,7 +78,7 @@ def create_engine(provider: str, folders: str) -> HardwareEngine:
 
 def device_info(engine: HardwareEngine, pool: str) -> DeviceInfo:
     """Return the description of the machine as a DeviceInfo."""
-    from simulators.hardware.target import describe
+    from simulators.hardware.engine import describe
 
     output = describe(engine.backend, engine.target)
     target = output.target

@@ -14,12 +14,12 @@ from simenv import files
 from simenv.errors import SimenvError
 from simenv.process import freeze_gc, start_ticks
 from simenv.wire.messages.client import EXIT_MPI
-from simenv.wire.transport import worker_endpoint
-from simenv.wire.transport.worker_endpoint import WorkerBootstrap
+from simenv.wire.transport import tcp_client
+from simenv.wire.transport.tcp_client import WorkerBootstrap
+from simenv.worker import ranks
 from simenv.worker.hardware import HardwareSession
 from simenv.worker.process import die_with_parent, exit_process, import_also_from, log_line, on_exit
-from simenv.worker.ranks import mpi, sockets
-from simenv.worker.ranks.leader import Follower, Leader, RankMonitor
+from simenv.worker.ranks import Follower, Leader, RankMonitor
 from simenv.worker.result_files import ResultFileWriter, RunCheckpoints, unavailable_reason
 from simenv.worker.runner import Runner
 from simenv.worker.session import Session
@@ -35,14 +35,14 @@ def main() -> int:
     arguments = _arguments()
     if arguments.log is not None:
         write_to(
-            log_of(arguments.log, mpi.rank_from_environ(os.environ) if arguments.ranks > 1 else 0)
+            log_of(arguments.log, ranks.rank_from_environ(os.environ) if arguments.ranks > 1 else 0)
         )
     # A worker that holds a machine first abandons its job; see `process.on_exit`.
     parent = die_with_parent(
         arguments.parent, signal.SIGTERM if arguments.provider else signal.SIGKILL
     )
     try:
-        service = worker_endpoint.read(arguments.service, arguments.name, arguments.start)
+        service = tcp_client.read(arguments.service, arguments.name, arguments.start)
         if arguments.ranks > 1:
             return _run_rank(arguments, service, parent)
         runner = Runner(_result_writer(arguments, service), checkpoints=_checkpoints(arguments))
@@ -56,7 +56,7 @@ def main() -> int:
         session = Session(service, arguments.name, arguments.start, runner, hardware=hardware)
         _load(arguments, runner)
         return _serve(arguments, session, parent)
-    except mpi.NoMpi as error:
+    except ranks.NoMpi as error:
         log_line(str(error))
         return EXIT_MPI
     except SimenvError as error:
@@ -67,13 +67,13 @@ def main() -> int:
 def _run_rank(arguments: argparse.Namespace, service: WorkerBootstrap, parent: int) -> int:
     begin = time.monotonic()
     if arguments.gpus:  # before MPI, which may begin CUDA
-        _take_gpu(arguments.gpus.split(","), mpi.rank_from_environ(os.environ))
-    comm = mpi.begin(arguments.ranks)
+        _take_gpu(arguments.gpus.split(","), ranks.rank_from_environ(os.environ))
+    comm = ranks.begin(arguments.ranks)
     log_line(f"MPI ready in {time.monotonic() - begin:.2f} s")
     result_writer = None if comm.rank else _result_writer(arguments, service)
     runner = Runner(result_writer, comm, _checkpoints(arguments))
     _load(arguments, runner)
-    result = sockets.connect(comm, service)
+    result = ranks.connect(comm, service)
     other_ranks = (0,) if comm.rank else tuple(range(1, comm.size))
     monitor = RankMonitor(result.watch, other_ranks, arguments.lease_s / SILENCE_LIMITS_PER_LEASE)
     monitor.start()
@@ -90,7 +90,7 @@ def _run_rank(arguments: argparse.Namespace, service: WorkerBootstrap, parent: i
 
 def _take_gpu(gpus: list[str], rank: int) -> None:
     """Make this rank's GPU visible to it alone, of those that the service granted all ranks."""
-    from simenv.config.environ import gpu_environ
+    from simenv.config.paths import gpu_environ
 
     os.environ.update(gpu_environ(gpus[rank]))
     log_line(f"rank {rank} has GPU {gpus[rank]}")

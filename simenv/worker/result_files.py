@@ -14,15 +14,14 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
+from simenv import result_files
 from simenv._version import __version__
 from simenv.errors import StoreError
 from simenv.model import Program, ResultFile, TaskOptions, task_name
-from simenv.result_files import hdf5_layout, writer
-from simenv.result_files.reader import CHECKPOINTS
+from simenv.result_files import CHECKPOINTS
 from simenv.wire.messages.client import AssignChunk, AssignedTask
-from simenv.wire.transport.worker_endpoint import TOKEN
-from simulators.engine import RunOptions
-from simulators.results import EngineResult
+from simenv.wire.transport.tcp_client import TOKEN
+from simulators.engine import EngineResult, RunOptions
 
 MESSAGE_BYTES = 2**20  # results above it go into a file
 ARRAY_BYTES = 64 * 2**10  # of a result in a file, only arrays of this size or more are in the file
@@ -94,7 +93,9 @@ class ResultFileWriter:
         except OSError as error:
             message = f"the folder {path.parent} cannot be made: {error.strerror}"
             raise StoreError(message, hint="see to its disk, then submit again") from error
-        return writer.write(path, large, attributes, name=name, sync=self._sync, mark=self._mark)
+        return result_files.write(
+            path, large, attributes, name=name, sync=self._sync, mark=self._mark
+        )
 
 
 def unavailable_reason(folder: Path, token: str) -> str:
@@ -131,14 +132,14 @@ def _size(result: EngineResult) -> int:
 def _arrays(result: EngineResult, shots: int, terms: TaskOptions) -> dict[str, NDArray[Any]]:
     """Return the arrays of a result by their names in a ResultData."""
     arrays: dict[str, NDArray[Any]] = {
-        "outcomes": hdf5_layout.outcomes(result.outcomes, result.outcome_width),
-        "counts": hdf5_layout.array_of(result.counts, "<u4"),
-        "probability_outcomes": hdf5_layout.outcomes(
+        "outcomes": result_files.outcomes(result.outcomes, result.outcome_width),
+        "counts": result_files.array_of(result.counts, "<u4"),
+        "probability_outcomes": result_files.outcomes(
             result.probability_outcomes, result.probability_width
         ),
-        "probabilities": hdf5_layout.array_of(result.probabilities, "<f8"),
-        "expectations": hdf5_layout.array_of(result.expectations, "<f8"),
-        "gradients": hdf5_layout.array_of(result.gradients, "<f8"),
+        "probabilities": result_files.array_of(result.probabilities, "<f8"),
+        "expectations": result_files.array_of(result.expectations, "<f8"),
+        "gradients": result_files.array_of(result.gradients, "<f8"),
     }
     if result.memory:
         raw = np.frombuffer(result.memory, np.uint8)
@@ -171,7 +172,7 @@ def _attributes(
 def _common(assigned: AssignedTask, terms: TaskOptions, chunk: AssignChunk) -> dict[str, str | int]:
     """Return the attributes that results of circuits and of calls share."""
     return {
-        "format": hdf5_layout.FORMAT,
+        "format": result_files.FORMAT,
         "content": "arrays of a simenv result",
         "version": __version__,
         "task": task_name(assigned.task),

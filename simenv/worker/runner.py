@@ -1,12 +1,9 @@
-"""Run assigned tasks: decode the program, plan it, run the engine, pack the result.
-
-Plans are cached by program structure. Gradients of the engine, by slots, become those by the
-circuit's parameters through the chain rule.
-"""
+"""Run of assigned tasks, with cached plans."""
 
 from __future__ import annotations
 
 import math
+from collections import OrderedDict
 from collections.abc import Callable
 from itertools import pairwise
 from time import perf_counter_ns
@@ -17,63 +14,106 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
+from simenv import model
 from simenv.errors import ProgramError, StoreError
-from simenv.model import (
-    RESULT_FORMAT,
-    Chain,
-    DeviceRecord,
-    Observable,
-    Program,
-    ResultData,
-    ResultFile,
-    TaskOptions,
-    TaskParts,
-    TaskState,
-    decode_program,
-)
+from simenv.model import RESULT_FORMAT, ResultData, decode_program
 from simenv.model.calls import is_call
-from simenv.model.result import AmplitudeResultData
-from simenv.model.task import REFUSED
+from simenv.model.task import REFUSED, AmplitudeResultData
 from simenv.wire import codec
-from simenv.wire.messages.client import (
-    EXIT_GPU,
-    STATES,
-    AssignChunk,
-    AssignedTask,
-    AttemptResult,
-    Failure,
-    NoiseDocument,
-)
-from simenv.worker.calls.engine import CallFailed, ValueTooLarge
-from simenv.worker.calls.runner import CallRunner
+from simenv.wire.messages import client as messages
+from simenv.wire.messages.client import EXIT_GPU, AttemptResult, Failure
+from simenv.worker.calls import CallFailed, CallRunner, ValueTooLarge
 from simenv.worker.noise import Noise
-from simenv.worker.plan_cache import PlanCache
 from simenv.worker.process import exit_process
 from simenv.worker.result_files import ResultFileWriter, RunCheckpoints
 from simulators import errors, registry
 from simulators.catalog import settings_of
 from simulators.circuit.ir import Circuit
+from simulators.circuit.noise import NoiseProgram
 from simulators.compiler.kernel_time import spent_ns, working_ns
-from simulators.control import RunControl
 from simulators.engine import (
     CircuitParts,
     Engine,
     EngineContext,
+    EngineResult,
     FastCounts,
     PartsEngine,
     PauliSum,
+    Plan,
     Request,
+    RunControl,
     RunOptions,
     StateCache,
 )
 from simulators.execution.requests import bits_of
-from simulators.results import EngineResult
 
 if TYPE_CHECKING:
     from mpi4py import MPI
 
+# Cache of execution plans.
 
-def chained(result: EngineResult, chain: Chain, num_slots: int) -> EngineResult:
+PLAN_CACHE_BYTES = 256 * 2**20
+
+
+class PlanCache:
+    """LRU cache of plans by engine, structure, precision, noise and parts, bounded in bytes."""
+
+    def __init__(self, bound_bytes: int = PLAN_CACHE_BYTES) -> None:
+        self._bound_bytes = bound_bytes
+        self._held_bytes = 0
+        self._plans: OrderedDict[tuple[object, ...], Plan] = OrderedDict()
+        self._sizes: dict[tuple[object, ...], int] = {}  # bytes counted in `_held_bytes`
+        self._growing: tuple[object, ...] | None = None  # newest plan, if in parts: it grows
+
+    def __len__(self) -> int:
+        return len(self._plans)
+
+    def get(
+        self,
+        engine: Engine,
+        program: model.Program,
+        circuit: Circuit,
+        options: RunOptions,
+        noise: NoiseProgram | None = None,
+    ) -> Plan:
+        """Return the cached plan, or a new one. Plans that cost less than a look-up are not cached.
+        Plans with noise cost more, and may depend on the engine's own settings."""
+        if noise is None and options.parts is None and not engine.worth_caching(circuit):
+            return engine.plan(circuit, noise, options)
+        digest = b"" if noise is None else noise.digest
+        settings = () if noise is None else options.settings
+        ends = () if options.parts is None else options.parts.ends
+        key = (engine.name, program.structure, options.precision, digest, settings, ends)
+        plan = self._plans.get(key)
+        if plan is not None:
+            self._plans.move_to_end(key)
+            if options.parts is not None:
+                self._measure(key)
+            return plan
+        if self._growing is not None and self._growing in self._plans:
+            self._measure(self._growing)  # its run has added schedules
+        plan = engine.plan(circuit, noise, options)
+        self._plans[key] = plan
+        self._growing = None if options.parts is None else key
+        self._measure(key)
+        while self._held_bytes > self._bound_bytes and len(self._plans) > 1:
+            oldest, _ = self._plans.popitem(last=False)
+            self._held_bytes -= self._sizes.pop(oldest)
+        return plan
+
+    def _measure(self, key: tuple[object, ...]) -> None:
+        size = self._plans[key].memory_bytes
+        self._held_bytes += size - self._sizes.get(key, 0)
+        self._sizes[key] = size
+
+
+# Run assigned tasks: decode the program, plan it, run the engine, pack the result.
+#
+# Plans are cached by program structure. Gradients of the engine, by slots, become those by the
+# circuit's parameters through the chain rule.
+
+
+def chained(result: EngineResult, chain: model.Chain, num_slots: int) -> EngineResult:
     """Return the result with its gradients by slots converted to gradients by parameters."""
     by_slot = np.frombuffer(result.gradients).reshape(-1, num_slots)
     by_parameter = np.zeros((len(by_slot), chain.parameters))
@@ -91,20 +131,20 @@ CODED_ERRORS = (
     *(errors.MachineRefused, errors.MachineFailed, errors.BadAnswer, errors.StaleCalibration),
     *(errors.OtherOutcome, errors.TruncatedState, CallFailed, ValueTooLarge, ProgramError),
 )
-_DONE = STATES.index(TaskState.DONE)
-FAILED = STATES.index(TaskState.FAILED)
+_DONE = messages.STATES.index(model.TaskState.DONE)
+FAILED = messages.STATES.index(model.TaskState.FAILED)
 ENDED_EARLY = {  # final states by the reason of the stop
-    "cancelled": STATES.index(TaskState.CANCELLED),
-    "queue_timeout": STATES.index(TaskState.EXPIRED),
-    "run_timeout": STATES.index(TaskState.EXPIRED),
+    "cancelled": messages.STATES.index(model.TaskState.CANCELLED),
+    "queue_timeout": messages.STATES.index(model.TaskState.EXPIRED),
+    "run_timeout": messages.STATES.index(model.TaskState.EXPIRED),
 }
 
 
 class _ChunkContext(msgspec.Struct, frozen=True, eq=False):
     """Values that the tasks of a chunk with the same options share, computed once."""
 
-    terms: TaskOptions
-    chunk: AssignChunk
+    terms: model.TaskOptions
+    chunk: messages.AssignChunk
     engine: Engine
     options: RunOptions
     observables: tuple[PauliSum, ...]
@@ -157,7 +197,7 @@ class Runner:
             self._kept_states.append(engine.kept_states)
         self._context = None
 
-    def receive_noise(self, message: NoiseDocument) -> None:
+    def receive_noise(self, message: messages.NoiseDocument) -> None:
         """Store a noise document for later chunks, which name it by its digest."""
         self._noise.receive(message)
 
@@ -175,7 +215,11 @@ class Runner:
         self._plans = PlanCache()
 
     def run(
-        self, assigned: AssignedTask, terms: TaskOptions, chunk: AssignChunk, arrived_ns: int
+        self,
+        assigned: messages.AssignedTask,
+        terms: model.TaskOptions,
+        chunk: messages.AssignChunk,
+        arrived_ns: int,
     ) -> AttemptResult:
         """Run one task of a chunk; every error becomes a failed result."""
         begin_ns, kernels_ns = working_ns(), spent_ns()
@@ -207,8 +251,8 @@ class Runner:
         )
 
     def _packed(
-        self, assigned: AssignedTask, terms: TaskOptions, chunk: AssignChunk
-    ) -> tuple[bytes, ResultFile | None, int]:
+        self, assigned: messages.AssignedTask, terms: model.TaskOptions, chunk: messages.AssignChunk
+    ) -> tuple[bytes, model.ResultFile | None, int]:
         """Return the packed result, its file, and the nanoseconds on an emulated device."""
         if is_call(terms):
             self._marks += self._marks * 2
@@ -244,14 +288,16 @@ class Runner:
             return FAILED, _failure(error.code, error)
         return FAILED, _failure("engine", error)
 
-    def follow(self, assigned: AssignedTask, terms: TaskOptions, chunk: AssignChunk) -> None:
+    def follow(
+        self, assigned: messages.AssignedTask, terms: model.TaskOptions, chunk: messages.AssignChunk
+    ) -> None:
         """Run this rank's part of a task whose result rank 0 has. Raises the engine's errors."""
         self._marks = []
         self._compute(assigned, terms, chunk)
 
     def _compute(
-        self, assigned: AssignedTask, terms: TaskOptions, chunk: AssignChunk
-    ) -> tuple[Program, Circuit, EngineResult | None]:
+        self, assigned: messages.AssignedTask, terms: model.TaskOptions, chunk: messages.AssignChunk
+    ) -> tuple[model.Program, Circuit, EngineResult | None]:
         try:
             program = decode_program(assigned.program)
             circuit = Circuit.from_program(program)
@@ -276,7 +322,11 @@ class Runner:
             raise
 
     def _planned(
-        self, program: Program, circuit: Circuit, assigned: AssignedTask, context: _ChunkContext
+        self,
+        program: model.Program,
+        circuit: Circuit,
+        assigned: messages.AssignedTask,
+        context: _ChunkContext,
     ) -> EngineResult | None:
         """Run one task with a cached plan; every engine supports this way."""
         bindings = None
@@ -306,7 +356,9 @@ class Runner:
         self._marks.append(working_ns())
         return result
 
-    def _chunk_context(self, terms: TaskOptions, chunk: AssignChunk) -> _ChunkContext:
+    def _chunk_context(
+        self, terms: model.TaskOptions, chunk: messages.AssignChunk
+    ) -> _ChunkContext:
         engine = self.engine(chunk.engine)
         options = RunOptions(
             precision=terms.precision,
@@ -325,12 +377,12 @@ class Runner:
 
 
 def pack(
-    program: Program,
-    assigned: AssignedTask,
-    terms: TaskOptions,
+    program: model.Program,
+    assigned: messages.AssignedTask,
+    terms: model.TaskOptions,
     result: EngineResult,
-    file: ResultFile | None = None,
-    device: DeviceRecord | None = None,
+    file: model.ResultFile | None = None,
+    device: model.DeviceRecord | None = None,
 ) -> bytes:
     """Encode the result of all rows for messages and the journal, without the arrays in `file`."""
     filed = () if file is None else [array.field for array in file.arrays]
@@ -373,11 +425,11 @@ def pack(
     return codec.encode(data)
 
 
-def _circuit_parts(parts: TaskParts | None) -> CircuitParts | None:
+def _circuit_parts(parts: model.TaskParts | None) -> CircuitParts | None:
     return None if parts is None else CircuitParts(parts.ends, parts.keep_s, parts.outcomes)
 
 
-def _pauli_sum(observable: Observable) -> PauliSum:
+def _pauli_sum(observable: model.Observable) -> PauliSum:
     return PauliSum(observable.labels, np.frombuffer(observable.coefficients, np.float64))
 
 

@@ -6,30 +6,8 @@ import functools
 
 from msgspec import structs
 
-from simulators.catalog import preference
-from simulators.catalog.calls import CALL_CARDS
-from simulators.catalog.cards import (
-    AutoChoice,
-    Control,
-    EngineCard,
-    EngineOption,
-    Kernels,
-    NoiseKind,
-    NoiseSupport,
-    Options,
-    Package,
-    Parallelism,
-)
-from simulators.catalog.costs import (
-    BASE_BYTES,
-    ContractionCost,
-    DensityMatrixCost,
-    DeviceCost,
-    MpsCost,
-    StabilizerCost,
-    StatevectorCost,
-)
-from simulators.catalog.gpu_costs import GpuCost
+from simulators.catalog import cards as catalog_cards, costs, preference
+from simulators.catalog.cards import EngineCard, EngineOption, NoiseSupport
 from simulators.errors import Unsupported
 
 _ALL_OUTPUTS = ("counts", "probabilities", "statevector", "expectation", "memory")
@@ -43,10 +21,10 @@ _WIDEST_STATE = 50
 
 DEFAULT_ENGINE = "statevector"  # runs any circuit
 ENTRY_POINTS = "simenv.engines"  # group of entry points; each names an EngineCard
-_ALL_NOISE: frozenset[NoiseKind] = frozenset({"kraus", "pauli", "readout"})
-_ALL_CONTROL = Control(dynamic=True, loops=True, variables=True)
-_STATE_KERNELS = Kernels(("small",), ("light_cone", "wide", "deferred"))
-_QISKIT = Package(("qiskit",))
+_ALL_NOISE: frozenset[catalog_cards.NoiseKind] = frozenset({"kraus", "pauli", "readout"})
+_ALL_CONTROL = catalog_cards.Control(dynamic=True, loops=True, variables=True)
+_STATE_KERNELS = catalog_cards.Kernels(("small",), ("light_cone", "wide", "deferred"))
+_QISKIT = catalog_cards.Package(("qiskit",))
 _BOND = EngineOption("bond", 256, 1, 4_096, "the largest bond that is kept")
 _CUTOFF = EngineOption("cutoff", 1e-14, 0.0, 0.1, "weight that may be cut off at a gate")
 
@@ -56,12 +34,12 @@ _STATEVECTOR = EngineCard(
     outputs=_WITH_GRADIENT,
     max_qubits=_WIDEST_STATE,
     summary="all amplitudes, exact; dynamic circuits by branching and merging",
-    costs=StatevectorCost(passes=True),
+    costs=costs.StatevectorCost(passes=True),
     reproducible=True,
     control=structs.replace(_ALL_CONTROL, parts=True),
     noise=NoiseSupport(_ALL_NOISE),
-    parallel=Parallelism(threads=True, resizable=True, ranks=True),
-    auto=AutoChoice(preference.statevector_rank),
+    parallel=catalog_cards.Parallelism(threads=True, resizable=True, ranks=True),
+    auto=catalog_cards.AutoChoice(preference.statevector_rank),
     light_cone="ideal",
     kernels=_STATE_KERNELS,
 )
@@ -71,10 +49,10 @@ _MPS = EngineCard(
     outputs=_WITH_AMPLITUDES,
     max_qubits=4_096,
     summary="a matrix product state: any width, little entanglement",
-    costs=MpsCost(bond=256),
-    control=Control(dynamic=True),
+    costs=costs.MpsCost(bond=256),
+    control=catalog_cards.Control(dynamic=True),
     noise=NoiseSupport(_ALL_NOISE, dynamic=False),
-    auto=AutoChoice(
+    auto=catalog_cards.AutoChoice(
         preference.mps_rank,
         preference.mps_objection,
         preference.mps_reason,
@@ -98,11 +76,11 @@ CARDS: tuple[EngineCard, ...] = (
         outputs=_MIXED,
         max_qubits=65_535,
         summary="Clifford circuits of any width, by stim; Paulis may depend on parities of clbits",
-        costs=StabilizerCost(),
-        package=Package(("stim",), "pip install 'simenv[stabilizer]'"),
-        control=Control(dynamic=True),
+        costs=costs.StabilizerCost(),
+        package=catalog_cards.Package(("stim",), "pip install 'simenv[stabilizer]'"),
+        control=catalog_cards.Control(dynamic=True),
         noise=NoiseSupport(frozenset({"pauli", "readout"}), conditional=False, expectation=False),
-        auto=AutoChoice(preference.stabilizer_rank),
+        auto=catalog_cards.AutoChoice(preference.stabilizer_rank),
         options=(
             EngineOption(
                 "twirl",
@@ -123,10 +101,10 @@ CARDS: tuple[EngineCard, ...] = (
         outputs=_WITH_AMPLITUDES,
         max_qubits=4_096,
         summary="contraction of tensor networks, by cotengra: any width, shallow circuits",
-        costs=ContractionCost(),
-        package=Package(("cotengra",), "pip install 'simenv[contraction]'"),
-        parallel=Parallelism(ranks=True),
-        auto=AutoChoice(
+        costs=costs.ContractionCost(),
+        package=catalog_cards.Package(("cotengra",), "pip install 'simenv[contraction]'"),
+        parallel=catalog_cards.Parallelism(ranks=True),
+        auto=catalog_cards.AutoChoice(
             preference.contraction_rank,
             preference.contraction_objection,
             preference.contraction_reason,
@@ -148,16 +126,16 @@ CARDS: tuple[EngineCard, ...] = (
         outputs=_MIXED,
         max_qubits=14,
         summary="density matrix in the Pauli basis, exact with noise; dynamic circuits by record",
-        costs=DensityMatrixCost(),
+        costs=costs.DensityMatrixCost(),
         precisions=("double",),
         reproducible=True,
-        control=Control(dynamic=True),
+        control=catalog_cards.Control(dynamic=True),
         noise=NoiseSupport(_ALL_NOISE, exact=True),
-        parallel=Parallelism(threads=True),
-        auto=AutoChoice(preference.densitymatrix_rank, only_noise=True),
+        parallel=catalog_cards.Parallelism(threads=True),
+        auto=catalog_cards.AutoChoice(preference.densitymatrix_rank, only_noise=True),
         light_cone="noisy",
         gate_qubits=4,
-        kernels=Kernels(later=("attachment", "noise")),
+        kernels=catalog_cards.Kernels(later=("attachment", "noise")),
     ),
     EngineCard(
         name="gpu",
@@ -165,15 +143,15 @@ CARDS: tuple[EngineCard, ...] = (
         outputs=_WITH_GRADIENT,
         max_qubits=_WIDEST_STATE,
         summary="all amplitudes on one GPU; batches of bindings in one launch",
-        costs=GpuCost(),
+        costs=costs.GpuCost(),
         # gpu-cu12 for a driver older than 580
-        package=Package(("numba", "cupy"), "pip install 'simenv[gpu-cu13]'"),
+        package=catalog_cards.Package(("numba", "cupy"), "pip install 'simenv[gpu-cu13]'"),
         reproducible=True,
         pool="gpu",
         control=_ALL_CONTROL,
         noise=NoiseSupport(_ALL_NOISE),
-        parallel=Parallelism(ranks=True),
-        auto=AutoChoice(preference.gpu_rank),
+        parallel=catalog_cards.Parallelism(ranks=True),
+        auto=catalog_cards.AutoChoice(preference.gpu_rank),
         light_cone="ideal",
         kernels=_STATE_KERNELS,
     ),
@@ -183,13 +161,13 @@ CARDS: tuple[EngineCard, ...] = (
         outputs=_ALL_OUTPUTS,
         max_qubits=40,
         summary="all amplitudes, by Qiskit Aer; dynamic circuits shot by shot",
-        costs=StatevectorCost(
-            base_bytes=3 * BASE_BYTES, copies=2, branches=2, call_s=3e-3, shot_s=30e-6
+        costs=costs.StatevectorCost(
+            base_bytes=3 * costs.BASE_BYTES, copies=2, branches=2, call_s=3e-3, shot_s=30e-6
         ),
-        package=Package(("qiskit_aer",), "pip install 'simenv[aer]'"),
+        package=catalog_cards.Package(("qiskit_aer",), "pip install 'simenv[aer]'"),
         precisions=("double",),
-        control=Control(dynamic=True),
-        parallel=Parallelism(threads=True),
+        control=catalog_cards.Control(dynamic=True),
+        parallel=catalog_cards.Parallelism(threads=True),
     ),
     EngineCard(
         name="quimb",
@@ -197,8 +175,10 @@ CARDS: tuple[EngineCard, ...] = (
         outputs=_WITH_AMPLITUDES,
         max_qubits=_MPS.max_qubits,
         summary="a matrix product state by quimb, whose order of sites follows the circuit",
-        costs=MpsCost(bond=256, base_bytes=2 * BASE_BYTES, tensor_bytes=16 * 2 * 8, gate_s=1.5e-3),
-        package=Package(("quimb",), "pip install 'simenv[quimb]'"),
+        costs=costs.MpsCost(
+            bond=256, base_bytes=2 * costs.BASE_BYTES, tensor_bytes=16 * 2 * 8, gate_s=1.5e-3
+        ),
+        package=catalog_cards.Package(("quimb",), "pip install 'simenv[quimb]'"),
         options=(
             _BOND,
             _CUTOFF,
@@ -214,10 +194,10 @@ CARDS: tuple[EngineCard, ...] = (
         outputs=("counts", "memory"),  # memory if the machine's results have it
         max_qubits=65_535,
         summary="a machine behind Qiskit's BackendV2; counts are its own",
-        costs=DeviceCost(),
+        costs=costs.DeviceCost(),
         package=_QISKIT,
         pool="device",
-        control=Control(dynamic=True),  # if its Target states it
+        control=catalog_cards.Control(dynamic=True),  # if its Target states it
     ),
     EngineCard(
         name="external",
@@ -225,12 +205,12 @@ CARDS: tuple[EngineCard, ...] = (
         outputs=("counts",),
         max_qubits=65_535,
         summary="a simulator's program that its pool names, one process a circuit",
-        costs=DeviceCost(shot_s=1e-6),
+        costs=costs.DeviceCost(shot_s=1e-6),
         package=_QISKIT,
         pool="program",
-        parallel=Parallelism(threads=True),
+        parallel=catalog_cards.Parallelism(threads=True),
     ),
-    *CALL_CARDS,
+    *catalog_cards.CALL_CARDS,
     structs.replace(
         _STATEVECTOR,
         name="fault",
@@ -279,7 +259,9 @@ def card(name: str) -> EngineCard | None:
     return built_in or next((entry for entry in engine_cards() if entry.name == name), None)
 
 
-def settings_of(engine: str, options: Options, *, auto: bool) -> Options:
+def settings_of(
+    engine: str, options: catalog_cards.Options, *, auto: bool
+) -> catalog_cards.Options:
     """Options of a run: the given ones; if `auto` chose the engine and none are given, its
     card's."""
     engine_card = card(engine)

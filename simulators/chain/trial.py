@@ -10,18 +10,20 @@ rounding of LAPACK.
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 
 import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from simulators.chain.gate_blocks import Block, Matrix, gate_blocks
-from simulators.chain.right_canonical import RightCanonicalChain
-from simulators.circuit.analysis.profile import ChainTrial
-from simulators.circuit.analysis.qubit_order import chain_order
+from simulators.catalog import DEFAULT_ENGINE, SMALL_QUBITS, card, trial_operations
+from simulators.catalog.preference import AUTO_BITS, contraction_operations, statevector_operations
+from simulators.chain.right_canonical import Block, Matrix, RightCanonicalChain, gate_blocks
+from simulators.circuit.analysis.profile import ChainTrial, Profile
+from simulators.circuit.analysis.profiler import chain_order, profile
 from simulators.circuit.gates import UNITARY
 from simulators.circuit.ir import Circuit
-from simulators.control import RunControl
+from simulators.engine import RunControl
 
 _CUTOFF = 1e-12  # weight; rounding in single precision is below it
 _GOLDEN = (math.sqrt(5.0) - 1.0) / 2.0
@@ -159,3 +161,25 @@ def _parameters(circuit: Circuit) -> NDArray[np.float64]:
     slots = circuit.slots[1::2].astype(np.float64)
     params[circuit.slots[0::2]] = 2.0 * math.pi * np.mod(_GOLDEN * (slots + 1.0), 1.0)
     return params
+
+
+# Profile of a circuit for the choice of an engine, with a trial of its bonds if one is
+# decisive.
+
+
+def choice_profile(
+    circuit: Circuit, outputs: tuple[str, ...] = (), labels: Iterable[str] = ()
+) -> Profile:
+    """Profile as `profiler.profile`, with a trial. A trial may take a second, so no thread that
+    others wait for may call this."""
+    result = profile(circuit, outputs, labels)
+    dense = card(DEFAULT_ENGINE)
+    if dense is None or result.num_qubits <= SMALL_QUBITS:
+        return result
+    width = dense.effective_profile(result, outputs).num_qubits
+    operations = trial_operations(result, width)
+    if not operations:
+        return result
+    enough = min(statevector_operations(result, width), contraction_operations(result)) / 4
+    trial = chain_trial(circuit, TrialLimits(operations, 1 << AUTO_BITS, enough))
+    return msgspec.structs.replace(result, trial=trial)

@@ -13,18 +13,10 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
+from simulators.circuit import gates as circuit_gates
 from simulators.circuit.analysis.measurements import NO_OP_RESET, TERMINAL, has_mid_circuit_ops
 from simulators.circuit.analysis.profile import Profile
-from simulators.circuit.gates import (
-    END_BLOCK,
-    FOR,
-    IF,
-    MEASURE,
-    RESET,
-    STORE,
-    SWITCH,
-    WHILE,
-)
+from simulators.circuit.gates import END_BLOCK, MEASURE, RESET, STORE
 from simulators.circuit.ir import Circuit, Table
 from simulators.compiler.kernel import I64, INT, NAMES, U8, U16, kernel
 
@@ -34,7 +26,7 @@ DYNAMIC = frozenset({"reset"})
 _MARKERS = frozenset(
     {"if", "else", "end", "while", "for", "switch", "case", "default", "break", "continue", "store"}
 )
-_BLOCKS = (IF, WHILE, FOR, SWITCH)
+_BLOCKS = (circuit_gates.IF, circuit_gates.WHILE, circuit_gates.FOR, circuit_gates.SWITCH)
 _SHOWN = 12
 
 

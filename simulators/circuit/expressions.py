@@ -14,30 +14,30 @@ from collections.abc import Callable
 import numpy as np
 from numpy.typing import NDArray
 
-from simulators.circuit import tokens as tk
+from simulators.circuit import ir
 from simulators.circuit.ir import Circuit, register_starts, variable_starts
 
 _SPAN = 10  # bits within this span are counted in a table, not sorted
 _REMEMBERED = 1 << 16  # cached values; the cache is cleared when it is full
 
 _TWO: dict[int, Callable[[int, int], int]] = {
-    tk.BIT_AND: operator.and_,
-    tk.BIT_OR: operator.or_,
-    tk.BIT_XOR: operator.xor,
-    tk.LOGIC_AND: operator.and_,
-    tk.LOGIC_OR: operator.or_,
-    tk.EQUAL: operator.eq,
-    tk.NOT_EQUAL: operator.ne,
-    tk.LESS: operator.lt,
-    tk.LESS_EQUAL: operator.le,
-    tk.GREATER: operator.gt,
-    tk.GREATER_EQUAL: operator.ge,
-    tk.ADD: operator.add,
-    tk.SUB: operator.sub,
-    tk.MUL: operator.mul,
-    tk.DIV: lambda left, right: left // right if right else 0,
-    tk.SHIFT_RIGHT: lambda left, right: left >> min(right, left.bit_length()),
-    tk.INDEX: lambda left, right: (left >> min(right, left.bit_length())) & 1,
+    ir.BIT_AND: operator.and_,
+    ir.BIT_OR: operator.or_,
+    ir.BIT_XOR: operator.xor,
+    ir.LOGIC_AND: operator.and_,
+    ir.LOGIC_OR: operator.or_,
+    ir.EQUAL: operator.eq,
+    ir.NOT_EQUAL: operator.ne,
+    ir.LESS: operator.lt,
+    ir.LESS_EQUAL: operator.le,
+    ir.GREATER: operator.gt,
+    ir.GREATER_EQUAL: operator.ge,
+    ir.ADD: operator.add,
+    ir.SUB: operator.sub,
+    ir.MUL: operator.mul,
+    ir.DIV: lambda left, right: left // right if right else 0,
+    ir.SHIFT_RIGHT: lambda left, right: left >> min(right, left.bit_length()),
+    ir.INDEX: lambda left, right: (left >> min(right, left.bit_length())) & 1,
 }
 
 
@@ -60,7 +60,7 @@ class Expression:
         self._known: dict[bytes, int] = {}
         mask = 0  # the bits it reads
         for token, first, width in tokens:
-            if token in (tk.CLBIT, tk.REGISTER, tk.VARIABLE):
+            if token in (ir.CLBIT, ir.REGISTER, ir.VARIABLE):
                 mask |= ((1 << width) - 1) << first
         self.reads = mask
         size = (mask.bit_length() + 63) // 64
@@ -144,14 +144,14 @@ class Expression:
         """Value for one record, bit b in bit b; a Bool is 0 or 1."""
         stack: list[int] = []
         for token, operand, width in self._tokens:
-            if token in (tk.CLBIT, tk.REGISTER, tk.VARIABLE):
+            if token in (ir.CLBIT, ir.REGISTER, ir.VARIABLE):
                 stack.append((bits >> operand) & ((1 << width) - 1))
-            elif token == tk.VALUE:
+            elif token == ir.VALUE:
                 stack.append(self._constant(operand, width))
-            elif token == tk.CAST:
+            elif token == ir.CAST:
                 value = stack.pop()
                 stack.append(value & ((1 << width) - 1) if width else int(value != 0))
-            elif token in (tk.BIT_NOT, tk.LOGIC_NOT):
+            elif token in (ir.BIT_NOT, ir.LOGIC_NOT):
                 stack.append(stack.pop() ^ ((1 << (width or 1)) - 1))
             else:
                 right, left = stack.pop(), stack.pop()
@@ -160,10 +160,10 @@ class Expression:
 
 
 def _apply(token: int, left: int, right: int, width: int) -> int:
-    if token == tk.SHIFT_LEFT:
+    if token == ir.SHIFT_LEFT:
         return (left << right) & ((1 << width) - 1) if right < width else 0
     value = int(_TWO[token](left, right))
-    return value & ((1 << width) - 1) if tk.ADD <= token <= tk.DIV else value
+    return value & ((1 << width) - 1) if ir.ADD <= token <= ir.DIV else value
 
 
 def expressions_of(circuit: Circuit) -> tuple[Expression, ...]:
@@ -177,17 +177,17 @@ def expressions_of(circuit: Circuit) -> tuple[Expression, ...]:
     flat = circuit.conditions.tolist()
     for at in range(0, len(flat), 3):
         token, operand, width = flat[at : at + 3]
-        if token == tk.END:
+        if token == ir.END:
             results.append(Expression(tokens, constants, target))
             tokens, target = [], None
             continue
-        if token in (tk.CLBIT, tk.SET_CLBIT):
+        if token in (ir.CLBIT, ir.SET_CLBIT):
             width = 1
-        elif token in (tk.REGISTER, tk.SET_REGISTER):
+        elif token in (ir.REGISTER, ir.SET_REGISTER):
             operand = registers[operand]
-        elif token in (tk.VARIABLE, tk.SET_VARIABLE):
+        elif token in (ir.VARIABLE, ir.SET_VARIABLE):
             operand, width = variables[operand], max(1, width)
-        if token >= tk.SET_CLBIT:
+        if token >= ir.SET_CLBIT:
             target = operand, width
         else:
             tokens.append((token, operand, width))

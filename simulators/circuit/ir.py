@@ -1,21 +1,24 @@
-"""Circuit representation: views on flat arrays, without copies of the received bytes.
-
-The arrays have the layout of the wire format: operation k is row `ops[k]` of the table; its qubits,
-clbits and parameters are the next ones of the flat arrays, in the numbers of that row. A Circuit
-may hold any received bytes; only one that `admission.validation_error` admits may go to an engine.
-Tables of operation names are resolved once and cached, since most circuits share a few of them.
-"""
+"""Circuit representation: arrays, tokens of expressions, operations, and example circuits."""
 
 from __future__ import annotations
 
 import itertools
+from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from simulators.circuit.gates import ANY, GATES, MAX_UNITARY_QUBITS, OTHERS, UNITARY, UNKNOWN
+from simulators.circuit import gates
+
+# Circuit representation: views on flat arrays, without copies of the received bytes.
+#
+# The arrays have the layout of the wire format: operation k is row `ops[k]` of the table; its
+# qubits, clbits and parameters are the next ones of the flat arrays, in the numbers of that row. A
+# Circuit may hold any received bytes; only one that `admission.validation_error` admits may go to
+# an engine. Tables of operation names are resolved once and cached, since most circuits share a few
+# of them.
 
 MAX_NESTING = 100  # levels of blocks
 FINDINGS = 14  # numbers that `validation.operations` reports
@@ -64,8 +67,8 @@ def _build(names: tuple[str, ...], arities: bytes) -> Table:
         code, fault = _resolve(name, qubits, clbits, params)
         problem = problem or fault
         flat += (code, qubits, clbits, params)
-        matrix.append(matrices if code == UNITARY else -1)
-        matrices += code == UNITARY
+        matrix.append(matrices if code == gates.UNITARY else -1)
+        matrices += code == gates.UNITARY
         widest = max(widest, qubits)
     rows = np.array(flat, np.int64).reshape(-1, 4)
     found_size = FOUND_WIDE if widest > 8 else FOUND
@@ -73,20 +76,20 @@ def _build(names: tuple[str, ...], arities: bytes) -> Table:
 
 
 def _resolve(name: str, qubits: int, clbits: int, params: int) -> tuple[int, str]:
-    gate = GATES.get(name)
+    gate = gates.GATES.get(name)
     if gate is not None:
         code, wanted = gate.code, (gate.qubits, 0, gate.params)
-    elif name in OTHERS:
-        code, wanted = OTHERS[name][0], OTHERS[name][1:]
+    elif name in gates.OTHERS:
+        code, wanted = gates.OTHERS[name][0], gates.OTHERS[name][1:]
     else:
-        return UNKNOWN, f"unknown gate {name[:64]!r}"
-    least = 1 if code == UNITARY or (gate is not None and gate.qubits == ANY) else 0
-    if code == UNITARY and qubits > MAX_UNITARY_QUBITS:
-        return code, f"a matrix on {qubits} qubits; the limit is {MAX_UNITARY_QUBITS}"
-    fits = qubits == wanted[0] or (wanted[0] == ANY and qubits >= least)
+        return gates.UNKNOWN, f"unknown gate {name[:64]!r}"
+    least = 1 if code == gates.UNITARY or (gate is not None and gate.qubits == gates.ANY) else 0
+    if code == gates.UNITARY and qubits > gates.MAX_UNITARY_QUBITS:
+        return code, f"a matrix on {qubits} qubits; the limit is {gates.MAX_UNITARY_QUBITS}"
+    fits = qubits == wanted[0] or (wanted[0] == gates.ANY and qubits >= least)
     if fits and (clbits, params) == wanted[1:]:
         return code, ""
-    count = "any number of" if wanted[0] == ANY else str(wanted[0])
+    count = "any number of" if wanted[0] == gates.ANY else str(wanted[0])
     return code, (
         f"{name!r} takes {count} qubits, {wanted[1]} clbits and {wanted[2]} parameters,"
         f" not {qubits}, {clbits} and {params}"
@@ -264,3 +267,185 @@ def outcome_width(num_bits: int) -> int:
         if num_bits <= 8 * width:
             return width
     return (num_bits + 7) // 8
+
+
+# Tokens of an expression: postfix, over clbits, registers, variables and constants.
+#
+# Rows are (token, operand, width); widths are bits, a Bool has width 0. The numbers are those of
+# the wire form; a test compares the two. END closes an expression. CLBIT, REGISTER and VARIABLE
+# push the one with the operand's number, VALUE the constant with this index; CAST is to the width;
+# INDEX takes a value and an index, and pushes a Bool. SET_CLBIT, SET_REGISTER and SET_VARIABLE end
+# a `store`: they take a value of the target's width, and leave nothing.
+
+(
+    END, CLBIT, REGISTER, VALUE, CAST, BIT_NOT, LOGIC_NOT, BIT_AND, BIT_OR, BIT_XOR, LOGIC_AND,
+    LOGIC_OR, EQUAL, NOT_EQUAL, LESS, LESS_EQUAL, GREATER, GREATER_EQUAL, SHIFT_LEFT, SHIFT_RIGHT,
+    ADD, SUB, MUL, DIV, INDEX, VARIABLE, SET_CLBIT, SET_REGISTER, SET_VARIABLE,
+) = range(29)  # fmt: skip
+
+
+# Operands of a circuit's operations, in the form that passes over its arrays need.
+
+
+class Operands(msgspec.Struct, frozen=True, eq=False):
+    """Qubits of operation k: `wires[first[k] : first[k + 1]]`."""
+
+    codes: NDArray[np.int64]  # [operations]
+    counts: NDArray[np.int64]  # [operations]: qubits
+    first: NDArray[np.int64]  # [operations + 1]
+    wires: NDArray[np.int64]
+
+    @classmethod
+    def of(cls, circuit: Circuit) -> Operands:
+        """Operands of an admissible circuit."""
+        rows = circuit.table.rows
+        codes, counts = rows[:, 0][circuit.ops], rows[:, 1][circuit.ops]
+        first = np.zeros(counts.size + 1, np.int64)
+        counts.cumsum(out=first[1:])
+        return cls(codes, counts, first, circuit.qubits.astype(np.int64))
+
+    def qubits(self, k: int) -> tuple[int, ...]:
+        """Qubits of operation k."""
+        return tuple(self.wires[self.first[k] : self.first[k + 1]].tolist())
+
+
+# Iteration over a circuit's operations, for engines that pass them to a library.
+#
+# Only for circuits that `admission.validation_error` admitted.
+
+_OPERATIONS_KEPT = 4_096  # shared matrices of one circuit
+
+
+class Operation(msgspec.Struct, frozen=True, gc=False):
+    """One operation: its place in `Circuit.ops`, its kind, its operands."""
+
+    place: int
+    row: int  # of the table
+    code: int
+    name: str
+    qubits: tuple[int, ...]
+    clbits: tuple[int, ...]
+    params: tuple[float, ...]  # radians
+
+    @property
+    def is_gate(self) -> bool:
+        """True for an operation with a matrix."""
+        return self.code >= gates.FIRST_GATE or self.code == gates.UNITARY
+
+
+def operations(
+    circuit: Circuit,
+    params: NDArray[np.float64],
+    handlers: Mapping[int, Callable[[list[int]], object]] | None = None,
+) -> Iterator[Operation]:
+    """Operations in order; `params`: the circuit's own, with all slots filled. Operations whose row
+    of the table is in `handlers` are omitted: the handler is called with their qubits."""
+    handlers = {} if handlers is None else handlers  # the caller may add handlers meanwhile
+    rows, names = circuit.table.rows.tolist(), circuit.table.names
+    qubits, clbits = circuit.qubits.tolist(), circuit.clbits.tolist()
+    values = params.tolist()
+    q = c = p = 0
+    for place, row in enumerate(circuit.ops.tolist()):
+        code, num_qubits, num_clbits, num_params = rows[row]
+        taken = handlers.get(row)
+        if taken is not None:
+            taken(qubits[q : q + num_qubits])
+            q, c, p = q + num_qubits, c + num_clbits, p + num_params
+            continue
+        yield Operation(
+            place,
+            row,
+            code,
+            names[row],
+            tuple(qubits[q : q + num_qubits]),
+            tuple(clbits[c : c + num_clbits]),
+            tuple(values[p : p + num_params]),
+        )
+        q, c, p = q + num_qubits, c + num_clbits, p + num_params
+
+
+def matrix(circuit: Circuit, operation: Operation) -> NDArray[np.complex128]:
+    """Matrix [2**k, 2**k] of a gate; its first qubit is the lowest bit of an index."""
+    count = len(operation.qubits)
+    if operation.code == gates.UNITARY:
+        result = circuit.matrices[circuit.table.matrix[operation.row]]
+        return np.frombuffer(result, np.complex128).reshape(1 << count, 1 << count)
+    return gates.unitary(operation.name, operation.params, count)
+
+
+def with_matrices(
+    circuit: Circuit, params: NDArray[np.float64]
+) -> Iterator[tuple[Operation, NDArray[np.complex128] | None]]:
+    """Operations in order with the matrices of gates, None for other operations. Equal gates share
+    a matrix."""
+    matrices: dict[tuple[int, tuple[float, ...]], NDArray[np.complex128]] = {}
+    for operation in operations(circuit, params):
+        if not operation.is_gate:
+            yield operation, None
+            continue
+        key = operation.row, operation.params
+        result = matrices.get(key)
+        if result is None:
+            result = matrix(circuit, operation)
+            if len(matrices) < _OPERATIONS_KEPT:
+                matrices[key] = result
+        yield operation, result
+
+
+# Small circuits that use all kinds of operations, for warm-up, health checks and examples.
+
+_ROWS = {
+    "h": (1, 0, 0),
+    "cx": (2, 0, 0),
+    "x": (1, 0, 0),
+    "measure": (1, 1, 0),
+    "reset": (1, 0, 0),
+    "if": (0, 0, 0),
+    "end": (0, 0, 0),
+}
+
+
+def _circuit(
+    text: str, conditions: tuple[tuple[int, int, int], ...] = (), width: int = 2
+) -> Circuit:
+    """A circuit on `width` qubits and clbits from words such as `cx 0 1` separated by commas."""
+    names = tuple(_ROWS)
+    ops: list[int] = []
+    qubits: list[int] = []
+    clbits: list[int] = []
+    for part in text.split(","):
+        name, *operands = part.split()
+        ops.append(names.index(name))
+        count = _ROWS[name][0]
+        qubits += [int(number) for number in operands[:count]]
+        clbits += [int(number) for number in operands[count:]]
+    return CircuitData(
+        width,
+        width,
+        (("c", width),),
+        names,
+        np.array(list(_ROWS.values()), np.uint16).tobytes(),
+        np.array(ops, np.uint16).tobytes(),
+        np.array(qubits, np.uint16).tobytes(),
+        np.array(clbits, np.uint16).tobytes(),
+        b"",
+        conditions=np.array(conditions, np.int32).tobytes(),
+    ).circuit()
+
+
+def bell() -> Circuit:
+    """A Bell pair, both qubits measured: outcomes 0 and 3, half each."""
+    return _circuit("h 0, cx 0 1, measure 0 0, measure 1 1")
+
+
+def ghz(num_qubits: int) -> Circuit:
+    """A GHZ state, all qubits measured: outcomes 0 and 2**num_qubits - 1, half each."""
+    pairs = [f"cx {k} {k + 1}" for k in range(num_qubits - 1)]
+    reads = [f"measure {k} {k}" for k in range(num_qubits)]
+    return _circuit(", ".join(["h 0", *pairs, *reads]), width=num_qubits)
+
+
+def feed_forward() -> Circuit:
+    """Measure, reset, and flip the other qubit after outcome 1: outcomes 0 and 3, half each."""
+    condition = ((CLBIT, 0, 0), (END, 0, 0))
+    return _circuit("h 0, measure 0 0, reset 0, if, x 1, end, h 0, measure 1 1", condition)

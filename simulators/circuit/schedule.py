@@ -17,10 +17,8 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from simulators.circuit import gates
-from simulators.circuit import tokens as tk
-from simulators.circuit.ir import Circuit, register_starts
-from simulators.circuit.operands import Operands
+from simulators.circuit import gates, ir
+from simulators.circuit.ir import Circuit, Operands, register_starts
 from simulators.compiler.kernel import I64, INT, REAL, REALS, U8, device_function, kernel
 
 Method = Literal["alap", "asap"]
@@ -324,15 +322,15 @@ def _expressions(circuit: Circuit) -> list[tuple[list[int], tuple[int, ...]]]:
     flat = circuit.conditions.tolist()
     for at in range(0, len(flat), 3):
         token, operand = flat[at], flat[at + 1]
-        if token == tk.END:
+        if token == ir.END:
             results.append((sorted(set(wires)), tuple(values)))
             wires, values = [], []
-        elif token in (tk.CLBIT, tk.SET_CLBIT):
+        elif token in (ir.CLBIT, ir.SET_CLBIT):
             wires.append(base + operand)
-        elif token in (tk.REGISTER, tk.SET_REGISTER):
+        elif token in (ir.REGISTER, ir.SET_REGISTER):
             wires += range(base + registers[operand], base + registers[operand + 1])
-        elif token in (tk.VARIABLE, tk.SET_VARIABLE):
+        elif token in (ir.VARIABLE, ir.SET_VARIABLE):
             wires.append(variables + operand)
-        elif token == tk.VALUE:
+        elif token == ir.VALUE:
             values.append(int.from_bytes(circuit.constants[operand], "little"))
     return results

@@ -3,7 +3,7 @@
 The import of a module compiles nothing. A kernel has exactly one specialisation; it is compiled, or
 loaded from the cache, by `Kernel.load` or by its first call, and never again. Processes that need
 it at the same time compile it once (`run_once`, a file lock). No kernel starts threads: callers
-call kernels on ranges from a `control.ThreadPool`.
+call kernels on ranges from a `engine.ThreadPool`.
 
 The cache folder is named by a digest of the sources of all kernels and of their imports, and never
 mixes two versions.
@@ -28,7 +28,7 @@ import numba
 import numpy as np
 from numba import types
 
-from simulators.compiler import stored_code
+from simulators.compiler import numba_pipeline
 from simulators.compiler.kernel_time import booked
 from simulators.compiler.numba_pipeline import COMPILER, undisturbed
 
@@ -285,14 +285,14 @@ class Kernel:
     def _loaded(self) -> Any:
         """numba's dispatcher, with the machine code."""
         dispatcher = numba.njit(no_cfunc_wrapper=True, **_OPTIONS)(self.py_func)
-        file = stored_code.path(_folder(), self.name)
-        code = stored_code.read(file)
+        file = numba_pipeline.path(_folder(), self.name)
+        code = numba_pipeline.read(file)
         if code is not None:
             dispatcher.add_overload(code)
         else:
             _without_blas()
             dispatcher.compile(self._signature)
-            stored_code.write(file, *dispatcher.overloads.values())
+            numba_pipeline.write(file, *dispatcher.overloads.values())
         dispatcher.disable_compile()
         return dispatcher
 

@@ -1,9 +1,4 @@
-"""SIMD values in kernels: eight float64, in one vector register or two.
-
-Values of type VECTOR exist inside kernels only and support +, -, *. A product and a sum are
-contracted into one instruction only by `add_product` and `subtract_product`; elsewhere each lane
-has the same bits as the scalar arithmetic.
-"""
+"""Code inside kernels: SIMD values, views on buffers, and masks of qubits."""
 
 from __future__ import annotations
 
@@ -11,11 +6,22 @@ import operator
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
 from llvmlite import ir
 from numba import types
 from numba.core import cgutils
 from numba.core.typing.templates import AbstractTemplate, infer_global, signature
 from numba.extending import intrinsic, lower_builtin, models, register_model
+from numba.np.arrayobj import make_array, populate_array
+from numpy.typing import NDArray
+
+from simulators.compiler.kernel import device_function
+
+# SIMD values in kernels: eight float64, in one vector register or two.
+#
+# Values of type VECTOR exist inside kernels only and support +, -, *. A product and a sum are
+# contracted into one instruction only by `add_product` and `subtract_product`; elsewhere each lane
+# has the same bits as the scalar arithmetic.
 
 LANES = 8
 SHORTS = 32  # uint16 in as many bytes
@@ -312,3 +318,101 @@ def store_both(_context: Any, array: Any, _index: Any, _re: Any, _im: Any) -> An
         return context.get_dummy_value()
 
     return types.void(array, types.uint64, VECTOR, VECTOR), codegen
+
+
+# Typed views on one byte buffer, inside kernels.
+#
+# Each array argument costs the caller of a kernel as much as ten numbers, so scratch memory is one
+# buffer that the kernel divides. There are no checks: the buffer must be large enough and aligned.
+
+_INT64 = ir.IntType(64)
+_LINE_BYTES = 64
+
+
+def aligned(size_bytes: int) -> NDArray[np.uint8]:
+    """Buffer that begins at a cache line."""
+    raw = np.zeros(size_bytes + _LINE_BYTES, np.uint8)
+    start = -raw.ctypes.data % _LINE_BYTES
+    return raw[start : start + size_bytes]
+
+
+def _cut(element: Any, *, readonly: bool = False) -> Any:
+    """An intrinsic (buffer, byte, count) -> array of `element`."""
+    size = element.bitwidth // 8
+    array_type = types.Array(element, 1, "C", readonly=readonly)
+
+    @intrinsic  # type: ignore[untyped-decorator]
+    def cut(_context: Any, buffer: Any, _byte: Any, _count: Any) -> Any:
+        def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+            data = cgutils.create_struct_proxy(signature.args[0])(context, builder, args[0]).data
+            array = make_array(array_type)(context, builder)
+            pointer = builder.gep(data, [args[1]])
+            populate_array(
+                array,
+                data=builder.bitcast(pointer, context.get_data_type(element).as_pointer()),
+                shape=(args[2],),
+                strides=(ir.Constant(_INT64, size),),
+                itemsize=ir.Constant(_INT64, size),
+                meminfo=None,
+            )
+            return array._getvalue()
+
+        return array_type(buffer, types.int64, types.int64), codegen
+
+    return cut
+
+
+as_reals = _cut(types.float64)
+as_words = _cut(types.uint64)
+as_numbers = _cut(types.int64)
+as_tallies = _cut(types.uint32)
+as_short = _cut(types.uint16)
+# Views of received bytes, as U16 and F64.
+read_short = _cut(types.uint16, readonly=True)
+read_reals = _cut(types.float64, readonly=True)
+
+
+@intrinsic  # type: ignore[untyped-decorator]
+def put_word(_context: Any, buffer: Any, _byte: Any, _word: Any) -> Any:
+    """buffer[byte : byte + 8] = the word, little-endian, at any address."""
+
+    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        data = cgutils.create_struct_proxy(signature.args[0])(context, builder, args[0]).data
+        pointer = builder.bitcast(builder.gep(data, [args[1]]), _INT64.as_pointer())
+        builder.store(args[2], pointer, align=1)
+        return context.get_dummy_value()
+
+    return types.void(buffer, types.int64, types.uint64), codegen
+
+
+# Bit operations on qubit masks, inside kernels: int64, since no state has 63 qubits.
+
+
+@device_function
+def count(mask):  # type: ignore[no-untyped-def]
+    """Number of set bits."""
+    result = 0
+    while mask:
+        mask &= mask - 1
+        result += 1
+    return result
+
+
+@device_function
+def lowest(mask):  # type: ignore[no-untyped-def]
+    """Lowest wire of a nonempty set."""
+    result = 0
+    while not mask & 1:
+        mask >>= 1
+        result += 1
+    return result
+
+
+@device_function
+def mapped(mask, to):  # type: ignore[no-untyped-def]
+    """Image of a set under to[wire]."""
+    result = 0
+    while mask:
+        result |= 1 << to[lowest(mask)]
+        mask &= mask - 1
+    return result

@@ -32,7 +32,7 @@ _MODULES: dict[Group, tuple[str, ...]] = {
     "light_cone": (
         "simulators.circuit.passes.light_cone",
         "simulators.circuit.passes.components",
-        "simulators.circuit.analysis.cone_size",
+        "simulators.circuit.analysis.profiler",
     ),
     "wide": (*_GENERAL, f"{_STATEVECTOR}.small.merged_evolution"),
     "deferred": (*_GENERAL, f"{_STATEVECTOR}.small.batch"),
@@ -42,20 +42,17 @@ _MODULES: dict[Group, tuple[str, ...]] = {
         "simulators.circuit.device_check",
         "simulators.circuit.passes.attach_noise",
         "simulators.circuit.passes.noisy_cone",
-        "simulators.circuit.passes.noisy_components",
-        "simulators.circuit.analysis.noisy_measurements",
+        "simulators.circuit.analysis.measurements",
         "simulators.circuit.analysis.noise_profile",
     ),
     "noise": (
         "simulators.execution.readout",
-        "simulators.densitymatrix.evolution",
         "simulators.densitymatrix.fusion",
-        "simulators.densitymatrix.plain_counts",
         "simulators.densitymatrix.plain_part",
         "simulators.densitymatrix.program",
-        "simulators.densitymatrix.state",
+        "simulators.densitymatrix.execute",
     ),
-    "trajectories": (f"{_STATEVECTOR}.noisy.plan",),
+    "trajectories": (f"{_STATEVECTOR}.noisy",),
     "transfer": ("simulators.transfer.evolution",),
 }
 _NOISE: tuple[Group, ...] = ("attachment", "noise")

@@ -13,44 +13,41 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
+from simulators import engine
 from simulators.catalog import builtin_card
 from simulators.circuit.analysis.measurements import (
     TERMINAL,
     MeasurementLayout,
     MeasurementLayouts,
     measurement_layout,
+    noisy_layout,
 )
-from simulators.circuit.analysis.noisy_measurements import noisy_layout
-from simulators.circuit.examples import bell, feed_forward
 from simulators.circuit.expressions import Expression, expressions_of
 from simulators.circuit.gates import MEASURE, RESET
-from simulators.circuit.ir import Circuit
+from simulators.circuit.ir import Circuit, bell, feed_forward
 from simulators.circuit.noise import NoiseProgram
 from simulators.circuit.passes.components import Subcircuit
 from simulators.circuit.passes.light_cone import OutputSupport
-from simulators.circuit.passes.noisy_components import split
-from simulators.circuit.passes.noisy_cone import active_part
+from simulators.circuit.passes.noisy_cone import active_part, split
 from simulators.compiler import kernel
-from simulators.control import RunControl, ThreadPool
-from simulators.densitymatrix.execute import Branches, ExactEvolution
-from simulators.densitymatrix.plain_counts import fits, plain_counts
-from simulators.densitymatrix.plain_part import PlainPart, plain_part
+from simulators.densitymatrix.execute import Branches, CombinedState, ExactEvolution, MixedState
+from simulators.densitymatrix.plain_part import PlainPart, fits, plain_counts, plain_part
 from simulators.densitymatrix.program import Program, build_program
-from simulators.densitymatrix.state import CombinedState, MixedState
-from simulators.engine import SAMPLED, PauliSum, Plan, Request, RunOptions
-from simulators.execution import pauli_sums
+from simulators.engine import SAMPLED, EngineResult, Request, RunControl, RunOptions, ThreadPool
+from simulators.execution import outputs
 from simulators.execution.outputs import FinalState, collect
-from simulators.execution.parts import ProgramCache, SupportCache, part_request
 from simulators.execution.readout import ReadoutStage
 from simulators.execution.requests import (
+    ProgramCache,
+    SupportCache,
     bind,
     check_outputs,
     check_request,
     check_run,
     check_width,
     num_bindings,
+    part_request,
 )
-from simulators.results import BindingResult, EngineResult
 
 CARD = builtin_card("densitymatrix")
 _NO_NOISE = NoiseProgram(b"", frozenset(), np.zeros((0, 4), np.int64))
@@ -171,14 +168,16 @@ class DensityMatrixEngine:
         """Return True."""
         return True
 
-    def plan(self, circuit: Circuit, noise: NoiseProgram | None, options: RunOptions) -> Plan:
+    def plan(
+        self, circuit: Circuit, noise: NoiseProgram | None, options: RunOptions
+    ) -> engine.Plan:
         """Prepare the structure."""
         check_request(CARD, circuit, noise, options, reduced=True)
         return DensityMatrixPlan(noise)
 
     def run(
         self,
-        plan: Plan,
+        plan: engine.Plan,
         circuit: Circuit,
         request: Request,
         options: RunOptions,
@@ -190,7 +189,7 @@ class DensityMatrixEngine:
         check_run(circuit, options)
         number = num_bindings(circuit, request)
         check_outputs(CARD, request, circuit.clbits_data != b"")
-        pauli_sums.terms(request.observables, circuit.num_qubits)
+        outputs.terms(request.observables, circuit.num_qubits)
         part = plan.part(circuit, request)
         check_width(CARD, part.width)
         if isinstance(part, PlainPart) and fits(part, request.outputs):
@@ -226,7 +225,7 @@ class DensityMatrixEngine:
 
 def _counted(
     part: PlainPart, circuit: Circuit, request: Request, number: int, control: RunControl
-) -> list[BindingResult]:
+) -> list[engine.BindingResult]:
     """Counts of each binding."""
     results = []
     for row in range(number):
@@ -252,4 +251,4 @@ def _state(
     return MixedState(width, part.layouts.clbits, evolve, max(2, width))
 
 
-_ZZ = PauliSum(("ZZ",), np.ones(1))
+_ZZ = engine.PauliSum(("ZZ",), np.ones(1))

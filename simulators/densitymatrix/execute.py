@@ -1,32 +1,36 @@
-"""Exact evolution of a program: one state for each distinct classical record.
-
-States with equal records are added, since density matrices add: a dynamic circuit needs as many
-states as it has different records of the bits that were measured before its end.
-"""
+"""Exact evolution of a program, and its final density matrix."""
 
 from __future__ import annotations
 
 import functools
+from collections.abc import Callable, Iterator, Sequence
 
 import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
+from simulators.circuit.analysis.measurements import MeasurementLayout
 from simulators.circuit.expressions import Expression
-from simulators.control import RunControl, ThreadPool
-from simulators.densitymatrix.evolution import SCRATCH, apply_blocks, populations, tiles
-from simulators.densitymatrix.fusion import Blocks
-from simulators.densitymatrix.program import (
-    Condition,
-    Measurement,
-    Program,
-    Segment,
-    Step,
-    WideGate,
-)
-from simulators.densitymatrix.wide_gates import apply_wide
-from simulators.engine import RunOptions
+from simulators.circuit.ir import num_words
+from simulators.compiler.kernel import I64, INT, REALS, WORD, WORDS2, device_function, kernel
+from simulators.densitymatrix import program as densitymatrix_program
+from simulators.densitymatrix.fusion import SCRATCH, Blocks, apply_blocks, populations, tiles
+from simulators.densitymatrix.program import Measurement, Segment, WideGate, apply_wide
+from simulators.engine import RunControl, RunOptions, ThreadPool
 from simulators.errors import TooManyBranches
+from simulators.execution import sampling
+from simulators.execution.outputs import Batch, FinalState, PauliStrings, SeedKey
+from simulators.execution.sampling import (
+    Distribution as SamplingDistribution,
+    block as rng_block,
+    tally,
+    uniform,
+)
+
+# Exact evolution of a program: one state for each distinct classical record.
+#
+# States with equal records are added, since density matrices add: a dynamic circuit needs as many
+# states as it has different records of the bits that were measured before its end.
 
 State = NDArray[np.float64]
 Branches = dict[int, State]  # by record; the weight of a state is its first entry
@@ -42,7 +46,7 @@ class ExactEvolution:
 
     def __init__(
         self,
-        program: Program,
+        program: densitymatrix_program.Program,
         expressions: tuple[Expression, ...],
         params: NDArray[np.float64],
         options: RunOptions,
@@ -67,7 +71,7 @@ class ExactEvolution:
         populations(state, self._num_qubits, 1, state[:0])
         return self._steps(self._program.steps, {0: state})
 
-    def _steps(self, steps: tuple[Step, ...], branches: Branches) -> Branches:
+    def _steps(self, steps: tuple[densitymatrix_program.Step, ...], branches: Branches) -> Branches:
         for step in steps:
             self._control.check()
             if isinstance(step, Segment):
@@ -151,7 +155,7 @@ class ExactEvolution:
                 " engine='statevector', which runs trajectories",
             )
 
-    def _condition(self, step: Condition, branches: Branches) -> Branches:
+    def _condition(self, step: densitymatrix_program.Condition, branches: Branches) -> Branches:
         expression = self._expressions[step.expression]
         yes: Branches = {}
         no: Branches = {}
@@ -181,3 +185,182 @@ def distribution(branches: Branches, num_qubits: int) -> Distribution:
     for row, record in zip(probs, records, strict=True):
         populations(branches[record], num_qubits, 0, row)
     return Distribution(records, np.maximum(probs, 0.0, out=probs))
+
+
+# Final density matrix of one binding, and its outputs.
+
+_SHOTS_AT_ONCE = 1 << 18
+_1 = np.uint64(1)
+_LEAST_PROBABILITY = 1e-15  # probabilities below this are rounding errors of zero
+
+
+class MixedState(FinalState):
+    """States of a circuit at its end, one for each classical record.
+
+    The outcome of a shot is one draw, number 0 of the seed contract, from the joint distribution of
+    records and basis states; readout errors before the end are part of it.
+    """
+
+    def __init__(
+        self,
+        num_qubits: int,
+        layout: MeasurementLayout,
+        evolve: Callable[[bool], Branches],
+        padded: int,
+    ) -> None:
+        """Set up. `evolve(keep)`: returns the branches, states on `padded` qubits; `keep`: True if
+        an output needs the final state."""
+        self.num_qubits = num_qubits
+        self._layout = layout
+        self._evolve = evolve
+        self._padded = padded
+        self._branches = 0
+
+    def _joint(self) -> tuple[NDArray[np.uint64], NDArray[np.float64]]:
+        """Record of each branch, and probabilities [branches, 2^n]."""
+        branches = self._evolve(False)
+        self._branches = len(branches)
+        result = distribution(branches, self._padded)
+        size = 8 * num_words(self._layout.source.size)
+        data = b"".join(record.to_bytes(size, "little") for record in result.records)
+        records = np.array(np.frombuffer(data, "<u8")).reshape(len(result.records), -1)
+        return records, result.probs[:, : 1 << self.num_qubits]
+
+    def sample(self, shots: int, key: SeedKey, draw: int = 0) -> Iterator[Batch]:
+        """Sample as `FinalState.sample`, in the order of the shots. `draw`: draw number."""
+        records, probs = self._joint()
+        edges = np.empty(probs.size)
+        cells = np.empty(num_cells(probs.size) + 1, np.int64)
+        _cumulate(np.ascontiguousarray(probs).reshape(-1), edges, cells)
+        outcomes = np.empty((probs.size, records.shape[1]), np.uint64)
+        _outcome_records(self.num_qubits, records, self._layout.source, outcomes)
+        for first in range(0, shots, _SHOTS_AT_ONCE):
+            result = np.empty((min(_SHOTS_AT_ONCE, shots - first), records.shape[1]), np.uint64)
+            _sample(edges, cells, outcomes, *key, draw, first, result)
+            yield result, None
+
+    def probabilities(self) -> SamplingDistribution:
+        """See `FinalState`."""
+        records, probs = self._joint()
+        probs = probs / probs.sum()
+        row, index = np.nonzero(probs > _LEAST_PROBABILITY)
+        weights = probs[row, index]
+        if not self._layout.measures:
+            return index.astype(np.uint64).reshape(-1, 1), weights
+        result = records[row]
+        sampling.write(result, index, self._layout.source)
+        return tally(result, weights)
+
+    def expectations(self, strings: PauliStrings) -> NDArray[np.float64]:
+        """Expectation values as `FinalState.expectations`: entries of the vector."""
+        branches = self._evolve(True)
+        self._branches = len(branches)
+        places = [
+            sum(_DIGITS[x >> q & 1, z >> q & 1] << 2 * q for q in range(self.num_qubits))
+            for x, z in strings
+        ]
+        total = sum(float(state[0]) for state in branches.values())
+        result = np.zeros(len(strings))
+        for state in branches.values():
+            result += state[places]
+        return np.clip(result / total, -1.0, 1.0)
+
+    @property
+    def remark(self) -> str:  # type: ignore[override]  # known once it has run
+        """Number of classical records, if there are several."""
+        return f"{self._branches} branches" if self._branches > 1 else ""
+
+
+class CombinedState(FinalState):
+    """States of unconnected components: the bits of a shot are joined."""
+
+    def __init__(self, num_qubits: int, pieces: Sequence[tuple[MixedState, int]]) -> None:
+        """Set up. `pieces`: each with its draw number."""
+        self.num_qubits = num_qubits
+        self._pieces = pieces
+
+    def sample(self, shots: int, key: SeedKey) -> Iterator[Batch]:
+        """Sample as `FinalState.sample`, in the order of the shots."""
+        batches = [state.sample(shots, key, draw) for state, draw in self._pieces]
+        for parts in zip(*batches, strict=True):
+            records = parts[0][0]
+            for more, _ in parts[1:]:
+                records |= more
+            yield records, None
+
+
+def num_cells(outcomes: int) -> int:
+    """Number of equal parts in which draws of so many outcomes are looked up: see `cumulate`."""
+    return max(1 << 10, 1 << (8 * outcomes - 1).bit_length())
+
+
+@device_function
+def cumulate(probs, edges, cells):  # type: ignore[no-untyped-def]
+    """Fill `edges` [outcomes], the cumulative sums, and `cells` [cells + 1]: the first outcome
+    whose edge is above the lower bound of each of equal parts, whose number is a power of two.
+
+    A draw is looked up by its part, and searched for from there (Chen and Asau, 1974).
+    """
+    total = 0.0
+    for k in range(probs.size):
+        total += probs[k]
+        edges[k] = total
+    last = probs.size - 1
+    outcome = 0
+    scale = 1.0 / (cells.size - 1)
+    for cell in range(cells.size):
+        bound = cell * scale * total
+        while outcome < last and edges[outcome] <= bound:
+            outcome += 1
+        cells[cell] = outcome
+
+
+_cumulate = kernel(REALS, REALS, I64, group="noise")(cumulate)
+
+
+@device_function
+def write_outcomes(num_qubits, records, source, outcomes):  # type: ignore[no-untyped-def]
+    """Fill `outcomes` [outcomes, words]: outcome k is basis state k mod 2^num_qubits of branch
+    k // 2^num_qubits, with the record of the branch but for the clbits that a qubit is read into at
+    the end; clbit c reads qubit `source[c]`."""
+    for outcome in range(outcomes.shape[0]):
+        branch = outcome >> num_qubits
+        for word in range(outcomes.shape[1]):
+            outcomes[outcome, word] = records[branch, word]
+        for clbit in range(source.size):
+            if source[clbit] >= 0:
+                bit = np.uint64(outcome >> source[clbit] & 1) << np.uint64(clbit & 63)
+                mask = ~(_1 << np.uint64(clbit & 63))
+                outcomes[outcome, clbit >> 6] = outcomes[outcome, clbit >> 6] & mask | bit
+
+
+_outcome_records = kernel(INT, WORDS2, I64, WORDS2, group="noise")(write_outcomes)
+
+
+@device_function
+def draw_records(edges, cells, outcomes, seed, binding, draw, first, records):  # type: ignore[no-untyped-def]
+    """Fill `records` [shots, words] with the records of the shots from `first` on."""
+    total = edges[edges.size - 1]
+    last = np.int64(edges.size - 1)
+    parts = np.float64(cells.size - 1)
+    number = np.int64(-1)
+    a = b = c = d = np.uint64(0)
+    for row in range(records.shape[0]):
+        shot = first + row
+        if shot >> 2 != number:
+            number = shot >> 2
+            a, b, c, d = rng_block(np.uint64(number) + _1, draw, seed, binding)
+        lane = shot & 3
+        value = uniform(a if lane == 0 else b if lane == 1 else c if lane == 2 else d)
+        outcome = cells[np.int64(value * parts)]
+        value *= total
+        while outcome < last and edges[outcome] <= value:
+            outcome += 1
+        for word in range(records.shape[1]):
+            records[row, word] = outcomes[outcome, word]
+
+
+_sample = kernel(REALS, I64, WORDS2, WORD, WORD, WORD, INT, WORDS2, group="noise")(draw_records)
+
+
+_DIGITS = {(0, 0): 0, (1, 0): 1, (1, 1): 2, (0, 1): 3}

@@ -1,9 +1,4 @@
-"""Part of a circuit for counts, in one kernel call.
-
-For circuits without blocks and resets, with fixed gates or gates with parameters on at most two
-qubits, whose measurements are final and whose qubits are all connected. The steps are those of
-`light_cone`, `noisy_layout`, `noisy_components` and `program`; other circuits use these modules.
-"""
+"""Parts of circuits for counts, and their counts on few qubits, each in one kernel call."""
 
 from __future__ import annotations
 
@@ -13,21 +8,41 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
+from simulators.circuit import noise as circuit_noise
 from simulators.circuit.analysis.measurements import MeasurementLayout, MeasurementLayouts
-from simulators.circuit.channel_facts import ChannelFacts
 from simulators.circuit.gates import GATES, MEASURE, RESET, UNITARY
-from simulators.circuit.ir import Circuit, Table
-from simulators.circuit.noise import AFTER_OP, CHANNEL, NoiseProgram
-from simulators.circuit.noise import Q0 as FIRST
-from simulators.circuit.noise import Q1 as SECOND
+from simulators.circuit.ir import Circuit, Table, outcome_width
+from simulators.circuit.noise import AFTER_OP, CHANNEL, Q0 as FIRST, Q1 as SECOND
 from simulators.circuit.passes.light_cone import GATE_KINDS, walk_cone
-from simulators.circuit.passes.noisy_components import connect
-from simulators.compiler.arrays import as_numbers
-from simulators.compiler.kernel import I64, INT, INTS2, NAMES, U8, U16, kernel
-from simulators.densitymatrix.fusion import CODE, PARAM, Q0, Q1, TABLE, fixed_gates
+from simulators.circuit.passes.noisy_cone import connect
+from simulators.compiler import kernel as types
+from simulators.compiler.kernel import kernel
+from simulators.compiler.simd import as_numbers, as_reals
+from simulators.densitymatrix.execute import cumulate, draw_records, num_cells, write_outcomes
+from simulators.densitymatrix.fusion import (
+    BLOCK,
+    CODE,
+    COMPLEX,
+    PARAM,
+    Q0,
+    Q1,
+    SCRATCH,
+    TABLE,
+    basis_populations,
+    fixed_gates,
+    fuse_items,
+    multiply_blocks,
+    tiles,
+)
 from simulators.densitymatrix.program import MIN_QUBITS, Program, Segment
-from simulators.engine import SAMPLED, Request
-from simulators.execution.readout import ReadoutStage
+from simulators.engine import SAMPLED, BindingResult, Request, RunControl
+from simulators.execution.readout import ReadoutStage, flip_records
+
+# Part of a circuit for counts, in one kernel call.
+#
+# For circuits without blocks and resets, with fixed gates or gates with parameters on at most two
+# qubits, whose measurements are final and whose qubits are all connected. The steps are those of
+# `light_cone`, `noisy_layout`, `noisy_cone` and `program`; other circuits use these modules.
 
 _MCX = GATES["mcx"].code
 _NO_ROLES = np.zeros(0, np.int64)  # the roles of operations are not needed
@@ -40,7 +55,7 @@ class PlainPart(msgspec.Struct, frozen=True, eq=False):
     layouts: MeasurementLayouts  # of the part; operation numbers of the whole circuit
     readout: ReadoutStage | None
     items: NDArray[np.int64]  # see `fusion`; parameter numbers of the whole circuit
-    facts: ChannelFacts
+    facts: circuit_noise.ChannelFacts
     components: tuple[()] = ()
     expressions: tuple[()] = ()
 
@@ -69,7 +84,9 @@ class PlainPart(msgspec.Struct, frozen=True, eq=False):
         return self.items.nbytes + 2 * self.layouts.memory_bytes
 
 
-def plain_part(circuit: Circuit, noise: NoiseProgram, outputs: tuple[str, ...]) -> PlainPart | None:
+def plain_part(
+    circuit: Circuit, noise: circuit_noise.NoiseProgram, outputs: tuple[str, ...]
+) -> PlainPart | None:
     """Part of an admissible circuit, for counts or memory alone; None if the circuit is not of the
     kind of this module."""
     if not SAMPLED.issuperset(outputs) or circuit.conditions_data:
@@ -112,7 +129,8 @@ def _sources(table: Table) -> NDArray[np.int64] | None:
 
 
 @kernel(
-    NAMES, NAMES, U16, U16, U16, I64, INTS2, I64, U8, INT, U8, INTS2, INTS2, I64, returns=INT,
+    types.NAMES, types.NAMES, types.U16, types.U16, types.U16, types.I64, types.INTS2, types.I64,
+    types.U8, types.INT, types.U8, types.INTS2, types.INTS2, types.I64, returns=types.INT,
     group="noise",
 )  # fmt: skip
 def _plain_part(  # type: ignore[no-untyped-def]
@@ -224,3 +242,127 @@ def _plain_part(  # type: ignore[no-untyped-def]
             place += 1
     sizes[0], sizes[1] = count, width
     return 1
+
+
+# Counts of a plain part on few qubits, in one kernel call.
+#
+# The steps are those of `execute`, `state` and `execution.readout`, and so are the counts; between
+# them nothing is allocated. A circuit of five qubits takes less than the calls would.
+
+_MAX_QUBITS = 8  # of wider states, threads share the work
+_MAX_CLBITS = 12  # whose outcomes are counted in a table
+_SHOTS_AT_ONCE = 1 << 16  # those of one block of `flip_records`
+_NONE = np.zeros(0, np.int64)
+_EXACT = ReadoutStage(  # no readout error
+    np.zeros(0, np.uint64), _NONE, _NONE, _NONE, np.zeros(0), np.zeros(0)
+)
+
+
+def fits(part: PlainPart, outputs: tuple[str, ...]) -> bool:
+    """Return whether `plain_counts` can give these outputs of a part."""
+    few = part.num_qubits <= _MAX_QUBITS and part.layouts.clbits.source.size <= _MAX_CLBITS
+    return few and outputs == ("counts",)
+
+
+def plain_counts(
+    part: PlainPart,
+    params: NDArray[np.float64],
+    shots: int,
+    key: tuple[int, int],
+    control: RunControl,
+) -> BindingResult:
+    """Counts of one binding. `params`: of the whole circuit; `key`: seed and binding. Raises
+    Stopped."""
+    items, source = part.items, part.layouts.clbits.source
+    readout = _EXACT if part.readout is None else part.readout
+    width, outcomes = max(MIN_QUBITS, part.num_qubits), 1 << part.num_qubits
+    blocks, cells = len(items) + width, num_cells(outcomes) + 1
+    num_reals = blocks * (BLOCK + 2) + 18 * width + 2 * BLOCK + SCRATCH + (1 << 2 * width)
+    num_reals += 2 * (1 << width) + cells
+    values, tallies = np.empty(1 << source.size, np.int64), np.zeros(1 << source.size, np.uint32)
+    count = _count(
+        items, params, fixed_gates().blocks.reshape(-1), part.facts.all_matrices.reshape(-1),
+        width, part.num_qubits, cells, tiles(width), source, readout.draws, readout.begins,
+        readout.clbits, readout.table_begins, readout.tables, readout.bounds, *key, shots,
+        np.empty(32, np.complex128), np.empty(8 * num_reals, np.uint8),
+        np.empty((outcomes, 1), np.uint64), np.empty((min(shots, _SHOTS_AT_ONCE), 1), np.uint64),
+        values, tallies, control.flag,
+    )  # fmt: skip
+    control.check()
+    size = outcome_width(source.size)
+    return BindingResult(
+        size, values[:count].astype(f"<u{size}").tobytes(), tallies[:count].tobytes()
+    )
+
+
+@kernel(
+    types.INTS2, types.F64, types.REALS, types.REALS, types.INT, types.INT, types.INT, types.INT,
+    types.I64, types.U64, types.I64, types.I64, types.I64, types.REALS, types.REALS, types.WORD,
+    types.WORD,
+    types.INT, COMPLEX, types.U8, types.WORDS2, types.WORDS2, types.I64, types.U32, types.I64,
+    returns=types.INT, group="noise",
+)  # fmt: skip
+def _count(  # type: ignore[no-untyped-def]
+    items, params, gates, channels, width, num_qubits, num_cells, num_tiles, source, draws, begins,
+    clbits, table_begins, tables, bounds, seed, binding, shots, matrix, scratch, outcomes, records,
+    values, tallies, control,
+):  # fmt: skip
+    """Fill `values`, the outcomes that occur, and `tallies`, how often each does; returns how many
+    there are. `draws` .. `bounds`: of the readout error; `tallies` [2^clbits]: zeros; `outcomes`
+    [2^qubits, 1], `records` [shots at once, 1] and `scratch`: scratch."""
+    blocks = items.shape[0] + width
+    at = 0
+    low = as_numbers(scratch, at, blocks)
+    at += 8 * blocks
+    high = as_numbers(scratch, at, blocks)
+    at += 8 * blocks
+    last = as_numbers(scratch, at, 2 * width)
+    at += 16 * width
+    pending = as_reals(scratch, at, 16 * width)
+    at += 128 * width
+    work = as_reals(scratch, at, BLOCK)
+    at += 8 * BLOCK
+    out = as_reals(scratch, at, BLOCK)
+    at += 8 * BLOCK
+    lanes = as_reals(scratch, at, SCRATCH)
+    at += 8 * SCRATCH
+    state = as_reals(scratch, at, np.int64(1) << 2 * width)
+    at += 8 * (np.int64(1) << 2 * width)
+    probs = as_reals(scratch, at, np.int64(1) << width)
+    at += 8 * (np.int64(1) << width)
+    edges = as_reals(scratch, at, np.int64(1) << num_qubits)
+    at += 8 * (np.int64(1) << width)
+    cells = as_numbers(scratch, at, num_cells)
+    at += 8 * num_cells
+    mats = as_reals(scratch, at, blocks * BLOCK)
+
+    state[:] = 0.0
+    basis_populations(state, width, 1, state[:0])
+    number = fuse_items(
+        items, params, gates, channels, width, low, high, mats, last, pending, work, out, matrix
+    )
+    multiply_blocks(state, width, low, high, mats, 0, number, 0, num_tiles, lanes, control)
+    if control[0]:
+        return 0
+    basis_populations(state, width, 0, probs)
+    for k in range(probs.size):
+        probs[k] = max(probs[k], 0.0)
+    cumulate(probs[: edges.size], edges, cells)
+    records[0, 0] = 0
+    write_outcomes(num_qubits, records[:1], source, outcomes)
+    for first in range(0, shots, records.shape[0]):
+        if control[0]:
+            return 0
+        drawn = records[: min(records.shape[0], shots - first)]
+        draw_records(edges, cells, outcomes, seed, binding, np.uint64(0), first, drawn)
+        flip_records(
+            drawn, first, seed, binding, draws, begins, clbits, table_begins, tables, bounds
+        )
+        for row in range(drawn.shape[0]):
+            tallies[drawn[row, 0]] += 1
+    count = 0
+    for value in range(tallies.size):
+        if tallies[value]:
+            values[count], tallies[count] = value, tallies[value]
+            count += 1
+    return count

@@ -1,5 +1,6 @@
 """Program of a circuit with noise: segments of gates and channels, and operations that split
-branches."""
+branches.
+"""
 
 from __future__ import annotations
 
@@ -10,16 +11,47 @@ import numpy as np
 from numpy.typing import NDArray
 
 from noise_models.channel import Channel, from_unitary
+from simulators.circuit import noise as circuit_noise
 from simulators.circuit.analysis.measurements import NO_OP_RESET, TERMINAL, MeasurementLayout
-from simulators.circuit.channel_facts import transfer_matrices
 from simulators.circuit.gates import ELSE, END_BLOCK, GATES, IF, MEASURE, RESET, UNITARY, unitary
 from simulators.circuit.ir import Circuit
-from simulators.circuit.noise import AFTER_OP, CHANNEL, NoiseProgram
-from simulators.circuit.noise import Q0 as FIRST
-from simulators.circuit.noise import Q1 as SECOND
+from simulators.circuit.noise import AFTER_OP, CHANNEL, Q0 as FIRST, Q1 as SECOND, transfer_matrices
 from simulators.compiler.kernel import I64, INT, INTS2, NAMES, U16, kernel
 from simulators.densitymatrix.fusion import CODE, FIXED, PARAM, Q0, Q1, TABLE, fixed_gates
-from simulators.densitymatrix.wide_gates import wide_ptm
+
+# Gates on three and more qubits: their transfer matrices, and their action on a state.
+
+MAX_QUBITS = 4  # widest gate: its transfer matrix has 65,536 entries
+
+
+def wide_ptm(matrix: NDArray[np.complex128]) -> NDArray[np.float64]:
+    """Transfer matrix [4^k, 4^k] of a unitary [2^k, 2^k]; the first qubit is the lowest digit.
+
+    The map rho -> U rho U^+ is written in the Pauli basis one qubit at a time.
+    """
+    side = len(matrix)
+    count = side.bit_length() - 1
+    paulis = np.array([[[1, 0], [0, 1]], [[0, 1], [1, 0]], [[0, -1j], [1j, 0]], [[1, 0], [0, -1]]])
+    full = np.ones((1, 1, 1), np.complex128)
+    for _ in range(count):  # the next qubit is a higher digit
+        full = np.einsum("aij,bkl->abikjl", paulis, full).reshape(
+            4 * len(full), 2 * full.shape[1], 2 * full.shape[2]
+        )
+    moved = matrix @ full @ matrix.conj().T
+    result = full.reshape(len(full), -1).conj() @ moved.reshape(len(full), -1).T / side
+    return np.ascontiguousarray(result.real)
+
+
+def apply_wide(
+    v: NDArray[np.float64], num_qubits: int, ptm: NDArray[np.float64], qubits: tuple[int, ...]
+) -> NDArray[np.float64]:
+    """The vector [4^n] after a gate on some qubits."""
+    count = len(qubits)
+    axes = [num_qubits - 1 - qubit for qubit in reversed(qubits)]
+    gate = ptm.reshape((4,) * (2 * count))
+    moved = np.tensordot(gate, v.reshape((4,) * num_qubits), axes=(range(count, 2 * count), axes))
+    return np.ascontiguousarray(np.moveaxis(moved, range(count), axes)).reshape(-1)
+
 
 MIN_QUBITS = 2  # least qubits of a state: blocks act on two
 
@@ -118,7 +150,9 @@ def _order_items(  # type: ignore[no-untyped-def]
     return count
 
 
-def build_program(circuit: Circuit, noise: NoiseProgram, layout: MeasurementLayout) -> Program:
+def build_program(
+    circuit: Circuit, noise: circuit_noise.NoiseProgram, layout: MeasurementLayout
+) -> Program:
     """Program of an admissible circuit without loops and variables, with gates on few qubits."""
     return _Builder(circuit, noise, layout).program()
 
@@ -127,7 +161,9 @@ class _Builder:
     """Builder of a program, with operations and locations in one order: operation k has key 2 k,
     noise after it 2 k + 1."""
 
-    def __init__(self, circuit: Circuit, noise: NoiseProgram, layout: MeasurementLayout) -> None:
+    def __init__(
+        self, circuit: Circuit, noise: circuit_noise.NoiseProgram, layout: MeasurementLayout
+    ) -> None:
         self._circuit = circuit
         self._noise = noise
         self._roles = layout.roles

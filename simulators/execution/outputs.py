@@ -1,21 +1,118 @@
-"""Outputs of a final state: one collector of results for all engines."""
+"""Outputs of a final state: counts, distributions, amplitudes and Pauli sums."""
 
 from __future__ import annotations
 
+import abc
+import math
 from collections.abc import Callable, Iterator, Mapping
 from functools import cached_property
 
+import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
+from simulators import engine
+from simulators.catalog import EngineCard
 from simulators.circuit.analysis.measurements import MeasurementLayouts
-from simulators.circuit.ir import Circuit
-from simulators.engine import SAMPLED, Request
+from simulators.circuit.ir import Circuit, bell, feed_forward
+from simulators.circuit.noise import NoiseProgram
 from simulators.errors import Unsupported
-from simulators.execution import pauli_sums, sampling
+from simulators.execution import sampling
 from simulators.execution.readout import ReadoutStage
-from simulators.execution.sampling import Counts, Distribution, Memory, outcome_records, pack
-from simulators.results import BindingResult
+from simulators.execution.requests import bind, open_run, plan_layouts
+
+# Pauli sums: validation, and values from the expectation values of the strings.
+#
+# A string is a pair of masks (x, z), bit q for qubit q; both bits set is Y.
+
+FIRST_TERM = 2**32  # draw number of the first sampled term
+_SHOTS_AT_ONCE = 1 << 20
+
+_X = str.maketrans("IXYZ", "0110")
+_Z = str.maketrans("IXYZ", "0011")
+
+
+def masks(label: str, num_qubits: int) -> tuple[int, int]:
+    """Masks (x, z) of a Pauli string in Qiskit's order. Raises Unsupported for an invalid
+    string."""
+    if len(label) != num_qubits or set(label) - set("IXYZ"):
+        raise Unsupported(
+            f"Pauli string {label[:64]!r} does not fit {num_qubits} qubits",
+            hint=f"give {num_qubits} characters of I, X, Y, Z; the last one is qubit 0",
+        )
+    return int(label.translate(_X) or "0", 2), int(label.translate(_Z) or "0", 2)
+
+
+def terms(observables: tuple[engine.PauliSum, ...], num_qubits: int) -> list[tuple[int, int]]:
+    """Masks (x, z) of every term of all observables in order; each observable has at least one."""
+    for number, observable in enumerate(observables):
+        values = observable.coefficients
+        if not observable.labels:
+            raise Unsupported(
+                f"observable {number} has no Pauli string",
+                hint="leave a sum of nothing out: it is 0, and so is its gradient",
+            )
+        if len(observable.labels) != len(values) or not np.isfinite(values).all():
+            raise Unsupported(
+                f"observable {number} has {len(observable.labels)} Pauli strings and"
+                f" {len(values)} coefficients, or one that is not finite",
+                hint="give one finite real coefficient a string",
+            )
+    return [masks(label, num_qubits) for item in observables for label in item.labels]
+
+
+def refuse_collapsed(
+    observables: tuple[engine.PauliSum, ...], strings: list[tuple[int, int]], measured: int
+) -> None:
+    """Refuse X and Y on qubits that the circuit measures at its end; `measured`: their mask.
+
+    For these the values before and after the measurement differ; diagonal strings have one value.
+    """
+    labels = [label for item in observables for label in item.labels]
+    for label, (x, _) in zip(labels, strings, strict=True):
+        if x & measured:
+            qubit = (x & measured).bit_length() - 1
+            raise Unsupported(
+                f"Pauli string {label[:64]!r} asks for X or Y on qubit {qubit}, which the circuit"
+                " measures at its end",
+                hint="remove the final measurement",
+            )
+
+
+def sampled(means: NDArray[np.float64], shots: int, key: tuple[int, int]) -> NDArray[np.float64]:
+    """Mean of `shots` samples of +1 or -1 of each string, drawn by the seed contract.
+
+    `means`: exact, float64 [strings]; `key`: seed and binding.
+    """
+    ups = np.zeros(len(means), np.int64)
+    for first in range(0, shots, _SHOTS_AT_ONCE):
+        shot_ids = np.arange(first, min(first + _SHOTS_AT_ONCE, shots))
+        draws = np.empty(shot_ids.size)
+        for term, mean in enumerate(means.tolist()):
+            sampling.uniforms(*key, FIRST_TERM + term, shot_ids, draws)
+            ups[term] += np.count_nonzero(draws < 0.5 * (1.0 + mean))
+    return 2.0 * ups / shots - 1.0
+
+
+def estimates(
+    observables: tuple[engine.PauliSum, ...], means: NDArray[np.float64], shots: int
+) -> tuple[tuple[float, float], ...]:
+    """(value, standard error) of each observable from its strings' means; shots 0: exact."""
+    results: list[tuple[float, float]] = []
+    at = 0
+    for item in observables:
+        mean = means[at : at + len(item.labels)]
+        at += len(item.labels)
+        value = float(item.coefficients @ mean)
+        error = 0.0
+        if shots:
+            spread = np.maximum(0.0, 1.0 - mean * mean) / max(1, shots - 1)
+            error = math.sqrt(float(item.coefficients**2 @ spread))
+        results.append((value, error))
+    return tuple(results)
+
+
+# Outputs of a final state: one collector of results for all engines.
 
 SeedKey = tuple[int, int]  # seed and number of the binding
 PauliStrings = list[tuple[int, int]]  # masks (x, z), see `pauli_sums`
@@ -41,7 +138,7 @@ class FinalState:
         the output `memory`, and with a readout error if the engine has an order."""
         raise _missing("counts")
 
-    def probabilities(self) -> Distribution:
+    def probabilities(self) -> sampling.Distribution:
         """Exact distribution over the clbits; over the qubits if the circuit measures nothing."""
         raise _missing("probabilities")
 
@@ -53,17 +150,17 @@ class FinalState:
         self, strings: PauliStrings, shots: int, key: SeedKey
     ) -> NDArray[np.float64]:
         """Mean of `shots` samples of each Pauli string: float64 [strings]."""
-        return pauli_sums.sampled(self.expectations(strings), shots, key)
+        return sampled(self.expectations(strings), shots, key)
 
     def estimates(
-        self, strings: PauliStrings, request: Request, key: SeedKey
+        self, strings: PauliStrings, request: engine.Request, key: SeedKey
     ) -> tuple[tuple[float, float], ...]:
         """Value and standard error of each observable; `strings`: of all of them."""
         if request.shots:
             means = self.sampled_expectations(strings, request.shots, key)
         else:
             means = self.expectations(strings)
-        return pauli_sums.estimates(request.observables, means, request.shots)
+        return estimates(request.observables, means, request.shots)
 
     def statevector(self) -> NDArray[np.complexfloating] | None:
         """All amplitudes, [2**num_qubits]; None in ranks other than the root."""
@@ -114,7 +211,7 @@ class DenseState(FinalState):
         for records in sampling.sample(self._amplitudes, self._layout.source, shots, key):
             yield records, None
 
-    def probabilities(self) -> Distribution:
+    def probabilities(self) -> sampling.Distribution:
         """See `FinalState`."""
         source = self._layout.source if self._layout.measures else None
         return sampling.distribution(self._amplitudes, source)
@@ -146,7 +243,7 @@ class CountedState(FinalState):
     """Outcomes of shots that a device or a library has counted."""
 
     def __init__(self, circuit: Circuit, counts: Mapping[int, int], remark: str = "") -> None:
-        self._batch = outcome_records(counts, circuit.num_clbits)
+        self._batch = sampling.outcome_records(counts, circuit.num_clbits)
         self.num_qubits = circuit.num_qubits
         self.remark = remark
 
@@ -158,10 +255,10 @@ class CountedState(FinalState):
 def collect(
     state: FinalState,
     layouts: MeasurementLayouts,
-    request: Request,
+    request: engine.Request,
     key: SeedKey,
     readout: ReadoutStage | None = None,
-) -> BindingResult:
+) -> engine.BindingResult:
     """Compute all outputs of a request for one binding. `readout`: error of the terminal
     measurements.
 
@@ -169,13 +266,13 @@ def collect(
     is measured at the end.
     """
     outputs, layout = request.outputs, layouts.clbits
-    strings = pauli_sums.terms(request.observables, state.num_qubits)
+    strings = terms(request.observables, state.num_qubits)
     expectations: tuple[tuple[float, float], ...] = ()
     if "expectation" in outputs:
-        pauli_sums.refuse_collapsed(request.observables, strings, layouts.state.measured)
+        refuse_collapsed(request.observables, strings, layouts.state.measured)
         expectations = state.estimates(strings, request, key)
     width, outcomes, counts, memory = 0, b"", b"", b""
-    if not SAMPLED.isdisjoint(outputs):
+    if not engine.SAMPLED.isdisjoint(outputs):
         width, outcomes, counts, memory = _sampled(state, layout.source.size, request, key, readout)
     values, value_width, probabilities = b"", 0, b""
     if "probabilities" in outputs:
@@ -184,12 +281,12 @@ def collect(
             distribution = readout.confuse(distribution)
         records, probs = distribution
         num_bits = layout.source.size if layout.measures else state.num_qubits
-        values, value_width = pack(records, num_bits)
+        values, value_width = sampling.pack(records, num_bits)
         probabilities = probs.tobytes()
     amplitudes = state.statevector() if "statevector" in outputs else None
     chosen = state.amplitudes(_bits(request, state)) if "amplitudes" in outputs else None
     gradients = state.gradients() if "gradient" in outputs else None
-    return BindingResult(
+    return engine.BindingResult(
         width,
         outcomes,
         counts,
@@ -206,7 +303,7 @@ def collect(
     )
 
 
-def _bits(request: Request, state: FinalState) -> NDArray[np.uint8]:
+def _bits(request: engine.Request, state: FinalState) -> NDArray[np.uint8]:
     """Bits of the requested amplitudes. Raises Unsupported for those of another width."""
     bits = request.amplitudes
     if bits is None or bits.shape[1] != state.num_qubits:
@@ -221,13 +318,13 @@ def _bits(request: Request, state: FinalState) -> NDArray[np.uint8]:
 def _sampled(
     state: FinalState,
     num_clbits: int,
-    request: Request,
+    request: engine.Request,
     key: SeedKey,
     readout: ReadoutStage | None,
 ) -> tuple[int, bytes, bytes, bytes]:
     """Width, outcomes and numbers of the counts, and the memory; empty if not requested."""
-    counts = Counts(num_clbits) if "counts" in request.outputs else None
-    memory = Memory(num_clbits) if "memory" in request.outputs else None
+    counts = sampling.Counts(num_clbits) if "counts" in request.outputs else None
+    memory = sampling.Memory(num_clbits) if "memory" in request.outputs else None
     first = 0
     for records, multiplicities in state.sample(request.shots, key):
         read, repeats = records, multiplicities
@@ -249,3 +346,80 @@ def _sampled(
             memory.add(read)
     width, outcomes, tallies = (0, b"", b"") if counts is None else counts.packed()
     return width, outcomes, tallies, b"" if memory is None else memory.packed()
+
+
+# Base class of engines whose plans are the measurement layouts alone: a state for each binding.
+
+
+class BoundRun(msgspec.Struct, frozen=True, eq=False):
+    """One binding of a run."""
+
+    layouts: MeasurementLayouts
+    circuit: Circuit
+    params: NDArray[np.float64]  # all parameters of the circuit, bound
+    request: engine.Request
+    key: SeedKey
+    options: engine.RunOptions
+    control: engine.RunControl
+
+
+class EngineBase(abc.ABC):
+    """Engine that overrides `final_state`, and `check` for what its card cannot tell."""
+
+    card: EngineCard
+
+    @property
+    def name(self) -> str:
+        """Name of its card."""
+        return self.card.name
+
+    def worth_caching(self, circuit: Circuit) -> bool:  # noqa: ARG002  # as the protocol has it
+        """Return False: a plan is two compiled passes."""
+        return False
+
+    def plan(
+        self, circuit: Circuit, noise: NoiseProgram | None, options: engine.RunOptions
+    ) -> engine.Plan:
+        """Prepare the layouts. Refuses what the card lacks."""
+        return plan_layouts(self.card, circuit, noise, options)
+
+    def run(
+        self,
+        plan: engine.Plan,
+        circuit: Circuit,
+        request: engine.Request,
+        options: engine.RunOptions,
+        control: engine.RunControl,
+    ) -> engine.EngineResult:
+        """See `engine.Engine`."""
+        layouts, number = open_run(self.card, plan, circuit, request, options)
+        self.check(layouts, request, options)
+        results = []
+        for row in range(number):
+            self.check_stop(control)
+            params, key = bind(circuit, request, row), (request.seed, request.binding + row)
+            run = BoundRun(layouts, circuit, params, request, key, options, control)
+            state = self.final_state(run)
+            results.append(collect(state, layouts, request, key, state.readout))
+            self.check_stop(control)
+        return engine.EngineResult.joined(results)
+
+    def check(  # noqa: B027  # most engines refuse nothing more
+        self, layouts: MeasurementLayouts, request: engine.Request, options: engine.RunOptions
+    ) -> None:
+        """Raise Unsupported for a request that the engine cannot run."""
+
+    def check_stop(self, control: engine.RunControl) -> None:
+        """Raise Stopped if the run was asked to stop."""
+        control.check()
+
+    @abc.abstractmethod
+    def final_state(self, run: BoundRun) -> FinalState:
+        """State of a circuit after its last operation."""
+
+    def warm_up(self) -> None:
+        """Run small circuits, a dynamic one too if the engine has such."""
+        options, request = engine.RunOptions(), engine.Request(16, 1)
+        for circuit in (bell(), feed_forward())[: 1 + self.card.control.dynamic]:
+            plan = self.plan(circuit, None, options)
+            self.run(plan, circuit, request, options, engine.RunControl())

@@ -21,29 +21,28 @@ from qiskit.circuit.library import (
     get_standard_gate_name_mapping,
 )
 
-from simulators.circuit import tokens as tk
+from simulators.circuit import ir
 from simulators.circuit.gates import BARRIER, DELAY, DELAY_DT, ELSE, END_BLOCK, IF, MEASURE, RESET
-from simulators.circuit.ir import Circuit
-from simulators.circuit.operations import Operation, matrix, operations
+from simulators.circuit.ir import Circuit, Operation, matrix, operations
 from simulators.errors import Unsupported
 
 _GATES = {name: type(gate) for name, gate in get_standard_gate_name_mapping().items()}
 _MOST_BITS = 64  # largest register in a condition: Aer's integers
 
 _TWO = {
-    tk.BIT_AND: expr.Binary.Op.BIT_AND,
-    tk.BIT_OR: expr.Binary.Op.BIT_OR,
-    tk.BIT_XOR: expr.Binary.Op.BIT_XOR,
-    tk.LOGIC_AND: expr.Binary.Op.LOGIC_AND,
-    tk.LOGIC_OR: expr.Binary.Op.LOGIC_OR,
-    tk.EQUAL: expr.Binary.Op.EQUAL,
-    tk.NOT_EQUAL: expr.Binary.Op.NOT_EQUAL,
-    tk.LESS: expr.Binary.Op.LESS,
-    tk.LESS_EQUAL: expr.Binary.Op.LESS_EQUAL,
-    tk.GREATER: expr.Binary.Op.GREATER,
-    tk.GREATER_EQUAL: expr.Binary.Op.GREATER_EQUAL,
+    ir.BIT_AND: expr.Binary.Op.BIT_AND,
+    ir.BIT_OR: expr.Binary.Op.BIT_OR,
+    ir.BIT_XOR: expr.Binary.Op.BIT_XOR,
+    ir.LOGIC_AND: expr.Binary.Op.LOGIC_AND,
+    ir.LOGIC_OR: expr.Binary.Op.LOGIC_OR,
+    ir.EQUAL: expr.Binary.Op.EQUAL,
+    ir.NOT_EQUAL: expr.Binary.Op.NOT_EQUAL,
+    ir.LESS: expr.Binary.Op.LESS,
+    ir.LESS_EQUAL: expr.Binary.Op.LESS_EQUAL,
+    ir.GREATER: expr.Binary.Op.GREATER,
+    ir.GREATER_EQUAL: expr.Binary.Op.GREATER_EQUAL,
 }
-_ONE = {tk.BIT_NOT: expr.Unary.Op.BIT_NOT, tk.LOGIC_NOT: expr.Unary.Op.LOGIC_NOT}
+_ONE = {ir.BIT_NOT: expr.Unary.Op.BIT_NOT, ir.LOGIC_NOT: expr.Unary.Op.LOGIC_NOT}
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,13 +142,13 @@ class _Writer:
         stack: list[expr.Expr] = []
         for token, operand, width in tokens:
             kind = types.Uint(width) if width else types.Bool()
-            if token == tk.CLBIT:
+            if token == ir.CLBIT:
                 stack.append(expr.Var(self.circuit.clbits[operand], types.Bool()))
-            elif token == tk.REGISTER and width <= _MOST_BITS:
+            elif token == ir.REGISTER and width <= _MOST_BITS:
                 stack.append(expr.Var(self._registers[operand], kind))
-            elif token == tk.VALUE and (value := self._value(operand, width)) is not None:
+            elif token == ir.VALUE and (value := self._value(operand, width)) is not None:
                 stack.append(expr.Value(value, kind))
-            elif token == tk.CAST:
+            elif token == ir.CAST:
                 stack.append(expr.Cast(stack.pop(), kind))
             elif token in _ONE:
                 stack.append(expr.Unary(_ONE[token], stack.pop(), kind))
@@ -178,7 +177,7 @@ def _conditions(circuit: Circuit) -> list[list[tuple[int, int, int]]]:
     flat = circuit.conditions.tolist()
     for at in range(0, len(flat), 3):
         token, operand, width = flat[at : at + 3]
-        if token == tk.END:
+        if token == ir.END:
             results.append([])
         else:
             results[-1].append((token, operand, width))

@@ -20,23 +20,12 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from noise_models.readout import Readout
+from noise_models.channel import Readout
 from simulators.circuit.analysis.measurements import MeasurementLayout
-from simulators.compiler.kernel import (
-    I64,
-    INT,
-    REALS,
-    REALS2,
-    U8,
-    U64,
-    WORD,
-    WORDS2,
-    device_function,
-    kernel,
-)
+from simulators.compiler import kernel as types
+from simulators.compiler.kernel import device_function, kernel
 from simulators.errors import Unsupported
-from simulators.execution.rng import block, uniform
-from simulators.execution.sampling import Distribution
+from simulators.execution.sampling import Distribution, block, uniform
 
 FIRST_DRAW = 2**59  # draw number of the readout error of operation 0
 MAX_BITS = 24  # bits with a readout error in an exact distribution
@@ -136,9 +125,19 @@ def flip_records(  # type: ignore[no-untyped-def]
                         break
 
 
-_flip = kernel(WORDS2, INT, WORD, WORD, U64, I64, I64, I64, REALS, REALS, group="noise")(
-    flip_records
-)
+_flip = kernel(
+    types.WORDS2,
+    types.INT,
+    types.WORD,
+    types.WORD,
+    types.U64,
+    types.I64,
+    types.I64,
+    types.I64,
+    types.REALS,
+    types.REALS,
+    group="noise",
+)(flip_records)
 
 
 # Draw number, clbits, confusion, and the table of `_cumulated`.
@@ -272,7 +271,19 @@ class ReadoutStage(msgspec.Struct, frozen=True, eq=False):
         return np.ascontiguousarray(result[order]), table[where, values][order]
 
 
-@kernel(I64, I64, U8, REALS, REALS, I64, I64, REALS2, REALS, returns=INT, group="noise")
+@kernel(
+    types.I64,
+    types.I64,
+    types.U8,
+    types.REALS,
+    types.REALS,
+    types.I64,
+    types.I64,
+    types.REALS2,
+    types.REALS,
+    returns=types.INT,
+    group="noise",
+)
 def _single_bits(  # type: ignore[no-untyped-def]
     source, operations, grouped, p01, p10, draws, clbits, tables, bounds
 ):

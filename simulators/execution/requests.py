@@ -1,10 +1,12 @@
-"""Checks of a request that all engines share, and the parameters of one binding."""
+"""Requests to engines: their checks, their parameters, and the parts of a circuit they need."""
 
 from __future__ import annotations
 
 import functools
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
+from typing import Generic, Protocol, TypeVar
 
+import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
@@ -13,8 +15,12 @@ from simulators.circuit.analysis.measurements import MeasurementLayouts
 from simulators.circuit.gates import FOR, STORE, SWITCH, UNITARY, WHILE
 from simulators.circuit.ir import Circuit, Table
 from simulators.circuit.noise import NoiseProgram
-from simulators.engine import OUTPUTS, PURE, SAMPLED, Request, RunOptions
+from simulators.circuit.passes.components import Subcircuit
+from simulators.circuit.passes.light_cone import OutputSupport, output_support
+from simulators.engine import OUTPUTS, PURE, SAMPLED, PauliSum, Request, RunOptions
 from simulators.errors import BadCircuit, TooManySteps, Unsupported
+
+# Checks of a request that all engines share, and the parameters of one binding.
 
 
 def check_request(
@@ -267,3 +273,83 @@ def open_run(
     if card.dense_qubits:
         _refuse_dense(card, circuit, request)
     return plan, number
+
+
+# Parts of a circuit that the outputs of a request depend on: their requests, and caches of what is
+# prepared for them.
+
+_KEPT = 4  # cached entries of one circuit, the oldest evicted
+
+
+class Sized(Protocol):
+    """Value of a cache."""
+
+    @property
+    def memory_bytes(self) -> int:
+        """Bytes of its arrays."""
+
+
+T = TypeVar("T")
+S = TypeVar("S", bound=Sized)
+
+
+class SupportCache(Generic[T]):
+    """Values of one structure by the support of the requested outputs."""
+
+    def __init__(self) -> None:
+        self._made: dict[tuple[OutputSupport | None, tuple[bool, ...]], T] = {}
+
+    def of(
+        self,
+        circuit: Circuit,
+        request: Request,
+        make: Callable[[OutputSupport | None], T],
+        *traits: bool,
+    ) -> T:
+        """Value for a request. `traits`: of the request, if `make` depends on more than the
+        support."""
+        labels = [label for item in request.observables for label in item.labels]
+        key = output_support(request.outputs, labels, circuit), traits
+        result = self._made.get(key)
+        if result is None:
+            while len(self._made) >= _KEPT:
+                del self._made[next(iter(self._made))]
+            result = self._made[key] = make(key[0])
+        return result
+
+    def values(self) -> Iterable[T]:
+        """All values."""
+        return self._made.values()
+
+
+class ProgramCache(Generic[S]):
+    """Programs of one structure, or of a part of one, made when first needed."""
+
+    def __init__(self, make: Callable[[Circuit, bool], S]) -> None:
+        """Set up. `make(circuit, keep)`: builds the program."""
+        self._make = make
+        self._made: dict[bool, S] = {}
+
+    @property
+    def memory_bytes(self) -> int:
+        """Bytes of its two programs, though the second is made when it is needed."""
+        return 2 * max((item.memory_bytes for item in self._made.values()), default=0)
+
+    def of(self, circuit: Circuit, *, keep: bool) -> S:
+        """Program for outputs of clbits, or (`keep`) of the final state."""
+        result = self._made.get(keep)
+        if result is None:
+            result = self._made[keep] = self._make(circuit, keep)
+        return result
+
+
+def part_request(part: Subcircuit, request: Request, num_qubits: int) -> Request:
+    """Convert a request for a circuit of `num_qubits` qubits to one for a part of it."""
+    if not request.observables or part.qubits.size == num_qubits:
+        return request
+    sums = tuple(
+        PauliSum(part.labels(item.labels, num_qubits), item.coefficients)
+        for item in request.observables
+        if "expectation" in request.outputs
+    )
+    return msgspec.structs.replace(request, observables=sums)

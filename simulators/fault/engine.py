@@ -31,9 +31,7 @@ import numpy as np
 from simulators.circuit.gates import GATES
 from simulators.circuit.ir import Circuit
 from simulators.circuit.noise import NoiseProgram
-from simulators.control import RunControl
-from simulators.engine import Plan, Request, RunOptions
-from simulators.results import EngineResult
+from simulators.engine import EngineResult, Plan, Request, RunControl, RunOptions
 from simulators.statevector.engine import StatevectorEngine
 
 FAULT_BASE = 1_000_000.0
@@ -98,7 +96,7 @@ class FaultEngine:
         together."""
         if self._comm is None:
             return control.check
-        from simulators.statevector.distributed.error_agreement import ErrorAgreement
+        from simulators.statevector.distributed.executor import ErrorAgreement
 
         return ErrorAgreement(self._comm, control).meet
 

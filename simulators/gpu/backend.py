@@ -1,36 +1,39 @@
-"""Backend of states on one GPU; see `statevector.backend.protocol`."""
+"""States on one GPU: one state, batches of bindings, and trajectories."""
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
 from typing import cast
 
+import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
 from simulators.catalog import state_bytes
+from simulators.circuit.analysis.measurements import MeasurementLayouts
 from simulators.circuit.ir import Circuit
-from simulators.control import RunControl
-from simulators.engine import PauliSum, RunOptions
+from simulators.engine import EngineResult, PauliSum, Request, RunControl, RunOptions
 from simulators.errors import Unsupported
+from simulators.execution import outputs
+from simulators.execution.outputs import FinalState, PauliStrings, collect
+from simulators.execution.sampling import distinct, gather, pack
 from simulators.gpu import reductions
-from simulators.gpu.devices.protocol import COMPLEX, Device, MemoryLedger
-from simulators.gpu.gradients import DeviceAdjoint, apply_strings
-from simulators.gpu.programs import ProgramStore
-from simulators.gpu.small_states import apply_gate_list
-from simulators.gpu.sweeps import DeviceState, apply_program
+from simulators.gpu.devices.device import COMPLEX, Device, MemoryLedger
+from simulators.gpu.sweeps import DeviceState, ProgramStore, apply_program
+from simulators.statevector.backend import protocol
 from simulators.statevector.backend.gate_list import GateList
 from simulators.statevector.backend.matrix import PlacedMatrix
-from simulators.statevector.backend.protocol import (
-    Amplitudes,
-    CompiledSegment,
-    Ensemble,
-    GradientFunction,
-)
-from simulators.statevector.backend.sampling import ROUNDING_FLOOR
+from simulators.statevector.backend.protocol import Ensemble
+from simulators.statevector.backend.reductions import ROUNDING_FLOOR
 from simulators.statevector.checkpoint import Evolution
-from simulators.statevector.dynamic.ensemble import SeparateStates
+from simulators.statevector.dynamic.branches import SeparateStates
+from simulators.statevector.dynamic.interpreter import reduced_density
 from simulators.statevector.planning.planner import SegmentPlan
+from simulators.statevector.program import Gates, Program
+from simulators.statevector.rows import RequestExecution
 from simulators.statevector.state import BLOCK_QUBITS
+
+# Backend of states on one GPU; see `statevector.backend.protocol`.
 
 MAX_MATRIX_QUBITS = 12  # widest matrix that is not fused: its amplitudes are in shared memory
 _GROUP_BITS = 8  # log2 of the least amplitudes of a block of threads
@@ -85,7 +88,7 @@ class DeviceBackend:
     def invert(self, state: DeviceState, target: DeviceState, qubits: int) -> None:
         """Set `target` to X on each of these qubits, a mask, applied to `state`."""
         self.check()
-        apply_strings(state, target, [(qubits, 0)], np.ones(1, np.complex128))
+        reductions.apply_strings(state, target, [(qubits, 0)], np.ones(1, np.complex128))
 
     def empty_like(self, state: DeviceState) -> DeviceState:
         """See `StateBackend`."""
@@ -96,12 +99,12 @@ class DeviceBackend:
         return SeparateStates(self, num_qubits, options)
 
     def apply(
-        self, state: DeviceState, segment: CompiledSegment, floats: NDArray[np.float64]
+        self, state: DeviceState, segment: protocol.CompiledSegment, floats: NDArray[np.float64]
     ) -> None:
         """See `StateBackend`."""
         self.check()
         if isinstance(segment, GateList):
-            apply_gate_list(state, segment, floats)
+            reductions.apply_gate_list(state, segment, floats)
             return
         program = self._programs.sweeps(cast("SegmentPlan", segment), state.precision)
         apply_program(state, program, floats, self.pass_done)
@@ -179,12 +182,12 @@ class DeviceBackend:
         values: NDArray[np.float64] = reductions.expectations(state, strings, self.check)[0]
         return values
 
-    def gather_statevector(self, state: DeviceState) -> Amplitudes:
+    def gather_statevector(self, state: DeviceState) -> protocol.Amplitudes:
         """See `StateBackend`."""
-        result: Amplitudes = self._device.download(state.settle())
+        result: protocol.Amplitudes = self._device.download(state.settle())
         return result
 
-    def amplitudes(self, state: DeviceState, indices: NDArray[np.int64]) -> Amplitudes:
+    def amplitudes(self, state: DeviceState, indices: NDArray[np.int64]) -> protocol.Amplitudes:
         """See `StateBackend`. Blocks with a requested amplitude are copied to the host, one by
         one."""
         buffer, size = state.settle(), 1 << min(BLOCK_QUBITS, state.num_qubits)
@@ -199,9 +202,9 @@ class DeviceBackend:
 
     def plan_gradients(
         self, circuit: Circuit, params: NDArray[np.float64], observables: tuple[PauliSum, ...]
-    ) -> GradientFunction:
+    ) -> protocol.GradientFunction:
         """See `StateBackend`."""
-        plan = DeviceAdjoint(circuit, params, self.pass_done, multiply)
+        plan = reductions.DeviceAdjoint(circuit, params, self.pass_done, multiply)
         self.add_sweeps(plan.num_sweeps * len(observables))
 
         def gradients(state: DeviceState, keep: bool) -> NDArray[np.float64]:
@@ -247,3 +250,221 @@ def multiply(state: DeviceState, matrix: PlacedMatrix) -> None:
         device.upload(rows.view(np.float64).ravel()),
         np.int32(group_bits),
     )
+
+
+# Trajectories of a wide circuit on a GPU: the walk of the engine `statevector`, over device
+# states.
+#
+# Each shot's errors and outcome are draws of (seed, binding, shot), so counts are those of the
+# processor, up to rounding. A circuit that fits into a block of threads is run by the processor:
+# its states are in a core's cache, and a launch takes longer than its gates.
+
+
+class DeviceTrajectoryStates:
+    """See `statevector.trajectories.states.TrajectoryStates`."""
+
+    def __init__(self, backend: DeviceBackend) -> None:
+        self.backend = backend
+        self._scratch: DeviceState | None = None  # one of the `SCRATCH_STATES`
+
+    def zero(self, state: DeviceState | None, num_qubits: int, options: RunOptions) -> DeviceState:
+        """See `TrajectoryStates`."""
+        if state is None:
+            return self.backend.zero_state(num_qubits, options)
+        state.set_zero()
+        return state
+
+    def copied(self, source: DeviceState, target: DeviceState | None) -> DeviceState:
+        """See `TrajectoryStates`."""
+        if target is None:
+            target = self.backend.empty_like(source)
+        if self.is_zero(source):
+            target.set_zero()
+        else:
+            self.backend.copy_into(source, target)
+        return target
+
+    def is_zero(self, state: DeviceState) -> bool:
+        """See `TrajectoryStates`."""
+        return state.live == 0
+
+    def sweep(
+        self, state: DeviceState, segment: SegmentPlan, floats: NDArray[np.float64], *, last: bool
+    ) -> None:
+        """See `TrajectoryStates`."""
+        del last
+        self.backend.apply(state, segment, floats)
+
+    def reduced(self, state: DeviceState, qubits: tuple[int, ...]) -> NDArray[np.complex128]:
+        """See `TrajectoryStates`."""
+        return reduced_density(self.backend, state, qubits)
+
+    def sample(
+        self, state: DeviceState, frame: int, key: tuple[int, int], shots: NDArray[np.int64]
+    ) -> NDArray[np.int64]:
+        """See `TrajectoryStates`."""
+        if frame:
+            if self._scratch is None:
+                self._scratch = self.backend.empty_like(state)
+            self.backend.invert(state, self._scratch, frame)
+            state = self._scratch
+        return protocol.sample(self.backend, state, key, shots)
+
+
+# Batches of bindings of one circuit: many states in one launch.
+#
+# Counts of a circuit of at most 12 qubits are one launch from |0...0> to the counts. For
+# expectation values all states are kept, of any width, and reduced together.
+
+_MOST_BYTES = 1 << 28  # limit of the numbers and results of one launch
+_MOST_ROWS = 1 << 16
+_MAX_SHOTS = (1 << 31) - 1  # limit of a kernel's argument
+_FULL = 30  # 2**30 amplitudes fill a device: wider states run one by one
+
+
+class BatchContext(msgspec.Struct, frozen=True, eq=False):
+    """Device, memory ledger and programs of batches."""
+
+    device: Device
+    ledger: MemoryLedger
+    programs: ProgramStore
+
+
+def run_batch(context: BatchContext, job: RequestExecution) -> EngineResult | None:
+    """Run all rows of a request; None if they must be run one by one."""
+    if len(job.pieces) > 1:
+        return None
+    outputs, request = job.request.outputs, job.request
+    if outputs == ("counts",) and 0 < request.shots <= _MAX_SHOTS:
+        program = job.pieces[0].programs.of(job.circuit, keep=False)
+        if job.circuit.num_qubits <= reductions.MAX_QUBITS and program.layout.measures:
+            return _counts(context, job, program) if _is_static(program) else None
+    elif outputs == ("expectation",) and job.number > 1 and job.circuit.num_qubits < _FULL:
+        program = job.pieces[0].programs.of(job.circuit, keep=True)
+        return _expectations(context, job, program) if _is_static(program) else None
+    return None
+
+
+def _is_static(program: Program) -> bool:
+    """Return whether the program is one segment of gates, or none."""
+    items = program.items
+    return len(items) <= 1 and all(isinstance(item, Gates) for item in items)
+
+
+def _counts(context: BatchContext, job: RequestExecution, program: Program) -> EngineResult:
+    circuit, request = job.circuit, job.request
+    n = circuit.num_qubits
+    segment: GateList | None = None
+    for stretch in program.stretches:
+        assert isinstance(stretch, GateList)
+        segment = stretch
+    records = gather(np.arange(1 << n), program.layout.source)
+    values, which = distinct(records)
+    order = np.argsort(which, kind="stable")
+    begins = np.searchsorted(which[order], np.arange(len(values)))
+    steps = 0 if segment is None else len(segment.steps)
+    entries: list[tuple[NDArray[np.uint64], NDArray[np.uint32], NDArray[np.uint32]]] = []
+    for rows in _groups(job.number, 64 * steps + (4 << n)):
+        job.control.check()
+        key = (request.seed, request.binding + rows.start)
+        floats = _floats(job, program, rows)
+        counts = reductions.count_shots(context.device, n, segment, floats, request.shots, key)
+        table = np.add.reduceat(counts[:, order], begins, axis=1)
+        row, column = np.nonzero(table)
+        sizes = np.bincount(row, minlength=len(rows))
+        entries.append(
+            (values[column], table[row, column].astype(np.uint32), sizes.astype(np.uint32))
+        )
+    outcomes, width = pack(np.concatenate([each[0] for each in entries]), circuit.num_clbits)
+    all_counts = np.concatenate([each[1] for each in entries]).tobytes()
+    all_sizes = np.concatenate([each[2] for each in entries]).tobytes()
+    return EngineResult(
+        job.number, width, outcomes, all_counts, all_sizes if job.number > 1 else b""
+    )
+
+
+def _expectations(context: BatchContext, job: RequestExecution, program: Program) -> EngineResult:
+    """Expectation values of each row, equal to those of the general path: `collect` makes all
+    checks."""
+    circuit, request, options = job.circuit, job.request, job.options
+    strings = outputs.terms(request.observables, circuit.num_qubits)
+    seen = program.layout
+    plain = job.pieces[0].programs.of(circuit, keep=False).layout
+    layouts = MeasurementLayouts(plain, seen)
+    results = []
+    left = context.ledger.capacity_bytes - context.ledger.reserved_bytes
+    size = COMPLEX[options.precision].itemsize << circuit.num_qubits
+    floats_bytes = 64 * sum(stretch.num_steps for stretch in program.stretches)
+    for rows in _groups(job.number, floats_bytes, min(left // size, (1 << _FULL) * 16 // size)):
+        states = DeviceState(
+            context.device, context.ledger, circuit.num_qubits, options.precision, len(rows)
+        )
+        states.set_zero()
+        _apply(context, states, program, _floats(job, program, rows), job.control.check)
+        means = reductions.expectations(states, strings, job.control.check)
+        for row in rows:
+            state = _EvaluatedState(circuit.num_qubits, means[row - rows.start])
+            key = (request.seed, request.binding + row)
+            results.append(collect(state, layouts, _without_bindings(request), key))
+    return EngineResult.joined(results)
+
+
+class _EvaluatedState(FinalState):
+    """Precomputed expectation values of one row."""
+
+    def __init__(self, num_qubits: int, means: NDArray[np.float64]) -> None:
+        self.num_qubits = num_qubits
+        self._means = means
+
+    def expectations(self, strings: PauliStrings) -> NDArray[np.float64]:  # noqa: ARG002  # those of the request
+        """See `FinalState`."""
+        return self._means
+
+
+def _without_bindings(request: Request) -> Request:
+    return msgspec.structs.replace(request, bindings=None)
+
+
+def _groups(number: int, row_bytes: int, max_rows: int = _MOST_ROWS) -> Iterator[range]:
+    """Rows of each launch."""
+    step = max(1, min(_MOST_ROWS, max_rows, _MOST_BYTES // max(1, row_bytes)))
+    for first in range(0, number, step):
+        yield range(first, min(first + step, number))
+
+
+def _floats(job: RequestExecution, program: Program, rows: range) -> NDArray[np.float64]:
+    """Numbers of the segment for each row: float64 [rows, ...]."""
+    if not program.stretches:
+        return np.zeros((len(rows), 0, 8))
+    (segment,) = program.stretches
+    circuit = job.circuit
+    params = _params(circuit, job.request, rows)
+    if isinstance(segment, GateList):
+        return reductions.gate_matrices(circuit, segment, params)
+    return np.stack([segment.floats(circuit, row) for row in params])
+
+
+def _params(circuit: Circuit, request: Request, rows: range) -> NDArray[np.float64]:
+    """The circuit's parameters of each row: float64 [rows, parameters]; see `requests.bind`."""
+    params = np.tile(circuit.params, (len(rows), 1))
+    if request.bindings is not None and circuit.slots_data:
+        values = request.bindings[rows.start : rows.stop]
+        params[:, circuit.slots[0::2]] = values[:, circuit.slots[1::2]]
+    return params
+
+
+def _apply(
+    context: BatchContext,
+    states: DeviceState,
+    program: Program,
+    floats: NDArray[np.float64],
+    check: Callable[[], None],
+) -> None:
+    if not program.stretches:
+        return
+    (segment,) = program.stretches
+    if isinstance(segment, GateList):
+        reductions.apply_gate_list(states, segment, floats)
+    else:
+        uploaded = context.programs.sweeps(segment, states.precision)
+        apply_program(states, uploaded, floats, check)

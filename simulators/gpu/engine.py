@@ -12,34 +12,23 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from simulators.catalog import SMALL_QUBITS, builtin_card
-from simulators.circuit.examples import bell, ghz
 from simulators.circuit.gates import UNITARY
-from simulators.circuit.ir import Circuit
+from simulators.circuit.ir import Circuit, bell, ghz
 from simulators.circuit.noise import NoiseProgram
-from simulators.control import RunControl
-from simulators.engine import Plan, Request, RunOptions
+from simulators.engine import EngineResult, Plan, Request, RunControl, RunOptions
 from simulators.errors import Unsupported
-from simulators.execution.requests import (
-    check_outputs,
-    check_request,
-    check_run,
-    check_width,
-    num_bindings,
-)
-from simulators.gpu.backend import MAX_MATRIX_QUBITS, DeviceBackend
-from simulators.gpu.batch import BatchContext, run_batch
-from simulators.gpu.devices.protocol import Device, MemoryLedger
-from simulators.gpu.programs import ProgramStore
-from simulators.gpu.trajectories import DeviceTrajectoryStates
-from simulators.results import EngineResult
-from simulators.statevector.noisy.plan import NoisyPart, NoisyPlan
+from simulators.execution import requests
+from simulators.gpu import backend
+from simulators.gpu.devices.device import Device, MemoryLedger
+from simulators.gpu.sweeps import ProgramStore
+from simulators.statevector.noisy import NoisyPart, NoisyPlan
 from simulators.statevector.plan import ExecutionPlan
 from simulators.statevector.rows import RequestExecution, run_rows
 
 if TYPE_CHECKING:
     from simulators.statevector.backend.protocol import StateBackend
     from simulators.statevector.distributed.communicator import Communicator
-    from simulators.statevector.distributed.error_agreement import ErrorAgreement
+    from simulators.statevector.distributed.executor import ErrorAgreement
 
 CARD = builtin_card("gpu")
 TILE_WIRES = 12  # 2**12 amplitudes in the registers of a block of threads
@@ -66,7 +55,7 @@ class GpuEngine:
         self._programs = ProgramStore(device)
         self._group: Communicator | None = None
         if comm is not None and comm.Get_size() > 1:
-            from simulators.gpu.distributed.own_devices import check_devices
+            from simulators.gpu.distributed import check_devices
             from simulators.statevector.distributed.communicator import Communicator
 
             check_devices(comm, device.location)
@@ -87,7 +76,7 @@ class GpuEngine:
 
     def plan(self, circuit: Circuit, noise: NoiseProgram | None, options: RunOptions) -> Plan:
         """Prepare the structure. Raises Unsupported for wide matrices."""
-        check_request(CARD, circuit, noise, options, reduced=True)
+        requests.check_request(CARD, circuit, noise, options, reduced=True)
         _refuse_wide_matrices(circuit)
         if noise is not None:
             return NoisyPlan(circuit, noise, options, small=True, tile_wires=TILE_WIRES)
@@ -104,17 +93,17 @@ class GpuEngine:
         control: RunControl,
     ) -> EngineResult:
         """See `engine.Engine`."""
-        check_run(circuit, options)
-        number = num_bindings(circuit, request)
+        requests.check_run(circuit, options)
+        number = requests.num_bindings(circuit, request)
         if isinstance(plan, NoisyPlan):
             part = plan.part(circuit, request)
-            check_width(CARD, part.part.circuit.num_qubits)
+            requests.check_width(CARD, part.part.circuit.num_qubits)
             return self._noisy(part, circuit, request, options, control)
         if not isinstance(plan, ExecutionPlan):
             raise TypeError(f"a plan of {type(plan).__name__}, not of this engine")
-        check_outputs(CARD, request, circuit.clbits_data != b"")
+        requests.check_outputs(CARD, request, circuit.clbits_data != b"")
         job = RequestExecution.of(plan, circuit, request, options, control, number)
-        check_width(CARD, job.widest)
+        requests.check_width(CARD, job.widest)
         if self._group is None:
             return self._alone(job)
         result = self._group.run(
@@ -129,8 +118,8 @@ class GpuEngine:
 
     def _alone(self, job: RequestExecution) -> EngineResult:
         """Run all rows on one GPU."""
-        context = BatchContext(self._device, self.ledger, self._programs)
-        result = run_batch(context, job)
+        context = backend.BatchContext(self._device, self.ledger, self._programs)
+        result = backend.run_batch(context, job)
         return run_rows(self._backend(job.control), job) if result is None else result
 
     def _noisy(
@@ -145,7 +134,7 @@ class GpuEngine:
         few states, else they split branches of states that they hold together."""
 
         def local(ranks: ErrorAgreement | None = None) -> EngineResult:
-            states = DeviceTrajectoryStates(self._backend(control))
+            states = backend.DeviceTrajectoryStates(self._backend(control))
             return part.local(circuit, request, options, control, ranks, states)
 
         if self._group is None:
@@ -165,12 +154,12 @@ class GpuEngine:
         return result  # type: ignore[return-value]  # None in all ranks but the first
 
     def _distributed(self, agreement: ErrorAgreement, control: RunControl) -> StateBackend:
-        from simulators.gpu.distributed.backend import DistributedDeviceBackend
+        from simulators.gpu.distributed import DistributedDeviceBackend
 
         return DistributedDeviceBackend(agreement, self._backend(control))
 
-    def _backend(self, control: RunControl) -> DeviceBackend:
-        return DeviceBackend(self._device, self.ledger, self._programs, control)
+    def _backend(self, control: RunControl) -> backend.DeviceBackend:
+        return backend.DeviceBackend(self._device, self.ledger, self._programs, control)
 
     def warm_up(self) -> None:
         """Compile or load the kernels of double precision, and run a circuit of each path. The
@@ -183,9 +172,9 @@ class GpuEngine:
 
 def _refuse_wide_matrices(circuit: Circuit) -> None:
     rows = circuit.table.rows
-    wide = np.flatnonzero((rows[:, 0] == UNITARY) & (rows[:, 1] > MAX_MATRIX_QUBITS))
+    wide = np.flatnonzero((rows[:, 0] == UNITARY) & (rows[:, 1] > backend.MAX_MATRIX_QUBITS))
     for row in wide[np.isin(wide, circuit.ops)].tolist() if wide.size else ():
         raise Unsupported(
-            f"a matrix on {rows[row, 1]} qubits; engine 'gpu' takes {MAX_MATRIX_QUBITS}",
+            f"a matrix on {rows[row, 1]} qubits; engine 'gpu' takes {backend.MAX_MATRIX_QUBITS}",
             hint="engine='statevector' runs it, or decompose it",
         )

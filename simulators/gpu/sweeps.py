@@ -1,7 +1,9 @@
-"""Launches of sweep programs over the states of a device."""
+"""Sweeps on a GPU: stages, encoded programs, their cache and their launches."""
 
 from __future__ import annotations
 
+import functools
+import itertools
 import weakref
 from collections.abc import Callable
 
@@ -9,8 +11,375 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from simulators.gpu.devices.protocol import COMPLEX, REAL, Buffer, Device, MemoryLedger
-from simulators.gpu.encode import SweepProgram
+from simulators.gpu.devices import device as devices_device
+from simulators.gpu.devices.device import REAL as PROTOCOL_REAL
+from simulators.statevector.planning import tables as t
+from simulators.statevector.planning.planner import SegmentPlan
+from simulators.statevector.planning.tables import LANE_WIRES, MOST_CROSS, MOST_WIDTH, SweepTable
+
+# Stages of a sweep: the places of a tile that are in registers, and the operations there.
+#
+# A GPU keeps a tile in the registers of a block of threads, 2**REGISTERS amplitudes a thread. A
+# stage chooses these places of the tile. Operations move amplitude along such places only;
+# conditions and phases may read all places. Between two stages the amplitudes pass once through
+# shared memory, where index maps (X, CX, SWAP, Toffoli) cost nothing. SWAP_LANE_ROW and plain SWAPs
+# rename places.
+#
+# The stages follow from the sweep table alone, never from parameters.
+
+REGISTERS = 4  # register places of a thread
+DENSE, REAL, FLIP, PHASE = range(4)  # kinds of the kernel, see kernels/sweep.cuh
+MAP = 9  # done during the exchange through shared memory
+_ALL_PLACES = (1 << MOST_WIDTH) - 1
+_WORK = {DENSE: 2.0, REAL: 1.0, FLIP: 0.3, PHASE: 0.5, MAP: 0.0}  # benefit in the present stage
+_LOOKAHEAD = 60  # operations that determine the places of a stage
+
+
+class PhaseTables(msgspec.Struct, frozen=True):
+    """Tables of a PHASE, by the tile's own places; see kernels/phase.cuh."""
+
+    crossing: int  # row bits that choose the table of lanes
+    rows: int
+    first_term: int
+    terms: int
+    columns: tuple[int, ...]  # column of each place
+
+
+class TileOperation(msgspec.Struct, frozen=True):
+    """One operation of a sweep, by the tile's own places."""
+
+    kind: int
+    places: tuple[int, ...]  # amplitude moves along these; bit k of a matrix' index is places[k]
+    mask: int  # condition on places of the tile; of a MAP, the places it reads
+    value: int
+    outer_mask: int  # condition on the tile's base
+    outer_value: int
+    at: int = 0  # position of its numbers
+    other: int = 0  # for a MAP: the value that is exchanged with `value`
+    phase: PhaseTables | None = None
+
+    @property
+    def moves(self) -> int:
+        """Mask of the places along which it moves amplitude."""
+        return sum(1 << place for place in self.places)
+
+    @property
+    def looks(self) -> int:
+        """Mask of the other places that it depends on."""
+        return _ALL_PLACES if self.kind == PHASE else self.mask & ~self.moves
+
+
+class Stage(msgspec.Struct, frozen=True):
+    """One stage; its maps are done in the exchange before it."""
+
+    registers: tuple[int, ...]
+    maps: tuple[TileOperation, ...]
+    operations: tuple[TileOperation, ...]
+
+
+def tile_operations(plan: SweepTable, number: int) -> list[TileOperation]:
+    """Operations of pass `number`, by places that no lane exchange moves."""
+    reader = _TableReader(plan)
+    first, last = int(plan.starts[number]), int(plan.starts[number + 1])
+    for row in plan.ops[first:last].tolist():
+        reader.read(row)
+    reader.restore()
+    return reader.operations
+
+
+class _TableReader:
+    """Reader of the rows of a table; it tracks the amplitude bit that the table calls place k."""
+
+    def __init__(self, plan: SweepTable) -> None:
+        self.operations: list[TileOperation] = []
+        self._width = plan.width
+        self._at = list(range(plan.width))
+
+    def read(self, row: list[int]) -> None:
+        """Read the next operation."""
+        kind = row[t.KIND]
+        mask, value = self._places(row[t.ROW_MASK]), self._places(row[t.ROW_VALUE])
+        outer = (row[t.OUTER_MASK], row[t.OUTER_VALUE])
+        if kind == t.SWAP_LANE_ROW:
+            self._rename(self._at[row[t.A]], self._at[LANE_WIRES + row[t.B]])
+        elif kind == t.PERMUTE_ROWS:
+            self._permutation(mask, value, self._places(row[t.ROW_OTHER]), outer)
+        elif kind == t.PHASE:
+            tables = self._phase_tables(row)
+            self.operations.append(
+                TileOperation(PHASE, (), mask, value, *outer, at=row[t.AT], phase=tables)
+            )
+        else:
+            is_real = kind > t.REAL
+            wires = kind - (t.REAL if is_real else t.DENSE)
+            places = tuple(self._at[LANE_WIRES + row[t.A + k]] for k in range(wires))
+            built = REAL if is_real else DENSE
+            self.operations.append(TileOperation(built, places, mask, value, *outer, at=row[t.AT]))
+
+    def restore(self) -> None:
+        """Append exchanges that return renamed bits to their own places."""
+        for place in range(self._width):
+            other = self._at[place]
+            if other != place:
+                both = 1 << place | 1 << other
+                self.operations.append(
+                    TileOperation(MAP, (place, other), both, 1 << place, 0, 0, other=1 << other)
+                )
+                self._rename(place, other)
+
+    def _places(self, rows: int) -> int:
+        bits = range(self._width - LANE_WIRES)
+        return sum(1 << self._at[LANE_WIRES + bit] for bit in bits if rows >> bit & 1)
+
+    def _rename(self, a: int, b: int) -> None:
+        first, second = self._at.index(a), self._at.index(b)
+        self._at[first], self._at[second] = b, a
+
+    def _permutation(self, mask: int, value: int, other: int, outer: tuple[int, int]) -> None:
+        moved = tuple(place for place in range(MOST_WIDTH) if (value ^ other) >> place & 1)
+        is_swap = len(moved) == 2 and mask == value ^ other and value and other
+        if is_swap and not outer[0]:
+            self._rename(*moved)
+        elif len(moved) == 1:
+            bit = 1 << moved[0]
+            self.operations.append(TileOperation(FLIP, moved, mask & ~bit, value & ~bit, *outer))
+        else:
+            self.operations.append(TileOperation(MAP, moved, mask, value, *outer, other=other))
+
+    def _phase_tables(self, row: list[int]) -> PhaseTables:
+        crossing = [bit for bit in range(MOST_WIDTH) if row[t.CROSS] >> bit & 1]
+        columns = [0] * self._width
+        for place in range(self._width):
+            bit = place - LANE_WIRES
+            column = 1 << place << 32 if bit < 0 else 1 << bit
+            if bit in crossing:
+                column |= 1 << (LANE_WIRES + crossing.index(bit)) << 32
+            columns[self._at[place]] = column
+        rows = 1 << (self._width - LANE_WIRES)
+        terms = row[t.FIRST_TERM], row[t.TERMS]
+        return PhaseTables(len(crossing), rows, *terms, tuple(columns))
+
+
+def divide_into_stages(
+    operations: list[TileOperation], width: int, num_low: int
+) -> tuple[Stage, ...]:
+    """Stages of a sweep, chosen greedily: each stage is the one with the most benefit before the
+    next exchange.
+
+    The first and the last stage keep the `num_low` lowest places out of registers, so that
+    neighbouring threads have neighbours in memory.
+    """
+    everywhere, above = _register_sets(width, 0), _register_sets(width, num_low)
+    top = tuple(range(width - REGISTERS, width))
+    chosen, done, left = _best_stage(operations, above, top)
+    results = [Stage(chosen, (), tuple(done))]
+    while left:
+        maps, left = _split(left, lambda op: op.kind in (MAP, FLIP))
+        chosen, done, rest = _best_stage(left, everywhere, results[-1].registers)
+        if not rest and chosen[0] < num_low:  # another choice may make this stage the last one
+            other, more, remaining = _best_stage(left, above, top)
+            if not remaining:
+                chosen, done, rest = other, more, remaining
+        results.append(Stage(chosen, tuple(maps), tuple(done)))
+        left = rest
+    if results[-1].registers[0] < num_low:
+        results.append(Stage(top, (), ()))
+    return tuple(results)
+
+
+@functools.cache
+def _register_sets(width: int, lowest: int) -> tuple[list[tuple[int, ...]], NDArray[np.int64]]:
+    """All sets of register places from `lowest` on, and their masks."""
+    sets = list(itertools.combinations(range(lowest, width), REGISTERS))
+    return sets, np.array([sum(1 << place for place in each) for each in sets], np.int64)
+
+
+def _best_stage(
+    operations: list[TileOperation],
+    candidates: tuple[list[tuple[int, ...]], NDArray[np.int64]],
+    otherwise: tuple[int, ...],
+) -> tuple[tuple[int, ...], list[TileOperation], list[TileOperation]]:
+    """Best set of registers, the operations that are done with them, and the remaining ones."""
+    sets, masks = candidates
+    moved, looked, worth = np.zeros_like(masks), np.zeros_like(masks), np.zeros(masks.size)
+    for op in operations[:_LOOKAHEAD]:
+        moves, looks = op.moves, op.looks
+        able = (moved | looked) & moves | moved & looks | moves & ~masks
+        if op.kind == MAP:
+            able |= 1
+        waits = able != 0
+        worth += np.where(waits, 0.0, _WORK[op.kind] * 2.0 ** len(op.places))
+        moved |= np.where(waits, moves, 0)
+        looked |= np.where(waits, looks, 0)
+    best = int(np.argmax(worth)) if worth.size else 0
+    chosen = sets[best] if worth.size and worth[best] > 0.0 else otherwise
+    mask = sum(1 << place for place in chosen)
+    done, left = _split(operations, lambda op: op.kind != MAP and not op.moves & ~mask)
+    return chosen, done, left
+
+
+def _split(
+    operations: list[TileOperation], admits: Callable[[TileOperation], bool]
+) -> tuple[list[TileOperation], list[TileOperation]]:
+    """Admitted operations that can be done now, in order, and the remaining ones."""
+    moved = looked = 0
+    done: list[TileOperation] = []
+    left: list[TileOperation] = []
+    for op in operations:
+        moves, looks = op.moves, op.looks
+        if admits(op) and not moves & (moved | looked) and not looks & moved:
+            done.append(op)
+        else:
+            moved |= moves
+            looked |= looks
+            left.append(op)
+    return done, left
+
+
+# Program of a sweep kernel: the words of each pass, and the order of its numbers.
+#
+# See kernels/sweep.cuh for the format. Programs depend on the sweep table alone, so they are made
+# and uploaded once for a structure; a binding brings its numbers.
+
+# Lowest places of a tile that are thread bits, so that a request of global memory is lines of 128
+# bytes; and number of neighbouring places of which at most one chooses a bank of shared memory.
+LOW_PLACES = {"double": 3, "single": 4}
+_PRODUCTS_BYTES = 384  # for the products of a PHASE's terms, see kernels/phase.cuh
+_WORD = (1 << 64) - 1
+
+
+class PassProgram(msgspec.Struct, frozen=True, eq=False):
+    """One sweep. `live`: wires that may be 1 in an amplitude that is not 0 after it."""
+
+    code: NDArray[np.uint64]
+    tile_bits: int  # 2**tile_bits tiles are visited
+    live: int
+
+
+class SweepProgram(msgspec.Struct, frozen=True, eq=False):
+    """All sweeps of a table for one precision.
+
+    `taken`: int64 [even number], the position in the table's numbers of each number of the kernel.
+    """
+
+    precision: str
+    width: int
+    passes: tuple[PassProgram, ...]
+    taken: NDArray[np.int64]
+    terms: NDArray[np.uint64]
+
+    @property
+    def threads(self) -> int:
+        """Threads of a block."""
+        return 1 << (self.width - REGISTERS)
+
+    @property
+    def shared_bytes(self) -> int:
+        """Shared memory of a block: the tile, or the tables of a PHASE."""
+        tables = (1 << (self.width - LANE_WIRES)) + (1 << (LANE_WIRES + MOST_CROSS))
+        return _PRODUCTS_BYTES + devices_device.COMPLEX[self.precision].itemsize * max(
+            1 << self.width, tables
+        )
+
+    @property
+    def memory_bytes(self) -> int:
+        """Bytes of its arrays."""
+        pass_bytes = sum(each.code.nbytes for each in self.passes)
+        return pass_bytes + self.taken.nbytes + self.terms.nbytes
+
+
+def encode_sweeps(plan: SweepTable, precision: str) -> SweepProgram:
+    """The program of a sweep table."""
+    low = LOW_PLACES[precision]
+    stages = [
+        divide_into_stages(tile_operations(plan, number), plan.width, low)
+        for number in range(len(plan.live))
+    ]
+    return SweepProgram(
+        precision,
+        plan.width,
+        tuple(_pass_program(plan, number, each, low) for number, each in enumerate(stages)),
+        _matrix_positions(plan, stages),
+        plan.terms.ravel() if plan.terms.size else np.zeros(2, np.uint64),
+    )
+
+
+def _pass_program(
+    plan: SweepTable, number: int, stages: tuple[Stage, ...], banks: int
+) -> PassProgram:
+    wires = plan.places[number, : plan.width].tolist()
+    inside = sum(1 << wire for wire in wires)
+    outside = int(plan.live[number]) & ~inside & (1 << plan.num_wires) - 1
+    gaps = [wire for wire in range(plan.num_wires) if not outside >> wire & 1]
+    tile_bits = outside.bit_count()
+    encoded = [plan.width, len(stages), tile_bits, len(gaps), *gaps, *wires]
+    for k, stage in enumerate(stages):
+        is_at_end = k in (0, len(stages) - 1)
+        threads = _thread_places(stage.registers, plan.width, 0 if is_at_end else banks)
+        packed = _packed(threads)
+        encoded += [_packed(stage.registers), packed & _WORD, packed >> 64]
+        encoded += [len(stage.maps), len(stage.operations)]
+        for op in stage.maps:
+            encoded += _map_words(op)
+        for op in stage.operations:
+            encoded += _operation_words(op, stage.registers)
+    return PassProgram(np.array(encoded, np.uint64), tile_bits, outside | inside)
+
+
+def _thread_places(registers: tuple[int, ...], width: int, banks: int) -> tuple[int, ...]:
+    """Places of a thread's bits. The first `banks` of them choose different banks."""
+    free = [place for place in range(width) if place not in registers]
+    first: list[int] = []
+    for place in free:
+        if len(first) < banks and all(place % banks != other % banks for other in first):
+            first.append(place)
+    return (*first, *(place for place in free if place not in first))
+
+
+def _packed(places: tuple[int, ...]) -> int:
+    """Places packed into an integer, a byte each."""
+    return sum(place << (8 * k) for k, place in enumerate(places))
+
+
+def _map_words(op: TileOperation) -> list[int]:
+    mask, value, other = op.mask, op.value, op.other
+    if op.kind == FLIP:
+        mask, other = mask | op.moves, value | op.moves
+    return [mask | value << 16 | other << 32, op.outer_mask, op.outer_value]
+
+
+def _operation_words(op: TileOperation, registers: tuple[int, ...]) -> list[int]:
+    head = [op.mask | op.value << 32, op.outer_mask, op.outer_value, op.at]
+    if op.phase is None:
+        chosen = sum(1 << registers.index(place) for place in op.places)
+        return [op.kind | chosen << 8, *head, 0, 0]
+    tables = op.phase
+    kind = PHASE | tables.crossing << 16 | tables.rows << 32
+    return [kind, *head, tables.terms << 32, tables.first_term | LANE_WIRES << 32, *tables.columns]
+
+
+def _matrix_positions(plan: SweepTable, passes: list[tuple[Stage, ...]]) -> NDArray[np.int64]:
+    """Positions of the numbers: in a matrix index the lowest register comes first."""
+    result = np.arange(max(2, plan.num_floats + plan.num_floats % 2))
+    for stage in (stage for stages in passes for stage in stages):
+        for op in stage.operations:
+            if op.kind not in (DENSE, REAL) or len(op.places) == 1:
+                continue
+            ranks = [sum(other < place for other in op.places) for place in op.places]
+            size = 1 << len(op.places)
+            index = np.arange(size)
+            own = np.zeros_like(index)
+            for k, rank in enumerate(ranks):
+                own |= (index >> rank & 1) << k
+            each = 1 if op.kind == REAL else 2
+            block = np.arange(size * size * each).reshape(size, size, each)
+            end = op.at + block.size
+            result[op.at : end] = op.at + block[np.ix_(own, own)].ravel()
+    result[plan.num_floats :] = 0
+    return result
+
+
+# Launches of sweep programs over the states of a device.
 
 _ALL = (1 << 64) - 1
 _THREADS, _WARP = 256, 32  # threads of a block: units are powers of two
@@ -24,11 +393,16 @@ class DeviceState:
     """
 
     def __init__(
-        self, device: Device, ledger: MemoryLedger, num_qubits: int, precision: str, count: int = 1
+        self,
+        device: devices_device.Device,
+        ledger: devices_device.MemoryLedger,
+        num_qubits: int,
+        precision: str,
+        count: int = 1,
     ) -> None:
         """Allocate amplitudes with undefined values. Raises OutOfMemory."""
         size = count << num_qubits
-        num_bytes = size * COMPLEX[precision].itemsize
+        num_bytes = size * devices_device.COMPLEX[precision].itemsize
         text = f"a state of {num_qubits} qubits in {precision} precision"
         ledger.reserve(num_bytes, text if count == 1 else f"{count} times {text}")
         weakref.finalize(self, ledger.release, num_bytes).atexit = False
@@ -37,7 +411,7 @@ class DeviceState:
         self.precision = precision
         self.count = count
         self.live = _ALL
-        self.buffer: Buffer = device.empty(size, COMPLEX[precision])
+        self.buffer: devices_device.Buffer = device.empty(size, devices_device.COMPLEX[precision])
 
     def launch(self, kernel: str, units: int, *arguments: object, shared_bytes: int = 0) -> None:
         """Launch a kernel of this precision with a thread for each of `units`."""
@@ -56,7 +430,7 @@ class DeviceState:
         """Note that all amplitudes are written."""
         self.live = _ALL
 
-    def settle(self) -> Buffer:
+    def settle(self) -> devices_device.Buffer:
         """Return the amplitudes after clearing the unwritten ones."""
         everything = (1 << self.num_qubits) - 1
         if self.live & everything != everything:
@@ -71,11 +445,11 @@ class UploadedProgram(msgspec.Struct, frozen=True, eq=False):
     """Sweep program in the memory of a device."""
 
     program: SweepProgram
-    code: tuple[Buffer, ...]  # code of each pass
-    terms: Buffer
+    code: tuple[devices_device.Buffer, ...]  # code of each pass
+    terms: devices_device.Buffer
 
 
-def upload_program(device: Device, program: SweepProgram) -> UploadedProgram:
+def upload_program(device: devices_device.Device, program: SweepProgram) -> UploadedProgram:
     """Copy a program to the device. Raises OutOfMemory."""
     buffers = tuple(device.upload(each.code) for each in program.passes)
     return UploadedProgram(program, buffers, device.upload(program.terms))
@@ -98,7 +472,7 @@ def apply_program(
     exact = device.upload(values.ravel())
     rounded = exact
     if program.precision == "single":
-        rounded = device.upload(values.astype(REAL["single"]).ravel())
+        rounded = device.upload(values.astype(PROTOCOL_REAL["single"]).ravel())
     for item, buffer in zip(program.passes, uploaded.code, strict=True):
         device.launch(
             f"sweep_{program.precision}",
@@ -116,3 +490,27 @@ def apply_program(
         )
         state.live = item.live
         pass_done()
+
+
+# Cache of the sweep programs of a device, by segment.
+
+_MOST = 256  # cached programs, the oldest evicted: some 10 kB each
+
+
+class ProgramStore:
+    """Cache of uploaded programs, by the identity of a segment: plans are cached above."""
+
+    def __init__(self, device: devices_device.Device) -> None:
+        self._device = device
+        self._made: dict[tuple[int, str], tuple[SegmentPlan, UploadedProgram]] = {}
+
+    def sweeps(self, segment: SegmentPlan, precision: str) -> UploadedProgram:
+        """Program of a segment's sweeps, made at the first need. Raises OutOfMemory."""
+        key = (id(segment), precision)
+        results = self._made.get(key)
+        if results is None:  # the cache entry holds the segment, so its id is not used again
+            while len(self._made) >= _MOST:
+                del self._made[next(iter(self._made))]
+            program = encode_sweeps(segment.sweeps, precision)
+            results = self._made[key] = (segment, upload_program(self._device, program))
+        return results[1]

@@ -12,15 +12,11 @@ from numpy.typing import NDArray
 from quimb.tensor import CircuitMPS, CircuitPermMPS
 
 from simulators.catalog import builtin_card
-from simulators.chain.final_state import ChainState
-from simulators.chain.product_state import LEAST_CUTOFF, MatrixProductState, truncation_of
-from simulators.circuit.ir import Circuit
-from simulators.circuit.operations import with_matrices
-from simulators.control import RunControl
-from simulators.engine import RunOptions
+from simulators.chain import product_state
+from simulators.circuit.ir import Circuit, with_matrices
+from simulators.engine import RunControl, RunOptions
 from simulators.errors import OutOfMemory
-from simulators.execution.base import BoundRun, EngineBase
-from simulators.execution.outputs import DenseState, FinalState
+from simulators.execution.outputs import BoundRun, DenseState, EngineBase, FinalState
 
 CARD = builtin_card("quimb")
 DENSE_QUBITS = 20  # narrower circuits have the counts of the statevector engine for a seed
@@ -39,14 +35,14 @@ class QuimbEngine(EngineBase):
         if run.circuit.num_qubits <= DENSE_QUBITS:
             state = DenseState(run.layouts, run.circuit.num_qubits, chain.state)
         else:
-            state = ChainState(run.layouts, chain, run.control)
+            state = product_state.ChainState(run.layouts, chain, run.control)
         state.truncation, state.remark = chain.truncation, f"bond {chain.bond}"
         return state
 
 
 def _evolved(
     circuit: Circuit, params: NDArray[np.float64], options: RunOptions, control: RunControl
-) -> MatrixProductState:
+) -> product_state.MatrixProductState:
     """Return the state after the circuit's gates; measurements are ignored."""
     dtype = options.dtype
     bond, cutoff, permute = (
@@ -56,7 +52,7 @@ def _evolved(
     chain = kind(
         max(1, circuit.num_qubits),
         max_bond=int(bond),
-        cutoff=max(float(cutoff), LEAST_CUTOFF[dtype]),
+        cutoff=max(float(cutoff), product_state.LEAST_CUTOFF[dtype]),
         dtype=dtype,
         gate_opts={"cutoff_mode": "rsum2"},  # of squared singular values: weight
     )
@@ -77,9 +73,11 @@ def _evolved(
     return _canonical(chain, circuit.num_qubits, phase)
 
 
-def _canonical(chain: CircuitMPS, num_qubits: int, phase: complex) -> MatrixProductState:
+def _canonical(
+    chain: CircuitMPS, num_qubits: int, phase: complex
+) -> product_state.MatrixProductState:
     """Return quimb's state with right-canonical tensors [left, 2, right]."""
-    truncation = truncation_of(float(chain.fidelity_estimate()))
+    truncation = product_state.truncation_of(float(chain.fidelity_estimate()))
     state = chain.get_psi_unordered() if isinstance(chain, CircuitPermMPS) else chain.get_psi()
     if num_qubits > 1:
         state.canonicalize_(0)
@@ -93,7 +91,7 @@ def _canonical(chain: CircuitMPS, num_qubits: int, phase: complex) -> MatrixProd
     ]
     order = list(getattr(chain, "qubits", range(num_qubits)))
     sites = tuple(order.index(qubit) for qubit in range(num_qubits))
-    return MatrixProductState(tuple(tensors[:num_qubits]), sites, truncation, phase)
+    return product_state.MatrixProductState(tuple(tensors[:num_qubits]), sites, truncation, phase)
 
 
 def _check_memory(chain: CircuitMPS, limit_bytes: int) -> None:

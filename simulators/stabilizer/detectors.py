@@ -14,9 +14,9 @@ import numpy as np
 import stim
 from numpy.typing import NDArray
 
-from simulators.control import RunControl
+from simulators.engine import RunControl
 from simulators.errors import Unsupported
-from simulators.execution.rng import blocks
+from simulators.execution.sampling import blocks
 
 SAMPLER = f"stim {stim.__version__}"
 DECODE_SHOTS = 1024  # between two reads of the control flag

@@ -1,8 +1,4 @@
-"""Stabilizer engine: Clifford circuits of any width, through stim.
-
-Counts are sampled in blocks of shots with seeds of their own: they are the same on one version of
-stim and one processor family. Probabilities and expectation values are exact.
-"""
+"""Stabilizer engine, its exact results, and its Pauli noise."""
 
 from __future__ import annotations
 
@@ -10,36 +6,161 @@ from collections.abc import Iterator
 
 import msgspec
 import numpy as np
+import stim
 from numpy.typing import NDArray
 
+from noise_models.channel import Channel
 from simulators.catalog import builtin_card
-from simulators.circuit.analysis.measurements import (
-    TERMINAL,
-    MeasurementLayout,
-    MeasurementLayouts,
-)
-from simulators.circuit.analysis.noisy_measurements import noisy_layout
-from simulators.circuit.examples import bell
+from simulators.circuit.analysis import measurements
 from simulators.circuit.gates import MEASURE
-from simulators.circuit.ir import Circuit
+from simulators.circuit.ir import Circuit, bell
 from simulators.circuit.noise import NoiseProgram
-from simulators.control import RunControl
-from simulators.engine import SAMPLED, Plan, Request, RunOptions
+from simulators.engine import SAMPLED, Plan, Request, RunControl, RunOptions
 from simulators.errors import Unsupported
-from simulators.execution.base import BoundRun, EngineBase
-from simulators.execution.outputs import Batch, FinalState, PauliStrings, SeedKey
+from simulators.execution import outputs, sampling
 from simulators.execution.readout import ReadoutStage
 from simulators.execution.requests import plan_layouts
-from simulators.execution.rng import BLOCK_SHOTS, blocks
-from simulators.execution.sampling import Distribution, select, select_bits, tally
-from simulators.stabilizer import exact
 from simulators.stabilizer.convert import NoiseLines, StimCircuit, convert
-from simulators.stabilizer.noise import noise_lines, recorded_flip
+
+# Exact results of a stabilizer state: expectation values, and distributions of outcomes.
+#
+# The outcomes of measuring some qubits are uniform over an affine space: a base row, plus any sum
+# of the generators. Circuits are in deferred form (`convert`), so the state is pure.
+
+MAX_RANDOM_BITS = 21
+
+
+def simulate(circuit: stim.Circuit) -> stim.TableauSimulator:
+    """The final state of a circuit without measurements."""
+    simulator = stim.TableauSimulator(seed=0)
+    simulator.do_circuit(circuit)
+    return simulator
+
+
+def means(
+    simulator: stim.TableauSimulator, strings: list[tuple[int, int]], num_qubits: int
+) -> NDArray[np.float64]:
+    """Expectation value of each Pauli string (x, z): -1, 0 or 1."""
+    result = np.empty(len(strings))
+    for number, (x, z) in enumerate(strings):
+        pauli = stim.PauliString(num_qubits)
+        support = x | z
+        while support:
+            qubit = (support & -support).bit_length() - 1
+            support &= support - 1
+            pauli[qubit] = _LETTER[(x >> qubit & 1) + 2 * (z >> qubit & 1)]
+        result[number] = simulator.peek_observable_expectation(pauli)
+    return result
+
+
+_LETTER = {1: "X", 2: "Z", 3: "Y"}
+
+
+def distribution(simulator: stim.TableauSimulator, source: NDArray[np.int64]) -> NDArray[np.uint8]:
+    """Possible outcomes [2**random bits, len(source)], equally likely.
+
+    source[c]: the qubit read by bit c; -1 reads 0. Raises Unsupported for too many random bits.
+    """
+    wires = sorted(set(source[source >= 0].tolist()))
+    base, random = _forced(simulator, wires, -1)
+    if random > MAX_RANDOM_BITS:
+        raise Unsupported(
+            f"{random} outcome bits are random: 2^{random} outcomes; the limit is"
+            f" 2^{MAX_RANDOM_BITS}",
+            hint="ask for counts with shots instead of exact probabilities",
+        )
+    rows = base[np.newaxis]
+    for number in range(random):
+        other, _ = _forced(simulator, wires, number)
+        rows = np.concatenate((rows, rows ^ (base ^ other)))
+    place = {wire: k for k, wire in enumerate(wires)}
+    result = np.zeros((len(rows), source.size), np.uint8)
+    for bit in np.flatnonzero(source >= 0).tolist():
+        result[:, bit] = rows[:, place[int(source[bit])]]
+    return result
+
+
+def _forced(
+    simulator: stim.TableauSimulator, wires: list[int], bit: int
+) -> tuple[NDArray[np.uint8], int]:
+    """Outcome with random bit `bit` 1 and all other random bits 0; and the number of random
+    bits."""
+    copy = simulator.copy()
+    row = np.zeros(len(wires), np.uint8)
+    random = 0
+    for k, wire in enumerate(wires):
+        value = copy.peek_z(wire)
+        if value == 0:
+            row[k] = random == bit
+            copy.postselect_z(wire, desired_value=bool(row[k]))
+            random += 1
+        else:
+            row[k] = value < 0
+    return row, random
+
+
+# Pauli noise as stim's instructions: PAULI_CHANNEL_1 and PAULI_CHANNEL_2 at each location.
+#
+# A channel that is no mixture of Paulis is refused, or twirled if the option requests it.
+
+_LEAST = 1e-15  # smaller probabilities of errors are dropped
+
+
+def noise_lines(circuit: Circuit, noise: NoiseProgram) -> dict[int, list[str]]:
+    """Lines that follow each operation; those of -1 come first. Raises Unsupported."""
+    depth = measurements.branch_depth(circuit)
+    texts = [_text(channel) for channel in noise.channels]
+    entries: dict[int, list[str]] = {}
+    for after, channel, first, second in noise.locations.tolist():
+        if after >= 0 and depth[after]:
+            raise Unsupported(
+                "noise under a condition: stim has none",
+                hint="engine='statevector' runs it, where its qubits fit into memory",
+            )
+        if texts[channel]:
+            # In stim the first letter belongs to the first target; here the low digit does.
+            where = f"{first}" if second < 0 else f"{second} {first}"
+            entries.setdefault(after, []).append(f"{texts[channel]} {where}")
+    return entries
+
+
+def _text(channel: Channel) -> str:
+    """Name and arguments of the instruction; "" for a channel without errors."""
+    probs = np.maximum(channel.pauli_probabilities, 0.0)
+    probs = np.where(probs < _LEAST, 0.0, probs)[1:]
+    if not probs.any():
+        return ""
+    probs *= min(1.0, 1.0 / probs.sum())
+    return f"PAULI_CHANNEL_{channel.num_qubits}({', '.join(map(repr, probs.tolist()))})"
+
+
+def recorded_flip(noise: NoiseProgram, qubit: int, *, twirl: bool) -> float:
+    """Probability that a measurement before the end records the wrong outcome.
+
+    Raises Unsupported if it depends on the outcome, unless `twirl` requests the mean.
+    """
+    if noise.readout is None:
+        return 0.0
+    at = qubit if noise.readout.p01.size > 1 else 0
+    p01, p10 = float(noise.readout.p01[at]), float(noise.readout.p10[at])
+    if p01 != p10 and not twirl:
+        raise Unsupported(
+            f"readout error of qubit {qubit} that depends on the outcome, before the end",
+            hint="option twirl=1 takes the mean of both; engine='statevector' has it exactly,"
+            " where its qubits fit into memory",
+        )
+    return 0.5 * (p01 + p10)
+
+
+# Stabilizer engine: Clifford circuits of any width, through stim.
+#
+# Counts are sampled in blocks of shots with seeds of their own: they are the same on one version of
+# stim and one processor family. Probabilities and expectation values are exact.
 
 CARD = builtin_card("stabilizer")
 
 
-class StabilizerEngine(EngineBase):
+class StabilizerEngine(outputs.EngineBase):
     """Engine for Clifford circuits. Whether a binding's angles give Clifford gates is checked at
     the run."""
 
@@ -58,7 +179,9 @@ class StabilizerEngine(EngineBase):
             return layouts
         return _noisy_plan(circuit, noise, layouts, twirl=twirl)
 
-    def check(self, layouts: MeasurementLayouts, request: Request, options: RunOptions) -> None:
+    def check(
+        self, layouts: measurements.MeasurementLayouts, request: Request, options: RunOptions
+    ) -> None:
         """Refuse all but counts and memory with noise."""
         del options
         others = set(request.outputs) - SAMPLED
@@ -69,7 +192,7 @@ class StabilizerEngine(EngineBase):
                 " where the qubits fit into memory",
             )
 
-    def final_state(self, run: BoundRun) -> FinalState:
+    def final_state(self, run: outputs.BoundRun) -> outputs.FinalState:
         """See `EngineBase`."""
         return _StabilizerState(run)
 
@@ -80,7 +203,7 @@ class StabilizerEngine(EngineBase):
         self.run(self.plan(bell(), None, options), bell(), request, options, RunControl())
 
 
-class _NoisyPlan(MeasurementLayouts, frozen=True, eq=False):
+class _NoisyPlan(measurements.MeasurementLayouts, frozen=True, eq=False):
     """Layouts of a circuit with noise, and the noise as stim's instructions."""
 
     lines: NoiseLines
@@ -95,12 +218,14 @@ class _NoisyPlan(MeasurementLayouts, frozen=True, eq=False):
 
 
 def _noisy_plan(
-    circuit: Circuit, noise: NoiseProgram, layouts: MeasurementLayouts, *, twirl: bool
+    circuit: Circuit, noise: NoiseProgram, layouts: measurements.MeasurementLayouts, *, twirl: bool
 ) -> _NoisyPlan:
-    clbits = noisy_layout(circuit, noise)
+    clbits = measurements.noisy_layout(circuit, noise)
     rows = circuit.table.rows[circuit.ops]
     begins = np.cumsum(rows[:, 1]) - rows[:, 1]
-    recorded = np.flatnonzero((rows[:, 0] == MEASURE) & (clbits.roles != TERMINAL)).tolist()
+    recorded = np.flatnonzero(
+        (rows[:, 0] == MEASURE) & (clbits.roles != measurements.TERMINAL)
+    ).tolist()
     qubits = {k: int(circuit.qubits[begins[k]]) for k in recorded}
     flips = {k: recorded_flip(noise, qubit, twirl=twirl) for k, qubit in qubits.items()}
     return _NoisyPlan(
@@ -112,10 +237,10 @@ def _noisy_plan(
     )
 
 
-class _StabilizerState(FinalState):
+class _StabilizerState(outputs.FinalState):
     """One binding; each output converts the circuit to the form it needs."""
 
-    def __init__(self, run: BoundRun) -> None:
+    def __init__(self, run: outputs.BoundRun) -> None:
         self.num_qubits = run.circuit.num_qubits
         self._noise: NoiseLines | None = None
         if isinstance(run.layouts, _NoisyPlan):
@@ -126,21 +251,21 @@ class _StabilizerState(FinalState):
         self._params = run.params
         self._control = run.control
 
-    def _deferred(self, layout: MeasurementLayout) -> StimCircuit:
+    def _deferred(self, layout: measurements.MeasurementLayout) -> StimCircuit:
         return convert(self._circuit, self._params, layout, deferred=True)
 
-    def sample(self, shots: int, key: SeedKey) -> Iterator[Batch]:
+    def sample(self, shots: int, key: outputs.SeedKey) -> Iterator[outputs.Batch]:
         """See `FinalState`."""
         layout = self._layouts.clbits
         converted = convert(self._circuit, self._params, layout, noise=self._noise)
         reference = converted.circuit.reference_sample()
-        for seed, wanted in blocks(shots, *key, self._control):
+        for seed, wanted in sampling.blocks(shots, *key, self._control):
             # Always a full block: stim's random numbers depend on how many shots it makes.
             sampler = converted.circuit.compile_sampler(seed=seed, reference_sample=reference)
-            packed = sampler.sample(BLOCK_SHOTS, bit_packed=True)[:wanted]
-            yield select(packed, converted.source, converted.identical), None
+            packed = sampler.sample(sampling.BLOCK_SHOTS, bit_packed=True)[:wanted]
+            yield sampling.select(packed, converted.source, converted.identical), None
 
-    def probabilities(self) -> Distribution:
+    def probabilities(self) -> sampling.Distribution:
         """See `FinalState`."""
         if self._layouts.clbits.measures:
             converted = self._deferred(self._layouts.clbits)
@@ -148,11 +273,11 @@ class _StabilizerState(FinalState):
         else:
             converted = self._deferred(self._layouts.state)
             source = np.arange(self.num_qubits)
-        bits = exact.distribution(exact.simulate(converted.circuit), source)
-        records, counts = tally(select_bits(bits, np.arange(source.size)))
+        bits = distribution(simulate(converted.circuit), source)
+        records, counts = sampling.tally(sampling.select_bits(bits, np.arange(source.size)))
         return records, counts / len(bits)
 
-    def expectations(self, strings: PauliStrings) -> NDArray[np.float64]:
+    def expectations(self, strings: outputs.PauliStrings) -> NDArray[np.float64]:
         """See `FinalState`."""
-        simulator = exact.simulate(self._deferred(self._layouts.state).circuit)
-        return exact.means(simulator, strings, self.num_qubits)
+        simulator = simulate(self._deferred(self._layouts.state).circuit)
+        return means(simulator, strings, self.num_qubits)

@@ -24,9 +24,7 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from simulators.engine import RunOptions
-from simulators.results import EngineResult
-from simulators.statevector import checkpoint
+from simulators.engine import EngineResult, RunOptions
 
 FORMAT = 1
 _BLOCK = 1 << 18  # amplitudes written at a time: 4 MiB in double precision
@@ -211,7 +209,7 @@ class Checkpointer:
             return None
         turn, mark = entries[done]
         begin = amplitudes[0]
-        if not least(int(checkpoint.read(self._path(turn), mark, amplitudes))):
+        if not least(int(read(self._path(turn), mark, amplitudes))):
             amplitudes[:] = 0.0
             amplitudes[0] = begin
             return None
@@ -287,7 +285,7 @@ class Checkpointer:
         """Checkpoints of this evolution."""
         place = self._place
         for turn in (0, 1):
-            mark = checkpoint.header_of(self._path(turn))
+            mark = header_of(self._path(turn))
             if mark is not None and (mark.digest, mark.rank, mark.ranks) == (
                 self._way.digest,
                 place.rank,
@@ -303,7 +301,7 @@ class Checkpointer:
 def _unwritten(path: Path, mark: CheckpointHeader, amplitudes: Amplitudes) -> str:
     """Write a file; return the reason if that failed, else ""."""
     try:
-        checkpoint.write(path, mark, amplitudes)
+        write(path, mark, amplitudes)
     except OSError as error:
         return " ".join(str(error).split())[:_WORDS]
     return ""

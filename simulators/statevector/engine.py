@@ -13,13 +13,12 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from simulators import engine as simulators_engine
 from simulators.catalog import SMALL_QUBITS, builtin_card
-from simulators.circuit.examples import bell, feed_forward, ghz
-from simulators.circuit.ir import Circuit, outcome_width
+from simulators.circuit.ir import Circuit, bell, feed_forward, ghz, outcome_width
 from simulators.circuit.noise import NoiseProgram
 from simulators.compiler import kernel
-from simulators.control import RunControl, ThreadPool
-from simulators.engine import SAMPLED, PauliSum, Plan, Request, RunOptions
+from simulators.engine import SAMPLED, EngineResult, Request, RunControl, RunOptions, ThreadPool
 from simulators.errors import Stopped, Unsupported
 from simulators.execution.requests import (
     bind,
@@ -29,8 +28,7 @@ from simulators.execution.requests import (
     num_bindings,
     refuse_sampled,
 )
-from simulators.results import EngineResult
-from simulators.statevector.kept_states import KeptStates
+from simulators.statevector.parts import KeptStates
 from simulators.statevector.plan import ExecutionPlan, compiled_qubits
 from simulators.statevector.rows import RequestExecution, run_rows
 from simulators.statevector.small.counts import (
@@ -42,7 +40,7 @@ from simulators.statevector.small.counts import (
     count,
     scratch,
 )
-from simulators.statevector.small.merge_rules import MIN_QUBITS, is_merged
+from simulators.statevector.small.merged_evolution import MIN_QUBITS, is_merged
 
 if TYPE_CHECKING:
     from simulators.compiler.kernel import Group as KernelGroup
@@ -56,7 +54,7 @@ _COUNTS = ("counts",)
 _BATCHED = {"counts", "memory", "probabilities", "expectation"}
 _QUICK_BYTES = 2**16  # size of a list of operations far below any limit of steps
 _WARM = ("counts", "probabilities", "expectation")
-_ZZ = PauliSum(("ZZ",), np.ones(1))
+_ZZ = simulators_engine.PauliSum(("ZZ",), np.ones(1))
 _WIDTHS = tuple(outcome_width(bits) for bits in range(65))
 
 
@@ -100,11 +98,13 @@ class StatevectorEngine:
         """Return False for small circuits without blocks, which are run without a plan."""
         return circuit.num_qubits > self._small or circuit.conditions_data != b""
 
-    def plan(self, circuit: Circuit, noise: NoiseProgram | None, options: RunOptions) -> Plan:
+    def plan(
+        self, circuit: Circuit, noise: NoiseProgram | None, options: RunOptions
+    ) -> simulators_engine.Plan:
         """Prepare the structure."""
         check_request(CARD, circuit, noise, options, reduced=True)
         if noise is not None:
-            from simulators.statevector.noisy.plan import NoisyPlan
+            from simulators.statevector.noisy import NoisyPlan
 
             return NoisyPlan(circuit, noise, options, small=self._small >= 0)
         if options.parts is not None:
@@ -119,7 +119,7 @@ class StatevectorEngine:
 
     def run(
         self,
-        plan: Plan,
+        plan: simulators_engine.Plan,
         circuit: Circuit,
         request: Request,
         options: RunOptions,

@@ -1,4 +1,4 @@
-"""Execution of one component for one binding: any width, any output, static or dynamic."""
+"""Execution of one component, and the outputs of its final state."""
 
 from __future__ import annotations
 
@@ -10,32 +10,112 @@ from numpy.typing import NDArray
 from simulators.catalog import builtin_card
 from simulators.circuit.analysis.measurements import MeasurementLayout, MeasurementLayouts
 from simulators.circuit.ir import Circuit, num_words, record_words
-from simulators.engine import PURE, Request, RunOptions
+from simulators.engine import PURE, BindingResult, Request, RunOptions
 from simulators.errors import TooManyBranches
-from simulators.execution import pauli_sums
-from simulators.execution.outputs import (
-    Batch,
-    FinalState,
-    PauliStrings,
-    SeedKey,
-    basis_indices,
-    collect,
-)
-from simulators.execution.parts import ProgramCache
-from simulators.execution.requests import check_outputs, refuse_gradient
-from simulators.execution.sampling import Distribution
-from simulators.results import BindingResult
-from simulators.statevector import outputs
-from simulators.statevector.backend.protocol import (
-    Ensemble,
-    GradientFunction,
-    StateBackend,
-    StateHandle,
-)
+from simulators.execution import outputs
+from simulators.execution.requests import ProgramCache, check_outputs, refuse_gradient
+from simulators.execution.sampling import Distribution, tally, uniforms, write
+from simulators.statevector.backend import protocol
 from simulators.statevector.checkpoint import Evolution
-from simulators.statevector.dynamic.branches import Branches, Tags
+from simulators.statevector.dynamic.branches import MAX_ROWS, Branches, Tags
 from simulators.statevector.dynamic.interpreter import Interpreter
 from simulators.statevector.program import Program
+
+# Outputs of final states: counts, exact distributions, expectation values.
+#
+# Over MPI ranks only the root rank holds the results; the others take part in the sums.
+
+
+def sample(
+    program: Program, key: tuple[int, int], branches: Branches, *, ordered: bool
+) -> NDArray[np.uint64]:
+    """Records of all shots after the final measurements; in any order unless `ordered`."""
+    records = branches.records.copy()
+    source = program.layout.source
+    if (source >= 0).any():
+        indices = branches.ensemble.sample(
+            branches.states,
+            branches.branch_of,
+            key,
+            branches.shots_or_weights.astype(np.int64, copy=False),
+            draw=program.draw,
+            ordered=ordered,
+        )
+        write(records, indices, source)
+    return records
+
+
+def over_clbits(program: Program, branches: Branches) -> Distribution:
+    """The exact distribution over the classical records."""
+    source = program.layout.source
+    read = source >= 0
+    wires = np.unique(source[read])
+    source = np.where(read, np.searchsorted(wires, source), -1)
+    total: Distribution = branches.records[:0], np.zeros(0)
+    states = branches.ensemble.states
+    for state, records, tags in branches.each():
+        values, probs = states.distribution(branches.ensemble.state(state), wires)
+        if values.size * tags.size > MAX_ROWS:
+            raise TooManyBranches(
+                f"more than {MAX_ROWS} distinct classical records",
+                hint="ask for counts with shots instead of exact probabilities",
+            )
+        if not states.is_root:
+            continue
+        records = np.repeat(records, values.size, axis=0)
+        write(records, np.tile(values, tags.size), source)
+        result = tally(records, np.outer(tags, probs / probs.sum()).ravel())
+        if len(total[0]):
+            result = tally(*(np.concatenate(pair) for pair in zip(total, result, strict=True)))
+        total = result
+    return total
+
+
+def over_qubits(branches: Branches, num_qubits: int) -> Distribution:
+    """The exact distribution over all qubits."""
+    wires = np.arange(num_qubits)
+    ensemble, states = branches.ensemble, branches.ensemble.states
+    if len(branches) == 1:
+        values, probs = states.distribution(ensemble.state(int(branches.states[0])), wires)
+        return values.astype(np.uint64).reshape(-1, 1), probs / probs.sum()
+    table = np.zeros(1 << num_qubits if states.is_root else 0)
+    for state, _, tags in branches.each():
+        values, probs = states.distribution(ensemble.state(state), wires)
+        if states.is_root:
+            table[values] += probs / probs.sum() * tags.sum()
+    values = np.flatnonzero(table)
+    return values.astype(np.uint64).reshape(-1, 1), table[values]
+
+
+def values_exact(branches: Branches, strings: list[tuple[int, int]]) -> NDArray[np.float64]:
+    """Expectation value of each string over the mixture of branches."""
+    ensemble = branches.ensemble
+    values = np.zeros(len(strings))
+    for state, _, tags in branches.each():
+        values += tags.sum() * ensemble.states.expectations(ensemble.state(state), strings)
+    return values
+
+
+def add_signs(
+    key: tuple[int, int],
+    branches: Branches,
+    strings: list[tuple[int, int]],
+    into: NDArray[np.float64],
+) -> None:
+    """Add to into[t] the sum over the branches' shots of string t's sampled values, +1 or -1."""
+    ensemble = branches.ensemble
+    for state, _, tags in branches.each():
+        values = ensemble.states.expectations(ensemble.state(state), strings)
+        if not ensemble.states.is_root:
+            continue
+        shots = tags.astype(np.int64, copy=False)
+        draws = np.empty(shots.size)
+        for t, value in enumerate(values.tolist()):
+            uniforms(*key, outputs.FIRST_TERM + t, shots, draws)
+            into[t] += 2.0 * np.count_nonzero(draws < 0.5 * (1.0 + value)) - shots.size
+
+
+# Execution of one component for one binding: any width, any output, static or dynamic.
 
 CARD = builtin_card("statevector")
 SHOTS_AT_ONCE = 1 << 20
@@ -48,13 +128,13 @@ def shots_at_once(circuit: Circuit) -> int:
     return min(SHOTS_AT_ONCE, max(1, _WORDS_AT_ONCE // record_words(circuit)))
 
 
-class ComponentRun(FinalState):
+class ComponentRun(outputs.FinalState):
     """Final state of one component for one binding: one state, or the branches of a dynamic
     circuit. It is evolved once for all outputs if that changes none of them."""
 
     def __init__(
         self,
-        states: StateBackend,
+        states: protocol.StateBackend,
         circuit: Circuit,
         schedules: ProgramCache[Program],
         params: NDArray[np.float64],
@@ -73,7 +153,7 @@ class ComponentRun(FinalState):
         self._words = num_words(circuit.num_clbits)
         self._final: dict[bool, Branches] = {}  # final branches of programs without branching
         self._peak = 1
-        self._gradients: GradientFunction | None = None
+        self._gradients: protocol.GradientFunction | None = None
 
     def result(self) -> BindingResult:
         """Compute all outputs of the request; refuses undefined outputs by name."""
@@ -84,12 +164,12 @@ class ComponentRun(FinalState):
         self._check(request, layout, collapses=collapses)
         if "gradient" in asked:
             refuse_gradient(request, branches=self._schedule(True).layout.branching)
-            pauli_sums.terms(request.observables, self.num_qubits)  # before any work is planned
+            outputs.terms(request.observables, self.num_qubits)  # before any work is planned
             self._gradients = self._states.plan_gradients(
                 self._circuit, self._params, request.observables
             )
         seen = self._schedule(True).layout if "expectation" in asked else layout
-        return collect(self, MeasurementLayouts(layout, seen), request, self._key)
+        return outputs.collect(self, MeasurementLayouts(layout, seen), request, self._key)
 
     def _check(self, request: Request, layout: MeasurementLayout, *, collapses: bool) -> None:
         """Raise Unsupported for undefined outputs."""
@@ -106,7 +186,7 @@ class ComponentRun(FinalState):
             return seen if keep else plain
         return plain if plain.full else seen
 
-    def _state(self, keep: bool) -> StateHandle:
+    def _state(self, keep: bool) -> protocol.StateHandle:
         """Final state of a program without branching, evolved once."""
         final = self._final_branch(keep)
         return final.ensemble.state(int(final.states[0]))
@@ -126,15 +206,17 @@ class ComponentRun(FinalState):
             self._final[shared] = walk.start(start)
         return self._final[shared]
 
-    def _ensemble(self, program: Program) -> Ensemble:
+    def _ensemble(self, program: Program) -> protocol.Ensemble:
         branching = program.layout.branching
         return self._states.ensemble(self.num_qubits, self._options, branching=branching)
 
-    def _start(self, ensemble: Ensemble, tags: Tags, way: Evolution | None = None) -> Branches:
+    def _start(
+        self, ensemble: protocol.Ensemble, tags: Tags, way: Evolution | None = None
+    ) -> Branches:
         """Branch with all rows at the start."""
         return Branches.single(ensemble, self._first(ensemble, way), self._records(tags.size), tags)
 
-    def _first(self, ensemble: Ensemble, way: Evolution | None) -> int:
+    def _first(self, ensemble: protocol.Ensemble, way: Evolution | None) -> int:
         """Initial state of all rows."""
         return ensemble.zero(way)
 
@@ -142,7 +224,7 @@ class ComponentRun(FinalState):
         """Initial clbits of the rows."""
         return np.zeros((rows, self._words), np.uint64)
 
-    def _walk(self, plan: Program, ensemble: Ensemble) -> Interpreter:
+    def _walk(self, plan: Program, ensemble: protocol.Ensemble) -> Interpreter:
         return Interpreter(ensemble, self._circuit, plan, self._params, self._key, self._options)
 
     def _exactly(self, keep: bool) -> Branches:
@@ -170,7 +252,7 @@ class ComponentRun(FinalState):
         stack = [(k, min(k + size, shots.stop)) for k in range(shots.start, shots.stop, size)]
         stack.reverse()
         walk: Interpreter | None = None
-        ensemble: Ensemble
+        ensemble: protocol.Ensemble
         if plan.layout.branching:
             ensemble = self._ensemble(plan)
             walk = self._walk(plan, ensemble)  # computes all coefficients of a binding
@@ -194,7 +276,7 @@ class ComponentRun(FinalState):
             self._peak = max(self._peak, walk.peak)
             yield branches
 
-    def sample(self, shots: int, key: SeedKey) -> Iterator[Batch]:
+    def sample(self, shots: int, key: outputs.SeedKey) -> Iterator[outputs.Batch]:
         """See `FinalState`."""
         if "memory" in self._request.outputs:
             step = shots_at_once(self._circuit)
@@ -206,7 +288,7 @@ class ComponentRun(FinalState):
         program = self._schedule(False)
         for branches in self._groups(False, range(shots)):
             alike = len(branches) == 1 and bool((branches.records == branches.records[:1]).all())
-            records = outputs.sample(program, key, branches, ordered=not alike)
+            records = sample(program, key, branches, ordered=not alike)
             if self._states.is_root:
                 yield records, None
 
@@ -214,11 +296,11 @@ class ComponentRun(FinalState):
         """See `FinalState`."""
         if self._schedule(False).layout.measures:
             return self.distribution()
-        return outputs.over_qubits(self._exactly(True), self.num_qubits)
+        return over_qubits(self._exactly(True), self.num_qubits)
 
     def distribution(self) -> Distribution:
         """The exact distribution over the classical records."""
-        return outputs.over_clbits(self._schedule(False), self._exactly(False))
+        return over_clbits(self._schedule(False), self._exactly(False))
 
     def statevector(self) -> NDArray[np.complexfloating] | None:
         """See `FinalState`."""
@@ -226,7 +308,7 @@ class ComponentRun(FinalState):
 
     def amplitudes(self, bits: NDArray[np.uint8]) -> NDArray[np.complexfloating] | None:
         """See `FinalState`; ranks send the chosen amplitudes alone."""
-        return self._states.amplitudes(self._state(True), basis_indices(bits))
+        return self._states.amplitudes(self._state(True), outputs.basis_indices(bits))
 
     def records(self, shots: range) -> NDArray[np.uint64]:
         """Classical records of these shots, in order; in the first process only."""
@@ -234,20 +316,20 @@ class ComponentRun(FinalState):
         schedule = self._schedule(False)
         for branches in self._groups(False, shots):
             place = branches.shots_or_weights.astype(np.int64, copy=False) - shots.start
-            entry[place] = outputs.sample(schedule, self._key, branches, ordered=True)
+            entry[place] = sample(schedule, self._key, branches, ordered=True)
         return entry
 
-    def expectations(self, strings: PauliStrings) -> NDArray[np.float64]:
+    def expectations(self, strings: outputs.PauliStrings) -> NDArray[np.float64]:
         """See `FinalState`."""
-        return outputs.values_exact(self._exactly(True), strings)
+        return values_exact(self._exactly(True), strings)
 
     def sampled_expectations(
-        self, strings: PauliStrings, shots: int, key: SeedKey
+        self, strings: outputs.PauliStrings, shots: int, key: outputs.SeedKey
     ) -> NDArray[np.float64]:
         """See `FinalState`."""
         sums = np.zeros(len(strings))
         for branches in self._groups(True, range(shots)):
-            outputs.add_signs(key, branches, strings, sums)
+            add_signs(key, branches, strings, sums)
         return sums / shots
 
     def gradients(self) -> NDArray[np.float64]:

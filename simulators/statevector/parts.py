@@ -1,41 +1,109 @@
-"""Circuits in parts: leading operations run once, and the operations after them for each shot.
-
-A part is one trajectory: its measurements and resets have the random numbers of shot 0 of binding
-0, by their numbers in the circuit, so the resulting state and clbits are a function of operations,
-seed and precision. They are cached under a digest of these, and computed again on a cache miss.
-Each part is planned by itself, and only the amplitudes of a state are carried from one part to the
-next, so a run has the same bits with any cache contents.
-"""
+"""Circuits in parts, and the cache of states between the parts."""
 
 from __future__ import annotations
 
 import hashlib
 import itertools
+import math
+import time
+from collections import OrderedDict
+from collections.abc import Callable
 from functools import partial
-from typing import cast
+from typing import Any, cast
 
 import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
 from simulators.catalog import builtin_card, state_bytes
+from simulators.catalog.costs import FREE_STATES_BYTES
 from simulators.circuit.analysis.measurements import MeasurementLayout, once_layout, rest_layout
 from simulators.circuit.gates import MEASURE
 from simulators.circuit.ir import Circuit, num_words
-from simulators.circuit.passes.slicing import content, parameter_range, parts_problem, sliced
-from simulators.engine import PURE, CircuitParts, Request, RunOptions
+from simulators.circuit.passes.components import content, parameter_range, parts_problem, sliced
+from simulators.engine import PURE, CircuitParts, EngineResult, Request, RunOptions
 from simulators.errors import BadCircuit, OtherOutcome
-from simulators.execution.parts import ProgramCache
-from simulators.execution.requests import bind, check_outputs, check_width, refuse_pure
-from simulators.results import EngineResult
+from simulators.execution import requests
 from simulators.statevector.backend.protocol import Ensemble, StateBackend
 from simulators.statevector.checkpoint import Evolution
 from simulators.statevector.dynamic.branches import Branches
 from simulators.statevector.dynamic.interpreter import Interpreter
 from simulators.statevector.execute import ComponentRun
-from simulators.statevector.kept_states import KeptState, KeptStates
 from simulators.statevector.program import Program, build_program
 from simulators.statevector.state import State
+
+# Cache of states between the runs of a circuit's parts: bounded in bytes and in time.
+#
+# A dropped state is computed again by the run that needs it, to the same bits.
+
+
+class KeptState(msgspec.Struct, frozen=True, eq=False):
+    """State after a part; immutable."""
+
+    state: Any  # handle of its backend
+    record: NDArray[np.uint64]  # [words]: the clbits
+    size_bytes: int
+    until_s: float = 0.0
+
+
+class KeptStates:
+    """Cache of states by digest of their history; the least recently used is dropped first."""
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
+        self._bound_bytes = FREE_STATES_BYTES
+        self._held_bytes = 0
+        self._kept: OrderedDict[bytes, KeptState] = OrderedDict()
+
+    def __len__(self) -> int:
+        return len(self._kept)
+
+    def find(self, key: bytes) -> KeptState | None:
+        """Cached state of that key, or None."""
+        self.expire()
+        kept = self._kept.get(key)
+        if kept is not None:
+            self._kept.move_to_end(key)
+        return kept
+
+    def keep(self, key: bytes, kept: KeptState, keep_s: float) -> None:
+        """Cache a state for `keep_s` seconds, if there is room for it."""
+        self._drop(key)
+        if keep_s <= 0.0 or kept.size_bytes > self._bound_bytes:
+            return
+        self._kept[key] = msgspec.structs.replace(kept, until_s=self._clock() + keep_s)
+        self._held_bytes += kept.size_bytes
+        self._shrink()
+
+    def limit(self, bound_bytes: int) -> None:
+        """Set the limit in bytes, at least FREE_STATES_BYTES."""
+        self._bound_bytes = max(FREE_STATES_BYTES, bound_bytes)
+        self._shrink()
+
+    def expire(self) -> float:
+        """Drop the expired states; return the seconds until the next expiry (inf: none)."""
+        now_s = self._clock()
+        for key in [key for key, kept in self._kept.items() if kept.until_s <= now_s]:
+            self._drop(key)
+        return min((kept.until_s for kept in self._kept.values()), default=math.inf) - now_s
+
+    def _shrink(self) -> None:
+        while self._held_bytes > self._bound_bytes:
+            self._drop(next(iter(self._kept)))
+
+    def _drop(self, key: bytes) -> None:
+        kept = self._kept.pop(key, None)
+        if kept is not None:
+            self._held_bytes -= kept.size_bytes
+
+
+# Circuits in parts: leading operations run once, and the operations after them for each shot.
+#
+# A part is one trajectory: its measurements and resets have the random numbers of shot 0 of binding
+# 0, by their numbers in the circuit, so the resulting state and clbits are a function of
+# operations, seed and precision. They are cached under a digest of these, and computed again on a
+# cache miss. Each part is planned by itself, and only the amplitudes of a state are carried from
+# one part to the next, so a run has the same bits with any cache contents.
 
 CARD = builtin_card("statevector")
 
@@ -46,12 +114,12 @@ class PartsPlan:
 
     def __init__(self, circuit: Circuit, parts: CircuitParts, precision: str) -> None:
         """Set up. Raises BadCircuit for parts that the circuit cannot be divided into."""
-        check_width(CARD, circuit.num_qubits)
+        requests.check_width(CARD, circuit.num_qubits)
         if problem := parts_problem(circuit, parts.ends):
             raise BadCircuit(problem)
         self.ends = (0, *parts.ends)
         self._precision = precision
-        self.rest = ProgramCache(partial(self._rest, circuit))
+        self.rest = requests.ProgramCache(partial(self._rest, circuit))
         self._once: dict[int, Program] = {}
 
     @property
@@ -182,7 +250,7 @@ class _Continuation(ComponentRun):
         self,
         states: StateBackend,
         circuit: Circuit,
-        schedules: ProgramCache[Program],
+        schedules: requests.ProgramCache[Program],
         params: NDArray[np.float64],
         request: Request,
         key: tuple[int, int],
@@ -201,11 +269,13 @@ class _Continuation(ComponentRun):
     def _check(self, request: Request, layout: MeasurementLayout, *, collapses: bool) -> None:
         """Check outputs; the state after the parts is pure, also if they measure."""
         others = tuple(output for output in request.outputs if output not in PURE)
-        check_outputs(CARD, msgspec.structs.replace(request, outputs=others), layout.measures)
+        requests.check_outputs(
+            CARD, msgspec.structs.replace(request, outputs=others), layout.measures
+        )
         codes = self._circuit.table.rows[self._circuit.ops, 0]
         for output in request.outputs:
             if output in PURE:
-                refuse_pure(output, bool((codes == MEASURE).any()), collapses)
+                requests.refuse_pure(output, bool((codes == MEASURE).any()), collapses)
 
 
 def _rest_options(start: KeptState, options: RunOptions) -> RunOptions:
@@ -238,7 +308,7 @@ def run_parts(
             states,
             rest,
             plan.rest,
-            bind(circuit, request, row)[span],
+            requests.bind(circuit, request, row)[span],
             request,
             (request.seed, request.binding + row),
             options,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from functools import cached_property
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -13,7 +12,7 @@ from simulators.circuit.ir import Circuit
 from simulators.circuit.passes.components import Subcircuit, extract, partition
 from simulators.circuit.passes.light_cone import OutputSupport
 from simulators.engine import Request
-from simulators.execution.parts import ProgramCache, SupportCache, part_request
+from simulators.execution.requests import ProgramCache, SupportCache, part_request
 
 if TYPE_CHECKING:
     from simulators.statevector.program import Program

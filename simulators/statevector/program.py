@@ -10,32 +10,20 @@ from numpy.typing import NDArray
 
 from simulators.catalog import SMALL_QUBITS
 from simulators.circuit import gates
-from simulators.circuit.analysis.measurements import (
-    LAST_USE,
-    NO_OP_RESET,
-    TERMINAL,
-    MeasurementLayout,
-    measurement_layout,
-)
+from simulators.circuit.analysis import measurements
 from simulators.circuit.expressions import Expression, expressions_of
 from simulators.circuit.ir import Circuit
 from simulators.statevector.backend.gate_list import GateList, plan_gate_list
 from simulators.statevector.backend.matrix import PlacedMatrix, by_columns, place
+from simulators.statevector.planning import planner
 from simulators.statevector.planning.lowering import MOST_QUBITS
-from simulators.statevector.planning.planner import (
-    OperationRange,
-    SegmentContext,
-    SegmentPlan,
-    plan_segment,
-    tile_width,
-)
 
 
 class Gates(msgspec.Struct, frozen=True, eq=False):
     """Consecutive gates; `number` is the index of the segment in a program."""
 
     number: int
-    passes: GateList | SegmentPlan
+    passes: GateList | planner.SegmentPlan
 
 
 class Unitary(msgspec.Struct, frozen=True, eq=False):
@@ -129,9 +117,9 @@ class Program(msgspec.Struct, frozen=True, eq=False):
     """
 
     items: tuple[Instruction, ...]
-    stretches: tuple[GateList | SegmentPlan, ...]
+    stretches: tuple[GateList | planner.SegmentPlan, ...]
     matrices: tuple[NDArray[np.float64], ...]
-    layout: MeasurementLayout
+    layout: measurements.MeasurementLayout
     full: bool
     draw: int
 
@@ -150,7 +138,7 @@ def build_program(
     precision: str = "double",
     operations: NDArray[np.int64] | None = None,
     apart: bool = False,
-    layout: MeasurementLayout | None = None,
+    layout: measurements.MeasurementLayout | None = None,
     noise: Mapping[int, Sequence[Instruction]] | None = None,
     tile_wires: int = 0,
 ) -> Program:
@@ -160,7 +148,7 @@ def build_program(
     one of several parts. `layout`: replaces the circuit's own; `noise`: by preceding operation.
     `tile_wires`: see `planner.tile_width`.
     """
-    layout = layout or measurement_layout(circuit, keep=keep)
+    layout = layout or measurements.measurement_layout(circuit, keep=keep)
     roles = layout.roles
     noise = noise or {}
     rows = circuit.table.rows[circuit.ops]
@@ -170,15 +158,15 @@ def build_program(
     marks = (
         (codes >= gates.MEASURE)
         & (codes <= gates.UNITARY)
-        & (roles != TERMINAL)
-        & (roles != NO_OP_RESET)
+        & (roles != measurements.TERMINAL)
+        & (roles != measurements.NO_OP_RESET)
     )
     if large:
         marks &= (codes != gates.UNITARY) | (rows[:, 1] > MOST_QUBITS)
     full = keep or not large or bool(marks.any()) or bool(noise)
     # All qubits count, measured or not: the outcomes of a draw are ordered by all of them.
-    goal = SegmentContext(measured=-1 if full else (1 << circuit.num_qubits) - 1)
-    width = tile_width(circuit.num_qubits, precision, tile_wires) if large else 0
+    goal = planner.SegmentContext(measured=-1 if full else (1 << circuit.num_qubits) - 1)
+    width = planner.tile_width(circuit.num_qubits, precision, tile_wires) if large else 0
     op_ids = np.arange(circuit.ops.size) if operations is None else operations
     builder = _Builder(circuit, roles, codes, begins, goal, width, op_ids, layout.from_zero)
     builder.build(np.flatnonzero(marks).tolist(), noise)
@@ -188,7 +176,7 @@ def build_program(
         tuple(builder.matrices.values()),
         layout,
         full,
-        1 + int(op_ids[roles == TERMINAL][0]) if apart and layout.measured else 0,
+        1 + int(op_ids[roles == measurements.TERMINAL][0]) if apart and layout.measured else 0,
     )
 
 
@@ -214,7 +202,7 @@ class _Builder:
         roles: NDArray[np.int64],
         codes: NDArray[np.int64],
         begins: NDArray[np.int64],
-        ends: SegmentContext,
+        ends: planner.SegmentContext,
         width: int,
         op_ids: NDArray[np.int64],
         zero: bool,
@@ -222,7 +210,7 @@ class _Builder:
         """Set up. `width`: wires of the tiles of a large state; 0: it is small. `op_ids`: numbers
         of the operations for their random numbers. `zero`: the state begins as |0...0>."""
         self.items: list[Instruction] = []
-        self.stretches: list[GateList | SegmentPlan] = []
+        self.stretches: list[GateList | planner.SegmentPlan] = []
         self.matrices: dict[int, NDArray[np.float64]] = {}  # by row of the table
         self._circuit = circuit
         self._roles = roles
@@ -254,12 +242,15 @@ class _Builder:
         if first >= last:
             return
         at_qubit, _, at_param = self._begins[first].tolist()
-        passes: GateList | SegmentPlan
+        passes: GateList | planner.SegmentPlan
         if self._width:
             zero = self._zero and not self.items and not self._open
             ends = msgspec.structs.replace(self._ends, zero=zero)
-            passes = plan_segment(
-                self._circuit, OperationRange(first, last, at_qubit, at_param), ends, self._width
+            passes = planner.plan_segment(
+                self._circuit,
+                planner.OperationRange(first, last, at_qubit, at_param),
+                ends,
+                self._width,
             )
             empty = not passes.sweeps.live.size
         else:
@@ -273,7 +264,7 @@ class _Builder:
         at_qubit, at_clbit, _ = self._begins[k].tolist()
         if code == gates.MEASURE:
             qubit, clbit = int(self._circuit.qubits[at_qubit]), int(self._circuit.clbits[at_clbit])
-            last = bool(self._roles[k] == LAST_USE)
+            last = bool(self._roles[k] == measurements.LAST_USE)
             self.items.append(Measure(int(self._numbers[k]), qubit, clbit, last))
         elif code == gates.RESET:
             qubit = int(self._circuit.qubits[at_qubit])

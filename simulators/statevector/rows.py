@@ -1,21 +1,169 @@
-"""Rows of a request on the general path, on any backend of states."""
+"""Rows of a request, and the combination of independent components."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Iterator, Sequence
+from functools import cached_property
+from typing import NamedTuple
 
 import msgspec
+import numpy as np
+from numpy.typing import NDArray
 
-from simulators.catalog import SMALL_QUBITS
-from simulators.circuit.ir import Circuit
-from simulators.control import RunControl
-from simulators.engine import Request, RunOptions
-from simulators.execution.requests import bind
-from simulators.results import EngineResult
+from simulators.catalog import SMALL_QUBITS, builtin_card
+from simulators.circuit.analysis.measurements import MeasurementLayouts
+from simulators.circuit.ir import Circuit, num_words
+from simulators.engine import SAMPLED, BindingResult, EngineResult, Request, RunControl, RunOptions
+from simulators.errors import TooManyBranches
+from simulators.execution import outputs
+from simulators.execution.outputs import Batch, FinalState, PauliStrings, SeedKey, collect
+from simulators.execution.requests import bind, check_outputs
+from simulators.execution.sampling import Distribution, tally
+from simulators.statevector.backend.protocol import StateBackend
+from simulators.statevector.backend.reductions import ROUNDING_FLOOR
+from simulators.statevector.dynamic.branches import MAX_ROWS
+from simulators.statevector.execute import ComponentRun, shots_at_once
 from simulators.statevector.plan import ComponentPlan, ExecutionPlan
 
-if TYPE_CHECKING:
-    from simulators.statevector.backend.protocol import StateBackend
+# Combination of the results of independent components.
+#
+# The components run one after the other, so one state is held at a time. Bits of a shot are joined;
+# probabilities and expectation values are multiplied.
+
+CARD = builtin_card("statevector")
+
+
+class CombinedRun(FinalState):
+    """Final state of all components, for one binding."""
+
+    def __init__(
+        self,
+        states: StateBackend,
+        circuit: Circuit,
+        pieces: Sequence[ComponentPlan],
+        params: NDArray[np.float64],
+        request: Request,
+        key: SeedKey,
+        options: RunOptions,
+    ) -> None:
+        """Set up. `params`: of the whole circuit, with all slots filled."""
+        self.num_qubits = circuit.num_qubits
+        self._states = states
+        self._circuit = circuit
+        self._pieces = pieces
+        self._params = params
+        self._request = request
+        self._key = key
+        self._options = options
+        self._words = num_words(circuit.num_clbits)
+        self._group = shots_at_once(circuit)
+        self._remarks: dict[str, None] = {}
+
+    def result(self) -> BindingResult:
+        """Compute all outputs of the request. Raises Unsupported for undefined outputs."""
+        circuit, request = self._circuit, self._request
+        check_outputs(CARD, request, circuit.clbits_data != b"")
+        return collect(self, MeasurementLayouts.of(circuit), request, self._key)
+
+    def sample(self, shots: int, key: SeedKey) -> Iterator[Batch]:  # noqa: ARG002  # its own
+        """See `FinalState`."""
+        for first in range(0, shots, self._group):
+            records = self._joint.records
+            if first:
+                group = range(first, min(first + self._group, shots))
+                records = np.zeros((len(group), self._words), np.uint64)
+                for run, _ in self._runs():
+                    records |= run.records(group)
+            if self._states.is_root:
+                yield records, None
+
+    def probabilities(self) -> Distribution:
+        """See `FinalState`."""
+        return self._joint.distribution
+
+    def expectations(self, strings: PauliStrings) -> NDArray[np.float64]:  # noqa: ARG002  # its own
+        """See `FinalState`."""
+        return self._joint.means
+
+    @property
+    def remark(self) -> str:  # type: ignore[override]  # grows as components run
+        """Remarks of the components."""
+        return ", ".join(remark for remark in self._remarks if remark)
+
+    @cached_property
+    def _joint(self) -> _Joint:
+        """All outputs, from one pass over the components: each is evolved once."""
+        request = self._request
+        asked = request.outputs
+        group = range(min(self._group, 0 if SAMPLED.isdisjoint(asked) else request.shots))
+        records = np.zeros((len(group), self._words), np.uint64)
+        distribution: Distribution = np.zeros((1, self._words), np.uint64), np.ones(1)
+        means = np.ones(sum(len(item.labels) for item in request.observables))
+        for run, strings in self._runs():
+            if group:
+                records |= run.records(group)
+            if "expectation" in asked:
+                means *= _means(run, strings)
+            if "probabilities" in asked:
+                distribution = self._product(distribution, run.distribution())
+            self._remarks[run.remark] = None
+        return _Joint(records, distribution, means)
+
+    def _runs(self) -> Iterator[tuple[ComponentRun, PauliStrings]]:
+        """Run of each component, with the Pauli strings on its qubits; one state is held at a
+        time."""
+        for piece in self._pieces:
+            assert piece.part is not None
+            width = piece.circuit.num_qubits
+            request = piece.request(self._request, self.num_qubits)
+            run = ComponentRun(
+                self._states.for_width(width),
+                piece.circuit,
+                piece.programs,
+                self._params[piece.part.params],
+                request,
+                self._key,
+                self._options,
+            )
+            yield run, outputs.terms(request.observables, width)
+
+    def _product(self, left: Distribution, right: Distribution) -> Distribution:
+        """Joint distribution of independent records."""
+        if not self._states.is_root:
+            return left
+        if len(left[0]) * len(right[0]) > MAX_ROWS:
+            raise TooManyBranches(
+                f"more than {MAX_ROWS} distinct classical records",
+                hint="ask for counts with shots instead of exact probabilities",
+            )
+        records = (left[0][:, None] | right[0][None, :]).reshape(-1, self._words)
+        probs = np.outer(left[1], right[1]).ravel()
+        likely = probs > ROUNDING_FLOOR[self._options.precision]
+        return tally(records[likely], probs[likely])
+
+
+class _Joint(NamedTuple):
+    records: NDArray[np.uint64]  # of the first group of shots
+    distribution: Distribution
+    means: NDArray[np.float64]
+
+
+def _means(run: ComponentRun, strings: PauliStrings) -> NDArray[np.float64]:
+    """Expectation value of each string; most strings act on few components."""
+    place: dict[tuple[int, int], list[int]] = {}
+    for number, string in enumerate(strings):
+        if string != (0, 0):
+            place.setdefault(string, []).append(number)
+    entry = np.ones(len(strings))
+    if place:
+        for value, indices in zip(
+            run.expectations(list(place)).tolist(), place.values(), strict=True
+        ):
+            entry[indices] = value
+    return entry
+
+
+# Rows of a request on the general path, on any backend of states.
 
 
 class RequestExecution(msgspec.Struct, frozen=True, eq=False):
@@ -56,7 +204,6 @@ class RequestExecution(msgspec.Struct, frozen=True, eq=False):
 
 def run_rows(states: StateBackend, job: RequestExecution) -> EngineResult:
     """Run row after row on the general path."""
-    from simulators.statevector.combine import CombinedRun  # small circuits do without
     from simulators.statevector.execute import ComponentRun
 
     circuit, request, options = job.circuit, job.request, job.options

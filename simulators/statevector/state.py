@@ -19,10 +19,9 @@ import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
 from simulators.catalog import state_bytes
-from simulators.compiler.arrays import aligned
 from simulators.compiler.kernel import device_function
-from simulators.control import RunControl, ThreadPool, ThreadWork
-from simulators.engine import RunOptions
+from simulators.compiler.simd import aligned
+from simulators.engine import RunControl, RunOptions, ThreadPool, ThreadWork
 from simulators.errors import OutOfMemory
 from simulators.statevector.planning.tables import LANES as ROW
 

@@ -18,17 +18,7 @@ from noise_models.normal_form import NormalForm, norm_based_form, normal_form
 from simulators.circuit.gates import BARRIER, DELAY, DELAY_DT, MEASURE, RESET
 from simulators.circuit.ir import Circuit, table_of
 from simulators.circuit.noise import NoiseProgram
-from simulators.trajectories.noise_table import (
-    AFTER_OP,
-    COLUMNS,
-    PAULI,
-    Q0,
-    SET,
-    NoiseTable,
-    X,
-    Z,
-    operators,
-)
+from simulators.trajectories import noise_table
 from simulators.trajectories.pattern_sampling import ErrorTable
 
 _SAME, _SWAPPED, _ON_FIRST, _ON_SECOND = range(4)  # position of a channel's qubits in a term
@@ -42,7 +32,7 @@ class NoisyCircuit(msgspec.Struct, frozen=True, eq=False):
     """A circuit with the unitary parts of its noise, and its errors."""
 
     circuit: Circuit
-    table: NoiseTable
+    table: noise_table.NoiseTable
     errors: ErrorTable
     fresh: NDArray[np.bool_]  # [operations]: True for a unitary part of noise
 
@@ -258,10 +248,10 @@ def build(
     expanded, fresh = _expanded(circuit, unitaries)
     distinct, form_of = _distinct(forms)
     weights = _weights(distinct)  # [forms, kinds]: kind 0 is the identity, the last one the rest
-    sets = np.full(len(distinct), PAULI)
+    sets = np.full(len(distinct), noise_table.PAULI)
     drawn = np.flatnonzero(weights[:, -1])
     sets[drawn] = np.arange(drawn.size)
-    operator_sets = operators([list(distinct[k].rest) for k in drawn.tolist()])
+    operator_sets = noise_table.operators([list(distinct[k].rest) for k in drawn.tolist()])
     own, kinds = np.nonzero(weights)  # the errors of each form
     counts = np.bincount(own, minlength=len(distinct))
     begins = np.cumsum(counts) - counts
@@ -283,7 +273,9 @@ def build(
     errors = ErrorTable(
         np.minimum(1.0, totals[mine]), firsts, begins[mine], edges, lines[:, 3].copy()
     )
-    return NoisyCircuit(expanded, NoiseTable(table, operator_sets, lines[which, 3]), errors, fresh)
+    return NoisyCircuit(
+        expanded, noise_table.NoiseTable(table, operator_sets, lines[which, 3]), errors, fresh
+    )
 
 
 _KINDS = 17  # columns of weights: the Paulis of a pair, and the rest
@@ -326,20 +318,20 @@ def _table(
 ) -> NDArray[np.int64]:
     """Inserts of these kinds at the terms of these lines; `sets`: operator set of each one's
     rest."""
-    result = np.zeros((kinds.size, COLUMNS), np.int64)
-    result[:, AFTER_OP] = lines[:, 0]
-    result[:, SET] = PAULI
+    result = np.zeros((kinds.size, noise_table.COLUMNS), np.int64)
+    result[:, noise_table.AFTER_OP] = lines[:, 0]
+    result[:, noise_table.SET] = noise_table.PAULI
     for j in range(2):
         letter = kinds >> 2 * j & 3
         shift = np.full(kinds.size, j) if local else np.maximum(lines[:, 1 + j], 0)
-        result[:, X] |= ((letter == 1) | (letter == 2)).astype(np.int64) << shift
-        result[:, Z] |= (letter >= 2).astype(np.int64) << shift
+        result[:, noise_table.X] |= ((letter == 1) | (letter == 2)).astype(np.int64) << shift
+        result[:, noise_table.Z] |= (letter >= 2).astype(np.int64) << shift
     if local:
-        result[:, Q0:] = lines[:, 1:3]
+        result[:, noise_table.Q0 :] = lines[:, 1:3]
     rest = kinds == _KINDS - 1
-    result[rest, SET] = sets[rest]
-    result[rest, X] = result[rest, Z] = 0
-    result[rest, Q0:] = lines[rest, 1:3]
+    result[rest, noise_table.SET] = sets[rest]
+    result[rest, noise_table.X] = result[rest, noise_table.Z] = 0
+    result[rest, noise_table.Q0 :] = lines[rest, 1:3]
     return result
 
 

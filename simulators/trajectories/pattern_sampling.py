@@ -1,23 +1,28 @@
-"""Random errors of all shots, drawn before the run, and their order for the walk.
-
-A location has an error with a probability that does not depend on the state, so its errors in a
-block of shots are found by geometric skipping: the number of shots without an error before the next
-one is floor(log(1 - u) / log(1 - p)) (Devroye, Non-Uniform Random Variate Generation, 1986, section
-X.2). Skip k of a block of BLOCK shots, which begins at shot b, is draw 2**60 + 2 * location of shot
-b + k; the kind of the error is draw 2**60 + 2 * location + 1 of the shot itself. So the errors of a
-shot are a function of the noise, the seed, the binding and the shot.
-"""
+"""Sampling of error patterns, and the outcomes of their shots."""
 
 from __future__ import annotations
+
+from collections.abc import Iterator
 
 import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
 from simulators.compiler.kernel import I64, INT, REALS, WORD, kernel
-from simulators.execution.rng import block, uniform
+from simulators.engine import Request
+from simulators.errors import Unsupported
+from simulators.execution.sampling import block, uniform
 from simulators.trajectories import prefix_tree
-from simulators.trajectories.error_patterns import ErrorPatterns, SortedPatterns
+from simulators.trajectories.noise_table import ErrorPatterns, SortedPatterns
+
+# Random errors of all shots, drawn before the run, and their order for the walk.
+#
+# A location has an error with a probability that does not depend on the state, so its errors in a
+# block of shots are found by geometric skipping: the number of shots without an error before the
+# next one is floor(log(1 - u) / log(1 - p)) (Devroye, Non-Uniform Random Variate Generation, 1986,
+# section X.2). Skip k of a block of BLOCK shots, which begins at shot b, is draw 2**60 + 2 *
+# location of shot b + k; the kind of the error is draw 2**60 + 2 * location + 1 of the shot itself.
+# So the errors of a shot are a function of the noise, the seed, the binding and the shot.
 
 FIRST_DRAW = 2**60  # number of the draw for the skips of location 0
 BLOCK = 1 << 16  # shots
@@ -195,3 +200,61 @@ def sort_places(patterns: ErrorPatterns, places: int) -> SortedPatterns:
         np.empty(deepest + 2, np.int64), np.empty(places + 2, np.int64),
     )  # fmt: skip
     return SortedPatterns(terminated, begins, order, deepest, places)
+
+
+# Outputs of trajectories, blocks of shots, and means over trajectories.
+
+SHOTS_AT_ONCE = 1 << 20
+_MOST_ERRORS = 1 << 22  # errors of all shots of a block: 200 MB
+
+
+def refuse_outputs(request: Request) -> None:
+    """Raises Unsupported for outputs that trajectories cannot give."""
+    hint = "engine='densitymatrix' gives it exactly, where its qubits fit into memory"
+    if "statevector" in request.outputs:
+        raise Unsupported(
+            "a statevector of a circuit with noise",
+            hint="its state is mixed: ask for counts or expectation values",
+        )
+    if "gradient" in request.outputs:
+        raise Unsupported(
+            "a gradient of a circuit with noise",
+            hint="shift each parameter and ask for expectation values",
+        )
+    if "probabilities" in request.outputs:
+        raise Unsupported("exact probabilities of a circuit with noise, by trajectories", hint=hint)
+    if request.shots < 1:
+        raise Unsupported("an exact result of a circuit with noise, by trajectories", hint=hint)
+
+
+class Moments:
+    """Mean and variance of values that arrive in parts (Chan, Golub and LeVeque, 1983)."""
+
+    def __init__(self, size: int) -> None:
+        self.count = 0
+        self.mean = np.zeros(size)
+        self._squares = np.zeros(size)
+
+    def add(self, values: NDArray[np.float64]) -> None:
+        """Values [shots, size]."""
+        count = len(values)
+        mean = values.mean(axis=0)
+        squares = ((values - mean) ** 2).sum(axis=0)
+        total = self.count + count
+        step = mean - self.mean
+        self.mean = self.mean + step * (count / total)
+        self._squares += squares + step**2 * (self.count * count / total)
+        self.count = total
+
+    def estimates(self) -> tuple[tuple[float, float], ...]:
+        """Mean and standard error of each value."""
+        errors = np.sqrt(self._squares / max(1, self.count - 1) / max(1, self.count))
+        return tuple(zip(self.mean.tolist(), errors.tolist(), strict=True))
+
+
+def shot_blocks(errors: ErrorTable, shots: int) -> Iterator[tuple[int, int]]:
+    """First shot and end of each block of shots that are run together."""
+    mean = max(1.0, float(errors.probabilities.sum()))
+    size = max(1, min(SHOTS_AT_ONCE, int(_MOST_ERRORS / mean)))
+    for first in range(0, shots, size):
+        yield first, min(first + size, shots)

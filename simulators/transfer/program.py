@@ -16,12 +16,10 @@ from numpy.typing import NDArray
 from noise_models.channel import from_unitary
 from simulators.circuit.analysis.measurements import TERMINAL, has_mid_circuit_ops
 from simulators.circuit.gates import BARRIER, DELAY, DELAY_DT, GATES, MEASURE, UNITARY, unitary
-from simulators.circuit.ir import Circuit
+from simulators.circuit.ir import Circuit, Operation, matrix, operations
 from simulators.circuit.noise import AFTER_OP, CHANNEL, Q0, Q1, NoiseProgram
-from simulators.circuit.operations import Operation, matrix, operations
 from simulators.errors import Unsupported
-from simulators.transfer.dual import DualMatrix, constant
-from simulators.transfer.evolution import HIGH, LOW
+from simulators.transfer.evolution import HIGH, LOW, DualMatrix, constant
 
 Chain = tuple[int, ...]  # channels by number, constants by ~number, in order of action
 _ID, _PHASE = GATES["id"].code, GATES["global_phase"].code

@@ -12,8 +12,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from bench import __main__ as command
-from bench import chart, figures, record
+from bench import __main__ as command, chart, figures, record
 from bench.figures import goals
 from bench.harness import results
 from bench.harness.report import GOALS, Figure

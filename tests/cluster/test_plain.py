@@ -19,7 +19,7 @@ SERVICE = """
 import json, select, sys
 from pathlib import Path
 from launcher.base import Command, Share
-from launcher.process.local import LocalLauncher
+from launcher.process.children import LocalLauncher
 agent, folder, node, rank = json.loads(sys.stdin.readline())
 folder = Path(folder)
 launcher = LocalLauncher(agent)

@@ -26,7 +26,7 @@ from examples_of_types import enumerations, example, structs
 from serialized_types import FILES, JOURNAL, MESSAGES, NESTED, PRINTED, QPM
 
 from simenv import errors
-from simenv.qpm import errors as qpm_errors
+from simenv.qpm import contract
 from simenv.service.journal.writer import Journal
 
 ROOT = Path(__file__).parents[2]
@@ -171,7 +171,7 @@ def constants() -> dict[str, Any]:
             {
                 f"{each.code}: exit {each.exit_code}" + (", retryable" if each.retryable else "")
                 for each in classes
-                if each.__module__ in (errors.__name__, qpm_errors.__name__)
+                if each.__module__ in (errors.__name__, contract.__name__)
             }
         ),
         "columns of the journal": columns,

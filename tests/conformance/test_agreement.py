@@ -14,8 +14,7 @@ from engines import Runner
 from qiskit.quantum_info import SparsePauliOp, Statevector
 from reference import final_state
 
-from simulators.circuit.examples import bell
-from simulators.circuit.ir import Circuit, outcome_width
+from simulators.circuit.ir import Circuit, bell, outcome_width
 from simulators.engine import PauliSum
 from simulators.simulate import counts_of
 

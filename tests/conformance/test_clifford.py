@@ -13,10 +13,10 @@ from engines import Runner
 from qiskit.quantum_info import SparsePauliOp, Statevector
 from reference import final_state
 
-from simulators.circuit import tokens as tk
+from simulators.circuit import ir
 from simulators.circuit.analysis.profiler import profile
-from simulators.circuit.examples import feed_forward
 from simulators.circuit.gates import GATES, unitary
+from simulators.circuit.ir import feed_forward
 from simulators.engine import PauliSum
 from simulators.errors import Unsupported
 from simulators.simulate import counts_of
@@ -100,8 +100,8 @@ def test_feed_forward_and_teleportation_counts_are_correct(
     teleported = Arrays(3, 3).add("h", [0]).add("s", [0])
     teleported.add("h", [1]).add("cx", [1, 2]).add("cx", [0, 1]).add("h", [0])
     teleported.add("measure", [0], [0]).add("measure", [1], [1])
-    teleported.begin((tk.CLBIT, 1, 0)).add("x", [2]).add("end")
-    teleported.begin((tk.CLBIT, 0, 0)).add("z", [2]).add("end")
+    teleported.begin((ir.CLBIT, 1, 0)).add("x", [2]).add("end")
+    teleported.begin((ir.CLBIT, 0, 0)).add("z", [2]).add("end")
     teleported.add("sdg", [2]).add("h", [2]).add("measure", [2], [2])
     result = counts_of(run(teleported.circuit(), shots=4000))
     assert_alike(result, dict.fromkeys(range(4), 0.25), 4000)
@@ -111,7 +111,7 @@ def test_parity_conditions_and_else_blocks_match_statevector(
     runner_of: Callable[[str], Runner],
 ) -> None:
     stabilizer, exact = runner_of("stabilizer"), runner_of("statevector")
-    xor = ((tk.CLBIT, 0, 0), (tk.CLBIT, 1, 0), (tk.BIT_XOR, 0, 0), (tk.LOGIC_NOT, 0, 0))
+    xor = ((ir.CLBIT, 0, 0), (ir.CLBIT, 1, 0), (ir.BIT_XOR, 0, 0), (ir.LOGIC_NOT, 0, 0))
     arrays = Arrays(4, 5).add("h", [0]).add("h", [1]).add("h", [3])
     arrays.add("measure", [0], [0]).add("measure", [1], [1]).add("measure", [0], [4])
     arrays.begin(*xor).add("x", [2]).add("rz", [3], (), [np.pi]).add("else")

@@ -10,9 +10,8 @@ from hypothesis import given, settings
 from random_circuits import QUIET, dynamic_circuits, random_static
 from reference import Reference
 
-from simulators.circuit import tokens as tk
-from simulators.circuit.examples import bell, feed_forward
-from simulators.circuit.ir import Circuit, outcome_width
+from simulators.circuit import ir
+from simulators.circuit.ir import Circuit, bell, feed_forward, outcome_width
 from simulators.execution.sampling import unpack
 from simulators.simulate import counts_of
 
@@ -111,8 +110,8 @@ def test_conditions_on_300_bit_register_are_evaluated_exactly(run: Runner) -> No
     arrays.begin(*arrays.equals(0, 2**299 + 2)).add("x", [1]).add("end")
     arrays.begin(*arrays.equals(0, 2**299 + 3)).add("x", [1]).add("end")
     width = 300
-    shift = ((tk.REGISTER, 0, width), (tk.VALUE, arrays.value(298), 64), (tk.SHIFT_RIGHT, 0, width))
-    cast = ((tk.CAST, 0, 8), (tk.VALUE, arrays.value(2), 8), (tk.NOT_EQUAL, 0, 0))
+    shift = ((ir.REGISTER, 0, width), (ir.VALUE, arrays.value(298), 64), (ir.SHIFT_RIGHT, 0, width))
+    cast = ((ir.CAST, 0, 8), (ir.VALUE, arrays.value(2), 8), (ir.NOT_EQUAL, 0, 0))
     arrays.begin(*shift, *cast).add("x", [1]).add("end")
     arrays.add("measure", [1], [300])
     assert counts_of(run(arrays.circuit(), shots=9)) == {2**300 + 2**299 + 2: 9}

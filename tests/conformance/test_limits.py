@@ -12,12 +12,10 @@ from both_ways import chain
 from engines import Runner
 
 from simulators.catalog import NoiseKind
-from simulators.circuit import tokens as tk
-from simulators.circuit.examples import bell, feed_forward
-from simulators.circuit.ir import Circuit
+from simulators.circuit import ir
+from simulators.circuit.ir import Circuit, bell, feed_forward
 from simulators.circuit.noise import NoiseProgram
-from simulators.control import RunControl
-from simulators.engine import PauliSum, RunOptions
+from simulators.engine import PauliSum, RunControl, RunOptions
 from simulators.errors import (
     BadCircuit,
     EngineError,
@@ -34,7 +32,7 @@ def many_histories(n: int) -> Circuit:
     arrays = Arrays(n, n)
     for q in range(n):
         arrays.add("ry", [q], (), [0.9 + 0.1 * q]).add("measure", [q], [q])
-        arrays.begin((tk.CLBIT, q, 0)).add("rx", [q], (), [0.3 + q]).add("end")
+        arrays.begin((ir.CLBIT, q, 0)).add("rx", [q], (), [0.3 + q]).add("end")
         arrays.add("cx", [q, (q + 1) % n])
     for q in range(n):
         arrays.add("ry", [q], (), [0.4])
@@ -278,12 +276,12 @@ def test_control_flow_runs_or_is_refused_by_name_according_to_card(
     if name == "for":
         arrays.repeat(2).add("x", [0]).add("end")
     elif name == "while":
-        arrays.begin((tk.CLBIT, 0, 0), name="while").add("x", [0]).add("end")
+        arrays.begin((ir.CLBIT, 0, 0), name="while").add("x", [0]).add("end")
     elif name == "switch":
-        arrays.begin((tk.CLBIT, 0, 0), name="switch")
-        arrays.begin((tk.VALUE, arrays.value(1), 0), name="case").add("x", [0]).add("end")
+        arrays.begin((ir.CLBIT, 0, 0), name="switch")
+        arrays.begin((ir.VALUE, arrays.value(1), 0), name="case").add("x", [0]).add("end")
     else:
-        arrays.begin((tk.VALUE, arrays.value(1), 0), (tk.SET_CLBIT, 0, 0), name="store")
+        arrays.begin((ir.VALUE, arrays.value(1), 0), (ir.SET_CLBIT, 0, 0), name="store")
     circuit = arrays.add("measure", [0], [0]).circuit()
     if card.control.loops and card.control.variables:
         assert counts_of(any_run(circuit, shots=5)) == {0: 5}

@@ -13,14 +13,11 @@ from hypothesis import given
 from random_circuits import QUIET, dynamic_circuits, random_static
 from reference import Reference
 
-from simulators.circuit.examples import bell, feed_forward
-from simulators.circuit.ir import Circuit
+from simulators.circuit.ir import Circuit, bell, feed_forward
 from simulators.circuit.noise import NoiseProgram
 from simulators.circuit.passes.attach_noise import attach_noise
-from simulators.control import RunControl
-from simulators.engine import Request, RunOptions
+from simulators.engine import BindingResult, Request, RunControl, RunOptions
 from simulators.errors import Unsupported
-from simulators.results import BindingResult
 from simulators.simulate import counts_of
 
 BOTH = ("counts", "memory")

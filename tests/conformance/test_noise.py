@@ -10,14 +10,12 @@ import pytest
 from arrays import Arrays
 from device_models import DeviceModel
 from engines import Runner
-from hypothesis import given, settings
-from hypothesis import strategies as st
+from hypothesis import given, settings, strategies as st
 from noisy import Exact, after_gates, p_value, program
 from noisy_runs import DYNAMIC, LEAST_P, RATIOS, device_noise, dynamic_noise, layers
 from random_circuits import QUIET, dynamic_circuits, random_static
 
-from noise_models.channel import depolarizing, from_paulis, relaxation
-from noise_models.readout import Readout, ReadoutGroup
+from noise_models.channel import Readout, ReadoutGroup, depolarizing, from_paulis, relaxation
 from simulators.circuit.ir import Circuit
 from simulators.circuit.noise import NoiseProgram
 from simulators.circuit.passes.attach_noise import attach_noise

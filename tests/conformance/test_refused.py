@@ -8,9 +8,8 @@ import pytest
 from arrays import Arrays
 from engines import Runner
 
-from simulators.circuit import tokens as tk
-from simulators.circuit.examples import feed_forward
-from simulators.circuit.ir import Circuit
+from simulators.circuit import ir
+from simulators.circuit.ir import Circuit, feed_forward
 from simulators.errors import Unsupported
 
 Token = tuple[int, int, int]
@@ -24,14 +23,14 @@ def under(*gates: tuple[str, list[int]], tokens: tuple[Token, ...]) -> Circuit:
     return arrays.add("end").add("measure", [1], [2]).circuit()
 
 
-BIT = ((tk.CLBIT, 0, 0),)
-BOTH = ((tk.CLBIT, 0, 0), (tk.CLBIT, 1, 0), (tk.LOGIC_AND, 0, 0))
+BIT = ((ir.CLBIT, 0, 0),)
+BOTH = ((ir.CLBIT, 0, 0), (ir.CLBIT, 1, 0), (ir.LOGIC_AND, 0, 0))
 
 
 def shifted() -> Circuit:
     arrays = Arrays(2, 8).add("h", [0]).add("measure", [0], [0])
-    two = (tk.VALUE, arrays.value(2), 8)
-    arrays.begin((tk.REGISTER, 0, 8), two, (tk.SHIFT_LEFT, 0, 8), two, (tk.EQUAL, 0, 0))
+    two = (ir.VALUE, arrays.value(2), 8)
+    arrays.begin((ir.REGISTER, 0, 8), two, (ir.SHIFT_LEFT, 0, 8), two, (ir.EQUAL, 0, 0))
     return arrays.add("x", [1]).add("end").add("measure", [1], [1]).circuit()
 
 

@@ -27,8 +27,8 @@ from noise_models.snapshot import dump
 from simenv import config
 from simenv.client.client import Client
 from simenv.client.connection.task_handle import TaskHandle
-from simenv.client.results.result import Result
-from simenv.client.submission.fresh import FreshTask
+from simenv.client.result import Result
+from simenv.client.submission.send import FreshTask
 from simenv.client.tasks.task import Task, as_completed
 from simenv.errors import OptionError, TaskFailedError
 from simenv.model import TaskInfo

@@ -24,7 +24,7 @@ from simenv.errors import (
     OptionError,
 )
 from simenv.frontends.qiskit import SimenvBackend
-from simenv.model.devices import DeviceKind
+from simenv.model.views import DeviceKind
 
 THETA = Parameter("theta")
 

@@ -14,9 +14,8 @@ from waiting import until
 from simenv.client.client import Client
 from simenv.errors import OptionError
 from simenv.frontends.qrmi import Payload, QuantumResource
-from simenv.qpm.errors import ExecutionError, InProgressError
-from simenv.qpm.service import QPMCapability
-from simenv.qpm.states import Reason
+from simenv.qpm.contract import ExecutionError, InProgressError, QPMCapability
+from simenv.qpm.envelopes import Reason
 
 
 def request(**more: Any) -> dict[str, Any]:

@@ -13,9 +13,9 @@ import pytest
 from busy_circuits import ENDLESS
 
 import simenv
-from simenv.client import keys
+from simenv.client import administration
+from simenv.client.administration import issue_key
 from simenv.client.client import Client
-from simenv.client.keys import issue_key
 from simenv.errors import (
     ConfigError,
     KeyConflictError,
@@ -67,7 +67,7 @@ def altered(file: Path, **changes: str) -> Path:
     """The same file with something else in it."""
     changed = msgspec.structs.replace(read_private(file, UserKeyFile), **changes)
     other = file.with_suffix(".other")
-    keys.keyfiles.write_private(other, changed)
+    administration.keyfiles.write_private(other, changed)
     return other
 
 

@@ -20,11 +20,11 @@ from shell import shell_of
 from waiting import until
 
 import simenv
-from simenv.client.calls.functions import FunctionExecutor
+from simenv.client.administration import issue_key
 from simenv.client.client import Client
-from simenv.client.keys import issue_key
 from simenv.client.submission.prepare import PreparedSubmit
 from simenv.client.submission.send import send
+from simenv.client.tasks.calls import FunctionExecutor
 from simenv.errors import (
     ConfigError,
     InfeasibleError,
@@ -114,7 +114,7 @@ def test_error_of_a_function_has_the_traceback_of_the_worker(env: Client) -> Non
     text = str(failed.value)
     assert "calling it: ValueError: no such thing as 7" in text
     assert re.search(r"Traceback .*in outer\n.*in inner\n", text, re.DOTALL)
-    assert "calls/functions.py" not in text, "the frames of the worker are left out"
+    assert "worker/calls.py" not in text, "the frames of the worker are left out"
     assert "--bundle" not in text
     for ending in (SystemExit(3), KeyboardInterrupt()):
 

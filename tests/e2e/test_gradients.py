@@ -12,7 +12,7 @@ from qiskit import QuantumCircuit
 from qiskit.circuit import Parameter
 
 import simenv
-from simenv.cli.bundle.collect import collect, load
+from simenv.cli.tasks.bundle import collect, load
 from simenv.errors import OptionError
 
 A, B = Parameter("a"), Parameter("b")

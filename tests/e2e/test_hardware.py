@@ -32,7 +32,7 @@ from simenv.errors import (
 )
 from simenv.frontends.qiskit import SimenvBackend, SimenvEstimator, SimenvSampler
 from simenv.model import TaskState
-from simenv.qpm.errors import ExecutionError
+from simenv.qpm.contract import ExecutionError
 
 SUPPORT = str(Path(__file__).parents[1] / "support")
 LOOK_S = 0.02

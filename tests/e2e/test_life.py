@@ -21,7 +21,7 @@ from waiting import until
 
 import simenv
 from simenv import config
-from simenv.client.environments import named
+from simenv.client import environments
 from simenv.errors import (
     ConfigError,
     InsufficientError,
@@ -45,10 +45,10 @@ def test_down_leaves_no_process_socket_or_connection_file() -> None:
     with live.client() as env:
         env.run(bell(), shots=10)
         pids = [env.status().pid, *(worker.pid for worker in env.workers())]
-    sockets = Path(named.read(live.home / "connection.json").sockets)
+    sockets = Path(environments.read(live.home / "connection.json").sockets)
     assert sockets.parent == lasting
     assert sockets.is_dir()
-    stopped = named.down(live.name)
+    stopped = environments.down(live.name)
     assert not stopped.forced
     assert not any(psutil.pid_exists(pid) and _runs(pid) for pid in pids)
     assert not sockets.exists()
@@ -134,7 +134,7 @@ def test_pool_with_unknown_engine_is_refused_at_start() -> None:
     with pytest.raises(ConfigError, match="nonesuch"):
         live.up()
     with pytest.raises(NoServiceError):
-        named.read(live.home / "connection.json")
+        environments.read(live.home / "connection.json")
     live.down()
 
 
@@ -145,7 +145,7 @@ def test_queued_tasks_of_removed_pool_run_in_other_pool() -> None:
         # Ahead of them what lasts: the service goes before it has come to them.
         ahead = env.submit_many([ENDLESS] * 2, shots=10)
         tasks = env.submit_many([layered(15, 200, seed) for seed in range(20)], shots=10, seed=1)
-    named.down(live.name, now=True)
+    environments.down(live.name, now=True)
     with pytest.raises(ConfigError, match="pool 'old', which is not there"):
         live.up(pools=[FAULTY])
     live.up(pools=[{"name": "new", "min": 1, "max": 1}])

@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 
 import simenv
-from simenv.client.environments import named
+from simenv.client import environments
 from simenv.config import ConnectionFile, OwnerEndpoint
 from simenv.errors import KeyRefusedError, NoServiceError
 from simenv.wire.keyfiles import new_pair
@@ -33,7 +33,7 @@ def environment() -> Iterator[live.Live]:
 def seen_elsewhere(environment: live.Live, folder: Path, **changes: object) -> Path:
     """The connection file as another machine reads it."""
     path = folder / "connection.json"
-    result = named.read(environment.home / "connection.json")
+    result = environments.read(environment.home / "connection.json")
     changed = msgspec.structs.replace(result, node="elsewhere", sockets="/nowhere", **changes)
     path.touch(0o600)
     path.write_bytes(msgspec.json.encode(changed))
@@ -55,7 +55,7 @@ def test_owner_on_other_machine_connects_with_connection_file_and_has_all_rights
         assert far.scale("main", 1).least == 1
         assert [info.owner for info in far.tasks([task, wide.task])] == ["", ""]
         far.shutdown(now=True)
-    environment.wait_dead(named.read(outcome).pid)
+    environment.wait_dead(environments.read(outcome).pid)
 
 
 def test_connected_owner_on_other_machine_continues_after_service_restart(
@@ -64,13 +64,13 @@ def test_connected_owner_on_other_machine_continues_after_service_restart(
     result = seen_elsewhere(environment, tmp_path)
     with simenv.connect(service=result) as far:
         first = far.run(BELL + "measure q->c;", seed=5)
-        named.down(environment.name)
+        environments.down(environment.name)
         environment.up()
         assert far.run(BELL + "measure q->c;", seed=5).counts == first.counts
 
 
 def test_stale_key_in_connection_file_is_refused(environment: live.Live, tmp_path: Path) -> None:
-    own = named.read(environment.home / "connection.json").own
+    own = environments.read(environment.home / "connection.json").own
     assert own is not None
     pair = new_pair()
     stale = OwnerEndpoint(own.address, own.server_key, pair.public, pair.secret)

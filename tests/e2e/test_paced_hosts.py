@@ -17,9 +17,8 @@ from waiting import until
 from noise_models.snapshot import dump
 from simenv import config
 from simenv.client.client import Client
-from simenv.frontends.qrmi import Payload, QuantumResource
-from simenv.frontends.qrmi.types import statuses
-from simenv.qpm.errors import InProgressError
+from simenv.frontends.qrmi import Payload, QuantumResource, statuses
+from simenv.qpm.contract import InProgressError
 
 SHOTS = 60_000
 LENGTH_S = 1e-9 * (50_000 + SHOTS * (4_000 + 40 + 1_000))  # 0.3 s

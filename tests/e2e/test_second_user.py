@@ -25,8 +25,8 @@ from qpi_programs import HERE, linked
 from waiting import until
 
 from simenv import config
+from simenv.client import environments
 from simenv.client.client import Client
-from simenv.client.environments import named
 from simenv.errors import SimenvError
 from simenv.frontends.qpi import InstalledLibrary, build
 
@@ -127,7 +127,7 @@ def test_files_and_folders_refuse_another_user(live: Live, base: Path) -> None:
 def test_shared_memory_of_ranks_is_in_a_folder_that_goes_with_the_service(live: Live) -> None:
     if live.options["launcher"] == {"use": "local"}:
         pytest.skip("workers of one rank share no memory")
-    folder = config.segment_folder(Path(named.read(live.home / "connection.json").sockets))
+    folder = config.segment_folder(Path(environments.read(live.home / "connection.json").sockets))
     assert stat.S_IMODE(folder.stat().st_mode) == 0o700
     maps = [Path(f"/proc/{rank.pid}/maps").read_text() for rank in ranks_of(live, "pair-0")]
     segments = {Path(name) for text in maps for name in SEGMENT.findall(text)}
@@ -178,7 +178,7 @@ def test_clients_that_outlive_their_service_believe_no_neighbour(
     with environment(base, launcher, FUNCTIONS) as live:
         live.up()
         service = str(live.home / "connection.json")
-        sockets = Path(named.read(Path(service)).sockets)
+        sockets = Path(environments.read(Path(service)).sockets)
         pipe, environ = subprocess.PIPE, {**os.environ, "SIMENV_SERVICE": service}
         with (
             live.client() as caller,
@@ -190,7 +190,7 @@ def test_clients_that_outlive_their_service_believe_no_neighbour(
             assert program.stdout.readline().startswith("ok")
             waiting = caller.functions().submit(time.sleep, 60)
             assert submitter.run(bell(), shots=10).shots == 10
-            named.down(live.name, now=True)
+            environments.down(live.name, now=True)
             lasting = sockets.parent
             assert lasting.name.startswith("simenv-sockets-")
             shutil.rmtree(lasting)  # as a cleaner of /tmp would do: keys alone protect now
@@ -221,9 +221,9 @@ def test_names_of_sockets_are_not_free_after_the_end_of_the_service(
 ) -> None:
     with environment(base, launcher) as live:
         live.up()
-        sockets = Path(named.read(live.home / "connection.json").sockets)
+        sockets = Path(environments.read(live.home / "connection.json").sockets)
         with impostor(sockets, tmp_path / "never") as end_impostor:
-            named.down(live.name, now=True)
+            environments.down(live.name, now=True)
             time.sleep(1.0)
             assert end_impostor() == [f"kept out of {sockets}"]
 

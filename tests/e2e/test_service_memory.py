@@ -14,9 +14,9 @@ from hostile import Attack, Prey, large_programs, noise_documents
 from refused import BODIES, growth_bytes
 
 import simenv
-from simenv.client import keys
+from simenv.client import administration
 from simenv.client.client import Client
-from simenv.client.environments.named import read
+from simenv.client.environments import read
 from simenv.wire.keyfiles import UserKeyFile, read_private
 
 MESSAGES = 30  # `python -m bench run refused_messages` sends 200
@@ -34,7 +34,7 @@ def env() -> Iterator[Client]:
 @pytest.fixture(scope="module")
 def mallory(env: Client, tmp_path_factory: pytest.TempPathFactory) -> UserKeyFile:
     file = tmp_path_factory.mktemp("keys") / "mallory"
-    keys.issue_key(env.keys, "mallory", "client", file)
+    administration.issue_key(env.keys, "mallory", "client", file)
     return read_private(file, UserKeyFile)
 
 
@@ -51,7 +51,7 @@ def test_another_client_is_answered_within_a_second_during_a_flood_of_large_mess
     env: Client, mallory: UserKeyFile, tmp_path: Path, attack: Attack
 ) -> None:
     file = tmp_path / "ben"
-    keys.issue_key(env.keys, f"ben-{attack.__name__.replace('_', '-')}", "client", file)
+    administration.issue_key(env.keys, f"ben-{attack.__name__.replace('_', '-')}", "client", file)
     flood = threading.Thread(target=attack, args=(mallory, FLOOD_S, Prey(0, 0, "", b"")))
     times_s = []
     with simenv.connect(service=file) as ben:

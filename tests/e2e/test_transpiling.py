@@ -21,10 +21,10 @@ from qiskit.circuit import Parameter
 from waiting import until
 
 import simenv
+from simenv.client.administration import issue_key
 from simenv.client.circuits import load
 from simenv.client.client import Client
-from simenv.client.devices.compiler import Compiler
-from simenv.client.keys import issue_key
+from simenv.client.submission.compiler import Compiler
 from simenv.client.submission.prepare import PreparedSubmit
 from simenv.client.submission.send import send
 from simenv.errors import (
@@ -36,15 +36,20 @@ from simenv.errors import (
     SimenvError,
     TaskFailedError,
 )
-from simenv.model import TaskOptions, TaskSpec, TaskState
-from simenv.model import detection as limits
-from simenv.model.calls import CALL_FORMAT, TRANSPILER, VALUE, TranspileCall
-from simenv.model.detection import DETECTORS, DetectionCall, sizes_of
+from simenv.model import TaskOptions, TaskSpec, TaskState, calls
+from simenv.model.calls import (
+    CALL_FORMAT,
+    DETECTORS,
+    TRANSPILER,
+    VALUE,
+    DetectionCall,
+    TranspileCall,
+    sizes_of,
+)
 from simenv.transpiler import qpy
-from simenv.transpiler.target import target_of
-from simenv.transpiler.transpiler import Transpiler
+from simenv.transpiler.transpiler import Transpiler, target_of
 from simenv.wire import codec
-from simulators.control import RunControl
+from simulators.engine import RunControl
 from simulators.stabilizer.detectors import MatchingDecoder, sampled
 
 PATIENCE_S = 120.0
@@ -312,7 +317,7 @@ def test_circuits_beyond_a_limit_are_refused(env: Client, monkeypatch: pytest.Mo
             env.submit(stim.Circuit(text))
     with pytest.raises(LimitExceededError, match=r"at most .* shots a task"):
         env.submit(code(), shots=100_000_000, outputs="memory")
-    monkeypatch.setattr(limits, "MAX_TEXT_BYTES", 100)
+    monkeypatch.setattr(calls, "MAX_TEXT_BYTES", 100)
     with pytest.raises(LimitExceededError, match="text of the circuit"):
         env.submit(code())
     monkeypatch.undo()

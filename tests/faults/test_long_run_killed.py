@@ -17,7 +17,7 @@ from live import PATIENCE_S, Live, environment
 from simenv import config
 from simenv.client.client import Client
 from simenv.client.tasks.task import Task
-from simenv.result_files.reader import CHECKPOINTS
+from simenv.result_files import CHECKPOINTS
 
 pytestmark = pytest.mark.usefixtures("no_leaks")
 

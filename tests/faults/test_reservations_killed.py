@@ -14,7 +14,7 @@ from live import Live, resurrected
 
 import simenv
 from simenv.model import AdmissionPolicy, DeviceProfile, Workload
-from simenv.wire.messages.reservations import PolicyReply, ProfileReply, SetPolicy, SetProfile
+from simenv.wire.messages.admin import PolicyReply, ProfileReply, SetPolicy, SetProfile
 
 pytestmark = pytest.mark.usefixtures("no_leaks")
 

@@ -13,11 +13,11 @@ from live import Live, resurrected
 from waiting import until
 
 import simenv
+from simenv.client import environments
 from simenv.client.client import Client
-from simenv.client.environments import named
 from simenv.errors import ConfigError, InsufficientError, ServiceLostError, TaskFailedError
 from simenv.model import task_number
-from simenv.service.support import fault_injection
+from simenv.service import support
 
 pytestmark = pytest.mark.usefixtures("no_leaks")
 TRIES = 10
@@ -79,7 +79,7 @@ def test_partial_result_file_of_killed_worker_is_removed_and_task_runs_again() -
             _await_none(live.home)
         half[0].touch()  # one that its service did not live to remove
         live.kill_service()
-        live.wait_dead(named.read(live.home / "connection.json").pid)
+        live.wait_dead(environments.read(live.home / "connection.json").pid)
         live.up()
         with live.client() as env:
             _await_none(live.home)
@@ -102,7 +102,7 @@ def test_unwritable_result_fails_task_with_reason_and_worker_continues() -> None
 
 
 @pytest.mark.parametrize(
-    "point", [p for p in fault_injection.POINTS if p.split(".")[0] in ("reopen", "gc")]
+    "point", [p for p in support.POINTS if p.split(".")[0] in ("reopen", "gc")]
 )
 def test_service_killed_in_reopen_or_gc_loses_and_duplicates_nothing(point: str) -> None:
     live = Live(faults=f"{point}:1:kill")
@@ -165,12 +165,12 @@ def test_resume_on_other_node_restores_tasks_from_journal_copy(tmp_path: Path) -
             for each in entries:
                 each.wait()
             env.ack(2, cursor="mine")
-        named.down(live.name)
+        environments.down(live.name)
         with pytest.raises(ConfigError, match="no live journal") as caught:
             live.up(state_dir=str(tmp_path / "node2"))
         assert "--restore" in caught.value.hint
         elsewhere = {**live.options, "state_dir": str(tmp_path / "node2")}
-        named.up(elsewhere, resume=True)
+        environments.up(elsewhere, resume=True)
         with live.client() as env:
             assert env.status().resumed.startswith("from the copy ")
             assert [done.seq for done in env.completions(cursor="mine")] == [3, 4, 5, 6]
@@ -195,11 +195,11 @@ def test_service_is_refused_while_another_runs_and_force_lock_replaces_it(tmp_pa
         with pytest.raises(InsufficientError, match=rf"up on elsewhere: process {pid}") as caught:
             live.up(state_dir=str(tmp_path / "node2"))
         assert "--force-lock" in caught.value.hint
-        other = named.up(
+        other = environments.up(
             {**live.options, "state_dir": str(tmp_path / "node2")}, resume=False, force_lock=True
         )
         live.wait_dead(pid)  # it sees that the file names another, and gives way
-        assert named.read(connection).pid == other.pid
+        assert environments.read(connection).pid == other.pid
         with live.client() as env:
             assert env.run(turned(2), shots=None, outputs=("statevector",)).num_qubits == 2
     finally:

@@ -9,7 +9,7 @@ import pytest
 
 from simulators.compiler import warmup
 from simulators.gpu.devices.detect import find_gpu, refusal
-from simulators.gpu.devices.protocol import Device
+from simulators.gpu.devices.device import Device
 
 warmup.prepare(Path(sys.prefix) / "var" / "simenv-kernels")
 

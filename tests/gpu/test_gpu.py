@@ -12,10 +12,9 @@ from host_device import HostDevice
 from random_circuits import random_static
 
 from simulators import registry
-from simulators.control import RunControl
-from simulators.engine import Request, RunOptions
+from simulators.engine import Request, RunControl, RunOptions
 from simulators.errors import OutOfMemory
-from simulators.gpu.devices.protocol import Device
+from simulators.gpu.devices.device import Device
 from simulators.gpu.engine import GpuEngine
 from simulators.statevector.engine import StatevectorEngine
 

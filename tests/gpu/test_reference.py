@@ -7,7 +7,7 @@ from against_custatevec import largest_difference
 
 from bench.circuits import CIRCUITS
 from bench.peers.custatevec import NotInstalled
-from simulators.gpu.devices.protocol import Device
+from simulators.gpu.devices.device import Device
 
 pytestmark = pytest.mark.gpu
 

@@ -13,12 +13,11 @@ import mpis
 import pytest
 from waiting import until
 
-from launcher import probe, probe_cache, selection
+from launcher import probe, selection
 from launcher.allocation.this_node import this_node
 from launcher.base import Allocation, Command, Exit, Launcher, LaunchError, Node, Share
-from launcher.probe import ProbeResult
-from launcher.probe_cache import ProbeCache, cache_key
-from launcher.process.local import LocalLauncher
+from launcher.probe import ProbeCache, ProbeResult, cache_key
+from launcher.process.children import LocalLauncher
 
 HERE = this_node()
 ALONE = Allocation((HERE,), "this machine")
@@ -238,7 +237,7 @@ def test_working_result_is_cached(tmp_path: Path) -> None:
 
 
 def test_cache_file_is_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(probe_cache, "MAX_ENTRIES", 3)
+    monkeypatch.setattr(probe, "MAX_ENTRIES", 3)
     file = tmp_path / "launchers.json"
     for key in "abcdd":
         ProbeCache(file).add(key, OUTCOME)

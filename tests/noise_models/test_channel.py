@@ -16,9 +16,8 @@ from qiskit_ibm_runtime import fake_provider
 from noise_models import channel, library
 from noise_models.build import build
 from noise_models.channel import Channel, paulis
-from noise_models.errors import NoiseError
-from noise_models.library import installed
-from noise_models.options import NoiseOptions
+from noise_models.model import NoiseOptions
+from noise_models.strict_json import NoiseError
 from tests.noise_models.snapshots import transmons
 
 
@@ -197,7 +196,7 @@ def test_components_that_aer_lacks_are_refused(name: str) -> None:
 @pytest.mark.parametrize("recipe", ["simenv", "aer"])
 def test_channels_of_all_devices_are_cptp(recipe: str) -> None:
     """Every 17th gate of each device, and its idle noise."""
-    for name in (*installed.names(), *library.BUNDLED):
+    for name in (*library.installed_names(), *library.BUNDLED):
         snapshot = library.load(name)
         result = build(snapshot, NoiseOptions.parse({"recipe": recipe}))
         sizes = {gate.name: gate.num_qubits for gate in snapshot.native_gates}

@@ -15,11 +15,10 @@ from noise_models import channel, custom, document, library
 from noise_models.build import build
 from noise_models.channel import Channel
 from noise_models.custom import ChannelEntry, CustomModel, IdleEntry, ReadoutEntry
-from noise_models.custom.model import ChannelModel
-from noise_models.errors import NoiseError, SnapshotError
-from noise_models.options import NoiseOptions
-from noise_models.relations.compare import compare
-from noise_models.relations.compose import compose
+from noise_models.document import ChannelModel
+from noise_models.model import NoiseOptions
+from noise_models.relations import compare, compose
+from noise_models.strict_json import NoiseError, SnapshotError
 from tests.noise_models.snapshots import transmons
 from tests.noise_models.test_channel import random_kraus
 

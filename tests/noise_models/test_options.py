@@ -6,8 +6,7 @@ import itertools
 
 import msgspec
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
+from hypothesis import given, strategies as st
 
 from noise_models import library
 from noise_models.build import build
@@ -20,9 +19,9 @@ from noise_models.calibration import (
 )
 from noise_models.custom import from_values
 from noise_models.document import model
-from noise_models.errors import NoiseError
 from noise_models.limits import limited
-from noise_models.options import COMPONENTS, GROUPS, VALUES, NoiseOptions
+from noise_models.model import COMPONENTS, GROUPS, VALUES, NoiseOptions
+from noise_models.strict_json import NoiseError
 
 
 def test_words_are_short_forms() -> None:

@@ -10,18 +10,15 @@ from typing import Any
 import msgspec
 import numpy as np
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
+from hypothesis import given, settings, strategies as st
 
 from noise_models import channel, document, library, normal_form, snapshot
 from noise_models.channel import Channel
 from noise_models.custom import ChannelEntry, CustomModel, IdleEntry, ReadoutEntry
-from noise_models.errors import NoiseError, SnapshotError
-from noise_models.model import NoiseModel
+from noise_models.model import NoiseModel, NoiseOptions
 from noise_models.normal_form import NormalForm
-from noise_models.options import NoiseOptions
-from noise_models.relations.compare import compare, distance
-from noise_models.relations.compose import compose
+from noise_models.relations import compare, compose, distance
+from noise_models.strict_json import NoiseError, SnapshotError
 from tests.noise_models.snapshots import transmons
 from tests.noise_models.test_channel import random_kraus
 

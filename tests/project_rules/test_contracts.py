@@ -59,8 +59,8 @@ def test_purity_contract_covers_all_pure_modules() -> None:
     pure = {
         "launcher.placement", "noise_models",
         "simenv.scheduler", "simulators.catalog", "simulators.circuit",
-        "simenv.cli.profiling.profile", "simenv.cli.profiling.findings",
-        "simenv.cli.bundle.manifest",
+        "simenv.cli.profile",
+        "simenv.cli.tasks.bundle_manifest",
     }  # fmt: skip
     assert set(contract["source_modules"]) == pure
 

@@ -72,7 +72,7 @@ LONG_SIGNATURES = {  # options by keyword, and signatures that others fix
     "simenv/client/client.py": {"submit", "submit_many"},
     "simenv/client/environment.py": {"reserve"},
     "simenv/frontends/pennylane/device.py": {"__init__"},
-    "simenv/qpm_check/fake_defw/directory.py": {"resolve_services"},  # DEFw's
+    "simenv/qpm_check/fake_defw/fakes.py": {"resolve_services"},  # DEFw's
 }
 
 

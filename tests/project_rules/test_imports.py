@@ -39,7 +39,7 @@ def test_command_line_application_loads_no_heavy_library(tmp_path: Path) -> None
 
 
 def test_submit_and_local_modules_load_no_transport_or_heavy_library(tmp_path: Path) -> None:
-    needed = "import simenv.cli.tasks.submit, simenv.client.environments.local"
+    needed = "import simenv.cli.tasks.submit, simenv.client.local"
     assert loaded(needed, tmp_path).isdisjoint({*HEAVY, *GENERIC, "zmq", "asyncio", "email"})
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from source_trees import parsed
 
-from simenv.scheduler.core.actions import Action
+from simenv.scheduler.core import Action
 from simenv.scheduler.scheduler import Scheduler
 
 ROOT = Path(__file__).parents[2] / "simenv"

@@ -8,9 +8,8 @@ import threading
 import numpy as np
 import pytest
 
-from simulators.control import RunControl, ThreadPool
+from simulators.engine import BindingResult, EngineResult, RunControl, ThreadPool
 from simulators.errors import Stopped
-from simulators.results import BindingResult, EngineResult
 
 
 @pytest.mark.parametrize("threads", [1, 2, 5])

@@ -14,9 +14,8 @@ from bench.peers.fused_gates import fused, gate_by_gate
 from simenv.client.circuits import load
 from simenv.model import decode_program
 from simulators.circuit.ir import Circuit
-from simulators.control import RunControl
-from simulators.engine import Request, RunOptions
-from simulators.gpu.devices.protocol import Device
+from simulators.engine import Request, RunControl, RunOptions
+from simulators.gpu.devices.device import Device
 from simulators.gpu.engine import GpuEngine
 
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from simulators.circuit import tokens as tk
+from simulators.circuit import ir
 from simulators.circuit.gates import GATES, OTHERS
 from simulators.circuit.ir import Circuit, CircuitData
 
@@ -80,12 +80,12 @@ class Arrays:
 
     def begin(self, *tokens: Token, name: str = "if") -> Arrays:
         """An `if`, or another operation with a postfix expression, without its END."""
-        self.conditions += [*tokens, (tk.END, 0, 0)]
+        self.conditions += [*tokens, (ir.END, 0, 0)]
         return self.add(name)
 
     def repeat(self, count: int) -> Arrays:
         """The head of a `for`."""
-        return self.begin((tk.VALUE, self.value(count), 64), name="for")
+        return self.begin((ir.VALUE, self.value(count), 64), name="for")
 
     def variable(self, width: int) -> int:
         """Number of a new variable; width 0: a Bool."""
@@ -101,7 +101,7 @@ class Arrays:
         """Tokens of `register == number`."""
         width = self.registers[register][1]
         operand = self.value(number)
-        return (tk.REGISTER, register, width), (tk.VALUE, operand, width), (tk.EQUAL, 0, 0)
+        return (ir.REGISTER, register, width), (ir.VALUE, operand, width), (ir.EQUAL, 0, 0)
 
     def fields(self) -> tuple:
         """The arguments of `CircuitData`."""
@@ -170,9 +170,9 @@ class _Walk:
 
         target, value = operation.condition
         if isinstance(target, Clbit):
-            tokens: tuple[Token, ...] = ((tk.CLBIT, bits[target], 0),)
+            tokens: tuple[Token, ...] = ((ir.CLBIT, bits[target], 0),)
             if not value:
-                tokens += ((tk.LOGIC_NOT, 0, 0),)
+                tokens += ((ir.LOGIC_NOT, 0, 0),)
         else:
             tokens = self.arrays.equals(self.names.index(target.name), int(value))
         self.arrays.begin(*tokens)

@@ -7,7 +7,7 @@ from contextlib import contextmanager
 
 import pytest
 
-from simulators.control import RunControl
+from simulators.engine import RunControl
 from simulators.statevector import checkpoint
 
 

@@ -12,16 +12,14 @@ from arrays import Arrays
 from numpy.typing import NDArray
 
 from simulators.catalog.costs import COUNTS_QUBITS, SHARE_QUBITS
-from simulators.circuit import tokens as tk
+from simulators.circuit import ir
 from simulators.circuit.gates import ANY, GATES
 from simulators.circuit.ir import Circuit
 from simulators.circuit.validation.admission import validation_error
-from simulators.control import RunControl
-from simulators.engine import Request, RunOptions
+from simulators.engine import EngineResult, Request, RunControl, RunOptions
 from simulators.errors import (
     EngineError,
 )
-from simulators.results import EngineResult
 from simulators.statevector.engine import StatevectorEngine
 
 State = NDArray[np.complexfloating[Any, Any]]
@@ -134,7 +132,7 @@ def histories(n: int, measurements: int) -> Circuit:
     arrays = Arrays(n, n)
     for q in reversed(range(n - measurements, n)):
         arrays.add("ry", [q], (), [0.9 + 0.1 * q]).add("measure", [q], [q])
-        arrays.begin((tk.CLBIT, q, 0)).add("rx", [q], (), [0.3 + q]).add("end")
+        arrays.begin((ir.CLBIT, q, 0)).add("rx", [q], (), [0.3 + q]).add("end")
         arrays.add("cx", [q, (q + 1) % n])
     return measured(woven(arrays))
 

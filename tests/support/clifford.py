@@ -6,8 +6,8 @@ import numpy as np
 from arrays import Arrays
 
 from simulators.circuit.gates import GATES
+from simulators.engine import BindingResult
 from simulators.execution.sampling import unpack
-from simulators.results import BindingResult
 
 ONE = ["h", "s", "sdg", "x", "y", "z", "sx", "sxdg", "rz", "ry", "rx", "u", "p"]
 TWO = ["cx", "cz", "cy", "swap", "iswap", "ecr", "dcx", "rzz", "rxx", "ryy", "rzx"]

@@ -8,9 +8,8 @@ from collections.abc import Mapping
 import numpy as np
 
 from noise_models import channel as channels
-from noise_models.channel import Channel
+from noise_models.channel import Channel, Readout, ReadoutGroup
 from noise_models.model import LocatedChannel
-from noise_models.readout import Readout, ReadoutGroup
 
 DURATIONS_NS = {
     "sx": 35.0,

@@ -16,10 +16,16 @@ from simulators import catalog, registry
 from simulators.circuit.ir import Circuit
 from simulators.circuit.noise import NoiseProgram
 from simulators.circuit.validation.admission import validation_error
-from simulators.control import RunControl
-from simulators.engine import Engine, EngineContext, PauliSum, Request, RunOptions
+from simulators.engine import (
+    BindingResult,
+    Engine,
+    EngineContext,
+    PauliSum,
+    Request,
+    RunControl,
+    RunOptions,
+)
 from simulators.gpu.engine import GpuEngine
-from simulators.results import BindingResult
 from simulators.statevector.engine import StatevectorEngine
 
 

@@ -13,10 +13,9 @@ from pathlib import Path
 from arrays import Arrays
 
 from simenv.model import decode_program
-from simulators.circuit import tokens as tk
-from simulators.circuit.examples import bell, feed_forward, ghz
+from simulators.circuit import ir
 from simulators.circuit.gates import GATES
-from simulators.circuit.ir import Circuit
+from simulators.circuit.ir import Circuit, bell, feed_forward, ghz
 
 PROGRAMS = Path(__file__).parents[1] / "golden"
 GateNames = tuple[str, ...]
@@ -73,7 +72,7 @@ def random_dynamic(qubits: int, rounds: int, seed: int, names: GateNames = GATE_
         _gates(arrays, outcome, 2 * qubits, names)
         first, second, third = (*outcome.order(qubits), 0)[:3]
         arrays.add("measure", [first], [second])
-        arrays.begin((tk.CLBIT, second, 0)).add("x", [third]).add("h", [first]).add("end")
+        arrays.begin((ir.CLBIT, second, 0)).add("x", [third]).add("h", [first]).add("end")
         if outcome.below(2):
             arrays.add("reset", [first])
     _gates(arrays, outcome, qubits, names)
@@ -88,7 +87,7 @@ def repeated(qubits: int, count: int) -> Circuit:
     arrays.repeat(count)
     for qubit in range(qubits):
         arrays.add("ry", [qubit], (), [0.3 + qubit]).add("measure", [qubit], [qubit])
-        arrays.begin((tk.CLBIT, qubit, 0)).add("cx", [qubit, (qubit + 1) % qubits]).add("end")
+        arrays.begin((ir.CLBIT, qubit, 0)).add("cx", [qubit, (qubit + 1) % qubits]).add("end")
     arrays.add("end")
     for qubit in range(qubits):
         arrays.add("measure", [qubit], [qubit])

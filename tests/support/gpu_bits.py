@@ -6,13 +6,10 @@ import numpy as np
 from gpu_exercise import circuit
 from random_sweeps import Table, random_state
 
-from simulators.control import RunControl
-from simulators.engine import PauliSum, Request, RunOptions
-from simulators.gpu.devices.protocol import COMPLEX, Device, MemoryLedger
-from simulators.gpu.encode import encode_sweeps
+from simulators.engine import EngineResult, PauliSum, Request, RunControl, RunOptions
+from simulators.gpu.devices.device import COMPLEX, Device, MemoryLedger
 from simulators.gpu.engine import GpuEngine
-from simulators.gpu.sweeps import DeviceState, apply_program, upload_program
-from simulators.results import EngineResult
+from simulators.gpu.sweeps import DeviceState, apply_program, encode_sweeps, upload_program
 
 
 def table_bits(device: Device, seed: int, precision: str) -> bytes:

@@ -17,14 +17,11 @@ from random_sweeps import TOLERANCE, Table, random_state
 
 from simulators.circuit.ir import Circuit
 from simulators.compiler import warmup
-from simulators.control import RunControl
-from simulators.engine import PauliSum, Request, RunOptions
-from simulators.gpu import gradients
-from simulators.gpu.devices.protocol import COMPLEX, MemoryLedger
-from simulators.gpu.encode import encode_sweeps
+from simulators.engine import EngineResult, PauliSum, Request, RunControl, RunOptions
+from simulators.gpu import reductions
+from simulators.gpu.devices.device import COMPLEX, MemoryLedger
 from simulators.gpu.engine import GpuEngine
-from simulators.gpu.sweeps import DeviceState, apply_program, upload_program
-from simulators.results import EngineResult
+from simulators.gpu.sweeps import DeviceState, apply_program, encode_sweeps, upload_program
 from simulators.statevector.engine import StatevectorEngine
 
 ORDERS = (FORWARD, BACKWARD, 5)
@@ -124,7 +121,7 @@ def exchanges(device: HostDevice) -> bool:
 
 def is_right(library: Path) -> bool:
     """Whether all results are right for each order of threads."""
-    gradients._GROUPS = 2  # a block of threads has several tiles
+    reductions._GROUPS = 2  # a block of threads has several tiles
     devices = [HostDevice(library, order=order) for order in ORDERS]
     return all(tables(device) and circuits(device) and exchanges(device) for device in devices)
 

@@ -8,8 +8,8 @@ import shutil
 from pathlib import Path
 
 from simenv.qpm_check.checks import rows
-from simenv.qpm_check.harness.runner import LIMIT_S, PROBE_S, CheckReport, Options, check
-from simenv.qpm_check.targets.plugin import PluginTarget
+from simenv.qpm_check.plugin import PluginTarget
+from simenv.qpm_check.runner import LIMIT_S, PROBE_S, CheckReport, Options, check
 
 PLUGINS = Path(__file__).parent / "qpm_plugins"
 SHORT_S = 0.2  # a long circuit of the tests

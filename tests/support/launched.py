@@ -8,7 +8,7 @@ from contextlib import suppress
 import psutil
 from live import Live
 
-from launcher.mpi import mpirun
+from launcher import mpi
 from launcher.prte import installation
 
 LAUNCHERS = ("prte", "mpirun")
@@ -19,7 +19,7 @@ def missing(launcher: str) -> str:
     if launcher == "prte":
         result = installation.find(os.environ)
         return result if isinstance(result, str) else ""
-    return "" if mpirun.find(os.environ) else "no mpirun is here"
+    return "" if mpi.find(os.environ) else "no mpirun is here"
 
 
 def below(pid: int) -> list[psutil.Process]:

@@ -15,9 +15,9 @@ import psutil
 from waiting import until
 
 from simenv import config
+from simenv.client import environments
 from simenv.client.client import Client, connect
-from simenv.client.connection import liveness
-from simenv.client.environments import named
+from simenv.client.connection import channel
 from simenv.errors import NoServiceError, SimenvError, StartFailedError
 
 WORKERS = 2
@@ -38,13 +38,13 @@ class Live:
 
     def up(self, **changes: object) -> int:
         """Start (or resume); returns the service's pid."""
-        return named.up({**self.options, **changes}).pid
+        return environments.up({**self.options, **changes}).pid
 
     def client(self) -> Client:
         return connect(self.name)
 
     def service(self) -> psutil.Process:
-        return psutil.Process(named.read(self.home / "connection.json").pid)
+        return psutil.Process(environments.read(self.home / "connection.json").pid)
 
     def kill_service(self) -> None:
         self.service().send_signal(signal.SIGKILL)
@@ -57,7 +57,7 @@ class Live:
 
     def down(self) -> None:
         with suppress(NoServiceError):
-            named.down(self.name, now=True)
+            environments.down(self.name, now=True)
         shutil.rmtree(self.home, ignore_errors=True)
 
 
@@ -81,7 +81,7 @@ def resurrected(live: Live) -> Iterator[list[int]]:
     def watch() -> None:
         while not stop.wait(0.01):
             try:
-                pid = named.read(live.home / "connection.json").pid
+                pid = environments.read(live.home / "connection.json").pid
                 if psutil.pid_exists(pid) and psutil.Process(pid).status() != "zombie":
                     continue
                 os.waitpid(pid, os.WNOHANG)
@@ -95,7 +95,7 @@ def resurrected(live: Live) -> Iterator[list[int]]:
             except (StartFailedError, SimenvError):
                 continue
 
-    patience, liveness.LOST_S = liveness.LOST_S, PATIENCE_S
+    patience, channel.LOST_S = channel.LOST_S, PATIENCE_S
     thread = threading.Thread(target=watch, name="resurrection")
     thread.start()
     try:
@@ -103,4 +103,4 @@ def resurrected(live: Live) -> Iterator[list[int]]:
     finally:
         stop.set()
         thread.join()
-        liveness.LOST_S = patience
+        channel.LOST_S = patience

@@ -7,12 +7,12 @@ from arrays import Arrays, Token
 from hypothesis import strategies as st
 from qiskit.quantum_info import random_unitary
 
-from simulators.circuit import tokens as tk
+from simulators.circuit import ir
 from simulators.circuit.ir import Circuit
 
 _GATES = [("h", 1, 0), ("x", 1, 0), ("sx", 1, 0), ("ry", 1, 1), ("cx", 2, 0), ("crz", 2, 1)]
-_ARITHMETIC = st.sampled_from([tk.BIT_AND, tk.BIT_OR, tk.BIT_XOR, tk.ADD, tk.SUB, tk.MUL, tk.DIV])
-_COMPARE = st.sampled_from([tk.EQUAL, tk.NOT_EQUAL, tk.LESS, tk.GREATER_EQUAL])
+_ARITHMETIC = st.sampled_from([ir.BIT_AND, ir.BIT_OR, ir.BIT_XOR, ir.ADD, ir.SUB, ir.MUL, ir.DIV])
+_COMPARE = st.sampled_from([ir.EQUAL, ir.NOT_EQUAL, ir.LESS, ir.GREATER_EQUAL])
 _WIDTH = 5
 
 
@@ -97,25 +97,25 @@ class _Maker:
         """The head of a loop that ends, if nobody else writes its variable."""
         arrays = self.arrays
         variable = arrays.variable(_WIDTH)
-        more = (tk.VARIABLE, variable, _WIDTH)
+        more = (ir.VARIABLE, variable, _WIDTH)
         last = self.number(self.draw(st.integers(0, 3)))
-        arrays.begin(more, last, (tk.LESS, 0, 0), name="while")
-        tokens = more, self.number(1), (tk.ADD, 0, _WIDTH), (tk.SET_VARIABLE, variable, _WIDTH)
+        arrays.begin(more, last, (ir.LESS, 0, 0), name="while")
+        tokens = more, self.number(1), (ir.ADD, 0, _WIDTH), (ir.SET_VARIABLE, variable, _WIDTH)
         arrays.begin(*tokens, name="store")
 
     def number(self, value: int, width: int = _WIDTH) -> Token:
-        return (tk.VALUE, self.arrays.value(value), width)
+        return (ir.VALUE, self.arrays.value(value), width)
 
     def uint(self) -> tuple[Token, ...]:
         """A Uint of _WIDTH bits."""
         arrays, draw = self.arrays, self.draw
         entries: list[tuple[Token, ...]] = [(self.number(draw(st.integers(0, 9))),)]
         for number, width in enumerate(arrays.variables):
-            cast = () if width == _WIDTH else ((tk.CAST, 0, _WIDTH),)
-            entries.append(((tk.VARIABLE, number, width), *cast))
+            cast = () if width == _WIDTH else ((ir.CAST, 0, _WIDTH),)
+            entries.append(((ir.VARIABLE, number, width), *cast))
         for number, (_, width) in enumerate(arrays.registers):
-            cast = () if width == _WIDTH else ((tk.CAST, 0, _WIDTH),)
-            entries.append(((tk.REGISTER, number, width), *cast))
+            cast = () if width == _WIDTH else ((ir.CAST, 0, _WIDTH),)
+            entries.append(((ir.REGISTER, number, width), *cast))
         result = draw(st.sampled_from(entries))
         if draw(st.booleans()):
             return result
@@ -128,24 +128,24 @@ class _Maker:
         if kind == "c":
             return (*self.uint(), *self.uint(), (draw(_COMPARE), 0, 0))
         if kind == "v" and booleans:
-            return ((tk.VARIABLE, draw(st.sampled_from(booleans)), 0),)
-        flip: tuple[Token, ...] = ((tk.LOGIC_NOT, 0, 0),) if draw(st.booleans()) else ()
-        return ((tk.CLBIT, self.clbit(), 0), *flip)
+            return ((ir.VARIABLE, draw(st.sampled_from(booleans)), 0),)
+        flip: tuple[Token, ...] = ((ir.LOGIC_NOT, 0, 0),) if draw(st.booleans()) else ()
+        return ((ir.CLBIT, self.clbit(), 0), *flip)
 
     def store(self) -> None:
         arrays, draw = self.arrays, self.draw
         kind = draw(st.sampled_from("vvrc"))
         if kind == "c":
-            arrays.begin(*self.boolean(), (tk.SET_CLBIT, self.clbit(), 0), name="store")
+            arrays.begin(*self.boolean(), (ir.SET_CLBIT, self.clbit(), 0), name="store")
             return
         table = arrays.variables if kind == "v" else [size for _, size in arrays.registers]
         number = draw(st.integers(0, len(table) - 1))
         width = table[number]
-        token = tk.SET_VARIABLE if kind == "v" else tk.SET_REGISTER
+        token = ir.SET_VARIABLE if kind == "v" else ir.SET_REGISTER
         if width == 0:
             value = self.boolean()
         else:
-            value = (*self.uint(), (tk.CAST, 0, width)) if width != _WIDTH else self.uint()
+            value = (*self.uint(), (ir.CAST, 0, width)) if width != _WIDTH else self.uint()
         arrays.begin(*value, (token, number, width), name="store")
 
 

@@ -35,10 +35,10 @@ def main(archive: str) -> None:
     from qiskit import QuantumCircuit
 
     from simenv.cli.app import run
+    from simenv.client import environments
     from simenv.client.client import connect
-    from simenv.client.environments import named
     from simenv.model import AdmissionPolicy, DeviceProfile, Workload
-    from simenv.wire.messages.reservations import (
+    from simenv.wire.messages.admin import (
         PolicyReply,
         ProfileReply,
         SetDispatch,
@@ -66,7 +66,7 @@ def main(archive: str) -> None:
         {"name": "faulty", "engine": "fault", "min": 0, "max": 1},
     ]
     settings = {"listen": "tcp://127.0.0.1:0", "history": {"keep_days": KEEP_DAYS}}
-    pid = named.up({"name": NAME, "pools": pools, **settings}).pid
+    pid = environments.up({"name": NAME, "pools": pools, **settings}).pid
     assert run(["keys", "add", "ana", "--name", NAME, "--out", f"{home}/ana.simenv"]) == 0
     with connect(NAME) as client:
         base = Workload(1, 2, 1, 0, 0, 2, 100)

@@ -10,8 +10,7 @@ from numpy.typing import NDArray
 from reference import OWNERS, Operation, apply, evaluate, expressions, matrix, operations
 from scipy.stats import chi2
 
-from noise_models.channel import Channel
-from noise_models.readout import Readout
+from noise_models.channel import Channel, Readout
 from simulators.circuit.ir import Circuit
 from simulators.circuit.noise import NoiseProgram
 

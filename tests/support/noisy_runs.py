@@ -9,14 +9,11 @@ from arrays import Arrays
 from noisy import Located, after_gates, program
 from reference import Operation
 
-from noise_models.channel import Channel, depolarizing, from_unitary, relaxation, tensor
-from noise_models.readout import Readout
-from simulators.circuit import tokens as tk
+from noise_models.channel import Channel, Readout, depolarizing, from_unitary, relaxation, tensor
+from simulators.circuit import ir
 from simulators.circuit.ir import Circuit
 from simulators.circuit.noise import NoiseProgram
-from simulators.control import RunControl, ThreadPool
-from simulators.engine import Request, RunOptions
-from simulators.results import EngineResult
+from simulators.engine import EngineResult, Request, RunControl, RunOptions, ThreadPool
 from simulators.statevector.backend.local import LocalBackend
 from simulators.statevector.engine import StatevectorEngine
 
@@ -75,7 +72,7 @@ def dynamic_noise(circuit: Circuit, ratio: float, readout: Readout | None = None
 
 
 def bit(clbit: int) -> tuple[int, int, int]:
-    return (tk.CLBIT, clbit, 0)
+    return (ir.CLBIT, clbit, 0)
 
 
 def teleportation() -> Arrays:

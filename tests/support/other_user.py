@@ -38,7 +38,7 @@ import zmq
 
 from simenv.model import RESULT_FORMAT, Origin
 from simenv.model.calls import CALL_FORMAT, FunctionAnswer
-from simenv.model.result import ResultData, Timing
+from simenv.model.task import ResultData, Timing
 from simenv.wire import codec
 from simenv.wire.messages import client as m
 

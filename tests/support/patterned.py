@@ -10,15 +10,21 @@ from arrays import Arrays
 from numpy.typing import NDArray
 
 from simulators.circuit.ir import Circuit
-from simulators.control import RunControl, ThreadPool
+from simulators.engine import RunControl, ThreadPool
 from simulators.execution.sampling import gather
 from simulators.simulate import simulate
 from simulators.statevector.backend import protocol
 from simulators.statevector.backend.local import LocalBackend
 from simulators.statevector.state import State
 from simulators.statevector.trajectories.sampler import TrajectorySampler
-from simulators.trajectories.error_patterns import ErrorPatterns, sort
-from simulators.trajectories.noise_table import COLUMNS, PAULI, NoiseTable, operators
+from simulators.trajectories.noise_table import (
+    COLUMNS,
+    PAULI,
+    ErrorPatterns,
+    NoiseTable,
+    operators,
+    sort,
+)
 
 Matrix = NDArray[np.complex128]
 

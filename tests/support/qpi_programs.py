@@ -6,13 +6,7 @@ import os
 import subprocess
 from pathlib import Path
 
-from simenv.frontends.qpi.build import (
-    FLAGS,
-    InstalledLibrary,
-    definitions,
-    include_flags,
-    sources,
-)
+from simenv.frontends.qpi import FLAGS, InstalledLibrary, definitions, include_flags, sources
 
 HERE = Path(__file__).parent / "qpi"
 WARNINGS = ("-std=c11", "-Wall", "-Wextra", "-Werror", "-pedantic", "-pthread")

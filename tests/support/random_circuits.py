@@ -4,18 +4,17 @@ from __future__ import annotations
 
 import numpy as np
 from arrays import Arrays, Token
-from hypothesis import HealthCheck, settings
-from hypothesis import strategies as st
+from hypothesis import HealthCheck, settings, strategies as st
 
-from simulators.circuit import tokens as tk
+from simulators.circuit import ir
 from simulators.circuit.gates import ANY, GATES
 from simulators.circuit.ir import Circuit
 
 _ANGLES = st.sampled_from([0.0, 0.3, -1.1, 2.5, 3.141592653589793, 1.5707963267948966, -7.9])
 _COMPARE = st.sampled_from(
-    [tk.EQUAL, tk.NOT_EQUAL, tk.LESS, tk.LESS_EQUAL, tk.GREATER, tk.GREATER_EQUAL]
+    [ir.EQUAL, ir.NOT_EQUAL, ir.LESS, ir.LESS_EQUAL, ir.GREATER, ir.GREATER_EQUAL]
 )
-_ARITHMETIC = st.sampled_from([tk.BIT_AND, tk.BIT_OR, tk.BIT_XOR, tk.ADD, tk.SUB, tk.MUL])
+_ARITHMETIC = st.sampled_from([ir.BIT_AND, ir.BIT_OR, ir.BIT_XOR, ir.ADD, ir.SUB, ir.MUL])
 
 
 @st.composite
@@ -31,17 +30,17 @@ def _gate(draw: st.DrawFn, arrays: Arrays) -> None:
 @st.composite
 def _condition(draw: st.DrawFn, arrays: Arrays) -> tuple[Token, ...]:
     if draw(st.booleans()):
-        tokens: tuple[Token, ...] = ((tk.CLBIT, draw(st.integers(0, arrays.num_clbits - 1)), 0),)
+        tokens: tuple[Token, ...] = ((ir.CLBIT, draw(st.integers(0, arrays.num_clbits - 1)), 0),)
         if draw(st.booleans()):
-            tokens += ((tk.LOGIC_NOT, 0, 0),)
+            tokens += ((ir.LOGIC_NOT, 0, 0),)
         return tokens
     number = draw(st.integers(0, len(arrays.registers) - 1))
     width = arrays.registers[number][1]
-    left: Token = (tk.REGISTER, number, width)
+    left: Token = (ir.REGISTER, number, width)
     value = draw(st.integers(0, 2 ** min(width, 3) - 1))
-    right: Token = (tk.VALUE, arrays.value(value), width)
+    right: Token = (ir.VALUE, arrays.value(value), width)
     if draw(st.booleans()):
-        third: Token = (tk.VALUE, arrays.value(draw(st.integers(0, 2**width - 1))), width)
+        third: Token = (ir.VALUE, arrays.value(draw(st.integers(0, 2**width - 1))), width)
         return left, third, (draw(_ARITHMETIC), 0, width), right, (draw(_COMPARE), 0, 0)
     return left, right, (draw(_COMPARE), 0, 0)
 

@@ -7,11 +7,11 @@ import numpy as np
 from numpy.typing import NDArray
 from plain_sweeps import run as plainly
 
-from simulators.control import RunControl, ThreadPool
+from simulators.engine import RunControl, ThreadPool
 from simulators.statevector.planning import tables as s
 from simulators.statevector.planning.tables import LANE_WIRES, LANES, SweepTable
 from simulators.statevector.state import BlockExecutor, State
-from simulators.statevector.tiles import driver
+from simulators.statevector.tiles import sweep_kernel
 
 Numbers = NDArray[np.float64]
 _FIELDS = ("KIND", "A", "B", "C", "ROW_MASK", "ROW_VALUE", "ROW_OTHER", "OUTER_MASK",
@@ -176,7 +176,7 @@ def agree(num_wires: int, width: int, seed: int, dtype: str, *, fresh: bool, thr
         begin[0] = 1.0
     state = state_of(begin.astype(dtype), fresh=fresh)
     with ThreadPool(threads, RunControl()) as thread_pool:
-        driver.apply(BlockExecutor(thread_pool, RunControl()), state, plan, floats)
+        sweep_kernel.apply(BlockExecutor(thread_pool, RunControl()), state, plan, floats)
     expected = plainly(plan, floats, begin)
     gap = np.abs(state.amplitudes - expected).max()
     assert gap < TOLERANCE[dtype], f"seed {seed}: {gap}"
@@ -198,7 +198,7 @@ def agree_in_halves(num_wires: int, width: int, seed: int, dtype: str) -> None:
         state = state_of(half)
         with ThreadPool(1, RunControl()) as thread_pool:
             sweeper = BlockExecutor(thread_pool, RunControl())
-            driver.apply(sweeper, state, local, floats, high=rank << num_wires)
+            sweep_kernel.apply(sweeper, state, local, floats, high=rank << num_wires)
         assert np.abs(state.amplitudes - expected[rank]).max() < TOLERANCE[dtype], seed
 
 

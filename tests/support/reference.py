@@ -15,28 +15,28 @@ from numpy.typing import NDArray
 from qiskit.circuit.library import C3SXGate, RC3XGate, XGate, ZGate, get_standard_gate_name_mapping
 from qiskit.quantum_info import Operator
 
-from simulators.circuit import tokens as tk
+from simulators.circuit import ir
 from simulators.circuit.ir import Circuit
 
 _GATES = get_standard_gate_name_mapping()
 _BINARY = {
-    tk.BIT_AND: operator.and_,
-    tk.BIT_OR: operator.or_,
-    tk.BIT_XOR: operator.xor,
-    tk.LOGIC_AND: operator.and_,
-    tk.LOGIC_OR: operator.or_,
-    tk.EQUAL: operator.eq,
-    tk.NOT_EQUAL: operator.ne,
-    tk.LESS: operator.lt,
-    tk.LESS_EQUAL: operator.le,
-    tk.GREATER: operator.gt,
-    tk.GREATER_EQUAL: operator.ge,
-    tk.SHIFT_LEFT: operator.lshift,
-    tk.SHIFT_RIGHT: operator.rshift,
-    tk.ADD: operator.add,
-    tk.SUB: operator.sub,
-    tk.MUL: operator.mul,
-    tk.DIV: lambda a, b: a // b if b else 0,
+    ir.BIT_AND: operator.and_,
+    ir.BIT_OR: operator.or_,
+    ir.BIT_XOR: operator.xor,
+    ir.LOGIC_AND: operator.and_,
+    ir.LOGIC_OR: operator.or_,
+    ir.EQUAL: operator.eq,
+    ir.NOT_EQUAL: operator.ne,
+    ir.LESS: operator.lt,
+    ir.LESS_EQUAL: operator.le,
+    ir.GREATER: operator.gt,
+    ir.GREATER_EQUAL: operator.ge,
+    ir.SHIFT_LEFT: operator.lshift,
+    ir.SHIFT_RIGHT: operator.rshift,
+    ir.ADD: operator.add,
+    ir.SUB: operator.sub,
+    ir.MUL: operator.mul,
+    ir.DIV: lambda a, b: a // b if b else 0,
 }
 _INERT = {"barrier", "delay", "delay_dt", "id"}
 _BLOCKS = {"if", "while", "for", "switch"}
@@ -95,7 +95,7 @@ def operations(circuit: Circuit) -> list[Operation]:
 def expressions(circuit: Circuit) -> list[list[tuple[int, int, int]]]:
     entries: list[list[tuple[int, int, int]]] = [[]]
     for row in circuit.conditions.reshape(-1, 3).tolist():
-        if row[0] == tk.END:
+        if row[0] == ir.END:
             entries.append([])
         else:
             entries[-1].append(tuple(row))
@@ -113,22 +113,22 @@ def evaluate(
     stack: list[int] = []
     for token, operand, width in tokens:
         limit = 1 << max(1, width)
-        if token == tk.CLBIT:
+        if token == ir.CLBIT:
             stack.append(bits >> operand & 1)
-        elif token == tk.REGISTER:
+        elif token == ir.REGISTER:
             stack.append((bits >> starts[operand]) % (1 << width))
-        elif token == tk.VARIABLE:
+        elif token == ir.VARIABLE:
             stack.append(variables[operand])
-        elif token == tk.VALUE:
+        elif token == ir.VALUE:
             value = int.from_bytes(circuit.constants[operand], "little")
             stack.append(value if width else int(value != 0))
-        elif token == tk.CAST:
+        elif token == ir.CAST:
             stack.append(stack.pop() % limit if width else int(stack.pop() != 0))
-        elif token in (tk.BIT_NOT, tk.LOGIC_NOT):
+        elif token in (ir.BIT_NOT, ir.LOGIC_NOT):
             stack.append(limit - 1 - stack.pop())
         else:
             right, left = stack.pop(), stack.pop()
-            if token == tk.INDEX:
+            if token == ir.INDEX:
                 stack.append(left >> right & 1)
             else:
                 result = int(_BINARY[token](left, right))
@@ -169,9 +169,9 @@ class Reference:
         starts = np.cumsum([0] + [size for _, size in self.circuit.registers]).tolist()
         names: set[int] = set()
         for token, operand, width in self.expressions[self.numbers[k]]:
-            if token in (tk.CLBIT, tk.SET_CLBIT):
+            if token in (ir.CLBIT, ir.SET_CLBIT):
                 names.add(operand)
-            elif token in (tk.REGISTER, tk.SET_REGISTER):
+            elif token in (ir.REGISTER, ir.SET_REGISTER):
                 names |= set(range(starts[operand], starts[operand] + width))
         return names
 

@@ -19,8 +19,8 @@ from simenv.model import (
 )
 from simenv.wire.keyfiles import new_pair
 from simenv.wire.messages import client as m
-from simenv.wire.messages.admin import AddKey
-from simenv.wire.messages.reservations import (
+from simenv.wire.messages.admin import (
+    AddKey,
     DecisionReply,
     GetReservations,
     PolicyReply,

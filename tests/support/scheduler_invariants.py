@@ -5,12 +5,11 @@ from __future__ import annotations
 from collections import Counter
 
 from simenv.model import WorkerState
-from simenv.scheduler.core.types import RUNS, Phase, TaskRecord
+from simenv.scheduler.core import RUNS, Phase, TaskRecord
 from simenv.scheduler.reservations import policies
 from simenv.scheduler.reservations.reservation import ReservationEntry
-from simenv.scheduler.state.nodes import gpus_by_host
-from simenv.scheduler.state.pools import REQUESTED
-from simenv.scheduler.state.state import SchedulerState
+from simenv.scheduler.state.pools import REQUESTED, gpus_by_host
+from simenv.scheduler.state.scheduler_state import SchedulerState
 
 
 def check_reservations(state: SchedulerState) -> set[int]:

@@ -9,29 +9,29 @@ from __future__ import annotations
 
 from typing import Any
 
-from launcher import probe_cache
-from simenv.cli.bundle.manifest import Manifest
-from simenv.cli.demo.loop import VariationalRun as DemoRun
-from simenv.cli.demo.performance import DemoRow
-from simenv.cli.doctor import finding as doctor
-from simenv.cli.observe.trace import Trace
-from simenv.cli.profiling.command import ProfileReport as PerformanceReport
-from simenv.cli.qpm_diff import values as cutover
-from simenv.cli.tasks.explain_plan import Line as PlanLine
-from simenv.cli.tasks.resource_fit import ResourceFit
-from simenv.client.environments.listing import EnvironmentInfo
-from simenv.client.policies import PoolPolicies
-from simenv.client.qpm.runtime import calls
-from simenv.client.results.decoded import Provenance, Stages
+from launcher import probe
+from simenv.cli.admin import doctor_installation, qpm_diff_observe
+from simenv.cli.demo_runs import DemoRow, VariationalRun as DemoRun
+from simenv.cli.observe import ProfileReport as PerformanceReport
+from simenv.cli.tasks.bundle_manifest import Manifest
+from simenv.cli.tasks.explain import Line as PlanLine
+from simenv.cli.tasks.history import Trace
+from simenv.cli.tasks.simulate import ResourceFit
+from simenv.client.administration import PoolPolicies
+from simenv.client.environments import EnvironmentInfo
+from simenv.client.qpm import identity
+from simenv.client.result_data import Provenance, Stages
 from simenv.config.model import Config, Policies
-from simenv.config.paths import ConnectionFile
-from simenv.config.startup import StartupMessage
-from simenv.model import Program, ResultData
-from simenv.model import views as info
-from simenv.model.calls import FunctionAnswer, FunctionCall, TranspileAnswer, TranspileCall
-from simenv.model.detection import DetectionAnswer, DetectionCall
-from simenv.model.devices import DeviceInfo, OperationInfo, QubitInfo
-from simenv.model.owners import OwnerLimits, OwnerReport, OwnerUse
+from simenv.config.paths import ConnectionFile, StartupMessage
+from simenv.model import Program, ResultData, views as info
+from simenv.model.calls import (
+    DetectionAnswer,
+    DetectionCall,
+    FunctionAnswer,
+    FunctionCall,
+    TranspileAnswer,
+    TranspileCall,
+)
 from simenv.model.reservations import (
     AdmissionPolicy,
     Decision,
@@ -42,26 +42,32 @@ from simenv.model.reservations import (
     TargetInfo,
     Workload,
 )
-from simenv.model.result import (
+from simenv.model.task import (
     AmplitudeResultData,
+    Chain,
     DeviceRecord,
+    Observable,
     Origin,
     ResultFile,
     StoredArray,
+    TaskOptions,
+    TaskParts,
+    TaskSpec,
     Timing,
 )
-from simenv.model.task import Chain, Observable, TaskOptions, TaskParts, TaskSpec
-from simenv.qpm import admission, envelopes, scheduler, service, telemetry
-from simenv.scheduler.core.types import Route
+from simenv.model.task_rules import OwnerLimits, OwnerReport, OwnerUse
+from simenv.model.views import DeviceInfo, OperationInfo, QubitInfo
+from simenv.qpm import answers, contract, envelopes
+from simenv.scheduler.core import Route
 from simenv.scheduler.reservations.policies import DeviceTerms
 from simenv.scheduler.reservations.reservation import Grant, Progress
-from simenv.scheduler.state.device_controls import DeviceControl
+from simenv.scheduler.state.paced import DeviceControl
 from simenv.wire.keyfiles import KeyPair, KeysFile, ServerFile, UserKeyFile
 from simenv.wire.messages import client
 from simenv.wire.messages.admin import KeyInfo
+from simenv.wire.messages.client import AssignedTask, AttemptResult
 from simenv.wire.messages.queries import Choice, Explanation, LogRow, RetainedData, Sizes, Spent
-from simenv.wire.messages.worker import AssignedTask, AttemptResult
-from simenv.wire.transport.worker_endpoint import WorkerBootstrap, WorkerKey
+from simenv.wire.transport.tcp_client import WorkerBootstrap, WorkerKey
 from simulators.statevector.checkpoint import CheckpointHeader
 
 # Unions of tagged messages: msgpack, one byte string a message.
@@ -154,7 +160,7 @@ FILES: dict[str, Any] = {
     "key of a person": UserKeyFile,
     "server-key.json": ServerFile,
     "key pair": KeyPair,
-    "launchers.json": probe_cache._File,
+    "launchers.json": probe._File,
     "bundle.json": Manifest,
     "checkpoint of a state": CheckpointHeader,
     "readiness": StartupMessage,
@@ -162,7 +168,7 @@ FILES: dict[str, Any] = {
 
 # Objects that commands print with --json (tests/golden/listings has those of an environment).
 PRINTED: dict[str, Any] = {
-    "doctor": doctor.DoctorFinding,
+    "doctor": doctor_installation.DoctorFinding,
     "explain of an environment": ResourceFit,
     "explain --plan": PlanLine,
     "perf": PerformanceReport,
@@ -171,7 +177,7 @@ PRINTED: dict[str, Any] = {
     "demo, at its end": DemoRun,
     "environments": EnvironmentInfo,
     "policy": PoolPolicies,
-    "qpm diff": cutover.Row,
+    "qpm diff": qpm_diff_observe.Row,
     "result provenance": Provenance,
     "result stages": Stages,
 }
@@ -188,36 +194,36 @@ QPM: dict[str, Any] = {
     "timeout": envelopes.Timeout,
     "times": envelopes.Times,
     "wait": envelopes.Wait,
-    "reservation changed": admission.Changed,
-    "reservation decision": admission.AdmissionDecision,
-    "admission policy": admission.Policy,
-    "device profile": admission.ProfileRecord,
-    "reservation record": admission.ReservationRecord,
-    "service binding": service.Binding,
-    "service record": service.ServiceRecord,
-    "control": scheduler.SchedulerControl,
-    "dispatch limits": scheduler.DispatchLimits,
-    "queue state": scheduler.QueueState,
-    "scheduler policy": scheduler.SchedulerPolicy,
-    "scheduler status": scheduler.SchedulerStatus,
-    "steered": scheduler.Steered,
-    "block": telemetry.WorkBlock,
-    "capacity": telemetry.CapacitySnapshot,
-    "device head": telemetry.DeviceHead,
-    "estimate": telemetry.WaitEstimate,
-    "lifecycle event": telemetry.LifecycleEvent,
-    "lifecycle telemetry": telemetry.LifecycleTelemetry,
-    "calibration": telemetry.QhwCalibration,
-    "coupling": telemetry.QhwCoupling,
-    "hardware device": telemetry.QhwDevice,
-    "hardware record": telemetry.QhwRecord,
-    "queue metrics": telemetry.QueueMetrics,
-    "reconciliation": telemetry.Reconciliation,
-    "room": telemetry.AvailableCapacity,
-    "seen": telemetry.Visibility,
-    "self test": telemetry.SelfTest,
-    "service status": telemetry.ServiceStatus,
-    "shutdown request": telemetry.ShutdownRequest,
-    "audit entry": calls.AuditEntry,
-    "audit fault": calls.Fault,
+    "reservation changed": answers.Changed,
+    "reservation decision": answers.AdmissionDecision,
+    "admission policy": answers.Policy,
+    "device profile": answers.ProfileRecord,
+    "reservation record": answers.ReservationRecord,
+    "service binding": contract.Binding,
+    "service record": contract.ServiceRecord,
+    "control": answers.SchedulerControl,
+    "dispatch limits": answers.DispatchLimits,
+    "queue state": answers.QueueState,
+    "scheduler policy": answers.SchedulerPolicy,
+    "scheduler status": answers.SchedulerStatus,
+    "steered": answers.Steered,
+    "block": answers.WorkBlock,
+    "capacity": answers.CapacitySnapshot,
+    "device head": answers.DeviceHead,
+    "estimate": answers.WaitEstimate,
+    "lifecycle event": answers.LifecycleEvent,
+    "lifecycle telemetry": answers.LifecycleTelemetry,
+    "calibration": answers.QhwCalibration,
+    "coupling": answers.QhwCoupling,
+    "hardware device": answers.QhwDevice,
+    "hardware record": answers.QhwRecord,
+    "queue metrics": answers.QueueMetrics,
+    "reconciliation": answers.Reconciliation,
+    "room": answers.AvailableCapacity,
+    "seen": answers.Visibility,
+    "self test": answers.SelfTest,
+    "service status": answers.ServiceStatus,
+    "shutdown request": answers.ShutdownRequest,
+    "audit entry": identity.AuditEntry,
+    "audit fault": identity.Fault,
 }

@@ -14,22 +14,21 @@ from scheduler_invariants import check
 from launcher.base import Command, Exit, LauncherEvent, LaunchError
 from simenv.config import Config, EnvironmentPaths, convert
 from simenv.model import Origin, Program, TaskOptions, TaskSpec, TaskState
-from simenv.scheduler.core.types import ClusterLimits
+from simenv.scheduler.core import ClusterLimits
 from simenv.scheduler.scheduler import Scheduler
+from simenv.service import support
 from simenv.service.admission.controller import AdmissionController
 from simenv.service.admission.submissions import SubmitQueue
 from simenv.service.control.admin_commands import KeyCommands
 from simenv.service.control.results import ResultRequests
 from simenv.service.event_loop import EventLoop
-from simenv.service.journal.background import WalCheckpointer
+from simenv.service.journal.maintenance import WalCheckpointer
 from simenv.service.journal.writer import Journal
 from simenv.service.queries.devices import DeviceRecords, routing_snapshot
-from simenv.service.recovery.damaged_results import drop_damaged_records
-from simenv.service.recovery.replay import replay
+from simenv.service.recovery import drop_damaged_records, replay
 from simenv.service.results.completions import Completions
 from simenv.service.service import RuntimeFacts
-from simenv.service.support import fault_injection
-from simenv.service.support.ownership import ConnectionFileLease
+from simenv.service.support import ConnectionFileLease
 from simenv.service.workers.processes import WorkerProcesses
 from simenv.wire import codec
 from simenv.wire.messages import client as m
@@ -128,7 +127,7 @@ class ServiceHarness:
         config = self.config
         places = EnvironmentPaths(self.folder, self.folder)
         places.logs.mkdir(exist_ok=True)
-        fault_injection.install(config.faults)
+        support.install(config.faults)
         self.paper = RecordingLauncher()
         self.listener = MemoryListener()
         self.key_commands = KeyCommands(places.keys, self.listener)

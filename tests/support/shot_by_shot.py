@@ -11,7 +11,7 @@ from collections import Counter
 import numpy as np
 from reference import Reference, apply, evaluate, matrix
 
-from simulators.circuit import tokens as tk
+from simulators.circuit import ir
 from simulators.circuit.ir import Circuit
 
 _SILENT = {"barrier", "delay", "delay_dt", "id"}
@@ -162,12 +162,12 @@ class _Shot:
     def store(self, k: int) -> None:
         value = self.value(k, 1)
         token, operand, width = self.tokens(k)[-1]
-        if token == tk.SET_VARIABLE:
+        if token == ir.SET_VARIABLE:
             self.variables[operand] = value % 2 ** max(1, width)
             return
         sizes = [size for _, size in self.program.circuit.registers]
-        first = operand if token == tk.SET_CLBIT else sum(sizes[:operand])
-        for place in range(1 if token == tk.SET_CLBIT else width):
+        first = operand if token == ir.SET_CLBIT else sum(sizes[:operand])
+        for place in range(1 if token == ir.SET_CLBIT else width):
             bit = 1 << (first + place)
             self.bits = (self.bits & ~bit) | bit * (value >> place & 1)
 

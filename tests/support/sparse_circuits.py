@@ -9,14 +9,12 @@ import numpy as np
 import pytest
 from arrays import Arrays
 
-from simulators.circuit import tokens as tk
+from simulators.circuit import ir
 from simulators.circuit.gates import ANY, GATES
 from simulators.circuit.ir import Circuit
 from simulators.circuit.passes import components
-from simulators.control import RunControl, ThreadPool
-from simulators.engine import PauliSum, Request, RunOptions
+from simulators.engine import BindingResult, PauliSum, Request, RunControl, RunOptions, ThreadPool
 from simulators.execution.sampling import unpack
-from simulators.results import BindingResult
 from simulators.statevector.backend.local import LocalBackend
 from simulators.statevector.execute import ComponentRun
 from simulators.statevector.plan import program_cache
@@ -49,7 +47,7 @@ def sparse(n: int, operations: int, seed: int, *, dynamic: bool = False) -> Circ
             if kind < 0.19:
                 arrays.repeat(2)
             else:
-                arrays.begin((tk.CLBIT, written, 0))
+                arrays.begin((ir.CLBIT, written, 0))
             inside = int(rng.integers(1, 4))
             continue
         else:

@@ -10,8 +10,7 @@ from pathlib import Path
 
 import zmq
 
-from simenv.wire.auth import Identity, Role
-from simenv.wire.keyfiles import KeyPair, new_pair
+from simenv.wire.keyfiles import Identity, KeyPair, Role, new_pair
 from simenv.wire.transport.sockets import PeerKind
 from simenv.wire.transport.tcp_client import CurveConnection, HandshakeState
 from simenv.wire.transport.tcp_listener import CLIENTS, ListenerOptions, TcpListener

@@ -10,8 +10,7 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-from simenv.qpm.bindings import EXTENSIONS, REVISION2
-from simenv.qpm.service import BINDINGS, QPMCapability
+from simenv.qpm.contract import BINDINGS, EXTENSIONS, REVISION2, QPMCapability
 
 HEAD = """from defw_remote import BaseRemote
 

@@ -1,25 +1,196 @@
-"""Circuits of each experiment for all qubits and pairs, as few as their couplings allow."""
+"""Plans of experiments: parallel sets of qubits, circuits, and their execution as tasks."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections import defaultdict
+from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 import msgspec
 import numpy as np
+from numpy.typing import NDArray
 
-from simenv.calibration.experiments import benchmarking
-from simenv.calibration.experiments.batches import Pair, pair_sets, qubit_sets
+from simenv.calibration.experiments import programs
 from simenv.calibration.experiments.clifford import one_qubit_group, two_qubit_group
-from simenv.calibration.experiments.coherence import Arm
-from simenv.calibration.experiments.programs import (
-    ENTANGLER,
-    HALF,
-    QUARTER,
-    CircuitPiece,
-    NativeGateRows,
-    PlacedPiece,
-)
-from simenv.calibration.experiments.runner import ExperimentSetting, PlannedCircuit
+from simenv.errors import SimenvError
+from simenv.model.program import Program
+
+if TYPE_CHECKING:
+    from simenv.client.client import Client
+    from simenv.client.tasks.task import Task
+
+# Sets of qubits and pairs that are measured at the same time without interaction.
+#
+# Coupled qubits interact, so qubits of a set have no coupling, and neither have qubits of different
+# pairs of a set. Sets are found by greedy coloring, the vertices with the most conflicts first
+# (Welsh and Powell, Comput. J. 10, 85).
+
+Pair = tuple[int, int]
+_Vertex = TypeVar("_Vertex", bound=Hashable)
+
+
+def qubit_sets(qubits: Sequence[int], couplings: Sequence[Pair]) -> list[list[int]]:
+    """Partition of the qubits into sets without couplings."""
+    near = _neighbours(couplings)
+    conflicts = {q: near.get(q, set()) & set(qubits) for q in qubits}
+    return _colored(conflicts)
+
+
+def pair_sets(pairs: Sequence[Pair], couplings: Sequence[Pair]) -> list[list[Pair]]:
+    """Partition of the pairs into sets without a common qubit and without a coupling between
+    pairs."""
+    near = _neighbours(couplings)
+    reach = {pair: set(pair).union(*(near.get(q, ()) for q in pair)) for pair in pairs}
+    conflicts = {
+        pair: {other for other in pairs if other != pair and reach[pair] & set(other)}
+        for pair in pairs
+    }
+    return _colored(conflicts)
+
+
+def _neighbours(couplings: Sequence[Pair]) -> dict[int, set[int]]:
+    entries: dict[int, set[int]] = {}
+    for a, b in couplings:
+        entries.setdefault(a, set()).add(b)
+        entries.setdefault(b, set()).add(a)
+    return entries
+
+
+def _colored(conflicts: dict[_Vertex, set[_Vertex]]) -> list[list[_Vertex]]:
+    """Classes of vertices without conflicts, each in the order of `conflicts`."""
+    order = sorted(conflicts, key=lambda vertex: -len(conflicts[vertex]))
+    classes: list[set[_Vertex]] = []
+    for vertex in order:
+        free = next((each for each in classes if not each & conflicts[vertex]), None)
+        if free is None:
+            classes.append({vertex})
+        else:
+            free.add(vertex)
+    return [[vertex for vertex in conflicts if vertex in each] for each in classes]
+
+
+# Execution of planned circuits as ordinary tasks; counts by measured point.
+
+TASKS_AT_ONCE = 200  # tasks of one submit
+
+
+class ExperimentSetting(msgspec.Struct, frozen=True):
+    """Setting of one qubit or pair in one circuit."""
+
+    experiment: str
+    qubits: tuple[int, ...]
+    x: float  # delay in ns, or length of a sequence
+    arm: int = 0
+    repeat: int = 0  # number of a random sequence
+    gates: float = 0.0  # gates under test in the circuit
+
+
+class PlannedCircuit(msgspec.Struct, frozen=True):
+    """Circuit with the points whose qubits its clbits measure, in order."""
+
+    program: Program
+    shots: int
+    points: tuple[ExperimentSetting, ...]
+
+
+Counts = dict[
+    ExperimentSetting, NDArray[np.int64]
+]  # counts of outcomes [2^qubits]; bit 0 is the first qubit
+
+
+class CircuitRunner(Protocol):
+    """Interface of objects that run circuits."""
+
+    def run(self, circuits: Sequence[PlannedCircuit]) -> Counts:
+        """Run circuits; return the counts of all points."""
+
+
+class PoolRunner:
+    """Runs circuits as tasks of an environment, verbatim on an emulated device."""
+
+    def __init__(self, client: Client, where: dict[str, Any], max_shots: int, seed: int) -> None:
+        """Set up. `where`: options of the submit that name the device or pool."""
+        self._client = client
+        self._where = where
+        self._max_shots = max_shots
+        self._seed = seed
+        self.circuits = 0
+        self.shots = 0
+        self.device_s = 0.0  # time of all tasks on the device, where it is known
+
+    def run(self, circuits: Sequence[PlannedCircuit]) -> Counts:
+        """Run circuits as `CircuitRunner.run`. A circuit with more shots than the device takes is
+        submitted several times.
+
+        Raises SimenvError of a refused or failed task.
+        """
+        groups: dict[int, list[PlannedCircuit]] = defaultdict(list)
+        for circuit in circuits:
+            left = circuit.shots
+            while left > 0:
+                part = min(left, self._max_shots)
+                groups[part].append(circuit)
+                left -= part
+        waiting: list[tuple[Task, PlannedCircuit]] = []
+        for shots, members in groups.items():
+            for first in range(0, len(members), TASKS_AT_ONCE):
+                chunk = members[first : first + TASKS_AT_ONCE]
+                seeds = [self._seed + self.circuits + k for k in range(len(chunk))]
+                programs = [each.program for each in chunk]
+                tasks = self._client.submit_many(
+                    programs, shots=shots, seed=seeds, name="certify", **self._where
+                )
+                waiting += zip(tasks, chunk, strict=True)
+                self.circuits += len(chunk)
+                self.shots += shots * len(chunk)
+        entries: Counts = {}
+        try:
+            for task, circuit in waiting:
+                result = task.result()
+                self.device_s += result.device_time_s or 0.0
+                add(entries, circuit.points, result.outcomes, result.outcome_counts)
+        except BaseException:  # also an interrupt: no task stays in the queue
+            with suppress(SimenvError):
+                self._client.cancel([task for task, _ in waiting])
+            raise
+        return entries
+
+
+def merge(totals: Counts, more: Counts) -> None:
+    """Add `more` to the counts of equal points."""
+    for point, tally in more.items():
+        totals[point] = totals[point] + tally if point in totals else tally
+
+
+def add(
+    totals: Counts,
+    points: Sequence[ExperimentSetting],
+    outcomes: NDArray[np.unsignedinteger[Any]],
+    counts: NDArray[np.uint32],
+) -> None:
+    """Add the marginal counts of each point. `outcomes`: integers [k], or bytes [k, width]."""
+    weights = counts.astype(np.float64)
+    clbit = 0
+    for point in points:
+        index = np.zeros(len(outcomes), np.int64)
+        for k in range(len(point.qubits)):
+            index |= _bit(outcomes, clbit + k) << k
+        clbit += len(point.qubits)
+        size = 1 << len(point.qubits)
+        tally = np.bincount(index, weights, size).astype(np.int64)
+        totals[point] = totals[point] + tally if point in totals else tally
+
+
+def _bit(outcomes: NDArray[np.unsignedinteger[Any]], clbit: int) -> NDArray[np.int64]:
+    if outcomes.ndim == 2:
+        column, shift = outcomes[:, clbit >> 3], clbit & 7
+    else:
+        column, shift = outcomes, clbit
+    return (column.astype(np.uint64) >> np.uint64(shift) & np.uint64(1)).astype(np.int64)
+
+
+# Circuits of each experiment for all qubits and pairs, as few as their couplings allow.
 
 Places = Sequence[tuple[int, ...]]  # qubits or pairs that are measured in one circuit
 RB1, IRB1, RB2, IRB2, SIMULTANEOUS = "rb1", "irb1", "rb2", "irb2", "simultaneous"
@@ -59,7 +230,7 @@ class Planner:
     """Planner of circuits on one device. Sequences are a function of the seed and of their
     place."""
 
-    def __init__(self, alphabet: NativeGateRows, tested: TestLayout, seed: int) -> None:
+    def __init__(self, alphabet: programs.NativeGateRows, tested: TestLayout, seed: int) -> None:
         self._alphabet = alphabet
         self._tested = tested
         self._seed = seed
@@ -67,7 +238,7 @@ class Planner:
     def timed(
         self,
         name: str,
-        arm: Arm,
+        arm: programs.Arm,
         times_ns: Mapping[tuple[int, ...], Sequence[float]],
         arms: int,
         shots: int,
@@ -107,7 +278,7 @@ class Planner:
 
     def _sequence(
         self, name: str, place: tuple[int, ...], length: int, number: int
-    ) -> tuple[ExperimentSetting, CircuitPiece]:
+    ) -> tuple[ExperimentSetting, programs.CircuitPiece]:
         rng = np.random.default_rng([self._seed, *place, length, number])
         alphabet = self._alphabet
         flips = number % (1 << len(place))
@@ -116,13 +287,13 @@ class Planner:
             assert alphabet.gates.entangler is not None
             group = two_qubit_group(alphabet.gates.entangler)
         if name == SIMULTANEOUS:
-            piece = benchmarking.simultaneous(alphabet, group, length, flips, rng)
+            piece = programs.simultaneous(alphabet, group, length, flips, rng)
         else:
             interleaved = name in (IRB1, IRB2)
-            piece = benchmarking.sequence(
-                alphabet, group, length, flips, rng, interleaved=interleaved
-            )
-        row = {RB2: ENTANGLER, IRB2: ENTANGLER, IRB1: HALF}.get(name, QUARTER)
+            piece = programs.sequence(alphabet, group, length, flips, rng, interleaved=interleaved)
+        row = {RB2: programs.ENTANGLER, IRB2: programs.ENTANGLER, IRB1: programs.HALF}.get(
+            name, programs.QUARTER
+        )
         count = np.count_nonzero(piece.rows == row) / (2 if name == SIMULTANEOUS else 1)
         return ExperimentSetting(name, place, float(length), flips, number, float(count)), piece
 
@@ -136,8 +307,8 @@ class Planner:
                 yield mine
 
     def _circuit(
-        self, pieces: Sequence[tuple[ExperimentSetting, CircuitPiece]], shots: int
+        self, pieces: Sequence[tuple[ExperimentSetting, programs.CircuitPiece]], shots: int
     ) -> PlannedCircuit:
-        placed = [PlacedPiece(point.qubits, piece) for point, piece in pieces]
+        placed = [programs.PlacedPiece(point.qubits, piece) for point, piece in pieces]
         program = self._alphabet.program(placed, self._tested.num_qubits)
         return PlannedCircuit(program, shots, tuple(point for point, _ in pieces))

@@ -1,8 +1,4 @@
-"""Measurement of a device from its gates and couplings alone: scales first, then values.
-
-Times and lengths are chosen by the scales, so that each signal falls by the factor that determines
-its rate best.
-"""
+"""Measurement of a device: rough scales first, then values."""
 
 from __future__ import annotations
 
@@ -10,43 +6,165 @@ import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 
 import msgspec
+import numpy as np
 
-from simenv.calibration.experiments import coherence
-from simenv.calibration.experiments.estimators import analysis, gate_errors
-from simenv.calibration.experiments.estimators.analysis import Place
-from simenv.calibration.experiments.estimators.estimates import Estimate, simultaneous_z
-from simenv.calibration.experiments.native import native_set
-from simenv.calibration.experiments.plans import (
-    IRB1,
-    IRB2,
-    RB1,
-    RB2,
-    SIMULTANEOUS,
-    Planner,
-    TestLayout,
-    layout,
-)
+from simenv.calibration.experiments import estimators, plans, programs
+from simenv.calibration.experiments.clifford import native_set
+from simenv.calibration.experiments.plans import IRB1, RB1
 from simenv.calibration.experiments.programs import NativeGateRows
-from simenv.calibration.experiments.runner import CircuitRunner, Counts, PlannedCircuit, merge
-from simenv.calibration.experiments.scouting import RoughEstimates, scout
 from simenv.errors import OptionError
-from simenv.model.devices import DeviceInfo
+from simenv.model.views import DeviceInfo
+
+# Rough scales of a device from few shots, which determine the times and lengths of the
+# measurements.
+#
+# Delays grow by a factor from a fraction of a microsecond to the longest delay allowed; lengths of
+# sequences likewise.
+
+SHOTS = 1000
+FIRST_DELAY_NS = 300.0
+DELAY_FACTOR = 4.0
+DELAYS_AT_ONCE = 4  # of one round; there is another round while a qubit has a signal
+LENGTHS_1Q = (1, 16, 128, 1024)
+LENGTHS_2Q = (1, 4, 16, 64)
+_LEAST_SIGNAL = 0.3  # of one random element, if its gates work, relative to that of the readout
+_DECAYED = 0.1  # signal relative to that without a delay
+_DEAD_RATE = 0.3  # rate of a random element above which a gate does not work
+_PREFIX = "scout-"
+
+
+class RoughEstimates(msgspec.Struct, frozen=True):
+    """Rough values. A time above the longest delay is set to the longest delay."""
+
+    t1_ns: dict[int, float]
+    t2_ns: dict[int, float]
+    rate_1q: dict[estimators.Place, float]  # -ln p of a random one-qubit element
+    rate_2q: dict[estimators.Place, float]
+    dead: tuple[estimators.Place, ...]  # places where random elements leave no signal
+
+
+def scout(
+    runner: plans.CircuitRunner, planner: plans.Planner, tested: plans.TestLayout, longest_ns: float
+) -> RoughEstimates:
+    """Run the circuits and estimate the scales."""
+    counts = _delays(runner, planner, tested, longest_ns)
+    contrasts = {
+        place[0]: float(estimators.differences(arms)[1][0])
+        for place, arms in estimators.tallies(counts, _PREFIX + "t1").items()
+    }
+    circuits = list(
+        planner.sequences(RB1, {(q,): LENGTHS_1Q for q in tested.qubits}, range(2), SHOTS)
+    )
+    if tested.pairs:
+        circuits += planner.sequences(
+            plans.RB2, dict.fromkeys(tested.pairs, LENGTHS_2Q), range(4), SHOTS
+        )
+    plans.merge(counts, runner.run(circuits))
+    rates_1q, rates_2q = _rates(counts, RB1, contrasts), _rates(counts, plans.RB2, contrasts)
+    return RoughEstimates(
+        _times(counts, _PREFIX + "t1", longest_ns),
+        _times(counts, _PREFIX + "echo", longest_ns),
+        {place: rate for place, (rate, _) in rates_1q.items()},
+        {place: rate for place, (rate, _) in rates_2q.items()},
+        tuple(place for place, (_, works) in {**rates_1q, **rates_2q}.items() if not works),
+    )
+
+
+def _delays(
+    runner: plans.CircuitRunner, planner: plans.Planner, tested: plans.TestLayout, longest_ns: float
+) -> plans.Counts:
+    """Run delays from the shortest to those after which no qubit has a signal: a long delay takes a
+    machine hours."""
+    count = 1 + int(np.log(longest_ns / FIRST_DELAY_NS) / np.log(DELAY_FACTOR))
+    ladder = [0.0, *(FIRST_DELAY_NS * DELAY_FACTOR**k for k in range(count)), longest_ns]
+    arms = {_PREFIX + "t1": programs.relaxation, _PREFIX + "echo": programs.echo}
+    counts: plans.Counts = {}
+    for first in range(0, len(ladder), DELAYS_AT_ONCE):
+        delays = ladder[first : first + DELAYS_AT_ONCE]
+        times: dict[estimators.Place, Sequence[float]] = {
+            (qubit,): delays for qubit in tested.qubits
+        }
+        circuits = [
+            circuit
+            for name, arm in arms.items()
+            for circuit in planner.timed(name, arm, times, 2, SHOTS)
+        ]
+        plans.merge(counts, runner.run(circuits))
+        arms = {name: arm for name, arm in arms.items() if _has_signal(counts, name)}
+        if not arms:
+            break
+    return counts
+
+
+def _has_signal(counts: plans.Counts, name: str) -> bool:
+    """Look for a signal of any qubit after the longest delay so far."""
+    for arms in estimators.tallies(counts, name).values():
+        _, signal, variance = estimators.differences(arms)
+        if signal[-1] > max(_DECAYED * signal[0], estimators.SIGNAL_ERRORS * np.sqrt(variance[-1])):
+            return True
+    return False
+
+
+def _times(counts: plans.Counts, name: str, longest_ns: float) -> dict[int, float]:
+    """Best of many decay times for each qubit; amplitudes are fitted."""
+    entries = {}
+    for place, arms in estimators.tallies(counts, name).items():
+        x, signal, variance = estimators.differences(arms)
+        rates = np.geomspace(0.1 / longest_ns, 3.0 / FIRST_DELAY_NS, 800)
+        model = np.exp(-rates[:, None] * x)
+        weight = 1.0 / (variance + 1e-4)  # scatter of a rough model
+        size = (model * signal * weight).sum(axis=1) / (model * model * weight).sum(axis=1)
+        cost = (np.square(signal - size[:, None] * model) * weight).sum(axis=1)
+        entries[place[0]] = min(1.0 / float(rates[cost.argmin()]), longest_ns)
+    return entries
+
+
+def _rates(
+    counts: plans.Counts, name: str, contrasts: Mapping[int, float]
+) -> Mapping[estimators.Place, tuple[float, bool]]:
+    """Decay rate of each place by its longest sequences that have a signal, and whether its gates
+    work. `contrasts`: of the readout of each qubit, 1 - p01 - p10. Gates of qubits whose readout
+    hardly has one count as working."""
+    entries = {}
+    for curve in estimators.curves(counts, name):
+        seen = np.flatnonzero(curve.signal > 0.3 * max(curve.signal[0], 1e-9))
+        last = int(seen[-1]) if seen.size and seen[-1] else 1
+        ratio = max(float(curve.signal[last]), 0.02) / max(float(curve.signal[0]), 0.02)
+        span = float(curve.lengths[last] - curve.lengths[0])
+        rate = -np.log(min(ratio, 1.0 - 1e-3)) / span
+        errors = estimators.SIGNAL_ERRORS * np.sqrt(curve.variance[[0, last]])
+        rate_error = float(np.hypot(*(errors / np.maximum(curve.signal[[0, last]], 0.02)))) / span
+        contrast = [contrasts[qubit] for qubit in curve.place]
+        # Without errors of gates, the signal of a pair is (c + d + c d) / 3.
+        full = (sum(contrast) + math.prod(contrast)) / 3.0 if len(contrast) == 2 else contrast[0]
+        silent = curve.signal[0] + errors[0] < _LEAST_SIGNAL * full
+        dead = min(contrast) > estimators.LEAST_CONTRAST and (
+            silent or rate - rate_error > _DEAD_RATE
+        )
+        entries[curve.place] = float(rate), not dead
+    return entries
+
+
+# Measurement of a device from its gates and couplings alone: scales first, then values.
+#
+# Times and lengths are chosen by the scales, so that each signal falls by the factor that
+# determines its rate best.
 
 T1, ECHO, RAMSEY, READOUT, ZZ = "t1", "echo", "ramsey", "readout", "zz"
 CURVE2, ICURVE2 = "rb2-curve", "irb2-curve"  # fewer sequences, at the smaller lengths
-_SAME = {CURVE2: RB2, ICURVE2: IRB2}
+_SAME = {CURVE2: plans.RB2, ICURVE2: plans.IRB2}
 TIMED_1Q = T1, ECHO, RAMSEY, READOUT
-_ARMS: dict[str, tuple[coherence.Arm, int]] = {
-    T1: (coherence.relaxation, 2),
-    ECHO: (coherence.echo, 2),
-    RAMSEY: (coherence.ramsey, 4),
-    READOUT: (coherence.readout, 2),
-    ZZ: (coherence.conditional_ramsey, 8),
+_ARMS: dict[str, tuple[programs.Arm, int]] = {
+    T1: (programs.relaxation, 2),
+    ECHO: (programs.echo, 2),
+    RAMSEY: (programs.ramsey, 4),
+    READOUT: (programs.readout, 2),
+    ZZ: (programs.conditional_ramsey, 8),
 }
 _SHOTS = {
     T1: "t1_shots", ECHO: "echo_shots", RAMSEY: "ramsey_shots", READOUT: "readout_shots",
-    ZZ: "zz_shots", RB1: "shots_1q", IRB1: "shots_1q", SIMULTANEOUS: "shots_1q",
-    RB2: "shots_2q", IRB2: "shots_2q", CURVE2: "shots_2q", ICURVE2: "shots_2q",
+    ZZ: "zz_shots", RB1: "shots_1q", IRB1: "shots_1q", plans.SIMULTANEOUS: "shots_1q",
+    plans.RB2: "shots_2q", plans.IRB2: "shots_2q", CURVE2: "shots_2q", ICURVE2: "shots_2q",
 }  # fmt: skip
 _T1_POINTS = 0.0, 0.7, 1.4  # parts of the rough time
 _ECHO_POINTS = 0.01, 0.6, 1.2
@@ -68,7 +186,7 @@ _NEEDED = {
 _EXPERIMENTS = {
     "t1_us": (T1,), "t2_us": (ECHO,), "t2_ramsey_us": (RAMSEY,), "p01": (READOUT,),
     "p10": (READOUT,), "error_1q": (RB1,), "error_half": (RB1, IRB1),
-    "error_2q": (RB2, IRB2), "zz_khz": (ZZ,),
+    "error_2q": (plans.RB2, plans.IRB2), "zz_khz": (ZZ,),
 }  # fmt: skip
 
 
@@ -97,15 +215,15 @@ class ExperimentShots(msgspec.Struct, frozen=True):
 class ExperimentResults(msgspec.Struct, frozen=True):
     """Result of a run of all experiments."""
 
-    estimates: tuple[Estimate, ...]
+    estimates: tuple[estimators.Estimate, ...]
     dead: tuple[tuple[int, ...], ...]  # qubits and pairs whose gates do not work
     scales: RoughEstimates
-    counts: Counts
+    counts: plans.Counts
 
 
 def choose(
     info: DeviceInfo, qubits: Sequence[int] | None, *, with_pairs: bool = True
-) -> TestLayout:
+) -> plans.TestLayout:
     """Qubits and pairs under test: coupled pairs of these qubits; of an all-to-all device, a ring.
 
     Raises OptionError for a qubit that the device does not have.
@@ -123,7 +241,7 @@ def choose(
         pairs = sorted({(min(pair), max(pair)) for pair in ring})
     else:
         pairs = [pair for pair in couplings if set(pair) <= set(chosen)]
-    return layout(info.num_qubits, chosen, pairs if with_pairs else [], couplings)
+    return plans.layout(info.num_qubits, chosen, pairs if with_pairs else [], couplings)
 
 
 class Procedure:
@@ -132,19 +250,19 @@ class Procedure:
     def __init__(
         self,
         info: DeviceInfo,
-        tested: TestLayout,
-        runner: CircuitRunner,
+        tested: plans.TestLayout,
+        runner: plans.CircuitRunner,
         seed: int,
         effort: ExperimentShots,
         progress: Callable[[str], None] = lambda _: None,
-        planner: Planner | None = None,
+        planner: plans.Planner | None = None,
     ) -> None:
         """Set up. `planner`: makes the circuits; None: in the native gates of the device."""
         gates = self._gates = native_set(info)
         if gates.entangler is None:
             tested = msgspec.structs.replace(tested, pair_sets=())
         self._tested = tested
-        self._planner = planner or Planner(NativeGateRows(gates), tested, seed)
+        self._planner = planner or plans.Planner(NativeGateRows(gates), tested, seed)
         self._runner = runner
         self._effort = effort
         self._progress = progress
@@ -162,11 +280,11 @@ class Procedure:
             if not unresolved:
                 break
             self._progress(f"{len(unresolved)} experiments again, with more shots")
-            merge(counts, self._runner.run(list(self._again(scales, unresolved, number))))
+            plans.merge(counts, self._runner.run(list(self._again(scales, unresolved, number))))
             estimates = list(self.estimates(counts))
         return ExperimentResults(tuple(estimates), scales.dead, scales, counts)
 
-    def circuits(self, scales: RoughEstimates) -> Iterable[PlannedCircuit]:
+    def circuits(self, scales: RoughEstimates) -> Iterable[plans.PlannedCircuit]:
         """Circuits of all experiments at all places."""
         settings = _Settings(self._effort, scales)
         qubits = [(qubit,) for qubit in self._tested.qubits]
@@ -178,17 +296,17 @@ class Procedure:
             yield from self._experiment(settings, name, qubits)
         for name in (RB1, IRB1) if self._gates.half is not None else (RB1,):
             yield from self._experiment(settings, name, live)
-        for name in (CURVE2, ICURVE2, RB2, IRB2, SIMULTANEOUS, ZZ):
+        for name in (CURVE2, ICURVE2, plans.RB2, plans.IRB2, plans.SIMULTANEOUS, ZZ):
             yield from self._experiment(settings, name, pairs)
 
     def _experiment(
         self,
         settings: _Settings,
         name: str,
-        places: Sequence[Place],
+        places: Sequence[estimators.Place],
         factor: float = 1.0,
         part: int = 0,
-    ) -> Iterable[PlannedCircuit]:
+    ) -> Iterable[plans.PlannedCircuit]:
         """Circuits of one experiment. `factor`: of the shots, or of the number of random sequences;
         `part`: number of the round, which has its own sequences."""
         if not places:
@@ -205,11 +323,13 @@ class Procedure:
         shots = settings.shots(name, 1.0)
         yield from self._planner.sequences(_SAME.get(name, name), lengths, sequence_numbers, shots)
 
-    def _unresolved(self, estimates: Sequence[Estimate]) -> dict[str, dict[Place, float]]:
+    def _unresolved(
+        self, estimates: Sequence[estimators.Estimate]
+    ) -> dict[str, dict[estimators.Place, float]]:
         """Experiments and places whose intervals are too wide, with the factor of shots to add."""
-        z = simultaneous_z(len(estimates))
-        longest_us = self._effort.longest_delay_ns / analysis.NS_PER_US
-        entries: dict[str, dict[Place, float]] = {}
+        z = estimators.simultaneous_z(len(estimates))
+        longest_us = self._effort.longest_delay_ns / estimators.NS_PER_US
+        entries: dict[str, dict[estimators.Place, float]] = {}
         for each in estimates:
             if each.quantity.endswith("_us") and each.interval(z)[0] >= longest_us:
                 continue  # the lower limit is what the delays can tell
@@ -223,29 +343,32 @@ class Procedure:
         return entries
 
     def _again(
-        self, scales: RoughEstimates, unresolved: Mapping[str, Mapping[Place, float]], number: int
-    ) -> Iterable[PlannedCircuit]:
+        self,
+        scales: RoughEstimates,
+        unresolved: Mapping[str, Mapping[estimators.Place, float]],
+        number: int,
+    ) -> Iterable[plans.PlannedCircuit]:
         settings = _Settings(self._effort, scales)
         for name, places in unresolved.items():
             factor = max(0.1, *places.values())
             yield from self._experiment(settings, name, list(places), factor, number)
 
-    def estimates(self, counts: Counts) -> Iterable[Estimate]:
+    def estimates(self, counts: plans.Counts) -> Iterable[estimators.Estimate]:
         """Estimates of all quantities from the counts."""
         gates = self._gates
-        yield from analysis.times(counts, T1, "t1_us")
-        yield from analysis.times(counts, ECHO, "t2_us")
-        yield from analysis.ramsey(counts, RAMSEY)
-        yield from analysis.readout(counts, READOUT)
-        yield from gate_errors.standard(counts, RB1, "error_1q", gates.quarter.name)
+        yield from estimators.times(counts, T1, "t1_us")
+        yield from estimators.times(counts, ECHO, "t2_us")
+        yield from estimators.ramsey(counts, RAMSEY)
+        yield from estimators.readout(counts, READOUT)
+        yield from estimators.standard(counts, RB1, "error_1q", gates.quarter.name)
         if gates.half is not None:
-            yield from gate_errors.interleaved(counts, RB1, IRB1, "error_half", gates.half.name)
+            yield from estimators.interleaved(counts, RB1, IRB1, "error_half", gates.half.name)
         if gates.entangler is not None:
             name = gates.entangler.name
-            yield from gate_errors.interleaved(counts, RB2, IRB2, "error_2q", name)
-            yield from gate_errors.per_clifford(counts, RB2)
-            yield from gate_errors.simultaneous(counts, SIMULTANEOUS, gates.quarter.name)
-        yield from analysis.interactions(counts, ZZ, READOUT)
+            yield from estimators.interleaved(counts, plans.RB2, plans.IRB2, "error_2q", name)
+            yield from estimators.per_clifford(counts, plans.RB2)
+            yield from estimators.simultaneous(counts, plans.SIMULTANEOUS, gates.quarter.name)
+        yield from estimators.interactions(counts, ZZ, READOUT)
 
 
 class _Settings:
@@ -255,7 +378,7 @@ class _Settings:
         self._effort = effort
         self._scales = scales
 
-    def times_ns(self, name: str, place: Place) -> list[float]:
+    def times_ns(self, name: str, place: estimators.Place) -> list[float]:
         """Times at one place."""
         t1, t2 = self._scales.t1_ns[place[-1]], self._scales.t2_ns[place[0]]
         if name == READOUT:
@@ -266,15 +389,15 @@ class _Settings:
             t2 = min(t2, _RELAXED * t1)
         return [part * t2 for part in (_ECHO_POINTS if name == ECHO else _RAMSEY_POINTS)]
 
-    def lengths(self, name: str, place: Place) -> list[int]:
+    def lengths(self, name: str, place: estimators.Place) -> list[int]:
         """Numbers of random elements at one place."""
         scales = self._scales
-        if len(place) == 2 and name != SIMULTANEOUS:
+        if len(place) == 2 and name != plans.SIMULTANEOUS:
             middle, last = _lengths(scales.rate_2q[place], _DECAY_2Q, _LONGEST_2Q)
             return {CURVE2: [1, middle], ICURVE2: [middle]}.get(name, [last])
         rate = max(scales.rate_1q[(qubit,)] for qubit in place)
         result = _lengths(rate, _DECAY_1Q, _LONGEST_1Q)
-        if name == SIMULTANEOUS:
+        if name == plans.SIMULTANEOUS:
             return [1, result[-1]]
         return result if name == IRB1 else [1, *result]
 
@@ -286,12 +409,12 @@ class _Settings:
     def sequences(self, name: str) -> int:
         """Random sequences of one length."""
         effort = self._effort
-        if name in (RB2, IRB2):
+        if name in (plans.RB2, plans.IRB2):
             return effort.sequences_2q
         return effort.sequences_2q // 4 if name in _SAME else effort.sequences_1q
 
 
-def _width_ratio(estimate: Estimate, z: float) -> float:
+def _width_ratio(estimate: estimators.Estimate, z: float) -> float:
     """Half width of an interval divided by the width that a comparison needs; 0.0 if no comparison
     needs it, or if more shots would not help."""
     needed = _NEEDED.get(estimate.quantity)

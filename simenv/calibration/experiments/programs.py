@@ -1,13 +1,9 @@
-"""Circuits of characterization experiments as flat arrays, built without a circuit object.
-
-A circuit is a list of pieces, one for each qubit or pair that is measured. Pieces have no common
-operation, so they run at the same time.
-"""
+"""Circuits of characterization experiments: benchmarking, coherence and readout."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from itertools import chain
 from typing import Any
 
@@ -15,9 +11,13 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from simenv.calibration.experiments.clifford import CliffordGroup, Step
-from simenv.calibration.experiments.native import NativeOperation, NativeSet
+from simenv.calibration.experiments import clifford
 from simenv.model.program import PROGRAM_FORMAT, Program
+
+# Circuits of characterization experiments as flat arrays, built without a circuit object.
+#
+# A circuit is a list of pieces, one for each qubit or pair that is measured. Pieces have no common
+# operation, so they run at the same time.
 
 # Rows of the operation table, the same in all circuits.
 Z, QUARTER, HALF, ENTANGLER, BARRIER, DELAY, MEASURE = range(7)
@@ -41,9 +41,9 @@ class PlacedPiece(msgspec.Struct, frozen=True, eq=False):
 class NativeGateRows:
     """Native gates of a device as rows of the operation table."""
 
-    def __init__(self, gates: NativeSet) -> None:
-        half = gates.half or NativeOperation("x")
-        entangler = gates.entangler or NativeOperation("cz")
+    def __init__(self, gates: clifford.NativeSet) -> None:
+        half = gates.half or clifford.NativeOperation("x")
+        entangler = gates.entangler or clifford.NativeOperation("cz")
         self.gates = gates
         self._named = {QUARTER: gates.quarter, HALF: half, ENTANGLER: entangler}
         self.names = (
@@ -90,7 +90,7 @@ class NativeGateRows:
         return _piece(DELAY, (qubit,), (duration_ns,))
 
     def sequences(
-        self, group: CliffordGroup, elements: NDArray[np.int32], *, sync: bool
+        self, group: clifford.CliffordGroup, elements: NDArray[np.int32], *, sync: bool
     ) -> CircuitPiece:
         """Group elements one after another; the number after the last element is the interleaved
         gate. `sync`: a barrier follows each."""
@@ -102,7 +102,7 @@ class NativeGateRows:
             )
         return self._groups[key].piece(elements)
 
-    def _steps(self) -> dict[Step, CircuitPiece]:
+    def _steps(self) -> dict[clifford.Step, CircuitPiece]:
         """Piece of each step that a word may have."""
         entries = {
             ("z", qubit, turns): self.z(turns * math.pi / 2.0, qubit)
@@ -156,8 +156,8 @@ class _CliffordWords:
 
     def __init__(
         self,
-        gate_words: Sequence[Sequence[Step]],
-        steps: Mapping[Step, CircuitPiece],
+        gate_words: Sequence[Sequence[clifford.Step]],
+        steps: Mapping[clifford.Step, CircuitPiece],
         *,
         sync: bool,
     ) -> None:
@@ -199,3 +199,145 @@ class _RaggedArrays:
         total = int(ends[-1]) if ends.size else 0
         offsets = np.repeat(self._begins[indices] - (ends - sizes), sizes)
         return np.asarray(self._values[np.arange(total) + offsets])
+
+
+# Sequences of randomized benchmarking: standard, interleaved and simultaneous.
+#
+# Random Clifford elements, then the inverse of their product. Sequences are spread evenly over the
+# basis states: X gates on the first qubits are part of the first element, and the outcome that
+# counts as survival is the basis state. So the mean survival decays to exactly 1/d, whatever the
+# readout error (Harper et al., Phys. Rev. A 99, 052350). Elements of a pair are synchronized by
+# barriers, so that an interleaved gate changes no idle time (Magesan et al., Phys. Rev. Lett. 109,
+# 080505).
+
+
+def sequence(
+    alphabet: NativeGateRows,
+    group: clifford.CliffordGroup,
+    length: int,
+    flips: int,
+    rng: np.random.Generator,
+    *,
+    interleaved: bool = False,
+) -> CircuitPiece:
+    """`length` random elements and their inverse, from the basis state `flips` back to it.
+
+    `interleaved`: the entangling gate (with one qubit: the half turn) follows each random element.
+    """
+    elements = rng.integers(len(group.sequences), size=length, dtype=np.int32)
+    images = group.images[elements]
+    if interleaved:
+        gate = _interleaved_gate(alphabet, group)
+        images = clifford.compose(images, np.broadcast_to(gate, images.shape))
+    closing = group.find(clifford.inverse(product(images))[None])
+    elements[:1] = _after_flips(group, elements[:1], flips)
+    sync = group.num_qubits == 2
+    if interleaved:
+        elements = np.repeat(elements, 2)
+        elements[1::2] = len(group.sequences)
+    return alphabet.sequences(group, np.concatenate([elements, closing]), sync=sync)
+
+
+def _after_flips(
+    group: clifford.CliffordGroup, elements: NDArray[np.int32], flips: int
+) -> NDArray[np.int32]:
+    """Elements that act like these after X on the qubits of a mask."""
+    images = group.images[elements]
+    return group.find(clifford.compose(np.broadcast_to(group.pauli_x(flips), images.shape), images))
+
+
+def _interleaved_gate(alphabet: NativeGateRows, group: clifford.CliffordGroup) -> NDArray[np.uint8]:
+    entangler = alphabet.gates.entangler
+    if group.num_qubits == 2 and entangler is not None:
+        return clifford.conjugation(clifford.entangler_matrix(entangler))
+    return clifford.conjugation(clifford.x_turn(2))
+
+
+def product(images: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """Images under the product of all elements [length, 4^n], by halving."""
+    while len(images) > 1:
+        if len(images) % 2:
+            identity = np.arange(images.shape[1], dtype=np.uint8)[None]
+            images = np.concatenate([images, identity])
+        images = clifford.compose(images[0::2], images[1::2])
+    if not len(images):
+        return np.arange(images.shape[1], dtype=np.uint8)
+    return np.asarray(images[0])
+
+
+def simultaneous(
+    alphabet: NativeGateRows,
+    group: clifford.CliffordGroup,
+    length: int,
+    flips: int,
+    rng: np.random.Generator,
+) -> CircuitPiece:
+    """One-qubit sequences on both qubits of a pair at the same time (Gambetta et al., Phys. Rev.
+    Lett. 109, 240504). `group`: of two qubits, whose first 576 elements are local."""
+    group_1q = clifford.one_qubit_group()
+    elements = rng.integers(24, size=(2, length), dtype=np.int32)
+    closing = [
+        group_1q.find(clifford.inverse(product(group_1q.images[row]))[None]) for row in elements
+    ]
+    for k in range(2):
+        elements[k, :1] = _after_flips(group_1q, elements[k, :1], flips >> k & 1)
+    first, second = np.concatenate([elements, closing], axis=1)
+    return alphabet.sequences(group, second * np.int32(24) + first, sync=False)
+
+
+# Circuit pieces that measure relaxation, dephasing, ZZ interaction and readout.
+#
+# Signals are differences of two arms, in which the offset of the decay cancels: preparation with
+# and without a half turn for T1 and readout, and two phases of the last quarter turn otherwise.
+
+Arm = Callable[
+    [NativeGateRows, float, int], CircuitPiece
+]  # by duration in ns and number of the arm
+
+
+def relaxation(alphabet: NativeGateRows, duration_ns: float, arm: int) -> CircuitPiece:
+    """Inversion recovery; arm 1 begins in |1>."""
+    prepared = [alphabet.half()] if arm else []
+    return joined([*prepared, alphabet.delay(duration_ns)])
+
+
+def echo(alphabet: NativeGateRows, duration_ns: float, arm: int) -> CircuitPiece:
+    """Hahn echo over two halves of the duration; arms end in |0> and |1> without noise."""
+    half = alphabet.delay(duration_ns / 2.0)
+    return joined(
+        [
+            alphabet.quarter(), half, alphabet.half(), half,
+            alphabet.z(math.pi * arm), alphabet.quarter(),
+        ]
+    )  # fmt: skip
+
+
+def ramsey(alphabet: NativeGateRows, duration_ns: float, arm: int) -> CircuitPiece:
+    """Ramsey sequence with the phase arm * pi / 2 before the last quarter turn."""
+    return joined(
+        [
+            alphabet.quarter(), alphabet.delay(duration_ns),
+            alphabet.z(math.pi / 2.0 * arm), alphabet.quarter(),
+        ]
+    )  # fmt: skip
+
+
+def conditional_ramsey(alphabet: NativeGateRows, duration_ns: float, arm: int) -> CircuitPiece:
+    """Ramsey sequence on qubit 0 while qubit 1 is in |0> (arms 0-3) or |1> (arms 4-7).
+
+    The difference of both frequencies is the ZZ interaction (Takita et al., Phys. Rev. Lett. 119,
+    180501, supplement).
+    """
+    prepared = [alphabet.half(1)] if arm >= 4 else []
+    return joined(
+        [
+            *prepared, alphabet.quarter(), alphabet.barrier(),
+            alphabet.delay(duration_ns), alphabet.delay(duration_ns, 1), alphabet.barrier(),
+            alphabet.z(math.pi / 2.0 * (arm % 4)), alphabet.quarter(),
+        ]
+    )  # fmt: skip
+
+
+def readout(alphabet: NativeGateRows, _duration_ns: float, arm: int) -> CircuitPiece:
+    """Measurement of |0>, or of |1> (arm 1)."""
+    return joined([alphabet.half()] if arm else [])

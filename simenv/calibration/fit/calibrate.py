@@ -1,52 +1,39 @@
-"""Fit of a device to measured counts, comparison with the snapshot, and acceptance or refusal.
-
-A fit is judged on circuits of folds that it did not see, each predicted as a submit to the fitted
-device would be. Among devices between the snapshot and each fit, the result is the one with the
-largest gain of fidelity of those whose gain is significant (`accept.gains`). If none is, the
-snapshot is kept; if the fits are worse than it, they are refused. No fit is used that is below
-Aer's recipe for the snapshot in either of its forms, with equal or with own readout errors of 0 and
-1, nor (unless asked for) one to few different circuits. Where the snapshot itself is below one of
-them, what is kept is the snapshot, its values as Aer reads them from a Target, or a part of the way
-to these: the one that is least below both forms.
-"""
+"""Fit of a device to measured counts, and the files of fits."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
+from pathlib import Path
 
 import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from noise_models.build.aer_recipe import reduced
+from noise_models.build import reduced
 from noise_models.calibration import CalibrationSnapshot, FitScope
-from noise_models.options import NoiseOptions
-from simenv.calibration.accept.gains import LEAST_GAIN, HeldOutGain, gain, lower_bound
-from simenv.calibration.accept.held_out import HeldOutCircuit, fidelities, held_out_circuits
-from simenv.calibration.accept.path import blended
-from simenv.calibration.accept.scope import LEAST_BODIES, implausible, is_narrow, scope_of
-from simenv.calibration.data.records import CountsData, DataError
-from simenv.calibration.fit.attempt import (
-    FitAttempt,
-    FittedSnapshots,
-    attempts_on,
-    fit,
-    losses_of,
-    problem_of,
-)
-from simenv.calibration.fit.compile import DeviceCompiler
-from simenv.calibration.fit.components import CHANGES, Component, with_gates_of_each_set
-from simenv.calibration.fit.device import homogeneous
-from simenv.calibration.fit.intervals import intervals
-from simenv.calibration.fit.observations import ObservedCircuits
-from simenv.calibration.fit.prior import Prior
-from simenv.calibration.fit.select import CandidateScore
-from simenv.calibration.fit.solve import Solution
-from simenv.calibration.fit.windows import FittedWindow, window_starts, windows_of
-from simenv.calibration.score.predict import Predictor
-from simenv.calibration.score.series import SeriesPredictor
+from noise_models.model import NoiseOptions
+from simenv import result_files
+from simenv.calibration import accept
+from simenv.calibration.accept import fidelities
+from simenv.calibration.data import CountsData, DataError
+from simenv.calibration.fit import attempt as fit_attempt, components as fit_components
+from simenv.calibration.fit.components import CHANGES
+from simenv.calibration.fit.observations import DeviceCompiler, ObservedCircuits
+from simenv.calibration.fit.solve import Prior, Solution, intervals
+from simenv.calibration.score import Predictor, SeriesPredictor
 from simenv.errors import SimenvError
+
+# Fit of a device to measured counts, comparison with the snapshot, and acceptance or refusal.
+#
+# A fit is judged on circuits of folds that it did not see, each predicted as a submit to the fitted
+# device would be. Among devices between the snapshot and each fit, the result is the one with the
+# largest gain of fidelity of those whose gain is significant (`accept.gains`). If none is, the
+# snapshot is kept; if the fits are worse than it, they are refused. No fit is used that is below
+# Aer's recipe for the snapshot in either of its forms, with equal or with own readout errors of 0
+# and 1, nor (unless asked for) one to few different circuits. Where the snapshot itself is below
+# one of them, what is kept is the snapshot, its values as Aer reads them from a Target, or a part
+# of the way to these: the one that is least below both forms.
 
 MOST_CHECK_WORK = 2**26  # limit of 4^qubits times steps of a circuit on which a fit is judged
 SNAPSHOT, HOMOGENEOUS = "snapshot", "homogeneous"  # bases of fits
@@ -68,17 +55,17 @@ class FittedDevice(msgspec.Struct, frozen=True, eq=False):
     snapshot: CalibrationSnapshot
     base: str  # SNAPSHOT, HOMOGENEOUS: the medians of its values, or AER
     prior: Prior
-    scores: tuple[CandidateScore, ...]
+    scores: tuple[fit_attempt.CandidateScore, ...]
     share: float  # of the way from the snapshot to the fit; 0.0: the snapshot is kept
-    components: tuple[Component, ...]
+    components: tuple[fit_components.Component, ...]
     values: NDArray[np.float64]  # of the fit, as are `latent` and `interval`: at share 1
     columns: tuple[str, ...]
     latent: NDArray[np.float64]
     interval: NDArray[np.float64]  # [2, columns]: of `latent`, by a bootstrap of bodies
     widths: NDArray[np.float64]  # [columns]: logarithm of a factor, or radians, for latent 1
-    held_out: HeldOutGain | None  # None: fewer than two circuit bodies
+    held_out: accept.HeldOutGain | None  # None: fewer than two circuit bodies
     observed: ObservedCircuits
-    windows: tuple[FittedWindow, ...]  # (): one calibration for all dates
+    windows: tuple[fit_attempt.FittedWindow, ...]  # (): one calibration for all dates
     series: tuple[CalibrationSnapshot, ...]  # of the windows
     scope: FitScope  # circuits of the fit, also where it is not used
     reason: str = ""  # for which no fit is used
@@ -98,17 +85,17 @@ class FittedDevice(msgspec.Struct, frozen=True, eq=False):
         if not self.share:
             return ()
         values = (value for value, _, _ in self.factors)
-        return implausible(zip(self.columns, values, strict=True))
+        return accept.implausible(zip(self.columns, values, strict=True))
 
 
 class _Choice(msgspec.Struct, frozen=True, eq=False):
     """Share of the way to one fit, with its gain on circuits that were left out."""
 
-    attempt: FitAttempt
+    attempt: fit_attempt.FitAttempt
     solution: Solution
     share: float
     undated_share: float  # for the calibration of all dates; 0.0 if that is worse
-    gain: HeldOutGain | None
+    gain: accept.HeldOutGain | None
     after: NDArray[np.float64] | None = None  # fidelity of each circuit left out
     reason: str = ""  # for which the fit is not used
 
@@ -129,21 +116,21 @@ def calibrate(
     training = data.part(test=False)
     if not training.records:
         raise DataError("every row of the data is a test row", hint='rows with "split": "train"')
-    starts = window_starts(training.records)
-    first = problem_of(snapshot, training, starts)
-    reference = losses_of(first[0])
-    attempts = attempts_on(SNAPSHOT, first, starts, reference, note)
+    starts = fit_attempt.window_starts(training.records)
+    first = fit_attempt.problem_of(snapshot, training, starts)
+    reference = fit_attempt.losses_of(first[0])
+    attempts = fit_attempt.attempts_on(SNAPSHOT, first, starts, reference, note)
     if any(each.was_placed for each in first[1].observations):
-        pooled = problem_of(homogeneous(snapshot), training, starts)
-        attempts += attempts_on(HOMOGENEOUS, pooled, starts, reference, note)
+        pooled = fit_attempt.problem_of(fit_components.homogeneous(snapshot), training, starts)
+        attempts += fit_attempt.attempts_on(HOMOGENEOUS, pooled, starts, reference, note)
     unfitted = _Unfitted.of(snapshot, training, starts)
     choices = [
         choice
         for each in attempts
         for choice in _choices(each, snapshot, training, starts, unfitted, note)
     ]
-    scope = scope_of(training.records, first[0], snapshot.name)
-    best = _accepted(choices, may_be_used=narrow or not is_narrow(scope))
+    scope = accept.scope_of(training.records, first[0], snapshot.name)
+    best = _accepted(choices, may_be_used=narrow or not accept.is_narrow(scope))
     return _fitted_device(best, data, unfitted.kept, name, scope)
 
 
@@ -167,7 +154,9 @@ class _Unfitted(msgspec.Struct, frozen=True, eq=False):
         snapshot: CalibrationSnapshot, training: CountsData, starts: Sequence[float]
     ) -> _Unfitted:
         """Compute the fidelities; no circuit is in a fold."""
-        circuits = held_out_circuits(training.records, windows_of(training.records, starts), {})
+        circuits = accept.held_out_circuits(
+            training.records, fit_attempt.windows_of(training.records, starts), {}
+        )
         compiler = DeviceCompiler(snapshot)
 
         def predicted(device: CalibrationSnapshot, recipe: str = "simenv") -> NDArray[np.float64]:
@@ -184,15 +173,15 @@ class _Unfitted(msgspec.Struct, frozen=True, eq=False):
             return _Unfitted(before, aer, kept)
         candidates = [(_rank(gained), kept)]
         for share in SHARES:
-            device = blended(snapshot, reduced(snapshot, symmetric=True), share)
+            device = accept.blended(snapshot, reduced(snapshot, symmetric=True), share)
             rank = _rank(_gain(circuits, predicted(device), before, aer))
             candidates.append((rank, _Kept(AER, snapshot, device)))
         return _Unfitted(before, aer, max(candidates, key=_first)[1])
 
 
-def _rank(gained: HeldOutGain) -> tuple[float, float]:
+def _rank(gained: accept.HeldOutGain) -> tuple[float, float]:
     """Order of devices by what they lack to Aer's recipe, then by their mean fidelity."""
-    return -max(gained.shortfall, LEAST_GAIN), gained.fitted_mean
+    return -max(gained.shortfall, accept.LEAST_GAIN), gained.fitted_mean
 
 
 def _first(pair: tuple[tuple[float, float], _Kept]) -> tuple[float, float]:
@@ -200,7 +189,7 @@ def _first(pair: tuple[tuple[float, float], _Kept]) -> tuple[float, float]:
 
 
 def _choices(
-    attempt: FitAttempt,
+    attempt: fit_attempt.FitAttempt,
     snapshot: CalibrationSnapshot,
     training: CountsData,
     starts: Sequence[float],
@@ -208,13 +197,13 @@ def _choices(
     note: Callable[[str], None],
 ) -> list[_Choice]:
     """All shares of one fit, judged on the folds."""
-    solution = fit(attempt.problem, attempt.score.prior)
+    solution = fit_attempt.fit(attempt.problem, attempt.score.prior)
     if attempt.num_folds < 2:
         return [_Choice(attempt, solution, 1.0, 1.0, None)]
-    windows = windows_of(training.records, starts)
-    circuits = held_out_circuits(training.records, windows, attempt.fold_of_body)
+    windows = fit_attempt.windows_of(training.records, starts)
+    circuits = accept.held_out_circuits(training.records, windows, attempt.fold_of_body)
     folds = [
-        FittedSnapshots.of(attempt, *attempt.without(fold, solution))
+        fit_attempt.FittedSnapshots.of(attempt, *attempt.without(fold, solution))
         for fold in range(attempt.num_folds)
     ]
     results = []
@@ -234,15 +223,17 @@ def _choices(
 
 
 def _devices(
-    snapshot: CalibrationSnapshot, folds: Sequence[FittedSnapshots], share: float
+    snapshot: CalibrationSnapshot, folds: Sequence[fit_attempt.FittedSnapshots], share: float
 ) -> list[list[Predictor]]:
     """Devices of the folds: by their common calibration, which tasks use, and, if there are date
     windows, by those of the windows, which scores use."""
-    before = with_gates_of_each_set(snapshot)
+    before = fit_components.with_gates_of_each_set(snapshot)
 
-    def device(each: FittedSnapshots, series: Sequence[CalibrationSnapshot]) -> Predictor:
-        dated = [blended(before, calibration, share) for calibration in series]
-        return SeriesPredictor(blended(before, each.snapshot, share), dated, MOST_CHECK_WORK)
+    def device(
+        each: fit_attempt.FittedSnapshots, series: Sequence[CalibrationSnapshot]
+    ) -> Predictor:
+        dated = [accept.blended(before, calibration, share) for calibration in series]
+        return SeriesPredictor(accept.blended(before, each.snapshot, share), dated, MOST_CHECK_WORK)
 
     results = [[device(each, ()) for each in folds]]
     if any(each.series for each in folds):
@@ -251,15 +242,15 @@ def _devices(
 
 
 def _gain(
-    circuits: Sequence[HeldOutCircuit],
+    circuits: Sequence[accept.HeldOutCircuit],
     after: NDArray[np.float64],
     before: NDArray[np.float64],
     aer: Sequence[NDArray[np.float64]],
-) -> HeldOutGain:
+) -> accept.HeldOutGain:
     finite = np.flatnonzero(np.isfinite(after + before + sum(aer))).tolist()
     runs = np.array([circuits[k].runs for k in finite])
     bodies = [circuits[k].record.body for k in finite]
-    return gain(after[finite], before[finite], runs, bodies, [each[finite] for each in aer])
+    return accept.gain(after[finite], before[finite], runs, bodies, [each[finite] for each in aer])
 
 
 def _accepted(choices: Sequence[_Choice], *, may_be_used: bool = True) -> _Choice:
@@ -277,7 +268,7 @@ def _accepted(choices: Sequence[_Choice], *, may_be_used: bool = True) -> _Choic
         best = max(own, key=lambda pair: pair[1].low)[0] if own else choices[0]
         return _kept(
             best,
-            f"fewer than {LEAST_BODIES} different circuits say little about others",
+            f"fewer than {accept.LEAST_BODIES} different circuits say little about others",
         )
     if not judged:
         return choices[0]
@@ -318,7 +309,7 @@ def _is_better(first: _Choice, second: _Choice) -> bool:
     change = first.after - second.after
     finite = np.isfinite(change)
     bodies = [str(k) for k in range(int(finite.sum()))]
-    return lower_bound(change[finite], np.ones(len(bodies), np.int64), bodies) > 0.0
+    return accept.lower_bound(change[finite], np.ones(len(bodies), np.int64), bodies) > 0.0
 
 
 def _fitted_device(
@@ -333,15 +324,15 @@ def _fitted_device(
     columns = problem.columns(prior)
     windows = built.windows(solution) if share else ()
     snapshot, base = kept.original, built.base if share else kept.base
-    before = with_gates_of_each_set(snapshot)
-    snapshots = FittedSnapshots.of(built, solution, windows)
+    before = fit_components.with_gates_of_each_set(snapshot)
+    snapshots = fit_attempt.FittedSnapshots.of(built, solution, windows)
     about = f"fitted to counts, {base}, {prior.text}, share {share:g}"
     times = [each.time_s for each in data.records if each.time_s == each.time_s]
     latest = datetime.fromtimestamp(max(times), UTC).isoformat() if times else ""
 
     def named(fitted: CalibrationSnapshot, calibrated: str, share: float) -> CalibrationSnapshot:
         return msgspec.structs.replace(
-            blended(before, fitted, share)
+            accept.blended(before, fitted, share)
             if share
             else msgspec.structs.replace(
                 kept.snapshot, zz_strength=kept.snapshot.zz_factor if snapshot.zz else None
@@ -373,3 +364,45 @@ def _fitted_device(
         scope,
         best.reason,
     )
+
+
+# HDF5 files of fits: components, their values by date window, intervals, and scores.
+
+FORMAT = 1
+
+
+def save(path: Path, fitted: FittedDevice) -> None:
+    """Write a fit by rename. Datasets: `values` [components] (logarithms of factors, radians),
+    `unknowns` [columns] (standard normal by the prior), `low` and `high` [columns]; with windows,
+    `window_begin_s` [windows] and `window_unknowns` [windows, columns]. All belong to the fit; the
+    device is `share` of the way to it. Names are JSON in the attributes.
+
+    Raises StoreError.
+    """
+    arrays: dict[str, NDArray[np.float64]] = {
+        "values": fitted.values,
+        "unknowns": fitted.latent,
+        "low": fitted.interval[0],
+        "high": fitted.interval[1],
+    }
+    if fitted.windows:
+        arrays["window_begin_s"] = np.array([window.begin_s for window in fitted.windows])
+        arrays["window_unknowns"] = np.array([window.latent for window in fitted.windows])
+    attributes: dict[str, str | int | float] = {
+        "format": FORMAT,
+        "kind": "simenv-fit",
+        "device": fitted.snapshot.name,
+        "base": fitted.base,
+        "prior": fitted.prior.text,
+        "share": fitted.share,
+        "snapshot": fitted.snapshot.digest.hex(),
+        "source": fitted.snapshot.source_digest,
+        "components": msgspec.json.encode(fitted.components).decode(),
+        "columns": msgspec.json.encode(fitted.columns).decode(),
+        "scores": msgspec.json.encode(fitted.scores).decode(),
+        "held_out": msgspec.json.encode(fitted.held_out).decode(),
+        "scope": msgspec.json.encode(fitted.scope).decode(),
+        "left_out": msgspec.json.encode(fitted.observed.left_out).decode(),
+    }
+    entries = {name: np.ascontiguousarray(array, "<f8") for name, array in arrays.items()}
+    result_files.write(path, entries, attributes)

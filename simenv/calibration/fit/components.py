@@ -1,42 +1,43 @@
-"""Components of a device's noise that a fit changes, and their channels with derivatives.
-
-A component is the logarithm of a factor on a calibrated value, an angle in radians, or the change
-of a factor:
-
-    relaxation, q   factor of 1/T1
-    dephasing, q    factor of 1/T2 - 1/(2 T1)
-    error, qubits   factor of the depolarizing parameter of all gates on these qubits
-    p01, q; p10, q  factors of the readout error
-    P, gate         angle of the rotation exp(-i angle P / 2) after a gate on two qubits
-    zz, pair        change of the factor of the ZZ rate of two idle qubits
-    asymmetry       change of the factor of p10 - p01 of all qubits, whose means stay
-
-A pooled component has no qubits: it acts on all qubits, or on all gates on one or on two of them
-(`error 1`, `error 2`).
-
-The channel of a gate is R D V: rotations V, depolarizing D, relaxation R, as in
-`noise_models.build.gate_noise`. All components at 0 give the calibrated device, apart from the
-least values that a factor can act on (`_LEAST`).
-"""
+"""Components of noise that a fit changes, and snapshots with fitted components."""
 
 from __future__ import annotations
 
 import functools
 import math
-from collections.abc import Iterable, Sequence
+import statistics
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from itertools import permutations
 
 import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from noise_models.build import gate_noise
-from noise_models.build.device_model import DeviceModel
-from noise_models.build.gate_noise import largest_parameter
-from noise_models.calibration import CalibrationSnapshot, GateCalibration, acting_zz_khz
-from noise_models.channel import pauli_number, paulis
-from noise_models.options import NoiseOptions
-from simulators.transfer.dual import DualMatrix, constant
+from noise_models import build, calibration as noise_models_calibration
+from noise_models.build import DeviceModel, largest_parameter
+from noise_models.channel import Channel, pauli_number, paulis
+from noise_models.model import NoiseOptions
+from simulators.transfer.evolution import DualMatrix, constant
+
+# Components of a device's noise that a fit changes, and their channels with derivatives.
+#
+# A component is the logarithm of a factor on a calibrated value, an angle in radians, or the change
+# of a factor:
+#
+#     relaxation, q   factor of 1/T1
+#     dephasing, q    factor of 1/T2 - 1/(2 T1)
+#     error, qubits   factor of the depolarizing parameter of all gates on these qubits
+#     p01, q; p10, q  factors of the readout error
+#     P, gate         angle of the rotation exp(-i angle P / 2) after a gate on two qubits
+#     zz, pair        change of the factor of the ZZ rate of two idle qubits
+#     asymmetry       change of the factor of p10 - p01 of all qubits, whose means stay
+#
+# A pooled component has no qubits: it acts on all qubits, or on all gates on one or on two of them
+# (`error 1`, `error 2`).
+#
+# The channel of a gate is R D V: rotations V, depolarizing D, relaxation R, as in
+# `noise_models.build`. All components at 0 give the calibrated device, apart from the
+# least values that a factor can act on (`_LEAST`).
 
 RELAXATION, DEPHASING, ERROR, P01, P10 = "relaxation", "dephasing", "error", "p01", "p10"
 ZZ, ASYMMETRY = "zz", "asymmetry"
@@ -78,10 +79,14 @@ class DeviceChannels:
     are calibrated for all qubits at once have an entry for each set of qubits in `snapshot`.
     """
 
-    def __init__(self, snapshot: CalibrationSnapshot, *, coherent: bool = False) -> None:
+    def __init__(
+        self, snapshot: noise_models_calibration.CalibrationSnapshot, *, coherent: bool = False
+    ) -> None:
         self.snapshot = snapshot = with_gates_of_each_set(snapshot)
         self.coherent = coherent
-        self.zz_khz = acting_zz_khz(snapshot.zz)  # without the factor, which may be 0
+        self.zz_khz = noise_models_calibration.acting_zz_khz(
+            snapshot.zz
+        )  # without the factor, which may be 0
         full = msgspec.structs.replace(snapshot, zz_strength=1.0)
         self.model = DeviceModel(full, NoiseOptions())  # with all pairs
         self._gates = {(gate.name, gate.qubits): gate for gate in snapshot.gates}
@@ -123,7 +128,7 @@ class DeviceChannels:
                 return ChannelKey(name, result, 0.0, is_reversed)
         return None
 
-    def gate(self, key: ChannelKey) -> GateCalibration:
+    def gate(self, key: ChannelKey) -> noise_models_calibration.GateCalibration:
         """Calibration of a gate."""
         return self._gates[key.gate, key.qubits]
 
@@ -294,11 +299,13 @@ class Setting:
         gate = self._device.gate(key)
         if not gate.over_rotation_rad:
             return result
-        turn = gate_noise.over_rotation(gate.name, size, gate.over_rotation_rad)
+        turn = build.over_rotation(gate.name, size, gate.over_rotation_rad)
         return result.after(constant(turn.ptm))
 
 
-def with_gates_of_each_set(snapshot: CalibrationSnapshot) -> CalibrationSnapshot:
+def with_gates_of_each_set(
+    snapshot: noise_models_calibration.CalibrationSnapshot,
+) -> noise_models_calibration.CalibrationSnapshot:
     """Copy of the device with one entry for each qubit or pair, in both orders, in place of the
     native gates that are calibrated for all qubits at once."""
     if all(gate.qubits for gate in snapshot.gates):
@@ -311,7 +318,7 @@ def with_gates_of_each_set(snapshot: CalibrationSnapshot) -> CalibrationSnapshot
     own = {
         (gate.name, order) for gate in snapshot.gates for order in (gate.qubits, gate.qubits[::-1])
     }
-    gates: list[GateCalibration] = []
+    gates: list[noise_models_calibration.GateCalibration] = []
     for gate in snapshot.gates:
         sets = [] if gate.qubits else places.get(sizes.get(gate.name, 0), [])
         built = [
@@ -323,7 +330,9 @@ def with_gates_of_each_set(snapshot: CalibrationSnapshot) -> CalibrationSnapshot
     return msgspec.structs.replace(snapshot, gates=tuple(gates))
 
 
-def base_rates(snapshot: CalibrationSnapshot, qubit: int) -> tuple[float, float]:
+def base_rates(
+    snapshot: noise_models_calibration.CalibrationSnapshot, qubit: int
+) -> tuple[float, float]:
     """Calibrated 1/T1 and 1/T2 - 1/(2 T1), 1/ns; 0 if not measured."""
     calibration = snapshot.qubits[qubit]
     decay = 1e-3 / calibration.t1_us if calibration.t1_us else 0.0
@@ -379,3 +388,127 @@ def _sorted(values: NDArray[np.float64], indices: Sequence[int]) -> DualMatrix:
     order = sorted((number, 1 + k) for k, number in enumerate(indices) if number >= 0)
     keep = [0, *(k for _, k in order)]
     return DualMatrix(np.ascontiguousarray(values[keep]), tuple(number for number, _ in order))
+
+
+# Calibration snapshots with fitted components in place of calibrated values, and homogeneous
+# ones.
+
+_BROKEN = 1.0  # calibrated error of a gate that does not work
+
+
+def all_components(device: DeviceChannels) -> tuple[Component, ...]:
+    """Components of all qubits and gates of the device."""
+    gates = [ChannelKey(gate.name, gate.qubits) for gate in device.snapshot.gates if _changes(gate)]
+    return device.components(range(device.snapshot.num_qubits), gates, device.zz_khz)
+
+
+def fitted_snapshot(
+    device: DeviceChannels, components: Sequence[Component], values: NDArray[np.float64]
+) -> noise_models_calibration.CalibrationSnapshot:
+    """Snapshot whose noise model has these components, by the recipe `simenv`."""
+    setting = Setting(device, components, values)
+    snapshot = device.snapshot
+    qubits = tuple(
+        _qubit(calibration, qubit, setting) for qubit, calibration in enumerate(snapshot.qubits)
+    )
+    gates = tuple(_gate(gate, setting) for gate in snapshot.gates)
+    result = msgspec.structs.replace(snapshot, qubits=qubits, gates=gates)
+    return _with_interactions(result, {pair: setting.zz_factor(pair) for pair in device.zz_khz})
+
+
+def _with_interactions(
+    snapshot: noise_models_calibration.CalibrationSnapshot, factors: Mapping[tuple[int, int], float]
+) -> noise_models_calibration.CalibrationSnapshot:
+    """Snapshot with these factors of its ZZ rates: a common one is stored beside the rates."""
+    if not factors:
+        return snapshot
+    common = set(factors.values())
+    if len(common) == 1:
+        return msgspec.structs.replace(snapshot, zz_strength=common.pop())
+    rates = noise_models_calibration.acting_zz_khz(snapshot.zz)
+    zz = tuple(
+        noise_models_calibration.ZZCoupling(pair, rates[pair] * factor)
+        for pair, factor in factors.items()
+    )
+    return msgspec.structs.replace(snapshot, zz=zz, zz_strength=1.0)
+
+
+def _qubit(
+    calibration: noise_models_calibration.QubitCalibration, qubit: int, setting: Setting
+) -> noise_models_calibration.QubitCalibration:
+    changes: dict[str, float] = {}
+    if calibration.t1_us or calibration.t2_us:
+        decay, dephasing = setting.rates(qubit)
+        if calibration.t1_us:
+            changes["t1_us"] = 1e-3 / decay
+        if calibration.t2_us and decay / 2.0 + dephasing > 0.0:
+            changes["t2_us"] = 1e-3 / (decay / 2.0 + dephasing)
+    flips = setting.flips(qubit)
+    if flips is not None:
+        changes["p01"], changes["p10"] = flips
+        changes["readout_error"] = sum(flips) / 2.0
+    return msgspec.structs.replace(calibration, **changes) if changes else calibration
+
+
+def _gate(
+    gate: noise_models_calibration.GateCalibration, setting: Setting
+) -> noise_models_calibration.GateCalibration:
+    if not _changes(gate):
+        return gate
+    key = ChannelKey(gate.name, gate.qubits)
+    error = Channel(setting.channel(key).values[0]).infidelity
+    rotations = tuple(
+        noise_models_calibration.PauliRotation(name, math.remainder(angle, 2.0 * math.pi))
+        for name, angle, _ in setting.rotations(key)
+        if angle
+    )
+    error = min(max(error, 0.0), math.nextafter(1.0, 0.0))
+    return msgspec.structs.replace(gate, error=error, rotations=rotations)
+
+
+def _changes(gate: noise_models_calibration.GateCalibration) -> bool:
+    """Return whether a fit may change the gate's error."""
+    works = gate.error is not None and 0.0 < gate.error < _BROKEN
+    return bool(works) and 0 < len(gate.qubits) <= 2 and gate.name not in ("measure", "reset")
+
+
+def _is_broken(gate: noise_models_calibration.GateCalibration) -> bool:
+    return gate.error is not None and gate.error >= _BROKEN
+
+
+def homogeneous(
+    snapshot: noise_models_calibration.CalibrationSnapshot,
+) -> noise_models_calibration.CalibrationSnapshot:
+    """Device with the median of each calibrated value at all qubits and gates.
+
+    For circuits whose qubits are unknown, no qubit differs from another. Gates that do not work
+    stay so, and no circuit is compiled onto the qubits of one-qubit gates that do not work.
+    """
+    dead = {gate.qubits[0] for gate in snapshot.gates if len(gate.qubits) == 1 and _is_broken(gate)}
+    fields = ("t1_us", "t2_us", "p01", "p10", "readout_error", "readout_ns", "excited")
+    medians = {
+        field: _median(snapshot.qubits, lambda q, f=field: getattr(q, f)) for field in fields
+    }
+    measured = {field: value for field, value in medians.items() if value is not None}
+    qubits = tuple(msgspec.structs.replace(qubit, **measured) for qubit in snapshot.qubits)
+    named: dict[str, list[noise_models_calibration.GateCalibration]] = defaultdict(list)
+    for gate in snapshot.gates:
+        if not _is_broken(gate):
+            named[gate.name].append(gate)
+    gates = []
+    for gate in snapshot.gates:
+        if _is_broken(gate) or (len(gate.qubits) == 2 and dead.intersection(gate.qubits)):
+            gates.append(msgspec.structs.replace(gate, error=_BROKEN))
+            continue
+        alike = named[gate.name]
+        changes = {
+            field: _median(alike, lambda g, f=field: getattr(g, f))
+            for field in ("error", "duration_ns")
+        }
+        gates.append(msgspec.structs.replace(gate, **changes))
+    return msgspec.structs.replace(snapshot, qubits=qubits, gates=tuple(gates))
+
+
+def _median(items: Sequence[object], value: Callable[..., float | None]) -> float | None:
+    results = [each for each in map(value, items) if each is not None]
+    return statistics.median(results) if results else None

@@ -1,9 +1,4 @@
-"""Observations: circuits with their measured frequencies, ready for the transfer simulator.
-
-Runs of one circuit in one date window are one observation. A circuit that is too wide for the
-simulator is fitted under the Pauli twirl of its noise, if it is a Clifford circuit: an observation
-for each group of its clbits. Circuits that cannot be fitted are counted by reason.
-"""
+"""Observations: measured circuits, compiled as for a submit, for the transfer simulator."""
 
 from __future__ import annotations
 
@@ -12,23 +7,88 @@ import os
 from collections import Counter
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from typing import TYPE_CHECKING
 
 import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
+from noise_models.calibration import CalibrationSnapshot
 from noise_models.channel import Channel
 from noise_models.model import LocatedChannel
-from simenv.calibration.data.records import CountsData, CountsRecord
-from simenv.calibration.fit.compile import DeviceCompiler
+from simenv.calibration.data import CountsData, CountsRecord, DataError
 from simenv.calibration.fit.components import ChannelKey, Component, DeviceChannels, Setting
+from simenv.client.submission.compiler import Compiler
+from simenv.errors import SimenvError
+from simenv.service.devices.registry import device_info
+from simenv.transpiler.qiskit_runtime import LEVEL
 from simulators.circuit.gates import UNITARY
+from simulators.circuit.ir import Circuit
 from simulators.circuit.passes.attach_noise import NoiseAttachment
+from simulators.circuit.validation.admission import validation_error
 from simulators.errors import Unsupported
-from simulators.transfer.dual import DualMatrix, constant
-from simulators.transfer.evaluate import ChannelSet, OutcomeDistribution, outcomes
-from simulators.transfer.parity import ParityProgram, parity_outcomes, parity_program
+from simulators.transfer import evaluate
+from simulators.transfer.evolution import DualMatrix, constant
 from simulators.transfer.program import ConstantTable, TransferProgram, build
+
+if TYPE_CHECKING:
+    from simenv.client.circuits import PackedCircuit
+
+# Compilation of measured circuits for a device, like a submit, with the places of noise.
+
+
+class CompiledRun(msgspec.Struct, frozen=True, eq=False):
+    """Circuit on the device's qubits. `was_placed`: True if the compiler chose them; level 0 uses
+    qubits 0, 1, 2, ..."""
+
+    circuit: Circuit
+    loaded: PackedCircuit
+    was_placed: bool
+
+
+class DeviceCompiler:
+    """Compiler for one snapshot, like `Client.submit` with `compile="auto"`; a record that states
+    its compilation level is compiled at that level."""
+
+    def __init__(self, snapshot: CalibrationSnapshot) -> None:
+        self.snapshot = snapshot
+        self._info = device_info(snapshot.name, snapshot, snapshot.digest.hex())
+        self._compilers: dict[int, Compiler] = {}
+        self._known: dict[tuple[str, tuple[int, ...], int], CompiledRun] = {}
+
+    def run_of(self, record: CountsRecord) -> CompiledRun:
+        """Compiled circuit of a record. Raises DataError for a circuit that the device cannot
+        run."""
+        key = (record.source.text, record.layout, record.level)
+        result = self._known.get(key)
+        if result is None:
+            result = self._known[key] = self._compiled(record)
+        return result
+
+    def _compiled(self, record: CountsRecord) -> CompiledRun:
+        try:
+            compiler = self._compilers.get(record.level)
+            if compiler is None:
+                level = LEVEL if record.level < 0 else record.level
+                compiler = self._compilers[record.level] = Compiler(self._info, level)
+            built = compiler.compiled(record.source.loaded, "auto", record.layout)
+        except SimenvError as error:
+            raise DataError(
+                f"{record.label} on device {self.snapshot.name}: {error.message}",
+                hint=error.hint,
+            ) from error
+        circuit = Circuit.from_program(built.loaded.program)
+        if text := validation_error(circuit):
+            raise DataError(f"{record.label}: {text}")
+        is_free = bool(built.compiler) and not record.layout and record.level != 0
+        return CompiledRun(circuit, built.loaded, is_free)
+
+
+# Observations: circuits with their measured frequencies, ready for the transfer simulator.
+#
+# Runs of one circuit in one date window are one observation. A circuit that is too wide for the
+# simulator is fitted under the Pauli twirl of its noise, if it is a Clifford circuit: an
+# observation for each group of its clbits. Circuits that cannot be fitted are counted by reason.
 
 MAX_QUBITS = 11  # widest fitted circuit
 MAX_WORK = 2**24  # 4^qubits times (1 + components) times steps, for one evaluation of a circuit
@@ -100,7 +160,7 @@ class Distributions:
     def __init__(self, device: DeviceChannels, compiler: DeviceCompiler) -> None:
         self.device = device
         self.compiler = compiler
-        self.programs: list[TransferProgram | ParityProgram] = []
+        self.programs: list[TransferProgram | evaluate.ParityProgram] = []
         self._table = ConstantTable()
         self._model = _KeyedModel(device)
         self._noise = NoiseAttachment(self._model)  # type: ignore[arg-type]
@@ -131,7 +191,8 @@ class Distributions:
             program = self.programs[place]
             assert isinstance(program, TransferProgram)
             built = [
-                parity_program(program, self._table, group) for group in _groups(program.clbits)
+                evaluate.parity_program(program, self._table, group)
+                for group in _groups(program.clbits)
             ]
             begin = len(self.programs)
             self.programs += built
@@ -168,7 +229,7 @@ class Distributions:
         values: NDArray[np.float64],
         *,
         derivatives: bool,
-    ) -> ChannelSet:
+    ) -> evaluate.ChannelSet:
         """Channels of the circuits at these places, for one set of values of the components."""
         setting = Setting(self.device, components, values)
 
@@ -188,11 +249,11 @@ class Distributions:
         readout = {
             qubit: cut(confusion) for qubit, confusion in read.items() if confusion is not None
         }
-        return ChannelSet(built, readout, self._table)
+        return evaluate.ChannelSet(built, readout, self._table)
 
     def outcomes(
-        self, places: Sequence[int], channels: ChannelSet
-    ) -> dict[int, OutcomeDistribution]:
+        self, places: Sequence[int], channels: evaluate.ChannelSet
+    ) -> dict[int, evaluate.OutcomeDistribution]:
         """Distributions of the circuits at these places, computed by a thread on each core."""
         chosen = sorted(set(places))
         programs = [self.programs[place] for place in chosen]
@@ -200,11 +261,11 @@ class Distributions:
         if exact:
             channels.packed()  # by one thread, for all
 
-        def distribution(place: int) -> OutcomeDistribution:
+        def distribution(place: int) -> evaluate.OutcomeDistribution:
             program = self.programs[place]
-            if isinstance(program, ParityProgram):
-                return parity_outcomes(program, channels)
-            return outcomes(program, channels)
+            if isinstance(program, evaluate.ParityProgram):
+                return evaluate.parity_outcomes(program, channels)
+            return evaluate.outcomes(program, channels)
 
         count = 1 if max(exact, default=0) > _THREADED_QUBITS else os.cpu_count() or 1
         with ThreadPoolExecutor(count) as threads:
@@ -254,9 +315,9 @@ def _groups(clbits: Sequence[int]) -> list[Sequence[int]]:
     return [clbits[begin:end] for begin, end in itertools.pairwise(ends)]
 
 
-def _work(program: TransferProgram | ParityProgram, pooled: bool) -> int:
+def _work(program: TransferProgram | evaluate.ParityProgram, pooled: bool) -> int:
     """Multiplications of one evaluation with derivatives, up to a constant."""
-    if isinstance(program, ParityProgram) or program.num_qubits > MAX_QUBITS:
+    if isinstance(program, evaluate.ParityProgram) or program.num_qubits > MAX_QUBITS:
         return MAX_WORK + 1
     pairs = len(np.unique(program.pairs, axis=0))
     rows = 1 + (6 if pooled else 3 * program.num_qubits + pairs)

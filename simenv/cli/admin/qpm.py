@@ -9,8 +9,11 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
+import os
 import secrets
+import shutil
 import sys
+import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
@@ -21,16 +24,80 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from simenv.cli import options
-from simenv.cli.output import terminal
-from simenv.cli.qpm_diff.command import diff
+from simenv import config
+from simenv.cli import app, terminal
+from simenv.cli.admin.qpm_diff import diff
+from simenv.client import launch
+from simenv.config import EnvironmentPaths
 from simenv.errors import OptionError
+from simenv.model import PoolSpec
 from simenv.qpm_check import RPC_TIMEOUT_S
 
 if TYPE_CHECKING:
     from simenv.client.client import Client
-    from simenv.qpm_check.harness.check import Verdict
-    from simenv.qpm_check.targets.target import CheckTarget
+    from simenv.qpm_check.check import Verdict
+    from simenv.qpm_check.target import CheckTarget
+
+# Environment of `simenv qpm check defw`: private, and killed and restarted by the kit.
+#
+# Invariant: no process, socket or folder of it is left after `close`.
+
+
+class Restartable:
+    """`target.Outage` of a service that is killed, and started again from its journal."""
+
+    def __init__(self) -> None:
+        self._home = Path(tempfile.mkdtemp(prefix="simenv-local-"))
+        self._paths = EnvironmentPaths(self._home, self._home)
+        settings = {"name": "local", "durability": "process", "pools": (PoolSpec(min=1, max=1),)}
+        self._config = config.convert(settings, source="simenv qpm check")
+        self._lifeline = -1
+        self._start()
+
+    @property
+    def service(self) -> Path:
+        """The connection file of the service."""
+        return self._paths.connection
+
+    def begin(self) -> None:
+        """Kill the service with SIGKILL."""
+        self._service.process.kill()
+        self._service.process.wait()
+        self._close_lifeline()
+
+    def end(self) -> None:
+        """Start the service again; return when it is ready."""
+        launch.clear(self._sockets, self.service)
+        self._start()
+
+    def close(self) -> None:
+        """End the service and remove all its files."""
+        try:
+            self._close_lifeline()
+            launch.end(self._service.process)
+            launch.clear(self._sockets, self.service)
+        finally:
+            shutil.rmtree(self._home, ignore_errors=True)
+
+    def _close_lifeline(self) -> None:
+        """Close the lifeline of the service, once.
+
+        The descriptor is forgotten first: after a failed restart, another file may have its number.
+        """
+        lifeline, self._lifeline = self._lifeline, -1
+        if lifeline >= 0:
+            os.close(lifeline)
+
+    def _start(self) -> None:
+        self._service = launch.start(self._config, self._paths, private=True)
+        self._lifeline = self._service.lifeline
+        self._sockets = self._socket_folder()
+
+    def _socket_folder(self) -> Path:
+        from simenv.client.connection.address import read
+
+        return Path(read(self.service).sockets)
+
 
 FAILED = 1
 MACHINE = "qpu"
@@ -94,7 +161,7 @@ class CheckOptions:
     )
 
 
-@options.with_options(CheckOptions)
+@app.with_options(CheckOptions)
 def check(
     context: typer.Context,
     asked: CheckOptions,
@@ -109,10 +176,9 @@ def check(
     emulated device. PATH: a plugin as DEFw loads it,
     PATH/services/svc_*. The exit code is 1 if a row failed, 4 if there is nothing to load.
     """
-    from simenv.qpm_check import checks
-    from simenv.qpm_check.harness import report, runner
+    from simenv.qpm_check import checks, runner, runner as report
 
-    rows, as_json = checks.rows(), options.settings_of(context).as_json
+    rows, as_json = checks.rows(), app.settings_of(context).as_json
     if asked.show:
         _show(rows, as_json)
         return
@@ -167,9 +233,9 @@ def _open_target(
 
     `machine_of`: the provider of a hardware pool, and the device of an emulated one.
     """
-    from simenv.qpm_check.harness.outage import Commands
-    from simenv.qpm_check.targets.in_process import Objects
-    from simenv.qpm_check.targets.plugin import PluginTarget
+    from simenv.qpm_check.circuits import Commands
+    from simenv.qpm_check.plugin import PluginTarget
+    from simenv.qpm_check.target import Objects
 
     if target == "inprocess":
         with _private(listen=LOCALLY) as client:
@@ -184,7 +250,6 @@ def _open_target(
             )
     elif target == "defw":
         _needs_yaml()
-        from simenv.cli.admin.qpm_environment import Restartable
         from simenv.frontends.qfw import PLUGIN
 
         with closing(Restartable()) as environment:
@@ -239,7 +304,7 @@ def _qpm(client: Client, revision: int, pool: str | None = None) -> Iterator[Cal
 def _other_owner(client: Client, pool: str | None = None) -> Iterator[Any]:
     """Yield a QPM of another owner, whose key is revoked at the end."""
     import simenv
-    from simenv.client.keys import issue_key
+    from simenv.client.administration import issue_key
 
     name = f"stranger-{secrets.token_hex(4)}"
     with TemporaryDirectory(prefix="qpm-check-") as folder:
@@ -283,7 +348,7 @@ def _progress(as_json: bool) -> Callable[[Verdict], None]:
 
 
 def _token(path: Path) -> str:
-    from simenv.client.qpm.runtime.calls import read_token
+    from simenv.client.qpm.identity import read_token
 
     return read_token(path)
 

@@ -1,24 +1,113 @@
-"""`simenv devices`: list, show, import and remove devices."""
+"""`simenv devices`, and Qiskit's Targets as JSON."""
 
 from __future__ import annotations
 
+import importlib
+import math
+import sys
 from collections.abc import Iterable
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import msgspec
 import typer
 
 from simenv import config
-from simenv.cli import options
-from simenv.cli.devices import overview, stored
+from simenv.cli import app, terminal
+from simenv.cli.devices import overview
 from simenv.cli.listing import Columns, NoHeader, Style, Watch, listing
-from simenv.cli.output import pictures, terminal
-from simenv.errors import OptionError
+from simenv.errors import ConfigError, OptionError
 
 if TYPE_CHECKING:
+    from qiskit.transpiler import Target
+
     from noise_models.calibration import CalibrationSnapshot
     from noise_models.importers import ImportReport, ReportLine
+    from simulators.hardware.engine import MachineDescription
+
+# JSON form of a Qiskit Target, which `noise_models.importers.qiskit_target` reads.
+#
+# Qiskit is imported here, never by noise_models. Times are in seconds, frequencies in hertz.
+
+_CHARS = 300  # of a provider's error message
+
+
+def backend_of(provider: str) -> Any:
+    """Return the backend that the function of `module:function` returns.
+
+    The module is searched in installed packages, then in the working directory. Raises ConfigError.
+    """
+    if (cwd := str(Path.cwd())) not in sys.path:
+        sys.path.append(cwd)
+    module, _, function = provider.partition(":")
+    try:
+        backend = getattr(importlib.import_module(module), function)()
+        if not hasattr(backend, "target"):
+            raise TypeError(f"it returned a {type(backend).__name__}, no BackendV2 of Qiskit")
+    except Exception as error:  # a provider may raise anything
+        message = " ".join(f"{type(error).__name__}: {error}".split())[:_CHARS]
+        raise ConfigError(f"provider {provider}: {message}") from error
+    return backend
+
+
+def document(description: MachineDescription, target: Target) -> bytes:
+    """Return the JSON of a backend's Target with the backend's description."""
+    return msgspec.json.encode(
+        {
+            "kind": "qiskit-target",
+            "format": 1,
+            "name": description.model,
+            "provider": description.provider,
+            "version": description.version,
+            "technology": description.technology,
+            "max_shots": description.max_shots,
+            "calibrated": description.calibration_id,
+            "num_qubits": target.num_qubits or 0,
+            "dt_s": _number(target.dt),
+            "qubits": [_qubit(each) for each in target.qubit_properties or ()],
+            "operations": [
+                each for name in target.operation_names for each in _operations(target, name)
+            ],
+        }
+    )
+
+
+def _qubit(properties: Any) -> dict[str, float | None]:
+    return {
+        "t1_s": _number(getattr(properties, "t1", None)),
+        "t2_s": _number(getattr(properties, "t2", None)),
+        "frequency_hz": _number(getattr(properties, "frequency", None)),
+    }
+
+
+def _operations(target: Target, name: str) -> list[dict[str, Any]]:
+    """Return one entry for each set of qubits, or one with `qubits` null for all."""
+    from qiskit.circuit import Gate
+
+    operation = target.operation_from_name(name)
+    is_gate = isinstance(operation, Gate)
+    results = []
+    for qubits, properties in target[name].items():
+        results.append(
+            {
+                "name": name,
+                "gate": is_gate,
+                "num_qubits": operation.num_qubits if is_gate else len(qubits or ()),
+                "num_params": len(operation.params) if is_gate else 0,
+                "qubits": None if qubits is None else list(qubits),
+                "error": _number(getattr(properties, "error", None)),
+                "duration_s": _number(getattr(properties, "duration", None)),
+            }
+        )
+    return results
+
+
+def _number(value: Any) -> float | None:
+    is_finite = isinstance(value, int | float) and math.isfinite(value)
+    return float(value) if is_finite else None
+
+
+# `simenv devices`: list, show, import and remove devices.
 
 _MAX_BYTES = 64 * 2**20  # of a file; 1,000 qubits take 2 MB
 _LINES_SHOWN = 12  # lines of one part of a report
@@ -42,7 +131,7 @@ def list_devices(
     """List pools as devices, imported devices, and bundled profiles."""
     if context.invoked_subcommand is not None:
         return
-    common = options.settings_of(context)
+    common = app.settings_of(context)
     style = Style(common.as_json, columns, no_header, watch)
     with overview.environment(common) as client:
         result = overview.Overview(client, every)
@@ -71,8 +160,7 @@ def import_device(
     ] = "",
 ) -> None:
     """Import calibration data as a device, and report which fields were used."""
-    from noise_models import library
-    from noise_models import snapshot as snapshots
+    from noise_models import library, snapshot as snapshots
     from noise_models.importers import import_snapshot
 
     if bool(files) == bool(provider):
@@ -80,16 +168,16 @@ def import_device(
     values = _target(provider) if provider else _read(files or [])
     if device:
         config.check_name(device, "device")
-    with stored.calibration_errors():
+    with overview.calibration_errors():
         result, report = import_snapshot(values, form)
         if device and any(line.field == "name" for line in report.defaulted):
             result = msgspec.structs.replace(result, name=device)  # else it keeps its own name
         data = snapshots.dump(result)
     device = config.check_name(device or result.name.lower().replace(" ", "-"), "device")
-    path, replaced = stored.save(device, data)
+    path, replaced = overview.save(device, data)
     if library.resolve(device):
         terminal.note(f"{device} names this device now, in place of that of qiskit-ibm-runtime")
-    if options.settings_of(context).as_json:
+    if app.settings_of(context).as_json:
         terminal.json_line(
             {
                 "name": device,
@@ -123,12 +211,12 @@ def show(
     """Show calibration data: medians, and the lattice coloured by error."""
     from simenv.cli.devices import details, drawing
 
-    result, source = stored.load(name)
+    result, source = overview.load(name)
     if plot is not None:
         _plot(name, result, plot)
     if qubit is not None and qubit >= result.num_qubits:
         raise OptionError(f"--qubit {qubit}: {name} has {result.num_qubits} qubits")
-    if options.settings_of(context).as_json:
+    if app.settings_of(context).as_json:
         terminal.json_line(details.as_object(name, result, source, qubit))
         return
     if qubit is not None:
@@ -141,8 +229,8 @@ def show(
 @devices.command()
 def remove(context: typer.Context, name: Name) -> None:
     """Remove an imported device. Running tasks are not affected."""
-    path = stored.remove(name)
-    if options.settings_of(context).as_json:
+    path = overview.remove(name)
+    if app.settings_of(context).as_json:
         terminal.json_line({"name": name, "file": str(path), "removed": True})
     else:
         terminal.line(f"device {name} is removed")
@@ -167,8 +255,7 @@ def _read(paths: Iterable[Path]) -> dict[str, bytes]:
 
 def _target(provider: str) -> dict[str, bytes]:
     """Return the JSON of the Target of the backend that `provider` returns."""
-    from simenv.cli.devices.target import backend_of, document
-    from simulators.hardware.target import describe
+    from simulators.hardware.engine import describe
 
     if not all(provider.partition(":")):
         raise OptionError(f"--provider {provider}", hint="MODULE:FUNCTION")
@@ -178,11 +265,11 @@ def _target(provider: str) -> dict[str, bytes]:
 
 def _plot(name: str, calibration: CalibrationSnapshot, path: Path) -> None:
     def draw() -> None:
-        from simenv.cli.devices import picture
+        from simenv.cli import plots
 
-        picture.draw(name, calibration, path)
+        plots.draw_lattice(name, calibration, path)
 
-    pictures.plot(path, "lattice", draw)
+    terminal.plot(path, "lattice", draw)
 
 
 def _report(report: ImportReport) -> None:

@@ -1,20 +1,150 @@
-"""Rows of `simenv devices`: pools of the environment, imported devices, bundled profiles."""
+"""Rows of `simenv devices`, and imported devices on disk."""
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING
 
-from simenv.cli.devices import stored, summary
+from simenv import config, files
+from simenv.cli import terminal
+from simenv.cli.app import Settings
+from simenv.cli.devices import details
 from simenv.cli.listing import Column, Rows
-from simenv.cli.options import Settings
-from simenv.cli.output import formats
-from simenv.errors import NoServiceError
-from simenv.model.devices import DeviceInfo, DeviceKind
+from simenv.config.pools import nearest
+from simenv.errors import ConfigError, NoServiceError, NotFoundError, SimenvError
+from simenv.model.views import CalibrationSource, DeviceInfo, DeviceKind
 
 if TYPE_CHECKING:
+    from noise_models.calibration import CalibrationSnapshot
     from simenv.client.client import Client
+
+# Imported devices: one file of calibration data for each, in SIMENV_HOME/devices.
+#
+# A fitted device NAME.json may have NAME.h5, its fit, and the folder NAME of its dated
+# calibrations. Both go when the device is replaced or removed: they describe no other one. Names of
+# devices are looked up here first, then among the profiles of `noise_models.library`.
+
+
+class CalibrationError(SimenvError):
+    """Calibration data that cannot be read; `field` names the place."""
+
+    code = "calibration"
+    exit_code = 2
+
+    def __init__(self, message: str, *, hint: str = "", field: str = "") -> None:
+        super().__init__(message, hint=hint)
+        self.field = field
+
+
+@contextmanager
+def calibration_errors(where: str = "") -> Iterator[None]:
+    """Map errors of noise_models to CalibrationError, with the file or device in front."""
+    from noise_models.strict_json import NoiseError
+
+    try:
+        yield
+    except NoiseError as error:
+        message = f"{where}: {error.message}" if where else error.message
+        field = getattr(error, "field", "")
+        raise CalibrationError(message, hint=error.hint, field=field) from error
+
+
+def folder() -> Path:
+    """Return the folder of imported devices; it may be missing."""
+    return config.home_root() / "devices"
+
+
+def names() -> list[str]:
+    """Return the names of imported devices, sorted."""
+    try:
+        results = [path.stem for path in folder().iterdir() if path.suffix == ".json"]
+    except FileNotFoundError:
+        return []
+    return sorted(name for name in results if _is_name(name))
+
+
+def path_of(name: str) -> Path:
+    """Return the file of a device. Raises ConfigError for a name that no device can have."""
+    return folder() / f"{config.check_name(name, 'device')}.json"
+
+
+def save(name: str, data: bytes) -> tuple[Path, bool]:
+    """Write a device's file by rename, and remove the fit of an earlier device of this name; return
+    the path, and whether it replaced another one.
+
+    Raises ConfigError for the name of a bundled profile, and for data larger than an environment
+    reads.
+    """
+    from noise_models import library
+    from simenv.service.devices.registry import MAX_FILE_BYTES
+
+    if name in library.BUNDLED:
+        raise ConfigError(
+            f"{name} is the name of a bundled profile", hint="--name: choose another name"
+        )
+    if len(data) > MAX_FILE_BYTES:
+        raise ConfigError(
+            f"a snapshot of {len(data)} bytes", hint=f"an environment reads {MAX_FILE_BYTES} bytes"
+        )
+    path = path_of(name)
+    files.private_folder(path.parent)
+    replaced = path.exists()
+    _remove_fit(path)
+    files.write_atomic(path, data, sync=True)
+    return path, replaced
+
+
+def remove(name: str) -> Path:
+    """Remove an imported device and its fit. Raises NotFoundError."""
+    path = path_of(name)
+    try:
+        path.unlink()
+    except FileNotFoundError:
+        raise NotFoundError(
+            f"no imported device {name!r}", hint=nearest(name, names() or ["none"])
+        ) from None
+    _remove_fit(path)
+    return path
+
+
+def _remove_fit(path: Path) -> None:
+    path.with_suffix(".h5").unlink(missing_ok=True)
+    series = path.with_suffix("")
+    if series.is_dir() and not series.is_symlink():
+        shutil.rmtree(series)
+
+
+def load(name: str) -> tuple[CalibrationSnapshot, CalibrationSource]:
+    """Return the snapshot of a device and its source: imported, bundled or qiskit-ibm-runtime.
+
+    Raises CalibrationError, and NotFoundError for an unknown name.
+    """
+    from noise_models import library, snapshot
+
+    if _is_name(name) and (path := path_of(name)).is_file():
+        with calibration_errors(str(path)):
+            return snapshot.load(path.read_bytes()), CalibrationSource.IMPORTED
+    resolved = library.resolve(name)
+    if not resolved:
+        raise NotFoundError(f"no device {name!r}", hint=nearest(name, [*names(), *library.names()]))
+    with calibration_errors(name):
+        is_bundled = resolved in library.BUNDLED
+        source = CalibrationSource.BUNDLED if is_bundled else CalibrationSource.INSTALLED
+        return library.load(resolved), source
+
+
+def _is_name(name: str) -> bool:
+    try:
+        config.check_name(name, "device")
+    except ConfigError:
+        return False
+    return True
+
+
+# Rows of `simenv devices`: pools of the environment, imported devices, bundled profiles.
 
 GATES_SHOWN = 8
 POOL = "pool"
@@ -54,9 +184,8 @@ class Overview:
 
     def rows(self) -> Rows[DeviceInfo]:
         """Return all rows, the pools first. The note names stored files that cannot be read."""
-        from noise_models import library
-        from noise_models.library import installed
-        from simenv.service.devices.describe import device_info
+        from noise_models import library, library as installed
+        from simenv.service.devices.registry import device_info
 
         self._sources, self._kept, notes = {}, [], []
         if self._client is not None:
@@ -68,11 +197,11 @@ class Overview:
             ]
         else:
             notes.append("no environment is up: no pools are listed")
-        others = installed.names()
-        for name in [*stored.names(), *library.BUNDLED, *(others if self._every else ())]:
+        others = installed.installed_names()
+        for name in [*names(), *library.BUNDLED, *(others if self._every else ())]:
             try:
-                snapshot, source = stored.load(name)
-            except stored.CalibrationError as error:
+                snapshot, source = load(name)
+            except CalibrationError as error:
                 notes.append(error.message)
                 continue
             info = device_info(name, snapshot, snapshot.digest.hex())
@@ -96,7 +225,7 @@ def columns(overview: Overview) -> Sequence[Column[DeviceInfo]]:
         Column("READOUT", lambda device: _error(_readout(device)), right=True, optional=1),
         Column("T1_US", lambda device: _short(_t1_us(device)), right=True, optional=2),
         Column(
-            "CALIBRATED", lambda device: formats.format_time(device.calibrated_s)[:10], optional=5
+            "CALIBRATED", lambda device: terminal.format_time(device.calibrated_s)[:10], optional=5
         ),
         Column("MODEL", lambda device: device.model or "-", optional=8),
         Column("PROVIDER", lambda device: device.provider or "-", optional=7),
@@ -122,15 +251,15 @@ def median_pair_error(device: DeviceInfo) -> float:
     """Return the median error of the native two-qubit gates that work."""
     native = {gate.name for gate in device.gates if gate.qubits == 2}
     errors = [each.error for each in device.operations if each.name in native]
-    return summary.median(summary.working(each for each in errors if each == each))
+    return details.median(details.working(each for each in errors if each == each))
 
 
 def _readout(device: DeviceInfo) -> float:
-    return summary.median(qubit.readout_error for qubit in device.qubits)
+    return details.median(qubit.readout_error for qubit in device.qubits)
 
 
 def _t1_us(device: DeviceInfo) -> float:
-    return summary.median(qubit.t1_us for qubit in device.qubits)
+    return details.median(qubit.t1_us for qubit in device.qubits)
 
 
 def _error(value: float) -> str:

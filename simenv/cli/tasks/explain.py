@@ -1,28 +1,270 @@
-"""`simenv explain`: the engine that would run a circuit, its expected cost, and why not another."""
+"""`simenv explain`, and the sweeps of `--plan`."""
 
 from __future__ import annotations
 
 import contextlib
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
+import msgspec
 import typer
 
-from simenv.cli import options
-from simenv.cli.calibration import error_ledger
+from simenv.cli import app, terminal
+from simenv.cli.devices import certify
 from simenv.cli.listing import Column, Style, keyed, listing
-from simenv.cli.output import terminal
-from simenv.cli.tasks import explain_plan
-from simenv.cli.tasks.circuit_input import client_and_circuit
-from simenv.cli.tasks.circuit_options import (
+from simenv.cli.tasks.circuit_input import (
     NAMES,
     SENT,
     CircuitOptions,
+    answer_progress,
+    client_and_circuit,
     errors_for_command_line,
+    read_circuit,
 )
-from simenv.cli.tasks.waiting import answer_progress
-from simenv.errors import OptionError, with_names
+from simenv.client.circuits import load_observables
+from simenv.config import kernel_folder
+from simenv.errors import InfeasibleError, OptionError, ProgramError, with_names
+from simenv.model import Program
 from simenv.wire.messages.queries import Choice, Explanation
+
+if TYPE_CHECKING:
+    from simulators.circuit.ir import Circuit
+    from simulators.statevector.program import Instruction
+
+# Sweeps of a large state through a circuit, as `simenv explain --plan` prints them.
+
+_LANES = 5
+
+
+class Line(msgspec.Struct, frozen=True):
+    """One sweep over the state."""
+
+    number: int
+    wires: str  # qubits of the tile
+    operations: str
+    memory_bytes: int  # bytes loaded and stored by one execution
+    times: int  # product of the counts of all enclosing `for` loops
+    under: str  # enclosing control flow that is decided at run time; "": none
+
+
+COLUMNS: tuple[Column[Line], ...] = (
+    Column("SWEEP", lambda row: str(row.number), right=True),
+    Column("QUBITS", lambda row: row.wires),
+    Column("OPERATIONS", lambda row: row.operations),
+    Column("BYTES", lambda row: terminal.size(row.memory_bytes), right=True),
+    Column("TIMES", lambda row: str(row.times), right=True),
+    Column("INSIDE", lambda row: row.under or "-"),
+)
+
+
+class _EnclosingBlocks(msgspec.Struct, frozen=True):
+    """Blocks that enclose an instruction."""
+
+    times: int = 1
+    under: tuple[str, ...] = ()
+
+    def within(self, word: str) -> _EnclosingBlocks:
+        """Return the blocks with one more, whose number of executions is unknown before the run."""
+        return _EnclosingBlocks(self.times, (*self.under, word))
+
+
+def show(
+    file: str,
+    precision: str,
+    outputs: tuple[str, ...],
+    observables: Sequence[str],
+    *,
+    as_json: bool = False,
+) -> None:
+    """Print the sweeps through the circuit of a file."""
+    from simulators.compiler import warmup
+
+    warmup.prepare(kernel_folder())
+    program = read_circuit(file).program
+    sums = load_observables(list(observables), program.num_qubits) if observables else ()
+    labels = [label for observable in sums for label in observable.labels]
+    wanted = outputs or (("expectation",) if labels else ("counts",))
+    result = lines(program, precision, wanted, labels)
+    if not as_json:
+        total = sum(each.memory_bytes * each.times for each in result.lines)
+        num_sweeps = sum(each.times for each in result.lines)
+        name = "stdin" if file == "-" else file
+        terminal.line(
+            f"{name}: {terminal.counted(num_sweeps, 'sweep')} over {terminal.size(total)}"
+        )
+        if result.left:
+            terminal.line(result.left)
+    listing(COLUMNS, Style(as_json, aligned=True), lambda: result.lines)
+    if any(each.under for each in result.lines):
+        terminal.note(
+            "sweeps INSIDE control flow: the number of executions is known when the circuit runs"
+        )
+
+
+class PlanReport(msgspec.Struct, frozen=True):
+    """Result of `lines`."""
+
+    lines: tuple[Line, ...]
+    left: str  # text about the part of the circuit that is kept; "": all of it
+
+
+def lines(
+    program: Program, precision: str, outputs: tuple[str, ...], labels: Sequence[str]
+) -> PlanReport:
+    """Return the sweeps of all segments of gates, in order. Raises InfeasibleError if there is no
+    such plan."""
+    from simulators.catalog import SMALL_QUBITS, card
+    from simulators.circuit.ir import Circuit
+    from simulators.circuit.passes.components import extract, partition
+    from simulators.circuit.passes.light_cone import output_support
+    from simulators.circuit.validation.admission import validation_error
+
+    circuit = Circuit.from_program(program)
+    if circuit.num_qubits <= SMALL_QUBITS:
+        raise _unplanned(circuit, SMALL_QUBITS)
+    if text := validation_error(circuit):
+        raise ProgramError(text, hint="check the program that wrote it")
+    determined = labels or "expectation" not in outputs  # else unknown observables
+    result = partition(circuit, output_support(outputs, labels, circuit) if determined else None)
+    engine, widest = card("statevector"), result.widest or circuit.num_qubits
+    if engine is not None and widest > engine.max_qubits:
+        raise InfeasibleError(
+            f"{widest} qubits; the engine statevector takes {engine.max_qubits}",
+            hint="explain without --plan shows which engine can run it",
+        )
+    keep = not set(outputs) <= {"counts", "memory", "probabilities"}
+    narrow = _compiled_qubits(circuit, outputs) if len(result.parts) < 2 else SMALL_QUBITS
+    if not result.parts:
+        if circuit.num_qubits <= narrow:
+            raise _unplanned(circuit, narrow)
+        every = tuple(range(circuit.num_qubits))
+        return PlanReport(
+            _numbered(_circuit_lines(circuit, every, precision, narrow, keep=keep)), ""
+        )
+    built = [
+        line
+        for part in extract(circuit, result)
+        for line in _circuit_lines(part.circuit, part.qubits.tolist(), precision, narrow, keep=keep)
+    ]
+    left = (
+        f"kept {result.num_qubits} of {terminal.counted(circuit.num_qubits, 'qubit')},"
+        f" {int(result.kept.sum())} of {terminal.counted(circuit.ops.size, 'operation')}"
+    )
+    if len(result.parts) > 1:
+        left += f"; in {len(result.parts)} unconnected parts"
+    return PlanReport(_numbered(built), left)
+
+
+def _compiled_qubits(circuit: Circuit, outputs: tuple[str, ...]) -> int:
+    """Return the largest width of a circuit of this kind that runs without sweeps."""
+    import numpy as np
+
+    from simulators.catalog import SMALL_QUBITS
+    from simulators.circuit.analysis.measurements import has_mid_circuit_ops
+    from simulators.statevector.plan import compiled_qubits
+
+    roles = np.empty(circuit.ops.size, np.int64)
+    if outputs != ("counts",) or has_mid_circuit_ops(circuit, roles, keep=False):
+        return SMALL_QUBITS
+    return compiled_qubits(circuit)
+
+
+def _unplanned(circuit: Circuit, narrow: int) -> InfeasibleError:
+    return InfeasibleError(
+        f"{circuit.num_qubits} qubits need no plan",
+        hint=f"such circuits of up to {narrow} qubits run in one compiled call",
+    )
+
+
+def _numbered(lines: Iterable[Line]) -> tuple[Line, ...]:
+    return tuple(msgspec.structs.replace(line, number=k) for k, line in enumerate(lines))
+
+
+def _circuit_lines(
+    circuit: Circuit, qubits: Sequence[int], precision: str, narrow: int, *, keep: bool
+) -> Iterator[Line]:
+    """Yield the sweeps of one circuit; `qubits`: numbers of its qubits in the output; `narrow`:
+    most qubits of a circuit that needs none."""
+    from simulators.catalog import state_bytes
+    from simulators.statevector.program import build_program
+
+    size = state_bytes(circuit.num_qubits, precision)
+    if circuit.num_qubits <= narrow:
+        yield Line(0, _ranges(qubits), "all of a small state's", 2 * size, 1, "")
+        return
+    result = build_program(circuit, keep=False, precision=precision)
+    if keep or not result.layout.measures:
+        result = build_program(circuit, keep=True, precision=precision)
+    for wires, operations, amplitudes, around in _sweeps(
+        result.items, 1 << circuit.num_qubits, _EnclosingBlocks()
+    ):
+        yield Line(
+            0,
+            _ranges([qubits[wire] for wire in wires]),
+            operations or "-",
+            2 * amplitudes * (size >> circuit.num_qubits),
+            around.times,
+            ", ".join(around.under),
+        )
+
+
+def _sweeps(
+    items: Iterable[Instruction], size: int, around: _EnclosingBlocks
+) -> Iterator[tuple[list[int], str, int, _EnclosingBlocks]]:
+    """Yield (wires, operations, visited amplitudes, enclosing blocks) of each sweep, in program
+    order."""
+    from simulators.statevector.planning.planner import SegmentPlan, describe_sweeps
+    from simulators.statevector.program import For, Gates, If, Switch, Unitary, While
+
+    for item in items:
+        if isinstance(item, Gates) and isinstance(item.passes, SegmentPlan):
+            for sweep in describe_sweeps(item.passes.sweeps):
+                yield [*range(_LANES), *sweep.wires], sweep.text, sweep.amplitudes, around
+        elif isinstance(item, Unitary):
+            wires = item.dense.wires.tolist()
+            yield sorted(wires), f"matrix of {len(wires)} qubits", size, around
+        elif isinstance(item, If):
+            for block in (item.then, item.otherwise):
+                yield from _sweeps(block, size, around.within("if"))
+        elif isinstance(item, Switch):
+            for block in item.blocks:
+                yield from _sweeps(block, size, around.within("switch"))
+        elif isinstance(item, While):
+            yield from _sweeps(item.body, size, around.within("while"))
+        elif isinstance(item, For):
+            inside = _EnclosingBlocks(around.times * item.count, around.under)
+            left = inside.within("break") if _has_early_exit(item.body) else inside
+            yield from _sweeps(item.body, size, left)
+
+
+def _has_early_exit(items: Iterable[Instruction]) -> bool:
+    """Return whether the body of a loop has a `break` or a `continue` of its own."""
+    from simulators.statevector.program import Break, Continue, If, Switch
+
+    for item in items:
+        if isinstance(item, Break | Continue):
+            return True
+        blocks = item.blocks if isinstance(item, Switch) else ()
+        if isinstance(item, If):
+            blocks = (item.then, item.otherwise)
+        if any(_has_early_exit(block) for block in blocks):
+            return True
+    return False
+
+
+def _ranges(wires: Sequence[int]) -> str:
+    """Format qubits as ranges: '0-4,7,9-12'."""
+    results: list[list[int]] = []
+    for wire in wires:
+        if results and wire == results[-1][1] + 1:
+            results[-1][1] = wire
+        else:
+            results.append([wire, wire])
+    return ",".join(f"{a}-{b}" if b > a else str(a) for a, b in results)
+
+
+# `simenv explain`: the engine that would run a circuit, its expected cost, and why not another.
 
 _DEPENDS = {
     "--plan": "the sweeps of the engine statevector depend on the circuit, --output, --observable"
@@ -31,7 +273,7 @@ _DEPENDS = {
 }
 _ONE_ANSWER = "--plan lists sweeps, --ledger losses: ask for one of them"
 
-COLUMNS: tuple[Column[Choice], ...] = (
+CHOICE_COLUMNS: tuple[Column[Choice], ...] = (
     Column("ENGINE", lambda row: row.engine),
     Column("TAKEN", lambda row: "yes" if row.chosen else "able" if row.able else "no"),
     Column("TIME", lambda row: duration(row.seconds) if row.able else "-", right=True),
@@ -41,7 +283,7 @@ COLUMNS: tuple[Column[Choice], ...] = (
 )
 
 
-@options.with_options(
+@app.with_options(
     CircuitOptions,
     *("seed", "param", "priority", "queue_timeout", "run_timeout", "after", "task_name"),
 )
@@ -70,7 +312,7 @@ def explain(
     `--plan` and `--ledger` work without an environment; `--noise FILE` in place of FILE is
     `--ledger FILE`.
     """
-    common, noise = options.settings_of(context), asked.noise
+    common, noise = app.settings_of(context), asked.noise
     if file is None:
         if noise == "auto":
             raise OptionError("no circuit", hint="simenv explain FILE")
@@ -87,14 +329,14 @@ def explain(
             if not asked.device:
                 raise OptionError("--ledger without --device", hint="--device NAME")
             mode = asked.compiled.value
-            error_ledger.show(file, asked.device, noise, mode, plot, as_json=common.as_json)
+            certify.show(file, asked.device, noise, mode, plot, as_json=common.as_json)
         return
     if plan:
         with errors_for_command_line():
             _refuse_others(context, "--plan", ("observable", "output", "precision"))
             wanted = tuple(each.value for each in asked.output or ())
             sums = asked.observable or []
-            explain_plan.show(file, asked.precision.value, wanted, sums, as_json=common.as_json)
+            show(file, asked.precision.value, wanted, sums, as_json=common.as_json)
         return
     with errors_for_command_line(), contextlib.ExitStack() as stack:
         client, _, loaded = client_and_circuit(common, file, stack)
@@ -110,7 +352,7 @@ def explain(
         )
         return
     terminal.fitted(f"{'stdin' if file == '-' else file}: {summary(result)}", indent=2)
-    listing(COLUMNS, Style(False, aligned=True), lambda: result.engines)
+    listing(CHOICE_COLUMNS, Style(False, aligned=True), lambda: result.engines)
     if error := max((each.sampling_error for each in result.engines), default=0.0):
         terminal.note(
             f"{asked.shots:,} shots: a probability has a standard error of up to {error:.2g}"

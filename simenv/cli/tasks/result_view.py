@@ -13,21 +13,15 @@ from typing import TYPE_CHECKING
 
 import typer
 
-from simenv.cli.errors import as_object, show_error
-from simenv.cli.output import terminal
+from simenv import errors
+from simenv.cli import terminal
+from simenv.cli.app import as_object, show_error
 from simenv.client.tasks.progress import LOG
-from simenv.errors import (
-    OptionError,
-    TaskCancelledError,
-    TaskExpiredError,
-    TaskFailedError,
-    TimedOutError,
-)
 from simenv.model import Observable
 
 if TYPE_CHECKING:
     from simenv.client.client import Client
-    from simenv.client.results.result import Result
+    from simenv.client.result import Result
     from simenv.client.tasks.task import Task
 
 SHOWN = 32  # amplitudes on the screen
@@ -52,14 +46,14 @@ def present(
     _wait(task, timeout, is_private)
     try:
         result = task.results(0.0)
-    except (TaskFailedError, TaskCancelledError, TaskExpiredError) as error:
+    except (errors.TaskFailedError, errors.TaskCancelledError, errors.TaskExpiredError) as error:
         show_error(error)
         if as_json:
             ended = {"task": task.id, "state": str(task.state), "error": as_object(error)}
             terminal.json_line(ended)
         raise typer.Exit(error.exit_code) from error
     if save is not None and len(result) > 1:
-        raise OptionError(
+        raise errors.OptionError(
             f"--save {save}: task {task.id} carries {len(result)} bindings",
             hint=f"one by one: simenv result {task.id}.0 --save {save}",
         )
@@ -141,7 +135,7 @@ def _wait(task: Task, timeout: float | None, is_private: bool) -> None:
                 f"{task.id} continues: simenv result {task.id}, or simenv cancel {task.id}"
             )
         raise
-    except TimedOutError as error:
+    except errors.TimedOutError as error:
         if is_private:
             error.hint = "it ended with its private environment; simenv up keeps one"
         raise

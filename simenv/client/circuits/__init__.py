@@ -6,9 +6,8 @@ nor numpy.
 
 from __future__ import annotations
 
-from simenv.client.circuits.common.parameters import PackedCircuit
-from simenv.client.circuits.decode.to_qiskit import to_qiskit
+from simenv.client.circuits.decoder import to_qiskit
 from simenv.client.circuits.load import load
-from simenv.client.circuits.observables import load_observables
+from simenv.client.circuits.parameters import PackedCircuit, load_observables
 
 __all__ = ["PackedCircuit", "load", "load_observables", "to_qiskit"]

@@ -1,6 +1,6 @@
 """Encoding of circuits through Qiskit's C interface, ten times as fast as the encoder in Python.
 
-Invariant: the program is, bit for bit, that of the encoder in Python (`encode.encoder.pack`), or
+Invariant: the program is, bit for bit, that of the encoder in Python (`circuits.encoder.pack`), or
 None if only that encoder can handle the circuit. The code (`native.ll`, generated from `native.c`)
 is compiled in this process, by a thread that starts with the first circuit of LARGE_CIRCUIT
 operations or after WALKED_FIRST operations. Until it is ready, and with an unknown version of
@@ -24,8 +24,8 @@ from typing import Any, NamedTuple
 
 import msgspec
 
-from simenv.client.circuits.common.parameters import PackedCircuit
-from simenv.client.circuits.common.text_checks import MAX_OPERANDS, MAX_OPERATIONS
+from simenv.client.circuits.parameters import PackedCircuit
+from simenv.client.circuits.text_checks import MAX_OPERANDS, MAX_OPERATIONS
 from simenv.model import MAX_CLBITS, PROGRAM_FORMAT, Program
 
 WALKED_FIRST = 2_000  # operations: compilation takes as long as encoding 20,000 in Python

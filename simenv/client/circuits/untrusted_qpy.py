@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import msgspec
 
-from simenv.client.circuits.common.parameters import PackedCircuit, ParameterSlots
 from simenv.client.circuits.load import load
+from simenv.client.circuits.parameters import PackedCircuit, ParameterSlots
 from simenv.model import decode_program
 from simenv.transpiler import qpy
-from simenv.transpiler.qpy_sandbox import SandboxProcess
+from simenv.transpiler.qpy import SandboxProcess
 
 
 class _Converted(msgspec.Struct, frozen=True, array_like=True):

@@ -1,7 +1,4 @@
-"""Address of a service: its connection file, read again when the service restarts elsewhere.
-
-Invariant: a connection file that belongs to another user, or that others can write, is not used.
-"""
+"""Address of a service on this machine or on another."""
 
 from __future__ import annotations
 
@@ -16,14 +13,103 @@ from typing import Protocol
 import msgspec
 
 from simenv import config, files
-from simenv.client.connection.local_process import SERVICE, last_lines, runs
-from simenv.client.connection.remote_address import KeyFileAddress, describe_handshake, is_personal
+from simenv.client.launch import SERVICE, last_lines, runs
 from simenv.config import ConnectionFile
-from simenv.errors import KeyRefusedError, NoServiceError, SimenvError
+from simenv.errors import ConfigError, KeyRefusedError, NoServiceError, SimenvError
 from simenv.text import elapsed
-from simenv.wire.keyfiles import KeyPair, new_pair
-from simenv.wire.transport.tcp_client import CurveConnection, HandshakeState
-from simenv.wire.transport.zmq_transport import CLIENT_SOCKET, Connection, endpoint
+from simenv.wire.keyfiles import KeyPair, UserKeyFile, new_pair, read_private
+from simenv.wire.transport import tcp_client, zmq_transport
+
+# The address of a service on another machine: a file with address, server key and the user's keys.
+#
+# Invariant: a key file that others can read is not used. A certain refusal of the client is
+# reported at once, without waiting for a timeout.
+
+MIN_HANG_UPS = 2  # a single one may come from a service that is ending
+
+
+class KeyFileAddress:
+    """The address in a file that `simenv keys add` made."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path.absolute()
+        self.name = path.stem
+        self._file: UserKeyFile | None = None
+        self._connection: tcp_client.CurveConnection | None = None
+
+    def open(self, identity: bytes) -> zmq_transport.Connection:
+        """Return a new connection. Raises ConfigError if the file cannot be used; other faults are
+        reported by `refusal` and `diagnose`."""
+        file = read_private(self.path, UserKeyFile)
+        connection = tcp_client.CurveConnection(file.address, file.server_key, file.keys, identity)
+        self.name, self._file, self._connection = file.name, file, connection
+        return connection
+
+    def remote_endpoint(self) -> tuple[str, str]:
+        """Return address and public key of the service."""
+        file = self._file or read_private(self.path, UserKeyFile)
+        return file.address, file.server_key
+
+    def moved(self) -> bool:
+        """Return whether the key file has been replaced since `open`."""
+        try:
+            return self._file is not None and read_private(self.path, UserKeyFile) != self._file
+        except ConfigError:
+            return False
+
+    def refusal(self) -> SimenvError | None:
+        connection, file = self._connection, self._file
+        if connection is None or file is None:
+            return None
+        state = connection.handshake_state()
+        if state is tcp_client.HandshakeState.REFUSED:
+            return KeyRefusedError(
+                f"the service at {file.address} does not know the key in {self.path} "
+                f"({file.owner!r}): it was revoked, or is for another environment",
+                hint="ask an administrator of the environment for a new key file "
+                f"(made there by: simenv keys add {file.owner} --role {file.role})",
+            )
+        if state is tcp_client.HandshakeState.ABORTED and connection.hang_ups >= MIN_HANG_UPS:
+            return KeyRefusedError(
+                f"{file.address} breaks off the handshake: its server key is not the one in "
+                f"{self.path}, or it is no simenv service",
+                hint="ask an administrator of the environment for a new key file "
+                "(made there by: simenv keys add)",
+            )
+        return None
+
+    def diagnose(self) -> tuple[str, str]:
+        file = self._file
+        if file is None or self._connection is None:
+            return "it has never answered", ""
+        reason = describe_handshake(self._connection.handshake_state(), file.address)
+        return reason, f"ask where it runs: simenv status --name {file.name}"
+
+
+def describe_handshake(state: tcp_client.HandshakeState, address: str) -> str:
+    """Describe the state of the last attempt to connect to an address."""
+    return {
+        tcp_client.HandshakeState.UNKNOWN: f"{address} does not answer",
+        tcp_client.HandshakeState.NOBODY: f"nothing listens at {address}",
+        tcp_client.HandshakeState.CONNECTED: f"{address} does not end its handshake",
+        tcp_client.HandshakeState.ABORTED: f"{address} broke off the handshake",
+        tcp_client.HandshakeState.REFUSED: f"{address} refused the key",
+        tcp_client.HandshakeState.OPEN: f"the connection to {address} stands, and it is silent",
+    }[state]
+
+
+def is_personal(path: Path) -> bool:
+    """Return whether this is a file of `simenv keys add`; its permissions are not checked."""
+    try:
+        with path.open("rb") as source:
+            return b'"secret_key"' in source.read(4_096)
+    except OSError:
+        return False
+
+
+# Address of a service: its connection file, read again when the service restarts elsewhere.
+#
+# Invariant: a connection file that belongs to another user, or that others can write, is not used.
 
 FORMAT = 1
 PROBE_S = 1.0
@@ -37,7 +123,7 @@ class Address(Protocol):
     name: str
     path: Path  # its connection file
 
-    def open(self, identity: bytes) -> Connection:
+    def open(self, identity: bytes) -> zmq_transport.Connection:
         """Return a new connection. Raises NoServiceError if the service has certainly ended."""
 
     def moved(self) -> bool:
@@ -61,9 +147,9 @@ class FileAddress:
         self.path = path
         self.name = path.parent.name
         self._file: ConnectionFile | None = None
-        self._connection: CurveConnection | None = None
+        self._connection: tcp_client.CurveConnection | None = None
 
-    def open(self, identity: bytes) -> Connection:
+    def open(self, identity: bytes) -> zmq_transport.Connection:
         file = read(self.path)
         self.name = file.name
         if ended(file):
@@ -74,8 +160,8 @@ class FileAddress:
         self._connection, self._file = self._connected(file, identity), file
         return self._connection
 
-    def _connected(self, file: ConnectionFile, identity: bytes) -> CurveConnection:
-        socket_path, own = Path(file.sockets) / CLIENT_SOCKET, file.own
+    def _connected(self, file: ConnectionFile, identity: bytes) -> tcp_client.CurveConnection:
+        socket_path, own = Path(file.sockets) / zmq_transport.CLIENT_SOCKET, file.own
         is_local = file.node == os.uname().nodename
         if is_local and not file.socket_key:
             raise NoServiceError(
@@ -84,8 +170,8 @@ class FileAddress:
                 hint=f"simenv down{_option(file.name)} with that version, then simenv up",
             )
         if file.socket_key and _is_own_socket(socket_path, must_listen=not is_local):
-            address = endpoint(socket_path, must_exist=True)
-            return CurveConnection(address, file.socket_key, new_pair(), identity)
+            address = zmq_transport.endpoint(socket_path, must_exist=True)
+            return tcp_client.CurveConnection(address, file.socket_key, new_pair(), identity)
         if own is None and is_local:
             raise NoServiceError(
                 f"{socket_path} is not of this user, or others can write its folder: not used",
@@ -98,7 +184,7 @@ class FileAddress:
                 "--listen tcp://INTERFACE:0; or work there",
             )
         keys = KeyPair(own.public, own.secret)
-        return CurveConnection(own.address, own.server_key, keys, identity)
+        return tcp_client.CurveConnection(own.address, own.server_key, keys, identity)
 
     def moved(self) -> bool:
         try:
@@ -115,7 +201,7 @@ class FileAddress:
         connection = self._connection
         if (
             connection is None
-            or connection.handshake_state() is not HandshakeState.REFUSED
+            or connection.handshake_state() is not tcp_client.HandshakeState.REFUSED
             or self.moved()
         ):
             return None
@@ -140,7 +226,7 @@ class FileAddress:
         connection = self._connection
         if connection is not None and not ended(file):
             handshake = connection.handshake_state()
-            if handshake is not HandshakeState.OPEN:
+            if handshake is not tcp_client.HandshakeState.OPEN:
                 state = f"is out of reach: {describe_handshake(handshake, connection.address)}"
         try:
             age = f"; last sign of life {elapsed(time.time() - self.path.stat().st_mtime)} ago"

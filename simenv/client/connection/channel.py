@@ -1,11 +1,4 @@
-"""Connection to the service that all threads of a client share, without a thread of its own.
-
-One of the waiting threads is the leader: it alone uses the connection and dispatches the messages
-that arrive, until its own wait has ended. Other threads put their messages into the outbox and wake
-the leader. A service that has not answered for LOST_S is lost. When the connection file names
-another address, or the epoch has changed, the channel sends Hello again and calls `renew`, which
-repeats all open requests.
-"""
+"""Connection to the service, and its liveness."""
 
 from __future__ import annotations
 
@@ -19,15 +12,91 @@ from pathlib import Path
 from time import monotonic
 from typing import Any
 
+from simenv import errors
 from simenv._version import __version__
-from simenv.client.connection import liveness
 from simenv.client.connection.address import Address
-from simenv.client.connection.liveness import Liveness
-from simenv.errors import KeyRefusedError, NoServiceError, SimenvError, VersionMismatchError
 from simenv.wire import codec
-from simenv.wire.auth import CLIENT_ROUTE
+from simenv.wire.keyfiles import CLIENT_ROUTE
 from simenv.wire.messages import client as m
 from simenv.wire.transport.zmq_transport import Connection, check_size
+
+# Liveness of a service: time without messages, pings, and the decision that it is lost.
+
+QUIET_S = 1.0  # silence after which the service is pinged
+POLL_S = 0.25  # interval in which a silent service's connection file is read again
+LOST_S = 5.0
+STOPPED_S = 2.0  # a longer gap between two readings of the clock: this process was stopped
+
+
+class Liveness:
+    """Times of messages and pings, monotonic. Guarded by the lock of the channel."""
+
+    def __init__(self, address: Address) -> None:
+        self._address = address
+        self._last_message_s = self._pinged_s = self._looked_s = monotonic()
+        self._unanswered_s: float | None = None  # time of the first Ping since the last message
+
+    def end(self) -> None:
+        """Record that a message has arrived."""
+        self._last_message_s = monotonic()
+        self._unanswered_s = None
+
+    def lasts(self, now: float) -> bool:
+        """Return whether no message has arrived for QUIET_S."""
+        return now - self._last_message_s >= QUIET_S
+
+    def is_final(self, now: float, start: float) -> bool:
+        """Return whether a thread that waits since `start` must give up: no message for LOST_S, or
+        the service certainly refuses this client."""
+        is_silent = now - max(self._last_message_s, start) >= LOST_S
+        return is_silent or self._address.refusal() is not None
+
+    def has_moved(self, now: float) -> bool:
+        """Return whether the service listens elsewhere now; checked every POLL_S, else False."""
+        if now - self._looked_s < POLL_S:
+            return False
+        self._looked_s = now
+        return self._address.moved()
+
+    def is_ping_due(self, now: float) -> bool:
+        """Return whether a Ping is due, one every QUIET_S, and record its time."""
+        if now - self._pinged_s < QUIET_S:
+            return False
+        self._pinged_s = now
+        if self._unanswered_s is None:
+            self._unanswered_s = now
+        return True
+
+    def is_unanswered(self, now: float) -> bool:
+        """Return whether a Ping has had no answer for LOST_S, or the service certainly refuses this
+        client; for callers that poll and never wait."""
+        requested_s = self._unanswered_s
+        is_silent = requested_s is not None and now - requested_s >= LOST_S
+        return is_silent or self._address.refusal() is not None
+
+    def lost_error(self, name: str, was_connected: bool) -> errors.SimenvError:
+        """Return the error to raise for a lost service; `was_connected`: it has answered before."""
+        refusal = self._address.refusal()
+        if refusal is not None:
+            return refusal
+        reason, hint = self._address.diagnose()
+        if not was_connected:
+            return errors.NoServiceError(f"no service answers for {name!r}: {reason}", hint=hint)
+        silent_s = monotonic() - self._last_message_s
+        return errors.ServiceLostError(
+            f"service {name!r} has not answered for {silent_s:.1f} s: {reason}",
+            hint=hint,
+            last_seen_s=silent_s,
+        )
+
+
+# Connection to the service that all threads of a client share, without a thread of its own.
+#
+# One of the waiting threads is the leader: it alone uses the connection and dispatches the messages
+# that arrive, until its own wait has ended. Other threads put their messages into the outbox and
+# wake the leader. A service that has not answered for LOST_S is lost. When the connection file
+# names another address, or the epoch has changed, the channel sends Hello again and calls `renew`,
+# which repeats all open requests.
 
 Handler = Callable[[Any], None]
 
@@ -81,11 +150,11 @@ class ServiceChannel:
         self._leader: int | None = None
         self._followers = 0
         self._outbox: deque[bytes] = deque()
-        self._broken: SimenvError | None = None
+        self._broken: errors.SimenvError | None = None
         self._renewing = False
         self._liveness = Liveness(self.address)
 
-    def start(self, timeout_s: float = liveness.LOST_S) -> None:
+    def start(self, timeout_s: float = LOST_S) -> None:
         """Connect to the service. Raises NoServiceError, KeyRefusedError, VersionMismatchError."""
         try:
             with self.lock:
@@ -100,8 +169,8 @@ class ServiceChannel:
         """Wait for the Welcome in slices, so that time in which this process was stopped counts as
         one slice at most."""
         left_s = timeout_s
-        while not self.wait(lambda: self.epoch != 0, min(left_s, liveness.QUIET_S)):
-            left_s -= liveness.QUIET_S
+        while not self.wait(lambda: self.epoch != 0, min(left_s, QUIET_S)):
+            left_s -= QUIET_S
             if left_s <= 0:
                 raise self._liveness.lost_error(self.name, was_connected=False)
 
@@ -151,7 +220,7 @@ class ServiceChannel:
                         return True
                     connection = self._open()
                     now = monotonic()
-                    if now - before > liveness.STOPPED_S:
+                    if now - before > STOPPED_S:
                         start = now
                     before = now
                     leading = self._lead(me)
@@ -159,9 +228,9 @@ class ServiceChannel:
                         break
                     if repeat is not None:
                         repeat(now)
-                    limit = liveness.QUIET_S
+                    limit = QUIET_S
                     if self._liveness.lasts(now):
-                        limit = liveness.POLL_S
+                        limit = POLL_S
                         connection = self._check_liveness(now, start, leading)
                     if end - now < limit:
                         limit = end - now
@@ -212,7 +281,7 @@ class ServiceChannel:
             me = threading.get_ident()
             self._connection.wake()
             self.changed.notify_all()
-            self.changed.wait_for(lambda: self._leader in (None, me), liveness.LOST_S)
+            self.changed.wait_for(lambda: self._leader in (None, me), LOST_S)
             self._connection.close()
             self._connection = None
 
@@ -257,7 +326,7 @@ class ServiceChannel:
         if self._broken is not None:
             raise self._broken
         if self.closed or self._connection is None:
-            raise NoServiceError("this client is closed", hint="connect again")
+            raise errors.NoServiceError("this client is closed", hint="connect again")
         return self._connection
 
     def _check_liveness(self, now: float, start: float, leading: bool) -> Connection:
@@ -278,7 +347,7 @@ class ServiceChannel:
     def _reopen(self) -> None:
         try:
             connection = self.address.open(self.client.encode())
-        except NoServiceError:
+        except errors.NoServiceError:
             return  # it has ended again; the next look retries
         if self._connection is not None:
             self._connection.close()
@@ -309,10 +378,10 @@ class ServiceChannel:
         if self.epoch and message.epoch != self.epoch:
             self._hello()
 
-    def refused(self, error: SimenvError) -> None:
+    def refused(self, error: errors.SimenvError) -> None:
         """Raise a refusal that belongs to no request. A VersionMismatchError or KeyRefusedError is
         raised by all later calls too."""
-        if isinstance(error, VersionMismatchError | KeyRefusedError):
+        if isinstance(error, errors.VersionMismatchError | errors.KeyRefusedError):
             self._broken = error
         raise error
 

@@ -1,52 +1,156 @@
-"""Requests and their answers, tasks and their ends, over one channel.
-
-Invariant: every request may be repeated (a repeated Submit has the same idempotency key), so a lost
-answer, a restarted service and a forked child are all handled by repeating requests. Memory is
-bounded by the unanswered requests and the tasks that have not ended.
-"""
+"""Session of a client: requests, answers, awaits and callbacks."""
 
 from __future__ import annotations
 
+import logging
+import threading
 from collections import deque
 from collections.abc import Callable, Collection, Iterable, Sequence
 from functools import partial
 from pathlib import Path
 from time import monotonic, perf_counter
-from typing import TYPE_CHECKING, NoReturn, TypeVar
+from typing import TYPE_CHECKING, NoReturn, Protocol, TypeVar
 
 import msgspec
 
+from simenv.client.connection import task_handle
 from simenv.client.connection.address import Address
-from simenv.client.connection.asyncio_bridge import AsyncioBridge
-from simenv.client.connection.channel import Handler, ServiceChannel
-from simenv.client.connection.liveness import LOST_S
-from simenv.client.connection.pending_tasks import PendingTasks, WatchQueue
-from simenv.client.connection.requests import (
-    REPEAT_S,
-    ClientTimings,
-    PendingRequest,
-)
-from simenv.client.connection.task_handle import EndedTasks, Submission, TaskHandle
+from simenv.client.connection.channel import LOST_S, Handler, ServiceChannel
 from simenv.errors import OptionError, ProtocolError, SimenvError, TimedOutError
 from simenv.model import TaskInfo, TaskOptions, TaskSpec
-from simenv.wire import codec, refusals
-from simenv.wire.messages import client as m
-from simenv.wire.messages.common import Reply, kinds
-from simenv.wire.messages.queries import (
-    FetchResult,
-    GetSpec,
-    ResultChunk,
-    Spent,
-    Submitted,
-    VerifyReply,
-    VerifyResult,
-)
+from simenv.wire import codec
+from simenv.wire.messages import client as m, queries
 
 if TYPE_CHECKING:
     import asyncio
 
+# The thread that serves all awaits and callbacks of a client; started at the first one.
+#
+# While coroutines or callbacks wait, it waits on the channel like any other thread, wakes the event
+# loops and calls the callbacks. Otherwise it sleeps.
+
+if TYPE_CHECKING:
+    Waiter = asyncio.Future[None] | Callable[[], object]
+
+
+class AwaitedSession(Protocol):
+    """The session of awaited tasks; `ServiceSession` implements it."""
+
+    @property
+    def channel(self) -> ServiceChannel: ...
+    def subscribe(self, handles: Iterable[task_handle.TaskHandle]) -> None: ...
+    def watch(self, task_numbers: Sequence[int]) -> None: ...
+
+
+class AsyncioBridge:
+    """Futures and callbacks of tasks, guarded by the session's lock."""
+
+    def __init__(self, session: AwaitedSession) -> None:
+        self._session = session
+        self.reset()
+
+    def reset(self) -> None:
+        """Initialize the state; also called in a forked child, where the thread does not exist."""
+        self._thread: threading.Thread | None = None
+        self._waiting: dict[Waiter, task_handle.TaskHandle] = {}
+        self._callbacks: deque[Callable[[], object]] = deque()  # of tasks that have ended
+        self._requested_s = 0.0  # monotonic time of the last request or end of an awaited task
+
+    def future(self, handle: task_handle.TaskHandle) -> asyncio.Future[None]:
+        """Return a future of the running loop for the end; it fails if the service is lost."""
+        import asyncio
+
+        future = asyncio.get_running_loop().create_future()
+        future.add_done_callback(self._drop)  # also when the awaiting coroutine is cancelled
+        self._add(future, handle)
+        return future
+
+    def call(self, handle: task_handle.TaskHandle, callback: Callable[[], object]) -> None:
+        """Call `callback` once, from this thread, when the task ends or its service is lost."""
+        self._add(partial(callback), handle)  # `partial` makes a unique key
+
+    def _add(self, waiter: Waiter, handle: task_handle.TaskHandle) -> None:
+        self._session.subscribe([handle])
+        with self._session.channel.lock:
+            self._requested_s = monotonic()
+            self._waiting[waiter] = handle
+            handle.on_end(partial(self._wake, waiter, None))
+            if self._thread is None:
+                self._thread = threading.Thread(target=self._run, name="simenv-await", daemon=True)
+                self._thread.start()
+            self._session.channel.changed.notify_all()
+
+    def join(self) -> None:
+        """Wait for the end of the thread. Precondition: the channel was closed."""
+        thread = self._thread
+        if thread is not None and thread is not threading.current_thread():
+            thread.join()
+
+    def _run(self) -> None:
+        channel = self._session.channel
+        while True:
+            with channel.lock:
+                channel.changed.wait_for(lambda: self._waiting or self._callbacks or channel.closed)
+            try:
+                channel.wait(
+                    lambda: bool(self._callbacks) or not self._waiting, repeat=self._repeat
+                )
+            except SimenvError as error:
+                with channel.lock:
+                    for waiter in list(self._waiting):
+                        self._wake(waiter, error)
+            while self._callbacks:
+                _call(self._callbacks.popleft())
+            if channel.closed:
+                return
+
+    def _repeat(self, now: float) -> None:
+        if now - self._requested_s >= task_handle.REPEAT_S:
+            self._requested_s = now
+            self._session.watch([handle.number for handle in self._waiting.values()])
+
+    def _wake(self, waiter: Waiter, error: SimenvError | None) -> None:
+        if self._waiting.pop(waiter, None) is None:
+            return
+        self._requested_s = monotonic()
+        if callable(waiter):
+            self._callbacks.append(waiter)
+            self._session.channel.changed.notify_all()
+            return
+        try:
+            waiter.get_loop().call_soon_threadsafe(_resolve, waiter, error)
+        except RuntimeError:
+            return  # the loop was closed: no coroutine awaits the task any more
+
+    def _drop(self, future: asyncio.Future[None]) -> None:
+        with self._session.channel.lock:
+            self._waiting.pop(future, None)
+
+
+def _resolve(future: asyncio.Future[None], error: SimenvError | None) -> None:
+    if future.done():
+        return
+    if error is None:
+        future.set_result(None)
+    else:
+        future.set_exception(error)
+
+
+def _call(callback: Callable[[], object]) -> None:
+    try:
+        callback()
+    except Exception:  # a callback of the user: the thread must go on for the others
+        logging.getLogger("concurrent.futures").exception("exception calling callback %r", callback)
+
+
+# Requests and their answers, tasks and their ends, over one channel.
+#
+# Invariant: every request may be repeated (a repeated Submit has the same idempotency key), so a
+# lost answer, a restarted service and a forked child are all handled by repeating requests. Memory
+# is bounded by the unanswered requests and the tasks that have not ended.
+
 PEEK_S = 0.5
-A = TypeVar("A", bound=Reply)
+A = TypeVar("A", bound=queries.Reply)
 
 
 class ServiceSession:
@@ -57,7 +161,7 @@ class ServiceSession:
     ) -> None:
         self.bridge = AsyncioBridge(self)
         self._reset()
-        handlers: dict[type, Handler] = dict.fromkeys(kinds(Reply), self._answer)
+        handlers: dict[type, Handler] = dict.fromkeys(queries.kinds(queries.Reply), self._answer)
         handlers |= {
             m.Completed: self._completed,
             m.Accepted: self._accepted,
@@ -71,12 +175,12 @@ class ServiceSession:
 
     def _reset(self) -> None:
         """Initialize the state, at the start and in a forked child."""
-        self._requests: dict[int, PendingRequest] = {}
+        self._requests: dict[int, task_handle.PendingRequest] = {}
         self._numbers = 0
-        self.timings = ClientTimings()
+        self.timings = task_handle.ClientTimings()
         self._next_offset = 0
-        self._pending = PendingTasks()
-        self._watches = WatchQueue(self._pending, self._send_watch)
+        self._pending = task_handle.PendingTasks()
+        self._watches = task_handle.WatchQueue(self._pending, self._send_watch)
         self.bridge.reset()
 
     def close(self) -> None:
@@ -108,7 +212,7 @@ class ServiceSession:
         if isinstance(answer, kind):
             return answer
         if isinstance(answer, m.Refused):
-            raise refusals.error_of(answer.refusals)
+            raise codec.error_of(answer.refusals)
         raise ProtocolError(f"the service answered {type(answer).__name__}, not {kind.__name__}")
 
     def task_infos(
@@ -127,9 +231,9 @@ class ServiceSession:
         except SimenvError:
             return []
 
-    def submitted(self, number: int, timeout_s: float | None = None) -> Submitted:
+    def submitted(self, number: int, timeout_s: float | None = None) -> queries.Submitted:
         """Return the submission of a task: its program and options."""
-        return self.request(Submitted, partial(GetSpec, task=number), timeout_s)
+        return self.request(queries.Submitted, partial(queries.GetSpec, task=number), timeout_s)
 
     @property
     def results_folder(self) -> Path | None:
@@ -138,12 +242,14 @@ class ServiceSession:
 
     def fetch_chunk(self, task: int, file: str, offset: int, size_bytes: int) -> bytes:
         """Return a part of a result file; b"" beyond its end."""
-        fetch = partial(FetchResult, task=task, file=file, offset=offset, size_bytes=size_bytes)
-        return self.request(ResultChunk, fetch).data
+        fetch = partial(
+            queries.FetchResult, task=task, file=file, offset=offset, size_bytes=size_bytes
+        )
+        return self.request(queries.ResultChunk, fetch).data
 
     def verify(self, number: int) -> str:
         """Ask the service to check a stored result and to repair it; see `VerifyReply`."""
-        return self.request(VerifyReply, partial(VerifyResult, task=number)).word
+        return self.request(queries.VerifyReply, partial(queries.VerifyResult, task=number)).word
 
     def count_result(self, late_s: float) -> None:
         """Record that a result was read `late_s` seconds after it was ready."""
@@ -157,15 +263,15 @@ class ServiceSession:
             outcomes += self.request(m.Cancelled, partial(m.Cancel, tasks=part)).words
         return outcomes
 
-    def _new(self) -> PendingRequest:
+    def _new(self) -> task_handle.PendingRequest:
         self._numbers += 1
-        request = PendingRequest(self._numbers)
+        request = task_handle.PendingRequest(self._numbers)
         self._requests[request.number] = request
         return request
 
-    def _wait(self, request: PendingRequest, timeout_s: float | None) -> None:
+    def _wait(self, request: task_handle.PendingRequest, timeout_s: float | None) -> None:
         def repeat(now: float) -> None:
-            if now - request.requested_s >= REPEAT_S:
+            if now - request.requested_s >= task_handle.REPEAT_S:
                 request.requested_s = now
                 self.channel.resend(request.body)
 
@@ -181,10 +287,10 @@ class ServiceSession:
         offset: int,
         terms: TaskOptions,
         specs: list[TaskSpec],
-        submission: Submission,
+        submission: task_handle.Submission,
         *,
         awaits_result: bool = False,
-    ) -> PendingRequest:
+    ) -> task_handle.PendingRequest:
         """Send one Submit; `await_acceptance` waits for its answer.
 
         Without a `key`: the random name of this client, with its next offsets. `awaits_result`: the
@@ -209,8 +315,8 @@ class ServiceSession:
         return request
 
     def await_acceptance(
-        self, request: PendingRequest, timeout_s: float | None = None
-    ) -> Sequence[TaskHandle] | list[m.Refusal]:
+        self, request: task_handle.PendingRequest, timeout_s: float | None = None
+    ) -> Sequence[task_handle.TaskHandle] | list[m.Refusal]:
         """Wait for the answer to a Submit; return its handles, or its refusals. Raises
         TimedOutError after `timeout_s`; the Submit stays pending then.
 
@@ -237,12 +343,12 @@ class ServiceSession:
             return answer.refusals
         raise ProtocolError(f"the service answered {type(answer).__name__} to a submit")
 
-    def poll_submit(self, request: PendingRequest) -> None:
+    def poll_submit(self, request: task_handle.PendingRequest) -> None:
         """Handle messages that have arrived, perhaps the answer to a Submit; never waits."""
         self._resume(request)
         self.channel.poll()
 
-    def _resume(self, request: PendingRequest) -> None:
+    def _resume(self, request: task_handle.PendingRequest) -> None:
         """Send a Submit again if its request is no longer pending. Its idempotency key is the same,
         so that the service does not accept it twice."""
         if request.answer is not None or self._requests.get(request.number) is request:
@@ -255,10 +361,12 @@ class ServiceSession:
             request.number = self._numbers
             self._requests[request.number] = request
             self._pending.unanswered += 1
-            repeated = msgspec.structs.replace(submit, request=request.number, spent=Spent())
+            repeated = msgspec.structs.replace(
+                submit, request=request.number, spent=queries.Spent()
+            )
             request.body = self.channel.send(repeated)
 
-    def abandon(self, request: PendingRequest) -> None:
+    def abandon(self, request: task_handle.PendingRequest) -> None:
         """Stop waiting for the answer to a Submit. Idempotent."""
         if request.number not in self._requests:
             return
@@ -268,44 +376,49 @@ class ServiceSession:
 
     # --- waiting for tasks --------------------------------------------------------------------
 
-    def wait_ended(self, handle: TaskHandle, timeout_s: float | None) -> bool:
+    def wait_ended(self, handle: task_handle.TaskHandle, timeout_s: float | None) -> bool:
         """Wait for the end of one task; False after `timeout_s`."""
         if self.channel.is_forked or self._pending.tasks.get(handle.number) is not handle:
             self.subscribe([handle])
         return self.channel.wait(handle.has_ended, timeout_s, partial(self._repeat_request, handle))
 
-    def future(self, handle: TaskHandle) -> asyncio.Future[None]:
+    def future(self, handle: task_handle.TaskHandle) -> asyncio.Future[None]:
         """Return a future of the running loop that is done when the task has ended."""
         return self.bridge.future(handle)
 
-    def call(self, handle: TaskHandle, callback: Callable[[], object]) -> None:
+    def call(self, handle: task_handle.TaskHandle, callback: Callable[[], object]) -> None:
         """Call `callback` once, from a client's thread, at the end or if the service is lost."""
         self.bridge.call(handle, callback)
 
-    def poll(self, handle: TaskHandle) -> None:
+    def poll(self, handle: task_handle.TaskHandle) -> None:
         """Handle messages that have arrived; never waits."""
         self.subscribe([handle])
         self.channel.poll()
 
     def gather(
-        self, handles: Collection[TaskHandle], ended_tasks: EndedTasks | None = None
-    ) -> EndedTasks:
+        self,
+        handles: Collection[task_handle.TaskHandle],
+        ended_tasks: task_handle.EndedTasks | None = None,
+    ) -> task_handle.EndedTasks:
         """Record each of these tasks when it ends. `ended_tasks`: an existing record to extend."""
         self.subscribe(handles)
         if ended_tasks is None:
-            ended_tasks = EndedTasks(deque(), monotonic())
+            ended_tasks = task_handle.EndedTasks(deque(), monotonic())
         with self.channel.lock:
             for handle in handles:
                 handle.on_end(partial(ended_tasks.ended.append, handle))
         return ended_tasks
 
     def wait_any(
-        self, waiting: Iterable[TaskHandle], ended_tasks: EndedTasks, timeout_s: float | None
+        self,
+        waiting: Iterable[task_handle.TaskHandle],
+        ended_tasks: task_handle.EndedTasks,
+        timeout_s: float | None,
     ) -> bool:
         """Wait until a task has ended; False after `timeout_s`. `waiting`: the unfinished tasks."""
 
         def repeat(now: float) -> None:
-            if now - ended_tasks.requested_s >= REPEAT_S:
+            if now - ended_tasks.requested_s >= task_handle.REPEAT_S:
                 ended_tasks.requested_s = now
                 self._watches.add([handle.number for handle in waiting], missed=True)
 
@@ -315,7 +428,7 @@ class ServiceSession:
             ended_tasks.requested_s = monotonic()
         return result
 
-    def subscribe(self, handles: Iterable[TaskHandle]) -> None:
+    def subscribe(self, handles: Iterable[task_handle.TaskHandle]) -> None:
         """Register handles for the ends of their tasks, which any client may have submitted."""
         self.channel.enter()
         with self.channel.lock:
@@ -323,20 +436,22 @@ class ServiceSession:
             if unanswered:
                 self._watches.add(unanswered)
 
-    def handle_for(self, number: int, submission: Submission) -> TaskHandle:
+    def handle_for(self, number: int, submission: task_handle.Submission) -> task_handle.TaskHandle:
         """Return the present handle of a task, or a new one."""
         self.channel.enter()
         with self.channel.lock:
-            return self._pending.tasks.get(number) or TaskHandle(self, number, submission)
+            return self._pending.tasks.get(number) or task_handle.TaskHandle(
+                self, number, submission
+            )
 
     def watch(self, task_numbers: Sequence[int]) -> None:
         """Request the overdue results of these tasks. The caller holds the lock."""
         self._watches.add(task_numbers, missed=True)
 
-    def _repeat_request(self, handle: TaskHandle, now: float) -> None:
+    def _repeat_request(self, handle: task_handle.TaskHandle, now: float) -> None:
         if not handle.requested_s:
             handle.requested_s = now
-        elif now - handle.requested_s >= REPEAT_S:
+        elif now - handle.requested_s >= task_handle.REPEAT_S:
             handle.requested_s = now
             self._watches.add([handle.number], missed=True)
 
@@ -367,13 +482,13 @@ class ServiceSession:
         if message.request:
             self._answer(message)
         else:
-            self.channel.refused(refusals.error_of(message.refusals))
+            self.channel.refused(codec.error_of(message.refusals))
 
     def _unknown(self, message: m.UnknownTasks) -> None:
         self._pending.unknown(message.tasks, message.gone)
         self._watches.answered()
 
-    def _answer(self, message: Reply) -> None:
+    def _answer(self, message: queries.Reply) -> None:
         request = self._requests.get(message.request)
         if request is not None and request.answer is None:
             request.answer = message

@@ -1,8 +1,4 @@
-"""State of one task in this process, shared by all its `Task` objects.
-
-Invariant: the end of a task is set once, by the thread that reads the socket, under the session's
-lock. Its result is decoded once for all its bindings; a damaged one is fetched again.
-"""
+"""State of tasks in this process: handles, requests and pending tasks."""
 
 from __future__ import annotations
 
@@ -10,40 +6,34 @@ from collections import deque
 from collections.abc import Callable, Collection, Iterable, Sequence
 from concurrent.futures import CancelledError
 from dataclasses import dataclass
-from time import perf_counter
+from time import monotonic, perf_counter
 from typing import TYPE_CHECKING, Protocol
 
 import msgspec
 
-from simenv.client.results.damaged_results import (
-    ResultChecker,
-    damaged,
-    fetch_again,
-    is_intact,
-)
-from simenv.client.results.decoded import DecodedResult, Provenance, Stages
-from simenv.client.results.large_arrays import LargeArrays, ResultSource
-from simenv.errors import (
-    SimenvError,
-    TaskCancelledError,
-    TaskExpiredError,
-    TaskFailedError,
-)
+from simenv import errors
+from simenv.client.result import ResultChecker, damaged, fetch_again, is_intact
+from simenv.client.result_data import DecodedResult, LargeArrays, Provenance, ResultSource, Stages
 from simenv.model import Origin, ResultFile, TaskInfo, TaskState, task_name
 from simenv.model.calls import CALL_ENGINES
 from simenv.wire import codec
-from simenv.wire.messages.client import STATES
+from simenv.wire.messages import client as messages, queries
 
 if TYPE_CHECKING:
     import asyncio
 
-    from simenv.wire.messages.client import Completion
+    from simenv.wire.messages.client import Accepted, Completed, Completion
     from simenv.wire.messages.queries import Submitted
 
-_DONE = STATES.index(TaskState.DONE)
+# State of one task in this process, shared by all its `Task` objects.
+#
+# Invariant: the end of a task is set once, by the thread that reads the socket, under the session's
+# lock. Its result is decoded once for all its bindings; a damaged one is fetched again.
+
+_DONE = messages.STATES.index(TaskState.DONE)
 
 
-class CancelledTaskError(TaskCancelledError, CancelledError):
+class CancelledTaskError(errors.TaskCancelledError, CancelledError):
     """A TaskCancelledError that is also a CancelledError of `concurrent.futures`."""
 
 
@@ -97,7 +87,7 @@ class TaskHandle(msgspec.Struct, eq=False, weakref=True):
     decoded: DecodedResult | None = None  # the result after the first `decode`
     _completion: Completion | None = None
     _ending: ResultOrigin | None = None
-    _error: SimenvError | None = None
+    _error: errors.SimenvError | None = None
     _provenance: Provenance | None = None
     _hooks: list[Callable[[], None]] | None = None
 
@@ -119,7 +109,7 @@ class TaskHandle(msgspec.Struct, eq=False, weakref=True):
             if self._hooks is not None:
                 self._run_hooks()
 
-    def lose(self, error: SimenvError) -> None:
+    def lose(self, error: errors.SimenvError) -> None:
         """Record that the service does not know the task, so that it never ends."""
         if not self.over:
             self._error = error
@@ -153,9 +143,9 @@ class TaskHandle(msgspec.Struct, eq=False, weakref=True):
     def final_state(self) -> TaskState:
         if self._completion is None:
             return TaskState.FAILED
-        return STATES[self._completion.state]
+        return messages.STATES[self._completion.state]
 
-    def error(self) -> SimenvError | None:
+    def error(self) -> errors.SimenvError | None:
         """Return the reason why there is no result; None if there is one."""
         if self.decoded is not None:  # decoded after a check of the checksum
             return None
@@ -193,7 +183,7 @@ class TaskHandle(msgspec.Struct, eq=False, weakref=True):
         """Return the completion with a verified checksum; the task runs again if it is damaged."""
         completion = self._completion
         if completion is None:
-            raise SimenvError(f"task {self.id} has not ended")
+            raise errors.SimenvError(f"task {self.id} has not ended")
         return completion if is_intact(completion) else self._again("its checksum does not fit")
 
     def _again(self, reason: str) -> Completion:
@@ -229,7 +219,7 @@ class TaskHandle(msgspec.Struct, eq=False, weakref=True):
     def _origin(self) -> Provenance:
         completion, ending, submission = self._completion, self._ending, self.submission
         if completion is None or ending is None:
-            raise SimenvError(f"task {self.id} has not ended")
+            raise errors.SimenvError(f"task {self.id} has not ended")
         timing = completion.timing
         compile_s = 1e-6 * timing.compile_us
         inside_s = 1e-6 * (timing.queued_us + timing.sent_us + timing.run_us) + compile_s
@@ -256,22 +246,22 @@ class TaskHandle(msgspec.Struct, eq=False, weakref=True):
             timing=stages,
         )
 
-    def _failure(self, completion: Completion) -> SimenvError | None:
+    def _failure(self, completion: Completion) -> errors.SimenvError | None:
         if completion.state == _DONE:
             return None
-        state = STATES[completion.state]
+        state = messages.STATES[completion.state]
         failure = codec.failure(completion.payload)
         text = f": {failure.message}" if failure.message else ""
         if state is TaskState.CANCELLED:
             return CancelledTaskError(f"task {self.id} was cancelled", hint=failure.hint)
         if state is TaskState.EXPIRED:
-            return TaskExpiredError(f"task {self.id} expired{text}", hint=failure.hint)
+            return errors.TaskExpiredError(f"task {self.id} expired{text}", hint=failure.hint)
         hints = [failure.hint] if failure.hint else []
         if self._ending is None or self._ending.engine not in CALL_ENGINES:
             hints.append(
                 f"all that is needed to run it again: simenv result {self.id} --bundle DIR"
             )
-        return TaskFailedError(
+        return errors.TaskFailedError(
             f"task {self.id} failed{text}",
             hint="\n".join(hints),
             reason=failure.reason,
@@ -287,3 +277,186 @@ class EndedTasks:
 
     ended: deque[TaskHandle]
     requested_s: float
+
+
+# Requests of a session, the types of their answers, and timings of the client.
+#
+# The timings are sent with the next submission, for `simenv profile`. They are updated without a
+# lock: a value that is lost between two threads changes a statistic only.
+
+REPEAT_S = 5.0  # a request without answer is repeated after this time
+
+
+class PendingRequest(msgspec.Struct, eq=False):
+    """A request and its answer; of a Submit also the submission and the number of its tasks."""
+
+    number: int
+    body: bytes = b""
+    requested_s: float = 0.0
+    answer: queries.Reply | None = None
+    submission: Submission | None = None
+    count: int = 0
+    handles: Sequence[TaskHandle] = ()
+    repeated: bool = False  # the service knew its idempotency key: no task is new
+
+    def is_answered(self) -> bool:
+        return self.answer is not None
+
+
+class ClientTimings:
+    """Times of the client since its last submission, in seconds."""
+
+    __slots__ = ("accepted_s", "late_s", "packed_s", "results")
+
+    def __init__(self) -> None:
+        self._reset()
+
+    def _reset(self) -> None:
+        self.packed_s = 0.0  # packing of circuits and parameter values
+        self.accepted_s = 0.0  # waiting for acceptance
+        self.late_s = 0.0  # from the end of a task to the reading of its result, summed
+        self.results = 0  # number of results that were read
+
+    def take(self) -> queries.Spent:
+        """Return the timings as a message, and reset them."""
+        spent = queries.Spent(
+            int(1e6 * self.packed_s),
+            int(1e6 * self.accepted_s),
+            max(0, int(1e6 * self.late_s)),
+            self.results,
+        )
+        self._reset()
+        return spent
+
+
+# Tasks that have not ended, by number, and the queue of results to be requested again.
+#
+# Invariant: a handle leaves `PendingTasks` when its end is known. At most one WatchResults message
+# is unanswered: the service drops results that a slow reader does not read, so a long list is
+# requested in parts. When one requested result had been lost, all outstanding results are
+# requested. Both classes are guarded by the session's lock.
+
+MAX_EARLY = 16_384  # results beyond it are dropped, and requested later by WatchResults
+
+
+class PendingTasks:
+    """The tasks of one session that have not ended."""
+
+    def __init__(self) -> None:
+        self.tasks: dict[int, TaskHandle] = {}
+        self.unanswered = 0  # submits without answer: only then can a result precede its acceptance
+        self._early: dict[int, tuple[Completion, ResultOrigin]] = {}
+
+    def accepted(
+        self, session: TaskSource, message: Accepted, submission: Submission
+    ) -> list[TaskHandle]:
+        """Return the handles of one accepted message, in order; existing handles for known ids."""
+        self.unanswered -= 1
+        task_numbers = range(message.first, message.first + message.count)
+        handles = [TaskHandle(session, number, submission) for number in task_numbers]
+        if message.repeated:
+            handles = [self.tasks.get(handle.number, handle) for handle in handles]
+        self.tasks.update(zip(task_numbers, handles, strict=True))
+        if self._early:
+            for handle in handles:
+                early = self._early.pop(handle.number, None)
+                if early is not None:
+                    del self.tasks[handle.number]
+                    handle.end(*early)
+            if not self.unanswered:
+                self._early.clear()
+        return handles
+
+    def refused(self) -> None:
+        """Record that a submit was refused or given up."""
+        self.unanswered -= 1
+        if not self.unanswered:
+            self._early.clear()
+
+    def completed(self, message: Completed, read_s: float) -> None:
+        """Give each result to its task. A result without a handle is stored while a submit is
+        unanswered, else dropped."""
+        ending = ResultOrigin(message.origin, message.engine, message.route, read_s)
+        pop = self.tasks.pop
+        for completion in message.results:
+            handle = pop(completion.task, None)
+            if handle is not None:
+                handle.end(completion, ending)
+            elif self.unanswered and len(self._early) < MAX_EARLY:
+                self._early[completion.task] = (completion, ending)
+
+    def unknown(self, task_numbers: list[int], pruned: list[int]) -> None:
+        """End tasks that the service does not know; it has removed those in `pruned`."""
+        for number in task_numbers:
+            handle = self.tasks.pop(number, None)
+            if handle is None:
+                continue
+            if number in pruned:
+                message = f"what task {task_name(number)} found is no longer kept"
+                hint = "submit it again; history.keep_days and results.keep_gib say what is kept"
+            else:
+                message = f"the service does not know task {task_name(number)}"
+                hint = "another environment may: simenv --name NAME result ID"
+            handle.lose(errors.NotFoundError(message, hint=hint))
+
+    def expect(self, handle: TaskHandle) -> bool:
+        """Register `handle` for the end of its task; return whether to request the result."""
+        registered = self.tasks.get(handle.number)
+        if registered is None:
+            self.tasks[handle.number] = handle
+            return True
+        if registered is not handle:  # the second handle of a task copies the end of the first
+            registered.on_end(lambda: handle.follow(registered))
+        return False
+
+
+WATCH_TASKS = 1_000  # their results must fit into the service's send queue
+
+
+class WatchQueue:
+    """Task numbers whose results must still be requested."""
+
+    def __init__(self, pending: PendingTasks, send: Callable[[list[int]], None]) -> None:
+        self._pending = pending
+        self._send = send
+        self._open: dict[int, None] = {}
+        self._in_transit: list[int] = []
+        self._missed: set[int] = set()  # overdue: a result that arrives now had been lost before
+        self._sent_s = -REPEAT_S
+
+    def add(self, task_numbers: Iterable[int], *, missed: bool = False) -> None:
+        """Request the results of these tasks, at once or after the answer to the present request.
+        `missed`: the results are overdue."""
+        numbers_requested = dict.fromkeys(task_numbers)
+        self._open.update(numbers_requested)
+        if missed:
+            self._missed.update(numbers_requested)
+        if monotonic() - self._sent_s >= REPEAT_S:
+            self._next()
+
+    def answered(self) -> None:
+        """Handle the answer to the last request, which comes after its results."""
+        pending = self._pending.tasks
+        is_lost = any(n in self._missed and n not in pending for n in self._in_transit)
+        self._missed.difference_update(self._in_transit)
+        self._sent_s = -REPEAT_S
+        if is_lost:
+            self._open.update(dict.fromkeys(pending))
+        self._next()
+
+    def restart(self) -> None:
+        """Request all outstanding results, because the service has restarted."""
+        self._missed.clear()
+        self._open = dict.fromkeys(self._pending.tasks)
+        self._next()
+
+    def _next(self) -> None:
+        part: list[int] = []
+        while self._open and len(part) < WATCH_TASKS:
+            number, _ = self._open.popitem()
+            if number in self._pending.tasks:
+                part.append(number)
+        self._in_transit = part
+        if part:
+            self._sent_s = monotonic()
+            self._send(part)

@@ -1,45 +1,178 @@
-"""QPM (quantum platform manager) of a Client: `Client.qpm`, with the contract's methods only.
-
-The object has the methods of the six bindings of revision 2. `revision1` is the same pool as the
-single class of revision 1, with its own completions and without reservations; `connection` makes
-another such object for each client. A host gets one of the two revisions. All requests go through
-the Client.
-"""
+"""QPM of a Client in both revisions."""
 
 from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Iterable
 from pathlib import Path
+from time import time
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from simenv.client.qpm.answers import envelopes
-from simenv.client.qpm.answers.status import StatusQueries
-from simenv.client.qpm.bindings.admission import AdmissionBinding
-from simenv.client.qpm.bindings.control import ControlBinding
-from simenv.client.qpm.bindings.execution import ExecutionBinding
-from simenv.client.qpm.bindings.policy import PolicyBinding
-from simenv.client.qpm.bindings.revision1 import SingleQPM
-from simenv.client.qpm.bindings.scheduler import SchedulerBinding
-from simenv.client.qpm.bindings.telemetry import TelemetryBinding
-from simenv.client.qpm.requests.run_request import MAX_STATEVECTOR_QUBITS
-from simenv.client.qpm.runtime.calls import Audit, TokenGuard, read_token
-from simenv.client.qpm.runtime.completion_queues import CircuitRegistry, CompletionRetention
-from simenv.client.qpm.runtime.context import QpmBinding, QpmContext
-from simenv.client.qpm.runtime.device_events import DeviceEventNotifier
-from simenv.client.qpm.runtime.event_delivery import Delivery
-from simenv.client.qpm.runtime.identity import QPMIdentity, Targets
-from simenv.client.qpm.runtime.notifications import CompletionNotifier
-from simenv.client.qpm.runtime.reservations import ReservationChecks
-from simenv.client.qpm.runtime.submitter import CircuitSubmitter, TaskClient
-from simenv.errors import NotFoundError, OptionError
-from simenv.qpm.bindings import revision2_methods
-from simenv.qpm.service import ServiceRecord
-
-__all__ = ["QPM", "read_token"]
+from simenv.client.qpm import requests, status
+from simenv.client.qpm.admission import AdmissionBinding
+from simenv.client.qpm.circuit_run import MAX_STATEVECTOR_QUBITS, CircuitRun
+from simenv.client.qpm.completion_queues import CircuitRegistry, CompletionRetention, RetiredCircuit
+from simenv.client.qpm.event_delivery import Delivery
+from simenv.client.qpm.execution import ExecutionBinding
+from simenv.client.qpm.identity import Audit, QPMIdentity, Targets, TokenGuard, read_token
+from simenv.client.qpm.notifications import DEVICE_EVENTS, CompletionNotifier, DeviceEventNotifier
+from simenv.client.qpm.scheduler import PolicyBinding, SchedulerBinding
+from simenv.client.qpm.status import QpmBinding, QpmContext, StatusQueries
+from simenv.client.qpm.submitter import CircuitSubmitter, ReservationChecks, TaskClient, failure
+from simenv.client.qpm.telemetry import ControlBinding, TelemetryBinding
+from simenv.errors import NoServiceError, NotFoundError, OptionError
+from simenv.qpm import contract, envelopes
 
 if TYPE_CHECKING:
     from simenv.client.connection.session import ServiceSession
+
+__all__ = [
+    "QPM",
+    "read_token",
+]
+
+# Revision 1: one class, plain records, and an error where a completion is not ready.
+
+Plain = dict[str, Any]
+EVICTED = (envelopes.Reason.TOO_OLD, envelopes.Reason.TOO_MANY, envelopes.Reason.TOO_LARGE)
+
+
+class SingleQPM:
+    """QPM of revision 1 for a pool. Thread-safe."""
+
+    def __init__(
+        self,
+        submitter: CircuitSubmitter,
+        notifier: CompletionNotifier,
+        device_events: DeviceEventNotifier,
+        identity: QPMIdentity,
+    ) -> None:
+        self._device_events = device_events
+        self._submitter = submitter
+        self._registry = submitter.registry
+        self._notifier = notifier
+        self._identity = identity
+
+    def query(self) -> contract.ServiceRecord:
+        """Service record for hosts that look for a QPM."""
+        return self._identity.record(type(self), with_properties=False)
+
+    def reserve(self, svc: Any, client_ep: Any, *args: Any, **kwargs: Any) -> None:
+        """Accept a client; no capacity is set aside for it."""
+
+    def release(self, services: Any = None) -> None:
+        """End a client's use; its circuits go on."""
+
+    def test(self) -> str:
+        """Return a text that names the QPM; no circuit is submitted."""
+        return f"simenv QPM {self._identity.target_id}"
+
+    def is_ready(self) -> bool:
+        """Return True if a pool can run circuits. Raises NotReadyError."""
+        if not self._identity.is_available():
+            raise contract.NotReadyError(
+                f"no pool of {self._identity.target_id!r} can run a circuit yet",
+                hint="simenv status says why",
+            )
+        return True
+
+    def sync_run(self, info: Plain) -> Plain:
+        """Run a circuit and return its record. Raises ExecutionError if it is refused or fails."""
+        run = self._submitter.start(info, queued=False)
+        try:
+            self._submitter.wait(run, None)
+        except BaseException:
+            self._registry.queue_from_now_on(run)  # interrupted: what comes of it is not lost
+            raise
+        result = status.find(run)
+        self._registry.close(run, envelopes.Reason.RETURNED)
+        if result.error is not None:
+            raise failure(result.error)
+        return status.revision1(run, result)
+
+    def async_run(self, info: Plain) -> str:
+        """Submit a circuit and return its cid. A refused circuit has a cid too, and a record with
+        `rc` not 0."""
+        return self._submitter.start(info, queued=True).cid
+
+    def read_cq(self, cid: str | None = None) -> Plain:
+        """Read and remove the record of `cid`, else the oldest one. Raises InProgressError if it is
+        not ready, ExecutionError if it was evicted."""
+        run = self._finished(cid)
+        taken = self._registry.take(run.cid)
+        if taken is None:
+            raise _in_progress(cid)
+        now_s = time()
+        record = status.revision1(taken, dequeued_s=now_s)
+        self._registry.close(taken, envelopes.Reason.READ, now_s)
+        return record
+
+    def peek_cq(self, cid: str | None = None) -> Plain:
+        """Read a record as `read_cq` does, without removing it."""
+        return status.revision1(self._finished(cid))
+
+    def delete_circuit(self, cid: str) -> None:
+        """Cancel and forget a circuit; an unknown cid is no error."""
+        self._submitter.delete(cid)
+
+    def register_event_notification(
+        self, ep: contract.EventEndpoint, evtype: int | str, class_id: str
+    ) -> None:
+        """Register the endpoint to which later records are put in place of the queue; a new
+        registration replaces the last one.
+
+        `evtype` of DEVICE_EVENTS: events of the device are put there, and records stay queued. A
+        record whose `put` raises is queued.
+        """
+        registration = status.registered(ep, evtype, class_id)
+        if evtype in DEVICE_EVENTS:
+            self._device_events.register(registration)
+        else:
+            self._notifier.register(registration)
+
+    def expire(self) -> bool:
+        """Evict completions whose retention time has passed. True if no circuit is left and none
+        was evicted unread."""
+        return self._registry.expire() and not self._registry.has_gone(EVICTED)
+
+    def shutdown(self) -> None:
+        """End this client's queue, registration and cids. Running circuits go on; the pool and
+        other clients are not affected."""
+        self._notifier.close()
+        self._device_events.close()
+        self._registry.clear()
+
+    def _finished(self, cid: Any) -> CircuitRun:
+        if cid is not None:
+            requests.text("cid", cid)
+        try:
+            self._registry.look()
+        except NoServiceError as error:
+            raise contract.NotReadyError(error.message, hint=error.hint) from error
+        run = self._registry.first(cid)
+        if run is None:
+            gone = None if cid is None else self._registry.find(cid)
+            if isinstance(gone, RetiredCircuit) and gone.reason in EVICTED:
+                raise contract.ExecutionError(
+                    f"the completion of circuit {cid} is no longer kept: {gone.reason}",
+                    hint="read completions sooner, or register for events",
+                )
+            raise _in_progress(cid)
+        return run
+
+
+def _in_progress(cid: str | None) -> contract.InProgressError:
+    if cid is None:
+        return contract.InProgressError("no completion waits to be read", hint="ask again")
+    return contract.InProgressError(f"circuit {cid} has no completion to read", hint="ask again")
+
+
+# QPM (quantum platform manager) of a Client: `Client.qpm`, with the contract's methods only.
+#
+# The object has the methods of the six bindings of revision 2. `revision1` is the same pool as the
+# single class of revision 1, with its own completions and without reservations; `connection` makes
+# another such object for each client. A host gets one of the two revisions. All requests go through
+# the Client.
 
 Q = TypeVar("Q", bound=QpmBinding)
 SINGLE_RETENTION = CompletionRetention(
@@ -49,7 +182,7 @@ SINGLE_RETENTION = CompletionRetention(
 
 def _token_checked(kind: type[Q]) -> type[Q]:
     """Make each call of the contract check its token first."""
-    for name, arguments in revision2_methods().items():
+    for name, arguments in contract.revision2_methods().items():
         place = [argument for argument, _ in arguments].index("token")
         setattr(kind, name, _with_token_check(getattr(kind, name), place))
     return kind
@@ -108,7 +241,7 @@ class QPM(
                 submitter=submitter,
                 status_queries=StatusQueries(session, submitter, checks),
                 notifier=CompletionNotifier(
-                    session, registry, envelopes.revision2, delivery, alone=False
+                    session, registry, status.revision2, delivery, alone=False
                 ),
                 device_events=DeviceEventNotifier(session, delivery, pool),
             )
@@ -124,12 +257,12 @@ class QPM(
         checks = ReservationChecks(session, required=False)
         return SingleQPM(
             CircuitSubmitter(self._client, registry, checks, device, self._widest),
-            CompletionNotifier(session, registry, envelopes.revision1, self._delivery, alone=True),
+            CompletionNotifier(session, registry, status.revision1, self._delivery, alone=True),
             DeviceEventNotifier(session, self._delivery, device),
             self._context.identity,
         )
 
-    def query(self) -> ServiceRecord:
+    def query(self) -> contract.ServiceRecord:
         """Service record for hosts that look for a QPM."""
         return self._context.identity.record(type(self), with_properties=True)
 

@@ -1,14 +1,11 @@
-"""Options of a submission: their types, their checks, and their form on the wire.
-
-Invariant: a `CheckedOptions` holds only values within their limits, and nothing else is sent.
-"""
+"""Options of a submission: their types, checks, parents, and form on the wire."""
 
 from __future__ import annotations
 
 import functools
 import hashlib
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from inspect import Parameter, signature
 from typing import (
     Annotated,
@@ -23,22 +20,44 @@ from typing import (
 
 import msgspec
 
-from simenv.client.devices.noise import OFF, document_of, factors_of
-from simenv.client.submission.parents import Parents, checked_parents
+from simenv.client.submission.noise import OFF, document_of, factors_of
+from simenv.client.tasks.task import Task, number_of
 from simenv.config import NAME_RULE, application
 from simenv.errors import OptionError
-from simenv.model import MAX_QUBITS, MAX_SHOTS, Observable, TaskOptions
+from simenv.model import MAX_PARENTS, MAX_QUBITS, MAX_SHOTS, Observable, TaskOptions, task_rules
 from simenv.model.task import REFUSE
-from simenv.model.task_rules import (
-    MAX_BINDING,
-    MAX_RESERVATION,
-    MAX_SEED,
-    RULES,
-    checked_engine_options,
-    checked_integer,
-    checked_list,
-    without_shots,
-)
+from simenv.model.task_rules import MAX_SEED, checked_integer, checked_list
+
+# The option `after`: the parents of a submission.
+
+Parents = Iterable[Task | str | int] | Task | str | int | None
+
+
+def checked_parents(after: Parents) -> tuple[int, ...]:
+    """Return the numbers of the parents, each once; a binding such as `t-8k2f.17` means its task.
+
+    Waits for the acceptance of a posted task. Raises OptionError, NotFoundError, and the refusal of
+    a posted task.
+    """
+    values = (after,) if isinstance(after, Task | str | int) else after
+    if not isinstance(values, Iterable):
+        raise OptionError(f"after={after!r:.80}", hint="tasks, or their ids, such as t-8k2f")
+    task_numbers: dict[int, None] = {}
+    for parent in values:
+        if isinstance(parent, bool) or not isinstance(parent, Task | str | int):
+            raise OptionError(f"after={parent!r:.80}", hint="tasks, or their ids, such as t-8k2f")
+        task_numbers[number_of(parent)] = None
+    if len(task_numbers) > MAX_PARENTS:
+        raise OptionError(
+            f"after names {len(task_numbers)} tasks",
+            hint=f"at most {MAX_PARENTS}: let one task come after a part of them",
+        )
+    return tuple(task_numbers)
+
+
+# Options of a submission: their types, their checks, and their form on the wire.
+#
+# Invariant: a `CheckedOptions` holds only values within their limits, and nothing else is sent.
 
 MODES = ("auto", "never", "always", "fresh")  # of `compile`
 SAMPLED = ("counts", "memory")  # outputs from the classical bits of each shot
@@ -210,7 +229,7 @@ class CheckedOptions(msgspec.Struct, frozen=True):
             )
         sampled = [output for output in outputs if output in SAMPLED]
         if sampled and not self.shots:
-            raise without_shots(sampled[0])
+            raise task_rules.without_shots(sampled[0])
         return outputs
 
     def task_options(
@@ -251,7 +270,7 @@ def checked_options(options: Mapping[str, Any]) -> CheckedOptions:
             hint = f"{expected}; without it: any"
             raise OptionError("qubit_mapping is empty", hint=hint, option="qubit_mapping")
     if values["options"] is not None:
-        values["options"] = checked_engine_options(values["options"])
+        values["options"] = task_rules.checked_engine_options(values["options"])
     key = values.values()  # in the order of _SHARED
     try:
         checked = _checked(*key)
@@ -276,15 +295,17 @@ def _checked(*values: Any) -> CheckedOptions:
         raise OptionError(option="compile", value=mode, expected=f"one of: {', '.join(MODES)}")
     shots = _shots(inputs["shots"])
     inputs["prefer"] = _preferred(inputs["prefer"], pool, device)
-    values_set = {each: inputs[each] for each in RULES if inputs[each] is not DEFAULTS[each]}
+    values_set = {
+        each: inputs[each] for each in task_rules.RULES if inputs[each] is not DEFAULTS[each]
+    }
     task = TaskOptions(
-        **{each: RULES[each](value) for each, value in values_set.items()},
+        **{each: task_rules.RULES[each](value) for each, value in values_set.items()},
         engine=_name("engine", inputs["engine"]),
         pool=_name("pool", pool) if pool else "",
         name=_name("name", name) if name else "",
         reservation=0
         if reservation is None
-        else checked_integer("reservation", reservation, 1, MAX_RESERVATION),
+        else checked_integer("reservation", reservation, 1, task_rules.MAX_RESERVATION),
         device="" if device is None else _name("device", device),
         noise=() if noise == "auto" or document else noise,
         stale=REFUSE if mode == "fresh" else "",
@@ -314,7 +335,7 @@ def checked_seed(seed: Seed | None, idempotency_key: str | None) -> int:
 
 def checked_binding(binding_index: SupportsIndex) -> int:
     """Check the index of a binding in its sweep. Raises OptionError."""
-    return checked_integer("binding_index", binding_index, 0, MAX_BINDING)
+    return checked_integer("binding_index", binding_index, 0, task_rules.MAX_BINDING)
 
 
 def item_seeds(seed: Seeds, count: int, idempotency_key: str | None) -> list[int]:

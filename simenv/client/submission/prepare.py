@@ -14,33 +14,172 @@ from typing import Any
 
 import msgspec
 
-from simenv.client.circuits import PackedCircuit, load
-from simenv.client.devices.choice import SubmitDevices
-from simenv.client.submission.options import (
-    DEFAULTS,
-    BatchOptions,
-    CheckedOptions,
-    SubmitOptions,
-    check_names,
-    checked_binding,
-    checked_options,
-    checked_seed,
-    is_single_seed,
-    item_seeds,
-    sweep_seeds,
-)
-from simenv.client.submission.sweep_size import bindings_per_task
-from simenv.client.submission.terms import (
-    common_terms,
-    of_item,
-    terms_of,
-    unbound,
-    with_chain,
-)
-from simenv.errors import OptionError, SimenvError
-from simenv.model import TaskOptions, TaskSpec
-from simenv.model.task_rules import checked_key
-from simenv.wire.refusals import error_of_batch
+from simenv.client.circuits import PackedCircuit, load, load_observables
+from simenv.client.circuits.parameters import chain
+from simenv.client.submission import options as submission_options
+from simenv.client.submission.devices import SubmitDevices
+from simenv.client.submission.options import BatchOptions
+from simenv.errors import OptionError, ProgramError, SimenvError
+from simenv.model import MAX_BINDINGS, Observable, Program, TaskOptions, TaskSpec, task_rules
+from simenv.model.task_rules import checked_list
+from simenv.wire.codec import error_of_batch
+
+# The options that are sent with circuits, and refusals of outputs that a circuit cannot have.
+
+
+def terms_of(
+    loaded: PackedCircuit, requested: Mapping[str, Any], options: submission_options.CheckedOptions
+) -> TaskOptions:
+    """Return the options that are sent with one circuit. `requested`: with `observables` and
+    `amplitudes`, if any. Raises OptionError, LimitExceededError, ProgramError."""
+    measures, observables = loaded.measures, requested.get("observables")
+    pauli = None if observables is None else load_observables(observables, loaded.num_qubits)
+    terms = options.task_options(measures, pauli)
+    terms = _checked(terms, requested.get("amplitudes"), loaded.num_qubits)
+    error = _contradiction(terms, measures, -1)
+    if error is not None:
+        raise error
+    return terms
+
+
+def with_chain(terms: TaskOptions, loaded: PackedCircuit, parameter_values: Any) -> TaskOptions:
+    """Return the options with the chain rule of a gradient. Raises OptionError, ProgramError."""
+    if "gradient" not in terms.outputs:
+        return terms
+    if not loaded.parameters:
+        raise OptionError(
+            "a gradient was asked of a circuit without free parameters",
+            hint="leave parameters free, and give parameter_values",
+        )
+    jacobian = chain(loaded.slots, parameter_values)
+    return terms if jacobian is None else msgspec.structs.replace(terms, chain=jacobian)
+
+
+def common_terms(
+    programs: Sequence[PackedCircuit],
+    requested: Mapping[str, Any],
+    options: submission_options.CheckedOptions,
+    errors: list[SimenvError],
+) -> TaskOptions:
+    """Return the options that are sent with several circuits; append contradictions to `errors`.
+    `requested`: see `terms_of`."""
+    measures = [loaded.measures for loaded in programs]
+    width, observables = programs[0].num_qubits, requested.get("observables")
+    pauli = None if observables is None else load_observables(observables, width)
+    for name in ("observables", "amplitudes"):
+        errors += [
+            OptionError(
+                f"the {name} are for {width} qubits, this has {loaded.num_qubits}",
+                hint="circuits of one width in one call",
+                index=index,
+            )
+            for index, loaded in enumerate(programs)
+            if loaded.num_qubits != width and requested.get(name) is not None
+        ]
+    terms = options.task_options(any(measures), pauli)
+    terms = _checked(terms, requested.get("amplitudes"), width)
+    contradicted = [measured for measured in (True, False) if _contradiction(terms, measured, -1)]
+    for index, measured in enumerate(measures if contradicted else ()):
+        error = _contradiction(terms, measured, index)
+        if error is not None:
+            errors.append(error)
+    return terms
+
+
+def _checked(terms: TaskOptions, amplitudes: Any, num_qubits: int) -> TaskOptions:
+    """Return the options with the bit strings of the output `amplitudes`, by the rules that the
+    service applies. Raises OptionError, LimitExceededError."""
+    if amplitudes is not None or "amplitudes" in terms.outputs:
+        values = (amplitudes,) if isinstance(amplitudes, str) else amplitudes or ()
+        strings = checked_list("amplitudes", values, 'a list of bit strings, such as ["0101"]')
+        if any(not isinstance(text, str) for text in strings):
+            raise OptionError(f"amplitudes={strings!r:.80}", hint='bit strings, such as ["0101"]')
+        observables = (*terms.observables, Observable(strings, b""))
+        terms = msgspec.structs.replace(terms, observables=observables)
+    task_rules.check_observables(terms)
+    task_rules.check_widths(terms.bit_strings, num_qubits)
+    return terms
+
+
+def _contradiction(terms: TaskOptions, measures: bool, index: int) -> ProgramError | None:
+    """Return the error for an output that needs, or excludes, a measurement; else None."""
+    sampled = [output for output in terms.outputs if output in submission_options.SAMPLED]
+    if sampled and not measures:
+        return task_rules.unmeasured(sampled[0], index)
+    for output in ("statevector", "amplitudes") if measures else ():
+        if output in terms.outputs:
+            return ProgramError(
+                f"output {output!r} was asked of a circuit that measures",
+                hint="remove the measurements, or ask for probabilities",
+                index=index,
+            )
+    return None
+
+
+def unbound(loaded: PackedCircuit) -> str:
+    """Return the message about free parameters without values."""
+    names = ", ".join(str(name) for name in loaded.parameters[:5])
+    return f"the circuit has {len(loaded.parameters)} parameters without a value: {names}"
+
+
+def of_item(error: SimenvError, index: int) -> SimenvError:
+    """Return the error with the index of an item of a batch."""
+    error.index = index
+    return error.with_traceback(None)
+
+
+# Number of bindings of a sweep in each task: a function of circuit and options alone.
+
+MIN_TASK_US = 300.0  # least work of a task, if the sweep has so much
+MAX_TASK_US = 100_000.0  # most work of a task: workers share a sweep evenly, and a cancel acts soon
+FEW = 64  # least bindings of a task, unless the circuit is slow
+PARTS = 16  # tasks of a sweep: some for each of several workers
+RESULT_BYTES = 16 * 2**20  # most bytes of one task's result
+BINDINGS_BYTES = 2 * 2**20  # most bytes of one task's bindings: far below a message's limit
+_GATE_US = 0.03
+_AMPLITUDE_US = 1.2e-3  # one gate on one amplitude
+_SHOT_US = 3e-3
+
+
+def bindings_per_task(program: Program, terms: TaskOptions, shots: int, total: int) -> int:
+    """Return the number of bindings in each task of a sweep of `total`."""
+    cost_us = _cost_us(program, shots)
+    largest = min(MAX_BINDINGS, RESULT_BYTES // _row_bytes(program, terms, shots))
+    row_bytes = 8 * max(1, program.num_slots)
+    largest = min(largest, int(MAX_TASK_US / cost_us), BINDINGS_BYTES // row_bytes)
+    least = max(FEW, -(-MIN_TASK_US // cost_us)) if cost_us * FEW < MAX_TASK_US / 10 else 1
+    rows = max(1, min(largest, max(int(least), -(-total // PARTS))))
+    if not rows < total <= rows * PARTS:
+        return rows
+    even = -(-total // -(-total // rows))  # the same number of tasks, of equal size
+    return max(min(rows, FEW), even)
+
+
+def _cost_us(program: Program, shots: int) -> float:
+    gates = len(program.ops) // 2 + 2
+    amplitudes = 2.0 ** min(_touched(program), 64)
+    return gates * (_GATE_US + amplitudes * _AMPLITUDE_US) + shots * _SHOT_US
+
+
+def _touched(program: Program) -> int:
+    """Return the number of qubits that operations act on: few in a circuit mapped to a device."""
+    return len(set(memoryview(program.qubits).cast("H")))
+
+
+def _row_bytes(program: Program, terms: TaskOptions, shots: int) -> int:
+    """Return the largest size of one binding's result in bytes."""
+    qubits, bits = min(program.num_qubits, 60), min(program.num_clbits or program.num_qubits, 60)
+    sizes = {
+        "counts": min(shots, 1 << bits) * (12 + program.num_clbits // 8),
+        "memory": shots * -(-program.num_clbits // 8),
+        "probabilities": 16 << bits,
+        "statevector": 16 << qubits,
+        "expectation": 16 * len(terms.pauli_sums),
+        "gradient": 8 * len(terms.pauli_sums) * max(1, program.num_slots),
+        "amplitudes": 16 * len(terms.bit_strings),
+    }
+    return 16 + sum(sizes[output] for output in terms.outputs if output in sizes)
+
 
 _AS_WRITTEN = (b"", b"")  # layouts of a circuit that was not mapped
 
@@ -55,10 +194,10 @@ class PreparedSubmit(msgspec.Struct, frozen=True):
 
 
 def prepare_one(
-    circuit: Any, options: SubmitOptions, devices: SubmitDevices | None = None
+    circuit: Any, options: submission_options.SubmitOptions, devices: SubmitDevices | None = None
 ) -> PreparedSubmit:
     """Check and pack one task; see `Client.submit`. `devices` None: no emulated devices."""
-    checked = _checked(options)
+    checked = _checked_options(options)
     values = options.get("parameter_values")
     checked, loaded, layouts, terms = _loaded(circuit, options, checked, devices)
     row = _single_row(loaded, values)
@@ -66,9 +205,9 @@ def prepare_one(
     spec = TaskSpec(
         loaded.packed,
         checked.shots,
-        checked_seed(options.get("seed"), options.get("idempotency_key")),
+        submission_options.checked_seed(options.get("seed"), options.get("idempotency_key")),
         row,
-        checked_binding(options.get("binding_index", 0)),
+        submission_options.checked_binding(options.get("binding_index", 0)),
         1,
         *layouts,
     )
@@ -77,10 +216,10 @@ def prepare_one(
 
 def _loaded(
     circuit: Any,
-    options: SubmitOptions | BatchOptions,
-    checked: CheckedOptions,
+    options: submission_options.SubmitOptions | BatchOptions,
+    checked: submission_options.CheckedOptions,
     devices: SubmitDevices | None,
-) -> tuple[CheckedOptions, PackedCircuit, tuple[bytes, bytes], TaskOptions]:
+) -> tuple[submission_options.CheckedOptions, PackedCircuit, tuple[bytes, bytes], TaskOptions]:
     """Pack the circuit, compiled for the device of its options if they have one. Return the new
     options, the circuit, its layouts, and the options that are sent. Raises SimenvError."""
     loaded, compiled = load(circuit), None
@@ -102,15 +241,15 @@ def prepare_many(
     work: Any, options: BatchOptions, devices: SubmitDevices | None = None
 ) -> PreparedSubmit:
     """Check and pack several circuits, a sweep or several sweeps; see `Client.submit_many`."""
-    check_names(options, BatchOptions)
-    shots: Any = options.get("shots", DEFAULTS["shots"])
+    submission_options.check_names(options, BatchOptions)
+    shots: Any = options.get("shots", submission_options.DEFAULTS["shots"])
     if isinstance(work, list) and work and all(map(_is_sweep, work)):
         return _prepare_sweeps(work, shots, options, devices)
     if isinstance(shots, Sequence):
         raise OptionError(
             f"shots={shots!r:.80}", hint="one number; several go with a list of sweeps, one each"
         )
-    checked = _checked(options)
+    checked = _checked_options(options)
     if _is_sweep(work):
         circuit, values = work
         return _sweep(circuit, values, options, checked, devices)
@@ -123,35 +262,37 @@ def prepare_many(
 
 
 def prepare_question(
-    circuit: Any, options: SubmitOptions, devices: SubmitDevices | None = None
+    circuit: Any, options: submission_options.SubmitOptions, devices: SubmitDevices | None = None
 ) -> tuple[PackedCircuit, TaskOptions, int, int]:
     """Return the content of an Explain request: the circuit, its parameters bound or not, the
     options, shots and the number of bindings."""
-    checked = _checked(options)
+    checked = _checked_options(options)
     checked, loaded, _, terms = _loaded(circuit, options, checked, devices)
     values = options.get("parameter_values")
     count = 1 if values is None else len(loaded.bind(values))
     return loaded, terms, checked.shots, count
 
 
-def _checked(options: SubmitOptions | BatchOptions) -> CheckedOptions:
+def _checked_options(
+    options: submission_options.SubmitOptions | BatchOptions,
+) -> submission_options.CheckedOptions:
     """Check the options that all tasks of a call share."""
     key = options.get("idempotency_key")
     if key is not None:
-        checked_key(key)
+        task_rules.checked_key(key)
     if options.get("decoder") is not None:
         raise OptionError(
             f"decoder={options.get('decoder')!r:.80}",
             hint="circuits of stim with detectors are decoded, by `submit` and `run`",
         )
-    return checked_options(options)
+    return submission_options.checked_options(options)
 
 
 def _sweep(
     circuit: Any,
     values: Any,
     options: BatchOptions,
-    checked: CheckedOptions,
+    checked: submission_options.CheckedOptions,
     devices: SubmitDevices | None,
 ) -> PreparedSubmit:
     """Prepare a sweep: one binding for each set of parameter values, sent as few tasks."""
@@ -159,10 +300,10 @@ def _sweep(
     rows = loaded.bind(values)
     terms = with_chain(terms, loaded, values)
     seed = options.get("seed")
-    seeds = sweep_seeds(seed, len(rows), options.get("idempotency_key"))
+    seeds = submission_options.sweep_seeds(seed, len(rows), options.get("idempotency_key"))
     packed, shots, total = loaded.packed, checked.shots, len(rows)
     each = 1
-    if is_single_seed(seed) and rows.shape[1]:
+    if submission_options.is_single_seed(seed) and rows.shape[1]:
         each = bindings_per_task(loaded.program, terms, shots, total)
     return PreparedSubmit(
         terms,
@@ -192,7 +333,7 @@ def _prepare_sweeps(
     Raises BatchRefusedError, which names every bad one.
     """
     key = options.get("idempotency_key")
-    seeds = item_seeds(options.get("seed"), len(sweeps), key)
+    seeds = submission_options.item_seeds(options.get("seed"), len(sweeps), key)
     each = shots if isinstance(shots, Sequence) else [shots] * len(sweeps)
     if len(each) != len(sweeps):
         raise OptionError(
@@ -203,7 +344,9 @@ def _prepare_sweeps(
     for index, (circuit, values) in enumerate(sweeps):
         sweep_options: BatchOptions = {**options, "seed": seeds[index], "shots": each[index]}
         try:
-            parts.append(_sweep(circuit, values, sweep_options, _checked(sweep_options), devices))
+            parts.append(
+                _sweep(circuit, values, sweep_options, _checked_options(sweep_options), devices)
+            )
             if parts[-1].terms != parts[0].terms:
                 raise OptionError(
                     "sweeps of one call share observables, device and outputs, and these differ"
@@ -224,7 +367,7 @@ def _prepare_sweeps(
 def _prepare_batch(
     circuits: Sequence[Any],
     options: BatchOptions,
-    checked: CheckedOptions,
+    checked: submission_options.CheckedOptions,
     devices: SubmitDevices | None,
 ) -> PreparedSubmit:
     """Prepare one task for each circuit. Raises BatchRefusedError, which names every bad one."""
@@ -254,7 +397,9 @@ def _prepare_batch(
         terms = common_terms(programs, options, checked, errors)
     if terms is None or errors:
         raise error_of_batch(errors, len(circuits))
-    seeds = item_seeds(options.get("seed"), len(circuits), options.get("idempotency_key"))
+    seeds = submission_options.item_seeds(
+        options.get("seed"), len(circuits), options.get("idempotency_key")
+    )
     shots = checked.shots
     return PreparedSubmit(
         terms,
@@ -268,7 +413,7 @@ def _prepare_batch(
 def _compile_batch(
     programs: list[PackedCircuit],
     options: BatchOptions,
-    checked: CheckedOptions,
+    checked: submission_options.CheckedOptions,
     devices: SubmitDevices | None,
     errors: list[SimenvError],
 ) -> tuple[TaskOptions | None, list[PackedCircuit], list[tuple[bytes, bytes]]]:

@@ -1,35 +1,40 @@
-"""Sending of prepared tasks in messages of bounded size; a call is accepted or refused as a whole.
-
-`post` returns tasks that are not accepted yet. Invariant: at most MAX_UNANSWERED of them wait for
-their answer at once; the next `post` waits for the oldest one, which limits the rate of the caller.
-"""
+"""Sending of prepared tasks: one call, batches, and tasks that are compiled again."""
 
 from __future__ import annotations
 
 import threading
 from bisect import bisect_right
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
+from functools import partial
 from itertools import accumulate
 from time import monotonic, perf_counter
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from simenv.client.connection.requests import PendingRequest
+from simenv.client.circuits import load
 from simenv.client.connection.session import ServiceSession
-from simenv.client.connection.task_handle import Submission, TaskHandle
-from simenv.client.submission.prepare import PreparedSubmit
+from simenv.client.connection.task_handle import PendingRequest, Submission, TaskHandle
+from simenv.client.submission.devices import SubmitDevices
+from simenv.client.submission.options import BatchOptions
+from simenv.client.submission.prepare import PreparedSubmit, prepare_many, prepare_one
 from simenv.client.tasks.task import Task
-from simenv.errors import SimenvError
-from simenv.model import TaskSpec
-from simenv.wire import refusals
+from simenv.errors import BatchRefusedError, SimenvError, TaskFailedError
+from simenv.model import TaskOptions, TaskSpec, TaskState
+from simenv.model.task_rules import MAX_KEY_CHARS
+from simenv.wire import codec
 from simenv.wire.messages.client import CLIENT_MESSAGE_BYTES, CLIENT_MESSAGE_TASKS, Refusal
 
 if TYPE_CHECKING:
-    from simenv.client.connection.requests import PendingRequest
-    from simenv.client.connection.session import ServiceSession
-    from simenv.errors import SimenvError
+    from simenv.client.result import Result
+    from simenv.client.submission.options import SubmitOptions
+
+# Sending of prepared tasks in messages of bounded size; a call is accepted or refused as a whole.
+#
+# `post` returns tasks that are not accepted yet. Invariant: at most MAX_UNANSWERED of them wait for
+# their answer at once; the next `post` waits for the oldest one, which limits the rate of the
+# caller.
 
 MAX_UNANSWERED = 512
 
@@ -95,7 +100,7 @@ class PostedTask(Task):
         if self._handle is None and self._refusal is None:
             result = self._session.await_acceptance(self._request, timeout_s)[0]
             if isinstance(result, Refusal):
-                refusal = refusals.error_at(result, 0)
+                refusal = codec.error_at(result, 0)
                 refusal.index = -1
                 self._refusal = refusal
             else:
@@ -198,7 +203,7 @@ def _send_one(session: ServiceSession, order: PreparedSubmit, key: str | None) -
     answer = session.await_acceptance(request)
     if request.handles:
         return _tasks(request.handles, order.specs)
-    errors = [refusals.error_at(result) for result in answer if isinstance(result, Refusal)]
+    errors = [codec.error_at(result) for result in answer if isinstance(result, Refusal)]
     raise _refused(session, SubmitAnswers([], [], errors), order, key)
 
 
@@ -212,7 +217,7 @@ class SubmitAnswers(msgspec.Struct, frozen=True):
     def add(self, session: ServiceSession, start: int, request: PendingRequest) -> None:
         for result in session.await_acceptance(request):
             if isinstance(result, Refusal):
-                self.errors.append(refusals.error_at(result, start))
+                self.errors.append(codec.error_at(result, start))
         self.handles.extend(request.handles)
         if not request.repeated:
             self.fresh.extend(request.handles)
@@ -258,10 +263,210 @@ def _refused(
         count, refused = items[-1], sum(order.specs[index].count for index in about)
     for each in received.errors:
         each.index = items[each.index] if each.index >= 0 else -1
-    error = refusals.error_of_batch(received.errors, count, refused)
+    error = codec.error_of_batch(received.errors, count, refused)
     if received.fresh:
         session.cancel([handle.number for handle in received.fresh])
         if key is not None:
             note = f"the key {key!r} now stands for cancelled tasks: take another"
             error.hint = f"{error.hint}; {note}" if error.hint else note
     return error
+
+
+# Circuits with options and parameter values of their own, submitted in few messages.
+#
+# A message has one set of options for all of its tasks. Items with equal options are sent together,
+# whatever their circuits, parameter values, shots and seeds are.
+
+
+class BatchItem(msgspec.Struct, frozen=True):
+    """One circuit with its options. `values`: float64 [K, parameters]; None: no parameters."""
+
+    circuit: Any
+    options: BatchOptions
+    values: Any = None
+
+
+def submit_batch(
+    session: ServiceSession, devices: SubmitDevices, items: Sequence[BatchItem]
+) -> list[list[Task]]:
+    """Submit all items or none; return the tasks of each item, one for each binding.
+
+    Raises the SimenvError of the first refused item, with `index` naming the item.
+    """
+    groups: dict[TaskOptions, list[tuple[int, list[TaskSpec]]]] = {}
+    for index, item in enumerate(items):
+        work = [item.circuit] if item.values is None else (item.circuit, item.values)
+        try:
+            prepared = prepare_many(work, item.options, devices)
+        except SimenvError as error:
+            raise _of_item(error, index) from error
+        groups.setdefault(prepared.terms, []).append((index, prepared.specs))
+    results: list[list[Task]] = [[] for _ in items]
+    sent: list[Task] = []
+    try:
+        for terms, members in groups.items():
+            specs = [spec for _, each in members for spec in each]
+            try:
+                tasks = send(session, PreparedSubmit(terms, specs), None)
+            except SimenvError as error:
+                raise _of_group(error, members) from error
+            sent += tasks
+            rest = iter(tasks)
+            for index, each in members:
+                count = sum(spec.count for spec in each)
+                results[index] = [next(rest) for _ in range(count)]
+    except BaseException:
+        if sent:
+            session.cancel(sorted({task.handle.number for task in sent}))
+        raise
+    return results
+
+
+def _of_item(error: SimenvError, index: int) -> SimenvError:
+    """Return the error with the index of an item."""
+    if isinstance(error, BatchRefusedError):
+        error = error.errors[0]
+    error.index = index
+    return error
+
+
+def _of_group(error: SimenvError, members: Sequence[tuple[int, list[TaskSpec]]]) -> SimenvError:
+    """Convert the error's index, which counts bindings, to the index of its item."""
+    first = error.errors[0] if isinstance(error, BatchRefusedError) else error
+    left = first.index
+    if left < 0:
+        return first
+    for index, specs in members:
+        left -= sum(spec.count for spec in specs)
+        if left < 0:
+            return _of_item(first, index)
+    return first
+
+
+# Tasks that are compiled again when the calibration of their device has changed.
+#
+# With `compile="fresh"` a task whose calibration is no longer in force at its start fails with the
+# reason `calibration_stale`, and nothing is run. The client then compiles the circuit for the
+# present calibration and submits it again: in its own thread when it receives the failure, or
+# earlier in a thread that asks for the task's end.
+
+FRESH = "fresh"
+STALE = "calibration_stale"  # failure reason of a stale task
+MAX_ATTEMPTS = 8
+
+
+class FreshTask(Task):
+    """A Task for a sequence of attempts; its id is that of the last one.
+
+    All attempts have one seed. If an attempt cannot be submitted, its error becomes the task's
+    error. Methods that ask for the end (`done`, `result`, `await`) may take the time of a
+    submission.
+    """
+
+    __slots__ = ("_again", "_left", "_lock")
+
+    def __init__(self, handle: TaskHandle, resubmit: Callable[[TaskHandle], TaskHandle]) -> None:
+        """`resubmit`: submits the next attempt of a stale task; raises SimenvError."""
+        super().__init__(handle)
+        self._resubmit = resubmit
+        self._left = MAX_ATTEMPTS - 1
+        self._lock = threading.Lock()
+        self.session.call(handle, self.done)
+
+    def done(self) -> bool:
+        """Return whether the last attempt is known to have ended; may submit another attempt."""
+        while super().done():
+            if not self._resubmit_stale(self.handle):
+                return True
+        return False
+
+    def wait(self, progress: bool | str = False, timeout_s: float | None = None) -> TaskState:
+        """Wait for the end of the last attempt; see `Task.wait`."""
+        begun = monotonic()
+        super().wait(progress, timeout_s)
+        while not self.done():
+            super().wait(progress, time_left(timeout_s, begun))
+        return self.handle.final_state
+
+    def cancel(self) -> bool:
+        """Cancel the task; it is not submitted again."""
+        with self._lock:
+            self._left = 0
+        return super().cancel()
+
+    def add_done_callback(self, fn: Callable[[Any], object]) -> None:
+        """Call `fn(task)` when the last attempt has ended; see `Task`."""
+        handle = self.handle
+        if self.done():
+            fn(self)
+        else:
+            self.session.call(handle, partial(self._on_attempt_end, handle, fn))
+
+    def _on_attempt_end(self, handle: TaskHandle, fn: Callable[[Any], object]) -> None:
+        """Handle the end of an attempt, or the loss of the service."""
+        if self.done() or self.handle is handle:
+            fn(self)
+        else:
+            self.add_done_callback(fn)
+
+    def __await__(self) -> Generator[Any, None, Result]:
+        while not self.done():
+            yield from self.session.future(self.handle).__await__()
+        return self.result(0.0)
+
+    def __eq__(self, other: object) -> bool:
+        return self is other
+
+    def __hash__(self) -> int:
+        return object.__hash__(self)
+
+    def _ended(self, timeout_s: float | None) -> TaskHandle:
+        begun = monotonic()
+        handle = super()._ended(timeout_s)
+        while self._resubmit_stale(handle):
+            handle = super()._ended(time_left(timeout_s, begun))
+        return handle
+
+    def _resubmit_stale(self, handle: TaskHandle) -> bool:
+        """Submit a stale attempt again. Return whether the attempt `handle` has been replaced, by
+        this or by another thread; its replacement may be the error of the submission."""
+        if handle.final_state is not TaskState.FAILED:
+            return False
+        with self._lock:
+            if self._handle is not handle:
+                return True
+            error = handle.error()
+            stale = isinstance(error, TaskFailedError) and error.reason == STALE
+            if not stale or not self._left:
+                return False
+            self._left -= 1
+            try:
+                self._handle = self._resubmit(handle)
+            except SimenvError as failed:
+                self._handle = TaskHandle(handle.session, handle.number, handle.submission)
+                self._handle.lose(failed)
+                return True
+        self.session.call(self.handle, self.done)
+        return True
+
+
+def renewable(
+    session: ServiceSession,
+    task: Task,
+    circuit: Any,
+    options: SubmitOptions,
+    seed: int,
+    devices: SubmitDevices,
+) -> Task:
+    """Return the task, or a FreshTask for `compile="fresh"`. `seed`: of the first attempt."""
+    if options.get("compile") != FRESH:
+        return task
+    loaded, key = load(circuit), options.get("idempotency_key")
+
+    def resubmit(stale: TaskHandle) -> TaskHandle:
+        devices.forget()
+        next_key = None if key is None else f"{stale.id}/{key}"[:MAX_KEY_CHARS]
+        prepared = prepare_one(loaded, {**options, "seed": seed}, devices)
+        return send(session, prepared, next_key)[0].handle
+
+    return FreshTask(task.handle, resubmit)

@@ -12,18 +12,12 @@ from typing import Any, Unpack
 import msgspec
 
 from simenv.client.circuits import PackedCircuit, load
-from simenv.client.circuits.encode.joined import joined, stores_bits
+from simenv.client.circuits.program_builder import joined, stores_bits
 from simenv.client.connection.session import ServiceSession
 from simenv.client.connection.task_handle import TaskHandle
-from simenv.client.results.result import Result
-from simenv.client.submission.options import (
-    PartOptions,
-    PlacementOptions,
-    ProgramOptions,
-    SubmitOptions,
-    check_names,
-    checked_seed,
-)
+from simenv.client.result import Result
+from simenv.client.submission import options as submission_options
+from simenv.client.submission.options import PartOptions, SubmitOptions
 from simenv.client.submission.prepare import prepare_one
 from simenv.client.submission.send import send
 from simenv.client.tasks.task import Task
@@ -35,9 +29,9 @@ from simenv.model.task_rules import checked_keep
 KEEP_S = 60.0
 
 
-_INHERITED = ProgramOptions.__optional_keys__ - {"after", "idempotency_key"}
+_INHERITED = submission_options.ProgramOptions.__optional_keys__ - {"after", "idempotency_key"}
 _OF_ALL_PARTS = ("seed", "engine", "precision")  # fixed by the first part
-_WITHOUT_PARTS = sorted(PlacementOptions.__optional_keys__)
+_WITHOUT_PARTS = sorted(submission_options.PlacementOptions.__optional_keys__)
 
 
 class PartSequence(msgspec.Struct, frozen=True):
@@ -129,14 +123,14 @@ def submit_part(
     session: ServiceSession, circuit: Any, keep_s: float, options: PartOptions
 ) -> PartTask:
     """Submit the first part of a circuit; see `Client.submit_part`."""
-    seed = checked_seed(options.get("seed"), options.get("idempotency_key"))
+    seed = submission_options.checked_seed(options.get("seed"), options.get("idempotency_key"))
     parts = PartSequence(load(circuit), (), (), seed, checked_keep(keep_s), options)
     return _send_part(session, parts, "")
 
 
 def _send_part(session: Any, parts: PartSequence, worker: str) -> PartTask:
     """Submit the parts of the circuit, whose last part is new."""
-    check_names(parts.options, PartOptions)
+    submission_options.check_names(parts.options, PartOptions)
     program = parts.circuit.program
     ends = (*parts.ends, len(program.ops) // 2)
     if len(ends) > MAX_PARTS:

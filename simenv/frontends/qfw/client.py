@@ -7,7 +7,7 @@ or later, whatever the service does. If DEFw is not up yet, call `install` once 
 
 from __future__ import annotations
 
-from simenv.frontends.qfw.send_lock import install
+from simenv.frontends.qfw.defw import install
 
 __all__ = ["install"]
 

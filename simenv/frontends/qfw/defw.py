@@ -1,18 +1,25 @@
-"""Access to the DEFw that this process runs in: its modules, by their bare names.
-
-Invariant: no module of DEFw is imported before a function here needs it, and a query is no error in
-a process without DEFw.
-"""
+"""Access to DEFw: its modules, its errors, and its send lock."""
 
 from __future__ import annotations
 
+import functools
 import importlib
 import inspect
+import logging
 import sys
+import threading
+from collections.abc import Callable
 from types import ModuleType
-from typing import Any
+from typing import Any, ParamSpec, TypeVar
+from weakref import WeakValueDictionary
 
-from simenv.qpm.service import ServiceRecord
+from simenv.errors import NoServiceError, SimenvError
+from simenv.qpm.contract import ExecutionError, NotReadyError, QPMError, ServiceRecord
+
+# Access to the DEFw that this process runs in: its modules, by their bare names.
+#
+# Invariant: no module of DEFw is imported before a function here needs it, and a query is no error
+# in a process without DEFw.
 
 ENUMS = {1: "api_qpm", 2: "api_qpm_common"}
 
@@ -64,7 +71,7 @@ def endpoint() -> Any:
     return defw_module().me.my_endpoint()
 
 
-def error(name: str, message: str) -> BaseException | None:
+def contract_error(name: str, message: str) -> BaseException | None:
     """Make an exception of DEFw's, which is sent as it is; None in a process without DEFw."""
     exceptions = module("defw_exception")
     kind = getattr(exceptions, name, None) or getattr(exceptions, "DEFwError", None)
@@ -166,3 +173,115 @@ def _of(name: str, *modules: ModuleType | None) -> Any:
 
 def _import_attribute(name: str, what: str) -> Any:
     return getattr(importlib.import_module(name), what)
+
+
+# Conversion of errors for DEFw: by class if the contract has one, else DEFwError; never a
+# traceback's text.
+
+P = ParamSpec("P")
+R = TypeVar("R")
+log = logging.getLogger("simenv.qfw")
+
+
+def carried(call: Callable[P, R]) -> Callable[P, R]:
+    """Wrap a method so that it raises DEFw's errors, if there is a DEFw."""
+
+    @functools.wraps(call)
+    def answered(*args: P.args, **named: P.kwargs) -> R:
+        try:
+            return call(*args, **named)
+        except Exception as error:  # noqa: BLE001 - any error is sent to the caller
+            settings = error_of(error)
+        try:
+            raise settings
+        finally:
+            del settings  # else the error, its traceback and these frames keep each other
+
+    return answered
+
+
+def error_of(error: Exception) -> BaseException:
+    """Convert an error to the one that is raised to a host."""
+    if isinstance(error, QPMError):
+        name = error.defw_name
+    elif isinstance(error, NoServiceError):
+        name = NotReadyError.defw_name
+    else:
+        name = QPMError.defw_name
+    if not isinstance(error, SimenvError):
+        log.error("an error that is none of ours", exc_info=error)
+    return contract_error(name, text(error)) or error
+
+
+def text(error: Exception) -> str:
+    """Message, hint and reason of an error in one line."""
+    if not isinstance(error, SimenvError):
+        return f"{type(error).__name__}: {error}"
+    message = error.message if not error.hint else f"{error.message} ({error.hint})"
+    return f"{message} [{error.reason}]" if isinstance(error, ExecutionError) else message
+
+
+# Send lock: one message at a time to each peer, by a lock around the two functions by which DEFw
+# sends.
+#
+# A message of DEFw's is two writes, and any thread may send. Two concurrent messages to one peer
+# mix their bytes, and both sides wait for ever. The locks are needed in every process that sends: a
+# service and its clients. Each peer has its own lock, so that a peer that does not read delays no
+# other.
+
+SENDERS = ("defw_send_req", "defw_send_rsp")
+MARK = "simenv_send_lock"  # attribute of a module with the locks
+
+_installing = threading.Lock()
+
+
+class Locks:
+    """Locks by peer, kept while they are in use."""
+
+    def __init__(self) -> None:
+        self._looking = threading.Lock()
+        self._known: WeakValueDictionary[str, _PeerLock] = WeakValueDictionary()
+
+    def of(self, args: tuple[Any, ...]) -> _PeerLock:
+        """Lock of a peer. `args`: a sender's arguments, of which the first names the peer; calls
+        without arguments share one lock."""
+        peer = str(args[0]) if args else ""
+        with self._looking:
+            result = self._known.get(peer)
+            if result is None:
+                result = self._known[peer] = _PeerLock()
+            return result
+
+
+class _PeerLock:
+    """Lock that supports weak references."""
+
+    def __init__(self) -> None:
+        self.lock = threading.Lock()
+
+
+def install() -> bool:
+    """Install the locks, once a process; False if DEFw is not up, or lacks these functions."""
+    workers = loaded("defw_workers")
+    if workers is None or not all(callable(getattr(workers, name, None)) for name in SENDERS):
+        return False
+    with _installing:
+        if getattr(workers, MARK, None) is None:
+            _wrap(workers, Locks())
+    return True
+
+
+def _wrap(workers: ModuleType, locks: Locks) -> None:
+    for name in SENDERS:
+        setattr(workers, name, _locked(getattr(workers, name), locks))
+    setattr(workers, MARK, locks)
+
+
+def _locked(send: Callable[..., Any], locks: Locks) -> Callable[..., Any]:
+    @functools.wraps(send)
+    def sent(*args: Any, **named: Any) -> Any:
+        peer = locks.of(args)  # kept until it is sent
+        with peer.lock:
+            return send(*args, **named)
+
+    return sent

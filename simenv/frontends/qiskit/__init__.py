@@ -8,10 +8,8 @@ from __future__ import annotations
 
 from simenv.frontends.qiskit.backend import SimenvBackend
 from simenv.frontends.qiskit.estimator import SimenvEstimator
-from simenv.frontends.qiskit.job import SimenvJob
-from simenv.frontends.qiskit.primitive_job import SimenvPrimitiveJob
-from simenv.frontends.qiskit.sampler import SimenvSampler
-from simenv.frontends.qiskit.session import SimenvBatch, SimenvSession
+from simenv.frontends.qiskit.job import SimenvJob, SimenvPrimitiveJob
+from simenv.frontends.qiskit.sampler import SimenvBatch, SimenvSampler, SimenvSession
 
 __all__ = [
     "SimenvBackend",

@@ -1,17 +1,28 @@
-"""An environment as a Qiskit BackendV2: an emulated device, or an ideal pool of any width."""
+"""An environment as a Qiskit BackendV2, its Targets, and the choice of a backend."""
 
 from __future__ import annotations
 
 import operator
 import threading
 import uuid
+from collections import OrderedDict
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 from qiskit import QuantumCircuit
+from qiskit.circuit import Delay, Measure, Parameter, Reset
+from qiskit.circuit.controlflow import (
+    BreakLoopOp,
+    ContinueLoopOp,
+    ForLoopOp,
+    IfElseOp,
+    SwitchCaseOp,
+    WhileLoopOp,
+)
+from qiskit.circuit.library import get_standard_gate_name_mapping
 from qiskit.primitives import BasePrimitiveJob
 from qiskit.providers import BackendV2, Options, QubitProperties
 from qiskit.providers.exceptions import QiskitBackendNotFoundError
@@ -20,16 +31,114 @@ from qiskit.transpiler import Target
 from simenv._version import __version__
 from simenv.client.client import Client, connect
 from simenv.client.reservations import Reservation
-from simenv.client.submission.batch import BatchItem, submit_batch
 from simenv.client.submission.options import DEFAULTS, BatchOptions, item_seeds
+from simenv.client.submission.send import BatchItem, submit_batch
 from simenv.client.tasks.task import Task
-from simenv.frontends.qiskit.conversion import disjoint
-from simenv.frontends.qiskit.errors import refusals
-from simenv.frontends.qiskit.job import SimenvJob
-from simenv.frontends.qiskit.selection import selected
-from simenv.frontends.qiskit.targets import device_target, ideal_info, ideal_target
+from simenv.frontends.qiskit.job import SimenvJob, disjoint, refusals
 from simenv.model import MAX_QUBITS
-from simenv.model.devices import DeviceInfo, DeviceKind
+from simenv.model.views import DeviceInfo, DeviceKind
+from simenv.transpiler.transpiler import target_of
+
+# Targets of devices, cached by calibration, and the Target of an ideal pool.
+#
+# A Target of 156 qubits takes a tenth of a second to make; backends of one calibration share it.
+
+_KEPT = 16
+_CONTROL_FLOW = {
+    "if_else": IfElseOp,
+    "while_loop": WhileLoopOp,
+    "for_loop": ForLoopOp,
+    "switch_case": SwitchCaseOp,
+    "break_loop": BreakLoopOp,
+    "continue_loop": ContinueLoopOp,
+}
+_NO_GATES = ("measure", "reset", "delay", "barrier")
+_known: OrderedDict[tuple[str, str], Target] = OrderedDict()
+_lock = threading.Lock()
+
+
+def device_target(info: DeviceInfo) -> Target:
+    """Target of a calibrated device: gates, couplings, durations in seconds and errors."""
+    key = info.name, info.calibration_id
+    with _lock:
+        result = _known.get(key) if info.calibration_id else None
+        if result is None:
+            result = _known[key] = target_of(info)
+            if len(_known) > _KEPT:
+                _known.popitem(last=False)
+        _known.move_to_end(key)
+        return result
+
+
+def ideal_target(info: DeviceInfo) -> Target:
+    """Target of an ideal pool, with any number of qubits and all pairs coupled: the gates of the
+    pool that Qiskit knows, measurement, reset, delays and control flow."""
+    target = Target(description=f"simenv pool {info.name}", num_qubits=None)
+    standard = get_standard_gate_name_mapping()
+    for gate in info.gates:
+        if gate.name in standard and gate.name not in _NO_GATES:
+            target.add_instruction(standard[gate.name])
+    for instruction in (Measure(), Reset(), Delay(Parameter("t"))):
+        target.add_instruction(instruction)
+    for name, kind in _CONTROL_FLOW.items():
+        target.add_instruction(kind, name=name)
+    return target
+
+
+def ideal_info(client: Client, pool: str | None) -> DeviceInfo:
+    """Description of an ideal backend: the named pool, else the first simulator, else the first
+    pool."""
+    pools = client.devices()
+    if pool is not None and pool in pools:
+        return pools[pool]
+    ideal = [info for info in pools.values() if info.kind is DeviceKind.IDEAL]
+    return (ideal or list(pools.values()))[0]
+
+
+# Choice of a backend by type and capability, as in QFw's backend for Qiskit.
+
+_ENGINES = {
+    "statevector": "statevector",
+    "densitymatrix": "densitymatrix",
+    "density_matrix": "densitymatrix",
+    "stabilizer": "stabilizer",
+    "tensornetwork": "mps",
+    "tensor_network": "mps",
+    "matrix_product_state": "mps",
+}
+_TYPES = {
+    "simulator": None,
+    "emulator": DeviceKind.EMULATED,
+    "hardware": DeviceKind.HARDWARE,
+}
+
+
+class EngineSelection(NamedTuple):
+    """Options of a submit that a type and a capability stand for."""
+
+    engine: str = "auto"
+    kind: DeviceKind | None = None  # kind of the pool's device; None: any
+
+
+def selected(type_: str | None, capability: str | None) -> EngineSelection:
+    """Engine and kind of device of a type and a capability. Raises ValueError for unknown words, or
+    a machine with a simulator's capability."""
+    kind, method = _word(type_), _word(capability)
+    if kind is not None and kind not in _TYPES:
+        raise ValueError(f"type={type_!r}: there are {', '.join(_TYPES)}")
+    if method is not None and method not in _ENGINES:
+        raise ValueError(f"capability={capability!r}: there are {', '.join(_ENGINES)}")
+    if kind == "hardware" and method is not None:
+        raise ValueError(f"capability={capability!r} is of simulators, and type='hardware'")
+    engine = "auto" if method is None else _ENGINES[method]
+    return EngineSelection(engine, None if kind is None else _TYPES[kind])
+
+
+def _word(value: str | None) -> str | None:
+    return None if value is None else str(value).strip().lower().replace("-", "_")
+
+
+# An environment as a Qiskit BackendV2: an emulated device, or an ideal pool of any width.
 
 SHOTS = 1024
 IDEAL_NAME = "simenv"

@@ -1,4 +1,4 @@
-"""Qiskit's SamplerV2 over an environment: joint shots of all registers, as BitArrays."""
+"""Qiskit's SamplerV2, and sessions and batches."""
 
 from __future__ import annotations
 
@@ -6,7 +6,8 @@ import math
 import uuid
 import warnings
 from collections.abc import Iterable, Sequence
-from typing import Any, Protocol
+from types import TracebackType
+from typing import Any, Protocol, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,20 +17,130 @@ from qiskit.primitives.containers import BitArray, DataBin, SamplerPubResult
 from qiskit.primitives.containers.sampler_pub import SamplerPub, SamplerPubLike
 
 from simenv.client.circuits import load
-from simenv.client.submission.batch import BatchItem
 from simenv.client.submission.options import item_seeds
+from simenv.client.submission.send import BatchItem
 from simenv.client.tasks.task import Task, distinct_warnings
 from simenv.errors import SimenvError
+from simenv.frontends.qiskit import job
 from simenv.frontends.qiskit.backend import SHOTS, SimenvBackend
-from simenv.frontends.qiskit.conversion import (
-    disjoint,
-    register_bits,
-    scattered_bits,
-    share_bits,
-)
-from simenv.frontends.qiskit.errors import refusals
-from simenv.frontends.qiskit.primitive_job import SimenvPrimitiveJob
-from simenv.frontends.qiskit.session import SimenvBatch, SimenvSession, backend_of
+
+# Sessions and batches: reservations of the environment, in the shape of qiskit-ibm-runtime's.
+#
+# with SimenvSession(backend) as session:
+#     sampler = SimenvSampler(mode=session)
+
+LEASE_S = 600.0  # duration of a reservation, renewed until the session is closed
+
+
+class _ReservedBackend:
+    """Backend whose circuits run under one reservation."""
+
+    def __init__(
+        self, backend: SimenvBackend, *, max_time: float | None = None, workers: int = 0
+    ) -> None:
+        """Reserve capacity. `max_time`: seconds until the reservation ends by itself; None: it is
+        renewed until it is closed. `workers`: workers of the backend's pool that serve this session
+        alone.
+
+        Raises QiskitError if the reservation is refused, ValueError.
+        """
+        with job.refusals():
+            self._reservation = backend.client.reserve(
+                backend.pool, workers=workers, for_s=max_time or LEASE_S
+            )
+            if max_time is None:
+                self._reservation.__enter__()
+        self._backend = backend.reserved(self._reservation)
+        self._is_open = True
+
+    @property
+    def session_id(self) -> str:
+        """Number of the reservation, as `simenv` lists it."""
+        return str(self._reservation.id)
+
+    @property
+    def reserved_backend(self) -> SimenvBackend:
+        """Backend whose circuits run under the reservation."""
+        return self._backend
+
+    def backend(self) -> str:
+        """Name of the backend."""
+        name: str = self._backend.name
+        return name
+
+    def run(self, circuits: Any, **options: Any) -> Any:
+        """Run circuits as `SimenvBackend.run`, under the reservation."""
+        return self._backend.run(circuits, **options)
+
+    def status(self) -> str:
+        """State of the reservation in the environment: "active", for example."""
+        return str(self.details()["state"])
+
+    def details(self) -> dict[str, Any]:
+        """State, pool and times of the reservation."""
+        with job.refusals():
+            result = self._backend.client.reservations()
+        info = next((each for each in result if each.id == self._reservation.id), None)
+        return {
+            "id": self.session_id,
+            "backend_name": self.backend(),
+            "mode": type(self).__name__,
+            "state": "closed" if info is None else str(info.state),
+            "pool": None if info is None else info.device or None,
+            "workers": 0 if info is None else info.workers,
+        }
+
+    def close(self) -> None:
+        """Wait for the tasks under the reservation, then end it. Idempotent."""
+        if self._is_open:
+            with job.refusals():
+                self._backend.wait()
+            self._is_open = False
+            with job.refusals():
+                self._reservation.release()
+
+    def cancel(self) -> None:
+        """End the reservation, and cancel its waiting and running tasks. Idempotent."""
+        if self._is_open:
+            self._is_open = False
+            with job.refusals():
+                self._reservation.cancel()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        if error is None:
+            self.close()
+        else:
+            self.cancel()
+
+
+class SimenvSession(_ReservedBackend):
+    """Session for dependent jobs of one program, one after the other."""
+
+
+class SimenvBatch(_ReservedBackend):
+    """Batch of independent jobs that are submitted together."""
+
+
+def backend_of(mode: SimenvBackend | SimenvSession | SimenvBatch) -> SimenvBackend:
+    """Backend of a primitive's `mode`. Raises TypeError for another object."""
+    if isinstance(mode, _ReservedBackend):
+        return mode.reserved_backend
+    if not isinstance(mode, SimenvBackend):
+        raise TypeError(
+            f"mode is a {type(mode).__name__}; it is a SimenvBackend, SimenvSession or SimenvBatch"
+        )
+    return mode
+
+
+# Qiskit's SamplerV2 over an environment: joint shots of all registers, as BitArrays.
 
 
 class SimenvSampler(BaseSamplerV2):  # type: ignore[misc]  # qiskit is untyped
@@ -65,7 +176,7 @@ class SimenvSampler(BaseSamplerV2):  # type: ignore[misc]  # qiskit is untyped
 
     def run(
         self, pubs: Iterable[SamplerPubLike], *, shots: int | None = None
-    ) -> SimenvPrimitiveJob:
+    ) -> job.SimenvPrimitiveJob:
         """Submit PUBs. `shots`: of PUBs without a number.
 
         Raises ValueError and TypeError for an argument that is no PUB, QiskitError for a circuit
@@ -83,9 +194,9 @@ class SimenvSampler(BaseSamplerV2):  # type: ignore[misc]  # qiskit is untyped
                     stacklevel=2,
                 )
         job_id = str(uuid.uuid4())
-        with refusals():
+        with job.refusals():
             seeds = item_seeds(self.seed, len(read), None)
-            circuits = [disjoint(pub.circuit) for pub in read]
+            circuits = [job.disjoint(pub.circuit) for pub in read]
             sampled = [
                 number for number, pub in enumerate(read) if _is_sampled(pub, circuits[number])
             ]
@@ -104,7 +215,7 @@ class SimenvSampler(BaseSamplerV2):  # type: ignore[misc]  # qiskit is untyped
                 for number in sampled
             ]
         tasks: list[list[Task]] = [[] for _ in read]
-        with refusals(sampled):
+        with job.refusals(sampled):
             for number, result in zip(sampled, self._backend.submitted(items), strict=True):
                 tasks[number] = result
 
@@ -113,7 +224,7 @@ class SimenvSampler(BaseSamplerV2):  # type: ignore[misc]  # qiskit is untyped
             return PrimitiveResult(results, metadata=run_metadata(seeds, tasks))
 
         every = [task for each in tasks for task in each]
-        return SimenvPrimitiveJob(job_id, self._backend.client, every, collect)
+        return job.SimenvPrimitiveJob(job_id, self._backend.client, every, collect)
 
 
 def _is_sampled(pub: SamplerPub, circuit: QuantumCircuit) -> bool:
@@ -185,13 +296,13 @@ def _pub_result(pub: SamplerPub, tasks: Sequence[Task]) -> SamplerPubResult:
     else:
         memory = np.zeros((math.prod(shape), shots, -(-circuit.num_clbits // 8)), np.uint8)
     memory = memory.reshape(*shape, shots, memory.shape[-1])
-    fields, first, shared = {}, 0, share_bits(circuit)
+    fields, first, shared = {}, 0, job.share_bits(circuit)
     for register in circuit.cregs:
         if shared:
             places = np.array([circuit.find_bit(bit).index for bit in register])
-            bits = scattered_bits(memory, places)
+            bits = job.scattered_bits(memory, places)
         else:
-            bits = register_bits(memory, first, register.size)
+            bits = job.register_bits(memory, first, register.size)
         fields[register.name] = BitArray(bits, register.size)
         first += register.size
     metadata = {"shots": shots, "circuit_metadata": circuit.metadata}

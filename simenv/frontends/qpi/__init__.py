@@ -6,6 +6,140 @@ the library with the system's C compiler.
 
 from __future__ import annotations
 
-from simenv.frontends.qpi.build import InstalledLibrary, build
+import os
+import shutil
+import subprocess
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
 
-__all__ = ["InstalledLibrary", "build"]
+import msgspec
+import zmq
+
+from simenv._version import __version__
+from simenv.errors import ConfigError
+
+__all__ = [
+    "InstalledLibrary",
+    "build",
+]
+
+# Compile the C library and install it in a folder, with its header and a pkg-config file.
+
+HERE = Path(__file__).parent
+ABI = 1  # QPI_ABI_VERSION
+LIBRARY = "libsimenv_qpi.so"
+FLAGS = (
+    *("-std=c11", "-D_GNU_SOURCE", "-O2", "-Wall", "-Wextra", "-Werror", "-Wshadow"),
+    *("-fPIC", "-fvisibility=hidden", "-pthread"),
+)
+BUILD_S = 120.0
+_PKG_CONFIG = """\
+prefix={folder}
+
+Name: simenv_qpi
+Description: Quantum circuits on a simenv environment, for compiled programs
+Version: {version}
+Cflags: -I${{prefix}}/include
+Libs: -L${{prefix}}/lib -Wl,-rpath,${{prefix}}/lib -lsimenv_qpi
+"""
+
+
+class InstalledLibrary(msgspec.Struct, frozen=True):
+    """Built library, with the paths that a program is compiled with."""
+
+    folder: Path
+
+    @property
+    def library(self) -> Path:
+        return self.folder / "lib" / LIBRARY
+
+    @property
+    def fortran(self) -> Path:
+        """Fortran module, to be compiled together with a program."""
+        return self.folder / "include" / "simenv_qpi.f90"
+
+    @property
+    def pkg_config(self) -> Path:
+        """Folder for PKG_CONFIG_PATH."""
+        return self.folder / "lib" / "pkgconfig"
+
+    @property
+    def cflags(self) -> tuple[str, ...]:
+        return (f"-I{self.folder / 'include'}",)
+
+    @property
+    def libs(self) -> tuple[str, ...]:
+        folder = self.folder / "lib"
+        return (f"-L{folder}", f"-Wl,-rpath,{folder}", "-lsimenv_qpi")
+
+
+def sources() -> list[Path]:
+    """C files of the library."""
+    return sorted((HERE / "src").rglob("*.c"))
+
+
+def bundled_libzmq() -> str:
+    """Path of the libzmq that pyzmq bundles; "" if pyzmq uses the system's."""
+    folder = Path(zmq.__file__).parents[1] / "pyzmq.libs"
+    return next((str(path) for path in sorted(folder.glob("libzmq*.so*"))), "")
+
+
+def definitions() -> tuple[str, ...]:
+    """Compiler definitions with the facts of this installation."""
+    return (f'-DQPI_PACKAGE_VERSION="{__version__}"', f'-DQPI_LIBZMQ="{bundled_libzmq()}"')
+
+
+def include_flags() -> tuple[str, ...]:
+    return (f"-I{HERE / 'include'}", f"-I{HERE / 'src'}")
+
+
+def build(folder: Path, compiler: str = "", extra: Sequence[str] = ()) -> InstalledLibrary:
+    """Compile and install below `folder`: include, lib, lib/pkgconfig.
+
+    `compiler`: default CC, else cc. `extra`: further flags, for example of a sanitizer. Raises
+    ConfigError if there is no compiler, or with the compiler's message.
+    """
+    compiler = compiler or os.environ.get("CC") or "cc"
+    if shutil.which(compiler) is None:
+        raise ConfigError(
+            f"there is no C compiler {compiler!r}", hint="install gcc, or set CC=/path/to/cc"
+        )
+    installed = InstalledLibrary(folder.absolute())
+    library = installed.library
+    for part in (installed.folder / "include", installed.pkg_config):
+        part.mkdir(parents=True, exist_ok=True)
+    versioned = library.with_name(f"{LIBRARY}.{ABI}")
+    with tempfile.TemporaryDirectory(dir=library.parent) as scratch:
+        built = Path(scratch) / LIBRARY
+        argv = [compiler, *FLAGS, *extra, *definitions(), *include_flags()]
+        argv += ["-shared", f"-Wl,-soname,{versioned.name}", "-Wl,-z,defs", "-o", str(built)]
+        argv += [*map(str, sources()), "-ldl", "-lm"]
+        _compile(argv)
+        os.replace(built, versioned)  # a running program keeps its library
+        link = Path(scratch) / "link"
+        link.symlink_to(versioned.name)
+        os.replace(link, library)
+    shutil.copyfile(HERE / "include" / "simenv_qpi.h", folder / "include" / "simenv_qpi.h")
+    shutil.copyfile(HERE / "fortran" / "simenv_qpi.f90", installed.fortran)
+    settings = _PKG_CONFIG.format(folder=installed.folder, version=__version__)
+    (installed.pkg_config / "simenv_qpi.pc").write_text(settings)
+    return installed
+
+
+def _compile(argv: Sequence[str]) -> None:
+    try:
+        done = subprocess.run(
+            argv,
+            capture_output=True,
+            text=True,
+            timeout=BUILD_S,
+            check=False,
+            stdin=subprocess.DEVNULL,
+        )
+    except subprocess.TimeoutExpired as error:
+        raise ConfigError(f"{argv[0]} has not ended after {BUILD_S:g} s") from error
+    if done.returncode != 0:
+        raise ConfigError(
+            f"{argv[0]} failed:\n{done.stderr[-2000:]}", hint="gcc 9 or clang 10, or newer"
+        )

@@ -4,30 +4,21 @@ from __future__ import annotations
 
 from types import ModuleType
 
+from simenv.qpm_check.check import Check
 from simenv.qpm_check.checks import (
     admission,
     clients,
     control,
-    crowd,
-    events,
     execution,
-    inputs,
     loading,
     policy,
-    polling,
     records,
-    restart,
-    scheduling,
-    service,
-    single,
     telemetry,
-    tokens,
 )
-from simenv.qpm_check.harness.check import Check
 
 _MODULES: tuple[ModuleType, ...] = (
-    loading, service, records, single, execution, polling, events, admission, policy, scheduling,
-    telemetry, inputs, crowd, clients, control, restart, tokens,
+    loading, records, execution, admission, policy,
+    telemetry, clients, control,
 )  # fmt: skip
 
 

@@ -6,12 +6,11 @@ import time
 from functools import partial
 from typing import Any
 
-from simenv.qpm_check.checks.single import EVENT
-from simenv.qpm_check.contract.outcomes import expect, short_repr
-from simenv.qpm_check.harness import shapes
-from simenv.qpm_check.harness.check import CheckNotApplicable, expect_equal, row
-from simenv.qpm_check.harness.session import LENGTHENED, CheckSession
-from simenv.qpm_check.targets.target import FAMILY
+from simenv.qpm_check import check
+from simenv.qpm_check.check import CheckNotApplicable, expect_equal, row
+from simenv.qpm_check.checks.records import EVENT
+from simenv.qpm_check.session import LENGTHENED, CheckSession
+from simenv.qpm_check.target import FAMILY, expect, short_repr
 
 # A request as openQSE's Slurm gateway sends it.
 SLURM_REQUEST: dict[str, Any] = {
@@ -20,7 +19,7 @@ SLURM_REQUEST: dict[str, Any] = {
     "allocation_id": "checked:4217", "account": "physics", "qos": "normal", "priority": 0,
     "workload_kind": "hybrid", "ttl_ns": 600 * 10**9,
 }  # fmt: skip
-DECISION: shapes.Fields = {
+DECISION: check.Fields = {
     "status": str, "decision": int, "reason": str, "reason_code": int, "credits_required": int,
     "rate_required": int, "capacity_available": int, "estimated_total_ns": int, "message": str,
 }  # fmt: skip
@@ -28,7 +27,7 @@ DECISION_NAMES = (
     "request_id", "device_id", "scope_id", "reservation_id", "estimated_start_ns",
     "estimated_finish_ns", "retry_after_ns",
 )  # fmt: skip
-RECORD: shapes.Fields = {
+RECORD: check.Fields = {
     "reservation_id": int, "workload_kind": str, "state": str, "state_code": int,
     "credits_reserved": int, "credits_consumed": int, "rate_reserved": int, "rate_consumed": int,
     "quantum_budget_ns": int, "estimated_total_ns": int, "actual_total_ns": int,
@@ -45,7 +44,7 @@ _REFUSED = tuple(FAMILY - {"DEFwNotReady", "DEFwInProgress", "DEFwCommError"})
 
 def decided(what: str, answer: Any, status: str | None = None) -> dict[str, Any]:
     """Test a decision: all fields, and the status if one is named."""
-    result = shapes.has(what, answer, DECISION)
+    result = check.has(what, answer, DECISION)
     for name in DECISION_NAMES:
         expect(name in result, f"{what} has no {name!r}")
     expect(result["status"] in DECISIONS, f"{what}: status {result['status']!r}")
@@ -60,7 +59,7 @@ def decided(what: str, answer: Any, status: str | None = None) -> dict[str, Any]
 
 def stands(session: CheckSession, number: int, *states: str) -> dict[str, Any]:
     """Return a reservation's record; its state must be one of `states`."""
-    result = shapes.has("the reservation", session.q.get_reservation(reservation_id=number), RECORD)
+    result = check.has("the reservation", session.q.get_reservation(reservation_id=number), RECORD)
     state = result["state"]
     expect(state in states, f"reservation {number} is {state!r}, not {' or '.join(states)}")
     expect_equal(f"state_code of {state}", result["state_code"], CODES[state])
@@ -159,7 +158,7 @@ def renew(session: CheckSession) -> None:
     number = session.reserve(ttl_ns=60 * 10**9)
     before = stands(session, number, "active")["expires_at_ns"]
     answer = session.q.renew(reservation_id=number, request={"ttl_ns": 7_200 * 10**9})
-    shapes.has("renew", answer, {"status": str, "reservation_id": int})
+    check.has("renew", answer, {"status": str, "reservation_id": int})
     expect_equal("status", answer["status"], "accepted")
     after = stands(session, number, "active")["expires_at_ns"]
     expect(after > before + 3_600 * 10**9, f"it expires {(after - before) / 1e9:.0f} s later")
@@ -170,7 +169,7 @@ def release(session: CheckSession) -> None:
     number = session.reserve()
     for _ in range(2):
         answer = session.q.release(reservation_id=number, reason="checked")
-        shapes.has("release", answer, {"status": str, "reservation_id": int})
+        check.has("release", answer, {"status": str, "reservation_id": int})
         expect_equal("status", answer["status"], "accepted")
     stands(session, number, "released")
 
@@ -186,7 +185,7 @@ def release_code(session: CheckSession) -> None:
     for name, state in (("release", "released"), ("cancel", "cancelled")):
         number = session.reserve(**SLURM_REQUEST)
         answer = getattr(session.q, name)(reservation_id=number, reason=1)
-        shapes.has(f"{name}(reason=1)", answer, {"status": str, "reservation_id": int})
+        check.has(f"{name}(reason=1)", answer, {"status": str, "reservation_id": int})
         expect_equal(f"status of {name}(reason=1)", answer["status"], "accepted")
         stands(session, number, state)
 
@@ -263,7 +262,7 @@ def required(session: CheckSession) -> None:
     session.expect_refusal("sync_run", lambda: session.q.sync_run(session.info()))
     for operation in ("read_cq", "peek_cq"):
         answer = getattr(session.q, operation)("a-circuit")
-        result = shapes.outcome(operation, answer, "INVALID_RESERVATION", "reservation-required")
+        result = check.outcome(operation, answer, "INVALID_RESERVATION", "reservation-required")
         expect_equal("completion_ready", result.get("completion_ready"), False)
         expect_equal("poll_operation", result.get("poll_operation"), operation)
 
@@ -279,7 +278,7 @@ def of_nobody(session: CheckSession) -> None:
         session.expect_refusal(name, partial(call, "a-cid", reservation_id=NEVER_GIVEN))
     for name in ("read_cq", "peek_cq", "task_status"):
         answer = getattr(session.q, name)("a-cid", reservation_id=NEVER_GIVEN)
-        shapes.outcome(name, answer, "INVALID_RESERVATION")
+        check.outcome(name, answer, "INVALID_RESERVATION")
 
 
 @row("reservation.released", "a released reservation runs nothing any more")
@@ -303,7 +302,7 @@ def mismatch(session: CheckSession) -> None:
     session.completion(session.submit(under={"reservation_id": other}), reservation_id=other)
     for name in ("read_cq", "peek_cq"):
         answer = getattr(session.q, name)(cid, reservation_id=other)
-        shapes.outcome(name, answer, "INVALID_RESERVATION", "reservation-mismatch")
+        check.outcome(name, answer, "INVALID_RESERVATION", "reservation-mismatch")
     record = session.completion(cid, reservation_id=mine)
     expect_equal("reservation_id of the record", record["reservation_id"], mine)
 

@@ -1,19 +1,243 @@
-"""Checks with several clients of one QPM: one disconnects, one is stopped, two receive events.
-
-A host waits up to 300 s for an answer of a client that has died: the plugin must serve the other
-clients meanwhile.
-"""
+"""Checks with many circuits and several clients."""
 
 from __future__ import annotations
 
+import threading
 import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
-from simenv.qpm_check.checks.single import EVENT, QUIET_S
-from simenv.qpm_check.contract.outcomes import expect
-from simenv.qpm_check.harness.check import BOTH, TargetProperty, expect_equal, row
-from simenv.qpm_check.harness.clients import CheckedClient, EventListener
-from simenv.qpm_check.harness.session import CheckSession
+from simenv.qpm_check import circuits
+from simenv.qpm_check.check import BOTH, TargetProperty, expect_equal, row
+from simenv.qpm_check.checks.records import EVENT, QUIET_S as SINGLE_QUIET_S
+from simenv.qpm_check.session import SHOTS, CheckedClient, CheckSession, EventListener, counts_of
+from simenv.qpm_check.target import CheckSkipped, expect
+
+# Checks with many circuits and clients, dying clients, retention, and plain data in answers.
+
+FIFTY = 50
+CALLERS = 32
+BITS = 6  # width of numbered circuits, where circuits may be so wide
+KEPT = 1_024  # records that a reservation keeps by default
+COMES_S = 60.0
+QUIET_S = 0.3
+
+
+@row(
+    "crowd.fifty",
+    "50 circuits at once arrive exactly once each, each with its own counts",
+    revisions=BOTH,
+)
+def fifty(session: CheckSession) -> None:
+    expected = {}
+    with ThreadPoolExecutor(8) as pool:
+        for value, cid in pool.map(lambda v: (v, _number(session, v)), range(FIFTY)):
+            expected[cid] = _key(session, value)
+    expect_equal("cids of 50 circuits", len(expected), FIFTY)
+    for cid, key in expected.items():
+        _gave(session.completion(cid), key)
+    for cid in expected:
+        expect(_again(session, cid) is None, f"{cid} was handed out twice")
+
+
+@row(
+    "crowd.callers", "32 callers at once: each gets the answer to its own question", revisions=BOTH
+)
+def callers(session: CheckSession) -> None:
+    def ask(value: int) -> None:
+        for turn in range(3):
+            number = value * 3 + turn
+            _gave(session.run(_circuit(session, number)), _key(session, number))
+
+    with ThreadPoolExecutor(CALLERS) as pool:
+        for _ in pool.map(ask, range(CALLERS)):
+            pass
+
+
+@row(
+    "crowd.clients",
+    "several clients share one queue of work and one count of tasks",
+)
+def clients(session: CheckSession) -> None:
+    other = session.connect()
+    cid = session.submit(circuits.FIRST_BIT)
+
+    def ready() -> Any:
+        answer = other.peek_cq(cid, **session.reservation_kwargs)
+        return answer if answer.get("completion_ready", True) else None
+
+    record = session.until(ready, "what one client submitted, asked for by another")
+    _gave(record, "001")
+
+
+@row(
+    "crowd.order", "circuits of one caller are read in the order they were done in", revisions=BOTH
+)
+def in_order(session: CheckSession) -> None:
+    while session.poll() is not None:
+        pass
+    for value in range(12):
+        _number(session, value)
+    records = [session.completion() for _ in range(12)]
+    moments = [record["cq_enqueue_time"] for record in records]
+    expect(moments == sorted(moments), "completions came out of the order they were queued in")
+
+
+@row("crowd.dead-waiting", "a client that dies while it waits does not hold up the pool",
+     revisions=BOTH, needs=(TargetProperty.TRANSPORT,))  # fmt: skip
+def dead_waiting(session: CheckSession) -> None:
+    more = session.reservation_kwargs
+    for _ in range(3):
+        other = session.connect()
+        info = session.info(session.long, num_shots=session.long_shots)
+        thread = threading.Thread(
+            target=_ignoring, args=(lambda ask=other, i=info: ask.sync_run(i, **more),), daemon=True
+        )
+        thread.start()
+        time.sleep(QUIET_S)
+        other.link.die()
+        thread.join(COMES_S)
+        expect(not thread.is_alive(), "the dead client's call still waits")
+    expect_equal("rc of what came after", session.run()["rc"], 0)
+
+
+@row("crowd.dead-listening", "a client that dies with a registration does not block others",
+     revisions=BOTH, needs=(TargetProperty.TRANSPORT,), alone=True)  # fmt: skip
+def dead_listening(session: CheckSession) -> None:
+    more = session.reservation_kwargs
+    dead, alive = session.listener(), session.listener()
+    for listener in (alive, dead):
+        listener.register(EVENT, **more)
+    cids = [_number(session, value, alive.q) for value in range(8)]
+    for value in range(8):
+        _number(session, value, dead.q)
+    dead.q.link.die()
+    cids += [_number(session, value, alive.q) for value in range(8)]
+    seen: set[str] = set()
+    while not seen >= set(cids):  # in revision 2 it hears of the other's circuits too
+        seen.add(alive.taken().payload["cid"])
+    expect_equal("rc of what came after", session.run()["rc"], 0)
+
+
+@row("transport.send-lock", "no two threads send at once: the plugin's lock holds",
+     revisions=BOTH, needs=(TargetProperty.TRANSPORT,), alone=True)  # fmt: skip
+def send_lock(session: CheckSession) -> None:
+    subject: Any = session.subject
+    more = session.reservation_kwargs
+    listener = session.listener()
+    listener.register(EVENT, **more)
+    subject.control.host("pause", 0.002)
+    info = session.info()
+    with ThreadPoolExecutor(4) as pool:
+        for _ in pool.map(lambda _: listener.q.async_run(info, **more), range(40)):
+            pass
+    for _ in range(40):
+        listener.taken()
+    met = subject.control.host("collisions")
+    expect(met == 0, f"{met} times two threads wrote to one client at once: install a send lock")
+
+
+@row("transport.errors", "errors arrive by their own class, not as a traceback",
+     revisions=BOTH, needs=(TargetProperty.TRANSPORT,))  # fmt: skip
+def errors(session: CheckSession) -> None:
+    more = session.reservation_kwargs
+    session.expect_refusal(
+        "sync_run", lambda: session.q.sync_run(session.info(circuits.UNREADABLE), **more)
+    )
+
+
+@row("transport.error-stack", "an error does not carry the stack of what caused it",
+     revisions=BOTH, needs=(TargetProperty.TRANSPORT,))  # fmt: skip
+def error_stack(session: CheckSession) -> None:
+    more = session.reservation_kwargs
+    strange = {"format": "quil-9", "data": "X 0"}
+    wrong: tuple[dict[str, Any], ...] = ({"num_shots": "many"}, {"circuit": strange})
+    for info in (
+        session.info(circuits.UNREADABLE),
+        *(session.info(**overrides) for overrides in wrong),
+    ):
+        error: Any = session.answers("sync_run", lambda i=info: session.q.sync_run(i, **more))  # type: ignore[misc]
+        stack = str(getattr(error, "stacktrace", ""))
+        message = "it was constructed while another exception was handled, and sends its stack: "
+        expect(not stack, message + stack[-200:])
+
+
+@row("retention.count", "more unread completions than are kept: the oldest are let go, and said so")
+def count(session: CheckSession) -> None:
+    number = session.reserve()
+    under = {"reservation_id": number}
+    text, over = circuits.number(1, 1), 20
+    with ThreadPoolExecutor(4) as pool:
+        cids = list(
+            pool.map(lambda _: session.submit(text, num_shots=1, under=under), range(KEPT + over))
+        )
+
+    def done() -> bool:
+        return all(
+            session.q.task_status(cid, **under)["lifecycle_state"]
+            in ("completed", "no-longer-retained")
+            for cid in cids[-over:]
+        )
+
+    session.until(done, "the last of them", COMES_S)
+    session.until(lambda: session.q.is_ready()["active_task_count"] == 0, "all of them", COMES_S)
+    gone = kept = 0
+    for cid in cids:
+        answer = session.q.peek_cq(cid, **under)
+        kept += answer["completion_ready"] is True
+        gone += answer["outcome"] == "NO_LONGER_RETAINED"
+        if answer["outcome"] == "NO_LONGER_RETAINED":
+            expect_equal("retention_reason", answer.get("retention_reason"), "max-records-exceeded")
+    if kept == len(cids):
+        raise CheckSkipped(f"all of {kept} completions are kept: no limit was met")
+    expect_equal("kept and let go", kept + gone, len(cids))
+
+
+@row("values.plain", "nothing but plain data in any answer or event of all checks", revisions=BOTH)
+def plain(session: CheckSession) -> None:
+    session.completion(session.submit())
+    result = session.impure
+    reported = "; ".join(f"{method}: {place}" for method, place in sorted(result.items()))
+    expect(not result, reported)
+
+
+def _circuit(session: CheckSession, value: int) -> str:
+    bits = min(BITS, session.max_qubits)
+    return circuits.number(value % 2**bits, bits)
+
+
+def _key(session: CheckSession, value: int) -> str:
+    bits = min(BITS, session.max_qubits)
+    return circuits.key(value % 2**bits, bits)
+
+
+def _number(session: CheckSession, value: int, by: CheckedClient | None = None) -> str:
+    return session.submit(_circuit(session, value), by=by)
+
+
+def _gave(record: dict[str, Any], key: str) -> None:
+    counts = counts_of(record)
+    expect(counts.get(key, 0) >= SHOTS // 2, f"the circuit for {key} gave {counts}")
+
+
+def _again(session: CheckSession, cid: str) -> Any:
+    answer = session.answers("read_cq", lambda: session.q.read_cq(
+        cid, **session.reservation_kwargs))  # fmt: skip
+    return answer if isinstance(answer, dict) and answer.get("completion_ready", True) else None
+
+
+def _ignoring(call: Callable[[], Any]) -> None:
+    try:
+        call()
+    except Exception:  # noqa: BLE001 - its client has gone: there is nobody to tell
+        return
+
+
+# Checks with several clients of one QPM: one disconnects, one is stopped, two receive events.
+#
+# A host waits up to 300 s for an answer of a client that has died: the plugin must serve the other
+# clients meanwhile.
 
 PROMPT_S = 2.0  # limit of an event or answer that depends on no other client
 CLIENTS = 10
@@ -81,7 +305,7 @@ def own_events(session: CheckSession) -> None:
     for name, listener in listeners.items():
         seen = sorted(listener.taken().payload["cid"] for _ in range(EACH))
         expect_equal(f"cids that were pushed to {name}", seen, sorted(cids[name]))
-    time.sleep(QUIET_S)
+    time.sleep(SINGLE_QUIET_S)
     for name, listener in listeners.items():
         expect_equal(f"events in all of {name}", listener.seen, EACH)
 

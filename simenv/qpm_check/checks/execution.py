@@ -1,15 +1,17 @@
-"""Checks of the binding `execution`: run, status, cancellation."""
+"""Checks of the binding `execution`, of completion queues, and of events."""
 
 from __future__ import annotations
 
 import time
 from typing import Any
 
-from simenv.qpm_check.contract.outcomes import CheckSkipped, expect, short_repr
-from simenv.qpm_check.harness import circuits, shapes
-from simenv.qpm_check.harness.check import expect_equal, row
-from simenv.qpm_check.harness.clients import counts_of
-from simenv.qpm_check.harness.session import LENGTHENED, CheckSession
+from simenv.qpm_check import check, circuits
+from simenv.qpm_check.check import expect_equal, row
+from simenv.qpm_check.checks.records import EVENT, QUIET_S
+from simenv.qpm_check.session import LENGTHENED, CheckSession, counts_of
+from simenv.qpm_check.target import CheckSkipped, expect, short_repr
+
+# Checks of the binding `execution`: run, status, cancellation.
 
 AT_ONCE_S = 1.0
 LATE_S = 0.05
@@ -19,8 +21,8 @@ _CANCELLING = ("CANCELLED", "CANCEL_PENDING", "COMPLETED")
 @row("execution.sync", "sync_run: COMPLETED, with the record under result")
 def sync(session: CheckSession) -> None:
     answer = session.q.sync_run(session.info(circuits.FIRST_BIT), **session.reservation_kwargs)
-    envelope = shapes.stands("sync_run", answer, "completed")
-    record = shapes.has("its result", envelope.get("result"), shapes.COMPLETION)
+    envelope = check.stands("sync_run", answer, "completed")
+    record = check.has("its result", envelope.get("result"), check.COMPLETION)
     expect_equal("cid of the record", record["cid"], envelope["cid"])
     expect_equal("qtask_id of the record", record["qtask_id"], envelope["qtask_id"])
     counts_of(record)
@@ -29,7 +31,7 @@ def sync(session: CheckSession) -> None:
 @row("execution.async", "async_run: ACCEPTED, with cid and qtask_id")
 def accepted(session: CheckSession) -> None:
     _, answer = session.accept(session.info())
-    envelope = shapes.stands("async_run", answer, *shapes.ORDER[:-1], "completed")
+    envelope = check.stands("async_run", answer, *check.ORDER[:-1], "completed")
     expect(envelope["qtask_id"] >= 1, f"qtask_id is {envelope['qtask_id']}: they count from 1")
 
 
@@ -41,24 +43,24 @@ def at_once(session: CheckSession) -> None:
     elapsed_s = time.monotonic() - begun
     state = answer.get("lifecycle_state")
     expect(
-        state not in shapes.ENDS, f"async_run answered {state!r} after {elapsed_s:.2f} s: it waited"
+        state not in check.ENDS, f"async_run answered {state!r} after {elapsed_s:.2f} s: it waited"
     )
 
 
 @row("execution.envelope", "envelopes: the contract's fields, state said twice, None left out")
 def envelopes(session: CheckSession) -> None:
-    shapes.envelope("sync_run", session.q.sync_run(session.info(), **session.reservation_kwargs))
+    check.envelope("sync_run", session.q.sync_run(session.info(), **session.reservation_kwargs))
     cid, answer = session.accept(session.info())
-    seen = shapes.envelope("async_run", answer)
-    access = shapes.has(
+    seen = check.envelope("async_run", answer)
+    access = check.has(
         "telemetry", seen["telemetry"],
         {"access_class": str, "object": str, "field_visibility": dict},
     )  # fmt: skip
     expect_equal("access_class", access["access_class"], "caller-owned")
     expect_equal("object", access["object"], "managed-qtask")
-    shapes.envelope("task_status", session.status(cid))
+    check.envelope("task_status", session.status(cid))
     if "wait_estimate" in seen:
-        shapes.has("wait_estimate", seen["wait_estimate"], {"available": bool})
+        check.has("wait_estimate", seen["wait_estimate"], {"available": bool})
     if session.reservation is not None:
         expect_equal("reservation_id", seen.get("reservation_id"), session.reservation)
 
@@ -77,13 +79,13 @@ def state_order(session: CheckSession) -> None:
     seen: list[str] = []
 
     def ended() -> bool:
-        state = shapes.stands("task_status", session.status(cid), *shapes.ORDER)["lifecycle_state"]
+        state = check.stands("task_status", session.status(cid), *check.ORDER)["lifecycle_state"]
         if not seen or seen[-1] != state:
             seen.append(state)
         return bool(state == "completed")
 
     session.until(ended, "completed")
-    places = [shapes.ORDER.index(state) for state in seen]
+    places = [check.ORDER.index(state) for state in seen]
     expect(places == sorted(places), f"the states came as {' -> '.join(seen)}")
     expect("submitted" in seen, f"a long circuit was never 'submitted': {' -> '.join(seen)}")
 
@@ -91,7 +93,7 @@ def state_order(session: CheckSession) -> None:
 @row("execution.queued", "what waits says so, and runs later")
 def queued(session: CheckSession) -> None:
     cid = session.waiting()
-    shapes.stands("task_status", session.status(cid), *shapes.ORDER)
+    check.stands("task_status", session.status(cid), *check.ORDER)
 
 
 @row("execution.retained", "what has ended can be asked for until it is read")
@@ -99,7 +101,7 @@ def retained(session: CheckSession) -> None:
     envelope = session.completed()
     for _ in range(2):
         answer = session.q.task_status(qtask_id=envelope["qtask_id"], **session.reservation_kwargs)
-        shapes.stands("task_status", answer, "completed")
+        check.stands("task_status", answer, "completed")
     session.completion(envelope["cid"])
 
 
@@ -110,13 +112,13 @@ def status_after_read(session: CheckSession) -> None:
     answer = session.status(cid)
     if answer.get("outcome") == "UNKNOWN":
         return  # the QPM keeps no ended tasks
-    shapes.stands("task_status", answer, "completed")
+    check.stands("task_status", answer, "completed")
 
 
 @row("execution.unknown", "task_status of an unknown cid: UNKNOWN")
 def unknown(session: CheckSession) -> None:
     answer = session.q.task_status("no-such-circuit", **session.reservation_kwargs)
-    shapes.outcome("task_status", answer, "UNKNOWN")
+    check.outcome("task_status", answer, "UNKNOWN")
 
 
 def _late(session: CheckSession, **how: bool) -> Any:
@@ -133,8 +135,8 @@ def _late(session: CheckSession, **how: bool) -> Any:
 @row("execution.sync-timeout", "sync_run beyond its timeout: TIMEOUT; the task stays")
 def sync_timeout(session: CheckSession) -> None:
     answer = _late(session)
-    envelope = shapes.outcome("sync_run", answer, "TIMEOUT", "sync-timeout")
-    late = shapes.has(
+    envelope = check.outcome("sync_run", answer, "TIMEOUT", "sync-timeout")
+    late = check.has(
         "timeout", envelope.get("timeout"), {"reason": str, "message": str, "timestamp_ns": int}
     )
     expect_equal("reason of the timeout", late["reason"], "sync-timeout")
@@ -144,7 +146,7 @@ def sync_timeout(session: CheckSession) -> None:
 
 @row("execution.cancel-on-timeout", "sync_run with cancel_on_timeout: CANCELLED")
 def cancel_on_timeout(session: CheckSession) -> None:
-    envelope = shapes.envelope("sync_run", _late(session, cancel_on_timeout=True))
+    envelope = check.envelope("sync_run", _late(session, cancel_on_timeout=True))
     expect_equal("outcome of sync_run", envelope["outcome"], "CANCELLED")
     _is_cancelled(session, envelope["cid"])
 
@@ -153,7 +155,7 @@ def cancel_on_timeout(session: CheckSession) -> None:
 def cancel_queued(session: CheckSession) -> None:
     cid = session.waiting()
     answer = session.q.cancel_task(cid, reason="checked", **session.reservation_kwargs)
-    shapes.outcome("cancel_task", answer, "CANCELLED")
+    check.outcome("cancel_task", answer, "CANCELLED")
     record = _is_cancelled(session, cid)
     expect_equal("exec_time of what never ran", float(record["exec_time"]), -1.0)
 
@@ -165,7 +167,7 @@ def cancel_queued(session: CheckSession) -> None:
 def cancel_running(session: CheckSession) -> None:
     for _ in range(2 * LENGTHENED):
         cid = session.running()
-        envelope = shapes.envelope(
+        envelope = check.envelope(
             "cancel_task", session.q.cancel_task(cid, **session.reservation_kwargs)
         )
         message = envelope["outcome"]
@@ -188,7 +190,7 @@ def cancel_completed(session: CheckSession) -> None:
     cid = session.submit()
     session.await_state(cid, "completed")
     answer = session.q.cancel_task(cid, **session.reservation_kwargs)
-    shapes.outcome("cancel_task", answer, "COMPLETED", "already-completed")
+    check.outcome("cancel_task", answer, "COMPLETED", "already-completed")
     expect_equal("rc of what was done before", session.completion(cid)["rc"], 0)
 
 
@@ -198,20 +200,20 @@ def cancel_cancelled(session: CheckSession) -> None:
     session.q.cancel_task(cid, **session.reservation_kwargs)
     session.await_state(cid, "cancelled")
     answer = session.q.cancel_task(cid, **session.reservation_kwargs)
-    shapes.outcome("cancel_task", answer, "CANCELLED", "already-cancelled")
+    check.outcome("cancel_task", answer, "CANCELLED", "already-cancelled")
 
 
 @row("execution.cancel-unknown", "cancel_task of an unknown cid: UNKNOWN, not-found")
 def cancel_unknown(session: CheckSession) -> None:
     answer = session.q.cancel_task("no-such-circuit", **session.reservation_kwargs)
-    shapes.outcome("cancel_task", answer, "UNKNOWN", "not-found")
+    check.outcome("cancel_task", answer, "UNKNOWN", "not-found")
 
 
 @row("execution.cancel-by-number", "cancel_task finds a task by its qtask_id too")
 def cancel_by_number(session: CheckSession) -> None:
     number = session.status(session.waiting())["qtask_id"]
     answer = session.q.cancel_task(qtask_id=number, **session.reservation_kwargs)
-    shapes.outcome("cancel_task", answer, "CANCELLED")
+    check.outcome("cancel_task", answer, "CANCELLED")
 
 
 @row("execution.bad-sync", "an unreadable circuit: sync_run raises DEFwExecutionError")
@@ -264,7 +266,7 @@ def scope(session: CheckSession) -> None:
 def timing(session: CheckSession) -> None:
     envelope = session.completed()
     answer = session.q.get_task_timing(task_id=envelope["qtask_id"], **session.reservation_kwargs)
-    result = shapes.has(
+    result = check.has(
         "get_task_timing", answer, {"task_id": int, "lifecycle_state": str, "timing": dict}
     )
     expect("reservation_id" in result, "get_task_timing has no 'reservation_id'")
@@ -276,10 +278,10 @@ def timing(session: CheckSession) -> None:
 def metadata(session: CheckSession) -> None:
     envelope = session.completed()
     answer = session.q.get_task_metadata(task_id=envelope["qtask_id"], **session.reservation_kwargs)
-    result = shapes.envelope("get_task_metadata", answer)
-    shapes.has("get_task_metadata", result, {"task_id": int, "provider_metadata": dict})
+    result = check.envelope("get_task_metadata", answer)
+    check.has("get_task_metadata", result, {"task_id": int, "provider_metadata": dict})
     if result["provider_metadata"].get("available") is False:
-        shapes.has("provider_metadata", result["provider_metadata"], {"reason": str})
+        check.has("provider_metadata", result["provider_metadata"], {"reason": str})
 
 
 @row("execution.delete", "delete_circuit: None, also of an unknown one")
@@ -314,3 +316,219 @@ def _is_cancelled(session: CheckSession, cid: str) -> dict[str, Any]:
 def _says_cancelled(record: dict[str, Any]) -> None:
     expect(record["rc"] != 0, "rc of what was cancelled is 0")
     expect_equal("outcome of what was cancelled", record.get("outcome", "CANCELLED"), "CANCELLED")
+
+
+# Checks of the completion queues of revision 2: ready, pending and removed completions.
+
+_MANY = 8
+
+
+@row("polling.not-ready", "read_cq before the end: the task's envelope, completion-not-ready")
+def not_ready(session: CheckSession) -> None:
+    cid = session.submit(session.long, num_shots=session.long_shots)
+    for operation in ("read_cq", "peek_cq"):
+        answer = getattr(session.q, operation)(cid, **session.reservation_kwargs)
+        result = check.stands(operation, answer, *check.ORDER[:-1])
+        _polled(operation, result, ready=False)
+        expect_equal("reason", result.get("reason"), "completion-not-ready")
+        expect_equal("cid", result["cid"], cid)
+
+
+@row("polling.unknown", "read_cq of an unknown cid: IN_PROGRESS")
+def unknown_queue(session: CheckSession) -> None:
+    for operation in ("read_cq", "peek_cq"):
+        answer = getattr(session.q, operation)("no-such-circuit", **session.reservation_kwargs)
+        _polled(operation, check.outcome(operation, answer, "IN_PROGRESS"), ready=False)
+
+
+@row("polling.read", "read_cq: the record, and off the queue")
+def read(session: CheckSession) -> None:
+    cid = session.submit()
+    record = check.has("read_cq", session.completion(cid), check.COMPLETION)
+    _polled("read_cq", record, ready=True)
+    again = session.q.read_cq(cid, **session.reservation_kwargs)
+    expect(again.get("completion_ready") is False, "read_cq gave the same completion twice")
+
+
+@row("polling.peek", "peek_cq: the record, and it stays")
+def peek(session: CheckSession) -> None:
+    cid = session.submit()
+    seen = session.until(lambda: _peeked(session, cid), "peek_cq")
+    check.has("peek_cq", seen, check.COMPLETION)
+    _polled("peek_cq", seen, ready=True)
+    expect(_peeked(session, cid), "a second peek_cq has nothing")
+    expect_equal("rc of what was peeked at before", session.completion(cid)["rc"], 0)
+
+
+@row("polling.gone", "what was read: NO_LONGER_RETAINED, since when and why")
+def gone(session: CheckSession) -> None:
+    cid = session.submit()
+    session.completion(cid)
+    answer = session.q.read_cq(cid, **session.reservation_kwargs)
+    reason = "completion-no-longer-retained"
+    result = check.outcome("read_cq", answer, "NO_LONGER_RETAINED", reason)
+    _polled("read_cq", result, ready=False)
+    check.has("read_cq", result, {"evicted_at_ns": int, "retention_reason": str})
+
+
+@row("polling.oldest", "read_cq without a cid: the oldest completion")
+def oldest(session: CheckSession) -> None:
+    _drain(session)
+    cids = {session.submit() for _ in range(_MANY)}
+    records = [session.completion() for _ in range(_MANY)]
+    expect_equal("what was read", sorted(record["cid"] for record in records), sorted(cids))
+    queued = [record["qpm_cq_enqueue_time_ns"] for record in records]
+    expect(queued == sorted(queued), "completions were not read in the order they were queued in")
+
+
+@row("polling.times", "times in ns agree with those in seconds")
+def times(session: CheckSession) -> None:
+    record = session.completion(session.submit())
+    for name in ("enqueue", "dequeue"):
+        seconds, ns = record[f"cq_{name}_time"], record[f"qpm_cq_{name}_time_ns"]
+        expect(abs(seconds - ns / 1e9) < 1.0, f"cq_{name}_time {seconds}, in ns {ns}")
+    peeked = session.submit(circuits.FIRST_BIT)
+    seen = session.until(lambda: _peeked(session, peeked), "peek_cq")
+    expect_equal("qpm_cq_dequeue_time_ns of peek_cq", seen["qpm_cq_dequeue_time_ns"], -1)
+
+
+def _polled(operation: str, answer: dict[str, Any], *, ready: bool) -> None:
+    result = answer.get("completion_ready")
+    expect(result is ready, f"completion_ready of {operation} is {result!r}, not {ready}")
+    expect_equal("poll_operation", answer.get("poll_operation"), operation)
+
+
+def _peeked(session: CheckSession, cid: str) -> dict[str, Any] | None:
+    answer: dict[str, Any] = session.q.peek_cq(cid, **session.reservation_kwargs)
+    return answer if answer.get("completion_ready") else None
+
+
+def _drain(session: CheckSession) -> None:
+    while session.q.read_cq(**session.reservation_kwargs).get("completion_ready"):
+        pass
+
+
+# Checks of the events of revision 2: each is sent once to every matching registration.
+
+MANY = 8
+
+
+@row("events.register", "register_event_notification: accepted, and how many there are")
+def register(session: CheckSession) -> None:
+    counts = []
+    for _ in range(2):
+        listener = session.listener()
+        result = check.has(
+            "register_event_notification", listener.register(EVENT, **session.reservation_kwargs),
+            {"status": str, "class_id": str, "registration_count": int},
+        )  # fmt: skip
+        expect_equal("status", result["status"], "accepted")
+        expect_equal("class_id", result["class_id"], listener.sink.class_id)
+        counts.append(result["registration_count"])
+    expect_equal("registration_count after one more", counts[1], counts[0] + 1)
+
+
+@row("events.pushed", "a completion is pushed and queued; the event carries the record")
+def pushed(session: CheckSession) -> None:
+    listener = session.listener()
+    listener.register(EVENT, **session.reservation_kwargs)
+    cid = session.submit()
+    event = listener.taken()
+    expect_equal("event type", event.evtype, EVENT)
+    record = check.has("the payload", event.payload, check.COMPLETION)
+    expect_equal("cid of the payload", record["cid"], cid)
+    queued = session.completion(cid)
+    expect_equal("counts of what was queued", queued["result"], record["result"])
+
+
+@row("events.once", "each completion once to each registration")
+def once(session: CheckSession) -> None:
+    listeners = [session.listener(), session.listener()]
+    for listener in listeners:
+        listener.register(EVENT, **session.reservation_kwargs)
+    cids = sorted(session.submit() for _ in range(MANY))
+    for listener in listeners:
+        seen = sorted(listener.taken().payload["cid"] for _ in range(MANY))
+        expect_equal("cids that were pushed", seen, cids)
+    time.sleep(QUIET_S)
+    for listener in listeners:
+        expect_equal("events in all", listener.seen, MANY)
+
+
+@row("events.failed", "what failed or was cancelled has an event too")
+def of_failures(session: CheckSession) -> None:
+    listener = session.listener()
+    listener.register(EVENT, **session.reservation_kwargs)
+    bad = session.submit(circuits.UNREADABLE)
+    seen = {listener.taken().payload["cid"]}
+    waits = session.waiting()
+    session.q.cancel_task(waits, **session.reservation_kwargs)
+    deadline = time.monotonic() + session.wait_s
+    while waits not in seen and time.monotonic() < deadline:
+        event = listener.sink.take(1.0)
+        if event is not None:
+            seen.add(event.payload["cid"])
+    expect(bad in seen, "a failed task had no event")
+    expect(waits in seen, "a cancelled task had no event")
+
+
+@row("events.filters", "filters: a value, or one of several; what does not fit is not pushed")
+def filters(session: CheckSession) -> None:
+    first = session.status(session.submit())["qtask_id"]
+    single, several, none = session.listener(), session.listener(), session.listener()
+    ahead = [first + step for step in (1, 2, 3)]
+    single.register(EVENT, filters={"qtask_id": ahead[1]}, **session.reservation_kwargs)
+    several.register(
+        EVENT, filters={"qtask_id": [ahead[0], ahead[2]]}, **session.reservation_kwargs
+    )
+    none.register(EVENT, filters={"cid": "no-such-circuit"}, **session.reservation_kwargs)
+    qtask_ids = [
+        session.q.async_run(session.info(), **session.reservation_kwargs)["qtask_id"] for _ in ahead
+    ]
+    if qtask_ids != ahead:
+        raise CheckSkipped(f"qtask ids cannot be foreseen here: {first}, then {qtask_ids}")
+    expect_equal("pushed to the one", single.taken().payload["qtask_id"], ahead[1])
+    seen = sorted(several.taken().payload["qtask_id"] for _ in range(2))
+    expect_equal("pushed to the several", seen, [ahead[0], ahead[2]])
+    time.sleep(QUIET_S)
+    expect_equal("events of all", (single.seen, several.seen, none.seen), (1, 2, 0))
+
+
+@row("events.type", "another event type gets nothing")
+def other_type(session: CheckSession) -> None:
+    right, other = session.listener(), session.listener()
+    other.register(977, **session.reservation_kwargs)
+    right.register(EVENT, **session.reservation_kwargs)
+    session.submit()
+    right.taken()
+    time.sleep(QUIET_S)
+    expect_equal("events of the other type", other.seen, 0)
+
+
+@row("events.reservation", "a registration under a reservation hears of its tasks only")
+def by_reservation(session: CheckSession) -> None:
+    mine, other = session.reserve(), session.reserve()
+    listener = session.listener()
+    listener.register(EVENT, reservation_id=mine)
+    elsewhere = session.submit(under={"reservation_id": other})
+    own_cid = session.submit(under={"reservation_id": mine})
+    session.completion(elsewhere, reservation_id=other)
+    expect_equal("cid of the event", listener.taken().payload["cid"], own_cid)
+    time.sleep(QUIET_S)
+    expect_equal("events in all", listener.seen, 1)
+
+
+@row("events.put-fails", "a put that raises ends that registration only")
+def put_fails(session: CheckSession) -> None:
+    broken, sound = session.listener(), session.listener()
+    for listener in (broken, sound):
+        listener.register(EVENT, **session.reservation_kwargs)
+    broken.sink.fail()
+    session.submit()
+    sound.taken()
+    session.until(lambda: broken.seen, "a put to the broken one")
+    for _ in range(3):
+        session.completion(session.submit())
+        sound.taken()
+    time.sleep(QUIET_S)
+    expect_equal("puts to the broken one", broken.seen, 1)

@@ -1,22 +1,192 @@
-"""Modules that a plugin imports by DEFw's names, for both revisions.
-
-Invariant: while a plugin loads, `defw` is as incomplete as in DEFw: `defw_workers` cannot be
-imported, and `defw` has neither resource manager nor directory. `complete` adds them.
-"""
+"""Modules that a plugin imports by DEFw's names: directory, errors, and facts of loading."""
 
 from __future__ import annotations
 
 import enum
 import os
 import sys
+import threading
+import traceback
 import uuid
 from collections.abc import Callable
 from importlib.machinery import ModuleSpec
 from types import ModuleType
 from typing import Any
 
-from simenv.qpm_check.fake_defw import errors
-from simenv.qpm_check.fake_defw.directory import Directory
+import msgspec
+
+from simenv.qpm_check.target import impurities
+
+# Directory service of revision 2: registered services and their generations.
+
+KEYS = (
+    "service_id", "service_name", "service_type", "api_bindings", "selector", "properties",
+    "capability", "qpm_type", "qpm_capabilities",
+)  # fmt: skip
+
+
+class Directory:
+    """Directory of services, `defw.dirsvc` of a plugin's process. Thread-safe."""
+
+    def __init__(self, generations: dict[str, int] | None = None) -> None:
+        self._lock = threading.Lock()
+        self._records: dict[str, dict[str, Any]] = {}
+        self.generations = {} if generations is None else generations
+        self.impure: list[str] = []
+
+    def register_service(self, endpoint: Any, context: Any = None, **more: Any) -> dict[str, Any]:
+        """Register a service; a repeated registration starts its next generation."""
+        settings = {**(context or {}), **more}
+        with self._lock:
+            self.impure += impurities({k: v for k, v in settings.items() if k != "capability"})
+            name = str(settings.get("service_id"))
+            self.generations[name] = self.generations.get(name, 0) + 1
+            record = {
+                **settings,
+                "endpoint": getattr(endpoint, "name", None),
+                "generation": self.generations[name],
+                "state": "UP",
+            }
+            self._records[name] = record
+            return {"status": "accepted", "generation": record["generation"]}
+
+    def deregister_service(self, service_id: Any = None, **_: Any) -> dict[str, Any]:
+        """Mark a service as deregistered."""
+        with self._lock:
+            if str(service_id) in self._records:
+                self._records[str(service_id)]["state"] = "DEREGISTERED"
+            return {"status": "accepted"}
+
+    def records(self) -> list[dict[str, Any]]:
+        with self._lock:
+            return list(self._records.values())
+
+    def resolve_services(
+        self,
+        service_type: Any = None,
+        service_name: Any = None,
+        service_id: Any = None,
+        binding_name: Any = None,
+        qpm_type: int = -1,
+        qpm_capabilities: int = -1,
+        selector_resource: Any = None,
+        selector_alias: Any = None,
+        selector_name: Any = None,
+        properties: dict[str, Any] | None = None,
+    ) -> list[dict[str, Any]]:
+        """Entries of the matching records, one for each of their bindings."""
+        results = []
+        for record in self.records():
+            selector = record.get("selector") or {}
+            settings = record.get("properties") or {}
+            fits = (
+                record["state"] == "UP"
+                and service_type in (None, record.get("service_type"))
+                and service_name in (None, record.get("service_name"))
+                and service_id in (None, record.get("service_id"))
+                and is_subset(qpm_type, record.get("qpm_type", 0))
+                and is_subset(qpm_capabilities, record.get("qpm_capabilities", 0))
+                and selector_name in (None, selector.get("name"))
+                and selector_resource in (None, *selector.get("resources", ()))
+                and selector_alias in (None, *selector.get("aliases", ()))
+                and all(settings.get(key) == value for key, value in (properties or {}).items())
+            )
+            if fits:
+                results += [
+                    {**record, "binding": binding}
+                    for binding in record.get("api_bindings") or ()
+                    if binding_name in (None, binding.get("binding_name"))
+                ]
+        return results
+
+
+def is_subset(wanted: int, offered: int) -> bool:
+    """Return whether `offered` has every bit of `wanted`; -1 matches everything."""
+    return wanted == -1 or wanted & int(offered) == wanted
+
+
+# Exceptions with DEFw's names, for the module `defw_exception`.
+
+
+class DEFwError(Exception):
+    """Base class; it and its subclasses are sent as objects of their own class.
+
+    `stacktrace`: the traceback of the exception that was being handled when this one was
+    constructed, "" if there was none. DEFw records it there and sends it to the client.
+    """
+
+    def __init__(self, msg: object = "", arg: object = None, halt: bool = False, nname: object = "",
+                 ) -> None:  # fmt: skip
+        super().__init__(msg)
+        self.msg, self.arg, self.halt, self.node_name = msg, arg, halt, nname
+        handled = sys.exc_info()[1]
+        self.stacktrace = "" if handled is None else "".join(traceback.format_exception(handled))
+
+
+class DEFwNotReady(DEFwError):
+    """Not initialised yet."""
+
+
+class DEFwInProgress(DEFwError):
+    """Not finished."""
+
+
+class DEFwOutOfResources(DEFwError):
+    """No capacity now."""
+
+
+class DEFwExecutionError(DEFwError):
+    """A circuit failed, or a call was refused."""
+
+
+class DEFwNotFound(DEFwError):
+    """An unknown object."""
+
+
+class DEFwReserveError(DEFwError):
+    """A service refused the reservation."""
+
+
+class DEFwAgentNotFound(DEFwError):
+    """The peer is not connected."""
+
+
+class DEFwCommError(DEFwError):
+    """The other side does not answer."""
+
+
+class DEFwRemoteError(DEFwError):
+    """Any other exception of the other side: the text of its traceback."""
+
+
+NAMES: dict[str, type[DEFwError]] = {
+    kind.__name__: kind
+    for kind in (
+        DEFwError, DEFwNotReady, DEFwInProgress, DEFwOutOfResources, DEFwExecutionError,
+        DEFwNotFound, DEFwReserveError, DEFwAgentNotFound, DEFwCommError, DEFwRemoteError,
+    )
+}  # fmt: skip
+
+
+def own_class(error: BaseException) -> str:
+    """Name under which the error is sent: its nearest known class; "" if there is none."""
+    for kind in type(error).__mro__:
+        if NAMES.get(kind.__name__) is kind:
+            return kind.__name__
+    return ""
+
+
+def received(report: dict[str, str]) -> DEFwError:
+    """The error that a peer sent: its class, its message and the stack trace it carries."""
+    error = NAMES[report["class"]](report["message"])
+    error.stacktrace = report.get("stacktrace", "")
+    return error
+
+
+# Modules that a plugin imports by DEFw's names, for both revisions.
+#
+# Invariant: while a plugin loads, `defw` is as incomplete as in DEFw: `defw_workers` cannot be
+# imported, and `defw` has neither resource manager nor directory. `complete` adds them.
 
 
 class Endpoint:
@@ -96,7 +266,7 @@ class BaseEventAPI:
     def __init__(self, class_id: Any = None, target: Any = None, **_: Any) -> None:
         peer = target.peer if isinstance(target, Endpoint) else None
         if peer is None or not peer.alive:
-            raise errors.DEFwAgentNotFound(f"agent not found: {target!r}")
+            raise DEFwAgentNotFound(f"agent not found: {target!r}")
         self.class_id, self.target = class_id, target
 
     def put(self, event: Event) -> Any:
@@ -166,7 +336,7 @@ def install(revision: int, leave: Callable[[], None]) -> ModuleType:
         "QPMType": types, "QPMCapability": capabilities, "get_bit_list": get_bit_list,
         "get_bit_desc": get_bit_desc,
     }  # fmt: skip
-    _module("defw_exception", dict(errors.NAMES))
+    _module("defw_exception", dict(NAMES))
     _module(
         "defw_agent_info",
         {
@@ -222,3 +392,46 @@ def _module(name: str, names: dict[str, Any]) -> ModuleType:
     module.__dict__.update(names)
     sys.modules[name] = module
     return module
+
+
+# Facts about a plugin that are collected while it is loaded; sent as plain data.
+
+
+class PluginFacts(msgspec.Struct, frozen=True):
+    """Facts about a loaded plugin. `*_error`: a traceback, "" if none was raised. Seconds are wall
+    clock."""
+
+    folder: str
+    module: str = ""
+    before: dict[str, Any] = {}  # `ProcessFacts` before the plugin was loaded
+    import_error: str = ""
+    svc_info: dict[str, Any] = {}
+    svc_info_found: str = ""  # its type, "" if it is missing
+    classes: list[str] = []
+    classes_found: str = ""
+    initialize_error: str = ""
+    initialize_s: float = 0.0
+    has_initialize: bool = False
+    has_uninitialize: bool = False
+    start_false_s: float = 0.0
+    start_false_error: str = ""
+    start_false_left: list[str] = []  # threads, processes, files
+    query_error: str = ""
+    signatures: dict[str, list[list[Any]]] = {}  # [name, kind, has a default, default]
+
+
+class ProcessFacts(msgspec.Struct, frozen=True):
+    """Threads, children and open files of a process, for comparison."""
+
+    threads: list[str]
+    children: list[int]
+    files: int
+
+
+def left(before: ProcessFacts, after: ProcessFacts) -> list[str]:
+    """Threads, processes and files in `after` that `before` lacks."""
+    results = [f"thread {name}" for name in after.threads if name not in before.threads]
+    results += [f"process {pid}" for pid in after.children if pid not in before.children]
+    if after.files > before.files:
+        results.append(f"{after.files - before.files} open files")
+    return results

@@ -1,9 +1,4 @@
-"""Double of the DEFw host: passes calls to a plugin and events from it, in one thread a call and no
-order.
-
-Invariant: every answer and event is sent through `fakes.send`, by the name that a plugin may
-replace to take a lock.
-"""
+"""Double of the DEFw host, and its client."""
 
 from __future__ import annotations
 
@@ -17,15 +12,22 @@ import time
 import traceback
 import uuid
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import msgspec
 
-from simenv.qpm_check.fake_defw import errors, fakes
-from simenv.qpm_check.fake_defw.directory import Directory, is_subset
-from simenv.qpm_check.fake_defw.loader import OURS, LoadedPlugin
-from simenv.qpm_check.fake_defw.wire import Document, PeerGone, Sender, purified, receive
+from simenv.qpm_check.fake_defw import fakes, loader
+from simenv.qpm_check.fake_defw.fakes import Directory, is_subset
+from simenv.qpm_check.fake_defw.loader import Document, purified
+from simenv.qpm_check.target import EventInbox, ReceivedEvent
+
+# Double of the DEFw host: passes calls to a plugin and events from it, in one thread a call and no
+# order.
+#
+# Invariant: every answer and event is sent through `fakes.send`, by the name that a plugin may
+# replace to take a lock.
 
 ENDPOINT = "__endpoint__"  # stands for the client in an argument
 
@@ -43,7 +45,7 @@ class Peer:
         self.connection = connection
         self.number = number
         self.uuid = str(uuid.uuid4())
-        self.sender = Sender(connection)
+        self.sender = loader.Sender(connection)
         self.alive = True
         self._rpc_timeout_s = rpc_timeout_s
         self._fails_pending = fails_pending
@@ -65,17 +67,17 @@ class Peer:
         }  # fmt: skip
         try:
             if not self.alive:
-                raise errors.DEFwCommError("the client has gone")
+                raise fakes.DEFwCommError("the client has gone")
             fakes.send("req", self, document)
             result = answer.get(timeout=self._rpc_timeout_s)
-        except PeerGone as error:
-            raise errors.DEFwCommError(f"sending failed: {error}") from error
+        except loader.PeerGone as error:
+            raise fakes.DEFwCommError(f"sending failed: {error}") from error
         except queue.Empty as error:
-            raise errors.DEFwCommError("response timed out") from error
+            raise fakes.DEFwCommError("response timed out") from error
         finally:
             self._waiting.pop(number, None)
         if result.get("error"):
-            raise errors.received(result["error"])
+            raise fakes.received(result["error"])
         return result.get("value")
 
     def answered(self, document: Document) -> None:
@@ -98,7 +100,7 @@ class Host:
     def __init__(self, folder: Path, revision: int, rpc_timeout_s: float) -> None:
         self.revision = revision
         self._rpc_timeout_s = rpc_timeout_s
-        self._plugin = LoadedPlugin(folder)
+        self._plugin = loader.LoadedPlugin(folder)
         self._directory = Directory()
         self._making = threading.Lock()
         self._singleton: Any = None
@@ -134,8 +136,8 @@ class Host:
     def _read(self, peer: Peer) -> None:
         while True:
             try:
-                document = receive(peer.connection)
-            except PeerGone:
+                document = loader.receive(peer.connection)
+            except loader.PeerGone:
                 peer.gone()
                 return
             if document["kind"] == "answer":
@@ -165,7 +167,7 @@ class Host:
     def _call(self, peer: Peer, document: Document) -> Any:
         target = self._objects.get(document["class_id"])
         if target is None:
-            raise errors.DEFwNotFound(f"no {document['class_id']} in database")
+            raise fakes.DEFwNotFound(f"no {document['class_id']} in database")
         values = [_argument(value, peer) for value in document["args"]]
         named = {key: _argument(value, peer) for key, value in document["kwargs"].items()}
         return getattr(target, document["method"])(*values, **named)
@@ -183,7 +185,7 @@ class Host:
     def _answer(self, peer: Peer, answer: Document) -> None:
         try:
             fakes.send("rsp", peer, answer)
-        except PeerGone:
+        except loader.PeerGone:
             peer.gone()
         except BaseException:  # noqa: BLE001 - a plugin's wrapper of `send` may raise too
             traceback.print_exc(file=sys.stderr)
@@ -207,7 +209,7 @@ class Host:
             try:
                 reserved.reserve(kind(start=False).query(), fakes.Endpoint(f"client{client}"))
             except Exception as error:
-                raise errors.DEFwReserveError(str(error)) from error
+                raise fakes.DEFwReserveError(str(error)) from error
 
     def host_made(self) -> None:
         """Construct the service's object, as for a client."""
@@ -257,7 +259,7 @@ class Host:
 
 def _thread(what: str, target: Callable[..., None], *args: Any) -> None:
     """Start a thread whose name distinguishes it from the plugin's own."""
-    name = f"{OURS}-{what}"
+    name = f"{loader.OURS}-{what}"
     threading.Thread(target=target, args=args, name=name, daemon=True).start()
 
 
@@ -268,8 +270,179 @@ def _argument(value: Any, peer: Peer) -> Any:
 def _error_report(error: BaseException) -> dict[str, str]:
     """Report of an error: DEFw's errors keep their class; of others the traceback's text is
     sent."""
-    name = errors.own_class(error)
+    name = fakes.own_class(error)
     if name:
         stack = str(getattr(error, "stacktrace", ""))
         return {"class": name, "message": str(error), "stacktrace": stack}
     return {"class": "DEFwRemoteError", "message": "".join(traceback.format_exception(error))}
+
+
+# Client side of the DEFw double: calls, and the queues of its events.
+
+RPC_S = 120.0
+
+
+class Connection:
+    """Connection of one client. Thread-safe; both sides lock their sends. `timeout_s`: limit of
+    calls."""
+
+    def __init__(self, path: str, timeout_s: float = RPC_S) -> None:
+        self._timeout_s = timeout_s
+        self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        try:
+            self._socket.connect(path)
+        except OSError:
+            self._socket.close()
+            raise
+        self._sender = loader.Sender(self._socket)
+        self._ids = itertools.count(1)
+        self._waiting: dict[int, queue.SimpleQueue[Document | None]] = {}
+        self._sinks: dict[str, EventQueue] = {}
+        self._runs = threading.Event()  # cleared: the process is stopped, and its socket open
+        self._runs.set()
+        self._held: list[Document] | None = None  # events that are not processed yet
+        self.lost = ""
+        self.impure: dict[str, str] = {}
+        threading.Thread(target=self._read, name="standin-client", daemon=True).start()
+
+    def call(
+        self,
+        kind: str,
+        method: str,
+        args: tuple[Any, ...] = (),
+        named: dict[str, Any] | None = None,
+        *,
+        class_id: str = "",
+    ) -> Any:
+        """Return the answer, or raise its error by class; DEFwCommError if none arrives in time."""
+        number = next(self._ids)
+        answer: queue.SimpleQueue[Document | None] = queue.SimpleQueue()
+        self._waiting[number] = answer
+        document = {
+            "kind": kind, "id": number, "method": method, "class_id": class_id,
+            "args": purified(list(args))[0], "kwargs": purified(named or {})[0],
+        }  # fmt: skip
+        try:
+            if self.lost:
+                raise fakes.DEFwCommError(self.lost)
+            self._sender.send(document)
+            result = answer.get(timeout=self._timeout_s)
+        except (loader.PeerGone, queue.Empty) as error:
+            message = f"{method or kind}: no answer within {self._timeout_s:g} s"
+            raise fakes.DEFwCommError(message) from error
+        finally:
+            self._waiting.pop(number, None)
+        if result is None:
+            raise fakes.DEFwCommError(f"{method}: {self.lost}")
+        if result.get("error"):
+            raise fakes.received(result["error"])
+        for place in result.get("impure") or ():
+            self.impure.setdefault(method, place)
+        return result.get("value")
+
+    def host(self, method: str, *args: Any) -> Any:
+        """Call a method of the DEFw double itself."""
+        return self.call("host", method, args)
+
+    def sink(self) -> EventQueue:
+        built = EventQueue()
+        self._sinks[built.class_id] = built
+        return built
+
+    def hold_events(self) -> None:
+        """Answer no event until `resume`; answers to calls are still read."""
+        self._held = []
+
+    def stop(self) -> None:
+        """Stop reading and answering, like a process that got SIGSTOP."""
+        self._runs.clear()
+
+    def resume(self) -> None:
+        """Continue; the events that arrived meanwhile are processed first."""
+        held, self._held = self._held or [], None
+        for document in held:
+            self._take(document)
+        self._runs.set()
+
+    def die(self) -> None:
+        """Close the connection without a message."""
+        self._runs.set()
+        with suppress(OSError):
+            self._socket.shutdown(socket.SHUT_RDWR)
+        self._socket.close()
+
+    def _read(self) -> None:
+        while True:
+            try:
+                document = loader.receive(self._socket)
+            except loader.PeerGone as error:
+                self.lost = f"the connection is lost: {error}"
+                for waiting in list(self._waiting.values()):
+                    waiting.put(None)
+                self._socket.close()
+                return
+            self._runs.wait()
+            if document["kind"] == "put":
+                self._take(document)
+                continue
+            result = self._waiting.get(document.get("id", 0))
+            if result is not None:
+                result.put(document)
+
+    def _take(self, document: Document) -> None:
+        if self._held is not None:
+            self._held.append(document)
+            return
+        answer: Document = {"kind": "answer", "id": document["id"], "value": None}
+        sink = self._sinks.get(document["class_id"])
+        for place in document.get("impure") or ():
+            self.impure.setdefault("put", place)
+        taken = sink is not None and sink.take_in(document["event"])
+        if sink is not None and sink.mute:
+            return
+        if not taken:
+            answer["error"] = {"class": "DEFwRemoteError", "message": "the queue has gone"}
+        try:
+            self._sender.send(answer)
+        except loader.PeerGone:
+            return
+
+
+class Proxy:
+    """Proxies of one service in a client: one in revision 1, one for each binding in revision 2.
+    The host constructs (or finds) the service's object when a proxy is made."""
+
+    def __init__(self, connection: Connection, *, bindings: bool) -> None:
+        self.connection = connection
+        self._bindings = bindings
+        self._lock = threading.Lock()
+        self._class_ids: dict[str, str] = {}
+
+    def call(self, binding: str, method: str, args: tuple[Any, ...], named: dict[str, Any]) -> Any:
+        class_id = self._class_id(binding if self._bindings else "")
+        return self.connection.call("call", method, args, named, class_id=class_id)
+
+    def destroy(self) -> None:
+        """Destroy the proxies, as when they are no longer referenced."""
+        with self._lock:
+            class_ids, self._class_ids = self._class_ids, {}
+        for class_id in class_ids.values():
+            self.connection.call("destroy", "", class_id=class_id)
+
+    def _class_id(self, binding: str) -> str:
+        with self._lock:
+            if binding not in self._class_ids:
+                class_id = str(uuid.uuid4())
+                self.connection.call("instantiate", "", class_id=class_id)
+                self._class_ids[binding] = class_id
+            return self._class_ids[binding]
+
+
+class EventQueue(EventInbox):
+    """A `target.Sink`. `mute`: take events and never answer them, like a process that ends."""
+
+    ep = ENDPOINT
+    mute = False
+
+    def take_in(self, event: dict[str, Any]) -> bool:
+        return self.arrived(ReceivedEvent(event["evtype"], event["payload"]))

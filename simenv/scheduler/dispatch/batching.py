@@ -1,19 +1,207 @@
-"""Chunks: tasks that travel together to one worker.
-
-A chunk has up to CHUNK_US of expected work, or MEDIUM_CHUNK_US of tasks that are not short; a task
-above ALONE_US travels alone.
-"""
+"""Chunks of tasks, grants for kept states, and the clock of a paced device."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 from simenv.model import WorkerState
-from simenv.scheduler.core.actions import AssignTasks
-from simenv.scheduler.core.types import ATTEMPT_BITS, SENT, WAITING, Route, TaskRecord
-from simenv.scheduler.dispatch import device_clock, kept_states
+from simenv.scheduler import core
 from simenv.scheduler.queueing.queue import PoolQueue
-from simenv.scheduler.state import owner_usage
-from simenv.scheduler.state.pools import Pool, Worker
-from simenv.scheduler.state.state import SchedulerState
+from simenv.scheduler.state import pools, scheduler_state
+from simulators.catalog.costs import FREE_STATES_BYTES, state_bytes
+
+# Memory grants for states that workers keep between the parts of a circuit, and the choice of such
+# a worker.
+#
+# The memory is granted from the worker's node, in addition to the memory of its tasks, and charged
+# to the owner of the newest of these states. Each chunk tells the worker the size of its grant. The
+# worker drops a state by its own clock; the grant ends a margin later, or at once if a waiting task
+# needs the memory: a state that was dropped is computed again. Small states need no grant.
+
+NODE_SHARE = 4  # all grants of a node take at most 1/NODE_SHARE of its memory
+
+
+def grant(
+    state: scheduler_state.SchedulerState, worker: pools.Worker, record: core.TaskRecord
+) -> None:
+    """Grant memory for the state that a task will leave on this worker, if there is room within the
+    limit of its owner.
+
+    Without a grant the worker keeps no state, and the parts run again for the next task.
+    """
+    parts = record.batch.terms.parts
+    if parts is None or not parts.keep_s:
+        return
+    state_memory_bytes = state_bytes(record.route.num_qubits, record.batch.terms.precision)
+    if state_memory_bytes <= FREE_STATES_BYTES:
+        return
+    host, missing_bytes = worker.host, max(0, state_memory_bytes - worker.kept_bytes)
+    if _exceeds_limit(state, worker, record.batch.owner, worker.kept_bytes + missing_bytes):
+        if not worker.held:  # its state must not use the grant of another owner
+            state.release_kept_states(worker)
+        return
+    granted = sum(other.kept_bytes for other in state.workers.values() if other.host is host)
+    free = host.free_memory - host.claimed_memory
+    if missing_bytes > free or granted + missing_bytes > host.node.memory_bytes // NODE_SHARE:
+        return
+    host.free_memory -= missing_bytes
+    worker.kept_bytes += missing_bytes
+    worker.kept_owner = record.batch.owner
+    worker.kept_s, worker.kept_until_ns = max(worker.kept_s, parts.keep_s), 0
+
+
+def _exceeds_limit(
+    state: scheduler_state.SchedulerState, worker: pools.Worker, owner: str, kept_bytes: int
+) -> bool:
+    """Return whether states of `owner` would exceed the limit, with `kept_bytes` of this worker."""
+    limit = state.quotas.of(owner).max_state_bytes
+    if not limit:
+        return False
+    own = worker.kept_bytes if worker.kept_owner == owner else 0
+    return scheduler_state.state_bytes(state, owner) - own + kept_bytes > limit
+
+
+def expire(state: scheduler_state.SchedulerState, now_ns: int) -> None:
+    """End the grants whose time is over. A worker drops states only while it waits for tasks."""
+    for worker in state.workers.values():
+        if 0 < worker.kept_until_ns <= now_ns and not worker.held:
+            state.release_kept_states(worker)
+
+
+def reclaim(state: scheduler_state.SchedulerState) -> list[core.Action]:
+    """Drop states that idle workers keep if the first waiting task of a pool or a reservation can
+    start at once with their memory, and not without it."""
+    if not any(worker.kept_bytes for worker in state.workers.values()):
+        return []
+    actions: list[core.Action] = []
+    for pool in state.pools.values():
+        if (
+            pool.spec.ranks > 1
+            or pool.spec.memory_bytes
+            or pool.is_exclusive
+            or not len(pool.queue)
+        ):
+            continue
+        for reservation, workers in _ready_workers(pool).items():
+            head = pool.queue.head(True, reservation)
+            if head is not None:
+                actions += _free_memory_for(state, workers, head)
+    return actions
+
+
+def _ready_workers(pool: pools.Pool) -> dict[int, list[pools.Worker]]:
+    """Return the idle workers with a free slot by reservation; 0: without one."""
+    workers: dict[int, list[pools.Worker]] = {}
+    for worker in pool.workers.values():
+        if worker.state == WorkerState.IDLE and not worker.leaving and _has_slot(worker):
+            workers.setdefault(worker.reservation_id, []).append(worker)
+    return workers
+
+
+def _has_slot(worker: pools.Worker) -> bool:
+    """Return whether a task could start; a worker of a reservation retains its slot."""
+    return bool(worker.reservation_id) or worker.host.free_slots > worker.host.claimed_slots
+
+
+def _free_memory_for(
+    state: scheduler_state.SchedulerState, workers: list[pools.Worker], head: core.TaskRecord
+) -> list[core.Action]:
+    """Drop states on the node that lacks the least memory for the task."""
+    lacking = {
+        worker.host.node.name: (
+            head.route.memory_bytes - pools.memory_for(worker, head),
+            worker.host,
+        )
+        for worker in workers
+    }
+    for lack, host in sorted(lacking.values(), key=lambda item: item[0]):
+        if lack <= 0:
+            return []  # the task can start on this node as it is
+        if lack <= idle_bytes(state, host):
+            return drop(state, host, lack, head)
+    return []
+
+
+def idle_bytes(state: scheduler_state.SchedulerState, host: pools.NodeState) -> int:
+    """Return the memory of a node that is granted to states of idle workers."""
+    return sum(worker.kept_bytes for worker in _idle_workers_with_states(state, host))
+
+
+def drop(
+    state: scheduler_state.SchedulerState,
+    host: pools.NodeState,
+    need_bytes: int,
+    head: core.TaskRecord | None = None,
+) -> list[core.Action]:
+    """Free so much memory of idle workers' states, or all of it, in the order of their expiry; the
+    state from which `head` continues comes last."""
+    parts = None if head is None else head.batch.terms.parts
+    own = "" if parts is None else parts.worker
+    actions: list[core.Action] = []
+    keepers = _idle_workers_with_states(state, host)
+    for worker in sorted(keepers, key=lambda w: (w.name == own, w.kept_until_ns)):
+        if need_bytes <= 0:
+            break
+        need_bytes -= worker.kept_bytes
+        state.release_kept_states(worker)
+        actions.append(core.DropKeptStates(worker.name))
+    return actions
+
+
+def _idle_workers_with_states(
+    state: scheduler_state.SchedulerState, host: pools.NodeState
+) -> Iterator[pools.Worker]:
+    for worker in state.workers.values():
+        if worker.kept_bytes and worker.host is host and worker.state == WorkerState.IDLE:
+            yield worker
+
+
+def worker_with_states(
+    pool: pools.Pool, record: core.TaskRecord, reservation: int = 0
+) -> pools.Worker | None:
+    """Return the idle worker with a free slot that may have the state from which a task continues;
+    None if there is none. `reservation`: of the workers that may run the task; 0: of none."""
+    parts = record.batch.terms.parts
+    worker = pool.workers.get(parts.worker) if parts is not None else None
+    if worker is None or worker.state != WorkerState.IDLE or worker.leaving:
+        return None
+    if worker.reservation_id != reservation or not _has_slot(worker):
+        return None
+    return worker
+
+
+# The clock of a paced device while tasks are assigned.
+
+
+def may_send(state: scheduler_state.SchedulerState, pool: pools.Pool, now_ns: int) -> bool:
+    """Return whether the clock of a paced device allows the pool's next task to be sent.
+
+    True if the device is free soon, or if the task already has a run on the device.
+    """
+    device = state.paced.all[pool.device]
+    if device.is_open(now_ns):
+        return True
+    head = pool.queue.head() if device.waiting else None
+    return head is not None and head.number in device.waiting
+
+
+def reserve(
+    state: scheduler_state.SchedulerState,
+    pool: pools.Pool,
+    records: list[core.TaskRecord],
+    now_ns: int,
+) -> None:
+    """Reserve the device's time for tasks that are being sent."""
+    for record in records:
+        state.paced.reserve(
+            pool.device, record, core.expected_ns(record.route, record.spec), now_ns
+        )
+
+
+# Chunks: tasks that travel together to one worker.
+#
+# A chunk has up to CHUNK_US of expected work, or MEDIUM_CHUNK_US of tasks that are not short; a
+# task above ALONE_US travels alone.
 
 CHUNK_US = 1_500.0
 MEDIUM_US = 500.0  # from here on a task is so long that few share a chunk:
@@ -31,14 +219,14 @@ def ahead_us(cost_us: float) -> float:
 
 
 def build_chunk(
-    state: SchedulerState,
-    pool: Pool,
-    worker: Worker,
-    head: TaskRecord,
+    state: scheduler_state.SchedulerState,
+    pool: pools.Pool,
+    worker: pools.Worker,
+    head: core.TaskRecord,
     sharers: int,
     now_ns: int,
     reservation: int = 0,
-) -> AssignTasks:
+) -> core.AssignTasks:
     """Take a chunk that begins with `head` from the queue and mark its tasks as sent.
 
     `sharers`: workers that could take a share of the waiting tasks. `reservation`: take from the
@@ -64,13 +252,13 @@ def build_chunk(
         worker.memory_bytes += memory - granted
         host.free_memory -= memory - granted
     if head.batch.terms.parts is not None:
-        kept_states.grant(state, worker, head)
+        grant(state, worker, head)
     announce = head.cost_us > ANNOUNCE_US or bool(head.incident) or exclusive
     if pool.spec.pace:
-        device_clock.reserve(state, pool, chunk, now_ns)
-    fence, name, held = state.epoch << ATTEMPT_BITS, worker.name, worker.held
+        reserve(state, pool, chunk, now_ns)
+    fence, name, held = state.epoch << core.ATTEMPT_BITS, worker.name, worker.held
     for record in chunk:
-        record.phase = SENT
+        record.phase = core.SENT
         record.attempts += 1
         record.fence = fence + record.attempts
         record.worker = name
@@ -83,14 +271,14 @@ def build_chunk(
     worker.state = WorkerState.BUSY
     worker.idle_beats = 0
     if state.quotas.caps_slots:
-        owner_usage.refresh_held_back(state)
+        scheduler_state.refresh_held_back(state)
     slots = worker.slots if worker.ranks == 1 else 1
     memory_bytes = worker.reserved + worker.memory_bytes
-    return AssignTasks(worker.name, slots, memory_bytes, announce, chunk, worker.kept_bytes)
+    return core.AssignTasks(worker.name, slots, memory_bytes, announce, chunk, worker.kept_bytes)
 
 
 def _add_similar_tasks(
-    queue: PoolQueue, chunk: list[TaskRecord], count: int, max_bytes: int, reservation: int
+    queue: PoolQueue, chunk: list[core.TaskRecord], count: int, max_bytes: int, reservation: int
 ) -> tuple[float, int]:
     """Add tasks like the first one until the chunk has `count` tasks.
 
@@ -111,7 +299,7 @@ def _add_similar_tasks(
         stop = min(count, old_count + ahead)
         while lane and len(chunk) < stop:
             record = lane[0]
-            if record.phase != WAITING:
+            if record.phase != core.WAITING:
                 lane.popleft()
                 continue
             spec = record.spec
@@ -138,7 +326,7 @@ def _add_similar_tasks(
     return total_us, memory
 
 
-def _can_share_chunk(route: Route, other: Route, max_bytes: int) -> bool:
+def _can_share_chunk(route: core.Route, other: core.Route, max_bytes: int) -> bool:
     """Return whether tasks of these routes may share a chunk for a worker with `max_bytes`."""
     return (
         route.engine == other.engine
@@ -147,5 +335,5 @@ def _can_share_chunk(route: Route, other: Route, max_bytes: int) -> bool:
     )
 
 
-def _bytes(record: TaskRecord) -> int:
+def _bytes(record: core.TaskRecord) -> int:
     return len(record.spec.program) + len(record.spec.bindings)

@@ -9,29 +9,11 @@ gets the next free one.
 from __future__ import annotations
 
 from simenv.model import WorkerState
-from simenv.scheduler.core.actions import AssignTasks
-from simenv.scheduler.core.cost_estimator import PARALLEL_FROM_US, slots_for
-from simenv.scheduler.core.types import UNLIMITED, TaskRecord
-from simenv.scheduler.dispatch import (
-    dedicated_workers,
-    device_clock,
-    gang_scheduling,
-    kept_states,
-    resizing,
-)
-from simenv.scheduler.dispatch.batching import (
-    CHUNK_BYTES,
-    CHUNK_TASKS,
-    CHUNK_US,
-    ahead_us,
-    build_chunk,
-)
+from simenv.scheduler.core import PARALLEL_FROM_US, UNLIMITED, AssignTasks, TaskRecord, slots_for
+from simenv.scheduler.dispatch import batching, gang_scheduling
+from simenv.scheduler.dispatch.batching import CHUNK_BYTES, CHUNK_TASKS, CHUNK_US
 from simenv.scheduler.queueing.queue import LONG_US
-from simenv.scheduler.state import owner_usage
-from simenv.scheduler.state.devices import refresh_assignable_tasks
-from simenv.scheduler.state.nodes import NodeState
-from simenv.scheduler.state.pools import Pool, Worker, memory_for
-from simenv.scheduler.state.state import SchedulerState
+from simenv.scheduler.state import pools, scheduler_state
 
 __all__ = ["CHUNK_BYTES", "CHUNK_TASKS", "CHUNK_US", "assign"]
 
@@ -39,17 +21,17 @@ PREFETCH_MAX_US = 50_000.0
 PREFETCH_LATE_NS = 250_000_000  # a worker silent for longer gets no prefetched chunk
 
 
-def assign(state: SchedulerState, now_ns: int) -> list[AssignTasks]:
+def assign(state: scheduler_state.SchedulerState, now_ns: int) -> list[AssignTasks]:
     """Assign all tasks that can be assigned now; the returned tasks are already marked as sent."""
     assignments: list[AssignTasks] = []
     state.paced.now_ns = now_ns
     if state.quotas.caps_slots or state.quotas.changed:
         state.quotas.changed = False
-        owner_usage.refresh_held_back(state)
+        scheduler_state.refresh_held_back(state)
     if state.controls.is_restricting:
-        refresh_assignable_tasks(state)
+        scheduler_state.refresh_assignable_tasks(state)
     if state.dedicated:
-        dedicated_workers.settle(state, now_ns)
+        gang_scheduling.settle(state, now_ns)
         _to_all_dedicated(state, assignments, now_ns)
     if state.gangs:
         gang_scheduling.assign(state, assignments, now_ns)
@@ -73,7 +55,7 @@ def assign(state: SchedulerState, now_ns: int) -> list[AssignTasks]:
     return assignments
 
 
-def _may_send(state: SchedulerState, pool: Pool) -> bool:
+def _may_send(state: scheduler_state.SchedulerState, pool: pools.Pool) -> bool:
     """Return whether a task waits in the pool and the controls, outages and clock of its device let
     it start."""
     if not len(pool.queue) or (
@@ -82,14 +64,18 @@ def _may_send(state: SchedulerState, pool: Pool) -> bool:
         return False
     if pool.device in state.outages:
         return False
-    return not pool.spec.pace or device_clock.may_send(state, pool, state.paced.now_ns)
+    return not pool.spec.pace or batching.may_send(state, pool, state.paced.now_ns)
 
 
-def _next_assignment(state: SchedulerState, pool: Pool, now_ns: int) -> AssignTasks | None:
+def _next_assignment(
+    state: scheduler_state.SchedulerState, pool: pools.Pool, now_ns: int
+) -> AssignTasks | None:
     return _with_slot(state, pool, now_ns) or _prefetch_chunk(state, pool, now_ns)
 
 
-def _with_slot(state: SchedulerState, pool: Pool, now_ns: int) -> AssignTasks | None:
+def _with_slot(
+    state: scheduler_state.SchedulerState, pool: pools.Pool, now_ns: int
+) -> AssignTasks | None:
     """Assign a chunk to an idle worker with a slot; the slot may be taken back from a wide task."""
     worker, idle = _worker_with_most_slots(pool)
     if worker is not None:
@@ -97,13 +83,15 @@ def _with_slot(state: SchedulerState, pool: Pool, now_ns: int) -> AssignTasks | 
         if not state.estimator.kernels_compiled and idle == 1 and pool.live() > 1:
             allow_long = False  # it may compile for seconds
         return _to_idle(state, pool, worker, idle, now_ns, allow_long=allow_long)
-    worker = resizing.take_back(state, pool, now_ns)
+    worker = gang_scheduling.take_back(state, pool, now_ns)
     if worker is None:
         return None
     return _to_idle(state, pool, worker, 1, now_ns, allow_long=False)
 
 
-def _to_all_dedicated(state: SchedulerState, assignments: list[AssignTasks], now_ns: int) -> None:
+def _to_all_dedicated(
+    state: scheduler_state.SchedulerState, assignments: list[AssignTasks], now_ns: int
+) -> None:
     """Assign tasks of reservations to their dedicated workers."""
     for pool in state.pools.values():
         reservations: dict[int, None] = {}
@@ -125,7 +113,7 @@ def _to_all_dedicated(state: SchedulerState, assignments: list[AssignTasks], now
 
 
 def _to_dedicated(
-    state: SchedulerState, pool: Pool, worker: Worker, now_ns: int
+    state: scheduler_state.SchedulerState, pool: pools.Pool, worker: pools.Worker, now_ns: int
 ) -> AssignTasks | None:
     """Assign a task to an idle dedicated worker, or to another worker of the reservation that keeps
     the state from which the task continues; a large task gets free slots in addition."""
@@ -134,11 +122,13 @@ def _to_dedicated(
     if state.limits.end_ns:
         record = _postpone_late(state, pool, record, now_ns, reservation)
     if record is not None and record.batch.terms.parts is not None:
-        preferred = kept_states.worker_with_states(pool, record, reservation)
-        if preferred is not None and record.route.memory_bytes <= memory_for(preferred, record):
+        preferred = batching.worker_with_states(pool, record, reservation)
+        if preferred is not None and record.route.memory_bytes <= pools.memory_for(
+            preferred, record
+        ):
             worker = preferred
     host = worker.host
-    if record is None or record.route.memory_bytes > memory_for(worker, record):
+    if record is None or record.route.memory_bytes > pools.memory_for(worker, record):
         return None
     if record.cost_us >= PARALLEL_FROM_US and not pool.is_exclusive:
         spare = host.free_slots - host.claimed_slots
@@ -149,23 +139,28 @@ def _to_dedicated(
         slots = slots_for(record.cost_us, max_slots, 1 + spare, len(pool.queue), pool.live())
         host.free_slots -= slots - worker.slots
         worker.slots = slots
-    sharers = max(1, dedicated_workers.count(state, reservation))
-    return build_chunk(state, pool, worker, record, sharers, now_ns, reservation)
+    sharers = max(1, gang_scheduling.count(state, reservation))
+    return batching.build_chunk(state, pool, worker, record, sharers, now_ns, reservation)
 
 
-def _to_hardware(state: SchedulerState, pool: Pool, now_ns: int) -> AssignTasks | None:
+def _to_hardware(
+    state: scheduler_state.SchedulerState, pool: pools.Pool, now_ns: int
+) -> AssignTasks | None:
     """Assign the next task to a worker that holds hardware; such a worker needs no slot."""
     for worker in pool.idle():
         record = pool.queue.head()
         if state.limits.end_ns:
             record = _postpone_late(state, pool, record, now_ns)
-        if record is not None and record.route.memory_bytes <= memory_for(worker, record):
-            return build_chunk(state, pool, worker, record, 1, now_ns)
+        if record is not None and record.route.memory_bytes <= pools.memory_for(worker, record):
+            return batching.build_chunk(state, pool, worker, record, 1, now_ns)
     return None
 
 
 def _assign_round_robin(
-    state: SchedulerState, waiting: list[Pool], assignments: list[AssignTasks], now_ns: int
+    state: scheduler_state.SchedulerState,
+    waiting: list[pools.Pool],
+    assignments: list[AssignTasks],
+    now_ns: int,
 ) -> None:
     """Assign tasks of several pools: to idle workers first, in the pool with the fewest slots.
 
@@ -200,13 +195,13 @@ def _assign_round_robin(
             assignments.append(assignment)
 
 
-def _slots_granted(pool: Pool) -> int:
+def _slots_granted(pool: pools.Pool) -> int:
     return sum(worker.slots for worker in pool.workers.values())
 
 
 def _worker_with_most_slots(
-    pool: Pool, record: TaskRecord | None = None
-) -> tuple[Worker | None, int]:
+    pool: pools.Pool, record: TaskRecord | None = None
+) -> tuple[pools.Worker | None, int]:
     """Return the idle worker on the node with the most free slots, and the number of idle workers
     that could get a slot.
 
@@ -223,14 +218,20 @@ def _worker_with_most_slots(
         idle += 1
         free -= host.backfill_slots
         if free > max_free and (
-            record is None or record.route.memory_bytes <= memory_for(worker, record)
+            record is None or record.route.memory_bytes <= pools.memory_for(worker, record)
         ):
             best, max_free = worker, free
     return best, idle
 
 
 def _to_idle(
-    state: SchedulerState, pool: Pool, worker: Worker, idle: int, now_ns: int, *, allow_long: bool
+    state: scheduler_state.SchedulerState,
+    pool: pools.Pool,
+    worker: pools.Worker,
+    idle: int,
+    now_ns: int,
+    *,
+    allow_long: bool,
 ) -> AssignTasks | None:
     host = worker.host
     record = pool.queue.head(allow_long)
@@ -239,9 +240,9 @@ def _to_idle(
     if record is None:
         return None
     if record.batch.terms.parts is not None:
-        worker = kept_states.worker_with_states(pool, record) or worker
+        worker = batching.worker_with_states(pool, record) or worker
         host = worker.host
-    if record.route.memory_bytes > memory_for(worker, record):
+    if record.route.memory_bytes > pools.memory_for(worker, record):
         other, _ = _worker_with_most_slots(pool, record)
         if other is None:
             return None
@@ -261,12 +262,12 @@ def _to_idle(
     host.free_slots -= slots
     worker.slots = slots
     if slots > 1:
-        resizing.note_grant(state, worker, record)
-    return build_chunk(state, pool, worker, record, idle, now_ns)
+        gang_scheduling.note_grant(state, worker, record)
+    return batching.build_chunk(state, pool, worker, record, idle, now_ns)
 
 
 def _prefetch_chunk(
-    state: SchedulerState, pool: Pool, now_ns: int, reservation: int = 0
+    state: scheduler_state.SchedulerState, pool: pools.Pool, now_ns: int, reservation: int = 0
 ) -> AssignTasks | None:
     """Assign one more chunk to the least loaded worker that is busy with small tasks.
 
@@ -291,7 +292,7 @@ def _prefetch_chunk(
         first = next(iter(worker.held.values()))
         if first.incident:
             continue  # a suspect travels alone
-        if worker.held_us > ahead_us(first.cost_us) and len(worker.held) > 1:
+        if worker.held_us > batching.ahead_us(first.cost_us) and len(worker.held) > 1:
             continue
         if best is None or worker.held_us < best.held_us:
             best = worker
@@ -306,11 +307,15 @@ def _prefetch_chunk(
     free = max(0, host.free_memory - host.claimed_memory)
     if record.route.memory_bytes > free + best.reserved + best.memory_bytes:
         return None
-    return build_chunk(state, pool, best, record, live, now_ns, reservation)
+    return batching.build_chunk(state, pool, best, record, live, now_ns, reservation)
 
 
 def _postpone_late(
-    state: SchedulerState, pool: Pool, record: TaskRecord | None, now_ns: int, reservation: int = 0
+    state: scheduler_state.SchedulerState,
+    pool: pools.Pool,
+    record: TaskRecord | None,
+    now_ns: int,
+    reservation: int = 0,
 ) -> TaskRecord | None:
     """Return this task or the next that ends before the allocation does; set tasks that do not
     aside."""
@@ -321,7 +326,9 @@ def _postpone_late(
     return record
 
 
-def _may_be_long(state: SchedulerState, pool: Pool, host: NodeState, now_ns: int) -> bool:
+def _may_be_long(
+    state: scheduler_state.SchedulerState, pool: pools.Pool, host: pools.NodeState, now_ns: int
+) -> bool:
     """Return whether the next task may be long: not on a node's last slot while short tasks
     arrive."""
     free = host.free_slots - host.claimed_slots - host.backfill_slots
@@ -336,11 +343,15 @@ def _may_be_long(state: SchedulerState, pool: Pool, host: NodeState, now_ns: int
     return waited_ns > gang_scheduling.PATIENCE_NS or not _short_tasks_arriving(state, pool, now_ns)
 
 
-def _short_tasks_arriving(state: SchedulerState, pool: Pool, now_ns: int) -> bool:
+def _short_tasks_arriving(
+    state: scheduler_state.SchedulerState, pool: pools.Pool, now_ns: int
+) -> bool:
     return pool.queue.has_short() or now_ns - state.last_short_ns < gang_scheduling.RECENT_NS
 
 
-def _slot_bound(state: SchedulerState, record: TaskRecord, host: NodeState, now_ns: int) -> int:
+def _slot_bound(
+    state: scheduler_state.SchedulerState, record: TaskRecord, host: pools.NodeState, now_ns: int
+) -> int:
     """Return the most slots that a task may get; a long task leaves a slot to short ones."""
     free = host.free_slots - host.claimed_slots
     keeps_one = host.node.slots > 1 and (
@@ -350,5 +361,5 @@ def _slot_bound(state: SchedulerState, record: TaskRecord, host: NodeState, now_
     if record.cost_us > LONG_US:
         free = max(1, free - host.backfill_slots - keeps_one)
     if state.quotas.caps_slots:
-        free = max(1, min(free, owner_usage.slots_left(state, record.batch.owner)))
+        free = max(1, min(free, scheduler_state.slots_left(state, record.batch.owner)))
     return min(record.route.max_slots, free)

@@ -1,36 +1,191 @@
-"""Events of tasks: submitted, finished, cancelled, timed out."""
+"""Events of tasks, with paced devices, outages, and parents."""
 
 from __future__ import annotations
 
 import itertools
+from collections.abc import Mapping
 
 import msgspec
 
-from simenv.model import TaskSpec, TaskState, Timing
-from simenv.scheduler.core.actions import Action, StopAttempt, TaskEnded
-from simenv.scheduler.core.types import (
-    HELD,
-    HELD_RESULT,
-    UNQUEUED,
-    UNSENT,
-    Phase,
-    Route,
-    SubmitBatch,
-    TaskRecord,
-    early_end,
-    timing_of,
-)
-from simenv.scheduler.events import outages, paced
+from simenv.model import DEPENDENCY, TaskSpec, TaskState, Timing, task_name
+from simenv.scheduler import core
 from simenv.scheduler.queueing.lanes import SMALL_US
 from simenv.scheduler.queueing.queue import LONG_US
-from simenv.scheduler.state.dependencies import unfinished
-from simenv.scheduler.state.owner_quotas import run_limit_s
-from simenv.scheduler.state.pools import Pool, Worker
-from simenv.scheduler.state.state import SchedulerState
+from simenv.scheduler.state import (
+    owner_quotas,
+    paced as state_paced,
+    pools,
+    scheduler_state,
+    task_index,
+)
+from simenv.scheduler.views.admission import outage_reason
 from simenv.wire.messages.client import STATES, AttemptResult
 
+# Events of paced devices: a result is held, released, or restored with its place on the device.
+
+
+def hold(
+    state: scheduler_state.SchedulerState, record: core.TaskRecord, timing: Timing, slots: int
+) -> bool:
+    """Hold the result of a task until its time on the device is over; return False if its pool is
+    not paced.
+
+    `timing` includes the time on the device by the calibration of the attempt.
+    """
+    device = state.paced.all.get(state.pools[record.route.pool].device)
+    run = None if device is None else device.runs.get(record.number)
+    if device is None or run is None or record.stopping:
+        return False
+    run.timing, run.slots = timing, slots
+    if run.length_ns != timing.device_ns:
+        run.length_ns = timing.device_ns
+        device.arrange()
+    state.running += record.phase != core.RUNNING
+    record.phase = core.HELD
+    state.paced.held[record.number] = device
+    return True
+
+
+def withdraw(state: scheduler_state.SchedulerState, record: core.TaskRecord, now_ns: int) -> None:
+    """Remove the run of a task that ended without its time on the device; later runs move up."""
+    if state.paced:
+        state.paced.held.pop(record.number, None)
+        for device in state.paced.all.values():
+            device.withdraw(record.number, now_ns)
+        state.paced.forget(record.number)
+
+
+def lost(
+    state: scheduler_state.SchedulerState, pool: pools.Pool, records: list[core.TaskRecord]
+) -> None:
+    """Mark tasks of a lost worker to be sent again; their runs on the device keep their places."""
+    device = state.paced.all.get(pool.device)
+    if device is not None:
+        device.waiting.update(device.runs.keys() & {record.number for record in records})
+
+
+def release(state: scheduler_state.SchedulerState, now_ns: int) -> list[core.TaskEnded]:
+    """End the tasks whose time on their device is over."""
+    paced = state.paced
+    endings: list[core.TaskEnded] = []
+    for device in paced.all.values():
+        for run in device.pop_over(now_ns):
+            endings.append(_ended(state, run.record, run.timing, run.begin_ns, run.slots))
+    paced.note_current(now_ns)
+    return endings
+
+
+def _ended(
+    state: scheduler_state.SchedulerState,
+    record: core.TaskRecord,
+    timing: Timing | None,
+    begin_ns: int,
+    slots: int,
+) -> core.TaskEnded:
+    assert timing is not None
+    number = record.number
+    begun_ns = begin_ns + state.paced.offset_ns
+    timing = msgspec.structs.replace(timing, begun_ns=begun_ns)
+    del state.paced.held[number]
+    state.paced.forget(number)
+    del state.tasks[number]
+    if state.reservations.by_task:
+        state.reservations.settle(number, timing.device_ns, done=True)
+    state.finalize(record, TaskState.DONE)
+    return core.TaskEnded(record, TaskState.DONE, slots, timing, core.HELD_RESULT)
+
+
+def set_clock(state: scheduler_state.SchedulerState, wall_ns: int, now_ns: int) -> None:
+    """Relate the wall clock to the monotonic clock; called once at each start of the service."""
+    state.paced.offset_ns = wall_ns - now_ns
+
+
+def restore(
+    state: scheduler_state.SchedulerState, stored: Mapping[int, state_paced.StoredRun]
+) -> None:
+    """Restore the places of runs that devices had before a restart; their tasks run again.
+
+    `stored`: by task number.
+    """
+    for number, run in sorted(stored.items(), key=lambda pair: pair[1].place):
+        record = state.tasks.get(number)
+        if (
+            record is None
+            or run.device not in state.paced.all
+            or state.pool_of(record.route).device != run.device
+        ):
+            state.paced.changes[number] = None
+            continue
+        state.paced.restore(number, run, record, core.expected_ns(record.route, record.spec))
+
+
+# Outages of devices: a device starts nothing, and interrupted tasks run again after the outage.
+#
+# A task that a worker simulates at the begin of an outage keeps its worker, but its result is
+# discarded. Its next attempt begins after the outage, with the calibration of that time. On a paced
+# device, the tasks whose time on the device was not over are interrupted.
+
+
+def begin(
+    state: scheduler_state.SchedulerState, device: str, begun_ns: int | None
+) -> list[core.Action]:
+    """Begin an outage: the device starts nothing more.
+
+    `begun_ns`: time of the failure; tasks that the device ran then are interrupted. None: the
+    device did not fail, and its running tasks continue.
+    """
+    state.outages.add(device)
+    if begun_ns is None:
+        return []
+    actions: list[core.Action] = []
+    for record in _interrupted(state, device, begun_ns):
+        if record.stopping:
+            continue
+        if record.phase == core.HELD:
+            del state.paced.held[record.number]
+            actions.append(core.DropHeldResult(record.number))
+            requeue(state, [record])
+        elif record.phase != core.WAITING:
+            record.interrupted = True
+        note = f"attempt {record.attempts + 1} ({outage_reason(state.pools[device])})"
+        actions.append(core.RecordEvent("task.requeued", task_name(record.number), note))
+    return actions
+
+
+def requeue(state: scheduler_state.SchedulerState, records: list[core.TaskRecord]) -> None:
+    """Put interrupted tasks of one pool, which no worker holds, at the front of its queue."""
+    for record in records:
+        state.running -= record.phase in (core.RUNNING, core.HELD)
+        record.phase = core.WAITING
+        record.worker = ""
+        record.interrupted = False
+    if records:
+        state.pools[records[0].route.pool].queue.requeue_front(records)
+
+
+def _interrupted(
+    state: scheduler_state.SchedulerState, device: str, begun_ns: int
+) -> list[core.TaskRecord]:
+    paced = state.paced.all.get(device)
+    if paced is not None:
+        results = [run.record for run in paced.interrupt(begun_ns)]
+        for record in results:
+            state.paced.forget(record.number)
+        return results
+    return [
+        record
+        for pool in state.pools.values()
+        if pool.device == device
+        for worker in pool.workers.values()
+        for record in worker.held.values()
+        if record.sent_ns <= begun_ns
+    ]
+
+
+# Events of tasks: submitted, finished, cancelled, timed out.
+
 _DONE = STATES.index(TaskState.DONE)
-_UNHELD = (*UNSENT, HELD)  # phases of tasks that no worker has
+_UNHELD = (*core.UNSENT, core.HELD)  # phases of tasks that no worker has
 TELLING_US = 5_000.0  # shorter busy times say little about efficiency
 OBSERVED = 8  # the estimator observes one of so many tasks of a chunk: they are alike
 
@@ -39,14 +194,14 @@ OBSERVED = 8  # the estimator observes one of so many tasks of a chunk: they are
 
 
 def submit(
-    state: SchedulerState,
-    batch: SubmitBatch,
+    state: scheduler_state.SchedulerState,
+    batch: core.SubmitBatch,
     specs: list[TaskSpec],
-    routes: list[Route],
+    routes: list[core.Route],
     attempts: list[int] | None,
     units: list[int] | None = None,
     failed_parent: int = 0,
-) -> list[Action]:
+) -> list[core.Action]:
     """Queue tasks with numbers from `batch.first`; tasks with unfinished parents wait for them
     first.
 
@@ -55,7 +210,7 @@ def submit(
     - `failed_parent`: a parent that did not end as DONE; 0 if there is none
     """
     tasks = state.tasks
-    by_pool: dict[str, list[TaskRecord]] = {}
+    by_pool: dict[str, list[core.TaskRecord]] = {}
     last, key, cost_us, records, has_short = None, (-1, -1), 0.0, [], False
     for number, (spec, route) in enumerate(zip(specs, routes, strict=True), batch.first):
         if route is not last or (spec.shots, spec.count) != key:
@@ -64,7 +219,7 @@ def submit(
             cost_us += state.estimator.compile_us(route, batch.terms)
             records = by_pool.setdefault(route.pool, [])
             has_short = has_short or (route.ranks == 1 and cost_us <= LONG_US)
-        record = tasks[number] = TaskRecord(number, spec, batch, route, cost_us)
+        record = tasks[number] = core.TaskRecord(number, spec, batch, route, cost_us)
         records.append(record)
     state.queued_bytes += batch.share_bytes * len(specs) or sum(len(s.program) for s in specs)
     if attempts is not None:
@@ -76,7 +231,7 @@ def submit(
         queued = itertools.chain.from_iterable(by_pool.values())
         has_short = any(r.route.ranks == 1 and r.cost_us <= LONG_US for r in queued)
     if batch.terms.after:
-        parents = unfinished(batch.terms.after, tasks)
+        parents = task_index.unfinished(batch.terms.after, tasks)
         if parents or failed_parent:
             span = range(batch.first, batch.first + len(specs))
             state.dependencies.add([tasks[number] for number in span], parents, failed_parent)
@@ -94,10 +249,10 @@ def submit(
 
 
 def _hold_units(
-    state: SchedulerState,
-    batch: SubmitBatch,
+    state: scheduler_state.SchedulerState,
+    batch: core.SubmitBatch,
     units: list[int],
-    by_pool: dict[str, list[TaskRecord]],
+    by_pool: dict[str, list[core.TaskRecord]],
 ) -> None:
     """Let new tasks, which are in no queue yet, hold units of their reservation; remove those that
     must wait for units from `by_pool`.
@@ -115,24 +270,26 @@ def _hold_units(
             ledger.record_units(number, reservation, units_taken)
     if parked:
         for pool, records in list(by_pool.items()):
-            by_pool[pool] = [r for r in records if r.phase == Phase.WAITING]
+            by_pool[pool] = [r for r in records if r.phase == core.Phase.WAITING]
             if not by_pool[pool]:
                 del by_pool[pool]
 
 
-def rollback_submit(state: SchedulerState, first: int, count: int, now_ns: int) -> list[Action]:
+def rollback_submit(
+    state: scheduler_state.SchedulerState, first: int, count: int, now_ns: int
+) -> list[core.Action]:
     """Remove accepted tasks that could not be stored."""
     for number in range(first, first + count):
         record = state.tasks.pop(number)
-        if record.phase == Phase.WAITING:
+        if record.phase == core.Phase.WAITING:
             state.pools[record.route.pool].queue.drop(record)
-        elif record.phase not in UNQUEUED:
+        elif record.phase not in core.UNQUEUED:
             worker = state.workers[record.worker]
             del worker.held[number]
             worker.held_us -= record.cost_us
             if not worker.held:
                 state.worker_became_idle(worker, now_ns)
-        paced.withdraw(state, record, now_ns)
+        withdraw(state, record, now_ns)
         state.forget_task(record)
     return []
 
@@ -141,19 +298,23 @@ def rollback_submit(state: SchedulerState, first: int, count: int, now_ns: int) 
 
 
 def tasks_finished(
-    state: SchedulerState, name: str, results: list[AttemptResult], slots: int, now_ns: int
-) -> list[TaskEnded]:
+    state: scheduler_state.SchedulerState,
+    name: str,
+    results: list[AttemptResult],
+    slots: int,
+    now_ns: int,
+) -> list[core.TaskEnded]:
     """Finalize the tasks of these results; results of outdated attempts are ignored."""
     worker = state.workers.get(name)
     if worker is None:
         return []
     worker.heard_ns, held_us = now_ns, worker.held_us
     held, tasks, by_task = worker.held, state.tasks, state.reservations.by_task
-    endings: list[TaskEnded] = []
-    ended: list[TaskRecord] = []
+    endings: list[core.TaskEnded] = []
+    ended: list[core.TaskRecord] = []
     ran_us = 0
     states: list[TaskState] = []
-    interrupted: list[TaskRecord] = []
+    interrupted: list[core.TaskRecord] = []
     pool = state.pools[worker.pool]
     is_paced = pool.spec.pace
     for index, result in enumerate(results):
@@ -172,21 +333,23 @@ def tasks_finished(
         if record.interrupted and not record.stopping:
             interrupted.append(record)
             continue
-        timing = timing_of(record, result, now_ns)
+        timing = core.timing_of(record, result, now_ns)
         if is_paced:
-            if result.state == _DONE and paced.hold(state, record, timing, slots):
+            if result.state == _DONE and hold(state, record, timing, slots):
                 continue
-            paced.withdraw(state, record, now_ns)
+            withdraw(state, record, now_ns)
         tasks.pop(number, None)
         if by_task:
             state.reservations.settle(number, result.run_us * 1000, done=result.state == _DONE)
         reason = record.stopping
         limit_s = _run_limit_s(state, record) if reason == "run_timeout" else 0.0
-        endings.append(TaskEnded(record, final, slots, timing, index, reason, run_limit_s=limit_s))
+        endings.append(
+            core.TaskEnded(record, final, slots, timing, index, reason, run_limit_s=limit_s)
+        )
         ended.append(record)
         states.append(final)
     worker.held_us = held_us
-    outages.requeue(state, interrupted)
+    requeue(state, interrupted)
     state.finalize_many(ended, states)
     worker.tasks += len(endings)
     worker.idle_beats = 0
@@ -200,11 +363,11 @@ def tasks_finished(
     return endings
 
 
-def _run_limit_s(state: SchedulerState, record: TaskRecord) -> float:
-    return run_limit_s(state.quotas.of(record.batch.owner), record.batch.terms)
+def _run_limit_s(state: scheduler_state.SchedulerState, record: core.TaskRecord) -> float:
+    return owner_quotas.run_limit_s(state.quotas.of(record.batch.owner), record.batch.terms)
 
 
-def _learn(pool: Pool, worker: Worker, ran_us: int, count: int, now_ns: int) -> None:
+def _learn(pool: pools.Pool, worker: pools.Worker, ran_us: int, count: int, now_ns: int) -> None:
     """Learn the worker's efficiency, unless the chunk was short and nothing followed it."""
     has_more = bool(worker.held) or bool(pool.queue.count)
     busy_us = (now_ns - worker.working_since_ns) / 1000 if worker.working_since_ns else 0.0
@@ -218,8 +381,8 @@ def _learn(pool: Pool, worker: Worker, ran_us: int, count: int, now_ns: int) -> 
 
 
 def cancel(
-    state: SchedulerState, task_numbers: list[int], now_ns: int
-) -> tuple[list[str], list[Action]]:
+    state: scheduler_state.SchedulerState, task_numbers: list[int], now_ns: int
+) -> tuple[list[str], list[core.Action]]:
     """Cancel tasks; return "cancelled", "cancelling" or "unknown" for each of them, and the
     actions."""
     answers, actions = [], []
@@ -233,11 +396,13 @@ def cancel(
     return answers, actions
 
 
-def _stop(state: SchedulerState, record: TaskRecord, reason: str, now_ns: int) -> list[Action]:
+def _stop(
+    state: scheduler_state.SchedulerState, record: core.TaskRecord, reason: str, now_ns: int
+) -> list[core.Action]:
     """End a task early: at once if it waits, else through its worker."""
     if record.phase in _UNHELD:
-        index = HELD_RESULT if record.phase == Phase.HELD else -1
-        ended = end_unrun(state, record, early_end(reason), reason, now_ns)
+        index = core.HELD_RESULT if record.phase == core.Phase.HELD else -1
+        ended = end_unrun(state, record, core.early_end(reason), reason, now_ns)
         return [msgspec.structs.replace(ended, index=index)]
     if record.stopping:
         return []
@@ -245,42 +410,44 @@ def _stop(state: SchedulerState, record: TaskRecord, reason: str, now_ns: int) -
     deadlines = state.deadlines
     set_deadline = deadlines.skip_by if _waits_behind(state, record) else deadlines.stop_by
     set_deadline(now_ns, record.number, record.fence, state.grace_ns(record))
-    return [StopAttempt(record.worker, record.number, record.fence, reason)]
+    return [core.StopAttempt(record.worker, record.number, record.fence, reason)]
 
 
-def _waits_behind(state: SchedulerState, record: TaskRecord) -> bool:
+def _waits_behind(state: scheduler_state.SchedulerState, record: core.TaskRecord) -> bool:
     """Return whether the task was sent behind another one and is not known to have started."""
-    if record.phase != Phase.SENT:
+    if record.phase != core.Phase.SENT:
         return False
     return record is not next(iter(state.workers[record.worker].held.values()))
 
 
 def end_unrun(
-    state: SchedulerState,
-    record: TaskRecord,
+    state: scheduler_state.SchedulerState,
+    record: core.TaskRecord,
     final: TaskState,
     reason: str,
     now_ns: int,
     message: str = "",
-) -> TaskEnded:
+) -> core.TaskEnded:
     """Finalize a task that no worker holds, without a result."""
-    if record.phase == Phase.WAITING:
+    if record.phase == core.Phase.WAITING:
         state.pools[record.route.pool].queue.drop(record)
-    paced.withdraw(state, record, now_ns)
+    withdraw(state, record, now_ns)
     del state.tasks[record.number]
     state.finalize(record, final)
     waited_us = (now_ns - record.batch.accepted_ns) // 1000
-    return TaskEnded(record, final, 0, Timing(waited_us, 0, 0), reason=reason, message=message)
+    return core.TaskEnded(record, final, 0, Timing(waited_us, 0, 0), reason=reason, message=message)
 
 
-def _unconfirmed(state: SchedulerState, record: TaskRecord, now_ns: int) -> list[Action]:
+def _unconfirmed(
+    state: scheduler_state.SchedulerState, record: core.TaskRecord, now_ns: int
+) -> list[core.Action]:
     """End a task whose worker did not confirm its skip within the grace period.
 
     Behind another task, the task ends here; if the worker runs it all the same, its heartbeat
     reports it. At the front, the task may have started, so the grace period of a stop begins.
     """
     if not _waits_behind(state, record):
-        if record.phase == Phase.SENT:
+        if record.phase == core.Phase.SENT:
             grace_ns = state.grace_ns(record)
             state.deadlines.stop_by(now_ns, record.number, record.fence, grace_ns)
         return []
@@ -289,17 +456,17 @@ def _unconfirmed(state: SchedulerState, record: TaskRecord, now_ns: int) -> list
     worker.held_us = max(0.0, worker.held_us - record.cost_us)
     worker.skipped[record.number] = record.fence, 0
     reason = record.stopping
-    return [end_unrun(state, record, early_end(reason), reason, now_ns)]
+    return [end_unrun(state, record, core.early_end(reason), reason, now_ns)]
 
 
 # --- timeouts ------------------------------------------------------------------------------
 
 
-def end_overdue(state: SchedulerState, now_ns: int) -> list[Action]:
-    actions: list[Action] = []
+def end_overdue(state: scheduler_state.SchedulerState, now_ns: int) -> list[core.Action]:
+    actions: list[core.Action] = []
     for number in state.deadlines.queue_timeouts(now_ns):
         record = state.tasks.get(number)
-        if record is not None and (record.phase in UNSENT or _waits_behind(state, record)):
+        if record is not None and (record.phase in core.UNSENT or _waits_behind(state, record)):
             actions += _stop(state, record, "queue_timeout", now_ns)
     for number, fence in state.deadlines.run_timeouts(now_ns):
         record = state.tasks.get(number)
@@ -315,3 +482,36 @@ def end_overdue(state: SchedulerState, now_ns: int) -> list[Action]:
             worker = state.workers[record.worker]
             actions += state.kill(worker, f"did not stop ({record.stopping})")
     return actions
+
+
+# Release or end of tasks whose parents have ended.
+
+MAX_ENDED = 250  # tasks ended by one call, so that the event loop is not blocked
+
+
+def release_children(state: scheduler_state.SchedulerState, now_ns: int) -> None:
+    """Queue the tasks whose parents have all ended as DONE."""
+    by_queue: dict[tuple[str, int], list[core.TaskRecord]] = {}
+    for record in state.dependencies.take_ready():
+        by_queue.setdefault((record.route.pool, id(record.batch)), []).append(record)
+        if record.route.ranks == 1 and record.cost_us <= LONG_US:
+            state.last_short_ns = now_ns
+    for records in by_queue.values():
+        state.pool_of(records[0].route).queue.append(records)
+
+
+def end_failed(state: scheduler_state.SchedulerState, now_ns: int) -> list[core.TaskEnded]:
+    """End tasks with a parent that did not end as DONE, and the tasks that come after these.
+
+    A chain is followed task by task, without recursion. At most MAX_ENDED tasks are ended; the next
+    call ends the rest.
+    """
+    endings: list[core.TaskEnded] = []
+    failed = state.dependencies.failed
+    while failed and len(endings) < MAX_ENDED:
+        group = next(iter(failed))
+        left = MAX_ENDED - len(endings)
+        for record in list(itertools.islice(group.tasks.values(), left)):
+            ended = end_unrun(state, record, TaskState.FAILED, DEPENDENCY, now_ns)
+            endings.append(msgspec.structs.replace(ended, parent=group.failed_parent))
+    return endings

@@ -1,21 +1,92 @@
-"""Events of workers: joined, heartbeats, silent, lost, and what follows for their tasks.
-
-A worker is identified by its name and its start number: messages of an earlier start of the same
-name are ignored.
-"""
+"""Events of workers, of nodes, and of memory."""
 
 from __future__ import annotations
 
+import itertools
+from collections import Counter
+
+import msgspec
+
+from simenv.errors import NotFoundError, OptionError
 from simenv.model import WorkerState, task_name
-from simenv.scheduler.core.actions import Action, KillWorker, RecordEvent, StopAttempt
-from simenv.scheduler.core.types import Phase, TaskRecord, WorkerHeartbeat
-from simenv.scheduler.events import memory, paced
-from simenv.scheduler.state import crashes
-from simenv.scheduler.state.indexes import STOP_GRACE_NS
-from simenv.scheduler.state.nodes import AVOID_NS
-from simenv.scheduler.state.owner_quotas import run_limit_s
-from simenv.scheduler.state.pools import Worker
-from simenv.scheduler.state.state import SchedulerState
+from simenv.model.calls import FUNCTIONS
+from simenv.scheduler import core
+from simenv.scheduler.events import tasks
+from simenv.scheduler.state import owner_quotas, pools as state_pools, scheduler_state, task_index
+from simenv.text import size
+
+# Watch of memory: a worker above its grant is ended and its task charged; the memory of the
+# service itself is bounded by `ClusterLimits.service_bytes`, above which new tasks are refused.
+
+GRANT_FACTOR = 1.5  # estimates of engines are that exact
+GRANT_MARGIN_BYTES = 256 * 2**20
+# Of each rank's process besides its tasks: interpreter, libraries, compiled kernels and plans.
+PROCESS_BYTES = 512 * 2**20
+GPU_PROCESS_BYTES = 4 * 2**30  # the same with the context and the libraries of a GPU
+OVER_BEATS = 2  # consecutive heartbeats above the bound: a peak of less than a second may pass
+
+
+def granted_bytes(worker: state_pools.Worker) -> int:
+    """Return the resident memory of all ranks of a worker that its grants account for.
+
+    The memory of a function is not known before: it may take that of its worker's slots.
+    """
+    each = GPU_PROCESS_BYTES if worker.gpus else PROCESS_BYTES
+    tasks_bytes = worker.reserved + worker.memory_bytes
+    if any(record.batch.terms.engine == FUNCTIONS for record in worker.held.values()):
+        node = worker.host.node
+        slots_bytes = max(1, worker.slots) * (node.memory_bytes // max(1, node.slots))
+        tasks_bytes = max(tasks_bytes, slots_bytes)
+    return worker.ranks * (each + tasks_bytes) + worker.kept_bytes
+
+
+def excess(
+    state: scheduler_state.SchedulerState, worker: state_pools.Worker, record: core.TaskRecord
+) -> str:
+    """Return the reason to end a worker that runs this task, by its last heartbeats; "" if there is
+    none."""
+    granted, used = granted_bytes(worker), worker.rss_bytes
+    if used <= max(GRANT_FACTOR * granted, granted + GRANT_MARGIN_BYTES):
+        worker.over_beats = 0
+        return ""
+    if state.pools[worker.pool].is_exclusive:  # a provider's library is granted no memory
+        return ""
+    worker.over_beats += 1
+    if worker.over_beats < OVER_BEATS:
+        return ""
+    return (
+        f"{task_name(record.number)} used {size(used)} of memory where {size(granted)} were granted"
+    )
+
+
+def end_worker(
+    worker: state_pools.Worker, record: core.TaskRecord, reason: str
+) -> list[core.Action]:
+    """Kill a worker whose running task took too much memory. The task is then charged with the
+    loss of the worker."""
+    record.announced = True  # the heartbeat names it: no other task is a suspect
+    return [
+        core.RecordEvent("worker.over_memory", worker.name, reason),
+        core.KillWorker(worker.name, reason, worker.start),
+    ]
+
+
+def service_memory(state: scheduler_state.SchedulerState, used_bytes: int) -> list[core.Action]:
+    """Record the resident memory of the service; report when it passes the limit, and when it is
+    below again."""
+    limit, before = state.limits.service_bytes, state.service_bytes
+    state.service_bytes = used_bytes
+    if not limit or (used_bytes > limit) == (before > limit):
+        return []
+    is_above = used_bytes > limit
+    text = f"the service uses {size(used_bytes)} of memory; its limit is {size(limit)}"
+    return [core.RecordEvent(f"service.memory_{'full' if is_above else 'freed'}", "service", text)]
+
+
+# Events of workers: joined, heartbeats, silent, lost, and what follows for their tasks.
+#
+# A worker is identified by its name and its start number: messages of an earlier start of the same
+# name are ignored.
 
 # A provider's library may block all threads of its worker; the end of the process is seen anyway.
 HARDWARE_SILENT_NS = 600_000_000_000
@@ -23,7 +94,7 @@ IDLE_BEATS = 3  # consecutive idle heartbeats of a worker that holds tasks
 
 
 def worker_joined(
-    state: SchedulerState, name: str, start: int, node: str, pid: int, now_ns: int
+    state: scheduler_state.SchedulerState, name: str, start: int, node: str, pid: int, now_ns: int
 ) -> bool:
     """Record that a started worker is ready; return False if this start of it is not expected."""
     worker = state.workers.get(name)
@@ -37,22 +108,22 @@ def worker_joined(
 
 
 def task_started(
-    state: SchedulerState, name: str, task: int, fence: int, now_ns: int
-) -> list[Action]:
+    state: scheduler_state.SchedulerState, name: str, task: int, fence: int, now_ns: int
+) -> list[core.Action]:
     """Record that a worker runs a task; long tasks are announced at once, others by heartbeat."""
     record = state.tasks.get(task)
     worker = state.workers.get(name)
     if worker is None or record is None or record.fence != fence:
         return []
     worker.heard_ns = now_ns
-    if record.phase == Phase.SENT:
-        record.phase = Phase.RUNNING
+    if record.phase == core.Phase.SENT:
+        record.phase = core.Phase.RUNNING
         record.started_ns = now_ns
         state.running += 1
         batch = record.batch
         limit_s = batch.terms.run_timeout_s
         if batch.owner:
-            limit_s = run_limit_s(state.quotas.of(batch.owner), batch.terms)
+            limit_s = owner_quotas.run_limit_s(state.quotas.of(batch.owner), batch.terms)
         if limit_s:
             next_ns = now_ns + round(limit_s * 1e9)
             state.deadlines.run_until(next_ns, task, fence)
@@ -62,8 +133,8 @@ def task_started(
 
 
 def heartbeat_received(
-    state: SchedulerState, beat: WorkerHeartbeat, now_ns: int
-) -> tuple[bool, list[Action]]:
+    state: scheduler_state.SchedulerState, beat: core.WorkerHeartbeat, now_ns: int
+) -> tuple[bool, list[core.Action]]:
     """Record that a worker is alive; return False for an unknown worker or an earlier start.
 
     A worker that loads kernels runs no task and has not lost its tasks.
@@ -75,10 +146,10 @@ def heartbeat_received(
     worker.heard_ns = now_ns
     worker.rss_bytes = beat.rss_bytes
     worker.passes = (task, *beat.passes)
-    actions: list[Action] = []
+    actions: list[core.Action] = []
     if beat.compiling and task and worker.compiling != task:
         text = f"{name} compiles kernels for it, once on this machine"
-        actions.append(RecordEvent("task.compiling", task_name(task), text))
+        actions.append(core.RecordEvent("task.compiling", task_name(task), text))
     worker.compiling = task if beat.compiling else 0
     if task:
         worker.idle_beats = 0
@@ -87,9 +158,9 @@ def heartbeat_received(
         task_started(state, name, task, fence, now_ns)
         record = worker.held.get(task)
         if record is not None and record.fence == fence:  # else its grant may be over
-            reason = memory.excess(state, worker, record)
+            reason = excess(state, worker, record)
             if reason:
-                actions = memory.end_worker(worker, record, reason)
+                actions = end_worker(worker, record, reason)
                 return True, actions + declare_worker_lost(state, worker, reason, now_ns)
     elif worker.held and beat.waiting:
         worker.idle_beats += 1
@@ -99,22 +170,28 @@ def heartbeat_received(
 
 
 def _not_skipped(
-    state: SchedulerState, worker: Worker, task: int, fence: int, now_ns: int
-) -> list[Action]:
+    state: scheduler_state.SchedulerState,
+    worker: state_pools.Worker,
+    task: int,
+    fence: int,
+    now_ns: int,
+) -> list[core.Action]:
     """Stop a task that had ended and that its worker started before the skip arrived; kill the
     worker after the grace period."""
     skipped_fence, until_ns = worker.skipped[task]
     if skipped_fence != fence:
         return []
     if not until_ns:
-        worker.skipped[task] = fence, now_ns + STOP_GRACE_NS
-        return [StopAttempt(worker.name, task, fence, "cancelled")]
+        worker.skipped[task] = fence, now_ns + task_index.STOP_GRACE_NS
+        return [core.StopAttempt(worker.name, task, fence, "cancelled")]
     if now_ns < until_ns or worker.killed:
         return []
     return state.kill(worker, "did not stop a task that has ended")
 
 
-def worker_unusable(state: SchedulerState, name: str, reason: str, now_ns: int) -> list[Action]:
+def worker_unusable(
+    state: scheduler_state.SchedulerState, name: str, reason: str, now_ns: int
+) -> list[core.Action]:
     """Kill a worker; its tasks are queued again and none of them is charged."""
     worker = state.workers.get(name)
     if worker is None:
@@ -123,7 +200,7 @@ def worker_unusable(state: SchedulerState, name: str, reason: str, now_ns: int) 
 
 
 def worker_lost(
-    state: SchedulerState,
+    state: scheduler_state.SchedulerState,
     name: str,
     start: int,
     reason: str,
@@ -131,7 +208,7 @@ def worker_lost(
     log: str = "",
     *,
     blame: bool = True,
-) -> list[Action]:
+) -> list[core.Action]:
     """Handle the end of a worker's processes; `blame`: a task or the pool may be the cause."""
     worker = state.workers.get(name)
     if worker is None or worker.start != start:
@@ -144,14 +221,14 @@ def worker_lost(
 
 
 def declare_worker_lost(
-    state: SchedulerState,
-    worker: Worker,
+    state: scheduler_state.SchedulerState,
+    worker: state_pools.Worker,
     reason: str,
     now_ns: int,
     log: str = "",
     *,
     blame: bool = True,
-) -> list[Action]:
+) -> list[core.Action]:
     """Remove a worker; its name is not reused while its processes may live."""
     pool = state.pools[worker.pool]
     held = list(worker.held.values())
@@ -159,12 +236,12 @@ def declare_worker_lost(
     state.unreaped_workers[worker.name] = worker.start
     if worker.state == WorkerState.STARTING:
         for host, _ in worker.host_ranks:
-            host.avoid_until_ns = now_ns + AVOID_NS
+            host.avoid_until_ns = now_ns + state_pools.AVOID_NS
     retired = worker.state == WorkerState.DRAINING and not held
     worker.state = WorkerState.GONE if retired else WorkerState.LOST
     if retired:
         return []
-    actions: list[Action] = [RecordEvent("worker.lost", worker.name, reason)]
+    actions: list[core.Action] = [core.RecordEvent("worker.lost", worker.name, reason)]
     if held:
         charged = blame and not worker.killed
         actions += _lose(state, worker, held, reason, log, charged, now_ns)
@@ -176,50 +253,50 @@ def declare_worker_lost(
 
 
 def _lose(
-    state: SchedulerState,
-    worker: Worker,
-    held: list[TaskRecord],
+    state: scheduler_state.SchedulerState,
+    worker: state_pools.Worker,
+    held: list[core.TaskRecord],
     reason: str,
     log: str,
     charged: bool,
     now_ns: int,
-) -> list[Action]:
+) -> list[core.Action]:
     """Requeue the tasks of a lost worker at the front, except those that end here.
 
     Tasks that end spend units of their reservation for the time that they ran.
     """
-    verdict = crashes.attribute_crash(held, reason, log, worker.node, charged)
+    verdict = task_index.attribute_crash(held, reason, log, worker.node, charged)
     state.incidents.record(verdict)
-    actions: list[Action] = []
+    actions: list[core.Action] = []
     requeued = []
-    ran_ns = {r.number: now_ns - r.started_ns for r in held if r.phase == Phase.RUNNING}
+    ran_ns = {r.number: now_ns - r.started_ns for r in held if r.phase == core.Phase.RUNNING}
     for record in held:
-        state.running -= record.phase == Phase.RUNNING
-        record.phase = Phase.WAITING
+        state.running -= record.phase == core.Phase.RUNNING
+        record.phase = core.Phase.WAITING
         record.worker = ""
         record.interrupted = False
     for ending in verdict.endings:
         number = ending.record.number
         state.tasks.pop(number)
         state.reservations.settle(number, ran_ns.get(number, 0))
-        paced.withdraw(state, ending.record, now_ns)
+        tasks.withdraw(state, ending.record, now_ns)
         state.finalize(ending.record, ending.state)
         actions.append(ending)
     for record in held:
-        if record.phase == Phase.WAITING:
+        if record.phase == core.Phase.WAITING:
             requeued.append(record)
             note = f"attempt {record.attempts + 1} ({worker.name} was lost: {reason})"
-            actions.append(RecordEvent("task.requeued", task_name(record.number), note))
+            actions.append(core.RecordEvent("task.requeued", task_name(record.number), note))
     state.lost_attempts += len(held)
     pool = state.pools[worker.pool]
-    paced.lost(state, pool, requeued)
+    tasks.lost(state, pool, requeued)
     pool.queue.requeue_front(requeued)
     return actions
 
 
-def expire_silent_workers(state: SchedulerState, now_ns: int) -> list[Action]:
+def expire_silent_workers(state: scheduler_state.SchedulerState, now_ns: int) -> list[core.Action]:
     """Declare workers without a heartbeat for too long lost."""
-    actions: list[Action] = []
+    actions: list[core.Action] = []
     for worker in list(state.workers.values()):
         if worker.state == WorkerState.DRAINING and (
             now_ns - worker.since_ns > state.limits.silent_ns
@@ -235,6 +312,174 @@ def expire_silent_workers(state: SchedulerState, now_ns: int) -> list[Action]:
         if now_ns - worker.heard_ns > limit:
             problem = "not ready" if starting else "silent"
             reason = f"{problem} for {(now_ns - worker.heard_ns) / 1e9:.1f} s"
-            actions.append(KillWorker(worker.name, reason, worker.start))
+            actions.append(core.KillWorker(worker.name, reason, worker.start))
             actions += declare_worker_lost(state, worker, reason, now_ns)
     return actions
+
+
+# Events of pools and nodes: scale, drain, resume, lost, back.
+
+_PROBED = "; it is looked for"
+MAX_CHECKED = 10_000  # waiting tasks checked when a node is lost; takes 10 ms of the event loop
+
+
+def scale(
+    state: scheduler_state.SchedulerState,
+    name: str,
+    min_workers: int,
+    max_workers: int,
+    *,
+    overcommit: bool = False,
+) -> list[core.Action]:
+    """Set the bounds of a pool's size; `overcommit`: also beyond the capacity of its nodes.
+
+    Raises OptionError, NotFoundError.
+    """
+    pool = state.pools.get(name)
+    if pool is None or pool.base:
+        names = [n for n, p in state.pools.items() if not p.base]
+        hint = f"pools: {', '.join(names)}"
+        if pool is None:
+            raise NotFoundError(f"there is no pool {name[:64]!r}", hint=hint)
+        message = f"pool {name!r} is made on demand and has as many workers as its tasks need"
+        raise OptionError(message, hint=hint)
+    if not 0 <= min_workers <= max_workers:
+        raise OptionError(
+            f"pool {name!r}: {min_workers} to {max_workers} workers is not a range",
+            hint="0 <= min_workers <= max_workers",
+        )
+    pool.spec = msgspec.structs.replace(pool.spec, min=min_workers, max=max_workers)
+    pool.overcommit = overcommit
+    return [core.RecordEvent("pool.scaled", name, f"{min_workers} to {max_workers} workers")]
+
+
+def drain(
+    state: scheduler_state.SchedulerState, name: str, reason: str, now_ns: int
+) -> list[core.Action]:
+    """Start nothing more on a node; its workers end when idle and are replaced elsewhere.
+
+    Raises NotFoundError.
+    """
+    host = _host(state, name)
+    host.drained = reason or "no reason given"
+    state.nodes.version += 1
+    actions: list[core.Action] = [core.RecordEvent("node.drained", name, host.drained)]
+    for worker in _workers_on(state, host):
+        actions += state.retire(worker, f"node {name} is drained", now_ns)
+    return actions + record_unplaceable(state)
+
+
+def resume(
+    state: scheduler_state.SchedulerState, name: str, is_probed: bool = False
+) -> list[core.Action]:
+    """Use a drained or lost node, or a quarantined pool, again.
+
+    `is_probed`: the launcher cannot start anything on the node and still looks for it, so the node
+    stays lost until it is back.
+    """
+    pool = state.pools.get(name)
+    if pool is not None and name not in state.nodes.hosts:
+        pool.record_success()
+        return [core.RecordEvent("pool.resumed", name, "its workers are started again")]
+    host = _host(state, name)
+    host.drained = ""
+    state.nodes.version += 1
+    host.avoid_until_ns = 0
+    if is_probed:
+        host.lost = (host.lost or "lost").removesuffix(_PROBED) + _PROBED
+        return [core.RecordEvent("node.resumed", name, f"once it is back ({host.lost})")]
+    host.lost = ""
+    return [core.RecordEvent("node.resumed", name, "workers may be placed there again")]
+
+
+def lost(
+    state: scheduler_state.SchedulerState, name: str, reason: str, now_ns: int
+) -> list[core.Action]:
+    """Declare a node and its workers lost; neither their pools nor their tasks are charged."""
+    host = state.nodes.hosts.get(name)
+    if host is None or host.lost:
+        return []
+    host.lost = reason or "lost"
+    state.nodes.version += 1
+    actions: list[core.Action] = [core.RecordEvent("node.lost", name, host.lost)]
+    for worker in _workers_on(state, host):
+        actions.append(core.KillWorker(worker.name, f"node {name} was lost", worker.start))
+        actions += declare_worker_lost(
+            state, worker, f"node {name} was lost: {host.lost}", now_ns, blame=False
+        )
+        pool = state.pools[worker.pool]
+        pool.next_start_ns = pool.pauses = 0  # other nodes are sound
+    return actions + record_unplaceable(state)
+
+
+def back(state: scheduler_state.SchedulerState, name: str) -> list[core.Action]:
+    """Use a lost node again, because the launcher reports it back."""
+    host = state.nodes.hosts.get(name)
+    if host is None or not host.lost:
+        return []
+    host.lost = ""
+    state.nodes.version += 1
+    host.avoid_until_ns = 0
+    return [core.RecordEvent("node.back", name, f"drained: {host.drained}" if host.drained else "")]
+
+
+def detect_silent_nodes(state: scheduler_state.SchedulerState, now_ns: int) -> list[core.Action]:
+    """Declare silent workers lost, and a node lost if all its workers are silent."""
+    actions: list[core.Action] = []
+    for host in state.nodes.hosts.values() if len(state.nodes.hosts) > 1 else ():
+        on_node = _workers_on(state, host)
+        ready = [w for w in on_node if w.state in (WorkerState.IDLE, WorkerState.BUSY)]
+        silent = [w for w in ready if now_ns - w.heard_ns > state.limits.silent_ns]
+        if len(silent) > 1 and len(silent) == len(ready):
+            reason = f"all its {len(silent)} workers are silent"
+            actions += lost(state, host.node.name, reason, now_ns)
+    return actions + expire_silent_workers(state, now_ns)
+
+
+def _host(state: scheduler_state.SchedulerState, name: str) -> state_pools.NodeState:
+    host = state.nodes.hosts.get(name)
+    if host is None and name in state.pools:
+        raise NotFoundError(
+            f"{name!r} is a pool, and only nodes are drained",
+            hint=f"nodes: {', '.join(state.nodes.hosts)}; to empty a pool: simenv scale {name} 0",
+        )
+    if host is None:
+        nodes, pools = ", ".join(state.nodes.hosts), ", ".join(state.pools)
+        raise NotFoundError(
+            f"there is no node or pool {name[:64]!r}", hint=f"nodes: {nodes}; pools: {pools}"
+        )
+    return host
+
+
+def _workers_on(
+    state: scheduler_state.SchedulerState, host: state_pools.NodeState
+) -> list[state_pools.Worker]:
+    return [w for w in state.workers.values() if any(h is host for h, _ in w.host_ranks)]
+
+
+def record_unplaceable(state: scheduler_state.SchedulerState) -> list[core.RecordEvent]:
+    """Return an event for each pool with waiting tasks that fit no node now.
+
+    Called when a node was lost or drained. Only the first MAX_CHECKED unfinished tasks are checked.
+    """
+    if state.capacity().is_whole:
+        return []
+    by_route: dict[core.Route, str] = {}
+    counts: Counter[str] = Counter()
+    reasons: dict[str, str] = {}
+    for record in itertools.islice(state.tasks.values(), MAX_CHECKED):
+        if record.phase != core.Phase.WAITING:
+            continue
+        reason = by_route.get(record.route)
+        if reason is None:
+            reason = by_route[record.route] = state.unplaceable_reason(record.route)
+        if reason:
+            counts[record.route.pool] += 1
+            reasons.setdefault(record.route.pool, reason)
+    suffix = " or more" if len(state.tasks) > MAX_CHECKED else ""
+    return [
+        core.RecordEvent(
+            "task.unplaceable", pool, f"{count}{suffix} waiting tasks fit no node: {reasons[pool]}"
+        )
+        for pool, count in counts.items()
+    ]

@@ -13,27 +13,9 @@ from collections import deque
 from collections.abc import Collection, Iterable, Iterator
 from itertools import chain, islice, zip_longest
 
-from simenv.scheduler.core.types import WAITING, TaskRecord
-from simenv.scheduler.queueing.fairness import FairShares
-from simenv.scheduler.queueing.lane_heads import LaneHeads
-from simenv.scheduler.queueing.lanes import (
-    LONG_US,
-    SMALL_US,
-    Backlog,
-    Lane,
-    Lanes,
-    SortedLane,
-    work_before_in_lanes,
-    work_before_new,
-    work_before_task,
-)
-from simenv.scheduler.queueing.policies import (
-    PRIORITY,
-    STEP_NS,
-    LaneKey,
-    QueuePolicy,
-    aged_priority,
-)
+from simenv.scheduler.core import WAITING, TaskRecord
+from simenv.scheduler.queueing import lanes as queueing_lanes
+from simenv.scheduler.queueing.lanes import LONG_US
 
 __all__ = ["LONG_US", "MAX_STALE", "PoolQueue"]
 
@@ -44,14 +26,20 @@ _MAX_RUN = 128  # tasks compared at a time if several lanes have tasks
 class PoolQueue:
     """All waiting tasks of a pool. `len` does not count stale entries."""
 
-    def __init__(self, order: QueuePolicy = PRIORITY) -> None:
+    def __init__(self, order: queueing_lanes.QueuePolicy = queueing_lanes.PRIORITY) -> None:
         self.order = order
-        self._plain = order == PRIORITY  # cached comparison: read often, nearly always True
-        self._lanes: dict[LaneKey, Lanes] = {}  # round_robin: in order of turns
-        self._heads = LaneHeads()  # first tasks of several lanes, for policy priority
-        self._fair_shares = FairShares()
+        self._plain = (
+            order == queueing_lanes.PRIORITY
+        )  # cached comparison: read often, nearly always True
+        self._lanes: dict[
+            queueing_lanes.LaneKey, queueing_lanes.Lanes
+        ] = {}  # round_robin: in order of turns
+        self._heads = (
+            queueing_lanes.LaneHeads()
+        )  # first tasks of several lanes, for policy priority
+        self._fair_shares = queueing_lanes.FairShares()
         self.held_back: Collection[str] = ()  # owners who have reached their limit of slots
-        self._dedicated: dict[int, Lanes] = {}  # by reservation
+        self._dedicated: dict[int, queueing_lanes.Lanes] = {}  # by reservation
         self.count = 0  # live entries
         self._stale = 0  # entries of tasks that have ended
 
@@ -74,7 +62,7 @@ class PoolQueue:
         for record in records:
             cost_us = record.cost_us
             total_us += cost_us
-            if cost_us > SMALL_US:
+            if cost_us > queueing_lanes.SMALL_US:
                 large_us += cost_us
             (suspects if record.incident else long if cost_us > LONG_US else short).append(record)
         lanes.large_us += large_us
@@ -130,7 +118,11 @@ class PoolQueue:
         dedicated = min((head for head in heads if head is not None), key=age_key, default=None)
         if dedicated is None or shared is None:
             return shared or dedicated
-        return dedicated if age_key(dedicated)[0] + STEP_NS < age_key(shared)[0] else shared
+        return (
+            dedicated
+            if age_key(dedicated)[0] + queueing_lanes.STEP_NS < age_key(shared)[0]
+            else shared
+        )
 
     def _first(self, allow_long: bool) -> TaskRecord | None:
         """Return the next task of the shared lanes, if there are several lanes."""
@@ -165,7 +157,7 @@ class PoolQueue:
             self._changed(record)
             self._charge_turn(record, record.cost_us)
 
-    def upcoming(self, reservation: int = 0, owner: str = "") -> tuple[Lane, int]:
+    def upcoming(self, reservation: int = 0, owner: str = "") -> tuple[queueing_lanes.Lane, int]:
         """Return the lane whose first task is the next one that is not long, and how many of its
         entries precede those of other lanes.
 
@@ -186,12 +178,12 @@ class PoolQueue:
             return lanes.short, len(lanes.short)
         return lanes.short, self._run(lanes, record)
 
-    def _run(self, lanes: Lanes, head: TaskRecord) -> int:
+    def _run(self, lanes: queueing_lanes.Lanes, head: TaskRecord) -> int:
         """Return how many entries of a lane, from its first task `head`, precede those of other
         lanes."""
-        if self.order.policy == "round_robin" or isinstance(lanes.short, SortedLane):
+        if self.order.policy == "round_robin" or isinstance(lanes.short, queueing_lanes.SortedLane):
             return 1
-        key = aged_priority if self._plain else self.order.sort_key
+        key = queueing_lanes.aged_priority if self._plain else self.order.sort_key
         competitors = self._competing_heads(lanes, head)
         if not competitors:
             return len(lanes.short)
@@ -205,7 +197,7 @@ class PoolQueue:
             count += 1
         return count
 
-    def _competing_heads(self, lanes: Lanes, head: TaskRecord) -> list[TaskRecord]:
+    def _competing_heads(self, lanes: queueing_lanes.Lanes, head: TaskRecord) -> list[TaskRecord]:
         """Return the tasks of other lanes that could precede later tasks of the lane with first
         task `head`."""
         if self._plain:  # owners take turns by chunk; an owner's tasks are ordered one by one
@@ -259,7 +251,7 @@ class PoolQueue:
         for lanes in self._all():
             lanes.sweep()
         self._lanes = {key: lanes for key, lanes in self._lanes.items() if lanes.any()}
-        self._heads = LaneHeads(self._lanes)
+        self._heads = queueing_lanes.LaneHeads(self._lanes)
         self._stale = 0
 
     def owners(self) -> set[str]:
@@ -268,7 +260,7 @@ class PoolQueue:
 
     def has_short(self) -> bool:
         """Return whether any waiting task is not long."""
-        shared: Iterable[Lanes] = self._lanes.values()
+        shared: Iterable[queueing_lanes.Lanes] = self._lanes.values()
         if self._plain and len(self._lanes) > 1:
             self._heads.refresh(self._lanes)
             if self._heads.any_short():
@@ -280,10 +272,10 @@ class PoolQueue:
 
     # --- policies -------------------------------------------------------------------------------
 
-    def arrange(self, order: QueuePolicy) -> None:
+    def arrange(self, order: queueing_lanes.QueuePolicy) -> None:
         """Change the policy, also for the order of waiting tasks."""
         if order != self.order:
-            self.order, self._plain = order, order == PRIORITY
+            self.order, self._plain = order, order == queueing_lanes.PRIORITY
             self._build(tuple(self._dedicated))
 
     def add_dedicated_lanes(self, reservation: int) -> None:
@@ -301,8 +293,8 @@ class PoolQueue:
         entries = [r for lanes in self._all() for lane in lanes.all() for r in lane]
         waiting = sorted((r for r in entries if r.phase == WAITING), key=_age)
         self._lanes, self._stale = {}, 0
-        self._heads = LaneHeads()
-        self._dedicated = {number: Lanes(self.order) for number in reservations}
+        self._heads = queueing_lanes.LaneHeads()
+        self._dedicated = {number: queueing_lanes.Lanes(self.order) for number in reservations}
         for record in waiting:
             lanes = self._lanes_of(record)
             lanes.lane_of(record).append(record)
@@ -332,7 +324,10 @@ class PoolQueue:
             for key, lane in zip(self._lanes, tried, strict=True):
                 iterators.setdefault(key[0], []).append(lane)
             yield from self._fair_shares.merged(
-                {owner: heapq.merge(*each, key=aged_priority) for owner, each in iterators.items()}
+                {
+                    owner: heapq.merge(*each, key=queueing_lanes.aged_priority)
+                    for owner, each in iterators.items()
+                }
             )
         else:
             yield from heapq.merge(*tried, key=self.order.sort_key)
@@ -354,20 +349,20 @@ class PoolQueue:
         number = record.batch.terms.reservation
         return number if number in self._dedicated else 0
 
-    def work_before_new(self, now_ns: int) -> Backlog:
+    def work_before_new(self, now_ns: int) -> queueing_lanes.Backlog:
         """Return the work ahead of a task of priority 0 that is submitted now."""
-        return work_before_new(self.order, self._lanes, now_ns)
+        return queueing_lanes.work_before_new(self.order, self._lanes, now_ns)
 
-    def work_before(self, record: TaskRecord) -> Backlog:
+    def work_before(self, record: TaskRecord) -> queueing_lanes.Backlog:
         """Return an estimate of the work ahead of a waiting task, in constant time."""
         if self.dedicated_to(record):
-            return work_before_in_lanes(self._lanes_of(record), record)
-        return work_before_task(self.order, self._lanes, record)
+            return queueing_lanes.work_before_in_lanes(self._lanes_of(record), record)
+        return queueing_lanes.work_before_task(self.order, self._lanes, record)
 
-    def _all(self) -> list[Lanes]:
+    def _all(self) -> list[queueing_lanes.Lanes]:
         return [*self._lanes.values(), *self._dedicated.values()]
 
-    def _lanes_of(self, record: TaskRecord) -> Lanes:
+    def _lanes_of(self, record: TaskRecord) -> queueing_lanes.Lanes:
         if self._dedicated:
             lanes = self._dedicated.get(record.batch.terms.reservation)
             if lanes is not None:
@@ -376,13 +371,13 @@ class PoolQueue:
         key = (batch.owner, batch.terms.priority) if self._plain else self.order.lane_key(record)
         lanes = self._lanes.get(key)
         if lanes is None:
-            lanes = self._lanes[key] = Lanes(self.order)
+            lanes = self._lanes[key] = queueing_lanes.Lanes(self.order)
             if len(self._lanes) == 2:  # changes of the only lane were not marked
-                self._heads = LaneHeads(self._lanes)
+                self._heads = queueing_lanes.LaneHeads(self._lanes)
         return lanes
 
 
-def _lane_with_head(lanes: Lanes, record: TaskRecord) -> Lane:
+def _lane_with_head(lanes: queueing_lanes.Lanes, record: TaskRecord) -> queueing_lanes.Lane:
     for lane in (lanes.suspects, lanes.short, lanes.long):
         if lane and lane[0] is record:
             return lane

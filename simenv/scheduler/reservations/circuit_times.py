@@ -1,34 +1,165 @@
-"""Expected times of circuits on devices whose profile nobody has set, and prices of tasks. Pure.
-
-One cost model for each kind of pool prices reservations and tasks:
-
-- ideal simulator: the cost model of its engine, by the sizes of the circuit
-- emulated device: the cost model of a circuit of these sizes with the mean errors of the device
-- paced device: the clock of the device
-- machine: the mean durations of its described operations at each shot
-
-Compilation for a device adds gates that a reservation does not name, so the sizes of a reservation
-give a range of times. A task within the range takes the time of one named circuit; see `task_ns`.
-Kernel compilation and worker starts are in no model. Invariant: a time is a whole number of
-nanoseconds, at least 1, or None if nothing is known about the device; its profile then holds.
-"""
+"""Figures of devices, and the expected times of circuits on them. Pure."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 import msgspec
 
-from simenv.model import PoolSpec, ReservationRequest, TaskOptions, TaskSpec, Workload
-from simenv.model.views import base_of
-from simenv.scheduler.core.cost_estimator import HARDWARE, Estimator, expected_ns, model_us
-from simenv.scheduler.core.types import Route
-from simenv.scheduler.reservations.device_figures import UNDESCRIBED, DeviceFigures, hardware_ns
+from simenv import model
+from simenv.model.views import DeviceInfo, base_of, device_time_ns
+from simenv.scheduler.core import HARDWARE, Estimator, Route, expected_ns, model_us
 from simulators import catalog
 from simulators.catalog import EngineCard
 from simulators.catalog.costs import CostQuery, ranks_used
 from simulators.circuit.analysis.profile import NoiseProfile, Profile
+
+# Mean durations and errors of a device, by which reservations are priced. Pure.
+
+_READOUT = "measure"
+_NO_GATES = frozenset({_READOUT, "reset", "delay"})
+_UNKNOWN_ERRORS = 1e-3, 1e-2  # of a gate on one qubit and on two, if a device states none
+# Most that compilation adds. A gate on two qubits becomes up to three native ones, a gate on one
+# qubit up to five; a native gate on two qubits has up to eight gates on one qubit around it.
+_PAIRS_PER_PAIR = 3
+_SINGLES_PER_SINGLE = 5
+_SINGLES_PER_PAIR = 8
+_SPREAD = 2.0  # durations of single qubits and pairs, relative to the mean
+
+
+class DeviceFigures(msgspec.Struct, frozen=True):
+    """Means over the operations of one device; durations are None if none is stated."""
+
+    num_qubits: int = 0
+    gate_1q_ns: float | None = None
+    gate_2q_ns: float | None = None
+    readout_ns: float | None = None
+    error_1q: float = _UNKNOWN_ERRORS[0]
+    error_2q: float = _UNKNOWN_ERRORS[1]
+    distance: float = 3.0  # mean distance of two qubits in the coupling; 1: all are coupled
+    reset_ns: float = 0.0  # before each shot
+    overhead_ns: float = 0.0  # of a circuit without its shots
+
+    def compiled(self, work: model.Workload) -> model.Workload:
+        """Return the most that circuits of these sizes have after compilation for the device."""
+        pairs = math.ceil(_PAIRS_PER_PAIR * self.distance * work.gates_2q)
+        wide = 2 * (work.qubits or work.measurements) + 2
+        return msgspec.structs.replace(
+            work,
+            qubits=min(wide, self.num_qubits) if self.num_qubits else wide,
+            gates_1q=_SINGLES_PER_SINGLE * work.gates_1q + _SINGLES_PER_PAIR * pairs,
+            gates_2q=pairs,
+        )
+
+    def clock_ns(self, work: model.Workload) -> tuple[float, float]:
+        """Return the least and the largest time of one circuit on the device's clock: all gates
+        that can be are simultaneous, or none."""
+        gate_1q, gate_2q, readout = self.durations_ns
+        width = max(1, work.qubits or work.measurements)
+        measured = readout if work.measurements else 0.0
+        serial = work.gates_1q * gate_1q + work.gates_2q * gate_2q
+        parallel = work.gates_1q * gate_1q / width + work.gates_2q * gate_2q / max(1, width // 2)
+        least = self.reset_ns + (parallel + measured) / _SPREAD
+        longest = self.reset_ns + (serial + measured) * _SPREAD
+        times = [
+            device_time_ns(work.shots, 1, self.overhead_ns, shot_ns) for shot_ns in (least, longest)
+        ]
+        return max(1.0, times[0]), max(1.0, times[1])
+
+    @property
+    def durations_ns(self) -> tuple[float, float, float]:
+        """Durations; those of the default profile where none is stated."""
+        default = model.DeviceProfile()
+        return (
+            default.one_q_gate_ns if self.gate_1q_ns is None else self.gate_1q_ns,
+            default.two_q_gate_ns if self.gate_2q_ns is None else self.gate_2q_ns,
+            default.measurement_ns if self.readout_ns is None else self.readout_ns,
+        )
+
+
+UNDESCRIBED = DeviceFigures()  # of an emulated device that cannot be read
+
+
+def hardware_ns(figures: DeviceFigures, work: model.Workload) -> float | None:
+    """Return the time of one circuit on a machine in ns; None if no kind of operation has a
+    duration.
+
+    Each kind of operation takes its mean duration at each shot. A kind without a duration takes the
+    duration of the default profile.
+    """
+    stated = figures.gate_1q_ns, figures.gate_2q_ns, figures.readout_ns
+    if stated == (None, None, None):
+        return None
+    gate_1q, gate_2q, readout = figures.durations_ns
+    shot_ns = work.gates_1q * gate_1q + work.gates_2q * gate_2q + work.measurements * readout
+    return max(1.0, shot_ns * work.shots)
+
+
+def figures_of(info: DeviceInfo, reset_ns: float = 0.0, overhead_ns: float = 0.0) -> DeviceFigures:
+    """Return the figures of a described device. `reset_ns`: before each shot; `overhead_ns`: of a
+    circuit without its shots."""
+    gates = [each for each in info.operations if each.name not in _NO_GATES]
+    singles = [each for each in gates if len(each.qubits) == 1]
+    pairs = [each for each in gates if len(each.qubits) > 1]
+    readout = _mean(qubit.readout_ns for qubit in info.qubits)
+    if readout is None:
+        readout = _mean(each.duration_ns for each in info.operations if each.name == _READOUT)
+    errors = [_mean(each.error for each in some if each.error < 1.0) for some in (singles, pairs)]
+    error_1q, error_2q = (
+        unknown if error is None else error
+        for error, unknown in zip(errors, _UNKNOWN_ERRORS, strict=True)
+    )
+    return DeviceFigures(
+        info.num_qubits,
+        _mean(each.duration_ns for each in singles),
+        _mean(each.duration_ns for each in pairs),
+        readout,
+        error_1q,
+        error_2q,
+        1.0 if info.all_to_all else _mean_distance(info),
+        reset_ns,
+        overhead_ns,
+    )
+
+
+def _mean_distance(device: DeviceInfo) -> float:
+    """Return the mean distance of two coupled qubits, at least 1."""
+    neighbours: dict[int, set[int]] = {}
+    for first, second in device.coupling:
+        neighbours.setdefault(first, set()).add(second)
+        neighbours.setdefault(second, set()).add(first)
+    total = count = 0
+    for start in neighbours:
+        seen, level, distance = {start}, [start], 0
+        while level:
+            distance += 1
+            level = [q for each in level for q in neighbours[each] if q not in seen]
+            level = list(dict.fromkeys(level))
+            seen.update(level)
+            total, count = total + distance * len(level), count + len(level)
+    return max(1.0, total / count) if count else 1.0
+
+
+def _mean(values: Iterable[float]) -> float | None:
+    measured = [each for each in values if math.isfinite(each) and each >= 0]
+    return sum(measured) / len(measured) if measured else None
+
+
+# Expected times of circuits on devices whose profile nobody has set, and prices of tasks. Pure.
+#
+# One cost model for each kind of pool prices reservations and tasks:
+#
+# - ideal simulator: the cost model of its engine, by the sizes of the circuit
+# - emulated device: the cost model of a circuit of these sizes with the mean errors of the device
+# - paced device: the clock of the device
+# - machine: the mean durations of its described operations at each shot
+#
+# Compilation for a device adds gates that a reservation does not name, so the sizes of a
+# reservation give a range of times. A task within the range takes the time of one named circuit;
+# see `task_ns`. Kernel compilation and worker starts are in no model. Invariant: a time is a whole
+# number of nanoseconds, at least 1, or None if nothing is known about the device; its profile then
+# holds.
 
 MAX_MODEL_QUBITS = 512  # a wider workload costs the same: floats end at 2**1024
 DENSE_QUBITS = 34  # wider circuits of a pool of any engine are priced as a tensor network
@@ -42,7 +173,7 @@ class ProgramSize(msgspec.Struct, frozen=True, gc=False):
     """Sizes of an admitted program. `is_dynamic`: it branches or is a call, so that its route gives
     its cost."""
 
-    work: Workload
+    work: model.Workload
     is_dynamic: bool = False
 
 
@@ -54,7 +185,7 @@ class DeviceTimes:
 
     def __init__(
         self,
-        pools: Sequence[PoolSpec],
+        pools: Sequence[model.PoolSpec],
         estimator: Estimator,
         figures: Callable[[str], DeviceFigures | None],
     ) -> None:
@@ -62,7 +193,7 @@ class DeviceTimes:
         self._estimator = estimator
         self.figures = figures
 
-    def workload_ns(self, device: str, work: Workload) -> int | None:
+    def workload_ns(self, device: str, work: model.Workload) -> int | None:
         """Return the time in ns of `work.count` equal circuits of which only the sizes are known,
         with the learned factor; None if unknown.
 
@@ -81,12 +212,12 @@ class DeviceTimes:
 
     def task_ns(
         self,
-        request: ReservationRequest,
+        request: model.ReservationRequest,
         total_ns: int,
         route: Route,
-        spec: TaskSpec,
+        spec: model.TaskSpec,
         size: ProgramSize,
-        terms: TaskOptions,
+        terms: model.TaskOptions,
     ) -> int | None:
         """Return the price of a task in ns under a reservation that was granted `total_ns`; None if
         nothing is known about the device.
@@ -118,7 +249,12 @@ class DeviceTimes:
         return max(1, math.floor(each_ns * ratio * spec.count))
 
     def _own_ns(
-        self, pool: PoolSpec, route: Route, spec: TaskSpec, size: ProgramSize, terms: TaskOptions
+        self,
+        pool: model.PoolSpec,
+        route: Route,
+        spec: model.TaskSpec,
+        size: ProgramSize,
+        terms: model.TaskOptions,
     ) -> float | None:
         """Return the model's time of one circuit of a task."""
         if pool.pace:
@@ -133,7 +269,7 @@ class DeviceTimes:
         return bounds[0]
 
     def _range_ns(
-        self, pool: PoolSpec, work: Workload, *, compiled: bool
+        self, pool: model.PoolSpec, work: model.Workload, *, compiled: bool
     ) -> tuple[float, float] | None:
         """Return the least and the largest time of one circuit of these sizes by the model.
         `compiled`: the sizes are those before the compilation for the device."""
@@ -150,7 +286,7 @@ class DeviceTimes:
             return figures.clock_ns(work)[0], figures.clock_ns(widest)[1]
         return _noisy_ns(pool, figures, work), _noisy_ns(pool, figures, widest)
 
-    def _pool(self, device: str) -> PoolSpec | None:
+    def _pool(self, device: str) -> model.PoolSpec | None:
         if device:
             return self._pools.get(device)
         pools = self._pools.values()
@@ -159,7 +295,7 @@ class DeviceTimes:
         )
 
 
-def engine_of(pool: PoolSpec) -> EngineCard:
+def engine_of(pool: model.PoolSpec) -> EngineCard:
     """Return the engine of a pool's circuits; for a pool of any engine, the preferred one of those
     that run every gate."""
     own = catalog.card(pool.engine)
@@ -171,7 +307,7 @@ def engine_of(pool: PoolSpec) -> EngineCard:
     return next(card for card in usable if card.method != "clifford")
 
 
-def profile_of(work: Workload) -> Profile:
+def profile_of(work: model.Workload) -> Profile:
     """Return the sizes of one circuit as cost models read them.
 
     A workload without a width is as wide as its measurements. The bond of a tensor network is
@@ -193,7 +329,7 @@ def profile_of(work: Workload) -> Profile:
     )
 
 
-def _card(pool: PoolSpec, qubits: int) -> EngineCard:
+def _card(pool: model.PoolSpec, qubits: int) -> EngineCard:
     """Return the engine whose cost model prices circuits of this width."""
     own = engine_of(pool)
     if pool.engine != "any" or qubits <= DENSE_QUBITS:
@@ -201,13 +337,13 @@ def _card(pool: PoolSpec, qubits: int) -> EngineCard:
     return catalog.card("mps") or own
 
 
-def _ideal_ns(pool: PoolSpec, work: Workload) -> float:
+def _ideal_ns(pool: model.PoolSpec, work: model.Workload) -> float:
     profile = profile_of(work)
     query = CostQuery(shots=work.shots, ranks=ranks_used(profile.num_qubits, pool.ranks))
     return max(1.0, 1e9 * _card(pool, profile.num_qubits).costs.seconds(profile, query, 1))
 
 
-def _noisy_ns(pool: PoolSpec, figures: DeviceFigures, work: Workload) -> float:
+def _noisy_ns(pool: model.PoolSpec, figures: DeviceFigures, work: model.Workload) -> float:
     """Return the time of the fastest engine for such a circuit with the device's mean errors."""
     gates = work.gates_1q + work.gates_2q
     weight = LOCATIONS_PER_GATE * (

@@ -1,9 +1,4 @@
-"""Ledger of reservations, and the terms of each device. A pure state machine.
-
-Invariant (see `check_reservations` of the tests): the capacity that live reservations have of a
-device never exceeds its total; a refusal changes nothing; `changes` names all that a restart needs
-to restore the same state, with the estimates of unfinished tasks. Times are wall-clock nanoseconds.
-"""
+"""Ledger of reservations, and decisions on requests for them."""
 
 from __future__ import annotations
 
@@ -11,22 +6,18 @@ from collections.abc import Iterator
 
 import msgspec
 
+from simenv import model
 from simenv.errors import InsufficientError, NotReservedError, OptionError
-from simenv.model import AdmissionPolicy, DeviceProfile, ReservationState, Workload
 from simenv.scheduler.reservations import policies
 from simenv.scheduler.reservations.circuit_times import DeviceTimes
-from simenv.scheduler.reservations.policies import (
-    MAX_TTL_NS,
-    MOST,
-    CostEstimate,
-    DeviceTerms,
-    ReservedCapacity,
-    UnitScale,
-    check_policy,
-    check_profile,
-    with_baseline,
-)
-from simenv.scheduler.reservations.reservation import Grant, Progress, ReservationEntry
+from simenv.scheduler.reservations.reservation import PARTS, Grant, Progress, ReservationEntry
+
+# Ledger of reservations, and the terms of each device. A pure state machine.
+#
+# Invariant (see `check_reservations` of the tests): the capacity that live reservations have of a
+# device never exceeds its total; a refusal changes nothing; `changes` names all that a restart
+# needs to restore the same state, with the estimates of unfinished tasks. Times are wall-clock
+# nanoseconds.
 
 RETAINED_NS = 3_600 * 10**9  # time that a closed reservation stays in the ledger
 MAX_OVER = 2_048  # closed ones in the ledger at most; the oldest are removed first
@@ -36,7 +27,7 @@ NEVER_NS = 2**63 - 1
 class StoredReservations(msgspec.Struct, frozen=True):
     """Reservations and terms of devices as the journal stores them."""
 
-    devices: dict[str, DeviceTerms]
+    devices: dict[str, policies.DeviceTerms]
     reservations: list[tuple[Grant, Progress]]
     next_id: int
 
@@ -63,7 +54,7 @@ class ReservationLedger:
     def __init__(self) -> None:
         self.next_id = 1
         self.all: dict[int, ReservationEntry] = {}  # in the order they were made
-        self.devices: dict[str, DeviceTerms] = {}
+        self.devices: dict[str, policies.DeviceTerms] = {}
         # Unfinished tasks that hold units or are parked.
         self.by_task: dict[int, ReservationEntry] = {}
         self.freed: dict[int, None] = {}  # reservations whose parked tasks may have units now
@@ -76,29 +67,31 @@ class ReservationLedger:
 
     # --- devices --------------------------------------------------------------------------------
 
-    def terms(self, device: str) -> DeviceTerms:
+    def terms(self, device: str) -> policies.DeviceTerms:
         """Return the terms of a device: as they were set, else the default terms with a modelled
         unit."""
         return self.devices.get(device) or self._modelled(device, _DEFAULT)
 
-    def estimate(self, device: str, terms: DeviceTerms, work: Workload) -> CostEstimate:
+    def estimate(
+        self, device: str, terms: policies.DeviceTerms, work: model.Workload
+    ) -> policies.CostEstimate:
         """Return the expected cost of a workload on a device."""
         total_ns = None
         if terms.modelled_unit_ns and self.times is not None:
             total_ns = self.times.workload_ns(device, work)
         if total_ns is None:
             total_ns = policies.circuits_ns(work, terms.profile)
-        return CostEstimate(total_ns, policies.units_of(total_ns, terms.unit_ns))
+        return policies.CostEstimate(total_ns, policies.units_of(total_ns, terms.unit_ns))
 
-    def _modelled(self, device: str, terms: DeviceTerms) -> DeviceTerms:
+    def _modelled(self, device: str, terms: policies.DeviceTerms) -> policies.DeviceTerms:
         """Return the terms with a unit from the device's cost model, if the device has one."""
         if self.times is None:
             return terms
         baseline = msgspec.structs.replace(terms.profile.baseline, count=1)
         unit_ns = self.times.workload_ns(device, baseline)
-        return msgspec.structs.replace(terms, modelled_unit_ns=min(unit_ns or 0, MOST))
+        return msgspec.structs.replace(terms, modelled_unit_ns=min(unit_ns or 0, policies.MOST))
 
-    def set_profile(self, device: str, profile: DeviceProfile) -> bool:
+    def set_profile(self, device: str, profile: model.DeviceProfile) -> bool:
         """Set a device's profile; return False if nothing changed. Its times replace modelled ones.
 
         Raises OptionError, and InsufficientError if live reservations have more than the new
@@ -107,10 +100,10 @@ class ReservationLedger:
         old = self.terms(device)
         if profile == old.profile and not old.modelled_unit_ns:
             return False
-        check_profile(device, profile)
+        policies.check_profile(device, profile)
         policy = msgspec.structs.replace(old.policy, baseline=profile.baseline)
-        check_policy(device, policy, profile)
-        terms = DeviceTerms(
+        policies.check_policy(device, policy, profile)
+        terms = policies.DeviceTerms(
             profile,
             old.profile_version + 1,
             policy,
@@ -118,7 +111,7 @@ class ReservationLedger:
         )
         return self._set(device, terms)
 
-    def set_policy(self, device: str, policy: AdmissionPolicy, expected: int) -> bool:
+    def set_policy(self, device: str, policy: model.AdmissionPolicy, expected: int) -> bool:
         """Set a device's admission policy; return False if nothing changed.
 
         `expected`: the present version of the policy; -1: any. Raises the errors of `set_profile`,
@@ -132,10 +125,10 @@ class ReservationLedger:
                 f"the admission policy has version {old.policy_version}, {expected} was expected",
                 hint="read it again: it was changed",
             )
-        profile = with_baseline(old.profile, policy.baseline)
-        check_profile(device, profile)
-        check_policy(device, policy, profile)
-        terms = DeviceTerms(
+        profile = policies.with_baseline(old.profile, policy.baseline)
+        policies.check_profile(device, profile)
+        policies.check_policy(device, policy, profile)
+        terms = policies.DeviceTerms(
             profile,
             old.profile_version + (profile != old.profile),
             policy,
@@ -146,7 +139,7 @@ class ReservationLedger:
             terms = self._modelled(device, terms)
         return self._set(device, terms)
 
-    def _set(self, device: str, terms: DeviceTerms) -> bool:
+    def _set(self, device: str, terms: policies.DeviceTerms) -> bool:
         policy = terms.policy
         reserved = self._reserved(device, policies.scale(terms))
         for name, amount, capacity in (
@@ -164,11 +157,11 @@ class ReservationLedger:
         self.changes.urgent = True
         return True
 
-    def reserved(self, device: str) -> ReservedCapacity:
+    def reserved(self, device: str) -> policies.ReservedCapacity:
         """Return the capacity that reservations have of a device; of all devices for ""."""
         return self._reserved(device, policies.scale(self.terms(device)))
 
-    def _reserved(self, device: str, scale: UnitScale) -> ReservedCapacity:
+    def _reserved(self, device: str, scale: policies.UnitScale) -> policies.ReservedCapacity:
         """Return the reserved capacity in this scale.
 
         Reservations of the device itself count in the units of their grant.
@@ -181,7 +174,7 @@ class ReservationLedger:
         ]
         parts = [reservation.reserved(device, scale) for reservation in reservations]
         live = sum(not reservation.is_over for reservation in reservations)
-        return ReservedCapacity(
+        return policies.ReservedCapacity(
             sum(part[0] for part in parts), sum(part[1] for part in parts), live
         )
 
@@ -191,7 +184,7 @@ class ReservationLedger:
         """Add a granted reservation."""
         request = grant.ask
         ttl_ns = request.ttl_ns or self.terms(request.device).profile.default_ttl_ns
-        self.restore(grant, Progress(ReservationState.ACTIVE, wall_ns + ttl_ns))
+        self.restore(grant, Progress(model.ReservationState.ACTIVE, wall_ns + ttl_ns))
         self._changed(grant.id, urgent=True)
 
     def find_repeated(self, owner: str, request_id: str, wall_ns: int) -> ReservationEntry | None:
@@ -233,8 +226,8 @@ class ReservationLedger:
         reservation = self.find(number, scope)
         self._check_live(reservation, wall_ns)
         ttl_ns = ttl_ns or self.default_ttl_ns(reservation)
-        if ttl_ns > MAX_TTL_NS:
-            raise OptionError(f"ttl_ns = {ttl_ns}", hint=f"0 to {MAX_TTL_NS} ns")
+        if ttl_ns > policies.MAX_TTL_NS:
+            raise OptionError(f"ttl_ns = {ttl_ns}", hint=f"0 to {policies.MAX_TTL_NS} ns")
         reservation.expires_ns = wall_ns + ttl_ns
         self._next_ns = min(self._next_ns, reservation.expires_ns)
         self._changed(number, urgent=True)
@@ -248,14 +241,14 @@ class ReservationLedger:
 
     def _check_live(self, reservation: ReservationEntry, wall_ns: int) -> None:
         if reservation.is_over or wall_ns >= reservation.expires_ns:
-            state = reservation.state if reservation.is_over else ReservationState.EXPIRED
+            state = reservation.state if reservation.is_over else model.ReservationState.EXPIRED
             why = f": {reservation.why}" if reservation.why else ""
             raise NotReservedError(
                 f"reservation {reservation.grant.id} is over ({state}{why})", hint="make a new one"
             )
 
     def close(
-        self, reservation: ReservationEntry, state: ReservationState, why: str, wall_ns: int
+        self, reservation: ReservationEntry, state: model.ReservationState, why: str, wall_ns: int
     ) -> None:
         """Close a reservation; units that its tasks hold are returned when the tasks end."""
         reservation.state, reservation.why, reservation.over_ns = state, why[:500], wall_ns
@@ -359,4 +352,205 @@ class ReservationLedger:
         self.changes.urgent = self.changes.urgent or urgent
 
 
-_DEFAULT = DeviceTerms()
+_DEFAULT = policies.DeviceTerms()
+
+
+# Decisions on requests for reservations: accepted, delayed or rejected, with the reason.
+#
+# Pure functions: a decision changes nothing; an accepted request comes with the grant for the
+# ledger.
+
+MAX_PER_OWNER = 1_000  # live reservations at a time
+MAX_LIVE = 4_096
+RETRY_NS = 10**9  # if the waiting time is unknown
+
+Decided = tuple[model.Decision, Grant | None]
+
+
+def validate_request(request: model.ReservationRequest) -> model.Decision | None:
+    """Return None if the values of a request are valid, else its rejection."""
+    try:
+        policies.check_request(request)
+    except OptionError as error:
+        return _rejected(model.AdmissionReason.INVALID_REQUEST, f"{error.message}; {error.hint}")
+    return None
+
+
+def decide(
+    ledger: ReservationLedger,
+    request: model.ReservationRequest,
+    owner: str,
+    wall_ns: int,
+    veto: policies.PolicyVerdict | None,
+) -> Decided:
+    """Return the decision on a valid request. `veto`: refusal by its device or its owner's
+    limits."""
+    existing = ledger.find_repeated(owner, request.request_id, wall_ns)
+    if existing is not None:
+        return _repeated(existing, request), None
+    terms = ledger.terms(request.device)
+    cost = ledger.estimate(request.device, terms, request.workload)
+    verdict = veto or _fixed_limits(ledger, cost, owner)
+    capacity, span_ns, device = policies.PolicyVerdict(), 0, request.device
+    if verdict is None:
+        verdicts = [(terms, policies.evaluate(cost, request, terms, ledger.reserved(device)))]
+        if request.device:  # the terms of all devices together hold for each device
+            verdicts.append(_evaluate_all_devices(ledger, cost, request, terms.unit_ns))
+        capacity, span_ns = _combined(verdicts, cost, request)
+        verdict = min((verdict for _, verdict in verdicts), key=_severity)
+        device = device if verdict is verdicts[0][1] else ""
+    if verdict.status == policies.ACCEPTED:
+        one_ns = terms.unit_ns
+        granted = (capacity.credits, capacity.rate, span_ns, policies.bound_of(request))
+        parts = PARTS if terms.modelled_unit_ns else 1
+        grant = Grant(
+            ledger.next_id, owner, request, wall_ns, one_ns, cost.total_ns, *granted, parts
+        )
+        return _decision(verdict, cost, capacity, wall_ns, 0, grant), grant
+    wait_ns = (
+        _until_free(ledger, device, verdict, wall_ns) if verdict.status == policies.DELAYED else 0
+    )
+    return _decision(verdict, cost, capacity, wall_ns, wait_ns, None), None
+
+
+def _fixed_limits(
+    ledger: ReservationLedger, cost: policies.CostEstimate, owner: str
+) -> policies.PolicyVerdict | None:
+    """Return the verdict of limits that hold under every policy; None if they allow the request."""
+    if cost.total_ns > policies.MOST:
+        message = f"it would take {cost.total_ns} ns; the most is {policies.MOST}"
+        return policies.PolicyVerdict(policies.REJECTED, model.AdmissionReason.TOO_LARGE, message)
+    own = sum(reservation.grant.owner == owner for reservation in ledger.live.values())
+    if own >= MAX_PER_OWNER:
+        message = f"{own} reservations of this owner are active, which is the maximum: release some"
+        return policies.PolicyVerdict(policies.REJECTED, model.AdmissionReason.SCOPE_LIMIT, message)
+    if len(ledger.live) >= MAX_LIVE:
+        message = f"{len(ledger.live)} reservations are active, which is the maximum"
+        return policies.PolicyVerdict(
+            policies.DELAYED, model.AdmissionReason.OVER_LIMIT, message, missing=1
+        )
+    return None
+
+
+def _evaluate_all_devices(
+    ledger: ReservationLedger,
+    cost: policies.CostEstimate,
+    request: model.ReservationRequest,
+    one_ns: int,
+) -> tuple[policies.DeviceTerms, policies.PolicyVerdict]:
+    """Return the terms and the verdict of all devices together, in their unit.
+
+    The figures of the verdict are converted to units of `one_ns`, except `missing`.
+    """
+    terms = ledger.terms("")
+    device_unit_ns = terms.unit_ns
+    estimate = policies.CostEstimate(
+        cost.total_ns, policies.units_of(cost.total_ns, device_unit_ns)
+    )
+    verdicts = policies.evaluate(estimate, request, terms, ledger.reserved(""))
+    if device_unit_ns == one_ns:
+        return terms, verdicts
+    return terms, msgspec.structs.replace(
+        verdicts,
+        credits=verdicts.credits and cost.units,
+        rate=verdicts.rate and _rate(cost, request, policies.span_ns(terms)),
+        available=verdicts.available * device_unit_ns // one_ns,
+    )
+
+
+def _combined(
+    device_verdicts: list[tuple[policies.DeviceTerms, policies.PolicyVerdict]],
+    cost: policies.CostEstimate,
+    request: model.ReservationRequest,
+) -> tuple[policies.PolicyVerdict, int]:
+    """Return the capacity that would be taken of each device, and the time span of its rate in
+    ns."""
+    verdicts = [verdict for _, verdict in device_verdicts]
+    limits = [v.available for v in verdicts if v.credits or v.rate]
+    spans = [policies.span_ns(terms) for terms, verdict in device_verdicts if verdict.rate]
+    capacity = policies.PolicyVerdict(
+        credits=max(v.credits for v in verdicts),
+        rate=_rate(cost, request, max(spans)) if spans else 0,
+        available=min(limits, default=0),
+    )
+    return capacity, max(spans, default=0)
+
+
+def _rate(cost: policies.CostEstimate, request: model.ReservationRequest, span_ns: int) -> int:
+    return policies.rate_of(cost.units, span_ns, policies.budget_ns(request))
+
+
+def _severity(verdict: policies.PolicyVerdict) -> int:
+    return (policies.REJECTED, policies.DELAYED, policies.ACCEPTED).index(verdict.status)
+
+
+def _until_free(
+    ledger: ReservationLedger, device: str, verdict: policies.PolicyVerdict, wall_ns: int
+) -> int:
+    """Return the time in ns until enough reservations of the device have expired, if none is
+    renewed or released."""
+    scale = policies.scale(ledger.terms(device))
+    missing = verdict.missing
+    if not missing:
+        return verdict.wait_ns or RETRY_NS
+    estimate = [
+        reservation
+        for reservation in ledger.live.values()
+        if device in ("", reservation.grant.ask.device)
+    ]
+    for reservation in sorted(
+        estimate or ledger.live.values(), key=lambda reservation: reservation.expires_ns
+    ):
+        credit, rate = reservation.reserved(device, scale)
+        freed = {
+            model.AdmissionReason.INSUFFICIENT_CREDITS: credit,
+            model.AdmissionReason.INSUFFICIENT_RATE: rate,
+        }
+        missing -= freed.get(model.AdmissionReason(verdict.code), 1)
+        if missing <= 0:
+            return max(1, reservation.expires_ns - wall_ns)
+    return RETRY_NS
+
+
+def _repeated(reservation: ReservationEntry, request: model.ReservationRequest) -> model.Decision:
+    """Return the answer to a request that a live reservation was made for."""
+    grant = reservation.grant
+    if grant.ask != request:
+        message = (
+            f"reservation {grant.id} was made for request {request.request_id!r} with other values"
+        )
+        return _rejected(model.AdmissionReason.EXISTS, message)
+    cost = policies.CostEstimate(grant.total_ns, policies.units_of(grant.total_ns, grant.one_ns))
+    capacity = policies.PolicyVerdict(credits=grant.credits, rate=grant.rate)
+    return _decision(policies.PolicyVerdict(), cost, capacity, grant.created_ns, 0, grant)
+
+
+def _rejected(code: model.AdmissionReason, message: str) -> model.Decision:
+    return model.Decision(policies.REJECTED, code, message)
+
+
+def _decision(
+    verdict: policies.PolicyVerdict,
+    cost: policies.CostEstimate,
+    capacity: policies.PolicyVerdict,
+    wall_ns: int,
+    wait_ns: int,
+    grant: Grant | None,
+) -> model.Decision:
+    """Return the decision as it is sent: every figure is limited to 64 bits."""
+    begin_ns = wall_ns + wait_ns
+    return model.Decision(
+        status=verdict.status,
+        code=verdict.code,
+        message=verdict.message or "accepted",
+        reservation=grant.id if grant is not None else 0,
+        units=min(cost.units, policies.MOST),
+        credits_required=min(max(verdict.credits, capacity.credits), policies.MOST),
+        rate_required=min(max(verdict.rate, capacity.rate), policies.MOST),
+        capacity_available=verdict.available if grant is None else capacity.available,
+        estimated_total_ns=min(cost.total_ns, policies.MOST),
+        estimated_start_ns=begin_ns,
+        estimated_finish_ns=min(begin_ns + cost.total_ns, 2 * policies.MOST),
+        retry_after_ns=wait_ns,
+        bound_ns=grant.bound_ns if grant is not None else 0,
+    )

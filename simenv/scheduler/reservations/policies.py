@@ -13,22 +13,16 @@ from collections.abc import Callable
 
 import msgspec
 
+from simenv import model
 from simenv.errors import OptionError
-from simenv.model import (
-    AdmissionPolicy,
-    AdmissionReason,
-    DeviceProfile,
-    ReservationRequest,
-    Workload,
-)
-from simenv.model.bounds import check_printable
+from simenv.model.program import check_printable
 from simenv.model.reservations import MAX_TEXT_CHARS
 from simenv.model.task_rules import MAX_SECONDS, MAX_WORKERS
 
 BOUND_NS = 100_000_000  # default bound of reservations with workers
 
 
-def bound_of(request: ReservationRequest) -> int:
+def bound_of(request: model.ReservationRequest) -> int:
     """Return the time within which tasks start while fewer of them run than the reservation has
     workers."""
     return request.bound_ns or (BOUND_NS if request.workers else 0)
@@ -40,9 +34,9 @@ ACCEPTED, DELAYED, REJECTED = "accepted", "delayed", "rejected"
 class DeviceTerms(msgspec.Struct, frozen=True):
     """Terms of reservations of one device. Versions grow with each change."""
 
-    profile: DeviceProfile = DeviceProfile()
+    profile: model.DeviceProfile = model.DeviceProfile()
     profile_version: int = 1
-    policy: AdmissionPolicy = AdmissionPolicy()
+    policy: model.AdmissionPolicy = model.AdmissionPolicy()
     policy_version: int = 1
     # Time of the baseline circuit in ns for a device without a profile; see `circuit_times`.
     # 0: the time follows from the profile.
@@ -81,7 +75,7 @@ class PolicyVerdict(msgspec.Struct, frozen=True):
     limited."""
 
     status: str = ACCEPTED
-    code: int = AdmissionReason.ACCEPTED
+    code: int = model.AdmissionReason.ACCEPTED
     message: str = ""
     credits: int = 0
     rate: int = 0
@@ -90,7 +84,7 @@ class PolicyVerdict(msgspec.Struct, frozen=True):
     wait_ns: int = 0  # until a repeated request may succeed; 0: unknown
 
 
-def circuits_ns(work: Workload, profile: DeviceProfile) -> int:
+def circuits_ns(work: model.Workload, profile: model.DeviceProfile) -> int:
     """Return the expected time of `work.count` equal circuits in ns.
 
     Gates and measurements count for each shot; transfer, compilation and overheads once a circuit.
@@ -110,7 +104,7 @@ def circuits_ns(work: Workload, profile: DeviceProfile) -> int:
     return work.count * (shot_ns * work.shots + transfer_ns + overhead_ns)
 
 
-def unit_ns(profile: DeviceProfile) -> int:
+def unit_ns(profile: model.DeviceProfile) -> int:
     """Return the time of the baseline circuit in ns."""
     return circuits_ns(msgspec.structs.replace(profile.baseline, count=1), profile)
 
@@ -144,7 +138,7 @@ def scale(terms: DeviceTerms) -> UnitScale:
     return UnitScale(terms.unit_ns, span_ns(terms))
 
 
-def budget_ns(request: ReservationRequest) -> int:
+def budget_ns(request: model.ReservationRequest) -> int:
     """Return the time in ns for quantum work within the requested walltime; 0: none was
     requested."""
     return (
@@ -161,7 +155,7 @@ def rate_of(units: int, time_span_ns: int, budget: int) -> int:
 
 def unlimited(
     _cost: CostEstimate,
-    _request: ReservationRequest,
+    _request: model.ReservationRequest,
     _terms: DeviceTerms,
     _reserved: ReservedCapacity,
 ) -> PolicyVerdict:
@@ -170,17 +164,23 @@ def unlimited(
 
 
 def credit(
-    cost: CostEstimate, _request: ReservationRequest, terms: DeviceTerms, reserved: ReservedCapacity
+    cost: CostEstimate,
+    _request: model.ReservationRequest,
+    terms: DeviceTerms,
+    reserved: ReservedCapacity,
 ) -> PolicyVerdict:
     """Policy `credit`: take as many credits as units from a fixed number."""
     total = credit_capacity(terms)
     return _measured(
-        cost.units, total, reserved.credits, "credits", AdmissionReason.INSUFFICIENT_CREDITS
+        cost.units, total, reserved.credits, "credits", model.AdmissionReason.INSUFFICIENT_CREDITS
     )
 
 
 def rate(
-    cost: CostEstimate, request: ReservationRequest, terms: DeviceTerms, reserved: ReservedCapacity
+    cost: CostEstimate,
+    request: model.ReservationRequest,
+    terms: DeviceTerms,
+    reserved: ReservedCapacity,
 ) -> PolicyVerdict:
     """Policy `rate`: take units of each time span, so that all are done within the walltime."""
     budget = budget_ns(request)
@@ -192,35 +192,40 @@ def rate(
         )
         available = max(0, total - reserved.rate)
         return PolicyVerdict(
-            REJECTED, AdmissionReason.WALLTIME_INFEASIBLE, message, available=available
+            REJECTED, model.AdmissionReason.WALLTIME_INFEASIBLE, message, available=available
         )
     needed = rate_of(cost.units, span_ns(terms), budget)
     return _measured(
-        needed, total, reserved.rate, "units a time span", AdmissionReason.INSUFFICIENT_RATE
+        needed, total, reserved.rate, "units a time span", model.AdmissionReason.INSUFFICIENT_RATE
     )
 
 
 def _measured(
-    needed: int, total: int, reserved: int, figure: str, short: AdmissionReason
+    needed: int, total: int, reserved: int, figure: str, short: model.AdmissionReason
 ) -> PolicyVerdict:
     """Return the verdict on a need of a limited capacity."""
     free = max(0, total - reserved)
-    amounts = (needed, 0) if short is AdmissionReason.INSUFFICIENT_CREDITS else (0, needed)
+    amounts = (needed, 0) if short is model.AdmissionReason.INSUFFICIENT_CREDITS else (0, needed)
     if needed > total:
         message = f"{needed} {figure} are needed; the device has {total} in all"
-        return PolicyVerdict(REJECTED, AdmissionReason.TOO_LARGE, message, *amounts, free)
+        return PolicyVerdict(REJECTED, model.AdmissionReason.TOO_LARGE, message, *amounts, free)
     if needed > free:
         message = f"{needed} {figure} are needed, {free} of {total} are free"
         return PolicyVerdict(DELAYED, short, message, *amounts, free, needed - free)
-    return PolicyVerdict(ACCEPTED, AdmissionReason.ACCEPTED, "", *amounts, free)
+    return PolicyVerdict(ACCEPTED, model.AdmissionReason.ACCEPTED, "", *amounts, free)
 
 
-Policy = Callable[[CostEstimate, ReservationRequest, DeviceTerms, ReservedCapacity], PolicyVerdict]
+Policy = Callable[
+    [CostEstimate, model.ReservationRequest, DeviceTerms, ReservedCapacity], PolicyVerdict
+]
 POLICIES: dict[str, Policy] = {"unlimited": unlimited, "credit": credit, "rate": rate}
 
 
 def evaluate(
-    cost: CostEstimate, request: ReservationRequest, terms: DeviceTerms, reserved: ReservedCapacity
+    cost: CostEstimate,
+    request: model.ReservationRequest,
+    terms: DeviceTerms,
+    reserved: ReservedCapacity,
 ) -> PolicyVerdict:
     """Return the verdict of one device on one valid request."""
     profile, work = terms.profile, request.workload
@@ -230,13 +235,13 @@ def evaluate(
     ):
         if maximum and requested > maximum:
             message = f"{requested} {figure} are asked for; the device has at most {maximum}"
-            return PolicyVerdict(REJECTED, AdmissionReason.TOO_LARGE, message)
+            return PolicyVerdict(REJECTED, model.AdmissionReason.TOO_LARGE, message)
     if request.walltime_ns and budget_ns(request) <= 0:
         message = f"classical_ns + overhead_ns take all of the walltime of {request.walltime_ns} ns"
-        return PolicyVerdict(REJECTED, AdmissionReason.WALLTIME_INFEASIBLE, message)
+        return PolicyVerdict(REJECTED, model.AdmissionReason.WALLTIME_INFEASIBLE, message)
     if profile.concurrent_jobs and reserved.reservations >= profile.concurrent_jobs:
         message = f"the device has {reserved.reservations} reservations, which is its maximum"
-        return PolicyVerdict(DELAYED, AdmissionReason.OVER_LIMIT, message, missing=1)
+        return PolicyVerdict(DELAYED, model.AdmissionReason.OVER_LIMIT, message, missing=1)
     return POLICIES[terms.policy.name](cost, request, terms, reserved)
 
 
@@ -248,7 +253,7 @@ KINDS = ("quantum", "hybrid")
 BASELINE_FIELDS = ("qubits", "depth", "gates_1q", "gates_2q", "measurements", "shots")
 
 
-def check_profile(device: str, profile: DeviceProfile) -> None:
+def check_profile(device: str, profile: model.DeviceProfile) -> None:
     """Raise OptionError, with the field, its value and its range, for an invalid profile."""
     for name in profile.__struct_fields__:
         value = getattr(profile, name)
@@ -269,7 +274,7 @@ def check_profile(device: str, profile: DeviceProfile) -> None:
         )
 
 
-def check_policy(device: str, policy: AdmissionPolicy, profile: DeviceProfile) -> None:
+def check_policy(device: str, policy: model.AdmissionPolicy, profile: model.DeviceProfile) -> None:
     """Raise OptionError if the policy is unknown, or its capacity or time span is not set."""
     if policy.name not in POLICIES:
         raise OptionError(
@@ -298,12 +303,12 @@ def check_policy(device: str, policy: AdmissionPolicy, profile: DeviceProfile) -
         )
 
 
-def with_baseline(profile: DeviceProfile, baseline: Workload) -> DeviceProfile:
+def with_baseline(profile: model.DeviceProfile, baseline: model.Workload) -> model.DeviceProfile:
     """Return the profile with the baseline of a policy: a device has one baseline."""
     return msgspec.structs.replace(profile, baseline=baseline)
 
 
-def check_request(request: ReservationRequest) -> None:
+def check_request(request: model.ReservationRequest) -> None:
     """Raise OptionError for a value that is invalid for every device."""
     for name in ("request_id", "device", "scope", "user", "job"):
         _check_text(name, getattr(request, name))
@@ -326,7 +331,7 @@ def check_request(request: ReservationRequest) -> None:
         )
 
 
-def _check_workload(label: str, work: Workload) -> None:
+def _check_workload(label: str, work: model.Workload) -> None:
     if not 1 <= work.count <= MOST:
         raise OptionError(f"{label}: count = {work.count}", hint=f"1 to {MOST}")
     for name in BASELINE_FIELDS:

@@ -13,24 +13,9 @@ from collections import Counter, OrderedDict
 
 import msgspec
 
-from simenv.model import (
-    AdmissionReason,
-    HeldCapacity,
-    ReservationInfo,
-    ReservationRequest,
-    ReservationState,
-    Workload,
-)
-from simenv.scheduler.core.types import Phase, TaskRecord
-from simenv.scheduler.reservations.policies import (
-    MOST,
-    DeviceTerms,
-    UnitScale,
-    budget_ns,
-    circuits_ns,
-    rate_of,
-    units_of,
-)
+from simenv import model
+from simenv.scheduler.core import Phase, TaskRecord
+from simenv.scheduler.reservations import policies
 
 NO_LIMIT = -1
 PARTS = 1_000_000  # of a unit: tasks of a device without a profile may take less than a unit
@@ -41,7 +26,7 @@ class Grant(msgspec.Struct, frozen=True):
 
     id: int
     owner: str
-    ask: ReservationRequest
+    ask: model.ReservationRequest
     created_ns: int
     one_ns: int  # a unit: time of the device's baseline circuit at the grant
     total_ns: int  # estimate of the requested workload
@@ -62,15 +47,15 @@ class Grant(msgspec.Struct, frozen=True):
         """Return a time in parts of a unit: at least 1. Whole units are rounded up. Smaller parts
         are rounded down, so that the sum over tasks is at most the reserved time."""
         if self.is_modelled:
-            return min(MOST, max(1, total_ns * self.parts // self.one_ns))
-        return units_of(total_ns, self.one_ns)
+            return min(policies.MOST, max(1, total_ns * self.parts // self.one_ns))
+        return policies.units_of(total_ns, self.one_ns)
 
     @property
     def units(self) -> int:
         """Units that the tasks may take in total; NO_LIMIT if there is no bound."""
         limits = [self.credits] if self.credits else []
         if self.rate:
-            limits.append(self.rate * budget_ns(self.ask) // self.span_ns)
+            limits.append(self.rate * policies.budget_ns(self.ask) // self.span_ns)
         return min(limits, default=NO_LIMIT)
 
 
@@ -78,7 +63,7 @@ class Progress(msgspec.Struct, frozen=True):
     """Changing part of a reservation. The journal stores it with the grant and the tasks'
     estimates."""
 
-    state: ReservationState
+    state: model.ReservationState
     expires_ns: int
     over_ns: int = 0  # time of its end; 0: it is live
     why: str = ""
@@ -121,7 +106,7 @@ class ReservationEntry:
 
     @property
     def is_over(self) -> bool:
-        return self.state is not ReservationState.ACTIVE
+        return self.state is not model.ReservationState.ACTIVE
 
     @property
     def free(self) -> int:
@@ -145,12 +130,12 @@ class ReservationEntry:
         if self.units < 0 or units <= self.units - self.spent:
             return None
         code = (
-            AdmissionReason.INSUFFICIENT_CREDITS
+            model.AdmissionReason.INSUFFICIENT_CREDITS
             if self.grant.credits
-            else AdmissionReason.INSUFFICIENT_RATE
+            else model.AdmissionReason.INSUFFICIENT_RATE
         )
         if units > self.units:
-            code = AdmissionReason.TOO_LARGE
+            code = model.AdmissionReason.TOO_LARGE
         has, spent, needs = (self._as_text(each) for each in (self.units, self.spent, units))
         message = (
             f"reservation {self.grant.id} has {has} units, {spent} of them spent; "
@@ -188,9 +173,11 @@ class ReservationEntry:
         if done and self.grant.is_modelled:
             spent = units
         self.held -= units
-        self.spent = min(MOST, self.spent + spent)  # unbounded for a reservation without a limit
-        self.returned = min(MOST, self.returned + units - spent)
-        self.actual_ns = min(MOST, self.actual_ns + ran_ns)
+        self.spent = min(
+            policies.MOST, self.spent + spent
+        )  # unbounded for a reservation without a limit
+        self.returned = min(policies.MOST, self.returned + units - spent)
+        self.actual_ns = min(policies.MOST, self.actual_ns + ran_ns)
         return units - spent
 
     def release_parked(self, max_count: int) -> tuple[list[TaskRecord], list[TaskRecord]]:
@@ -230,7 +217,7 @@ class ReservationEntry:
 
     # --- figures ------------------------------------------------------------------------------
 
-    def reserved(self, device: str, scale: UnitScale) -> tuple[int, int]:
+    def reserved(self, device: str, scale: policies.UnitScale) -> tuple[int, int]:
         """Return the credits and the rate that it has of a device with that scale.
 
         Once the reservation is over, only the units of tasks that still run count. For its own
@@ -242,15 +229,17 @@ class ReservationEntry:
             if not self.held:
                 return 0, 0
             total_ns = min(total_ns, -(-self.held * grant.one_ns // grant.parts))
-        units = units_of(total_ns, one_ns)
+        units = policies.units_of(total_ns, one_ns)
         return units if grant.credits else 0, self._rate(units, scale.span_ns)
 
-    def held_capacity(self, units: int, device: str, scale: UnitScale) -> HeldCapacity:
+    def held_capacity(
+        self, units: int, device: str, scale: policies.UnitScale
+    ) -> model.HeldCapacity:
         """Return parts of its units as capacity of a device; see `reserved`."""
         grant = self.grant
         held_ns = -(-units * grant.one_ns // grant.parts)
-        device_units = units and units_of(held_ns, self._unit_ns(device, scale))
-        return HeldCapacity(
+        device_units = units and policies.units_of(held_ns, self._unit_ns(device, scale))
+        return model.HeldCapacity(
             device_units,
             device_units if self.grant.credits else 0,
             self._rate(device_units, scale.span_ns),
@@ -263,21 +252,21 @@ class ReservationEntry:
     def _as_text(self, parts: int) -> str:
         return f"{parts / self.grant.parts:.4g}" if self.grant.is_modelled else str(parts)
 
-    def _unit_ns(self, device: str, scale: UnitScale) -> int:
+    def _unit_ns(self, device: str, scale: policies.UnitScale) -> int:
         return self.grant.one_ns if device == self.grant.ask.device else scale.one_ns
 
     def _rate(self, units: int, span_ns: int) -> int:
         grant = self.grant
         if not grant.rate:
             return 0
-        return rate_of(units, span_ns or grant.span_ns, budget_ns(grant.ask))
+        return policies.rate_of(units, span_ns or grant.span_ns, policies.budget_ns(grant.ask))
 
-    def info(self, running: int, kept: int = 0) -> ReservationInfo:
+    def info(self, running: int, kept: int = 0) -> model.ReservationInfo:
         """Return the reservation as clients see it; `running`: tasks with a worker, `kept`:
         dedicated workers."""
         grant, request = self.grant, self.grant.ask
         consumed = self._whole(self.spent + self.held)
-        return ReservationInfo(
+        return model.ReservationInfo(
             id=grant.id,
             request_id=request.request_id,
             device=request.device,
@@ -294,7 +283,7 @@ class ReservationEntry:
             credits_held=self._whole(self.held) if grant.credits else 0,
             rate_reserved=grant.rate,
             rate_consumed=self._rate(consumed, grant.span_ns),
-            quantum_budget_ns=max(0, budget_ns(request)),
+            quantum_budget_ns=max(0, policies.budget_ns(request)),
             estimated_total_ns=grant.total_ns,
             actual_total_ns=self.actual_ns,
             workers=request.workers,
@@ -309,8 +298,8 @@ class ReservationEntry:
 
 def units_for(
     reservation: ReservationEntry,
-    work: Workload,
-    terms: DeviceTerms,
+    work: model.Workload,
+    terms: policies.DeviceTerms,
     modelled_ns: int | None = None,
 ) -> tuple[int, str]:
     """Return the parts of units of its reservation that a task takes, and "" or the reason why the
@@ -324,7 +313,7 @@ def units_for(
         return 0, f"{work.qubits} qubits; the device takes {profile.max_qubits}"
     if profile.max_shots and shots > profile.max_shots:
         return 0, f"{shots} shots; the device takes {profile.max_shots}"
-    total_ns = circuits_ns(work, profile) if modelled_ns is None else modelled_ns
-    if total_ns > MOST:
-        return 0, f"it would take {total_ns} ns; the most is {MOST}"
+    total_ns = policies.circuits_ns(work, profile) if modelled_ns is None else modelled_ns
+    if total_ns > policies.MOST:
+        return 0, f"it would take {total_ns} ns; the most is {policies.MOST}"
     return reservation.grant.parts_of(total_ns), ""

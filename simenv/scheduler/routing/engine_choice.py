@@ -1,9 +1,4 @@
-"""Choice of the engine for a program, with its reason, or the limit because of which none can run
-it.
-
-The choice is a function of the program's profile, its options and the installed engines, pools and
-memory: limits count operations, never seconds, and no learned figure is used.
-"""
+"""Candidates of engines for a program, and the choice among them."""
 
 from __future__ import annotations
 
@@ -14,35 +9,15 @@ from operator import itemgetter
 
 import msgspec
 
-from simenv.errors import OptionError
+from simenv.errors import InfeasibleError, OptionError, SimenvError
 from simenv.model import PoolSpec, TaskOptions
-from simenv.scheduler.core.types import ClusterLimits, Route
-from simenv.scheduler.routing.candidates import (
-    AUTO,
-    EngineCandidate,
-    candidate,
-    check_candidates,
-    describe_pool,
-    placed_route,
-    query_on,
-    runs,
-    time_us,
-)
-from simenv.scheduler.routing.engine_support import (
-    ANOTHER,
-    ELSEWHERE,
-    EMPTY_SNAPSHOT,
-    RoutingSnapshot,
-    holds_hardware,
-    option_hint,
-)
+from simenv.scheduler.core import ClusterLimits, Route, nodes_of
+from simenv.scheduler.routing import engine_support, ranks
 from simenv.scheduler.routing.ranks import RankFit
 from simenv.text import size
 from simulators import catalog
 from simulators.catalog import CostQuery, EngineCard
 from simulators.circuit.analysis.profile import Profile
-
-NONE = "no other engine can run it here"
 
 __all__ = [
     "AUTO",
@@ -55,13 +30,256 @@ __all__ = [
     "size",
 ]
 
+# Candidate of one engine for a program: its route, or the objection to it.
+
+AUTO = "auto"
+SHOTS_PROBE = 1_000_000  # the model is linear in shots; two points give the line
+
+
+class EngineCandidate(msgspec.Struct, frozen=True):
+    """Engine that was considered: a route or an objection, and a short text about it."""
+
+    engine: str
+    route: Route | None
+    objection: SimenvError | None
+    text: str
+
+
+def runs(pool: PoolSpec, card: EngineCard) -> bool:
+    """Return whether this pool may run that engine. Engines for fault drills need a pool of their
+    own."""
+    return pool.engine == card.name or (pool.engine == "any" and card.in_default_pool)
+
+
+def _against_auto(card: EngineCard, profile: Profile) -> str:
+    """Return why `auto` does not choose an engine that may be able to run the program; "" if it
+    may."""
+    if card.method == "clifford":
+        if not profile.clifford:
+            return "free parameters or matrices may not be Clifford: select it by name to try"
+        if profile.conditions:
+            return "conditions may be more than parities of clbits: select it by name to try"
+    return "" if card.auto is None else card.auto.objection(profile)
+
+
+def _preference_reason(card: EngineCard, profile: Profile, total_qubits: int) -> str:
+    """Return why `auto` chooses this engine; `total_qubits`: width before the program's
+    reduction."""
+    width = f"{profile.num_qubits} qubits"
+    if profile.num_qubits < total_qubits:
+        width = f"{profile.num_qubits} of {total_qubits} qubits at once are needed"
+    if card.method == "clifford":
+        return f"auto: {width} of Clifford gates"
+    if card.auto is not None and card.auto.reason is not None:
+        return f"auto: {width}, {card.auto.reason(profile)}"
+    return f"auto: {width}, {card.summary}"
+
+
+def candidate(
+    card: EngineCard,
+    candidates: tuple[PoolSpec, ...],
+    profile: Profile,
+    terms: TaskOptions,
+    limits: ClusterLimits,
+    chosen_by: str,
+    snapshot: engine_support.RoutingSnapshot = engine_support.EMPTY_SNAPSHOT,
+) -> EngineCandidate:
+    """Return the route on one engine, or the objection to it."""
+    fit, reason = check_candidates(card, candidates, profile, terms, limits, chosen_by, snapshot)
+    if not isinstance(fit, RankFit):
+        return EngineCandidate(card.name, None, fit, _short(card, fit))
+    profile = card.effective_profile(profile, terms.outputs)
+    return EngineCandidate(
+        card.name, route_on(card, fit, profile, terms, limits, reason), None, reason
+    )
+
+
+def check_candidates(
+    card: EngineCard,
+    candidates: tuple[PoolSpec, ...],
+    profile: Profile,
+    terms: TaskOptions,
+    limits: ClusterLimits,
+    chosen_by: str,
+    snapshot: engine_support.RoutingSnapshot = engine_support.EMPTY_SNAPSHOT,
+) -> tuple[RankFit | SimenvError, str]:
+    """Return the ranks and pool with which one engine can run the program, or the objection; and
+    the reason for the engine."""
+    total_qubits, profile = profile.used_qubits, card.effective_profile(profile, terms.outputs)
+    error = engine_support.unsupported_reason(card, profile, terms)
+    if error is None and card.pool == "device":
+        error = _hardware_refusal(candidates, profile, snapshot)
+    fit = None
+    if error is None:
+        candidates_ = _fit(card, candidates, profile, terms, limits)
+        if isinstance(candidates_, RankFit):
+            fit = candidates_
+        else:
+            error = candidates_
+    if error is None and chosen_by == AUTO and (text := _against_auto(card, profile)):
+        error = InfeasibleError(f"engine {card.name!r}: {text}", hint=f"engine={card.name!r}")
+    if error is not None or fit is None:
+        assert error is not None
+        return error, ""
+    reason = (
+        _preference_reason(card, profile, total_qubits)
+        if chosen_by == AUTO
+        else f"asked for {card.name}"
+    )
+    if card.pool == "device":
+        reason = f"asked for {describe_pool(fit.pool, snapshot)}"
+    if fit.text:
+        reason = f"{reason}; {fit.text}"
+    return fit, reason
+
+
+def _fit(
+    card: EngineCard,
+    candidates: tuple[PoolSpec, ...],
+    profile: Profile,
+    terms: TaskOptions,
+    limits: ClusterLimits,
+) -> RankFit | SimenvError:
+    """Return the fit of a program: one rank if possible, else pools of several ranks, else ranks on
+    demand."""
+    usable = [p for p in candidates if runs(p, card)]
+    if not usable:
+        return InfeasibleError(
+            f"no pool here runs engine {card.name!r}",
+            hint=f"ask for another engine, or start a pool with engine={card.name}"
+            + ("; hardware is selected by its pool" if not candidates else ""),
+        )
+    usable.sort(key=lambda p: p.engine != card.name)  # a pool of this engine alone has it loaded
+    candidates_ = [ranks.fit(card, profile, terms, pool, limits) for pool in usable]
+    fits = [
+        msgspec.structs.replace(candidate, paced=pool.pace)
+        for candidate, pool in zip(candidates_, usable, strict=True)
+        if isinstance(candidate, RankFit)
+    ]
+    if fits:
+        return min(fits, key=lambda candidate: (candidate.ranks > 1, candidate.on_demand))
+    return next(candidate for candidate in candidates_ if not isinstance(candidate, RankFit))
+
+
+def _short(card: EngineCard, error: SimenvError) -> str:
+    """Return an objection without the engine's name; with the pip command if that solves it."""
+    text = error.message.removeprefix(f"engine {card.name!r}").removeprefix(":").strip()
+    return f"{text}: {card.install_hint}" if card.install_hint else text
+
+
+def route_on(
+    card: EngineCard,
+    fit: RankFit,
+    profile: Profile,
+    terms: TaskOptions,
+    limits: ClusterLimits,
+    reason: str,
+) -> Route:
+    noise = profile.noise
+    if noise is not None and noise.kinds:  # not linear: of so many shots as its tasks have
+        query = query_on(card, fit, terms, noise.shots)
+        return placed_route(card, fit, profile, limits, reason, time_us(card, profile, query))
+    start_s = card.costs.seconds(profile, query_on(card, fit, terms), 1)
+    many_s = card.costs.seconds(profile, query_on(card, fit, terms, SHOTS_PROBE), 1)
+    shot_us = two_digits((many_s - start_s) * 1e6 / SHOTS_PROBE)
+    return placed_route(card, fit, profile, limits, reason, two_digits(start_s * 1e6), shot_us)
+
+
+def query_on(card: EngineCard, fit: RankFit, terms: TaskOptions, shots: int = 0) -> CostQuery:
+    """Return the query for the cost of `shots` shots on the ranks of a fit."""
+    query = engine_support.cost_query(card, terms, shots, fit.used)
+    return msgspec.structs.replace(query, bandwidth=fit.bandwidth)
+
+
+def time_us(card: EngineCard, profile: Profile, query: CostQuery) -> float:
+    """Return the expected time on one slot, in microseconds."""
+    return two_digits(card.costs.seconds(profile, query, 1) * 1e6)
+
+
+def two_digits(value: float) -> float:
+    """Return an estimate rounded to two digits, so that programs of one kind share a route."""
+    return float(f"{value:.2g}")
+
+
+def placed_route(
+    card: EngineCard,
+    fit: RankFit,
+    profile: Profile,
+    limits: ClusterLimits,
+    reason: str,
+    evolve_us: float,
+    shot_us: float = 0.0,
+) -> Route:
+    """Return the route with these times on one slot, in microseconds."""
+    noise = profile.noise
+    narrow = profile.num_qubits <= catalog.SMALL_QUBITS
+    is_single_slot = narrow or not card.parallel.threads or fit.ranks > 1
+    return Route(
+        engine=card.name,
+        reason=reason,
+        pool=fit.pool,
+        num_qubits=profile.num_qubits,
+        memory_bytes=fit.memory_bytes,
+        evolve_us=evolve_us,
+        shot_us=shot_us,
+        max_slots=1 if is_single_slot else max(node.slots for node in nodes_of(limits)),
+        ranks=fit.ranks,
+        device_shot_ns=0.0 if noise is None else noise.device_shot_ns,
+        device_overhead_ns=0.0 if noise is None else noise.device_overhead_ns,
+        paced=noise is not None and fit.paced,
+    )
+
+
+def describe_pool(pool: str, snapshot: engine_support.RoutingSnapshot) -> str:
+    """Return the name of a pool for a message, with its hardware model if known."""
+    device = snapshot.device(pool)
+    return f"pool {pool} ({device.model})" if device is not None else f"pool {pool}"
+
+
+def _hardware_refusal(
+    candidates: tuple[PoolSpec, ...], profile: Profile, snapshot: engine_support.RoutingSnapshot
+) -> SimenvError | None:
+    """Return why the hardware of the named pool cannot run the program; None if no reason is
+    known."""
+    pool = next((pool.name for pool in candidates if engine_support.holds_hardware(pool)), "")
+    if not pool:
+        return OptionError(
+            "engine='hardware' cannot be selected directly",
+            hint="name the hardware pool: pool='NAME', or prefer=['hardware']",
+        )
+    device = snapshot.device(pool)
+    if device is None:
+        return None
+    if 0 < device.num_qubits < profile.num_qubits:
+        return InfeasibleError(
+            f"this program has {profile.num_qubits} qubits; {describe_pool(pool, snapshot)} has "
+            f"{device.num_qubits}",
+            hint="a simulator may take it: ask for no pool",
+        )
+    if profile.mid_circuit and not device.dynamic:
+        return InfeasibleError(
+            f"{describe_pool(pool, snapshot)} has no measurements, resets or conditions before a "
+            "program's end",
+            hint="a simulator takes it: ask for no pool",
+        )
+    return None
+
+
+# Choice of the engine for a program, with its reason, or the limit because of which none can run
+# it.
+#
+# The choice is a function of the program's profile, its options and the installed engines, pools
+# and memory: limits count operations, never seconds, and no learned figure is used.
+
+NONE = "no other engine can run it here"
+
 
 def route(
     profile: Profile,
     terms: TaskOptions,
     pools: tuple[PoolSpec, ...],
     limits: ClusterLimits,
-    snapshot: RoutingSnapshot = EMPTY_SNAPSHOT,
+    snapshot: engine_support.RoutingSnapshot = engine_support.EMPTY_SNAPSHOT,
 ) -> Route:
     """Return the route of a program. Raises a SimenvError with the reason if there is none.
 
@@ -82,7 +300,7 @@ def route(
     error = chosen.objection
     if terms.engine == AUTO:
         others = "; ".join(f"{each.engine}: {each.text}" for each in considered[1:])
-        if error.hint == ELSEWHERE:  # `auto` was asked for already
+        if error.hint == engine_support.ELSEWHERE:  # `auto` was asked for already
             error.hint = f"{NONE}: {others}"
         else:
             error.hint = f"{error.hint}; {others}" if error.hint else others
@@ -187,19 +405,23 @@ def consider(
     terms: TaskOptions,
     pools: tuple[PoolSpec, ...],
     limits: ClusterLimits,
-    snapshot: RoutingSnapshot = EMPTY_SNAPSHOT,
+    snapshot: engine_support.RoutingSnapshot = engine_support.EMPTY_SNAPSHOT,
 ) -> list[EngineCandidate]:
     """Return the engines that `terms` allows, the chosen one first.
 
     If none can run the program, the most likely one is first.
     """
     candidates = _pools(terms, pools)
-    bound = [pool for pool in candidates if holds_hardware(pool) or _names_engine(terms, pool)]
+    bound = [
+        pool
+        for pool in candidates
+        if engine_support.holds_hardware(pool) or _names_engine(terms, pool)
+    ]
     if terms.engine != AUTO or bound:  # the named pool has an engine that `auto` never chooses
         wanted = bound[0].engine if terms.engine == AUTO else terms.engine
         card = _named(msgspec.structs.replace(terms, engine=wanted))
         result = candidate(card, candidates, profile, terms, limits, "", snapshot)
-        if result.objection is not None and result.objection.hint == ELSEWHERE:
+        if result.objection is not None and result.objection.hint == engine_support.ELSEWHERE:
             result.objection.hint = _alternative(card, profile, terms, pools, limits)
         return [result]
     _check_options(terms)
@@ -234,7 +456,7 @@ def _alternative(
     considered = consider(profile, wider, pools, limits)
     if considered[0].route is not None:
         pool = " without a pool" if terms.pool and not wider.pool else ""
-        return f"{ANOTHER}: engine='auto'{pool} takes {considered[0].engine!r}"
+        return f"{engine_support.ANOTHER}: engine='auto'{pool} takes {considered[0].engine!r}"
     others = [f"{each.engine}: {each.text}" for each in considered if each.engine != card.name]
     return f"{NONE}: {'; '.join(others)}"
 
@@ -319,7 +541,7 @@ def _check_options(terms: TaskOptions) -> None:
         if not any(option.name == name for card in cards for option in card.options):
             raise OptionError(
                 f"no engine has an option {name[:64]!r}",
-                hint="; ".join(option_hint(card) for card in cards if card.options),
+                hint="; ".join(engine_support.option_hint(card) for card in cards if card.options),
             )
 
 
@@ -335,7 +557,11 @@ def _pools(terms: TaskOptions, pools: tuple[PoolSpec, ...]) -> tuple[PoolSpec, .
     another emulated device."""
     if not terms.pool:
         allowed = ("", terms.device)
-        return tuple(pool for pool in pools if pool.device in allowed and not holds_hardware(pool))
+        return tuple(
+            pool
+            for pool in pools
+            if pool.device in allowed and not engine_support.holds_hardware(pool)
+        )
     candidates_ = tuple(pool for pool in pools if pool.name == terms.pool)
     if not candidates_:
         raise OptionError(

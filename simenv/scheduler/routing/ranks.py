@@ -16,15 +16,9 @@ from launcher.base import Node
 from launcher.placement import NodeResources, Placement, ResourceRequest, matches, place
 from simenv.errors import InfeasibleError, SimenvError
 from simenv.model import PoolSpec, TaskOptions
-from simenv.scheduler.core.types import ClusterLimits, Route, gang_name, nodes_of, slot_memory
-from simenv.scheduler.routing.engine_support import ELSEWHERE, cost_query, power
-from simenv.scheduler.routing.gpu_memory import (
-    device_refusal,
-    device_text,
-    smallest_gpu,
-    too_few_gpus,
-    widest_on_gpus,
-)
+from simenv.scheduler.core import ClusterLimits, Route, gang_name, nodes_of, slot_memory
+from simenv.scheduler.routing import engine_support
+from simenv.scheduler.routing.engine_support import ELSEWHERE, device_refusal, power
 from simenv.text import size
 from simulators import catalog
 from simulators.catalog import EngineCard
@@ -57,7 +51,7 @@ def fit(
     if card.pool == "gpu" and (refused := device_refusal(card, profile, terms, pool, limits)):
         return refused
     if card.pool == "gpu" and pool.ranks == 1 and terms.ranks > 1:
-        return too_few_gpus(card, profile, terms, pool, limits)
+        return engine_support.too_few_gpus(card, profile, terms, pool, limits)
     several = pool.ranks > 1 or terms.ranks > 1
     if several and not card.parallel.ranks:
         subject = f"workers of pool {pool.name!r} have" if pool.ranks > 1 else "it was asked for"
@@ -80,16 +74,16 @@ def _on_one_rank(
     card: EngineCard, profile: Profile, terms: TaskOptions, pool: PoolSpec, limits: ClusterLimits
 ) -> RankFit | None:
     """Return the fit on one rank; None if one rank cannot hold the program."""
-    max_bytes, query = one_rank_bytes(pool, limits), cost_query(card, terms)
+    max_bytes, query = one_rank_bytes(pool, limits), engine_support.cost_query(card, terms)
     if profile.num_qubits > card.max_qubits:
         return None
     if card.costs.least_memory_bytes(profile, query) > max_bytes:
         return None
-    gpu = smallest_gpu(pool, limits) if card.pool == "gpu" else None
+    gpu = engine_support.smallest_gpu(pool, limits) if card.pool == "gpu" else None
     rank_bytes = min(max_bytes, card.costs.memory_bytes(profile, query))
     if gpu is None:
         return RankFit(pool.name, 1, rank_bytes)
-    text = device_text(card, profile, terms, pool, gpu)
+    text = engine_support.device_text(card, profile, terms, pool, gpu)
     return RankFit(pool.name, 1, rank_bytes, text=text, bandwidth=gpu.bandwidth)
 
 
@@ -108,12 +102,13 @@ def _in_gang(
     if _min_bytes(card, profile, terms, used) > max_bytes or profile.num_qubits > card.max_qubits:
         return _too_wide_error(card, profile, terms, pool, limits)
     rank_bytes = min(
-        max_bytes, card.costs.memory_bytes(profile, cost_query(card, terms, ranks=used))
+        max_bytes,
+        card.costs.memory_bytes(profile, engine_support.cost_query(card, terms, ranks=used)),
     )
     text, bandwidth = _ranks_text(used, pool.ranks, rank_bytes), 0.0
-    gpu = smallest_gpu(pool, limits) if card.pool == "gpu" else None
+    gpu = engine_support.smallest_gpu(pool, limits) if card.pool == "gpu" else None
     if gpu is not None:
-        text = f"{text}; {device_text(card, profile, terms, pool, gpu)}"
+        text = f"{text}; {engine_support.device_text(card, profile, terms, pool, gpu)}"
         bandwidth = gpu.bandwidth
     return RankFit(pool.name, pool.ranks, rank_bytes, used=used, text=text, bandwidth=bandwidth)
 
@@ -131,7 +126,7 @@ def _on_demand(
     while ranks <= max_ranks and profile.num_qubits <= card.max_qubits:
         bound = slot_bytes(pool, limits, ranks)
         if _min_bytes(card, profile, terms, ranks) <= bound:
-            query = cost_query(card, terms, ranks=ranks)
+            query = engine_support.cost_query(card, terms, ranks=ranks)
             rank_bytes = min(bound, card.costs.memory_bytes(profile, query))
             text = _ranks_text(ranks, max(ranks, terms.ranks), rank_bytes)
             return RankFit(gang_name(pool.name, ranks), ranks, rank_bytes, True, ranks, text)
@@ -142,7 +137,9 @@ def _on_demand(
 
 
 def _min_bytes(card: EngineCard, profile: Profile, terms: TaskOptions, ranks: int) -> int:
-    return card.costs.least_memory_bytes(profile, cost_query(card, terms, ranks=ranks))
+    return card.costs.least_memory_bytes(
+        profile, engine_support.cost_query(card, terms, ranks=ranks)
+    )
 
 
 def _ranks_text(used: int, total_ranks: int, rank_bytes: int) -> str:
@@ -325,7 +322,7 @@ def widest_of(pool: PoolSpec, limits: ClusterLimits) -> int:
     if card is not None and card.pool == "device":
         return 0  # the hardware describes its width itself
     if card is not None and card.pool == "gpu":
-        return widest_on_gpus(card, pool, limits)
+        return engine_support.widest_on_gpus(card, pool, limits)
     if card is None or not is_dense(card):
         return 0 if card is None else card.max_qubits
     return _widest(card, _PLAIN, TaskOptions(ranks=0 if pool.ranks > 1 else 1), pool, limits)

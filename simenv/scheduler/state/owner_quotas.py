@@ -7,16 +7,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from simenv import model
 from simenv.errors import InfeasibleError, LimitExceededError, QueueFullError, SimenvError
-from simenv.model import (
-    CLIENT_LIMITS,
-    UNLIMITED,
-    AdmissionReason,
-    OwnerLimits,
-    OwnerUse,
-    TaskOptions,
-)
-from simenv.scheduler.core.types import Route
+from simenv.model import CLIENT_LIMITS, UNLIMITED
+from simenv.scheduler.core import Route
 from simenv.scheduler.reservations.policies import DELAYED, REJECTED, PolicyVerdict
 from simenv.text import size
 
@@ -29,17 +23,17 @@ class Quotas:
     """Table of limits. Owners that are not in it have the limits of the role client."""
 
     def __init__(self) -> None:
-        self._of: Mapping[str, OwnerLimits] = {}
+        self._of: Mapping[str, model.OwnerLimits] = {}
         self._default = CLIENT_LIMITS
         self.caps_slots = False  # True if any owner has a limit of running slots
         self.changed = False  # since the last assignment of tasks
 
-    def set(self, table: Mapping[str, OwnerLimits], default: OwnerLimits) -> None:
+    def set(self, table: Mapping[str, model.OwnerLimits], default: model.OwnerLimits) -> None:
         """Replace the table."""
         self._of, self._default, self.changed = table, default, True
         self.caps_slots = any(each.max_running_slots for each in (default, *table.values()))
 
-    def of(self, owner: str) -> OwnerLimits:
+    def of(self, owner: str) -> model.OwnerLimits:
         """Return the limits of an owner."""
         return self._of.get(owner, self._default) if owner else UNLIMITED
 
@@ -49,7 +43,9 @@ def raise_limit(key: str, owner: str) -> str:
     return f"an admin can raise it: simenv limits set {owner} {key}=..."
 
 
-def check_terms(limits: OwnerLimits, owner: str, terms: TaskOptions) -> SimenvError | None:
+def check_terms(
+    limits: model.OwnerLimits, owner: str, terms: model.TaskOptions
+) -> SimenvError | None:
     """Return the refusal of a priority or a run timeout above its limit; None if there is none."""
     if abs(terms.priority) > limits.max_priority:
         return LimitExceededError(
@@ -67,7 +63,7 @@ def check_terms(limits: OwnerLimits, owner: str, terms: TaskOptions) -> SimenvEr
 
 
 def check_queue(
-    limits: OwnerLimits, owner: str, use: OwnerUse, count: int, size_bytes: int
+    limits: model.OwnerLimits, owner: str, use: model.OwnerUse, count: int, size_bytes: int
 ) -> SimenvError | None:
     """Return the refusal of `count` more tasks that hold `size_bytes`; None if they are allowed."""
     if limits.max_queued_tasks and use.queued_tasks + count > limits.max_queued_tasks:
@@ -89,7 +85,7 @@ def check_queue(
     return QueueFullError(message, hint=hint, retry_after_s=RETRY_AFTER_S)
 
 
-def check_routes(limits: OwnerLimits, owner: str, routes: list[Route]) -> SimenvError | None:
+def check_routes(limits: model.OwnerLimits, owner: str, routes: list[Route]) -> SimenvError | None:
     """Return the refusal of tasks over more ranks than the owner may have slots; None if all
     fit."""
     max_count = limits.max_running_slots
@@ -103,13 +99,13 @@ def check_routes(limits: OwnerLimits, owner: str, routes: list[Route]) -> Simenv
     )
 
 
-def run_limit_s(limits: OwnerLimits, terms: TaskOptions) -> float:
+def run_limit_s(limits: model.OwnerLimits, terms: model.TaskOptions) -> float:
     """Return the run timeout of a task in seconds; 0: none."""
     limits_s = [each for each in (terms.run_timeout_s, float(limits.max_run_s)) if each]
     return min(limits_s, default=0.0)
 
 
-def check_renewal(limits: OwnerLimits, owner: str, ttl_ns: int) -> None:
+def check_renewal(limits: model.OwnerLimits, owner: str, ttl_ns: int) -> None:
     """Raise LimitExceededError if a renewal would last longer than the owner's limit."""
     if limits.max_reservation_s and ttl_ns > limits.max_reservation_s * NS:
         raise LimitExceededError(
@@ -119,9 +115,9 @@ def check_renewal(limits: OwnerLimits, owner: str, ttl_ns: int) -> None:
 
 
 def veto(
-    limits: OwnerLimits,
+    limits: model.OwnerLimits,
     owner: str,
-    use: OwnerUse,
+    use: model.OwnerUse,
     workers: int,
     ttl_ns: int,
     pool_workers: int,
@@ -159,11 +155,11 @@ def veto(
             f"reservations have {pool_reserved} of the {pool_workers} workers of the pool; one is "
             "left for tasks without a reservation"
         )
-        return PolicyVerdict(DELAYED, AdmissionReason.OVER_LIMIT, message, missing=1)
+        return PolicyVerdict(DELAYED, model.AdmissionReason.OVER_LIMIT, message, missing=1)
     return None
 
 
-def _duration_error(limits: OwnerLimits, owner: str, ttl_ns: int) -> str:
+def _duration_error(limits: model.OwnerLimits, owner: str, ttl_ns: int) -> str:
     return (
         f"ttl = {ttl_ns / NS:g} s is above the limit of {limits.max_reservation_s} s for "
         f"{owner!r} (max_reservation_s)"
@@ -171,7 +167,7 @@ def _duration_error(limits: OwnerLimits, owner: str, ttl_ns: int) -> str:
 
 
 def _rejected(message: str) -> PolicyVerdict:
-    return PolicyVerdict(REJECTED, AdmissionReason.SCOPE_LIMIT, message)
+    return PolicyVerdict(REJECTED, model.AdmissionReason.SCOPE_LIMIT, message)
 
 
 # --- rate of messages ----------------------------------------------------------------------------
@@ -183,7 +179,7 @@ class MessageRates:
     def __init__(self) -> None:
         self._buckets: dict[str, tuple[float, int]] = {}  # tokens left, and the time of that count
 
-    def take(self, owner: str, limits: OwnerLimits, now_ns: int) -> float:
+    def take(self, owner: str, limits: model.OwnerLimits, now_ns: int) -> float:
         """Take one token. Return 0, or the seconds until there is one."""
         rate = limits.max_messages_per_s
         if not rate:
@@ -197,7 +193,7 @@ class MessageRates:
         self._buckets[owner] = (tokens, now_ns)
         return (1.0 - tokens) / rate
 
-    def take_more(self, owner: str, limits: OwnerLimits, count: int) -> None:
+    def take_more(self, owner: str, limits: model.OwnerLimits, count: int) -> None:
         """Take more tokens for a message that was let in, also those to come, but none that come
         later than 10 ms."""
         if owner in self._buckets:
@@ -209,7 +205,7 @@ class MessageRates:
         self._buckets.pop(owner, None)
 
 
-def too_fast(owner: str, limits: OwnerLimits, wait_s: float) -> QueueFullError:
+def too_fast(owner: str, limits: model.OwnerLimits, wait_s: float) -> QueueFullError:
     """Return the refusal of a message above the rate limit."""
     return QueueFullError(
         f"{owner!r} sends more than {limits.max_messages_per_s} messages a second "

@@ -1,42 +1,45 @@
-"""Admission of tasks and reservations by the present state, besides the capacity that a ledger
-counts."""
+"""Admission by the present state, and pending reasons of tasks."""
 
 from __future__ import annotations
 
 import msgspec
 
-from simenv import text
+from simenv import model, text
 from simenv.errors import InsufficientError, NotReservedError, SimenvError
-from simenv.model import AdmissionReason, ReservationRequest, TaskOptions, TaskSpec
+from simenv.model import task_name
 from simenv.model.views import base_of
-from simenv.scheduler.core.types import Route
-from simenv.scheduler.dispatch import dedicated_workers
+from simenv.scheduler.core import RUNS, Phase, Route, TaskRecord
+from simenv.scheduler.dispatch import gang_scheduling
+from simenv.scheduler.dispatch.gang_scheduling import LAST_SLOTS
+from simenv.scheduler.queueing.queue import LONG_US
 from simenv.scheduler.reservations.circuit_times import ProgramSize
 from simenv.scheduler.reservations.policies import DELAYED, REJECTED, PolicyVerdict
 from simenv.scheduler.reservations.reservation import ReservationEntry, units_for
 from simenv.scheduler.routing import ranks
-from simenv.scheduler.state import owner_quotas, owner_usage
-from simenv.scheduler.state.device_controls import DRAINING
-from simenv.scheduler.state.state import SchedulerState
+from simenv.scheduler.state import owner_quotas, paced, pools, scheduler_state
+from simenv.text import duration, size as text_size
 from simulators import catalog
+
+# Admission of tasks and reservations by the present state, besides the capacity that a ledger
+# counts.
 
 MIN_BOUND_NS = 20_000_000
 MEMORY_RETRY_S = 5.0
 
 
-def draining_refusal(state: SchedulerState, routes: list[Route]) -> str:
+def draining_refusal(state: scheduler_state.SchedulerState, routes: list[Route]) -> str:
     """Return why a draining device accepts none of these tasks; "" if all are accepted."""
     if state.controls.is_restricting:
         for name in {route.pool for route in routes}:
             device = base_of(name) or name
             if state.controls.closed_state(device, starts=False):
-                draining = state.controls.of(device).state == DRAINING
+                draining = state.controls.of(device).state == paced.DRAINING
                 subject = f"pool {device}" if draining else "the environment"
                 return f"{subject} is draining and accepts nothing new"
     return ""
 
 
-def memory_refusal(state: SchedulerState) -> SimenvError | None:
+def memory_refusal(state: scheduler_state.SchedulerState) -> SimenvError | None:
     """Return why the service accepts no tasks for lack of its own memory; None if it has enough."""
     used, limit = state.service_bytes, state.limits.service_bytes
     if not limit or used <= limit:
@@ -49,37 +52,39 @@ def memory_refusal(state: SchedulerState) -> SimenvError | None:
     )
 
 
-def availability_veto(state: SchedulerState, request: ReservationRequest) -> PolicyVerdict | None:
+def availability_veto(
+    state: scheduler_state.SchedulerState, request: model.ReservationRequest
+) -> PolicyVerdict | None:
     """Return why a valid request cannot be accepted, whatever credits or rate remain; None if it
     can."""
     pool = state.pools.get(request.device)
     if request.device and (pool is None or pool.base):
         names = ", ".join(name for name, each in state.pools.items() if not each.base)
         message = f"there is no device {request.device[:64]!r}; pools: {names}"
-        return PolicyVerdict(REJECTED, AdmissionReason.DEVICE_NOT_FOUND, message)
+        return PolicyVerdict(REJECTED, model.AdmissionReason.DEVICE_NOT_FOUND, message)
     if pool is not None and pool.is_quarantined:
         message = f"pool {pool.spec.name} is quarantined: {pool.reason}"
-        return PolicyVerdict(DELAYED, AdmissionReason.DEVICE_UNAVAILABLE, message)
+        return PolicyVerdict(DELAYED, model.AdmissionReason.DEVICE_UNAVAILABLE, message)
     if state.controls.closed_state(request.device, starts=False):
         message = f"{request.device or 'the environment'} is draining and accepts nothing new"
-        return PolicyVerdict(DELAYED, AdmissionReason.DEVICE_UNAVAILABLE, message)
+        return PolicyVerdict(DELAYED, model.AdmissionReason.DEVICE_UNAVAILABLE, message)
     widest = _widest(state, request.device)
     if 0 < widest < request.workload.qubits:
         message = (
             f"{request.workload.qubits} qubits are asked for; "
             f"{request.device or 'the widest pool'} has {widest}"
         )
-        return PolicyVerdict(REJECTED, AdmissionReason.TOO_LARGE, message)
+        return PolicyVerdict(REJECTED, model.AdmissionReason.TOO_LARGE, message)
     if request.bound_ns and not request.workers:
         message = "a bound on the begin of tasks needs workers of one's own: ask for workers=1"
-        return PolicyVerdict(REJECTED, AdmissionReason.UNSUPPORTED, message)
+        return PolicyVerdict(REJECTED, model.AdmissionReason.UNSUPPORTED, message)
     if request.bound_ns and request.bound_ns < MIN_BOUND_NS:
         message = f"bound_ns = {request.bound_ns} cannot be promised: {MIN_BOUND_NS} is the least"
-        return PolicyVerdict(REJECTED, AdmissionReason.UNSUPPORTED, message)
-    return dedicated_workers.veto(state, request) if request.workers else None
+        return PolicyVerdict(REJECTED, model.AdmissionReason.UNSUPPORTED, message)
+    return gang_scheduling.veto(state, request) if request.workers else None
 
 
-def _widest(state: SchedulerState, device: str) -> int:
+def _widest(state: scheduler_state.SchedulerState, device: str) -> int:
     """Return the qubits of the widest circuit of a device, or of all for ""; 0: not known."""
     times = state.reservations.times
     widths = []
@@ -100,16 +105,16 @@ def _widest(state: SchedulerState, device: str) -> int:
 
 
 def owner_veto(
-    state: SchedulerState, request: ReservationRequest, owner: str
+    state: scheduler_state.SchedulerState, request: model.ReservationRequest, owner: str
 ) -> PolicyVerdict | None:
     """Return the verdict of the owner's limit that a reservation would pass; None if there is
     none."""
     if not owner:
         return None
-    limits, use = state.quotas.of(owner), owner_usage.of_owner(state, owner)
+    limits, use = state.quotas.of(owner), scheduler_state.of_owner(state, owner)
     ttl_ns = request.ttl_ns or state.reservations.terms(request.device).profile.default_ttl_ns
-    pool = dedicated_workers.pool_name(state, request)
-    pool_workers, reserved = dedicated_workers.capacity_of(state, request)
+    pool = gang_scheduling.pool_name(state, request)
+    pool_workers, reserved = gang_scheduling.capacity_of(state, request)
     dedicated = state.dedicated.all
     own = sum(
         dedicated[number].workers
@@ -122,12 +127,12 @@ def owner_veto(
 
 
 def reservation_units(
-    state: SchedulerState,
+    state: scheduler_state.SchedulerState,
     reservation: ReservationEntry,
-    specs: list[TaskSpec],
+    specs: list[model.TaskSpec],
     routes: list[Route],
     sizes: list[ProgramSize],
-    terms: TaskOptions,
+    terms: model.TaskOptions,
 ) -> tuple[list[int], list[SimenvError]]:
     """Return the units of a reservation that each task takes, and an error for each task that
     cannot have them.
@@ -159,13 +164,173 @@ def reservation_units(
             modelled_ns = times.task_ns(*granted, route, spec, size, terms)
         needed, problem = units_for(reservation, task_work, device_terms, modelled_ns)
         if problem:
-            message = f"reservation {number}: {problem} ({AdmissionReason.TOO_LARGE.text})"
+            message = f"reservation {number}: {problem} ({model.AdmissionReason.TOO_LARGE.text})"
             errors.append(NotReservedError(message, index=index))
             continue
         refusal = reservation.can_never_fit(needed)
         if refusal is not None:
-            message = f"{refusal[1]} ({AdmissionReason(refusal[0]).text})"
+            message = f"{refusal[1]} ({model.AdmissionReason(refusal[0]).text})"
             hint = "fewer shots, or a larger reservation"
             errors.append(NotReservedError(message, hint=hint, index=index))
         units.append(needed)
     return units, errors
+
+
+# Pending reason of a task: the event that must happen before the task is assigned.
+
+
+def pending_reason(state: scheduler_state.SchedulerState, record: TaskRecord, now_ns: int) -> str:
+    """Return the reason as text for clients; "" if the task runs."""
+    if record.stopping:
+        return f"stopping: {record.stopping}"
+    if record.phase == Phase.RUNNING:
+        worker = state.workers.get(record.worker)
+        compiles = worker is not None and worker.compiling == record.number
+        return "compiling kernels, once on this machine" if compiles else ""
+    if record.phase == Phase.HELD:
+        return _on_device(state, record, now_ns)
+    if record.phase == Phase.SENT:
+        return f"next on {record.worker}"
+    if record.phase == Phase.PARKED:
+        return f"waiting for units of reservation {record.batch.terms.reservation}"
+    if record.phase == Phase.DEPENDENT:
+        return _dependency_reason(state, record)
+    if state.draining:
+        return "the service is shutting down"
+    if state.limits.end_ns and gang_scheduling.too_late(state, record, now_ns):
+        left_s = max(0, state.limits.end_ns - now_ns) / 1e9
+        return f"the allocation ends in {duration(left_s)}, before it would"
+    pool = state.pools[record.route.pool]
+    unplaceable = state.unplaceable_reason(record.route)
+    if unplaceable:
+        return unplaceable
+    if pool.device in state.outages:
+        return outage_reason(pool)
+    held_back = _held_back(state, pool)
+    if held_back:
+        return held_back
+    ready = [w for w in pool.workers.values() if _is_ready(w)]
+    if not ready:
+        return _no_worker(state, pool)
+    usable = [w for w in ready if w.reservation_id in (0, record.batch.terms.reservation)]
+    if not usable:
+        return f"all workers of pool {pool.spec.name} are kept for reservations"
+    idle = [w for w in usable if w.state == model.WorkerState.IDLE]
+    if pool.spec.pace and not state.paced.all[pool.device].is_open(now_ns):
+        return f"waiting for device {pool.spec.device}"
+    if not idle:
+        return "waiting for a worker"
+    if pool.spec.ranks > 1:
+        return _gang_reason(state, record, idle, now_ns)
+    return _single_rank_reason(record, idle)
+
+
+def outage_reason(pool: pools.Pool) -> str:
+    """Return the pending reason for an outage of the pool's device."""
+    return f"outage of device {pool.spec.device}"
+
+
+def _dependency_reason(state: scheduler_state.SchedulerState, record: TaskRecord) -> str:
+    """Return the first unfinished parent of the task with its state, and the number of further
+    ones."""
+    parent, count = state.dependencies.first_parent(record)
+    if not parent:
+        failed = state.dependencies.by_task[record.number].failed_parent
+        return f"ends: {task_name(failed)} did not end as DONE" if failed else "next in its queue"
+    runs = state.tasks[parent].phase in RUNS
+    more = f" and {count - 1} more" if count > 1 else ""
+    return f"waits for {task_name(parent)} ({'RUNNING' if runs else 'QUEUED'}){more}"
+
+
+def _on_device(state: scheduler_state.SchedulerState, record: TaskRecord, now_ns: int) -> str:
+    """Return the position on the device of a run whose result is held."""
+    run = state.paced.held[record.number].runs[record.number]
+    name = state.pools[record.route.pool].spec.device
+    if now_ns < run.begin_ns:
+        return f"next on device {name}"
+    return f"on device {name} for another {max(0, run.end_ns - now_ns) / 1e9:.3g} s"
+
+
+def _held_back(state: scheduler_state.SchedulerState, pool: pools.Pool) -> str:
+    """Return the control of the pool's device that holds its tasks back; "" if none does."""
+    if not state.controls.is_restricting:
+        return ""
+    for device in (pool.device, ""):
+        control = state.controls.of(device)
+        if control.state == paced.PAUSED:
+            name, note = f"pool {device}" if device else "everything", f": {control.reason}"
+            return f"{name} is paused{note if control.reason else ''}"
+    if state.controls.assignable_tasks(pool):
+        return ""
+    return f"pool {pool.device} has reached its limit of tasks in flight"
+
+
+def _is_ready(worker: pools.Worker) -> bool:
+    return worker.state in (model.WorkerState.IDLE, model.WorkerState.BUSY) and not worker.leaving
+
+
+def _no_worker(state: scheduler_state.SchedulerState, pool: pools.Pool) -> str:
+    name = pool.spec.name
+    if pool.is_quarantined:
+        return f"pool {name} is quarantined: {pool.reason}"
+    if pool.spec.max == 0:
+        return f"pool {name} was scaled down to no workers"
+    if any(w.state == model.WorkerState.STARTING and not w.leaving for w in pool.workers.values()):
+        return f"pool {name} is starting"
+    if pool.failures:
+        return f"pool {name} retries after: {pool.reason}"
+    if pool.shortage:
+        return f"waiting for room for a worker: {pool.shortage}"
+    unavailable = [h for h in state.nodes.hosts.values() if not h.is_up]
+    if unavailable and not state.nodes.up():
+        states = ", ".join(f"{h.node.name} is {h.state}" for h in unavailable)
+        return f"no node is in use: {states}"
+    return f"pool {name} is starting"
+
+
+def _gang_reason(
+    state: scheduler_state.SchedulerState, record: TaskRecord, idle: list[pools.Worker], now_ns: int
+) -> str:
+    """Return the reason of a task of several ranks whose worker is ready."""
+    worker = min(idle, key=_missing_slots)
+    if not gang_scheduling.may_use_last_slots(state, worker.ranks, record, now_ns):
+        return LAST_SLOTS
+    if _missing_slots(worker):
+        free = sum(min(ranks, host.free_slots) for host, ranks in worker.host_ranks)
+        nodes = len(worker.host_ranks)
+        where = f" on {nodes} nodes" if nodes > 1 else ""
+        verb = "is" if free == 1 else "are"
+        return f"waiting for {worker.ranks} slots{where}: {free} {verb} free"
+    if gang_scheduling.missing(worker):
+        return "free slots are kept for another task of several ranks, which came before"
+    return f"waiting for {text_size(record.route.memory_bytes)} in each rank"
+
+
+def _missing_slots(worker: pools.Worker) -> int:
+    """Return the slots that its nodes do not have free, whoever claims them: it may be this task
+    itself."""
+    return sum(max(0, ranks - host.free_slots) for host, ranks in worker.host_ranks)
+
+
+def _single_rank_reason(record: TaskRecord, idle: list[pools.Worker]) -> str:
+    """Return the reason of a task of one rank while workers are idle."""
+    need = record.route.memory_bytes
+    hosts = {w.host.node.name: w.host for w in idle}.values()
+    reserved = max(w.reserved for w in idle)
+    if all(need > max(h.node.memory_bytes, reserved) for h in hosts):
+        return f"waiting for a worker on a node with {text_size(need)}"
+    if all(need > h.free_memory + reserved for h in hosts):
+        return f"waiting for {text_size(need)} of memory"
+    is_long = record.cost_us > LONG_US
+    free = [h for h in hosts if h.free_slots > 0]
+    if free and all(h.free_slots <= h.claimed_slots + is_long * h.backfill_slots for h in free):
+        names = ", ".join(h.node.name for h in free if h.node.name)
+        return f"free slots{' on ' if names else ''}{names} are kept for a task of several ranks"
+    if free and is_long:
+        return "the last slot is kept for short tasks for now"
+    claimed = [h.claimed_memory + is_long * h.backfill_memory for h in hosts]
+    if any(claimed) and not any(
+        need <= h.free_memory - claims + reserved for h, claims in zip(hosts, claimed, strict=True)
+    ):
+        return "free memory is kept for a worker of several ranks"
+    return "waiting for a slot"

@@ -1,7 +1,7 @@
 """Check the tasks of a submit: each new program once, each task against its terms.
 
 A program is decoded and profiled once per structure. A second program that differs in angles only
-is accepted after a check of its angles (see `structure_cache`). Refused tasks are never stored.
+is accepted after a check of its angles (see `background_checks`). Refused tasks are never stored.
 """
 
 from __future__ import annotations
@@ -14,19 +14,17 @@ import msgspec
 
 from simenv.errors import InfeasibleError, SimenvError
 from simenv.model import PoolSpec, Program, TaskOptions, TaskSpec, digest
-from simenv.model.devices import LONGEST_NS
-from simenv.scheduler.core.cost_estimator import device_ns
+from simenv.model.views import LONGEST_NS
+from simenv.scheduler.core import device_ns
 from simenv.scheduler.routing import engine_choice, live_routing
-from simenv.scheduler.routing.capacity import Capacity
 from simenv.scheduler.routing.engine_support import EMPTY_SNAPSHOT, RoutingSnapshot
-from simenv.service.admission import calls, parts, rules
-from simenv.service.admission.background_checks import CheckPending, RunningChecks
-from simenv.service.admission.dependencies import check_parents
+from simenv.scheduler.routing.live_routing import Capacity
+from simenv.service.admission import rules
+from simenv.service.admission.background_checks import CheckPending, RunningChecks, StructureCache
 from simenv.service.admission.rules import AdmittedProgram
-from simenv.service.admission.structure_cache import StructureCache
-from simenv.service.admission.submissions import PendingSubmit
+from simenv.service.admission.submissions import PendingSubmit, check_parents
 from simenv.service.devices.resolve import DocumentPending, EmulatedDevices
-from simenv.wire.refusals import refusal
+from simenv.wire.codec import refusal
 from simulators.circuit.analysis.profile import Profile
 
 log = logging.getLogger("simenv.service")
@@ -160,7 +158,7 @@ class AdmissionController:
     def _terms_are_valid(self, pending: PendingSubmit) -> bool:
         terms = pending.message.terms
         try:
-            calls.check_owner(terms, pending.owner)
+            rules.check_owner(terms, pending.owner)
             if terms == self._terms:  # of the last message, mostly
                 pending.terms_digest = self._terms_digest
                 return True
@@ -176,7 +174,7 @@ class AdmissionController:
             check_parents(terms)
             if terms_digest not in self._checked_terms:
                 rules.check_terms(terms)
-                parts.check_terms(terms)
+                rules.check_part_terms(terms)
         except SimenvError as error:
             pending.refusals.append(refusal(error))
             return False
@@ -258,7 +256,7 @@ class AdmissionController:
         )
         profile = with_shots(profile, spec.shots)
         self._opened_bytes += EXAMINED_BYTES + 8 * len(program.ops)
-        route = live_routing.route(profile, terms, self._pools, self._capacity, self._snapshot)
+        route = live_routing.route_now(profile, terms, self._pools, self._capacity, self._snapshot)
         rules.check_outputs(profile, terms)
         admitted = rules.admitted_by_route(
             program, profile, route, 0 if device is None else device.max_shots

@@ -1,7 +1,4 @@
-"""Rules that a task must meet before it is accepted; each violation is an error with a hint.
-
-`check_gradient_*` are the further rules for tasks that request a gradient.
-"""
+"""Rules that a task must meet before it is accepted: circuits, parts and calls."""
 
 from __future__ import annotations
 
@@ -10,41 +7,33 @@ from collections.abc import Iterator
 import msgspec
 import numpy as np
 
-from simenv.errors import InfeasibleError, LimitExceededError, OptionError
-from simenv.model import (
-    MAX_BINDINGS,
-    MAX_SHOTS,
-    Chain,
-    Program,
-    TaskOptions,
-    TaskSpec,
-    Workload,
-    task_rules,
-)
-from simenv.model.bounds import check_printable
-from simenv.model.final_measurements import measured_last, refuse_collapsed
-from simenv.model.task_rules import (
-    MAX_BINDING,
-    MAX_SEED,
-    check_widths,
-    checked_integer,
-    unmeasured,
-    without_shots,
-)
-from simenv.scheduler.core.types import Route
+from simenv import errors, model
+from simenv.errors import OptionError
+from simenv.model import task_rules
+from simenv.model.calls import DetectionCall, TranspileCall, decode_call, target_entries
+from simenv.model.program import check_printable
+from simenv.scheduler.core import Route
 from simenv.scheduler.reservations.circuit_times import ProgramSize
 from simenv.scheduler.routing.engine_choice import size
+from simulators import catalog
+from simulators.circuit.analysis.measurements import rest_layout
 from simulators.circuit.analysis.profile import Profile
+from simulators.circuit.analysis.profiler import profile
 from simulators.circuit.ir import Circuit, outcome_width
+from simulators.circuit.passes.components import parts_problem, sliced
 from simulators.engine import PURE, SAMPLED
 from simulators.execution.sampling import shot_bytes
+
+# Rules that a task must meet before it is accepted; each violation is an error with a hint.
+#
+# `check_gradient_*` are the further rules for tasks that request a gradient.
 
 MAX_PARAMETERS = 2**20
 VALUE_BYTES = 8  # float64
 _WIDTHS = {"slots": 4, "columns": 4, "factors": 8}
 
 
-def check_gradient_terms(terms: TaskOptions) -> None:
+def check_gradient_terms(terms: model.TaskOptions) -> None:
     """Check the options of a gradient, apart from the program. Raises SimenvError."""
     if "gradient" not in terms.outputs:
         if terms.chain is not None:
@@ -66,7 +55,7 @@ def check_gradient_terms(terms: TaskOptions) -> None:
     if len(entries) > 1 or not entries.pop().is_integer():
         raise OptionError("the parts of a chain rule have different lengths")
     if not 0 < chain.parameters <= MAX_PARAMETERS:
-        raise LimitExceededError(
+        raise errors.LimitExceededError(
             f"a gradient by {chain.parameters} parameters; the limit is {MAX_PARAMETERS}"
         )
     columns = np.frombuffer(chain.columns, "<i4")
@@ -77,7 +66,7 @@ def check_gradient_terms(terms: TaskOptions) -> None:
 
 
 def check_gradient_task(
-    spec: TaskSpec, terms: TaskOptions, num_slots: int, most_bytes: int
+    spec: model.TaskSpec, terms: model.TaskOptions, num_slots: int, most_bytes: int
 ) -> None:
     """Check a task with the output gradient and a program of `num_slots` slots."""
     if spec.shots:
@@ -90,14 +79,14 @@ def check_gradient_task(
             "a gradient was asked of a program without free parameters",
             hint="leave parameters free, and give parameter_values",
         )
-    chain = terms.chain or Chain(num_slots, b"", b"", b"")
+    chain = terms.chain or model.Chain(num_slots, b"", b"", b"")
     slots = np.frombuffer(chain.slots, "<i4")
     if slots.size and not (slots.min() >= 0 and slots.max() < num_slots):
         raise OptionError("a chain rule names a slot that the program does not have")
     widest = max(num_slots, chain.parameters)
     total = VALUE_BYTES * spec.count * len(terms.pauli_sums) * widest
     if total > most_bytes:
-        raise LimitExceededError(
+        raise errors.LimitExceededError(
             f"gradients of {len(terms.pauli_sums)} observables by {widest} parameters, for"
             f" {spec.count} bindings, are {size(total)}; a result may be {size(most_bytes)}",
             hint="fewer bindings or observables a task",
@@ -124,27 +113,27 @@ class AdmittedProgram(msgspec.Struct, frozen=True, gc=False):
     memory_bytes: int = 0  # of one shot in the output `memory`
 
 
-def check_terms(terms: TaskOptions) -> None:
+def check_terms(terms: model.TaskOptions) -> None:
     """Check the options of tasks, apart from the program. Raises SimenvError."""
     task_rules.check_terms(terms)
     check_gradient_terms(terms)
 
 
-def labels(terms: TaskOptions) -> Iterator[str]:
+def labels(terms: model.TaskOptions) -> Iterator[str]:
     """Return the Pauli strings of all observables."""
     return (label for observable in terms.pauli_sums for label in observable.labels)
 
 
-def check_app(terms: TaskOptions) -> None:
+def check_app(terms: model.TaskOptions) -> None:
     """Check the application's id, which is no part of the content of the options."""
     if len(terms.app) > 64:
         raise OptionError(f"an application's id has at most 64 characters, got {len(terms.app)}")
     check_printable("an application's id", terms.app)
 
 
-def is_keyed(spec: TaskSpec) -> bool:
+def is_keyed(spec: model.TaskSpec) -> bool:
     """Return whether the numbers of the task's random key are within bounds."""
-    return 0 <= spec.seed <= MAX_SEED and 0 <= spec.binding <= MAX_BINDING
+    return 0 <= spec.seed <= task_rules.MAX_SEED and 0 <= spec.binding <= task_rules.MAX_BINDING
 
 
 def check_device_shots(shots: int, device: str, max_shots: int) -> None:
@@ -156,15 +145,15 @@ def check_device_shots(shots: int, device: str, max_shots: int) -> None:
         )
 
 
-def check_task(spec: TaskSpec, terms: TaskOptions, facts: AdmittedProgram) -> None:
+def check_task(spec: model.TaskSpec, terms: model.TaskOptions, facts: AdmittedProgram) -> None:
     """Check a task against its options and its admitted program. Raises SimenvError."""
-    checked_integer("shots", spec.shots, 0, MAX_SHOTS, "None or 0: exact")
+    task_rules.checked_integer("shots", spec.shots, 0, model.MAX_SHOTS, "None or 0: exact")
     check_device_shots(spec.shots, terms.device, facts.max_shots)
-    checked_integer("seed", spec.seed, 0, MAX_SEED)
-    checked_integer("binding_index", spec.binding, 0, MAX_BINDING)
-    if not 1 <= spec.count <= MAX_BINDINGS:
-        raise LimitExceededError(
-            f"{spec.count} bindings in one task; 1 to {MAX_BINDINGS} are allowed",
+    task_rules.checked_integer("seed", spec.seed, 0, task_rules.MAX_SEED)
+    task_rules.checked_integer("binding_index", spec.binding, 0, task_rules.MAX_BINDING)
+    if not 1 <= spec.count <= model.MAX_BINDINGS:
+        raise errors.LimitExceededError(
+            f"{spec.count} bindings in one task; 1 to {model.MAX_BINDINGS} are allowed",
             hint="submit_many((circuit, bindings)) splits a longer sweep",
         )
     if len(spec.bindings) != 8 * facts.num_slots * spec.count or (
@@ -190,26 +179,26 @@ def check_task(spec: TaskSpec, terms: TaskOptions, facts: AdmittedProgram) -> No
         bound = min(spec.shots, 1 << min(62, facts.outcome_bits))
         if bound * facts.outcome_bytes * spec.count > RESULT_BYTES:
             if spec.count > 1:
-                raise LimitExceededError(
+                raise errors.LimitExceededError(
                     f"{spec.count} bindings with up to {bound} different outcomes of "
                     f"{facts.outcome_bytes} bytes each; a result may be {size(RESULT_BYTES)}",
                     hint="fewer bindings a task",
                 )
-            raise LimitExceededError(
+            raise errors.LimitExceededError(
                 f"{spec.shots} shots may give {bound} different outcomes of {facts.outcome_bytes} "
                 f"bytes; a result may be {size(RESULT_BYTES)}",
                 hint=f"at most {RESULT_BYTES // facts.outcome_bytes} shots a task: use several",
             )
 
 
-def _check_sampled(output: str, spec: TaskSpec, facts: AdmittedProgram) -> None:
+def _check_sampled(output: str, spec: model.TaskSpec, facts: AdmittedProgram) -> None:
     if not facts.measures:
-        raise unmeasured(output)
+        raise task_rules.unmeasured(output)
     if spec.shots == 0:
-        raise without_shots(output)
+        raise task_rules.without_shots(output)
 
 
-def _check_memory(spec: TaskSpec, facts: AdmittedProgram) -> None:
+def _check_memory(spec: model.TaskSpec, facts: AdmittedProgram) -> None:
     row = spec.shots * facts.memory_bytes
     if row * spec.count <= RESULT_BYTES:
         return
@@ -218,15 +207,15 @@ def _check_memory(spec: TaskSpec, facts: AdmittedProgram) -> None:
         f" bindings, is {size(row * spec.count)}; a result may be {size(RESULT_BYTES)}"
     )
     if row <= RESULT_BYTES:
-        raise LimitExceededError(message, hint="fewer bindings a task")
+        raise errors.LimitExceededError(message, hint="fewer bindings a task")
     max_shots = RESULT_BYTES // facts.memory_bytes
-    raise LimitExceededError(
+    raise errors.LimitExceededError(
         message,
         hint=f"ask for counts, or at most {max_shots} shots a task: several with other seeds",
     )
 
 
-def _check_rows(count: int, terms: TaskOptions, facts: AdmittedProgram) -> None:
+def _check_rows(count: int, terms: model.TaskOptions, facts: AdmittedProgram) -> None:
     """Check that the arrays of all bindings fit into memory together."""
     amplitude_bytes = 8 if terms.precision == "single" else 16
     row = {
@@ -238,7 +227,7 @@ def _check_rows(count: int, terms: TaskOptions, facts: AdmittedProgram) -> None:
     total = count * sum(row.get(output, 0) for output in terms.outputs)
     if total > RESULT_BYTES:
         asked = " and ".join(output for output in terms.outputs if output in row)
-        raise LimitExceededError(
+        raise errors.LimitExceededError(
             f"{count} bindings of {facts.route.num_qubits} qubits with {asked} are {size(total)}; "
             f"the result of several bindings may be {size(RESULT_BYTES)}",
             hint="fewer bindings a task",
@@ -246,13 +235,13 @@ def _check_rows(count: int, terms: TaskOptions, facts: AdmittedProgram) -> None:
 
 
 def admitted_by_route(
-    program: Program, profile: Profile, route: Route, max_shots: int = 0
+    program: model.Program, profile: Profile, route: Route, max_shots: int = 0
 ) -> AdmittedProgram:
     """Return the cached admission of a program with this route. `max_shots`: of its device."""
     bits = min(profile.num_clbits, profile.measurements)
     width = outcome_width(profile.num_clbits) + COUNT_BYTES
     distribution = distribution_bits(profile)
-    work = Workload(
+    work = model.Workload(
         qubits=profile.used_qubits,
         gates_1q=profile.gates_1q,
         gates_2q=profile.gates_2q + profile.gates_many,
@@ -277,20 +266,20 @@ def distribution_bits(profile: Profile) -> int:
     return bits if profile.mid_circuit else min(bits, profile.used_qubits)
 
 
-def check_outputs(profile: Profile, terms: TaskOptions) -> None:
+def check_outputs(profile: Profile, terms: model.TaskOptions) -> None:
     """Check the size of a distribution, which takes memory besides the state; a statevector is
     written from the state's own memory."""
     bits = distribution_bits(profile)
     max_bytes = PROBABILITY_BYTES << min(60, bits)
     if "probabilities" in terms.outputs and max_bytes > RESULT_BYTES:
-        raise InfeasibleError(
+        raise errors.InfeasibleError(
             f"a distribution over {bits} bits may be {size(max_bytes)}; a result may "
             f"be {size(RESULT_BYTES)}",
             hint="measure fewer qubits, or ask for counts",
         )
 
 
-def check_final_state(terms: TaskOptions, circuit: Circuit, profile: Profile) -> None:
+def check_final_state(terms: model.TaskOptions, circuit: Circuit, profile: Profile) -> None:
     """Check that the requested outputs of the final state are defined for this circuit."""
     for output in terms.outputs:
         if output in PURE and (profile.measurements or profile.mid_circuit):
@@ -298,7 +287,7 @@ def check_final_state(terms: TaskOptions, circuit: Circuit, profile: Profile) ->
                 f"output {output!r} was asked of a circuit that measures, resets or branches",
                 hint="remove that, or ask for probabilities or expectation values",
             )
-    check_widths(terms.bit_strings, circuit.num_qubits)
+    task_rules.check_widths(terms.bit_strings, circuit.num_qubits)
     if "gradient" in terms.outputs and profile.mid_circuit:
         raise OptionError(
             "a gradient was asked of a circuit that measures, resets or branches before its end",
@@ -314,4 +303,86 @@ def check_final_state(terms: TaskOptions, circuit: Circuit, profile: Profile) ->
     if profile.measurements and any("X" in label or "Y" in label for label in labels):
         sizes = circuit.table.rows[:, 1].tolist()
         arrays = circuit.ops.tolist(), circuit.qubits.tolist()
-        refuse_collapsed(labels, measured_last(circuit.table.names, sizes, *arrays))
+        task_rules.refuse_collapsed(
+            labels, task_rules.measured_last(circuit.table.names, sizes, *arrays)
+        )
+
+
+# Checks of tasks whose programs run in parts: see `TaskParts`.
+
+
+def check_part_terms(terms: model.TaskOptions) -> None:
+    """Check the options of a task in parts. Raises OptionError for those that it cannot have."""
+    parts = terms.parts
+    if parts is None:
+        return
+    if terms.ranks != 1:
+        raise OptionError(
+            f"a circuit in parts, over ranks = {terms.ranks}",
+            hint="ranks=1: its state is kept by one",
+        )
+    if terms.device or terms.noise or terms.snapshot:
+        raise OptionError(
+            "a circuit in parts, on an emulated device or with noise",
+            hint="leave the noise out: the state after a part is one pure state",
+        )
+    task_rules.checked_keep(parts.keep_s)
+
+
+def examined(
+    circuit: Circuit, parts: model.TaskParts, terms: model.TaskOptions, full: Profile
+) -> Profile:
+    """Return the profile for the routing of a circuit in parts: with all of its qubits in memory,
+    in the state that the parts leave and in those of the operations after them, which alone may
+    branch. Raises ProgramError if the circuit cannot be divided so, OptionError for outputs that
+    the operations after the parts do not have."""
+    if problem := parts_problem(circuit, parts.ends):
+        raise errors.ProgramError(f"the program is not valid: {problem}")
+    last = parts.ends[-1]
+    rest = sliced(circuit, last, circuit.ops.size)
+    check_final_state(terms, rest, profile(rest, terms.outputs, labels(terms)))
+    branches = rest_layout(circuit, last, rest, keep=True).branching
+    return msgspec.structs.replace(full, mid_circuit=branches, in_parts=True, kept=None)
+
+
+# Checks of calls: tasks that carry a function, circuits to compile, or a circuit with detectors,
+# in place of a program.
+
+_NO_CIRCUIT = model.Program(model.PROGRAM_FORMAT, 0, 0, (), (), b"", b"", b"", b"", b"")
+_NO_SIZES = Profile(0, 0, 0, 0, 0, 0, 0, 0, mid_circuit=False, conditions=0)
+
+
+def check_owner(terms: model.TaskOptions, owner: str) -> None:
+    """Check the owner of a task. Raises NotAllowedError if the owner of a key requests an engine
+    that is reserved for the environment's own user."""
+    card = catalog.card(terms.engine)
+    if owner and card is not None and card.pool == "functions":
+        raise errors.NotAllowedError(
+            f"engine {card.name!r} runs tasks of the environment's own user alone, and this one"
+            f" came with the key {owner!r}",
+            hint="connect without a key, as that user, where the environment runs",
+        )
+
+
+def examined_call(packed: bytes, terms: model.TaskOptions) -> tuple[model.Program, Profile]:
+    """Return a call as a program without operations, and its profile.
+
+    The profile has one operation for each circuit to compile and a gate for each entry of the
+    compiler's table, one operation for a function, and the sizes of a circuit with detectors. Only
+    workers decode the pickles and circuits in a call. Raises ProgramError, OptionError,
+    LimitExceededError, VersionMismatchError.
+    """
+    call = decode_call(terms.engine, packed)
+    if isinstance(call, DetectionCall):
+        sizes = call.sizes
+        return _NO_CIRCUIT, msgspec.structs.replace(
+            _NO_SIZES,
+            num_qubits=sizes.qubits,
+            num_clbits=sizes.detectors + sizes.observables,
+            operations=sizes.operations,
+        )
+    if isinstance(call, TranspileCall):
+        return _NO_CIRCUIT, msgspec.structs.replace(
+            _NO_SIZES, operations=len(call.circuits), gates_2q=target_entries(call.device)
+        )
+    return _NO_CIRCUIT, msgspec.structs.replace(_NO_SIZES, operations=1)

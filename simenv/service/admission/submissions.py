@@ -1,52 +1,88 @@
-"""Queue of submits: turns of owners, idempotency keys, queue limits, and acceptance of tasks.
-
-Invariant: the import of this module loads neither numpy nor kernels, for which a start would have
-to wait.
-"""
+"""Submits: queue, acceptance, answers, and parents of tasks."""
 
 from __future__ import annotations
 
 import time
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future
 from typing import Any, Protocol
 
 import msgspec
 
-from simenv.errors import (
-    InsufficientError,
-    KeyConflictError,
-    LimitExceededError,
-    NotReservedError,
-    OptionError,
-    QueueFullError,
-    SimenvError,
-)
-from simenv.model import TaskOptions, TaskSpec, digest
-from simenv.model.bounds import check_printable
+from simenv import errors as simenv_errors
+from simenv.errors import InsufficientError, LimitExceededError
+from simenv.model import MAX_PARENTS, TaskOptions, TaskSpec, TaskState, digest, task_name
+from simenv.model.program import check_printable
 from simenv.model.task_rules import MAX_KEY_CHARS
-from simenv.scheduler.core.types import ClusterLimits, Route, SubmitBatch
+from simenv.scheduler.core import SENT, ClusterLimits, Route, SubmitBatch
 from simenv.scheduler.reservations.circuit_times import ProgramSize
 from simenv.scheduler.routing.engine_choice import size
 from simenv.scheduler.scheduler import Scheduler
-from simenv.scheduler.state import owner_quotas, owner_usage
+from simenv.scheduler.state import owner_quotas, scheduler_state
+from simenv.scheduler.state.scheduler_state import SchedulerState
 from simenv.scheduler.views.admission import draining_refusal, memory_refusal, reservation_units
-from simenv.service.admission.dependencies import refusal_of_parents
-from simenv.service.journal.reader import AcceptedRow, pack_routes
-from simenv.service.journal.writer import Journal
+from simenv.service import support
+from simenv.service.journal import reader, writer
 from simenv.service.results.completions import Completions
-from simenv.service.support import fault_injection
-from simenv.service.support.fair_queue import FairQueue
+from simenv.service.support import FairQueue
 from simenv.wire import codec
-from simenv.wire.messages.client import (
-    MAX_MESSAGE_BYTES,
-    MAX_MESSAGE_TASKS,
-    Accepted,
-    Refusal,
-    Submit,
-)
-from simenv.wire.refusals import refusal
+from simenv.wire.codec import refusal
+from simenv.wire.messages import client as messages
+
+# Parents of tasks: checks at a submit, and failed parents at a start of the service.
+
+
+def check_parents(terms: TaskOptions) -> None:
+    """Check the number of parents. Raises OptionError."""
+    if len(terms.after) > MAX_PARENTS:
+        raise simenv_errors.OptionError(
+            f"after names {len(terms.after)} tasks; at most {MAX_PARENTS} are allowed",
+            hint="let one task come after a part of them",
+        )
+
+
+def refusal_of_parents(
+    state: SchedulerState, completions: Completions, owner: str, after: Iterable[int]
+) -> simenv_errors.SimenvError | None:
+    """Return the error if a task of `owner` cannot have these parents; None if it can. Parents are
+    tasks of the same owner that have not ended, or have ended as DONE."""
+    for number in after:
+        record = state.tasks.get(number)
+        if record is not None and record.batch.owner == owner:
+            continue
+        end = None if record is not None else completions.end_of(number, owner)
+        name = task_name(number) if number >= 0 else str(number)
+        if end is None:
+            return simenv_errors.NotFoundError(
+                f"after: there is no task {name} of yours here (any longer)",
+                hint="simenv queue lists unfinished tasks, simenv history those that have ended",
+            )
+        if end.state is not TaskState.DONE:
+            return simenv_errors.OptionError(
+                f"after: task {name} has ended as {end.state}: {end.message}",
+                hint=f"submit what {name} was again and name the new task, or leave it out",
+            )
+    return None
+
+
+def failed_parent(completions: Completions, after: Iterable[int]) -> int:
+    """Return the first of these accepted tasks that has ended, but not as DONE; 0: none.
+
+    A task whose end is no longer kept counts as DONE: a failure ends the children right after it is
+    stored, long before retention may remove it.
+    """
+    for number in after:
+        end = completions.end_of(number)
+        if end is not None and end.state is not TaskState.DONE:
+            return number
+    return 0
+
+
+# Queue of submits: turns of owners, idempotency keys, queue limits, and acceptance of tasks.
+#
+# Invariant: the import of this module loads neither numpy nor kernels, for which a start would have
+# to wait.
 
 
 class PendingSubmit(msgspec.Struct):
@@ -54,17 +90,19 @@ class PendingSubmit(msgspec.Struct):
 
     peer: bytes
     owner: str
-    message: Submit
+    message: messages.Submit
     body: bytes
     received_ns: int
     routes: list[Route] = msgspec.field(default_factory=list)
     sizes: list[ProgramSize] = msgspec.field(default_factory=list)  # only under a reservation
-    refusals: list[Refusal] = msgspec.field(default_factory=list)
+    refusals: list[messages.Refusal] = msgspec.field(default_factory=list)
     next: int = 0
     terms_digest: bytes = b""  # of its options after their check
     asked_snapshot: str | None = None  # of a device, before the service filled it
     resolved_body: bytes = b""  # the message with the options of its device; b"": unchanged
-    rejected_programs: dict[bytes, SimenvError] = msgspec.field(default_factory=dict)  # by digest
+    rejected_programs: dict[bytes, simenv_errors.SimenvError] = msgspec.field(
+        default_factory=dict
+    )  # by digest
     background_check: Future[Any] | None = None  # the check of its next program in the thread
 
 
@@ -73,7 +111,7 @@ OWN_KEY = "~"  # begins keys that clients make, one a message: its content is no
 RETRY_AFTER_S = 1.0
 MAX_WAITING_BYTES = 256 * 2**20  # for admission, of the environment's own user
 MAX_OWNER_BYTES = 32 * 2**20  # of the owner of a key
-MAX_SUBMIT_BYTES = MAX_MESSAGE_BYTES - 2**20  # leaves space for data added for a worker
+MAX_SUBMIT_BYTES = messages.MAX_MESSAGE_BYTES - 2**20  # leaves space for data added for a worker
 PARKED_NS = 1_000_000  # until the check of a program in the other thread is polled again
 TURN_NS = 2_000_000  # a client's turn at admission before the next one's
 
@@ -102,7 +140,7 @@ class SubmitQueue:
     def __init__(
         self,
         scheduler: Scheduler,
-        journal: Journal,
+        journal: writer.Journal,
         admission: TaskAdmission | None,
         limits: ClusterLimits,
         completions: Completions,
@@ -115,7 +153,7 @@ class SubmitQueue:
         self._completions = completions
         self._limits = limits
         # By owner: the refusal if the disk is full.
-        self.disk_refusal: Callable[[str], SimenvError | None] = lambda _: None
+        self.disk_refusal: Callable[[str], simenv_errors.SimenvError | None] = lambda _: None
         self._recent: OrderedDict[tuple[str, str, int], IdempotencyEntry] = OrderedDict()
         self._waiting: FairQueue[PendingSubmit] = FairQueue()
         self.pending_bytes: dict[str, int] = {}  # by owner; empty: nothing waits for admission
@@ -148,11 +186,11 @@ class SubmitQueue:
         return bool(self._parked_until_ns) and time.monotonic_ns() < self._parked_until_ns
 
     def enqueue(
-        self, peer: bytes, owner: str, message: Submit, body: bytes, now_ns: int
-    ) -> Refusal | None:
+        self, peer: bytes, owner: str, message: messages.Submit, body: bytes, now_ns: int
+    ) -> messages.Refusal | None:
         """Queue a Submit for `process`. Returns the refusal if too many bytes of its owner wait, or
         if the service lacks memory."""
-        fault_injection.hit("submit.received")
+        support.hit("submit.received")
         lacks_memory = memory_refusal(self._state)
         if lacks_memory is not None:
             return refusal(lacks_memory)
@@ -161,19 +199,23 @@ class SubmitQueue:
         if waiting and waiting + len(body) > limit:
             text = f"{size(waiting)} wait for admission; the limit is {size(limit)}"
             hint = "wait for the answers to earlier messages"
-            return refusal(QueueFullError(text, hint=hint, retry_after_s=RETRY_AFTER_S))
+            return refusal(
+                simenv_errors.QueueFullError(text, hint=hint, retry_after_s=RETRY_AFTER_S)
+            )
         self.pending_bytes[owner] = waiting + len(body)
         self._parked_until_ns = 0
         self._waiting.put(owner, peer, PendingSubmit(peer, owner, message, body, now_ns))
         return None
 
-    def process(self, deadline_ns: int) -> list[tuple[PendingSubmit, Accepted | list[Refusal]]]:
+    def process(
+        self, deadline_ns: int
+    ) -> list[tuple[PendingSubmit, messages.Accepted | list[messages.Refusal]]]:
         """Admit tasks until the deadline. Returns the completed Submits with their answers.
 
         Owners take turns, and so do the connections of each, so that a flood of one owner does not
         delay the others; the messages of one connection stay in order.
         """
-        processed: list[tuple[PendingSubmit, Accepted | list[Refusal]]] = []
+        processed: list[tuple[PendingSubmit, messages.Accepted | list[messages.Refusal]]] = []
         admission = self.admission
         examined: set[int] = set()  # Submits found waiting for the thread since the last progress
         while self.pending_bytes and admission is not None:
@@ -206,7 +248,7 @@ class SubmitQueue:
                 break
         return processed
 
-    def _accept(self, pending: PendingSubmit) -> Accepted | list[Refusal]:
+    def _accept(self, pending: PendingSubmit) -> messages.Accepted | list[messages.Refusal]:
         """Give the tasks to the scheduler and to the journal's next commit, or return refusals."""
         message = pending.message
         count = len(message.tasks)
@@ -218,8 +260,8 @@ class SubmitQueue:
             is_same = has_own_key or entry.digest == content
             if not is_same and entry.digest not in _earlier_formats(pending):
                 text = f"the key {message.key!r} was used before with other content"
-                return [refusal(KeyConflictError(text, hint="choose another key"))]
-            return Accepted(message.request, entry.first, entry.count, repeated=True)
+                return [refusal(simenv_errors.KeyConflictError(text, hint="choose another key"))]
+            return messages.Accepted(message.request, entry.first, entry.count, repeated=True)
         if pending.refusals:
             return pending.refusals
         limit_error = self._queue_limit_error(count, len(pending.body)) or self._owner_limit_error(
@@ -240,7 +282,7 @@ class SubmitQueue:
             )
             if error is not None:
                 return [refusal(error)]
-        fault_injection.hit("submit.admitted")
+        support.hit("submit.admitted")
         first = self._state.next_task
         batch = SubmitBatch(
             pending.peer,
@@ -256,32 +298,34 @@ class SubmitQueue:
         remembered = IdempotencyEntry(first, count, content)
         self.remember(pending.owner, message.key, message.offset, remembered)
         self._journal.accept(
-            AcceptedRow(
+            reader.AcceptedRow(
                 first,
                 count,
                 time.time() - (time.monotonic_ns() - pending.received_ns) / 1e9,
                 message.key,
                 message.offset,
                 content,
-                pack_routes(pending.routes),
+                reader.pack_routes(pending.routes),
                 pending.resolved_body or pending.body,
                 pending.owner,
                 message.terms.app,
             )
         )
-        return Accepted(message.request, first, count)
+        return messages.Accepted(message.request, first, count)
 
-    def _reservation_units(self, pending: PendingSubmit) -> tuple[list[int] | None, list[Refusal]]:
+    def _reservation_units(
+        self, pending: PendingSubmit
+    ) -> tuple[list[int] | None, list[messages.Refusal]]:
         """Return the units that each task takes of the Submit's reservation (None without one), or
         the refusals. The reservation is not changed."""
         number = pending.message.terms.reservation
         if not number:
             return None, []
         specs: list[TaskSpec] = pending.message.tasks
-        errors: list[SimenvError]
+        errors: list[simenv_errors.SimenvError]
         try:
             reservation = self._state.reservations.usable(number, pending.owner, time.time_ns())
-        except NotReservedError as error:
+        except simenv_errors.NotReservedError as error:
             return None, [refusal(error)]
         units, errors = reservation_units(
             self._state, reservation, specs, pending.routes, pending.sizes, pending.message.terms
@@ -306,7 +350,7 @@ class SubmitQueue:
             return True
         return any(number in tasks for number in range(entry.first, entry.first + entry.count))
 
-    def _queue_limit_error(self, count: int, size_bytes: int) -> Refusal | None:
+    def _queue_limit_error(self, count: int, size_bytes: int) -> messages.Refusal | None:
         state, limits = self._state, self._limits
         if state.draining:
             message = "the service is shutting down and accepts nothing new"
@@ -324,12 +368,12 @@ class SubmitQueue:
         else:
             return None
         return refusal(
-            QueueFullError(
+            simenv_errors.QueueFullError(
                 message, hint="wait for results, then go on", retry_after_s=RETRY_AFTER_S
             )
         )
 
-    def _owner_limit_error(self, pending: PendingSubmit) -> Refusal | None:
+    def _owner_limit_error(self, pending: PendingSubmit) -> messages.Refusal | None:
         """Return a refusal if the Submit would exceed a limit of its owner, else None."""
         owner, terms = pending.owner, pending.message.terms
         refused = self.disk_refusal(owner)
@@ -337,7 +381,7 @@ class SubmitQueue:
             return None if refused is None else refusal(refused)
         state = self._state
         limits = state.quotas.of(owner)
-        use = owner_usage.of_queue(state, owner)
+        use = scheduler_state.of_queue(state, owner)
         count, size_bytes = len(pending.message.tasks), len(pending.body)
         error = (
             owner_quotas.check_terms(limits, owner, terms)
@@ -383,19 +427,92 @@ def bytes_per_task(body: bytes, count: int) -> int:
     return -(-len(body) // count)
 
 
-def _shape_error(message: Submit, size_bytes: int) -> Refusal | None:
+def _shape_error(message: messages.Submit, size_bytes: int) -> messages.Refusal | None:
     count = len(message.tasks)
     if size_bytes > MAX_SUBMIT_BYTES:
         text = f"a message of {size(size_bytes)} to submit; {size(MAX_SUBMIT_BYTES)} are the limit"
         return refusal(LimitExceededError(text, hint="fewer tasks in a message, smaller programs"))
-    if not 0 < count <= MAX_MESSAGE_TASKS:
-        text = f"{count} tasks in one message; 1 to {MAX_MESSAGE_TASKS} are allowed"
+    if not 0 < count <= messages.MAX_MESSAGE_TASKS:
+        text = f"{count} tasks in one message; 1 to {messages.MAX_MESSAGE_TASKS} are allowed"
         return refusal(LimitExceededError(text))
     if not 0 < len(message.key) <= MAX_KEY_CHARS or message.offset < 0:
         text = f"a key has 1 to {MAX_KEY_CHARS} characters, this has {len(message.key)}"
-        return refusal(OptionError(text))
+        return refusal(simenv_errors.OptionError(text))
     try:
         check_printable("a key", message.key)
-    except OptionError as error:
+    except simenv_errors.OptionError as error:
         return refusal(error)
     return None
+
+
+# Answers to accepted Submits, which are sent after the commit that stores their tasks.
+#
+# The answer to a client that waits for the result anyway is held until that result is sent, at most
+# about HOLD_S: the client is woken once. Its tasks are on disk like all others.
+
+HOLD_S = 0.005
+_HOLD_NS = round(HOLD_S * 1e9)
+
+
+class AcceptAnswers:
+    """Answers to accepted Submits. Used from the loop's thread."""
+
+    def __init__(self, state: SchedulerState, send: Callable[[bytes, bytes], object]) -> None:
+        """`send`: sends a message to a client."""
+        self._state = state
+        self._send = send
+        self._new: list[tuple[PendingSubmit, messages.Accepted]] = []
+        self._held: dict[bytes, list[tuple[int, bytes]]] = {}  # by peer: (time of holding, answer)
+
+    @property
+    def is_holding(self) -> bool:
+        """True if answers are held, so that `send_stored` must be called within HOLD_S."""
+        return bool(self._held)
+
+    def add(self, pending: PendingSubmit, accepted: messages.Accepted) -> None:
+        """Add an answer, to be sent after the next commit."""
+        self._new.append((pending, accepted))
+
+    def take_unstored(self) -> Iterator[tuple[PendingSubmit, messages.Accepted]]:
+        """Remove and return the answers whose tasks could not be stored."""
+        while self._new:
+            yield self._new.pop(0)
+
+    def send_stored(self) -> None:
+        """Send or hold the answers whose tasks are stored, and send those that were held long
+        enough."""
+        for pending, accepted in self._new:
+            body = codec.encode(accepted)
+            if pending.message.awaits_result and self._ends_soon(accepted):
+                self._held.setdefault(pending.peer, []).append((time.monotonic_ns(), body))
+            else:
+                self._send(pending.peer, body)
+            support.hit("accepted.sent")
+        self._new.clear()
+        if self._held:
+            oldest_ns = time.monotonic_ns() - _HOLD_NS
+            for peer in [peer for peer, held in self._held.items() if held[0][0] <= oldest_ns]:
+                self._send_held(peer)
+
+    def send_results(self, results: Sequence[tuple[bytes, bytes]]) -> None:
+        """Send results, (client, message), each after the held answers of its client."""
+        for peer, body in results:
+            if self._held:
+                self._send_held(peer)
+            self._send(peer, body)
+
+    def close(self) -> None:
+        """Send all held answers."""
+        for peer in list(self._held):
+            self._send_held(peer)
+
+    def _send_held(self, peer: bytes) -> None:
+        for _, body in self._held.pop(peer, ()):
+            self._send(peer, body)
+
+    def _ends_soon(self, accepted: messages.Accepted) -> bool:
+        """Return whether a worker has the single task of a Submit and will end it soon."""
+        if accepted.repeated or accepted.count != 1:
+            return False
+        record = self._state.tasks.get(accepted.first)
+        return record is not None and record.phase == SENT and not record.announced

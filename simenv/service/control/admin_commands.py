@@ -1,11 +1,4 @@
-"""Commands of administrators about pools, nodes and keys.
-
-Invariants: a change of a pool or node that was answered is stored and is applied again before the
-first tick of the next start, unless `up` configures that pool otherwise. An added key is in the
-key file before it is accepted; a revoked key is rejected before the file is written, so that a
-full disk cannot keep it valid. The file is read and written under its lock: no change of another
-process is lost.
-"""
+"""Commands of administrators, and the policies of the configuration."""
 
 from __future__ import annotations
 
@@ -14,45 +7,84 @@ import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 import msgspec
 
-from launcher.placement import (
-    Infeasible,
-    NodeResources,
-    Placement,
-    ResourceRequest,
-    allocate,
-    matches,
-    place,
-)
+from launcher import placement as launcher_placement
 from launcher.selection import INSTALL_COMMAND
-from simenv.config import Config, check_name
-from simenv.errors import (
-    ConfigError,
-    KeyRefusedError,
-    LimitExceededError,
-    NotFoundError,
-    OptionError,
-)
-from simenv.model import PoolSpec
-from simenv.scheduler.core.actions import Action
-from simenv.scheduler.core.gpus import rank_gpus
-from simenv.scheduler.core.types import ClusterLimits, nodes_of
+from simenv import errors
+from simenv.config import Config, Policies, check_name
+from simenv.config.model import ALL
+from simenv.errors import ConfigError
+from simenv.model import AdmissionPolicy, PoolSpec
+from simenv.scheduler.core import Action, ClusterLimits, nodes_of, rank_gpus
 from simenv.scheduler.scheduler import Scheduler
-from simenv.scheduler.state.nodes import WORKER_BYTES, WORKERS_PER_SLOT, most_resident
-from simenv.service.control import policies
+from simenv.scheduler.state.pools import WORKER_BYTES, WORKERS_PER_SLOT, most_resident
 from simenv.service.journal.writer import Journal
 from simenv.text import size
 from simenv.wire import codec
-from simenv.wire.auth import LOCAL
-from simenv.wire.keyfiles import added, changing, identities, read_keys, removed, write_keys
+from simenv.wire.codec import refusal
+from simenv.wire.keyfiles import LOCAL, added, changing, identities, read_keys, removed, write_keys
 from simenv.wire.messages import client as m
 from simenv.wire.messages.admin import AddKey, DrainNode, GetKeys, KeyInfo, Keys, ResumeNode, Scale
-from simenv.wire.refusals import refusal
 from simenv.wire.transport.zmq_transport import Listener
 
+# Apply the policies of the configuration at a start.
+#
+# Invariant: the policies of a pool are applied once, and again only when the configuration changes,
+# so that the settings of an administrator (`simenv policy`) survive a restart.
+
+Statement = tuple[str, tuple[Any, ...]]
+
 log = logging.getLogger("simenv.service")
+
+
+def apply(config: Config, scheduler: Scheduler, prior: dict[str, bytes]) -> list[Statement]:
+    """Apply new policies of the configuration. `prior`: packed policies that were applied before,
+    by pool. Returns the statements that store the change. Raises ConfigError."""
+    results: list[Statement] = []
+    for name, policies in config.policies.items():
+        body = msgspec.msgpack.encode(policies)
+        if prior.get(name) != body:
+            try:
+                _apply(scheduler, "" if name == ALL else name, policies)
+            except errors.OptionError as error:
+                raise ConfigError(f"policies.{name}: {error.message}", hint=error.hint) from error
+            except (
+                errors.InsufficientError
+            ) as error:  # live reservations hold more than the new policy
+                log.warning("policies.%s is not applied: %s", name, error)
+                continue
+            results.append(("insert or replace into policy_told values(?,?)", (name, body)))
+    for name in prior:
+        if name not in config.policies:
+            results.append(("delete from policy_told where pool = ?", (name,)))
+    return results
+
+
+def _apply(scheduler: Scheduler, device: str, policies: Policies) -> None:
+    if policies.queue:
+        options = (("keys", ",".join(policies.keys)),) if policies.keys else ()
+        scheduler.set_queue_policy(device, policies.queue, options)
+    if policies.admission:
+        policy = AdmissionPolicy(
+            policies.admission,
+            scheduler.state.reservations.terms(device).profile.baseline,
+            policies.credits,
+            policies.rate,
+            round(policies.span_s * 1e9),
+        )
+        scheduler.set_admission_policy(device, policy, -1)
+
+
+# Commands of administrators about pools, nodes and keys.
+#
+# Invariants: a change of a pool or node that was answered is stored and is applied again before the
+# first tick of the next start, unless `up` configures that pool otherwise. An added key is in the
+# key file before it is accepted; a revoked key is rejected before the file is written, so that a
+# full disk cannot keep it valid. The file is read and written under its lock: no change of another
+# process is lost.
 
 
 class PoolCommands:
@@ -109,9 +141,9 @@ class PoolCommands:
                 self._scheduler.scale(name, lower, upper, overcommit=fitting < upper)
                 log.info("pool %s is scaled to %d to %d workers", name, lower, upper)
         applied = self._journal.records.applied_policies()
-        self._journal.put(policies.apply(self._config, self._scheduler, applied), forced=False)
+        self._journal.put(apply(self._config, self._scheduler, applied), forced=False)
         for name, reason in self._journal.records.drained():
-            with suppress(NotFoundError):  # a node of another allocation
+            with suppress(errors.NotFoundError):  # a node of another allocation
                 self._scheduler.drain_node(name, reason, now_ns)
                 log.info("node %s is drained: %s", name, reason)
 
@@ -122,7 +154,7 @@ class PoolCommands:
         if spec is None or message.least > message.most:
             return False  # the scheduler raises the error
         if spec.provider and (message.least, message.most) != (1, 1):
-            raise OptionError(
+            raise errors.OptionError(
                 f"pool {message.pool!r} holds a machine: it has one worker",
                 hint="simenv down, and up without it; others are not touched by a pool that waits",
             )
@@ -144,7 +176,7 @@ class PoolCommands:
             (message.least, minimum_fit) if limited_by_others else (message.most, fitting)
         )
         suffix = " beside those of the other pools" if limited_by_others else ""
-        raise LimitExceededError(
+        raise errors.LimitExceededError(
             f"pool {spec.name!r}: {wanted} workers{_worker_text(spec)} do not fit, {available} do"
             f"{suffix}: {capacity_text(spec, limits, available, all_nodes=limited_by_others)}",
             hint=f"simenv scale {spec.name} {available} at most; --force starts them all the same",
@@ -155,7 +187,10 @@ def can_place(spec: PoolSpec, limits: ClusterLimits) -> bool:
     """Return whether one worker of the pool can be placed on empty nodes."""
     request = _worker_request(spec)
     return isinstance(
-        place(request, [NodeResources.of(node) for node in nodes_of(limits)]), Placement
+        launcher_placement.place(
+            request, [launcher_placement.NodeResources.of(node) for node in nodes_of(limits)]
+        ),
+        launcher_placement.Placement,
     )
 
 
@@ -169,13 +204,13 @@ def workers_that_fit(spec: PoolSpec, limits: ClusterLimits, wanted: int) -> int:
         wanted = min(wanted, max_residents(spec, limits) // spec.ranks)
     if not (spec.memory_bytes or request.gpus):
         return wanted
-    free_resources = [NodeResources.of(node) for node in nodes_of(limits)]
+    free_resources = [launcher_placement.NodeResources.of(node) for node in nodes_of(limits)]
     count = 0
     while count < wanted:
-        placement = place(request, free_resources)
-        if not isinstance(placement, Placement):
+        placement = launcher_placement.place(request, free_resources)
+        if not isinstance(placement, launcher_placement.Placement):
             break
-        free_resources = list(allocate(request, placement, free_resources))
+        free_resources = list(launcher_placement.allocate(request, placement, free_resources))
         count += 1
     return count
 
@@ -195,7 +230,11 @@ def workers_that_fit_besides(
 
 def max_residents(spec: PoolSpec, limits: ClusterLimits) -> int:
     """Return the number of resident ranks that the nodes of this pool can hold."""
-    available = [node for node in nodes_of(limits) if matches(spec.nodes, NodeResources.of(node))]
+    available = [
+        node
+        for node in nodes_of(limits)
+        if launcher_placement.matches(spec.nodes, launcher_placement.NodeResources.of(node))
+    ]
     return sum(most_resident(node, spec.memory_bytes) for node in available)
 
 
@@ -206,9 +245,13 @@ def capacity_text(
     18.8 GiB of memory for 128.0 MiB a rank (150)". `all_nodes`: count the ranks on all nodes,
     without the memory that they reserve."""
     available = list(nodes_of(limits))
-    each = min(spec.memory_bytes or WORKER_BYTES, WORKER_BYTES)  # as in `nodes.most_resident`
+    each = min(spec.memory_bytes or WORKER_BYTES, WORKER_BYTES)  # as in `pools.most_resident`
     if not all_nodes:
-        available = [node for node in available if matches(spec.nodes, NodeResources.of(node))]
+        available = [
+            node
+            for node in available
+            if launcher_placement.matches(spec.nodes, launcher_placement.NodeResources.of(node))
+        ]
         if fit < max_residents(spec, limits) // spec.ranks:  # the reserved memory is the limit
             each = spec.memory_bytes or each
     slots, memory = (
@@ -228,7 +271,7 @@ _NO_GPU = "ask the site for GPUs (in Slurm: --gpus-per-node=1), or engine=statev
 
 def check_pools(pools: tuple[PoolSpec, ...], limits: ClusterLimits) -> None:
     """Check that all pools fit on the nodes. Raises ConfigError if one of them never can."""
-    free_resources = [NodeResources.of(node) for node in nodes_of(limits)]
+    free_resources = [launcher_placement.NodeResources.of(node) for node in nodes_of(limits)]
     for spec in pools:
         if spec.ranks > limits.max_ranks:
             raise ConfigError(
@@ -237,8 +280,8 @@ def check_pools(pools: tuple[PoolSpec, ...], limits: ClusterLimits) -> None:
                 hint=f"{INSTALL_COMMAND} brings an MPI; `simenv doctor` tells more",
             )
         request = _worker_request(spec)
-        placement = place(request, free_resources)
-        if isinstance(placement, Infeasible):
+        placement = launcher_placement.place(request, free_resources)
+        if isinstance(placement, launcher_placement.Infeasible):
             raise ConfigError(
                 f"pool {spec.name!r} could never have a worker: {placement.message}",
                 hint=_NO_GPU if placement.resource == "gpus" else _TOO_LARGE,
@@ -261,9 +304,9 @@ def check_pools(pools: tuple[PoolSpec, ...], limits: ClusterLimits) -> None:
             )
 
 
-def _worker_request(spec: PoolSpec) -> ResourceRequest:
+def _worker_request(spec: PoolSpec) -> launcher_placement.ResourceRequest:
     """Return the resources of one worker of the pool."""
-    return ResourceRequest(
+    return launcher_placement.ResourceRequest(
         spec.ranks, memory_bytes=spec.memory_bytes, gpus=rank_gpus(spec), nodes=spec.nodes
     )
 
@@ -274,7 +317,7 @@ def _worker_text(spec: PoolSpec) -> str:
 
 
 LOCK_PATIENCE_S = 0.25  # longest wait of the loop while another process changes the list
-_REVOKED = KeyRefusedError(
+_REVOKED = errors.KeyRefusedError(
     "this key was revoked; tasks submitted with it continue",
     hint="ask an administrator of the environment for a new key file "
     "(made there by: simenv keys add NAME --role client)",

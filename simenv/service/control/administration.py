@@ -12,22 +12,11 @@ from typing import Any
 
 from simenv.errors import JournalError
 from simenv.model import ReservationState, task_name
-from simenv.scheduler.core.actions import Action
-from simenv.scheduler.views import infos
+from simenv.scheduler.core import Action
+from simenv.scheduler.views import forecast
 from simenv.service.service import ServiceComponents
-from simenv.wire.auth import Identity
-from simenv.wire.messages import client as m
-from simenv.wire.messages.admin import (
-    AddKey,
-    DrainNode,
-    Keys,
-    OwnerReports,
-    Pools,
-    ResumeNode,
-    RevokeKey,
-    Scale,
-    SetLimits,
-)
+from simenv.wire.keyfiles import Identity
+from simenv.wire.messages import admin, client as m
 
 SHOWN_TASKS = 5
 
@@ -46,14 +35,14 @@ class Administration:
     def apply(self, identity: Identity, message: m.FromClient) -> m.ToClient:
         """Apply a change. Returns the answer, which must be sent after the commit. Raises
         SimenvError."""
-        if self._service.store_error and not isinstance(message, RevokeKey):
+        if self._service.store_error and not isinstance(message, admin.RevokeKey):
             raise JournalError(
                 self._service.store_error,
                 hint="nothing was changed; repeat it when the disk is repaired",
             )
         return CHANGES[type(message)](self, identity, message)
 
-    def _add_key(self, identity: Identity, message: AddKey) -> Keys:
+    def _add_key(self, identity: Identity, message: admin.AddKey) -> admin.Keys:
         service = self._service
         answer = service.key_commands.answer(message)
         service.owners.refresh(service.key_commands.keys)
@@ -61,37 +50,37 @@ class Administration:
         service.audit.write(identity, "keys.add", message.name, detail)
         return answer
 
-    def _set_limits(self, identity: Identity, message: SetLimits) -> OwnerReports:
+    def _set_limits(self, identity: Identity, message: admin.SetLimits) -> admin.OwnerReports:
         owners = self._service.owners
         detail = owners.change(message)
         self._service.audit.write(identity, "limits.set", message.owner, detail)
-        return OwnerReports(message.request, owners.reports(identity))
+        return admin.OwnerReports(message.request, owners.reports(identity))
 
-    def _scale(self, identity: Identity, message: Scale) -> Pools:
+    def _scale(self, identity: Identity, message: admin.Scale) -> admin.Pools:
         detail = f"{message.least} to {message.most} workers"
         return self._change_pools(identity, message, "scale", message.pool, detail)
 
-    def _drain(self, identity: Identity, message: DrainNode) -> Pools:
+    def _drain(self, identity: Identity, message: admin.DrainNode) -> admin.Pools:
         return self._change_pools(identity, message, "drain", message.node, message.reason)
 
-    def _resume(self, identity: Identity, message: ResumeNode) -> Pools:
+    def _resume(self, identity: Identity, message: admin.ResumeNode) -> admin.Pools:
         return self._change_pools(identity, message, "resume", message.name, "used again")
 
     def _change_pools(
         self,
         identity: Identity,
-        message: Scale | DrainNode | ResumeNode,
+        message: admin.Scale | admin.DrainNode | admin.ResumeNode,
         kind: str,
         subject: str,
         detail: str,
-    ) -> Pools:
+    ) -> admin.Pools:
         service = self._service
         service.executor.execute(service.pool_commands.apply(message))
         service.audit.write(identity, kind, subject, detail)
-        pools = infos.pool_infos(service.state, time.monotonic_ns())
-        return Pools(message.request, pools, infos.node_infos(service.state))
+        pools = forecast.pool_infos(service.state, time.monotonic_ns())
+        return admin.Pools(message.request, pools, forecast.node_infos(service.state))
 
-    def _revoke(self, identity: Identity, message: RevokeKey) -> Keys:
+    def _revoke(self, identity: Identity, message: admin.RevokeKey) -> admin.Keys:
         """Revoke the key in memory, end its reservations, then write the file."""
         failed = self._service.key_commands.revoke(message.name)
         self._service.owners.refresh(self._service.key_commands.keys)
@@ -100,7 +89,7 @@ class Administration:
         self._service.audit.write(identity, "keys.revoke", message.name, text)
         if failed is not None:
             raise failed
-        return Keys(message.request, self._service.key_commands.keys)
+        return admin.Keys(message.request, self._service.key_commands.keys)
 
     def _end_reservations(self, owner: str) -> None:
         """End all reservations of an owner. Their tasks that were sent to a worker continue; the
@@ -138,10 +127,10 @@ class Administration:
 
 # The handler of each change, by the kind of its message.
 CHANGES: dict[type, Callable[[Administration, Identity, Any], m.ToClient]] = {
-    AddKey: Administration._add_key,
-    RevokeKey: Administration._revoke,
-    SetLimits: Administration._set_limits,
-    Scale: Administration._scale,
-    DrainNode: Administration._drain,
-    ResumeNode: Administration._resume,
+    admin.AddKey: Administration._add_key,
+    admin.RevokeKey: Administration._revoke,
+    admin.SetLimits: Administration._set_limits,
+    admin.Scale: Administration._scale,
+    admin.DrainNode: Administration._drain,
+    admin.ResumeNode: Administration._resume,
 }

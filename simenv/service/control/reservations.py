@@ -16,47 +16,19 @@ import msgspec
 
 from simenv.errors import InsufficientError, JournalError, OptionError, SimenvError
 from simenv.model import Decision, ReservationRequest, ReservationState
-from simenv.model.bounds import check_printable
+from simenv.model.program import check_printable
 from simenv.scheduler.reservations.policies import MOST
 from simenv.scheduler.scheduler import Scheduler
-from simenv.scheduler.state.devices import check_device
-from simenv.scheduler.views.forecast import device_ns
-from simenv.scheduler.views.infos import (
-    reservation_info,
-    running_counts,
-    running_tasks,
-    target_info,
-)
+from simenv.scheduler.state.scheduler_state import check_device
+from simenv.scheduler.views import forecast
+from simenv.service import support
 from simenv.service.control.audit import OWN_USER, AuditLog
-from simenv.service.journal.tables import CONTROL, paced_statements, reservation_statements
-from simenv.service.journal.writer import Journal
-from simenv.service.support import fault_injection
+from simenv.service.journal import tables, writer
 from simenv.service.workers.action_executor import ActionExecutor
 from simenv.wire import codec
-from simenv.wire.auth import Identity
-from simenv.wire.messages import client as m
-from simenv.wire.messages.common import ClientRequest
-from simenv.wire.messages.reservations import (
-    DecisionReply,
-    GetPolicy,
-    GetProfile,
-    GetReservations,
-    GetTarget,
-    PolicyReply,
-    ProfileReply,
-    Release,
-    Released,
-    Renew,
-    Reservations,
-    Reserve,
-    SetDispatch,
-    SetOrder,
-    SetPolicy,
-    SetProfile,
-    SteerTarget,
-    TargetReply,
-)
-from simenv.wire.refusals import refusal
+from simenv.wire.codec import refusal
+from simenv.wire.keyfiles import Identity
+from simenv.wire.messages import admin, client as m, queries
 
 _STEERED = {"pause": "device.paused", "resume": "device.resumed", "drain": "device.draining"}
 RESERVATIONS_PER_STEP = 64  # of an answer, between two checks of the clock
@@ -68,7 +40,7 @@ class ReservationCommands:
     def __init__(
         self,
         scheduler: Scheduler,
-        journal: Journal,
+        journal: writer.Journal,
         executor: ActionExecutor,
         audit: AuditLog,
         reading: Callable[[str], Future[Any] | None] = lambda _pool: None,
@@ -77,7 +49,7 @@ class ReservationCommands:
         self._audit = audit
         self._reading = reading
         # Changes that wait for the calibration of their device, which gives the prices.
-        self._deferred: list[tuple[bytes, Identity, Reserve | SetPolicy]] = []
+        self._deferred: list[tuple[bytes, Identity, admin.Reserve | admin.SetPolicy]] = []
         self._scheduler = scheduler
         self._state = scheduler.state
         self._ledger = scheduler.state.reservations
@@ -85,7 +57,7 @@ class ReservationCommands:
         self._executor = executor
 
     def apply(
-        self, peer: bytes, identity: Identity, message: ClientRequest, store_error: str
+        self, peer: bytes, identity: Identity, message: queries.ClientRequest, store_error: str
     ) -> None:
         """Apply the change. Its answer is sent after the commit that stores it. `store_error`: the
         reason why nothing can be stored now, or "". Raises SimenvError."""
@@ -93,11 +65,11 @@ class ReservationCommands:
             raise JournalError(
                 store_error, hint="nothing was changed; repeat it when the disk is repaired"
             )
-        if isinstance(message, Reserve | SetPolicy) and self._reading(_device(message)):
+        if isinstance(message, admin.Reserve | admin.SetPolicy) and self._reading(_device(message)):
             self._deferred.append((peer, identity, message))
             return
         answer = codec.encode(CHANGES[type(message)](self, identity, message))
-        fault_injection.hit("reservation.changed")
+        support.hit("reservation.changed")
         self._executor.outbox.append((peer, answer))
 
     def _apply_deferred(self) -> None:
@@ -109,7 +81,7 @@ class ReservationCommands:
                 refused = m.Refused(message.request, [refusal(error)])
                 self._executor.outbox.append((peer, codec.encode(refused)))
 
-    def _reserve(self, identity: Identity, message: Reserve) -> DecisionReply:
+    def _reserve(self, identity: Identity, message: admin.Reserve) -> admin.DecisionReply:
         if self._state.draining and not message.dry:
             text = "the service is shutting down and reserves nothing"
             raise InsufficientError(text, hint="ask again when it is up: simenv up")
@@ -117,28 +89,30 @@ class ReservationCommands:
             message.ask, identity.owner, time.time_ns(), dry=message.dry
         )
         self._executor.execute(actions)
-        return DecisionReply(message.request, self._after_queue(message.ask, decision))
+        return admin.DecisionReply(message.request, self._after_queue(message.ask, decision))
 
-    def _renew(self, identity: Identity, message: Renew) -> Reservations:
+    def _renew(self, identity: Identity, message: admin.Renew) -> admin.Reservations:
         reservation = self._scheduler.renew_reservation(
             *(message.reservation, identity.scope, identity.owner),
             *(message.ttl_ns, time.time_ns()),
         )
-        return Reservations(message.request, [reservation_info(self._state, reservation)])
+        return admin.Reservations(
+            message.request, [forecast.reservation_info(self._state, reservation)]
+        )
 
-    def _set_profile(self, identity: Identity, message: SetProfile) -> ProfileReply:
+    def _set_profile(self, identity: Identity, message: admin.SetProfile) -> admin.ProfileReply:
         changed = self._scheduler.set_profile(message.device, message.profile)
         self._note(identity, changed, message.device, "profile")
         terms = self._ledger.terms(message.device)
-        return ProfileReply(message.request, terms.profile_version, changed, terms.profile)
+        return admin.ProfileReply(message.request, terms.profile_version, changed, terms.profile)
 
-    def _set_policy(self, identity: Identity, message: SetPolicy) -> PolicyReply:
+    def _set_policy(self, identity: Identity, message: admin.SetPolicy) -> admin.PolicyReply:
         changed = self._scheduler.set_admission_policy(
             message.device, message.policy, message.expected
         )
         self._note(identity, changed, message.device, f"admission policy {message.policy.name}")
         terms = self._ledger.terms(message.device)
-        return PolicyReply(message.request, terms.policy_version, changed, terms.policy)
+        return admin.PolicyReply(message.request, terms.policy_version, changed, terms.policy)
 
     def _after_queue(self, request: ReservationRequest, decision: Decision) -> Decision:
         """Return the decision with the time at which work would start behind the queue of its
@@ -154,9 +128,9 @@ class ReservationCommands:
         )
 
     def _wait_ns(self, device: str) -> int:
-        return device_ns(self._state, device, time.monotonic_ns())
+        return forecast.device_ns(self._state, device, time.monotonic_ns())
 
-    def _steer(self, identity: Identity, message: SteerTarget) -> TargetReply:
+    def _steer(self, identity: Identity, message: admin.SteerTarget) -> admin.TargetReply:
         if message.verb == "calibrate":
             return self._calibrate(identity, message)
         check_printable("reason", message.reason)
@@ -167,29 +141,29 @@ class ReservationCommands:
         kind = _STEERED[message.verb]
         return self._controlled(identity, message, changed, kind, message.reason)
 
-    def _set_dispatch(self, identity: Identity, message: SetDispatch) -> TargetReply:
+    def _set_dispatch(self, identity: Identity, message: admin.SetDispatch) -> admin.TargetReply:
         changed = self._scheduler.set_max_inflight(message.device, message.max_inflight)
         detail = f"{message.max_inflight or 'any number of'} tasks at once"
         return self._controlled(identity, message, changed, "device.bounded", detail)
 
-    def _set_order(self, identity: Identity, message: SetOrder) -> TargetReply:
+    def _set_order(self, identity: Identity, message: admin.SetOrder) -> admin.TargetReply:
         changed = self._scheduler.set_queue_policy(message.device, message.policy, message.options)
         return self._controlled(identity, message, changed, "device.ordered", message.policy)
 
     def _controlled(
         self,
         identity: Identity,
-        message: SteerTarget | SetDispatch | SetOrder,
+        message: admin.SteerTarget | admin.SetDispatch | admin.SetOrder,
         changed: bool,
         kind: str,
         detail: str,
-    ) -> TargetReply:
+    ) -> admin.TargetReply:
         if changed:
             self._executor.record_event(kind, message.device or "all", detail)
             self._audit.write(identity, kind, message.device or "all", detail)
         return self._target(message, changed)
 
-    def _calibrate(self, identity: Identity, message: SteerTarget) -> TargetReply:
+    def _calibrate(self, identity: Identity, message: admin.SteerTarget) -> admin.TargetReply:
         """Publish the present noise as the calibration of a device that drifts."""
         check_device(self._state, message.device)
         if self._executor.drifting is None:
@@ -200,13 +174,15 @@ class ReservationCommands:
         return self._target(message, True)
 
     def _target(
-        self, message: SteerTarget | SetDispatch | SetOrder | GetTarget, changed: bool
-    ) -> TargetReply:
-        info = target_info(self._state, message.device)
+        self,
+        message: admin.SteerTarget | admin.SetDispatch | admin.SetOrder | admin.GetTarget,
+        changed: bool,
+    ) -> admin.TargetReply:
+        info = forecast.target_info(self._state, message.device)
         info = msgspec.structs.replace(info, wait_ns=self._wait_ns(message.device))
-        return TargetReply(message.request, changed, info)
+        return admin.TargetReply(message.request, changed, info)
 
-    def _release(self, identity: Identity, message: Release) -> m.ToClient:
+    def _release(self, identity: Identity, message: admin.Release) -> m.ToClient:
         check_printable("reason", message.reason)
         reservation = self._ledger.find(message.reservation, identity.scope)
         if reservation.grant.owner != identity.owner and not reservation.is_over:
@@ -220,8 +196,10 @@ class ReservationCommands:
             reservation, final_state, message.reason, time.time_ns(), now_ns
         )
         self._executor.execute(actions)
-        running = running_tasks(self._state, reservation)
-        return Released(message.request, reservation_info(self._state, reservation), running)
+        running = forecast.running_tasks(self._state, reservation)
+        return admin.Released(
+            message.request, forecast.reservation_info(self._state, reservation), running
+        )
 
     def _note(self, identity: Identity, changed: bool, device: str, detail: str) -> None:
         if changed:
@@ -230,28 +208,28 @@ class ReservationCommands:
 
     # --- queries --------------------------------------------------------------------------------
 
-    def answer(self, message: GetProfile | GetPolicy | GetTarget) -> m.ToClient:
+    def answer(self, message: admin.GetProfile | admin.GetPolicy | admin.GetTarget) -> m.ToClient:
         """Return the answer to a query about one device. Raises NotFoundError."""
-        if isinstance(message, GetTarget):
+        if isinstance(message, admin.GetTarget):
             return self._target(message, False)
         check_device(self._state, message.device)
         terms = self._ledger.terms(message.device)
-        if isinstance(message, GetProfile):
-            return ProfileReply(message.request, terms.profile_version, False, terms.profile)
-        return PolicyReply(message.request, terms.policy_version, False, terms.policy)
+        if isinstance(message, admin.GetProfile):
+            return admin.ProfileReply(message.request, terms.profile_version, False, terms.profile)
+        return admin.PolicyReply(message.request, terms.policy_version, False, terms.policy)
 
-    def listed(self, identity: Identity, message: GetReservations) -> Iterator[bytes | None]:
+    def listed(self, identity: Identity, message: admin.GetReservations) -> Iterator[bytes | None]:
         """Return the steps of the answer with reservations. Raises NotReservedError."""
         if message.reservation:
             selected = [self._ledger.find(message.reservation, identity.scope)]
         else:
             selected = list(self._ledger.visible_to(identity.scope))
-        infos, counted = [], running_counts(self._state)
+        infos, counted = [], forecast.running_counts(self._state)
         for index, reservation in enumerate(selected):
             if not index % RESERVATIONS_PER_STEP:
                 yield None
-            infos.append(reservation_info(self._state, reservation, counted))
-        yield codec.encode(Reservations(message.request, infos))
+            infos.append(forecast.reservation_info(self._state, reservation, counted))
+        yield codec.encode(admin.Reservations(message.request, infos))
 
     # --- calls of the event loop ----------------------------------------------------------------
 
@@ -268,28 +246,30 @@ class ReservationCommands:
             self._apply_deferred()
         if self._ledger.changes:
             changes = self._ledger.take_changes()
-            self._journal.put(reservation_statements(self._ledger, changes), forced=changes.urgent)
+            self._journal.put(
+                tables.reservation_statements(self._ledger, changes), forced=changes.urgent
+            )
         if self._state.controls.changes:
             changed = self._state.controls.take_changes()
-            self._journal.put(CONTROL.statements(changed), forced=True)
+            self._journal.put(tables.CONTROL.statements(changed), forced=True)
         if self._state.paced.changes:
             forced = self._state.paced.is_forced
-            runs = paced_statements(self._state.paced.take_changes())
+            runs = tables.paced_statements(self._state.paced.take_changes())
             self._journal.put(runs, forced=forced)
 
 
-def _device(message: Reserve | SetPolicy) -> str:
-    return message.ask.device if isinstance(message, Reserve) else message.device
+def _device(message: admin.Reserve | admin.SetPolicy) -> str:
+    return message.ask.device if isinstance(message, admin.Reserve) else message.device
 
 
 # The handler of each change, by the kind of its message.
 CHANGES: dict[type, Callable[[ReservationCommands, Identity, Any], m.ToClient]] = {
-    Reserve: ReservationCommands._reserve,
-    Renew: ReservationCommands._renew,
-    Release: ReservationCommands._release,
-    SetProfile: ReservationCommands._set_profile,
-    SetPolicy: ReservationCommands._set_policy,
-    SteerTarget: ReservationCommands._steer,
-    SetDispatch: ReservationCommands._set_dispatch,
-    SetOrder: ReservationCommands._set_order,
+    admin.Reserve: ReservationCommands._reserve,
+    admin.Renew: ReservationCommands._renew,
+    admin.Release: ReservationCommands._release,
+    admin.SetProfile: ReservationCommands._set_profile,
+    admin.SetPolicy: ReservationCommands._set_policy,
+    admin.SteerTarget: ReservationCommands._steer,
+    admin.SetDispatch: ReservationCommands._set_dispatch,
+    admin.SetOrder: ReservationCommands._set_order,
 }

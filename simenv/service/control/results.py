@@ -15,29 +15,18 @@ from pathlib import Path
 from simenv.config import Config
 from simenv.errors import JournalError, NotFoundError, OptionError, SimenvError, StoreError
 from simenv.model import TaskState, task_name, task_number
-from simenv.scheduler.core.actions import TaskEnded
-from simenv.scheduler.core.types import ATTEMPT_BITS
+from simenv.scheduler.core import ATTEMPT_BITS, TaskEnded
 from simenv.scheduler.scheduler import Scheduler
-from simenv.service.journal.reader import DamagedRecord
-from simenv.service.journal.writer import Journal
-from simenv.service.recovery.damaged_results import ResultRepair
+from simenv.service.journal import reader, writer
+from simenv.service.recovery import ResultRepair
 from simenv.service.results.completions import Completions
-from simenv.service.results.disk_reserve import DiskReserve
 from simenv.service.results.file_worker import FileWorker
-from simenv.service.results.retention import Retention, Sweep, removal_text
+from simenv.service.results.retention import DiskReserve, Retention, Sweep, removal_text
 from simenv.wire import codec
-from simenv.wire.auth import Identity
-from simenv.wire.messages import client as m
-from simenv.wire.messages.queries import (
-    CHUNK_BYTES,
-    CollectGarbage,
-    FetchResult,
-    GarbageCollected,
-    ResultChunk,
-    VerifyReply,
-    VerifyResult,
-)
-from simenv.wire.refusals import refusal
+from simenv.wire.codec import refusal
+from simenv.wire.keyfiles import Identity
+from simenv.wire.messages import client as m, queries
+from simenv.wire.messages.queries import CHUNK_BYTES
 
 log = logging.getLogger("simenv.service")
 
@@ -54,7 +43,7 @@ class ResultRequests:
     def __init__(
         self,
         config: Config,
-        journal: Journal,
+        journal: writer.Journal,
         scheduler: Scheduler,
         completions: Completions,
         root: Path,
@@ -141,23 +130,26 @@ class ResultRequests:
         return self._reading.get(owner, 0) < READING_BYTES
 
     def handle(
-        self, peer: bytes, identity: Identity, message: FetchResult | VerifyResult | CollectGarbage
+        self,
+        peer: bytes,
+        identity: Identity,
+        message: queries.FetchResult | queries.VerifyResult | queries.CollectGarbage,
     ) -> None:
         """Handle a request; its answer goes through `send`, now or later."""
         try:
-            if isinstance(message, FetchResult):
+            if isinstance(message, queries.FetchResult):
                 self._fetch(peer, identity, message)
-            elif isinstance(message, CollectGarbage):
+            elif isinstance(message, queries.CollectGarbage):
                 self._collect(peer, message)
             else:
                 self._verify(peer, identity, message)
-        except DamagedRecord as error:
+        except reader.DamagedRecord as error:
             self.requeue_damaged(error)
-            self._answer(peer, VerifyReply(message.request, "again"))
+            self._answer(peer, queries.VerifyReply(message.request, "again"))
         except SimenvError as error:
             self._refuse(peer, message.request, error)
 
-    def _collect(self, peer: bytes, message: CollectGarbage) -> None:
+    def _collect(self, peer: bytes, message: queries.CollectGarbage) -> None:
         if not math.isfinite(message.older_s):
             raise OptionError(
                 f"older_s = {message.older_s}", hint="seconds; below 0: as configured"
@@ -169,7 +161,7 @@ class ResultRequests:
             left = self._retention.stored_data()
             if not message.dry:
                 self._record_event("history.removed", "gc", removal_text(sweep.freed))
-            answer = GarbageCollected(message.request, sweep.freed, left)
+            answer = queries.GarbageCollected(message.request, sweep.freed, left)
 
             def removed(_: object) -> None:
                 self.reserve.invalidate()
@@ -179,7 +171,7 @@ class ResultRequests:
 
         self._retention.request_sweep(message.older_s, message.dry, finish)
 
-    def _fetch(self, peer: bytes, identity: Identity, message: FetchResult) -> None:
+    def _fetch(self, peer: bytes, identity: Identity, message: queries.FetchResult) -> None:
         entry = self._journal.records.file_of(message.file)
         if (
             entry is None
@@ -195,32 +187,32 @@ class ResultRequests:
         def finish(result: object) -> None:
             self._count(identity.owner, -message.size_bytes)
             if isinstance(result, bytes):
-                self._answer(peer, ResultChunk(message.request, result))
+                self._answer(peer, queries.ResultChunk(message.request, result))
             elif isinstance(result, SimenvError):
                 self._refuse(peer, message.request, result)
 
         self._count(identity.owner, message.size_bytes)
         self.file_worker.read(message.file, message.offset, message.size_bytes, finish)
 
-    def _verify(self, peer: bytes, identity: Identity, message: VerifyResult) -> None:
+    def _verify(self, peer: bytes, identity: Identity, message: queries.VerifyResult) -> None:
         if not self._may_see(message.task, identity.scope):
-            return self._answer(peer, VerifyReply(message.request, "unknown"))
+            return self._answer(peer, queries.VerifyReply(message.request, "unknown"))
         if message.task in self._state.tasks:
-            return self._answer(peer, VerifyReply(message.request, "waits"))
+            return self._answer(peer, queries.VerifyReply(message.request, "waits"))
         result = self._completions.find(message.task)
         if result is None:
-            return self._answer(peer, VerifyReply(message.request, "unknown"))
+            return self._answer(peer, queries.VerifyReply(message.request, "unknown"))
         completed, completion = result
         if zlib.crc32(completion.payload) != completion.checksum:
             self._rerun(completed.first_seq, completion, "its payload is damaged")
-            return self._answer(peer, VerifyReply(message.request, "again"))
+            return self._answer(peer, queries.VerifyReply(message.request, "again"))
         file = None
         if m.STATES[completion.state] is TaskState.DONE:
             file = codec.result_data(completion.payload).file
         if file is None:
-            return self._answer(peer, VerifyReply(message.request, "intact"))
+            return self._answer(peer, queries.VerifyReply(message.request, "intact"))
         if self._journal.records.file_of(file.name) == (message.task, 0):
-            return self._answer(peer, VerifyReply(message.request, "removed"))
+            return self._answer(peer, queries.VerifyReply(message.request, "removed"))
 
         def finish(damage: object) -> None:
             self._count(identity.owner, -_CHECK_BYTES)
@@ -233,7 +225,7 @@ class ResultRequests:
                         self.file_worker.remove([file.name])
                 except SimenvError as error:
                     return self._refuse(peer, message.request, error)
-            return self._answer(peer, VerifyReply(message.request, outcome))
+            return self._answer(peer, queries.VerifyReply(message.request, outcome))
 
         self._count(identity.owner, _CHECK_BYTES)
         self.file_worker.check(file, finish)
@@ -264,7 +256,7 @@ class ResultRequests:
         name = task_name(completion.task)
         self._record_event("result.damaged", name, f"{reason}; attempt {completion.attempts + 1}")
 
-    def requeue_damaged(self, error: DamagedRecord) -> None:
+    def requeue_damaged(self, error: reader.DamagedRecord) -> None:
         """Queue all tasks of a damaged journal record again."""
         tasks = self._repair.record(error.first_seq)
         self._has_requeued = True

@@ -11,21 +11,20 @@ from functools import cached_property
 import msgspec
 
 from noise_models.calibration import CalibrationSnapshot
-from noise_models.errors import NoiseError
+from noise_models.strict_json import NoiseError
 from simenv.errors import InfeasibleError, SimenvError
 from simenv.model import TaskOptions
-from simenv.model.devices import DeviceInfo
+from simenv.model.views import DeviceInfo
 from simenv.service.admission import rules
 from simenv.service.devices import noise_api
 from simenv.service.devices.registry import EmulatedDevice
 from simulators.circuit import device_check
-from simulators.circuit.analysis.branches import has_conditional_noise
+from simulators.circuit.analysis.measurements import has_conditional_noise
 from simulators.circuit.analysis.noise_profile import noise_profile
 from simulators.circuit.analysis.profile import NoiseProfile, Profile
 from simulators.circuit.device_check import DeviceLimits
 from simulators.circuit.ir import Circuit
-from simulators.circuit.passes.attach_noise import NoiseAttachment
-from simulators.circuit.passes.durations import ShotTimes
+from simulators.circuit.passes.attach_noise import NoiseAttachment, ShotTimes
 from simulators.compiler.kernel import kernels
 from simulators.errors import EngineError
 

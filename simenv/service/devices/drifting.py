@@ -20,18 +20,16 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from simenv.config.drift import DriftSpec, drift_of
+from simenv.config.pools import DriftSpec, drift_of
 from simenv.errors import InsufficientError, OptionError
 from simenv.model import PoolSpec, TaskOptions
 from simenv.model.task import REFUSE, REFUSED, STALE
 from simenv.model.views import base_of
-from simenv.scheduler.core.actions import Action, RecordEvent
-from simenv.scheduler.core.types import TaskRecord
+from simenv.scheduler.core import Action, RecordEvent, TaskRecord
 from simenv.scheduler.scheduler import Scheduler
-from simenv.scheduler.state.state import SchedulerState
+from simenv.scheduler.state.scheduler_state import SchedulerState
 from simenv.service.devices.registry import DeviceRegistry, EmulatedDevice, emulated
-from simenv.service.journal.tables import DRIFT, DriftState
-from simenv.service.journal.writer import Journal
+from simenv.service.journal import tables, writer
 
 if TYPE_CHECKING:
     from noise_models.drift import Drift
@@ -49,7 +47,11 @@ class DriftingDevice:
     """The drifting device of one pool."""
 
     def __init__(
-        self, pool: PoolSpec, state: DriftState, drift_future: Future[Drift], reported_ns: int
+        self,
+        pool: PoolSpec,
+        state: tables.DriftState,
+        drift_future: Future[Drift],
+        reported_ns: int,
     ) -> None:
         """`reported_ns`: only later changes are reported."""
         self.pool = pool.name
@@ -175,7 +177,7 @@ class DriftingDevices:
         pools: tuple[PoolSpec, ...],
         registry: DeviceRegistry,
         folder: Path,
-        journal: Journal,
+        journal: writer.Journal,
         state: SchedulerState,
     ) -> None:
         """`folder`: the devices folder, with the dated snapshots of DEVICE in DEVICE.d."""
@@ -183,9 +185,9 @@ class DriftingDevices:
         self._state = state
         self._bodies: dict[str, bytes] = {}  # of the documents of tasks sent lately, by digest
         self._starts: dict[int, int] = {}  # wall clock of the first start of each task
-        stored = DRIFT.read(journal.records)
+        stored = tables.DRIFT.read(journal.records)
         self.all: dict[str, DriftingDevice] = {}
-        self._changed: dict[str, DriftState] = {}
+        self._changed: dict[str, tables.DriftState] = {}
         # Of each device: whether its snapshots have been read, and the begin of the present outage.
         self._outages: dict[str, tuple[bool, int | None]] = {}
         for pool in pools:
@@ -193,7 +195,7 @@ class DriftingDevices:
                 continue
             begun, now_ns = stored.get(pool.name), time.time_ns()
             if begun is None or begun.drift != pool.drift:
-                begun = self._changed[pool.name] = DriftState(pool.drift, now_ns)
+                begun = self._changed[pool.name] = tables.DriftState(pool.drift, now_ns)
             built = registry.drift(pool.device, drift_of(pool.drift, pool.name), folder)
             self.all[pool.name] = DriftingDevice(pool, begun, built, now_ns)
 
@@ -210,7 +212,7 @@ class DriftingDevices:
         counts as an outage: it starts no task."""
         if self._changed:
             changes, self._changed = self._changed, {}
-            self._journal.put(DRIFT.statements(changes), forced=True)
+            self._journal.put(tables.DRIFT.statements(changes), forced=True)
         for name, device in self.all.items():
             if device.is_ready:
                 yield from device.changes(wall_ns)
@@ -253,7 +255,7 @@ class DriftingDevices:
                 hint=f"pools that do: {', '.join(self.all) or 'none'}",
             )
         result, event = device.calibrated(wall_ns)
-        self._journal.put(DRIFT.statements({pool: device.state}), forced=True)
+        self._journal.put(tables.DRIFT.statements({pool: device.state}), forced=True)
         return result, event
 
     def in_force(self, record: TaskRecord) -> TaskOptions:

@@ -1,8 +1,4 @@
-"""Emulated devices by name: files of the devices folder first, then the library.
-
-Invariant: the loop never reads a file or parses a document itself; one thread does so, and the loop
-gets a Future. A changed file is read again.
-"""
+"""Emulated devices by name, and their descriptions."""
 
 from __future__ import annotations
 
@@ -17,17 +13,105 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
+from noise_models.calibration import CalibrationSnapshot, QubitCalibration
 from simenv.config import NAME_RULE
 from simenv.errors import LimitExceededError, NotFoundError, OptionError
-from simenv.model.devices import CalibrationSource, DeviceInfo
-from simenv.service.support.fair_thread import CHECKS
+from simenv.model import MAX_SHOTS, GateInfo, views
+from simenv.model.views import OperationInfo
+from simenv.service.support import CHECKS
 from simenv.text import size
 
 if TYPE_CHECKING:
-    from noise_models.calibration import CalibrationSnapshot
     from noise_models.document import Document
     from noise_models.drift import Drift
-    from simenv.config.drift import DriftSpec
+    from simenv.config.pools import DriftSpec
+
+# Conversion of a calibration snapshot to a DeviceInfo, for compilation and for hosts. Pure.
+
+PROVIDER = "simenv"
+
+
+def device_info(name: str, snapshot: CalibrationSnapshot, digest: str) -> views.DeviceInfo:
+    """Return the device `name` with the figures of a snapshot; `digest`: that of the snapshot, in
+    hexadecimal.
+
+    An operation without qubits applies to every set of qubits without an operation of its own.
+    """
+    operations = [
+        OperationInfo(
+            gate.name,
+            gate.qubits,
+            _value_or_unknown(gate.error),
+            _value_or_unknown(gate.duration_ns),
+        )
+        for gate in snapshot.gates
+    ]
+    measured = {each.name for each in operations}
+    for number, qubit in enumerate(snapshot.qubits):
+        if "measure" not in measured:
+            error = _readout_error(qubit)
+            operations.append(
+                OperationInfo("measure", (number,), error, _value_or_unknown(qubit.readout_ns))
+            )
+        if snapshot.dynamic and "reset" not in measured:
+            operations.append(
+                OperationInfo(
+                    "reset",
+                    (number,),
+                    _value_or_unknown(qubit.reset_error),
+                    _value_or_unknown(qubit.reset_ns),
+                )
+            )
+    return views.DeviceInfo(
+        name=name,
+        kind=views.DeviceKind.EMULATED,
+        provider=snapshot.provider or PROVIDER,
+        model=snapshot.name or name,
+        version=snapshot.version,
+        technology=snapshot.technology or "simulator",
+        num_qubits=snapshot.num_qubits,
+        max_shots=snapshot.max_shots or MAX_SHOTS,
+        gates=tuple(
+            GateInfo(gate.name, gate.num_qubits, gate.num_params) for gate in snapshot.native_gates
+        ),
+        all_to_all=snapshot.all_to_all,
+        directed=bool(snapshot.coupling)
+        and not {(b, a) for a, b in snapshot.coupling} <= set(snapshot.coupling),
+        coupling=snapshot.coupling,
+        operations=tuple(operations),
+        qubits=tuple(map(_qubit_info, snapshot.qubits)),
+        dynamic=snapshot.dynamic,
+        calibration_id=digest,
+        calibrated_s=views.wall_clock_s(snapshot.calibrated),
+        dt_ns=snapshot.dt_ns or views.UNKNOWN,
+    )
+
+
+def _qubit_info(qubit: QubitCalibration) -> views.QubitInfo:
+    return views.QubitInfo(
+        t1_us=_value_or_unknown(qubit.t1_us),
+        t2_us=_value_or_unknown(qubit.t2_us),
+        frequency_ghz=_value_or_unknown(qubit.frequency_ghz),
+        readout_error=_readout_error(qubit),
+        readout_ns=_value_or_unknown(qubit.readout_ns),
+    )
+
+
+def _readout_error(qubit: QubitCalibration) -> float:
+    """Return the readout error, or the mean of p01 and p10 if only these were measured."""
+    if qubit.readout_error is not None or qubit.p01 is None or qubit.p10 is None:
+        return _value_or_unknown(qubit.readout_error)
+    return (qubit.p01 + qubit.p10) / 2.0
+
+
+def _value_or_unknown(value: float | None) -> float:
+    return views.UNKNOWN if value is None else value
+
+
+# Emulated devices by name: files of the devices folder first, then the library.
+#
+# Invariant: the loop never reads a file or parses a document itself; one thread does so, and the
+# loop gets a Future. A changed file is read again.
 
 MAX_FILE_BYTES = 16 * 2**20
 MAX_CLIENT_BYTES = 2**20  # of the owner of a key; a device of 156 qubits takes 0.25 MiB
@@ -44,7 +128,7 @@ class EmulatedDevice(msgspec.Struct, frozen=True, eq=False):
     digest: str  # of `body`, hexadecimal
     body: bytes  # canonical noise document
     document: Document
-    info: DeviceInfo | None  # None: a noise model without a device
+    info: views.DeviceInfo | None  # None: a noise model without a device
 
 
 class _Loaded(msgspec.Struct, frozen=True, eq=False):
@@ -121,7 +205,7 @@ class DeviceRegistry:
             )
         return CHECKS.submit(owner, partial(_parsed, body, ""))
 
-    def names(self) -> Future[dict[str, CalibrationSource]]:
+    def names(self) -> Future[dict[str, views.CalibrationSource]]:
         """Return all devices by name, sorted, with the source of each."""
         return self._thread.submit(_names, self._folder)
 
@@ -185,7 +269,6 @@ def emulated(name: str, snapshot: CalibrationSnapshot) -> EmulatedDevice:
     """Return the device `name` with a snapshot. Raises OptionError."""
     from noise_models import document
     from simenv.service.devices import noise_api
-    from simenv.service.devices.describe import device_info
 
     with noise_api.reported(f"device {name!r}"):
         body = document.dump(snapshot)
@@ -198,7 +281,6 @@ def _parsed(body: bytes, name: str) -> EmulatedDevice:
     OptionError."""
     from noise_models.calibration import CalibrationSnapshot
     from simenv.service.devices import noise_api
-    from simenv.service.devices.describe import device_info
 
     result, canonical, digest = noise_api.read(body, f"device {name!r}" if name else "noise")
     info = None
@@ -212,11 +294,14 @@ def _parsed(body: bytes, name: str) -> EmulatedDevice:
     return EmulatedDevice(digest, canonical, result, info)
 
 
-def _names(folder: Path) -> dict[str, CalibrationSource]:
+def _names(folder: Path) -> dict[str, views.CalibrationSource]:
     from simenv.service.devices import noise_api
 
     files = [path.stem for path in folder.glob("*.json") if NAME_RULE.match(path.stem)]
-    entries = {**noise_api.library_names(), **dict.fromkeys(files, CalibrationSource.IMPORTED)}
+    entries = {
+        **noise_api.library_names(),
+        **dict.fromkeys(files, views.CalibrationSource.IMPORTED),
+    }
     return dict(sorted(entries.items()))
 
 

@@ -20,7 +20,7 @@ from simenv.model import (
     Event,
     TaskState,
 )
-from simenv.scheduler.core.types import Route
+from simenv.scheduler.core import Route
 
 _ROUTES = msgspec.msgpack.Decoder(tuple[list[Route], list[int]])
 

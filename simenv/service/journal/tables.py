@@ -17,7 +17,7 @@ from typing import Any, Generic, TypeVar
 import msgspec
 
 from simenv.errors import JournalError
-from simenv.scheduler.core.cost_estimator import LearnedEstimate
+from simenv.scheduler.core import LearnedEstimate
 from simenv.scheduler.reservations.ledger import (
     ReservationLedger,
     StoredReservations,
@@ -25,8 +25,7 @@ from simenv.scheduler.reservations.ledger import (
 )
 from simenv.scheduler.reservations.policies import DeviceTerms
 from simenv.scheduler.reservations.reservation import Grant, Progress
-from simenv.scheduler.state.device_controls import DeviceControl
-from simenv.scheduler.state.paced import StoredRun
+from simenv.scheduler.state.paced import DeviceControl, StoredRun
 from simenv.service.journal.reader import WAY_OUT, Records
 
 Statement = tuple[str, tuple[Any, ...]]

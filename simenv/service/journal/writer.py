@@ -21,9 +21,8 @@ import msgspec
 
 from simenv.errors import JournalError
 from simenv.model import Event, TaskState
-from simenv.service.journal.reader import UNSUCCESSFUL, WAY_OUT, AcceptedRow, Records, checksum
-from simenv.service.journal.tables import TABLES
-from simenv.service.support import fault_injection
+from simenv.service import support
+from simenv.service.journal import reader, tables
 
 JOURNAL_FORMAT = 2
 SYNC_DELAY_S = 0.05
@@ -68,7 +67,7 @@ class Journal:
         if path.exists() and not path.stat().st_size:
             raise JournalError(
                 f"the journal {path} is there and has no content: it was cut",
-                hint=WAY_OUT,
+                hint=reader.WAY_OUT,
             )
         try:
             self._db = sqlite3.connect(path, isolation_level=None, cached_statements=64)
@@ -76,14 +75,14 @@ class Journal:
         except sqlite3.Error as error:
             raise JournalError(
                 f"the journal {path} cannot be opened: {error}",
-                hint=f"is it damaged? {WAY_OUT}",
+                hint=f"is it damaged? {reader.WAY_OUT}",
             ) from error
-        self.records = Records(self._db, path)
+        self.records = reader.Records(self._db, path)
         self.epoch = self._next_epoch()
         self.kept_bytes = self.records.bytes_by_owner()  # with pending rows
         self.written_bytes = 0  # since the start, approximately; decides when a checkpoint is due
         self.unsynced = False
-        self._accepted: list[AcceptedRow] = []
+        self._accepted: list[reader.AcceptedRow] = []
         self._finished: list[tuple[int | float | bytes | str, ...]] = []
         self._files: list[tuple[str, int, int, int]] = []
         self._sent = array("q")
@@ -110,7 +109,7 @@ class Journal:
         damaged = run("pragma quick_check(1)").fetchone()[0]
         if damaged != "ok":
             raise sqlite3.DatabaseError(damaged)
-        self._db.executescript(_SCHEMA + "".join(table.schema for table in TABLES))
+        self._db.executescript(_SCHEMA + "".join(table.schema for table in tables.TABLES))
         run(f"pragma user_version={JOURNAL_FORMAT}")
 
     def _next_epoch(self) -> int:
@@ -125,7 +124,7 @@ class Journal:
 
     # --- writing -------------------------------------------------------------------------------
 
-    def accept(self, row: AcceptedRow) -> None:
+    def accept(self, row: reader.AcceptedRow) -> None:
         self.kept_bytes[row.owner] = self.kept_bytes.get(row.owner, 0) + len(row.body)
         self._accepted.append(row)
         self.pending = True
@@ -150,7 +149,7 @@ class Journal:
         `repeatable`: the engine returns the same results again. Other results, and ends other than
         DONE, force the commit to disk.
         """
-        unsuccessful = [states.count(state) for state in UNSUCCESSFUL]
+        unsuccessful = [states.count(state) for state in reader.UNSUCCESSFUL]
         crc, now_s = zlib.crc32(body), time.time()
         self.kept_bytes[owner] = self.kept_bytes.get(owner, 0) + len(body)
         self._finished.append((first_seq, len(states), *unsuccessful, now_s, body, crc, owner))
@@ -230,7 +229,7 @@ class Journal:
         if self._durability != "process":
             self._synchronous("FULL" if force else "NORMAL")
         try:
-            fault_injection.hit("journal.commit.before")
+            support.hit("journal.commit.before")
             statements = self._statements()
             if len(statements) == 1:  # it is a transaction by itself: this saves two of three calls
                 self._db.execute(*statements[0])
@@ -245,7 +244,7 @@ class Journal:
             self._accepted.clear()
             self.pending = any(self._waiting())
             raise self._failed(error) from error
-        fault_injection.hit("journal.commit.after")
+        support.hit("journal.commit.after")
         self.written_bytes += _size(statements)
         self.unsynced = self._durability == "accepted" and not force
         for rows in self._waiting():
@@ -277,7 +276,7 @@ class Journal:
                 while at_once < row.count and row.first + at_once in sent:
                     at_once += 1
                 sent.difference_update(range(row.first, row.first + at_once))
-                results.append((_ACCEPT, (*row.values(), checksum(row), at_once)))
+                results.append((_ACCEPT, (*row.values(), reader.checksum(row), at_once)))
             if len(sent) < len(self._sent):
                 self._sent = array("q", sorted(sent))
         if self._sent:

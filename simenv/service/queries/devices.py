@@ -15,21 +15,20 @@ import msgspec
 
 from simenv.errors import NotFoundError, OptionError
 from simenv.model import PoolSpec
-from simenv.model.devices import DeviceInfo, DeviceKind
-from simenv.scheduler.core.actions import Action
-from simenv.scheduler.core.types import ClusterLimits
-from simenv.scheduler.reservations.device_figures import DeviceFigures, figures_of
+from simenv.model.views import DeviceInfo, DeviceKind
+from simenv.scheduler.core import Action, ClusterLimits
+from simenv.scheduler.reservations.circuit_times import DeviceFigures, figures_of
 from simenv.scheduler.routing.engine_support import RoutingSnapshot, runs_only_calls
 from simenv.scheduler.scheduler import Scheduler
-from simenv.scheduler.state.state import SchedulerState
-from simenv.scheduler.views.infos import closed_pools
+from simenv.scheduler.state.scheduler_state import SchedulerState
+from simenv.scheduler.views.forecast import closed_pools
 from simenv.service.devices.drifting import DriftingDevices
 from simenv.service.devices.registry import EmulatedDevice
 from simenv.service.devices.resolve import DocumentPending, Documents, EmulatedDevices
 from simenv.service.journal.writer import Journal
 from simenv.service.queries.query_queue import ReplySteps
 from simenv.wire import codec
-from simenv.wire.messages.queries import DeviceDescribed, GetDevices, NoiseStored, StoreNoise
+from simenv.wire.messages import queries
 from simenv.wire.messages.queries import Devices as DevicesReply
 
 
@@ -62,7 +61,7 @@ class DeviceRecords:
         self._descriptions[pool] = msgspec.structs.replace(info, name=pool)
         return True
 
-    def update(self, scheduler: Scheduler, message: DeviceDescribed) -> list[Action]:
+    def update(self, scheduler: Scheduler, message: queries.DeviceDescribed) -> list[Action]:
         """Take the description of a machine from its worker; returns the scheduler's actions."""
         described = message.name, message.epoch, message.start, message.device
         pool, actions = scheduler.device_described(*described)
@@ -169,7 +168,9 @@ def routing_snapshot(state: SchedulerState, devices: DeviceRecords) -> RoutingSn
     return RoutingSnapshot(devices.infos, closed_pools(state))
 
 
-def described(devices: DeviceRecords, limits: ClusterLimits, message: GetDevices) -> ReplySteps:
+def described(
+    devices: DeviceRecords, limits: ClusterLimits, message: queries.GetDevices
+) -> ReplySteps:
     """Answer GetDevices: all pools as devices, or one emulated device, also without a pool of it,
     or the names of all devices that can be emulated."""
     if message.names:
@@ -194,7 +195,7 @@ def described(devices: DeviceRecords, limits: ClusterLimits, message: GetDevices
 
 
 def store_noise(
-    devices: DeviceRecords, journal: Journal, owner: str, message: StoreNoise
+    devices: DeviceRecords, journal: Journal, owner: str, message: queries.StoreNoise
 ) -> ReplySteps:
     """Check and store a noise document; the answer follows its commit."""
     emulated = devices.emulated
@@ -205,4 +206,4 @@ def store_noise(
     result = checked.result()
     emulated.documents.add(result.digest, result.body, owner)
     journal.commit()
-    yield codec.encode(NoiseStored(message.request, result.digest))
+    yield codec.encode(queries.NoiseStored(message.request, result.digest))

@@ -15,21 +15,19 @@ import msgspec
 from simenv._version import __version__
 from simenv.errors import SimenvError
 from simenv.model import MAX_SHOTS, EngineInfo, GateInfo, PoolSpec, TaskOptions
-from simenv.model.devices import DeviceInfo, DeviceKind
-from simenv.scheduler.core.cost_estimator import Estimator, device_ns
-from simenv.scheduler.core.types import ClusterLimits, Route
+from simenv.model.views import DeviceInfo, DeviceKind
+from simenv.scheduler.core import ClusterLimits, Estimator, Route, device_ns
 from simenv.scheduler.reservations.circuit_times import engine_of
 from simenv.scheduler.routing import engine_choice, live_routing, ranks
-from simenv.scheduler.routing.capacity import Capacity
 from simenv.scheduler.routing.engine_choice import EngineCandidate
 from simenv.scheduler.routing.engine_support import ANOTHER, RoutingSnapshot, expected_truncation
-from simenv.service.admission import calls, rules
+from simenv.scheduler.routing.live_routing import Capacity
+from simenv.service.admission import rules
 from simenv.service.admission.background_checks import CheckPending, RunningChecks
 from simenv.service.admission.controller import with_shots
 from simenv.service.devices.resolve import DocumentPending, EmulatedDevices
-from simenv.wire.messages.client import Refused
-from simenv.wire.messages.queries import Choice, Explain, Explained, Explanation, Sizes
-from simenv.wire.refusals import refusal
+from simenv.wire.codec import refusal
+from simenv.wire.messages import client as messages, queries
 from simulators import catalog
 from simulators.catalog import EngineCard
 from simulators.circuit.analysis.profile import Profile
@@ -39,14 +37,14 @@ _EXAMINING = RunningChecks()
 
 
 def explain(
-    message: Explain,
+    message: queries.Explain,
     owner: str,
     pools: tuple[PoolSpec, ...],
     present: Capacity,
     snapshot: RoutingSnapshot,
     devices: EmulatedDevices | None = None,
     estimator: Estimator | None = None,
-) -> Explained | Refused | Future[Any]:
+) -> queries.Explained | messages.Refused | Future[Any]:
     """Answer Explain. Returns Refused if no engine would accept the program or its options, or a
     future while a thread checks the program: then repeat the call when the future is done."""
     try:
@@ -54,16 +52,16 @@ def explain(
         if devices is not None:
             terms = devices.resolved(terms)
             device = devices.context(terms)
-        calls.check_owner(terms, owner)
+        rules.check_owner(terms, owner)
         rules.check_terms(terms)
         _, result = _EXAMINING.look(lambda: id(message), message.program, terms, owner, device)
         result = with_shots(result, message.shots)
-        considered = live_routing.consider(result, terms, pools, present, snapshot)
+        considered = live_routing.consider_now(result, terms, pools, present, snapshot)
         considered += _only_named(result, terms, pools, present, snapshot)
     except (CheckPending, DocumentPending) as later:
         return later.future
     except SimenvError as error:
-        return Refused(message.request, [refusal(error)])
+        return messages.Refused(message.request, [refusal(error)])
     choices = [
         _choice(candidate, message, result, present.limits, number == 0)
         for number, candidate in enumerate(considered)
@@ -75,7 +73,7 @@ def explain(
             else _with_learned_time(each, candidate.route, estimator)
             for each, candidate in zip(choices, considered, strict=True)
         ]
-    return Explained(message.request, Explanation(_sizes(result), choices))
+    return queries.Explained(message.request, queries.Explanation(_sizes(result), choices))
 
 
 def _only_named(
@@ -100,17 +98,17 @@ def _only_named(
         if any(name not in {option.name for option in card.options} for name, _ in terms.options):
             continue
         named = msgspec.structs.replace(terms, engine=card.name)
-        results += live_routing.consider(profile, named, pools, present, snapshot)
+        results += live_routing.consider_now(profile, named, pools, present, snapshot)
     return results
 
 
 def _choice(
     candidate: EngineCandidate,
-    message: Explain,
+    message: queries.Explain,
     profile: Profile,
     limits: ClusterLimits,
     first: bool,
-) -> Choice:
+) -> queries.Choice:
     card = catalog.card(candidate.engine)
     assert card is not None  # routing considers no others
     if candidate.route is None:
@@ -119,7 +117,7 @@ def _choice(
         )
         if message.terms.engine == engine_choice.AUTO and hint.startswith(ANOTHER):
             hint = ""  # auto has considered all other engines already
-        return Choice(
+        return queries.Choice(
             candidate.engine, False, False, candidate.text, hint, "", 0, 0.0, card.reproducible
         )
     route = candidate.route
@@ -135,7 +133,7 @@ def _choice(
         reason += f"; {device_us / 1e6:.3g} s on the device"
     if route.paced:
         micros = max(micros, device_us)
-    return Choice(
+    return queries.Choice(
         engine=candidate.engine,
         chosen=first,
         able=True,
@@ -152,7 +150,9 @@ def _choice(
     )
 
 
-def _with_learned_time(choice: Choice, route: Route, estimator: Estimator) -> Choice:
+def _with_learned_time(
+    choice: queries.Choice, route: Route, estimator: Estimator
+) -> queries.Choice:
     """Return the choice with the time learned from similar runs, and the error of such times."""
     quality = estimator.quality(route)
     if not quality.count or route.paced:
@@ -165,8 +165,8 @@ def _with_learned_time(choice: Choice, route: Route, estimator: Estimator) -> Ch
     )
 
 
-def _sizes(profile: Profile) -> Sizes:
-    return Sizes(
+def _sizes(profile: Profile) -> queries.Sizes:
+    return queries.Sizes(
         num_qubits=profile.used_qubits,
         operations=profile.operations,
         gates_1q=profile.gates_1q,

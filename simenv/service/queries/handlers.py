@@ -16,37 +16,17 @@ from launcher.process.network_namespace import other_users
 from simenv._version import __version__
 from simenv.model import ServiceInfo, TaskInfo, TaskState, task_name
 from simenv.process import resident_bytes
-from simenv.scheduler.core.actions import Action
-from simenv.scheduler.core.types import Phase
+from simenv.scheduler.core import Action, Phase
 from simenv.scheduler.routing import ranks
-from simenv.scheduler.views.forecast import Forecast
-from simenv.scheduler.views.infos import node_infos, pool_infos
+from simenv.scheduler.views.forecast import Forecast, node_infos, pool_infos
 from simenv.service.queries import task_views
 from simenv.service.queries.devices import described, routing_snapshot, store_noise
 from simenv.service.queries.history import Log
 from simenv.service.queries.query_queue import ReplySteps
 from simenv.service.service import ServiceComponents
 from simenv.wire import codec
-from simenv.wire.auth import Identity
-from simenv.wire.messages import client as m
-from simenv.wire.messages.admin import GetKeys, GetLimits, GetPools, OwnerReports, Pools
-from simenv.wire.messages.common import ServiceMessage
-from simenv.wire.messages.queries import (
-    App,
-    CollectGarbage,
-    Engines,
-    Explain,
-    FetchResult,
-    GetApp,
-    GetDevices,
-    GetEngines,
-    GetHistory,
-    GetSpec,
-    History,
-    StoreNoise,
-    VerifyResult,
-)
-from simenv.wire.messages.reservations import GetPolicy, GetProfile, GetReservations, GetTarget
+from simenv.wire.keyfiles import Identity
+from simenv.wire.messages import admin, client as m, queries
 
 COMPLETION_GROUPS = 64  # packed messages in one page
 PAGE_BYTES = 4 * 2**20  # of completions, unless one alone is larger
@@ -76,7 +56,7 @@ class QueryHandlers:
     def is_ready(self, message: m.FromClient) -> bool:
         """Return whether a query can be answered now; some need modules that are still loading."""
         return self._service.submit_queue.admission is not None or not isinstance(
-            message, Explain | GetEngines
+            message, queries.Explain | queries.GetEngines
         )
 
     def can_answer(self, peer: bytes, identity: Identity) -> bool:
@@ -93,12 +73,12 @@ class QueryHandlers:
             yield codec.encode(m.Refused(0, [refused]))
             return
         answer = handler(self, message, identity, peer)
-        if isinstance(answer, ServiceMessage):
+        if isinstance(answer, queries.ServiceMessage):
             yield codec.encode(answer)
         elif answer is not None:
             yield from answer
 
-    def _explain(self, message: Explain, identity: Identity, _peer: bytes) -> ReplySteps:
+    def _explain(self, message: queries.Explain, identity: Identity, _peer: bytes) -> ReplySteps:
         # This module imports numpy and kernels, which are loaded in a thread.
         from simenv.service.queries.engines import explain
 
@@ -132,13 +112,13 @@ class QueryHandlers:
         records = self._service.journal.records
         return m.Acked(message.request, records.cursor_at(identity.owner, message.cursor))
 
-    def _engines(self, message: GetEngines) -> Engines:
+    def _engines(self, message: queries.GetEngines) -> queries.Engines:
         # This module imports numpy and kernels, which are loaded in a thread.
         from simenv.service.queries.engines import engines_view
 
         service = self._service
         limits = service.state.capacity().limits
-        return Engines(message.request, engines_view(service.config.pools, limits))
+        return queries.Engines(message.request, engines_view(service.config.pools, limits))
 
     def _pong(self, message: m.Ping) -> m.Pong:
         return m.Pong(message.request, self._service.state.epoch)
@@ -146,47 +126,54 @@ class QueryHandlers:
     def _status(self, message: m.GetStatus) -> m.Status:
         return m.Status(message.request, self.status())
 
-    def _keys(self, message: GetKeys) -> ServiceMessage:
+    def _keys(self, message: admin.GetKeys) -> queries.ServiceMessage:
         return self._service.key_commands.answer(message)
 
-    def _limits(self, message: GetLimits, identity: Identity, _peer: bytes) -> OwnerReports:
-        return OwnerReports(message.request, self._service.owners.reports(identity))
+    def _limits(
+        self, message: admin.GetLimits, identity: Identity, _peer: bytes
+    ) -> admin.OwnerReports:
+        return admin.OwnerReports(message.request, self._service.owners.reports(identity))
 
-    def _devices(self, message: GetDevices) -> ReplySteps:
+    def _devices(self, message: queries.GetDevices) -> ReplySteps:
         service = self._service
         return described(service.devices, service.state.capacity().limits, message)
 
-    def _noise(self, message: StoreNoise, identity: Identity, _peer: bytes) -> ReplySteps:
+    def _noise(self, message: queries.StoreNoise, identity: Identity, _peer: bytes) -> ReplySteps:
         service = self._service
         return store_noise(service.devices, service.journal, identity.owner, message)
 
-    def _history(self, message: GetHistory, scope: str) -> History:
+    def _history(self, message: queries.GetHistory, scope: str) -> queries.History:
         return self._log.page(message, scope, time.monotonic_ns() + PAGE_NS)
 
-    def _spec(self, message: GetSpec, scope: str) -> ServiceMessage:
+    def _spec(self, message: queries.GetSpec, scope: str) -> queries.ServiceMessage:
         return self._log.submitted(message, scope) or _unknown(message)
 
-    def _app(self, message: GetApp, scope: str) -> App:
-        return App(message.request, self._service.journal.records.last_app(scope))
+    def _app(self, message: queries.GetApp, scope: str) -> queries.App:
+        return queries.App(message.request, self._service.journal.records.last_app(scope))
 
     def _reservations(
-        self, message: GetReservations, identity: Identity, _peer: bytes
+        self, message: admin.GetReservations, identity: Identity, _peer: bytes
     ) -> ReplySteps:
         return self._service.reservation_commands.listed(identity, message)
 
-    def _device_terms(self, message: GetProfile | GetPolicy | GetTarget) -> ServiceMessage:
+    def _device_terms(
+        self, message: admin.GetProfile | admin.GetPolicy | admin.GetTarget
+    ) -> queries.ServiceMessage:
         return self._service.reservation_commands.answer(message)
 
     def _stored_results(
-        self, message: FetchResult | VerifyResult | CollectGarbage, identity: Identity, peer: bytes
+        self,
+        message: queries.FetchResult | queries.VerifyResult | queries.CollectGarbage,
+        identity: Identity,
+        peer: bytes,
     ) -> None:
         """Let the file worker answer."""
         self._service.result_requests.handle(peer, identity, message)
 
-    def _pools(self, message: GetPools) -> Pools:
+    def _pools(self, message: admin.GetPools) -> admin.Pools:
         state = self._service.state
         pools = pool_infos(state, time.monotonic_ns())
-        return Pools(message.request, pools, node_infos(state))
+        return admin.Pools(message.request, pools, node_infos(state))
 
     def _shutdown(self, message: m.Shutdown) -> ReplySteps:
         """Answer, then drain, which may end the service at once."""
@@ -409,12 +396,12 @@ class QueryHandlers:
         )
 
 
-def _unknown(message: GetSpec) -> m.Refused:
+def _unknown(message: queries.GetSpec) -> m.Refused:
     text = f"no task {task_name(message.task)} here"
     return m.Refused(message.request, [m.Refusal("not_found", text, "simenv history lists them")])
 
 
-Answer: TypeAlias = ServiceMessage | ReplySteps | None  # None: it is sent later
+Answer: TypeAlias = queries.ServiceMessage | ReplySteps | None  # None: it is sent later
 Handler = Callable[[QueryHandlers, Any, Identity, bytes], Answer]
 
 
@@ -443,21 +430,21 @@ QUERIES: dict[type, Handler] = {
     m.WatchResults: QueryHandlers._watch,
     Cancelling: QueryHandlers._cancelled,
     m.Shutdown: _alone(QueryHandlers._shutdown),
-    GetPools: _alone(QueryHandlers._pools),
-    GetKeys: _alone(QueryHandlers._keys),
-    GetLimits: QueryHandlers._limits,
-    GetEngines: _alone(QueryHandlers._engines),
-    Explain: QueryHandlers._explain,
-    GetDevices: _alone(QueryHandlers._devices),
-    StoreNoise: QueryHandlers._noise,
-    GetHistory: _scoped(QueryHandlers._history),
-    GetSpec: _scoped(QueryHandlers._spec),
-    GetApp: _scoped(QueryHandlers._app),
-    GetReservations: QueryHandlers._reservations,
-    GetProfile: _alone(QueryHandlers._device_terms),
-    GetPolicy: _alone(QueryHandlers._device_terms),
-    GetTarget: _alone(QueryHandlers._device_terms),
-    FetchResult: QueryHandlers._stored_results,
-    VerifyResult: QueryHandlers._stored_results,
-    CollectGarbage: QueryHandlers._stored_results,
+    admin.GetPools: _alone(QueryHandlers._pools),
+    admin.GetKeys: _alone(QueryHandlers._keys),
+    admin.GetLimits: QueryHandlers._limits,
+    queries.GetEngines: _alone(QueryHandlers._engines),
+    queries.Explain: QueryHandlers._explain,
+    queries.GetDevices: _alone(QueryHandlers._devices),
+    queries.StoreNoise: QueryHandlers._noise,
+    queries.GetHistory: _scoped(QueryHandlers._history),
+    queries.GetSpec: _scoped(QueryHandlers._spec),
+    queries.GetApp: _scoped(QueryHandlers._app),
+    admin.GetReservations: QueryHandlers._reservations,
+    admin.GetProfile: _alone(QueryHandlers._device_terms),
+    admin.GetPolicy: _alone(QueryHandlers._device_terms),
+    admin.GetTarget: _alone(QueryHandlers._device_terms),
+    queries.FetchResult: QueryHandlers._stored_results,
+    queries.VerifyResult: QueryHandlers._stored_results,
+    queries.CollectGarbage: QueryHandlers._stored_results,
 }

@@ -1,48 +1,50 @@
-"""Rows of `simenv history`: all tasks in the journal, in the order of submission.
-
-Invariant: a page takes no longer than its deadline and advances by at least one row; the state
-between pages is bounded, however long the history is.
-"""
+"""Rows of `simenv history`, and answers from the journal of a service that is down."""
 
 from __future__ import annotations
 
+import os
+import sqlite3
 import time
 from collections import OrderedDict
+from collections.abc import Iterator
+from pathlib import Path
 
 import msgspec
 
-from simenv.model import (
-    TaskSpec,
-    TaskState,
-    Timing,
-    decode_program,
-    digest,
-    task_name,
-)
+from simenv import model
+from simenv._version import __version__
+from simenv.config import EnvironmentPaths
+from simenv.errors import JournalError, NotFoundError
 from simenv.model.calls import is_call
-from simenv.scheduler.core.types import UNSENT, Route, TaskRecord
-from simenv.scheduler.state.state import SchedulerState
-from simenv.service.journal.reader import AcceptedRow, unpack_routes
-from simenv.service.journal.writer import Journal
+from simenv.scheduler.core import UNSENT, ClusterLimits, Route, TaskRecord
+from simenv.scheduler.state.scheduler_state import SchedulerState
+from simenv.service.journal import writer
+from simenv.service.journal.reader import WAY_OUT, AcceptedRow, Records, unpack_routes
+from simenv.service.queries import task_views
 from simenv.service.queries.task_views import task_view
+from simenv.service.recovery import final_tasks
 from simenv.service.results.completions import Completions
 from simenv.wire import codec
-from simenv.wire.messages.client import STATES, Completed, Submit
-from simenv.wire.messages.queries import GetHistory, GetSpec, History, LogRow, Spent, Submitted
+from simenv.wire.messages import client as m, queries
+
+# Rows of `simenv history`: all tasks in the journal, in the order of submission.
+#
+# Invariant: a page takes no longer than its deadline and advances by at least one row; the state
+# between pages is bounded, however long the history is.
 
 PAGE_ROWS = 1_000
 MAX_CACHED_RECORDS = 64  # cached records of ended tasks; neighbouring tasks share them
 MAX_STRUCTURES = 10_000
-_NOTHING = Spent()
+_NOTHING = queries.Spent()
 
 
 class End(msgspec.Struct, frozen=True, gc=False):
     """End of a task, or the present state of an unfinished one."""
 
-    state: TaskState
+    state: model.TaskState
     attempts: int
     slots: int
-    timing: Timing
+    timing: model.Timing
     worker: str
     node: str
     reason: str
@@ -54,14 +56,16 @@ class StoredSubmit(msgspec.Struct, frozen=True):
 
     name: str  # the id of its first task
     row: AcceptedRow
-    submit: Submit
+    submit: m.Submit
     routes: list[Route]
 
 
 class Log:
     """Reader of history rows. Used from the loop's thread."""
 
-    def __init__(self, journal: Journal, completions: Completions, state: SchedulerState) -> None:
+    def __init__(
+        self, journal: writer.Journal, completions: Completions, state: SchedulerState
+    ) -> None:
         self._journal = journal
         self._completions = completions
         self._state = state
@@ -71,7 +75,7 @@ class Log:
         self._walked = 0  # last task of the last page
         self._structures: dict[bytes, str] = {}
 
-    def page(self, message: GetHistory, scope: str, deadline_ns: int) -> History:
+    def page(self, message: queries.GetHistory, scope: str, deadline_ns: int) -> queries.History:
         """Return rows after `message.after`, or before `message.before` with the newest first.
         `scope`: the only owner whose tasks may be seen; "": all owners."""
         back = message.before > 0
@@ -84,7 +88,7 @@ class Log:
             self._ends.clear()
             self._cached_ends.clear()
         limit = min(max(1, message.limit), PAGE_ROWS)
-        rows: list[LogRow] = []
+        rows: list[queries.LogRow] = []
         complete = False
         while len(rows) < limit:
             source = self._below(last, message) if back else self._after(last, message.app)
@@ -102,9 +106,9 @@ class Log:
             if time.monotonic_ns() >= deadline_ns:
                 break
         self._walked = last
-        return History(message.request, rows, last, complete, back)
+        return queries.History(message.request, rows, last, complete, back)
 
-    def submitted(self, message: GetSpec, scope: str) -> Submitted | None:
+    def submitted(self, message: queries.GetSpec, scope: str) -> queries.Submitted | None:
         """Return the submitted options and program of one task; None if there is no such task in
         `scope`."""
         source = self._after(message.task - 1, "") if message.task else None
@@ -115,7 +119,7 @@ class Log:
         index = message.task - source.row.first
         route = source.routes[index]
         terms = msgspec.structs.replace(source.submit.terms, engine=route.engine)
-        return Submitted(
+        return queries.Submitted(
             message.request, terms, source.submit.tasks[index], route.reason, source.row.at
         )
 
@@ -131,7 +135,7 @@ class Log:
         row = self._journal.records.accepted_after(task, app)
         return None if row is None else self._opened(row)
 
-    def _below(self, task: int, message: GetHistory) -> StoredSubmit | None:
+    def _below(self, task: int, message: queries.GetHistory) -> StoredSubmit | None:
         """Return the decoded Submit with the last task below `task`, of the requested run and time;
         the last one is cached."""
         cached = self._source
@@ -146,8 +150,10 @@ class Log:
 
     def _opened(self, row: AcceptedRow) -> StoredSubmit:
         submit = codec.from_client(row.body)
-        assert isinstance(submit, Submit)
-        self._source = StoredSubmit(task_name(row.first), row, submit, unpack_routes(row.routes))
+        assert isinstance(submit, m.Submit)
+        self._source = StoredSubmit(
+            model.task_name(row.first), row, submit, unpack_routes(row.routes)
+        )
         return self._source
 
     def _before(self, since_s: float) -> int:
@@ -165,7 +171,7 @@ class Log:
                 low = result[0]
         return after - 1
 
-    def _row(self, source: StoredSubmit, task: int, structure: bool) -> LogRow | None:
+    def _row(self, source: StoredSubmit, task: int, structure: bool) -> queries.LogRow | None:
         """Return the row of a task; None if the journal no longer keeps its end."""
         index = task - source.row.first
         spec, terms, route = source.submit.tasks[index], source.submit.terms, source.routes[index]
@@ -174,9 +180,9 @@ class Log:
             return None
         timing = end.timing
         gone_us = timing.queued_us + timing.sent_us + timing.run_us + timing.returned_us
-        final = end.state not in (TaskState.QUEUED, TaskState.RUNNING)
-        return LogRow(
-            id=task_name(task),
+        final = end.state not in (model.TaskState.QUEUED, model.TaskState.RUNNING)
+        return queries.LogRow(
+            id=model.task_name(task),
             name=terms.name,
             app=terms.app,
             state=end.state,
@@ -230,7 +236,7 @@ class Log:
         now_ns = time.monotonic_ns()
         info = task_view(self._state, record, now_ns)
         until_ns = now_ns if record.phase in UNSENT else record.sent_ns
-        timing = Timing((until_ns - record.batch.accepted_ns) // 1000, 0, 0)
+        timing = model.Timing((until_ns - record.batch.accepted_ns) // 1000, 0, 0)
         return End(info.state, info.attempt, 0, timing, info.worker, "", info.reason)
 
     def _open(self, first_seq: int) -> dict[int, End]:
@@ -239,12 +245,12 @@ class Log:
         if stored is None:
             return {}
         completed = codec.to_client(stored[0])
-        assert isinstance(completed, Completed)
+        assert isinstance(completed, m.Completed)
         origin, result = completed.origin, {}
         for completion in completed.results:
-            state = STATES[completion.state]
+            state = m.STATES[completion.state]
             reason = ""
-            if state is not TaskState.DONE:
+            if state is not model.TaskState.DONE:
                 failure = codec.failure(completion.payload)
                 reason = f"{failure.reason}: {failure.message}"
             result[completion.task] = End(
@@ -259,11 +265,162 @@ class Log:
             )
         return result
 
-    def _structure(self, spec: TaskSpec) -> str:
-        key = digest(spec.program)
+    def _structure(self, spec: model.TaskSpec) -> str:
+        key = model.digest(spec.program)
         result = self._structures.get(key)
         if result is None:
             if len(self._structures) >= MAX_STRUCTURES:
                 self._structures.clear()
-            result = self._structures[key] = decode_program(spec.program).structure.hex()
+            result = self._structures[key] = model.decode_program(spec.program).structure.hex()
         return result
+
+
+# Answer listings and results from the journal of a service that is down.
+#
+# Nothing is changed, queued or run. Invariant: the journal is opened with SQLite's `mode=ro`, so a
+# service that starts meanwhile is not disturbed; SQLite may leave an empty `-wal` and a `-shm`
+# file.
+
+DOWN = "the service is down"
+HISTORY_NS = 50_000_000  # for a page of history: this process has no other work
+
+
+class StoredJournal(writer.Journal):
+    """Journal for reading: its methods that write must not be called."""
+
+    def __init__(self, path: Path) -> None:
+        """Open the journal. Raises JournalError if it cannot be read, or has another format."""
+        self.path = path
+        try:
+            self._db = sqlite3.connect(
+                f"{path.as_uri()}?mode=ro", uri=True, isolation_level=None, check_same_thread=False
+            )
+            result = self._db.execute("pragma user_version").fetchone()[0]
+        except sqlite3.Error as error:
+            raise JournalError(
+                f"the journal {path} cannot be opened: {error}", hint=f"is it damaged? {WAY_OUT}"
+            ) from error
+        if result != writer.JOURNAL_FORMAT:
+            raise JournalError(
+                f"{path} has format {result}, this build reads {writer.JOURNAL_FORMAT}",
+                hint="use the simenv version that wrote it",
+            )
+        self.records = Records(self._db, path)
+
+    def close(self) -> None:
+        """Close the database. Idempotent."""
+        self._db.close()
+
+
+class StoredLog(Log):
+    """Reader of history rows without a scheduler: a task without a stored end counts as queued."""
+
+    def _end(self, task: int) -> End | None:
+        return super()._end(task) or End(
+            model.TaskState.QUEUED, 0, 0, model.Timing(0, 0, 0), "", "", f"({DOWN})"
+        )
+
+
+class Archive:
+    """Answers about an environment from its journal alone."""
+
+    def __init__(self, name: str, paths: EnvironmentPaths) -> None:
+        """Open the live journal or, if it is not on this machine, its copy.
+
+        Raises NotFoundError if there is neither, JournalError.
+        """
+        existing = [path for path in (paths.journal, paths.copy) if path.exists()]
+        if not existing:
+            raise NotFoundError(f"no journal of {name!r}: neither {paths.journal} nor {paths.copy}")
+        self.path = existing[0]
+        self._name, self._results = name, paths.results
+        self._node = os.uname().nodename
+        self._journal = StoredJournal(self.path)
+        records = self._journal.records
+        self._epoch = max(1, records.meta("epoch"))
+        origin = model.Origin("", self._node, os.getpid(), __version__)
+        self._completions = Completions(self._journal, origin)
+        self._final_tasks = task_views.FinalTasks(self._journal, self._completions)
+        empty = SchedulerState((), ClusterLimits(1, 0, 1, 1, 1, 1), self._epoch)
+        self._log = StoredLog(self._journal, self._completions, empty)
+
+    def close(self) -> None:
+        """Close the journal. Idempotent."""
+        self._journal.close()
+
+    def answer(self, message: m.FromClient) -> Iterator[bytes]:
+        """Yield the packed answers to one message; Refused for requests that need a service."""
+        for answer in self._answers(message):
+            yield codec.encode(answer)
+
+    def _answers(self, message: m.FromClient) -> Iterator[m.ToClient]:
+        records = self._journal.records
+        match message:
+            case m.Hello():
+                newest = self._completions.newest
+                results = str(self._results)
+                yield m.Welcome(self._epoch, __version__, self._name, self._node, results, newest)
+            case m.Ping():
+                yield m.Pong(message.request, self._epoch)
+            case m.WatchResults():
+                yield from self._watch(message)
+            case m.GetTasks():
+                infos = [
+                    info for number in message.tasks if (info := self._task(number)) is not None
+                ]
+                yield m.Queue(message.request, len(infos), infos)
+            case m.GetQueue():
+                yield self._queue(message)
+            case m.GetEvents():
+                result = records.events(message.since, message.limit)
+                yield m.Events(message.request, result, records.last_event())
+            case queries.GetHistory():
+                yield self._log.page(message, "", time.monotonic_ns() + HISTORY_NS)
+            case queries.GetSpec():
+                text = f"no task {model.task_name(message.task)} here"
+                missing = m.Refused(message.request, [m.Refusal("not_found", text)])
+                yield self._log.submitted(message, "") or missing
+            case queries.GetApp():
+                yield queries.App(message.request, records.last_app())
+            case _:
+                yield _refused(getattr(message, "request", 0), f"{DOWN}; only its journal was read")
+
+    def _watch(self, message: m.WatchResults) -> Iterator[m.ToClient]:
+        unknown = []
+        for number in message.tasks:
+            first_seq = self._completions.first_seq_of(number)
+            result = [] if first_seq is None else self._completions.ends(first_seq, {number})
+            yield from result
+            if result:
+                continue
+            if self._journal.records.accepted_of(number) is not None:
+                yield _refused(0, f"task {model.task_name(number)} has not ended, and {DOWN}")
+                return
+            unknown.append(number)
+        pruned = [number for number in unknown if 0 < number < self._journal.records.next_task()]
+        yield m.UnknownTasks(message.request, unknown, pruned)
+
+    def _task(self, number: int) -> model.TaskInfo | None:
+        return self._final_tasks.task(number, "") or self._final_tasks.waiting(number, DOWN)
+
+    def _queue(self, message: m.GetQueue) -> m.Queue:
+        limit = min(message.limit, task_views.MAX_LISTED)
+        if message.done:
+            infos = [info for info in self._final_tasks.newest(limit, "") if info is not None]
+            return m.Queue(message.request, self._completions.newest, infos)
+        final = final_tasks(self._journal, self._journal.records.next_task())
+        total = 0
+        waiting: list[int] = []
+        for row in self._journal.records.accepted():
+            span = range(row.first, row.first + row.count)
+            open_tasks = [number for number in span if not final[number]]
+            total += len(open_tasks)
+            waiting += open_tasks[: limit - len(waiting)]
+        entries = [
+            info for n in waiting if (info := self._final_tasks.waiting(n, DOWN)) is not None
+        ]
+        return m.Queue(message.request, total, entries)
+
+
+def _refused(request: int, message: str) -> m.Refused:
+    return m.Refused(request, [m.Refusal("no_service", message, "start it: simenv up --restore")])

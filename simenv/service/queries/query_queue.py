@@ -18,11 +18,11 @@ import msgspec
 
 from simenv.errors import QueueFullError, SimenvError
 from simenv.service.journal.reader import DamagedRecord
-from simenv.service.support.fair_queue import FairQueue
+from simenv.service.support import FairQueue
 from simenv.wire import codec
-from simenv.wire.auth import Identity
+from simenv.wire.codec import refusal
+from simenv.wire.keyfiles import Identity
 from simenv.wire.messages import client as m
-from simenv.wire.refusals import refusal
 
 MAX_QUERIES_PER_CONNECTION = 1_024  # waiting queries of one connection
 MAX_OWNER_BYTES = 32 * 2**20  # of the waiting queries of one owner

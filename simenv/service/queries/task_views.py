@@ -6,22 +6,12 @@ import itertools
 import time
 from collections.abc import Iterator, Sequence
 
-from simenv.model import (
-    NodeInfo,
-    PoolInfo,
-    TaskInfo,
-    TaskOptions,
-    TaskState,
-    WorkerInfo,
-    task_name,
-)
-from simenv.scheduler.core.types import DEPENDENT, RUNS, UNSENT, Phase, Route, TaskRecord
-from simenv.scheduler.state.state import SchedulerState
-from simenv.scheduler.views.forecast import Forecast
-from simenv.scheduler.views.infos import pool_infos
-from simenv.scheduler.views.pending_reason import pending_reason
-from simenv.service.journal.reader import AcceptedRow, unpack_routes
-from simenv.service.journal.writer import Journal
+from simenv import model
+from simenv.scheduler.core import DEPENDENT, RUNS, UNSENT, Phase, Route, TaskRecord
+from simenv.scheduler.state.scheduler_state import SchedulerState
+from simenv.scheduler.views.admission import pending_reason
+from simenv.scheduler.views.forecast import Forecast, pool_infos
+from simenv.service.journal import reader, writer
 from simenv.service.results.completions import Completions
 from simenv.wire import codec
 from simenv.wire.messages.client import STATES, Completed, Completion, Failure, Submit
@@ -80,18 +70,18 @@ def task_view(
     now_ns: int,
     turn: int = 0,
     forecast: Forecast | None = None,
-) -> TaskInfo:
+) -> model.TaskInfo:
     """Return the view of one unfinished task. `turn`: its turn in the queue; 0: not known."""
     running = record.phase in RUNS
     worker = state.workers.get(record.worker)
     settings, done, passes = worker.passes if worker is not None else (0, 0, 0)
     if settings != record.number:
         done = passes = 0
-    return TaskInfo(
-        id=task_name(record.number),
+    return model.TaskInfo(
+        id=model.task_name(record.number),
         name=record.batch.terms.name,
         pool=record.route.pool,
-        state=TaskState.RUNNING if running else TaskState.QUEUED,
+        state=model.TaskState.RUNNING if running else model.TaskState.QUEUED,
         attempt=max(1, record.attempts + (record.phase == Phase.WAITING)),
         time_s=(now_ns - record.batch.accepted_ns) / 1e9,
         num_qubits=record.route.num_qubits,
@@ -128,7 +118,7 @@ def _ordinal(number: int) -> str:
 
 def workers_view(
     state: SchedulerState, scope: str, now_ns: int
-) -> tuple[list[WorkerInfo], list[PoolInfo]]:
+) -> tuple[list[model.WorkerInfo], list[model.PoolInfo]]:
     """Return the views of all workers and pools. `scope`: the only owner whose tasks may be named,
     see Identity."""
     workers = []
@@ -137,7 +127,7 @@ def workers_view(
         if record is not None and scope not in ("", record.batch.owner):
             running = 0
         workers.append(
-            WorkerInfo(
+            model.WorkerInfo(
                 name=worker.name,
                 pool=worker.pool,
                 state=worker.state,
@@ -145,7 +135,7 @@ def workers_view(
                 pid=worker.pid,
                 ranks=worker.ranks,
                 slots=worker.slots,
-                task=task_name(running) if running else "",
+                task=model.task_name(running) if running else "",
                 tasks=worker.tasks,
                 restarts=worker.restarts,
                 memory_bytes=worker.rss_bytes,
@@ -155,7 +145,9 @@ def workers_view(
     return workers, pool_infos(state, now_ns)
 
 
-def warnings(pools: list[PoolInfo], nodes: list[NodeInfo], problems: list[str]) -> tuple[str, ...]:
+def warnings(
+    pools: list[model.PoolInfo], nodes: list[model.NodeInfo], problems: list[str]
+) -> tuple[str, ...]:
     """Return the warnings of `simenv status`: problems, unusable nodes and pools."""
     lines = [text for text in problems if text]
     lines += [f"node {node.name} is {node.state}: {node.reason}" for node in nodes if node.reason]
@@ -187,16 +179,16 @@ def exposed(exposure: str, others: Sequence[int]) -> str:
 class FinalTasks:
     """Views of ended tasks, from the journal."""
 
-    def __init__(self, journal: Journal, completions: Completions) -> None:
+    def __init__(self, journal: writer.Journal, completions: Completions) -> None:
         self._journal = journal
         self._completions = completions
-        self._last: tuple[AcceptedRow, Submit, list[Route]] | None = None
+        self._last: tuple[reader.AcceptedRow, Submit, list[Route]] | None = None
 
-    def task(self, number: int, scope: str) -> TaskInfo | None:
+    def task(self, number: int, scope: str) -> model.TaskInfo | None:
         result = self._completions.find(number, scope)
         return None if result is None else self._view(*result)
 
-    def newest(self, limit: int, scope: str) -> Iterator[TaskInfo | None]:
+    def newest(self, limit: int, scope: str) -> Iterator[model.TaskInfo | None]:
         """Yield the views of ended tasks, the newest first; None after a step without a view."""
         left, below = limit, self._completions.next_seq
         while left > 0:
@@ -213,18 +205,18 @@ class FinalTasks:
                     if not left:
                         return
 
-    def waiting(self, number: int, reason: str) -> TaskInfo | None:
+    def waiting(self, number: int, reason: str) -> model.TaskInfo | None:
         """Return the view of an accepted task without a stored end, for readers of a journal
         without a scheduler; None if the task was never accepted."""
         row = self._journal.records.accepted_of(number)
         if row is None:
             return None
         terms, shots, route, owner = self._submitted(number)
-        return TaskInfo(
-            id=task_name(number),
+        return model.TaskInfo(
+            id=model.task_name(number),
             name=terms.name,
             pool=route.pool if route is not None else "",
-            state=TaskState.QUEUED,
+            state=model.TaskState.QUEUED,
             attempt=1,
             time_s=max(0.0, time.time() - row.at),
             num_qubits=route.num_qubits if route is not None else 0,
@@ -235,16 +227,16 @@ class FinalTasks:
             reservation=terms.reservation,
         )
 
-    def _view(self, completed: Completed, completion: Completion) -> TaskInfo:
+    def _view(self, completed: Completed, completion: Completion) -> model.TaskInfo:
         terms, shots, route, owner = self._submitted(completion.task)
         state = STATES[completion.state]
         reason = ""
-        if state is not TaskState.DONE:
+        if state is not model.TaskState.DONE:
             failure: Failure = codec.failure(completion.payload)
             reason = f"{failure.reason}: {failure.message}"
         timing = completion.timing
-        return TaskInfo(
-            id=task_name(completion.task),
+        return model.TaskInfo(
+            id=model.task_name(completion.task),
             name=terms.name,
             pool=route.pool if route is not None else "",
             state=state,
@@ -258,16 +250,16 @@ class FinalTasks:
             reservation=terms.reservation,
         )
 
-    def _submitted(self, task: int) -> tuple[TaskOptions, int, Route | None, str]:
+    def _submitted(self, task: int) -> tuple[model.TaskOptions, int, Route | None, str]:
         """Return options, shots, route and owner of a task. The last Submit is cached, because
         neighbouring tasks mostly share it."""
         if self._last is None or not 0 <= task - self._last[0].first < self._last[0].count:
             row = self._journal.records.accepted_of(task)
             if row is None:
-                return TaskOptions(), 0, None, ""
+                return model.TaskOptions(), 0, None, ""
             submit = codec.from_client(row.body)
             assert isinstance(submit, Submit)
-            self._last = (row, submit, unpack_routes(row.routes))
+            self._last = (row, submit, reader.unpack_routes(row.routes))
         row, submit, routes = self._last
         index = task - row.first
         return submit.terms, submit.tasks[index].shots, routes[index], row.owner

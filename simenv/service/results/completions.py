@@ -1,41 +1,35 @@
-"""Completions of tasks: numbered, journaled, sent to clients, and indexed by task id.
-
-The index from task to journal record is written when the loop is idle; until then the newest
-entries are in memory. A result is sent only after it is journaled. A cursor is the
-number of a completion up to which a reader has read; it never passes the newest completion that
-its owner may see, and the cursors of an owner are bounded.
-"""
+"""Completions of tasks, and results that a paced device holds."""
 
 from __future__ import annotations
 
 import itertools
 import zlib
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from types import MappingProxyType
 
 import msgspec
 
 from simenv.errors import LimitExceededError, OptionError
 from simenv.model import DEPENDENCY, Origin, TaskState, task_name
-from simenv.model.bounds import check_printable
-from simenv.scheduler.core.actions import TaskEnded
-from simenv.service.journal.reader import DamagedRecord
-from simenv.service.journal.writer import Journal
+from simenv.model.program import check_printable
+from simenv.scheduler.core import TaskEnded
+from simenv.scheduler.state.scheduler_state import SchedulerState
+from simenv.service.journal import reader, writer
 from simenv.wire import codec
-from simenv.wire.messages.client import (
-    STATES,
-    Ack,
-    AttemptResult,
-    AttemptResults,
-    Completed,
-    Completion,
-    Failure,
-)
+from simenv.wire.messages import client as messages_client
+from simenv.wire.messages.client import Completed
 from simulators import catalog
 
-_Shares = dict[tuple[bytes, str], list[Completion]]  # by (peer, owner)
+# Completions of tasks: numbered, journaled, sent to clients, and indexed by task id.
+#
+# The index from task to journal record is written when the loop is idle; until then the newest
+# entries are in memory. A result is sent only after it is journaled. A cursor is the
+# number of a completion up to which a reader has read; it never passes the newest completion that
+# its owner may see, and the cursors of an owner are bounded.
+
+_Shares = dict[tuple[bytes, str], list[messages_client.Completion]]  # by (peer, owner)
 INDEX_SLICE = 2_000  # pairs written in one idle moment
-_STATE_INDEX = {state: index for index, state in enumerate(STATES)}
+_STATE_INDEX = {state: index for index, state in enumerate(messages_client.STATES)}
 MAX_UNINDEXED = 20_000
 MAX_WATCHERS = 8  # of a task; waiting clients repeat their request every few seconds
 MAX_CAUSE_CHARS = 1_000  # of the message of a failed parent
@@ -54,7 +48,7 @@ class TaskEnd(msgspec.Struct, frozen=True):
 class Completions:
     """Completions of all tasks. Used from the loop's thread."""
 
-    def __init__(self, journal: Journal, origin: Origin) -> None:
+    def __init__(self, journal: writer.Journal, origin: Origin) -> None:
         self._journal = journal
         self._origin = origin  # of ends that no worker caused
         self.next_seq = journal.records.last_seq() + 1
@@ -82,13 +76,13 @@ class Completions:
         return self.next_seq - 1
 
     def from_worker(
-        self, done: AttemptResults, endings: list[TaskEnded]
+        self, done: messages_client.AttemptResults, endings: list[TaskEnded]
     ) -> list[tuple[bytes, bytes]]:
         """Journal the results of a worker. Returns (peer, message) to send after the commit."""
         by_client: _Shares = {}
-        files: dict[int, AttemptResult] = {}
+        files: dict[int, messages_client.AttemptResult] = {}
         results, last = done.results, None
-        group: list[Completion] = []
+        group: list[messages_client.Completion] = []
         for ending in endings:
             result, record = results[ending.index], ending.record
             payload, checksum = result.payload, result.checksum
@@ -103,7 +97,9 @@ class Completions:
             attempts, slots = record.attempts, ending.slots
             number, state = record.number, result.state
             group.append(
-                Completion(number, state, attempts, slots, payload, checksum, ending.timing)
+                messages_client.Completion(
+                    number, state, attempts, slots, payload, checksum, ending.timing
+                )
             )
         return self._store(by_client, done.origin, done.engine, done.route, files)
 
@@ -121,7 +117,7 @@ class Completions:
                 ending = _with_cause(ending, ends[ending.parent])
             ends[record.number] = TaskEnd(ending.state, ending.reason, *_end_message(ending))
             payload = _failure(ending, ending.host)
-            completion = Completion(
+            completion = messages_client.Completion(
                 record.number,
                 _STATE_INDEX[ending.state],
                 record.attempts,
@@ -147,7 +143,9 @@ class Completions:
         """Return the `first_seq` of the Completed with the end of a task; None if there is none."""
         return self._unindexed.get(task) or self._journal.records.seq_of(task)
 
-    def find(self, task: int, scope: str = "") -> tuple[Completed, Completion] | None:
+    def find(
+        self, task: int, scope: str = ""
+    ) -> tuple[Completed, messages_client.Completion] | None:
         """Return the stored end of a task; None if there is none in `scope` (see Identity)."""
         first_seq = self.first_seq_of(task)
         entry = None if first_seq is None else self._journal.records.finished_at(first_seq)
@@ -171,7 +169,7 @@ class Completions:
             return TaskEnd(TaskState.DONE)
         try:
             stored = self._journal.finished_at(first_seq)
-        except DamagedRecord:
+        except reader.DamagedRecord:
             return None
         if stored is None:
             return None
@@ -179,7 +177,7 @@ class Completions:
         assert isinstance(completed, Completed)
         for seq, completion in enumerate(completed.results, completed.first_seq):
             if completion.task == task and seq not in self._replaced:
-                state = STATES[completion.state]
+                state = messages_client.STATES[completion.state]
                 if state is TaskState.DONE:
                     return TaskEnd(state)
                 failure = codec.failure(completion.payload)
@@ -194,7 +192,7 @@ class Completions:
             return []
         completed = codec.to_client(stored[0])
         assert isinstance(completed, Completed)
-        runs: list[tuple[int, list[Completion]]] = []
+        runs: list[tuple[int, list[messages_client.Completion]]] = []
         for seq, completion in enumerate(completed.results, completed.first_seq):
             if completion.task not in tasks or seq in self._replaced:
                 continue
@@ -256,7 +254,7 @@ class Completions:
         origin: Origin,
         engine: str,
         route: str,
-        files: Mapping[int, AttemptResult] = MappingProxyType({}),
+        files: Mapping[int, messages_client.AttemptResult] = MappingProxyType({}),
     ) -> list[tuple[bytes, bytes]]:
         messages = []
         for (client, owner), completions in by_client.items():
@@ -264,7 +262,7 @@ class Completions:
             self.next_seq += len(completions)
             completed = Completed(origin, engine, route, completions, first)
             body = codec.encode(completed)
-            states = [STATES[completion.state] for completion in completions]
+            states = [messages_client.STATES[completion.state] for completion in completions]
             self._journal.finish(first, states, body, owner, repeatable=_is_repeatable(engine))
             self._unindexed.update(dict.fromkeys([c.task for c in completions], first))
             for seq, completion in enumerate(completions if files or self._watchers else (), first):
@@ -286,14 +284,16 @@ def _is_repeatable(engine: str) -> bool:
     return card is not None and card.reproducible
 
 
-def only(completed: Completed, completion: Completion, seq: int) -> Completed:
+def only(completed: Completed, completion: messages_client.Completion, seq: int) -> Completed:
     """Return a message with only one of its completions."""
     return msgspec.structs.replace(completed, results=[completion], first_seq=seq)
 
 
 def _failure(ending: TaskEnded, host: str) -> bytes:
     message, hint = _end_message(ending)
-    return codec.encode(Failure(ending.reason, message, hint, ending.host or host, ending.log))
+    return codec.encode(
+        messages_client.Failure(ending.reason, message, hint, ending.host or host, ending.log)
+    )
 
 
 def _with_cause(ending: TaskEnded, parent: TaskEnd | None) -> TaskEnded:
@@ -336,7 +336,9 @@ MAX_CURSOR_CHARS = 64
 MAX_CURSORS = 1_000  # of one owner; they are kept for ever
 
 
-def acknowledge(journal: Journal, newest: int, owner: str, message: Ack) -> None:
+def acknowledge(
+    journal: writer.Journal, newest: int, owner: str, message: messages_client.Ack
+) -> None:
     """Set a cursor with the next commit. `newest`: the last completion that its owner may see.
 
     Raises OptionError, LimitExceededError.
@@ -352,3 +354,47 @@ def acknowledge(journal: Journal, newest: int, owner: str, message: Ack) -> None
     if is_new and records.cursors_of(owner) >= MAX_CURSORS:
         raise LimitExceededError(f"there are {MAX_CURSORS} cursors already", hint="use one of them")
     journal.cursor(owner, message.cursor, message.seq)
+
+
+# Results that wait until their time on a paced device is over.
+#
+# They are in memory only: a task whose result is held has not ended, and runs again after a
+# restart.
+
+
+class HeldResults:
+    """Held results, by task. Used from the loop's thread."""
+
+    def __init__(self, state: SchedulerState) -> None:
+        self._state = state
+        self._held: dict[int, messages_client.AttemptResults] = {}
+
+    def hold(
+        self, message: messages_client.AttemptResults, endings: Sequence[TaskEnded]
+    ) -> set[int]:
+        """Store the results of a message that the scheduler holds. Returns their indices in the
+        message."""
+        held = self._state.paced.held
+        if not held or len(endings) == len(message.results):
+            return set()
+        ended = {ending.index for ending in endings}
+        indices = {
+            index
+            for index, result in enumerate(message.results)
+            if index not in ended
+            and result.task in held
+            and self._state.tasks[result.task].fence == result.attempt
+            and result.task not in self._held
+        }
+        for index in indices:
+            result = message.results[index]
+            self._held[result.task] = msgspec.structs.replace(message, results=[result])
+        return indices
+
+    def take(self, ending: TaskEnded) -> messages_client.AttemptResults:
+        """Remove and return the result of a task that has ended."""
+        return self._held.pop(ending.record.number)
+
+    def drop(self, task: int) -> list[str]:
+        """Discard the result of a task. Returns the names of its files."""
+        return [result.file for result in self._held.pop(task).results if result.file]

@@ -14,10 +14,10 @@ from collections import deque
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+from simenv import result_files
 from simenv.errors import StoreError
 from simenv.model import ResultFile
-from simenv.result_files import reader
-from simenv.result_files.writer import UNFINISHED
+from simenv.result_files import UNFINISHED
 
 Outcome = object
 Job = Callable[[], Outcome]
@@ -124,11 +124,11 @@ def _no_callback(_outcome: Outcome) -> None:
 
 def _part(root: Path, name: str, offset: int, size_bytes: int) -> bytes | StoreError:
     try:
-        descriptor = reader.open_file(reader.below(root, name))
+        descriptor = result_files.open_file(result_files.below(root, name))
     except StoreError as error:
         return error
     try:
-        return b"".join(reader.blocks(descriptor, offset, size_bytes))
+        return b"".join(result_files.blocks(descriptor, offset, size_bytes))
     except OSError as error:
         return StoreError(f"{root / name} cannot be read: {error.strerror}")
     finally:
@@ -137,7 +137,7 @@ def _part(root: Path, name: str, offset: int, size_bytes: int) -> bytes | StoreE
 
 def _damage(root: Path, stored: ResultFile) -> str:
     try:
-        return reader.damage(reader.below(root, stored.name), stored)
+        return result_files.damage(result_files.below(root, stored.name), stored)
     except StoreError as error:
         return error.message
 
@@ -145,7 +145,7 @@ def _damage(root: Path, stored: ResultFile) -> str:
 def _remove(root: Path, names: list[str]) -> None:
     for name in names:
         try:
-            reader.below(root, name).unlink(missing_ok=True)
+            result_files.below(root, name).unlink(missing_ok=True)
         except (OSError, StoreError):
             continue  # `sweep` removes it at the next start
 
@@ -161,7 +161,7 @@ def _sweep(root: Path, referenced: set[str], epoch_fence: int) -> None:
 
 def _checkpoint_sizes(root: Path) -> dict[str, int]:
     """Return the bytes of checkpoints by the name of the task."""
-    folder = root / reader.CHECKPOINTS
+    folder = root / result_files.CHECKPOINTS
     names = sorted(os.listdir(folder)) if folder.is_dir() else []
     return {name: _size(folder / name) for name in names}
 
@@ -176,7 +176,7 @@ def _size(folder: Path) -> int:
 
 def _remove_checkpoints(root: Path, tasks: list[str]) -> None:
     for task in tasks:
-        shutil.rmtree(reader.below(root / reader.CHECKPOINTS, task), ignore_errors=True)
+        shutil.rmtree(result_files.below(root / result_files.CHECKPOINTS, task), ignore_errors=True)
 
 
 def _marked(root: Path, mark: str) -> list[str]:

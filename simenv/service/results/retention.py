@@ -1,38 +1,238 @@
-"""Remove results and records of ended tasks, in short slices of the event loop.
-
-A sweep first removes records that are too old. Then, while an owner stores more than its limit, or
-all owners together more than `results.keep_gib`, it removes the oldest data of that owner, or of
-the owner who stores most: first files, whose tasks stay in the history, then records with their
-submits.
-While the disk has less free space than its reserve, results of key owners are removed in the same
-manner, down to SMALL_BYTES each; those of the environment's own user never are for that reason.
-Unfinished tasks have no record and are not affected. Counts, and numbers that must not be used
-twice, are preserved.
-
-Invariant: files are unlinked before the journal is changed, so that a full disk can be swept.
-"""
+"""Retention of results, records and events; reserve of free space on the disk."""
 
 from __future__ import annotations
 
+import contextlib
+import os
 import time
 from collections.abc import Callable
+from pathlib import Path
 
 import msgspec
 
 from simenv.config import Config
-from simenv.errors import JournalError
-from simenv.scheduler.state.state import SchedulerState
-from simenv.service.journal.pruning import EndedRecords, JournalPruner
-from simenv.service.journal.writer import Journal
+from simenv.errors import InsufficientError, JournalError
+from simenv.model import Event
+from simenv.scheduler.state.scheduler_state import SchedulerState
+from simenv.service import support
+from simenv.service.journal import maintenance, reader, writer
 from simenv.service.results.completions import Completions
-from simenv.service.results.disk_reserve import SMALL_BYTES, DiskReserve
-from simenv.service.results.event_retention import EventRemoval
-from simenv.service.support import fault_injection
+from simenv.text import size as text_size
 from simenv.wire.messages.queries import RetainedData
 
+# Remove events that are too old, or too many of one owner.
+#
+# The environment's own events, those about tasks and reservations of each key owner, and the audit
+# log are counted separately, so that an owner who causes many events removes only its own.
+# Invariant: a step is one transaction of at most EVENTS_A_STEP rows, and event numbers are never
+# used twice: the newest event of each owner stays, unless it is too old and not the newest of all.
+
+MAX_EVENTS = 200_000  # of the environment
+MAX_OWNER_EVENTS = 10_000  # of one key's owner
+MAX_OWNERS_EVENTS = 200_000  # of all keys' owners together, in equal parts
+MAX_AUDIT_EVENTS = 10_000  # entries of the audit log, however old
+EVENTS_A_STEP = 500
+
+_OWNERS = """
+with recursive each(owner) as (
+  select min(owner) from event
+  union all select (select min(owner) from event where owner > each.owner) from each
+  where each.owner is not null)
+select owner from each where owner is not null"""
+
+
+class EventRemoval:
+    """Removal of old events. Used from the loop's thread, through the journal's own connection."""
+
+    def __init__(self, journal: writer.Journal) -> None:
+        self._journal = journal
+        self._remaining_owners: list[str] = []  # owners to examine in this walk
+        self._before_s = 0.0
+        self._share = MAX_OWNER_EVENTS
+
+    def begin(self, before_s: float) -> None:
+        """Begin a walk over all owners, unless one is in progress. `before_s`: remove events before
+        this time of day, seconds since 1970."""
+        if self._remaining_owners:
+            return
+        self._before_s = before_s
+        self._remaining_owners = [row[0] for row in self._journal.records.rows(_OWNERS)]
+        owners = sum(owner not in ("", reader.AUDIT) for owner in self._remaining_owners)
+        self._share = min(MAX_OWNER_EVENTS, MAX_OWNERS_EVENTS // max(1, owners))
+
+    def step(self) -> bool:
+        """Remove some events. Returns True if there are more to examine. Raises JournalError."""
+        if not self._remaining_owners:
+            return False
+        owner = self._remaining_owners[-1]
+        removable = self._removable(owner)
+        if removable:
+            with self._journal.transaction("NORMAL") as db:
+                query = "delete from event where owner = ? and seq <= ?"
+                db.execute(query, (owner, removable[-1]))
+        if len(removable) < EVENTS_A_STEP:
+            self._remaining_owners.pop()
+        return bool(self._remaining_owners)
+
+    def _removable(self, owner: str) -> list[int]:
+        """Return some of the oldest events of an owner that are too many or too old."""
+        rows = self._journal.records.rows
+        max_events = {"": MAX_EVENTS, reader.AUDIT: MAX_AUDIT_EVENTS}.get(owner, self._share)
+        newest = self._journal.records.last_event()
+        query = "select seq from event where owner = ? order by seq desc limit 1 offset ?"
+        too_many = max((row[0] for row in rows(query, owner, max_events)), default=0)
+        query = "select seq, body from event where owner = ? order by seq limit ?"
+        removable: list[int] = []
+        for seq, body in rows(query, owner, EVENTS_A_STEP):
+            if (
+                seq > too_many and (owner == reader.AUDIT or not self._is_old(body))
+            ) or seq == newest:
+                break
+            removable.append(seq)
+        return removable
+
+    def _is_old(self, body: bytes) -> bool:
+        return msgspec.msgpack.decode(body, type=Event).time_s < self._before_s
+
+
+# Reserve of free space on the journal's disk, and a spare file that is released on a full disk.
+#
+# Below the reserve, submits of key owners who store much are refused; below a quarter of it, those
+# of all key owners. The environment's own user continues until the disk is full. The spare file is
+# removed when the journal meets a full disk, so that accepted tasks can still end, keys be revoked
+# and old results be removed; it is created again when there is space. Source: `SystemKeepFree=` of
+# systemd-journald.
+
 GIB = 2**30
+SHARE = 0.05  # of the disk
+MIN_BYTES = GIB
+SMALL_BYTES = 256 * 2**20  # of results that every owner may keep below the reserve
+POLL_S = 0.25
+SPARE_BYTES = 4 * 2**20
+SPARE_NAME = "journal.spare"
+
+
+class DiskReserve:
+    """Reserve of one disk. `keep_free_gib` < 0: 5 % of the disk, at least 1 GiB. Used from the
+    loop's thread."""
+
+    def __init__(
+        self,
+        folder: Path,
+        keep_free_gib: float,
+        measure: Callable[[Path], tuple[int, int]] | None = None,
+    ) -> None:
+        """`measure`: returns the size and the free space of the disk of a folder, in bytes."""
+        self._folder = folder
+        self._keep_free_gib = keep_free_gib
+        self._measure = measure or disk_of
+        self._reclaimable = folder / SPARE_NAME
+        self._next_poll_s = 0.0
+        self._free = self._reserve = 0
+        self.spent = False  # the spare file does not exist
+
+    def start(self) -> None:
+        """Create the spare file if there is space for it."""
+        self._create_spare_file()
+
+    def stop(self) -> None:
+        """Remove the spare file: only a running service needs it."""
+        with contextlib.suppress(OSError):
+            self._reclaimable.unlink(missing_ok=True)
+
+    def lacking_bytes(self) -> int:
+        """Return the bytes by which the free space is below the reserve; 0: it is not."""
+        self._update()
+        return max(0, self._reserve - self._free)
+
+    def invalidate(self) -> None:
+        """Measure the disk again at the next use, because the free space has changed."""
+        self._next_poll_s = 0.0
+
+    def release(self) -> bool:
+        """Remove the spare file, because the disk is full. Returns False if it was removed
+        before."""
+        if self.spent:
+            return False
+        self.spent = True
+        with contextlib.suppress(OSError):
+            self._reclaimable.unlink(missing_ok=True)
+        return True
+
+    def restore(self) -> None:
+        """Create the spare file again when there is free space for twice its size."""
+        if self.spent:
+            self._update()
+            if self._free > 2 * SPARE_BYTES:
+                self._create_spare_file()
+
+    def refusal(self, owner: str, kept_bytes: int) -> InsufficientError | None:
+        """Return the error if no Submit is accepted of an owner who stores `kept_bytes` of results;
+        else None. `owner` "": the environment's own user."""
+        if self.spent:
+            return InsufficientError(
+                f"the disk of {self._folder} is full: accepted tasks run, new ones are refused",
+                hint="free space on it, or remove old results: simenv prune --older-than 1d",
+            )
+        lacking = self.lacking_bytes() if owner else 0
+        if not lacking:
+            return None
+        if kept_bytes <= SMALL_BYTES and self._free > self._reserve // 4:
+            return None
+        return InsufficientError(
+            f"the disk of the service has {text_size(self._free)} free; "
+            f"{text_size(self._reserve)} are kept "
+            f"free (results.keep_free_gib), and {owner!r} keeps {text_size(kept_bytes)} of results",
+            hint="an admin removes old results: simenv prune --older-than 1d; or frees space",
+        )
+
+    def _update(self) -> None:
+        now_s = time.monotonic()
+        if now_s >= self._next_poll_s:
+            self._next_poll_s = now_s + POLL_S
+            total, self._free = self._measure(self._folder)
+            self._reserve = round(self._keep_free_gib * GIB)
+            if self._keep_free_gib < 0:
+                self._reserve = max(round(SHARE * total), MIN_BYTES)
+
+    def _create_spare_file(self) -> None:
+        flags = os.O_WRONLY | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
+        try:
+            descriptor = os.open(self._reclaimable, flags, 0o600)
+            try:
+                os.posix_fallocate(descriptor, 0, SPARE_BYTES)
+            finally:
+                os.close(descriptor)
+            self.spent = False
+        except OSError:
+            with contextlib.suppress(OSError):
+                self._reclaimable.unlink(missing_ok=True)
+
+
+def disk_of(folder: Path) -> tuple[int, int]:
+    """Return the size of the disk of a folder, and the free space for this user, in bytes; zeros if
+    that fails."""
+    try:
+        result = os.statvfs(folder)
+    except OSError:
+        return 0, 0
+    return result.f_blocks * result.f_frsize, result.f_bavail * result.f_frsize
+
+
+# Remove results and records of ended tasks, in short slices of the event loop.
+#
+# A sweep first removes records that are too old. Then, while an owner stores more than its limit,
+# or all owners together more than `results.keep_gib`, it removes the oldest data of that owner, or
+# of the owner who stores most: first files, whose tasks stay in the history, then records with
+# their submits. While the disk has less free space than its reserve, results of key owners are
+# removed in the same manner, down to SMALL_BYTES each; those of the environment's own user never
+# are for that reason. Unfinished tasks have no record and are not affected. Counts, and numbers
+# that must not be used twice, are preserved.
+#
+# Invariant: files are unlinked before the journal is changed, so that a full disk can be swept.
+
 DAY_S = 86_400.0
-POLL_S = 30.0  # between two checks of the limits
+LIMITS_POLL_S = 30.0  # between two checks of the limits
 LOW_POLL_S = 1.0  # between them while the disk is below its reserve
 PATIENCE_S = 5.0  # until a requested sweep fails that the journal cannot store
 SLICE_NS = 2_000_000
@@ -57,7 +257,7 @@ class Sweep:
 
     def __init__(
         self,
-        old: JournalPruner,
+        old: maintenance.JournalPruner,
         limits: RetentionLimits,
         dry_run: bool,
         remove: Callable[[list[str]], None],
@@ -148,14 +348,14 @@ class Sweep:
             self._after_of[owner] = records[-1].first_seq
         return bool(records)
 
-    def _remove_records(self, records: list[EndedRecords]) -> None:
+    def _remove_records(self, records: list[maintenance.EndedRecords]) -> None:
         removed = [(record.owner, self._old.measure(record)) for record in records]
         before = self._old.journal_bytes()
         if not self._dry_run:
-            fault_injection.hit("gc.before")
+            support.hit("gc.before")
             self._remove([name for record in records for name in record.files])
             self._old.forget(records)
-            fault_injection.hit("gc.after")
+            support.hit("gc.after")
         for owner, data in removed:
             self._count(owner, data)
         if not self._dry_run:  # their Submits were removed too, and only whole pages become free
@@ -181,7 +381,7 @@ class Retention:
     def __init__(
         self,
         config: Config,
-        journal: Journal,
+        journal: writer.Journal,
         state: SchedulerState,
         completions: Completions,
         remove: Callable[[list[str]], None],
@@ -189,7 +389,7 @@ class Retention:
     ) -> None:
         self._config = config
         self._completions = completions
-        self._old = JournalPruner(journal, state)
+        self._old = maintenance.JournalPruner(journal, state)
         self._events = EventRemoval(journal)
         self._state = state
         self._reserve = reserve
@@ -261,7 +461,9 @@ class Retention:
         if now_ns < self._next_poll_ns:
             return False
         limits = self._limits()
-        self._next_poll_ns = now_ns + round((LOW_POLL_S if limits.lacking_bytes else POLL_S) * 1e9)
+        self._next_poll_ns = now_ns + round(
+            (LOW_POLL_S if limits.lacking_bytes else LIMITS_POLL_S) * 1e9
+        )
         self._forgetting = True
         self._events.begin(limits.before_s)
         if not self._is_due(limits):

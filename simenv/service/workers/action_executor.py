@@ -13,33 +13,17 @@ from collections.abc import Callable, Sequence
 import msgspec
 
 from simenv.model import Event, TaskOptions, TaskState, task_number
-from simenv.scheduler.core.actions import (
-    Action,
-    AssignTasks,
-    DropHeldResult,
-    DropKeptStates,
-    KillWorker,
-    RecordEvent,
-    RetireWorker,
-    SetThreads,
-    StartWorker,
-    StopAttempt,
-    TaskEnded,
-)
-from simenv.scheduler.core.types import HELD_RESULT, TaskRecord
+from simenv.scheduler import core
 from simenv.scheduler.scheduler import Scheduler
-from simenv.service.devices.documents import SentDocuments
 from simenv.service.devices.drifting import DriftingDevices
-from simenv.service.devices.resolve import Documents
+from simenv.service.devices.resolve import Documents, SentDocuments
 from simenv.service.journal.writer import Journal
-from simenv.service.results.completions import Completions
-from simenv.service.results.held_results import HeldResults
+from simenv.service.results.completions import Completions, HeldResults
 from simenv.service.workers.processes import WorkerProcesses
 from simenv.wire import codec
 from simenv.wire.messages import client as m
 from simenv.wire.messages.client import AssignChunk, AssignedTask
-from simenv.wire.transport.sockets import PeerKind
-from simenv.wire.transport.zmq_transport import Listener
+from simenv.wire.transport import sockets, zmq_transport
 
 log = logging.getLogger("simenv.service")
 # Grants no memory to kept states, so that the worker drops those that it has by a grant.
@@ -57,7 +41,7 @@ class ActionExecutor:
         self,
         scheduler: Scheduler,
         journal: Journal,
-        listener: Listener,
+        listener: zmq_transport.Listener,
         workers: WorkerProcesses,
         completions: Completions,
         documents: Documents | None = None,
@@ -79,59 +63,59 @@ class ActionExecutor:
         self.next_event = journal.records.last_event() + 1
         self.outbox: list[tuple[bytes, bytes]] = []  # (peer, message) for after the commit
 
-    def execute(self, actions: Sequence[Action]) -> None:
+    def execute(self, actions: Sequence[core.Action]) -> None:
         """Execute actions in order, except ends of tasks, which follow together at the end."""
-        ended: list[TaskEnded] = []
+        ended: list[core.TaskEnded] = []
         for action in actions:
-            if type(action) is AssignTasks:
+            if type(action) is core.AssignTasks:
                 peer = self._workers.work_peer(action.worker)
                 self._journal.sent([record.number for record in action.records])
                 needed: list[str] = []
                 body = packed(action, needed, self._emulates, self._in_force)
                 if needed:
                     self._send_documents(action.worker, peer, needed)
-                if not self._listener.send(PeerKind.WORKER, peer, body):
+                if not self._listener.send(sockets.PeerKind.WORKER, peer, body):
                     reason, now_ns = "it cannot be reached", time.monotonic_ns()
                     self.execute(self._scheduler.worker_unusable(action.worker, reason, now_ns))
-            elif type(action) is TaskEnded:
+            elif type(action) is core.TaskEnded:
                 ended.append(action)
-            elif type(action) is RecordEvent:
+            elif type(action) is core.RecordEvent:
                 self.record_event(action.kind, action.subject, action.message, action.owner)
-            elif type(action) is StartWorker:
+            elif type(action) is core.StartWorker:
                 self._start(action)
-            elif type(action) is DropHeldResult:
+            elif type(action) is core.DropHeldResult:
                 self._remove_files(self._held_results.drop(action.task))
-            elif type(action) is StopAttempt:
+            elif type(action) is core.StopAttempt:
                 stop = m.StopTask(action.task, action.fence, action.reason)
                 self._send_control(action.worker, stop)
-            elif type(action) is SetThreads:
+            elif type(action) is core.SetThreads:
                 threads = m.SetTaskThreads(action.task, action.fence, action.slots)
                 self._send_control(action.worker, threads)
-            elif type(action) is DropKeptStates:
+            elif type(action) is core.DropKeptStates:
                 self._listener.send(
-                    PeerKind.WORKER, self._workers.work_peer(action.worker), WITHOUT_TASKS
+                    sockets.PeerKind.WORKER, self._workers.work_peer(action.worker), WITHOUT_TASKS
                 )
-            elif type(action) is RetireWorker:
+            elif type(action) is core.RetireWorker:
                 self.record_event("worker.retired", action.worker, action.reason)
                 self._send_control(action.worker, m.StopWorker(action.reason))
-            elif type(action) is KillWorker:
+            elif type(action) is core.KillWorker:
                 self.record_event("worker.killed", action.worker, action.reason)
                 self._workers.kill(action.worker)
         if ended:
             self.outbox += self._completions.without_result(self._released(ended))
 
-    def finish(self, message: m.AttemptResults, ended: list[TaskEnded]) -> set[int]:
+    def finish(self, message: m.AttemptResults, ended: list[core.TaskEnded]) -> set[int]:
         """Store the results of tasks that a worker's message ended. Returns the indices of the
         results in it that are held."""
         if ended:
             self.outbox += self._completions.from_worker(message, ended)
         return self._held_results.hold(message, ended)
 
-    def _released(self, ended: list[TaskEnded]) -> list[TaskEnded]:
+    def _released(self, ended: list[core.TaskEnded]) -> list[core.TaskEnded]:
         """Store the results of ended tasks whose result was held. Returns the other ends."""
         other_ends = []
         for ending in ended:
-            if ending.index != HELD_RESULT:
+            if ending.index != core.HELD_RESULT:
                 other_ends.append(ending)
                 continue
             message = self._held_results.take(ending)
@@ -152,7 +136,7 @@ class ActionExecutor:
         self.next_event += 1
         log.info("%s %s %s", kind, subject, message)
 
-    def _start(self, action: StartWorker) -> None:
+    def _start(self, action: core.StartWorker) -> None:
         error = self._workers.start(action, self._state.pools[action.pool].spec)
         if error:
             now_ns = time.monotonic_ns()
@@ -167,7 +151,7 @@ class ActionExecutor:
         preferred is emulated in its own pools only."""
         return not terms.prefer or self._state.pools[pool].spec.device == terms.device
 
-    def _in_force(self, record: TaskRecord) -> TaskOptions:
+    def _in_force(self, record: core.TaskRecord) -> TaskOptions:
         """Return the options of a task with noise at its start."""
         return record.batch.terms if self.drifting is None else self.drifting.in_force(record)
 
@@ -182,16 +166,16 @@ class ActionExecutor:
             if not body and self.drifting is not None:
                 body = self.drifting.body(digest)
             document = m.NoiseDocument(digest, body, alone)
-            self._listener.send(PeerKind.WORKER, peer, codec.encode(document))
+            self._listener.send(sockets.PeerKind.WORKER, peer, codec.encode(document))
             alone = False
 
     def _send_control(self, worker: str, message: m.ToWorker) -> None:
         self._listener.send(
-            PeerKind.WORKER, self._workers.control_peer(worker), codec.encode(message)
+            sockets.PeerKind.WORKER, self._workers.control_peer(worker), codec.encode(message)
         )
 
 
-def _node_text(action: StartWorker) -> str:
+def _node_text(action: core.StartWorker) -> str:
     """Return the nodes of a worker: " on node1 (2 ranks), node2 (2 ranks)"; "" for one rank on the
     service's own node."""
     message = [f"{share.node} ({share.ranks} ranks)" for share in action.shares if share.node]
@@ -208,10 +192,10 @@ def ideal(terms: TaskOptions) -> TaskOptions:
 
 
 def packed(
-    send: AssignTasks,
+    send: core.AssignTasks,
     needed: list[str],
     emulates: Callable[[str, TaskOptions], bool],
-    in_force: Callable[[TaskRecord], TaskOptions],
+    in_force: Callable[[core.TaskRecord], TaskOptions],
 ) -> bytes:
     """Encode the AssignChunk message; options that several tasks share are encoded once. Appends
     the digests of their noise documents to `needed`. `emulates`: returns whether tasks in a pool

@@ -1,10 +1,4 @@
-"""Sockets for workers on other nodes and for remote clients, and the files that name them.
-
-Invariant: the endpoint for workers exists only if the allocation has other nodes, is bound to one
-address, and accepts keys that are created at each start: one for each start of a worker, which may
-only act as that worker, and that of the environment's own user, who reads it from the connection
-file on any node. No socket is bound to all interfaces unless the configuration requests it.
-"""
+"""Sockets for other nodes and remote clients, and keys of workers."""
 
 from __future__ import annotations
 
@@ -13,6 +7,7 @@ import logging
 import os
 import resource
 import secrets
+import shutil
 import socket
 from collections.abc import Sequence
 from contextlib import suppress
@@ -22,37 +17,100 @@ import msgspec
 
 from launcher.allocation.this_node import is_this_node
 from launcher.base import Node
+from simenv import files
 from simenv.config import EVERYWHERE, EnvironmentPaths, OwnerEndpoint, is_any_address, listen_parts
-from simenv.errors import ConfigError
+from simenv.errors import ConfigError, NotAllowedError
 from simenv.files import write_atomic
-from simenv.service.support.log_limit import RateLimitedLog
-from simenv.service.workers.worker_keys import WorkerKeys
-from simenv.wire.auth import LOCAL
-from simenv.wire.keyfiles import (
-    KEYS_FORMAT,
-    KeyPair,
-    ServerFile,
-    new_pair,
-    server_file,
-    write_private,
-)
-from simenv.wire.messages.client import MAX_MESSAGE_BYTES
-from simenv.wire.transport import sockets, worker_endpoint
+from simenv.service.support import RateLimitedLog
+from simenv.wire import codec, keyfiles
+from simenv.wire.messages import client as m, queries
+from simenv.wire.transport import sockets, tcp_client
+from simenv.wire.transport.tcp_client import TOKEN, WorkerBootstrap, WorkerKey
 from simenv.wire.transport.tcp_listener import ListenerOptions, TcpListener
-from simenv.wire.transport.worker_endpoint import TOKEN, WorkerBootstrap
+
+# Key pairs of workers that connect over TCP, one for each start of a worker.
+#
+# The pair is in a file of mode 0600 that the worker reads; its public half is in the key table of
+# the workers' endpoint. Invariant: a key is accepted from before its worker is started until that
+# start has ended, and its messages count as those of that worker only.
+
+REVOKED_NOTICE = codec.encode(m.StopWorker("this start of the worker has ended"))
+
+
+class WorkerKeys:
+    """Keys of the workers on other nodes. Used from the loop's thread."""
+
+    def __init__(self, service: Path, listener: TcpListener | None) -> None:
+        """`service`: the path of `worker.json`; the keys are in a folder next to it, from which
+        those of an earlier service are removed. `listener`: the workers' listener; None if all
+        workers are on the service's node: then there are no keys. Raises ConfigError."""
+        self._service = service
+        self._listener = listener
+        self._public: dict[tuple[str, int], str] = {}
+        self.remove_all()
+        if listener is not None:
+            files.private_folder(tcp_client.keys_folder(service))
+
+    def make(self, worker: str, start: int) -> None:
+        """Create and accept the key of a start of a worker, before that start. Raises
+        ConfigError."""
+        if self._listener is None:
+            return
+        pair = keyfiles.new_pair()
+        path = tcp_client.key_path(self._service, worker, start)
+        path.unlink(missing_ok=True)
+        keyfiles.create_private(
+            path, WorkerKey(keyfiles.KEYS_FORMAT, worker, start, pair.public, pair.secret)
+        )
+        self._public[worker, start] = pair.public
+        self._listener.admit_key(pair.public, keyfiles.Identity(worker, keyfiles.Role.WORKER))
+
+    def remove(self, worker: str, start: int) -> None:
+        """Revoke the key of a start of a worker, which has ended or failed."""
+        public = self._public.pop((worker, start), None)
+        if public is not None and self._listener is not None:
+            self._listener.revoke_key(public, REVOKED_NOTICE)
+            with suppress(OSError):
+                tcp_client.key_path(self._service, worker, start).unlink(missing_ok=True)
+
+    def remove_all(self) -> None:
+        """Remove all key files; called when the service starts and ends."""
+        shutil.rmtree(tcp_client.keys_folder(self._service), ignore_errors=True)
+
+
+def check_worker(identity: keyfiles.Identity, message: m.FromWorker) -> None:
+    """Check the worker that a message names. Raises NotAllowedError if it is not the worker of the
+    key. Messages without a name belong to the worker that has joined through their socket."""
+    if not isinstance(message, m.Join | m.Heartbeat | queries.DeviceDescribed):
+        return
+    if identity.owner not in ("", message.name):
+        raise NotAllowedError(
+            f"{type(message).__name__} of worker {message.name!r:.80} came with the key of "
+            f"{identity.owner!r}",
+            hint="each start of a worker has a key of its own",
+        )
+
+
+# Sockets for workers on other nodes and for remote clients, and the files that name them.
+#
+# Invariant: the endpoint for workers exists only if the allocation has other nodes, is bound to one
+# address, and accepts keys that are created at each start: one for each start of a worker, which
+# may only act as that worker, and that of the environment's own user, who reads it from the
+# connection file on any node. No socket is bound to all interfaces unless the configuration
+# requests it.
 
 _REJECTION_LOG = RateLimitedLog(logging.getLogger("simenv.service"))
 DESCRIPTORS = 8_192  # more than `ConnectionLimiter` allows to clients
 
 
-def open_listener(listen: str, path: Path, node: str) -> tuple[TcpListener, ServerFile]:
+def open_listener(listen: str, path: Path, node: str) -> tuple[TcpListener, keyfiles.ServerFile]:
     """Bind the listener for remote clients, with the keys in `path`, which the first call creates.
 
     Port 0 takes the port of the last start if it is free, so that the key files of users stay
     valid. Raises ConfigError.
     """
     host, port = listen_parts(listen)
-    settings = server_file(path)
+    settings = keyfiles.server_file(path)
     address = resolved(host)
     raise_descriptor_limit()
     listener = None
@@ -65,7 +123,9 @@ def open_listener(listen: str, path: Path, node: str) -> tuple[TcpListener, Serv
     url_host = node if host == EVERYWHERE else address
     url_host = f"[{url_host}]" if ":" in url_host else url_host
     owner_keys = (
-        KeyPair(settings.own_public, settings.own_secret) if settings.own_public else new_pair()
+        keyfiles.KeyPair(settings.own_public, settings.own_secret)
+        if settings.own_public
+        else keyfiles.new_pair()
     )
     now = msgspec.structs.replace(
         settings,
@@ -74,11 +134,11 @@ def open_listener(listen: str, path: Path, node: str) -> tuple[TcpListener, Serv
         own_secret=owner_keys.secret,
     )
     if now != settings:
-        write_private(path, now)
+        keyfiles.write_private(path, now)
     return listener, now
 
 
-def owner_endpoint_of(server: ServerFile) -> OwnerEndpoint:
+def owner_endpoint_of(server: keyfiles.ServerFile) -> OwnerEndpoint:
     """Return the address and keys of the environment's own user for other machines. The key pair
     survives restarts, so that connections can resume."""
     return OwnerEndpoint(server.address, server.public_key, server.own_public, server.own_secret)
@@ -131,7 +191,7 @@ WORKERS = ListenerOptions(
     prefix=b"node/",
     max_authenticated=16_384,  # two connections a worker, and those of the environment's own user
     max_per_key=16_384,
-    message_bytes=MAX_MESSAGE_BYTES,
+    message_bytes=m.MAX_MESSAGE_BYTES,
     queued_messages=2_000,
     turn_bytes=0,
     bounds=None,
@@ -152,7 +212,7 @@ class WorkerEndpoint:
         nodes: Sequence[Node],
         interface: str,
         epoch: int,
-        server: KeyPair,
+        server: keyfiles.KeyPair,
     ) -> None:
         """Write the file and bind the listener. `results`: a token is written there, by which a
         worker can check that it sees the same folder. `server`: the keys of this start of the
@@ -169,14 +229,19 @@ class WorkerEndpoint:
         hostname = os.uname().nodename
         other_nodes = [node.name for node in nodes if not is_this_node(node.name)]
         settings = WorkerBootstrap(
-            KEYS_FORMAT, hostname, str(sockets), token, server_key=server.public, epoch=epoch
+            keyfiles.KEYS_FORMAT,
+            hostname,
+            str(sockets),
+            token,
+            server_key=server.public,
+            epoch=epoch,
         )
         if other_nodes:
-            owner_keys = new_pair()
+            owner_keys = keyfiles.new_pair()
             host = address_for(other_nodes[0], interface)
             raise_descriptor_limit()
             self.listener = TcpListener(host, 0, server, _REJECTION_LOG.warning, WORKERS)
-            self.listener.admit({owner_keys.public: LOCAL}, b"")
+            self.listener.admit({owner_keys.public: keyfiles.LOCAL}, b"")
             url_host = f"[{host}]" if ":" in host else host
             address = f"tcp://{url_host}:{self.listener.port}"
             self.owner_endpoint = OwnerEndpoint(
@@ -185,14 +250,14 @@ class WorkerEndpoint:
             settings = msgspec.structs.replace(settings, address=address)
         self.address = settings.address
         self._token = token
-        write_private(self._path, settings)
+        keyfiles.write_private(self._path, settings)
         self.worker_keys = WorkerKeys(self._path, self.listener)
 
     def leave(self) -> None:
         """Remove the file and the workers' keys, unless the file is another service's. The listener
         is closed with the others."""
         with suppress(ConfigError):
-            if worker_endpoint.read(self._path).token == self._token:
+            if tcp_client.read(self._path).token == self._token:
                 self._path.unlink(missing_ok=True)
                 self.worker_keys.remove_all()
 

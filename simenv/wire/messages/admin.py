@@ -1,7 +1,4 @@
-"""Messages about pools, nodes, keys and limits of owners; changes are for administrators.
-
-Secret keys are never sent.
-"""
+"""Messages about pools, nodes, keys, limits, reservations and policies."""
 
 from __future__ import annotations
 
@@ -9,10 +6,14 @@ from typing import Annotated
 
 import msgspec
 
-from simenv.model import NodeInfo, OwnerReport, PoolInfo
-from simenv.model.bounds import FEW
+from simenv.model import NodeInfo, OwnerReport, PoolInfo, reservations as model_reservations
+from simenv.model.program import FEW
 from simenv.model.task_rules import MAX_REASON_CHARS, MAX_WORKERS
-from simenv.wire.messages.common import AdminRequest, ClientRequest, Number, Reply
+from simenv.wire.messages.queries import AdminRequest, ClientRequest, Number, Reply
+
+# Messages about pools, nodes, keys and limits of owners; changes are for administrators.
+#
+# Secret keys are never sent.
 
 Name = Annotated[str, msgspec.Meta(max_length=255)]
 Reason = Annotated[str, msgspec.Meta(max_length=MAX_REASON_CHARS)]
@@ -111,3 +112,131 @@ class SetLimits(AdminRequest, frozen=True, tag=45):
 
 class OwnerReports(Reply, frozen=True, tag=44):
     owners: list[OwnerReport]
+
+
+# Messages about reservations, admission policies and device controls.
+#
+# A reservation belongs to its owner; changes of a device are for administrators.
+
+ReasonText = Annotated[str, msgspec.Meta(max_length=MAX_REASON_CHARS)]
+
+
+class Reserve(ClientRequest, frozen=True, tag=30):
+    """Request a reservation; answered by DecisionReply when stored. `dry`: only report the
+    decision."""
+
+    ask: model_reservations.ReservationRequest
+    dry: bool = False
+
+
+class Renew(ClientRequest, frozen=True, tag=31):
+    """Set the expiry of a reservation to `ttl_ns` from now; answered by Reservations with it."""
+
+    reservation: Number
+    ttl_ns: Number
+
+
+class Release(ClientRequest, frozen=True, tag=32):
+    """End a reservation; `cancel`: also cancel its tasks. Answered by Released. Idempotent."""
+
+    reservation: Number
+    reason: ReasonText = ""
+    cancel: bool = False
+
+
+class GetReservations(ClientRequest, frozen=True, tag=33):
+    """Request one reservation, or with 0 all stored ones: those of the sender, or of all owners for
+    an admin. Answered by Reservations."""
+
+    reservation: Number = 0
+
+
+class SetProfile(AdminRequest, frozen=True, tag=34):
+    """Set the profile of a device; answered by ProfileReply when stored. `device` "": the whole
+    environment."""
+
+    device: Name
+    profile: model_reservations.DeviceProfile
+
+
+class GetProfile(ClientRequest, frozen=True, tag=35):
+    device: Name
+
+
+class SetPolicy(AdminRequest, frozen=True, tag=36):
+    """Set the admission policy of a device; answered by PolicyReply when stored. It is refused if
+    `expected` is neither -1 nor the present version."""
+
+    device: Name
+    policy: model_reservations.AdmissionPolicy
+    expected: int = -1
+
+
+class GetPolicy(ClientRequest, frozen=True, tag=37):
+    device: Name
+
+
+class GetTarget(ClientRequest, frozen=True, tag=38):
+    """Request the control state of a device; answered by TargetReply."""
+
+    device: Name
+
+
+class SteerTarget(AdminRequest, frozen=True, tag=39):
+    """Change the state of a device; answered by TargetReply when stored. `verb`: pause, resume or
+    drain."""
+
+    device: Name
+    verb: Name
+    reason: ReasonText = ""
+    mode: Name = ""
+    timeout_s: float = 0.0
+
+
+class SetDispatch(AdminRequest, frozen=True, tag=40):
+    """Limit the number of tasks of a device that workers hold at a time; 0: no limit. Answered by
+    TargetReply."""
+
+    device: Name
+    max_inflight: Number
+
+
+class SetOrder(AdminRequest, frozen=True, tag=41):
+    """Set the queue policy of a device; answered by TargetReply."""
+
+    device: Name
+    policy: Name
+    options: Annotated[tuple[tuple[Name, Name], ...], FEW] = ()
+
+
+class DecisionReply(Reply, frozen=True, tag=30):
+    decision: model_reservations.Decision
+
+
+class Reservations(Reply, frozen=True, tag=31):
+    reservations: list[model_reservations.ReservationInfo]
+
+
+class Released(Reply, frozen=True, tag=32):
+    """Answer to Release. `running`: tasks of the reservation that have not ended; it ends with the
+    last of them."""
+
+    info: model_reservations.ReservationInfo
+    running: list[int]
+
+
+class ProfileReply(Reply, frozen=True, tag=34):
+    version: int
+    changed: bool
+    profile: model_reservations.DeviceProfile
+
+
+class PolicyReply(Reply, frozen=True, tag=36):
+    version: int
+    changed: bool
+    policy: model_reservations.AdmissionPolicy
+
+
+class TargetReply(Reply, frozen=True, tag=38):
+    changed: bool
+    info: model_reservations.TargetInfo

@@ -1,8 +1,4 @@
-"""Messages between clients and service, encoded as arrays.
-
-Invariant: one message carries up to thousands of tasks or completions, never one message a task.
-`PROTOCOL` changes with any change of meaning.
-"""
+"""Messages between clients, service and workers."""
 
 from __future__ import annotations
 
@@ -10,54 +6,162 @@ from typing import TYPE_CHECKING, Annotated, Union
 
 import msgspec
 
-from simenv.model import (
-    Event,
-    Origin,
-    PoolInfo,
-    ServiceInfo,
-    TaskInfo,
-    TaskOptions,
-    TaskSpec,
-    Timing,
-    WorkerInfo,
+from simenv import model
+from simenv.model import Origin, TaskInfo
+from simenv.model.program import Text
+from simenv.wire.messages import (
+    admin,  # noqa: F401 - kinds of messages
+    queries,
 )
-from simenv.model.bounds import Text
-from simenv.wire.messages import admin, queries, reservations  # noqa: F401 - kinds of messages
-from simenv.wire.messages.common import (
-    AdminRequest,
-    ClientMessage,
-    ClientRequest,
-    Number,
-    Reply,
-    ServiceMessage,
-    kinds,
-)
-from simenv.wire.messages.queries import Spent
+from simenv.wire.messages.queries import ClientMessage, ServiceMessage, kinds
 
-# isort: off
-from simenv.wire.messages.worker import (
-    EXIT_GPU as EXIT_GPU,
-    EXIT_LEASE as EXIT_LEASE,
-    EXIT_MPI as EXIT_MPI,
-    EXIT_ORPHAN as EXIT_ORPHAN,
-    EXIT_RANK as EXIT_RANK,
-    STATES as STATES,
-    AssignChunk as AssignChunk,
-    AssignedTask as AssignedTask,
-    Heartbeat as Heartbeat,
-    AttemptResults as AttemptResults,
-    AttemptResult as AttemptResult,
-    FromWorker as FromWorker,
-    Join as Join,
-    LeaseRenewed as LeaseRenewed,
-    NoiseDocument as NoiseDocument,
-    SetTaskThreads as SetTaskThreads,
-    Started as Started,
-    StopTask as StopTask,
-    StopWorker as StopWorker,
-    ToWorker as ToWorker,
-)
-# isort: on
+# Messages between the service and its workers.
+
+# Exit codes of a worker that ends through no fault of a task: its lease expired; its starter has
+# ended; MPI did not start with the requested ranks; one of its ranks is silent, has ended or failed
+# alone; its GPU failed.
+EXIT_LEASE, EXIT_ORPHAN, EXIT_MPI, EXIT_RANK, EXIT_GPU = 3, 4, 5, 6, 7
+STATES = tuple(model.TaskState)  # states travel as an index into this
+FinalState = Annotated[int, msgspec.Meta(ge=2, le=len(STATES) - 1)]
+
+
+class Join(msgspec.Struct, frozen=True, array_like=True, tag=0):
+    """First message of a worker, sent when every kernel is loaded."""
+
+    version: str
+    name: str
+    pid: queries.Number
+    node: str
+    epoch: queries.Number  # of the service that started it: workers of an earlier one are refused
+    engines: tuple[str, ...]
+    start: queries.Number = 0  # number of this start; name and start identify the process
+    ranks: queries.Number = 1
+
+
+class Started(msgspec.Struct, frozen=True, array_like=True, tag=1):
+    task: queries.Number
+    attempt: queries.Number
+
+
+class AttemptResult(msgspec.Struct, frozen=True, array_like=True, gc=False):
+    """Result of one attempt. `start_us` is measured from the arrival of the chunk at the worker;
+    the parts of `run_us` are those of `Timing`."""
+
+    task: queries.Number
+    attempt: queries.Number
+    state: FinalState
+    payload: bytes
+    checksum: queries.Number  # CRC-32 of the payload
+    file: str = ""  # of its large arrays, below the results folder
+    file_bytes: queries.Number = 0
+    start_us: queries.Number = 0
+    run_us: queries.Number = 0
+    decode_us: queries.Number = 0
+    plan_us: queries.Number = 0
+    engine_us: queries.Number = 0
+    encode_us: queries.Number = 0
+    compile_us: queries.Number = 0  # not a part of `run_us`
+    device_ns: queries.Number = 0  # on the emulated device; 0: on none, or not known
+
+
+class AttemptResults(msgspec.Struct, frozen=True, array_like=True, tag=2):
+    """Results of one chunk, or of a part of it; the journal stores the message as received."""
+
+    origin: Origin
+    engine: str
+    route: str
+    slots: queries.Number
+    results: list[AttemptResult]
+
+
+class Heartbeat(msgspec.Struct, frozen=True, array_like=True, tag=3):
+    """Sign of life that the heartbeat thread sends: every second while a task runs."""
+
+    name: str
+    epoch: queries.Number
+    task: queries.Number  # running task; 0: none
+    attempt: queries.Number
+    rss_bytes: queries.Number  # of all its ranks together
+    start: queries.Number = 0
+    passes_done: queries.Number = 0  # over the task's states, if the engine reports them
+    passes: queries.Number = 0
+    waiting: bool = True  # for a chunk; False while it runs one, loads kernels or sends results
+    compiling: bool = False  # kernels that the task needs
+
+
+class AssignedTask(msgspec.Struct, frozen=True, array_like=True, gc=False):
+    task: int
+    attempt: int  # the fencing token: epoch * 2**16 + number of times it was sent to a worker
+    terms: int  # index into AssignChunk.terms
+    program: bytes
+    shots: int
+    seed: int
+    bindings: bytes
+    binding: int
+    count: int = 1
+    layout: bytes = b""  # see `TaskSpec`
+    initial_layout: bytes = b""
+    trusted: bool = False  # of the environment's own user, not of a key's owner
+
+
+class AssignChunk(msgspec.Struct, frozen=True, array_like=True, tag=0):
+    """A chunk. `announce`: the worker sends Started before each task; used for long tasks only."""
+
+    slots: int  # of each rank
+    memory_bytes: int  # granted to each rank for the states of one task
+    announce: bool
+    engine: str
+    route: str
+    terms: list[model.TaskOptions]
+    tasks: list[AssignedTask]
+    kept_bytes: int = 0  # granted to states that the worker keeps between tasks
+
+
+class LeaseRenewed(msgspec.Struct, frozen=True, array_like=True, tag=1):
+    """Answer to a Heartbeat, which renews the worker's lease."""
+
+    epoch: int
+
+
+class StopTask(msgspec.Struct, frozen=True, array_like=True, tag=2):
+    """End this attempt at the next pass; `reason` becomes the Failure's."""
+
+    task: int
+    attempt: int
+    reason: str
+
+
+class StopWorker(msgspec.Struct, frozen=True, array_like=True, tag=3):
+    reason: str
+
+
+FromWorker = Join | Started | AttemptResults | Heartbeat | queries.DeviceDescribed
+
+
+class SetTaskThreads(msgspec.Struct, frozen=True, array_like=True, tag=5):
+    """Set the number of threads of a running attempt; without effect if the attempt has ended."""
+
+    task: int
+    attempt: int
+    threads: int
+
+
+class NoiseDocument(msgspec.Struct, frozen=True, array_like=True, tag=6):
+    """A noise document, which later chunks name by its digest. `alone`: drop all earlier documents
+    first; the service sends them again when they are needed."""
+
+    digest: str  # hex
+    body: bytes
+    alone: bool = False
+
+
+ToWorker = AssignChunk | NoiseDocument | LeaseRenewed | SetTaskThreads | StopTask | StopWorker
+
+
+# Messages between clients and service, encoded as arrays.
+#
+# Invariant: one message carries up to thousands of tasks or completions, never one message a task.
+# `PROTOCOL` changes with any change of meaning.
 
 PROTOCOL = 1
 MAX_MESSAGE_BYTES = 64 * 2**20  # the transport drops a peer that sends more
@@ -67,8 +171,8 @@ MAX_QUESTION_TASKS = 2_000  # ids in one WatchResults, Cancel or GetTasks
 CLIENT_MESSAGE_TASKS = 500  # tasks that a client puts into one message
 CLIENT_MESSAGE_BYTES = 2**20
 
-Tasks = Annotated[list[TaskSpec], msgspec.Meta(max_length=4 * MAX_MESSAGE_TASKS)]
-Numbers = Annotated[list[Number], msgspec.Meta(max_length=MAX_QUESTION_TASKS)]
+Tasks = Annotated[list[model.TaskSpec], msgspec.Meta(max_length=4 * MAX_MESSAGE_TASKS)]
+Numbers = Annotated[list[queries.Number], msgspec.Meta(max_length=MAX_QUESTION_TASKS)]
 
 
 # --- client to service -----------------------------------------------------------------------
@@ -82,7 +186,7 @@ class Hello(ClientMessage, frozen=True, tag=0):
     client: Text  # a random name, the prefix of automatic keys
 
 
-class Submit(ClientRequest, frozen=True, tag=1):
+class Submit(queries.ClientRequest, frozen=True, tag=1):
     """Submit tasks, which are accepted or refused as a whole.
 
     Item k has the idempotency key (key, offset + k). A repeat with the same content gets the same
@@ -90,78 +194,78 @@ class Submit(ClientRequest, frozen=True, tag=1):
     """
 
     key: Text
-    offset: Number
-    terms: TaskOptions
+    offset: queries.Number
+    terms: model.TaskOptions
     tasks: Tasks
-    spent: Spent = Spent()
+    spent: queries.Spent = queries.Spent()
     # The sender waits for the result: the acceptance may be sent a few milliseconds later, with it.
     awaits_result: bool = False
 
 
-class WatchResults(ClientRequest, frozen=True, tag=2):
+class WatchResults(queries.ClientRequest, frozen=True, tag=2):
     """Request the results of tasks: each is sent now if the task has ended, else when it ends.
     Idempotent."""
 
     tasks: Numbers
 
 
-class Cancel(ClientRequest, frozen=True, tag=3):
+class Cancel(queries.ClientRequest, frozen=True, tag=3):
     """Cancel tasks; a task that has ended stays as it is. Answered by Cancelled."""
 
     tasks: Numbers
 
 
-class GetStatus(ClientRequest, frozen=True, tag=4):
+class GetStatus(queries.ClientRequest, frozen=True, tag=4):
     """Request the state of the service; answered by Status."""
 
 
-class GetQueue(ClientRequest, frozen=True, tag=5):
+class GetQueue(queries.ClientRequest, frozen=True, tag=5):
     """Request the list of tasks. `done`: ended tasks, newest first; else waiting and running tasks
     in order."""
 
     done: bool = False
-    limit: Number = 100
+    limit: queries.Number = 100
 
 
-class GetTasks(ClientRequest, frozen=True, tag=6):
+class GetTasks(queries.ClientRequest, frozen=True, tag=6):
     """Request the TaskInfo of tasks; the answer leaves out unknown ones."""
 
     tasks: Numbers
 
 
-class GetWorkers(ClientRequest, frozen=True, tag=7):
+class GetWorkers(queries.ClientRequest, frozen=True, tag=7):
     """Request all workers and pools; answered by Workers."""
 
 
-class GetEvents(ClientRequest, frozen=True, tag=8):
-    since: Number = 0
-    limit: Number = 1000
+class GetEvents(queries.ClientRequest, frozen=True, tag=8):
+    since: queries.Number = 0
+    limit: queries.Number = 1000
 
 
-class GetCompletions(ClientRequest, frozen=True, tag=9):
+class GetCompletions(queries.ClientRequest, frozen=True, tag=9):
     """Request the completions numbered above `since`, of the whole environment, in order."""
 
-    since: Number = 0
-    limit: Number = 1000
+    since: queries.Number = 0
+    limit: queries.Number = 1000
 
 
-class Ack(ClientRequest, frozen=True, tag=10):
+class Ack(queries.ClientRequest, frozen=True, tag=10):
     """Acknowledge that the reader of a cursor has stored all completions up to `seq`; answered by
     Acked when stored."""
 
     cursor: Text
-    seq: Number
+    seq: queries.Number
 
 
-class GetCursor(ClientRequest, frozen=True, tag=11):
+class GetCursor(queries.ClientRequest, frozen=True, tag=11):
     cursor: Text
 
 
-class Ping(ClientRequest, frozen=True, tag=12):
+class Ping(queries.ClientRequest, frozen=True, tag=12):
     """Test that the service is alive; answered by Pong."""
 
 
-class Shutdown(AdminRequest, frozen=True, tag=13):
+class Shutdown(queries.AdminRequest, frozen=True, tag=13):
     """Stop the service: running tasks end first, waiting tasks stay queued. `now`: stop at once;
     running tasks are queued again too."""
 
@@ -181,7 +285,7 @@ class Welcome(ServiceMessage, frozen=True, tag=0):
     message_bytes: int = MAX_MESSAGE_BYTES  # size limit of one message of this connection
 
 
-class Accepted(Reply, frozen=True, tag=1):
+class Accepted(queries.Reply, frozen=True, tag=1):
     """Acceptance of a Submit, sent when it is stored; the ids are first .. first + count - 1."""
 
     first: int
@@ -199,7 +303,7 @@ class Refusal(msgspec.Struct, frozen=True, array_like=True):
     retry_after_s: float = 0.0
 
 
-class Refused(Reply, frozen=True, tag=2):
+class Refused(queries.Reply, frozen=True, tag=2):
     refusals: list[Refusal]
 
 
@@ -212,7 +316,7 @@ class Completion(msgspec.Struct, frozen=True, array_like=True, gc=False):
     slots: int
     payload: bytes
     checksum: int  # CRC-32 of the payload, computed by the process that packed it
-    timing: Timing
+    timing: model.Timing
 
 
 class Failure(msgspec.Struct, frozen=True, array_like=True):
@@ -238,48 +342,48 @@ class Completed(ServiceMessage, frozen=True, tag=3):
     first_seq: int = 0  # completion k has number first_seq + k in the completion queue
 
 
-class Status(Reply, frozen=True, tag=4):
-    info: ServiceInfo
+class Status(queries.Reply, frozen=True, tag=4):
+    info: model.ServiceInfo
 
 
-class Queue(Reply, frozen=True, tag=5):
+class Queue(queries.Reply, frozen=True, tag=5):
     total: int  # number of all such tasks, also beyond `limit`
     tasks: list[TaskInfo]
 
 
-class Workers(Reply, frozen=True, tag=6):
-    workers: list[WorkerInfo]
-    pools: list[PoolInfo]
+class Workers(queries.Reply, frozen=True, tag=6):
+    workers: list[model.WorkerInfo]
+    pools: list[model.PoolInfo]
 
 
-class Events(Reply, frozen=True, tag=7):
-    events: list[Event]
+class Events(queries.Reply, frozen=True, tag=7):
+    events: list[model.Event]
     newest: int
 
 
-class Cancelled(Reply, frozen=True, tag=8):
+class Cancelled(queries.Reply, frozen=True, tag=8):
     """One word for each task: "cancelled", "cancelling" (it runs, and was asked to stop), "final"
     or "unknown"."""
 
     words: list[str]
 
 
-class CompletionPage(Reply, frozen=True, tag=9):
+class CompletionPage(queries.Reply, frozen=True, tag=9):
     """Completed messages in order; `newest` is the number of the last stored completion."""
 
     groups: list[Completed]
     newest: int
 
 
-class Acked(Reply, frozen=True, tag=10):
+class Acked(queries.Reply, frozen=True, tag=10):
     seq: int  # position of the cursor
 
 
-class Pong(Reply, frozen=True, tag=11):
+class Pong(queries.Reply, frozen=True, tag=11):
     epoch: int
 
 
-class UnknownTasks(Reply, frozen=True, tag=12):
+class UnknownTasks(queries.Reply, frozen=True, tag=12):
     """Answer to WatchResults. `tasks`: ids that were never used. `gone`: ids of tasks whose ends
     are no longer kept."""
 
@@ -287,7 +391,7 @@ class UnknownTasks(Reply, frozen=True, tag=12):
     gone: list[int] = msgspec.field(default_factory=list)
 
 
-class Stopping(Reply, frozen=True, tag=13):
+class Stopping(queries.Reply, frozen=True, tag=13):
     running: int
     queued: int
 

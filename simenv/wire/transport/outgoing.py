@@ -1,15 +1,12 @@
-"""Send through a ROUTER socket, with a bound on the waiting bytes of each peer and each owner.
-
-libzmq counts messages, not bytes, and does not report how many it holds; but it reports the
-release of a buffer that it did not copy. So the last message of every `mark_bytes` for a peer is
-sent without a copy, as a mark: the queue is in order, so the release of the mark shows that all
-messages before it have left too.
-Invariant: at most the bound and one message wait for a peer; a peer with `can_send` gets the next
-message, however large; sending never blocks, and an error of a socket loses one peer.
-"""
+"""Bounds of the transport: waiting bytes, bytes read ahead, and connections."""
 
 from __future__ import annotations
 
+import fcntl
+import socket as sockets
+import struct
+import termios
+import threading
 import time
 from collections import deque
 from collections.abc import Callable
@@ -17,6 +14,15 @@ from typing import Any, Protocol
 
 import msgspec
 import zmq
+
+# Send through a ROUTER socket, with a bound on the waiting bytes of each peer and each owner.
+#
+# libzmq counts messages, not bytes, and does not report how many it holds; but it reports the
+# release of a buffer that it did not copy. So the last message of every `mark_bytes` for a peer is
+# sent without a copy, as a mark: the queue is in order, so the release of the mark shows that all
+# messages before it have left too.
+# Invariant: at most the bound and one message wait for a peer; a peer with `can_send` gets the next
+# message, however large; sending never blocks, and an error of a socket loses one peer.
 
 MESSAGE_BYTES = 128  # memory of a queued message besides its body
 STALL_S = 10.0  # a peer whose full queue does not move for this time is cut off
@@ -197,3 +203,200 @@ class RouterSender:
                 self._of_owner[line.owner] = remaining
             else:
                 self._of_owner.pop(line.owner, None)
+
+
+# Bytes that the transport has received from each connection and the service has not read yet.
+#
+# libzmq reads ahead of the service and does not report the amount. The kernel counts received bytes
+# (TCP_INFO), and this module counts those that the service has read: the difference is in memory.
+# Invariant: connections are closed above a bound for all connections, for one key, or for all
+# unauthenticated ones. An idle service checks rarely, a service without connections never.
+
+ALL_BYTES = 384 * 2**20
+KEY_BYTES = 128 * 2**20
+UNAUTHENTICATED_BYTES = 32 * 2**20  # of unauthenticated connections: a handshake is below 2 KiB
+POLL_S, FAST_CHECK_S = 0.1, 0.02
+_FAST_CHECK_BYTES = 16 * 2**20
+_INFO_BYTES, _RECEIVED_AT = 192, 128  # tcpi_bytes_received of struct tcp_info (Linux 4.1)
+_SHORT_FRAME = 255
+_SEALED_BYTES = 33  # CurveZMQ: "MESSAGE", nonce, code of authentication, flags
+
+
+class _Flow(msgspec.Struct, eq=False):
+    """Key of one connection, and the bytes that the service has read from it."""
+
+    key: str = ""  # "": not authenticated yet
+    read_bytes: int = 0
+
+
+class ReadAhead:
+    """Monitor of unread bytes. `cut` ends a connection, by its descriptor.
+
+    The loop's thread counts the bytes that it reads; a thread of the monitor checks the bounds,
+    because incomplete messages do not wake the loop.
+    """
+
+    def __init__(self, cut: Callable[[int], None], on_rejection: Callable[[str], None]) -> None:
+        self._cut = cut
+        self._on_rejection = on_rejection
+        self._flows: dict[int, _Flow] = {}
+        self._changed = threading.Event()
+        self._ending = False
+        self._thread: threading.Thread | None = None
+
+    def accepted(self, fd: int) -> None:
+        """Add a new connection."""
+        self._flows[fd] = _Flow()
+        if self._thread is None:
+            self._thread = threading.Thread(target=self._run, name="read-ahead", daemon=True)
+            self._thread.start()
+        self._changed.set()
+
+    def set_key(self, fd: int, key: str) -> None:
+        """Set the key of a connection, which its first message contains."""
+        flow = self._flows.get(fd)
+        if flow is not None:
+            flow.key = key
+
+    def count_read(self, fd: int, size: int) -> None:
+        """Count a frame of `size` bytes that the service has read from a connection."""
+        flow = self._flows.get(fd)
+        if flow is not None:
+            sealed = size + _SEALED_BYTES
+            flow.read_bytes += sealed + (9 if sealed > _SHORT_FRAME else 2)
+
+    def remove(self, fd: int) -> None:
+        """Remove a connection that has ended."""
+        self._flows.pop(fd, None)
+
+    def close(self) -> None:
+        self._ending = True
+        self._changed.set()
+        if self._thread is not None:
+            self._thread.join()
+
+    def close_excess(self) -> int:
+        """Close the connections above the bounds; returns the unread bytes of the others."""
+        unread: dict[int, int] = {}  # in order of arrival
+        of_key: dict[str, list[int]] = {}
+        # A copy in one step: the event loop adds connections meanwhile.
+        for fd, flow in self._flows.copy().items():
+            size = _received(fd) - flow.read_bytes
+            if size > 0:
+                unread[fd] = size
+                of_key.setdefault(flow.key, []).append(fd)
+        for key, fds in of_key.items():
+            if key:  # close the newest first, so that earlier requests can complete
+                self._cut_above(KEY_BYTES, fds[::-1], unread)
+            else:
+                self._cut_above(
+                    UNAUTHENTICATED_BYTES, sorted(fds, key=unread.__getitem__)[::-1], unread
+                )
+        self._cut_above(ALL_BYTES, sorted(unread, key=unread.__getitem__)[::-1], unread)
+        return sum(unread.values())
+
+    def _cut_above(self, limit: int, fds: list[int], unread: dict[int, int]) -> None:
+        """Close connections, in order, until the rest together hold at most `limit` bytes."""
+        total = sum(unread[fd] for fd in fds)
+        for fd in fds:
+            if total <= limit:
+                return
+            size = unread.pop(fd)
+            total -= size
+            self._cut(fd)
+            self._on_rejection(f"a connection was cut off, {size} bytes of which waited to be read")
+
+    def _run(self) -> None:
+        while not self._ending:
+            if not self._flows:
+                self._changed.wait()
+                self._changed.clear()
+                continue
+            is_loaded = self.close_excess() > _FAST_CHECK_BYTES
+            self._changed.wait(FAST_CHECK_S if is_loaded else POLL_S)
+            self._changed.clear()
+
+
+def _received(fd: int) -> int:
+    """Return the bytes that have left the kernel's receive queue of a TCP connection; 0 if the
+    descriptor is no longer one."""
+    try:
+        borrowed = sockets.socket(sockets.AF_INET, sockets.SOCK_STREAM, 0, fileno=fd)
+    except OSError:
+        return 0
+    try:
+        info = borrowed.getsockopt(sockets.IPPROTO_TCP, sockets.TCP_INFO, _INFO_BYTES)
+        waiting = fcntl.ioctl(fd, termios.FIONREAD, bytes(4))
+    except OSError:
+        return 0
+    finally:
+        borrowed.detach()  # libzmq closes it
+    if len(info) < _RECEIVED_AT + 8:
+        return 0
+    received: int = struct.unpack_from("=Q", info, _RECEIVED_AT)[0]
+    return received - int.from_bytes(waiting, "little")
+
+
+# Choose the connections of a remote listener to close, so that no client can use up all of them.
+#
+# Pure: events in, descriptors to close out. A connection is unauthenticated from its acceptance
+# until its first message, which requires an accepted key. Invariant: the newest MAX_UNAUTHENTICATED
+# unauthenticated connections stay, so that a flood of silent ones cannot exclude a client that
+# needs a few milliseconds to authenticate. Source: MaxStartups of OpenSSH.
+
+MAX_UNAUTHENTICATED = 512
+MAX_AUTHENTICATED = 1_024
+MAX_PER_KEY = 256
+
+
+class ConnectionLimiter:
+    """Connections by descriptor. Used from one thread."""
+
+    def __init__(
+        self, max_authenticated: int = MAX_AUTHENTICATED, max_per_key: int = MAX_PER_KEY
+    ) -> None:
+        self._max_authenticated, self._max_per_key = max_authenticated, max_per_key
+        self._unauthenticated: dict[int, None] = {}  # in order of arrival
+        self._authenticated: dict[int, str] = {}  # authenticated connections with their keys
+        self._of_key: dict[str, int] = {}
+
+    def __len__(self) -> int:
+        return len(self._unauthenticated) + len(self._authenticated)
+
+    def accepted(self, fd: int) -> int | None:
+        """Add a new connection. Returns the connection to close if there are too many, or None."""
+        self.remove(fd)
+        self._unauthenticated[fd] = None
+        if len(self._unauthenticated) <= MAX_UNAUTHENTICATED:
+            return None
+        oldest = next(iter(self._unauthenticated))
+        del self._unauthenticated[oldest]
+        return oldest
+
+    def authenticate(self, fd: int, key: str) -> bool:
+        """Record the first message of a connection. Returns False if there are too many, so that
+        this connection must be closed."""
+        if self._authenticated.get(fd) == key:
+            return True
+        self.remove(fd)
+        if (
+            len(self._authenticated) >= self._max_authenticated
+            or self._of_key.get(key, 0) >= self._max_per_key
+        ):
+            return False
+        self._authenticated[fd] = key
+        self._of_key[key] = self._of_key.get(key, 0) + 1
+        return True
+
+    def has(self, key: str) -> bool:
+        """Return whether an authenticated connection has this key."""
+        return key in self._of_key
+
+    def remove(self, fd: int) -> None:
+        """Remove a connection from the counts."""
+        self._unauthenticated.pop(fd, None)
+        key = self._authenticated.pop(fd, None)
+        if key is not None:
+            self._of_key[key] -= 1
+            if not self._of_key[key]:
+                del self._of_key[key]

@@ -26,23 +26,9 @@ from zmq.utils import z85
 
 from simenv.errors import ConfigError
 from simenv.wire import codec
-from simenv.wire.auth import Identity, Role
-from simenv.wire.keyfiles import KeyPair
+from simenv.wire.keyfiles import Identity, KeyPair, Role
 from simenv.wire.messages.client import FAR_MESSAGE_BYTES, Refusal, Refused
-from simenv.wire.transport.connection_limiter import (
-    MAX_AUTHENTICATED,
-    MAX_PER_KEY,
-    ConnectionLimiter,
-)
-from simenv.wire.transport.outgoing import REMOTE_BOUNDS, RouterSender, SendBufferLimits
-from simenv.wire.transport.readahead import ReadAhead
-from simenv.wire.transport.sockets import (
-    CLIENT_KEEPALIVE,
-    SEALED_BYTES,
-    Keepalive,
-    PeerKind,
-    readable,
-)
+from simenv.wire.transport import outgoing, sockets as transport_sockets
 
 HANDSHAKE_MS = 3_000  # limit of a handshake; then the connection is closed
 BACKLOG = 512
@@ -60,18 +46,18 @@ class ListenerOptions(msgspec.Struct, frozen=True):
     """Options of one remote listener; the defaults are for clients."""
 
     prefix: bytes = b"far/"  # of the names of its peers
-    max_authenticated: int = MAX_AUTHENTICATED  # connections
-    max_per_key: int = MAX_PER_KEY
+    max_authenticated: int = outgoing.MAX_AUTHENTICATED  # connections
+    max_per_key: int = outgoing.MAX_PER_KEY
     message_bytes: int = FAR_MESSAGE_BYTES  # of one message; a peer that sends more is cut off
     queued_messages: int = 4  # read ahead for each; the rest waits in its TCP connection
     # Bytes to read from one connection before the next one's turn, so that no large message delays
     # the small ones of others. 0: chosen by the kernel.
     turn_bytes: int = 2**17
     # Of the bytes that wait for a peer; None: peers are trusted.
-    bounds: SendBufferLimits | None = REMOTE_BOUNDS
+    bounds: outgoing.SendBufferLimits | None = outgoing.REMOTE_BOUNDS
     handover: bool = False  # a new connection takes over the routing id of an old one
     workers: bool = False  # accept keys of the role worker
-    keepalive: Keepalive = CLIENT_KEEPALIVE
+    keepalive: transport_sockets.Keepalive = transport_sockets.CLIENT_KEEPALIVE
 
 
 CLIENTS = ListenerOptions()
@@ -100,7 +86,7 @@ class TcpListener:
     ) -> None:
         self._context = zmq.Context(io_threads=1)
         self._options = options
-        self._limiter = ConnectionLimiter(options.max_authenticated, options.max_per_key)
+        self._limiter = outgoing.ConnectionLimiter(options.max_authenticated, options.max_per_key)
         self._admitted: dict[str, Identity] = {}
         self._peers: dict[bytes, _Peer] = {}
         self._by_fd: dict[int, set[bytes]] = {}
@@ -109,12 +95,12 @@ class TcpListener:
         self._on_rejection = on_rejection
         self._frame: zmq.Frame | None = None  # the last one received
         self._limit_refusal = limit_refusal(options.max_per_key)
-        self._read_ahead = ReadAhead(self._cut, on_rejection) if options.bounds else None
+        self._read_ahead = outgoing.ReadAhead(self._cut, on_rejection) if options.bounds else None
         try:
             self._zap = self._context.socket(zmq.REP)
             self._zap.bind(_ZAP)
             self._router = self._bound(host, port, keys)
-            self._outgoing = RouterSender(self._router, options.bounds)
+            self._outgoing = outgoing.RouterSender(self._router, options.bounds)
             self.port = _port(self._router)
         except BaseException:
             self._context.destroy(linger=0)
@@ -128,7 +114,7 @@ class TcpListener:
         router.set(zmq.ZAP_DOMAIN, _DOMAIN)
         router.set(zmq.HANDSHAKE_IVL, HANDSHAKE_MS)
         router.set(zmq.BACKLOG, BACKLOG)
-        router.set(zmq.MAXMSGSIZE, self._options.message_bytes + SEALED_BYTES)
+        router.set(zmq.MAXMSGSIZE, self._options.message_bytes + transport_sockets.SEALED_BYTES)
         router.set(zmq.ROUTER_MANDATORY, 1)
         router.set(zmq.SNDHWM, SEND_QUEUE_MESSAGES)
         router.set(zmq.RCVHWM, self._options.queued_messages)
@@ -193,7 +179,7 @@ class TcpListener:
     def process_events(self) -> None:
         self._read_connection_events()
         for _ in range(ZAP_A_PASS):
-            if not readable(self._zap):
+            if not transport_sockets.readable(self._zap):
                 break
             self._answer_zap(self._zap.recv_multipart(_NOBLOCK))
         for route in self._outgoing.stalled():
@@ -224,7 +210,7 @@ class TcpListener:
     def _read_connection_events(self, limit: int = EVENTS_A_PASS) -> None:
         monitor = self._monitor
         for _ in range(limit):
-            if not readable(monitor):
+            if not transport_sockets.readable(monitor):
                 return
             event = monitor.recv_multipart(_NOBLOCK)[0]
             kind = int.from_bytes(event[:2], "little")
@@ -274,7 +260,7 @@ class TcpListener:
 
     # --- messages ------------------------------------------------------------------------------
 
-    def receive(self) -> tuple[PeerKind, bytes, bytes, Identity] | None:
+    def receive(self) -> tuple[transport_sockets.PeerKind, bytes, bytes, Identity] | None:
         """Return the next message; None if the key of its sender is no longer accepted, or if the
         connection is one too many."""
         self._cut_leaving()
@@ -306,7 +292,11 @@ class TcpListener:
         ):
             return None
         return (
-            (PeerKind.WORKER if identity.role is Role.WORKER else PeerKind.CLIENT),
+            (
+                transport_sockets.PeerKind.WORKER
+                if identity.role is Role.WORKER
+                else transport_sockets.PeerKind.CLIENT
+            ),
             name,
             body,
             identity,

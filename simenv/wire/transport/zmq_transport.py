@@ -24,11 +24,9 @@ from zmq.backend import zmq_poll
 
 from simenv import files
 from simenv.errors import LimitExceededError, NoServiceError, ProtocolError
-from simenv.wire.auth import LOCAL, LOCAL_WORKER, Identity
-from simenv.wire.keyfiles import KeyPair
+from simenv.wire.keyfiles import LOCAL, LOCAL_WORKER, Identity, KeyPair
 from simenv.wire.messages.client import MAX_MESSAGE_BYTES
-from simenv.wire.transport.outgoing import LOCAL_BOUNDS, RouterSender
-from simenv.wire.transport.sockets import POLLIN, SEALED_BYTES, PeerKind
+from simenv.wire.transport import outgoing, sockets
 
 if TYPE_CHECKING:
     from simenv.wire.transport.tcp_listener import TcpListener
@@ -44,7 +42,7 @@ _NOBLOCK = int(zmq.NOBLOCK)
 _FIRST_REMOTE = 2  # turn of the first remote listener, after the two local sockets
 
 
-_PEER_KINDS = tuple(PeerKind)
+_PEER_KINDS = tuple(sockets.PeerKind)
 
 
 class Listener(Protocol):
@@ -54,13 +52,13 @@ class Listener(Protocol):
         """Wait until a message can be received or `timeout_s` has passed. Returns whether a message
         can be received."""
 
-    def receive(self) -> tuple[PeerKind, bytes, bytes, Identity] | None:
+    def receive(self) -> tuple[sockets.PeerKind, bytes, bytes, Identity] | None:
         """Return the next (kind, peer, body, sender); endpoints take turns. None: no message."""
 
     def origin(self) -> str:
         """Return the origin of the last received message, as text for the audit log."""
 
-    def send(self, peer_kind: PeerKind, peer: bytes, body: bytes) -> bool:
+    def send(self, peer_kind: sockets.PeerKind, peer: bytes, body: bytes) -> bool:
         """Send one message; False if the peer is gone or its queue is full. Never blocks."""
 
     def can_send(self, peer: bytes) -> bool:
@@ -142,13 +140,16 @@ class ZmqListener:
         self._receiving_turns = len(self._sockets) + len(routers)  # turns below it receive messages
         monitors = [socket for listener in self._remote for socket in listener.sockets[1:]]
         watched = (*self._sockets, *routers, *monitors)
-        self._watched = [(socket, POLLIN) for socket in watched]
+        self._watched = [(socket, sockets.POLLIN) for socket in watched]
         self._turn: dict[Any, int] = {socket: turn for turn, socket in enumerate(watched)}
         self._ready: list[int] = []
         self._last = 0
         self._frame: zmq.Frame | None = None  # the last one from a local socket
         clients, local_workers = self._sockets
-        self._senders = (RouterSender(clients, LOCAL_BOUNDS), RouterSender(local_workers, None))
+        self._senders = (
+            outgoing.RouterSender(clients, outgoing.LOCAL_BOUNDS),
+            outgoing.RouterSender(local_workers, None),
+        )
 
     def _router(self, keys: KeyPair) -> zmq.Socket[bytes]:
         socket = self._context.socket(zmq.ROUTER)
@@ -162,7 +163,7 @@ class ZmqListener:
     def _bind(self, turn: int, name: str, curve: int) -> None:
         path, socket = self._folder / name, self._sockets[turn]
         socket.set(zmq.CURVE_SERVER, curve)  # of the next bind: earlier ones keep their options
-        socket.set(zmq.MAXMSGSIZE, MAX_MESSAGE_BYTES + SEALED_BYTES * curve)
+        socket.set(zmq.MAXMSGSIZE, MAX_MESSAGE_BYTES + sockets.SEALED_BYTES * curve)
         socket.bind(endpoint(path))
         path.chmod(0o600)
 
@@ -193,7 +194,7 @@ class ZmqListener:
         self._ready = ready
         return bool(ready)
 
-    def receive(self) -> tuple[PeerKind, bytes, bytes, Identity] | None:
+    def receive(self) -> tuple[sockets.PeerKind, bytes, bytes, Identity] | None:
         # Poll, then read: an exception in each pass without messages would cost more than the rest.
         while self._ready or self.wait(0.0):
             turn = self._last = self._ready.pop(0)
@@ -216,7 +217,9 @@ class ZmqListener:
         message = str(self._frame.get("Peer-Address")).split(":")
         return f"process {message[-1]} of uid {message[1]}" if len(message) == 4 else "this machine"
 
-    def _receive(self, peer_kind: PeerKind) -> tuple[PeerKind, bytes, bytes, Identity]:
+    def _receive(
+        self, peer_kind: sockets.PeerKind
+    ) -> tuple[sockets.PeerKind, bytes, bytes, Identity]:
         socket = self._sockets[peer_kind]
         peer = socket.recv(_NOBLOCK)
         frame = socket.recv(_NOBLOCK, copy=False)  # a frame knows whether it is the last
@@ -227,7 +230,7 @@ class ZmqListener:
             body = b""  # not of the protocol: refused by every decoder
         return peer_kind, peer, body, LOCAL_WORKER if peer_kind else LOCAL
 
-    def send(self, peer_kind: PeerKind, peer: bytes, body: bytes) -> bool:
+    def send(self, peer_kind: sockets.PeerKind, peer: bytes, body: bytes) -> bool:
         for remote in self._remote:
             if remote.holds(peer):
                 return remote.send(peer, body)
@@ -237,7 +240,7 @@ class ZmqListener:
         for remote in self._remote:
             if remote.holds(peer):
                 return remote.can_send(peer)
-        return self._senders[PeerKind.CLIENT].can_send(peer)
+        return self._senders[sockets.PeerKind.CLIENT].can_send(peer)
 
     def message_bytes(self, peer: bytes) -> int:
         return next(
@@ -272,7 +275,7 @@ class ZmqConnection:
         socket.set(zmq.HANDSHAKE_IVL, HANDSHAKE_MS)
         socket.set(zmq.IPV6, 1)
         self._prepare(socket)
-        socket.set(zmq.MAXMSGSIZE, MAX_MESSAGE_BYTES + SEALED_BYTES)
+        socket.set(zmq.MAXMSGSIZE, MAX_MESSAGE_BYTES + sockets.SEALED_BYTES)
         socket.set(zmq.IDENTITY, identity)
         socket.set(zmq.SNDHWM, SEND_QUEUE_MESSAGES)
         socket.set(zmq.RCVHWM, 0)  # no limit: the sender's bound is enough
@@ -285,7 +288,10 @@ class ZmqConnection:
         self._woken, self._waker = os.pipe()
         os.set_blocking(self._woken, False)
         os.set_blocking(self._waker, False)
-        self._watched: list[tuple[Any, int]] = [(socket, POLLIN), (self._woken, POLLIN)]
+        self._watched: list[tuple[Any, int]] = [
+            (socket, sockets.POLLIN),
+            (self._woken, sockets.POLLIN),
+        ]
 
     def _prepare(self, socket: zmq.Socket[bytes]) -> None:
         """Set the options of a subclass; called before the socket connects."""

@@ -1,7 +1,4 @@
-"""Classification of measurements and resets: terminal, without effect, or mid-circuit.
-
-Only for circuits that `admission.validation_error` admitted.
-"""
+"""Classification of measurements and resets, with noise and without."""
 
 from __future__ import annotations
 
@@ -9,10 +6,15 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from simulators.circuit import gates
-from simulators.circuit import tokens as tk
+from simulators.circuit import gates, ir
+from simulators.circuit.gates import END_BLOCK, IF, MEASURE, RESET
 from simulators.circuit.ir import Circuit, register_starts
-from simulators.compiler.kernel import I32, I64, INT, NAMES, U8, U16, device_function, kernel
+from simulators.circuit.noise import AFTER_OP, Q0, Q1, NoiseProgram
+from simulators.compiler.kernel import I32, I64, INT, INTS2, NAMES, U8, U16, device_function, kernel
+
+# Classification of measurements and resets: terminal, without effect, or mid-circuit.
+#
+# Only for circuits that `admission.validation_error` admitted.
 
 # Roles of operations.
 ORDINARY, TERMINAL, NO_OP_RESET, LAST_USE = range(4)
@@ -27,11 +29,11 @@ def _touch(tokens, end, starts, blocked):  # type: ignore[no-untyped-def]
     """Mark the clbits that one expression reads or stores, walking back from its END. Returns the
     end of the expression before it."""
     k = end - 1
-    while k >= 0 and tokens[3 * k] != tk.END:
+    while k >= 0 and tokens[3 * k] != ir.END:
         token, operand = tokens[3 * k], tokens[3 * k + 1]
-        if token in (tk.CLBIT, tk.SET_CLBIT):
+        if token in (ir.CLBIT, ir.SET_CLBIT):
             blocked[operand] = 1
-        elif token in (tk.REGISTER, tk.SET_REGISTER):
+        elif token in (ir.REGISTER, ir.SET_REGISTER):
             for c in range(starts[operand], starts[operand + 1]):
                 blocked[c] = 1
         k -= 1
@@ -98,7 +100,7 @@ def classify(  # type: ignore[no-untyped-def]
             code in (gates.IF, gates.WHILE, gates.FOR, gates.SWITCH, gates.CASE)
             or code == gates.STORE
         ):
-            stores = code == gates.STORE and tokens[3 * end - 3] != tk.SET_VARIABLE
+            stores = code == gates.STORE and tokens[3 * end - 3] != ir.SET_VARIABLE
             if stores or code in (gates.IF, gates.WHILE, gates.SWITCH):
                 branching = 1
             if code in (gates.IF, gates.WHILE, gates.FOR, gates.SWITCH):
@@ -252,3 +254,61 @@ def rest_layout(circuit: Circuit, first: int, rest: Circuit, *, keep: bool) -> M
     return MeasurementLayout(
         roles, source, bool(branching.any()), measures, operations, from_zero=False
     )
+
+
+# Classification of measurements and resets where noise acts on their qubits.
+
+
+def noisy_layout(circuit: Circuit, noise: NoiseProgram, *, keep: bool = False) -> MeasurementLayout:
+    """Layout of a circuit with noise. A measurement or reset stays at its place if a channel acts
+    on its qubit later, and so does a reset of a qubit in |0> on which a channel acted."""
+    layout = measurement_layout(circuit, keep=keep)
+    _place_measurements(
+        circuit.table.rows, circuit.ops, circuit.qubits, circuit.clbits, noise.locations,
+        np.empty((2, circuit.num_qubits), np.int64), layout.roles, layout.source, layout.operations,
+    )  # fmt: skip
+    return msgspec.structs.replace(layout, branching=True)
+
+
+@kernel(NAMES, U16, U16, U16, INTS2, INTS2, I64, I64, I64, group="attachment")
+def _place_measurements(  # type: ignore[no-untyped-def]
+    rows, ops, qubits, clbits, locations, bounds, roles, source, op_ids
+):
+    """Change the arrays of a layout; see `noisy_layout`. `bounds` [2, qubits]: scratch."""
+    for q in range(bounds.shape[1]):
+        bounds[0, q], bounds[1, q] = ops.size, -2  # the first and the last location of a qubit
+    for place in range(locations.shape[0]):
+        after = locations[place, AFTER_OP]
+        for column in (Q0, Q1):
+            q = locations[place, column]
+            if q >= 0:
+                bounds[0, q] = min(bounds[0, q], after)
+                bounds[1, q] = max(bounds[1, q], after)
+    at = bit = 0
+    for k in range(ops.size):
+        code = rows[ops[k], 0]
+        if roles[k] != ORDINARY:
+            first, last = bounds[0, qubits[at]], bounds[1, qubits[at]]
+            if code == MEASURE and last >= k:
+                if roles[k] == TERMINAL:
+                    source[clbits[bit]] = op_ids[clbits[bit]] = -1
+                roles[k] = ORDINARY
+            elif code == RESET and roles[k] == NO_OP_RESET and (last >= k or first < k):
+                roles[k] = ORDINARY
+        at += rows[ops[k], 1]
+        bit += rows[ops[k], 2]
+
+
+# Operations and noise that act under a condition.
+
+
+def branch_depth(circuit: Circuit) -> NDArray[np.int64]:
+    """Number of `if` blocks around each operation, int64 [operations]."""
+    codes = circuit.table.rows[circuit.ops, 0]
+    return np.cumsum((codes == IF).astype(np.int64) - (codes == END_BLOCK))
+
+
+def has_conditional_noise(circuit: Circuit, noise: NoiseProgram) -> bool:
+    """Return whether a channel acts after an operation inside an `if` block."""
+    after = noise.locations[:, AFTER_OP]
+    return bool(branch_depth(circuit)[after[after >= 0]].any())

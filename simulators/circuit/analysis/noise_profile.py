@@ -1,14 +1,18 @@
-"""Computation of the `NoiseProfile` that cost models of engines read."""
+"""Profiles of noise: numbers for cost models, and losses of fidelity by location."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
+import msgspec
 import numpy as np
+from numpy.typing import NDArray
 
+from noise_models.channel import Channel
+from simulators.circuit.analysis.measurements import has_mid_circuit_ops
 from simulators.circuit.analysis.profile import NoiseProfile
-from simulators.circuit.gates import BARRIER
-from simulators.circuit.ir import Circuit
+from simulators.circuit.gates import BARRIER, GATES, MEASURE, UNITARY
+from simulators.circuit.ir import Circuit, Operands, Operation, matrix, operations
 from simulators.circuit.noise import CHANNEL, Q0, Q1, NoiseProgram
 from simulators.circuit.passes.light_cone import (
     GATE_KINDS,
@@ -18,9 +22,12 @@ from simulators.circuit.passes.light_cone import (
     root_of,
     walk_cone,
 )
-from simulators.circuit.passes.noisy_components import PACKED_QUBITS, connect
-from simulators.compiler.arrays import as_numbers
+from simulators.circuit.passes.noisy_cone import PACKED_QUBITS, connect
 from simulators.compiler.kernel import I64, INT, INTS2, NAMES, REALS, U8, U16, kernel
+from simulators.compiler.simd import as_numbers
+from simulators.errors import Unsupported
+
+# Computation of the `NoiseProfile` that cost models of engines read.
 
 _LOCATIONS, _PAIRS, _NEEDED, _TOUCHED, _WIDEST = range(5)  # of `found`
 
@@ -92,7 +99,7 @@ def _measure_counts(  # type: ignore[no-untyped-def]
     drawn.
 
     `channels`: row of each channel in `all_traits`, `all_errors` and `all_drawn`. Components of few
-    qubits share a part: see `noisy_components`. `scratch`: bytes.
+    qubits share a part: see `noisy_cone`. `scratch`: bytes.
     """
     at = 16 * num_qubits
     parent, sizes = as_numbers(scratch, 0, num_qubits), as_numbers(scratch, at // 2, num_qubits)
@@ -159,3 +166,204 @@ def _touched(circuit: Circuit) -> int:
     result = np.zeros(circuit.num_qubits, np.bool_)
     result[qubits] = True
     return int(result.sum())
+
+
+# Loss of fidelity by each noise location of a circuit, to first order in the errors.
+#
+# With one channel of Kraus operators K on qubits S of an otherwise ideal circuit, the fidelity of
+# the final state is sum_K |tr(rho_S K)|^2, with rho_S the reduced density matrix of the ideal state
+# at that place, because the later operations are unitary (Nielsen and Chuang, section 9.3:
+# entanglement fidelity). Losses of several channels add up to first order. If only diagonal gates
+# and measurements follow on the qubits of a channel, only changes of populations count.
+#
+# Of unitary channels V it is the changes of the state that add up, to first order: with d_k the
+# change (V - 1) psi at place k, carried to the end, and d the part of their sum that is orthogonal
+# to the final state, the loss is <d|d>, and the share of place k is Re <d_k|d>. A share is negative
+# where the place undoes what others do. For a maximally mixed state they add as if their phases
+# were random.
+
+MAX_QUBITS = 18  # wider circuits are judged for a maximally mixed state
+_ID, _GLOBAL = GATES["id"].code, GATES["global_phase"].code
+_DIAGONAL = [gate.code for gate in GATES.values() if gate.diagonal]
+_UNITARY = 1e-9  # largest deviation of a unitary channel
+_Place = tuple[int, int, int]  # preceding operation, and the qubits
+# By preceding operation: location, change of the state, qubits.
+_Changes = dict[int, list[tuple[int, NDArray[np.complex128], tuple[int, ...]]]]
+
+
+class LocationLosses(msgspec.Struct, frozen=True, eq=False):
+    """Losses by one noise program."""
+
+    channels: NDArray[np.float64]  # [locations]
+    readout: dict[int, float]  # by measured qubit
+
+
+class IdealStates:
+    """Reduced density matrices of the ideal state of a circuit between its operations.
+
+    Raises Unsupported for a circuit with measurements, resets or conditions before its end, or with
+    free parameters.
+    """
+
+    def __init__(self, circuit: Circuit) -> None:
+        self.circuit = circuit
+        self.operands = Operands.of(circuit)
+        if has_mid_circuit_ops(circuit, np.empty(circuit.ops.size, np.int64)):
+            raise Unsupported(
+                "no first-order loss of a circuit that measures, resets or branches before its end",
+                hint="take a circuit with measurements at its end alone",
+            )
+        if circuit.slots_data:
+            raise Unsupported(
+                "no first-order loss of a circuit with a free parameter", hint="bind all parameters"
+            )
+        codes, counts = self.operands.codes, self.operands.counts
+        touched = np.unique(self.operands.wires[np.repeat(codes != BARRIER, counts)])
+        self.axis = {qubit: k for k, qubit in enumerate(touched.tolist())}
+        self.is_known = len(self.axis) <= MAX_QUBITS
+        mixing = (codes >= UNITARY) & (codes != _ID) & ~np.isin(codes, _DIAGONAL)
+        self._last_mixing = np.full(circuit.num_qubits, -1)
+        places = np.repeat(np.arange(codes.size), counts)[np.repeat(mixing, counts)]
+        self._last_mixing[self.operands.wires[np.repeat(mixing, counts)]] = places
+
+    def losses(self, programs: Iterable[NoiseProgram]) -> list[LocationLosses]:
+        """Losses by noise programs of the circuit, each alone."""
+        built = list(programs)
+        wanted: dict[int, set[tuple[int, int]]] = {}
+        for program in built:
+            for after, _, first, second in program.locations.tolist():
+                wanted.setdefault(after, set()).add((first, second))
+        changes = [self._changes(program) for program in built] if self.is_known else []
+        reduced, excited, shares = self._reduced(wanted, changes)
+        shares += [{}] * (len(built) - len(shares))
+        return [self._of(*each, reduced, excited) for each in zip(built, shares, strict=True)]
+
+    def _is_classical(self, after: int, first: int, second: int) -> bool:
+        """Return whether only populations of these qubits matter after an operation."""
+        last = max(self._last_mixing[first], self._last_mixing[second] if second >= 0 else -1)
+        return bool(after >= last and self._measured)
+
+    def _changes(self, program: NoiseProgram) -> _Changes:
+        """V - 1 of the unitary channels by preceding operation, without what changes phases that no
+        measurement sees."""
+        unitary = [_unitary(channel) for channel in program.channels]
+        results: _Changes = {}
+        for k, (after, number, first, second) in enumerate(program.locations.tolist()):
+            matrix = unitary[number]
+            if matrix is not None:
+                change = matrix - np.eye(len(matrix))
+                if self._is_classical(after, first, second):
+                    np.fill_diagonal(change, 0.0)
+                qubits = (first,) if second < 0 else (first, second)
+                results.setdefault(after, []).append((k, change, qubits))
+        return results
+
+    def _of(
+        self,
+        program: NoiseProgram,
+        shares: dict[int, float],
+        reduced: dict[_Place, NDArray[np.complex128]],
+        excited: dict[int, float],
+    ) -> LocationLosses:
+        kraus = [channel.kraus() for channel in program.channels]
+        result = np.empty(len(program.locations))
+        for k, (after, number, first, second) in enumerate(program.locations.tolist()):
+            if k in shares:
+                result[k] = shares[k]
+                continue
+            rho = reduced[after, first, second]
+            classical = self._is_classical(after, first, second)
+            result[k] = _loss(kraus[number], rho, classical=classical)
+        readout = {}
+        if program.readout is not None:
+            for qubit in self._measured:
+                p01, p10 = program.readout.p01[qubit], program.readout.p10[qubit]
+                p1 = excited[qubit]
+                readout[qubit] = float((1.0 - p1) * p01 + p1 * p10)
+        return LocationLosses(result, readout)
+
+    @property
+    def _measured(self) -> list[int]:
+        places = self.operands.first[:-1][self.operands.codes == MEASURE]
+        return sorted(set(self.operands.wires[places].tolist()))
+
+    def _reduced(
+        self, wanted: dict[int, set[tuple[int, int]]], changes: Sequence[_Changes]
+    ) -> tuple[dict[_Place, NDArray[np.complex128]], dict[int, float], list[dict[int, float]]]:
+        """Reduced density matrices, the first qubit as bit 0, the final populations of |1>, and the
+        shares of the unitary channels of each program."""
+        entries: dict[_Place, NDArray[np.complex128]] = {}
+        if not self.is_known:
+            for after, places in wanted.items():
+                for first, second in places:
+                    side = 2 if second < 0 else 4
+                    entries[after, first, second] = np.eye(side, dtype=np.complex128) / side
+            return entries, dict.fromkeys(self._measured, 0.5), []
+        n = max(1, len(self.axis))
+        coherent = [k for k, each in enumerate(changes) if each]
+        states = np.zeros((2,) * n + (1 + len(coherent),), np.complex128)  # then the changes of it
+        states[(0,) * (n + 1)] = 1.0
+        steps = (None, *operations(self.circuit, self.circuit.params))
+        for operation in steps:
+            if operation is not None:
+                states = self._applied(states, operation)
+            k = -1 if operation is None else operation.place
+            for first, second in wanted.get(k, ()):
+                entries[k, first, second] = self._matrix(states[..., 0], first, second)
+            for column, number in enumerate(coherent, start=1):
+                for _, change, qubits in changes[number].get(k, ()):
+                    states[..., column] += self._product(change, states[..., 0], qubits)
+        final = states[..., 0]
+        excited = {q: float(self._matrix(final, q, -1)[1, 1].real) for q in self._measured}
+        shares: list[dict[int, float]] = [{} for _ in changes]
+        for column in range(1, 1 + len(coherent)):
+            states[..., column] -= np.vdot(final, states[..., column]) * final
+        for operation in reversed(steps) if coherent else ():
+            k = -1 if operation is None else operation.place
+            for column, number in enumerate(coherent, start=1):
+                for place, change, qubits in changes[number].get(k, ()):
+                    moved = self._product(change, states[..., 0], qubits)
+                    shares[number][place] = float(np.vdot(moved, states[..., column]).real)
+            if operation is not None:
+                states = self._applied(states, operation, inverse=True)
+        return entries, excited, shares
+
+    def _matrix(
+        self, state: NDArray[np.complex128], first: int, second: int
+    ) -> NDArray[np.complex128]:
+        axes = [self.axis[q] for q in (second, first) if q >= 0]
+        rows = np.moveaxis(state, axes, range(len(axes))).reshape(1 << len(axes), -1)
+        return np.asarray(rows @ rows.conj().T)
+
+    def _applied(
+        self, states: NDArray[np.complex128], operation: Operation, *, inverse: bool = False
+    ) -> NDArray[np.complex128]:
+        if not operation.is_gate or operation.code in (_ID, _GLOBAL):
+            return states
+        gate = matrix(self.circuit, operation)
+        return self._product(gate.conj().T if inverse else gate, states, operation.qubits)
+
+    def _product(
+        self, gate: NDArray[np.complex128], states: NDArray[np.complex128], qubits: Sequence[int]
+    ) -> NDArray[np.complex128]:
+        axes = [self.axis[q] for q in reversed(qubits)]
+        moved = np.moveaxis(states, axes, range(len(axes)))
+        changed = (gate @ moved.reshape(len(gate), -1)).reshape(moved.shape)
+        return np.moveaxis(changed, range(len(axes)), axes)
+
+
+def _unitary(channel: Channel) -> NDArray[np.complex128] | None:
+    """Unitary matrix of a channel, with a trace of at least 0; None: it is not unitary."""
+    result: NDArray[np.complex128] = channel.kraus()[0]
+    if np.abs(result.conj().T @ result - np.eye(len(result))).max() > _UNITARY:
+        return None
+    trace = np.trace(result)
+    return result * (trace.conjugate() / abs(trace)) if abs(trace) > _UNITARY else result
+
+
+def _loss(kraus: NDArray[np.complex128], rho: NDArray[np.complex128], *, classical: bool) -> float:
+    if classical:
+        stays = np.square(np.abs(np.einsum("kii->ki", kraus))).sum(axis=0)
+        return max(0.0, 1.0 - float(stays @ np.diag(rho).real))
+    amplitudes = np.einsum("kij,ji->k", kraus, rho)
+    return max(0.0, 1.0 - float(np.square(np.abs(amplitudes)).sum()))

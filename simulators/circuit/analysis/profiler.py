@@ -1,15 +1,8 @@
-"""Computation of a circuit's `Profile`: gate counts, Clifford structure, entanglement bound.
-
-`bond_bits` is an upper bound on log2 of the MPS bond dimension: at each cut between neighbours,
-every gate across the cut multiplies the bond dimension by at most the operator Schmidt rank, and no
-bond is larger than the smaller side allows. Only for circuits that `admission.validation_error`
-admitted; loop bodies are counted once. Where `qubit_order` puts qubits into another order, the
-bound is that of this order.
-"""
+"""Profiles of circuits: gate counts, order of the qubits, and widths of networks and cones."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 
 import msgspec
 import numpy as np
@@ -17,17 +10,288 @@ from numpy.typing import NDArray
 
 from simulators.catalog import DENSE_QUBITS, LIGHT_BITS, SMALL_QUBITS
 from simulators.circuit import gates
-from simulators.circuit.analysis.cone_size import cone_size
-from simulators.circuit.analysis.interaction_width import contraction_width
 from simulators.circuit.analysis.measurements import has_mid_circuit_ops
 from simulators.circuit.analysis.profile import LightConeSize, Profile
-from simulators.circuit.analysis.qubit_order import chain_order
 from simulators.circuit.gates import ANY, FIRST_GATE, GATES, UNITARY
-from simulators.circuit.ir import Circuit
+from simulators.circuit.ir import Circuit, register_starts
+from simulators.circuit.passes import light_cone
 from simulators.circuit.passes.components import partition
-from simulators.circuit.passes.light_cone import output_support
+from simulators.circuit.passes.light_cone import (
+    GATE_KINDS,
+    output_support,
+    walk_components,
+    walk_cone,
+)
 from simulators.circuit.validation import operations
-from simulators.compiler.kernel import F64, I32, I64, INT, NAMES, U16, kernel
+from simulators.compiler.kernel import F64, I32, I64, INT, INTS2, NAMES, U8, U16, kernel
+from simulators.compiler.simd import as_numbers
+
+# Bound of the width of a circuit's tensor network: log2 of the largest tensor of a contraction.
+#
+# The network of one amplitude has an index for each stretch of a qubit's line on which no gate
+# moves amplitude; gates that are diagonal on a qubit keep its index. Elimination of indices by
+# least degree gives a contraction; its largest tensor has one index more than the largest number of
+# neighbours of an eliminated index (Boixo et al., arXiv:1712.05384; Markov and Shi, SIAM J. Comput.
+# 38, 963, 2008). It is an upper bound of the best contraction, like the result of a greedy search.
+
+MOST_WIDTH = 30  # larger widths count as unknown: such networks are not contracted
+_MOST_INDICES = 4_096  # no bound is computed for a longer circuit
+_SWAP = GATES["swap"].code
+
+
+def moved_qubits(code: int, count: int) -> tuple[bool, ...]:
+    """True for each qubit along which a gate moves amplitude; it is diagonal on the others."""
+    moves = int(GATE_KINDS[code, 0])
+    return tuple(
+        moves < 0 or (count - 1 - j < 62 and bool(moves >> (count - 1 - j) & 1))
+        for j in range(count)
+    )
+
+
+def contraction_width(circuit: Circuit) -> int:
+    """Bound of the width; -1 if the circuit is too long, or the bound is above `MOST_WIDTH`."""
+    neighbours = _interactions(circuit)
+    return -1 if neighbours is None else _eliminated(neighbours)
+
+
+def _gates(circuit: Circuit) -> Iterator[tuple[int, list[int]]]:
+    """Code and qubits of each gate."""
+    rows, qubits, at = circuit.table.rows.tolist(), circuit.qubits.tolist(), 0
+    for row in circuit.ops.tolist():
+        code, count = rows[row][:2]
+        if code >= UNITARY and count:
+            yield code, qubits[at : at + count]
+        at += count
+
+
+def _interactions(circuit: Circuit) -> dict[int, set[int]] | None:
+    """Neighbours of each free index; the first and the last index of a qubit are not free."""
+    line = list(range(circuit.num_qubits))  # the index of each qubit now
+    cliques: list[list[int]] = []
+    fresh = circuit.num_qubits
+    for code, qubits in _gates(circuit):
+        if code == _SWAP:
+            a, b = qubits
+            line[a], line[b] = line[b], line[a]
+            continue
+        moved = moved_qubits(code, len(qubits))
+        clique = [line[q] for q in qubits]
+        for q, moves in zip(qubits, moved, strict=True):
+            if moves:
+                line[q] = fresh
+                clique.append(fresh)
+                fresh += 1
+        if fresh > _MOST_INDICES:
+            return None
+        cliques.append(clique)
+    fixed = {*range(circuit.num_qubits), *line}
+    entries: dict[int, set[int]] = {index: set() for index in range(fresh) if index not in fixed}
+    for clique in cliques:
+        free = [index for index in clique if index not in fixed]
+        for index in free:
+            entries[index].update(free)
+    for index, near in entries.items():
+        near.discard(index)
+    return entries
+
+
+def _eliminated(neighbours: dict[int, set[int]]) -> int:
+    """One more than the largest number of neighbours of an eliminated index."""
+    by_degree: list[set[int]] = [set() for _ in range(MOST_WIDTH + 1)]
+    for index, near in neighbours.items():
+        if len(near) <= MOST_WIDTH:
+            by_degree[len(near)].add(index)
+    width = 0
+    for _ in range(len(neighbours)):
+        degree = next((k for k, each in enumerate(by_degree) if each), -1)
+        if degree < 0 or degree >= MOST_WIDTH:
+            return -1
+        index = min(by_degree[degree])
+        by_degree[degree].discard(index)
+        near = neighbours.pop(index)
+        width = max(width, degree + 1)
+        for other in near:
+            others = neighbours[other]
+            if len(others) <= MOST_WIDTH:
+                by_degree[len(others)].discard(other)
+            others |= near
+            others.discard(index)
+            others.discard(other)
+            if len(others) <= MOST_WIDTH:
+                by_degree[len(others)].add(other)
+    return width
+
+
+# Order of a circuit's qubits in a chain of tensors, with few gates across any cut.
+#
+# Reverse Cuthill-McKee on the graph of the qubits, whose edges are the gates: it makes the
+# bandwidth of the graph small, so gates span few neighbours and few gates cross a cut (Cuthill and
+# McKee, 1969; George, 1971). Only for circuits that `admission.validation_error` admitted.
+
+ORDERED_QUBITS = (
+    32  # only wider circuits are reordered: narrow ones keep equal counts on all engines
+)
+_MOST_EDGES = 1 << 16  # connected pairs of qubits; with more, no order is much better
+_FIRST_TWO = np.triu_indices(2, 1)
+
+
+def gate_pairs(circuit: Circuit) -> NDArray[np.int64]:
+    """Pairs of qubits that a gate connects: int64 [pairs, 2], each once, the lower one first."""
+    counts = circuit.table.rows[:, 1][circuit.ops]
+    joining = (circuit.table.rows[:, 0] >= UNITARY) & (circuit.table.rows[:, 1] > 1)
+    joins = np.flatnonzero(joining[circuit.ops])
+    widths = counts[joins]
+    first = (counts.cumsum() - counts)[joins]
+    qubits, size = circuit.qubits.astype(np.int64), circuit.num_qubits
+    codes = []
+    for width in sorted(set(widths.tolist())):
+        wires = qubits[first[widths == width, None] + np.arange(width)]
+        low, high = _FIRST_TWO if width == 2 else np.triu_indices(width, 1)
+        a, b = wires[:, low], wires[:, high]
+        codes.append((np.minimum(a, b) * size + np.maximum(a, b)).ravel())
+    if not codes:
+        return np.zeros((0, 2), np.int64)
+    return np.stack(np.divmod(np.unique(np.concatenate(codes)), size), axis=1)
+
+
+def chain_order(circuit: Circuit) -> tuple[int, ...] | None:
+    """Site of each qubit in a better order; None if the circuit's own order is kept.
+
+    An order is better if the sum of distances between the qubits of the gates is smaller.
+    """
+    if circuit.num_qubits <= ORDERED_QUBITS:
+        return None
+    pairs = gate_pairs(circuit)
+    if not len(pairs) or len(pairs) > _MOST_EDGES or (np.diff(pairs, axis=1) == 1).all():
+        return None
+    sites = np.empty(circuit.num_qubits, np.int64)
+    sites[cuthill_mckee(pairs, circuit.num_qubits)[::-1]] = np.arange(circuit.num_qubits)
+    if _length(sites[pairs]) >= _length(pairs):
+        return None
+    return tuple(sites.tolist())
+
+
+def _length(pairs: NDArray[np.int64]) -> int:
+    return int(np.abs(pairs[:, 0] - pairs[:, 1]).sum())
+
+
+def cuthill_mckee(pairs: NDArray[np.int64], num_qubits: int) -> list[int]:
+    """Qubits in the order of Cuthill and McKee, component by component: breadth first from an end
+    of the component, neighbours by ascending degree."""
+    neighbours: list[list[int]] = [[] for _ in range(num_qubits)]
+    for a, b in pairs.tolist():
+        neighbours[a].append(b)
+        neighbours[b].append(a)
+    degree = [len(each) for each in neighbours]
+    for each in neighbours:
+        each.sort(key=lambda qubit: (degree[qubit], qubit))
+    order: list[int] = []
+    seen = [False] * num_qubits
+    for start in sorted(range(num_qubits), key=lambda qubit: (degree[qubit], qubit)):
+        if seen[start]:
+            continue
+        far = start
+        for _ in range(2):  # twice to the farthest qubit: nearly a longest path (Lewis, 1982)
+            far = _breadth_first(neighbours, far)[-1]
+        component = _breadth_first(neighbours, far)
+        for qubit in component:
+            seen[qubit] = True
+        order += component
+    return order
+
+
+def _breadth_first(neighbours: list[list[int]], start: int) -> list[int]:
+    """Qubits that can be reached from `start`, nearest first."""
+    results = [start]
+    reached = {start}
+    for qubit in results:
+        for each in neighbours[qubit]:
+            if each not in reached:
+                reached.add(each)
+                results.append(each)
+    return results
+
+
+# Numbers of the light cone of a circuit's clbits, in one kernel call.
+#
+# The steps are those of `components.partition`, for cones whose qubits are all connected.
+
+_GONE, _SEVERAL, _NEEDED, _OPERATIONS, _ONE, _TWO, _MANY = range(7)  # of `totals`
+
+
+def cone_size(circuit: Circuit) -> tuple[LightConeSize | None, bool]:
+    """Return the size of the light cone of all clbits, None if it is the whole circuit; and whether
+    an admissible circuit has several independent parts, which are not measured."""
+    if not light_cone.is_loaded():  # load now, not at the first circuit of several parts
+        light_cone.load()
+    wires, bits, size = circuit.num_qubits, circuit.num_clbits, circuit.ops.size
+    totals = np.empty(7, np.int64)
+    num_bytes = 8 * (wires + bits + 1 + size) + 3 * wires + bits + size
+    _measure_cone(
+        circuit.table.rows, GATE_KINDS, circuit.ops, circuit.qubits, circuit.clbits,
+        circuit.conditions, register_starts(circuit), int(bool(circuit.conditions_data)), wires,
+        bits, light_cone.NO_PLACES, np.empty(num_bytes, np.uint8), totals,
+    )  # fmt: skip
+    gone, several, needed, *counts = totals.tolist()
+    if several or (needed == wires and not gone):
+        return None, bool(several)
+    width = max(1, needed)
+    return LightConeSize(width, width, *counts), False
+
+
+def is_loaded() -> bool:
+    """Return whether the kernels that profile wide circuits are loaded.
+
+    The first call of `cone_size` loads them, which takes seconds if they must be compiled.
+    """
+    return _measure_cone.is_loaded and light_cone.is_loaded()
+
+
+@kernel(
+    NAMES, NAMES, U16, U16, U16, I32, I64, INT, INT, INT, INTS2, U8, I64, group="light_cone"
+)  # fmt: skip
+def _measure_cone(  # type: ignore[no-untyped-def]
+    rows, kinds, ops, qubits, clbits, tokens, starts, blocks, num_qubits, num_clbits, places,
+    scratch, totals,
+):  # fmt: skip
+    """Fill `totals`, by the names above; `blocks`: there are conditions. `places`: empty.
+    `scratch`: bytes."""
+    first_op = num_qubits + num_clbits + 1
+    parent = as_numbers(scratch, 0, first_op + ops.size)
+    at = 8 * (first_op + ops.size)
+    levels = scratch[at : at + num_qubits]
+    turned = scratch[at + num_qubits : at + 2 * num_qubits]
+    needed = scratch[at + 2 * num_qubits : at + 3 * num_qubits]
+    at += 3 * num_qubits
+    written = scratch[at : at + num_clbits]
+    kept = scratch[at + num_clbits :]
+    levels[:] = turned[:] = 0
+    written[:] = 0
+    totals[:] = 0
+    totals[_GONE] = walk_cone(
+        rows, kinds, ops, qubits, clbits, 1, blocks, blocks, places, scratch[:0], levels, turned,
+        written, kept, scratch[:0], needed,
+    )  # fmt: skip
+    totals[_SEVERAL] = walk_components(
+        rows, ops, qubits, clbits, tokens, starts, num_qubits, first_op, kept, needed, parent
+    )
+    for q in range(num_qubits):
+        totals[_NEEDED] += needed[q]
+    for k in range(ops.size):
+        if kept[k]:
+            totals[_OPERATIONS] += 1
+            if rows[ops[k], 0] >= UNITARY:
+                width = rows[ops[k], 1]
+                totals[_ONE if width <= 1 else _TWO if width == 2 else _MANY] += 1
+
+
+# Computation of a circuit's `Profile`: gate counts, Clifford structure, entanglement bound.
+#
+# `bond_bits` is an upper bound on log2 of the MPS bond dimension: at each cut between neighbours,
+# every gate across the cut multiplies the bond dimension by at most the operator Schmidt rank, and
+# no bond is larger than the smaller side allows. Only for circuits that
+# `admission.validation_error` admitted; loop bodies are counted once. Where `profiler` puts qubits
+# into another order, the bound is that of this order.
 
 _MAX_STEPS = 10**7  # limit of examined cuts; beyond it the bound is unknown
 

@@ -1,34 +1,165 @@
-"""Attachment of a noise model to a circuit, which no other module does.
-
-Channels follow gates, resets, delays and mid-circuit measurements; idle times of the schedule and
-the preparation of a qubit have channels of their own. Only qubits that the circuit uses get
-locations; a channel that also acts on an unused neighbour is reduced to its action for a neighbour
-that stays in |0>. Qubit q of the circuit is qubit q of the device.
-"""
+"""Attachment of a noise model to a circuit, by the durations of its operations."""
 
 from __future__ import annotations
 
 import functools
 import hashlib
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
+from noise_models.build import build
+from noise_models.calibration import CalibrationSnapshot
+from noise_models.channel import Readout
 from noise_models.model import LocatedChannel, NoiseModel
-from noise_models.readout import Readout
 from simulators.catalog import NoiseKind
 from simulators.circuit.analysis.measurements import TERMINAL, has_mid_circuit_ops
-from simulators.circuit.gates import DELAY, DELAY_DT, MEASURE
-from simulators.circuit.ir import Circuit, Table
+from simulators.circuit.gates import BARRIER, DELAY, DELAY_DT, MEASURE
+from simulators.circuit.ir import Circuit, Operands, Table
 from simulators.circuit.noise import NoiseProgram
-from simulators.circuit.operands import Operands
-from simulators.circuit.passes.crosstalk import interaction_times
-from simulators.circuit.passes.durations import delays_ns
-from simulators.circuit.passes.noise_locations import append_locations, locate, order_locations
+from simulators.circuit.passes import noise_locations
 from simulators.circuit.passes.noise_registry import NO_READOUT, NoiseRegistry
 from simulators.circuit.passes.plain_locations import PlainLocator
 from simulators.circuit.schedule import METHODS, Method, Schedule, schedule
-from simulators.errors import Unsupported
+from simulators.errors import BadCircuit, Unsupported
+
+# Durations of a circuit's operations on a device, and the time that its shots take there.
+#
+# A shot takes the reset of its qubits and then the duration of its schedule, in which readout and
+# feed-forward latency are counted; a circuit takes its shots and, once, the overhead of the device:
+#
+#     time = overhead + shots (reset + schedule)
+#
+# The duration of a schedule does not depend on the noise options. Of a `while` loop it has one
+# pass, of branches the longest.
+
+LONGEST_DELAY_NS = 1e12  # 17 minutes, the limit of a calibrated duration too
+
+
+class Durations(Protocol):
+    """The part of a NoiseModel that a schedule needs."""
+
+    @property
+    def dt_ns(self) -> float: ...
+    def duration_ns(self, name: str, qubits: tuple[int, ...]) -> float: ...
+
+
+def delays_ns(
+    circuit: Circuit, model: Durations, values: NDArray[np.float64] | None = None
+) -> NDArray[np.float64]:
+    """Duration of each delay, in the order of the circuit. `values` [slots]: of free parameters.
+    Raises Unsupported for a delay of unknown duration, BadCircuit for one that is too long."""
+    codes = circuit.table.rows[circuit.ops, 0]
+    places = np.flatnonzero((codes == DELAY) | (codes == DELAY_DT))
+    counts = circuit.table.rows[circuit.ops, 3]
+    params = (np.cumsum(counts) - counts)[places]
+    bound = circuit.params
+    if np.isin(params, circuit.slots[0::2]).any():
+        if values is None:
+            raise Unsupported(
+                "a delay by a free parameter, with idle noise", hint="bind the delay's duration"
+            )
+        bound = bound.copy()
+        bound[circuit.slots[0::2]] = values[circuit.slots[1::2]]
+    durations: NDArray[np.float64] = bound[params].copy()
+    ticks = codes[places] == DELAY_DT
+    if ticks.any():
+        if not model.dt_ns > 0.0:
+            raise Unsupported(
+                "a delay in units of dt, which the device's calibration does not state",
+                hint="give the delay in seconds",
+            )
+        durations[ticks] *= model.dt_ns
+    longest_ns = durations.max(initial=0.0)
+    if longest_ns > LONGEST_DELAY_NS:
+        raise BadCircuit(
+            f"a delay of {1e-9 * longest_ns:.6g} s on a device",
+            hint=f"at most {1e-9 * LONGEST_DELAY_NS:g} s",
+        )
+    return durations
+
+
+def durations_ns(
+    circuit: Circuit, operands: Operands, model: Durations, delays: NDArray[np.float64]
+) -> NDArray[np.float64]:
+    """Duration of each operation. `delays`: result of `delays_ns`; [0]: all are 0."""
+    codes, counts = operands.codes, operands.counts
+    first, wires = operands.first, operands.wires
+    durations = np.zeros(circuit.ops.size)
+    timed = np.flatnonzero((codes >= MEASURE) & (counts > 0))
+    if timed.size:
+        begins, sizes = first[timed], counts[timed]
+        size = circuit.num_qubits + 1
+        second = np.where(sizes > 1, wires[np.minimum(begins + 1, wires.size - 1)], -1)
+        key = (circuit.ops[timed].astype(np.int64) * size + wires[begins]) * size + second + 1
+        _, where, inverse = np.unique(key, return_index=True, return_inverse=True)
+        each = []
+        for k in timed[where].tolist():
+            name = circuit.table.names[circuit.ops[k]]
+            each.append(model.duration_ns(name, operands.qubits(k)))
+        durations[timed] = np.array(each)[inverse]
+    if delays.size:
+        durations[(codes == DELAY) | (codes == DELAY_DT)] = delays
+    return durations
+
+
+def _used_qubits(circuit: Circuit) -> list[int]:
+    """Qubits that operations other than barriers act on."""
+    rows = circuit.table.rows
+    acting = (rows[:, 0] != BARRIER)[circuit.ops]
+    qubits = circuit.qubits[np.repeat(acting, rows[:, 1][circuit.ops])]
+    results: list[int] = np.flatnonzero(np.bincount(qubits)).tolist()
+    return results
+
+
+class ShotTimes:
+    """Times of circuits on the device of a snapshot, in nanoseconds."""
+
+    def __init__(self, snapshot: CalibrationSnapshot) -> None:
+        self._snapshot = snapshot
+        self._model = build(snapshot)
+
+    @property
+    def overhead_ns(self) -> float:
+        """Time of a circuit without its shots."""
+        return self._snapshot.overhead_ns
+
+    def shot_ns(
+        self,
+        circuit: Circuit,
+        values: NDArray[np.float64] | None = None,
+        duration_ns: float = -1.0,
+    ) -> float:
+        """Time of one shot of an admissible circuit. `values` [slots]: of its free parameters;
+        `duration_ns`: of its schedule, if known. A delay of unknown duration counts as 0."""
+        if duration_ns < 0.0:
+            duration_ns = self._scheduled_ns(circuit, values)
+        used = () if self._snapshot.rep_delay_ns else _used_qubits(circuit)
+        return self._snapshot.reset_ns(used) + duration_ns
+
+    def _scheduled_ns(self, circuit: Circuit, values: NDArray[np.float64] | None) -> float:
+        if values is None:
+            values = np.zeros(circuit.num_slots)
+        try:
+            delays = delays_ns(circuit, self._model, values)
+        except Unsupported:
+            delays = np.zeros(0)
+        operands = Operands.of(circuit)
+        return schedule(
+            circuit,
+            durations_ns(circuit, operands, self._model, delays),
+            feed_forward_ns=self._model.feed_forward_ns,
+            operands=operands,
+        ).duration_ns
+
+
+# Attachment of a noise model to a circuit, which no other module does.
+#
+# Channels follow gates, resets, delays and mid-circuit measurements; idle times of the schedule and
+# the preparation of a qubit have channels of their own. Only qubits that the circuit uses get
+# locations; a channel that also acts on an unused neighbour is reduced to its action for a
+# neighbour that stays in |0>. Qubit q of the circuit is qubit q of the device.
 
 MAX_CHANNELS = 16_384  # cached channels, of 2 KiB at most; cleared when full
 _PROBE_NS = 1000.0  # idle time whose channel shows whether a qubit relaxes
@@ -161,7 +292,7 @@ class _CircuitNoise:
         room = 2 * size
         while True:
             locations = np.empty((room, 4), np.int64)
-            locate(
+            noise_locations.locate(
                 operands.codes, operands.first, operands.wires, circuit.ops, gates, self._roles,
                 registry.keys, registry.entries, registry.durations_ns, registry.begins,
                 registry.lengths, registry.rows, self._durations, touched, locations, missing,
@@ -186,16 +317,18 @@ class _CircuitNoise:
         room = len(located) + len(irregular) + sum(group[1].size for group in groups)
         rows = np.empty((room, 4), np.int64)
         first, *others = groups
-        count = append_locations(*first, rows, 0)
+        count = noise_locations.append_locations(*first, rows, 0)
         for part in (located, irregular):
             rows[count : count + len(part)] = part
             count += len(part)
         for group in others:
-            count = append_locations(*group, rows, count)
+            count = noise_locations.append_locations(*group, rows, count)
         ordered = np.empty((count, 4), np.int64)
         used = np.empty(min(count, len(registry.channels)), np.int64)
         begins = np.zeros(self._circuit.ops.size + 2, np.int64)
-        number = order_locations(rows[:count], begins, registry.marks, used, ordered)
+        number = noise_locations.order_locations(
+            rows[:count], begins, registry.marks, used, ordered
+        )
         return ordered, used[:number]
 
     def _irregular_locations(self) -> _Locations:
@@ -258,7 +391,7 @@ class _CircuitNoise:
     def _crosstalk(self, timing: Schedule) -> _Group:
         """ZZ interaction of coupled qubits over the times between their operations."""
         pairs = self._registry.coupled(self._circuit.num_qubits)
-        pieces = interaction_times(self._circuit, self._operands, timing, pairs)
+        pieces = noise_locations.interaction_times(self._circuit, self._operands, timing, pairs)
         channels = self._registry.crosstalk(pieces.pair, pieces.time_ns)
         return pieces.after, channels, pairs.first[pieces.pair], pairs.second[pieces.pair]
 

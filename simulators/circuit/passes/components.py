@@ -1,10 +1,4 @@
-"""Reduction of a circuit to the light cone of its outputs, and its connected components.
-
-Each component is again a circuit, with its own qubits and the same clbits, and stores the numbers
-of its operations, qubits and parameters in the whole circuit. The reduction depends on the
-structure and the requested outputs alone. Small circuits are not reduced: it would cost more than
-it saves.
-"""
+"""Parts of circuits: connected components, and slices."""
 
 from __future__ import annotations
 
@@ -13,17 +7,20 @@ import numpy as np
 from numpy.typing import NDArray
 
 from simulators.catalog import SMALL_QUBITS
-from simulators.circuit import tokens as tk
+from simulators.circuit import ir
 from simulators.circuit.analysis.measurements import measurement_layout
-from simulators.circuit.gates import CASE, FOR, IF, STORE, SWITCH, WHILE
-from simulators.circuit.ir import Circuit
-from simulators.circuit.passes.light_cone import (
-    FULL,
-    OutputSupport,
-    connected_components,
-    light_cone,
-)
+from simulators.circuit.gates import CASE, END_BLOCK, FOR, IF, STORE, SWITCH, WHILE
+from simulators.circuit.ir import Circuit, register_starts
+from simulators.circuit.passes import light_cone as passes_light_cone
+from simulators.circuit.passes.light_cone import FULL, connected_components, light_cone
 from simulators.compiler.kernel import I64, NAMES, SHORTS, U8, U16, kernel
+
+# Reduction of a circuit to the light cone of its outputs, and its connected components.
+#
+# Each component is again a circuit, with its own qubits and the same clbits, and stores the numbers
+# of its operations, qubits and parameters in the whole circuit. The reduction depends on the
+# structure and the requested outputs alone. Small circuits are not reduced: it would cost more than
+# it saves.
 
 _OWNERS = np.array([IF, WHILE, FOR, SWITCH, CASE, STORE])
 
@@ -89,7 +86,7 @@ _NONE = np.zeros(0, np.int64)
 UNREDUCED = Partition(_NONE.view(np.bool_), (), _NONE)
 
 
-def partition(circuit: Circuit, asked: OutputSupport | None) -> Partition:
+def partition(circuit: Circuit, asked: passes_light_cone.OutputSupport | None) -> Partition:
     """Find the light cone and its components; UNREDUCED if no operation can be dropped and the
     circuit is not divided."""
     if asked is None or circuit.num_qubits <= SMALL_QUBITS:
@@ -128,7 +125,7 @@ def extract(circuit: Circuit, partition: Partition) -> tuple[Subcircuit, ...]:
     )
 
 
-def _must_stay_together(circuit: Circuit, asked: OutputSupport) -> bool:
+def _must_stay_together(circuit: Circuit, asked: passes_light_cone.OutputSupport) -> bool:
     """Return whether the outputs need a joint state. Samples of Pauli strings need the states of
     each shot, which are known part by part only."""
     if asked.together:
@@ -230,7 +227,95 @@ def _conditions(circuit: Circuit, kept: NDArray[np.bool_]) -> bytes:
     """Expressions of the kept operations."""
     codes = circuit.table.rows[circuit.ops, 0]
     tokens = circuit.conditions.reshape(-1, 3)
-    ends = tokens[:, 0] == tk.END
+    ends = tokens[:, 0] == ir.END
     number = np.cumsum(ends) - ends  # expression number of each token
     own: NDArray[np.bool_] = kept[np.isin(codes, _OWNERS)][number]
     return bytes(tokens[own].tobytes())
+
+
+# Slices of a circuit: consecutive operations, on the same qubits and clbits.
+
+_OPENERS = (IF, WHILE, FOR, SWITCH)
+_EXPRESSION_OWNERS = (*_OPENERS, CASE, STORE)  # each owns one expression, in order
+
+
+def depths(circuit: Circuit) -> NDArray[np.int64]:
+    """Number of open blocks after each operation: int64 [operations]."""
+    codes = circuit.table.rows[circuit.ops, 0]
+    opened = np.isin(codes, _OPENERS).astype(np.int64)
+    return np.cumsum(opened - (codes == END_BLOCK))
+
+
+def sliced(circuit: Circuit, first: int, last: int) -> Circuit:
+    """Slice with the operations first .. last - 1, whose blocks are closed; its parameters and
+    slots are those of `parameter_range`."""
+    rows = circuit.table.rows[circuit.ops]
+    at_qubit, at_clbit, at_param = _begins(rows, first)
+    end_qubit, end_clbit, end_param = _begins(rows, last)
+    slots = circuit.slots.reshape(-1, 2)
+    slots = slots[(slots[:, 0] >= at_param) & (slots[:, 0] < end_param)]
+    owners = np.cumsum(np.isin(rows[:, 0], _EXPRESSION_OWNERS))
+    begun = int(owners[first - 1]) if first else 0
+    ended = int(owners[last - 1]) if last else 0
+    tokens = circuit.conditions.reshape(-1, 3)
+    ends = np.concatenate(([0], np.flatnonzero(tokens[:, 0] == ir.END) + 1))
+    return msgspec.structs.replace(
+        circuit,
+        ops_data=circuit.ops_data[2 * first : 2 * last],
+        qubits_data=circuit.qubits_data[2 * at_qubit : 2 * end_qubit],
+        clbits_data=circuit.clbits_data[2 * at_clbit : 2 * end_clbit],
+        params_data=circuit.params_data[8 * at_param : 8 * end_param],
+        slots_data=(slots - np.array([at_param, 0], np.int32)).astype("<i4").tobytes(),
+        conditions_data=tokens[ends[begun] : ends[ended]].tobytes(),
+    )
+
+
+def parameter_range(circuit: Circuit, first: int, last: int) -> slice:
+    """Range of the parameters of operations first .. last - 1 among all parameters."""
+    rows = circuit.table.rows[circuit.ops]
+    return slice(_begins(rows, first)[2], _begins(rows, last)[2])
+
+
+def _begins(rows: NDArray[np.int64], first: int) -> tuple[int, int, int]:
+    """First qubit, clbit and parameter of an operation in the flat arrays."""
+    qubits, clbits, params = rows[:first, 1:].sum(axis=0).tolist()
+    return qubits, clbits, params
+
+
+def content(circuit: Circuit) -> list[bytes]:
+    """Content that determines the effect of a circuit's operations, independent of unused table
+    entries: equal for equal slices of different circuits."""
+    rows = circuit.table.rows[circuit.ops]
+    matrices = circuit.table.matrix[circuit.ops]
+    own = [circuit.matrices[k] for k in matrices[matrices >= 0].tolist()]
+    starts = register_starts(circuit).tolist()
+    tokens: list[object] = []
+    for token, operand, width in circuit.conditions.reshape(-1, 3).tolist():
+        meant: object = operand
+        if token == ir.VALUE:
+            meant = circuit.constants[operand]
+        elif token in (ir.REGISTER, ir.SET_REGISTER):
+            meant = starts[operand], starts[operand + 1]
+        tokens.append((token, meant, width))
+    return [
+        rows.tobytes(),
+        circuit.qubits_data,
+        circuit.clbits_data,
+        circuit.params_data,
+        repr(tokens).encode(),
+        *own,
+    ]
+
+
+def parts_problem(circuit: Circuit, ends: tuple[int, ...]) -> str:
+    """Reason why the leading operations cannot be divided at `ends`; "" if they can. See
+    `CircuitParts`."""
+    size = circuit.ops.size
+    if not ends or any(a > b for a, b in zip((0, *ends), (*ends, size), strict=True)):
+        return f"parts that end before operations {ends}, of {size}: they do not follow each other"
+    open_blocks = np.concatenate(([0], depths(circuit)))[np.array(ends)]
+    if open_blocks.any():
+        return f"a part ends inside a block, before operation {ends[int(open_blocks.argmax())]}"
+    if (circuit.slots[0::2] < parameter_range(circuit, 0, ends[-1]).stop).any():
+        return "a part has free parameters: only what follows the parts may"
+    return ""

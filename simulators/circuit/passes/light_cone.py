@@ -21,22 +21,11 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from simulators.circuit import gates
-from simulators.circuit import tokens as tk
-from simulators.circuit.channel_facts import CLOSED, FIRST_ALONE, SECOND_ALONE
+from simulators.circuit import gates, ir, noise as circuit_noise
 from simulators.circuit.ir import Circuit, register_starts
-from simulators.circuit.noise import AFTER_OP, CHANNEL, Q0, Q1, NoiseProgram
-from simulators.compiler.kernel import (
-    I32,
-    I64,
-    INT,
-    INTS2,
-    NAMES,
-    U8,
-    U16,
-    device_function,
-    kernel,
-)
+from simulators.circuit.noise import AFTER_OP, CHANNEL, CLOSED, FIRST_ALONE, Q0, Q1, SECOND_ALONE
+from simulators.compiler import kernel as types
+from simulators.compiler.kernel import device_function, kernel
 
 UNUSED, Z_BASIS, FULL = range(3)  # part of a qubit's state that is needed: none, its outcome, all
 
@@ -218,7 +207,9 @@ def walk_cone(  # type: ignore[no-untyped-def]
 
 
 _light_cone_kernel = kernel(
-    NAMES, NAMES, U16, U16, U16, INT, INT, INT, INTS2, U8, U8, U8, U8, U8, U8, U8, returns=INT,
+    types.NAMES, types.NAMES, types.U16, types.U16, types.U16, types.INT, types.INT, types.INT,
+    types.INTS2, types.U8, types.U8, types.U8, types.U8, types.U8, types.U8, types.U8,
+    returns=types.INT,
     group="light_cone",
 )(walk_cone)  # fmt: skip
 
@@ -266,15 +257,15 @@ def walk_components(  # type: ignore[no-untyped-def]
             for j in range(bit, bit + bits):
                 join(parent, first_bit + np.int64(clbits[j]), node)
             if opens or code in (gates.CASE, gates.STORE):
-                while tokens[3 * token] != tk.END:
+                while tokens[3 * token] != ir.END:
                     kind, operand = tokens[3 * token], tokens[3 * token + 1]
                     token += 1
-                    if kind == tk.CLBIT or kind == tk.SET_CLBIT:
+                    if kind == ir.CLBIT or kind == ir.SET_CLBIT:
                         join(parent, first_bit + operand, node)
-                    elif kind == tk.REGISTER or kind == tk.SET_REGISTER:
+                    elif kind == ir.REGISTER or kind == ir.SET_REGISTER:
                         for c in range(starts[operand], starts[operand + 1]):
                             join(parent, first_bit + c, node)
-                    elif kind == tk.VARIABLE or kind == tk.SET_VARIABLE:
+                    elif kind == ir.VARIABLE or kind == ir.SET_VARIABLE:
                         join(parent, first_op - 1, node)
                 token += 1
         at += count
@@ -293,7 +284,19 @@ def walk_components(  # type: ignore[no-untyped-def]
 
 
 _components_kernel = kernel(
-    NAMES, U16, U16, U16, I32, I64, INT, INT, U8, U8, I64, returns=INT, group="light_cone"
+    types.NAMES,
+    types.U16,
+    types.U16,
+    types.U16,
+    types.I32,
+    types.I64,
+    types.INT,
+    types.INT,
+    types.U8,
+    types.U8,
+    types.I64,
+    returns=types.INT,
+    group="light_cone",
 )(walk_components)
 
 
@@ -317,7 +320,7 @@ _NO_BYTES = np.zeros(0, np.uint8)
 
 
 def light_cone(
-    circuit: Circuit, support: OutputSupport, noise: NoiseProgram | None = None
+    circuit: Circuit, support: OutputSupport, noise: circuit_noise.NoiseProgram | None = None
 ) -> LightCone:
     """Light cone of the outputs, and of the noise.
 

@@ -13,19 +13,10 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from noise_models.channel import Channel
+from noise_models.channel import Channel, Readout
 from noise_models.model import NoiseModel
-from noise_models.readout import Readout
-from simulators.circuit.channel_facts import ChannelFacts, channel_facts
-from simulators.circuit.passes.crosstalk import CoupledPairs
-from simulators.circuit.passes.noise_locations import (
-    EMPTY,
-    IRREGULAR,
-    entry_key,
-    find_timed,
-    insert_timed,
-    slot_of,
-)
+from simulators.circuit.noise import ChannelFacts, channel_facts
+from simulators.circuit.passes import noise_locations
 from simulators.errors import BadCircuit
 
 _NONE = -1  # no channel, or no second qubit
@@ -50,7 +41,7 @@ class _TimedChannels:
         """Make an empty cache. `make`: returns the number of the channel of a qubit or pair over a
         time."""
         self._make = make
-        self.keys = np.full((256, 3), EMPTY, np.int64)
+        self.keys = np.full((256, 3), noise_locations.EMPTY, np.int64)
         self._count = 0
 
     def channel_ids(
@@ -59,7 +50,7 @@ class _TimedChannels:
         """Numbers of the channels of owners over times; -1: none."""
         result, missing = np.empty((2, owners.size), np.int64)
         times = times_ns.view(np.int64)
-        while count := find_timed(self.keys, owners, times, result, missing):
+        while count := noise_locations.find_timed(self.keys, owners, times, result, missing):
             self.learn(owners[missing[:count]], times_ns[missing[:count]])
         return result
 
@@ -78,10 +69,10 @@ class _TimedChannels:
         self._count += len(rows)
         if 2 * self._count > len(self.keys):
             size = 1 << (2 * self._count).bit_length()
-            keys = np.full((size, 3), EMPTY, np.int64)
-            insert_timed(self.keys, keys)
+            keys = np.full((size, 3), noise_locations.EMPTY, np.int64)
+            noise_locations.insert_timed(self.keys, keys)
             self.keys = keys
-        insert_timed(rows, self.keys)
+        noise_locations.insert_timed(rows, self.keys)
 
 
 class NoiseRegistry:
@@ -91,7 +82,7 @@ class NoiseRegistry:
         self.model = model
         self.channels: list[Channel] = []
         self.marks = np.full(64, _NONE)  # scratch of a kernel: one for each channel, all -1
-        self.keys = np.full(256, EMPTY, np.int64)
+        self.keys = np.full(256, noise_locations.EMPTY, np.int64)
         self.entries = np.zeros(256, np.int64)  # entry of each key
         self.durations_ns = np.zeros(64)  # [entries]
         self.begins = np.zeros(64, np.int64)  # [entries]: into `rows`
@@ -103,7 +94,7 @@ class NoiseRegistry:
         self._num_entries = self._num_rows = 0
         self._preparations = np.zeros(0, np.int64)
         self._pairs: tuple[tuple[int, int], ...] = ()
-        self._coupled: CoupledPairs | None = None
+        self._coupled: noise_locations.CoupledPairs | None = None
         self._idle = _TimedChannels(lambda qubit, time: self.number(model.idle(qubit, time)))
         self._crosstalk = self._of_pairs()
         self._alone: dict[tuple[int, int], Channel] = {}
@@ -135,7 +126,7 @@ class NoiseRegistry:
 
     def learn(self, name: str, qubits: tuple[int, ...]) -> None:
         """Make the entry of an operation on one or two qubits."""
-        entry = self._new_entry(entry_key(self._gates[name], *(*qubits, _NONE)[:2]))
+        entry = self._new_entry(noise_locations.entry_key(self._gates[name], *(*qubits, _NONE)[:2]))
         self.durations_ns[entry] = self.model.duration_ns(name, qubits)
         rows = []
         if name == "reset":
@@ -144,7 +135,7 @@ class NoiseRegistry:
         else:
             for each in self.model.after_gate(name, qubits):
                 if not set(qubits).issuperset(each.qubits):
-                    self.lengths[entry] = IRREGULAR
+                    self.lengths[entry] = noise_locations.IRREGULAR
                     return
                 first, *others = (qubits.index(qubit) for qubit in each.qubits)
                 rows.append((self.number(each.channel), first, others[0] if others else _NONE))
@@ -164,12 +155,12 @@ class NoiseRegistry:
             self.lengths = np.concatenate((self.lengths, np.zeros(entry, np.int64)))
         if 2 * self._num_entries > self.keys.size:
             keys, entries = self.keys, self.entries
-            self.keys = np.full(2 * keys.size, EMPTY, np.int64)
+            self.keys = np.full(2 * keys.size, noise_locations.EMPTY, np.int64)
             self.entries = np.zeros(2 * keys.size, np.int64)
-            for k in np.flatnonzero(keys != EMPTY).tolist():
-                slot = slot_of(self.keys, int(keys[k]))
+            for k in np.flatnonzero(keys != noise_locations.EMPTY).tolist():
+                slot = noise_locations.slot_of(self.keys, int(keys[k]))
                 self.keys[slot], self.entries[slot] = keys[k], entries[k]
-        slot = slot_of(self.keys, key)
+        slot = noise_locations.slot_of(self.keys, key)
         self.keys[slot], self.entries[slot] = key, entry
         return entry
 
@@ -210,7 +201,7 @@ class NoiseRegistry:
         """Cached channels of interaction times of the pairs of `coupled`: see `find_timed`."""
         return self._crosstalk.keys
 
-    def coupled(self, num_qubits: int) -> CoupledPairs:
+    def coupled(self, num_qubits: int) -> noise_locations.CoupledPairs:
         """Pairs with crosstalk among this number of qubits."""
         result = self._coupled
         if result is None or result.begins.size != num_qubits + 1:
@@ -218,7 +209,7 @@ class NoiseRegistry:
             if pairs != self._pairs:
                 self._pairs = pairs
                 self._crosstalk = self._of_pairs()
-            result = self._coupled = CoupledPairs.of(pairs, num_qubits)
+            result = self._coupled = noise_locations.CoupledPairs.of(pairs, num_qubits)
         return result
 
     def _of_pairs(self) -> _TimedChannels:

@@ -14,28 +14,19 @@ from numpy.typing import NDArray
 from simulators.circuit.analysis.measurements import TERMINAL, classify
 from simulators.circuit.gates import MEASURE
 from simulators.circuit.ir import Circuit, register_starts
-from simulators.circuit.passes.crosstalk import KINDS, interaction_pieces
 from simulators.circuit.passes.noise_locations import (
     EMPTY,
+    KINDS,
+    interaction_pieces,
     locate_operations,
     order_by_operation,
     timed_slot,
 )
 from simulators.circuit.passes.noise_registry import UNSEEN, NoiseRegistry
 from simulators.circuit.schedule import Method, schedule_operations
-from simulators.compiler.arrays import aligned, as_numbers, as_reals
-from simulators.compiler.kernel import (
-    I32,
-    I64,
-    INT,
-    INTS2,
-    NAMES,
-    REALS,
-    U8,
-    U16,
-    device_function,
-    kernel,
-)
+from simulators.compiler import kernel as types
+from simulators.compiler.kernel import device_function, kernel
+from simulators.compiler.simd import aligned, as_numbers, as_reals
 
 _MAX_OPERATIONS = 4_096  # of a circuit whose scratch arrays are kept
 _CHANNELS_EACH = 4  # of an operation, for which there is room
@@ -148,8 +139,11 @@ def _append(locations, count, after, channel, a, b):  # type: ignore[no-untyped-
 
 
 @kernel(
-    NAMES, U16, U16, U16, I32, I64, I64, I64, I64, REALS, I64, I64, INTS2, I64, INTS2, INTS2, INTS2,
-    I64, I64, I64, U8, INT, INT, INT, U8, INTS2, INTS2, I64, I64, REALS, returns=INT,
+    types.NAMES, types.U16, types.U16, types.U16, types.I32, types.I64, types.I64, types.I64,
+    types.I64, types.REALS, types.I64, types.I64, types.INTS2, types.I64, types.INTS2, types.INTS2,
+    types.INTS2,
+    types.I64, types.I64, types.I64, types.U8, types.INT, types.INT, types.INT, types.U8,
+    types.INTS2, types.INTS2, types.I64, types.I64, types.REALS, returns=types.INT,
     group="attachment",
 )  # fmt: skip
 def _plain_locations(  # type: ignore[no-untyped-def]

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from simulators.circuit.ir import MAX_CLBITS, MAX_NESTING, MAX_QUBITS, Circuit, Table
-from simulators.circuit.validation import expressions, operations
+from simulators.circuit.validation import operations
 
 MAX_SLOTS = 2**20
 MAX_VARIABLES = 4096
@@ -46,22 +46,22 @@ _TEXTS = {
     operations.LONE_CASE: "a case outside of a switch, or after its default",
     operations.NO_CASE: "a switch begins with something else than a case",
     operations.LONE_BREAK: "outside of a loop",
-    expressions.NO_END: "the last expression does not end",
-    expressions.BAD_TOKEN: "token {0} does not exist",
-    expressions.OPERAND_RANGE: "operand {0} does not exist",
-    expressions.STACK_EMPTY: "an operator lacks an operand",
-    expressions.STACK_FULL: f"more than {expressions.MAX_STACK} values are open",
-    expressions.NOT_ONE_VALUE: "it does not yield one value",
-    expressions.WANTS_BOOL: "a logical operator needs Bools",
-    expressions.WANTS_UINT: "an arithmetic operator needs Uints",
-    expressions.WIDTHS_DIFFER: "the operands' widths differ",
-    expressions.BAD_WIDTH: "the width {0} does not fit the token",
-    expressions.AFTER_SET: "token {0} follows a store",
-    expressions.WANTS_CONDITION: "its expression does not yield one Bool",
-    expressions.WANTS_COUNT: "its expression is not one constant Uint",
-    expressions.WANTS_VALUE: "its expression does not yield one value",
-    expressions.WANTS_LABELS: "its expression is not constants of the switch's type",
-    expressions.WANTS_STORE: "its expression stores nothing",
+    operations.NO_END: "the last expression does not end",
+    operations.BAD_TOKEN: "token {0} does not exist",
+    operations.OPERAND_RANGE: "operand {0} does not exist",
+    operations.STACK_EMPTY: "an operator lacks an operand",
+    operations.STACK_FULL: f"more than {operations.MAX_STACK} values are open",
+    operations.NOT_ONE_VALUE: "it does not yield one value",
+    operations.WANTS_BOOL: "a logical operator needs Bools",
+    operations.WANTS_UINT: "an arithmetic operator needs Uints",
+    operations.WIDTHS_DIFFER: "the operands' widths differ",
+    operations.BAD_WIDTH: "the width {0} does not fit the token",
+    operations.AFTER_SET: "token {0} follows a store",
+    operations.WANTS_CONDITION: "its expression does not yield one Bool",
+    operations.WANTS_COUNT: "its expression is not one constant Uint",
+    operations.WANTS_VALUE: "its expression does not yield one value",
+    operations.WANTS_LABELS: "its expression is not constants of the switch's type",
+    operations.WANTS_STORE: "its expression stores nothing",
 }
 
 
@@ -176,7 +176,7 @@ def _expressions(circuit: Circuit, owners: int) -> str:
     sizes = np.array([size for _, size in circuit.registers], np.int64)
     widths = np.array(circuit.variables, np.int64)
     shapes = np.empty(2 * (circuit.conditions.size // 3), np.int64)
-    fault = expressions.check_expressions(
+    fault = operations.check_expressions(
         circuit.conditions,
         sizes,
         widths,
@@ -191,7 +191,7 @@ def _expressions(circuit: Circuit, owners: int) -> str:
         )
     if report[operations.OWNERS] != owners:
         return f"{owners} expressions are wanted, but there are {report[operations.OWNERS]}"
-    fault = expressions.check_expression_owners(
+    fault = operations.check_expression_owners(
         circuit.table.rows, circuit.ops, circuit.conditions, shapes, report
     )
     if fault != operations.SOUND:

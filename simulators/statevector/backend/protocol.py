@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from simulators.circuit.ir import Circuit
 from simulators.engine import PauliSum, RunOptions
-from simulators.execution.rng import uniforms
+from simulators.execution.sampling import uniforms
 from simulators.statevector.backend.matrix import PlacedMatrix
 from simulators.statevector.backend.reductions import DISTANCE, NORM, OVERLAP
 from simulators.statevector.checkpoint import Evolution
@@ -134,7 +134,7 @@ class StateBackend(Protocol):
         begins: NDArray[np.int64],
         draws: NDArray[np.float64],
     ) -> NDArray[np.int64]:
-        """Basis state of each sorted uniform, see `sampling.locate_samples`; valid on the root."""
+        """Basis state of each sorted uniform (`reductions.locate_samples`); valid on the root."""
 
     def distribution(
         self, state: StateHandle, wires: NDArray[np.int64]

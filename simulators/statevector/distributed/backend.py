@@ -17,34 +17,24 @@ from simulators.catalog.costs import ranks_used
 from simulators.circuit.ir import Circuit
 from simulators.engine import PauliSum, RunOptions
 from simulators.errors import Unsupported
-from simulators.statevector.backend import pauli, sampling
+from simulators.statevector.backend import matrix, protocol, reductions
 from simulators.statevector.backend.local import LocalBackend
 from simulators.statevector.backend.matrix import PlacedMatrix, place
-from simulators.statevector.backend.protocol import (
-    Amplitudes,
-    CompiledSegment,
-    Ensemble,
-    GradientFunction,
-    StateBackend,
-)
+from simulators.statevector.backend.protocol import Ensemble
 from simulators.statevector.checkpoint import Checkpointer, Evolution
-from simulators.statevector.distributed.error_agreement import ErrorAgreement
-from simulators.statevector.distributed.exchange import Exchange
-from simulators.statevector.distributed.executor import CommStats, DistributedExecutor
-from simulators.statevector.distributed.gather import chosen, distribution, gathered
+from simulators.statevector.distributed import executor, gather
 from simulators.statevector.distributed.qubit_layout import Layout, StateSlice, swap_local
-from simulators.statevector.distributed.relocation import QubitRelocation
-from simulators.statevector.dynamic.ensemble import SeparateStates
+from simulators.statevector.dynamic.branches import SeparateStates
 from simulators.statevector.planning.planner import SegmentPlan
 from simulators.statevector.state import BLOCK_QUBITS, PHYSICAL_BYTES, State
 
 
-class DistributedBackend(QubitRelocation[StateSlice]):
+class DistributedBackend(gather.QubitRelocation[StateSlice]):
     """A `StateBackend` whose states are `StateSlice`s."""
 
     def __init__(
         self,
-        agreement: ErrorAgreement,
+        agreement: executor.ErrorAgreement,
         local: LocalBackend,
         neighbours: int,
         checkpointer: Checkpointer | None = None,
@@ -58,20 +48,20 @@ class DistributedBackend(QubitRelocation[StateSlice]):
         self._sweeper = local.sweeper
         self._neighbours = neighbours
         self._divided = agreement.size.bit_length() - 1  # qubits that are bits of the rank number
-        self._opened_exchange: Exchange | None = None
-        self._pass: DistributedExecutor | None = None
+        self._opened_exchange: executor.Exchange | None = None
+        self._pass: executor.DistributedExecutor | None = None
         self._checkpointer = checkpointer or Checkpointer()
         self._others: dict[int, DistributedBackend] = {}  # for widths other than the first
 
     @property
-    def traffic(self) -> CommStats:
+    def traffic(self) -> executor.CommStats:
         """Statistics of the exchanges so far."""
-        result = self._passing.traffic if self._pass is not None else CommStats()
+        result = self._passing.traffic if self._pass is not None else executor.CommStats()
         for other in self._others.values():
             result = result.plus(other.traffic, self._agreement.waited_cpu_s)
         return result
 
-    def for_width(self, num_qubits: int) -> StateBackend:
+    def for_width(self, num_qubits: int) -> protocol.StateBackend:
         """See `StateBackend`."""
         if ranks_used(num_qubits, self._agreement.size) < self._agreement.size:
             return self._local
@@ -98,8 +88,10 @@ class DistributedBackend(QubitRelocation[StateSlice]):
         layout = Layout(num_qubits, num_qubits - self._divided)
         share = StateSlice.empty_handed(layout, self._agreement.rank, self._neighbours, options)
         if self._opened_exchange is None:
-            self._opened_exchange = Exchange(self._agreement, layout.num_local, share.dtype)
-            self._pass = DistributedExecutor(
+            self._opened_exchange = executor.Exchange(
+                self._agreement, layout.num_local, share.dtype
+            )
+            self._pass = executor.DistributedExecutor(
                 self._agreement, self._opened_exchange, self._sweeper, self._checkpointer
             )
         if self.is_root:
@@ -125,7 +117,9 @@ class DistributedBackend(QubitRelocation[StateSlice]):
         """See `StateBackend`."""
         return SeparateStates(self, num_qubits, options)
 
-    def apply(self, state: State, segment: CompiledSegment, floats: NDArray[np.float64]) -> None:
+    def apply(
+        self, state: State, segment: protocol.CompiledSegment, floats: NDArray[np.float64]
+    ) -> None:
         """See `StateBackend`."""
         self._passing(cast("StateSlice", state), cast("SegmentPlan", segment).sweeps, floats)
 
@@ -188,7 +182,7 @@ class DistributedBackend(QubitRelocation[StateSlice]):
         """See `StateBackend`."""
         share = self._settled(state)
         result, all_ = np.zeros(draws.size, np.int64), np.empty(draws.size, np.int64)
-        sampling.locate_samples(self._sweeper, share, edges, begins, draws, result)
+        reductions.locate_samples(self._sweeper, share, edges, begins, draws, result)
         self._agreement.meet()
         self._agreement.comm.Reduce(result, all_)  # a sum: each draw is located by one rank
         return all_ if self.is_root else result
@@ -197,37 +191,37 @@ class DistributedBackend(QubitRelocation[StateSlice]):
         self, state: State, wires: NDArray[np.int64]
     ) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
         """See `StateBackend`."""
-        return distribution(self._agreement, self._sweeper, self._settled(state), wires)
+        return gather.distribution(self._agreement, self._sweeper, self._settled(state), wires)
 
     def expectations(self, state: State, strings: list[tuple[int, int]]) -> NDArray[np.float64]:
         """See `StateBackend`."""
         share = self._settled(state)
         values = np.empty(len(strings))
-        for group in pauli.pauli_groups(strings):
+        for group in matrix.pauli_groups(strings):
             mine = self._string_sums(share, group)
             values[group.members] = np.cumsum(self._shared(share, mine), axis=0)[-1]
         return values
 
-    def gather_statevector(self, state: State) -> Amplitudes | None:
+    def gather_statevector(self, state: State) -> protocol.Amplitudes | None:
         """See `StateBackend`."""
-        return gathered(self._agreement, self._settled(state))
+        return gather.gathered(self._agreement, self._settled(state))
 
-    def amplitudes(self, state: State, indices: NDArray[np.int64]) -> Amplitudes | None:
+    def amplitudes(self, state: State, indices: NDArray[np.int64]) -> protocol.Amplitudes | None:
         """See `StateBackend`."""
         share = self._settled(state)
         own = share.amplitudes
-        return chosen(self._agreement, share.layout, indices, own.dtype, own.__getitem__)
+        return gather.chosen(self._agreement, share.layout, indices, own.dtype, own.__getitem__)
 
     def plan_gradients(
         self, circuit: Circuit, params: NDArray[np.float64], observables: tuple[PauliSum, ...]
-    ) -> GradientFunction:
+    ) -> protocol.GradientFunction:
         """Raises Unsupported."""
         del circuit, params, observables
         raise Unsupported(
             "gradients over several ranks", hint="ranks=1, where a worker holds two states"
         )
 
-    def _string_sums(self, share: StateSlice, group: pauli.PauliGroup) -> NDArray[np.float64]:
+    def _string_sums(self, share: StateSlice, group: matrix.PauliGroup) -> NDArray[np.float64]:
         """Sums of each block of this rank; its partner block may be in another rank."""
         places = share.basis_indices
         sums = np.empty((places.size, group.zs.size))
@@ -235,7 +229,7 @@ class DistributedBackend(QubitRelocation[StateSlice]):
         partner = share.rank ^ (flipped >> share.num_qubits)
         flip = (flipped & ((1 << share.num_qubits) - 1)) >> BLOCK_QUBITS
         if partner == share.rank:
-            pauli.string_sums(self._sweeper, share, share, places, flip, group, sums)
+            matrix.string_sums(self._sweeper, share, share, places, flip, group, sums)
             return sums
         blocks = self._exchange.chunk >> BLOCK_QUBITS
         beyond = flip & ~(blocks - 1)
@@ -244,7 +238,7 @@ class DistributedBackend(QubitRelocation[StateSlice]):
             lent = self._exchange.sendrecv_block(_blocks(share, other, blocks), partner)
             own = State(_blocks(share, first, blocks))
             part = slice(first, first + blocks)
-            pauli.string_sums(
+            matrix.string_sums(
                 self._sweeper, own, lent, places[part], flip & (blocks - 1), group, sums[part]
             )
         return sums
@@ -255,13 +249,13 @@ class DistributedBackend(QubitRelocation[StateSlice]):
         return StateSlice(second.amplitudes, share.layout.copy(), share.rank)
 
     @property
-    def _exchange(self) -> Exchange:
+    def _exchange(self) -> executor.Exchange:
         if self._opened_exchange is None:
             raise AssertionError("there is no state yet")
         return self._opened_exchange
 
     @property
-    def _passing(self) -> DistributedExecutor:
+    def _passing(self) -> executor.DistributedExecutor:
         if self._pass is None:
             raise AssertionError("there is no state yet")
         return self._pass
@@ -285,5 +279,5 @@ def _powers(matrix: PlacedMatrix) -> NDArray[np.int64]:
     return 1 << np.arange(matrix.wires.size)
 
 
-def _blocks(share: StateSlice, first: int, count: int) -> Amplitudes:
+def _blocks(share: StateSlice, first: int, count: int) -> protocol.Amplitudes:
     return share.amplitudes[first << BLOCK_QUBITS : (first + count) << BLOCK_QUBITS]

@@ -1,10 +1,4 @@
-"""Branches of a dynamic circuit: their records, budget, measurement and merging.
-
-The classical record is kept for each shot, not for each branch, so branches can be merged whatever
-was measured before. The records of all branches are rows of one array. Variables follow the words
-of the clbits. Two states are equal if they differ by at most TOLERANCE in norm, up to a global
-phase: far above rounding, and far below what 2**31 shots could distinguish.
-"""
+"""Branches of a dynamic circuit, and the ensemble of their states."""
 
 from __future__ import annotations
 
@@ -16,10 +10,19 @@ from numpy.typing import NDArray
 
 from simulators.engine import RunOptions
 from simulators.errors import TooManyBranches, TooManySteps
-from simulators.execution.rng import uniforms
-from simulators.execution.sampling import tally
-from simulators.statevector.backend.protocol import Ensemble, Numbers
+from simulators.execution.sampling import tally, uniforms
+from simulators.statevector.backend import protocol
+from simulators.statevector.backend.matrix import PlacedMatrix
+from simulators.statevector.backend.reductions import FINGERPRINT, QUBIT_WEIGHTS
+from simulators.statevector.checkpoint import Evolution
 from simulators.statevector.program import Measure, Reset
+
+# Branches of a dynamic circuit: their records, budget, measurement and merging.
+#
+# The classical record is kept for each shot, not for each branch, so branches can be merged
+# whatever was measured before. The records of all branches are rows of one array. Variables follow
+# the words of the clbits. Two states are equal if they differ by at most TOLERANCE in norm, up to a
+# global phase: far above rounding, and far below what 2**31 shots could distinguish.
 
 # Cost of a loop pass in operations, in addition to its body: a pass takes some 100 us or more for
 # any state, and a `while` that never ends should be reported after seconds.
@@ -87,9 +90,9 @@ class Branches:
 
     def __init__(
         self,
-        ensemble: Ensemble,
-        states: Numbers,
-        branch_of: Numbers,
+        ensemble: protocol.Ensemble,
+        states: protocol.Numbers,
+        branch_of: protocol.Numbers,
         records: NDArray[np.uint64],
         tags: Tags,
     ) -> None:
@@ -101,7 +104,7 @@ class Branches:
 
     @classmethod
     def single(
-        cls, ensemble: Ensemble, state: int, records: NDArray[np.uint64], tags: Tags
+        cls, ensemble: protocol.Ensemble, state: int, records: NDArray[np.uint64], tags: Tags
     ) -> Branches:
         """Make one branch with all these rows."""
         return cls(ensemble, np.array([state]), np.zeros(len(records), np.int64), records, tags)
@@ -149,7 +152,7 @@ class Branches:
         for state, rows in zip(self.states.tolist(), np.split(order, ends), strict=True):
             yield state, self.records[rows], self.shots_or_weights[rows]
 
-    def merged(self, into: Numbers) -> Branches:
+    def merged(self, into: protocol.Numbers) -> Branches:
         """Merge branch k into branch into[k], which keeps its state. Rows with weights and equal
         records are joined."""
         stays = into == np.arange(into.size)
@@ -259,9 +262,9 @@ class Projector:
         item: Measure | Reset,
         branches: Branches,
         probs: NDArray[np.float64],
-        ones: Numbers,
-        zeros: Numbers,
-    ) -> Numbers:
+        ones: protocol.Numbers,
+        zeros: protocol.Numbers,
+    ) -> protocol.Numbers:
         """States of these branches with outcome 1 and of those with outcome 0."""
         ensemble, states = branches.ensemble, branches.states
         move = isinstance(item, Reset) or item.clear
@@ -289,7 +292,7 @@ class Projector:
 
     def _weighted(
         self, branches: Branches, probs: NDArray[np.float64]
-    ) -> tuple[Numbers, NDArray[np.bool_], NDArray[np.float64]]:
+    ) -> tuple[protocol.Numbers, NDArray[np.bool_], NDArray[np.float64]]:
         """Rows of an exact run, their outcomes (True: 1), and their weights."""
         sums = probs.sum(axis=1, keepdims=True)
         shares = np.where(probs > self._certain * sums, probs / sums, 0.0)[branches.branch_of]
@@ -314,3 +317,143 @@ class Projector:
         limits[probs[:, 0] <= self._certain * sums] = -np.inf
         result: NDArray[np.bool_] = draws * sums[branches.branch_of] >= limits[branches.branch_of]
         return result
+
+
+# Ensemble of one state for each branch of a dynamic circuit: any width and any backend.
+
+
+class SeparateStates:
+    """An `Ensemble` of one state for each branch."""
+
+    def __init__(self, states: protocol.StateBackend, num_qubits: int, options: RunOptions) -> None:
+        self.states = states
+        self._num_qubits = num_qubits
+        self._options = options
+        self._held: dict[int, protocol.StateHandle] = {}
+        self._next = 0
+
+    def _take(self, state: protocol.StateHandle) -> int:
+        self._held[self._next] = state
+        self._next += 1
+        return self._next - 1
+
+    def clear(self) -> None:
+        """See `Ensemble`."""
+        self._held.clear()
+
+    def zero(self, way: Evolution | None = None) -> int:
+        """See `Ensemble`."""
+        return self._take(self.states.zero_state(self._num_qubits, self._options, way))
+
+    def copied(self, ordinals: protocol.Numbers) -> protocol.Numbers:
+        """See `Ensemble`."""
+        return np.array([self._take(self.states.copy(self._held[k])) for k in ordinals.tolist()])
+
+    def copy_of(self, state: protocol.StateHandle) -> int:
+        """See `Ensemble`."""
+        return self._take(self.states.copy(state))
+
+    def blank(self, ordinals: protocol.Numbers) -> protocol.Numbers:
+        """See `Ensemble`."""
+        return np.array(
+            [self._take(self.states.empty_like(self._held[k])) for k in ordinals.tolist()]
+        )
+
+    def release(self, ordinals: protocol.Numbers) -> None:
+        """See `Ensemble`."""
+        for number in ordinals.tolist():
+            del self._held[number]
+
+    def apply(
+        self,
+        ordinals: protocol.Numbers,
+        segment: protocol.CompiledSegment,
+        floats: NDArray[np.float64],
+    ) -> None:
+        """See `Ensemble`."""
+        for number in ordinals.tolist():
+            self.states.apply(self._held[number], segment, floats)
+
+    def multiply(self, ordinals: protocol.Numbers, matrix: PlacedMatrix) -> None:
+        """See `Ensemble`."""
+        for number in ordinals.tolist():
+            self.states.multiply(self._held[number], matrix)
+
+    def probs(self, ordinals: protocol.Numbers, qubit: int) -> NDArray[np.float64]:
+        """See `Ensemble`."""
+        result = np.empty((ordinals.size, 2))
+        for k, number in enumerate(ordinals.tolist()):
+            self.states.check()
+            result[k] = protocol.total(
+                self.states.block_sums(QUBIT_WEIGHTS, self._held[number], qubit=qubit)
+            )
+        return result
+
+    def project(
+        self,
+        ordinals: protocol.Numbers,
+        into: protocol.Numbers,
+        *,
+        qubit: int,
+        outcome: int,
+        factors: NDArray[np.float64],
+        move: bool,
+    ) -> None:
+        """See `Ensemble`."""
+        for source, target, factor in zip(
+            ordinals.tolist(), into.tolist(), factors.tolist(), strict=True
+        ):
+            self.states.project(
+                self._held[source],
+                self._held[target],
+                qubit=qubit,
+                outcome=outcome,
+                factor=factor,
+                move=move,
+            )
+
+    def equals(self, ordinals: protocol.Numbers, near: float, tolerance: float) -> protocol.Numbers:
+        """See `Ensemble`."""
+        held = [self._held[number] for number in ordinals.tolist()]
+        sums = [protocol.total(self.states.block_sums(FINGERPRINT, state)) for state in held]
+        sketches = [x * x + y * y for x, y in sums]
+        into = np.arange(ordinals.size)
+        kept: list[int] = []
+        for at in np.argsort(sketches, kind="stable").tolist():
+            for other in reversed(kept):
+                if sketches[at] - sketches[other] > near:
+                    kept.append(at)
+                    break
+                if protocol.equal_up_to_phase(self.states, held[other], held[at], tolerance):
+                    into[at] = other
+                    break
+            else:
+                kept.append(at)
+        return into
+
+    def sample(
+        self,
+        ordinals: protocol.Numbers,
+        branch_of: protocol.Numbers,
+        key: tuple[int, int],
+        shots: protocol.Numbers,
+        *,
+        draw: int,
+        ordered: bool,
+    ) -> protocol.Numbers:
+        """See `Ensemble`."""
+        if ordinals.size == 1:
+            state = self._held[int(ordinals[0])]
+            return protocol.sample(self.states, state, key, shots, draw=draw, ordered=ordered)
+        result = np.empty(shots.size, np.int64)
+        order = np.argsort(branch_of, kind="stable")
+        ends = np.cumsum(np.bincount(branch_of, minlength=ordinals.size))[:-1]
+        for number, rows in zip(ordinals.tolist(), np.split(order, ends), strict=True):
+            result[rows] = protocol.sample(
+                self.states, self._held[number], key, shots[rows], draw=draw
+            )
+        return result
+
+    def state(self, number: int) -> protocol.StateHandle:
+        """See `Ensemble`."""
+        return self._held[number]

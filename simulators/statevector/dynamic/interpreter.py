@@ -1,46 +1,171 @@
-"""Interpreter of dynamic circuits: measurements split branches, equal states are merged.
-
-The number of states is that of distinct states, not of histories. All branches execute a block
-together, iteration by iteration, so one list of iteration counts of the open loops serves all of
-them, and an operation is a few calls for any number of branches.
-"""
+"""Interpreter of dynamic circuits, and the noise that splits their branches."""
 
 from __future__ import annotations
+
+from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import NDArray
 
+from noise_models.channel import paulis
 from simulators.circuit.ir import Circuit, num_words, record_words
 from simulators.circuit.noise import Readout
 from simulators.engine import RunOptions
-from simulators.execution.rng import draw_number
-from simulators.statevector.backend.protocol import Ensemble
+from simulators.execution.sampling import draw_number, uniforms
+from simulators.statevector import program
+from simulators.statevector.backend.matrix import by_columns, place
+from simulators.statevector.backend.protocol import Ensemble, Numbers, StateBackend, StateHandle
 from simulators.statevector.checkpoint import Evolution, digest
-from simulators.statevector.dynamic.branches import (
-    FOR_STEPS,
-    WHILE_STEPS,
-    Branches,
-    BranchMerger,
-    Budget,
-    Projector,
-)
-from simulators.statevector.dynamic.noise_splitter import NoiseSplitter, RecordedReadout
-from simulators.statevector.program import (
-    Break,
-    Continue,
-    For,
-    Gates,
-    If,
-    Instruction,
-    Measure,
-    Noise,
-    Program,
-    Reset,
-    Store,
-    Switch,
-    Unitary,
-    While,
-)
+from simulators.statevector.dynamic import branches as dynamic_branches
+from simulators.trajectories import pattern_sampling, prefix_tree
+
+# Noise of dynamic circuits: a location splits the shots of a branch like a hidden measurement.
+#
+# Whether a shot has an error, and which one, are draws of the location and the shot, independent of
+# the state; the Kraus operator of a channel's rest is drawn from the reduced density matrix of its
+# qubits.
+
+READOUT_DRAW = 2**59  # number of the draw of the readout error at operation 0
+
+
+def _uniforms(
+    key: tuple[int, int], number: int, passes: Sequence[int], shots: NDArray[np.int64]
+) -> NDArray[np.float64]:
+    """Uniforms of the draw `number` of these shots; different in each later pass of a loop."""
+    result = np.empty(shots.size)
+    uniforms(*key, draw_number(number - 1, passes), shots, result)
+    return result
+
+
+def reduced_density(
+    states: StateBackend, state: StateHandle, qubits: tuple[int, ...]
+) -> NDArray[np.complex128]:
+    """Density matrix of one or two qubits of a state, [2^q, 2^q]; qubits[0] is bit 0 of an index.
+    It is computed from the expectation values of their Paulis, which any backend has."""
+    strings = []
+    for index in range(4 ** len(qubits)):
+        letters = [index >> 2 * j & 3 for j in range(len(qubits))]
+        x = sum(1 << q for q, letter in zip(qubits, letters, strict=True) if letter in (1, 2))
+        z = sum(1 << q for q, letter in zip(qubits, letters, strict=True) if letter >= 2)
+        strings.append((x, z))
+    values = states.expectations(state, strings)
+    result: NDArray[np.complex128] = np.tensordot(values, paulis(len(qubits)), 1) / 2 ** len(qubits)
+    return result
+
+
+class NoiseSplitter:
+    """Errors of branches; `key` is (seed, binding)."""
+
+    def __init__(self, budget: dynamic_branches.Budget, key: tuple[int, int]) -> None:
+        self._budget = budget
+        self._key = key
+
+    def split(
+        self, item: program.Noise, branches: dynamic_branches.Branches, passes: Sequence[int]
+    ) -> dynamic_branches.Branches:
+        """Branches with the errors of their shots applied. Raises TooManyBranches."""
+        shots = branches.shots_or_weights.astype(np.int64, copy=False)
+        number = pattern_sampling.FIRST_DRAW + 2 * item.number
+        hit = np.flatnonzero(_uniforms(self._key, number, passes, shots) < item.probability)
+        if not hit.size:
+            return branches
+        choice = _uniforms(self._key, number + 1, passes, shots[hit])
+        error = np.searchsorted(item.edges, choice, side="right")
+        kinds = np.zeros(shots.size, np.int64)  # 0: none, then the Paulis, then the operators
+        kinds[hit] = 1 + error
+        probs = np.zeros((0, 0))
+        if len(item.kraus):
+            rest = hit[error == len(item.paulis)]
+            probs = self._odds(item, branches, rest)
+            number = prefix_tree.FIRST_DRAW + item.number
+            draws = _uniforms(self._key, number, passes, shots[rest])
+            sums = np.cumsum(probs, axis=1)[branches.branch_of[rest]]
+            operator = (sums <= draws[:, None] * sums[:, -1:]).sum(axis=1)
+            kinds[rest] += np.minimum(operator, len(item.kraus) - 1)
+        return self._apply(item, branches, kinds, probs)
+
+    def _odds(
+        self, item: program.Noise, branches: dynamic_branches.Branches, rows: Numbers
+    ) -> NDArray[np.float64]:
+        """Probability of each Kraus operator in the state of each branch that needs it."""
+        result = np.zeros((len(branches), len(item.kraus)))
+        for branch in np.unique(branches.branch_of[rows]).tolist():
+            ensemble = branches.ensemble
+            state = ensemble.state(int(branches.states[branch]))
+            rho = reduced_density(ensemble.states, state, item.qubits)
+            weights = np.einsum("kab,bc,kac->k", item.kraus, rho, item.kraus.conj()).real
+            result[branch] = np.where(weights > 1e-14 * weights.sum(), weights, 0.0)
+        return result
+
+    def _apply(
+        self,
+        item: program.Noise,
+        branches: dynamic_branches.Branches,
+        kinds: Numbers,
+        probs: NDArray[np.float64],
+    ) -> dynamic_branches.Branches:
+        """Apply error kinds[row] to each row: the first kind of a branch takes its state over, the
+        others get copies."""
+        ensemble, size = branches.ensemble, len(branches)
+        count = 1 + len(item.paulis) + len(item.kraus)
+        cell = kinds * size + branches.branch_of
+        present = (np.bincount(cell, minlength=count * size) > 0).reshape(count, size)
+        copies = present & (np.cumsum(present, axis=0) > 1)
+        states = np.tile(branches.states, (count, 1))
+        if copies.any():
+            self._budget.grow(int(copies.sum()))
+            states[copies] = ensemble.copied(states[copies])
+        for kind in np.flatnonzero(present[1:].any(axis=1)).tolist():
+            branch_ids = np.flatnonzero(present[kind + 1])
+            if kind < len(item.paulis):
+                ensemble.multiply(states[kind + 1, branch_ids], item.paulis[kind])
+                continue
+            operator = kind - len(item.paulis)
+            for branch in branch_ids.tolist():
+                matrix = item.kraus[operator] / np.sqrt(probs[branch, operator])
+                columns = by_columns(matrix.tobytes(), len(item.qubits))
+                dense = place(columns, list(item.qubits))
+                ensemble.multiply(states[kind + 1, branch : branch + 1], dense)
+        number = np.cumsum(present.ravel()) - 1
+        return dynamic_branches.Branches(
+            ensemble,
+            states[present],
+            number[cell],
+            branches.records,
+            branches.shots_or_weights,
+        )
+
+
+class RecordedReadout:
+    """Readout error of measurements whose outcome is used before the end: the recorded bit flips,
+    the state does not."""
+
+    def __init__(self, readout: Readout, key: tuple[int, int]) -> None:
+        self._readout = readout
+        self._key = key
+
+    def flip(
+        self, item: program.Measure, branches: dynamic_branches.Branches, passes: Sequence[int]
+    ) -> None:
+        """Flip the recorded bit of each shot with its probability."""
+        at = item.qubit if self._readout.p01.size > 1 else 0
+        p01, p10 = float(self._readout.p01[at]), float(self._readout.p10[at])
+        if not (p01 or p10):
+            return
+        shots = branches.shots_or_weights.astype(np.int64, copy=False)
+        draws = _uniforms(self._key, READOUT_DRAW + item.op, passes, shots)
+        column = branches.records[:, item.clbit >> 6]
+        place_ = np.uint64(item.clbit & 63)
+        ones = (column >> place_) & np.uint64(1) == 1
+        flipped = draws < np.where(ones, p10, p01)
+        column ^= flipped.astype(np.uint64) << place_
+
+
+# Interpreter of dynamic circuits: measurements split branches, equal states are merged.
+#
+# The number of states is that of distinct states, not of histories. All branches execute a block
+# together, iteration by iteration, so one list of iteration counts of the open loops serves all of
+# them, and an operation is a few calls for any number of branches.
 
 # In an exact run a loop drops records of smaller weight: their later contributions are not visible
 # in any result, and a loop whose end is certain only in the limit ends.
@@ -55,8 +180,8 @@ class _Loop:
 
     def __init__(self) -> None:
         self.passes = 0
-        self.broken: list[Branches] = []
-        self.continued: list[Branches] = []
+        self.broken: list[dynamic_branches.Branches] = []
+        self.continued: list[dynamic_branches.Branches] = []
 
 
 class Interpreter:
@@ -66,7 +191,7 @@ class Interpreter:
         self,
         ensemble: Ensemble,
         circuit: Circuit,
-        schedule: Program,
+        schedule: program.Program,
         params: NDArray[np.float64],
         key: tuple[int, int],
         options: RunOptions,
@@ -79,9 +204,9 @@ class Interpreter:
         self._num_qubits = circuit.num_qubits
         self._floats = [passes.floats(circuit, params) for passes in schedule.stretches]
         max_states = ensemble.states.max_live_states(circuit.num_qubits, options)
-        self._budget = Budget(max_states, options)
-        self._merger = BranchMerger(self._budget, options.precision)
-        self._collapse = Projector(self._budget, key, options.precision)
+        self._budget = dynamic_branches.Budget(max_states, options)
+        self._merger = dynamic_branches.BranchMerger(self._budget, options.precision)
+        self._collapse = dynamic_branches.Projector(self._budget, key, options.precision)
         self._errors = NoiseSplitter(self._budget, key)
         self._readout = None if readout is None else RecordedReadout(readout, key)
         self._loops: list[_Loop] = []
@@ -97,13 +222,15 @@ class Interpreter:
     def passes(self) -> int:
         """Passes over a large state, without branching."""
         swept = sum(segment.num_sweeps for segment in self._schedule.stretches)
-        return swept + sum(isinstance(item, Unitary) for item in self._schedule.items)
+        return swept + sum(isinstance(item, program.Unitary) for item in self._schedule.items)
 
     def may_last(self, seconds: float) -> bool:
         """Return whether the run could take this time on the slowest machine."""
         steps = sum(segment.num_steps for segment in self._schedule.stretches)
         steps += sum(
-            1 << item.dense.wires.size for item in self._schedule.items if isinstance(item, Unitary)
+            1 << item.dense.wires.size
+            for item in self._schedule.items
+            if isinstance(item, program.Unitary)
         )
         return (steps << self._num_qubits) * _SLOWEST_S >= seconds
 
@@ -111,7 +238,7 @@ class Interpreter:
         """Evolution of a state, without branching."""
         schedule, options = self._schedule, self._options
         arrays = [array for segment in schedule.stretches for array in segment.arrays()]
-        where = [item.dense.wires for item in schedule.items if isinstance(item, Unitary)]
+        where = [item.dense.wires for item in schedule.items if isinstance(item, program.Unitary)]
         order = [type(item).__name__ for item in schedule.items]
         result = digest(
             [*arrays, *self._floats, *schedule.matrices, *where],
@@ -121,7 +248,7 @@ class Interpreter:
         )
         return Evolution(result, self.passes)
 
-    def start(self, branches: Branches) -> Branches:
+    def start(self, branches: dynamic_branches.Branches) -> dynamic_branches.Branches:
         """Run the whole program from one branch. Raises TooManyBranches, TooManySteps, Stopped."""
         self._budget.begin()
         self._loops.clear()
@@ -133,7 +260,9 @@ class Interpreter:
             branches.narrow(self._words)
         return branches
 
-    def _run(self, items: tuple[Instruction, ...], branches: Branches) -> Branches:
+    def _run(
+        self, items: tuple[program.Instruction, ...], branches: dynamic_branches.Branches
+    ) -> dynamic_branches.Branches:
         """Run a block; returns the branches that reach its end."""
         for item in items:
             self._ensemble.states.check()
@@ -142,42 +271,46 @@ class Interpreter:
             branches = self._apply_item(item, branches)
         return branches
 
-    def _apply_item(self, item: Instruction, branches: Branches) -> Branches:
-        if isinstance(item, Gates):
+    def _apply_item(
+        self, item: program.Instruction, branches: dynamic_branches.Branches
+    ) -> dynamic_branches.Branches:
+        if isinstance(item, program.Gates):
             self._budget.step(len(branches) * item.passes.operations)
             floats = self._floats[item.number]
             self._ensemble.apply(branches.states, item.passes, floats)
             return branches
-        if isinstance(item, For | While):
+        if isinstance(item, program.For | program.While):
             return self._loop(item, branches)
-        if isinstance(item, Break | Continue):
+        if isinstance(item, program.Break | program.Continue):
             loop = self._loops[-1]
-            (loop.broken if isinstance(item, Break) else loop.continued).append(branches)
+            (loop.broken if isinstance(item, program.Break) else loop.continued).append(branches)
             return branches.none()
         self._budget.step(len(branches))
-        if isinstance(item, Measure | Reset):
+        if isinstance(item, program.Measure | program.Reset):
             passes = [loop.passes for loop in self._loops]
             result = self._collapse.split(item, branches, draw_number(item.op, passes))
-            if self._readout is not None and isinstance(item, Measure):
+            if self._readout is not None and isinstance(item, program.Measure):
                 self._readout.flip(item, result, passes)
             return self._merger.merge(result)
-        if isinstance(item, Noise):
+        if isinstance(item, program.Noise):
             return self._errors.split(item, branches, [loop.passes for loop in self._loops])
-        if isinstance(item, If):
+        if isinstance(item, program.If):
             no, yes = self._parted(item.condition.truths(branches.records), branches, 2)
             return self._merged(self._run(item.then, yes), self._run(item.otherwise, no))
-        if isinstance(item, Switch):
+        if isinstance(item, program.Switch):
             return self._switch(item, branches)
-        if isinstance(item, Store):
+        if isinstance(item, program.Store):
             item.expression.store(branches.records)
         else:
             self._ensemble.multiply(branches.states, item.dense)
         return branches
 
-    def _merged(self, *parts: Branches) -> Branches:
-        return self._merger.merge(Branches.joined(parts))
+    def _merged(self, *parts: dynamic_branches.Branches) -> dynamic_branches.Branches:
+        return self._merger.merge(dynamic_branches.Branches.joined(parts))
 
-    def _switch(self, item: Switch, branches: Branches) -> Branches:
+    def _switch(
+        self, item: program.Switch, branches: dynamic_branches.Branches
+    ) -> dynamic_branches.Branches:
         last = len(item.blocks) - 1
         values, inverse = item.target.values(branches.records)
         chosen = np.array([item.chosen.get(value, last) for value in values])[inverse]
@@ -185,13 +318,19 @@ class Interpreter:
         ends = [self._run(block, part) for block, part in zip(item.blocks, parts, strict=True)]
         return self._merged(*ends)
 
-    def _loop(self, item: For | While, branches: Branches) -> Branches:
+    def _loop(
+        self, item: program.For | program.While, branches: dynamic_branches.Branches
+    ) -> dynamic_branches.Branches:
         loop = _Loop()
         self._loops.append(loop)
         done = branches.none()
-        while len(branches) and not (isinstance(item, For) and loop.passes == item.count):
-            self._budget.step(FOR_STEPS if isinstance(item, For) else WHILE_STEPS)
-            if isinstance(item, While):
+        while len(branches) and not (isinstance(item, program.For) and loop.passes == item.count):
+            self._budget.step(
+                dynamic_branches.FOR_STEPS
+                if isinstance(item, program.For)
+                else dynamic_branches.WHILE_STEPS
+            )
+            if isinstance(item, program.While):
                 held = item.condition.truths(branches.records)
                 over, branches = self._parted(held, branches, 2)
                 done = self._merged(done, over) if len(over) else done
@@ -206,8 +345,11 @@ class Interpreter:
         return self._merged(done, branches) if len(done) else branches
 
     def _parted(
-        self, chosen: NDArray[np.integer | np.bool_], branches: Branches, count: int
-    ) -> list[Branches]:
+        self,
+        chosen: NDArray[np.integer | np.bool_],
+        branches: dynamic_branches.Branches,
+        count: int,
+    ) -> list[dynamic_branches.Branches]:
         """Divide the branches by the next action of their rows: chosen[row], 0 .. count - 1."""
         size = len(branches)
         cell = chosen * size + branches.branch_of
@@ -227,7 +369,7 @@ class Interpreter:
         number = np.cumsum(present, axis=1) - 1
         for part in parts:
             rows = chosen == part
-            result[part] = Branches(
+            result[part] = dynamic_branches.Branches(
                 self._ensemble,
                 states[part, present[part]],
                 number[part, branches.branch_of[rows]],
@@ -236,7 +378,7 @@ class Interpreter:
             )
         return result
 
-    def _heavy(self, branches: Branches) -> Branches:
+    def _heavy(self, branches: dynamic_branches.Branches) -> dynamic_branches.Branches:
         """Drop the records of an exact run with negligible weight."""
         if (
             not branches.exact
@@ -250,7 +392,7 @@ class Interpreter:
         if gone.size:
             self._budget.shrink(gone.size)
             self._ensemble.release(gone)
-        return Branches(
+        return dynamic_branches.Branches(
             self._ensemble,
             branches.states[present],
             (np.cumsum(present) - 1)[branches.branch_of[rows]],

@@ -7,24 +7,290 @@ bits. Memory for the granted number of states is mapped at once; pages appear wh
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 
 import numpy as np
 from numpy.typing import NDArray
 
+from simulators.compiler import kernel as types
+from simulators.compiler.kernel import device_function, kernel
 from simulators.compiler.simd import LANES
-from simulators.execution.rng import uniforms
-from simulators.statevector.backend.gate_list import GateList
-from simulators.statevector.backend.matrix import PlacedMatrix
-from simulators.statevector.backend.protocol import (
-    CompiledSegment,
-    Numbers,
-    StateBackend,
-    StateHandle,
-)
+from simulators.execution.sampling import uniforms
+from simulators.statevector.backend import protocol
+from simulators.statevector.backend.gate_list import KIND, MASK, ONE, ZERO, GateList
+from simulators.statevector.backend.matrix import PlacedMatrix, multiply_unit
 from simulators.statevector.checkpoint import Evolution
-from simulators.statevector.dynamic import stacked_kernels as kernels
-from simulators.statevector.state import BlockExecutor, State, out_of_memory, room
+from simulators.statevector.small.gate_kernels import apply
+from simulators.statevector.state import BlockExecutor, State, load, out_of_memory, room, store
+
+# Kernels on many narrow states in one array.
+#
+# State k of a call is row numbers[k] of the array: 2**n amplitudes. Calls take a range of k.
+
+
+@device_function
+def _amplitude(reals, singles, at):  # type: ignore[no-untyped-def]
+    """Real and imaginary part of one amplitude."""
+    if reals.size:
+        return reals[2 * at], reals[2 * at + 1]
+    return np.float64(singles[2 * at]), np.float64(singles[2 * at + 1])
+
+
+@device_function
+def _put(reals, singles, at, x, y):  # type: ignore[no-untyped-def]
+    if reals.size:
+        reals[2 * at], reals[2 * at + 1] = x, y
+    else:
+        singles[2 * at], singles[2 * at + 1] = x, y
+
+
+@kernel(
+    types.REALS,
+    types.SINGLES,
+    types.INT,
+    types.I64,
+    types.WORDS2,
+    types.REALS2,
+    types.INT,
+    types.INT,
+    types.I64,
+    types.REALS,
+    group="deferred",
+)
+def apply_steps(  # type: ignore[no-untyped-def]
+    reals, singles, n, ordinals, steps, floats, first, last, control, scratch
+):
+    """Apply steps (see `gate_list`) to each state. `scratch`: float64 [2 * 2**n], at least 2 *
+    LANES; the control flag is read before each step."""
+    room = scratch.size // 2
+    re, im = scratch[:room], scratch[room:]
+    size = np.int64(1) << n
+    zero = np.int64(0)
+    for state in range(first, last):
+        start = ordinals[state] << n
+        load(reals, singles, start, size, re, im, zero)
+        for s in range(steps.shape[0]):
+            if control[0]:
+                return
+            kind, mask = steps[s, KIND], steps[s, MASK]
+            apply(re, im, size, kind, mask, steps[s, ZERO], steps[s, ONE], floats, s)
+        store(reals, singles, start, size, re, im, zero)
+
+
+@kernel(
+    types.REALS,
+    types.SINGLES,
+    types.INT,
+    types.I64,
+    types.I64,
+    types.I64,
+    types.REALS,
+    types.INT,
+    types.INT,
+    types.I64,
+    types.REALS,
+    group="deferred",
+)
+def multiply(  # type: ignore[no-untyped-def]
+    reals, singles, n, ordinals, wires, offsets, columns, first, last, control, scratch
+):
+    """Apply a matrix (see `matrix.Dense`) to each state. `scratch`: float64 [4 * 2**wires]."""
+    for state in range(first, last):
+        for unit in range((np.int64(1) << n) // offsets.size):
+            if control[0]:
+                return
+            start = ordinals[state] << n
+            multiply_unit(reals, singles, unit, start, wires, offsets, columns, scratch)
+
+
+@kernel(
+    types.REALS,
+    types.SINGLES,
+    types.INT,
+    types.I64,
+    types.INT,
+    types.INT,
+    types.INT,
+    types.REALS2,
+    group="deferred",
+)
+def qubit_weights(reals, singles, n, ordinals, qubit, first, last, weights):  # type: ignore[no-untyped-def]
+    """Fill weights[k] with the weights of the qubit's outcomes 0 and 1 in state k."""
+    for state in range(first, last):
+        start = ordinals[state] << n
+        x = y = 0.0
+        for k in range(np.int64(1) << n):
+            u, v = _amplitude(reals, singles, start + k)
+            p = u * u + v * v
+            if (k >> qubit) & 1:
+                y += p
+            else:
+                x += p
+        weights[state, 0] = x
+        weights[state, 1] = y
+
+
+@kernel(
+    types.REALS,
+    types.SINGLES,
+    types.INT,
+    types.I64,
+    types.I64,
+    types.INT,
+    types.INT,
+    types.REALS,
+    types.INT,
+    types.INT,
+    types.INT,
+    group="deferred",
+)
+def project(  # type: ignore[no-untyped-def]
+    reals, singles, n, ordinals, into, qubit, outcome, factors, move, first, last
+):
+    """Set state into[k] to the part of state k with the outcome, times factors[k]; both may be the
+    same. `move`: the qubit ends in |0>, else in the outcome."""
+    low = (np.int64(1) << qubit) - 1
+    target = 0 if move else outcome
+    for state in range(first, last):
+        source, start, factor = ordinals[state] << n, into[state] << n, factors[state]
+        for pair in range((np.int64(1) << n) >> 1):
+            i = ((pair & ~low) << 1) | (pair & low)
+            x, y = _amplitude(reals, singles, source + (i | (outcome << qubit)))
+            _put(reals, singles, start + (i | ((1 - target) << qubit)), 0.0, 0.0)
+            _put(reals, singles, start + (i | (target << qubit)), x * factor, y * factor)
+
+
+@kernel(
+    types.REALS,
+    types.SINGLES,
+    types.INT,
+    types.I64,
+    types.INT,
+    types.INT,
+    types.REALS,
+    group="deferred",
+)
+def fingerprints(reals, singles, n, ordinals, first, last, sketches):  # type: ignore[no-untyped-def]
+    """Fill sketches[k] with the squared overlap of state k with a fixed pseudo-random vector, as in
+    `reductions`."""
+    for state in range(first, last):
+        start = ordinals[state] << n
+        x = y = 0.0
+        word = np.uint64(1)
+        for k in range(np.int64(1) << n):
+            word = word * np.uint64(6364136223846793005) + np.uint64(1442695040888963407)
+            u = np.float64(np.int64(word >> np.uint64(33))) * 2.0**-31 - 0.5
+            v = np.float64(np.int64(word & np.uint64(0x7FFFFFFF))) * 2.0**-31 - 0.5
+            a, b = _amplitude(reals, singles, start + k)
+            x += a * u - b * v
+            y += a * v + b * u
+        sketches[state] = x * x + y * y
+
+
+@device_function
+def _same(reals, singles, size, left, right, tolerance):  # type: ignore[no-untyped-def]
+    """Return whether |left - phase * right| <= tolerance for some phase, as
+    `protocol.equal_up_to_phase`."""
+    x = y = 0.0
+    for k in range(size):
+        a, b = _amplitude(reals, singles, right + k)
+        c, d = _amplitude(reals, singles, left + k)
+        x += a * c + b * d
+        y += a * d - b * c
+    length = math.hypot(x, y)
+    if length < 0.5:
+        return False
+    x /= length
+    y /= length
+    gap = 0.0
+    for k in range(size):
+        a, b = _amplitude(reals, singles, left + k)
+        c, d = _amplitude(reals, singles, right + k)
+        u = a - x * c + y * d
+        v = b - x * d - y * c
+        gap += u * u + v * v
+    return gap <= tolerance * tolerance
+
+
+@kernel(
+    types.REALS,
+    types.SINGLES,
+    types.INT,
+    types.I64,
+    types.I64,
+    types.REALS,
+    types.REAL,
+    types.REAL,
+    types.I64,
+    types.I64,
+    types.I64,
+    group="deferred",
+)
+def equals(  # type: ignore[no-untyped-def]
+    reals, singles, n, ordinals, order, sketches_, near, tolerance, control, kept, into
+):
+    """Fill into[k] with the state that represents state k; see `Ensemble.equals`. `order`: by
+    sketches_; `kept`: int64 [states]."""
+    size = np.int64(1) << n
+    count = 0
+    for k in range(order.size):
+        if control[0]:
+            return
+        at = order[k]
+        into[at] = at
+        other = count - 1
+        while other >= 0 and sketches_[at] - sketches_[kept[other]] <= near:
+            left, right = ordinals[kept[other]] << n, ordinals[at] << n
+            if _same(reals, singles, size, left, right, tolerance):
+                into[at] = kept[other]
+                break
+            other -= 1
+        if into[at] == at:
+            kept[count] = at
+            count += 1
+
+
+@kernel(
+    types.REALS,
+    types.SINGLES,
+    types.INT,
+    types.I64,
+    types.I64,
+    types.I64,
+    types.REALS,
+    types.INT,
+    types.INT,
+    types.REALS,
+    types.I64,
+    group="deferred",
+)
+def locate(  # type: ignore[no-untyped-def]
+    reals, singles, n, ordinals, order, begins, draws, first, last, cumulative, indices
+):
+    """Fill indices[s] with the basis state of draws[s], for the draws order[begins[k] : begins[k +
+    1]] of state k; see `protocol.sample`. `cumulative`: float64 [2**n]."""
+    size = np.int64(1) << n
+    for state in range(first, last):
+        if begins[state] == begins[state + 1]:
+            continue
+        start = ordinals[state] << n
+        total = 0.0
+        for k in range(size):
+            x, y = _amplitude(reals, singles, start + k)
+            total += x * x + y * y
+            cumulative[k] = total
+        for s in range(begins[state], begins[state + 1]):
+            t = draws[order[s]] * total
+            low, high = np.int64(0), size - 1  # the first whose sum is greater than t, or the last
+            while low < high:
+                middle = (low + high) >> 1
+                if cumulative[middle] > t:
+                    high = middle
+                else:
+                    low = middle + 1
+            indices[order[s]] = low
+
 
 MOST_QUBITS = 12  # a state is one block of sums, and one tile
 _FIRST = 16  # initial capacity in states
@@ -44,11 +310,11 @@ def _over(
     thread_pool.run(work, count, grain)
 
 
-def apply_steps(
+def apply_steps_stacked_states(
     sweeper: BlockExecutor,
     table: State,
     num_qubits: int,
-    ordinals: Numbers,
+    ordinals: protocol.Numbers,
     segment: GateList,
     floats: NDArray[np.float64],
 ) -> None:
@@ -57,7 +323,7 @@ def apply_steps(
     size = max(2 << num_qubits, 2 * LANES)
 
     def work(first: int, last: int, thread: int) -> None:
-        kernels.apply_steps(
+        apply_steps(
             reals, singles, num_qubits, ordinals, segment.steps, floats, first, last,
             sweeper.flag, sweeper.scratch(thread, size),
         )  # fmt: skip
@@ -70,7 +336,7 @@ class StackedStates:
 
     def __init__(
         self,
-        states: StateBackend,
+        states: protocol.StateBackend,
         sweeper: BlockExecutor,
         num_qubits: int,
         precision: str,
@@ -105,7 +371,7 @@ class StackedStates:
         state[0] = 1.0
         return number
 
-    def _new(self, count: int) -> Numbers:
+    def _new(self, count: int) -> protocol.Numbers:
         """Numbers of free rows."""
         while len(self._free) < count:
             first = self._numbered
@@ -131,7 +397,7 @@ class StackedStates:
     def _row(self, number: int) -> NDArray[np.complexfloating]:
         return self._table[number << self._num_qubits : (number + 1) << self._num_qubits]
 
-    def copied(self, ordinals: Numbers) -> Numbers:
+    def copied(self, ordinals: protocol.Numbers) -> protocol.Numbers:
         """See `Ensemble`."""
         result = self._new(ordinals.size)
         table = self._table.reshape(-1, 1 << self._num_qubits)
@@ -143,17 +409,17 @@ class StackedStates:
             table[result[part]] = table[ordinals[part]]
         return result
 
-    def copy_of(self, state: StateHandle) -> int:
+    def copy_of(self, state: protocol.StateHandle) -> int:
         """Copy a state of the process, see `Ensemble`."""
         number = int(self._new(1)[0])
         self._row(number)[:] = state.amplitudes
         return number
 
-    def blank(self, ordinals: Numbers) -> Numbers:
+    def blank(self, ordinals: protocol.Numbers) -> protocol.Numbers:
         """See `Ensemble`."""
         return self._new(ordinals.size)
 
-    def release(self, ordinals: Numbers) -> None:
+    def release(self, ordinals: protocol.Numbers) -> None:
         """See `Ensemble`."""
         self._free += ordinals.tolist()
 
@@ -166,19 +432,24 @@ class StackedStates:
         _over(self._sweeper, self._num_qubits, count, work)
 
     def apply(
-        self, ordinals: Numbers, segment: CompiledSegment, floats: NDArray[np.float64]
+        self,
+        ordinals: protocol.Numbers,
+        segment: protocol.CompiledSegment,
+        floats: NDArray[np.float64],
     ) -> None:
         """See `Ensemble`."""
         assert isinstance(segment, GateList)
-        apply_steps(self._sweeper, State(self._table), self._num_qubits, ordinals, segment, floats)
+        apply_steps_stacked_states(
+            self._sweeper, State(self._table), self._num_qubits, ordinals, segment, floats
+        )
 
-    def multiply(self, ordinals: Numbers, matrix: PlacedMatrix) -> None:
+    def multiply(self, ordinals: protocol.Numbers, matrix: PlacedMatrix) -> None:
         """See `Ensemble`."""
         reals, singles = self._parts()
         wires = matrix.wires.size
 
         def work(first: int, last: int, thread: int) -> None:
-            kernels.multiply(
+            multiply(
                 reals,
                 singles,
                 self._num_qubits,
@@ -194,23 +465,21 @@ class StackedStates:
 
         self._over(ordinals.size, work)
 
-    def probs(self, ordinals: Numbers, qubit: int) -> NDArray[np.float64]:
+    def probs(self, ordinals: protocol.Numbers, qubit: int) -> NDArray[np.float64]:
         """See `Ensemble`."""
         reals, singles = self._parts()
         result = np.empty((ordinals.size, 2))
 
         def work(first: int, last: int, _thread: int) -> None:
-            kernels.qubit_weights(
-                reals, singles, self._num_qubits, ordinals, qubit, first, last, result
-            )
+            qubit_weights(reals, singles, self._num_qubits, ordinals, qubit, first, last, result)
 
         self._over(ordinals.size, work)
         return result
 
     def project(
         self,
-        ordinals: Numbers,
-        into: Numbers,
+        ordinals: protocol.Numbers,
+        into: protocol.Numbers,
         *,
         qubit: int,
         outcome: int,
@@ -221,7 +490,7 @@ class StackedStates:
         reals, singles = self._parts()
 
         def work(first: int, last: int, _thread: int) -> None:
-            kernels.project(
+            project(
                 reals,
                 singles,
                 self._num_qubits,
@@ -237,18 +506,18 @@ class StackedStates:
 
         self._over(ordinals.size, work)
 
-    def equals(self, ordinals: Numbers, near: float, tolerance: float) -> Numbers:
+    def equals(self, ordinals: protocol.Numbers, near: float, tolerance: float) -> protocol.Numbers:
         """See `Ensemble`."""
         reals, singles = self._parts()
         result = np.empty(ordinals.size)
 
         def work(first: int, last: int, _thread: int) -> None:
-            kernels.fingerprints(reals, singles, self._num_qubits, ordinals, first, last, result)
+            fingerprints(reals, singles, self._num_qubits, ordinals, first, last, result)
 
         self._over(ordinals.size, work)
         order = np.argsort(result, kind="stable")
         into, kept = np.empty(ordinals.size, np.int64), np.empty(ordinals.size, np.int64)
-        kernels.equals(
+        equals(
             reals,
             singles,
             self._num_qubits,
@@ -266,14 +535,14 @@ class StackedStates:
 
     def sample(
         self,
-        ordinals: Numbers,
-        branch_of: Numbers,
+        ordinals: protocol.Numbers,
+        branch_of: protocol.Numbers,
         key: tuple[int, int],
-        shots: Numbers,
+        shots: protocol.Numbers,
         *,
         draw: int,
         ordered: bool,
-    ) -> Numbers:
+    ) -> protocol.Numbers:
         """Sample as `Ensemble.sample`, always in the order of the shots."""
         del ordered
         reals, singles = self._parts()
@@ -284,7 +553,7 @@ class StackedStates:
         np.cumsum(np.bincount(branch_of, minlength=ordinals.size), out=begins[1:])
 
         def work(first: int, last: int, thread: int) -> None:
-            kernels.locate(
+            locate(
                 reals,
                 singles,
                 self._num_qubits,

@@ -24,12 +24,17 @@ from simulators.circuit import gates
 from simulators.circuit.ir import Circuit
 from simulators.compiler.simd import LANES
 from simulators.engine import PauliSum
-from simulators.execution import pauli_sums
+from simulators.execution import outputs
 from simulators.statevector.backend.gate_list import place_all
 from simulators.statevector.backend.matrix import PlacedMatrix, by_columns, multiply, place
-from simulators.statevector.gradient import apply_observable
-from simulators.statevector.gradient.reverse_kernel import apply_inverse
-from simulators.statevector.gradient.tiles import LOW_QUBITS, STEP, TILE_QUBITS, arrange
+from simulators.statevector.gradient import reverse_kernel
+from simulators.statevector.gradient.reverse_kernel import (
+    LOW_QUBITS,
+    STEP,
+    TILE_QUBITS,
+    apply_inverse,
+    arrange,
+)
 from simulators.statevector.small.gate_kernels import COUNTS
 from simulators.statevector.state import BlockExecutor, State
 
@@ -148,8 +153,8 @@ def gradient(
     Raises Stopped.
     """
     result = np.zeros(way.num_slots)
-    strings = pauli_sums.terms((observable,), state.num_qubits)
-    apply_observable.apply(sweeper, state, other, strings, observable.coefficients)
+    strings = outputs.terms((observable,), state.num_qubits)
+    reverse_kernel.apply(sweeper, state, other, strings, observable.coefficients)
     sweeper.passed(1)
     for part in way.parts:
         if isinstance(part, PlacedMatrix):

@@ -1,33 +1,47 @@
-"""Reverse pass over two states, tile by tile, with the sums for derivatives.
-
-Factors go backwards through `tiles.arrange`: the inverse of a factor touches the same
-amplitudes. The sums of a factor with a free parameter are taken before its inverse is applied. They
-run over fixed groups of tiles, so they have the same bits for any number of threads.
-"""
+"""Passes of adjoint differentiation: observables applied, and both states back in tiles."""
 
 from __future__ import annotations
 
 import numpy as np
+from numpy.typing import NDArray
 
 from simulators.circuit.gates import PHASE, REAL
-from simulators.compiler.kernel import (
-    I64,
-    INT,
-    REALS,
-    REALS2,
-    REALS3,
-    SINGLES,
-    WORD,
-    WORDS2,
-    device_function,
-    kernel,
+from simulators.compiler import kernel as types
+from simulators.compiler.kernel import device_function, kernel
+from simulators.compiler.simd import (
+    LANES,
+    choose,
+    imags_of,
+    load as take,
+    reals_of,
+    splat,
+    store as put,
+    store as simd_store,
+    store_both,
+    where,
 )
-from simulators.compiler.simd import LANES, choose, imags_of, reals_of, splat, store_both, where
-from simulators.compiler.simd import load as take
-from simulators.compiler.simd import store as put
-from simulators.statevector.backend.pauli import clear
-from simulators.statevector.small.gate_kernels import apply, multiply, xor_lanes
-from simulators.statevector.state import load, spread, store
+from simulators.statevector.backend import matrix
+from simulators.statevector.backend.matrix import (
+    EVEN,
+    MANY,
+    ODD,
+    add_signs,
+    clear,
+    parity_sign,
+    walsh,
+)
+from simulators.statevector.small.gate_kernels import (
+    apply as gate_kernels_apply,
+    multiply,
+    xor_lanes,
+)
+from simulators.statevector.state import BLOCK_QUBITS, BlockExecutor, State, load, spread, store
+
+# Reverse pass over two states, tile by tile, with the sums for derivatives.
+#
+# Factors go backwards through `arrange`: the inverse of a factor touches the same amplitudes. The
+# sums of a factor with a free parameter are taken before its inverse is applied. They run over
+# fixed groups of tiles, so they have the same bits for any number of threads.
 
 _0, _1, _2, _4 = np.uint64(0), np.uint64(1), np.uint64(2), np.uint64(4)
 _LANES = np.uint64(LANES)
@@ -164,8 +178,9 @@ def _within(re, im, re2, im2, end, kind, mask, zero_bits, one_bits, eight, into)
 
 
 @kernel(
-    REALS, SINGLES, REALS, SINGLES, INT, WORD, WORDS2, I64, INT, INT, REALS2, INT, INT, INT, I64,
-    REALS, REALS3, group="gradient",
+    types.REALS, types.SINGLES, types.REALS, types.SINGLES, types.INT, types.WORD, types.WORDS2,
+    types.I64, types.INT, types.INT, types.REALS2, types.INT, types.INT, types.INT, types.I64,
+    types.REALS, types.REALS3, group="gradient",
 )  # fmt: skip
 def apply_inverse(  # type: ignore[no-untyped-def]
     reals, singles, reals2, singles2, n, tile, placed, columns, first_step, last_step, floats,
@@ -235,8 +250,8 @@ def apply_inverse(  # type: ignore[no-untyped-def]
                             )
                             continue
                         _within(re, im, re2, im2, end, kind, mask, zero_bits, one_bits, eight, into)
-                    apply(re, im, size, kind, mask, zero_bits, one_bits, floats, row)
-                    apply(re2, im2, size, kind, mask, zero_bits, one_bits, floats, row)
+                    gate_kernels_apply(re, im, size, kind, mask, zero_bits, one_bits, floats, row)
+                    gate_kernels_apply(re2, im2, size, kind, mask, zero_bits, one_bits, floats, row)
             for at in range(0, size, stretch):
                 start = np.int64(base | spread(np.uint64(at // stretch), above))
                 if reals.size and stretch >= LANES:
@@ -245,3 +260,254 @@ def apply_inverse(  # type: ignore[no-untyped-def]
                 else:
                     store(reals, singles, start, stretch, re, im, at)
                     store(reals2, singles2, start, stretch, re2, im2, at)
+
+
+# Application of a Pauli sum to a state, into a second state.
+
+
+@device_function
+def _add(re, im, second, at, even, odd, need, end, inner):  # type: ignore[no-untyped-def]
+    """Add (even[j] + i odd[j]) b[j] to (re, im)[j ^ inner], for j < end. b: the amplitudes from
+    second[at] on, in memory; `need`: EVEN, ODD: factors that are not 0."""
+    low = inner & _LOW
+    by_1, by_2, by_4 = where(_0, ~low & _1), where(_0, ~low & _2), where(_0, ~low & _4)
+    x = splat(0.0)
+    y = splat(0.0)
+    j = _0
+    while j < end:
+        k = j ^ (inner & ~_LOW)
+        a, b = reals_of(second, at + _2 * j), imags_of(second, at + _2 * j)
+        if need & EVEN:
+            x = take(even, j)
+        if need & ODD:
+            y = take(odd, j)
+        a, b = x * a - y * b, x * b + y * a
+        if low:
+            a, b = xor_lanes(a, by_1, by_2, by_4), xor_lanes(b, by_1, by_2, by_4)
+        simd_store(re, k, take(re, k) + a)
+        simd_store(im, k, take(im, k) + b)
+        j += _LANES
+
+
+@device_function
+def _put_row(array, at, re, im, end):  # type: ignore[no-untyped-def]
+    """Store amplitudes from array[at] on."""
+    j = _0
+    while j < end:
+        store_both(array, at + _2 * j, take(re, j), take(im, j))
+        j += _LANES
+
+
+@device_function
+def _scaled(partner, low, zs, factors, part_, use_walsh, even, end, eight):  # type: ignore[no-untyped-def]
+    """Set even[j] to the sum of the strings' factors with their signs; `part_`: 0 real, 1
+    imaginary."""
+    clear(even, end)
+    for t in range(zs.size):
+        weight = parity_sign(partner & zs[t]) * factors[t, part_]
+        if use_walsh:
+            even[zs[t] & low] += weight
+        elif weight != 0.0:
+            add_signs(even, end, zs[t] & low, weight, eight)
+    if use_walsh:
+        walsh(even, end)
+
+
+@kernel(
+    types.REALS,
+    types.SINGLES,
+    types.REALS,
+    types.SINGLES,
+    types.INT,
+    types.U64,
+    types.I64,
+    types.I64,
+    types.U64,
+    types.REALS2,
+    types.INT,
+    types.INT,
+    types.REALS,
+    group="gradient",
+)
+def _apply(  # type: ignore[no-untyped-def]
+    reals, singles, reals2, singles2, size, xs, starts, needs, zs, factors, first, last, scratch
+):
+    """Set blocks first .. last - 1 of the first state to the sum applied to the second.
+
+    Strings starts[g] .. starts[g + 1] - 1 flip xs[g]; factors[t]: (re, im) of string t's factor;
+    needs[g]: EVEN, ODD: parts that are not 0.
+    """
+    re, im = scratch[:size], scratch[size : 2 * size]
+    even, odd = scratch[2 * size : 3 * size], scratch[3 * size : 4 * size]
+    eight = scratch[4 * size :]
+    end = np.uint64(size)
+    low = np.uint64(size - 1)
+    for block in range(first, last):
+        clear(re, end)
+        clear(im, end)
+        for g in range(xs.size):
+            begin, stop = starts[g], starts[g + 1]
+            partner = (np.uint64(block * size) ^ xs[g]) & ~low
+            need = needs[g]
+            use_walsh = stop - begin >= MANY
+            mine, own = zs[begin:stop], factors[begin:stop]
+            if need & EVEN:
+                _scaled(partner, low, mine, own, 0, use_walsh, even, end, eight)
+            if need & ODD:
+                _scaled(partner, low, mine, own, 1, use_walsh, odd, end, eight)
+            if reals.size:
+                _add(re, im, reals2, _2 * partner, even, odd, need, end, xs[g] & low)
+            else:
+                _add(re, im, singles2, _2 * partner, even, odd, need, end, xs[g] & low)
+        if reals.size:
+            _put_row(reals, np.uint64(2 * block * size), re, im, end)
+        else:
+            _put_row(singles, np.uint64(2 * block * size), re, im, end)
+
+
+def apply(
+    sweeper: BlockExecutor,
+    state: State,
+    into: State,
+    strings: list[tuple[int, int]],
+    coefficients: NDArray[np.float64],
+) -> None:
+    """Set `into` to the sum of coefficients[t] times string t, applied to the state."""
+    groups = matrix.pauli_groups(strings)
+    order = [t for group in groups for t in group.members]
+    sizes = [len(group.members) for group in groups]
+    xs = np.array([group.x for group in groups], np.uint64)
+    zs = np.array([strings[t][1] for t in order], np.uint64)
+    phases = [1j ** ((strings[t][0] & strings[t][1]).bit_count() % 4) for t in order]
+    scaled = [phase * coefficients[t] for phase, t in zip(phases, order, strict=True)]
+    factors = np.array([(f.real, f.imag) for f in scaled]).reshape(-1, 2)
+    starts = np.cumsum([0, *sizes])
+    needs = np.array([group.need for group in groups])
+    source, target = matrix.padded(state), matrix.padded(into)
+    unit = min(BLOCK_QUBITS, source.num_qubits)
+
+    def work(first: int, last: int, number: int) -> None:
+        _apply(
+            target.reals,
+            target.singles,
+            source.reals,
+            source.singles,
+            1 << unit,
+            xs,
+            starts,
+            needs,
+            zs,
+            factors,
+            first,
+            last,
+            sweeper.scratch(number, (4 << unit) + LANES),
+        )
+
+    sweeper.parallel_for(source.num_qubits, unit, work)
+    if target is not into:
+        into.amplitudes[:] = target.amplitudes[: into.amplitudes.size]
+
+
+# Division of steps into passes over tiles.
+#
+# A tile is the 2**k amplitudes that k chosen qubits span. Factors of a tile's pass move amplitude
+# only within tiles; controls and phases may be on any qubit. Factors that share no qubit, or share
+# it only diagonally, may be reordered. The order depends on the structure alone.
+
+TILE_QUBITS = 13  # 2**13 amplitudes in double are 128 kB: second cache
+LOW_QUBITS = 5  # always in the tile, so that memory accesses are 512 consecutive bytes
+
+# Columns of a placed step.
+KIND, MASK, ZERO, ONE, OUTER, VALUE, STEP = range(7)
+
+_WINDOW = 1000  # skipped steps before a pass is closed: keeps planning linear
+
+
+@device_function
+def compress(word, tile):  # type: ignore[no-untyped-def]
+    """Bits of `word` at the positions of `tile`, packed together."""
+    result = _0
+    at = _0
+    while tile:
+        low = tile & (~tile + _1)
+        if word & low:
+            result |= _1 << at
+        at += _1
+        tile ^= low
+    return result
+
+
+@device_function
+def _count(word):  # type: ignore[no-untyped-def]
+    total = 0
+    while word:
+        word &= word - _1
+        total += 1
+    return total
+
+
+@kernel(
+    types.WORDS2,
+    types.INT,
+    types.INT,
+    types.WORD,
+    types.I64,
+    types.I64,
+    types.WORDS2,
+    types.WORDS2,
+    returns=types.INT,
+    group="gradient",
+)
+def arrange(ints, n, room, low, next_, starts, tiles, placed):  # type: ignore[no-untyped-def]
+    """Divide steps into passes; returns the number of passes.
+
+    Pass p is rows starts[p] .. starts[p + 1] - 1 of `placed` (int columns above; STEP is the row of
+    `ints` of its origin), with the qubits tiles[p, 0]. `next_`: scratch, int64 [steps + 1].
+    """
+    steps = ints.shape[0]
+    everything = (_1 << np.uint64(n)) - _1
+    for k in range(steps + 1):
+        next_[k] = k  # a list of the steps not yet taken: next_[k + 1] follows k
+    out = 0
+    passes = 0
+    while next_[0] < steps:
+        tile = low & everything
+        moved = seen = _0  # qubits of skipped steps: moved along; acted on
+        left = 0
+        before = -1
+        k = next_[0]
+        starts[passes] = out
+        while k < steps and (moved != everything or not n) and left < _WINDOW:
+            mask = ints[k, 1]
+            moves = ints[k, 2] ^ ints[k, 3]
+            fits = not (moves & seen) and not (mask & moved)
+            if fits and moves & ~tile:
+                fits = _count(tile | moves) <= room
+            if fits:
+                tile |= moves
+                placed[out, STEP] = k
+                out += 1
+                next_[before + 1] = next_[k + 1]
+            else:
+                moved |= moves
+                seen |= mask
+                left += 1
+                before = k
+            k = next_[k + 1]
+        for q in range(n):
+            if _count(tile) < room:
+                tile |= _1 << np.uint64(q)
+        tiles[passes, 0] = tile
+        passes += 1
+    starts[passes] = out
+    for p in range(passes):
+        tile = tiles[p, 0]
+        for r in range(starts[p], starts[p + 1]):
+            k = placed[r, STEP]
+            placed[r, KIND] = ints[k, 0]
+            placed[r, MASK] = compress(ints[k, 1], tile)
+            placed[r, ZERO] = compress(ints[k, 2], tile)
+            placed[r, ONE] = compress(ints[k, 3], tile)
+            placed[r, OUTER] = ints[k, 1] & ~tile
+            placed[r, VALUE] = ints[k, 2] & ~tile
+    return passes

@@ -11,16 +11,10 @@ from __future__ import annotations
 import numpy as np
 
 from simulators.circuit import gates
-from simulators.compiler.bit_ops import count, mapped
 from simulators.compiler.kernel import I64, INT, INTS2, NAMES, U16, WORDS2, device_function, kernel
+from simulators.compiler.simd import count, mapped
 from simulators.statevector.planning import fusion as f
-from simulators.statevector.planning.real_rotations import (
-    P_MASK,
-    P_NUMBERS,
-    P_ONE,
-    P_PARITY,
-    P_ZERO,
-)
+from simulators.statevector.planning.fusion import P_MASK, P_NUMBERS, P_ONE, P_PARITY, P_ZERO
 from simulators.statevector.small.gate_kernels import COUNTS, masks
 
 # Rows of constant numbers; those of operations follow them.

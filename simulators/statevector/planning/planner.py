@@ -1,13 +1,8 @@
-"""Planner of one gate segment of a wide state, in two parts.
-
-`fuse_segment` lowers and fuses gates, for any machine. `tile_program` divides the fused gates into
-sweeps over tiles: a sweep table for the CPU kernels, and the rules of its coefficients. The plan
-depends on the structure and the tile width alone, never on parameters, threads or ranks. It is made
-once, and each binding only computes its coefficients.
-"""
+"""Planner of one gate segment, and reports on its sweep tables."""
 
 from __future__ import annotations
 
+from collections import Counter
 from typing import Any
 
 import msgspec
@@ -17,13 +12,23 @@ from numpy.typing import NDArray
 from simulators.circuit.gates import UNITARY
 from simulators.circuit.ir import Circuit
 from simulators.statevector.checkpoint import arrays_of
-from simulators.statevector.planning import lowering, parameter_binding, tables, tile_selection
-from simulators.statevector.planning import tables as t
+from simulators.statevector.planning import (
+    fusion as f,
+    lowering,
+    parameter_binding,
+    tables,
+    tables as t,
+    tile_selection,
+)
 from simulators.statevector.planning.fusion import COLUMNS as ELEMENT_COLUMNS
-from simulators.statevector.planning.fusion import fuse
-from simulators.statevector.planning.phase_gadgets import merge_phase_gadgets
-from simulators.statevector.planning.real_rotations import factor_real_rotations
 from simulators.statevector.small.gate_kernels import COUNTS, MAX_PIECES
+
+# Planner of one gate segment of a wide state, in two parts.
+#
+# `fuse_segment` lowers and fuses gates, for any machine. `tile_program` divides the fused gates
+# into sweeps over tiles: a sweep table for the CPU kernels, and the rules of its coefficients. The
+# plan depends on the structure and the tile width alone, never on parameters, threads or ranks. It
+# is made once, and each binding only computes its coefficients.
 
 WIDTHS = {"double": 14, "single": 15}  # wires of a tile, at most: 256 kB
 LEAST_WIDTH = t.LANE_WIRES + 4  # a gate with three conditions fits
@@ -223,7 +228,7 @@ def _lowered(
         make()
     lowering.settle(wires, pieces, elements, result)
     size, num_pieces = result.tolist()
-    size = merge_phase_gadgets(
+    size = f.merge_phase_gadgets(
         elements, size, pieces, np.empty(64, np.int64), np.empty(64, np.int64)
     )
     if ends.measured >= 0:
@@ -238,9 +243,11 @@ def _fused(draft: _LoweredSegment, ends: SegmentContext) -> _LoweredSegment:
     """Draft with its blocks."""
     values, block_of, size = draft.values, draft.block_of, draft.elements
     fused = np.empty((size, ELEMENT_COLUMNS), np.int64)
-    num_blocks = fuse(values[t.ELEMENTS], size, fused, block_of, np.empty((5, size + 64), np.int64))
+    num_blocks = f.fuse(
+        values[t.ELEMENTS], size, fused, block_of, np.empty((5, size + 64), np.int64)
+    )
     result = np.empty(4, np.int64)
-    factor_real_rotations(
+    f.factor_real_rotations(
         fused,
         num_blocks,
         block_of,
@@ -358,3 +365,72 @@ def _circuit_matrices(circuit: Circuit, used: int) -> tuple[NDArray[np.int64], N
             place += matrix.size
     constants = np.concatenate(results).view(np.float64) if results else np.empty(0)
     return offsets, constants
+
+
+# Reports on sweep tables, for `explain --plan` and for tests that compare plans.
+
+_NAMES = {
+    t.SWAP_LANE_ROW: "lane",
+    **{t.DENSE + k: f"dense{k}" for k in (1, 2, 3)},
+    **{t.REAL + k: f"real{k}" for k in (1, 2, 3)},
+    t.PERMUTE_ROWS: "map",
+    t.PHASE: "phase",
+}
+
+
+class SweepReport(msgspec.Struct, frozen=True):
+    """Report of one pass."""
+
+    wires: tuple[int, ...]  # wires of its tile above the lanes
+    operations: tuple[tuple[str, int], ...]  # number of each kind
+    amplitudes: int  # visited amplitudes
+    work: float  # cost of its operations on a full state; SWEEP is one visit
+
+    @property
+    def text(self) -> str:
+        """List its operations as text."""
+        return ", ".join(f"{count} {name}" for name, count in self.operations)
+
+
+def describe_sweeps(plan: t.SweepTable) -> tuple[SweepReport, ...]:
+    """Report of each pass of a table."""
+    results = []
+    for number in range(len(plan.live)):
+        places = plan.places[number, : plan.width].tolist()
+        rows = plan.ops[plan.starts[number] : plan.starts[number + 1]].tolist()
+        alive = int(plan.live[number]) | sum(1 << wire for wire in places)
+        kinds = Counter(_NAMES[row[t.KIND]] for row in rows)
+        results.append(
+            SweepReport(
+                tuple(places[5:]),
+                tuple(sorted(kinds.items())),
+                1 << alive.bit_count(),
+                sum(_cost(row) for row in rows),
+            )
+        )
+    return tuple(results)
+
+
+def cost(plan: t.SweepTable) -> float:
+    """Cost of all sweeps; SWEEP is loading and storing the state once."""
+    size = float(1 << plan.num_wires)
+    return sum((f.SWEEP + each.work) * each.amplitudes / size for each in describe_sweeps(plan))
+
+
+def sweeps(plan: t.SweepTable) -> float:
+    """Number of times that the full state is loaded and stored."""
+    return sum(each.amplitudes for each in describe_sweeps(plan)) / float(1 << plan.num_wires)
+
+
+def _cost(row: list[int]) -> float:
+    kind = row[t.KIND]
+    if kind == t.SWAP_LANE_ROW:
+        return f.LANE_SWAP
+    part = 0.5 ** (row[t.OUTER_MASK].bit_count() + row[t.ROW_MASK].bit_count())
+    if kind == t.PERMUTE_ROWS:
+        return f.PERMUTATION
+    if kind == t.PHASE:
+        return f.DIAGONALS * part
+    if kind > t.REAL:
+        return 0.5 * f.ONE_WIRE * 2.0 ** (kind - t.REAL - 1) * part
+    return f.ONE_WIRE * 2.0 ** (kind - t.DENSE - 1) * part

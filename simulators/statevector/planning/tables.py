@@ -62,8 +62,8 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from simulators.compiler.bit_ops import lowest
 from simulators.compiler.kernel import device_function
+from simulators.compiler.simd import lowest
 
 LANE_WIRES = 5
 LANES = 1 << LANE_WIRES

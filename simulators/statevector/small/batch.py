@@ -13,47 +13,60 @@ from numpy.typing import NDArray
 from simulators.catalog import SMALL_QUBITS
 from simulators.circuit.gates import FIRST_GATE
 from simulators.circuit.ir import Circuit, outcome_width
-from simulators.compiler.arrays import aligned, as_numbers, as_reals, as_short, as_words
-from simulators.compiler.kernel import (
-    F64,
-    F64_2,
-    I32,
-    I64,
-    INT,
-    NAMES,
-    REALS,
-    REALS2,
-    REALS3,
-    U8,
-    U16,
-    U32,
-    WORD,
-    WORDS2,
-    device_function,
-    kernel,
+from simulators.compiler import kernel as types
+from simulators.compiler.kernel import device_function, kernel
+from simulators.compiler.simd import (
+    LANES,
+    aligned,
+    as_numbers,
+    as_reals,
+    as_short,
+    as_words,
+    load,
+    odd,
+    splat,
+    store,
 )
-from simulators.compiler.simd import LANES, load, odd, splat, store
-from simulators.control import RunControl
-from simulators.engine import Request
-from simulators.execution.pauli_sums import FIRST_TERM
-from simulators.execution.rng import count_below
-from simulators.execution.sampling import shot_bytes
-from simulators.results import EngineResult
-from simulators.statevector.small.counts import ELSEWHERE, MAX_CLBITS, NOTHING, STOPPED, scan
-from simulators.statevector.small.gate_kernels import MAX_PIECES, across, masks
-from simulators.statevector.small.merge_rules import is_merged
-from simulators.statevector.small.merged_evolution import MergedEvolution
-from simulators.statevector.small.observable_arrays import ObservableArrays
-from simulators.statevector.small.sampling_kernels import (
+from simulators.engine import EngineResult, PauliSum, Request, RunControl
+from simulators.execution import outputs
+from simulators.execution.outputs import FIRST_TERM
+from simulators.execution.sampling import count_below, shot_bytes
+from simulators.statevector.small.counts import (
     CELLS_ROOM,
+    ELSEWHERE,
     MAPS,
+    MAX_CLBITS,
+    NOTHING,
+    STOPPED,
     gather,
     marginalize,
     readout_map,
     record,
     sample,
+    scan,
 )
-from simulators.statevector.small.small_matrices import load_numbers
+from simulators.statevector.small.gate_kernels import MAX_PIECES, across, masks
+from simulators.statevector.small.merged_evolution import MergedEvolution, is_merged
+from simulators.statevector.small.pair_kernel import load_numbers
+
+# Observables of a request as flat arrays for compiled code.
+
+
+class ObservableArrays:
+    """Strings of a list of observables in the form of the kernel."""
+
+    def __init__(self, observables: tuple[PauliSum, ...], num_qubits: int) -> None:
+        terms = outputs.terms(observables, num_qubits)
+        factors = [1j ** ((x & z).bit_count() % 4) for x, z in terms]
+        sizes = [len(item.labels) for item in observables]
+        self.observables = observables
+        self.num_qubits = num_qubits
+        self.masks = np.array(terms, np.uint64).reshape(-1, 2)
+        self.factors = np.array([(f.real, -f.imag) for f in factors]).reshape(-1, 2)
+        self.coefficients = np.concatenate([np.zeros(0), *[o.coefficients for o in observables]])
+        self.ends = np.cumsum([0, *sizes])
+        self.means = np.empty(LANES * len(terms))
+
 
 COUNTS, PROBABILITIES, EXPECTATION, MEMORY = 1, 2, 4, 8  # outputs, as a mask
 
@@ -173,8 +186,12 @@ def _distribution(size, bits, maps, probs, table, width, outcomes, values):  # t
 
 
 @kernel(
-    U8, NAMES, U16, U16, U16, F64, I32, F64_2, I64, INT, INT, INT, INT, INT, WORD, WORD, INT,
-    WORDS2, REALS2, REALS, I64, REALS, U8, U32, U32, U8, REALS, U32, REALS3, U8, INT, returns=INT,
+    types.U8, types.NAMES, types.U16, types.U16, types.U16, types.F64, types.I32, types.F64_2,
+    types.I64, types.INT, types.INT, types.INT, types.INT, types.INT, types.WORD, types.WORD,
+    types.INT,
+    types.WORDS2, types.REALS2, types.REALS, types.I64, types.REALS, types.U8, types.U32,
+    types.U32, types.U8, types.REALS, types.U32, types.REALS3, types.U8, types.INT,
+    returns=types.INT,
     group="deferred",
 )  # fmt: skip
 def run(  # type: ignore[no-untyped-def]

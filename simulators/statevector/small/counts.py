@@ -11,34 +11,258 @@ from numpy.typing import NDArray
 
 from simulators.catalog import COUNTS_QUBITS
 from simulators.circuit.gates import BARRIER, DELAY, DELAY_DT, FIRST_GATE, GATES, MEASURE, RESET
-from simulators.compiler.arrays import (
+from simulators.compiler import kernel as types
+from simulators.compiler.kernel import device_function, inline_function, kernel
+from simulators.compiler.simd import (
+    LANES,
+    SHORTS,
     aligned,
     as_numbers,
     as_reals,
     as_short,
     as_tallies,
     as_words,
+    at_most,
+    fill_short,
+    load,
+    put_word,
     read_reals,
     read_short,
 )
-from simulators.compiler.kernel import BYTES, I64, INT, NAMES, U8, WORD, device_function, kernel
-from simulators.compiler.simd import LANES
+from simulators.execution.sampling import LOOK, block, uniform
 from simulators.statevector.small.gate_kernels import MAX_PIECES, apply, masks, matrices
-from simulators.statevector.small.sampling_kernels import (
-    CELLS_ROOM,
-    MAPS,
-    gather,
-    marginalize,
-    readout_map,
-    sample,
-)
+
+# Inverse-CDF sampling with a guide table, and packing of outcomes, for small circuits.
+#
+# With t = u * total, the outcome is the first index whose cumulative probability is greater than t.
+# A guide table over the highest bits of u gives the index to start from (Devroye 1986); most of its
+# cells lie within one outcome, so most shots need one look-up and no comparison.
+
+CELL_BITS = 12
+CELLS = 1 << CELL_BITS
+CELLS_ROOM = CELLS + SHORTS  # whole vectors are written
+MAP_BITS = 7  # bits of a basis state, or of the measured qubits, that one table of a map takes
+MAP = 1 << MAP_BITS
+MAPS = 4 * MAP + 2 * COUNTS_QUBITS
+APART = 4  # separate tallies: consecutive shots with the same outcome do not wait for each other
+
+_DIRTY = np.uint64(1 << 15)  # a cell in which an outcome ends
+_ROOM = 1e-15  # relative tolerance of a cell's border
+_FEW = 256
+_FINE = np.uint64(4)
+_SHIFT = np.uint64(64 - CELL_BITS)
+_LOOK = np.uint64(LOOK)
+_0, _1, _8 = np.uint64(0), np.uint64(1), np.uint64(8)
+_7, _LOW = np.uint64(MAP_BITS), np.uint64(MAP - 1)
+_MAP_1, _MAP_2, _MAP_3 = np.uint64(MAP), np.uint64(2 * MAP), np.uint64(3 * MAP)
+
+
+@device_function
+def _build_guide_table(edges, shift, cumulative, table):  # type: ignore[no-untyped-def]
+    """Fill table[cell] with the group of 2**shift outcomes of its first draw, and perhaps _DIRTY.
+
+    There are `edges` groups; the last one's end is the total. The loop has no conditional writes: a
+    mispredicted branch costs more. Entries at `next_` or after it are not final yet.
+    """
+    scale = np.float64(CELLS) / cumulative[(edges << shift) - _1]
+    next_ = _0
+    for group in range(edges - _1):
+        place = cumulative[((group + _1) << shift) - _1] * scale
+        low = min(np.uint64(np.int64(place * (1.0 - _ROOM))), np.uint64(CELLS))
+        high = min(np.uint64(np.int64(place * (1.0 + _ROOM))) + _1, np.uint64(CELLS))
+        fill_short(table, next_, group)
+        at = next_ + np.uint64(SHORTS)
+        while at < low:
+            fill_short(table, at, group)
+            at += np.uint64(SHORTS)
+        next_ = max(next_, low)
+        table[next_] = group | _DIRTY
+        table[max(next_, high - _1)] = group | _DIRTY  # high is low + 1, rarely low + 2
+        next_ = max(next_, high)
+    while next_ < CELLS:
+        fill_short(table, next_, edges - _1)
+        next_ += np.uint64(SHORTS)
+
+
+@inline_function
+def _sample_direct(word, last, total, cumulative, table):  # type: ignore[no-untyped-def]
+    """Outcome of one shot, if each outcome has its cells."""
+    entry = np.uint64(table[word >> _SHIFT])
+    if entry & _DIRTY:
+        t = uniform(word) * total
+        entry ^= _DIRTY
+        while cumulative[entry] <= t and entry < last:
+            entry += _1
+    return entry
+
+
+@inline_function
+def _sample_grouped(word, last, total, cumulative, table):  # type: ignore[no-untyped-def]
+    """Outcome of one shot, if each group of 16 outcomes has its cells."""
+    group = np.uint64(table[word >> _SHIFT])
+    t = uniform(word) * total
+    if group & _DIRTY:
+        group ^= _DIRTY
+        while cumulative[(group << _FINE) + np.uint64(15)] <= t and group < last >> _FINE:
+            group += _1
+    k = group << _FINE
+    result = at_most(load(cumulative, k), t) + at_most(load(cumulative, k + _8), t)
+    return min(k + np.uint64(result), last)
+
+
+@device_function
+def sample(size, cumulative, table, shots, seed, binding, counts, control):  # type: ignore[no-untyped-def]
+    """Fill counts[k] with the number of shots with outcome k < size (draw 0 of each); incomplete if
+    the control flag is set meanwhile.
+
+    `table`: uint16 [CELLS_ROOM]; `counts`: int64 [max(size, APART * 256)].
+    """
+    end = np.uint64(size)
+    last = end - _1
+    total = cumulative[last]
+    full = np.uint64(shots >> 2)
+    rest = shots & 3
+    number = _0
+    if size <= _FEW:
+        _build_guide_table(end, _0, cumulative, table)
+        for k in range(APART * size):
+            counts[k] = 0
+        while number < full:
+            if not number & _LOOK and control[0]:
+                return
+            number += _1
+            a, b, c, d = block(number, _0, seed, binding)
+            counts[_sample_direct(a, last, total, cumulative, table)] += 1
+            counts[_sample_direct(b, last, total, cumulative, table) + end] += 1
+            counts[_sample_direct(c, last, total, cumulative, table) + end + end] += 1
+            counts[_sample_direct(d, last, total, cumulative, table) + end + end + end] += 1
+        if rest:
+            a, b, c, d = block(number + _1, _0, seed, binding)
+            for _ in range(rest):
+                counts[_sample_direct(a, last, total, cumulative, table)] += 1
+                a, b = b, c
+        for k in range(size):
+            counts[k] += counts[k + size] + counts[k + 2 * size] + counts[k + 3 * size]
+        return
+    _build_guide_table(end >> _FINE, _FINE, cumulative, table)
+    for k in range(size):
+        counts[k] = 0
+    while number < full:
+        if not number & _LOOK and control[0]:
+            return
+        number += _1
+        a, b, c, d = block(number, _0, seed, binding)
+        counts[_sample_grouped(a, last, total, cumulative, table)] += 1
+        counts[_sample_grouped(b, last, total, cumulative, table)] += 1
+        counts[_sample_grouped(c, last, total, cumulative, table)] += 1
+        counts[_sample_grouped(d, last, total, cumulative, table)] += 1
+    if rest:
+        a, b, c, d = block(number + _1, _0, seed, binding)
+        for _ in range(rest):
+            counts[_sample_grouped(a, last, total, cumulative, table)] += 1
+            a, b = b, c
+
+
+@device_function
+def record(size, cumulative, table, shots, seed, binding, maps, width, into, control):  # type: ignore[no-untyped-def]
+    """Write the clbits of each shot, in order: `width` bytes each of `into`, and up to 7 beyond the
+    last.
+
+    `table`: from `sample`; `maps`: see `readout_map`. The shots are those of `sample`.
+    """
+    last = np.uint64(size) - _1
+    total = cumulative[last]
+    a = b = c = d = _0
+    for shot in range(shots):
+        if not shot & 3:
+            if not np.uint64(shot) & _LOOK and control[0]:
+                return
+            a, b, c, d = block(np.uint64(shot >> 2) + _1, _0, seed, binding)
+        if size <= _FEW:
+            result = _sample_direct(a, last, total, cumulative, table)
+        else:
+            result = _sample_grouped(a, last, total, cumulative, table)
+        a, b, c = b, c, d
+        bits = maps[result & _LOW] | maps[_MAP_1 + (result >> _7)]
+        word = maps[_MAP_2 + (bits & _LOW)] | maps[_MAP_3 + (bits >> _7)]
+        put_word(into, shot * width, word)
+
+
+@device_function
+def readout_map(n, source, clbits, maps):  # type: ignore[no-untyped-def]
+    """Make the map from measured qubits to clbits; returns (number of measured qubits, whether they
+    are 0, 1 .. n - 1).
+
+    `source`: int64, clbit -> qubit or -1, `clbits` of them. Measured qubits are ordered by the
+    highest clbit that each writes, so that outcomes ascend. `maps`: uint64 [MAPS]; four tables for
+    MAP_BITS bits each: of a basis state to the measured qubits' bits, and of those to the clbits.
+    """
+    at_qubit = maps[4 * MAP :]  # by qubit: its index among the measured, plus 1; then its clbits
+    for q in range(2 * n):
+        at_qubit[q] = _0
+    bits = 0
+    for c in range(clbits - 1, -1, -1):
+        if source[c] >= 0:
+            if at_qubit[source[c]] == _0:
+                bits += 1
+                at_qubit[source[c]] = np.uint64(bits)
+            at_qubit[n + source[c]] |= _1 << np.uint64(c)
+    for q in range(n):
+        maps[MAP * (q // MAP_BITS) + (1 << (q % MAP_BITS))] = _0
+    plain = bits == n
+    for q in range(n):
+        if at_qubit[q]:
+            place = np.int64(bits - np.int64(at_qubit[q]))
+            plain = plain and place == q
+            maps[MAP * (q // MAP_BITS) + (1 << (q % MAP_BITS))] = _1 << np.uint64(place)
+            at = MAP * (2 + place // MAP_BITS) + (1 << (place % MAP_BITS))
+            maps[at] = at_qubit[n + q]
+    zero = np.int64(0)  # int64 variable, not a literal: numba would specialise the callee again
+    _complete(maps, zero, n)
+    _complete(maps, zero + 2 * MAP, np.int64(bits))
+    return bits, plain
+
+
+@device_function
+def _complete(maps, first, bits):  # type: ignore[no-untyped-def]
+    """Complete two tables from their entries of one bit; they have `bits` bits in all."""
+    for table in range(2):
+        at = first + MAP * table
+        maps[at] = _0
+        for k in range(1, 1 << min(MAP_BITS, max(0, bits - MAP_BITS * table))):
+            maps[at + k] = maps[at + (k & (k - 1))] | maps[at + (k & -k)]
+
+
+@device_function
+def marginalize(size, bits, maps, weights, into):  # type: ignore[no-untyped-def]
+    """Fill into[j] with the sum of the weights of all basis states whose measured bits are j."""
+    for j in range(1 << bits):
+        into[j] = 0
+    for i in range(size):
+        into[maps[i & (MAP - 1)] | maps[MAP + (i >> MAP_BITS)]] += weights[i]
+
+
+@device_function
+def gather(bits, maps, counts, width, outcomes, values):  # type: ignore[no-untyped-def]
+    """Pack the nonzero counts, ascending; returns their number.
+
+    Writes up to 8 bytes beyond the last of `outcomes`, and one number beyond the last of `values`.
+    """
+    result = 0
+    for j in range(1 << bits):
+        word = maps[2 * MAP + (j & (MAP - 1))] | maps[3 * MAP + (j >> MAP_BITS)]
+        put_word(outcomes, result * width, word)
+        values[result] = counts[j]
+        result += counts[j] != 0
+    return result
+
 
 MAX_CLBITS = 64
 ELSEWHERE, STOPPED, NOTHING = -1, -2, -3  # instead of a number of outcomes
 
 SIZE = 1 << COUNTS_QUBITS
 _ID = GATES["id"].code
-_1 = np.uint64(1)
+
 
 # Byte offsets of the parts of the buffer.
 _GAP = 320  # bytes between states, against cache conflicts
@@ -118,7 +342,9 @@ def _evolve(rows, ops, qubits, params, size, control, re, im, steps, floats):  #
 
 
 @kernel(
-    U8, NAMES, BYTES, BYTES, BYTES, BYTES, I64, INT, INT, INT, INT, WORD, WORD, INT, returns=INT,
+    types.U8, types.NAMES, types.BYTES, types.BYTES, types.BYTES, types.BYTES, types.I64,
+    types.INT, types.INT, types.INT, types.INT, types.WORD, types.WORD, types.INT,
+    returns=types.INT,
     group="small",
 )  # fmt: skip
 def count(  # type: ignore[no-untyped-def]

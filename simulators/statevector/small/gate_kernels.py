@@ -28,28 +28,22 @@ from simulators.circuit.gates import (
     XY_ROTATION,
     TwoLevelFactor,
 )
+from simulators.compiler import simd
 from simulators.compiler.kernel import device_function, inline_function
 from simulators.compiler.simd import (
-    LANES,
     choose,
     exchange_1,
     exchange_2,
     exchange_4,
     load,
-    lower_1,
-    lower_2,
-    lower_4,
     splat,
     store,
-    upper_1,
-    upper_2,
-    upper_4,
     where,
 )
 
 _0, _1, _2, _4 = np.uint64(0), np.uint64(1), np.uint64(2), np.uint64(4)
-_LANES = np.uint64(LANES)
-_LOW = np.uint64(LANES - 1)  # bits of an index that are the lane number
+_LANES = np.uint64(simd.LANES)
+_LOW = np.uint64(simd.LANES - 1)  # bits of an index that are the lane number
 
 
 @inline_function
@@ -112,8 +106,8 @@ def _on_lane_bit(lower: Any, upper: Any) -> Any:
     return apply
 
 
-_on_1, _on_2 = _on_lane_bit(lower_1, upper_1), _on_lane_bit(lower_2, upper_2)
-_on_4 = _on_lane_bit(lower_4, upper_4)
+_on_1, _on_2 = _on_lane_bit(simd.lower_1, simd.upper_1), _on_lane_bit(simd.lower_2, simd.upper_2)
+_on_4 = _on_lane_bit(simd.lower_4, simd.upper_4)
 
 
 @device_function

@@ -1,13 +1,4 @@
-"""Evolution of a small state with neighbouring gates multiplied into one matrix.
-
-Gates on one qubit are multiplied into that qubit's pending 2x2 matrix, which commutes with
-operations that are diagonal on the qubit if it is diagonal too. `merge_rules` chooses the gates on
-two qubits that are multiplied into a 4x4 matrix; all others are applied one by one.
-
-Matrices are computed by the same steps as states, as blocks of 2 or 4 rows. The merging depends on
-the circuit's structure alone, never on parameters or on the number of bindings that run together;
-each amplitude has the same bits for one binding and for eight in the lanes of a vector.
-"""
+"""Choice of the gates that are multiplied into one matrix, and the evolution by them."""
 
 from __future__ import annotations
 
@@ -17,47 +8,153 @@ import numpy as np
 from numpy.typing import NDArray
 
 from simulators.catalog import COUNTS_QUBITS
-from simulators.circuit.gates import COMPLEX, FIRST_GATE, PHASE, REAL
+from simulators.circuit.gates import COMPLEX, FIRST_GATE, GATES, PERMUTATION, PHASE, REAL
 from simulators.circuit.ir import Circuit
-from simulators.compiler.arrays import aligned, as_numbers, as_reals, as_words
-from simulators.compiler.kernel import (
-    F64,
-    F64_2,
-    I32,
-    I64,
-    INT,
-    NAMES,
-    U8,
-    U16,
-    device_function,
-    kernel,
-)
-from simulators.compiler.simd import LANES, load, splat, store
-from simulators.control import RunControl
+from simulators.compiler import kernel as types, simd
+from simulators.compiler.kernel import device_function, inline_function, kernel
+from simulators.compiler.simd import aligned, as_numbers, as_reals, as_words, load, splat, store
+from simulators.engine import RunControl
 from simulators.statevector.small.counts import IM, MAX_CLBITS, RE, STOPPED, scan
 from simulators.statevector.small.gate_kernels import MAX_PIECES, across, masks, within
-from simulators.statevector.small.merge_rules import (
-    DIAGONAL,
-    IDENTITY,
-    KINDS,
-    MAX_RUNS,
-    MOVES,
-    PAIR_COST,
-    REAL_MATRIX,
-    choose_runs,
-    joined,
+from simulators.statevector.small.pair_kernel import (
+    PAIR_FLOATS,
+    absorb,
+    apply_pair,
+    apply_pair_in_lanes,
+    load_numbers,
+    reset,
 )
-from simulators.statevector.small.pair_kernel import PAIR_FLOATS, apply_pair, apply_pair_in_lanes
-from simulators.statevector.small.small_matrices import absorb, load_numbers, reset
+
+# Choice of the gates of a small circuit that are multiplied into one matrix.
+#
+# A run is a sequence of two-qubit gates on one pair of qubits, with no other gate on several qubits
+# between them on either. A run is merged if one 4x4 matrix costs less than its gates one by one,
+# with the one-qubit matrices pending before them. The choice depends on the circuit's structure
+# alone.
+
+MIN_QUBITS = 8  # with fewer, an operation on the state costs as little as one on a matrix
+MIN_OPERATIONS = 128  # with fewer, there is little to merge
+MAX_RUNS = 4096  # runs that are compared; later ones are merged
+
+# Kinds of a pending matrix; the larger includes the smaller, except REAL_ONE and DIAGONAL_ONE,
+# which join to COMPLEX.
+IDENTITY, DIAGONAL, REAL_MATRIX, COMPLEX_MATRIX = range(4)
+
+# Time for each amplitude, in units of a complex product.
+_OVERHEAD = 0.6  # overhead of an operation on all amplitudes
+_ONE_QUBIT = np.array([0.0, 1.0, 1.5, 2.6])
+PAIR_COST = 3.9
+_WORK = {PHASE: 1.0, PERMUTATION: 0.5, REAL: 1.0, COMPLEX: 2.0}  # per affected amplitude
+
+
+def _matrix_kind(name: str) -> int:
+    kinds = {piece.kind for piece in GATES[name].pieces}
+    if not kinds:
+        return IDENTITY
+    if kinds == {PHASE}:
+        return DIAGONAL
+    return REAL_MATRIX if kinds <= {PERMUTATION, REAL} else COMPLEX_MATRIX
+
+
+def _cost_of(name: str) -> float:
+    gate, total = GATES[name], 0.0
+    for piece in gate.pieces:
+        bits = gate.qubits - piece.targets + piece.mask.bit_count()
+        share = 0.5**bits * (1 if piece.kind == PHASE else 2)
+        total += share * (_WORK[piece.kind] + _OVERHEAD)
+    return total
+
+
+def _moves_of(name: str) -> int:
+    gate, moves = GATES[name], 0
+    for piece in gate.pieces:
+        moves |= (piece.low ^ piece.high) << (gate.qubits - piece.targets)
+    return moves
+
+
+# By code: the kind of a gate's matrix; of gates on two qubits, cost and operands moved (as a mask).
+KINDS = np.zeros(FIRST_GATE + len(GATES), np.int64)
+_COSTS = np.zeros(FIRST_GATE + len(GATES))
+MOVES = np.zeros(FIRST_GATE + len(GATES), np.int64)
+for _name, _gate in GATES.items():
+    KINDS[_gate.code] = _matrix_kind(_name)
+    if _gate.qubits == 2:
+        _COSTS[_gate.code], MOVES[_gate.code] = _cost_of(_name), _moves_of(_name)
+
+
+@inline_function
+def joined(left, right):  # type: ignore[no-untyped-def]
+    """Kind of the product of two matrices of these kinds."""
+    if left == right or right == IDENTITY:
+        return left
+    return right if left == IDENTITY else np.int64(COMPLEX_MATRIX)
+
+
+@device_function
+def choose_runs(rows, ops, qubits, n, costs, kind_of, partner, run_of):  # type: ignore[no-untyped-def]
+    """Fill costs[r] with the cost of run r gate by gate, with the matrices pending before and
+    within it. `kind_of`, `partner`, `run_of`: scratch, int64 [n]."""
+    kinds, gate_costs, moves, ones = KINDS, _COSTS, MOVES, _ONE_QUBIT
+    for q in range(n):
+        kind_of[q], partner[q] = IDENTITY, -1
+    at = runs = 0
+    for k in range(ops.size):
+        code, count = rows[ops[k], 0], rows[ops[k], 1]
+        if code >= FIRST_GATE:
+            if count == 1:
+                q = qubits[at]
+                kind_of[q] = joined(kind_of[q], kinds[code])
+            elif count == 2:
+                a, b = np.int64(qubits[at]), np.int64(qubits[at + 1])
+                if partner[a] != b or partner[b] != a:
+                    for c in (a, b):
+                        if partner[c] >= 0:
+                            partner[partner[c]] = -1
+                    partner[a], partner[b] = b, a
+                    run_of[a] = run_of[b] = runs
+                    if runs < MAX_RUNS:
+                        costs[runs] = 0.0
+                    runs += 1
+                total = gate_costs[code]
+                for j in range(2):
+                    c = b if j else a
+                    if kind_of[c] > DIAGONAL or moves[code] >> j & 1:
+                        total += ones[kind_of[c]]
+                        kind_of[c] = IDENTITY
+                if run_of[a] < MAX_RUNS:
+                    costs[run_of[a]] += total
+            else:
+                for j in range(at, at + count):
+                    c = np.int64(qubits[j])
+                    if partner[c] >= 0:
+                        partner[partner[c]] = -1
+                    partner[c], kind_of[c] = -1, IDENTITY
+        at += count
+
+
+def is_merged(num_qubits: int, num_operations: int) -> bool:
+    """Return whether the gates of a circuit of this size are merged at all."""
+    return num_qubits >= MIN_QUBITS and num_operations >= MIN_OPERATIONS
+
+
+# Evolution of a small state with neighbouring gates multiplied into one matrix.
+#
+# Gates on one qubit are multiplied into that qubit's pending 2x2 matrix, which commutes with
+# operations that are diagonal on the qubit if it is diagonal too. `merged_evolution` chooses the
+# gates on two qubits that are multiplied into a 4x4 matrix; all others are applied one by one.
+#
+# Matrices are computed by the same steps as states, as blocks of 2 or 4 rows. The merging depends
+# on the circuit's structure alone, never on parameters or on the number of bindings that run
+# together; each amplitude has the same bits for one binding and for eight in the lanes of a vector.
 
 NOT_EVOLVED, EVOLVED = 0, 1
 _NO_SLOTS, _NO_BINDINGS = np.empty(0, np.int32), np.empty((1, 0))
 
 # Byte offsets of the parts of the buffer.
-_PENDING_FLOATS = 4 * LANES  # floats of the real or the imaginary parts of a pending matrix
+_PENDING_FLOATS = 4 * simd.LANES  # floats of the real or the imaginary parts of a pending matrix
 _PENDINGS_FLOATS, _PAIRS_FLOATS = _PENDING_FLOATS * COUNTS_QUBITS, PAIR_FLOATS * COUNTS_QUBITS
 _MOST_STEPS = MAX_PIECES + 2
-_STEP_WORDS, _EIGHT_FLOATS = 4 * _MOST_STEPS, 8 * LANES * _MOST_STEPS
+_STEP_WORDS, _EIGHT_FLOATS = 4 * _MOST_STEPS, 8 * simd.LANES * _MOST_STEPS
 _STEPS = 0
 _EIGHT = _STEPS + 8 * _STEP_WORDS
 _ONE = _EIGHT + 8 * _EIGHT_FLOATS
@@ -76,7 +173,7 @@ SCRATCH_BYTES = _SOURCE + 8 * MAX_CLBITS
 
 _0, _1, _2, _8 = np.uint64(0), np.uint64(1), np.uint64(2), np.uint64(8)
 _16, _24, _32, _40, _48, _56, _64 = (np.uint64(8 * k) for k in range(2, 9))
-_LOW, _LANES = np.uint64(LANES - 1), np.uint64(LANES)
+_LOW, _LANES = np.uint64(simd.LANES - 1), np.uint64(simd.LANES)
 
 
 class _Scratch(NamedTuple):
@@ -281,7 +378,9 @@ def _finish(w, n, phases, re, im):  # type: ignore[no-untyped-def]
 
 
 @kernel(
-    U8, U8, INT, INT, NAMES, U16, U16, U16, F64, I32, F64_2, I64, INT, INT, INT, INT, returns=INT,
+    types.U8, types.U8, types.INT, types.INT, types.NAMES, types.U16, types.U16, types.U16,
+    types.F64, types.I32, types.F64_2, types.I64, types.INT, types.INT, types.INT, types.INT,
+    returns=types.INT,
     group="wide",
 )  # fmt: skip
 def evolve(  # type: ignore[no-untyped-def]

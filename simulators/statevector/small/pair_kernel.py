@@ -1,10 +1,4 @@
-"""A 4x4 matrix applied to a block of amplitudes, held as two float64 arrays.
-
-The matrix acts on two bits of an amplitude's index; bit 0 of the matrix' index is the lower one.
-Each output is the sum of four products in the order of the matrix' columns, with fused
-multiply-adds. So an amplitude has the same bits whether its neighbours in a vector are other
-amplitudes of the state (bits below 3 select lanes) or other states.
-"""
+"""Small matrices, and a 4x4 matrix applied to a block of amplitudes."""
 
 from __future__ import annotations
 
@@ -12,23 +6,27 @@ from typing import Any
 
 import numpy as np
 
+from simulators.circuit.gates import PERMUTATION, PHASE, REAL
+from simulators.compiler import simd
 from simulators.compiler.kernel import device_function, inline_function
 from simulators.compiler.simd import (
     LANES,
     add_product,
     choose,
     load,
-    lower_1,
-    lower_2,
-    lower_4,
     splat,
     store,
     subtract_product,
-    upper_1,
-    upper_2,
-    upper_4,
     where,
 )
+from simulators.statevector.small.gate_kernels import matrices, multiply
+
+# A 4x4 matrix applied to a block of amplitudes, held as two float64 arrays.
+#
+# The matrix acts on two bits of an amplitude's index; bit 0 of the matrix' index is the lower one.
+# Each output is the sum of four products in the order of the matrix' columns, with fused
+# multiply-adds. So an amplitude has the same bits whether its neighbours in a vector are other
+# amplitudes of the state (bits below 3 select lanes) or other states.
 
 PAIR_FLOATS = 16 * LANES  # floats of the real, or the imaginary, parts of a matrix of vectors
 
@@ -130,11 +128,14 @@ def _in_two_lane_bits(lower: Any, upper: Any, lower_high: Any, upper_high: Any) 
     return apply
 
 
-_in_1, _in_2 = _in_one_lane_bit(lower_1, upper_1), _in_one_lane_bit(lower_2, upper_2)
-_in_4 = _in_one_lane_bit(lower_4, upper_4)
-_in_1_2 = _in_two_lane_bits(lower_1, upper_1, lower_2, upper_2)
-_in_1_4 = _in_two_lane_bits(lower_1, upper_1, lower_4, upper_4)
-_in_2_4 = _in_two_lane_bits(lower_2, upper_2, lower_4, upper_4)
+_in_1, _in_2 = (
+    _in_one_lane_bit(simd.lower_1, simd.upper_1),
+    _in_one_lane_bit(simd.lower_2, simd.upper_2),
+)
+_in_4 = _in_one_lane_bit(simd.lower_4, simd.upper_4)
+_in_1_2 = _in_two_lane_bits(simd.lower_1, simd.upper_1, simd.lower_2, simd.upper_2)
+_in_1_4 = _in_two_lane_bits(simd.lower_1, simd.upper_1, simd.lower_4, simd.upper_4)
+_in_2_4 = _in_two_lane_bits(simd.lower_2, simd.upper_2, simd.lower_4, simd.upper_4)
 
 
 @device_function
@@ -178,3 +179,108 @@ def apply_pair_in_lanes(re, im, end, low, high, m_re, m_im, at, work_re, work_im
         _in_1_4(re, im, end, work_re, work_im)
     else:
         _in_2_4(re, im, end, work_re, work_im)
+
+
+# Small matrices made by the steps of gates, for one state or for eight.
+#
+# A matrix of 2 or 4 rows is held as two float64 arrays (real, imaginary parts). For one state, a
+# row is one vector, whose lanes are the columns; for eight states it has a vector for each column,
+# whose lanes are the states. A step is multiplied from the left, as `gate_kernels` applies it to a
+# state, so a state's matrices have the same bits in both forms.
+
+_8 = np.uint64(8)
+_16, _24, _32, _40, _48, _56 = (np.uint64(8 * k) for k in range(2, 8))
+_LOW = np.uint64(LANES - 1)
+
+
+@device_function
+def load_numbers(  # type: ignore[no-untyped-def]
+    code, num_params, at, pieces, params, slot_of, bindings, first, entries, own, eight
+):
+    """Load the matrices of one operation's pieces into `eight`: for each element a vector, whose
+    lane v has the value of row first + v (or the last) of `bindings`."""
+    start = np.int64(0)
+    free = False
+    if slot_of.size:
+        for j in range(at, at + num_params):
+            free = free or slot_of[j] >= 0
+    for v in range(LANES if free else 1):
+        for j in range(num_params):
+            own[j] = params[at + j]
+            if free and slot_of[at + j] >= 0:
+                own[j] = bindings[min(first + v, len(bindings) - 1), slot_of[at + j]]
+        matrices(code, own, start, entries, start)
+        if free:
+            for s in range(pieces):
+                for e in range(8):
+                    eight[64 * s + LANES * e + v] = entries[s, e]
+    if not free:
+        for s in range(pieces):
+            for e in range(8):
+                store(eight, np.uint64(64 * s + LANES * e), splat(entries[s, e]))
+
+
+@device_function
+def reset(re, im, at, side, columns):  # type: ignore[no-untyped-def]
+    """Write the identity, with `side` rows, from `at` on. columns: vectors of a row; 1: its lanes
+    are the columns."""
+    none, ones = splat(0.0), splat(1.0)
+    for r in range(np.uint64(side)):
+        for c in range(np.uint64(columns)):
+            to = at + _LANES * (np.uint64(columns) * r + c)
+            if columns == 1:
+                store(re, to, choose(where(_LOW, r), ones, none))
+            else:
+                store(re, to, ones if r == c else none)
+            store(im, to, none)
+
+
+@device_function
+def absorb(re, im, at, side, columns, low, high, steps, first, pieces, eight):  # type: ignore[no-untyped-def]
+    """Multiply steps to a matrix from `at` on, from the left; its bits are those of the masks `low`
+    and `high` (0: it has 2 rows)."""
+    gap = _LANES * np.uint64(columns)
+    for s in range(first, first + pieces):
+        m = np.uint64(64 * s)
+        m0, m1, m2, m3 = (
+            load(eight, m),
+            load(eight, m + _8),
+            load(eight, m + _16),
+            load(eight, m + _24),
+        )
+        m4, m5, m6 = load(eight, m + _32), load(eight, m + _40), load(eight, m + _48)
+        m7 = load(eight, m + _56)
+        kind, mask, zero_bits, one_bits = steps[s, 0], steps[s, 1], steps[s, 2], steps[s, 3]
+        mask = (_1 if mask & low else _0) | (_2 if mask & high else _0)
+        zero_bits = (_1 if zero_bits & low else _0) | (_2 if zero_bits & high else _0)
+        one_bits = (_1 if one_bits & low else _0) | (_2 if one_bits & high else _0)
+        other = zero_bits ^ one_bits
+        for i in range(np.uint64(side)):
+            if i & mask != zero_bits:
+                continue
+            k, j = at + gap * i, at + gap * (i ^ other)
+            stop = k + gap
+            while k < stop:
+                a, b = load(re, k), load(im, k)
+                if kind == PHASE:
+                    store(re, k, a * m0 - b * m1)
+                    store(im, k, a * m1 + b * m0)
+                else:
+                    c, d = load(re, j), load(im, j)
+                    if kind == PERMUTATION:
+                        p, q, r, t = c, d, a, b
+                    elif kind == REAL:
+                        p, q, r, t = (
+                            m0 * a + m2 * c,
+                            m0 * b + m2 * d,
+                            m4 * a + m6 * c,
+                            m4 * b + m6 * d,
+                        )
+                    else:
+                        p, q, r, t = multiply(a, b, c, d, m0, m1, m2, m3, m4, m5, m6, m7)
+                    store(re, k, p)
+                    store(im, k, q)
+                    store(re, j, r)
+                    store(im, j, t)
+                k += _LANES
+                j += _LANES

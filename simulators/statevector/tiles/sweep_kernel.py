@@ -1,14 +1,116 @@
-"""Sweep kernels of both precisions: cache-blocked, tile by tile, by any number of threads."""
+"""Sweep kernels, the work sharing of their threads, and their driver."""
 
 from __future__ import annotations
 
-from simulators.compiler.bit_ops import count
-from simulators.compiler.kernel import I64, INT, INTS2, REALS, SINGLES, device_function, kernel
-from simulators.statevector.planning.tables import LANE_WIRES
-from simulators.statevector.tiles.norms import fill, locate
-from simulators.statevector.tiles.phase_ops import FACTORS, spread
+import functools
+import platform
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from llvmlite import ir
+from numba import types
+from numba.core import cgutils
+from numba.extending import intrinsic
+from numpy.typing import NDArray
+
+from simulators.compiler.kernel import (
+    I64,
+    INT,
+    INTS2,
+    REALS,
+    SINGLES,
+    Kernel,
+    device_function,
+    inline_function,
+    kernel,
+)
+from simulators.compiler.simd import count
+from simulators.statevector.planning.tables import LANE_WIRES, LANES, SweepTable
+from simulators.statevector.state import BlockExecutor, State, room
+from simulators.statevector.tiles.phase_ops import FACTORS, NOTES, PRODUCTS, fill, locate, spread
 from simulators.statevector.tiles.tile_ops import PHASES, concerned, load, operate, store
-from simulators.statevector.tiles.work_sharing import fetch_add, load_acquire, spin_wait
+
+# Work sharing between threads over the tiles of many sweeps, without barriers.
+#
+# Each thread owns a range of a sweep's tiles, so that it finds the same memory in its cache in each
+# sweep, and then takes tiles that others have not begun. A sweep begins when all tiles of the one
+# before are done, so a thread waits only for tiles in progress.
+
+_SPINS = 4096  # polls before the processor is yielded to other threads
+_X86 = platform.machine() in ("x86_64", "AMD64")
+
+
+def _pointer(context: Any, builder: Any, kind: Any, array: Any, index: Any) -> Any:
+    data = cgutils.create_struct_proxy(kind)(context, builder, array).data
+    return builder.gep(data, [index])
+
+
+@intrinsic  # type: ignore[untyped-decorator]
+def fetch_add(_context: Any, marks: Any, _index: Any, _value: Any) -> Any:
+    """Add value to marks[index] atomically; returns the previous value."""
+
+    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        pointer = _pointer(context, builder, signature.args[0], args[0], args[1])
+        return builder.atomic_rmw("add", pointer, args[2], "seq_cst")
+
+    return types.int64(marks, types.int64, types.int64), codegen
+
+
+@intrinsic  # type: ignore[untyped-decorator]
+def load_acquire(_context: Any, marks: Any, _index: Any) -> Any:
+    """Load marks[index] with acquire semantics."""
+
+    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        pointer = _pointer(context, builder, signature.args[0], args[0], args[1])
+        return builder.load_atomic(pointer, "seq_cst", 8)
+
+    return types.int64(marks, types.int64), codegen
+
+
+@intrinsic  # type: ignore[untyped-decorator]
+def _pause(_context: Any) -> Any:
+    """Pause instruction for the other hardware thread of a core, if the processor has one."""
+
+    def codegen(context: Any, builder: Any, _given: Any, _args: Any) -> Any:
+        if _X86:
+            shape = ir.FunctionType(ir.VoidType(), [])
+            name = "llvm.x86.sse2.pause"
+            builder.call(cgutils.get_or_insert_function(builder.module, shape, name), [])
+        return context.get_dummy_value()
+
+    return types.void(), codegen
+
+
+@intrinsic  # type: ignore[untyped-decorator]
+def _offer(_context: Any) -> Any:
+    """Yield the processor to another thread."""
+
+    def codegen(context: Any, builder: Any, _given: Any, _args: Any) -> Any:
+        shape = ir.FunctionType(ir.IntType(32), [])
+        call = cgutils.get_or_insert_function(builder.module, shape, "sched_yield")
+        builder.call(call, [])
+        return context.get_dummy_value()
+
+    return types.void(), codegen
+
+
+@inline_function
+def spin_wait(marks, index, value, control):  # type: ignore[no-untyped-def]
+    """Wait until marks[index] has reached `value`; False if the control flag was set meanwhile."""
+    spins = 0
+    while load_acquire(marks, index) < value:
+        if load_acquire(control, 0):
+            return False
+        spins += 1
+        if spins < _SPINS:
+            _pause()
+        else:
+            _offer()
+    return True
+
+
+# Sweep kernels of both precisions: cache-blocked, tile by tile, by any number of threads.
 
 
 @device_function
@@ -105,3 +207,135 @@ fill_single = kernel(SINGLES, INT, INT, REALS, group="deferred", precision="sing
 locate_single = kernel(
     SINGLES, REALS, INT, I64, INT, INT, REALS, I64, REALS, I64, group="deferred", precision="single"
 )(locate)
+
+
+# Driver of sweeps over a state in memory, by the threads of a pool.
+
+_ALONE = 1 << 16  # states with fewer amplitudes are not worth a second thread
+_AT_ONCE = 1 << 23  # amplitudes processed between two reads of the control flag
+_MOST_PASSES = 256  # passes of one call
+_FIRST_CACHE = Path("/sys/devices/system/cpu/cpu0/cache/index0/size")
+_NO_NORMS = np.empty(0)
+
+
+@functools.lru_cache(maxsize=2)
+def _strip(itemsize: int) -> int:
+    """Number of row bits of a strip: 2**n rows take at most two thirds of the first cache. Results
+    do not depend on it."""
+    try:
+        size = int(_FIRST_CACHE.read_text().strip().removesuffix("K")) << 10
+    except (OSError, ValueError):
+        size = 1 << 15
+    return (2 * size // (3 * 2 * LANES * itemsize)).bit_length() - 1
+
+
+class TileKernels(NamedTuple):
+    """Kernels of one precision."""
+
+    sweep: Kernel
+    row_norms: Kernel
+    locate: Kernel
+
+
+_KERNELS = {
+    True: TileKernels(run_double, fill_double, locate_double),
+    False: TileKernels(run_single, fill_single, locate_single),
+}
+
+
+def kernels(state: State) -> TileKernels:
+    """The kernels of the state's precision."""
+    return _KERNELS[state.reals.size > 0]
+
+
+def apply(
+    sweeper: BlockExecutor,
+    state: State,
+    plan: SweepTable,
+    floats: NDArray[np.float64],
+    *,
+    first: int = 0,
+    last: int | None = None,
+    high: int = 0,
+    norms: bool = True,
+) -> None:
+    """Apply passes first .. last - 1, by default all. Raises Stopped.
+
+    `high`: the bits of all indices that are given by the rank number. `norms`: the last pass
+    computes the norms of the state's rows, which sampling uses.
+    """
+    end = len(plan.starts) - 1 if last is None else last
+    if first >= end:
+        return
+    alive = state.live
+    all_wires = (1 << state.num_qubits) - 1 | high
+    full = int(plan.live[end - 1]) & all_wires == all_wires  # the last pass visits all tiles
+    # If it does, the passes together write all amplitudes before they read them.
+    all_written = full and first == 0 and end == len(plan.starts) - 1
+    amplitudes = state.overwritten() if all_written else state.amplitudes
+    state.changed()
+    filled = _NO_NORMS
+    if norms:
+        filled, clean = room(1 << (state.num_qubits - LANE_WIRES), np.float64)
+        if not clean and not full:
+            filled.fill(0.0)
+    call = _Call(sweeper, amplitudes, plan, floats, high)
+    step = max(1, min(_MOST_PASSES, _AT_ONCE >> state.num_qubits))
+    for begin in range(first, end, step):
+        stop = min(begin + step, end)
+        call(begin, stop, alive, filled if stop == end else _NO_NORMS)
+        alive = int(plan.live[stop - 1])
+        sweeper.passed(stop - begin)
+    state.live = alive
+    state.norms = filled if norms else None
+
+
+class _Call:
+    """Kernel with the common arguments of its calls."""
+
+    def __init__(
+        self,
+        sweeper: BlockExecutor,
+        amplitudes: NDArray[np.complexfloating],
+        plan: SweepTable,
+        floats: NDArray[np.float64],
+        high: int,
+    ) -> None:
+        self._sweeper = sweeper
+        is_double = amplitudes.dtype == np.complex128
+        self._run = _KERNELS[is_double].sweep
+        reals = amplitudes.view(np.float64 if is_double else np.float32)
+        rounded = floats if is_double else floats.astype(np.float32)
+        num_qubits = amplitudes.size.bit_length() - 1
+        ints = (plan.starts, plan.places, plan.live, plan.ops, plan.terms)
+        self._plan = (
+            reals,
+            num_qubits,
+            plan.width,
+            *(table.view(np.int64) for table in ints),
+            floats,
+            rounded,
+        )
+        self._high = high
+        self._type = "float64" if is_double else "float32"  # the conversion of a dtype is slow
+        self._rows = 1 << (plan.width - LANE_WIRES)
+        tiles = 1 << (num_qubits - plan.width)
+        self._most = _strip(reals.itemsize)
+        self._threads = min(sweeper.thread_pool.size, tiles) if 1 << num_qubits >= _ALONE else 1
+
+    def __call__(self, first: int, last: int, initial: int, norms: NDArray[np.float64]) -> None:
+        """Run passes first .. last - 1. Raises Stopped."""
+        sweeper, rows, threads = self._sweeper, self._rows, self._threads
+        marks = np.zeros((last - first) * (threads + 1), np.int64)
+
+        def work(_first: int, _last: int, me: int) -> None:
+            size = 2 * LANES * (rows + rows // 8 + rows // 64)
+            scratch = sweeper.aligned_scratch(me, self._type, size + PHASES * (2 * rows + FACTORS))
+            int_scratch = sweeper.aligned_scratch(me, "int64", 3 * rows + PHASES * NOTES)
+            products = sweeper.aligned_scratch(me, "float64", PRODUCTS)
+            self._run(
+                *self._plan, first, last, self._high, initial, self._most, me, threads, marks,
+                sweeper.flag, scratch, int_scratch, products, norms,
+            )  # fmt: skip
+
+        sweeper.thread_pool.run(work, threads, 1)

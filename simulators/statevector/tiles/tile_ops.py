@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from simulators.compiler.bit_ops import count
 from simulators.compiler.kernel import device_function
+from simulators.compiler.simd import count
 from simulators.statevector.planning import tables as t
 from simulators.statevector.tiles import row_ops as rows
 from simulators.statevector.tiles.phase_ops import NOTES, prepare, turn

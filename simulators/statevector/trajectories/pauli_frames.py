@@ -23,17 +23,8 @@ from noise_models.channel import paulis
 from simulators.circuit.gates import FIRST_GATE, UNITARY, unitary
 from simulators.circuit.ir import Circuit
 from simulators.compiler.kernel import I64, INTS2, U64, device_function, kernel
-from simulators.trajectories.error_patterns import ErrorPatterns
-from simulators.trajectories.noise_table import (
-    AFTER_OP,
-    PAULI,
-    Q0,
-    Q1,
-    SET,
-    NoiseTable,
-    X,
-    Z,
-)
+from simulators.trajectories import noise_table
+from simulators.trajectories.noise_table import AFTER_OP, PAULI, Q0, Q1, SET, ErrorPatterns, X, Z
 
 _STOPS = -1  # image of a Pauli that does not pass a gate
 _ANGLES = (0.73129, 1.21473, -0.41977, 2.05511)  # angles for gates with unknown angles
@@ -250,7 +241,10 @@ class FramedPatterns(msgspec.Struct, frozen=True, eq=False):
 
 
 def carry(
-    patterns: ErrorPatterns, table: NoiseTable, rules: FrameRules, places: NDArray[np.int64]
+    patterns: ErrorPatterns,
+    table: noise_table.NoiseTable,
+    rules: FrameRules,
+    places: NDArray[np.int64],
 ) -> FramedPatterns:
     """Classify patterns. `patterns`: of inserts in order of action, which is that of the table."""
     rows = patterns.count

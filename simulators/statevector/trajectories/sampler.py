@@ -14,19 +14,17 @@ from numpy.typing import NDArray
 from simulators.catalog import SMALL_QUBITS, state_bytes
 from simulators.circuit.analysis.measurements import TERMINAL, has_mid_circuit_ops
 from simulators.circuit.ir import Circuit
-from simulators.control import RunControl, ThreadPool
-from simulators.engine import RunOptions
+from simulators.engine import RunControl, RunOptions, ThreadPool
 from simulators.errors import Unsupported
 from simulators.execution.requests import check_threads
 from simulators.statevector.backend.local import LocalBackend
 from simulators.statevector.planning.planner import tile_width
 from simulators.statevector.state import PHYSICAL_BYTES
-from simulators.statevector.trajectories.large import LargeSampler
 from simulators.statevector.trajectories.segments import Pieces, divide
 from simulators.statevector.trajectories.states import LocalTrajectoryStates, TrajectoryStates
-from simulators.statevector.trajectories.walks import LargeWalks, SmallWalks
+from simulators.statevector.trajectories.walks import LargeSampler, LargeWalks, SmallWalks
 from simulators.trajectories.noise_table import AFTER_OP, MOST_QUBITS, NoiseTable, too_wide
-from simulators.trajectories.tree_walk import Tree
+from simulators.trajectories.prefix_tree import Tree
 
 _SPARE = 4  # share of memory: a quarter is for states
 _UNTILED_QUBITS = 8  # largest width without tiles: the planner of passes needs more qubits

@@ -18,21 +18,10 @@ from numpy.typing import NDArray
 from simulators.circuit.gates import BARRIER, DELAY, DELAY_DT, GATES, UNITARY
 from simulators.circuit.ir import Circuit, CircuitData
 from simulators.statevector.backend.matrix import PlacedMatrix, by_columns, place
+from simulators.statevector.planning import planner
 from simulators.statevector.planning.lowering import MOST_QUBITS
-from simulators.statevector.planning.planner import (
-    OperationRange,
-    SegmentContext,
-    SegmentPlan,
-    plan_segment,
-)
 from simulators.statevector.planning.tables import LANE_WIRES
-from simulators.trajectories.noise_table import (
-    AFTER_OP,
-    FIRST,
-    PAULI,
-    QUBITS,
-    NoiseTable,
-)
+from simulators.trajectories import noise_table
 
 _MOST_BYTES = 1 << 26  # cached plans
 
@@ -53,15 +42,15 @@ class InsertedMatrix(msgspec.Struct, frozen=True, eq=False):
 
 
 def insert_matrices(
-    inserts: NoiseTable, insert: int, choice: int, position: int
+    inserts: noise_table.NoiseTable, insert: int, choice: int, position: int
 ) -> list[InsertedMatrix]:
     """Matrices of an insert, with this operator of its set."""
     _, which, x, z, first, second = inserts.table[insert].tolist()
-    if which == PAULI:
+    if which == noise_table.PAULI:
         bits = [q for q in range((x | z).bit_length()) if (x | z) >> q & 1]
         return [InsertedMatrix(position, (q,), _PAULIS[x >> q & 1, z >> q & 1], True) for q in bits]
-    sets, width = inserts.operators.sets, int(inserts.operators.sets[which, QUBITS])
-    at = int(sets[which, FIRST]) + choice * (2 << 2 * width)
+    sets, width = inserts.operators.sets, int(inserts.operators.sets[which, noise_table.QUBITS])
+    at = int(sets[which, noise_table.FIRST]) + choice * (2 << 2 * width)
     data = inserts.operators.matrices[at : at + (2 << 2 * width)].view(np.complex128)
     matrix = data.reshape(1 << width, 1 << width)
     return [InsertedMatrix(position, (first, second)[:width], matrix, not matrix.imag.any())]
@@ -71,7 +60,7 @@ class Piece(msgspec.Struct, frozen=True, eq=False):
     """Range as a circuit of its own, and its plan."""
 
     circuit: Circuit
-    stretch: SegmentPlan
+    stretch: planner.SegmentPlan
     at_param: int
     end_param: int
     constants: NDArray[np.float64]  # matrices of the circuit itself, before those of inserts
@@ -202,8 +191,8 @@ class Pieces:
             b"",
             matrices=matrices,
         ).circuit()
-        where = OperationRange(0, built.ops.size, 0, 0)
-        stretch = plan_segment(built, where, SegmentContext(zero=zero), self._width)
+        where = planner.OperationRange(0, built.ops.size, 0, 0)
+        stretch = planner.plan_segment(built, where, planner.SegmentContext(zero=zero), self._width)
         own = [m.view(np.float64) for m in self._own if m.size <= 4**MOST_QUBITS]
         constants = np.concatenate((np.zeros(0), *own))
         first, last = int(self._param_ends[begin]), int(self._param_ends[end])
@@ -244,7 +233,7 @@ class _Site(msgspec.Struct, frozen=True):
     after: int = -1  # of a place
 
 
-def divide(circuit: Circuit, inserts: NoiseTable, width: int) -> Segments:
+def divide(circuit: Circuit, inserts: noise_table.NoiseTable, width: int) -> Segments:
     """Divide a circuit into segments. `width`: wires of a tile."""
     sites, behind = _sites(circuit, inserts)
     order: list[int] = []
@@ -269,7 +258,7 @@ def divide(circuit: Circuit, inserts: NoiseTable, width: int) -> Segments:
         sites = waiting
         if len(order) > bounds[-1]:
             bounds.append(len(order))
-    place_at = [abs(behind[after]) for after in inserts.table[:, AFTER_OP].tolist()]
+    place_at = [abs(behind[after]) for after in inserts.table[:, noise_table.AFTER_OP].tolist()]
     return Segments(
         np.array(order, np.int64),
         np.array(bounds, np.int64),
@@ -277,13 +266,13 @@ def divide(circuit: Circuit, inserts: NoiseTable, width: int) -> Segments:
     )
 
 
-def _sites(circuit: Circuit, inserts: NoiseTable) -> tuple[list[_Site], dict[int, int]]:
+def _sites(circuit: Circuit, inserts: noise_table.NoiseTable) -> tuple[list[_Site], dict[int, int]]:
     """Operations in order. If the inserts after an operation touch further qubits, a place follows
     that needs all of these together; its position is computed later."""
     rows = circuit.table.rows[circuit.ops]
     begins = np.cumsum(rows[:, 1]) - rows[:, 1]
     touched: dict[int, int] = {}
-    after_ops, supports = inserts.table[:, AFTER_OP].tolist(), inserts.supports.tolist()
+    after_ops, supports = inserts.table[:, noise_table.AFTER_OP].tolist(), inserts.supports.tolist()
     for after, support in zip(after_ops, supports, strict=True):
         touched[after] = touched.get(after, 0) | support
     sites = [_Site(-1, touched[-1])] if -1 in touched else []

@@ -17,18 +17,64 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from simulators.control import RunControl
-from simulators.errors import OutOfMemory
-from simulators.tensornetwork.contraction.factors import Tensor
-from simulators.tensornetwork.contraction.network import BATCH, Indices, NetworkTensor
-from simulators.tensornetwork.contraction.path_search import (
-    ContractionPath,
-    PathCache,
-    SliceBounds,
-    SlicedPath,
-    Structure,
-)
-from simulators.tensornetwork.contraction.stop_poll import StopPoll
+from simulators.engine import RunControl
+from simulators.errors import OutOfMemory, Stopped
+from simulators.tensornetwork.contraction import path_search
+from simulators.tensornetwork.contraction.network import BATCH, Indices, NetworkTensor, Tensor
+
+# Stop of a run in the middle of a contraction, in all ranks alike.
+#
+# Only the first rank is asked to stop. Ranks that contract different slices meet rarely, so it
+# sends each other rank a message, for which they look between two steps. Then all meet: the next
+# collective call of each rank is `agree`.
+
+_TAG = 17  # of the message
+_STOPPED, _SENT, _FAILED = 1, 1 << 20, 1 << 40  # sums over at most 2**20 ranks
+
+
+class StopPoll:
+    """Cancel flag of a run, for the ranks of a communicator; None: one process."""
+
+    def __init__(self, control: RunControl, comm: Any) -> None:
+        self._control = control
+        self._comm = comm
+        self._rank: int = 0 if comm is None else comm.Get_rank()
+        self._received = False  # the message of the first rank; in that rank: it was sent
+
+    def poll(self) -> None:
+        """Raise Stopped if the run was asked to stop. Ranks may call it in different numbers, if
+        each calls `agree` later."""
+        if self._comm is None:
+            self._control.check()
+        elif self._rank:
+            if self._comm.Iprobe(0, _TAG):
+                self._receive()
+                self.agree()
+        elif self._control.flag[0]:
+            self._received = True
+            for other in range(1, self._comm.Get_size()):
+                self._comm.send(None, other, _TAG)
+            self.agree()
+
+    def agree(self, *, failed: bool = False) -> bool:
+        """Return whether any rank failed. Raises Stopped in all ranks if any was asked to stop. A
+        collective call."""
+        if self._comm is None:
+            self._control.check()
+            return failed
+        own = _STOPPED * bool(self._control.flag[0]) + _FAILED * failed
+        own += _SENT * (self._received and not self._rank)
+        total = self._comm.allreduce(own)
+        if total // _SENT % 2 and not self._received:
+            self._receive()
+        if total % _SENT:
+            raise Stopped("the run was stopped", hint="whoever stopped it can submit it again")
+        return bool(total >= _FAILED)
+
+    def _receive(self) -> None:
+        self._comm.recv(source=0, tag=_TAG)
+        self._received = True
+
 
 _LIBRARY = importlib.import_module("cotengra.contract")  # the package has a function of that name
 _SPREAD_WIDTH = 12  # ranks and tasks do not share contractions of smaller tensors
@@ -53,7 +99,11 @@ class Contractor:
     together."""
 
     def __init__(
-        self, paths: PathCache, limits: ContractionLimits, control: RunControl, comm: Any
+        self,
+        paths: path_search.PathCache,
+        limits: ContractionLimits,
+        control: RunControl,
+        comm: Any,
     ) -> None:
         self._paths = paths
         self._limits = limits
@@ -122,7 +172,7 @@ class Contractor:
         self._record(structure, sliced.indices)
         return self._summed(structure, sliced, arrays)
 
-    def _path(self, structure: Structure) -> ContractionPath:
+    def _path(self, structure: path_search.Structure) -> path_search.ContractionPath:
         return self._paths.path(structure, self._limits.trials, self.check)
 
     def _places(self) -> tuple[int, int]:
@@ -132,16 +182,18 @@ class Contractor:
         rank, ranks = (0, 1) if comm is None else (comm.Get_rank(), comm.Get_size())
         return limits.share * ranks + rank, limits.shares * ranks
 
-    def _record(self, structure: Structure, sliced: tuple[int, ...]) -> None:
+    def _record(self, structure: path_search.Structure, sliced: tuple[int, ...]) -> None:
         if self._limits.shares > 1:
             self._slicing.update(repr((structure, sliced)).encode())
 
-    def _sliced(self, structure: Structure, path: ContractionPath, least: int) -> SlicedPath:
+    def _sliced(
+        self, structure: path_search.Structure, path: path_search.ContractionPath, least: int
+    ) -> path_search.SlicedPath:
         """Slices within the limits. Raises OutOfMemory if there are none."""
         limits, width = self._limits, path.sets.width()
         if 1 << max(0, width - limits.width) > limits.slices:  # a sliced index halves it at best
             raise _too_many_slices(limits, width, width - limits.width)
-        bounds = SliceBounds(limits.width, least, limits.slices)
+        bounds = path_search.SliceBounds(limits.width, least, limits.slices)
         sliced = self._paths.sliced(structure, limits.trials, bounds, self.check)
         cut = path.sets.width(sum(1 << index for index in sliced.indices))
         if sliced.count > limits.slices or cut > limits.width:
@@ -155,7 +207,9 @@ class Contractor:
         """Type of the values."""
         return np.dtype(f"complex{8 * self._limits.itemsize}")
 
-    def _summed(self, structure: Structure, sliced: SlicedPath, arrays: list[Tensor]) -> Tensor:
+    def _summed(
+        self, structure: path_search.Structure, sliced: path_search.SlicedPath, arrays: list[Tensor]
+    ) -> Tensor:
         """Sum of the slices of this task; each rank contracts every n-th slice."""
         first, step = self._places()
         total = np.zeros((2,) * len(structure[1]), arrays[0].dtype)
@@ -238,7 +292,7 @@ def _no_memory(width: int) -> OutOfMemory:
 
 
 def _slice(
-    structure: Structure, indices: tuple[int, ...], arrays: list[Tensor], number: int
+    structure: path_search.Structure, indices: tuple[int, ...], arrays: list[Tensor], number: int
 ) -> list[Tensor]:
     """Arrays with the sliced indices set to the bits of a slice's number."""
     value = {index: number >> k & 1 for k, index in enumerate(indices)}
@@ -250,7 +304,7 @@ def _slice(
 
 def _structure(
     nodes: list[NetworkTensor], output: Indices
-) -> tuple[Structure, list[NDArray[np.complexfloating]]]:
+) -> tuple[path_search.Structure, list[NDArray[np.complexfloating]]]:
     """Indices numbered by their first occurrence, and the arrays."""
     ids: dict[int, int] = {BATCH: 0}
     for node in nodes:

@@ -1,13 +1,4 @@
-"""Engine `contraction`: tensor networks, for wide and shallow circuits.
-
-Counts are sampled gate by gate (`gate_sampling`), expectation values from the light cone of each
-Pauli string: by its amplitudes if it is narrow, else by a contraction. Up to 20 qubits all
-amplitudes are computed, and counts are those of the statevector engine for a seed. cotengra finds
-paths and executes them; this package adds hyperindices of diagonal gates, and samples with a batch
-index. Amplitudes of chosen bit strings share one path (`bit_strings`). Several tasks can share the
-slices of exact expectation values and of amplitudes: with the options `shares` and `share`, a
-task's values are partial sums, which its remark states.
-"""
+"""Engine `contraction`, its amplitudes of bit strings, and its samples."""
 
 from __future__ import annotations
 
@@ -22,34 +13,261 @@ from numpy.typing import NDArray
 from simulators.catalog import builtin_card
 from simulators.circuit.analysis.measurements import MeasurementLayouts
 from simulators.circuit.ir import Circuit
-from simulators.circuit.passes.light_cone import (
-    FULL,
-    UNUSED,
-    Z_BASIS,
-    OutputSupport,
-    light_cone,
-)
-from simulators.control import RunControl
-from simulators.engine import Plan, Request, RunOptions
+from simulators.circuit.passes.light_cone import FULL, UNUSED, Z_BASIS, OutputSupport, light_cone
+from simulators.engine import EngineResult, Plan, Request, RunControl, RunOptions
 from simulators.errors import Unsupported
-from simulators.execution import sampling
-from simulators.execution.base import BoundRun, EngineBase
-from simulators.execution.outputs import (
-    Batch,
-    DenseState,
-    FinalState,
-    PauliStrings,
-    SeedKey,
-)
-from simulators.execution.sampling import Distribution, select_bits
-from simulators.results import EngineResult
-from simulators.tensornetwork.contraction.bit_strings import chosen_amplitudes
-from simulators.tensornetwork.contraction.contractor import ContractionLimits, Contractor
-from simulators.tensornetwork.contraction.factors import Factor, dense_state, fused, gate_factors
-from simulators.tensornetwork.contraction.gate_sampling import admit, sample_gates
-from simulators.tensornetwork.contraction.network import StateNetwork, expectation_network
+from simulators.execution import outputs, sampling
+from simulators.execution.sampling import Distribution, select_bits, uniforms
+from simulators.tensornetwork.contraction import network as contraction_network
+from simulators.tensornetwork.contraction.contractor import ContractionLimits, Contractor, StopPoll
 from simulators.tensornetwork.contraction.path_search import PathCache
-from simulators.tensornetwork.contraction.stop_poll import StopPoll
+
+# Amplitudes of chosen bit strings, from one network for all of them.
+#
+# Bits that all strings share are set before the path is searched. If the strings are most of the
+# values of the few qubits in which they differ, these qubits stay open, and one contraction has all
+# amplitudes. Else the strings are rows of a batch: one path, and one contraction for many rows.
+# Ranks and tasks share the rows. A network whose tensors are too large for a batch is divided into
+# slices, string by string, and these are shared instead.
+
+Bits = NDArray[np.uint8]
+Amplitudes = NDArray[np.complexfloating]
+
+_BATCH_WIDTH = 22  # log2 of the values of the largest tensor of a batch: 64 MiB
+_OPEN_QUBITS = 12  # open in one contraction, at most
+_OPEN_SHARE = 8  # open where strings are at least one in so many of the open qubits' values
+
+
+def chosen_amplitudes(
+    state: contraction_network.StateNetwork, bits: Bits, contractor: Contractor
+) -> Amplitudes:
+    """Amplitude of each bit string, up to the global phase: [strings]. `bits`: uint8 [strings,
+    qubits], the bit of qubit q in column q. If tasks share the contractions: this task's part of a
+    sum."""
+    idle = [q for q, index in enumerate(state.line) if index is None]  # still |0>
+    possible = np.flatnonzero(~bits[:, idle].any(axis=1))
+    qubit_of = {index: q for q, index in enumerate(state.line) if index is not None}
+    result = np.zeros(len(bits), contractor.dtype)
+    if not possible.size:
+        return result
+    rows = bits[possible]
+    varying = {index: q for index, q in qubit_of.items() if (rows[:, q] != rows[0, q]).any()}
+    shared = {index: q for index, q in qubit_of.items() if index not in varying}
+    nodes, scalar = _simplified(
+        contraction_network.selected(state.nodes, shared, rows[:1], contraction_network.BATCH)
+    )
+    if not nodes:
+        values = np.full(len(rows), float(contractor.owns(0)), contractor.dtype)
+    elif len(varying) <= _OPEN_QUBITS and 1 << len(varying) <= _OPEN_SHARE * len(rows):
+        values = _opened(nodes, varying, rows, contractor)
+    else:
+        values = _batched(nodes, varying, rows, contractor)
+    result[possible] = values * np.asarray(scalar * state.scalar, result.dtype)
+    return result
+
+
+def _simplified(
+    nodes: list[contraction_network.NetworkTensor],
+) -> tuple[list[contraction_network.NetworkTensor], complex]:
+    """Nodes of the only row without the batch index, and the product of those without indices."""
+    kept, scalar = [], 1.0 + 0.0j
+    for node in map(contraction_network.first_row, nodes):
+        if node.indices:
+            kept.append(node)
+        else:
+            scalar *= complex(node.array)
+    return kept, scalar
+
+
+def _opened(
+    nodes: list[contraction_network.NetworkTensor],
+    varying: dict[int, int],
+    rows: Bits,
+    contractor: Contractor,
+) -> Amplitudes:
+    """Amplitudes of all values of the varying qubits, by one contraction, and those of the rows."""
+    table = contractor.contract(nodes, tuple(varying))
+    picked: Amplitudes = table[tuple(rows[:, q] for q in varying.values())]
+    return np.full(len(rows), table) if not varying else picked
+
+
+def _batched(
+    nodes: list[contraction_network.NetworkTensor],
+    varying: dict[int, int],
+    rows: Bits,
+    contractor: Contractor,
+) -> Amplitudes:
+    first = contraction_network.selected(nodes, varying, rows[:1], contraction_network.BATCH)
+    step = contractor.rows_at_once(first, (contraction_network.BATCH,), _BATCH_WIDTH)
+    if step > 1:
+        return contractor.contract_rows(
+            lambda part: contraction_network.selected(
+                nodes, varying, part, contraction_network.BATCH
+            ),
+            rows,
+            step,
+        )
+    values = np.zeros(len(rows), contractor.dtype)
+    for number in range(len(rows)):  # a contraction with slices has no batch index
+        part, scalar = _simplified(
+            contraction_network.selected(
+                nodes, varying, rows[number : number + 1], contraction_network.BATCH
+            )
+        )
+        contractor.check()
+        values[number] = scalar * complex(contractor.contract(part, (), number))
+    return values
+
+
+# Samples by gate-by-gate simulation: no marginals, one amplitude for each gate.
+#
+# Each shot begins with the bits of |0...0> and follows the gates. A diagonal gate keeps the bits, a
+# gate that permutes basis states permutes them, and after any other gate the bits of the qubits
+# that it moves are drawn again from their distribution given all other bits, which takes the
+# amplitudes of the circuit so far (Bravyi, Gosset and Liu, Phys. Rev. Lett. 128, 220503, 2022).
+# Only the nodes that are connected with those qubits through summed indices are contracted; rows of
+# equal bits there are contracted once, and all rows in one contraction with a batch index. Shot s
+# takes uniform s of draw 1 + k for gate k.
+
+
+def sample_gates(
+    factors: list[contraction_network.Factor],
+    num_qubits: int,
+    shots: NDArray[np.int64],
+    key: tuple[int, int],
+    contractor: Contractor,
+) -> Bits:
+    """Bits of these shots: uint8 [shots, qubits]."""
+    bits = np.zeros((shots.size, num_qubits), np.uint8)
+    state = contraction_network.StateNetwork(num_qubits)
+    draws = np.empty(shots.size)
+    for factor in factors:
+        contractor.check()
+        state.add(factor)
+        if not any(factor.moved):
+            continue
+        moved = contraction_network.permutation(factor)
+        if moved is not None:
+            _permute(bits, factor, moved)
+            continue
+        uniforms(*key, 1 + factor.place, shots, draws)
+        _redraw(bits, state, factor, draws, contractor)
+    return bits
+
+
+def admit(
+    factors: list[contraction_network.Factor], num_qubits: int, contractor: Contractor
+) -> None:
+    """Raises OutOfMemory if the last amplitudes of `sample_gates`, mostly the widest ones, exceed
+    the limits: before the time for all others is spent."""
+    redrawn = [
+        k
+        for k, each in enumerate(factors)
+        if any(each.moved) and contraction_network.permutation(each) is None
+    ]
+    if not redrawn:
+        return
+    state = contraction_network.StateNetwork(num_qubits)
+    for factor in factors[: redrawn[-1] + 1]:
+        state.add(factor)
+    _, opened, fixed, nodes = _conditional(state, factors[redrawn[-1]])
+    first = contraction_network.selected(
+        nodes, fixed, np.zeros((1, num_qubits), np.uint8), contraction_network.BATCH
+    )
+    if contractor.rows_at_once(first, (contraction_network.BATCH, *opened)) == 1:
+        contractor.admit([contraction_network.first_row(node) for node in first], tuple(opened))
+
+
+def _permute(bits: Bits, factor: contraction_network.Factor, moved: NDArray[np.int64]) -> None:
+    """Permute the bits of a gate's qubits as it permutes basis states."""
+    columns = list(factor.qubits)
+    weights = 1 << np.arange(len(columns))
+    after = moved[bits[:, columns] @ weights]
+    bits[:, columns] = after[:, None] >> np.arange(len(columns)) & 1
+
+
+def _redraw(
+    bits: Bits,
+    state: contraction_network.StateNetwork,
+    factor: contraction_network.Factor,
+    draws: NDArray[np.float64],
+    contractor: Contractor,
+) -> None:
+    """Draw the bits of the qubits that a gate moves."""
+    qubits, opened, fixed, nodes = _conditional(state, factor)
+    columns = sorted({fixed[i] for node in nodes for i in node.indices if i in fixed})
+    packed = np.packbits(bits[:, columns], axis=1)
+    rows, inverse = _distinct(packed)
+    amplitudes = _amplitudes(nodes, opened, fixed, bits[rows], contractor)
+    probs = np.square(amplitudes.real, dtype=np.float64)
+    probs += np.square(amplitudes.imag, dtype=np.float64)
+    edges = np.cumsum(probs, axis=1)
+    edges /= edges[:, -1:]
+    outcome = (draws[:, None] >= edges[inverse, :-1]).sum(axis=1)
+    for place, qubit in enumerate(qubits):  # the first qubit is the highest bit of an outcome
+        bits[:, qubit] = outcome >> (len(qubits) - 1 - place) & 1
+
+
+def _conditional(
+    state: contraction_network.StateNetwork, factor: contraction_network.Factor
+) -> tuple[list[int], list[int], dict[int, int], list[contraction_network.NetworkTensor]]:
+    """Qubits that a gate moves, their indices, the qubit of each other last index, and the nodes
+    that have the distribution of those qubits given all others."""
+    qubits = [q for q, moves in zip(factor.qubits, factor.moved, strict=True) if moves]
+    opened = [index for index in (state.line[q] for q in qubits) if index is not None]
+    fixed = {
+        index: q for q, index in enumerate(state.line) if index is not None and q not in qubits
+    }
+    return qubits, opened, fixed, state.connected(opened, fixed)
+
+
+def _distinct(packed: Bits) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
+    """First row of each distinct value, and for each row the index of its value."""
+    if not packed.shape[1]:
+        return np.zeros(1, np.intp), np.zeros(len(packed), np.intp)
+    keys = np.ascontiguousarray(packed).view(np.dtype((np.void, packed.shape[1]))).ravel()
+    _, rows, inverse = np.unique(keys, return_index=True, return_inverse=True)
+    return rows, inverse.reshape(-1)
+
+
+def _amplitudes(
+    nodes: list[contraction_network.NetworkTensor],
+    opened: list[int],
+    fixed: dict[int, int],
+    bits: Bits,
+    contractor: Contractor,
+) -> NDArray[np.complexfloating]:
+    """Amplitudes [rows, 2**opened] up to a common factor of each row."""
+    output = tuple(opened)
+    size = 1 << len(opened)
+    if not any(index in fixed for node in nodes for index in node.indices):
+        return contractor.contract(nodes, output).reshape(1, size)
+    first = contraction_network.selected(nodes, fixed, bits[:1], contraction_network.BATCH)
+    step = contractor.rows_at_once(first, (contraction_network.BATCH, *output))
+    results = []
+    for at in range(0, len(bits), step):
+        part = contraction_network.selected(
+            nodes, fixed, bits[at : at + step], contraction_network.BATCH
+        )
+        if step == 1:  # a contraction with slices has no batch index
+            part = [contraction_network.first_row(node) for node in part]
+            results.append(contractor.contract(part, output).reshape(1, size))
+        else:
+            results.append(
+                contractor.contract(part, (contraction_network.BATCH, *output)).reshape(-1, size)
+            )
+    return np.concatenate(results)
+
+
+# Engine `contraction`: tensor networks, for wide and shallow circuits.
+#
+# Counts are sampled gate by gate (`engine`), expectation values from the light cone of each Pauli
+# string: by its amplitudes if it is narrow, else by a contraction. Up to 20 qubits all amplitudes
+# are computed, and counts are those of the statevector engine for a seed. cotengra finds paths and
+# executes them; this package adds hyperindices of diagonal gates, and samples with a batch index.
+# Amplitudes of chosen bit strings share one path (`engine`). Several tasks can share the slices of
+# exact expectation values and of amplitudes: with the options `shares` and `share`, a task's values
+# are partial sums, which its remark states.
 
 CARD = builtin_card("contraction")
 DENSE_QUBITS = 20  # all amplitudes are computed up to this width
@@ -58,7 +276,7 @@ _SHOTS_AT_ONCE = 8_192
 _SHARED = {"expectation", "amplitudes"}  # outputs that are sums over slices
 
 
-class ContractionEngine(EngineBase):
+class ContractionEngine(outputs.EngineBase):
     """Tensor network contraction; over ranks, slices are shared."""
 
     card = CARD
@@ -90,11 +308,13 @@ class ContractionEngine(EngineBase):
         """See `EngineBase`; ranks without a stop meet those with it."""
         StopPoll(control, self._comm).agree()
 
-    def final_state(self, run: BoundRun) -> FinalState:
+    def final_state(self, run: outputs.BoundRun) -> outputs.FinalState:
         """See `EngineBase`."""
         limits = _limits(run.options)
         if run.circuit.num_qubits <= DENSE_QUBITS and limits.shares == 1:
-            return DenseState(run.layouts, run.circuit.num_qubits, partial(_amplitudes, run))
+            return outputs.DenseState(
+                run.layouts, run.circuit.num_qubits, partial(_amplitudes_of_outcomes, run)
+            )
         return _ContractedState(run, Contractor(self._paths, limits, run.control, self._comm))
 
     def close(self) -> None:
@@ -132,20 +352,22 @@ def _check_shares(limits: ContractionLimits, request: Request) -> None:
         )
 
 
-def _amplitudes(run: BoundRun) -> NDArray[np.complexfloating]:
+def _amplitudes_of_outcomes(run: outputs.BoundRun) -> NDArray[np.complexfloating]:
     """All amplitudes of a circuit."""
     dtype = run.options.dtype
-    factors, phase = gate_factors(run.circuit, run.params, dtype)
+    factors, phase = contraction_network.gate_factors(run.circuit, run.params, dtype)
     run.control.check()
     checked = _checked(factors, run.control.check)
-    state = dense_state(checked, tuple(range(run.circuit.num_qubits)), dtype)
+    state = contraction_network.dense_state(checked, tuple(range(run.circuit.num_qubits)), dtype)
     state = state * np.asarray(phase, state.dtype)
     normal: NDArray[np.complexfloating] = state / np.linalg.norm(state)
     return normal
 
 
-def _checked(factors: list[Factor | None], check: Callable[[], None]) -> Iterator[Factor]:
-    for factor in fused(factors):
+def _checked(
+    factors: list[contraction_network.Factor | None], check: Callable[[], None]
+) -> Iterator[contraction_network.Factor]:
+    for factor in contraction_network.fused(factors):
         check()
         yield factor
 
@@ -156,23 +378,25 @@ class _Cone(msgspec.Struct, frozen=True):
 
     number: int  # among the cones of a run
     qubits: tuple[int, ...]
-    state: NDArray[np.complexfloating] | StateNetwork | None
+    state: NDArray[np.complexfloating] | contraction_network.StateNetwork | None
 
 
-class _ContractedState(FinalState):
+class _ContractedState(outputs.FinalState):
     """Outputs of one binding."""
 
-    def __init__(self, run: BoundRun, contractor: Contractor) -> None:
+    def __init__(self, run: outputs.BoundRun, contractor: Contractor) -> None:
         self.num_qubits = run.circuit.num_qubits
         self._layout = run.layouts.clbits
         self._circuit = run.circuit
         self._dtype = run.options.dtype
-        self._factors, self._phase = gate_factors(run.circuit, run.params, self._dtype)
+        self._factors, self._phase = contraction_network.gate_factors(
+            run.circuit, run.params, self._dtype
+        )
         self._contractor = contractor
 
-    def sample(self, shots: int, key: SeedKey) -> Iterator[Batch]:
+    def sample(self, shots: int, key: outputs.SeedKey) -> Iterator[outputs.Batch]:
         """Sample as `FinalState.sample`, in the order of the shots."""
-        factors = fused(self._factors)
+        factors = contraction_network.fused(self._factors)
         admit(factors, self.num_qubits, self._contractor)
         for first in range(0, shots, _SHOTS_AT_ONCE):
             shot_ids = np.arange(first, min(first + _SHOTS_AT_ONCE, shots))
@@ -188,20 +412,20 @@ class _ContractedState(FinalState):
     def statevector(self) -> NDArray[np.complexfloating]:
         """See `FinalState`."""
         checked = _checked(self._factors, self._contractor.check)
-        state = dense_state(checked, tuple(range(self.num_qubits)), self._dtype)
+        state = contraction_network.dense_state(checked, tuple(range(self.num_qubits)), self._dtype)
         return state * np.asarray(self._phase, state.dtype)
 
     def amplitudes(self, bits: NDArray[np.uint8]) -> NDArray[np.complexfloating]:
         """See `FinalState`."""
         self._contractor.check()
-        network = StateNetwork(self.num_qubits)
-        for factor in fused(self._factors):
+        network = contraction_network.StateNetwork(self.num_qubits)
+        for factor in contraction_network.fused(self._factors):
             network.add(factor)
         result = chosen_amplitudes(network, bits, self._contractor)
         self.remark = self._contractor.remark
         return result * np.asarray(self._phase, result.dtype)
 
-    def expectations(self, strings: PauliStrings) -> NDArray[np.float64]:
+    def expectations(self, strings: outputs.PauliStrings) -> NDArray[np.float64]:
         """See `FinalState`."""
         result = np.zeros(len(strings))
         cones: dict[bytes, _Cone] = {}
@@ -214,7 +438,7 @@ class _ContractedState(FinalState):
             if levels not in cones:
                 cones[levels] = self._cone(levels, len(cones))
             cone = cones[levels]
-            if isinstance(cone.state, StateNetwork):
+            if isinstance(cone.state, contraction_network.StateNetwork):
                 result[number] = self._contracted(cone.state, x, z, cone.number)
             elif cone.state is not None:
                 masks = [(_within(x, cone.qubits), _within(z, cone.qubits))]
@@ -226,21 +450,25 @@ class _ContractedState(FinalState):
         """Light cone with its amplitudes or its network."""
         kept = light_cone(self._circuit, OutputSupport(False, levels)).kept
         chosen = [self._factors[k] for k in np.flatnonzero(kept).tolist()]
-        factors = fused(chosen)
+        factors = contraction_network.fused(chosen)
         touched = {qubit for factor in factors for qubit in factor.qubits}
         touched.update(q for q, level in enumerate(levels) if level != UNUSED)
         qubits = tuple(sorted(touched))
         if len(qubits) <= CONE_QUBITS:
             if not self._contractor.owns(number):
                 return _Cone(number, qubits, None)
-            return _Cone(number, qubits, dense_state(factors, qubits, self._dtype))
-        network = StateNetwork(self.num_qubits)
+            return _Cone(
+                number, qubits, contraction_network.dense_state(factors, qubits, self._dtype)
+            )
+        network = contraction_network.StateNetwork(self.num_qubits)
         for factor in factors:
             network.add(factor)
         return _Cone(number, qubits, network)
 
-    def _contracted(self, state: StateNetwork, x: int, z: int, cone: int) -> float:
-        network = expectation_network(state, x, z)
+    def _contracted(
+        self, state: contraction_network.StateNetwork, x: int, z: int, cone: int
+    ) -> float:
+        network = contraction_network.expectation_network(state, x, z)
         if network is None:
             return 0.0
         nodes, factor = network

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from sites import GIB, HERE, PLAIN, SHARE, SITES, Site
 
-from launcher.allocation import scontrol, this_node
+from launcher.allocation import slurm, this_node
 from launcher.allocation.discover import discover
 from launcher.allocation.hostlist import expand_counts, expand_hosts, same_host
 from launcher.base import AllocationError, LaunchError, Node
@@ -191,16 +191,16 @@ def test_missing_or_invalid_nodefile_is_refused_by_name(text: str | None, tmp_pa
 def test_missing_failing_or_hanging_scontrol_gives_empty_output(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(scontrol, "TIMEOUT_S", 0.2)
-    assert scontrol.run_scontrol(("/nonesuch/scontrol",)) == ""
-    assert scontrol.run_scontrol((sys.executable, "-c", "print(1); raise SystemExit(1)")) == ""
-    assert scontrol.run_scontrol(("sleep", "60")) == ""
+    monkeypatch.setattr(slurm, "TIMEOUT_S", 0.2)
+    assert slurm.run_scontrol(("/nonesuch/scontrol",)) == ""
+    assert slurm.run_scontrol((sys.executable, "-c", "print(1); raise SystemExit(1)")) == ""
+    assert slurm.run_scontrol(("sleep", "60")) == ""
 
 
 def test_scontrol_is_run_with_unix_time_format(monkeypatch: pytest.MonkeyPatch) -> None:
     script = "import os; print(os.environ['SLURM_TIME_FORMAT'])"
-    monkeypatch.setattr(scontrol, "TIMEOUT_S", 60.0)
-    assert scontrol.run_scontrol((sys.executable, "-c", script)) == "%s\n"
+    monkeypatch.setattr(slurm, "TIMEOUT_S", 60.0)
+    assert slurm.run_scontrol((sys.executable, "-c", script)) == "%s\n"
 
 
 def test_slurm_end_time_in_default_format_is_read_as_local_time(

@@ -7,8 +7,7 @@ from pathlib import Path
 import pytest
 from nvidia_site import build_libraries, require_gcc
 
-from launcher.allocation.gpus import granted, local_gpus
-from launcher.allocation.nvml import NvmlError, nvml_gpus
+from launcher.allocation.this_node import NvmlError, granted, local_gpus, nvml_gpus
 from launcher.base import Gpu, Node
 
 FIRST = "GPU-1a2b3c4d-0000-1111-2222-333344445555"

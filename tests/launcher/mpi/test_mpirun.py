@@ -17,10 +17,9 @@ import mpis
 import psutil
 import pytest
 
-from launcher import probe
+from launcher import mpi as mpirun, probe
 from launcher.base import Command, Exit, Share
-from launcher.mpi import mpirun
-from launcher.mpi.mpirun import MpirunLauncher
+from launcher.mpi import MpirunLauncher
 
 HERE = os.uname().nodename
 WAIT_S = 60.0

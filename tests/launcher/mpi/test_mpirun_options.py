@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
+from launcher import mpi
 from launcher.base import Command, Share
-from launcher.mpi import mpirun_options
-from launcher.mpi.mpirun_options import MpiFamily, Mpirun
+from launcher.mpi import MpiFamily, Mpirun
 
 FOLDER = Path("/run/simenv/launcher")
 HERE = (Share("here", 2),)
@@ -24,7 +24,7 @@ def told(
         "w", ("python", "-m", "w"), (("PATH", "/bin"), *more), FOLDER / "log", FOLDER, 1, shares
     )
     program = Mpirun("/opt/bin/mpirun", kind, "1.2.3")
-    first, *value = mpirun_options.command_line(
+    first, *value = mpi.command_line(
         program, command, "here", FOLDER, "/run/agent", isolated=isolated
     )
     assert first == "/opt/bin/mpirun"
@@ -33,7 +33,7 @@ def told(
 
 def test_open_mpi_5_command_line() -> None:
     head = (
-        f"--prtemca ras {mpirun_options.SITES} --prtemca prte_local_tmpdir_base {FOLDER} "
+        f"--prtemca ras {mpi.SITES} --prtemca prte_local_tmpdir_base {FOLDER} "
         "--map-by slot:OVERSUBSCRIBE --bind-to none -n 2"
     )
     assert told(MpiFamily.OPEN_MPI_5, HERE) == [*head.split(), "python", "-m", "w"]
@@ -42,7 +42,7 @@ def test_open_mpi_5_command_line() -> None:
 def test_open_mpi_5_command_line_places_ranks_by_shares() -> None:
     text = " ".join(told(MpiFamily.OPEN_MPI_5, APART, BASH_FUNCTION))
     assert text == (
-        f"--prtemca ras {mpirun_options.SITES} --prtemca prte_local_tmpdir_base {FOLDER} "
+        f"--prtemca ras {mpi.SITES} --prtemca prte_local_tmpdir_base {FOLDER} "
         "--prtemca plm ssh --prtemca plm_ssh_agent /run/agent "
         "--prtemca oob_tcp_keepalive_time 5 --prtemca oob_tcp_keepalive_intvl 1 "
         "--prtemca oob_tcp_keepalive_probes 3 "
@@ -55,11 +55,11 @@ def test_open_mpi_5_command_line_places_ranks_by_shares() -> None:
 
 def test_open_mpi_4_command_line() -> None:
     assert told(MpiFamily.OPEN_MPI_4, HERE)[2:6] == [
-        *(mpirun_options.SITES, "--mca", "orte_tmpdir_base", str(FOLDER))
+        *(mpi.SITES, "--mca", "orte_tmpdir_base", str(FOLDER))
     ]
     text = " ".join(told(MpiFamily.OPEN_MPI_4, APART))
     assert text == (
-        f"--mca ras {mpirun_options.SITES} --mca plm rsh --mca plm_rsh_agent /run/agent "
+        f"--mca ras {mpi.SITES} --mca plm rsh --mca plm_rsh_agent /run/agent "
         "--mca oob_tcp_keepalive_time 5 --mca oob_tcp_keepalive_intvl 1 "
         "--mca oob_tcp_keepalive_probes 3 "
         "--oversubscribe --bind-to none "
@@ -114,14 +114,14 @@ def test_worker_without_shares_runs_on_this_machine() -> None:
 def test_mpirun_is_identified_by_its_version(
     text: str, expected: tuple[MpiFamily, str] | None
 ) -> None:
-    assert mpirun_options.parse_version(text) == expected
+    assert mpi.parse_version(text) == expected
 
 
 def environment(kind: MpiFamily, **more: str) -> dict[str, str]:
     program = Mpirun("/opt/bin/mpirun", kind, "1", more.pop("prefix", ""))
     root, fabric = bool(more.pop("root", "")), bool(more.pop("fabric", ""))
     remote = bool(more.pop("remote", ""))
-    return mpirun_options.environment(program, more, root, fabric, remote=remote)
+    return mpi.environment(program, more, root, fabric, remote=remote)
 
 
 def test_open_mpi_ranks_yield_when_idle_unless_user_overrides_it() -> None:

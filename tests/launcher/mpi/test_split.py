@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 
 from launcher.base import Command, Launcher, LaunchError, Share
-from launcher.mpi.split import SplitLauncher
-from launcher.process.local import LocalLauncher
+from launcher.mpi import SplitLauncher
+from launcher.process.children import LocalLauncher
 
 HERE = os.uname().nodename
 

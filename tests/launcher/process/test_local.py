@@ -14,8 +14,7 @@ from waiting import until
 
 from launcher.base import Command, Exit, LaunchError
 from launcher.process import die_with_parent, network_namespace
-from launcher.process.children import describe_exit
-from launcher.process.local import LocalLauncher
+from launcher.process.children import LocalLauncher, describe_exit
 
 WAIT_S = 60.0
 

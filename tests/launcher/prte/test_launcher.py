@@ -18,14 +18,19 @@ from prte_driver import SLEEPS, Driver, command, here
 from waiting import until
 
 from launcher.base import Allocation, Exit, LauncherEvent, LaunchError, Node
-from launcher.pmix.protocol import HelperResponse
+from launcher.pmix.helper_process import HelperResponse
 from launcher.prte import dvm
-from launcher.prte.dvm import DvmSettings
+from launcher.prte.dvm import (
+    CONFIRMATIONS,
+    UNKNOWN_END,
+    DvmSettings,
+    JobTracker,
+    failure_summary,
+    is_ready,
+)
 from launcher.prte.dvm_supervisor import DvmSupervisor
 from launcher.prte.installation import Prte
-from launcher.prte.job_tracker import CONFIRMATIONS, UNKNOWN_END, JobTracker
 from launcher.prte.launcher import PrteLauncher
-from launcher.prte.log_messages import failure_summary, is_ready
 
 NODE = os.uname().nodename
 WAIT_S = 60.0

@@ -11,8 +11,8 @@ import pytest
 from noise_models import library
 from noise_models.calibration import CalibrationSnapshot
 from noise_models.drift import RandomWalk, Replay
-from noise_models.errors import SnapshotError
 from noise_models.snapshot import check
+from noise_models.strict_json import SnapshotError
 
 BASE = library.load("superconducting-lattice")
 

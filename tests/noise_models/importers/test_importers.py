@@ -13,8 +13,8 @@ import pytest
 
 from noise_models import library, snapshot
 from noise_models.calibration import CalibrationSnapshot, GateCalibration, QubitCalibration
-from noise_models.errors import SnapshotError
 from noise_models.importers import REGISTRY, ImportReport, import_snapshot
+from noise_models.strict_json import SnapshotError
 
 
 def imported(form: str, **options: Any) -> tuple[CalibrationSnapshot, ImportReport]:

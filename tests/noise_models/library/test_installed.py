@@ -10,15 +10,14 @@ import sys
 import pytest
 
 from noise_models import library, snapshot
-from noise_models.library import installed
 
-HAS_PACKAGE = importlib.util.find_spec(installed.PACKAGE) is not None
+HAS_PACKAGE = importlib.util.find_spec(library.PACKAGE) is not None
 pytestmark = pytest.mark.skipif(not HAS_PACKAGE, reason="qiskit-ibm-runtime is not installed")
 
 
 def test_names_are_the_folders_of_the_package() -> None:
-    assert {"fez", "torino", "lima"} <= set(installed.names())
-    assert library.names() == (*library.BUNDLED, *installed.names())
+    assert {"fez", "torino", "lima"} <= set(library.installed_names())
+    assert library.names() == (*library.BUNDLED, *library.installed_names())
 
 
 @pytest.mark.parametrize("name", ["fez", "FEZ", "fake_fez", "FakeFez", "FakeFezV2", "ibm_fez"])
@@ -44,8 +43,8 @@ def test_values_of_a_device_are_those_of_its_files() -> None:
 
 
 def test_every_device_is_imported() -> None:
-    for name in installed.names():
-        value, report = installed.read(name)
+    for name in library.installed_names():
+        value, report = library.read(name)
         assert value.num_qubits == len(value.qubits), name
         assert value.coupling or value.num_qubits == 1, name
         assert report.used, name
@@ -66,6 +65,6 @@ def test_a_device_is_read_without_importing_qiskit() -> None:
 def test_without_the_package_only_bundled_profiles_are_listed(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(installed, "PACKAGE", "package_that_does_not_exist")
+    monkeypatch.setattr(library, "PACKAGE", "package_that_does_not_exist")
     assert library.names() == library.BUNDLED
     assert library.resolve("fez") == ""

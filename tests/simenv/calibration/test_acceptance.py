@@ -12,18 +12,19 @@ import pytest
 
 from bench.calibration_data import PATH, measured, random_circuit, random_counts
 from noise_models import library
-from noise_models.build.aer_recipe import reduced
+from noise_models.build import reduced
 from noise_models.calibration import CalibrationSnapshot
-from simenv.calibration.accept.gains import (
+from simenv.calibration.accept import (
     LEAST_GAIN,
     HeldOutGain,
+    between,
+    blended,
     expanded_level,
     gain,
+    implausible,
     lower_bound,
 )
-from simenv.calibration.accept.path import between, blended
-from simenv.calibration.accept.scope import implausible
-from simenv.calibration.data.records import CountsData
+from simenv.calibration.data import CountsData
 from simenv.calibration.fit import calibrate as fitting
 from simenv.calibration.fit.calibrate import (
     AER,
@@ -32,7 +33,7 @@ from simenv.calibration.fit.calibrate import (
     FitRefusedError,
     calibrate,
 )
-from simenv.calibration.score.predict import Predictor
+from simenv.calibration.score import Predictor
 
 
 def test_percentiles_of_few_values_are_expanded() -> None:

@@ -10,7 +10,7 @@ import pytest
 
 from noise_models import library, snapshot
 from noise_models.calibration import CalibrationSnapshot, GateCalibration, QubitCalibration
-from simenv.calibration.certify.certificate import Certificate, certify
+from simenv.calibration.certify import Certificate, certify
 from simenv.client.client import Client
 
 CLAIMED = "superconducting-lattice"

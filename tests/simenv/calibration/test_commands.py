@@ -8,13 +8,12 @@ from pathlib import Path
 import pytest
 
 from bench.calibration_data import random_counts
-from noise_models import library
-from noise_models import snapshot as snapshots
-from simenv.calibration.data import writer
-from simenv.calibration.report.tables import below
-from simenv.calibration.score.score import Score, ScoreRow
+from noise_models import library, snapshot as snapshots
+from simenv.calibration import data
+from simenv.calibration.accept import below
+from simenv.calibration.score import Score, ScoreRow
 from simenv.cli.app import run
-from simenv.cli.devices import stored
+from simenv.cli.devices import overview
 from simenv.errors import StoreError
 
 
@@ -32,10 +31,10 @@ def counts_file(folder: Path) -> Path:
         counts = {format(outcome, "02b"): count for outcome, count in record.counts.items()}
         split = "test" if number % 5 == 0 else "train"
         rows.append(
-            writer.row(record.source.text, counts, name=record.name, body=str(number), split=split)
+            data.row(record.source.text, counts, name=record.name, body=str(number), split=split)
         )
     path = folder / "counts.jsonl"
-    writer.write(path, rows, "lima")
+    data.write(path, rows, "lima")
     return path
 
 
@@ -94,16 +93,16 @@ def test_a_device_that_is_replaced_or_removed_leaves_no_fit(home: Path) -> None:
     data = snapshots.dump(library.load("lima"))
 
     def with_fit() -> None:
-        stored.save("mine", data)
+        overview.save("mine", data)
         (folder / "mine").mkdir()
         (folder / "mine" / "2024-03-01.json").write_bytes(data)
         (folder / "mine.h5").write_bytes(b"")
 
     with_fit()
-    stored.save("mine", data)
+    overview.save("mine", data)
     assert [path.name for path in folder.iterdir()] == ["mine.json"]
     with_fit()
-    stored.remove("mine")
+    overview.remove("mine")
     assert not list(folder.iterdir())
 
 
@@ -112,13 +111,13 @@ def test_a_fit_that_cannot_be_written_leaves_the_earlier_device(
 ) -> None:
     data = str(counts_file(tmp_path))
     before = snapshots.dump(library.load("belem"))
-    stored.save("mine", before)
+    overview.save("mine", before)
     (home / "devices" / "mine.h5").write_bytes(b"earlier")
 
     def full(*_: object, **__: object) -> None:
         raise StoreError("mine.h5: No space left on device")
 
-    monkeypatch.setattr("simenv.calibration.fit.store.save", full)
+    monkeypatch.setattr("simenv.calibration.fit.calibrate.save", full)
     assert run(["calibrate", data, "--device", "lima", "--out", "mine"]) != 0
     assert (home / "devices" / "mine.json").read_bytes() == before
     assert (home / "devices" / "mine.h5").read_bytes() == b"earlier"

@@ -10,29 +10,35 @@ import pytest
 from qiskit.quantum_info import Statevector
 
 from bench.harness.sampled_device import chain, coverage
-from simenv.calibration.experiments import benchmarking, clifford, native, scouting
-from simenv.calibration.experiments.batches import pair_sets, qubit_sets
-from simenv.calibration.experiments.estimators.decay_fit import fit_decay, fit_frequency
-from simenv.calibration.experiments.estimators.estimates import (
+from simenv.calibration.experiments import clifford, procedure, programs
+from simenv.calibration.experiments.estimators import (
     Estimate,
+    fit_decay,
+    fit_frequency,
     simultaneous_z,
     wilson,
 )
+from simenv.calibration.experiments.plans import (
+    Counts,
+    ExperimentSetting,
+    add,
+    pair_sets,
+    qubit_sets,
+)
 from simenv.calibration.experiments.procedure import choose
 from simenv.calibration.experiments.programs import NativeGateRows, PlacedPiece
-from simenv.calibration.experiments.runner import Counts, ExperimentSetting, add
 from simenv.calibration.fit.components import Component
-from simenv.calibration.fit.prior import Prior, PriorMatrix
-from simenv.client.circuits.decode.to_qiskit import to_qiskit
+from simenv.calibration.fit.solve import Prior, PriorMatrix
+from simenv.client.circuits.decoder import to_qiskit
 from simenv.errors import InfeasibleError, OptionError
 from simenv.model.views import GateInfo
 
-ENTANGLERS = native._ENTANGLERS
+ENTANGLERS = clifford._ENTANGLERS
 LATTICE = [(0, 1), (1, 2), (1, 4), (2, 3), (3, 5), (4, 7), (5, 8), (6, 7)]
 
 
-def alphabet(entangler: native.NativeOperation = ENTANGLERS[0]) -> NativeGateRows:
-    gates = native.native_set(chain())
+def alphabet(entangler: clifford.NativeOperation = ENTANGLERS[0]) -> NativeGateRows:
+    gates = clifford.native_set(chain())
     return NativeGateRows(msgspec.structs.replace(gates, entangler=entangler))
 
 
@@ -43,7 +49,7 @@ def test_one_qubit_group_has_one_quarter_turn_on_average() -> None:
 
 
 @pytest.mark.parametrize("gate", ENTANGLERS, ids=lambda gate: gate.name)
-def test_two_qubit_group_is_complete_with_fewest_entanglers(gate: native.NativeOperation) -> None:
+def test_two_qubit_group_is_complete_with_fewest_entanglers(gate: clifford.NativeOperation) -> None:
     group = clifford.two_qubit_group(gate)
     assert len({images.tobytes() for images in group.images}) == 11_520
     assert group.mean_count("entangler") == 1.5
@@ -51,15 +57,15 @@ def test_two_qubit_group_is_complete_with_fewest_entanglers(gate: native.NativeO
 
 @pytest.mark.parametrize("gate", ENTANGLERS, ids=lambda gate: gate.name)
 @pytest.mark.parametrize("kind", ["standard", "interleaved", "simultaneous"])
-def test_sequences_return_to_their_basis_state(gate: native.NativeOperation, kind: str) -> None:
+def test_sequences_return_to_their_basis_state(gate: clifford.NativeOperation, kind: str) -> None:
     spelled, group = alphabet(gate), clifford.two_qubit_group(gate)
     rng = np.random.default_rng(5)
     for flips in range(4):
         if kind == "simultaneous":
-            piece = benchmarking.simultaneous(spelled, group, 12, flips, rng)
+            piece = programs.simultaneous(spelled, group, 12, flips, rng)
         else:
             interleaved = kind == "interleaved"
-            piece = benchmarking.sequence(spelled, group, 12, flips, rng, interleaved=interleaved)
+            piece = programs.sequence(spelled, group, 12, flips, rng, interleaved=interleaved)
         circuit = to_qiskit(spelled.program([PlacedPiece((1, 0), piece)], 2))
         circuit.remove_final_measurements()
         odds = Statevector(circuit).probabilities([1, 0])
@@ -84,7 +90,7 @@ def test_sets_do_not_touch_and_cover_everything() -> None:
 def test_device_without_a_quarter_turn_is_refused_with_its_gates() -> None:
     info = msgspec.structs.replace(chain(), gates=(GateInfo("rz", 1, 1), GateInfo("t", 1, 0)))
     with pytest.raises(InfeasibleError, match=r"native gates rz, t") as caught:
-        native.native_set(info)
+        clifford.native_set(info)
     assert "sx" in caught.value.hint
 
 
@@ -122,7 +128,7 @@ def test_gates_without_a_signal_do_not_work(first: float, later: float, contrast
             odds[arm] += signal
             point = ExperimentSetting("rb2", (0, 1), float(length), arm, arm, 1.5 * length)
             table[point] = np.round(10_000 * odds).astype(np.int64)
-    _, works = scouting._rates(table, "rb2", {0: contrast, 1: contrast})[0, 1]
+    _, works = procedure._rates(table, "rb2", {0: contrast, 1: contrast})[0, 1]
     assert works == (first > 0.5 * contrast or contrast < 0.1)
 
 

@@ -11,20 +11,21 @@ import numpy as np
 import pytest
 
 from bench.calibration_data import random_counts
-from noise_models import library
-from noise_models import snapshot as snapshots
+from noise_models import library, snapshot as snapshots
 from noise_models.build import build as noise_model
-from simenv.calibration.data.records import CountsData, DataError
-from simenv.calibration.fit import store
+from simenv.calibration.data import CountsData, DataError
+from simenv.calibration.fit import calibrate as store
+from simenv.calibration.fit.attempt import window_starts
 from simenv.calibration.fit.calibrate import FittedDevice, calibrate
-from simenv.calibration.fit.compile import DeviceCompiler
-from simenv.calibration.fit.components import ChannelKey, DeviceChannels
-from simenv.calibration.fit.device import all_components, fitted_snapshot, homogeneous
-from simenv.calibration.fit.observations import Distributions
-from simenv.calibration.fit.windows import window_starts
-from simenv.calibration.score.ideal import IdealDistributions
-from simenv.calibration.score.predict import Predictor
-from simenv.calibration.score.score import CEILING, score
+from simenv.calibration.fit.components import (
+    ChannelKey,
+    DeviceChannels,
+    all_components,
+    fitted_snapshot,
+    homogeneous,
+)
+from simenv.calibration.fit.observations import DeviceCompiler, Distributions
+from simenv.calibration.score import CEILING, IdealDistributions, Predictor, score
 
 ROTATIONS = ("ZX", "IX", "ZZ", "X")
 

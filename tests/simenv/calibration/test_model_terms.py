@@ -12,16 +12,12 @@ import pytest
 from bench.calibration_data import PATH, measured, random_circuit
 from noise_models import library
 from noise_models.calibration import CalibrationSnapshot, PauliRotation, QubitCalibration
-from simenv.calibration.data.records import CountsData, CountsRecord
-from simenv.calibration.fit.attempt import fit, problem_of
+from simenv.calibration.data import CountsData, CountsRecord
+from simenv.calibration.fit.attempt import MANY_BODIES, fit, problem_of, score_of, window_starts
 from simenv.calibration.fit.calibrate import FittedDevice, calibrate
 from simenv.calibration.fit.observations import GROUP_BITS
-from simenv.calibration.fit.prior import Prior
-from simenv.calibration.fit.select import MANY_BODIES, score_of
-from simenv.calibration.fit.windows import window_starts
-from simenv.calibration.score.ideal import IdealDistributions
-from simenv.calibration.score.predict import Predictor
-from simenv.calibration.score.score import CEILING, score
+from simenv.calibration.fit.solve import Prior
+from simenv.calibration.score import CEILING, IdealDistributions, Predictor, score
 
 DAY_S = 86_400.0
 ANGLE_RAD = 0.12  # of ZZ after cx 0, 1

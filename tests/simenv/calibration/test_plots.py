@@ -7,10 +7,8 @@ from pathlib import Path
 import pytest
 
 from bench.calibration_data import random_counts
-from simenv.calibration.report import page, plots
-from simenv.calibration.score.ideal import IdealDistributions
-from simenv.calibration.score.predict import Predictor
-from simenv.calibration.score.score import score
+from simenv.calibration import report
+from simenv.calibration.score import IdealDistributions, Predictor, score
 
 mpl = pytest.importorskip("matplotlib")
 
@@ -25,8 +23,8 @@ def test_comparison_shows_all_limits_on_a_scale_that_tells_good_models_apart(
     def keep(figure: object, *_: object, **__: object) -> None:
         axes.extend(figure.axes)  # type: ignore[attr-defined]
 
-    monkeypatch.setattr(plots.Figure, "savefig", keep)
-    plots.comparison("chip", result, tmp_path / "chip.png")
+    monkeypatch.setattr(report.Figure, "savefig", keep)
+    report.comparison("chip", result, tmp_path / "chip.png")
     labels = {text.get_text() for text in axes[0].get_yticklabels()}
     assert labels == {"chip", "uniform", "ideal", "ceiling"}
     assert axes[0].get_xscale() == "log"
@@ -35,7 +33,7 @@ def test_comparison_shows_all_limits_on_a_scale_that_tells_good_models_apart(
 def test_one_circuit_is_drawn(tmp_path: Path) -> None:
     counts, snapshot = random_counts(1, 2)
     result = score(counts, {"chip": Predictor(snapshot)}, IdealDistributions())
-    paths = page.draw("a chip", result, tmp_path)
+    paths = report.draw("a chip", result, tmp_path)
     assert [path.name for path in paths] == [
         f"a-chip-{name}.png" for name in ("comparison", "parity", "volumetric")
     ]
@@ -51,4 +49,4 @@ def test_one_circuit_is_drawn(tmp_path: Path) -> None:
     ],
 )
 def test_labelled_days_do_not_overlap(days: list[float], labelled: list[float]) -> None:
-    assert plots._spread(days) == labelled
+    assert report._spread(days) == labelled

@@ -11,10 +11,9 @@ import pytest
 from qiskit import qasm2
 
 from noise_models import library
-from simenv.calibration.data import writer
-from simenv.calibration.data.reader import MAX_ERRORS, MAX_ROWS, read
-from simenv.calibration.data.records import DataError, dates_before
-from simenv.calibration.fit.compile import DeviceCompiler
+from simenv.calibration import data
+from simenv.calibration.data import MAX_ERRORS, MAX_ROWS, DataError, dates_before, read
+from simenv.calibration.fit.observations import DeviceCompiler
 from simenv.cli.app import run
 from simenv.client.circuits import to_qiskit
 
@@ -161,7 +160,7 @@ def test_other_files_are_refused(tmp_path: Path, header: Any, text: str) -> None
 
 
 def test_too_many_rows_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("simenv.calibration.data.reader.MAX_ROWS", 3)
+    monkeypatch.setattr("simenv.calibration.data.MAX_ROWS", 3)
     with pytest.raises(DataError, match=r"counts.jsonl:5: more than 3 rows"):
         read(written(tmp_path, *[row()] * 4))
 
@@ -184,9 +183,9 @@ def test_what_is_written_is_read(tmp_path: Path) -> None:
     circuit.cx(0, 1)
     circuit.measure([0, 1], [0, 1])
     result = AerSimulator(seed_simulator=1).run([circuit], shots=100).result()
-    rows = writer.rows_from_qiskit([circuit], result, date="2024-01-01", job="j")
+    rows = data.rows_from_qiskit([circuit], result, date="2024-01-01", job="j")
     path = tmp_path / "made.jsonl"
-    assert writer.write(path, rows, "lima") == 1
+    assert data.write(path, rows, "lima") == 1
     record = read(path).records[0]
     assert record.shots == 100
     assert set(record.counts) == {0, 3}
@@ -210,7 +209,7 @@ def test_a_compiled_circuit_that_is_written_keeps_its_qubits(name: str, tmp_path
     assert "global_phase" in circuit.count_ops()
     plain = circuit.copy_empty_like()
     plain.data = [each for each in circuit.data if each.operation.name != "global_phase"]
-    for text in (writer.qasm_of(circuit), qasm2.dumps(plain)):
+    for text in (data.qasm_of(circuit), qasm2.dumps(plain)):
         run_again = compiler.run_of(read(written(tmp_path, row(qasm=text))).records[0])
         assert not run_again.was_placed
         assert set(run_again.circuit.qubits.tolist()) == {first, second}
@@ -222,7 +221,7 @@ def test_nothing_is_written_after_an_error(tmp_path: Path) -> None:
         raise KeyError("gone")
 
     with pytest.raises(KeyError):
-        writer.write(tmp_path / "counts.jsonl", rows())
+        data.write(tmp_path / "counts.jsonl", rows())
     assert not list(tmp_path.iterdir())
 
 

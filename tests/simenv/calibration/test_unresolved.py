@@ -12,13 +12,18 @@ from bench.harness.sampled_device import PointPlanner, SampledDevice, chain
 from noise_models import library, snapshot
 from noise_models.calibration import CalibrationSnapshot
 from simenv import config
-from simenv.calibration.certify.certificate import Certificate, certify, device_under_test
-from simenv.calibration.certify.compare import ClaimVerdict, compare
-from simenv.calibration.certify.snapshot import recovered
-from simenv.calibration.experiments import scouting
-from simenv.calibration.experiments.estimators.estimates import Estimate, without_signal
-from simenv.calibration.experiments.native import native_set
-from simenv.calibration.experiments.plans import Planner
+from simenv.calibration.certify import (
+    Certificate,
+    ClaimVerdict,
+    certify,
+    compare,
+    device_under_test,
+    recovered,
+)
+from simenv.calibration.experiments import procedure as scouting
+from simenv.calibration.experiments.clifford import native_set
+from simenv.calibration.experiments.estimators import Estimate, without_signal
+from simenv.calibration.experiments.plans import Counts, PlannedCircuit, Planner, PoolRunner
 from simenv.calibration.experiments.procedure import (
     TIMED_1Q,
     ExperimentShots,
@@ -26,8 +31,7 @@ from simenv.calibration.experiments.procedure import (
     choose,
 )
 from simenv.calibration.experiments.programs import NativeGateRows
-from simenv.calibration.experiments.runner import Counts, PlannedCircuit, PoolRunner
-from simenv.cli.calibration import certificate_view
+from simenv.cli.devices import details
 from simenv.client.client import Client
 
 PAIR = (0, 1)
@@ -67,7 +71,7 @@ def test_a_readout_without_contrast_resolves_nothing_but_itself(client: Client) 
             assert each.verdict is ClaimVerdict.WITHIN
         elif each.claimed is not None:
             assert each.verdict is ClaimVerdict.UNRESOLVED
-            assert certificate_view.recovered(each) == "no signal"
+            assert details.recovered(each) == "no signal"
     again = recovered(device, result.measured, 0.0, "again")
     assert (again.gates, again.zz) == (tuple(sorted(device.gates, key=_key)), device.zz)
     assert again.qubits[0].t1_us == device.qubits[0].t1_us
@@ -101,7 +105,7 @@ def test_a_lower_limit_confirms_a_claim_beyond_the_longest_delay_alone(
     (result,) = compare([estimate], lambda _: claimed)
     assert result.verdict is verdict
     assert math.isinf(result.recovered)
-    assert certificate_view.recovered(result).startswith("> ")
+    assert details.recovered(result).startswith("> ")
     assert (result.deviation > 0.0) == (verdict is ClaimVerdict.OUTSIDE)
 
 

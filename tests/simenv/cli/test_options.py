@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from simenv.cli.options import Settings, hoist
+from simenv.cli.app import Settings, hoist
 from simenv.errors import OptionError
 
 

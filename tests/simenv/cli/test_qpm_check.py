@@ -11,9 +11,9 @@ from kit import assembled
 from live import Live
 from shell import Shell
 
-from simenv.cli.admin.qpm_environment import Restartable
+from simenv.cli.admin.qpm import Restartable
 from simenv.cli.app import run
-from simenv.client.environments import launch
+from simenv.client import launch
 from simenv.errors import StartFailedError
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from simenv.cli.tasks.circuit_options import NAMES, errors_for_command_line
+from simenv.cli.tasks.circuit_input import NAMES, errors_for_command_line
 from simenv.errors import OptionError, with_names
 
 

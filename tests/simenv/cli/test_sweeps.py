@@ -10,9 +10,9 @@ import pytest
 from shell import Shell
 
 import simenv
+from simenv.cli import execute
 from simenv.cli.app import run
-from simenv.cli.demo.loop import run_s
-from simenv.cli.environment import private
+from simenv.cli.demo_runs import run_s
 from simenv.client.tasks.task import Task
 
 PROGRAM = """OPENQASM 3.0; include "stdgates.inc";
@@ -97,6 +97,6 @@ def test_no_environment_is_started_for_missing_circuit_file(
     def started(workers: int) -> None:
         raise AssertionError(workers)
 
-    monkeypatch.setattr(private, "started", started)
+    monkeypatch.setattr(execute, "started", started)
     assert run(["submit", str(tmp_path / "none.qasm"), "--wait"]) == 2
     assert "No such file" in capfd.readouterr().err

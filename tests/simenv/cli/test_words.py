@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from simenv.cli.tasks.circuit_options import bindings_of
+from simenv.cli.tasks.circuit_input import bindings_of
 from simenv.errors import OptionError
 
 

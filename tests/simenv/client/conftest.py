@@ -12,7 +12,7 @@ sys.path.insert(0, str(Path(__file__).parent))
 
 from client_peer import Peer
 
-from simenv.client.connection import liveness, pending_tasks
+from simenv.client.connection import channel, task_handle
 from simenv.client.connection.session import ServiceSession
 
 
@@ -32,9 +32,9 @@ def link(peer: Peer) -> Iterator[ServiceSession]:
 @pytest.fixture
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     """Seconds of patience become hundredths."""
-    monkeypatch.setattr(liveness, "QUIET_S", 0.02)
-    monkeypatch.setattr(liveness, "POLL_S", 0.01)
-    monkeypatch.setattr(liveness, "LOST_S", 1.0)
+    monkeypatch.setattr(channel, "QUIET_S", 0.02)
+    monkeypatch.setattr(channel, "POLL_S", 0.01)
+    monkeypatch.setattr(channel, "LOST_S", 1.0)
     for module in ("session", "pending_tasks", "asyncio_bridge"):
         monkeypatch.setattr(f"simenv.client.connection.{module}.REPEAT_S", 0.05)
-    assert pending_tasks.REPEAT_S == 0.05
+    assert task_handle.REPEAT_S == 0.05

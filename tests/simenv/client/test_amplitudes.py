@@ -32,7 +32,7 @@ from simenv.errors import (
     TaskCancelledError,
 )
 from simenv.model import Observable, TaskOptions, TaskState
-from simenv.model.result import AmplitudeResultData, ResultData
+from simenv.model.task import AmplitudeResultData, ResultData
 from simenv.service.admission import rules
 
 STRINGS = ["0101", "1111", "0000", "1000"]

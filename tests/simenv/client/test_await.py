@@ -29,7 +29,7 @@ from simenv.errors import (
     TimedOutError,
 )
 from simenv.model import AdmissionPolicy, DeviceProfile, ReservationState, TaskState
-from simenv.wire.messages.reservations import PolicyReply, ProfileReply, SetPolicy, SetProfile
+from simenv.wire.messages.admin import PolicyReply, ProfileReply, SetPolicy, SetProfile
 
 
 def submit(link: ServiceSession, count: int = 1) -> list[Task]:
@@ -355,7 +355,7 @@ def test_exception_of_with_block_is_raised_when_service_is_gone(
 ) -> None:
     def leave() -> None:
         with env.reserve(for_s=0.1):
-            monkeypatch.setattr("simenv.client.connection.liveness.LOST_S", 0.5)
+            monkeypatch.setattr("simenv.client.connection.channel.LOST_S", 0.5)
             result.down()
             raise ZeroDivisionError
 

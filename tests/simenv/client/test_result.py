@@ -18,9 +18,9 @@ from busy_circuits import ENDLESS
 from waiting import until
 
 import simenv
-from simenv.client.executor import SimenvExecutor
-from simenv.client.results.decoded import DecodedResult, Provenance, Stages
-from simenv.client.results.result import Result
+from simenv.client.client import SimenvExecutor
+from simenv.client.result import Result
+from simenv.client.result_data import DecodedResult, Provenance, Stages
 from simenv.errors import OptionError, ProtocolError, TimedOutError, VersionMismatchError
 from simenv.model import RESULT_FORMAT, Origin, ResultData
 

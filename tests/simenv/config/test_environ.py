@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 
 from simenv import config
-from simenv.client.environments import launch
-from simenv.config.environ import (
+from simenv.client import launch
+from simenv.config.paths import (
     SERVICE_NAMES,
     SERVICE_PREFIXES,
     WORKER_NAMES,

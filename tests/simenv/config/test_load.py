@@ -10,9 +10,8 @@ import msgspec
 import pytest
 
 from simenv import config, files
-from simenv.config import filesystems
-from simenv.config.drift import DriftSpec, drift_of
-from simenv.config.pools import pool_of, pool_text
+from simenv.config import paths
+from simenv.config.pools import DriftSpec, drift_of, pool_of, pool_text
 from simenv.errors import ConfigError
 from simenv.model import PoolSpec
 
@@ -105,7 +104,7 @@ def test_journal_is_on_scratch_if_home_is_on_network_filesystem(
     home, scratch = tmp_path / "home", tmp_path / "scratch"
     scratch.mkdir()
     monkeypatch.setattr(
-        filesystems, "kind_of", lambda folder: "nfs4" if folder.is_relative_to(home) else "ext4"
+        paths, "kind_of", lambda folder: "nfs4" if folder.is_relative_to(home) else "ext4"
     )
     environ = {"SIMENV_HOME": str(home), "SIMENV_SCRATCH": str(scratch)}
     where = config.places(config.Config(name=NAME), environ)
@@ -276,7 +275,7 @@ a line that is none
 def test_filesystem_of_folder_is_that_of_its_innermost_mount(
     mounts: str, folder: str, kind: str
 ) -> None:
-    assert filesystems.kind(PurePosixPath(folder), mounts) == kind
+    assert paths.kind(PurePosixPath(folder), mounts) == kind
 
 
 @pytest.mark.parametrize(
@@ -284,16 +283,16 @@ def test_filesystem_of_folder_is_that_of_its_innermost_mount(
     ["nfs", "nfs4", "lustre", "gpfs", "beegfs", "cifs", "9p", "fuse.sshfs", "fuse.glusterfs"],
 )
 def test_network_filesystems_are_recognised(kind: str) -> None:
-    assert filesystems.is_network(kind)
+    assert paths.is_network(kind)
 
 
 @pytest.mark.parametrize("kind", ["ext4", "xfs", "btrfs", "tmpfs", "overlay", "fuse.ntfs-3g", ""])
 def test_local_filesystems_are_not_network_filesystems(kind: str) -> None:
-    assert not filesystems.is_network(kind)
+    assert not paths.is_network(kind)
 
 
 def test_missing_folder_has_filesystem_of_its_parent(tmp_path: Path) -> None:
-    assert filesystems.kind_of(tmp_path / "a" / "b") == filesystems.kind_of(tmp_path) != ""
+    assert paths.kind_of(tmp_path / "a" / "b") == paths.kind_of(tmp_path) != ""
 
 
 WHOLE = PoolSpec("sv", "statevector", 4, 4, 90.0, 8, 2 * 2**30, "gpu*,node7")

@@ -9,20 +9,20 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from simenv.client.qpm.bindings import admission, execution, policy, revision1, scheduler, telemetry
-from simenv.client.qpm.bindings.control import ControlBinding
+from simenv.client.qpm import admission, execution, provider, scheduler, telemetry
 from simenv.client.qpm.provider import QPM
+from simenv.client.qpm.telemetry import ControlBinding
 from simenv.model import FINAL_STATES, AdmissionReason, ReservationState, TaskInfo, TaskState
-from simenv.qpm import bindings, errors
-from simenv.qpm.admission import STATE_CODES, reason_text
-from simenv.qpm.service import BINDINGS
-from simenv.qpm.states import OUTCOMES, STATE_MAP, Lifecycle, Outcome, under_way
+from simenv.qpm import contract
+from simenv.qpm.answers import STATE_CODES, reason_text
+from simenv.qpm.contract import BINDINGS
+from simenv.qpm.envelopes import OUTCOMES, STATE_MAP, Lifecycle, Outcome, under_way
 
 DOCS = Path(__file__).parents[3] / "docs" / "guides" / "qpm.md"
 
 
-def methods(binding: str) -> dict[str, bindings.Arguments]:
-    return {**bindings.REVISION2[binding], **bindings.EXTENSIONS.get(binding, {})}
+def methods(binding: str) -> dict[str, contract.Arguments]:
+    return {**contract.REVISION2[binding], **contract.EXTENSIONS.get(binding, {})}
 
 
 def test_each_task_state_has_lifecycle_outcome_and_consistent_rc() -> None:
@@ -71,15 +71,15 @@ def test_all_six_bindings_are_offered() -> None:
     [
         (methods("execution"), execution.ExecutionBinding),
         (methods("admission"), admission.AdmissionBinding),
-        (methods("admission-policy"), policy.PolicyBinding),
+        (methods("admission-policy"), scheduler.PolicyBinding),
         (methods("scheduler"), scheduler.SchedulerBinding),
         (methods("telemetry"), telemetry.TelemetryBinding),
         (methods("control"), ControlBinding),
-        ({**bindings.REVISION1, **bindings.EXTENSIONS1}, revision1.SingleQPM),
+        ({**contract.REVISION1, **contract.EXTENSIONS1}, provider.SingleQPM),
     ],
 )
 def test_bindings_have_methods_parameters_and_defaults_of_contract(
-    promise: dict[str, bindings.Arguments], binding: type
+    promise: dict[str, contract.Arguments], binding: type
 ) -> None:
     assert set(promise) == {name for name in vars(binding) if not name.startswith("_")}
     for name, arguments in promise.items():
@@ -97,7 +97,7 @@ def test_method_names_are_unique_across_bindings() -> None:
 
 
 def test_each_qpm_error_has_unique_defw_name() -> None:
-    kinds = [errors.QPMError, *errors.QPMError.__subclasses__()]
+    kinds = [contract.QPMError, *contract.QPMError.__subclasses__()]
     names = {kind.defw_name for kind in kinds}
     assert len(names) == len(kinds)
     assert all(name.startswith("DEFw") for name in names)

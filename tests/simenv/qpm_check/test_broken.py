@@ -8,7 +8,7 @@ from typing import NamedTuple
 import pytest
 from kit import assembled, checked, defects
 
-from simenv.qpm_check.harness.check import VerdictState
+from simenv.qpm_check.check import VerdictState
 
 WAIT_S = 2.0  # for what never comes
 TOKEN = "open sesame"

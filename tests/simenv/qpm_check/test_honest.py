@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from kit import LONGER_S, assembled, checked
 
-from simenv.qpm_check.harness.check import VerdictState
+from simenv.qpm_check.check import VerdictState
 
 PATIENCE_S = 90.0  # a plugin without defects is slow on a busy machine, and nothing else
 

@@ -9,11 +9,11 @@ from pathlib import Path
 import pytest
 from kit import assembled, checked
 
-from simenv.qpm_check.fake_defw import errors
-from simenv.qpm_check.fake_defw.directory import Directory, is_subset
-from simenv.qpm_check.fake_defw.wire import PeerGone, Sender, pack, purified, receive
-from simenv.qpm_check.harness.check import VerdictState
-from simenv.qpm_check.targets.plugin import PluginTarget
+from simenv.qpm_check.check import VerdictState
+from simenv.qpm_check.fake_defw import fakes
+from simenv.qpm_check.fake_defw.fakes import Directory, is_subset
+from simenv.qpm_check.fake_defw.loader import PeerGone, Sender, pack, purified, receive
+from simenv.qpm_check.plugin import PluginTarget
 
 MODE = '"instance_mode": _instance_mode()'
 MODULE = "services/svc_honest/__init__.py"
@@ -71,12 +71,12 @@ def test_values_that_are_not_plain_are_converted_and_reported() -> None:
 
 
 def test_error_is_sent_under_its_nearest_defw_class() -> None:
-    class Own(errors.DEFwNotFound):
+    class Own(fakes.DEFwNotFound):
         """A plugin's own, derived from one of DEFw's."""
 
-    assert errors.own_class(Own()) == "DEFwNotFound"
-    assert errors.own_class(errors.DEFwError()) == "DEFwError"
-    assert errors.own_class(ValueError()) == ""
+    assert fakes.own_class(Own()) == "DEFwNotFound"
+    assert fakes.own_class(fakes.DEFwError()) == "DEFwError"
+    assert fakes.own_class(ValueError()) == ""
 
 
 def test_mask_matches_if_all_its_bits_are_offered_or_it_is_minus_1() -> None:
@@ -151,7 +151,7 @@ def test_clients_of_revision_1_have_separate_objects_and_queues(tmp_path: Path) 
         cid = client.methods.async_run(
             {"qasm": "OPENQASM 2.0; qreg q[1]; creg c[1]; x q[0];", "num_shots": 1}
         )
-        with pytest.raises(errors.DEFwInProgress):  # it has an object, and a queue, of its own
+        with pytest.raises(fakes.DEFwInProgress):  # it has an object, and a queue, of its own
             other.methods.read_cq(cid)
-        with pytest.raises(errors.DEFwRemoteError, match="AttributeError"):
+        with pytest.raises(fakes.DEFwRemoteError, match="AttributeError"):
             client.methods.no_such_method()

@@ -13,9 +13,9 @@ import h5py
 import numpy as np
 import pytest
 
+from simenv import result_files
 from simenv.errors import StoreError
 from simenv.model import ResultFile
-from simenv.result_files import reader, writer
 
 ARRAYS = {
     "statevector": np.linspace(0, 1, 4096).astype("<c16").reshape(2, 2048),
@@ -27,7 +27,7 @@ ARRAYS = {
 def written(folder: Path) -> tuple[Path, ResultFile]:
     path = folder / "deep" / "t-1.h5"
     path.parent.mkdir(exist_ok=True)
-    return path, writer.write(path, ARRAYS, {"task": "t-1", "shots": 3}, name="deep/t-1.h5")
+    return path, result_files.write(path, ARRAYS, {"task": "t-1", "shots": 3}, name="deep/t-1.h5")
 
 
 def test_result_file_is_readable_with_h5py(tmp_path: Path) -> None:
@@ -43,9 +43,11 @@ def test_result_file_is_readable_with_h5py(tmp_path: Path) -> None:
 
 def test_mapped_arrays_are_equal_aligned_and_read_only(tmp_path: Path) -> None:
     path, stored = written(tmp_path)
-    descriptor = reader.open_file(path)
+    descriptor = result_files.open_file(path)
     for array in stored.arrays:
-        view = np.frombuffer(reader.mapped(descriptor, array), array.dtype).reshape(array.shape)
+        view = np.frombuffer(result_files.mapped(descriptor, array), array.dtype).reshape(
+            array.shape
+        )
         np.testing.assert_array_equal(view, ARRAYS[array.field])
         assert view.flags.aligned
         assert not view.flags.writeable
@@ -54,36 +56,36 @@ def test_mapped_arrays_are_equal_aligned_and_read_only(tmp_path: Path) -> None:
 def test_flipped_bit_anywhere_is_found_by_checksum(tmp_path: Path) -> None:
     path, stored = written(tmp_path)
     good = path.read_bytes()
-    assert reader.damage(path, stored) == ""
+    assert result_files.damage(path, stored) == ""
     chance = random.Random(5)
-    edges = [place for gap in reader.gaps(stored) for place in (gap[0], gap[1] - 1)]
+    edges = [place for gap in result_files.gaps(stored) for place in (gap[0], gap[1] - 1)]
     for place in [*edges, *(chance.randrange(len(good)) for _ in range(200))]:
         flipped = bytes([good[place] ^ (1 << chance.randrange(8))])
         path.write_bytes(good[:place] + flipped + good[place + 1 :])
-        assert "checksum" in reader.damage(path, stored), place
+        assert "checksum" in result_files.damage(path, stored), place
 
 
 @pytest.mark.parametrize("size", [0, 1, 5000, -1])
 def test_truncated_file_is_reported_as_damaged(tmp_path: Path, size: int) -> None:
     path, stored = written(tmp_path)
     path.write_bytes(path.read_bytes()[:size])
-    assert "bytes, it was written with" in reader.damage(path, stored)
+    assert "bytes, it was written with" in result_files.damage(path, stored)
     if size == -1:  # of what HDF5 writes behind the arrays
         return
     with pytest.raises(StoreError, match="shorter"):
-        reader.mapped(reader.open_file(path), stored.arrays[-1])
+        result_files.mapped(result_files.open_file(path), stored.arrays[-1])
 
 
 def test_missing_file_is_reported_as_damaged(tmp_path: Path) -> None:
     path, stored = written(tmp_path)
     path.unlink()
-    assert "No such file" in reader.damage(path, stored)
+    assert "No such file" in result_files.damage(path, stored)
 
 
 @pytest.mark.parametrize("name", ["", "/etc/passwd", "../../secret", "a/../../b"])
 def test_file_name_outside_result_folder_is_refused(tmp_path: Path, name: str) -> None:
     with pytest.raises(StoreError):
-        reader.below(tmp_path, name)
+        result_files.below(tmp_path, name)
 
 
 def test_full_disk_leaves_no_partial_file_and_gives_hint(tmp_path: Path) -> None:
@@ -97,7 +99,7 @@ def test_failed_rewrite_leaves_first_file_intact(tmp_path: Path) -> None:
     path, stored = written(tmp_path)
     with limited_files(40_000), pytest.raises(StoreError):
         written(tmp_path)
-    assert reader.damage(path, stored) == ""
+    assert result_files.damage(path, stored) == ""
 
 
 @contextmanager
@@ -116,8 +118,8 @@ def test_pipe_in_place_of_a_file_is_damage_and_nobody_waits_for_its_writer(tmp_p
     path.unlink()
     os.mkfifo(path)
     assert (
-        reader.damage(path, stored)
+        result_files.damage(path, stored)
         == f"{path} has 0 bytes, it was written with {stored.size_bytes}"
     )
     with pytest.raises(StoreError, match="the file is shorter"):
-        reader.mapped(reader.open_file(path), stored.arrays[0])
+        result_files.mapped(result_files.open_file(path), stored.arrays[0])

@@ -7,8 +7,16 @@ from scheduler_invariants import check
 
 from launcher.base import Node
 from simenv.model import PoolSpec, TaskOptions, TaskSpec, TaskState
-from simenv.scheduler.core.actions import Action, AssignTasks, StartWorker, TaskEnded
-from simenv.scheduler.core.types import ClusterLimits, Route, SubmitBatch, TaskRecord
+from simenv.scheduler.core import (
+    Action,
+    AssignTasks,
+    ClusterLimits,
+    Route,
+    StartWorker,
+    SubmitBatch,
+    TaskEnded,
+    TaskRecord,
+)
 from simenv.scheduler.scheduler import Scheduler
 from simenv.wire.messages.client import STATES, AttemptResult
 

@@ -19,9 +19,8 @@ from simenv.model import (
     TaskSpec,
     Workload,
 )
-from simenv.scheduler.core.actions import Action, TaskEnded
-from simenv.scheduler.core.types import Route, SubmitBatch
-from simenv.scheduler.events import reservations
+from simenv.scheduler.core import Action, Route, SubmitBatch, TaskEnded
+from simenv.scheduler.events import devices
 from simenv.scheduler.reservations.circuit_times import ProgramSize
 from simenv.scheduler.reservations.reservation import ReservationEntry
 from simenv.scheduler.scheduler import Scheduler
@@ -69,7 +68,7 @@ class Claimant(CheckedScheduler):
             **ask,
         }
         request = ReservationRequest(**fields)  # type: ignore[arg-type]
-        decision = reservations.reserve(self.state, request, owner, self.wall_ns)[0]
+        decision = devices.reserve(self.state, request, owner, self.wall_ns)[0]
         self.settle()
         return decision
 
@@ -122,15 +121,15 @@ class Claimant(CheckedScheduler):
 
     def end(self, number: int, how: ReservationState = ReservationState.RELEASED) -> list[Action]:
         item = self.ledger[number]
-        actions = reservations.close(self.state, item, how, "", self.wall_ns, self.now_ns)
+        actions = devices.close(self.state, item, how, "", self.wall_ns, self.now_ns)
         return self.keep(actions) + self.settle()
 
     def settle(self) -> list[Action]:
         """What the loop does in each pass, until nothing is left to do; then all is stored."""
         actions: list[Action] = []
         while self.state.reservations.emptying or self.state.reservations.freed:
-            actions += self.keep(reservations.cancel_parked(self.state, self.now_ns))
-            actions += self.keep(reservations.release_parked(self.state, self.now_ns))
+            actions += self.keep(devices.cancel_parked(self.state, self.now_ns))
+            actions += self.keep(devices.release_parked(self.state, self.now_ns))
         check(self.state)
         ledger = self.state.reservations
         for query, values in tables.reservation_statements(ledger, ledger.take_changes()):
@@ -140,7 +139,7 @@ class Claimant(CheckedScheduler):
     def pass_time(self, seconds: float) -> list[Action]:
         self.now_ns += round(seconds * SECOND)
         self.hear()
-        return self.keep(reservations.expire(self.state, self.wall_ns)) + self.settle()
+        return self.keep(devices.expire(self.state, self.wall_ns)) + self.settle()
 
     def restart(self) -> None:
         """A crash and a new start: from the rows, and from the messages of unfinished tasks."""

@@ -9,8 +9,14 @@ import itertools
 from checked_scheduler import SECOND, CheckedScheduler
 
 from simenv.model import PoolSpec, TaskState
-from simenv.scheduler.core.actions import Action, KillWorker, RetireWorker, StartWorker
-from simenv.scheduler.core.types import ClusterLimits, TaskRecord
+from simenv.scheduler.core import (
+    Action,
+    ClusterLimits,
+    KillWorker,
+    RetireWorker,
+    StartWorker,
+    TaskRecord,
+)
 from simenv.wire.messages.client import STATES, AttemptResult
 
 START_NS = 600_000_000

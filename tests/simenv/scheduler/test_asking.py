@@ -21,15 +21,13 @@ from simenv.model import (
     WorkerState,
     Workload,
 )
-from simenv.scheduler.core.actions import RetireWorker
-from simenv.scheduler.core.types import Phase, Route, SubmitBatch, TaskRecord
-from simenv.scheduler.queueing.policies import STEP_NS, QueuePolicy
+from simenv.scheduler.core import Phase, RetireWorker, Route, SubmitBatch, TaskRecord
+from simenv.scheduler.queueing.lanes import STEP_NS, QueuePolicy
 from simenv.scheduler.queueing.queue import PoolQueue
-from simenv.scheduler.reservations import admission
-from simenv.scheduler.reservations import ledger as ledgers
-from simenv.scheduler.views import infos
-from simenv.scheduler.views.infos import node_infos, pool_infos, reservation_info
-from simenv.scheduler.views.pending_reason import pending_reason
+from simenv.scheduler.reservations import ledger, ledger as ledgers
+from simenv.scheduler.views import forecast
+from simenv.scheduler.views.admission import pending_reason
+from simenv.scheduler.views.forecast import node_infos, pool_infos, reservation_info
 
 
 def test_credit_capacity_is_shared_by_all_reservations(host: Claimant) -> None:
@@ -133,7 +131,7 @@ def test_rates_of_different_time_spans_are_converted_before_addition() -> None:
     assert more.status == "accepted", more.message
     assert host.reserve(60, walltime_ns=60 * SECOND).code == AdmissionReason.INSUFFICIENT_RATE
     host.under(result.reservation, shots=30_000)
-    table = {device: infos.target_info(host.state, device).held.rate for device in ("main", "")}
+    table = {device: forecast.target_info(host.state, device).held.rate for device in ("main", "")}
     assert table == {"main": 1, "": 1_800}
     for rate, value in ((5, 10), (6, 6)):  # each is rounded up
         narrower = AdmissionPolicy("rate", device_rate=rate, time_span_ns=SECOND // 2)
@@ -181,8 +179,8 @@ def test_rejected_reservation_request_changes_nothing(
 def test_number_of_reservations_is_limited_per_owner_and_in_total(
     host: Claimant, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(admission, "MAX_PER_OWNER", 2)
-    monkeypatch.setattr(admission, "MAX_LIVE", 3)
+    monkeypatch.setattr(ledger, "MAX_PER_OWNER", 2)
+    monkeypatch.setattr(ledger, "MAX_LIVE", 3)
     assert [host.reserve(owner="ada").status for _ in range(2)] == ["accepted"] * 2
     result = host.reserve(owner="ada")
     assert (result.status, result.code) == ("rejected", AdmissionReason.SCOPE_LIMIT)

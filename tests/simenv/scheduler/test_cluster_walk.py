@@ -6,16 +6,14 @@ import random
 
 import pytest
 from checked_scheduler import SECOND, CheckedScheduler, cluster, route, wide
-from hypothesis import HealthCheck, settings
-from hypothesis import strategies as st
+from hypothesis import HealthCheck, settings, strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 from scheduler_invariants import check
 
 from simenv.model import PoolSpec, TaskState, WorkerState
-from simenv.scheduler.core.actions import StartWorker
-from simenv.scheduler.core.types import Phase
-from simenv.scheduler.views.infos import pool_infos
-from simenv.scheduler.views.pending_reason import pending_reason
+from simenv.scheduler.core import Phase, StartWorker
+from simenv.scheduler.views.admission import pending_reason
+from simenv.scheduler.views.forecast import pool_infos
 
 MIB = 2**20
 PICK = st.integers(0, 10**6)

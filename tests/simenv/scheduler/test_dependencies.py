@@ -6,14 +6,12 @@ from __future__ import annotations
 import pytest
 from checked_scheduler import SECOND, CheckedScheduler, route
 from claimant import Claimant
-from hypothesis import given, settings
-from hypothesis import strategies as st
+from hypothesis import given, settings, strategies as st
 
 from simenv.model import DEPENDENCY, PoolSpec, ReservationState, TaskOptions, TaskSpec, TaskState
-from simenv.scheduler.core.actions import TaskEnded
-from simenv.scheduler.core.types import Phase, SubmitBatch, TaskRecord
+from simenv.scheduler.core import Phase, SubmitBatch, TaskEnded, TaskRecord
+from simenv.scheduler.views.admission import pending_reason
 from simenv.scheduler.views.forecast import UNKNOWN, Forecast
-from simenv.scheduler.views.pending_reason import pending_reason
 
 UNHAPPY = [TaskState.FAILED, TaskState.CANCELLED, TaskState.EXPIRED]
 

@@ -8,14 +8,12 @@ from arrays import Arrays
 from checked_scheduler import CheckedScheduler, cluster
 
 from launcher.base import Gpu, Node
-from simenv.config.environ import gpu_environ
+from simenv.config.paths import gpu_environ
 from simenv.errors import ConfigError, InfeasibleError
 from simenv.model import PoolSpec, TaskOptions
-from simenv.scheduler.core.actions import StartWorker
-from simenv.scheduler.core.gpus import rank_gpus, with_workers_of_gpus
-from simenv.scheduler.core.types import ClusterLimits, Route
+from simenv.scheduler.core import ClusterLimits, Route, StartWorker, rank_gpus, with_workers_of_gpus
 from simenv.scheduler.routing.engine_choice import consider, route
-from simenv.scheduler.views.infos import pool_infos
+from simenv.scheduler.views.forecast import pool_infos
 from simenv.service.control.admin_commands import check_pools, workers_that_fit
 from simulators.catalog import cards
 from simulators.circuit.analysis.profile import Profile

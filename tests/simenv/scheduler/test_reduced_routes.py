@@ -8,7 +8,7 @@ from arrays import Arrays
 
 from simenv.errors import InfeasibleError
 from simenv.model import Observable, PoolSpec, TaskOptions
-from simenv.scheduler.core.types import ClusterLimits, Route
+from simenv.scheduler.core import ClusterLimits, Route
 from simenv.scheduler.routing import engine_choice
 from simenv.service.admission import rules
 from simulators import catalog

@@ -12,10 +12,17 @@ from claimant import Claimant
 
 from simenv.errors import InsufficientError, NotReservedError
 from simenv.model import AdmissionPolicy, ReservationState, TaskState, WorkerState
-from simenv.scheduler.core.actions import Action, KillWorker, RetireWorker, StartWorker, StopAttempt
-from simenv.scheduler.core.types import TaskRecord, WorkerHeartbeat
+from simenv.scheduler.core import (
+    Action,
+    KillWorker,
+    RetireWorker,
+    StartWorker,
+    StopAttempt,
+    TaskRecord,
+    WorkerHeartbeat,
+)
 from simenv.scheduler.events import devices
-from simenv.scheduler.queueing.policies import POLICIES
+from simenv.scheduler.queueing.lanes import POLICIES
 from simenv.scheduler.reservations import ledger as reservations
 from simenv.wire.messages.client import STATES
 from simenv.worker.runner import ENDED_EARLY

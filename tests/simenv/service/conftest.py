@@ -8,13 +8,13 @@ from pathlib import Path
 import pytest
 from reservation_harness import ReservationHarness
 
-from simenv.service.support import fault_injection
+from simenv.service import support
 
 
 @pytest.fixture(autouse=True)
 def _no_faults() -> Iterator[None]:
     yield
-    fault_injection.install("")
+    support.install("")
 
 
 @pytest.fixture

@@ -25,14 +25,13 @@ from simenv.model.task_rules import (
     check_terms,
 )
 from simenv.scheduler.reservations.policies import check_request
-from simenv.scheduler.routing.capacity import all_nodes
-from simenv.service.admission import background_checks
-from simenv.service.admission import controller as admission
+from simenv.scheduler.routing.live_routing import all_nodes
+from simenv.service.admission import background_checks, controller as admission
 from simenv.service.journal.writer import Journal
 from simenv.service.results import completions
 from simenv.wire import codec
 from simenv.wire.messages import client as m
-from simenv.wire.messages.reservations import Release, Reserve
+from simenv.wire.messages.admin import Release, Reserve
 
 BEYOND = 2**63
 

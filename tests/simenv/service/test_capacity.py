@@ -11,7 +11,7 @@ from service import LIMITS, ServiceHarness, program, spec
 
 from launcher.base import Node
 from simenv.model import ServiceInfo, TaskOptions, TaskSpec, TaskState
-from simenv.scheduler.core.types import ClusterLimits
+from simenv.scheduler.core import ClusterLimits
 from simenv.wire.messages import client as m
 from simenv.wire.messages.admin import GetPools, Pools
 from simenv.wire.messages.queries import Explain, Explained, Explanation

@@ -23,7 +23,7 @@ from simenv.model import (
 )
 from simenv.model.task import task_name
 from simenv.service.admission.background_checks import look
-from simenv.service.admission.dependencies import refusal_of_parents
+from simenv.service.admission.submissions import refusal_of_parents
 from simenv.wire import codec
 from simenv.wire.messages import client as m
 from simenv.wire.messages.client import STATES
@@ -184,7 +184,7 @@ def test_failed_parent_ends_its_children_after_a_crash_between_both_ends(
     child = after(bench, parent)
     grandchild = after(bench, child)
     tasks = bench.assigned()
-    monkeypatch.setattr("simenv.scheduler.events.dependencies.MAX_ENDED", 0)  # no end is stored
+    monkeypatch.setattr("simenv.scheduler.events.tasks.MAX_ENDED", 0)  # no end is stored
     bench.finish(tasks, TaskState.FAILED, BOOM)
     assert bench.state.dependencies.failed
     assert bench.loop.completions.find(child) is None

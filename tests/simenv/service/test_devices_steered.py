@@ -10,13 +10,7 @@ from service import spec
 
 from simenv.model import TargetInfo, TaskOptions
 from simenv.wire.messages import client as m
-from simenv.wire.messages.reservations import (
-    GetTarget,
-    SetDispatch,
-    SetOrder,
-    SteerTarget,
-    TargetReply,
-)
+from simenv.wire.messages.admin import GetTarget, SetDispatch, SetOrder, SteerTarget, TargetReply
 
 
 @pytest.fixture

@@ -10,9 +10,9 @@ import pytest
 from service import ServiceHarness, program, spec
 
 from simenv.model import TaskOptions, TaskState
+from simenv.service import support
 from simenv.service.control import administration, reservations
 from simenv.service.queries import handlers
-from simenv.service.support import fault_injection
 from simenv.wire import codec
 from simenv.wire.messages import client as m
 from simenv.wire.transport.sockets import PeerKind
@@ -20,7 +20,7 @@ from simenv.wire.transport.sockets import PeerKind
 
 @pytest.fixture
 def bench(tmp_path: Path) -> ServiceHarness:
-    fault_injection.install("")
+    support.install("")
     return ServiceHarness(tmp_path)
 
 
@@ -159,7 +159,7 @@ def test_new_tasks_are_refused_on_full_disk_and_queries_are_answered(tmp_path: P
     accepted = bench.submit(spec(), key="a1")
     assert isinstance(accepted, m.Accepted)
     assert not accepted.repeated
-    fault_injection.install("")
+    support.install("")
 
 
 def test_invalid_messages_are_refused_and_event_loop_continues(bench: ServiceHarness) -> None:

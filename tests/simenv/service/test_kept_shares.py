@@ -13,13 +13,12 @@ from reservation_harness import ReservationHarness
 from service import program, spec
 
 from simenv.model import Event, TaskOptions, task_name
-from simenv.service.results import event_retention
-from simenv.service.results.disk_reserve import GIB, SMALL_BYTES, DiskReserve
+from simenv.service.results import retention as event_retention
+from simenv.service.results.retention import GIB, SMALL_BYTES, DiskReserve
 from simenv.wire import codec
 from simenv.wire.messages import client as m
-from simenv.wire.messages.admin import GetLimits, OwnerReports, SetLimits
+from simenv.wire.messages.admin import GetLimits, OwnerReports, Release, SetLimits
 from simenv.wire.messages.queries import CollectGarbage, GarbageCollected
-from simenv.wire.messages.reservations import Release
 
 
 def made(folder: Path, **options: object) -> ReservationHarness:

@@ -7,8 +7,7 @@ from service import spec
 
 from simenv.model import TaskOptions
 from simenv.wire.messages import client as m
-from simenv.wire.messages.admin import GetPools, Pools
-from simenv.wire.messages.reservations import Release, Released
+from simenv.wire.messages.admin import GetPools, Pools, Release, Released
 
 
 def test_dedicated_worker_serves_only_its_reservation_also_after_crash(

@@ -9,12 +9,11 @@ import pytest
 from service import NODE, ServiceHarness, program, spec
 
 from simenv.model import Origin, TaskOptions
-from simenv.model.devices import DeviceInfo, DeviceKind
+from simenv.model.views import DeviceInfo, DeviceKind
 from simenv.wire import codec
 from simenv.wire.messages import client as m
-from simenv.wire.messages.admin import Scale
+from simenv.wire.messages.admin import Scale, SteerTarget
 from simenv.wire.messages.queries import DeviceDescribed
-from simenv.wire.messages.reservations import SteerTarget
 from simenv.wire.transport.sockets import PeerKind
 
 QPU = {"name": "qpu", "engine": "hardware", "provider": "lab:one"}

@@ -9,15 +9,22 @@ from reservation_harness import ReservationHarness
 from service import spec
 
 from simenv.model import TaskOptions, TaskSpec, TaskState, Timing
-from simenv.scheduler.core.actions import TaskEnded
-from simenv.scheduler.core.types import Route, SubmitBatch, TaskRecord
+from simenv.scheduler.core import Route, SubmitBatch, TaskEnded, TaskRecord
 from simenv.scheduler.state import owner_quotas
 from simenv.service.results.completions import _failure
 from simenv.wire import codec
 from simenv.wire.messages import client as m
-from simenv.wire.messages.admin import AddKey, GetLimits, Keys, OwnerReports, RevokeKey, SetLimits
+from simenv.wire.messages.admin import (
+    AddKey,
+    GetLimits,
+    Keys,
+    OwnerReports,
+    Renew,
+    Reservations,
+    RevokeKey,
+    SetLimits,
+)
 from simenv.wire.messages.queries import App, GetApp
-from simenv.wire.messages.reservations import Renew, Reservations
 from simulators.engine import RunOptions
 from simulators.errors import TooManySteps
 from simulators.statevector.dynamic.branches import Budget

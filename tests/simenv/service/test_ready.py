@@ -11,7 +11,7 @@ import pytest
 from service import LIMITS, ServiceHarness
 
 from launcher.base import Exit, Node
-from simenv.config.startup import StartupMessage
+from simenv.config.paths import StartupMessage
 from simenv.service import __main__ as main
 from simenv.service.bootstrap import RunningService
 from simenv.wire.messages import client as m

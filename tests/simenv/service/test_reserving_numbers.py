@@ -9,7 +9,7 @@ from reservation_harness import ReservationHarness
 from simenv.model import AdmissionPolicy, AdmissionReason, DeviceProfile, ReservationRequest
 from simenv.wire import codec
 from simenv.wire.messages import client as m
-from simenv.wire.messages.reservations import (
+from simenv.wire.messages.admin import (
     DecisionReply,
     GetReservations,
     Release,

@@ -16,12 +16,11 @@ from service import ServiceHarness, program, spec
 
 from simenv.config import convert, kernel_cache
 from simenv.model import TaskOptions
-from simenv.scheduler.routing.capacity import all_nodes
 from simenv.scheduler.routing.engine_support import EMPTY_SNAPSHOT
+from simenv.scheduler.routing.live_routing import all_nodes
 from simenv.service import __main__ as main
-from simenv.service.bootstrap import RunningService, build_service
-from simenv.service.support.ownership import ConnectionFileLease
-from simenv.service.warmup import Warmup, admission
+from simenv.service.bootstrap import RunningService, Warmup, admission, build_service
+from simenv.service.support import ConnectionFileLease
 from simenv.wire.messages import client as m
 from simenv.wire.messages.queries import Engines, Explain, Explained, GetEngines
 
@@ -74,7 +73,7 @@ def test_warmup_completes() -> None:
 LOADED = """
 import sys
 from pathlib import Path
-from simenv.service.warmup import Warmup
+from simenv.service.bootstrap import Warmup
 loading = Warmup(Path(sys.argv[1]))
 loading._thread.join()
 assert loading.over()

@@ -20,13 +20,12 @@ from qiskit.transpiler.preset_passmanagers import plugin
 from noise_models import library
 from noise_models.calibration import CalibrationSnapshot, NativeGate
 from simenv.client.circuits import load
-from simenv.client.circuits.decode.to_qiskit import to_qiskit
-from simenv.client.devices.compiler import CompiledCircuit, Compiler
-from simenv.model.devices import DeviceInfo
-from simenv.service.devices.describe import device_info
-from simenv.transpiler import plugins
-from simenv.transpiler.angles import MOST_ANGLES, opened
-from simenv.transpiler.target import NativeForm, target_of
+from simenv.client.circuits.decoder import to_qiskit
+from simenv.client.submission.compiler import CompiledCircuit, Compiler
+from simenv.model.views import DeviceInfo
+from simenv.service.devices.registry import device_info
+from simenv.transpiler import transpiler
+from simenv.transpiler.transpiler import MOST_ANGLES, NativeForm, opened, target_of
 
 WIDTH = 4
 LINE = tuple((a, b) for k in range(WIDTH - 1) for a, b in ((k, k + 1), (k + 1, k)))
@@ -238,7 +237,7 @@ _COMPILE = """
 import sys
 from qiskit import QuantumCircuit
 from noise_models import library
-from simenv.service.devices.describe import device_info
+from simenv.service.devices.registry import device_info
 from simenv.transpiler.transpiler import Transpiler
 
 circuit = QuantumCircuit(3)
@@ -258,21 +257,21 @@ def test_compilation_does_not_import_runtime_of_ibm() -> None:
 
 
 def test_plugin_of_other_distribution_stays_usable(monkeypatch: pytest.MonkeyPatch) -> None:
-    foreign = EntryPoint("foreign", f"{__name__}:ForeignPlugin", plugins.GROUP)
+    foreign = EntryPoint("foreign", f"{__name__}:ForeignPlugin", transpiler.GROUP)
     own = EntryPoint(
         "default",
         "qiskit.transpiler.preset_passmanagers.builtin_plugins:DefaultTranslationPassManager",
-        plugins.GROUP,
+        transpiler.GROUP,
     )
-    monkeypatch.setattr(plugins, "entry_points", lambda group: [own, foreign])
+    monkeypatch.setattr(transpiler, "entry_points", lambda group: [own, foreign])
     table = {
         name: each
         for name, each in plugin.stevedore.ExtensionManager.ENTRY_POINT_CACHE.items()
-        if name != plugins.GROUP
+        if name != transpiler.GROUP
     }
     monkeypatch.setattr(plugin.stevedore.ExtensionManager, "ENTRY_POINT_CACHE", table)
     ForeignPlugin.created = 0
-    plugins.load_plugins_lazily()
+    transpiler.load_plugins_lazily()
     manager = plugin.PassManagerStagePluginManager()
     assert manager.translation_plugins.names() == ["default", "foreign"]
     assert ForeignPlugin.created == 0

@@ -14,7 +14,7 @@ from qiskit.synthesis import LieTrotter, ProductFormula, SuzukiTrotter
 
 from simenv.client.submission.prepare import prepare_one
 from simenv.errors import LimitExceededError
-from simenv.transpiler.limits import check_operations
+from simenv.transpiler.qiskit_runtime import check_operations
 
 
 class _Undefined(QFTGate):

@@ -12,10 +12,10 @@ import pytest
 from qiskit import QuantumCircuit, qpy
 
 from simenv.client.circuits import untrusted_qpy
-from simenv.client.qpm.requests import run_request
+from simenv.client.qpm import circuit_run
 from simenv.errors import ConfigError, LimitExceededError, ProgramError
-from simenv.transpiler import qpy_sandbox
-from simenv.transpiler.qpy_sandbox import SandboxProcess
+from simenv.transpiler import qpy as qpy_sandbox
+from simenv.transpiler.qpy import SandboxProcess
 
 
 @pytest.fixture(scope="module")
@@ -128,9 +128,9 @@ def test_qpm_checks_qpy_in_confined_process_first(monkeypatch: pytest.MonkeyPatc
     monkeypatch.setattr(untrusted_qpy, "PROGRAMS", Noted())
     data = greedy()
     with pytest.raises(LimitExceededError):
-        run_request.prepare(run_request.Request(data, 10, None, None, False, 0))
+        circuit_run.prepare(circuit_run.Request(data, 10, None, None, False, 0))
     assert seen == [data]
     old = data[:6] + b"\x05" + data[7:]  # a version that may hold code
     with pytest.raises(ProgramError, match="version 5"):
-        run_request.prepare(run_request.Request(old, 10, None, None, False, 0))
+        circuit_run.prepare(circuit_run.Request(old, 10, None, None, False, 0))
     assert seen == [data]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import get_args
 
-from simenv.wire.auth import LOCAL, LOCAL_WORKER, MAY_SEND, Identity, Role
+from simenv.wire.keyfiles import LOCAL, LOCAL_WORKER, MAY_SEND, Identity, Role
 from simenv.wire.messages import client as m
 
 FROM_CLIENT = set(get_args(m.FromClient))

@@ -17,9 +17,8 @@ from tcp_peers import PATIENCE_S, ListenerThread, is_closed
 
 from simenv.wire.codec import to_client
 from simenv.wire.messages import client as m
-from simenv.wire.transport import outgoing, readahead, tcp_listener
-from simenv.wire.transport.outgoing import RouterSender, SendBufferLimits
-from simenv.wire.transport.readahead import ReadAhead
+from simenv.wire.transport import outgoing, tcp_listener
+from simenv.wire.transport.outgoing import ReadAhead, RouterSender, SendBufferLimits
 from simenv.wire.transport.sockets import PeerKind
 
 MIB = 2**20
@@ -241,7 +240,7 @@ def test_unauthenticated_peer_that_sends_too_many_bytes_is_disconnected(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(tcp_listener, "HANDSHAKE_MS", 600_000)
-    monkeypatch.setattr(readahead, "UNAUTHENTICATED_BYTES", MIB)
+    monkeypatch.setattr(outgoing, "UNAUTHENTICATED_BYTES", MIB)
     house = ListenerThread(tmp_path)
     with house.raw(greeting(7 * MIB)) as raw:
         with suppress(OSError):
@@ -268,7 +267,7 @@ def test_newest_connection_of_key_or_largest_of_all_is_disconnected_at_read_ahea
             pairs.append((near, server.accept()[0]))
         ahead = ReadAhead(cut.append, lambda _: None)
         for number, (near, far) in enumerate(pairs):
-            ahead._flows[far.fileno()] = readahead._Flow(key)
+            ahead._flows[far.fileno()] = outgoing._Flow(key)
             size = (1_000, 300_000, 200_000)[number]
             thread = threading.Thread(target=near.sendall, args=(bytes(size),))
             thread.start()
@@ -277,7 +276,7 @@ def test_newest_connection_of_key_or_largest_of_all_is_disconnected_at_read_ahea
                 left -= len(far.recv(left))
             thread.join()
         assert ahead.close_excess() == 501_000
-        monkeypatch.setattr(readahead, bound, 400_000)
+        monkeypatch.setattr(outgoing, bound, 400_000)
         sizes = [1_000, 300_000, 200_000]
         assert ahead.close_excess() == 501_000 - sizes[goes]
         assert cut == [pairs[goes][1].fileno()]

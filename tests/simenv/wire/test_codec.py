@@ -14,8 +14,7 @@ from typing import Any, get_args
 import msgspec
 import msgspec.inspect
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
+from hypothesis import given, settings, strategies as st
 
 from simenv.config import OwnerEndpoint
 from simenv.errors import ConfigError, KeyConflictError, NotFoundError, OptionError, ProtocolError
@@ -24,7 +23,7 @@ from simenv.wire import codec, keyfiles
 from simenv.wire.keyfiles import KEYS_FORMAT, KeysFile, ServerFile, UserKeyFile, new_pair
 from simenv.wire.messages import client as m
 from simenv.wire.messages.admin import KeyInfo
-from simenv.wire.transport.worker_endpoint import WorkerBootstrap, WorkerKey
+from simenv.wire.transport.tcp_client import WorkerBootstrap, WorkerKey
 
 DECODERS = [
     codec.from_client, codec.to_client, codec.from_worker, codec.to_worker, codec.result_data,
@@ -250,7 +249,7 @@ def test_keys_file_and_then_its_folder_are_fsynced(
 _ADD = """
 import sys
 from pathlib import Path
-from simenv.client.keys import OfflineKeyStore
+from simenv.client.administration import OfflineKeyStore
 from simenv.config import EnvironmentPaths
 home = Path(sys.argv[1])
 people = OfflineKeyStore(EnvironmentPaths(home, home), "env")

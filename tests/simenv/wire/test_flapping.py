@@ -12,8 +12,8 @@ from pathlib import Path
 import pytest
 
 from simenv.wire.keyfiles import KEYS_FORMAT, new_pair, write_private
-from simenv.wire.transport import worker_endpoint
-from simenv.wire.transport.worker_endpoint import WorkerBootstrap
+from simenv.wire.transport import tcp_client
+from simenv.wire.transport.tcp_client import WorkerBootstrap
 from simenv.wire.transport.zmq_transport import ZmqConnection
 
 WAIT_S = 30.0
@@ -24,7 +24,7 @@ DOOR = """
 import sys, zmq
 from pathlib import Path
 from simenv.service.workers.endpoints import WORKERS
-from simenv.wire.auth import LOCAL_WORKER
+from simenv.wire.keyfiles import LOCAL_WORKER
 from simenv.wire.transport.sockets import readable
 from simenv.wire.keyfiles import KeyPair
 from simenv.wire.transport.tcp_listener import TcpListener
@@ -80,7 +80,7 @@ class Service:
         again.close()
 
     def connected(self, name: bytes = NAME) -> ZmqConnection:
-        return worker_endpoint.connect(self.file, name)
+        return tcp_client.connect(self.file, name)
 
 
 def answered(peer: ZmqConnection, word: bytes) -> None:

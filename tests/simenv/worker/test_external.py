@@ -13,7 +13,7 @@ import pytest
 from waiting import until
 
 from simenv.worker.external import ExternalProgram
-from simulators.control import RunControl
+from simulators.engine import RunControl
 from simulators.errors import BadAnswer, MachineFailed, MachineRefused, Stopped
 from simulators.external.engine import ProgramCall
 
@@ -102,7 +102,7 @@ WORKER = """
 import sys
 from pathlib import Path
 from simenv.worker.external import ExternalProgram
-from simulators.control import RunControl
+from simulators.engine import RunControl
 from simulators.external.engine import ProgramCall
 ExternalProgram(sys.argv[1], Path(sys.argv[2])).output(ProgramCall("", 1, 1, 1), RunControl())
 """

@@ -19,11 +19,11 @@ from simenv.wire import codec
 from simenv.wire.keyfiles import KEYS_FORMAT, new_pair, write_private
 from simenv.wire.messages.client import EXIT_LEASE, Heartbeat, Join, LeaseRenewed, StopWorker
 from simenv.wire.transport.sockets import PeerKind
-from simenv.wire.transport.worker_endpoint import WorkerBootstrap
+from simenv.wire.transport.tcp_client import WorkerBootstrap
 from simenv.wire.transport.zmq_transport import ZmqListener
-from simenv.worker import heartbeat
-from simenv.worker.heartbeat import HeartbeatThread, RunningTask
+from simenv.worker import session
 from simenv.worker.runner import Runner
+from simenv.worker.session import HeartbeatThread, RunningTask
 
 WAIT_S = 60.0
 LEASE_S = 0.1
@@ -116,7 +116,7 @@ def test_suspended_worker_checks_for_messages_before_it_gives_up_its_lease(
     def left(code: int, why: str) -> None:
         raise AssertionError(why)
 
-    monkeypatch.setattr(heartbeat, "exit_process", left)
+    monkeypatch.setattr(session, "exit_process", left)
     current, parent = RunningTask(Runner()), os.getppid()
     beats = HeartbeatThread(Held(), current, "w-0", 1, EPOCH, LEASE_S, parent)  # type: ignore[arg-type]
     with pytest.raises(InterruptedError):

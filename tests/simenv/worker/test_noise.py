@@ -12,7 +12,7 @@ from noise_models import document, library
 from noise_models.calibration import FitScope
 from simenv.client.circuits import load
 from simenv.model import DeviceRecord, TaskOptions
-from simenv.wire.messages.worker import AssignedTask, NoiseDocument
+from simenv.wire.messages.client import AssignedTask, NoiseDocument
 from simenv.worker.noise import Noise
 
 DEVICE = "superconducting-lattice"

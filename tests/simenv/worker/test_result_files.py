@@ -9,10 +9,10 @@ import pytest
 
 from simenv.errors import StoreError
 from simenv.model import Program, ResultFile, TaskOptions
-from simenv.result_files.writer import UNFINISHED
+from simenv.result_files import UNFINISHED
 from simenv.wire.messages.client import AssignChunk, AssignedTask
 from simenv.worker.result_files import ResultFileWriter, file_name
-from simulators.results import EngineResult
+from simulators.engine import EngineResult
 
 PROGRAM = Program(1, 17, 0, (), (), b"", b"", b"", b"", b"")
 CHUNK = AssignChunk(1, 2**30, False, "statevector", "test", [TaskOptions()], [])

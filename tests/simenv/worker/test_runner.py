@@ -26,13 +26,11 @@ from simenv.wire.messages.client import (
     AssignedTask,
     AttemptResult,
 )
-from simenv.wire.transport.worker_endpoint import WorkerBootstrap
-from simenv.worker import runner as runner_module
-from simenv.worker import session
-from simenv.worker.heartbeat import RunningTask
+from simenv.wire.transport.tcp_client import WorkerBootstrap
+from simenv.worker import runner as runner_module, session
 from simenv.worker.main import log_of
-from simenv.worker.plan_cache import PlanCache
-from simenv.worker.runner import Runner
+from simenv.worker.runner import PlanCache, Runner
+from simenv.worker.session import RunningTask
 from simulators.compiler import kernel
 from simulators.compiler.kernel_time import spent_ns
 from simulators.engine import Engine
@@ -142,8 +140,7 @@ def test_plans_of_parts_are_bounded_by_what_they_grow_to(runner: Runner) -> None
 
     from simenv.client.circuits import load
     from simulators.circuit.ir import Circuit
-    from simulators.control import RunControl
-    from simulators.engine import CircuitParts, Request, RunOptions
+    from simulators.engine import CircuitParts, Request, RunControl, RunOptions
 
     engine = runner.engine("statevector")
     cache = PlanCache(bound_bytes=200_000)

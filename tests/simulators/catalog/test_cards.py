@@ -13,7 +13,7 @@ from qiskit.providers.fake_provider import GenericBackendV2
 
 from simulators import catalog, registry
 from simulators.circuit.analysis.profiler import profile
-from simulators.circuit.examples import bell, feed_forward
+from simulators.circuit.ir import bell, feed_forward
 from simulators.engine import EngineContext
 from simulators.errors import UnknownEngine, Unsupported
 

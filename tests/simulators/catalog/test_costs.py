@@ -9,7 +9,7 @@ from simulators import catalog
 from simulators.catalog.costs import CostQuery, state_bytes, trajectory_work
 from simulators.circuit.analysis.profile import NoiseProfile, Profile
 from simulators.circuit.analysis.profiler import profile
-from simulators.circuit.examples import bell, feed_forward
+from simulators.circuit.ir import bell, feed_forward
 
 COSTS = catalog.CARDS[0].costs
 GIB = 2**30

@@ -8,12 +8,11 @@ import pytest
 from arrays import Arrays
 from noisy import Exact, after_gates, p_value, program
 
-from noise_models.channel import depolarizing, relaxation
-from noise_models.readout import Readout
+from noise_models.channel import Readout, depolarizing, relaxation
 from simulators.catalog import NoiseKind
 from simulators.catalog.builtin import CARDS
 from simulators.catalog.cards import EngineCard
-from simulators.circuit import tokens as tk
+from simulators.circuit import ir
 from simulators.circuit.ir import Circuit
 from simulators.circuit.noise import NoiseProgram
 from simulators.engine import RunOptions
@@ -31,7 +30,7 @@ def _circuit(*, dynamic: bool) -> Circuit:
     arrays.add("cz", [1, 2]).add("h", [1])
     if dynamic:
         arrays.add("measure", [1], [1]).add("reset", [0])
-        arrays.begin((tk.CLBIT, 1, 0)).add("x", [2]).add("end")
+        arrays.begin((ir.CLBIT, 1, 0)).add("x", [2]).add("end")
         return arrays.add("measure", [2], [2]).add("measure", [0], [0]).circuit()
     for qubit in range(3):
         arrays.add("measure", [qubit], [qubit])

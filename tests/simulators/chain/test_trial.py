@@ -9,18 +9,15 @@ from arrays import Arrays
 
 from simenv.errors import InfeasibleError
 from simenv.model import PoolSpec, TaskOptions
-from simenv.scheduler.core.types import ClusterLimits
+from simenv.scheduler.core import ClusterLimits
 from simenv.scheduler.routing import engine_choice
 from simulators.catalog import trial_operations
-from simulators.chain.choice_profile import choice_profile
-from simulators.chain.trial import TrialLimits, chain_trial
+from simulators.chain.trial import TrialLimits, chain_trial, choice_profile
 from simulators.circuit.analysis.profile import ChainTrial
 from simulators.circuit.analysis.profiler import profile
 from simulators.circuit.ir import Circuit
-from simulators.control import RunControl
-from simulators.engine import Request, RunOptions
+from simulators.engine import EngineResult, Request, RunControl, RunOptions
 from simulators.errors import OutOfMemory, TruncatedState
-from simulators.results import EngineResult
 from simulators.tensornetwork.mps.engine import MpsEngine
 
 WIDE = TrialLimits(6 * 10**9, 256)

@@ -13,7 +13,7 @@ from reference import matrix
 
 from simenv.client.circuits import load
 from simenv.model import Token as WireToken
-from simulators.circuit import tokens as tk
+from simulators.circuit import ir
 from simulators.circuit.analysis.profiler import profile
 from simulators.circuit.device_check import DeviceLimits, refusal
 from simulators.circuit.expressions import expressions_of
@@ -73,7 +73,7 @@ def test_leading_qubits_are_controls(name: str) -> None:
 
 
 SIZES = (("a", 4), ("b", 4), ("wide", 300), ("", 2))
-A, B, WIDE = (tk.REGISTER, 0, 4), (tk.REGISTER, 1, 4), (tk.REGISTER, 2, 300)
+A, B, WIDE = (ir.REGISTER, 0, 4), (ir.REGISTER, 1, 4), (ir.REGISTER, 2, 300)
 
 
 def value(tokens: tuple[Token, ...], bits: int, constants: tuple[int, ...] = ()) -> bool:
@@ -90,23 +90,23 @@ def value(tokens: tuple[Token, ...], bits: int, constants: tuple[int, ...] = ())
 
 
 def test_token_numbers_equal_those_of_wire_format() -> None:
-    table = {name: number for name, number in vars(tk).items() if name.isupper()}
+    table = {name: number for name, number in vars(ir).items() if name.isupper()}
     assert table == {token.name: token.value for token in WireToken}
 
 
 @pytest.mark.parametrize(
     ("token", "left", "right", "expected"),
     [
-        (tk.BIT_AND, 12, 10, 8), (tk.BIT_OR, 12, 10, 14), (tk.BIT_XOR, 12, 10, 6),
-        (tk.ADD, 12, 10, 6), (tk.SUB, 3, 10, 9), (tk.MUL, 7, 7, 1), (tk.DIV, 13, 4, 3),
-        (tk.DIV, 13, 0, 0), (tk.SHIFT_LEFT, 5, 2, 4), (tk.SHIFT_LEFT, 5, 15, 0),
-        (tk.SHIFT_RIGHT, 13, 2, 3), (tk.SHIFT_RIGHT, 13, 9, 0),
+        (ir.BIT_AND, 12, 10, 8), (ir.BIT_OR, 12, 10, 14), (ir.BIT_XOR, 12, 10, 6),
+        (ir.ADD, 12, 10, 6), (ir.SUB, 3, 10, 9), (ir.MUL, 7, 7, 1), (ir.DIV, 13, 4, 3),
+        (ir.DIV, 13, 0, 0), (ir.SHIFT_LEFT, 5, 2, 4), (ir.SHIFT_LEFT, 5, 15, 0),
+        (ir.SHIFT_RIGHT, 13, 2, 3), (ir.SHIFT_RIGHT, 13, 9, 0),
     ],
 )  # fmt: skip
 def test_arithmetic_wraps_at_register_width(
     token: int, left: int, right: int, expected: int
 ) -> None:
-    tokens = (A, B, (token, 0, 4), (tk.VALUE, 0, 4), (tk.EQUAL, 0, 0))
+    tokens = (A, B, (token, 0, 4), (ir.VALUE, 0, 4), (ir.EQUAL, 0, 0))
     assert value(tokens, left | right << 4, (expected,))
     assert not value(tokens, left | right << 4, (expected ^ 1,))
 
@@ -114,8 +114,8 @@ def test_arithmetic_wraps_at_register_width(
 @pytest.mark.parametrize(
     ("token", "truth"),
     [
-        (tk.EQUAL, (0, 1, 0)), (tk.NOT_EQUAL, (1, 0, 1)), (tk.LESS, (1, 0, 0)),
-        (tk.LESS_EQUAL, (1, 1, 0)), (tk.GREATER, (0, 0, 1)), (tk.GREATER_EQUAL, (0, 1, 1)),
+        (ir.EQUAL, (0, 1, 0)), (ir.NOT_EQUAL, (1, 0, 1)), (ir.LESS, (1, 0, 0)),
+        (ir.LESS_EQUAL, (1, 1, 0)), (ir.GREATER, (0, 0, 1)), (ir.GREATER_EQUAL, (0, 1, 1)),
     ],
 )  # fmt: skip
 def test_comparisons_of_registers_are_correct(token: int, truth: tuple[int, int, int]) -> None:
@@ -127,39 +127,39 @@ def test_comparisons_of_registers_are_correct(token: int, truth: tuple[int, int,
 @pytest.mark.parametrize("right", [0, 1])
 def test_logic_operators_on_clbits_are_correct(left: int, right: int) -> None:
     bits = left << 308 | right << 309
-    one, two = (tk.CLBIT, 308, 0), (tk.CLBIT, 309, 0)
-    assert value((one, two, (tk.LOGIC_AND, 0, 0)), bits) == (left and right)
-    assert value((one, two, (tk.LOGIC_OR, 0, 0)), bits) == (left or right)
-    assert value((one, two, (tk.BIT_XOR, 0, 0)), bits) == (left != right)
-    assert value((one, two, (tk.EQUAL, 0, 0)), bits) == (left == right)
-    assert value((one, (tk.LOGIC_NOT, 0, 0)), bits) != left
-    assert value((one, (tk.BIT_NOT, 0, 0)), bits) != left
+    one, two = (ir.CLBIT, 308, 0), (ir.CLBIT, 309, 0)
+    assert value((one, two, (ir.LOGIC_AND, 0, 0)), bits) == (left and right)
+    assert value((one, two, (ir.LOGIC_OR, 0, 0)), bits) == (left or right)
+    assert value((one, two, (ir.BIT_XOR, 0, 0)), bits) == (left != right)
+    assert value((one, two, (ir.EQUAL, 0, 0)), bits) == (left == right)
+    assert value((one, (ir.LOGIC_NOT, 0, 0)), bits) != left
+    assert value((one, (ir.BIT_NOT, 0, 0)), bits) != left
 
 
 def test_casts_bit_not_and_index_are_correct() -> None:
-    assert value((A, (tk.CAST, 0, 0)), 4)
-    assert not value((A, (tk.CAST, 0, 0)), 16)
-    assert not value((A, (tk.CAST, 0, 2), (tk.CAST, 0, 0)), 12)
-    assert value((A, (tk.BIT_NOT, 0, 4), (tk.VALUE, 0, 4), (tk.EQUAL, 0, 0)), 5, (10,))
-    assert value((A, (tk.VALUE, 0, 8), (tk.INDEX, 0, 0)), 4, (2,))
-    assert not value((A, (tk.VALUE, 0, 8), (tk.INDEX, 0, 0)), 4, (200,))
-    boolean = ((tk.CLBIT, 0, 0), (tk.CAST, 0, 4), B, (tk.EQUAL, 0, 0))
+    assert value((A, (ir.CAST, 0, 0)), 4)
+    assert not value((A, (ir.CAST, 0, 0)), 16)
+    assert not value((A, (ir.CAST, 0, 2), (ir.CAST, 0, 0)), 12)
+    assert value((A, (ir.BIT_NOT, 0, 4), (ir.VALUE, 0, 4), (ir.EQUAL, 0, 0)), 5, (10,))
+    assert value((A, (ir.VALUE, 0, 8), (ir.INDEX, 0, 0)), 4, (2,))
+    assert not value((A, (ir.VALUE, 0, 8), (ir.INDEX, 0, 0)), 4, (200,))
+    boolean = ((ir.CLBIT, 0, 0), (ir.CAST, 0, 4), B, (ir.EQUAL, 0, 0))
     assert value(boolean, 1 | 1 << 4)
 
 
 def test_values_wider_than_64_bits_are_exact() -> None:
     number = 3**180
-    equal = (WIDE, (tk.VALUE, 0, 300), (tk.EQUAL, 0, 0))
+    equal = (WIDE, (ir.VALUE, 0, 300), (ir.EQUAL, 0, 0))
     assert value(equal, number << 8, (number,))
     assert not value(equal, number << 8, (number ^ 1 << 280,))
-    doubled = (WIDE, WIDE, (tk.ADD, 0, 300), (tk.VALUE, 0, 300), (tk.EQUAL, 0, 0))
+    doubled = (WIDE, WIDE, (ir.ADD, 0, 300), (ir.VALUE, 0, 300), (ir.EQUAL, 0, 0))
     assert value(doubled, number << 8, (2 * number % 2**300,))
 
 
 def test_constant_wider_than_register_is_not_truncated() -> None:
-    equal = (A, (tk.VALUE, 0, 4), (tk.EQUAL, 0, 0))
+    equal = (A, (ir.VALUE, 0, 4), (ir.EQUAL, 0, 0))
     assert not value(equal, 3, (19,))
-    assert value((A, (tk.VALUE, 0, 4), (tk.LESS, 0, 0)), 3, (19,))
+    assert value((A, (ir.VALUE, 0, 4), (ir.LESS, 0, 0)), 3, (19,))
 
 
 def test_expression_is_evaluated_for_each_record() -> None:
@@ -365,7 +365,7 @@ def test_a_delay_takes_its_time_and_is_no_idle_time_itself() -> None:
 
 
 def test_a_block_starts_after_the_latency_of_the_bits_it_reads() -> None:
-    circuit = Arrays(2, 1).add("x", [1]).add("measure", [0], [0]).begin((tk.CLBIT, 0, 0))
+    circuit = Arrays(2, 1).add("x", [1]).add("measure", [0], [0]).begin((ir.CLBIT, 0, 0))
     circuit.add("x", [1]).add("end").add("x", [1])
     result = scheduled(circuit.circuit(), "asap", latency=300.0)
     assert result.start_ns.tolist() == [0.0, 0.0, 1300.0, 0.0, 0.0, 1310.0]
@@ -375,7 +375,7 @@ def test_a_block_starts_after_the_latency_of_the_bits_it_reads() -> None:
 
 def test_other_qubits_wait_for_the_longest_branch() -> None:
     circuit = Arrays(2, 1).add("x", [0]).add("x", [1]).add("measure", [0], [0])
-    circuit.begin((tk.CLBIT, 0, 0)).add("x", [1]).add("else").add("x", [1]).add("x", [1])
+    circuit.begin((ir.CLBIT, 0, 0)).add("x", [1]).add("else").add("x", [1]).add("x", [1])
     circuit.add("end").add("cx", [0, 1])
     result = scheduled(circuit.circuit())
     assert result.start_ns[-1] == 1030.0
@@ -383,7 +383,7 @@ def test_other_qubits_wait_for_the_longest_branch() -> None:
 
 
 def test_qubits_idle_inside_a_branch() -> None:
-    circuit = Arrays(2, 1).add("measure", [0], [0]).begin((tk.CLBIT, 0, 0))
+    circuit = Arrays(2, 1).add("measure", [0], [0]).begin((ir.CLBIT, 0, 0))
     circuit.add("x", [0]).add("x", [1]).add("x", [1]).add("cx", [0, 1]).add("end")
     result = scheduled(circuit.circuit())
     assert (1, 0, 10.0) in idle(result), "in a branch, time counts from its start"

@@ -17,7 +17,7 @@ from numba import types
 from numba.core import event
 from numba.core.errors import TypingError
 
-from simulators.compiler import kernel, numba_pipeline, stored_code
+from simulators.compiler import kernel, numba_pipeline
 from simulators.compiler.kernel import (
     _OPTIONS,
     I64,
@@ -192,17 +192,17 @@ def test_damaged_code_is_compiled_again(folder: Path, damage: str) -> None:
     changed[len(data) // 2] ^= 1
     damaged = {"truncated": data[:-7], "changed": bytes(changed), "empty": b""}[damage]
     file.write_bytes(damaged)
-    assert stored_code.read(file) is None
+    assert numba_pipeline.read(file) is None
     assert _kernel()(1) == 2
-    assert stored_code.read(file) is not None
+    assert numba_pipeline.read(file) is not None
 
 
 def test_code_for_another_processor_is_not_read(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     assert _kernel()(1) == 2
-    monkeypatch.setattr(stored_code, "_processor", lambda: "00000000")
-    assert not stored_code.path(folder, _kernel().name).exists()
+    monkeypatch.setattr(numba_pipeline, "_processor", lambda: "00000000")
+    assert not numba_pipeline.path(folder, _kernel().name).exists()
 
 
 def test_a_folder_that_cannot_be_written_is_no_error(

@@ -38,7 +38,7 @@ from numba.core import event
 from arrays import Arrays
 from simulators import registry
 from simulators.engine import PauliSum
-from simulators.circuit.examples import bell, feed_forward
+from simulators.circuit.ir import bell, feed_forward
 from simulators.simulate import simulate
 import numpy as np
 engine = registry.create("statevector")
@@ -178,7 +178,7 @@ class Listener(event.Listener):
             compiled.append(function.py_func.__qualname__)
     def on_end(self, happened):
         pass
-from simulators.statevector.planning.phase_gadgets import merge_phase_gadgets as kernel
+from simulators.statevector.planning.fusion import merge_phase_gadgets as kernel
 print("ready", flush=True)
 sys.stdin.readline()
 with event.install_listener("numba:compile", Listener()):
@@ -362,9 +362,9 @@ import sys
 from pathlib import Path
 from simulators.compiler import warmup
 warmup.prepare(Path(sys.argv[1]))
-from simulators.control import RunControl
+from simulators.engine import RunControl
 from simulators.engine import Request, RunOptions
-from simulators.circuit.examples import ghz
+from simulators.circuit.ir import ghz
 from simulators.statevector.engine import StatevectorEngine
 folder = Path(sys.argv[1])
 warmup.compile_all(folder)  # another process does, mostly

@@ -23,18 +23,15 @@ from qiskit_ibm_runtime.fake_provider import FakeProviderForBackendV2
 
 from noise_models import library
 from noise_models.build import build
-from noise_models.model import NoiseModel
-from noise_models.options import NoiseOptions
+from noise_models.model import NoiseModel, NoiseOptions
 from noise_models.snapshot import CalibrationSnapshot
 from simulators.circuit.analysis.measurements import TERMINAL, measurement_layout
 from simulators.circuit.gates import GATES
-from simulators.circuit.ir import Circuit
-from simulators.circuit.operations import operations
+from simulators.circuit.ir import Circuit, operations
 from simulators.circuit.passes.attach_noise import attach_noise
 from simulators.circuit.schedule import Schedule, schedule
-from simulators.control import RunControl
 from simulators.densitymatrix.engine import DensityMatrixEngine
-from simulators.engine import Request, RunOptions
+from simulators.engine import Request, RunControl, RunOptions
 from simulators.execution.sampling import unpack
 
 DEVICES = ("lima", "jakarta", "casablanca", "guadalupe", "yorktown", "fractional")

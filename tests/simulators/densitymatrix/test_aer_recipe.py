@@ -15,12 +15,11 @@ from qiskit_ibm_runtime import fake_provider
 
 from noise_models import library
 from noise_models.build import build
-from noise_models.options import NoiseOptions
+from noise_models.model import NoiseOptions
 from noise_models.snapshot import CalibrationSnapshot
 from simulators.circuit.passes.attach_noise import attach_noise
-from simulators.control import RunControl
 from simulators.densitymatrix.engine import DensityMatrixEngine
-from simulators.engine import Request, RunOptions
+from simulators.engine import Request, RunControl, RunOptions
 from simulators.execution.sampling import unpack
 
 DEVICES = ("lima", "belem", "jakarta", "lagos", "guadalupe")

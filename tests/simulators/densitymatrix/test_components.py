@@ -14,9 +14,8 @@ from simulators.circuit.analysis.noise_profile import noise_profile
 from simulators.circuit.analysis.profiler import profile
 from simulators.circuit.ir import Circuit
 from simulators.circuit.passes.attach_noise import attach_noise
-from simulators.control import RunControl
 from simulators.densitymatrix.engine import DensityMatrixEngine
-from simulators.engine import Request, RunOptions
+from simulators.engine import Request, RunControl, RunOptions
 from simulators.errors import Unsupported
 from simulators.simulate import counts_of
 

@@ -13,15 +13,12 @@ from simulators.circuit.gates import GATES, unitary
 from simulators.circuit.ir import Circuit
 from simulators.circuit.noise import NoiseProgram
 from simulators.circuit.passes.attach_noise import attach_noise
-from simulators.control import RunControl
 from simulators.densitymatrix.engine import DensityMatrixEngine
 from simulators.densitymatrix.fusion import BLOCK, Blocks
-from simulators.densitymatrix.program import Segment, build_program
-from simulators.densitymatrix.wide_gates import wide_ptm
-from simulators.engine import Request, RunOptions
+from simulators.densitymatrix.program import Segment, build_program, wide_ptm
+from simulators.engine import BindingResult, Request, RunControl, RunOptions
 from simulators.errors import Stopped, TooManyBranches, Unsupported
 from simulators.execution.sampling import unpack
-from simulators.results import BindingResult
 from simulators.simulate import counts_of
 
 ENGINE = DensityMatrixEngine()

@@ -7,16 +7,13 @@ import pytest
 from arrays import Arrays
 from device_models import DeviceModel
 
-from noise_models.readout import ReadoutGroup
+from noise_models.channel import ReadoutGroup
 from simulators.circuit.ir import Circuit
 from simulators.circuit.passes.attach_noise import attach_noise
-from simulators.control import RunControl
 from simulators.densitymatrix import engine
-from simulators.densitymatrix.plain_counts import fits
-from simulators.densitymatrix.plain_part import PlainPart, plain_part
-from simulators.engine import Request, RunOptions
+from simulators.densitymatrix.plain_part import PlainPart, fits, plain_part
+from simulators.engine import BindingResult, Request, RunControl, RunOptions
 from simulators.errors import Stopped
-from simulators.results import BindingResult
 
 ENGINE = engine.DensityMatrixEngine()
 _PAIR = ReadoutGroup(

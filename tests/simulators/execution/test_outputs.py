@@ -9,22 +9,23 @@ import numpy as np
 import pytest
 
 from simulators.circuit.analysis.measurements import MeasurementLayouts
-from simulators.circuit.examples import bell
-from simulators.circuit.ir import num_words, outcome_width
+from simulators.circuit.ir import bell, num_words, outcome_width
 from simulators.circuit.noise import Readout
-from simulators.control import RunControl
-from simulators.engine import PauliSum, Request
+from simulators.engine import PauliSum, Request, RunControl
 from simulators.errors import Stopped, Unsupported
 from simulators.execution import sampling
 from simulators.execution.outputs import Batch, CountedState, FinalState, PauliStrings, collect
 from simulators.execution.readout import ReadoutStage
-from simulators.execution.rng import BLOCK_SHOTS, block_seed, blocks, uniforms
 from simulators.execution.sampling import (
+    BLOCK_SHOTS,
     Counts,
+    block_seed,
+    blocks,
     outcome_records,
     pack,
     select,
     tally,
+    uniforms,
     unpack,
     write,
 )

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from arrays import Arrays
 
-from noise_models.readout import Readout, ReadoutGroup
+from noise_models.channel import Readout, ReadoutGroup
 from simulators.circuit.analysis.measurements import MeasurementLayout, measurement_layout
 from simulators.errors import Unsupported
 from simulators.execution.readout import MAX_BITS, ReadoutStage

@@ -8,18 +8,15 @@ import re
 import numpy as np
 import pytest
 from arrays import Arrays
-from hypothesis import given, settings
-from hypothesis import strategies as st
+from hypothesis import given, settings, strategies as st
 from qiskit import qasm2
 from qiskit.quantum_info import Statevector
 from random_circuits import unitary_circuits
 from reference import final_state
 
-from simulators.circuit.examples import bell
-from simulators.circuit.ir import Circuit
+from simulators.circuit.ir import Circuit, bell
 from simulators.errors import BadAnswer, Unsupported
-from simulators.external.counts import parse
-from simulators.external.qasm import dump
+from simulators.external.engine import dump, parse
 
 NWQ = '\n===============  Measurement (tests=10) ================\n"01" : 4\n"11" : 6\ndone\n'
 

@@ -13,8 +13,7 @@ from arrays import Arrays
 
 import simulators
 from simulators.circuit.ir import Circuit
-from simulators.control import RunControl
-from simulators.engine import Request, RunOptions
+from simulators.engine import Request, RunControl, RunOptions
 from simulators.errors import Stopped
 from simulators.fault import engine as fault
 from simulators.statevector.engine import StatevectorEngine
@@ -29,7 +28,7 @@ sys.path[:0] = [{root!r}, {here!r}]
 from simulators.compiler import warmup
 warmup.prepare(Path({kernels!r}))
 from arrays import Arrays
-from simulators.control import RunControl
+from simulators.engine import RunControl
 from simulators.engine import Request, RunOptions
 from simulators.fault.engine import FaultEngine
 control, options = RunControl(), RunOptions()

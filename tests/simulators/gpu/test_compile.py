@@ -17,9 +17,9 @@ from host_device import KERNELS, SANITIZED, SUPPORT, build_library
 
 from simulators import registry
 from simulators.errors import UnknownEngine
-from simulators.gpu.devices import compile as compiler
-from simulators.gpu.devices import detect
-from simulators.gpu.devices.compile import (
+from simulators.gpu.devices import detect, device
+from simulators.gpu.devices.detect import GpuEvidence, find_gpu, refusal
+from simulators.gpu.devices.device import (
     MODULES,
     CompiledModule,
     KernelUsage,
@@ -31,7 +31,6 @@ from simulators.gpu.devices.compile import (
     source_digest,
     usage,
 )
-from simulators.gpu.devices.detect import GpuEvidence, find_gpu, refusal
 
 ROOT = Path(__file__).parents[3]
 LOG = """\
@@ -55,14 +54,14 @@ class FakeCompiler(Nvrtc):
 def test_source_has_every_file_once_and_no_include() -> None:
     text = kernel_source()
     assert not re.search(r'#include "\w+\.cuh"', text)
-    for path in compiler.KERNELS.glob("*.cuh"):
+    for path in device.KERNELS.glob("*.cuh"):
         body = path.read_text().splitlines()[-1]
         assert text.count(path.read_text().split("\n", 1)[0]) == 1, path.name
         assert body in text
 
 
 def test_every_kernel_is_in_the_module_that_is_loaded_for_it() -> None:
-    text = (compiler.KERNELS / "kernels.cuh").read_text()
+    text = (device.KERNELS / "kernels.cuh").read_text()
     names = re.findall(r"KERNEL\((\w+?)(?:_##suffix)?,", text)
     assert {"sweep", "small_counts", "locate"} <= set(names)
     assert module_of("sweep_double") == "sweep_double"

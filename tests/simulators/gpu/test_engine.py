@@ -10,16 +10,13 @@ from arrays import Arrays
 from host_device import BACKWARD, HostDevice
 from random_circuits import random_static
 
-from simulators.circuit.examples import feed_forward, ghz
 from simulators.circuit.gates import PERMUTATION, PHASE
-from simulators.circuit.ir import Circuit
-from simulators.control import RunControl
-from simulators.engine import PauliSum, Request, RunOptions
+from simulators.circuit.ir import Circuit, feed_forward, ghz
+from simulators.engine import EngineResult, PauliSum, Request, RunControl, RunOptions
 from simulators.errors import OutOfMemory, Stopped, Unsupported
 from simulators.execution.requests import bind
 from simulators.gpu.engine import GpuEngine
-from simulators.gpu.small_states import gate_matrices
-from simulators.results import EngineResult
+from simulators.gpu.reductions import gate_matrices
 from simulators.simulate import counts_of, simulate
 from simulators.statevector.backend.gate_list import KIND, plan_gate_list
 from simulators.statevector.engine import StatevectorEngine

@@ -15,11 +15,9 @@ from patterned import unitary
 from noise_models.channel import depolarizing
 from simulators.circuit.ir import Circuit
 from simulators.circuit.noise import NoiseProgram, Readout
-from simulators.control import RunControl
-from simulators.engine import PauliSum, Request, RunOptions
+from simulators.engine import EngineResult, PauliSum, Request, RunControl, RunOptions
 from simulators.errors import OutOfMemory
 from simulators.gpu.engine import GpuEngine
-from simulators.results import EngineResult
 from simulators.statevector.engine import StatevectorEngine
 
 SHOTS = 60

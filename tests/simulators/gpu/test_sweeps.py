@@ -15,9 +15,8 @@ from numpy.typing import NDArray
 from plain_sweeps import run as plainly
 from random_sweeps import TOLERANCE, Table, random_state
 
-from simulators.gpu.devices.protocol import COMPLEX, MemoryLedger
-from simulators.gpu.encode import encode_sweeps
-from simulators.gpu.sweeps import DeviceState, apply_program, upload_program
+from simulators.gpu.devices.device import COMPLEX, MemoryLedger
+from simulators.gpu.sweeps import DeviceState, apply_program, encode_sweeps, upload_program
 
 SHUFFLED = 7
 

@@ -15,12 +15,16 @@ from qiskit.circuit.library import CXGate, RZGate, SXGate
 from qiskit.providers import QubitProperties
 from qiskit.transpiler import InstructionProperties, Target
 
-from simulators.control import RunControl
-from simulators.engine import Request, RunOptions
+from simulators.engine import Request, RunControl, RunOptions
 from simulators.errors import BadAnswer, EngineError, MachineFailed, MachineRefused, Stopped
-from simulators.hardware.engine import HardwareEngine
+from simulators.hardware.engine import (
+    HardwareEngine,
+    MachineDescription,
+    TargetGate,
+    describe,
+    figures,
+)
 from simulators.hardware.jobs import Machine
-from simulators.hardware.target import MachineDescription, TargetGate, describe, figures
 
 
 def run_of(

@@ -13,14 +13,11 @@ from arrays import Arrays
 from qiskit.providers.fake_provider import GenericBackendV2
 from reference import Reference
 
-from simulators.circuit.examples import feed_forward
-from simulators.circuit.ir import Circuit
-from simulators.control import RunControl
-from simulators.engine import Request, RunOptions
+from simulators.circuit.ir import Circuit, feed_forward
+from simulators.engine import EngineResult, Request, RunControl, RunOptions
 from simulators.errors import Unsupported
 from simulators.hardware.engine import HardwareEngine
-from simulators.hardware.sampler_adapter import SamplerAdapter
-from simulators.results import EngineResult
+from simulators.hardware.jobs import SamplerAdapter
 from simulators.simulate import counts_of
 
 SHOTS = 4_000

@@ -12,11 +12,9 @@ from simenv.model import TaskOptions
 from simenv.scheduler.routing.engine_support import expected_truncation
 from simulators import catalog
 from simulators.circuit.analysis.profiler import profile
-from simulators.circuit.examples import bell
-from simulators.circuit.ir import Circuit
-from simulators.engine import PauliSum
+from simulators.circuit.ir import Circuit, bell
+from simulators.engine import BindingResult, PauliSum
 from simulators.errors import OutOfMemory, Unsupported
-from simulators.results import BindingResult
 from simulators.simulate import counts_of, simulate
 
 pytest.importorskip("quimb")
@@ -114,8 +112,7 @@ def test_tensors_beyond_the_memory_of_a_run_are_refused() -> None:
 
 def simulate_with_memory(circuit: Circuit, memory_bytes: int) -> None:
     from simulators import registry
-    from simulators.control import RunControl
-    from simulators.engine import EngineContext, Request, RunOptions
+    from simulators.engine import EngineContext, Request, RunControl, RunOptions
 
     engine = registry.create("quimb", EngineContext())
     options = RunOptions(memory_bytes=memory_bytes)

@@ -13,16 +13,13 @@ from arrays import Arrays
 from noisy import Exact, after_gates, p_value, program
 from reference import Operation
 
-from noise_models.channel import Channel, depolarizing, from_paulis, relaxation, tensor
-from noise_models.readout import Readout
-from simulators.circuit import tokens as tk
+from noise_models.channel import Channel, Readout, depolarizing, from_paulis, relaxation, tensor
+from simulators.circuit import ir
 from simulators.circuit.ir import Circuit
 from simulators.circuit.noise import NoiseProgram
-from simulators.control import RunControl
-from simulators.engine import Request, RunOptions
+from simulators.engine import EngineResult, Request, RunControl, RunOptions
 from simulators.errors import Stopped, Unsupported
-from simulators.execution.rng import block_seed
-from simulators.results import EngineResult
+from simulators.execution.sampling import block_seed
 from simulators.simulate import counts_of
 from simulators.stabilizer.detectors import MatchingDecoder, _ones, block_shots, sampled
 from simulators.stabilizer.engine import StabilizerEngine
@@ -141,7 +138,7 @@ def _clifford(*, dynamic: bool) -> Circuit:
         arrays.add(("cx", "cz")[layer % 2], [layer % 4, (layer + 1) % 4])
         if dynamic and layer == 1:
             arrays.add("measure", [2], [3]).add("reset", [1])
-            arrays.begin((tk.CLBIT, 3, 0)).add("x", [0]).add("end")
+            arrays.begin((ir.CLBIT, 3, 0)).add("x", [0]).add("end")
     for q in range(3):
         arrays.add("measure", [q], [q])
     return arrays.circuit()

@@ -12,8 +12,7 @@ from attempts import Tired, dying
 from both_ways import alike, alone, crowded, measured
 from numpy.typing import NDArray
 
-from simulators.control import RunControl
-from simulators.engine import Request, RunOptions
+from simulators.engine import Request, RunControl, RunOptions
 from simulators.errors import Stopped
 from simulators.statevector import checkpoint
 from simulators.statevector.checkpoint import (

@@ -15,10 +15,8 @@ from attempts import Tired, dying
 from both_ways import alike, alone, crowded, measured
 from numpy.typing import NDArray
 
-from simulators.control import RunControl
-from simulators.engine import Request, RunOptions
+from simulators.engine import EngineResult, Request, RunControl, RunOptions
 from simulators.errors import Stopped
-from simulators.results import EngineResult
 from simulators.statevector import checkpoint
 from simulators.statevector.checkpoint import Checkpointer, CheckpointHeader, Evolution, RankContext
 from simulators.statevector.engine import StatevectorEngine

@@ -16,16 +16,16 @@ from sparse_circuits import (
     untouched,
 )
 
-from simulators.circuit import tokens as tk
+from simulators.circuit import ir
 from simulators.circuit.passes import components
 from simulators.circuit.passes.components import extract, partition
 from simulators.circuit.passes.light_cone import output_support
 from simulators.circuit.validation.admission import validation_error
 from simulators.engine import PauliSum, Request
 from simulators.errors import TooManyBranches
-from simulators.execution.rng import uniforms
+from simulators.execution.sampling import uniforms
 from simulators.simulate import counts_of, simulate
-from simulators.statevector import combine, execute
+from simulators.statevector import execute, rows
 
 COUNTS = ("counts",)
 
@@ -138,14 +138,14 @@ def test_too_many_combined_outcomes_are_refused(monkeypatch: pytest.MonkeyPatch)
     circuit = two_rings(7).circuit()
     result = simulate(circuit, shots=0, outputs=("probabilities",)).row(0)
     assert len(distribution(result)) == 2**14
-    monkeypatch.setattr(combine, "MAX_ROWS", 2**13)
+    monkeypatch.setattr(rows, "MAX_ROWS", 2**13)
     with pytest.raises(TooManyBranches, match="8192 distinct"):
         simulate(circuit, shots=0, outputs=("probabilities",))
 
 
 def test_sampled_expectations_of_components_equal_undivided_run() -> None:
     arrays = two_rings(7)
-    arrays.add("ry", [0], (), [0.4]).begin((tk.CLBIT, 13, 0))
+    arrays.add("ry", [0], (), [0.4]).begin((ir.CLBIT, 13, 0))
     arrays.add("rx", [2], (), [0.9]).add("end")
     sums = (PauliSum(("IIIIIIIIIZIZII", "IIIIIIIIIIIIIX"), np.array([1.0, 0.7])),)
     request = Request(500, 4, ("expectation",), sums)
@@ -160,16 +160,16 @@ def test_classical_dependencies_connect_components() -> None:
     for way in range(4):
         arrays = Arrays(13, 3, (("a", 1), ("b", 2)))
         arrays.add("ry", [0], (), [1.0]).add("measure", [0], [0])
-        read: tuple[tuple[int, int, int], ...] = ((tk.CLBIT, 0, 0),)
+        read: tuple[tuple[int, int, int], ...] = ((ir.CLBIT, 0, 0),)
         if way == 1:
             read = arrays.equals(0, 1)
         elif way == 2:
-            arrays.begin((tk.CLBIT, 0, 0), (tk.SET_CLBIT, 2, 0), name="store")
-            read = ((tk.CLBIT, 2, 0),)
+            arrays.begin((ir.CLBIT, 0, 0), (ir.SET_CLBIT, 2, 0), name="store")
+            read = ((ir.CLBIT, 2, 0),)
         elif way == 3:
             number = arrays.variable(0)
-            arrays.begin((tk.CLBIT, 0, 0), (tk.SET_VARIABLE, number, 0), name="store")
-            read = ((tk.VARIABLE, number, 0),)
+            arrays.begin((ir.CLBIT, 0, 0), (ir.SET_VARIABLE, number, 0), name="store")
+            read = ((ir.VARIABLE, number, 0),)
         arrays.begin(*read).add("x", [9]).add("end").add("measure", [9], [1])
         circuit = arrays.circuit()
         assert validation_error(circuit) == ""

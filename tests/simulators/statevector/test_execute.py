@@ -7,10 +7,9 @@ import pytest
 from arrays import Arrays
 from reference import Reference
 
-from simulators.circuit import tokens as tk
+from simulators.circuit import ir
 from simulators.circuit.ir import Circuit
-from simulators.control import RunControl, ThreadPool
-from simulators.engine import PauliSum, Request, RunOptions
+from simulators.engine import PauliSum, Request, RunControl, RunOptions, ThreadPool
 from simulators.execution.sampling import unpack
 from simulators.simulate import counts_of, simulate
 from simulators.statevector import execute
@@ -34,7 +33,7 @@ def test_counts_of_14_qubit_dynamic_circuit_equal_reference() -> None:
         arrays.add("cx", [q, (q + 5) % 14])
     arrays.add("measure", [13], [0]).add("h", [13]).add("measure", [12], [1])
     arrays.add("h", [9]).add("reset", [0])
-    arrays.begin((tk.CLBIT, 0, 0), (tk.CLBIT, 1, 0), (tk.BIT_XOR, 0, 0))
+    arrays.begin((ir.CLBIT, 0, 0), (ir.CLBIT, 1, 0), (ir.BIT_XOR, 0, 0))
     arrays.add("rx", [3], (), [1.0]).add("else").add("swap", [2, 13]).add("end")
     for q in range(14):
         arrays.add("measure", [q], [q + 2])

@@ -11,8 +11,7 @@ import numpy as np
 import patterned
 import pytest
 from arrays import Arrays
-from hypothesis import given, settings
-from hypothesis import strategies as st
+from hypothesis import given, settings, strategies as st
 from sparse_circuits import (
     assert_same_odds,
     distribution,
@@ -27,15 +26,13 @@ from sparse_circuits import (
 from simulators.circuit.passes.components import UNREDUCED, extract, partition
 from simulators.circuit.passes.light_cone import output_support
 from simulators.circuit.validation.admission import validation_error
-from simulators.control import RunControl
-from simulators.engine import PauliSum, Request, RunOptions
+from simulators.engine import PauliSum, Request, RunControl, RunOptions
 from simulators.errors import Unsupported
 from simulators.simulate import counts_of, simulate
 from simulators.statevector.engine import StatevectorEngine
 from simulators.statevector.program import build_program
 from simulators.statevector.trajectories.sampler import TrajectorySampler
-from simulators.trajectories.error_patterns import ErrorPatterns
-from simulators.trajectories.noise_table import COLUMNS, NoiseTable, operators
+from simulators.trajectories.noise_table import COLUMNS, ErrorPatterns, NoiseTable, operators
 
 QUIET = settings(derandomize=True, deadline=None)
 COUNTS = ("counts",)
@@ -175,7 +172,7 @@ def test_counts_of_a_small_circuit_load_no_kernel_of_wide_ones() -> None:
     text = (
         "import sys; from pathlib import Path\n"
         "from simulators.compiler import kernel, warmup; warmup.prepare(Path(sys.argv[1]))\n"
-        "from simulators.circuit.examples import bell; from simulators.simulate import simulate\n"
+        "from simulators.circuit.ir import bell; from simulators.simulate import simulate\n"
         "simulate(bell(), shots=1)\n"
         "print(*{each.group for each in kernel._kernels.values() if each.is_loaded})"
     )

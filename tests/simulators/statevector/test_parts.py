@@ -14,16 +14,14 @@ from qiskit.circuit.classical import expr, types
 from qiskit.quantum_info import Operator, Statevector
 
 from simenv.client.circuits import load
-from simenv.client.circuits.encode.joined import joined
+from simenv.client.circuits.program_builder import joined
 from simenv.errors import ProgramError
 from simenv.model import Program
 from simulators.circuit.ir import Circuit
-from simulators.control import RunControl
-from simulators.engine import CircuitParts, PauliSum, Request, RunOptions
+from simulators.engine import CircuitParts, EngineResult, PauliSum, Request, RunControl, RunOptions
 from simulators.errors import BadCircuit, OtherOutcome, TooManyBranches, Unsupported
-from simulators.results import EngineResult
 from simulators.statevector.engine import StatevectorEngine
-from simulators.statevector.kept_states import KeptState, KeptStates
+from simulators.statevector.parts import KeptState, KeptStates
 
 KEEP_S = 60.0
 WIDTHS = (3, 13)  # of the gate list, and of tiles

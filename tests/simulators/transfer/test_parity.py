@@ -14,9 +14,14 @@ from simulators.circuit.ir import Circuit
 from simulators.circuit.noise import NoiseProgram
 from simulators.circuit.passes.attach_noise import attach_noise
 from simulators.errors import Unsupported
-from simulators.transfer.dual import DualMatrix, constant
-from simulators.transfer.evaluate import ChannelSet, outcomes
-from simulators.transfer.parity import MAX_BITS, parity_outcomes, parity_program
+from simulators.transfer.evaluate import (
+    MAX_BITS,
+    ChannelSet,
+    outcomes,
+    parity_outcomes,
+    parity_program,
+)
+from simulators.transfer.evolution import DualMatrix, constant
 from simulators.transfer.program import ConstantTable, build
 from tests.simulators.transfer.test_transfer import QUBITS, device
 from tests.support.arrays import from_qiskit

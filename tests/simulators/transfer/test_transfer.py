@@ -19,8 +19,8 @@ from simulators.circuit.noise import NoiseProgram
 from simulators.circuit.passes.attach_noise import attach_noise
 from simulators.errors import Unsupported
 from simulators.simulate import simulate
-from simulators.transfer.dual import DualMatrix, constant
 from simulators.transfer.evaluate import ChannelSet, OutcomeDistribution, outcomes
+from simulators.transfer.evolution import DualMatrix, constant
 from simulators.transfer.program import ConstantTable, build
 from tests.support.arrays import from_qiskit
 

@@ -1,4 +1,4 @@
-/* Results of rows, read from the packed ResultData of their task; see simenv.model.result.
+/* Results of rows, read from the packed ResultData of their task; see simenv.model.task.
  *
  * Invariant: every length is checked against the bytes that are there before one is read. */
 #include <stdlib.h>

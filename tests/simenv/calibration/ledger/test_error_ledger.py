@@ -12,13 +12,11 @@ import pytest
 from arrays import Arrays
 from qiskit import QuantumCircuit
 
-from noise_models import document as documents
-from noise_models import library
+from noise_models import document as documents, library
 from noise_models.calibration import CalibrationSnapshot, GateCalibration
-from noise_models.options import COMPONENTS, NoiseOptions
-from simenv.calibration.ledger import ledger as module
-from simenv.calibration.ledger.circuits import circuit_ledger
-from simenv.calibration.ledger.ledger import EdgeLoss, ErrorLedger, error_ledger
+from noise_models.model import COMPONENTS, NoiseOptions
+from simenv.calibration import ledger as module
+from simenv.calibration.ledger import EdgeLoss, ErrorLedger, circuit_ledger, error_ledger
 from simenv.errors import InfeasibleError, NotFoundError, OptionError
 from simulators.circuit.ir import Circuit
 from simulators.circuit.passes.attach_noise import attach_noise

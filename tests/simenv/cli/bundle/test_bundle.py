@@ -15,7 +15,7 @@ from qiskit import QuantumCircuit, qasm3
 from qiskit.circuit import Parameter
 from shell import Shell
 
-from simenv.cli.bundle import collect, container
+from simenv.cli.tasks import bundle
 from simenv.client.circuits import load as load_circuit
 from simenv.errors import (
     LimitExceededError,
@@ -51,7 +51,7 @@ def place(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
 
 def bundled(environment: live.Live, task: str, place: Path) -> None:
     with environment.client() as client:
-        collect.collect(client, client.task(task), place)
+        bundle.collect(client, client.task(task), place)
 
 
 def manifest(place: Path) -> Any:
@@ -132,7 +132,7 @@ def test_resubmitted_bundle_of_sweep_gives_same_expectations_for_each_binding(
         entries = [task.result(60).expectations for task in tasks]
         item = tasks[0].id.partition(".")[0]
         bundled(environment, item, place)
-        again = client.history.resubmit(collect.load(place))
+        again = client.history.resubmit(bundle.load(place))
         assert [task.result(60).expectations for task in again] == entries
 
 
@@ -144,7 +144,7 @@ def test_resubmitted_bundle_gives_same_amplitudes(environment: live.Live, place:
         )
         amplitudes = task.result(60).amplitudes
         bundled(environment, task.id, place)
-        (again,) = client.history.resubmit(collect.load(place))
+        (again,) = client.history.resubmit(bundle.load(place))
         assert again.result(60).amplitudes == amplitudes
 
 
@@ -200,7 +200,7 @@ def spoilt(name: str, body: bytes) -> dict[str, bytes]:
         ({"bundle.json": b"{}"}, ProgramError),
         (spoilt("bundle.json", b"{}"), ProgramError),
         (spoilt("bundle.json", b"\xff\x00"), ProgramError),
-        (spoilt("program.bin", bytes(container.MAX_BYTES + 1)), LimitExceededError),
+        (spoilt("program.bin", bytes(bundle.MAX_BYTES + 1)), LimitExceededError),
     ],
     ids=["empty", "no program", "no fields", "no text", "too large"],
 )
@@ -212,15 +212,15 @@ def test_malformed_bundle_is_refused(
             for name, body in files.items():
                 archive.writestr(name, body)
     else:
-        container.write(place, files)
+        bundle.write(place, files)
     with pytest.raises(error):
-        collect.load(place)
+        bundle.load(place)
 
 
 def test_zip_suffix_on_file_that_is_no_archive_is_a_program_error(tmp_path: Path) -> None:
     (tmp_path / "no.zip").write_text("not at all")
     with pytest.raises(ProgramError, match="cannot be read"):
-        collect.load(tmp_path / "no.zip")
+        bundle.load(tmp_path / "no.zip")
 
 
 def test_malformed_bindings_file_is_a_program_error(environment: live.Live, tmp_path: Path) -> None:
@@ -232,18 +232,18 @@ def test_malformed_bindings_file_is_a_program_error(environment: live.Live, tmp_
     for body in (b"", b"\x93NUMPY", file.read_bytes()[:-1]):
         file.write_bytes(body)
         with pytest.raises(ProgramError, match=r"bindings\.npy"):
-            collect.load(tmp_path / "made")
+            bundle.load(tmp_path / "made")
     np.save(file, np.zeros((2, 2)))
     with pytest.raises(ProgramError, match="expected 1 rows"):
-        collect.load(tmp_path / "made")
+        bundle.load(tmp_path / "made")
 
 
 ENOUGH = 3 * 2**20  # of memory, beside the member itself
 
 
-def zipped(path: Path, method: int, body: bytes, name: str = container.PROGRAM) -> Path:
+def zipped(path: Path, method: int, body: bytes, name: str = bundle.PROGRAM) -> Path:
     with zipfile.ZipFile(path, "w", method) as archive:
-        archive.writestr(container.MANIFEST, b"{}")
+        archive.writestr(bundle.MANIFEST, b"{}")
         archive.writestr(name, body)
     return path
 
@@ -251,7 +251,7 @@ def zipped(path: Path, method: int, body: bytes, name: str = container.PROGRAM) 
 def lying(path: Path, size: int) -> None:
     """Say in both headers of the last member that it has this size."""
     with zipfile.ZipFile(path) as archive:
-        info = archive.getinfo(container.PROGRAM)
+        info = archive.getinfo(bundle.PROGRAM)
     body = bytearray(path.read_bytes())
     claim = size.to_bytes(4, "little")
     for head, offset in ((info.header_offset, 22), (body.rindex(b"PK\x01\x02"), 24)):
@@ -269,7 +269,7 @@ def test_bzip2_and_lzma_members_are_refused_before_they_are_unpacked(
     tracemalloc.start()
     try:
         with pytest.raises(ProgramError, match="stored or deflated"):
-            container.read(path)
+            bundle.read(path)
         assert tracemalloc.get_traced_memory()[1] < ENOUGH
     finally:
         tracemalloc.stop()
@@ -279,21 +279,21 @@ def test_bzip2_and_lzma_members_are_refused_before_they_are_unpacked(
 def test_member_larger_than_message_limit_is_refused(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, claimed: int | None
 ) -> None:
-    monkeypatch.setattr(container, "MAX_BYTES", 10_000)
+    monkeypatch.setattr(bundle, "MAX_BYTES", 10_000)
     path = zipped(tmp_path / "large.zip", zipfile.ZIP_DEFLATED, bytes(20_000))
     if claimed is not None:
         lying(path, claimed)
     with pytest.raises((LimitExceededError, ProgramError), match="large"):
-        container.read(path)
+        bundle.read(path)
 
 
 def test_corrupt_deflate_stream_is_a_program_error(tmp_path: Path) -> None:
     path = zipped(tmp_path / "torn.zip", zipfile.ZIP_DEFLATED, bytes(range(256)) * 40)
     with zipfile.ZipFile(path) as archive:
-        info = archive.getinfo(container.PROGRAM)
+        info = archive.getinfo(bundle.PROGRAM)
     body = bytearray(path.read_bytes())
-    start = info.header_offset + 30 + len(container.PROGRAM)
+    start = info.header_offset + 30 + len(bundle.PROGRAM)
     body[start : start + 8] = b"\xff" * 8  # no block of deflate begins so
     path.write_bytes(bytes(body))
     with pytest.raises(ProgramError, match="cannot be unpacked"):
-        container.read(path)
+        bundle.read(path)

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
+from simenv.cli import demo
 from simenv.cli.app import run
-from simenv.cli.demo import command
-from simenv.cli.demo.performance import DemoRow, top
+from simenv.cli.demo_runs import DemoRow, top
 from simenv.library import algorithms
 
 
@@ -37,7 +37,7 @@ def test_demo_without_matplotlib_draws_no_plot_and_prints_install_command(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr("importlib.util.find_spec", lambda _: None)
-    assert command._draw([], None, [], None, tmp_path) is None  # type: ignore[arg-type]
+    assert demo._draw([], None, [], None, tmp_path) is None  # type: ignore[arg-type]
     assert "pip install 'simenv[plots]'" in capsys.readouterr().err
 
 

@@ -13,7 +13,7 @@ from shell import Answer, Shell
 
 from noise_models import library, snapshot
 from simenv.cli.app import run
-from simenv.cli.devices import stored
+from simenv.cli.devices import overview
 
 
 @pytest.fixture(autouse=True)
@@ -172,13 +172,13 @@ def test_the_picture_of_a_lattice_is_a_png_file(shell: Shell, tmp_path: Path) ->
 def test_without_matplotlib_the_picture_is_refused_with_the_pip_line(
     shell: Shell, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    from simenv.cli.output import pictures
+    from simenv.cli import terminal
 
     def find_spec(name: str) -> Any:
         return None
 
-    monkeypatch.setattr(pictures.importlib.util, "find_spec", find_spec)
-    monkeypatch.setattr(library.installed, "PACKAGE", "none")
+    monkeypatch.setattr(terminal.importlib.util, "find_spec", find_spec)
+    monkeypatch.setattr(library, "PACKAGE", "none")
     result = shell("devices", "show", "ideal", "--plot", str(tmp_path / "x.png"))
     assert result.code == 2
     assert "pip install 'simenv[plots]'" in result.err
@@ -189,8 +189,8 @@ def test_the_target_of_a_qiskit_backend_is_imported(shell: Shell, home: Path) ->
     provider = "qiskit_ibm_runtime.fake_provider:FakeLimaV2"
     outcome = shell("devices", "import", "--provider", provider, "--name", "target", "--json")
     assert outcome.code == 0, outcome.err
-    value, _ = stored.load("target")
-    result, _ = stored.load("lima")
+    value, _ = overview.load("target")
+    result, _ = overview.load("lima")
     assert value.source_format == "qiskit-target"
     assert [q.t1_us for q in value.qubits] == pytest.approx([q.t1_us for q in result.qubits])
     assert set(value.coupling) == set(result.coupling)
@@ -207,7 +207,7 @@ def test_an_imported_device_takes_the_place_of_one_of_qiskit_ibm_runtime(
     result = shell("devices", "import", *write(tmp_path, "cunqa"), "--name", "lima")
     assert result.code == 0
     assert ("in place of that of qiskit" in result.err) == bool(library.resolve("lima"))
-    assert stored.load("lima")[1] == "imported"
+    assert overview.load("lima")[1] == "imported"
     shell("devices", "remove", "lima")
     if library.resolve("lima"):
-        assert stored.load("lima")[1] == "qiskit-ibm-runtime"
+        assert overview.load("lima")[1] == "qiskit-ibm-runtime"

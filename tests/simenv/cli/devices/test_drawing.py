@@ -13,10 +13,10 @@ from shell import Shell
 
 from noise_models import library
 from noise_models.calibration import CalibrationSnapshot, GateCalibration, NativeGate
+from simenv.cli import terminal
 from simenv.cli.app import run
-from simenv.cli.devices import drawing, lattice, overview, summary
-from simenv.cli.output import terminal
-from simenv.service.devices.describe import device_info
+from simenv.cli.devices import details, drawing, overview
+from simenv.service.devices.registry import device_info
 
 
 def device(edges: list[tuple[int, int]], **changes: object) -> CalibrationSnapshot:
@@ -46,7 +46,7 @@ def text(snapshot: CalibrationSnapshot) -> list[str]:
 def test_lattices_are_laid_out_with_coupled_qubits_one_step_apart(
     edges: list[tuple[int, int]],
 ) -> None:
-    result = lattice.positions(device(edges))
+    result = drawing.positions(device(edges))
     steps = np.array([np.abs(result[a] - result[b]).sum() for a, b in edges])
     np.testing.assert_array_equal(steps, 1.0)
     assert len({tuple(place) for place in result.tolist()}) == len(result)
@@ -54,20 +54,20 @@ def test_lattices_are_laid_out_with_coupled_qubits_one_step_apart(
 
 def test_a_graph_that_is_no_lattice_is_laid_out_by_stress() -> None:
     edges = [(a, b) for a in range(5) for b in range(a)]  # of all pairs: no square grid has it
-    result = lattice.positions(device(edges))
+    result = drawing.positions(device(edges))
     steps = [np.linalg.norm(result[a] - result[b]) for a, b in edges]
     assert min(steps) > 0.3
     assert max(steps) < 2.0
 
 
 def test_parts_without_a_connection_are_drawn_apart() -> None:
-    result = lattice.positions(device([(0, 1), (2, 3)]))
+    result = drawing.positions(device([(0, 1), (2, 3)]))
     assert np.linalg.norm(result[:2].mean(0) - result[2:].mean(0)) > 1.0
 
 
 def test_given_coordinates_are_kept() -> None:
     places = ((0.0, 0.0), (3.0, 0.0), (3.0, 2.0))
-    result = lattice.positions(device([(0, 1), (1, 2)], coordinates=places))
+    result = drawing.positions(device([(0, 1), (1, 2)], coordinates=places))
     np.testing.assert_array_equal(result, places)
 
 
@@ -118,7 +118,7 @@ def test_a_device_without_room_is_not_drawn_and_says_so(
 
 def test_figures_are_medians_of_what_was_measured() -> None:
     document = library.load("superconducting-lattice")
-    table = {each.figure: each for each in summary.figures(document)}
+    table = {each.figure: each for each in details.figures(document)}
     assert table["t1"].median == np.median([qubit.t1_us for qubit in document.qubits])
     assert table["cz error"].count == 56
     assert table["rz duration"].max == 0.0
@@ -131,16 +131,16 @@ def test_medians_and_levels_leave_out_gates_that_do_not_work() -> None:
         edges,
         gates=tuple(GateCalibration("cz", e, x) for e, x in zip(edges, errors, strict=True)),
     )
-    figure = next(each for each in summary.figures(snapshot) if each.figure == "cz error")
+    figure = next(each for each in details.figures(snapshot) if each.figure == "cz error")
     assert (figure.median, figure.min, figure.max, figure.count) == (0.02, 0.01, 0.03, 2)
-    assert summary.broken(snapshot) == ["cz 2-3", "cz 3-4"]
+    assert details.broken_summary(snapshot) == ["cz 2-3", "cz 3-4"]
     assert drawing.levels(dict(enumerate(errors))) == {
         0: 0,
         1: 1,
         2: drawing.BROKEN,
         3: drawing.BROKEN,
     }
-    assert summary.working([1.0, 1.0]) == [1.0, 1.0]
+    assert details.working([1.0, 1.0]) == [1.0, 1.0]
     info = device_info("x", snapshot, "digest")
     assert overview.median_pair_error(info) == 0.02
 

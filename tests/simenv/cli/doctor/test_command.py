@@ -12,11 +12,10 @@ from pathlib import Path
 import msgspec
 import pytest
 
+from simenv.cli.admin import doctor, doctor_checks, doctor_installation
+from simenv.cli.admin.doctor_installation import DoctorFinding
 from simenv.cli.app import run
-from simenv.cli.doctor import checks, folders, installation, machine, security
-from simenv.cli.doctor import folders as keys
-from simenv.cli.doctor.finding import DoctorFinding
-from simenv.config import ConnectionFile, filesystems
+from simenv.config import ConnectionFile, paths
 from simulators.gpu.devices import detect
 from simulators.gpu.devices.detect import GpuEvidence
 
@@ -52,7 +51,7 @@ def test_failed_check_ends_doctor_with_exit_code_1_and_remedy(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     bad = DoctorFinding("fail", "state", "on nfs", "export SIMENV_HOME=/scratch")
-    monkeypatch.setattr(checks, "findings", lambda: [bad])
+    monkeypatch.setattr(doctor, "findings", lambda: [bad])
     assert run(["doctor"]) == 1
     assert capsys.readouterr().out.splitlines() == [
         "fail  state         on nfs",
@@ -76,8 +75,8 @@ def test_doctor_names_file_that_shadows_package(tmp_path: Path) -> None:
 
 
 def test_home_on_network_file_system_fails(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(filesystems, "kind_of", lambda _: "nfs4")  # everywhere
-    state = next(folders.home())
+    monkeypatch.setattr(paths, "kind_of", lambda _: "nfs4")  # everywhere
+    state = next(doctor_checks.home())
     assert state.level == "fail"
     assert str(home) in state.detail
 
@@ -87,23 +86,23 @@ def test_scratch_folder_of_live_journals_is_named_when_home_is_on_nfs(
 ) -> None:
     remote = home.parent
     monkeypatch.setattr(
-        filesystems, "kind_of", lambda folder: "nfs4" if folder.is_relative_to(remote) else "ext4"
+        paths, "kind_of", lambda folder: "nfs4" if folder.is_relative_to(remote) else "ext4"
     )
     monkeypatch.setenv("SIMENV_SCRATCH", "/tmp")
-    state = next(folders.home())
+    state = next(doctor_checks.home())
     assert state.level == "ok"
     assert "live journals go to /tmp/simenv-" in state.detail
 
 
 def test_full_disk_is_a_warning(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("shutil.disk_usage", lambda _: Usage(1, 1, 1000))
-    assert next(folders.home()).level == "warn"
+    assert next(doctor_checks.home()).level == "warn"
     assert home.exists()
 
 
 def test_home_writable_by_others_fails(home: Path) -> None:
     home.chmod(0o777)
-    (value,) = security.folders()
+    (value,) = doctor_checks.folder_security()
     assert (value.level, value.remedy) == ("fail", f"chmod 700 {home}")
 
 
@@ -114,7 +113,7 @@ def test_stale_connection_file_is_a_warning(home: Path) -> None:
         1, "old", "0.1.0", 2**22 - 1, os.uname().nodename, 1, str(home)
     )
     (folder / "connection.json").write_bytes(msgspec.json.encode(connection_file))
-    stale = next(folders.connections())
+    stale = next(doctor_checks.connections())
     assert (stale.level, stale.remedy) == ("warn", "simenv up --name old --restore")
 
 
@@ -123,9 +122,9 @@ def test_key_file_readable_by_others_fails(home: Path, name: str) -> None:
     folder = home / "env"
     folder.mkdir()
     (folder / name).touch(0o600)
-    assert [each.level for each in keys.modes()] == ["ok"]
+    assert [each.level for each in doctor_checks.modes()] == ["ok"]
     (folder / name).chmod(0o640)
-    (value,) = keys.modes()
+    (value,) = doctor_checks.modes()
     assert (value.level, value.remedy) == ("fail", f"chmod 600 {folder / name}")
 
 
@@ -136,7 +135,7 @@ def test_mode_of_key_file_named_by_simenv_service_is_checked(
     file.touch(0o604)
     file.chmod(0o604)
     monkeypatch.setenv("SIMENV_SERVICE", str(file))
-    (value,) = keys.modes()
+    (value,) = doctor_checks.modes()
     assert value.remedy == f"chmod 600 {file}"
 
 
@@ -145,7 +144,7 @@ def test_simenv_module_in_working_directory_is_a_warning(
 ) -> None:
     (tmp_path / "simenv.py").write_text("")
     monkeypatch.chdir(tmp_path)
-    hidden = next(installation.names())
+    hidden = next(doctor_installation.names())
     assert hidden.level == "warn"
     assert hidden.remedy.startswith("mv ")
 
@@ -157,12 +156,12 @@ def test_package_imported_from_another_location_fails(
         origin = str(tmp_path / "simulators" / "__init__.py")
 
     monkeypatch.setattr("importlib.util.find_spec", lambda _: Spec)
-    assert next(installation.names()).level == "fail"
+    assert next(doctor_installation.names()).level == "fail"
 
 
 def test_each_missing_extra_has_pip_command(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("importlib.util.find_spec", lambda _: None)
-    assert [each.remedy for each in installation.extras()] == [
+    assert [each.remedy for each in doctor_installation.extras()] == [
         f"pip install 'simenv[{extra}]'"
         for extra in (
             "qasm3",
@@ -184,14 +183,14 @@ def test_remedy_shared_by_several_checks_is_printed_once(
     lacks = [
         DoctorFinding("warn", what, "no MPI", "pip install mpi") for what in ("launcher", "mpi")
     ]
-    monkeypatch.setattr(checks, "findings", lambda: iter(lacks))
+    monkeypatch.setattr(doctor, "findings", lambda: iter(lacks))
     assert run(["doctor"]) == 0
     assert capsys.readouterr().out.count("type: pip install mpi") == 1
 
 
 def test_high_load_average_is_a_warning(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("os.getloadavg", lambda: (1e6, 0.0, 0.0))
-    assert next(machine.cores()).level == "warn"
+    assert next(doctor_checks.cores()).level == "warn"
 
 
 def test_little_available_memory_is_a_warning(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -199,7 +198,7 @@ def test_little_available_memory_is_a_warning(monkeypatch: pytest.MonkeyPatch) -
         available = 2**20
 
     monkeypatch.setattr("psutil.virtual_memory", lambda: Memory)
-    assert next(machine.memory()).level == "warn"
+    assert next(doctor_checks.memory()).level == "warn"
 
 
 @pytest.mark.parametrize(
@@ -214,7 +213,7 @@ def test_doctor_says_why_no_gpu_can_be_used(
     monkeypatch: pytest.MonkeyPatch, evidence: GpuEvidence, level: str, detail: str
 ) -> None:
     monkeypatch.setattr(detect, "find_gpu", lambda: evidence)
-    (finding,) = machine.gpus()
+    (finding,) = doctor_checks.gpus()
     assert finding.level == level
     assert detail in finding.detail
     assert bool(finding.remedy) == (level == "warn")

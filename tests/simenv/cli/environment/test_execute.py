@@ -17,9 +17,8 @@ import msgspec
 import pytest
 from shell import Shell
 
-from simenv.cli import app
-from simenv.cli.environment import execute, private, status
-from simenv.cli.profiling.command import report_of
+from simenv.cli import app, environment, execute
+from simenv.cli.observe import report_of
 from simenv.model import Event, NodeInfo, PoolInfo, ServiceInfo, TaskState
 
 BELL = Path(__file__).parents[4] / "examples" / "bell.qasm"
@@ -142,8 +141,8 @@ def test_run_of_missing_command_starts_no_environment(
     def started(workers: int) -> object:
         raise AssertionError("an environment was started")
 
-    monkeypatch.setattr(private, "started", started)
-    monkeypatch.setattr(private, "client_of", lambda *_: None)
+    monkeypatch.setattr(execute, "started", started)
+    monkeypatch.setattr(execute, "client_of", lambda *_: None)
     assert app.run(["exec", "--", "no-such-command-here"]) == 127
     assert "no-such-command-here: No such file or directory" in capsys.readouterr().err
 
@@ -250,13 +249,13 @@ def line(word: str, lines: list[str]) -> str:
 
 def test_status_counts_nodes_by_state() -> None:
     entries = (node("n1"), node("n2", "lost", "silent"), node("n3", "drained", "fan"), node("n4"))
-    result = line("NODES", status.lines(info(nodes=entries, allocation="Slurm job 17"), []))
+    result = line("NODES", environment.lines(info(nodes=entries, allocation="Slurm job 17"), []))
     assert result == "NODES    2 up, 1 drained, 1 lost   slots 3/8 used   Slurm job 17"
 
 
 def test_status_shows_time_left_in_allocation() -> None:
     result = info(end_s=time.time() + 3600.4, max_ranks=8, nodes=(node("n1"),))
-    assert status.nodes(result).endswith("workers of up to 8 ranks   ends in 1:00:00")
+    assert environment.nodes(result).endswith("workers of up to 8 ranks   ends in 1:00:00")
 
 
 @pytest.mark.parametrize(
@@ -276,9 +275,9 @@ def test_status_shows_recent_events_of_note(
     events: list[tuple[str, float]], kinds: list[str]
 ) -> None:
     outcome = info()
-    result = status.recent_events([event(kind, age_s) for kind, age_s in events], outcome)
+    result = environment.recent_events([event(kind, age_s) for kind, age_s in events], outcome)
     assert [each.kind for each in result] == kinds
-    entries = [each for each in status.lines(outcome, result) if each.startswith("EVENT")]
+    entries = [each for each in environment.lines(outcome, result) if each.startswith("EVENT")]
     assert [each.split()[2] for each in entries] == kinds
     assert "\x1b" not in "".join(entries)
 
@@ -286,10 +285,10 @@ def test_status_shows_recent_events_of_note(
 def test_each_warning_is_shown_once() -> None:
     pools = (pool("main", "out of memory", "degraded"), pool("big", "no node is free now"))
     result = info(pools=pools, warnings=("pool main is degraded: out of memory",))
-    warned = [each.split("     ")[1] for each in status.lines(result, []) if "WARN" in each]
+    warned = [each.split("     ")[1] for each in environment.lines(result, []) if "WARN" in each]
     assert warned == ["pool main is degraded: out of memory", "pool big: no node is free now"]
 
 
 def test_node_names_are_folded_with_slot_count() -> None:
-    assert status.machines(info()) == ""
-    assert status.machines(info(nodes=(node("n1"), node("n2")))) == "n[1-2], 8 slots"
+    assert environment.machines(info()) == ""
+    assert environment.machines(info(nodes=(node("n1"), node("n2")))) == "n[1-2], 8 slots"

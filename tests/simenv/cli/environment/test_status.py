@@ -15,8 +15,8 @@ from shell import Answer
 
 from simenv import config
 from simenv.cli.app import run
+from simenv.client import environments
 from simenv.client.connection import address
-from simenv.client.environments import named
 
 BELL = str(Path(__file__).parents[4] / "examples" / "bell.qasm")
 NAME = "cli-updown"
@@ -26,7 +26,7 @@ NAME = "cli-updown"
 def name() -> Iterator[str]:
     yield NAME
     if (config.home_root() / NAME / "connection.json").exists():
-        named.down(NAME, now=True)
+        environments.down(NAME, now=True)
     shutil.rmtree(config.home_root() / NAME, ignore_errors=True)
 
 

@@ -13,7 +13,7 @@ from qiskit import QuantumCircuit
 from shell import Answer
 
 from simenv.cli.app import run
-from simenv.client.environments import named
+from simenv.client import environments
 from simenv.errors import TaskFailedError
 from simulators.fault import engine as fault
 
@@ -43,7 +43,7 @@ def superposition(num_qubits: int) -> QuantumCircuit:
 
 
 def stop_regularly(live: Live) -> None:
-    named.down(live.name, now=True)
+    environments.down(live.name, now=True)
 
 
 def stop_by_kill(live: Live) -> None:

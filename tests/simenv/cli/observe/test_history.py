@@ -14,8 +14,8 @@ import live
 import pytest
 from shell import Shell
 
-from simenv.cli.observe import history
-from simenv.cli.observe.history import _event_blocks
+from simenv.cli.tasks import history
+from simenv.cli.tasks.history import _event_blocks
 from simenv.model import TaskState, Timing, task_number
 from simenv.wire.messages.queries import LogRow, Spent
 

@@ -20,10 +20,9 @@ import typer
 from live import Live
 
 from noise_models import library, snapshot
-from simenv.cli.devices import stored
-from simenv.cli.output import terminal
-from simenv.cli.output.formats import folded, format_time, since
-from simenv.cli.output.layout import LEAST_TEXT, fitting, wrap
+from simenv.cli import terminal
+from simenv.cli.devices import overview
+from simenv.cli.terminal import LEAST_TEXT, fitting, folded, format_time, since, wrap
 
 ROOT = Path(__file__).parents[4]
 POOLS = [{"name": "amplitudes", "min": 1, "max": 1}]
@@ -79,7 +78,9 @@ def on_terminal(columns: int, *words: str) -> list[str]:
 def test_listings_fit_a_terminal_of_80_columns(environment: Live, command: str) -> None:
     with environment.client() as env:
         env.run(ROOT / "examples" / "bell.qasm")
-    imported, _ = stored.save("neutral-atoms-of-may", snapshot.dump(library.load("neutral-atoms")))
+    imported, _ = overview.save(
+        "neutral-atoms-of-may", snapshot.dump(library.load("neutral-atoms"))
+    )
     try:
         check_listing(environment, command)
     finally:

@@ -9,9 +9,8 @@ from collections.abc import Sequence
 import pytest
 from histories import T0, History
 
-from simenv.cli.profiling.command import worker_starts
-from simenv.cli.profiling.findings import PerfFinding, findings
-from simenv.cli.profiling.profile import STAGES, Span, common, merged, profile_of
+from simenv.cli.observe import worker_starts
+from simenv.cli.profile import STAGES, PerfFinding, Span, common, findings, merged, profile_of
 from simenv.model import Event, TaskState
 from simenv.wire.messages.queries import Spent
 

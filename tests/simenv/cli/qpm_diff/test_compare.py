@@ -8,9 +8,9 @@ import msgspec
 import numpy as np
 import pytest
 
-from simenv.cli.qpm_diff.compare import compare
-from simenv.cli.qpm_diff.distances import distance
-from simenv.cli.qpm_diff.values import (
+from simenv.cli.admin.qpm_diff import compare
+from simenv.cli.admin.qpm_diff_distances import distance
+from simenv.cli.admin.qpm_diff_observe import (
     CallOutcome,
     Difference,
     PoolObservations,

@@ -15,13 +15,13 @@ import pytest
 from ranked import environment, mpirun
 from shell import Answer, Shell
 
-from simenv.cli.tasks.resource_fit import fitting
+from simenv.cli.tasks.simulate import fitting
 from simenv.errors import InfeasibleError, OptionError
 from simenv.model import TaskOptions
-from simenv.worker.ranks.mpirun import RankInfo, size_from_environ
+from simenv.worker.ranks import RankInfo, size_from_environ
 from simulators.circuit.analysis.profile import ChainTrial, Profile
 from simulators.circuit.analysis.profiler import profile
-from simulators.circuit.examples import bell
+from simulators.circuit.ir import bell
 
 WAIT_S = 240.0
 MAIN = "from simenv.cli.entry import main; main()"

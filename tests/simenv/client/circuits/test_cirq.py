@@ -9,7 +9,7 @@ import pytest
 from qiskit.quantum_info import Operator
 
 from simenv.client.circuits import load
-from simenv.client.circuits.decode.to_qiskit import to_qiskit
+from simenv.client.circuits.decoder import to_qiskit
 from simenv.client.client import Client
 from simenv.errors import ProgramError
 

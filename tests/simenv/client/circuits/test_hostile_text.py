@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from simenv.client.circuits import load
-from simenv.client.circuits.common.text_checks import MAX_TEXT_BYTES
+from simenv.client.circuits.text_checks import MAX_TEXT_BYTES
 from simenv.errors import LimitExceededError, ProgramError, SimenvError
 
 V2 = 'OPENQASM 2.0;\ninclude "qelib1.inc";\n'

@@ -32,7 +32,7 @@ from qiskit.circuit.library import (
 from qiskit.quantum_info import Clifford, Operator, Statevector, random_unitary
 
 from simenv.client.circuits import load, to_qiskit
-from simenv.client.circuits.encode.control_flow import MAX_WRITTEN_OUT
+from simenv.client.circuits.control_flow import MAX_WRITTEN_OUT
 from simenv.errors import LimitExceededError, ProgramError
 from simenv.model import Program
 

@@ -12,8 +12,7 @@ from typing import Any
 import drawing
 import numpy as np
 import pytest
-from hypothesis import HealthCheck, given, settings
-from hypothesis import strategies as st
+from hypothesis import HealthCheck, given, settings, strategies as st
 from qiskit import ClassicalRegister, QuantumCircuit, QuantumRegister, transpile
 from qiskit.circuit import Clbit, Gate, Instruction, Parameter, Qubit
 from qiskit.circuit.classical import expr, types
@@ -34,8 +33,8 @@ from qiskit.circuit.library import (
 )
 
 from simenv.client.circuits import native
-from simenv.client.circuits.common.text_checks import MAX_OPERANDS
-from simenv.client.circuits.encode.encoder import pack
+from simenv.client.circuits.encoder import pack
+from simenv.client.circuits.text_checks import MAX_OPERANDS
 from simenv.errors import SimenvError
 from simenv.model import Program
 

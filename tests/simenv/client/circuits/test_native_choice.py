@@ -13,7 +13,7 @@ from qiskit import QuantumCircuit
 from qiskit.circuit import Parameter
 
 from simenv.client.circuits import PackedCircuit, load, native
-from simenv.client.circuits.encode.encoder import pack
+from simenv.client.circuits.encoder import pack
 
 PACKER = native.build()
 TEXT = """OPENQASM 2.0;

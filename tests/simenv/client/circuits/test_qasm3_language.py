@@ -12,8 +12,7 @@ import pytest
 
 from simenv.client.circuits import load, to_qiskit
 from simenv.errors import ProgramError
-from simulators.control import RunControl
-from simulators.engine import Request, RunOptions
+from simulators.engine import Request, RunControl, RunOptions
 from simulators.errors import TooManySteps
 from simulators.statevector.engine import StatevectorEngine
 

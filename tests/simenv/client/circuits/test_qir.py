@@ -12,7 +12,7 @@ from qiskit.circuit import Parameter
 from qiskit.quantum_info import Operator, Pauli, SparsePauliOp
 
 from simenv.client.circuits import load, load_observables
-from simenv.client.circuits.decode.to_qiskit import to_qiskit
+from simenv.client.circuits.decoder import to_qiskit
 from simenv.errors import OptionError, ProgramError
 
 pyqir: Any = pytest.importorskip("pyqir", reason="the extra qir is not installed")

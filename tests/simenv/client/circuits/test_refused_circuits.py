@@ -170,7 +170,7 @@ def test_definitions_nested_more_than_200_deep_are_refused() -> None:
 
 
 def test_barriers_beyond_operand_limit_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("simenv.client.circuits.encode.encoder.MAX_OPERANDS", 100)
+    monkeypatch.setattr("simenv.client.circuits.encoder.MAX_OPERANDS", 100)
     monkeypatch.setattr(
         "simenv.client.circuits.native.CHOICE", native.EncoderSelector()
     )  # the walk's limit

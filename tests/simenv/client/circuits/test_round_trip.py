@@ -11,8 +11,7 @@ import drawing
 import numpy as np
 import program_judge
 import pytest
-from hypothesis import HealthCheck, given, settings
-from hypothesis import strategies as st
+from hypothesis import HealthCheck, given, settings, strategies as st
 from qiskit import QuantumCircuit
 from qiskit.quantum_info import Operator
 

@@ -15,7 +15,7 @@ from qiskit.synthesis import SuzukiTrotter
 
 from simenv.client.circuits import load, untrusted_qpy
 from simenv.errors import LimitExceededError, ProgramError
-from simenv.transpiler import qpy_sandbox
+from simenv.transpiler import qpy
 from simenv.transpiler.qpy import write_qpy
 
 
@@ -60,7 +60,7 @@ HOSTILE: dict[str, Callable[[], QuantumCircuit]] = {
 def test_huge_definition_is_refused_without_memory_of_this_process(
     name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(qpy_sandbox, "SECONDS", 3.0)
+    monkeypatch.setattr(qpy, "SECONDS", 3.0)
     data = write_qpy(HOSTILE[name]())
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     with pytest.raises((LimitExceededError, ProgramError), match=r"circuit\.data: "):

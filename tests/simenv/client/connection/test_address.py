@@ -16,8 +16,8 @@ import pytest
 from other_user import UID, skip_without_second_user
 
 import simenv
-from simenv.client.connection import address, local_process
-from simenv.client.environments import launch
+from simenv.client import launch
+from simenv.client.connection import address
 from simenv.config import ConnectionFile, OwnerEndpoint
 from simenv.errors import ConfigError, NoServiceError
 from simenv.text import elapsed
@@ -272,7 +272,7 @@ def test_process_of_another_user_is_not_taken_for_service() -> None:
     with subprocess.Popen(argv, stdin=pipe, stdout=pipe, text=True) as decoy:
         assert decoy.stdout is not None
         decoy.stdout.readline()
-        assert not local_process.runs(decoy.pid, local_process.SERVICE)
+        assert not launch.runs(decoy.pid, launch.SERVICE)
         decoy.communicate()
 
 
@@ -286,7 +286,7 @@ def test_later_process_with_pid_of_service_is_not_taken_for_it(
         assert later.stdout is not None
         later.stdout.readline()
         stat = Path(f"/proc/{later.pid}/stat").read_text()
-        ticks = stat.rpartition(")")[2].split()[local_process.START_FIELD]
+        ticks = stat.rpartition(")")[2].split()[launch.START_FIELD]
         for value, is_gone in (("", False), (ticks, False), ("1", True)):
             path = write(tmp_path / "connection.json", pid=later.pid, start_ticks=value)
             assert address.ended(address.read(path)) is is_gone

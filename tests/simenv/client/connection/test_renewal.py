@@ -10,13 +10,13 @@ import numpy as np
 import pytest
 from client_peer import Peer, completed, completion, spec
 
+from simenv import result_files
 from simenv.client.connection.session import ServiceSession
 from simenv.client.submission.prepare import PreparedSubmit
 from simenv.client.submission.send import send
 from simenv.client.tasks.task import Task
 from simenv.errors import NotFoundError, StoreError, TaskFailedError
 from simenv.model import RESULT_FORMAT, ResultData, ResultFile, TaskOptions, TaskState
-from simenv.result_files import writer
 from simenv.wire import codec
 from simenv.wire.messages import client as m
 from simenv.wire.messages.queries import (
@@ -95,14 +95,16 @@ def test_corrupt_result_no_longer_stored_raises_not_found_error(
 
 
 def filed(folder: Path, name: str = "t-1.h5") -> ResultFile:
-    return writer.write(folder / name, {"counts": ARRAY}, {}, name=name)
+    return result_files.write(folder / name, {"counts": ARRAY}, {}, name=name)
 
 
 def ended(file: ResultFile) -> m.Completion:
     data = ResultData(RESULT_FORMAT, (("c", 8),), 8, 9, 1, 1, bytes(len(ARRAY)), file=file)
     payload = codec.encode(data)
     result = completion(1)
-    return msgspec.structs.replace(result, payload=payload, checksum=writer.zlib.crc32(payload))
+    return msgspec.structs.replace(
+        result, payload=payload, checksum=result_files.zlib.crc32(payload)
+    )
 
 
 def serving(peer: Peer, folder: Path, most: int = CHUNK_BYTES) -> None:

@@ -10,13 +10,13 @@ import numpy as np
 import pytest
 
 from noise_models import library
-from noise_models.options import NoiseOptions
-from simenv.client.devices.choice import SubmitDevices
-from simenv.client.devices.noise import document_of, factors_of
+from noise_models.model import NoiseOptions
+from simenv.client.submission.devices import SubmitDevices
+from simenv.client.submission.noise import document_of, factors_of
 from simenv.client.submission.options import checked_options
 from simenv.errors import NotFoundError, OptionError
-from simenv.model.devices import DeviceInfo
-from simenv.service.devices.describe import device_info
+from simenv.model.views import DeviceInfo
+from simenv.service.devices.registry import device_info
 
 
 @pytest.mark.parametrize(

@@ -18,7 +18,7 @@ from live import Live
 
 import simenv
 from simenv import config
-from simenv.client.environments import launch, local_client, named
+from simenv.client import environments, launch
 from simenv.config import Config, EnvironmentPaths
 from simenv.errors import ConfigError, NoServiceError, ServiceLostError, StartFailedError
 
@@ -100,7 +100,7 @@ os.write(told, b'{"progress":"two"}\\n{"ready":true}\\n')
 def test_service_reports_how_many_workers_are_ready() -> None:
     stages: list[str] = []
     live = Live(pools=[{"name": "main", "min": 1, "max": 1}])
-    named.up(live.options, progress=lambda stage, _: stages.append(stage))
+    environments.up(live.options, progress=lambda stage, _: stages.append(stage))
     live.down()
     assert any(stage.startswith("0 of 1 workers ready") for stage in stages), stages
 
@@ -194,7 +194,7 @@ def test_killed_private_service_raises_service_lost_error() -> None:
 @pytest.mark.usefixtures("no_leaks")
 def test_forked_child_neither_ends_nor_keeps_private_environment() -> None:
     with simenv.local(workers=1) as env:
-        [lifeline] = local_client._lifelines
+        [lifeline] = environments._lifelines
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", DeprecationWarning)  # Python 3.12, threads and fork
             pid = os.fork()
@@ -212,15 +212,15 @@ def test_forked_child_neither_ends_nor_keeps_private_environment() -> None:
 
 @pytest.mark.usefixtures("no_leaks")
 def test_down_kills_service_that_does_not_answer(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(named, "ANSWER_S", 0.5)
-    monkeypatch.setattr(named, "FORCE_S", 0.5)
+    monkeypatch.setattr(environments, "ANSWER_S", 0.5)
+    monkeypatch.setattr(environments, "FORCE_S", 0.5)
     live = Live()
     live.up()
     live.service().suspend()
-    stopped = named.down(live.name)
+    stopped = environments.down(live.name)
     assert stopped.forced
     with pytest.raises(NoServiceError):
-        named.down(live.name)
+        environments.down(live.name)
     live.down()
 
 
@@ -231,7 +231,7 @@ def test_down_after_crash_removes_connection_file() -> None:
     pid = live.service().pid
     live.kill_service()
     live.wait_dead(pid)
-    stopped = named.down(live.name)
+    stopped = environments.down(live.name)
     assert stopped.forced
     assert not (live.home / "connection.json").exists()
     live.down()
@@ -239,7 +239,7 @@ def test_down_after_crash_removes_connection_file() -> None:
 
 def test_down_without_environment_raises_no_service_error() -> None:
     with pytest.raises(NoServiceError, match="no environment 'nobody' is up"):
-        named.down("nobody")
+        environments.down("nobody")
 
 
 @pytest.mark.usefixtures("no_leaks")
@@ -333,26 +333,26 @@ def tree() -> Iterator[tuple[subprocess.Popen[str], int]]:
 
 def test_descendants_include_grandchildren(tree: tuple[subprocess.Popen[str], int]) -> None:
     child, grandchild = tree
-    assert {each.pid for each in named.descendants(os.getpid())} >= {child.pid, grandchild}
-    assert {each.pid for each in named.descendants(child.pid)} == {grandchild}
+    assert {each.pid for each in environments.descendants(os.getpid())} >= {child.pid, grandchild}
+    assert {each.pid for each in environments.descendants(child.pid)} == {grandchild}
 
 
 def test_orphaned_grandchild_is_found_and_killed(tree: tuple[subprocess.Popen[str], int]) -> None:
     child, grandchild = tree
-    below = named.descendants(child.pid)
+    below = environments.descendants(child.pid)
     child.kill()
     child.wait()
-    assert [each.pid for each in named.still_running(below, 0.0)] == [grandchild]
-    named.kill(below)
-    assert named.still_running(below, 20.0) == []
+    assert [each.pid for each in environments.still_running(below, 0.0)] == [grandchild]
+    environments.kill(below)
+    assert environments.still_running(below, 20.0) == []
 
 
 def test_process_with_reused_pid_is_not_killed(tree: tuple[subprocess.Popen[str], int]) -> None:
     child, _ = tree
     other = psutil.Process(child.pid)
     other._ident = (child.pid, 0.0)  # a process that had this pid before
-    assert named.still_running([other], 0.0) == []
-    named.kill([other])
+    assert environments.still_running([other], 0.0) == []
+    environments.kill([other])
     assert psutil.Process(child.pid).is_running()
 
 

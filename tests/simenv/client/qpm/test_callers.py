@@ -14,15 +14,13 @@ from live import Live, environment, resurrected
 from waiting import until
 
 import simenv
+from simenv.client.administration import issue_key
 from simenv.client.connection.channel import ServiceChannel
-from simenv.client.keys import issue_key
+from simenv.client.qpm.circuit_run import Request, refused
+from simenv.client.qpm.completion_queues import CircuitRegistry, CompletionRetention
 from simenv.client.qpm.provider import QPM
-from simenv.client.qpm.requests.run_request import Request
-from simenv.client.qpm.runtime.circuit_run import refused
-from simenv.client.qpm.runtime.completion_queues import CircuitRegistry, CompletionRetention
 from simenv.errors import ProgramError
-from simenv.qpm.bindings import EXTENSIONS, REVISION2
-from simenv.qpm.errors import ExecutionError
+from simenv.qpm.contract import EXTENSIONS, REVISION2, ExecutionError
 from simenv.wire.messages import client as m
 
 CALLERS = 32

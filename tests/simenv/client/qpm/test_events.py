@@ -9,11 +9,11 @@ import pytest
 from hosts import Endpoint, completion, info
 from waiting import until
 
+from simenv.client.qpm import event_delivery
+from simenv.client.qpm.circuit_run import CircuitRun
 from simenv.client.qpm.provider import QPM
-from simenv.client.qpm.runtime import event_delivery
-from simenv.client.qpm.runtime.circuit_run import CircuitRun
+from simenv.qpm.contract import InProgressError
 from simenv.qpm.envelopes import EventEnvelope
-from simenv.qpm.errors import InProgressError
 
 
 def test_completion_is_pushed_once_and_queued(qpm: QPM) -> None:

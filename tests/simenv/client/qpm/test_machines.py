@@ -15,8 +15,7 @@ from waiting import until
 import simenv
 from simenv.client.qpm.provider import QPM
 from simenv.errors import NotFoundError
-from simenv.qpm.errors import UnknownObjectError
-from simenv.qpm.service import QPMCapability, QPMType
+from simenv.qpm.contract import QPMCapability, QPMType, UnknownObjectError
 
 ROOT = Path(__file__).parents[4]
 POOLS = [

@@ -12,9 +12,9 @@ from hosts import LONG, completion, info, running
 from waiting import until
 
 import simenv
-from simenv.client.keys import issue_key
+from simenv.client.administration import issue_key
 from simenv.client.qpm.provider import QPM
-from simenv.qpm.errors import ExecutionError, QPMError
+from simenv.qpm.contract import ExecutionError, QPMError
 
 ONE_GATE = {
     "qubit_count": 1, "depth": 1, "one_q_gate_count": 1, "two_q_gate_count": 0,

@@ -12,14 +12,11 @@ from hosts import BELL, Endpoint, completion, info
 from waiting import until
 
 import simenv
-from simenv.client.qpm.answers import status
-from simenv.client.qpm.bindings import control
-from simenv.client.qpm.bindings.revision1 import SingleQPM
-from simenv.client.qpm.provider import QPM
-from simenv.client.qpm.runtime import completion_queues
-from simenv.client.qpm.runtime.notifications import MAX_REGISTRATIONS
+from simenv.client.qpm import completion_queues, status, telemetry
+from simenv.client.qpm.notifications import MAX_REGISTRATIONS
+from simenv.client.qpm.provider import QPM, SingleQPM
 from simenv.model import TaskInfo, TaskState, task_name
-from simenv.qpm.errors import (
+from simenv.qpm.contract import (
     ExecutionError,
     InProgressError,
     NotReadyError,
@@ -263,7 +260,7 @@ def played(peer: Peer) -> Iterator[QPM]:
 
 @pytest.fixture
 def impatient(impatient: None, monkeypatch: pytest.MonkeyPatch) -> None:
-    for module in (control, status):
+    for module in (telemetry, status):
         monkeypatch.setattr(module, "HEARING_S", 0.3)
     monkeypatch.setattr(completion_queues, "REPEAT_S", 0.05)
 

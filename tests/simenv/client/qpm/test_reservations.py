@@ -11,10 +11,9 @@ from live import Live
 from waiting import until
 
 import simenv
-from simenv.client.keys import issue_key
+from simenv.client.administration import issue_key
 from simenv.client.qpm.provider import QPM
-from simenv.qpm.bindings import revision2_methods
-from simenv.qpm.errors import ExecutionError, QPMError, UnknownObjectError
+from simenv.qpm.contract import ExecutionError, QPMError, UnknownObjectError, revision2_methods
 
 NOBODYS = 2**63 + 7
 

@@ -14,9 +14,9 @@ from qiskit.circuit import ParameterVector
 from test_result import PROVENANCE
 
 import simenv
-from simenv.client.results import notebook
-from simenv.client.results.decoded import DecodedResult
-from simenv.client.results.result import Result
+from simenv.client import result_display
+from simenv.client.result import Result
+from simenv.client.result_data import DecodedResult
 from simenv.errors import OptionError, ProtocolError
 from simenv.model import RESULT_FORMAT, ResultData
 
@@ -79,7 +79,7 @@ def test_task_shows_its_state_and_then_its_result(env: simenv.Client) -> None:
 
 
 def test_names_are_text() -> None:
-    page = notebook.task_html("t-1", "<script>", "FAILED", None)
+    page = result_display.task_html("t-1", "<script>", "FAILED", None)
     assert "<script>" not in page
     assert any("<script>" in word for word in Text(page).words)
 

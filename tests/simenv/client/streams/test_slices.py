@@ -13,8 +13,8 @@ from live import PATIENCE_S, environment
 from qiskit import QuantumCircuit
 
 import simenv
-from simenv.client.streams.slices import SlicedContraction, SlicedResult
-from simenv.client.streams.stream import Stream
+from simenv.client.stream import Stream
+from simenv.client.stream_stages import SlicedContraction, SlicedResult
 from simenv.errors import OptionError, TaskFailedError, VersionMismatchError
 
 pytest.importorskip("cotengra")

@@ -12,8 +12,7 @@ from typing import Any
 
 import psutil
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
+from hypothesis import given, strategies as st
 from live import environment
 from qiskit import QuantumCircuit
 from qiskit.circuit.library import HGate
@@ -22,13 +21,10 @@ from qiskit.transpiler import PassManager
 from qiskit.transpiler.passes import InverseCancellation
 
 import simenv
-from simenv.client.results.result import Result
-from simenv.client.streams.cutting import Cutting
-from simenv.client.streams.delivery import DeliverySequence, Order
-from simenv.client.streams.queues import StreamCompletions, StreamEvents
-from simenv.client.streams.stages import CircuitPart, SplitCircuit, reduce_gates
-from simenv.client.streams.stream import Stream
-from simenv.client.streams.stream_task import StreamTask
+from simenv.client.result import Result
+from simenv.client.stream import DeliverySequence, Order, Stream
+from simenv.client.stream_queues import StreamCompletions, StreamEvents, StreamTask
+from simenv.client.stream_stages import CircuitPart, Cutting, SplitCircuit, reduce_gates
 from simenv.errors import OptionError, ProgramError, TimedOutError
 
 WAIT_S = 120.0

@@ -12,8 +12,8 @@ from qiskit_ibm_runtime.fake_provider import FakeLimaV2
 
 from noise_models import document
 from noise_models.library import load
-from noise_models.options import NoiseOptions
-from simenv.client.devices.noise import document_of
+from noise_models.model import NoiseOptions
+from simenv.client.submission.noise import document_of
 from simenv.errors import OptionError
 
 

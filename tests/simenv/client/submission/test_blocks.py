@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
+from hypothesis import given, strategies as st
 from qiskit import QuantumCircuit
 from qiskit.circuit import ParameterVector
 
 from simenv.client.circuits import load
-from simenv.client.circuits.decode.to_qiskit import to_qiskit
-from simenv.client.submission.sweep_size import RESULT_BYTES, bindings_per_task
+from simenv.client.circuits.decoder import to_qiskit
+from simenv.client.submission.prepare import RESULT_BYTES, bindings_per_task
 from simenv.model import MAX_BINDINGS, Program, TaskOptions
 
 COUNTS = TaskOptions()

@@ -9,12 +9,7 @@ import pytest
 
 qml = pytest.importorskip("pennylane")
 
-from simenv.frontends.pennylane.gates import (  # noqa: E402 - needs pennylane
-    CONTROLLED,
-    GATES,
-    is_carried,
-    is_gate,
-)
+from simenv.frontends.pennylane.encoder import CONTROLLED, GATES, is_carried, is_gate  # noqa: E402 - needs pennylane
 
 ANGLES = (0.3, -1.1, 0.7)
 RNG = np.random.default_rng(5)

@@ -11,7 +11,7 @@ import pytest
 import simenv
 from simenv.client.client import Client
 from simenv.frontends.qfw import PLUGIN
-from simenv.qpm_check.targets.plugin import PluginTarget
+from simenv.qpm_check.plugin import PluginTarget
 
 
 @pytest.fixture(scope="package")

@@ -13,9 +13,9 @@ from waiting import until
 import simenv
 from simenv.client.client import Client
 from simenv.frontends.qfw import PLUGIN, SERVICES
-from simenv.qpm_check.fake_defw import errors
-from simenv.qpm_check.fake_defw.client import Proxy
-from simenv.qpm_check.targets.plugin import PluginTarget
+from simenv.qpm_check.fake_defw import fakes
+from simenv.qpm_check.fake_defw.host import Proxy
+from simenv.qpm_check.plugin import PluginTarget
 
 PATIENCE_S = 60.0
 WIDE = "OPENQASM 2.0;\nqreg q[5];\ncreg c[5];\nmeasure q -> c;\n"
@@ -57,28 +57,28 @@ def test_device_is_known_by_its_deployment_name(told: Any) -> None:
     methods = told.connect().methods
     named, target = methods.get_queue_metrics(device_id="q7"), methods.get_queue_metrics()
     assert named["device_id"] == target["device_id"]
-    with pytest.raises(errors.DEFwNotFound, match="q8"):
+    with pytest.raises(fakes.DEFwNotFound, match="q8"):
         methods.get_queue_metrics(device_id="q8")
 
 
 def test_circuit_runs_only_under_active_reservation(told: Any) -> None:
     methods = told.connect().methods
-    with pytest.raises(errors.DEFwExecutionError, match="reservation-required"):
+    with pytest.raises(fakes.DEFwExecutionError, match="reservation-required"):
         methods.sync_run(INFO)
     decision = methods.reserve(request={"target_device_id": "q7", "num_qubits": 5})
     assert decision["status"] == "accepted"
     number = decision["reservation_id"]
     assert methods.sync_run(INFO, reservation_id=number)["outcome"] == "COMPLETED"
     assert methods.release(reservation_id=number)["status"] == "accepted"
-    with pytest.raises(errors.DEFwExecutionError, match="released"):
+    with pytest.raises(fakes.DEFwExecutionError, match="released"):
         methods.sync_run(INFO, reservation_id=number)
 
 
 def test_administrative_calls_require_role_admin(told: Any, hosts: Any) -> None:
     methods = told.connect().methods
-    with pytest.raises(errors.DEFwExecutionError, match="SIMENV_QPM_ROLE=admin"):
+    with pytest.raises(fakes.DEFwExecutionError, match="SIMENV_QPM_ROLE=admin"):
         methods.configure_device_profile(profile={"compile_ns": 1})
-    with pytest.raises(errors.DEFwExecutionError, match="role client"):
+    with pytest.raises(fakes.DEFwExecutionError, match="role client"):
         methods.pause_execution_target(reason="a test")
     admin = hosts.subject(2, SIMENV_QPM_ROLE="admin").connect().methods
     assert admin.pause_execution_target(reason="a test")["status"] == "paused"
@@ -88,7 +88,7 @@ def test_administrative_calls_require_role_admin(told: Any, hosts: Any) -> None:
 def test_statevector_over_qubit_limit_is_refused(told: Any) -> None:
     methods = told.connect().methods
     number = methods.reserve(request={})["reservation_id"]
-    with pytest.raises(errors.DEFwExecutionError, match="at most 4 qubits"):
+    with pytest.raises(fakes.DEFwExecutionError, match="at most 4 qubits"):
         methods.sync_run({**INFO, "return_statevector": True}, reservation_id=number)
     less = {"qasm": "OPENQASM 2.0;\nqreg q[2];\nU(pi,0,pi) q[1];\n", "num_shots": 1}
     result = methods.sync_run({**less, "return_statevector": True}, reservation_id=number)
@@ -100,7 +100,7 @@ def test_statevector_over_qubit_limit_is_refused(told: Any) -> None:
 def test_service_level_release_is_not_taken_for_release_of_reservation(told: Any) -> None:
     methods = told.connect().methods
     assert methods.release([{"a": "service"}]) is None
-    with pytest.raises(errors.DEFwExecutionError):
+    with pytest.raises(fakes.DEFwExecutionError):
         methods.reserve(request=["not", "a", "table"])
 
 
@@ -113,7 +113,7 @@ def test_call_with_missing_or_wrong_token_is_refused(env: Client, tmp_path: Path
         proxy = Proxy(control, bindings=True)
         until(lambda: proxy.call("control", "is_ready", ("s3cret",), {})["ready"])
         for each in ((), ("wrong",)):
-            with pytest.raises(errors.DEFwExecutionError, match="credential-binding-failed"):
+            with pytest.raises(fakes.DEFwExecutionError, match="credential-binding-failed"):
                 proxy.call("control", "is_ready", each, {})
 
 

@@ -11,9 +11,9 @@ from waiting import until
 
 from simenv.client.client import Client
 from simenv.frontends.qfw import PLUGIN
-from simenv.qpm_check.fake_defw import errors
-from simenv.qpm_check.fake_defw.client import Proxy
-from simenv.qpm_check.targets.plugin import PluginTarget
+from simenv.qpm_check.fake_defw import fakes
+from simenv.qpm_check.fake_defw.host import Proxy
+from simenv.qpm_check.plugin import PluginTarget
 
 PATIENCE_S = 60.0
 EVENT = 1
@@ -41,11 +41,11 @@ def test_same_seed_gives_same_counts_in_both_revisions(single: Any, bound: Any) 
 
 
 def test_invalid_calls_raise_execution_error(bound: Any) -> None:
-    with pytest.raises(errors.DEFwExecutionError, match="nonsense"):
+    with pytest.raises(fakes.DEFwExecutionError, match="nonsense"):
         bound.methods.sync_run(info(BELL, 2), nonsense=1)
-    with pytest.raises(errors.DEFwExecutionError, match="info"):
+    with pytest.raises(fakes.DEFwExecutionError, match="info"):
         bound.methods.sync_run("a text")
-    with pytest.raises(errors.DEFwExecutionError, match="endpoint"):
+    with pytest.raises(fakes.DEFwExecutionError, match="endpoint"):
         bound.methods.register_event_notification("me", EVENT, "a queue")
 
 
@@ -74,7 +74,7 @@ def test_each_of_many_circuits_is_pushed_once(
     if revision == 2:  # queued as well
         assert all(bound.methods.read_cq(cid)["completion_ready"] for cid in lines)
     else:
-        with pytest.raises(errors.DEFwInProgress):
+        with pytest.raises(fakes.DEFwInProgress):
             single.methods.read_cq()
     assert sink.take(0.1) is None
 
@@ -96,7 +96,7 @@ def test_plugin_without_environment_is_not_ready_and_starts_none(tmp_path: Any) 
         control.host("hello", 1)
         proxy = Proxy(control, bindings=False)
         assert "not ready" in proxy.call("", "test", (), {})
-        with pytest.raises(errors.DEFwNotReady, match="no environment"):
+        with pytest.raises(fakes.DEFwNotReady, match="no environment"):
             proxy.call("", "is_ready", (), {})
         assert control.host("left")["children"] == []
 

@@ -15,13 +15,13 @@ from typing import Any
 import pytest
 
 import simenv
+from simenv.cli.admin import integrations
 from simenv.cli.app import run
-from simenv.cli.doctor import qfw as doctor
 from simenv.client.client import Client
-from simenv.config.qpm import QPMConfig
+from simenv.config.paths import QPMConfig
 from simenv.errors import ConfigError
-from simenv.frontends.qfw import SERVICES, deployment, installing, service_record
-from simenv.qpm.service import QPMCapability, QPMType, ServiceRecord
+from simenv.frontends.qfw import SERVICES, installing, registration
+from simenv.qpm.contract import QPMCapability, QPMType, ServiceRecord
 from simenv.qpm_check.fake_defw import fakes
 
 SOURCE = "# QFw's\nexport QFW_PATH={root}\n"
@@ -46,7 +46,7 @@ def qfw(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         (programs / name).symlink_to(Path(sys.executable).resolve())
     (programs / "simenv").write_text(f"#!{programs}/python3\nimport sys\n")
     monkeypatch.setattr(installing, "command", lambda: installing.InstalledCommand(programs))
-    monkeypatch.setattr(doctor, "MODULES", (("yaml", "PyYAML"),))  # others are QFw's own
+    monkeypatch.setattr(integrations, "MODULES", (("yaml", "PyYAML"),))  # others are QFw's own
     monkeypatch.delenv("DEFW_PATH", raising=False)
     return root
 
@@ -133,7 +133,9 @@ def test_check_reports_each_problem_of_installation(
         path.rename(path.with_name(f"{name}_of_another"))
         path.symlink_to(Path(sys.executable).resolve())
     assert levels(qfw, capsys)["interpreter"] == "ok"
-    monkeypatch.setattr(doctor, "MODULES", (*doctor.MODULES, ("not_there", "not-there")))
+    monkeypatch.setattr(
+        integrations, "MODULES", (*integrations.MODULES, ("not_there", "not-there"))
+    )
     assert run(["qfw", "check", str(qfw)]) == 1
     assert "pip install not-there" in capsys.readouterr().out
     (qfw / "DEFw" / "src" / "defwp").write_text("#!/bin/sh\necho 3.9.1\n")
@@ -284,7 +286,7 @@ def record(types: int, capabilities: int, told: int = 0, revision: int = 1) -> S
     properties = {"num_qubits": 30, "controller": {"pools": POOLS}}
     outcome = ServiceRecord("QPM", "an environment", "", "", types, capabilities, -1, properties)
     config = QPMConfig(types=told)
-    return service_record.completed(outcome, object, config, deployment.read({}), revision)
+    return registration.completed(outcome, object, config, registration.read({}), revision)
 
 
 def matches(found: ServiceRecord, wanted: tuple[int, int]) -> bool:

@@ -13,16 +13,23 @@ from typing import Any
 import msgspec
 import pytest
 
-from simenv.config import qpm as words
+from simenv.config import paths
 from simenv.errors import ConfigError, NoServiceError
-from simenv.frontends.qfw import defw as host
-from simenv.frontends.qfw import deployment, plugin, registration, send_lock, service_record
-from simenv.frontends.qfw import environment as hub_module
-from simenv.frontends.qfw import errors as carrying
-from simenv.frontends.qfw import event_endpoints as ears_module
-from simenv.qpm.errors import ExecutionError, InProgressError, NotReadyError, QPMError
-from simenv.qpm.service import ServiceRecord
-from simenv.qpm_check.fake_defw import errors
+from simenv.frontends.qfw import (
+    defw,
+    defw as host,
+    environment as hub_module,
+    registration,
+    service,
+)
+from simenv.qpm.contract import (
+    ExecutionError,
+    InProgressError,
+    NotReadyError,
+    QPMError,
+    ServiceRecord,
+)
+from simenv.qpm_check.fake_defw import fakes
 
 TOLD = {"device_id": "lab", "num_qubits": 30, "max_shots": 9}
 RECORD = ServiceRecord("QPM", "an environment", "", "", 2, 2, -1, TOLD)
@@ -49,7 +56,7 @@ def workers(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
             meeting.reset()
         inside[0] -= 1
 
-    for name in send_lock.SENDERS:
+    for name in defw.SENDERS:
         setattr(module, name, lambda *given: send(*given))
     module.most = most  # type: ignore[attr-defined]
     monkeypatch.setitem(sys.modules, "defw_workers", module)
@@ -57,10 +64,10 @@ def workers(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
 
 
 def test_send_lock_serializes_senders_and_is_installed_once(workers: Any) -> None:
-    assert send_lock.install()
-    once = [getattr(workers, name) for name in send_lock.SENDERS]
-    assert send_lock.install()
-    assert once == [getattr(workers, name) for name in send_lock.SENDERS]
+    assert defw.install()
+    once = [getattr(workers, name) for name in defw.SENDERS]
+    assert defw.install()
+    assert once == [getattr(workers, name) for name in defw.SENDERS]
     threads = [threading.Thread(target=send) for send in once]
     for thread in threads:
         thread.start()
@@ -79,11 +86,11 @@ def test_peer_that_does_not_read_does_not_delay_others(monkeypatch: pytest.Monke
             assert freed.wait(60)
         sent.append(text)
 
-    for name in send_lock.SENDERS:
+    for name in defw.SENDERS:
         setattr(module, name, send)
     monkeypatch.setitem(sys.modules, "defw_workers", module)
-    assert send_lock.install()
-    request, answer = (getattr(module, name) for name in send_lock.SENDERS)
+    assert defw.install()
+    request, answer = (getattr(module, name) for name in defw.SENDERS)
     first = threading.Thread(target=request, args=("stuck", "b", "first"))
     first.start()
     assert stuck.wait(60)
@@ -120,22 +127,22 @@ def test_client_helper_is_importable_without_defw() -> None:
 def test_errors_are_mapped_to_defw_classes_with_hint_and_reason(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setitem(sys.modules, "defw_exception", errors)
+    monkeypatch.setitem(sys.modules, "defw_exception", fakes)
 
     def told(error: Exception) -> BaseException:
-        return carrying.error_of(error)
+        return defw.error_of(error)
 
     refused = told(ExecutionError("too wide", hint="cut it", reason="too-wide"))
-    assert type(refused) is errors.DEFwExecutionError
+    assert type(refused) is fakes.DEFwExecutionError
     assert str(refused) == "too wide (cut it) [too-wide]"
-    assert type(told(InProgressError("later"))) is errors.DEFwInProgress
-    assert type(told(NoServiceError("gone"))) is errors.DEFwNotReady
-    assert type(told(KeyError("x"))) is errors.DEFwError
+    assert type(told(InProgressError("later"))) is fakes.DEFwInProgress
+    assert type(told(NoServiceError("gone"))) is fakes.DEFwNotReady
+    assert type(told(KeyError("x"))) is fakes.DEFwError
 
 
 def test_errors_and_records_are_unchanged_outside_of_defw() -> None:
     error = InProgressError("later")
-    assert carrying.error_of(error) is error
+    assert defw.error_of(error) is error
     assert host.revision() == 2
     assert host.service_info(RECORD) is RECORD
 
@@ -160,13 +167,13 @@ def test_errors_and_records_are_unchanged_outside_of_defw() -> None:
 def test_registration_with_directory_follows_deployment_variables(
     environ: dict[str, str], registers: bool
 ) -> None:
-    assert deployment.read(environ).registers is registers
+    assert registration.read(environ).registers is registers
 
 
 def test_directory_context_has_names_of_deployment() -> None:
-    told, deployed = words.QPMConfig(types=3), deployment.read({"QFW_QPU_DEVICE_ID": "q7"})
-    record = service_record.completed(RECORD, Offered, told, deployed, 2)
-    found = service_record.context(record, "both")
+    told, deployed = paths.QPMConfig(types=3), registration.read({"QFW_QPU_DEVICE_ID": "q7"})
+    record = registration.completed(RECORD, Offered, told, deployed, 2)
+    found = registration.context(record, "both")
     assert found["service_id"] == "qpm:simenv:q7"
     assert found["properties"]["target_id"] == "q7"
     assert found["properties"]["num_qubits"] == 30
@@ -178,11 +185,11 @@ def test_directory_context_has_names_of_deployment() -> None:
 
 
 def test_service_record_has_zero_width_before_environment_is_known() -> None:
-    record = service_record.completed(None, Offered, words.QPMConfig(), deployment.read({}), 2)
+    record = registration.completed(None, Offered, paths.QPMConfig(), registration.read({}), 2)
     assert record.properties is not None
     assert record.properties["num_qubits"] == 0
     assert record.properties["max_shots"] == 0
-    first = service_record.completed(RECORD, Offered, words.QPMConfig(), deployment.read({}), 1)
+    first = registration.completed(RECORD, Offered, paths.QPMConfig(), registration.read({}), 1)
     assert first.properties is None
 
 
@@ -198,15 +205,15 @@ def test_service_record_has_zero_width_before_environment_is_known() -> None:
 )
 def test_invalid_variable_is_refused(name: str, value: str) -> None:
     with pytest.raises(ConfigError, match=name):
-        words.read({name: value})
+        paths.read({name: value})
 
 
 def test_empty_variables_are_unset() -> None:
     names = ("PRIVATE", "POOL", "TYPE", "RESERVATIONS", "TOKEN_FILE", "STATEVECTOR_QUBITS")
-    assert words.read({f"SIMENV_QPM_{name}": "" for name in names}) == words.QPMConfig()
-    told = words.read({"SIMENV_QPM_PRIVATE": "no", "SIMENV_QPM_TOKEN_FILE": "/t"})
+    assert paths.read({f"SIMENV_QPM_{name}": "" for name in names}) == paths.QPMConfig()
+    told = paths.read({"SIMENV_QPM_PRIVATE": "no", "SIMENV_QPM_TOKEN_FILE": "/t"})
     assert (told.private, told.token_file) == (False, Path("/t"))
-    assert words.QPMConfig().reservations_required
+    assert paths.QPMConfig().reservations_required
 
 
 def test_connecting_is_retried_after_system_error(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -222,7 +229,7 @@ def test_connecting_is_retried_after_system_error(monkeypatch: pytest.MonkeyPatc
 
     monkeypatch.setattr(hub_module, "RETRY_S", 0.001)
     monkeypatch.setattr(hub_module, "_load_reader", lambda: None)
-    hub = Late(words.QPMConfig())
+    hub = Late(paths.QPMConfig())
     hub.begin()
     assert tried.wait(30)
     hub.close()
@@ -232,7 +239,7 @@ def test_ready_file_is_written_when_environment_comes_late(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     ready = tmp_path / "ready"
-    mine = plugin.Plugin({"QFW_SERVICE_READY_FILE": str(ready)}, 1)
+    mine = service.Plugin({"QFW_SERVICE_READY_FILE": str(ready)}, 1)
     waits: list[float] = []
 
     def wait(timeout_s: float) -> None:
@@ -249,10 +256,10 @@ def test_plugin_of_revision_1_with_token_file_stays_closed(
     caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Calls of revision 1 carry no token, so a plugin that was told to ask for one stays closed."""
-    monkeypatch.setattr(plugin.send_lock, "install", lambda: None)
-    plugin.Plugin({"SIMENV_QPM_TOKEN_FILE": "/t"}, 2)
+    monkeypatch.setattr(service.send_lock, "install", lambda: None)
+    service.Plugin({"SIMENV_QPM_TOKEN_FILE": "/t"}, 2)
     assert "SIMENV_QPM_TOKEN_FILE" not in caplog.text
-    closed = plugin.Plugin({"SIMENV_QPM_TOKEN_FILE": "/t"}, 1)
+    closed = service.Plugin({"SIMENV_QPM_TOKEN_FILE": "/t"}, 1)
     assert "SIMENV_QPM_TOKEN_FILE" in caplog.text
     with pytest.raises(QPMError, match="revision 1 carry no token"):
         closed.begin()
@@ -264,7 +271,7 @@ def test_plugin_of_revision_1_with_token_file_stays_closed(
 def test_device_is_registered_only_once_its_width_is_known(
     width: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    mine = plugin.Plugin({}, 2)
+    mine = service.Plugin({}, 2)
     mine._kind = Offered
     known = msgspec.structs.replace(RECORD, properties=TOLD | {"num_qubits": width})
     monkeypatch.setattr(mine, "_service_record", lambda: known)
@@ -275,7 +282,7 @@ def test_device_is_registered_only_once_its_width_is_known(
 def test_service_that_leaves_during_registration_is_deregistered(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    record = service_record.completed(RECORD, Offered, words.QPMConfig(), deployment.read({}), 2)
+    record = registration.completed(RECORD, Offered, paths.QPMConfig(), registration.read({}), 2)
     mine = registration.DirectoryRegistration(lambda: record, tmp_path / "ready")
     gone: list[str] = []
 
@@ -296,7 +303,7 @@ def test_service_that_leaves_during_registration_is_deregistered(
 
 
 def test_slow_connection_to_client_does_not_block_others(monkeypatch: pytest.MonkeyPatch) -> None:
-    ears = ears_module.ClientEventQueues()
+    ears = service.ClientEventQueues()
 
     def queue(endpoint: Any, class_id: str) -> Any:
         if class_id == "slow":
@@ -312,7 +319,7 @@ def test_slow_connection_to_client_does_not_block_others(monkeypatch: pytest.Mon
 
 
 def test_error_carries_no_stack_of_plugin(monkeypatch: pytest.MonkeyPatch) -> None:
-    class Noting(errors.DEFwError):
+    class Noting(fakes.DEFwError):
         """Notes the stack of whoever makes it, as DEFw's own does."""
 
         def __init__(self, message: str = "") -> None:
@@ -326,7 +333,7 @@ def test_error_carries_no_stack_of_plugin(monkeypatch: pytest.MonkeyPatch) -> No
     noted.DEFwError = noted.DEFwExecutionError = Noting  # type: ignore[attr-defined]
     monkeypatch.setitem(sys.modules, "defw_exception", noted)
 
-    @carrying.carried
+    @defw.carried
     def refusing() -> None:
         raise ExecutionError("too wide", hint="cut it")
 

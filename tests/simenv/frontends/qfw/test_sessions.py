@@ -12,16 +12,14 @@ import pytest
 
 import simenv
 from simenv.client.client import Client
-from simenv.config.qpm import QPMConfig
+from simenv.config.paths import QPMConfig
 from simenv.errors import StartFailedError
-from simenv.frontends.qfw import PLUGIN, defw, plugin, service_classes, sessions
-from simenv.frontends.qfw import environment as hub_module
-from simenv.frontends.qfw import event_endpoints as ears_module
-from simenv.qpm.errors import NotReadyError, QPMError
+from simenv.frontends.qfw import PLUGIN, defw, environment as hub_module, service
+from simenv.qpm.contract import NotReadyError, QPMError
+from simenv.qpm_check.check import VerdictState
 from simenv.qpm_check.checks import rows
-from simenv.qpm_check.harness.check import VerdictState
-from simenv.qpm_check.harness.runner import Options, check
-from simenv.qpm_check.targets.plugin import PluginTarget
+from simenv.qpm_check.plugin import PluginTarget
+from simenv.qpm_check.runner import Options, check
 
 
 class FakeQPM:
@@ -45,15 +43,15 @@ class FakeQPM:
 def test_session_ends_with_service_object_of_its_connection(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    outcome, environment = plugin.Plugin({"SIMENV_QPM_PRIVATE": "no"}, 1), FakeQPM()
-    monkeypatch.setattr(plugin, "_plugin", outcome)
+    outcome, environment = service.Plugin({"SIMENV_QPM_PRIVATE": "no"}, 1), FakeQPM()
+    monkeypatch.setattr(service, "_plugin", outcome)
     monkeypatch.setattr(outcome.hub, "begin", lambda: None)
     monkeypatch.setattr(outcome.hub, "wait", environment.wait)
-    first, second = service_classes.ServiceClassRevision1(), service_classes.ServiceClassRevision1()
+    first, second = service.ServiceClassRevision1(), service.ServiceClassRevision1()
     assert first._qpm() is not second._qpm()
     assert len(environment.open) == 2
     with pytest.raises(NotReadyError):
-        service_classes.ServiceClassRevision1(start=False)._own_session()
+        service.ServiceClassRevision1(start=False)._own_session()
     del first
     assert len(environment.open) == 1
     second.shutdown()
@@ -61,16 +59,16 @@ def test_session_ends_with_service_object_of_its_connection(
 
 
 def test_session_of_ended_client_process_is_closed(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sessions, "SWEEP_S", 0.0)
+    monkeypatch.setattr(service, "SWEEP_S", 0.0)
     monkeypatch.setattr(defw, "event_queue", lambda *_: None)
     monkeypatch.setattr(defw, "peers", lambda: {"here"})
     environment = FakeQPM()
-    outcome = sessions.Sessions(environment)  # type: ignore[arg-type]
+    outcome = service.Sessions(environment)  # type: ignore[arg-type]
     ends = {name: SimpleNamespace(remote_uuid=name) for name in ("here", "gone")}
     open_ones = [outcome.open() for _ in ends]
     for value, endpoint in zip(open_ones, ends.values(), strict=True):
-        value.register(ears_module.ClientEventQueue(endpoint, "q"), 1, "q", 0.0)
-    for _ in range(ears_module.MISSED):
+        value.register(service.ClientEventQueue(endpoint, "q"), 1, "q", 0.0)
+    for _ in range(service.MISSED):
         assert len(environment.open) == 2
         outcome.sweep()
     assert len(environment.open) == 1
@@ -89,10 +87,8 @@ def test_requests_to_ended_process_expire_after_missed_checks(
     monkeypatch.setitem(sys.modules, "defw_workers", workers)
     monkeypatch.setattr(defw, "peers", lambda: {"b"})
     monkeypatch.setattr(defw, "event_queue", lambda *_: None)
-    ears = [
-        ears_module.ClientEventQueue(SimpleNamespace(remote_uuid=name), "q") for name in ("a", "b")
-    ]
-    for _ in range(ears_module.MISSED):
+    ears = [service.ClientEventQueue(SimpleNamespace(remote_uuid=name), "q") for name in ("a", "b")]
+    for _ in range(service.MISSED):
         assert requests[0].deadline == 9e9
         for ear in ears:
             ear.forsake()
@@ -103,7 +99,7 @@ def test_requests_to_ended_process_expire_after_missed_checks(
 def test_process_of_other_agent_type_opens_no_environment(
     kind: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    outcome = plugin.Plugin({"DEFW_AGENT_TYPE": kind, "SIMENV_QPM_PRIVATE": "yes"}, 1)
+    outcome = service.Plugin({"DEFW_AGENT_TYPE": kind, "SIMENV_QPM_PRIVATE": "yes"}, 1)
     before = threading.active_count()
     outcome.initialize(object)
     with pytest.raises(QPMError, match="not a DEFw service"):

@@ -8,12 +8,11 @@ from pathlib import Path
 import pytest
 
 import simenv
-from simenv.client.qpm.requests.run_request import Request
-from simenv.client.qpm.runtime.circuit_run import refused
-from simenv.client.qpm.runtime.completion_queues import CircuitRegistry, CompletionRetention
-from simenv.client.qpm.runtime.reservations import ReservationChecks
+from simenv.client.qpm.circuit_run import Request, refused
+from simenv.client.qpm.completion_queues import CircuitRegistry, CompletionRetention
+from simenv.client.qpm.submitter import ReservationChecks
 from simenv.errors import ConfigError, ProgramError
-from simenv.frontends.qfw import deployment, environment, site_config
+from simenv.frontends.qfw import environment, registration
 
 pytest.importorskip("yaml")
 REQUEST = Request("", shots=1, seed=None, statevector=False, priority=0)
@@ -40,21 +39,21 @@ def site(tmp_path: Path) -> Path:
 
 def test_retention_is_read_from_site_file(site: Path) -> None:
     site.write_text(SITE)
-    assert site_config.retention(site) == CompletionRetention(9, 8, 7, 6, 5)
+    assert environment.retention(site) == CompletionRetention(9, 8, 7, 6, 5)
     site.write_text(AT + "max-records-per-reservation: 3\n")
-    assert site_config.retention(site) == CompletionRetention(count=3)
+    assert environment.retention(site) == CompletionRetention(count=3)
 
 
 @pytest.mark.parametrize("text", ["", "qpm:\n", "qpm: {}\n", "install: {}\n", AT + "\n"])
 def test_site_file_without_retention_keeps_defaults(site: Path, text: str) -> None:
     site.write_text(text)
-    assert site_config.retention(site) == CompletionRetention()
+    assert environment.retention(site) == CompletionRetention()
 
 
 def test_unknown_retention_key_is_logged(site: Path, caplog: pytest.LogCaptureFixture) -> None:
     site.write_text(AT + "completion-ttl-seconds: 4\n      max-weight: 3\n")
     with caplog.at_level(logging.WARNING):
-        assert site_config.retention(site) == CompletionRetention(age_s=4)
+        assert environment.retention(site) == CompletionRetention(age_s=4)
     assert "nothing here knows qpm.completion-queues.retention.max-weight" in caplog.text
 
 
@@ -78,14 +77,14 @@ def test_unknown_retention_key_is_logged(site: Path, caplog: pytest.LogCaptureFi
 def test_invalid_site_file_is_refused(site: Path, text: str, words: str) -> None:
     site.write_text(text)
     with pytest.raises(ConfigError, match=words):
-        site_config.retention(site)
+        environment.retention(site)
 
 
 def test_missing_site_file_is_logged_and_defaults_apply(
     site: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     with pytest.raises(ConfigError, match="cannot be read: No such file"):
-        site_config.retention(site)
+        environment.retention(site)
     with caplog.at_level(logging.WARNING):
         assert environment._retention(site) is None
     assert "kept as the contract has it" in caplog.text
@@ -93,9 +92,9 @@ def test_missing_site_file_is_logged_and_defaults_apply(
 
 def test_retention_of_site_file_is_applied_to_completion_queues(site: Path) -> None:
     site.write_text(SITE)
-    result = deployment.read({"QFW_SITE_CONFIG": str(site)})
+    result = registration.read({"QFW_SITE_CONFIG": str(site)})
     assert result.site_config == site
-    assert deployment.read({}).site_config is None
+    assert registration.read({}).site_config is None
     with simenv.local(workers=1) as env:
         qpm = environment._opened(
             env, environment.QPMConfig(reservations_required=False), result.site_config

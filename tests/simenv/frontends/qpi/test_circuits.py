@@ -116,7 +116,7 @@ def test_programs_with_definitions_and_expressions_have_the_same_states(pack: Pa
     import numpy as np
     from qiskit.quantum_info import Operator
 
-    from simenv.client.circuits.decode.to_qiskit import to_qiskit
+    from simenv.client.circuits.decoder import to_qiskit
     from simenv.model import decode_program
 
     table = dict(zip(MEANT, packed(pack, *MEANT.values()), strict=True))

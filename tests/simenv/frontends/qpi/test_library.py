@@ -13,11 +13,10 @@ import pytest
 from qpi_programs import HERE, WARNINGS, environ, linked, run, sanitized
 
 from simenv.errors import ConfigError
-from simenv.frontends.qpi import InstalledLibrary, build
-from simenv.frontends.qpi.build import ABI
+from simenv.frontends.qpi import ABI, InstalledLibrary, build
 from simenv.model import Origin, ResultData, Timing
-from simenv.model.devices import DeviceInfo, DeviceKind
-from simenv.model.result import RESULT_FORMAT, ResultFile, StoredArray
+from simenv.model.task import RESULT_FORMAT, ResultFile, StoredArray
+from simenv.model.views import DeviceInfo, DeviceKind
 from simenv.wire import codec
 from simenv.wire.messages import client as m
 from simenv.wire.messages.queries import Devices, ResultChunk, VerifyReply
@@ -188,7 +187,7 @@ def test_missing_and_failing_compiler_is_refused(tmp_path: Path) -> None:
 
 
 def test_lines_and_modules_of_the_library_are_bounded() -> None:
-    from simenv.frontends.qpi.build import HERE as FOLDER
+    from simenv.frontends.qpi import HERE as FOLDER
 
     files = [path for path in FOLDER.rglob("*") if path.suffix in {".c", ".h", ".f90"}]
     assert len(files) > 15

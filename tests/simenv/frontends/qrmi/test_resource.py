@@ -13,8 +13,7 @@ from qiskit.circuit import Parameter
 
 import simenv
 from simenv.errors import ConfigError, NotFoundError, OptionError, SimenvError
-from simenv.frontends.qrmi import Payload, QuantumResource, resources
-from simenv.frontends.qrmi.types import statuses
+from simenv.frontends.qrmi import Payload, QuantumResource, resources, statuses
 
 BELL = (
     'OPENQASM 3.0; include "stdgates.inc"; bit[2] a; bit[1] b; qubit[3] q;'
@@ -96,7 +95,7 @@ def test_tasks_run_under_acquired_reservation_until_release(resource: QuantumRes
 def test_acquired_reservation_is_renewed_while_in_use(
     environ: dict[str, str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("simenv.frontends.qrmi.resource.LEASE_S", 8.0)
+    monkeypatch.setattr("simenv.frontends.qrmi.LEASE_S", 8.0)
     quantum_resource = QuantumResource("main", environ=environ)
     token = quantum_resource.acquire()
     user = QuantumResource("main", environ={**environ, "main_QRMI_JOB_ACQUISITION_TOKEN": token})
@@ -143,7 +142,7 @@ def test_samples_are_in_the_order_of_their_shots(
 def test_samples_above_the_limit_of_memory_are_sorted(
     resource: QuantumResource, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("simenv.frontends.qrmi.resource.MAX_MEMORY_BYTES", 299)
+    monkeypatch.setattr("simenv.frontends.qrmi.MAX_MEMORY_BYTES", 299)
     _, outcomes = shots_of(resource, [PAIR, None, 300])
     assert outcomes == sorted(outcomes)
     assert len(set(outcomes)) == 4

@@ -12,23 +12,21 @@ from typing import Any
 
 import pytest
 
-from simenv.qpm.errors import InProgressError
+from simenv.qpm.contract import InProgressError
+from simenv.qpm_check import runner
+from simenv.qpm_check.check import Check, CheckNotApplicable, TargetProperty, VerdictState, row
 from simenv.qpm_check.checks import rows
-from simenv.qpm_check.contract.outcomes import CheckFailed, CheckSkipped
-from simenv.qpm_check.contract.plain_data import impurities
-from simenv.qpm_check.harness import report
-from simenv.qpm_check.harness.check import (
-    Check,
-    CheckNotApplicable,
-    TargetProperty,
-    VerdictState,
-    row,
+from simenv.qpm_check.circuits import ENOUGH, WANTED_S, LongCircuit
+from simenv.qpm_check.runner import CheckReport, Options, check
+from simenv.qpm_check.session import CheckSession
+from simenv.qpm_check.target import (
+    CheckFailed,
+    CheckSkipped,
+    NothingToCheckError,
+    Objects,
+    impurities,
+    named,
 )
-from simenv.qpm_check.harness.long_circuit import ENOUGH, WANTED_S, LongCircuit
-from simenv.qpm_check.harness.runner import CheckReport, Options, check
-from simenv.qpm_check.harness.session import CheckSession
-from simenv.qpm_check.targets.in_process import Objects
-from simenv.qpm_check.targets.target import NothingToCheckError, named
 
 
 class Nothing:
@@ -193,7 +191,7 @@ def a_report() -> CheckReport:
 
 
 def test_junit_xml_contains_each_verdict() -> None:
-    suite = ET.fromstring(report.junit(a_report()))[0]
+    suite = ET.fromstring(runner.junit(a_report()))[0]
     assert suite.attrib["tests"] == "3"
     assert (suite.attrib["failures"], suite.attrib["skipped"]) == ("1", "1")
     kinds = [[child.tag for child in case] for case in suite]
@@ -202,7 +200,7 @@ def test_junit_xml_contains_each_verdict() -> None:
 
 
 def test_json_report_contains_each_verdict() -> None:
-    document = json.loads(json.dumps(report.plain(a_report())))
+    document = json.loads(json.dumps(runner.plain(a_report())))
     assert (document["ok"], document["passed"], document["failed"], document["skipped"]) == (
         False,
         1,
@@ -214,7 +212,7 @@ def test_json_report_contains_each_verdict() -> None:
 
 def test_table_shows_failures_without_control_characters() -> None:
     stream = io.StringIO()
-    report.table(a_report(), everything=False, stream=stream)
+    runner.table(a_report(), everything=False, stream=stream)
     text = stream.getvalue()
     assert "failed" in text
     assert "\x07" not in text

@@ -8,7 +8,7 @@ import pytest
 from checked_scheduler import CheckedScheduler, route
 
 from simenv.model import TaskSpec
-from simenv.scheduler.core.cost_estimator import Estimator, LearnedEstimate
+from simenv.scheduler.core import Estimator, LearnedEstimate
 
 SPEC = TaskSpec(b"", 0, 1)
 

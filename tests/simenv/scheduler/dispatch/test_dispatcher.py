@@ -5,9 +5,7 @@ from __future__ import annotations
 from checked_scheduler import LIMITS, SECOND, CheckedScheduler, cluster, route
 
 from simenv.model import PoolSpec, TaskSpec
-from simenv.scheduler.core.actions import SetThreads
-from simenv.scheduler.core.cost_estimator import Estimator
-from simenv.scheduler.core.types import ClusterLimits, Phase, TaskRecord
+from simenv.scheduler.core import ClusterLimits, Estimator, Phase, SetThreads, TaskRecord
 from simenv.scheduler.dispatch.dispatcher import CHUNK_BYTES, CHUNK_TASKS, CHUNK_US
 from simenv.scheduler.dispatch.gang_scheduling import PATIENCE_NS
 

@@ -17,13 +17,12 @@ from simenv.model import (
     WorkerState,
     Workload,
 )
-from simenv.scheduler.core.actions import Action, AssignTasks, DropKeptStates, RetireWorker
-from simenv.scheduler.core.types import Route
-from simenv.scheduler.events import reservations
+from simenv.scheduler.core import Action, AssignTasks, DropKeptStates, RetireWorker, Route
+from simenv.scheduler.events import devices
 from simenv.scheduler.reservations.policies import BOUND_NS
-from simenv.scheduler.state import owner_usage
+from simenv.scheduler.state import scheduler_state
 from simenv.scheduler.state.pools import REQUESTED
-from simenv.scheduler.views.infos import pool_infos, reservation_info
+from simenv.scheduler.views.forecast import pool_infos, reservation_info
 
 GIB = 2**30
 KEEP_S = 30.0
@@ -164,12 +163,14 @@ def dropped(actions: list[Action]) -> list[str]:
 def test_grant_is_charged_to_the_owner_of_the_newest_state() -> None:
     scheduler = machine(1)
     scheduler.finish(part(scheduler, owner="ana").records)
-    assert owner_usage.of_owner(scheduler.state, "ana").state_bytes == GIB
+    assert scheduler_state.of_owner(scheduler.state, "ana").state_bytes == GIB
     scheduler.finish(part(scheduler, owner="bo").records)  # on the same worker, in its place
-    use = {name: owner_usage.of_owner(scheduler.state, name).state_bytes for name in ("ana", "bo")}
+    use = {
+        name: scheduler_state.of_owner(scheduler.state, name).state_bytes for name in ("ana", "bo")
+    }
     assert use == {"ana": 0, "bo": GIB}
     scheduler.tick(KEEP_S + 3)
-    assert owner_usage.of_owner(scheduler.state, "bo").state_bytes == 0
+    assert scheduler_state.of_owner(scheduler.state, "bo").state_bytes == 0
 
 
 def test_owner_is_granted_no_more_than_its_limit() -> None:
@@ -536,7 +537,7 @@ def test_drained_node_has_no_dedicated_workers(host: Claimant) -> None:
 def test_dedicated_hardware_worker_takes_no_slot() -> None:
     machine = CheckedScheduler(specs=(PoolSpec("qpu", "hardware", min=1, max=1, provider="a:b"),))
     ask = ReservationRequest(device="qpu", workers=1, workload=Workload(qubits=1, shots=1))
-    decision = reservations.reserve(machine.state, ask, "", wall_ns=10**18)[0]
+    decision = devices.reserve(machine.state, ask, "", wall_ns=10**18)[0]
     assert decision.status == "accepted"
     machine.submit(along=route(pool="qpu"))
     assert machine.assign() == []
@@ -548,7 +549,7 @@ def test_dedicated_hardware_worker_takes_no_slot() -> None:
 def test_gang_waiting_for_dedicated_slot_does_not_block_its_node() -> None:
     machine = CheckedScheduler(2, cluster(2))
     ask = ReservationRequest(device="main", workers=1, ttl_ns=1_000 * SECOND)
-    decision = reservations.reserve(machine.state, ask, "", 1_800_000_000 * SECOND)[0]
+    decision = devices.reserve(machine.state, ask, "", 1_800_000_000 * SECOND)[0]
     assert decision.status == "accepted"
     assert machine.assign() == []
     assert any(worker.reservation_id for worker in machine.state.workers.values())

@@ -8,14 +8,19 @@ from checked_scheduler import LIMITS, SECOND, CheckedScheduler, route, wide
 
 from simenv.errors import InsufficientError, NotFoundError, OptionError
 from simenv.model import AdmissionReason, PoolSpec, ReservationRequest, TaskState, Workload
-from simenv.scheduler.core.actions import DropHeldResult, KillWorker, RecordEvent
-from simenv.scheduler.core.types import Phase, TaskRecord, WorkerHeartbeat
-from simenv.scheduler.events import devices, reservations
-from simenv.scheduler.events.memory import OVER_BEATS, granted_bytes
-from simenv.scheduler.views import infos
-from simenv.scheduler.views.admission import draining_refusal, memory_refusal
-from simenv.scheduler.views.infos import closed_pools
-from simenv.scheduler.views.pending_reason import pending_reason
+from simenv.scheduler.core import (
+    DropHeldResult,
+    KillWorker,
+    Phase,
+    RecordEvent,
+    TaskRecord,
+    WorkerHeartbeat,
+)
+from simenv.scheduler.events import devices
+from simenv.scheduler.events.workers import OVER_BEATS, granted_bytes
+from simenv.scheduler.views import forecast
+from simenv.scheduler.views.admission import draining_refusal, memory_refusal, pending_reason
+from simenv.scheduler.views.forecast import closed_pools
 
 TWO = (PoolSpec("main", "any", min=2, max=2), PoolSpec("other", "any", min=1, max=1))
 
@@ -35,7 +40,7 @@ def test_paused_device_sends_no_tasks_until_resumed() -> None:
         pending_reason(machine.state, record, machine.now_ns) == "pool main is paused: calibration"
     )
     assert closed_pools(machine.state) == (("main", "paused"),)
-    assert infos.target_info(machine.state, "main").pause_reason == "calibration"
+    assert forecast.target_info(machine.state, "main").pause_reason == "calibration"
     assert _say(machine, "resume")
     assert machine.assign()[0].records == [record]
     assert closed_pools(machine.state) == ()
@@ -56,7 +61,7 @@ def test_reservation_of_draining_device_is_delayed() -> None:
     machine = CheckedScheduler()
     _say(machine, "drain")
     ask = ReservationRequest(device="main", workload=Workload(qubits=1, shots=1))
-    decision = reservations.reserve(machine.state, ask, "", wall_ns=10**18)[0]
+    decision = devices.reserve(machine.state, ask, "", wall_ns=10**18)[0]
     assert (decision.status, decision.code) == ("delayed", AdmissionReason.DEVICE_UNAVAILABLE)
 
 
@@ -93,7 +98,7 @@ def test_draining_device_refuses_new_tasks_and_finishes_accepted_ones() -> None:
     assert isinstance(note, RecordEvent)
     assert (note.kind, note.subject) == ("device.drained", "main")
     assert devices.tick(machine.state, 11) == []  # said once
-    assert infos.target_info(machine.state, "main").state == "draining"
+    assert forecast.target_info(machine.state, "main").state == "draining"
 
 
 def test_drain_past_its_timeout_sends_no_tasks_until_resumed() -> None:
@@ -115,11 +120,11 @@ def test_sent_and_running_tasks_stay_within_max_inflight() -> None:
     assert machine.assign() == []
     machine.finish([record for record in sent if record.worker == sent[0].worker])
     machine.assign()
-    info = infos.target_info(machine.state, "main")
+    info = forecast.target_info(machine.state, "main")
     assert (info.sent + info.running, info.max_inflight) == (3, 3)
     devices.set_max_inflight(machine.state, "main", 0)
     machine.assign()
-    assert infos.target_info(machine.state, "main").queued == 0
+    assert forecast.target_info(machine.state, "main").queued == 0
 
 
 def test_max_inflight_of_all_devices_bounds_all_pools_together() -> None:
@@ -159,7 +164,7 @@ def test_invalid_device_commands_are_refused_without_changes() -> None:
             wrong()
     with pytest.raises(NotFoundError):
         _say(machine, "pause", device="nowhere")
-    assert infos.target_info(machine.state, "main").version == 1
+    assert forecast.target_info(machine.state, "main").version == 1
     assert machine.state.controls.changes == {}
 
 
@@ -171,7 +176,7 @@ def test_device_version_grows_only_with_changes() -> None:
     assert not _say(machine, "pause")
     assert devices.set_max_inflight(machine.state, "main", 2)
     assert not devices.set_max_inflight(machine.state, "main", 2)
-    assert infos.target_info(machine.state, "main").version == 3
+    assert forecast.target_info(machine.state, "main").version == 3
 
 
 def test_device_settings_survive_restart() -> None:
@@ -183,7 +188,7 @@ def test_device_settings_survive_restart() -> None:
     for device, value in old.state.controls.all.items():
         devices.restore_control(new.state, device, value)
     for device in ("", "main"):
-        assert infos.target_info(new.state, device) == infos.target_info(old.state, device)
+        assert forecast.target_info(new.state, device) == forecast.target_info(old.state, device)
     new.submit()
     assert new.assign() == []
     assert new.state.controls.changes == {}

@@ -9,7 +9,7 @@ from checked_scheduler import SECOND, CheckedScheduler, route
 from scheduler_invariants import check
 
 from simenv.model import PoolSpec, TaskState
-from simenv.scheduler.core.types import Phase, TaskRecord
+from simenv.scheduler.core import Phase, TaskRecord
 from simenv.scheduler.state.paced import LOOKAHEAD_NS, StoredRun
 from simenv.scheduler.views.forecast import Forecast
 

@@ -8,7 +8,7 @@ from checked_scheduler import LIMITS, SECOND, CheckedScheduler, route
 from scheduler_invariants import check
 
 from simenv.model import CLIENT_LIMITS, OwnerLimits, TaskOptions, TaskSpec
-from simenv.scheduler.core.types import SubmitBatch, TaskRecord
+from simenv.scheduler.core import SubmitBatch, TaskRecord
 from simenv.scheduler.events import devices
 
 ALONE_US = 2_500.0  # such a task travels alone

@@ -9,12 +9,11 @@ import pytest
 from checked_scheduler import SECOND, CheckedScheduler, route
 
 from simenv.model import TaskOptions, TaskSpec
-from simenv.scheduler.core.types import FINAL, SENT, WAITING, SubmitBatch, TaskRecord
+from simenv.scheduler.core import FINAL, SENT, WAITING, SubmitBatch, TaskRecord
 from simenv.scheduler.events import devices
-from simenv.scheduler.queueing.lanes import LONG_US, Lanes
-from simenv.scheduler.queueing.policies import aged_priority, priority_credit_ns
+from simenv.scheduler.queueing.lanes import LONG_US, Lanes, aged_priority, priority_credit_ns
 from simenv.scheduler.queueing.queue import PoolQueue
-from simenv.scheduler.views import infos
+from simenv.scheduler.views import forecast
 
 ALONE = 1_500.0  # such a task travels alone
 
@@ -179,10 +178,10 @@ def test_policy_changes_lose_no_tasks() -> None:
 def test_policy_of_pool_overrides_policy_of_all_devices() -> None:
     machine = CheckedScheduler(workers=1)
     devices.set_queue_policy(machine.state, "", "fifo", ())
-    assert infos.target_info(machine.state, "main").policy == "fifo"
+    assert forecast.target_info(machine.state, "main").policy == "fifo"
     _order(machine, "priority")
-    assert infos.target_info(machine.state, "main").policy == "priority"
-    assert msgspec.structs.asdict(infos.target_info(machine.state, ""))["policy"] == "fifo"
+    assert forecast.target_info(machine.state, "main").policy == "priority"
+    assert msgspec.structs.asdict(forecast.target_info(machine.state, ""))["policy"] == "fifo"
 
 
 PRIORITIES = 201

@@ -18,12 +18,16 @@ from simenv.model import (
     TaskSpec,
     Workload,
 )
-from simenv.model.devices import DeviceInfo, DeviceKind, OperationInfo, QubitInfo
-from simenv.scheduler.core.cost_estimator import Estimator
+from simenv.model.views import DeviceInfo, DeviceKind, OperationInfo, QubitInfo
+from simenv.scheduler.core import Estimator
 from simenv.scheduler.events.tasks import cancel
 from simenv.scheduler.reservations import policies
-from simenv.scheduler.reservations.circuit_times import DeviceTimes, ProgramSize
-from simenv.scheduler.reservations.device_figures import DeviceFigures, figures_of
+from simenv.scheduler.reservations.circuit_times import (
+    DeviceFigures,
+    DeviceTimes,
+    ProgramSize,
+    figures_of,
+)
 from simenv.scheduler.reservations.policies import (
     CostEstimate,
     DeviceTerms,

@@ -11,13 +11,13 @@ from arrays import Arrays
 
 from simenv.errors import InfeasibleError, OptionError
 from simenv.model import PoolSpec, TaskOptions
-from simenv.scheduler.core.types import ClusterLimits
+from simenv.scheduler.core import ClusterLimits
 from simenv.scheduler.routing import engine_choice
 from simenv.scheduler.routing.engine_support import expected_truncation
 from simulators import catalog
 from simulators.catalog import cards
-from simulators.chain.choice_profile import choice_profile
-from simulators.circuit import tokens as tk
+from simulators.chain.trial import choice_profile
+from simulators.circuit import ir
 from simulators.circuit.analysis.profile import ChainTrial, NoiseProfile, Profile
 from simulators.circuit.analysis.profiler import profile
 from simulators.circuit.ir import Circuit
@@ -225,7 +225,7 @@ def test_named_engine_is_used_unless_it_cannot_run_the_task() -> None:
 
 def dynamic(width: int) -> Circuit:
     arrays = chain(width).add("measure", [0], [0])
-    arrays.begin((tk.CLBIT, 0, 0)).add("x", [1]).add("end")
+    arrays.begin((ir.CLBIT, 0, 0)).add("x", [1]).add("end")
     return measured(arrays)
 
 

@@ -9,8 +9,8 @@ from simulation import Simulation
 from launcher.base import Share
 from simenv.errors import OptionError
 from simenv.model import PoolSpec, WorkerState
-from simenv.scheduler.core.actions import RecordEvent, RetireWorker, StartWorker
-from simenv.scheduler.views.infos import node_infos, pool_infos
+from simenv.scheduler.core import RecordEvent, RetireWorker, StartWorker
+from simenv.scheduler.views.forecast import node_infos, pool_infos
 
 MIB = 2**20
 

@@ -8,7 +8,7 @@ from arrays import Arrays
 
 from simenv.errors import InfeasibleError, SimenvError
 from simenv.model import PoolSpec, TaskOptions
-from simenv.scheduler.core.types import ClusterLimits
+from simenv.scheduler.core import ClusterLimits
 from simenv.scheduler.routing import engine_choice
 from simulators.circuit.analysis.profile import NoiseProfile, Profile
 from simulators.circuit.analysis.profiler import profile

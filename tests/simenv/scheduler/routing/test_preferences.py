@@ -11,15 +11,14 @@ from checked_scheduler import LIMITS, SECOND, CheckedScheduler, route
 
 from simenv.errors import ConfigError, InfeasibleError, OptionError, SimenvError
 from simenv.model import PoolSpec, TaskOptions
-from simenv.model.devices import DeviceInfo, DeviceKind
-from simenv.scheduler.core.types import Route
-from simenv.scheduler.routing import preferences
+from simenv.model.views import DeviceInfo, DeviceKind
+from simenv.scheduler.core import Route
+from simenv.scheduler.routing import live_routing
 from simenv.scheduler.routing.engine_support import EMPTY_SNAPSHOT, RoutingSnapshot
-from simenv.scheduler.routing.restart import reroute_after_restart
-from simenv.scheduler.views.infos import closed_pools
+from simenv.scheduler.routing.live_routing import reroute_after_restart
+from simenv.scheduler.views.forecast import closed_pools
 from simulators.circuit.analysis.profiler import profile
-from simulators.circuit.examples import feed_forward
-from simulators.circuit.ir import Circuit
+from simulators.circuit.ir import Circuit, feed_forward
 
 POOLS = (
     PoolSpec("main"),
@@ -47,8 +46,8 @@ def routed(
 ) -> Route:
     task_options = TaskOptions(prefer=prefer, **terms)  # type: ignore[arg-type]
     result = profile(circuit or ghz(3))
-    by_route = preferences.route(result, task_options, POOLS, LIMITS, seen)
-    first = preferences.consider(result, task_options, POOLS, LIMITS, seen)[0]
+    by_route = live_routing.route(result, task_options, POOLS, LIMITS, seen)
+    first = live_routing.consider(result, task_options, POOLS, LIMITS, seen)[0]
     assert first.route == by_route, "explain says something else"
     assert first.text == by_route.reason
     return by_route
@@ -103,7 +102,7 @@ def test_hardware_is_used_only_when_asked_for() -> None:
         routed(engine="hardware")
     only = (POOLS[2],)
     with pytest.raises(InfeasibleError) as caught:
-        preferences.route(profile(ghz(3)), TaskOptions(), only, LIMITS, KNOWN)
+        live_routing.route(profile(ghz(3)), TaskOptions(), only, LIMITS, KNOWN)
     assert "hardware is selected by its pool" in caught.value.hint
 
 
@@ -147,7 +146,7 @@ def test_unknown_name_in_preference_is_refused_with_hint(
 
 
 def test_preferred_kind_without_pool_is_skipped() -> None:
-    result = preferences.route(
+    result = live_routing.route(
         profile(ghz(3)),
         TaskOptions(prefer=("hardware", "simulator")),
         POOLS[:2],
@@ -158,7 +157,7 @@ def test_preferred_kind_without_pool_is_skipped() -> None:
     assert result.reason.startswith("hardware: no such pool; preferred simulator: pool main")
 
 
-@pytest.mark.parametrize("decide", [preferences.route, preferences.consider])
+@pytest.mark.parametrize("decide", [live_routing.route, live_routing.consider])
 def test_noise_is_refused_where_no_emulated_pool_takes_the_circuit(
     decide: Callable[..., object],
 ) -> None:

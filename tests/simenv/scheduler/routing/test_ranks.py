@@ -9,9 +9,9 @@ from checked_scheduler import cluster, route
 from launcher.base import Node
 from simenv.errors import ConfigError, InfeasibleError
 from simenv.model import PoolSpec, TaskOptions, TaskParts
-from simenv.scheduler.core.types import ClusterLimits, Route
+from simenv.scheduler.core import ClusterLimits, Route
 from simenv.scheduler.routing import engine_choice, ranks
-from simenv.scheduler.routing.restart import reroute_after_restart
+from simenv.scheduler.routing.live_routing import reroute_after_restart
 from simulators.circuit.analysis.profile import Profile
 
 MAIN = (PoolSpec("main"),)

@@ -9,12 +9,12 @@ import pytest
 from third_party_engine import FOLDER
 
 from simenv.model import PoolSpec, TaskOptions
-from simenv.scheduler.core.types import ClusterLimits
+from simenv.scheduler.core import ClusterLimits
 from simenv.scheduler.routing import engine_choice
 from simenv.service.queries.engines import engines_view
 from simulators import catalog, registry
 from simulators.circuit.analysis.profiler import profile
-from simulators.circuit.examples import bell, ghz
+from simulators.circuit.ir import bell, ghz
 from simulators.circuit.noise import NoiseProgram
 from simulators.engine import EngineContext, RunOptions
 from simulators.errors import UnknownEngine, Unsupported

@@ -10,9 +10,15 @@ from simulation import Simulation
 
 from simenv.errors import NotFoundError, OptionError
 from simenv.model import PoolSpec, TaskState, WorkerState
-from simenv.scheduler.core.actions import KillWorker, RecordEvent, RetireWorker, StartWorker
-from simenv.scheduler.core.types import Phase, WorkerHeartbeat
-from simenv.scheduler.views.infos import node_infos
+from simenv.scheduler.core import (
+    KillWorker,
+    Phase,
+    RecordEvent,
+    RetireWorker,
+    StartWorker,
+    WorkerHeartbeat,
+)
+from simenv.scheduler.views.forecast import node_infos
 from simenv.wire.messages.client import STATES, AttemptResult
 
 

@@ -8,15 +8,13 @@ from checked_scheduler import SECOND, CheckedScheduler, cluster, route, wide
 from claimant import Claimant
 
 from simenv.model import HeldCapacity, PoolSpec, TargetInfo, TaskSpec
-from simenv.scheduler.core.actions import RecordEvent, RetireWorker
-from simenv.scheduler.core.types import WorkerHeartbeat
+from simenv.scheduler.core import RecordEvent, RetireWorker, WorkerHeartbeat
 from simenv.scheduler.events import devices
 from simenv.scheduler.queueing.queue import PoolQueue
 from simenv.scheduler.reservations import policies
-from simenv.scheduler.views import forecast, infos
-from simenv.scheduler.views.forecast import EXACT, MAX_EXACT, UNKNOWN, Forecast
-from simenv.scheduler.views.infos import running_tasks
-from simenv.scheduler.views.pending_reason import pending_reason
+from simenv.scheduler.views import forecast
+from simenv.scheduler.views.admission import pending_reason
+from simenv.scheduler.views.forecast import EXACT, MAX_EXACT, UNKNOWN, Forecast, running_tasks
 
 MS = 1_000_000
 
@@ -203,7 +201,7 @@ def test_forecast_of_prefetched_task_counts_task_before_it() -> None:
 
 
 def _target(host: Claimant, device: str) -> TargetInfo:
-    return infos.target_info(host.state, device)
+    return forecast.target_info(host.state, device)
 
 
 def test_units_of_tasks_are_counted_once_as_held_or_in_flight() -> None:

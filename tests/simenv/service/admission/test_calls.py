@@ -7,11 +7,18 @@ import pytest
 
 from simenv.errors import LimitExceededError, OptionError, ProgramError, SimenvError
 from simenv.model import GateInfo, task_rules
-from simenv.model.calls import CALL_FORMAT, TRANSPILER, TranspileCall
-from simenv.model.detection import DETECTORS, DetectionCall, DetectionSizes, sizes_of
-from simenv.model.devices import DeviceInfo, DeviceKind, OperationInfo
+from simenv.model.calls import (
+    CALL_FORMAT,
+    DETECTORS,
+    TRANSPILER,
+    DetectionCall,
+    DetectionSizes,
+    TranspileCall,
+    sizes_of,
+)
 from simenv.model.task import TaskOptions
-from simenv.service.admission.calls import examined
+from simenv.model.views import DeviceInfo, DeviceKind, OperationInfo
+from simenv.service.admission.rules import examined_call
 from simenv.wire import codec
 from simulators import catalog
 from simulators.catalog.costs import CostQuery
@@ -34,7 +41,7 @@ def test_device_of_transpile_call_is_bounded() -> None:
     packed = _call(hostile)
     assert len(packed) < 517
     with pytest.raises(LimitExceededError, match=r"1500 qubits .* the limit is 200000"):
-        examined(packed, TERMS)
+        examined_call(packed, TERMS)
 
 
 @pytest.mark.parametrize(
@@ -58,7 +65,7 @@ def test_device_of_transpile_call_that_is_none_is_refused(
     changes: dict[str, object], error: type[SimenvError]
 ) -> None:
     with pytest.raises(error):
-        examined(_call(msgspec.structs.replace(RING, **changes)), TERMS)
+        examined_call(_call(msgspec.structs.replace(RING, **changes)), TERMS)
 
 
 def test_cost_of_transpile_call_follows_width_and_circuits() -> None:
@@ -66,7 +73,7 @@ def test_cost_of_transpile_call_follows_width_and_circuits() -> None:
     assert card is not None
     wide = msgspec.structs.replace(RING, num_qubits=120, all_to_all=True, coupling=())
     small, many, large = (
-        examined(_call(device, count), TERMS)[1]
+        examined_call(_call(device, count), TERMS)[1]
         for device, count in ((RING, 1), (RING, 200), (wide, 1))
     )
     query = CostQuery()
@@ -82,7 +89,7 @@ def test_deeply_nested_blocks_of_stim_are_refused(depth: int) -> None:
     call = DetectionCall(CALL_FORMAT, text, "", False, DetectionSizes(1, 1, 1, 0, 1))
     terms = TaskOptions(engine=DETECTORS, outputs=("value",))
     with pytest.raises(LimitExceededError, match=f"nested {depth} deep; the limit is 64"):
-        examined(codec.encode(call), terms)
+        examined_call(codec.encode(call), terms)
 
 
 def test_operations_of_nested_blocks_have_a_bound() -> None:
@@ -94,7 +101,7 @@ def test_operations_of_nested_blocks_have_a_bound() -> None:
     call = DetectionCall(CALL_FORMAT, str(circuit), "", False, sizes)
     terms = TaskOptions(engine=DETECTORS, outputs=("value",))
     with pytest.raises(LimitExceededError, match="the limit is"):
-        examined(codec.encode(call), terms)
+        examined_call(codec.encode(call), terms)
 
 
 @pytest.mark.parametrize("field", ["compiled", "compiled_for", "replaced_gates", "stale"])

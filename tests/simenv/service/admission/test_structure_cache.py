@@ -14,10 +14,10 @@ from service import ServiceHarness, program, spec
 
 from simenv.errors import LimitExceededError, OptionError, SimenvError
 from simenv.model import Chain, Observable, Program, TaskOptions, TaskSpec, Workload
-from simenv.scheduler.core.types import Route
-from simenv.service.admission import accept_answers, background_checks, rules
+from simenv.scheduler.core import Route
+from simenv.service.admission import background_checks, rules, submissions
+from simenv.service.admission.background_checks import LOOKED_BYTES, PLACES, StructureCache
 from simenv.service.admission.rules import AdmittedProgram
-from simenv.service.admission.structure_cache import LOOKED_BYTES, PLACES, StructureCache
 from simenv.wire.messages import client as m
 
 MARK = b"terms"
@@ -173,7 +173,7 @@ def test_structure_is_examined_once_in_one_message_and_in_later_ones(
 
 @pytest.fixture
 def bench(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> ServiceHarness:
-    monkeypatch.setattr(accept_answers, "_HOLD_NS", 10**12)
+    monkeypatch.setattr(submissions, "_HOLD_NS", 10**12)
     made = ServiceHarness(tmp_path)
     made.join()
     return made
@@ -186,7 +186,7 @@ def waiting(key: str = "~w", **terms: object) -> m.Submit:
 
 def test_acceptance_is_held_and_precedes_the_result(bench: ServiceHarness) -> None:
     assert bench.say(waiting()) == []
-    assert bench.loop._poll_timeout_s() <= accept_answers.HOLD_S  # it is sent in time
+    assert bench.loop._poll_timeout_s() <= submissions.HOLD_S  # it is sent in time
     accepted, completed = bench.finish(bench.assigned())
     assert isinstance(accepted, m.Accepted)
     assert isinstance(completed, m.Completed)
@@ -204,7 +204,7 @@ def test_held_acceptance_is_sent_when_its_time_is_over(
     bench: ServiceHarness, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     assert bench.say(waiting()) == []
-    monkeypatch.setattr(accept_answers, "_HOLD_NS", 0)
+    monkeypatch.setattr(submissions, "_HOLD_NS", 0)
     bench.step()
     (accepted,) = bench.heard()
     assert isinstance(accepted, m.Accepted)

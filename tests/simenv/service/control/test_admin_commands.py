@@ -13,11 +13,11 @@ from launcher.base import Node
 from simenv.config import convert
 from simenv.errors import ConfigError, SimenvError
 from simenv.model import NodeInfo, PoolInfo, PoolSpec
-from simenv.scheduler.core.types import ClusterLimits
+from simenv.scheduler.core import ClusterLimits
 from simenv.scheduler.state.pools import Worker
 from simenv.service.control.admin_commands import check_pools, workers_that_fit
 from simenv.wire import codec
-from simenv.wire.auth import Identity, Role
+from simenv.wire.keyfiles import Identity, Role
 from simenv.wire.messages import client as m
 from simenv.wire.messages.admin import DrainNode, GetPools, Pools, ResumeNode, Scale
 from simenv.wire.transport.sockets import PeerKind

@@ -12,16 +12,10 @@ from simenv.config import convert
 from simenv.config.model import ADMISSION_POLICIES, QUEUE_KEYS, QUEUE_POLICIES
 from simenv.errors import ConfigError
 from simenv.model import AdmissionPolicy
-from simenv.scheduler.queueing import policies
+from simenv.scheduler.queueing import lanes
 from simenv.scheduler.reservations import policies as policy
 from simenv.wire.messages import client as m
-from simenv.wire.messages.reservations import (
-    GetPolicy,
-    GetTarget,
-    PolicyReply,
-    SetOrder,
-    TargetReply,
-)
+from simenv.wire.messages.admin import GetPolicy, GetTarget, PolicyReply, SetOrder, TargetReply
 
 
 def target(bench: ServiceHarness, device: str = "main") -> TargetReply:
@@ -96,8 +90,8 @@ def test_invalid_policy_configuration_is_refused_by_name(told: object, words: st
 
 
 def test_configuration_accepts_exactly_the_policies_of_scheduler() -> None:
-    assert QUEUE_POLICIES == policies.POLICIES
-    assert set(QUEUE_KEYS) == set(policies._KEYS)
+    assert QUEUE_POLICIES == lanes.POLICIES
+    assert set(QUEUE_KEYS) == set(lanes._KEYS)
     assert set(ADMISSION_POLICIES) == set(policy.POLICIES)
 
 

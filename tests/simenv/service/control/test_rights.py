@@ -7,8 +7,7 @@ from pathlib import Path
 import pytest
 from service import ServiceHarness
 
-from simenv.wire.auth import CLIENT_ROUTE
-from simenv.wire.keyfiles import new_pair
+from simenv.wire.keyfiles import CLIENT_ROUTE, new_pair
 from simenv.wire.messages import client as m
 from simenv.wire.messages.admin import AddKey, GetKeys, Scale
 from simenv.wire.transport.sockets import PeerKind

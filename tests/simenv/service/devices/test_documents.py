@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 
 from simenv.errors import LimitExceededError
-from simenv.service.devices import documents
-from simenv.service.devices.documents import MAX_SENT, NoiseDocuments, SentDocuments
+from simenv.service.devices import resolve
 from simenv.service.devices.registry import DeviceRegistry
+from simenv.service.devices.resolve import MAX_SENT, NoiseDocuments, SentDocuments
 from simenv.service.journal.writer import Journal
 
 
@@ -36,7 +36,7 @@ def test_document_is_read_again_after_restart(tmp_path: Path) -> None:
 def test_oldest_unused_document_of_owner_gives_way(
     journal: Journal, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(documents, "MAX_DOCUMENTS", 2)
+    monkeypatch.setattr(resolve, "MAX_DOCUMENTS", 2)
     noise_documents = NoiseDocuments(journal, lambda: {"a0"})
     noise_documents.add("z0", b"other", "ben")
     for name in ("a0", "a1", "a2"):
@@ -51,7 +51,7 @@ def test_oldest_unused_document_of_owner_gives_way(
 def test_owner_with_documents_in_use_only_is_refused_more(
     journal: Journal, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(documents, "MAX_OWNER_BYTES", 10)
+    monkeypatch.setattr(resolve, "MAX_OWNER_BYTES", 10)
     noise_documents = NoiseDocuments(journal, lambda: {"a0"})
     noise_documents.add("a0", b"8 bytes.", "ana")
     noise_documents.add("a0", b"8 bytes.", "ana")

@@ -11,12 +11,12 @@ import numpy as np
 import pytest
 from service import ServiceHarness, spec
 
+from simenv import result_files
 from simenv.errors import JournalError
 from simenv.model import RESULT_FORMAT, ResultData, ResultFile
-from simenv.result_files import writer
-from simenv.service.support import fault_injection
+from simenv.service import support
 from simenv.wire import codec
-from simenv.wire.auth import Identity, Role
+from simenv.wire.keyfiles import Identity, Role
 from simenv.wire.messages import client as m
 from simenv.wire.messages.queries import FetchResult, ResultChunk, VerifyReply, VerifyResult
 
@@ -27,7 +27,7 @@ def stored(bench: ServiceHarness, task: int, fence: int) -> tuple[bytes, str]:
     array = np.arange(100_000, dtype="<u4")
     path = bench.loop.result_requests.root / name
     path.parent.mkdir(parents=True, exist_ok=True)
-    file = writer.write(path, {"counts": array}, {}, name=name)
+    file = result_files.write(path, {"counts": array}, {}, name=name)
     data = ResultData(RESULT_FORMAT, (("c", 17),), 17, 10, 1, 4, file=file)
     return codec.encode(data), name
 
@@ -152,7 +152,7 @@ def test_crash_while_task_is_reopened_neither_loses_nor_duplicates_it(
     if indexed:
         bench.loop.completions.index_all()
     next(bench.loop.result_requests.root.glob("0/t-1.*")).unlink()
-    fault_injection.install(f"{point}:1:error")
+    support.install(f"{point}:1:error")
     with pytest.raises(OSError, match="No space"):
         asked(bench, 1)
     bench.loop.result_requests.stop()

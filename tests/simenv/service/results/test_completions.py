@@ -12,11 +12,11 @@ from waiting import until
 
 from simenv.errors import JournalError
 from simenv.model import Origin, TaskState, Timing, task_name
-from simenv.result_files.reader import CHECKPOINTS
+from simenv.result_files import CHECKPOINTS
+from simenv.service import event_loop
 from simenv.service.results import completions
 from simenv.service.results.completions import Completions
 from simenv.service.results.file_worker import FileWorker, fence_of
-from simenv.service.support import upkeep
 from simenv.wire import codec
 from simenv.wire.messages import client as m
 
@@ -57,7 +57,7 @@ def test_index_and_sync_are_written_while_event_loop_is_busy(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(completions, "MAX_UNINDEXED", 10)
-    monkeypatch.setattr(upkeep, "SYNC_DELAY_S", 0.0)
+    monkeypatch.setattr(event_loop, "SYNC_DELAY_S", 0.0)
     bench = ServiceHarness(tmp_path)
     bench.join()
     bench.submit(*[spec(seed=k) for k in range(40)])
@@ -74,7 +74,7 @@ def test_index_and_sync_are_written_while_event_loop_is_busy(
 def test_later_commit_does_not_restart_sync_delay_of_earlier_one(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(upkeep, "SYNC_DELAY_S", 1e6)  # not on a slow machine either
+    monkeypatch.setattr(event_loop, "SYNC_DELAY_S", 1e6)  # not on a slow machine either
     bench = ServiceHarness(tmp_path)
     bench.join()
     bench.submit(spec())

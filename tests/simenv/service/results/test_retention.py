@@ -11,8 +11,8 @@ import pytest
 from service import ServiceHarness, spec
 
 from simenv.model import Origin
+from simenv.service import support
 from simenv.service.results import retention
-from simenv.service.support import fault_injection
 from simenv.wire import codec
 from simenv.wire.messages import client as m
 from simenv.wire.messages.queries import CollectGarbage, GarbageCollected, RetainedData
@@ -174,7 +174,7 @@ def test_old_tasks_are_removed_without_a_request(
 ) -> None:
     ended(bench)
     aged_priority(bench, range(1, 4), days=31)
-    monkeypatch.setattr(retention, "POLL_S", 0.0)
+    monkeypatch.setattr(retention, "LIMITS_POLL_S", 0.0)
     bench.loop.result_requests._retention._next_poll_ns = 0
     for _ in range(50):
         bench.loop.run_once(timeout_s=0.0)
@@ -202,7 +202,7 @@ def test_crash_during_removal_keeps_counts_of_ended_tasks(
     bench: ServiceHarness, point: str
 ) -> None:
     ended(bench)
-    fault_injection.install(f"{point}:1:error")
+    support.install(f"{point}:1:error")
     with pytest.raises(OSError, match="No space"):
         collected(bench, older_s=0.0)
     bench.loop.result_requests.stop()

@@ -9,11 +9,15 @@ from pathlib import Path
 import pytest
 from service import ServiceHarness
 
-from simenv.service.support import log_limit
-from simenv.service.support.fair_queue import FairQueue
-from simenv.service.support.log_format import LogFormatter
-from simenv.service.support.log_limit import LINES, WINDOW_S, RateLimitedLog
-from simenv.service.support.loop_times import PassTimes
+from simenv.service import support
+from simenv.service.support import (
+    LINES,
+    WINDOW_S,
+    FairQueue,
+    LogFormatter,
+    PassTimes,
+    RateLimitedLog,
+)
 from simenv.wire.messages import client as m
 
 
@@ -76,7 +80,7 @@ def test_repeated_log_lines_are_limited_and_their_number_is_reported(
     caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     now = 1000.0
-    monkeypatch.setattr(log_limit.time, "monotonic", lambda: now)
+    monkeypatch.setattr(support.time, "monotonic", lambda: now)
     rate_limited_log = RateLimitedLog(logging.getLogger("test"))
     for k in range(5_000):
         rate_limited_log.warning("nonsense %d", k)

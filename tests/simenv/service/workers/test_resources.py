@@ -12,8 +12,8 @@ from launcher.allocation.this_node import this_node
 from launcher.base import Allocation, Node
 from simenv.config import convert
 from simenv.errors import ConfigError
-from simenv.scheduler.core.types import ClusterLimits
-from simenv.service.workers.resources import MEMORY_SHARE, allocate, check_time_left, limits_of
+from simenv.scheduler.core import ClusterLimits
+from simenv.service.workers.processes import MEMORY_SHARE, allocate, check_time_left, limits_of
 
 GIB = 2**30
 HERE = this_node()

@@ -14,8 +14,7 @@ import pytest
 import zmq
 
 from simenv.errors import ConfigError
-from simenv.wire.auth import LOCAL, LOCAL_WORKER
-from simenv.wire.keyfiles import KeyPair, new_pair
+from simenv.wire.keyfiles import LOCAL, LOCAL_WORKER, KeyPair, new_pair
 from simenv.wire.transport.sockets import PeerKind
 from simenv.wire.transport.zmq_transport import (
     CLIENT_SOCKET,

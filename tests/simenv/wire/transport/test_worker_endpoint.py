@@ -11,13 +11,11 @@ from pathlib import Path
 import pytest
 
 from simenv.errors import ConfigError, NoServiceError
-from simenv.wire.auth import LOCAL, LOCAL_WORKER
-from simenv.wire.keyfiles import KEYS_FORMAT, KeyPair, new_pair, write_private
-from simenv.wire.transport import worker_endpoint
+from simenv.wire.keyfiles import KEYS_FORMAT, LOCAL, LOCAL_WORKER, KeyPair, new_pair, write_private
+from simenv.wire.transport import tcp_client
 from simenv.wire.transport.sockets import PeerKind
-from simenv.wire.transport.tcp_client import CurveConnection
+from simenv.wire.transport.tcp_client import CurveConnection, WorkerBootstrap, WorkerTcpConnection
 from simenv.wire.transport.tcp_listener import ListenerOptions, TcpListener
-from simenv.wire.transport.worker_endpoint import WorkerBootstrap, WorkerTcpConnection
 from simenv.wire.transport.zmq_transport import ZmqListener
 
 WAIT_S = 60.0
@@ -85,14 +83,14 @@ def open_later() -> Iterator[Callable[..., CurveConnection]]:
 
 
 def test_worker_on_node_of_service_connects_through_local_socket(meeting: Meeting) -> None:
-    worker = worker_endpoint.connect(meeting.file(HERE), b"main-0.1")
+    worker = tcp_client.connect(meeting.file(HERE), b"main-0.1")
     worker.send(b"hello")
     assert meeting.heard() == (PeerKind.WORKER, b"main-0.1", b"hello")
     worker.close()
 
 
 def test_worker_on_another_node_exchanges_messages_over_tcp(meeting: Meeting) -> None:
-    worker = worker_endpoint.connect(meeting.file(), b"main-0.1")
+    worker = tcp_client.connect(meeting.file(), b"main-0.1")
     assert isinstance(worker, WorkerTcpConnection)
     worker.send(b"hello")
     value, peer, body = meeting.heard()
@@ -105,16 +103,16 @@ def test_worker_on_another_node_exchanges_messages_over_tcp(meeting: Meeting) ->
 def test_remote_worker_without_tcp_listener_of_service_raises_no_service_error() -> None:
     file = WorkerBootstrap(KEYS_FORMAT, "elsewhere", "/tmp/none", "token")
     with pytest.raises(NoServiceError, match="does not listen for others"):
-        worker_endpoint.connect(file, b"main-0.1")
+        tcp_client.connect(file, b"main-0.1")
 
 
 def test_remote_worker_without_key_raises_no_service_error(meeting: Meeting) -> None:
     with pytest.raises(NoServiceError, match="this worker has no key"):
-        worker_endpoint.connect(meeting.file(keys=KeyPair("", "")), b"main-0.1")
+        tcp_client.connect(meeting.file(keys=KeyPair("", "")), b"main-0.1")
 
 
 def test_unknown_worker_key_is_refused(meeting: Meeting) -> None:
-    worker = worker_endpoint.connect(meeting.file(keys=new_pair()), b"main-0.1")
+    worker = tcp_client.connect(meeting.file(keys=new_pair()), b"main-0.1")
     worker.send(b"hello")
     assert meeting.hears_nothing()
     worker.close()
@@ -151,12 +149,10 @@ def test_client_key_is_refused_by_worker_listener(
 
 
 def test_reconnecting_worker_replaces_its_dead_connection(meeting: Meeting) -> None:
-    first = worker_endpoint.connect(meeting.file(), b"main-0.1")
+    first = tcp_client.connect(meeting.file(), b"main-0.1")
     first.send(b"one")
     meeting.heard()
-    second = worker_endpoint.connect(
-        meeting.file(), b"main-0.1"
-    )  # the first was cut off, unknown to us
+    second = tcp_client.connect(meeting.file(), b"main-0.1")  # the first was cut off, unknown to us
     second.send(b"two")
     value, peer, body = meeting.heard()
     assert (value, body) == (PeerKind.WORKER, b"two")
@@ -169,10 +165,10 @@ def test_reconnecting_worker_replaces_its_dead_connection(meeting: Meeting) -> N
 def test_bootstrap_file_readable_by_others_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "worker.json"
     write_private(path, WorkerBootstrap(KEYS_FORMAT, HERE, str(tmp_path), "token"))
-    assert worker_endpoint.read(path).token == "token"
+    assert tcp_client.read(path).token == "token"
     path.chmod(0o644)
     with pytest.raises(ConfigError, match="can be opened by others"):
-        worker_endpoint.read(path)
+        tcp_client.read(path)
 
 
 def test_text_of_bootstrap_file_does_not_contain_secret(meeting: Meeting) -> None:

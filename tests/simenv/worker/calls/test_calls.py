@@ -24,16 +24,14 @@ from simenv.model.calls import (
     FunctionCall,
     TranspileCall,
 )
-from simenv.model.devices import DeviceInfo, DeviceKind
-from simenv.model.views import GateInfo
+from simenv.model.views import DeviceInfo, DeviceKind, GateInfo
 from simenv.transpiler import qpy
 from simenv.wire import codec
 from simenv.wire.messages.client import STATES, AssignChunk, AssignedTask, AttemptResult
-from simenv.worker.calls import transpiling
-from simenv.worker.calls.functions import PYTHON, FunctionEngine
-from simenv.worker.calls.transpiling import TranspilerEngine
+from simenv.worker import calls
+from simenv.worker.calls import PYTHON, FunctionEngine, TranspilerEngine
 from simenv.worker.runner import Runner
-from simulators.control import RunControl
+from simulators.engine import RunControl
 from simulators.errors import Stopped
 
 TERMS = TaskOptions(outputs=(VALUE,), engine=FUNCTIONS)
@@ -111,7 +109,7 @@ def bell() -> QuantumCircuit:
 
 
 def test_transpilers_are_kept_by_device_level_and_seed(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(transpiling, "MAX_TRANSPILERS", 2)
+    monkeypatch.setattr(calls, "MAX_TRANSPILERS", 2)
     engine, control = TranspilerEngine(), RunControl()
     files = (qpy.write_qpy(bell()), qpy.write_qpy(bell()))
     answers = []
@@ -129,8 +127,8 @@ def test_transpilers_are_kept_by_device_level_and_seed(monkeypatch: pytest.Monke
 
 COUNT_THREADS = """
 import sys, psutil, cloudpickle
-from simenv.worker.calls.transpiling import TranspilerEngine
-from simulators.control import RunControl
+from simenv.worker.calls import TranspilerEngine
+from simulators.engine import RunControl
 before = psutil.Process().num_threads()
 TranspilerEngine().call(*cloudpickle.load(sys.stdin.buffer), RunControl())
 print(psutil.Process().num_threads() - before)

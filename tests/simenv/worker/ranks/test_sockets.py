@@ -6,8 +6,8 @@ import pytest
 
 from simenv.errors import NoServiceError
 from simenv.wire.keyfiles import KEYS_FORMAT
-from simenv.wire.transport.worker_endpoint import WorkerBootstrap
-from simenv.worker.ranks import sockets
+from simenv.wire.transport.tcp_client import WorkerBootstrap
+from simenv.worker import ranks
 
 
 def service(address: str) -> WorkerBootstrap:
@@ -16,7 +16,7 @@ def service(address: str) -> WorkerBootstrap:
 
 @pytest.mark.parametrize("address", ["tcp://127.0.0.1:7", "tcp://localhost:7"])
 def test_rank_listens_on_address_that_reaches_the_service(address: str) -> None:
-    assert sockets.own_address(service(address)) in ("127.0.0.1", "::1")
+    assert ranks.own_address(service(address)) in ("127.0.0.1", "::1")
 
 
 @pytest.mark.parametrize("address", ["", "tcp://no.such.host.invalid:7"])
@@ -25,4 +25,4 @@ def test_ranks_without_reachable_service_address_raise_no_service(address: str) 
         NoServiceError,
         match=r"ranks are on several nodes|cannot reach the service|no route from",
     ):
-        sockets.own_address(service(address))
+        ranks.own_address(service(address))

@@ -12,9 +12,8 @@ from hypothesis import given, settings
 from random_circuits import dynamic_circuits, unitary_circuits
 from reference import Reference, final_state
 
-from simulators.circuit import tokens as tk
+from simulators.circuit import ir
 from simulators.circuit.analysis import profiler
-from simulators.circuit.analysis.cone_size import cone_size
 from simulators.circuit.analysis.measurements import (
     LAST_USE,
     NO_OP_RESET,
@@ -22,14 +21,19 @@ from simulators.circuit.analysis.measurements import (
     TERMINAL,
     has_mid_circuit_ops,
 )
-from simulators.circuit.analysis.profiler import non_clifford_gates, profile, traits
-from simulators.circuit.analysis.qubit_order import gate_pairs
+from simulators.circuit.analysis.profiler import (
+    cone_size,
+    gate_pairs,
+    non_clifford_gates,
+    profile,
+    traits,
+)
 from simulators.circuit.gates import ANY, GATES
 from simulators.circuit.ir import Circuit
 from simulators.circuit.validation import operations
 from simulators.circuit.validation.admission import validation_error
 
-C0 = (tk.CLBIT, 0, 0)
+C0 = (ir.CLBIT, 0, 0)
 
 
 def roles(circuit: Circuit, *, keep: bool = False) -> tuple[list[int], bool]:
@@ -54,9 +58,9 @@ def test_measurements_at_end_are_terminal_and_do_not_branch() -> None:
         (lambda a: a.add("reset", [0]).add("h", [0]), ORDINARY),
         (lambda a: a.add("reset", [0]).add("measure", [0], [1]), ORDINARY),
         (lambda a: a.begin(C0).add("end"), LAST_USE),
-        (lambda a: a.begin((tk.REGISTER, 0, 2), (tk.CAST, 0, 0)).add("end"), LAST_USE),
+        (lambda a: a.begin((ir.REGISTER, 0, 2), (ir.CAST, 0, 0)).add("end"), LAST_USE),
         (lambda a: a.add("h", [1]).add("measure", [1], [0]).add("x", [1]), LAST_USE),
-        (lambda a: a.begin((tk.CLBIT, 1, 0)).add("measure", [1], [0]).add("end"), LAST_USE),
+        (lambda a: a.begin((ir.CLBIT, 1, 0)).add("measure", [1], [0]).add("end"), LAST_USE),
     ],
 )
 def test_measurement_that_affects_later_operations_is_not_terminal(add: object, role: int) -> None:
@@ -103,9 +107,9 @@ def test_profile_counts_operations_by_kind() -> None:
     arrays.add("measure", [0], [0]).begin(C0).add("x", [1]).add("end").add("measure", [1], [1])
     matrix = np.eye(4)[::-1]
     arrays.unitary(matrix, [0, 1]).unitary(matrix, [2, 1]).repeat(4)
-    arrays.begin((tk.VALUE, arrays.value(1), 0), name="while").add("end").add("end")
+    arrays.begin((ir.VALUE, arrays.value(1), 0), name="while").add("end").add("end")
     arrays.begin(C0, name="switch").add("default").add("end").variable(3)
-    arrays.begin(C0, (tk.SET_CLBIT, 1, 0), name="store")
+    arrays.begin(C0, (ir.SET_CLBIT, 1, 0), name="store")
     expected = {
         "num_qubits": 5,
         "num_clbits": 3,
@@ -127,7 +131,7 @@ def test_profile_counts_operations_by_kind() -> None:
     assert {name: result[name] for name in expected} == expected
 
 
-LOOPED = (tk.VALUE, 0, 8)
+LOOPED = (ir.VALUE, 0, 8)
 
 
 @pytest.mark.parametrize("name", ["while", "for"])
@@ -148,16 +152,16 @@ def test_loop_of_gates_does_not_branch() -> None:
     arrays.repeat(5).add("h", [0]).add("end").add("measure", [0], [0])
     assert roles(arrays.circuit()) == ([ORDINARY] * 3 + [TERMINAL], False)
     number = arrays.variable(4)
-    arrays.begin((tk.VALUE, 0, 4), (tk.SET_VARIABLE, number, 4), name="store")
+    arrays.begin((ir.VALUE, 0, 4), (ir.SET_VARIABLE, number, 4), name="store")
     assert roles(arrays.circuit()) == ([ORDINARY] * 3 + [TERMINAL, ORDINARY], False)
 
 
 @pytest.mark.parametrize(
     "tokens",
     [
-        ((tk.CLBIT, 1, 0), (tk.SET_CLBIT, 0, 0)),
-        ((tk.REGISTER, 0, 2), (tk.SET_REGISTER, 0, 2)),
-        ((tk.CLBIT, 0, 0), (tk.SET_VARIABLE, 0, 0)),
+        ((ir.CLBIT, 1, 0), (ir.SET_CLBIT, 0, 0)),
+        ((ir.REGISTER, 0, 2), (ir.SET_REGISTER, 0, 2)),
+        ((ir.CLBIT, 0, 0), (ir.SET_VARIABLE, 0, 0)),
     ],
 )
 def test_measurement_before_store_is_not_deferred_to_end(tokens: tuple) -> None:

@@ -9,17 +9,17 @@ from arrays import Arrays
 from device_models import DeviceModel
 
 from noise_models import channel as channels
+from noise_models.channel import ReadoutGroup
 from noise_models.model import LocatedChannel
-from noise_models.readout import ReadoutGroup
-from simulators.circuit import tokens as tk
-from simulators.circuit.operands import Operands
+from simulators.circuit import ir
+from simulators.circuit.ir import Operands
 from simulators.circuit.passes import attach_noise as attachment
 from simulators.circuit.passes.attach_noise import (
     NoiseAttachment,
     attach_noise,
     depends_on_params,
 )
-from simulators.circuit.passes.crosstalk import CoupledPairs, interaction_times
+from simulators.circuit.passes.noise_locations import CoupledPairs, interaction_times
 from simulators.circuit.schedule import schedule
 from simulators.errors import Unsupported
 
@@ -283,7 +283,7 @@ def test_the_time_of_a_gate_on_both_is_left_out() -> None:
 
 
 def test_inside_a_block_there_is_none() -> None:
-    circuit = both(1).add("measure", [0], [0]).begin((tk.CLBIT, 0, 0)).add("x", [1]).add("x", [0])
+    circuit = both(1).add("measure", [0], [0]).begin((ir.CLBIT, 0, 0)).add("x", [1]).add("x", [0])
     circuit.add("end").add("h", [1])
     assert [after for after, _, _ in pieces(circuit)] == [1, 2, 7]
 

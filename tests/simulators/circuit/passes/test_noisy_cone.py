@@ -4,7 +4,7 @@ import numpy as np
 from arrays import Arrays
 from device_models import DeviceModel
 
-from simulators.circuit import tokens as tk
+from simulators.circuit import ir
 from simulators.circuit.passes.attach_noise import attach_noise
 from simulators.circuit.passes.light_cone import OutputSupport, output_support
 from simulators.circuit.passes.noisy_cone import active_part
@@ -71,7 +71,7 @@ def test_all_is_kept_where_the_state_of_all_qubits_counts() -> None:
 
 
 def test_noise_in_a_block_is_kept() -> None:
-    circuit = Arrays(3, 2).add("h", [0]).add("measure", [0], [0]).begin((tk.CLBIT, 0, 0))
+    circuit = Arrays(3, 2).add("h", [0]).add("measure", [0], [0]).begin((ir.CLBIT, 0, 0))
     circuit.add("x", [1]).add("end").add("h", [2]).add("measure", [1], [1])
     noise = attach_noise(circuit.circuit(), DeviceModel(3, feed_forward_ns=100.0))
     part, rest = active_part(circuit.circuit(), noise, COUNTS)

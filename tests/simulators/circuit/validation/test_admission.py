@@ -8,9 +8,8 @@ from arrays import Arrays, from_qiskit
 from qiskit import QuantumCircuit
 from qiskit.quantum_info import random_unitary
 
-from simulators.circuit import tokens as tk
-from simulators.circuit.examples import bell, feed_forward
-from simulators.circuit.ir import Circuit, CircuitData
+from simulators.circuit import ir
+from simulators.circuit.ir import Circuit, CircuitData, bell, feed_forward
 from simulators.circuit.validation import admission
 from simulators.circuit.validation.admission import validation_error
 
@@ -28,9 +27,9 @@ def sample() -> Arrays:
     arrays.free(1)
     arrays.add("barrier", range(12)).add("mcx", range(10)).add("delay", [3], (), [100.0])
     arrays.add("measure", [0], [0]).add("reset", [0])
-    arrays.begin(*arrays.equals(1, 2**65), (tk.CLBIT, 0, 0), (tk.LOGIC_OR, 0, 0))
-    arrays.add("x", [3]).add("else").begin((tk.CLBIT, 2, 0)).add("z", [4]).add("end").add("end")
-    arrays.begin((tk.REGISTER, 0, 3), (tk.BIT_NOT, 0, 3), (tk.CAST, 0, 0)).add("end")
+    arrays.begin(*arrays.equals(1, 2**65), (ir.CLBIT, 0, 0), (ir.LOGIC_OR, 0, 0))
+    arrays.add("x", [3]).add("else").begin((ir.CLBIT, 2, 0)).add("z", [4]).add("end").add("end")
+    arrays.begin((ir.REGISTER, 0, 3), (ir.BIT_NOT, 0, 3), (ir.CAST, 0, 0)).add("end")
     return arrays.add("measure", [3], [69])
 
 
@@ -52,9 +51,9 @@ def condition(*tokens: tuple[int, int, int]) -> Circuit:
     return arrays.add("if").add("end").circuit()
 
 
-CLBIT, WIDE = (tk.CLBIT, 0, 0), (tk.REGISTER, 1, 67)
-FIVE = (tk.VALUE, 0, 3)
-END = (tk.END, 0, 0)
+CLBIT, WIDE = (ir.CLBIT, 0, 0), (ir.REGISTER, 1, 67)
+FIVE = (ir.VALUE, 0, 3)
+END = (ir.END, 0, 0)
 
 
 def test_valid_circuits_pass_validation() -> None:
@@ -176,36 +175,36 @@ def test_unmatched_blocks_are_reported(names: list[str], words: str) -> None:
         ([WIDE, END], "operation 0 (if): its expression does not yield one Bool"),
         ([CLBIT, END, CLBIT, END], "1 expressions are wanted, but there are 2"),
         ([(29, 0, 0), END], "token 29"),
-        ([(tk.VARIABLE, 2, 0), END], "operand 2"),
-        ([(tk.VARIABLE, 1, 0), END], "width 0"),
-        ([CLBIT, (tk.SET_CLBIT, 0, 0), END], "operation 0 (if): its expression does not yield"),
-        ([CLBIT, (tk.SET_CLBIT, 0, 0), CLBIT, END], "token 1 follows a store"),
-        ([CLBIT, (tk.SET_CLBIT, 70, 0), END], "operand 70"),
-        ([(tk.SET_CLBIT, 0, 0), END], "does not yield one value"),
-        ([CLBIT, (tk.SET_REGISTER, 0, 3), END], "widths differ"),
-        ([CLBIT, (tk.SET_REGISTER, 0, 2), END], "width 2"),
-        ([WIDE, (tk.SET_VARIABLE, 1, 5), END], "widths differ"),
-        ([CLBIT, (tk.SET_VARIABLE, 0, 0)], "does not end"),
+        ([(ir.VARIABLE, 2, 0), END], "operand 2"),
+        ([(ir.VARIABLE, 1, 0), END], "width 0"),
+        ([CLBIT, (ir.SET_CLBIT, 0, 0), END], "operation 0 (if): its expression does not yield"),
+        ([CLBIT, (ir.SET_CLBIT, 0, 0), CLBIT, END], "token 1 follows a store"),
+        ([CLBIT, (ir.SET_CLBIT, 70, 0), END], "operand 70"),
+        ([(ir.SET_CLBIT, 0, 0), END], "does not yield one value"),
+        ([CLBIT, (ir.SET_REGISTER, 0, 3), END], "widths differ"),
+        ([CLBIT, (ir.SET_REGISTER, 0, 2), END], "width 2"),
+        ([WIDE, (ir.SET_VARIABLE, 1, 5), END], "widths differ"),
+        ([CLBIT, (ir.SET_VARIABLE, 0, 0)], "does not end"),
         ([(-1, 0, 0), END], "token -1"),
-        ([(tk.CLBIT, 70, 0), END], "operand 70"),
-        ([(tk.CLBIT, -1, 0), END], "operand -1"),
-        ([(tk.REGISTER, 2, 67), END], "operand 2"),
-        ([(tk.REGISTER, 1, 66), END], "width 66"),
-        ([(tk.VALUE, 1, 3), END], "operand 1"),
-        ([(tk.VALUE, 0, -1), END], "width -1"),
-        ([(tk.VALUE, 0, 70000), END], "width 70000"),
-        ([(tk.LOGIC_NOT, 0, 0), END], "lacks an operand"),
-        ([CLBIT, (tk.LOGIC_AND, 0, 0), END], "lacks an operand"),
-        ([WIDE, (tk.LOGIC_NOT, 0, 0), END], "needs Bools"),
-        ([CLBIT, (tk.LOGIC_NOT, 0, 3), END], "width 3"),
-        ([CLBIT, WIDE, (tk.BIT_AND, 0, 0), END], "widths differ"),
-        ([CLBIT, WIDE, (tk.EQUAL, 0, 0), END], "widths differ"),
-        ([CLBIT, CLBIT, (tk.LESS, 0, 0), END], "needs Uints"),
-        ([CLBIT, CLBIT, (tk.ADD, 0, 0), END], "needs Uints"),
-        ([(tk.REGISTER, 0, 3), WIDE, (tk.ADD, 0, 67), END], "widths differ"),
+        ([(ir.CLBIT, 70, 0), END], "operand 70"),
+        ([(ir.CLBIT, -1, 0), END], "operand -1"),
+        ([(ir.REGISTER, 2, 67), END], "operand 2"),
+        ([(ir.REGISTER, 1, 66), END], "width 66"),
+        ([(ir.VALUE, 1, 3), END], "operand 1"),
+        ([(ir.VALUE, 0, -1), END], "width -1"),
+        ([(ir.VALUE, 0, 70000), END], "width 70000"),
+        ([(ir.LOGIC_NOT, 0, 0), END], "lacks an operand"),
+        ([CLBIT, (ir.LOGIC_AND, 0, 0), END], "lacks an operand"),
+        ([WIDE, (ir.LOGIC_NOT, 0, 0), END], "needs Bools"),
+        ([CLBIT, (ir.LOGIC_NOT, 0, 3), END], "width 3"),
+        ([CLBIT, WIDE, (ir.BIT_AND, 0, 0), END], "widths differ"),
+        ([CLBIT, WIDE, (ir.EQUAL, 0, 0), END], "widths differ"),
+        ([CLBIT, CLBIT, (ir.LESS, 0, 0), END], "needs Uints"),
+        ([CLBIT, CLBIT, (ir.ADD, 0, 0), END], "needs Uints"),
+        ([(ir.REGISTER, 0, 3), WIDE, (ir.ADD, 0, 67), END], "widths differ"),
         ([CLBIT] * 101 + [END], "more than 100 values"),
         ([FIVE] * 101 + [CLBIT, END], "more than 100 values"),
-        ([FIVE] * 101 + [(tk.ADD, 0, 3), END], "more than 100 values"),
+        ([FIVE] * 101 + [(ir.ADD, 0, 3), END], "more than 100 values"),
         ([FIVE] * 101 + [END], "operation 0 (if): its expression does not yield one Bool"),
     ],
 )  # fmt: skip
@@ -218,11 +217,11 @@ def test_invalid_condition_is_reported(tokens: list[tuple[int, int, int]], words
     [
         ("while", [WIDE], "operation 0 (while): its expression does not yield one Bool"),
         ("for", [CLBIT], "operation 0 (for): its expression is not one constant Uint"),
-        ("for", [(tk.VALUE, 0, 0)], "is not one constant Uint"),
+        ("for", [(ir.VALUE, 0, 0)], "is not one constant Uint"),
         ("for", [FIVE, FIVE], "is not one constant Uint"),
-        ("for", [(tk.REGISTER, 0, 3)], "is not one constant Uint"),
+        ("for", [(ir.REGISTER, 0, 3)], "is not one constant Uint"),
         ("switch", [FIVE, FIVE], "operation 0 (switch): its expression does not yield one value"),
-        ("switch", [CLBIT, (tk.SET_CLBIT, 0, 0)], "does not yield one value"),
+        ("switch", [CLBIT, (ir.SET_CLBIT, 0, 0)], "does not yield one value"),
         ("store", [CLBIT], "operation 0 (store): its expression stores nothing"),
     ],
 )
@@ -243,8 +242,8 @@ def test_control_flow_with_wrong_kind_of_expression_is_reported(
     ("labels", "words"),
     [
         ([CLBIT], "(case): its expression is not constants of the switch's type"),
-        ([(tk.VALUE, 0, 4)], "(case): its expression is not constants of the switch's type"),
-        ([FIVE, (tk.VALUE, 0, 0)], "expression 5: it does not yield one value"),
+        ([(ir.VALUE, 0, 4)], "(case): its expression is not constants of the switch's type"),
+        ([FIVE, (ir.VALUE, 0, 0)], "expression 5: it does not yield one value"),
     ],
 )
 def test_case_labels_that_are_not_constants_of_switch_type_are_reported(
@@ -252,8 +251,8 @@ def test_case_labels_that_are_not_constants_of_switch_type_are_reported(
 ) -> None:
     arrays = Arrays(1, 3, [("a", 3)])
     arrays.value(5)
-    arrays.begin((tk.REGISTER, 0, 3), name="switch").begin(FIVE, FIVE, name="case")
-    arrays.begin((tk.CLBIT, 0, 0), name="switch").begin((tk.VALUE, 0, 0), name="case").add("end")
+    arrays.begin((ir.REGISTER, 0, 3), name="switch").begin(FIVE, FIVE, name="case")
+    arrays.begin((ir.CLBIT, 0, 0), name="switch").begin((ir.VALUE, 0, 0), name="case").add("end")
     arrays.begin(*[FIVE] * 300, name="case")
     assert validation_error(arrays.add("default").add("end").circuit()) == ""
     arrays.ops[-2:] = []

@@ -12,13 +12,11 @@ import psutil
 import pytest
 from arrays import Arrays
 
-from simulators.circuit import tokens as tk
-from simulators.circuit.examples import bell, feed_forward
+from simulators.circuit import ir
 from simulators.circuit.gates import OTHERS
-from simulators.circuit.ir import Circuit, CircuitData
+from simulators.circuit.ir import Circuit, CircuitData, bell, feed_forward
 from simulators.circuit.validation.admission import validation_error
-from simulators.control import RunControl
-from simulators.engine import Request, RunOptions
+from simulators.engine import Request, RunControl, RunOptions
 from simulators.errors import EngineError
 from simulators.statevector.engine import StatevectorEngine
 
@@ -35,8 +33,8 @@ def plain() -> Arrays:
     arrays.free(1)
     arrays.add("barrier", range(12)).add("mcx", range(10)).add("delay", [3], (), [100.0])
     arrays.add("measure", [0], [0]).add("reset", [0])
-    arrays.begin(*arrays.equals(1, 2**65), (tk.CLBIT, 0, 0), (tk.LOGIC_OR, 0, 0))
-    arrays.add("x", [3]).add("else").begin((tk.CLBIT, 2, 0)).add("z", [4]).add("end").add("end")
+    arrays.begin(*arrays.equals(1, 2**65), (ir.CLBIT, 0, 0), (ir.LOGIC_OR, 0, 0))
+    arrays.add("x", [3]).add("else").begin((ir.CLBIT, 2, 0)).add("z", [4]).add("end").add("end")
     return arrays.add("measure", [3], [69])
 
 
@@ -46,23 +44,23 @@ def looped() -> Arrays:
     small, flag, wide = arrays.variable(4), arrays.variable(0), arrays.variable(130)
     result = arrays.value(1)
     arrays.add("h", [0]).unitary(np.eye(4)[[0, 2, 1, 3]], [0, 1]).unitary(np.eye(2)[::-1], [2])
-    arrays.begin((tk.VALUE, result, 4), (tk.SET_VARIABLE, small, 4), name="store")
+    arrays.begin((ir.VALUE, result, 4), (ir.SET_VARIABLE, small, 4), name="store")
     arrays.repeat(3).add("x", [0])
-    tokens = (tk.VARIABLE, small, 4), (tk.VALUE, result, 4), (tk.ADD, 0, 4)
-    arrays.begin(*tokens, (tk.SET_VARIABLE, small, 4), name="store").add("measure", [0], [0])
-    arrays.begin((tk.CLBIT, 0, 0)).add("break").add("else").add("continue").add("end").add("end")
-    arrays.begin((tk.VARIABLE, flag, 0), (tk.LOGIC_NOT, 0, 0), name="while")
+    tokens = (ir.VARIABLE, small, 4), (ir.VALUE, result, 4), (ir.ADD, 0, 4)
+    arrays.begin(*tokens, (ir.SET_VARIABLE, small, 4), name="store").add("measure", [0], [0])
+    arrays.begin((ir.CLBIT, 0, 0)).add("break").add("else").add("continue").add("end").add("end")
+    arrays.begin((ir.VARIABLE, flag, 0), (ir.LOGIC_NOT, 0, 0), name="while")
     arrays.add("h", [1]).add("measure", [1], [1])
-    arrays.begin((tk.CLBIT, 1, 0), (tk.SET_VARIABLE, flag, 0), name="store").add("end")
-    arrays.begin((tk.REGISTER, 0, 3), name="switch").begin((tk.VALUE, result, 3), name="case")
-    arrays.add("x", [2]).begin((tk.VALUE, result, 3), (tk.VALUE, result, 3), name="case").add(
+    arrays.begin((ir.CLBIT, 1, 0), (ir.SET_VARIABLE, flag, 0), name="store").add("end")
+    arrays.begin((ir.REGISTER, 0, 3), name="switch").begin((ir.VALUE, result, 3), name="case")
+    arrays.add("x", [2]).begin((ir.VALUE, result, 3), (ir.VALUE, result, 3), name="case").add(
         "y", [2]
     )
-    tokens = (tk.REGISTER, 0, 3), (tk.CAST, 0, 130), (tk.VALUE, result, 8), (tk.SHIFT_LEFT, 0, 130)
-    arrays.add("default").begin(*tokens, (tk.SET_VARIABLE, wide, 130), name="store").add("end")
-    tokens = (tk.VARIABLE, wide, 130), (tk.CAST, 0, 2), (tk.SET_REGISTER, 1, 2)
+    tokens = (ir.REGISTER, 0, 3), (ir.CAST, 0, 130), (ir.VALUE, result, 8), (ir.SHIFT_LEFT, 0, 130)
+    arrays.add("default").begin(*tokens, (ir.SET_VARIABLE, wide, 130), name="store").add("end")
+    tokens = (ir.VARIABLE, wide, 130), (ir.CAST, 0, 2), (ir.SET_REGISTER, 1, 2)
     arrays.begin(*tokens, name="store")
-    arrays.begin((tk.VARIABLE, flag, 0), (tk.SET_CLBIT, 2, 0), name="store")
+    arrays.begin((ir.VARIABLE, flag, 0), (ir.SET_CLBIT, 2, 0), name="store")
     return arrays.add("measure", [2], [2])
 
 

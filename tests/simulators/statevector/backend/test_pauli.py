@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 from paulis import applied
 
-from simulators.control import RunControl, ThreadPool
-from simulators.execution import pauli_sums
-from simulators.statevector.backend import pauli
+from simulators.engine import RunControl, ThreadPool
+from simulators.execution import outputs
+from simulators.statevector.backend import matrix
 from simulators.statevector.backend.local import LocalBackend
 from simulators.statevector.state import State
 
@@ -21,7 +21,7 @@ def random_state(num_qubits: int, seed: int) -> np.ndarray:
 
 def found(state: np.ndarray, labels: list[str], threads: int = 1) -> np.ndarray:
     control = RunControl()
-    strings = [pauli_sums.masks(label, len(labels[0])) for label in labels]
+    strings = [outputs.masks(label, len(labels[0])) for label in labels]
     with ThreadPool(threads, control) as thread_pool:
         return LocalBackend(thread_pool, control).expectations(State(state), strings)
 
@@ -54,5 +54,5 @@ def test_single_precision_is_summed_in_double() -> None:
 
 def test_pauli_groups_mark_those_summed_for_all_signs() -> None:
     strings = [(0, z) for z in range(8)] + [(3, z) for z in (0, 1)] + [(5, z) for z in range(16)]
-    marks = {group.x: group.all_signs for group in pauli.pauli_groups(strings)}
-    assert marks == {0: pauli.EVEN, 3: 0, 5: pauli.EVEN | pauli.ODD}
+    marks = {group.x: group.all_signs for group in matrix.pauli_groups(strings)}
+    assert marks == {0: matrix.EVEN, 3: 0, 5: matrix.EVEN | matrix.ODD}

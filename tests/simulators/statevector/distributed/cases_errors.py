@@ -26,9 +26,8 @@ from both_ways import (
 )
 
 from simulators.catalog.costs import SHARE_QUBITS, ranks_used
-from simulators.circuit.examples import bell
-from simulators.control import RunControl
-from simulators.engine import Request, RunOptions
+from simulators.circuit.ir import bell
+from simulators.engine import Request, RunControl, RunOptions
 from simulators.errors import (
     EngineError,
     OutOfMemory,

@@ -16,16 +16,13 @@ from attempts import Tired, dying
 from both_ways import DOUBLE, SINGLE, agree, alike, alone, crowded, measured, width
 
 from simulators.circuit.ir import Circuit
-from simulators.control import RunControl
-from simulators.engine import Request, RunOptions
+from simulators.engine import Request, RunControl, RunOptions
 from simulators.errors import Stopped
-from simulators.statevector import checkpoint
-from simulators.statevector import state as memory
-from simulators.statevector.distributed.error_agreement import ErrorAgreement
-from simulators.statevector.distributed.exchange import Exchange
+from simulators.statevector import checkpoint, state as memory
+from simulators.statevector.distributed.executor import ErrorAgreement, Exchange
 from simulators.statevector.engine import StatevectorEngine
 from simulators.statevector.state import State
-from simulators.statevector.tiles import driver
+from simulators.statevector.tiles import sweep_kernel
 
 
 def fourier(n: int) -> Circuit:
@@ -118,7 +115,7 @@ def case_reused_memory_does_not_affect_counts(comm: Any) -> None:
     circuits = (fourier(n), ladder(n), measured(crowded(n, 90, 8, n)), measured(idle))
     entries = []
     engine = StatevectorEngine(comm=comm)
-    for module in (memory, driver):
+    for module in (memory, sweep_kernel):
         patch.setattr(module, "room", left)
     for circuit in circuits:
         plan = engine.plan(circuit, None, DOUBLE)

@@ -12,12 +12,10 @@ from noisy import program
 from noisy_runs import device_noise, run, run_branched
 
 from simulators.catalog.costs import state_bytes
-from simulators.circuit import tokens as tk
+from simulators.circuit import ir
 from simulators.circuit.ir import Circuit
 from simulators.circuit.noise import NoiseProgram
-from simulators.control import RunControl
-from simulators.engine import PauliSum, Request, RunOptions
-from simulators.results import EngineResult
+from simulators.engine import EngineResult, PauliSum, Request, RunControl, RunOptions
 from simulators.simulate import counts_of
 from simulators.statevector.engine import StatevectorEngine
 
@@ -32,7 +30,7 @@ def _circuit(n: int, *, dynamic: bool, measured: bool = True) -> Circuit:
     for q in range(n - 1):
         arrays.add("cx", [q, q + 1])
     if dynamic:
-        arrays.add("measure", [n - 1], [n - 1]).begin((tk.CLBIT, n - 1, 0))
+        arrays.add("measure", [n - 1], [n - 1]).begin((ir.CLBIT, n - 1, 0))
         arrays.add("u", [0], (), [1.0, 0.3, 0.2]).add("reset", [n - 1]).add("end")
     for q in range(n - 1 if dynamic else n * measured):
         arrays.add("measure", [q], [q])

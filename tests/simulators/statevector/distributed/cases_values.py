@@ -24,7 +24,7 @@ from both_ways import (
 )
 
 from simulators.catalog.costs import SHARE_QUBITS
-from simulators.circuit import tokens as tk
+from simulators.circuit import ir
 from simulators.circuit.gates import ANY, GATES, unitary
 from simulators.circuit.ir import Circuit, table_of
 from simulators.engine import PauliSum, Request, RunOptions
@@ -220,7 +220,7 @@ def case_results_of_components_equal_single_rank(comm: Any) -> None:
     near(comm, circuit)
     moving = copy.deepcopy(arrays)
     for qubit in (0, 2, 3):  # of the first, the third and the last
-        moving.begin((tk.CLBIT, measured_ones.index(qubit), 0)).add("h", [qubit]).add("end")
+        moving.begin((ir.CLBIT, measured_ones.index(qubit), 0)).add("h", [qubit]).add("end")
         moving.add("measure", [qubit], [measured_ones.index(qubit)])
     equal(comm, moving.circuit(), Request(40, 4))
 
@@ -264,7 +264,7 @@ def case_equal_branch_states_of_different_layout_are_merged(comm: Any) -> None:
         arrays.add("ry", [q], (), [0.3 + q])
     for clbit in range(3):
         arrays.add("h", [0]).add("measure", [0], [clbit]).add("reset", [0])
-        arrays.begin((tk.CLBIT, clbit, 0)).add("h", [n - 1]).add("h", [n - 1]).add("end")
+        arrays.begin((ir.CLBIT, clbit, 0)).add("h", [n - 1]).add("h", [n - 1]).add("end")
     arrays.add("h", [n - 1]).add("measure", [n - 1], [3])
     result = equal(comm, arrays.circuit(), Request(64, 5))
     assert agree(comm, result is None or result.remark.startswith("2 branches"))

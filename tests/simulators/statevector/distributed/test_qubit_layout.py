@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
+from hypothesis import given, settings, strategies as st
 
 from simulators.catalog.costs import SHARE_QUBITS, ranks_used
 from simulators.statevector.distributed.qubit_layout import Layout, bits

@@ -7,21 +7,20 @@ import functools
 import numpy as np
 import plain_sweeps
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
+from hypothesis import given, settings, strategies as st
 from numpy.typing import NDArray
 
 from simulators.statevector.distributed.executor import local_table
-from simulators.statevector.distributed.qubit_layout import Layout, bits
-from simulators.statevector.distributed.remap_schedule import (
+from simulators.statevector.distributed.qubit_layout import (
     CommSchedule,
+    Layout,
     RemapStage,
     before,
+    bits,
     communication_volume,
     plan_communication,
 )
-from simulators.statevector.planning import tables as s
-from simulators.statevector.planning import tables as t
+from simulators.statevector.planning import tables as s, tables as t
 from simulators.statevector.state import BLOCK_QUBITS
 
 State = NDArray[np.complex128]

@@ -16,15 +16,12 @@ from reference import apply
 from shot_by_shot import EndlessShot, counts, draw_of
 
 from simulators.catalog import state_bytes
-from simulators.circuit import tokens as tk
+from simulators.circuit import ir
 from simulators.circuit.ir import Circuit
 from simulators.circuit.validation.admission import validation_error
-from simulators.control import RunControl, ThreadPool
-from simulators.engine import PauliSum, Request, RunOptions
+from simulators.engine import BindingResult, PauliSum, Request, RunControl, RunOptions, ThreadPool
 from simulators.errors import Stopped, TooManySteps
-from simulators.execution.rng import draw_number
-from simulators.execution.sampling import unpack
-from simulators.results import BindingResult
+from simulators.execution.sampling import draw_number, unpack
 from simulators.simulate import counts_of
 from simulators.statevector import execute as run_module
 from simulators.statevector.backend import local
@@ -80,9 +77,9 @@ def test_draw_numbers_equal_reference(passes: list[int]) -> None:
 def until_one() -> Arrays:
     """h and measure again until 1 is found; the qubit is put back by x."""
     arrays = Arrays(1, 1)
-    arrays.begin((tk.CLBIT, 0, 0), (tk.LOGIC_NOT, 0, 0), name="while")
+    arrays.begin((ir.CLBIT, 0, 0), (ir.LOGIC_NOT, 0, 0), name="while")
     arrays.add("h", [0]).add("measure", [0], [0])
-    arrays.begin((tk.CLBIT, 0, 0)).add("x", [0]).add("end")
+    arrays.begin((ir.CLBIT, 0, 0)).add("x", [0]).add("end")
     return arrays.add("end")
 
 
@@ -95,7 +92,7 @@ def test_repeat_until_success_loop_has_exact_distribution() -> None:
 
 def endless() -> Circuit:
     arrays = Arrays(2, 1)
-    truth = (tk.VALUE, arrays.value(1), 0)
+    truth = (ir.VALUE, arrays.value(1), 0)
     arrays.begin(truth, name="while").add("h", [0]).add("end").add("measure", [0], [0])
     return arrays.circuit()
 
@@ -108,7 +105,7 @@ def test_endless_loop_is_refused_at_max_steps(outputs: tuple[str, int]) -> None:
 
 def test_endless_loop_with_empty_body_is_refused_at_max_steps() -> None:
     arrays = Arrays(1, 1)
-    arrays.begin((tk.VALUE, arrays.value(1), 0), name="while").add("end").add("measure", [0], [0])
+    arrays.begin((ir.VALUE, arrays.value(1), 0), name="while").add("end").add("measure", [0], [0])
     with pytest.raises(TooManySteps):
         run(arrays.circuit(), 10, max_steps=50 * WHILE_STEPS)
 
@@ -128,10 +125,10 @@ def test_repeated_measurement_in_loop_draws_new_random_numbers() -> None:
     arrays = Arrays(1, 6)
     number, outcome = arrays.variable(6), arrays.value(1)
     arrays.repeat(6).add("h", [0]).add("measure", [0], [0])
-    tokens = (tk.VARIABLE, number, 6), (tk.VALUE, outcome, 6), (tk.SHIFT_LEFT, 0, 6)
-    tokens += (tk.CLBIT, 0, 0), (tk.CAST, 0, 6), (tk.BIT_OR, 0, 6), (tk.SET_VARIABLE, number, 6)
+    tokens = (ir.VARIABLE, number, 6), (ir.VALUE, outcome, 6), (ir.SHIFT_LEFT, 0, 6)
+    tokens += (ir.CLBIT, 0, 0), (ir.CAST, 0, 6), (ir.BIT_OR, 0, 6), (ir.SET_VARIABLE, number, 6)
     arrays.begin(*tokens, name="store").add("reset", [0]).add("end")
-    arrays.begin((tk.VARIABLE, number, 6), (tk.SET_REGISTER, 0, 6), name="store")
+    arrays.begin((ir.VARIABLE, number, 6), (ir.SET_REGISTER, 0, 6), name="store")
     result = counts_of(run(arrays.circuit(), 64_000))
     assert set(result) == set(range(64))
     assert max(abs(value - 1000) for value in result.values()) < 5 * 1000**0.5
@@ -150,18 +147,18 @@ def test_break_and_continue_affect_innermost_loop_only() -> None:
     two = arrays.value(2)
 
     def add(variable: int) -> None:
-        more = (tk.VARIABLE, variable, 4), (tk.VALUE, one, 4), (tk.ADD, 0, 4)
-        arrays.begin(*more, (tk.SET_VARIABLE, variable, 4), name="store")
+        more = (ir.VARIABLE, variable, 4), (ir.VALUE, one, 4), (ir.ADD, 0, 4)
+        arrays.begin(*more, (ir.SET_VARIABLE, variable, 4), name="store")
 
     arrays.repeat(5)
     add(outer)
     arrays.repeat(7)
-    test = (tk.VARIABLE, outer, 4), (tk.VALUE, two, 4), (tk.EQUAL, 0, 0)
+    test = (ir.VARIABLE, outer, 4), (ir.VALUE, two, 4), (ir.EQUAL, 0, 0)
     arrays.begin(*test).add("continue").add("end")
     add(inner)
     arrays.add("break").add("end").add("end")
-    arrays.begin((tk.VARIABLE, outer, 4), (tk.SET_REGISTER, 0, 4), name="store")
-    arrays.begin((tk.VARIABLE, inner, 4), (tk.SET_REGISTER, 1, 4), name="store")
+    arrays.begin((ir.VARIABLE, outer, 4), (ir.SET_REGISTER, 0, 4), name="store")
+    arrays.begin((ir.VARIABLE, inner, 4), (ir.SET_REGISTER, 1, 4), name="store")
     arrays.add("measure", [0], [7])
     assert counts_of(run(arrays.circuit(), 3)) == {5 | 4 << 4: 3}
 

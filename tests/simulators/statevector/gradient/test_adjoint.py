@@ -12,10 +12,8 @@ from reference import apply, matrix, operations
 
 from simulators.circuit.gates import ANY, GATES, Gate
 from simulators.circuit.ir import Circuit, CircuitData
-from simulators.control import RunControl
-from simulators.engine import PauliSum, Request, RunOptions
+from simulators.engine import BindingResult, PauliSum, Request, RunControl, RunOptions
 from simulators.errors import Stopped, Unsupported
-from simulators.results import BindingResult
 from simulators.simulate import simulate
 from simulators.statevector.engine import StatevectorEngine
 from simulators.statevector.gradient import adjoint

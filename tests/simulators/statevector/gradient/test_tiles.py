@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from simulators.circuit.gates import ANY, GATES
 from simulators.circuit.ir import Circuit
 from simulators.statevector.backend.gate_list import plan_gate_list
-from simulators.statevector.gradient.tiles import (
+from simulators.statevector.gradient.reverse_kernel import (
     LOW_QUBITS,
     MASK,
     ONE,

@@ -17,14 +17,11 @@ from noisy_runs import (
     run_branched,
 )
 
-from noise_models.channel import depolarizing, from_unitary, relaxation
-from noise_models.readout import Readout, ReadoutGroup
+from noise_models.channel import Readout, ReadoutGroup, depolarizing, from_unitary, relaxation
 from simulators.circuit.ir import Circuit
 from simulators.circuit.noise import NoiseProgram
-from simulators.control import RunControl
-from simulators.engine import PauliSum, Request, RunOptions
+from simulators.engine import EngineResult, PauliSum, Request, RunControl, RunOptions
 from simulators.errors import Unsupported
-from simulators.results import EngineResult
 from simulators.simulate import counts_of
 from simulators.statevector.engine import StatevectorEngine
 from simulators.trajectories.locations import locate

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from arrays import Arrays
 
-from simulators.statevector.planning import report
+from simulators.statevector.planning import planner
 from simulators.statevector.planning.planner import (
     OperationRange,
     SegmentContext,
@@ -102,14 +102,14 @@ def test_well_known_circuits_stay_within_bounds_of_sweeps_and_cost(
     build: Callable[[Arrays], None], sweeps: float, cost: float
 ) -> None:
     table = planned(build).sweeps
-    assert report.sweeps(table) < sweeps
-    assert report.cost(table) < cost
-    assert report.sweeps(planned(build, "single").sweeps) < sweeps
+    assert planner.sweeps(table) < sweeps
+    assert planner.cost(table) < cost
+    assert planner.sweeps(planned(build, "single").sweeps) < sweeps
 
 
 def test_described_sweeps_account_for_all_operations() -> None:
     table = planned(tfim).sweeps
-    result = report.describe_sweeps(table)
+    result = planner.describe_sweeps(table)
     assert len(result) == len(table.live)
     assert sum(value for each in result for _, value in each.operations) == len(table.ops)
     assert result[0].amplitudes == 1 << table.width

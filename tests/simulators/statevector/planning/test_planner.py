@@ -7,8 +7,7 @@ import plain_sweeps
 import pytest
 from arrays import Arrays
 from gate_by_gate import State, one_by_one
-from hypothesis import given, settings
-from hypothesis import strategies as st
+from hypothesis import given, settings, strategies as st
 from numpy.typing import NDArray
 from random_circuits import unitary_circuits
 from reference import apply, matrix

@@ -8,20 +8,17 @@ import msgspec
 import numpy as np
 import pytest
 from arrays import Arrays
-from hypothesis import given, settings
-from hypothesis import strategies as st
+from hypothesis import given, settings, strategies as st
 from random_circuits import unitary_circuits
 from reference import final_state
 
 from simulators.circuit.gates import ANY, GATES
 from simulators.circuit.ir import Circuit
-from simulators.control import RunControl
-from simulators.engine import PauliSum, Request, RunOptions
+from simulators.engine import BindingResult, PauliSum, Request, RunControl, RunOptions
 from simulators.errors import Stopped, Unsupported
-from simulators.results import BindingResult
 from simulators.statevector.engine import StatevectorEngine
 from simulators.statevector.small import batch
-from simulators.statevector.small.merge_rules import MIN_OPERATIONS, MIN_QUBITS, is_merged
+from simulators.statevector.small.merged_evolution import MIN_OPERATIONS, MIN_QUBITS, is_merged
 
 ENGINE, DENSE = StatevectorEngine(), StatevectorEngine(small=False)
 SEED = 2**64 - 3

@@ -10,10 +10,8 @@ from random_circuits import unitary_circuits
 
 from simulators.catalog import COUNTS_QUBITS
 from simulators.circuit.ir import Circuit
-from simulators.control import RunControl
-from simulators.engine import FastCounts, Request, RunOptions
+from simulators.engine import EngineResult, FastCounts, Request, RunControl, RunOptions
 from simulators.registry import create
-from simulators.results import EngineResult
 from simulators.statevector.engine import StatevectorEngine
 
 ENGINE = StatevectorEngine()

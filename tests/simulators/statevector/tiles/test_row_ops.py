@@ -8,9 +8,9 @@ import numba
 import numpy as np
 import pytest
 
-from simulators.compiler.arrays import aligned
+from simulators.compiler.simd import aligned
 from simulators.statevector.planning.tables import LANES
-from simulators.statevector.tiles import emitter, row_ops
+from simulators.statevector.tiles import row_ops
 
 _ROWS = 8
 
@@ -66,12 +66,12 @@ def test_amplitudes_and_norms_do_not_depend_on_the_register_width(
 ) -> None:
     names = set()
     for count in (64, 32):
-        monkeypatch.setattr(emitter, "VECTOR_BYTES", count)
+        monkeypatch.setattr(row_ops, "VECTOR_BYTES", count)
         names.add(compiled(dtype)())
     assert len(names) == 1
 
 
 def test_vector_width_follows_cpu_features() -> None:
-    assert emitter.vector_bytes({"avx2": True, "fma": True, "avx512f": True}) == 64
-    assert emitter.vector_bytes({"avx2": True, "fma": True, "avx512f": False}) == 32
-    assert emitter.vector_bytes({"neon": True}) == 32
+    assert row_ops.vector_bytes({"avx2": True, "fma": True, "avx512f": True}) == 64
+    assert row_ops.vector_bytes({"avx2": True, "fma": True, "avx512f": False}) == 32
+    assert row_ops.vector_bytes({"neon": True}) == 32

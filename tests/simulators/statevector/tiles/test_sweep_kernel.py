@@ -6,14 +6,13 @@ import numpy as np
 import pytest
 from random_sweeps import Table, agree, agree_all, random_state, state_of
 
-from simulators.control import RunControl, ThreadPool
-from simulators.engine import RunOptions
+from simulators.engine import RunControl, RunOptions, ThreadPool
 from simulators.errors import Stopped
 from simulators.statevector import state as memory
 from simulators.statevector.backend import protocol
 from simulators.statevector.backend.local import LocalBackend
 from simulators.statevector.state import BlockExecutor, State
-from simulators.statevector.tiles import driver
+from simulators.statevector.tiles import sweep_kernel
 
 
 def test_sweep_kernels_agree_with_plain_reference() -> None:
@@ -37,7 +36,7 @@ def test_stop_is_honoured_by_sweep_driver() -> None:
     with ThreadPool(2, control) as thread_pool:
         control.stop()
         with pytest.raises(Stopped):
-            driver.apply(BlockExecutor(thread_pool, control), state, plan, floats)
+            sweep_kernel.apply(BlockExecutor(thread_pool, control), state, plan, floats)
 
 
 @pytest.mark.parametrize("dtype", ["complex128", "complex64"])
@@ -91,7 +90,7 @@ def test_reused_memory_does_not_affect_new_state(
             del block
             state = State.zero(19, options)
             with ThreadPool(2, RunControl()) as thread_pool:
-                driver.apply(BlockExecutor(thread_pool, RunControl()), state, plan, floats)
+                sweep_kernel.apply(BlockExecutor(thread_pool, RunControl()), state, plan, floats)
             entries.append(state)
         np.testing.assert_array_equal(entries[0].amplitudes, entries[1].amplitudes)
         np.testing.assert_array_equal(entries[0].norms, entries[1].norms)

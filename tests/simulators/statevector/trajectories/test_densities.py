@@ -7,9 +7,9 @@ import patterned
 import pytest
 import reference
 
-from simulators.control import RunControl, ThreadPool
+from simulators.engine import RunControl, ThreadPool
 from simulators.statevector.state import BlockExecutor, State
-from simulators.statevector.trajectories.reduced_density import reduced
+from simulators.statevector.trajectories.states import reduced
 from simulators.trajectories.noise_table import operators
 
 

@@ -5,8 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from arrays import Arrays
-from hypothesis import given, settings
-from hypothesis import strategies as st
+from hypothesis import given, settings, strategies as st
 from noisy import Exact, after_gates, p_value, program
 from noisy_runs import LEAST_P, run
 from numpy.typing import NDArray
@@ -17,17 +16,19 @@ from simulators.circuit.ir import Circuit
 from simulators.circuit.noise import NoiseProgram
 from simulators.errors import BadCircuit
 from simulators.simulate import counts_of
-from simulators.statevector.noisy import plan
+from simulators.statevector import noisy
 from simulators.statevector.trajectories.pauli_frames import FrameRules, carry
 from simulators.statevector.trajectories.segments import ranges
 from simulators.trajectories import prefix_tree
-from simulators.trajectories.error_patterns import (
+from simulators.trajectories.noise_table import (
+    PAULI,
     ErrorPatterns,
+    NoiseTable,
     SortedPatterns,
+    operators,
     row_work,
     sort,
 )
-from simulators.trajectories.noise_table import PAULI, NoiseTable, operators
 
 Range = tuple[int, int, tuple[tuple[int, int], ...]]  # operations; places, with their operators
 Trace = tuple[int, tuple[Range, ...]]  # a position, and all that was done up to there
@@ -260,7 +261,7 @@ def test_carried_errors_have_the_exact_distribution(
     actual = relaxation(300, 10, 15, 0.02) if kraus else depolarizing(0.02, 1)
     noise = _noise(circuit, actual)
     output = run(circuit, noise, 100_000)
-    monkeypatch.setattr(plan, "FRAMES_FROM", 0)
+    monkeypatch.setattr(noisy, "FRAMES_FROM", 0)
     outcome = run(circuit, noise, 100_000)
     assert p_value(Exact(circuit, noise).probs, counts_of(outcome)) > LEAST_P
     patterns = [int(result.remark.split()[0]) for result in (output, outcome)]
@@ -269,11 +270,11 @@ def test_carried_errors_have_the_exact_distribution(
 
 def test_outcomes_do_not_depend_on_the_other_shots(monkeypatch: pytest.MonkeyPatch) -> None:
     """Nor on which member of a class is run."""
-    monkeypatch.setattr(plan, "FRAMES_FROM", 0)
+    monkeypatch.setattr(noisy, "FRAMES_FROM", 0)
     circuit = native(4, 3, np.random.default_rng(7))
     noise = _noise(circuit, relaxation(300, 10, 15, 0.02))
     result = run(circuit, noise, 3_000)
-    monkeypatch.setattr("simulators.trajectories.outcomes.SHOTS_AT_ONCE", 70)
+    monkeypatch.setattr("simulators.trajectories.pattern_sampling.SHOTS_AT_ONCE", 70)
     parts = run(circuit, noise, 3_000)
     assert (parts.outcomes, parts.counts) == (result.outcomes, result.counts)
 

@@ -10,20 +10,17 @@ import patterned
 import pytest
 import reference
 from arrays import Arrays
-from hypothesis import given, settings
-from hypothesis import strategies as st
+from hypothesis import given, settings, strategies as st
 from numpy.typing import NDArray
 from random_circuits import unitary_circuits
 from scipy.stats import chisquare
 
 from simulators.circuit.ir import Circuit
-from simulators.control import RunControl
-from simulators.engine import Request, RunOptions
+from simulators.engine import Request, RunControl, RunOptions
 from simulators.errors import BadCircuit, Stopped, Unsupported
 from simulators.execution.requests import bind
 from simulators.statevector.trajectories.sampler import TrajectorySampler
-from simulators.trajectories.error_patterns import ErrorPatterns
-from simulators.trajectories.noise_table import PAULI, NoiseTable, operators
+from simulators.trajectories.noise_table import PAULI, ErrorPatterns, NoiseTable, operators
 
 KEY = (7, 3)
 

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import patterned
-from hypothesis import given, settings
-from hypothesis import strategies as st
+from hypothesis import given, settings, strategies as st
 from random_circuits import unitary_circuits
 
 from simulators.circuit.ir import Circuit

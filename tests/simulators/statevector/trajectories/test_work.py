@@ -17,13 +17,12 @@ from noise_models.channel import depolarizing, relaxation
 from simulators.catalog import SMALL_QUBITS
 from simulators.circuit.ir import Circuit
 from simulators.circuit.noise import NoiseProgram
-from simulators.control import RunControl, ThreadPool
-from simulators.engine import RunOptions
+from simulators.engine import RunControl, RunOptions, ThreadPool
 from simulators.statevector.trajectories.pauli_frames import FrameRules, carry
 from simulators.statevector.trajectories.sampler import TrajectorySampler
 from simulators.statevector.trajectories.walks import LargeWalks, SmallWalks, rank_cuts
-from simulators.trajectories.error_patterns import SortedPatterns
 from simulators.trajectories.locations import NoisyCircuit, locate
+from simulators.trajectories.noise_table import SortedPatterns
 from simulators.trajectories.pattern_sampling import (
     ErrorTable,
     draw_patterns,

@@ -9,12 +9,9 @@ import numpy as np
 from arrays import Arrays
 
 from simulators.circuit.ir import Circuit
-from simulators.control import RunControl
-from simulators.engine import PauliSum, Request, RunOptions
+from simulators.engine import EngineResult, PauliSum, Request, RunControl, RunOptions
 from simulators.errors import OutOfMemory, Stopped, Unsupported
-from simulators.results import EngineResult
-from simulators.tensornetwork.contraction import contractor
-from simulators.tensornetwork.contraction import engine as contraction
+from simulators.tensornetwork.contraction import contractor, engine as contraction
 from simulators.tensornetwork.contraction.engine import ContractionEngine
 
 

@@ -8,14 +8,13 @@ from arrays import Arrays
 from numpy.typing import NDArray
 
 from simulators.circuit.ir import Circuit
+from simulators.engine import EngineResult
 from simulators.errors import OutOfMemory, Unsupported
-from simulators.results import EngineResult
 from simulators.simulate import simulate
 
 pytest.importorskip("cotengra")
 
-from simulators.tensornetwork.contraction import bit_strings, contractor
-from simulators.tensornetwork.contraction import engine as contraction
+from simulators.tensornetwork.contraction import contractor, engine, engine as contraction
 
 Bits = NDArray[np.uint8]
 
@@ -111,7 +110,7 @@ def test_strings_that_differ_in_few_qubits_are_one_contraction(
     )
     opened = amplitudes(circuit, bits)
     assert [len(output) for output in calls] == [3]
-    monkeypatch.setattr(bit_strings, "_OPEN_QUBITS", -1)
+    monkeypatch.setattr(engine, "_OPEN_QUBITS", -1)
     assert_near(opened, amplitudes(circuit, bits))
     assert calls[1:] == [(contractor.BATCH,)]
 
@@ -127,7 +126,7 @@ def test_parts_of_a_batch_and_slices_have_the_same_amplitudes(
     assert_near(sliced.amplitudes[0], whole[:4])
     monkeypatch.setattr(contractor, "_ROWS_AT_ONCE", 8)
     assert_near(amplitudes(circuit, bits), whole)
-    monkeypatch.setattr(bit_strings, "_BATCH_WIDTH", 0)  # string by string
+    monkeypatch.setattr(engine, "_BATCH_WIDTH", 0)  # string by string
     assert_near(amplitudes(circuit, bits), whole)
 
 

@@ -10,20 +10,17 @@ import pytest
 from arrays import Arrays
 
 from simulators import registry
-from simulators.circuit.analysis.interaction_width import contraction_width
+from simulators.circuit.analysis.profiler import contraction_width
 from simulators.circuit.ir import Circuit
-from simulators.control import RunControl
-from simulators.engine import PauliSum, Request, RunOptions
+from simulators.engine import BindingResult, PauliSum, Request, RunControl, RunOptions
 from simulators.errors import OutOfMemory, Stopped, Unsupported
-from simulators.results import BindingResult
 from simulators.simulate import counts_of, simulate
 
 pytest.importorskip("cotengra")
 
-from simulators.tensornetwork.contraction import contractor, path_search
-from simulators.tensornetwork.contraction import engine as contraction
-from simulators.tensornetwork.contraction.factors import fused, gate_factors, permutation
-from simulators.tensornetwork.contraction.slicing import path_sets, sliced_indices
+from simulators.tensornetwork.contraction import contractor, engine as contraction, path_search
+from simulators.tensornetwork.contraction.network import fused, gate_factors, permutation
+from simulators.tensornetwork.contraction.path_search import path_sets, sliced_indices
 
 
 @pytest.fixture

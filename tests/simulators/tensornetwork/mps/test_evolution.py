@@ -12,15 +12,12 @@ from random_circuits import QUIET, dynamic_circuits
 from simulators import registry
 from simulators.chain import right_canonical
 from simulators.chain.right_canonical import full_split, subspace_split
-from simulators.circuit import tokens as tk
-from simulators.circuit.analysis.profiler import profile
-from simulators.circuit.analysis.qubit_order import chain_order, cuthill_mckee
+from simulators.circuit import ir
+from simulators.circuit.analysis.profiler import chain_order, cuthill_mckee, profile
 from simulators.circuit.gates import FOR, STORE, SWITCH, WHILE
 from simulators.circuit.ir import Circuit
-from simulators.control import RunControl
-from simulators.engine import PauliSum, Request, RunOptions
+from simulators.engine import BindingResult, EngineResult, PauliSum, Request, RunControl, RunOptions
 from simulators.errors import Stopped, TooManyBranches, TooManySteps, TruncatedState, Unsupported
-from simulators.results import BindingResult, EngineResult
 from simulators.simulate import counts_of, simulate
 
 
@@ -198,7 +195,7 @@ def test_counts_are_equal_whatever_number_of_shots_is_drawn_at_once(
 ) -> None:
     circuit = measured(brickwork(40, 4))
     result = counts_of(simulate(circuit, shots=500, seed=3, engine="mps").row(0))
-    monkeypatch.setattr("simulators.chain.final_state._SHOTS_AT_ONCE", 77)
+    monkeypatch.setattr("simulators.chain.product_state._SHOTS_AT_ONCE", 77)
     assert counts_of(simulate(circuit, shots=500, seed=3, engine="mps").row(0)) == result
 
 
@@ -234,7 +231,7 @@ def histories(num_qubits: int) -> Circuit:
     for q in range(num_qubits):
         arrays.add("ry", [q], (), [0.9 + 0.1 * q]).add("cx", [q, (q + 1) % num_qubits])
         arrays.add("measure", [q], [q])
-        arrays.begin((tk.CLBIT, q, 0)).add("rx", [q], (), [0.3 + q])
+        arrays.begin((ir.CLBIT, q, 0)).add("rx", [q], (), [0.3 + q])
         arrays.add("else").add("ry", [(q + 1) % num_qubits], (), [0.2]).add("end")
     arrays.add("reset", [0]).add("h", [0]).add("cx", [0, 2])
     for q in range(num_qubits):
@@ -281,8 +278,8 @@ def test_wide_circuit_teleports_a_qubit_along_a_chain() -> None:
         a, b, c = 2 * hop, 2 * hop + 1, 2 * hop + 2
         arrays.add("h", [b]).add("cx", [b, c]).add("cx", [a, b]).add("h", [a])
         arrays.add("measure", [a], [a]).add("measure", [b], [b])
-        arrays.begin((tk.CLBIT, b, 0)).add("x", [c]).add("end")
-        arrays.begin((tk.CLBIT, a, 0)).add("z", [c]).add("end")
+        arrays.begin((ir.CLBIT, b, 0)).add("x", [c]).add("end")
+        arrays.begin((ir.CLBIT, a, 0)).add("z", [c]).add("end")
     last = 2 * hops
     arrays.add("ry", [last], (), [-1.1]).add("measure", [last], [last])
     counts = counts_of(simulate(arrays.circuit(), shots=20, seed=1, engine="mps").row(0))

@@ -8,11 +8,10 @@ from arrays import Arrays
 from noisy import after_gates, p_value, program
 from noisy_runs import LEAST_P, RATIOS, device_noise, layers, run
 
-from noise_models.channel import depolarizing, relaxation
-from noise_models.readout import Readout, ReadoutGroup
+from noise_models.channel import Readout, ReadoutGroup, depolarizing, relaxation
 from simulators.circuit.ir import Circuit
 from simulators.circuit.noise import NoiseProgram
-from simulators.results import EngineResult
+from simulators.engine import EngineResult
 from simulators.simulate import counts_of, simulate
 
 
@@ -78,8 +77,8 @@ def test_outcomes_are_those_of_the_statevector_engine_for_a_seed() -> None:
 def test_a_shot_does_not_depend_on_the_others(monkeypatch: pytest.MonkeyPatch) -> None:
     circuit, noise = _case(2.0, 0.0)
     result = _run(circuit, noise, 600)
-    monkeypatch.setattr("simulators.tensornetwork.mps.noisy.MOST_STATES", 1)
-    monkeypatch.setattr("simulators.trajectories.outcomes.SHOTS_AT_ONCE", 70)
+    monkeypatch.setattr("simulators.tensornetwork.mps.engine.MOST_STATES", 1)
+    monkeypatch.setattr("simulators.trajectories.pattern_sampling.SHOTS_AT_ONCE", 70)
     parted = _run(circuit, noise, 600)
     assert (result.outcomes, result.counts) == (parted.outcomes, parted.counts)
 

@@ -6,8 +6,8 @@ DEFw imports this package by its bare name, `svc_simenv_qpm`; the implementation
 
 from __future__ import annotations
 
-from simenv.frontends.qfw import plugin
-from simenv.frontends.qfw.service_classes import instance_mode
+from simenv.frontends.qfw import service
+from simenv.frontends.qfw.service import instance_mode
 
 from .svc_qpm import QPM
 
@@ -23,9 +23,9 @@ service_classes = [QPM]
 
 def initialize() -> None:
     """Start the plugin while DEFw loads; slow work is done in a thread."""
-    plugin.initialize(QPM)
+    service.initialize(QPM)
 
 
 def uninitialize() -> None:
     """End the plugin at DEFw's orderly exit."""
-    plugin.uninitialize()
+    service.uninitialize()

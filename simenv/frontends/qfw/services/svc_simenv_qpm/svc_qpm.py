@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from simenv.frontends.qfw import service_classes
+from simenv.frontends.qfw import service
 
 
-class QPM(service_classes.base()):  # type: ignore[misc]
-    """Class of the revision that this DEFw uses; see `simenv.frontends.qfw.service_classes`."""
+class QPM(service.base()):  # type: ignore[misc]
+    """Class of the revision that this DEFw uses; see `simenv.frontends.qfw.service`."""

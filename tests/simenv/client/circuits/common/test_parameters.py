@@ -12,7 +12,7 @@ from qiskit import QuantumCircuit
 from qiskit.circuit import Gate, Parameter, ParameterExpression, ParameterVector
 
 from simenv.client.circuits import PackedCircuit, load
-from simenv.client.circuits.common.parameters import chain
+from simenv.client.circuits.parameters import chain
 from simenv.errors import OptionError, ProgramError
 from simenv.model import Program
 

@@ -9,13 +9,11 @@ from pathlib import Path
 import numpy as np
 import program_judge
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
+from hypothesis import given, settings, strategies as st
 
-from simenv.client.circuits import load
-from simenv.client.circuits.common.text_checks import inspect
-from simenv.client.circuits.encode.encoder import pack
-from simenv.client.circuits.formats import qasm2, qasm2_fast
+from simenv.client.circuits import load, qasm2
+from simenv.client.circuits.encoder import pack
+from simenv.client.circuits.text_checks import inspect
 from simenv.errors import ProgramError, SimenvError
 from simenv.model import Program
 
@@ -135,7 +133,7 @@ def statements(draw: st.DrawFn) -> str:
         return draw(
             st.sampled_from(["barrier q;", "barrier q[3],q[1] , second;", "barrier second[1];"])
         )
-    name, (_, width, params) = draw(st.sampled_from(sorted(qasm2_fast._GATES.items())))
+    name, (_, width, params) = draw(st.sampled_from(sorted(qasm2._GATES.items())))
     angles = ",".join(_expression(draw(signed)) for _ in range(params))
     if kind == "wide" and width == 1:
         operands = "second"
@@ -158,7 +156,7 @@ def by_qiskit(text: str) -> Program | None:
 @settings(deadline=None)
 @given(texts)
 def test_plain_text_is_parsed_to_same_program_as_by_qiskit(text: str) -> None:
-    program = qasm2_fast.read(text)
+    program = qasm2.read(text)
     assert program is not None
     assert program.packed() == by_qiskit(text).packed()  # type: ignore[union-attr]
 
@@ -175,7 +173,7 @@ def test_altered_text_is_left_to_qiskit_or_parsed_to_same_program(
             st.sampled_from([*"09.-+*/()[],;> \n", "q", "pi", "e", "x ", "c[0]", "2"])
         )
         text = text[:place] + piece + text[place + length :]
-    program = qasm2_fast.read(text)
+    program = qasm2.read(text)
     if program is not None:
         result = by_qiskit(text)
         assert result is not None
@@ -197,20 +195,20 @@ def test_altered_text_is_left_to_qiskit_or_parsed_to_same_program(
 )  # fmt: skip
 def test_invalid_text_is_left_to_qiskit_which_refuses_it(text: str) -> None:
     assert by_qiskit(QELIB + text) is None
-    assert qasm2_fast.read(QELIB + text) is None
+    assert qasm2.read(QELIB + text) is None
 
 
 @pytest.mark.parametrize(
-    "name", [*sorted(qasm2_fast._RESERVED), "iswap", "ecr", "dcx", "r", "u4", "mcx", "bit"]
+    "name", [*sorted(qasm2._RESERVED), "iswap", "ecr", "dcx", "r", "u4", "mcx", "bit"]
 )
 def test_register_with_reserved_or_gate_name_is_parsed_as_by_qiskit(name: str) -> None:
     text = f"{QELIB}qreg {name}[2];\nx {name}[1];"
-    program, result = qasm2_fast.read(text), by_qiskit(text)
+    program, result = qasm2.read(text), by_qiskit(text)
     assert program is None or (result is not None and program.packed() == result.packed())
 
 
 def test_text_with_too_many_operands_is_left_to_qiskit() -> None:
-    assert qasm2_fast.read(f"{QELIB}qreg q[60000];\n{'h q;' * 30_000}") is None
+    assert qasm2.read(f"{QELIB}qreg q[60000];\n{'h q;' * 30_000}") is None
 
 
 def test_plain_text_is_loaded_without_importing_qiskit_and_numpy() -> None:

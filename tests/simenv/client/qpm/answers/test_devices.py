@@ -13,9 +13,9 @@ from machines import ideal, noisy
 from qiskit.providers.fake_provider import GenericBackendV2
 from qiskit.transpiler import Target
 
-from simenv.client.qpm.answers import devices, envelopes, snapshots
-from simenv.client.qpm.answers.snapshots import DeviceSnapshot
-from simenv.client.qpm.runtime.circuit_run import CircuitRun
+from simenv.client.qpm import devices, status
+from simenv.client.qpm.circuit_run import CircuitRun
+from simenv.client.qpm.devices import DeviceSnapshot
 from simenv.model import (
     GateInfo,
     HeldCapacity,
@@ -26,9 +26,8 @@ from simenv.model import (
     TaskInfo,
     TaskState,
 )
-from simenv.model.devices import UNKNOWN, DeviceInfo, DeviceKind, OperationInfo, QubitInfo
-from simenv.qpm.envelopes import plain
-from simenv.qpm.states import Lifecycle
+from simenv.model.views import UNKNOWN, DeviceInfo, DeviceKind, OperationInfo, QubitInfo
+from simenv.qpm.envelopes import Lifecycle, plain
 from simenv.worker.hardware import device_info
 from simulators import registry
 from simulators.engine import EngineContext
@@ -186,8 +185,8 @@ def info(state: TaskState, worker: str = "") -> TaskInfo:
 def test_circuit_of_two_tasks_has_state_of_unfinished_task(ended: TaskState) -> None:
     run = CircuitRun("cid", 7, 100, 1.0)
     for infos in ([info(ended), info(TaskState.QUEUED)], [info(TaskState.QUEUED), info(ended)]):
-        assert envelopes.current_status(run, infos).lifecycle_state is Lifecycle.QUEUED
-    result = envelopes.current_status(run, [info(ended), info(TaskState.RUNNING, "main-0")])
+        assert status.current_status(run, infos).lifecycle_state is Lifecycle.QUEUED
+    result = status.current_status(run, [info(ended), info(TaskState.RUNNING, "main-0")])
     assert result.lifecycle_state is Lifecycle.SUBMITTED
     assert result.provider_handle == "main-0"
 
@@ -213,7 +212,7 @@ SEEN = DeviceSnapshot(
 
 
 def test_known_wait_and_start_are_estimated() -> None:
-    metrics = snapshots.queue(SEEN)
+    metrics = devices.queue(SEEN)
     assert (metrics.wait_estimate.available, metrics.wait_estimate.estimated_ns) == (
         True,
         7_000_000,
@@ -225,13 +224,13 @@ def test_known_wait_and_start_are_estimated() -> None:
 
 def test_unknown_wait_is_unavailable_with_reason() -> None:
     lost = msgspec.structs.replace(SEEN, target=msgspec.structs.replace(TARGET, wait_ns=-1))
-    for estimate in (snapshots.wait(lost), snapshots.start(lost)):
+    for estimate in (devices.wait(lost), devices.start(lost)):
         assert (estimate.available, estimate.estimated_ns) == (False, None)
         assert estimate.reason == "telemetry-unavailable"
 
 
 def test_held_in_flight_and_available_capacity_are_counted_apart() -> None:
-    snapshot = snapshots.capacity(SEEN, "s")
+    snapshot = devices.capacity(SEEN, "s")
     held, flying = snapshot.held_capacity, snapshot.in_flight_capacity
     assert (held.qtask_count, held.estimated_ns, held.baseline_units, held.credits) == (
         3, 9_000, 6, 6,
@@ -253,5 +252,5 @@ def test_device_that_starts_no_tasks_is_not_available() -> None:
     assert SEEN.is_available
     assert not msgspec.structs.replace(SEEN, begins=False).is_available
     paused = msgspec.structs.replace(TARGET, state="paused")
-    assert not snapshots.begins(TARGET, paused)
+    assert not devices.begins(TARGET, paused)
     assert not msgspec.structs.replace(SEEN, pools=POOLS[1:]).is_available

@@ -8,7 +8,7 @@ from live import Live
 
 import simenv
 from simenv.client.qpm.provider import QPM
-from simenv.qpm.errors import ExecutionError, NotReadyError, QPMError
+from simenv.qpm.contract import ExecutionError, NotReadyError, QPMError
 
 STATUS = {
     "state", "initialized", "ready", "accepting_requests", "provider_ready", "active_task_count",
@@ -87,10 +87,10 @@ def test_graceful_shutdown_keeps_accepted_circuits_and_refuses_new_ones(
 
 
 def test_unreachable_service_is_not_ready_and_calls_raise_not_ready_error(live: Live) -> None:
-    from simenv.client.connection import liveness
+    from simenv.client.connection import channel
 
     with live.client() as client, pytest.MonkeyPatch.context() as patience:
-        patience.setattr(liveness, "LOST_S", 0.3)
+        patience.setattr(channel, "LOST_S", 0.3)
         qpm = client.qpm
         live.down()
         status = qpm.is_ready()

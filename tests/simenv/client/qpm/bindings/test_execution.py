@@ -25,7 +25,7 @@ from qiskit import QuantumCircuit, qasm2, qpy
 import simenv
 from simenv.client.circuits import load
 from simenv.client.qpm.provider import QPM
-from simenv.qpm.errors import ExecutionError
+from simenv.qpm.contract import ExecutionError
 
 CASES = {"num_qubits": 2, "num_shots": 200}
 

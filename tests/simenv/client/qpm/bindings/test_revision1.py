@@ -7,14 +7,12 @@ from types import SimpleNamespace
 import pytest
 from hosts import BAD, Endpoint, info, until
 
-from simenv.client.qpm.bindings.revision1 import SingleQPM
-from simenv.client.qpm.provider import QPM
-from simenv.client.qpm.runtime import identity
-from simenv.client.qpm.runtime.completion_queues import CompletionRetention, RetiredCircuit
-from simenv.frontends.qfw import sessions
+from simenv.client.qpm import identity
+from simenv.client.qpm.completion_queues import CompletionRetention, RetiredCircuit
+from simenv.client.qpm.provider import QPM, SingleQPM
+from simenv.frontends.qfw import service
 from simenv.model import ServiceInfo
-from simenv.qpm.errors import ExecutionError, InProgressError
-from simenv.qpm.service import QPMCapability, QPMType
+from simenv.qpm.contract import ExecutionError, InProgressError, QPMCapability, QPMType
 
 
 @pytest.fixture
@@ -105,13 +103,13 @@ def test_ready_check_queries_service_at_most_once_per_interval(
 def test_idle_session_ends_when_all_completions_were_read(
     qpm: QPM, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    outcome = sessions.Sessions(SimpleNamespace(wait=lambda _: qpm))  # type: ignore[arg-type]
+    outcome = service.Sessions(SimpleNamespace(wait=lambda _: qpm))  # type: ignore[arg-type]
     session = outcome.open()
     first = session.qpm()
     cid = first.async_run(info())
     until(lambda: first._registry.is_idle or first._registry.look())
-    monkeypatch.setattr(sessions, "IDLE_S", 0.0)
-    monkeypatch.setattr(sessions, "SWEEP_S", 0.0)
+    monkeypatch.setattr(service, "IDLE_S", 0.0)
+    monkeypatch.setattr(service, "SWEEP_S", 0.0)
     outcome.sweep()
     assert session.qpm() is first, "a record waits to be read"
     assert first.read_cq(cid)["cid"] == cid
@@ -122,8 +120,8 @@ def test_idle_session_ends_when_all_completions_were_read(
 def test_idle_session_is_kept_for_open_and_evicted_circuits(
     qpm: QPM, busy: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(sessions, "IDLE_S", 0.0)
-    session = sessions.QfwSession(SimpleNamespace(wait=lambda _: qpm))  # type: ignore[arg-type]
+    monkeypatch.setattr(service, "IDLE_S", 0.0)
+    session = service.QfwSession(SimpleNamespace(wait=lambda _: qpm))  # type: ignore[arg-type]
     first = session.qpm()
     cid = first.async_run(info())
     session.expire()

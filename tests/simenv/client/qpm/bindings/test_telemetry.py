@@ -8,11 +8,10 @@ import pytest
 from hosts import completion, info, running
 
 import simenv
-from simenv.client.qpm.bindings.telemetry import TelemetryBinding
 from simenv.client.qpm.provider import QPM
-from simenv.model.devices import DeviceKind
-from simenv.qpm.bindings import EXTENSIONS, REVISION2
-from simenv.qpm.errors import UnknownObjectError
+from simenv.client.qpm.telemetry import TelemetryBinding
+from simenv.model.views import DeviceKind
+from simenv.qpm.contract import EXTENSIONS, REVISION2, UnknownObjectError
 
 BLOCK = {"qtask_count", "estimated_ns", "baseline_units", "credits", "rate_units"}
 

@@ -1,1 +1,0 @@
-"""One mpirun for each worker: Open MPI, MPICH and Intel MPI."""

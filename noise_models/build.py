@@ -1,0 +1,571 @@
+"""Noise models from calibration snapshots."""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import itertools
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Sequence
+from typing import Any, ClassVar
+
+import msgspec
+import numpy as np
+from numpy.typing import NDArray
+
+from noise_models import channel as noise_models_channel
+from noise_models.calibration import GateCalibration
+from noise_models.model import LocatedChannel, NoiseOptions
+from noise_models.snapshot import CalibrationSnapshot, QubitCalibration, ZZCoupling
+from noise_models.strict_json import NoiseError
+
+# Channels of one calibrated gate: coherent over-rotation, depolarizing rest, relaxation.
+#
+# The three act in this order. Their composition has the measured average gate infidelity e: F(R D
+# V) = (1 - p) F(R V) + p / d for a depolarizing parameter p, so p = (F(R V) - (1 - e)) / (F(R V) -
+# 1 / d). Where R V alone has an infidelity of e or more, p is 0 and the infidelity stays above e.
+# (Horodecki et al., quant-ph/9807091; Qiskit Aer's device models.)
+
+_X, _Y, _Z = 1, 2, 3
+# Generators of one-qubit gates: Pauli numbers; X for all others.
+_AXES = {
+    "y": (_Y,), "ry": (_Y,), "sy": (_Y,), "sydg": (_Y,), "h": (_X, _Z),
+    "z": (_Z,), "rz": (_Z,), "p": (_Z,), "u1": (_Z,),
+    "s": (_Z,), "sdg": (_Z,), "t": (_Z,), "tdg": (_Z,),
+}  # fmt: skip
+# Generators of two-qubit gates: numbers 4 * second + first; ZZ for all others.
+_ZX, _XX, _YY, _ZZ = 4 * _X + _Z, 4 * _X + _X, 4 * _Y + _Y, 4 * _Z + _Z
+_PAIRS = {
+    "cx": (_ZX,), "ecr": (_ZX,), "rzx": (_ZX,), "ch": (_ZX,), "cy": (4 * _Y + _Z,),
+    "rxx": (_XX,), "ms": (_XX,), "xx": (_XX,), "ryy": (_YY,),
+    "iswap": (_XX, _YY), "xx_plus_yy": (_XX, _YY), "siswap": (_XX, _YY),
+}  # fmt: skip
+
+
+@functools.lru_cache(maxsize=256)
+def _generator(name: str, num_qubits: int) -> NDArray[np.complex128]:
+    """Return the Hermitian generator H of a gate's rotation, with tr H^2 = 2^n."""
+    indices = _AXES.get(name, (_X,)) if num_qubits == 1 else _PAIRS.get(name, (_ZZ,))
+    result = sum(noise_models_channel.paulis(num_qubits)[number] for number in indices)
+    return np.asarray(result / math.sqrt(len(indices)))
+
+
+def over_rotation(name: str, num_qubits: int, angle_rad: float) -> noise_models_channel.Channel:
+    """Return the channel of exp(-i angle H / 2) for the generator H of a gate's rotation.
+
+    For cx and ecr, control (Z) is the first and drive (X) the second qubit. The axis is X (one
+    qubit) or ZZ (two qubits) if it depends on the gate's parameters.
+    """
+    values, vectors = np.linalg.eigh(_generator(name, num_qubits))
+    phases = np.exp(-0.5j * angle_rad * values)
+    return noise_models_channel.from_unitary((vectors * phases) @ vectors.conj().T)
+
+
+def coherent_error(
+    gate: GateCalibration, num_qubits: int, factor: float = 1.0
+) -> noise_models_channel.Channel | None:
+    """Return the over-rotation and then the other rotations of a gate, all angles multiplied by
+    `factor`; None: no coherent error."""
+    result: noise_models_channel.Channel | None = None
+    if gate.over_rotation_rad and factor:
+        result = over_rotation(gate.name, num_qubits, gate.over_rotation_rad * factor)
+    for each in gate.rotations if factor else ():
+        built = pauli_rotation(each.pauli, each.angle_rad * factor)
+        result = built if result is None else result.then(built)
+    return result
+
+
+def pauli_rotation(name: str, angle_rad: float) -> noise_models_channel.Channel:
+    """Return the channel of exp(-i angle P / 2); the first letter of the Pauli acts on the first
+    qubit."""
+    size = len(name)
+    half = 0.5 * angle_rad
+    pauli = noise_models_channel.paulis(size)[noise_models_channel.pauli_number(name)]
+    matrix = math.cos(half) * np.eye(1 << size) - 1j * math.sin(half) * pauli
+    return noise_models_channel.from_unitary(matrix)
+
+
+def depolarizing_rest(error: float, infidelity: float, num_qubits: int) -> float:
+    """Return the depolarizing parameter p that raises an infidelity to the measured error.
+
+    p is 0 if the infidelity is not below the error. The error is limited to d / (d + 1), the
+    infidelity of the lowest possible average fidelity.
+    """
+    side = 1 << num_qubits
+    error = min(error, side / (side + 1))
+    if error <= infidelity:
+        return 0.0
+    parameter = side * (error - infidelity) / (side * (1.0 - infidelity) - 1.0)
+    return min(parameter, largest_parameter(num_qubits))
+
+
+def largest_parameter(num_qubits: int) -> float:
+    """Return the largest depolarizing parameter of a completely positive map: 4^n / (4^n - 1)."""
+    size = 1 << 2 * num_qubits
+    return size / (size - 1)
+
+
+def depolarize(parameter: float, num_qubits: int) -> noise_models_channel.Channel | None:
+    """Return the depolarizing channel, its parameter limited to the largest one; None for 0."""
+    if parameter <= 0.0:
+        return None
+    return noise_models_channel.depolarizing(
+        min(parameter, largest_parameter(num_qubits)), num_qubits
+    )
+
+
+# Noise model of a calibration snapshot.
+
+_MOST_CROSSTALK = 4096  # cached channels, one for each pair and duration: 2 KiB each
+_Gates = dict[tuple[str, tuple[int, ...]], GateCalibration]
+
+
+class DocumentModel(ABC):
+    """Model of a document under noise options; see `NoiseModel` for the methods.
+
+    Each channel is computed at its first use and cached.
+    """
+
+    VERSION: ClassVar[bytes]  # version of the construction, part of every digest
+
+    def __init__(self, document: Any, options: NoiseOptions, relaxes: Iterable[bool]) -> None:
+        """Set the common values. `document`: snapshot, or document of channels; `relaxes`: whether
+        a qubit relaxes during idle time, for each."""
+        self.options = options
+        self.num_qubits = document.num_qubits
+        self.dt_ns = document.dt_ns
+        self.feed_forward_ns = document.feed_forward_ns
+        self._document = document
+        self._after: dict[tuple[str, tuple[int, ...]], tuple[LocatedChannel, ...]] = {}
+        self._idle: dict[tuple[int, float], noise_models_channel.Channel | None] = {}
+        self._crosstalk: dict[tuple[int, int, float], noise_models_channel.Channel] = {}
+        factor = options.factor("gate.crosstalk") if options.idle else 0.0
+        self._zz_khz = {
+            pair: rate * factor
+            for pair, rate in document.acting_zz_khz.items()
+            if rate * factor != 0.0
+        }
+        self.crosstalk_pairs = tuple(sorted(self._zz_khz))
+        waits = any(relaxes) and options.factor("qubit.idle") > 0.0
+        # True if a qubit relaxes, or interacts with a neighbour, during idle time.
+        self.has_idle_noise = options.idle and (waits or bool(self.crosstalk_pairs))
+
+    @functools.cached_property
+    def digest(self) -> bytes:
+        """SHA-256 of the document, the options and the version of the construction."""
+        options = msgspec.json.encode(self.options.wire())
+        return hashlib.sha256(self.VERSION + self._document.digest + options).digest()
+
+    def after_gate(self, name: str, qubits: tuple[int, ...]) -> tuple[LocatedChannel, ...]:
+        """Return the channels after a gate on these qubits, in the order they act."""
+        key = (name, qubits)
+        result = self._after.get(key)
+        if result is None:
+            result = self._after[key] = self._compute(name, qubits)
+        return result
+
+    def idle(self, qubit: int, duration_ns: float) -> noise_models_channel.Channel | None:
+        """Return the relaxation of an idle qubit; None: no noise."""
+        key = (qubit, duration_ns)
+        if key not in self._idle:
+            scaled_ns = duration_ns * self.options.factor("qubit.idle")
+            self._idle[key] = self._relax(qubit, scaled_ns)
+        return self._idle[key]
+
+    def crosstalk(
+        self, pair: tuple[int, int], duration_ns: float
+    ) -> noise_models_channel.Channel | None:
+        """Return the channel of diag(1, 1, 1, exp(-2 pi i rate t)).
+
+        This is the ZZ interaction in the frame in which a qubit's frequency is its frequency with
+        all neighbours in |0>.
+        """
+        key = (*pair, duration_ns)
+        result = self._crosstalk.get(key)
+        if result is None:
+            angle = 2e-6 * math.pi * self._zz_khz.get(pair, 0.0) * duration_ns
+            if angle == 0.0:
+                return None
+            if len(self._crosstalk) >= _MOST_CROSSTALK:
+                self._crosstalk.clear()
+            result = self._crosstalk[key] = noise_models_channel.controlled_phase(-angle)
+        return result
+
+    def readout(self) -> noise_models_channel.Readout | None:
+        """Return the confusion of all qubits, and of each group with correlations."""
+        return self._cached_readout
+
+    @functools.cached_property
+    def _cached_readout(self) -> noise_models_channel.Readout | None:
+        return self._compute_readout()
+
+    @abstractmethod
+    def _compute(self, name: str, qubits: tuple[int, ...]) -> tuple[LocatedChannel, ...]: ...
+
+    @abstractmethod
+    def _relax(self, qubit: int, duration_ns: float) -> noise_models_channel.Channel | None: ...
+
+    @abstractmethod
+    def _compute_readout(self) -> noise_models_channel.Readout | None: ...
+
+
+class DeviceModel(DocumentModel):
+    """Noise of a device by the recipe `simenv`; see `NoiseModel` for the methods."""
+
+    VERSION = b"simenv noise 2"
+
+    def __init__(self, snapshot: CalibrationSnapshot, options: NoiseOptions) -> None:
+        super().__init__(snapshot, options, map(_relaxes, snapshot.qubits))
+        self.snapshot = snapshot
+        missing = snapshot.num_qubits - len(snapshot.qubits)
+        self._qubits = snapshot.qubits + (QubitCalibration(),) * missing
+        self._gates: _Gates = {(gate.name, gate.qubits): gate for gate in snapshot.gates}
+
+    def preparation(self, qubit: int) -> noise_models_channel.Channel | None:
+        """Return an X error with the probability of |1> at the start of a circuit.
+
+        The probability is the thermal population if no preparation error was measured.
+        """
+        return _flip(self.preparation_error(qubit) * self.options.factor("qubit.preparation"))
+
+    def preparation_error(self, qubit: int) -> float:
+        """Return the probability of |1> at the start, before the factor of `qubit.preparation`."""
+        calibration = self._qubits[qubit]
+        if calibration.preparation_error is not None:
+            return calibration.preparation_error
+        return self._excited(calibration)
+
+    def after_reset(self, qubit: int) -> noise_models_channel.Channel | None:
+        """Return an X error with the probability of |1> after a reset."""
+        error = self._qubits[qubit].reset_error or 0.0
+        return _flip(error * self.options.factor("qubit.reset"))
+
+    def duration_ns(self, name: str, qubits: tuple[int, ...]) -> float:
+        """Return the calibrated duration of a gate, `measure` or `reset`."""
+        gate = self.calibration(name, qubits)
+        if gate is not None and gate.duration_ns is not None:
+            return gate.duration_ns
+        if name == "measure":
+            return self._qubits[qubits[0]].readout_ns or 0.0
+        if name == "reset":
+            return self._qubits[qubits[0]].reset_ns or 0.0
+        return 0.0
+
+    def calibration(self, name: str, qubits: tuple[int, ...]) -> GateCalibration | None:
+        """Return a gate's calibration: of these qubits, of their reverse, or of the gate on all
+        qubits."""
+        gates = self._gates
+        return gates.get((name, qubits)) or gates.get((name, qubits[::-1])) or gates.get((name, ()))
+
+    def _compute(self, name: str, qubits: tuple[int, ...]) -> tuple[LocatedChannel, ...]:
+        """Return the composition of over-rotation, depolarizing rest and relaxation of a gate."""
+        gate = self.calibration(name, qubits)
+        if gate is None or len(qubits) > 2 or name in ("measure", "reset", "delay"):
+            return ()
+        if gate.qubits == qubits[::-1] != qubits:
+            built = self._gate_channel(gate, gate.qubits)
+            return located(qubits, None if built is None else built.reversed())
+        return located(qubits, self._gate_channel(gate, qubits))
+
+    def _gate_channel(
+        self, gate: GateCalibration, qubits: tuple[int, ...]
+    ) -> noise_models_channel.Channel | None:
+        """Compose the channel of a gate.
+
+        The depolarizing rest follows from the measured values; the factors then scale each part.
+        """
+        size, factor = len(qubits), self.options.factor
+        duration = gate.duration_ns or 0.0
+        coherent, full = self._measured(gate, qubits)
+        rest = _rest(gate, size, product(coherent, full))
+        scale = factor("gate.coherent")
+        if scale != 1.0:
+            coherent = coherent_error(gate, size, scale)
+        scale = factor("qubit.relaxation")
+        if scale != 1.0:
+            full = self._relax_all(qubits, duration * scale)
+        depolarizing = depolarize(rest * factor("gate.depolarizing"), size)
+        return product(coherent, depolarizing, full)
+
+    def rest(self, gate: GateCalibration, qubits: tuple[int, ...]) -> float:
+        """Return the depolarizing parameter of the rest of a gate's measured error.
+
+        The rest is the error that coherent error and relaxation do not explain, before the factor
+        of `gate.depolarizing`.
+        """
+        return _rest(gate, len(qubits), product(*self._measured(gate, qubits)))
+
+    def infidelity(self, gate: GateCalibration, qubits: tuple[int, ...]) -> float:
+        """Return the average gate infidelity of a gate's coherent error and relaxation, before
+        factors."""
+        other = product(*self._measured(gate, qubits))
+        return 0.0 if other is None else other.infidelity
+
+    def _measured(
+        self, gate: GateCalibration, qubits: tuple[int, ...]
+    ) -> tuple[noise_models_channel.Channel | None, noise_models_channel.Channel | None]:
+        """Return the coherent error and the relaxation of a gate from the measured values (no
+        factors)."""
+        coherent = coherent_error(gate, len(qubits))
+        return coherent, self._relax_all(qubits, gate.duration_ns or 0.0)
+
+    def _relax_all(
+        self, qubits: tuple[int, ...], duration_ns: float
+    ) -> noise_models_channel.Channel | None:
+        """Return the relaxation of all qubits of a gate; None: no relaxation."""
+        results = [self._relax(qubit, duration_ns) for qubit in qubits]
+        if all(each is None for each in results):
+            return None
+        built = [
+            each if each is not None else noise_models_channel.Channel(np.eye(4))
+            for each in results
+        ]
+        return built[0] if len(built) == 1 else noise_models_channel.tensor(built[0], built[1])
+
+    def _relax(self, qubit: int, duration_ns: float) -> noise_models_channel.Channel | None:
+        calibration = self._qubits[qubit]
+        if duration_ns <= 0.0 or not _relaxes(calibration):
+            return None
+        t1_us = calibration.t1_us or math.inf
+        t2_us = min(calibration.t2_us or math.inf, 2.0 * t1_us)
+        return noise_models_channel.relaxation(
+            duration_ns, t1_us, t2_us, self._excited(calibration)
+        )
+
+    def _excited(self, calibration: QubitCalibration) -> float:
+        return min((calibration.excited or 0.0) * self.options.factor("qubit.thermal"), 1.0)
+
+    def _compute_readout(self) -> noise_models_channel.Readout | None:
+        pairs = [qubit.confusion or (0.0, 0.0) for qubit in self._qubits]
+        measured = np.array(pairs, np.float64).reshape(-1, 2)
+        together = [
+            (group.qubits, np.array(group.confusion, np.float64))
+            for group in self.snapshot.correlated_readout
+        ]
+        return scaled_readout(measured, together, self.options)
+
+
+def _relaxes(calibration: QubitCalibration) -> bool:
+    return calibration.t1_us is not None or calibration.t2_us is not None
+
+
+def _rest(gate: GateCalibration, size: int, other: noise_models_channel.Channel | None) -> float:
+    """Return the depolarizing parameter of a gate's error without its `other` part."""
+    infidelity = 0.0 if other is None else other.infidelity
+    return depolarizing_rest(gate.error or 0.0, infidelity, size)
+
+
+def located(
+    qubits: tuple[int, ...], channel: noise_models_channel.Channel | None
+) -> tuple[LocatedChannel, ...]:
+    if channel is None or channel.is_identity:
+        return ()
+    return (LocatedChannel(qubits, channel),)
+
+
+def product(*channels: noise_models_channel.Channel | None) -> noise_models_channel.Channel | None:
+    """Compose channels in the given order; None is the identity."""
+    result: noise_models_channel.Channel | None = None
+    for each in channels:
+        if each is not None:
+            result = each if result is None else result.then(each)
+    return result
+
+
+def _flip(probability: float) -> noise_models_channel.Channel | None:
+    if probability <= 0.0:
+        return None
+    flip = min(probability, 1.0)
+    return noise_models_channel.from_paulis(np.array([1.0 - flip, flip, 0.0, 0.0]))
+
+
+def _independent(flips: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return the confusion matrix of qubits that are read independently; the first one is bit 0."""
+    result = np.ones((1, 1))
+    for p01, p10 in flips:
+        result = np.kron(np.array([[1.0 - p01, p10], [p01, 1.0 - p10]]), result)
+    return result
+
+
+def scaled_readout(
+    measured: NDArray[np.float64],
+    together: Sequence[tuple[tuple[int, ...], NDArray[np.float64]]],
+    options: NoiseOptions,
+) -> noise_models_channel.Readout | None:
+    """Build the readout from measured flips and groups, with the factors of the options.
+
+    `measured`: p01 and p10, [qubits, 2]. `together`: (qubit numbers, confusion) of each group. A
+    factor of `qubit.correlated_readout` below 1 mixes the confusion of a group with that of
+    independent qubits.
+    """
+    factor = options.factor("qubit.readout")
+    share = min(options.factor("qubit.correlated_readout"), 1.0)
+    flips = np.minimum(measured * factor, 1.0)
+    groups = []
+    for qubits, confusion in together if share > 0.0 and factor > 0.0 else ():
+        apart = _independent(measured[list(qubits)])
+        mixed = scaled_confusion(share * confusion + (1.0 - share) * apart, factor)
+        groups.append(noise_models_channel.ReadoutGroup(qubits, mixed))
+    result = noise_models_channel.Readout(flips[:, 0].copy(), flips[:, 1].copy(), tuple(groups))
+    return None if result.is_exact else result
+
+
+def scaled_confusion(confusion: NDArray[np.float64], factor: float) -> NDArray[np.float64]:
+    """Return 1 + factor (C - 1), with the sum of the wrong outcomes of each column limited to 1."""
+    wrong = confusion * factor
+    np.fill_diagonal(wrong, 0.0)
+    total = wrong.sum(axis=0)
+    wrong /= np.maximum(total, 1.0)
+    np.fill_diagonal(wrong, 1.0 - wrong.sum(axis=0))
+    return wrong
+
+
+# Noise model of Qiskit Aer's `NoiseModel.from_backend`, value by value (qiskit-aer 0.18).
+#
+# The recipe has depolarizing noise and then relaxation after every gate, and readout errors. It has
+# no coherent errors, crosstalk, thermal population, preparation errors or reset errors. A reset
+# relaxes its qubit for its duration. A calibrated gate with its qubits in another order has no
+# noise. Idle noise is that of Aer's RelaxationNoisePass on the delays of a scheduled circuit.
+
+
+class AerModel(DeviceModel):
+    """Noise of a device by the recipes `aer` and `aer-properties`.
+
+    Recipe `aer` reads 0 and 1 wrongly with the same probability `readout_error`, as `from_backend`
+    does; `aer-properties` has p01 and p10, as `from_backend_properties` does.
+    """
+
+    def __init__(self, snapshot: CalibrationSnapshot, options: NoiseOptions) -> None:
+        super().__init__(reduced(snapshot, symmetric=options.recipe == "aer"), options)
+
+    def after_reset(self, qubit: int) -> noise_models_channel.Channel | None:
+        """Relaxation over the duration of the reset."""
+        duration = self.duration_ns("reset", (qubit,))
+        return self._relax(qubit, duration * self.options.factor("qubit.relaxation"))
+
+    def calibration(self, name: str, qubits: tuple[int, ...]) -> GateCalibration | None:
+        """Return the calibration of the gate on these qubits, or else of the gate on all qubits."""
+        return self._gates.get((name, qubits)) or self._gates.get((name, ()))
+
+
+def reduced(snapshot: CalibrationSnapshot, *, symmetric: bool) -> CalibrationSnapshot:
+    """Remove the values that Aer does not read from a snapshot. `symmetric`: 0 and 1 are read
+    wrongly with the same probability."""
+    change = msgspec.structs.replace
+    return change(
+        snapshot,
+        qubits=tuple(_qubit(qubit, symmetric) for qubit in snapshot.qubits),
+        gates=tuple(
+            change(gate, over_rotation_rad=None, rotations=())
+            if gate.over_rotation_rad is not None or gate.rotations
+            else gate
+            for gate in snapshot.gates
+        ),
+        zz=(),
+        correlated_readout=(),
+    )
+
+
+def _qubit(qubit: QubitCalibration, symmetric: bool) -> QubitCalibration:
+    p01, p10, mean = qubit.p01, qubit.p10, qubit.readout_error
+    if symmetric:
+        if mean is None and qubit.confusion is not None:
+            mean = sum(qubit.confusion) / 2.0
+        p01 = p10 = mean
+    return msgspec.structs.replace(
+        qubit, p01=p01, p10=p10, excited=None, preparation_error=None, reset_error=None
+    )
+
+
+_DEFAULT = NoiseOptions()
+# Components and values that Aer's recipe lacks.
+NOT_AER = (
+    "gate.coherent",
+    "gate.crosstalk",
+    "gate.over_rotation_rad",
+    "gate.zz_khz",
+    "gate.zz_strength",
+    "qubit.correlated_readout",
+    "qubit.excited",
+    "qubit.preparation",
+    "qubit.preparation_error",
+    "qubit.reset",
+    "qubit.reset_error",
+    "qubit.thermal",
+)
+
+
+def build(snapshot: CalibrationSnapshot, options: NoiseOptions = _DEFAULT) -> DeviceModel:
+    """Build the noise model of a snapshot. Raises NoiseError for options that the recipe cannot
+    apply.
+
+    Recipe `simenv` uses every component that the snapshot has. Recipes `aer` and `aer-properties`
+    follow Qiskit Aer's device model.
+    """
+    if options.values:
+        snapshot = _replaced(snapshot, dict(options.values))
+    if options.recipe == "simenv":
+        return DeviceModel(snapshot, options)
+    for name, _ in (*options.factors, *options.values):
+        if name in NOT_AER:
+            raise NoiseError(
+                f"noise option {name} with the recipe {options.recipe}",
+                hint="Aer's device model has no such component; use the recipe simenv",
+            )
+    return AerModel(snapshot, options)
+
+
+def _replaced(snapshot: CalibrationSnapshot, values: dict[str, float]) -> CalibrationSnapshot:
+    """Return the snapshot with the given values set for all qubits, gates or pairs."""
+    change = msgspec.structs.replace
+    of_qubits = {
+        name.removeprefix("qubit."): value
+        for name, value in values.items()
+        if name.startswith("qubit.")
+    }
+    qubits = snapshot.qubits or (QubitCalibration(),) * snapshot.num_qubits
+    result = change(snapshot, qubits=tuple(change(qubit, **of_qubits) for qubit in qubits))
+    if "gate.zz_khz" in values:
+        result = change(result, zz=_coupled(snapshot, values["gate.zz_khz"]), zz_strength=1.0)
+    if "gate.zz_strength" in values:
+        result = change(result, zz_strength=values["gate.zz_strength"])
+    of_gates = {name: value for name, value in values.items() if name in _OF_GATES}
+    if of_gates:
+        sizes = {gate.name: gate.num_qubits for gate in snapshot.native_gates}
+        gates = tuple(_replaced_gate(gate, sizes, of_gates) for gate in snapshot.gates)
+        if all(new is old for new, old in zip(gates, snapshot.gates, strict=True)):
+            raise NoiseError(
+                f"noise option {min(of_gates)}: device {snapshot.name} has no such gate with noise",
+                hint="leave it out, or use a custom noise model",
+            )
+        result = change(result, gates=gates)
+    return result
+
+
+_OF_GATES = ("gate.error_1q", "gate.error_2q", "gate.over_rotation_rad")
+
+
+def _coupled(snapshot: CalibrationSnapshot, rate_khz: float) -> tuple[ZZCoupling, ...]:
+    """Return the same ZZ interaction for every coupled pair."""
+    pairs = {(min(pair), max(pair)) for pair in snapshot.coupling}
+    if snapshot.all_to_all:
+        pairs |= set(itertools.combinations(range(snapshot.num_qubits), 2))
+    return tuple(ZZCoupling(pair, rate_khz) for pair in sorted(pairs))
+
+
+def _replaced_gate(
+    gate: GateCalibration, sizes: dict[str, int], values: dict[str, float]
+) -> GateCalibration:
+    if not gate.error and not gate.duration_ns:
+        return gate  # a virtual gate (change of frame): no noise
+    size = len(gate.qubits) or sizes.get(gate.name, 0)
+    changes = {
+        field: values[name]
+        for field, name in (
+            ("error", f"gate.error_{size}q"),
+            ("over_rotation_rad", "gate.over_rotation_rad"),
+        )
+        if name in values
+    }
+    return msgspec.structs.replace(gate, **changes) if changes else gate

@@ -1,0 +1,206 @@
+"""Drift of a device: the calibration snapshot that gives its noise at each time.
+
+Either dated snapshots are replayed (`Replay`), or the values of one snapshot follow a seeded random
+walk (`RandomWalk`). Both are pure functions of the device's time in seconds. Reason: frequencies of
+outcomes on hardware are over-dispersed compared with shot noise (arXiv 2407.03970).
+"""
+
+from __future__ import annotations
+
+import math
+from bisect import bisect_right
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from functools import lru_cache
+from itertools import pairwise
+from typing import Protocol
+
+import msgspec
+import numpy as np
+from numpy.typing import NDArray
+
+from noise_models.calibration import CalibrationSnapshot, GateCalibration, QubitCalibration
+from noise_models.strict_json import SnapshotError
+
+__all__ = [
+    "Drift",
+    "RandomWalk",
+    "Replay",
+    "moment_s",
+]
+
+# Replay of dated calibration snapshots of one device.
+
+
+def moment_s(text: str) -> float:
+    """Return the seconds since 1970 of an ISO 8601 time; UTC without a zone. Raises ValueError."""
+    result = datetime.fromisoformat(text)
+    return (result if result.tzinfo else result.replace(tzinfo=UTC)).timestamp()
+
+
+class Replay:
+    """Replay of dated snapshots: each is in force from its `calibrated` time to that of the
+    next."""
+
+    def __init__(self, snapshots: Sequence[CalibrationSnapshot]) -> None:
+        """Sort the snapshots, given in any order, by date.
+
+        Raises SnapshotError for no snapshot, for one without a date, for two with the same date,
+        and for devices of different sizes.
+        """
+        if not snapshots:
+            raise SnapshotError("calibrated", "no dated snapshots", hint="one or more files")
+        dated = []
+        for each in snapshots:
+            try:
+                dated.append((moment_s(each.calibrated), each))
+            except ValueError:
+                raise SnapshotError(
+                    "calibrated",
+                    f"snapshot {each.name} has no date",
+                    hint="calibrated: an ISO 8601 time",
+                ) from None
+        dated.sort(key=lambda pair: pair[0])
+        for (first_s, first), (second_s, second) in pairwise(dated):
+            if first_s == second_s:
+                raise SnapshotError("calibrated", f"two snapshots of {second.calibrated}")
+            if first.num_qubits != second.num_qubits:
+                raise SnapshotError(
+                    "num_qubits",
+                    f"{first.num_qubits} on {first.calibrated}, {second.num_qubits} on"
+                    f" {second.calibrated}",
+                    hint="snapshots of one device",
+                )
+        self._times_s = [time_s for time_s, _ in dated]
+        self._snapshots = [each for _, each in dated]
+
+    @property
+    def origin_s(self) -> float:
+        """Date of the first snapshot."""
+        return self._times_s[0]
+
+    def step(self, device_s: float) -> int:
+        """Return the number of the snapshot in force at a time."""
+        return max(0, bisect_right(self._times_s, device_s) - 1)
+
+    def begin_s(self, step: int) -> float:
+        """Return the date of a snapshot; infinite beyond the last one."""
+        return self._times_s[step] if step < len(self._times_s) else math.inf
+
+    def snapshot(self, step: int) -> CalibrationSnapshot:
+        """Return the snapshot with this number."""
+        return self._snapshots[step]
+
+
+# Random walk of a device's noise around one calibration snapshot.
+#
+# The logarithm of each value's factor is a stationary autoregressive process of order 1 (the
+# Ornstein-Uhlenbeck process at equal intervals),
+#
+#     x_k = a x_{k-1} + sqrt(1 - a^2) s n_k,   n_k ~ N(0, 1)
+#
+# with standard deviation s. It is computed as a sum over the last TERMS draws, so that each step
+# follows from the seed and its number alone: step k is the same after a restart.
+
+CORRELATION = 0.8  # correlation a of neighbouring steps
+TERMS = 64  # 0.8^64 is below 1e-6
+_MOST = 0.5  # largest value of a drifted error or probability
+_TIMES = ("t1_us", "t2_us")
+_ERRORS = ("p01", "p10", "readout_error", "excited", "reset_error", "preparation_error")
+
+
+class RandomWalk:
+    """Random walk of the relaxation times and errors of `base`.
+
+    Durations, gates and couplings do not drift. An error of 1, which marks a gate that does not
+    work, stays 1.
+    """
+
+    def __init__(self, base: CalibrationSnapshot, seed: int, every_s: float, spread: float) -> None:
+        """Start a walk at `base`.
+
+        `every_s`: the device's time between two steps. `spread`: s, the relative standard deviation
+        of each value. Raises ValueError.
+        """
+        if seed < 0 or not (0 < every_s < math.inf) or not 0 <= spread <= 2:
+            raise ValueError(f"random walk: seed={seed}, every_s={every_s}, spread={spread}")
+        self._base, self._seed = base, seed
+        self._every_s, self._spread = every_s, spread
+        try:
+            self.origin_s = moment_s(base.calibrated)
+        except ValueError:
+            self.origin_s = 0.0
+        self._draws = lru_cache(2 * TERMS)(self._draw)
+
+    def step(self, device_s: float) -> int:
+        """Return the number of steps taken until a time."""
+        return max(0, math.floor((device_s - self.origin_s) / self._every_s))
+
+    def begin_s(self, step: int) -> float:
+        """Return the time of a step."""
+        return self.origin_s + step * self._every_s
+
+    def snapshot(self, step: int) -> CalibrationSnapshot:
+        """Return the snapshot after a step; step 0 is `base`."""
+        if step == 0:
+            return self._base
+        factors = iter(np.exp(self._spread * self._logarithm(step)).tolist())
+        qubits = tuple(_drifted(qubit, factors) for qubit in self._base.qubits)
+        gates = tuple(_gate(gate, next(factors)) for gate in self._base.gates)
+        return msgspec.structs.replace(self._base, qubits=qubits, gates=gates)
+
+    def _logarithm(self, step: int) -> NDArray[np.float64]:
+        """Return x_k of every value, in units of s; 0 at step 0."""
+        result = np.zeros(self._size)
+        for age in range(min(step, TERMS)):
+            result += CORRELATION**age * self._draws(step - age)
+        return result * math.sqrt(1.0 - CORRELATION**2)
+
+    @property
+    def _size(self) -> int:
+        of_qubit = len(_TIMES) + len(_ERRORS)
+        return of_qubit * len(self._base.qubits) + len(self._base.gates)
+
+    def _draw(self, step: int) -> NDArray[np.float64]:
+        return np.random.default_rng([self._seed, step]).standard_normal(self._size)
+
+
+def _drifted(qubit: QubitCalibration, factors: object) -> QubitCalibration:
+    changes: dict[str, float] = {}
+    for name in (*_TIMES, *_ERRORS):
+        factor = next(factors)  # type: ignore[call-overload]
+        value = getattr(qubit, name)
+        if value is not None:
+            drifted = value * factor
+            changes[name] = drifted if name in _TIMES else _limited(value, drifted)
+    return msgspec.structs.replace(qubit, **changes)
+
+
+def _gate(gate: GateCalibration, factor: float) -> GateCalibration:
+    if gate.error is None or gate.error >= 1.0:
+        return gate
+    return msgspec.structs.replace(gate, error=_limited(gate.error, gate.error * factor))
+
+
+def _limited(value: float, drifted: float) -> float:
+    return min(drifted, max(value, _MOST))
+
+
+class Drift(Protocol):
+    """Sequence of snapshots, each in force until the next one.
+
+    Times are the device's, in seconds since 1970.
+    """
+
+    @property
+    def origin_s(self) -> float:
+        """Start time of snapshot 0."""
+
+    def step(self, device_s: float) -> int:
+        """Return the number of the snapshot in force at a time; 0 also before `origin_s`."""
+
+    def begin_s(self, step: int) -> float:
+        """Return the start time of a snapshot; infinite for a number beyond the last one."""
+
+    def snapshot(self, step: int) -> CalibrationSnapshot:
+        """Return the snapshot with this number."""

@@ -1,0 +1,298 @@
+"""Builder of a snapshot: each value is set once, with its place in the source."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Mapping
+from typing import Any
+
+from noise_models import calibration
+from noise_models.importers import reading
+from noise_models.snapshot import MAX_QUBITS, check, clamps
+from noise_models.strict_json import SnapshotError, short_repr
+
+
+class SnapshotBuilder:
+    """Builder of the snapshot of one device. Raises SnapshotError with the place in the source."""
+
+    def __init__(self, source_format: str, num_qubits: int, field: str) -> None:
+        if not 1 <= num_qubits <= MAX_QUBITS:
+            raise SnapshotError(
+                field, f"{short_repr(num_qubits)} qubits", hint=f"1 to {MAX_QUBITS} are supported"
+            )
+        self.source_format = source_format
+        self.num_qubits = num_qubits
+        self.recorder = reading.Recorder()
+        self.values: dict[str, Any] = {}  # fields of the snapshot
+        self.natives: dict[str, calibration.NativeGate] = {}
+        self.coupling: dict[tuple[int, int], None] = {}
+        self._qubits: list[dict[str, float]] = [{} for _ in range(num_qubits)]
+        self._gates: dict[tuple[str, tuple[int, ...]], dict[str, float]] = {}
+        self._zz: dict[tuple[int, int], float] = {}
+        self._dates: dict[str, str] = {}
+        self._gate_dates: dict[tuple[str, tuple[int, ...]], dict[str, str]] = {}
+
+    def set_qubit(self, qubit: int, name: str, value: float, field: str) -> None:
+        """Set a value of one qubit. Raises SnapshotError if it was set before."""
+        self.check_qubits((qubit,), field)
+        if name in self._qubits[qubit]:
+            raise SnapshotError(
+                field, f"{name} of qubit {qubit} a second time", hint="remove one of the two"
+            )
+        self._qubits[qubit][name] = value
+        self.recorder.used(field, f"qubits[*].{name}")
+
+    def has_qubit(self, qubit: int, name: str) -> bool:
+        """Return whether this value of a qubit was set."""
+        return name in self._qubits[qubit]
+
+    def add_gate(self, name: str, qubits: tuple[int, ...], field: str) -> None:
+        """Add a gate on these qubits, () for all. Raises SnapshotError if it was added before."""
+        self.check_qubits(qubits, field)
+        if (name, qubits) in self._gates:
+            raise SnapshotError(
+                field,
+                f"{short_repr(name)} on {list(qubits)} a second time",
+                hint="remove one of the two",
+            )
+        self._gates[name, qubits] = {}
+
+    def set_gate(
+        self, name: str, qubits: tuple[int, ...], key: str, value: float, field: str
+    ) -> None:
+        """Set a value of a gate, and add the gate if it is new. Raises SnapshotError if it was set
+        before."""
+        if (name, qubits) not in self._gates:
+            self.add_gate(name, qubits, field)
+        values = self._gates[name, qubits]
+        if key in values:
+            raise SnapshotError(
+                field,
+                f"{key} of {short_repr(name)} on {list(qubits)} a second time",
+                hint="remove one of the two",
+            )
+        values[key] = value
+        self.recorder.used(field, f"gates[*].{key}")
+
+    def gate_value(self, name: str, qubits: tuple[int, ...], key: str) -> float | None:
+        """Return a value of a gate; None: it was not set."""
+        return self._gates.get((name, qubits), {}).get(key)
+
+    def replace_error(self, name: str, qubits: tuple[int, ...], error: float) -> None:
+        """Set the error of a gate, which may have one already."""
+        self._gates.setdefault((name, qubits), {})["error"] = error
+
+    @property
+    def gate_keys(self) -> tuple[tuple[str, tuple[int, ...]], ...]:
+        """(name, qubits) of all gates added so far."""
+        return tuple(self._gates)
+
+    def set_zz(self, pair: tuple[int, int], rate_khz: float, field: str) -> None:
+        """Set the static ZZ rate of two qubits. Raises SnapshotError if it was set before."""
+        self.check_qubits(pair, field)
+        ordered = (min(pair), max(pair))
+        if ordered in self._zz:
+            raise SnapshotError(field, f"ZZ of {list(pair)} a second time")
+        self._zz[ordered] = rate_khz
+        self.recorder.used(field, "zz[*].rate_khz")
+
+    def couple(self, pair: tuple[int, int], field: str) -> None:
+        """Add a coupled pair in the direction of its gates."""
+        self.check_qubits(pair, field)
+        self.coupling[pair] = None
+
+    def couple_pairs(self, pairs: object, field: str, *, directed: bool = True) -> None:
+        """Add a list of coupled pairs, as the source has it. Raises SnapshotError."""
+        for place, pair in reading.items(pairs, field):
+            ends = [reading.qubit_index(each, at) for at, each in reading.items(pair, place)]
+            if len(ends) != 2:
+                raise SnapshotError(place, f"{len(ends)} qubits", hint="a pair")
+            for first, second in (ends,) if directed else (ends, ends[::-1]):
+                self.couple((first, second), place)
+            self.recorder.used(place, "coupling[*]")
+
+    def couple_gates(self) -> None:
+        """Couple the pairs of all two-qubit gates."""
+        for gate, qubits in self._gates:
+            if len(qubits) == 2:
+                self.couple((qubits[0], qubits[1]), gate)
+
+    def copy(
+        self,
+        value: object,
+        target: str,
+        field: str,
+        read: Callable[[object, str], object] = reading.text,
+    ) -> None:
+        """Store a value of the source in a field of the snapshot, unless the source lacks it."""
+        if value is not None and value != "":
+            self.values[target] = read(value, field)
+            self.recorder.used(field, target)
+
+    def ignore_others(
+        self, document: Mapping[str, Any], known: Collection[str], prefix: str = ""
+    ) -> None:
+        """Report the keys of an object that are not known."""
+        for key in sorted(document.keys() - set(known)):
+            self.recorder.ignored(f"{prefix}{short_repr(key)[1:-1]}", "not used by the noise model")
+
+    def add_native(self, name: str, num_qubits: int, num_params: int | None, field: str) -> None:
+        """Add a native gate; `num_params` None: the number of parameters of Qiskit's gate."""
+        if num_params is None:
+            shape = reading.SHAPES.get(name)
+            num_params = shape[1] if shape is not None and shape[0] == num_qubits else 0
+            if shape is None:
+                self.recorder.defaulted(
+                    f"native_gates.{name}.num_params", "0: the gate is not one of Qiskit's"
+                )
+        if name in self.natives:
+            raise SnapshotError(field, f"the native gate {short_repr(name)} a second time")
+        self.natives[name] = calibration.NativeGate(name, num_qubits, num_params)
+
+    def date_qubit(self, qubit: int, name: str, when: str) -> None:
+        """Set the date of a qubit's value."""
+        self._dates[f"qubits[{qubit}].{name}"] = when
+
+    def date_gate(self, name: str, qubits: tuple[int, ...], key: str, when: str) -> None:
+        """Set the date of a gate's value."""
+        self._gate_dates.setdefault((name, qubits), {})[key] = when
+
+    def check_qubits(self, qubits: tuple[int, ...], field: str) -> None:
+        """Raise SnapshotError where a qubit is out of range or given twice."""
+        for qubit in qubits:
+            if not 0 <= qubit < self.num_qubits:
+                raise SnapshotError(
+                    field,
+                    f"qubit {short_repr(qubit)} is out of range",
+                    hint=f"0 to {self.num_qubits - 1}",
+                )
+        if len(set(qubits)) < len(qubits):
+            raise SnapshotError(field, f"a qubit twice in {list(qubits)}")
+
+    def finish(
+        self, name: str, digest: str
+    ) -> tuple[calibration.CalibrationSnapshot, reading.ImportReport]:
+        """Build and check the snapshot, and return it with the report. Raises SnapshotError."""
+        if not name:
+            name = self.source_format
+            self.recorder.defaulted("name", name)
+        self._complete_natives()
+        self._mirror()
+        gates = [
+            calibration.GateCalibration(gate, qubits, **values)  # type: ignore[arg-type]
+            for (gate, qubits), values in self._gates.items()
+        ]
+        measured = any(self._qubits)
+        self._default_fields(measured)
+        result = calibration.CalibrationSnapshot(
+            name=name,
+            num_qubits=self.num_qubits,
+            native_gates=tuple(self.natives.values()),
+            coupling=() if self.values.get("all_to_all") else tuple(self.coupling),
+            qubits=tuple(calibration.QubitCalibration(**each) for each in self._qubits)
+            if measured
+            else (),
+            gates=tuple(gates),
+            zz=tuple(calibration.ZZCoupling(pair, rate) for pair, rate in self._zz.items()),
+            dates=self._all_dates(),
+            source_format=self.source_format,
+            source_digest=digest,
+            **self.values,
+        )
+        check(result)
+        for field, note in clamps(result):
+            self.recorder.clamped(field, note)
+        return result, self.recorder.report(self.source_format)
+
+    def _complete_natives(self) -> None:
+        """Make all measured gates native if the source has no list of native gates."""
+        if self.natives:
+            return
+        for gate, qubits in self._gates:
+            if gate not in self.natives:
+                arity = len(qubits) or reading.SHAPES.get(gate, (1, 0))[0]
+                self.add_native(gate, arity, None, gate)
+        self.recorder.defaulted("native_gates", "the gates that have calibration data")
+        self.add_frame_change()
+
+    def add_frame_change(self) -> None:
+        """Add rz to native gates with sx or x, which are calibrated without it."""
+        if "rz" not in self.natives and not {"sx", "x"}.isdisjoint(self.natives):
+            self.add_native("rz", 1, 1, "rz")
+            self.recorder.defaulted("native_gates[*]", "rz: a frame change without error and time")
+
+    def _mirror(self) -> None:
+        """Copy each symmetric gate that has one order of its qubits to the other order."""
+        for gate, qubits in self.gate_keys:
+            if (
+                gate in reading.SYMMETRIC
+                and len(qubits) == 2
+                and (gate, qubits[::-1]) not in self._gates
+            ):
+                self._gates[gate, qubits[::-1]] = dict(self._gates[gate, qubits])
+                if gate in self.natives and (qubits[0], qubits[1]) in self.coupling:
+                    self.coupling[qubits[1], qubits[0]] = None
+                self.recorder.defaulted(
+                    "gates[0]", f"{gate} with its qubits exchanged: the same values"
+                )
+
+    def _default_fields(self, measured: bool) -> None:
+        """Report each field that the source lacks, with the default that replaces it."""
+        said = self.recorder.defaulted
+        for field, note in _UNKNOWN.items():
+            if not self.values.get(field):
+                said(field, note)
+        if not measured:
+            said("qubits", "nothing was measured: no relaxation and no readout error")
+            return
+        for name, note in _QUBIT_UNKNOWN.items():
+            for values in self._qubits:
+                if name not in values and not (name in _READOUT and "readout_error" in values):
+                    said(f"qubits[0].{name}", note)
+                elif name in _READOUT and name not in values:
+                    said(f"qubits[0].{name}", "readout_error: p01 = p10")
+        for gate in self.natives:
+            for (other, _), values in self._gates.items():
+                if other == gate:
+                    for key in ("error", "duration_ns"):
+                        if key not in values:
+                            said(f"gates[0].{key}", f"0 for {gate}: not measured")
+            if not any(other == gate for other, _ in self._gates):
+                said("gates", f"{gate} has neither error nor duration")
+
+    def _all_dates(self) -> dict[str, str]:
+        """Return the dates that differ from the snapshot's; one for a gate if all its values
+        agree."""
+        calibrated = self.values.get("calibrated", "")
+        entries = {field: when for field, when in self._dates.items() if when != calibrated}
+        for index, key in enumerate(self._gates):
+            dates = self._gate_dates.get(key, {})
+            if len(set(dates.values())) == 1:
+                dates = {"": next(iter(dates.values()))}
+            for name, when in dates.items():
+                if when != calibrated:
+                    entries[f"gates[{index}]" + (f".{name}" if name else "")] = when
+        return entries
+
+
+_READOUT = ("p01", "p10")
+_UNKNOWN = {
+    "calibrated": "not known",
+    "dt_ns": "0: delays in dt are refused",
+    "max_shots": "0: no limit of shots",
+    "technology": "not known",
+    "dynamic": "false: measurements stand at the end of a circuit",
+    "feed_forward_ns": "0",
+    "rep_delay_ns": "the reset of the qubits, or a value of the technology",
+    "overhead_ns": "0",
+}
+_QUBIT_UNKNOWN = {
+    "t1_us": "no relaxation",
+    "t2_us": "no dephasing",
+    "p01": "0: no readout error",
+    "p10": "0: no readout error",
+    "readout_ns": "0",
+    "excited": "0: ground state in equilibrium",
+    "reset_error": "0",
+    "reset_ns": "0",
+    "preparation_error": "0",
+}

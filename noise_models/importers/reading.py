@@ -1,0 +1,359 @@
+"""Shared parts of the importers: files, strict values, the builder of the snapshot, the report."""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import io
+import math
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import msgspec
+
+from noise_models import strict_json
+from noise_models.strict_json import SnapshotError, short_repr
+
+# Files of one import, parsed as JSON or as a table.
+
+MAX_FILES = 16
+MAX_COLUMNS = 1_000
+MAX_ROWS = 100_000
+
+
+@dataclass(frozen=True, slots=True)
+class CsvTable:
+    """Rows of a CSV file; column names have no spaces at their ends."""
+
+    columns: tuple[str, ...]
+    rows: tuple[dict[str, str], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """Parsed files of one import, by name."""
+
+    documents: dict[str, Any]  # JSON
+    tables: dict[str, CsvTable]  # CSV
+    digest: str  # SHA-256 of names and contents, hexadecimal
+
+    def objects(self) -> list[tuple[str, dict[str, Any]]]:
+        """Return (file name, value) of each document that is a JSON object."""
+        return [(name, value) for name, value in self.documents.items() if isinstance(value, dict)]
+
+    def only_object(self, message: str, hint: str = "") -> dict[str, Any]:
+        """Return the JSON object of an import of one file. Raises SnapshotError with the message
+        if there are other files."""
+        documents = self.objects()
+        if len(documents) != 1 or self.tables:
+            raise SnapshotError("files", message, hint=hint)
+        return documents[0][1]
+
+
+def parse(files: Mapping[str, bytes]) -> Source:
+    """Parse files. Raises SnapshotError, whose field is the name of the file."""
+    if not files:
+        raise SnapshotError("files", "no file", hint="give at least one file")
+    if len(files) > MAX_FILES:
+        raise SnapshotError("files", f"{len(files)} files", hint=f"at most {MAX_FILES}")
+    documents: dict[str, Any] = {}
+    tables: dict[str, CsvTable] = {}
+    digest = hashlib.sha256()
+    for name, data in sorted(files.items()):
+        digest.update(hashlib.sha256(data).digest())
+        start = data.removeprefix(b"\xef\xbb\xbf").lstrip()[:1]
+        if start in (b"{", b"["):
+            documents[name] = strict_json.parse(data, name)
+        else:
+            tables[name] = _table(data, name)
+    return Source(documents, tables, digest.hexdigest())
+
+
+def _table(data: bytes, name: str) -> CsvTable:
+    if len(data) > strict_json.MAX_BYTES:
+        raise SnapshotError(name, f"{len(data)} bytes", hint=f"at most {strict_json.MAX_BYTES}")
+    try:
+        text = data.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise SnapshotError(name, f"byte {error.start} is not UTF-8") from None
+    try:
+        rows = list(csv.reader(io.StringIO(text), strict=True))
+    except csv.Error as error:
+        raise SnapshotError(name, f"neither JSON nor CSV: {error}"[:200]) from None
+    rows = [row for row in rows if any(cell.strip() for cell in row)]
+    if not rows:
+        raise SnapshotError(name, "empty", hint="give a JSON or CSV file")
+    if len(rows) > MAX_ROWS or len(rows[0]) > MAX_COLUMNS:
+        raise SnapshotError(
+            name,
+            f"{len(rows)} rows of {len(rows[0])} columns",
+            hint=f"at most {MAX_ROWS} and {MAX_COLUMNS}",
+        )
+    columns = tuple(" ".join(cell.split()) for cell in rows[0])
+    named = [column for column in columns if column]
+    if len(set(named)) < len(named):
+        raise SnapshotError(f"{name}: header", "a column has the same name as another one")
+    results = []
+    for number, row in enumerate(rows[1:], start=2):
+        if len(row) > len(columns):
+            raise SnapshotError(
+                f"{name}: row {number}", f"{len(row)} cells in {len(columns)} columns"
+            )
+        results.append(dict(zip(columns, (cell.strip() for cell in row), strict=False)))
+    return CsvTable(columns, tuple(results))
+
+
+# Strict conversion of values in calibration files: each error names its place in the source.
+
+NS_PER_UNIT = {  # "\u00b5" is the micro sign, "\u03bc" the Greek letter
+    "s": 1e9,
+    "ms": 1e6,
+    "us": 1e3,
+    "\u00b5s": 1e3,
+    "\u03bcs": 1e3,
+    "ns": 1.0,
+    "ps": 1e-3,
+}
+GHZ_PER_UNIT = {"hz": 1e-9, "khz": 1e-6, "mhz": 1e-3, "ghz": 1.0}
+_MAX_TEXT = 10_000
+
+
+def key_text(key: str) -> str:
+    """Return a key from outside as part of the name of a place: printable ASCII, cut to 40
+    characters."""
+    return ascii(key)[1:-1][:40]
+
+
+def mapping(value: object, field: str) -> dict[str, Any]:
+    """Return a JSON object. Raises SnapshotError."""
+    if not isinstance(value, dict):
+        raise SnapshotError(field, f"{short_repr(value)} is not an object")
+    return value
+
+
+def items(value: object, field: str) -> Iterator[tuple[str, Any]]:
+    """Return the entries of a JSON array with the place of each. Raises SnapshotError."""
+    if not isinstance(value, list):
+        raise SnapshotError(field, f"{short_repr(value)} is not a list")
+    return ((f"{field}[{index}]", each) for index, each in enumerate(value))
+
+
+def text(value: object, field: str) -> str:
+    """Return a string. Raises SnapshotError."""
+    if not isinstance(value, str) or len(value) > _MAX_TEXT:
+        raise SnapshotError(field, f"{short_repr(value)} is not a text")
+    return value
+
+
+def number(value: object, field: str) -> float:
+    """Return a finite number. Raises SnapshotError."""
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise SnapshotError(field, f"{short_repr(value)} is not a number")
+    try:
+        result = float(value)
+    except OverflowError:
+        result = math.inf
+    if not math.isfinite(result):
+        raise SnapshotError(field, f"{short_repr(value)} is not a finite number")
+    return result
+
+
+def integer(value: object, field: str) -> int:
+    """Return a whole number of at most 64 bits. Raises SnapshotError."""
+    if isinstance(value, float) and value.is_integer():
+        value = int(value)
+    if isinstance(value, bool) or not isinstance(value, int) or abs(value) >= 1 << 63:
+        raise SnapshotError(field, f"{short_repr(value)} is not a whole number")
+    return value
+
+
+def parsed_number(value: str, field: str) -> float:
+    """Parse a finite number from text. Raises SnapshotError."""
+    try:
+        return number(float(value), field)
+    except ValueError as error:
+        if isinstance(error, SnapshotError):
+            raise
+        raise SnapshotError(field, f"{short_repr(value)} is not a number") from None
+
+
+def qubit_index(value: object, field: str) -> int:
+    """Return the number of a qubit from a number or from digits. Raises SnapshotError."""
+    if isinstance(value, str) and value.isascii() and value.isdigit() and len(value) <= 9:
+        value = int(value)
+    result = integer(value, field)
+    if result < 0:
+        raise SnapshotError(field, f"{short_repr(value)} is not the number of a qubit")
+    return result
+
+
+def probability(value: object, field: str) -> float:
+    """Return a number from 0 to 1. Raises SnapshotError."""
+    result = number(value, field)
+    if not 0.0 <= result <= 1.0:
+        raise SnapshotError(field, f"{short_repr(value)} is not a probability", hint="0 to 1")
+    return result
+
+
+def infidelity(value: object, field: str) -> float:
+    """Return 1 - F for a fidelity F, rounded to 15 digits. Raises SnapshotError."""
+    return round(1.0 - probability(value, field), 15)
+
+
+def time_factor(unit: object, field: str) -> float:
+    """Return the nanoseconds of a unit of time. Raises SnapshotError."""
+    return _factor(unit, field, NS_PER_UNIT)
+
+
+def frequency_factor(unit: object, field: str) -> float:
+    """Return the gigahertz of a unit of frequency. Raises SnapshotError."""
+    return _factor(unit, field, GHZ_PER_UNIT)
+
+
+def _factor(unit: object, field: str, factors: dict[str, float]) -> float:
+    result = factors.get(unit.lower()) if isinstance(unit, str) else None
+    if result is None:
+        raise SnapshotError(
+            field, f"the unit {short_repr(unit)} is unknown", hint=f"known: {', '.join(factors)}"
+        )
+    return result
+
+
+def scaled(value: float, factor: float) -> float:
+    """Return value * factor; a factor such as 1e-3 divides by 1e3, which rounds once only."""
+    return value * factor if factor >= 1.0 else value / round(1.0 / factor)
+
+
+# Report of an import: the fields of the source that were used, ignored, defaulted or clamped.
+
+# Indices in a place in the source: [3], .0-1 and "row 7".
+_INDEX = re.compile(r"\[\d+\]|(?<=\.)\d+(-\d+)?(?=[.\[]|$)|(?<=^row )\d+")
+
+
+class ReportLine(msgspec.Struct, frozen=True):
+    """Line for one kind of field of the source, or for one clamped value."""
+
+    field: str  # [*] replaces each index
+    note: str  # field of the snapshot that stores the value, or the reason why none does
+    count: int = 1
+
+
+class ImportReport(msgspec.Struct, frozen=True):
+    """Report on the fields of the imported files.
+
+    `clamped` names values that are stored as measured and limited when a noise model is built.
+    """
+
+    format: str
+    used: tuple[ReportLine, ...] = ()
+    ignored: tuple[ReportLine, ...] = ()
+    defaulted: tuple[ReportLine, ...] = ()
+    clamped: tuple[ReportLine, ...] = ()
+
+
+class Recorder:
+    """Counter of fields by their pattern while a source is read."""
+
+    def __init__(self) -> None:
+        self._used: dict[tuple[str, str], int] = {}
+        self._ignored: dict[tuple[str, str], int] = {}
+        self._defaulted: dict[tuple[str, str], int] = {}
+        self._clamped: list[ReportLine] = []
+
+    def used(self, field: str, note: str) -> None:
+        """Count a field whose value is stored in the snapshot; `note` names the snapshot's
+        field."""
+        _count(self._used, field, note)
+
+    def ignored(self, field: str, note: str) -> None:
+        """Count a field that is not stored; `note` gives the reason."""
+        _count(self._ignored, field, note)
+
+    def defaulted(self, field: str, note: str) -> None:
+        """Count a missing field of the snapshot; `note` gives the default."""
+        _count(self._defaulted, field, note)
+
+    def clamped(self, field: str, note: str) -> None:
+        """Add a value that a noise model limits, or that was corrected."""
+        self._clamped.append(ReportLine(field, note))
+
+    def report(self, name: str) -> ImportReport:
+        """Return the report; fields are in the order of their first use."""
+        return ImportReport(
+            name,
+            _lines(self._used),
+            _lines(self._ignored),
+            _lines(self._defaulted),
+            tuple(self._clamped),
+        )
+
+
+def _count(counts: dict[tuple[str, str], int], field: str, note: str) -> None:
+    key = (_INDEX.sub(lambda at: "[*]" if at[0][0] == "[" else "*", field), note)
+    counts[key] = counts.get(key, 0) + 1
+
+
+def _lines(counts: dict[tuple[str, str], int]) -> tuple[ReportLine, ...]:
+    return tuple(ReportLine(field, note, count) for (field, note), count in counts.items())
+
+
+# Names and shapes of gates: Qiskit's names, and their aliases in files of other vendors.
+
+# Qiskit's name -> (qubits, parameters).
+SHAPES: dict[str, tuple[int, int]] = {
+    **dict.fromkeys(
+        ("id", "x", "y", "z", "h", "s", "sdg", "t", "tdg", "sx", "sxdg"),
+        (1, 0),
+    ),
+    **dict.fromkeys(("p", "u1", "rx", "ry", "rz"), (1, 1)),
+    **dict.fromkeys(("r", "u2"), (1, 2)),
+    **dict.fromkeys(("u", "u3"), (1, 3)),
+    **dict.fromkeys(
+        ("cx", "cy", "cz", "ch", "cs", "csdg", "csx", "swap", "iswap", "dcx", "ecr"), (2, 0)
+    ),
+    **dict.fromkeys(
+        ("cp", "cu1", "crx", "cry", "crz", "rxx", "ryy", "rzz", "rzx"),
+        (2, 1),
+    ),
+    **dict.fromkeys(("xx_plus_yy", "xx_minus_yy"), (2, 2)),
+    "cu3": (2, 3),
+    "cu": (2, 4),
+    **dict.fromkeys(("ccx", "ccz", "cswap"), (3, 0)),
+}
+
+# Two-qubit gates that do not change when their qubits are exchanged.
+SYMMETRIC = frozenset(("cz", "cp", "cu1", "cs", "csdg", "swap", "iswap", "rxx", "ryy", "rzz"))
+
+# Lower-case names of Amazon Braket, IQM, Quantinuum, IonQ, AQT and CUNQA.
+_ALIASES = {
+    "i": "id",
+    "identity": "id",
+    "pauli-x": "x",
+    "v": "sx",
+    "vi": "sxdg",
+    "si": "sdg",
+    "ti": "tdg",
+    "phaseshift": "p",
+    "prx": "r",
+    "phased_rx": "r",
+    "u1q": "r",
+    "cnot": "cx",
+    "cphaseshift": "cp",
+    "cphase": "cp",
+    "ccnot": "ccx",
+    "xx": "rxx",
+    "yy": "ryy",
+    "zz": "rzz",
+    "zzphase": "rzz",
+    "xy": "xx_plus_yy",
+    "reset": "reset",
+    "measure": "measure",
+}
+
+
+def qiskit_name(name: str) -> str:
+    """Return Qiskit's name of a gate, or the name in lower case if no table has it."""
+    lower = name.strip().lower()
+    return lower if lower in SHAPES else _ALIASES.get(lower, lower)

@@ -1,1 +1,0 @@
-"""Shared parts of the importers: files, strict values, the builder of the snapshot, the report."""

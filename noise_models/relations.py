@@ -1,0 +1,257 @@
+"""Relations of noise models: composition of two, and comparison."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable
+
+import msgspec
+import numpy as np
+from numpy.typing import NDArray
+
+from noise_models.calibration import CalibrationSnapshot
+from noise_models.channel import Channel, Readout, ReadoutGroup, identity, tensor
+from noise_models.custom.entries import channel_size
+from noise_models.document import Document, model
+from noise_models.model import LocatedChannel, NoiseModel, NoiseOptions
+from noise_models.strict_json import NoiseError
+
+# Comparison of two noise models, place by place.
+
+_DEFAULT = NoiseOptions()
+_IDLE_NS = 1000.0
+
+
+class Difference(msgspec.Struct, frozen=True):
+    """Difference of two noise models at one place.
+
+    `kind`: gate, idle, preparation, reset or readout. Infidelities are average gate infidelities;
+    for a readout, the mean of p01 and p10. `distance`: half the trace norm of the difference of the
+    Choi states, 0 to 1; for a readout, the larger difference of p01 and p10. Half the diamond
+    distance lies between `distance` and 2^n times `distance` (Watrous, The Theory of Quantum
+    Information, chapter 3).
+    """
+
+    kind: str
+    name: str  # name of a gate; "" for the other kinds
+    qubits: tuple[int, ...]
+    first_infidelity: float
+    second_infidelity: float
+    distance: float
+
+
+def distance(first: Channel, second: Channel) -> float:
+    """Return half the trace norm of the difference of two Choi states: 0 to 1."""
+    return float(np.abs(np.linalg.eigvalsh(first.choi - second.choi)).sum() / 2.0)
+
+
+def compare(
+    first: Document,
+    second: Document,
+    options: tuple[NoiseOptions, NoiseOptions] = (_DEFAULT, _DEFAULT),
+) -> tuple[Difference, ...]:
+    """Return the differences of the models of two documents, the largest distance first.
+
+    Places are the gates on the qubits that either document names, and each qubit of the smaller
+    device or named (1 us of idle time, preparation, reset and readout). Raises NoiseError.
+    """
+    models = (model(first, options[0]), model(second, options[1]))
+    sizes = [each.num_qubits for each in models if each.num_qubits]
+    gates = dict.fromkeys((*_gates(first), *_gates(second)))
+    readouts = (each.readout() for each in models)
+    named = [max(qubits) + 1 for _, qubits in gates]
+    named += [len(each.p01) - 1 for each in readouts if each is not None]
+    num_qubits = min(sizes, default=max(named, default=1) or 1)
+    rows = [
+        _row("gate", name, qubits, *(_after_gate(each, name, qubits) for each in models))
+        for name, qubits in gates
+        if max(qubits) < num_qubits and len(qubits) <= 2
+    ]
+    for qubit in range(num_qubits):
+        rows += _of_qubit(models, qubit)
+    return tuple(sorted(rows, key=lambda row: (-row.distance, row.kind, row.name, row.qubits)))
+
+
+def _gates(document: Document) -> Iterable[tuple[str, tuple[int, ...]]]:
+    """Iterate over the gates with their qubits; a gate on all qubits is placed on the first
+    ones."""
+    if isinstance(document, CalibrationSnapshot):
+        sizes = {gate.name: gate.num_qubits for gate in document.native_gates}
+        for gate in document.gates:
+            yield gate.name, gate.qubits or tuple(range(sizes.get(gate.name, 1)))
+    else:
+        for entry in document.channels:
+            if entry.gate not in ("reset", "preparation"):
+                size = max(channel_size(entry), len(entry.operands), 1)
+                yield entry.gate, entry.qubits or tuple(range(size))
+
+
+def _after_gate(noise: NoiseModel, name: str, qubits: tuple[int, ...]) -> Channel:
+    """Compose the channels of a gate on its own qubits; channels on neighbours are omitted."""
+    result = identity(len(qubits))
+    for located in noise.after_gate(name, qubits):
+        channel = located.channel
+        if located.qubits == qubits:
+            result = result.then(channel)
+        elif located.qubits == qubits[::-1]:
+            result = result.then(channel.reversed())
+        elif located.qubits[0] == qubits[0] and len(located.qubits) == 1:
+            result = result.then(tensor(channel, identity(1)))
+        elif located.qubits[0] == qubits[-1] and len(located.qubits) == 1:
+            result = result.then(tensor(identity(1), channel))
+    return result
+
+
+def _of_qubit(models: tuple[NoiseModel, NoiseModel], qubit: int) -> list[Difference]:
+    """Return the differences of one qubit."""
+    first, second = models
+    none = identity(1)
+    rows = [
+        _row(kind, "", (qubit,), left or none, right or none)
+        for kind, left, right in (
+            ("idle", first.idle(qubit, _IDLE_NS), second.idle(qubit, _IDLE_NS)),
+            ("preparation", first.preparation(qubit), second.preparation(qubit)),
+            ("reset", first.after_reset(qubit), second.after_reset(qubit)),
+        )
+    ]
+    flips = [_flips(each, qubit) for each in models]
+    means = [float(each.mean()) for each in flips]
+    largest = float(np.abs(flips[0] - flips[1]).max())
+    rows.append(Difference("readout", "", (qubit,), means[0], means[1], largest))
+    return rows
+
+
+def _flips(noise: NoiseModel, qubit: int) -> NDArray[np.float64]:
+    """Return p01 and p10 of a qubit that is read alone."""
+    readout = noise.readout()
+    if readout is None:
+        return np.zeros(2)
+    at = min(qubit, len(readout.p01) - 1)
+    return np.array([readout.p01[at], readout.p10[at]])
+
+
+def _row(
+    kind: str, name: str, qubits: tuple[int, ...], first: Channel, second: Channel
+) -> Difference:
+    return Difference(
+        kind, name, qubits, first.infidelity, second.infidelity, distance(first, second)
+    )
+
+
+# Composition of noise models: the channels of one after those of the other.
+
+
+def compose(first: NoiseModel, second: NoiseModel) -> NoiseModel:
+    """Compose two noise models: at each place the channels of the first model act first.
+
+    Durations, `dt_ns` and the feed-forward latency are those of the first model if it has them.
+    Raises NoiseError for models of different numbers of qubits.
+    """
+    sizes = {first.num_qubits, second.num_qubits} - {0}
+    if len(sizes) > 1:
+        raise NoiseError(
+            f"noise models of {first.num_qubits} and {second.num_qubits} qubits",
+            hint="compose models of one device, or of any number of qubits",
+        )
+    return _Composition(first, second)
+
+
+class _Composition:
+    """Composition of two noise models; see `NoiseModel` for the methods."""
+
+    def __init__(self, first: NoiseModel, second: NoiseModel) -> None:
+        self._first, self._second = first, second
+        self.num_qubits = first.num_qubits or second.num_qubits
+        self.dt_ns = first.dt_ns or second.dt_ns
+        self.feed_forward_ns = first.feed_forward_ns or second.feed_forward_ns
+        self.digest = hashlib.sha256(b"composition" + first.digest + second.digest).digest()
+        pairs = {*first.crosstalk_pairs, *second.crosstalk_pairs}
+        self.crosstalk_pairs = tuple(sorted(pairs))
+        self.has_idle_noise = first.has_idle_noise or second.has_idle_noise
+        self._after: dict[tuple[str, tuple[int, ...]], tuple[LocatedChannel, ...]] = {}
+        self._idle: dict[tuple[int, float], Channel | None] = {}
+        self._readout: tuple[Readout | None] | None = None
+
+    def after_gate(self, name: str, qubits: tuple[int, ...]) -> tuple[LocatedChannel, ...]:
+        """Return the channels of the first model, then those of the second."""
+        key = (name, qubits)
+        if key not in self._after:
+            first, second = self._first, self._second
+            self._after[key] = first.after_gate(name, qubits) + second.after_gate(name, qubits)
+        return self._after[key]
+
+    def idle(self, qubit: int, duration_ns: float) -> Channel | None:
+        """Compose the channels of an idle time; a model without idle noise has none."""
+        key = (qubit, duration_ns)
+        if key not in self._idle:
+            results = [
+                model.idle(qubit, duration_ns) if model.has_idle_noise else None
+                for model in (self._first, self._second)
+            ]
+            self._idle[key] = _both(results[0], results[1])
+        return self._idle[key]
+
+    def crosstalk(self, pair: tuple[int, int], duration_ns: float) -> Channel | None:
+        """Compose the two interactions of a pair."""
+        results = [
+            model.crosstalk(pair, duration_ns) if pair in model.crosstalk_pairs else None
+            for model in (self._first, self._second)
+        ]
+        return _both(results[0], results[1])
+
+    def preparation(self, qubit: int) -> Channel | None:
+        """Compose the two channels at the start of a circuit."""
+        return _both(self._first.preparation(qubit), self._second.preparation(qubit))
+
+    def after_reset(self, qubit: int) -> Channel | None:
+        """Compose the two channels after a reset."""
+        return _both(self._first.after_reset(qubit), self._second.after_reset(qubit))
+
+    def readout(self) -> Readout | None:
+        """Apply the second confusion to the outcomes of the first. Raises NoiseError."""
+        if self._readout is None:
+            self._readout = (_read_again(self._first.readout(), self._second.readout()),)
+        return self._readout[0]
+
+    def duration_ns(self, name: str, qubits: tuple[int, ...]) -> float:
+        """Return the duration of the first model, or else of the second."""
+        return self._first.duration_ns(name, qubits) or self._second.duration_ns(name, qubits)
+
+
+def _both(first: Channel | None, second: Channel | None) -> Channel | None:
+    if first is None or second is None:
+        return first or second
+    return first.then(second)
+
+
+def _read_again(first: Readout | None, second: Readout | None) -> Readout | None:
+    """Compose two readouts: the confusion of the first, then of the second. Raises NoiseError."""
+    if first is None or second is None:
+        return first or second
+    size = max(len(first.p01), len(second.p01))
+    first, second = first.widened(size), second.widened(size)
+    groups: dict[tuple[int, ...], NDArray[np.float64]] = {}
+    for qubits in dict.fromkeys(group.qubits for group in (*first.groups, *second.groups)):
+        groups[qubits] = _confusion(second, qubits) @ _confusion(first, qubits)
+    p01 = first.p01 * (1.0 - second.p10) + (1.0 - first.p01) * second.p01
+    p10 = first.p10 * (1.0 - second.p01) + (1.0 - first.p10) * second.p10
+    return Readout(p01, p10, tuple(ReadoutGroup(key, each) for key, each in groups.items()))
+
+
+def _confusion(readout: Readout, qubits: tuple[int, ...]) -> NDArray[np.float64]:
+    """Return the confusion matrix of some qubits. Raises NoiseError if groups overlap but
+    differ."""
+    for group in readout.groups:
+        if group.qubits == qubits:
+            return group.confusion
+        if set(group.qubits) & set(qubits):
+            raise NoiseError(
+                f"readout groups {group.qubits} and {qubits} of two composed models",
+                hint="the groups of both must be equal or have no common qubit",
+            )
+    result = np.ones((1, 1))
+    for qubit in qubits:
+        at = min(qubit, len(readout.p01) - 1)
+        p01, p10 = float(readout.p01[at]), float(readout.p10[at])
+        result = np.kron(np.array([[1.0 - p01, p10], [p01, 1.0 - p10]]), result)
+    return result

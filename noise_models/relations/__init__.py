@@ -1,1 +1,0 @@
-"""Relations of noise models: composition of two, and comparison."""

@@ -1,0 +1,417 @@
+"""Acceptance of fits: circuits that a fit did not see, gains, and tables of scores."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import UTC, datetime
+from statistics import NormalDist
+from typing import Any
+
+import msgspec
+import numpy as np
+from numpy.typing import NDArray
+
+from noise_models import calibration
+from simenv.calibration import score as calibration_score
+from simenv.calibration.data import CountsRecord
+from simenv.calibration.fit.components import ASYMMETRY, ZZ
+from simenv.calibration.fit.solve import FitProblem
+
+# Fidelities of circuits that a fit did not see, predicted like a submit to the fitted device: the
+# compiler chooses qubits by the fitted values.
+
+
+class HeldOutCircuit(msgspec.Struct, frozen=True, eq=False):
+    """All runs of one circuit in one date window. `fold`: the fold whose fit did not see its
+    body."""
+
+    record: CountsRecord
+    runs: int
+    fold: int
+
+
+def held_out_circuits(
+    records: Sequence[CountsRecord], windows: Sequence[int], folds: Mapping[str, int]
+) -> list[HeldOutCircuit]:
+    """Circuits of the records. `folds`: fold of each body; no fit saw a body without a fold."""
+    groups: dict[tuple[str, tuple[int, ...], int, int], list[CountsRecord]] = {}
+    for record, window in zip(records, windows, strict=True):
+        key = (record.source.text, record.layout, record.level, window)
+        groups.setdefault(key, []).append(record)
+    return [
+        HeldOutCircuit(_merged(group), len(group), folds.get(group[0].body, 0))
+        for group in groups.values()
+    ]
+
+
+def _merged(group: Sequence[CountsRecord]) -> CountsRecord:
+    counts: Counter[int] = Counter()
+    for record in group:
+        counts.update(record.counts)
+    shots = sum(record.shots for record in group)
+    return msgspec.structs.replace(group[0], counts=dict(counts), shots=shots)
+
+
+def fidelities(
+    circuits: Sequence[HeldOutCircuit], devices: Sequence[calibration_score.Predictor]
+) -> NDArray[np.float64]:
+    """Hellinger fidelity of each circuit by the device of its fold; nan if it has no
+    distribution."""
+    results = []
+    for each in circuits:
+        prediction = devices[each.fold % len(devices)].prediction(each.record)
+        results.append(
+            np.nan if prediction is None else calibration_score.fidelity(prediction, each.record)
+        )
+    return np.array(results)
+
+
+# Gains of fidelity on circuits that a fit did not see, and the bound that a fit must pass.
+#
+# A gain is significant if the lower end of its one-sided 95 % interval is above LEAST_GAIN: the
+# mean over runs of the gain in Hellinger fidelity, by a paired bootstrap of circuit bodies.
+# Percentiles of a bootstrap are too narrow for few bodies; they are expanded to the width that
+# Student's t gives to a mean. (Efron and Tibshirani, An Introduction to the Bootstrap, section
+# 13.3; Hesterberg, What teachers should know about the bootstrap, arXiv 1411.5279, section 4.3.)
+
+CONFIDENCE = 0.95  # one-sided
+LEAST_GAIN = 5e-5  # of Hellinger fidelity: rounds to 0 in a score of four digits
+DRAWS = 4000
+SEED = 7
+_GRID = 200_001  # points of an integral
+
+
+class HeldOutGain(msgspec.Struct, frozen=True):
+    """Gain of a fitted device over its snapshot, on runs of circuits that were left out of the
+    fit."""
+
+    mean: float
+    low: float  # end of the one-sided interval of the mean
+    fitted_median: float
+    snapshot_median: float
+    fitted_mean: float
+    snapshot_mean: float
+    circuits: int
+    bodies: int
+    fitted_p10: float = math.nan
+    snapshot_p10: float = math.nan
+    aer_median: float = math.nan  # by Aer's recipe for the snapshot, with idle noise
+    aer_p10: float = math.nan
+    aer_mean: float = math.nan
+    aer_properties_median: float = math.nan  # the same, with p01 and p10
+    aer_properties_p10: float = math.nan
+    aer_properties_mean: float = math.nan
+
+    @property
+    def is_below_aer(self) -> bool:
+        """True if median or 10th percentile is below that of Aer's recipe, in either form."""
+        return self.shortfall > LEAST_GAIN
+
+    @property
+    def shortfall(self) -> float:
+        """Largest difference by which median or 10th percentile is below Aer's recipe."""
+        return self._shortfall(self.fitted_median, self.fitted_p10)
+
+    @property
+    def is_snapshot_below_aer(self) -> bool:
+        """True if the snapshot's median or 10th percentile is below that of Aer's recipe, in either
+        form."""
+        return self._shortfall(self.snapshot_median, self.snapshot_p10) > LEAST_GAIN
+
+    def _shortfall(self, median: float, p10: float) -> float:
+        medians, tails = (
+            [each for each in both if not math.isnan(each)]
+            for both in (
+                (self.aer_median, self.aer_properties_median),
+                (self.aer_p10, self.aer_properties_p10),
+            )
+        )
+        return max([each - median for each in medians] + [each - p10 for each in tails], default=0)
+
+    @property
+    def is_significant(self) -> bool:
+        """True if the mean gain is above LEAST_GAIN beyond chance, and the median is not lower."""
+        return self.low > LEAST_GAIN and self.fitted_median >= self.snapshot_median
+
+    @property
+    def is_worse(self) -> bool:
+        """True if mean or median is below the snapshot's."""
+        return self.mean < 0.0 or self.fitted_median < self.snapshot_median
+
+
+def gain(
+    fitted: NDArray[np.float64],
+    snapshot: NDArray[np.float64],
+    runs: NDArray[np.int64],
+    bodies: Sequence[str],
+    aer: Sequence[NDArray[np.float64]] = (),
+) -> HeldOutGain:
+    """Gain from the fidelities of circuits, each with its number of runs and its body. `aer`: those
+    of the recipes `aer` and `aer-properties`."""
+    change = fitted - snapshot
+    references = [
+        value
+        for each in aer
+        for value in (
+            weighted_median(each, runs),
+            weighted_quantile(each, runs, 0.1),
+            float(np.average(each, weights=runs)),
+        )
+    ]
+    return HeldOutGain(
+        float(np.average(change, weights=runs)),
+        lower_bound(change, runs, bodies),
+        weighted_median(fitted, runs),
+        weighted_median(snapshot, runs),
+        float(np.average(fitted, weights=runs)),
+        float(np.average(snapshot, weights=runs)),
+        len(fitted),
+        len(set(bodies)),
+        weighted_quantile(fitted, runs, 0.1),
+        weighted_quantile(snapshot, runs, 0.1),
+        *references,
+    )
+
+
+def is_below(values: Sequence[float], reference: Sequence[float]) -> bool:
+    """Return whether a value is below its reference by more than LEAST_GAIN."""
+    return any(value < least - LEAST_GAIN for value, least in zip(values, reference, strict=True))
+
+
+def lower_bound(
+    change: NDArray[np.float64], runs: NDArray[np.int64], bodies: Sequence[str]
+) -> float:
+    """Lower end of the interval of the mean change of a run; -inf for fewer than two bodies."""
+    _, number = np.unique(np.array(bodies, str), return_inverse=True)
+    sums = np.bincount(number, change * runs)
+    weights = np.bincount(number, runs)
+    count = len(sums)
+    if count < 2:
+        return -math.inf
+    rng = np.random.default_rng(SEED)
+    times = rng.multinomial(count, np.full(count, 1.0 / count), size=DRAWS)
+    means = (times @ sums) / (times @ weights)
+    return float(np.quantile(means, expanded_level(1.0 - CONFIDENCE, count)))
+
+
+def expanded_level(level: float, count: int) -> float:
+    """Level of the percentile that corresponds to `level` for a mean of `count` values."""
+    width = math.sqrt(count / (count - 1.0)) * _student_quantile(level, count - 1)
+    return NormalDist().cdf(width)
+
+
+def _student_quantile(level: float, freedom: int) -> float:
+    """Quantile of Student's distribution. With x = sqrt(f) tan(a), its density is cos(a)^(f - 1) in
+    a."""
+    angles = np.linspace(-math.pi / 2.0, math.pi / 2.0, _GRID)
+    density = np.cos(angles) ** (freedom - 1)
+    sums = np.concatenate(([0.0], np.cumsum(density[1:] + density[:-1])))
+    return math.sqrt(freedom) * math.tan(float(np.interp(level, sums / sums[-1], angles)))
+
+
+def weighted_median(values: NDArray[np.float64], weights: NDArray[np.int64]) -> float:
+    """Median of values with integer weights."""
+    return weighted_quantile(values, weights, 0.5)
+
+
+def weighted_quantile(
+    values: NDArray[np.float64], weights: NDArray[np.int64], level: float
+) -> float:
+    """Quantile of values with integer weights."""
+    return float(np.quantile(np.repeat(values, weights), level))
+
+
+# Interpolation between a snapshot and a fitted one, value by value.
+#
+# Times and probabilities change by their logarithms, angles of rotations and ZZ rates linearly.
+
+_QUBIT = ("t1_us", "t2_us", "p01", "p10", "readout_error", "readout_ns", "excited")
+_GATE = ("error", "duration_ns")
+_BROKEN = 1.0  # calibrated error of a gate that does not work
+
+
+def blended(
+    before: calibration.CalibrationSnapshot, after: calibration.CalibrationSnapshot, share: float
+) -> calibration.CalibrationSnapshot:
+    """Interpolate from `before` (share 0) to `after` (share 1), which supplies all other fields.
+    Both have the same qubits and gates in the same order."""
+    if share == 1.0:
+        return after
+    qubits = tuple(_qubit(a, b, share) for a, b in zip(before.qubits, after.qubits, strict=True))
+    gates = tuple(_gate(a, b, share) for a, b in zip(before.gates, after.gates, strict=True))
+    result = msgspec.structs.replace(after, qubits=qubits, gates=gates)
+    old, new = before.acting_zz_khz, after.acting_zz_khz
+    if old == new:
+        return result
+    zz = tuple(
+        calibration.ZZCoupling(
+            pair, (1.0 - share) * old.get(pair, 0.0) + share * new.get(pair, 0.0)
+        )
+        for pair in sorted({*old, *new})
+    )
+    return msgspec.structs.replace(result, zz=zz, zz_strength=1.0)
+
+
+def _qubit(
+    before: calibration.QubitCalibration, after: calibration.QubitCalibration, share: float
+) -> calibration.QubitCalibration:
+    changes = {name: between(getattr(before, name), getattr(after, name), share) for name in _QUBIT}
+    return msgspec.structs.replace(after, **changes)
+
+
+def _gate(
+    before: calibration.GateCalibration, after: calibration.GateCalibration, share: float
+) -> calibration.GateCalibration:
+    if _BROKEN in (before.error, after.error):
+        return before if before.error == _BROKEN else after
+    changes = {name: between(getattr(before, name), getattr(after, name), share) for name in _GATE}
+    angles = {each.pauli: (1.0 - share) * each.angle_rad for each in before.rotations}
+    for each in after.rotations:
+        angles[each.pauli] = angles.get(each.pauli, 0.0) + share * each.angle_rad
+    rotations = tuple(
+        calibration.PauliRotation(name, angle) for name, angle in angles.items() if angle
+    )
+    return msgspec.structs.replace(after, rotations=rotations, **changes)
+
+
+def between(before: float | None, after: float | None, share: float) -> float | None:
+    """Interpolate a value by its logarithm, or linearly if one end is 0. If one end is unknown, the
+    result is `before`, and `after` only at share 1."""
+    if before is None or after is None or before == after:
+        return before if share < 1.0 else after
+    if before <= 0.0 or after <= 0.0:
+        return (1.0 - share) * before + share * after
+    return float(before ** (1.0 - share) * after**share)
+
+
+# Circuits that a fit has seen, and factors of a fit that leave a plausible range.
+
+LEAST_BODIES = 10  # of the circuits of a fit that other circuits may use
+LARGEST_FACTOR = 5.0  # of a calibrated value, or its reciprocal
+# Changes of the factors of ZZ rates, and of p10 - p01.
+RANGES = {ZZ: (-0.5, 1.5), ASYMMETRY: (-1.5, 1.0)}
+
+
+def scope_of(
+    records: Sequence[CountsRecord], problem: FitProblem, device: str
+) -> calibration.FitScope:
+    """Scope of a fit of `device` to these records."""
+    observed = problem.observations
+    programs = [problem.distributions.programs[each.place] for each in observed]
+    days = sorted(each.time_s for each in records if each.time_s == each.time_s)
+    first, last = (_day(days[0]), _day(days[-1])) if days else ("", "")
+    return calibration.FitScope(
+        device=device,
+        qubits=tuple(sorted({qubit for each in programs for qubit in each.qubits})),
+        bodies=len({each.body for each in observed}),
+        widest=max(len(each.qubits) for each in programs),
+        two_qubit_gates=max(each.two_qubit_gates for each in observed),
+        families=tuple(sorted({each.family[:100] for each in records})),
+        first=first,
+        last=last,
+        placed=any(each.was_placed for each in observed),
+    )
+
+
+def is_narrow(scope: calibration.FitScope) -> bool:
+    """Return whether a fit has seen too few different circuits to be used for others."""
+    return scope.bodies < LEAST_BODIES
+
+
+def implausible(factors: Iterable[tuple[str, float]]) -> tuple[str, ...]:
+    """Texts for factors outside the plausible range, by the names of their unknowns."""
+    results = []
+    for name, value in factors:
+        usual = 1.0 / LARGEST_FACTOR, LARGEST_FACTOR
+        low, high = RANGES.get(name.partition(" ")[0], usual)
+        if not low <= value <= high:
+            results.append(f"{name} x {value:.3g}, outside {low:g} to {high:g}")
+    return tuple(results)
+
+
+def _day(seconds: float) -> str:
+    return datetime.fromtimestamp(seconds, UTC).date().isoformat()
+
+
+# Scores as tables: values for JSON, and cells for text and HTML.
+
+HEADER = ("part", "model", "runs", "median HF", "p10", "mean", "median TVD")
+PARTS = (("train", False), ("test", True))
+
+
+def as_values(score: calibration_score.Score) -> list[dict[str, Any]]:
+    """One object for each part of the split and model, with all statistics and intervals."""
+    results = []
+    for part, is_test in PARTS:
+        rows = score.part(test=is_test)
+        for model in (
+            *score.models,
+            calibration_score.UNIFORM,
+            calibration_score.IDEAL,
+            calibration_score.REPEAT,
+            calibration_score.CEILING,
+        ):
+            fidelity, distance = rows.summary(model), rows.summary(model, "tvd")
+            if fidelity is not None:
+                results.append(
+                    {
+                        "part": part,
+                        "model": model,
+                        "runs": fidelity.runs,
+                        "bodies": fidelity.bodies,
+                        "hf": msgspec.to_builtins(fidelity),
+                        "tvd": None if distance is None else msgspec.to_builtins(distance),
+                    }
+                )
+    return results
+
+
+def below(score: calibration_score.Score, model: str, reference: str) -> list[str]:
+    """Texts for the parts of the split in which the median or 10th percentile of a model is below
+    that of another one by more than LEAST_GAIN."""
+    results = []
+    for part, is_test in PARTS:
+        rows = score.part(test=is_test)
+        mine, other = rows.summary(model), rows.summary(reference)
+        if mine is None or other is None:
+            continue
+        pairs = [
+            (name, getattr(mine, field).value, getattr(other, field).value)
+            for name, field in (("median", "median"), ("10th percentile", "p10"))
+        ]
+        results += [
+            f"{model} is below {reference}: {part} {name} {value:.4f} ({least:.4f})"
+            for name, value, least in pairs
+            if is_below((value,), (least,))
+        ]
+    return results
+
+
+def cells(values: list[dict[str, Any]]) -> list[tuple[str, ...]]:
+    """Rows of text with the columns of HEADER."""
+    results = []
+    for row in values:
+        hf, tvd = row["hf"], row["tvd"]
+        results.append(
+            (
+                row["part"],
+                row["model"],
+                str(row["runs"]),
+                *(
+                    _text(msgspec.convert(hf[name], calibration_score.Statistic))
+                    for name in ("median", "p10", "mean")
+                ),
+                ""
+                if tvd is None
+                else _text(msgspec.convert(tvd["median"], calibration_score.Statistic)),
+            )
+        )
+    return results
+
+
+def _text(statistic: calibration_score.Statistic) -> str:
+    if math.isnan(statistic.low):
+        return f"{statistic.value:.4f}"
+    return f"{statistic.value:.4f} [{statistic.low:.4f}, {statistic.high:.4f}]"

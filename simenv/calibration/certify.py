@@ -1,0 +1,522 @@
+"""ClaimComparison of measured quantities with the claims of a calibration snapshot."""
+
+from __future__ import annotations
+
+import enum
+import math
+import time
+from collections.abc import Callable, Mapping, Sequence
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+import numpy as np
+from numpy.typing import NDArray
+
+from noise_models import calibration
+from noise_models.build import build
+from noise_models.channel import from_unitary
+from noise_models.model import NoiseOptions
+from simenv.calibration.experiments import procedure as experiments_procedure
+from simenv.calibration.experiments.clifford import native_set, x_turn
+from simenv.calibration.experiments.estimators import NS_PER_US, Estimate, simultaneous_z
+from simenv.calibration.experiments.plans import PoolRunner
+from simenv.errors import OptionError
+from simenv.model.views import DeviceInfo, DeviceKind
+
+if TYPE_CHECKING:
+    from simenv.client.client import Client
+
+# Claims of a calibration snapshot, as the experiments measure them.
+#
+# A gate cannot be better than the relaxation of its qubits over its duration. If a snapshot states
+# a smaller gate error than its own T1, T2 and durations allow, the claim is the limit.
+
+_TIMES = {"t1_us": "t1_us", "t2_us": "t2_limited_us", "t2_ramsey_us": "t2_limited_us"}
+_ROUNDING = 1e-6  # relative rounding error of a computed infidelity
+_ERRORS = ("error_1q", "error_half", "error_2q")
+
+
+class Claims:
+    """Values of one snapshot by quantity and qubits."""
+
+    def __init__(
+        self, snapshot: calibration.CalibrationSnapshot, half_turn: tuple[str, ...] = ()
+    ) -> None:
+        """Set up. `half_turn`: names of the gates that prepare |1>."""
+        self._half_turn = half_turn
+        self._model = build(snapshot, NoiseOptions())
+        missing = snapshot.num_qubits - len(snapshot.qubits)
+        self._qubits = snapshot.qubits + (calibration.QubitCalibration(),) * missing
+        self._zz = snapshot.acting_zz_khz
+
+    def value(self, estimate: Estimate) -> float | None:
+        """Claimed value of the estimated quantity; None: the snapshot has none.
+
+        Readout probabilities contain the claimed errors of preparation, those of the half turn
+        included, because counts of one measurement cannot separate the two.
+        """
+        quantity, qubit = estimate.quantity, self._qubits[estimate.qubits[0]]
+        if quantity in _TIMES:
+            result = getattr(qubit, _TIMES[quantity])
+            return None if result is None else float(result)
+        if quantity in ("p01", "p10"):
+            return self._read(estimate.qubits[0], quantity)
+        if quantity in _ERRORS:
+            places = estimate.qubits if quantity == "error_2q" else estimate.qubits[:1]
+            return self._gate_error(estimate.gate, places)
+        if quantity == "zz_khz":
+            first, second = sorted(estimate.qubits)
+            return self._zz.get((first, second), 0.0)
+        return None
+
+    def stated(self, estimate: Estimate) -> float | None:
+        """Gate error as the snapshot states it, if it is below the limit; else None."""
+        if estimate.quantity not in _ERRORS:
+            return None
+        places = estimate.qubits if estimate.quantity == "error_2q" else estimate.qubits[:1]
+        gate, claimed = self._model.calibration(estimate.gate, places), self.value(estimate)
+        if gate is None or gate.error is None or claimed is None:
+            return None
+        return gate.error if claimed > gate.error * (1.0 + _ROUNDING) else None
+
+    def _gate_error(self, name: str, qubits: tuple[int, ...]) -> float | None:
+        gate = self._model.calibration(name, qubits)
+        if gate is None or gate.error is None:
+            return None
+        channels = self._model.after_gate(name, qubits)
+        return max(gate.error, sum(each.channel.infidelity for each in channels))
+
+    def _read(self, qubit: int, quantity: str) -> float | None:
+        confusion = self._qubits[qubit].confusion
+        if confusion is None:
+            return None
+        p01, p10 = confusion
+        gates = self._half_turn if quantity == "p10" else ()
+        ones = self._prepared(qubit, gates)
+        read_ones = ones * (1.0 - p10) + (1.0 - ones) * p01
+        return read_ones if quantity == "p01" else 1.0 - read_ones
+
+    def _prepared(self, qubit: int, gates: tuple[str, ...]) -> float:
+        """Probability of |1> at the end of a half turn that consists of these gates."""
+        state: NDArray[np.float64] = np.array(
+            [1.0, 0.0, 0.0, 1.0 - 2.0 * self._model.preparation_error(qubit)]
+        )
+        turn = from_unitary(x_turn(2 // max(1, len(gates)))).ptm
+        for name in gates:
+            state = turn @ state
+            if self._model.calibration(name, (qubit,)) is not None:
+                for located in self._model.after_gate(name, (qubit,)):
+                    state = located.channel.ptm @ state
+        return 0.5 * float(1.0 - state[3])
+
+
+# Verdict on each quantity: claimed against recovered, with simultaneous intervals. Pure.
+
+GATE_BOUND, TIME_BOUND, READOUT_BOUND = 0.10, 0.05, 0.01  # relative, relative, absolute
+# Absolute, if that is larger: no interval is narrower than a tenth of a claimed error of 0.
+LEAST_GATE_BOUND = 1e-6
+ZZ_BOUND, ZZ_BOUND_KHZ = 0.10, 0.2  # relative, or absolute if that is larger
+LONGEST_US = 2e4  # longer claimed times are confirmed by a lower limit
+DEAD_ERROR = 0.5  # gates with larger errors do not work
+TIMES = ("t1_us", "t2_us", "t2_ramsey_us")
+# Quantities without a claim in a snapshot; errors with a driven neighbour contain crosstalk.
+UNCLAIMED = ("detuning_khz", "error_per_clifford", "error_1q_simultaneous")
+
+
+class ClaimVerdict(enum.StrEnum):
+    """Outcome of one comparison."""
+
+    WITHIN = "within"
+    OUTSIDE = "outside"
+    UNRESOLVED = "unresolved"  # the interval is wider than the bound, or there is no signal
+    LIMIT = "limit"  # longer than the longest delay, as claimed
+    UNCLAIMED = "unclaimed"
+
+
+class ClaimComparison(msgspec.Struct, frozen=True):
+    """One quantity of one qubit or pair."""
+
+    quantity: str
+    qubits: tuple[int, ...]
+    gate: str
+    claimed: float | None
+    recovered: float  # infinite if there is no upper limit, or no signal
+    low: float
+    high: float
+    bound: float  # largest deviation allowed, absolute
+    verdict: ClaimVerdict
+    stated: float | None = None  # gate error in the snapshot, if its T1 and T2 exclude it
+
+    @property
+    def deviation(self) -> float:
+        """Recovered minus claimed value; 0.0 without a claim. Without an upper limit, the lower
+        limit minus the claim, at least 0.0."""
+        if self.claimed is None:
+            return 0.0
+        if math.isinf(self.high):
+            return max(self.low - self.claimed, 0.0)
+        return self.recovered - self.claimed
+
+    @property
+    def contradicts_stated(self) -> bool:
+        """True if the counts exclude the error that the snapshot states: no device with its own T1
+        and T2 can have it."""
+        if self.stated is None:
+            return False
+        return self.low > self.stated and self.recovered - self.stated > bound(
+            self.quantity, self.stated
+        )
+
+    @property
+    def relative_deviation(self) -> float:
+        """Deviation divided by the bound: an absolute value above 1 is outside."""
+        return self.deviation / self.bound if self.bound else 0.0
+
+
+def bound(quantity: str, claimed: float) -> float:
+    """Largest allowed deviation from a claim."""
+    if quantity in TIMES:
+        return TIME_BOUND * claimed
+    if quantity in ("p01", "p10"):
+        return READOUT_BOUND
+    if quantity == "zz_khz":
+        return max(ZZ_BOUND * abs(claimed), ZZ_BOUND_KHZ)
+    return max(GATE_BOUND * claimed, LEAST_GATE_BOUND)
+
+
+def compare(
+    estimates: Sequence[Estimate],
+    claim: Callable[[Estimate], float | None],
+    confidence: float = 0.99,
+    longest_us: float = LONGEST_US,
+) -> list[ClaimComparison]:
+    """Comparisons of all estimates; the intervals hold simultaneously at the confidence.
+
+    `longest_us`: the longest delay of the experiments.
+    """
+    claims = [None if each.quantity in UNCLAIMED else claim(each) for each in estimates]
+    z = simultaneous_z(sum(value is not None for value in claims), confidence)
+    return [
+        _compared(each, value, z, longest_us) for each, value in zip(estimates, claims, strict=True)
+    ]
+
+
+def _compared(
+    estimate: Estimate, claimed: float | None, z: float, longest_us: float
+) -> ClaimComparison:
+    low, high = estimate.interval(z)
+    allowed = 0.0 if claimed is None else bound(estimate.quantity, claimed)
+    verdict = ClaimVerdict.UNCLAIMED
+    if claimed is not None:
+        verdict = _verdict(estimate, claimed, (low, high), allowed, longest_us)
+    recovered = math.inf if math.isinf(high) else estimate.value
+    return ClaimComparison(
+        estimate.quantity, estimate.qubits, estimate.gate, claimed, recovered, low, high,
+        allowed, verdict,
+    )  # fmt: skip
+
+
+def _verdict(
+    estimate: Estimate,
+    claimed: float,
+    interval: tuple[float, float],
+    allowed: float,
+    longest_us: float,
+) -> ClaimVerdict:
+    if not estimate.has_signal:
+        return ClaimVerdict.UNRESOLVED
+    low, high = interval
+    if estimate.quantity.startswith("error") and claimed >= DEAD_ERROR:
+        return ClaimVerdict.WITHIN if estimate.value >= DEAD_ERROR else ClaimVerdict.OUTSIDE
+    if math.isinf(high):
+        if claimed < low:
+            return ClaimVerdict.OUTSIDE
+        return ClaimVerdict.LIMIT if low >= longest_us else ClaimVerdict.UNRESOLVED
+    resolved = max(high - estimate.value, estimate.value - low) <= allowed
+    if resolved and abs(estimate.value - claimed) <= allowed:
+        return ClaimVerdict.WITHIN
+    if not low <= claimed <= high and abs(estimate.value - claimed) > allowed:
+        return ClaimVerdict.OUTSIDE
+    is_longer = estimate.quantity in TIMES and low >= longest_us and low <= claimed
+    return ClaimVerdict.LIMIT if is_longer else ClaimVerdict.UNRESOLVED
+
+
+# Certificate of a device: all experiments as tasks of an environment, compared with claims.
+
+CONFIDENCE = 0.99
+
+
+class Certificate(msgspec.Struct, frozen=True):
+    """Result of all experiments on one device."""
+
+    device: str
+    claims: str  # digest of the snapshot whose claims were compared; "": none
+    confidence: float
+    comparisons: tuple[ClaimComparison, ...]
+    circuits: int
+    shots: int
+    seconds: float
+    measured: experiments_procedure.ExperimentResults
+    device_s: float = 0.0  # time on the device; 0.0: unknown
+
+    @property
+    def culprits(self) -> list[ClaimComparison]:
+        """Quantities outside their bounds, the farthest first."""
+        results = [each for each in self.comparisons if each.verdict is ClaimVerdict.OUTSIDE]
+        return sorted(results, key=lambda each: -abs(each.relative_deviation))
+
+    @property
+    def contradicted(self) -> list[ClaimComparison]:
+        """Gate errors below the limit by the snapshot's own T1 and T2 that the counts exclude: the
+        limit was compared in their place."""
+        return [each for each in self.comparisons if each.contradicts_stated]
+
+    @property
+    def unresolved(self) -> list[ClaimComparison]:
+        """Quantities whose intervals are wider than their bounds."""
+        return [each for each in self.comparisons if each.verdict is ClaimVerdict.UNRESOLVED]
+
+    @property
+    def unclaimed(self) -> list[ClaimComparison]:
+        """Quantities that a snapshot can claim and this one does not."""
+        return [
+            each
+            for each in self.comparisons
+            if each.claimed is None and each.quantity not in UNCLAIMED
+        ]
+
+    @property
+    def passed(self) -> bool:
+        """True if each claim was confirmed."""
+        return not self.culprits and not self.unresolved
+
+
+def device_under_test(client: Client, name: str) -> tuple[DeviceInfo, dict[str, Any]]:
+    """Device or pool of a name, and the options of a submit that run circuits on it verbatim.
+
+    Raises NotFoundError, and OptionError for a pool without a device.
+    """
+    pool = client.devices().get(name)
+    if pool is None or pool.problem:
+        return client.device(name), {"device": name, "compile": "never"}
+    if pool.kind is DeviceKind.HARDWARE:
+        return pool, {"pool": name}
+    if pool.kind is DeviceKind.EMULATED:
+        return pool, {"pool": name, "compile": "never"}
+    raise OptionError(
+        f"pool {name!r} is an ideal simulator", hint="name a device: simenv devices lists them"
+    )
+
+
+def certify(
+    client: Client,
+    name: str,
+    claims: calibration.CalibrationSnapshot | None,
+    *,
+    qubits: Sequence[int] | None = None,
+    seed: int = 0,
+    effort: experiments_procedure.ExperimentShots | None = None,
+    progress: Callable[[str], None] = lambda _: None,
+) -> Certificate:
+    """Measure a device and compare it with the claims; None: no comparison.
+
+    Raises NotFoundError, OptionError, InfeasibleError, and SimenvError of failed tasks.
+    """
+    begun = time.perf_counter()
+    effort = effort or experiments_procedure.ExperimentShots()
+    info, where = device_under_test(client, name)
+    tested = experiments_procedure.choose(info, qubits)
+    runner = PoolRunner(client, where, info.max_shots, seed)
+    procedure = experiments_procedure.Procedure(info, tested, runner, seed, effort, progress)
+    measured = procedure.run()
+    comparisons = compared(info, measured, claims, effort.longest_delay_ns / NS_PER_US)
+    return Certificate(
+        name, "" if claims is None else claims.digest.hex(), CONFIDENCE, tuple(comparisons),
+        runner.circuits, runner.shots, time.perf_counter() - begun, measured, runner.device_s,
+    )  # fmt: skip
+
+
+def compared(
+    info: DeviceInfo,
+    measured: experiments_procedure.ExperimentResults,
+    claims: calibration.CalibrationSnapshot | None,
+    longest_us: float = LONGEST_US,
+) -> list[ClaimComparison]:
+    """Compare all estimates with the claims, gates that do not work included."""
+    estimates = [*measured.estimates, *(_dead(info, place) for place in measured.dead)]
+    if claims is None:
+        return compare(estimates, lambda _: None, CONFIDENCE, longest_us)
+    stated_claims = Claims(claims, _half_turn(info))
+    result = compare(estimates, stated_claims.value, CONFIDENCE, longest_us)
+    return [
+        msgspec.structs.replace(each, stated=stated_claims.stated(estimate))
+        for each, estimate in zip(result, estimates, strict=True)
+    ]
+
+
+def _half_turn(info: DeviceInfo) -> tuple[str, ...]:
+    """Names of the gates of a half turn."""
+    gates = native_set(info)
+    return (gates.half.name,) if gates.half else (gates.quarter.name,) * 2
+
+
+def _dead(info: DeviceInfo, place: tuple[int, ...]) -> Estimate:
+    gates = native_set(info)
+    pair = len(place) == 2 and gates.entangler is not None
+    name = gates.entangler.name if pair and gates.entangler else gates.quarter.name
+    quantity = "error_2q" if pair else "error_1q"
+    return Estimate(quantity, place, max(1.0, DEAD_ERROR), 0.0, gate=name)
+
+
+# Snapshots of a device: from its own published figures, and from the experiments.
+
+_TECHNOLOGIES: tuple[calibration.Technology, ...] = (
+    "superconducting", "trapped-ion", "neutral-atom", "simulator",
+)  # fmt: skip
+_SOURCE = "simenv certify"
+_LEAST_ZZ_ERRORS = 4.0  # an interaction below this number of standard errors is taken as zero
+_LIMIT_ERRORS = 3.0  # standard errors of the limit of a time that is too long to be measured
+_GATES = {"error_1q": 1, "error_half": 1, "error_2q": 2}
+
+
+def published(info: DeviceInfo) -> calibration.CalibrationSnapshot:
+    """Snapshot of the figures that a device publishes; unknown ones are left out."""
+    return calibration.CalibrationSnapshot(
+        name=info.model or info.name,
+        num_qubits=info.num_qubits,
+        provider=info.provider,
+        technology=next((t for t in _TECHNOLOGIES if t == info.technology), ""),
+        version=info.version,
+        calibrated=_moment(info.calibrated_s) if info.calibrated_s else "",
+        dt_ns=_number(info.dt_ns) or 0.0,
+        max_shots=info.max_shots,
+        dynamic=info.dynamic,
+        all_to_all=info.all_to_all,
+        native_gates=tuple(
+            calibration.NativeGate(gate.name, gate.qubits, gate.params)
+            for gate in info.gates
+            if gate.qubits > 0
+        ),
+        coupling=info.coupling,
+        qubits=tuple(
+            calibration.QubitCalibration(
+                t1_us=_number(qubit.t1_us),
+                t2_us=_number(qubit.t2_us),
+                frequency_ghz=_number(qubit.frequency_ghz),
+                readout_ns=_number(qubit.readout_ns),
+                readout_error=_number(qubit.readout_error),
+            )
+            for qubit in info.qubits
+        ),
+        gates=tuple(
+            calibration.GateCalibration(
+                each.name, each.qubits, error=_number(each.error),
+                duration_ns=_number(each.duration_ns),
+            )
+            for each in info.operations
+            if each.name not in ("measure", "reset", "delay")
+        ),
+    )  # fmt: skip
+
+
+def recovered(
+    base: calibration.CalibrationSnapshot,
+    measured: experiments_procedure.ExperimentResults,
+    now_s: float,
+    name: str,
+) -> calibration.CalibrationSnapshot:
+    """Snapshot with the measured values in place of those of `base`, which supplies gates,
+    couplings and durations. Values that were not measured are kept, and so are times that are too
+    long to be measured where they are not below the measured limit."""
+    estimates = [each for each in measured.estimates if each.has_signal]
+    by_quantity: dict[str, dict[tuple[int, ...], Estimate]] = {}
+    for estimate in estimates:
+        by_quantity.setdefault(estimate.quantity, {})[estimate.qubits] = estimate
+    return msgspec.structs.replace(
+        base,
+        name=name,
+        calibrated=_moment(now_s),
+        qubits=_qubits(base, by_quantity),
+        gates=_gates(base, measured),
+        zz=_interactions(base, by_quantity.get("zz_khz", {})),
+        zz_strength=None,
+        fitted=None,
+        correlated_readout=(),
+        dates={},
+        source_format=_SOURCE,
+        source_digest="",
+    )
+
+
+def _qubits(
+    base: calibration.CalibrationSnapshot,
+    estimates: Mapping[str, Mapping[tuple[int, ...], Estimate]],
+) -> tuple[calibration.QubitCalibration, ...]:
+    """Measured times and readout. Readout errors include the preparation error, which becomes 0."""
+    missing = base.num_qubits - len(base.qubits)
+    qubits = []
+    for number, qubit in enumerate(base.qubits + (calibration.QubitCalibration(),) * missing):
+        values: dict[str, float | None] = {}
+        for quantity in ("t1_us", "t2_us", "p01", "p10"):
+            estimate = estimates.get(quantity, {}).get((number,))
+            if estimate is None:
+                continue
+            low, high = estimate.interval(_LIMIT_ERRORS)
+            if math.isfinite(high):
+                values[quantity] = estimate.value
+            elif (getattr(qubit, quantity) or math.inf) < low:
+                values[quantity] = low
+        if "p01" in values and "p10" in values:
+            values["readout_error"] = 0.5 * ((values["p01"] or 0.0) + (values["p10"] or 0.0))
+            values["preparation_error"] = 0.0
+        qubits.append(msgspec.structs.replace(qubit, **values))
+    return tuple(qubits)
+
+
+def _gates(
+    base: calibration.CalibrationSnapshot, measured: experiments_procedure.ExperimentResults
+) -> tuple[calibration.GateCalibration, ...]:
+    """Entries of measured gates; on pairs in both orders if the base has both."""
+    table = {(gate.name, gate.qubits): gate for gate in base.gates}
+    coupled = set(base.coupling)
+    for estimate in measured.estimates:
+        if estimate.quantity not in _GATES or not estimate.has_signal:
+            continue
+        error = max(estimate.value, 0.0)
+        orders = {estimate.qubits, estimate.qubits[::-1]}
+        places = [place for place in orders if (estimate.gate, place) in table or place in coupled]
+        for place in sorted(places) or [estimate.qubits]:
+            key = estimate.gate, place
+            entry = table.get(key) or table.get((estimate.gate, ()))
+            entry = entry or calibration.GateCalibration(estimate.gate, place)
+            table[key] = msgspec.structs.replace(
+                entry, qubits=place, error=error, over_rotation_rad=None
+            )
+    for place in measured.dead:
+        if len(place) == 2:
+            for key, entry in list(table.items()):
+                if set(key[1]) == set(place):
+                    table[key] = msgspec.structs.replace(entry, error=1.0)
+    return tuple(table[key] for key in sorted(table))
+
+
+def _interactions(
+    base: calibration.CalibrationSnapshot, estimates: Mapping[tuple[int, ...], Estimate]
+) -> tuple[calibration.ZZCoupling, ...]:
+    """Measured interactions that differ from zero, and those of pairs that were not measured."""
+    measured = {tuple(sorted(pair)) for pair in estimates}
+    acting = base.acting_zz_khz.items()
+    kept = [calibration.ZZCoupling(pair, rate) for pair, rate in acting if pair not in measured]
+    for (a, b), estimate in sorted(estimates.items()):
+        if abs(estimate.value) > _LEAST_ZZ_ERRORS * estimate.std_error:
+            kept.append(calibration.ZZCoupling((a, b), estimate.value))
+    return tuple(kept)
+
+
+def _number(value: float) -> float | None:
+    return None if math.isnan(value) else value
+
+
+def _moment(seconds: float) -> str:
+    return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="seconds")

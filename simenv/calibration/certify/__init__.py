@@ -1,1 +1,0 @@
-"""ClaimComparison of measured quantities with the claims of a calibration snapshot."""

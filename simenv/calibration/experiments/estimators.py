@@ -1,0 +1,575 @@
+"""Estimators of a device's quantities from the counts of experiments alone."""
+
+from __future__ import annotations
+
+import math
+from collections import defaultdict
+from collections.abc import Callable, Mapping, Sequence
+from statistics import NormalDist
+from typing import Literal
+
+import msgspec
+import numpy as np
+from numpy.typing import NDArray
+
+from simenv.calibration.experiments.plans import Counts, ExperimentSetting
+
+# Least-squares fits of decays and oscillations, for many data sets at once.
+
+Array = NDArray[np.float64]
+_STEPS = 40
+_LARGEST_STEP = 1.0  # largest change of the logarithm of an amplitude in one step
+_CONVERGED = 1e-10
+
+
+class DecayFit(msgspec.Struct, frozen=True, eq=False):
+    """Fit of A exp(-k x); arrays [sets]."""
+
+    log_amplitude: Array
+    rate: Array
+    rate_error: Array  # standard error
+    chi_square: Array  # of points - 2 degrees of freedom
+
+
+def fit_decay(x: Array, signal: Array, variance: Array) -> DecayFit:
+    """Gauss-Newton fit of A exp(-k x) to points [sets, points] of known variance.
+
+    Rates may be negative if a signal does not decay within its error.
+    """
+    scale = np.maximum(x.max(axis=1, keepdims=True), 1e-300)
+    u = x / scale
+    log_a, k = _start(u, signal, variance)
+    for _ in range(_STEPS):
+        model = np.exp(log_a[:, None] - k[:, None] * u)
+        step, _ = _solve(model, -model * u, signal - model, variance)
+        change = np.clip(step, -_LARGEST_STEP, _LARGEST_STEP)
+        log_a, k = log_a + change[:, 0], k + change[:, 1]
+        if np.abs(change).max() < _CONVERGED:
+            break
+    model = np.exp(log_a[:, None] - k[:, None] * u)
+    _, covariance = _solve(model, -model * u, signal - model, variance)
+    chi = (np.square(signal - model) / variance).sum(axis=1)
+    size = scale[:, 0]
+    return DecayFit(log_a, k / size, np.sqrt(covariance[:, 1, 1]) / size, chi)
+
+
+def _start(x: Array, signal: Array, variance: Array) -> tuple[Array, Array]:
+    """Start values: a weighted straight line through the logarithms of points above their error."""
+    floor = np.maximum(np.sqrt(variance), 1e-12)
+    safe = np.maximum(signal, floor)
+    weight = np.square(safe) / variance
+    weight[signal < floor] *= 1e-3
+    y = np.log(safe)
+    total = weight.sum(axis=1)
+    mean_x, mean_y = (weight * x).sum(axis=1) / total, (weight * y).sum(axis=1) / total
+    dx = x - mean_x[:, None]
+    slope = (weight * dx * (y - mean_y[:, None])).sum(axis=1)
+    slope /= np.maximum((weight * dx * dx).sum(axis=1), 1e-300)
+    return mean_y - slope * mean_x, -slope
+
+
+def _solve(
+    gradient_a: Array, gradient_b: Array, residual: Array, variance: Array
+) -> tuple[Array, Array]:
+    """Step [sets, 2] and covariance [sets, 2, 2] of two parameters by their gradients."""
+    a = (gradient_a * gradient_a / variance).sum(axis=1)
+    b = (gradient_a * gradient_b / variance).sum(axis=1)
+    c = (gradient_b * gradient_b / variance).sum(axis=1)
+    determinant = np.maximum(a * c - b * b, 1e-14 * a * c + 1e-200)
+    covariance = np.array([[c, -b], [-b, a]]).transpose(2, 0, 1) / determinant[:, None, None]
+    right = np.stack(
+        [
+            (gradient_a * residual / variance).sum(axis=1),
+            (gradient_b * residual / variance).sum(axis=1),
+        ],
+        axis=1,
+    )
+    return np.einsum("sij,sj->si", covariance, right), covariance
+
+
+class PhaseFit(msgspec.Struct, frozen=True):
+    """Angular frequency of an oscillation and its standard error, in rad per unit of x."""
+
+    frequency: float
+    error: float
+    chi_square: float
+
+
+def fit_frequency(x: Array, signal: NDArray[np.complex128], variance: Array) -> PhaseFit:
+    """Angular frequency w of exp(i w x) from complex points [points] of equal real and imaginary
+    variance. The search covers frequencies below half a turn of the shortest time above 0."""
+    shortest = float(x[x > 0].min())
+    count = 1 + 2 * math.ceil(8.0 * float(x.max()) / shortest)
+    grid = np.linspace(-math.pi / shortest, math.pi / shortest, count)
+    misses = np.square(np.abs(signal - np.exp(1j * grid[:, None] * x))) / variance
+    w = float(grid[misses.sum(axis=1).argmin()])
+    weight = np.abs(signal) / variance
+    curvature = max(float((x * x * weight).sum()), 1e-300)
+    for _ in range(_STEPS):
+        phase = np.angle(signal * np.exp(-1j * w * x))
+        step = float((x * phase * weight).sum()) / curvature
+        w += step
+        if abs(step) * float(x.max()) < _CONVERGED:
+            break
+    chi = float((np.square(np.abs(signal - np.exp(1j * w * x))) / variance).sum())
+    return PhaseFit(w, 1.0 / math.sqrt(curvature), chi)
+
+
+# Estimated quantities with their errors, from counts alone.
+
+Scale = Literal["linear", "inverse", "proportion"]
+SIGNAL_ERRORS = 5.0  # standard errors of a signal below which nothing is estimated from its decay
+
+
+class Estimate(msgspec.Struct, frozen=True, omit_defaults=True):
+    """One quantity of one qubit or pair.
+
+    Without a signal, value and standard error are infinite, and so is the interval.
+
+    `scale`: the scale of the normal approximation: the value; its inverse (a time, estimated by its
+    rate; `std_error` is that of the rate); a proportion of `trials` (Wilson's interval).
+    """
+
+    quantity: str
+    qubits: tuple[int, ...]
+    value: float
+    std_error: float
+    scale: Scale = "linear"
+    gate: str = ""
+    trials: int = 0
+
+    @property
+    def has_signal(self) -> bool:
+        """True if the counts contain a signal from which the quantity could be estimated."""
+        return math.isfinite(self.std_error)
+
+    def interval(self, z: float) -> tuple[float, float]:
+        """Confidence interval at z standard errors; an unbounded time is infinite."""
+        if not self.has_signal:
+            return (0.0 if self.scale == "inverse" else -math.inf), math.inf
+        if self.scale == "inverse":
+            rate, width = 1.0 / self.value, z * self.std_error
+            low = 1.0 / (rate + width) if rate + width > 0.0 else math.inf
+            return low, (1.0 / (rate - width) if rate - width > 0.0 else math.inf)
+        if self.scale == "proportion":
+            return wilson(self.value, self.trials, z)
+        return self.value - z * self.std_error, self.value + z * self.std_error
+
+
+def without_signal(quantity: str, qubits: tuple[int, ...], *, gate: str = "") -> Estimate:
+    """Estimate of a quantity about which the counts say nothing."""
+    scale: Scale = "inverse" if quantity.endswith("_us") else "linear"
+    return Estimate(quantity, qubits, math.inf, math.inf, scale, gate)
+
+
+def wilson(share: float, trials: int, z: float) -> tuple[float, float]:
+    """Score interval of a proportion (Wilson, J. Am. Stat. Assoc. 22, 209)."""
+    weight = z * z / trials
+    center = (share + weight / 2.0) / (1.0 + weight)
+    half = z / (1.0 + weight) * math.sqrt(share * (1.0 - share) / trials + weight / (4.0 * trials))
+    return max(0.0, center - half), min(1.0, center + half)
+
+
+def simultaneous_z(count: int, confidence: float = 0.99) -> float:
+    """Number of standard errors of two-sided intervals that hold simultaneously at a confidence
+    (Sidak, J. Am. Stat. Assoc. 62, 626)."""
+    tail = -math.expm1(math.log(confidence) / max(1, count)) / 2.0
+    return -NormalDist().inv_cdf(tail)
+
+
+# Estimates of T1, T2, readout errors and ZZ interaction from counts.
+#
+# Probabilities have the variance of a binomial share with one pseudo-count for each outcome, so
+# that shares of 0 and 1 have an error.
+
+Place = tuple[int, ...]
+
+NS_PER_US = 1000.0
+LEAST_CONTRAST = 0.1  # 1 - p01 - p10 of a readout that tells 0 from 1
+_LEAST_SIZE = 1e-3  # lower bound of a signal in a denominator
+_TURN_KHZ = 1e6 / (2.0 * math.pi)  # factor from rad/ns to kHz
+
+
+def tallies(counts: Counts, name: str) -> dict[Place, dict[float, dict[int, NDArray[np.int64]]]]:
+    """Counts of one experiment by place, x and arm; repeats are added."""
+    entries: dict[Place, dict[float, dict[int, NDArray[np.int64]]]] = defaultdict(
+        lambda: defaultdict(dict)
+    )
+    for point, tally in counts.items():
+        if point.experiment == name:
+            arms = entries[point.qubits][point.x]
+            arms[point.arm] = arms[point.arm] + tally if point.arm in arms else tally
+    return entries
+
+
+def share(tally: NDArray[np.int64], qubit: int = 0) -> tuple[float, float]:
+    """Share of outcomes in which a qubit (bit of the outcome) is 1, and its variance;
+    0 and 1 without shots."""
+    ones = int(tally[np.arange(tally.size) >> qubit & 1 == 1].sum())
+    total = int(tally.sum())
+    if not total:
+        return 0.0, 1.0
+    smooth = (ones + 1.0) / (total + 2.0)
+    return ones / total, smooth * (1.0 - smooth) / total
+
+
+def differences(arms: Mapping[float, Mapping[int, NDArray[np.int64]]]) -> tuple[Array, ...]:
+    """Times, signals P(1 | arm 1) - P(1 | arm 0) and their variances, ascending in time."""
+    rows = []
+    for x in sorted(arms):
+        (arm_1, a), (arm_0, b) = share(arms[x][1]), share(arms[x][0])
+        rows.append((x, arm_1 - arm_0, a + b))
+    return tuple(np.array(rows).T)
+
+
+def times(counts: Counts, name: str, quantity: str) -> list[Estimate]:
+    """T1 or T2 in us from an experiment with two arms."""
+    entries = tallies(counts, name)
+    places = sorted(entries)
+    if not places:
+        return []
+    x, signal, variance = (
+        np.array(rows) for rows in zip(*(differences(entries[p]) for p in places), strict=True)
+    )
+    fit = fit_decay(x, signal, variance)
+    begins = signal[:, 0] > SIGNAL_ERRORS * np.sqrt(variance[:, 0])
+    return [
+        _time(quantity, place, float(rate), float(error))
+        if has_signal
+        else without_signal(quantity, place)
+        for place, rate, error, has_signal in zip(
+            places, fit.rate, fit.rate_error, begins, strict=True
+        )
+    ]
+
+
+def _time(quantity: str, place: Place, rate_ns: float, error_ns: float) -> Estimate:
+    """Time from its rate. A rate that is not above a hundredth of its error is set to that."""
+    rate = max(rate_ns, 0.01 * error_ns) * NS_PER_US
+    return Estimate(quantity, place, 1.0 / rate, error_ns * NS_PER_US, "inverse")
+
+
+class _Signals(msgspec.Struct, frozen=True, eq=False):
+    """Signals A exp(i theta) of a qubit that has rotated by theta about Z; arrays [times]."""
+
+    times_ns: Array
+    values: NDArray[np.complex128]
+    along: Array  # variance of the size
+    across: Array  # variance of the angle, times the squared size
+
+    @property
+    def size(self) -> Array:
+        """Absolute values, at least _LEAST_SIZE."""
+        return np.maximum(np.abs(self.values), _LEAST_SIZE)
+
+    @property
+    def significant(self) -> bool:
+        """True if the signal at the shortest time is above its error."""
+        error = math.sqrt(max(float(self.along[0]), float(self.across[0])))
+        return float(self.size[0]) > SIGNAL_ERRORS * error
+
+    @property
+    def angle_variance(self) -> Array:
+        """Variance of the angle."""
+        return np.asarray(self.across / np.square(self.size))
+
+
+def _signals(
+    arms: Mapping[float, Mapping[int, NDArray[np.int64]]],
+    first: int,
+    weights: Sequence[float] = (1.0,),
+) -> _Signals:
+    """Signals of the arms `first` to `first` + 3, whose phases are multiples of pi / 2.
+
+    `weights`: of shots in which the second qubit of a pair is read as 0, and as 1.
+    """
+    times_ns = sorted(arms)
+    rows = []
+    for x in times_ns:
+        (a, va), (b, vb), (c, vc), (d, vd) = (
+            _weighted_share(arms[x][first + k], weights) for k in range(4)
+        )
+        rows.append((a - c, d - b, va + vc, vb + vd))
+    real, imaginary, in_real, in_imaginary = np.array(rows).T
+    values = real + 1j * imaginary
+    cosine, sine = np.cos(np.angle(values)), np.sin(np.angle(values))
+    along = cosine * cosine * in_real + sine * sine * in_imaginary
+    across = sine * sine * in_real + cosine * cosine * in_imaginary
+    return _Signals(np.array(times_ns), values, along, across)
+
+
+def _weighted_share(tally: NDArray[np.int64], weights: Sequence[float]) -> tuple[float, float]:
+    """Share of shots in which the first qubit is 1, with weights by the second qubit, and its
+    variance; 0 and 1 if the weights add up to no shots."""
+    if len(weights) == 1:
+        return share(tally)
+    weight = np.array(weights)
+    zeros, ones = tally.reshape(2, 2).T.astype(np.float64)
+    total = float(weight @ (zeros + ones))
+    if total < 1.0:
+        return 0.0, 1.0
+    p = float(weight @ ones) / total
+    smooth = min(max(p, 1.0 / (total + 2.0)), 1.0 - 1.0 / (total + 2.0))
+    squares = weight * weight @ (ones * (1.0 - smooth) ** 2 + zeros * smooth**2)
+    return p, max(float(squares), smooth * (1.0 - smooth) * total) / total**2
+
+
+def ramsey(counts: Counts, name: str) -> list[Estimate]:
+    """T2 from Ramsey sequences in us, and the detuning in kHz."""
+    estimates = []
+    for place, arms in sorted(tallies(counts, name).items()):
+        result = _signals(arms, 0)
+        if not result.significant:
+            estimates += [without_signal(each, place) for each in ("t2_ramsey_us", "detuning_khz")]
+            continue
+        x = result.times_ns
+        turn = fit_frequency(x, result.values / result.size, result.angle_variance)
+        signal = (result.values * np.exp(-1j * turn.frequency * x)).real
+        fit = fit_decay(x[None], signal[None], result.along[None])
+        estimates.append(_time("t2_ramsey_us", place, float(fit.rate[0]), float(fit.rate_error[0])))
+        estimates.append(
+            Estimate("detuning_khz", place, turn.frequency * _TURN_KHZ, turn.error * _TURN_KHZ)
+        )
+    return estimates
+
+
+def interactions(counts: Counts, name: str, readout_name: str) -> list[Estimate]:
+    """ZZ rates in kHz from conditional Ramsey sequences.
+
+    Only shots count in which the second qubit has not relaxed. Its readout errors, from the
+    experiment `readout_name`, are inverted.
+    """
+    estimates = []
+    misread = {(each.quantity, *each.qubits): each.value for each in readout(counts, readout_name)}
+    for place, arms in sorted(tallies(counts, name).items()):
+        p01, p10 = misread["p01", place[1]], misread["p10", place[1]]
+        if 1.0 - p01 - p10 < LEAST_CONTRAST:
+            estimates.append(without_signal("zz_khz", place))
+            continue
+        alone = _signals(arms, 0, (1.0 - p10, -p10))
+        beside = _signals(arms, 4, (-p01, 1.0 - p01))
+        if not (alone.significant and beside.significant):
+            estimates.append(without_signal("zz_khz", place))
+            continue
+        ratio = beside.values / beside.size * (alone.values / alone.size).conj()
+        variance = alone.angle_variance + beside.angle_variance
+        fit = fit_frequency(alone.times_ns, ratio, variance)
+        estimates.append(
+            Estimate("zz_khz", place, -fit.frequency * _TURN_KHZ, fit.error * _TURN_KHZ)
+        )
+    return estimates
+
+
+def readout(counts: Counts, name: str) -> list[Estimate]:
+    """Probabilities that a prepared |0> is read as 1, and |1> as 0."""
+    estimates = []
+    for place, arms in sorted(tallies(counts, name).items()):
+        for quantity, tally, wrong in (
+            ("p01", next(iter(arms.values()))[0], 1),
+            ("p10", next(iter(arms.values()))[1], 0),
+        ):
+            total = int(tally.sum())
+            p = int(tally[wrong]) / total
+            error = math.sqrt(max(p * (1.0 - p), 1.0 / total) / total)
+            estimates.append(Estimate(quantity, place, p, error, "proportion", trials=total))
+    return estimates
+
+
+def survival(tally: NDArray[np.int64], target: int) -> tuple[float, float]:
+    """Survival probability without its asymptote, scaled to 1 without noise: (P - 1/d) d/(d - 1);
+    with its variance."""
+    size, total = tally.size, int(tally.sum())
+    scale = size / (size - 1.0)
+    p = int(tally[target]) / total
+    smooth = (int(tally[target]) + 1.0) / (total + 2.0)
+    return (p - 1.0 / size) * scale, smooth * (1.0 - smooth) / total * scale * scale
+
+
+def marginal(tally: NDArray[np.int64], qubit: int) -> NDArray[np.int64]:
+    """Counts of one of two qubits."""
+    table = tally.reshape(2, 2)  # second, first
+    return np.asarray(table.sum(axis=0) if qubit == 0 else table.sum(axis=1))
+
+
+def points_of(counts: Counts, name: str) -> dict[Place, dict[float, list[ExperimentSetting]]]:
+    """Points of a benchmarking experiment by place and length, in the order of repeats."""
+    entries: dict[Place, dict[float, list[ExperimentSetting]]] = defaultdict(
+        lambda: defaultdict(list)
+    )
+    for point in sorted((p for p in counts if p.experiment == name), key=lambda p: p.repeat):
+        entries[point.qubits][point.x].append(point)
+    return entries
+
+
+# Gate errors from randomized benchmarking, as average gate infidelity of one native gate.
+#
+# A decay S = A p^N over N gates has the depolarizing parameter p of one gate, whose average
+# infidelity is (d - 1)/d (1 - p). N is the actual number of gates of the sequences, so random
+# elements of different length add no error. The interleaved decay is compared with the standard one
+# of equal random elements, S_I / S = p^N with the number N of added gates: preparation and
+# measurement cancel. Sequences scatter beyond shot noise, since relaxation acts on some Pauli
+# operators more than on others: the factor of their variance is estimated for each length over all
+# qubits or pairs of an experiment.
+
+Reader = Callable[[ExperimentSetting], tuple[float, float]]
+_LEAST_SIGNAL = 1e-3
+
+
+class Curve(msgspec.Struct, frozen=True, eq=False):
+    """Mean decay of one place; arrays [lengths]."""
+
+    place: Place
+    lengths: Array
+    gates: Array  # gates under test, mean of the sequences
+    signal: Array
+    variance: Array  # of the mean
+
+    @property
+    def significant(self) -> bool:
+        """True if the signal of the shortest sequences is above its error."""
+        return bool(self.signal[0] > SIGNAL_ERRORS * math.sqrt(self.variance[0]))
+
+
+def curves(counts: Counts, name: str, read: Reader | None = None) -> list[Curve]:
+    """Mean decays of all places, with variances that contain the scatter of sequences."""
+
+    def plain(point: ExperimentSetting) -> tuple[float, float]:
+        return survival(counts[point], point.arm)
+
+    reader = read or plain
+    results: list[Curve] = []
+    scatter: dict[int, list[float]] = {}  # chi-square and freedom by the number of a length
+    for place, by_length in sorted(points_of(counts, name).items()):
+        rows = []
+        for length in sorted(by_length):
+            points = by_length[length]
+            signal, variance = np.mean([reader(point) for point in points], axis=0)
+            gates = np.mean([point.gates for point in points])
+            rows.append((length, gates, signal, variance / len(points)))
+        curve = Curve(place, *np.array(rows, np.float64).T)
+        results.append(curve)
+        rate = _rate(curve)
+        for k, (length, gates, _, _) in enumerate(rows):
+            chi, freedom = _scatter(by_length[length], reader, rate, float(gates))
+            total = scatter.setdefault(k, [0.0, 0.0])
+            total[0], total[1] = total[0] + chi, total[1] + freedom
+    factors = [max(1.0, chi / freedom) if freedom else 1.0 for chi, freedom in scatter.values()]
+    return [
+        msgspec.structs.replace(
+            curve, variance=curve.variance * np.array(factors[: curve.variance.size])
+        )
+        for curve in results
+    ]
+
+
+def _rate(curve: Curve) -> float:
+    if curve.gates.size < 2 or np.ptp(curve.gates) == 0.0:
+        return 0.0
+    fit = fit_decay(curve.gates[None], curve.signal[None], curve.variance[None])
+    return float(fit.rate[0])
+
+
+def _scatter(
+    points: Sequence[ExperimentSetting], read: Reader, rate: float, mean_gates: float
+) -> tuple[float, int]:
+    """Chi-square of sequences about the mean of those from one basis state, with its degrees of
+    freedom; values are scaled to the mean number of gates."""
+    chi, freedom = 0.0, 0
+    for arm in {point.arm for point in points}:
+        mine = [point for point in points if point.arm == arm]
+        if len(mine) < 2:
+            continue
+        values = np.array([read(point) for point in mine])
+        shift = np.exp(rate * (np.array([point.gates for point in mine]) - mean_gates))
+        signal, variance = values[:, 0] * shift, values[:, 1] * shift * shift
+        chi += float((np.square(signal - signal.mean()) / variance).sum())
+        freedom += len(mine) - 1
+    return chi, freedom
+
+
+def infidelity(rate: float, num_qubits: int) -> float:
+    """Average gate infidelity for a depolarizing parameter exp(-rate)."""
+    size = 1 << num_qubits
+    return (size - 1.0) / size * -math.expm1(-rate)
+
+
+def _estimate(
+    quantity: str, place: Place, gate: str, rate: float, error: float, num_qubits: int
+) -> Estimate:
+    if not math.isfinite(error):
+        return without_signal(quantity, place, gate=gate)
+    size = 1 << num_qubits
+    slope = (size - 1.0) / size * math.exp(-max(rate, 0.0))
+    return Estimate(quantity, place, infidelity(rate, num_qubits), slope * error, gate=gate)
+
+
+def standard(counts: Counts, name: str, quantity: str, gate: str) -> list[Estimate]:
+    """Errors of the gate of which all sequences are made."""
+    result = curves(counts, name)
+    if not result:
+        return []
+    return [
+        _estimate(quantity, curve.place, gate, *_decay(curve, curve.gates), len(curve.place))
+        for curve in result
+    ]
+
+
+def _decay(curve: Curve, x: Array) -> tuple[float, float]:
+    """Rate of decay over x and its standard error, which is infinite without a signal."""
+    if not curve.significant:
+        return 0.0, math.inf
+    fit = fit_decay(x[None], curve.signal[None], curve.variance[None])
+    return float(fit.rate[0]), float(fit.rate_error[0])
+
+
+def interleaved(
+    counts: Counts, reference: str, name: str, quantity: str, gate: str
+) -> list[Estimate]:
+    """Errors of an interleaved gate."""
+    added = curves(counts, name)
+    by_place = {curve.place: curve for curve in curves(counts, reference)}
+    estimates = []
+    for curve in added:
+        base = by_place[curve.place]
+        rows = [base.lengths.tolist().index(length) for length in curve.lengths]
+        signal, base_signal = curve.signal, base.signal[rows]
+        gates = curve.gates - (base.gates[rows] if len(curve.place) == 2 else 0.0)
+        safe_signal, safe_base = (
+            np.maximum(signal, _LEAST_SIGNAL),
+            np.maximum(base_signal, _LEAST_SIGNAL),
+        )
+        y = np.log(safe_base / safe_signal)
+        variance = curve.variance / np.square(safe_signal)
+        variance += base.variance[rows] / np.square(safe_base)
+        weight = float((gates * gates / variance).sum())
+        rate = float((gates * y / variance).sum()) / weight
+        error = 1.0 / math.sqrt(weight) if base.significant else math.inf
+        estimates.append(_estimate(quantity, curve.place, gate, rate, error, len(curve.place)))
+    return estimates
+
+
+def per_clifford(counts: Counts, name: str) -> list[Estimate]:
+    """Error of a random element of the group."""
+    result = curves(counts, name)
+    estimates = []
+    for curve in result:
+        rate, error = _decay(curve, curve.lengths)
+        size = len(curve.place)
+        estimates.append(_estimate("error_per_clifford", curve.place, "", rate, error, size))
+    return estimates
+
+
+def simultaneous(counts: Counts, name: str, gate: str) -> list[Estimate]:
+    """Errors of one-qubit gates while a neighbour is driven: `qubits` is (qubit, neighbour)."""
+    estimates = []
+    for qubit in range(2):
+
+        def read(point: ExperimentSetting, qubit: int = qubit) -> tuple[float, float]:
+            return survival(marginal(counts[point], qubit), point.arm >> qubit & 1)
+
+        result = curves(counts, name, read)
+        for curve in result:
+            rate, error = _decay(curve, curve.gates)
+            place = curve.place if qubit == 0 else curve.place[::-1]
+            estimates.append(_estimate("error_1q_simultaneous", place, gate, rate, error, 1))
+    return estimates

@@ -1,1 +1,0 @@
-"""Estimators of a device's quantities from the counts of experiments alone."""

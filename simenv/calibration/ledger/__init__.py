@@ -1,1 +1,0 @@
-"""Error ledgers: the loss of a circuit's fidelity by component, qubit and gate of a device."""

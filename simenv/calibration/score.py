@@ -1,0 +1,480 @@
+"""Scores of device models against measured counts."""
+
+from __future__ import annotations
+
+import math
+from bisect import bisect_right
+from collections.abc import Callable, Iterator, Mapping, Sequence
+
+import msgspec
+import numpy as np
+from numpy.typing import NDArray
+
+from noise_models.build import build as noise_model
+from noise_models.calibration import CalibrationSnapshot
+from noise_models.drift import moment_s
+from noise_models.model import NoiseOptions
+from simenv.calibration.data import CountsData, CountsRecord
+from simenv.calibration.fit.observations import CompiledRun, DeviceCompiler
+from simulators.circuit.gates import UNITARY
+from simulators.circuit.ir import Circuit
+from simulators.circuit.noise import NoiseProgram
+from simulators.circuit.passes.attach_noise import NoiseAttachment
+from simulators.circuit.passes.components import extract_part
+from simulators.circuit.passes.noisy_cone import noise_of_part
+from simulators.errors import EngineError, Unsupported
+from simulators.simulate import counts_of, simulate
+from simulators.transfer import evaluate
+from simulators.transfer.evolution import constant
+from simulators.transfer.program import ConstantTable, TransferProgram, build
+
+# Distances between a distribution and measured counts, their limits, and intervals.
+#
+# HF is the Hellinger fidelity (sum sqrt(p q))^2, as Qiskit defines it; TVD the total variation
+# distance, half of sum |p - q|. The ceiling is the mean HF of an exact model at this number of
+# shots. Intervals are percentiles of bootstrap samples of circuit bodies.
+
+DRAWS = 20  # samples of the ceiling
+RESAMPLES = 400
+COVERAGE = 0.95
+
+
+def hellinger_fidelity(p: NDArray[np.float64], q: NDArray[np.float64]) -> float:
+    """(sum sqrt(p q))^2 of two distributions over the same outcomes."""
+    return float(np.sqrt(np.maximum(p, 0.0) * q).sum() ** 2)
+
+
+def variation_distance(p: NDArray[np.float64], q: NDArray[np.float64]) -> float:
+    """Half of sum |p - q|."""
+    return float(0.5 * np.abs(p - q).sum())
+
+
+def ceiling(p: NDArray[np.float64], shots: int, rng: np.random.Generator) -> float:
+    """Mean HF between a distribution and counts that are drawn from it."""
+    exact = np.maximum(p, 0.0)
+    drawn = rng.multinomial(shots, exact / exact.sum(), size=DRAWS) / shots
+    return float((np.sqrt(drawn * exact).sum(axis=1) ** 2).mean())
+
+
+class Statistic(msgspec.Struct, frozen=True):
+    """A statistic of a set of circuits with its bootstrap interval; nan for one circuit body."""
+
+    value: float
+    low: float
+    high: float
+
+
+class Summary(msgspec.Struct, frozen=True):
+    """Statistics of the values of many runs."""
+
+    runs: int
+    bodies: int
+    median: Statistic
+    p10: Statistic
+    mean: Statistic
+
+
+def summary(values: Sequence[float], bodies: Sequence[str], seed: int = 7) -> Summary | None:
+    """Statistics of the finite values; None if there is none."""
+    result = np.array(values, np.float64)
+    finite = np.isfinite(result)
+    if not finite.any():
+        return None
+    labels = np.array(bodies, object)[finite]
+    result = result[finite]
+    names, number = np.unique(labels.astype(str), return_inverse=True)
+    members = [np.flatnonzero(number == k) for k in range(len(names))]
+    rng = np.random.default_rng(seed)
+    samples = []
+    for _ in range(RESAMPLES):
+        drawn = rng.integers(len(members), size=len(members))
+        samples.append(_statistics(result[np.concatenate([members[k] for k in drawn])]))
+    edge = 50.0 * (1.0 - COVERAGE)
+    low, high = np.percentile(np.array(samples), [edge, 100.0 - edge], axis=0)
+    if len(members) == 1:  # all samples are equal: they say nothing about other circuits
+        low = high = np.full(len(low), math.nan)
+    value = _statistics(result)
+    median, p10, mean = (
+        Statistic(value[k], float(low[k]), float(high[k])) for k in range(len(value))
+    )
+    return Summary(int(result.size), len(names), median, p10, mean)
+
+
+def _statistics(values: NDArray[np.float64]) -> tuple[float, float, float]:
+    return float(np.median(values)), float(np.percentile(values, 10)), float(values.mean())
+
+
+# Predictions: distributions of a device model for measured circuits.
+#
+# A circuit is compiled as `Client.submit` compiles it. Distributions are exact up to EXACT_QUBITS
+# used qubits. Wider Clifford circuits are exact for the Pauli twirl of their noise up to
+# `evaluate.MAX_BITS` bits, and sampled by the stabilizer engine beyond; other circuits are sampled
+# by trajectories; circuits that are too wide for that have no distribution.
+
+EXACT_QUBITS = 11
+SAMPLED_QUBITS = 20  # limit of trajectories
+SAMPLES = 2**17
+SEED = 7
+_DEFAULT = NoiseOptions()
+
+
+class Prediction(msgspec.Struct, frozen=True, eq=False):
+    """Probabilities by outcome of the circuit's clbits. `samples`: 0 for exact ones."""
+
+    outcomes: NDArray[np.object_]  # [k] int
+    probabilities: NDArray[np.float64]  # [k]
+    num_bits: int  # measured
+    num_qubits: int  # used
+    two_qubit_gates: int
+    depth: int  # two-qubit gates on the longest path
+    samples: int
+    how: str
+
+
+class Predictor:
+    """Predictions of one snapshot with noise options; equal circuits are predicted once."""
+
+    def __init__(
+        self,
+        snapshot: CalibrationSnapshot,
+        options: NoiseOptions = _DEFAULT,
+        compiler: DeviceCompiler | None = None,
+        most_work: int = 0,
+    ) -> None:
+        """Set up. `compiler`: of another snapshot of the device, to compare noise on equal
+        circuits. `most_work`: circuits with more than this number of 4^qubits steps have no
+        distribution, nor those that must be sampled; 0: no limit."""
+        self._most_work = most_work
+        self._compiler = compiler or DeviceCompiler(snapshot)
+        self._noise = NoiseAttachment(noise_model(snapshot, options))
+        self._known: dict[int, Prediction | None] = {}
+
+    def prediction(self, record: CountsRecord) -> Prediction | None:
+        """Prediction for a record's circuit; None if it is too wide. Raises DataError."""
+        run = self._compiler.run_of(record)
+        key = id(run)
+        if key not in self._known:
+            self._known[key] = self._predicted(run)
+        return self._known[key]
+
+    def _predicted(self, run: CompiledRun) -> Prediction | None:
+        noise = self._noise.attach(run.circuit)
+        table = ConstantTable()
+        try:
+            program = build(run.circuit, noise, table)
+            if program.num_qubits <= EXACT_QUBITS and 0 < self._most_work < program.work:
+                return None
+            result, how = _exact(program, noise, table)
+        except Unsupported:
+            return None if self._most_work else _sampled(run.circuit, noise)
+        return Prediction(
+            _spread(len(result.probabilities), program.clbits),
+            np.maximum(result.probabilities, 0.0),
+            len(program.clbits),
+            program.num_qubits,
+            *two_qubit_gates(run.circuit),
+            0,
+            how,
+        )
+
+
+def _exact(
+    program: TransferProgram, noise: NoiseProgram, table: ConstantTable
+) -> tuple[evaluate.OutcomeDistribution, str]:
+    """Distribution without sampling, with the name of the method. Raises Unsupported."""
+    read = noise.readout
+    confusion = {}
+    for qubit in program.qubits if read is not None else ():
+        up, down = float(read.p01[qubit]), float(read.p10[qubit])  # type: ignore[union-attr]
+        confusion[qubit] = constant(np.array([[1.0 - up, down], [up, 1.0 - down]]))
+    channels = evaluate.ChannelSet(
+        [constant(channel.ptm) for channel in noise.channels], confusion, table
+    )
+    if program.num_qubits <= EXACT_QUBITS:
+        return evaluate.outcomes(program, channels), "exact"
+    return evaluate.parity_outcomes(
+        evaluate.parity_program(program, table), channels
+    ), "Pauli twirl, exact"
+
+
+def _spread(size: int, clbits: tuple[int, ...]) -> NDArray[np.object_]:
+    """Outcome over all clbits for each outcome of the measured ones."""
+    return np.array(
+        [sum((x >> k & 1) << clbit for k, clbit in enumerate(clbits)) for x in range(size)], object
+    )
+
+
+def _sampled(circuit: Circuit, noise: NoiseProgram) -> Prediction | None:
+    used = np.unique(circuit.qubits.astype(np.int64))
+    part = extract_part(circuit, np.ones(circuit.ops.size, np.bool_), used)
+    moved = noise_of_part(noise, noise.locations, part.operations, used)
+    attempts: list[tuple[str, str, tuple[tuple[str, int | float], ...]]]
+    attempts = [("stabilizer", "Pauli twirl, sampled", (("twirl", 1),))]
+    if used.size <= SAMPLED_QUBITS:
+        attempts.append(("statevector", "trajectories, sampled", ()))
+    for engine, how, settings in attempts:
+        try:
+            result = simulate(
+                part.circuit,
+                engine=engine,
+                noise=moved,
+                shots=SAMPLES,
+                seed=SEED,
+                settings=settings,
+            )
+        except EngineError:
+            continue
+        counts = counts_of(result.row(0))
+        return Prediction(
+            np.array(list(counts), object),
+            np.array(list(counts.values()), np.float64) / SAMPLES,
+            int(np.unique(circuit.clbits).size),
+            int(used.size),
+            *two_qubit_gates(circuit),
+            SAMPLES,
+            how,
+        )
+    return None
+
+
+def two_qubit_gates(circuit: Circuit) -> tuple[int, int]:
+    """Number of two-qubit gates, and of those on the longest path."""
+    rows = circuit.table.rows[circuit.ops]
+    begins = np.cumsum(rows[:, 1]) - rows[:, 1]
+    depth = np.zeros(circuit.num_qubits, np.int64)
+    places = np.flatnonzero((rows[:, 1] == 2) & (rows[:, 0] >= UNITARY)).tolist()
+    for k in places:
+        pair = circuit.qubits[begins[k] : begins[k] + 2].astype(np.int64)
+        depth[pair] = depth[pair].max() + 1
+    return len(places), int(depth.max(initial=0))
+
+
+# Scores of device models on measured counts: one row for each run, and their statistics.
+#
+# Each model is compared with the ideal circuit, the uniform distribution, the ceiling by shot noise
+# and the hardware's own repeat: the next run of the same circuit.
+
+UNIFORM, IDEAL, REPEAT, CEILING = "uniform", "ideal", "repeat", "ceiling"
+
+_PARITY_POINTS = 4000
+
+
+class ScoreRow(msgspec.Struct, frozen=True):
+    """One run. Fidelities and distances by model; nan where a model has no distribution."""
+
+    name: str
+    body: str
+    is_test: bool
+    time_s: float
+    shots: int
+    bits: int  # measured
+    qubits: int  # used
+    two_qubit_gates: int
+    depth: int  # two-qubit gates on the longest path
+    how: str  # method that gave the distribution
+    hf: dict[str, float]
+    tvd: dict[str, float]
+
+
+class Score(msgspec.Struct, frozen=True, eq=False):
+    """All rows, and points (predicted, measured) of each model for parity plots."""
+
+    models: tuple[str, ...]
+    rows: tuple[ScoreRow, ...]
+    parity: dict[str, NDArray[np.float64]]  # [points, 2]
+    not_judged: int  # runs whose circuits are too wide
+
+    def part(self, *, test: bool) -> Score:
+        """Rows of one side of the split."""
+        rows = tuple(row for row in self.rows if row.is_test == test)
+        return msgspec.structs.replace(self, rows=rows)
+
+    def summary(self, model: str, field: str = "hf") -> Summary | None:
+        """Statistics of one model over all rows."""
+        values = [getattr(row, field).get(model, math.nan) for row in self.rows]
+        return summary(values, [row.body for row in self.rows])
+
+
+def score(
+    data: CountsData,
+    models: Mapping[str, Predictor],
+    ideal: Callable[[CountsRecord], dict[int, float] | None],
+    note: Callable[[str], None] = lambda _: None,
+) -> Score:
+    """Score each model on all runs; the first one gives the ceiling and the widths."""
+    rows: list[ScoreRow] = []
+    parity: dict[str, list[NDArray[np.float64]]] = {name: [] for name in models}
+    rng = np.random.default_rng(SEED)
+    ceilings: dict[tuple[int, int], float] = {}
+    skipped = 0
+    for record, repeat in with_repeats(data.records):
+        entries = {name: each.prediction(record) for name, each in models.items()}
+        first = next((each for each in entries.values() if each is not None), None)
+        if first is None:
+            skipped += 1
+            continue
+        measured = {x: count / record.shots for x, count in record.counts.items()}
+        hf, tvd = {}, {}
+        for name, each in entries.items():
+            if each is not None:
+                pairs = aligned(_table(each), measured)
+                hf[name] = hellinger_fidelity(pairs[:, 0], pairs[:, 1])
+                tvd[name] = variation_distance(pairs[:, 0], pairs[:, 1])
+                if len(parity[name]) < _PARITY_POINTS:
+                    parity[name].append(pairs[:64])
+        for name, table in _references(ideal(record), repeat):
+            pairs = aligned(table, measured)
+            hf[name] = hellinger_fidelity(pairs[:, 0], pairs[:, 1])
+            tvd[name] = variation_distance(pairs[:, 0], pairs[:, 1])
+        key = (id(first), record.shots)
+        if key not in ceilings:
+            ceilings[key] = ceiling(first.probabilities, record.shots, rng)
+        hf[CEILING] = ceilings[key]
+        hf[UNIFORM], tvd[UNIFORM] = _uniform(measured, first.num_bits)
+        rows.append(_row(record, first, hf, tvd))
+    note(f"{len(rows)} runs judged, {skipped} too wide")
+    points = {
+        name: np.concatenate(entries) if entries else np.zeros((0, 2))
+        for name, entries in parity.items()
+    }
+    return Score(tuple(models), tuple(rows), points, skipped)
+
+
+def fidelity(prediction: Prediction, record: CountsRecord) -> float:
+    """Hellinger fidelity between a prediction and the counts of a run."""
+    measured = {x: count / record.shots for x, count in record.counts.items()}
+    pairs = aligned(_table(prediction), measured)
+    return hellinger_fidelity(pairs[:, 0], pairs[:, 1])
+
+
+def _row(
+    record: CountsRecord, first: Prediction, hf: dict[str, float], tvd: dict[str, float]
+) -> ScoreRow:
+    return ScoreRow(
+        record.name,
+        record.body,
+        record.is_test,
+        record.time_s,
+        record.shots,
+        first.num_bits,
+        first.num_qubits,
+        first.two_qubit_gates,
+        first.depth,
+        first.how,
+        hf,
+        tvd,
+    )
+
+
+def _references(
+    ideal: dict[int, float] | None, repeat: CountsRecord | None
+) -> Iterator[tuple[str, dict[int, float]]]:
+    if ideal is not None:
+        yield IDEAL, ideal
+    if repeat is not None:
+        yield REPEAT, {x: count / repeat.shots for x, count in repeat.counts.items()}
+
+
+def _uniform(measured: dict[int, float], num_bits: int) -> tuple[float, float]:
+    """HF and TVD of the uniform distribution, without its 2^bits entries."""
+    size = 2.0**num_bits
+    q = np.array(list(measured.values()))
+    hf = float(np.sqrt(q / size).sum() ** 2)
+    tvd = 0.5 * (float(np.abs(q - 1.0 / size).sum()) + (size - len(q)) / size)
+    return hf, tvd
+
+
+def _table(prediction: Prediction) -> dict[int, float]:
+    return dict(zip(prediction.outcomes.tolist(), prediction.probabilities.tolist(), strict=True))
+
+
+def aligned(first: Mapping[int, float], second: Mapping[int, float]) -> NDArray[np.float64]:
+    """Both distributions over the outcomes of either: [outcomes, 2]."""
+    keys = [*first, *(key for key in second if key not in first)]
+    return np.array([(first.get(key, 0.0), second.get(key, 0.0)) for key in keys], np.float64)
+
+
+def with_repeats(
+    records: Sequence[CountsRecord],
+) -> Iterator[tuple[CountsRecord, CountsRecord | None]]:
+    """Each record with another run of its circuit: the next one, or for the last the one before."""
+    runs: dict[tuple[str, tuple[int, ...], int], list[CountsRecord]] = {}
+    for record in records:
+        runs.setdefault((record.source.text, record.layout, record.level), []).append(record)
+    others: dict[int, CountsRecord | None] = {}
+    for same in runs.values():
+        same.sort(key=lambda each: each.time_s)
+        for k, record in enumerate(same):
+            other = same[k + 1] if k + 1 < len(same) else same[k - 1]
+            others[id(record)] = other if len(same) > 1 else None
+    for record in records:
+        yield record, others[id(record)]
+
+
+# Distributions of circuits as written, without noise.
+
+MAX_QUBITS = 20
+
+
+class IdealDistributions:
+    """Cache of ideal distributions: equal circuits are computed once."""
+
+    def __init__(self) -> None:
+        self._known: dict[str, dict[int, float] | None] = {}
+
+    def __call__(self, record: CountsRecord) -> dict[int, float] | None:
+        """Probability by outcome; None for a circuit that is too wide or cannot be simulated
+        exactly."""
+        key = record.source.text
+        if key not in self._known:
+            self._known[key] = _computed(record)
+        return self._known[key]
+
+
+def _computed(record: CountsRecord) -> dict[int, float] | None:
+    circuit = Circuit.from_program(record.source.loaded.program)
+    if np.unique(circuit.qubits).size > MAX_QUBITS:
+        return None
+    try:
+        result = simulate(circuit, outputs=("probabilities",), shots=0).row(0)
+    except EngineError:
+        return None
+    width = result.probability_width
+    values = np.frombuffer(result.probabilities, np.float64).tolist()
+    keys = range(0, len(result.probability_outcomes), max(width, 1))
+    return {
+        int.from_bytes(result.probability_outcomes[at : at + width], "little"): value
+        for at, value in zip(keys, values, strict=True)
+    }
+
+
+# Predictions of a device with dated calibrations: each circuit by the calibration in force at its
+# time.
+
+
+class SeriesPredictor(Predictor):
+    """Predictor with a series of snapshots, each in force from its date on; the first one also
+    before it. A circuit without a date is predicted by `default`."""
+
+    def __init__(
+        self,
+        default: CalibrationSnapshot,
+        series: Sequence[CalibrationSnapshot],
+        most_work: int = 0,
+    ) -> None:
+        """Set up; each snapshot of `series` has a date. Raises ValueError for an invalid date."""
+        super().__init__(default, most_work=most_work)
+        dated = sorted(((moment_s(each.calibrated), each) for each in series), key=_date)
+        self._begins = [begin_s for begin_s, _ in dated]
+        self._members = [Predictor(each, most_work=most_work) for _, each in dated]
+
+    def prediction(self, record: CountsRecord) -> Prediction | None:
+        """Prediction for a record's circuit by the snapshot of its date."""
+        if not self._members or record.time_s != record.time_s:
+            return super().prediction(record)
+        place = max(bisect_right(self._begins, record.time_s) - 1, 0)
+        return self._members[place].prediction(record)
+
+
+def _date(pair: tuple[float, CalibrationSnapshot]) -> float:
+    return pair[0]

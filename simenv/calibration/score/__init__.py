@@ -1,1 +1,0 @@
-"""Scores of device models against measured counts."""

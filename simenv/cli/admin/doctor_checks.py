@@ -1,0 +1,409 @@
+"""Checks of `simenv doctor`: machine, launchers, folders, and security."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import stat
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Literal
+
+from launcher import probe, selection
+from launcher.allocation.discover import discover
+from launcher.allocation.this_node import is_this_node, this_node
+from launcher.base import AllocationError, Gpu
+from launcher.probe import mpi4py_version
+from launcher.process import network_namespace
+from launcher.process.agent import remote_command
+from launcher.prte import installation
+from launcher.prte.dvm_supervisor import NodeProbe
+from simenv import config, files
+from simenv.cli import terminal
+from simenv.cli.admin.doctor_installation import DoctorFinding
+from simenv.client.connection import address
+from simenv.config import Config, paths
+from simenv.config.paths import worker_environ
+from simenv.errors import ConfigError, NoServiceError
+from simenv.wire.transport.zmq_transport import CLIENT_SOCKET, PREVIOUS_CLIENT_SOCKET, WORKER_SOCKET
+from simulators import catalog
+from simulators.catalog import costs
+
+# Checks of cores, memory and GPUs of this machine that this process may use.
+
+LEAST_FREE_BYTES = 2**30
+
+
+def cores() -> Iterator[DoctorFinding]:
+    """Compare the usable cores (affinity and cgroup quota) with those of the machine and its
+    load."""
+    node, num_cpus = this_node(), os.cpu_count() or 1
+    detail = f"{node.slots} of {num_cpus} cores are usable"
+    load = os.getloadavg()[0]
+    if load > num_cpus:
+        detail += f", but {load:.1f} threads want to run"
+        yield DoctorFinding("warn", "cores", detail, "top -o %CPU")
+    else:
+        yield DoctorFinding("ok", "cores", detail)
+
+
+def memory() -> Iterator[DoctorFinding]:
+    """Report the memory limit, the free memory, and the widest circuit that it holds."""
+    import psutil
+
+    limit = this_node().memory_bytes
+    free = min(limit, psutil.virtual_memory().available)
+    engine = next(card for card in catalog.CARDS if card.auto is not None)
+    width = engine.max_qubits_in(free)
+    detail = f"{terminal.size(free)} free of {terminal.size(limit)}: circuits up to {width} qubits"
+    if free < LEAST_FREE_BYTES:
+        yield DoctorFinding("warn", "memory", detail, "top -o %MEM")
+    else:
+        yield DoctorFinding("ok", "memory", detail)
+
+
+def gpus() -> Iterator[DoctorFinding]:
+    """Report the GPUs granted to this process, and what the engine `gpu` lacks to use them."""
+    from simulators.gpu.devices.detect import find_gpu, refusal
+    from simulators.gpu.devices.device import load_nvrtc
+
+    evidence = find_gpu()
+    reason = refusal(evidence)
+    if reason is not None:
+        level: Literal["ok", "warn"] = "warn" if evidence.has_driver else "ok"
+        yield DoctorFinding(level, "gpu", reason[0], reason[1] if level == "warn" else "")
+        return
+    for gpu in this_node().gpu_details:
+        yield DoctorFinding("ok", "gpu", _described(gpu))
+    if load_nvrtc() is None:
+        detail = "NVRTC is not installed: kernels can be run only where they are compiled"
+        extra = catalog.builtin_card("gpu").package.install
+        yield DoctorFinding("warn", "gpu", detail, extra)
+
+
+def _described(gpu: Gpu) -> str:
+    if not gpu.memory_bytes:
+        return f"{gpu.uuid}: its memory is not known: NVML is not installed"
+    double, single = (
+        costs.widest_state(gpu.memory_bytes, precision) for precision in ("double", "single")
+    )
+    major, minor = gpu.capability
+    return (
+        f"{gpu.uuid}: {gpu.model}, {terminal.size(gpu.memory_bytes)}, sm_{major}{minor}: circuits"
+        f" up to {double} qubits, {single} in single precision"
+    )
+
+
+# Checks of the start of workers: nodes of the allocation, launch agent, launchers.
+
+SHOWN_NODES = 8
+_LOOK_S = 0.02
+
+
+def nodes() -> Iterator[DoctorFinding]:
+    """Report the allocation, and check which of its nodes the agent reaches."""
+    try:
+        allocation = discover(os.environ)
+    except AllocationError as error:
+        yield DoctorFinding("fail", "nodes", str(error), error.hint)
+        return
+    names = [node.name for node in allocation.nodes]
+    shown = ", ".join(names[:SHOWN_NODES]) + (", ..." if len(names) > SHOWN_NODES else "")
+    count = terminal.counted(len(names), "node")
+    slots, memory = allocation.slots, terminal.size(allocation.memory_bytes)
+    yield DoctorFinding(
+        "ok", "nodes", f"{allocation.source}: {count} ({shown}), {slots} slots, {memory}"
+    )
+    yield from _agent([name for name in names if not is_this_node(name)])
+
+
+def _agent(others: list[str]) -> Iterator[DoctorFinding]:
+    agent = config.launch_agent(Config())
+    program = remote_command(others[0] if others else "HOST", ["true"], os.environ, agent)[0]
+    if shutil.which(program) is None:
+        detail = f"{program} is not here: no way to other nodes"
+        remedy = "export SIMENV_LAUNCH_AGENT=/path/of/a/program"
+        yield DoctorFinding("fail" if others else "warn", "agent", detail, remedy)
+        return
+    if not others:
+        yield DoctorFinding("ok", "agent", f"{program}, used if other nodes are added")
+        return
+    node_probe = NodeProbe(others, os.environ, agent, time.monotonic())
+    while not node_probe.poll(time.monotonic()):
+        time.sleep(_LOOK_S)  # probes are only polled
+    for node, why in node_probe.unreachable.items():
+        yield DoctorFinding(
+            "fail", "agent", f"{program} does not reach {node}: {why}", f"{program} {node} true"
+        )
+    if node_probe.reachable:
+        yield DoctorFinding("ok", "agent", f"{program} reaches {', '.join(node_probe.reachable)}")
+
+
+def launchers() -> Iterator[DoctorFinding]:
+    """Start two ranks by each launcher; report the MPI to which mpi4py is bound."""
+    folder = Path(tempfile.mkdtemp(prefix="simenv-doctor-"))
+    try:
+        environ = dict(worker_environ(os.environ))
+        outcomes = selection.probe_all(os.environ, folder, worker_environ=environ)
+        working = [outcome for outcome in outcomes if outcome.works]
+        for outcome in outcomes:
+            name = " ".join(
+                filter(
+                    None, (outcome.launcher, outcome.version, outcome.path and f"({outcome.path})")
+                )
+            )
+            if outcome.works:
+                detail = f"{name}: two ranks saw one another in {outcome.seconds:.1f} s"
+                yield DoctorFinding("ok", "launcher", detail)
+            else:
+                yield DoctorFinding(
+                    "warn", "launcher", f"{name}: {outcome.detail}", selection.INSTALL_COMMAND
+                )
+        works, mpi_detail = (
+            (True, working[0].detail) if working else probe.probe_single_rank(environ)
+        )
+    finally:
+        shutil.rmtree(folder)
+    if works:
+        yield DoctorFinding("ok", "mpi", f"mpi4py {mpi4py_version()} is bound to {mpi_detail}")
+    else:
+        detail = f"{mpi_detail}; workers have one rank each"
+        yield DoctorFinding("warn", "mpi", detail, selection.INSTALL_COMMAND)
+
+
+# Checks of the folders that simenv writes to: file system, free space, stale files, file modes.
+
+
+def home() -> Iterator[DoctorFinding]:
+    """Check that the journal is on a local file system with free space."""
+    root = config.home_root()
+    existing = next(path for path in (root, *root.parents) if path.exists())
+    kind = paths.kind_of(existing)
+    free = shutil.disk_usage(existing).free
+    if paths.is_network(kind):
+        live = config.places(config.Config()).state
+        if live.is_relative_to(root):
+            detail = f"{root} is on {kind}, where a journal is not safe; no local disk is set"
+            yield DoctorFinding(
+                "fail", "state", detail, "export SIMENV_SCRATCH=/a/folder/on/a/local/disk"
+            )
+        else:
+            yield DoctorFinding(
+                "ok", "state", f"{root} on {kind}; live journals go to {live.parent}"
+            )
+    elif free < LEAST_FREE_BYTES:
+        yield DoctorFinding(
+            "warn", "state", f"{root} has {terminal.size(free)} left", f"df -h {existing}"
+        )
+    else:
+        yield DoctorFinding("ok", "state", f"{root} on {kind or 'an unknown file system'}")
+
+
+def kernels() -> Iterator[DoctorFinding]:
+    """Check the cache of compiled kernels."""
+    folder = config.kernel_cache()
+    kept = [path for path in folder.rglob("*/*") if path.is_file()] if folder.exists() else []
+    if not kept:
+        yield DoctorFinding("ok", "kernels", f"none in {folder}: the first start compiles them")
+        return
+    kept_bytes = sum(path.stat().st_size for path in kept)
+    versions = [path for path in folder.iterdir() if path.is_dir()]
+    detail = f"{terminal.size(kept_bytes)} for {len(versions)} version(s) in {folder}"
+    if len(versions) > 8:
+        yield DoctorFinding("warn", "kernels", detail, f"rm -r {folder}")
+    else:
+        yield DoctorFinding("ok", "kernels", detail)
+
+
+def sockets() -> Iterator[DoctorFinding]:
+    """Check that the folder of sockets is writable."""
+    base = config.socket_base()
+    if not os.access(base, os.W_OK | os.X_OK):
+        yield DoctorFinding("fail", "sockets", f"{base} cannot be written", "export TMPDIR=/tmp")
+    else:
+        yield DoctorFinding("ok", "sockets", f"in {base}")
+
+
+def connections() -> Iterator[DoctorFinding]:
+    """Check for connection files of services that have ended."""
+    stale = 0
+    for path in sorted(config.home_root().glob("*/connection.json")):
+        try:
+            file = address.read(path)
+        except NoServiceError as error:
+            stale += 1
+            yield DoctorFinding("warn", "environment", error.message, error.hint)
+            continue
+        if address.ended(file):
+            stale += 1
+            option = "" if file.name == "default" else f" --name {file.name}"
+            detail = f"{file.name}: process {file.pid} is gone, its connection file is not"
+            yield DoctorFinding("warn", "environment", detail, f"simenv up{option} --restore")
+        else:
+            yield DoctorFinding(
+                "ok", "environment", f"{file.name}: process {file.pid} on {file.node}"
+            )
+    if not stale:
+        yield DoctorFinding("ok", "environment", "no connection file without a service")
+
+
+_FILES = (
+    "server-key.json",
+    "keys.json",
+    "connection.json",
+    "worker.json",
+    "keys/*.simenv",
+    "worker-keys/*.json",
+)
+
+
+def modes() -> Iterator[DoctorFinding]:
+    """Check that no other user can open the files with keys or addresses.
+
+    The files are those of each environment here, and the one that SIMENV_SERVICE names.
+    """
+    root = config.home_root()
+    files = [path for name in _FILES for path in sorted(root.glob(f"*/{name}"))]
+    named = config.service_file()
+    if named is not None and named.exists() and named not in files:
+        files.append(named)
+    bad = [finding for path in files if (finding := _mode_finding(path)) is not None]
+    yield from bad
+    if not bad:
+        count = f"{len(files)} file{'s' if len(files) != 1 else ''}"
+        yield DoctorFinding("ok", "keys", f"{count} with keys or addresses, readable only by you")
+
+
+def _mode_finding(path: Path) -> DoctorFinding | None:
+    try:
+        info = path.stat()
+    except FileNotFoundError:  # file of a worker that has just ended
+        return None
+    mode = stat.S_IMODE(info.st_mode)
+    if info.st_uid != os.getuid():
+        return DoctorFinding("fail", "keys", f"{path} belongs to user {info.st_uid}", f"rm {path}")
+    if mode & 0o077:
+        detail = f"{path} can be opened by others ({mode:04o})"
+        return DoctorFinding("fail", "keys", detail, f"chmod 600 {path}")
+    return None
+
+
+# Checks of the promises of docs/guides/security.md against other users of this machine.
+
+_SOCKETS = (PREVIOUS_CLIENT_SOCKET, CLIENT_SOCKET, WORKER_SOCKET)
+
+
+def folder_security() -> Iterator[DoctorFinding]:
+    """Check that nobody else can write a folder that simenv reads, or a folder above it."""
+    results = [path for path in _folders() if path.exists()]
+    bad = [finding for path in results if (finding := _folder_finding(path)) is not None]
+    yield from dict.fromkeys(bad)  # several folders may share the weakness of one above them
+    if not bad:
+        count = terminal.counted(len(results), "folder")
+        yield DoctorFinding("ok", "folders", f"{count}: nobody else can write them or those above")
+
+
+def kernel_folder_security() -> Iterator[DoctorFinding]:
+    """Check that nobody else can write compiled kernels, which are loaded as code."""
+    folder = config.kernel_cache()
+    result = files.weakness(folder) if folder.exists() else None
+    if result is None:
+        yield DoctorFinding("ok", "kernels", f"nobody else can write {folder}")
+        return
+    level, why = result
+    remedy = f"rm -r {folder}" if level == folder else "export SIMENV_KERNELS=/a/folder/of/yours"
+    yield DoctorFinding("fail", "kernels", f"{level} {why}: its code would run as you", remedy)
+
+
+def socket_security() -> Iterator[DoctorFinding]:
+    """Check that only this user can connect to the sockets of environments on this machine."""
+    checked = 0
+    for path in sorted(config.home_root().glob("*/connection.json")):
+        try:
+            file = address.read(path)
+        except NoServiceError:
+            continue  # reported by `connections`
+        if file.node != os.uname().nodename or address.ended(file):
+            continue
+        checked += 1
+        why = _open_socket(Path(file.sockets))
+        if why:
+            remedy = f"simenv down --name {file.name}; simenv up --name {file.name} --restore"
+            yield DoctorFinding("fail", "sockets", f"of {file.name}: {why}", remedy)
+            return
+    yield DoctorFinding(
+        "ok", "sockets", f"of {terminal.counted(checked, 'environment')}: this user's alone"
+    )
+
+
+def launcher_security() -> Iterator[DoctorFinding]:
+    """Check whether other users can run programs through the launcher of workers of several
+    ranks."""
+    if not mpi4py_version():
+        yield DoctorFinding("ok", "isolation", "no MPI: workers of one rank listen on no port")
+        return
+    try:
+        nodes = [node.name for node in discover(os.environ).nodes]
+    except AllocationError:  # reported by `nodes`
+        nodes = [os.uname().nodename]
+    prte = installation.find(os.environ)
+    library = prte.library if isinstance(prte, installation.Prte) else None
+    exposure = network_namespace.exposure(nodes, os.environ, library)
+    others = len(network_namespace.other_users())
+    present = f"{terminal.counted(others, 'other user')} here now"
+    if not exposure:
+        detail = "other users cannot reach the launcher of MPI"
+        yield DoctorFinding("ok", "isolation", f"{detail}; {present}")
+    elif others or len(nodes) > 1:
+        detail = f"other users can run programs as you through the launcher of MPI: {exposure}"
+        remedy = "simenv up --launcher local, or see docs/guides/security.md"
+        yield DoctorFinding("warn", "isolation", f"{detail}; {present}", remedy)
+    else:
+        yield DoctorFinding(
+            "ok", "isolation", f"{present}; other users could reach the launcher of MPI: {exposure}"
+        )
+
+
+def _folders() -> Iterator[Path]:
+    root = config.home_root()
+    yield root
+    for file in sorted(root.glob("*/config.json")):
+        yield file.parent
+        try:
+            where = config.places(config.read(file))
+        except ConfigError:
+            continue
+        yield from (where.state, where.logs, where.results, where.home / "results")
+        yield where.home / "keys"
+
+
+def _folder_finding(folder: Path) -> DoctorFinding | None:
+    result = files.weakness(folder)
+    if result is not None:
+        level, why = result
+        remedy = f"chmod 700 {level}" if "written" in why else "export SIMENV_HOME=$HOME/.simenv"
+        return DoctorFinding("fail", "folders", f"{level} {why}", remedy)
+    mode = stat.S_IMODE(folder.stat().st_mode)
+    if mode & 0o077 and folder != config.home_root():
+        detail = f"{folder} can be read by others (mode {mode:04o})"
+        return DoctorFinding("warn", "folders", detail, f"chmod 700 {folder}")
+    return None
+
+
+def _open_socket(folder: Path) -> str:
+    """Return why other users could connect, or listen in the service's place; "" if they cannot."""
+    result = files.weakness(folder)
+    if result is not None:
+        return f"{result[0]} {result[1]}"
+    if stat.S_IMODE(folder.stat().st_mode) & 0o077:
+        return f"{folder} can be entered by others"
+    for name in _SOCKETS:
+        try:
+            info = (folder / name).lstat()
+        except OSError as error:
+            return f"{folder / name}: {error.strerror}"
+        if info.st_uid != os.geteuid():
+            return f"{folder / name} belongs to user {info.st_uid}"
+    return ""

@@ -1,0 +1,94 @@
+"""Findings of `simenv doctor`, and checks of the installation."""
+
+from __future__ import annotations
+
+import importlib.util
+import re
+import sys
+from collections.abc import Iterator
+from importlib import metadata
+from pathlib import Path
+from typing import Literal
+
+import msgspec
+
+import simenv
+from simulators import catalog
+
+# One line of the doctor's report.
+
+
+class DoctorFinding(msgspec.Struct, frozen=True):
+    """Finding of a check. `level`: ok, warn (works, but not at its best) or fail. `remedy`: command
+    to type."""
+
+    level: Literal["ok", "warn", "fail"]
+    what: str
+    detail: str
+    remedy: str = ""
+
+
+# Checks of the installation: imported packages, versions, extras.
+
+PACKAGES = ("simenv", "simulators", "launcher", "noise_models")
+OLDEST = (3, 11)
+EXTRAS = (  # without mpi: the checks of launchers print its remedy
+    ("qasm3", "qiskit_qasm3_import", "OpenQASM 3 files"),
+    ("plots", "matplotlib", "the picture of `simenv demo`"),
+    ("qpm", "yaml", "`simenv qpm check` of plugins"),
+)
+CORE = ("numpy", "numba", "pyzmq", "msgspec", "qiskit")
+
+
+def names() -> Iterator[DoctorFinding]:
+    """Check that no other file takes the place of one of our packages."""
+    root = Path(simenv.__file__).parents[1]
+    problems = []
+    for name in PACKAGES:
+        spec = importlib.util.find_spec(name)
+        if spec is None or spec.origin is None or Path(spec.origin).parents[1] != root:
+            problems.append(f"{name} is {spec.origin if spec else 'nowhere'}")
+    if problems:
+        yield DoctorFinding(
+            "fail", "names", "; ".join(problems), "pip install --force-reinstall simenv"
+        )
+        return
+    for candidate in (Path.cwd() / "simenv.py", Path.cwd() / "simenv" / "__init__.py"):
+        if candidate.exists() and candidate.parent != root / "simenv":
+            detail = f"a program started in {Path.cwd()} would import {candidate}"
+            yield DoctorFinding(
+                "warn", "names", detail, f"mv {candidate} {candidate.with_stem('my_simenv')}"
+            )
+            return
+    yield DoctorFinding("ok", "names", f"{', '.join(PACKAGES)} of {root}")
+
+
+def versions() -> Iterator[DoctorFinding]:
+    """Check the version of Python; report the versions of the main dependencies."""
+    result = f"Python {sys.version.split()[0]}"
+    if sys.version_info < OLDEST:
+        yield DoctorFinding(
+            "fail", "versions", result, "make a virtual environment of Python >= 3.11"
+        )
+        return
+    try:
+        parts = [f"{name} {metadata.version(name)}" for name in ("simenv", *CORE)]
+    except metadata.PackageNotFoundError as error:
+        yield DoctorFinding("fail", "versions", f"{error.name} is missing", "pip install simenv")
+        return
+    yield DoctorFinding("ok", "versions", ", ".join((result, *parts)))
+
+
+def extras() -> Iterator[DoctorFinding]:
+    """Report the optional extras and engines."""
+    engines = [
+        (match[1], card.package.modules[0], f"engine {card.name}: {card.summary}")
+        for card in catalog.CARDS
+        if (match := re.search(r"simenv\[(\w+)\]", card.package.install))
+    ]
+    for extra, module, use in (*EXTRAS, *engines):
+        if importlib.util.find_spec(module) is None:
+            remedy = f"pip install 'simenv[{extra}]'"
+            yield DoctorFinding("warn", "extra", f"{extra} is not installed: {use}", remedy)
+        else:
+            yield DoctorFinding("ok", "extra", f"{extra}: {use}")

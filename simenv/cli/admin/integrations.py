@@ -1,0 +1,366 @@
+"""`simenv qfw` and `simenv qpi`: installation for QFw and C, and checks of it."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import platform
+import shlex
+import subprocess
+import sys
+import sysconfig
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from simenv.cli import app, terminal
+from simenv.cli.admin.doctor_installation import DoctorFinding
+from simenv.config import home_root, interpreter, paths as qpm, service_file
+from simenv.errors import ConfigError, SimenvError
+from simenv.frontends.qfw import SERVICES, installing
+from simenv.frontends.qfw.installing import QfwLayout
+
+# `simenv qpi`: build the C library for compiled programs, and print the flags to compile with.
+
+qpi = typer.Typer(help="Build the C library for compiled programs.")
+Folder = Annotated[
+    Path,
+    typer.Argument(metavar="[FOLDER]", help="Folder of the library: include and lib below it."),
+]
+DEFAULT = Path("build/qpi")
+
+
+@qpi.callback()
+def nouns() -> None:
+    """Commands for the C library."""
+
+
+@qpi.command()
+def build(context: typer.Context, folder: Folder = DEFAULT) -> None:
+    """Compile the library with CC, default cc, and install it in a folder."""
+    from simenv.frontends.qpi import build
+
+    built = build(folder)
+    if app.settings_of(context).as_json:
+        terminal.json_line({"folder": str(built.folder), "library": str(built.library)})
+        return
+    terminal.line(str(built.library))
+    terminal.line(f"next: cc program.c $(simenv qpi flags {folder}) -o program")
+
+
+@qpi.command()
+def flags(context: typer.Context, folder: Folder = DEFAULT) -> None:
+    """Print the flags to compile and link a program with, as `pkg-config --cflags --libs`."""
+    from simenv.errors import NotFoundError
+    from simenv.frontends.qpi import InstalledLibrary
+
+    result = InstalledLibrary(folder.absolute())
+    if not result.library.exists():
+        raise NotFoundError(
+            f"there is no {result.library}", hint=f"build it: simenv qpi build {folder}"
+        )
+    if app.settings_of(context).as_json:
+        terminal.json_line({"cflags": result.cflags, "libs": result.libs})
+        return
+    terminal.line(" ".join([*result.cflags, *result.libs]))
+
+
+# Checks whether QFw can load simenv's service and finds an environment.
+
+ASK_S = 20.0
+# Imported by DEFw itself, and by the services of QFw, all of which its resource manager loads.
+MODULES = (
+    ("yaml", "PyYAML"),
+    ("netifaces", "netifaces"),
+    ("psutil", "psutil"),
+    ("requests", "requests"),
+)
+
+
+def findings(root: Path, environ: Mapping[str, str]) -> Iterator[DoctorFinding]:
+    """Yield the findings; the check stops if the folder is no QFw."""
+    try:
+        paths = installing.layout(root)
+    except ConfigError as error:
+        yield DoctorFinding("fail", "QFw", error.message, error.hint)
+        return
+    yield DoctorFinding("ok", "QFw", str(paths.root))
+    yield _package()
+    yield _link(paths)
+    yield _activation(paths)
+    yield _command(paths)
+    yield _interpreters()
+    yield _program(paths, environ)
+    yield _modules()
+    yield from _environment_findings(paths, environ)
+
+
+def _install(paths: QfwLayout) -> str:
+    return f"simenv qfw install {paths.root}"
+
+
+def _package() -> DoctorFinding:
+    package_folder = installing.package()
+    if installing.is_editable():
+        message = (
+            f"{package_folder} is an editable installation or a checkout: DEFw cannot import it"
+        )
+        return DoctorFinding("fail", "package", message, "pip install simenv  # without -e")
+    return DoctorFinding("ok", "package", f"simenv in {package_folder}")
+
+
+def _link(paths: QfwLayout) -> DoctorFinding:
+    link = paths.link
+    if not link.is_dir():
+        return DoctorFinding("fail", "service", f"{link} is not there", _install(paths))
+    if link.resolve() != (SERVICES / installing.MODULE).resolve():
+        message = f"{link} belongs to another installation: {link.resolve()}"
+        return DoctorFinding("fail", "service", message, _install(paths))
+    return DoctorFinding("ok", "service", str(link))
+
+
+def _activation(paths: QfwLayout) -> DoctorFinding:
+    if not installing.is_sourced(paths) or not paths.variables.exists():
+        message = (
+            "qfw_activate does not set simenv's variables, and QFw activates anew on each node"
+        )
+        return DoctorFinding("fail", "activation", message, _install(paths))
+    return DoctorFinding("ok", "activation", str(paths.variables))
+
+
+def _program(paths: QfwLayout, environ: Mapping[str, str]) -> DoctorFinding:
+    """Check that DEFw's embedded Python has the version of this one, for which simenv is
+    installed."""
+    program = Path(environ.get("DEFW_PATH") or paths.root / "DEFw") / "src" / "defwp"
+    own_version = platform.python_version()
+    if not program.exists():
+        return DoctorFinding("fail", "DEFw", f"{program} is not there", "./qfw_build.sh --defw")
+    libraries = f"{program.parent}:{sysconfig.get_config_var('LIBDIR')}"
+    child_env = {**environ, "LD_LIBRARY_PATH": f"{libraries}:{environ.get('LD_LIBRARY_PATH', '')}"}
+    line = [str(program), "--py-version"]
+    try:
+        done = subprocess.run(
+            line, env=child_env, capture_output=True, text=True, timeout=ASK_S, check=False
+        )
+    except (OSError, subprocess.TimeoutExpired) as error:
+        return DoctorFinding(
+            "fail", "DEFw", f"{program} does not run: {error}", "./qfw_build.sh --defw"
+        )
+    qfw_version = done.stdout.strip().splitlines()[-1:] or [done.stderr.strip()[:120] or "nothing"]
+    if qfw_version[0] != own_version:
+        message = (
+            f"{program} has Python {qfw_version[0]}, simenv is installed for {own_version} "
+            f"({sys.prefix})"
+        )
+        return DoctorFinding(
+            "fail", "DEFw", message, "install simenv in the environment DEFw was built in"
+        )
+    return DoctorFinding("ok", "DEFw", f"{program}, Python {qfw_version[0]}")
+
+
+def _command(paths: QfwLayout) -> DoctorFinding:
+    own = installing.command()
+    if not own.is_safe():
+        message = f"{own.script} does not run while QFw is active: QFw replaces its interpreter"
+        return DoctorFinding("fail", "command", message, _install(paths))
+    return DoctorFinding("ok", "command", f"{own.script} on {own.interpreter}")
+
+
+def _interpreters() -> DoctorFinding:
+    """Check the names of the interpreter that the activation replaces: QFw looks for DEFw's
+    libraries where `python3` leads, and renames all three or fails half-way."""
+    folder = installing.command().folder
+    real = Path(interpreter()).resolve()
+    wrong, repairs = [], []
+    for name in ("python", "python3", f"python{sys.version_info[0]}.{sys.version_info[1]}"):
+        moved = folder / f"{name}_defw_orig"  # while QFw is active
+        path = moved if moved.exists() else folder / name
+        if path.exists() and path.samefile(real):
+            continue
+        wrong.append(f"{path} {f'is {path.resolve()}' if path.exists() else 'is not there'}")
+        repairs.append(f"ln -sf {shlex.quote(str(real))} {shlex.quote(str(path))}")
+    if wrong:
+        message = f"{'; '.join(wrong)}; QFw needs links to {real}, for which simenv is installed"
+        return DoctorFinding("fail", "interpreter", message, "; ".join(repairs))
+    return DoctorFinding("ok", "interpreter", str(real))
+
+
+def _modules() -> DoctorFinding:
+    missing = [name for name, _ in MODULES if importlib.util.find_spec(name) is None]
+    if missing:
+        message = f"QFw and DEFw import {', '.join(missing)}, not installed in {sys.prefix}"
+        packages = " ".join(package for name, package in MODULES if name in missing)
+        return DoctorFinding("fail", "modules", message, f"pip install {packages}")
+    return DoctorFinding("ok", "modules", ", ".join(name for name, _ in MODULES))
+
+
+def _environment_findings(paths: QfwLayout, environ: Mapping[str, str]) -> Iterator[DoctorFinding]:
+    """Check the settings that the service will read, and whether its environment is up."""
+    service_env = dict(environ)  # `install` would write these settings
+    if paths.variables.exists():  # the service reads that file, not this shell's variables
+        service_env = {k: v for k, v in environ.items() if not k.startswith("SIMENV_")}
+        service_env |= _read_variables(paths.variables)
+    try:
+        settings = qpm.read(service_env)
+    except ConfigError as error:
+        yield DoctorFinding("fail", "variables", error.message, error.hint)
+        return
+    shown = [
+        f"{name}={service_env[name]}" for name in sorted(service_env) if name.startswith("SIMENV_")
+    ]
+    yield DoctorFinding("ok", "variables", ", ".join(shown) or "none: the environment `default`")
+    if settings.token_file is not None:
+        message = "SIMENV_QPM_TOKEN_FILE: calls of revision 1 carry no token, so all are refused"
+        yield DoctorFinding("fail", "token", message, _install(paths))
+    if settings.private:
+        yield DoctorFinding("ok", "environment", "a private one is started with the service")
+        return
+    service = service_file(service_env) or home_root(service_env) / "default" / "connection.json"
+    import simenv
+
+    try:
+        with simenv.connect(service=service) as client:
+            record = client.qpm_with(pool=settings.pool or None).query()
+            pools = (record.properties or {}).get("controller", {}).get("pools", {})
+    except SimenvError as error:
+        yield DoctorFinding("fail", "environment", error.message, "simenv up")
+        return
+    message = "; ".join(f"{name} by {', '.join(result)}" for name, result in sorted(pools.items()))
+    yield DoctorFinding("ok", "environment", f"{record.service_description}: {message}")
+
+
+def _read_variables(path: Path) -> dict[str, str]:
+    """Return NAME=value of the lines that `install` wrote."""
+    entries = {}
+    for line in path.read_text(encoding="utf-8").splitlines():
+        tokens = shlex.split(line, comments=True)
+        if len(tokens) == 2 and tokens[0] == "export":
+            name, _, value = tokens[1].partition("=")
+            entries[name] = value
+    return entries
+
+
+# `simenv qfw`: install simenv's service in QFw and its DEFw, check it, remove it.
+
+VARIABLE = "DEFW_EXTERNAL_SERVICES_PATH"
+MODULE = "svc_simenv_qpm"
+qfw = typer.Typer(help="Install and check the simenv service of QFw.")
+QfwFolder = Annotated[
+    Path | None,
+    typer.Argument(metavar="[QFW_PATH]", help="Folder of QFw; default: QFW_PATH."),
+]
+
+
+@qfw.callback()
+def qfw_nouns() -> None:
+    """Commands for the service of QFw."""
+
+
+@qfw.command()
+def install(
+    context: typer.Context,
+    folder: QfwFolder = None,
+    pool: Annotated[str, typer.Option(help="Serve only this pool.")] = "",
+    private: Annotated[
+        bool, typer.Option(help="Start a private environment that ends with the service.")
+    ] = False,
+) -> None:
+    """Link the service into QFw, set SIMENV_* in its activation, and let `simenv` run beside it.
+
+    Run it before `qfw_activate`, with the Python of QFw's virtual environment.
+    """
+    from simenv import config
+    from simenv.frontends.qfw import installing
+
+    settings = {
+        "SIMENV_QPM_PRIVATE": "yes" if private else "no",
+        "SIMENV_HOME": str(config.home_root()),
+    }
+    service = None if private else _service(app.settings_of(context))
+    if service is not None:
+        settings["SIMENV_SERVICE"] = str(service)
+    if pool:
+        settings["SIMENV_QPM_POOL"] = pool
+    built = installing.install(_folder(folder), settings)
+    if app.settings_of(context).as_json:
+        terminal.json_line({"made": [str(path) for path in built], "variables": settings})
+        return
+    for path in built:
+        terminal.line(str(path))
+    terminal.line(f"next: simenv up; then: simenv qfw check {_folder(folder)}")
+    terminal.line(f"then: qfw_setup.sh --services-config {built[-1]}")
+
+
+@qfw.command()
+def check(context: typer.Context, folder: QfwFolder = None) -> None:
+    """Check that QFw loads the service and reaches an environment.
+
+    The exit code is 1 if something needs repair.
+    """
+
+    failed = False
+    for finding in findings(_folder(folder), os.environ):
+        failed |= finding.level == "fail"
+        if app.settings_of(context).as_json:
+            terminal.json_line(finding)
+            continue
+        terminal.line(
+            f"{terminal.paint(finding.level, width=4)}  {finding.what:<12} {finding.detail}"
+        )
+        if finding.remedy:
+            terminal.line(f"{'':20}type: {finding.remedy}")
+    if failed:
+        raise typer.Exit(1)
+
+
+@qfw.command()
+def uninstall(context: typer.Context, folder: QfwFolder = None) -> None:
+    """Remove from QFw what `install` added."""
+    from simenv.frontends.qfw import installing
+
+    removed = [str(path) for path in installing.uninstall(_folder(folder))]
+    if app.settings_of(context).as_json:
+        terminal.json_line({"gone": removed})
+    else:
+        terminal.line("\n".join(removed) or "simenv is not installed there")
+
+
+@qfw.command()
+def path(
+    context: typer.Context,
+    export: Annotated[
+        bool, typer.Option(help="Print a line for a shell that adds it to the variable.")
+    ] = False,
+) -> None:
+    """Print the folder of svc_simenv_qpm, for DEFW_EXTERNAL_SERVICES_PATH."""
+    from simenv.frontends.qfw import SERVICES
+
+    if app.settings_of(context).as_json:
+        terminal.json_line({"variable": VARIABLE, "path": str(SERVICES), "module": MODULE})
+    elif export:
+        terminal.line(f'export {VARIABLE}="{SERVICES}${{{VARIABLE}:+:${VARIABLE}}}"')
+    else:
+        terminal.line(str(SERVICES))
+
+
+def _service(common: app.Settings) -> Path | None:
+    """Return the absolute path of the connection file: DEFw changes its folder."""
+    from simenv import config
+
+    result = common.service or config.service_file()
+    if result is None and common.name:
+        result = config.connection_file(common.name)
+    return None if result is None else result.expanduser().absolute()
+
+
+def _folder(folder: Path | None) -> Path:
+    from simenv.errors import ConfigError
+
+    named = folder or Path(os.environ.get("QFW_PATH", ""))
+    if named == Path():
+        raise ConfigError(
+            "the folder of QFw is not given", hint="name it as an argument, or set QFW_PATH"
+        )
+    return named

@@ -1,0 +1,293 @@
+"""`simenv limits` and `simenv keys`: owners, their limits and their keys."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from simenv import config, files
+from simenv.cli import app, terminal
+from simenv.cli.listing import Column, Columns, NoHeader, Style, Watch, listing
+from simenv.client.connection import address
+from simenv.client.connection.address import KeyFileAddress
+from simenv.config.load import limit_values
+from simenv.errors import ConfigError, OptionError
+from simenv.model import OwnerLimits, OwnerUse
+
+if TYPE_CHECKING:
+    from simenv.client.administration import KeyStore
+    from simenv.model import OwnerReport
+
+# `simenv limits`: limits and present use of each owner of a key; admins change limits here.
+
+OWN_USER = "(own user)"
+# The use that each limit bounds; a limit on single requests bounds no use.
+_USED_BY = {
+    "max_queued_tasks": "queued_tasks",
+    "max_queued_bytes": "queued_bytes",
+    "max_running_slots": "running_slots",
+    "max_kept_bytes": "kept_bytes",
+    "max_reservations": "reservations",
+    "max_reserved_percent": "reserved_workers",
+    "max_state_bytes": "state_bytes",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class LimitRow:
+    """One limit of one owner. `used` is None for a limit on single requests."""
+
+    owner: str
+    role: str
+    limit: str
+    used: int | None
+    maximum: int | None  # None: no limit
+
+
+_LINES: tuple[Column[LimitRow], ...] = (
+    Column("OWNER", lambda line: line.owner or OWN_USER),
+    Column("ROLE", lambda line: line.role or "-"),
+    Column("LIMIT", lambda line: line.limit),
+    Column("USED", lambda line: "-" if line.used is None else _figure(line, line.used), right=True),
+    Column(
+        "MAXIMUM",
+        lambda line: "none" if line.maximum is None else _figure(line, line.maximum),
+        right=True,
+    ),
+)
+
+limits = typer.Typer(help="Show and set limits for each owner of a key.")
+
+
+@limits.callback(invoke_without_command=True)
+def show(
+    context: typer.Context,
+    owner: Annotated[str, typer.Option(help="Only this owner (name as in `keys list`).")] = "",
+    columns: Columns = "",
+    no_header: NoHeader = False,
+    watch: Watch = 0.0,
+) -> None:
+    """List limits and use: of all owners for an admin, else of your own key.
+
+    USED is the present use; `-` where the limit holds for each request.
+    """
+    if context.invoked_subcommand is not None:
+        return
+    common = app.settings_of(context)
+    style = Style(common.as_json, columns, no_header, watch)
+    with common.connect() as client:
+        listing(_LINES, style, lambda: _lines(client.limits().values(), owner))
+
+
+@limits.command("set")
+def set_limits(
+    context: typer.Context,
+    owner: Annotated[str, typer.Argument(help="Owner (name as in `keys list`).")],
+    values: Annotated[
+        list[str], typer.Argument(help="KEY=VALUE: max_queued_tasks=1000, max_kept_bytes=2GiB.")
+    ],
+) -> None:
+    """Set limits of one owner; they persist over restarts. 0 means no limit."""
+    settings = _parse_values(values)
+    common = app.settings_of(context)
+    with common.connect() as client:
+        _print_report(client.set_limits(owner, settings), common.as_json)
+
+
+@limits.command()
+def reset(
+    context: typer.Context,
+    owner: Annotated[str, typer.Argument(help="Owner (name as in `keys list`).")],
+) -> None:
+    """Remove the limits set for one owner; those of simenv.toml hold again."""
+    common = app.settings_of(context)
+    with common.connect() as client:
+        _print_report(client.set_limits(owner, reset=True), common.as_json)
+
+
+def _lines(reports: Iterable[OwnerReport], owner: str) -> Iterator[LimitRow]:
+    return (line for each in reports if owner in ("", each.owner) for line in _of(each))
+
+
+def _of(report: OwnerReport) -> Iterator[LimitRow]:
+    for name in report.limits.__struct_fields__:
+        value = getattr(report.limits, name)
+        used = _USED_BY.get(name)
+        is_bound = bool(value) or (name == "max_priority" and bool(report.owner))
+        yield LimitRow(
+            report.owner,
+            report.role,
+            name,
+            None if used is None else getattr(report.use, used),
+            value if is_bound else None,
+        )
+
+
+def _parse_values(assignments: list[str]) -> dict[str, int]:
+    entries: dict[str, object] = {}
+    for assignment in assignments:
+        key, equals, value = assignment.partition("=")
+        if not equals:
+            raise OptionError(f"{assignment[:80]!r} is not understood", hint="KEY=VALUE")
+        entries[key] = int(value) if value.isdecimal() else value
+    try:
+        return limit_values(entries, "simenv limits set")
+    except ConfigError as error:
+        raise OptionError(error.message, hint=error.hint) from error
+
+
+def _print_report(report: OwnerReport, as_json: bool) -> None:
+    if as_json:
+        terminal.json_line(report)
+        return
+    for line in _of(report):
+        maximum = "none" if line.maximum is None else _figure(line, line.maximum)
+        terminal.line(f"{line.limit:<22}{maximum}")
+
+
+def _figure(line: LimitRow, value: int) -> str:
+    return terminal.size(value) if line.limit.endswith("_bytes") else str(value)
+
+
+# `simenv keys`: keys of users who may use an environment from other machines.
+#
+# Invariant: a secret key is written only to the file of its owner; it is printed only on request
+# (`--out -`).
+
+_SHOWN_CHARS = 10  # shown characters of a public key, enough to distinguish keys
+
+
+@dataclass(frozen=True, slots=True)
+class KeyRow:
+    """A key with the limits of its owner; None while the service is down."""
+
+    name: str
+    role: str
+    public_key: str
+    at_s: float
+    limits: OwnerLimits | None = None
+    use: OwnerUse | None = None
+
+
+_KEYS: tuple[Column[KeyRow], ...] = (
+    Column("NAME", lambda key: key.name),
+    Column("ROLE", lambda key: key.role),
+    Column("ADDED", lambda key: time.strftime("%Y-%m-%d %H:%M", time.localtime(key.at_s))),
+    Column("KEY", lambda key: key.public_key[:_SHOWN_CHARS]),
+    Column("TASKS", lambda key: str(key.use.queued_tasks) if key.use else "?", right=True),
+    Column("MAX_TASKS", lambda key: _limit_text(key, "max_queued_tasks"), right=True),
+    Column("SLOTS", lambda key: str(key.use.running_slots) if key.use else "?", right=True),
+    Column("MAX_SLOTS", lambda key: _limit_text(key, "max_running_slots"), right=True),
+    Column("KEPT", lambda key: terminal.size(key.use.kept_bytes) if key.use else "?", right=True),
+    Column("MAX_KEPT", lambda key: _limit_text(key, "max_kept_bytes"), right=True),
+)
+
+keys = typer.Typer(help="Manage the keys of users on other machines.")
+
+
+@keys.command()
+def add(
+    context: typer.Context,
+    name: Annotated[str, typer.Argument(help="Name of the key: the owner of its tasks.")],
+    role: Annotated[
+        str, typer.Option(help="client (sees its own tasks) or admin (sees and cancels all).")
+    ] = "client",
+    file: Annotated[
+        Path | None,
+        typer.Option(
+            "--out",
+            help="File to write; `-`: stdout. Default: keys/NAME.simenv of the environment.",
+        ),
+    ] = None,
+) -> None:
+    """Create a key, and the connection file of its owner (give it to nobody else)."""
+    to_stdout = str(file) == "-"
+    path = file or _default_file(context, config.check_name(name, "key"))
+    with _key_store(context) as kept:
+        if to_stdout:
+            terminal.json_line(kept.add(name, role))
+            return
+        from simenv.client.administration import issue_key
+
+        user_key = issue_key(kept, name, role, path)
+    absolute = path.absolute()
+    if app.settings_of(context).as_json:
+        terminal.json_line(
+            {"name": name, "role": role, "file": str(absolute), "address": user_key.address}
+        )
+        return
+    terminal.line(f"key   {name}, role {role}, for {user_key.address}")
+    terminal.line(f"file  {absolute} (0600: it holds the secret key)")
+    terminal.line(f"use   simenv --service {path} status, or export SIMENV_SERVICE={absolute}")
+
+
+@keys.command("list")
+def list_keys(context: typer.Context, columns: Columns = "", no_header: NoHeader = False) -> None:
+    """List keys with their use and limits; `simenv limits` shows all limits."""
+    with _key_store(context) as kept:
+        style = Style(app.settings_of(context).as_json, columns, no_header)
+        listing(_KEYS, style, lambda: _rows(kept))
+
+
+@keys.command()
+def revoke(
+    context: typer.Context,
+    name: Annotated[str, typer.Argument(help="Name of the key, as `list` shows it.")],
+) -> None:
+    """Revoke a key at once, also on open connections; its tasks stay."""
+    with _key_store(context) as kept:
+        kept.revoke(name)
+    if app.settings_of(context).as_json:
+        terminal.json_line({"name": name, "revoked": True})
+    else:
+        terminal.line(f"key {name} is revoked; its tasks stay")
+
+
+def _default_file(context: typer.Context, name: str) -> Path:
+    """Return the default file of a key: in the environment's folder if that is on this machine.
+
+    A secret key must not be written into an arbitrary working directory.
+    """
+    common = app.settings_of(context)
+    location = address.find(common.name, common.service)
+    if isinstance(location, KeyFileAddress) or not location.path.parent.is_dir():
+        return Path(f"{name}.simenv")
+    return files.private_folder(location.path.with_name("keys")) / f"{name}.simenv"
+
+
+def _rows(kept: KeyStore) -> list[KeyRow]:
+    reports = kept.reports()
+    results = []
+    for key in kept.listed():
+        report = reports.get(key.name)
+        limits, use = (report.limits, report.use) if report is not None else (None, None)
+        results.append(KeyRow(key.name, key.role, key.public_key, key.at_s, limits, use))
+    return results
+
+
+def _limit_text(key: KeyRow, name: str) -> str:
+    if key.limits is None:
+        return "?"
+    value: int = getattr(key.limits, name)
+    text = terminal.size(value) if name == "max_kept_bytes" else str(value)
+    return text if value else "none"
+
+
+@contextmanager
+def _key_store(context: typer.Context) -> Iterator[KeyStore]:
+    """Yield the keys of the environment: through the service if it is up, else from its files."""
+    common = app.settings_of(context)
+    from simenv.client.administration import offline_key_store
+
+    down = offline_key_store(common.name, common.service)
+    if down is not None:
+        yield down
+        return
+    with common.connect() as client:
+        yield client.keys

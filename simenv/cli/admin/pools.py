@@ -1,0 +1,230 @@
+"""Commands of administrators about pools, nodes, policies and stored data."""
+
+from __future__ import annotations
+
+import re
+import time
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from simenv.cli import app, terminal
+from simenv.cli.listing import Column, Columns, NoHeader, Style, Watch, listing
+from simenv.errors import OptionError
+from simenv.model import NodeInfo, PoolInfo
+from simenv.text import elapsed
+
+if TYPE_CHECKING:
+    from simenv.client.administration import PoolPolicies
+    from simenv.wire.messages.queries import RetainedData
+
+# Commands that change pools and nodes: `scale`, `drain`, `undrain`.
+
+
+def scale(
+    context: typer.Context,
+    pool: Annotated[str, typer.Argument(help="Name of a pool, as in `simenv pools`.")],
+    workers: Annotated[
+        int | None, typer.Argument(min=0, help="Fixed number of workers.", metavar="[N]")
+    ] = None,
+    min_workers: Annotated[
+        int | None, typer.Option("--min", min=0, help="Minimum number of workers.")
+    ] = None,
+    max_workers: Annotated[
+        int | None,
+        typer.Option("--max", min=1, help="Maximum number; the pool grows while tasks wait."),
+    ] = None,
+    force: Annotated[
+        bool,
+        typer.Option("--force", help="Allow more workers than the nodes hold; for tests."),
+    ] = False,
+) -> None:
+    """Set the number of workers of a pool, persistently.
+
+    A surplus worker ends after its current task.
+    """
+    if (workers is None) == (min_workers is None and max_workers is None):
+        raise OptionError(
+            "simenv scale needs a number of workers", hint="simenv scale POOL 4, or --max 8"
+        )
+    common = app.settings_of(context)
+    with common.connect() as client:
+        done = client.scale(
+            pool, workers, min_workers=min_workers, max_workers=max_workers, force=force
+        )
+    if common.as_json:
+        terminal.json_line(done)
+    else:
+        _print_pool(done)
+
+
+def drain(
+    context: typer.Context,
+    node: Annotated[str, typer.Argument(help="Name of a node, as in `simenv nodes`.")],
+    reason: Annotated[str, typer.Option(help="Reason; `simenv nodes` shows it.")],
+) -> None:
+    """Start nothing more on a node; running tasks finish.
+
+    `simenv undrain NODE` ends it."""
+    common = app.settings_of(context)
+    with common.connect() as client:
+        _print_state(client.drain(node, reason), common.as_json)
+
+
+def undrain(
+    context: typer.Context,
+    name: Annotated[
+        str, typer.Argument(help="Name of a drained or lost node, or of a quarantined pool.")
+    ],
+) -> None:
+    """Use a drained or lost node, or a quarantined pool, again."""
+    common = app.settings_of(context)
+    with common.connect() as client:
+        _print_state(client.undrain(name), common.as_json)
+
+
+def _print_state(now: NodeInfo | PoolInfo, as_json: bool) -> None:
+    if as_json:
+        terminal.json_line(now)
+    elif isinstance(now, PoolInfo):
+        _print_pool(now)
+    else:
+        why = f" ({now.reason})" if now.reason else ""
+        workers = terminal.counted(now.workers, "worker")
+        terminal.line(f"node {now.name} is {now.state}{terminal.clean(why)}; {workers} there")
+
+
+def _print_pool(pool: PoolInfo) -> None:
+    size_range = str(pool.least) if pool.least == pool.most else f"{pool.least} to {pool.most}"
+    why = f" ({pool.reason})" if pool.reason else ""
+    terminal.line(
+        f"pool {pool.name} is {pool.state}{terminal.clean(why)}: {pool.workers} ready of "
+        f"{size_range} workers wanted"
+    )
+
+
+# `simenv policy`: order of tasks and admission of reservations, pool by pool.
+
+_POLICIES: tuple[Column[PoolPolicies], ...] = (
+    Column("POOL", lambda pool: pool.pool),
+    Column("QUEUE", lambda pool: pool.queue),
+    Column("KEYS", lambda pool: ",".join(pool.keys) or "-"),
+    Column("IN_FLIGHT", lambda pool: str(pool.max_inflight or "-"), right=True),
+    Column("ADMISSION", lambda pool: pool.admission),
+    Column("CREDITS", lambda pool: str(pool.credits or "-"), right=True),
+    Column("RATE", lambda pool: str(pool.rate or "-"), right=True),
+    Column("SPAN_S", lambda pool: f"{pool.span_s:g}" if pool.span_s else "-", right=True),
+)
+Pool = Annotated[str, typer.Argument(help="Name of a pool; all: every pool.")]
+
+policy = typer.Typer(help="Show and set queue and admission policies of pools.")
+
+
+@policy.callback(invoke_without_command=True)
+def show(
+    context: typer.Context, columns: Columns = "", no_header: NoHeader = False, watch: Watch = 0.0
+) -> None:
+    """List the policies of each pool, and of the whole environment (all)."""
+    if context.invoked_subcommand is not None:
+        return
+    common = app.settings_of(context)
+    style = Style(common.as_json, columns, no_header, watch)
+    with common.connect() as client:
+        listing(_POLICIES, style, client.policies.listed)
+
+
+@policy.command()
+def queue(
+    context: typer.Context,
+    pool: Pool,
+    name: Annotated[
+        str, typer.Argument(metavar="POLICY", help="priority, fifo, ordered or round_robin.")
+    ],
+    keys: Annotated[
+        str, typer.Option(help="For ordered, with commas: priority, shortest, longest, fifo.")
+    ] = "",
+) -> None:
+    """Set the policy of a queue, also for waiting tasks; it persists over restarts."""
+    common = app.settings_of(context)
+    settings = [key.strip() for key in keys.split(",")] if keys else []
+    with common.connect() as client:
+        _print_policies(client.policies.set_queue(pool, name, settings), common.as_json)
+
+
+@policy.command()
+def admission(
+    context: typer.Context,
+    pool: Pool,
+    name: Annotated[str, typer.Argument(metavar="POLICY", help="unlimited, credit or rate.")],
+    total_credits: Annotated[
+        int, typer.Option(min=0, help="For credit: total number of units.")
+    ] = 0,
+    rate: Annotated[int, typer.Option(min=0, help="For rate: units in each time span.")] = 0,
+    span_s: Annotated[float, typer.Option(min=0.0, help="For rate: time span in seconds.")] = 0.0,
+) -> None:
+    """Set the admission policy of reservations; it persists over restarts."""
+    common = app.settings_of(context)
+    with common.connect() as client:
+        done = client.policies.set_admission(
+            pool, name, total_credits=total_credits, rate=rate, span_s=span_s
+        )
+    _print_policies(done, common.as_json)
+
+
+def _print_policies(now: PoolPolicies, as_json: bool) -> None:
+    if as_json:
+        terminal.json_line(now)
+        return
+    keys = f" by {', '.join(now.keys)}" if now.keys else ""
+    figures = {"credit": f", {now.credits} credits", "rate": f", {now.rate} each {now.span_s:g} s"}
+    terminal.line(f"pool {now.pool}: queue {now.queue}{keys}")
+    terminal.line(f"admission {now.admission}{figures.get(now.admission, '')}")
+
+
+# `simenv prune`: remove stored data of ended tasks.
+
+_AGE = re.compile(r"(\d+(?:\.\d+)?)([smhdw])\Z")
+_SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86_400, "w": 604_800}
+
+
+def prune(
+    context: typer.Context,
+    older_than: Annotated[
+        str | None,
+        typer.Option(help="Of tasks that ended this long ago: 12h, 7d; default: retention limits."),
+    ] = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Only show what would be removed.")
+    ] = False,
+) -> None:
+    """Remove history and results of ended tasks."""
+    common = app.settings_of(context)
+    older_s = None if older_than is None else _seconds(older_than)
+    with common.connect() as client:
+        done = client.prune(older_s, dry_run)
+    if common.as_json:
+        terminal.json_line({"dry_run": dry_run, "freed": done.freed, "left": done.left})
+        return
+    freed, left = done.freed, done.left
+    label = "would free" if dry_run else "freed"
+    terminal.line(f"{label}  {_amounts(freed)}")
+    if freed.unread:
+        terminal.note(
+            f"{freed.unread} of their completions have not been acknowledged by every cursor"
+        )
+    age = f", the oldest of {elapsed(time.time() - left.oldest_s)} ago" if left.oldest_s else ""
+    terminal.line(f"{'kept'.ljust(len(label))}  {_amounts(left)}{age}")
+
+
+def _amounts(kept: RetainedData) -> str:
+    return (
+        f"{terminal.counted(kept.tasks, 'task')}, {terminal.size(kept.journal_bytes)} of journal, "
+        f"{terminal.counted(kept.files, 'file')} of results with {terminal.size(kept.file_bytes)}"
+    )
+
+
+def _seconds(text: str) -> float:
+    result = _AGE.match(text)
+    if result is None:
+        raise OptionError(f"--older-than {text!r:.40}", hint="a number and s, m, h, d or w: 7d")
+    return float(result[1]) * _SECONDS[result[2]]

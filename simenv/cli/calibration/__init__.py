@@ -1,1 +1,0 @@
-"""`simenv certify`, `calibrate` and `score`: devices against measurements."""

@@ -1,0 +1,112 @@
+"""Circuits and plots of `simenv demo`."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from simenv import config
+from simenv.cli import app, terminal
+from simenv.cli.listing import Column, Style, following, listing
+
+if TYPE_CHECKING:
+    from simenv.cli import demo_runs
+    from simenv.client.client import Client
+    from simenv.client.tasks.task import Task
+    from simenv.library import Algorithm
+
+# `simenv demo`: run circuits whose exact results are known, on a private environment.
+
+
+def demo(
+    context: typer.Context,
+    folder: Annotated[
+        Path, typer.Option("--out", help="Folder of demo.png.", file_okay=False)
+    ] = Path("."),
+    workers: Annotated[int, typer.Option(min=1, help="Number of workers.")] = 2,
+) -> None:
+    """Run fifteen algorithms, check the results and draw them."""
+    import simenv
+    from simenv.cli import demo_runs
+
+    as_json = app.settings_of(context).as_json
+    folder.mkdir(parents=True, exist_ok=True)
+    terminal.note("starting a private environment; the first on a machine compiles kernels")
+    acts: list[demo_runs.DemoRow] = []
+    columns: tuple[Column[demo_runs.DemoRow], ...] = (
+        Column("CIRCUIT", lambda act: act.circuit, width=20),
+        Column("QUBITS", lambda act: str(act.qubits), right=True),
+        Column("ENGINE", lambda act: act.engine, width=11),
+        Column("QUEUE ms", lambda act: f"{act.queue_ms:.2f}", right=True),
+        Column("RUN ms", lambda act: f"{act.run_ms:.2f}", right=True),
+        Column("ANSWER", lambda act: "ok" if not act.fault else "fail"),
+        Column("TOP COUNTS", demo_runs.top),
+    )
+
+    tasks: list[tuple[Algorithm, Task, Task]] = []
+
+    def rows(client: Client) -> Iterator[list[demo_runs.DemoRow]]:
+        for act in demo_runs.perform(client):
+            acts.append(act)
+            yield [act]
+            if not tasks:  # early, because their kernels may have to be compiled
+                tasks.extend(demo_runs.submit(client))
+
+    with simenv.local(workers=workers) as client:
+        following(columns, Style(as_json, aligned=True), rows(client))
+        run = demo_runs.minimise(client)
+        comparisons = demo_runs.compare(tasks)
+        noisy = demo_runs.minimise(client, device=demo_runs.DEVICE)
+    if as_json:
+        terminal.json_line(run)
+    else:
+        terminal.line()
+        terminal.line(demo_runs.summary(run))
+        terminal.line(f"\non an emulated QPU, the bundled device {demo_runs.DEVICE}:")
+    listing(_COMPARED, Style(as_json, aligned=True), lambda: comparisons)
+    if as_json:
+        terminal.json_line(noisy)
+    else:
+        terminal.line()
+        terminal.line(demo_runs.summary(noisy))
+        terminal.line(f"kernels: {config.kernel_cache()}, compiled once for every environment")
+    picture = _draw(acts, run, comparisons, noisy, folder)
+    if picture and not as_json:
+        terminal.line(f"picture: {picture.resolve()}")
+    wrong = [(act.circuit, act.fault) for act in acts if act.fault]
+    wrong += [(each.circuit, each.fault) for each in comparisons if each.fault]
+    for circuit, fault in wrong:
+        terminal.note(f"{terminal.paint('fail')}: {circuit}: {fault}")
+    if wrong or not run.converged:
+        raise typer.Exit(1)
+
+
+_COMPARED: tuple[Column[demo_runs.EmulatedComparison], ...] = (
+    Column("CIRCUIT", lambda each: each.circuit),
+    Column("QUBITS", lambda each: str(each.qubits), right=True),
+    Column("ENGINE", lambda each: each.engine),
+    Column("2-QUBIT GATES", lambda each: str(each.gates_2q), right=True),
+    Column("RIGHT, IDEAL", lambda each: f"{each.right_ideal:.3f}", right=True),
+    Column("RIGHT, EMULATED", lambda each: f"{each.right_emulated:.3f}", right=True),
+    Column("FIDELITY", lambda each: f"{each.hellinger:.3f}", right=True),
+)
+
+
+def _draw(
+    acts: list[demo_runs.DemoRow],
+    run: demo_runs.VariationalRun,
+    comparisons: list[demo_runs.EmulatedComparison],
+    noisy: demo_runs.VariationalRun,
+    folder: Path,
+) -> Path | None:
+    from importlib.util import find_spec
+
+    if find_spec("matplotlib") is None:
+        terminal.note("no picture: matplotlib is not installed; pip install 'simenv[plots]'")
+        return None
+    from simenv.cli import demo_picture
+
+    return demo_picture.draw(acts, run, comparisons, noisy, folder / "demo.png")

@@ -1,1 +1,0 @@
-"""Circuits and plots of `simenv demo`."""

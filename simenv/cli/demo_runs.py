@@ -1,0 +1,252 @@
+"""Runs of the demo: algorithms, circuits on an emulated QPU, and the variational loop."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+import msgspec
+import numpy as np
+
+from simenv import library
+from simenv.client.tasks.task import as_completed
+from simenv.library import algorithms as library_algorithms
+from simulators.catalog import SMALL_QUBITS
+
+if TYPE_CHECKING:
+    from simenv.client.client import Client
+    from simenv.client.result import Result
+    from simenv.client.tasks.task import Task
+
+# Run of the library's algorithms on an environment: all submitted, awaited and checked.
+
+SHOTS = 4096
+SEED = 7
+
+
+class DemoRow(msgspec.Struct, frozen=True):
+    """One row of the demo's table. `fault`: what is wrong with the counts, "" if nothing is."""
+
+    circuit: str
+    task: str
+    qubits: int
+    engine: str
+    queue_ms: float
+    run_ms: float
+    total_ms: float
+    counts: dict[str, int]
+    fault: str
+    remark: str
+
+
+def perform(client: Client) -> Iterator[DemoRow]:
+    """Run every circuit once, and return the rows in the order in which the circuits end: narrow
+    ones first, since the service need not compile kernels to check them."""
+    chosen = {each.name: each for each in library_algorithms()}
+    narrow: list[Task] = []
+    wide: list[Task] = []
+    for each in sorted(chosen.values(), key=lambda each: each.circuit.num_qubits):
+        task = client.post(each.circuit, shots=SHOTS, seed=SEED, name=each.name)
+        (narrow if each.circuit.num_qubits <= SMALL_QUBITS else wide).append(task)
+    for tasks in (narrow, wide):
+        for task in as_completed(tasks):
+            yield _row(chosen[task.name], task.id, task.result())
+
+
+def _row(each: library.Algorithm, task: str, result: Result) -> DemoRow:
+    return DemoRow(
+        circuit=each.name,
+        task=task,
+        qubits=each.circuit.num_qubits,
+        engine=result.engine,
+        queue_ms=1e3 * (result.timing.queued_s + result.timing.sent_s),
+        run_ms=1e3 * result.timing.run_s,
+        total_ms=1e3 * result.timing.total_s,
+        counts=result.counts,
+        fault=each.fault(result.counts),
+        remark=result.remark,
+    )
+
+
+def top(act: DemoRow) -> str:
+    """Return the three most frequent outcomes and their counts."""
+    top_keys = sorted(act.counts, key=lambda key: -act.counts[key])[:3]
+    return "  ".join(f"{key}: {act.counts[key]}" for key in top_keys)
+
+
+def algorithm(name: str) -> library.Algorithm:
+    """Return the algorithm whose circuit has this name."""
+    return next(each for each in library_algorithms() if each.name == name)
+
+
+# Circuits on an ideal simulator and on an emulated QPU, and the share of right outcomes of
+# each.
+
+DEVICE = "superconducting-lattice"  # a bundled profile, which needs no other package
+
+
+class EmulatedComparison(msgspec.Struct, frozen=True):
+    """One circuit on both. `right`: share of shots with an outcome that the algorithm is run
+    for."""
+
+    circuit: str
+    qubits: int
+    device: str
+    engine: str  # engine that ran it with noise
+    gates_2q: int  # native two-qubit gates of the compiled circuit
+    ideal: dict[str, int]
+    emulated: dict[str, int]
+    right_ideal: float
+    right_emulated: float
+    hellinger: float  # fidelity of the emulated counts to theory's distribution
+
+    @property
+    def fault(self) -> str:
+        """Error text; "" if noise lowers the share of right outcomes and leaves it above a half."""
+        if 0.5 < self.right_emulated < self.right_ideal:
+            return ""
+        shares = f"{self.right_emulated:.3f} of the shots are right"
+        return f"{shares}, {self.right_ideal:.3f} without noise"
+
+
+def algorithms() -> tuple[library.Algorithm, ...]:
+    """Return circuits that are small enough to succeed on a noisy device."""
+    return (library.ghz(5), library.bernstein_vazirani(0b1011, 4), library.grover_search(0b101, 3))
+
+
+def submit(client: Client) -> list[tuple[library.Algorithm, Task, Task]]:
+    """Submit every circuit for both; return each with its tasks."""
+    return [
+        (
+            each,
+            client.post(each.circuit, shots=SHOTS, seed=SEED, name=each.name),
+            client.post(each.circuit, shots=SHOTS, seed=SEED, name=each.name, device=DEVICE),
+        )
+        for each in algorithms()
+    ]
+
+
+def compare(tasks: list[tuple[library.Algorithm, Task, Task]]) -> list[EmulatedComparison]:
+    """Wait for the results and compare them."""
+    results = []
+    for each, ideal, emulated in tasks:
+        assert isinstance(each.expected, library.ExpectedOutcomes)
+        noisy = emulated.result()
+        theory = each.expected
+        results.append(
+            EmulatedComparison(
+                circuit=each.name,
+                qubits=each.circuit.num_qubits,
+                device=noisy.device or "",
+                engine=noisy.engine,
+                gates_2q=sum(
+                    count for name, count in (noisy.gates or {}).items() if name in _TWO_QUBITS
+                ),
+                ideal=ideal.result().counts,
+                emulated=noisy.counts,
+                right_ideal=theory.success(ideal.result().counts),
+                right_emulated=theory.success(noisy.counts),
+                hellinger=theory.fidelity(noisy.counts),
+            )
+        )
+    return results
+
+
+_TWO_QUBITS = {"cx", "cz", "ecr", "rzz", "rxx"}
+
+
+# Variational loop: the ground state of four Ising spins in 20 steps of 24 circuits.
+#
+# Each step sends the two shifted circuits of every angle as one message
+# (parameter-shift rule), and Adam updates the angles.
+
+STEPS = 20
+LOOP_SHOTS = 1024
+RATE, MEMORY, MEMORY_SQUARED = 0.1, 0.9, 0.99  # learning rate and decay rates of Adam
+NEAR_ENOUGH = 0.1  # energy above the ground state; the ansatz itself converges about 0.04 above
+
+
+class VariationalRun(msgspec.Struct, frozen=True):
+    """Result of the loop. `energies[k]` was measured before step k, and once after the last."""
+
+    energies: list[float]
+    ground: float
+    circuits: int
+    step_ms: list[float]
+    run_ms: list[float]  # time of each step in the engine
+    wall_s: float
+    workers: int
+
+    @property
+    def converged(self) -> bool:
+        """True if the mean of the last three energies is near the ground state."""
+        return sum(self.energies[-3:]) / 3 < self.ground + NEAR_ENOUGH
+
+
+def minimise(client: Client, seed: int = 7, device: str | None = None) -> VariationalRun:
+    """Run the loop on any environment and device; the same seed gives the same run."""
+    problem = library.ising_ground_state()
+    circuit, observable, count = (
+        problem.circuit,
+        problem.hamiltonian,
+        problem.circuit.num_parameters,
+    )
+    angles = -0.5 + np.random.default_rng(seed).uniform(-0.3, 0.3, count)
+    shifts = np.concatenate([np.eye(count), -np.eye(count)]) * math.pi / 2
+    momentum, scale = np.zeros(count), np.zeros(count)
+    energies, step_ms, run_ms = [], [], []
+
+    def energy(step: int) -> float:
+        entry = client.run(
+            circuit,
+            parameter_values=angles[None],
+            observables=[observable],
+            shots=8 * LOOP_SHOTS,
+            seed=seed + step,
+            device=device,
+        )
+        return entry.expectation
+
+    begun = time.perf_counter()
+    for step in range(STEPS):
+        energies.append(energy(step))
+        start = time.perf_counter()
+        tasks = client.submit_many(
+            (circuit, angles + shifts), observables=[observable], shots=LOOP_SHOTS,
+            seed=seed + step,
+            device=device,
+        )  # fmt: skip
+        results = [task.result() for task in tasks]
+        step_ms.append(1e3 * (time.perf_counter() - start))
+        run_ms.append(1e3 * run_s(results))
+        values = np.array([result.expectation for result in results])
+        gradient = (values[:count] - values[count:]) / 2
+        momentum = MEMORY * momentum + (1 - MEMORY) * gradient
+        scale = MEMORY_SQUARED * scale + (1 - MEMORY_SQUARED) * gradient**2
+        size = np.sqrt(scale / (1 - MEMORY_SQUARED ** (step + 1))) + 1e-8
+        angles = angles - RATE * momentum / (1 - MEMORY ** (step + 1)) / size
+    energies.append(energy(STEPS))
+    wall_s = time.perf_counter() - begun
+    workers = len(client.workers())
+    return VariationalRun(
+        energies, problem.ground_energy, 2 * count * STEPS, step_ms, run_ms, wall_s, workers
+    )
+
+
+def run_s(results: list[Result]) -> float:
+    """Return the seconds in the engine: bindings that travelled as one task share that task's
+    time."""
+    return sum({each.task.partition(".")[0]: each.timing.run_s for each in results}.values())
+
+
+def summary(run: VariationalRun) -> str:
+    """Return two lines about the run."""
+    steps = len(run.step_ms)
+    return (
+        f"variational loop: {run.circuits} circuits in {steps} steps, {run.wall_s:.2f} s, "
+        f"{np.median(run.step_ms):.1f} ms a step of {run.circuits // steps} circuits\n"
+        f"energy {run.energies[0]:.3f} -> {run.energies[-1]:.3f}; the ground state has "
+        f"{run.ground:.3f}"
+    )

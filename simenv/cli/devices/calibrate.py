@@ -1,0 +1,335 @@
+"""`simenv calibrate` and `simenv score`."""
+
+from __future__ import annotations
+
+import sys
+import tempfile
+import time
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from simenv import config, files
+from simenv.cli import app, terminal
+from simenv.cli.devices import overview
+from simenv.cli.tasks.circuit_input import noise_of
+from simenv.errors import NotFoundError, OptionError
+
+if TYPE_CHECKING:
+    from noise_models.calibration import CalibrationSnapshot
+    from simenv.calibration.data import CountsData
+    from simenv.calibration.fit.calibrate import FittedDevice
+    from simenv.calibration.score import Predictor, Score
+
+# `simenv calibrate`: fit the noise of a device to measured counts.
+
+DataFile = Annotated[Path, typer.Argument(help="Measured counts, as JSON lines.", dir_okay=False)]
+
+
+def calibrate(
+    context: typer.Context,
+    data: DataFile,
+    device: Annotated[str, typer.Option(help="The device that was measured.")],
+    out: Annotated[str, typer.Option(help="Name of the fitted device.")],
+    narrow: Annotated[
+        bool,
+        typer.Option("--narrow", help="Use a fit to fewer than 10 different circuits as well."),
+    ] = False,
+) -> None:
+    """Fit a device's noise to measured counts, and store it as a device.
+
+    Rows with "split": "test" are not used. On circuits that a fit did not see, the gain must be
+    significant: else the device's own calibration is kept, and a fit that is worse is refused. No
+    fit is used that is below Aer's recipe for the calibration on these circuits, with p01 = p10
+    (aer) or as calibrated (aer-properties). A fit to fewer than 10 different circuits is used with
+    --narrow only.
+    """
+    config.check_name(out, "device")
+    if out == device:
+        raise OptionError(f"--out {out}: the name of the device itself", hint="choose another name")
+    prepare()
+    from simenv.calibration.data import dates_before, read
+    from simenv.calibration.fit.calibrate import calibrate as fit
+
+    snapshot, _ = overview.load(device)
+    counts = read(data)
+    early = dates_before(counts, snapshot.calibrated)
+    counts = counts.warned(f"rows are older than the calibration of {device}", early)
+    if counts.device not in ("", device):
+        other = f"rows are of device {counts.device}, by their header, and not of {device}"
+        counts = counts.warned(other, len(counts.records))
+    warn(counts)
+    note = terminal.note if sys.stderr.isatty() else (lambda _: None)
+    fitted = fit(counts, snapshot, out, note, narrow=narrow)
+    path, replaced = _saved(out, fitted)
+    if app.settings_of(context).as_json:
+        terminal.json_line(_as_object(out, path, fitted))
+        return
+    _show_broken_rules(fitted, device)
+    terminal.line(f"{'replaced' if replaced else 'made'} {out}, from the calibration of {device}")
+    _show(fitted)
+    terminal.line(f"file {path}")
+
+
+def _saved(name: str, fitted: FittedDevice) -> tuple[Path, bool]:
+    """Write the device, its fit and the dated snapshots of its windows; return the device's file,
+    and whether it replaced another one. All are complete before the first gets its name."""
+    from noise_models import snapshot as snapshots
+    from simenv.calibration.fit import calibrate
+
+    path = overview.path_of(name)
+    files.private_folder(path.parent)
+    with tempfile.TemporaryDirectory(prefix=f".{name}-", dir=path.parent) as staged:
+        calibrate.save(Path(staged, path.with_suffix(".h5").name), fitted)
+        series = Path(staged, name)
+        for each in fitted.series:
+            series.mkdir(mode=0o700, exist_ok=True)
+            files.write_atomic(series / f"{each.calibrated[:10]}.json", snapshots.dump(each))
+        result = overview.save(name, snapshots.dump(fitted.snapshot))
+        for part in Path(staged).iterdir():
+            part.rename(path.parent / part.name)
+    return result
+
+
+def warn(counts: CountsData) -> None:
+    """Print the warnings about a file of counts, with the numbers of rows."""
+    from simenv.calibration.data import dates_after
+
+    counts = counts.warned("rows are dated in the future", dates_after(counts, time.time()))
+    for text, rows in counts.warnings:
+        terminal.note(f"warning: {text} ({terminal.counted(rows, 'row')})")
+
+
+def prepare() -> None:
+    """Make compiled kernels loadable; called before a module with kernels is imported."""
+    from simulators.compiler import warmup
+
+    warmup.prepare(config.kernel_folder())
+
+
+def _as_object(name: str, path: Path, fitted: FittedDevice) -> dict[str, object]:
+    held = fitted.held_out
+    return {
+        "name": name,
+        "file": str(path),
+        "digest": fitted.snapshot.digest.hex(),
+        "base": fitted.base,
+        "prior": fitted.prior,
+        "share": fitted.share,
+        "reason": fitted.reason,
+        "calibration_below_aer": held is not None and held.is_snapshot_below_aer,
+        "implausible": fitted.implausible,
+        "scope": fitted.scope,
+        "held_out": held,
+        "circuits": len(fitted.observed.observations),
+        "left_out": dict(fitted.observed.left_out),
+        "unknowns": [
+            {"name": name, "value": value, "low": low, "high": high}
+            for name, value, low, high in zip(
+                fitted.columns,
+                fitted.latent.tolist(),
+                *(side.tolist() for side in fitted.interval),
+                strict=True,
+            )
+        ],
+        "windows": len(fitted.windows),
+    }
+
+
+def _show_broken_rules(fitted: FittedDevice, device: str) -> None:
+    """Print lines that come before all others: what is below Aer's recipe, and what is not
+    plausible."""
+    held = fitted.held_out
+    if held is not None and held.is_snapshot_below_aer:
+        terminal.line(
+            f"the calibration of {device} is below Aer's recipe for it on these circuits: median"
+            f" fidelity {held.snapshot_median:.4f} (aer {held.aer_median:.4f}, aer-properties"
+            f" {held.aer_properties_median:.4f}), 10th percentile {held.snapshot_p10:.4f}"
+            f" ({held.aer_p10:.4f}, {held.aer_properties_p10:.4f})"
+        )
+    for text in fitted.implausible:
+        terminal.note(f"warning: not plausible: {text}; check the circuits of these qubits")
+
+
+def _show(fitted: FittedDevice) -> None:
+    from simenv.calibration.accept import is_narrow
+    from simenv.calibration.fit.components import CHANGES
+
+    circuits = terminal.counted(len(fitted.observed.observations), "circuit")
+    terminal.line(f"base {fitted.base}; prior {fitted.prior.text}; fitted to {circuits}")
+    for text, rows in fitted.observed.left_out:
+        terminal.line(f"{terminal.counted(rows, 'row')}: {text}")
+    if fitted.windows:
+        terminal.line(f"date windows: {len(fitted.windows)}, each with a calibration of its own")
+    held = fitted.held_out
+    if held is None:
+        terminal.line("all circuits have one body: the fit was not checked on circuits left out")
+    if not fitted.share:
+        values = "it is"
+        if fitted.base == "aer":
+            values = "its values as Aer reads them (p01 = p10), or a part of the way to them, are"
+        terminal.line(f"no fit of the calibration is used, {values} kept: {fitted.reason}")
+        if held is not None:
+            terminal.line(
+                f"on {terminal.counted(held.circuits, 'circuit')} left out of the best fit: gain of"
+                f" mean fidelity {held.mean:+.5f}, at least {held.low:+.5f}"
+            )
+        if is_narrow(fitted.scope) and (held is None or held.is_significant):
+            terminal.line("measure other kinds of circuits, or give --narrow for such circuits")
+        return
+    if held is not None:
+        terminal.line(
+            f"{fitted.share:.0%} of the way from the calibration to the fit; gain of mean fidelity"
+            f" {held.mean:+.5f}, at least {held.low:+.5f}"
+        )
+        terminal.line(
+            f"on {terminal.counted(held.circuits, 'circuit')} left out of a fit: median fidelity"
+            f" {held.fitted_median:.4f} (calibration {held.snapshot_median:.4f}, aer"
+            f" {held.aer_median:.4f}, aer-properties {held.aer_properties_median:.4f}), 10th"
+            f" percentile {held.fitted_p10:.4f} ({held.snapshot_p10:.4f}, {held.aer_p10:.4f},"
+            f" {held.aer_properties_p10:.4f}), mean {held.fitted_mean:.4f}"
+            f" ({held.snapshot_mean:.4f}, {held.aer_mean:.4f}, {held.aer_properties_mean:.4f})"
+        )
+    table = []
+    for (value, low, high), name in zip(fitted.factors, fitted.columns, strict=True):
+        sign, same = ("+", 0.0) if name.partition(" ")[0] in CHANGES else ("x", 1.0)
+        line = f"  {name:24} {sign} {value:.3f}  ({low:.3f} to {high:.3f})"
+        table.append((-abs(value - same), line))
+    for _, line in sorted(table)[:8]:
+        terminal.line(line)
+
+
+# `simenv score`: agreement of devices' predictions with measured counts.
+
+
+def score(
+    context: typer.Context,
+    data: DataFile,
+    device: Annotated[list[str], typer.Option(help="A device to score; may be repeated.")],
+    noise: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="Score each device with this noise as well: a recipe (aer), or"
+            " COMPONENT=FACTOR with commas; may be repeated."
+        ),
+    ] = None,
+    plots: Annotated[
+        Path | None,
+        typer.Option(help="Draw PNG plots into this folder (needs matplotlib).", file_okay=False),
+    ] = None,
+    report: Annotated[
+        Path | None,
+        typer.Option(help="Write an HTML page with the plots (needs matplotlib).", dir_okay=False),
+    ] = None,
+) -> None:
+    """Score devices on measured counts: Hellinger fidelity and total variation distance.
+
+    The table also has Aer's recipe with idle noise for each calibration, with p01 = p10 (aer) and
+    as calibrated (aer-properties), the uniform distribution, the ideal circuit, the hardware
+    against its own repeat, and the ceiling that the number of shots allows. Intervals are 95 %. A
+    device that is below Aer's recipe is named in the first lines.
+    """
+    if len(set(device)) < len(device):
+        raise OptionError("--device: one device is named twice")
+    if plots or report:
+        terminal.require_matplotlib("--plots and --report")
+    prepare()
+    from simenv.calibration.accept import as_values, below
+    from simenv.calibration.data import read
+    from simenv.calibration.score import IdealDistributions, score as scored
+
+    models, references = _models(device, noise or [])
+    counts = read(data)
+    warn(counts)
+    note = terminal.note if sys.stderr.isatty() else (lambda _: None)
+    result = scored(counts, models, IdealDistributions(), note)
+    if plots is not None or report is not None:
+        _draw(data.stem, result, plots, report)
+    values = as_values(result)
+    for name, each in references.items():
+        for text in (text for reference in each for text in below(result, name, reference)):
+            terminal.note(f"warning: {text}")
+    if app.settings_of(context).as_json:
+        for row in values:
+            terminal.json_line(row)
+        return
+    _show_scores(result, values)
+
+
+def _models(
+    devices: Sequence[str], noises: Sequence[str]
+) -> tuple[dict[str, Predictor], dict[str, list[str]]]:
+    """Return the predictors by name, and the names of both forms of Aer's recipe for each device:
+    of the calibration that it was fitted from, if that exists."""
+    from noise_models.model import NoiseOptions
+    from simenv.calibration.fit.calibrate import AER_RECIPES
+    from simenv.calibration.fit.observations import DeviceCompiler
+    from simenv.calibration.score import Predictor
+
+    models: dict[str, Predictor] = {}
+    references: dict[str, list[str]] = {}
+    for name in devices:
+        snapshot, _ = overview.load(name)
+        models[name] = _predictor(name, snapshot)
+        base, compiler = snapshot, DeviceCompiler(snapshot)
+        for text in noises:
+            options = noise_of(text)
+            if not isinstance(options, (str, Mapping)):
+                raise OptionError(f"--noise {text[:80]!r}", hint="a recipe or COMPONENT=FACTOR")
+            with overview.calibration_errors(f"--noise {text[:80]}"):
+                parsed = NoiseOptions.parse(options)
+                models[f"{name}, {text}"] = Predictor(snapshot, parsed, compiler)
+        if snapshot.fitted is not None:
+            with suppress(NotFoundError):
+                base, _ = overview.load(snapshot.fitted.device)
+                compiler = DeviceCompiler(base)
+        own = base is snapshot
+        origin = name if own else snapshot.fitted.device  # type: ignore[union-attr]
+        references[name] = [f"{origin}, {recipe}" for recipe in AER_RECIPES]
+        for recipe, reference in zip(AER_RECIPES, references[name], strict=True):
+            if reference not in models:
+                models[reference] = Predictor(base, NoiseOptions(recipe=recipe), compiler)
+    return models, references
+
+
+def _predictor(name: str, default: CalibrationSnapshot) -> Predictor:
+    """Return the predictor of a device, with dated calibrations if its folder holds some."""
+    from noise_models import snapshot as snapshots
+    from simenv.calibration.score import SeriesPredictor
+
+    folder = overview.folder() / name
+    series = []
+    for path in sorted(folder.glob("*.json")) if folder.is_dir() else ():
+        with overview.calibration_errors(str(path)):
+            series.append(snapshots.load(path.read_bytes()))
+    return SeriesPredictor(default, [each for each in series if each.calibrated])
+
+
+def _draw(title: str, scores: Score, folder: Path | None, report: Path | None) -> None:
+    from simenv.calibration import report as page
+
+    if folder is not None:
+        with terminal.write_errors(folder):
+            folder.mkdir(parents=True, exist_ok=True)
+            for path in page.draw(title, scores, folder):
+                terminal.note(f"plot {path}")
+    if report is not None:
+        with terminal.write_errors(report):
+            page.write(report, f"Scores of {title}", [page.Section(title, scores)])
+        terminal.note(f"page {report}")
+
+
+def _show_scores(scores: Score, values: list[dict[str, object]]) -> None:
+    from simenv.calibration.accept import HEADER, cells
+
+    terminal.table([tuple(word.upper() for word in HEADER), *cells(values)])
+    methods: dict[str, int] = {}
+    for each in scores.rows:
+        methods[each.how] = methods.get(each.how, 0) + 1
+    settings = ", ".join(f"{count} {name}" for name, count in sorted(methods.items()))
+    terminal.line(f"distributions: {settings or 'none'}")
+    if scores.not_judged:
+        terminal.line(f"not judged, too wide: {terminal.counted(scores.not_judged, 'run')}")

@@ -1,1 +1,0 @@
-"""Checks of an installation: launchers, folders, keys, host."""

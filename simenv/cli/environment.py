@@ -1,0 +1,442 @@
+"""Commands about an environment: `up`, `down`, `status`, `logs`."""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+import msgspec
+import typer
+
+from simenv import config
+from simenv.cli import app, terminal
+from simenv.cli.listing import Watch
+from simenv.cli.terminal import folded
+from simenv.client.connection import address
+from simenv.client.environments import environments
+from simenv.client.tasks.progress import PATIENCE_S, StartLine
+from simenv.config import ConnectionFile
+from simenv.errors import NotFoundError, OptionError, SimenvError
+from simenv.model import Event, PoolSpec, ServiceInfo
+from simenv.text import elapsed
+
+# Commands about an environment that is up, or was: `down`, `status`, `logs`.
+#
+# `simenv status` prints one screen with the state of an environment and its recent events.
+
+# Events of the environment itself, without those of its tasks and workers.
+STATUS_EVENTS = (
+    "node.*",
+    "dvm.*",
+    "launcher.*",
+    "pool.*",
+    "allocation.*",
+    "worker.lost",
+    "journal.damaged",
+)
+AT_THE_START = ("allocation.found", "launcher.chosen", "dvm.started")  # events of every start
+SHOWN_EVENTS = 5
+INDENT = 9  # column of a line's text, after its keyword
+STATES = ("up", "drained", "lost")  # states of nodes
+
+
+def recent_events(events: list[Event], info: ServiceInfo) -> list[Event]:
+    """Return the last events since this service began, without those of every start."""
+    since_s = time.time() - info.up_s
+    results = [event for event in events if event.time_s >= since_s]
+    while results and results[0].kind in AT_THE_START:  # later ones are not part of the start
+        del results[0]
+    return results[-SHOWN_EVENTS:]
+
+
+def lines(info: ServiceInfo, events: list[Event]) -> list[str]:
+    """Return the lines of the screen."""
+    counts = (
+        f"{terminal.number(info.done)} done, {info.failed} failed, {info.cancelled} cancelled, "
+        f"{info.expired} expired, {info.lost_attempts} attempts lost"
+    )
+    return [
+        f"SERVICE  {info.name}  process {info.pid} on {info.node}  up {elapsed(info.up_s)}  "
+        f"version {info.version}  durability {info.durability}",
+        f"TASKS    {counts}",
+        f"LOAD     waiting {terminal.number(info.queued)}   running {info.running}   "
+        f"oldest {elapsed(info.oldest_s)}   completions unread {terminal.number(info.unread)}",
+        f"NODES    {nodes(info)}",
+        f"MEMORY   {terminal.size(info.memory_bytes)} for circuits up to {info.max_qubits} qubits"
+        f"   service {terminal.size(info.rss_bytes)}, loop lag p99 {info.loop_lag_p99_ms:.1f} ms",
+        *([f"LAUNCHER {terminal.clean(info.launcher)}"] if info.launcher else []),
+        f"POOLS    {pools(info)}",
+        *(f"EVENT    {_event(each)}" for each in events),
+        *_warnings(info),
+    ]
+
+
+def nodes(info: ServiceInfo) -> str:
+    """Return the line of nodes: `2 up, 1 drained   slots 28/32 used   Slurm job 17, ends in
+    1:59:00`."""
+    states = [node.state for node in info.nodes]
+    counted = [f"{states.count(state)} {state}" for state in STATES if state in states]
+    parts = [", ".join(counted) or "1 up"]
+    parts.append(f"slots {info.slots_granted}/{info.slots} used")
+    if info.max_ranks > 1:
+        parts.append(f"workers of up to {info.max_ranks} ranks")
+    if info.allocation:
+        parts.append(terminal.clean(info.allocation))
+    if info.end_s:
+        parts.append(f"ends in {elapsed(info.end_s - time.time())}")
+    return "   ".join(parts)
+
+
+def pools(info: ServiceInfo) -> str:
+    """Return the line of pools: `sv 4/4   mps 2/2`."""
+    return "   ".join(f"{pool.name} {pool.workers}/{pool.target}" for pool in info.pools)
+
+
+def machines(info: ServiceInfo) -> str:
+    """Return nodes and slots: `gpu[07-08], 32 slots`; "" if the service does not report nodes."""
+    if not info.nodes:
+        return ""
+    return f"{folded(node.name for node in info.nodes)}, {terminal.counted(info.slots, 'slot')}"
+
+
+def _warnings(info: ServiceInfo) -> list[str]:
+    """Return the service's warnings, and the pools that wait for something.
+
+    Nodes and pools with faults are among the service's own warnings.
+    """
+    reported = "\n".join(info.warnings)
+    waiting = [
+        f"pool {pool.name}: {pool.reason}"
+        for pool in info.pools
+        if pool.reason and pool.reason not in reported
+    ]
+    return [
+        f"{terminal.paint('WARN')}     {terminal.clean(each)}"
+        for each in (*info.warnings, *waiting)
+    ]
+
+
+def _event(event: Event) -> str:
+    when = time.strftime("%H:%M:%S", time.localtime(event.time_s))
+    return terminal.clean(f"{when}  {event.kind}  {event.subject}  {event.message}".rstrip())
+
+
+_FOLLOW_S = 0.25  # interval of polls: a log has no event to wait for
+_TAIL_BYTES = 4 * 2**20
+
+
+def down(
+    context: typer.Context,
+    now: Annotated[
+        bool,
+        typer.Option("--now", help="Return running tasks to the queue instead of finishing them."),
+    ] = False,
+    everything: Annotated[
+        bool, typer.Option("--all", help="Stop all environments of this user.")
+    ] = False,
+) -> None:
+    """Stop an environment; waiting tasks stay queued.
+
+    Running tasks finish first, unless --now is given."""
+    common = app.settings_of(context)
+    if not everything:
+        _down(common.name, common.service, now, common.as_json)
+        return
+    if common.name or common.service:
+        raise OptionError(
+            "--all cannot be combined with --name or --service", hint="--all stops all environments"
+        )
+    names = [
+        environment.name for environment in environments() if environment.state in ("up", "crashed")
+    ]
+    if not names and not common.as_json:
+        terminal.line("no environment is up")
+    failed: list[SimenvError] = []
+    for name in names:
+        try:
+            _down(name, None, now, common.as_json)
+        except SimenvError as error:  # the other environments are stopped all the same
+            failed.append(error)
+            terminal.note(f"{terminal.paint('fail')}: {name}: {terminal.clean(error.message)}")
+    if failed:
+        raise failed[0]
+
+
+def _down(name: str | None, service: Path | None, now: bool, as_json: bool) -> None:
+    from simenv.client import environments
+
+    stopped = environments.down(name, now, service=service)
+    if as_json:
+        terminal.json_line(
+            {
+                "name": stopped.name,
+                "pid": stopped.pid,
+                "queued": stopped.queued,
+                "seconds": stopped.seconds,
+                "forced": stopped.forced,
+                "nodes": stopped.nodes,
+            }
+        )
+        return
+    stay = "task stays" if stopped.queued == 1 else "tasks stay"
+    kept = f", {terminal.number(stopped.queued)} {stay} queued" if stopped.queued else ""
+    manner = "ended by force" if stopped.forced else "down"
+    nodes = stopped.nodes
+    location = (
+        "here" if stopped.forced or not nodes else f"on {terminal.counted(len(nodes), 'node')}"
+    )
+    terminal.line(
+        f"{stopped.name} {manner} in {stopped.seconds:.1f} s: 0 processes left {location}{kept}"
+    )
+    if stopped.forced:
+        terminal.note("its workers on other nodes, if any, end when their leases expire")
+
+
+def status(context: typer.Context, watch: Watch = 0.0) -> None:
+    """Show the state of the environment on one screen."""
+    common = app.settings_of(context)
+    with common.connect() as client:
+        while True:
+            info = client.status()
+            events = recent_events(client.history.latest(STATUS_EVENTS), info)
+            if watch and sys.stdout.isatty():
+                terminal.clear()
+            if common.as_json:
+                terminal.json_line(info)
+            else:
+                for text in lines(info, events):
+                    terminal.fitted(text, INDENT)
+            if not watch:
+                return
+            terminal.flush()
+            time.sleep(watch)  # interval set by the user: there is no event to wait for
+
+
+def logs(
+    context: typer.Context,
+    worker: Annotated[
+        str | None, typer.Argument(help="Name of a worker; default: the service.")
+    ] = None,
+    lines: Annotated[int, typer.Option("--lines", "-n", min=0, help="Number of lines.")] = 100,
+    follow: Annotated[
+        bool, typer.Option("--follow", "-f", help="Print new lines until interrupted.")
+    ] = False,
+) -> None:
+    """Print the log of the service or of a worker."""
+    common = app.settings_of(context)
+    connection = address.find(common.name, common.service).path
+    path = connection.with_name("service.log")
+    if worker is not None:
+        path = connection.with_name("logs") / f"{config.check_name(worker, 'worker')}.log"
+    if not path.exists():
+        logs = sorted(each.stem for each in connection.with_name("logs").glob("*.log"))
+        hint = f"workers with a log: {', '.join(logs)}" if logs else "simenv up makes them"
+        raise NotFoundError(f"no log {path}", hint=hint)
+
+    def show(text: str) -> None:
+        if common.as_json:
+            terminal.json_line({"log": path.stem, "line": text})
+        else:
+            terminal.line(terminal.clean(text, keep="\t"))
+
+    with path.open("rb") as source:
+        source.seek(max(0, os.fstat(source.fileno()).st_size - _TAIL_BYTES))
+        result = source.read().decode(errors="replace").splitlines()
+        for text in result[-lines:] if lines else ():
+            show(text)
+        while follow:
+            terminal.flush()
+            more = source.readline()
+            if more:
+                show(more.decode(errors="replace").rstrip("\n"))
+            else:
+                time.sleep(_FOLLOW_S)  # a file announces no new lines
+
+
+# `simenv up`: start an environment, wait until it is ready, and print its resources.
+
+
+@dataclass(frozen=True, kw_only=True)
+class UpOptions:
+    """Options of `simenv up`."""
+
+    file: Annotated[
+        Path | None, typer.Option("--config", help="Path of simenv.toml.", dir_okay=False)
+    ] = None
+    launcher: Annotated[
+        str | None,
+        typer.Option(help="Launcher of workers: auto, prte, mpirun or local."),
+    ] = None
+    hosts: Annotated[
+        str | None,
+        typer.Option(help="Nodes and slots, n1:2,n2:2; default: the allocation, or this machine."),
+    ] = None
+    hostfile: Annotated[
+        Path | None, typer.Option(help="File of nodes, one a line: n1 slots=2.", dir_okay=False)
+    ] = None
+    memory_per_slot: Annotated[
+        str | None,
+        typer.Option(help="Memory of a rank: 512MiB; wider circuits get several ranks."),
+    ] = None
+    pool: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="NAME:engine=E,workers=N (or min=N,max=M),ranks=R,memory=SIZE,idle_s=S,nodes=A*+B;"
+            " may be repeated."
+        ),
+    ] = None
+    workers: Annotated[
+        int | None, typer.Option(min=1, help="Number of workers, without --pool.")
+    ] = None
+    slots: Annotated[
+        int | None,
+        typer.Option(min=1, help="Cores for all workers; default: all that this process may use."),
+    ] = None
+    durability: Annotated[
+        str | None,
+        typer.Option(
+            help="What survives a power failure: nothing (process), accepted tasks (accepted, the"
+            " default), results too (power)."
+        ),
+    ] = None
+    listen: Annotated[
+        str | None,
+        typer.Option(
+            help="tcp://HOST:PORT for other machines, HOST an interface; '' stops listening."
+        ),
+    ] = None
+    overcommit: Annotated[
+        bool,
+        typer.Option("--overcommit", help="Allow more workers than the nodes hold; for tests."),
+    ] = False
+    restore: Annotated[
+        bool,
+        typer.Option(
+            "--restore",
+            help="Continue from the journal or, without it, its copy; fail without both.",
+        ),
+    ] = False
+    force_lock: Annotated[
+        bool,
+        typer.Option(
+            "--force-lock",
+            help="Take the lock of a service on another machine that has certainly ended.",
+        ),
+    ] = False
+
+
+@app.with_options(UpOptions)
+def up(
+    context: typer.Context,
+    asked: UpOptions,
+) -> None:
+    """Start an environment and wait until it is ready.
+
+    Inside an allocation of Slurm or PBS it uses all nodes. Tasks of an earlier service of this
+    name continue. Without --config, the settings of its last start are used again; options
+    override them.
+    """
+    from simenv.client import environments
+
+    common = app.settings_of(context)
+    if asked.pool and asked.workers:
+        raise OptionError(
+            "--workers cannot be combined with --pool", hint="write workers=N in the pool"
+        )
+    args: dict[str, object] = {
+        "name": common.environment,
+        "pools": [config.pool_text(each) for each in asked.pool] if asked.pool else None,
+        "launcher": asked.launcher,
+        "hosts": asked.hosts,
+        "hostfile": asked.hostfile,
+        "memory_per_slot": asked.memory_per_slot,
+        "slots": asked.slots,
+        "durability": asked.durability,
+        "listen": asked.listen,
+        "overcommit": asked.overcommit or None,
+    }
+    if asked.workers:
+        args["pools"] = [PoolSpec(min=asked.workers, max=asked.workers)]
+    settings = {key: value for key, value in args.items() if value is not None}
+    kept: Mapping[str, object] = {}
+    if asked.file is None:
+        kept = config.last_config(common.environment, resume=asked.restore)
+    begun = time.monotonic()
+    with StartLine(sys.stderr) as line:
+        report = line.report if line.visible else _StageLines().report
+        result = environments.up(settings, asked.file, asked.restore, asked.force_lock, report)
+    with common.connect() as client:
+        info = client.status()
+    if common.as_json:
+        terminal.json_line(info)
+        return
+    _print_start(info, result, time.monotonic() - begun)
+    path = config.places(config.Config(name=common.environment)).connection
+    now = msgspec.structs.asdict(config.read(path.with_name("config.json")))
+    reused = _reused_settings(
+        {key: kept[key] for key in kept if key not in settings and kept[key] == now[key]}
+    )
+    if reused:
+        terminal.line(f"reused   {reused}, from the last start")
+    if info.resumed:
+        terminal.line(f"journal  {info.resumed}")
+    if info.queued:
+        terminal.line(f"continued {terminal.counted(info.queued, 'task')}")
+
+
+class _StageLines:
+    """Progress of a start without a terminal: a line for each new stage."""
+
+    def __init__(self) -> None:
+        self._noted = ""
+
+    def report(self, stage: str, elapsed_s: float) -> None:
+        if elapsed_s >= PATIENCE_S and stage != self._noted:
+            self._noted = stage
+            terminal.note(f"starting: {stage}, {elapsed(elapsed_s)}")
+
+
+def _print_start(info: ServiceInfo, file: ConnectionFile, ready_s: float) -> None:
+    path = config.places(config.Config(name=info.name)).connection
+    terminal.line(
+        f"service  {file.name}, process {file.pid} on {file.node}   connection file {path}"
+    )
+    if info.launcher:
+        terminal.line(f"launcher {terminal.clean(info.launcher)}")
+    location = machines(info)
+    if location:
+        source = f"   {terminal.clean(info.allocation)}" if info.allocation else ""
+        terminal.line(f"nodes    {location}{source}")
+    terminal.line(f"pools    {pools(info)}   ready in {ready_s:.1f} s")
+    if file.address:
+        terminal.line(f"listens  {file.address}   simenv keys add NAME adds a user")
+    for warning in info.warnings:
+        terminal.note(f"{terminal.paint('warn')}: {terminal.clean(warning)}")
+
+
+def _reused_settings(settings: Mapping[str, object]) -> str:
+    """Return the settings of the last start that differ from the defaults."""
+    usual = msgspec.structs.asdict(config.Config())
+    settings = {key: value for key, value in settings.items() if key != "import_from"}
+    shown = [
+        f"pools {' '.join(pool.name for pool in value)}"
+        if key == "pools" and isinstance(value, tuple)
+        else f"{key} {_setting_text(value)}"
+        for key, value in settings.items()
+        if value != usual[key]
+    ]
+    return ", ".join(shown)
+
+
+def _setting_text(value: object) -> str:
+    """Return a setting as text; of a table, the keys that differ from the defaults."""
+    if not isinstance(value, msgspec.Struct):
+        return str(value)
+    usual = msgspec.structs.asdict(type(value)())
+    args = msgspec.structs.asdict(value)
+    return " ".join(f"{key} {word}" for key, word in args.items() if word != usual[key])

@@ -1,0 +1,289 @@
+"""Listings of the present state, and profiles of runs."""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING, Annotated
+
+import msgspec
+import typer
+
+from simenv.cli import app, terminal
+from simenv.cli.listing import Column, Columns, NoHeader, Rows, Style, listed, listing
+from simenv.cli.profile import PerfFinding, RunProfile, Span, findings, profile_of
+from simenv.cli.tasks.history import LAST, RunName, Since, resolve_run_name
+from simenv.cli.terminal import folded, size
+from simenv.client.environments import EnvironmentInfo, environments as found_environments
+from simenv.client.tasks.progress import passes
+from simenv.errors import NotFoundError, OptionError
+from simenv.model import FINAL_STATES, Event, NodeInfo, PoolInfo, TaskInfo, WorkerInfo
+from simenv.text import elapsed
+
+if TYPE_CHECKING:
+    from simenv.cli.profile import ProfileStage
+    from simenv.client.client import Client
+
+# Listings of the present state: pools, workers, queue.
+
+_POOLS: tuple[Column[PoolInfo], ...] = (
+    Column("POOL", lambda pool: pool.name),
+    Column("ENGINE", lambda pool: pool.engine),
+    Column("WORKERS", lambda pool: f"{pool.workers}/{pool.target}", right=True),
+    Column("MAX", lambda pool: str(pool.most), right=True, optional=2),
+    Column("RANKS", lambda pool: str(pool.ranks), right=True, optional=3),
+    Column("BUSY", lambda pool: str(pool.busy), right=True),
+    Column("WAITING", lambda pool: str(pool.waiting), right=True),
+    Column("QUBITS", lambda pool: f"<={pool.max_qubits}" if pool.max_qubits else "-", right=True),
+    Column("NODES", lambda pool: folded(pool.nodes) or "-", optional=1),
+    Column("STATE", lambda pool: pool.state),
+    Column("REASON", lambda pool: f"({pool.reason})" if pool.reason else ""),
+)
+_WORKERS: tuple[Column[WorkerInfo], ...] = (
+    Column("WORKER", lambda worker: worker.name),
+    Column("POOL", lambda worker: worker.pool),
+    Column("STATE", lambda worker: str(worker.state)),
+    Column("TASK", lambda worker: worker.task or "-"),
+    Column("NODE", lambda worker: folded(worker.nodes) or "-"),
+    Column("PID", lambda worker: str(worker.pid), right=True, optional=3),
+    Column("RANKS", lambda worker: str(worker.ranks), right=True, optional=2),
+    Column("SLOTS", lambda worker: str(worker.slots), right=True),
+    Column("MEM", lambda worker: f"{worker.memory_bytes / 2**20:.0f}M", right=True),
+    Column("TASKS", lambda worker: str(worker.tasks), right=True),
+    Column("RESTARTS", lambda worker: str(worker.restarts), right=True, optional=1),
+)
+_QUEUE: tuple[Column[TaskInfo], ...] = (
+    Column("TASK", lambda task: task.id),
+    Column("NAME", lambda task: task.name or "-"),
+    Column("USER", lambda task: task.owner or "-"),
+    Column("POOL", lambda task: task.pool or "-"),
+    Column("STATE", lambda task: str(task.state)),
+    Column("TRY", lambda task: str(task.attempt), right=True, optional=3),
+    Column("TIME", lambda task: elapsed(task.time_s), right=True),
+    Column("QUBITS", lambda task: str(task.num_qubits), right=True, optional=1),
+    Column("SHOTS", lambda task: str(task.shots), right=True, optional=2),
+    Column("WORKER(REASON)", lambda task: f"({task.reason})" if task.reason else _runs(task)),
+)
+
+
+_NODES: tuple[Column[NodeInfo], ...] = (
+    Column("NODE", lambda node: node.name),
+    Column("STATE", lambda node: node.state),
+    Column("SLOTS", lambda node: f"{node.slots_granted}/{node.slots}", right=True),
+    Column(
+        "MEM", lambda node: f"{size(node.memory_granted)}/{size(node.memory_bytes)}", right=True
+    ),
+    Column("WORKERS", lambda node: str(node.workers), right=True),
+    Column("RANKS", lambda node: str(node.ranks), right=True),
+    Column("GPUS", lambda node: str(node.gpus), right=True),
+    Column("FEATURES", lambda node: ",".join(node.features) or "-"),
+    Column("REASON", lambda node: f"({node.reason})" if node.reason else ""),
+)
+_ENVIRONMENTS: tuple[Column[EnvironmentInfo], ...] = (
+    Column("NAME", lambda row: row.name),
+    Column("STATE", lambda row: row.state),
+    Column("PROCESS", lambda row: str(row.pid or "-"), right=True),
+    Column("NODE", lambda row: row.node or "-"),
+    Column("LISTENS", lambda row: row.address or "-"),
+    Column("FOLDER", lambda row: row.folder),
+    Column("REASON", lambda row: f"({row.reason})" if row.reason else ""),
+)
+
+
+@listed(_NODES)
+def nodes(client: Client) -> Iterable[NodeInfo]:
+    """List nodes with slots, memory and state."""
+    return client.nodes().values()
+
+
+def environments(
+    context: typer.Context,
+    columns: Columns = "",
+    no_header: NoHeader = False,
+) -> None:
+    """List your environments: up, down, or crashed."""
+    style = Style(app.settings_of(context).as_json, columns, no_header)
+    listing(_ENVIRONMENTS, style, found_environments)
+
+
+@listed(_POOLS)
+def pools(client: Client) -> Iterable[PoolInfo]:
+    """List pools with their workers and load."""
+    return client.pools().values()
+
+
+@listed(_WORKERS)
+def workers(
+    client: Client,
+    pool: Annotated[str, typer.Option(help="Only workers of this pool.")] = "",
+) -> Iterable[WorkerInfo]:
+    """List workers with their state and load."""
+    if pool and pool not in (pools := client.pools()):
+        raise NotFoundError(f"no pool {pool!r} here", hint=f"there are: {', '.join(pools)}")
+    return (worker for worker in client.workers() if pool in ("", worker.pool))
+
+
+@listed(_QUEUE, stored=True)
+def queue(
+    client: Client,
+    done: Annotated[bool, typer.Option("--done", help="Show ended tasks, newest first.")] = False,
+    since: Annotated[
+        str, typer.Option(help="Only tasks submitted after this: 1h30m ago, 12:00, ISO 8601.")
+    ] = "",
+    limit: Annotated[int, typer.Option(min=1, help="Maximum number of rows.")] = 100,
+) -> Rows[TaskInfo]:
+    """List waiting and running tasks, with the pending reason."""
+    since_s = terminal.since(since)
+    if done and since:
+        return _ended(client, since_s, limit)
+    total, result = client.queue(done=done, limit=limit)
+    if since:
+        age_s = time.time() - since_s
+        return Rows([info for info in result if info.time_s <= age_s], "")
+    way = "--limit shows more" if len(result) == limit else "no more are listed at once"
+    note = f"{len(result)} of {total} shown; {way}" if total > len(result) else ""
+    return Rows(result, note)
+
+
+def _runs(task: TaskInfo) -> str:
+    """Return the worker of a running task, and its progress."""
+    settings = passes(task)
+    return f"{task.worker}, {settings}" if settings else task.worker
+
+
+def _ended(client: Client, since_s: float, limit: int) -> Rows[TaskInfo]:
+    """Return the newest ended tasks that were submitted after a time, newest first."""
+    newest: deque[TaskInfo] = deque(maxlen=limit)
+    total = 0
+    for row in client.history.tasks(since_s, states=FINAL_STATES):
+        total += 1
+        newest.appendleft(
+            TaskInfo(
+                id=row.id,
+                name=row.name,
+                pool=row.pool,
+                state=row.state,
+                attempt=row.attempts,
+                time_s=row.ended_s - row.submitted_s,
+                num_qubits=row.num_qubits,
+                shots=row.shots,
+                worker=row.worker,
+                reason=row.reason,
+                owner=row.owner,
+            )
+        )
+    note = f"{limit} of {total} shown; --limit shows more" if total > limit else ""
+    return Rows(newest, note)
+
+
+# `simenv profile`: fetch the history of a run, profile it, and print the findings.
+
+MOST_TASKS = 200_000  # tasks that are profiled at once, which takes about 200 MB
+EARLY_S = 120.0  # starts of workers are read from this long before the first task
+
+
+class ProfileReport(msgspec.Struct, frozen=True):
+    """Object that `--json` prints."""
+
+    profile: RunProfile
+    findings: list[PerfFinding]
+
+
+def report_of(client: Client, run_name: str, since_s: float = 0.0) -> ProfileReport:
+    """Return profile and findings of a run, or of all tasks since a time.
+
+    Raises NotFoundError if none of the tasks has ended.
+    """
+    rows = client.history.newest(MOST_TASKS, since_s, run_name, structure=True)
+    starts: list[Span] = []
+    if rows:
+        before = client.history.events_before(rows[0].submitted_s - EARLY_S)
+        starts = worker_starts(client.events(before, ["worker.started", "worker.ready"]))
+    result = profile_of(rows, starts, run_name)
+    if not result.tasks:
+        what = f"of {run_name}" if run_name else "since then"
+        raise NotFoundError(f"no task {what} has ended", hint="simenv history lists the tasks")
+    return ProfileReport(result, findings(result))
+
+
+def worker_starts(events: Iterable[Event]) -> list[Span]:
+    """Return the time spans in which workers were starting; an unfinished start lasts until now."""
+    begun: dict[str, float] = {}
+    spans: list[Span] = []
+    for event in events:
+        if event.subject in begun:  # ready, or started again after a start that failed
+            spans.append((begun.pop(event.subject), event.time_s))
+        if event.kind == "worker.started":
+            begun[event.subject] = event.time_s
+    now_s = time.time()
+    return spans + [(begin_s, now_s) for begin_s in begun.values()]
+
+
+_PROFILE_STAGES: tuple[Column[ProfileStage], ...] = (
+    Column("STAGE", lambda stage: stage.name),
+    Column("WALL_S", lambda stage: f"{stage.wall_s:.3f}", right=True),
+    Column("SHARE", lambda stage: f"{100 * stage.share:.1f}%", right=True),
+    Column("TASKS_S", lambda stage: f"{stage.task_s:.3f}", right=True),
+    Column("WHAT", lambda stage: stage.what),
+)
+
+
+def profile(context: typer.Context, run_name: RunName = "", since: Since = "") -> None:
+    """Profile a run by stage, with advice to reduce its time.
+
+    Default: the last `simenv exec`.
+    """
+
+    common = app.settings_of(context)
+    if run_name and since:
+        raise OptionError("--run-name cannot be combined with --since", hint="give one of them")
+    since_s = terminal.since(since)
+    with common.connect_or_read() as client:
+        run = "" if since else resolve_run_name(client, run_name or LAST)
+        report = report_of(client, run, since_s)
+    if report.profile.tasks + report.profile.unfinished == MOST_TASKS:
+        terminal.note(f"only the last {terminal.number(MOST_TASKS)} tasks are profiled")
+    if common.as_json:
+        terminal.json_line(report)
+        return
+    _show_profile(report)
+
+
+def _show_profile(report: ProfileReport) -> None:
+    result = report.profile
+    terminal.line(f"RUN       {result.app or '-'}   {_counts(result)}   {_begin_text(result)}")
+    terminal.line(
+        f"STEPS     {terminal.number(result.steps)} of {result.step_circuits:.0f} circuits   "
+        f"{terminal.number(result.messages)} messages"
+    )
+    terminal.line(
+        f"TIME      {result.wall_s:.3f} s   {result.busy:.1f} workers busy while there was work; "
+        f"{result.workers} used"
+    )
+    terminal.line(
+        f"CLIENT    packing {result.packed_s:.3f} s, acceptance {result.accepted_s:.3f} s; "
+        f"results read {1e3 * result.late_s:.1f} ms after they were ready"
+    )
+    terminal.line()
+    stages: Sequence[ProfileStage] = sorted(result.stages, key=lambda stage: -stage.wall_s)
+    listing(_PROFILE_STAGES, Style(False), lambda: stages)
+    terminal.line()
+    for finding in report.findings:
+        terminal.line(f"- {finding.words}")
+        if finding.way:
+            terminal.line(f"  {finding.way}")
+
+
+def _begin_text(run: RunProfile) -> str:
+    """Return the begin of the run and its age, as text."""
+    return f"started {terminal.format_time(run.begun_s)}, {elapsed(time.time() - run.begun_s)} ago"
+
+
+def _counts(run: RunProfile) -> str:
+    text = f"{terminal.counted(run.circuits, 'circuit')} in {terminal.counted(run.tasks, 'task')}"
+    if run.failed:
+        text += f", {run.failed} without a result"
+    if run.unfinished:
+        text += f", {run.unfinished} more have not ended"
+    return text

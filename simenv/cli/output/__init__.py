@@ -1,1 +1,0 @@
-"""Tables, text and JSON of the command line."""

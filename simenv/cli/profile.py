@@ -1,0 +1,428 @@
+"""Profile of the time of one run, and findings with advice. Pure."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from statistics import median
+
+import msgspec
+
+from simenv.model import TaskState
+from simenv.wire.messages.queries import LogRow
+
+# Profile of the time of one run. Pure: rows of its tasks in, figures out.
+#
+# Invariant: the stages' wall times are a partition of the time from the first submission to the
+# last result. A moment belongs to the first stage of STAGES that any task is in then, so work hides
+# waiting. A moment without any task in the environment belongs to the application, which includes
+# encoding and reading in its client.
+
+ENGINE, PLAN, DECODE, ENCODE = "engine", "plan", "decode", "encode"
+WAY, QUEUE, APPLICATION = "way", "queue", "application"
+STAGES = (ENGINE, PLAN, DECODE, ENCODE, WAY, QUEUE, APPLICATION)
+MEANING = {
+    ENGINE: "evolving and sampling",
+    PLAN: "planning a structure, or loading an engine",
+    DECODE: "bytes to circuit",
+    ENCODE: "result to bytes",
+    WAY: "transfer to the worker and back, and storing",
+    QUEUE: "waiting for a worker",
+    APPLICATION: "no task is submitted: computation, encoding, reading",
+}
+ALIKE = 8  # tasks of one structure from which they could have been a sweep
+
+Span = tuple[float, float]  # begin and end, seconds
+
+
+class ProfileStage(msgspec.Struct, frozen=True):
+    """Time of one stage. `wall_s`: its part of the run; `task_s`: sum over all tasks, which
+    overlap."""
+
+    name: str
+    wall_s: float
+    share: float  # of the run
+    task_s: float
+    what: str
+
+
+class RunProfile(msgspec.Struct, frozen=True):
+    """Figures of a run; tasks that have not ended are only counted."""
+
+    app: str
+    tasks: int
+    circuits: int  # bindings counted
+    unfinished: int
+    failed: int
+    retried: int  # tasks that were sent to workers more than once
+    messages: int
+    steps: int  # intervals with at least one task in the environment
+    step_tasks: float  # median tasks of a step
+    step_circuits: float  # median circuits of a step, bindings counted
+    alone: float  # share of the tasks that were alone in their message
+    alike: int  # tasks of one binding whose structure at least ALIKE of them share
+    structures: int  # number of different structures
+    begun_s: float  # first submission; 0.0: no task has ended
+    wall_s: float
+    workers: int  # number of workers that ran tasks of it
+    busy: float  # mean number of tasks on workers, over the time with any
+    starting_s: float  # time in which tasks waited while a worker was starting
+    packed_s: float  # time of its clients for encoding circuits and angles
+    accepted_s: float  # and for waiting for acceptance; both may overlap with stages
+    late_s: float  # mean time from a result's end until it was read
+    stages: tuple[ProfileStage, ...]
+
+    def share(self, name: str) -> float:
+        """Return a stage's share of the run."""
+        return next(stage.share for stage in self.stages if stage.name == name)
+
+    @property
+    def largest(self) -> ProfileStage:
+        return max(self.stages, key=lambda stage: stage.wall_s)
+
+    @property
+    def overhead(self) -> float:
+        """The share of the run in which no engine worked."""
+        return 1.0 - self.share(ENGINE)
+
+
+def profile_of(rows: Iterable[LogRow], starts: Sequence[Span] = (), app: str = "") -> RunProfile:
+    """Return the profile of these tasks. `starts`: time spans in which workers were starting."""
+    ended: list[LogRow] = []
+    unfinished = 0
+    for row in rows:
+        if row.ended_s:
+            ended.append(row)
+        else:
+            unfinished += 1
+    spans = [_Spans(row) for row in ended]
+    inside = merged([each.inside for each in spans])
+    wall_s = inside[-1][1] - inside[0][0] if inside else 0.0
+    held_s = _length(merged([each.held for each in spans]))
+    workers = len({row.worker for row in ended if row.timing.run_us})
+    busy = sum(end - begin for begin, end in (e.held for e in spans)) / held_s if held_s else 0.0
+    steps = _steps(spans, inside)
+    messages = Counter(row.message for row in ended)
+    structures = Counter(row.structure for row in ended if row.bindings == 1)
+    waits = merged([each.queue for each in spans])
+    read = sum(row.spent.results for row in ended)
+    return RunProfile(
+        app=app,
+        tasks=len(ended),
+        circuits=sum(row.bindings for row in ended),
+        unfinished=unfinished,
+        failed=sum(row.state is not TaskState.DONE for row in ended),
+        retried=sum(row.attempts > 1 for row in ended),
+        messages=len(messages),
+        steps=len(steps),
+        step_tasks=median(len(step) for step in steps) if steps else 0.0,
+        step_circuits=median(sum(e.row.bindings for e in step) for step in steps) if steps else 0.0,
+        alone=sum(count == 1 for count in messages.values()) / len(ended) if ended else 0.0,
+        alike=sum(count for count in structures.values() if count >= ALIKE),
+        structures=len({row.structure for row in ended}),
+        begun_s=inside[0][0] if inside else 0.0,
+        wall_s=wall_s,
+        workers=workers,
+        busy=min(busy, workers),  # ends of transfers are estimates, so spans may overlap
+        starting_s=_length(common(waits, merged(list(starts)))),
+        packed_s=1e-6 * sum(row.spent.packed_us for row in ended),
+        accepted_s=1e-6 * sum(row.spent.accepted_us for row in ended),
+        late_s=1e-6 * sum(row.spent.late_us for row in ended) / read if read else 0.0,
+        stages=_stages(spans, wall_s),
+    )
+
+
+class _Spans:
+    """Time spans of one task; each span contains those before it."""
+
+    __slots__ = ("engine", "held", "inside", "planned", "queue", "ran", "row", "unpacked")
+
+    def __init__(self, row: LogRow) -> None:
+        timing = row.timing
+        self.row = row
+        accepted = row.submitted_s
+        sent = accepted + 1e-6 * timing.queued_us
+        begun = sent + 1e-6 * timing.sent_us
+        decoded = begun + 1e-6 * timing.decode_us
+        planned = decoded + 1e-6 * (timing.plan_us + timing.compile_us)
+        evolved = planned + 1e-6 * timing.engine_us
+        left = begun + 1e-6 * (timing.run_us + timing.compile_us)
+        stored = left + 1e-6 * timing.returned_us
+        self.engine: Span = (planned, evolved)
+        self.planned: Span = (decoded, evolved)
+        self.unpacked: Span = (begun, evolved)
+        self.ran: Span = (begun, left)
+        self.held: Span = (begun, left)
+        self.inside: Span = (accepted, stored)
+        self.queue: Span = (accepted, sent)
+
+
+def _stages(spans: Sequence[_Spans], wall_s: float) -> tuple[ProfileStage, ...]:
+    """Return the stages: nested spans in, the time that each adds to those before it out."""
+    returning = [(each.queue[1], each.inside[1]) for each in spans]
+    nested = (
+        [each.engine for each in spans],
+        [each.planned for each in spans],
+        [each.unpacked for each in spans],
+        [each.ran for each in spans],
+        returning,
+        [each.inside for each in spans],
+    )
+    lengths = [_length(merged(each)) for each in nested]
+    walls = [now - before for before, now in zip([0.0, *lengths], lengths, strict=False)]
+    walls.append(wall_s - lengths[-1])
+    timings = [each.row.timing for each in spans]
+    task_us = {
+        ENGINE: sum(t.engine_us for t in timings),
+        PLAN: sum(t.plan_us + t.compile_us for t in timings),
+        DECODE: sum(t.decode_us for t in timings),
+        ENCODE: sum(t.run_us - t.engine_us - t.plan_us - t.decode_us for t in timings),
+        WAY: sum(t.sent_us + t.returned_us for t in timings),
+        QUEUE: sum(t.queued_us for t in timings),
+        APPLICATION: 0,
+    }
+    return tuple(
+        ProfileStage(
+            name, wall, wall / wall_s if wall_s else 0.0, 1e-6 * task_us[name], MEANING[name]
+        )
+        for name, wall in zip(STAGES, walls, strict=True)
+    )
+
+
+def _steps(spans: Sequence[_Spans], inside: Sequence[Span]) -> list[list[_Spans]]:
+    """Return the tasks of each interval of `inside`."""
+    steps: list[list[_Spans]] = [[] for _ in inside]
+    position = 0
+    for each in sorted(spans, key=lambda spans: spans.inside[0]):
+        while each.inside[0] > inside[position][1]:
+            position += 1
+        steps[position].append(each)
+    return steps
+
+
+def merged(spans: Sequence[Span]) -> list[Span]:
+    """Return the union of spans as disjoint intervals, in order."""
+    results: list[Span] = []
+    for begin, end in sorted(spans):
+        if results and begin <= results[-1][1]:
+            if end > results[-1][1]:
+                results[-1] = (results[-1][0], end)
+        else:
+            results.append((begin, end))
+    return results
+
+
+def common(left: Sequence[Span], right: Sequence[Span]) -> list[Span]:
+    """Return the intersection of two unions of spans, each merged."""
+    results: list[Span] = []
+    i = j = 0
+    while i < len(left) and j < len(right):
+        begin = max(left[i][0], right[j][0])
+        end = min(left[i][1], right[j][1])
+        if begin < end:
+            results.append((begin, end))
+        if left[i][1] < right[j][1]:
+            i += 1
+        else:
+            j += 1
+    return results
+
+
+def _length(spans: Sequence[Span]) -> float:
+    return sum(end - begin for begin, end in spans)
+
+
+# Findings of a profile, each with advice. Pure: a profile in, findings out.
+#
+# A finding is reported if its cost exceeds a threshold; each threshold below has its reason.
+
+# Below a third of the time, removing a stage gains less than a factor of 1.5.
+WORTH = 0.3
+# A sweep is one task for 4,096 bindings: with ALIKE of them most of the overhead is saved already.
+MANY = ALIKE
+# Fewer circuits than this, sent one by one, are a test run.
+HABIT = 32
+# Share of a stage that occurs once (start of a worker, a plan): smaller ones vanish in longer runs.
+ONCE = 0.1
+# Workers are the bottleneck if they are busy for this share of the time.
+SATURATED = 0.8
+# Shorter delays are the wake-up of a waiting process.
+LATE_S = 0.002
+# Share of a task's time in the environment: more than half.
+MOSTLY = 0.5
+
+
+class PerfFinding(msgspec.Struct, frozen=True):
+    """Finding of a profile. `code` is stable; `words`: text for users; `way`: advice, "" for
+    none."""
+
+    code: str
+    share: float  # of the whole time; 0 if the finding has no duration
+    words: str
+    way: str = ""
+
+
+def findings(profile: RunProfile) -> list[PerfFinding]:
+    """Return the largest stage, then the other findings, the most costly first."""
+    if not profile.tasks:
+        return []
+    largest = profile.largest
+    first = PerfFinding(
+        "largest",
+        largest.share,
+        f"the largest stage is {largest.name}: {_percent(largest.share)} of "
+        f"{_seconds(profile.wall_s)} ({MEANING[largest.name]})",
+    )
+    rules = (
+        _bindings, _single_submissions, _slots, _start, _plans, _idle, _application, _packing,
+        _late, _failures,
+    )  # fmt: skip
+    results = [finding for rule in rules if (finding := rule(profile)) is not None]
+    return [first, *sorted(results, key=lambda finding: -finding.share)]
+
+
+def _bindings(p: RunProfile) -> PerfFinding | None:
+    """Report circuits that differ only in their angles but are sent as circuits."""
+    if p.alike < MANY or p.alike < p.tasks / 2 or p.step_tasks < MANY or p.overhead < WORTH:
+        return None
+    amount = f"{p.step_tasks:.0f} circuits a step" if p.steps > 1 else f"{p.tasks} circuits"
+    return PerfFinding(
+        "bindings",
+        p.overhead,
+        f"{amount}, {_percent(p.overhead)} overhead; they differ only in their angles",
+        "send them as bindings: submit_many((circuit, angles))",
+    )
+
+
+def _single_submissions(p: RunProfile) -> PerfFinding | None:
+    """Report circuits that are sent one by one."""
+    if p.tasks < HABIT or p.alone < MOSTLY or p.overhead < WORTH:
+        return None
+    waited = p.step_tasks <= 1
+    if p.alike >= p.tasks / 2:
+        message = f"the same structure was submitted {p.alike} times one by one"
+        way = "send them as bindings: submit_many((circuit, angles))"
+    else:
+        message = f"{p.tasks} circuits were submitted one by one"
+        way = "send them together: submit_many(circuits)"
+    if waited:
+        message += ", each waited for before the next"
+        way += "; or post() them, if none depends on the last"
+    message += f": {_percent(p.overhead)} overhead"
+    return PerfFinding("one_by_one", p.overhead, message, way)
+
+
+def _slots(p: RunProfile) -> PerfFinding | None:
+    """Report a lack of workers, unless workers had to start first."""
+    queued_s = next(stage.task_s for stage in p.stages if stage.name == QUEUE)
+    share = queued_s / sum(stage.task_s for stage in p.stages)
+    waited = p.share(QUEUE) - p.starting_s / p.wall_s >= WORTH
+    full = bool(p.workers) and p.busy >= SATURATED * p.workers
+    if share < MOSTLY or not (waited or full) or _start(p) is not None:
+        return None
+    return PerfFinding(
+        "slots",
+        p.share(QUEUE),
+        f"tasks waited for a slot {_percent(share)} of their time; {p.busy:.1f} of {p.workers} "
+        "workers were busy while there was work",
+        "more workers (simenv up --workers N), or a time with less load",
+    )
+
+
+def _start(p: RunProfile) -> PerfFinding | None:
+    """Report tasks that waited for the start of workers."""
+    share = p.starting_s / p.wall_s
+    if share < ONCE:
+        return None
+    return PerfFinding(
+        "start",
+        share,
+        f"tasks waited {_seconds(p.starting_s)} ({_percent(share)}) for workers to start",
+        "start the environment before the application: simenv up, and pools with min > 0",
+    )
+
+
+def _plans(p: RunProfile) -> PerfFinding | None:
+    """Report the time of planning and of loading an engine."""
+    share = p.share(PLAN)
+    if share < ONCE:
+        return None
+    each = f"{p.structures} different structures" if p.structures > 1 else "its only structure"
+    return PerfFinding(
+        "plans",
+        share,
+        f"preparing {each} (or loading the engine) took {_percent(share)}",
+        "use one circuit with parameters and bind its angles, or a pool of that engine",
+    )
+
+
+def _idle(p: RunProfile) -> PerfFinding | None:
+    """Report workers without work while others ran."""
+    if p.share(ENGINE) < MOSTLY or p.workers < 2 or p.busy >= SATURATED * p.workers:
+        return None
+    return PerfFinding(
+        "idle",
+        p.share(ENGINE) * (1 - p.busy / p.workers),
+        f"{p.busy:.1f} of {p.workers} workers were busy on average",
+        "submit more at once, the longest tasks first",
+    )
+
+
+def _application(p: RunProfile) -> PerfFinding | None:
+    """Report the time of the application itself."""
+    share = p.share(APPLICATION)
+    if share < WORTH:
+        return None
+    return PerfFinding(
+        "application",
+        share,
+        f"{_percent(share)} of the time no task was in the environment: the application computed, "
+        f"encoded circuits (in all {_seconds(p.packed_s)}), or read results",
+        "submit the next step before you read the last one",
+    )
+
+
+def _packing(p: RunProfile) -> PerfFinding | None:
+    """Report the time of encoding circuits in the application's process."""
+    share = p.packed_s / p.wall_s
+    if share < WORTH:
+        return None
+    return PerfFinding(
+        "packing",
+        share,
+        f"encoding circuits took {_seconds(p.packed_s)} ({_percent(share)})",
+        "bind the angles of one circuit instead of building many: submit_many((circuit, angles))",
+    )
+
+
+def _late(p: RunProfile) -> PerfFinding | None:
+    """Report results that were read late."""
+    step_s = p.wall_s / p.steps
+    if p.late_s < LATE_S or p.late_s < WORTH * step_s:
+        return None
+    return PerfFinding(
+        "late",
+        min(1.0, p.late_s / step_s),
+        f"results were read late: {_seconds(p.late_s)} after they were ready, on average",
+        "read them in the order of their end: simenv.as_completed(tasks)",
+    )
+
+
+def _failures(p: RunProfile) -> PerfFinding | None:
+    """Report failed tasks and repeated attempts."""
+    if not (p.failed or p.retried):
+        return None
+    return PerfFinding(
+        "failures",
+        0.0,
+        f"{p.failed} of {p.tasks} tasks failed, {p.retried} needed more than one attempt",
+        "simenv trace ID shows the reason",
+    )
+
+
+def _percent(share: float) -> str:
+    return f"{100 * share:.0f} %"
+
+
+def _seconds(time_s: float) -> str:
+    return f"{time_s:.1f} s" if time_s >= 1 else f"{1000 * time_s:.3g} ms"

@@ -1,1 +1,0 @@
-"""`simenv profile`: time of an application by stage, with advice."""

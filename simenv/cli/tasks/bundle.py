@@ -1,0 +1,307 @@
+"""Bundles: folders or .zip files with all that is needed to run a task again."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import platform
+from collections.abc import Mapping
+from contextlib import suppress
+from importlib import metadata
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import msgspec
+import typer
+
+from simenv.cli import execute, terminal
+from simenv.cli.app import Settings
+from simenv.cli.tasks import bundle_manifest
+from simenv.cli.tasks.bundle_manifest import BundleFailure, manifest, one_row, read as manifest_read
+from simenv.cli.tasks.history import lost_attempts
+from simenv.cli.tasks.result_view import present
+from simenv.client.launch import last_lines
+from simenv.errors import LimitExceededError, NoServiceError, OptionError, ProgramError, SimenvError
+from simenv.model import TaskSpec
+from simenv.model.calls import is_call
+from simenv.wire.messages.queries import LogRow, Submitted
+
+if TYPE_CHECKING:
+    from zipfile import ZipFile, ZipInfo
+
+    from simenv.client.client import Client
+    from simenv.client.tasks.task import Task
+
+# Container of a few named files: a folder or a .zip.
+#
+# Invariant: no file is overwritten. Only the members of NAMES are read, and each is bounded by its
+# real decompressed size, whatever size the archive states.
+
+MANIFEST = "bundle.json"
+PROGRAM = "program.bin"
+BINDINGS = "bindings.npy"
+MAX_BYTES = 64 * 2**20  # of one member: the size of a message
+NAMES = (MANIFEST, PROGRAM, BINDINGS)
+
+
+def is_bundle(path: Path) -> bool:
+    """Return whether the path looks like a bundle, rather than a circuit."""
+    return path.is_dir() or path.suffix.lower() == ".zip"
+
+
+def write(path: Path, files: Mapping[str, bytes]) -> None:
+    """Write the files. Raises OptionError if the path exists or cannot be written."""
+    try:
+        if path.suffix.lower() == ".zip":
+            import zipfile
+
+            with zipfile.ZipFile(path, "x", zipfile.ZIP_DEFLATED) as archive:
+                for name, body in files.items():
+                    archive.writestr(name, body)
+            return
+        path.mkdir(parents=True)
+        for name, body in files.items():
+            (path / name).write_bytes(body)
+    except OSError as error:
+        raise OptionError(
+            f"--bundle {path}: {error.strerror}", hint="name a folder or .zip that does not exist"
+        ) from error
+
+
+def read(path: Path) -> dict[str, bytes]:
+    """Return the members of NAMES that exist. Raises ProgramError if the path is no bundle."""
+    import zipfile  # here, so that every command starts without it
+
+    try:
+        result = _unzipped(path) if path.is_file() else _unfolded(path)
+    except (OSError, EOFError, ValueError, RuntimeError, zipfile.BadZipFile) as error:
+        raise ProgramError(f"{path} cannot be read: {error}") from error
+    for name in (MANIFEST, PROGRAM):
+        if name not in result:
+            raise ProgramError(
+                f"{path} is no bundle: it has no {name}",
+                hint="simenv result ID --bundle makes one",
+            )
+    return result
+
+
+def _unzipped(path: Path) -> dict[str, bytes]:
+    import zipfile
+
+    with zipfile.ZipFile(path) as archive:
+        there = {info.filename: info for info in archive.infolist()}
+        return {
+            name: _member(archive, there[name], path)
+            for name in NAMES
+            if name in there and _fits(path, name, there[name].file_size)
+        }
+
+
+def _member(archive: ZipFile, info: ZipInfo, path: Path) -> bytes:
+    """Return the content of a member, at most MAX_BYTES.
+
+    The size in the archive is only a claim, and only deflate can decompress a part without the
+    whole.
+    """
+    import zipfile
+    import zlib
+
+    if info.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
+        raise ProgramError(
+            f"{path}: {info.filename} is packed by method {info.compress_type}; bundles are stored "
+            "or deflated",
+            hint="unpack it to a folder, and name the folder",
+        )
+    try:
+        with archive.open(info) as source:
+            body = source.read(MAX_BYTES + 1)
+    except zlib.error as error:
+        raise ProgramError(f"{path}: {info.filename} cannot be unpacked: {error}") from error
+    _fits(path, info.filename, len(body))
+    return body
+
+
+def _unfolded(path: Path) -> dict[str, bytes]:
+    entries = {}
+    for name in NAMES:
+        member = path / name
+        if _fits(path, name, member.stat().st_size if member.is_file() else None):
+            entries[name] = member.read_bytes()
+    return entries
+
+
+def _fits(path: Path, name: str, size: int | None) -> bool:
+    if size is not None and size > MAX_BYTES:
+        raise LimitExceededError(f"{path}: {name} has {size} bytes; the limit is {MAX_BYTES}")
+    return size is not None
+
+
+# Conversion of an ended task into the files of its bundle, and of a bundle into a task.
+
+LOG_LINES = 200
+_LIBRARIES = ("simenv", "qiskit", "numpy", "numba", "msgspec", "pyzmq")
+_README = """A task of simenv, to be run again.
+
+    simenv submit {name} --wait
+
+runs the same program with the same bindings, shots, seed, engine and options, on the environment
+that is up or on a private one: with the same versions it ends as it did.
+
+bundle.json     what was asked, where it ran, how it ended, with which versions
+program.bin     the program as it travels
+program.qasm    the same as OpenQASM 3 (program.qpy: Qiskit's own format, where that cannot be)
+bindings.npy    float64, one row of parameter values for each binding
+result.json     what was found
+worker.log      the worker's last words
+"""
+
+
+def collect(client: Client, task: Task, path: Path) -> None:
+    """Wait for the task's end, and write its bundle."""
+    error = task.exception()
+    row = client.history.task(task)
+    submitted = client.history.submitted(task)
+    if is_call(submitted.terms):
+        raise OptionError(
+            f"task {task.id} is a call of engine {submitted.terms.engine}: bundles are of circuits",
+            hint="call the function again",
+        )
+    if task.row is not None and submitted.spec.count > 1:
+        submitted = one_row(submitted, task.row)
+    files = {
+        MANIFEST: _manifest(client, task, row, submitted, error),
+        PROGRAM: submitted.spec.program,
+        **_readable_program(submitted.spec),
+    }
+    if submitted.spec.bindings:
+        files[BINDINGS] = _npy(submitted.spec)
+    if error is None:
+        files["result.json"] = _result_json(task)
+    log = getattr(error, "log", "") or _log(client, row)
+    if log:
+        files["worker.log"] = log.encode()
+    files["README.txt"] = _README.format(name=path.name).encode()
+    write(path, files)
+
+
+def load(path: Path) -> Submitted:
+    """Return the task of a bundle; its engine is the one that ran it."""
+    files = read(path)
+    settings = manifest_read(files[MANIFEST], str(path))
+    spec = settings.spec(files[PROGRAM], _values(files.get(BINDINGS), settings, path))
+    return Submitted(0, settings.terms, spec, settings.route, settings.submitted_s)
+
+
+def _manifest(
+    client: Client, task: Task, row: LogRow, submitted: Submitted, error: SimenvError | None
+) -> bytes:
+    failure = None
+    if error is not None:
+        reason, host = getattr(error, "reason", ""), getattr(error, "host", "")
+        failure = BundleFailure(error.code, reason, error.message, error.hint, host)
+    lost = tuple(each.reason for each in lost_attempts(client, row))
+    settings = manifest(submitted, row, task.id, failure, _versions(client), lost)
+    return msgspec.json.format(msgspec.json.encode(settings)) + b"\n"
+
+
+def _versions(client: Client) -> dict[str, str]:
+    entries = {"python": platform.python_version()}
+    with suppress(NoServiceError):  # a journal does not store the version
+        entries["service"] = client.status().version
+    for name in _LIBRARIES:
+        try:
+            entries[name] = metadata.version(name)
+        except metadata.PackageNotFoundError:
+            continue
+    return {**entries, "machine": platform.machine(), "system": platform.platform()}
+
+
+def _readable_program(spec: TaskSpec) -> dict[str, bytes]:
+    """Return the program as OpenQASM 3 with its only binding inserted; as QPY if that fails.
+
+    Return no files if the program cannot be converted into a QuantumCircuit.
+    """
+    from qiskit import qasm3, qpy
+
+    from simenv.client.result_display import circuit_of
+
+    try:
+        circuit = circuit_of(spec)
+    except SimenvError:
+        return {}  # program.bin has the program
+    try:
+        return {"program.qasm": qasm3.dumps(circuit).encode()}
+    except Exception:  # noqa: BLE001  # Qiskit's exporter may raise anything
+        text = io.BytesIO()
+        qpy.dump(circuit, text)
+        return {"program.qpy": text.getvalue()}
+
+
+def _npy(spec: TaskSpec) -> bytes:
+    import numpy as np
+
+    text = io.BytesIO()
+    values = np.frombuffer(spec.bindings, np.float64).reshape(spec.count, -1)
+    np.save(text, values, allow_pickle=False)
+    return text.getvalue()
+
+
+def _values(body: bytes | None, meta: bundle_manifest.Manifest, path: Path) -> bytes:
+    """Return the bindings in the wire format."""
+    if body is None:
+        return b""
+    import numpy as np
+
+    try:
+        values = np.load(io.BytesIO(body), allow_pickle=False)
+    except (ValueError, OSError, EOFError) as error:
+        raise ProgramError(f"{path}: {BINDINGS} cannot be read: {error}") from error
+    if values.ndim != 2 or len(values) != meta.bindings:
+        raise ProgramError(
+            f"{path}: {BINDINGS} has shape {values.shape}; expected {meta.bindings} rows"
+        )
+    return np.ascontiguousarray(values, np.float64).tobytes()
+
+
+def _result_json(task: Task) -> bytes:
+    results = [each.to_dict() for each in task.results(0.0)]
+    shown = results[0] if len(results) == 1 else results
+    return msgspec.json.format(msgspec.json.encode(shown)) + b"\n"
+
+
+def _log(client: Client, row: LogRow) -> str:
+    """Return the end of the worker's log if it is on this machine's disks; else ""."""
+    logs = Path(client.service).with_name("logs")
+    return "\n".join(last_lines(logs / f"{row.worker}.log", LOG_LINES)) if row.worker else ""
+
+
+# `simenv submit BUNDLE`: run the task of a bundle again with the same settings.
+
+_FREE = ("file", "wait", "timeout")  # options that a bundle does not set
+
+
+def rerun(
+    context: typer.Context, common: Settings, path: Path, wait: bool, timeout: float | None
+) -> None:
+    """Submit the task of a bundle; print its id, or its result."""
+    for name in context.params:
+        source = context.get_parameter_source(name)
+        if name not in _FREE and source is not None and source.name == "COMMANDLINE":
+            raise OptionError(
+                f"--{name.replace('_', '-')} cannot be combined with a bundle, which sets it",
+                hint=f"simenv submit {path} --wait",
+            )
+    bundle = load(path)
+    with contextlib.ExitStack() as stack:
+        client = execute.client_of(common, stack)
+        is_private = client is None
+        if client is None:
+            client = stack.enter_context(execute.started(workers=1))
+        tasks = client.history.resubmit(bundle)
+        if wait or is_private:
+            full = tasks[0] if len(tasks) == 1 else client.task(tasks[0].handle.id)
+            present(client, full, common.as_json, timeout, is_private=is_private)
+        elif common.as_json:
+            terminal.json_line({"task": tasks[0].handle.id})
+        else:
+            terminal.line(tasks[0].handle.id)

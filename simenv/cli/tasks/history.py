@@ -1,0 +1,285 @@
+"""Listings of the past: `history`, `events`, and traces of tasks."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Iterable, Iterator, Sequence
+from functools import partial
+from typing import TYPE_CHECKING, Annotated
+
+import msgspec
+import typer
+
+from simenv.cli import app, terminal
+from simenv.cli.listing import Column, Columns, NoHeader, Style, Watch, following, keyed, listing
+from simenv.errors import NotFoundError, OptionError
+from simenv.model import Event, TaskState
+from simenv.wire.messages.queries import LogRow
+
+if TYPE_CHECKING:
+    from simenv.client.client import Client
+
+# Listings of the past: `history`, one row a task; `events`, one row an event.
+
+LAST = "last"
+OWN = "-"  # owner of tasks without a key, as the column USER shows it
+FOLLOW_S = 0.25  # interval of polls for new events
+Since = Annotated[
+    str, typer.Option(help="Submitted after this: 1h30m ago, 12:00 today, or an ISO 8601 time.")
+]
+RunName = Annotated[
+    str,
+    typer.Option(help="Only tasks of this run (`simenv exec`); last: the last run."),
+]
+
+_HISTORY: tuple[Column[LogRow], ...] = (
+    Column("TASK", lambda row: row.id),
+    Column("SUBMITTED", lambda row: terminal.format_time(row.submitted_s)),
+    Column(
+        "QUEUED_MS",
+        lambda row: _ms(row.timing.queued_us + row.timing.sent_us),
+        right=True,
+        optional=4,
+    ),
+    Column("RUN_MS", lambda row: _ms(row.timing.run_us), right=True),
+    Column("RETURNED", lambda row: terminal.format_time(row.ended_s), optional=9),
+    Column("ENGINE", lambda row: row.engine),
+    Column("QUBITS", lambda row: str(row.num_qubits), right=True),
+    Column("SHOTS", lambda row: str(row.shots), right=True),
+    Column("BINDINGS", lambda row: str(row.bindings), right=True, optional=6),
+    Column("STATE", lambda row: str(row.state)),
+    Column("TRY", lambda row: str(row.attempts), right=True, optional=7),
+    Column("POOL", lambda row: row.pool or "-", optional=10),
+    Column("WORKER", lambda row: row.worker or "-", optional=5),
+    Column("NODE", lambda row: row.node or "-", optional=8),
+    Column("USER", lambda row: row.owner or "-", optional=2),
+    Column("NAME", lambda row: row.name or "-", optional=1),
+    Column("APP", lambda row: row.app or "-", optional=3),
+)
+_EVENTS: tuple[Column[Event], ...] = (
+    Column("SEQ", lambda event: str(event.seq), right=True, width=5),
+    Column("TIME", lambda event: terminal.format_time(event.time_s)),
+    Column("KIND", lambda event: event.kind, width=14),
+    Column("SUBJECT", lambda event: event.subject or "-", width=8),
+    Column("MESSAGE", lambda event: event.message),
+)
+
+
+def history(
+    context: typer.Context,
+    since: Since = "",
+    run_name: RunName = "",
+    state: Annotated[
+        list[TaskState] | None, typer.Option(help="Only tasks in this state; may be repeated.")
+    ] = None,
+    owner: Annotated[
+        str | None,
+        typer.Option(help="Only tasks of this user's key; -: the environment's own user."),
+    ] = None,
+    pool: Annotated[str, typer.Option(help="Only tasks of this pool.")] = "",
+    until: Annotated[str, typer.Option(help="Submitted before this; forms as for --since.")] = "",
+    limit: Annotated[
+        int | None, typer.Option(min=1, help="Only the newest N; default: all.")
+    ] = None,
+    as_csv: Annotated[bool, typer.Option("--csv", help="Print comma-separated values.")] = False,
+    columns: Columns = "",
+    no_header: NoHeader = False,
+    watch: Watch = 0.0,
+) -> None:
+    """List submitted tasks with times, worker and end.
+
+    Reads the journal, which survives restarts. Bindings that travelled as one task share a row.
+    """
+    common = app.settings_of(context)
+    if as_csv and common.as_json:
+        raise OptionError("--csv cannot be combined with --json", hint="give one of them")
+    style = Style(common.as_json, columns, no_header, watch, as_csv=as_csv)
+    terminal.since(since)
+    terminal.since(until)
+    with common.connect_or_read() as client:
+        run = resolve_run_name(client, run_name)
+
+        def rows() -> Iterable[LogRow]:
+            read = client.history.tasks if limit is None else partial(client.history.newest, limit)
+            return read(
+                terminal.since(since),
+                run,
+                state or (),
+                owner="" if owner == OWN else owner,
+                pool=pool,
+                until_s=terminal.since(until) or math.inf,
+            )
+
+        listing(_HISTORY, style, rows)
+
+
+def events(
+    context: typer.Context,
+    since: Annotated[
+        str, typer.Option(help="Only events with a higher number, or after a time (1h, 12:00).")
+    ] = "0",
+    kind: Annotated[
+        list[str] | None,
+        typer.Option(help="Only this kind, such as worker, audit or 'task.re*'; may be repeated."),
+    ] = None,
+    follow: Annotated[
+        bool, typer.Option("--follow", "-f", help="Print new events until interrupted.")
+    ] = False,
+    columns: Columns = "",
+    no_header: NoHeader = False,
+    watch: Watch = 0.0,
+) -> None:
+    """List the numbered events of the environment.
+
+    `--since N` continues after event N."""
+    common = app.settings_of(context)
+    style = Style(common.as_json, columns, no_header, watch)
+    moment_s = 0.0 if since.isdecimal() else terminal.since(since)
+    with common.connect() if follow else common.connect_or_read() as client:
+        number = int(since) if since.isdecimal() else client.history.events_before(moment_s)
+        if follow:
+            following(_EVENTS, style, _event_blocks(client, number, kind))
+        else:
+            listing(_EVENTS, style, lambda: client.events(number, kind))
+
+
+def resolve_run_name(client: Client, run_name: str) -> str:
+    """Return the run that `--run-name` selects. Raises NotFoundError if there is no last one."""
+    if run_name != LAST:
+        return run_name
+    result = client.history.last_run_name()
+    if not result:
+        raise NotFoundError("no run has ended here", hint="simenv exec -- CMD ARGS runs one")
+    return result
+
+
+def _event_blocks(client: Client, since: int, kinds: Sequence[str] | None) -> Iterator[list[Event]]:
+    """Yield blocks of events, first the stored ones, then new ones; each event exactly once."""
+    while True:
+        block = []
+        for event in client.events(since):
+            since = event.seq
+            if kinds is None or event.is_of(kinds):
+                block.append(event)
+        yield block
+        time.sleep(FOLLOW_S)  # the journal is only queried
+
+
+def _ms(time_us: int) -> str:
+    return f"{time_us / 1000:.3f}"
+
+
+# `simenv trace ID`: stages of one task, and its lost attempts.
+
+
+class TraceStage(msgspec.Struct, frozen=True):
+    """Stage of a task. `at_ms`: time since the submission."""
+
+    stage: str
+    at_ms: float
+    took_ms: float
+    what: str
+
+
+class LostAttempt(msgspec.Struct, frozen=True):
+    """Attempt that ended without a message from its worker."""
+
+    event: int
+    time_s: float
+    reason: str
+
+
+class Trace(msgspec.Struct, frozen=True):
+    """Object that `--json` prints."""
+
+    task: object  # the row of `simenv history`
+    route: str
+    stages: list[TraceStage]
+    lost: list[LostAttempt]
+
+
+INDENT = 9  # column of a line's text, after its keyword
+_STAGES: tuple[Column[TraceStage], ...] = (
+    Column("STAGE", lambda stage: stage.stage),
+    Column("AT_MS", lambda stage: f"{stage.at_ms:.3f}", right=True),
+    Column("TOOK_MS", lambda stage: f"{stage.took_ms:.3f}", right=True),
+    Column("WHAT", lambda stage: stage.what),
+)
+
+
+def trace(
+    context: typer.Context,
+    task: Annotated[str, typer.Argument(help="Id of a task, as `submit` and `history` print it.")],
+) -> None:
+    """Show the stages and attempts of one task."""
+    common = app.settings_of(context)
+    with common.connect_or_read() as client:
+        row = client.history.task(task)
+        route = client.history.submitted(task).route
+        lost = lost_attempts(client, row)
+    result = Trace(keyed(row), route, stages(row), lost)
+    if common.as_json:
+        terminal.json_line(result)
+    else:
+        _show(row, result, task)
+
+
+def stages(row: LogRow) -> list[TraceStage]:
+    """Return the stages of a task in their order."""
+    timing = row.timing
+    rest_us = timing.run_us - timing.decode_us - timing.plan_us - timing.engine_us
+    parts = [
+        ("queued", timing.queued_us, "accepted, until it was sent to a worker"),
+        ("sent", timing.sent_us, "at the worker, after other tasks of its message"),
+        ("compile", timing.compile_us, "kernels compiled or loaded, once in a worker"),
+        ("decode", timing.decode_us, "bytes to circuit"),
+        ("plan", timing.plan_us, "planning its structure, or loading the engine"),
+        ("engine", timing.engine_us, "evolving and sampling"),
+        ("encode", max(0, rest_us), "result to bytes"),
+        ("returned", timing.returned_us, "transfer in both directions, until it was stored"),
+    ]
+    if not timing.compile_us:
+        del parts[2]
+    begun = timing.run_us > 0
+    result, at_us = [], 0
+    for name, took_us, what in parts if begun else parts[:1]:
+        result.append(TraceStage(name, at_us / 1000, took_us / 1000, what))
+        at_us += took_us
+    return result
+
+
+def lost_attempts(client: Client, row: LogRow) -> list[LostAttempt]:
+    """Return the lost attempts of a task from the event log."""
+    if row.attempts < 2:
+        return []
+    before = client.history.events_before(row.submitted_s)
+    return [_lost(event) for event in client.events(before, ["task.*"]) if event.subject == row.id]
+
+
+def _lost(event: Event) -> LostAttempt:
+    return LostAttempt(event.seq, event.time_s, event.message)
+
+
+def _show(row: LogRow, task_trace: Trace, task: str) -> None:
+    def line(text: str) -> None:
+        terminal.fitted(text, INDENT)
+
+    reason = f"   ({terminal.clean(row.reason)})" if row.reason else ""
+    line(f"TASK     {task}  {row.name or '-'}  {terminal.paint(str(row.state))}{reason}")
+    line(f"PROGRAM  {row.num_qubits} qubits, structure {row.structure}")
+    exact = f"{terminal.number(row.shots)} shots" if row.shots else "exact"
+    bindings_text = (
+        f", {terminal.number(row.bindings)} bindings from number {row.binding} that ran together"
+    )
+    line(f"ASKED    {exact}, seed {row.seed}{bindings_text if row.bindings > 1 else ''}")
+    line(f"ENGINE   {row.engine}: {terminal.clean(task_trace.route)}")
+    where = f"{row.worker} on {row.node}, ranks {row.ranks}, slots {row.slots}"
+    line(f"WHERE    {where if row.worker else 'not assigned to a worker'}")
+    submitted, ended = terminal.format_time(row.submitted_s), terminal.format_time(row.ended_s)
+    times = f"submitted {submitted}, ended {ended}"
+    line(f"TIMES    {times}, attempt {row.attempts}" + (f", run {row.app}" if row.app else ""))
+    for lost in task_trace.lost:
+        line(f"LOST     {terminal.format_time(lost.time_s)}  {terminal.clean(lost.reason)}")
+    terminal.line()
+    listing(_STAGES, Style(False), lambda: task_trace.stages)

@@ -1,0 +1,256 @@
+"""Administration of an environment: queue and admission policies of pools, and keys."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from contextlib import suppress
+from functools import partial
+from pathlib import Path
+from typing import Protocol
+
+import msgspec
+
+from simenv import config
+from simenv.client.connection.address import FileAddress, ended, find, read
+from simenv.client.connection.session import ServiceSession
+from simenv.config import EnvironmentPaths
+from simenv.errors import ConfigError, NoServiceError, OptionError
+from simenv.model import AdmissionPolicy, OwnerReport
+from simenv.model.views import base_of
+from simenv.wire import keyfiles
+from simenv.wire.keyfiles import KEYS_FORMAT, USER_ROLES, UserKeyFile
+from simenv.wire.messages import admin
+
+# Queue policies and admission policies of pools: all clients can read them, admins set them.
+
+ALL = "all"  # the whole environment, in place of a pool
+
+
+class PoolPolicies(msgspec.Struct, frozen=True):
+    """The policies of one pool, or of "all". A figure that the policy does not have is 0."""
+
+    pool: str
+    queue: str
+    keys: tuple[str, ...]
+    max_inflight: int  # tasks with workers at a time; 0: no limit
+    admission: str
+    credits: int
+    rate: int
+    span_s: float
+
+
+class PolicySettings:
+    """Requests for the policies of pools. Thread-safe."""
+
+    def __init__(self, session: ServiceSession) -> None:
+        self._session = session
+
+    def listed(self) -> list[PoolPolicies]:
+        """Return the policies of the whole environment, then of each pool."""
+        pools = [
+            pool.name
+            for pool in self._session.request(admin.Pools, admin.GetPools).pools
+            if not base_of(pool.name)
+        ]
+        return [self.of(name) for name in (ALL, *pools)]
+
+    def of(self, pool: str) -> PoolPolicies:
+        """Return the policies of one pool, or of "all". Raises NotFoundError."""
+        device = _device(pool)
+        target = self._session.request(
+            admin.TargetReply, partial(admin.GetTarget, device=device)
+        ).info
+        policy = self._session.request(
+            admin.PolicyReply, partial(admin.GetPolicy, device=device)
+        ).policy
+        keys = dict(target.options).get("keys", "")
+        return PoolPolicies(
+            pool,
+            target.policy,
+            tuple(key.strip() for key in keys.split(",")) if keys else (),
+            target.max_inflight,
+            policy.name,
+            policy.total_credits,
+            policy.device_rate,
+            policy.time_span_ns / 1e9,
+        )
+
+    def set_queue(self, pool: str, policy: str, keys: Sequence[str] = ()) -> PoolPolicies:
+        """Set the queue policy, for waiting tasks too: priority, fifo, round_robin, or ordered by
+        `keys`.
+
+        Raises NotFoundError, OptionError, NotAllowedError.
+        """
+        options = (("keys", ",".join(keys)),) if keys else ()
+        device = _device(pool)
+        self._session.request(
+            admin.TargetReply,
+            partial(admin.SetOrder, device=device, policy=policy, options=options),
+        )
+        return self.of(pool)
+
+    def set_admission(
+        self, pool: str, policy: str, *, total_credits: int = 0, rate: int = 0, span_s: float = 0.0
+    ) -> PoolPolicies:
+        """Set the admission policy: "unlimited" accepts all reservations, "credit" up to
+        `total_credits` units, "rate" up to `rate` units in each `span_s` seconds.
+
+        Raises NotFoundError, OptionError, NotAllowedError, and InsufficientError if live
+        reservations exceed the new limit.
+        """
+        if min(total_credits, rate, span_s) < 0:
+            raise OptionError(
+                f"total_credits={total_credits}, rate={rate}, span_s={span_s}", hint="0 or more"
+            )
+        device = _device(pool)
+        old = self._session.request(
+            admin.PolicyReply, partial(admin.GetPolicy, device=device)
+        ).policy
+        new = AdmissionPolicy(policy, old.baseline, total_credits, rate, round(span_s * 1e9))
+        self._session.request(
+            admin.PolicyReply, partial(admin.SetPolicy, device=device, policy=new)
+        )
+        return self.of(pool)
+
+
+def _device(pool: str) -> str:
+    return "" if pool == ALL else pool
+
+
+# Keys for access from other machines: an admin adds, lists and revokes them.
+#
+# Requests go to the service while it runs, else to the files of the environment. Invariant: the
+# secret half of a key is generated here and stored only in one new file; the service gets the
+# public half.
+
+_LISTEN = "simenv up --listen tcp://HOST:PORT"
+
+
+class KeyStore(Protocol):
+    """Operations on keys, with or without a running service."""
+
+    def add(self, name: str, role: str) -> UserKeyFile:
+        """Add a key; return the key file of its owner, the secret key included.
+
+        Raises OptionError, ConfigError (also if the environment does not listen for other
+        machines), KeyConflictError, NotAllowedError.
+        """
+
+    def listed(self) -> list[admin.KeyInfo]:
+        """Return all keys."""
+
+    def reports(self) -> dict[str, OwnerReport]:
+        """Return limits and use by owner; {} if the service is down."""
+
+    def revoke(self, name: str) -> None:
+        """Revoke a key at once. Raises NotFoundError if there is none of that name."""
+
+
+class ServiceKeyStore:
+    """Keys of a running service."""
+
+    def __init__(self, session: ServiceSession) -> None:
+        self._session = session
+
+    def add(self, name: str, role: str) -> UserKeyFile:
+        _check(name, role)
+        channel = self._session.channel
+        user_key = _new_key_file(channel.name, *channel.address.remote_endpoint(), name, role)
+        key = user_key.public_key
+        self._session.request(
+            admin.Keys, partial(admin.AddKey, name=name, role=role, public_key=key)
+        )
+        return user_key
+
+    def listed(self) -> list[admin.KeyInfo]:
+        return self._session.request(admin.Keys, admin.GetKeys).keys
+
+    def reports(self) -> dict[str, OwnerReport]:
+        return {
+            each.owner: each
+            for each in self._session.request(admin.OwnerReports, admin.GetLimits).owners
+        }
+
+    def revoke(self, name: str) -> None:
+        self._session.request(admin.Keys, partial(admin.RevokeKey, name=name))
+
+
+class OfflineKeyStore:
+    """Keys in the files of an environment that is down."""
+
+    def __init__(self, paths: EnvironmentPaths, name: str) -> None:
+        self._paths = paths
+        self._name = name
+
+    def add(self, name: str, role: str) -> UserKeyFile:
+        _check(name, role)
+        paths = self._paths
+        server = keyfiles.server_file(paths.server_key) if paths.server_key.exists() else None
+        address, server_key = (
+            (server.address, server.public_key) if server is not None else ("", "")
+        )
+        user_key = _new_key_file(self._name, address, server_key, name, role)
+        info = admin.KeyInfo(name, role, user_key.public_key, time.time())
+        with keyfiles.changing(paths.keys):
+            keyfiles.write_keys(paths.keys, keyfiles.added(self.listed(), info))
+        return user_key
+
+    def listed(self) -> list[admin.KeyInfo]:
+        return keyfiles.read_keys(self._paths.keys)
+
+    def reports(self) -> dict[str, OwnerReport]:
+        return {}
+
+    def revoke(self, name: str) -> None:
+        with keyfiles.changing(self._paths.keys):
+            keyfiles.write_keys(self._paths.keys, keyfiles.removed(self.listed(), name))
+
+
+def offline_key_store(name: str | None, service: Path | None) -> OfflineKeyStore | None:
+    """Return the key store of an environment that is on this machine and certainly down; else
+    None."""
+    address = find(name, service)
+    if not isinstance(address, FileAddress):
+        return None
+    with suppress(NoServiceError):
+        if not ended(read(address.path)):
+            return None
+    home = address.path.parent
+    if address.path.name != "connection.json" or not home.is_dir():
+        return None
+    return OfflineKeyStore(EnvironmentPaths(home, home), home.name)
+
+
+def issue_key(store: KeyStore, name: str, role: str, file: Path) -> UserKeyFile:
+    """Add a key and write the key file of its owner with mode 0600. If the file cannot be written,
+    the key is revoked again."""
+    if file.exists() or file.is_symlink():
+        is_readable_by_others = file.exists() and file.stat().st_mode & 0o077
+        problem = "is there already" + (
+            " and can be opened by others" if is_readable_by_others else ""
+        )
+        raise ConfigError(f"{file} {problem}", hint="remove it, or name another file")
+    user_key = store.add(name, role)
+    try:
+        keyfiles.create_private(file, user_key)
+    except BaseException:  # also an interrupt: no key without its file
+        store.revoke(name)
+        raise
+    return user_key
+
+
+def _check(name: str, role: str) -> None:
+    config.check_name(name, "key")
+    if role not in USER_ROLES:
+        raise OptionError(f"role {role!r:.80} is not known", hint=" or ".join(USER_ROLES))
+
+
+def _new_key_file(env: str, address: str, server_key: str, name: str, role: str) -> UserKeyFile:
+    if not address or not server_key:
+        raise ConfigError(
+            f"environment {env!r} does not listen for other machines",
+            hint=f"{_LISTEN}; HOST is an interface or an address of its machine",
+        )
+    pair = keyfiles.new_pair()
+    return UserKeyFile(KEYS_FORMAT, env, address, server_key, name, role, pair.public, pair.secret)

@@ -1,1 +1,0 @@
-"""Calls: functions and transpilations that workers of an environment run."""

@@ -1,1 +1,0 @@
-"""Limits, checks and parameters that encoders and parsers share."""

@@ -1,1 +1,0 @@
-"""Conversion of programs of the wire format to Qiskit circuits."""

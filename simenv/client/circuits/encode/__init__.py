@@ -1,1 +1,0 @@
-"""Conversion of Qiskit circuits to programs of the wire format."""

@@ -1,0 +1,456 @@
+"""Encoding of a QuantumCircuit as a Program, and expansion into definitions."""
+
+from __future__ import annotations
+
+import cmath
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from simenv.client.circuits import text_checks
+from simenv.client.circuits.control_flow import BlockWriter, ExpressionWriter, is_jump
+from simenv.client.circuits.program_builder import BitNumber, ProgramBuilder, ProgramLayout, layout
+from simenv.client.circuits.text_checks import MAX_OPERANDS
+from simenv.errors import ProgramError, SimenvError
+from simenv.model import MAX_UNITARY_QUBITS, Program
+from simenv.transpiler.qiskit_runtime import least_operations, names
+
+if TYPE_CHECKING:
+    from simenv.client.circuits.standard_gates import StandardGateUse
+
+# Expansion of operations that a Program has no name for into their definitions.
+#
+# Invariant: the number of operations of a gate is known before any of them is written, and is
+# counted once for each kind of gate, so that definitions which double at every level are refused at
+# once.
+
+_MOST_COMPARED = 64  # operations of a definition that is compared with a standard gate
+_READERS = ("qiskit.qasm2.", "simenv.client.circuits.")  # modules of gates that come from text
+
+
+@dataclass(frozen=True, slots=True)
+class DefinitionBody:
+    """A definition."""
+
+    operation: Any  # referenced, so that its id, which may be the key, is not reused
+    items: list[Any]
+    qubits: list[Any]
+    clbits: list[Any]
+    phase: Any
+
+
+class DefinitionExpander:
+    """The definitions of one circuit. `is_plain`: returns whether an operation needs none."""
+
+    __slots__ = ("_bodies", "_is_plain", "_sizes", "_standard")
+
+    def __init__(self, is_plain: Callable[[Any], bool]) -> None:
+        self._is_plain = is_plain
+        self._bodies: dict[Any, DefinitionBody] = {}
+        self._sizes: dict[Any, int] = {}
+        self._standard: dict[Any, tuple[Any, StandardGateUse | None]] = {}
+
+    def body(self, operation: Any) -> DefinitionBody:
+        """Return the definition of an operation. Raises ProgramError if it is opaque or its
+        definition cannot be computed."""
+        key = _key(operation)
+        body = self._bodies.get(key)
+        if body is None:
+            circuit = _definition(operation)
+            data = circuit._data
+            body = DefinitionBody(
+                operation, list(data), data.qubits, data.clbits, circuit.global_phase
+            )
+            self._bodies[key] = body
+        return body
+
+    def size(self, operation: Any, depth: int = 0) -> int:
+        """Return the number of operations in the full expansion. Raises LimitExceededError."""
+        family, _ = _key(operation)
+        cached = self._sizes.get(family)
+        if cached is not None:
+            return cached
+        check_depth(depth, operation.name)
+        total = least_operations(operation)
+        if total > text_checks.MAX_OPERATIONS:  # before its definition is computed
+            raise text_checks.too_many_operations()
+        total = 1
+        for item in self.body(operation).items:
+            total += self._item(item, depth)
+            if total > text_checks.MAX_OPERATIONS:
+                raise text_checks.too_many_operations()
+        self._sizes[family] = total
+        return total
+
+    def standard(self, operation: Any) -> StandardGateUse | None:
+        """Return the standard gate that an operation defines by its name; None: it is another one,
+        or its definition is too long for a comparison."""
+        from simenv.client.circuits.standard_gates import standard_gate_use
+
+        key = _key(operation)
+        if key not in self._standard:
+            is_short = self.size(operation) <= _MOST_COMPARED
+            result = standard_gate_use(operation) if is_short else None
+            self._standard[key] = operation, result  # the operation: see DefinitionBody
+        return self._standard[key][1]
+
+    def _item(self, item: Any, depth: int) -> int:
+        if self._is_plain(item):
+            return 1
+        if not item.is_control_flow():
+            return self.size(item.operation, depth + 1)
+        check_depth(depth, item.name)
+        blocks = (inner for block in _blocks(item.operation) for inner in block._data)
+        return 3 + sum(self._item(inner, depth + 1) for inner in blocks)
+
+
+def _blocks(operation: Any) -> Any:
+    return getattr(operation, "blocks", ())
+
+
+def check_depth(depth: int, name: str) -> None:
+    """Raise ProgramError if definitions or blocks are nested too deeply."""
+    if depth >= text_checks.MAX_NESTING:
+        raise ProgramError(
+            f"{name!r} is nested more than {text_checks.MAX_NESTING} definitions deep",
+            hint="define the gate from fewer layers (circuit.decompose() takes one away)",
+        )
+
+
+def _key(operation: Any) -> tuple[Any, tuple[Any, ...]]:
+    """Return the kind of an operation and, if the definition depends on them, its parameters."""
+    # Gates read from text are new objects for each use, with a lazy definition; those of one
+    # statement share the table of gates they were read against.
+    table = getattr(operation, "_gates", None)
+    fresh = table and operation._definition is None
+    if fresh and type(operation).__module__.startswith(_READERS):
+        return (operation.name, id(table)), tuple(operation.params)
+    return id(operation), ()
+
+
+def _definition(operation: Any) -> Any:
+    """Return the definition as a circuit, made by Qiskit. Raises ProgramError."""
+    name = operation.name
+    try:
+        circuit = getattr(operation, "definition", None)
+        if circuit is None:
+            circuit = _synthesized(operation)
+    except (SimenvError, RecursionError, MemoryError):
+        raise
+    except Exception as error:
+        text = getattr(error, "message", "") or str(error) or type(error).__name__
+        raise ProgramError(
+            f"the definition of {name!r} cannot be made: {text}",
+            hint="check its parameters, or give it a definition of standard gates",
+        ) from error
+    if circuit is None:
+        raise ProgramError(
+            f"{name!r} is opaque: it has no definition to expand",
+            hint="give it a definition of standard gates, or remove it",
+        )
+    return circuit
+
+
+def _synthesized(operation: Any) -> Any:
+    """Synthesize an abstract operation, such as a Clifford, with Qiskit; None if Qiskit cannot."""
+    if type(operation) in (names().Instruction, names().Gate):
+        return None
+    from qiskit.transpiler.passes import HighLevelSynthesis
+
+    circuit = names().QuantumCircuit(operation.num_qubits, operation.num_clbits)
+    circuit.append(operation, circuit.qubits, circuit.clbits)
+    result = HighLevelSynthesis()(circuit)
+    return None if any(item.name == operation.name for item in result._data) else result
+
+
+# Encoding of a QuantumCircuit as a Program: one walk over its instructions.
+#
+# Invariant: the program has only names of Qiskit's standard gates, `mcx` and `mcphase` of any
+# width, `unitary`, `measure`, `reset`, `barrier`, `delay` (ns), `delay_dt`, `global_phase`, `store`
+# and block markers; every other operation is expanded, or refused by name. A gate is never taken
+# for a standard gate by its name alone: a defined gate must have the matrix of that name, too.
+
+_NS = {"s": 1e9, "ms": 1e6, "us": 1e3, "ns": 1.0, "ps": 1e-3}
+
+
+class EncodedProgram(msgspec.Struct, frozen=True):
+    """A program, and the parameter expressions of its slots, in order."""
+
+    program: Program
+    expressions: tuple[Any, ...]
+
+
+class CircuitEncoder:
+    """Encoder of one circuit. After an error `at` is the index of the failing instruction."""
+
+    __slots__ = (
+        "_blocks",
+        "_circuit",
+        "_expander",
+        "_expanding",
+        "_layout",
+        "_plain",
+        "_tape",
+        "at",
+    )
+
+    def __init__(self, circuit: Any) -> None:
+        self.at = -1
+        self._circuit = circuit
+        self._tape = ProgramBuilder()
+        self._plain: dict[str, tuple[int, int]] = {}
+        self._expander: DefinitionExpander | None = None
+        self._expanding = 0  # nesting of definitions
+        self._blocks: BlockWriter | None = None
+        self._layout: ProgramLayout | None = None
+
+    def run(self) -> EncodedProgram:
+        """Encode the circuit. Raises ProgramError or LimitExceededError."""
+        circuit, tape = self._circuit, self._tape
+        laid = self._layout = layout(circuit)
+        data = circuit._data
+        if len(data) > text_checks.MAX_OPERATIONS:
+            raise text_checks.too_many_operations()
+        self._phase(data.global_phase)
+        self._walk(data, laid.qubit_of, laid.clbit_of, 0)
+        tape.check()
+        program = tape.program(laid.num_qubits, laid.num_clbits, laid.registers)
+        return EncodedProgram(program, tape.expressions)
+
+    def _walk(
+        self, items: Iterable[Any], qubit_of: BitNumber, clbit_of: BitNumber, depth: int
+    ) -> None:
+        # A third of a client's time is spent in this loop: it reads as few attributes as possible.
+        tape, plain = self._tape, self._plain
+        add_op, add_qubits, add_param = tape.ops.append, tape.qubits.extend, tape.params.append
+        measurement = names().Measure
+        for at, item in enumerate(items):
+            name = item.name
+            if not item.is_standard_gate():
+                if name == "measure" and isinstance(item.operation, measurement):
+                    row = plain.get(name)
+                    if row is None:
+                        row = plain[name] = tape.row(name, 1, 1, 0), 0
+                    add_op(row[0])
+                    add_qubits(map(qubit_of, item.qubits))
+                    tape.clbits.extend(map(clbit_of, item.clbits))
+                    continue
+                if not depth:
+                    self.at = at
+                self._encode_other(item, qubit_of, clbit_of, depth)
+                continue
+            row = plain.get(name)
+            if row is None:
+                row = plain[name] = self._standard(item)
+            add_op(row[0])
+            add_qubits(map(qubit_of, item.qubits))
+            if row[1]:
+                for value in item.params:
+                    if type(value) is not float or value - value:  # inf - inf and nan are no 0
+                        if not depth:
+                            self.at = at
+                        value = self._number(value, "angle")
+                    add_param(value)
+
+    def _standard(self, item: Any) -> tuple[int, int]:
+        params = len(item.params)
+        return self._tape.row(item.name, len(item.qubits), 0, params), params
+
+    def _encode_other(
+        self, item: Any, qubit_of: BitNumber, clbit_of: BitNumber, depth: int
+    ) -> None:
+        operation = item.operation
+        if type(operation) is names().UnitaryGate:  # often many in one circuit
+            self._unitary(operation, item, qubit_of)
+            return
+        name = _program_name(operation)
+        if name:
+            self._encode_named(name, operation, item, qubit_of, clbit_of)
+        elif isinstance(operation, names().ControlFlowOp) or is_jump(operation):
+            self._flow().write(operation, item, qubit_of, clbit_of, depth)
+        elif isinstance(operation, names().Store):
+            self._flow().store(operation, clbit_of)
+        elif isinstance(operation, names().UnitaryGate):
+            self._unitary(operation, item, qubit_of)
+        else:
+            self._expand(operation, item, qubit_of, clbit_of, depth)
+
+    def _flow(self) -> BlockWriter:
+        if self._blocks is None:
+            assert self._layout is not None  # set by run()
+            writer = ExpressionWriter(self._tape, self._layout.by_bits(), self._circuit)
+            self._blocks = BlockWriter(self._tape, writer, self._inside)
+        return self._blocks
+
+    def _inside(self, block: Any, qubits: Sequence[int], clbits: Sequence[int], depth: int) -> None:
+        """Encode a block's circuit on these bits."""
+        data = block._data
+        self._phase(block.global_phase)
+        qubit_of = dict(zip(data.qubits, qubits, strict=True)).__getitem__
+        clbit_of = dict(zip(data.clbits, clbits, strict=True)).__getitem__
+        self._walk(data, qubit_of, clbit_of, depth)
+        self._tape.check()
+
+    def _unitary(self, operation: Any, item: Any, qubit_of: BitNumber) -> None:
+        width = operation.num_qubits
+        if width > MAX_UNITARY_QUBITS:
+            raise ProgramError(
+                f"a unitary matrix on {width} qubits; at most {MAX_UNITARY_QUBITS} are carried",
+                hint="give the circuit that makes it (circuit.decompose())",
+            )
+        matrix = operation.params[0]
+        if not width:
+            self._phase(cmath.phase(matrix[0, 0]))
+            return
+        data = matrix.astype("<c16", order="C").tobytes()
+        self._tape.ops.append(self._tape.unitary(data, width))
+        self._tape.qubits.extend(map(qubit_of, item.qubits))
+
+    def _encode_named(
+        self, name: str, operation: Any, item: Any, qubit_of: BitNumber, clbit_of: BitNumber
+    ) -> None:
+        tape = self._tape
+        qubits, clbits = item.qubits, item.clbits
+        if len(tape.qubits) + len(qubits) > MAX_OPERANDS:
+            raise text_checks.too_many_operands()
+        values: Sequence[Any] = ()
+        if name == "delay":
+            name, duration = _delay(operation)
+            values = (duration,)
+        elif name == "mcphase":
+            values = item.params
+        tape.ops.append(tape.row(name, len(qubits), len(clbits), len(values)))
+        tape.qubits.extend(map(qubit_of, qubits))
+        tape.clbits.extend(map(clbit_of, clbits))
+        for value in values:
+            number = self._number(value, "angle" if name == "mcphase" else "duration")
+            if number < 0 and name != "mcphase":
+                raise ProgramError(f"{name!r}: the duration is negative ({number})")
+            tape.params.append(number)
+
+    def _expand(
+        self, operation: Any, item: Any, qubit_of: BitNumber, clbit_of: BitNumber, depth: int
+    ) -> None:
+        if self._expander is None:
+            self._expander = DefinitionExpander(_is_plain)
+        check_depth(depth, operation.name)
+        # The operations inside a definition were counted with it.
+        size = 0 if self._expanding else self._expander.size(operation)
+        if len(self._tape.ops) + size > text_checks.MAX_OPERATIONS:
+            raise text_checks.too_many_operations()
+        standard = self._expander.standard(operation)
+        if standard is not None:
+            self._standard_use(operation.name, standard, item, qubit_of)
+            return
+        body: DefinitionBody = self._expander.body(operation)
+        self._phase(body.phase)
+        qubits = dict(zip(body.qubits, map(qubit_of, item.qubits), strict=True))
+        clbits = dict(zip(body.clbits, map(clbit_of, item.clbits), strict=True))
+        self._expanding += 1
+        self._walk(body.items, qubits.__getitem__, clbits.__getitem__, depth + 1)
+        self._expanding -= 1
+
+    def _standard_use(
+        self, name: str, gate: StandardGateUse, item: Any, qubit_of: BitNumber
+    ) -> None:
+        self._phase(gate.phase)
+        self._tape.ops.append(self._tape.row(name, len(item.qubits), 0, len(gate.values)))
+        self._tape.qubits.extend(map(qubit_of, item.qubits))
+        self._tape.params.extend(gate.values)
+
+    def _phase(self, phase: Any) -> None:
+        if type(phase) is float and phase == 0.0:
+            return
+        tape = self._tape
+        slots = len(tape.slots)
+        number = self._number(phase, "global phase")
+        if number or len(tape.slots) > slots:
+            tape.ops.append(tape.row("global_phase", 0, 0, 1))
+            tape.params.append(number)
+
+    def _number(self, value: Any, name: str) -> float:
+        """Return a finite float; 0.0 for an expression, which gets a slot."""
+        if isinstance(value, names().ParameterExpression):
+            if value.parameters:
+                self._tape.slot(value)
+                return 0.0
+            value = value.numeric()
+        try:
+            number = float(value)
+        except (TypeError, ValueError, OverflowError) as error:
+            raise ProgramError(
+                f"the {name} is {str(value)[:60]}, which is no real number", hint="give a float"
+            ) from error
+        if number - number:
+            raise ProgramError(
+                f"the {name} is {number}", hint="angles and durations must be finite numbers"
+            )
+        return number
+
+
+def pack(circuit: Any) -> EncodedProgram:
+    """Encode a QuantumCircuit as a Program.
+
+    Raises ProgramError for an instruction that a Program cannot have, with its number, and
+    LimitExceededError for a circuit that is too wide or too long.
+    """
+    packer = CircuitEncoder(circuit)
+    try:
+        return packer.run()
+    except SimenvError as error:
+        if packer.at >= 0:
+            name = circuit._data[packer.at].name
+            error.message = f"instruction {packer.at} ({name}): {error.message}"
+            error.args = (error.message,)
+        raise
+
+
+def _program_name(operation: Any) -> str:
+    """Return the Program's name of an operation that is no standard gate; "" if there is none."""
+    classes = names()
+    name: str = operation.name
+    if name == "measure":
+        carried = isinstance(operation, classes.Measure)
+    elif name == "reset":
+        carried = isinstance(operation, classes.Reset)
+    elif name == "barrier":
+        carried = isinstance(operation, classes.Barrier)
+    elif name == "delay":
+        carried = isinstance(operation, classes.Delay)
+    elif isinstance(operation, (classes.MCXGate, classes.C4XGate)):
+        controls = operation.num_ctrl_qubits
+        carried = operation.ctrl_state == (1 << controls) - 1 and (
+            operation.num_qubits == controls + 1  # some variants have ancillas
+        )
+        name = "mcx"
+    elif isinstance(operation, classes.MCPhaseGate):
+        carried = operation.ctrl_state == (1 << operation.num_ctrl_qubits) - 1
+        name = "mcphase"
+    else:
+        return ""
+    return name if carried else ""
+
+
+def _is_plain(item: Any) -> bool:
+    if item.is_standard_gate():
+        return True
+    operation = item.operation
+    if isinstance(operation, names().Store | names().UnitaryGate) or is_jump(operation):
+        return True
+    return bool(_program_name(operation))
+
+
+def _delay(operation: Any) -> tuple[str, Any]:
+    unit, duration = operation.unit, operation.duration
+    if unit == "dt":
+        return "delay_dt", duration
+    factor = _NS.get(unit)
+    if factor is None:
+        duration_text = "an expression or stretch" if unit == "expr" else f"{unit!r}"
+        raise ProgramError(
+            f"'delay' with a duration in {duration_text} is not carried",
+            hint="give it as a number in s, ms, us, ns, ps or dt",
+        )
+    return "delay", duration if factor == 1.0 else duration * factor

@@ -1,0 +1,419 @@
+"""Values in OpenQASM 3 text, and the number of its operations."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+from openqasm3 import ast
+from qiskit.circuit import Clbit
+from qiskit.circuit.classical import expr, types
+from qiskit_qasm3_import import types as importer_types
+from qiskit_qasm3_import.exceptions import ConversionError, raise_from_node
+from qiskit_qasm3_import.expression import ValueResolver
+
+from simenv.client.circuits import text_checks
+from simenv.errors import LimitExceededError
+from simenv.model import MAX_QUBITS
+
+# Values in OpenQASM 3 text: bits and registers selected by index, and conditions as expressions.
+#
+# Imports Qiskit and the importer: only `qasm3_importer` and `qasm3_importer` import this.
+
+_LOGIC: dict[str, Callable[[Any, Any], Any]] = {"&&": expr.logic_and, "||": expr.logic_or}
+_COMPARE: dict[str, Callable[[Any, Any], Any]] = {
+    "==": expr.equal,
+    "!=": expr.not_equal,
+    "<": expr.less,
+    "<=": expr.less_equal,
+    ">": expr.greater,
+    ">=": expr.greater_equal,
+}
+_COMBINE: dict[str, Callable[[Any, Any], Any]] = {
+    "&": expr.bit_and,
+    "|": expr.bit_or,
+    "^": expr.bit_xor,
+    "<<": expr.shift_left,
+    ">>": expr.shift_right,
+    "+": expr.add,
+    "-": expr.sub,
+    "*": expr.mul,
+    "/": expr.div,
+}
+
+
+_SHIFTS = ("<<", ">>")  # the operands may differ in width
+_FUNCTIONS: dict[str, Callable[..., float]] = {
+    "arccos": math.acos,
+    "arcsin": math.asin,
+    "arctan": math.atan,
+    "ceiling": math.ceil,
+    "cos": math.cos,
+    "exp": math.exp,
+    "floor": math.floor,
+    "log": math.log,
+    "sin": math.sin,
+    "sqrt": math.sqrt,
+    "tan": math.tan,
+}
+
+
+_REFUSED = {
+    "DurationOf": "'durationof'",
+    "SizeOf": "'sizeof'",
+    "ArrayLiteral": "an array",
+    "ImaginaryLiteral": "an imaginary number",
+}
+
+
+class VariableType(importer_types.Type):  # type: ignore[misc]
+    """Type of a variable, for the importer, which has none for variables."""
+
+    def pretty(self) -> str:
+        return "variable"
+
+
+class Resolver(ValueResolver):  # type: ignore[misc]
+    """The importer's resolver with functions of constants, and with checks of indices."""
+
+    def generic_visit(self, node: Any, context: Any = None) -> Any:
+        settings = _REFUSED.get(type(node).__name__)
+        if settings is None:
+            return super().generic_visit(node, context)
+        raise ConversionError(f"{settings} is not carried", node)
+
+    def visit_FunctionCall(self, node: Any) -> Any:  # noqa: N802
+        function = _FUNCTIONS.get(node.name.name)
+        values = [self.visit(argument)[0] for argument in node.arguments]
+        if function is None or not all(isinstance(value, int | float) for value in values):
+            raise ConversionError(
+                f"{node.name.name!r} is no function of constants known here", node
+            )
+        try:
+            return float(function(*values)), importer_types.Float(const=True)
+        except (ArithmeticError, ValueError, TypeError) as error:
+            settings = ", ".join(map(str, values))
+            raise ConversionError(f"{node.name.name}({settings}): {error}", node) from error
+
+    def _index_collection(self, collection: Any, kind: Any, indexer: Any, base: Any) -> Any:
+        is_range = (
+            isinstance(indexer, list)
+            and len(indexer) == 1
+            and isinstance(indexer[0], ast.RangeDefinition)
+        )
+        if not is_range or not isinstance(
+            kind, importer_types.BitArray | importer_types.QubitArray
+        ):
+            self._check_index(collection, indexer, base)
+            return super()._index_collection(collection, kind, indexer, base)
+        size = len(collection)
+        step = self._bound(indexer[0].step, 1)
+        if step == 0:
+            raise_from_node(base, "a range with step 0")
+        first = self._bound(indexer[0].start, 0 if step > 0 else size - 1)
+        last = self._bound(indexer[0].end, size - 1 if step > 0 else 0)
+        first, last = (end + size if end < 0 else end for end in (first, last))
+        for end in (first, last):
+            _check_range(end, size, base)
+        picked = [collection[k] for k in range(first, last + (1 if step > 0 else -1), step)]
+        return picked, type(kind)(len(picked))
+
+    def _check_index(self, collection: Any, indexer: Any, base: Any) -> None:
+        nodes = indexer if isinstance(indexer, list) else indexer.values
+        for node in nodes:
+            value, _ = self.visit(node)
+            if isinstance(value, int) and hasattr(collection, "__len__"):
+                size = len(collection)
+                _check_range(value + size if value < 0 else value, size, base)
+
+    def _bound(self, node: Any, default: int) -> int:
+        if node is None:
+            return default
+        value, kind = self.visit(node)
+        if not isinstance(kind, importer_types.Int | importer_types.Uint) or not kind.const:
+            raise_from_node(node, "the ends of a range must be constant integers")
+        return int(value)
+
+
+def _check_range(index: int, size: int, base: Any) -> None:
+    if not 0 <= index < size:
+        raise_from_node(base, f"index {index} is out of range for a register of {size}")
+
+
+def condition(node: Any, context: Any) -> Any:
+    """Return the Bool expression of an `if` or a `while`."""
+    return _bool(read(node, context), node)
+
+
+def is_constant(kind: Any) -> bool:
+    """Return whether this is the importer's type of a constant number or truth value."""
+    return bool(getattr(kind, "const", False)) and not isinstance(kind, importer_types.Duration)
+
+
+def assigned(node: Any, context: Any) -> Any:
+    """Return an assigned value: an expression of Qiskit, or a Python number for a constant."""
+    try:
+        value, kind = Resolver(context, True).resolve(node)
+    except ConversionError:
+        return read(node, context)
+    if isinstance(node, ast.BitstringLiteral) or not is_constant(kind):
+        return read(node, context)
+    if isinstance(value, float):
+        raise_from_node(node, "a floating-point number in an assignment is not carried")
+    return value
+
+
+def as_type(value: Any, kind: Any, node: Any) -> Any:
+    """Convert a value to a Bool or a Uint of some width; Uints are truncated, numbers must fit."""
+    if isinstance(value, bool | int):
+        if isinstance(kind, types.Bool):
+            return expr.Value(bool(value), kind)
+        if not 0 <= value < 1 << kind.width:
+            raise_from_node(node, f"{value} does not fit into {kind.width} bits without a sign")
+        return expr.Value(int(value), kind)
+    return value if value.type == kind else expr.cast(value, kind)
+
+
+def read(node: Any, context: Any) -> Any:
+    """Return an expression of Qiskit; a Python int for an integer literal, which has no width."""
+    if isinstance(node, ast.BooleanLiteral):
+        return expr.Value(node.value, types.Bool())
+    if isinstance(node, ast.BitstringLiteral):
+        return expr.Value(node.value, types.Uint(node.width))
+    if isinstance(node, ast.UnaryExpression):
+        operand = read(node.expression, context)
+        if node.op.name == "!":
+            return expr.logic_not(_bool(operand, node))
+        if node.op.name == "~" and isinstance(operand, expr.Expr):
+            return expr.bit_not(operand)
+        raise_from_node(node, f"the operator {node.op.name!r} is not carried in a condition")
+    if isinstance(node, ast.BinaryExpression):
+        return _binary(node, read(node.lhs, context), read(node.rhs, context))
+    if isinstance(node, ast.Cast):
+        return _cast(node, read(node.argument, context))
+    return _leaf(node, context)
+
+
+def _binary(node: Any, left: Any, right: Any) -> Any:
+    name = node.op.name
+    if name in _LOGIC:
+        return _LOGIC[name](_bool(left, node), _bool(right, node))
+    if isinstance(left, int) and isinstance(right, int):
+        raise_from_node(node, f"{name!r} of two constants in a condition")
+    if name not in _SHIFTS:
+        left, right = _matched(left, right), _matched(right, left)
+    make = _COMPARE.get(name) or _COMBINE.get(name)
+    if make is None:
+        raise ConversionError(f"the operator {name!r} is not carried in a condition", node)
+    for value in (left, right):
+        if isinstance(value, int) and value < 0:
+            raise_from_node(node, "a negative number in a condition; registers are unsigned")
+    return make(left, right)
+
+
+def _matched(value: Any, other: Any) -> Any:
+    """Convert a value to the type of the other operand: 0 and 1 to Bool next to a Bool, and a Uint
+    to the width of a larger number."""
+    if isinstance(value, int) and value in (0, 1) and isinstance(other.type, types.Bool):
+        return expr.Value(bool(value), types.Bool())
+    bits = other.bit_length() if isinstance(other, int) else 0
+    if bits and isinstance(value.type, types.Uint) and value.type.width < bits:
+        return expr.cast(value, types.Uint(bits))
+    return value
+
+
+def _cast(node: Any, value: Any) -> Any:
+    if isinstance(node.type, ast.BoolType):
+        return _bool(value, node)
+    if isinstance(node.type, ast.UintType | ast.BitType):
+        size = node.type.size
+        width = size.value if isinstance(size, ast.IntegerLiteral) else 0
+        if isinstance(value, int) and 0 <= value < 1 << min(width, 65_535):
+            return expr.Value(value, types.Uint(width))
+        if width > 0 and isinstance(value, expr.Expr):
+            return expr.cast(value, types.Uint(width))
+    raise_from_node(node, "a cast in a condition must be to bool, bit[n] or uint[n]")
+
+
+def _leaf(node: Any, context: Any) -> Any:
+    try:
+        value, kind = Resolver(context, True).resolve(node)
+    except ConversionError:
+        if not isinstance(node, ast.IndexExpression) or not isinstance(node.index, list):
+            raise
+        if len(node.index) != 1 or isinstance(node.index[0], ast.RangeDefinition):
+            raise
+        target, index = read(node.collection, context), read(node.index[0], context)
+        if isinstance(index, int) and not isinstance(getattr(target, "type", None), types.Uint):
+            raise
+        return expr.index(target, index)
+    if isinstance(kind, VariableType):
+        return value
+    if isinstance(value, bool):
+        return expr.Value(value, types.Bool())
+    if isinstance(kind, importer_types.Int | importer_types.Uint):
+        return int(value)
+    if isinstance(value, Clbit):
+        return expr.lift(value)
+    if not isinstance(kind, importer_types.BitArray):
+        raise_from_node(node, f"a value of type {kind.pretty()!r} in a condition")
+    return _bits(value) if isinstance(value, list | tuple) else expr.lift(value)
+
+
+def _bits(bits: Any) -> Any:
+    """Return a Uint of bits selected from registers; the first is the lowest."""
+    kind = types.Uint(len(bits))
+    result = expr.cast(expr.lift(bits[0]), kind)
+    for shift, bit in enumerate(bits[1:], start=1):
+        moved = expr.shift_left(expr.cast(expr.lift(bit), kind), shift)
+        result = expr.bit_or(result, moved)
+    return result
+
+
+def _bool(value: Any, node: Any) -> Any:
+    if isinstance(value, expr.Expr):
+        return value if isinstance(value.type, types.Bool) else expr.cast(value, types.Bool())
+    raise_from_node(node, "a condition must be a bit, a register or a comparison")
+
+
+# Number of operations of an OpenQASM 3 syntax tree, counted before any is made.
+#
+# Invariant: the number is an upper bound of what the importer makes. Sizes that are no integer
+# literals count as the largest register.
+
+_CONTROL_WEIGHT = 10  # estimated operations of a controlled operation
+_POWER_BASE = 4  # a power is synthesized from a matrix, with 4**qubits operations
+_BLOCKS = ("if_block", "else_block", "block", "body")
+
+
+def check_volume(tree: Any, source: text_checks.SourceText) -> Counter:
+    """Count the operations. Raises LimitExceededError at the statement that exceeds the limit.
+
+    Each loop is counted as one pass; `Counter.cost` of the result gives the operations of a pass.
+    """
+    counter = Counter(source)
+    counter.statements(tree.statements)
+    return counter
+
+
+class Counter:
+    """Counter of operations, with the widths of registers and the sizes of gates seen so far."""
+
+    def __init__(self, source: text_checks.SourceText) -> None:
+        self._source = source
+        self._widths: dict[str, int] = {}
+        self._gates: dict[str, int] = {}
+        self._operations = 0
+        self._operands = 0
+
+    def cost(self, nodes: list[Any]) -> int:
+        """Return the operations of one pass through these statements, without loops within them."""
+        before = self._operations, self._operands
+        self._operations = self._operands = 0
+        self.statements([node for node in nodes if not isinstance(node, ast.ForInLoop)])
+        result = max(1, self._operations, self._operands)
+        self._operations, self._operands = before
+        return result
+
+    def statements(self, nodes: list[Any]) -> None:
+        """Count the operations of statements."""
+        for node in nodes:
+            if isinstance(node, ast.QuantumGateDefinition):
+                self._definition(node)
+                continue
+            self._declaration(node)
+            for block in _BLOCKS:
+                inner = getattr(node, block, None)
+                if isinstance(inner, list):
+                    self.statements(inner)
+            if isinstance(node, ast.SwitchStatement):
+                for case in [*(body for _, body in node.cases), node.default]:
+                    self.statements(case.statements if case else [])
+            self._count(node)
+
+    def _definition(self, node: Any) -> None:
+        before = self._operations, self._operands
+        self.statements(node.body)
+        self._gates[node.name.name] = max(self._operations - before[0], 1)
+        self._operations, self._operands = before
+
+    def _declaration(self, node: Any) -> None:
+        if isinstance(node, ast.QubitDeclaration):
+            self._widths[node.qubit.name] = _size(node.size)
+        elif isinstance(node, ast.ClassicalDeclaration) and isinstance(node.type, ast.BitType):
+            self._widths[node.identifier.name] = _size(node.type.size)
+        elif isinstance(node, ast.AliasStatement):
+            self._widths[node.target.name] = self._width(node.value)
+
+    def _count(self, node: Any) -> None:
+        weight = 1
+        operands: list[Any]
+        if isinstance(node, ast.QuantumGate):
+            weight = self._gates.get(node.name.name, 1)
+            operands = list(node.qubits)
+        elif isinstance(node, ast.QuantumPhase | ast.QuantumBarrier | ast.DelayInstruction):
+            operands = list(node.qubits)
+        elif isinstance(node, ast.QuantumReset):
+            operands = [node.qubits]
+        elif isinstance(node, ast.QuantumMeasurementStatement):
+            operands = [node.measure.qubit]
+        elif isinstance(node, ast.ClassicalDeclaration):
+            built = node.init_expression
+            operands = [built.qubit] if isinstance(built, ast.QuantumMeasurement) else []
+        else:
+            return
+        for modifier in getattr(node, "modifiers", ()):
+            weight = _modified(weight, modifier, len(operands))
+        widths = [self._width(operand) for operand in operands]
+        sets = 1 if isinstance(node, ast.QuantumBarrier) else max(widths, default=1)
+        self._operations += sets * weight
+        self._operands += sum(widths) if sets == 1 else sets * len(widths)
+        if self._operations > text_checks.MAX_OPERATIONS:
+            raise self._located(node, text_checks.too_many_operations)
+        if self._operands > text_checks.MAX_OPERANDS:
+            raise self._located(node, text_checks.too_many_operands)
+
+    def location(self, node: Any) -> str:
+        """Return the prefix of a message about this node."""
+        line, column = (node.span.start_line, node.span.start_column + 1) if node.span else (1, 1)
+        return text_checks.location(self._source.name, line, column)
+
+    def _located(self, node: Any, refusal: Any) -> LimitExceededError:
+        refused: LimitExceededError = refusal(self.location(node))
+        return refused
+
+    def _width(self, node: Any) -> int:
+        """Return an upper bound of the number of bits of an operand."""
+        if isinstance(node, ast.Identifier):
+            return self._widths.get(node.name, 1)
+        if isinstance(node, ast.Concatenation):
+            return self._width(node.lhs) + self._width(node.rhs)
+        if isinstance(node, ast.IndexExpression):
+            return 1 if _selects_one_bit(node.index) else self._width(node.collection)
+        if isinstance(node, ast.IndexedIdentifier):
+            return 1 if any(map(_selects_one_bit, node.indices)) else self._width(node.name)
+        return MAX_QUBITS
+
+
+def _selects_one_bit(index: Any) -> bool:
+    """Return whether an index selects one bit."""
+    return (
+        isinstance(index, list)
+        and len(index) == 1
+        and not isinstance(index[0], ast.RangeDefinition | ast.DiscreteSet)
+    )
+
+
+def _size(node: Any) -> int:
+    if node is None:
+        return 1
+    return int(node.value) if isinstance(node, ast.IntegerLiteral) else MAX_QUBITS
+
+
+def _modified(weight: int, modifier: Any, width: int) -> int:
+    if modifier.modifier is ast.GateModifierName.pow:
+        return int(max(weight, _POWER_BASE ** min(width, 12)))
+    if modifier.modifier is ast.GateModifierName.inv or weight == 1:
+        return weight
+    return weight * _CONTROL_WEIGHT

@@ -1,0 +1,304 @@
+"""Start and end of service processes of this machine, and their state from outside."""
+
+from __future__ import annotations
+
+import os
+import select
+import shutil
+import signal
+import subprocess
+import time
+from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+import msgspec
+
+from simenv import config, files
+from simenv.config import Config, EnvironmentPaths
+from simenv.config.paths import SERVICE_NAMES, SERVICE_PREFIXES, StartupMessage
+from simenv.errors import SimenvError, StartFailedError, by_code
+
+# State of a service on this machine from outside: its process and its log.
+#
+# Invariant: importing this module loads no transport, so that a service can be started first.
+
+SERVICE = b"simenv.service"  # in the command line of every service
+START_FIELD = 19  # starttime, counted from the state: proc_pid_stat(5)
+
+
+def runs(pid: int, fragment: bytes, *, ending: bool = False, start_ticks: str = "") -> bool:
+    """Return whether `pid` is a process of this user with `fragment` in its command line.
+
+    Processes of other users count as ended, and so do all processes if permission is missing.
+    `start_ticks`: start time of the process, if known, because another process may get the same
+    pid. `ending`: also count a process that is exiting and has no command line any more.
+    """
+    try:
+        os.kill(pid, 0)
+    except (ProcessLookupError, PermissionError):
+        return False
+    try:
+        if Path(f"/proc/{pid}").stat().st_uid != os.geteuid():
+            return False  # root may signal everybody
+        line = Path(f"/proc/{pid}/cmdline").read_bytes()
+        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    except OSError:
+        return not Path("/proc/self").exists()
+    if start_ticks and fields[START_FIELD] != start_ticks:
+        return False
+    return fields[0] not in ("Z", "X") and (fragment in line or (ending and not line))
+
+
+def last_lines(log: Path, count: int = 1) -> list[str]:
+    """Return the last non-empty lines of a log, control characters as `?`; [] without a log."""
+    try:
+        with log.open("rb") as source:
+            source.seek(max(0, os.fstat(source.fileno()).st_size - 16_384))
+            text = source.read().decode(errors="replace")
+    except OSError:
+        return []
+    lines = [line.rstrip() for line in text.splitlines() if line.strip()]
+    return ["".join(c if c.isprintable() else "?" for c in line) for line in lines[-count:]]
+
+
+# Start and end of service processes: wait for readiness, and for the end of a process.
+#
+# Invariant: a pid is signalled only after its command line shows that it is a service of this user.
+
+COMMAND_PREFIX, WORKER = b"simenv.", b"simenv.worker"  # in command lines of processes of simenv
+PROGRESS_S = 0.5  # interval of progress reports of a start
+GRACE_S = 30.0  # added to start_timeout_s: the service itself gives up first, with a reason
+POLL_S = 0.01
+QUOTED_LINES = 5
+Progress = Callable[[str, float], object]
+
+
+@dataclass(frozen=True, slots=True)
+class Service:
+    """A service process that is ready. `lifeline`: the service ends when this descriptor closes."""
+
+    process: subprocess.Popen[bytes]
+    lifeline: int = -1
+
+
+def start(
+    settings: Config,
+    paths: EnvironmentPaths,
+    *,
+    private: bool,
+    meanwhile: Callable[[], object] = lambda: None,
+    progress: Progress | None = None,
+) -> Service:
+    """Write the configuration, start the process and wait until the service is ready.
+
+    `private`: the service ends when this process does. `meanwhile`: called during the start.
+    `progress`: called every PROGRESS_S with the present stage as text and the seconds since the
+    start. Raises StartFailedError or the service's error. If the service refused its settings,
+    folders that were created for it are removed; after a failed start they stay, for the logs.
+    """
+    built = [folder for folder in {paths.home, paths.state} if not folder.exists()]
+    try:
+        return _start(settings, paths, private, meanwhile, progress)
+    except SimenvError as error:
+        if not isinstance(error, StartFailedError):
+            for folder in built:
+                shutil.rmtree(folder, ignore_errors=True)
+        raise
+
+
+def _start(
+    settings: Config,
+    paths: EnvironmentPaths,
+    private: bool,
+    meanwhile: Callable[[], object],
+    progress: Progress | None,
+) -> Service:
+    for folder in (paths.home, paths.state):
+        files.private_folder(folder)
+    config.write(settings, paths.config)
+    ready, args = os.pipe()
+    line, lifeline = os.pipe() if private else (-1, -1)
+    try:
+        process = _spawn(paths, args, line)
+    except BaseException:  # also an interrupt: no descriptor stays open
+        _close(ready, args, line, lifeline)
+        raise
+    _close(args, line)
+    try:
+        meanwhile()
+        _await(ready, process, paths, settings.start_timeout_s + GRACE_S, progress)
+    except BaseException:  # also an interrupt: no service stays behind
+        _close(lifeline)
+        if not private:  # without a lifeline it does not end by itself
+            process.terminate()
+        end(process)
+        raise
+    finally:
+        _close(ready)
+    return Service(process, lifeline)
+
+
+def environment(environ: Mapping[str, str]) -> dict[str, str]:
+    """Return the variables of `environ` that a service inherits."""
+    return {
+        key: value
+        for key, value in environ.items()
+        if key in SERVICE_NAMES or key.startswith(SERVICE_PREFIXES)
+    }
+
+
+def end(process: subprocess.Popen[bytes], timeout_s: float = 10.0) -> None:
+    """Wait for the end of a child process; SIGTERM, then SIGKILL, if it does not end by itself."""
+    for stop in (None, process.terminate, process.kill):
+        if stop is not None:
+            stop()
+        try:
+            _wait(process, timeout_s if stop is None else 5.0)
+        except subprocess.TimeoutExpired:
+            continue
+        return
+    process.wait()
+
+
+def _wait(process: subprocess.Popen[bytes], timeout_s: float) -> None:
+    """Wait like `process.wait`, without its polling every 50 ms if the system has pidfd_open."""
+    if process.poll() is None and hasattr(os, "pidfd_open"):
+        with suppress(OSError):
+            args = os.pidfd_open(process.pid)
+            try:
+                watch = select.poll()
+                watch.register(args, select.POLLIN)
+                timeout_s = 0.0 if not watch.poll(1000 * timeout_s) else timeout_s
+            finally:
+                os.close(args)
+    process.wait(timeout_s)
+
+
+def force(pid: int, timeout_s: float, start_ticks: str = "") -> None:
+    """End a service on this node that does not answer: SIGTERM, then SIGKILL after `timeout_s`."""
+    for number in (signal.SIGTERM, signal.SIGKILL):
+        if not runs(pid, SERVICE, start_ticks=start_ticks):
+            return
+        os.kill(pid, number)
+        if not wait_for_exit([pid], timeout_s):
+            return
+
+
+def wait_for_exit(pids: Iterable[int], timeout_s: float) -> list[int]:
+    """Wait until none of these pids is a process of simenv; return those left after `timeout_s`."""
+    deadline = time.monotonic() + timeout_s
+    while remaining := [pid for pid in pids if runs(pid, COMMAND_PREFIX, ending=True)]:
+        if time.monotonic() >= deadline:
+            break
+        time.sleep(POLL_S)  # not our children: nothing to wait on
+    return remaining
+
+
+def workers(home: Path) -> list[int]:
+    """Return the pids of the workers on this node that belong to the environment with this home."""
+    fragment = bytes(home.resolve() / "worker.json")
+    pids = [int(entry.name) for entry in Path("/proc").glob("[0-9]*")]
+    return [pid for pid in pids if runs(pid, fragment) and runs(pid, WORKER)]
+
+
+def kill(pids: Iterable[int]) -> None:
+    """Send SIGKILL to workers that did not end by themselves."""
+    for pid in pids:
+        if runs(pid, WORKER):
+            os.kill(pid, signal.SIGKILL)
+
+
+def clear(sockets: Path, connection: Path) -> None:
+    """Remove connection file, sockets and segments of a service that could not do it itself."""
+    connection.unlink(missing_ok=True)
+    if sockets.name.startswith("simenv-"):
+        for folder in (sockets, config.segment_folder(sockets)):
+            shutil.rmtree(folder, ignore_errors=True)  # follows no link
+
+
+def _spawn(paths: EnvironmentPaths, ready_fd: int, line: int) -> subprocess.Popen[bytes]:
+    argv = [config.interpreter(), "-P", "-m", "simenv.service", str(paths.config)]
+    argv += ["--ready-fd", str(ready_fd)]
+    if line >= 0:
+        argv += ["--lifeline-fd", str(line)]
+    flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW | os.O_CLOEXEC
+    log = os.open(paths.log, flags, 0o600)
+    try:
+        return subprocess.Popen(
+            argv,
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=log,
+            cwd=paths.home,
+            env=environment(os.environ),
+            pass_fds=[descriptor for descriptor in (ready_fd, line) if descriptor >= 0],
+            start_new_session=True,  # Ctrl-C in the starter's terminal is not meant for it
+            umask=0o077,
+        )
+    except OSError as error:
+        raise StartFailedError(f"cannot start {argv[0]}: {error.strerror}") from error
+    finally:
+        os.close(log)
+
+
+def _await(
+    ready: int,
+    process: subprocess.Popen[bytes],
+    paths: EnvironmentPaths,
+    timeout_s: float,
+    progress: Progress | None = None,
+) -> None:
+    begun = time.monotonic()
+    received, stage = b"", "the service's process"
+    while True:
+        line, newline, following_bytes = received.partition(b"\n")
+        if newline:
+            readiness = _readiness(line, process, paths)
+            if not readiness.progress:
+                break
+            received, stage = following_bytes, readiness.progress
+            continue
+        now_s = time.monotonic() - begun
+        if now_s >= timeout_s:
+            raise StartFailedError(
+                f"the service did not become ready within {timeout_s:g} s", hint=_quote(paths)
+            )
+        if progress is not None:
+            progress(stage, now_s)
+        wait_s = min(timeout_s - now_s, PROGRESS_S if progress is not None else timeout_s)
+        if select.select([ready], [], [], wait_s)[0]:
+            more = os.read(ready, 65_536)
+            if not more:
+                readiness = _readiness(received, process, paths)
+                break
+            received += more
+    error = readiness.error
+    if error is not None:
+        raise by_code(error.code)(error.message, hint=error.hint)
+
+
+def _readiness(
+    line: bytes, process: subprocess.Popen[bytes], paths: EnvironmentPaths
+) -> StartupMessage:
+    """Decode a line of the service. Raises StartFailedError if it is not a StartupMessage."""
+    try:
+        return msgspec.json.decode(line, type=StartupMessage)
+    except msgspec.MsgspecError as error:
+        code = process.wait(5.0) if not line else None
+        cause = f"ended with exit code {code}" if code is not None else f"said {line[:80]!r}"
+        raise StartFailedError(
+            f"the service {cause} before it was ready", hint=_quote(paths)
+        ) from error
+
+
+def _quote(paths: EnvironmentPaths) -> str:
+    lines = "\n  ".join(last_lines(paths.log, QUOTED_LINES))
+    return f"the end of {paths.log}:\n  {lines}" if lines else f"{paths.log} is empty"
+
+
+def _close(*descriptors: int) -> None:
+    for descriptor in descriptors:
+        if descriptor >= 0:
+            os.close(descriptor)

@@ -1,1 +1,0 @@
-"""Answers to QPM hosts: status, results, capabilities."""

@@ -1,1 +1,0 @@
-"""The methods of each revision of the QPM interface."""

@@ -1,0 +1,564 @@
+"""Run requests of hosts, and the circuits that run by them."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from time import monotonic, time
+from typing import Any
+
+import msgspec
+
+from simenv.client import result_data
+from simenv.client.circuits import PackedCircuit, load, untrusted_qpy
+from simenv.client.qpm import requests
+from simenv.client.result import Result
+from simenv.client.result_data import Provenance, Stages
+from simenv.client.submission.noise import factors_of
+from simenv.client.submission.options import SubmitOptions
+from simenv.client.tasks.task import Task
+from simenv.config import NAME_RULE
+from simenv.errors import OptionError, ProgramError, SimenvError
+from simenv.model import MAX_QUBITS, MAX_SHOTS, OWNERS, Program, TaskState
+from simenv.model.task_rules import MAX_PREFERRED, MAX_PRIORITY, MAX_SEED
+from simenv.qpm import envelopes
+from simenv.qpm.contract import ExecutionError
+from simenv.text import short_repr
+from simenv.transpiler.qiskit_runtime import is_circuit
+
+# Parser of run requests: checks `info` and packs the circuit.
+#
+# A host sends OpenQASM 2 text under `qasm`, or {"format", "data"} under `circuit`, which takes
+# precedence. In one process with the caller, `circuit` may also be a QuantumCircuit or a Program.
+# Hosts add keys of their own, so unknown keys, and hints without an effect here, are no error: the
+# completion has a warning that names them. Keys that identify the caller (owner, project, policy
+# ...) are left out without a warning, as the contract demands: the connection identifies the
+# caller.
+#
+# `noise`, `verbatim` and `qubit_mapping` are for emulated devices; other pools refuse them by name
+# unless they are empty.
+#
+# A statevector request runs the program without its final measurements.
+
+_PASSIVE = frozenset({"measure", "barrier"})  # a final measurement may precede these
+
+
+def counts_bytes(program: Program, shots: int) -> int:
+    """Upper bound of the size of the packed counts, bytes."""
+    different = min(shots, 1 << min(program.num_clbits, 60))
+    return different * (4 + max(1, (program.num_clbits + 7) // 8))
+
+
+def unwritten(program: Program, shots: int) -> dict[str, int]:
+    """Counts of a circuit without measurements: unwritten classical bits read 0."""
+    if not program.num_clbits:
+        return {}
+    return dict.fromkeys(result_data.keys(b"", 0, program.registers), shots)
+
+
+def without_final_measurements(program: Program) -> Program:
+    """Copy of the program without its final measurements: a statevector is the state before
+    readout. Raises ProgramError if a measurement is not the last operation on its qubit."""
+    if not set(OWNERS).isdisjoint(program.names):
+        raise _in_the_middle("under a condition or in a loop")
+    arities = memoryview(program.arities).cast("H").tolist()
+    ops = memoryview(program.ops).cast("H").tolist()
+    qubits = memoryview(program.qubits).cast("H").tolist()
+    used: set[int] = set()
+    kept_ops: list[int] = []
+    kept_qubits: list[int] = []
+    end = len(qubits)
+    for row in reversed(ops):
+        start = end - arities[3 * row]
+        name, touched = program.names[row], qubits[start:end]
+        end = start
+        if name == "measure":
+            if not used.isdisjoint(touched):
+                raise _in_the_middle(f"of qubit {touched[0]}, which is used again")
+            continue
+        if name not in _PASSIVE:
+            used.update(touched)
+        kept_ops.append(row)
+        kept_qubits += reversed(touched)
+    kept = [row for row, name in enumerate(program.names) if name != "measure"]
+    place = {row: number for number, row in enumerate(kept)}
+    return msgspec.structs.replace(
+        program,
+        names=tuple(program.names[row] for row in kept),
+        arities=_uint16([size for row in kept for size in arities[3 * row : 3 * row + 3]]),
+        ops=_uint16([place[row] for row in reversed(kept_ops)]),
+        qubits=_uint16(kept_qubits[::-1]),
+        clbits=b"",
+    )
+
+
+def _uint16(values: list[int]) -> bytes:
+    return b"".join([value.to_bytes(2, "little") for value in values])
+
+
+def _in_the_middle(where: str) -> ProgramError:
+    return ProgramError(
+        f"a statevector was asked of a circuit that measures {where}",
+        hint="only final measurements can be left out; or ask for counts alone",
+    )
+
+
+FORMATS = ("openqasm2", "openqasm3", "qpy")
+_FIELDS_CHARS = 500
+MAX_STATEVECTOR_QUBITS = 20  # [re, im] pairs of more qubits are gigabytes of Python objects
+MAX_QPY_BYTES = 16 * 2**20
+_HINTS = {  # hint: the reason why it has no effect
+    "backend": "the pool is the QPM's",
+    "method": "the engine is chosen by the service",
+    "lib": "the engine is chosen by the service",
+    "deadline_ns": "tasks have no deadline",
+}
+_NOISE_HINT = (
+    'true, false, "auto", "on", "off", a recipe such as "aer", or {"gate.depolarizing": 0.5}'
+)
+_NUMBERS = ("depth", "one_q_gate_count", "two_q_gate_count", "measurement_count", "deadline_ns")
+
+
+# Keys that are read, and keys of hosts that identify the caller or the place of execution.
+_READ = frozenset(
+    {
+        *_NUMBERS,
+        *("qasm", "circuit", "num_shots", "num_qubits", "seed", "return_statevector"),
+        *("compiler", "qfw_backend", "np", "hosts"),
+        *_HINTS,
+        *("owner", "job_id", "allocation_id", "project_id", "session_id", "target_device_id"),
+        *("scope_id", "workload", "policy", "run_context", "token", "reservation_id"),
+    }
+)
+
+
+class Request(msgspec.Struct, frozen=True):
+    """Checked `info`. `source`: an argument of `load`, or the bytes of a QPY file; `options`: of
+    `Client.submit`."""
+
+    source: Any
+    shots: int
+    seed: int | None
+    statevector: bool
+    options: SubmitOptions
+    warnings: tuple[str, ...] = ()  # fields that change nothing
+
+
+class PreparedPrograms(msgspec.Struct, frozen=True):
+    """Programs of one request, and the part of the counts that is known without a run.
+
+    `counts`: program that gives the counts; `amplitudes`: program that gives the statevector.
+    `fixed`: counts of a circuit without measurements. `size_bytes`: bound of the size of kept
+    results.
+    """
+
+    counts: PackedCircuit | None
+    amplitudes: PackedCircuit | None
+    fixed: dict[str, int] | None
+    size_bytes: int
+
+
+def read(info: Any) -> Request:
+    """Check `info`. Raises ExecutionError with the field, its value and the expected value."""
+    inputs = requests.table_argument("info", info)
+    if "num_shots" not in inputs:
+        raise ExecutionError("info has no num_shots", hint=f"a whole number, 1 to {MAX_SHOTS}")
+    for name in _NUMBERS:  # the host's estimates: checked and not used
+        if inputs.get(name) is not None:
+            requests.integer(name, inputs[name], 0, 2**63 - 1)
+    for name in ("compiler", "backend", "method", "lib"):
+        requests.optional_text(name, inputs.get(name))
+    seed, width = inputs.get("seed"), inputs.get("num_qubits")
+    if width is not None:  # the host's estimate: checked; the circuit's own width is used
+        requests.integer("num_qubits", width, 0, 2**31 - 1)
+    options = {option: read(inputs.get(name)) for name, (option, read) in _OPTIONS.items()}
+    return Request(
+        source=_source(inputs),
+        shots=requests.integer("num_shots", inputs["num_shots"], 1, MAX_SHOTS),
+        seed=None if seed is None else requests.integer("seed", seed, 0, MAX_SEED),
+        statevector=requests.truth("return_statevector", inputs.get("return_statevector", False)),
+        options=options,  # type: ignore[arg-type]
+        warnings=_warnings(inputs),
+    )
+
+
+def _warnings(inputs: dict[str, Any]) -> tuple[str, ...]:
+    """Warnings: one for all unknown fields, and one for each hint that has no effect."""
+    results = [
+        f"info: {name} has no effect: {why}"
+        for name, why in _HINTS.items()
+        if inputs.get(name) is not None
+    ]
+    unknown = sorted(str(name) for name in inputs.keys() - _READ - _OPTIONS.keys())
+    if unknown:
+        results.append(f"info: unknown fields have no effect: {', '.join(unknown)[:_FIELDS_CHARS]}")
+    return tuple(results)
+
+
+def _priority(value: Any) -> int:
+    return 0 if value is None else requests.integer("priority", value, -MAX_PRIORITY, MAX_PRIORITY)
+
+
+def _compile(value: Any) -> str:
+    """Read `verbatim`, a bool; None, [] and {} are False."""
+    is_verbatim = not _is_empty(value) and requests.truth("verbatim", value)
+    return "never" if is_verbatim else "auto"
+
+
+def _is_empty(value: Any) -> bool:
+    """Return whether a field has no value: None, [] or {}."""
+    return value is None or (isinstance(value, list | dict) and not value)
+
+
+def _noise(value: Any) -> Any:
+    """Convert to the `noise` option of `Client.submit`: "auto" where the field is empty, "on" for
+    True and "off" for False."""
+    if _is_empty(value):
+        return "auto"
+    if isinstance(value, bool):
+        value = "on" if value else "off"
+    if not isinstance(value, str | dict):
+        raise requests.wrong("noise", value, _NOISE_HINT)
+    try:
+        factors_of(value)
+    except OptionError as error:
+        if isinstance(value, dict) and all(isinstance(name, str) and name for name in value):
+            raise ExecutionError(error.message, hint=error.hint) from error  # names the component
+        raise requests.wrong("noise", value, _NOISE_HINT) from error
+    return value
+
+
+def _mapping(value: Any) -> tuple[int, ...] | None:
+    """Read a list, or a table from the circuit's qubit to the device's; None if the field is
+    empty."""
+    if _is_empty(value):
+        return None
+    if isinstance(value, dict):
+        settings = {
+            key if isinstance(key, str) else short_repr(key): each for key, each in value.items()
+        }
+        keys = [str(number) for number in range(len(value))]
+        if set(settings) != set(keys):
+            raise requests.wrong("qubit_mapping", value, "a table with a key for each qubit")
+        value = [settings[key] for key in keys]
+    if not isinstance(value, list | tuple):
+        raise requests.wrong("qubit_mapping", value, "a list of the device's qubits")
+    return tuple(requests.integer("qubit_mapping", each, 0, MAX_QUBITS) for each in value)
+
+
+def _preferred(value: Any) -> tuple[str, ...]:
+    """Read preferred pools or kinds from a list, or from a text with commas."""
+    names = value.split(",") if isinstance(value, str) else value or ()
+    if not isinstance(names, list | tuple) or len(names) > MAX_PREFERRED:
+        raise requests.wrong("prefer", value, f"a list of up to {MAX_PREFERRED} pools or kinds")
+    result = tuple(requests.text("prefer", name).strip() for name in names)
+    if not all(NAME_RULE.match(name) for name in result):
+        raise requests.wrong("prefer", value, "pools, or hardware, simulator, in order")
+    return result
+
+
+# Fields of `info` that are options of `Client.submit`: the option, and its reader.
+_OPTIONS: dict[str, tuple[str, Callable[[Any], Any]]] = {
+    "priority": ("priority", _priority),
+    "prefer": ("prefer", _preferred),
+    "noise": ("noise", _noise),
+    "verbatim": ("compile", _compile),
+    "qubit_mapping": ("qubit_mapping", _mapping),
+}
+
+
+def _verbatim(literal: str) -> str:
+    return f"verbatim={literal == repr('never')}" if literal else "verbatim"
+
+
+NAMES = {"compile": _verbatim}  # fields of `info` in errors, for options of `Client.submit`
+
+
+def prepare(request: Request, widest: int = MAX_STATEVECTOR_QUBITS) -> PreparedPrograms:
+    """Pack the circuit. `widest`: limit of a statevector, in qubits. Raises the errors of `load`,
+    and ExecutionError if the circuit contradicts the request."""
+    source = request.source
+    is_file = isinstance(source, bytes)
+    loaded = untrusted_qpy.load_untrusted(source, "circuit.data") if is_file else load(source)
+    program = loaded.program
+    width = program.num_qubits
+    measures = "measure" in program.names
+    if not request.statevector:
+        return PreparedPrograms(loaded, None, None, counts_bytes(program, request.shots))
+    if width > widest:
+        raise ExecutionError(
+            f"return_statevector of {width} qubits: 2**{width} amplitudes do not travel as numbers",
+            hint=f"at most {widest} qubits here; or Client.submit with "
+            'outputs=("statevector",), which hands out an array',
+        )
+    size = (16 << width) + counts_bytes(program, request.shots)
+    if not measures:
+        return PreparedPrograms(None, loaded, unwritten(program, request.shots), size)
+    return PreparedPrograms(loaded, load(without_final_measurements(program)), None, size)
+
+
+def _source(inputs: dict[str, Any]) -> Any:
+    circuit = inputs.get("circuit")
+    if circuit is None:
+        if "qasm" not in inputs:
+            raise ExecutionError(
+                "info has neither qasm nor circuit", hint="qasm: OpenQASM 2 as a text"
+            )
+        return _text("qasm", inputs["qasm"])
+    if isinstance(circuit, Program) or is_circuit(circuit):
+        return circuit
+    if not isinstance(circuit, dict):
+        raise requests.wrong("circuit", circuit, 'a table {"format", "data"} or a circuit')
+    kind, data = circuit.get("format"), circuit.get("data")
+    if kind not in FORMATS:
+        raise ExecutionError(
+            f"circuit format {short_repr(kind)} cannot be read", hint=f"of: {', '.join(FORMATS)}"
+        )
+    return _qpy(data) if kind == "qpy" else _text("circuit.data", data)
+
+
+def _text(what: str, value: Any) -> str:
+    """Check OpenQASM text, and add a line end if `load` could take it for the path of a file on
+    this host."""
+    if not isinstance(value, str) or not value:
+        raise requests.wrong(what, value, "OpenQASM as a text")
+    return value if "\n" in value or ";" in value else f"{value}\n"
+
+
+def _qpy(data: Any) -> bytes:
+    """Decode the bytes of a QPY file; their format is checked when the file is opened."""
+    if not isinstance(data, str) or len(data) > MAX_QPY_BYTES * 4 // 3 + 4:
+        raise requests.wrong("circuit.data", data, f"base64 of QPY, up to {MAX_QPY_BYTES} bytes")
+    try:
+        return base64.b64decode(data, validate=True)
+    except (binascii.Error, ValueError) as error:
+        raise ExecutionError(f"circuit.data is not base64: {error}") from error
+
+
+# Circuit of a host: its tasks, its state and its completion.
+#
+# Invariant: `open`, `ended_s` and `queued` change under the session's lock.
+
+
+class RunFacts(msgspec.Struct, frozen=True):
+    """Facts that are needed to repeat a circuit's run: place, precision, seed, shots."""
+
+    where: Provenance
+    precision: str
+    seed: int
+    shots: int
+    metadata: dict[str, Any] = {}
+
+    def as_dict(self) -> dict[str, Any]:
+        """Facts as a host reads them."""
+        where = self.where
+        return {
+            "available": True,
+            "task": where.task,
+            "engine": where.engine,
+            "route": where.route,
+            "precision": self.precision,
+            "seed": self.seed,
+            "shots": self.shots,
+            "node": where.origin.node,
+            "worker": where.origin.worker,
+            "version": where.origin.version,
+            "ranks": where.origin.ranks,
+            "slots": where.slots,
+            "attempts": where.attempts,
+            **self.metadata,
+        }
+
+
+@dataclass(slots=True, eq=False)
+class CircuitRun:
+    """Circuit of a host, from its acceptance or refusal to its end."""
+
+    cid: str
+    number: int
+    shots: int
+    created_s: float  # wall clock
+    tasks: tuple[Task, ...] = ()  # a task for the counts, one for the amplitudes, or both
+    wants_amplitudes: bool = False
+    fixed: dict[str, int] | None = None
+    size_bytes: int = 0
+    refusal: SimenvError | None = None  # the error if the circuit was refused and has no task
+    reservation: int = 0  # the reservation under which it runs; 0: none
+    warnings: tuple[str, ...] = ()  # about the request
+    open: int = field(init=False)  # tasks that have not ended
+    ended_s: float = envelopes.NOT_REACHED  # wall clock, when the message of its end arrived
+    queued: bool = False  # its completion belongs into the queue of its reservation
+    seen: envelopes.StatusEnvelope | None = None  # its last envelope before it ended
+    seen_s: float = 0.0  # monotonic: time of that envelope
+    _final: TaskState | None = None
+
+    def __post_init__(self) -> None:
+        self.open = len(self.tasks)
+
+    @property
+    def over(self) -> bool:
+        return self.open == 0
+
+    @property
+    def reservation_id(self) -> int | None:
+        """Reservation in the contract's form: None for none."""
+        return self.reservation or None
+
+    @property
+    def task_id(self) -> str | None:
+        """Task id as `simenv queue` shows it."""
+        return self.tasks[0].id if self.tasks else None
+
+    def wait(self, timeout_s: float | None) -> bool:
+        """Wait until the circuit has ended; False after `timeout_s`. Raises ServiceLostError."""
+        end_s = None if timeout_s is None else monotonic() + timeout_s
+        for task in self.tasks:
+            left_s = None if end_s is None else max(0.0, end_s - monotonic())
+            if not task.session.wait_ended(task.handle, left_s):
+                return False
+        return True
+
+    # --- after the end ------------------------------------------------------------------------
+
+    def final_state(self) -> TaskState:
+        """DONE if all tasks are DONE, else the state of the first task that is not. The circuit
+        must have ended."""
+        if self._final is None:
+            self._final = TaskState.FAILED if self.refusal is not None else _worst(self.tasks)
+        return self._final
+
+    def error(self) -> SimenvError | None:
+        """Error of the circuit; None if it succeeded."""
+        if self.final_state() is TaskState.DONE:
+            return None
+        errors = (task.handle.error() for task in self.tasks)
+        return self.refusal or next((error for error in errors if error is not None), None)
+
+    def times(self, dequeued_s: float = envelopes.NOT_REACHED) -> envelopes.Times:
+        """Times of the circuit: creation by this clock; after the end also the stages that service
+        and worker measured."""
+        created = self.created_s
+        consumed = begun = ended = envelopes.NOT_REACHED
+        stages = []
+        if self.over:
+            stages = [entry for task in self.tasks if (entry := _stages(task)) is not None]
+        if stages:
+            first = stages[0]
+            if first.run_s > 0 or self.tasks[0].handle.final_state is TaskState.DONE:
+                consumed = created + first.queued_s
+                begun = consumed + first.sent_s
+            ended = created + max(part.queued_s + part.sent_s + part.run_s for part in stages)
+            if first.begun_s:  # a paced device: times of its own clock
+                consumed = begun = max(created, first.begun_s)
+                ended = max(begun, *(part.begun_s + part.device_s for part in stages))
+        queued = max(self.ended_s, ended)
+        return envelopes.Times(
+            creation_time=created,
+            resources_consumed_time=consumed,
+            launch_time=consumed,
+            exec_time=begun,
+            completion_time=ended if stages else queued,
+            cq_enqueue_time=queued,
+            cq_dequeue_time=dequeued_s,
+        )
+
+    def result(self) -> dict[str, Any]:
+        """{"counts"} and, if requested, {"statevector"} as plain numbers; empty counts after a
+        failure."""
+        if self.final_state() is not TaskState.DONE:
+            return {"counts": {}}
+        entries: dict[str, Any] = {
+            "counts": self.tasks[0].result().counts if self.fixed is None else self.fixed
+        }
+        if self.wants_amplitudes:
+            entries["statevector"] = _amplitudes(self.tasks[-1])
+        return entries
+
+    def facts(self) -> RunFacts | None:
+        """Facts of the run; None if the circuit did not succeed."""
+        if self.final_state() is not TaskState.DONE:
+            return None
+        task = self.tasks[0]
+        entry = task.result()
+        where = task.handle.provenance()
+        return RunFacts(where, entry.precision, entry.seed, self.shots, self.metadata())
+
+    def metadata(self) -> dict[str, Any]:
+        """Emulated device and warnings of the result; {} if there are none."""
+        if self.final_state() is TaskState.DONE:
+            return device_metadata(self.tasks[0].result(), self.warnings)
+        return envelopes.plain(envelopes.CompletionMetadata(warnings=list(self.warnings)))
+
+
+def device_metadata(result: Result, warnings: tuple[str, ...] = ()) -> dict[str, Any]:
+    """Emulated device and warnings of a result as plain data; {} if there are none. `warnings`:
+    additional warnings."""
+    return envelopes.plain(
+        envelopes.CompletionMetadata(
+            device=result.device,
+            snapshot=result.snapshot,
+            snapshot_age_s=result.snapshot_age_s,
+            noise=result.noise,
+            compiled=result.compiled,
+            initial_layout=_listed(result.initial_layout),
+            layout=_listed(result.layout),
+            gates=result.gates,
+            warnings=[*warnings, *result.warnings],
+            device_time_s=result.device_time_s,
+        )
+    )
+
+
+def refused(
+    cid: str,
+    number: int,
+    asked: Request,
+    created_s: float,
+    why: SimenvError,
+    reservation: int = 0,
+) -> CircuitRun:
+    """Make the run of a refused circuit, which has ended."""
+    run = CircuitRun(
+        cid, number, asked.shots, created_s,
+        refusal=why, reservation=reservation, warnings=asked.warnings,
+    )  # fmt: skip
+    run.ended_s = time()
+    return run
+
+
+def _listed(qubits: tuple[int, ...] | None) -> list[int] | None:
+    return None if qubits is None else list(qubits)
+
+
+def _worst(tasks: tuple[Task, ...]) -> TaskState:
+    for task in tasks:
+        state = task.handle.final_state
+        if state is not TaskState.DONE:
+            return state
+    return TaskState.DONE
+
+
+def _stages(task: Task) -> Stages | None:
+    """Measured stages of a task; None if the service no longer knows it."""
+    try:
+        return task.handle.provenance().timing
+    except SimenvError:
+        return None
+
+
+def _amplitudes(task: Task) -> dict[str, Any]:
+    """Amplitudes as [[re, im], ...]; qubit 0 is the least significant index bit."""
+    entry = task.result()
+    vector = entry.statevector.astype("<c16")
+    pairs = vector.view("<f8").reshape(-1, 2).tolist()
+    return {
+        "type": "statevector",
+        "format": "complex128",
+        "num_qubits": entry.num_qubits,
+        "num_amplitudes": len(pairs),
+        "data": pairs,
+        "source": "simenv",
+        "metadata": {"engine": entry.engine, "precision": entry.precision},
+    }

@@ -1,1 +1,0 @@
-"""Requests of QPM hosts, parsed and checked."""

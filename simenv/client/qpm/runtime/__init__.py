@@ -1,1 +1,0 @@
-"""Circuits, queues, events and reservations of a QPM instance."""

@@ -1,0 +1,386 @@
+"""Bindings `scheduler` and `admission-policy` of revision 2."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import Any
+
+import msgspec
+
+from simenv.client.qpm import requests, status as envelopes
+from simenv.client.qpm.identity import as_qpm_error, asked, changed
+from simenv.client.qpm.status import QpmBinding
+from simenv.errors import SimenvError
+from simenv.model import FINAL_STATES, TargetInfo, TaskInfo, task_number
+from simenv.model.reservations import MAX_INFLIGHT
+from simenv.model.task_rules import MAX_OPTIONS
+from simenv.model.views import ON_DEMAND
+from simenv.qpm import answers, contract, envelopes as qpm_envelopes
+from simenv.wire.messages import admin, client as m
+from simenv.wire.messages.admin import TargetReply
+
+# Binding `scheduler` of revision 2: state, dispatch limits and queue policy of a device.
+#
+# Every caller may read; changes need a client with an admin key. Tasks are listed as envelopes;
+# counts cover all callers.
+
+POLICIES = ("priority", "fifo", "ordered", "round_robin")
+MAX_OPTION_CHARS = 255
+MOST_LISTED = 1_000  # of other callers' tasks
+
+Plain = dict[str, Any]
+
+
+class SchedulerBinding(QpmBinding):
+    """Methods of the binding. Thread-safe."""
+
+    # --- looking ------------------------------------------------------------------------------
+
+    def get_scheduler_status(
+        self, token: str | None = None, device_id: contract.Device | None = None
+    ) -> Plain:
+        """State, queue policy, dispatch limits, and the number of tasks in each state."""
+        device = self._context.targets.device(device_id)
+        info = self._target_info(device)
+        rules = asked(
+            self._context.session, admin.PolicyReply, partial(admin.GetPolicy, device=device)
+        )
+        profile = asked(
+            self._context.session, admin.ProfileReply, partial(admin.GetProfile, device=device)
+        )
+        runtime = info.queued + info.sent + info.running
+        return qpm_envelopes.plain(
+            answers.SchedulerStatus(
+                target_id=self._context.targets.contract_name(device),
+                state=info.state,
+                scheduler_available=True,
+                threading_mode="service",
+                policy=policy_of(info),
+                control=control_of(info),
+                versions={
+                    "scheduler": info.version,
+                    "admission_policy": rules.version,
+                    "device_profile": profile.version,
+                },
+                task_count=runtime + info.parked,
+                pending_capacity_count=info.parked,
+                runtime_task_count=runtime,
+                selected_task_count=info.sent,
+                provider_inflight_count=info.running,
+                dispatch_limits=answers.DispatchLimits(info.max_inflight),
+            )
+        )
+
+    def get_scheduler_policy(
+        self, token: str | None = None, device_id: contract.Device | None = None
+    ) -> Plain:
+        """Queue policy of the device, and its version."""
+        info = self._target_info(self._context.targets.device(device_id))
+        return {"version": info.version, "scheduler_policy": qpm_envelopes.plain(policy_of(info))}
+
+    def get_scheduler_queue_state(
+        self,
+        token: str | None = None,
+        device_id: contract.Device | None = None,
+        include_restricted: bool = False,
+    ) -> Plain:
+        """Unfinished tasks that came through this QPM. `include_restricted`: also up to MOST_LISTED
+        other tasks that its client may see; these have no cid and no qtask id."""
+        device = self._context.targets.device(device_id)
+        restricted = requests.truth("include_restricted", include_restricted)
+        info = self._target_info(device)
+        mine = self._own_tasks(device)
+        shown = mine + (self._others(device) if restricted else [])
+        parked = [
+            envelope
+            for envelope in shown
+            if envelope.lifecycle_state is qpm_envelopes.Lifecycle.PENDING_CAPACITY
+        ]
+        return qpm_envelopes.plain(
+            answers.QueueState(
+                target_id=self._context.targets.contract_name(device),
+                include_restricted=restricted,
+                pending_capacity=[qpm_envelopes.plain(envelope) for envelope in parked],
+                scheduler_task_count=info.queued + info.sent + info.running,
+                selected_qtask_ids=_task_numbers(mine, qpm_envelopes.Lifecycle.SELECTED),
+                provider_inflight_qtask_ids=_task_numbers(mine, qpm_envelopes.Lifecycle.SUBMITTED),
+                dispatch_limits=answers.DispatchLimits(info.max_inflight),
+                runtime_tasks=[
+                    qpm_envelopes.plain(envelope) for envelope in shown if envelope not in parked
+                ],
+            )
+        )
+
+    # --- steering -----------------------------------------------------------------------------
+
+    def configure_scheduler_policy(
+        self,
+        token: str | None = None,
+        device_id: contract.Device | None = None,
+        configuration: Plain | None = None,
+    ) -> Plain:
+        """Set the queue policy; waiting tasks are put into the new order. `configuration`:
+        policy_name and options; the policy `ordered` has the option keys, a list or a text with
+        commas."""
+        device = self._context.targets.device(device_id)
+        name, options = _order(configuration)
+        ask = partial(admin.SetOrder, device=device, policy=name, options=options)
+        answer = changed(self._context.session, "configure_scheduler_policy", TargetReply, ask)
+        return {
+            "status": "accepted" if answer.changed else "unchanged",
+            "version": answer.info.version,
+            "scheduler_policy": qpm_envelopes.plain(policy_of(answer.info)),
+        }
+
+    def pause_execution_target(
+        self,
+        token: str | None = None,
+        device_id: contract.Device | None = None,
+        reason: str | int | None = None,
+    ) -> Plain:
+        """Pause the device: no task is started; tasks are accepted and wait."""
+        return self._steer(device_id, "pause", "paused", reason=requests.reason_text(reason))
+
+    def resume_execution_target(
+        self,
+        token: str | None = None,
+        device_id: contract.Device | None = None,
+        reason: str | int | None = None,
+    ) -> Plain:
+        """Resume the device after a pause or a drain."""
+        return self._steer(device_id, "resume", "resumed", reason=requests.reason_text(reason))
+
+    def calibrate_execution_target(
+        self,
+        token: str | None = None,
+        device_id: contract.Device | None = None,
+        reason: str | int | None = None,
+    ) -> Plain:
+        """Calibrate a device that drifts. The outcome is an event `calibration-update`, put to the
+        queues that are registered for it."""
+        return self._steer(
+            device_id, "calibrate", "calibrating", reason=requests.reason_text(reason)
+        )
+
+    def drain_execution_target(
+        self,
+        token: str | None = None,
+        device_id: contract.Device | None = None,
+        mode: str = "graceful",
+        timeout_s: float | None = None,
+    ) -> Plain:
+        """Drain the device: no task is accepted. Accepted tasks may start within `timeout_s`, and
+        no longer."""
+        most_s = requests.seconds("timeout_s", timeout_s) or 0.0
+        how = requests.travelling("mode", mode)[:MAX_OPTION_CHARS]
+        return self._steer(device_id, "drain", "draining", mode=how, timeout_s=most_s)
+
+    def configure_dispatch_limits(
+        self,
+        token: str | None = None,
+        device_id: contract.Device | None = None,
+        limits: Plain | None = None,
+    ) -> Plain:
+        """Set dispatch limits. `max_inflight`: largest number of tasks assigned to workers at a
+        time; 0: no limit."""
+        device = self._context.targets.device(device_id)
+        table = requests.table_argument("limits", limits)
+        if set(table) != {"max_inflight"}:
+            raise requests.wrong("limits", None, "a table with max_inflight and nothing else")
+        max_inflight = requests.integer("max_inflight", table["max_inflight"], 0, MAX_INFLIGHT)
+        ask = partial(admin.SetDispatch, device=device, max_inflight=max_inflight)
+        answer = changed(self._context.session, "configure_dispatch_limits", TargetReply, ask)
+        return {
+            "status": "dispatch-limits-updated" if answer.changed else "unchanged",
+            "version": answer.info.version,
+            "dispatch_limits": qpm_envelopes.plain(
+                answers.DispatchLimits(answer.info.max_inflight)
+            ),
+        }
+
+    # ------------------------------------------------------------------------------------------
+
+    def _target_info(self, device: str) -> TargetInfo:
+        return asked(
+            self._context.session, TargetReply, partial(admin.GetTarget, device=device)
+        ).info
+
+    def _steer(self, device_id: Any, verb: str, word: str, **more: Any) -> Plain:
+        device = self._context.targets.device(device_id)
+        ask = partial(admin.SteerTarget, device=device, verb=verb, **more)
+        method = f"{verb}_execution_target"
+        info = changed(self._context.session, method, TargetReply, ask).info
+        self._context.audit.note(method, more.get("reason") or None)
+        target = self._context.targets.contract_name(device)
+        return qpm_envelopes.plain(answers.Steered(word, info.version, target, control_of(info)))
+
+    def _own_tasks(self, device: str) -> list[qpm_envelopes.StatusEnvelope]:
+        runs = self._context.registry.unfinished()
+        task_numbers = [task.handle.number for run in runs for task in run.tasks]
+        try:
+            infos = self._context.session.task_infos(task_numbers)
+        except SimenvError as error:
+            raise as_qpm_error(error) from error
+        by_number = {task_number(info.id): info for info in infos}
+        results = []
+        for run in runs:
+            seen = [by_number.get(task.handle.number) for task in run.tasks]
+            open_ones = [i for i in seen if i is not None and _is_of(i, device)]
+            if open_ones:
+                results.append(envelopes.current_status(run, open_ones))
+        return results
+
+    def _others(self, device: str) -> list[qpm_envelopes.StatusEnvelope]:
+        infos = asked(self._context.session, m.Queue, partial(m.GetQueue, limit=MOST_LISTED)).tasks
+        task_numbers = [number for i in infos if (number := task_number(i.id)) is not None]
+        registered = self._context.registry.numbers_of(task_numbers)
+        return [
+            _foreign(info)
+            for info in infos
+            if _is_of(info, device) and task_number(info.id) not in registered
+        ]
+
+
+def control_of(info: TargetInfo) -> answers.SchedulerControl:
+    """Pause, drain and dispatch state of the device."""
+    draining = info.state == "draining"
+    return answers.SchedulerControl(
+        paused=info.state == "paused",
+        draining=draining,
+        drain_mode=info.drain_mode or None,
+        drain_timeout_s=info.drain_timeout_s or None,
+        drain_started_at_ns=info.drain_started_ns or None,
+        pause_reason=info.pause_reason or None,
+        dispatch_depth=info.sent + info.running,
+    )
+
+
+def policy_of(info: TargetInfo) -> answers.SchedulerPolicy:
+    """Queue policy of the device."""
+    return answers.SchedulerPolicy(info.policy, dict(info.options))
+
+
+def _is_of(info: TaskInfo, device: str) -> bool:
+    """Return whether a task is unfinished and its pool belongs to the device. The name of a pool
+    made on demand begins with that of its base pool."""
+    if info.state in FINAL_STATES:
+        return False
+    return device in ("", info.pool) or info.pool.startswith(f"{device}{ON_DEMAND}")
+
+
+def _foreign(info: TaskInfo) -> qpm_envelopes.StatusEnvelope:
+    """Envelope of a task that was not submitted through this QPM."""
+    lifecycle = qpm_envelopes.under_way(info)
+    begun = lifecycle is qpm_envelopes.Lifecycle.SUBMITTED
+    return msgspec.structs.replace(
+        qpm_envelopes.status(lifecycle),
+        scheduler_task_id=info.id,
+        reservation_id=info.reservation or None,
+        scheduler_state=str(info.state),
+        pending_queue_position=info.parked or None,
+        wait_estimate=None if begun else qpm_envelopes.wait(info.wait_us),
+    )
+
+
+def _task_numbers(
+    entries: list[qpm_envelopes.StatusEnvelope], lifecycle: qpm_envelopes.Lifecycle
+) -> list[int]:
+    return [
+        entry.qtask_id for entry in entries if entry.lifecycle_state is lifecycle and entry.qtask_id
+    ]
+
+
+def _order(configuration: Any) -> tuple[str, tuple[tuple[str, str], ...]]:
+    table = requests.table_argument("configuration", configuration)
+    name = table.get("policy_name", table.get("name"))
+    if not isinstance(name, str) or name not in POLICIES:
+        raise requests.wrong("policy_name", name, f"one of: {', '.join(POLICIES)}")
+    options = requests.optional_table("options", table.get("options"))
+    if len(options) > MAX_OPTIONS:
+        raise requests.wrong("options", None, f"at most {MAX_OPTIONS} options")
+    return name, tuple((_option("options", key), _option(key, v)) for key, v in options.items())
+
+
+def _option(what: str, value: Any) -> str:
+    items = value if isinstance(value, list | tuple) else [value]
+    text = ",".join(requests.travelling(what, item) for item in items)
+    if len(text) > MAX_OPTION_CHARS:
+        raise requests.wrong(what, text, f"a text of up to {MAX_OPTION_CHARS} characters")
+    return text
+
+
+# Binding `admission-policy` of revision 2: rules by which reservations are decided.
+#
+# Every caller may read them; a change needs a client with an admin key. A refused change leaves the
+# rules as they were.
+
+
+class PolicyBinding(QpmBinding):
+    """Methods of the binding. Thread-safe."""
+
+    def configure_device_profile(
+        self,
+        token: str | None = None,
+        device_id: contract.Device | None = None,
+        profile: Plain | None = None,
+    ) -> Plain:
+        """Change a device profile. `profile`: the fields to change; others keep their values."""
+        device = self._context.targets.device(device_id)
+        now = asked(
+            self._context.session, admin.ProfileReply, partial(admin.GetProfile, device=device)
+        ).profile
+        settings = requests.read_profile(profile, now)
+        ask = partial(admin.SetProfile, device=device, profile=settings)
+        answer = changed(self._context.session, "configure_device_profile", admin.ProfileReply, ask)
+        return {"status": _status(answer.changed), **_profile(answer)}
+
+    def get_device_profile(
+        self, token: str | None = None, device_id: contract.Device | None = None
+    ) -> Plain:
+        """Device profile from which estimates are computed; times in ns."""
+        device = self._context.targets.device(device_id)
+        return _profile(
+            asked(
+                self._context.session, admin.ProfileReply, partial(admin.GetProfile, device=device)
+            )
+        )
+
+    def set_admission_policy(
+        self,
+        token: str | None = None,
+        device_id: contract.Device | None = None,
+        configuration: Plain | None = None,
+    ) -> Plain:
+        """Replace the admission policy, in whole or not at all. `device_id`: here or in the
+        configuration. With `expected_version` only if that is the present version."""
+        table = requests.table_argument("configuration", configuration)
+        named = table.get("device_id") if device_id is None else device_id
+        device = self._context.targets.device(named)
+        policy, expected = requests.read_policy(table)
+        ask = partial(admin.SetPolicy, device=device, policy=policy, expected=expected)
+        answer = changed(self._context.session, "set_admission_policy", admin.PolicyReply, ask)
+        return {"status": _status(answer.changed), **self._policy(answer, device)}
+
+    def get_admission_policy(
+        self, token: str | None = None, device_id: contract.Device | None = None
+    ) -> Plain:
+        """Configuration in the form of `set_admission_policy`, and its version."""
+        device = self._context.targets.device(device_id)
+        answer = asked(
+            self._context.session, admin.PolicyReply, partial(admin.GetPolicy, device=device)
+        )
+        return self._policy(answer, device)
+
+    def _policy(self, answer: admin.PolicyReply, device: str) -> Plain:
+        table = requests.policy_table(answer.policy, self._context.targets.contract_name(device))
+        return qpm_envelopes.plain(answers.Policy(answer.version, table))
+
+
+def _profile(answer: admin.ProfileReply) -> Plain:
+    return qpm_envelopes.plain(
+        answers.ProfileRecord(answer.version, requests.profile_table(answer.profile))
+    )
+
+
+def _status(changed: bool) -> str:
+    return "accepted" if changed else "unchanged"

@@ -1,0 +1,312 @@
+"""Submission of a host's request, and the reservations that it names."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Callable, Iterable
+from functools import partial
+from time import monotonic, time
+from typing import Any, Protocol, Unpack
+
+import msgspec
+
+from simenv import errors
+from simenv.client.connection.session import ServiceSession
+from simenv.client.qpm import circuit_run, requests
+from simenv.client.qpm.circuit_run import CircuitRun, PreparedPrograms, Request, refused
+from simenv.client.qpm.completion_queues import CircuitRegistry
+from simenv.client.qpm.identity import as_qpm_error
+from simenv.client.submission.options import SubmitOptions
+from simenv.client.tasks.task import Task
+from simenv.model import ReservationInfo, ReservationState
+from simenv.qpm import contract, envelopes
+from simenv.wire.messages.admin import GetReservations, Reservations
+
+# Checks of the reservations that calls name: existence, ownership, state.
+#
+# Invariant: the service decides. The cache spares requests and never decides: the pool of a
+# reservation and its metering do not change; an active state is trusted for SEEN_S, and not at all
+# where a circuit is accepted.
+
+NONE = 0  # the number of no reservation
+SEEN_S = 0.05
+KEPT = 1_024
+MAX_ASKED = 2**63 - 1  # largest number of the service
+LIVE = (ReservationState.PENDING, ReservationState.ACTIVE)
+
+
+class ReservationRef(msgspec.Struct, frozen=True):
+    """Constant part of a reservation. `metered`: its tasks may have to wait for credits."""
+
+    number: int
+    device: str
+    metered: bool
+
+
+UNCLAIMED = ReservationRef(NONE, "", metered=False)
+
+
+class ReservationChecks:
+    """Checks of reservations, with a cache. Thread-safe. `required`: a call that consumes capacity
+    must name a reservation. `over`: called with each reservation that has ended."""
+
+    def __init__(
+        self, session: ServiceSession, *, required: bool, over: Callable[[int], None] | None = None
+    ) -> None:
+        self._session = session
+        self._over = over
+        self.required = required
+        self._reservation_checks: dict[int, ReservationRef] = {}
+        self._active_s: dict[int, float] = {}  # time of the last check that found it active
+
+    # --- calls that cost something ------------------------------------------------------------
+
+    def claim(self, reservation_id: Any) -> ReservationRef:
+        """Return the reservation of a circuit. Raises ExecutionError if one is required and
+        missing, or if it does not exist or is not active."""
+        number = requests.reservation(reservation_id)
+        if number is None:
+            if self.required:
+                raise contract.ExecutionError(
+                    "no reservation_id was given",
+                    hint="reserve(request={...}) gives one",
+                    reason=envelopes.Reason.RESERVATION_REQUIRED,
+                )
+            return UNCLAIMED
+        existing = self._reservation_checks.get(number)
+        if existing is not None:
+            return existing
+        self.check_active(number)
+        return self._reservation_checks[number]
+
+    def check(self, reservation_id: Any) -> int:
+        """Return the number of an active reservation, or NONE. Raises ExecutionError."""
+        number = requests.reservation(reservation_id)
+        if number is None:
+            return NONE
+        if not self.seen_active(number):
+            self.check_active(number)
+        return number
+
+    def seen_active(self, number: int) -> bool:
+        """Return whether the reservation was active within the last SEEN_S."""
+        seen_s = self._active_s.get(number)
+        return seen_s is not None and monotonic() - seen_s < SEEN_S
+
+    def check_active(self, number: int) -> None:
+        """Raises ExecutionError with the reason if the reservation is not active."""
+        info = self.find(number)
+        if info is None:
+            raise contract.ExecutionError(
+                f"there is no reservation {number}",
+                hint="list_reservations() shows yours",
+                reason=envelopes.Reason.RESERVATION_NOT_FOUND,
+            )
+        if info.state not in LIVE:
+            raise contract.ExecutionError(
+                f"reservation {number} is {info.state}",
+                hint="reserve(request={...}) gives another",
+                reason=envelopes.Reason.RESERVATION_NOT_ACTIVE,
+            )
+
+    def refusal(self, number: int, error: errors.NotReservedError) -> contract.ExecutionError:
+        """Make the error of a circuit that the service refused under a reservation."""
+        self.changed(number)
+        try:
+            self.check_active(number)
+        except contract.ExecutionError as why:
+            return why
+        return contract.ExecutionError(
+            error.message, hint=error.hint, reason=envelopes.Reason.RESERVATION_EXCEEDED
+        )
+
+    # --- asking -------------------------------------------------------------------------------
+
+    def find(self, number: int) -> ReservationInfo | None:
+        """Present state of a reservation in the service; None if it does not exist or has another
+        owner."""
+        if number > MAX_ASKED:
+            return None
+        try:
+            ask = partial(GetReservations, reservation=number)
+            (info,) = self._session.request(Reservations, ask).reservations
+        except errors.NotReservedError:
+            return None
+        except errors.SimenvError as error:
+            raise as_qpm_error(error) from error
+        if len(self._reservation_checks) >= KEPT:
+            self._reservation_checks.clear()
+            self._active_s.clear()
+        metered = info.credits_reserved > 0 or info.rate_reserved > 0
+        self._reservation_checks[number] = ReservationRef(number, info.device, metered)
+        if info.state in LIVE:
+            self._active_s[number] = monotonic()
+        else:
+            self.ended(number)
+        return info
+
+    def changed(self, number: int) -> None:
+        """Discard the cached state of a reservation."""
+        self._active_s.pop(number, None)
+
+    def ended(self, number: int) -> None:
+        """Note the end of a reservation."""
+        self.changed(number)
+        if self._over is not None:
+            self._over(number)
+
+    def active(self) -> list[ReservationInfo]:
+        """Active reservations that the caller may see."""
+        try:
+            result = self._session.request(Reservations, GetReservations).reservations
+        except errors.SimenvError as error:
+            raise as_qpm_error(error) from error
+        return [info for info in result if info.state in LIVE]
+
+
+# Submission of a host's request to the service, for both revisions.
+#
+# An invalid request raises at once and leaves no circuit. A circuit that the service refuses
+# becomes a failed run with a completion.
+
+
+class TaskClient(Protocol):
+    """Submitting part of a client; `simenv.Client` implements it."""
+
+    def submit(self, circuit: Any, **options: Unpack[SubmitOptions]) -> Task: ...
+    def post(self, circuit: Any, **options: Unpack[SubmitOptions]) -> Task: ...
+    def cancel(self, tasks: Iterable[Task | str | int]) -> list[str]: ...
+
+
+class CircuitSubmitter:
+    """Submitter of circuits. Thread-safe.
+
+    `leaving`: the reason why no circuit is accepted any more, or None. `pool`: the pool of all
+    circuits; "": the reservation or the request names it. `widest`: limit of a statevector, in
+    qubits.
+    """
+
+    def __init__(
+        self,
+        client: TaskClient,
+        registry: CircuitRegistry,
+        reservation_checks: ReservationChecks,
+        pool: str = "",
+        widest: int = circuit_run.MAX_STATEVECTOR_QUBITS,
+    ) -> None:
+        self._client = client
+        self._pool = pool
+        self._widest = widest
+        self.registry = registry
+        self._reservation_checks = reservation_checks
+        self.leaving: str | None = None
+
+    def start(self, info: Any, *, queued: bool, under: ReservationRef = UNCLAIMED) -> CircuitRun:
+        """Submit a circuit; the run of a refused circuit has ended already.
+
+        Raises ExecutionError (invalid request or reservation), OutOfResourcesError, NotReadyError.
+        """
+        if self.leaving is not None:
+            raise contract.ExecutionError(
+                f"the QPM takes nothing new: {self.leaving}", hint="connect anew",
+                reason=envelopes.Reason.DRAINING,
+            )  # fmt: skip
+        asked = circuit_run.read(info)
+        if asked.options["prefer"] and (self._pool or under.device):
+            owner = "QPM" if self._pool else "reservation"
+            text = f"info: prefer has no effect: the pool is the {owner}'s"
+            asked = msgspec.structs.replace(asked, warnings=(*asked.warnings, text))
+        created_s = time()
+        cid, number = str(uuid.uuid4()), self.registry.next_number()
+        try:
+            prepared = circuit_run.prepare(asked, self._widest)
+            tasks = self._submit(asked, prepared, under, waits=not queued)
+        except errors.NoServiceError as error:
+            raise contract.NotReadyError(error.message, hint=error.hint) from error
+        except errors.InsufficientError as error:
+            raise contract.OutOfResourcesError(error.message, hint=error.hint) from error
+        except errors.NoDeviceError as error:
+            errors.rename_options(error, circuit_run.NAMES)
+            raise contract.ExecutionError(
+                f"the field {error.message}",
+                hint="a QPM of a pool with an emulated device; or leave it out",
+                reason=envelopes.Reason.UNSUPPORTED,
+            ) from error
+        except errors.NotReservedError as error:
+            raise self._reservation_checks.refusal(under.number, error) from error
+        except errors.SimenvError as error:
+            errors.rename_options(error, circuit_run.NAMES)
+            if under.number:  # the service has not checked the reservation
+                self._reservation_checks.check_active(under.number)
+            run = refused(cid, number, asked, created_s, error, under.number)
+        else:
+            run = CircuitRun(
+                cid, number, asked.shots, created_s,
+                tasks=tasks,
+                wants_amplitudes=asked.statevector,
+                fixed=prepared.fixed,
+                size_bytes=prepared.size_bytes,
+                reservation=under.number,
+                warnings=asked.warnings,
+            )  # fmt: skip
+        self.registry.enter(run, queued=queued)
+        return run
+
+    def _submit(
+        self, asked: Request, prepared: PreparedPrograms, under: ReservationRef, *, waits: bool
+    ) -> tuple[Task, ...]:
+        """Submit the programs of a request. `waits`: the caller waits for the results, so that the
+        acceptance of a single program may come with its result."""
+        tasks: list[Task] = []
+        pool = self._pool or under.device
+        is_single = prepared.counts is None or prepared.amplitudes is None
+        options: SubmitOptions = {
+            **asked.options,
+            "pool": pool or None,
+            "reservation": under.number or None,
+        }
+        if pool:
+            del options["prefer"]
+        submit = partial(
+            self._client.post if waits and is_single else self._client.submit, **options
+        )
+        if prepared.counts is not None:
+            tasks.append(submit(prepared.counts, shots=asked.shots, seed=asked.seed))
+        if prepared.amplitudes is not None:
+            try:
+                tasks.append(submit(prepared.amplitudes, shots=None, outputs=("statevector",)))
+            except BaseException:
+                self._client.cancel(tasks)
+                raise
+        for task in tasks:
+            _ = task.handle  # raises the refusal of a posted task
+        return tuple(tasks)
+
+    def wait(self, run: CircuitRun, timeout_s: float | None) -> bool:
+        """Wait as `CircuitRun.wait`. Raises NotReadyError if the service is lost."""
+        try:
+            return run.wait(timeout_s)
+        except errors.NoServiceError as error:
+            raise contract.NotReadyError(error.message, hint=error.hint) from error
+
+    def cancel(self, run: CircuitRun) -> set[str]:
+        """Cancel the tasks of a run; return the service's answers: cancelled, cancelling, final,
+        unknown."""
+        try:
+            return set(self._client.cancel(run.tasks))
+        except errors.NoServiceError as error:
+            raise contract.NotReadyError(error.message, hint=error.hint) from error
+
+    def delete(self, cid: Any) -> None:
+        """Cancel a circuit if it runs, and forget it; an unknown cid is no error."""
+        result = self.registry.find(requests.text("cid", cid))
+        if isinstance(result, CircuitRun):
+            self.registry.drop(result)
+            if not result.over:
+                self.cancel(result)
+
+
+def failure(error: errors.SimenvError) -> contract.ExecutionError:
+    """Make the error that a waiting caller gets."""
+    reason = getattr(error, "reason", "") or error.code
+    return contract.ExecutionError(error.message, hint=error.hint, reason=reason)

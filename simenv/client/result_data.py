@@ -1,0 +1,545 @@
+"""Data of results: packed outcomes, bitstrings, and large arrays."""
+
+from __future__ import annotations
+
+import functools
+import os
+import struct
+import tempfile
+import threading
+from collections.abc import Callable, Iterable, Sequence
+from itertools import accumulate, pairwise
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, Protocol
+
+import msgspec
+
+from simenv import result_files
+from simenv.errors import ProtocolError, StoreError, VersionMismatchError
+from simenv.model import RESULT_FORMAT, Origin, ResultData, ResultFile, StoredArray
+from simenv.model.task import AmplitudeResultData
+from simenv.wire import codec
+from simenv.wire.messages.queries import CHUNK_BYTES
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+# Bitstrings of packed outcomes: clbit 0 rightmost, one space between registers.
+#
+# Invariant: text is made when a result is first read. Strings are cached by shape (the sizes of the
+# registers) for later results, within bounds.
+
+SHAPES_KEPT = 16
+STRINGS_KEPT = 8_192  # for each shape: 1 MB at most for the usual widths
+TABLE_BITS = 6  # up to this width all strings of a shape are made at once, in a list
+SETS_KEPT = 256  # cached sets of outcomes for each shape of at most TABLE_BITS
+
+_CASTS: dict[int, Literal["H", "I", "Q"]] = {2: "H", 4: "I", 8: "Q"}
+
+Registers = tuple[tuple[str, int], ...]
+PackedBits = bytes | memoryview
+
+
+def counts(
+    rows: PackedBits, width: int, packed_counts: PackedBits, registers: Registers
+) -> dict[str, int]:
+    """Return counts by bitstring; `packed_counts`: uint32, one for each row."""
+    times = struct.unpack(f"<{len(packed_counts) // 4}I", packed_counts)
+    return dict(zip(_keys(registers)(rows, width), times, strict=True))
+
+
+def probabilities(
+    rows: PackedBits, width: int, values: PackedBits, registers: Registers
+) -> dict[str, float]:
+    """Return probabilities by bitstring; `values`: float64, one for each row."""
+    weights = struct.unpack(f"<{len(values) // 8}d", values)
+    return dict(zip(_keys(registers)(rows, width), weights, strict=True))
+
+
+def keys(rows: PackedBits, width: int, registers: Registers) -> Iterable[str]:
+    """Return the bitstring of each row: `width` bytes, little-endian (0: no clbits, one row)."""
+    return _keys(registers)(rows, width)
+
+
+def strings(rows: PackedBits, width: int, registers: Registers) -> list[str]:
+    """Return the bitstring of each row, for many rows with few distinct outcomes."""
+    find = _strings(tuple([size for _, size in registers])).__getitem__
+    return [find(outcome) for outcome in integers(rows, width)]
+
+
+def integers(rows: PackedBits, width: int) -> Iterable[int]:
+    """Return the outcomes as Python integers."""
+    if width == 1:
+        return rows
+    cast = _CASTS.get(width)
+    if cast is not None:
+        return memoryview(rows).cast(cast).tolist()
+    return [int.from_bytes(rows[k : k + width], "little") for k in range(0, len(rows), width)]
+
+
+class _Strings(dict[int, str]):
+    """Map from outcome to bitstring, filled on demand."""
+
+    def __init__(self, sizes: tuple[int, ...]) -> None:
+        super().__init__()
+        self._width = sum(sizes)
+        edges = accumulate(reversed(sizes), initial=0)  # the last register is leftmost
+        self._cuts = tuple(pairwise(edges)) if len(sizes) > 1 else ()
+
+    def __missing__(self, outcome: int) -> str:
+        text = format(outcome, f"0{self._width}b") if self._width else ""
+        if self._cuts:
+            text = " ".join([text[start:end] for start, end in self._cuts])
+        if len(self) < STRINGS_KEPT:
+            self[outcome] = text
+        return text
+
+
+class _OutcomeSets(dict[PackedBits, tuple[str, ...]]):
+    """Map from a set of packed outcomes to its bitstrings, for shapes with few outcomes. Such sets
+    repeat; one lookup takes half the time of a lookup for each outcome."""
+
+    def __init__(self, strings: _Strings, outcomes: int) -> None:
+        super().__init__()
+        self._table = [strings[outcome] for outcome in range(outcomes)]
+
+    def __missing__(self, rows: PackedBits) -> tuple[str, ...]:
+        table = self._table
+        result = tuple([table[outcome] for outcome in rows])
+        if len(self) >= SETS_KEPT:
+            self.clear()
+        self[bytes(rows)] = result
+        return result
+
+    def keys_of(self, rows: PackedBits, width: int) -> tuple[str, ...]:
+        if width == 1:
+            return self[rows]
+        return tuple([self._table[outcome] for outcome in _outcomes(rows, width)])
+
+
+@functools.lru_cache(maxsize=SHAPES_KEPT)
+def _strings(sizes: tuple[int, ...]) -> _Strings:
+    return _Strings(sizes)
+
+
+@functools.lru_cache(maxsize=SHAPES_KEPT)
+def _outcome_sets(sizes: tuple[int, ...]) -> _OutcomeSets:
+    return _OutcomeSets(_strings(sizes), 1 << sum(sizes))
+
+
+@functools.lru_cache(maxsize=SHAPES_KEPT)
+def _keys(registers: Registers) -> Callable[[PackedBits, int], Iterable[str]]:
+    sizes = tuple([size for _, size in registers])
+    if 0 < sum(sizes) <= TABLE_BITS:
+        return _outcome_sets(sizes).keys_of
+    find = _strings(sizes).__getitem__
+    return lambda rows, width: map(find, _outcomes(rows, width))
+
+
+def _outcomes(rows: PackedBits, width: int) -> Iterable[int]:
+    return integers(rows, width) if width else (0,)
+
+
+# Arrays of a result that are too large for a message: mapped from the result file, or fetched.
+#
+# An array is read when it is first requested. Invariant: a returned array has the checksum that its
+# worker recorded. After a mismatch the task runs again, which gives the same bits.
+
+
+class ResultSource(Protocol):
+    """The connection by which stored arrays are read; `ServiceSession` implements it."""
+
+    @property
+    def results_folder(self) -> Path | None:
+        """The service's results folder as this process sees it; None: not visible from here."""
+
+    def fetch_chunk(self, task: int, file: str, offset: int, size_bytes: int) -> bytes:
+        """Return a part of a result file, through the service."""
+
+
+class LargeArrays:
+    """Arrays in the file of one result. Thread-safe.
+
+    `renew` is called with the fault of the file; it returns the file of a repaired result.
+    """
+
+    def __init__(
+        self, source: ResultSource, task: int, file: ResultFile, renew: Callable[[str], ResultFile]
+    ) -> None:
+        self._source = source
+        self._task = task
+        self._file = file
+        self._renew = renew
+        self._lock = threading.Lock()
+        self._views: dict[str, memoryview] = {}
+
+    def size(self, field: str) -> int:
+        """Return the bytes of an array; 0 if the file has none of that name."""
+        array = self._array(field)
+        return array.size_bytes if array is not None else 0
+
+    def view(self, field: str) -> memoryview:
+        """Return the bytes of an array, read-only. Raises StoreError if they cannot be read."""
+        with self._lock:
+            view = self._views.get(field)
+            if view is None:
+                view = self._views[field] = self._read(field)
+            return view
+
+    def where(self, field: str) -> dict[str, object]:
+        """Return file, dataset, dtype, shape and checksum of an array, for other programs."""
+        array = self._array(field)
+        root = self._source.results_folder
+        return {
+            "file": str(root / self._file.name) if root is not None else self._file.name,
+            "dataset": field,
+            "dtype": array.dtype if array is not None else "",
+            "shape": list(array.shape) if array is not None else [],
+            "checksum": array.checksum if array is not None else 0,
+        }
+
+    def _array(self, field: str) -> StoredArray | None:
+        return next((array for array in self._file.arrays if array.field == field), None)
+
+    def _read(self, field: str) -> memoryview:
+        """Map the array if its file is accessible, else fetch it through the service."""
+        for last in (False, True):
+            array = self._array(field)
+            if array is None:
+                return memoryview(b"")
+            try:
+                return (None if last else self._map(array)) or self._fetch(array)
+            except StoreError as error:
+                if last:
+                    raise
+                self._file = self._renew(error.message)
+        raise AssertionError("the last iteration returns or raises")
+
+    def _map(self, array: StoredArray) -> memoryview | None:
+        root = self._source.results_folder
+        if root is None:
+            return None
+        try:
+            descriptor = result_files.open_file(result_files.below(root, self._file.name))
+        except StoreError:
+            return None  # not readable here; the service may be able to read it
+        try:
+            return result_files.mapped(descriptor, array)
+        finally:
+            os.close(descriptor)
+
+    def _fetch(self, array: StoredArray) -> memoryview:
+        """Fetch an array into a temporary file, so that it takes disk and not memory."""
+        with tempfile.TemporaryFile() as copy:
+            offset, end = array.offset, array.offset + array.size_bytes
+            while offset < end:
+                size_bytes = min(CHUNK_BYTES, end - offset)
+                data = self._source.fetch_chunk(self._task, self._file.name, offset, size_bytes)
+                if not data:
+                    raise StoreError(f"{self._file.name} ends too early")
+                os.pwrite(copy.fileno(), data, offset)
+                offset += len(data)
+            return result_files.mapped(copy.fileno(), array)
+
+
+# The packed result of one task, decoded once for all its rows.
+#
+# Invariant: the lengths of all parts agree, which is checked when a result is read. Arrays and text
+# are made when they are first requested. Read-only.
+
+
+class Stages(msgspec.Struct, frozen=True):
+    """Seconds that a task spent in each stage; bindings that were sent as one task share them.
+
+    `queued_s`, `sent_s`, `compile_s` and `run_s` were measured by service and worker; `compile_s`
+    is the wait of a worker's first tasks for kernels to be compiled or loaded, and no part of
+    `run_s`. `accepted_s` is the caller's wait for the durable acceptance, in which the task may
+    already run. `returned_s` is the rest of `total_s`: transfers, commits, and the time until the
+    answer was read. If another process submitted the task, `accepted_s` and `returned_s` are 0.
+    `device_s` is the time on the emulated device by its calibration, 0 without one; `begun_s` is
+    the wall-clock time of the begin there, for a paced device.
+    """
+
+    accepted_s: float
+    queued_s: float
+    sent_s: float
+    run_s: float
+    returned_s: float
+    total_s: float
+    compile_s: float = 0.0
+    device_s: float = 0.0
+    begun_s: float = 0.0
+
+
+class Provenance(msgspec.Struct, frozen=True):
+    """Origin of a result, as the properties of `Result` show it."""
+
+    task: str
+    name: str
+    engine: str
+    route: str
+    origin: Origin
+    slots: int
+    attempts: int
+    timing: Stages
+
+    def provenance(self) -> Provenance:
+        """Return itself; see `ProvenanceSource`."""
+        return self
+
+
+class ProvenanceSource(Protocol):
+    """Provider of a result's provenance, which is computed only when it is read."""
+
+    def provenance(self) -> Provenance: ...
+
+
+_FIELDS = (
+    *("outcomes", "counts", "probability_outcomes", "probabilities"),
+    *("statevector", "expectations", "gradients", "memory", "value", "amplitudes"),
+)
+
+
+class DecodedResult:
+    """The rows of one task; row r is the binding with index `data.binding` + r."""
+
+    __slots__ = ("_ends", "_probability_ends", "bulk", "data")
+
+    def __init__(self, data: ResultData, task: object) -> None:
+        """Check all lengths. Raises VersionMismatchError and ProtocolError, naming `task`."""
+        if data.format != RESULT_FORMAT:
+            raise VersionMismatchError(
+                f"result of task {task} has format {data.format}, this client reads {RESULT_FORMAT}"
+            )
+        if data.count < 1:
+            raise ProtocolError(f"result of task {task} has {data.count} rows")
+        if not isinstance(data, AmplitudeResultData):  # made in Python, not decoded
+            data = AmplitudeResultData(*msgspec.structs.astuple(data))
+        self.data = data
+        self.bulk: LargeArrays | None = None
+        self._ends: list[int] | None = None
+        self._probability_ends: list[int] | None = None
+        if not _is_plain(data):
+            self._cut(data, task)
+
+    def _cut(self, data: AmplitudeResultData, task: object) -> None:
+        """Find the parts of the rows. Raises ProtocolError if their lengths do not agree."""
+        outcomes, counts, possible, probs, state, estimates, slopes, memory, _, chosen = _sizes(
+            data
+        )
+        self._ends = _ends(outcomes, data.outcome_width, counts, 4, data.rows, data.count, task)
+        self._probability_ends = _ends(
+            possible, data.probability_width, probs, 8, data.probability_rows, data.count, task
+        )
+        if slopes and (not estimates or slopes % (estimates // 2)):  # float64 for each value
+            raise ProtocolError(
+                f"result of task {task} has {slopes} bytes of gradients for {estimates} of values"
+            )
+        sized = (
+            *(("statevector", state), ("expectations", estimates), ("gradients", slopes)),
+            ("amplitudes", chosen),
+        )
+        width = -(-sum(size for _, size in data.registers) // 8)
+        if memory and memory != data.count * data.shots * width:
+            raise ProtocolError(
+                f"result of task {task} has {memory} bytes of memory for {data.count} rows of"
+                f" {data.shots} shots of {width}"
+            )
+        for name, size in sized:
+            if size % (8 * data.count):
+                raise ProtocolError(
+                    f"result of task {task} has {size} bytes of {name} for {data.count} rows"
+                )
+
+    @classmethod
+    def read(cls, payload: bytes, task: object) -> DecodedResult:
+        """Decode a payload. Raises ProtocolError and VersionMismatchError."""
+        return cls(codec.result_data(payload), task)
+
+    def has(self, field: str) -> bool:
+        """Return whether an array has data. Never opens a file."""
+        return bool(getattr(self.data, field)) or (
+            self.bulk is not None and self.bulk.size(field) > 0
+        )
+
+    def packed(self, field: str) -> PackedBits:
+        """Return the bytes of an array of all rows. Raises StoreError if its file is damaged."""
+        result: bytes = getattr(self.data, field)
+        return self.bulk.view(field) if not result and self.bulk is not None else result
+
+    def counts(self, row: int) -> tuple[PackedBits, PackedBits]:
+        """Return the packed outcomes of a row and their counts, uint32."""
+        data, ends = self.data, self._ends
+        outcomes: PackedBits = data.outcomes
+        packed_counts: PackedBits = data.counts
+        if self.bulk is not None:
+            outcomes, packed_counts = self.packed("outcomes"), self.packed("counts")
+        if ends is None:
+            return outcomes, packed_counts
+        first, last, width = ends[row], ends[row + 1], data.outcome_width
+        return outcomes[first * width : last * width], packed_counts[4 * first : 4 * last]
+
+    def probabilities(self, row: int) -> tuple[PackedBits, PackedBits]:
+        """Return the packed outcomes of a row and their probabilities, float64."""
+        outcomes, values = self.packed("probability_outcomes"), self.packed("probabilities")
+        ends = self._probability_ends
+        if ends is None:
+            return outcomes, values
+        first, last, width = ends[row], ends[row + 1], self.data.probability_width
+        return outcomes[first * width : last * width], values[8 * first : 8 * last]
+
+    def statevector(self, row: int) -> NDArray[np.complexfloating[Any, Any]]:
+        """Return the amplitudes of a row: complex64 or complex128 [2**num_qubits]."""
+        import numpy as np
+
+        data, packed = self.data, self.packed("statevector")
+        size = len(packed) // data.count
+        single = size == 8 << data.num_qubits
+        kind = np.dtype("<c8" if single else "<c16")
+        return np.frombuffer(packed, kind, size // kind.itemsize, row * size)
+
+    def amplitudes(self, row: int) -> tuple[list[str], NDArray[np.complexfloating[Any, Any]]]:
+        """Return the bit strings, highest qubit first, and their amplitudes in a row: complex64 or
+        complex128 [strings]."""
+        import numpy as np
+
+        text, width = bytes(self.packed("bit_strings")).decode(), self.data.num_qubits
+        strings = [text[at : at + width] for at in range(0, len(text), width)]
+        kind = np.dtype("<c8" if self.data.precision == "single" else "<c16")
+        table = np.frombuffer(self.packed("amplitudes"), kind)
+        return strings, table.reshape(self.data.count, -1)[row]
+
+    def estimates(self, row: int) -> Sequence[float]:
+        """Return value and standard error of each observable of a row, alternating."""
+        packed = self.packed("expectations")
+        size = len(packed) // self.data.count
+        return memoryview(packed)[row * size : (row + 1) * size].cast("d").tolist()
+
+    def expectations(self) -> NDArray[np.float64]:
+        """Return float64 [rows, observables, 2]: value and standard error."""
+        import numpy as np
+
+        table = np.frombuffer(self.packed("expectations"), np.dtype("<f8"))
+        return table.reshape(self.data.count, -1, 2)
+
+    def gradients(self, row: int) -> NDArray[np.float64]:
+        """Return float64 [observables, parameters] of a row."""
+        import numpy as np
+
+        observables = len(self.packed("expectations")) // (16 * self.data.count)
+        table = np.frombuffer(self.packed("gradients"), np.dtype("<f8"))
+        result: NDArray[np.float64] = table.reshape(self.data.count, observables, -1)[row]
+        return result
+
+    def memory(self, row: int) -> PackedBits:
+        """Return the packed bits of all shots of a row, shot after shot."""
+        packed = self.packed("memory")
+        size = len(packed) // self.data.count
+        return packed[row * size : (row + 1) * size]
+
+    def extract(self, row: int) -> AmplitudeResultData:
+        """Return one row with all of its arrays in memory, as a result of its own: for pickling.
+
+        Raises StoreError if an array in a file cannot be read.
+        """
+        data = self.data
+
+        def part(field: str) -> bytes:
+            packed = self.packed(field)
+            size = len(packed) // data.count
+            return bytes(packed[row * size : (row + 1) * size])
+
+        outcomes, counts = self.counts(row)
+        possible, probs = self.probabilities(row)
+        return msgspec.structs.replace(
+            data,
+            outcomes=bytes(outcomes),
+            counts=bytes(counts),
+            probability_outcomes=bytes(possible),
+            probabilities=bytes(probs),
+            statevector=part("statevector"),
+            expectations=part("expectations"),
+            gradients=part("gradients"),
+            memory=part("memory"),
+            value=bytes(self.packed("value")),
+            amplitudes=part("amplitudes"),
+            bit_strings=bytes(self.packed("bit_strings")),
+            binding=data.binding + row,
+            count=1,
+            rows=b"",
+            probability_rows=b"",
+            file=None,
+        )
+
+
+def _is_plain(data: AmplitudeResultData) -> bool:
+    """Return whether the data are counts of one row alone, with lengths that agree.
+
+    Most small results are; the other checks are skipped for them.
+    """
+    count_bytes = len(data.counts)
+    return (
+        data.count == 1
+        and data.file is None
+        and not count_bytes % 4
+        and len(data.outcomes) * 4 == count_bytes * data.outcome_width
+        and not (
+            data.rows
+            or data.probability_outcomes
+            or data.probabilities
+            or data.probability_rows
+            or data.statevector
+            or data.expectations
+            or data.gradients
+            or data.memory
+            or data.value
+            or data.amplitudes
+        )
+    )
+
+
+def _sizes(data: AmplitudeResultData) -> list[int]:
+    """Return the bytes of each array, in the message or in its file."""
+    inline = [  # written out: a loop over names costs a quarter of reading a small result
+        len(data.outcomes),
+        len(data.counts),
+        len(data.probability_outcomes),
+        len(data.probabilities),
+        len(data.statevector),
+        len(data.expectations),
+        len(data.gradients),
+        len(data.memory),
+        len(data.value),
+        len(data.amplitudes),
+    ]
+    if data.file is None:
+        return inline
+    filed = {array.field: array.size_bytes for array in data.file.arrays}
+    return [filed.get(field) or size for field, size in zip(_FIELDS, inline, strict=True)]
+
+
+def _ends(
+    outcome_bytes: int,
+    width: int,
+    value_bytes: int,
+    size: int,
+    rows: bytes,
+    count: int,
+    task: object,
+) -> list[int] | None:
+    """Return the begin of each row's part and the end of the last one; None if one row has all."""
+    fits = not value_bytes % size and outcome_bytes * size == value_bytes * width
+    ends = None
+    if rows and fits:
+        fits = len(rows) == 4 * count
+        ends = [0, *accumulate(memoryview(rows).cast("I"))] if fits else None
+        fits = fits and ends is not None and ends[-1] * size == value_bytes
+    elif value_bytes:
+        fits = fits and count == 1
+    if not fits:
+        raise ProtocolError(
+            f"result of task {task} has {value_bytes} bytes of values for {outcome_bytes} bytes of"
+            f" outcomes of {width} in {count} rows"
+        )
+    return ends

@@ -1,0 +1,408 @@
+"""Display of results: HTML, drawings, and export to files."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from html import escape
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
+
+import msgspec
+
+from simenv import result_files
+from simenv.client.circuits import to_qiskit
+from simenv.errors import OptionError
+from simenv.files import replacing
+from simenv.model import TaskState, decode_program
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from simenv.client.result_data import DecodedResult, Stages
+    from simenv.model import PoolInfo, ServiceInfo, TaskInfo, TaskSpec
+
+# HTML of clients, tasks and results for notebooks, without scripts or files.
+#
+# All text is escaped, because owners choose the names of tasks and environments.
+
+MAX_BARS = 16  # outcomes shown; the others are summed
+MAX_VALUES = 16  # expectation values shown
+BAR_PX = 240
+
+
+class ResultLike(Protocol):
+    """Attributes of a result that are displayed; see `Result`."""
+
+    @property
+    def task(self) -> str: ...
+    @property
+    def name(self) -> str: ...
+    @property
+    def shots(self) -> int: ...
+    @property
+    def seed(self) -> int: ...
+    @property
+    def num_qubits(self) -> int: ...
+    @property
+    def engine(self) -> str: ...
+    @property
+    def worker(self) -> str: ...
+    @property
+    def timing(self) -> Stages: ...
+    @property
+    def device(self) -> str | None: ...
+    @property
+    def snapshot(self) -> str | None: ...
+    @property
+    def warnings(self) -> tuple[str, ...]: ...
+    @property
+    def counts(self) -> dict[str, int]: ...
+    @property
+    def probabilities(self) -> dict[str, float]: ...
+    @property
+    def amplitudes(self) -> dict[str, complex]: ...
+    @property
+    def expectations(self) -> tuple[float, ...]: ...
+    @property
+    def std_errors(self) -> tuple[float, ...]: ...
+    def has(self, output: str) -> bool: ...
+
+
+def client_text(info: ServiceInfo) -> str:
+    """Return a line about an environment, for terminals."""
+    up = sum(pool.workers for pool in info.pools)
+    target = sum(pool.target for pool in info.pools)
+    pools = f"{len(info.pools)} pool{'s' if len(info.pools) != 1 else ''}"
+    return (
+        f"<simenv {info.name}@{info.node} | {pools}, {up}/{target} workers up | "
+        f"{info.queued} waiting>"
+    )
+
+
+def result_html(result: ResultLike) -> str:
+    """Return HTML of a result: provenance, a histogram of counts, tables of values, amplitudes."""
+    shots = f"{result.shots} shots" if result.shots else "exact"
+    facts = [
+        ("qubits", str(result.num_qubits)),
+        ("sampled", shots),
+        ("seed", str(result.seed)),
+        ("engine", f"{result.engine}, {1e3 * result.timing.run_s:.3g} ms on {result.worker}"),
+    ]
+    if result.device is not None or result.snapshot is not None:
+        facts.append(("device", result.device or f"noise model {result.snapshot}"))
+    facts += [("warning", text) for text in result.warnings]
+    parts = [_heading(f"Result {result.task}", result.name), _pairs(facts)]
+    if result.has("counts"):
+        total = sum(result.counts.values())
+        shares = {key: count / total for key, count in result.counts.items()}
+        parts.append(_bars(shares, {key: str(count) for key, count in result.counts.items()}))
+    elif result.has("probabilities"):
+        chances = result.probabilities
+        parts.append(_bars(chances, {key: f"{value:.4g}" for key, value in chances.items()}))
+    if result.has("expectations"):
+        values = list(zip(result.expectations, result.std_errors, strict=True))
+        rows = [
+            (str(number), f"{value:.6g}", f"{error:.2g}" if error else "exact")
+            for number, (value, error) in enumerate(values[:MAX_VALUES])
+        ]
+        if len(values) > MAX_VALUES:
+            rows.append((f"{len(values) - MAX_VALUES} more", "", ""))
+        parts.append(_table(("observable", "value", "standard error"), rows))
+    if result.has("amplitudes"):
+        pairs = list(result.amplitudes.items())
+        shown = [(text, f"{value:.6g}") for text, value in pairs[:MAX_VALUES]]
+        if len(pairs) > MAX_VALUES:
+            shown.append((f"{len(pairs) - MAX_VALUES} more", ""))
+        parts.append(_table(("bit string", "amplitude"), shown))
+    return "".join(parts)
+
+
+def task_html(task: str, name: str, state: str, info: TaskInfo | None) -> str:
+    """Return HTML of a task: its state and, before its end, the pending reason."""
+    facts = [("state", state)]
+    if info is not None:
+        facts += [("qubits", str(info.num_qubits)), ("pool", info.pool), ("worker", info.worker)]
+        facts.append(("reason", info.reason))
+    return _heading(f"Task {task}", name) + _pairs([(key, value) for key, value in facts if value])
+
+
+def client_html(info: ServiceInfo) -> str:
+    """Return HTML of an environment: its pools and their queues."""
+    heading = _heading(f"simenv {info.name}", f"on {info.node}, {info.queued} waiting")
+    columns = ("pool", "engine", "workers", "busy", "waiting", "state")
+    return heading + _table(columns, map(_pool, info.pools))
+
+
+def _pool(pool: PoolInfo) -> tuple[str, ...]:
+    workers = f"{pool.workers} of {pool.target}"
+    busy, waiting = str(pool.busy), str(pool.waiting)
+    state = f"{pool.state}: {pool.reason}" if pool.reason else pool.state
+    return (pool.name, pool.engine, workers, busy, waiting, state)
+
+
+def _heading(title: str, note: str) -> str:
+    return f"<div><b>{escape(title)}</b> {escape(note)}</div>"
+
+
+def _pairs(pairs: Sequence[tuple[str, str]]) -> str:
+    lines = (f"{escape(key)}: {escape(value)}" for key, value in pairs)
+    return f"<div>{'<br>'.join(lines)}</div>"
+
+
+def _table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    head = "".join(f"<th>{escape(column)}</th>" for column in columns)
+    body = "".join(
+        f"<tr>{''.join(f'<td>{escape(cell)}</td>' for cell in row)}</tr>" for row in rows
+    )
+    return f"<table><tr>{head}</tr>{body}</table>"
+
+
+def _bars(shares: dict[str, float], texts: dict[str, str]) -> str:
+    """Return a histogram of the most likely outcomes, in the order of the outcomes."""
+    best = sorted(sorted(shares, key=lambda key: -shares[key])[:MAX_BARS])
+    longest = max((shares[key] for key in best), default=1.0) or 1.0
+    rows = []
+    for key in best:
+        width = max(1, round(BAR_PX * shares[key] / longest))
+        bar = (
+            f'<div style="width:{width}px;height:0.9em;background:#4c78a8"'
+            f' title="{shares[key]:.2%}"></div>'
+        )
+        rows.append(
+            f"<tr><td><code>{escape(key)}</code></td><td>{bar}</td>"
+            f"<td>{escape(texts[key])}</td></tr>"
+        )
+    if len(shares) > len(best):
+        rest = sum(shares.values()) - sum(shares[key] for key in best)
+        rows.append(f"<tr><td>{len(shares) - len(best)} more</td><td></td><td>{rest:.2%}</td></tr>")
+    return f"<table>{''.join(rows)}</table>"
+
+
+# Drawings for notebooks: the circuit of a task, and a histogram with matplotlib.
+
+MAX_DRAWN_QUBITS = 20  # a larger drawing is unreadable
+MAX_DRAWN_OPERATIONS = 200
+FOLD_COLUMNS = 120
+MAX_HISTOGRAM_BARS = 64
+
+
+def circuit_of(spec: TaskSpec) -> Any:
+    """Return the `QuantumCircuit` of a task, as it was sent, with the parameter values of a single
+    binding; else with parameters p0, p1 ... Raises ProgramError."""
+    import numpy as np
+
+    circuit = to_qiskit(decode_program(spec.program))
+    if spec.bindings and spec.count == 1:
+        # Sorted by name, p10 would come before p2.
+        values = np.frombuffer(spec.bindings, np.float64).tolist()
+        named = {p.name: p for p in circuit.parameters}
+        used = {named[f"p{k}"]: value for k, value in enumerate(values) if f"p{k}" in named}
+        circuit = circuit.assign_parameters(used)
+    return circuit
+
+
+def circuit_html(spec: TaskSpec) -> str:
+    """Return a collapsed text drawing of a circuit; "" for a circuit that is too large to be
+    readable. Raises ProgramError."""
+    circuit = circuit_of(spec)
+    if circuit.num_qubits > MAX_DRAWN_QUBITS or circuit.size() > MAX_DRAWN_OPERATIONS:
+        return ""
+    text = str(circuit.draw("text", fold=FOLD_COLUMNS))
+    style = "line-height:1.1;white-space:pre"
+    return f'<details><summary>circuit</summary><pre style="{style}">{escape(text)}</pre></details>'
+
+
+def histogram(result: ResultLike, axes: Any) -> Any:
+    """Draw the counts, or the exact probabilities, of a result; see `Result.plot`."""
+    try:
+        from matplotlib import pyplot
+    except ImportError:
+        raise OptionError(
+            "a plot needs matplotlib, which is not installed", hint="pip install 'simenv[plots]'"
+        ) from None
+    entry = result.counts if result.has("counts") else result.probabilities
+    best = sorted(sorted(entry, key=lambda key: -entry[key])[:MAX_HISTOGRAM_BARS])
+    if axes is None:
+        _, axes = pyplot.subplots(figsize=(min(12.0, 2.0 + 0.35 * len(best)), 3.5))
+    axes.bar(best, [entry[key] for key in best])
+    axes.tick_params(axis="x", labelrotation=90 if len(best) > 4 else 0)
+    axes.set_ylabel("counts" if result.has("counts") else "probability")
+    left = len(entry) - len(best)
+    axes.set_title(f"{result.task}{f', {left} rarer outcomes left out' if left else ''}")
+    return axes
+
+
+# Export of a result to HDF5, npz or JSON, with the metadata that reproduce it.
+#
+# Layout of format number 1 (metadata `format`). Arrays that the result has:
+#
+#   statevector             complex [2**num_qubits], qubit 0: lowest index bit
+#   counts/outcomes         uint8/16/32/64 [k], or uint8 [k, bytes] beyond 64 clbits; clbit 0: bit 0
+#   counts/counts           uint32 [k]
+#   probabilities/outcomes  as above
+#   probabilities/values    float64 [k]
+#   expectations            float64 [observables, 2]: value, standard error
+#   gradients               float64 [observables, parameters]
+#   memory                  uint8 [shots, ceil(clbits / 8)]; clbit c: bit c % 8 of byte c // 8
+#   amplitudes/bitstrings   uint8 [strings, num_qubits]: 0 and 1, highest qubit first
+#   amplitudes/values       complex [strings]
+#
+# In HDF5 these are datasets, and the metadata are attributes of the root. In npz they are arrays
+# with `/` in their names, and `metadata` is JSON text. In JSON all data are one object, as in
+# `Result.to_dict`.
+
+JSON_AMPLITUDES = 2**20  # most amplitudes that are written as text
+KINDS = (".h5", ".hdf5", ".npz", ".json")
+_ARRAYS = (
+    *("counts", "probabilities", "statevector", "expectations", "std_errors", "gradients"),
+    *("memory", "amplitudes"),
+)
+# Metadata whose property of `Result` has another name.
+_PROPERTY = {"binding": "binding_index", "route": "engine_reason"}
+_METADATA = (
+    *("shots", "seed", "binding", "engine", "route", "precision", "options", "device", "snapshot"),
+    *("snapshot_age_s", "noise", "compiled", "calibration_stale", "layout", "initial_layout"),
+    *("gates", "warnings", "device_time_s", "node", "worker", "version", "ranks", "slots"),
+    *("attempts", "num_qubits", "truncation", "remark"),
+)
+
+
+class ExportableResult(Protocol):
+    """A result to export; `Result` implements it."""
+
+    @property
+    def task(self) -> str: ...
+    @property
+    def num_qubits(self) -> int: ...
+    def to_dict(self, arrays: bool = True) -> dict[str, Any]: ...
+
+
+def builtins(result: Any, decoded: DecodedResult, arrays: bool) -> dict[str, Any]:
+    """Return a `Result` as builtins, see `Result.to_dict`; `decoded` has its rows."""
+    has = decoded.has if arrays else (lambda _field: False)
+    settings = {name: getattr(result, _PROPERTY.get(name, name)) for name in _METADATA}
+    return {
+        "task": result.task,
+        "name": result.name,
+        "state": str(TaskState.DONE),
+        "counts": result.counts if has("counts") else None,
+        "probabilities": result.probabilities if has("probabilities") else None,
+        "statevector": _amplitudes(result, decoded) if has("statevector") else None,
+        "expectations": list(result.expectations) if has("expectations") else None,
+        "std_errors": list(result.std_errors) if has("expectations") else None,
+        "gradients": result.gradients.tolist() if has("gradients") else None,
+        "memory": result.memory_strings() if has("memory") else None,
+        **({"amplitudes": _by_bit_string(result)} if has("amplitudes") else {}),
+        **{
+            name: list(value) if isinstance(value, tuple) else value
+            for name, value in settings.items()
+        },
+        "timing": msgspec.structs.asdict(result.timing),
+    }
+
+
+def _amplitudes(result: Any, decoded: DecodedResult) -> list[list[float]] | dict[str, Any]:
+    if decoded.bulk is not None and decoded.bulk.size("statevector"):
+        return decoded.bulk.where("statevector")
+    return [[float(a.real), float(a.imag)] for a in result.statevector]
+
+
+def _by_bit_string(result: Any) -> dict[str, list[float]]:
+    return {text: [value.real, value.imag] for text, value in result.amplitudes.items()}
+
+
+def save(result: ExportableResult, decoded: DecodedResult, row: int, path: Path) -> None:
+    """Write a result, row `row` of `decoded`, in the format of the suffix of `path`, atomically.
+
+    Raises OptionError for another suffix or a file that cannot be written, StoreError if the arrays
+    of the result cannot be read.
+    """
+    write = {".h5": _hdf5, ".hdf5": _hdf5, ".npz": _npz, ".json": _json}.get(path.suffix.lower())
+    if write is None:
+        raise OptionError(
+            f"cannot save {path}: {path.suffix or 'no ending'!r} is no known kind of file",
+            hint=f"end it with one of: {', '.join(KINDS)}",
+        )
+    if not path.parent.is_dir():
+        raise OptionError(f"cannot save {path}: there is no folder {path.parent}")
+    try:
+        write(result, decoded, row, path)
+    except OSError as error:
+        hint = f"another file; the result is kept: simenv result {result.task}"
+        raise OptionError(f"cannot save {path}: {error.strerror}", hint=hint) from error
+
+
+def metadata(result: ExportableResult, decoded: DecodedResult) -> dict[str, Any]:
+    """Return the metadata of a result as builtins, without its arrays."""
+    settings = {k: v for k, v in result.to_dict(arrays=False).items() if k not in _ARRAYS}
+    registers = [list(register) for register in decoded.data.registers]
+    return {
+        "format": result_files.FORMAT,
+        "content": "a simenv result",
+        "registers": registers,
+        **settings,
+    }
+
+
+def contents(decoded: DecodedResult, row: int) -> dict[str, NDArray[Any]]:
+    """Return the arrays by their names in a file; large ones are mapped, not read."""
+    import numpy as np
+
+    data = decoded.data
+    entries: dict[str, NDArray[Any]] = {}
+    if decoded.has("statevector"):
+        entries["statevector"] = decoded.statevector(row)
+    if decoded.has("counts"):
+        rows, counts = decoded.counts(row)
+        entries["counts/outcomes"] = result_files.outcomes(rows, data.outcome_width)
+        entries["counts/counts"] = result_files.array_of(counts, "<u4")
+    if decoded.has("probabilities"):
+        rows, values = decoded.probabilities(row)
+        entries["probabilities/outcomes"] = result_files.outcomes(rows, data.probability_width)
+        entries["probabilities/values"] = result_files.array_of(values, "<f8")
+    if decoded.has("expectations"):
+        entries["expectations"] = np.array(decoded.estimates(row), "<f8").reshape(-1, 2)
+    if decoded.has("gradients"):
+        entries["gradients"] = decoded.gradients(row)
+    if decoded.has("memory"):
+        packed = np.frombuffer(decoded.memory(row), np.uint8)
+        entries["memory"] = packed.reshape(data.shots, -1)
+    if decoded.has("amplitudes"):
+        strings, chosen = decoded.amplitudes(row)
+        text = np.frombuffer("".join(strings).encode(), np.uint8)
+        entries["amplitudes/bitstrings"] = text.reshape(len(strings), -1) - np.uint8(ord("0"))
+        entries["amplitudes/values"] = chosen
+    return entries
+
+
+def _hdf5(result: ExportableResult, decoded: DecodedResult, row: int, path: Path) -> None:
+    from simenv import result_files
+
+    settings = metadata(result, decoded)
+    attributes = {
+        key: value if isinstance(value, str | int | float) else msgspec.json.encode(value).decode()
+        for key, value in settings.items()
+        if value is not None
+    }
+    result_files.write(path, contents(decoded, row), attributes, mode=0o666)  # less the umask
+
+
+def _npz(result: ExportableResult, decoded: DecodedResult, row: int, path: Path) -> None:
+    import numpy as np
+
+    text = msgspec.json.encode(metadata(result, decoded)).decode()
+    with replacing(path, mode=0o666, sync=True) as file:
+        np.savez(file, metadata=np.array(text), **contents(decoded, row))  # type: ignore[arg-type]
+
+
+def _json(result: ExportableResult, decoded: DecodedResult, row: int, path: Path) -> None:
+    if decoded.has("statevector") and result.num_qubits > JSON_AMPLITUDES.bit_length() - 1:
+        raise OptionError(
+            f"cannot save {path}: {2**result.num_qubits} amplitudes are too many for text",
+            hint=f"save {path.with_suffix('.h5')}",
+        )
+    settings = result.to_dict()
+    if settings["statevector"] is not None:  # to_dict gives a reference to a file for large ones
+        settings["statevector"] = [[a.real, a.imag] for a in decoded.statevector(row).tolist()]
+    with replacing(path, mode=0o666, sync=True) as file:
+        file.write(msgspec.json.format(msgspec.json.encode(settings)) + b"\n")

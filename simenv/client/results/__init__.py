@@ -1,1 +1,0 @@
-"""Results: decoding, bitstrings, large arrays, export."""

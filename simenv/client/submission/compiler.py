@@ -1,0 +1,211 @@
+"""Compilation of circuits for an emulated device, once for each structure.
+
+Level and seed are fixed. Programs that differ only in their angles have one structure; see
+`angles`. Invariant: clbits are never changed, so counts need no mapping back. Parameter slots of a
+program are preserved.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import msgspec
+import numpy as np
+from numpy.typing import NDArray
+
+from simenv.client.circuits import PackedCircuit, load
+from simenv.client.circuits.decoder import to_qiskit
+from simenv.client.circuits.parameters import ParameterSlots
+from simenv.errors import OptionError, ProgramError
+from simenv.model import Observable, Program
+from simenv.model.task_rules import measured_last, refuse_collapsed
+from simenv.model.views import DeviceInfo
+from simenv.transpiler.qiskit_runtime import LEVEL
+from simenv.transpiler.transpiler import NativeForm, Transpiler, closed, gate_names, opened
+
+MAX_TARGETS = 16
+MAX_STRUCTURES = 1_024
+
+# uint16: the device's qubit of each qubit of the circuit, at its end and at its beginning; b"": the
+# same numbers.
+Layouts = tuple[bytes, bytes]
+
+
+class CompiledCircuit(msgspec.Struct, frozen=True):
+    """A circuit in native gates on the device's qubits."""
+
+    loaded: PackedCircuit
+    layouts: Layouts
+    compiler: str  # name, version, level and seed; "": not compiled
+    num_qubits: int  # of the device
+    replaced: tuple[str, ...] = ()  # gates of the original circuit that were replaced
+
+    def observables(self, unmapped: tuple[Observable, ...]) -> tuple[Observable, ...]:
+        """Return the same observables on the device's qubits. Raises OptionError for X or Y on a
+        qubit that is measured at the end."""
+        if not self.layouts[0]:
+            return unmapped
+        places = np.frombuffer(self.layouts[0], np.uint16).tolist()
+        labels = [label for each in unmapped for label in each.labels]
+        if self.loaded.measures and any("X" in label or "Y" in label for label in labels):
+            measured = _measured(self.loaded.program)
+            refuse_collapsed(labels, {k for k, place in enumerate(places) if place in measured})
+        return tuple(
+            Observable(
+                tuple(_moved(label, places, self.loaded.num_qubits) for label in each.labels),
+                each.coefficients,
+            )
+            for each in unmapped
+        )
+
+
+def _measured(program: Program) -> set[int]:
+    """Return the qubits whose last operation is a measurement."""
+    ops, qubits = (
+        np.frombuffer(each, np.uint16).tolist() for each in (program.ops, program.qubits)
+    )
+    sizes = np.frombuffer(program.arities, np.uint16)[::3].tolist()
+    return measured_last(program.names, sizes, ops, qubits)
+
+
+def _moved(label: str, places: list[int], num_qubits: int) -> str:
+    result = ["I"] * num_qubits
+    for letter, position in zip(reversed(label), places, strict=True):
+        result[num_qubits - 1 - position] = letter
+    return "".join(result)
+
+
+@dataclass(frozen=True, slots=True)
+class _CompiledSlots(ParameterSlots):
+    """Parameter slots of a compiled program, as functions of the slots of the original program."""
+
+    compiled: ParameterSlots
+
+    def values(self, parameter_values: Any) -> NDArray[np.float64]:
+        before = ParameterSlots(self.parameters, self.expressions).values(parameter_values)
+        names = [str(getattr(each, "name", each)) for each in self.compiled.parameters]
+        if not names:
+            return np.zeros((len(before), 0))
+        return self.compiled.values({name: before[:, int(name[1:])] for name in names})
+
+
+@dataclass(frozen=True, eq=False)
+class _CompiledStructure:
+    """A compiled structure in the cache."""
+
+    circuit: Any  # a QuantumCircuit in native gates
+    layouts: Layouts
+
+    @cached_property
+    def packed(self) -> PackedCircuit:
+        """The compiled circuit; its parameter slots are those of the structure."""
+        return load(self.circuit)
+
+
+class Compiler:
+    """Compiler for one device, with a cache of compiled structures. Not thread-safe."""
+
+    def __init__(self, info: DeviceInfo, level: int = LEVEL) -> None:
+        """`level`: optimization level of Qiskit's transpiler, 0 to 3."""
+        self._info = info
+        self._native = NativeForm(info)
+        self._transpiler = Transpiler(info, level)
+        self._structures: OrderedDict[bytes, _CompiledStructure] = OrderedDict()
+
+    @property
+    def name(self) -> str:
+        """Name, version, level and seed of the compiler, as results record it."""
+        return self._transpiler.name
+
+    def compiled(
+        self, loaded: PackedCircuit, mode: str, mapping: tuple[int, ...] = ()
+    ) -> CompiledCircuit:
+        """Compile a circuit. `mode`: "auto" and "fresh" compile a circuit that does not fit the
+        device, "always" any, "never" none. `mapping`: the device's qubit of each qubit of the
+        circuit at its beginning; (): any. Raises ProgramError, OptionError."""
+        wide = self._info.num_qubits
+        written, packed_mapping = loaded, b""
+        if mapping:
+            written = self._mapped(loaded, mapping)
+            packed_mapping = np.array(mapping, np.uint16).tobytes()
+        compiled = CompiledCircuit(written, (packed_mapping, packed_mapping), "", wide)
+        if mode == "never" or (mode != "always" and self._native.fits(written.program)):
+            return compiled
+        # The service refuses a circuit that no compilation can make fit, and names the operation.
+        if self._native.is_refused(written.program):
+            return compiled
+        structure, values = opened(loaded.program)
+        try:
+            result = self._structure(structure, packed_mapping, mapping)
+        except ProgramError:
+            if self._info.dynamic or "reset" not in loaded.program.names:
+                raise
+            return compiled
+        if values.size:
+            packed = load(closed(result.circuit, values, self._transpiler.merging))
+        else:
+            after = result.packed
+            slots = _CompiledSlots(loaded.slots.parameters, loaded.slots.expressions, after.slots)
+            packed = PackedCircuit(
+                after.packed, after.num_qubits, after.measures, loaded.parameters, slots
+            )
+        replaced = gate_names(loaded.program) - gate_names(packed.program)
+        return CompiledCircuit(packed, result.layouts, self.name, wide, tuple(sorted(replaced)))
+
+    def _structure(
+        self, structure: Program, packed_mapping: bytes, mapping: tuple[int, ...]
+    ) -> _CompiledStructure:
+        """Return the compiled structure from the cache, or compile it. Raises ProgramError."""
+        key = structure.packed() + packed_mapping
+        result = self._structures.get(key)
+        if result is None:
+            result = self._structures[key] = self._transpiled(structure, mapping)
+            if len(self._structures) > MAX_STRUCTURES:
+                self._structures.popitem(last=False)
+        else:
+            self._structures.move_to_end(key)
+        return result
+
+    def _mapped(self, loaded: PackedCircuit, mapping: tuple[int, ...]) -> PackedCircuit:
+        """Return the circuit, not compiled, on these qubits of the device."""
+        if len(mapping) != loaded.num_qubits or max(mapping) >= self._info.num_qubits:
+            raise OptionError(
+                f"qubit_mapping={mapping!r:.80} for {loaded.num_qubits} qubits",
+                hint=f"one qubit of the {self._info.num_qubits} of device {self._info.name} each",
+                option="qubit_mapping",
+            )
+        program = loaded.program
+        places = np.array(mapping, np.uint16)[np.frombuffer(program.qubits, np.uint16)]
+        moved = msgspec.structs.replace(
+            program, num_qubits=self._info.num_qubits, qubits=places.tobytes()
+        )
+        return PackedCircuit(
+            moved.packed(), moved.num_qubits, loaded.measures, loaded.parameters, loaded.slots
+        )
+
+    def _transpiled(self, program: Program, mapping: tuple[int, ...]) -> _CompiledStructure:
+        result = self._transpiler.run(to_qiskit(program), mapping)
+        last = result.layout.final_index_layout(filter_ancillas=True)
+        first = result.layout.initial_index_layout(filter_ancillas=True)
+        layouts = np.array(last, np.uint16).tobytes(), np.array(first, np.uint16).tobytes()
+        return _CompiledStructure(result, layouts)
+
+
+class Compilers:
+    """Cache of compilers, by device and calibration. Not thread-safe."""
+
+    def __init__(self) -> None:
+        self._cache: OrderedDict[tuple[str, str], Compiler] = OrderedDict()
+
+    def of(self, info: DeviceInfo) -> Compiler:
+        """Return the compiler for a device with its present calibration."""
+        key = (info.name, info.calibration_id)
+        result = self._cache.get(key)
+        if result is None:
+            result = self._cache[key] = Compiler(info)
+            if len(self._cache) > MAX_TARGETS:
+                self._cache.popitem(last=False)
+        return result

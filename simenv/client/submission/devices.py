@@ -1,0 +1,176 @@
+"""The device of a submission, given by its name or by its pool: compilation and stored noise.
+
+Thread-safe. Descriptions of devices and pools are cached for DEVICE_S and POOLS_S seconds.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import threading
+from collections.abc import Mapping
+from time import monotonic
+from typing import TYPE_CHECKING, Any, Protocol
+
+import msgspec
+
+from simenv.client.submission.noise import OFF
+from simenv.errors import NoDeviceError, OptionError
+from simenv.model.views import DeviceInfo, DeviceKind
+
+if TYPE_CHECKING:
+    from simenv.client.circuits import PackedCircuit
+    from simenv.client.submission.compiler import CompiledCircuit, Compilers
+    from simenv.client.submission.options import CheckedOptions
+
+DEVICE_S = 10.0
+POOLS_S = 60.0
+MAX_STORED = 64
+EMULATORS = ("emulator", "emulated")  # accepted in `prefer`
+
+
+class DeviceSource(Protocol):
+    """Provider of device descriptions: the service, or this process without a service."""
+
+    def device(self, name: str) -> DeviceInfo:
+        """Return an emulated device as calibrated now. Raises NotFoundError, OptionError."""
+
+    def devices(self) -> Mapping[str, DeviceInfo]:
+        """Return the pools as devices, by name."""
+
+    def store(self, document: bytes) -> str:
+        """Store a noise document; return its digest in hexadecimal. Raises OptionError."""
+
+
+class SubmitDevices:
+    """Devices, compilers and stored noise documents of one client."""
+
+    def __init__(self, source: DeviceSource) -> None:
+        self._source = source
+        self._lock = threading.Lock()
+        self._infos: dict[str, tuple[float, DeviceInfo]] = {}
+        self._pools: tuple[float, Mapping[str, DeviceInfo]] | None = None
+        self._stored: dict[bytes, str] = {}
+        self._compilers: Compilers | None = None
+
+    def prepared(
+        self, checked: CheckedOptions, loaded: PackedCircuit
+    ) -> tuple[CheckedOptions, CompiledCircuit | None]:
+        """Return the options with the stored noise, and the circuit compiled for its device; None
+        without an emulated device. Raises SimenvError."""
+        task = checked.task
+        with self._lock:
+            if checked.document:
+                digest = self._store(checked.document)
+                task = msgspec.structs.replace(task, snapshot=digest)
+                checked = msgspec.structs.replace(checked, task=task)
+            info = self._info_for(task.device, task.pool, task.prefer)
+            if info is None:
+                return _without_device(checked), None
+            self._refuse(checked, loaded)
+            compiled = self._compiler(info).compiled(loaded, checked.compile, checked.mapping)
+        replaced = compiled.replaced if checked.document else ()
+        if (compiled.compiler, replaced) != (task.compiled, task.replaced_gates):
+            calibration = "" if checked.document or not compiled.compiler else info.calibration_id
+            task = msgspec.structs.replace(
+                task,
+                compiled=compiled.compiler,
+                replaced_gates=replaced,
+                compiled_for=calibration,
+            )
+            checked = msgspec.structs.replace(checked, task=task)
+        return checked, compiled
+
+    def forget(self) -> None:
+        """Clear the cached descriptions of devices and pools."""
+        with self._lock:
+            self._infos.clear()
+            self._pools = None
+
+    def info(self, name: str) -> DeviceInfo:
+        """Return a device, or a pool's, with its present calibration. Raises NotFoundError."""
+        with self._lock:
+            self._infos.pop(name, None)
+            return self._info(name)
+
+    def _compiler(self, info: DeviceInfo) -> Any:
+        if self._compilers is None:
+            from simenv.client.submission.compiler import Compilers
+
+            self._compilers = Compilers()
+        return self._compilers.of(info)
+
+    def _refuse(self, checked: CheckedOptions, loaded: PackedCircuit) -> None:
+        """Raise OptionError for outputs that an emulated device does not have."""
+        outputs = checked.task.outputs
+        for output in ("statevector", "amplitudes", "gradient"):
+            if output in outputs:
+                raise OptionError(
+                    f"a device has no output {output!r}: noise makes its state mixed",
+                    hint="counts, probabilities or expectation values; or no device",
+                )
+        if "probabilities" in outputs and not loaded.measures:
+            raise OptionError(
+                "probabilities of a device need a circuit that measures",
+                hint="add measurements, as measure_all() does: probabilities are those of clbits",
+            )
+
+    def _info_for(self, device: str, pool: str, prefer: tuple[str, ...]) -> DeviceInfo | None:
+        """Return the emulated device that a submission names, directly, by pool or by `prefer`."""
+        if device:
+            return self._info(device)
+        if not (pool or prefer):
+            return None
+        pools = self._cached_pools()
+        emulated = [each for each in pools.values() if each.kind is DeviceKind.EMULATED]
+        for name in (pool, *prefer):
+            results = [each for each in emulated if each.name == name or name in EMULATORS]
+            ready = [each for each in results if not each.problem]
+            if ready:
+                return ready[0]
+            if results:
+                return self._info(results[0].name)  # raises the error with its hint
+        return None
+
+    def _info(self, name: str) -> DeviceInfo:
+        cached = self._infos.get(name)
+        if cached is None or monotonic() - cached[0] > DEVICE_S:
+            cached = self._infos[name] = (monotonic(), self._source.device(name))
+        return cached[1]
+
+    def _cached_pools(self) -> Mapping[str, DeviceInfo]:
+        cached = self._pools
+        if cached is None or monotonic() - cached[0] > POOLS_S:
+            cached = self._pools = (monotonic(), self._source.devices())
+        return cached[1]
+
+    def _store(self, document: bytes) -> str:
+        key = hashlib.sha256(document).digest()
+        digest = self._stored.get(key)
+        if digest is None:
+            if len(self._stored) >= MAX_STORED:
+                self._stored.clear()
+            digest = self._stored[key] = self._source.store(document)
+        return digest
+
+
+def _without_device(checked: CheckedOptions) -> CheckedOptions:
+    """Return the options for an ideal device or a machine. Raises NoDeviceError for options that
+    only an emulated device has."""
+    task = checked.task
+    if task.noise == OFF:
+        task = msgspec.structs.replace(task, noise=())
+        checked = msgspec.structs.replace(checked, task=task)
+    asked = (
+        ("noise", bool(task.noise) and not task.snapshot),
+        ("compile", checked.compile != "auto"),
+        ("qubit_mapping", bool(checked.mapping)),
+    )
+    for name, value in asked:
+        if value:
+            reason = f"pool {task.pool!r} holds none" if task.pool else "none is named"
+            raise NoDeviceError(
+                f"{name} needs an emulated device, and {reason}",
+                hint=f"device='NAME' or the pool of a device; or leave {name}= out",
+                option=name,
+            )
+    return checked

@@ -1,0 +1,566 @@
+"""Calls as tasks: functions, transpilation, and circuits with detectors."""
+
+from __future__ import annotations
+
+import itertools
+import threading
+import time
+import weakref
+from abc import abstractmethod
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Executor
+from typing import TYPE_CHECKING, Any, Generic, Protocol, SupportsIndex, TypeVar
+
+import msgspec
+
+from simenv import errors as simenv_errors
+from simenv.client import result_display
+from simenv.client.connection.session import ServiceSession
+from simenv.client.connection.task_handle import Submission, TaskHandle
+from simenv.client.result import Result
+from simenv.client.submission import options as submission_options
+from simenv.client.submission.prepare import PreparedSubmit
+from simenv.client.submission.send import send
+from simenv.client.tasks.task import Task, number_of
+from simenv.config import application
+from simenv.errors import OptionError
+from simenv.model import TaskSpec, calls as model_calls
+from simenv.model.calls import DECODERS, DETECTORS
+from simenv.model.task_rules import checked_integer, checked_key
+from simenv.model.views import DeviceInfo
+from simenv.text import size
+from simenv.transpiler import qiskit_runtime, qpy
+from simenv.wire import codec
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+# Calls as tasks: options, submission, and futures of the returned values.
+
+Read = Callable[[bytes], Any]  # decodes the returned value from a packed answer
+_UNREAD = object()
+
+
+class _Answer(Protocol):
+    @property
+    def format(self) -> int: ...
+
+
+Answer = TypeVar("Answer", bound=_Answer)
+
+
+class CallTask(Task):
+    """A Task whose result is the value that a call returned. `details` has worker, node and
+    times."""
+
+    __slots__ = ("_read", "_value")
+
+    def __init__(self, handle: TaskHandle, read: Read) -> None:
+        super().__init__(handle)
+        self._read = read
+        self._value: Any = _UNREAD
+
+    def result(self, timeout: float | None = None, *, timeout_s: float | None = None) -> Any:
+        """Wait for the value that the call returned; the same object each time.
+
+        Raises TaskFailedError if the function raised: the message has the worker's traceback; else
+        like `Task.result`.
+        """
+        entry = super().result(timeout, timeout_s=timeout_s)
+        if self._value is _UNREAD:
+            self._value = self._read(entry.value)
+        return self._value
+
+    def results(self, timeout_s: float | None = None) -> list[Any]:
+        """The only result, in a list."""
+        return [self.result(timeout_s)]
+
+    @property
+    def details(self) -> Result:
+        """Worker, node, attempts, slots and times of the call. Waits like `result`."""
+        return super().result()
+
+    def _repr_html_(self) -> str:
+        """HTML for notebooks: the state."""
+        infos = [] if self.done() else self.session.try_task_infos(self.handle.number)
+        state = self.handle.final_state if self.done() else infos[0].state if infos else "no answer"
+        return result_display.task_html(self.id, self.name, state, infos[0] if infos else None)
+
+
+def send_calls(
+    session: ServiceSession,
+    engine: str,
+    calls: Sequence[bytes],
+    read: Read,
+    options: submission_options.CallOptions,
+    seed: int = 0,
+    shots: int = 0,
+) -> list[CallTask]:
+    """Submit packed calls, all or none; return their tasks in order. Raises like
+    `Client.submit_many`."""
+    submission_options.check_names(options, submission_options.CallOptions)
+    for index, packed in enumerate(calls):
+        if len(packed) > model_calls.MAX_CALL_BYTES:
+            raise simenv_errors.LimitExceededError(
+                f"a call of {size(len(packed))}; the limit is {size(model_calls.MAX_CALL_BYTES)}",
+                hint="give large data by the name of a file that the workers see",
+                index=index,
+            )
+    key = options.get("idempotency_key")
+    if key is not None:
+        checked_key(key)
+    values: submission_options.SubmitOptions = {**options, "engine": engine}  # type: ignore[typeddict-item]
+    terms = msgspec.structs.replace(
+        submission_options.checked_options(values).task,
+        outputs=(model_calls.VALUE,),
+        app=application(),
+    )
+    order = PreparedSubmit(
+        terms, [TaskSpec(packed, shots, seed) for packed in calls], single=len(calls) == 1
+    )
+    return [CallTask(task.handle, read) for task in send(session, order, key)]
+
+
+def decode_answer(packed: bytes, kind: type[Answer]) -> Answer:
+    """Decode the packed answer of a call. Raises VersionMismatchError."""
+    answer = msgspec.msgpack.decode(packed, type=kind)
+    if answer.format != model_calls.CALL_FORMAT:
+        raise simenv_errors.VersionMismatchError(
+            f"an answer of format {answer.format}, this client reads {model_calls.CALL_FORMAT}",
+            hint="client and service should be of one version",
+        )
+    return answer
+
+
+# Transpilation by workers: circuits are sent in QPY, a few in each task, and returned compiled.
+
+# Circuits of one task: a task of this length is prefetched while the worker runs the one before.
+CIRCUITS = 2
+FIRST_TASKS = 8  # sent in the first message: they run while the other circuits are packed
+TASK_BYTES = 4 * 2**20  # bound on the circuits of one task; a single circuit may be larger
+MAX_SEED = 2**32 - 1
+
+
+def transpile(
+    session: ServiceSession,
+    info: DeviceInfo,
+    circuits: Sequence[Any],
+    level: SupportsIndex | None,
+    seed: SupportsIndex,
+    options: submission_options.CallOptions,
+) -> list[Any]:
+    """Return QuantumCircuits compiled for the device, in order; see `Environment.transpile`."""
+    qiskit_runtime.qiskit()
+    from qiskit.qpy import common
+
+    rules = model_calls.AS_SUBMITTED if level is None else checked_integer("level", level, 0, 3)
+    seed = checked_integer("seed", seed, 0, MAX_SEED)
+    device = codec.encode(info)
+    for number, circuit in enumerate(circuits):
+        _check_circuit(circuit, number)
+    calls = (
+        codec.encode(
+            model_calls.TranspileCall(
+                model_calls.CALL_FORMAT, device, rules, seed, common.QPY_VERSION, first, chunk
+            )
+        )
+        for first, chunk in _chunks(map(_pack, circuits, itertools.count()))
+    )
+    # An idempotency key covers one message, so all tasks must be in it.
+    first_count = None if options.get("idempotency_key") is not None else FIRST_TASKS
+    tasks: list[CallTask] = []
+    try:
+        for count in (first_count, None):
+            batch = list(itertools.islice(calls, count))
+            tasks += send_calls(session, model_calls.TRANSPILER, batch, _read, options, seed)
+        return [circuit for task in tasks for circuit in task.result()]
+    except BaseException as error:
+        session.cancel([task.handle.number for task in tasks if not task.handle.over])
+        if (
+            isinstance(error, simenv_errors.TaskFailedError)
+            and error.reason == simenv_errors.ProgramError.code
+        ):
+            raise simenv_errors.ProgramError(error.message, hint=error.hint) from error
+        raise
+
+
+def _check_circuit(circuit: Any, number: int) -> None:
+    if not qiskit_runtime.is_circuit(circuit):
+        raise OptionError(
+            f"circuit {number} to transpile is of type {type(circuit).__name__}",
+            hint="a QuantumCircuit",
+        )
+
+
+def _pack(circuit: Any, number: int) -> bytes:
+    try:
+        return qpy.write_qpy(circuit)
+    except Exception as error:  # QPY raises any type for an operation that it cannot store
+        raise simenv_errors.ProgramError(
+            f"circuit {number} cannot be written as QPY: {error}",
+            hint="replace its own operations by their definitions: circuit.decompose()",
+        ) from error
+
+
+def _chunks(files: Iterable[bytes]) -> Iterator[tuple[int, tuple[bytes, ...]]]:
+    """Iterate over the files of each task, with the index of the first."""
+    first, chunk, total = 0, list[bytes](), 0
+    for file in files:
+        if len(chunk) == CIRCUITS or (chunk and total + len(file) > TASK_BYTES):
+            yield first, tuple(chunk)
+            first, chunk, total = first + len(chunk), [], 0
+        chunk.append(file)
+        total += len(file)
+    if chunk:
+        yield first, tuple(chunk)
+
+
+def _read(packed: bytes) -> list[Any]:
+    return [qpy.parse(each) for each in decode_answer(packed, model_calls.TranspileAnswer).circuits]
+
+
+# Circuits of stim with detectors: workers of the environment sample and decode them.
+#
+# Invariant: this module does not import stim; the caller's circuit shows that it is installed.
+
+_OWN = {"shots", "seed", "outputs", "engine", "decoder"}
+
+
+class DetectionResult:
+    """Counts of detection events, observable flips and errors of a decoder.
+
+    Detectors and observables have stim's numbers. Raises OptionError when data is read that was not
+    requested.
+    """
+
+    def __init__(self, value: bytes) -> None:
+        """`value`: the value of a task's Result, as in `client.task(id).result().value`."""
+        answer = decode_answer(value, model_calls.DetectionAnswer)
+        self._answer = answer
+        self.shots = answer.shots
+        self.seed = answer.seed
+        self.sampler = answer.sampler  # name and version
+        self.decoder = answer.decoder  # name and version; "": samples were not decoded
+        self.num_detectors = answer.sizes.detectors
+        self.num_observables = answer.sizes.observables
+
+    @property
+    def logical_errors(self) -> int:
+        """Number of shots in which the decoder predicted an observable wrongly."""
+        self._require_decoder()
+        return self._answer.errors
+
+    @property
+    def logical_error_rate(self) -> float:
+        """`logical_errors` divided by the number of shots."""
+        return self.logical_errors / self.shots
+
+    @property
+    def observable_errors(self) -> NDArray[np.int64]:
+        """int64 [observables]: shots in which the observable was predicted wrongly."""
+        self._require_decoder()
+        return _unpack_numbers(self._answer.observable_errors)
+
+    @property
+    def detection_counts(self) -> NDArray[np.int64]:
+        """int64 [detectors]: shots in which the detector fired."""
+        return _unpack_numbers(self._answer.detections)
+
+    @property
+    def detection_rates(self) -> NDArray[np.float64]:
+        """float64 [detectors]: fraction of the shots in which the detector fired."""
+        return self.detection_counts / self.shots
+
+    @property
+    def flip_rates(self) -> NDArray[np.float64]:
+        """float64 [observables]: fraction of the shots that flipped it, before any correction."""
+        return _unpack_numbers(self._answer.flips) / self.shots
+
+    @property
+    def detection_events(self) -> NDArray[np.uint8]:
+        """Detection events of each shot, with outputs="memory": uint8 [shots, ceil(detectors / 8)];
+        detector d is bit d % 8 of byte d // 8, as stim and PyMatching pack them."""
+        return self._rows(self._answer.detection_events, self.num_detectors)
+
+    @property
+    def observable_flips(self) -> NDArray[np.uint8]:
+        """Observable flips of each shot, packed like `detection_events`: uint8 [shots,
+        ceil(observables / 8)]."""
+        return self._rows(self._answer.observable_flips, self.num_observables)
+
+    @property
+    def predictions(self) -> NDArray[np.uint8]:
+        """Observable flips that the decoder predicts, packed like `observable_flips`."""
+        self._require_decoder()
+        return self._rows(self._answer.predictions, self.num_observables)
+
+    def __repr__(self) -> str:
+        errors = f", {self.logical_errors} logical errors" if self.decoder else ""
+        return (
+            f"<DetectionResult: {self.num_detectors} detectors, {self.num_observables}"
+            f" observables, {self.shots} shots{errors}>"
+        )
+
+    def _require_decoder(self) -> None:
+        if not self.decoder:
+            raise OptionError("the samples were not decoded", hint='decoder="pymatching"')
+
+    def _rows(self, packed: bytes, width: int) -> NDArray[np.uint8]:
+        if not self._answer.detection_events and not self._answer.observable_flips:
+            raise OptionError("the bits of each shot were not requested", hint='outputs="memory"')
+        import numpy as np
+
+        return np.frombuffer(packed, np.uint8).reshape(self.shots, -(-width // 8))
+
+
+def submit_detection(
+    session: ServiceSession, circuit: Any, options: submission_options.SubmitOptions
+) -> CallTask:
+    """Submit a task that samples a stim.Circuit; its result is a DetectionResult. See
+    `Client.submit`."""
+    submission_options.check_names(options)
+    outputs, calls = _checked(options)
+    decoder = options.get("decoder")
+    if decoder is not None and decoder not in DECODERS[1:]:
+        raise OptionError(f"decoder={decoder!r:.80}", hint=f"one of: {', '.join(DECODERS[1:])}")
+    seed = submission_options.checked_seed(options.get("seed"), options.get("idempotency_key"))
+    call = model_calls.DetectionCall(
+        model_calls.CALL_FORMAT,
+        str(circuit),
+        decoder or "",
+        "memory" in outputs,
+        model_calls.sizes_of(circuit),
+    )
+    shots = submission_options.checked_options(
+        {"shots": options.get("shots", submission_options.DEFAULTS["shots"])}
+    ).shots
+    model_calls.check_detection(call)
+    model_calls.check_events(call, shots)
+    packed = codec.encode(call)
+    return send_calls(session, DETECTORS, [packed], DetectionResult, calls, seed, shots)[0]
+
+
+def _checked(
+    options: submission_options.SubmitOptions,
+) -> tuple[tuple[str, ...], submission_options.CallOptions]:
+    """Return the outputs and the options of calls. Raises OptionError for options of other
+    circuits."""
+    calls: dict[str, Any] = {}
+    for name, value in options.items():
+        if name in submission_options.CallOptions.__optional_keys__:
+            calls[name] = value
+        elif name not in _OWN and not _is_default(value, submission_options.DEFAULTS[name]):
+            raise OptionError(
+                f"{name}= of a circuit of stim: {value!r:.60}",
+                hint="its noise and observables are instructions in it; options are shots, seed,"
+                " decoder, outputs and those of tasks",
+            )
+    engine = options.get("engine", "auto")
+    if engine not in ("auto", DETECTORS):
+        raise OptionError(
+            f"engine {engine!r:.80} samples no detectors", hint=f"engine={DETECTORS!r}, or none"
+        )
+    outputs = submission_options.checked_options(
+        {"outputs": options.get("outputs", "counts")}
+    ).task.outputs
+    if not set(outputs) <= set(submission_options.SAMPLED):
+        raise OptionError(
+            f"outputs {outputs} of a circuit of stim",
+            hint=f"of: {', '.join(submission_options.SAMPLED)}",
+        )
+    return outputs, calls  # type: ignore[return-value]
+
+
+def _is_default(value: Any, default: Any) -> bool:
+    return value is default or (isinstance(value, type(default)) and bool(value == default))
+
+
+def _unpack_numbers(packed: bytes) -> NDArray[np.int64]:
+    import numpy as np
+
+    return np.frombuffer(packed, "<u8").astype(np.int64)
+
+
+# Base class of the executors over an environment: the tasks that they created, and shutdown.
+
+TaskT = TypeVar("TaskT", bound=Task)
+
+
+class TaskExecutor(Executor, Generic[TaskT]):
+    """Executor that holds weak references to its tasks. Thread-safe."""
+
+    def __init__(self) -> None:
+        self._closed = False
+        self._tasks: weakref.WeakSet[TaskT] = weakref.WeakSet()
+        self._lock = threading.Lock()  # guards `_tasks`
+
+    def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
+        """Accept no more work. `wait`: wait until all tasks that are still referenced have ended;
+        `cancel_futures`: cancel them first. Tasks go on in the environment otherwise."""
+        self._closed = True
+        tasks = self._unfinished()
+        if cancel_futures and tasks:
+            self._cancel(tasks)
+        if wait:
+            for task in tasks:
+                task.wait()
+
+    @abstractmethod
+    def _cancel(self, tasks: Sequence[TaskT]) -> object:
+        """Cancel tasks, in one message."""
+
+    def _check_open(self) -> None:
+        if self._closed:
+            raise RuntimeError("cannot schedule new futures after shutdown")
+
+    def _remember(self, tasks: Iterable[TaskT]) -> None:
+        with self._lock:
+            self._tasks.update(tasks)
+
+    def _unfinished(self) -> list[TaskT]:
+        with self._lock:
+            return [task for task in self._tasks if not task.done()]
+
+    def _in_order(self, tasks: list[TaskT], deadline: float | None) -> Iterator[Any]:
+        """Iterate over the results of the tasks; each task is dropped after its result. Tasks that
+        are left when the iteration ends early are cancelled. Raises TimedOutError at the deadline,
+        and the error of a task."""
+        try:
+            while tasks:
+                left_s = None if deadline is None else max(0.0, deadline - time.monotonic())
+                yield tasks[0].result(left_s)
+                del tasks[0]
+        finally:
+            if tasks:
+                self._cancel(tasks)
+
+
+def deadline_of(timeout_s: float | None) -> float | None:
+    """Return the deadline in `time.monotonic`; None: no deadline."""
+    return None if timeout_s is None else time.monotonic() + timeout_s
+
+
+# Calls of functions of the environment's own user, in workers of a pool of engine `functions`.
+#
+# This is the only module of a client that unpickles objects: return values of the user's own
+# functions, from an environment of the same user. A client with a key neither sends nor reads
+# pickles.
+
+
+class FunctionExecutor(TaskExecutor[CallTask]):
+    """Executor of functions in workers; its futures are tasks: durable, and repeated if a worker
+    dies.
+
+    Made by `Client.functions`. A function is called more than once if a worker died before the
+    function's value was stored. Thread-safe.
+    """
+
+    def __init__(
+        self, session: ServiceSession, with_key: bool, options: submission_options.CallOptions
+    ) -> None:
+        """`with_key`: the client connected with a key. Raises NotAllowedError then, because an
+        environment calls functions of its own user only."""
+        if with_key:
+            raise simenv_errors.NotAllowedError(
+                "functions are called for the environment's own user alone, and this client came"
+                " with a key",
+                hint="connect without a key, as that user, where the environment runs",
+            )
+        super().__init__()
+        self._session = session
+        self._options = options
+
+    def submit(  # type: ignore[override]
+        self, function: Callable[..., Any], /, *args: Any, **kwargs: Any
+    ) -> CallTask:
+        """Submit one call. It is durably accepted when this returns.
+
+        Raises OptionError for objects that cannot be pickled, LimitExceededError, NotAllowedError,
+        InfeasibleError if no pool calls functions, QueueFullError, ServiceLostError.
+        """
+        return self._send([_pack_function(function, args, kwargs)])[0]
+
+    def submit_many(
+        self, function: Callable[..., Any], /, *iterables: Iterable[Any]
+    ) -> list[CallTask]:
+        """Submit function(*items) for the items of the iterables, grouped as by `zip`, in few
+        messages. Raises like `submit`."""
+        return self._send(
+            [_pack_function(function, items, {}) for items in zip(*iterables, strict=False)]
+        )
+
+    def map(
+        self,
+        function: Callable[..., Any],
+        /,
+        *iterables: Iterable[Any],
+        timeout: float | None = None,
+        chunksize: int = 1,  # noqa: ARG002 - of Executor: calls travel together anyway
+    ) -> Iterator[Any]:
+        """Iterate over the values of `submit_many`, in order. The iterator raises TimedOutError
+        `timeout` seconds after this call, and the error of a call that failed; calls that are left
+        then are cancelled."""
+        deadline = deadline_of(timeout)
+        return self._in_order(self.submit_many(function, *iterables), deadline)
+
+    def task(self, task: str | int) -> CallTask:
+        """Return a call that was submitted before, by any process of this user."""
+        handle = self._session.handle_for(number_of(task), Submission())
+        return CallTask(handle, _read_value)
+
+    def _cancel(self, tasks: Sequence[CallTask]) -> object:
+        return self._session.cancel([task.handle.number for task in tasks])
+
+    def _send(self, calls: list[bytes]) -> list[CallTask]:
+        self._check_open()
+        tasks = send_calls(self._session, model_calls.FUNCTIONS, calls, _read_value, self._options)
+        self._remember(tasks)
+        return tasks
+
+
+def _cloudpickle() -> Any:
+    try:
+        import cloudpickle
+    except ImportError as error:
+        raise OptionError(
+            "functions need the package cloudpickle", hint="pip install 'simenv[functions]'"
+        ) from error
+    return cloudpickle
+
+
+def _pack_function(
+    function: Callable[..., Any], positional: tuple[Any, ...], named: dict[str, Any]
+) -> bytes:
+    if not callable(function):
+        raise OptionError(f"{function!r:.80} is no function", hint="client.call(function, *args)")
+    name = getattr(function, "__qualname__", type(function).__name__)
+    pickler = _cloudpickle()
+    try:
+        pickled = pickler.dumps((function, positional, named))
+    except Exception as error:  # objects of the user may raise any type
+        raise OptionError(
+            f"function {name} with its arguments cannot be pickled: {error}",
+            hint="give files and connections by name, and open them in the function",
+        ) from error
+    printable = "".join(char if char.isprintable() else "?" for char in name)
+    return codec.encode(
+        model_calls.FunctionCall(
+            model_calls.CALL_FORMAT,
+            model_calls.PYTHON,
+            printable[: model_calls.MAX_NAME_CHARS],
+            pickled,
+        )
+    )
+
+
+def _read_value(packed: bytes) -> Any:
+    """Unpickle the value in an answer of this user's own environment."""
+    answer = decode_answer(packed, model_calls.FunctionAnswer)
+    try:
+        return _cloudpickle().loads(answer.pickled)
+    except Exception as error:  # objects of the user may raise any type
+        raise OptionError(
+            f"the returned value cannot be unpickled: {type(error).__name__}: {error}",
+            hint="this process needs the modules of the classes that were returned",
+        ) from error

@@ -1,0 +1,307 @@
+"""Contract between a QPM and its host: bindings, service record, and errors."""
+
+from __future__ import annotations
+
+import enum
+import inspect
+from collections.abc import Mapping
+from typing import Any, ClassVar, Protocol
+
+import msgspec
+
+from simenv.errors import SimenvError
+
+# Methods of the contract by binding, with argument order and defaults.
+#
+# Every argument of revision 2 but `info`, `cid` and those of an event registration has a default.
+# All methods are thread-safe and may block. They return plain data, see `envelopes`, `telemetry`,
+# `admission` and `scheduler`, and raise the errors of `errors`. A QPM without a token of its own
+# ignores the argument `token`. `lib`: a pool; None: the whole environment. `device_id`: a device's
+# name or number; None: the target as a whole.
+
+Device = str | int
+NEEDED = inspect.Parameter.empty
+Arguments = tuple[tuple[str, object], ...]
+
+TOKEN: Arguments = (("token", None),)
+_RUN: Arguments = (
+    ("info", NEEDED), ("reservation_id", None), ("token", None), ("timeout", None),
+    ("cancel_on_timeout", False),
+)  # fmt: skip
+_POLL: Arguments = (("cid", None), ("reservation_id", None), ("token", None))
+_ASK: Arguments = (("token", None), ("reservation_id", None), ("task_id", None))
+_DEVICE: Arguments = (("token", None), ("device_id", None))
+_LIB: Arguments = (("lib", None), ("token", None))
+_CALIBRATION: Arguments = (("calibration_set_id", None), *_LIB)
+_END: Arguments = (("token", None), ("reservation_id", None), ("reason", None))
+
+REVISION2: Mapping[str, Mapping[str, Arguments]] = {
+    "execution": {
+        "sync_run": _RUN,
+        "async_run": _RUN,
+        "read_cq": _POLL,
+        "peek_cq": _POLL,
+        "task_status": (*_POLL, ("qtask_id", None)),
+        "cancel_task": (*_POLL, ("reason", None), ("qtask_id", None)),
+        "get_task_timing": _ASK,
+        "get_task_metadata": _ASK,
+        "register_event_notification": (
+            ("ep", NEEDED),
+            ("evtype", NEEDED),
+            ("class_id", NEEDED),
+            ("token", None),
+            ("reservation_id", None),
+            ("filters", None),
+        ),
+        "delete_circuit": (("cid", NEEDED), ("reservation_id", None), ("token", None)),
+    },
+    "admission": {
+        "evaluate": (*TOKEN, ("request", None)),
+        "reserve": (*TOKEN, ("request", None)),
+        "renew": (*TOKEN, ("reservation_id", None), ("request", None)),
+        "release": _END,
+        "cancel": _END,
+        "get_reservation": (*TOKEN, ("reservation_id", None)),
+        "list_reservations": (*TOKEN, ("filters", None)),
+    },
+    "admission-policy": {
+        "configure_device_profile": (*_DEVICE, ("profile", None)),
+        "get_device_profile": _DEVICE,
+        "set_admission_policy": (*_DEVICE, ("configuration", None)),
+        "get_admission_policy": _DEVICE,
+    },
+    "scheduler": {
+        "get_scheduler_status": _DEVICE,
+        "get_scheduler_policy": _DEVICE,
+        "configure_scheduler_policy": (*_DEVICE, ("configuration", None)),
+        "pause_execution_target": (*_DEVICE, ("reason", None)),
+        "resume_execution_target": (*_DEVICE, ("reason", None)),
+        "drain_execution_target": (*_DEVICE, ("mode", "graceful"), ("timeout_s", None)),
+        "configure_dispatch_limits": (*_DEVICE, ("limits", None)),
+        "get_scheduler_queue_state": (*_DEVICE, ("include_restricted", False)),
+    },
+    "telemetry": {
+        "get_backend_info": _LIB,
+        "get_device_info": _LIB,
+        "get_dynamic_backend_info": _CALIBRATION,
+        "get_calibration_snapshot": _CALIBRATION,
+        "get_coupling_graph": _CALIBRATION,
+        "get_telemetry_access_model": TOKEN,
+        "get_capacity_snapshot": (*_DEVICE, ("scope_id", None), ("access_class", None)),
+        "get_queue_metrics": (*_DEVICE, ("access_class", None)),
+        "get_service_lifecycle_telemetry": (*TOKEN, ("access_class", None)),
+    },
+    "control": {
+        "test": TOKEN,
+        "is_ready": TOKEN,
+        "get_service_status": TOKEN,
+        "reconcile_runtime_state": (*TOKEN, ("reason", None)),
+        "shutdown": (*TOKEN, ("mode", "graceful"), ("timeout_s", None), ("reason", None)),
+    },
+}
+REVISION1: Mapping[str, Arguments] = {
+    "query": (),
+    "reserve": (("svc", NEEDED), ("client_ep", NEEDED)),
+    "release": (("services", None),),
+    "test": (),
+    "is_ready": (),
+    "sync_run": (("info", NEEDED),),
+    "async_run": (("info", NEEDED),),
+    "read_cq": (("cid", None),),
+    "peek_cq": (("cid", None),),
+    "delete_circuit": (("cid", NEEDED),),
+    "register_event_notification": (("ep", NEEDED), ("evtype", NEEDED), ("class_id", NEEDED)),
+    "shutdown": (),
+}
+# Methods of simenv that the contract does not require.
+EXTENSIONS: Mapping[str, Mapping[str, Arguments]] = {
+    "telemetry": {
+        "capability_map": TOKEN,
+        "list_scheduler_allocations": (*TOKEN, ("filters", None)),
+    },
+    "control": {"get_service_summary": TOKEN},
+    "scheduler": {"calibrate_execution_target": (*_DEVICE, ("reason", None))},
+}
+EXTENSIONS1: Mapping[str, Arguments] = {"expire": ()}
+
+
+class EventEndpoint(Protocol):
+    """Receiver of events. A `put` that raises has lost its reader."""
+
+    def put(self, event: Any) -> object:
+        """Take one `simenv.qpm.envelopes.EventEnvelope`."""
+        ...
+
+
+def revision2_methods() -> dict[str, Arguments]:
+    """Methods of simenv in revision 2: those of all bindings, and the extensions."""
+    return {
+        name: arguments
+        for methods in (*REVISION2.values(), *EXTENSIONS.values())
+        for name, arguments in methods.items()
+    }
+
+
+def method_signature(arguments: Arguments) -> inspect.Signature:
+    """Signature of a method with these arguments, with self."""
+    kind = inspect.Parameter.POSITIONAL_OR_KEYWORD
+    parameters = [inspect.Parameter(name, kind, default=value) for name, value in arguments]
+    return inspect.Signature([inspect.Parameter("self", kind), *parameters])
+
+
+# Service record of a QPM for hosts that look for one: type bits, capability bits, bindings.
+
+SERVICE_NAME = "QPM"
+SERVICE_TYPE = "qfw.qpm"
+PROVIDER = "simenv"
+UNLIMITED = -1
+
+
+class QPMType(enum.IntFlag):
+    """Type bits of a QPM. The last three belong to revision 1: simulators by name, which its
+    applications request."""
+
+    HARDWARE = 1
+    SIMULATOR = 2
+    QB = 4
+    TNQVM = 8
+    NWQSIM = 16
+
+
+COMMON_TYPES = QPMType.HARDWARE | QPMType.SIMULATOR  # types of both revisions
+
+
+class QPMCapability(enum.IntFlag):
+    """Simulation methods of a QPM."""
+
+    TENSORNETWORK = 1
+    STATEVECTOR = 2
+    SUPERCONDUCTING = 4
+
+
+STAND_INS: dict[QPMType, QPMCapability] = {  # named simulator: method that replaces it
+    QPMType.QB: QPMCapability.STATEVECTOR,
+    QPMType.TNQVM: QPMCapability.TENSORNETWORK,
+    QPMType.NWQSIM: QPMCapability.STATEVECTOR,
+}
+
+
+class Binding(msgspec.Struct, frozen=True):
+    """One category of methods, with the names under which a host looks it up."""
+
+    binding_name: str
+    client_module: str
+    client_class: str
+    version: int = 1
+
+
+BINDINGS: tuple[Binding, ...] = (
+    Binding("execution", "api_qpm_execution", "QPMExecution"),
+    Binding("admission", "api_qpm_admission_control", "QPMAdmissionControl"),
+    Binding("admission-policy", "api_qpm_admission_policy_config", "QPMAdmissionPolicyConfig"),
+    Binding("scheduler", "api_qpm_scheduler_control", "QPMSchedulerControl"),
+    Binding("telemetry", "api_qpm_telemetry", "QPMTelemetry"),
+    Binding("control", "api_qpm_control", "QPMControl"),
+)
+
+
+class ServiceRecord(msgspec.Struct, frozen=True):
+    """Answer of `query`. `properties`: revision 2; None in revision 1.
+
+    A request matches if its bits are a subset of these; `max_capacity` -1: no limit.
+    """
+
+    service_name: str
+    service_description: str
+    class_name: str
+    module_name: str
+    qpm_type: int
+    qpm_capabilities: int
+    max_capacity: int
+    properties: dict[str, Any] | None = None
+
+
+def service_properties(
+    record: ServiceRecord, device: str, target: str, width: int, service_id: str = ""
+) -> dict[str, Any]:
+    """Properties of a record in revision 2: identity, width, kinds and bindings.
+
+    `device`, `target`: ids; `width`: qubits; `service_id` "": the id of the device's QPM.
+    """
+    home = {"service_module": record.module_name, "service_class": record.class_name}
+    bindings = [{**msgspec.to_builtins(binding), **home} for binding in BINDINGS]
+    default = {key: value for key, value in bindings[0].items() if key != "version"}
+    return {
+        "service_type": SERVICE_TYPE,
+        "service_id": service_id or f"qpm:{PROVIDER}:{device}",
+        "provider": PROVIDER,
+        "device_id": device,
+        "target_id": target,
+        "num_qubits": width,
+        "qpm_type": record.qpm_type,
+        "qpm_capabilities": record.qpm_capabilities,
+        "simulator": bool(record.qpm_type & QPMType.SIMULATOR),
+        "hardware": bool(record.qpm_type & QPMType.HARDWARE),
+        "selector": {
+            "name": device,
+            "resources": list(dict.fromkeys([device, target, f"{PROVIDER.upper()}-{width}q"])),
+            "aliases": [PROVIDER, SERVICE_NAME],
+        },
+        "api_bindings": bindings,
+        **default,
+    }
+
+
+# Errors of a QPM. A DEFw host raises each again under the name in `defw_name`.
+
+
+class QPMError(SimenvError):
+    """Refusal or report of a QPM that has no class of its own."""
+
+    code = "qpm"
+    defw_name: ClassVar[str] = "DEFwError"
+
+
+class NotReadyError(QPMError):
+    """The service behind the QPM does not answer, or none of its pools can run a circuit yet."""
+
+    code = "qpm_not_ready"
+    retryable = True
+    defw_name = "DEFwNotReady"
+
+
+class InProgressError(QPMError):
+    """Revision 1: the requested completion is not ready; hosts poll on it."""
+
+    code = "qpm_in_progress"
+    retryable = True
+    defw_name = "DEFwInProgress"
+
+
+class OutOfResourcesError(QPMError):
+    """No capacity now; the same call may succeed later."""
+
+    code = "qpm_out_of_resources"
+    retryable = True
+    defw_name = "DEFwOutOfResources"
+
+
+class ExecutionError(QPMError):
+    """The circuit failed or cannot be run, or the request is invalid; `reason` is for programs."""
+
+    code = "qpm_execution"
+    defw_name = "DEFwExecutionError"
+
+    def __init__(
+        self, message: str, *, hint: str = "", index: int = -1, reason: str = "invalid-request"
+    ) -> None:
+        super().__init__(message, hint=hint, index=index)
+        self.reason = reason
+
+
+class UnknownObjectError(QPMError):
+    """The named library, pool or calibration set does not exist here."""
+
+    code = "qpm_not_found"
+    exit_code = 4
+    defw_name = "DEFwNotFound"

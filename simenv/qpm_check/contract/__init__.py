@@ -1,1 +1,0 @@
-"""The QPM contract: signatures, plain data, outcomes; no implementation."""

@@ -1,1 +1,0 @@
-"""Run checks and report their results."""

@@ -1,1 +1,0 @@
-"""Plugins under check: a folder in another process, or objects in this one."""

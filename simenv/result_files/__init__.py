@@ -1,1 +1,0 @@
-"""Result files in HDF5 for results too large for a message: layout, reader, writer."""

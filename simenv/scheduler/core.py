@@ -1,0 +1,484 @@
+"""Values of the scheduler: tasks, limits, actions, costs, and GPUs."""
+
+from __future__ import annotations
+
+import enum
+import math
+from collections import Counter
+from collections.abc import Iterable, Mapping
+
+import msgspec
+
+from launcher.base import Node, Share
+from launcher.placement import NodeResources, matches
+from simenv.errors import ConfigError
+from simenv.model import PoolSpec, TaskOptions, TaskSpec, TaskState, Timing
+from simenv.model.views import ON_DEMAND, device_time_ns
+from simenv.wire.messages.client import AttemptResult
+from simulators import catalog
+
+# Values of the scheduler: tasks, routes, submissions, limits. Times are monotonic nanoseconds.
+
+END_MARGIN_NS = 60_000_000_000  # the service ends this long before the allocation
+
+
+def gang_name(base: str, ranks: int) -> str:
+    """Return the name of the pool of workers with `ranks` ranks that is made on demand for
+    `base`."""
+    return f"{base}{ON_DEMAND}{ranks}"
+
+
+HELD_RESULT = -2  # value of `TaskEnded.index`: the result of this task was held
+UNLIMITED = 2**31  # as a count: no limit
+START_NS = 1_000_000_000  # approximate time from the start of a worker until it is ready
+
+
+def nodes_of(limits: ClusterLimits) -> tuple[Node, ...]:
+    """Return the nodes; without configured nodes, a single one with all slots and memory."""
+    return limits.nodes or (Node("", limits.slots, limits.memory_bytes),)
+
+
+def slot_memory(node: Node, limits: ClusterLimits) -> int:
+    """Return the memory in bytes that belongs to one slot of a node."""
+    share = node.memory_bytes // max(1, node.slots)
+    return min(share, limits.memory_per_slot or share)
+
+
+ATTEMPT_BITS = 16  # a fence is epoch * 2**16 + attempt, so an old epoch's answer never matches
+
+
+class WorkerHeartbeat(msgspec.Struct, frozen=True, gc=False):
+    """State of a worker, as the worker reports it at least once a second."""
+
+    name: str
+    start: int  # start number of the worker
+    task: int = 0  # the running one; 0: none
+    fence: int = 0  # of the task's attempt
+    rss_bytes: int = 0
+    passes: tuple[int, int] = (0, 0)  # sweeps of the task over the state: done, total
+    waiting: bool = True  # the worker waits for a chunk; False while it loads kernels
+    compiling: bool = False  # the worker compiles kernels that the task needs
+
+
+class Phase(enum.IntEnum):
+    """Phase of an unfinished task. The task's owner sees SENT, PARKED and DEPENDENT as QUEUED."""
+
+    WAITING = 0
+    SENT = 1
+    RUNNING = 2
+    FINAL = 3  # no longer in the state; its lane entry is stale
+    PARKED = 4  # in no queue, because its reservation has no free units for it
+    HELD = 5  # result held until its time on a paced device is over; the owner sees RUNNING
+    DEPENDENT = 6  # in no queue, because its parents have not ended
+
+
+# The same as plain numbers: access to an enum member costs as much as making a TaskRecord.
+WAITING, SENT = int(Phase.WAITING), int(Phase.SENT)
+RUNNING, FINAL = int(Phase.RUNNING), int(Phase.FINAL)
+HELD, DEPENDENT = int(Phase.HELD), int(Phase.DEPENDENT)
+RUNS = (RUNNING, HELD)  # phases that the task's owner sees as RUNNING
+UNQUEUED = (int(Phase.PARKED), DEPENDENT)
+UNSENT = (WAITING, *UNQUEUED)
+
+
+def early_end(reason: str) -> TaskState:
+    """Return the final state of a task that was stopped before it had a result."""
+    return TaskState.CANCELLED if reason == "cancelled" else TaskState.EXPIRED
+
+
+class Route(msgspec.Struct, frozen=True, gc=False):
+    """Engine, pool and cost of a program, decided once at admission for all its tasks."""
+
+    engine: str
+    reason: str  # why this engine was chosen, as text for users
+    pool: str
+    num_qubits: int
+    memory_bytes: int  # of each rank
+    evolve_us: float  # on one slot
+    shot_us: float
+    max_slots: int  # further slots would not shorten it
+    ranks: int = 1  # of the required worker
+    device_shot_ns: float = 0.0  # of one shot on the emulated device
+    device_overhead_ns: float = 0.0  # of each set of parameter values on the emulated device
+    paced: bool = False  # the emulated device is as slow as its machine
+
+
+class SubmitBatch(msgspec.Struct, frozen=True):
+    """Values that the tasks of one Submit share."""
+
+    client: bytes
+    terms: TaskOptions
+    key: str
+    offset: int
+    first: int
+    accepted_ns: int
+    share_bytes: int = 0  # message bytes per task; 0: the program's size counts
+    owner: str = ""  # name of the submitter's key; "": the environment's own user
+
+
+class TaskRecord(msgspec.Struct, gc=False, eq=False):
+    """One unfinished task. No field refers back to a record, so the collector may skip it."""
+
+    number: int
+    spec: TaskSpec
+    batch: SubmitBatch
+    route: Route
+    cost_us: float
+    phase: int = WAITING
+    attempts: int = 0  # number of times that it was sent to a worker
+    fence: int = 0
+    deaths: int = 0  # number of worker crashes charged to it
+    incident: int = 0  # > 0: number of the crash of which it is a suspect; it travels alone
+    worker: str = ""
+    sent_ns: int = 0
+    started_ns: int = 0
+    announced: bool = False  # its worker sends Started before it runs the task
+    stopping: str = ""  # reason of a stop request: "cancelled", "queue_timeout", "run_timeout"
+    interrupted: bool = False  # an outage of its device: this attempt's result is discarded
+
+    @property
+    def size_bytes(self) -> int:
+        """The bytes that the task adds to the queue."""
+        return self.batch.share_bytes or len(self.spec.program)
+
+
+def timing_of(record: TaskRecord, result: AttemptResult, now_ns: int) -> Timing:
+    """Return the duration of each stage of a task whose result arrived now."""
+    start_us, run_us, sent_ns = result.start_us, result.run_us, record.sent_ns
+    transfer_us = (now_ns - sent_ns) // 1000 - start_us - run_us - result.compile_us
+    return Timing(
+        (sent_ns - record.batch.accepted_ns) // 1000,
+        start_us,
+        run_us,
+        result.decode_us,
+        result.plan_us,
+        result.engine_us,
+        result.encode_us,
+        transfer_us if transfer_us > 0 else 0,
+        result.compile_us,
+        result.device_ns,
+    )
+
+
+class ClusterLimits(msgspec.Struct, frozen=True):
+    """Fixed limits of this environment."""
+
+    slots: int
+    memory_bytes: int
+    max_queued_tasks: int
+    max_queued_bytes: int
+    silent_ns: int
+    start_timeout_ns: int
+    nodes: tuple[Node, ...] = ()  # (): a single node with all of the above
+    max_ranks: int = 1  # of one worker; 1 without MPI
+    memory_per_slot: int = 0  # most bytes of one rank; 0: limited by its node
+    end_ns: int = 0  # end of the allocation; 0: never
+    launcher: str = ""  # for refusals: the launcher, and the install hint for more ranks
+    overcommit: bool = False  # no bound on resident workers, see `most_resident`
+    service_bytes: int = 0  # resident memory of the service above which it takes no tasks; 0: any
+
+
+# The actions that events return, for the service to execute in their order.
+
+
+class AssignTasks(msgspec.Struct, frozen=True):
+    """Send a chunk of tasks to a worker."""
+
+    worker: str
+    slots: int  # of each rank
+    memory_bytes: int  # of each rank
+    announce: bool
+    records: list[TaskRecord]
+    kept_bytes: int = 0  # granted for states that the worker keeps between tasks
+
+
+class TaskEnded(msgspec.Struct, frozen=True, gc=False):
+    """End of a task. `index`: place of the task in the worker's message; -1: no message ended it;
+    HELD_RESULT: that message was held."""
+
+    record: TaskRecord
+    state: TaskState
+    slots: int
+    timing: Timing
+    index: int = -1
+    reason: str = ""
+    message: str = ""
+    hint: str = ""
+    host: str = ""
+    log: str = ""
+    run_limit_s: float = 0.0  # of run_timeout: limit by the task's terms or its owner
+    parent: int = 0  # parent that did not end as DONE
+
+
+class DropHeldResult(msgspec.Struct, frozen=True):
+    """Discard the held result of a task that will run again."""
+
+    task: int
+
+
+class StopAttempt(msgspec.Struct, frozen=True):
+    """Ask a worker to end one attempt."""
+
+    worker: str
+    task: int
+    fence: int
+    reason: str
+
+
+class SetThreads(msgspec.Struct, frozen=True):
+    """Tell a worker how many slots one attempt has from now on."""
+
+    worker: str
+    task: int
+    fence: int
+    slots: int
+
+
+class StartWorker(msgspec.Struct, frozen=True):
+    """Start a worker. `start` grows with each start; name and start together identify the
+    worker."""
+
+    pool: str
+    worker: str
+    start: int = 0
+    shares: tuple[Share, ...] = ()  # (): one rank on the service's own node
+    gpus: tuple[str, ...] = ()  # as in `Node.gpu_names`; one for each rank, in their order
+
+
+class DropKeptStates(msgspec.Struct, frozen=True):
+    """Tell an idle worker to drop the states that it keeps between tasks by a grant of memory."""
+
+    worker: str
+
+
+class RetireWorker(msgspec.Struct, frozen=True):
+    """Ask an idle worker to end."""
+
+    worker: str
+    reason: str
+    start: int = 0
+
+
+class KillWorker(msgspec.Struct, frozen=True):
+    """Kill a worker's processes; the launcher reports their end as an event."""
+
+    worker: str
+    reason: str
+    start: int = 0
+
+
+class RecordEvent(msgspec.Struct, frozen=True):
+    """A line for the event log."""
+
+    kind: str
+    subject: str
+    message: str
+    owner: str = ""  # reader besides admins; "": everybody, or the task's owner
+
+
+Action = (
+    AssignTasks
+    | TaskEnded
+    | DropHeldResult
+    | StopAttempt
+    | SetThreads
+    | StartWorker
+    | DropKeptStates
+    | RetireWorker
+    | KillWorker
+    | RecordEvent
+)
+
+
+# Expected cost of tasks, and the number of slots that tasks get.
+#
+# The catalog's cost model gives microseconds on one slot. A factor per engine and width, learned
+# from run times, corrects it; the deviation of the corrected times is learned too. Factor and
+# deviation serve chunk sizes and forecasts only, never the choice of an engine, so that runs are
+# reproducible.
+
+LEARNING_RATE = 0.2
+MAX_DEVIATION = 5.0  # ratio to the expected time of one task; larger ratios count as this
+FACTOR_BOUNDS = (0.05, 20.0)
+HARDWARE = "hardware"  # its jobs queue at a provider, so no model gives their times
+HARDWARE_BOUNDS = (0.001, 1_000.0)
+PARALLEL_FROM_US = 5_000.0  # below this time a second thread costs more than it saves
+WIDTHS = 65
+COMPILE_US = 5e6  # approximate time of a first task of a kind whose kernels are not compiled
+
+
+class LearnedEstimate(msgspec.Struct, frozen=True):
+    """Factor and deviation learned from runs of one kind and width.
+
+    `deviation`: mean of |ln(time / expected time)| over runs, with larger weights for later runs.
+    Times typically differ from the expected ones by a factor of exp(deviation).
+    """
+
+    factor: float  # multiplies the model's times
+    deviation: float
+    count: int  # of runs
+
+
+class Estimator:
+    """Learned factors by engine, ranks and number of qubits; for hardware by pool."""
+
+    def __init__(self) -> None:
+        self._learned: dict[str, list[float]] = {}
+        self._known: dict[tuple[str, int], LearnedEstimate] = {}
+        self.changed: set[tuple[str, int]] = set()  # since `take_changes`
+        self.kernels_compiled = True  # all of them; False: tasks may compile some
+
+    def restore(self, stored: Mapping[tuple[str, int], LearnedEstimate]) -> None:
+        """Continue from stored estimates."""
+        for (kind, width), each in stored.items():
+            if 0 <= width < WIDTHS:
+                self._of(kind)[width] = each.factor
+                self._known[kind, width] = each
+
+    def take_changes(self) -> dict[tuple[str, int], LearnedEstimate]:
+        """Return the estimates learned since the last call, by kind and width."""
+        results = {key: self._known[key] for key in sorted(self.changed)}
+        self.changed.clear()
+        return results
+
+    def quality(self, route: Route) -> LearnedEstimate:
+        """Return the estimate for routes like this one; `count` is 0 if no run was observed."""
+        return self._known.get((_kind(route), _width(route)), LearnedEstimate(1.0, 0.0, 0))
+
+    def cost_us(self, route: Route, spec: TaskSpec) -> float:
+        """Return the expected time of a task in microseconds: on one slot, or on its paced device
+        if that is longer."""
+        cost_us = self.simulation_us(route, spec)
+        return max(cost_us, expected_ns(route, spec) / 1e3) if route.paced else cost_us
+
+    def compile_us(self, route: Route, terms: TaskOptions) -> float:
+        """Return the expected time of compilation that a task may have to wait for, in
+        microseconds."""
+        return 0.0 if self.kernels_compiled or _is_plain(route, terms) else COMPILE_US
+
+    def simulation_us(self, route: Route, spec: TaskSpec) -> float:
+        """Return the expected time of a simulation in microseconds on one slot."""
+        return model_us(route, spec) * self._factors(route)[_width(route)]
+
+    def observe(self, route: Route, spec: TaskSpec, slots: int, run_us: int) -> None:
+        """Learn from a task that took `run_us` on `slots` slots."""
+        model = model_us(route, spec)
+        width = _width(route)
+        factor = max(1, run_us) * max(1, slots) / max(0.1, model)
+        observed = factor
+        low, high = HARDWARE_BOUNDS if route.engine == HARDWARE else FACTOR_BOUNDS
+        factors = self._factors(route)
+        old = factors[width]
+        if route.engine != HARDWARE:  # the first run of a kind may include compilation
+            factor = min(factor, MAX_DEVIATION * old)
+        factors[width] = min(high, max(low, old + LEARNING_RATE * (factor - old)))
+        self._note((_kind(route), width), factors[width], abs(math.log(observed / old)))
+
+    def _note(self, key: tuple[str, int], factor: float, off: float) -> None:
+        learned = self._known.get(key)
+        count = 1 if learned is None else learned.count + 1
+        before = 0.0 if learned is None else learned.deviation
+        deviation = before + max(LEARNING_RATE, 1.0 / count) * (off - before)
+        self._known[key] = LearnedEstimate(factor, deviation, count)
+        self.changed.add(key)
+
+    def factor(self, engine: str, ranks: int, num_qubits: int) -> float:
+        """Return the factor on the model's times for circuits of this width."""
+        key = engine if ranks == 1 else f"{engine}/{ranks}"
+        return self._of(key)[min(num_qubits, WIDTHS - 1)]
+
+    def _factors(self, route: Route) -> list[float]:
+        key = _kind(route)
+        return self._learned.get(key) or self._of(key)
+
+    def _of(self, key: str) -> list[float]:
+        return self._learned.setdefault(key, [1.0] * WIDTHS)
+
+
+def _kind(route: Route) -> str:
+    if route.engine == HARDWARE:
+        return f"{HARDWARE}/{route.pool}"
+    return route.engine if route.ranks == 1 else f"{route.engine}/{route.ranks}"
+
+
+def _is_plain(route: Route, terms: TaskOptions) -> bool:
+    """Return whether a task needs no kernels but those that every worker loads at its start."""
+    if terms.snapshot:
+        return False
+    card = catalog.card(route.engine)
+    if card is None or not card.kernels.later:
+        return True
+    is_narrow = route.num_qubits <= catalog.SMALL_QUBITS and terms.precision == "double"
+    return is_narrow and terms.outputs == ("counts",) and terms.parts is None
+
+
+def _width(route: Route) -> int:
+    return 0 if route.engine == HARDWARE else min(route.num_qubits, WIDTHS - 1)
+
+
+def model_us(route: Route, spec: TaskSpec) -> float:
+    """Return the time of a task on one slot by the catalog's model, in microseconds."""
+    return (route.evolve_us + route.shot_us * spec.shots) * spec.count
+
+
+def device_ns(route: Route, shots: int, count: int) -> int:
+    """Return the time on the device in ns for `count` sets of parameter values with `shots` each; 0
+    for exact results."""
+    return device_time_ns(shots, count, route.device_overhead_ns, count * route.device_shot_ns)
+
+
+def expected_ns(route: Route, spec: TaskSpec) -> int:
+    """Return the time of a task on its device in ns, by the calibration at its acceptance."""
+    return device_ns(route, spec.shots, spec.count)
+
+
+def slots_for(cost_us: float, max_slots: int, free: int, waiting: int, num_workers: int) -> int:
+    """Return the number of slots for a task about to start: all free ones, or its share if others
+    wait.
+
+    `waiting` includes this task. `num_workers`: workers that could take a task now or soon.
+    """
+    if cost_us < PARALLEL_FROM_US or max_slots <= 1:
+        return 1
+    share = free // max(1, min(waiting, num_workers))
+    return max(1, min(max_slots, share))
+
+
+# GPUs of workers: one for each rank, and `workers=auto`, as many workers as have GPUs.
+
+
+def rank_gpus(spec: PoolSpec) -> int:
+    """Return the number of GPUs of each rank of the pool's workers."""
+    card = catalog.card(spec.engine)
+    return 1 if card is not None and card.pool == "gpu" else 0
+
+
+def with_workers_of_gpus(pools: Iterable[PoolSpec], nodes: Iterable[Node]) -> tuple[PoolSpec, ...]:
+    """Return the pools, where `workers=auto` is replaced by one worker for each GPU of its nodes,
+    or for as many GPUs as a worker has ranks.
+
+    Raises ConfigError for `workers=auto` of an engine without GPUs.
+    """
+    resources = [NodeResources.of(node) for node in nodes]
+    results = []
+    for spec in pools:
+        if spec.auto_workers:
+            if not rank_gpus(spec):
+                raise ConfigError(
+                    f"pool {spec.name!r}: workers=auto is one worker for each GPU, and engine"
+                    f" {spec.engine!r} uses none",
+                    hint="workers=N, or engine=gpu",
+                )
+            usable = [node for node in resources if matches(spec.nodes, node)]
+            count = max(1, _workers_on(usable, spec.ranks))
+            spec = msgspec.structs.replace(spec, min=count, max=count)
+        results.append(spec)
+    return tuple(results)
+
+
+def _workers_on(rooms: list[NodeResources], ranks: int) -> int:
+    """Return the number of workers whose ranks have a GPU each: they stay in a block of nodes."""
+    gpus: Counter[int] = Counter()
+    for room in rooms:
+        gpus[room.block] += room.gpus_total
+    return sum(count // ranks for count in gpus.values())

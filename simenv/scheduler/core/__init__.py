@@ -1,1 +1,0 @@
-"""Value types of the scheduler: task records, routes, actions."""

@@ -1,0 +1,419 @@
+"""Number and places of the workers of each pool."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable
+
+from launcher import placement as launcher_placement
+from simenv.model import WorkerState
+from simenv.scheduler.core import START_NS, Action, StartWorker, TaskRecord, rank_gpus, slot_memory
+from simenv.scheduler.dispatch import batching, gang_scheduling
+from simenv.scheduler.dispatch.gang_scheduling import LAST_SLOTS
+from simenv.scheduler.queueing.queue import LONG_US
+from simenv.scheduler.state import pools, scheduler_state
+
+# Relocation of workers whose node has no slots or memory for the waiting tasks.
+#
+# A pool below its maximum gets a worker elsewhere; else an idle one is evicted for it. Workers that
+# reserve memory are not relocated: their need is decided when they start.
+
+PATIENCE_NS = 1_000_000_000  # resources expected to be free sooner are waited for
+
+
+def nodes_for_head(
+    state: scheduler_state.SchedulerState, pool: pools.Pool, now_ns: int
+) -> list[pools.NodeState]:
+    """Return nodes where the first waiting task could start at once.
+
+    The list is empty if the task should wait, or can run on a node of its pool's workers.
+    """
+    head = pool.queue.head()
+    live = [w for w in pool.workers.values() if w.is_live]
+    if head is None or not live or pool.spec.ranks > 1 or pool.spec.memory_bytes:
+        return []
+    if pool.is_exclusive:
+        return []  # a worker that holds hardware needs no slot
+    idle = bool(pool.idle())
+    if any(w.state == WorkerState.STARTING or _serves(w, head, idle) for w in live):
+        return []
+    wide_enough = any(w.host.node.memory_bytes >= head.route.memory_bytes for w in live)
+    if wide_enough and now_ns - head.batch.accepted_ns < PATIENCE_NS:
+        return []
+    return [
+        host
+        for host in state.nodes.up()
+        if host.free_slots > host.claimed_slots
+        and host.free_memory - _claimed(host, head) >= head.route.memory_bytes
+        and launcher_placement.matches(
+            pool.spec.nodes, launcher_placement.NodeResources.of(host.node)
+        )
+    ]
+
+
+def _claimed(host: pools.NodeState, head: TaskRecord) -> int:
+    """Return the memory of a node that is claimed and not for this task."""
+    return host.claimed_memory + host.backfill_memory * (head.cost_us > LONG_US)
+
+
+def _serves(worker: pools.Worker, head: TaskRecord, idle: bool) -> bool:
+    """Return whether the task should wait for this worker.
+
+    False if the worker is busy for long while another is idle, which could be relocated.
+    """
+    host = worker.host
+    if head.route.memory_bytes > host.node.memory_bytes:
+        return False
+    if worker.state == WorkerState.BUSY:
+        return not idle or worker.held_us * 1e3 <= PATIENCE_NS
+    return host.free_slots > host.claimed_slots
+
+
+def evict_idle(
+    state: scheduler_state.SchedulerState, pool: pools.Pool, now_ns: int
+) -> list[Action]:
+    """Retire an idle worker of a full pool, so that another can be started elsewhere."""
+    idle = pool.idle()
+    if not idle:
+        return []
+    worker = min(idle, key=lambda w: w.since_ns)
+    return state.retire(worker, f"pool {pool.spec.name} needs one on another node", now_ns)
+
+
+def memory_for_head(
+    state: scheduler_state.SchedulerState,
+    pool: pools.Pool,
+    reclaimable: list[pools.Worker],
+    now_ns: int,
+) -> list[Action]:
+    """Retire idle workers whose memory the first waiting task needs on its pool's nodes.
+
+    The workers retire at once if the task fits nowhere else, otherwise after PATIENCE_NS of idling.
+    """
+    head = pool.queue.head()
+    if head is None:
+        return []
+    required_bytes = head.route.memory_bytes
+    hosts = {w.host.node.name: w.host for w in pool.workers.values() if w.is_live}
+    lacking = [
+        host for host in hosts.values() if required_bytes > host.free_memory - _claimed(host, head)
+    ]
+    urgent = len(lacking) == len(hosts)
+    for host in lacking:
+        evictable = [
+            w
+            for w in reclaimable
+            if (urgent or now_ns - w.since_ns > PATIENCE_NS)
+            and any(h is host for h, _ in w.host_ranks)
+        ]
+        freed = sum(n * w.reserved for w in evictable for h, n in w.host_ranks if h is host)
+        has_slot = host.free_slots > host.claimed_slots
+        if has_slot and required_bytes <= host.free_memory - _claimed(host, head) + freed:
+            reason = f"its node's memory is needed by pool {pool.spec.name}"
+            return [action for w in evictable for action in state.retire(w, reason, now_ns)]
+    return []
+
+
+# Number of workers of each pool, and their nodes: started with the queue, retired when idle.
+#
+# `launcher.placement` decides where a worker fits. If it fits nowhere now, idle workers that
+# reserve memory are evicted; memory still in use is claimed, so that it is not granted again when
+# it is freed. A starting process uses a core: about as many start at a time as there are slots.
+
+STARTS_PER_TICK = 8  # one start blocks the event loop for 1 to 3 ms
+FIRST_STARTS = 4  # at a time for each slot, including first workers of pools
+
+
+def resize(state: scheduler_state.SchedulerState, now_ns: int) -> list[Action]:
+    """Resize all pools, and renew the claims of those that lack memory."""
+    state.nodes.forget_claims()
+    state.starts_left = STARTS_PER_TICK
+    actions: list[Action] = []
+    for pool in list(state.pools.values()):
+        actions += grow(state, pool, now_ns)
+        actions += shrink(state, pool, now_ns)
+    return actions
+
+
+def grow(state: scheduler_state.SchedulerState, pool: pools.Pool, now_ns: int) -> list[Action]:
+    """Start the missing workers, unless the pool backs off or is quarantined."""
+    pool.shortage = ""
+    if pool.is_quarantined or now_ns < pool.next_start_ns:
+        return []
+    actions: list[Action] = []
+    missing = pool.target(gang_scheduling.lacking(state, pool)) - pool.live()
+    controls = state.controls
+    if controls.is_restricting and controls.starts_nothing(pool.device):  # more would be idle
+        missing = pool.spec.min - pool.live()
+    if missing > 0 and _should_wait(state, pool, now_ns):
+        return []
+    for _ in range(min(missing, _may_start(state, pool))):
+        rank_bytes = rank_memory(pool)
+        request = launcher_placement.ResourceRequest(
+            pool.spec.ranks,
+            memory_bytes=rank_bytes,
+            gpus=rank_gpus(pool.spec),
+            nodes=pool.spec.nodes,
+        )
+        placement = _find_placement(state, pool, request, now_ns)
+        if not isinstance(placement, launcher_placement.Placement):
+            pool.shortage = placement.message
+            if len(pool.queue) and not pool.live():
+                actions += _reclaim_memory(state, pool, request, now_ns)
+            break
+        actions.append(_start(state, pool, placement, rank_bytes, now_ns))
+    if len(pool.queue) and not actions:
+        actions += _relocate(state, pool, now_ns)
+    return actions
+
+
+def _may_start(state: scheduler_state.SchedulerState, pool: pools.Pool) -> int:
+    """Return how many workers may be started now: one rank for each slot at a time, over all pools.
+
+    At least one worker may start while none is starting. A pool without workers may add one, so
+    that slow starts elsewhere do not delay it. Workers that hold hardware are not counted.
+    """
+    if pool.is_exclusive:
+        return state.starts_left
+    starting = sum(
+        worker.ranks
+        for worker in state.workers.values()
+        if worker.state == WorkerState.STARTING and not state.pools[worker.pool].is_exclusive
+    )
+    max_starts = max(1, sum(host.node.slots for host in state.nodes.up()))
+    allowed = (max_starts - starting) // pool.spec.ranks
+    if not starting:
+        allowed = max(1, allowed)
+    if not pool.live() and starting < FIRST_STARTS * max_starts:
+        allowed = max(1, allowed)
+    return max(0, min(allowed, state.starts_left))
+
+
+def _should_wait(state: scheduler_state.SchedulerState, pool: pools.Pool, now_ns: int) -> bool:
+    """Return whether a worker would hold memory that others need before it can use it itself."""
+    if pool.spec.ranks == 1 and not pool.spec.memory_bytes:
+        return False
+    head = pool.queue.head()
+    if head is None:
+        return any(other.shortage and len(other.queue) for other in state.pools.values())
+    ready_ns = now_ns + START_NS
+    if pool.spec.ranks > 1 and not gang_scheduling.may_use_last_slots(
+        state, pool.spec.ranks, head, ready_ns
+    ):
+        pool.shortage = LAST_SLOTS
+        return True
+    return False
+
+
+def _relocate(state: scheduler_state.SchedulerState, pool: pools.Pool, now_ns: int) -> list[Action]:
+    """Start a worker elsewhere, or make room for one, if the pool's workers cannot run the waiting
+    task."""
+    if not (pool.spec.ranks > 1 or pool.spec.memory_bytes):
+        evicted = memory_for_head(state, pool, _reclaimable(state, pool, now_ns), now_ns)
+        if evicted:
+            return evicted
+    hosts = nodes_for_head(state, pool, now_ns)
+    if not hosts:
+        return []
+    if pool.live() >= pool.spec.max:
+        return evict_idle(state, pool, now_ns)
+    placement = launcher_placement.place(
+        launcher_placement.ResourceRequest(gpus=rank_gpus(pool.spec)),
+        [host.available_resources(host.free_memory, host.node.slots) for host in hosts],
+    )
+    return (
+        [_start(state, pool, placement, 0, now_ns)]
+        if isinstance(placement, launcher_placement.Placement)
+        else []
+    )
+
+
+def rank_memory(pool: pools.Pool) -> int:
+    """Return the memory that each rank of a new worker reserves; 0: memory is granted by task."""
+    if pool.spec.memory_bytes:
+        return pool.spec.memory_bytes
+    head = pool.queue.head() if pool.spec.ranks > 1 else None
+    return 0 if head is None else head.route.memory_bytes
+
+
+def _start(
+    state: scheduler_state.SchedulerState,
+    pool: pools.Pool,
+    placement: launcher_placement.Placement,
+    rank_bytes: int,
+    now_ns: int,
+) -> StartWorker:
+    name = _free_name(state, pool)
+    restarts = pool.starts.get(name, 0)
+    pool.starts[name] = restarts + 1
+    host_ranks = state.nodes.host_ranks(placement.shares)
+    pools.occupy(host_ranks, rank_bytes, bool(pool.base))
+    worker = pools.Worker(
+        name,
+        pool.spec.name,
+        WorkerState.STARTING,
+        now_ns,
+        now_ns,
+        state.next_start,
+        placement.shares,
+        host_ranks,
+        host_ranks[0][0],
+        ranks=pool.spec.ranks,
+        reserved=rank_bytes,
+        gpus=pools.take_gpus(host_ranks, rank_gpus(pool.spec)),
+        restarts=restarts,
+    )
+    state.next_start += 1
+    state.starts_left -= 1
+    state.workers[name] = pool.workers[name] = worker
+    return StartWorker(pool.spec.name, name, worker.start, placement.shares, worker.gpus)
+
+
+def _free_name(state: scheduler_state.SchedulerState, pool: pools.Pool) -> str:
+    number = 0
+    while (name := f"{pool.spec.name}-{number}") in pool.workers or name in state.unreaped_workers:
+        number += 1
+    return name
+
+
+def _find_placement(
+    state: scheduler_state.SchedulerState,
+    pool: pools.Pool,
+    request: launcher_placement.ResourceRequest,
+    now_ns: int,
+    memory: Callable[[pools.NodeState], int] = lambda host: host.free_memory,
+    on_demand: Callable[[pools.NodeState], int] = lambda host: host.on_demand,
+) -> launcher_placement.Placement | launcher_placement.Infeasible | launcher_placement.Insufficient:
+    """Return the placement of a worker, given the free memory and the ranks made on demand of each
+    node.
+
+    Nodes where a start failed lately are tried last.
+    """
+    hosts = list(state.nodes.hosts.values())
+    if pool.live() and not (pool.base or pool.overcommit or state.limits.overcommit):
+        resident = sum(host.ranks for host in hosts)
+        any_up = any(host.is_up for host in hosts)
+        hosts = [
+            host
+            for host in hosts
+            if host.ranks < pools.most_resident(host.node, request.memory_bytes)
+        ]
+        if any_up and not any(host.is_up for host in hosts):
+            message = f"its nodes hold no more than the {resident} ranks of workers that they have"
+            return launcher_placement.Insufficient("workers", resident + 1, resident, message)
+    if pool.base:  # a rank is one slot and its memory
+        hosts = [h for h in hosts if request.memory_bytes <= slot_memory(h.node, state.limits)]
+    workers_on = Counter(w.host.node.name for w in pool.workers.values())
+    available = {
+        h.node.name: h.available_resources(
+            memory(h) - h.claimed_memory - h.backfill_memory,
+            h.node.slots - on_demand(h) if pool.base else h.node.slots,
+            workers_on.get(h.node.name, 0),
+        )
+        for h in hosts
+    }
+    preferred = [available[h.node.name] for h in hosts if h.avoid_until_ns <= now_ns]
+    placement = launcher_placement.place(request, preferred)
+    if not isinstance(placement, launcher_placement.Placement) and len(preferred) < len(hosts):
+        placement = launcher_placement.place(request, list(available.values()))
+    return placement
+
+
+def _reclaim_memory(
+    state: scheduler_state.SchedulerState,
+    pool: pools.Pool,
+    request: launcher_placement.ResourceRequest,
+    now_ns: int,
+) -> list[Action]:
+    """Retire idle workers on memory that this pool's task needs; claim memory that is in use."""
+    reclaimable = _reclaimable(state, pool, now_ns)
+
+    def freed(host: pools.NodeState) -> int:
+        reserved = sum(n * w.reserved for w in reclaimable for h, n in w.host_ranks if h is host)
+        return reserved + batching.idle_bytes(state, host)
+
+    def held(host: pools.NodeState) -> int:
+        return gang_scheduling.long_memory(state, host)
+
+    def on_demand(host: pools.NodeState) -> int:
+        on_demand_workers = [w for w in reclaimable if state.pools[w.pool].base]
+        return host.on_demand - sum(
+            n for w in on_demand_workers for h, n in w.host_ranks if h is host
+        )
+
+    for step, memory in enumerate(
+        (
+            lambda host: host.free_memory + freed(host),
+            lambda host: host.free_memory + freed(host) + host.granted - held(host),
+            lambda host: host.free_memory + freed(host) + host.granted,
+        )
+    ):
+        placement = _find_placement(state, pool, request, now_ns, memory, on_demand)
+        if isinstance(placement, launcher_placement.Placement):
+            waits_long = step == 2
+            break
+    else:
+        return []
+    actions: list[Action] = []
+    for host, ranks in state.nodes.host_ranks(placement.shares):
+        if waits_long:
+            host.backfill_memory += ranks * request.memory_bytes
+        else:
+            host.claimed_memory += ranks * request.memory_bytes
+        actions += batching.drop(state, host, ranks * request.memory_bytes - host.free_memory)
+        for worker in reclaimable:
+            if any(h is host for h, _ in worker.host_ranks):
+                reason = f"its node's memory is needed by pool {pool.spec.name}"
+                actions += state.retire(worker, reason, now_ns)
+    return actions
+
+
+def _reclaimable(
+    state: scheduler_state.SchedulerState, pool: pools.Pool, now_ns: int
+) -> list[pools.Worker]:
+    """Return workers of other pools that may be evicted, and all that are ending already."""
+    return [
+        w
+        for w in state.workers.values()
+        if w.state == WorkerState.DRAINING
+        or (w.pool != pool.spec.name and _may_be_evicted(state, w, now_ns))
+    ]
+
+
+def _may_be_evicted(
+    state: scheduler_state.SchedulerState, worker: pools.Worker, now_ns: int
+) -> bool:
+    """Return whether the worker is idle on memory that its own pool does not need now."""
+    if worker.state != WorkerState.IDLE or not worker.reserved or worker.reservation_id:
+        return False
+    head = state.pools[worker.pool].queue.head()
+    if head is None:
+        return True
+    return worker.ranks > 1 and not gang_scheduling.may_use_last_slots(
+        state, worker.ranks, head, now_ns + START_NS
+    )
+
+
+def shrink(state: scheduler_state.SchedulerState, pool: pools.Pool, now_ns: int) -> list[Action]:
+    """Retire workers above the pool's maximum, and those idle for long above its minimum."""
+    spec, live = pool.spec, pool.live()
+    idle_ns = round(spec.idle_s * 1e9)
+    actions: list[Action] = []
+    idle = pool.idle()
+    if live > spec.max:  # includes dedicated workers
+        dedicated = (w for w in pool.workers.values() if w.reservation_id)
+        idle += [w for w in dedicated if w.state == WorkerState.IDLE and w.is_live]
+    for worker in idle:
+        if live > spec.max:
+            actions += state.retire(worker, f"pool {spec.name} was scaled down", now_ns)
+        elif live <= spec.min or len(pool.queue) or worker.reservation_id:
+            break
+        elif now_ns - worker.since_ns > idle_ns:
+            actions += state.retire(worker, f"idle for {spec.idle_s:g} s", now_ns)
+        else:
+            continue
+        live -= 1
+    is_paused = pool.is_quarantined or now_ns < pool.next_start_ns
+    if pool.base and not (pool.workers or len(pool.queue) or is_paused):
+        state.close_pool(pool)
+    return actions

@@ -1,1 +1,0 @@
-"""Number of workers of each pool, and their nodes."""

@@ -1,0 +1,436 @@
+"""Data of the scheduler, and the bookkeeping that keeps its invariants.
+
+Invariant (`scheduler_invariants` of the tests checks it): each unfinished task is in exactly one
+place, granted slots never exceed those of a node, and resources that a worker reserves or a task is
+granted are released exactly once. Only modules of `simenv.scheduler` write to it; the service reads
+it.
+"""
+
+from __future__ import annotations
+
+import msgspec
+
+from simenv.errors import NotFoundError
+from simenv.model import OwnerUse, PoolSpec, TaskState, WorkerState
+from simenv.model.views import base_of
+from simenv.scheduler import core
+from simenv.scheduler.reservations.ledger import ReservationLedger
+from simenv.scheduler.routing import live_routing
+from simenv.scheduler.state import owner_quotas, paced, pools as state_pools, task_index
+
+KEPT_MARGIN_NS = 2_000_000_000  # margin between the drop of a kept state and the end of its grant
+
+
+class SchedulerState:
+    """All tasks, workers, pools, nodes and reservations of one environment.
+
+    `epoch` is the high part of every fence, `next_task` the number of the next task to be accepted,
+    `next_start` that of the next worker start.
+    """
+
+    def __init__(
+        self,
+        pools: tuple[PoolSpec, ...],
+        limits: core.ClusterLimits,
+        epoch: int,
+        next_task: int = 1,
+    ) -> None:
+        self.limits = limits
+        self.epoch = epoch
+        self.next_task = next_task
+        self.next_start = 1
+        self.starts_left = 0  # workers that may still be started in this tick
+        self.tasks: dict[int, core.TaskRecord] = {}
+        self.tasks_by_owner = task_index.TasksByOwner()
+        self.quotas = owner_quotas.Quotas()
+        self.dependencies = task_index.Dependencies()
+        self.reservations = ReservationLedger()
+        self.controls = paced.DeviceControls()
+        self.dedicated = state_pools.DedicatedWorkers()
+        self.paced = paced.PacedDevices()
+        self.outages: set[str] = set()  # devices that start nothing
+        self.pools: dict[str, state_pools.Pool] = {}
+        self.gangs: list[state_pools.Pool] = []  # pools whose workers have several ranks
+        self.workers: dict[str, state_pools.Worker] = {}
+        # Workers whose task may give slots back, see `resizing`.
+        self.multi_slot_workers: dict[str, state_pools.Worker] = {}
+        self.unreaped_workers: dict[str, int] = {}  # start of lost workers that may still run
+        self.nodes = state_pools.NodeTable(limits)
+        self._capacity: tuple[int, live_routing.Capacity] | None = (
+            None  # with the version of `nodes`
+        )
+        self._rerouted: dict[core.Route, core.Route] = {}
+        self.estimator = core.Estimator()
+        self.queued_bytes = 0
+        self.running = 0
+        self.ended = dict.fromkeys(TaskState, 0)
+        self.lost_attempts = 0
+        self.last_short_ns = -(10**18)  # last submission of a short task
+        self.slot_taken_ns = -(10**18)  # time when a running task last lost a slot to a short one
+        self.gang_ended_ns = -(10**18)  # time when a task of several ranks last released its slots
+        self.draining = False
+        self.service_bytes = 0  # resident memory of the service
+        self.incidents = task_index.CrashIncidents()
+        self.deadlines = task_index.Deadlines()
+        self.deferred_actions: list[core.Action] = []  # returned by the next tick
+        self.last_tick_ns = 0
+        for spec in pools:
+            self._open(state_pools.Pool(spec))
+
+    @property
+    def free_slots(self) -> int:
+        """Slots of all nodes that no task has."""
+        return self.nodes.free_slots
+
+    @property
+    def free_memory(self) -> int:
+        """Bytes of all nodes that are neither granted nor reserved."""
+        return self.nodes.free_memory
+
+    def fence(self, record: core.TaskRecord) -> int:
+        return (self.epoch << core.ATTEMPT_BITS) + record.attempts
+
+    @property
+    def is_busy(self) -> bool:
+        """True if a worker holds a task or a paced device runs one."""
+        return bool(self.paced.held) or any(worker.held for worker in self.workers.values())
+
+    @property
+    def is_active(self) -> bool:
+        """True if the next tick should come soon: actions are deferred, tasks are to be ended, or
+        workers run, start or end."""
+        return bool(self.deferred_actions or self.dependencies.failed or self.paced.held) or any(
+            worker.state in (WorkerState.BUSY, WorkerState.STARTING, WorkerState.DRAINING)
+            for worker in self.workers.values()
+        )
+
+    @property
+    def lacks_workers(self) -> bool:
+        """True if a task waits in a pool that has no worker at all."""
+        return any(not pool.workers and len(pool.queue) for pool in self.pools.values())
+
+    def allocation_ends(self, now_ns: int) -> bool:
+        """Return whether the end of the allocation is so near that the service should drain."""
+        end_ns = self.limits.end_ns
+        return bool(end_ns) and now_ns >= end_ns - core.END_MARGIN_NS
+
+    # --- nodes ---------------------------------------------------------------------------------
+
+    def capacity(self) -> live_routing.Capacity:
+        """Return the capacity of the nodes that are up; recomputed only when a node came or
+        went."""
+        cached = self._capacity
+        if cached is None or cached[0] != self.nodes.version:
+            cached = self._capacity = (self.nodes.version, self._present_capacity())
+        return cached[1]
+
+    def _present_capacity(self) -> live_routing.Capacity:
+        limits, hosts = self.limits, list(self.nodes.hosts.values())
+        up = [host.node for host in hosts if host.is_up]
+        if not up or len(up) == len(hosts):
+            return live_routing.all_nodes(limits)
+        away = [f"{h.node.name} is {h.state}: {h.lost or h.drained}" for h in hosts if not h.is_up]
+        present = msgspec.structs.replace(
+            limits,
+            nodes=tuple(up),
+            slots=sum(node.slots for node in up),
+            memory_bytes=sum(node.memory_bytes for node in up),
+        )
+        return live_routing.Capacity(limits, present, "; ".join(away))
+
+    def unplaceable_reason(self, route: core.Route) -> str:
+        """Return why a route fits none of the nodes that are up; "" if it fits, or if no node is
+        up."""
+        capacity = self.capacity()
+        pool = self.pools.get(base_of(route.pool) or route.pool)
+        if capacity.is_whole or pool is None or pool.is_exclusive:
+            return ""
+        return live_routing.unplaceable_reason(capacity, pool.spec, route)
+
+    def reroute(self, route: core.Route) -> core.Route:
+        """Return the route, on this start's pools and nodes, of a task accepted before. Raises
+        ConfigError."""
+        cached = self._rerouted.get(route)
+        if cached is None:
+            pools = tuple(pool.spec for pool in self.pools.values() if not pool.base)
+            cached = self._rerouted[route] = live_routing.reroute_after_restart(
+                route, pools, self.limits
+            )
+        return cached
+
+    # --- pools ---------------------------------------------------------------------------------
+
+    def pool_of(self, route: core.Route) -> state_pools.Pool:
+        """Return the pool in which a task waits; a pool of several ranks is made on demand."""
+        pool = self.pools.get(route.pool)
+        if pool is None:
+            base = self.pools[base_of(route.pool)]
+            pool = state_pools.Pool(
+                state_pools.gang_spec(base.spec, route.ranks, self.limits), base.spec.name
+            )
+            self._open(pool)
+        return pool
+
+    def _open(self, pool: state_pools.Pool) -> None:
+        self.pools[pool.spec.name] = pool
+        if pool.spec.pace:
+            lookahead_ns = 0 if pool.spec.drift else paced.LOOKAHEAD_NS
+            self.paced.all.setdefault(pool.device, paced.PacedDevice(lookahead_ns))
+        pool.queue.arrange(self.controls.queue_policy(pool.device))
+        if pool.spec.ranks > 1:
+            self.gangs.append(pool)
+
+    def close_pool(self, pool: state_pools.Pool) -> None:
+        """Remove a pool made on demand that has no tasks and no workers."""
+        del self.pools[pool.spec.name]
+        self.gangs.remove(pool)
+        self.nodes.forget_slot_claims()  # waiting tasks claim again
+
+    # --- tasks and workers ---------------------------------------------------------------------
+
+    def finalize(self, record: core.TaskRecord, state: TaskState) -> None:
+        """Record that a task became final in this state."""
+        self.ended[state] += 1
+        self.forget_task(record)
+        if self.dependencies.by_parent:
+            self.dependencies.parent_ended(record.number, state)
+
+    def finalize_many(self, records: list[core.TaskRecord], states: list[TaskState]) -> None:
+        """Record that tasks became final, each in its state."""
+        running = freed = 0
+        indexed: list[core.TaskRecord] = []
+        reserved = bool(self.reservations.by_task)
+        for record in records:
+            running += record.phase in core.RUNS
+            record.phase = core.FINAL
+            batch = record.batch
+            freed += batch.share_bytes or len(record.spec.program)
+            if reserved or batch.owner or record.incident:
+                indexed.append(record)
+        self.running -= running
+        self.queued_bytes -= freed
+        for record in indexed:
+            self._drop_from_indexes(record)
+        for state in set(states):
+            self.ended[state] += states.count(state)
+        if self.dependencies.by_parent:
+            for record, state in zip(records, states, strict=True):
+                self.dependencies.parent_ended(record.number, state)
+
+    def forget_task(self, record: core.TaskRecord) -> None:
+        """Drop a task; its entries in lanes are stale from now on."""
+        self.running -= record.phase in core.RUNS
+        record.phase = core.FINAL
+        self.queued_bytes -= record.size_bytes
+        if self.dependencies.by_task:
+            self.dependencies.drop(record.number)
+        self._drop_from_indexes(record)
+
+    def _drop_from_indexes(self, record: core.TaskRecord) -> None:
+        """Remove a task from the indexes by owner, crash incident and reservation."""
+        self.tasks_by_owner.drop(record)
+        if record.incident:
+            self.incidents.clear_suspect(record)
+        if self.reservations.by_task:
+            self.reservations.settle(record.number, 0)  # tasks that ran have been settled before
+
+    def grace_ns(self, record: core.TaskRecord) -> int:
+        """Return the time in ns within which a worker must stop a task after a stop request."""
+        held = self.pools[record.route.pool].is_exclusive
+        return task_index.HARDWARE_GRACE_NS if held else task_index.STOP_GRACE_NS
+
+    def worker_became_idle(self, worker: state_pools.Worker, now_ns: int) -> None:
+        """Release the resources granted to a worker that holds no task any more."""
+        self.release_resources(worker)
+        if worker.kept_bytes:
+            end_ns = worker.kept_until_ns or now_ns + round(worker.kept_s * 1e9) + KEPT_MARGIN_NS
+            worker.kept_until_ns = max(end_ns, now_ns + KEPT_MARGIN_NS)
+        worker.held_us = 0.0
+        if worker.ranks > 1:
+            self.gang_ended_ns = now_ns
+        if worker.state == WorkerState.BUSY:
+            worker.state = WorkerState.IDLE
+            worker.since_ns = now_ns
+            if worker.leaving:
+                self.begin_retirement(worker, worker.leaving, now_ns)
+
+    def begin_retirement(self, worker: state_pools.Worker, reason: str, now_ns: int) -> None:
+        """Stop assigning tasks to this idle worker; the next tick returns its RetireWorker."""
+        worker.leaving = reason
+        self.release_from_reservation(worker)
+        worker.state, worker.since_ns = WorkerState.DRAINING, now_ns
+        self.deferred_actions.append(core.RetireWorker(worker.name, reason, worker.start))
+
+    def kill(self, worker: state_pools.Worker, reason: str) -> list[core.Action]:
+        """End a worker's processes; no task is charged with its loss."""
+        worker.killed = reason
+        return [core.KillWorker(worker.name, reason, worker.start)]
+
+    def retire(self, worker: state_pools.Worker, reason: str, now_ns: int) -> list[core.Action]:
+        """Assign nothing more to a worker; it ends when it holds no task, at once if it is idle."""
+        worker.leaving = worker.leaving or reason
+        self.release_from_reservation(worker)
+        if worker.state != WorkerState.IDLE:
+            return []
+        worker.state, worker.since_ns = WorkerState.DRAINING, now_ns
+        return [core.RetireWorker(worker.name, worker.leaving, worker.start)]
+
+    def release_from_reservation(self, worker: state_pools.Worker) -> None:
+        """Take a worker from its reservation; an idle one releases its slot."""
+        worker.reservation_id = 0
+        if worker.slots and not worker.held:
+            self.release_resources(worker)
+
+    def release_resources(self, worker: state_pools.Worker) -> None:
+        """Free the slots and memory granted to a worker; a dedicated one retains a slot."""
+        host, retained = worker.host, 0
+        if worker.granted_slots:
+            worker.granted_slots, worker.resized = 0, False
+            self.multi_slot_workers.pop(worker.name, None)
+        if worker.ranks == 1:
+            retained = min(worker.slots, 1) if worker.reservation_id else 0
+            host.free_slots += worker.slots - retained
+        elif worker.slots:
+            for host, ranks in worker.host_ranks:
+                host.free_slots += ranks
+        host.free_memory += worker.memory_bytes
+        worker.slots, worker.memory_bytes = retained, 0
+
+    def release_kept_states(self, worker: state_pools.Worker) -> None:
+        """Free the memory granted to states that a worker keeps between tasks."""
+        worker.host.free_memory += worker.kept_bytes
+        worker.kept_bytes = worker.kept_until_ns = 0
+        worker.kept_owner, worker.kept_s = "", 0.0
+
+    def remove_worker(self, worker: state_pools.Worker) -> None:
+        """Remove a worker that is gone and free all its resources."""
+        del self.workers[worker.name]
+        del self.pools[worker.pool].workers[worker.name]
+        worker.held, worker.reservation_id = {}, 0
+        self.release_resources(worker)
+        self.release_kept_states(worker)
+        state_pools.vacate(worker.host_ranks, worker.reserved, bool(self.pools[worker.pool].base))
+        for place, gpus in state_pools.gpus_by_host(worker.host_ranks, worker.gpus):
+            place.return_gpus(gpus)
+
+
+# Pools, limits and task counts of one device: a pool with the pools made on demand for it.
+#
+# The device "" is all pools together.
+
+
+def check_device(state: SchedulerState, device: str) -> None:
+    """Raise NotFoundError if there is no device of that name."""
+    names = [name for name, pool in state.pools.items() if not pool.base]
+    if device and device not in names:
+        hint = f"pools: {', '.join(names)}; '' for all together"
+        raise NotFoundError(f"there is no device {device[:64]!r}", hint=hint)
+
+
+def pools_of(state: SchedulerState, device: str) -> list[state_pools.Pool]:
+    """Return the pools of a device."""
+    return [pool for pool in state.pools.values() if device in ("", pool.device)]
+
+
+def inflight_limit(state: SchedulerState, device: str) -> int:
+    """Return the most tasks that the workers of a device may hold at a time; 0: no limit."""
+    depth = state.reservations.terms(device).profile.max_provider_queue_depth
+    return min((n for n in (state.controls.of(device).max_inflight, depth) if n), default=0)
+
+
+def refresh_assignable_tasks(state: SchedulerState) -> None:
+    """Recompute how many tasks may be assigned to the workers of each device."""
+    state.controls.set_assignable_tasks(
+        {
+            device: limit - sum(inflight(state, device)) if limit else core.UNLIMITED
+            for device in {*state.controls.all, *state.reservations.devices}
+            for limit in (inflight_limit(state, device),)
+        }
+    )
+
+
+def inflight(state: SchedulerState, device: str) -> tuple[int, int]:
+    """Return the numbers of tasks that the workers of a device hold: not started, and running."""
+    held = [
+        record
+        for pool in pools_of(state, device)
+        for worker in pool.workers.values()
+        for record in worker.held.values()
+    ]
+    running = sum(record.phase == core.Phase.RUNNING for record in held)
+    return len(held) - running, running
+
+
+def parked(state: SchedulerState, device: str) -> int:
+    """Return the number of parked tasks of a device, including tasks whose pool does not exist
+    yet."""
+    counts = [each.parked_in for each in state.reservations.all.values() if each.parked]
+    return sum(
+        count
+        for by_pool in counts
+        for name, count in by_pool.items()
+        if device in ("", base_of(name) or name)
+    )
+
+
+# Present use of resources by an owner, counted by owners and workers, never by tasks.
+
+
+def of_owner(state: SchedulerState, owner: str, kept_bytes: int = 0) -> OwnerUse:
+    """Return the use of one owner; `kept_bytes`: size of stored results, which the scheduler does
+    not count."""
+    live = [
+        reservation
+        for reservation in state.reservations.live.values()
+        if reservation.grant.owner == owner
+    ]
+    return msgspec.structs.replace(
+        of_queue(state, owner),
+        running_slots=running_slots(state).get(owner, 0),
+        kept_bytes=kept_bytes,
+        state_bytes=state_bytes(state, owner),
+        reservations=len(live),
+        reserved_workers=sum(reservation.grant.ask.workers for reservation in live),
+    )
+
+
+def of_queue(state: SchedulerState, owner: str) -> OwnerUse:
+    """Return the number of unfinished tasks of an owner and their bytes."""
+    if owner:
+        return OwnerUse(len(state.tasks_by_owner.of(owner)), state.tasks_by_owner.bytes_of(owner))
+    own = len(state.tasks) - state.tasks_by_owner.count  # tasks of the environment's own user
+    return OwnerUse(own, state.queued_bytes - state.tasks_by_owner.all_bytes)
+
+
+def running_slots(state: SchedulerState) -> dict[str, int]:
+    """Return the slots granted to the tasks of each owner."""
+    slots: dict[str, int] = {}
+    for worker in state.workers.values():
+        if worker.held and worker.slots:
+            owner = next(iter(worker.held.values())).batch.owner
+            slots[owner] = slots.get(owner, 0) + worker.slots
+    return slots
+
+
+def state_bytes(state: SchedulerState, owner: str) -> int:
+    """Return the memory granted to states between the parts of an owner's circuits."""
+    return sum(w.kept_bytes for w in state.workers.values() if w.kept_owner == owner)
+
+
+def slots_left(state: SchedulerState, owner: str) -> int:
+    """Return how many more slots the tasks of an owner may be granted."""
+    limit = state.quotas.of(owner).max_running_slots
+    return max(0, limit - running_slots(state).get(owner, 0)) if limit else core.UNLIMITED
+
+
+def refresh_held_back(state: SchedulerState) -> None:
+    """Set, for each queue, the owners whose tasks would pass their limit of running slots."""
+    used = running_slots(state)
+    for pool in state.pools.values():
+        ranks = pool.spec.ranks
+        pool.queue.held_back = frozenset(
+            owner
+            for owner in (*used, *pool.queue.owners())
+            if (limit := state.quotas.of(owner).max_running_slots)
+            if used.get(owner, 0) + ranks > limit
+        )

@@ -1,0 +1,455 @@
+"""Maintenance of the journal: pruning, checkpoints, and backup."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import sqlite3
+import threading
+import time
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from simenv.errors import JournalError, ProtocolError
+from simenv.model import TaskState
+from simenv.scheduler.state.scheduler_state import SchedulerState
+from simenv.service import support
+from simenv.service.journal import reader as journal_reader, writer
+from simenv.wire import codec
+from simenv.wire.messages import client as messages, queries
+
+# Find, measure and remove old records of the journal, each in a short transaction.
+#
+# Invariant: ids and completion numbers are never used twice, and the counts of ended tasks continue
+# from their previous values.
+
+MAX_RECORDS = 25  # in one transaction
+MAX_BYTES = 2**20
+MAX_TASKS = 100
+MAX_FILES = 20
+FILES_PER_QUERY = 200  # examined in one query for the files of one owner
+ATTEMPT_ROWS = 200
+
+
+class EndedRecords(msgspec.Struct, frozen=True):
+    """One record of ended tasks."""
+
+    first_seq: int
+    count: int
+    at: float
+    body_bytes: int
+    states: tuple[str, ...]  # of its completions, without those that a later run replaced
+    tasks: tuple[int, ...]  # of the same completions
+    files: tuple[str, ...]
+    file_bytes: int
+    owner: str = ""
+
+
+class ResultsFileEntry(msgspec.Struct, frozen=True):
+    """One file of results."""
+
+    name: str
+    task: int
+    seq: int
+    size_bytes: int
+    owner: str = ""
+
+
+class JournalPruner:
+    """Search and removal of old records. Used from the loop's thread, through the journal's own
+    connection."""
+
+    def __init__(self, journal: writer.Journal, state: SchedulerState) -> None:
+        self._journal = journal
+        self._state = state
+
+    def _rows(self, query: str, *values: object) -> list[tuple[Any, ...]]:
+        return list(self._journal.records.rows(query, *values))
+
+    def _number(self, query: str, *values: object) -> int:
+        return self._rows(query, *values)[0][0] or 0
+
+    # --- sizes ----------------------------------------------------------------------------------
+
+    def total_bytes(self) -> int:
+        """Bytes of result files, and used bytes of the journal's file."""
+        return self._number("select sum(bytes) from file") + self.journal_bytes()
+
+    def journal_bytes(self) -> int:
+        """Used bytes of the journal's file."""
+        pages = self._number("pragma page_count") - self._number("pragma freelist_count")
+        return pages * self._number("pragma page_size")
+
+    def is_due(self, before_s: float, max_bytes: int) -> bool:
+        """Return whether the oldest record ended before `before_s`, or more than `max_bytes` are
+        stored."""
+        oldest = self._rows("select at from finished order by seq limit 1")
+        return bool(oldest) and (oldest[0][0] < before_s or self.total_bytes() > max_bytes)
+
+    def stored_data(self) -> queries.RetainedData:
+        """Return the present amounts of stored data."""
+        tasks = self._number("select count(*) from result")
+        files = self._rows("select count(*), sum(bytes) from file where bytes > 0")[0]
+        size = self._number("pragma page_count") * self._number("pragma page_size")
+        oldest = self._rows("select at from finished order by seq limit 1")
+        return queries.RetainedData(
+            tasks, files[0], files[1] or 0, size, 0, oldest[0][0] if oldest else 0.0
+        )
+
+    # --- the oldest -----------------------------------------------------------------------------
+
+    def bytes_by_owner(self) -> dict[str, int]:
+        """Bytes of submits and results by owner, in files and rows of the journal."""
+        return {owner: size for owner, size in self._journal.kept_bytes.items() if size > 0}
+
+    def oldest_files(
+        self, owner: str, wanted_bytes: int, after_seq: int
+    ) -> tuple[list[ResultsFileEntry], int]:
+        """Return the oldest files of an owner above a completion number, up to `wanted_bytes` or
+        the size of one transaction, and the last examined number (0: there are no more)."""
+        of = "(select owner from finished f where f.seq <= file.seq order by f.seq desc limit 1)"
+        query = (
+            f"select name, task, seq, bytes, {of} from file where seq > ? and bytes > 0"
+            " order by seq limit ?"
+        )
+        results: list[ResultsFileEntry] = []
+        rows = self._rows(query, after_seq, FILES_PER_QUERY)
+        for name, task, seq, size, whose in rows:
+            if (whose or "") == owner:
+                if wanted_bytes <= 0 or len(results) == MAX_FILES:
+                    return results, after_seq
+                results.append(ResultsFileEntry(name, task, seq, size, owner))
+                wanted_bytes -= size
+            after_seq = seq
+        return results, after_seq if rows else 0
+
+    def too_old(self, after_seq: int, before_s: float) -> list[EndedRecords]:
+        """Return some of the oldest records above a completion number that ended before
+        `before_s`; at most those of one transaction."""
+        query = "select seq, count, at, length(body), owner from finished where seq > ?"
+        rows = self._rows(f"{query} order by seq limit ?", after_seq, MAX_RECORDS)
+        return self._first_records(row for row in rows if row[2] < before_s)
+
+    def oldest_of(self, owner: str, wanted_bytes: int, after_seq: int) -> list[EndedRecords]:
+        """Return the oldest records of an owner above a completion number, up to `wanted_bytes` or
+        the size of one transaction."""
+        query = "select seq, count, at, length(body), owner from finished where owner = ?"
+        indexed = " and owner <> ''" if owner else ""
+        query += f"{indexed} and seq > ? order by seq limit ?"
+        results: list[EndedRecords] = []
+        for record in self._first_records(self._rows(query, owner, after_seq, MAX_RECORDS)):
+            if wanted_bytes <= 0:
+                break
+            results.append(record)
+            wanted_bytes -= record.body_bytes + record.file_bytes
+        return results
+
+    def _first_records(self, rows: Iterable[tuple[Any, ...]]) -> list[EndedRecords]:
+        """Return the first records of these rows, as many as fit into one transaction."""
+        results: list[EndedRecords] = []
+        total_bytes = tasks = 0
+        for seq, count, at, size, owner in rows:
+            total_bytes, tasks = total_bytes + size, tasks + count
+            if results and (total_bytes > MAX_BYTES or tasks > MAX_TASKS):
+                break
+            results.append(self._opened(seq, count, at, size, owner))
+        return results
+
+    def _opened(self, seq: int, count: int, at: float, size: int, owner: str) -> EndedRecords:
+        states, tasks = [], []
+        between = (seq, seq + count - 1)
+        replaced = {
+            row[0]
+            for row in self._rows("select seq from replaced where seq between ? and ?", *between)
+        }
+        try:
+            stored = self._journal.records.finished_at(seq)
+            completed = codec.to_client(stored[0]) if stored is not None else None
+            assert isinstance(completed, messages.Completed)
+            for number, completion in enumerate(completed.results, seq):
+                if number not in replaced:
+                    states.append(str(messages.STATES[completion.state]))
+                    tasks.append(completion.task)
+        except (JournalError, ProtocolError):  # damaged: all of it can be removed
+            tasks = list(self._journal.records.tasks_at(seq))
+            states = [str(TaskState.DONE)] * len(tasks)
+        query = "select name, bytes from file where seq between ? and ? and bytes > 0"
+        files = self._rows(query, *between)
+        names = tuple(name for name, _ in files)
+        size_of_files = sum(size for _, size in files)
+        fields = (tuple(states), tuple(tasks), names, size_of_files)
+        return EndedRecords(seq, count, at, size, *fields, owner)
+
+    def measure(self, old: EndedRecords) -> queries.RetainedData:
+        """Return the amounts of data that the removal of a record frees."""
+        query = "select max(0, min(?, ? - min(seq))) from cursor"
+        unread = self._number(query, old.count, old.first_seq + old.count - 1)
+        return queries.RetainedData(
+            len(old.tasks), len(old.files), old.file_bytes, old.body_bytes, unread, old.at
+        )
+
+    # --- removal --------------------------------------------------------------------------------
+
+    def forget_files(self, files: list[ResultsFileEntry]) -> None:
+        """Mark files as removed, and with them the results of their tasks. Raises JournalError if
+        that is not stored."""
+        with self._journal.transaction("NORMAL") as db:
+            values = [(file.name,) for file in files]
+            db.executemany("update file set bytes = 0 where name = ?", values)
+        for file in files:
+            self._journal.kept_bytes[file.owner] -= file.size_bytes
+
+    def forget(self, records: list[EndedRecords]) -> None:
+        """Remove records, and Submits whose tasks all have no record left. Raises JournalError if
+        that is not stored."""
+        reader = self._journal.records
+        last_seq, next_task = reader.last_seq(), reader.next_task()
+        removed: dict[str, int] = {}
+        submits: list[tuple[str, int]] = []  # owner and bytes of each removed Submit
+        for record in records:
+            for state in record.states:
+                removed[state] = removed.get(state, 0) + 1
+        counters = {journal_reader.LAST_SEQ: last_seq, journal_reader.NEXT_TASK: next_task}
+        counters |= {
+            journal_reader.GONE + state: reader.meta(journal_reader.GONE + state) + n
+            for state, n in removed.items()
+        }
+        tasks = [task for record in records for task in record.tasks]
+        with self._journal.transaction("NORMAL") as db:
+            db.executemany("insert or replace into meta values(?,?)", list(counters.items()))
+            for record in records:
+                last = record.first_seq + record.count - 1
+                db.execute("delete from finished where seq = ?", (record.first_seq,))
+                between = (record.first_seq, last)
+                db.execute("delete from replaced where seq between ? and ?", between)
+                db.execute("delete from file where seq between ? and ?", between)
+            db.executemany("delete from result where task = ?", [(task,) for task in tasks])
+            for first, count in self._submits_of(tasks):
+                used = "select 1 from result where task >= ? and task < ? limit 1"
+                if db.execute(used, (first, first + count)).fetchone() is None:
+                    query = "select owner, length(body) from accepted where first = ?"
+                    submits += db.execute(query, (first,)).fetchall()
+                    db.execute("delete from accepted where first = ?", (first,))
+        for record in records:
+            self._journal.kept_bytes[record.owner] -= record.body_bytes + record.file_bytes
+        for owner, size in submits:
+            self._journal.kept_bytes[owner] -= size
+
+    def _submits_of(self, tasks: list[int]) -> list[tuple[int, int]]:
+        """Return (first id, count) of the Submits of these tasks without unfinished tasks."""
+        results: list[tuple[int, int]] = []
+        end = 0
+        query = "select first, count from accepted where first <= ? order by first desc limit 1"
+        for task in sorted(tasks):
+            if task < end:
+                continue
+            for first, count in self._rows(query, task):
+                end = first + count
+                results.append((first, count))
+        waiting = self._state.tasks
+        return [
+            (first, count)
+            for first, count in results
+            if not any(number in waiting for number in range(first, first + count))
+        ]
+
+    def forget_attempts(self) -> bool:
+        """Remove some rows of sent attempts if all tasks have ended. Returns whether there may be
+        more rows."""
+        if self._state.tasks:
+            return False
+        query = "delete from sent where row in (select row from sent order by row limit ?)"
+        with self._journal.transaction("NORMAL") as db:
+            return db.execute(query, (ATTEMPT_ROWS,)).rowcount == ATTEMPT_ROWS
+
+    def vacuum(self, pages: int, spare: int) -> bool:
+        """Return up to `pages` free pages to the file system if more than `spare` are free. Returns
+        whether it did."""
+        if self._number("pragma freelist_count") <= spare:
+            return False
+        self._rows(f"pragma incremental_vacuum({pages})")
+        return True
+
+
+# Threads that maintain the journal: checkpoints of the WAL, and a backup for another node.
+#
+# `WalCheckpointer` writes the WAL into the database on a connection of its own; an inline
+# checkpoint would stall the event loop for 17 to 47 ms. `JournalBackup` copies a snapshot into the
+# environment's home while the loop continues to write, and renames the copy when it is complete.
+# Invariant: the loop waits for these threads only when the service stops.
+
+EVERY_S = 60.0
+# Shortest pause before the next copy, in times of the duration of the last one.
+MIN_PAUSE_RATIO = 20
+STEP_PAGES = 256  # read in one step: 1 MiB
+PAUSE_S = 0.005  # after each step: 200 MB/s at most, so that the disk can serve others too
+
+
+class JournalBackup:
+    """Thread that copies the journal, from `start` to `stop`. `error`: the last error, or ""."""
+
+    def __init__(self, journal: Path, copy: Path, every_s: float = EVERY_S) -> None:
+        self._journal = journal
+        self._copy = copy
+        self._every_s = every_s
+        self._wake = threading.Event()
+        self._last = False  # the next copy is the last one, and is made without pauses
+        self._thread = threading.Thread(target=self._run, name="copy", daemon=True)
+        self.error = ""
+        self.copies = 0
+
+    def start(self) -> None:
+        self._thread.start()
+
+    def request_copy(self) -> None:
+        """Make a copy now; called when the service may end soon."""
+        self._wake.set()
+
+    def stop(self) -> None:
+        """Make a last copy of all commits, and end the thread."""
+        self._last = True
+        self._wake.set()
+        if self._thread.ident is not None:
+            self._thread.join()
+
+    def _run(self) -> None:
+        db = sqlite3.connect(self._journal, isolation_level=None)
+        db.execute("pragma busy_timeout=1000")
+        copied_version, wait_s, last = -1, self._every_s, False
+        while not last:
+            self._wake.wait(wait_s)
+            self._wake.clear()
+            last = self._last
+            begun = time.monotonic()
+            try:
+                version = db.execute("pragma data_version").fetchone()[0]
+                if version != copied_version:
+                    self.copy(db)
+                    copied_version = version
+                self.error = ""
+            except (sqlite3.Error, OSError) as error:
+                self.error = f"the journal could not be copied to {self._copy}: {error}"
+            wait_s = max(self._every_s, MIN_PAUSE_RATIO * (time.monotonic() - begun))
+        db.close()
+
+    def copy(self, db: sqlite3.Connection) -> None:
+        """Copy the present state of `db`, a connection of this thread's own."""
+        support.hit("copy.before")
+        temporary = self._copy.with_name(f".{self._copy.name}.new")
+        temporary.unlink(missing_ok=True)
+        try:
+            copy_into(db, temporary, self._pause)
+            temporary.replace(self._copy)
+        except BaseException:
+            temporary.unlink(missing_ok=True)
+            raise
+        self.copies += 1
+        support.hit("copy.after")
+
+    def _pause(self, _status: int, _remaining: int, _total: int) -> None:
+        if not self._last:
+            time.sleep(PAUSE_S)
+
+
+def copy_into(db: sqlite3.Connection, path: Path, pause: object = None) -> None:
+    """Write one snapshot of `db` to a file that needs no WAL; it is on disk when this returns."""
+    target = sqlite3.connect(path, isolation_level=None)
+    try:
+        path.chmod(0o600)
+        target.execute("pragma synchronous=off")
+        # A read transaction keeps the source unchanged; without it, every commit of the loop would
+        # restart the copy.
+        db.execute("begin")
+        try:
+            db.execute("select count(*) from sqlite_master").fetchone()
+            db.backup(target, pages=STEP_PAGES, progress=pause)  # type: ignore[arg-type]
+        finally:
+            db.execute("commit")
+        target.execute("pragma journal_mode=delete")
+    finally:
+        target.close()
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+EVERY_BYTES = 16 * 2**20  # written since the last one
+MIN_FREE_BYTES = 64 * EVERY_BYTES  # on the disk, for a WAL that is extended before it is written
+RESTART_BYTES = 2**30  # a larger WAL is truncated, though that delays the loop
+POLL_S = 0.5
+
+
+class WalCheckpointer:
+    """Thread that checkpoints the WAL, from `start` to `stop`. `error`: the last error, or "",
+    which the loop reports.
+
+    `extends`: extend a new WAL to the size that it has at a checkpoint. A commit that overwrites
+    blocks needs half the time of one that appends them, because its fsync changes no metadata.
+    """
+
+    def __init__(self, journal: Path, *, extends: bool = False) -> None:
+        self._extends = extends
+        self._journal = journal
+        self._wal = journal.with_name(journal.name + "-wal")
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="checkpoint", daemon=True)
+        self.error = ""
+        self.written_bytes = 0  # written to the WAL, approximately; counted by the loop
+        self._folded = 0  # bytes of these that are in the database
+
+    def start(self) -> None:
+        self._thread.start()
+
+    def stop(self) -> None:
+        self._stop.set()
+        self._thread.join()
+
+    def _run(self) -> None:
+        db = sqlite3.connect(self._journal, isolation_level=None)
+        db.execute("pragma busy_timeout=20")
+        if self._extends:
+            self.extend(db)
+        while not self._stop.wait(POLL_S):
+            self.checkpoint_if_due(db)
+        db.close()
+
+    def checkpoint_if_due(self, db: sqlite3.Connection) -> None:
+        """Make a checkpoint if one is due. `db`: a connection of this thread's own."""
+        written = self.written_bytes
+        if written - self._folded < EVERY_BYTES:
+            return
+        try:
+            support.hit("checkpoint.before")
+            # Only a passive checkpoint does not take the loop's write lock; the next commit after
+            # it writes from the beginning of the WAL.
+            mode = "truncate" if self._wal.stat().st_size > RESTART_BYTES else "passive"
+            db.execute(f"pragma wal_checkpoint({mode})").fetchone()
+            self._folded = written
+            support.hit("checkpoint.after")
+            self.error = ""
+        except (sqlite3.Error, OSError) as error:
+            self.error = f"checkpoint failed: {error}"
+
+    def extend(self, db: sqlite3.Connection) -> None:
+        """Extend the WAL with zeros to EVERY_BYTES, unless the disk is nearly full. SQLite takes
+        them for unused frames. `db`: a connection of this thread's own, whose write lock keeps the
+        loop from appending meanwhile."""
+        with contextlib.suppress(sqlite3.Error, OSError):
+            db.execute("begin immediate")
+            try:
+                size = self._wal.stat().st_size
+                free = shutil.disk_usage(self._wal.parent).free
+                if size < EVERY_BYTES and free > MIN_FREE_BYTES:
+                    with self._wal.open("r+b", buffering=0) as wal:
+                        wal.seek(size)
+                        wal.write(bytes(EVERY_BYTES - size))
+            finally:
+                db.execute("rollback")
+            with self._wal.open("rb") as wal:
+                os.fsync(wal.fileno())

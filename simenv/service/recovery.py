@@ -1,0 +1,373 @@
+"""Restoration of the scheduler from the journal, and of damaged results."""
+
+from __future__ import annotations
+
+import logging
+import os
+import shutil
+import sqlite3
+import time
+from array import array
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from types import MappingProxyType
+
+import msgspec
+
+from simenv.config import EnvironmentPaths
+from simenv.errors import ConfigError, JournalError, NotFoundError
+from simenv.model import TaskOptions, TaskSpec, task_name
+from simenv.model.task_rules import MAX_SECONDS
+from simenv.scheduler.core import Route, SubmitBatch
+from simenv.scheduler.scheduler import Scheduler
+from simenv.scheduler.state.scheduler_state import SchedulerState
+from simenv.service import support
+from simenv.service.admission import submissions
+from simenv.service.journal import reader, tables, writer
+from simenv.service.results.completions import Completions
+from simenv.text import duration
+from simenv.wire import codec
+from simenv.wire.messages.client import STATES, Completed, Completion, Submit
+
+# Rebuild the scheduler's queue from the journal: accepted tasks that have not ended return to it,
+# in order.
+
+Units = Mapping[int, tuple[int, int]]  # reservation and units, by task
+_FREE = (0, -1)
+
+
+class ReplaySummary(msgspec.Struct, frozen=True):
+    """Numbers of tasks that a replay restored, and its duration."""
+
+    queued: int
+    final: int
+    seconds: float
+
+
+def replay(
+    journal: writer.Journal,
+    scheduler: Scheduler,
+    submit_queue: submissions.SubmitQueue,
+    completions: Completions,
+) -> ReplaySummary:
+    """Restore the scheduler's state from the journal. Raises JournalError or ProtocolError if a row
+    is damaged, ConfigError if a task cannot run now."""
+    begin = time.monotonic()
+    stored, units = tables.read_reservations(journal.records)
+    scheduler.restore_controls(stored, tables.CONTROL.read(journal.records))
+    scheduler.state.estimator.restore(tables.read_estimates(journal.records))
+    total = journal.records.next_task()
+    final = final_tasks(journal, total)
+    attempts = _attempts(journal, final)
+    queued = 0
+    rows = journal.records.count_accepted()
+    for number, row in enumerate(journal.records.accepted()):
+        if rows - number <= submissions.RECENT_KEYS:
+            entry = submissions.IdempotencyEntry(row.first, row.count, row.digest)
+            submit_queue.remember(row.owner, row.key, row.offset, entry)
+        span = final[row.first : row.first + row.count]
+        if 0 not in span:
+            continue
+        age_ns = max(0, round((time.time() - row.at) * 1e9))
+        task_attempts = attempts[row.first : row.first + row.count]
+        waiting = parts(
+            scheduler.state, row, span, task_attempts, time.monotonic_ns() - age_ns, units
+        )
+        queued += queue(scheduler, waiting, completions)
+    scheduler.set_clock(time.time_ns(), time.monotonic_ns())
+    scheduler.restore_paced(tables.read_paced(journal.records))
+    scheduler.finish_restore(total)
+    return ReplaySummary(queued, sum(final), time.monotonic() - begin)
+
+
+class Part(msgspec.Struct, frozen=True):
+    """Neighbouring tasks of one Submit that must be queued."""
+
+    batch: SubmitBatch
+    specs: list[TaskSpec]
+    routes: list[Route]
+    attempts: list[int]
+    units: list[int] | None = None  # of its reservation, for each task
+
+
+def parts(
+    state: SchedulerState,
+    row: reader.AcceptedRow,
+    span: bytearray,
+    attempts: Sequence[int],
+    accepted_ns: int,
+    units: Units = MappingProxyType({}),
+) -> list[Part]:
+    """Return the tasks of a Submit whose byte in `span` is 0. `units`: by task; a task that runs
+    again for a damaged result has no entry and takes none. Raises ConfigError if they cannot run
+    now."""
+    submit = codec.from_client(row.body)
+    assert isinstance(submit, Submit)
+    terms = _limit_timeouts(submit.terms)
+    routes = [state.reroute(route) for route in reader.unpack_routes(row.routes)]
+    share_bytes = submissions.bytes_per_task(row.body, row.count)
+    results = []
+    position = 0
+    while (position := span.find(0, position)) >= 0:
+        end = span.find(1, position)
+        end = len(span) if end < 0 else end
+        first = row.first + position
+        batch = SubmitBatch(
+            b"", terms, row.key, row.offset, first, accepted_ns, share_bytes, row.owner
+        )
+        counts = list(attempts[position:end])
+        held_units = None
+        if units and terms.reservation:
+            held_units = [units.get(task, _FREE)[1] for task in range(first, row.first + end)]
+        results.append(
+            Part(batch, submit.tasks[position:end], routes[position:end], counts, held_units)
+        )
+        position = end
+    return results
+
+
+def queue(scheduler: Scheduler, waiting: list[Part], completions: Completions) -> int:
+    """Restore tasks in the scheduler, which ends those with a failed parent. Returns their
+    number."""
+    for part in waiting:
+        after = part.batch.terms.after
+        parent = submissions.failed_parent(completions, after) if after else 0
+        settings = (part.batch, part.specs, part.routes, part.attempts, part.units)
+        scheduler.restore_tasks(*settings, parent)
+    return sum(len(part.specs) for part in waiting)
+
+
+def _limit_timeouts(terms: TaskOptions) -> TaskOptions:
+    """Reduce timeouts to the present limit, which earlier versions did not check."""
+    queue_s, run_s = (min(t, MAX_SECONDS) for t in (terms.queue_timeout_s, terms.run_timeout_s))
+    return msgspec.structs.replace(terms, queue_timeout_s=queue_s, run_timeout_s=run_s)
+
+
+def final_tasks(journal: writer.Journal, total: int) -> bytearray:
+    """Return one byte for each task: 1 if it has ended."""
+    final = bytearray(total)
+    for task in journal.records.indexed_tasks():
+        final[_check_task_number(task, total)] = 1
+    replaced = set(journal.records.replaced())
+    for first_seq, body in journal.records.finished(journal.records.indexed()):
+        completed = codec.to_client(body)
+        assert isinstance(completed, Completed)
+        for seq, completion in enumerate(completed.results, first_seq):
+            final[_check_task_number(completion.task, total)] |= seq not in replaced
+    return final
+
+
+def _check_task_number(task: int, total: int) -> int:
+    """Return the number of a task. Raises JournalError if no such task was ever accepted."""
+    if not 0 < task < total:
+        message = f"the journal holds the end of task {task}, and was given tasks up to {total - 1}"
+        raise JournalError(message, hint=reader.WAY_OUT)
+    return task
+
+
+def _attempts(journal: writer.Journal, final: bytearray) -> array[int]:
+    """Count the attempts of each unfinished task; the journal keeps the records of these only."""
+    counts = array("H", bytes(2 * len(final)))
+    sent = array("q")
+    for task in journal.records.sent():
+        if task < len(final) and not final[task]:
+            counts[task] += 1
+            sent.append(task)
+    journal.replace_sent(sent)
+    return counts
+
+
+MIN_ATTEMPTS = 1  # attempts of a task whose record cannot be read
+
+
+# Choose the journal that a start continues with: the live one, or a newer backup.
+#
+# Invariant: a start that finds a journal never begins empty, and the journal that was not chosen is
+# never deleted.
+
+log = logging.getLogger("simenv.service")
+
+
+class JournalHeader(msgspec.Struct, frozen=True):
+    """Epoch and age of a journal."""
+
+    epoch: int  # number of starts of the service that used it
+    age_s: float  # since the last write
+
+
+def choose_journal(paths: EnvironmentPaths, resume: bool) -> str:
+    """Make the journal to continue with the live one: the live journal itself, or its copy if
+    `resume` is set and the copy is newer.
+
+    Returns a description of the chosen journal, or "" for a start without `resume`. Raises
+    NotFoundError, ConfigError, JournalError.
+    """
+    copy = _read_copy_header(paths.copy)
+    if copy is None:
+        if paths.journal.exists():
+            return f"from the live journal {paths.journal}" if resume else ""
+        if resume:
+            raise NotFoundError(
+                f"no journal to resume: neither {paths.journal} nor {paths.copy}",
+                hint="simenv up starts a new one",
+            )
+        return ""
+    live = read_header(paths.journal)
+    if live is not None and live.epoch >= copy.epoch:
+        return f"from the live journal {paths.journal}" if resume else ""
+    old = f"its copy {paths.copy} is {duration(copy.age_s)} old"
+    if not resume:
+        raise ConfigError(
+            f"there is no live journal {paths.journal}, and {old}"
+            if live is None
+            else f"the live journal {paths.journal} is of start {live.epoch}, and {old}, of "
+            f"start {copy.epoch}: the environment has run elsewhere since",
+            hint=f"simenv up --restore uses the copy; to start empty, remove {paths.copy}",
+        )
+    if live is not None:
+        _set_aside(paths.journal, live.epoch)
+    _restore_copy(paths.copy, paths.journal)
+    return f"from the copy {paths.copy}, {duration(copy.age_s)} old"
+
+
+def _read_copy_header(path: Path) -> JournalHeader | None:
+    """Read the header of a copy; None if there is none, or if it cannot be read."""
+    try:
+        return read_header(path)
+    except JournalError as error:
+        log.warning("%s", error.message)
+        return None
+
+
+def read_header(path: Path) -> JournalHeader | None:
+    """Read the header of a journal; None if there is no such file. Raises JournalError if the file
+    is not a journal."""
+    if not path.exists():
+        return None
+    try:
+        age_s = max(0.0, time.time() - max(p.stat().st_mtime for p in _with_wal(path)))
+        if not path.stat().st_size:
+            raise sqlite3.DatabaseError("it has no content: it was cut")
+        db = sqlite3.connect(path, isolation_level=None)
+        try:
+            row = db.execute("select value from meta where key = 'epoch'").fetchone()
+        finally:
+            db.close()
+    except (sqlite3.Error, OSError) as error:
+        raise JournalError(
+            f"the journal {path} cannot be read: {error}",
+            hint=reader.WAY_OUT,
+        ) from error
+    return JournalHeader(row[0] if row is not None else 0, age_s)
+
+
+def _with_wal(path: Path) -> list[Path]:
+    return [p for p in (path, path.with_name(path.name + "-wal")) if p.exists()]
+
+
+def _set_aside(path: Path, epoch: int) -> None:
+    """Rename an older journal, which is kept."""
+    for part in (path, *(path.with_name(path.name + end) for end in ("-wal", "-shm"))):
+        if part.exists():
+            part.replace(part.with_name(f"{part.name}.of-start-{epoch}"))
+
+
+def _restore_copy(copy: Path, live: Path) -> None:
+    temporary = live.with_name(f".{live.name}.new")
+    shutil.copyfile(copy, temporary)
+    temporary.chmod(0o600)
+    descriptor = os.open(temporary, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+    temporary.replace(live)
+
+
+# Requeue tasks whose result, or the record of their end, is damaged.
+#
+# Such a task runs again with the same seed and returns the same counts. Invariant: exactly one
+# completion of a task counts at any time. The damaged completion is withdrawn in the transaction
+# that makes the task unfinished; a crash at any point leaves the task either final or queued.
+
+
+class ResultRepair:
+    """Requeueing of tasks with damaged results. Used from the loop's thread. If a method raises,
+    nothing has changed."""
+
+    def __init__(
+        self, journal: writer.Journal, scheduler: Scheduler, completions: Completions
+    ) -> None:
+        self._journal = journal
+        self._scheduler = scheduler
+        self._completions = completions
+
+    def task(self, seq: int, completion: Completion) -> None:
+        """Requeue a task with a damaged payload or file; `seq` is the number of its completion.
+
+        Raises JournalError, and ConfigError if the present environment cannot run the task.
+        """
+        number, state = completion.task, STATES[completion.state]
+        waiting = self._parts(number, completion.attempts)
+        support.hit("reopen.before")
+        with self._journal.transaction("FULL") as db:
+            db.execute("insert or replace into replaced values(?,?,?)", (seq, number, state))
+            db.execute("delete from result where task = ?", (number,))
+            db.execute("delete from file where seq = ?", (seq,))
+            sent = array("q", [number] * completion.attempts)
+            db.execute("insert into sent(tasks) values(?)", (sent.tobytes(),))
+        support.hit("reopen.after")
+        self._completions.withdraw(number, seq)
+        self._scheduler.reopen({state: 1})
+        queue(self._scheduler, waiting, self._completions)
+
+    def record(self, first_seq: int) -> list[int]:
+        """Requeue all tasks of a record that cannot be read; returns them. Raises as `task`."""
+        self._completions.index_all()
+        if self._completions.unindexed:
+            raise JournalError("ends of tasks wait to be stored", hint="free space on its disk")
+        tasks = list(self._journal.records.tasks_at(first_seq))
+        waiting = [part for number in tasks for part in self._parts(number, MIN_ATTEMPTS)]
+        counts = self._journal.records.ended_in(first_seq)
+        support.hit("reopen.before")
+        drop(self._journal, first_seq, tasks)
+        support.hit("reopen.after")
+        self._scheduler.reopen(counts)
+        queue(self._scheduler, waiting, self._completions)
+        return tasks
+
+    def _parts(self, number: int, attempts: int) -> list[Part]:
+        row = self._journal.records.accepted_of(number)
+        if row is None:
+            raise JournalError(f"the submission of {task_name(number)} is no longer stored")
+        span = bytearray(b"\1") * row.count
+        span[number - row.first] = 0
+        return parts(self._scheduler.state, row, span, [attempts] * row.count, time.monotonic_ns())
+
+
+def drop(journal: writer.Journal, first_seq: int, tasks: list[int]) -> None:
+    """Delete a record that cannot be read, so that its tasks are unfinished again."""
+    last, count = journal.records.last_seq(), journal.records.count_at(first_seq)
+    with journal.transaction("FULL") as db:
+        db.execute("insert or replace into meta values(?,?)", (reader.LAST_SEQ, last))
+        db.execute("delete from finished where seq = ?", (first_seq,))
+        db.execute("delete from result where seq = ?", (first_seq,))
+        db.execute("delete from file where seq >= ? and seq < ?", (first_seq, first_seq + count))
+        if tasks:
+            sent = array("q", tasks * MIN_ATTEMPTS)
+            db.execute("insert into sent(tasks) values(?)", (sent.tobytes(),))
+
+
+def drop_damaged_records(journal: writer.Journal) -> int:
+    """Drop all records that cannot be read, so that their tasks run again; called at a start,
+    before the journal is replayed. Returns their number."""
+    dropped = 0
+    while True:
+        try:
+            for _ in journal.records.finished(journal.records.indexed()):
+                pass
+        except reader.DamagedRecord as error:
+            drop(journal, error.first_seq, [])
+            dropped += 1
+        else:
+            return dropped

@@ -1,1 +1,0 @@
-"""Restoration of the scheduler from the journal, and of damaged results."""

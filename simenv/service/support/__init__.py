@@ -1,1 +1,0 @@
-"""Utilities of the event loop: file locks, rate-limited logs, fair queues, fault injection."""

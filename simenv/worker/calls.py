@@ -1,0 +1,318 @@
+"""Calls of functions in workers: the engines that run no circuits."""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+import traceback
+from collections import OrderedDict
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import FrameType, TracebackType
+from typing import Protocol
+
+import cloudpickle
+
+from simenv.errors import ProgramError
+from simenv.model import RESULT_FORMAT, ResultData, ResultFile, TaskOptions, calls
+from simenv.model.calls import PYTHON
+from simenv.transpiler import qpy
+from simenv.transpiler.qiskit_runtime import LEVEL, check_operations
+from simenv.transpiler.transpiler import Transpiler
+from simenv.wire import codec
+from simenv.wire.messages.client import AssignChunk, AssignedTask
+from simenv.worker.result_files import ResultFileWriter
+from simulators.engine import RunControl
+from simulators.errors import EngineError, Stopped, Unsupported
+
+# Protocol of the engines that execute calls in a worker, and the errors of calls.
+
+
+class CallFailed(EngineError):
+    """A called function failed; the message quotes its error."""
+
+    code = "function"
+
+
+class ValueTooLarge(EngineError):
+    """The value of a call is larger than the limit of a result."""
+
+    code = "limit"
+
+
+class CallEngine(Protocol):
+    """Engine that executes calls of one kind."""
+
+    name: str
+
+    def call(self, call: calls.Call, assigned: AssignedTask, control: RunControl) -> bytes:
+        """Return the packed answer to the call of this task. Raises Stopped, EngineError,
+        SimenvError."""
+
+    def warm_up(self) -> None:
+        """Load the modules that a first call needs."""
+
+
+# Engine `functions`: Python functions of the environment's own user.
+#
+# No other module of a worker unpickles bytes. A function runs in the main thread. A signal stops
+# it: the handler raises `Interrupted` in that thread. The service kills a worker whose function
+# does not end after that.
+
+POLL_S = 0.05  # between two checks of the flag of the control
+TRACE_CHARS = 1_500  # of the end of a traceback
+VALUE_CHARS = 300  # of the error's own text
+
+
+class Interrupted(BaseException):
+    """Exception that stops a function; `except Exception` does not catch it."""
+
+
+class FunctionEngine:
+    """Engine that calls one function at a time, in the main thread."""
+
+    name = calls.FUNCTIONS
+
+    def __init__(self) -> None:
+        self._interruption = _Interruption()
+
+    def call(self, call: calls.Call, assigned: AssignedTask, control: RunControl) -> bytes:
+        """See `CallEngine`. Raises CallFailed with the traceback of the function's error,
+        Unsupported for functions of other owners or another version of Python."""
+        assert isinstance(call, calls.FunctionCall)
+        if not assigned.trusted:
+            raise Unsupported(
+                "functions of the environment's own user alone are called",
+                hint="connect without a key, as that user, where the environment runs",
+            )
+        if call.python != PYTHON:
+            raise Unsupported(
+                f"the function was pickled by Python {call.python}; this worker has {PYTHON}",
+                hint="use one version of Python on both sides",
+            )
+        control.check()
+        try:
+            with self._interruption.interrupted_by(control):
+                answer = _call_function(call)
+        except Interrupted as error:
+            raise Stopped("the function was stopped") from error
+        return codec.encode(calls.FunctionAnswer(calls.CALL_FORMAT, answer))
+
+    def warm_up(self) -> None:
+        """Do nothing: all modules are loaded already."""
+
+
+def _call_function(call: calls.FunctionCall) -> bytes:
+    """Call the function and return its pickled value. Raises CallFailed with the traceback."""
+    step = "reading it"
+    try:
+        # Bytes of the environment's own user: the service and `call` refuse those of other owners.
+        function, positional, named = cloudpickle.loads(call.pickled)
+        step = "calling it"
+        value = function(*positional, **named)
+        step = "pickling what it returned"
+        return bytes(cloudpickle.dumps(value))
+    except Interrupted:
+        raise
+    except BaseException as error:
+        # SystemExit too: it ends the function, not the worker.
+        raise CallFailed(
+            f"function {call.name}, {step}: {_summary(error)}\n{_trace(error)}",
+            hint=_hint(error),
+        ) from error
+
+
+def _summary(error: BaseException) -> str:
+    return f"{type(error).__name__}: {_text(error)}"[:VALUE_CHARS]
+
+
+def _text(error: BaseException) -> str:
+    try:
+        return str(error)
+    except Exception as second:  # noqa: BLE001 - of a user's own class
+        return f"(no text: {type(second).__name__})"
+
+
+def _trace(error: BaseException) -> str:
+    """The end of the traceback, without the frames of this module."""
+    frames: TracebackType | None = error.__traceback__
+    while frames is not None and frames.tb_frame.f_code.co_filename == __file__:
+        frames = frames.tb_next
+    lines = traceback.format_exception(type(error), error, frames)
+    return "".join(lines).rstrip()[-TRACE_CHARS:]
+
+
+def _hint(error: BaseException) -> str:
+    if isinstance(error, ModuleNotFoundError):
+        return (
+            "the worker does not find that module: start the environment in its folder, install it,"
+            " or send it along with cloudpickle.register_pickle_by_value(module)"
+        )
+    return ""
+
+
+class _Interruption:
+    """The handler of SIGUSR1, which stays installed: its default would end the process."""
+
+    def __init__(self) -> None:
+        self.armed = False
+        signal.signal(signal.SIGUSR1, self._interrupt)
+
+    def _interrupt(self, _number: int, _frame: FrameType | None) -> None:
+        if self.armed:
+            self.armed = False  # only once, so that `finally` blocks are not interrupted
+            raise Interrupted
+
+    @contextmanager
+    def interrupted_by(self, control: RunControl) -> Iterator[None]:
+        """Raise Interrupted in the main thread when the control is asked to stop."""
+        over = threading.Event()
+        main = threading.main_thread().ident
+        assert main is not None
+
+        def watch() -> None:
+            while not over.wait(POLL_S):
+                if control.flag[0]:
+                    signal.pthread_kill(main, signal.SIGUSR1)
+
+        watcher = threading.Thread(target=watch, name="interrupt", daemon=True)
+        self.armed = True
+        watcher.start()
+        try:
+            try:
+                yield
+            finally:
+                self.armed = False
+        finally:
+            over.set()
+            watcher.join()
+
+
+# Engine `transpiler`: compilation of circuits in QPY for the device that the call describes.
+#
+# A compiled circuit depends on the call and on Qiskit's version alone, never on the worker. QPY
+# from the owner of a key is first parsed in a separate process: see `simenv.transpiler.qpy`.
+
+MAX_TRANSPILERS = 16
+
+
+class TranspilerEngine:
+    """Engine that compiles circuits. It caches the transpilers of the last MAX_TRANSPILERS devices,
+    because the creation of one takes as long as one circuit."""
+
+    name = calls.TRANSPILER
+
+    def __init__(self) -> None:
+        # Qiskit would start a thread for each core of the node in every worker.
+        os.environ.setdefault("RAYON_NUM_THREADS", "1")
+        self._cache: OrderedDict[tuple[bytes, int, int], Transpiler] = OrderedDict()
+
+    def call(self, call: calls.Call, assigned: AssignedTask, control: RunControl) -> bytes:
+        """See `CallEngine`. Raises ProgramError, which names a circuit that cannot be read or
+        compiled."""
+        assert isinstance(call, calls.TranspileCall)
+        transpiler = self._transpiler(call)
+        control.add_sweeps(len(call.circuits))
+        as_submitted = call.level == calls.AS_SUBMITTED
+        compile_one = transpiler.transpiled if as_submitted else transpiler.run
+        compiled: list[bytes] = []
+        for number, packed in enumerate(call.circuits):
+            control.check()
+            name = f"circuit {call.first + number}"
+            circuit = qpy.parse(packed, name, trusted=assigned.trusted)
+            check_operations(circuit, name)
+            try:
+                compiled.append(qpy.write_qpy(compile_one(circuit), call.qpy))
+            except ProgramError as error:
+                raise ProgramError(f"{name}: {error.message}", hint=error.hint) from error
+            control.sweeps_done()
+        return codec.encode(
+            calls.TranspileAnswer(calls.CALL_FORMAT, transpiler.name, tuple(compiled))
+        )
+
+    def warm_up(self) -> None:
+        """Load Qiskit's transpiler."""
+
+    def _entries(self) -> int:
+        """Entries of the tables of all cached transpilers."""
+        return sum(calls.target_entries(device) for device, _, _ in self._cache)
+
+    def _transpiler(self, call: calls.TranspileCall) -> Transpiler:
+        key = call.device, call.level, call.seed
+        result = self._cache.get(key)
+        if result is None:
+            level = LEVEL if call.level == calls.AS_SUBMITTED else call.level
+            result = Transpiler(calls.decode_device(call.device), level, call.seed)
+            self._cache[key] = result
+            while len(self._cache) > MAX_TRANSPILERS or self._entries() > calls.MAX_TARGET_ENTRIES:
+                self._cache.popitem(last=False)
+        else:
+            self._cache.move_to_end(key)
+        return result
+
+
+# Run the calls among assigned tasks, and pack the values that they return.
+#
+# Invariant: an engine that unpickles bytes is called only for tasks of the environment's own user,
+# whatever the service has admitted.
+
+
+def call_engine(name: str) -> CallEngine | None:
+    """Create the engine of calls with that name; None if the name is that of a circuit engine."""
+    if name == calls.TRANSPILER:
+        return TranspilerEngine()
+    if name == calls.FUNCTIONS:
+        return FunctionEngine()
+    if name == calls.DETECTORS:
+        from simenv.worker.detecting import DetectorEngine  # and those few, stim
+
+        return DetectorEngine()
+    return None
+
+
+class CallRunner:
+    """Runner of calls, one at a time. It creates each engine at its first use."""
+
+    def __init__(self, result_writer: ResultFileWriter | None) -> None:
+        self._result_writer = result_writer
+        self._engines: dict[str, CallEngine] = {}
+
+    def engine(self, name: str) -> CallEngine | None:
+        """Return the engine of calls with that name, warmed up; None for a circuit engine."""
+        result = self._engines.get(name) or call_engine(name)
+        if result is not None and name not in self._engines:
+            result.warm_up()
+            self._engines[name] = result
+        return result
+
+    def run(
+        self, assigned: AssignedTask, terms: TaskOptions, chunk: AssignChunk, control: RunControl
+    ) -> tuple[bytes, ResultFile | None]:
+        """Return the packed result, and the file of a large one. Raises the errors of the call."""
+        engine = self.engine(chunk.engine)
+        if engine is None:
+            raise CallFailed(f"engine {chunk.engine!r} calls no functions")
+        value = engine.call(calls.decode_call(chunk.engine, assigned.program), assigned, control)
+        if len(value) > calls.MAX_VALUE_BYTES:
+            raise ValueTooLarge(
+                f"it returned {len(value)} bytes; the limit is {calls.MAX_VALUE_BYTES}",
+                hint="write large data to a file, and return its name",
+            )
+        file = None
+        if self._result_writer is not None:
+            file = self._result_writer.put_value(value, assigned, terms, chunk)
+        return _packed(assigned, value, file), file
+
+
+def _packed(assigned: AssignedTask, value: bytes, file: ResultFile | None) -> bytes:
+    data = ResultData(
+        RESULT_FORMAT,
+        (),
+        0,
+        assigned.shots,
+        assigned.seed,
+        file=file,
+        value=b"" if file is not None else value,
+    )
+    return codec.encode(data)

@@ -1,1 +1,0 @@
-"""Calls of functions in workers: the engines that run no circuits."""

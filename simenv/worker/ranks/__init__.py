@@ -1,1 +1,0 @@
-"""One worker over several MPI ranks."""

@@ -1,0 +1,276 @@
+"""Interface to a GPU: the device protocol, and the compilation of the kernels."""
+
+from __future__ import annotations
+
+import ctypes
+import functools
+import glob
+import hashlib
+import re
+import site
+from pathlib import Path
+from typing import Any, Protocol
+
+import msgspec
+import numpy as np
+from numpy.typing import DTypeLike, NDArray
+
+from simulators.compiler.kernel import run_once
+from simulators.errors import OutOfMemory, UnknownEngine
+
+# Device protocol and memory ledger: the engine's interface to a GPU.
+#
+# A device allocates, copies and launches kernels by name; it does no arithmetic of its own. The
+# code above it runs unchanged on a device whose kernels are compiled for the processor, so it is
+# tested on machines without a GPU.
+
+Buffer = Any  # array in a device's memory; opaque to other code
+
+COMPLEX: dict[str, np.dtype[Any]] = {
+    "double": np.dtype(np.complex128),
+    "single": np.dtype(np.complex64),
+}
+REAL: dict[str, np.dtype[Any]] = {
+    "double": np.dtype(np.float64),
+    "single": np.dtype(np.float32),
+}
+
+
+class Device(Protocol):
+    """One GPU, used by one thread. Methods raise `DeviceLost` after the device has failed."""
+
+    @property
+    def name(self) -> str:
+        """Model of the device."""
+
+    @property
+    def location(self) -> str:
+        """Identity of the GPU in its machine; "" if no other process can have it."""
+
+    @property
+    def free_bytes(self) -> int:
+        """Memory that can be allocated now, in bytes."""
+
+    def empty(self, count: int, dtype: DTypeLike) -> Buffer:
+        """Allocate `count` numbers with undefined values. Raises OutOfMemory."""
+
+    def upload(self, array: NDArray[Any]) -> Buffer:
+        """Copy an array to the device. Raises OutOfMemory."""
+
+    def download(self, buffer: Buffer) -> NDArray[Any]:
+        """Copy a buffer to host memory, after all earlier launches."""
+
+    def copy(self, source: Buffer, target: Buffer) -> None:
+        """Copy a buffer into another one of the same size."""
+
+    def launch(
+        self, kernel: str, grid: int, threads: int, shared_bytes: int, *arguments: Any
+    ) -> None:
+        """Start `grid` blocks of `threads` threads. `arguments`: buffers and numpy scalars, of the
+        types of the kernel's parameters. Launches run in order; the call does not wait."""
+
+
+class MemoryLedger:
+    """Ledger of the bytes of a device's states. A state is refused before it is allocated; the
+    error states the width that fits."""
+
+    def __init__(self, capacity_bytes: int, device: str) -> None:
+        """Set up. `capacity_bytes`: of the device, for states."""
+        self.capacity_bytes = capacity_bytes
+        self.reserved_bytes = 0
+        self._device = device
+
+    def __repr__(self) -> str:
+        return (
+            f"MemoryLedger({self.reserved_bytes / 2**30:.2f} of"
+            f" {self.capacity_bytes / 2**30:.2f} GiB on {self._device})"
+        )
+
+    def reserve(self, num_bytes: int, text: str) -> None:
+        """Reserve the bytes of a state; `text` names it. Raises OutOfMemory."""
+        left = self.capacity_bytes - self.reserved_bytes
+        if num_bytes > left:
+            raise OutOfMemory(
+                f"{text} needs {num_bytes / 2**30:,.2f} GiB; {self._device} has"
+                f" {left / 2**30:,.2f} GiB free of {self.capacity_bytes / 2**30:,.2f}",
+                hint=self._way_out(num_bytes),
+            )
+        self.reserved_bytes += num_bytes
+
+    def release(self, num_bytes: int) -> None:
+        """Release the bytes of a state."""
+        self.reserved_bytes -= num_bytes
+
+    def _way_out(self, num_bytes: int) -> str:
+        if num_bytes > self.capacity_bytes:
+            widths = [f"{self.largest_width(name)} in {name}" for name in ("double", "single")]
+            return (
+                f"the largest state that fits has {' or '.join(widths)} precision; or take"
+                " engine='statevector', in the memory of the processor"
+            )
+        return "several states are held at once: ask for fewer branches (memory_bytes)"
+
+    def largest_width(self, precision: str) -> int:
+        """Qubits of the largest state that fits into an empty device."""
+        return max(0, (self.capacity_bytes // COMPLEX[precision].itemsize).bit_length() - 1)
+
+
+# Compilation of the kernels by NVRTC: machine code for one compute capability, kept on disk.
+#
+# Only NVRTC's library is needed, no GPU and no CUDA toolkit. The result is always a cubin, never
+# PTX: a driver takes cubins of its own major version of CUDA, but refuses PTX of a newer compiler.
+
+KERNELS = Path(__file__).parents[1] / "kernels"
+# Each module is compiled separately, at its first use; see the end of kernels.cuh for the numbers.
+MODULES = {"sweep_double": 1, "sweep_single": 2, "states_double": 3, "states_single": 4}
+OPTIONS = ("--std=c++17", "--fmad=false", "--ptxas-options=-v")
+_INCLUDE = re.compile(r'^#include "(\w+\.cuh)"\n', re.MULTILINE)
+_ONCE = "#pragma once\n"
+_PATTERNS = ("libnvrtc.so.[0-9]*",)  # in a folder of wheels
+_NAMES = ("libnvrtc.so.13", "libnvrtc.so.12")  # of a CUDA toolkit
+
+
+class CompiledModule(msgspec.Struct, frozen=True):
+    """Machine code, and the compiler's report about each kernel."""
+
+    cubin: bytes
+    log: str
+
+
+class KernelUsage(msgspec.Struct, frozen=True):
+    """Resources of a kernel, as the assembler reports them."""
+
+    name: str
+    registers: int
+    stack_bytes: int
+    spilled_bytes: int  # stores
+
+
+def module_of(kernel: str) -> str:
+    """Module that contains a kernel."""
+    if kernel.startswith("sweep_"):
+        return kernel
+    return "states_single" if kernel.endswith("_single") else "states_double"
+
+
+@functools.cache
+def kernel_source() -> str:
+    """All kernels as one text: NVRTC reads no files."""
+    seen: set[str] = set()
+
+    def expand(name: str) -> str:
+        if name in seen:
+            return ""
+        seen.add(name)
+        text = (KERNELS / name).read_text().replace(_ONCE, "")
+        return _INCLUDE.sub(lambda match: expand(match[1]), text)
+
+    return expand("kernels.cuh")
+
+
+class Nvrtc:
+    """NVRTC, called by its C interface."""
+
+    def __init__(self, library: ctypes.CDLL) -> None:
+        self._library = library
+        major, minor = ctypes.c_int(), ctypes.c_int()
+        library.nvrtcVersion(ctypes.byref(major), ctypes.byref(minor))
+        self.version = (major.value, minor.value)
+
+    def __repr__(self) -> str:
+        return f"Nvrtc({self.version[0]}.{self.version[1]})"
+
+    def compile(self, module: str, capability: tuple[int, int]) -> CompiledModule:
+        """Compile one of MODULES. Raises UnknownEngine with the compiler's message."""
+        nvrtc, program = self._library, ctypes.c_void_p()
+        options = [
+            f"--gpu-architecture=sm_{capability[0]}{capability[1]}",
+            f"-DMODULE={MODULES[module]}",
+            *OPTIONS,
+        ]
+        argv = (ctypes.c_char_p * len(options))(*(option.encode() for option in options))
+        source = kernel_source().encode()
+        nvrtc.nvrtcCreateProgram(ctypes.byref(program), source, b"kernels.cu", 0, None, None)
+        try:
+            failed = nvrtc.nvrtcCompileProgram(program, len(options), argv)
+            log = self._text(program, "ProgramLog").decode(errors="replace")
+            if failed:
+                raise UnknownEngine(
+                    f"NVRTC {self.version[0]}.{self.version[1]} did not compile {module} for"
+                    f" sm_{capability[0]}{capability[1]}: {log[:2000]}",
+                    hint="pip install --upgrade 'simenv[gpu-cu13]'",
+                )
+            return CompiledModule(self._text(program, "CUBIN"), log)
+        finally:
+            nvrtc.nvrtcDestroyProgram(ctypes.byref(program))
+
+    def _text(self, program: ctypes.c_void_p, name: str) -> bytes:
+        size = ctypes.c_size_t()
+        getattr(self._library, f"nvrtcGet{name}Size")(program, ctypes.byref(size))
+        room = ctypes.create_string_buffer(size.value)
+        getattr(self._library, f"nvrtcGet{name}")(program, room)
+        return room.raw
+
+
+@functools.cache
+def load_nvrtc() -> Nvrtc | None:
+    """NVRTC of a wheel, else of a CUDA toolkit; None if there is neither."""
+    folders = [*site.getsitepackages(), site.getusersitepackages()]
+    results = [
+        path
+        for folder in folders
+        for pattern in _PATTERNS
+        for path in sorted(glob.glob(f"{folder}/nvidia/*/lib/{pattern}"), reverse=True)
+    ]
+    for name in (*results, *_NAMES):
+        try:
+            return Nvrtc(ctypes.CDLL(name))
+        except OSError:
+            continue
+    return None
+
+
+def usage(log: str) -> tuple[KernelUsage, ...]:
+    """Resources of each kernel, from the compiler's log."""
+    results = []
+    name, stack, spilled = "", 0, 0
+    for line in log.splitlines():
+        if match := re.search(r"Compiling entry function '(\w+)'", line):
+            name = match[1]
+        elif match := re.search(r"(\d+) bytes stack frame, (\d+) bytes spill stores", line):
+            stack, spilled = int(match[1]), int(match[2])
+        elif match := re.search(r"Used (\d+) registers", line):
+            results.append(KernelUsage(name, int(match[1]), stack, spilled))
+    return tuple(results)
+
+
+def source_digest() -> str:
+    """Digest of the kernels and their compiler options; the first 16 characters of a SHA-256."""
+    text = "\n".join([kernel_source(), *OPTIONS, *MODULES])
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def cached_cubin(
+    folder: Path, module: str, capability: tuple[int, int], nvrtc: Nvrtc | None
+) -> Path:
+    """File of a module's machine code, compiled into `folder` if necessary.
+
+    Processes that need it at the same time compile it once. Raises UnknownEngine if it must be
+    compiled and NVRTC is None.
+    """
+    place = folder / f"gpu-{source_digest()}-sm{capability[0]}{capability[1]}"
+    target = place / f"{module}.cubin"
+    if target.exists():
+        return target
+    if nvrtc is None:
+        raise UnknownEngine(
+            f"NVRTC is not installed, and {target} has not been compiled",
+            hint="pip install 'simenv[gpu-cu13]' (gpu-cu12 for a driver older than 580)",
+        )
+    place.mkdir(mode=0o700, parents=True, exist_ok=True)
+    with run_once(place / f"{module}.lock"):
+        if not target.exists():
+            temporary = target.with_suffix(".new")
+            temporary.write_bytes(nvrtc.compile(module, capability).cubin)
+            temporary.replace(target)
+    return target

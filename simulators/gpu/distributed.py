@@ -1,0 +1,437 @@
+"""States over several GPUs: one for each MPI rank."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Sequence
+from typing import Any, cast
+
+import msgspec
+import numpy as np
+from mpi4py import MPI
+from numpy.typing import NDArray
+
+from simulators.catalog import state_bytes
+from simulators.catalog.costs import STAGED_BYTES, ranks_used
+from simulators.circuit.ir import Circuit
+from simulators.engine import PauliSum, RunOptions
+from simulators.errors import UnknownEngine, Unsupported
+from simulators.gpu import reductions, sweeps
+from simulators.gpu.backend import DeviceBackend
+from simulators.gpu.devices.device import COMPLEX, Buffer
+from simulators.statevector.backend import protocol, reductions as backend_reductions
+from simulators.statevector.backend.matrix import PlacedMatrix, by_columns, pauli_groups, place
+from simulators.statevector.backend.protocol import Ensemble
+from simulators.statevector.checkpoint import Evolution
+from simulators.statevector.distributed import gather, qubit_layout
+from simulators.statevector.distributed.executor import ErrorAgreement, local_table
+from simulators.statevector.distributed.gather import QubitRelocation
+from simulators.statevector.dynamic.branches import SeparateStates
+from simulators.statevector.planning.planner import SegmentPlan
+from simulators.statevector.state import BLOCK_QUBITS
+
+# Exchange of global and local qubits between GPUs, several at once, in place.
+#
+# Amplitudes for another rank are packed on the device and staged through the memory of the host, in
+# parts of at most 64 MiB, so any MPI can be used.
+
+_TAG_ROOM = 8  # parts of an exchange may overtake one another: their tags differ
+
+
+class DeviceSlice:
+    """Rank's slice of a distributed state; see `statevector.distributed.qubit_layout`."""
+
+    def __init__(self, state: sweeps.DeviceState, layout: qubit_layout.Layout, rank: int) -> None:
+        self.state = state
+        self.layout = layout
+        self.rank = rank
+        self.fresh = False  # |0...0>, in any qubit layout
+
+    @property
+    def num_qubits(self) -> int:
+        """Qubits of the slice."""
+        return self.layout.num_local
+
+    @property
+    def basis_indices(self) -> NDArray[np.int64]:
+        """Position of each block in the whole state; blocks must be whole."""
+        return self.layout.basis_indices(self.rank)
+
+
+class ExchangeStats(msgspec.Struct, frozen=True):
+    """Statistics of the exchanges of a run."""
+
+    exchanges: int = 0
+    sent_bytes: int = 0
+    seconds: float = 0.0
+
+
+class DeviceExchange:
+    """Exchanges of one run; `stats` counts them."""
+
+    def __init__(self, agreement: ErrorAgreement) -> None:
+        self._agreement = agreement
+        self.stats = ExchangeStats()
+        self._received = np.empty(0, np.complex128)
+        self._packed: Buffer = None
+
+    def exchange_qubits(self, share: DeviceSlice, pairs: Sequence[qubit_layout.Pair]) -> None:
+        """Exchange pairs of a bit of the rank number, counted from 0, and a local position."""
+        if not pairs:
+            return
+        begin_s = time.perf_counter()
+        mask = sum(1 << position for _, position in pairs)
+        self._prepare(share.state, mask)  # operations that may fail come before the ranks meet
+        self._agreement.meet()
+        rank, sent = share.rank, 0
+        own = sum((rank >> bit & 1) << k for k, (bit, _) in enumerate(pairs))
+        for change in range(1, 1 << len(pairs)):
+            other = own ^ change
+            partner = rank ^ sum(1 << bit for k, (bit, _) in enumerate(pairs) if change >> k & 1)
+            value = sum((other >> k & 1) << position for k, (_, position) in enumerate(pairs))
+            sent += self._trade(share.state, partner, mask, value)
+        stats, spent = self.stats, time.perf_counter() - begin_s
+        self.stats = ExchangeStats(
+            stats.exchanges + 1, stats.sent_bytes + sent, stats.seconds + spent
+        )
+
+    def _prepare(self, state: sweeps.DeviceState, mask: int) -> None:
+        """Allocate buffers for a part on the device and on the host."""
+        state.settle()
+        size = state_bytes(0, state.precision)
+        step = min(1 << (state.num_qubits - mask.bit_count()), STAGED_BYTES // size)
+        if self._received.size != step or self._received.dtype != COMPLEX[state.precision]:
+            self._received = np.empty(step, COMPLEX[state.precision])
+            self._packed = state.device.empty(step, COMPLEX[state.precision])
+
+    def _trade(self, state: sweeps.DeviceState, partner: int, mask: int, value: int) -> int:
+        """Exchange the amplitudes whose bits under `mask` are `value` with the partner; returns the
+        bytes sent."""
+        device, precision = state.device, state.precision
+        count = 1 << (state.num_qubits - mask.bit_count())
+        packed, received = self._packed, self._received
+        buffer, comm, step = state.buffer, self._agreement.comm, received.size
+        for number, first in enumerate(range(0, count, step)):
+            where = (np.uint64(first), np.uint64(step), np.uint64(mask), np.uint64(value))
+            state.launch("pack", step, buffer, packed, *where)
+            tag = number % _TAG_ROOM
+            comm.Sendrecv(
+                device.download(packed), partner, tag, recvbuf=received, source=partner, recvtag=tag
+            )
+            state.launch("unpack", step, device.upload(received), buffer, *where)
+        return count * state_bytes(0, precision)
+
+
+# Check that each rank has a GPU of its own: two states in one would share its memory and time.
+
+_CARD_BYTES = 512
+
+
+def check_devices(comm: Any, location: str) -> None:
+    """Raise UnknownEngine in all ranks, which all call this, if two have the same GPU.
+
+    `location`: as `Device.location`.
+    """
+    text = f"{os.uname().nodename} {location}" if location else ""
+    mine = np.frombuffer(text.encode()[:_CARD_BYTES].ljust(_CARD_BYTES, b"\0"), np.uint8)
+    everyone = np.empty((comm.Get_size(), _CARD_BYTES), np.uint8)
+    comm.Allgather(mine.copy(), everyone)
+    ranks: dict[bytes, int] = {}
+    for rank, row in enumerate(everyone):
+        card = row.tobytes().rstrip(b"\0")
+        first = ranks.setdefault(card, rank)
+        if card and first != rank:
+            raise UnknownEngine(
+                f"engine 'gpu': ranks {first} and {rank} have the same GPU, {card.decode()}",
+                hint="show each rank its own by CUDA_VISIBLE_DEVICES, or start a pool with"
+                " engine=gpu,ranks=2: the service does",
+            )
+
+
+# Sweep programs of one rank: segments in a layout, with conditions on the rank number resolved.
+
+_MOST = 256  # cached programs, the oldest evicted
+
+
+class RankPrograms:
+    """Cache of uploaded programs, by the identity of a segment: plans are cached above."""
+
+    def __init__(self, rank: int) -> None:
+        self._rank = rank
+        self._made: dict[tuple[object, ...], tuple[SegmentPlan, sweeps.UploadedProgram]] = {}
+
+    def of(
+        self, share: DeviceSlice, segment: SegmentPlan, stage: qubit_layout.RemapStage
+    ) -> sweeps.UploadedProgram:
+        """Program of a leg's passes, made at the first need. Raises OutOfMemory."""
+        state = share.state
+        key = (id(segment), state.precision, stage.first, stage.last, stage.positions)
+        entry = self._made.get(key)
+        if entry is None:  # the cache entry holds the segment, so its id is not used again
+            while len(self._made) >= _MOST:
+                del self._made[next(iter(self._made))]
+            table = local_table(segment.sweeps, stage, share.num_qubits, self._rank)
+            program = sweeps.upload_program(
+                state.device, sweeps.encode_sweeps(table, state.precision)
+            )
+            entry = self._made[key] = (segment, program)
+        return entry[1]
+
+
+# Backend for states distributed over GPUs: each MPI rank has one, with an equal slice.
+#
+# Sweeps, layouts and the communication schedule are those of `statevector.distributed`; kernels are
+# those of one GPU, on the slice. Block sums are added in the order of the blocks, in each rank.
+
+_SWAP = np.eye(4, dtype=np.complex128)[[0, 2, 1, 3]]
+_H = np.array([[1, 1], [1, -1]], np.complex128) * np.sqrt(0.5)
+_TO_Z = {0: _H, 1: _H @ np.diag([1, -1j])}  # rotations of X and of Y into Z
+
+
+class DistributedDeviceBackend(QubitRelocation[DeviceSlice]):
+    """A `StateBackend` whose states are `DeviceSlice`s."""
+
+    def __init__(self, agreement: ErrorAgreement, local: DeviceBackend) -> None:
+        """Set up. `local`: backend of this rank's GPU."""
+        self.is_root = agreement.rank == 0
+        self.add_sweeps = local.add_sweeps
+        self._agreement = agreement
+        self._local = local
+        self._divided = agreement.size.bit_length() - 1  # qubits that are bits of the rank number
+        self._exchange = DeviceExchange(agreement)
+        self._programs = RankPrograms(agreement.rank)
+
+    def for_width(self, num_qubits: int) -> protocol.StateBackend:
+        """See `StateBackend`."""
+        is_narrow = ranks_used(num_qubits, self._agreement.size) < self._agreement.size
+        return self._local if is_narrow else self
+
+    def check(self) -> None:
+        """Check for a stop as `StateBackend.check`: a stop in one rank stops all."""
+        self._agreement.meet()
+
+    def max_live_states(self, num_qubits: int, options: RunOptions) -> int:
+        """Number of states that fit into the GPU with the least memory."""
+        mine = self._local.max_live_states(num_qubits - self._divided, options)
+        return max(1, self._agreement.allreduce_min(mine))
+
+    def zero_state(
+        self, num_qubits: int, options: RunOptions, way: Evolution | None = None
+    ) -> DeviceSlice:
+        """Prepare |0...0>, see `StateBackend`; no state of an earlier attempt is used."""
+        del way
+        layout = qubit_layout.Layout(num_qubits, num_qubits - self._divided)
+        state = self._local.zero_state(layout.num_local, options)
+        state.settle()
+        if not self.is_root:  # another rank holds the amplitude 1
+            self._local.project(state, state, qubit=0, outcome=0, factor=0.0, move=False)
+        self._agreement.meet()
+        share = DeviceSlice(state, layout, self._agreement.rank)
+        share.fresh = True
+        return share
+
+    def copy(self, state: DeviceSlice) -> DeviceSlice:
+        """See `StateBackend`."""
+        result = DeviceSlice(self._local.copy(state.state), state.layout.copy(), state.rank)
+        self._agreement.meet()
+        return result
+
+    def empty_like(self, state: DeviceSlice) -> DeviceSlice:
+        """See `StateBackend`."""
+        result = DeviceSlice(self._local.empty_like(state.state), state.layout.copy(), state.rank)
+        self._agreement.meet()
+        return result
+
+    def ensemble(self, num_qubits: int, options: RunOptions, *, branching: bool) -> Ensemble:  # noqa: ARG002  # see `StateBackend`
+        """See `StateBackend`."""
+        return SeparateStates(self, num_qubits, options)
+
+    def apply(
+        self, state: DeviceSlice, segment: protocol.CompiledSegment, floats: NDArray[np.float64]
+    ) -> None:
+        """See `StateBackend`."""
+        plan, layout = cast("SegmentPlan", segment), state.layout
+        communication = qubit_layout.plan_communication(
+            plan.sweeps, layout.positions, layout.num_local, fresh=state.fresh
+        )
+        state.fresh = False
+        for stage in communication.stages:
+            self._agreement.meet()
+            pairs = [(remote - layout.num_local, local) for remote, local in stage.pairs]
+            self._exchange.exchange_qubits(state, pairs)
+            layout.become(stage.positions)
+            state.state.settle()
+            program = self._programs.of(state, plan, stage)
+            sweeps.apply_program(state.state, program, floats, self._local.pass_done)
+
+    def multiply(self, state: DeviceSlice, matrix: PlacedMatrix) -> None:
+        """See `StateBackend`."""
+        state.fresh = False
+        powers = 1 << np.arange(matrix.wires.size)
+        qubits = [int(offset).bit_length() - 1 for offset in matrix.offsets[powers]]
+        self._bring(state, sum(1 << qubit for qubit in qubits))
+        positions = [state.layout.positions[qubit] for qubit in qubits]
+        self._local.multiply(state.state, place(matrix.columns, positions))
+        self._agreement.meet()
+
+    def block_sums(
+        self,
+        what: int,
+        state: DeviceSlice,
+        other: DeviceSlice | None = None,
+        *,
+        qubit: int = 0,
+        turn: complex = 1.0,
+    ) -> NDArray[np.float64]:
+        """Compute sums as `StateBackend.block_sums`. A fingerprint is that of each slice by itself,
+        in one layout."""
+        if what == backend_reductions.FINGERPRINT:
+            self._align(
+                state, qubit_layout.Layout(len(state.layout.qubits), state.layout.num_local)
+            )
+        self._settle(state)
+        if other is not None:
+            self._align(other, state.layout)
+        partner = None if other is None else other.state
+        position = state.layout.positions[qubit]
+        if what == backend_reductions.QUBIT_WEIGHTS and position >= state.num_qubits:
+            norms = self._local.block_sums(backend_reductions.NORM, state.state)[:, 0]
+            mine = np.zeros((norms.size, 2))
+            mine[:, state.rank >> (position - state.num_qubits) & 1] = norms
+        else:
+            mine = self._local.block_sums(what, state.state, partner, qubit=position, turn=turn)
+        return self._shared(state, mine)
+
+    def project(
+        self,
+        state: DeviceSlice,
+        into: DeviceSlice,
+        *,
+        qubit: int,
+        outcome: int,
+        factor: float,
+        move: bool,
+    ) -> None:
+        """See `StateBackend`."""
+        state.fresh = into.fresh = False
+        self._bring(state, 1 << qubit)
+        if into is not state:
+            into.layout = state.layout.copy()
+        position = state.layout.positions[qubit]
+        self._local.project(
+            state.state, into.state, qubit=position, outcome=outcome, factor=factor, move=move
+        )
+
+    def locate_samples(
+        self,
+        state: DeviceSlice,
+        edges: NDArray[np.float64],
+        begins: NDArray[np.int64],
+        draws: NDArray[np.float64],
+    ) -> NDArray[np.int64]:
+        """See `StateBackend`."""
+        self._settle(state)
+        block_ids = state.basis_indices
+        counts = np.diff(begins)[block_ids]
+        ends = np.cumsum(counts)
+        mine = np.repeat(begins[:-1][block_ids] - (ends - counts), counts) + np.arange(counts.sum())
+        located = reductions.locate_samples(
+            state.state, edges[block_ids], np.append(0, ends), draws[mine]
+        )
+        result, everything = np.zeros(draws.size, np.int64), np.empty(draws.size, np.int64)
+        inside = (1 << BLOCK_QUBITS) - 1
+        result[mine] = block_ids[located >> BLOCK_QUBITS] << BLOCK_QUBITS | located & inside
+        self._agreement.meet()
+        # One rank contributes each value.
+        self._agreement.comm.Reduce(result, everything, MPI.SUM, 0)
+        return everything if self.is_root else result
+
+    def distribution(
+        self, state: DeviceSlice, wires: NDArray[np.int64]
+    ) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
+        """See `StateBackend`."""
+        local = wires[gather.local_wires(state, wires)].tolist()
+        positions = np.array([state.layout.positions[wire] for wire in local], np.int64)
+        mine = np.ascontiguousarray(reductions.outcome_weights(state.state, positions))
+        table = gather.whole_distribution(self._agreement, state, wires, mine)
+        values = np.flatnonzero(table > backend_reductions.ROUNDING_FLOOR[state.state.precision])
+        return values, table[values]
+
+    def expectations(
+        self, state: DeviceSlice, strings: list[tuple[int, int]]
+    ) -> NDArray[np.float64]:
+        """See `StateBackend`."""
+        values = np.empty(len(strings))
+        for group in pauli_groups(strings):
+            members = list(group.members)
+            values[members] = self._group_values(state, [strings[k] for k in members])
+        return values
+
+    def gather_statevector(self, state: DeviceSlice) -> protocol.Amplitudes | None:
+        """See `StateBackend`."""
+        self._settle(state)
+        amplitudes = self._local.gather_statevector(state.state)
+        return gather.gathered(
+            self._agreement, qubit_layout.StateSlice(amplitudes, state.layout, state.rank)
+        )
+
+    def amplitudes(
+        self, state: DeviceSlice, indices: NDArray[np.int64]
+    ) -> protocol.Amplitudes | None:
+        """See `StateBackend`."""
+        self._settle(state)
+        return gather.chosen(
+            self._agreement,
+            state.layout,
+            indices,
+            COMPLEX[state.state.precision],
+            lambda places: self._local.amplitudes(state.state, places),
+        )
+
+    def plan_gradients(
+        self, circuit: Circuit, params: NDArray[np.float64], observables: tuple[PauliSum, ...]
+    ) -> protocol.GradientFunction:
+        """Raises Unsupported."""
+        del circuit, params, observables
+        raise Unsupported("gradients over several ranks", hint="ranks=1, where a GPU holds two")
+
+    def _group_values(self, state: DeviceSlice, strings: list[tuple[int, int]]) -> list[float]:
+        """Values of strings with the same x. If more of its qubits are outside of blocks than fit
+        into a slice above whole blocks, those are rotated to Z, in a copy."""
+        x = strings[0][0]
+        wide = list(qubit_layout.bits(x >> BLOCK_QUBITS << BLOCK_QUBITS))
+        beyond = wide[state.num_qubits - BLOCK_QUBITS :]
+        if not beyond:
+            return self._values(state, strings)
+        return [self._rotated_value(state, x, z, beyond) for _, z in strings]
+
+    def _rotated_value(self, state: DeviceSlice, x: int, z: int, beyond: list[int]) -> float:
+        turned = self.copy(state)
+        for qubit in beyond:
+            matrix = np.ascontiguousarray(_TO_Z[z >> qubit & 1])
+            self.multiply(turned, place(by_columns(matrix.tobytes(), 1), [qubit]))
+            x, z = x & ~(1 << qubit), z | 1 << qubit
+        return self._values(turned, [(x, z)])[0]
+
+    def _values(self, state: DeviceSlice, strings: list[tuple[int, int]]) -> list[float]:
+        """Values of strings with the same x. Its qubits are made local above the blocks."""
+        self._settle(state)
+        self._bring(state, strings[0][0])
+        layout, local = state.layout, (1 << state.num_qubits) - 1
+        placed = [(layout.placed(x), layout.placed(z)) for x, z in strings]
+        (group,) = pauli_groups([(x, z & local) for x, z in placed])
+        sums = np.empty((1 << (state.num_qubits - BLOCK_QUBITS), len(strings)))
+        sums[:, group.members] = reductions.string_sums(state.state, group)[0]
+        signs = [(-1.0) ** (state.rank & z >> state.num_qubits).bit_count() for _, z in placed]
+        total = self._shared(state, sums * np.array(signs))
+        values: list[float] = np.cumsum(total, axis=0)[-1].tolist()
+        return values
+
+    def _swap_local(self, state: DeviceSlice, low: int, high: int) -> None:
+        state.fresh = False
+        self._local.multiply(state.state, place(by_columns(_SWAP.tobytes(), 2), [low, high]))
+
+    def _swap_with_rank(self, state: DeviceSlice, bit: int, position: int) -> None:
+        state.fresh = False
+        self._exchange.exchange_qubits(state, [(bit, position)])

@@ -1,1 +1,0 @@
-"""States over several GPUs: one for each MPI rank."""

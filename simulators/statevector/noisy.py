@@ -1,0 +1,408 @@
+"""Plan of a circuit with noise: its active part, its errors, and the method of its run."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from noise_models.channel import paulis
+from noise_models.normal_form import NormalForm
+from simulators import engine
+from simulators.catalog import SMALL_QUBITS, builtin_card, state_bytes
+from simulators.circuit.analysis import measurements
+from simulators.circuit.ir import Circuit
+from simulators.circuit.noise import NoiseProgram, Readout
+from simulators.circuit.passes.components import Subcircuit
+from simulators.circuit.passes.light_cone import OutputSupport
+from simulators.circuit.passes.noisy_cone import active_part
+from simulators.execution import requests
+from simulators.execution.outputs import Batch, FinalState, PauliStrings, SeedKey, collect
+from simulators.execution.readout import ReadoutStage
+from simulators.execution.sampling import gather
+from simulators.statevector import execute
+from simulators.statevector.backend.matrix import PlacedMatrix, by_columns, place
+from simulators.statevector.backend.protocol import Ensemble, StateBackend
+from simulators.statevector.dynamic.interpreter import Interpreter
+from simulators.statevector.execute import ComponentRun
+from simulators.statevector.program import Instruction, Noise, Program, Unitary, build_program
+from simulators.statevector.state import PHYSICAL_BYTES
+from simulators.statevector.trajectories.pauli_frames import FrameRules, carry
+from simulators.statevector.trajectories.sampler import TrajectorySampler
+from simulators.statevector.trajectories.states import SCRATCH_STATES, TrajectoryStates
+from simulators.statevector.trajectories.walks import Observables, Walks
+from simulators.trajectories import locations, pattern_sampling
+from simulators.trajectories.noise_table import row_work
+
+if TYPE_CHECKING:
+    from simulators.statevector.distributed.executor import ErrorAgreement
+
+# Final states under noise, for one binding: trajectories by patterns, or by splitting branches.
+
+
+class PatternRun(FinalState):
+    """Trajectories of a circuit that measures at its end only."""
+
+    def __init__(
+        self,
+        sampler: TrajectorySampler,
+        errors: pattern_sampling.ErrorTable,
+        walks: Walks,
+        params: NDArray[np.float64],
+        num_qubits: int,
+        rules: FrameRules | None,
+    ) -> None:
+        """Set up. `rules`: patterns whose final states differ by a Pauli only are run once by these
+        rules; None: each is run."""
+        self.num_qubits = num_qubits
+        self._rules = rules
+        self._sampler = sampler
+        self._errors = errors
+        self._walks = walks
+        self._params = params
+        self._patterns = 0
+
+    def _blocks(self, shots: int, key: SeedKey) -> Iterator[tuple[int, int]]:
+        self._walks.bind(self._params, key)
+        yield from pattern_sampling.shot_blocks(self._errors, shots)
+
+    def sample(self, shots: int, key: SeedKey) -> Iterator[Batch]:
+        """Sample as `FinalState.sample`; shots in ascending order."""
+        places, before = self._sampler.places, self._sampler.operations_before
+        for first, last in self._blocks(shots, key):
+            if self._rules is None:
+                patterns = pattern_sampling.draw_patterns(self._errors, first, last, key, places)
+                final_x = frames = None
+            else:
+                drawn = pattern_sampling.draw_patterns(
+                    self._errors, first, last, key, np.arange(places.size)
+                )
+                carried = carry(drawn, self._sampler.table, self._rules, places)
+                patterns, final_x, frames = carried.patterns, carried.final_x, carried.frames
+            rows = pattern_sampling.sort_places(patterns, places.size)
+            self._patterns += int(np.count_nonzero(row_work(rows, before)))
+            entry = self._walks.indices(rows, first, final_x)
+            if frames is not None:
+                entry ^= frames
+            yield gather(entry, self._sampler.source), None
+
+    def estimates(
+        self, strings: PauliStrings, request: engine.Request, key: SeedKey
+    ) -> tuple[tuple[float, float], ...]:
+        """Estimates as `FinalState.estimates`: means over trajectories."""
+        del strings
+        observables = Observables.of(request.observables, self.num_qubits)
+        moments = pattern_sampling.Moments(observables.count)
+        places = self._sampler.places
+        for first, last in self._blocks(request.shots, key):
+            rows = pattern_sampling.sort_places(
+                pattern_sampling.draw_patterns(self._errors, first, last, key, places), places.size
+            )
+            moments.add(self._walks.values(rows, first, observables))
+        return moments.estimates()
+
+    @property
+    def remark(self) -> str:  # type: ignore[override]  # known once it has run
+        """Number of distinct error patterns."""
+        return f"{self._patterns} error patterns" if self._patterns else ""
+
+
+class BranchRun(ComponentRun):
+    """Trajectories by splitting branches: any circuit, any backend."""
+
+    def __init__(
+        self,
+        states: StateBackend,
+        part: Subcircuit,
+        programs: requests.ProgramCache[Program],
+        params: NDArray[np.float64],
+        request: engine.Request,
+        key: tuple[int, int],
+        options: engine.RunOptions,
+        readout: Readout | None,
+    ) -> None:
+        super().__init__(states, part.circuit, programs, params, request, key, options)
+        self._numbers = part.operations
+        self._recorded = readout
+
+    def result(self) -> engine.BindingResult:
+        """Compute all outputs of the request."""
+        layouts = measurements.MeasurementLayouts(self._layout(False), self._layout(True))
+        readout = ReadoutStage.of(layouts.clbits, self._recorded, self._numbers)
+        return collect(self, layouts, self._request, self._key, readout)
+
+    def _layout(self, keep: bool) -> measurements.MeasurementLayout:
+        return self._schedules.of(self._circuit, keep=keep).layout
+
+    def _schedule(self, keep: bool) -> Program:
+        return self._schedules.of(self._circuit, keep=keep)
+
+    def _walk(self, plan: Program, ensemble: Ensemble) -> Interpreter:
+        return Interpreter(
+            ensemble,
+            self._circuit,
+            plan,
+            self._params,
+            self._key,
+            self._options,
+            self._recorded,
+        )
+
+    def sample(self, shots: int, key: SeedKey) -> Iterator[Batch]:
+        """Sample as `FinalState.sample`; shots in ascending order."""
+        program = self._schedule(False)
+        for branches in self._groups(False, range(shots)):
+            records = execute.sample(program, key, branches, ordered=True)
+            if self._states.is_root:
+                yield records[np.argsort(branches.shots_or_weights)], None
+
+    def estimates(
+        self, strings: PauliStrings, request: engine.Request, key: SeedKey
+    ) -> tuple[tuple[float, float], ...]:
+        """Estimates as `FinalState.estimates`: means over trajectories."""
+        del key
+        owners = np.repeat(
+            np.arange(len(request.observables)), [len(item.labels) for item in request.observables]
+        )
+        weights = np.concatenate([item.coefficients for item in request.observables])
+        moments = pattern_sampling.Moments(len(request.observables))
+        for branches in self._groups(True, range(request.shots)):
+            states = branches.ensemble.states
+            entry = np.empty((len(branches), len(request.observables)))
+            for k, state in enumerate(branches.states.tolist()):
+                each = states.expectations(branches.ensemble.state(state), strings)
+                entry[k] = np.bincount(owners, weights * each, len(request.observables))
+            order = np.argsort(branches.shots_or_weights)
+            moments.add(entry[branches.branch_of[order]])
+        return moments.estimates()
+
+
+# Programs of circuits whose noise splits branches: dynamic circuits, and states over ranks.
+
+
+def noisy_programs(
+    noise: NoiseProgram, precision: str, op_ids: NDArray[np.int64]
+) -> requests.ProgramCache[Program]:
+    """Programs of one structure with its noise. `op_ids`: numbers of the operations in the whole
+    circuit."""
+
+    def make(circuit: Circuit, keep: bool) -> Program:
+        return build_program(
+            circuit,
+            keep=keep,
+            precision=precision,
+            operations=op_ids,
+            layout=measurements.noisy_layout(circuit, noise, keep=keep),
+            noise=instructions(noise),
+        )
+
+    return requests.ProgramCache(make)
+
+
+def instructions(noise: NoiseProgram) -> dict[int, list[Instruction]]:
+    """Channels as instructions, by the operation they follow."""
+    forms = locations.NormalForms(noise.channels)
+    entries: dict[int, list[Instruction]] = {}
+    for term in locations.compose(noise):
+        form = forms.of(tuple(term.parts), len(term.qubits))
+        sequence = entries.setdefault(term.after, [])
+        if form.unitary is not None:
+            sequence.append(Unitary(_placed(form.unitary, term.qubits)))
+        item = _instruction(term, form)
+        if item is not None:
+            sequence.append(item)
+    return {after: items for after, items in entries.items() if items}
+
+
+def _placed(matrix: NDArray[np.complex128], qubits: tuple[int, ...]) -> PlacedMatrix:
+    data = np.ascontiguousarray(matrix, np.complex128).tobytes()
+    return place(by_columns(data, len(qubits)), list(qubits))
+
+
+def _instruction(term: locations.ComposedChannels, form: NormalForm) -> Noise | None:
+    weights = np.append(form.probabilities[1:], form.rest_weight)
+    chosen = np.flatnonzero(weights)
+    if not chosen.size:
+        return None
+    edges = np.cumsum(weights[chosen]) / weights.sum()
+    edges[-1] = 1.0
+    basis = paulis(len(term.qubits))
+    errors = [k + 1 for k in chosen.tolist() if k + 1 < len(basis)]
+    return Noise(
+        term.number,
+        term.qubits,
+        min(1.0, float(weights.sum())),
+        edges,
+        tuple(_placed(basis[k], term.qubits) for k in errors),
+        np.ascontiguousarray(form.rest),
+    )
+
+
+CARD = builtin_card("statevector")
+FRAMES_FROM = 8  # qubits: for narrower states a run costs less than the search for its class
+_LOCATION_BYTES, _OP_BYTES = 1100, 200  # approximate bytes of a plan: a pair has 15 errors
+_DRAW_PASSES = 0.2  # for a wide circuit: a draw adds two passes to about ten
+_STATES_OF_A_RANK = 4  # with fewer states, prefixes are run again and again
+
+
+class NoisyPart:
+    """Part of a circuit that some outputs depend on, with its noise."""
+
+    def __init__(
+        self,
+        part: Subcircuit,
+        noise: NoiseProgram,
+        options: engine.RunOptions,
+        small: bool,
+        keep: bool,
+        tile_wires: int,
+    ) -> None:
+        """Set up. `small`: see `StatevectorEngine`; `keep`: an output needs the final state;
+        `tile_wires`: see `TrajectorySampler`."""
+        self.part = part
+        self.noise = noise
+        self._precision = options.precision
+        circuit = part.circuit
+        self.layouts = measurements.MeasurementLayouts.of(circuit)
+        self._readout = ReadoutStage.of(self.layouts.clbits, noise.readout, part.operations)
+        self.programs = noisy_programs(noise, options.precision, part.operations)
+        self.located: locations.NoisyCircuit | None = None
+        self._sampler: TrajectorySampler | None = None
+        roles = np.empty(circuit.ops.size, np.int64)
+        if not circuit.conditions_data and not measurements.has_mid_circuit_ops(
+            circuit, roles, keep=keep
+        ):
+            wide = not small or circuit.num_qubits > SMALL_QUBITS
+            cost = circuit.ops.size * _DRAW_PASSES if wide else locations.DRAW_COST
+            self.located = locations.locate(circuit, noise, draw_cost=cost)
+        self._rules: FrameRules | None = None
+        if self.located is not None:
+            if circuit.num_qubits >= FRAMES_FROM:
+                self._rules = FrameRules.of(self.located.circuit)
+            self._sampler = TrajectorySampler(
+                self.located.circuit,
+                self.located.table,
+                options,
+                small=small,
+                tile_wires=tile_wires,
+            )
+
+    def local(
+        self,
+        circuit: Circuit,
+        request: engine.Request,
+        options: engine.RunOptions,
+        control: engine.RunControl,
+        ranks: ErrorAgreement | None = None,
+        states: TrajectoryStates | None = None,
+    ) -> engine.EngineResult:
+        """Run all rows in this process, or in ranks that call this together. `states`: of another
+        device."""
+        from simulators.statevector.backend.local import LocalBackend
+
+        with engine.ThreadPool(1 if states else options.threads, control) as thread_pool:
+            if self._sampler is None or self.located is None:
+                backend = states.backend if states else LocalBackend(thread_pool, control)
+                return self.branched(backend, circuit, request, options)
+            memory_bytes, max_states = options.memory_bytes, 0
+            if states is not None:
+                width = self.part.circuit.num_qubits
+                max_states = max(1, states.backend.max_live_states(width, options) - SCRATCH_STATES)
+            walks: Walks = self._sampler.open(
+                thread_pool, control, max_states, memory_bytes=memory_bytes, states=states
+            )
+            if ranks is not None:
+                from simulators.statevector.distributed.communicator import RankWalks
+
+                walks = RankWalks(walks, self._sampler.shared_before, ranks)
+            results = []
+            width, errors = self.part.circuit.num_qubits, self.located.errors
+            for params, own, key in self._rows(circuit, request):
+                run = PatternRun(self._sampler, errors, walks, params, width, self._rules)
+                results.append(collect(run, self.layouts, own, key, self._readout))
+            self._sampler.forget_segments()
+            return engine.EngineResult.joined(results)
+
+    def fits(self, memory_bytes: int, neighbours: int) -> bool:
+        """Return whether error patterns can be drawn and a rank has memory for a few states.
+
+        `memory_bytes`: of a rank; 0: the ranks of a machine share a quarter of its memory.
+        """
+        if self._sampler is None:
+            return False
+        room = memory_bytes or PHYSICAL_BYTES // (4 * neighbours)
+        size = state_bytes(self.part.circuit.num_qubits, self._precision)
+        return _STATES_OF_A_RANK * size <= room
+
+    def branched(
+        self,
+        states: StateBackend,
+        circuit: Circuit,
+        request: engine.Request,
+        options: engine.RunOptions,
+    ) -> engine.EngineResult:
+        """Run all rows by splitting branches."""
+        return engine.EngineResult.joined(
+            [
+                BranchRun(
+                    states,
+                    self.part,
+                    self.programs,
+                    params,
+                    own,
+                    key,
+                    options,
+                    self.noise.readout,
+                ).result()
+                for params, own, key in self._rows(circuit, request)
+            ]
+        )
+
+    def _rows(
+        self, circuit: Circuit, request: engine.Request
+    ) -> Iterator[tuple[NDArray[np.float64], engine.Request, SeedKey]]:
+        """Parameters, request and key of each row."""
+        own = requests.part_request(self.part, request, circuit.num_qubits)
+        for row in range(requests.num_bindings(circuit, request)):
+            params = requests.bind(circuit, request, row)[self.part.params]
+            yield params, own, (request.seed, request.binding + row)
+
+
+class NoisyPlan:
+    """Plan of one structure with its noise: a part for each kind of request."""
+
+    is_noisy = True
+
+    def __init__(
+        self,
+        circuit: Circuit,
+        noise: NoiseProgram,
+        options: engine.RunOptions,
+        *,
+        small: bool,
+        tile_wires: int = 0,
+    ) -> None:
+        """Set up. `small`, `tile_wires`: see `NoisyPart`."""
+        # Estimate for one kind of request; set at once, since a cache reads it once.
+        self.memory_bytes = _LOCATION_BYTES * len(noise.locations) + _OP_BYTES * circuit.ops.size
+        self._noise = noise
+        self._options = options
+        self._small = small
+        self._tile_wires = tile_wires
+        self._parts: requests.SupportCache[NoisyPart] = requests.SupportCache()
+
+    def part(self, circuit: Circuit, request: engine.Request) -> NoisyPart:
+        """Part that is run for a request. Raises Unsupported for outputs that trajectories cannot
+        give."""
+        measures = bool(circuit.clbits_data)
+        requests.check_outputs(CARD, request, measures)
+        pattern_sampling.refuse_outputs(request)
+        keep = "expectation" in request.outputs
+
+        def make(support: OutputSupport | None) -> NoisyPart:
+            part, noise = active_part(circuit, self._noise, support)
+            return NoisyPart(part, noise, self._options, self._small, keep, self._tile_wires)
+
+        return self._parts.of(circuit, request, make, keep)
