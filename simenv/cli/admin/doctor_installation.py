@@ -6,14 +6,12 @@ import importlib.util
 import re
 import sys
 from collections.abc import Iterator
-from importlib import metadata
 from pathlib import Path
 from typing import Literal
 
 import msgspec
 
 import simenv
-from simulators import catalog
 
 # One line of the doctor's report.
 
@@ -71,6 +69,8 @@ def versions() -> Iterator[DoctorFinding]:
             "fail", "versions", result, "make a virtual environment of Python >= 3.11"
         )
         return
+    from importlib import metadata
+
     try:
         parts = [f"{name} {metadata.version(name)}" for name in ("simenv", *CORE)]
     except metadata.PackageNotFoundError as error:
@@ -81,6 +81,8 @@ def versions() -> Iterator[DoctorFinding]:
 
 def extras() -> Iterator[DoctorFinding]:
     """Report the optional extras and engines."""
+    from simulators import catalog  # no other file shadows it: `names` ran before
+
     engines = [
         (match[1], card.package.modules[0], f"engine {card.name}: {card.summary}")
         for card in catalog.CARDS

@@ -7,7 +7,6 @@ import io
 import platform
 from collections.abc import Mapping
 from contextlib import suppress
-from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -205,6 +204,8 @@ def _manifest(
 
 
 def _versions(client: Client) -> dict[str, str]:
+    from importlib import metadata
+
     entries = {"python": platform.python_version()}
     with suppress(NoServiceError):  # a journal does not store the version
         entries["service"] = client.status().version

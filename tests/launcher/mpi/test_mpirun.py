@@ -142,7 +142,7 @@ def test_close_ends_all_ranks(mpi: mpis.RealMpi, launcher: MpirunLauncher, tmp_p
 SERVICE = """
 import json, sys
 from pathlib import Path
-from launcher.mpi import mpirun
+from launcher import mpi as mpirun
 from launcher.base import Command, Share
 path, argv, environ, folder, node = json.load(sys.stdin)
 found = mpirun.identify(Path(path), environ)

@@ -46,7 +46,7 @@ while True:
 PEER = """
 import sys, time
 from pathlib import Path
-from simenv.wire.transport import worker_endpoint
+from simenv.wire.transport import tcp_client as worker_endpoint
 
 peer = worker_endpoint.connect(worker_endpoint.read(Path(sys.argv[1])), sys.argv[2].encode())
 while True:

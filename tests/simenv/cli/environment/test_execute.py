@@ -148,7 +148,7 @@ def test_run_of_missing_command_starts_no_environment(
 
 
 PARENT = (
-    "import os, sys; from simenv.cli.environment import execute;"
+    "import os, sys; from simenv.cli import execute;"
     "sys.exit(execute.run_child(sys.argv[1:], {**os.environ, 'TOLD': 'yes'}))"
 )
 WAITER = (
