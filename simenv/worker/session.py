@@ -16,23 +16,7 @@ from simenv._version import __version__
 from simenv.model import Origin
 from simenv.process import resident_bytes
 from simenv.wire import codec
-from simenv.wire.messages.client import (
-    EXIT_LEASE,
-    EXIT_ORPHAN,
-    MAX_MESSAGE_BYTES,
-    AssignChunk,
-    AttemptResult,
-    AttemptResults,
-    Failure,
-    Heartbeat,
-    Join,
-    LeaseRenewed,
-    NoiseDocument,
-    SetTaskThreads,
-    Started,
-    StopTask,
-    StopWorker,
-)
+from simenv.wire.messages import client as m
 from simenv.wire.messages.queries import DeviceDescribed
 from simenv.wire.transport import zmq_transport
 from simenv.wire.transport.tcp_client import WorkerBootstrap, connect
@@ -149,7 +133,7 @@ class HeartbeatThread:
                 waiting = self._current.waiting
                 next_beat = now + (BEAT_S if task else max(BEAT_S, self._lease_s / IDLE_BEATS))
                 memory, passes = self._memory(), self._current.passes if task else (0, 0)
-                beat = Heartbeat(
+                beat = m.Heartbeat(
                     self._name, self._epoch, task, attempt, memory, self._start, *passes, waiting,
                     busy_ns() > COMPILING_NS,
                 )  # fmt: skip
@@ -162,25 +146,25 @@ class HeartbeatThread:
                 received = time.monotonic()
                 self._handle(body)
             if os.getppid() != self._parent:
-                exit_process(EXIT_ORPHAN, "the process that started this one has ended")
+                exit_process(m.EXIT_ORPHAN, "the process that started this one has ended")
             if time.monotonic() > self._last_s:
                 exit_process(0, "on request, while busy")
             if time.monotonic() - received > self._lease_s:
-                exit_process(EXIT_LEASE, f"no message from the service for {self._lease_s:g} s")
+                exit_process(m.EXIT_LEASE, f"no message from the service for {self._lease_s:g} s")
 
     def _handle(self, body: bytes) -> None:
         message = codec.to_worker(body)
-        if isinstance(message, StopTask):
+        if isinstance(message, m.StopTask):
             self._current.stop(message.task, message.attempt, message.reason)
-        elif isinstance(message, SetTaskThreads):
+        elif isinstance(message, m.SetTaskThreads):
             self._current.set_threads(message.task, message.attempt, message.threads)
-        elif isinstance(message, StopWorker):
+        elif isinstance(message, m.StopWorker):
             if self._end is None:
                 exit_process(0, message.reason)
             log_line(f"ending: {message.reason}")
             self._last_s = min(self._last_s, time.monotonic() + END_S)
             self._end()
-        elif not isinstance(message, LeaseRenewed):
+        elif not isinstance(message, m.LeaseRenewed):
             log_line(f"unexpected {type(message).__name__}")
 
 
@@ -190,7 +174,7 @@ FLUSH_NS = 2_000_000  # results are sent when this time has passed, before the e
 FOREVER_S = 3_600.0
 IDLE_S = 1.0
 EXPIRY_S = 0.01  # after the time of a kept state
-ANSWER_BYTES = MAX_MESSAGE_BYTES - 2**20  # leaves space for data that the service adds
+ANSWER_BYTES = m.MAX_MESSAGE_BYTES - 2**20  # leaves space for data that the service adds
 
 
 class Session:
@@ -230,7 +214,7 @@ class Session:
         """Join the service, and start the heartbeat thread."""
         self._describe()
         name, start, epoch, origin = self._name, self._start, self._epoch, self._origin
-        join = Join(__version__, name, origin.pid, origin.node, epoch, (), start, origin.ranks)
+        join = m.Join(__version__, name, origin.pid, origin.node, epoch, (), start, origin.ranks)
         self._work.send(codec.encode(join))
         memory, end = resident_bytes, None
         if self._leader is not None:
@@ -272,13 +256,13 @@ class Session:
             self._call = _no_idle_work
             return True
         message = codec.to_worker(body)
-        if isinstance(message, StopWorker):
+        if isinstance(message, m.StopWorker):
             exit_process(0, message.reason)
-        if isinstance(message, NoiseDocument):
+        if isinstance(message, m.NoiseDocument):
             if self._leader is not None:
                 self._leader.forward(body)
             self._runner.receive_noise(message)
-        elif isinstance(message, AssignChunk):
+        elif isinstance(message, m.AssignChunk):
             if self._leader is not None:
                 self._leader.forward(body)
             self._run(message, time.perf_counter_ns())
@@ -295,10 +279,10 @@ class Session:
                 return body
         return None
 
-    def _run(self, chunk: AssignChunk, arrived_ns: int) -> None:
+    def _run(self, chunk: m.AssignChunk, arrived_ns: int) -> None:
         current, runner, terms = self._current, self._runner, chunk.terms
         runner.limit_states(chunk.kept_bytes)
-        results: list[AttemptResult] = []
+        results: list[m.AttemptResult] = []
         mark_ns = arrived_ns
         for index, assigned in enumerate(chunk.tasks):
             reason = current.begin(assigned.task, assigned.attempt)
@@ -306,7 +290,7 @@ class Session:
                 results.append(_skipped(assigned.task, assigned.attempt, reason))
                 continue
             if chunk.announce:
-                self._work.send(codec.encode(Started(assigned.task, assigned.attempt)))
+                self._work.send(codec.encode(m.Started(assigned.task, assigned.attempt)))
             if self._leader is not None:
                 self._leader.begin(index)
             results.append(runner.run(assigned, terms[assigned.terms], chunk, arrived_ns))
@@ -318,7 +302,7 @@ class Session:
         if results:
             self._answer(chunk, results)
 
-    def _answer(self, chunk: AssignChunk, results: list[AttemptResult]) -> None:
+    def _answer(self, chunk: m.AssignChunk, results: list[m.AttemptResult]) -> None:
         for body in packed(self._origin, chunk, results):
             self._work.send(body)
 
@@ -327,16 +311,16 @@ def _no_idle_work() -> None:
     """Do nothing: there is no work left for an idle worker."""
 
 
-def packed(origin: Origin, chunk: AssignChunk, results: list[AttemptResult]) -> list[bytes]:
+def packed(origin: Origin, chunk: m.AssignChunk, results: list[m.AttemptResult]) -> list[bytes]:
     """Return the AttemptResults messages for these results. A result that is too large for one
     message becomes a Failure."""
-    body = codec.encode(AttemptResults(origin, chunk.engine, chunk.route, chunk.slots, results))
+    body = codec.encode(m.AttemptResults(origin, chunk.engine, chunk.route, chunk.slots, results))
     if len(body) <= ANSWER_BYTES:
         return [body]
     if len(results) > 1:
         half = len(results) // 2
         return packed(origin, chunk, results[:half]) + packed(origin, chunk, results[half:])
-    failure = Failure(
+    failure = m.Failure(
         "limit",
         f"its result is {len(results[0].payload)} bytes; the limit is {ANSWER_BYTES}",
         "ask for fewer outputs or fewer shots",
@@ -348,7 +332,7 @@ def packed(origin: Origin, chunk: AssignChunk, results: list[AttemptResult]) -> 
     return packed(origin, chunk, [failed])
 
 
-def _skipped(task: int, attempt: int, reason: str) -> AttemptResult:
+def _skipped(task: int, attempt: int, reason: str) -> m.AttemptResult:
     """Return the result of a task that was stopped before it began."""
-    payload = codec.encode(Failure(reason, "stopped before it ran"))
-    return AttemptResult(task, attempt, ENDED_EARLY[reason], payload, zlib.crc32(payload))
+    payload = codec.encode(m.Failure(reason, "stopped before it ran"))
+    return m.AttemptResult(task, attempt, ENDED_EARLY[reason], payload, zlib.crc32(payload))

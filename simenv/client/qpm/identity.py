@@ -20,20 +20,7 @@ from simenv.client.qpm import devices, devices as snapshots, requests
 from simenv.errors import ConfigError
 from simenv.model import MAX_SHOTS, DeviceProfile, EngineInfo, PoolInfo, ServiceInfo, TargetInfo
 from simenv.model.views import DeviceInfo, DeviceKind, base_of
-from simenv.qpm import envelopes
-from simenv.qpm.contract import (
-    SERVICE_NAME,
-    UNLIMITED,
-    ExecutionError,
-    NotReadyError,
-    OutOfResourcesError,
-    QPMCapability,
-    QPMError,
-    QPMType,
-    ServiceRecord,
-    UnknownObjectError,
-    service_properties,
-)
+from simenv.qpm import contract, envelopes
 from simenv.wire.messages import admin, client as m, queries
 
 # Access check of calls, requests with the contract's errors, and the audit of `control`.
@@ -55,7 +42,7 @@ class TokenGuard:
             return
         shown = b"" if values is None else values.encode("utf-8", "surrogatepass")
         if not hmac.compare_digest(shown, self._token):
-            raise ExecutionError(
+            raise contract.ExecutionError(
                 "this call carries no token" if values is None else "this call's token is wrong",
                 hint="token=: what the QPM's token file holds",
                 reason=envelopes.Reason.CREDENTIAL,
@@ -100,27 +87,27 @@ def changed(
         return session.request(kind, make)
     except errors.NotAllowedError as error:
         message = f"{method} needs the role admin; this QPM has the role client"
-        raise ExecutionError(message, hint=error.hint, reason=error.code) from error
+        raise contract.ExecutionError(message, hint=error.hint, reason=error.code) from error
     except errors.SimenvError as error:
         raise as_qpm_error(error) from error
 
 
-def as_qpm_error(error: errors.SimenvError) -> QPMError:
+def as_qpm_error(error: errors.SimenvError) -> contract.QPMError:
     """Convert an error of the service into an error of the contract."""
     match error:
-        case QPMError():
+        case contract.QPMError():
             return error
         case errors.NoServiceError():
-            return NotReadyError(error.message, hint=error.hint)
+            return contract.NotReadyError(error.message, hint=error.hint)
         case errors.InsufficientError():
-            return OutOfResourcesError(error.message, hint=error.hint)
+            return contract.OutOfResourcesError(error.message, hint=error.hint)
         case errors.NotFoundError():
-            return UnknownObjectError(error.message, hint=error.hint)
+            return contract.UnknownObjectError(error.message, hint=error.hint)
         case errors.NotReservedError():
             reason: str = envelopes.Reason.RESERVATION_NOT_FOUND
         case _:
             reason = error.code
-    return ExecutionError(error.message, hint=error.hint, reason=reason)
+    return contract.ExecutionError(error.message, hint=error.hint, reason=reason)
 
 
 KEPT = 256
@@ -249,7 +236,7 @@ class QPMIdentity:
         try:
             return self._session.request(kind, make)
         except errors.NoServiceError as error:
-            raise NotReadyError(error.message, hint=error.hint) from error
+            raise contract.NotReadyError(error.message, hint=error.hint) from error
 
     # --- derived records ----------------------------------------------------------------------
 
@@ -263,7 +250,9 @@ class QPMIdentity:
         order = [engine.name for engine in self.engines() if not engine.clifford]
         ranked = sorted(result.values(), key=lambda info: _rank(info, order))
         if not ranked:
-            raise NotReadyError(f"{self.target_id!r} has no pool", hint="simenv status says why")
+            raise contract.NotReadyError(
+                f"{self.target_id!r} has no pool", hint="simenv status says why"
+            )
         return ranked[0]
 
     def engines_of(self, device: DeviceInfo, pools: Sequence[PoolInfo]) -> list[EngineInfo]:
@@ -275,24 +264,24 @@ class QPMIdentity:
         there = [e for e in self.engines() if not e.missing and named & {ANY_ENGINE, e.name}]
         return sorted(there, key=lambda engine: engine.name != device.model)
 
-    def record(self, kind: type, *, with_properties: bool) -> ServiceRecord:
+    def record(self, kind: type, *, with_properties: bool) -> contract.ServiceRecord:
         """Service record, the answer of `query`."""
         info = self.status()
         main = self.device_info(self.device)
         types, capabilities = self._bits(main, info)
         if not with_properties:  # revision 1 does not define this bit
-            capabilities &= ~QPMCapability.SUPERCONDUCTING
+            capabilities &= ~contract.QPMCapability.SUPERCONDUCTING
         summary = f"simenv environment {info.name} on {info.node}"
         if self.device:
             summary = f"pool {self.device} of {summary}"
-        record = ServiceRecord(
-            SERVICE_NAME, summary, kind.__name__, kind.__module__, int(types), int(capabilities),
-            UNLIMITED,
+        record = contract.ServiceRecord(
+            contract.SERVICE_NAME, summary, kind.__name__, kind.__module__, int(types), int(capabilities),
+            contract.UNLIMITED,
         )  # fmt: skip
         if not with_properties:
             return record
         properties = {
-            **service_properties(record, self.target_id, self.target_id, main.num_qubits),
+            **contract.service_properties(record, self.target_id, self.target_id, main.num_qubits),
             "max_shots": main.max_shots or MAX_SHOTS,
             "controller": {
                 "version": info.version,
@@ -303,15 +292,23 @@ class QPMIdentity:
         }
         return msgspec.structs.replace(record, properties=properties)
 
-    def _bits(self, main: DeviceInfo, info: ServiceInfo) -> tuple[QPMType, QPMCapability]:
+    def _bits(
+        self, main: DeviceInfo, info: ServiceInfo
+    ) -> tuple[contract.QPMType, contract.QPMCapability]:
         if main.kind is not DeviceKind.IDEAL:  # no amplitudes: its state is mixed
             cold = main.technology == "superconducting"
-            types = QPMType.HARDWARE if main.kind is DeviceKind.HARDWARE else QPMType.SIMULATOR
-            return types, QPMCapability(QPMCapability.SUPERCONDUCTING if cold else 0)
-        capabilities = QPMCapability(0)
+            types = (
+                contract.QPMType.HARDWARE
+                if main.kind is DeviceKind.HARDWARE
+                else contract.QPMType.SIMULATOR
+            )
+            return types, contract.QPMCapability(
+                contract.QPMCapability.SUPERCONDUCTING if cold else 0
+            )
+        capabilities = contract.QPMCapability(0)
         for engine in self.engines_of(main, info.pools):
             capabilities |= _capability(engine)
-        return QPMType.SIMULATOR, capabilities
+        return contract.QPMType.SIMULATOR, capabilities
 
     def _answering(self, main: DeviceInfo, info: ServiceInfo) -> dict[str, list[str]]:
         """Pools that answer a request for a capability, by capability."""
@@ -330,12 +327,12 @@ class QPMIdentity:
 _AMPLITUDE_QUBITS = 64  # an engine for more qubits does not hold all amplitudes
 
 
-def _capability(engine: EngineInfo) -> QPMCapability:
+def _capability(engine: EngineInfo) -> contract.QPMCapability:
     if "statevector" not in engine.outputs:
-        return QPMCapability(0)
+        return contract.QPMCapability(0)
     if engine.max_qubits > _AMPLITUDE_QUBITS:
-        return QPMCapability.TENSORNETWORK
-    return QPMCapability.STATEVECTOR
+        return contract.QPMCapability.TENSORNETWORK
+    return contract.QPMCapability.STATEVECTOR
 
 
 def pools_of(info: ServiceInfo, device: str) -> tuple[PoolInfo, ...]:
@@ -406,5 +403,7 @@ class Targets:
         ).profile
 
 
-def _unknown(name: str, pools: list[str]) -> UnknownObjectError:
-    return UnknownObjectError(f"no device {name} here", hint=f"there are: {', '.join(pools)}")
+def _unknown(name: str, pools: list[str]) -> contract.UnknownObjectError:
+    return contract.UnknownObjectError(
+        f"no device {name} here", hint=f"there are: {', '.join(pools)}"
+    )
