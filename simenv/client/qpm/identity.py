@@ -275,8 +275,8 @@ class QPMIdentity:
         if self.device:
             summary = f"pool {self.device} of {summary}"
         record = contract.ServiceRecord(
-            contract.SERVICE_NAME, summary, kind.__name__, kind.__module__, int(types), int(capabilities),
-            contract.UNLIMITED,
+            contract.SERVICE_NAME, summary, kind.__name__, kind.__module__,
+            int(types), int(capabilities), contract.UNLIMITED,
         )  # fmt: skip
         if not with_properties:
             return record
