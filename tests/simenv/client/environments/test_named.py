@@ -193,8 +193,9 @@ def test_killed_private_service_raises_service_lost_error() -> None:
 
 @pytest.mark.usefixtures("no_leaks")
 def test_forked_child_neither_ends_nor_keeps_private_environment() -> None:
+    others = set(local_client._lifelines)
     with simenv.local(workers=1) as env:
-        [lifeline] = local_client._lifelines
+        [lifeline] = set(local_client._lifelines) - others
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", DeprecationWarning)  # Python 3.12, threads and fork
             pid = os.fork()
