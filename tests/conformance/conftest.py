@@ -52,7 +52,7 @@ run = _fixture(
 dense_run = _fixture(lambda card: _has_amplitudes(card) and card.method != "tensor_network")
 state_run = _fixture(_has_amplitudes)
 chosen_run = _fixture(lambda card: "amplitudes" in card.outputs)
-noisy_run = _fixture(lambda card: bool(card.noise) and card.name != "fault")  # as statevector
+noisy_run = _fixture(lambda card: bool(card.noise.kinds) and card.name != "fault")  # as statevector
 drawn_run = _fixture(_has_amplitudes)  # counts of static circuits follow the seed contract
 
 

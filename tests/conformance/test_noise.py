@@ -45,7 +45,7 @@ def noisy_layers(
     random = np.random.default_rng(seed)
     readout = Readout(P01, P10, (ReadoutGroup((3, 1), CONFUSION),))
     arrays = Arrays(4, 4).add("h", [3]).add("cx", [3, 0])
-    if run.card.clifford:
+    if run.card.method == "clifford":
         for layer in range(4):
             for qubit in range(4):
                 arrays.add(("h", "s", "sx", "y")[int(random.integers(4))], [qubit])
@@ -59,7 +59,7 @@ def noisy_layers(
     for qubit in range(4):
         arrays.add("measure", [qubit], [qubit])
     circuit = arrays.circuit()
-    if "kraus" in run.card.noise:
+    if "kraus" in run.card.noise.kinds:
         located = [*device_noise(circuit, ratio, angle), (-1, (2,), depolarizing(0.1, 1))]
         return circuit, program(located, readout)
     one = from_paulis(np.array([0.9, 0.05, 0.01, 0.04]))
@@ -84,7 +84,7 @@ def probabilities(run: Runner, circuit: Circuit, noise: NoiseProgram) -> dict[in
 def check(run: Runner, circuit: Circuit, noise: NoiseProgram, least_p: float, shots: int) -> None:
     """Compare an exact distribution exactly, and counts by their chi-square test."""
     expected = Exact(circuit, noise).probs
-    if run.card.exact_noise:
+    if run.card.noise.exact:
         result = probabilities(run, circuit, noise)
         for outcome in {*result, *expected}:
             exact = pytest.approx(expected.get(outcome, 0.0), abs=1e-12)
@@ -98,7 +98,7 @@ def test_counts_with_noise_and_correlated_readout_match_exact_distribution(
     noisy_run: Runner, ratio: float, angle: float
 ) -> None:
     circuit, noise = noisy_layers(noisy_run, int(10 * ratio), ratio, angle)
-    shots = 5_000 if noisy_run.card.tensor_network else 40_000
+    shots = 5_000 if noisy_run.card.method == "tensor_network" else 40_000
     check(noisy_run, circuit, noise, LEAST_P, shots)
 
 
@@ -107,7 +107,7 @@ def test_counts_with_noise_and_correlated_readout_match_exact_distribution(
 def test_counts_under_a_device_model_match_exact_distribution(
     noisy_run: Runner, n: int, number: int
 ) -> None:
-    if noisy_run.card.clifford:
+    if noisy_run.card.method == "clifford":
         pytest.skip("the circuits are not Clifford")
     circuit = random_static(n, 24, n + number, n)
     noise = attach_noise(circuit, DeviceModel(n, **MODELS[number]))  # type: ignore[arg-type]
@@ -116,7 +116,7 @@ def test_counts_under_a_device_model_match_exact_distribution(
 
 def accepts_dynamic(run: Runner, *, loops: bool = False) -> None:
     card = run.card
-    if card.clifford or not card.dynamic_noise or (loops and not card.loops):
+    if card.method == "clifford" or not card.noise.dynamic or (loops and not card.control.loops):
         pytest.skip("its card refuses such circuits with noise")
 
 
@@ -144,7 +144,7 @@ def test_counts_of_dynamic_circuits_match_exact_distribution(
 
 
 def test_counts_with_noise_are_equal_for_1_2_8_threads(noisy_run: Runner) -> None:
-    if not noisy_run.card.threads:
+    if not noisy_run.card.parallel.threads:
         pytest.skip("it runs in one thread")
     circuit = layers(5, 3, np.random.default_rng(2)).circuit()
     noise = program(device_noise(circuit, 1.9, 0.1))
@@ -185,13 +185,13 @@ def test_expectation_values_with_noise_match_density_matrix_for_each_binding(
     noisy_run: Runner,
 ) -> None:
     card = noisy_run.card
-    if not card.noisy_expectation:
+    if not card.noise.expectation:
         pytest.skip("its card has no expectation values with noise")
     circuit, table = rotations(None), np.random.default_rng(1).uniform(0, 3, (2, 3))
-    shots = 0 if card.exact_noise else 4_000 if card.tensor_network else 20_000
+    shots = 0 if card.noise.exact else 4_000 if card.method == "tensor_network" else 20_000
     request = {"outputs": ("expectation",), "observables": SUMS, "bindings": table}
     rows = noisy_run.all(circuit, shots, noise=pair_noise(circuit), **request)  # type: ignore[arg-type]
-    if card.threads:
+    if card.parallel.threads:
         more = noisy_run.all(circuit, shots, noise=pair_noise(circuit), threads=3, **request)  # type: ignore[arg-type]
         assert more == rows
     for angles, row in zip(table.tolist(), rows, strict=True):
@@ -200,7 +200,7 @@ def test_expectation_values_with_noise_match_density_matrix_for_each_binding(
         for item, (value, error) in zip(SUMS, row.expectations, strict=True):
             terms = zip(item.labels, item.coefficients, strict=True)
             exact = sum(c * mean(label, rho) for label, c in terms)
-            if card.exact_noise:
+            if card.noise.exact:
                 assert value == pytest.approx(exact, abs=1e-12)
                 assert error == 0.0
             else:
@@ -210,7 +210,7 @@ def test_expectation_values_with_noise_match_density_matrix_for_each_binding(
 
 @pytest.mark.parametrize("output", ["probabilities", "statevector"])
 def test_exact_outputs_with_noise_are_refused(noisy_run: Runner, output: str) -> None:
-    if noisy_run.card.exact_noise:
+    if noisy_run.card.noise.exact:
         pytest.skip("it computes exact distributions with noise")
     circuit, noise = noisy_layers(noisy_run, 1, 1.0, 0.0)
     with pytest.raises(Unsupported, match=r"noise|statevector"):

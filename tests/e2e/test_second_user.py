@@ -247,6 +247,7 @@ class Observer:
         self._thread = threading.Thread(target=self._run)
 
     def __enter__(self) -> Observer:
+        self._others = {*psutil.Process().children(recursive=True)}  # of other environments
         self._thread.start()
         return self
 
@@ -257,7 +258,7 @@ class Observer:
     def _run(self) -> None:
         known: set[int] = set()
         while not self._ending.is_set():
-            children = psutil.Process().children(recursive=True)
+            children = list({*psutil.Process().children(recursive=True)} - self._others)
             self.ports |= listening(children)
             self.entries |= {path.name for path in self._folder.iterdir()}
             for child in children:

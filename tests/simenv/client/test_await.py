@@ -45,20 +45,21 @@ async def seed(task: Task) -> int:
 
 
 def test_fifty_tasks_are_gathered_by_one_thread(link: ServiceSession, peer: Peer) -> None:
+    others = len(pumps())
     peer.finishes = False
 
     async def main() -> list[int]:
         tasks = submit(link, 50)
         result = asyncio.gather(*[seed(task) for task in tasks])
         await asyncio.sleep(0)
-        assert len(pumps()) == 1
+        assert len(pumps()) == others + 1
         for number in reversed(range(1, 51)):
             peer.say(peer.end([number]))
         return await result
 
     assert asyncio.run(main()) == list(range(50))
     link.close()
-    assert not pumps()
+    assert len(pumps()) == others
 
 
 def test_event_loop_runs_while_task_is_awaited(link: ServiceSession, peer: Peer) -> None:

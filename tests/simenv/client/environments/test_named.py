@@ -193,8 +193,9 @@ def test_killed_private_service_raises_service_lost_error() -> None:
 
 @pytest.mark.usefixtures("no_leaks")
 def test_forked_child_neither_ends_nor_keeps_private_environment() -> None:
+    others = set(environments._lifelines)
     with simenv.local(workers=1) as env:
-        [lifeline] = environments._lifelines
+        [lifeline] = set(environments._lifelines) - others
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", DeprecationWarning)  # Python 3.12, threads and fork
             pid = os.fork()

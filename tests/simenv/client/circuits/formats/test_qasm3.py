@@ -69,9 +69,8 @@ def test_error_has_line_and_column(text: str, place: tuple[int, int], told: str)
 
 def test_missing_importer_is_named_with_pip_command(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "qiskit_qasm3_import.converter", None)
-    for name in ("qasm3_importer", "qasm3_control_flow"):
-        monkeypatch.delitem(sys.modules, f"simenv.client.circuits.formats.{name}", raising=False)
-        monkeypatch.delattr(f"simenv.client.circuits.formats.{name}", raising=False)
+    monkeypatch.delitem(sys.modules, "simenv.client.circuits.qasm3_importer", raising=False)
+    monkeypatch.delattr("simenv.client.circuits.qasm3_importer", raising=False)
     assert fault(HEAD).hint == "pip install 'simenv[qasm3]'"
 
 
