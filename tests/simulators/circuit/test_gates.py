@@ -90,7 +90,7 @@ def value(tokens: tuple[Token, ...], bits: int, constants: tuple[int, ...] = ())
 
 
 def test_token_numbers_equal_those_of_wire_format() -> None:
-    table = {name: number for name, number in vars(ir).items() if name.isupper()}
+    table = {token.name: getattr(ir, token.name) for token in WireToken}
     assert table == {token.name: token.value for token in WireToken}
 
 

@@ -164,7 +164,8 @@ with simenv.connect() as env:
 def test_run_without_environment_uses_private_one_and_removes_it(
     capfd: pytest.CaptureFixture[str], no_leaks: None, tmp_path: Path
 ) -> None:
-    assert not list(Path(tempfile.gettempdir()).glob("simenv-local-*"))
+    folders = set(Path(tempfile.gettempdir()).glob("simenv-local-*"))
     code = run(["exec", "--workers", "1", "--", sys.executable, "-c", SUBMITS])
     answer = Answer(code, *capfd.readouterr())
     assert (answer.code, answer.out) == (0, "local 10\n"), answer.err
+    assert set(Path(tempfile.gettempdir()).glob("simenv-local-*")) == folders

@@ -256,7 +256,7 @@ def test_plugin_of_revision_1_with_token_file_stays_closed(
     caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Calls of revision 1 carry no token, so a plugin that was told to ask for one stays closed."""
-    monkeypatch.setattr(service.send_lock, "install", lambda: None)
+    monkeypatch.setattr(defw, "install", lambda: None)
     service.Plugin({"SIMENV_QPM_TOKEN_FILE": "/t"}, 2)
     assert "SIMENV_QPM_TOKEN_FILE" not in caplog.text
     closed = service.Plugin({"SIMENV_QPM_TOKEN_FILE": "/t"}, 1)

@@ -83,7 +83,7 @@ def test_later_commit_does_not_restart_sync_delay_of_earlier_one(
     began_ns = bench.loop._upkeep._unsynced_ns
     bench.loop.executor.record_event("a.kind", "subject", "another commit, not forced either")
     bench.loop._commit()
-    bench.loop._upkeep.run("", idle=False)
+    bench.loop._upkeep.run(idle=False)
     assert bench.loop._upkeep._unsynced_ns == began_ns > 0
 
 
