@@ -8,8 +8,7 @@ import msgspec
 import numpy as np
 import pytest
 
-from simenv.cli.admin.qpm_diff import compare
-from simenv.cli.admin.qpm_diff_distances import distance
+from simenv.cli.admin.qpm_diff import compare, distance
 from simenv.cli.admin.qpm_diff_observe import (
     CallOutcome,
     Difference,

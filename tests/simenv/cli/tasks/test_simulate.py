@@ -15,7 +15,7 @@ import pytest
 from ranked import environment, mpirun
 from shell import Answer, Shell
 
-from simenv.cli.tasks.simulate import fitting
+from simenv.cli.tasks.resource_fit import fitting
 from simenv.errors import InfeasibleError, OptionError
 from simenv.model import TaskOptions
 from simenv.worker.ranks import RankInfo, size_from_environ

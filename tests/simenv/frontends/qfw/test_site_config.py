@@ -15,7 +15,7 @@ from simenv.errors import ConfigError, ProgramError
 from simenv.frontends.qfw import environment, registration
 
 pytest.importorskip("yaml")
-REQUEST = Request("", shots=1, seed=None, statevector=False, priority=0)
+REQUEST = Request("", shots=1, seed=None, statevector=False, options={})
 
 SITE = """
 install:
@@ -100,7 +100,7 @@ def test_retention_of_site_file_is_applied_to_completion_queues(site: Path) -> N
             env, environment.QPMConfig(reservations_required=False), result.site_config
         )
         assert qpm._context.registry.retention == CompletionRetention(9, 8, 7, 6, 5)
-        assert env.qpm_with()._registry.retention == CompletionRetention()
+        assert env.qpm_with()._context.registry.retention == CompletionRetention()
         _reservations_end(env)
         _one_is_released(env)
 
