@@ -1,9 +1,10 @@
 """The command `python -m bench record`: all goals, measured at one commit, in one result file.
 
 Each benchmark runs in a process of its own, one after the other, when the machine is quiet. The
-result file then holds figures of this commit alone: those of other commits are removed when the
-recording begins. A recording that was interrupted goes on where it stopped. A goal for which a run
-gives no figure is stored as not measured, so that no older figure stands in its place.
+result file then holds figures of this code alone: those of commits with other packages or
+benchmarks are removed when the recording begins. A recording that was interrupted goes on where it
+stopped. A goal for which a run gives no figure is stored as not measured, so that no older figure
+stands in its place.
 """
 
 from __future__ import annotations
@@ -70,7 +71,8 @@ def record(options: Namespace) -> int:
     if unknown or not names:
         raise SystemExit(f"name benchmarks, or --all; there are: {', '.join(by_name)}")
     stored = results.read(options.file) if options.file.exists() else []
-    same = [each for each in stored if each.commit == commit and not each.quick]
+    current = {each: results.has_code_of(each) for each in {each.commit for each in stored}}
+    same = [each for each in stored if current[each.commit] and not each.quick]
     if len(same) < len(stored):
         results.write(options.file, same)
     recorded = set() if options.again else {each.benchmark for each in same}

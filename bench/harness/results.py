@@ -14,6 +14,8 @@ import msgspec
 from bench.harness.report import Figure
 
 FORMAT = 1
+ROOT = Path(__file__).parents[2]
+_CODE = ("simenv", "simulators", "launcher", "noise_models", "bench", "requirements")
 
 
 class Result(msgspec.Struct, frozen=True):
@@ -104,12 +106,17 @@ def commit() -> str:
     return f"{revision}+" if changes else revision
 
 
+def has_code_of(revision: str) -> bool:
+    """Return whether this checkout has the packages and benchmarks of a commit."""
+    command = ["git", "diff", "--quiet", revision, "HEAD", "--", *_CODE]
+    return subprocess.run(command, cwd=ROOT, capture_output=True, check=False).returncode == 0
+
+
 def _git(*arguments: str) -> str:
     """Return what git prints, without its line end; nothing where this is no checkout."""
-    root = Path(__file__).parents[2]
     try:
         done = subprocess.run(
-            ["git", *arguments], cwd=root, capture_output=True, text=True, check=False
+            ["git", *arguments], cwd=ROOT, capture_output=True, text=True, check=False
         )
     except OSError:
         return ""
