@@ -131,6 +131,8 @@ def test_recording_keeps_one_commit_and_stores_goals_without_figures(
     monkeypatch.setattr(results, "commit", lambda: "old")
     results.append(file, [LATENCY], quick=False)
     monkeypatch.setattr(results, "commit", lambda: "new")
+    monkeypatch.setattr(results, "has_code_of", lambda revision: revision == "new")
+    monkeypatch.setattr(record, "_compile_kernels", lambda: None)
     monkeypatch.setattr(record, "_measured", lambda run, limit_s: [RATE])
     assert command.main(["record", "throughput", "--file", str(file)]) == 1
     read = results.read(file)
@@ -146,6 +148,14 @@ def test_recording_keeps_one_commit_and_stores_goals_without_figures(
     monkeypatch.setattr(results, "commit", lambda: "new+")
     with pytest.raises(SystemExit, match="commit the changes first"):
         command.main(["record", "--all", "--file", str(file)])
+
+
+def test_figures_of_other_code_or_of_an_unknown_commit_leave_a_recording() -> None:
+    if not results.commit():
+        pytest.skip("this is no checkout of git")
+    assert results.has_code_of("HEAD")
+    assert not results.has_code_of("4b825dc642cb6eb9a060e54bf8d69288fbee4904")  # git's empty tree
+    assert not results.has_code_of("no-such-commit")
 
 
 def test_a_run_over_its_limit_is_ended_and_gives_no_figure(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -16,7 +16,7 @@ from simenv.cli.observe import ProfileReport as PerformanceReport
 from simenv.cli.tasks.bundle_manifest import Manifest
 from simenv.cli.tasks.explain import Line as PlanLine
 from simenv.cli.tasks.history import Trace
-from simenv.cli.tasks.simulate import ResourceFit
+from simenv.cli.tasks.resource_fit import ResourceFit
 from simenv.client.administration import PoolPolicies
 from simenv.client.environments import EnvironmentInfo
 from simenv.client.qpm import identity
