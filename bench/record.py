@@ -76,7 +76,8 @@ def record(options: Namespace) -> int:
     if len(same) < len(stored):
         results.write(options.file, same)
     recorded = set() if options.again else {each.benchmark for each in same}
-    _compile_kernels()
+    for folder in (kernel_folder(), kernels.FOLDER):  # else compilers run beside the first runs
+        kernels.compile_kernels(folder)
     for name in names:
         if name in recorded:
             print(f"{name}: recorded already at {commit}; --again measures it anew")
@@ -122,13 +123,6 @@ def missing(name: str, keys: Mapping[str, float], figures: Sequence[Figure]) -> 
         for key, goal in keys.items()
         if key not in measured
     ]
-
-
-def _compile_kernels() -> None:
-    """Compile all kernels of services and engines, which would else run beside the first runs."""
-    for folder in (kernel_folder(), kernels.FOLDER):
-        command = [sys.executable, "-m", "simulators.compiler.warmup", str(folder)]
-        subprocess.run(command, check=True)
 
 
 def _measured(run: Sequence[str], limit_s: float) -> list[Figure]:

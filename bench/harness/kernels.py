@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import subprocess
 import sys
 from pathlib import Path
 
@@ -18,3 +19,9 @@ def load_kernels(*, all_kernels: bool = False) -> None:
     warmup.prepare(FOLDER)
     if all_kernels:
         warmup.compile_all(FOLDER)
+
+
+def compile_kernels(folder: Path) -> None:
+    """Compile all kernels into a folder, in a process of its own."""
+    argv = [sys.executable, "-m", "simulators.compiler.warmup", str(folder)]
+    subprocess.run(argv, check=True)

@@ -346,16 +346,12 @@ class Result:
 
         Raises OptionError, StoreError.
         """
-        from simenv.client import result_display
-
         result_display.save(self, self._decoded, self._row, Path(path))
 
     def to_dict(self, arrays: bool = True) -> dict[str, Any]:
         """Return the result as builtins: None for outputs that were not requested (`amplitudes` is
         then left out); [re, im] pairs for amplitudes, or the file of a statevector. `arrays`: False
         leaves out all outputs."""
-        from simenv.client import result_display
-
         return result_display.builtins(self, self._decoded, arrays)
 
     def __reduce__(self) -> tuple[Callable[..., Result], tuple[ResultData, Provenance]]:

@@ -376,8 +376,6 @@ def contents(decoded: DecodedResult, row: int) -> dict[str, NDArray[Any]]:
 
 
 def _hdf5(result: ExportableResult, decoded: DecodedResult, row: int, path: Path) -> None:
-    from simenv import result_files
-
     settings = metadata(result, decoded)
     attributes = {
         key: value if isinstance(value, str | int | float) else msgspec.json.encode(value).decode()

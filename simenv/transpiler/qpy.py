@@ -301,7 +301,6 @@ CONFINED = SandboxProcess()
 
 def checked(data: bytes) -> bytes:
     """Read a file as `parse` does."""
-
     parse(data)
     return b""
 

@@ -204,8 +204,6 @@ class RequestExecution(msgspec.Struct, frozen=True, eq=False):
 
 def run_rows(states: StateBackend, job: RequestExecution) -> EngineResult:
     """Run row after row on the general path."""
-    from simulators.statevector.execute import ComponentRun
-
     circuit, request, options = job.circuit, job.request, job.options
     results = []
     for row in range(job.number):

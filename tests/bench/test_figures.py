@@ -132,7 +132,7 @@ def test_recording_keeps_one_commit_and_stores_goals_without_figures(
     results.append(file, [LATENCY], quick=False)
     monkeypatch.setattr(results, "commit", lambda: "new")
     monkeypatch.setattr(results, "has_code_of", lambda revision: revision == "new")
-    monkeypatch.setattr(record, "_compile_kernels", lambda: None)
+    monkeypatch.setattr(record.kernels, "compile_kernels", lambda folder: None)
     monkeypatch.setattr(record, "_measured", lambda run, limit_s: [RATE])
     assert command.main(["record", "throughput", "--file", str(file)]) == 1
     read = results.read(file)

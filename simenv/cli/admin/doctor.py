@@ -10,11 +10,6 @@ from simenv.cli import app, terminal
 from simenv.cli.admin import doctor_installation
 from simenv.cli.admin.doctor_installation import DoctorFinding
 
-__all__ = [
-    "DoctorFinding",
-    "findings",
-]
-
 # Checks of `simenv doctor`. Invariant: a check reads and never repairs.
 
 

@@ -272,7 +272,6 @@ def install(
     Run it before `qfw_activate`, with the Python of QFw's virtual environment.
     """
     from simenv import config
-    from simenv.frontends.qfw import installing
 
     settings = {
         "SIMENV_QPM_PRIVATE": "yes" if private else "no",
@@ -318,8 +317,6 @@ def check(context: typer.Context, folder: QfwFolder = None) -> None:
 @qfw.command()
 def uninstall(context: typer.Context, folder: QfwFolder = None) -> None:
     """Remove from QFw what `install` added."""
-    from simenv.frontends.qfw import installing
-
     removed = [str(path) for path in installing.uninstall(_folder(folder))]
     if app.settings_of(context).as_json:
         terminal.json_line({"gone": removed})
@@ -335,8 +332,6 @@ def path(
     ] = False,
 ) -> None:
     """Print the folder of svc_simenv_qpm, for DEFW_EXTERNAL_SERVICES_PATH."""
-    from simenv.frontends.qfw import SERVICES
-
     if app.settings_of(context).as_json:
         terminal.json_line({"variable": VARIABLE, "path": str(SERVICES), "module": MODULE})
     elif export:
@@ -356,8 +351,6 @@ def _service(common: app.Settings) -> Path | None:
 
 
 def _folder(folder: Path | None) -> Path:
-    from simenv.errors import ConfigError
-
     named = folder or Path(os.environ.get("QFW_PATH", ""))
     if named == Path():
         raise ConfigError(

@@ -88,7 +88,7 @@ def certify(
     if common.as_json:
         details.as_json(result)
     else:
-        details.show_certificate_view(result, every=every)
+        details.show_certificate(result, every=every)
     if not result.passed:
         raise typer.Exit(1)
 

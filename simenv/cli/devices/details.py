@@ -244,7 +244,7 @@ TITLES = {
     "error_per_clifford": "error of a two-qubit Clifford",
 }
 _UNITS = {"us": " us", "khz": " kHz"}
-_CERTIFICATE_VIEW_HEADERS = (
+_CERTIFICATE_HEADERS = (
     "QUANTITY",
     "N",
     "MEDIAN",
@@ -286,12 +286,12 @@ def as_json(report: Certificate) -> None:
         terminal.json_line(each)
 
 
-def show_certificate_view(report: Certificate, *, every: bool) -> None:
+def show_certificate(report: Certificate, *, every: bool) -> None:
     """Print the table, the quantities outside their bounds and the verdict."""
     if every:
         terminal.table([_ROW_HEADERS, *(_row(each) for each in report.comparisons)])
     else:
-        terminal.table([_CERTIFICATE_VIEW_HEADERS, *_summary(report.comparisons)])
+        terminal.table([_CERTIFICATE_HEADERS, *_summary(report.comparisons)])
     terminal.line()
     for each in report.culprits[:_SHOWN]:
         terminal.line(f"outside the bound: {sentence(each)}")

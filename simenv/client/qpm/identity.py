@@ -16,7 +16,7 @@ import msgspec
 
 from simenv import errors
 from simenv.client.connection.session import A, ServiceSession
-from simenv.client.qpm import devices, devices as snapshots, requests
+from simenv.client.qpm import devices, requests
 from simenv.errors import ConfigError
 from simenv.model import MAX_SHOTS, DeviceProfile, EngineInfo, PoolInfo, ServiceInfo, TargetInfo
 from simenv.model.views import DeviceInfo, DeviceKind, base_of
@@ -205,7 +205,7 @@ class QPMIdentity:
         """Return whether a pool can run circuits; True is cached for READY_S. Raises NotReadyError
         if the service does not answer."""
         if monotonic() - self._available_s >= READY_S:
-            if not snapshots.is_available(self.status().pools):
+            if not devices.is_available(self.status().pools):
                 return False
             self._available_s = monotonic()
         return True
@@ -217,7 +217,7 @@ class QPMIdentity:
     def begins(self) -> bool:
         """Return whether the QPM's device is neither paused nor draining."""
         target = self.target(self.device)
-        return snapshots.begins(target, target if self.device == WHOLE else self.target(WHOLE))
+        return devices.begins(target, target if self.device == WHOLE else self.target(WHOLE))
 
     def engines(self) -> tuple[EngineInfo, ...]:
         """Engines of the service, by preference."""

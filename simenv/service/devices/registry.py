@@ -248,7 +248,6 @@ def _load(folder: Path, name: str, *, from_file: bool) -> EmulatedDevice:
 
 def _drift(folder: Path, name: str, spec: DriftSpec, *, from_file: bool) -> Drift:
     from noise_models import snapshot
-    from noise_models.calibration import CalibrationSnapshot
     from noise_models.drift import RandomWalk, Replay
     from simenv.service.devices import noise_api
 
@@ -279,7 +278,6 @@ def emulated(name: str, snapshot: CalibrationSnapshot) -> EmulatedDevice:
 def _parsed(body: bytes, name: str) -> EmulatedDevice:
     """Parse a document. `name`: of the device; "": the document need not be a device. Raises
     OptionError."""
-    from noise_models.calibration import CalibrationSnapshot
     from simenv.service.devices import noise_api
 
     result, canonical, digest = noise_api.read(body, f"device {name!r}" if name else "noise")

@@ -92,7 +92,7 @@ class LocalBackend:
         """See `StateBackend`."""
         if isinstance(segment, GateList):
             state.changed()
-            stacked_states.apply_steps_stacked_states(
+            stacked_states.apply_steps_to_stack(
                 self.sweeper, state, state.num_qubits, _ONLY, segment, floats
             )
         else:

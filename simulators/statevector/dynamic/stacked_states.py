@@ -310,7 +310,7 @@ def _over(
     thread_pool.run(work, count, grain)
 
 
-def apply_steps_stacked_states(
+def apply_steps_to_stack(
     sweeper: BlockExecutor,
     table: State,
     num_qubits: int,
@@ -439,7 +439,7 @@ class StackedStates:
     ) -> None:
         """See `Ensemble`."""
         assert isinstance(segment, GateList)
-        apply_steps_stacked_states(
+        apply_steps_to_stack(
             self._sweeper, State(self._table), self._num_qubits, ordinals, segment, floats
         )
 

@@ -16,7 +16,6 @@ from simulators.compiler.simd import (
     reals_of,
     splat,
     store as put,
-    store as simd_store,
     store_both,
     where,
 )
@@ -284,8 +283,8 @@ def _add(re, im, second, at, even, odd, need, end, inner):  # type: ignore[no-un
         a, b = x * a - y * b, x * b + y * a
         if low:
             a, b = xor_lanes(a, by_1, by_2, by_4), xor_lanes(b, by_1, by_2, by_4)
-        simd_store(re, k, take(re, k) + a)
-        simd_store(im, k, take(im, k) + b)
+        put(re, k, take(re, k) + a)
+        put(im, k, take(im, k) + b)
         j += _LANES
 
 

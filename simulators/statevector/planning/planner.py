@@ -16,7 +16,6 @@ from simulators.statevector.planning import (
     fusion as f,
     lowering,
     parameter_binding,
-    tables,
     tables as t,
     tile_selection,
 )
@@ -174,8 +173,8 @@ def tile_program(segment: FusedSegment, width: int) -> SegmentPlan:
     """Sweeps of a fused segment over tiles of `width` wires, for the CPU kernels."""
     draft, num_qubits = segment.gates, segment.num_qubits
     result = _divided(draft, segment.context, width, num_qubits)
-    recipe_rows = result.out[t.RECIPES, : result.done[t.RECIPES], : tables.RULE_COLUMNS]
-    part_rows = result.out[t.PARTS, : result.done[t.PARTS], : tables.PART_COLUMNS]
+    recipe_rows = result.out[t.RECIPES, : result.done[t.RECIPES], : t.RULE_COLUMNS]
+    part_rows = result.out[t.PARTS, : result.done[t.PARTS], : t.PART_COLUMNS]
     return SegmentPlan(
         segment.where,
         _table(result, width, num_qubits),

@@ -24,7 +24,7 @@ from simenv.model import (
 from simenv.scheduler.core import Phase, RetireWorker, Route, SubmitBatch, TaskRecord
 from simenv.scheduler.queueing.lanes import STEP_NS, QueuePolicy
 from simenv.scheduler.queueing.queue import PoolQueue
-from simenv.scheduler.reservations import ledger, ledger as ledgers
+from simenv.scheduler.reservations import ledger as ledgers
 from simenv.scheduler.views import forecast
 from simenv.scheduler.views.admission import pending_reason
 from simenv.scheduler.views.forecast import node_infos, pool_infos, reservation_info
@@ -179,8 +179,8 @@ def test_rejected_reservation_request_changes_nothing(
 def test_number_of_reservations_is_limited_per_owner_and_in_total(
     host: Claimant, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(ledger, "MAX_PER_OWNER", 2)
-    monkeypatch.setattr(ledger, "MAX_LIVE", 3)
+    monkeypatch.setattr(ledgers, "MAX_PER_OWNER", 2)
+    monkeypatch.setattr(ledgers, "MAX_LIVE", 3)
     assert [host.reserve(owner="ada").status for _ in range(2)] == ["accepted"] * 2
     result = host.reserve(owner="ada")
     assert (result.status, result.code) == ("rejected", AdmissionReason.SCOPE_LIMIT)

@@ -20,7 +20,7 @@ from simulators.statevector.distributed.qubit_layout import (
     communication_volume,
     plan_communication,
 )
-from simulators.statevector.planning import tables as s, tables as t
+from simulators.statevector.planning import tables as t
 from simulators.statevector.state import BLOCK_QUBITS
 
 State = NDArray[np.complex128]
@@ -192,29 +192,29 @@ def drawn(seed: int, passes: int) -> tuple[t.SweepTable, NDArray[np.float64]]:
         inside = sum(1 << int(wire) for wire in plan.places[number, :SMALL_WIDTH])
         outside = ((1 << SMALL) - 1) & ~inside
         for kind in rng.permutation(
-            [s.SWAP_LANE_ROW, s.DENSE + 1, s.REAL + 2, s.PERMUTE_ROWS, s.PHASE]
+            [t.SWAP_LANE_ROW, t.DENSE + 1, t.REAL + 2, t.PERMUTE_ROWS, t.PHASE]
         ):
             op = np.zeros(t.OP_COLUMNS, np.uint64)
-            op[s.KIND], op[s.A], op[s.B] = kind, 0, 1
+            op[t.KIND], op[t.A], op[t.B] = kind, 0, 1
             word, mask, value = rng.integers(1 << SMALL, size=3).tolist()
-            op[s.OUTER_MASK] = word & mask & outside
-            op[s.OUTER_VALUE] = word & mask & outside & value
-            op[s.AT] = len(floats)
-            if kind == s.SWAP_LANE_ROW:
-                op[s.OUTER_MASK] = op[s.OUTER_VALUE] = 0
+            op[t.OUTER_MASK] = word & mask & outside
+            op[t.OUTER_VALUE] = word & mask & outside & value
+            op[t.AT] = len(floats)
+            if kind == t.SWAP_LANE_ROW:
+                op[t.OUTER_MASK] = op[t.OUTER_VALUE] = 0
                 lane = int(rng.integers(t.LANE_WIRES))
-                op[s.A], op[s.B] = lane, 0
+                op[t.A], op[t.B] = lane, 0
                 ops.append(op)  # and back again at once
-            elif kind == s.DENSE + 1:
-                op[s.ROW_MASK] = op[s.ROW_VALUE] = 2
+            elif kind == t.DENSE + 1:
+                op[t.ROW_MASK] = op[t.ROW_VALUE] = 2
                 floats += rng.normal(size=8).tolist()
-            elif kind == s.REAL + 2:
+            elif kind == t.REAL + 2:
                 floats += rng.normal(size=16).tolist()
-            elif kind == s.PERMUTE_ROWS:
-                op[s.ROW_MASK], op[s.ROW_VALUE], op[s.ROW_OTHER] = 3, 1, 2
+            elif kind == t.PERMUTE_ROWS:
+                op[t.ROW_MASK], op[t.ROW_VALUE], op[t.ROW_OTHER] = 3, 1, 2
             else:
-                op[s.CROSS], op[s.FIRST_TERM], op[s.TERMS] = 1, len(terms), 6
-                for place in (s.SCALAR, s.SCALAR, 0, 4, 5, 6):
+                op[t.CROSS], op[t.FIRST_TERM], op[t.TERMS] = 1, len(terms), 6
+                for place in (t.SCALAR, t.SCALAR, 0, 4, 5, 6):
                     terms.append([1 << int(rng.choice(list(bits(outside)))), place])
                 terms[-1][0] = outside & int(rng.integers(1 << SMALL))
                 size = 2 * (1 << rows) + 2 * (2 * t.LANES) + 2 * 6

@@ -14,7 +14,7 @@ from simulators.simulate import simulate
 
 pytest.importorskip("cotengra")
 
-from simulators.tensornetwork.contraction import contractor, engine, engine as contraction
+from simulators.tensornetwork.contraction import contractor, engine as contraction
 
 Bits = NDArray[np.uint8]
 
@@ -110,7 +110,7 @@ def test_strings_that_differ_in_few_qubits_are_one_contraction(
     )
     opened = amplitudes(circuit, bits)
     assert [len(output) for output in calls] == [3]
-    monkeypatch.setattr(engine, "_OPEN_QUBITS", -1)
+    monkeypatch.setattr(contraction, "_OPEN_QUBITS", -1)
     assert_near(opened, amplitudes(circuit, bits))
     assert calls[1:] == [(contractor.BATCH,)]
 
@@ -126,7 +126,7 @@ def test_parts_of_a_batch_and_slices_have_the_same_amplitudes(
     assert_near(sliced.amplitudes[0], whole[:4])
     monkeypatch.setattr(contractor, "_ROWS_AT_ONCE", 8)
     assert_near(amplitudes(circuit, bits), whole)
-    monkeypatch.setattr(engine, "_BATCH_WIDTH", 0)  # string by string
+    monkeypatch.setattr(contraction, "_BATCH_WIDTH", 0)  # string by string
     assert_near(amplitudes(circuit, bits), whole)
 
 
