@@ -12,7 +12,7 @@ joins the network namespace of that process first: a control that shows that the
 there is nothing to stop it. `answer` takes the folder of a service's sockets as soon as that
 is possible, listens there with no keys and with keys of its own, and answers what clients ask: to
 calls of functions with an object that makes MARK when it is unpickled, to circuits with an outcome
-that is impossible. It prints what it was told.
+that is impossible. It prints `ready` when it waits, and at its end what it was told.
 """
 
 from __future__ import annotations
@@ -46,6 +46,7 @@ UID = 12_345
 HOST = os.uname().nodename
 PATIENCE_S = 60.0
 ANSWER_S = 5.0
+READY = "ready\n"
 _CLONE_NEWUSER = 0x1000_0000  # linux/sched.h
 
 
@@ -82,6 +83,8 @@ def impostor(folder: Path, mark: Path) -> Iterator[Callable[[], list[str]]]:
             return lines
 
         try:
+            assert process.stdout is not None
+            assert process.stdout.readline() == READY  # else the folder may be gone and made again
             yield ended
         finally:
             process.kill()
@@ -243,6 +246,8 @@ def answer(folder: Path, mark: Path) -> list[str]:
             router.set(zmq.CURVE_SERVER, 1)
             router.set(zmq.CURVE_SECRETKEY, keys[1])
         routers.append((router, f"ipc://{folder / name}", folder / name))
+    sys.stdout.write(READY)
+    sys.stdout.flush()
     listening = False
     while not select.select([sys.stdin], [], [], 0.0)[0]:
         if not listening:
