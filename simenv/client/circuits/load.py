@@ -321,14 +321,14 @@ def load(circuit: Any) -> PackedCircuit:
     if isinstance(circuit, PackedCircuit):
         return circuit
     try:
-        if is_circuit(circuit):
-            return _encode_natively(circuit) or _loaded(pack(circuit), circuit)
         if isinstance(circuit, str):
             if is_assembly(circuit):
                 return _from_qir(circuit)
             if "\n" in circuit or ";" in circuit:
                 return _from_text(circuit)
             return _from_file(circuit, "text, as opposed to a path, has a newline or ';' in it")
+        if is_circuit(circuit):
+            return _encode_natively(circuit) or _loaded(pack(circuit), circuit)
         if isinstance(circuit, os.PathLike):
             return _from_file(os.fspath(circuit))
         if isinstance(circuit, Program):

@@ -242,7 +242,7 @@ class CheckedOptions(msgspec.Struct, frozen=True):
             self.task,
             outputs=outputs,
             observables=observables or (),
-            app=application(),
+            app=application() if "SIMENV_APP" in os.environ else "",
             ranks=ranks,
         )
 
@@ -255,7 +255,7 @@ def checked_options(options: Mapping[str, Any]) -> CheckedOptions:
     values = {name: inputs[name] for name in _SHARED}
     prefer, reservation = values["prefer"], values["reservation"]
     for option in ("outputs", "prefer"):
-        if not isinstance(values[option], str | None):
+        if not isinstance(values[option], str | tuple | None):
             values[option] = checked_list(option, values[option], "a list of names, or one name")
     if reservation is not None:
         values["reservation"] = getattr(reservation, "id", reservation)

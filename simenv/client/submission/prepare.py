@@ -96,8 +96,9 @@ def _checked(terms: TaskOptions, amplitudes: Any, num_qubits: int) -> TaskOption
             raise OptionError(f"amplitudes={strings!r:.80}", hint='bit strings, such as ["0101"]')
         observables = (*terms.observables, Observable(strings, b""))
         terms = msgspec.structs.replace(terms, observables=observables)
-    task_rules.check_observables(terms)
-    task_rules.check_widths(terms.bit_strings, num_qubits)
+    if terms.observables or "amplitudes" in terms.outputs:
+        task_rules.check_observables(terms)
+        task_rules.check_widths(terms.bit_strings, num_qubits)
     return terms
 
 
@@ -207,7 +208,9 @@ def prepare_one(
         checked.shots,
         submission_options.checked_seed(options.get("seed"), options.get("idempotency_key")),
         row,
-        submission_options.checked_binding(options.get("binding_index", 0)),
+        submission_options.checked_binding(options["binding_index"])
+        if "binding_index" in options
+        else 0,
         1,
         *layouts,
     )
