@@ -1,0 +1,38 @@
+"""Modules that one submit crosses to the socket: what a reader must open to follow it."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from types import FrameType
+
+from circuits import bell
+from qiskit import qasm2
+
+import simenv
+from simenv.client.client import Client
+from simenv.wire.transport.zmq_transport import ZmqConnection
+
+ROOT = Path(simenv.__file__).parent
+MOST = 10
+
+
+def test_a_submit_crosses_few_modules(env: Client) -> None:
+    crossed: dict[str, str] = {}
+
+    def note(frame: FrameType, event: str, _: object) -> None:
+        code = frame.f_code
+        if code is ZmqConnection.send.__code__:
+            sys.setprofile(None)
+        if event == "call" and code.co_filename.startswith(f"{ROOT}/"):
+            crossed.setdefault(code.co_filename[len(str(ROOT)) :], code.co_name)
+
+    text = qasm2.dumps(bell())
+    env.submit(text, shots=10).result()  # parsed once: the reader of the text is a part of its own
+    sys.setprofile(note)
+    try:
+        env.submit(text, shots=10).result()
+    finally:
+        sys.setprofile(None)
+    assert "/wire/transport/zmq_transport.py" in crossed
+    assert len(crossed) <= MOST, sorted(crossed.items())
