@@ -8,7 +8,7 @@ from collections.abc import Callable
 from launcher import placement as launcher_placement
 from simenv.model import WorkerState
 from simenv.scheduler.core import START_NS, Action, StartWorker, TaskRecord, rank_gpus, slot_memory
-from simenv.scheduler.dispatch import batching, gang_scheduling
+from simenv.scheduler.dispatch import batching, dedicated_workers, gang_scheduling
 from simenv.scheduler.dispatch.gang_scheduling import LAST_SLOTS
 from simenv.scheduler.queueing.queue import LONG_US
 from simenv.scheduler.state import pools, scheduler_state
@@ -141,7 +141,7 @@ def grow(state: scheduler_state.SchedulerState, pool: pools.Pool, now_ns: int) -
     if pool.is_quarantined or now_ns < pool.next_start_ns:
         return []
     actions: list[Action] = []
-    missing = pool.target(gang_scheduling.lacking(state, pool)) - pool.live()
+    missing = pool.target(dedicated_workers.missing_workers(state, pool)) - pool.live()
     controls = state.controls
     if controls.is_restricting and controls.starts_nothing(pool.device):  # more would be idle
         missing = pool.spec.min - pool.live()

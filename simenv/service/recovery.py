@@ -132,8 +132,9 @@ def queue(scheduler: Scheduler, waiting: list[Part], completions: Completions) -
     for part in waiting:
         after = part.batch.terms.after
         parent = submissions.failed_parent(completions, after) if after else 0
-        settings = (part.batch, part.specs, part.routes, part.attempts, part.units)
-        scheduler.restore_tasks(*settings, parent)
+        scheduler.submit(
+            part.batch, part.specs, part.routes, part.units, part.attempts, failed_parent=parent
+        )
     return sum(len(part.specs) for part in waiting)
 
 

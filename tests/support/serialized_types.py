@@ -61,7 +61,7 @@ from simenv.qpm import answers, contract, envelopes
 from simenv.scheduler.core import Route
 from simenv.scheduler.reservations.policies import DeviceTerms
 from simenv.scheduler.reservations.reservation import Grant, Progress
-from simenv.scheduler.state.paced import DeviceControl
+from simenv.scheduler.state.device_state import DeviceControl
 from simenv.wire.keyfiles import KeyPair, KeysFile, ServerFile, UserKeyFile
 from simenv.wire.messages import client
 from simenv.wire.messages.admin import KeyInfo

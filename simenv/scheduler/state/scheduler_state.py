@@ -16,7 +16,7 @@ from simenv.model.views import base_of
 from simenv.scheduler import core
 from simenv.scheduler.reservations.ledger import ReservationLedger
 from simenv.scheduler.routing import live_routing
-from simenv.scheduler.state import owner_quotas, paced, pools as state_pools, task_index
+from simenv.scheduler.state import device_state, owner_quotas, pools as state_pools, task_index
 
 KEPT_MARGIN_NS = 2_000_000_000  # margin between the drop of a kept state and the end of its grant
 
@@ -45,9 +45,9 @@ class SchedulerState:
         self.quotas = owner_quotas.Quotas()
         self.dependencies = task_index.Dependencies()
         self.reservations = ReservationLedger()
-        self.controls = paced.DeviceControls()
+        self.controls = device_state.DeviceControls()
         self.dedicated = state_pools.DedicatedWorkers()
-        self.paced = paced.PacedDevices()
+        self.paced = device_state.PacedDevices()
         self.outages: set[str] = set()  # devices that start nothing
         self.pools: dict[str, state_pools.Pool] = {}
         self.gangs: list[state_pools.Pool] = []  # pools whose workers have several ranks
@@ -174,8 +174,8 @@ class SchedulerState:
     def _open(self, pool: state_pools.Pool) -> None:
         self.pools[pool.spec.name] = pool
         if pool.spec.pace:
-            lookahead_ns = 0 if pool.spec.drift else paced.LOOKAHEAD_NS
-            self.paced.all.setdefault(pool.device, paced.PacedDevice(lookahead_ns))
+            lookahead_ns = 0 if pool.spec.drift else device_state.LOOKAHEAD_NS
+            self.paced.all.setdefault(pool.device, device_state.PacedDevice(lookahead_ns))
         pool.queue.arrange(self.controls.queue_policy(pool.device))
         if pool.spec.ranks > 1:
             self.gangs.append(pool)

@@ -11,13 +11,13 @@ import msgspec
 
 from simenv.model import HeldCapacity, NodeInfo, PoolInfo, ReservationInfo, TargetInfo, WorkerState
 from simenv.scheduler.core import START_NS, Phase, TaskRecord
-from simenv.scheduler.dispatch import gang_scheduling
+from simenv.scheduler.dispatch import dedicated_workers
 from simenv.scheduler.queueing.lanes import SMALL_US, Backlog
 from simenv.scheduler.reservations import policies
 from simenv.scheduler.reservations.policies import MOST
 from simenv.scheduler.reservations.reservation import ReservationEntry
 from simenv.scheduler.routing import ranks
-from simenv.scheduler.state import paced, pools as state_pools
+from simenv.scheduler.state import device_state, pools as state_pools
 from simenv.scheduler.state.scheduler_state import (
     SchedulerState,
     check_device,
@@ -283,7 +283,7 @@ def target_info(state: SchedulerState, device: str) -> TargetInfo:
         policy=order.policy,
         options=options,
         max_inflight=control.max_inflight,
-        pause_reason=control.reason if control.state == paced.PAUSED else "",
+        pause_reason=control.reason if control.state == device_state.PAUSED else "",
         drain_mode=control.mode,
         drain_timeout_s=control.timeout_s,
         drain_started_ns=control.started_ns,
@@ -428,4 +428,4 @@ def reservation_info(
         count = len(running_tasks(state, reservation))
     else:
         count = counts.get(reservation.grant.id, 0)
-    return reservation.info(count, gang_scheduling.count(state, reservation.grant.id))
+    return reservation.info(count, dedicated_workers.worker_count(state, reservation.grant.id))
