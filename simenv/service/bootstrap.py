@@ -25,7 +25,7 @@ from simenv.model import Origin, PoolSpec
 from simenv.process import start_ticks
 from simenv.scheduler.core import nodes_of, with_workers_of_gpus
 from simenv.scheduler.scheduler import Scheduler
-from simenv.service import support
+from simenv.service import fault_injection
 from simenv.service.admission.submissions import SubmitQueue
 from simenv.service.control.admin_commands import KeyCommands, check_pools
 from simenv.service.control.results import ResultRequests
@@ -35,11 +35,11 @@ from simenv.service.devices.resolve import EmulatedDevices, NoiseDocuments, name
 from simenv.service.event_loop import EventLoop
 from simenv.service.journal.maintenance import JournalBackup, WalCheckpointer
 from simenv.service.journal.writer import Journal
+from simenv.service.ownership import ConnectionFileLease, take_lock
 from simenv.service.queries.devices import DeviceRecords
 from simenv.service.recovery import choose_journal, drop_damaged_records, replay
 from simenv.service.results.completions import Completions
 from simenv.service.service import RuntimeFacts
-from simenv.service.support import ConnectionFileLease, take_lock
 from simenv.service.workers.endpoints import WorkerEndpoint, open_listener, owner_endpoint_of
 from simenv.service.workers.processes import WorkerProcesses, allocate, check_time_left, limits_of
 from simenv.wire.keyfiles import ServerFile, new_pair
@@ -146,7 +146,7 @@ def build_service(config: Config, home: Path, environ: Mapping[str, str]) -> Run
     for folder in (paths.home, paths.state, paths.logs):
         files.private_folder(folder)
     check_file_system(paths.state, config.network_state)
-    support.install(config.faults)
+    fault_injection.install(config.faults)
     check_engines(config.pools)
     with (
         ExitStack() as on_leave,

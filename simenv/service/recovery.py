@@ -21,7 +21,7 @@ from simenv.model.task_rules import MAX_SECONDS
 from simenv.scheduler.core import Route, SubmitBatch
 from simenv.scheduler.scheduler import Scheduler
 from simenv.scheduler.state.scheduler_state import SchedulerState
-from simenv.service import support
+from simenv.service import fault_injection
 from simenv.service.admission import submissions
 from simenv.service.journal import reader, tables, writer
 from simenv.service.results.completions import Completions
@@ -310,14 +310,14 @@ class ResultRepair:
         """
         number, state = completion.task, STATES[completion.state]
         waiting = self._parts(number, completion.attempts)
-        support.hit("reopen.before")
+        fault_injection.hit("reopen.before")
         with self._journal.transaction("FULL") as db:
             db.execute("insert or replace into replaced values(?,?,?)", (seq, number, state))
             db.execute("delete from result where task = ?", (number,))
             db.execute("delete from file where seq = ?", (seq,))
             sent = array("q", [number] * completion.attempts)
             db.execute("insert into sent(tasks) values(?)", (sent.tobytes(),))
-        support.hit("reopen.after")
+        fault_injection.hit("reopen.after")
         self._completions.withdraw(number, seq)
         self._scheduler.reopen({state: 1})
         queue(self._scheduler, waiting, self._completions)
@@ -330,9 +330,9 @@ class ResultRepair:
         tasks = list(self._journal.records.tasks_at(first_seq))
         waiting = [part for number in tasks for part in self._parts(number, MIN_ATTEMPTS)]
         counts = self._journal.records.ended_in(first_seq)
-        support.hit("reopen.before")
+        fault_injection.hit("reopen.before")
         drop(self._journal, first_seq, tasks)
-        support.hit("reopen.after")
+        fault_injection.hit("reopen.after")
         self._scheduler.reopen(counts)
         queue(self._scheduler, waiting, self._completions)
         return tasks

@@ -19,7 +19,7 @@ from simenv.scheduler.routing.engine_choice import AUTO
 from simenv.scheduler.routing.engine_support import takes_clifford_alone
 from simenv.service.admission import rules
 from simenv.service.admission.rules import AdmittedProgram, is_keyed
-from simenv.service.support import CHECKS
+from simenv.service.fairness import CHECKS
 from simulators.catalog import DENSE_QUBITS, SMALL_QUBITS
 from simulators.chain.trial import choice_profile
 from simulators.circuit.analysis import profiler

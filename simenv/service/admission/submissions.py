@@ -22,10 +22,10 @@ from simenv.scheduler.scheduler import Scheduler
 from simenv.scheduler.state import owner_quotas, scheduler_state
 from simenv.scheduler.state.scheduler_state import SchedulerState
 from simenv.scheduler.views.admission import draining_refusal, memory_refusal, reservation_units
-from simenv.service import support
+from simenv.service import fault_injection
+from simenv.service.fairness import FairQueue
 from simenv.service.journal import reader, writer
 from simenv.service.results.completions import Completions
-from simenv.service.support import FairQueue
 from simenv.wire import codec
 from simenv.wire.codec import refusal
 from simenv.wire.messages import client as messages
@@ -190,7 +190,7 @@ class SubmitQueue:
     ) -> messages.Refusal | None:
         """Queue a Submit for `process`. Returns the refusal if too many bytes of its owner wait, or
         if the service lacks memory."""
-        support.hit("submit.received")
+        fault_injection.hit("submit.received")
         lacks_memory = memory_refusal(self._state)
         if lacks_memory is not None:
             return refusal(lacks_memory)
@@ -282,7 +282,7 @@ class SubmitQueue:
             )
             if error is not None:
                 return [refusal(error)]
-        support.hit("submit.admitted")
+        fault_injection.hit("submit.admitted")
         first = self._state.next_task
         batch = SubmitBatch(
             pending.peer,
@@ -487,7 +487,7 @@ class AcceptAnswers:
                 self._held.setdefault(pending.peer, []).append((time.monotonic_ns(), body))
             else:
                 self._send(pending.peer, body)
-            support.hit("accepted.sent")
+            fault_injection.hit("accepted.sent")
         self._new.clear()
         if self._held:
             oldest_ns = time.monotonic_ns() - _HOLD_NS

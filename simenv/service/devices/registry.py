@@ -18,7 +18,7 @@ from simenv.config import NAME_RULE
 from simenv.errors import LimitExceededError, NotFoundError, OptionError
 from simenv.model import MAX_SHOTS, GateInfo, views
 from simenv.model.views import OperationInfo
-from simenv.service.support import CHECKS
+from simenv.service.fairness import CHECKS
 from simenv.text import size
 
 if TYPE_CHECKING:

@@ -17,7 +17,7 @@ import msgspec
 from simenv.errors import JournalError, ProtocolError
 from simenv.model import TaskState
 from simenv.scheduler.state.scheduler_state import SchedulerState
-from simenv.service import support
+from simenv.service import fault_injection
 from simenv.service.journal import reader as journal_reader, writer
 from simenv.wire import codec
 from simenv.wire.messages import client as messages, queries
@@ -338,7 +338,7 @@ class JournalBackup:
 
     def copy(self, db: sqlite3.Connection) -> None:
         """Copy the present state of `db`, a connection of this thread's own."""
-        support.hit("copy.before")
+        fault_injection.hit("copy.before")
         temporary = self._copy.with_name(f".{self._copy.name}.new")
         temporary.unlink(missing_ok=True)
         try:
@@ -348,7 +348,7 @@ class JournalBackup:
             temporary.unlink(missing_ok=True)
             raise
         self.copies += 1
-        support.hit("copy.after")
+        fault_injection.hit("copy.after")
 
     def _pause(self, _status: int, _remaining: int, _total: int) -> None:
         if not self._last:
@@ -425,13 +425,13 @@ class WalCheckpointer:
         if written - self._folded < EVERY_BYTES:
             return
         try:
-            support.hit("checkpoint.before")
+            fault_injection.hit("checkpoint.before")
             # Only a passive checkpoint does not take the loop's write lock; the next commit after
             # it writes from the beginning of the WAL.
             mode = "truncate" if self._wal.stat().st_size > RESTART_BYTES else "passive"
             db.execute(f"pragma wal_checkpoint({mode})").fetchone()
             self._folded = written
-            support.hit("checkpoint.after")
+            fault_injection.hit("checkpoint.after")
             self.error = ""
         except (sqlite3.Error, OSError) as error:
             self.error = f"checkpoint failed: {error}"

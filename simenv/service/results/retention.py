@@ -14,7 +14,7 @@ from simenv.config import Config
 from simenv.errors import InsufficientError, JournalError
 from simenv.model import Event
 from simenv.scheduler.state.scheduler_state import SchedulerState
-from simenv.service import support
+from simenv.service import fault_injection
 from simenv.service.journal import maintenance, reader, writer
 from simenv.service.results.completions import Completions
 from simenv.text import size as text_size
@@ -352,10 +352,10 @@ class Sweep:
         removed = [(record.owner, self._old.measure(record)) for record in records]
         before = self._old.journal_bytes()
         if not self._dry_run:
-            support.hit("gc.before")
+            fault_injection.hit("gc.before")
             self._remove([name for record in records for name in record.files])
             self._old.forget(records)
-            support.hit("gc.after")
+            fault_injection.hit("gc.after")
         for owner, data in removed:
             self._count(owner, data)
         if not self._dry_run:  # their Submits were removed too, and only whole pages become free
