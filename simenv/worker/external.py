@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import IO
 
 from launcher.process import die_with_parent
-from simenv.worker.process import log_line
+from simenv.process import log_line
 from simulators.engine import RunControl
 from simulators.errors import BadAnswer, MachineFailed, MachineRefused
 from simulators.external.engine import MAX_BYTES, ProgramCall

@@ -19,12 +19,12 @@ from simenv.errors import ProgramError, StoreError
 from simenv.model import RESULT_FORMAT, ResultData, decode_program
 from simenv.model.calls import is_call
 from simenv.model.task import REFUSED, AmplitudeResultData
+from simenv.process import exit_process
 from simenv.wire import codec
 from simenv.wire.messages import client as messages
 from simenv.wire.messages.client import EXIT_GPU, AttemptResult, Failure
 from simenv.worker.calls import CallFailed, CallRunner, ValueTooLarge
 from simenv.worker.noise import Noise
-from simenv.worker.process import exit_process
 from simenv.worker.result_files import ResultFileWriter, RunCheckpoints
 from simulators import errors, registry
 from simulators.catalog import settings_of

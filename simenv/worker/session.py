@@ -14,14 +14,14 @@ import msgspec
 
 from simenv._version import __version__
 from simenv.model import Origin
-from simenv.process import resident_bytes
+from simenv.process import exit_process, log_line, resident_bytes
 from simenv.wire import codec
+from simenv.wire.keyfiles import WorkerBootstrap
 from simenv.wire.messages import client as m
 from simenv.wire.messages.queries import DeviceDescribed
 from simenv.wire.transport import zmq_transport
-from simenv.wire.transport.tcp_client import WorkerBootstrap, connect
+from simenv.wire.transport.zmq_transport import connect_worker
 from simenv.worker.hardware import HardwareSession
-from simenv.worker.process import exit_process, log_line
 from simenv.worker.ranks import Leader
 from simenv.worker.runner import ENDED_EARLY, FAILED, Runner
 from simulators.compiler.kernel_time import busy_ns
@@ -207,8 +207,8 @@ class Session:
         self._origin = Origin(name, node_names, os.getpid(), __version__, len(nodes))
         # Unique, also if another worker was started by mistake or is left from an earlier service.
         identity = f"{name}.{start}.{secrets.token_hex(4)}"
-        self._work = connect(service, identity.encode())
-        self._control = connect(service, f"{identity}!".encode())
+        self._work = connect_worker(service, identity.encode())
+        self._control = connect_worker(service, f"{identity}!".encode())
 
     def join(self, lease_s: float, parent: int) -> None:
         """Join the service, and start the heartbeat thread."""

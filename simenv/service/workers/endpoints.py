@@ -34,9 +34,9 @@ from simenv.config import EVERYWHERE, EnvironmentPaths, OwnerEndpoint, is_any_ad
 from simenv.errors import ConfigError, NotAllowedError
 from simenv.files import write_atomic
 from simenv.wire import codec, keyfiles
+from simenv.wire.keyfiles import TOKEN, WorkerBootstrap, WorkerKey
 from simenv.wire.messages import client as m, queries
-from simenv.wire.transport import sockets, tcp_client
-from simenv.wire.transport.tcp_client import TOKEN, WorkerBootstrap, WorkerKey
+from simenv.wire.transport import sockets
 from simenv.wire.transport.tcp_listener import ListenerOptions, TcpListener
 
 DESCRIPTORS = 8_192  # more than `ConnectionLimiter` allows to clients
@@ -57,7 +57,7 @@ class WorkerKeys:
         self._public: dict[tuple[str, int], str] = {}
         self.remove_all()
         if listener is not None:
-            files.private_folder(tcp_client.keys_folder(service))
+            files.private_folder(keyfiles.worker_keys_folder(service))
 
     def make(self, worker: str, start: int) -> None:
         """Create and accept the key of a start of a worker, before that start. Raises
@@ -65,7 +65,7 @@ class WorkerKeys:
         if self._listener is None:
             return
         pair = keyfiles.new_pair()
-        path = tcp_client.key_path(self._service, worker, start)
+        path = keyfiles.worker_key_path(self._service, worker, start)
         path.unlink(missing_ok=True)
         keyfiles.create_private(
             path, WorkerKey(keyfiles.KEYS_FORMAT, worker, start, pair.public, pair.secret)
@@ -79,11 +79,11 @@ class WorkerKeys:
         if public is not None and self._listener is not None:
             self._listener.revoke_key(public, REVOKED_NOTICE)
             with suppress(OSError):
-                tcp_client.key_path(self._service, worker, start).unlink(missing_ok=True)
+                keyfiles.worker_key_path(self._service, worker, start).unlink(missing_ok=True)
 
     def remove_all(self) -> None:
         """Remove all key files; called when the service starts and ends."""
-        shutil.rmtree(tcp_client.keys_folder(self._service), ignore_errors=True)
+        shutil.rmtree(keyfiles.worker_keys_folder(self._service), ignore_errors=True)
 
 
 def check_worker(identity: keyfiles.Identity, message: m.FromWorker) -> None:
@@ -253,7 +253,7 @@ class WorkerEndpoint:
         """Remove the file and the workers' keys, unless the file is another service's. The listener
         is closed with the others."""
         with suppress(ConfigError):
-            if tcp_client.read(self._path).token == self._token:
+            if keyfiles.read_bootstrap(self._path).token == self._token:
                 self._path.unlink(missing_ok=True)
                 self.worker_keys.remove_all()
 
