@@ -14,7 +14,7 @@ from simenv.model.calls import DetectionCall, TranspileCall, decode_call, target
 from simenv.model.program import check_printable
 from simenv.scheduler.core import Route
 from simenv.scheduler.reservations.circuit_times import ProgramSize
-from simenv.scheduler.routing.engine_choice import size
+from simenv.text import size
 from simulators import catalog
 from simulators.circuit.analysis.measurements import rest_layout
 from simulators.circuit.analysis.profile import Profile

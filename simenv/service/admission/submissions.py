@@ -17,7 +17,6 @@ from simenv.model.program import check_printable
 from simenv.model.task_rules import MAX_KEY_CHARS
 from simenv.scheduler.core import SENT, ClusterLimits, Route, SubmitBatch
 from simenv.scheduler.reservations.circuit_times import ProgramSize
-from simenv.scheduler.routing.engine_choice import size
 from simenv.scheduler.scheduler import Scheduler
 from simenv.scheduler.state import owner_quotas, scheduler_state
 from simenv.scheduler.state.scheduler_state import SchedulerState
@@ -26,6 +25,7 @@ from simenv.service import fault_injection
 from simenv.service.fairness import FairQueue
 from simenv.service.journal import reader, writer
 from simenv.service.results.completions import Completions
+from simenv.text import size
 from simenv.wire import codec
 from simenv.wire.codec import refusal
 from simenv.wire.messages import client as messages

@@ -25,8 +25,8 @@ from simenv.errors import ConfigError
 from simenv.model import PoolSpec
 from simenv.model.calls import FUNCTIONS
 from simenv.scheduler.core import END_MARGIN_NS, ClusterLimits, StartWorker
-from simenv.scheduler.routing.engine_choice import size
 from simenv.service.workers.endpoints import WorkerKeys
+from simenv.text import size
 
 # Start, address and end worker processes; the scheduler decides when and why.
 #
