@@ -299,7 +299,7 @@ class Transpiler:
         """Return a QuantumCircuit in native gates on the device's qubits, compiled once for its
         structure.
 
-        See `angles`. `mapping`: as for `run`. Raises ProgramError.
+        See `opened_circuit`. `mapping`: as for `run`. Raises ProgramError.
         """
         structure, values = opened_circuit(circuit)
         result = self.run(structure, mapping)

@@ -36,8 +36,8 @@ class ExternalProgram:
     started."""
 
     def __init__(self, command: str, scratch: Path) -> None:
-        """`command`: as checked by `config.commands`. `scratch`: a folder of this worker alone;
-        files that a killed worker of the same name has left in it are removed."""
+        """`command`: as checked by `config.pools.check_command`. `scratch`: a folder of this worker
+        alone; files that a killed worker of the same name has left in it are removed."""
         shutil.rmtree(scratch, ignore_errors=True)
         self._scratch = scratch
         self._template = shlex.split(command)

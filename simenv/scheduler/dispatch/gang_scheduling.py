@@ -143,7 +143,7 @@ def _claim(state: scheduler_state.SchedulerState, worker: state_pools.Worker) ->
 
 
 def claimed_slots(host: state_pools.NodeState) -> int:
-    """Return the claimed slots of a node, with and without backfill; see `state.nodes`."""
+    """Return the claimed slots of a node, with and without backfill; see `NodeState`."""
     return host.claimed_slots + host.backfill_slots
 
 

@@ -14,7 +14,7 @@ from simenv.scheduler.core import WAITING, TaskRecord
 # Queue policies: the order of waiting tasks, and the options of each policy.
 #
 # - priority: by priority within an owner. 60 s of waiting outweigh one step, and all steps together
-#   are worth two hours at most, so no task starves (ageing). Between owners see `fairness`.
+#   are worth two hours at most, so no task starves (ageing). Between owners see `FairShares`.
 # - fifo: by acceptance, across owners.
 # - ordered: by `keys`; the first key that differs decides.
 # - round_robin: owners and their reservations take turns.

@@ -266,7 +266,9 @@ class Worker(msgspec.Struct, eq=False):
     node: str = ""  # as the worker reported it
     pid: int = 0
     slots: int = 0  # granted, over all ranks; released when it holds no task
-    granted_slots: int = 0  # first grant of a task whose slots may be taken back, see `resizing`
+    granted_slots: int = (
+        0  # first grant of a task whose slots may be taken back, see `gang_scheduling`
+    )
     resized: bool = False  # its task ran on different numbers of slots
     memory_bytes: int = 0  # granted beyond what it reserves
     kept_bytes: int = 0  # granted to states that it keeps between tasks
@@ -274,7 +276,7 @@ class Worker(msgspec.Struct, eq=False):
     kept_s: float = 0.0  # lifetime of a kept state after the end of its task
     kept_until_ns: int = 0  # end of that grant; 0: no grant, or the task has not ended
     rss_bytes: int = 0
-    over_beats: int = 0  # consecutive heartbeats above its grant, see `events.memory`
+    over_beats: int = 0  # consecutive heartbeats above its grant, see `over_memory_reason`
     # At its last heartbeat: (task, sweeps done, sweeps in total).
     passes: tuple[int, int, int] = (0, 0, 0)
     compiling: int = 0  # at its last heartbeat: the task whose kernels it compiled; 0: none

@@ -52,7 +52,7 @@ class SchedulerState:
         self.pools: dict[str, state_pools.Pool] = {}
         self.gangs: list[state_pools.Pool] = []  # pools whose workers have several ranks
         self.workers: dict[str, state_pools.Worker] = {}
-        # Workers whose task may give slots back, see `resizing`.
+        # Workers whose task may give slots back, see `gang_scheduling`.
         self.multi_slot_workers: dict[str, state_pools.Worker] = {}
         self.unreaped_workers: dict[str, int] = {}  # start of lost workers that may still run
         self.nodes = state_pools.NodeTable(limits)

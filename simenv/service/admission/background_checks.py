@@ -64,8 +64,8 @@ class RunningChecks:
         device: DeviceContext | None = None,
     ) -> Looked:
         """Check and profile a program of this owner. Raises SimenvError if it is not admissible,
-        Later while the check continues in the thread. `key()` identifies the check; it is called
-        only if checks continue in the thread or this one will."""
+        CheckPending while the check continues in the thread. `key()` identifies the check; it is
+        called only if checks continue in the thread or this one will."""
         is_short = not _takes_long(packed, terms) and (device is None or device.is_loaded)
         if is_short and not self._begun:
             return look(packed, terms, device)

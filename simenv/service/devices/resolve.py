@@ -60,7 +60,7 @@ class EmulatedDevices:
     def resolved(self, terms: TaskOptions) -> TaskOptions:
         """Return the options with the device of their pool, canonical noise options, and the digest
         of the noise document, which is then in the store. Raises OptionError, NotFoundError,
-        LimitExceededError, Waiting."""
+        LimitExceededError, DocumentPending."""
         if terms.prefer and terms.device:
             raise OptionError(
                 f"prefer cannot be combined with device {terms.device!r}",
@@ -113,7 +113,7 @@ class EmulatedDevices:
 
     def context(self, terms: TaskOptions) -> DeviceContext | None:
         """Return the checks of programs with these resolved options; None without noise. Raises
-        OptionError, Waiting."""
+        OptionError, DocumentPending."""
         if not terms.snapshot:
             return None
         is_optional = not terms.noise and any(map(self._is_ideal, terms.prefer))

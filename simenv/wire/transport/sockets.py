@@ -59,7 +59,7 @@ class Keepalive(msgspec.Struct, frozen=True):
 
 
 CLIENT_KEEPALIVE = Keepalive(60, 10, 3)
-# Together a little less than a worker's lease, and than `silent_s` of the service.
+# Together a little less than a worker's lease, and than `Config.silent_s`.
 WORKER_KEEPALIVE = Keepalive(3, 2, 3)
 
 
