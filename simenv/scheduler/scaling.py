@@ -1,4 +1,14 @@
-"""Number and places of the workers of each pool."""
+"""Number and places of the workers of each pool.
+
+Relocation of workers whose node has no slots or memory for the waiting tasks. A pool below its
+maximum gets a worker elsewhere; else an idle one is evicted for it. Workers that reserve memory are
+not relocated: their need is decided when they start.
+
+Number of workers of each pool, and their nodes: started with the queue, retired when idle.
+`launcher.placement` decides where a worker fits. If it fits nowhere now, idle workers that reserve
+memory are evicted; memory still in use is claimed, so that it is not granted again when it is
+freed. A starting process uses a core: about as many start at a time as there are slots.
+"""
 
 from __future__ import annotations
 
@@ -12,11 +22,6 @@ from simenv.scheduler.dispatch import batching, dedicated_workers, gang_scheduli
 from simenv.scheduler.dispatch.gang_scheduling import LAST_SLOTS
 from simenv.scheduler.queueing.queue import LONG_US
 from simenv.scheduler.state import pools, scheduler_state
-
-# Relocation of workers whose node has no slots or memory for the waiting tasks.
-#
-# A pool below its maximum gets a worker elsewhere; else an idle one is evicted for it. Workers that
-# reserve memory are not relocated: their need is decided when they start.
 
 PATIENCE_NS = 1_000_000_000  # resources expected to be free sooner are waited for
 
@@ -113,12 +118,6 @@ def memory_for_head(
             return [action for w in evictable for action in state.retire(w, reason, now_ns)]
     return []
 
-
-# Number of workers of each pool, and their nodes: started with the queue, retired when idle.
-#
-# `launcher.placement` decides where a worker fits. If it fits nowhere now, idle workers that
-# reserve memory are evicted; memory still in use is claimed, so that it is not granted again when
-# it is freed. A starting process uses a core: about as many start at a time as there are slots.
 
 STARTS_PER_TICK = 8  # one start blocks the event loop for 1 to 3 ms
 FIRST_STARTS = 4  # at a time for each slot, including first workers of pools

@@ -1,4 +1,9 @@
-"""Start of a service: its parts from the configuration, and its first kernels."""
+"""Start of a service: its parts from the configuration, and its first kernels.
+
+Load admission and its kernels in a thread while workers start. Invariant: no module with kernels is
+imported before `warmup.prepare` has set the kernel folder. The event loop runs meanwhile; submits
+wait for admission.
+"""
 
 from __future__ import annotations
 
@@ -53,10 +58,6 @@ if TYPE_CHECKING:
     from simenv.scheduler.routing.live_routing import Capacity
     from simenv.service.admission.controller import AdmissionController
 
-# Load admission and its kernels in a thread while workers start.
-#
-# Invariant: no module with kernels is imported before `warmup.prepare` has set the kernel folder.
-# The event loop runs meanwhile; submits wait for admission.
 
 log = logging.getLogger("simenv.service")
 
@@ -120,8 +121,6 @@ def load_noise_checks() -> None:
     warmup.load_stored("attachment")
     from simenv.service.devices import context  # noqa: F401 - loads the checks
 
-
-# Build a service from its configuration: folders, lock, journal, scheduler and sockets.
 
 CONNECTION_FORMAT = 1
 SHOWN_NODES = 16

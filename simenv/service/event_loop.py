@@ -27,11 +27,6 @@ from simenv.wire.keyfiles import Identity, with_rights
 from simenv.wire.messages import admin, client as m, queries
 from simenv.wire.transport.sockets import PeerKind
 
-# Maintenance in the event loop: retention, index of completions, delayed syncs, estimates.
-#
-# Invariant: it runs in bounded slices, whenever the loop is idle and at least once in
-# UPKEEP_PERIOD_NS of a busy loop, so that no client can prevent it by continuous messages.
-
 UPKEEP_PERIOD_NS = 50_000_000
 MEMORY_NS = 500_000_000  # between two looks at the memory of this process
 GROWTH_BYTES = 256 * 2**20  # after which garbage is collected
@@ -40,7 +35,11 @@ ESTIMATES_NS = 5_000_000_000  # estimates learned since then are lost in a crash
 
 
 class Upkeep:
-    """Maintenance of one event loop. Used from the loop's thread, once a pass."""
+    """Maintenance of one event loop. Used from the loop's thread, once a pass.
+
+    Invariant: it runs in bounded slices, whenever the loop is idle and at least once in
+    UPKEEP_PERIOD_NS of a busy loop, so that no client can prevent it by continuous messages.
+    """
 
     def __init__(self, service: ServiceComponents) -> None:
         self._service = service
@@ -103,12 +102,6 @@ class Upkeep:
             self._unsynced_ns = 0
 
 
-# The event loop of the service: receive, decide, assign, commit once, answer.
-#
-# One thread. All messages that have arrived are handled in one pass and stored by one commit.
-# Assignments are sent before the commit: the fencing token rejects results of a task that a crash
-# has lost. Answers to submits and results are sent after it.
-
 DRAIN_MESSAGES = 64
 SLICE_NS = 5_000_000
 TICK_BUSY_S = 0.05
@@ -120,7 +113,12 @@ log = logging.getLogger("simenv.service")
 
 
 class EventLoop(ServiceComponents):
-    """The event loop. Runs on the main thread of the service."""
+    """The event loop. Runs on the main thread of the service.
+
+    One thread. All messages that have arrived are handled in one pass and stored by one commit.
+    Assignments are sent before the commit: the fencing token rejects results of a task that a crash
+    has lost. Answers to submits and results are sent after it.
+    """
 
     def __post_init__(self) -> None:
         super().__post_init__()

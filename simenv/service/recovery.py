@@ -1,4 +1,13 @@
-"""Restoration of the scheduler from the journal, and of damaged results."""
+"""Restoration of the scheduler from the journal, and of damaged results.
+
+Choose the journal that a start continues with: the live one, or a newer backup. Invariant: a start
+that finds a journal never begins empty, and the journal that was not chosen is never deleted.
+
+Requeue tasks whose result, or the record of their end, is damaged. Such a task runs again with the
+same seed and returns the same counts. Invariant: exactly one completion of a task counts at any
+time. The damaged completion is withdrawn in the transaction that makes the task unfinished; a crash
+at any point leaves the task either final or queued.
+"""
 
 from __future__ import annotations
 
@@ -28,9 +37,6 @@ from simenv.service.results.completions import Completions
 from simenv.text import duration
 from simenv.wire import codec
 from simenv.wire.messages.client import STATES, Completed, Completion, Submit
-
-# Rebuild the scheduler's queue from the journal: accepted tasks that have not ended return to it,
-# in order.
 
 Units = Mapping[int, tuple[int, int]]  # reservation and units, by task
 _FREE = (0, -1)
@@ -180,12 +186,6 @@ def _attempts(journal: writer.Journal, final: bytearray) -> array[int]:
 
 MIN_ATTEMPTS = 1  # attempts of a task whose record cannot be read
 
-
-# Choose the journal that a start continues with: the live one, or a newer backup.
-#
-# Invariant: a start that finds a journal never begins empty, and the journal that was not chosen is
-# never deleted.
-
 log = logging.getLogger("simenv.service")
 
 
@@ -283,13 +283,6 @@ def _restore_copy(copy: Path, live: Path) -> None:
     finally:
         os.close(descriptor)
     temporary.replace(live)
-
-
-# Requeue tasks whose result, or the record of their end, is damaged.
-#
-# Such a task runs again with the same seed and returns the same counts. Invariant: exactly one
-# completion of a task counts at any time. The damaged completion is withdrawn in the transaction
-# that makes the task unfinished; a crash at any point leaves the task either final or queued.
 
 
 class ResultRepair:

@@ -1,4 +1,10 @@
-"""Session of a worker with its service, and its heartbeat."""
+"""Session of a worker with its service, and its heartbeat.
+
+Heartbeat thread of a worker, and the state that it shares with the main thread. The thread renews
+the lease, receives cancellations, and ends the process when the service has not answered for the
+length of the lease, when the parent process has ended, or on request. All state of a worker is
+stored elsewhere, so it may end at any time.
+"""
 
 from __future__ import annotations
 
@@ -25,12 +31,6 @@ from simenv.worker.hardware import HardwareSession
 from simenv.worker.ranks import Leader
 from simenv.worker.runner import ENDED_EARLY, FAILED, Runner
 from simulators.compiler.kernel_time import busy_ns
-
-# Heartbeat thread of a worker, and the state that it shares with the main thread.
-#
-# The thread renews the lease, receives cancellations, and ends the process when the service has not
-# answered for the length of the lease, when the parent process has ended, or on request. All state
-# of a worker is stored elsewhere, so it may end at any time.
 
 MAX_STOPS = 4_096
 
@@ -167,8 +167,6 @@ class HeartbeatThread:
         elif not isinstance(message, m.LeaseRenewed):
             log_line(f"unexpected {type(message).__name__}")
 
-
-# Session of a worker with its service: join, receive chunks, return results.
 
 FLUSH_NS = 2_000_000  # results are sent when this time has passed, before the end of their chunk
 FOREVER_S = 3_600.0

@@ -1,4 +1,18 @@
-"""Pools and nodes: workers, waiting tasks, granted and reserved resources."""
+"""Pools and nodes: workers, waiting tasks, granted and reserved resources.
+
+Nodes: granted, reserved and claimed resources of each, and whether the node is in use. Slots are
+granted to running tasks; memory to running tasks, or to workers that reserve it as long as they
+live. Resident ranks need no slots and may outnumber them. Workers made on demand never have more
+ranks than could run at once. A node's slots have one claim at a time: freed slots are withheld from
+others until the claim is met. If a long task delays that, short tasks may use the claimed slots
+meanwhile (backfill).
+
+Pool: its workers, its waiting tasks, and the number of workers that it should have. A worker that
+never became ready, or crashed without a task, is a failure of the pool: the next start waits 1, 2,
+4 ... 60 s, and after QUARANTINE_AFTER failures in a row no worker is started. A worker that crashed
+with a task is charged to the task. A worker lost with its node is charged to nobody. Both are
+replaced at once.
+"""
 
 from __future__ import annotations
 
@@ -12,14 +26,6 @@ from launcher.placement import NodeResources
 from simenv.model import PoolSpec, WorkerState
 from simenv.scheduler.core import ClusterLimits, RecordEvent, TaskRecord, gang_name, nodes_of
 from simenv.scheduler.queueing.queue import LONG_US, PoolQueue
-
-# Nodes: granted, reserved and claimed resources of each, and whether the node is in use.
-#
-# Slots are granted to running tasks; memory to running tasks, or to workers that reserve it as long
-# as they live. Resident ranks need no slots and may outnumber them. Workers made on demand never
-# have more ranks than could run at once. A node's slots have one claim at a time: freed slots are
-# withheld from others until the claim is met. If a long task delays that, short tasks may use the
-# claimed slots meanwhile (backfill).
 
 _FIRST = 10_000  # more than the ranks a node may have
 WORKERS_PER_SLOT = 32  # resident ranks at a time: an idle worker uses memory and no slot
@@ -182,14 +188,6 @@ def reserve(host_ranks: HostRanks, rank_bytes: int) -> None:
     for host, ranks in host_ranks:
         host.free_memory -= ranks * rank_bytes
         host.reserved += ranks * rank_bytes
-
-
-# Pool: its workers, its waiting tasks, and the number of workers that it should have.
-#
-# A worker that never became ready, or crashed without a task, is a failure of the pool: the next
-# start waits 1, 2, 4 ... 60 s, and after QUARANTINE_AFTER failures in a row no worker is started. A
-# worker that crashed with a task is charged to the task. A worker lost with its node is charged to
-# nobody. Both are replaced at once.
 
 
 def gang_spec(base: PoolSpec, ranks: int, limits: ClusterLimits) -> PoolSpec:

@@ -4,6 +4,9 @@ Invariant (`scheduler_invariants` of the tests checks it): each unfinished task 
 place, granted slots never exceed those of a node, and resources that a worker reserves or a task is
 granted are released exactly once. Only modules of `simenv.scheduler` write to it; the service reads
 it.
+
+Pools, limits and task counts of one device: a pool with the pools made on demand for it. The device
+"" is all pools together.
 """
 
 from __future__ import annotations
@@ -314,11 +317,6 @@ class SchedulerState:
             place.return_gpus(gpus)
 
 
-# Pools, limits and task counts of one device: a pool with the pools made on demand for it.
-#
-# The device "" is all pools together.
-
-
 def check_device(state: SchedulerState, device: str) -> None:
     """Raise NotFoundError if there is no device of that name."""
     names = [name for name, pool in state.pools.items() if not pool.base]
@@ -371,9 +369,6 @@ def parked(state: SchedulerState, device: str) -> int:
         for name, count in by_pool.items()
         if device in ("", base_of(name) or name)
     )
-
-
-# Present use of resources by an owner, counted by owners and workers, never by tasks.
 
 
 def of_owner(state: SchedulerState, owner: str, kept_bytes: int = 0) -> OwnerUse:

@@ -20,9 +20,6 @@ from simenv.scheduler.state import device_state, owner_quotas, pools, scheduler_
 from simenv.text import duration, size as text_size
 from simulators import catalog
 
-# Admission of tasks and reservations by the present state, besides the capacity that a ledger
-# counts.
-
 MIN_BOUND_NS = 20_000_000
 MEMORY_RETRY_S = 5.0
 
@@ -174,9 +171,6 @@ def reservation_units(
             errors.append(NotReservedError(message, hint=hint, index=index))
         units.append(needed)
     return units, errors
-
-
-# Pending reason of a task: the event that must happen before the task is assigned.
 
 
 def pending_reason(state: scheduler_state.SchedulerState, record: TaskRecord, now_ns: int) -> str:

@@ -1,4 +1,12 @@
-"""Forecasts of waiting times, and views of pools, nodes, devices and reservations."""
+"""Forecasts of waiting times, and views of pools, nodes, devices and reservations.
+
+Expected work is slot time by the present estimator. The efficiency of busy workers is learned,
+separately for small tasks, most of whose time is overhead. A forecast is a snapshot; -1 means
+unknown.
+
+Pools, nodes, devices and reservations as clients see them. Figures are counted by reservations and
+workers, never by waiting tasks: these may be very many.
+"""
 
 from __future__ import annotations
 
@@ -26,12 +34,6 @@ from simenv.scheduler.state.scheduler_state import (
     parked,
     pools_of,
 )
-
-# Forecasts of waiting times, from the work ahead of a task and the speed of its pool.
-#
-# Expected work is slot time by the present estimator. The efficiency of busy workers is learned,
-# separately for small tasks, most of whose time is overhead. A forecast is a snapshot; -1 means
-# unknown.
 
 UNKNOWN = -1.0
 EXACT = 256  # tasks from the front that are placed one by one,
@@ -250,11 +252,6 @@ def _starts_tasks(state: SchedulerState, pool: state_pools.Pool) -> bool:
     if state.draining or pool.is_quarantined or not (pool.spec.max or pool.workers):
         return False
     return not (state.controls.starts_nothing(pool.device) or pool.device in state.outages)
-
-
-# Pools, nodes, devices and reservations as clients see them.
-#
-# Figures are counted by reservations and workers, never by waiting tasks: these may be very many.
 
 
 def closed_pools(state: SchedulerState) -> tuple[tuple[str, str], ...]:

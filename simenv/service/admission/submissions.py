@@ -1,4 +1,9 @@
-"""Submits: queue, acceptance, answers, and parents of tasks."""
+"""Submits: queue, acceptance, answers, and parents of tasks.
+
+Queue of submits: turns of owners, idempotency keys, queue limits, and acceptance of tasks.
+Invariant: the import of this module loads neither numpy nor kernels, for which a start would have
+to wait.
+"""
 
 from __future__ import annotations
 
@@ -29,8 +34,6 @@ from simenv.text import size
 from simenv.wire import codec
 from simenv.wire.codec import refusal
 from simenv.wire.messages import client as messages
-
-# Parents of tasks: checks at a submit, and failed parents at a start of the service.
 
 
 def check_parents(terms: TaskOptions) -> None:
@@ -77,12 +80,6 @@ def failed_parent(completions: Completions, after: Iterable[int]) -> int:
         if end is not None and end.state is not TaskState.DONE:
             return number
     return 0
-
-
-# Queue of submits: turns of owners, idempotency keys, queue limits, and acceptance of tasks.
-#
-# Invariant: the import of this module loads neither numpy nor kernels, for which a start would have
-# to wait.
 
 
 class PendingSubmit(msgspec.Struct):
@@ -445,17 +442,16 @@ def _shape_error(message: messages.Submit, size_bytes: int) -> messages.Refusal 
     return None
 
 
-# Answers to accepted Submits, which are sent after the commit that stores their tasks.
-#
-# The answer to a client that waits for the result anyway is held until that result is sent, at most
-# about HOLD_S: the client is woken once. Its tasks are on disk like all others.
-
 HOLD_S = 0.005
 _HOLD_NS = round(HOLD_S * 1e9)
 
 
 class AcceptAnswers:
-    """Answers to accepted Submits. Used from the loop's thread."""
+    """Answers to accepted Submits. Used from the loop's thread.
+
+    The answer to a client that waits for the result anyway is held until that result is sent, at
+    most about HOLD_S: the client is woken once. Its tasks are on disk like all others.
+    """
 
     def __init__(self, state: SchedulerState, send: Callable[[bytes, bytes], object]) -> None:
         """`send`: sends a message to a client."""

@@ -1,4 +1,15 @@
-"""Maintenance of the journal: pruning, checkpoints, and backup."""
+"""Maintenance of the journal: pruning, checkpoints, and backup.
+
+Find, measure and remove old records of the journal, each in a short transaction. Invariant: ids and
+completion numbers are never used twice, and the counts of ended tasks continue from their previous
+values.
+
+Threads that maintain the journal: checkpoints of the WAL, and a backup for another node.
+`WalCheckpointer` writes the WAL into the database on a connection of its own; an inline checkpoint
+would stall the event loop for 17 to 47 ms. `JournalBackup` copies a snapshot into the environment's
+home while the loop continues to write, and renames the copy when it is complete. Invariant: the
+loop waits for these threads only when the service stops.
+"""
 
 from __future__ import annotations
 
@@ -21,11 +32,6 @@ from simenv.service import fault_injection
 from simenv.service.journal import reader as journal_reader, writer
 from simenv.wire import codec
 from simenv.wire.messages import client as messages, queries
-
-# Find, measure and remove old records of the journal, each in a short transaction.
-#
-# Invariant: ids and completion numbers are never used twice, and the counts of ended tasks continue
-# from their previous values.
 
 MAX_RECORDS = 25  # in one transaction
 MAX_BYTES = 2**20
@@ -274,13 +280,6 @@ class JournalPruner:
         self._rows(f"pragma incremental_vacuum({pages})")
         return True
 
-
-# Threads that maintain the journal: checkpoints of the WAL, and a backup for another node.
-#
-# `WalCheckpointer` writes the WAL into the database on a connection of its own; an inline
-# checkpoint would stall the event loop for 17 to 47 ms. `JournalBackup` copies a snapshot into the
-# environment's home while the loop continues to write, and renames the copy when it is complete.
-# Invariant: the loop waits for these threads only when the service stops.
 
 EVERY_S = 60.0
 # Shortest pause before the next copy, in times of the duration of the last one.
