@@ -13,8 +13,7 @@ from simenv.model import AdmissionReason
 from simenv.scheduler.core import Action, Phase, RecordEvent
 from simenv.scheduler.dispatch import dedicated_workers
 from simenv.scheduler.events.tasks import cancel, end_unrun
-from simenv.scheduler.reservations import ledger as admission
-from simenv.scheduler.reservations.ledger import StoredReservations
+from simenv.scheduler.reservations.ledger import StoredReservations, decide, validate_request
 from simenv.scheduler.reservations.policies import DELAYED
 from simenv.scheduler.reservations.reservation import ReservationEntry
 from simenv.scheduler.state import owner_quotas, scheduler_state
@@ -39,12 +38,12 @@ def reserve(
 ) -> tuple[model.Decision, list[Action]]:
     """Decide on a request; an accepted request becomes a reservation at once, unless `dry`."""
     actions = [] if dry else expire(state, wall_ns)  # expired ones must not cause refusals
-    invalid = admission.validate_request(request)
+    invalid = validate_request(request)
     if invalid is not None:
         return invalid, actions
     ledger = state.reservations
     veto = owner_veto(state, request, owner) or availability_veto(state, request)
-    decision, grant = admission.decide(ledger, request, owner, wall_ns, veto)
+    decision, grant = decide(ledger, request, owner, wall_ns, veto)
     if dry:
         return decision, actions
     if grant is not None:
