@@ -1,4 +1,7 @@
-"""Memory, start time and garbage collector of this process."""
+"""This process: its memory, start time, garbage collector, and end.
+
+A worker ends on request, on errors, and with the process that started it.
+"""
 
 from __future__ import annotations
 
@@ -6,10 +9,19 @@ import contextlib
 import ctypes
 import gc
 import os
+import signal
+import sys
+import threading
+from collections.abc import Callable
 from pathlib import Path
+from types import FrameType
+from typing import NoReturn
 
 _PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
 _START_TIME = 19  # field of /proc/self/stat, counted from the third (proc(5))
+_PR_SET_PDEATHSIG = 1  # linux/prctl.h
+LAST_S = 3.0  # limit of each exit call; a launcher that ends all workers waits a little longer
+_last: list[Callable[[], None]] = []
 
 
 def resident_bytes() -> int:
@@ -44,3 +56,54 @@ def freeze_gc() -> None:
     gc.collect()
     gc.freeze()
     gc.enable()
+
+
+def exit_process(code: int, reason: str) -> NoReturn:
+    """End the process now, after a last line in its log and the calls of `on_exit`. For
+    workers: all their state is stored elsewhere, so they may end at any time."""
+    log_line(f"leaving: {reason}")
+    for call in _last:
+        thread = threading.Thread(target=call, name="leaving", daemon=True)
+        thread.start()
+        thread.join(LAST_S)
+    os._exit(code)
+
+
+def on_exit(call: Callable[[], None]) -> None:
+    """Register `call` to run before this process ends itself, and on SIGTERM. It has LAST_S, and
+    does not wait for the main thread."""
+    _last.append(call)
+    signal.signal(signal.SIGTERM, _on_sigterm)
+
+
+def _on_sigterm(number: int, _frame: FrameType | None) -> None:
+    """End the process from a separate thread: the main thread may be in a call of a provider."""
+    args = (128 + number, f"signal {number}")
+    threading.Thread(target=exit_process, args=args, name="leave", daemon=True).start()
+
+
+def log_line(line: str) -> None:
+    """Write a line to stderr, the log of a worker."""
+    sys.stderr.write(f"{line}\n")
+    sys.stderr.flush()
+
+
+def import_also_from(folders: str) -> None:
+    """Search modules in these folders too, written as in PYTHONPATH. They come after all installed
+    packages, so that no file of a user replaces a module of ours."""
+    sys.path += [folder for folder in folders.split(os.pathsep) if folder not in ("", *sys.path)]
+
+
+def die_with_parent(starter_pid: int, by: signal.Signals = signal.SIGKILL) -> int:
+    """Request the signal `by` for the time when the starter's thread ends; exit now if the starter
+    has ended already.
+
+    `starter_pid` 0: the parent process. Returns the starter's pid, for checks by the caller. The
+    signal is available on Linux only; elsewhere the caller must check its parent itself.
+    """
+    parent = starter_pid or os.getppid()
+    if sys.platform.startswith("linux"):
+        ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, by, 0, 0, 0)
+    if os.getppid() != parent:
+        raise SystemExit(f"the starter (pid {parent}) is gone")
+    return parent

@@ -1,4 +1,16 @@
-"""Result files in HDF5 for results too large for a message: layout, reader, writer."""
+"""Result files in HDF5 for results too large for a message: layout, reader, writer.
+
+HDF5 metadata around the arrays of a result, built in memory. The HDF5 library writes names, types
+and shapes into memory (`_MemoryFile`), so that it never fails on a full disk; the writer of the
+file adds the bytes of the arrays. Writers and readers share the functions for types and shapes of
+arrays.
+
+Write one result file: temporary name, blocks with checksums, fsync, rename. Invariant: a file under
+its final name is complete. Arrays are written block by block, without a second copy in memory.
+
+Read and check result files as bytes, without HDF5 and numpy. Invariant: the checksum of an array is
+verified before its content is used.
+"""
 
 from __future__ import annotations
 
@@ -22,11 +34,6 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-# HDF5 metadata around the arrays of a result, built in memory.
-#
-# The HDF5 library writes names, types and shapes into memory (`_MemoryFile`), so that it never
-# fails on a full disk; the writer of the file adds the bytes of the arrays. Writers and readers
-# share the functions for types and shapes of arrays.
 
 ALIGNMENT = 4_096  # of every array in the file: a page, so that it can be mapped
 
@@ -135,11 +142,6 @@ def array_of(values: bytes | memoryview, kind: str, *shape: int) -> NDArray[Any]
     return np.frombuffer(values, np.dtype(kind)).reshape(*(shape or (-1,)))
 
 
-# Write one result file: temporary name, blocks with checksums, fsync, rename.
-#
-# Invariant: a file under its final name is complete. Arrays are written block by block, without a
-# second copy in memory.
-
 BLOCK_BYTES = 4 * 2**20
 UNFINISHED = ".new"  # end of a temporary name; after a crash such a file can be removed
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
@@ -246,10 +248,6 @@ def _store_error(path: Path, size_bytes: int, error: OSError) -> StoreError:
         f"{path} of {size_bytes} bytes cannot be written: {error.strerror}", hint=hint
     )
 
-
-# Read and check result files as bytes, without HDF5 and numpy.
-#
-# Invariant: the checksum of an array is verified before its content is used.
 
 CHECKPOINTS = "kept"  # folder of the checkpoints of long runs, with one folder for each task
 

@@ -138,7 +138,7 @@ def _candidates(packed: bytes, engine: str = "auto") -> list[engine_choice.Engin
     terms = TaskOptions(engine=engine)
     profiler = choice_profile if engine == engine_choice.AUTO else profile
     result = profiler(circuit, terms.outputs)
-    return engine_choice.consider(result, terms, (PoolSpec("main"),), limits)
+    return engine_choice.candidates(result, terms, (PoolSpec("main"),), limits)
 
 
 def _may_run(engine: str, packed: bytes) -> bool:

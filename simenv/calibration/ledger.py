@@ -51,10 +51,9 @@ __all__ = [
 # Error ledger: the loss of fidelity of one circuit on one device, by component, gate and qubit.
 #
 # Each component of the noise is attached alone, so every loss has one component, one operation or
-# waiting time, and its qubits. Sums are first-order (see `first_order_loss`): the fidelity is about
-# exp(-loss). Coherent errors of one component are added with their phases, so that one that undoes
-# others has a negative loss. The population of |1> in equilibrium is part of relaxation, idle and
-# preparation.
+# waiting time, and its qubits. Sums are first-order: the fidelity is about exp(-loss). Coherent
+# errors of one component are added with their phases, so that one that undoes others has a negative
+# loss. The population of |1> in equilibrium is part of relaxation, idle and preparation.
 
 _THERMAL = "qubit.thermal"
 _CORRELATED = "qubit.correlated_readout"

@@ -6,7 +6,9 @@ cannot happen while the service is down.
 
 from __future__ import annotations
 
+import threading
 import time
+from collections import deque
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -20,7 +22,6 @@ from simenv.errors import ConfigError, NoServiceError, NotFoundError, SimenvErro
 from simenv.text import elapsed
 from simenv.wire import codec
 from simenv.wire.messages.client import MAX_MESSAGE_BYTES
-from simenv.wire.transport.tcp_client import Inbox
 
 if TYPE_CHECKING:
     from simenv.service.queries.history import Archive
@@ -101,3 +102,36 @@ class ArchiveConnection:
     def close(self) -> None:
         """Close the journal. Idempotent."""
         self._archive.close()
+
+
+class Inbox:
+    """Queue of messages within this process: the receiving half of a `Connection`. Thread-safe."""
+
+    def __init__(self) -> None:
+        self._arrived = threading.Condition()
+        self._bodies: deque[bytes] = deque()
+        self._woken = False
+
+    def __len__(self) -> int:
+        return len(self._bodies)
+
+    def put(self, *bodies: bytes) -> None:
+        """Append messages, in order."""
+        with self._arrived:
+            self._bodies.extend(bodies)
+            self._arrived.notify_all()
+
+    def receive(self, timeout_s: float) -> bytes | None:
+        """Return the next message; None after `timeout_s`, or when `wake` was called."""
+        with self._arrived:
+            self._arrived.wait_for(lambda: self._bodies or self._woken, timeout_s)
+            if self._woken or not self._bodies:
+                self._woken = False
+                return None
+            return self._bodies.popleft()
+
+    def wake(self) -> None:
+        """Let the present `receive`, or else the next one, return None."""
+        with self._arrived:
+            self._woken = True
+            self._arrived.notify_all()

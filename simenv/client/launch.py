@@ -163,7 +163,7 @@ def end(process: subprocess.Popen[bytes], timeout_s: float = 10.0) -> None:
 
 
 def _wait(process: subprocess.Popen[bytes], timeout_s: float) -> None:
-    """Wait like `process.wait`, without its polling every 50 ms if the system has pidfd_open."""
+    """Wait like `Popen.wait`, without its polling every 50 ms if the system has pidfd_open."""
     if process.poll() is None and hasattr(os, "pidfd_open"):
         with suppress(OSError):
             args = os.pidfd_open(process.pid)

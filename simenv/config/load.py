@@ -1,4 +1,10 @@
-"""Loading of the configuration, limits of owners included."""
+"""Loading of the configuration, limits of owners included.
+
+Merge defaults, the last start's settings, files and options into one `Config`. Later sources
+override earlier ones: defaults, the settings of the last start (if its journal still exists),
+`simenv.toml`, options of the call. The result is written as JSON for the service process, whose
+only argument is that file.
+"""
 
 from __future__ import annotations
 
@@ -17,8 +23,6 @@ from simenv.errors import ConfigError, OptionError
 from simenv.files import write_atomic
 from simenv.model import CLIENT_LIMITS, UNLIMITED, OwnerLimits
 from simenv.model.task_rules import merged
-
-# Parse the table [limits] of `simenv.toml` as limits of owners.
 
 _BYTES = ("max_queued_bytes", "max_kept_bytes", "max_state_bytes")
 _TABLES = ("client", "admin", "keys")
@@ -75,12 +79,6 @@ def _table(raw: object, subject: str) -> dict[str, object]:
         raise ConfigError(f"{subject} = {str(raw)[:80]!r} is not a table", hint=f"[{subject}]")
     return dict(raw)
 
-
-# Merge defaults, the last start's settings, files and options into one `Config`.
-#
-# Later sources override earlier ones: defaults, the settings of the last start (if its journal
-# still exists), `simenv.toml`, options of the call. The result is written as JSON for the service
-# process, whose only argument is that file.
 
 _ANEW = "simenv up --config FILE"
 # Settings of one start, not of the environment.

@@ -93,7 +93,7 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     force_lock: bool = False  # ignore the lock of a service on another machine
     import_from: tuple[str, ...] = ()  # folders of providers' modules, besides installed packages
     lifeline: bool = False  # end when the starter's pipe closes (private environments)
-    faults: str = ""  # for fault injection: "point:nth,..."; see simenv.service.support
+    faults: str = ""  # for fault injection: "point:nth,..."; see simenv.service.fault_injection
     format: int = CONFIG_FORMAT
 
 

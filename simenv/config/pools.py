@@ -1,4 +1,15 @@
-"""Pools and drift of devices, parsed; the syntax of names and sizes."""
+"""Pools and drift of devices, parsed; the syntax of names and sizes.
+
+Parse the drift of a pool's device: `replay` or `walk`, and `key=value` pairs joined by colons.
+`replay:factor=86400` replays the dated snapshots of the device's folder, one day per second.
+`walk:seed=7:every_s=3600:spread=0.1` is a random walk. `outages=7200+600/90000+60`: begins and
+lengths in seconds of the device's time, from the start of the drift.
+
+Parse pools: a table of `simenv.toml`, or NAME:key=value,... of a command line. Both have the same
+keys. `workers=N` means min=N,max=N; `workers=auto` means one worker for each GPU. `memory` is a
+size. Node patterns are joined by `+` on a command line, where a comma separates keys, and are a
+list in `simenv.toml`.
+"""
 
 from __future__ import annotations
 
@@ -13,8 +24,6 @@ import msgspec
 from simenv.errors import ConfigError
 from simenv.model import PoolSpec
 from simenv.model.task_rules import MAX_RANKS, MAX_WORKERS
-
-# Commands of pools with `engine=external`: a program and its arguments, with placeholders.
 
 EXTERNAL = "external"  # the engine that starts a program for each circuit
 PLACEHOLDERS = ("circuit", "shots", "seed", "ranks")
@@ -51,8 +60,6 @@ def _problem(command: str) -> str:
     lacking = [each for each in _NEEDED if each not in names]
     return f"lacks {{{lacking[0]}}}" if lacking else ""
 
-
-# Syntax of names (environments, pools, workers, keys, applications) and of sizes.
 
 NAME_RULE = re.compile(r"[a-z][a-z0-9_.-]{0,63}\Z")
 
@@ -95,12 +102,6 @@ def size(value: object, subject: str) -> int:
         raise ConfigError(f"{subject} = {str(value)[:80]} is outside 0 .. 1024 PiB")
     return int(count)
 
-
-# Parse the drift of a pool's device: `replay` or `walk`, and `key=value` pairs joined by colons.
-#
-# `replay:factor=86400` replays the dated snapshots of the device's folder, one day per second.
-# `walk:seed=7:every_s=3600:spread=0.1` is a random walk. `outages=7200+600/90000+60`: begins and
-# lengths in seconds of the device's time, from the start of the drift.
 
 KINDS = ("replay", "walk")
 _OF_WALK = ("seed", "every_s", "spread")
@@ -169,12 +170,6 @@ def _outages(text: str, source: str) -> tuple[tuple[float, float], ...]:
         results.append(pair)
     return tuple(sorted(results))
 
-
-# Parse pools: a table of `simenv.toml`, or NAME:key=value,... of a command line.
-#
-# Both have the same keys. `workers=N` means min=N,max=N; `workers=auto` means one worker for each
-# GPU. `memory` is a size. Node patterns are joined by `+` on a command line, where a comma
-# separates keys, and are a list in `simenv.toml`.
 
 KEYS = (
     *("name", "engine", "workers", "min", "max", "ranks", "memory", "idle_s", "nodes"),

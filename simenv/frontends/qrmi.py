@@ -3,6 +3,13 @@
 Invariant: an acquisition is a reservation, and its tasks are tasks of the service: `simenv queue`
 and `client.reservations()` show them, and another process may query and end them by their names.
 The process that started a task writes its result.
+
+Payload and result of a Qiskit sampler, both in JSON. In: {"pubs": [[OpenQASM 3, parameter values or
+null, shots or null], ...], "shots", "support_qiskit"}. Out, with `support_qiskit`: the form that
+Qiskit's own decoder turns into a PrimitiveResult; else {"results": [{"data": {REGISTER: {"samples":
+["0x3", ...], "num_bits"}}}]}. Samples are in the order of their shots, where the result has that
+order; else sorted by outcome. At the same place in the lists of all registers are the samples of
+one shot.
 """
 
 from __future__ import annotations
@@ -36,14 +43,6 @@ __all__ = [
     "TaskResult",
     "resources",
 ]
-
-# Payload and result of a Qiskit sampler, both in JSON.
-#
-# In: {"pubs": [[OpenQASM 3, parameter values or null, shots or null], ...], "shots",
-# "support_qiskit"}. Out, with `support_qiskit`: the form that Qiskit's own decoder turns into a
-# PrimitiveResult; else {"results": [{"data": {REGISTER: {"samples": ["0x3", ...], "num_bits"}}}]}.
-# Samples are in the order of their shots, where the result has that order; else sorted by outcome.
-# At the same place in the lists of all registers are the samples of one shot.
 
 DEFAULT_SHOTS = 1024
 Registers = tuple[tuple[str, int], ...]
@@ -241,11 +240,6 @@ def _encoded(
     return json.dumps(PrimitiveResult(results, {"version": 2}), cls=RuntimeEncoder)
 
 
-# Value types of QRMI. The task status is the package's own if that is installed, so that a
-# comparison with `qrmi.TaskStatus.Completed` holds; its other classes cannot be constructed from
-# outside, and have the same attributes here.
-
-
 class Payload(msgspec.Struct, frozen=True):
     """Payload with the fields of `Payload.QiskitPrimitive`, which is accepted too: JSON, and
     "sampler"."""
@@ -295,8 +289,6 @@ def statuses() -> Any:
         return TaskStatus
     return importlib.import_module("qrmi").TaskStatus
 
-
-# Parser of QRMI's environment variables, from a mapping. Pure.
 
 TYPE = "simenv"  # type of a pool in QRMI_JOB_QPU_TYPES
 RESOURCES, TYPES = "QRMI_JOB_QPU_RESOURCES", "QRMI_JOB_QPU_TYPES"

@@ -1,4 +1,15 @@
-"""Calls: functions, circuits to compile, and circuits with detectors."""
+"""Calls: functions, circuits to compile, and circuits with detectors.
+
+Sampling of detectors as a call: stim's text of a circuit, and sums over its samples. Invariant: a
+circuit travels as text and only workers parse it. The service relies on the sizes that the client
+sent with it; a worker refuses a circuit whose sizes differ.
+
+Calls: tasks with a function or circuits to compile in place of a program, and their values. A task
+is a call if its only output is VALUE. The engine determines the struct in `program`: TRANSPILER a
+`TranspileCall`, FUNCTIONS a `FunctionCall`, DETECTORS a `DetectionCall`. All of them are encoded as
+msgpack arrays whose first element is CALL_FORMAT. Only `FunctionCall` and `FunctionAnswer` contain
+bytes of `pickle`; only the environment's own user sends and receives them.
+"""
 
 from __future__ import annotations
 
@@ -15,11 +26,6 @@ from simenv.model.program import Text, check_printable
 from simenv.model.task import TaskOptions
 from simenv.model.views import DeviceInfo
 from simenv.text import size
-
-# Sampling of detectors as a call: stim's text of a circuit, and sums over its samples.
-#
-# Invariant: a circuit travels as text and only workers parse it. The service relies on the sizes
-# that the client sent with it; a worker refuses a circuit whose sizes differ.
 
 DETECTORS = "detectors"  # the engine
 PYMATCHING = "pymatching"
@@ -164,14 +170,6 @@ def row_bytes(call: DetectionCall) -> int:
     flips = -(-call.sizes.observables // 8)
     return -(-call.sizes.detectors // 8) + flips * (2 if call.decoder else 1)
 
-
-# Calls: tasks with a function or circuits to compile in place of a program, and their values.
-#
-# A task is a call if its only output is VALUE. The engine determines the struct in `program`:
-# TRANSPILER a `TranspileCall`, FUNCTIONS a `FunctionCall`, DETECTORS a `DetectionCall`. All of them
-# are encoded as msgpack arrays whose first element is CALL_FORMAT. Only `FunctionCall` and
-# `FunctionAnswer` contain bytes of `pickle`; only the environment's own user sends and receives
-# them.
 
 CALL_FORMAT = 1
 VALUE = "value"

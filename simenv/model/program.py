@@ -1,4 +1,9 @@
-"""A circuit as a table of operations and flat arrays: its encoding and its digests."""
+"""A circuit as a table of operations and flat arrays: its encoding and its digests.
+
+Bounds on the length of values from outside, applied while decoding. The bounds stop the decoder
+before it builds values that a rule would refuse afterwards. They are wider than the rules, whose
+errors name the effective limit. Bytes need no bound of their own: the size of a message is bounded.
+"""
 
 from __future__ import annotations
 
@@ -10,12 +15,6 @@ from typing import Annotated
 import msgspec
 
 from simenv.errors import OptionError
-
-# Bounds on the length of values from outside, applied while decoding.
-#
-# The bounds stop the decoder before it builds values that a rule would refuse afterwards. They are
-# wider than the rules, whose errors name the effective limit. Bytes need no bound of their own: the
-# size of a message is bounded.
 
 Text = Annotated[str, msgspec.Meta(max_length=16_384)]
 FEW = msgspec.Meta(max_length=256)  # length of lists of names: outputs, options, preferences

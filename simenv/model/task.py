@@ -9,8 +9,6 @@ import msgspec
 
 from simenv.model.program import FEW, Text
 
-# Tasks as they are submitted: programs, terms, states and ids.
-
 MAX_BINDINGS = 4_096  # of one task
 MAX_SHOTS = 2**31 - 1  # counts are uint32 with room to spare
 MAX_LABEL_CHARS = 65_536  # more than a program has qubits
@@ -181,8 +179,6 @@ def task_number(name: str) -> int | None:
         number = 32 * number + _ALPHABET.index(c)
     return number if number <= MAX_TASK_NUMBER else None
 
-
-# Results of tasks in encoded form, with provenance and timing.
 
 RESULT_FORMAT = 2
 

@@ -1,4 +1,15 @@
-"""Rules and limits of tasks and of their owners."""
+"""Rules and limits of tasks and of their owners.
+
+Limits of tasks, reservations and pools, and the rules of a task's options: client and service apply
+the same ones, so that what the client accepts is not refused afterwards. `checked_*` return a value
+in the type that is sent; `check_*` return nothing. All raise OptionError with the option, its value
+and the allowed values.
+
+Limits of an owner of tasks, and the owner's present usage. An owner is the name of a key; "" is the
+environment's own user, who has no limits. Terms are those of Slurm's QOS limits and Kubernetes'
+ResourceQuota. An older client ignores unknown fields of a newer service, since both are encoded as
+maps.
+"""
 
 from __future__ import annotations
 
@@ -15,12 +26,6 @@ from simenv.errors import LimitExceededError, OptionError, ProgramError
 from simenv.model.calls import VALUE, check_call_terms, is_call
 from simenv.model.program import check_printable
 from simenv.model.task import MAX_KEEP_S, REFUSE, REFUSED, STALE, EngineOptions, TaskOptions
-
-# Limits of tasks, reservations and pools, and the rules of a task's options: client and service
-# apply the same ones, so that what the client accepts is not refused afterwards.
-#
-# `checked_*` return a value in the type that is sent; `check_*` return nothing. All raise
-# OptionError with the option, its value and the allowed values.
 
 OUTPUTS = (
     *("counts", "probabilities", "statevector", "expectation", "gradient", "memory"),
@@ -288,13 +293,6 @@ def check_widths(strings: Sequence[str], num_qubits: int) -> None:
         )
 
 
-# Limits of an owner of tasks, and the owner's present usage.
-#
-# An owner is the name of a key; "" is the environment's own user, who has no limits. Terms are
-# those of Slurm's QOS limits and Kubernetes' ResourceQuota. An older client ignores unknown fields
-# of a newer service, since both are encoded as maps.
-
-
 class OwnerLimits(msgspec.Struct, frozen=True):
     """The most that one owner may use. 0 means no limit, but for `max_priority`."""
 
@@ -368,9 +366,6 @@ def check_value(key: str, value: int) -> None:
         )
         raise OptionError(f"{key} = {value}", hint=hint)
 
-
-# Observables of circuits that measure at their end: the same check in the client, for circuits
-# that it compiles for a device, and in the service.
 
 SHOWN = 40  # letters of an observable in an error
 

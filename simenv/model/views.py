@@ -1,4 +1,9 @@
-"""Read-only views for users, and descriptions of pools as devices."""
+"""Read-only views for users, and descriptions of pools as devices.
+
+Description of a pool as a device: qubits, gates, coupling, and measured properties. An ideal
+simulator has no measured properties; those of hardware are from its own description. Unknown
+numbers are NaN.
+"""
 
 from __future__ import annotations
 
@@ -12,8 +17,6 @@ from fnmatch import fnmatchcase
 import msgspec
 
 from simenv.model.task import TaskState
-
-# Read-only views for users: workers, pools, engines, tasks, events.
 
 ON_DEMAND = ".x"  # in the name of a pool made on demand, after that of its base
 
@@ -204,11 +207,6 @@ class ServiceInfo(msgspec.Struct, frozen=True):
     end_s: float = 0.0  # wall clock, when the site ends the allocation; 0: never
     longest_pass_ms: float = 0.0  # of the event loop, since the environment was ready
 
-
-# Description of a pool as a device: qubits, gates, coupling, and measured properties.
-#
-# An ideal simulator has no measured properties; those of hardware are from its own description.
-# Unknown numbers are NaN.
 
 UNKNOWN = math.nan
 LONGEST_NS = 10**18  # time of a task on its device, 31.7 years; messages carry 64-bit integers

@@ -1,4 +1,11 @@
-"""Answers of the telemetry, control, scheduler and admission bindings."""
+"""Answers of the telemetry, control, scheduler and admission bindings.
+
+The `qhw` records (device, coupling, calibration) share a head: schema, provider, device, metadata,
+extensions, raw. Qubits are named by their number as text.
+
+Ids are whole numbers from 1 on; times ending in `_ns` are ns since 1970, or durations. A name that
+was not given is None: these fields are always present.
+"""
 
 from __future__ import annotations
 
@@ -9,11 +16,6 @@ import msgspec
 
 from simenv.model import AdmissionReason, ReservationState
 from simenv.qpm.envelopes import Reason, ServiceState
-
-# Answers of the telemetry and control bindings; `envelopes.plain` converts them to plain data.
-#
-# The `qhw` records (device, coupling, calibration) share a head: schema, provider, device,
-# metadata, extensions, raw. Qubits are named by their number as text.
 
 
 class ShutdownRequest(msgspec.Struct, frozen=True):
@@ -255,9 +257,6 @@ class QhwCalibration(QhwRecord, frozen=True, kw_only=True):
     calibration: dict[str, Any]
 
 
-# Answers of the scheduler binding; `envelopes.plain` converts them to plain data.
-
-
 class SchedulerControl(msgspec.Struct, frozen=True):
     """Pause and drain state of a device. `dispatch_depth`: tasks that are assigned to workers."""
 
@@ -326,11 +325,6 @@ class QueueState(msgspec.Struct, frozen=True, kw_only=True):
     dispatch_limits: DispatchLimits
     runtime_tasks: list[dict[str, Any]]
 
-
-# Answers of the admission bindings; `envelopes.plain` converts them to plain data.
-#
-# Ids are whole numbers from 1 on; times ending in `_ns` are ns since 1970, or durations. A name
-# that was not given is None: these fields are always present.
 
 DECISIONS = {"accepted": 1, "delayed": 2, "rejected": 3}
 STATE_CODES: dict[ReservationState, int] = {

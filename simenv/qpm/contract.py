@@ -1,4 +1,12 @@
-"""Contract between a QPM and its host: bindings, service record, and errors."""
+"""Contract between a QPM and its host: bindings, service record, and errors.
+
+Methods of the contract by binding, with argument order and defaults. Every argument of revision 2
+but `info`, `cid` and those of an event registration has a default. All methods are thread-safe and
+may block. They return plain data, see `envelopes`, `telemetry`, `admission` and `scheduler`, and
+raise the errors of `errors`. A QPM without a token of its own ignores the argument `token`. `lib`:
+a pool; None: the whole environment. `device_id`: a device's name or number; None: the target as a
+whole.
+"""
 
 from __future__ import annotations
 
@@ -10,14 +18,6 @@ from typing import Any, ClassVar, Protocol
 import msgspec
 
 from simenv.errors import SimenvError
-
-# Methods of the contract by binding, with argument order and defaults.
-#
-# Every argument of revision 2 but `info`, `cid` and those of an event registration has a default.
-# All methods are thread-safe and may block. They return plain data, see `envelopes`, `telemetry`,
-# `admission` and `scheduler`, and raise the errors of `errors`. A QPM without a token of its own
-# ignores the argument `token`. `lib`: a pool; None: the whole environment. `device_id`: a device's
-# name or number; None: the target as a whole.
 
 Device = str | int
 NEEDED = inspect.Parameter.empty
@@ -149,8 +149,6 @@ def method_signature(arguments: Arguments) -> inspect.Signature:
     return inspect.Signature([inspect.Parameter("self", kind), *parameters])
 
 
-# Service record of a QPM for hosts that look for one: type bits, capability bits, bindings.
-
 SERVICE_NAME = "QPM"
 SERVICE_TYPE = "qfw.qpm"
 PROVIDER = "simenv"
@@ -250,9 +248,6 @@ def service_properties(
         "api_bindings": bindings,
         **default,
     }
-
-
-# Errors of a QPM. A DEFw host raises each again under the name in `defw_name`.
 
 
 class QPMError(SimenvError):

@@ -1,4 +1,11 @@
-"""Answers of the execution binding, and the names of states, outcomes and reasons."""
+"""Answers of the execution binding, and the names of states, outcomes and reasons.
+
+Names of states, outcomes and reasons, and the mapping of simenv's task states to them. `STATE_MAP`
+is the only such mapping; docs/guides/qpm.md shows it as a table.
+
+Times ending in `_time` are float seconds since 1970, those ending in `_ns` integer nanoseconds; -1
+marks a time that was not reached. A field whose default is None is left out where it is None.
+"""
 
 from __future__ import annotations
 
@@ -8,10 +15,6 @@ from typing import Any
 import msgspec
 
 from simenv.model import TaskInfo, TaskState
-
-# Names of states, outcomes and reasons, and the mapping of simenv's task states to them.
-#
-# `STATE_MAP` is the only such mapping; docs/guides/qpm.md shows it as a table.
 
 
 class Lifecycle(enum.StrEnum):
@@ -156,11 +159,6 @@ class ServiceState(enum.StrEnum):
     STOPPING = "stopping"
     STOPPED = "stopped"
 
-
-# Answers of the execution binding; `plain` converts them to dicts, lists, str and numbers.
-#
-# Times ending in `_time` are float seconds since 1970, those ending in `_ns` integer nanoseconds;
-# -1 marks a time that was not reached. A field whose default is None is left out where it is None.
 
 NOT_REACHED = -1.0
 

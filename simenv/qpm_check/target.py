@@ -47,7 +47,7 @@ class ReceivedEvent(msgspec.Struct, frozen=True):
 
 
 class EventInbox:
-    """A `target.Sink` without its endpoint; the endpoint calls `arrived` with each event."""
+    """A `ClientEventSink` without its endpoint; the endpoint calls `arrived` with each event."""
 
     def __init__(self) -> None:
         self.class_id = str(uuid.uuid4())

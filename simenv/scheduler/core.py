@@ -1,4 +1,12 @@
-"""Values of the scheduler: tasks, limits, actions, costs, and GPUs."""
+"""Values of the scheduler: tasks, limits, actions, costs, and GPUs.
+
+Times are monotonic nanoseconds.
+
+Expected cost of tasks, and the number of slots that tasks get. The catalog's cost model gives
+microseconds on one slot. A factor per engine and width, learned from run times, corrects it; the
+deviation of the corrected times is learned too. Factor and deviation serve chunk sizes and
+forecasts only, never the choice of an engine, so that runs are reproducible.
+"""
 
 from __future__ import annotations
 
@@ -16,8 +24,6 @@ from simenv.model import PoolSpec, TaskOptions, TaskSpec, TaskState, Timing
 from simenv.model.views import ON_DEMAND, device_time_ns
 from simenv.wire.messages.client import AttemptResult
 from simulators import catalog
-
-# Values of the scheduler: tasks, routes, submissions, limits. Times are monotonic nanoseconds.
 
 END_MARGIN_NS = 60_000_000_000  # the service ends this long before the allocation
 
@@ -178,9 +184,6 @@ class ClusterLimits(msgspec.Struct, frozen=True):
     service_bytes: int = 0  # resident memory of the service above which it takes no tasks; 0: any
 
 
-# The actions that events return, for the service to execute in their order.
-
-
 class AssignTasks(msgspec.Struct, frozen=True):
     """Send a chunk of tasks to a worker."""
 
@@ -288,14 +291,6 @@ Action = (
     | KillWorker
     | RecordEvent
 )
-
-
-# Expected cost of tasks, and the number of slots that tasks get.
-#
-# The catalog's cost model gives microseconds on one slot. A factor per engine and width, learned
-# from run times, corrects it; the deviation of the corrected times is learned too. Factor and
-# deviation serve chunk sizes and forecasts only, never the choice of an engine, so that runs are
-# reproducible.
 
 LEARNING_RATE = 0.2
 MAX_DEVIATION = 5.0  # ratio to the expected time of one task; larger ratios count as this
@@ -442,9 +437,6 @@ def slots_for(cost_us: float, max_slots: int, free: int, waiting: int, num_worke
         return 1
     share = free // max(1, min(waiting, num_workers))
     return max(1, min(max_slots, share))
-
-
-# GPUs of workers: one for each rank, and `workers=auto`, as many workers as have GPUs.
 
 
 def rank_gpus(spec: PoolSpec) -> int:

@@ -1,4 +1,14 @@
-"""Number and places of the workers of each pool."""
+"""Number and places of the workers of each pool.
+
+Relocation of workers whose node has no slots or memory for the waiting tasks. A pool below its
+maximum gets a worker elsewhere; else an idle one is evicted for it. Workers that reserve memory are
+not relocated: their need is decided when they start.
+
+Number of workers of each pool, and their nodes: started with the queue, retired when idle.
+`launcher.placement` decides where a worker fits. If it fits nowhere now, idle workers that reserve
+memory are evicted; memory still in use is claimed, so that it is not granted again when it is
+freed. A starting process uses a core: about as many start at a time as there are slots.
+"""
 
 from __future__ import annotations
 
@@ -8,15 +18,10 @@ from collections.abc import Callable
 from launcher import placement as launcher_placement
 from simenv.model import WorkerState
 from simenv.scheduler.core import START_NS, Action, StartWorker, TaskRecord, rank_gpus, slot_memory
-from simenv.scheduler.dispatch import batching, gang_scheduling
+from simenv.scheduler.dispatch import batching, dedicated_workers, gang_scheduling
 from simenv.scheduler.dispatch.gang_scheduling import LAST_SLOTS
 from simenv.scheduler.queueing.queue import LONG_US
 from simenv.scheduler.state import pools, scheduler_state
-
-# Relocation of workers whose node has no slots or memory for the waiting tasks.
-#
-# A pool below its maximum gets a worker elsewhere; else an idle one is evicted for it. Workers that
-# reserve memory are not relocated: their need is decided when they start.
 
 PATIENCE_NS = 1_000_000_000  # resources expected to be free sooner are waited for
 
@@ -114,12 +119,6 @@ def memory_for_head(
     return []
 
 
-# Number of workers of each pool, and their nodes: started with the queue, retired when idle.
-#
-# `launcher.placement` decides where a worker fits. If it fits nowhere now, idle workers that
-# reserve memory are evicted; memory still in use is claimed, so that it is not granted again when
-# it is freed. A starting process uses a core: about as many start at a time as there are slots.
-
 STARTS_PER_TICK = 8  # one start blocks the event loop for 1 to 3 ms
 FIRST_STARTS = 4  # at a time for each slot, including first workers of pools
 
@@ -141,7 +140,7 @@ def grow(state: scheduler_state.SchedulerState, pool: pools.Pool, now_ns: int) -
     if pool.is_quarantined or now_ns < pool.next_start_ns:
         return []
     actions: list[Action] = []
-    missing = pool.target(gang_scheduling.lacking(state, pool)) - pool.live()
+    missing = pool.target(dedicated_workers.missing_workers(state, pool)) - pool.live()
     controls = state.controls
     if controls.is_restricting and controls.starts_nothing(pool.device):  # more would be idle
         missing = pool.spec.min - pool.live()

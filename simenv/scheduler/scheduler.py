@@ -13,13 +13,13 @@ from typing import Concatenate, ParamSpec, TypeVar
 
 from simenv import model
 from simenv.scheduler import scaling
-from simenv.scheduler.core import Action, ClusterLimits, RecordEvent, Route, SubmitBatch
+from simenv.scheduler.core import Action, ClusterLimits, RecordEvent
 from simenv.scheduler.dispatch import batching, dispatcher, gang_scheduling
-from simenv.scheduler.events import devices, tasks, workers
+from simenv.scheduler.events import devices, reservations, tasks, workers
 from simenv.scheduler.reservations.circuit_times import DeviceFigures, DeviceTimes
 from simenv.scheduler.reservations.ledger import StoredReservations
 from simenv.scheduler.reservations.reservation import ReservationEntry
-from simenv.scheduler.state import paced, scheduler_state
+from simenv.scheduler.state import device_state, scheduler_state
 
 SUSPENDED_NS = 3_000_000_000  # a longer gap between ticks means that the service was suspended
 
@@ -59,20 +59,7 @@ class Scheduler:
 
     # --- tasks ---------------------------------------------------------------------------------
 
-    def submit(
-        self,
-        batch: SubmitBatch,
-        specs: list[model.TaskSpec],
-        routes: list[Route],
-        units: list[int] | None = None,
-    ) -> list[Action]:
-        """Queue tasks with numbers from `batch.first`; their parents are unfinished or DONE.
-
-        `units`: units of its reservation for each task; None: no reservation.
-        """
-        return tasks.submit(self.state, batch, specs, routes, None, units)
-
-    restore_tasks = event(tasks.submit)
+    submit = event(tasks.submit)
     rollback_submit = event(tasks.rollback_submit)
 
     def reopen(self, ended: Mapping[model.TaskState, int]) -> list[Action]:
@@ -88,12 +75,12 @@ class Scheduler:
         """Release tasks that reservations and parents no longer hold, then assign waiting tasks to
         workers."""
         state = self.state
-        actions: list[Action] = [*tasks.release(state, now_ns)] if state.paced else []
+        actions: list[Action] = [*devices.end_due_runs(state, now_ns)] if state.paced else []
         ledger = state.reservations
         if ledger.emptying:
-            actions += devices.cancel_parked(state, now_ns)
+            actions += reservations.cancel_parked(state, now_ns)
         if ledger.freed:
-            actions += devices.release_parked(state, now_ns)
+            actions += reservations.release_parked(state, now_ns)
         if state.dependencies.ready:
             tasks.release_children(state, now_ns)
         if not state.draining:
@@ -118,15 +105,15 @@ class Scheduler:
     # --- pools and nodes -----------------------------------------------------------------------
 
     scale = event(workers.scale)
-    drain_node = event(workers.drain)
+    drain_node = event(workers.drain_node)
     resume = event(workers.resume)
-    node_lost = event(workers.lost)
-    node_back = event(workers.back)
+    node_lost = event(workers.node_lost)
+    node_back = event(workers.node_back)
 
     # --- devices -------------------------------------------------------------------------------
 
-    device_described = event(devices.described)
-    set_device_state = event(devices.set_state)
+    device_described = event(devices.device_described)
+    set_device_state = event(devices.set_device_state)
     set_max_inflight = event(devices.set_max_inflight)
     set_queue_policy = event(devices.set_queue_policy)
     set_profile = event(devices.set_profile)
@@ -139,7 +126,7 @@ class Scheduler:
         """
         offset_ns = self.state.paced.offset_ns
         begun_ns = None if begun_wall_ns is None else begun_wall_ns - offset_ns
-        return tasks.begin(self.state, device, begun_ns)
+        return devices.begin_outage(self.state, device, begun_ns)
 
     def end_outage(self, device: str) -> list[Action]:
         """End an outage: the device starts tasks again."""
@@ -148,8 +135,8 @@ class Scheduler:
 
     # --- reservations and owners ---------------------------------------------------------------
 
-    reserve = event(devices.reserve)
-    renew_reservation = event(devices.renew)
+    reserve = event(reservations.reserve)
+    renew_reservation = event(reservations.renew_reservation)
 
     def close_reservation(
         self,
@@ -162,8 +149,8 @@ class Scheduler:
         """End a reservation and its tasks that were never assigned; if `end_state` is CANCELLED,
         ask the others to stop."""
         state = self.state
-        actions = devices.close(state, reservation, end_state, reason, wall_ns, now_ns)
-        return actions + devices.cancel_parked(state, now_ns)
+        actions = reservations.close(state, reservation, end_state, reason, wall_ns, now_ns)
+        return actions + reservations.cancel_parked(state, now_ns)
 
     def set_owner_limits(
         self, table: Mapping[str, model.OwnerLimits], default: model.OwnerLimits
@@ -175,31 +162,31 @@ class Scheduler:
     # --- restart -------------------------------------------------------------------------------
 
     def restore_controls(
-        self, stored: StoredReservations, controls: Mapping[str, paced.DeviceControl]
+        self, stored: StoredReservations, controls: Mapping[str, device_state.DeviceControl]
     ) -> list[Action]:
         """Restore reservations and device controls, before tasks are restored."""
         for device, control in controls.items():
             devices.restore_control(self.state, device, control)
-        devices.restore(self.state, stored)
+        reservations.restore(self.state, stored)
         devices.refresh_restrictions(self.state)
         return []
 
     def set_clock(self, wall_ns: int, now_ns: int) -> list[Action]:
         """Relate the wall clock to the monotonic clock; the first event of a start of the
         service."""
-        tasks.set_clock(self.state, wall_ns, now_ns)
+        devices.set_clock(self.state, wall_ns, now_ns)
         return []
 
-    def restore_paced(self, stored: Mapping[int, paced.StoredRun]) -> list[Action]:
+    def restore_paced(self, stored: Mapping[int, device_state.StoredRun]) -> list[Action]:
         """Restore the runs of paced devices, after tasks are restored."""
-        tasks.restore(self.state, stored)
+        devices.restore_runs(self.state, stored)
         return []
 
     def finish_restore(self, next_task: int) -> list[Action]:
         """Complete a restart: all unfinished tasks are restored. `next_task`: the first unused
         number."""
         self.state.next_task = max(self.state.next_task, next_task)
-        devices.finish_restore(self.state)
+        reservations.finish_restore(self.state)
         return []
 
     # --- time ----------------------------------------------------------------------------------
@@ -227,7 +214,9 @@ class Scheduler:
     def wall_clock_tick(self, wall_ns: int) -> list[Action]:
         """Handle the passage of wall-clock time: expire reservations, complete drains of
         devices."""
-        return devices.expire(self.state, wall_ns) + devices.tick(self.state, wall_ns)
+        return reservations.expire(self.state, wall_ns) + devices.complete_drains(
+            self.state, wall_ns
+        )
 
     def begin_drain(self, environment: str) -> list[Action]:
         """Stop assigning and starting, because the service is shutting down."""

@@ -1,4 +1,9 @@
-"""Start of a service: its parts from the configuration, and its first kernels."""
+"""Start of a service: its parts from the configuration, and its first kernels.
+
+Load admission and its kernels in a thread while workers start. Invariant: no module with kernels is
+imported before `warmup.prepare` has set the kernel folder. The event loop runs meanwhile; submits
+wait for admission.
+"""
 
 from __future__ import annotations
 
@@ -25,7 +30,7 @@ from simenv.model import Origin, PoolSpec
 from simenv.process import start_ticks
 from simenv.scheduler.core import nodes_of, with_workers_of_gpus
 from simenv.scheduler.scheduler import Scheduler
-from simenv.service import support
+from simenv.service import fault_injection
 from simenv.service.admission.submissions import SubmitQueue
 from simenv.service.control.admin_commands import KeyCommands, check_pools
 from simenv.service.control.results import ResultRequests
@@ -35,11 +40,11 @@ from simenv.service.devices.resolve import EmulatedDevices, NoiseDocuments, name
 from simenv.service.event_loop import EventLoop
 from simenv.service.journal.maintenance import JournalBackup, WalCheckpointer
 from simenv.service.journal.writer import Journal
+from simenv.service.ownership import ConnectionFileLease, take_lock
 from simenv.service.queries.devices import DeviceRecords
 from simenv.service.recovery import choose_journal, drop_damaged_records, replay
 from simenv.service.results.completions import Completions
 from simenv.service.service import RuntimeFacts
-from simenv.service.support import ConnectionFileLease, take_lock
 from simenv.service.workers.endpoints import WorkerEndpoint, open_listener, owner_endpoint_of
 from simenv.service.workers.processes import WorkerProcesses, allocate, check_time_left, limits_of
 from simenv.wire.keyfiles import ServerFile, new_pair
@@ -53,10 +58,6 @@ if TYPE_CHECKING:
     from simenv.scheduler.routing.live_routing import Capacity
     from simenv.service.admission.controller import AdmissionController
 
-# Load admission and its kernels in a thread while workers start.
-#
-# Invariant: no module with kernels is imported before `warmup.prepare` has set the kernel folder.
-# The event loop runs meanwhile; submits wait for admission.
 
 log = logging.getLogger("simenv.service")
 
@@ -121,8 +122,6 @@ def load_noise_checks() -> None:
     from simenv.service.devices import context  # noqa: F401 - loads the checks
 
 
-# Build a service from its configuration: folders, lock, journal, scheduler and sockets.
-
 CONNECTION_FORMAT = 1
 SHOWN_NODES = 16
 
@@ -146,7 +145,7 @@ def build_service(config: Config, home: Path, environ: Mapping[str, str]) -> Run
     for folder in (paths.home, paths.state, paths.logs):
         files.private_folder(folder)
     check_file_system(paths.state, config.network_state)
-    support.install(config.faults)
+    fault_injection.install(config.faults)
     check_engines(config.pools)
     with (
         ExitStack() as on_leave,

@@ -9,28 +9,23 @@ from functools import partial
 from simenv.errors import JournalError, SimenvError
 from simenv.process import release_memory, resident_bytes
 from simenv.scheduler.core import Action, WorkerHeartbeat
-from simenv.service import support
+from simenv.service import fault_injection
 from simenv.service.admission.submissions import HOLD_S, AcceptAnswers
 from simenv.service.control.administration import CHANGES, Administration
 from simenv.service.control.reservations import CHANGES as RESERVATION_CHANGES
+from simenv.service.fairness import CHECKS, Decoding
 from simenv.service.journal import tables
 from simenv.service.journal.writer import SYNC_DELAY_S
 from simenv.service.queries.handlers import Cancelling, QueryHandlers
 from simenv.service.queries.query_queue import RECHECK_NS, QueryQueue
 from simenv.service.results.completions import acknowledge
 from simenv.service.service import ServiceComponents, WorkerEvents
-from simenv.service.support import CHECKS, Decoding, RateLimitedLog
-from simenv.service.workers.endpoints import check_worker
+from simenv.service.workers.endpoints import RateLimitedLog, check_worker
 from simenv.wire import codec
 from simenv.wire.codec import refusal
 from simenv.wire.keyfiles import Identity, with_rights
 from simenv.wire.messages import admin, client as m, queries
 from simenv.wire.transport.sockets import PeerKind
-
-# Maintenance in the event loop: retention, index of completions, delayed syncs, estimates.
-#
-# Invariant: it runs in bounded slices, whenever the loop is idle and at least once in
-# UPKEEP_PERIOD_NS of a busy loop, so that no client can prevent it by continuous messages.
 
 UPKEEP_PERIOD_NS = 50_000_000
 MEMORY_NS = 500_000_000  # between two looks at the memory of this process
@@ -40,7 +35,11 @@ ESTIMATES_NS = 5_000_000_000  # estimates learned since then are lost in a crash
 
 
 class Upkeep:
-    """Maintenance of one event loop. Used from the loop's thread, once a pass."""
+    """Maintenance of one event loop. Used from the loop's thread, once a pass.
+
+    Invariant: it runs in bounded slices, whenever the loop is idle and at least once in
+    UPKEEP_PERIOD_NS of a busy loop, so that no client can prevent it by continuous messages.
+    """
 
     def __init__(self, service: ServiceComponents) -> None:
         self._service = service
@@ -103,12 +102,6 @@ class Upkeep:
             self._unsynced_ns = 0
 
 
-# The event loop of the service: receive, decide, assign, commit once, answer.
-#
-# One thread. All messages that have arrived are handled in one pass and stored by one commit.
-# Assignments are sent before the commit: the fencing token rejects results of a task that a crash
-# has lost. Answers to submits and results are sent after it.
-
 DRAIN_MESSAGES = 64
 SLICE_NS = 5_000_000
 TICK_BUSY_S = 0.05
@@ -120,7 +113,12 @@ log = logging.getLogger("simenv.service")
 
 
 class EventLoop(ServiceComponents):
-    """The event loop. Runs on the main thread of the service."""
+    """The event loop. Runs on the main thread of the service.
+
+    One thread. All messages that have arrived are handled in one pass and stored by one commit.
+    Assignments are sent before the commit: the fencing token rejects results of a task that a crash
+    has lost. Answers to submits and results are sent after it.
+    """
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -248,10 +246,10 @@ class EventLoop(ServiceComponents):
         send = self.listener.send
         self._accept_answers.send_stored()
         if self.executor.outbox and not self.journal.pending:
-            support.hit("completion.before")
+            fault_injection.hit("completion.before")
             self._accept_answers.send_results(self.executor.outbox)
             self.executor.outbox.clear()
-            support.hit("completion.sent")
+            fault_injection.hit("completion.sent")
         for peer, body in self._answers:
             send(PeerKind.CLIENT, peer, body)
         self._answers.clear()
@@ -295,7 +293,7 @@ class EventLoop(ServiceComponents):
     def _from_worker(self, peer: bytes, identity: Identity, message: m.FromWorker) -> None:
         now_ns = time.monotonic_ns()
         if type(message) is m.AttemptResults:
-            support.hit("finished.received")
+            fault_injection.hit("finished.received")
             name = self.workers.name_of(peer)
             endings = self.scheduler.tasks_finished(name, message.results, message.slots, now_ns)
             held = self.executor.finish(message, endings)
@@ -368,9 +366,9 @@ class EventLoop(ServiceComponents):
             return  # results that a full disk cannot take must not fill the memory
         actions = self.scheduler.dispatch(now_ns)
         if actions:
-            support.hit("assign.before")
+            fault_injection.hit("assign.before")
             self.executor.execute(actions)
-            support.hit("assign.sent")
+            fault_injection.hit("assign.sent")
         if self.state.deferred_actions or self.state.dependencies.failed:
             self._next_tick_ns = 0
 

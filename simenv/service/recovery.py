@@ -1,4 +1,13 @@
-"""Restoration of the scheduler from the journal, and of damaged results."""
+"""Restoration of the scheduler from the journal, and of damaged results.
+
+Choose the journal that a start continues with: the live one, or a newer backup. Invariant: a start
+that finds a journal never begins empty, and the journal that was not chosen is never deleted.
+
+Requeue tasks whose result, or the record of their end, is damaged. Such a task runs again with the
+same seed and returns the same counts. Invariant: exactly one completion of a task counts at any
+time. The damaged completion is withdrawn in the transaction that makes the task unfinished; a crash
+at any point leaves the task either final or queued.
+"""
 
 from __future__ import annotations
 
@@ -21,16 +30,13 @@ from simenv.model.task_rules import MAX_SECONDS
 from simenv.scheduler.core import Route, SubmitBatch
 from simenv.scheduler.scheduler import Scheduler
 from simenv.scheduler.state.scheduler_state import SchedulerState
-from simenv.service import support
+from simenv.service import fault_injection
 from simenv.service.admission import submissions
 from simenv.service.journal import reader, tables, writer
 from simenv.service.results.completions import Completions
 from simenv.text import duration
 from simenv.wire import codec
 from simenv.wire.messages.client import STATES, Completed, Completion, Submit
-
-# Rebuild the scheduler's queue from the journal: accepted tasks that have not ended return to it,
-# in order.
 
 Units = Mapping[int, tuple[int, int]]  # reservation and units, by task
 _FREE = (0, -1)
@@ -132,8 +138,9 @@ def queue(scheduler: Scheduler, waiting: list[Part], completions: Completions) -
     for part in waiting:
         after = part.batch.terms.after
         parent = submissions.failed_parent(completions, after) if after else 0
-        settings = (part.batch, part.specs, part.routes, part.attempts, part.units)
-        scheduler.restore_tasks(*settings, parent)
+        scheduler.submit(
+            part.batch, part.specs, part.routes, part.units, part.attempts, failed_parent=parent
+        )
     return sum(len(part.specs) for part in waiting)
 
 
@@ -178,12 +185,6 @@ def _attempts(journal: writer.Journal, final: bytearray) -> array[int]:
 
 
 MIN_ATTEMPTS = 1  # attempts of a task whose record cannot be read
-
-
-# Choose the journal that a start continues with: the live one, or a newer backup.
-#
-# Invariant: a start that finds a journal never begins empty, and the journal that was not chosen is
-# never deleted.
 
 log = logging.getLogger("simenv.service")
 
@@ -284,13 +285,6 @@ def _restore_copy(copy: Path, live: Path) -> None:
     temporary.replace(live)
 
 
-# Requeue tasks whose result, or the record of their end, is damaged.
-#
-# Such a task runs again with the same seed and returns the same counts. Invariant: exactly one
-# completion of a task counts at any time. The damaged completion is withdrawn in the transaction
-# that makes the task unfinished; a crash at any point leaves the task either final or queued.
-
-
 class ResultRepair:
     """Requeueing of tasks with damaged results. Used from the loop's thread. If a method raises,
     nothing has changed."""
@@ -309,14 +303,14 @@ class ResultRepair:
         """
         number, state = completion.task, STATES[completion.state]
         waiting = self._parts(number, completion.attempts)
-        support.hit("reopen.before")
+        fault_injection.hit("reopen.before")
         with self._journal.transaction("FULL") as db:
             db.execute("insert or replace into replaced values(?,?,?)", (seq, number, state))
             db.execute("delete from result where task = ?", (number,))
             db.execute("delete from file where seq = ?", (seq,))
             sent = array("q", [number] * completion.attempts)
             db.execute("insert into sent(tasks) values(?)", (sent.tobytes(),))
-        support.hit("reopen.after")
+        fault_injection.hit("reopen.after")
         self._completions.withdraw(number, seq)
         self._scheduler.reopen({state: 1})
         queue(self._scheduler, waiting, self._completions)
@@ -329,9 +323,9 @@ class ResultRepair:
         tasks = list(self._journal.records.tasks_at(first_seq))
         waiting = [part for number in tasks for part in self._parts(number, MIN_ATTEMPTS)]
         counts = self._journal.records.ended_in(first_seq)
-        support.hit("reopen.before")
+        fault_injection.hit("reopen.before")
         drop(self._journal, first_seq, tasks)
-        support.hit("reopen.after")
+        fault_injection.hit("reopen.after")
         self._scheduler.reopen(counts)
         queue(self._scheduler, waiting, self._completions)
         return tasks

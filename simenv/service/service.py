@@ -1,8 +1,9 @@
-"""Parts of a running service, and ends of its worker processes."""
+"""Parts of a running service, which its event loop and the handlers of messages share."""
 
 from __future__ import annotations
 
 import time
+from collections import deque
 from dataclasses import dataclass
 
 import msgspec
@@ -11,20 +12,22 @@ from simenv.config import Config
 from simenv.model import TaskState, WorkerState
 from simenv.scheduler.scheduler import Scheduler
 from simenv.service.admission.submissions import SubmitQueue
-from simenv.service.control.admin_commands import KeyCommands, PoolCommands
-from simenv.service.control.audit import AuditLog, Owners
+from simenv.service.control.admin_commands import KeyCommands, Owners, PoolCommands
 from simenv.service.control.reservations import ReservationCommands
 from simenv.service.control.results import ResultRequests
 from simenv.service.journal import maintenance, writer
+from simenv.service.ownership import ConnectionFileLease
 from simenv.service.queries.devices import DeviceRecords
 from simenv.service.results.completions import Completions
-from simenv.service.support import ConnectionFileLease, PassTimes
-from simenv.service.workers.action_executor import ActionExecutor
+from simenv.service.workers.action_executor import ActionExecutor, AuditLog
 from simenv.service.workers.processes import WorkerProcesses
 from simenv.wire.messages import client as m
 from simenv.wire.transport.zmq_transport import Listener
 
-# Parts of a running service, which its event loop and the handlers of messages share.
+SAMPLES = 4_096  # passes with messages
+# Not EXIT_RANK: the task may have killed the rank.
+INFRASTRUCTURE_EXITS = (m.EXIT_LEASE, m.EXIT_ORPHAN)
+LOG_LINE_CHARS = 300  # characters of a log's last line that become a reason
 
 
 class RuntimeFacts(msgspec.Struct, frozen=True):
@@ -95,15 +98,53 @@ class ServiceComponents:
         self._next_tick_ns = 0
 
 
-# Ends of worker processes, and nodes that the launcher has lost or recovered.
+class PassTimes:
+    """Durations of the event loop's passes in nanoseconds; no client is answered during a pass.
 
-# Not EXIT_RANK: the task may have killed the rank.
-INFRASTRUCTURE_EXITS = (m.EXIT_LEASE, m.EXIT_ORPHAN)
-LOG_LINE_CHARS = 300  # characters of a log's last line that become a reason
+    A pass lasts from the arrival of a message, or a due time, until the loop waits again; work
+    between two passes belongs to the first. Passes without messages count only for the longest
+    pass, so that an idle service does not hide the others. Used from the loop's thread.
+    """
+
+    def __init__(self) -> None:
+        self._samples_ns: deque[int] = deque(maxlen=SAMPLES)
+        self._begin_ns = 0
+        self.had_messages = False  # whether the present pass handles messages
+        self.longest_ns = 0
+
+    def wait_begins(self) -> None:
+        """End the present pass; called before the loop waits."""
+        if not self._begin_ns:
+            return
+        took_ns = time.monotonic_ns() - self._begin_ns
+        if took_ns > self.longest_ns:
+            self.longest_ns = took_ns
+        if self.had_messages:
+            self._samples_ns.append(took_ns)
+        self._begin_ns = 0
+
+    def wait_ends(self) -> int:
+        """Begin a pass. Returns the present monotonic time in ns."""
+        self._begin_ns = time.monotonic_ns()
+        return self._begin_ns
+
+    def restart(self) -> None:
+        """Forget the longest pass and the present one: start-up is over."""
+        self._begin_ns = self.longest_ns = 0
+
+    def p99_ms(self) -> float:
+        """99th percentile of the durations of the last SAMPLES passes with messages, in ms."""
+        ordered = sorted(self._samples_ns)
+        return ordered[len(ordered) * 99 // 100] / 1e6 if ordered else 0.0
+
+    def longest_ms(self) -> float:
+        """Duration of the longest pass since `restart`, in ms."""
+        return self.longest_ns / 1e6
 
 
 class WorkerEvents:
-    """Source of events of processes and nodes for the scheduler. Used from the loop's thread."""
+    """Reports of ended processes, and of nodes that the launcher has lost or recovered, to the
+    scheduler. Used from the loop's thread."""
 
     def __init__(self, service: ServiceComponents) -> None:
         self._service = service

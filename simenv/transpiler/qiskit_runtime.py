@@ -1,4 +1,10 @@
-"""Classes of Qiskit at first use, and bounds on circuits."""
+"""Classes of Qiskit at first use, and bounds on circuits.
+
+Invariant: nothing of Qiskit is imported before a circuit or a text is loaded. Qiskit's compiled
+part (seen with 2.6) stores data in the thread that loads it first; after the end of that thread,
+the process crashes when the next circuit is read. A server that handles each call in a new thread
+would crash so. Code that reads a circuit with Qiskit therefore calls `qiskit` before.
+"""
 
 from __future__ import annotations
 
@@ -10,13 +16,6 @@ from importlib import import_module
 from typing import Any
 
 from simenv.errors import LimitExceededError
-
-# Classes of Qiskit for packing, imported at first use by a thread that does not end.
-#
-# Invariant: nothing of Qiskit is imported before a circuit or a text is loaded. Qiskit's compiled
-# part (seen with 2.6) stores data in the thread that loads it first; after the end of that thread,
-# the process crashes when the next circuit is read. A server that handles each call in a new thread
-# would crash so. Code that reads a circuit with Qiskit therefore calls `qiskit` before.
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,8 +104,6 @@ def _stay(done: threading.Event, errors: list[BaseException]) -> None:
     done.set()
     threading.Event().wait()
 
-
-# Defaults of the transpiler, and bounds on circuits that all readers share.
 
 LEVEL = 1  # optimization level of Qiskit's transpiler
 SEED = 7  # seed of its random choices

@@ -1,4 +1,19 @@
-"""QPY files as QuantumCircuits, those of other users in a sandbox."""
+"""QPY files as QuantumCircuits, those of other users in a sandbox.
+
+Conversion of QPY, Qiskit's file format of circuits, to a QuantumCircuit. Invariant: Qiskit's reader
+gets only a file whose header announces one circuit within the limits, and no block beyond them;
+headers of definitions inside it are checked by Qiskit. Only versions of QPY that hold plain data
+are read: before 13 a file may hold formulas as serialized objects or as code of another library.
+
+Sandbox for QPY files of other users: a process with bounds of memory and time reads them. Qiskit's
+reader trusts the sizes in a file: a kilobyte may request gigabytes, and the process ends if these
+are not available. The same is true of the definitions of gates. So an untrusted file is given to a
+function in a separate process, which returns bytes. The sandbox gets only files whose headers `qpy`
+has passed, as older versions hold code. The process is started with the first file, kept, and
+restarted after a file that ended it.
+
+python -m simenv.transpiler.qpy MODULE FUNCTION  # reads files, writes answers
+"""
 
 from __future__ import annotations
 
@@ -24,13 +39,6 @@ from simenv.transpiler import qiskit_runtime
 from simenv.transpiler.qiskit_runtime import label
 from simenv.wire.codec import error_of, refusal
 from simenv.wire.messages.client import MAX_MESSAGE_BYTES, Refusal
-
-# Conversion of QPY, Qiskit's file format of circuits, to a QuantumCircuit.
-#
-# Invariant: Qiskit's reader gets only a file whose header announces one circuit within the limits,
-# and no block beyond them; headers of definitions inside it are checked by Qiskit. Only versions of
-# QPY that hold plain data are read: before 13 a file may hold formulas as serialized objects or as
-# code of another library.
 
 MAGIC = b"QISKIT"
 OLDEST = 13
@@ -138,16 +146,6 @@ def _check_sizes(header: tuple[Any, ...], name: str) -> None:
     if instructions > qiskit_runtime.MAX_OPERATIONS:
         raise qiskit_runtime.too_many_operations(label(name))
 
-
-# Sandbox for QPY files of other users: a process with bounds of memory and time reads them.
-#
-# Qiskit's reader trusts the sizes in a file: a kilobyte may request gigabytes, and the process ends
-# if these are not available. The same is true of the definitions of gates. So an untrusted file is
-# given to a function in a separate process, which returns bytes. The sandbox gets only files whose
-# headers `qpy` has passed, as older versions hold code. The process is started with the first file,
-# kept, and restarted after a file that ended it.
-#
-#     python -m simenv.transpiler.qpy MODULE FUNCTION  # reads files, writes answers
 
 MEMORY_BYTES = 2**30  # in addition to the memory of Qiskit itself
 SECONDS = 10.0

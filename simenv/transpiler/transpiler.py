@@ -1,4 +1,17 @@
-"""Transpilation of Qiskit circuits to a device: Target, angles, and plugins."""
+"""Transpilation of Qiskit circuits to a device: Target, angles, and plugins.
+
+Imports qiskit.
+
+Angles of rotations as parameters, so that circuits of one structure are compiled once. The
+rotations are those whose compiled forms have no parameter in their global phase, which Qiskit
+handles slowly. Multiples of pi/4 stay numbers: they decide which gates a compiler needs (rx(pi) is
+x). The compiled circuit is a function of the circuit alone, not of earlier compilations.
+
+Lazy loading of the transpiler plugins of other distributions. Qiskit loads each installed plugin
+for the stage `translation` whenever it makes a pass manager, also those that it does not use. The
+plugins of qiskit-ibm-runtime import its clients for IBM's cloud, which takes several times as long
+as the transpilation.
+"""
 
 from __future__ import annotations
 
@@ -18,9 +31,6 @@ from simenv.model import NO_GATES, OWNERS, Program
 from simenv.model.views import DeviceInfo
 from simenv.transpiler import qiskit_runtime
 from simenv.transpiler.qiskit_runtime import LEVEL, SEED
-
-# Conversion of a DeviceInfo to a Qiskit Target, and the check whether a program fits it. Imports
-# qiskit.
 
 _CONTROL_FLOW = ("if_else", "while_loop", "for_loop", "switch_case")
 
@@ -142,12 +152,6 @@ class NativeForm:
         return bool(self._coupled[qubits[starts] * self._num_qubits + qubits[starts + 1]].all())
 
 
-# Angles of rotations as parameters, so that circuits of one structure are compiled once.
-#
-# The rotations are those whose compiled forms have no parameter in their global phase, which Qiskit
-# handles slowly. Multiples of pi/4 stay numbers: they decide which gates a compiler needs (rx(pi)
-# is x). The compiled circuit is a function of the circuit alone, not of earlier compilations.
-
 ROTATIONS = frozenset({"rx", "ry", "rz", "rxx", "ryy", "rzz", "rzx"})
 MOST_ANGLES = 1_024  # a circuit with more angles is compiled as it is
 _STEP = math.pi / 4
@@ -218,12 +222,6 @@ def _is_generic(angles: NDArray[np.float64]) -> NDArray[np.bool_]:
     return result
 
 
-# Lazy loading of the transpiler plugins of other distributions.
-#
-# Qiskit loads each installed plugin for the stage `translation` whenever it makes a pass manager,
-# also those that it does not use. The plugins of qiskit-ibm-runtime import its clients for IBM's
-# cloud, which takes several times as long as the transpilation.
-
 GROUP = "qiskit.transpiler.translation"
 _OWN = "qiskit."  # modules of Qiskit: loaded with it
 
@@ -271,14 +269,12 @@ def load_plugins_lazily() -> None:
     ]
 
 
-# Transpilation of Qiskit circuits to a device, by its preset pass managers with a fixed seed.
-#
-# A compiled circuit is a function of circuit, device, level, seed and version of Qiskit alone, not
-# of earlier compilations, in every process. Invariant: clbits are never changed.
-
-
 class Transpiler:
-    """Transpiler for one device. Not thread-safe."""
+    """Transpiler for one device. Not thread-safe.
+
+    A compiled circuit is a function of circuit, device, level, seed and version of Qiskit alone,
+    not of earlier compilations, in every process. Invariant: clbits are never changed.
+    """
 
     def __init__(self, info: DeviceInfo, level: int = LEVEL, seed: int = SEED) -> None:
         """Create a transpiler. `level`: of Qiskit's transpiler, 0 to 3; `seed`: of its random
@@ -299,7 +295,7 @@ class Transpiler:
         """Return a QuantumCircuit in native gates on the device's qubits, compiled once for its
         structure.
 
-        See `angles`. `mapping`: as for `run`. Raises ProgramError.
+        See `opened_circuit`. `mapping`: as for `run`. Raises ProgramError.
         """
         structure, values = opened_circuit(circuit)
         result = self.run(structure, mapping)

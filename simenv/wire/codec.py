@@ -1,4 +1,8 @@
-"""Messages as bytes, and errors as refusals."""
+"""Messages as bytes, and errors as refusals.
+
+Encode and decode messages as msgpack, through msgspec. Invariant: received bytes become either a
+value of the declared type or a ProtocolError.
+"""
 
 from __future__ import annotations
 
@@ -10,10 +14,6 @@ import msgspec
 from simenv import errors as simenv_errors
 from simenv.model.task import AmplitudeResultData
 from simenv.wire.messages import client as m, queries
-
-# Encode and decode messages as msgpack, through msgspec.
-#
-# Invariant: received bytes become either a value of the declared type or a ProtocolError.
 
 T = TypeVar("T")
 
@@ -60,9 +60,6 @@ from_worker: Decoder[m.FromWorker] = Decoder(m.FromWorker)
 to_worker: Decoder[m.ToWorker] = Decoder(m.ToWorker)
 result_data: Decoder[AmplitudeResultData] = Decoder(AmplitudeResultData)
 failure: Decoder[m.Failure] = Decoder(m.Failure)
-
-
-# Conversion between errors and the refusals that messages carry.
 
 
 def refusal(error: simenv_errors.SimenvError, index: int = -1) -> m.Refusal:

@@ -1,4 +1,11 @@
-"""Keys and roles of connections."""
+"""Roles of connections, and the files with keys: of the environment, its users and its workers.
+
+Invariants: a message is refused unless the role in its class is that of its sender, or its sender
+is an admin. A file with a secret is created with mode 0600, and is not read if another user could
+have read it; each file has a format number. If the disk is full, a shorter list of keys
+overwrites the old one in place. A written file is on the disk, with its name, before the writer
+continues; a writer of the key list holds its lock.
+"""
 
 from __future__ import annotations
 
@@ -20,11 +27,6 @@ from simenv import files
 from simenv.errors import ConfigError, KeyConflictError, NotAllowedError, NotFoundError, OptionError
 from simenv.wire.messages import admin, client as m
 from simenv.wire.messages.queries import ClientMessage, Role as Role, kinds
-
-# Roles of connections, and the messages that each role, or a connection, may send.
-#
-# Pure values. Invariant: a message is refused unless the role in its class is that of its sender,
-# or its sender is an admin.
 
 USER_ROLES = (Role.CLIENT, Role.ADMIN)  # of keys that users get; no user gets a worker's key
 
@@ -86,17 +88,11 @@ def with_rights(peer: bytes, identity: Identity, message: object) -> Identity:
     )
 
 
-# Key files: the environment's own keys, the list of accepted keys, and the keys of a user.
-#
-# Invariants: a file with a secret is created with mode 0600, and is not read if another user could
-# have read it; each file has a format number. If the disk is full, a shorter list of keys
-# overwrites the old one in place. A written file is on the disk, with its name, before the writer
-# continues; a writer of the key list holds its lock.
-
 KEYS_FORMAT = 1
 MAX_KEYS = 1_000
 MAX_FILE_BYTES = 2**20
 LOCK_POLL_S = 0.005  # between two attempts to take a lock that another process holds
+TOKEN = ".token"  # name of the file in the results folder that contains `WorkerBootstrap.token`
 _FULL = (errno.ENOSPC, errno.EDQUOT)
 
 T = TypeVar("T", bound=msgspec.Struct)
@@ -157,6 +153,42 @@ class UserKeyFile(msgspec.Struct, frozen=True):
 
     def __repr__(self) -> str:
         return f"UserKeyFile({self.name}, {self.address}, {self.owner}, {self.role})"
+
+
+class WorkerBootstrap(msgspec.Struct, frozen=True):
+    """Contents of `worker.json`, in the environment's home: address and keys of one start of the
+    service for its workers."""
+
+    format: int
+    node: str  # of the service
+    sockets: str  # folder of worker.sock there
+    token: str  # also in a file of the results folder
+    address: str = ""  # for workers of other nodes: tcp://HOST:PORT; "": there are none
+    server_key: str = ""  # public key of this start of the service, in ZeroMQ's base 85
+    public_key: str = ""  # of one start of a worker, which reads them from a file of its own
+    secret_key: str = ""
+    epoch: int = 0  # of the service's start
+
+    @property
+    def keys(self) -> KeyPair:
+        return KeyPair(self.public_key, self.secret_key)
+
+    def __repr__(self) -> str:
+        return f"WorkerBootstrap({self.node}, {self.sockets}, {self.address})"
+
+
+class WorkerKey(msgspec.Struct, frozen=True):
+    """The key pair of one start of a worker on another node, in a folder next to `worker.json`.
+    The workers' endpoint alone accepts it, and only until that worker has ended."""
+
+    format: int
+    worker: str
+    start: int
+    public_key: str
+    secret_key: str
+
+    def __repr__(self) -> str:
+        return f"WorkerKey({self.worker}, {self.start}, {self.public_key})"
 
 
 def new_pair() -> KeyPair:
@@ -228,6 +260,27 @@ def identities(keys: Sequence[admin.KeyInfo]) -> Mapping[str, Identity]:
     return {
         key.public_key: Identity(key.name, Role(key.role)) for key in keys if key.role in USER_ROLES
     }
+
+
+def worker_keys_folder(service: Path) -> Path:
+    """Folder of the workers' keys, next to the service's `worker.json`."""
+    return service.with_name("worker-keys")
+
+
+def worker_key_path(service: Path, worker: str, start: int) -> Path:
+    """Path of the file with the key pair of one start of a worker."""
+    return worker_keys_folder(service) / f"{worker}.{start}.json"
+
+
+def read_bootstrap(path: Path, worker: str = "", start: int = 0) -> WorkerBootstrap:
+    """Read the service's `worker.json`, with the key pair of that start of a worker if there is
+    one. Raises ConfigError if the file is missing or other users can open it."""
+    bootstrap = read_private(path, WorkerBootstrap)
+    own = worker_key_path(path, worker, start)
+    if not (worker and bootstrap.address and own.exists()):
+        return bootstrap
+    key = read_private(own, WorkerKey)
+    return msgspec.structs.replace(bootstrap, public_key=key.public_key, secret_key=key.secret_key)
 
 
 @contextlib.contextmanager

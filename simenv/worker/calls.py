@@ -1,4 +1,13 @@
-"""Calls of functions in workers: the engines that run no circuits."""
+"""Calls of functions in workers: the engines that run no circuits.
+
+Engine `functions`: Python functions of the environment's own user. No other module of a worker
+unpickles bytes. A function runs in the main thread. A signal stops it: the handler raises
+`Interrupted` in that thread. The service kills a worker whose function does not end after that.
+
+Run the calls among assigned tasks, and pack the values that they return. Invariant: an engine that
+unpickles bytes is called only for tasks of the environment's own user, whatever the service has
+admitted.
+"""
 
 from __future__ import annotations
 
@@ -26,8 +35,6 @@ from simenv.worker.result_files import ResultFileWriter
 from simulators.engine import RunControl
 from simulators.errors import EngineError, Stopped, Unsupported
 
-# Protocol of the engines that execute calls in a worker, and the errors of calls.
-
 
 class CallFailed(EngineError):
     """A called function failed; the message quotes its error."""
@@ -53,12 +60,6 @@ class CallEngine(Protocol):
     def warm_up(self) -> None:
         """Load the modules that a first call needs."""
 
-
-# Engine `functions`: Python functions of the environment's own user.
-#
-# No other module of a worker unpickles bytes. A function runs in the main thread. A signal stops
-# it: the handler raises `Interrupted` in that thread. The service kills a worker whose function
-# does not end after that.
 
 POLL_S = 0.05  # between two checks of the flag of the control
 TRACE_CHARS = 1_500  # of the end of a traceback
@@ -189,17 +190,16 @@ class _Interruption:
             watcher.join()
 
 
-# Engine `transpiler`: compilation of circuits in QPY for the device that the call describes.
-#
-# A compiled circuit depends on the call and on Qiskit's version alone, never on the worker. QPY
-# from the owner of a key is first parsed in a separate process: see `simenv.transpiler.qpy`.
-
 MAX_TRANSPILERS = 16
 
 
 class TranspilerEngine:
     """Engine that compiles circuits. It caches the transpilers of the last MAX_TRANSPILERS devices,
-    because the creation of one takes as long as one circuit."""
+    because the creation of one takes as long as one circuit.
+
+    A compiled circuit depends on the call and on Qiskit's version alone, never on the worker. QPY
+    from the owner of a key is first parsed in a separate process: see `simenv.transpiler.qpy`.
+    """
 
     name = calls.TRANSPILER
 
@@ -250,12 +250,6 @@ class TranspilerEngine:
         else:
             self._cache.move_to_end(key)
         return result
-
-
-# Run the calls among assigned tasks, and pack the values that they return.
-#
-# Invariant: an engine that unpickles bytes is called only for tasks of the environment's own user,
-# whatever the service has admitted.
 
 
 def call_engine(name: str) -> CallEngine | None:

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import IO
 
 from launcher.process import die_with_parent
-from simenv.worker.process import log_line
+from simenv.process import log_line
 from simulators.engine import RunControl
 from simulators.errors import BadAnswer, MachineFailed, MachineRefused
 from simulators.external.engine import MAX_BYTES, ProgramCall
@@ -36,8 +36,8 @@ class ExternalProgram:
     started."""
 
     def __init__(self, command: str, scratch: Path) -> None:
-        """`command`: as checked by `config.commands`. `scratch`: a folder of this worker alone;
-        files that a killed worker of the same name has left in it are removed."""
+        """`command`: as checked by `config.pools.check_command`. `scratch`: a folder of this worker
+        alone; files that a killed worker of the same name has left in it are removed."""
         shutil.rmtree(scratch, ignore_errors=True)
         self._scratch = scratch
         self._template = shlex.split(command)

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from simenv.errors import ConfigError
 from simenv.model.views import DeviceInfo, DeviceKind, GateInfo, OperationInfo, QubitInfo
-from simenv.worker.process import import_also_from, log_line
+from simenv.process import import_also_from, log_line
 from simulators import registry
 from simulators.engine import EngineContext
 from simulators.errors import MachineFailed

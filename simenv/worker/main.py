@@ -10,15 +10,12 @@ import time
 from functools import partial
 from pathlib import Path
 
-from simenv import files
+from simenv import files, process
 from simenv.errors import SimenvError
-from simenv.process import freeze_gc, start_ticks
+from simenv.wire import keyfiles
 from simenv.wire.messages.client import EXIT_MPI
-from simenv.wire.transport import tcp_client
-from simenv.wire.transport.tcp_client import WorkerBootstrap
 from simenv.worker import ranks
 from simenv.worker.hardware import HardwareSession
-from simenv.worker.process import die_with_parent, exit_process, import_also_from, log_line, on_exit
 from simenv.worker.ranks import Follower, Leader, RankMonitor
 from simenv.worker.result_files import ResultFileWriter, RunCheckpoints, unavailable_reason
 from simenv.worker.runner import Runner
@@ -38,11 +35,11 @@ def main() -> int:
             log_of(arguments.log, ranks.rank_from_environ(os.environ) if arguments.ranks > 1 else 0)
         )
     # A worker that holds a machine first abandons its job; see `process.on_exit`.
-    parent = die_with_parent(
+    parent = process.die_with_parent(
         arguments.parent, signal.SIGTERM if arguments.provider else signal.SIGKILL
     )
     try:
-        service = tcp_client.read(arguments.service, arguments.name, arguments.start)
+        service = keyfiles.read_bootstrap(arguments.service, arguments.name, arguments.start)
         if arguments.ranks > 1:
             return _run_rank(arguments, service, parent)
         runner = Runner(_result_writer(arguments, service), checkpoints=_checkpoints(arguments))
@@ -50,26 +47,26 @@ def main() -> int:
         if arguments.provider:
             hardware = HardwareSession.of(arguments.provider, arguments.import_from, arguments.name)
             runner.hold(hardware.engine)
-            on_exit(hardware.engine.machine.abandon)
+            process.on_exit(hardware.engine.machine.abandon)
         if arguments.command:
             runner.hold(_external(arguments))
         session = Session(service, arguments.name, arguments.start, runner, hardware=hardware)
         _load(arguments, runner)
         return _serve(arguments, session, parent)
     except ranks.NoMpi as error:
-        log_line(str(error))
+        process.log_line(str(error))
         return EXIT_MPI
     except SimenvError as error:
-        log_line(f"cannot begin: {error}")
+        process.log_line(f"cannot begin: {error}")
         return error.exit_code
 
 
-def _run_rank(arguments: argparse.Namespace, service: WorkerBootstrap, parent: int) -> int:
+def _run_rank(arguments: argparse.Namespace, service: keyfiles.WorkerBootstrap, parent: int) -> int:
     begin = time.monotonic()
     if arguments.gpus:  # before MPI, which may begin CUDA
         _take_gpu(arguments.gpus.split(","), ranks.rank_from_environ(os.environ))
     comm = ranks.begin(arguments.ranks)
-    log_line(f"MPI ready in {time.monotonic() - begin:.2f} s")
+    process.log_line(f"MPI ready in {time.monotonic() - begin:.2f} s")
     result_writer = None if comm.rank else _result_writer(arguments, service)
     runner = Runner(result_writer, comm, _checkpoints(arguments))
     _load(arguments, runner)
@@ -78,9 +75,9 @@ def _run_rank(arguments: argparse.Namespace, service: WorkerBootstrap, parent: i
     monitor = RankMonitor(result.watch, other_ranks, arguments.lease_s / SILENCE_LIMITS_PER_LEASE)
     monitor.start()
     if comm.rank:
-        freeze_gc()
+        process.freeze_gc()
         Follower(result, runner).follow()
-        exit_process(0, "on request")
+        process.exit_process(0, "on request")
     leader = Leader(result, monitor)
     runner.on_engine_error = leader.failed
     return _serve(
@@ -93,7 +90,7 @@ def _take_gpu(gpus: list[str], rank: int) -> None:
     from simenv.config.paths import gpu_environ
 
     os.environ.update(gpu_environ(gpus[rank]))
-    log_line(f"rank {rank} has GPU {gpus[rank]}")
+    process.log_line(f"rank {rank} has GPU {gpus[rank]}")
 
 
 def _external(arguments: argparse.Namespace) -> Engine:
@@ -109,12 +106,14 @@ def _external(arguments: argparse.Namespace) -> Engine:
 def _load(arguments: argparse.Namespace, runner: Runner) -> None:
     """Load the kernels and the engine that a first task needs."""
     begin = time.monotonic()
-    import_also_from(arguments.import_from)
+    process.import_also_from(arguments.import_from)
     engine = catalog.DEFAULT_ENGINE if arguments.engine == "any" else arguments.engine
     warmup.compile_group(files.kernel_folder(arguments.kernels), engine, ranks=arguments.ranks > 1)
     if runner.calls.engine(engine) is None:
         runner.engine(engine)
-    log_line(f"kernels ready in {time.monotonic() - begin:.2f} s, {_age_s():.2f} s after the start")
+    process.log_line(
+        f"kernels ready in {time.monotonic() - begin:.2f} s, {_age_s():.2f} s after the start"
+    )
 
 
 def _load_later(arguments: argparse.Namespace) -> None:
@@ -127,14 +126,16 @@ def _load_later(arguments: argparse.Namespace) -> None:
 
 def _age_s() -> float:
     """Seconds since the start of this process, with the start of Python."""
-    ticks = int(start_ticks() or 0)
+    ticks = int(process.start_ticks() or 0)
     return time.clock_gettime(time.CLOCK_BOOTTIME) - ticks / os.sysconf("SC_CLK_TCK")
 
 
-def _result_writer(arguments: argparse.Namespace, service: WorkerBootstrap) -> ResultFileWriter:
+def _result_writer(
+    arguments: argparse.Namespace, service: keyfiles.WorkerBootstrap
+) -> ResultFileWriter:
     unavailable = unavailable_reason(arguments.results, service.token)
     if unavailable:
-        log_line(unavailable)
+        process.log_line(unavailable)
     return ResultFileWriter(
         arguments.results, arguments.sync, f"{arguments.name}.{arguments.start}", unavailable
     )
@@ -150,12 +151,12 @@ def _checkpoints(arguments: argparse.Namespace) -> RunCheckpoints | None:
 
 def _serve(arguments: argparse.Namespace, session: Session, parent: int) -> int:
     session.join(arguments.lease_s, parent)
-    freeze_gc()
+    process.freeze_gc()
     if arguments.ranks == 1:  # workers of several ranks have loaded all kernels
         session.when_idle(partial(_load_later, arguments))
     while session.work():
         pass
-    exit_process(0, "on request")
+    process.exit_process(0, "on request")
 
 
 def log_of(path: Path, rank: int) -> Path:

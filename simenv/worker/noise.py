@@ -22,7 +22,6 @@ if TYPE_CHECKING:
     from noise_models.document import Document
     from simulators.circuit.passes.attach_noise import NoiseAttachment, ShotTimes
 
-# Warnings about requested noise that does not act on a circuit, or was fitted to others.
 
 _SHOWN = 12
 
@@ -98,18 +97,17 @@ def _listed(names: Iterable[str]) -> str:
     return "; ".join(items[:_SHOWN]) + more if items else "no gates"
 
 
-# Noise of tasks in a worker: documents from the service, their models, and programs with noise.
-#
-# A model is built once for each document and noise options, a noise program once for each
-# structure.
-
 MAX_MODELS = 32
 MAX_PROGRAMS = 256
 _DELAYS = frozenset({"delay", "delay_dt"})  # their durations may be parameters
 
 
 class Noise:
-    """Caches of noise documents, models and programs. Used from the main thread."""
+    """Caches of noise documents, models and programs. Used from the main thread.
+
+    A model is built once for each document and noise options, a noise program once for each
+    structure.
+    """
 
     def __init__(self) -> None:
         self._bodies: dict[str, bytes] = {}

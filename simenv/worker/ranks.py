@@ -18,13 +18,11 @@ import zmq
 from zmq.utils import z85
 
 from simenv.errors import NoServiceError
-from simenv.process import resident_bytes
+from simenv.process import exit_process, log_line, resident_bytes
 from simenv.wire import codec
-from simenv.wire.keyfiles import KeyPair
+from simenv.wire.keyfiles import KeyPair, WorkerBootstrap
 from simenv.wire.messages import client as messages
 from simenv.wire.messages.client import EXIT_ORPHAN, EXIT_RANK, AssignChunk, NoiseDocument
-from simenv.wire.transport.tcp_client import WorkerBootstrap
-from simenv.worker.process import exit_process, log_line
 from simenv.worker.runner import Runner
 from simulators import catalog
 from simulators.compiler import warmup

@@ -19,8 +19,8 @@ from simenv._version import __version__
 from simenv.errors import StoreError
 from simenv.model import Program, ResultFile, TaskOptions, task_name
 from simenv.result_files import CHECKPOINTS
+from simenv.wire.keyfiles import TOKEN
 from simenv.wire.messages.client import AssignChunk, AssignedTask
-from simenv.wire.transport.tcp_client import TOKEN
 from simulators.engine import EngineResult, RunOptions
 
 MESSAGE_BYTES = 2**20  # results above it go into a file

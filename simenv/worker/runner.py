@@ -1,4 +1,9 @@
-"""Run of assigned tasks, with cached plans."""
+"""Run of assigned tasks, with cached plans.
+
+Run assigned tasks: decode the program, plan it, run the engine, pack the result. Plans are cached
+by program structure. Gradients of the engine, by slots, become those by the circuit's parameters
+through the chain rule.
+"""
 
 from __future__ import annotations
 
@@ -19,12 +24,12 @@ from simenv.errors import ProgramError, StoreError
 from simenv.model import RESULT_FORMAT, ResultData, decode_program
 from simenv.model.calls import is_call
 from simenv.model.task import REFUSED, AmplitudeResultData
+from simenv.process import exit_process
 from simenv.wire import codec
 from simenv.wire.messages import client as messages
 from simenv.wire.messages.client import EXIT_GPU, AttemptResult, Failure
 from simenv.worker.calls import CallFailed, CallRunner, ValueTooLarge
 from simenv.worker.noise import Noise
-from simenv.worker.process import exit_process
 from simenv.worker.result_files import ResultFileWriter, RunCheckpoints
 from simulators import errors, registry
 from simulators.catalog import settings_of
@@ -50,7 +55,6 @@ from simulators.execution.requests import bits_of
 if TYPE_CHECKING:
     from mpi4py import MPI
 
-# Cache of execution plans.
 
 PLAN_CACHE_BYTES = 256 * 2**20
 
@@ -105,12 +109,6 @@ class PlanCache:
         size = self._plans[key].memory_bytes
         self._held_bytes += size - self._sizes.get(key, 0)
         self._sizes[key] = size
-
-
-# Run assigned tasks: decode the program, plan it, run the engine, pack the result.
-#
-# Plans are cached by program structure. Gradients of the engine, by slots, become those by the
-# circuit's parameters through the chain rule.
 
 
 def chained(result: EngineResult, chain: model.Chain, num_slots: int) -> EngineResult:

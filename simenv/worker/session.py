@@ -1,4 +1,10 @@
-"""Session of a worker with its service, and its heartbeat."""
+"""Session of a worker with its service, and its heartbeat.
+
+Heartbeat thread of a worker, and the state that it shares with the main thread. The thread renews
+the lease, receives cancellations, and ends the process when the service has not answered for the
+length of the lease, when the parent process has ended, or on request. All state of a worker is
+stored elsewhere, so it may end at any time.
+"""
 
 from __future__ import annotations
 
@@ -14,23 +20,17 @@ import msgspec
 
 from simenv._version import __version__
 from simenv.model import Origin
-from simenv.process import resident_bytes
+from simenv.process import exit_process, log_line, resident_bytes
 from simenv.wire import codec
+from simenv.wire.keyfiles import WorkerBootstrap
 from simenv.wire.messages import client as m
 from simenv.wire.messages.queries import DeviceDescribed
 from simenv.wire.transport import zmq_transport
-from simenv.wire.transport.tcp_client import WorkerBootstrap, connect
+from simenv.wire.transport.zmq_transport import connect_worker
 from simenv.worker.hardware import HardwareSession
-from simenv.worker.process import exit_process, log_line
 from simenv.worker.ranks import Leader
 from simenv.worker.runner import ENDED_EARLY, FAILED, Runner
 from simulators.compiler.kernel_time import busy_ns
-
-# Heartbeat thread of a worker, and the state that it shares with the main thread.
-#
-# The thread renews the lease, receives cancellations, and ends the process when the service has not
-# answered for the length of the lease, when the parent process has ended, or on request. All state
-# of a worker is stored elsewhere, so it may end at any time.
 
 MAX_STOPS = 4_096
 
@@ -168,8 +168,6 @@ class HeartbeatThread:
             log_line(f"unexpected {type(message).__name__}")
 
 
-# Session of a worker with its service: join, receive chunks, return results.
-
 FLUSH_NS = 2_000_000  # results are sent when this time has passed, before the end of their chunk
 FOREVER_S = 3_600.0
 IDLE_S = 1.0
@@ -207,8 +205,8 @@ class Session:
         self._origin = Origin(name, node_names, os.getpid(), __version__, len(nodes))
         # Unique, also if another worker was started by mistake or is left from an earlier service.
         identity = f"{name}.{start}.{secrets.token_hex(4)}"
-        self._work = connect(service, identity.encode())
-        self._control = connect(service, f"{identity}!".encode())
+        self._work = connect_worker(service, identity.encode())
+        self._control = connect_worker(service, f"{identity}!".encode())
 
     def join(self, lease_s: float, parent: int) -> None:
         """Join the service, and start the heartbeat thread."""

@@ -16,7 +16,7 @@ from live import Live, resurrected
 from qpi_programs import environ, sanitized
 
 import simenv
-from simenv.service import support
+from simenv.service import fault_injection
 
 pytestmark = pytest.mark.usefixtures("no_leaks")
 
@@ -27,7 +27,7 @@ KILLS = 6
 ANGLE = 'OPENQASM 3.0; include "stdgates.inc"; input float a; qubit[2] q; bit[2] c;'
 TURN = ANGLE + " ry(2 * a) q[0]; cx q[0], q[1]; c = measure q;"
 PARTS = ("submit", "journal", "accepted", "completion")
-POINTS = [point for point in support.POINTS if point.startswith(PARTS)]
+POINTS = [point for point in fault_injection.POINTS if point.startswith(PARTS)]
 
 
 @pytest.fixture(scope="module")

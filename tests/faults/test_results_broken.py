@@ -17,7 +17,7 @@ from simenv.client import environments
 from simenv.client.client import Client
 from simenv.errors import ConfigError, InsufficientError, ServiceLostError, TaskFailedError
 from simenv.model import task_number
-from simenv.service import support
+from simenv.service import fault_injection
 
 pytestmark = pytest.mark.usefixtures("no_leaks")
 TRIES = 10
@@ -102,7 +102,7 @@ def test_unwritable_result_fails_task_with_reason_and_worker_continues() -> None
 
 
 @pytest.mark.parametrize(
-    "point", [p for p in support.POINTS if p.split(".")[0] in ("reopen", "gc")]
+    "point", [p for p in fault_injection.POINTS if p.split(".")[0] in ("reopen", "gc")]
 )
 def test_service_killed_in_reopen_or_gc_loses_and_duplicates_nothing(point: str) -> None:
     live = Live(faults=f"{point}:1:kill")

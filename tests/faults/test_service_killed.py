@@ -16,7 +16,7 @@ from live import Live, resurrected
 from waiting import until
 
 import simenv
-from simenv.service import support
+from simenv.service import fault_injection
 
 pytestmark = pytest.mark.usefixtures("no_leaks")
 
@@ -27,7 +27,7 @@ OTHERS = (
     "gc",
     "reservation",
 )  # not on a task's way: drills of their own
-POINTS = [point for point in support.POINTS if point.partition(".")[0] not in OTHERS]
+POINTS = [point for point in fault_injection.POINTS if point.partition(".")[0] not in OTHERS]
 KILLS = [8, pytest.param(20, marks=pytest.mark.slow)]
 LONGER = 10  # circuits of some hundredths of a second; a kill meets one of them on its way
 

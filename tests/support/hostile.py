@@ -38,7 +38,7 @@ from simenv.wire.messages.queries import (
     GetSpec,
     StoreNoise,
 )
-from simenv.wire.transport.outgoing import MAX_UNAUTHENTICATED
+from simenv.wire.transport.sockets import MAX_UNAUTHENTICATED
 
 SEALED_BYTES = 4_096  # below the limit of a message by so much
 PREPARED_S = 300.0

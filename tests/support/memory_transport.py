@@ -6,11 +6,11 @@ import threading
 from collections import deque
 from collections.abc import Mapping
 
+from simenv.cli.archive import Inbox
 from simenv.errors import KeyRefusedError, NoServiceError
 from simenv.wire.keyfiles import LOCAL, LOCAL_WORKER, Identity, Role
 from simenv.wire.messages.client import FAR_MESSAGE_BYTES, MAX_MESSAGE_BYTES
 from simenv.wire.transport.sockets import PeerKind
-from simenv.wire.transport.tcp_client import Inbox
 from simenv.wire.transport.zmq_transport import SEND_QUEUE_MESSAGES, check_size
 
 

@@ -16,10 +16,9 @@ import psutil
 
 from launcher.base import YIELD_WHEN_IDLE
 from simenv.wire import codec
-from simenv.wire.keyfiles import KEYS_FORMAT, new_pair, write_private
+from simenv.wire.keyfiles import KEYS_FORMAT, WorkerBootstrap, new_pair, write_private
 from simenv.wire.messages import client as m
 from simenv.wire.transport.sockets import PeerKind
-from simenv.wire.transport.tcp_client import WorkerBootstrap
 from simenv.wire.transport.zmq_transport import ZmqListener
 
 WAIT_S = 120.0  # on a machine where nothing is compiled yet

@@ -61,13 +61,19 @@ from simenv.qpm import answers, contract, envelopes
 from simenv.scheduler.core import Route
 from simenv.scheduler.reservations.policies import DeviceTerms
 from simenv.scheduler.reservations.reservation import Grant, Progress
-from simenv.scheduler.state.paced import DeviceControl
-from simenv.wire.keyfiles import KeyPair, KeysFile, ServerFile, UserKeyFile
+from simenv.scheduler.state.device_state import DeviceControl
+from simenv.wire.keyfiles import (
+    KeyPair,
+    KeysFile,
+    ServerFile,
+    UserKeyFile,
+    WorkerBootstrap,
+    WorkerKey,
+)
 from simenv.wire.messages import client
 from simenv.wire.messages.admin import KeyInfo
 from simenv.wire.messages.client import AssignedTask, AttemptResult
 from simenv.wire.messages.queries import Choice, Explanation, LogRow, RetainedData, Sizes, Spent
-from simenv.wire.transport.tcp_client import WorkerBootstrap, WorkerKey
 from simulators.statevector.checkpoint import CheckpointHeader
 
 # Unions of tagged messages: msgpack, one byte string a message.

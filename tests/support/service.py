@@ -16,7 +16,7 @@ from simenv.config import Config, EnvironmentPaths, convert
 from simenv.model import Origin, Program, TaskOptions, TaskSpec, TaskState
 from simenv.scheduler.core import ClusterLimits
 from simenv.scheduler.scheduler import Scheduler
-from simenv.service import support
+from simenv.service import fault_injection
 from simenv.service.admission.controller import AdmissionController
 from simenv.service.admission.submissions import SubmitQueue
 from simenv.service.control.admin_commands import KeyCommands
@@ -24,11 +24,11 @@ from simenv.service.control.results import ResultRequests
 from simenv.service.event_loop import EventLoop
 from simenv.service.journal.maintenance import WalCheckpointer
 from simenv.service.journal.writer import Journal
+from simenv.service.ownership import ConnectionFileLease
 from simenv.service.queries.devices import DeviceRecords, routing_snapshot
 from simenv.service.recovery import drop_damaged_records, replay
 from simenv.service.results.completions import Completions
 from simenv.service.service import RuntimeFacts
-from simenv.service.support import ConnectionFileLease
 from simenv.service.workers.processes import WorkerProcesses
 from simenv.wire import codec
 from simenv.wire.messages import client as m
@@ -127,7 +127,7 @@ class ServiceHarness:
         config = self.config
         places = EnvironmentPaths(self.folder, self.folder)
         places.logs.mkdir(exist_ok=True)
-        support.install(config.faults)
+        fault_injection.install(config.faults)
         self.paper = RecordingLauncher()
         self.listener = MemoryListener()
         self.key_commands = KeyCommands(places.keys, self.listener)

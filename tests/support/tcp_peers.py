@@ -12,9 +12,13 @@ import zmq
 
 from simenv.wire.keyfiles import Identity, KeyPair, Role, new_pair
 from simenv.wire.transport.sockets import PeerKind
-from simenv.wire.transport.tcp_client import CurveConnection, HandshakeState
 from simenv.wire.transport.tcp_listener import CLIENTS, ListenerOptions, TcpListener
-from simenv.wire.transport.zmq_transport import Connection, ZmqListener
+from simenv.wire.transport.zmq_transport import (
+    Connection,
+    CurveConnection,
+    HandshakeState,
+    ZmqListener,
+)
 
 PATIENCE_S = 60.0
 HOST = "127.0.0.1"

@@ -28,7 +28,7 @@ from simenv.errors import SimenvError
 #
 # A fit is judged on circuits of folds that it did not see, each predicted as a submit to the fitted
 # device would be. Among devices between the snapshot and each fit, the result is the one with the
-# largest gain of fidelity of those whose gain is significant (`accept.gains`). If none is, the
+# largest gain of fidelity of those whose gain is significant (`accept.gain`). If none is, the
 # snapshot is kept; if the fits are worse than it, they are refused. No fit is used that is below
 # Aer's recipe for the snapshot in either of its forms, with equal or with own readout errors of 0
 # and 1, nor (unless asked for) one to few different circuits. Where the snapshot itself is below

@@ -16,6 +16,7 @@ from simenv.model import PoolSpec, TaskOptions
 from simenv.scheduler.core import ClusterLimits
 from simenv.scheduler.routing import engine_choice
 from simenv.scheduler.routing.engine_support import cost_query
+from simenv.text import size
 from simulators import catalog
 from simulators.catalog.costs import BASE_BYTES, ranks_used
 
@@ -52,9 +53,9 @@ def fitting(profile: Profile, terms: TaskOptions, rank_infos: Sequence[RankInfo]
     memory = sum({rank_info.node: rank_info.memory_bytes for rank_info in rank_infos}.values())
     pools = PoolSpec(), PoolSpec(engine=terms.engine)  # all engines, and those of special pools
     try:
-        result = engine_choice.route(profile, terms, pools, _limits(memory))
+        result = engine_choice.choose(profile, terms, pools, _limits(memory))
     except InfeasibleError:  # the error below has the figures of the ranks
-        result = engine_choice.route(profile, terms, pools, _limits(_ENDLESS_BYTES))
+        result = engine_choice.choose(profile, terms, pools, _limits(_ENDLESS_BYTES))
     card = catalog.card(result.engine)
     assert card is not None
     profile = card.effective_profile(profile, terms.outputs)
@@ -119,9 +120,9 @@ def _too_wide_error(
     what = f"{profile.num_qubits} qubits, {terms.precision} precision"
     each = "in each of its ranks" if len(rank_infos) > 1 else "in one process"
     text = (
-        f"this program needs {engine_choice.size(required_bytes)} {each} ({what}),"
-        f" {engine_choice.size(required_bytes * count[node])} on node {node};"
-        f" that has {engine_choice.size(node_bytes)} for {count[node]}"
+        f"this program needs {size(required_bytes)} {each} ({what}),"
+        f" {size(required_bytes * count[node])} on node {node};"
+        f" that has {size(node_bytes)} for {count[node]}"
     )
     return InfeasibleError(text, hint=_remedy(card, profile, terms, len(rank_infos), shares[node]))
 
@@ -135,7 +136,7 @@ def _remedy(card: EngineCard, profile: Profile, terms: TaskOptions, ranks: int, 
         if required_bytes <= share:
             return (
                 f"with as much memory for each, {num_ranks} ranks hold it, "
-                f"{engine_choice.size(required_bytes)} each: mpirun -n {num_ranks} over more nodes"
+                f"{size(required_bytes)} each: mpirun -n {num_ranks} over more nodes"
             )
         num_ranks *= 2
     single = msgspec.structs.replace(terms, precision="single")

@@ -294,7 +294,7 @@ def read(text: str) -> Program | None:
 
 
 class _Reader:
-    """Reader of one text, by statements; raises _NotPlain at the first that is not plain."""
+    """Reader of one text, by statements; raises _NotPlainText at the first that is not plain."""
 
     def __init__(self) -> None:
         self._tape = ProgramBuilder()

@@ -18,7 +18,7 @@ from simenv.config import ConnectionFile
 from simenv.errors import ConfigError, KeyRefusedError, NoServiceError, SimenvError
 from simenv.text import elapsed
 from simenv.wire.keyfiles import KeyPair, UserKeyFile, new_pair, read_private
-from simenv.wire.transport import tcp_client, zmq_transport
+from simenv.wire.transport import zmq_transport
 
 # The address of a service on another machine: a file with address, server key and the user's keys.
 #
@@ -35,13 +35,15 @@ class KeyFileAddress:
         self.path = path.absolute()
         self.name = path.stem
         self._file: UserKeyFile | None = None
-        self._connection: tcp_client.CurveConnection | None = None
+        self._connection: zmq_transport.CurveConnection | None = None
 
     def open(self, identity: bytes) -> zmq_transport.Connection:
         """Return a new connection. Raises ConfigError if the file cannot be used; other faults are
         reported by `refusal` and `diagnose`."""
         file = read_private(self.path, UserKeyFile)
-        connection = tcp_client.CurveConnection(file.address, file.server_key, file.keys, identity)
+        connection = zmq_transport.CurveConnection(
+            file.address, file.server_key, file.keys, identity
+        )
         self.name, self._file, self._connection = file.name, file, connection
         return connection
 
@@ -62,14 +64,14 @@ class KeyFileAddress:
         if connection is None or file is None:
             return None
         state = connection.handshake_state()
-        if state is tcp_client.HandshakeState.REFUSED:
+        if state is zmq_transport.HandshakeState.REFUSED:
             return KeyRefusedError(
                 f"the service at {file.address} does not know the key in {self.path} "
                 f"({file.owner!r}): it was revoked, or is for another environment",
                 hint="ask an administrator of the environment for a new key file "
                 f"(made there by: simenv keys add {file.owner} --role {file.role})",
             )
-        if state is tcp_client.HandshakeState.ABORTED and connection.hang_ups >= MIN_HANG_UPS:
+        if state is zmq_transport.HandshakeState.ABORTED and connection.hang_ups >= MIN_HANG_UPS:
             return KeyRefusedError(
                 f"{file.address} breaks off the handshake: its server key is not the one in "
                 f"{self.path}, or it is no simenv service",
@@ -86,15 +88,15 @@ class KeyFileAddress:
         return reason, f"ask where it runs: simenv status --name {file.name}"
 
 
-def describe_handshake(state: tcp_client.HandshakeState, address: str) -> str:
+def describe_handshake(state: zmq_transport.HandshakeState, address: str) -> str:
     """Describe the state of the last attempt to connect to an address."""
     return {
-        tcp_client.HandshakeState.UNKNOWN: f"{address} does not answer",
-        tcp_client.HandshakeState.NOBODY: f"nothing listens at {address}",
-        tcp_client.HandshakeState.CONNECTED: f"{address} does not end its handshake",
-        tcp_client.HandshakeState.ABORTED: f"{address} broke off the handshake",
-        tcp_client.HandshakeState.REFUSED: f"{address} refused the key",
-        tcp_client.HandshakeState.OPEN: f"the connection to {address} stands, and it is silent",
+        zmq_transport.HandshakeState.UNKNOWN: f"{address} does not answer",
+        zmq_transport.HandshakeState.NOBODY: f"nothing listens at {address}",
+        zmq_transport.HandshakeState.CONNECTED: f"{address} does not end its handshake",
+        zmq_transport.HandshakeState.ABORTED: f"{address} broke off the handshake",
+        zmq_transport.HandshakeState.REFUSED: f"{address} refused the key",
+        zmq_transport.HandshakeState.OPEN: f"the connection to {address} stands, and it is silent",
     }[state]
 
 
@@ -147,7 +149,7 @@ class FileAddress:
         self.path = path
         self.name = path.parent.name
         self._file: ConnectionFile | None = None
-        self._connection: tcp_client.CurveConnection | None = None
+        self._connection: zmq_transport.CurveConnection | None = None
 
     def open(self, identity: bytes) -> zmq_transport.Connection:
         file = read(self.path)
@@ -160,7 +162,7 @@ class FileAddress:
         self._connection, self._file = self._connected(file, identity), file
         return self._connection
 
-    def _connected(self, file: ConnectionFile, identity: bytes) -> tcp_client.CurveConnection:
+    def _connected(self, file: ConnectionFile, identity: bytes) -> zmq_transport.CurveConnection:
         socket_path, own = Path(file.sockets) / zmq_transport.CLIENT_SOCKET, file.own
         is_local = file.node == os.uname().nodename
         if is_local and not file.socket_key:
@@ -171,7 +173,7 @@ class FileAddress:
             )
         if file.socket_key and _is_own_socket(socket_path, must_listen=not is_local):
             address = zmq_transport.endpoint(socket_path, must_exist=True)
-            return tcp_client.CurveConnection(address, file.socket_key, new_pair(), identity)
+            return zmq_transport.CurveConnection(address, file.socket_key, new_pair(), identity)
         if own is None and is_local:
             raise NoServiceError(
                 f"{socket_path} is not of this user, or others can write its folder: not used",
@@ -184,7 +186,7 @@ class FileAddress:
                 "--listen tcp://INTERFACE:0; or work there",
             )
         keys = KeyPair(own.public, own.secret)
-        return tcp_client.CurveConnection(own.address, own.server_key, keys, identity)
+        return zmq_transport.CurveConnection(own.address, own.server_key, keys, identity)
 
     def moved(self) -> bool:
         try:
@@ -201,7 +203,7 @@ class FileAddress:
         connection = self._connection
         if (
             connection is None
-            or connection.handshake_state() is not tcp_client.HandshakeState.REFUSED
+            or connection.handshake_state() is not zmq_transport.HandshakeState.REFUSED
             or self.moved()
         ):
             return None
@@ -226,7 +228,7 @@ class FileAddress:
         connection = self._connection
         if connection is not None and not ended(file):
             handshake = connection.handshake_state()
-            if handshake is not tcp_client.HandshakeState.OPEN:
+            if handshake is not zmq_transport.HandshakeState.OPEN:
                 state = f"is out of reach: {describe_handshake(handshake, connection.address)}"
         try:
             age = f"; last sign of life {elapsed(time.time() - self.path.stat().st_mtime)} ago"

@@ -36,12 +36,12 @@ class Liveness:
         self._last_message_s = self._pinged_s = self._looked_s = monotonic()
         self._unanswered_s: float | None = None  # time of the first Ping since the last message
 
-    def end(self) -> None:
+    def message_came(self) -> None:
         """Record that a message has arrived."""
         self._last_message_s = monotonic()
         self._unanswered_s = None
 
-    def lasts(self, now: float) -> bool:
+    def is_quiet(self, now: float) -> bool:
         """Return whether no message has arrived for QUIET_S."""
         return now - self._last_message_s >= QUIET_S
 
@@ -229,7 +229,7 @@ class ServiceChannel:
                     if repeat is not None:
                         repeat(now)
                     limit = QUIET_S
-                    if self._liveness.lasts(now):
+                    if self._liveness.is_quiet(now):
                         limit = POLL_S
                         connection = self._check_liveness(now, start, leading)
                     if end - now < limit:
@@ -261,7 +261,7 @@ class ServiceChannel:
                 pass
             with self.lock:
                 now = monotonic()
-                if self._liveness.lasts(now):
+                if self._liveness.is_quiet(now):
                     if leading:
                         self._check_address(now)
                     if strict and self._liveness.is_unanswered(now):
@@ -316,7 +316,7 @@ class ServiceChannel:
             return False
         message = codec.to_client(body)
         with self.lock:
-            self._liveness.end()
+            self._liveness.message_came()
             self._handlers[type(message)](message)
             if self._followers:
                 self.changed.notify_all()

@@ -1,8 +1,8 @@
 """Compilation of circuits for an emulated device, once for each structure.
 
 Level and seed are fixed. Programs that differ only in their angles have one structure; see
-`angles`. Invariant: clbits are never changed, so counts need no mapping back. Parameter slots of a
-program are preserved.
+`transpiler.opened`. Invariant: clbits are never changed, so counts need no mapping back. Parameter
+slots of a program are preserved.
 """
 
 from __future__ import annotations

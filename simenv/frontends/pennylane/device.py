@@ -1,4 +1,8 @@
-"""`qml.device("simenv")`, the preprocessing of its tapes, and its connection."""
+"""`qml.device("simenv")`, the preprocessing of its tapes, and its connection.
+
+Shared connection of devices without an `env`: one client for each process. Invariant: a private
+environment is started only if no environment is up, and ends with the process.
+"""
 
 from __future__ import annotations
 
@@ -33,8 +37,6 @@ from simenv.frontends.pennylane.encoder import GATES, PREPARATIONS, is_carried, 
 from simenv.frontends.pennylane.execution import BatchExecutor
 from simenv.frontends.pennylane.measurements import SHADOWS, is_exact, is_sampled, words_of
 from simenv.model.views import DeviceKind
-
-# Preprocessing of a tape before it is sent: decomposition, expansion and refusal.
 
 NAME = "simenv"
 MID_MEASURE = "MidMeasureMP"
@@ -186,11 +188,6 @@ def has_adjoint(tape: Any, wires: Any) -> bool:
     return True
 
 
-# Shared connection of devices without an `env`: one client for each process.
-#
-# Invariant: a private environment is started only if no environment is up, and ends with the
-# process.
-
 _lock = threading.Lock()
 _clients: dict[tuple[int, str], Client] = {}
 
@@ -216,8 +213,6 @@ def _opened(named: str) -> Client:
             raise
     return simenv.local()
 
-
-# `qml.device("simenv")`: runs PennyLane's circuits on the workers of an environment.
 
 # Options of `Client.submit` that hold for all tapes of a device.
 _OPTIONS = (ProgramOptions.__optional_keys__ | PlacementOptions.__optional_keys__ | {"options"}) - {

@@ -1,4 +1,14 @@
-"""Translation of PennyLane's gates and tapes to programs."""
+"""Translation of PennyLane's gates and tapes to programs.
+
+A gate is a list of steps; each names a gate of a program, the wires it acts on and the source of
+its angles. Invariant: a gate of the table equals its steps exactly, global phase included; a test
+compares the matrices.
+
+Conversion of tapes to programs: one structure for all tapes that differ in their angles alone.
+Angles are free parameters of a program, and each tape of a structure is one binding of it. A
+mid-circuit measurement writes a clbit of its own; `qml.cond` becomes an `if` block. Invariant: the
+key of a tape determines its program; everything else is a value of the tape.
+"""
 
 from __future__ import annotations
 
@@ -13,13 +23,6 @@ from numpy.typing import NDArray
 from simenv.client.circuits.program_builder import ProgramBuilder
 from simenv.errors import ProgramError
 from simenv.model import MAX_UNITARY_QUBITS, Program, Token
-
-# Translation of PennyLane's gates to gates of a program, and the operators that need no
-# decomposition.
-#
-# A gate is a list of steps; each names a gate of a program, the wires it acts on and the source of
-# its angles. Invariant: a gate of the table equals its steps exactly, global phase included; a test
-# compares the matrices.
 
 FIXED = -1  # source of an angle that is constant
 SMALL_MATRIX_WIRES = 3  # wider operators without parameters are decomposed, not written as matrices
@@ -185,12 +188,6 @@ def is_carried(op: Any) -> bool:
         return True
     return len(op.wires) <= matrix_wires(op) or steps_of(op) is not None
 
-
-# Conversion of tapes to programs: one structure for all tapes that differ in their angles alone.
-#
-# Angles are free parameters of a program, and each tape of a structure is one binding of it. A
-# mid-circuit measurement writes a clbit of its own; `qml.cond` becomes an `if` block. Invariant:
-# the key of a tape determines its program; everything else is a value of the tape.
 
 MAX_CONDITION_BITS = 12  # bits of one condition: it is written out outcome by outcome
 CLBITS = "c"  # name of the only classical register

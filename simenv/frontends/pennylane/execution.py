@@ -1,4 +1,13 @@
-"""Execution of batches of tapes: programs, sweeps, and classical shadows."""
+"""Execution of batches of tapes: programs, sweeps, and classical shadows.
+
+Cache of the programs of tapes, by everything they depend on. Invariant: tapes that differ in their
+angles alone are bindings of one program.
+
+Sweeps of programs for a batch of tapes, sent in as few messages as their outputs allow. Tapes of
+one program and one number of shots are rows of one sweep; sweeps of one kind are one message.
+Invariants: all messages are sent before the first wait for a result; if one is refused or a task
+fails, the unfinished tasks of the batch are cancelled.
+"""
 
 from __future__ import annotations
 
@@ -21,10 +30,6 @@ from simenv.client.tasks.task import Task, distinct_warnings
 from simenv.errors import BatchRefusedError, SimenvError
 from simenv.frontends.pennylane import encoder, measurements
 from simenv.model import Program
-
-# Cache of the programs of tapes, by everything they depend on.
-#
-# Invariant: tapes that differ in their angles alone are bindings of one program.
 
 MAX_PROGRAMS = 1_024
 
@@ -114,12 +119,6 @@ def _decomposed(gates: Sequence[Any]) -> list[Any]:
                 results += _decomposed(gate.decomposition())
     return results
 
-
-# Sweeps of programs for a batch of tapes, sent in as few messages as their outputs allow.
-#
-# Tapes of one program and one number of shots are rows of one sweep; sweeps of one kind are one
-# message. Invariants: all messages are sent before the first wait for a result; if one is refused
-# or a task fails, the unfinished tasks of the batch are cancelled.
 
 SHARED_OBSERVABLES = 16  # up to this total, one message computes all observables for all tapes
 NAMED_TAPES = 8  # in an error about several
@@ -287,10 +286,6 @@ class SweepBatch:
                 yield (outputs, asked), sweeps
 
 
-# Classical shadows: each shot in a random Pauli basis, which is a binding of one program.
-#
-# Shots of the same basis are one row of a sweep; rows with equal numbers of shots are one sweep.
-
 _RIGHT = math.pi / 2
 # Angles of `u` that rotate X, Y and Z into Z.
 _ANGLES = np.array([[_RIGHT, 0.0, math.pi], [_RIGHT, 0.0, _RIGHT], [0.0, 0.0, 0.0]])
@@ -300,7 +295,10 @@ _ANGLES = np.array([[_RIGHT, 0.0, math.pi], [_RIGHT, 0.0, _RIGHT], [0.0, 0.0, 0.
 class ShadowRun:
     """Runs of one shadow measurement. `recipes`: int [shots, wires], the Pauli of each shot: 0 X, 1
     Y, 2 Z; `basis`: number of the basis of each shot; `runs`: for each copy, the run and row of
-    each basis."""
+    each basis.
+
+    Shots of the same basis are one row of a sweep; rows with equal numbers of shots are one sweep.
+    """
 
     recipes: NDArray[np.int64]
     basis: NDArray[np.intp]
@@ -343,8 +341,6 @@ class ShadowRun:
             bits[self.basis == number] = table.bits[table.shots, -wires:]
         return np.stack([bits, self.recipes.astype(np.int8)])
 
-
-# Execution of batches of tapes: their runs, and their results in PennyLane's form.
 
 Wanted = tuple[tuple[int, int], ...]  # clbit and value of each postselection
 

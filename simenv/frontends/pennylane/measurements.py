@@ -1,4 +1,14 @@
-"""Measurements of a tape: Pauli sums, plan, and values of outcomes."""
+"""Measurements of a tape: Pauli sums, plan, and values of outcomes.
+
+Outcomes of measured clbits, and the values of PennyLane's measurements of them. One table serves
+exact probabilities and counts of shots: distinct outcomes and the weight of each.
+
+Plan of the measurements of a tape: its runs, and readers of the values. Exact expectation values
+and variances are Pauli sums, computed by the worker. All other measurements are sampled or read
+from probabilities: wires are rotated into a basis and read as clbits, exactly or by shots;
+measurements with compatible bases share a run. Measurements of the state itself get the
+statevector.
+"""
 
 from __future__ import annotations
 
@@ -22,11 +32,6 @@ from pennylane.measurements import (
 )
 
 from simenv.errors import OptionError
-
-# Outcomes of measured clbits, and the values of PennyLane's measurements of them.
-#
-# One table serves exact probabilities and counts of shots: distinct outcomes and the weight of
-# each.
 
 Bits = NDArray[np.uint8]
 Floats = NDArray[np.float64]
@@ -177,8 +182,6 @@ def _counts(measurement: Any, table: OutcomeTable, clbits: Sequence[int]) -> dic
     return named
 
 
-# Conversion of PennyLane's observables to Pauli sums on the qubits of a program.
-
 DECOMPOSED_WIRES = 4  # wider matrices are not expanded into their 4**wires Pauli words
 _NOISE = 1e-12  # tolerance of an imaginary part from rounding
 
@@ -251,13 +254,6 @@ def labels_of(terms: Words, qubits: dict[Any, int]) -> dict[str, float]:
         entries[label] = entries.get(label, 0.0) + coefficient
     return entries or {"I" * count: 0.0}
 
-
-# Plan of the measurements of a tape: its runs, and readers of the values.
-#
-# Exact expectation values and variances are Pauli sums, computed by the worker. All other
-# measurements are sampled or read from probabilities: wires are rotated into a basis and read as
-# clbits, exactly or by shots; measurements with compatible bases share a run. Measurements of the
-# state itself get the statevector.
 
 Labels = tuple[tuple[str, float], ...]  # observable: label and coefficient
 _PAULIS = (qml.PauliX, qml.PauliY, qml.PauliZ, qml.Identity)

@@ -1,4 +1,15 @@
-"""Access to DEFw: its modules, its errors, and its send lock."""
+"""Access to DEFw: its modules, its errors, and its send lock.
+
+Access to the DEFw that this process runs in: its modules, by their bare names. Invariant: no module
+of DEFw is imported before a function here needs it, and a query is no error in a process without
+DEFw.
+
+Send lock: one message at a time to each peer, by a lock around the two functions by which DEFw
+sends. A message of DEFw's is two writes, and any thread may send. Two concurrent messages to one
+peer mix their bytes, and both sides wait for ever. The locks are needed in every process that
+sends: a service and its clients. Each peer has its own lock, so that a peer that does not read
+delays no other.
+"""
 
 from __future__ import annotations
 
@@ -15,11 +26,6 @@ from weakref import WeakValueDictionary
 
 from simenv.errors import NoServiceError, SimenvError
 from simenv.qpm.contract import ExecutionError, NotReadyError, QPMError, ServiceRecord
-
-# Access to the DEFw that this process runs in: its modules, by their bare names.
-#
-# Invariant: no module of DEFw is imported before a function here needs it, and a query is no error
-# in a process without DEFw.
 
 ENUMS = {1: "api_qpm", 2: "api_qpm_common"}
 
@@ -175,9 +181,6 @@ def _import_attribute(name: str, what: str) -> Any:
     return getattr(importlib.import_module(name), what)
 
 
-# Conversion of errors for DEFw: by class if the contract has one, else DEFwError; never a
-# traceback's text.
-
 P = ParamSpec("P")
 R = TypeVar("R")
 log = logging.getLogger("simenv.qfw")
@@ -220,14 +223,6 @@ def text(error: Exception) -> str:
     message = error.message if not error.hint else f"{error.message} ({error.hint})"
     return f"{message} [{error.reason}]" if isinstance(error, ExecutionError) else message
 
-
-# Send lock: one message at a time to each peer, by a lock around the two functions by which DEFw
-# sends.
-#
-# A message of DEFw's is two writes, and any thread may send. Two concurrent messages to one peer
-# mix their bytes, and both sides wait for ever. The locks are needed in every process that sends: a
-# service and its clients. Each peer has its own lock, so that a peer that does not read delays no
-# other.
 
 SENDERS = ("defw_send_req", "defw_send_rsp")
 MARK = "simenv_send_lock"  # attribute of a module with the locks

@@ -1,4 +1,9 @@
-"""Connection of QFw's process to an environment, and the site file."""
+"""Connection of QFw's process to an environment, and the site file.
+
+Connection of this process to an environment: one that is up, or a private one; made once and kept.
+Invariant: only a caller that asks for it waits. A thread connects; until then `qpm` is None and
+`why` states the reason.
+"""
 
 from __future__ import annotations
 
@@ -19,7 +24,6 @@ if TYPE_CHECKING:
     from simenv.client.client import Client
     from simenv.client.qpm.provider import QPM
 
-# Reader of QFw's site file: the retention of unread completions. Other sections are ignored.
 
 PLACE = ("qpm", "completion-queues", "retention")
 _MOST_BYTES = 2**20
@@ -82,12 +86,6 @@ def _section(section: Any, path: Path) -> dict[Any, Any]:
         raise ConfigError(f"{path}: {'.'.join(PLACE)} is not a table")
     return section or {}
 
-
-# Connection of this process to an environment: one that is up, or a private one; made once and
-# kept.
-#
-# Invariant: only a caller that asks for it waits. A thread connects; until then `qpm` is None and
-# `why` states the reason.
 
 RETRY_S = 1.0
 STARTS = 5  # attempts for a private environment; attempts to reach a running one are not limited

@@ -1,4 +1,8 @@
-"""Service record of the QPM, and its registration in DEFw's directory."""
+"""Service record of the QPM, and its registration in DEFw's directory.
+
+Registration in the directory of revision 2, by a thread, repeated after a restart of the directory.
+Invariant: a directory that refuses or raises costs only a log entry and another attempt.
+"""
 
 from __future__ import annotations
 
@@ -16,8 +20,6 @@ from simenv.config.paths import QPMConfig
 from simenv.files import replacing
 from simenv.frontends.qfw import defw
 from simenv.qpm import contract
-
-# Settings of QFw's launcher for this process: reads QFW_* variables from a mapping. Pure.
 
 _YES, _NO = ("1", "true", "yes", "on", "y"), ("0", "false", "no", "off", "n")
 
@@ -61,8 +63,6 @@ def _registers(environ: Mapping[str, str]) -> bool:
     is_long = environ.get("QFW_QPM_OPERATION_MODE", "").strip().lower() == "long-running"
     return bool(environ.get("QFW_SITE_DIRSVC_ENDPOINTS", "").strip(" ,;")) if is_long else True
 
-
-# Service record under which hosts find this QPM: names and bits.
 
 _NAMING = ("device_id", "target_device_id", "lib")
 _ASKING = ("request", "filters", "configuration")
@@ -177,11 +177,6 @@ def own_words(arguments: dict[str, Any], deployed: Deployment) -> dict[str, Any]
             }
     return entries
 
-
-# Registration in the directory of revision 2, by a thread, repeated after a restart of the
-# directory.
-#
-# Invariant: a directory that refuses or raises costs only a log entry and another attempt.
 
 LOOK_S = 0.2  # DEFw does not announce its directory
 RETRY_S = 2.0

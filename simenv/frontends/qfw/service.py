@@ -1,4 +1,23 @@
-"""Service of QFw: the plugin, its classes, its sessions and their event queues."""
+"""Service of QFw: the plugin, its classes, its sessions and their event queues.
+
+Event queues of clients, to which completions are put. Invariant: the same queue of the same client
+is one object while it is registered, so that repeated registrations are one and no event comes
+twice.
+
+Sessions of client connections of revision 1, each with its own queue, registration and circuits.
+Invariant: a session starts no thread. It ends with the object that DEFw made for the connection,
+when its client says that it leaves, or when its client's process is found to have gone: DEFw itself
+keeps the object of a process that simply ended. The end of a client without an event queue cannot
+be detected: its session ends once it is idle and empty.
+
+QPM of this process, and the functions that DEFw calls when it loads and ends the package.
+Invariant: no connection is made before `initialize` or the first QPM that is to start; `initialize`
+returns at once.
+
+Service class for DEFw in either revision: each method calls the QPM's own. Invariant: the
+constructor with `start=False` has no effect; only a registration of events waits for the connection
+to the environment.
+"""
 
 from __future__ import annotations
 
@@ -22,10 +41,6 @@ from simenv.qpm import answers, contract, envelopes
 if TYPE_CHECKING:
     from simenv.client.qpm.provider import SingleQPM
 
-# Event queues of clients, to which completions are put.
-#
-# Invariant: the same queue of the same client is one object while it is registered, so that
-# repeated registrations are one and no event comes twice.
 
 MISSED = 3  # checks in a row that find the client disconnected: then it has gone
 _PARTS = ("addr", "address", "listen_port", "pid", "name", "node_name", "hostname", "remote_uuid")
@@ -86,13 +101,6 @@ class ClientEventQueues:
         with self._lock:
             return self._known.setdefault(name, built)
 
-
-# Sessions of client connections of revision 1, each with its own queue, registration and circuits.
-#
-# Invariant: a session starts no thread. It ends with the object that DEFw made for the connection,
-# when its client says that it leaves, or when its client's process is found to have gone: DEFw
-# itself keeps the object of a process that simply ended. The end of a client without an event queue
-# cannot be detected: its session ends once it is idle and empty.
 
 SWEEP_S = 5.0
 IDLE_S = 3_600.0  # without a call; the retention time of unread completions
@@ -173,11 +181,6 @@ class Sessions:
             else:
                 session.expire()
 
-
-# QPM of this process, and the functions that DEFw calls when it loads and ends the package.
-#
-# Invariant: no connection is made before `initialize` or the first QPM that is to start;
-# `initialize` returns at once.
 
 REACH_S = 60.0
 log = logging.getLogger("simenv.qfw")
@@ -320,11 +323,6 @@ def uninitialize() -> None:
     """End the plugin; DEFw calls it at an orderly exit."""
     the_plugin().close()
 
-
-# Service class for DEFw in either revision: each method calls the QPM's own.
-#
-# Invariant: the constructor with `start=False` has no effect; only a registration of events waits
-# for the connection to the environment.
 
 CLIENT_REACH_S = 30.0
 T = TypeVar("T", bound=type)

@@ -1,4 +1,8 @@
-"""An environment as a Qiskit BackendV2, its Targets, and the choice of a backend."""
+"""An environment as a Qiskit BackendV2, its Targets, and the choice of a backend.
+
+Targets of devices, cached by calibration, and the Target of an ideal pool. A Target of 156 qubits
+takes a tenth of a second to make; backends of one calibration share it.
+"""
 
 from __future__ import annotations
 
@@ -38,10 +42,6 @@ from simenv.frontends.qiskit.job import SimenvJob, disjoint, refusals
 from simenv.model import MAX_QUBITS
 from simenv.model.views import DeviceInfo, DeviceKind
 from simenv.transpiler.transpiler import target_of
-
-# Targets of devices, cached by calibration, and the Target of an ideal pool.
-#
-# A Target of 156 qubits takes a tenth of a second to make; backends of one calibration share it.
 
 _KEPT = 16
 _CONTROL_FLOW = {
@@ -95,8 +95,6 @@ def ideal_info(client: Client, pool: str | None) -> DeviceInfo:
     return (ideal or list(pools.values()))[0]
 
 
-# Choice of a backend by type and capability, as in QFw's backend for Qiskit.
-
 _ENGINES = {
     "statevector": "statevector",
     "densitymatrix": "densitymatrix",
@@ -137,8 +135,6 @@ def selected(type_: str | None, capability: str | None) -> EngineSelection:
 def _word(value: str | None) -> str | None:
     return None if value is None else str(value).strip().lower().replace("-", "_")
 
-
-# An environment as a Qiskit BackendV2: an emulated device, or an ideal pool of any width.
 
 SHOTS = 1024
 IDEAL_NAME = "simenv"

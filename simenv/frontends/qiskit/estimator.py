@@ -1,4 +1,10 @@
-"""Qiskit's EstimatorV2, and the plans of its PUBs."""
+"""Qiskit's EstimatorV2, and the plans of its PUBs.
+
+Plan of an estimator's PUB: the observables to compute for each set of values. A PUB broadcasts its
+observables against its sets of values. All observables of one submission are computed for all of
+its sets of values, so sets that need the same observables form a group. If that would make many
+groups, and computing all pairs costs little more, there is one group.
+"""
 
 from __future__ import annotations
 
@@ -32,12 +38,6 @@ from simenv.frontends.qiskit.backend import SimenvBackend
 from simenv.frontends.qiskit.job import SimenvPrimitiveJob, refusals
 from simenv.model import MAX_SHOTS
 from simenv.model.views import DeviceKind
-
-# Plan of an estimator's PUB: the observables to compute for each set of values.
-#
-# A PUB broadcasts its observables against its sets of values. All observables of one submission are
-# computed for all of its sets of values, so sets that need the same observables form a group. If
-# that would make many groups, and computing all pairs costs little more, there is one group.
 
 MOST_OBSERVABLES = 4_096  # of one submission
 MOST_TERMS = 100_000
@@ -165,8 +165,6 @@ def _paulis(observable: dict[str, float]) -> dict[str, float]:
             entries[key] = entries.get(key, 0.0) + weight * factor
     return entries
 
-
-# Qiskit's EstimatorV2 over an environment: workers compute the expectation values.
 
 DEVICE_PRECISION = 0.015625  # 4,096 shots, as Qiskit's BackendEstimatorV2
 FINEST_PRECISION = MAX_SHOTS**-0.5

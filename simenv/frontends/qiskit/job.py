@@ -1,4 +1,10 @@
-"""Jobs of Qiskit's interfaces: progress, results in Qiskit's forms, and errors."""
+"""Jobs of Qiskit's interfaces: progress, results in Qiskit's forms, and errors.
+
+Conversion of results to Qiskit's forms: counts and memory in hexadecimal, and packed registers.
+simenv orders clbits by registers, with loose clbits last; Qiskit's hexadecimal outcomes have the
+order of `circuit.clbits`. A circuit whose registers share bits is sent with one register, in that
+order. A BitArray is big-endian, simenv's memory little-endian.
+"""
 
 from __future__ import annotations
 
@@ -29,8 +35,6 @@ from simenv.model import FINAL_STATES, TaskState
 
 if TYPE_CHECKING:
     from qiskit.providers import BackendV2
-
-# State of a group of tasks as Qiskit's JobStatus, and the wait for its end.
 
 
 class TaskGroup:
@@ -100,12 +104,6 @@ class TaskGroup:
 def _is_done(task: Task) -> bool:
     return task.done() and task.handle.final_state is TaskState.DONE
 
-
-# Conversion of results to Qiskit's forms: counts and memory in hexadecimal, and packed registers.
-#
-# simenv orders clbits by registers, with loose clbits last; Qiskit's hexadecimal outcomes have the
-# order of `circuit.clbits`. A circuit whose registers share bits is sent with one register, in that
-# order. A BitArray is big-endian, simenv's memory little-endian.
 
 Bits = NDArray[np.uint8]
 
@@ -226,9 +224,6 @@ def register_bits(memory: Bits, first: int, size: int) -> Bits:
     return np.ascontiguousarray(part[..., ::-1])
 
 
-# Conversion of simenv's errors to those that Qiskit documents; the original one is the
-# `__cause__`.
-
 _OPTIONS = re.compile(r"\boptions(?=[=:])")  # of `Client.submit`: `engine_options` of a backend
 
 
@@ -262,9 +257,6 @@ def _text(error: SimenvError, pub_indices: Sequence[int] = ()) -> str:
     if error.index < 0:
         return text
     return f"circuit {pub_indices[error.index] if pub_indices else error.index}: {text}"
-
-
-# Job of `SimenvBackend.run`: tasks of the environment, and their results as Qiskit's Result.
 
 
 class SimenvJob(TaskGroup, JobV1):  # type: ignore[misc]  # qiskit is untyped
@@ -330,9 +322,6 @@ class SimenvJob(TaskGroup, JobV1):  # type: ignore[misc]  # qiskit is untyped
                 time_taken=self.usage()["run_s"],
             )
         return self._result
-
-
-# Job of a primitive: tasks of the environment, and the PrimitiveResult made of them.
 
 
 class SimenvPrimitiveJob(

@@ -1,4 +1,10 @@
-"""Qiskit's SamplerV2, and sessions and batches."""
+"""Qiskit's SamplerV2, and sessions and batches.
+
+Sessions and batches: reservations of the environment, in the shape of qiskit-ibm-runtime's:
+
+    with SimenvSession(backend) as session:
+        sampler = SimenvSampler(mode=session)
+"""
 
 from __future__ import annotations
 
@@ -23,11 +29,6 @@ from simenv.client.tasks.task import Task, distinct_warnings
 from simenv.errors import SimenvError
 from simenv.frontends.qiskit import job
 from simenv.frontends.qiskit.backend import SHOTS, SimenvBackend
-
-# Sessions and batches: reservations of the environment, in the shape of qiskit-ibm-runtime's.
-#
-# with SimenvSession(backend) as session:
-#     sampler = SimenvSampler(mode=session)
 
 LEASE_S = 600.0  # duration of a reservation, renewed until the session is closed
 
@@ -138,9 +139,6 @@ def backend_of(mode: SimenvBackend | SimenvSession | SimenvBatch) -> SimenvBacke
             f"mode is a {type(mode).__name__}; it is a SimenvBackend, SimenvSession or SimenvBatch"
         )
     return mode
-
-
-# Qiskit's SamplerV2 over an environment: joint shots of all registers, as BitArrays.
 
 
 class SimenvSampler(BaseSamplerV2):  # type: ignore[misc]  # qiskit is untyped

@@ -439,7 +439,7 @@ class Proxy:
 
 
 class EventQueue(EventInbox):
-    """A `target.Sink`. `mute`: take events and never answer them, like a process that ends."""
+    """A `ClientEventSink`. `mute`: take events and never answer, like a process that ends."""
 
     ep = ENDPOINT
     mute = False

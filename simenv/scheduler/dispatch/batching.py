@@ -1,4 +1,15 @@
-"""Chunks of tasks, grants for kept states, and the clock of a paced device."""
+"""Chunks of tasks, grants for kept states, and the clock of a paced device.
+
+Memory grants for states that workers keep between the parts of a circuit, and the choice of such a
+worker. The memory is granted from the worker's node, in addition to the memory of its tasks, and
+charged to the owner of the newest of these states. Each chunk tells the worker the size of its
+grant. The worker drops a state by its own clock; the grant ends a margin later, or at once if a
+waiting task needs the memory: a state that was dropped is computed again. Small states need no
+grant.
+
+Chunks: tasks that travel together to one worker. A chunk has up to CHUNK_US of expected work, or
+MEDIUM_CHUNK_US of tasks that are not short; a task above ALONE_US travels alone.
+"""
 
 from __future__ import annotations
 
@@ -9,14 +20,6 @@ from simenv.scheduler import core
 from simenv.scheduler.queueing.queue import PoolQueue
 from simenv.scheduler.state import pools, scheduler_state
 from simulators.catalog.costs import FREE_STATES_BYTES, state_bytes
-
-# Memory grants for states that workers keep between the parts of a circuit, and the choice of such
-# a worker.
-#
-# The memory is granted from the worker's node, in addition to the memory of its tasks, and charged
-# to the owner of the newest of these states. Each chunk tells the worker the size of its grant. The
-# worker drops a state by its own clock; the grant ends a margin later, or at once if a waiting task
-# needs the memory: a state that was dropped is computed again. Small states need no grant.
 
 NODE_SHARE = 4  # all grants of a node take at most 1/NODE_SHARE of its memory
 
@@ -170,9 +173,6 @@ def worker_with_states(
     return worker
 
 
-# The clock of a paced device while tasks are assigned.
-
-
 def may_send(state: scheduler_state.SchedulerState, pool: pools.Pool, now_ns: int) -> bool:
     """Return whether the clock of a paced device allows the pool's next task to be sent.
 
@@ -197,11 +197,6 @@ def reserve(
             pool.device, record, core.expected_ns(record.route, record.spec), now_ns
         )
 
-
-# Chunks: tasks that travel together to one worker.
-#
-# A chunk has up to CHUNK_US of expected work, or MEDIUM_CHUNK_US of tasks that are not short; a
-# task above ALONE_US travels alone.
 
 CHUNK_US = 1_500.0
 MEDIUM_US = 500.0  # from here on a task is so long that few share a chunk:

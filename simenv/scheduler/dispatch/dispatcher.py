@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from simenv.model import WorkerState
 from simenv.scheduler.core import PARALLEL_FROM_US, UNLIMITED, AssignTasks, TaskRecord, slots_for
-from simenv.scheduler.dispatch import batching, gang_scheduling
+from simenv.scheduler.dispatch import batching, dedicated_workers, gang_scheduling
 from simenv.scheduler.dispatch.batching import CHUNK_BYTES, CHUNK_TASKS, CHUNK_US
 from simenv.scheduler.queueing.queue import LONG_US
 from simenv.scheduler.state import pools, scheduler_state
@@ -31,10 +31,10 @@ def assign(state: scheduler_state.SchedulerState, now_ns: int) -> list[AssignTas
     if state.controls.is_restricting:
         scheduler_state.refresh_assignable_tasks(state)
     if state.dedicated:
-        gang_scheduling.settle(state, now_ns)
+        dedicated_workers.find_workers(state, now_ns)
         _to_all_dedicated(state, assignments, now_ns)
     if state.gangs:
-        gang_scheduling.assign(state, assignments, now_ns)
+        gang_scheduling.assign_gangs(state, assignments, now_ns)
     waiting = [p for p in state.pools.values() if p.spec.ranks == 1 and _may_send(state, p)]
     for pool in [pool for pool in waiting if pool.is_exclusive]:
         waiting.remove(pool)
@@ -83,7 +83,7 @@ def _with_slot(
         if not state.estimator.kernels_compiled and idle == 1 and pool.live() > 1:
             allow_long = False  # it may compile for seconds
         return _to_idle(state, pool, worker, idle, now_ns, allow_long=allow_long)
-    worker = gang_scheduling.take_back(state, pool, now_ns)
+    worker = gang_scheduling.take_back_slot(state, pool, now_ns)
     if worker is None:
         return None
     return _to_idle(state, pool, worker, 1, now_ns, allow_long=False)
@@ -139,7 +139,7 @@ def _to_dedicated(
         slots = slots_for(record.cost_us, max_slots, 1 + spare, len(pool.queue), pool.live())
         host.free_slots -= slots - worker.slots
         worker.slots = slots
-    sharers = max(1, gang_scheduling.count(state, reservation))
+    sharers = max(1, dedicated_workers.worker_count(state, reservation))
     return batching.build_chunk(state, pool, worker, record, sharers, now_ns, reservation)
 
 
@@ -262,7 +262,7 @@ def _to_idle(
     host.free_slots -= slots
     worker.slots = slots
     if slots > 1:
-        gang_scheduling.note_grant(state, worker, record)
+        gang_scheduling.note_resizable(state, worker, record)
     return batching.build_chunk(state, pool, worker, record, idle, now_ns)
 
 

@@ -1,53 +1,41 @@
-"""Events of devices and of reservations."""
+"""Events of devices: controls, outages, and the runs of paced devices.
+
+A device is a pool with the pools made on demand for it. The device "" is all devices together:
+its controls hold in addition to those of each device, but a device's own queue policy takes
+precedence. A paused device starts nothing. A draining one accepts nothing and completes the
+accepted tasks; after the drain's timeout it starts nothing more.
+
+During an outage a device starts nothing. A task that a worker simulates at its begin keeps its
+worker, but its result is discarded: its next attempt begins after the outage, with the calibration
+of that time. On a paced device, the tasks whose time on the device was not over are interrupted.
+
+Times of controls are wall-clock nanoseconds, those of outages and runs monotonic ones.
+"""
 
 from __future__ import annotations
 
-import itertools
+from collections.abc import Mapping
 
 import msgspec
 
 from simenv import model
 from simenv.errors import OptionError
-from simenv.model import AdmissionReason
+from simenv.model import TaskState, Timing, task_name
 from simenv.model.reservations import MAX_INFLIGHT
 from simenv.model.views import DeviceInfo
-from simenv.scheduler.core import Action, Phase, RecordEvent
-from simenv.scheduler.dispatch import gang_scheduling
-from simenv.scheduler.events.tasks import cancel, end_unrun
+from simenv.scheduler import core
+from simenv.scheduler.core import Action, RecordEvent
 from simenv.scheduler.queueing.lanes import parse_queue_policy
-from simenv.scheduler.reservations import ledger as admission
-from simenv.scheduler.reservations.ledger import StoredReservations
-from simenv.scheduler.reservations.policies import DELAYED
-from simenv.scheduler.reservations.reservation import ReservationEntry
-from simenv.scheduler.state import owner_quotas, paced, scheduler_state
-from simenv.scheduler.views.admission import availability_veto, owner_veto
-
-# Events of devices: pause, drain, resume, limits of tasks in flight, queue policies.
-#
-# A device is a pool with the pools made on demand for it. The device "" is all devices together:
-# its controls hold in addition to those of each device, but a device's own queue policy takes
-# precedence. A paused device starts nothing. A draining one accepts nothing and completes the
-# accepted tasks; after the drain's timeout it starts nothing more. Times are wall-clock
-# nanoseconds.
+from simenv.scheduler.state import device_state, pools, scheduler_state
+from simenv.scheduler.views.admission import outage_reason
 
 MAX_DRAIN_S = 10**7
-
-
-def refresh_restrictions(state: scheduler_state.SchedulerState) -> None:
-    """Recompute whether any control restricts assignments; called after each change of a
-    control."""
-    controls = state.controls
-    devices = {*controls.all, *state.reservations.devices}
-    controls.is_restricting = any(
-        controls.of(d).state != paced.ACTIVE or scheduler_state.inflight_limit(state, d)
-        for d in devices
-    )
 
 
 # --- controls -----------------------------------------------------------------------------------
 
 
-def set_state(
+def set_device_state(
     state: scheduler_state.SchedulerState,
     device: str,
     verb: str,
@@ -61,19 +49,25 @@ def set_state(
     scheduler_state.check_device(state, device)
     old = state.controls.of(device)
     active = msgspec.structs.replace(
-        old, state=paced.ACTIVE, reason="", mode="", timeout_s=0.0, started_ns=0, drained=False
+        old,
+        state=device_state.ACTIVE,
+        reason="",
+        mode="",
+        timeout_s=0.0,
+        started_ns=0,
+        drained=False,
     )
     if verb == "pause":
-        new = msgspec.structs.replace(active, state=paced.PAUSED, reason=reason)
+        new = msgspec.structs.replace(active, state=device_state.PAUSED, reason=reason)
     elif verb == "drain":
         _check_drain(mode, timeout_s)
         new = msgspec.structs.replace(
             active,
-            state=paced.DRAINING,
+            state=device_state.DRAINING,
             reason=reason,
             mode=mode or "graceful",
             timeout_s=timeout_s,
-            started_ns=old.started_ns if old.state == paced.DRAINING else wall_ns,
+            started_ns=old.started_ns if old.state == device_state.DRAINING else wall_ns,
             drained=old.drained,
         )
     elif verb == "resume":
@@ -83,6 +77,13 @@ def set_state(
             f"unknown command {verb[:64]!r} for a device", hint="one of: pause, resume, drain"
         )
     return _change(state, device, old, new)
+
+
+def _check_drain(mode: str, timeout_s: float) -> None:
+    if mode not in ("", "graceful"):
+        raise OptionError(f"mode {mode[:64]!r} of a drain", hint="graceful: what was accepted ends")
+    if not 0 <= timeout_s <= MAX_DRAIN_S:  # False for a NaN too
+        raise OptionError(f"timeout_s = {timeout_s}", hint=f"0 to {MAX_DRAIN_S} s; 0: none")
 
 
 def set_max_inflight(state: scheduler_state.SchedulerState, device: str, max_inflight: int) -> bool:
@@ -140,26 +141,11 @@ def set_admission_policy(
     return changed
 
 
-def restore_control(
-    state: scheduler_state.SchedulerState, device: str, control: paced.DeviceControl
-) -> None:
-    """Restore stored controls of a device; controls of an unknown pool have no effect."""
-    state.controls.all[device] = control
-    _apply(state)
-
-
-def _check_drain(mode: str, timeout_s: float) -> None:
-    if mode not in ("", "graceful"):
-        raise OptionError(f"mode {mode[:64]!r} of a drain", hint="graceful: what was accepted ends")
-    if not 0 <= timeout_s <= MAX_DRAIN_S:  # False for a NaN too
-        raise OptionError(f"timeout_s = {timeout_s}", hint=f"0 to {MAX_DRAIN_S} s; 0: none")
-
-
 def _change(
     state: scheduler_state.SchedulerState,
     device: str,
-    old: paced.DeviceControl,
-    new: paced.DeviceControl,
+    old: device_state.DeviceControl,
+    new: device_state.DeviceControl,
 ) -> bool:
     if new == old:
         return False
@@ -174,10 +160,29 @@ def _apply(state: scheduler_state.SchedulerState) -> None:
     refresh_restrictions(state)
 
 
-# --- progress -----------------------------------------------------------------------------------
+def refresh_restrictions(state: scheduler_state.SchedulerState) -> None:
+    """Recompute whether any control restricts assignments; called after each change of a
+    control."""
+    controls = state.controls
+    devices = {*controls.all, *state.reservations.devices}
+    controls.is_restricting = any(
+        controls.of(d).state != device_state.ACTIVE or scheduler_state.inflight_limit(state, d)
+        for d in devices
+    )
 
 
-def described(
+def restore_control(
+    state: scheduler_state.SchedulerState, device: str, control: device_state.DeviceControl
+) -> None:
+    """Restore stored controls of a device; controls of an unknown pool have no effect."""
+    state.controls.all[device] = control
+    _apply(state)
+
+
+# --- descriptions, and ends of drains ----------------------------------------------------------
+
+
+def device_described(
     state: scheduler_state.SchedulerState, name: str, epoch: int, start: int, info: DeviceInfo
 ) -> tuple[str, list[Action]]:
     """Record the hardware that a worker holds; return the name of its pool, and the event to
@@ -196,13 +201,13 @@ def described(
     return pool.spec.name, [RecordEvent("device.described", pool.spec.name, message)]
 
 
-def tick(state: scheduler_state.SchedulerState, wall_ns: int) -> list[Action]:
+def complete_drains(state: scheduler_state.SchedulerState, wall_ns: int) -> list[Action]:
     """Record an event for each draining device whose last task has ended."""
     state.controls.wall_ns = wall_ns
     actions: list[Action] = []
     for device, control in list(state.controls.all.items()):
         if (
-            control.state == paced.DRAINING
+            control.state == device_state.DRAINING
             and not control.drained
             and not _unfinished(state, device)
         ):
@@ -223,179 +228,162 @@ def _unfinished(state: scheduler_state.SchedulerState, device: str) -> int:
     )
 
 
-# Events of reservations: reserve, renew, close and expire, and the effects on their tasks.
-#
-# Events that end many tasks end a part of them at each call, so that the event loop is not blocked.
-
-MAX_ENDED = 250  # tasks ended by one call
-NOBODY = "@"  # the audience of events for admins alone: no key has that name
-_ENDINGS = {
-    model.ReservationState.RELEASED: "was released",
-    model.ReservationState.EXPIRED: "has expired",
-    model.ReservationState.CANCELLED: "was cancelled",
-}
+# --- outages ------------------------------------------------------------------------------------
 
 
-def reserve(
-    state: scheduler_state.SchedulerState,
-    request: model.ReservationRequest,
-    owner: str,
-    wall_ns: int,
-    *,
-    dry: bool = False,
-) -> tuple[model.Decision, list[Action]]:
-    """Decide on a request; an accepted request becomes a reservation at once, unless `dry`."""
-    actions = [] if dry else expire(state, wall_ns)  # expired ones must not cause refusals
-    invalid = admission.validate_request(request)
-    if invalid is not None:
-        return invalid, actions
-    ledger = state.reservations
-    veto = owner_veto(state, request, owner) or availability_veto(state, request)
-    decision, grant = admission.decide(ledger, request, owner, wall_ns, veto)
-    if dry:
-        return decision, actions
-    if grant is not None:
-        ledger.add(grant, wall_ns)
-        reservation = ledger.all[grant.id]
-        gang_scheduling.begin(state, reservation)
-        note = f"of {request.device or 'all pools'}, {decision.units} units"
-        audience = event_audience(reservation)
-        actions.append(RecordEvent("reservation.made", str(grant.id), note, audience))
-    elif (decision.code, decision.status) == (AdmissionReason.DEVICE_UNAVAILABLE, DELAYED):
-        gang_scheduling.remember_request(state, request, decision.retry_after_ns, wall_ns)
-    return decision, actions
-
-
-def renew(
-    state: scheduler_state.SchedulerState,
-    number: int,
-    scope: str,
-    owner: str,
-    ttl_ns: int,
-    wall_ns: int,
-) -> ReservationEntry:
-    """Extend a reservation to `ttl_ns` from now; 0: by its original duration.
-
-    `owner`: the requester, whose limits apply. Raises NotReservedError, OptionError and
-    LimitExceededError.
-    """
-    ledger = state.reservations
-    ttl_ns = ttl_ns or ledger.default_ttl_ns(ledger.find(number, scope))
-    owner_quotas.check_renewal(state.quotas.of(owner), owner, ttl_ns)
-    return ledger.renew(number, scope, ttl_ns, wall_ns)
-
-
-def restore(state: scheduler_state.SchedulerState, stored: StoredReservations) -> None:
-    """Restore reservations and the terms of devices; called before their tasks are queued again."""
-    ledger = state.reservations
-    ledger.devices.update(stored.devices)
-    for grant, progress in stored.reservations:
-        ledger.restore(grant, progress)
-    ledger.next_id = max(ledger.next_id, stored.next_id)
-    for reservation in ledger.live.values():
-        gang_scheduling.begin(state, reservation)
-
-
-def finish_restore(state: scheduler_state.SchedulerState) -> None:
-    """Resume reservations; called when all unfinished tasks are queued again."""
-    state.reservations.resume()
-    state.reservations.take_changes()  # all changes came from the journal
-
-
-def release_parked(state: scheduler_state.SchedulerState, now_ns: int) -> list[Action]:
-    """Queue parked tasks whose reservation has units for them now, unless they wait for their
-    parents; end tasks that can never have units."""
-    actions: list[Action] = []
-    ledger, left = state.reservations, MAX_ENDED
-    while ledger.freed and left > 0:  # a task that ends releases units
-        number = next(iter(ledger.freed))
-        del ledger.freed[number]
-        reservation = ledger.all.get(number)
-        if reservation is None or reservation.is_over:
-            continue
-        ready, infeasible = reservation.release_parked(left)
-        left -= len(ready) + len(infeasible)
-        if left <= 0 and reservation.parked:
-            ledger.freed[number] = None
-        for record in ready:
-            if record.number in state.dependencies.by_task:
-                record.phase = Phase.DEPENDENT
-            else:
-                state.pool_of(record.route).queue.append([record])
-        for record in infeasible:
-            refusal = reservation.can_never_fit(reservation.parked[record.number][1])
-            message = (
-                f"{refusal[1]} ({AdmissionReason(refusal[0]).text})" if refusal is not None else ""
-            )
-            failed, reason = model.TaskState.FAILED, "reservation"
-            actions.append(end_unrun(state, record, failed, reason, now_ns, message))
-    return actions
-
-
-def close(
-    state: scheduler_state.SchedulerState,
-    reservation: ReservationEntry,
-    end_state: model.ReservationState,
-    reason: str,
-    wall_ns: int,
-    now_ns: int,
+def begin_outage(
+    state: scheduler_state.SchedulerState, device: str, begun_ns: int | None
 ) -> list[Action]:
-    """End a reservation. `cancel_parked` ends those of its tasks that were never assigned.
+    """Begin an outage: the device starts nothing more.
 
-    If `end_state` is CANCELLED, the other tasks are asked to stop, also if the reservation was over
-    already.
+    `begun_ns`: time of the failure; tasks that the device ran then are interrupted. None: the
+    device did not fail, and its running tasks continue.
     """
+    state.outages.add(device)
+    if begun_ns is None:
+        return []
     actions: list[Action] = []
-    ledger, number = state.reservations, reservation.grant.id
-    if not reservation.is_over:
-        ledger.close(reservation, end_state, reason, wall_ns)
-        held = (state.tasks[task] for task in reservation.holds)
-        unsent = (Phase.WAITING, Phase.DEPENDENT)
-        waiting = [r for r in held if r.phase in unsent and not r.attempts]
-        for record in waiting:
-            if record.phase == Phase.WAITING:
-                state.pools[record.route.pool].queue.drop(record)
-        reservation.park_for_cancellation(waiting)
-        gang_scheduling.end(state, number)
-        if reservation.parked:
-            ledger.emptying[number] = None
-        note, audience = reason or f"it {_ENDINGS[end_state]}", event_audience(reservation)
-        actions.append(RecordEvent(f"reservation.{end_state}", str(number), note, audience))
-    if end_state is model.ReservationState.CANCELLED:
-        actions += cancel(state, list(reservation.holds), now_ns)[1]
-    return actions
-
-
-def cancel_parked(state: scheduler_state.SchedulerState, now_ns: int) -> list[Action]:
-    """End tasks that are parked under reservations that are over."""
-    actions: list[Action] = []
-    ledger = state.reservations
-    while ledger.emptying and len(actions) < MAX_ENDED:
-        number = next(iter(ledger.emptying))
-        reservation = ledger.all.get(number)
-        if reservation is None:  # forgotten, with no task left to end
-            del ledger.emptying[number]
+    for record in _interrupted(state, device, begun_ns):
+        if record.stopping:
             continue
-        message = f"its reservation, {number}, {_ENDINGS[reservation.state]}"
-        left = MAX_ENDED - len(actions)
-        cancelled, reason = model.TaskState.CANCELLED, "cancelled"
-        for record, _ in list(itertools.islice(reservation.parked.values(), left)):
-            actions.append(end_unrun(state, record, cancelled, reason, now_ns, message))
-        if not reservation.parked:
-            del ledger.emptying[number]
+        if record.phase == core.HELD:
+            del state.paced.held[record.number]
+            actions.append(core.DropHeldResult(record.number))
+            requeue_interrupted(state, [record])
+        elif record.phase != core.WAITING:
+            record.interrupted = True
+        note = f"attempt {record.attempts + 1} ({outage_reason(state.pools[device])})"
+        actions.append(RecordEvent("task.requeued", task_name(record.number), note))
     return actions
 
 
-def expire(state: scheduler_state.SchedulerState, wall_ns: int) -> list[Action]:
-    """Close the reservations whose time is over."""
-    actions: list[Action] = []
-    gang_scheduling.tick(state, wall_ns)
-    for reservation in state.reservations.due(wall_ns):
-        actions += close(state, reservation, model.ReservationState.EXPIRED, "", wall_ns, 0)
-    return actions
+def _interrupted(
+    state: scheduler_state.SchedulerState, device: str, begun_ns: int
+) -> list[core.TaskRecord]:
+    timeline = state.paced.all.get(device)
+    if timeline is not None:
+        results = [run.record for run in timeline.interrupt(begun_ns)]
+        for record in results:
+            state.paced.forget(record.number)
+        return results
+    return [
+        record
+        for pool in state.pools.values()
+        if pool.device == device
+        for worker in pool.workers.values()
+        for record in worker.held.values()
+        if record.sent_ns <= begun_ns
+    ]
 
 
-def event_audience(reservation: ReservationEntry) -> str:
-    """Return the owner who sees events about a reservation besides admins; NOBODY for the
-    environment's own user."""
-    return reservation.grant.owner or NOBODY
+def requeue_interrupted(
+    state: scheduler_state.SchedulerState, records: list[core.TaskRecord]
+) -> None:
+    """Put interrupted tasks of one pool, which no worker holds, at the front of its queue."""
+    for record in records:
+        state.running -= record.phase in (core.RUNNING, core.HELD)
+        record.phase = core.WAITING
+        record.worker = ""
+        record.interrupted = False
+    if records:
+        state.pools[records[0].route.pool].queue.requeue_front(records)
+
+
+# --- runs of paced devices ----------------------------------------------------------------------
+
+
+def hold_result(
+    state: scheduler_state.SchedulerState, record: core.TaskRecord, timing: Timing, slots: int
+) -> bool:
+    """Hold the result of a task until its time on the device is over; return False if its pool is
+    not paced.
+
+    `timing` includes the time on the device by the calibration of the attempt.
+    """
+    device = state.paced.all.get(state.pools[record.route.pool].device)
+    run = None if device is None else device.runs.get(record.number)
+    if device is None or run is None or record.stopping:
+        return False
+    run.timing, run.slots = timing, slots
+    if run.length_ns != timing.device_ns:
+        run.length_ns = timing.device_ns
+        device.arrange()
+    state.running += record.phase != core.RUNNING
+    record.phase = core.HELD
+    state.paced.held[record.number] = device
+    return True
+
+
+def end_due_runs(state: scheduler_state.SchedulerState, now_ns: int) -> list[core.TaskEnded]:
+    """End the tasks whose time on their device is over."""
+    timelines = state.paced
+    endings: list[core.TaskEnded] = []
+    for device in timelines.all.values():
+        for run in device.pop_over(now_ns):
+            endings.append(_end_run(state, run.record, run.timing, run.begin_ns, run.slots))
+    timelines.note_current(now_ns)
+    return endings
+
+
+def _end_run(
+    state: scheduler_state.SchedulerState,
+    record: core.TaskRecord,
+    timing: Timing | None,
+    begin_ns: int,
+    slots: int,
+) -> core.TaskEnded:
+    assert timing is not None
+    number = record.number
+    begun_ns = begin_ns + state.paced.offset_ns
+    timing = msgspec.structs.replace(timing, begun_ns=begun_ns)
+    del state.paced.held[number]
+    state.paced.forget(number)
+    del state.tasks[number]
+    if state.reservations.by_task:
+        state.reservations.settle(number, timing.device_ns, done=True)
+    state.finalize(record, TaskState.DONE)
+    return core.TaskEnded(record, TaskState.DONE, slots, timing, core.HELD_RESULT)
+
+
+def withdraw_run(
+    state: scheduler_state.SchedulerState, record: core.TaskRecord, now_ns: int
+) -> None:
+    """Remove the run of a task that ended without its time on the device; later runs move up."""
+    if state.paced:
+        state.paced.held.pop(record.number, None)
+        for device in state.paced.all.values():
+            device.withdraw(record.number, now_ns)
+        state.paced.forget(record.number)
+
+
+def resend_runs(
+    state: scheduler_state.SchedulerState, pool: pools.Pool, records: list[core.TaskRecord]
+) -> None:
+    """Mark tasks of a lost worker to be sent again; their runs on the device keep their places."""
+    device = state.paced.all.get(pool.device)
+    if device is not None:
+        device.waiting.update(device.runs.keys() & {record.number for record in records})
+
+
+def set_clock(state: scheduler_state.SchedulerState, wall_ns: int, now_ns: int) -> None:
+    """Relate the wall clock to the monotonic clock; called once at each start of the service."""
+    state.paced.offset_ns = wall_ns - now_ns
+
+
+def restore_runs(
+    state: scheduler_state.SchedulerState, stored: Mapping[int, device_state.StoredRun]
+) -> None:
+    """Restore the places of runs that devices had before a restart; their tasks run again.
+
+    `stored`: by task number.
+    """
+    for number, run in sorted(stored.items(), key=lambda pair: pair[1].place):
+        record = state.tasks.get(number)
+        if (
+            record is None
+            or run.device not in state.paced.all
+            or state.pool_of(record.route).device != run.device
+        ):
+            state.paced.changes[number] = None
+            continue
+        state.paced.restore(number, run, record, core.expected_ns(record.route, record.spec))

@@ -1,193 +1,29 @@
-"""Events of tasks, with paced devices, outages, and parents."""
+"""Events of tasks: submission, results, cancellation, timeouts, ends of their parents.
+
+A task that no worker holds ends at once; one that a worker holds ends by its result, or after a
+grace period. Tasks with unfinished parents are in no queue: `release_children` queues them once
+their parents are DONE, `end_failed` ends them after a parent that is not.
+"""
 
 from __future__ import annotations
 
 import itertools
-from collections.abc import Mapping
 
 import msgspec
 
-from simenv.model import DEPENDENCY, TaskSpec, TaskState, Timing, task_name
+from simenv.model import DEPENDENCY, TaskSpec, TaskState, Timing
 from simenv.scheduler import core
+from simenv.scheduler.events import devices
 from simenv.scheduler.queueing.lanes import SMALL_US
 from simenv.scheduler.queueing.queue import LONG_US
-from simenv.scheduler.state import (
-    owner_quotas,
-    paced as state_paced,
-    pools,
-    scheduler_state,
-    task_index,
-)
-from simenv.scheduler.views.admission import outage_reason
+from simenv.scheduler.state import owner_quotas, pools, scheduler_state, task_index
 from simenv.wire.messages.client import STATES, AttemptResult
-
-# Events of paced devices: a result is held, released, or restored with its place on the device.
-
-
-def hold(
-    state: scheduler_state.SchedulerState, record: core.TaskRecord, timing: Timing, slots: int
-) -> bool:
-    """Hold the result of a task until its time on the device is over; return False if its pool is
-    not paced.
-
-    `timing` includes the time on the device by the calibration of the attempt.
-    """
-    device = state.paced.all.get(state.pools[record.route.pool].device)
-    run = None if device is None else device.runs.get(record.number)
-    if device is None or run is None or record.stopping:
-        return False
-    run.timing, run.slots = timing, slots
-    if run.length_ns != timing.device_ns:
-        run.length_ns = timing.device_ns
-        device.arrange()
-    state.running += record.phase != core.RUNNING
-    record.phase = core.HELD
-    state.paced.held[record.number] = device
-    return True
-
-
-def withdraw(state: scheduler_state.SchedulerState, record: core.TaskRecord, now_ns: int) -> None:
-    """Remove the run of a task that ended without its time on the device; later runs move up."""
-    if state.paced:
-        state.paced.held.pop(record.number, None)
-        for device in state.paced.all.values():
-            device.withdraw(record.number, now_ns)
-        state.paced.forget(record.number)
-
-
-def lost(
-    state: scheduler_state.SchedulerState, pool: pools.Pool, records: list[core.TaskRecord]
-) -> None:
-    """Mark tasks of a lost worker to be sent again; their runs on the device keep their places."""
-    device = state.paced.all.get(pool.device)
-    if device is not None:
-        device.waiting.update(device.runs.keys() & {record.number for record in records})
-
-
-def release(state: scheduler_state.SchedulerState, now_ns: int) -> list[core.TaskEnded]:
-    """End the tasks whose time on their device is over."""
-    paced = state.paced
-    endings: list[core.TaskEnded] = []
-    for device in paced.all.values():
-        for run in device.pop_over(now_ns):
-            endings.append(_ended(state, run.record, run.timing, run.begin_ns, run.slots))
-    paced.note_current(now_ns)
-    return endings
-
-
-def _ended(
-    state: scheduler_state.SchedulerState,
-    record: core.TaskRecord,
-    timing: Timing | None,
-    begin_ns: int,
-    slots: int,
-) -> core.TaskEnded:
-    assert timing is not None
-    number = record.number
-    begun_ns = begin_ns + state.paced.offset_ns
-    timing = msgspec.structs.replace(timing, begun_ns=begun_ns)
-    del state.paced.held[number]
-    state.paced.forget(number)
-    del state.tasks[number]
-    if state.reservations.by_task:
-        state.reservations.settle(number, timing.device_ns, done=True)
-    state.finalize(record, TaskState.DONE)
-    return core.TaskEnded(record, TaskState.DONE, slots, timing, core.HELD_RESULT)
-
-
-def set_clock(state: scheduler_state.SchedulerState, wall_ns: int, now_ns: int) -> None:
-    """Relate the wall clock to the monotonic clock; called once at each start of the service."""
-    state.paced.offset_ns = wall_ns - now_ns
-
-
-def restore(
-    state: scheduler_state.SchedulerState, stored: Mapping[int, state_paced.StoredRun]
-) -> None:
-    """Restore the places of runs that devices had before a restart; their tasks run again.
-
-    `stored`: by task number.
-    """
-    for number, run in sorted(stored.items(), key=lambda pair: pair[1].place):
-        record = state.tasks.get(number)
-        if (
-            record is None
-            or run.device not in state.paced.all
-            or state.pool_of(record.route).device != run.device
-        ):
-            state.paced.changes[number] = None
-            continue
-        state.paced.restore(number, run, record, core.expected_ns(record.route, record.spec))
-
-
-# Outages of devices: a device starts nothing, and interrupted tasks run again after the outage.
-#
-# A task that a worker simulates at the begin of an outage keeps its worker, but its result is
-# discarded. Its next attempt begins after the outage, with the calibration of that time. On a paced
-# device, the tasks whose time on the device was not over are interrupted.
-
-
-def begin(
-    state: scheduler_state.SchedulerState, device: str, begun_ns: int | None
-) -> list[core.Action]:
-    """Begin an outage: the device starts nothing more.
-
-    `begun_ns`: time of the failure; tasks that the device ran then are interrupted. None: the
-    device did not fail, and its running tasks continue.
-    """
-    state.outages.add(device)
-    if begun_ns is None:
-        return []
-    actions: list[core.Action] = []
-    for record in _interrupted(state, device, begun_ns):
-        if record.stopping:
-            continue
-        if record.phase == core.HELD:
-            del state.paced.held[record.number]
-            actions.append(core.DropHeldResult(record.number))
-            requeue(state, [record])
-        elif record.phase != core.WAITING:
-            record.interrupted = True
-        note = f"attempt {record.attempts + 1} ({outage_reason(state.pools[device])})"
-        actions.append(core.RecordEvent("task.requeued", task_name(record.number), note))
-    return actions
-
-
-def requeue(state: scheduler_state.SchedulerState, records: list[core.TaskRecord]) -> None:
-    """Put interrupted tasks of one pool, which no worker holds, at the front of its queue."""
-    for record in records:
-        state.running -= record.phase in (core.RUNNING, core.HELD)
-        record.phase = core.WAITING
-        record.worker = ""
-        record.interrupted = False
-    if records:
-        state.pools[records[0].route.pool].queue.requeue_front(records)
-
-
-def _interrupted(
-    state: scheduler_state.SchedulerState, device: str, begun_ns: int
-) -> list[core.TaskRecord]:
-    paced = state.paced.all.get(device)
-    if paced is not None:
-        results = [run.record for run in paced.interrupt(begun_ns)]
-        for record in results:
-            state.paced.forget(record.number)
-        return results
-    return [
-        record
-        for pool in state.pools.values()
-        if pool.device == device
-        for worker in pool.workers.values()
-        for record in worker.held.values()
-        if record.sent_ns <= begun_ns
-    ]
-
-
-# Events of tasks: submitted, finished, cancelled, timed out.
 
 _DONE = STATES.index(TaskState.DONE)
 _UNHELD = (*core.UNSENT, core.HELD)  # phases of tasks that no worker has
 TELLING_US = 5_000.0  # shorter busy times say little about efficiency
 OBSERVED = 8  # the estimator observes one of so many tasks of a chunk: they are alike
+MAX_ENDED = 250  # tasks ended by one call, so that the event loop is not blocked
 
 
 # --- submission ----------------------------------------------------------------------------
@@ -198,16 +34,16 @@ def submit(
     batch: core.SubmitBatch,
     specs: list[TaskSpec],
     routes: list[core.Route],
-    attempts: list[int] | None,
     units: list[int] | None = None,
+    attempts: list[int] | None = None,
     failed_parent: int = 0,
 ) -> list[core.Action]:
     """Queue tasks with numbers from `batch.first`; tasks with unfinished parents wait for them
     first.
 
-    - `attempts`: at a replay, the number of times that each task was assigned
-    - `units`: units of its reservation for each task
-    - `failed_parent`: a parent that did not end as DONE; 0 if there is none
+    - `units`: units of its reservation for each task; None: no reservation
+    - `attempts`: after a restart, the number of times that each task was assigned
+    - `failed_parent`: after a restart, a parent that did not end as DONE; 0 if there is none
     """
     tasks = state.tasks
     by_pool: dict[str, list[core.TaskRecord]] = {}
@@ -289,7 +125,7 @@ def rollback_submit(
             worker.held_us -= record.cost_us
             if not worker.held:
                 state.worker_became_idle(worker, now_ns)
-        withdraw(state, record, now_ns)
+        devices.withdraw_run(state, record, now_ns)
         state.forget_task(record)
     return []
 
@@ -335,9 +171,9 @@ def tasks_finished(
             continue
         timing = core.timing_of(record, result, now_ns)
         if is_paced:
-            if result.state == _DONE and hold(state, record, timing, slots):
+            if result.state == _DONE and devices.hold_result(state, record, timing, slots):
                 continue
-            withdraw(state, record, now_ns)
+            devices.withdraw_run(state, record, now_ns)
         tasks.pop(number, None)
         if by_task:
             state.reservations.settle(number, result.run_us * 1000, done=result.state == _DONE)
@@ -349,7 +185,7 @@ def tasks_finished(
         ended.append(record)
         states.append(final)
     worker.held_us = held_us
-    requeue(state, interrupted)
+    devices.requeue_interrupted(state, interrupted)
     state.finalize_many(ended, states)
     worker.tasks += len(endings)
     worker.idle_beats = 0
@@ -431,32 +267,11 @@ def end_unrun(
     """Finalize a task that no worker holds, without a result."""
     if record.phase == core.Phase.WAITING:
         state.pools[record.route.pool].queue.drop(record)
-    withdraw(state, record, now_ns)
+    devices.withdraw_run(state, record, now_ns)
     del state.tasks[record.number]
     state.finalize(record, final)
     waited_us = (now_ns - record.batch.accepted_ns) // 1000
     return core.TaskEnded(record, final, 0, Timing(waited_us, 0, 0), reason=reason, message=message)
-
-
-def _unconfirmed(
-    state: scheduler_state.SchedulerState, record: core.TaskRecord, now_ns: int
-) -> list[core.Action]:
-    """End a task whose worker did not confirm its skip within the grace period.
-
-    Behind another task, the task ends here; if the worker runs it all the same, its heartbeat
-    reports it. At the front, the task may have started, so the grace period of a stop begins.
-    """
-    if not _waits_behind(state, record):
-        if record.phase == core.Phase.SENT:
-            grace_ns = state.grace_ns(record)
-            state.deadlines.stop_by(now_ns, record.number, record.fence, grace_ns)
-        return []
-    worker = state.workers[record.worker]
-    del worker.held[record.number]
-    worker.held_us = max(0.0, worker.held_us - record.cost_us)
-    worker.skipped[record.number] = record.fence, 0
-    reason = record.stopping
-    return [end_unrun(state, record, core.early_end(reason), reason, now_ns)]
 
 
 # --- timeouts ------------------------------------------------------------------------------
@@ -484,9 +299,28 @@ def end_overdue(state: scheduler_state.SchedulerState, now_ns: int) -> list[core
     return actions
 
 
-# Release or end of tasks whose parents have ended.
+def _unconfirmed(
+    state: scheduler_state.SchedulerState, record: core.TaskRecord, now_ns: int
+) -> list[core.Action]:
+    """End a task whose worker did not confirm its skip within the grace period.
 
-MAX_ENDED = 250  # tasks ended by one call, so that the event loop is not blocked
+    Behind another task, the task ends here; if the worker runs it all the same, its heartbeat
+    reports it. At the front, the task may have started, so the grace period of a stop begins.
+    """
+    if not _waits_behind(state, record):
+        if record.phase == core.Phase.SENT:
+            grace_ns = state.grace_ns(record)
+            state.deadlines.stop_by(now_ns, record.number, record.fence, grace_ns)
+        return []
+    worker = state.workers[record.worker]
+    del worker.held[record.number]
+    worker.held_us = max(0.0, worker.held_us - record.cost_us)
+    worker.skipped[record.number] = record.fence, 0
+    reason = record.stopping
+    return [end_unrun(state, record, core.early_end(reason), reason, now_ns)]
+
+
+# --- parents -------------------------------------------------------------------------------
 
 
 def release_children(state: scheduler_state.SchedulerState, now_ns: int) -> None:

@@ -1,4 +1,9 @@
-"""Events of workers, of nodes, and of memory."""
+"""Events of workers, of the nodes and pools that they belong to, and of memory.
+
+A worker is identified by its name and its start number: messages of an earlier start of the same
+name are ignored. A worker above its grant of memory is ended and its task charged. The memory of
+the service itself is bounded by `ClusterLimits.service_bytes`, above which new tasks are refused.
+"""
 
 from __future__ import annotations
 
@@ -11,86 +16,24 @@ from simenv.errors import NotFoundError, OptionError
 from simenv.model import WorkerState, task_name
 from simenv.model.calls import FUNCTIONS
 from simenv.scheduler import core
-from simenv.scheduler.events import tasks
+from simenv.scheduler.events import devices
 from simenv.scheduler.state import owner_quotas, pools as state_pools, scheduler_state, task_index
 from simenv.text import size
 
-# Watch of memory: a worker above its grant is ended and its task charged; the memory of the
-# service itself is bounded by `ClusterLimits.service_bytes`, above which new tasks are refused.
-
+# A provider's library may block all threads of its worker; the end of the process is seen anyway.
+HARDWARE_SILENT_NS = 600_000_000_000
+IDLE_BEATS = 3  # consecutive idle heartbeats of a worker that holds tasks
 GRANT_FACTOR = 1.5  # estimates of engines are that exact
 GRANT_MARGIN_BYTES = 256 * 2**20
 # Of each rank's process besides its tasks: interpreter, libraries, compiled kernels and plans.
 PROCESS_BYTES = 512 * 2**20
 GPU_PROCESS_BYTES = 4 * 2**30  # the same with the context and the libraries of a GPU
 OVER_BEATS = 2  # consecutive heartbeats above the bound: a peak of less than a second may pass
+MAX_CHECKED = 10_000  # waiting tasks checked when a node is lost; takes 10 ms of the event loop
+_PROBED = "; it is looked for"
 
 
-def granted_bytes(worker: state_pools.Worker) -> int:
-    """Return the resident memory of all ranks of a worker that its grants account for.
-
-    The memory of a function is not known before: it may take that of its worker's slots.
-    """
-    each = GPU_PROCESS_BYTES if worker.gpus else PROCESS_BYTES
-    tasks_bytes = worker.reserved + worker.memory_bytes
-    if any(record.batch.terms.engine == FUNCTIONS for record in worker.held.values()):
-        node = worker.host.node
-        slots_bytes = max(1, worker.slots) * (node.memory_bytes // max(1, node.slots))
-        tasks_bytes = max(tasks_bytes, slots_bytes)
-    return worker.ranks * (each + tasks_bytes) + worker.kept_bytes
-
-
-def excess(
-    state: scheduler_state.SchedulerState, worker: state_pools.Worker, record: core.TaskRecord
-) -> str:
-    """Return the reason to end a worker that runs this task, by its last heartbeats; "" if there is
-    none."""
-    granted, used = granted_bytes(worker), worker.rss_bytes
-    if used <= max(GRANT_FACTOR * granted, granted + GRANT_MARGIN_BYTES):
-        worker.over_beats = 0
-        return ""
-    if state.pools[worker.pool].is_exclusive:  # a provider's library is granted no memory
-        return ""
-    worker.over_beats += 1
-    if worker.over_beats < OVER_BEATS:
-        return ""
-    return (
-        f"{task_name(record.number)} used {size(used)} of memory where {size(granted)} were granted"
-    )
-
-
-def end_worker(
-    worker: state_pools.Worker, record: core.TaskRecord, reason: str
-) -> list[core.Action]:
-    """Kill a worker whose running task took too much memory. The task is then charged with the
-    loss of the worker."""
-    record.announced = True  # the heartbeat names it: no other task is a suspect
-    return [
-        core.RecordEvent("worker.over_memory", worker.name, reason),
-        core.KillWorker(worker.name, reason, worker.start),
-    ]
-
-
-def service_memory(state: scheduler_state.SchedulerState, used_bytes: int) -> list[core.Action]:
-    """Record the resident memory of the service; report when it passes the limit, and when it is
-    below again."""
-    limit, before = state.limits.service_bytes, state.service_bytes
-    state.service_bytes = used_bytes
-    if not limit or (used_bytes > limit) == (before > limit):
-        return []
-    is_above = used_bytes > limit
-    text = f"the service uses {size(used_bytes)} of memory; its limit is {size(limit)}"
-    return [core.RecordEvent(f"service.memory_{'full' if is_above else 'freed'}", "service", text)]
-
-
-# Events of workers: joined, heartbeats, silent, lost, and what follows for their tasks.
-#
-# A worker is identified by its name and its start number: messages of an earlier start of the same
-# name are ignored.
-
-# A provider's library may block all threads of its worker; the end of the process is seen anyway.
-HARDWARE_SILENT_NS = 600_000_000_000
-IDLE_BEATS = 3  # consecutive idle heartbeats of a worker that holds tasks
+# --- workers --------------------------------------------------------------------------------
 
 
 def worker_joined(
@@ -158,9 +101,9 @@ def heartbeat_received(
         task_started(state, name, task, fence, now_ns)
         record = worker.held.get(task)
         if record is not None and record.fence == fence:  # else its grant may be over
-            reason = excess(state, worker, record)
+            reason = over_memory_reason(state, worker, record)
             if reason:
-                actions = end_worker(worker, record, reason)
+                actions = kill_over_memory(worker, record, reason)
                 return True, actions + declare_worker_lost(state, worker, reason, now_ns)
     elif worker.held and beat.waiting:
         worker.idle_beats += 1
@@ -244,7 +187,7 @@ def declare_worker_lost(
     actions: list[core.Action] = [core.RecordEvent("worker.lost", worker.name, reason)]
     if held:
         charged = blame and not worker.killed
-        actions += _lose(state, worker, held, reason, log, charged, now_ns)
+        actions += _requeue_or_end(state, worker, held, reason, log, charged, now_ns)
     elif blame:
         actions.append(pool.record_failure(reason, now_ns))
     else:
@@ -252,7 +195,7 @@ def declare_worker_lost(
     return actions
 
 
-def _lose(
+def _requeue_or_end(
     state: scheduler_state.SchedulerState,
     worker: state_pools.Worker,
     held: list[core.TaskRecord],
@@ -279,7 +222,7 @@ def _lose(
         number = ending.record.number
         state.tasks.pop(number)
         state.reservations.settle(number, ran_ns.get(number, 0))
-        tasks.withdraw(state, ending.record, now_ns)
+        devices.withdraw_run(state, ending.record, now_ns)
         state.finalize(ending.record, ending.state)
         actions.append(ending)
     for record in held:
@@ -289,7 +232,7 @@ def _lose(
             actions.append(core.RecordEvent("task.requeued", task_name(record.number), note))
     state.lost_attempts += len(held)
     pool = state.pools[worker.pool]
-    tasks.lost(state, pool, requeued)
+    devices.resend_runs(state, pool, requeued)
     pool.queue.requeue_front(requeued)
     return actions
 
@@ -317,10 +260,7 @@ def expire_silent_workers(state: scheduler_state.SchedulerState, now_ns: int) ->
     return actions
 
 
-# Events of pools and nodes: scale, drain, resume, lost, back.
-
-_PROBED = "; it is looked for"
-MAX_CHECKED = 10_000  # waiting tasks checked when a node is lost; takes 10 ms of the event loop
+# --- nodes and pools ------------------------------------------------------------------------
 
 
 def scale(
@@ -353,7 +293,7 @@ def scale(
     return [core.RecordEvent("pool.scaled", name, f"{min_workers} to {max_workers} workers")]
 
 
-def drain(
+def drain_node(
     state: scheduler_state.SchedulerState, name: str, reason: str, now_ns: int
 ) -> list[core.Action]:
     """Start nothing more on a node; its workers end when idle and are replaced elsewhere.
@@ -392,7 +332,7 @@ def resume(
     return [core.RecordEvent("node.resumed", name, "workers may be placed there again")]
 
 
-def lost(
+def node_lost(
     state: scheduler_state.SchedulerState, name: str, reason: str, now_ns: int
 ) -> list[core.Action]:
     """Declare a node and its workers lost; neither their pools nor their tasks are charged."""
@@ -412,7 +352,7 @@ def lost(
     return actions + record_unplaceable(state)
 
 
-def back(state: scheduler_state.SchedulerState, name: str) -> list[core.Action]:
+def node_back(state: scheduler_state.SchedulerState, name: str) -> list[core.Action]:
     """Use a lost node again, because the launcher reports it back."""
     host = state.nodes.hosts.get(name)
     if host is None or not host.lost:
@@ -432,7 +372,7 @@ def detect_silent_nodes(state: scheduler_state.SchedulerState, now_ns: int) -> l
         silent = [w for w in ready if now_ns - w.heard_ns > state.limits.silent_ns]
         if len(silent) > 1 and len(silent) == len(ready):
             reason = f"all its {len(silent)} workers are silent"
-            actions += lost(state, host.node.name, reason, now_ns)
+            actions += node_lost(state, host.node.name, reason, now_ns)
     return actions + expire_silent_workers(state, now_ns)
 
 
@@ -483,3 +423,63 @@ def record_unplaceable(state: scheduler_state.SchedulerState) -> list[core.Recor
         )
         for pool, count in counts.items()
     ]
+
+
+# --- memory ---------------------------------------------------------------------------------
+
+
+def granted_bytes(worker: state_pools.Worker) -> int:
+    """Return the resident memory of all ranks of a worker that its grants account for.
+
+    The memory of a function is not known before: it may take that of its worker's slots.
+    """
+    each = GPU_PROCESS_BYTES if worker.gpus else PROCESS_BYTES
+    tasks_bytes = worker.reserved + worker.memory_bytes
+    if any(record.batch.terms.engine == FUNCTIONS for record in worker.held.values()):
+        node = worker.host.node
+        slots_bytes = max(1, worker.slots) * (node.memory_bytes // max(1, node.slots))
+        tasks_bytes = max(tasks_bytes, slots_bytes)
+    return worker.ranks * (each + tasks_bytes) + worker.kept_bytes
+
+
+def over_memory_reason(
+    state: scheduler_state.SchedulerState, worker: state_pools.Worker, record: core.TaskRecord
+) -> str:
+    """Return the reason to end a worker that runs this task, by its last heartbeats; "" if there is
+    none."""
+    granted, used = granted_bytes(worker), worker.rss_bytes
+    if used <= max(GRANT_FACTOR * granted, granted + GRANT_MARGIN_BYTES):
+        worker.over_beats = 0
+        return ""
+    if state.pools[worker.pool].is_exclusive:  # a provider's library is granted no memory
+        return ""
+    worker.over_beats += 1
+    if worker.over_beats < OVER_BEATS:
+        return ""
+    return (
+        f"{task_name(record.number)} used {size(used)} of memory where {size(granted)} were granted"
+    )
+
+
+def kill_over_memory(
+    worker: state_pools.Worker, record: core.TaskRecord, reason: str
+) -> list[core.Action]:
+    """Kill a worker whose running task took too much memory. The task is then charged with the
+    loss of the worker."""
+    record.announced = True  # the heartbeat names it: no other task is a suspect
+    return [
+        core.RecordEvent("worker.over_memory", worker.name, reason),
+        core.KillWorker(worker.name, reason, worker.start),
+    ]
+
+
+def service_memory(state: scheduler_state.SchedulerState, used_bytes: int) -> list[core.Action]:
+    """Record the resident memory of the service; report when it passes the limit, and when it is
+    below again."""
+    limit, before = state.limits.service_bytes, state.service_bytes
+    state.service_bytes = used_bytes
+    if not limit or (used_bytes > limit) == (before > limit):
+        return []
+    is_above = used_bytes > limit
+    text = f"the service uses {size(used_bytes)} of memory; its limit is {size(limit)}"
+    return [core.RecordEvent(f"service.memory_{'full' if is_above else 'freed'}", "service", text)]

@@ -1,4 +1,28 @@
-"""Lanes of waiting tasks: policies, order, fairness between owners, and first tasks."""
+"""Lanes of waiting tasks: policies, order, fairness between owners, and first tasks.
+
+Queue policies: the order of waiting tasks, and the options of each policy.
+
+- priority: by priority within an owner. 60 s of waiting outweigh one step, and all steps together
+  are worth two hours at most, so no task starves (ageing). Between owners see `FairShares`.
+- fifo: by acceptance, across owners.
+- ordered: by `keys`; the first key that differs decides.
+- round_robin: owners and their reservations take turns.
+
+Under each policy, requeued tasks go first among their equals.
+
+A set of lanes has four: suspects (tasks that must travel alone), short tasks, long tasks, and late
+tasks, which would not end before the allocation does. Removal is lazy: a stale entry stays in its
+lane until it reaches the front. Estimates use the ends and the sums of lanes, so they cost the same
+for a million tasks as for one; exact positions need a pass through the queue.
+
+Fair queueing between owners: the next task is of the owner with the least work so far. Start-time
+fair queueing (Goyal, Vin, Cheng, SIGCOMM 1996). Each owner with waiting tasks has a figure: the
+work of the owner that was assigned while others waited. The owner with the least goes first, so a
+flood of one owner delays another by one task at most. An owner who comes back starts from the least
+figure of those who wait, so nobody saves up turns. Priorities count within an owner. Priorities of
+the environment's own user (owner "") count between owners too: above 0 its tasks go first, below 0
+last, until waiting outweighs the priority.
+"""
 
 from __future__ import annotations
 
@@ -10,16 +34,6 @@ import msgspec
 
 from simenv.errors import OptionError
 from simenv.scheduler.core import WAITING, TaskRecord
-
-# Queue policies: the order of waiting tasks, and the options of each policy.
-#
-# - priority: by priority within an owner. 60 s of waiting outweigh one step, and all steps together
-#   are worth two hours at most, so no task starves (ageing). Between owners see `fairness`.
-# - fifo: by acceptance, across owners.
-# - ordered: by `keys`; the first key that differs decides.
-# - round_robin: owners and their reservations take turns.
-#
-# Under each policy, requeued tasks go first among their equals.
 
 STEP_NS = 60_000_000_000  # waiting time that outweighs one step of priority
 FULL_STEPS = 60  # steps that are worth STEP_NS each; further steps are worth less and less,
@@ -112,13 +126,6 @@ def parse_queue_policy(policy: str, options: tuple[tuple[str, str], ...]) -> Que
         )
     return QueuePolicy(policy, keys)
 
-
-# Lanes of waiting tasks, by arrival or sorted, and estimates of the work ahead of a task.
-#
-# A set of lanes has four: suspects (tasks that must travel alone), short tasks, long tasks, and
-# late tasks, which would not end before the allocation does. Removal is lazy: a stale entry stays
-# in its lane until it reaches the front. Estimates use the ends and the sums of lanes, so they cost
-# the same for a million tasks as for one; exact positions need a pass through the queue.
 
 SMALL_US = 1_500.0  # a task up to this cost travels with others
 LONG_US = 1e6  # a task longer than this must not take a node's last slot from the short ones
@@ -326,14 +333,6 @@ def _sum(parts: list[Backlog]) -> Backlog:
     return Backlog(sum(part.small_us for part in parts), sum(part.large_us for part in parts))
 
 
-# First tasks of many lanes, for owners who use many priorities.
-#
-# A query of every lane for its first task takes 1 ms for some hundred lanes, several times a chunk.
-# Here each owner has a heap of first tasks. A lane whose first task may have changed is marked and
-# queried at the next `refresh`, so a query takes O(log n) for each change since the last one.
-# Invariant: after `refresh`, each lane with a task has an entry for its first one; outdated entries
-# are dropped when they reach the top of the heap.
-
 _SLACK = 64  # outdated entries allowed in addition to one per valid entry
 
 
@@ -382,7 +381,14 @@ class _Heap:
 
 
 class LaneHeads:
-    """The first tasks of all owners' lanes, with and without long tasks."""
+    """The first tasks of all owners' lanes, with and without long tasks.
+
+    A query of every lane for its first task takes 1 ms for some hundred lanes, several times a
+    chunk. Here each owner has a heap of first tasks. A lane whose first task may have changed is
+    marked and queried at the next `refresh`, so a query takes O(log n) for each change since the
+    last one. Invariant: after `refresh`, each lane with a task has an entry for its first one;
+    outdated entries are dropped when they reach the top of the heap.
+    """
 
     def __init__(self, keys: Iterable[LaneKey] = ()) -> None:
         """Mark the existing lanes `keys` as changed."""
@@ -435,15 +441,6 @@ class LaneHeads:
         """Return whether any task is not long."""
         return bool(self._short)
 
-
-# Fair queueing between owners: the next task is of the owner with the least work so far.
-#
-# Start-time fair queueing (Goyal, Vin, Cheng, SIGCOMM 1996). Each owner with waiting tasks has a
-# figure: the work of the owner that was assigned while others waited. The owner with the least goes
-# first, so a flood of one owner delays another by one task at most. An owner who comes back starts
-# from the least figure of those who wait, so nobody saves up turns. Priorities count within an
-# owner. Priorities of the environment's own user (owner "") count between owners too: above 0 its
-# tasks go first, below 0 last, until waiting outweighs the priority.
 
 OWN_USER = ""
 

@@ -1,4 +1,18 @@
-"""Figures of devices, and the expected times of circuits on them. Pure."""
+"""Figures of devices, and the expected times of circuits on them. Pure.
+
+Expected times of circuits on devices whose profile nobody has set, and prices of tasks. One
+cost model for each kind of pool prices reservations and tasks:
+
+- ideal simulator: the cost model of its engine, by the sizes of the circuit
+- emulated device: the cost model of a circuit of these sizes with the mean errors of the device
+- paced device: the clock of the device
+- machine: the mean durations of its described operations at each shot
+
+Compilation for a device adds gates that a reservation does not name, so the sizes of a reservation
+give a range of times. A task within the range takes the time of one named circuit; see `task_ns`.
+Kernel compilation and worker starts are in no model. Invariant: a time is a whole number of
+nanoseconds, at least 1, or None if nothing is known about the device; its profile then holds.
+"""
 
 from __future__ import annotations
 
@@ -14,8 +28,6 @@ from simulators import catalog
 from simulators.catalog import EngineCard
 from simulators.catalog.costs import CostQuery, ranks_used
 from simulators.circuit.analysis.profile import NoiseProfile, Profile
-
-# Mean durations and errors of a device, by which reservations are priced. Pure.
 
 _READOUT = "measure"
 _NO_GATES = frozenset({_READOUT, "reset", "delay"})
@@ -145,21 +157,6 @@ def _mean(values: Iterable[float]) -> float | None:
     measured = [each for each in values if math.isfinite(each) and each >= 0]
     return sum(measured) / len(measured) if measured else None
 
-
-# Expected times of circuits on devices whose profile nobody has set, and prices of tasks. Pure.
-#
-# One cost model for each kind of pool prices reservations and tasks:
-#
-# - ideal simulator: the cost model of its engine, by the sizes of the circuit
-# - emulated device: the cost model of a circuit of these sizes with the mean errors of the device
-# - paced device: the clock of the device
-# - machine: the mean durations of its described operations at each shot
-#
-# Compilation for a device adds gates that a reservation does not name, so the sizes of a
-# reservation give a range of times. A task within the range takes the time of one named circuit;
-# see `task_ns`. Kernel compilation and worker starts are in no model. Invariant: a time is a whole
-# number of nanoseconds, at least 1, or None if nothing is known about the device; its profile then
-# holds.
 
 MAX_MODEL_QUBITS = 512  # a wider workload costs the same: floats end at 2**1024
 DENSE_QUBITS = 34  # wider circuits of a pool of any engine are priced as a tensor network

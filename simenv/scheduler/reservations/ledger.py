@@ -1,4 +1,12 @@
-"""Ledger of reservations, and decisions on requests for them."""
+"""Ledger of reservations, and decisions on requests for them.
+
+Invariant (see `check_reservations` of the tests): the capacity that live reservations have of a
+device never exceeds its total; a refusal changes nothing; `changes` names all that a restart needs
+to restore the same state, with the estimates of unfinished tasks. Times are wall-clock nanoseconds.
+
+Decisions on requests for reservations: accepted, delayed or rejected, with the reason. Pure
+functions: a decision changes nothing; an accepted request comes with the grant for the ledger.
+"""
 
 from __future__ import annotations
 
@@ -11,13 +19,6 @@ from simenv.errors import InsufficientError, NotReservedError, OptionError
 from simenv.scheduler.reservations import policies
 from simenv.scheduler.reservations.circuit_times import DeviceTimes
 from simenv.scheduler.reservations.reservation import PARTS, Grant, Progress, ReservationEntry
-
-# Ledger of reservations, and the terms of each device. A pure state machine.
-#
-# Invariant (see `check_reservations` of the tests): the capacity that live reservations have of a
-# device never exceeds its total; a refusal changes nothing; `changes` names all that a restart
-# needs to restore the same state, with the estimates of unfinished tasks. Times are wall-clock
-# nanoseconds.
 
 RETAINED_NS = 3_600 * 10**9  # time that a closed reservation stays in the ledger
 MAX_OVER = 2_048  # closed ones in the ledger at most; the oldest are removed first
@@ -353,12 +354,6 @@ class ReservationLedger:
 
 
 _DEFAULT = policies.DeviceTerms()
-
-
-# Decisions on requests for reservations: accepted, delayed or rejected, with the reason.
-#
-# Pure functions: a decision changes nothing; an accepted request comes with the grant for the
-# ledger.
 
 MAX_PER_OWNER = 1_000  # live reservations at a time
 MAX_LIVE = 4_096

@@ -1,4 +1,9 @@
-"""Candidates of engines for a program, and the choice among them."""
+"""Choice of the engine for a program: its route with the reason, or the limit that forbids it.
+
+The choice is a function of the program's profile, its options and the installed engines, pools
+and memory: limits count operations, never seconds, and no learned figure is used. Preferences among
+pools are handled by `live_routing`.
+"""
 
 from __future__ import annotations
 
@@ -14,26 +19,14 @@ from simenv.model import PoolSpec, TaskOptions
 from simenv.scheduler.core import ClusterLimits, Route, nodes_of
 from simenv.scheduler.routing import engine_support, ranks
 from simenv.scheduler.routing.ranks import RankFit
-from simenv.text import size
 from simulators import catalog
 from simulators.catalog import CostQuery, EngineCard
 from simulators.circuit.analysis.profile import Profile
 
-__all__ = [
-    "AUTO",
-    "EngineCandidate",
-    "consider",
-    "depends_on_parameter_values",
-    "describe_pool",
-    "route",
-    "runs",
-    "size",
-]
-
-# Candidate of one engine for a program: its route, or the objection to it.
-
 AUTO = "auto"
 SHOTS_PROBE = 1_000_000  # the model is linear in shots; two points give the line
+NO_OTHER_ENGINE = "no other engine can run it here"
+_RequestKey = tuple[str, tuple[str, ...], tuple[tuple[str, float], ...], int, str]
 
 
 class EngineCandidate(msgspec.Struct, frozen=True):
@@ -45,246 +38,14 @@ class EngineCandidate(msgspec.Struct, frozen=True):
     text: str
 
 
-def runs(pool: PoolSpec, card: EngineCard) -> bool:
-    """Return whether this pool may run that engine. Engines for fault drills need a pool of their
-    own."""
-    return pool.engine == card.name or (pool.engine == "any" and card.in_default_pool)
-
-
-def _against_auto(card: EngineCard, profile: Profile) -> str:
-    """Return why `auto` does not choose an engine that may be able to run the program; "" if it
-    may."""
-    if card.method == "clifford":
-        if not profile.clifford:
-            return "free parameters or matrices may not be Clifford: select it by name to try"
-        if profile.conditions:
-            return "conditions may be more than parities of clbits: select it by name to try"
-    return "" if card.auto is None else card.auto.objection(profile)
-
-
-def _preference_reason(card: EngineCard, profile: Profile, total_qubits: int) -> str:
-    """Return why `auto` chooses this engine; `total_qubits`: width before the program's
-    reduction."""
-    width = f"{profile.num_qubits} qubits"
-    if profile.num_qubits < total_qubits:
-        width = f"{profile.num_qubits} of {total_qubits} qubits at once are needed"
-    if card.method == "clifford":
-        return f"auto: {width} of Clifford gates"
-    if card.auto is not None and card.auto.reason is not None:
-        return f"auto: {width}, {card.auto.reason(profile)}"
-    return f"auto: {width}, {card.summary}"
-
-
-def candidate(
-    card: EngineCard,
-    candidates: tuple[PoolSpec, ...],
-    profile: Profile,
-    terms: TaskOptions,
-    limits: ClusterLimits,
-    chosen_by: str,
-    snapshot: engine_support.RoutingSnapshot = engine_support.EMPTY_SNAPSHOT,
-) -> EngineCandidate:
-    """Return the route on one engine, or the objection to it."""
-    fit, reason = check_candidates(card, candidates, profile, terms, limits, chosen_by, snapshot)
-    if not isinstance(fit, RankFit):
-        return EngineCandidate(card.name, None, fit, _short(card, fit))
-    profile = card.effective_profile(profile, terms.outputs)
-    return EngineCandidate(
-        card.name, route_on(card, fit, profile, terms, limits, reason), None, reason
-    )
-
-
-def check_candidates(
-    card: EngineCard,
-    candidates: tuple[PoolSpec, ...],
-    profile: Profile,
-    terms: TaskOptions,
-    limits: ClusterLimits,
-    chosen_by: str,
-    snapshot: engine_support.RoutingSnapshot = engine_support.EMPTY_SNAPSHOT,
-) -> tuple[RankFit | SimenvError, str]:
-    """Return the ranks and pool with which one engine can run the program, or the objection; and
-    the reason for the engine."""
-    total_qubits, profile = profile.used_qubits, card.effective_profile(profile, terms.outputs)
-    error = engine_support.unsupported_reason(card, profile, terms)
-    if error is None and card.pool == "device":
-        error = _hardware_refusal(candidates, profile, snapshot)
-    fit = None
-    if error is None:
-        candidates_ = _fit(card, candidates, profile, terms, limits)
-        if isinstance(candidates_, RankFit):
-            fit = candidates_
-        else:
-            error = candidates_
-    if error is None and chosen_by == AUTO and (text := _against_auto(card, profile)):
-        error = InfeasibleError(f"engine {card.name!r}: {text}", hint=f"engine={card.name!r}")
-    if error is not None or fit is None:
-        assert error is not None
-        return error, ""
-    reason = (
-        _preference_reason(card, profile, total_qubits)
-        if chosen_by == AUTO
-        else f"asked for {card.name}"
-    )
-    if card.pool == "device":
-        reason = f"asked for {describe_pool(fit.pool, snapshot)}"
-    if fit.text:
-        reason = f"{reason}; {fit.text}"
-    return fit, reason
-
-
-def _fit(
-    card: EngineCard,
-    candidates: tuple[PoolSpec, ...],
-    profile: Profile,
-    terms: TaskOptions,
-    limits: ClusterLimits,
-) -> RankFit | SimenvError:
-    """Return the fit of a program: one rank if possible, else pools of several ranks, else ranks on
-    demand."""
-    usable = [p for p in candidates if runs(p, card)]
-    if not usable:
-        return InfeasibleError(
-            f"no pool here runs engine {card.name!r}",
-            hint=f"ask for another engine, or start a pool with engine={card.name}"
-            + ("; hardware is selected by its pool" if not candidates else ""),
-        )
-    usable.sort(key=lambda p: p.engine != card.name)  # a pool of this engine alone has it loaded
-    candidates_ = [ranks.fit(card, profile, terms, pool, limits) for pool in usable]
-    fits = [
-        msgspec.structs.replace(candidate, paced=pool.pace)
-        for candidate, pool in zip(candidates_, usable, strict=True)
-        if isinstance(candidate, RankFit)
-    ]
-    if fits:
-        return min(fits, key=lambda candidate: (candidate.ranks > 1, candidate.on_demand))
-    return next(candidate for candidate in candidates_ if not isinstance(candidate, RankFit))
-
-
-def _short(card: EngineCard, error: SimenvError) -> str:
-    """Return an objection without the engine's name; with the pip command if that solves it."""
-    text = error.message.removeprefix(f"engine {card.name!r}").removeprefix(":").strip()
-    return f"{text}: {card.install_hint}" if card.install_hint else text
-
-
-def route_on(
-    card: EngineCard,
-    fit: RankFit,
-    profile: Profile,
-    terms: TaskOptions,
-    limits: ClusterLimits,
-    reason: str,
-) -> Route:
-    noise = profile.noise
-    if noise is not None and noise.kinds:  # not linear: of so many shots as its tasks have
-        query = query_on(card, fit, terms, noise.shots)
-        return placed_route(card, fit, profile, limits, reason, time_us(card, profile, query))
-    start_s = card.costs.seconds(profile, query_on(card, fit, terms), 1)
-    many_s = card.costs.seconds(profile, query_on(card, fit, terms, SHOTS_PROBE), 1)
-    shot_us = two_digits((many_s - start_s) * 1e6 / SHOTS_PROBE)
-    return placed_route(card, fit, profile, limits, reason, two_digits(start_s * 1e6), shot_us)
-
-
-def query_on(card: EngineCard, fit: RankFit, terms: TaskOptions, shots: int = 0) -> CostQuery:
-    """Return the query for the cost of `shots` shots on the ranks of a fit."""
-    query = engine_support.cost_query(card, terms, shots, fit.used)
-    return msgspec.structs.replace(query, bandwidth=fit.bandwidth)
-
-
-def time_us(card: EngineCard, profile: Profile, query: CostQuery) -> float:
-    """Return the expected time on one slot, in microseconds."""
-    return two_digits(card.costs.seconds(profile, query, 1) * 1e6)
-
-
-def two_digits(value: float) -> float:
-    """Return an estimate rounded to two digits, so that programs of one kind share a route."""
-    return float(f"{value:.2g}")
-
-
-def placed_route(
-    card: EngineCard,
-    fit: RankFit,
-    profile: Profile,
-    limits: ClusterLimits,
-    reason: str,
-    evolve_us: float,
-    shot_us: float = 0.0,
-) -> Route:
-    """Return the route with these times on one slot, in microseconds."""
-    noise = profile.noise
-    narrow = profile.num_qubits <= catalog.SMALL_QUBITS
-    is_single_slot = narrow or not card.parallel.threads or fit.ranks > 1
-    return Route(
-        engine=card.name,
-        reason=reason,
-        pool=fit.pool,
-        num_qubits=profile.num_qubits,
-        memory_bytes=fit.memory_bytes,
-        evolve_us=evolve_us,
-        shot_us=shot_us,
-        max_slots=1 if is_single_slot else max(node.slots for node in nodes_of(limits)),
-        ranks=fit.ranks,
-        device_shot_ns=0.0 if noise is None else noise.device_shot_ns,
-        device_overhead_ns=0.0 if noise is None else noise.device_overhead_ns,
-        paced=noise is not None and fit.paced,
-    )
-
-
-def describe_pool(pool: str, snapshot: engine_support.RoutingSnapshot) -> str:
-    """Return the name of a pool for a message, with its hardware model if known."""
-    device = snapshot.device(pool)
-    return f"pool {pool} ({device.model})" if device is not None else f"pool {pool}"
-
-
-def _hardware_refusal(
-    candidates: tuple[PoolSpec, ...], profile: Profile, snapshot: engine_support.RoutingSnapshot
-) -> SimenvError | None:
-    """Return why the hardware of the named pool cannot run the program; None if no reason is
-    known."""
-    pool = next((pool.name for pool in candidates if engine_support.holds_hardware(pool)), "")
-    if not pool:
-        return OptionError(
-            "engine='hardware' cannot be selected directly",
-            hint="name the hardware pool: pool='NAME', or prefer=['hardware']",
-        )
-    device = snapshot.device(pool)
-    if device is None:
-        return None
-    if 0 < device.num_qubits < profile.num_qubits:
-        return InfeasibleError(
-            f"this program has {profile.num_qubits} qubits; {describe_pool(pool, snapshot)} has "
-            f"{device.num_qubits}",
-            hint="a simulator may take it: ask for no pool",
-        )
-    if profile.mid_circuit and not device.dynamic:
-        return InfeasibleError(
-            f"{describe_pool(pool, snapshot)} has no measurements, resets or conditions before a "
-            "program's end",
-            hint="a simulator takes it: ask for no pool",
-        )
-    return None
-
-
-# Choice of the engine for a program, with its reason, or the limit because of which none can run
-# it.
-#
-# The choice is a function of the program's profile, its options and the installed engines, pools
-# and memory: limits count operations, never seconds, and no learned figure is used.
-
-NONE = "no other engine can run it here"
-
-
-def route(
+def choose(
     profile: Profile,
     terms: TaskOptions,
     pools: tuple[PoolSpec, ...],
     limits: ClusterLimits,
     snapshot: engine_support.RoutingSnapshot = engine_support.EMPTY_SNAPSHOT,
 ) -> Route:
-    """Return the route of a program. Raises a SimenvError with the reason if there is none.
-
-    Preferences among pools are handled by `preferences`.
-    """
+    """Return the route of a program. Raises a SimenvError with the reason if there is none."""
     result = (
         _first_route(profile, terms, pools, limits)
         if profile.noise is None
@@ -292,7 +53,7 @@ def route(
     )
     if result is not None:
         return result
-    considered = consider(profile, terms, pools, limits, snapshot)
+    considered = candidates(profile, terms, pools, limits, snapshot)
     chosen = considered[0]
     if chosen.route is not None:
         return chosen.route
@@ -301,7 +62,7 @@ def route(
     if terms.engine == AUTO:
         others = "; ".join(f"{each.engine}: {each.text}" for each in considered[1:])
         if error.hint == engine_support.ELSEWHERE:  # `auto` was asked for already
-            error.hint = f"{NONE}: {others}"
+            error.hint = f"{NO_OTHER_ENGINE}: {others}"
         else:
             error.hint = f"{error.hint}; {others}" if error.hint else others
     raise error
@@ -310,15 +71,15 @@ def route(
 def _first_route(
     profile: Profile, terms: TaskOptions, pools: tuple[PoolSpec, ...], limits: ClusterLimits
 ) -> Route | None:
-    """Return the route of `consider` for a circuit without noise if no pool and no engine was
+    """Return the route of `candidates` for a circuit without noise if no pool and no engine was
     requested: that of the first engine in the order of preference that can run it, so that the
     others are not examined. None for other circuits, and if no engine can run it."""
     if terms.engine != AUTO or terms.pool:
         return None
     _check_options(terms)
-    allowed = _pools(terms, pools)
+    allowed = _allowed_pools(terms, pools)
     for card in _automatic_cards(profile, terms, allowed):
-        result = candidate(card, allowed, profile, terms, limits, AUTO).route
+        result = evaluate(card, allowed, profile, terms, limits, AUTO).route
         if result is not None:
             return result
     return None
@@ -327,7 +88,7 @@ def _first_route(
 def _noisy_route(
     profile: Profile, terms: TaskOptions, pools: tuple[PoolSpec, ...], limits: ClusterLimits
 ) -> Route | None:
-    """Return the route that `consider` has for a circuit with noise if neither pool nor engine is
+    """Return the first route of `candidates` for a circuit with noise if neither pool nor engine is
     named.
 
     None for other circuits, and if no engine can run it. Facts that circuits of one shape share are
@@ -355,9 +116,6 @@ def _noisy_route(
     return placed_route(card, fit, effective, limits, f"{reason}; {times}", evolve_us)
 
 
-_RequestKey = tuple[str, tuple[str, ...], tuple[tuple[str, float], ...], int, str]
-
-
 @functools.lru_cache(maxsize=4096)
 def _runnable(
     shape: Profile, request_key: _RequestKey, pools: tuple[PoolSpec, ...], limits: ClusterLimits
@@ -371,8 +129,8 @@ def _runnable(
     )
     _check_options(terms)
     results = (
-        (card, check_candidates(card, _pools(terms, pools), shape, terms, limits, AUTO))
-        for card in _automatic_cards(shape, terms, _pools(terms, pools))
+        (card, find_fit(card, _allowed_pools(terms, pools), shape, terms, limits, AUTO))
+        for card in _automatic_cards(shape, terms, _allowed_pools(terms, pools))
     )
     shots = 0 if shape.noise is None else shape.noise.shots
     return tuple(
@@ -400,7 +158,14 @@ def _automatic_cards(
     return cards
 
 
-def consider(
+def _rank(card: EngineCard, profile: Profile, width: int) -> int:
+    """Return the position of an engine in the preference of `auto`. `width`: qubits held at
+    once."""
+    assert card.auto is not None
+    return card.auto.rank(profile, width)
+
+
+def candidates(
     profile: Profile,
     terms: TaskOptions,
     pools: tuple[PoolSpec, ...],
@@ -411,32 +176,32 @@ def consider(
 
     If none can run the program, the most likely one is first.
     """
-    candidates = _pools(terms, pools)
+    allowed = _allowed_pools(terms, pools)
     bound = [
         pool
-        for pool in candidates
+        for pool in allowed
         if engine_support.holds_hardware(pool) or _names_engine(terms, pool)
     ]
     if terms.engine != AUTO or bound:  # the named pool has an engine that `auto` never chooses
         wanted = bound[0].engine if terms.engine == AUTO else terms.engine
         card = _named(msgspec.structs.replace(terms, engine=wanted))
-        result = candidate(card, candidates, profile, terms, limits, "", snapshot)
+        result = evaluate(card, allowed, profile, terms, limits, "", snapshot)
         if result.objection is not None and result.objection.hint == engine_support.ELSEWHERE:
             result.objection.hint = _alternative(card, profile, terms, pools, limits)
         return [result]
     _check_options(terms)
-    cards = _automatic_cards(profile, terms, candidates)
-    candidates_ = [candidate(card, candidates, profile, terms, limits, AUTO) for card in cards]
+    cards = _automatic_cards(profile, terms, allowed)
+    considered = [evaluate(card, allowed, profile, terms, limits, AUTO) for card in cards]
     if profile.noise is not None and profile.noise.kinds:
-        candidates_.sort(key=_expected_us)
-    candidates_.sort(key=lambda candidate: candidate.route is None)
+        considered.sort(key=_expected_us)
+    considered.sort(key=lambda candidate: candidate.route is None)
     if profile.noise is not None and profile.noise.kinds:
-        candidates_[0] = _with_costs(candidates_)
-    if candidates_[0].route is None:  # the limit of the engine that runs any circuit explains most
-        candidates_.sort(key=lambda candidate: candidate.engine != catalog.DEFAULT_ENGINE)
+        considered[0] = _with_costs(considered)
+    if considered[0].route is None:  # the limit of the engine that runs any circuit explains most
+        considered.sort(key=lambda candidate: candidate.engine != catalog.DEFAULT_ENGINE)
         if terms.options:  # that of an engine that has the options explains more
-            candidates_.sort(key=lambda candidate: _lacks_options(candidate.engine, terms))
-    return candidates_
+            considered.sort(key=lambda candidate: _lacks_options(candidate.engine, terms))
+    return considered
 
 
 def _alternative(
@@ -451,54 +216,14 @@ def _alternative(
     wider = msgspec.structs.replace(
         terms, engine=AUTO, options=(), pool="" if terms.engine == AUTO else terms.pool
     )
-    if wider.pool and any(_names_engine(wider, pool) for pool in _pools(wider, pools)):
+    if wider.pool and any(_names_engine(wider, pool) for pool in _allowed_pools(wider, pools)):
         wider = msgspec.structs.replace(wider, pool="")
-    considered = consider(profile, wider, pools, limits)
+    considered = candidates(profile, wider, pools, limits)
     if considered[0].route is not None:
         pool = " without a pool" if terms.pool and not wider.pool else ""
         return f"{engine_support.ANOTHER}: engine='auto'{pool} takes {considered[0].engine!r}"
     others = [f"{each.engine}: {each.text}" for each in considered if each.engine != card.name]
-    return f"{NONE}: {'; '.join(others)}"
-
-
-def _names_engine(terms: TaskOptions, pool: PoolSpec) -> bool:
-    """Return whether the terms name the pool, and its engine runs only in pools that are named."""
-    card = catalog.card(pool.engine)
-    return bool(terms.pool) and card is not None and card.auto is None
-
-
-def _expected_us(candidate: EngineCandidate) -> float:
-    """Return the expected time of a circuit with noise, in microseconds."""
-    return 0.0 if candidate.route is None else candidate.route.evolve_us
-
-
-@functools.lru_cache(maxsize=4096)
-def _about(value: float) -> float:
-    """Return the nearest of 1, 2 and 5 times a power of ten.
-
-    Tasks share a chunk only if their reasons are equal, so circuits of one kind should have equal
-    texts.
-    """
-    unit = 10.0 ** math.floor(math.log10(max(value, 1e-9)))
-    return unit * min((1.0, 2.0, 5.0, 10.0), key=lambda step: abs(math.log(value / unit / step)))
-
-
-def _noisy_times(times_us: Iterable[tuple[str, float]]) -> str:
-    """Return the expected times of engines as text, from microseconds."""
-    texts = [f"{name} {_about(us * 1e-3):g} ms" for name, us in times_us]
-    return f"expected time with noise: {', '.join(texts)}"
-
-
-def _with_costs(candidates: list[EngineCandidate]) -> EngineCandidate:
-    """Return the first candidate; its reason lists the expected times of all that can run the
-    circuit."""
-    chosen = candidates[0]
-    if chosen.route is None:
-        return chosen
-    times = _noisy_times((each.engine, each.route.evolve_us) for each in candidates if each.route)
-    reason = f"{chosen.text}; {times}"
-    route = msgspec.structs.replace(chosen.route, reason=reason)
-    return msgspec.structs.replace(chosen, route=route, text=reason)
+    return f"{NO_OTHER_ENGINE}: {'; '.join(others)}"
 
 
 def depends_on_parameter_values(profile: Profile, terms: TaskOptions) -> bool:
@@ -513,11 +238,32 @@ def depends_on_parameter_values(profile: Profile, terms: TaskOptions) -> bool:
     return card is not None and card.method == "clifford"
 
 
-def _rank(card: EngineCard, profile: Profile, width: int) -> int:
-    """Return the position of an engine in the preference of `auto`. `width`: qubits held at
-    once."""
-    assert card.auto is not None
-    return card.auto.rank(profile, width)
+# --- options --------------------------------------------------------------------------------------
+
+
+def _allowed_pools(terms: TaskOptions, pools: tuple[PoolSpec, ...]) -> tuple[PoolSpec, ...]:
+    """Return the pools that may run it: the named one, else all without hardware and without
+    another emulated device."""
+    if not terms.pool:
+        allowed = ("", terms.device)
+        return tuple(
+            pool
+            for pool in pools
+            if pool.device in allowed and not engine_support.holds_hardware(pool)
+        )
+    named = tuple(pool for pool in pools if pool.name == terms.pool)
+    if not named:
+        raise OptionError(
+            f"there is no pool {terms.pool[:64]!r}",
+            hint=f"pools: {', '.join(p.name for p in pools)}",
+        )
+    return named
+
+
+def _names_engine(terms: TaskOptions, pool: PoolSpec) -> bool:
+    """Return whether the terms name the pool, and its engine runs only in pools that are named."""
+    card = catalog.card(pool.engine)
+    return bool(terms.pool) and card is not None and card.auto is None
 
 
 def _named(terms: TaskOptions) -> EngineCard:
@@ -552,20 +298,264 @@ def _lacks_options(engine: str, terms: TaskOptions) -> bool:
     return not names.issuperset(name for name, _ in terms.options)
 
 
-def _pools(terms: TaskOptions, pools: tuple[PoolSpec, ...]) -> tuple[PoolSpec, ...]:
-    """Return the pools that may run it: the named one, else all without hardware and without
-    another emulated device."""
-    if not terms.pool:
-        allowed = ("", terms.device)
-        return tuple(
-            pool
-            for pool in pools
-            if pool.device in allowed and not engine_support.holds_hardware(pool)
+# --- one engine -----------------------------------------------------------------------------------
+
+
+def evaluate(
+    card: EngineCard,
+    allowed: tuple[PoolSpec, ...],
+    profile: Profile,
+    terms: TaskOptions,
+    limits: ClusterLimits,
+    chosen_by: str,
+    snapshot: engine_support.RoutingSnapshot = engine_support.EMPTY_SNAPSHOT,
+) -> EngineCandidate:
+    """Return the route on one engine, or the objection to it."""
+    fit, reason = find_fit(card, allowed, profile, terms, limits, chosen_by, snapshot)
+    if not isinstance(fit, RankFit):
+        return EngineCandidate(card.name, None, fit, _short(card, fit))
+    profile = card.effective_profile(profile, terms.outputs)
+    return EngineCandidate(
+        card.name, route_on(card, fit, profile, terms, limits, reason), None, reason
+    )
+
+
+def find_fit(
+    card: EngineCard,
+    allowed: tuple[PoolSpec, ...],
+    profile: Profile,
+    terms: TaskOptions,
+    limits: ClusterLimits,
+    chosen_by: str,
+    snapshot: engine_support.RoutingSnapshot = engine_support.EMPTY_SNAPSHOT,
+) -> tuple[RankFit | SimenvError, str]:
+    """Return the ranks and pool with which one engine can run the program, or the objection; and
+    the reason for the engine."""
+    total_qubits, profile = profile.used_qubits, card.effective_profile(profile, terms.outputs)
+    error = engine_support.unsupported_reason(card, profile, terms)
+    if error is None and card.pool == "device":
+        error = _hardware_refusal(allowed, profile, snapshot)
+    fit = None
+    if error is None:
+        result = _fit_in_pools(card, allowed, profile, terms, limits)
+        if isinstance(result, RankFit):
+            fit = result
+        else:
+            error = result
+    if error is None and chosen_by == AUTO and (text := _against_auto(card, profile)):
+        error = InfeasibleError(f"engine {card.name!r}: {text}", hint=f"engine={card.name!r}")
+    if error is not None or fit is None:
+        assert error is not None
+        return error, ""
+    reason = (
+        _preference_reason(card, profile, total_qubits)
+        if chosen_by == AUTO
+        else f"asked for {card.name}"
+    )
+    if card.pool == "device":
+        reason = f"asked for {describe_pool(fit.pool, snapshot)}"
+    if fit.text:
+        reason = f"{reason}; {fit.text}"
+    return fit, reason
+
+
+def _fit_in_pools(
+    card: EngineCard,
+    allowed: tuple[PoolSpec, ...],
+    profile: Profile,
+    terms: TaskOptions,
+    limits: ClusterLimits,
+) -> RankFit | SimenvError:
+    """Return the fit of a program: one rank if possible, else pools of several ranks, else ranks on
+    demand."""
+    usable = [p for p in allowed if runs(p, card)]
+    if not usable:
+        return InfeasibleError(
+            f"no pool here runs engine {card.name!r}",
+            hint=f"ask for another engine, or start a pool with engine={card.name}"
+            + ("; hardware is selected by its pool" if not allowed else ""),
         )
-    candidates_ = tuple(pool for pool in pools if pool.name == terms.pool)
-    if not candidates_:
-        raise OptionError(
-            f"there is no pool {terms.pool[:64]!r}",
-            hint=f"pools: {', '.join(p.name for p in pools)}",
+    usable.sort(key=lambda p: p.engine != card.name)  # a pool of this engine alone has it loaded
+    results = [ranks.fit(card, profile, terms, pool, limits) for pool in usable]
+    fits = [
+        msgspec.structs.replace(fit, paced=pool.pace)
+        for fit, pool in zip(results, usable, strict=True)
+        if isinstance(fit, RankFit)
+    ]
+    if fits:
+        return min(fits, key=lambda fit: (fit.ranks > 1, fit.on_demand))
+    return next(result for result in results if not isinstance(result, RankFit))
+
+
+def runs(pool: PoolSpec, card: EngineCard) -> bool:
+    """Return whether this pool may run that engine. Engines for fault drills need a pool of their
+    own."""
+    return pool.engine == card.name or (pool.engine == "any" and card.in_default_pool)
+
+
+def _against_auto(card: EngineCard, profile: Profile) -> str:
+    """Return why `auto` does not choose an engine that may be able to run the program; "" if it
+    may."""
+    if card.method == "clifford":
+        if not profile.clifford:
+            return "free parameters or matrices may not be Clifford: select it by name to try"
+        if profile.conditions:
+            return "conditions may be more than parities of clbits: select it by name to try"
+    return "" if card.auto is None else card.auto.objection(profile)
+
+
+def _hardware_refusal(
+    allowed: tuple[PoolSpec, ...], profile: Profile, snapshot: engine_support.RoutingSnapshot
+) -> SimenvError | None:
+    """Return why the hardware of the named pool cannot run the program; None if no reason is
+    known."""
+    pool = next((pool.name for pool in allowed if engine_support.holds_hardware(pool)), "")
+    if not pool:
+        return OptionError(
+            "engine='hardware' cannot be selected directly",
+            hint="name the hardware pool: pool='NAME', or prefer=['hardware']",
         )
-    return candidates_
+    device = snapshot.device(pool)
+    if device is None:
+        return None
+    if 0 < device.num_qubits < profile.num_qubits:
+        return InfeasibleError(
+            f"this program has {profile.num_qubits} qubits; {describe_pool(pool, snapshot)} has "
+            f"{device.num_qubits}",
+            hint="a simulator may take it: ask for no pool",
+        )
+    if profile.mid_circuit and not device.dynamic:
+        return InfeasibleError(
+            f"{describe_pool(pool, snapshot)} has no measurements, resets or conditions before a "
+            "program's end",
+            hint="a simulator takes it: ask for no pool",
+        )
+    return None
+
+
+def describe_pool(pool: str, snapshot: engine_support.RoutingSnapshot) -> str:
+    """Return the name of a pool for a message, with its hardware model if known."""
+    device = snapshot.device(pool)
+    return f"pool {pool} ({device.model})" if device is not None else f"pool {pool}"
+
+
+def _preference_reason(card: EngineCard, profile: Profile, total_qubits: int) -> str:
+    """Return why `auto` chooses this engine; `total_qubits`: width before the program's
+    reduction."""
+    width = f"{profile.num_qubits} qubits"
+    if profile.num_qubits < total_qubits:
+        width = f"{profile.num_qubits} of {total_qubits} qubits at once are needed"
+    if card.method == "clifford":
+        return f"auto: {width} of Clifford gates"
+    if card.auto is not None and card.auto.reason is not None:
+        return f"auto: {width}, {card.auto.reason(profile)}"
+    return f"auto: {width}, {card.summary}"
+
+
+def _short(card: EngineCard, error: SimenvError) -> str:
+    """Return an objection without the engine's name; with the pip command if that solves it."""
+    text = error.message.removeprefix(f"engine {card.name!r}").removeprefix(":").strip()
+    return f"{text}: {card.install_hint}" if card.install_hint else text
+
+
+# --- route on an engine, and its times ------------------------------------------------------------
+
+
+def route_on(
+    card: EngineCard,
+    fit: RankFit,
+    profile: Profile,
+    terms: TaskOptions,
+    limits: ClusterLimits,
+    reason: str,
+) -> Route:
+    noise = profile.noise
+    if noise is not None and noise.kinds:  # not linear: of so many shots as its tasks have
+        query = query_on(card, fit, terms, noise.shots)
+        return placed_route(card, fit, profile, limits, reason, time_us(card, profile, query))
+    start_s = card.costs.seconds(profile, query_on(card, fit, terms), 1)
+    many_s = card.costs.seconds(profile, query_on(card, fit, terms, SHOTS_PROBE), 1)
+    shot_us = two_digits((many_s - start_s) * 1e6 / SHOTS_PROBE)
+    return placed_route(card, fit, profile, limits, reason, two_digits(start_s * 1e6), shot_us)
+
+
+def placed_route(
+    card: EngineCard,
+    fit: RankFit,
+    profile: Profile,
+    limits: ClusterLimits,
+    reason: str,
+    evolve_us: float,
+    shot_us: float = 0.0,
+) -> Route:
+    """Return the route with these times on one slot, in microseconds."""
+    noise = profile.noise
+    narrow = profile.num_qubits <= catalog.SMALL_QUBITS
+    is_single_slot = narrow or not card.parallel.threads or fit.ranks > 1
+    return Route(
+        engine=card.name,
+        reason=reason,
+        pool=fit.pool,
+        num_qubits=profile.num_qubits,
+        memory_bytes=fit.memory_bytes,
+        evolve_us=evolve_us,
+        shot_us=shot_us,
+        max_slots=1 if is_single_slot else max(node.slots for node in nodes_of(limits)),
+        ranks=fit.ranks,
+        device_shot_ns=0.0 if noise is None else noise.device_shot_ns,
+        device_overhead_ns=0.0 if noise is None else noise.device_overhead_ns,
+        paced=noise is not None and fit.paced,
+    )
+
+
+def query_on(card: EngineCard, fit: RankFit, terms: TaskOptions, shots: int = 0) -> CostQuery:
+    """Return the query for the cost of `shots` shots on the ranks of a fit."""
+    query = engine_support.cost_query(card, terms, shots, fit.used)
+    return msgspec.structs.replace(query, bandwidth=fit.bandwidth)
+
+
+def time_us(card: EngineCard, profile: Profile, query: CostQuery) -> float:
+    """Return the expected time on one slot, in microseconds."""
+    return two_digits(card.costs.seconds(profile, query, 1) * 1e6)
+
+
+def two_digits(value: float) -> float:
+    """Return an estimate rounded to two digits, so that programs of one kind share a route."""
+    return float(f"{value:.2g}")
+
+
+# --- engines compared by time ---------------------------------------------------------------------
+
+
+def _expected_us(candidate: EngineCandidate) -> float:
+    """Return the expected time of a circuit with noise, in microseconds."""
+    return 0.0 if candidate.route is None else candidate.route.evolve_us
+
+
+def _with_costs(candidates: list[EngineCandidate]) -> EngineCandidate:
+    """Return the first candidate; its reason lists the expected times of all that can run the
+    circuit."""
+    chosen = candidates[0]
+    if chosen.route is None:
+        return chosen
+    times = _noisy_times((each.engine, each.route.evolve_us) for each in candidates if each.route)
+    reason = f"{chosen.text}; {times}"
+    route = msgspec.structs.replace(chosen.route, reason=reason)
+    return msgspec.structs.replace(chosen, route=route, text=reason)
+
+
+def _noisy_times(times_us: Iterable[tuple[str, float]]) -> str:
+    """Return the expected times of engines as text, from microseconds."""
+    texts = [f"{name} {_about(us * 1e-3):g} ms" for name, us in times_us]
+    return f"expected time with noise: {', '.join(texts)}"
+
+
+@functools.lru_cache(maxsize=4096)
+def _about(value: float) -> float:
+    """Return the nearest of 1, 2 and 5 times a power of ten.
+
+    Tasks share a chunk only if their reasons are equal, so circuits of one kind should have equal
+    texts.
+    """
+    unit = 10.0 ** math.floor(math.log10(max(value, 1e-9)))
+    return unit * min((1.0, 2.0, 5.0, 10.0), key=lambda step: abs(math.log(value / unit / step)))

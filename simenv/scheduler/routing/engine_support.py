@@ -1,4 +1,12 @@
-"""Support of a program by an engine, and memory of GPUs."""
+"""Support of a program by an engine, and memory of GPUs.
+
+The snapshot has the facts that may change while the service runs: known hardware and closed pools.
+
+Memory of the GPUs of a pool, and refusal of states that some of its workers could not hold. A
+worker has any of its pool's GPUs, one for each rank, so the smallest one is the limit. Where the
+memory of one is not known, as on other nodes, nothing is refused here: the engine compares a state
+with its GPU.
+"""
 
 from __future__ import annotations
 
@@ -15,11 +23,6 @@ from simulators import catalog
 from simulators.catalog import CostQuery, EngineCard
 from simulators.catalog.costs import RESERVED_BYTES, GpuCost, ranks_used, state_bytes, widest_state
 from simulators.circuit.analysis.profile import NoiseProfile, Profile
-
-# Support of a program by an engine, regardless of memory (see `ranks`).
-#
-# The snapshot has the facts that may change while the service runs: known hardware and closed
-# pools.
 
 ANOTHER = "ask for another engine"
 ELSEWHERE = f"{ANOTHER}: engine='auto' finds one"  # `engine_choice` checks whether it does
@@ -204,13 +207,6 @@ def kind_of(pool: PoolSpec) -> DeviceKind:
     if pool.device:
         return DeviceKind.EMULATED
     return DeviceKind.HARDWARE if holds_hardware(pool) else DeviceKind.IDEAL
-
-
-# Memory of the GPUs of a pool, and refusal of states that some of its workers could not hold.
-#
-# A worker has any of its pool's GPUs, one for each rank, so the smallest one is the limit. Where
-# the memory of one is not known, as on other nodes, nothing is refused here: the engine compares a
-# state with its GPU.
 
 
 def smallest_gpu(pool: PoolSpec, limits: ClusterLimits) -> Gpu | None:

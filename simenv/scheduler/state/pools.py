@@ -1,4 +1,18 @@
-"""Pools and nodes: workers, waiting tasks, granted and reserved resources."""
+"""Pools and nodes: workers, waiting tasks, granted and reserved resources.
+
+Nodes: granted, reserved and claimed resources of each, and whether the node is in use. Slots are
+granted to running tasks; memory to running tasks, or to workers that reserve it as long as they
+live. Resident ranks need no slots and may outnumber them. Workers made on demand never have more
+ranks than could run at once. A node's slots have one claim at a time: freed slots are withheld from
+others until the claim is met. If a long task delays that, short tasks may use the claimed slots
+meanwhile (backfill).
+
+Pool: its workers, its waiting tasks, and the number of workers that it should have. A worker that
+never became ready, or crashed without a task, is a failure of the pool: the next start waits 1, 2,
+4 ... 60 s, and after QUARANTINE_AFTER failures in a row no worker is started. A worker that crashed
+with a task is charged to the task. A worker lost with its node is charged to nobody. Both are
+replaced at once.
+"""
 
 from __future__ import annotations
 
@@ -12,14 +26,6 @@ from launcher.placement import NodeResources
 from simenv.model import PoolSpec, WorkerState
 from simenv.scheduler.core import ClusterLimits, RecordEvent, TaskRecord, gang_name, nodes_of
 from simenv.scheduler.queueing.queue import LONG_US, PoolQueue
-
-# Nodes: granted, reserved and claimed resources of each, and whether the node is in use.
-#
-# Slots are granted to running tasks; memory to running tasks, or to workers that reserve it as long
-# as they live. Resident ranks need no slots and may outnumber them. Workers made on demand never
-# have more ranks than could run at once. A node's slots have one claim at a time: freed slots are
-# withheld from others until the claim is met. If a long task delays that, short tasks may use the
-# claimed slots meanwhile (backfill).
 
 _FIRST = 10_000  # more than the ranks a node may have
 WORKERS_PER_SLOT = 32  # resident ranks at a time: an idle worker uses memory and no slot
@@ -184,14 +190,6 @@ def reserve(host_ranks: HostRanks, rank_bytes: int) -> None:
         host.reserved += ranks * rank_bytes
 
 
-# Pool: its workers, its waiting tasks, and the number of workers that it should have.
-#
-# A worker that never became ready, or crashed without a task, is a failure of the pool: the next
-# start waits 1, 2, 4 ... 60 s, and after QUARANTINE_AFTER failures in a row no worker is started. A
-# worker that crashed with a task is charged to the task. A worker lost with its node is charged to
-# nobody. Both are replaced at once.
-
-
 def gang_spec(base: PoolSpec, ranks: int, limits: ClusterLimits) -> PoolSpec:
     """Return the pool for tasks of `ranks` ranks that is made on demand for the pool `base`."""
     slots = sum(node.slots for node in nodes_of(limits))
@@ -266,7 +264,9 @@ class Worker(msgspec.Struct, eq=False):
     node: str = ""  # as the worker reported it
     pid: int = 0
     slots: int = 0  # granted, over all ranks; released when it holds no task
-    granted_slots: int = 0  # first grant of a task whose slots may be taken back, see `resizing`
+    granted_slots: int = (
+        0  # first grant of a task whose slots may be taken back, see `gang_scheduling`
+    )
     resized: bool = False  # its task ran on different numbers of slots
     memory_bytes: int = 0  # granted beyond what it reserves
     kept_bytes: int = 0  # granted to states that it keeps between tasks
@@ -274,7 +274,7 @@ class Worker(msgspec.Struct, eq=False):
     kept_s: float = 0.0  # lifetime of a kept state after the end of its task
     kept_until_ns: int = 0  # end of that grant; 0: no grant, or the task has not ended
     rss_bytes: int = 0
-    over_beats: int = 0  # consecutive heartbeats above its grant, see `events.memory`
+    over_beats: int = 0  # consecutive heartbeats above its grant, see `over_memory_reason`
     # At its last heartbeat: (task, sweeps done, sweeps in total).
     passes: tuple[int, int, int] = (0, 0, 0)
     compiling: int = 0  # at its last heartbeat: the task whose kernels it compiled; 0: none

@@ -4,6 +4,9 @@ Invariant (`scheduler_invariants` of the tests checks it): each unfinished task 
 place, granted slots never exceed those of a node, and resources that a worker reserves or a task is
 granted are released exactly once. Only modules of `simenv.scheduler` write to it; the service reads
 it.
+
+Pools, limits and task counts of one device: a pool with the pools made on demand for it. The device
+"" is all pools together.
 """
 
 from __future__ import annotations
@@ -16,7 +19,7 @@ from simenv.model.views import base_of
 from simenv.scheduler import core
 from simenv.scheduler.reservations.ledger import ReservationLedger
 from simenv.scheduler.routing import live_routing
-from simenv.scheduler.state import owner_quotas, paced, pools as state_pools, task_index
+from simenv.scheduler.state import device_state, owner_quotas, pools as state_pools, task_index
 
 KEPT_MARGIN_NS = 2_000_000_000  # margin between the drop of a kept state and the end of its grant
 
@@ -45,14 +48,14 @@ class SchedulerState:
         self.quotas = owner_quotas.Quotas()
         self.dependencies = task_index.Dependencies()
         self.reservations = ReservationLedger()
-        self.controls = paced.DeviceControls()
+        self.controls = device_state.DeviceControls()
         self.dedicated = state_pools.DedicatedWorkers()
-        self.paced = paced.PacedDevices()
+        self.paced = device_state.PacedDevices()
         self.outages: set[str] = set()  # devices that start nothing
         self.pools: dict[str, state_pools.Pool] = {}
         self.gangs: list[state_pools.Pool] = []  # pools whose workers have several ranks
         self.workers: dict[str, state_pools.Worker] = {}
-        # Workers whose task may give slots back, see `resizing`.
+        # Workers whose task may give slots back, see `gang_scheduling`.
         self.multi_slot_workers: dict[str, state_pools.Worker] = {}
         self.unreaped_workers: dict[str, int] = {}  # start of lost workers that may still run
         self.nodes = state_pools.NodeTable(limits)
@@ -174,8 +177,8 @@ class SchedulerState:
     def _open(self, pool: state_pools.Pool) -> None:
         self.pools[pool.spec.name] = pool
         if pool.spec.pace:
-            lookahead_ns = 0 if pool.spec.drift else paced.LOOKAHEAD_NS
-            self.paced.all.setdefault(pool.device, paced.PacedDevice(lookahead_ns))
+            lookahead_ns = 0 if pool.spec.drift else device_state.LOOKAHEAD_NS
+            self.paced.all.setdefault(pool.device, device_state.PacedDevice(lookahead_ns))
         pool.queue.arrange(self.controls.queue_policy(pool.device))
         if pool.spec.ranks > 1:
             self.gangs.append(pool)
@@ -314,11 +317,6 @@ class SchedulerState:
             place.return_gpus(gpus)
 
 
-# Pools, limits and task counts of one device: a pool with the pools made on demand for it.
-#
-# The device "" is all pools together.
-
-
 def check_device(state: SchedulerState, device: str) -> None:
     """Raise NotFoundError if there is no device of that name."""
     names = [name for name, pool in state.pools.items() if not pool.base]
@@ -371,9 +369,6 @@ def parked(state: SchedulerState, device: str) -> int:
         for name, count in by_pool.items()
         if device in ("", base_of(name) or name)
     )
-
-
-# Present use of resources by an owner, counted by owners and workers, never by tasks.
 
 
 def of_owner(state: SchedulerState, owner: str, kept_bytes: int = 0) -> OwnerUse:

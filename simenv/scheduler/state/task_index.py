@@ -1,4 +1,20 @@
-"""Indexes of tasks: deadlines, owners, parents, and blame for crashes."""
+"""Indexes of tasks: deadlines, owners, parents, and blame for crashes.
+
+Indexes over unfinished tasks: by deadline, and by owner. Deadlines are queue timeouts, run timeouts
+and the grace periods of a stop; entries of tasks that ended earlier stay until they are due, or
+until there are too many. The index by owner avoids a scan of all tasks for one owner; tasks of the
+environment's own user (owner "") are not in it.
+
+Tasks that come after others (their parents): they wait in no queue until all parents are DONE.
+Invariants: a parent has a smaller number than its children, so that no circle can arise; a task is
+in the table from its acceptance until its parents have ended as DONE, or until it ended itself. All
+tasks of one submission have the same parents, so the table holds one entry for all of them.
+
+Attribution of worker crashes to tasks: only a task that ran is charged, never its neighbours. If it
+is unknown which of the held tasks ran, all become suspects of one incident and travel alone from
+then on. A suspect that finishes is cleared. One that crashes a worker again, alone, is charged, and
+the other suspects of its incident are cleared. After POISON_DEATHS charges a task fails as poison.
+"""
 
 from __future__ import annotations
 
@@ -11,12 +27,6 @@ import msgspec
 from simenv.model import TaskState, Timing
 from simenv.model.views import base_of
 from simenv.scheduler import core
-
-# Indexes over unfinished tasks: by deadline, and by owner.
-#
-# Deadlines are queue timeouts, run timeouts and the grace periods of a stop; entries of tasks that
-# ended earlier stay until they are due, or until there are too many. The index by owner avoids a
-# scan of all tasks for one owner; tasks of the environment's own user (owner "") are not in it.
 
 STOP_GRACE_NS = 2_000_000_000  # an engine that has not stopped by then is ended with its worker
 HARDWARE_GRACE_NS = 5_000_000_000  # the request to the provider travels over a network
@@ -123,14 +133,6 @@ class TasksByOwner:
         return self._records
 
 
-# Tasks that come after others (their parents): they wait in no queue until all parents are DONE.
-#
-# Invariants: a parent has a smaller number than its children, so that no circle can arise; a task
-# is in the table from its acceptance until its parents have ended as DONE, or until it ended
-# itself. All tasks of one submission have the same parents, so the table holds one entry for all of
-# them.
-
-
 class DependentTasks(msgspec.Struct, eq=False):
     """Tasks of one submission, and their parents that have not ended."""
 
@@ -229,13 +231,6 @@ def unfinished(after: Iterable[int], tasks: dict[int, core.TaskRecord]) -> set[i
     """Return the parents that have not ended."""
     return {number for number in after if number in tasks}
 
-
-# Attribution of worker crashes to tasks: only a task that ran is charged, never its neighbours.
-#
-# If it is unknown which of the held tasks ran, all become suspects of one incident and travel alone
-# from then on. A suspect that finishes is cleared. One that crashes a worker again, alone, is
-# charged, and the other suspects of its incident are cleared. After POISON_DEATHS charges a task
-# fails as poison.
 
 POISON_DEATHS = 3
 

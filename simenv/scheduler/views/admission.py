@@ -9,19 +9,16 @@ from simenv.errors import InsufficientError, NotReservedError, SimenvError
 from simenv.model import task_name
 from simenv.model.views import base_of
 from simenv.scheduler.core import RUNS, Phase, Route, TaskRecord
-from simenv.scheduler.dispatch import gang_scheduling
+from simenv.scheduler.dispatch import dedicated_workers, gang_scheduling
 from simenv.scheduler.dispatch.gang_scheduling import LAST_SLOTS
 from simenv.scheduler.queueing.queue import LONG_US
 from simenv.scheduler.reservations.circuit_times import ProgramSize
 from simenv.scheduler.reservations.policies import DELAYED, REJECTED, PolicyVerdict
 from simenv.scheduler.reservations.reservation import ReservationEntry, units_for
 from simenv.scheduler.routing import ranks
-from simenv.scheduler.state import owner_quotas, paced, pools, scheduler_state
+from simenv.scheduler.state import device_state, owner_quotas, pools, scheduler_state
 from simenv.text import duration, size as text_size
 from simulators import catalog
-
-# Admission of tasks and reservations by the present state, besides the capacity that a ledger
-# counts.
 
 MIN_BOUND_NS = 20_000_000
 MEMORY_RETRY_S = 5.0
@@ -33,7 +30,7 @@ def draining_refusal(state: scheduler_state.SchedulerState, routes: list[Route])
         for name in {route.pool for route in routes}:
             device = base_of(name) or name
             if state.controls.closed_state(device, starts=False):
-                draining = state.controls.of(device).state == paced.DRAINING
+                draining = state.controls.of(device).state == device_state.DRAINING
                 subject = f"pool {device}" if draining else "the environment"
                 return f"{subject} is draining and accepts nothing new"
     return ""
@@ -81,7 +78,7 @@ def availability_veto(
     if request.bound_ns and request.bound_ns < MIN_BOUND_NS:
         message = f"bound_ns = {request.bound_ns} cannot be promised: {MIN_BOUND_NS} is the least"
         return PolicyVerdict(REJECTED, model.AdmissionReason.UNSUPPORTED, message)
-    return gang_scheduling.veto(state, request) if request.workers else None
+    return dedicated_workers.availability_verdict(state, request) if request.workers else None
 
 
 def _widest(state: scheduler_state.SchedulerState, device: str) -> int:
@@ -113,8 +110,8 @@ def owner_veto(
         return None
     limits, use = state.quotas.of(owner), scheduler_state.of_owner(state, owner)
     ttl_ns = request.ttl_ns or state.reservations.terms(request.device).profile.default_ttl_ns
-    pool = gang_scheduling.pool_name(state, request)
-    pool_workers, reserved = gang_scheduling.capacity_of(state, request)
+    pool = dedicated_workers.pool_name(state, request)
+    pool_workers, reserved = dedicated_workers.capacity(state, request)
     dedicated = state.dedicated.all
     own = sum(
         dedicated[number].workers
@@ -174,9 +171,6 @@ def reservation_units(
             errors.append(NotReservedError(message, hint=hint, index=index))
         units.append(needed)
     return units, errors
-
-
-# Pending reason of a task: the event that must happen before the task is assigned.
 
 
 def pending_reason(state: scheduler_state.SchedulerState, record: TaskRecord, now_ns: int) -> str:
@@ -257,7 +251,7 @@ def _held_back(state: scheduler_state.SchedulerState, pool: pools.Pool) -> str:
         return ""
     for device in (pool.device, ""):
         control = state.controls.of(device)
-        if control.state == paced.PAUSED:
+        if control.state == device_state.PAUSED:
             name, note = f"pool {device}" if device else "everything", f": {control.reason}"
             return f"{name} is paused{note if control.reason else ''}"
     if state.controls.assignable_tasks(pool):
@@ -301,7 +295,7 @@ def _gang_reason(
         where = f" on {nodes} nodes" if nodes > 1 else ""
         verb = "is" if free == 1 else "are"
         return f"waiting for {worker.ranks} slots{where}: {free} {verb} free"
-    if gang_scheduling.missing(worker):
+    if gang_scheduling.missing_slots(worker):
         return "free slots are kept for another task of several ranks, which came before"
     return f"waiting for {text_size(record.route.memory_bytes)} in each rank"
 

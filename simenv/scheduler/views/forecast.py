@@ -1,4 +1,12 @@
-"""Forecasts of waiting times, and views of pools, nodes, devices and reservations."""
+"""Forecasts of waiting times, and views of pools, nodes, devices and reservations.
+
+Expected work is slot time by the present estimator. The efficiency of busy workers is learned,
+separately for small tasks, most of whose time is overhead. A forecast is a snapshot; -1 means
+unknown.
+
+Pools, nodes, devices and reservations as clients see them. Figures are counted by reservations and
+workers, never by waiting tasks: these may be very many.
+"""
 
 from __future__ import annotations
 
@@ -11,13 +19,13 @@ import msgspec
 
 from simenv.model import HeldCapacity, NodeInfo, PoolInfo, ReservationInfo, TargetInfo, WorkerState
 from simenv.scheduler.core import START_NS, Phase, TaskRecord
-from simenv.scheduler.dispatch import gang_scheduling
+from simenv.scheduler.dispatch import dedicated_workers
 from simenv.scheduler.queueing.lanes import SMALL_US, Backlog
 from simenv.scheduler.reservations import policies
 from simenv.scheduler.reservations.policies import MOST
 from simenv.scheduler.reservations.reservation import ReservationEntry
 from simenv.scheduler.routing import ranks
-from simenv.scheduler.state import paced, pools as state_pools
+from simenv.scheduler.state import device_state, pools as state_pools
 from simenv.scheduler.state.scheduler_state import (
     SchedulerState,
     check_device,
@@ -26,12 +34,6 @@ from simenv.scheduler.state.scheduler_state import (
     parked,
     pools_of,
 )
-
-# Forecasts of waiting times, from the work ahead of a task and the speed of its pool.
-#
-# Expected work is slot time by the present estimator. The efficiency of busy workers is learned,
-# separately for small tasks, most of whose time is overhead. A forecast is a snapshot; -1 means
-# unknown.
 
 UNKNOWN = -1.0
 EXACT = 256  # tasks from the front that are placed one by one,
@@ -252,11 +254,6 @@ def _starts_tasks(state: SchedulerState, pool: state_pools.Pool) -> bool:
     return not (state.controls.starts_nothing(pool.device) or pool.device in state.outages)
 
 
-# Pools, nodes, devices and reservations as clients see them.
-#
-# Figures are counted by reservations and workers, never by waiting tasks: these may be very many.
-
-
 def closed_pools(state: SchedulerState) -> tuple[tuple[str, str], ...]:
     """Return the pools that accept no program now, with the reasons."""
     closed = []
@@ -283,7 +280,7 @@ def target_info(state: SchedulerState, device: str) -> TargetInfo:
         policy=order.policy,
         options=options,
         max_inflight=control.max_inflight,
-        pause_reason=control.reason if control.state == paced.PAUSED else "",
+        pause_reason=control.reason if control.state == device_state.PAUSED else "",
         drain_mode=control.mode,
         drain_timeout_s=control.timeout_s,
         drain_started_ns=control.started_ns,
@@ -428,4 +425,4 @@ def reservation_info(
         count = len(running_tasks(state, reservation))
     else:
         count = counts.get(reservation.grant.id, 0)
-    return reservation.info(count, gang_scheduling.count(state, reservation.grant.id))
+    return reservation.info(count, dedicated_workers.worker_count(state, reservation.grant.id))

@@ -1,4 +1,16 @@
-"""Checks of programs, and recognition of programs that differ in angles only."""
+"""Checks of programs, and recognition of programs that differ in angles only.
+
+Check programs; large ones are checked in a separate thread, so that the event loop continues. The
+kernels of a check release the interpreter lock. Owners take turns in the thread, one program a
+turn. Invariant: the event loop spends no more than a small program's time here. A check that was
+started is repeated by its requester until its result has been taken.
+
+Recognition, by their bytes, of programs that differ from an accepted one in angles only. Two packed
+programs of equal length that agree in all bytes outside the angles of the first have the same
+structure. The checks of the first therefore hold for the second as soon as its angles are checked;
+the second is not decoded. Invariant: the bytes between `at` and `end` of an entry are all of its
+angles and nothing else.
+"""
 
 from __future__ import annotations
 
@@ -19,7 +31,7 @@ from simenv.scheduler.routing.engine_choice import AUTO
 from simenv.scheduler.routing.engine_support import takes_clifford_alone
 from simenv.service.admission import rules
 from simenv.service.admission.rules import AdmittedProgram, is_keyed
-from simenv.service.support import CHECKS
+from simenv.service.fairness import CHECKS
 from simulators.catalog import DENSE_QUBITS, SMALL_QUBITS
 from simulators.chain.trial import choice_profile
 from simulators.circuit.analysis import profiler
@@ -31,11 +43,6 @@ from simulators.circuit.validation import admission
 if TYPE_CHECKING:
     from simenv.service.devices.context import DeviceContext
 
-# Check programs; large ones are checked in a separate thread, so that the event loop continues.
-#
-# The kernels of a check release the interpreter lock. Owners take turns in the thread, one program
-# a turn. Invariant: the event loop spends no more than a small program's time here. A check that
-# was started is repeated by its requester until its result has been taken.
 
 BESIDE_BYTES = 2**18  # packed programs of this size or more are checked in the thread
 
@@ -64,8 +71,8 @@ class RunningChecks:
         device: DeviceContext | None = None,
     ) -> Looked:
         """Check and profile a program of this owner. Raises SimenvError if it is not admissible,
-        Later while the check continues in the thread. `key()` identifies the check; it is called
-        only if checks continue in the thread or this one will."""
+        CheckPending while the check continues in the thread. `key()` identifies the check; it is
+        called only if checks continue in the thread or this one will."""
         is_short = not _takes_long(packed, terms) and (device is None or device.is_loaded)
         if is_short and not self._begun:
             return look(packed, terms, device)
@@ -139,13 +146,6 @@ def open_program(packed: bytes) -> model.Program:
         )
     return program
 
-
-# Recognition, by their bytes, of programs that differ from an accepted one in angles only.
-#
-# Two packed programs of equal length that agree in all bytes outside the angles of the first have
-# the same structure. The checks of the first therefore hold for the second as soon as its angles
-# are checked; the second is not decoded. Invariant: the bytes between `at` and `end` of an entry
-# are all of its angles and nothing else.
 
 KEPT = 100_000  # structures; a full cache is emptied
 PLACES = 16  # positions of angles for programs of one length; the oldest one is dropped

@@ -188,7 +188,7 @@ class AdmissionController:
 
     def _with_document(self, pending: PendingSubmit) -> TaskOptions:
         """Return the options in the form in which they are accepted: with a device, they name its
-        noise document. Raises SimenvError, Waiting."""
+        noise document. Raises SimenvError, DocumentPending."""
         terms = pending.message.terms
         if self._devices is None:
             return terms

@@ -1,4 +1,7 @@
-"""Rules that a task must meet before it is accepted: circuits, parts and calls."""
+"""Rules that a task must meet before it is accepted: circuits, parts and calls.
+
+`check_gradient_*` are the further rules for tasks that request a gradient.
+"""
 
 from __future__ import annotations
 
@@ -14,7 +17,7 @@ from simenv.model.calls import DetectionCall, TranspileCall, decode_call, target
 from simenv.model.program import check_printable
 from simenv.scheduler.core import Route
 from simenv.scheduler.reservations.circuit_times import ProgramSize
-from simenv.scheduler.routing.engine_choice import size
+from simenv.text import size
 from simulators import catalog
 from simulators.circuit.analysis.measurements import rest_layout
 from simulators.circuit.analysis.profile import Profile
@@ -23,10 +26,6 @@ from simulators.circuit.ir import Circuit, outcome_width
 from simulators.circuit.passes.components import parts_problem, sliced
 from simulators.engine import PURE, SAMPLED
 from simulators.execution.sampling import shot_bytes
-
-# Rules that a task must meet before it is accepted; each violation is an error with a hint.
-#
-# `check_gradient_*` are the further rules for tasks that request a gradient.
 
 MAX_PARAMETERS = 2**20
 VALUE_BYTES = 8  # float64
@@ -308,9 +307,6 @@ def check_final_state(terms: model.TaskOptions, circuit: Circuit, profile: Profi
         )
 
 
-# Checks of tasks whose programs run in parts: see `TaskParts`.
-
-
 def check_part_terms(terms: model.TaskOptions) -> None:
     """Check the options of a task in parts. Raises OptionError for those that it cannot have."""
     parts = terms.parts
@@ -344,9 +340,6 @@ def examined(
     branches = rest_layout(circuit, last, rest, keep=True).branching
     return msgspec.structs.replace(full, mid_circuit=branches, in_parts=True, kept=None)
 
-
-# Checks of calls: tasks that carry a function, circuits to compile, or a circuit with detectors,
-# in place of a program.
 
 _NO_CIRCUIT = model.Program(model.PROGRAM_FORMAT, 0, 0, (), (), b"", b"", b"", b"", b"")
 _NO_SIZES = Profile(0, 0, 0, 0, 0, 0, 0, 0, mid_circuit=False, conditions=0)

@@ -1,4 +1,9 @@
-"""Submits: queue, acceptance, answers, and parents of tasks."""
+"""Submits: queue, acceptance, answers, and parents of tasks.
+
+Queue of submits: turns of owners, idempotency keys, queue limits, and acceptance of tasks.
+Invariant: the import of this module loads neither numpy nor kernels, for which a start would have
+to wait.
+"""
 
 from __future__ import annotations
 
@@ -17,20 +22,18 @@ from simenv.model.program import check_printable
 from simenv.model.task_rules import MAX_KEY_CHARS
 from simenv.scheduler.core import SENT, ClusterLimits, Route, SubmitBatch
 from simenv.scheduler.reservations.circuit_times import ProgramSize
-from simenv.scheduler.routing.engine_choice import size
 from simenv.scheduler.scheduler import Scheduler
 from simenv.scheduler.state import owner_quotas, scheduler_state
 from simenv.scheduler.state.scheduler_state import SchedulerState
 from simenv.scheduler.views.admission import draining_refusal, memory_refusal, reservation_units
-from simenv.service import support
+from simenv.service import fault_injection
+from simenv.service.fairness import FairQueue
 from simenv.service.journal import reader, writer
 from simenv.service.results.completions import Completions
-from simenv.service.support import FairQueue
+from simenv.text import size
 from simenv.wire import codec
 from simenv.wire.codec import refusal
 from simenv.wire.messages import client as messages
-
-# Parents of tasks: checks at a submit, and failed parents at a start of the service.
 
 
 def check_parents(terms: TaskOptions) -> None:
@@ -77,12 +80,6 @@ def failed_parent(completions: Completions, after: Iterable[int]) -> int:
         if end is not None and end.state is not TaskState.DONE:
             return number
     return 0
-
-
-# Queue of submits: turns of owners, idempotency keys, queue limits, and acceptance of tasks.
-#
-# Invariant: the import of this module loads neither numpy nor kernels, for which a start would have
-# to wait.
 
 
 class PendingSubmit(msgspec.Struct):
@@ -190,7 +187,7 @@ class SubmitQueue:
     ) -> messages.Refusal | None:
         """Queue a Submit for `process`. Returns the refusal if too many bytes of its owner wait, or
         if the service lacks memory."""
-        support.hit("submit.received")
+        fault_injection.hit("submit.received")
         lacks_memory = memory_refusal(self._state)
         if lacks_memory is not None:
             return refusal(lacks_memory)
@@ -282,7 +279,7 @@ class SubmitQueue:
             )
             if error is not None:
                 return [refusal(error)]
-        support.hit("submit.admitted")
+        fault_injection.hit("submit.admitted")
         first = self._state.next_task
         batch = SubmitBatch(
             pending.peer,
@@ -445,17 +442,16 @@ def _shape_error(message: messages.Submit, size_bytes: int) -> messages.Refusal 
     return None
 
 
-# Answers to accepted Submits, which are sent after the commit that stores their tasks.
-#
-# The answer to a client that waits for the result anyway is held until that result is sent, at most
-# about HOLD_S: the client is woken once. Its tasks are on disk like all others.
-
 HOLD_S = 0.005
 _HOLD_NS = round(HOLD_S * 1e9)
 
 
 class AcceptAnswers:
-    """Answers to accepted Submits. Used from the loop's thread."""
+    """Answers to accepted Submits. Used from the loop's thread.
+
+    The answer to a client that waits for the result anyway is held until that result is sent, at
+    most about HOLD_S: the client is woken once. Its tasks are on disk like all others.
+    """
 
     def __init__(self, state: SchedulerState, send: Callable[[bytes, bytes], object]) -> None:
         """`send`: sends a message to a client."""
@@ -487,7 +483,7 @@ class AcceptAnswers:
                 self._held.setdefault(pending.peer, []).append((time.monotonic_ns(), body))
             else:
                 self._send(pending.peer, body)
-            support.hit("accepted.sent")
+            fault_injection.hit("accepted.sent")
         self._new.clear()
         if self._held:
             oldest_ns = time.monotonic_ns() - _HOLD_NS

@@ -1,10 +1,18 @@
-"""Commands of administrators, and the policies of the configuration."""
+"""Commands of administrators about pools, nodes, keys and limits of owners.
+
+Invariants: a change of a pool or node that was answered is stored and is applied again before the
+first tick of the next start, unless `up` configures that pool otherwise. An added key is in the
+key file before it is accepted; a revoked key is rejected before the file is written, so that a
+full disk cannot keep it valid. The file is read and written under its lock: no change of another
+process is lost. The policies of the configuration are applied once, and again only when the
+configuration changes, so that the settings of an administrator (`simenv policy`) survive a restart.
+"""
 
 from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -14,27 +22,27 @@ import msgspec
 from launcher import placement as launcher_placement
 from launcher.selection import INSTALL_COMMAND
 from simenv import errors
-from simenv.config import Config, Policies, check_name
+from simenv.config import Config, Limits, Policies, check_name
 from simenv.config.model import ALL
-from simenv.errors import ConfigError
-from simenv.model import AdmissionPolicy, PoolSpec
+from simenv.errors import ConfigError, NotFoundError, OptionError
+from simenv.model import UNLIMITED, AdmissionPolicy, OwnerLimits, OwnerReport, PoolSpec
+from simenv.model.task_rules import merged
 from simenv.scheduler.core import Action, ClusterLimits, nodes_of, rank_gpus
 from simenv.scheduler.scheduler import Scheduler
+from simenv.scheduler.state import scheduler_state
+from simenv.scheduler.state.owner_quotas import MessageRates, too_fast
 from simenv.scheduler.state.pools import WORKER_BYTES, WORKERS_PER_SLOT, most_resident
+from simenv.service.journal import tables
 from simenv.service.journal.writer import Journal
 from simenv.text import size
-from simenv.wire import codec
+from simenv.wire import codec, keyfiles
 from simenv.wire.codec import refusal
 from simenv.wire.keyfiles import LOCAL, added, changing, identities, read_keys, removed, write_keys
-from simenv.wire.messages import client as m
+from simenv.wire.messages import admin, client as m
 from simenv.wire.messages.admin import AddKey, DrainNode, GetKeys, KeyInfo, Keys, ResumeNode, Scale
 from simenv.wire.transport.zmq_transport import Listener
 
-# Apply the policies of the configuration at a start.
-#
-# Invariant: the policies of a pool are applied once, and again only when the configuration changes,
-# so that the settings of an administrator (`simenv policy`) survive a restart.
-
+REFUSED_MESSAGES = 10  # as many messages as a refused Submit counts
 Statement = tuple[str, tuple[Any, ...]]
 
 log = logging.getLogger("simenv.service")
@@ -76,15 +84,6 @@ def _apply(scheduler: Scheduler, device: str, policies: Policies) -> None:
             round(policies.span_s * 1e9),
         )
         scheduler.set_admission_policy(device, policy, -1)
-
-
-# Commands of administrators about pools, nodes and keys.
-#
-# Invariants: a change of a pool or node that was answered is stored and is applied again before the
-# first tick of the next start, unless `up` configures that pool otherwise. An added key is in the
-# key file before it is accepted; a revoked key is rejected before the file is written, so that a
-# full disk cannot keep it valid. The file is read and written under its lock: no change of another
-# process is lost.
 
 
 class PoolCommands:
@@ -404,3 +403,91 @@ class KeyCommands:
 
     def _admit(self) -> None:
         self._listener.admit({**identities(self._keys), **self._own_identity}, REVOKED_NOTICE)
+
+
+class Owners:
+    """Limits of the owners of all keys: configured values and those set by an administrator.
+
+    Invariant: the scheduler's table has one entry for each key and is rebuilt whenever a key or a
+    limit changes. A limit set by an administrator survives restarts until it is reset or its key is
+    revoked. Used from the loop's thread.
+    """
+
+    def __init__(
+        self,
+        limits: Limits,
+        scheduler: Scheduler,
+        journal: Journal,
+        kept_bytes: Callable[[str], int],
+    ) -> None:
+        """`kept_bytes`: returns the bytes of the stored results of an owner."""
+        self._kept_bytes = kept_bytes
+        self._limits = limits
+        self._scheduler = scheduler
+        self._state = scheduler.state
+        self._journal = journal
+        self._set = tables.OWNER_LIMITS.read(journal.records)
+        self._roles: dict[str, str] = {}
+        self._rates = MessageRates()
+
+    def refresh(self, keys: list[KeyInfo]) -> None:
+        """Replace the keys whose owners have limits."""
+        self._roles = {key.name: key.role for key in keys}
+        for name in [name for name in self._set if name not in self._roles]:
+            del self._set[name]
+            self._journal.put([tables.OWNER_LIMITS.remove(name)], forced=False)
+        self._arrange()
+
+    def check_rate(self, owner: str, now_ns: int) -> None:
+        """Count one message of an owner. Raises QueueFullError above the owner's rate."""
+        limits = self._state.quotas.of(owner)
+        wait_s = self._rates.take(owner, limits, now_ns)
+        if wait_s:
+            raise too_fast(owner, limits, wait_s)
+
+    def count_refusal(self, owner: str) -> None:
+        """Count a refused Submit, which took more time than its message."""
+        self._rates.take_more(owner, self._state.quotas.of(owner), REFUSED_MESSAGES - 1)
+
+    def change(self, message: admin.SetLimits) -> str:
+        """Set or reset limits, which the next commit stores. Returns a description of the change.
+        Raises NotFoundError, OptionError."""
+        if message.owner not in self._roles:
+            names = ", ".join(sorted(self._roles)[:10]) or "none"
+            raise NotFoundError(f"no key named {message.owner!r:.80}", hint=f"there are: {names}")
+        if not (message.values or message.reset):
+            raise OptionError("no limit is named", hint="KEY=VALUE, such as max_queued_tasks=1000")
+        values = {**({} if message.reset else self._set.get(message.owner, {})), **message.values}
+        merged(UNLIMITED, values)
+        if values:
+            self._set[message.owner] = values
+            statements = tables.OWNER_LIMITS.statements({message.owner: values})
+        else:
+            self._set.pop(message.owner, None)
+            statements = [tables.OWNER_LIMITS.remove(message.owner)]
+        self._journal.put(statements, forced=True)
+        self._arrange()
+        settings = [f"{key} = {value}" for key, value in message.values.items()]
+        return ", ".join((["as configured"] if message.reset else []) + settings)
+
+    def reports(self, identity: keyfiles.Identity) -> list[OwnerReport]:
+        """Return limits and usage: of all owners for an admin, else of the requesting owner."""
+        if identity.scope:
+            return [self._report(identity.owner, self._roles.get(identity.owner, ""))]
+        return [
+            self._report("", keyfiles.Role.ADMIN),
+            *(self._report(name, role) for name, role in sorted(self._roles.items())),
+        ]
+
+    def _report(self, owner: str, role: str) -> OwnerReport:
+        use = scheduler_state.of_owner(self._state, owner, self._kept_bytes(owner))
+        return OwnerReport(owner, role, self._state.quotas.of(owner), use)
+
+    def _arrange(self) -> None:
+        table = {name: self._of(name, role) for name, role in self._roles.items()}
+        self._scheduler.set_owner_limits(table, self._limits.client)
+
+    def _of(self, name: str, role: str) -> OwnerLimits:
+        limits = self._limits.admin if role == keyfiles.Role.ADMIN else self._limits.client
+        settings: Mapping[str, int] = {**self._limits.keys.get(name, {}), **self._set.get(name, {})}
+        return merged(limits, settings)

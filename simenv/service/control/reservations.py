@@ -21,10 +21,9 @@ from simenv.scheduler.reservations.policies import MOST
 from simenv.scheduler.scheduler import Scheduler
 from simenv.scheduler.state.scheduler_state import check_device
 from simenv.scheduler.views import forecast
-from simenv.service import support
-from simenv.service.control.audit import OWN_USER, AuditLog
+from simenv.service import fault_injection
 from simenv.service.journal import tables, writer
-from simenv.service.workers.action_executor import ActionExecutor
+from simenv.service.workers.action_executor import OWN_USER, ActionExecutor, AuditLog
 from simenv.wire import codec
 from simenv.wire.codec import refusal
 from simenv.wire.keyfiles import Identity
@@ -69,7 +68,7 @@ class ReservationCommands:
             self._deferred.append((peer, identity, message))
             return
         answer = codec.encode(CHANGES[type(message)](self, identity, message))
-        support.hit("reservation.changed")
+        fault_injection.hit("reservation.changed")
         self._executor.outbox.append((peer, answer))
 
     def _apply_deferred(self) -> None:

@@ -1,4 +1,8 @@
-"""Emulated devices by name, and their descriptions."""
+"""Emulated devices by name, and their descriptions.
+
+Invariant: the loop never reads a file or parses a document itself; one thread does so, and the loop
+gets a Future. A changed file is read again.
+"""
 
 from __future__ import annotations
 
@@ -18,7 +22,7 @@ from simenv.config import NAME_RULE
 from simenv.errors import LimitExceededError, NotFoundError, OptionError
 from simenv.model import MAX_SHOTS, GateInfo, views
 from simenv.model.views import OperationInfo
-from simenv.service.support import CHECKS
+from simenv.service.fairness import CHECKS
 from simenv.text import size
 
 if TYPE_CHECKING:
@@ -26,7 +30,6 @@ if TYPE_CHECKING:
     from noise_models.drift import Drift
     from simenv.config.pools import DriftSpec
 
-# Conversion of a calibration snapshot to a DeviceInfo, for compilation and for hosts. Pure.
 
 PROVIDER = "simenv"
 
@@ -107,11 +110,6 @@ def _readout_error(qubit: QubitCalibration) -> float:
 def _value_or_unknown(value: float | None) -> float:
     return views.UNKNOWN if value is None else value
 
-
-# Emulated devices by name: files of the devices folder first, then the library.
-#
-# Invariant: the loop never reads a file or parses a document itself; one thread does so, and the
-# loop gets a Future. A changed file is read again.
 
 MAX_FILE_BYTES = 16 * 2**20
 MAX_CLIENT_BYTES = 2**20  # of the owner of a key; a device of 156 qubits takes 0.25 MiB

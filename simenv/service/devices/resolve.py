@@ -1,4 +1,11 @@
-"""Device, noise and snapshot of a submit, and stored noise documents."""
+"""Device, noise and snapshot of a submit, and stored noise documents.
+
+Resolution of the device, noise and snapshot of a Submit, before it is accepted and journaled. Used
+from the loop's thread. Invariant: accepted options with noise name a document in the store.
+
+Noise documents of accepted tasks: content-addressed, journaled, bounded for each owner. Invariant:
+a document that an unfinished task names is never removed. Used from the loop's thread.
+"""
 
 from __future__ import annotations
 
@@ -20,10 +27,6 @@ from simenv.text import size
 if TYPE_CHECKING:
     from simenv.service.devices.context import DeviceContext
     from simenv.service.devices.drifting import DriftingDevice, DriftingDevices
-
-# Resolution of the device, noise and snapshot of a Submit, before it is accepted and journaled.
-#
-# Used from the loop's thread. Invariant: accepted options with noise name a document in the store.
 
 
 class Documents(Protocol):
@@ -60,7 +63,7 @@ class EmulatedDevices:
     def resolved(self, terms: TaskOptions) -> TaskOptions:
         """Return the options with the device of their pool, canonical noise options, and the digest
         of the noise document, which is then in the store. Raises OptionError, NotFoundError,
-        LimitExceededError, Waiting."""
+        LimitExceededError, DocumentPending."""
         if terms.prefer and terms.device:
             raise OptionError(
                 f"prefer cannot be combined with device {terms.device!r}",
@@ -113,7 +116,7 @@ class EmulatedDevices:
 
     def context(self, terms: TaskOptions) -> DeviceContext | None:
         """Return the checks of programs with these resolved options; None without noise. Raises
-        OptionError, Waiting."""
+        OptionError, DocumentPending."""
         if not terms.snapshot:
             return None
         is_optional = not terms.noise and any(map(self._is_ideal, terms.prefer))
@@ -225,10 +228,6 @@ def _done(future: Future[EmulatedDevice]) -> EmulatedDevice:
         raise DocumentPending(future)
     return future.result()
 
-
-# Noise documents of accepted tasks: content-addressed, journaled, bounded for each owner.
-#
-# Invariant: a document that an unfinished task names is never removed. Used from the loop's thread.
 
 MAX_DOCUMENTS = 64  # of one owner
 MAX_OWNER_BYTES = 64 * 2**20

@@ -1,4 +1,15 @@
-"""Maintenance of the journal: pruning, checkpoints, and backup."""
+"""Maintenance of the journal: pruning, checkpoints, and backup.
+
+Find, measure and remove old records of the journal, each in a short transaction. Invariant: ids and
+completion numbers are never used twice, and the counts of ended tasks continue from their previous
+values.
+
+Threads that maintain the journal: checkpoints of the WAL, and a backup for another node.
+`WalCheckpointer` writes the WAL into the database on a connection of its own; an inline checkpoint
+would stall the event loop for 17 to 47 ms. `JournalBackup` copies a snapshot into the environment's
+home while the loop continues to write, and renames the copy when it is complete. Invariant: the
+loop waits for these threads only when the service stops.
+"""
 
 from __future__ import annotations
 
@@ -17,15 +28,10 @@ import msgspec
 from simenv.errors import JournalError, ProtocolError
 from simenv.model import TaskState
 from simenv.scheduler.state.scheduler_state import SchedulerState
-from simenv.service import support
+from simenv.service import fault_injection
 from simenv.service.journal import reader as journal_reader, writer
 from simenv.wire import codec
 from simenv.wire.messages import client as messages, queries
-
-# Find, measure and remove old records of the journal, each in a short transaction.
-#
-# Invariant: ids and completion numbers are never used twice, and the counts of ended tasks continue
-# from their previous values.
 
 MAX_RECORDS = 25  # in one transaction
 MAX_BYTES = 2**20
@@ -275,13 +281,6 @@ class JournalPruner:
         return True
 
 
-# Threads that maintain the journal: checkpoints of the WAL, and a backup for another node.
-#
-# `WalCheckpointer` writes the WAL into the database on a connection of its own; an inline
-# checkpoint would stall the event loop for 17 to 47 ms. `JournalBackup` copies a snapshot into the
-# environment's home while the loop continues to write, and renames the copy when it is complete.
-# Invariant: the loop waits for these threads only when the service stops.
-
 EVERY_S = 60.0
 # Shortest pause before the next copy, in times of the duration of the last one.
 MIN_PAUSE_RATIO = 20
@@ -338,7 +337,7 @@ class JournalBackup:
 
     def copy(self, db: sqlite3.Connection) -> None:
         """Copy the present state of `db`, a connection of this thread's own."""
-        support.hit("copy.before")
+        fault_injection.hit("copy.before")
         temporary = self._copy.with_name(f".{self._copy.name}.new")
         temporary.unlink(missing_ok=True)
         try:
@@ -348,7 +347,7 @@ class JournalBackup:
             temporary.unlink(missing_ok=True)
             raise
         self.copies += 1
-        support.hit("copy.after")
+        fault_injection.hit("copy.after")
 
     def _pause(self, _status: int, _remaining: int, _total: int) -> None:
         if not self._last:
@@ -425,13 +424,13 @@ class WalCheckpointer:
         if written - self._folded < EVERY_BYTES:
             return
         try:
-            support.hit("checkpoint.before")
+            fault_injection.hit("checkpoint.before")
             # Only a passive checkpoint does not take the loop's write lock; the next commit after
             # it writes from the beginning of the WAL.
             mode = "truncate" if self._wal.stat().st_size > RESTART_BYTES else "passive"
             db.execute(f"pragma wal_checkpoint({mode})").fetchone()
             self._folded = written
-            support.hit("checkpoint.after")
+            fault_injection.hit("checkpoint.after")
             self.error = ""
         except (sqlite3.Error, OSError) as error:
             self.error = f"checkpoint failed: {error}"

@@ -25,7 +25,7 @@ from simenv.scheduler.reservations.ledger import (
 )
 from simenv.scheduler.reservations.policies import DeviceTerms
 from simenv.scheduler.reservations.reservation import Grant, Progress
-from simenv.scheduler.state.paced import DeviceControl, StoredRun
+from simenv.scheduler.state.device_state import DeviceControl, StoredRun
 from simenv.service.journal.reader import WAY_OUT, Records
 
 Statement = tuple[str, tuple[Any, ...]]

@@ -21,7 +21,7 @@ import msgspec
 
 from simenv.errors import JournalError
 from simenv.model import Event, TaskState
-from simenv.service import support
+from simenv.service import fault_injection
 from simenv.service.journal import reader, tables
 
 JOURNAL_FORMAT = 2
@@ -229,7 +229,7 @@ class Journal:
         if self._durability != "process":
             self._synchronous("FULL" if force else "NORMAL")
         try:
-            support.hit("journal.commit.before")
+            fault_injection.hit("journal.commit.before")
             statements = self._statements()
             if len(statements) == 1:  # it is a transaction by itself: this saves two of three calls
                 self._db.execute(*statements[0])
@@ -244,7 +244,7 @@ class Journal:
             self._accepted.clear()
             self.pending = any(self._waiting())
             raise self._failed(error) from error
-        support.hit("journal.commit.after")
+        fault_injection.hit("journal.commit.after")
         self.written_bytes += _size(statements)
         self.unsynced = self._durability == "accepted" and not force
         for rows in self._waiting():

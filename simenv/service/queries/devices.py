@@ -106,7 +106,7 @@ class DeviceRecords:
 
     def named(self, name: str) -> DeviceInfo:
         """Return an emulated device by its name or by that of its pool. Raises NotFoundError,
-        OptionError, Waiting."""
+        OptionError, DocumentPending."""
         if self.emulated is None:
             raise NotFoundError(f"there is no device {name[:64]!r}", hint="no devices are emulated")
         try:

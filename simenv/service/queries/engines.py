@@ -56,7 +56,7 @@ def explain(
         rules.check_terms(terms)
         _, result = _EXAMINING.look(lambda: id(message), message.program, terms, owner, device)
         result = with_shots(result, message.shots)
-        considered = live_routing.consider_now(result, terms, pools, present, snapshot)
+        considered = live_routing.candidates_now(result, terms, pools, present, snapshot)
         considered += _only_named(result, terms, pools, present, snapshot)
     except (CheckPending, DocumentPending) as later:
         return later.future
@@ -98,7 +98,7 @@ def _only_named(
         if any(name not in {option.name for option in card.options} for name, _ in terms.options):
             continue
         named = msgspec.structs.replace(terms, engine=card.name)
-        results += live_routing.consider_now(profile, named, pools, present, snapshot)
+        results += live_routing.candidates_now(profile, named, pools, present, snapshot)
     return results
 
 

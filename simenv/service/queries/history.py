@@ -1,4 +1,11 @@
-"""Rows of `simenv history`, and answers from the journal of a service that is down."""
+"""Rows of `simenv history`, and answers from the journal of a service that is down.
+
+Invariant: a page takes no longer than its deadline and advances by at least one row; the state
+between pages is bounded, however long the history is.
+
+Nothing is changed, queued or run. Invariant: the journal is opened with SQLite's `mode=ro`, so a
+service that starts meanwhile is not disturbed; SQLite may leave an empty `-wal` and a `-shm` file.
+"""
 
 from __future__ import annotations
 
@@ -26,11 +33,6 @@ from simenv.service.recovery import final_tasks
 from simenv.service.results.completions import Completions
 from simenv.wire import codec
 from simenv.wire.messages import client as m, queries
-
-# Rows of `simenv history`: all tasks in the journal, in the order of submission.
-#
-# Invariant: a page takes no longer than its deadline and advances by at least one row; the state
-# between pages is bounded, however long the history is.
 
 PAGE_ROWS = 1_000
 MAX_CACHED_RECORDS = 64  # cached records of ended tasks; neighbouring tasks share them
@@ -274,12 +276,6 @@ class Log:
             result = self._structures[key] = model.decode_program(spec.program).structure.hex()
         return result
 
-
-# Answer listings and results from the journal of a service that is down.
-#
-# Nothing is changed, queued or run. Invariant: the journal is opened with SQLite's `mode=ro`, so a
-# service that starts meanwhile is not disturbed; SQLite may leave an empty `-wal` and a `-shm`
-# file.
 
 DOWN = "the service is down"
 HISTORY_NS = 50_000_000  # for a page of history: this process has no other work

@@ -17,8 +17,8 @@ from typing import Any
 import msgspec
 
 from simenv.errors import QueueFullError, SimenvError
+from simenv.service.fairness import FairQueue
 from simenv.service.journal.reader import DamagedRecord
-from simenv.service.support import FairQueue
 from simenv.wire import codec
 from simenv.wire.codec import refusal
 from simenv.wire.keyfiles import Identity

@@ -1,4 +1,10 @@
-"""Completions of tasks, and results that a paced device holds."""
+"""Completions of tasks, and results that a paced device holds.
+
+The index from task to journal record is written when the loop is idle; until then the newest
+entries are in memory. A result is sent only after it is journaled. A cursor is the number of a
+completion up to which a reader has read; it never passes the newest completion that its owner may
+see, and the cursors of an owner are bounded.
+"""
 
 from __future__ import annotations
 
@@ -19,13 +25,6 @@ from simenv.wire import codec
 from simenv.wire.messages import client as messages_client
 from simenv.wire.messages.client import Completed
 from simulators import catalog
-
-# Completions of tasks: numbered, journaled, sent to clients, and indexed by task id.
-#
-# The index from task to journal record is written when the loop is idle; until then the newest
-# entries are in memory. A result is sent only after it is journaled. A cursor is the
-# number of a completion up to which a reader has read; it never passes the newest completion that
-# its owner may see, and the cursors of an owner are bounded.
 
 _Shares = dict[tuple[bytes, str], list[messages_client.Completion]]  # by (peer, owner)
 INDEX_SLICE = 2_000  # pairs written in one idle moment
@@ -356,14 +355,12 @@ def acknowledge(
     journal.cursor(owner, message.cursor, message.seq)
 
 
-# Results that wait until their time on a paced device is over.
-#
-# They are in memory only: a task whose result is held has not ended, and runs again after a
-# restart.
-
-
 class HeldResults:
-    """Held results, by task. Used from the loop's thread."""
+    """Held results, by task. Used from the loop's thread.
+
+    They are in memory only: a task whose result is held has not ended, and runs again after a
+    restart.
+    """
 
     def __init__(self, state: SchedulerState) -> None:
         self._state = state

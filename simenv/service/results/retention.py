@@ -1,4 +1,22 @@
-"""Retention of results, records and events; reserve of free space on the disk."""
+"""Retention of results, records and events; reserve of free space on the disk.
+
+Reserve of free space on the journal's disk, and a spare file that is released on a full disk. Below
+the reserve, submits of key owners who store much are refused; below a quarter of it, those of all
+key owners. The environment's own user continues until the disk is full. The spare file is removed
+when the journal meets a full disk, so that accepted tasks can still end, keys be revoked and old
+results be removed; it is created again when there is space. Source: `SystemKeepFree=` of
+systemd-journald.
+
+Remove results and records of ended tasks, in short slices of the event loop. A sweep first removes
+records that are too old. Then, while an owner stores more than its limit, or all owners together
+more than `results.keep_gib`, it removes the oldest data of that owner, or of the owner who stores
+most: first files, whose tasks stay in the history, then records with their submits. While the disk
+has less free space than its reserve, results of key owners are removed in the same manner, down to
+SMALL_BYTES each; those of the environment's own user never are for that reason. Unfinished tasks
+have no record and are not affected. Counts, and numbers that must not be used twice, are preserved.
+
+Invariant: files are unlinked before the journal is changed, so that a full disk can be swept.
+"""
 
 from __future__ import annotations
 
@@ -14,18 +32,11 @@ from simenv.config import Config
 from simenv.errors import InsufficientError, JournalError
 from simenv.model import Event
 from simenv.scheduler.state.scheduler_state import SchedulerState
-from simenv.service import support
+from simenv.service import fault_injection
 from simenv.service.journal import maintenance, reader, writer
 from simenv.service.results.completions import Completions
 from simenv.text import size as text_size
 from simenv.wire.messages.queries import RetainedData
-
-# Remove events that are too old, or too many of one owner.
-#
-# The environment's own events, those about tasks and reservations of each key owner, and the audit
-# log are counted separately, so that an owner who causes many events removes only its own.
-# Invariant: a step is one transaction of at most EVENTS_A_STEP rows, and event numbers are never
-# used twice: the newest event of each owner stays, unless it is too old and not the newest of all.
 
 MAX_EVENTS = 200_000  # of the environment
 MAX_OWNER_EVENTS = 10_000  # of one key's owner
@@ -42,7 +53,14 @@ select owner from each where owner is not null"""
 
 
 class EventRemoval:
-    """Removal of old events. Used from the loop's thread, through the journal's own connection."""
+    """Removal of old events. Used from the loop's thread, through the journal's own connection.
+
+    The environment's own events, those about tasks and reservations of each key owner, and the
+    audit log are counted separately, so that an owner who causes many events removes only its own.
+    Invariant: a step is one transaction of at most EVENTS_A_STEP rows, and event numbers are never
+    used twice: the newest event of each owner stays, unless it is too old and not the newest of
+    all.
+    """
 
     def __init__(self, journal: writer.Journal) -> None:
         self._journal = journal
@@ -94,14 +112,6 @@ class EventRemoval:
     def _is_old(self, body: bytes) -> bool:
         return msgspec.msgpack.decode(body, type=Event).time_s < self._before_s
 
-
-# Reserve of free space on the journal's disk, and a spare file that is released on a full disk.
-#
-# Below the reserve, submits of key owners who store much are refused; below a quarter of it, those
-# of all key owners. The environment's own user continues until the disk is full. The spare file is
-# removed when the journal meets a full disk, so that accepted tasks can still end, keys be revoked
-# and old results be removed; it is created again when there is space. Source: `SystemKeepFree=` of
-# systemd-journald.
 
 GIB = 2**30
 SHARE = 0.05  # of the disk
@@ -218,18 +228,6 @@ def disk_of(folder: Path) -> tuple[int, int]:
         return 0, 0
     return result.f_blocks * result.f_frsize, result.f_bavail * result.f_frsize
 
-
-# Remove results and records of ended tasks, in short slices of the event loop.
-#
-# A sweep first removes records that are too old. Then, while an owner stores more than its limit,
-# or all owners together more than `results.keep_gib`, it removes the oldest data of that owner, or
-# of the owner who stores most: first files, whose tasks stay in the history, then records with
-# their submits. While the disk has less free space than its reserve, results of key owners are
-# removed in the same manner, down to SMALL_BYTES each; those of the environment's own user never
-# are for that reason. Unfinished tasks have no record and are not affected. Counts, and numbers
-# that must not be used twice, are preserved.
-#
-# Invariant: files are unlinked before the journal is changed, so that a full disk can be swept.
 
 DAY_S = 86_400.0
 LIMITS_POLL_S = 30.0  # between two checks of the limits
@@ -352,10 +350,10 @@ class Sweep:
         removed = [(record.owner, self._old.measure(record)) for record in records]
         before = self._old.journal_bytes()
         if not self._dry_run:
-            support.hit("gc.before")
+            fault_injection.hit("gc.before")
             self._remove([name for record in records for name in record.files])
             self._old.forget(records)
-            support.hit("gc.after")
+            fault_injection.hit("gc.after")
         for owner, data in removed:
             self._count(owner, data)
         if not self._dry_run:  # their Submits were removed too, and only whole pages become free

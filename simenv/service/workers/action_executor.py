@@ -17,10 +17,12 @@ from simenv.scheduler import core
 from simenv.scheduler.scheduler import Scheduler
 from simenv.service.devices.drifting import DriftingDevices
 from simenv.service.devices.resolve import Documents, SentDocuments
+from simenv.service.journal import reader
 from simenv.service.journal.writer import Journal
 from simenv.service.results.completions import Completions, HeldResults
 from simenv.service.workers.processes import WorkerProcesses
 from simenv.wire import codec
+from simenv.wire.keyfiles import Identity
 from simenv.wire.messages import client as m
 from simenv.wire.messages.client import AssignChunk, AssignedTask
 from simenv.wire.transport import sockets, zmq_transport
@@ -32,6 +34,9 @@ WITHOUT_TASKS = codec.encode(AssignChunk(1, 0, False, "", "", [], []))
 
 def _remove_nothing(_names: list[str]) -> None:
     return None
+
+
+OWN_USER = "the environment's own user"
 
 
 class ActionExecutor:
@@ -236,3 +241,25 @@ def packed(
             send.kept_bytes,
         )
     )
+
+
+class AuditLog:
+    """Audit log: the user, time and origin of each change of the environment.
+
+    An entry is an event whose kind begins with `audit.`; only administrators can read it.
+    Invariant: the entry is in the same commit as the change, and the change is acknowledged after
+    that commit. On a full disk two changes do not wait for it: revocation of a key and an immediate
+    stop. Their entries are in the first commit that succeeds. Used from the loop's thread.
+    """
+
+    def __init__(self, executor: ActionExecutor, origin: Callable[[], str]) -> None:
+        """`origin` returns the origin of the present message."""
+        self._executor = executor
+        self._origin = origin
+
+    def write(self, identity: Identity, kind: str, subject: str, detail: str) -> None:
+        """Add an entry of the kind `audit.KIND`."""
+        name = f"{identity.owner} ({identity.role})" if identity.owner else OWN_USER
+        self._executor.record_event(
+            f"audit.{kind}", subject, f"{detail}; by {name} from {self._origin()}", reader.AUDIT
+        )

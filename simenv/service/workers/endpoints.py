@@ -1,4 +1,15 @@
-"""Sockets for other nodes and remote clients, and keys of workers."""
+"""Endpoints of the service for workers and remote clients, and the keys of workers.
+
+Invariants: the endpoint for workers exists only if the allocation has other nodes, is bound to one
+address, and accepts keys that are created at each start: one for each start of a worker, which
+may only act as that worker, and that of the environment's own user, who reads it from the
+connection file on any node. No socket is bound to all interfaces unless the configuration
+requests it.
+
+The key pair of a worker is in a file of mode 0600 that the worker reads; its public half is in the
+key table of the workers' endpoint. A key is accepted from before its worker is started until that
+start has ended.
+"""
 
 from __future__ import annotations
 
@@ -9,6 +20,7 @@ import resource
 import secrets
 import shutil
 import socket
+import time
 from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -21,19 +33,15 @@ from simenv import files
 from simenv.config import EVERYWHERE, EnvironmentPaths, OwnerEndpoint, is_any_address, listen_parts
 from simenv.errors import ConfigError, NotAllowedError
 from simenv.files import write_atomic
-from simenv.service.support import RateLimitedLog
 from simenv.wire import codec, keyfiles
+from simenv.wire.keyfiles import TOKEN, WorkerBootstrap, WorkerKey
 from simenv.wire.messages import client as m, queries
-from simenv.wire.transport import sockets, tcp_client
-from simenv.wire.transport.tcp_client import TOKEN, WorkerBootstrap, WorkerKey
+from simenv.wire.transport import sockets
 from simenv.wire.transport.tcp_listener import ListenerOptions, TcpListener
 
-# Key pairs of workers that connect over TCP, one for each start of a worker.
-#
-# The pair is in a file of mode 0600 that the worker reads; its public half is in the key table of
-# the workers' endpoint. Invariant: a key is accepted from before its worker is started until that
-# start has ended, and its messages count as those of that worker only.
-
+DESCRIPTORS = 8_192  # more than `ConnectionLimiter` allows to clients
+LINES = 20
+WINDOW_S = 60.0
 REVOKED_NOTICE = codec.encode(m.StopWorker("this start of the worker has ended"))
 
 
@@ -49,7 +57,7 @@ class WorkerKeys:
         self._public: dict[tuple[str, int], str] = {}
         self.remove_all()
         if listener is not None:
-            files.private_folder(tcp_client.keys_folder(service))
+            files.private_folder(keyfiles.worker_keys_folder(service))
 
     def make(self, worker: str, start: int) -> None:
         """Create and accept the key of a start of a worker, before that start. Raises
@@ -57,7 +65,7 @@ class WorkerKeys:
         if self._listener is None:
             return
         pair = keyfiles.new_pair()
-        path = tcp_client.key_path(self._service, worker, start)
+        path = keyfiles.worker_key_path(self._service, worker, start)
         path.unlink(missing_ok=True)
         keyfiles.create_private(
             path, WorkerKey(keyfiles.KEYS_FORMAT, worker, start, pair.public, pair.secret)
@@ -71,11 +79,11 @@ class WorkerKeys:
         if public is not None and self._listener is not None:
             self._listener.revoke_key(public, REVOKED_NOTICE)
             with suppress(OSError):
-                tcp_client.key_path(self._service, worker, start).unlink(missing_ok=True)
+                keyfiles.worker_key_path(self._service, worker, start).unlink(missing_ok=True)
 
     def remove_all(self) -> None:
         """Remove all key files; called when the service starts and ends."""
-        shutil.rmtree(tcp_client.keys_folder(self._service), ignore_errors=True)
+        shutil.rmtree(keyfiles.worker_keys_folder(self._service), ignore_errors=True)
 
 
 def check_worker(identity: keyfiles.Identity, message: m.FromWorker) -> None:
@@ -89,18 +97,6 @@ def check_worker(identity: keyfiles.Identity, message: m.FromWorker) -> None:
             f"{identity.owner!r}",
             hint="each start of a worker has a key of its own",
         )
-
-
-# Sockets for workers on other nodes and for remote clients, and the files that name them.
-#
-# Invariant: the endpoint for workers exists only if the allocation has other nodes, is bound to one
-# address, and accepts keys that are created at each start: one for each start of a worker, which
-# may only act as that worker, and that of the environment's own user, who reads it from the
-# connection file on any node. No socket is bound to all interfaces unless the configuration
-# requests it.
-
-_REJECTION_LOG = RateLimitedLog(logging.getLogger("simenv.service"))
-DESCRIPTORS = 8_192  # more than `ConnectionLimiter` allows to clients
 
 
 def open_listener(listen: str, path: Path, node: str) -> tuple[TcpListener, keyfiles.ServerFile]:
@@ -257,7 +253,7 @@ class WorkerEndpoint:
         """Remove the file and the workers' keys, unless the file is another service's. The listener
         is closed with the others."""
         with suppress(ConfigError):
-            if tcp_client.read(self._path).token == self._token:
+            if keyfiles.read_bootstrap(self._path).token == self._token:
                 self._path.unlink(missing_ok=True)
                 self.worker_keys.remove_all()
 
@@ -304,3 +300,26 @@ def _route_address(other: str) -> str:
             f"no route to node {other!r} from this machine: {error.strerror}",
             hint='set interface in the table [launcher]: "eth0", or an address of this machine',
         ) from error
+
+
+class RateLimitedLog:
+    """Warnings about messages of peers: LINES in WINDOW_S; the others are counted."""
+
+    def __init__(self, log: logging.Logger) -> None:
+        self._log = log
+        self._since_s = -WINDOW_S
+        self._count = 0
+
+    def warning(self, message: str, *details: object) -> None:
+        """Log a warning, as `Logger.warning`; above LINES in WINDOW_S warnings are only counted."""
+        now = time.monotonic()
+        if now - self._since_s >= WINDOW_S:
+            if self._count > LINES:
+                self._log.warning("%d more like that in the minute before", self._count - LINES)
+            self._since_s, self._count = now, 0
+        self._count += 1
+        if self._count <= LINES:
+            self._log.warning(message, *details)
+
+
+_REJECTION_LOG = RateLimitedLog(logging.getLogger("simenv.service"))

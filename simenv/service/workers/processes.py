@@ -1,4 +1,15 @@
-"""Worker processes, and the resources that they may use."""
+"""Worker processes, and the resources that they may use.
+
+Start, address and end worker processes; the scheduler decides when and why. Invariant: a worker is
+identified by its name and start. A message or process end of an earlier start of that name never
+affects the present one.
+
+Resources of an environment: the nodes of its allocation, limited by its configuration. `hosts` or
+`hostfile` name the nodes, else the site's scheduler does, else this host is the only one. `slots`
+applies to each node without a number of its own. `memory_bytes` is the memory for simulators on
+each node; `memory_per_slot` is the same for each slot, and the maximum of one rank. A setting that
+contradicts another one, or the resources of a node, is refused.
+"""
 
 from __future__ import annotations
 
@@ -25,13 +36,8 @@ from simenv.errors import ConfigError
 from simenv.model import PoolSpec
 from simenv.model.calls import FUNCTIONS
 from simenv.scheduler.core import END_MARGIN_NS, ClusterLimits, StartWorker
-from simenv.scheduler.routing.engine_choice import size
 from simenv.service.workers.endpoints import WorkerKeys
-
-# Start, address and end worker processes; the scheduler decides when and why.
-#
-# Invariant: a worker is identified by its name and start. A message or process end of an earlier
-# start of that name never affects the present one.
+from simenv.text import size
 
 LOG_TAIL_BYTES = 2_000
 LOG_MAX_BYTES = 8 * 2**20
@@ -241,13 +247,6 @@ def tail(path: Path) -> str:
         data = data.partition(b"\n")[2]
     return data.decode("utf-8", "replace").rstrip()
 
-
-# Resources of an environment: the nodes of its allocation, limited by its configuration.
-#
-# `hosts` or `hostfile` name the nodes, else the site's scheduler does, else this host is the only
-# one. `slots` applies to each node without a number of its own. `memory_bytes` is the memory for
-# simulators on each node; `memory_per_slot` is the same for each slot, and the maximum of one rank.
-# A setting that contradicts another one, or the resources of a node, is refused.
 
 MEMORY_SHARE = 0.8  # of a node's available memory, for simulators
 SERVICE_SHARE = 0.25  # of this machine's memory: above it the service takes no tasks

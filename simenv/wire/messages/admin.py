@@ -1,4 +1,10 @@
-"""Messages about pools, nodes, keys, limits, reservations and policies."""
+"""Messages about pools, nodes, keys, limits, reservations and policies.
+
+Secret keys are never sent.
+
+Messages about reservations, admission policies and device controls. A reservation belongs to its
+owner; changes of a device are for administrators.
+"""
 
 from __future__ import annotations
 
@@ -10,10 +16,6 @@ from simenv.model import NodeInfo, OwnerReport, PoolInfo, reservations as model_
 from simenv.model.program import FEW
 from simenv.model.task_rules import MAX_REASON_CHARS, MAX_WORKERS
 from simenv.wire.messages.queries import AdminRequest, ClientRequest, Number, Reply
-
-# Messages about pools, nodes, keys and limits of owners; changes are for administrators.
-#
-# Secret keys are never sent.
 
 Name = Annotated[str, msgspec.Meta(max_length=255)]
 Reason = Annotated[str, msgspec.Meta(max_length=MAX_REASON_CHARS)]
@@ -113,10 +115,6 @@ class SetLimits(AdminRequest, frozen=True, tag=45):
 class OwnerReports(Reply, frozen=True, tag=44):
     owners: list[OwnerReport]
 
-
-# Messages about reservations, admission policies and device controls.
-#
-# A reservation belongs to its owner; changes of a device are for administrators.
 
 ReasonText = Annotated[str, msgspec.Meta(max_length=MAX_REASON_CHARS)]
 

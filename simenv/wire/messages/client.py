@@ -1,4 +1,8 @@
-"""Messages between clients, service and workers."""
+"""Messages between clients, service and workers.
+
+Invariant: one message carries up to thousands of tasks or completions, never one message a task.
+`PROTOCOL` changes with any change of meaning.
+"""
 
 from __future__ import annotations
 
@@ -14,8 +18,6 @@ from simenv.wire.messages import (
     queries,
 )
 from simenv.wire.messages.queries import ClientMessage, ServiceMessage, kinds
-
-# Messages between the service and its workers.
 
 # Exit codes of a worker that ends through no fault of a task: its lease expired; its starter has
 # ended; MPI did not start with the requested ranks; one of its ranks is silent, has ended or failed
@@ -156,12 +158,6 @@ class NoiseDocument(msgspec.Struct, frozen=True, array_like=True, tag=6):
 
 
 ToWorker = AssignChunk | NoiseDocument | LeaseRenewed | SetTaskThreads | StopTask | StopWorker
-
-
-# Messages between clients and service, encoded as arrays.
-#
-# Invariant: one message carries up to thousands of tasks or completions, never one message a task.
-# `PROTOCOL` changes with any change of meaning.
 
 PROTOCOL = 1
 MAX_MESSAGE_BYTES = 64 * 2**20  # the transport drops a peer that sends more

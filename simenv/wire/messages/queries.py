@@ -1,4 +1,13 @@
-"""Queries and their answers, and number types of messages."""
+"""Queries and their answers, and number types of messages.
+
+Bases of messages, which say who may send them, and number types with bounds. A message is one
+class, in this table by its base: the decoder, the rights of roles and the answers that a client
+waits for follow from it.
+
+Queries about history, devices, engines and stored results, and their answers. Invariants: no answer
+takes more than a slice of the event loop; a long history is sent in pages. The service verifies a
+result itself when a client reports it as damaged.
+"""
 
 from __future__ import annotations
 
@@ -10,11 +19,6 @@ import msgspec
 from simenv.model import EngineInfo, TaskOptions, TaskSpec, TaskState, Timing
 from simenv.model.program import FEW, Text
 from simenv.model.views import DeviceInfo
-
-# Bases of messages, which say who may send them, and number types with bounds.
-#
-# A message is one class, in this table by its base: the decoder, the rights of roles and the
-# answers that a client waits for follow from it.
 
 M = TypeVar("M", bound=msgspec.Struct)
 # Numbers that a query of the journal may contain: SQLite's integers have 64 bits, signed.
@@ -64,11 +68,6 @@ def kinds(base: type[M]) -> list[type[M]]:
         results += kinds(kind) if kind.__struct_config__.tag is None else [kind]
     return results
 
-
-# Queries about history, devices, engines and stored results, and their answers.
-#
-# Invariants: no answer takes more than a slice of the event loop; a long history is sent in pages.
-# The service verifies a result itself when a client reports it as damaged.
 
 NEWEST = 2**63 - 1  # value of `GetHistory.before`: begin with the newest task
 

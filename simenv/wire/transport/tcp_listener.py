@@ -6,15 +6,15 @@ key has no effect any more at once. The listener has its own I/O thread, so that
 peers do not slow down local sockets. TCP keepalive replaces the heartbeats of ZeroMQ, at both ends:
 libzmq 4.3.5 aborts the process if a heartbeat timer expires on a failed connection whose messages
 are not read. Invariants: no message without a key; nothing blocks; the work for unauthenticated
-peers in one pass is bounded, and so are the bytes that wait for a client (`outgoing`) and those
-that it sends (`readahead`).
+peers in one pass is bounded, and so are the bytes that wait for a client (`RouterSender`) and those
+that it sends (`ReadAhead`).
 """
 
 from __future__ import annotations
 
 import contextlib
 import os
-import socket as sockets
+import socket as stdlib_socket
 import time
 from collections.abc import Callable, Mapping
 from heapq import heappop, heappush
@@ -28,7 +28,7 @@ from simenv.errors import ConfigError
 from simenv.wire import codec
 from simenv.wire.keyfiles import Identity, KeyPair, Role
 from simenv.wire.messages.client import FAR_MESSAGE_BYTES, Refusal, Refused
-from simenv.wire.transport import outgoing, sockets as transport_sockets
+from simenv.wire.transport import sockets
 
 HANDSHAKE_MS = 3_000  # limit of a handshake; then the connection is closed
 BACKLOG = 512
@@ -46,18 +46,18 @@ class ListenerOptions(msgspec.Struct, frozen=True):
     """Options of one remote listener; the defaults are for clients."""
 
     prefix: bytes = b"far/"  # of the names of its peers
-    max_authenticated: int = outgoing.MAX_AUTHENTICATED  # connections
-    max_per_key: int = outgoing.MAX_PER_KEY
+    max_authenticated: int = sockets.MAX_AUTHENTICATED  # connections
+    max_per_key: int = sockets.MAX_PER_KEY
     message_bytes: int = FAR_MESSAGE_BYTES  # of one message; a peer that sends more is cut off
     queued_messages: int = 4  # read ahead for each; the rest waits in its TCP connection
     # Bytes to read from one connection before the next one's turn, so that no large message delays
     # the small ones of others. 0: chosen by the kernel.
     turn_bytes: int = 2**17
     # Of the bytes that wait for a peer; None: peers are trusted.
-    bounds: outgoing.SendBufferLimits | None = outgoing.REMOTE_BOUNDS
+    bounds: sockets.SendBufferLimits | None = sockets.REMOTE_BOUNDS
     handover: bool = False  # a new connection takes over the routing id of an old one
     workers: bool = False  # accept keys of the role worker
-    keepalive: transport_sockets.Keepalive = transport_sockets.CLIENT_KEEPALIVE
+    keepalive: sockets.Keepalive = sockets.CLIENT_KEEPALIVE
 
 
 CLIENTS = ListenerOptions()
@@ -86,7 +86,7 @@ class TcpListener:
     ) -> None:
         self._context = zmq.Context(io_threads=1)
         self._options = options
-        self._limiter = outgoing.ConnectionLimiter(options.max_authenticated, options.max_per_key)
+        self._limiter = sockets.ConnectionLimiter(options.max_authenticated, options.max_per_key)
         self._admitted: dict[str, Identity] = {}
         self._peers: dict[bytes, _Peer] = {}
         self._by_fd: dict[int, set[bytes]] = {}
@@ -95,12 +95,12 @@ class TcpListener:
         self._on_rejection = on_rejection
         self._frame: zmq.Frame | None = None  # the last one received
         self._limit_refusal = limit_refusal(options.max_per_key)
-        self._read_ahead = outgoing.ReadAhead(self._cut, on_rejection) if options.bounds else None
+        self._read_ahead = sockets.ReadAhead(self._cut, on_rejection) if options.bounds else None
         try:
             self._zap = self._context.socket(zmq.REP)
             self._zap.bind(_ZAP)
             self._router = self._bound(host, port, keys)
-            self._outgoing = outgoing.RouterSender(self._router, options.bounds)
+            self._outgoing = sockets.RouterSender(self._router, options.bounds)
             self.port = _port(self._router)
         except BaseException:
             self._context.destroy(linger=0)
@@ -114,7 +114,7 @@ class TcpListener:
         router.set(zmq.ZAP_DOMAIN, _DOMAIN)
         router.set(zmq.HANDSHAKE_IVL, HANDSHAKE_MS)
         router.set(zmq.BACKLOG, BACKLOG)
-        router.set(zmq.MAXMSGSIZE, self._options.message_bytes + transport_sockets.SEALED_BYTES)
+        router.set(zmq.MAXMSGSIZE, self._options.message_bytes + sockets.SEALED_BYTES)
         router.set(zmq.ROUTER_MANDATORY, 1)
         router.set(zmq.SNDHWM, SEND_QUEUE_MESSAGES)
         router.set(zmq.RCVHWM, self._options.queued_messages)
@@ -179,7 +179,7 @@ class TcpListener:
     def process_events(self) -> None:
         self._read_connection_events()
         for _ in range(ZAP_A_PASS):
-            if not transport_sockets.readable(self._zap):
+            if not sockets.readable(self._zap):
                 break
             self._answer_zap(self._zap.recv_multipart(_NOBLOCK))
         for route in self._outgoing.stalled():
@@ -210,7 +210,7 @@ class TcpListener:
     def _read_connection_events(self, limit: int = EVENTS_A_PASS) -> None:
         monitor = self._monitor
         for _ in range(limit):
-            if not transport_sockets.readable(monitor):
+            if not sockets.readable(monitor):
                 return
             event = monitor.recv_multipart(_NOBLOCK)[0]
             kind = int.from_bytes(event[:2], "little")
@@ -249,18 +249,18 @@ class TcpListener:
         with contextlib.suppress(OSError):
             copy = os.dup(fd)
             try:
-                with sockets.socket(fileno=copy) as result:
+                with stdlib_socket.socket(fileno=copy) as result:
                     copy = -1
-                    inet = result.family in (sockets.AF_INET, sockets.AF_INET6)
+                    inet = result.family in (stdlib_socket.AF_INET, stdlib_socket.AF_INET6)
                     if inet and result.getsockname()[1] == self.port:
-                        result.shutdown(sockets.SHUT_RDWR)
+                        result.shutdown(stdlib_socket.SHUT_RDWR)
             finally:
                 if copy >= 0:
                     os.close(copy)
 
     # --- messages ------------------------------------------------------------------------------
 
-    def receive(self) -> tuple[transport_sockets.PeerKind, bytes, bytes, Identity] | None:
+    def receive(self) -> tuple[sockets.PeerKind, bytes, bytes, Identity] | None:
         """Return the next message; None if the key of its sender is no longer accepted, or if the
         connection is one too many."""
         self._cut_leaving()
@@ -292,11 +292,7 @@ class TcpListener:
         ):
             return None
         return (
-            (
-                transport_sockets.PeerKind.WORKER
-                if identity.role is Role.WORKER
-                else transport_sockets.PeerKind.CLIENT
-            ),
+            (sockets.PeerKind.WORKER if identity.role is Role.WORKER else sockets.PeerKind.CLIENT),
             name,
             body,
             identity,

@@ -6,13 +6,14 @@ where the environment listens (`tcp_listener`). TCP keepalive detects a dead pee
 one is detected by the heartbeats and leases of our protocol. Invariants: every message comes with
 the authenticated identity of its sender; a `ZmqConnection` sends and reads nothing before its peer
 has proved the service's key, also after libzmq has reconnected by itself; receiving and sending
-never block, the bytes that wait for a client are bounded (`outgoing`), and no frame above
+never block, the bytes that wait for a client are bounded (`RouterSender`), and no frame above
 MAX_MESSAGE_BYTES is read.
 """
 
 from __future__ import annotations
 
 import contextlib
+import enum
 import math
 import os
 from collections.abc import Callable, Mapping
@@ -24,9 +25,10 @@ from zmq.backend import zmq_poll
 
 from simenv import files
 from simenv.errors import LimitExceededError, NoServiceError, ProtocolError
+from simenv.wire import keyfiles
 from simenv.wire.keyfiles import LOCAL, LOCAL_WORKER, Identity, KeyPair
 from simenv.wire.messages.client import MAX_MESSAGE_BYTES
-from simenv.wire.transport import outgoing, sockets
+from simenv.wire.transport import sockets
 
 if TYPE_CHECKING:
     from simenv.wire.transport.tcp_listener import TcpListener
@@ -34,6 +36,14 @@ if TYPE_CHECKING:
 SEND_QUEUE_MESSAGES = 2_000  # further messages to a peer that does not read are dropped
 SOCKET_PATH_BYTES = 107  # sun_path less its NUL
 HANDSHAKE_MS = 5_000
+_EVENTS = (
+    zmq.EVENT_CONNECTED
+    | zmq.EVENT_CLOSED
+    | zmq.EVENT_HANDSHAKE_SUCCEEDED
+    | zmq.EVENT_HANDSHAKE_FAILED_AUTH
+    | zmq.EVENT_HANDSHAKE_FAILED_NO_DETAIL
+    | zmq.EVENT_HANDSHAKE_FAILED_PROTOCOL
+)
 CLIENT_SOCKET, WORKER_SOCKET = "curve.sock", "worker.sock"
 # Without CURVE, for clients of the previous version. No client of this version connects to it.
 PREVIOUS_CLIENT_SOCKET = "client.sock"
@@ -147,8 +157,8 @@ class ZmqListener:
         self._frame: zmq.Frame | None = None  # the last one from a local socket
         clients, local_workers = self._sockets
         self._senders = (
-            outgoing.RouterSender(clients, outgoing.LOCAL_BOUNDS),
-            outgoing.RouterSender(local_workers, None),
+            sockets.RouterSender(clients, sockets.LOCAL_BOUNDS),
+            sockets.RouterSender(local_workers, None),
         )
 
     def _router(self, keys: KeyPair) -> zmq.Socket[bytes]:
@@ -335,3 +345,92 @@ class ZmqConnection:
         self._context.term()
         os.close(self._woken)
         os.close(self._waker)
+
+
+class HandshakeState(enum.Enum):
+    """Progress of the last attempt to connect."""
+
+    UNKNOWN = enum.auto()  # no answer to the first packet yet
+    NOBODY = enum.auto()  # nothing listens at the address
+    CONNECTED = enum.auto()  # the handshake has not ended
+    ABORTED = enum.auto()  # the service closed the connection during the handshake
+    REFUSED = enum.auto()  # the service has the expected key, and does not accept ours
+    OPEN = enum.auto()
+
+
+_STATE_OF_EVENT = {
+    int(zmq.EVENT_CLOSED): HandshakeState.NOBODY,
+    int(zmq.EVENT_CONNECTED): HandshakeState.CONNECTED,
+    int(zmq.EVENT_HANDSHAKE_SUCCEEDED): HandshakeState.OPEN,
+    int(zmq.EVENT_HANDSHAKE_FAILED_AUTH): HandshakeState.REFUSED,
+    int(zmq.EVENT_HANDSHAKE_FAILED_NO_DETAIL): HandshakeState.ABORTED,
+    int(zmq.EVENT_HANDSHAKE_FAILED_PROTOCOL): HandshakeState.ABORTED,
+}
+
+
+class CurveConnection(ZmqConnection):
+    """A client's connection, which watches its handshakes: they show why a service is silent."""
+
+    def __init__(self, address: str, server_key: str, keys: KeyPair, identity: bytes) -> None:
+        self.address = address
+        self._handshake_state = HandshakeState.UNKNOWN
+        self.hang_ups = 0  # consecutive handshakes that the service broke off
+        super().__init__(address, server_key, keys, identity)
+
+    def _prepare(self, socket: zmq.Socket[bytes]) -> None:
+        socket.monitor("inproc://way", int(_EVENTS))
+        self._monitor = self._context.socket(zmq.PAIR)
+        self._monitor.set(zmq.RCVHWM, 0)  # a full queue would stop the I/O thread
+        self._monitor.connect("inproc://way")
+
+    def handshake_state(self) -> HandshakeState:
+        """Return the state of the last attempt. Called by the thread that receives."""
+        while not self._socket.closed and sockets.readable(self._monitor):
+            event = self._monitor.recv_multipart(int(zmq.NOBLOCK))[0]
+            result = _STATE_OF_EVENT[int.from_bytes(event[:2], "little")]
+            if result is HandshakeState.ABORTED:
+                self.hang_ups += 1
+            elif result is not HandshakeState.CONNECTED:
+                self.hang_ups = 0
+            # After a refusal or a broken handshake the next attempt begins with CONNECTED, which
+            # must not hide that outcome: it stays until the new attempt ends.
+            if result is not HandshakeState.CONNECTED or self._handshake_state in (
+                HandshakeState.UNKNOWN,
+                HandshakeState.NOBODY,
+                HandshakeState.OPEN,
+            ):
+                self._handshake_state = result
+        return self._handshake_state
+
+    def close(self) -> None:
+        if not self._socket.closed:
+            self._monitor.close()
+        super().close()
+
+
+def connect_worker(service: keyfiles.WorkerBootstrap, identity: bytes) -> ZmqConnection:
+    """Connect to the service's endpoint for workers: through the socket on the service's node, else
+    over TCP. Raises NoServiceError if there is no such way."""
+    path = Path(service.sockets) / WORKER_SOCKET
+    node = os.uname().nodename
+    if node == service.node and path.exists() and files.weakness(path.parent) is None:
+        address = endpoint(path)
+        return ZmqConnection(address, service.server_key, keyfiles.new_pair(), identity)
+    if not service.address:
+        raise NoServiceError(
+            f"{node} cannot reach the service on {service.node}, which does not listen for others",
+            hint="it was started for one node; start it again inside the allocation",
+        )
+    if not service.secret_key:
+        raise NoServiceError(
+            f"{node} cannot reach the service on {service.node}: this worker has no key",
+            hint="was it started by that service? its keys are in worker-keys next to worker.json",
+        )
+    return WorkerTcpConnection(service.address, service.server_key, service.keys, identity)
+
+
+class WorkerTcpConnection(ZmqConnection):
+    """A worker's DEALER over TCP with CurveZMQ; a dead connection is detected and reopened."""
+
+    def _prepare(self, socket: zmq.Socket[bytes]) -> None:
+        sockets.WORKER_KEEPALIVE.set_on(socket)

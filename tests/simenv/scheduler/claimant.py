@@ -20,7 +20,7 @@ from simenv.model import (
     Workload,
 )
 from simenv.scheduler.core import Action, Route, SubmitBatch, TaskEnded
-from simenv.scheduler.events import devices
+from simenv.scheduler.events import reservations
 from simenv.scheduler.reservations.circuit_times import ProgramSize
 from simenv.scheduler.reservations.reservation import ReservationEntry
 from simenv.scheduler.scheduler import Scheduler
@@ -68,7 +68,7 @@ class Claimant(CheckedScheduler):
             **ask,
         }
         request = ReservationRequest(**fields)  # type: ignore[arg-type]
-        decision = devices.reserve(self.state, request, owner, self.wall_ns)[0]
+        decision = reservations.reserve(self.state, request, owner, self.wall_ns)[0]
         self.settle()
         return decision
 
@@ -121,15 +121,15 @@ class Claimant(CheckedScheduler):
 
     def end(self, number: int, how: ReservationState = ReservationState.RELEASED) -> list[Action]:
         item = self.ledger[number]
-        actions = devices.close(self.state, item, how, "", self.wall_ns, self.now_ns)
+        actions = reservations.close(self.state, item, how, "", self.wall_ns, self.now_ns)
         return self.keep(actions) + self.settle()
 
     def settle(self) -> list[Action]:
         """What the loop does in each pass, until nothing is left to do; then all is stored."""
         actions: list[Action] = []
         while self.state.reservations.emptying or self.state.reservations.freed:
-            actions += self.keep(devices.cancel_parked(self.state, self.now_ns))
-            actions += self.keep(devices.release_parked(self.state, self.now_ns))
+            actions += self.keep(reservations.cancel_parked(self.state, self.now_ns))
+            actions += self.keep(reservations.release_parked(self.state, self.now_ns))
         check(self.state)
         ledger = self.state.reservations
         for query, values in tables.reservation_statements(ledger, ledger.take_changes()):
@@ -139,7 +139,7 @@ class Claimant(CheckedScheduler):
     def pass_time(self, seconds: float) -> list[Action]:
         self.now_ns += round(seconds * SECOND)
         self.hear()
-        return self.keep(devices.expire(self.state, self.wall_ns)) + self.settle()
+        return self.keep(reservations.expire(self.state, self.wall_ns)) + self.settle()
 
     def restart(self) -> None:
         """A crash and a new start: from the rows, and from the messages of unfinished tasks."""
@@ -151,8 +151,8 @@ class Claimant(CheckedScheduler):
         for number, record in sorted(old.tasks.items()):
             batch = msgspec.structs.replace(record.batch, first=number)
             takes = [units[number][1]] if number in units else None
-            entries = ([record.spec], [record.route], [record.attempts])
-            self.scheduler.restore_tasks(batch, *entries, takes)
+            entries = ([record.spec], [record.route], takes, [record.attempts])
+            self.scheduler.submit(batch, *entries)
         self.scheduler.finish_restore(old.next_task)
         check(self.state)
         self.tick(0)

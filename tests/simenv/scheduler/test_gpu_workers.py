@@ -12,7 +12,7 @@ from simenv.config.paths import gpu_environ
 from simenv.errors import ConfigError, InfeasibleError
 from simenv.model import PoolSpec, TaskOptions
 from simenv.scheduler.core import ClusterLimits, Route, StartWorker, rank_gpus, with_workers_of_gpus
-from simenv.scheduler.routing.engine_choice import consider, route
+from simenv.scheduler.routing.engine_choice import candidates, choose
 from simenv.scheduler.views.forecast import pool_infos
 from simenv.service.control.admin_commands import check_pools, workers_that_fit
 from simulators.catalog import cards
@@ -170,7 +170,7 @@ def wide(n: int, *, chain: bool = False) -> Profile:
 
 def chosen(n: int, limits: ClusterLimits, **terms: object) -> Route:
     pools = (PoolSpec("main"), pool(1))
-    return route(wide(n), TaskOptions(**terms), pools, limits)  # type: ignore[arg-type]
+    return choose(wide(n), TaskOptions(**terms), pools, limits)  # type: ignore[arg-type]
 
 
 def test_states_are_bounded_by_the_gpu_and_not_by_the_memory_of_its_node() -> None:
@@ -202,13 +202,13 @@ def test_larger_state_fits_the_gpus_of_several_ranks() -> None:
     limits = with_gpus(H200, H200, H200)
     for ranks in (2, 3):
         pools = (PoolSpec("main"), pool(1, ranks=ranks))
-        result = route(wide(34), TaskOptions(engine="gpu"), pools, limits)
+        result = choose(wide(34), TaskOptions(engine="gpu"), pools, limits)
         assert (result.pool, result.ranks, result.max_slots) == ("g", ranks, 1)
         assert "128.0 GiB of 138.9 GiB on NVIDIA H200" in result.reason
         terms = TaskOptions(engine="gpu", precision="single")
-        assert route(wide(35), terms, pools, limits).ranks == ranks
+        assert choose(wide(35), terms, pools, limits).ranks == ranks
         with pytest.raises(InfeasibleError, match=r"256\.0 GiB on each of 2 GPUs") as caught:
-            route(wide(35), TaskOptions(engine="gpu"), pools, limits)
+            choose(wide(35), TaskOptions(engine="gpu"), pools, limits)
         assert "the widest that fits has 34 qubits, 35 in single" in caught.value.hint
         assert "ranks=4" not in caught.value.hint, "there are three GPUs"
     (info,) = pool_infos(CheckedScheduler(limits=limits, specs=(pool(1, ranks=2),)).state)
@@ -240,8 +240,8 @@ def test_gradient_over_ranks_is_refused_at_submission() -> None:
     terms = TaskOptions(engine="gpu", outputs=("gradient",))
     pools, limits = (pool(1, ranks=2),), with_gpus(H200, H200)
     with pytest.raises(InfeasibleError, match="no gradients over ranks"):
-        route(wide(20), terms, pools, limits)
-    assert route(wide(12), terms, pools, limits).engine == "gpu", "narrow: on the first GPU"
+        choose(wide(20), terms, pools, limits)
+    assert choose(wide(12), terms, pools, limits).engine == "gpu", "narrow: on the first GPU"
 
 
 def test_smallest_gpu_of_a_pools_nodes_is_the_limit() -> None:
@@ -255,7 +255,7 @@ def test_smallest_gpu_of_a_pools_nodes_is_the_limit() -> None:
 def test_gradients_hold_two_states_on_the_gpu() -> None:
     terms = TaskOptions(engine="gpu", outputs=("gradient",))
     for n, fits in ((32, True), (33, False)):
-        item = consider(wide(n), terms, (pool(1),), with_gpus(H200))[0]
+        item = candidates(wide(n), terms, (pool(1),), with_gpus(H200))[0]
         assert (item.route is not None) == fits
 
 
@@ -266,13 +266,13 @@ def test_auto_takes_the_gpu_for_wide_circuits_and_the_processor_for_narrow_ones(
     assert chosen(18, limits).engine == "statevector"
     table = {
         each.engine: each
-        for each in consider(wide(18), TaskOptions(), (PoolSpec("main"), pool(1)), limits)
+        for each in candidates(wide(18), TaskOptions(), (PoolSpec("main"), pool(1)), limits)
     }
     assert table["gpu"].route is not None
-    alone = consider(wide(26), TaskOptions(), (PoolSpec("main"),), limits)
+    alone = candidates(wide(26), TaskOptions(), (PoolSpec("main"),), limits)
     assert "gpu" not in {each.engine for each in alone}, "auto looks at GPUs where a pool has them"
     assert (
-        route(wide(40, chain=True), TaskOptions(), (PoolSpec("main"), pool(1)), limits).engine
+        choose(wide(40, chain=True), TaskOptions(), (PoolSpec("main"), pool(1)), limits).engine
         == "mps"
     )
 

@@ -47,7 +47,7 @@ def routed(circuit: Circuit, engine: str = "auto", outputs: tuple[str, ...] = ("
     sums = (Observable(labels, b"\0" * 8 * len(labels)),) if labels else ()
     terms = TaskOptions(outputs=outputs, observables=sums, engine=engine)
     result = profile(circuit, terms.outputs, rules.labels(terms))
-    return engine_choice.route(result, terms, (PoolSpec("main"),), LIMITS)
+    return engine_choice.choose(result, terms, (PoolSpec("main"),), LIMITS)
 
 
 def test_program_is_routed_by_width_of_its_widest_independent_part() -> None:

@@ -188,7 +188,7 @@ class Walk:
         what = self.chance.random()
         if what < 0.4:
             verb = self.chance.choice(("pause", "drain", "resume", "resume", "resume"))
-            devices.set_state(state, device, verb, "", "", 0.0, self.host.wall_ns)
+            devices.set_device_state(state, device, verb, "", "", 0.0, self.host.wall_ns)
         elif what < 0.7:
             devices.set_max_inflight(state, device, self.chance.choice((0, 0, 1, 3)))
         else:

@@ -8,13 +8,13 @@ from pathlib import Path
 import pytest
 from reservation_harness import ReservationHarness
 
-from simenv.service import support
+from simenv.service import fault_injection
 
 
 @pytest.fixture(autouse=True)
 def _no_faults() -> Iterator[None]:
     yield
-    support.install("")
+    fault_injection.install("")
 
 
 @pytest.fixture

@@ -10,7 +10,7 @@ import pytest
 from service import ServiceHarness, program, spec
 
 from simenv.model import TaskOptions, TaskState
-from simenv.service import support
+from simenv.service import fault_injection
 from simenv.service.control import administration, reservations
 from simenv.service.queries import handlers
 from simenv.wire import codec
@@ -20,7 +20,7 @@ from simenv.wire.transport.sockets import PeerKind
 
 @pytest.fixture
 def bench(tmp_path: Path) -> ServiceHarness:
-    support.install("")
+    fault_injection.install("")
     return ServiceHarness(tmp_path)
 
 
@@ -159,7 +159,7 @@ def test_new_tasks_are_refused_on_full_disk_and_queries_are_answered(tmp_path: P
     accepted = bench.submit(spec(), key="a1")
     assert isinstance(accepted, m.Accepted)
     assert not accepted.repeated
-    support.install("")
+    fault_injection.install("")
 
 
 def test_invalid_messages_are_refused_and_event_loop_continues(bench: ServiceHarness) -> None:

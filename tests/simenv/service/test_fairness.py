@@ -8,7 +8,7 @@ import pytest
 from service import ServiceHarness, program, spec
 
 from simenv.model import TaskOptions
-from simenv.service import support
+from simenv.service import fault_injection
 from simenv.service.admission import submissions
 from simenv.wire import codec
 from simenv.wire.messages import client as m
@@ -52,14 +52,14 @@ def test_no_tasks_are_sent_while_journal_cannot_be_written(bench: ServiceHarness
     bench.submit(*[spec(seed=k) for k in range(600)])
     tasks = bench.assigned()
     assert len(tasks) < 600
-    support.install(",".join(f"journal.commit.before:{n}:error" for n in range(1, 20)))
+    fault_injection.install(",".join(f"journal.commit.before:{n}:error" for n in range(1, 20)))
     bench.finish(tasks)
     sent_ahead = bench.assigned()  # in the pass that met the trouble
     assert bench.loop.store_error
     bench.finish(sent_ahead)
     assert bench.loop.store_error
     assert bench.assigned() == []
-    support.install("")
+    fault_injection.install("")
     bench.step()
     assert not bench.loop.store_error
     assert bench.assigned()

@@ -11,7 +11,7 @@ from service import LIMITS, ServiceHarness, program, spec
 from launcher.base import Node
 from simenv.model import TaskOptions
 from simenv.scheduler.views.forecast import pool_infos
-from simenv.service import support
+from simenv.service import fault_injection
 from simenv.wire.messages import client as m
 from simenv.wire.messages.queries import Explain, Explained
 
@@ -26,7 +26,7 @@ EXACT = TaskOptions(engine="statevector")  # its bonds are small: `auto` takes m
 
 @pytest.fixture
 def bench(tmp_path: Path) -> ServiceHarness:
-    support.install("")
+    fault_injection.install("")
     return ServiceHarness(tmp_path, CLUSTER)
 
 

@@ -17,9 +17,8 @@ from tcp_peers import PATIENCE_S, ListenerThread, is_closed
 
 from simenv.wire.codec import to_client
 from simenv.wire.messages import client as m
-from simenv.wire.transport import outgoing, tcp_listener
-from simenv.wire.transport.outgoing import ReadAhead, RouterSender, SendBufferLimits
-from simenv.wire.transport.sockets import PeerKind
+from simenv.wire.transport import sockets, tcp_listener
+from simenv.wire.transport.sockets import PeerKind, ReadAhead, RouterSender, SendBufferLimits
 
 MIB = 2**20
 
@@ -85,7 +84,7 @@ def test_bytes_that_wait_for_a_client_that_reads_nothing_are_bounded(
 
     def refused() -> bool:
         send = partial(house.listener.send, PeerKind.CLIENT, peer, body)
-        return not all(send() for _ in range(200 * MIB // (size + outgoing.MESSAGE_BYTES)))
+        return not all(send() for _ in range(200 * MIB // (size + sockets.MESSAGE_BYTES)))
 
     assert house.do(refused)
     assert house.do(lambda: waiting(house, "ana")) <= limit + max(size, MIB)
@@ -131,7 +130,7 @@ def test_send_capacity_returns_when_client_reads(
 def test_client_whose_send_queue_stays_full_is_disconnected(
     house: ListenerThread, context: zmq.Context[zmq.Socket[bytes]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(outgoing, "STALL_S", 0.2)
+    monkeypatch.setattr(sockets, "STALL_S", 0.2)
     monkeypatch.setattr(house.far._outgoing, "_peer_bytes", 4 * MIB)
     peer = deaf(house, context, "ana", b"deaf")
     while house.do(partial(house.listener.can_send, peer)):
@@ -171,7 +170,7 @@ def test_failed_send_returns_false_and_socket_stays_usable(
 def test_records_of_disconnected_peers_are_bounded(
     context: zmq.Context[zmq.Socket[bytes]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(outgoing, "MAX_UNMARKED", 10)
+    monkeypatch.setattr(sockets, "MAX_UNMARKED", 10)
     with context.socket(zmq.ROUTER) as router:  # which drops what is for nobody
         out = RouterSender(router, SendBufferLimits(MIB, MIB, 1_000))
         for number in range(100):
@@ -192,7 +191,7 @@ def test_unreachable_peer_is_not_recorded(
 def test_records_of_peers_that_have_read_everything_are_bounded(
     context: zmq.Context[zmq.Socket[bytes]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(outgoing, "MIN_MAX_LINES", 10)
+    monkeypatch.setattr(sockets, "MIN_MAX_LINES", 10)
     with context.socket(zmq.ROUTER) as router:
         out = RouterSender(router, SendBufferLimits(MIB, MIB, 1_000))
         for number in range(100):
@@ -240,7 +239,7 @@ def test_unauthenticated_peer_that_sends_too_many_bytes_is_disconnected(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(tcp_listener, "HANDSHAKE_MS", 600_000)
-    monkeypatch.setattr(outgoing, "UNAUTHENTICATED_BYTES", MIB)
+    monkeypatch.setattr(sockets, "UNAUTHENTICATED_BYTES", MIB)
     house = ListenerThread(tmp_path)
     with house.raw(greeting(7 * MIB)) as raw:
         with suppress(OSError):
@@ -267,7 +266,7 @@ def test_newest_connection_of_key_or_largest_of_all_is_disconnected_at_read_ahea
             pairs.append((near, server.accept()[0]))
         ahead = ReadAhead(cut.append, lambda _: None)
         for number, (near, far) in enumerate(pairs):
-            ahead._flows[far.fileno()] = outgoing._Flow(key)
+            ahead._flows[far.fileno()] = sockets._Flow(key)
             size = (1_000, 300_000, 200_000)[number]
             thread = threading.Thread(target=near.sendall, args=(bytes(size),))
             thread.start()
@@ -276,7 +275,7 @@ def test_newest_connection_of_key_or_largest_of_all_is_disconnected_at_read_ahea
                 left -= len(far.recv(left))
             thread.join()
         assert ahead.close_excess() == 501_000
-        monkeypatch.setattr(outgoing, bound, 400_000)
+        monkeypatch.setattr(sockets, bound, 400_000)
         sizes = [1_000, 300_000, 200_000]
         assert ahead.close_excess() == 501_000 - sizes[goes]
         assert cut == [pairs[goes][1].fileno()]

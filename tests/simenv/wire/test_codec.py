@@ -20,10 +20,17 @@ from simenv.config import OwnerEndpoint
 from simenv.errors import ConfigError, KeyConflictError, NotFoundError, OptionError, ProtocolError
 from simenv.model import Origin, Program, ResultData, TaskOptions, TaskSpec, Timing
 from simenv.wire import codec, keyfiles
-from simenv.wire.keyfiles import KEYS_FORMAT, KeysFile, ServerFile, UserKeyFile, new_pair
+from simenv.wire.keyfiles import (
+    KEYS_FORMAT,
+    KeysFile,
+    ServerFile,
+    UserKeyFile,
+    WorkerBootstrap,
+    WorkerKey,
+    new_pair,
+)
 from simenv.wire.messages import client as m
 from simenv.wire.messages.admin import KeyInfo
-from simenv.wire.transport.tcp_client import WorkerBootstrap, WorkerKey
 
 DECODERS = [
     codec.from_client, codec.to_client, codec.from_worker, codec.to_worker, codec.result_data,

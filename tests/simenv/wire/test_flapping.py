@@ -11,9 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from simenv.wire.keyfiles import KEYS_FORMAT, new_pair, write_private
-from simenv.wire.transport import tcp_client
-from simenv.wire.transport.tcp_client import WorkerBootstrap
+from simenv.wire.keyfiles import KEYS_FORMAT, WorkerBootstrap, new_pair, write_private
+from simenv.wire.transport import zmq_transport
 from simenv.wire.transport.zmq_transport import ZmqConnection
 
 WAIT_S = 30.0
@@ -46,9 +45,11 @@ while True:
 PEER = """
 import sys, time
 from pathlib import Path
-from simenv.wire.transport import tcp_client as worker_endpoint
+from simenv.wire import keyfiles
+from simenv.wire.transport import zmq_transport
 
-peer = worker_endpoint.connect(worker_endpoint.read(Path(sys.argv[1])), sys.argv[2].encode())
+bootstrap = keyfiles.read_bootstrap(Path(sys.argv[1]))
+peer = zmq_transport.connect_worker(bootstrap, sys.argv[2].encode())
 while True:
     peer.send(b"beat")
     if peer.receive(0.01):
@@ -80,7 +81,7 @@ class Service:
         again.close()
 
     def connected(self, name: bytes = NAME) -> ZmqConnection:
-        return tcp_client.connect(self.file, name)
+        return zmq_transport.connect_worker(self.file, name)
 
 
 def answered(peer: ZmqConnection, word: bytes) -> None:

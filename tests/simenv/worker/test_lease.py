@@ -16,10 +16,9 @@ import pytest
 from waiting import until
 
 from simenv.wire import codec
-from simenv.wire.keyfiles import KEYS_FORMAT, new_pair, write_private
+from simenv.wire.keyfiles import KEYS_FORMAT, WorkerBootstrap, new_pair, write_private
 from simenv.wire.messages.client import EXIT_LEASE, Heartbeat, Join, LeaseRenewed, StopWorker
 from simenv.wire.transport.sockets import PeerKind
-from simenv.wire.transport.tcp_client import WorkerBootstrap
 from simenv.wire.transport.zmq_transport import ZmqListener
 from simenv.worker import session
 from simenv.worker.runner import Runner
@@ -149,7 +148,7 @@ def test_a_heartbeat_says_whether_the_worker_waits_for_a_chunk(waiting: bool) ->
 
 
 def test_child_dies_with_its_parent_process() -> None:
-    child = "import sys, time; from simenv.worker.process import die_with_parent;"
+    child = "import sys, time; from simenv.process import die_with_parent;"
     child += "die_with_parent(int(sys.argv[1])); print('armed', flush=True); time.sleep(60)"
     starter = (
         "import os,subprocess,sys,time;"
@@ -166,7 +165,7 @@ def test_child_dies_with_its_parent_process() -> None:
 
 
 def test_child_without_given_parent_watches_its_actual_parent() -> None:
-    script = "import os; from simenv.worker.process import die_with_parent;"
+    script = "import os; from simenv.process import die_with_parent;"
     script += "assert die_with_parent(0) == os.getppid(); print(os.getppid())"
     done = subprocess.run(
         [sys.executable, "-c", script], capture_output=True, text=True, check=True
@@ -175,7 +174,7 @@ def test_child_without_given_parent_watches_its_actual_parent() -> None:
 
 
 def test_child_whose_given_parent_is_gone_exits_at_once(tmp_path: Path) -> None:
-    script = "from simenv.worker.process import die_with_parent; die_with_parent(1)"
+    script = "from simenv.process import die_with_parent; die_with_parent(1)"
     done = subprocess.run(
         [sys.executable, "-c", script], capture_output=True, text=True, check=False, cwd=tmp_path
     )

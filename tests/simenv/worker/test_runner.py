@@ -17,7 +17,7 @@ from service import program
 from simenv.client.circuits import load
 from simenv.model import Observable, Origin, TaskOptions, TaskState
 from simenv.wire import codec
-from simenv.wire.keyfiles import KEYS_FORMAT, new_pair
+from simenv.wire.keyfiles import KEYS_FORMAT, WorkerBootstrap, new_pair
 from simenv.wire.messages import client as m
 from simenv.wire.messages.client import (
     EXIT_GPU,
@@ -26,7 +26,6 @@ from simenv.wire.messages.client import (
     AssignedTask,
     AttemptResult,
 )
-from simenv.wire.transport.tcp_client import WorkerBootstrap
 from simenv.worker import runner as runner_module, session
 from simenv.worker.main import log_of
 from simenv.worker.runner import PlanCache, Runner

@@ -145,7 +145,7 @@ def test_trial_is_made_only_where_it_decides() -> None:
 
 def test_auto_takes_the_chain_that_a_trial_showed_to_be_thin() -> None:
     for width in (24, 28, 40, 100):
-        result = engine_choice.route(
+        result = engine_choice.choose(
             choice_profile(ising(width, 10), ("counts",)), TaskOptions(), POOLS, LIMITS
         )
         assert result.engine == "mps"
@@ -158,19 +158,19 @@ def test_auto_refuses_what_a_trial_showed_to_be_thick(bond: int, part: float) ->
     tried = ChainTrial(bond=bond, done=False, part=part, operations=10**9)
     grown = msgspec.structs.replace(profile(knot(60)), trial=tried)
     with pytest.raises(InfeasibleError) as caught:
-        engine_choice.route(grown, TaskOptions(), POOLS, LIMITS)
+        engine_choice.choose(grown, TaskOptions(), POOLS, LIMITS)
     assert f"bonds up to {bond} in a trial of {part:.0%} of its gates, 2^" in caught.value.hint
 
 
 def test_auto_tries_what_nobody_knows_the_bonds_of() -> None:
     stopped = ChainTrial(bond=64, done=False, part=0.6, operations=6 * 10**9)
     unknown = msgspec.structs.replace(profile(knot(60)), trial=stopped)
-    result = engine_choice.route(unknown, TaskOptions(), POOLS, LIMITS)
+    result = engine_choice.choose(unknown, TaskOptions(), POOLS, LIMITS)
     assert result.engine == "mps"
     assert "bonds up to 64 in a trial of 60% of its gates" in result.reason
     assert "it fails if it has to cut off more than 1e-06" in result.reason
     narrow = msgspec.structs.replace(profile(knot(26)), trial=stopped)
-    assert engine_choice.route(narrow, TaskOptions(), POOLS, LIMITS).engine == "statevector"
+    assert engine_choice.choose(narrow, TaskOptions(), POOLS, LIMITS).engine == "statevector"
 
 
 def test_route_of_tried_program_is_its_own() -> None:

@@ -22,8 +22,7 @@ from simenv.config import ConnectionFile, OwnerEndpoint
 from simenv.errors import ConfigError, NoServiceError
 from simenv.text import elapsed
 from simenv.wire.keyfiles import new_pair
-from simenv.wire.transport.tcp_client import CurveConnection
-from simenv.wire.transport.zmq_transport import CLIENT_SOCKET
+from simenv.wire.transport.zmq_transport import CLIENT_SOCKET, CurveConnection
 
 
 def write(path: Path, **changes: object) -> Path:

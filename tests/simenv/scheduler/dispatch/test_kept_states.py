@@ -18,7 +18,7 @@ from simenv.model import (
     Workload,
 )
 from simenv.scheduler.core import Action, AssignTasks, DropKeptStates, RetireWorker, Route
-from simenv.scheduler.events import devices
+from simenv.scheduler.events import reservations
 from simenv.scheduler.reservations.policies import BOUND_NS
 from simenv.scheduler.state import scheduler_state
 from simenv.scheduler.state.pools import REQUESTED
@@ -537,7 +537,7 @@ def test_drained_node_has_no_dedicated_workers(host: Claimant) -> None:
 def test_dedicated_hardware_worker_takes_no_slot() -> None:
     machine = CheckedScheduler(specs=(PoolSpec("qpu", "hardware", min=1, max=1, provider="a:b"),))
     ask = ReservationRequest(device="qpu", workers=1, workload=Workload(qubits=1, shots=1))
-    decision = devices.reserve(machine.state, ask, "", wall_ns=10**18)[0]
+    decision = reservations.reserve(machine.state, ask, "", wall_ns=10**18)[0]
     assert decision.status == "accepted"
     machine.submit(along=route(pool="qpu"))
     assert machine.assign() == []
@@ -549,7 +549,7 @@ def test_dedicated_hardware_worker_takes_no_slot() -> None:
 def test_gang_waiting_for_dedicated_slot_does_not_block_its_node() -> None:
     machine = CheckedScheduler(2, cluster(2))
     ask = ReservationRequest(device="main", workers=1, ttl_ns=1_000 * SECOND)
-    decision = devices.reserve(machine.state, ask, "", 1_800_000_000 * SECOND)[0]
+    decision = reservations.reserve(machine.state, ask, "", 1_800_000_000 * SECOND)[0]
     assert decision.status == "accepted"
     assert machine.assign() == []
     assert any(worker.reservation_id for worker in machine.state.workers.values())

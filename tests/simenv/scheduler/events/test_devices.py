@@ -16,7 +16,7 @@ from simenv.scheduler.core import (
     TaskRecord,
     WorkerHeartbeat,
 )
-from simenv.scheduler.events import devices
+from simenv.scheduler.events import devices, reservations
 from simenv.scheduler.events.workers import OVER_BEATS, granted_bytes
 from simenv.scheduler.views import forecast
 from simenv.scheduler.views.admission import draining_refusal, memory_refusal, pending_reason
@@ -27,7 +27,7 @@ TWO = (PoolSpec("main", "any", min=2, max=2), PoolSpec("other", "any", min=1, ma
 
 def _say(machine: CheckedScheduler, verb: str, device: str = "main", **words: object) -> bool:
     table = {"reason": "", "mode": "", "timeout_s": 0.0, "wall_ns": 5, **words}
-    return devices.set_state(machine.state, device, verb, **table)  # type: ignore[arg-type]
+    return devices.set_device_state(machine.state, device, verb, **table)  # type: ignore[arg-type]
 
 
 def test_paused_device_sends_no_tasks_until_resumed() -> None:
@@ -61,7 +61,7 @@ def test_reservation_of_draining_device_is_delayed() -> None:
     machine = CheckedScheduler()
     _say(machine, "drain")
     ask = ReservationRequest(device="main", workload=Workload(qubits=1, shots=1))
-    decision = devices.reserve(machine.state, ask, "", wall_ns=10**18)[0]
+    decision = reservations.reserve(machine.state, ask, "", wall_ns=10**18)[0]
     assert (decision.status, decision.code) == ("delayed", AdmissionReason.DEVICE_UNAVAILABLE)
 
 
@@ -90,14 +90,14 @@ def test_draining_device_refuses_new_tasks_and_finishes_accepted_ones() -> None:
     assert draining_refusal(machine.state, [route()]) != ""
     assert draining_refusal(machine.state, [route(pool="main.x4")]) != ""
     assert draining_refusal(machine.state, [route(pool="other")]) == ""
-    assert devices.tick(machine.state, 10) == []
+    assert devices.complete_drains(machine.state, 10) == []
     (send,) = machine.assign()
-    assert devices.tick(machine.state, 10) == []
+    assert devices.complete_drains(machine.state, 10) == []
     machine.finish(send.records)
-    (note,) = devices.tick(machine.state, 10)
+    (note,) = devices.complete_drains(machine.state, 10)
     assert isinstance(note, RecordEvent)
     assert (note.kind, note.subject) == ("device.drained", "main")
-    assert devices.tick(machine.state, 11) == []  # said once
+    assert devices.complete_drains(machine.state, 11) == []  # said once
     assert forecast.target_info(machine.state, "main").state == "draining"
 
 
@@ -105,7 +105,7 @@ def test_drain_past_its_timeout_sends_no_tasks_until_resumed() -> None:
     machine = CheckedScheduler()
     machine.submit()
     _say(machine, "drain", timeout_s=1.0)
-    devices.tick(machine.state, 2 * 10**9)
+    devices.complete_drains(machine.state, 2 * 10**9)
     assert machine.assign() == []
     _say(machine, "resume")
     assert len(machine.assign()) == 1

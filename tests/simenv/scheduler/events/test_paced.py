@@ -10,7 +10,7 @@ from scheduler_invariants import check
 
 from simenv.model import PoolSpec, TaskState
 from simenv.scheduler.core import Phase, TaskRecord
-from simenv.scheduler.state.paced import LOOKAHEAD_NS, StoredRun
+from simenv.scheduler.state.device_state import LOOKAHEAD_NS, StoredRun
 from simenv.scheduler.views.forecast import Forecast
 
 MS = 1_000_000

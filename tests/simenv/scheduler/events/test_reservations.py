@@ -12,7 +12,7 @@ from claimant import Claimant
 from simenv.errors import NotReservedError
 from simenv.model import AdmissionReason, ReservationState, TaskState
 from simenv.scheduler.core import Phase, StopAttempt, TaskEnded
-from simenv.scheduler.events import devices
+from simenv.scheduler.events import reservations
 from simenv.scheduler.views import forecast
 from simenv.scheduler.views.forecast import reservation_info, running_tasks
 from simenv.service.journal.tables import reservation_statements
@@ -193,16 +193,16 @@ def test_ending_reservation_twice_changes_nothing(host: Claimant) -> None:
 def test_waiting_tasks_of_released_reservation_are_ended_in_batches(host: Claimant) -> None:
     host.policy("unlimited")
     number = host.reserve(1).reservation
-    host.under(number, 3 * devices.MAX_ENDED)
+    host.under(number, 3 * reservations.MAX_ENDED)
     item = host.ledger[number]
     how = (ReservationState.RELEASED, "", host.wall_ns, host.now_ns)
-    host.keep(devices.close(host.state, item, *how))
-    first = host.keep(devices.cancel_parked(host.state, host.now_ns))
-    assert len(first) == devices.MAX_ENDED
+    host.keep(reservations.close(host.state, item, *how))
+    first = host.keep(reservations.cancel_parked(host.state, host.now_ns))
+    assert len(first) == reservations.MAX_ENDED
     assert not host.assign(), "a task of a reservation that is over was sent"
     host.settle()
     assert not host.state.tasks
-    assert len(host.endings) == 3 * devices.MAX_ENDED
+    assert len(host.endings) == 3 * reservations.MAX_ENDED
 
 
 def test_reservation_expires_by_wall_clock_and_renewal_extends_it(host: Claimant) -> None:
@@ -343,11 +343,11 @@ def test_task_end_examines_only_next_two_parked_tasks(host: Claimant) -> None:
 
 def test_parked_tasks_that_can_never_get_their_credits_end_in_batches(host: Claimant) -> None:
     number = host.reserve(1).reservation
-    first, *_ = host.under(number, 3 * devices.MAX_ENDED)
+    first, *_ = host.under(number, 3 * reservations.MAX_ENDED)
     host.assign()
     host.finish([host.state.tasks[first]])
     ended = host.keep(host.scheduler.dispatch(host.now_ns))
-    assert len(ended) == devices.MAX_ENDED
+    assert len(ended) == reservations.MAX_ENDED
     host.settle()
     assert not host.state.tasks
 
@@ -357,7 +357,7 @@ def test_restart_after_release_cancels_only_tasks_that_had_not_begun(host: Claim
     ran_before, never_ran = host.under(number, 2, shots=2_000)
     host.state.tasks[ran_before].attempts = 1
     item, ledger = host.ledger[number], host.state.reservations
-    devices.close(host.state, item, ReservationState.RELEASED, "", host.wall_ns, host.now_ns)
+    reservations.close(host.state, item, ReservationState.RELEASED, "", host.wall_ns, host.now_ns)
     for query, values in reservation_statements(ledger, ledger.take_changes()):
         host.rows.execute(query, values)  # the crash comes before its tasks are ended
     host.restart()

@@ -71,7 +71,7 @@ def routed(
     circuit: Circuit, terms: TaskOptions | None = None, **limits: int
 ) -> engine_choice.Route:
     within = msgspec.structs.replace(LIMITS, **limits)
-    return engine_choice.route(choice_profile(circuit), terms or TaskOptions(), POOLS, within)
+    return engine_choice.choose(choice_profile(circuit), terms or TaskOptions(), POOLS, within)
 
 
 @pytest.mark.parametrize(
@@ -98,19 +98,19 @@ def test_auto_chooses_expected_engine_and_states_reason(
     assert result.engine == engine
     assert result.reason.startswith("auto: ")
     assert words in result.reason
-    considered = engine_choice.consider(choice_profile(circuit), TaskOptions(), POOLS, LIMITS)
+    considered = engine_choice.candidates(choice_profile(circuit), TaskOptions(), POOLS, LIMITS)
     assert result == considered[0].route
 
 
 def test_engines_behind_first_able_one_are_not_considered(monkeypatch: pytest.MonkeyPatch) -> None:
     names: list[str] = []
-    actual = engine_choice.candidate
+    actual = engine_choice.evaluate
 
     def noted(card: catalog.EngineCard, *args: Any) -> engine_choice.EngineCandidate:
         names.append(card.name)
         return actual(card, *args)
 
-    monkeypatch.setattr(engine_choice, "candidate", noted)
+    monkeypatch.setattr(engine_choice, "evaluate", noted)
     assert routed(measured(chain(5))).engine == "statevector"
     assert names[-1] == "statevector"
     assert "mps" not in names
@@ -149,14 +149,14 @@ def test_dynamic_circuit_with_noise_is_not_routed_to_mps() -> None:
     noise = NoiseProfile(frozenset({"pauli"}), 10, 5, 0.1, 0.0, 26, 100)
     noisy = msgspec.structs.replace(profile(circuit), noise=noise)
     with pytest.raises(InfeasibleError, match="no noise in circuits that measure"):
-        engine_choice.route(noisy, TaskOptions(engine="mps"), POOLS, LIMITS)
+        engine_choice.choose(noisy, TaskOptions(engine="mps"), POOLS, LIMITS)
 
 
 def test_infeasible_circuit_is_refused_with_reason_of_each_engine() -> None:
     tried = ChainTrial(bond=257, done=False, part=0.25, operations=10**9)
     grown = msgspec.structs.replace(profile(knot(60)), trial=tried)
     with pytest.raises(InfeasibleError, match="60 qubits") as caught:
-        engine_choice.route(grown, TaskOptions(), POOLS, LIMITS)
+        engine_choice.choose(grown, TaskOptions(), POOLS, LIMITS)
     for each in (
         "widest program",
         "stabilizer: runs Clifford circuits",
@@ -174,7 +174,7 @@ def test_engine_that_is_not_installed_is_not_chosen_and_install_command_is_hinte
     tried = ChainTrial(bond=257, done=False)
     grown = msgspec.structs.replace(profile(knot(60)), trial=tried)
     with pytest.raises(InfeasibleError) as caught:
-        engine_choice.route(grown, TaskOptions(), POOLS, LIMITS)
+        engine_choice.choose(grown, TaskOptions(), POOLS, LIMITS)
     assert "pip install 'simenv[stabilizer]'" in caught.value.hint
     for engine, extra in (
         ("contraction", "contraction"), ("stabilizer", "stabilizer"), ("aer", "aer")
@@ -187,7 +187,7 @@ def test_engine_that_is_not_installed_is_not_chosen_and_install_command_is_hinte
 def test_refusal_of_other_gates_has_their_number_and_cost() -> None:
     changed = msgspec.structs.replace(profile(measured(chain(30, angle=0.3))), non_clifford=12)
     with pytest.raises(InfeasibleError) as caught:
-        engine_choice.route(changed, TaskOptions(engine="stabilizer"), POOLS, LIMITS)
+        engine_choice.choose(changed, TaskOptions(engine="stabilizer"), POOLS, LIMITS)
     for each in ("12 other gates", "2^2.7 terms if all are T gates", "statevector 16.0 GiB"):
         assert each in caught.value.message
 
@@ -282,17 +282,17 @@ def test_task_goes_to_pool_of_its_engine() -> None:
 
     def pool_of(engine: str) -> str:
         terms = TaskOptions(engine=engine)
-        return engine_choice.route(profile(measured(chain(3))), terms, pools, LIMITS).pool
+        return engine_choice.choose(profile(measured(chain(3))), terms, pools, LIMITS).pool
 
     table = {engine: pool_of(engine) for engine in ("statevector", "mps", "fault", "aer")}
     assert table == {"statevector": "main", "mps": "chains", "fault": "drill", "aer": "main"}
 
 
 def test_every_engine_of_pool_is_considered_unless_one_is_named() -> None:
-    result = engine_choice.consider(profile(measured(chain(40))), TaskOptions(), POOLS, LIMITS)
+    result = engine_choice.candidates(profile(measured(chain(40))), TaskOptions(), POOLS, LIMITS)
     assert [each.engine for each in result] == ["stabilizer", "mps", "statevector", "contraction"]
     assert [each.route is not None for each in result] == [True, True, False, False]
-    named = engine_choice.consider(
+    named = engine_choice.candidates(
         profile(measured(chain(40))), TaskOptions(engine="mps"), POOLS, LIMITS
     )
     assert [each.engine for each in named] == ["mps"]
@@ -300,10 +300,10 @@ def test_every_engine_of_pool_is_considered_unless_one_is_named() -> None:
 
 def test_circuit_above_operation_limit_is_refused() -> None:
     light = profile(measured(chain(30, angle=0.3)))
-    assert engine_choice.route(light, TaskOptions(), POOLS, LIMITS).engine == "mps"
+    assert engine_choice.choose(light, TaskOptions(), POOLS, LIMITS).engine == "mps"
     heavy = msgspec.structs.replace(light, gates_2q=10**8, bond_bits=8, num_qubits=60)
     with pytest.raises(InfeasibleError) as caught:
-        engine_choice.route(heavy, TaskOptions(), POOLS, LIMITS)
+        engine_choice.choose(heavy, TaskOptions(), POOLS, LIMITS)
     assert "5e+15 operations" in caught.value.hint
     assert isinstance(heavy, Profile)
 
@@ -318,7 +318,7 @@ def test_added_engine_card_is_considered_by_its_auto_rank(
     )
     cards = (*catalog.CARDS, new)
     monkeypatch.setattr(catalog, "engine_cards", lambda: cards)
-    considered = engine_choice.consider(profile(measured(chain(3))), TaskOptions(), POOLS, LIMITS)
+    considered = engine_choice.candidates(profile(measured(chain(3))), TaskOptions(), POOLS, LIMITS)
     able = [each for each in considered if each.route is not None]
     assert able[place].engine == "new"
     assert next(each.engine for each in considered if each.engine != "new") == "statevector"
@@ -334,7 +334,7 @@ def noisy(width: int, shots: int) -> Profile:
 
 def test_cost_decides_between_density_matrix_and_trajectories() -> None:
     for width, shots, engine in ((5, 100_000, "densitymatrix"), (13, 1_000, "statevector")):
-        considered = engine_choice.consider(noisy(width, shots), TaskOptions(), POOLS, LIMITS)
+        considered = engine_choice.candidates(noisy(width, shots), TaskOptions(), POOLS, LIMITS)
         assert considered[0].engine == engine
         for name in ("densitymatrix", "statevector"):
             assert f"{name} " in considered[0].text.partition("expected time with noise:")[2]
@@ -343,14 +343,14 @@ def test_cost_decides_between_density_matrix_and_trajectories() -> None:
 
 
 def test_wide_chains_with_noise_run_as_matrix_product_states() -> None:
-    considered = engine_choice.consider(noisy(26, 1_000), TaskOptions(), POOLS, LIMITS)
+    considered = engine_choice.candidates(noisy(26, 1_000), TaskOptions(), POOLS, LIMITS)
     assert considered[0].engine == "mps"
     assert considered[0].route is not None
 
 
 def test_exact_results_with_noise_come_from_the_density_matrix() -> None:
     terms = TaskOptions(outputs=("probabilities",))
-    result = engine_choice.route(noisy(13, 0), terms, POOLS, LIMITS)
+    result = engine_choice.choose(noisy(13, 0), terms, POOLS, LIMITS)
     assert result.engine == "densitymatrix"
 
 
@@ -358,7 +358,7 @@ def test_a_gate_with_noise_does_not_load_matrix_product_states() -> None:
     circuit = measured(chain(1, angle=0.3))
     noise = NoiseProfile(frozenset({"kraus", "readout"}), 2, 0, 1e-3, 5e-4, 1, 4_096)
     changed = msgspec.structs.replace(profile(circuit), noise=noise)
-    considered = engine_choice.consider(changed, TaskOptions(), POOLS, LIMITS)
+    considered = engine_choice.candidates(changed, TaskOptions(), POOLS, LIMITS)
     assert considered[0].engine in ("densitymatrix", "statevector")
 
 
@@ -372,8 +372,8 @@ def test_route_of_a_circuit_with_noise_is_the_first_that_is_considered(
         kinds = frozenset({"kraus", "readout"})
         noise = NoiseProfile(kinds, locations, 2, 0.01 * locations, 0.001, width, shots)
         changed = msgspec.structs.replace(profile(circuit), noise=noise)
-        considered = engine_choice.consider(changed, TaskOptions(), POOLS, LIMITS)
-        assert engine_choice.route(changed, TaskOptions(), POOLS, LIMITS) == considered[0].route
+        considered = engine_choice.candidates(changed, TaskOptions(), POOLS, LIMITS)
+        assert engine_choice.choose(changed, TaskOptions(), POOLS, LIMITS) == considered[0].route
 
 
 def test_expected_truncation_is_bounded_where_bonds_are_known() -> None:

@@ -33,7 +33,7 @@ def relaxing(width: int) -> Profile:
 
 def refusal(width: int, terms: TaskOptions) -> InfeasibleError:
     with pytest.raises(InfeasibleError) as caught:
-        engine_choice.route(relaxing(width), terms, POOLS, LIMITS)
+        engine_choice.choose(relaxing(width), terms, POOLS, LIMITS)
     return caught.value
 
 
@@ -42,15 +42,15 @@ def test_twirl_lets_stabilizer_take_relaxation(width: int) -> None:
     assert refusal(width, STABILIZER).message == (
         "engine 'stabilizer' has no kraus noise without its option twirl=1"
     )
-    assert engine_choice.route(relaxing(width), TWIRL, POOLS, LIMITS).engine == "stabilizer"
+    assert engine_choice.choose(relaxing(width), TWIRL, POOLS, LIMITS).engine == "stabilizer"
     auto = msgspec.structs.replace(TWIRL, engine="auto")
-    assert engine_choice.route(relaxing(width), auto, POOLS, LIMITS).engine == "stabilizer"
+    assert engine_choice.choose(relaxing(width), auto, POOLS, LIMITS).engine == "stabilizer"
     without = msgspec.structs.replace(STABILIZER, options=(("twirl", 0),))
     assert "without its option twirl=1" in refusal(width, without).message
 
 
 def test_hint_names_the_engine_that_auto_takes() -> None:
-    taken = engine_choice.route(relaxing(5), TaskOptions(), POOLS, LIMITS).engine
+    taken = engine_choice.choose(relaxing(5), TaskOptions(), POOLS, LIMITS).engine
     hint = refusal(5, STABILIZER).hint
     assert hint == f"ask for another engine: engine='auto' takes {taken!r}"
 
@@ -69,7 +69,7 @@ def test_hint_does_not_advise_auto_to_a_caller_of_auto() -> None:
     assert program.noise is not None
     exact = msgspec.structs.replace(program, noise=msgspec.structs.replace(program.noise, shots=0))
     with pytest.raises(InfeasibleError) as caught:
-        engine_choice.route(exact, TaskOptions(outputs=("expectation",)), POOLS, LIMITS)
+        engine_choice.choose(exact, TaskOptions(outputs=("expectation",)), POOLS, LIMITS)
     assert "samples noise by shots" in caught.value.message
     assert caught.value.hint.startswith("no other engine can run it here: ")
     assert "engine='auto'" not in caught.value.hint
@@ -87,7 +87,7 @@ def test_refusal_for_options_is_that_of_an_engine_that_has_them(
 ) -> None:
     terms = TaskOptions(options=(("twirl", twirl),), outputs=outputs)
     with pytest.raises(SimenvError, match=text):
-        engine_choice.route(relaxing(5), terms, POOLS, LIMITS)
+        engine_choice.choose(relaxing(5), terms, POOLS, LIMITS)
 
 
 def test_hint_for_a_pool_of_one_engine_leaves_the_pool_out() -> None:
@@ -107,8 +107,8 @@ def test_stabilizer_gives_no_expectation_values_with_noise(
     terms = TaskOptions(outputs=("expectation",), options=options)
     named = msgspec.structs.replace(terms, engine="stabilizer")
     with pytest.raises(InfeasibleError, match="no expectation values of a circuit with noise"):
-        engine_choice.route(noisy, named, POOLS, LIMITS)
+        engine_choice.choose(noisy, named, POOLS, LIMITS)
     if not options:
-        assert engine_choice.route(noisy, terms, POOLS, LIMITS).engine == "mps"
+        assert engine_choice.choose(noisy, terms, POOLS, LIMITS).engine == "mps"
     ideal = msgspec.structs.replace(noisy, noise=None)
-    assert engine_choice.route(ideal, named, POOLS, LIMITS).engine == "stabilizer"
+    assert engine_choice.choose(ideal, named, POOLS, LIMITS).engine == "stabilizer"

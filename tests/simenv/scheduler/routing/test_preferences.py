@@ -46,8 +46,8 @@ def routed(
 ) -> Route:
     task_options = TaskOptions(prefer=prefer, **terms)  # type: ignore[arg-type]
     result = profile(circuit or ghz(3))
-    by_route = live_routing.route(result, task_options, POOLS, LIMITS, seen)
-    first = live_routing.consider(result, task_options, POOLS, LIMITS, seen)[0]
+    by_route = live_routing.route_with_preference(result, task_options, POOLS, LIMITS, seen)
+    first = live_routing.candidates_with_preference(result, task_options, POOLS, LIMITS, seen)[0]
     assert first.route == by_route, "explain says something else"
     assert first.text == by_route.reason
     return by_route
@@ -102,7 +102,7 @@ def test_hardware_is_used_only_when_asked_for() -> None:
         routed(engine="hardware")
     only = (POOLS[2],)
     with pytest.raises(InfeasibleError) as caught:
-        live_routing.route(profile(ghz(3)), TaskOptions(), only, LIMITS, KNOWN)
+        live_routing.route_with_preference(profile(ghz(3)), TaskOptions(), only, LIMITS, KNOWN)
     assert "hardware is selected by its pool" in caught.value.hint
 
 
@@ -146,7 +146,7 @@ def test_unknown_name_in_preference_is_refused_with_hint(
 
 
 def test_preferred_kind_without_pool_is_skipped() -> None:
-    result = live_routing.route(
+    result = live_routing.route_with_preference(
         profile(ghz(3)),
         TaskOptions(prefer=("hardware", "simulator")),
         POOLS[:2],
@@ -157,7 +157,9 @@ def test_preferred_kind_without_pool_is_skipped() -> None:
     assert result.reason.startswith("hardware: no such pool; preferred simulator: pool main")
 
 
-@pytest.mark.parametrize("decide", [live_routing.route, live_routing.consider])
+@pytest.mark.parametrize(
+    "decide", [live_routing.route_with_preference, live_routing.candidates_with_preference]
+)
 def test_noise_is_refused_where_no_emulated_pool_takes_the_circuit(
     decide: Callable[..., object],
 ) -> None:

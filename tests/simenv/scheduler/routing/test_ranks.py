@@ -39,7 +39,7 @@ def program(width: int, **changes: object) -> Profile:
 def routed(
     width: int, limits: ClusterLimits = SMALL, pools: tuple[PoolSpec, ...] = MAIN, **terms: object
 ) -> Route:
-    return engine_choice.route(program(width), TaskOptions(**terms), pools, limits)  # type: ignore[arg-type]
+    return engine_choice.choose(program(width), TaskOptions(**terms), pools, limits)  # type: ignore[arg-type]
 
 
 def test_26_qubits_are_split_over_four_ranks_of_half_a_gibibyte() -> None:

@@ -38,14 +38,14 @@ def installed(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 @pytest.mark.usefixtures("installed")
 def test_the_engine_is_listed_and_auto_chooses_it_where_its_card_ranks_first() -> None:
     assert "dense" in [view.name for view in engines_view(POOLS, LIMITS)]
-    considered = engine_choice.consider(profile(bell()), TaskOptions(), POOLS, LIMITS)
+    considered = engine_choice.candidates(profile(bell()), TaskOptions(), POOLS, LIMITS)
     assert considered[0].engine == "dense"
     assert considered[0].route is not None
-    wider = engine_choice.consider(profile(ghz(5)), TaskOptions(), POOLS, LIMITS)
+    wider = engine_choice.candidates(profile(ghz(5)), TaskOptions(), POOLS, LIMITS)
     able = [each.engine for each in wider if each.route is not None]
     assert (able[0], able[-1]) == ("statevector", "dense")
     assert (
-        engine_choice.route(profile(ghz(5)), TaskOptions(engine="dense"), POOLS, LIMITS).engine
+        engine_choice.choose(profile(ghz(5)), TaskOptions(engine="dense"), POOLS, LIMITS).engine
         == "dense"
     )
 

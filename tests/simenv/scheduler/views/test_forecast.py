@@ -98,12 +98,14 @@ def test_wait_of_paused_device_is_unknown() -> None:
     machine = CheckedScheduler()
     (task,) = machine.submit()
     for verb in ("pause", "resume", "drain"):
-        devices.set_state(machine.state, "main", verb, "", "", 1.0 if verb == "drain" else 0.0, 5)
+        devices.set_device_state(
+            machine.state, "main", verb, "", "", 1.0 if verb == "drain" else 0.0, 5
+        )
         expected = UNKNOWN if verb == "pause" else 0
         assert _new(machine) == pytest.approx(expected, abs=0.01)
         told_ns = forecast.device_ns(machine.state, "main", machine.now_ns)
         assert told_ns == pytest.approx(expected, abs=10_000)
-    devices.tick(machine.state, 2 * SECOND)  # the drain's time is over
+    devices.complete_drains(machine.state, 2 * SECOND)  # the drain's time is over
     assert _new(machine) == UNKNOWN
     assert Forecast(machine.state, machine.now_ns).task_us(machine.state.tasks[task]) == UNKNOWN
 

@@ -18,10 +18,10 @@ from service import ServiceHarness, program, spec
 
 from simenv.errors import ProtocolError, QueueFullError
 from simenv.model import Program, TaskOptions, TaskSpec, qubits_of
-from simenv.service import support
+from simenv.service import fairness
 from simenv.service.admission import background_checks
 from simenv.service.admission.background_checks import CheckPending, RunningChecks
-from simenv.service.support import LARGE_BYTES, Decoding, FairThread
+from simenv.service.fairness import LARGE_BYTES, Decoding, FairThread
 from simenv.wire import codec
 from simenv.wire.messages import client as m
 from simenv.wire.messages.queries import Explain, Explained
@@ -202,7 +202,7 @@ import threading
 from service import program
 from simenv.model import TaskOptions
 from simenv.service.admission import background_checks
-from simenv.service.support import FairThread
+from simenv.service.fairness import FairThread
 from simenv.service.admission.background_checks import RunningChecks, CheckPending
 from simulators.compiler import warmup
 from simenv.config import kernel_cache
@@ -266,8 +266,8 @@ class Clock:
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.now_ns = self.busy_ns = 0
         self.cost_ns = 0
-        monkeypatch.setattr(support.time, "monotonic_ns", lambda: self.now_ns)
-        monkeypatch.setattr(support.time, "thread_time_ns", self._busy)
+        monkeypatch.setattr(fairness.time, "monotonic_ns", lambda: self.now_ns)
+        monkeypatch.setattr(fairness.time, "thread_time_ns", self._busy)
 
     def _busy(self) -> int:
         self.busy_ns += self.cost_ns  # once before and once after a message

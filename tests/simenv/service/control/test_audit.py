@@ -9,7 +9,7 @@ from reservation_harness import ReservationHarness
 from service import spec
 
 from simenv.model import Event, TaskOptions
-from simenv.service import support
+from simenv.service import fault_injection
 from simenv.wire import codec
 from simenv.wire.messages import client as m
 from simenv.wire.messages.admin import (
@@ -91,12 +91,12 @@ def test_audit_log_is_not_shown_to_clients(office: ReservationHarness) -> None:
 
 
 def test_a_change_is_acknowledged_after_its_entry_is_stored(office: ReservationHarness) -> None:
-    support.install("journal.commit.before:1:error,journal.commit.before:2:error")
+    fault_injection.install("journal.commit.before:1:error,journal.commit.before:2:error")
     office.ops.send(codec.encode(SetLimits(1, "ana", {"max_priority": 5})))
     office.loop.run_once(timeout_s=0.0)
     assert office.loop.store_error
     assert not office.heard(office.ops)
-    support.install("")
+    fault_injection.install("")
     office.step()
     assert office.heard(office.ops)
     assert entries(office)[-1].kind == "audit.limits.set"
@@ -105,13 +105,13 @@ def test_a_change_is_acknowledged_after_its_entry_is_stored(office: ReservationH
 def test_only_key_revocation_is_executed_while_journal_cannot_store(
     office: ReservationHarness,
 ) -> None:
-    support.install(",".join(f"journal.commit.before:{n}:error" for n in range(1, 30)))
+    fault_injection.install(",".join(f"journal.commit.before:{n}:error" for n in range(1, 30)))
     office.say(SetOrder(1, "main", "fifo"))
     assert office.loop.store_error
     assert office.refusal(Scale(1, "main", 1, 1), office.ops).code == "journal"
     answers = office.say(RevokeKey(1, "ana"), office.ops)
     assert [type(answer).__name__ for answer in answers] == ["Keys"]
     assert "ana" not in office.key_commands.names
-    support.install("")
+    fault_injection.install("")
     office.step()
     assert entries(office)[-1].kind == "audit.keys.revoke"

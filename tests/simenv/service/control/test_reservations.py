@@ -16,7 +16,7 @@ from simenv.model import (
     TaskOptions,
     TaskState,
 )
-from simenv.service import support
+from simenv.service import fault_injection
 from simenv.wire.messages import client as m
 from simenv.wire.messages.admin import (
     DecisionReply,
@@ -244,7 +244,7 @@ def test_a_dry_run_changes_nothing(office: ReservationHarness) -> None:
 
 def test_reservation_is_answered_only_once_it_is_stored(office: ReservationHarness) -> None:
     number = office.reserve(4).reservation
-    support.install(",".join(f"journal.commit.before:{n}:error" for n in range(1, 9)))
+    fault_injection.install(",".join(f"journal.commit.before:{n}:error" for n in range(1, 9)))
     try:
         assert office.say(Reserve(2, ReservationRequest(device="main"))) == []
         assert office.refusal(Release(4, number)).code == "journal"
@@ -253,7 +253,7 @@ def test_reservation_is_answered_only_once_it_is_stored(office: ReservationHarne
         for _ in range(8):
             office.step(1)
     finally:
-        support.install("")
+        fault_injection.install("")
     office.step(2)
     (answer,) = office.heard()
     assert isinstance(answer, DecisionReply), "it comes when it is stored"

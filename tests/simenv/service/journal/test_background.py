@@ -13,12 +13,12 @@ import pytest
 from simenv.config import EnvironmentPaths
 from simenv.errors import ConfigError, JournalError, NotFoundError
 from simenv.model import TaskState
-from simenv.service import support
+from simenv.service import fault_injection
 from simenv.service.journal import maintenance
 from simenv.service.journal.maintenance import JournalBackup
 from simenv.service.journal.writer import Journal
+from simenv.service.ownership import take_lock
 from simenv.service.recovery import choose_journal, read_header
-from simenv.service.support import take_lock
 
 
 @pytest.fixture
@@ -89,7 +89,7 @@ def test_commits_during_backup_neither_restart_nor_enter_it(
 def test_failed_backup_leaves_a_complete_copy(paths: EnvironmentPaths, point: str) -> None:
     live = journal(paths)
     copied(paths)
-    support.install(f"{point}:1:error")
+    fault_injection.install(f"{point}:1:error")
     live.finish(4, [TaskState.DONE], b"more")
     live.commit()
     backup = JournalBackup(paths.journal, paths.copy)

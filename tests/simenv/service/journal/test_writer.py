@@ -11,7 +11,7 @@ import pytest
 
 from simenv.errors import JournalError
 from simenv.model import Event, TaskState
-from simenv.service import support
+from simenv.service import fault_injection
 from simenv.service.journal.reader import AcceptedRow
 from simenv.service.journal.writer import Journal
 
@@ -54,7 +54,7 @@ def test_each_start_has_its_own_epoch(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("nth", range(1, 6))
 def test_failed_commit_drops_accepted_tasks_and_keeps_completions(tmp_path: Path, nth: int) -> None:
-    support.install(f"journal.commit.before:{nth}:error")
+    fault_injection.install(f"journal.commit.before:{nth}:error")
     journal = Journal(tmp_path / "j.db", "accepted")
     stored = []
     for number in range(1, 8):

@@ -9,7 +9,7 @@ import pytest
 from service import ServiceHarness, spec
 
 from simenv.errors import QueueFullError
-from simenv.service import event_loop, support
+from simenv.service import event_loop, fault_injection
 from simenv.service.queries import handlers, query_queue
 from simenv.wire import codec
 from simenv.wire.keyfiles import LOCAL, Identity, Role
@@ -93,12 +93,12 @@ def test_completion_that_is_not_stored_yet_is_not_reported_as_unknown(
 ) -> None:
     bench.submit(spec())
     tasks = bench.assigned()
-    support.install(",".join(f"journal.commit.before:{n}:error" for n in range(1, 20)))
+    fault_injection.install(",".join(f"journal.commit.before:{n}:error" for n in range(1, 20)))
     bench.finish(tasks)
     assert bench.loop.store_error
     other = bench.listener.connect(PeerKind.CLIENT, b"other")
     assert bench.say(m.WatchResults(1, [1]), other) == [m.UnknownTasks(1, [])]
-    support.install("")
+    fault_injection.install("")
     (completed, _) = bench.say(m.WatchResults(2, [1]), other)
     assert isinstance(completed, m.Completed)
 
@@ -106,7 +106,7 @@ def test_completion_that_is_not_stored_yet_is_not_reported_as_unknown(
 def test_index_holds_no_completion_that_was_never_stored(bench: ServiceHarness) -> None:
     bench.submit(spec())
     tasks = bench.assigned()
-    support.install(",".join(f"journal.commit.before:{n}:error" for n in range(1, 20)))
+    fault_injection.install(",".join(f"journal.commit.before:{n}:error" for n in range(1, 20)))
     bench.finish(tasks)
     bench.step(5)  # with idle moments, in which the index is written
     assert bench.loop.store_error

@@ -14,7 +14,7 @@ from service import ServiceHarness, spec
 from simenv import result_files
 from simenv.errors import JournalError
 from simenv.model import RESULT_FORMAT, ResultData, ResultFile
-from simenv.service import support
+from simenv.service import fault_injection
 from simenv.wire import codec
 from simenv.wire.keyfiles import Identity, Role
 from simenv.wire.messages import client as m
@@ -152,7 +152,7 @@ def test_crash_while_task_is_reopened_neither_loses_nor_duplicates_it(
     if indexed:
         bench.loop.completions.index_all()
     next(bench.loop.result_requests.root.glob("0/t-1.*")).unlink()
-    support.install(f"{point}:1:error")
+    fault_injection.install(f"{point}:1:error")
     with pytest.raises(OSError, match="No space"):
         asked(bench, 1)
     bench.loop.result_requests.stop()

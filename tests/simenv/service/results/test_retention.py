@@ -11,7 +11,7 @@ import pytest
 from service import ServiceHarness, spec
 
 from simenv.model import Origin
-from simenv.service import support
+from simenv.service import fault_injection
 from simenv.service.results import retention
 from simenv.wire import codec
 from simenv.wire.messages import client as m
@@ -202,7 +202,7 @@ def test_crash_during_removal_keeps_counts_of_ended_tasks(
     bench: ServiceHarness, point: str
 ) -> None:
     ended(bench)
-    support.install(f"{point}:1:error")
+    fault_injection.install(f"{point}:1:error")
     with pytest.raises(OSError, match="No space"):
         collected(bench, older_s=0.0)
     bench.loop.result_requests.stop()

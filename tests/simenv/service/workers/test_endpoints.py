@@ -15,8 +15,8 @@ from launcher.base import Node
 from simenv.config import EnvironmentPaths
 from simenv.errors import ConfigError
 from simenv.service.workers.endpoints import WorkerEndpoint, address_for
+from simenv.wire import keyfiles
 from simenv.wire.keyfiles import new_pair
-from simenv.wire.transport import tcp_client
 from simenv.worker.result_files import unavailable_reason
 
 HERE = Node(os.uname().nodename, 2, 2**30)
@@ -49,7 +49,7 @@ def test_environment_of_one_node_opens_no_port_and_creates_no_keys(
 ) -> None:
     before = listening()
     meeting = meet(paths, HERE)
-    file = tcp_client.read(paths.joining)
+    file = keyfiles.read_bootstrap(paths.joining)
     assert (meeting.listener, meeting.owner_endpoint, meeting.address) == (None, None, "")
     assert (file.address, file.secret_key, file.epoch) == ("", "", 3)
     assert listening() == before
@@ -65,7 +65,10 @@ def test_worker_listener_of_several_nodes_binds_one_address(paths: EnvironmentPa
             if each.status == psutil.CONN_LISTEN and each.laddr.port == meeting.listener.port
         ]
         assert entries == ["127.0.0.1"]
-        assert tcp_client.read(paths.joining).address == f"tcp://127.0.0.1:{meeting.listener.port}"
+        assert (
+            keyfiles.read_bootstrap(paths.joining).address
+            == f"tcp://127.0.0.1:{meeting.listener.port}"
+        )
     finally:
         meeting.listener.close()
 
@@ -74,7 +77,7 @@ def test_each_service_start_has_its_own_keys(paths: EnvironmentPaths) -> None:
     keys = []
     for _ in range(2):
         meeting = meet(paths, HERE, OTHER, interface="127.0.0.1")
-        file = tcp_client.read(paths.joining)
+        file = keyfiles.read_bootstrap(paths.joining)
         assert meeting.listener is not None
         assert meeting.owner_endpoint is not None
         meeting.listener.close()
@@ -96,7 +99,7 @@ def test_bootstrap_file_of_next_service_is_not_removed(paths: EnvironmentPaths) 
     first = meet(paths, HERE)
     meet(paths, HERE, epoch=4)
     first.leave()
-    assert tcp_client.read(paths.joining).epoch == 4
+    assert keyfiles.read_bootstrap(paths.joining).epoch == 4
 
 
 @pytest.mark.parametrize("everywhere", ["*", "0.0.0.0", "::"])
@@ -141,8 +144,8 @@ def test_results_folder_of_another_service_is_detected(
     paths: EnvironmentPaths, tmp_path: Path
 ) -> None:
     meet(paths, HERE)
-    token = tcp_client.read(paths.joining).token
+    token = keyfiles.read_bootstrap(paths.joining).token
     assert unavailable_reason(paths.results, token) == ""
     assert "cannot be seen from" in unavailable_reason(tmp_path / "absent", token)
-    (tmp_path / tcp_client.TOKEN).write_text("of another start")
+    (tmp_path / keyfiles.TOKEN).write_text("of another start")
     assert "is not the service's" in unavailable_reason(tmp_path, token)

@@ -12,12 +12,18 @@ from service import NODE, ServiceHarness
 
 from simenv.errors import NoServiceError
 from simenv.service.workers.endpoints import WorkerKeys
-from simenv.wire import codec
-from simenv.wire.keyfiles import KEYS_FORMAT, Identity, Role, new_pair, write_private
+from simenv.wire import codec, keyfiles
+from simenv.wire.keyfiles import (
+    KEYS_FORMAT,
+    Identity,
+    Role,
+    WorkerBootstrap,
+    new_pair,
+    write_private,
+)
 from simenv.wire.messages import client as m
-from simenv.wire.transport import tcp_client
+from simenv.wire.transport import zmq_transport
 from simenv.wire.transport.sockets import PeerKind
-from simenv.wire.transport.tcp_client import WorkerBootstrap
 from simenv.wire.transport.tcp_listener import ListenerOptions, TcpListener
 from simenv.wire.transport.zmq_transport import ZmqListener
 
@@ -64,19 +70,19 @@ def test_each_start_of_a_worker_has_a_key_pair_of_its_own(site: Site) -> None:
     starts = [("main-0", 1), ("main-0", 2), ("main-1", 3)]
     for worker, start in starts:
         site.keys.make(worker, start)
-    entries = [tcp_client.read(site.service, *each) for each in starts]
+    entries = [keyfiles.read_bootstrap(site.service, *each) for each in starts]
     assert len({item.secret_key for item in entries}) == 3
     for worker, start in starts:
-        path = tcp_client.key_path(site.service, worker, start)
+        path = keyfiles.worker_key_path(site.service, worker, start)
         assert path.stat().st_mode & 0o777 == 0o600
         assert path.parent.stat().st_mode & 0o777 == 0o700
-    assert tcp_client.read(site.service).secret_key == ""
+    assert keyfiles.read_bootstrap(site.service).secret_key == ""
 
 
 def test_worker_key_authenticates_its_worker_until_it_has_ended(site: Site) -> None:
     site.keys.make("main-0", 1)
-    result = tcp_client.read(site.service, "main-0", 1)
-    worker = tcp_client.connect(result, b"main-0.1")
+    result = keyfiles.read_bootstrap(site.service, "main-0", 1)
+    worker = zmq_transport.connect_worker(result, b"main-0.1")
     worker.send(b"hello")
     received = site.heard()
     assert received is not None
@@ -87,20 +93,22 @@ def test_worker_key_authenticates_its_worker_until_it_has_ended(site: Site) -> N
     farewell = worker.receive(WAIT_S)
     assert farewell is not None
     assert isinstance(codec.to_worker(farewell), m.StopWorker)
-    assert not tcp_client.key_path(site.service, "main-0", 1).exists()
-    again = tcp_client.connect(result, b"main-0.1")
+    assert not keyfiles.worker_key_path(site.service, "main-0", 1).exists()
+    again = zmq_transport.connect_worker(result, b"main-0.1")
     again.send(b"hello")
     assert site.heard(within_s=1.0) is None
     for connection in (worker, again):
         connection.close()
     with pytest.raises(NoServiceError, match="has no key"):
-        tcp_client.connect(tcp_client.read(site.service, "main-0", 1), b"main-0.1")
+        zmq_transport.connect_worker(
+            keyfiles.read_bootstrap(site.service, "main-0", 1), b"main-0.1"
+        )
 
 
 def test_keys_of_an_earlier_service_are_removed(site: Site) -> None:
     site.keys.make("main-0", 1)
     WorkerKeys(site.service, None)
-    assert not tcp_client.key_path(site.service, "main-0", 1).exists()
+    assert not keyfiles.worker_key_path(site.service, "main-0", 1).exists()
 
 
 def test_a_key_is_made_for_a_start_and_removed_when_that_has_ended(
@@ -111,16 +119,16 @@ def test_a_key_is_made_for_a_start_and_removed_when_that_has_ended(
     bench.paper.kill("main-0")  # started before there were keys
     until_started(bench)
     first = bench.paper.commands["main-0"].start
-    assert tcp_client.key_path(site.service, "main-0", first).exists()
+    assert keyfiles.worker_key_path(site.service, "main-0", first).exists()
     bench.paper.kill("main-0")
     until_started(bench)
     assert list(site.keys._public) == [("main-0", bench.paper.commands["main-0"].start)]
-    assert not tcp_client.key_path(site.service, "main-0", first).exists()
+    assert not keyfiles.worker_key_path(site.service, "main-0", first).exists()
     bench.paper.fails = "no such node"
     bench.paper.kill("main-0")
     bench.step()
     assert not site.keys._public
-    assert not list(tcp_client.keys_folder(site.service).iterdir())
+    assert not list(keyfiles.worker_keys_folder(site.service).iterdir())
 
 
 def until_started(bench: ServiceHarness) -> None:

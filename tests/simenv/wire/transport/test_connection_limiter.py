@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from simenv.wire.transport.outgoing import (
+from simenv.wire.transport.sockets import (
     MAX_AUTHENTICATED,
     MAX_PER_KEY,
     MAX_UNAUTHENTICATED,

@@ -16,11 +16,15 @@ from simenv.errors import ConfigError
 from simenv.service.workers.endpoints import raise_descriptor_limit
 from simenv.wire.keyfiles import LOCAL, Identity, Role, new_pair
 from simenv.wire.transport import tcp_listener
-from simenv.wire.transport.outgoing import MAX_UNAUTHENTICATED
-from simenv.wire.transport.sockets import PeerKind
-from simenv.wire.transport.tcp_client import CurveConnection, HandshakeState
+from simenv.wire.transport.sockets import MAX_UNAUTHENTICATED, PeerKind
 from simenv.wire.transport.tcp_listener import TcpListener
-from simenv.wire.transport.zmq_transport import CLIENT_SOCKET, ZmqConnection, endpoint
+from simenv.wire.transport.zmq_transport import (
+    CLIENT_SOCKET,
+    CurveConnection,
+    HandshakeState,
+    ZmqConnection,
+    endpoint,
+)
 
 ANA = Identity("ana", Role.CLIENT)
 

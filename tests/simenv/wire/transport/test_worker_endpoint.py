@@ -11,12 +11,20 @@ from pathlib import Path
 import pytest
 
 from simenv.errors import ConfigError, NoServiceError
-from simenv.wire.keyfiles import KEYS_FORMAT, LOCAL, LOCAL_WORKER, KeyPair, new_pair, write_private
-from simenv.wire.transport import tcp_client
+from simenv.wire import keyfiles
+from simenv.wire.keyfiles import (
+    KEYS_FORMAT,
+    LOCAL,
+    LOCAL_WORKER,
+    KeyPair,
+    WorkerBootstrap,
+    new_pair,
+    write_private,
+)
+from simenv.wire.transport import zmq_transport
 from simenv.wire.transport.sockets import PeerKind
-from simenv.wire.transport.tcp_client import CurveConnection, WorkerBootstrap, WorkerTcpConnection
 from simenv.wire.transport.tcp_listener import ListenerOptions, TcpListener
-from simenv.wire.transport.zmq_transport import ZmqListener
+from simenv.wire.transport.zmq_transport import CurveConnection, WorkerTcpConnection, ZmqListener
 
 WAIT_S = 60.0
 HERE = os.uname().nodename
@@ -83,14 +91,14 @@ def open_later() -> Iterator[Callable[..., CurveConnection]]:
 
 
 def test_worker_on_node_of_service_connects_through_local_socket(meeting: Meeting) -> None:
-    worker = tcp_client.connect(meeting.file(HERE), b"main-0.1")
+    worker = zmq_transport.connect_worker(meeting.file(HERE), b"main-0.1")
     worker.send(b"hello")
     assert meeting.heard() == (PeerKind.WORKER, b"main-0.1", b"hello")
     worker.close()
 
 
 def test_worker_on_another_node_exchanges_messages_over_tcp(meeting: Meeting) -> None:
-    worker = tcp_client.connect(meeting.file(), b"main-0.1")
+    worker = zmq_transport.connect_worker(meeting.file(), b"main-0.1")
     assert isinstance(worker, WorkerTcpConnection)
     worker.send(b"hello")
     value, peer, body = meeting.heard()
@@ -103,16 +111,16 @@ def test_worker_on_another_node_exchanges_messages_over_tcp(meeting: Meeting) ->
 def test_remote_worker_without_tcp_listener_of_service_raises_no_service_error() -> None:
     file = WorkerBootstrap(KEYS_FORMAT, "elsewhere", "/tmp/none", "token")
     with pytest.raises(NoServiceError, match="does not listen for others"):
-        tcp_client.connect(file, b"main-0.1")
+        zmq_transport.connect_worker(file, b"main-0.1")
 
 
 def test_remote_worker_without_key_raises_no_service_error(meeting: Meeting) -> None:
     with pytest.raises(NoServiceError, match="this worker has no key"):
-        tcp_client.connect(meeting.file(keys=KeyPair("", "")), b"main-0.1")
+        zmq_transport.connect_worker(meeting.file(keys=KeyPair("", "")), b"main-0.1")
 
 
 def test_unknown_worker_key_is_refused(meeting: Meeting) -> None:
-    worker = tcp_client.connect(meeting.file(keys=new_pair()), b"main-0.1")
+    worker = zmq_transport.connect_worker(meeting.file(keys=new_pair()), b"main-0.1")
     worker.send(b"hello")
     assert meeting.hears_nothing()
     worker.close()
@@ -149,10 +157,12 @@ def test_client_key_is_refused_by_worker_listener(
 
 
 def test_reconnecting_worker_replaces_its_dead_connection(meeting: Meeting) -> None:
-    first = tcp_client.connect(meeting.file(), b"main-0.1")
+    first = zmq_transport.connect_worker(meeting.file(), b"main-0.1")
     first.send(b"one")
     meeting.heard()
-    second = tcp_client.connect(meeting.file(), b"main-0.1")  # the first was cut off, unknown to us
+    second = zmq_transport.connect_worker(
+        meeting.file(), b"main-0.1"
+    )  # the first was cut off, unknown to us
     second.send(b"two")
     value, peer, body = meeting.heard()
     assert (value, body) == (PeerKind.WORKER, b"two")
@@ -165,10 +175,10 @@ def test_reconnecting_worker_replaces_its_dead_connection(meeting: Meeting) -> N
 def test_bootstrap_file_readable_by_others_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "worker.json"
     write_private(path, WorkerBootstrap(KEYS_FORMAT, HERE, str(tmp_path), "token"))
-    assert tcp_client.read(path).token == "token"
+    assert keyfiles.read_bootstrap(path).token == "token"
     path.chmod(0o644)
     with pytest.raises(ConfigError, match="can be opened by others"):
-        tcp_client.read(path)
+        keyfiles.read_bootstrap(path)
 
 
 def test_text_of_bootstrap_file_does_not_contain_secret(meeting: Meeting) -> None:

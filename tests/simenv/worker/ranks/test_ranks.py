@@ -21,9 +21,8 @@ from service import program
 
 from simenv.model import ResultData, TaskOptions, TaskState
 from simenv.wire import codec
-from simenv.wire.keyfiles import KEYS_FORMAT, write_private
+from simenv.wire.keyfiles import KEYS_FORMAT, WorkerBootstrap, write_private
 from simenv.wire.messages import client as m
-from simenv.wire.transport.tcp_client import WorkerBootstrap
 from simenv.worker.runner import Runner
 from simulators.fault.engine import ALONE, FAULT_BASE, RAISE, SLOW
 

@@ -5,8 +5,7 @@ from __future__ import annotations
 import pytest
 
 from simenv.errors import NoServiceError
-from simenv.wire.keyfiles import KEYS_FORMAT
-from simenv.wire.transport.tcp_client import WorkerBootstrap
+from simenv.wire.keyfiles import KEYS_FORMAT, WorkerBootstrap
 from simenv.worker import ranks
 
 

@@ -9,15 +9,11 @@ from pathlib import Path
 import pytest
 from service import ServiceHarness
 
-from simenv.service import support
-from simenv.service.support import (
-    LINES,
-    WINDOW_S,
-    FairQueue,
-    LogFormatter,
-    PassTimes,
-    RateLimitedLog,
-)
+from simenv.service.__main__ import LogFormatter
+from simenv.service.fairness import FairQueue
+from simenv.service.service import PassTimes
+from simenv.service.workers import endpoints
+from simenv.service.workers.endpoints import LINES, WINDOW_S, RateLimitedLog
 from simenv.wire.messages import client as m
 
 
@@ -80,7 +76,7 @@ def test_repeated_log_lines_are_limited_and_their_number_is_reported(
     caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     now = 1000.0
-    monkeypatch.setattr(support.time, "monotonic", lambda: now)
+    monkeypatch.setattr(endpoints.time, "monotonic", lambda: now)
     rate_limited_log = RateLimitedLog(logging.getLogger("test"))
     for k in range(5_000):
         rate_limited_log.warning("nonsense %d", k)

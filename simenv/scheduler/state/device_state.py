@@ -1,4 +1,13 @@
-"""Timelines of paced devices, and controls of devices."""
+"""State of devices: controls that users set, and timelines of paced devices.
+
+A paced device is as slow as the machine that it emulates: its tasks are simulated ahead of its
+clock, and their results are held until the device's time for them is over. A run is a task's
+interval on the device: it begins at the end of the run before it, and not before the task was sent.
+Invariants: the intervals of a device never overlap, are in the order in which the scheduler sent
+their tasks first, and end in that order. If a run is withdrawn, later runs move up; a withdrawn run
+that had begun has used the device until then. Times are monotonic nanoseconds; `offset_ns` converts
+them to wall-clock times.
+"""
 
 from __future__ import annotations
 
@@ -11,18 +20,10 @@ from simenv.scheduler.core import UNLIMITED, TaskRecord
 from simenv.scheduler.queueing.lanes import QueuePolicy, parse_queue_policy
 from simenv.scheduler.state.pools import Pool
 
-# Timelines of paced devices: a device that is as slow as the machine that it emulates.
-#
-# Tasks of a paced device are simulated ahead of its clock, and their results are held until the
-# device's time for them is over. A run is a task's interval on the device: it begins at the end of
-# the run before it, and not before the task was sent. Invariants: the intervals of a device never
-# overlap, are in the order in which the scheduler sent their tasks first, and end in that order. If
-# a run is withdrawn, later runs move up; a withdrawn run that had begun has used the device until
-# then. Times are monotonic nanoseconds; `offset_ns` converts them to wall-clock times.
-
 LOOKAHEAD_NS = 200_000_000
 FORCED_NS = 1_000_000_000  # a run of at least this length keeps its place after a power failure too
 NEVER_NS = 2**63 - 1
+ACTIVE, PAUSED, DRAINING = "active", "paused", "draining"
 
 
 class DeviceRun(msgspec.Struct, eq=False):
@@ -202,11 +203,6 @@ class PacedDevices:
         number = run.record.number
         self.stored[number] = self.changes[number] = stored
         self.is_forced |= run.length_ns >= FORCED_NS
-
-
-# Controls of devices: state, limit of tasks in flight, queue policy.
-
-ACTIVE, PAUSED, DRAINING = "active", "paused", "draining"
 
 
 class DeviceControl(msgspec.Struct, frozen=True):

@@ -1,0 +1,246 @@
+"""Workers dedicated to reservations.
+
+A dedicated worker retains its slot while idle and runs only tasks of its reservation. Any worker
+of the pool can serve: a lost one is replaced by the one that is free first. Requested workers
+that are not available yet are held for a while, so that a repeated request succeeds.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from simenv.model import AdmissionReason, ReservationRequest, WorkerState
+from simenv.scheduler import core
+from simenv.scheduler.reservations.policies import DELAYED, REJECTED, PolicyVerdict
+from simenv.scheduler.state import pools as state_pools, scheduler_state
+
+if TYPE_CHECKING:
+    from simenv.scheduler.reservations.reservation import ReservationEntry
+
+SOON_US = 50_000.0  # a busy worker that is expected to be free sooner can be dedicated now
+MIN_WAIT_NS = 20_000_000
+MAX_REQUEST_NS = 5_000_000_000  # longest time that workers are held for a repeated request
+RETRY_MARGIN_NS = 2_000_000_000  # added to the time that the decision states
+
+
+def add_reservation(state: scheduler_state.SchedulerState, reservation: ReservationEntry) -> None:
+    """Note the workers of a new reservation and give it lanes of its own; `find_workers` finds the
+    workers."""
+    request = reservation.grant.ask
+    pool = _pool_of(state, request)
+    if request.workers and pool is not None:
+        state.dedicated.all[reservation.grant.id] = state_pools.DedicatedWorker(
+            pool.spec.name, request.workers
+        )
+        state.dedicated.requests.pop(pool.spec.name, None)
+        for worker in _workers_of(pool, state_pools.REQUESTED):
+            state.release_from_reservation(worker)
+        pool.queue.add_dedicated_lanes(reservation.grant.id)
+
+
+def remove_reservation(state: scheduler_state.SchedulerState, number: int) -> None:
+    """Release the workers of a reservation that is over."""
+    dedicated = state.dedicated.all.pop(number, None)
+    pool = None if dedicated is None else state.pools.get(dedicated.pool)
+    if pool is not None:
+        pool.queue.merge_dedicated_lanes(number)
+        for worker in _workers_of(pool, number):
+            state.release_from_reservation(worker)
+
+
+def hold_for_request(
+    state: scheduler_state.SchedulerState, request: ReservationRequest, wait_ns: int, wall_ns: int
+) -> None:
+    """Hold the requested workers, as soon as they are available, for a repetition of the
+    request."""
+    pool = _pool_of(state, request)
+    if pool is not None and request.workers:
+        until_ns = wall_ns + min(wait_ns, MAX_REQUEST_NS) + RETRY_MARGIN_NS
+        state.dedicated.requests[pool.spec.name] = state_pools.DedicatedWorker(
+            pool.spec.name, request.workers, until_ns
+        )
+
+
+def release_held(state: scheduler_state.SchedulerState, wall_ns: int) -> None:
+    """Release workers held for requests that were not repeated in time."""
+    for name, dedicated in list(state.dedicated.requests.items()):
+        if wall_ns >= dedicated.until_ns:
+            del state.dedicated.requests[name]
+            for worker in _workers_of(state.pools[name], state_pools.REQUESTED):
+                state.release_from_reservation(worker)
+
+
+def find_workers(state: scheduler_state.SchedulerState, now_ns: int) -> None:
+    """Find workers for reservations that lack some: idle ones, else the busy ones that are free
+    first."""
+    for pool in list(state.pools.values()):
+        for number, requested in state.dedicated.of(pool.spec.name):
+            own = _workers_of(pool, number)
+            for _ in range(requested - len(own)):
+                worker = _next_worker(pool)
+                if worker is None:
+                    break
+                _dedicate(pool, worker, number, now_ns)
+            for worker in own:
+                if _is_engaged(worker) and not _exchanged(state, pool, worker, now_ns):
+                    break
+
+
+def _dedicate(pool: state_pools.Pool, worker: state_pools.Worker, number: int, now_ns: int) -> None:
+    if worker.state == WorkerState.IDLE and not pool.is_exclusive:
+        worker.host.free_slots -= 1
+        worker.slots = 1
+    worker.reservation_id, worker.reserved_since_ns = number, now_ns
+
+
+def _is_engaged(worker: state_pools.Worker) -> bool:
+    """Return whether the dedicated worker still runs other tasks for longer than SOON_US."""
+    if worker.held_us <= SOON_US or not worker.held:
+        return False
+    first = next(iter(worker.held.values()))
+    return first.batch.terms.reservation != worker.reservation_id
+
+
+def _exchanged(
+    state: scheduler_state.SchedulerState,
+    pool: state_pools.Pool,
+    engaged: state_pools.Worker,
+    now_ns: int,
+) -> bool:
+    """Replace a worker that runs other tasks by one that is free sooner; return False if there is
+    none."""
+    sooner = _next_worker(pool)
+    if sooner is None or sooner.held_us > SOON_US:
+        return False
+    number = engaged.reservation_id
+    state.release_from_reservation(engaged)
+    _dedicate(pool, sooner, number, now_ns)
+    return True
+
+
+def missing_workers(state: scheduler_state.SchedulerState, pool: state_pools.Pool) -> int:
+    """Return how many workers the reservations of a pool lack."""
+    pairs = state.dedicated.of(pool.spec.name) if state.dedicated else []
+    return sum(max(0, requested - len(_workers_of(pool, number))) for number, requested in pairs)
+
+
+def worker_count(state: scheduler_state.SchedulerState, number: int) -> int:
+    """Return how many workers a reservation has now."""
+    dedicated = state.dedicated.all.get(number)
+    pool = None if dedicated is None else state.pools.get(dedicated.pool)
+    return 0 if pool is None else len(_workers_of(pool, number))
+
+
+def _workers_of(pool: state_pools.Pool, number: int) -> list[state_pools.Worker]:
+    return [worker for worker in pool.workers.values() if worker.reservation_id == number]
+
+
+def _next_worker(pool: state_pools.Pool) -> state_pools.Worker | None:
+    """Return the worker to dedicate next, the one that is free first; None if there is none."""
+    workers = [worker for worker in pool.workers.values() if _can_dedicate(pool, worker)]
+    return min(workers, key=lambda worker: worker.held_us, default=None)
+
+
+def _can_dedicate(pool: state_pools.Pool, worker: state_pools.Worker) -> bool:
+    if worker.reservation_id or worker.leaving:
+        return False
+    if worker.state == WorkerState.IDLE:
+        return pool.is_exclusive or worker.host.free_slots > worker.host.claimed_slots
+    return worker.state == WorkerState.BUSY
+
+
+def _available_workers(pool: state_pools.Pool) -> list[state_pools.Worker]:
+    """Return the workers that could all be dedicated; of idle ones on a node, at most one per free
+    slot."""
+    workers: list[state_pools.Worker] = []
+    taken: dict[str, int] = {}  # by node
+    for worker in pool.workers.values():
+        if not _can_dedicate(pool, worker):
+            continue
+        if worker.state == WorkerState.IDLE and not pool.is_exclusive:
+            host = worker.host
+            slots = taken[host.node.name] = taken.get(host.node.name, 0) + 1
+            if slots > host.free_slots - host.claimed_slots:
+                continue
+        workers.append(worker)
+    return workers
+
+
+# --- availability -------------------------------------------------------------------------------
+
+
+def availability_verdict(
+    state: scheduler_state.SchedulerState, request: ReservationRequest
+) -> PolicyVerdict | None:
+    """Return why the requested workers cannot be dedicated now, or None if they can. Changes
+    nothing."""
+    pool = _pool_of(state, request)
+    if pool is None:
+        message = f"workers = {request.workers}: name their pool with device="
+        return PolicyVerdict(REJECTED, AdmissionReason.UNSUPPORTED, message)
+    name, spec, requested = pool.spec.name, pool.spec, request.workers
+    if spec.ranks > 1:
+        message = (
+            f"workers of pool {name} have {spec.ranks} ranks: only those of one can be reserved"
+        )
+        return PolicyVerdict(REJECTED, AdmissionReason.UNSUPPORTED, message)
+    max_workers, reserved = capacity(state, request)
+    if requested > max_workers:
+        message = (
+            f"workers = {requested}: pool {name} has at most {max_workers} that can be reserved"
+        )
+        return PolicyVerdict(REJECTED, AdmissionReason.TOO_LARGE, message)
+    if reserved + requested > max_workers:
+        message = (
+            f"reservations have {reserved} workers of pool {name}, which has at most {max_workers}"
+        )
+        return PolicyVerdict(DELAYED, AdmissionReason.OVER_LIMIT, message, missing=1)
+    return _busy_verdict(state, pool, requested)
+
+
+def _busy_verdict(
+    state: scheduler_state.SchedulerState, pool: state_pools.Pool, requested: int
+) -> PolicyVerdict | None:
+    claimed = missing_workers(state, pool)
+    repeated = state.dedicated.requests.get(pool.spec.name)
+    if repeated is not None:  # workers held for this request are available to it
+        claimed -= max(0, repeated.workers - len(_workers_of(pool, state_pools.REQUESTED)))
+    available = _workers_of(pool, state_pools.REQUESTED) + _available_workers(pool)
+    waits_us = sorted(worker.held_us for worker in available)[claimed:]
+    if len(waits_us) >= requested and waits_us[requested - 1] <= SOON_US:
+        return None
+    wait_ns = core.START_NS
+    if len(waits_us) >= requested:
+        wait_ns = round((waits_us[requested - 1] - SOON_US / 2) * 1e3)
+    ready = sum(wait_us <= SOON_US for wait_us in waits_us)
+    message = f"{ready} of the {requested} workers of pool {pool.spec.name} can be reserved now"
+    return PolicyVerdict(
+        DELAYED, AdmissionReason.DEVICE_UNAVAILABLE, message, wait_ns=max(MIN_WAIT_NS, wait_ns)
+    )
+
+
+def pool_name(state: scheduler_state.SchedulerState, request: ReservationRequest) -> str:
+    """Return the pool of the requested workers; "" if there is none."""
+    pool = _pool_of(state, request)
+    return "" if pool is None else pool.spec.name
+
+
+def capacity(state: scheduler_state.SchedulerState, request: ReservationRequest) -> tuple[int, int]:
+    """Return how many workers of the pool can be dedicated, and how many are reserved."""
+    pool = _pool_of(state, request)
+    if pool is None:
+        return 0, 0
+    slots = sum(host.node.slots for host in state.nodes.hosts.values())
+    max_workers = pool.spec.max if pool.is_exclusive else min(pool.spec.max, slots)
+    dedicated = state.dedicated.all.values()
+    return max_workers, sum(each.workers for each in dedicated if each.pool == pool.spec.name)
+
+
+def _pool_of(
+    state: scheduler_state.SchedulerState, request: ReservationRequest
+) -> state_pools.Pool | None:
+    """Return the pool of a request; for the device "" only if the environment has one pool."""
+    pools = [pool for pool in state.pools.values() if not pool.base]
+    if not request.device and len(pools) == 1:
+        return pools[0]
+    return next((pool for pool in pools if pool.spec.name == request.device), None)

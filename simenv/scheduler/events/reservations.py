@@ -1,0 +1,193 @@
+"""Events of reservations: reserve, renew, close and expire, and the effects on their tasks.
+
+Tasks of a reservation that must wait for its units are parked. Events that end many tasks end a
+part of them at each call, so that the event loop is not blocked.
+"""
+
+from __future__ import annotations
+
+import itertools
+
+from simenv import model
+from simenv.model import AdmissionReason
+from simenv.scheduler.core import Action, Phase, RecordEvent
+from simenv.scheduler.dispatch import dedicated_workers
+from simenv.scheduler.events.tasks import cancel, end_unrun
+from simenv.scheduler.reservations.ledger import StoredReservations, decide, validate_request
+from simenv.scheduler.reservations.policies import DELAYED
+from simenv.scheduler.reservations.reservation import ReservationEntry
+from simenv.scheduler.state import owner_quotas, scheduler_state
+from simenv.scheduler.views.admission import availability_veto, owner_veto
+
+MAX_ENDED = 250  # tasks ended by one call
+NOBODY = "@"  # the audience of events for admins alone: no key has that name
+_ENDINGS = {
+    model.ReservationState.RELEASED: "was released",
+    model.ReservationState.EXPIRED: "has expired",
+    model.ReservationState.CANCELLED: "was cancelled",
+}
+
+
+def reserve(
+    state: scheduler_state.SchedulerState,
+    request: model.ReservationRequest,
+    owner: str,
+    wall_ns: int,
+    *,
+    dry: bool = False,
+) -> tuple[model.Decision, list[Action]]:
+    """Decide on a request; an accepted request becomes a reservation at once, unless `dry`."""
+    actions = [] if dry else expire(state, wall_ns)  # expired ones must not cause refusals
+    invalid = validate_request(request)
+    if invalid is not None:
+        return invalid, actions
+    ledger = state.reservations
+    veto = owner_veto(state, request, owner) or availability_veto(state, request)
+    decision, grant = decide(ledger, request, owner, wall_ns, veto)
+    if dry:
+        return decision, actions
+    if grant is not None:
+        ledger.add(grant, wall_ns)
+        reservation = ledger.all[grant.id]
+        dedicated_workers.add_reservation(state, reservation)
+        note = f"of {request.device or 'all pools'}, {decision.units} units"
+        audience = event_audience(reservation)
+        actions.append(RecordEvent("reservation.made", str(grant.id), note, audience))
+    elif (decision.code, decision.status) == (AdmissionReason.DEVICE_UNAVAILABLE, DELAYED):
+        dedicated_workers.hold_for_request(state, request, decision.retry_after_ns, wall_ns)
+    return decision, actions
+
+
+def renew_reservation(
+    state: scheduler_state.SchedulerState,
+    number: int,
+    scope: str,
+    owner: str,
+    ttl_ns: int,
+    wall_ns: int,
+) -> ReservationEntry:
+    """Extend a reservation to `ttl_ns` from now; 0: by its original duration.
+
+    `owner`: the requester, whose limits apply. Raises NotReservedError, OptionError and
+    LimitExceededError.
+    """
+    ledger = state.reservations
+    ttl_ns = ttl_ns or ledger.default_ttl_ns(ledger.find(number, scope))
+    owner_quotas.check_renewal(state.quotas.of(owner), owner, ttl_ns)
+    return ledger.renew(number, scope, ttl_ns, wall_ns)
+
+
+def close(
+    state: scheduler_state.SchedulerState,
+    reservation: ReservationEntry,
+    end_state: model.ReservationState,
+    reason: str,
+    wall_ns: int,
+    now_ns: int,
+) -> list[Action]:
+    """End a reservation. `cancel_parked` ends those of its tasks that were never assigned.
+
+    If `end_state` is CANCELLED, the other tasks are asked to stop, also if the reservation was over
+    already.
+    """
+    actions: list[Action] = []
+    ledger, number = state.reservations, reservation.grant.id
+    if not reservation.is_over:
+        ledger.close(reservation, end_state, reason, wall_ns)
+        held = (state.tasks[task] for task in reservation.holds)
+        unsent = (Phase.WAITING, Phase.DEPENDENT)
+        waiting = [r for r in held if r.phase in unsent and not r.attempts]
+        for record in waiting:
+            if record.phase == Phase.WAITING:
+                state.pools[record.route.pool].queue.drop(record)
+        reservation.park_for_cancellation(waiting)
+        dedicated_workers.remove_reservation(state, number)
+        if reservation.parked:
+            ledger.emptying[number] = None
+        note, audience = reason or f"it {_ENDINGS[end_state]}", event_audience(reservation)
+        actions.append(RecordEvent(f"reservation.{end_state}", str(number), note, audience))
+    if end_state is model.ReservationState.CANCELLED:
+        actions += cancel(state, list(reservation.holds), now_ns)[1]
+    return actions
+
+
+def expire(state: scheduler_state.SchedulerState, wall_ns: int) -> list[Action]:
+    """Close the reservations whose time is over."""
+    actions: list[Action] = []
+    dedicated_workers.release_held(state, wall_ns)
+    for reservation in state.reservations.due(wall_ns):
+        actions += close(state, reservation, model.ReservationState.EXPIRED, "", wall_ns, 0)
+    return actions
+
+
+def release_parked(state: scheduler_state.SchedulerState, now_ns: int) -> list[Action]:
+    """Queue parked tasks whose reservation has units for them now, unless they wait for their
+    parents; end tasks that can never have units."""
+    actions: list[Action] = []
+    ledger, left = state.reservations, MAX_ENDED
+    while ledger.freed and left > 0:  # a task that ends releases units
+        number = next(iter(ledger.freed))
+        del ledger.freed[number]
+        reservation = ledger.all.get(number)
+        if reservation is None or reservation.is_over:
+            continue
+        ready, infeasible = reservation.release_parked(left)
+        left -= len(ready) + len(infeasible)
+        if left <= 0 and reservation.parked:
+            ledger.freed[number] = None
+        for record in ready:
+            if record.number in state.dependencies.by_task:
+                record.phase = Phase.DEPENDENT
+            else:
+                state.pool_of(record.route).queue.append([record])
+        for record in infeasible:
+            refusal = reservation.can_never_fit(reservation.parked[record.number][1])
+            message = (
+                f"{refusal[1]} ({AdmissionReason(refusal[0]).text})" if refusal is not None else ""
+            )
+            failed, reason = model.TaskState.FAILED, "reservation"
+            actions.append(end_unrun(state, record, failed, reason, now_ns, message))
+    return actions
+
+
+def cancel_parked(state: scheduler_state.SchedulerState, now_ns: int) -> list[Action]:
+    """End tasks that are parked under reservations that are over."""
+    actions: list[Action] = []
+    ledger = state.reservations
+    while ledger.emptying and len(actions) < MAX_ENDED:
+        number = next(iter(ledger.emptying))
+        reservation = ledger.all.get(number)
+        if reservation is None:  # forgotten, with no task left to end
+            del ledger.emptying[number]
+            continue
+        message = f"its reservation, {number}, {_ENDINGS[reservation.state]}"
+        left = MAX_ENDED - len(actions)
+        cancelled, reason = model.TaskState.CANCELLED, "cancelled"
+        for record, _ in list(itertools.islice(reservation.parked.values(), left)):
+            actions.append(end_unrun(state, record, cancelled, reason, now_ns, message))
+        if not reservation.parked:
+            del ledger.emptying[number]
+    return actions
+
+
+def restore(state: scheduler_state.SchedulerState, stored: StoredReservations) -> None:
+    """Restore reservations and the terms of devices; called before their tasks are queued again."""
+    ledger = state.reservations
+    ledger.devices.update(stored.devices)
+    for grant, progress in stored.reservations:
+        ledger.restore(grant, progress)
+    ledger.next_id = max(ledger.next_id, stored.next_id)
+    for reservation in ledger.live.values():
+        dedicated_workers.add_reservation(state, reservation)
+
+
+def finish_restore(state: scheduler_state.SchedulerState) -> None:
+    """Resume reservations; called when all unfinished tasks are queued again."""
+    state.reservations.resume()
+    state.reservations.take_changes()  # all changes came from the journal
+
+
+def event_audience(reservation: ReservationEntry) -> str:
+    """Return the owner who sees events about a reservation besides admins; NOBODY for the
+    environment's own user."""
+    return reservation.grant.owner or NOBODY

@@ -1,0 +1,173 @@
+"""Turns of owners: queues, the thread of checks, and the time that large messages take.
+
+Invariants: an owner with a thousand connections gets no more turns than one with a single
+connection; the items of a connection keep their order. The thread runs one check of an owner before
+the next one of the same owner, whatever the others have waiting. Decoding and checks of large
+messages for the owner of one key take at most SHARE of the time, after a first BURST_NS.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import Counter, OrderedDict, deque
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import Any, Generic, TypeVar
+
+from simenv.errors import QueueFullError
+from simenv.wire import codec
+from simenv.wire.messages import client as m
+
+LARGE_BYTES = 2**14  # smaller messages take less time than the accounting
+SHARE = 0.25
+BURST_NS = 100_000_000
+SOUND_NS = 10_000_000  # 8 MiB of one program take less
+COSTLY = 40  # factor by which time above SOUND_NS is charged
+T = TypeVar("T")
+
+
+class FairQueue(Generic[T]):
+    """Items by owner and connection. The first item is that of the connection whose turn it is.
+    Pure."""
+
+    def __init__(self) -> None:
+        self._owners: OrderedDict[str, OrderedDict[bytes, deque[T]]] = OrderedDict()
+
+    def __bool__(self) -> bool:
+        return bool(self._owners)
+
+    def of(self, owner: str, peer: bytes) -> int:
+        """Return the number of waiting items of a connection."""
+        peers = self._owners.get(owner)
+        return len(peers.get(peer, ())) if peers is not None else 0
+
+    def put(self, owner: str, peer: bytes, item: T) -> None:
+        """Append an item behind those of the same connection."""
+        peers = self._owners.get(owner)
+        if peers is None:
+            peers = self._owners[owner] = OrderedDict()
+        items = peers.get(peer)
+        if items is None:
+            items = peers[peer] = deque()
+        items.append(item)
+
+    def first(self) -> tuple[str, bytes, T]:
+        """Return the owner and connection whose turn it is, with their item. Raises IndexError if
+        no item waits."""
+        for owner, peers in self._owners.items():
+            for peer, items in peers.items():
+                return owner, peer, items[0]
+        raise IndexError("nothing waits")
+
+    def end_turn(self, *, done: bool) -> None:
+        """End the turn of the first connection; `done`: also remove its item."""
+        owner, peers = next(iter(self._owners.items()))
+        peer, items = next(iter(peers.items()))
+        if done:
+            items.popleft()
+        if items:
+            peers.move_to_end(peer)
+        else:
+            del peers[peer]
+            if not peers:
+                del self._owners[owner]
+                return
+        self._owners.move_to_end(owner)
+
+    def remove_connection(self) -> deque[T]:
+        """Remove and return all items of the connection whose turn it is."""
+        owner, peers = next(iter(self._owners.items()))
+        _, items = peers.popitem(last=False)
+        if peers:
+            self._owners.move_to_end(owner)
+        else:
+            del self._owners[owner]
+        return items
+
+    def restore_connection(self, owner: str, peer: bytes, items: deque[T]) -> None:
+        """Insert removed items of a connection before its later ones."""
+        since = self._owners.setdefault(owner, OrderedDict()).setdefault(peer, deque())
+        since.extendleft(reversed(items))
+
+
+class FairThread:
+    """One thread for checks that are too long for the event loop; owners take turns in it. The CPU
+    time of each owner's checks of large messages is counted, for `Decoding`."""
+
+    def __init__(self) -> None:
+        self._thread = ThreadPoolExecutor(1, "checks")
+        self._lock = threading.Lock()
+        self._waiting: FairQueue[tuple[Future[Any], Callable[[], Any], bool]] = FairQueue()
+        self._spent_ns: Counter[str] = Counter()
+
+    def submit(self, owner: str, check: Callable[[], T], *, counted: bool = True) -> Future[T]:
+        """Queue a check. Return the future with its result or its error. `counted`: its CPU time is
+        the owner's."""
+        future: Future[T] = Future()
+        with self._lock:
+            self._waiting.put(owner, b"", (future, check, counted))
+        self._thread.submit(self._next)
+        return future
+
+    def take_spent_ns(self, owner: str) -> int:
+        """Return the CPU time of an owner's counted checks since the last call."""
+        with self._lock:
+            return self._spent_ns.pop(owner, 0)
+
+    def _next(self) -> None:
+        """Run the next check; called in the thread, once for each check."""
+        with self._lock:
+            owner, _, (future, check, counted) = self._waiting.first()
+            self._waiting.end_turn(done=True)
+        begin_ns = time.thread_time_ns()
+        try:
+            future.set_result(check())
+        except BaseException as error:  # noqa: BLE001 - raised by `future.result()`
+            future.set_exception(error)
+        if owner and counted:
+            with self._lock:
+                self._spent_ns[owner] += time.thread_time_ns() - begin_ns
+
+
+CHECKS = FairThread()
+
+
+class Decoding:
+    """Bound on the time of each owner's large messages: their decoding in the event loop, and the
+    checks of their content in the other thread, which shares the interpreter with the loop.
+
+    The time of an owner is reduced by the owner's share of the time since then. A message can be
+    refused only after it was decoded. Checks of small ones, such as the trial of engines for a wide
+    program, are not counted. Decoding time above that of any valid message is charged at a higher
+    rate. Used from the loop's thread.
+    """
+
+    def __init__(self, checks: FairThread) -> None:
+        """`checks`: the thread in which the content of messages is checked."""
+        self._checks = checks
+        self._debts: dict[str, tuple[float, int]] = {}  # nanoseconds, and the time of that count
+
+    def of(self, owner: str, body: bytes) -> m.FromClient:
+        """Decode a message. Raises QueueFullError for an owner without time left, ProtocolError for
+        other bytes. Small messages, and those of the environment's own user, are not counted."""
+        if len(body) <= LARGE_BYTES or not owner:
+            return codec.from_client(body)
+        begin_ns, busy_ns = time.monotonic_ns(), time.thread_time_ns()
+        debt_ns, then_ns = self._debts.get(owner, (0.0, begin_ns))
+        debt_ns += self._checks.take_spent_ns(owner)  # some time since then
+        debt_ns = max(0.0, debt_ns - SHARE * (begin_ns - then_ns))
+        if debt_ns > BURST_NS:
+            self._debts[owner] = debt_ns, begin_ns
+            raise QueueFullError(
+                f"large messages with the key {owner!r} took more than {SHARE:.0%} of the service's"
+                " time",
+                hint="send them more slowly",
+                retry_after_s=(debt_ns - BURST_NS) / SHARE / 1e9,
+            )
+        try:
+            return codec.from_client(body)
+        finally:
+            spent_ns = time.thread_time_ns() - busy_ns
+            spent_ns += COSTLY * max(0, spent_ns - SOUND_NS)
+            self._debts[owner] = (debt_ns + spent_ns, begin_ns)
