@@ -176,7 +176,7 @@ _DEFAULT = NoiseOptions()
 
 
 def load(data: bytes) -> Document:
-    """Read a document from its JSON, or from the JSON of an Aer noise model (see `custom.load`).
+    """Read a document from its JSON, or from that of an Aer noise model, see `custom.from_values`.
 
     Raises SnapshotError, which names the field.
     """
@@ -200,9 +200,10 @@ def from_values(values: Any) -> Document:
 def dump(document: Document) -> bytes:
     """Return the canonical JSON of a document: equal documents, equal bytes. Raises
     SnapshotError."""
-    if isinstance(document, custom_entries.CustomModel):
-        return custom.dump(document)
-    return snapshot.dump(document)
+    if isinstance(document, CalibrationSnapshot):
+        return snapshot.dump(document)
+    custom.check(document)
+    return msgspec.json.encode(document, order="deterministic")
 
 
 def digest(data: bytes) -> bytes:

@@ -7,8 +7,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from noise_models.build import DeviceModel, largest_parameter
+from noise_models.calibration import GateCalibration
 from noise_models.model import NoiseModel
-from noise_models.snapshot import GateCalibration
 
 _Values = Iterable[tuple[str, float]]  # (place, value / limit), without the factor
 _NOT_UNITARY = ("measure", "reset", "delay")

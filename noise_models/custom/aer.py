@@ -63,10 +63,7 @@ class _Model(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 def from_aer(values: Any) -> entries.CustomModel:
     """Convert Aer's dictionary to a custom model. Raises SnapshotError, which names the field."""
-    try:
-        inputs = msgspec.convert(values, _Model)
-    except msgspec.ValidationError as error:
-        raise strict_json.type_error(error, _Model) from None
+    inputs = strict_json.converted(values, _Model)
     channels: list[entries.ChannelEntry] = []
     readout: list[entries.ReadoutEntry] = []
     for index, each in enumerate(inputs.errors):

@@ -7,7 +7,7 @@ import hashlib
 import io
 import math
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -200,6 +200,25 @@ def probability(value: object, field: str) -> float:
 def infidelity(value: object, field: str) -> float:
     """Return 1 - F for a fidelity F, rounded to 15 digits. Raises SnapshotError."""
     return round(1.0 - probability(value, field), 15)
+
+
+Convert = Callable[[object, str], float]  # (value of the source, its place) -> number
+FieldTable = Mapping[str, tuple[str, Convert]]  # key of the source -> field of the snapshot
+
+
+def times(factor: float) -> Convert:
+    """Return the conversion that multiplies a number by a factor, which is rounded once."""
+    return lambda value, field: number(value, field) * factor
+
+
+def units(factor: float) -> Convert:
+    """Return the conversion of a number by a factor between units; see `scaled`."""
+    return lambda value, field: scaled(number(value, field), factor)
+
+
+def qubit_tuple(value: object, field: str) -> tuple[int, ...]:
+    """Return the numbers of the qubits in a JSON array. Raises SnapshotError."""
+    return tuple(qubit_index(each, place) for place, each in items(value, field))
 
 
 def time_factor(unit: object, field: str) -> float:

@@ -15,7 +15,7 @@ from noise_models import channel, custom, document, library
 from noise_models.build import build
 from noise_models.channel import Channel
 from noise_models.custom import ChannelEntry, CustomModel, IdleEntry, ReadoutEntry
-from noise_models.document import ChannelModel
+from noise_models.document import ChannelModel, dump, load
 from noise_models.model import NoiseOptions
 from noise_models.relations import compare, compose
 from noise_models.strict_json import NoiseError, SnapshotError
@@ -49,7 +49,7 @@ DOCUMENT = {
 
 
 def model(document: object = DOCUMENT, **options: object) -> ChannelModel:
-    outcome = custom.load(json.dumps(document).encode())
+    outcome = load(json.dumps(document).encode())
     named = {name.replace("__", "."): value for name, value in options.items()}
     return ChannelModel(outcome, NoiseOptions.parse(named))
 
@@ -125,9 +125,9 @@ def test_options_without_meaning_are_refused_by_name(options: dict[str, object])
 
 def test_model_is_exported_and_read_back() -> None:
     result = custom.from_values(DOCUMENT)
-    data = custom.dump(result)
-    assert custom.load(data) == result
-    assert custom.dump(custom.load(data)) == data
+    data = dump(result)
+    assert load(data) == result
+    assert dump(load(data)) == data
     assert json.loads(data)["kind"] == "channels"
 
 
@@ -164,7 +164,7 @@ def test_model_is_exported_and_read_back() -> None:
 )  # fmt: skip
 def test_wrong_documents_are_refused_by_field(change: dict[str, object], field: str) -> None:
     with pytest.raises(SnapshotError) as caught:
-        custom.load(json.dumps({**DOCUMENT, **change}).encode())
+        load(json.dumps({**DOCUMENT, **change}).encode())
     assert caught.value.field.startswith(field)
 
 
@@ -205,7 +205,7 @@ def aer_model() -> aer.NoiseModel:
 def test_channels_of_an_aer_model_are_its_errors() -> None:
     result = aer_model()
     values = json.dumps(result.to_dict(serializable=True)).encode()
-    document = custom.load(values)
+    document = load(values)
     channel_model = ChannelModel(document, NoiseOptions())
     count = 0
     for name, by_qubits in result._local_quantum_errors.items():
@@ -230,7 +230,7 @@ def test_channels_of_an_aer_model_are_its_errors() -> None:
     assert readout is not None
     assert readout.p01.tolist() == [0.01, 0.01, 0.1, 0.01]
     assert readout.p10.tolist() == [0.02, 0.02, 0.2, 0.02]
-    assert custom.load(custom.dump(document)) == document
+    assert load(dump(document)) == document
 
 
 def test_correlated_readout_of_aer_has_true_outcomes_in_rows() -> None:
@@ -302,7 +302,7 @@ def test_struct_api_and_json_describe_one_model() -> None:
         idle=(IdleEntry(t1_us=20.0),),
         readout=(ReadoutEntry(p01=0.1),),
     )
-    assert custom.load(custom.dump(custom_model)) == custom_model
+    assert load(dump(custom_model)) == custom_model
     assert msgspec.structs.replace(custom_model, name="other").digest != custom_model.digest
 
 
@@ -333,9 +333,9 @@ CUSTOM = CustomModel(name="mine", channels=(ChannelEntry(gate="x", depolarizing=
 
 @pytest.mark.parametrize("given", [transmons(), CUSTOM])
 def test_documents_are_read_back(given: document.Document) -> None:
-    data = document.dump(given)
-    assert document.load(data) == given
-    assert document.dump(document.load(data)) == data
+    data = dump(given)
+    assert load(data) == given
+    assert dump(load(data)) == data
     assert document.digest(data) == given.digest
 
 
@@ -348,12 +348,12 @@ def test_models_are_those_of_the_document() -> None:
 def test_aer_models_are_documents() -> None:
     noise_model = aer.NoiseModel()
     noise_model.add_all_qubit_quantum_error(aer.depolarizing_error(0.1, 1), "x")
-    outcome = document.load(json.dumps(noise_model.to_dict(serializable=True)).encode())
+    outcome = load(json.dumps(noise_model.to_dict(serializable=True)).encode())
     assert document.model(outcome).after_gate("x", (5,))
 
 
 @pytest.mark.parametrize("data", [b"{}", b"[]", b'{"kind": "x"}', b"1", b"{", b"\xff"])
 def test_other_data_is_refused(data: bytes) -> None:
     with pytest.raises(SnapshotError) as caught:
-        document.load(data)
+        load(data)
     assert caught.value.field
