@@ -236,7 +236,7 @@ class MpirunLauncher(SubprocessLauncher):
             self._mpirun, command, self._this_node, self._folder, program, isolated=isolated
         )
         offset = command.log.stat().st_size if command.log.exists() else 0
-        return self._children.start(
+        return self._spawn(
             command,
             die_with_parent.command_line(os.getpid(), argv, isolated=isolated),
             own_process_group=True,

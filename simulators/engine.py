@@ -194,7 +194,7 @@ class RunControl:
     def check(self) -> None:
         """Raise Stopped if `stop` was called."""
         if self.flag[0]:
-            raise Stopped("the run was stopped", hint="whoever stopped it can submit it again")
+            raise Stopped()
 
     def add_sweeps(self, passes: int) -> None:
         """Add sweeps to the total."""

@@ -15,14 +15,12 @@ from simulators.circuit.ir import Circuit, Table, outcome_width
 from simulators.circuit.noise import AFTER_OP, CHANNEL, Q0 as FIRST, Q1 as SECOND
 from simulators.circuit.passes.light_cone import GATE_KINDS, walk_cone
 from simulators.circuit.passes.noisy_cone import connect
-from simulators.compiler import kernel as types
 from simulators.compiler.kernel import kernel
 from simulators.compiler.simd import as_numbers, as_reals
 from simulators.densitymatrix.execute import cumulate, draw_records, num_cells, write_outcomes
 from simulators.densitymatrix.fusion import (
     BLOCK,
     CODE,
-    COMPLEX,
     PARAM,
     Q0,
     Q1,
@@ -128,11 +126,7 @@ def _sources(table: Table) -> NDArray[np.int64] | None:
     return np.ascontiguousarray(fixed_gates().sources[codes])
 
 
-@kernel(
-    types.NAMES, types.NAMES, types.U16, types.U16, types.U16, types.I64, types.INTS2, types.I64,
-    types.U8, types.INT, types.U8, types.INTS2, types.INTS2, types.I64, returns=types.INT,
-    group="noise",
-)  # fmt: skip
+@kernel("NAMES NAMES U16 U16 U16 I64 INTS2 I64 U8 INT U8 INTS2 INTS2 I64 -> INT", group="noise")
 def _plain_part(  # type: ignore[no-untyped-def]
     rows, kinds, ops, qubits, clbits, sources, locations, channels, all_traits, num_qubits, scratch,
     items, layout, sizes,
@@ -296,12 +290,10 @@ def plain_counts(
 
 
 @kernel(
-    types.INTS2, types.F64, types.REALS, types.REALS, types.INT, types.INT, types.INT, types.INT,
-    types.I64, types.U64, types.I64, types.I64, types.I64, types.REALS, types.REALS, types.WORD,
-    types.WORD,
-    types.INT, COMPLEX, types.U8, types.WORDS2, types.WORDS2, types.I64, types.U32, types.I64,
-    returns=types.INT, group="noise",
-)  # fmt: skip
+    "INTS2 F64 REALS REALS INT INT INT INT I64 U64 I64 I64 I64 REALS REALS WORD WORD INT COMPLEX "
+    "U8 WORDS2 WORDS2 I64 U32 I64 -> INT",
+    group="noise",
+)
 def _count(  # type: ignore[no-untyped-def]
     items, params, gates, channels, width, num_qubits, num_cells, num_tiles, source, draws, begins,
     clbits, table_begins, tables, bounds, seed, binding, shots, matrix, scratch, outcomes, records,

@@ -15,6 +15,7 @@ from simulators.gpu.devices.device import Buffer, Device
 from simulators.gpu.sweeps import DeviceState
 from simulators.statevector.backend.gate_list import GateList, place_all
 from simulators.statevector.backend.matrix import PauliGroup, PlacedMatrix, pauli_groups
+from simulators.statevector.backend.reductions import BlockSum, SortedDraws
 from simulators.statevector.gradient.adjoint import ReverseSegment, plan_adjoint
 from simulators.statevector.gradient.reverse_kernel import KIND, ONE, OUTER, STEP, VALUE
 from simulators.statevector.state import BLOCK_QUBITS
@@ -39,7 +40,7 @@ def _threads(block_bits: int) -> int:
 
 
 def block_sums(
-    what: int, state: DeviceState, other: DeviceState | None, *, qubit: int, turn: complex
+    item: BlockSum, state: DeviceState, other: DeviceState | None
 ) -> NDArray[np.float64]:
     """Two sums of each block: float64 [blocks, 2]; see `StateBackend.block_sums`."""
     device, bits = state.device, _block_bits(state)
@@ -51,31 +52,27 @@ def block_sums(
         blocks,
         _threads(bits),
         _SUM_BYTES,
-        np.int32(what),
+        np.int32(item.what),
         buffer,
         buffer if other is None else other.settle(),
         np.int32(bits),
-        np.int32(qubit),
-        np.float64(turn.real),
-        np.float64(turn.imag),
+        np.int32(item.qubit),
+        np.float64(item.turn.real),
+        np.float64(item.turn.imag),
         sums,
     )
     return device.download(sums).reshape(blocks, 2)
 
 
-def locate_samples(
-    state: DeviceState,
-    edges: NDArray[np.float64],
-    begins: NDArray[np.int64],
-    draws: NDArray[np.float64],
-) -> NDArray[np.int64]:
+def locate_samples(state: DeviceState, draws: SortedDraws) -> NDArray[np.int64]:
     """Basis state of each sorted draw; see `StateBackend.locate_samples`."""
-    if not draws.size:
+    begins, values = draws.begins, draws.values
+    if not values.size:
         return np.zeros(0, np.int64)
     device, bits = state.device, _block_bits(state)
     hits = np.flatnonzero(begins[1:] > begins[:-1])
     size = 1 << bits
-    result = device.empty(draws.size, np.int64)
+    result = device.empty(values.size, np.int64)
     device.launch(
         f"locate_{state.precision}",
         hits.size,
@@ -84,9 +81,9 @@ def locate_samples(
         state.settle(),
         np.int32(bits),
         device.upload(hits.astype(np.int64)),
-        device.upload(edges[hits]),
-        device.upload(np.append(begins[hits], draws.size)),
-        device.upload(draws),
+        device.upload(draws.edges[hits]),
+        device.upload(np.append(begins[hits], values.size)),
+        device.upload(values),
         result,
     )
     return device.download(result)
@@ -183,17 +180,11 @@ def gate_matrices(
     count = len(params)
     result = np.empty((count * len(segment.steps), _NUMBERS))
     place_all(
-        circuit.table.rows,
-        np.tile(ops, count),
+        circuit.table.rows, np.tile(ops, count),
         np.tile(circuit.qubits[segment.at_qubit : segment.at_qubit + qubits], count),
-        np.ascontiguousarray(own).ravel(),
-        0,
-        count * ops.size,
-        0,
-        0,
-        np.empty((count * len(segment.steps), _STEP_WORDS), np.uint64),
-        result,
-    )
+        np.ascontiguousarray(own).ravel(), 0, count * ops.size, 0, 0,
+        np.empty((count * len(segment.steps), _STEP_WORDS), np.uint64), result,
+    )  # fmt: skip
     return result.reshape(count, len(segment.steps), _NUMBERS)
 
 

@@ -23,7 +23,7 @@ from simulators.circuit.passes.light_cone import (
     walk_cone,
 )
 from simulators.circuit.passes.noisy_cone import PACKED_QUBITS, connect
-from simulators.compiler.kernel import I64, INT, INTS2, NAMES, REALS, U8, U16, kernel
+from simulators.compiler.kernel import kernel
 from simulators.compiler.simd import as_numbers
 from simulators.errors import Unsupported
 
@@ -88,9 +88,8 @@ def _profile_of_counts(program: NoiseProgram, circuit: Circuit) -> NoiseProfile:
 
 
 @kernel(
-    NAMES, NAMES, U16, U16, U16, INT, INT, INT, INTS2, I64, U8, REALS, REALS, U8, I64, REALS,
-    group="attachment",
-)  # fmt: skip
+    "NAMES NAMES U16 U16 U16 INT INT INT INTS2 I64 U8 REALS REALS U8 I64 REALS", group="attachment"
+)
 def _measure_counts(  # type: ignore[no-untyped-def]
     rows, kinds, ops, qubits, clbits, num_clbits, num_qubits, blocks, locations, channels,
     all_traits, all_errors, all_drawn, scratch, measured, weights,

@@ -24,7 +24,6 @@ from simulators.circuit.passes.noise_locations import (
 )
 from simulators.circuit.passes.noise_registry import UNSEEN, NoiseRegistry
 from simulators.circuit.schedule import Method, schedule_operations
-from simulators.compiler import kernel as types
 from simulators.compiler.kernel import device_function, kernel
 from simulators.compiler.simd import aligned, as_numbers, as_reals
 
@@ -139,13 +138,10 @@ def _append(locations, count, after, channel, a, b):  # type: ignore[no-untyped-
 
 
 @kernel(
-    types.NAMES, types.U16, types.U16, types.U16, types.I32, types.I64, types.I64, types.I64,
-    types.I64, types.REALS, types.I64, types.I64, types.INTS2, types.I64, types.INTS2, types.INTS2,
-    types.INTS2,
-    types.I64, types.I64, types.I64, types.U8, types.INT, types.INT, types.INT, types.U8,
-    types.INTS2, types.INTS2, types.I64, types.I64, types.REALS, returns=types.INT,
+    "NAMES U16 U16 U16 I32 I64 I64 I64 I64 REALS I64 I64 INTS2 I64 INTS2 INTS2 INTS2 I64 I64 I64 "
+    "U8 INT INT INT U8 INTS2 INTS2 I64 I64 REALS -> INT",
     group="attachment",
-)  # fmt: skip
+)
 def _plain_locations(  # type: ignore[no-untyped-def]
     rows, ops, qubits, clbits, tokens, starts, gates, keys, entries, times, begins, lengths,
     entry_rows, preparations, idle_keys, pair_keys, ends, pair_begins, mine, marks, misread,

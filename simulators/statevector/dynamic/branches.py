@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
+from msgspec.structs import replace
 from numpy.typing import NDArray
 
 from simulators.engine import RunOptions
@@ -13,7 +14,12 @@ from simulators.errors import TooManyBranches, TooManySteps
 from simulators.execution.sampling import tally, uniforms
 from simulators.statevector.backend import protocol
 from simulators.statevector.backend.matrix import PlacedMatrix
-from simulators.statevector.backend.reductions import FINGERPRINT, QUBIT_WEIGHTS
+from simulators.statevector.backend.reductions import (
+    FINGERPRINT,
+    QUBIT_WEIGHTS,
+    BlockSum,
+    Projection,
+)
 from simulators.statevector.checkpoint import Evolution
 from simulators.statevector.program import Measure, Reset
 
@@ -280,14 +286,9 @@ class Projector:
                 changes = probs[which, 1] > 0.0
                 which, target = which[changes], target[changes]
             if which.size:
-                ensemble.project(
-                    states[which],
-                    target,
-                    qubit=item.qubit,
-                    outcome=outcome,
-                    factors=1.0 / np.sqrt(probs[which, outcome]),
-                    move=move,
-                )
+                projection = Projection(item.qubit, outcome, move)
+                factors = 1.0 / np.sqrt(probs[which, outcome])
+                ensemble.project(states[which], target, projection, factors)
         return np.concatenate((into, states[zeros]))
 
     def _weighted(
@@ -338,29 +339,23 @@ class SeparateStates:
         return self._next - 1
 
     def clear(self) -> None:
-        """See `Ensemble`."""
         self._held.clear()
 
     def zero(self, way: Evolution | None = None) -> int:
-        """See `Ensemble`."""
         return self._take(self.states.zero_state(self._num_qubits, self._options, way))
 
     def copied(self, ordinals: protocol.Numbers) -> protocol.Numbers:
-        """See `Ensemble`."""
         return np.array([self._take(self.states.copy(self._held[k])) for k in ordinals.tolist()])
 
     def copy_of(self, state: protocol.StateHandle) -> int:
-        """See `Ensemble`."""
         return self._take(self.states.copy(state))
 
     def blank(self, ordinals: protocol.Numbers) -> protocol.Numbers:
-        """See `Ensemble`."""
         return np.array(
             [self._take(self.states.empty_like(self._held[k])) for k in ordinals.tolist()]
         )
 
     def release(self, ordinals: protocol.Numbers) -> None:
-        """See `Ensemble`."""
         for number in ordinals.tolist():
             del self._held[number]
 
@@ -370,52 +365,38 @@ class SeparateStates:
         segment: protocol.CompiledSegment,
         floats: NDArray[np.float64],
     ) -> None:
-        """See `Ensemble`."""
         for number in ordinals.tolist():
             self.states.apply(self._held[number], segment, floats)
 
     def multiply(self, ordinals: protocol.Numbers, matrix: PlacedMatrix) -> None:
-        """See `Ensemble`."""
         for number in ordinals.tolist():
             self.states.multiply(self._held[number], matrix)
 
     def probs(self, ordinals: protocol.Numbers, qubit: int) -> NDArray[np.float64]:
-        """See `Ensemble`."""
         result = np.empty((ordinals.size, 2))
         for k, number in enumerate(ordinals.tolist()):
             self.states.check()
-            result[k] = protocol.total(
-                self.states.block_sums(QUBIT_WEIGHTS, self._held[number], qubit=qubit)
-            )
+            weights = BlockSum(QUBIT_WEIGHTS, qubit)
+            result[k] = protocol.total(self.states.block_sums(weights, self._held[number]))
         return result
 
     def project(
         self,
         ordinals: protocol.Numbers,
         into: protocol.Numbers,
-        *,
-        qubit: int,
-        outcome: int,
+        item: Projection,
         factors: NDArray[np.float64],
-        move: bool,
     ) -> None:
-        """See `Ensemble`."""
         for source, target, factor in zip(
             ordinals.tolist(), into.tolist(), factors.tolist(), strict=True
         ):
-            self.states.project(
-                self._held[source],
-                self._held[target],
-                qubit=qubit,
-                outcome=outcome,
-                factor=factor,
-                move=move,
-            )
+            self.states.project(self._held[source], self._held[target], item, factor)
 
     def equals(self, ordinals: protocol.Numbers, near: float, tolerance: float) -> protocol.Numbers:
-        """See `Ensemble`."""
         held = [self._held[number] for number in ordinals.tolist()]
-        sums = [protocol.total(self.states.block_sums(FINGERPRINT, state)) for state in held]
+        sums = [
+            protocol.total(self.states.block_sums(BlockSum(FINGERPRINT), state)) for state in held
+        ]
         sketches = [x * x + y * y for x, y in sums]
         into = np.arange(ordinals.size)
         kept: list[int] = []
@@ -432,28 +413,17 @@ class SeparateStates:
         return into
 
     def sample(
-        self,
-        ordinals: protocol.Numbers,
-        branch_of: protocol.Numbers,
-        key: tuple[int, int],
-        shots: protocol.Numbers,
-        *,
-        draw: int,
-        ordered: bool,
+        self, ordinals: protocol.Numbers, branch_of: protocol.Numbers, draws: protocol.ShotDraws
     ) -> protocol.Numbers:
-        """See `Ensemble`."""
         if ordinals.size == 1:
-            state = self._held[int(ordinals[0])]
-            return protocol.sample(self.states, state, key, shots, draw=draw, ordered=ordered)
-        result = np.empty(shots.size, np.int64)
+            return protocol.sample(self.states, self._held[int(ordinals[0])], draws)
+        result = np.empty(draws.shots.size, np.int64)
         order = np.argsort(branch_of, kind="stable")
         ends = np.cumsum(np.bincount(branch_of, minlength=ordinals.size))[:-1]
         for number, rows in zip(ordinals.tolist(), np.split(order, ends), strict=True):
-            result[rows] = protocol.sample(
-                self.states, self._held[number], key, shots[rows], draw=draw
-            )
+            own = replace(draws, shots=draws.shots[rows], ordered=True)
+            result[rows] = protocol.sample(self.states, self._held[number], own)
         return result
 
     def state(self, number: int) -> protocol.StateHandle:
-        """See `Ensemble`."""
         return self._held[number]

@@ -88,7 +88,6 @@ class SegmentPlan(msgspec.Struct, frozen=True, eq=False):
         return len(self.sweeps.ops)
 
     def arrays(self) -> list[NDArray[Any]]:
-        """See `CompiledSegment`."""
         return arrays_of(self.sweeps)
 
     @property
@@ -205,21 +204,10 @@ def _lowered(
 
     def make() -> None:
         lowering.lower(
-            rows,
-            circuit.ops,
-            circuit.qubits,
-            circuit.table.matrix,
-            offsets,
-            where.first,
-            where.last,
-            where.at_qubit,
-            wires,
-            max_permuted,
-            np.empty((MAX_PIECES, 4), np.uint64),
-            pieces,
-            elements,
-            result,
-        )
+            rows, circuit.ops, circuit.qubits, circuit.table.matrix, offsets, where.first,
+            where.last, where.at_qubit, wires, max_permuted, np.empty((MAX_PIECES, 4), np.uint64),
+            pieces, elements, result,
+        )  # fmt: skip
 
     make()
     if ends.zero and (wires != np.arange(n)).any():
@@ -247,21 +235,10 @@ def _fused(draft: _LoweredSegment, ends: SegmentContext) -> _LoweredSegment:
     )
     result = np.empty(4, np.int64)
     f.factor_real_rotations(
-        fused,
-        num_blocks,
-        block_of,
-        values[t.ELEMENTS],
-        size,
-        values[t.PIECES],
-        draft.pieces,
-        draft.rows,
-        1 if ends.zero else 0,
-        1 if ends.measured >= 0 else 0,
-        values[t.BLOCKS],
-        np.empty(num_blocks, np.int64),
-        np.empty(64, np.int64),
-        result,
-    )
+        fused, num_blocks, block_of, values[t.ELEMENTS], size, values[t.PIECES], draft.pieces,
+        draft.rows, 1 if ends.zero else 0, 1 if ends.measured >= 0 else 0, values[t.BLOCKS],
+        np.empty(num_blocks, np.int64), np.empty(64, np.int64), result,
+    )  # fmt: skip
     return _LoweredSegment(values, block_of, *result.tolist())
 
 
@@ -318,19 +295,9 @@ def _one_way(
         out = np.empty((t.TABLES, room, t.OP_COLUMNS), np.int64)
         room *= 2
         passes = tile_selection.partition_into_sweeps(
-            draft.values,
-            num_blocks,
-            notes,
-            work,
-            n,
-            width,
-            0 if ends.zero else (1 << n) - 1,
-            starts,
-            places,
-            live,
-            out,
-            done,
-        )
+            draft.values, num_blocks, notes, work, n, width, 0 if ends.zero else (1 << n) - 1,
+            starts, places, live, out, done,
+        )  # fmt: skip
     price = tile_selection.plan_cost(out[t.OPS], starts, live, places, passes, width, n)
     return _PassDivision(starts, places, live, out, done, passes, price)
 

@@ -84,7 +84,6 @@ class TrajectorySampler:
 
     @property
     def shared_before(self) -> NDArray[np.int64]:
-        """See `Tree.shared_before`."""
         return self._tree.shared_before
 
     @property

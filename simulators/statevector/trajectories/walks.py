@@ -7,7 +7,7 @@ ranges is limited by a small share of the work. A large state is shared by all t
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Protocol
 
 import msgspec
@@ -19,7 +19,7 @@ from simulators.compiler.simd import LANES, aligned
 from simulators.engine import PauliSum, RunControl, RunOptions, ThreadPool
 from simulators.errors import Stopped
 from simulators.execution import outputs
-from simulators.statevector.backend.protocol import StateHandle
+from simulators.statevector.backend.protocol import ShotDraws, StateHandle
 from simulators.statevector.small.gate_kernels import COUNTS
 from simulators.statevector.trajectories import segments, small_kernel
 from simulators.statevector.trajectories.segments import insert_matrices, ranges
@@ -78,14 +78,9 @@ class LargeSampler:
         self._observation: Observation | None = None
         self._numbers: dict[tuple[int, int, bool], NDArray[np.float64]] = {}
         self._room = 0
-        self._held: list[StateHandle] = []
+        self.held: list[StateHandle] = []  # by level
         self.passes = 0
         self.operations = 0
-
-    @property
-    def most_held(self) -> int:
-        """Largest number of states held at once."""
-        return len(self._held)
 
     def run(
         self,
@@ -105,29 +100,27 @@ class LargeSampler:
         walk(self._tree, rows, self, draws, cap, share.low, share.high)
 
     def finish(self, level: int, rows: NDArray[np.int64]) -> None:
-        """See `prefix_tree.NodeStates`."""
-        state, draws, share = self._held[level], self._draws, self._share
+        state, draws, share = self.held[level], self._draws, self._share
         if self._observation is not None:
             strings = self._observation.strings
             self._observation.observe(rows, self._states.backend.expectations(state, strings))
             return
         frame = int(share.final_x[rows[0]])
-        key, shots = (draws.seed, draws.binding), rows + draws.first
-        share.outcomes[rows] = self._states.sample(state, frame, key, shots)
+        shots = ShotDraws((draws.seed, draws.binding), rows + draws.first)
+        share.outcomes[rows] = self._states.sample(state, frame, shots)
 
     def advance(self, step: Advance) -> None:
-        """See `prefix_tree.NodeStates`."""
         source, target, begin, end = step.source, step.target, step.begin, step.end
         inserts, positions = step.inserts, step.positions
-        room = self._held[target] if target < len(self._held) else None
+        room = self.held[target] if target < len(self.held) else None
         if source < 0:
             state = self._states.zero(room, self._num_qubits, self._options)
         elif source == target:
             state = room
         else:
-            state = self._states.copied(self._held[source], room)
+            state = self._states.copied(self.held[source], room)
         if room is None:
-            self._held.append(state)
+            self.held.append(state)
         self.operations += end - begin
         drawn = [self._drawn[insert] for insert, _ in inserts]
         for first, last, low, high in ranges(self._floor, self._ceil, begin, end, positions, drawn):
@@ -177,11 +170,10 @@ class LargeSampler:
         return result
 
     def probs(self, level: int, insert: int) -> NDArray[np.float64]:
-        """See `prefix_tree.NodeStates`."""
         _, which, _, _, first, second = self._inserts.table[insert].tolist()
         operators = self._inserts.operators
         qubits = (first, second)[: int(operators.sets[which, QUBITS])]
-        return operators.probs(which, self._states.reduced(self._held[level], qubits))
+        return operators.probs(which, self._states.reduced(self.held[level], qubits))
 
 
 _MOST_STATES = 64  # limit of a thread, for a small circuit
@@ -205,9 +197,8 @@ class Observables(msgspec.Struct, frozen=True, eq=False):
     def of(cls, sums: tuple[PauliSum, ...], num_qubits: int) -> Observables:
         """Convert Pauli sums. Raises Unsupported for strings that do not fit."""
         masks = outputs.terms(sums, num_qubits)
-        owners = np.repeat(np.arange(len(sums)), [len(item.labels) for item in sums])
+        owners, coefficients = outputs.owners_and_weights(sums)
         strings = np.array([(x, z, o) for (x, z), o in zip(masks, owners.tolist(), strict=True)])
-        coefficients = np.concatenate([np.zeros(0), *(item.coefficients for item in sums)])
         return cls(strings.reshape(-1, 3).astype(np.int64), coefficients, len(sums))
 
 
@@ -233,15 +224,18 @@ class Walks(Protocol):
         observables]. Raises Stopped and OutOfMemory."""
 
 
-class SmallWalks:
-    """`Walks` by the compiled walk, with its buffers.
+class WalkStats:
+    """Statistics of all walks of an object."""
 
-    The counters of this class and of `LargeWalks` are sums over all walks: `operations` of the
-    circuit, executed for all distinct prefixes together; `least`: those that cannot be avoided
-    (channels do not divide rows); `states` held at once by one thread; `passes` over large states.
-    """
+    operations = 0  # of the circuit, executed for all distinct prefixes together
+    least = 0  # those that cannot be avoided; channels do not divide rows
+    states = 0  # held at once by one thread
+    passes = 0  # over large states
+    range_operations: Sequence[int] = ()  # of each range of rows of the last walk
 
-    passes = 0
+
+class SmallWalks(WalkStats):
+    """`Walks` by the compiled walk, with its buffers."""
 
     def __init__(
         self,
@@ -273,11 +267,8 @@ class SmallWalks:
         self._drawn = inserts.drawn[insert_of].astype(np.int64)
         self._key = (0, 0)
         self._rooms: dict[int, tuple[NDArray[np.float64], NDArray[np.float64]]] = {}
-        self.range_operations: list[int] = []  # of each range of rows of the last walk
-        self.operations = self.least = self.states = 0
 
     def bind(self, params: NDArray[np.float64], key: tuple[int, int]) -> None:
-        """See `Walks`."""
         circuit = self._circuit
         self._key = key
         small_kernel.lay(
@@ -288,7 +279,6 @@ class SmallWalks:
     def indices(
         self, rows: SortedPatterns, first: int, final_x: NDArray[np.int64] | None = None
     ) -> NDArray[np.int64]:
-        """See `Walks`."""
         result = np.zeros(rows.begins.size, np.int64)
         if final_x is None:
             final_x = np.zeros_like(result)
@@ -298,7 +288,6 @@ class SmallWalks:
     def values(
         self, rows: SortedPatterns, first: int, observables: Observables
     ) -> NDArray[np.float64]:
-        """See `Walks`."""
         none = np.zeros(0, np.int64)
         result = np.zeros((rows.begins.size, observables.count))
         self._run(rows, first, none, none, observables, result)
@@ -340,9 +329,7 @@ class SmallWalks:
                     observables.strings, observables.coefficients, values, stat[number],
                 )  # fmt: skip
                 if done == small_kernel.STOPPED:
-                    raise Stopped(
-                        "the run was stopped", hint="whoever stopped it can submit it again"
-                    )
+                    raise Stopped()
 
         self._thread_pool.run(work, cuts.size - 1, 1)
         self.range_operations = stat[:, 0].tolist()
@@ -351,7 +338,7 @@ class SmallWalks:
         self.least += least
 
 
-class LargeWalks:
+class LargeWalks(WalkStats):
     """`Walks` with states in memory, advanced by sweeps.
 
     If the patterns are many circuits of work, threads take ranges of rows, each with states of its
@@ -375,33 +362,14 @@ class LargeWalks:
         self._samplers: dict[int, LargeSampler] = {}
         self._params = np.zeros(0)
         self._key = (0, 0)
-        self.range_operations: list[int] = []  # of each range of rows of the last walk
-        self.least = 0
-
-    @property
-    def operations(self) -> int:
-        """See `SmallWalks`."""
-        return sum(sampler.operations for sampler in self._samplers.values())
-
-    @property
-    def states(self) -> int:
-        """See `SmallWalks`."""
-        return max((sampler.most_held for sampler in self._samplers.values()), default=0)
-
-    @property
-    def passes(self) -> int:
-        """See `SmallWalks`."""
-        return sum(sampler.passes for sampler in self._samplers.values())
 
     def bind(self, params: NDArray[np.float64], key: tuple[int, int]) -> None:
-        """See `Walks`."""
         self._params = params
         self._key = key
 
     def indices(
         self, rows: SortedPatterns, first: int, final_x: NDArray[np.int64] | None = None
     ) -> NDArray[np.int64]:
-        """See `Walks`."""
         if final_x is None:
             final_x = np.zeros(rows.begins.size, np.int64)
         return self._run(rows, first, final_x)
@@ -409,7 +377,6 @@ class LargeWalks:
     def values(
         self, rows: SortedPatterns, first: int, observables: Observables
     ) -> NDArray[np.float64]:
-        """See `Walks`."""
         result = np.zeros((rows.begins.size, observables.count))
         owners = observables.strings[:, 2]
         strings = [(0, 0), *((x, z) for x, z, _ in observables.strings.tolist())]
@@ -454,6 +421,10 @@ class LargeWalks:
         else:
             self._thread_pool.run(work, cuts.size - 1, 1)
         self.range_operations = done.tolist()
+        samplers = self._samplers.values()
+        self.operations = sum(sampler.operations for sampler in samplers)
+        self.states = max(len(sampler.held) for sampler in samplers)
+        self.passes = sum(sampler.passes for sampler in samplers)
         return result
 
     def _sampler(self, thread: int, *, shared: bool) -> LargeSampler:
