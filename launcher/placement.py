@@ -167,8 +167,7 @@ def _blocks(nodes: Iterable[NodeResources]) -> list[list[NodeResources]]:
 
 def _max_ranks(request: ResourceRequest, nodes: Iterable[NodeResources]) -> int:
     return max(
-        (sum(capacity(request, node) for node in block) for block in _blocks(nodes)),
-        default=0,
+        (sum(capacity(request, node) for node in block) for block in _blocks(nodes)), default=0
     )
 
 

@@ -161,11 +161,7 @@ def _probe(candidate: LauncherCandidate, environ: Mapping[str, str], folder: Pat
 
 
 def _candidates(
-    names: tuple[str, ...],
-    environ: Mapping[str, str],
-    folder: Path,
-    agent: str,
-    prefix: str,
+    names: tuple[str, ...], environ: Mapping[str, str], folder: Path, agent: str, prefix: str
 ) -> Iterator[LauncherCandidate | ProbeResult]:
     """Yield installed launchers, the best first, and a ProbeResult for each that is missing."""
     if not mpi4py_version():

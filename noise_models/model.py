@@ -138,9 +138,7 @@ class NoiseOptions(msgspec.Struct, frozen=True):
     values: tuple[tuple[str, float], ...] = ()
 
     @staticmethod
-    def parse(
-        value: str | Mapping[str, object] | Iterable[tuple[object, ...]],
-    ) -> NoiseOptions:
+    def parse(value: str | Mapping[str, object] | Iterable[tuple[object, ...]]) -> NoiseOptions:
         """Parse options from `"on"`, `"off"`, a recipe's name, a mapping, or the pairs of `wire`.
 
         A mapping has names of `COMPONENTS`, `GROUPS` or `VALUES`, and also `recipe` and `idle`.

@@ -161,12 +161,7 @@ def _gate(builder: SnapshotBuilder, field: str, entry: dict[str, Any]) -> None:
 
 
 def _instruction(
-    builder: SnapshotBuilder,
-    name: str,
-    qubits: tuple[int, ...],
-    target: str,
-    value: float,
-    at: str,
+    builder: SnapshotBuilder, name: str, qubits: tuple[int, ...], target: str, value: float, at: str
 ) -> None:
     """Set the duration of a measurement or reset; their errors are values of the qubits."""
     fields = {"reset": "reset_ns", "measure": "readout_ns"}

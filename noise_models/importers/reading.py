@@ -322,20 +322,14 @@ def _lines(counts: dict[tuple[str, str], int]) -> tuple[ReportLine, ...]:
 
 # Qiskit's name -> (qubits, parameters).
 SHAPES: dict[str, tuple[int, int]] = {
-    **dict.fromkeys(
-        ("id", "x", "y", "z", "h", "s", "sdg", "t", "tdg", "sx", "sxdg"),
-        (1, 0),
-    ),
+    **dict.fromkeys(("id", "x", "y", "z", "h", "s", "sdg", "t", "tdg", "sx", "sxdg"), (1, 0)),
     **dict.fromkeys(("p", "u1", "rx", "ry", "rz"), (1, 1)),
     **dict.fromkeys(("r", "u2"), (1, 2)),
     **dict.fromkeys(("u", "u3"), (1, 3)),
     **dict.fromkeys(
         ("cx", "cy", "cz", "ch", "cs", "csdg", "csx", "swap", "iswap", "dcx", "ecr"), (2, 0)
     ),
-    **dict.fromkeys(
-        ("cp", "cu1", "crx", "cry", "crz", "rxx", "ryy", "rzz", "rzx"),
-        (2, 1),
-    ),
+    **dict.fromkeys(("cp", "cu1", "crx", "cry", "crz", "rxx", "ryy", "rzz", "rzx"), (2, 1)),
     **dict.fromkeys(("xx_plus_yy", "xx_minus_yy"), (2, 2)),
     "cu3": (2, 3),
     "cu": (2, 4),

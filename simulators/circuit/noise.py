@@ -11,14 +11,7 @@ from numpy.typing import NDArray
 from noise_models.channel import Channel, Readout
 from simulators.catalog import NoiseKind
 
-__all__ = [
-    "AFTER_OP",
-    "CHANNEL",
-    "Q0",
-    "Q1",
-    "NoiseProgram",
-    "Readout",
-]
+__all__ = ["AFTER_OP", "CHANNEL", "Q0", "Q1", "NoiseProgram", "Readout"]
 
 # Facts about the channels of a noise program that passes and cost models need, as one array
 # each.

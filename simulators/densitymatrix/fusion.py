@@ -15,13 +15,7 @@ from simulators.circuit.noise import BLOCK, transfer_matrices
 from simulators.compiler.kernel import device_function, kernel
 from simulators.compiler.simd import load, load_halves, splat, store, store_halves
 
-__all__ = [
-    "BLOCK",
-    "Blocks",
-    "FixedGates",
-    "fixed_gates",
-    "fuse",
-]
+__all__ = ["BLOCK", "Blocks", "FixedGates", "fixed_gates", "fuse"]
 
 # Fusion of gates and channels into blocks on two qubits, in the Pauli basis.
 #
@@ -329,30 +323,10 @@ def _multiply_rows(v, high, mats, base, first, end, columns):  # type: ignore[no
         p = o + sb
         q = p + sb
         w = q + sb
-        x0, x1, x2, x3 = (
-            splat(v[o]),
-            splat(v[o + _1]),
-            splat(v[o + _2]),
-            splat(v[o + _3]),
-        )
-        x4, x5, x6, x7 = (
-            splat(v[p]),
-            splat(v[p + _1]),
-            splat(v[p + _2]),
-            splat(v[p + _3]),
-        )
-        x8, x9, xa, xb = (
-            splat(v[q]),
-            splat(v[q + _1]),
-            splat(v[q + _2]),
-            splat(v[q + _3]),
-        )
-        xc, xd, xe, xf = (
-            splat(v[w]),
-            splat(v[w + _1]),
-            splat(v[w + _2]),
-            splat(v[w + _3]),
-        )
+        x0, x1, x2, x3 = (splat(v[o]), splat(v[o + _1]), splat(v[o + _2]), splat(v[o + _3]))
+        x4, x5, x6, x7 = (splat(v[p]), splat(v[p + _1]), splat(v[p + _2]), splat(v[p + _3]))
+        x8, x9, xa, xb = (splat(v[q]), splat(v[q + _1]), splat(v[q + _2]), splat(v[q + _3]))
+        xc, xd, xe, xf = (splat(v[w]), splat(v[w + _1]), splat(v[w + _2]), splat(v[w + _3]))
         for half in range(2):
             m = np.uint64(8 * half)
             s0 = load(columns, m) * x0

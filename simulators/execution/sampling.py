@@ -194,9 +194,7 @@ def write(
 _TABULATED = 1 << 16  # records below this are counted in a table, not sorted
 
 
-def distinct(
-    records: NDArray[np.uint64],
-) -> tuple[NDArray[np.uint64], NDArray[np.intp]]:
+def distinct(records: NDArray[np.uint64]) -> tuple[NDArray[np.uint64], NDArray[np.intp]]:
     """Distinct records in ascending order, and for each record its index among them."""
     if records.shape[1] == 1:
         result, inverse = np.unique(records[:, 0], return_inverse=True)

@@ -128,10 +128,7 @@ class ComponentRun(outputs.FinalState):
     circuit. It is evolved once for all outputs if that changes none of them."""
 
     def __init__(
-        self,
-        states: protocol.StateBackend,
-        schedules: ProgramCache[Program],
-        run: Binding,
+        self, states: protocol.StateBackend, schedules: ProgramCache[Program], run: Binding
     ) -> None:
         self._states = states
         self._schedules = schedules

@@ -126,10 +126,7 @@ class ShotTimes:
         return self._snapshot.overhead_ns
 
     def shot_ns(
-        self,
-        circuit: Circuit,
-        values: NDArray[np.float64] | None = None,
-        duration_ns: float = -1.0,
+        self, circuit: Circuit, values: NDArray[np.float64] | None = None, duration_ns: float = -1.0
     ) -> float:
         """Time of one shot of an admissible circuit. `values` [slots]: of its free parameters;
         `duration_ns`: of its schedule, if known. A delay of unknown duration counts as 0."""

@@ -87,10 +87,7 @@ class LocalBackend:
         return StackedStates(self, self.sweeper, num_qubits, options.precision, max(1, max_states))
 
     def apply(
-        self,
-        state: State,
-        segment: protocol.CompiledSegment,
-        floats: NDArray[np.float64],
+        self, state: State, segment: protocol.CompiledSegment, floats: NDArray[np.float64]
     ) -> None:
         if isinstance(segment, GateList):
             state.changed()
@@ -125,19 +122,12 @@ class LocalBackend:
         self._checkpointer.sweep_done(state.amplitudes)
 
     def block_sums(
-        self,
-        item: reductions.BlockSum,
-        state: State,
-        other: State | None = None,
+        self, item: reductions.BlockSum, state: State, other: State | None = None
     ) -> NDArray[np.float64]:
         return reductions.block_sums(self.sweeper, item, state, other)
 
     def project(
-        self,
-        state: State,
-        into: State,
-        item: reductions.Projection,
-        factor: float,
+        self, state: State, into: State, item: reductions.Projection, factor: float
     ) -> None:
         reductions.project(self.sweeper, state, into, item, factor)
 

@@ -128,11 +128,7 @@ class NoiseSplitter:
                 ensemble.multiply(states[kind + 1, branch : branch + 1], dense)
         number = np.cumsum(present.ravel()) - 1
         return dynamic_branches.Branches(
-            ensemble,
-            states[present],
-            number[cell],
-            branches.records,
-            branches.shots_or_weights,
+            ensemble, states[present], number[cell], branches.records, branches.shots_or_weights
         )
 
 

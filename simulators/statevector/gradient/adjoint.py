@@ -141,11 +141,7 @@ def plan_adjoint(
 
 
 def gradient(
-    sweeper: BlockExecutor,
-    way: AdjointPlan,
-    state: State,
-    other: State,
-    observable: PauliSum,
+    sweeper: BlockExecutor, way: AdjointPlan, state: State, other: State, observable: PauliSum
 ) -> NDArray[np.float64]:
     """Derivatives of the observable's expectation value by each slot: float64 [slots].
 

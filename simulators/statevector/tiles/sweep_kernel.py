@@ -14,12 +14,7 @@ from numba.core import cgutils
 from numba.extending import intrinsic
 from numpy.typing import NDArray
 
-from simulators.compiler.kernel import (
-    Kernel,
-    device_function,
-    inline_function,
-    kernel,
-)
+from simulators.compiler.kernel import Kernel, device_function, inline_function, kernel
 from simulators.compiler.simd import count
 from simulators.statevector.planning.tables import LANE_WIRES, LANES, SweepTable
 from simulators.statevector.state import BlockExecutor, State, room

@@ -51,10 +51,7 @@ class TrajectorySampler:
         check_threads(options)
         roles = np.empty(circuit.ops.size, np.int64)
         if circuit.conditions_data or has_mid_circuit_ops(circuit, roles, keep=False):
-            raise Unsupported(
-                "patterns of a circuit that branches",
-                hint="measure at the end only",
-            )
+            raise Unsupported("patterns of a circuit that branches", hint="measure at the end only")
         if circuit.num_qubits > MOST_QUBITS:
             raise too_wide(circuit)
         self.circuit = circuit

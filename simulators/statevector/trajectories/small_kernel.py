@@ -14,17 +14,7 @@ from simulators.compiler.kernel import device_function, kernel
 from simulators.compiler.simd import odd
 from simulators.statevector.small.gate_kernels import apply, place
 from simulators.trajectories import prefix_tree
-from simulators.trajectories.noise_table import (
-    COUNT,
-    FIRST,
-    PAULI,
-    Q0,
-    Q1,
-    QUBITS,
-    SET,
-    X,
-    Z,
-)
+from simulators.trajectories.noise_table import COUNT, FIRST, PAULI, Q0, Q1, QUBITS, SET, X, Z
 from simulators.trajectories.prefix_tree import ADVANCE, CALL, CHOOSE_KRAUS, SAMPLE
 
 MOST_DENSE = 10  # largest number of qubits of a matrix

@@ -62,9 +62,7 @@ def chosen_amplitudes(state: net.StateNetwork, bits: Bits, contractor: Contracto
     return result
 
 
-def _simplified(
-    nodes: list[net.NetworkTensor],
-) -> tuple[list[net.NetworkTensor], complex]:
+def _simplified(nodes: list[net.NetworkTensor]) -> tuple[list[net.NetworkTensor], complex]:
     """Nodes of the only row without the batch index, and the product of those without indices."""
     kept, scalar = [], 1.0 + 0.0j
     for node in map(net.first_row, nodes):
@@ -76,10 +74,7 @@ def _simplified(
 
 
 def _opened(
-    nodes: list[net.NetworkTensor],
-    varying: dict[int, int],
-    rows: Bits,
-    contractor: Contractor,
+    nodes: list[net.NetworkTensor], varying: dict[int, int], rows: Bits, contractor: Contractor
 ) -> Amplitudes:
     """Amplitudes of all values of the varying qubits, by one contraction, and those of the rows."""
     table = contractor.contract(nodes, tuple(varying))
@@ -88,10 +83,7 @@ def _opened(
 
 
 def _batched(
-    nodes: list[net.NetworkTensor],
-    varying: dict[int, int],
-    rows: Bits,
-    contractor: Contractor,
+    nodes: list[net.NetworkTensor], varying: dict[int, int], rows: Bits, contractor: Contractor
 ) -> Amplitudes:
     first = net.selected(nodes, varying, rows[:1])
     step = contractor.rows_at_once(first, (net.BATCH,), _BATCH_WIDTH)

@@ -199,10 +199,7 @@ class DynamicMpsState(FinalState):
     histories."""
 
     def __init__(
-        self,
-        layouts: measurements.MeasurementLayouts,
-        run: Binding,
-        order: tuple[int, ...] | None,
+        self, layouts: measurements.MeasurementLayouts, run: Binding, order: tuple[int, ...] | None
     ) -> None:
         self.num_qubits = run.circuit.num_qubits
         self._layouts = layouts
