@@ -106,20 +106,14 @@ class EngineResult(msgspec.Struct, frozen=True):
         width, wide = self.outcome_width, self.probability_width
         size = len(self.memory) // self.count
         return BindingResult(
-            width,
-            self.outcomes[first * width : last * width],
-            self.counts[4 * first : 4 * last],
-            self.probability_outcomes[low * wide : high * wide],
-            wide,
+            width, self.outcomes[first * width : last * width], self.counts[4 * first : 4 * last],
+            self.probability_outcomes[low * wide : high * wide], wide,
             self.probabilities[8 * low : 8 * high],
-            None if self.statevector is None else self.statevector[k],
-            self._estimates(k),
-            self.truncation,
-            self.remark,
-            self._gradients(k),
+            None if self.statevector is None else self.statevector[k], self._estimates(k),
+            self.truncation, self.remark, self._gradients(k),
             self.memory[k * size : (k + 1) * size],
             None if self.amplitudes is None else self.amplitudes[k],
-        )
+        )  # fmt: skip
 
     def _estimates(self, k: int) -> tuple[tuple[float, float], ...]:
         if not self.expectations:

@@ -284,17 +284,10 @@ class _Blocks:
         start, idle = np.empty(len(items)), np.empty(wires.size)
         end, used = np.empty(self._num_wires), np.empty(self._num_wires, np.int64)
         total: float = _schedule_items(
-            first,
-            wires,
-            np.array([item.duration_ns for item in items], np.float64),
-            np.array([item.kind for item in items], np.int64),
-            self._late,
-            active,
-            start,
-            idle,
-            end,
+            first, wires, np.array([item.duration_ns for item in items], np.float64),
+            np.array([item.kind for item in items], np.int64), self._late, active, start, idle, end,
             used,
-        )
+        )  # fmt: skip
         n = self._circuit.num_qubits
         for k, item in enumerate(items):
             if item.first < 0:

@@ -288,20 +288,9 @@ def collect(
     chosen = state.amplitudes(_bits(request, state)) if "amplitudes" in outputs else None
     gradients = state.gradients() if "gradient" in outputs else None
     return engine.BindingResult(
-        width,
-        outcomes,
-        counts,
-        values,
-        value_width,
-        probabilities,
-        amplitudes,
-        expectations,
-        state.truncation,
-        state.remark,
-        gradients,
-        memory,
-        chosen,
-    )
+        width, outcomes, counts, values, value_width, probabilities, amplitudes, expectations,
+        state.truncation, state.remark, gradients, memory, chosen,
+    )  # fmt: skip
 
 
 def _bits(request: engine.Request, state: FinalState) -> NDArray[np.uint8]:

@@ -204,17 +204,12 @@ def multiply(state: DeviceState, matrix: PlacedMatrix) -> None:
     buffer = state.settle()
     blocks = 1 << (state.num_qubits - qubits - group_bits)
     device.launch(
-        f"dense_{state.precision}",
-        blocks,
-        1 << _GROUP_BITS,
-        rows.itemsize << (qubits + group_bits),
-        buffer,
-        np.int32(qubits),
+        f"dense_{state.precision}", blocks, 1 << _GROUP_BITS,
+        rows.itemsize << (qubits + group_bits), buffer, np.int32(qubits),
         np.uint64(sum(1 << wire for wire in matrix.wires.tolist())),
         device.upload(matrix.offsets.astype(np.uint64)),
-        device.upload(rows.view(np.float64).ravel()),
-        np.int32(group_bits),
-    )
+        device.upload(rows.view(np.float64).ravel()), np.int32(group_bits),
+    )  # fmt: skip
 
 
 # Trajectories of a wide circuit on a GPU: the walk of the engine `statevector`, over device
