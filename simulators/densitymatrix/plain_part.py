@@ -16,7 +16,7 @@ from simulators.circuit.noise import AFTER_OP, CHANNEL, Q0 as FIRST, Q1 as SECON
 from simulators.circuit.passes.light_cone import GATE_KINDS, walk_cone
 from simulators.circuit.passes.noisy_cone import connect
 from simulators.compiler.kernel import kernel
-from simulators.compiler.simd import as_numbers, as_reals
+from simulators.compiler.simd import take_bytes, take_numbers, take_reals
 from simulators.densitymatrix.execute import cumulate, draw_records, num_cells, write_outcomes
 from simulators.densitymatrix.fusion import (
     BLOCK,
@@ -138,28 +138,17 @@ def _plain_part(  # type: ignore[no-untyped-def]
     `sources`: TABLE of each row of the circuit's table; `channels`: row of each channel in
     `all_traits` and among the matrices. `scratch`: bytes.
     """
-    at = 0
-    parent = as_numbers(scratch, at, num_qubits)
-    at += 8 * num_qubits
-    new = as_numbers(scratch, at, num_qubits)
-    at += 8 * num_qubits
-    last = as_numbers(scratch, at, num_qubits)
-    at += 8 * num_qubits
-    levels = scratch[at : at + num_qubits]
-    at += num_qubits
-    needed = scratch[at : at + num_qubits]
-    at += num_qubits
-    used = scratch[at : at + num_qubits]
-    at += num_qubits
-    turned = scratch[at : at + num_qubits]
-    at += num_qubits
-    written = scratch[at : at + layout.shape[1]]
-    at += layout.shape[1]
-    kept = scratch[at : at + ops.size]
-    at += ops.size
-    acting = scratch[at : at + locations.shape[0]]
-    at += locations.shape[0]
-    traits = scratch[at : at + channels.size]
+    parent, scratch = take_numbers(scratch, num_qubits)
+    new, scratch = take_numbers(scratch, num_qubits)
+    last, scratch = take_numbers(scratch, num_qubits)
+    levels, scratch = take_bytes(scratch, num_qubits)
+    needed, scratch = take_bytes(scratch, num_qubits)
+    used, scratch = take_bytes(scratch, num_qubits)
+    turned, scratch = take_bytes(scratch, num_qubits)
+    written, scratch = take_bytes(scratch, layout.shape[1])
+    kept, scratch = take_bytes(scratch, ops.size)
+    acting, scratch = take_bytes(scratch, locations.shape[0])
+    traits, _ = take_bytes(scratch, channels.size)
     for k in range(channels.size):
         traits[k] = all_traits[channels[k]]
     levels[:] = turned[:] = 0
@@ -303,30 +292,18 @@ def _count(  # type: ignore[no-untyped-def]
     there are. `draws` .. `bounds`: of the readout error; `tallies` [2^clbits]: zeros; `outcomes`
     [2^qubits, 1], `records` [shots at once, 1] and `scratch`: scratch."""
     blocks = items.shape[0] + width
-    at = 0
-    low = as_numbers(scratch, at, blocks)
-    at += 8 * blocks
-    high = as_numbers(scratch, at, blocks)
-    at += 8 * blocks
-    last = as_numbers(scratch, at, 2 * width)
-    at += 16 * width
-    pending = as_reals(scratch, at, 16 * width)
-    at += 128 * width
-    work = as_reals(scratch, at, BLOCK)
-    at += 8 * BLOCK
-    out = as_reals(scratch, at, BLOCK)
-    at += 8 * BLOCK
-    lanes = as_reals(scratch, at, SCRATCH)
-    at += 8 * SCRATCH
-    state = as_reals(scratch, at, np.int64(1) << 2 * width)
-    at += 8 * (np.int64(1) << 2 * width)
-    probs = as_reals(scratch, at, np.int64(1) << width)
-    at += 8 * (np.int64(1) << width)
-    edges = as_reals(scratch, at, np.int64(1) << num_qubits)
-    at += 8 * (np.int64(1) << width)
-    cells = as_numbers(scratch, at, num_cells)
-    at += 8 * num_cells
-    mats = as_reals(scratch, at, blocks * BLOCK)
+    low, scratch = take_numbers(scratch, blocks)
+    high, scratch = take_numbers(scratch, blocks)
+    last, scratch = take_numbers(scratch, 2 * width)
+    pending, scratch = take_reals(scratch, 16 * width)
+    work, scratch = take_reals(scratch, BLOCK)
+    out, scratch = take_reals(scratch, BLOCK)
+    lanes, scratch = take_reals(scratch, SCRATCH)
+    state, scratch = take_reals(scratch, np.int64(1) << 2 * width)
+    probs, scratch = take_reals(scratch, np.int64(1) << width)
+    edges, scratch = take_reals(scratch, np.int64(1) << num_qubits)
+    cells, scratch = take_numbers(scratch, num_cells)
+    mats, _ = take_reals(scratch, blocks * BLOCK)
 
     state[:] = 0.0
     basis_populations(state, width, 1, state[:0])

@@ -24,7 +24,7 @@ from simulators.circuit.passes.light_cone import (
 )
 from simulators.circuit.passes.noisy_cone import PACKED_QUBITS, connect
 from simulators.compiler.kernel import kernel
-from simulators.compiler.simd import as_numbers
+from simulators.compiler.simd import take_bytes, take_numbers
 from simulators.errors import Unsupported
 
 # Computation of the `NoiseProfile` that cost models of engines read.
@@ -100,19 +100,16 @@ def _measure_counts(  # type: ignore[no-untyped-def]
     `channels`: row of each channel in `all_traits`, `all_errors` and `all_drawn`. Components of few
     qubits share a part: see `noisy_cone`. `scratch`: bytes.
     """
-    at = 16 * num_qubits
-    parent, sizes = as_numbers(scratch, 0, num_qubits), as_numbers(scratch, at // 2, num_qubits)
-    levels, needed = scratch[at : at + num_qubits], scratch[at + num_qubits : at + 2 * num_qubits]
-    at += 2 * num_qubits
-    touched, turned = scratch[at : at + num_qubits], scratch[at + num_qubits : at + 2 * num_qubits]
-    at += 2 * num_qubits
-    written = scratch[at : at + num_clbits]
-    at += num_clbits
-    kept = scratch[at : at + ops.size]
-    at += ops.size
-    acting = scratch[at : at + locations.shape[0]]
-    at += locations.shape[0]
-    traits = scratch[at : at + channels.size]
+    parent, scratch = take_numbers(scratch, num_qubits)
+    sizes, scratch = take_numbers(scratch, num_qubits)
+    levels, scratch = take_bytes(scratch, num_qubits)
+    needed, scratch = take_bytes(scratch, num_qubits)
+    touched, scratch = take_bytes(scratch, num_qubits)
+    turned, scratch = take_bytes(scratch, num_qubits)
+    written, scratch = take_bytes(scratch, num_clbits)
+    kept, scratch = take_bytes(scratch, ops.size)
+    acting, scratch = take_bytes(scratch, locations.shape[0])
+    traits, _ = take_bytes(scratch, channels.size)
     for k in range(channels.size):
         traits[k] = all_traits[channels[k]]
     levels[:] = turned[:] = 0

@@ -24,7 +24,7 @@ from simulators.circuit.passes.light_cone import (
 )
 from simulators.circuit.validation import operations
 from simulators.compiler.kernel import kernel
-from simulators.compiler.simd import as_numbers
+from simulators.compiler.simd import take_bytes, take_numbers
 
 # Bound of the width of a circuit's tensor network: log2 of the largest tensor of a contraction.
 #
@@ -255,14 +255,11 @@ def _measure_cone(  # type: ignore[no-untyped-def]
     """Fill `totals`, by the names above; `blocks`: there are conditions. `places`: empty.
     `scratch`: bytes."""
     first_op = num_qubits + num_clbits + 1
-    parent = as_numbers(scratch, 0, first_op + ops.size)
-    at = 8 * (first_op + ops.size)
-    levels = scratch[at : at + num_qubits]
-    turned = scratch[at + num_qubits : at + 2 * num_qubits]
-    needed = scratch[at + 2 * num_qubits : at + 3 * num_qubits]
-    at += 3 * num_qubits
-    written = scratch[at : at + num_clbits]
-    kept = scratch[at + num_clbits :]
+    parent, scratch = take_numbers(scratch, first_op + ops.size)
+    levels, scratch = take_bytes(scratch, num_qubits)
+    turned, scratch = take_bytes(scratch, num_qubits)
+    needed, scratch = take_bytes(scratch, num_qubits)
+    written, kept = take_bytes(scratch, num_clbits)
     levels[:] = turned[:] = 0
     written[:] = 0
     totals[:] = 0
