@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import Any
 
+import msgspec
 import numpy as np
 from msgspec.structs import replace
 from numpy.typing import NDArray
@@ -84,29 +85,14 @@ class Budget:
 Tags = NDArray[Any]  # int64 shot numbers; or float64 weights
 
 
-class Branches:
-    """Some branches of one run. Every branch has at least one row.
+class Branches(msgspec.Struct, eq=False):
+    """Some branches of one run. Every branch has at least one row."""
 
-    `states`: number of each branch's state in the ensemble, int64 [branches]. `branch_of`: branch
-    of each row, as an index into `states`, int64 [rows]. `records`: uint64 [rows, words]. `tags`:
-    shot numbers or weights, [rows].
-    """
-
-    __slots__ = ("branch_of", "ensemble", "records", "shots_or_weights", "states")
-
-    def __init__(
-        self,
-        ensemble: protocol.Ensemble,
-        states: protocol.Numbers,
-        branch_of: protocol.Numbers,
-        records: NDArray[np.uint64],
-        tags: Tags,
-    ) -> None:
-        self.ensemble = ensemble
-        self.states = states
-        self.branch_of = branch_of
-        self.records = records
-        self.shots_or_weights = tags
+    ensemble: protocol.Ensemble
+    states: protocol.Numbers  # [branches]: number of each branch's state in the ensemble
+    branch_of: protocol.Numbers  # [rows]: branch of each row, as an index into `states`
+    records: NDArray[np.uint64]  # [rows, words]
+    shots_or_weights: Tags  # [rows]
 
     @classmethod
     def single(
