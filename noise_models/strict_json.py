@@ -8,7 +8,7 @@ import math
 import re
 import typing
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, TypeVar
 
 import msgspec
@@ -136,7 +136,8 @@ def _type_error(error: msgspec.ValidationError, document: type[msgspec.Struct]) 
     hint = ""
     if unnamed:
         if "unknown field" in message:
-            hint = _known_fields(unnamed.group(1), _type_at(document, field))
+            fields = _type_at(document, field).__struct_encode_fields__
+            hint = known_names(unnamed.group(1), fields)
         field = f"{field}.{unnamed.group(1)}" if field else unnamed.group(1)
     return SnapshotError(
         ascii(field)[1:-1][:120] or "document", ascii(message)[1:-1][:200], hint=hint
@@ -158,12 +159,11 @@ def _type_at(document: type[msgspec.Struct], path: str) -> type[msgspec.Struct]:
     return result
 
 
-def _known_fields(name: str, owner: type[msgspec.Struct]) -> str:
-    """Return a hint with the fields of an object that has no field `name`."""
-    fields = owner.__struct_encode_fields__
-    near = difflib.get_close_matches(name, fields, 1)
+def known_names(name: str, names: Sequence[str]) -> str:
+    """Return a hint for a name that is none of these."""
+    near = difflib.get_close_matches(name, names, 1)
     guess = f"did you mean {near[0]}? " if near else ""
-    return f"{guess}known: {', '.join(fields)}"
+    return f"{guess}known: {', '.join(names)}"
 
 
 # Checks of the values of a document. Each raises SnapshotError with the place of the value.
