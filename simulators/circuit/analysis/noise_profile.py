@@ -51,14 +51,10 @@ def noise_profile(
             locations, width = locations[result.acting], result.qubits.size
     facts, channels = program.facts, locations[:, CHANNEL]
     return NoiseProfile(
-        frozenset(program.kinds),
-        len(locations),
-        int(np.count_nonzero(locations[:, Q1] >= 0)),
-        float(facts.errors[channels].sum()),
-        float(facts.drawn[channels].sum()),
-        width,
+        frozenset(program.kinds), len(locations), int(np.count_nonzero(locations[:, Q1] >= 0)),
+        float(facts.errors[channels].sum()), float(facts.drawn[channels].sum()), width,
         touched=touched,
-    )
+    )  # fmt: skip
 
 
 def _profile_of_counts(program: NoiseProgram, circuit: Circuit) -> NoiseProfile:
@@ -76,15 +72,9 @@ def _profile_of_counts(program: NoiseProgram, circuit: Circuit) -> NoiseProfile:
     acting, pairs, needed, touched, widest = measured.tolist()
     error_weight, drawn_weight = weights.tolist()
     return NoiseProfile(
-        frozenset(program.kinds),
-        acting,
-        pairs,
-        error_weight,
-        drawn_weight,
-        needed,
-        touched=touched,
-        widest=widest,
-    )
+        frozenset(program.kinds), acting, pairs, error_weight, drawn_weight, needed,
+        touched=touched, widest=widest,
+    )  # fmt: skip
 
 
 @kernel(

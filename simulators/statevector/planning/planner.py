@@ -108,14 +108,9 @@ class SegmentPlan(msgspec.Struct, frozen=True, eq=False):
         where = self.where
         entries = np.empty((self.num_pieces, 8))
         parameter_binding.pieces_of(
-            circuit.table.rows,
-            circuit.ops,
-            params,
-            where.first,
-            where.last,
-            where.at_param,
+            circuit.table.rows, circuit.ops, params, where.first, where.last, where.at_param,
             entries,
-        )
+        )  # fmt: skip
         result = np.empty(self.sweeps.num_floats)
         work = np.empty(parameter_binding.SCRATCH)
         parameter_binding.fill(
@@ -305,15 +300,10 @@ def _one_way(
 def _table(division: _PassDivision, width: int, n: int) -> t.SweepTable:
     passes, out, done = division.passes, division.out, division.done
     return t.SweepTable(
-        n,
-        width,
-        division.starts[: passes + 1].copy(),
-        division.places[:passes].astype(np.uint64),
-        division.live[:passes].astype(np.uint64),
-        out[t.OPS, : done[t.OPS]].astype(np.uint64),
-        out[t.TERM_ROWS, : done[t.TERM_ROWS], :2].astype(np.uint64),
-        int(done[t.FLOATS]),
-    )
+        n, width, division.starts[: passes + 1].copy(), division.places[:passes].astype(np.uint64),
+        division.live[:passes].astype(np.uint64), out[t.OPS, : done[t.OPS]].astype(np.uint64),
+        out[t.TERM_ROWS, : done[t.TERM_ROWS], :2].astype(np.uint64), int(done[t.FLOATS]),
+    )  # fmt: skip
 
 
 def _circuit_matrices(circuit: Circuit, used: int) -> tuple[NDArray[np.int64], NDArray[np.float64]]:

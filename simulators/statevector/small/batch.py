@@ -371,18 +371,12 @@ class Batch:
                 parts[5].append(possible[:count].tobytes())
         outcomes, values, sizes, likely, probs, possibles = (b"".join(part) for part in parts)
         return EngineResult(
-            count=total,
-            outcome_width=width if outputs & COUNTS else 0,
-            outcomes=outcomes,
-            counts=values,
-            rows=sizes if total > 1 else b"",
-            probability_outcomes=likely,
-            probability_width=wide if outputs & PROBABILITIES else 0,
-            probabilities=probs,
-            probability_rows=possibles if total > 1 else b"",
-            expectations=estimates.tobytes(),
+            count=total, outcome_width=width if outputs & COUNTS else 0, outcomes=outcomes,
+            counts=values, rows=sizes if total > 1 else b"", probability_outcomes=likely,
+            probability_width=wide if outputs & PROBABILITIES else 0, probabilities=probs,
+            probability_rows=possibles if total > 1 else b"", expectations=estimates.tobytes(),
             memory=memory[: total * row_bytes].tobytes(),
-        )
+        )  # fmt: skip
 
     def _of(self, request: Request, circuit: Circuit) -> ObservableArrays:
         cached = self._strings
