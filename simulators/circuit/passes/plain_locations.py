@@ -95,7 +95,7 @@ class PlainLocator:
             circuit.table.rows, circuit.ops, circuit.qubits, circuit.clbits, circuit.conditions,
             register_starts(circuit), registry.gates(circuit.table.names), registry.keys,
             registry.entries, registry.durations_ns, registry.begins, registry.lengths,
-            registry.rows, registry.known_preparations, registry.idle_keys, registry.pair_keys,
+            registry.rows, registry.known_preparations, registry.idle.keys, registry.crosstalk.keys,
             pairs.ends, pairs.begins, pairs.mine, registry.marks, misread, circuit.num_clbits,
             int(method == "alap"), pieces, self._scratch, *self._rows, used, self._found,
             self._total,
@@ -117,8 +117,8 @@ class PlainLocator:
             registry.learn(name, wires)
         registry.preparations(owners[kinds == _PREPARATION])
         times = np.ascontiguousarray(lacking[:, 2]).view(np.float64)
-        registry.learn_idle(owners[kinds == _IDLE], times[kinds == _IDLE])
-        registry.learn_crosstalk(owners[kinds == _PAIR], times[kinds == _PAIR])
+        registry.idle.learn(owners[kinds == _IDLE], times[kinds == _IDLE])
+        registry.crosstalk.learn(owners[kinds == _PAIR], times[kinds == _PAIR])
 
 
 @device_function
