@@ -116,8 +116,7 @@ def environment(
     - `has_fabric`: this node has a network that MPI should find by itself; without one, the search
       takes each rank a second
     - `remote`: some ranks are on another node; otherwise they exchange through shared memory and
-      listen
-      on no port
+      listen on no port
     """
     result = {name: value for name, value in environ.items() if not _is_foreign(name)}
     if mpirun.family is MpiFamily.INTEL:

@@ -53,14 +53,11 @@ def select_launcher(
 
     - `environ`: environment of the service
     - `cache_file`: results of probes, for all environments of this user on this machine; it is
-      created
-      if it is missing
+      created if it is missing
     - `folder`: for session folders of launchers; mode 0700, on a local disk, a short path; the
-      caller
-      removes it
+      caller removes it
     - `agent`: program that runs a command on a host, called as AGENT HOST COMMAND...; "": srun
-      inside a
-      Slurm job, else ssh
+      inside a Slurm job, else ssh
     - `prefix`: prefix where pip installs programs
     - `worker_environ`: the workers' environment, by default `environ`
     """

@@ -74,8 +74,7 @@ def discover(
     """Return the nodes that this environment may use. Raises AllocationError.
 
     - `hosts`, `hostfile`: nodes that the user names. A host without a number has this machine's
-      cores
-      if it is this machine, else one slot.
+      cores if it is this machine, else one slot.
     - `memory_per_slot`: bytes; overrides the memory that the site reports
     - `slots`: slots of each node for which the user gives no number
     - `nodes_per_dvm`: number of nodes in a block
